@@ -1,0 +1,177 @@
+"""One attempt to send one delivery: policy again, transaction, verdicts.
+
+Never raises for what a provider does; what it returns says all. Lists and mode are checked
+on every attempt, so that mail accepted under other settings is not sent against the
+present ones.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+
+from relaygw.errors import ContentInvalid
+from relaygw.mail.envelope import ClaimedDelivery, Recipient
+from relaygw.mail.outcome import (
+    AttemptDelays,
+    AttemptReport,
+    RecipientOutcome,
+    Stage,
+    Verdict,
+)
+from relaygw.policy.recipients import RecipientPolicy
+from relaygw.store.protocol import Store
+from relaygw.upstream.classify import classify
+from relaygw.upstream.outgoing import OutgoingMail, RecipientReply
+from relaygw.upstream.pool import Pool
+from relaygw.upstream.session import UpstreamError, UpstreamSession
+
+_MAX_STALE_SESSIONS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Screened:
+    """The recipients of a delivery by what may happen to them now."""
+
+    sendable: tuple[Recipient, ...]
+    blocked: tuple[Recipient, ...]
+    held: tuple[Recipient, ...]  # the mode or the allow list of now does not permit them
+
+
+def screen(claimed: ClaimedDelivery, policy: RecipientPolicy) -> Screened:
+    """Sort the pending recipients by the policy of now (design decision: mode flips hold)."""
+    by_obstacle: dict[str | None, list[Recipient]] = {None: [], "blocked": [], "mode": []}
+    for recipient in claimed.recipients:
+        by_obstacle[policy.obstacle(recipient.address)].append(recipient)
+    return Screened(
+        tuple(by_obstacle[None]), tuple(by_obstacle["blocked"]), tuple(by_obstacle["mode"])
+    )
+
+
+async def attempt_delivery(
+    claimed: ClaimedDelivery,
+    recipients: Sequence[Recipient],
+    *,
+    provider: str,
+    pool: Pool,
+    max_recipients: int,
+    store: Store,
+    check_lease: Callable[[], bool],
+) -> AttemptReport:
+    """Send a delivery to `recipients` and return what the provider said.
+
+    An address that stands twice is sent once. More recipients than a transaction takes are
+    sent in several, one after the other.
+    """
+    started_s = time.monotonic()
+    queue_s = time.time() - claimed.accepted_at_ms / 1000
+    by_address: dict[str, list[int]] = {}
+    for recipient in recipients:
+        by_address.setdefault(recipient.address, []).append(recipient.rcpt_no)
+    addresses = list(by_address)
+    outcomes: list[RecipientOutcome] = []
+    relay, uses, connect_s = "none", 1, 0.0
+    for start in range(0, len(addresses), max_recipients):
+        part = tuple(addresses[start : start + max_recipients])
+        mail = _outgoing(claimed, part, store)
+        try:
+            session, replies, waited_s = await _transact(pool, mail, check_lease)
+            relay, uses, connect_s = session.relay, session.uses, connect_s + waited_s
+        except UpstreamError as error:
+            relay = error.relay
+            failure = RecipientReply(stage=error.stage, reply=error.reply, detail=error.detail)
+            replies = (failure,) * len(part)
+            outcomes += _outcomes(part, replies, by_address, dsn=error.dsn)
+            continue
+        outcomes += _outcomes(part, replies, by_address)
+    return AttemptReport(
+        provider=provider,
+        relay=relay,
+        outcomes=tuple(outcomes),
+        delays=AttemptDelays(
+            queue_s=max(0.0, queue_s),
+            connect_s=connect_s,
+            transmit_s=time.monotonic() - started_s - connect_s,
+        ),
+        session_uses=uses,
+    )
+
+
+async def _transact(
+    pool: Pool, mail: OutgoingMail, check_lease: Callable[[], bool]
+) -> tuple[UpstreamSession, tuple[RecipientReply, ...], float]:
+    """Run one transaction; an idle connection that turns out dead is replaced at once."""
+    for _ in range(_MAX_STALE_SESSIONS):
+        asked_s = time.monotonic()
+        session = await pool.acquire()
+        waited_s = time.monotonic() - asked_s
+        try:
+            replies = await session.transact(mail, check_lease=check_lease)
+        finally:
+            pool.release(session)
+        if not any(reply.stale_session for reply in replies):
+            break
+    return session, replies, waited_s
+
+
+def _outcomes(
+    addresses: tuple[str, ...],
+    replies: tuple[RecipientReply, ...],
+    by_address: dict[str, list[int]],
+    *,
+    dsn: str | None = None,
+) -> list[RecipientOutcome]:
+    found = []
+    for address, answer in zip(addresses, replies, strict=True):
+        verdict, scope = classify(answer.stage, answer.reply, in_doubt=answer.in_doubt)
+        found += [
+            RecipientOutcome(
+                rcpt_no=rcpt_no,
+                verdict=verdict,
+                scope=scope,
+                stage=answer.stage,
+                reply=answer.reply,
+                detail=_explain(answer, verdict),
+                dsn=dsn or answer.dsn,
+            )
+            for rcpt_no in by_address[address]
+        ]
+    return found
+
+
+def _explain(answer: RecipientReply, verdict: Verdict) -> str:
+    if verdict is Verdict.DOUBT:
+        return f"{answer.detail}; the message may be sent more than once"
+    return answer.detail
+
+
+def _outgoing(claimed: ClaimedDelivery, addresses: tuple[str, ...], store: Store) -> OutgoingMail:
+    return OutgoingMail(
+        sender=claimed.sender,
+        recipients=addresses,
+        content=claimed.content
+        if claimed.content is not None
+        else lambda: _stored_content(claimed, store),
+        size_bytes=claimed.size_bytes,
+        is_8bit=claimed.is_8bit,
+        has_long_line=claimed.has_long_line,
+        smtputf8=claimed.smtputf8,
+    )
+
+
+async def _stored_content(claimed: ClaimedDelivery, store: Store) -> AsyncIterator[bytes]:
+    for chunk_no in range(claimed.chunk_count):
+        body = await asyncio.to_thread(store.read_chunk, claimed.queue_id, chunk_no)
+        if body is None:
+            raise ContentInvalid(f"{claimed.queue_id}: chunk {chunk_no} of its content is gone")
+        yield body
+
+
+def said_of_itself(report: AttemptReport) -> RecipientOutcome | None:
+    """Return the outcome that concerns the provider or credential as a whole, if any."""
+    for outcome in report.outcomes:
+        if outcome.scope in ("provider", "credential") and outcome.stage is not Stage.LOCAL:
+            return outcome
+    return None

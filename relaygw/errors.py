@@ -1,0 +1,48 @@
+"""Errors that cross a room's border.
+
+A message says what is wrong, the value, what was expected, where, and what to do.
+SMTP clients never see these texts: they get a generic reply and the text goes to the log.
+"""
+
+from __future__ import annotations
+
+
+class RelaygwError(Exception):
+    """Base of every error that relaygw raises on purpose."""
+
+
+class SettingsError(RelaygwError):
+    """The configuration is wrong: the text names file, line, key, value and remedy."""
+
+
+class InvalidAddress(RelaygwError):
+    """An envelope address breaks RFC 5321; `code` and `status` are the reply to give."""
+
+    def __init__(self, reason: str, *, code: int = 501, status: str = "5.1.3") -> None:
+        super().__init__(reason)
+        self.code = code
+        self.status = status
+
+
+class InvalidTransition(RelaygwError):
+    """A state change that mail.state.TRANSITIONS does not know."""
+
+
+class StoreUnavailable(RelaygwError):
+    """The store could not do it now; nothing was changed. Trying again later is right."""
+
+
+class StoreFull(StoreUnavailable):
+    """The volume or database has no space left; nothing was changed."""
+
+
+class SchemaMismatch(RelaygwError):
+    """The database has a schema that this version does not know; the text names the command."""
+
+
+class IntakeFull(RelaygwError):
+    """Too much mail waits to be written; the client should come back later."""
+
+
+class ContentInvalid(RelaygwError):
+    """Message content cannot be converted for a provider that lacks an extension."""

@@ -1,0 +1,60 @@
+"""Clients of a listener: who is trusted, and how many connections each may hold."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+from relaygw.policy.admission import client_key, is_trusted, parse_client
+from relaygw.settings.model import Listener
+
+_MAX_REMEMBERED = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """An SMTP client by its address."""
+
+    address: str
+    key: str  # whose turn it is, see policy.admission
+    is_trusted: bool
+
+
+class ClientTable:
+    """Open connections of one listener by client, and what is known of each client."""
+
+    def __init__(self, listener: Listener) -> None:
+        self._listener = listener
+        self._open: Counter[str] = Counter()
+        self._known: dict[str, Client] = {}
+        self.total = 0
+
+    def arrive(self, address: str) -> tuple[Client, bool]:
+        """Count a new connection; False when it is over a limit (it still must leave)."""
+        client = self._known.get(address)
+        if client is None:
+            client = self._learn(address)
+        self._open[client.address] += 1
+        self.total += 1
+        is_within = self.total <= self._listener.max_connections and (
+            client.is_trusted
+            or self._open[client.address] <= self._listener.max_connections_per_client
+        )
+        return client, is_within
+
+    def leave(self, client: Client) -> None:
+        """Count a connection as closed."""
+        self.total -= 1
+        self._open[client.address] -= 1
+        if not self._open[client.address]:
+            del self._open[client.address]
+
+    def _learn(self, address: str) -> Client:
+        parsed = parse_client(address)
+        client = Client(
+            str(parsed), client_key(parsed), is_trusted(parsed, self._listener.allow)
+        )
+        if len(self._known) >= _MAX_REMEMBERED:
+            self._known.clear()
+        self._known[address] = client
+        return client

@@ -1,0 +1,118 @@
+"""Group commit: what arrives while one transaction is written is the next transaction.
+
+No timer: an idle front commits a message at once, a busy one shares each sync among all
+that wait. A failed batch is retried message by message once, so that one bad row refuses
+nobody else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from relaygw.errors import IntakeFull, StoreUnavailable
+from relaygw.mail.envelope import AcceptedMessage
+from relaygw.store.protocol import Store
+
+MAX_BATCH_MESSAGES = 200
+MAX_BATCH_BYTES = 16 * 2**20
+MAX_PENDING_BYTES = 64 * 2**20
+
+Waiter = tuple[AcceptedMessage, asyncio.Future[None]]
+
+
+class GroupCommitter:
+    """Commits messages for all sessions of a front; owns the store's writing thread."""
+
+    def __init__(
+        self, store: Store, *, committed: Callable[[Sequence[AcceptedMessage]], None]
+    ) -> None:
+        self._store = store
+        self._committed = committed
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="commit")
+        self._waiting: list[Waiter] = []
+        self._pending_bytes = 0
+        self._is_writing = False
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    async def submit(self, message: AcceptedMessage) -> None:
+        """Return once `message` is durable; many callers share one transaction.
+
+        Raises StoreUnavailable (nothing stored) or IntakeFull (too much waits already).
+        Cancelling the caller does not withdraw the message.
+        """
+        size_bytes = sum(map(len, message.content))
+        if self._pending_bytes + size_bytes > MAX_PENDING_BYTES:
+            raise IntakeFull(f"{self._pending_bytes} bytes wait to be written")
+        self._pending_bytes += size_bytes
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((message, done))
+        if not self._is_writing:
+            self._start_next_batch()
+        await done
+
+    async def add_chunk(self, queue_id: str, chunk_no: int, body: bytes) -> None:
+        """Store one chunk of a large message ahead of it, in a transaction of its own."""
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(
+            self._thread, self._store.add_chunks, queue_id, chunk_no, [body]
+        )
+
+    async def drain(self) -> None:
+        """Return when nothing waits any more, and stop the thread."""
+        await self._idle.wait()
+        await asyncio.to_thread(self._thread.shutdown)
+
+    def _start_next_batch(self) -> None:
+        batch: list[Waiter] = []
+        size_bytes = 0
+        for waiter in self._waiting[:MAX_BATCH_MESSAGES]:
+            size_bytes += sum(map(len, waiter[0].content))
+            if batch and size_bytes > MAX_BATCH_BYTES:
+                break
+            batch.append(waiter)
+        del self._waiting[: len(batch)]
+        self._is_writing = True
+        self._idle.clear()
+        written = asyncio.get_running_loop().run_in_executor(
+            self._thread, self._write, [message for message, _ in batch]
+        )
+        written.add_done_callback(lambda result: self._finish_batch(batch, result.result()))
+
+    def _write(self, messages: list[AcceptedMessage]) -> list[StoreUnavailable | None]:
+        """Write a batch, in the store's thread; return what went wrong with each message."""
+        try:
+            self._store.accept_batch(messages)
+        except StoreUnavailable as error:
+            if len(messages) == 1:
+                return [error]
+            return [self._write([message])[0] for message in messages]
+        except Exception as error:  # a defect is the front's trouble, never the client's
+            if len(messages) == 1:
+                return [StoreUnavailable(f"{type(error).__name__}: {error}")]
+            return [self._write([message])[0] for message in messages]
+        return [None] * len(messages)
+
+    def _finish_batch(
+        self, batch: list[Waiter], errors: Sequence[StoreUnavailable | None]
+    ) -> None:
+        stored = []
+        for (message, done), error in zip(batch, errors, strict=True):
+            self._pending_bytes -= sum(map(len, message.content))
+            if error is None:
+                stored.append(message)
+            if done.cancelled():
+                continue
+            if error is None:
+                done.set_result(None)
+            else:
+                done.set_exception(error)
+        if stored:
+            self._committed(stored)
+        if self._waiting:
+            self._start_next_batch()
+        else:
+            self._is_writing = False
+            self._idle.set()

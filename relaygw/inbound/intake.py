@@ -1,0 +1,201 @@
+"""From an envelope and content to a message ready to be stored: policy applied.
+
+Every way in (SMTP now, others later) goes through here, so that no door has rules of its
+own.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from email.utils import formatdate
+from pathlib import Path
+
+from relaygw.errors import RelaygwError
+from relaygw.inbound.data import CHUNK_BYTES, ReceivedContent
+from relaygw.mail.content import HeaderFacts, read_header
+from relaygw.mail.envelope import AcceptedMessage, NewDelivery, NewRecipient, Source
+from relaygw.mail.queue_id import QueueIdSource
+from relaygw.mail.state import RecipientState
+from relaygw.policy.recipients import Decision, Fate, RecipientPolicy
+from relaygw.policy.rewriting import Rewriter
+from relaygw.policy.routing import CAPTURE_ROUTE, Router
+from relaygw.settings.model import Settings, Stream
+
+MAX_HOPS = 50
+_SPACE_CHECK_S = 1.0
+_STATES = {
+    Fate.DELIVER: RecipientState.PENDING,
+    Fate.CAPTURE: RecipientState.CAPTURED,
+    Fate.DROP: RecipientState.BLOCKED,
+}
+
+
+class TooManyHops(RelaygwError):
+    """The message has gone round in a loop."""
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedRecipient:
+    """A recipient after rewriting and policy."""
+
+    address: str
+    original: str | None
+    decision: Decision
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """How a message came in, for its Received field and its record."""
+
+    source: Source
+    client_key: str
+    protocol: str  # the `with` clause of RFC 3848
+    smtputf8: bool = False
+
+
+class Intake:
+    """The settings of acceptance, compiled once per process."""
+
+    def __init__(self, settings: Settings, *, state_dir: Path) -> None:
+        self.hostname = settings.hostname
+        self.state_dir = state_dir
+        self._mode = settings.mode
+        self._min_free = settings.queue.min_free
+        self._router = Router(settings.routes)
+        self._policy = RecipientPolicy(settings.mode, settings.recipients)
+        self._rewriter = Rewriter(settings.rewrite, settings.hostname)
+        self._ids = QueueIdSource()
+        self._date_second = 0
+        self._date = ""
+        self._space_checked_at_s = float("-inf")
+        self._has_space = True
+
+    def has_space(self) -> bool:
+        """False when the state volume is nearly full (looked at once a second)."""
+        now_s = time.monotonic()
+        if now_s - self._space_checked_at_s >= _SPACE_CHECK_S:
+            self._space_checked_at_s = now_s
+            volume = os.statvfs(self.state_dir)
+            self._has_space = volume.f_bavail >= self._min_free * volume.f_blocks
+        return self._has_space
+
+    def resolve_sender(self, address: str) -> str:
+        """Return the envelope sender to use."""
+        return self._rewriter.sender(address)
+
+    def resolve_recipient(self, address: str) -> ResolvedRecipient:
+        """Rewrite a recipient and decide what happens to it."""
+        rewritten = self._rewriter.recipient(address)
+        decision = self._policy.decide(rewritten)
+        final = decision.redirect_to or rewritten
+        return ResolvedRecipient(final, address if final != address else None, decision)
+
+    def compose(
+        self,
+        *,
+        sender: str,
+        recipients: list[ResolvedRecipient],
+        content: ReceivedContent,
+        origin: Origin,
+    ) -> tuple[AcceptedMessage, Iterator[bytes]]:
+        """Return the message, and for large content the chunks to store ahead of it.
+
+        Raises TooManyHops.
+        """
+        facts = read_header(content.head, self._router.header_names)
+        if facts.hops >= MAX_HOPS:
+            raise TooManyHops(f"{facts.hops} Received fields, at most {MAX_HOPS - 1}")
+        now_ms = time.time_ns() // 1_000_000
+        queue_id = self._ids.next_id(now_ms)
+        message_id = facts.message_id or f"<{queue_id}@{self.hostname}>"
+        added = self._added_fields(facts, queue_id, message_id, recipients, origin, now_ms)
+        head = added + self._rewriter.headers(content.head[: facts.end]) + content.head[facts.end :]
+        size_bytes = content.size_bytes + len(head) - len(content.head)
+        message = AcceptedMessage(
+            queue_id=queue_id,
+            accepted_at_ms=now_ms,
+            sender=sender,
+            deliveries=self._deliveries(sender, recipients, facts),
+            content=() if content.is_spooled else (head,),
+            stored_chunks=-(-size_bytes // CHUNK_BYTES) if content.is_spooled else 0,
+            size_bytes=size_bytes,
+            subject=facts.subject,
+            message_id=message_id,
+            is_8bit=content.is_8bit,
+            has_long_line=content.has_long_line,
+            smtputf8=origin.smtputf8,
+            mode=self._mode.value,
+            source=origin.source,
+            client_key=origin.client_key,
+        )
+        return message, content.chunks(head) if content.is_spooled else iter(())
+
+    def _deliveries(
+        self, sender: str, recipients: list[ResolvedRecipient], facts: HeaderFacts
+    ) -> tuple[NewDelivery, ...]:
+        """Group the recipients by route; captured ones are filed under theirs, too."""
+        groups: dict[str, tuple[Stream, list[NewRecipient]]] = {}
+        for recipient in recipients:
+            route = self._router.route_for(
+                sender=sender, recipient=recipient.address, headers=facts.values
+            )
+            name = route.name if route else CAPTURE_ROUTE
+            stream = route.stream if route else Stream.TRANSACTIONAL
+            fate = recipient.decision.fate
+            if route is None and fate is Fate.DELIVER:
+                fate = Fate.CAPTURE  # fails closed: nowhere to send it
+            groups.setdefault(name, (stream, []))[1].append(
+                NewRecipient(
+                    address=recipient.address,
+                    original=recipient.original,
+                    state=_STATES[fate],
+                    reason=recipient.decision.reason,
+                )
+            )
+        return tuple(
+            NewDelivery(route=name, stream=stream.value, recipients=tuple(members))
+            for name, (stream, members) in groups.items()
+        )
+
+    def _added_fields(
+        self,
+        facts: HeaderFacts,
+        queue_id: str,
+        message_id: str,
+        recipients: list[ResolvedRecipient],
+        origin: Origin,
+        now_ms: int,
+    ) -> bytes:
+        """Return Received (RFC 5321 section 4.4) and what RFC 6409 section 8 lets us add."""
+        date = self._formatted_date(now_ms // 1000)
+        source = origin.source
+        peer = f"unknown [{_literal(source.client)}]" if source.client else "local"
+        given = recipients[0].original or recipients[0].address
+        audience = f"\r\n\tfor <{given}>" if len(recipients) == 1 else ""
+        lines = (
+            f"Received: from {source.helo or 'localhost'} ({peer})\r\n"
+            f"\tby {self.hostname} (relaygw) with {origin.protocol} id {queue_id}{audience};\r\n"
+            f"\t{date}\r\n"
+        )
+        if not facts.has_date:
+            lines += f"Date: {date}\r\n"
+        if not facts.message_id:
+            lines += f"Message-ID: {message_id}\r\n"
+        if not facts.has_header:
+            lines += "\r\n"
+        elif facts.is_mbox_line_first:
+            lines += "X-Mailbox-Line: "  # an mbox separator is not a header field
+        return lines.encode("utf-8")
+
+    def _formatted_date(self, second: int) -> str:
+        if second != self._date_second:
+            self._date_second = second
+            self._date = formatdate(second, localtime=True)
+        return self._date
+
+
+def _literal(client: str) -> str:
+    return f"IPv6:{client}" if ":" in client else client

@@ -1,0 +1,150 @@
+"""Envelope addresses: a strict RFC 5321 section 4.1.2 parser over the raw bytes.
+
+What this parser returns is the only form of an address that is stored, matched, routed,
+logged and sent. It refuses whatever another parser down the line might read differently:
+source routes, comments, control characters, encoded words, a leading hyphen.
+"""
+
+from __future__ import annotations
+
+import re
+from ipaddress import IPv4Address, IPv6Address
+
+from relaygw.errors import InvalidAddress
+
+MAX_PATH_BYTES = 1000
+MAX_DOMAIN_BYTES = 255  # RFC 5321 section 4.5.3.1.2
+MAX_LABEL_BYTES = 63
+
+_BEYOND_ASCII = r"\u00a0-\u2027\u202a-\U0010ffff"  # without control and line separators
+_ATEXT = rf"[A-Za-z0-9!#$%&'*+/=?^_`{{|}}~\-{_BEYOND_ASCII}]+"
+_DOT_STRING = re.compile(rf"{_ATEXT}(?:\.{_ATEXT})*")
+_QUOTED = re.compile(rf'"(?:[ !#-\[\]-~{_BEYOND_ASCII}]|\\[ -~])*"')
+_LETTER = rf"[A-Za-z0-9_{_BEYOND_ASCII}]"
+_LABEL = rf"{_LETTER}(?:(?:{_LETTER}|-)*{_LETTER})?"
+_DOMAIN = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
+_ENCODED_WORD = re.compile(r"=\?.*\?=")
+# the shape of nearly every address; everything else takes the long way
+_PLAIN = re.compile(
+    rb"<([A-Za-z0-9_+][A-Za-z0-9_.+\-]{0,63}@(?:[A-Za-z0-9][A-Za-z0-9\-]{0,61}\.){1,4}[A-Za-z]{2,24})>"
+)
+
+
+def parse_path(raw: bytes, *, smtputf8: bool) -> tuple[str, bytes]:
+    """Return the address in `<...>` at the start of `raw`, and what follows it.
+
+    "" is the null path `<>`. An address may lack a domain (`<postmaster>`). Raises
+    InvalidAddress with the reply to give; non-ASCII needs `smtputf8` (RFC 6531).
+    """
+    match = _PLAIN.match(raw)
+    if match is not None:
+        address = match[1].decode("ascii")
+        if ".." not in address and ".@" not in address and "-." not in address:
+            return address, raw[match.end() :]
+    if not raw.startswith(b"<"):
+        raise InvalidAddress("expected <address>")
+    end = _closing_bracket(raw)
+    return _parse_mailbox(raw[1:end], smtputf8=smtputf8), raw[end + 1 :]
+
+
+def _closing_bracket(raw: bytes) -> int:
+    """Return the index of the `>` that ends the path; quoted ones do not count."""
+    in_quotes = False
+    position = 1
+    while position < min(len(raw), MAX_PATH_BYTES):
+        byte = raw[position]
+        if in_quotes and byte == 0x5C:
+            position += 1
+        elif byte == 0x22:
+            in_quotes = not in_quotes
+        elif byte == 0x3E and not in_quotes:
+            return position
+        position += 1
+    raise InvalidAddress("no closing > in the address")
+
+
+def _parse_mailbox(raw: bytes, *, smtputf8: bool) -> str:
+    if not raw:
+        return ""
+    try:
+        address = raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InvalidAddress("the address is not valid UTF-8") from error
+    if not address.isascii() and not smtputf8:
+        raise InvalidAddress("non-ASCII address without SMTPUTF8", code=553, status="5.6.7")
+    check_address(address)
+    return address
+
+
+def check_address(address: str) -> None:
+    """Raise InvalidAddress unless `address` is `local` or `local@domain`, strictly."""
+    local, domain = split(address)
+    _check_local(local)
+    if domain is not None:
+        _check_domain(domain)
+
+
+def _check_local(local: str) -> None:
+    if not (_DOT_STRING.fullmatch(local) or _QUOTED.fullmatch(local)):
+        raise InvalidAddress("bad local part")
+    if local.startswith("-"):
+        raise InvalidAddress("a local part may not start with a hyphen")
+    if _ENCODED_WORD.search(local):
+        raise InvalidAddress("encoded word in an address")
+
+
+def _check_domain(domain: str) -> None:
+    if domain.startswith("["):
+        _check_literal(domain)
+        return
+    if len(domain.encode()) > MAX_DOMAIN_BYTES:
+        raise InvalidAddress("domain too long", status="5.1.7")
+    if not _DOMAIN.fullmatch(domain):
+        raise InvalidAddress("bad domain")
+    if any(len(label.encode()) > MAX_LABEL_BYTES for label in domain.split(".")):
+        raise InvalidAddress("domain label too long", status="5.1.7")
+
+
+def _check_literal(domain: str) -> None:
+    inner = domain[1:-1]
+    try:
+        if not domain.endswith("]"):
+            raise ValueError
+        if inner[:5].lower() == "ipv6:":
+            IPv6Address(inner[5:])
+        else:
+            IPv4Address(inner)
+    except ValueError as error:
+        raise InvalidAddress("bad address literal") from error
+
+
+def split(address: str) -> tuple[str, str | None]:
+    """Return local part and domain; the domain is None when there is none."""
+    if address.startswith('"'):
+        match = _QUOTED.match(address)
+        if match is None:
+            raise InvalidAddress("bad quoted local part")
+        local, rest = match[0], address[match.end() :]
+        if rest and not rest.startswith("@"):
+            raise InvalidAddress("text after a quoted local part")
+        return local, rest[1:] if rest else None
+    local, at, domain = address.partition("@")
+    return local, domain if at else None
+
+
+def canonical(address: str) -> str:
+    """Return the form in which addresses are compared: ASCII parts in lower case.
+
+    Only ASCII: folding other letters would make `K` (the Kelvin sign) match `k`.
+    """
+    local, domain = split(address)
+    local = local.lower() if local.isascii() else local
+    if domain is None:
+        return local
+    return f"{local}@{domain.lower() if domain.isascii() else domain}"
+
+
+def is_routable_elsewhere(address: str) -> bool:
+    """True if a provider might read another recipient into the local part (`%`, `!`, `"@"`)."""
+    local, _ = split(address)
+    return "%" in local or "!" in local or "@" in local

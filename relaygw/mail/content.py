@@ -1,0 +1,122 @@
+"""Message content as bytes: line ends, header facts, and what is added at acceptance.
+
+Content is kept as it came, but for line ends: every line ends with CRLF (RFC 5321 section
+2.3.8), so that no bare CR or LF can look like an end of data to a server down the line.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from email.errors import HeaderParseError
+from email.header import decode_header, make_header
+from functools import lru_cache
+
+MAX_LINE_BYTES = 998
+"""The longest line that providers must take, without its CRLF (RFC 5321 section 4.5.3.1.6)."""
+
+_ANY_LINE_END = re.compile(rb"\r\n|\r|\n")
+_FIELD_START = re.compile(rb"[!-9;-~]+[ \t]*:")
+_MBOX_LINE = re.compile(rb">?From ")
+_STANDARD = ("received", "date", "message-id", "subject", "x-php-originating-script")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
+_MAX_SUBJECT_BYTES = 4096  # what is decoded and stored; the header itself is untouched
+
+
+def normalise_line_ends(data: bytes) -> bytes:
+    """Return `data` with every bare CR and bare LF turned into CRLF."""
+    pairs = data.count(b"\r\n")
+    if pairs == data.count(b"\n") and pairs == data.count(b"\r"):
+        return data
+    return _ANY_LINE_END.sub(b"\r\n", data)
+
+
+def has_long_line(data: bytes, *, carried_bytes: int = 0) -> bool:
+    """True if a line is longer than MAX_LINE_BYTES without its CRLF.
+
+    `carried_bytes` of the first line came before `data`. Hops from line end to line end as
+    far as a permitted line reaches, so that a message costs a look per 998 bytes.
+    """
+    start = -carried_bytes
+    while start + MAX_LINE_BYTES + 2 <= len(data):
+        line_end = data.rfind(b"\n", max(start, 0), start + MAX_LINE_BYTES + 2)
+        if line_end < 0:
+            return True
+        start = line_end + 1
+    return False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeaderFacts:
+    """What acceptance needs to know of a header."""
+
+    has_header: bool = True  # False: the content starts with text, not with a field
+    is_mbox_line_first: bool = False
+    hops: int = 0  # Received fields
+    has_date: bool = False
+    message_id: str = ""
+    subject: str = ""
+    script: str | None = None  # X-PHP-Originating-Script
+    values: dict[str, str] = field(default_factory=dict)  # first value of each wanted field
+    end: int = 0  # where the header block ends, without the blank line
+
+
+@lru_cache(maxsize=16)
+def _field_pattern(wanted: frozenset[str]) -> re.Pattern[bytes]:
+    names = "|".join(re.escape(name) for name in sorted({*_STANDARD, *wanted}))
+    return re.compile(
+        rb"^(" + names.encode() + rb")[ \t]*:([^\r\n]*(?:\r\n[ \t][^\r\n]*)*)",
+        re.IGNORECASE | re.MULTILINE,
+    )
+
+
+def read_header(content: bytes, wanted: frozenset[str] = frozenset()) -> HeaderFacts:
+    """Return the facts of the header at the start of normalised `content`.
+
+    `wanted` names further fields, in lower case, whose first value is returned.
+    """
+    start = 0
+    is_mbox = _MBOX_LINE.match(content) is not None
+    if is_mbox:
+        start = content.find(b"\r\n") + 2
+    if content.startswith(b"\r\n", start):
+        return HeaderFacts(is_mbox_line_first=is_mbox, end=start)
+    if not _FIELD_START.match(content, start):
+        return HeaderFacts(has_header=False, is_mbox_line_first=is_mbox)
+    blank = content.find(b"\r\n\r\n", start)
+    end = len(content) if blank < 0 else blank + 2
+    hops = 0
+    first: dict[str, bytes] = {}
+    for match in _field_pattern(wanted).finditer(content, 0, end):
+        name = match[1].decode("ascii").lower()
+        if name == "received":
+            hops += 1
+        if name not in first:
+            first[name] = match[2]
+    script = first.get("x-php-originating-script")
+    return HeaderFacts(
+        is_mbox_line_first=is_mbox,
+        hops=hops,
+        has_date="date" in first,
+        message_id=_plain(first.get("message-id", b"")),
+        subject=_decoded(first.get("subject", b"")),
+        script=None if script is None else _plain(script),
+        values={name: _decoded(first[name]) for name in wanted if name in first},
+        end=end,
+    )
+
+
+def _plain(raw: bytes) -> str:
+    text = raw[:_MAX_SUBJECT_BYTES].decode("utf-8", "replace")
+    return _CONTROL.sub(" ", text).strip()
+
+
+def _decoded(raw: bytes) -> str:
+    """Return a header value for people: RFC 2047 words decoded, control characters gone."""
+    text = _plain(raw)
+    if "=?" not in text:
+        return text
+    try:
+        return _CONTROL.sub(" ", str(make_header(decode_header(text)))).strip()
+    except (HeaderParseError, LookupError, ValueError):  # unknown charset, broken base64
+        return text

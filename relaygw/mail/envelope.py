@@ -1,0 +1,139 @@
+"""Messages on their way: as accepted, as claimed, and the outcome written back.
+
+A *message* is content and source, a *delivery* is that message on one named route, a
+*recipient* belongs to a delivery. All times are milliseconds since the epoch, UTC.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from relaygw.mail.state import DeliveryState, RecipientState
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """Who handed the message in, as far as is known."""
+
+    client: str | None = None  # IP address of the SMTP client
+    helo: str | None = None
+    user: str | None = None  # authenticated user
+    listener: str | None = None
+    uid: int | None = None  # local user of the sendmail command
+    script: str | None = None  # X-PHP-Originating-Script
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewRecipient:
+    """A recipient as accepted: PENDING, or final already (CAPTURED, BLOCKED)."""
+
+    address: str
+    original: str | None = None  # the address as given, when rewritten or redirected
+    state: RecipientState = RecipientState.PENDING
+    reason: str | None = None  # why captured or blocked
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewDelivery:
+    """The part of a new message that takes one route."""
+
+    route: str
+    stream: str
+    recipients: tuple[NewRecipient, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AcceptedMessage:
+    """A message ready to be stored.
+
+    `content` holds the whole message in chunks of at most 1 MiB, or is empty when
+    `stored_chunks` chunks were written before (large messages).
+    """
+
+    queue_id: str
+    accepted_at_ms: int
+    sender: str  # "" is the null sender
+    deliveries: tuple[NewDelivery, ...]
+    content: tuple[bytes, ...]
+    stored_chunks: int = 0
+    size_bytes: int
+    subject: str
+    message_id: str  # the Message-ID header, for logs and searches
+    is_8bit: bool
+    has_long_line: bool
+    smtputf8: bool
+    mode: str  # the mode it was accepted under; see policy.recipients
+    source: Source
+    client_key: str  # whose turn it is: user, else network
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipient:
+    """A pending recipient of a claimed delivery."""
+
+    rcpt_no: int
+    address: str
+    original: str | None
+    attempts: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClaimedDelivery:
+    """A leased delivery with all that an attempt needs.
+
+    `content` is the whole message when it is small, else None: read it by chunks.
+    """
+
+    queue_id: str
+    delivery_no: int
+    route: str
+    stream: str
+    sender: str
+    recipients: tuple[Recipient, ...]
+    content: bytes | None
+    chunk_count: int
+    size_bytes: int
+    subject: str
+    is_8bit: bool
+    has_long_line: bool
+    smtputf8: bool
+    mode: str
+    accepted_at_ms: int
+    claimed_at_ms: int
+    held_ms: int  # time spent held; does not count against the lifetime
+    attempts: int
+    doubts: int
+    client_key: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecipientUpdate:
+    """The new state of one recipient, with the words that explain it."""
+
+    rcpt_no: int
+    state: RecipientState
+    reply: str | None
+    dsn: str | None
+    provider: str | None
+    charged: bool = True  # counts as an attempt
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeliveryUpdate:
+    """What to write for one delivery after an attempt.
+
+    `held_apart` names recipients that are moved to a held delivery of their own, because
+    they may not be sent now while the others go on.
+    """
+
+    queue_id: str
+    delivery_no: int
+    state: DeliveryState
+    due_at_ms: int
+    provider: str | None
+    reason: str | None
+    recipients: tuple[RecipientUpdate, ...]
+    charged: bool = True
+    doubted: bool = False
+    held_apart: tuple[int, ...] = ()
+    held_apart_reason: str | None = None

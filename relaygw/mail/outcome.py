@@ -1,0 +1,93 @@
+"""What an attempt came to: verdict and scope per recipient, and the report of one attempt.
+
+A verdict says what to do, a scope says whom it concerns; together they are the whole
+language between the wire (`upstream`), the decisions (`policy`) and the store.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from relaygw.mail.reply import SmtpReply
+
+
+class Verdict(StrEnum):
+    """What to do about a reply."""
+
+    DELIVERED = "delivered"
+    RETRY = "retry"  # this delivery waits its turn
+    THROTTLE = "throttle"  # the provider slows down; no attempt is charged to the message
+    HOLD = "hold"  # stop, keep the mail, tell someone
+    BOUNCE = "bounce"  # refused for good
+    DOUBT = "doubt"  # the connection was lost after the final dot: nobody knows
+
+
+class Scope(StrEnum):
+    """Whom a verdict concerns."""
+
+    RECIPIENT = "recipient"
+    MESSAGE = "message"
+    SENDER_DOMAIN = "sender domain"
+    CREDENTIAL = "credential"
+    PROVIDER = "provider"
+
+
+class Stage(StrEnum):
+    """The step of an SMTP session that a reply or failure belongs to."""
+
+    CONNECT = "connect"
+    GREETING = "greeting"
+    EHLO = "EHLO"
+    STARTTLS = "STARTTLS"
+    TLS = "TLS handshake"
+    AUTH = "AUTH"
+    MAIL = "MAIL FROM"
+    RCPT = "RCPT TO"
+    DATA = "DATA"
+    CONTENT = "end of DATA"
+    LOCAL = "local"  # decided here without asking the provider
+
+
+BEFORE_MAIL = frozenset(
+    {Stage.CONNECT, Stage.GREETING, Stage.EHLO, Stage.STARTTLS, Stage.TLS, Stage.AUTH}
+)
+"""Stages that say nothing about a message: a refusal there never bounces one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecipientOutcome:
+    """What the provider said for one recipient, and what that means.
+
+    `reply` is None when no reply came (connection lost, time out); `detail` then says what
+    happened, in words for the log.
+    """
+
+    rcpt_no: int
+    verdict: Verdict
+    scope: Scope
+    stage: Stage
+    reply: SmtpReply | None = None
+    detail: str = ""
+    dsn: str = "4.0.0"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptDelays:
+    """Postfix's delays=a/b/c/d in seconds: before the queue, in it, connecting, sending."""
+
+    intake_s: float = 0.0
+    queue_s: float = 0.0
+    connect_s: float = 0.0
+    transmit_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptReport:
+    """All that one attempt to send one delivery found out."""
+
+    provider: str
+    relay: str  # "host[address]:port", or "none" when no connection was made
+    outcomes: tuple[RecipientOutcome, ...]
+    delays: AttemptDelays = AttemptDelays()
+    session_uses: int = 1

@@ -1,0 +1,68 @@
+"""SMTP replies and enhanced status codes (RFC 5321 section 4.2, RFC 3463)."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+_ENHANCED = re.compile(r"([245])\.(\d{1,3})\.(\d{1,3})(?=\s|$)")
+
+
+@dataclass(frozen=True, slots=True)
+class EnhancedStatus:
+    """An enhanced status code, class.subject.detail."""
+
+    klass: int
+    subject: int
+    detail: int
+
+    def __str__(self) -> str:
+        return f"{self.klass}.{self.subject}.{self.detail}"
+
+
+@dataclass(frozen=True, slots=True)
+class SmtpReply:
+    """One complete reply: its code and its text lines, without the code in front."""
+
+    code: int
+    lines: tuple[str, ...] = ("",)
+
+    @property
+    def text(self) -> str:
+        """The lines joined by a space, as log lines and reports show them."""
+        return " ".join(line for line in self.lines if line)
+
+    @property
+    def status(self) -> EnhancedStatus | None:
+        """The enhanced status of the first line, if its class fits the code (RFC 2034)."""
+        match = _ENHANCED.match(self.lines[0]) if self.lines else None
+        if match is None or int(match[1]) != self.code // 100:
+            return None
+        return EnhancedStatus(int(match[1]), int(match[2]), int(match[3]))
+
+    @property
+    def dsn(self) -> str:
+        """The enhanced status, or the generic one of the reply's class (x.0.0)."""
+        status = self.status
+        if status is not None:
+            return str(status)
+        klass = self.code // 100
+        return f"{klass if klass in (2, 4, 5) else 4}.0.0"
+
+    @property
+    def is_positive(self) -> bool:
+        """True for 2xx."""
+        return 200 <= self.code < 300
+
+    @property
+    def is_temporary(self) -> bool:
+        """True for 4xx."""
+        return 400 <= self.code < 500
+
+    @property
+    def is_permanent(self) -> bool:
+        """True for 5xx."""
+        return 500 <= self.code < 600
+
+    def __str__(self) -> str:
+        return f"{self.code} {self.text}".rstrip()

@@ -1,0 +1,67 @@
+"""States of a delivery and of a recipient, and the one table of allowed changes.
+
+`TRANSITIONS` is the only authority: the store asks `check_transition` before it writes,
+and docs/states.md is printed from it.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from relaygw.errors import InvalidTransition
+
+
+class DeliveryState(StrEnum):
+    """Where one message on one route stands."""
+
+    INCOMING = "incoming"  # never tried; moved on by a claim
+    ACTIVE = "active"  # leased by one incarnation of a delivery worker
+    DEFERRED = "deferred"  # due again at due_at_ms; moved on by a claim
+    HELD = "held"  # no timer; moved on by an operator or a probe
+    FINISHED = "finished"  # every recipient has its final state; kept for the retention
+    DELETED = "deleted"  # in the trash for seven days; moved on by the janitor
+
+
+class RecipientState(StrEnum):
+    """What became of one recipient."""
+
+    PENDING = "pending"  # still to be delivered
+    DELIVERED = "delivered"  # the provider answered 2xx after the final dot
+    BOUNCED = "bounced"  # refused for good
+    EXPIRED = "expired"  # not delivered within the lifetime
+    CAPTURED = "captured"  # kept for the sandbox, never sent
+    BLOCKED = "blocked"  # on the block list, dropped
+    CANCELLED = "cancelled"  # deleted by an operator
+
+
+CLAIMABLE = frozenset({DeliveryState.INCOMING, DeliveryState.DEFERRED})
+"""States from which a delivery may be claimed."""
+
+OPEN = frozenset(
+    {DeliveryState.INCOMING, DeliveryState.ACTIVE, DeliveryState.DEFERRED, DeliveryState.HELD}
+)
+"""States in which a message counts as queued."""
+
+_D = DeliveryState
+TRANSITIONS: dict[DeliveryState, frozenset[DeliveryState]] = {
+    # a delivery without pending recipients is FINISHED from the start
+    _D.INCOMING: frozenset({_D.ACTIVE, _D.HELD, _D.DELETED}),
+    # INCOMING: given back untried; ACTIVE never returns to itself, a claim is exclusive
+    _D.ACTIVE: frozenset({_D.INCOMING, _D.DEFERRED, _D.HELD, _D.FINISHED}),
+    _D.DEFERRED: frozenset({_D.ACTIVE, _D.DEFERRED, _D.HELD, _D.DELETED}),
+    _D.HELD: frozenset({_D.DEFERRED, _D.DELETED}),
+    _D.FINISHED: frozenset(),
+    _D.DELETED: frozenset({_D.DEFERRED}),
+}
+
+
+def check_transition(old: DeliveryState, new: DeliveryState) -> None:
+    """Raise InvalidTransition unless `old` may become `new`."""
+    if new not in TRANSITIONS[old]:
+        allowed = ", ".join(sorted(TRANSITIONS[old])) or "nothing, it is final"
+        raise InvalidTransition(f"a delivery cannot go from {old} to {new}; allowed: {allowed}")
+
+
+def sources_of(new: DeliveryState) -> frozenset[DeliveryState]:
+    """Return the states that may become `new`: the guard of every UPDATE."""
+    return frozenset(old for old, targets in TRANSITIONS.items() if new in targets)

@@ -1,0 +1,1 @@
+"""What the gateway tells the outside: the mail log. May import `mail` and `errors`."""

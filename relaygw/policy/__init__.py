@@ -1,0 +1,5 @@
+"""Decisions: who may submit, where mail goes, who receives, when to try again.
+
+Functions of (settings, facts, now) without I/O, clock or chance of their own. May import
+`settings`, `mail` and `errors`.
+"""

@@ -1,0 +1,123 @@
+"""When to try again, and what an attempt makes of a delivery.
+
+Pure: time and chance are arguments. `settle` is the only place where verdicts become
+states, so the promises about them are tested here.
+"""
+
+from __future__ import annotations
+
+from relaygw.mail.envelope import ClaimedDelivery, DeliveryUpdate, RecipientUpdate
+from relaygw.mail.outcome import AttemptReport, RecipientOutcome, Verdict
+from relaygw.mail.state import DeliveryState, RecipientState
+from relaygw.settings.model import Retry
+
+DOUBT_LADDER_S = (300.0, 1800.0)
+"""Waits before the second and the third attempt of a delivery in doubt; then it is held."""
+REASON_IN_DOUBT = "in_doubt"
+REASON_MODE = "mode"
+
+_FINAL = {Verdict.DELIVERED: RecipientState.DELIVERED, Verdict.BOUNCE: RecipientState.BOUNCED}
+_UNCHARGED = frozenset({Verdict.THROTTLE, Verdict.HOLD})
+
+
+def delay_s(attempts: int, retry: Retry, *, chance: float) -> float:
+    """Return the wait after `attempts` failed attempts (1 or more).
+
+    first * factor^(attempts-1), at most max, then spread by ± jitter with `chance` in 0…1.
+    """
+    exponent = min(attempts - 1, 64)  # beyond any max; keeps the power finite
+    wait_s = min(retry.first * retry.factor**exponent, retry.max)
+    return wait_s * (1 + retry.jitter * (2 * chance - 1))
+
+
+def is_expired(claimed: ClaimedDelivery, retry: Retry, now_ms: int) -> bool:
+    """True when the lifetime is over; time spent held does not count."""
+    age_ms = now_ms - claimed.accepted_at_ms - claimed.held_ms
+    return age_ms >= retry.lifetime * 1000
+
+
+def settle(
+    claimed: ClaimedDelivery,
+    report: AttemptReport,
+    retry: Retry,
+    *,
+    now_ms: int,
+    chance: float,
+    throttle_wait_s: float = 0.0,
+) -> DeliveryUpdate:
+    """Turn the outcomes of one attempt into what is written about it."""
+    verdicts = {outcome.verdict for outcome in report.outcomes}
+    open_verdicts = verdicts - set(_FINAL)
+    # only what the provider deferred expires: a hold, a slow provider or a doubt never costs a mail
+    expired = (
+        Verdict.RETRY in open_verdicts
+        and open_verdicts <= {Verdict.RETRY, Verdict.THROTTLE}
+        and is_expired(claimed, retry, now_ms)
+    )
+    charged = bool(verdicts - _UNCHARGED)
+    state, due_at_ms, reason = _next_step(
+        claimed,
+        open_verdicts,
+        retry,
+        expired=expired,
+        now_ms=now_ms,
+        chance=chance,
+        throttle_wait_s=throttle_wait_s,
+    )
+    words = next((_words(o) for o in report.outcomes if o.verdict not in _FINAL), None)
+    return DeliveryUpdate(
+        queue_id=claimed.queue_id,
+        delivery_no=claimed.delivery_no,
+        state=state,
+        due_at_ms=due_at_ms,
+        provider=report.provider,
+        reason=reason or (words if state is not DeliveryState.FINISHED else None),
+        recipients=tuple(
+            _recipient_update(outcome, report.provider, expired) for outcome in report.outcomes
+        ),
+        charged=charged,
+        doubted=Verdict.DOUBT in verdicts,
+    )
+
+
+def _next_step(
+    claimed: ClaimedDelivery,
+    open_verdicts: set[Verdict],
+    retry: Retry,
+    *,
+    expired: bool,
+    now_ms: int,
+    chance: float,
+    throttle_wait_s: float,
+) -> tuple[DeliveryState, int, str | None]:
+    if not open_verdicts or expired:
+        return DeliveryState.FINISHED, now_ms, None
+    if Verdict.DOUBT in open_verdicts:
+        if claimed.doubts >= len(DOUBT_LADDER_S):
+            return DeliveryState.HELD, now_ms, REASON_IN_DOUBT
+        wait_s = DOUBT_LADDER_S[claimed.doubts]
+    elif Verdict.RETRY in open_verdicts:
+        wait_s = delay_s(claimed.attempts + 1, retry, chance=chance)
+    else:
+        wait_s = throttle_wait_s
+    return DeliveryState.DEFERRED, now_ms + int(wait_s * 1000), None
+
+
+def _recipient_update(
+    outcome: RecipientOutcome, provider: str, expired: bool
+) -> RecipientUpdate:
+    state = _FINAL.get(outcome.verdict, RecipientState.PENDING)
+    if state is RecipientState.PENDING and expired:
+        state = RecipientState.EXPIRED
+    return RecipientUpdate(
+        rcpt_no=outcome.rcpt_no,
+        state=state,
+        reply=_words(outcome),
+        dsn=outcome.dsn,
+        provider=provider,
+        charged=outcome.verdict not in _UNCHARGED,
+    )
+
+
+def _words(outcome: RecipientOutcome) -> str:
+    return str(outcome.reply) if outcome.reply is not None else outcome.detail

@@ -1,0 +1,95 @@
+"""Address rewriting at acceptance: Postfix's generic, sender_canonical, recipient_canonical.
+
+Envelope addresses are looked up whole, then by domain. In headers only the address itself
+is replaced; names, comments and folding stay as they are.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from relaygw.mail.address import canonical, split
+from relaygw.settings.model import Rewrite
+
+_SENDER_FIELDS = rb"from|sender|reply-to"
+_RECIPIENT_FIELDS = rb"to|cc"
+# an addr-spec or, between angle brackets, a bare local part
+_TOKEN = re.compile(
+    rb"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.\-]+@[A-Za-z0-9_.\-]+|(?<=<)[A-Za-z0-9_.\-]+(?=>)"
+)
+
+
+class _Map:
+    def __init__(self, entries: Mapping[str, str]) -> None:
+        self._addresses = {
+            canonical(key): value for key, value in entries.items() if not key.startswith("@")
+        }
+        self._domains = {
+            key[1:].lower(): value for key, value in entries.items() if key.startswith("@")
+        }
+
+    def __bool__(self) -> bool:
+        return bool(self._addresses or self._domains)
+
+    def get(self, address: str) -> str | None:
+        found = self._addresses.get(canonical(address))
+        if found is None:
+            _, domain = split(address)
+            found = self._domains.get(domain.lower()) if domain else None
+        return found
+
+
+class Rewriter:
+    """The `rewrite:` section, compiled once."""
+
+    def __init__(self, rewrite: Rewrite, hostname: str) -> None:
+        self._senders = _Map(rewrite.senders)
+        self._recipients = _Map(rewrite.recipients)
+        self._default_domain = rewrite.default_domain
+        self._hostname = hostname
+
+    def sender(self, address: str) -> str:
+        """Return the envelope sender to use; the null sender stays."""
+        if not address:
+            return address
+        found = self._senders.get(address)
+        if found is not None:
+            return found
+        if split(address)[1] is None:
+            qualified = f"{address}@{self._default_domain or self._hostname}"
+            return self._senders.get(qualified) or qualified
+        return address
+
+    def recipient(self, address: str) -> str:
+        """Return the recipient to use; one without a domain and without a rule stays bare."""
+        found = self._recipients.get(address)
+        if found is not None:
+            return found
+        if split(address)[1] is None and self._default_domain:
+            qualified = f"{address}@{self._default_domain}"
+            return self._recipients.get(qualified) or qualified
+        return address
+
+    def headers(self, block: bytes) -> bytes:
+        """Return a header block with the addresses in From, To and their like rewritten."""
+        if self._senders:
+            block = _replace(block, _SENDER_FIELDS, self._senders)
+        if self._recipients:
+            block = _replace(block, _RECIPIENT_FIELDS, self._recipients)
+        return block
+
+
+def _replace(block: bytes, fields: bytes, mapping: _Map) -> bytes:
+    def one(token: re.Match[bytes]) -> bytes:
+        try:
+            found = mapping.get(token[0].decode("ascii"))
+        except ValueError:
+            return token[0]
+        return token[0] if found is None else found.encode()
+
+    def field(match: re.Match[bytes]) -> bytes:
+        return match[1] + _TOKEN.sub(one, match[2])
+
+    pattern = rb"(?im)^((?:" + fields + rb")[ \t]*:)((?:[^\r\n]|\r\n[ \t])*)"
+    return re.sub(pattern, field, block)

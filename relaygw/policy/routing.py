@@ -1,0 +1,54 @@
+"""Which route a recipient of a message takes: the first whose conditions all match."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
+
+from relaygw.policy.patterns import AddressPatterns
+from relaygw.settings.model import Route
+
+CAPTURE_ROUTE = "captured"
+"""The name under which captured mail is filed when no route is configured or matches."""
+
+
+class _CompiledRoute:
+    def __init__(self, route: Route) -> None:
+        self.route = route
+        self._sender = AddressPatterns(route.sender) if route.sender else None
+        self._recipient = AddressPatterns(route.recipient) if route.recipient else None
+        self._headers = {name.lower(): glob.lower() for name, glob in route.header.items()}
+
+    def matches(self, sender: str, recipient: str, headers: Mapping[str, str]) -> bool:
+        if self._sender is not None and not (sender and self._sender.matches(sender)):
+            return False
+        if self._recipient is not None and not self._recipient.matches(recipient):
+            return False
+        return all(
+            name in headers and fnmatchcase(headers[name].lower(), glob)
+            for name, glob in self._headers.items()
+        )
+
+
+class Router:
+    """The routes of a configuration, compiled once."""
+
+    def __init__(self, routes: Sequence[Route]) -> None:
+        self._routes = [_CompiledRoute(route) for route in routes]
+        self.header_names = frozenset(
+            name.lower() for route in routes for name in route.header
+        )
+        """The header fields that conditions look at, in lower case."""
+
+    def route_for(
+        self, *, sender: str, recipient: str, headers: Mapping[str, str]
+    ) -> Route | None:
+        """Return the route, or None when no route matches.
+
+        `headers` holds the first value of each field in `header_names` that is present.
+        The null sender matches no sender condition.
+        """
+        for compiled in self._routes:
+            if compiled.matches(sender, recipient, headers):
+                return compiled.route
+        return None

@@ -1,0 +1,80 @@
+"""Addresses to listen on: `127.0.0.1:25`, `[::1]:25`, `localhost:8025`.
+
+A host is an IP address or `localhost`, never a name: what a name resolves to may change
+after the check that keeps an open relay from starting. ValueError texts continue a
+sentence that begins with the value.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from ipaddress import ip_address
+from typing import Any, Self
+
+from pydantic import GetCoreSchemaHandler
+from pydantic_core import CoreSchema, core_schema
+
+_HOST_AND_PORT = re.compile(r"(?:\[(?P<ipv6>[^\[\]]+)\]|(?P<host>[^:\[\]]*)):(?P<port>[0-9]{1,5})")
+
+
+@dataclass(frozen=True, slots=True)
+class Bind:
+    """A host and a port to listen on; port 0 lets the kernel choose."""
+
+    host: str
+    port: int
+
+    @classmethod
+    def parse(cls, value: object) -> Self:
+        """Read `HOST:PORT`; an IPv6 address stands in brackets."""
+        if isinstance(value, cls):
+            return value
+        if not isinstance(value, str):
+            raise ValueError("is not an address to listen on; write e.g. 127.0.0.1:25")
+        text = value.strip()
+        if text.startswith(("unix:", "/")):
+            raise ValueError("is a Unix socket, which is not supported; write e.g. 127.0.0.1:25")
+        match = _HOST_AND_PORT.fullmatch(text)
+        if match is None:
+            remedy = 'write e.g. 127.0.0.1:25, or "[::1]:25" with the IPv6 address in brackets'
+            raise ValueError(f"is not an address to listen on; {remedy}")
+        host, port = match["ipv6"] or match["host"], int(match["port"])
+        if host in ("", "*"):
+            raise ValueError(
+                f'names no address; write 0.0.0.0:{port} or "[::]:{port}" to listen on all'
+            )
+        if port > 65535:
+            raise ValueError("has a port beyond 65535; write e.g. 127.0.0.1:25")
+        _check_host(host, is_bracketed=match["ipv6"] is not None)
+        return cls(host, port)
+
+    @property
+    def is_loopback(self) -> bool:
+        """True when only this machine can connect."""
+        return self.host == "localhost" or ip_address(self.host).is_loopback
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @classmethod
+    def __get_pydantic_core_schema__(
+        cls, source: type[Any], handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        return core_schema.no_info_plain_validator_function(
+            cls.parse, serialization=core_schema.to_string_ser_schema(when_used="json")
+        )
+
+
+def _check_host(host: str, *, is_bracketed: bool) -> None:
+    if host == "localhost" and not is_bracketed:
+        return
+    try:
+        version = ip_address(host).version
+    except ValueError as error:
+        raise ValueError(
+            "names no IP address; write e.g. 127.0.0.1:25, names other than localhost "
+            "are not supported"
+        ) from error
+    if (version == 6) != is_bracketed:
+        raise ValueError("has brackets around an IPv4 address; write e.g. 127.0.0.1:25")

@@ -1,0 +1,148 @@
+"""What two keys of a configuration must agree on.
+
+Each function yields what it finds wrong; `raise_conflicts` turns all of it into one
+exception that pydantic carries to the loader, which adds file and line. A path is relative
+to the section that is checked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from ipaddress import IPv4Network, IPv6Network, collapse_addresses
+from typing import TYPE_CHECKING, NamedTuple
+
+from relaygw.settings.addresses import entry_matches, is_loopback_host
+
+if TYPE_CHECKING:
+    from relaygw.settings.model import Provider, Recipients, Retry, Route, Settings
+
+
+class Conflict(NamedTuple):
+    """One disagreement: the key to point at, and what is wrong with the remedy."""
+
+    path: tuple[str | int, ...]
+    problem: str
+
+
+class ConflictsFound(ValueError):
+    """Keys that do not fit together; a ValueError, so that pydantic collects it."""
+
+    def __init__(self, conflicts: list[Conflict]) -> None:
+        super().__init__("; ".join(f"{'.'.join(map(str, c.path))}: {c.problem}" for c in conflicts))
+        self.conflicts = conflicts
+
+
+def raise_conflicts(found: Iterable[Conflict]) -> None:
+    """Raise ConflictsFound with everything in `found`, if there is anything."""
+    conflicts = list(found)
+    if conflicts:
+        raise ConflictsFound(conflicts)
+
+
+def provider_conflicts(provider: Provider) -> Iterator[Conflict]:
+    """Check one provider: credentials come in pairs, and never in clear over a network."""
+    if provider.username is not None and provider.password is None:
+        yield Conflict(("username",), "has no password beside it; set both or neither")
+    if provider.password is None:
+        return
+    if provider.username is None:
+        yield Conflict(("password",), "has no username beside it; set both or neither")
+    is_clear = provider.tls == "none" and not is_loopback_host(provider.host)
+    if is_clear and not provider.auth_without_tls:
+        yield Conflict(
+            ("tls",),
+            f"none would send the password to {provider.host} in clear text; write "
+            "tls: required, or auth_without_tls: true if the network is yours",
+        )
+
+
+def recipients_conflicts(recipients: Recipients) -> Iterator[Conflict]:
+    """Check that mail is only redirected to someone who may receive it."""
+    target = recipients.refused.redirect_to
+    if target is not None and not any(entry_matches(e, target) for e in recipients.allow):
+        yield Conflict(
+            ("refused",), f"redirects to {target}, who may not receive; add it to recipients.allow"
+        )
+
+
+def retry_conflicts(retry: Retry) -> Iterator[Conflict]:
+    """Check that the delays can grow from first to max."""
+    if retry.first > retry.max:
+        yield Conflict(("first",), "is longer than retry.max; write a shorter delay")
+
+
+def settings_conflicts(settings: Settings) -> Iterator[Conflict]:
+    """Check what sections must agree on: listeners, web, providers and routes."""
+    is_sandbox = settings.mode == "sandbox"
+    if not is_sandbox:
+        yield from _open_relays(settings)
+        if settings.web.open:
+            yield Conflict(
+                ("web", "open"),
+                f"shows captured mail to everyone in mode {settings.mode}; only mode sandbox "
+                "may, remove it",
+            )
+        if not settings.providers:
+            yield Conflict(
+                ("providers",), f"mode {settings.mode} sends mail and needs a provider; add one"
+            )
+        if not settings.routes or not settings.routes[-1].is_unconditional:
+            yield Conflict(
+                ("routes",),
+                "the last route must have no condition, so that every message finds one; add "
+                "{name: default, providers: [NAME]} at the end",
+            )
+    elif not (settings.web.bind.is_loopback or settings.web.open):
+        yield Conflict(
+            ("web", "bind"),
+            f"{settings.web.bind} would show captured mail to the network without a login; "
+            "write 127.0.0.1:8025, or web.open: true if everyone there may read it",
+        )
+    yield from _route_conflicts(settings)
+
+
+def _open_relays(settings: Settings) -> Iterator[Conflict]:
+    for number, listener in enumerate(settings.listeners):
+        if not listener.bind.is_loopback and _covers_everyone(listener.allow):
+            yield Conflict(
+                ("listeners", number, "allow"),
+                f"lets everyone send through {listener.bind}: an open relay; list only the "
+                "networks of your application servers",
+            )
+
+
+def _covers_everyone(networks: Iterable[IPv4Network | IPv6Network]) -> bool:
+    listed = tuple(networks)
+    # collapsed, because two halves make a whole
+    ipv4 = collapse_addresses(n for n in listed if isinstance(n, IPv4Network))
+    ipv6 = collapse_addresses(n for n in listed if isinstance(n, IPv6Network))
+    return any(n.prefixlen == 0 for n in ipv4) or any(n.prefixlen == 0 for n in ipv6)
+
+
+def _route_conflicts(settings: Settings) -> Iterator[Conflict]:
+    seen: set[str] = set()
+    last = len(settings.routes) - 1
+    for number, route in enumerate(settings.routes):
+        if route.name in seen:
+            yield Conflict(
+                ("routes", number, "name"),
+                f'"{route.name}" is the name of an earlier route; choose another',
+            )
+        seen.add(route.name)
+        if route.is_unconditional and number != last:
+            yield Conflict(
+                ("routes", number),
+                f'route "{route.name}" has no condition, so no route after it is ever used; '
+                "move it to the end",
+            )
+        yield from _unknown_providers(settings, number, route)
+
+
+def _unknown_providers(settings: Settings, number: int, route: Route) -> Iterator[Conflict]:
+    known = ", ".join(settings.providers) or "none yet"
+    for position, provider in enumerate(route.providers):
+        if provider not in settings.providers:
+            yield Conflict(
+                ("routes", number, "providers", position),
+                f'"{provider}" is not one of the providers; write one of: {known}',
+            )

@@ -1,0 +1,129 @@
+"""What is wrong with a configuration, one line a problem.
+
+A line reads `PLACE: KEY: VALUE what is wrong; remedy`. A value is shown only where the
+model knows the key and the key holds no credential, so that a password in a wrong place is
+not printed.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from pydantic import ValidationError
+
+from relaygw.settings.conflicts import ConflictsFound
+from relaygw.settings.schema import example, expectation, section_at
+from relaygw.settings.tree import Keys, Tree, shown_keys
+
+_CREDENTIALS = ("username", "password")
+_NOT_YET = "is not in this version yet; remove it"
+_LATER = {
+    ("users",): _NOT_YET,
+    ("maildrop",): _NOT_YET,
+    ("relay_to",): "is not in this version yet; write providers and routes instead",
+    ("bounces",): _NOT_YET,
+    ("alerts",): _NOT_YET,
+    ("metrics",): _NOT_YET,
+    ("listeners", "*", "auth"): "is not in this version yet; list networks in allow instead",
+    ("listeners", "*", "tls"): _NOT_YET,
+    ("listeners", "*", "proxy_protocol"): _NOT_YET,
+    ("listeners", "*", "mode"): _NOT_YET,
+    ("listeners", "*", "rate_per_client"): _NOT_YET,
+    ("providers", "*", "preset"): "is not in this version yet; write host, port and tls instead",
+    ("providers", "*", "region"): "is not in this version yet; write host instead",
+    ("providers", "*", "account"): _NOT_YET,
+    ("providers", "*", "rate"): _NOT_YET,
+    ("providers", "*", "daily_quota"): _NOT_YET,
+    ("providers", "*", "senders"): "is not in this version yet; write sender in a route instead",
+    ("providers", "*", "replies"): _NOT_YET,
+    ("routes", "*", "listener"): _NOT_YET,
+    ("routes", "*", "user"): _NOT_YET,
+    ("retry", "warn_after"): _NOT_YET,
+    ("log", "redact"): _NOT_YET,
+    ("web", "users"): _NOT_YET,
+    ("web", "base_path"): _NOT_YET,
+}
+
+
+def explain(error: ValidationError, tree: Tree) -> Iterator[str]:
+    """Yield one line for each thing that the model finds wrong with `tree`."""
+    for item in error.errors(include_url=False):
+        keys = tuple(key for key in item["loc"] if key != "[key]")
+        cause = item.get("ctx", {}).get("error")
+        if isinstance(cause, ConflictsFound):
+            for conflict in cause.conflicts:
+                yield line_for((*keys, *conflict.path), conflict.problem, tree)
+        elif item["type"] == "extra_forbidden":
+            yield line_for(keys, _unknown(keys), tree)
+        elif item["type"] == "missing":
+            yield line_for(keys, f"is required; write {_wanted(keys)}", tree)
+        else:
+            is_name = item["loc"][-1:] == ("[key]",)
+            problem = str(cause) if cause else _mismatch(keys, item["input"])
+            value = "" if is_name else f"{_shown(keys, item['input'], is_leaf=bool(cause))} "
+            yield line_for(keys, value + problem, tree)
+
+
+def line_for(keys: Keys, problem: str, tree: Tree) -> str:
+    """Return the line for one problem: where, which key, what."""
+    place = tree.place_of(keys)
+    key = shown_keys(keys) or "the configuration"
+    return f"{place}: {key}: {problem}" if place else f"{key}: {problem}"
+
+
+def _unknown(keys: Keys) -> str:
+    for pattern, problem in _LATER.items():
+        if len(pattern) == len(keys) and all(
+            wanted in ("*", key) for wanted, key in zip(pattern, keys, strict=True)
+        ):
+            return problem
+    if ":" in str(keys[-1]):
+        return "is no key; write a space after the colon"
+    section = section_at(keys[:-1])
+    known = list(section.model_fields) if section else []
+    near = difflib.get_close_matches(str(keys[-1]).lower().replace("-", "_"), known, n=1)
+    if near:
+        return f"is no key here; did you mean {near[0]}?"
+    return f"is no key here; the keys are {', '.join(known)}"
+
+
+def _shown(keys: Keys, value: Any, *, is_leaf: bool) -> str:
+    if isinstance(value, dict):
+        return "a mapping"
+    if isinstance(value, (list, tuple)):
+        return "a list"
+    # text in a section's place may be a password whose key was forgotten
+    if not is_leaf and expectation(keys) in ("a mapping", "a list"):
+        return "a single value"
+    if any(key in _CREDENTIALS for key in keys):
+        return "the value (not shown)"
+    if "url" in keys and isinstance(value, str):
+        # a URL may carry a password: only its scheme is safe
+        value = value.partition(":")[0] + ":..." if ":" in value else value
+    text = json.dumps(value, ensure_ascii=True, default=lambda other: type(other).__name__)
+    return text if len(text) <= 80 else text[:76] + '..."'
+
+
+def _mismatch(keys: Keys, value: Any) -> str:
+    expected = expectation(keys)
+    if value == "":
+        return "is empty; write a value or remove the key"
+    if isinstance(value, list) and expected != "a list":
+        return f"is not {expected}; write one value"
+    remedies = {
+        "a list": "; write [VALUE, VALUE]",
+        "a mapping": "; write KEY: VALUE below it",
+        "text": "; write it in quotes",
+    }
+    near = example(keys)
+    by_example = f"; write e.g. {near}" if near and not expected.startswith("one of") else ""
+    return f"is not {expected}" + remedies.get(expected, by_example)
+
+
+def _wanted(keys: Keys) -> str:
+    expected = expectation(keys)
+    near = example(keys)
+    return f"e.g. {near}" if near and not expected.startswith("one of") else expected

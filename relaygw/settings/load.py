@@ -1,0 +1,160 @@
+"""Where settings come from: the file, conf.d beside it, the environment over both.
+
+`load_settings` reads, merges and checks everything, and reports all problems of a step
+together: first what is no YAML, then what the model refuses, then loose permissions. Each
+problem is one line of the SettingsError. Secrets are not read here, only their places.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from relaygw.errors import SettingsError
+from relaygw.settings.environment import merge_environment
+from relaygw.settings.explain import explain, line_for
+from relaygw.settings.model import Settings
+from relaygw.settings.permissions import loose_permissions
+from relaygw.settings.show import shown_leaves
+from relaygw.settings.tree import Place, Tree, shown_keys
+from relaygw.settings.yaml_text import read_tree
+
+DEFAULT_FILE = Path("/etc/relaygw/relaygw.yaml")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadedSettings:
+    """Settings with the origin of each value.
+
+    `origins` has a dotted key for every value: `relaygw.yaml:12`, `environment NAME` or
+    `default`. `state_dir` is where the queue and all other state live.
+    """
+
+    settings: Settings
+    origins: Mapping[str, str]
+    files: tuple[Path, ...]
+    state_dir: Path
+    is_without_file: bool
+
+
+def load_settings(
+    *, config: Path | None, environ: Mapping[str, str], default_file: Path = DEFAULT_FILE
+) -> LoadedSettings:
+    """Return the settings of `config`, else of $RELAYGW_CONFIG, else of `default_file`.
+
+    Without any file the mode is sandbox. Afterwards `queue.url` and `listeners` are never
+    empty. Raises SettingsError with one line for each problem.
+    """
+    main = _main_file(config, environ, default_file)
+    files = _with_conf_d(main) if main else ()
+    tree = Tree(places={(): Place(main.name, file=main)}) if main else Tree()
+    for file in files:
+        short = file.name if file == main else f"{file.parent.name}/{file.name}"
+        tree.merge(_read_file(file, short))
+    _raise_if(tree.problems if not tree.is_readable else [])
+    merge_environment(tree, environ)
+    default_dir = _default_state_dir(environ)
+    values = _with_defaults(tree.values, default_dir, is_without_file=main is None)
+    settings = _validated(values, tree)
+    _raise_if(_loose_secrets(settings, tree))
+    return LoadedSettings(
+        settings=settings,
+        origins=_origins(settings, tree),
+        files=files,
+        state_dir=Path(settings.queue.url.removeprefix("sqlite:///")).parent,
+        is_without_file=main is None,
+    )
+
+
+def _raise_if(problems: list[str]) -> None:
+    if problems:
+        raise SettingsError("\n".join(problems))
+
+
+def _main_file(config: Path | None, environ: Mapping[str, str], default_file: Path) -> Path | None:
+    if config is not None:
+        return config
+    if environ.get("RELAYGW_CONFIG"):
+        return Path(environ["RELAYGW_CONFIG"])
+    return default_file if default_file.exists() else None
+
+
+def _with_conf_d(main: Path) -> tuple[Path, ...]:
+    parts = (main.parent / "conf.d").glob("*.yaml")
+    return (main, *sorted(part for part in parts if not part.name.startswith(".")))
+
+
+def _read_file(file: Path, short: str) -> Tree:
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise SettingsError(
+            f"{file}: cannot be read ({error.strerror}); create it, or name another by --config"
+        ) from error
+    return read_tree(content, Place(short, file=file))
+
+
+def _default_state_dir(environ: Mapping[str, str]) -> Path:
+    chosen = environ.get("XDG_STATE_HOME", "")
+    if chosen.startswith("/"):
+        return Path(chosen) / "relaygw"
+    if os.geteuid() == 0:
+        return Path("/var/lib/relaygw")
+    home = Path(environ["HOME"]) if environ.get("HOME") else Path.home()
+    return home / ".local/state/relaygw"
+
+
+def _with_defaults(
+    values: dict[str, Any], default_dir: Path, *, is_without_file: bool
+) -> dict[str, Any]:
+    filled = dict(values)
+    if is_without_file and filled.get("mode") is None:
+        filled["mode"] = "sandbox"
+    if not filled.get("listeners"):
+        port = 1025 if filled.get("mode") == "sandbox" else 25
+        filled["listeners"] = [{"bind": f"127.0.0.1:{port}"}]
+    queue = filled.get("queue") or {}
+    if isinstance(queue, dict) and not queue.get("url"):
+        filled["queue"] = {**queue, "url": f"sqlite:///{default_dir}/queue.db"}
+    return filled
+
+
+def _validated(values: dict[str, Any], tree: Tree) -> Settings:
+    problems = list(tree.problems)
+    try:
+        settings = Settings.model_validate(values)
+    except ValidationError as error:
+        problems += explain(error, tree)
+    _raise_if(problems)
+    return settings
+
+
+def _loose_secrets(settings: Settings, tree: Tree) -> list[str]:
+    problems = []
+    for name, provider in settings.providers.items():
+        secret = provider.password
+        keys = ("providers", name, "password")
+        place = tree.place_of(keys)
+        if secret is None:
+            continue
+        if secret.kind == "file":
+            problem = loose_permissions(Path(secret.target))
+        elif secret.kind == "plain" and place and place.file:
+            problem = loose_permissions(place.file)
+        else:
+            continue
+        if problem:
+            problems.append(line_for(keys, f"{secret}: {problem}", tree))
+    return problems
+
+
+def _origins(settings: Settings, tree: Tree) -> dict[str, str]:
+    return {
+        shown_keys(keys): str(tree.places.get(keys, "default"))
+        for keys, _ in shown_leaves(settings)
+    }

@@ -1,0 +1,326 @@
+"""The model of relaygw.yaml: every key, its type, its default and its meaning.
+
+Field names are the keys users write, so they carry no units; the types do (Duration is
+seconds, Size is bytes). Models are frozen; a null key means its default. What two keys must
+agree on is checked by settings.conflicts, which runs here so that no instance breaks it.
+What needs the network or the disk is not checked here.
+"""
+
+from __future__ import annotations
+
+import socket
+from enum import StrEnum
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+from relaygw.settings.addresses import (
+    Address,
+    Domain,
+    Entry,
+    HeaderName,
+    Host,
+    Name,
+    Pattern,
+    RewriteKey,
+)
+from relaygw.settings.bind import Bind
+from relaygw.settings.conflicts import (
+    provider_conflicts,
+    raise_conflicts,
+    recipients_conflicts,
+    retry_conflicts,
+    settings_conflicts,
+)
+from relaygw.settings.secrets import SecretRef, UserName, read_user_name
+from relaygw.settings.units import Duration, Interval, Network, Share, Size, parse_network
+
+# strict: without it pydantic reads `true` as the number 1
+Count = Annotated[int, Field(strict=True, ge=1, le=1_000_000)]
+"""A whole number from 1."""
+Port = Annotated[int, Field(strict=True, ge=1, le=65535)]
+
+
+class Mode(StrEnum):
+    """What may leave the gateway."""
+
+    PRODUCTION = "production"  # everything, less the block list
+    STAGING = "staging"  # only recipients on the allow list
+    SANDBOX = "sandbox"  # nothing
+
+
+class Stream(StrEnum):
+    """Kinds of mail; transactional goes first."""
+
+    TRANSACTIONAL = "transactional"
+    PROMOTIONAL = "promotional"
+
+
+class TlsPolicy(StrEnum):
+    """How a provider's connection is protected."""
+
+    REQUIRED = "required"  # STARTTLS, certificate verified
+    IMPLICIT = "implicit"  # TLS from the first byte, certificate verified
+    OPPORTUNISTIC = "opportunistic"  # STARTTLS if offered, certificate not verified
+    NONE = "none"
+
+
+class Section(BaseModel):
+    """Base of all sections: frozen, an unknown key is an error, null means the default."""
+
+    # inputs stay out of exception texts: one of them may be a password in a wrong place
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_is_default(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        return {k: v for k, v in values.items() if v is not None or k not in cls.model_fields}
+
+
+class Processes(Section):
+    """How many processes each role runs as."""
+
+    front: int = Field(default=1, strict=True, ge=1, le=64)
+    delivery: int = Field(default=1, strict=True, ge=1, le=64)
+
+
+class Queue(Section):
+    """Where accepted mail is kept, and how long."""
+
+    url: str = ""  # empty: the loader puts SQLite in the state directory
+    retention: Duration = 7 * 86400.0  # finished messages stay searchable this long
+    keep_content: Duration = 0.0  # content of delivered messages is kept this long
+    min_free: Share = 0.05  # share of the volume below which the front answers 452
+
+    @field_validator("url")
+    @classmethod
+    def _sqlite_only(cls, url: str) -> str:
+        if url.startswith(("postgresql:", "postgresql+", "postgres:")):
+            raise ValueError(
+                "names PostgreSQL, which comes with a later version; write e.g. "
+                "sqlite:////var/lib/relaygw/queue.db"
+            )
+        path = url.removeprefix("sqlite:///")
+        if url and (path == url or not path.startswith("/") or path.endswith("/") or "?" in path):
+            raise ValueError(
+                "is not the URL of a SQLite file with an absolute path; write e.g. "
+                "sqlite:////var/lib/relaygw/queue.db with four slashes"
+            )
+        return url
+
+
+class Listener(Section):
+    """One SMTP address that the front listens on."""
+
+    bind: Bind = Field(examples=["127.0.0.1:25"])
+    allow: tuple[Network, ...] = (parse_network("127.0.0.0/8"), parse_network("::1/128"))
+    max_message_size: Size = Field(default=50 * 2**20, ge=1)
+    max_recipients: Count = 1000
+    max_connections: Count = 1000
+    max_connections_per_client: Count = 50  # networks in allow are exempt
+
+
+class Timeouts(Section):
+    """How long the worker waits for a provider, by stage (RFC 5321 section 4.5.3.2)."""
+
+    connect: Interval = 30.0
+    command: Interval = 300.0
+    final_reply: Interval = 600.0
+
+
+class Provider(Section):
+    """One account at an upstream mail service."""
+
+    host: Host = Field(examples=["smtp.example.com"])
+    port: Port = 587
+    tls: TlsPolicy = TlsPolicy.REQUIRED
+    tls_ca: str | None = Field(default=None, min_length=1)  # PEM file; default: the system's
+    username: UserName | None = None  # as written: `read_credentials` resolves a reference
+    password: SecretRef | None = None
+    auth_without_tls: bool = False
+    max_connections: Count = 5
+    max_messages_per_connection: Count = 100
+    max_recipients: Count = 100  # recipients in one transaction
+    idle_close: Interval = 45.0  # an idle connection is closed after this
+    timeouts: Timeouts = Timeouts()
+
+    @model_validator(mode="after")
+    def _keys_agree(self) -> Self:
+        raise_conflicts(provider_conflicts(self))
+        return self
+
+    def read_credentials(self) -> tuple[str, str] | None:
+        """Return user name and password as they are now, or None without AUTH.
+
+        Blocks as SecretRef.read does: call it in a thread. Raises SettingsError.
+        """
+        if self.username is None or self.password is None:
+            return None
+        return read_user_name(self.username), self.password.read()
+
+
+class Route(Section):
+    """A condition on a message and where it goes; the first match wins."""
+
+    name: Name = Field(examples=["default"])
+    sender: tuple[Pattern, ...] = ()
+    recipient: tuple[Pattern, ...] = ()
+    header: dict[HeaderName, str] = {}  # header name: glob; all must match
+    stream: Stream = Stream.TRANSACTIONAL
+    providers: tuple[str, ...] = Field(examples=["[NAME]"])
+
+    @field_validator("providers")
+    @classmethod
+    def _one_provider(cls, providers: tuple[str, ...]) -> tuple[str, ...]:
+        if len(providers) > 1:
+            raise ValueError(
+                "names several providers: failover is not in this version yet; write one"
+            )
+        if not providers:
+            raise ValueError("names no provider; write one")
+        return providers
+
+    @property
+    def is_unconditional(self) -> bool:
+        """True when the route matches every message."""
+        return not (self.sender or self.recipient or self.header)
+
+
+class Refused(Section):
+    """What happens to recipients that are not allowed in staging."""
+
+    action: Literal["capture", "drop", "redirect"] = "capture"
+    redirect_to: Address | None = None
+
+
+def parse_refused(value: object) -> Any:
+    """Read `capture`, `drop` or `redirect:ADDRESS`."""
+    if isinstance(value, Refused):
+        return value
+    if isinstance(value, str):
+        kind, colon, address = value.partition(":")
+        if value in ("capture", "drop"):
+            return {"action": value}
+        if kind == "redirect" and colon:
+            return {"action": kind, "redirect_to": address.strip()}
+    raise ValueError("is not an action; write capture, drop or redirect:ADDRESS")
+
+
+def format_refused(refused: Refused) -> str:
+    """Return the form that `parse_refused` reads."""
+    address = refused.redirect_to
+    return refused.action if address is None else f"{refused.action}:{address}"
+
+
+class Recipients(Section):
+    """Who may receive."""
+
+    allow: tuple[Entry, ...] = ()  # used in staging: only these receive
+    block: tuple[Entry, ...] = ()  # used in every mode
+    refused: Annotated[
+        Refused,
+        BeforeValidator(parse_refused),
+        PlainSerializer(format_refused, return_type=str, when_used="json"),
+    ] = Refused()
+    blocked: Literal["drop", "reject", "capture"] = "drop"
+
+    @model_validator(mode="after")
+    def _keys_agree(self) -> Self:
+        raise_conflicts(recipients_conflicts(self))
+        return self
+
+
+class Rewrite(Section):
+    """Address changes at acceptance."""
+
+    default_domain: Domain | None = None  # for an address without one
+    senders: dict[Entry, Address] = {}
+    recipients: dict[RewriteKey, Address] = {}
+
+
+class Retry(Section):
+    """When a deferred delivery is tried again."""
+
+    first: Interval = 30.0
+    factor: float = Field(default=2.0, strict=True, ge=1, le=100)
+    max: Interval = 3600.0
+    lifetime: Interval = 5 * 86400.0
+    jitter: Share = 0.2
+
+    @model_validator(mode="after")
+    def _keys_agree(self) -> Self:
+        raise_conflicts(retry_conflicts(self))
+        return self
+
+
+class Sandbox(Section):
+    """How long captured mail is kept."""
+
+    retention: Duration = 30 * 86400.0
+    max_messages: int = Field(default=100_000, strict=True, ge=1)
+
+
+class Log(Section):
+    """What is logged and how."""
+
+    format: Literal["postfix"] = "postfix"
+    subject: bool = True
+    target: Literal["stderr"] = "stderr"
+
+    @field_validator("format", "target", mode="before")
+    @classmethod
+    def _not_yet(cls, value: Any, info: ValidationInfo) -> Any:
+        only = cls.model_fields[info.field_name or ""].default
+        if isinstance(value, str) and value.partition(":")[0] in ("json", "syslog", "file"):
+            raise ValueError(f"is not in this version yet; write {only}")
+        return value
+
+
+class Web(Section):
+    """Health, API and pages."""
+
+    bind: Bind = Bind("127.0.0.1", 8025)
+    open: bool = False  # captured mail without login on any address, in sandbox mode only
+    hosts: tuple[str, ...] = ("localhost", "127.0.0.1", "::1")
+
+
+def _default_hostname() -> str:
+    name = socket.getfqdn()
+    # what a resolver makes of an address without a name is no name to greet a provider with
+    if "." in name and not name.endswith(".arpa") and not name.startswith("localhost"):
+        return name
+    return socket.gethostname() or "localhost"
+
+
+class Settings(Section):
+    """A whole configuration."""
+
+    mode: Mode
+    hostname: Domain = Field(default_factory=_default_hostname)
+    processes: Processes = Processes()
+    queue: Queue = Queue()
+    listeners: tuple[Listener, ...] = ()  # empty: the loader puts one on a loopback address
+    providers: dict[Name, Provider] = {}
+    routes: tuple[Route, ...] = ()
+    recipients: Recipients = Recipients()
+    rewrite: Rewrite = Rewrite()
+    retry: Retry = Retry()
+    sandbox: Sandbox = Sandbox()
+    log: Log = Log()
+    web: Web = Web()
+
+    @model_validator(mode="after")
+    def _sections_agree(self) -> Self:
+        raise_conflicts(settings_conflicts(self))
+        return self

@@ -1,0 +1,207 @@
+"""Secrets by reference: where a password is kept, read each time it is needed.
+
+`env:NAME`, `file:PATH`, `credential:NAME` (systemd), `command:ARGV` (a key store's own
+client), and `plain:VALUE` for tests. No text, repr, dump or error of this module holds a
+secret. A reference that cannot be read raises SettingsError with what, where and remedy.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from pydantic import AfterValidator, GetCoreSchemaHandler, PlainSerializer
+from pydantic_core import CoreSchema, core_schema
+
+from relaygw.errors import SettingsError
+from relaygw.settings.permissions import MAX_SECRET_BYTES, secret_file_problem
+
+FORMS = "env:NAME, file:PATH, credential:NAME, command:ARGV or plain:VALUE"
+_KINDS = ("env", "file", "credential", "command", "plain")
+_ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_COMMAND_LIMIT_S = 10
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class SecretRef:
+    """Where a secret is kept; `read` fetches it anew, so that a rotated key heals."""
+
+    kind: str
+    target: str
+
+    @classmethod
+    def parse(cls, value: object) -> Self:
+        """Read one of the five forms; a bare string raises ValueError that names them."""
+        if isinstance(value, cls):
+            return value
+        kind, colon, target = value.partition(":") if isinstance(value, str) else ("", "", "")
+        if kind not in _KINDS or not colon:
+            raise ValueError(f"is not a secret reference; write {FORMS}")
+        target = target if kind == "plain" else target.strip()
+        problem = _target_problem(kind, target)
+        if problem:
+            raise ValueError(problem)
+        return cls(kind, target)
+
+    def read(self, environ: Mapping[str, str] | None = None) -> str:
+        """Return the secret as it is now, without its line end.
+
+        Blocks on the disk, or up to 10 s on a command: call it in a thread. `environ`
+        replaces the process environment for `env:` and `credential:`. Raises SettingsError.
+        """
+        variables = os.environ if environ is None else environ
+        match self.kind:
+            case "env":
+                secret = self._from_env(variables)
+            case "file":
+                secret = self._from_file(Path(self.target))
+            case "credential":
+                secret = self._from_file(self._credential_path(variables))
+            case "command":
+                secret = self._from_command()
+            case _:
+                secret = self.target
+        if not secret:
+            raise SettingsError(f"{self}: the secret is empty; store it there")
+        if any(sign in secret for sign in "\0\r\n"):
+            raise SettingsError(f"{self}: the secret holds a line break or NUL; store one line")
+        return secret
+
+    def _from_env(self, variables: Mapping[str, str]) -> str:
+        try:
+            return variables[self.target]
+        except KeyError as error:
+            raise SettingsError(
+                f"{self}: the environment has no variable {self.target}; set it where relaygw "
+                "is started (systemd: EnvironmentFile=)"
+            ) from error
+
+    def _credential_path(self, variables: Mapping[str, str]) -> Path:
+        directory = variables.get("CREDENTIALS_DIRECTORY")
+        if not directory:
+            raise SettingsError(
+                f"{self}: CREDENTIALS_DIRECTORY is not set; start relaygw by systemd with "
+                f"LoadCredential={self.target}:PATH"
+            )
+        return Path(directory) / self.target
+
+    def _from_file(self, path: Path) -> str:
+        try:
+            # O_NONBLOCK: a FIFO put in the file's place must not stop the gateway
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            try:
+                problem = secret_file_problem(path, os.fstat(descriptor))
+                content = b"" if problem else os.read(descriptor, MAX_SECRET_BYTES)
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            raise SettingsError(
+                f"{self}: {path} cannot be read ({error.strerror}); create it, readable by the "
+                "user that relaygw runs as"
+            ) from error
+        if problem:
+            raise SettingsError(f"{self}: {problem}")
+        return self._text(content).removesuffix("\n").removesuffix("\r")
+
+    def _from_command(self) -> str:
+        argv = shlex.split(self.target)
+        remedy = "run it by hand as the user that relaygw runs as"
+        try:
+            # its stderr goes nowhere: a key store's client may print what it was given
+            done = subprocess.run(
+                argv,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                timeout=_COMMAND_LIMIT_S,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            problem = f"the command took longer than {_COMMAND_LIMIT_S} s"
+        except OSError as error:
+            problem = f"the command cannot be started ({error.strerror})"
+        else:
+            if done.returncode == 0:
+                return self._text(done.stdout[:MAX_SECRET_BYTES]).partition("\n")[0].rstrip("\r")
+            problem = f"the command ended with status {done.returncode}"
+        # raised outside the handlers: what they caught holds the arguments and the output
+        raise SettingsError(f"{self}: {problem}; {remedy}")
+
+    def _text(self, content: bytes) -> str:
+        try:
+            return content.decode()
+        except UnicodeDecodeError:
+            pass  # raised outside the handler: the caught error holds the secret
+        raise SettingsError(f"{self}: the secret is not UTF-8 text; store it as UTF-8")
+
+    def __str__(self) -> str:
+        if self.kind == "plain":
+            return "plain:***"
+        if self.kind == "command":
+            argv = shlex.split(self.target)
+            return f"command:{argv[0]}" + (" ***" if len(argv) > 1 else "")
+        return f"{self.kind}:{self.target}"
+
+    def __repr__(self) -> str:
+        return f"SecretRef({str(self)!r})"
+
+    @classmethod
+    def __get_pydantic_core_schema__(
+        cls, source: type[Any], handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        return core_schema.no_info_plain_validator_function(
+            cls.parse, serialization=core_schema.to_string_ser_schema(when_used="always")
+        )
+
+
+def _target_problem(kind: str, target: str) -> str | None:
+    if kind == "env" and not _ENV_NAME.fullmatch(target):
+        return "names no environment variable; write e.g. env:SMTP_PASSWORD"
+    if kind == "file" and not target.startswith("/"):
+        return "needs an absolute path; write e.g. file:/etc/relaygw/secrets/NAME"
+    if kind == "credential" and ("/" in target or target in ("", ".", "..")):
+        return "names no credential; write e.g. credential:smtp-password"
+    if kind == "command":
+        try:
+            argv = shlex.split(target)
+        except ValueError:
+            return "has a quote that does not end; close it"
+        return None if argv else "names no command; write e.g. command:pass show smtp"
+    return None if target else "is empty; write a value after the colon"
+
+
+def _is_reference(text: str) -> bool:
+    return text.partition(":")[0] in _KINDS and ":" in text
+
+
+def _check_user_name(text: str) -> str:
+    if not text:
+        raise ValueError("is empty; remove the key when the provider wants no AUTH")
+    if not text.isprintable():
+        raise ValueError("holds a control character; remove it")
+    if _is_reference(text):
+        SecretRef.parse(text)
+    return text
+
+
+def _show_user_name(text: str) -> str:
+    return str(SecretRef.parse(text)) if _is_reference(text) else text
+
+
+def read_user_name(text: str, environ: Mapping[str, str] | None = None) -> str:
+    """Return what `text` refers to, or `text` itself when it is no reference."""
+    return SecretRef.parse(text).read(environ) if _is_reference(text) else text
+
+
+UserName = Annotated[
+    str,
+    AfterValidator(_check_user_name),
+    PlainSerializer(_show_user_name, return_type=str, when_used="json"),
+]
+"""A user name as is, or a secret reference to one."""

@@ -1,0 +1,144 @@
+"""Durations, sizes, shares and networks as users write them in relaygw.yaml.
+
+Each type reads the user's form and prints it again, so that a shown configuration can be
+pasted into a file. A value that does not fit raises ValueError; its text continues a
+sentence that begins with the value: `is not a duration; write e.g. 30s`.
+"""
+
+from __future__ import annotations
+
+import re
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from typing import Annotated
+
+from pydantic import BeforeValidator, PlainSerializer
+
+_MILLISECONDS = {"d": 86_400_000, "h": 3_600_000, "m": 60_000, "s": 1000, "ms": 1}
+_BYTES = {
+    "GiB": 2**30,
+    "MiB": 2**20,
+    "KiB": 2**10,
+    "GB": 10**9,
+    "MB": 10**6,
+    "kB": 10**3,
+    "KB": 10**3,
+    "B": 1,
+    "": 1,
+}
+# Beyond these no sensible setting lies, and sums with them stay far from a 64-bit overflow.
+_MAX_DURATION_S = 3650 * 86_400.0
+_MAX_SIZE_BYTES = 2**40
+_NUMBER_AND_UNIT = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)\s*")
+
+
+def _number_and_unit(value: object) -> tuple[float, str] | None:
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        return None
+    match = _NUMBER_AND_UNIT.fullmatch(str(value))
+    return (float(match[1]), match[2]) if match else None
+
+
+def parse_duration(value: object) -> float:
+    """Return seconds for `30s`, `5m`, `4h`, `7d` (or `250ms`); a unit is required except for 0."""
+    parsed = _number_and_unit(value)
+    if parsed is not None:
+        number, unit = parsed
+        if unit in _MILLISECONDS:
+            seconds = number * _MILLISECONDS[unit] / 1000
+            if seconds > _MAX_DURATION_S:
+                raise ValueError("is too long; write at most 3650d")
+            return seconds
+        if number == 0 and not unit:
+            return 0.0
+    raise ValueError("is not a duration; write e.g. 30s, 5m, 4h or 7d")
+
+
+def parse_interval(value: object) -> float:
+    """Return seconds as `parse_duration` does, but refuse 0."""
+    seconds = parse_duration(value)
+    if seconds <= 0:
+        raise ValueError("must be longer than 0s; write e.g. 30s")
+    return seconds
+
+
+def format_duration(seconds: float) -> str:
+    """Return the shortest form that `parse_duration` reads back as `seconds`."""
+    if seconds == 0:
+        return "0s"
+    for unit, milliseconds in _MILLISECONDS.items():
+        if (seconds * 1000) % milliseconds == 0:
+            return f"{seconds * 1000 / milliseconds:.0f}{unit}"
+    return f"{seconds:.9f}".rstrip("0") + "s"
+
+
+def parse_size(value: object) -> int:
+    """Return bytes for `35MiB`, `50MB` or a plain number of bytes."""
+    parsed = _number_and_unit(value)
+    if parsed is not None and parsed[1] in _BYTES:
+        size_bytes = parsed[0] * _BYTES[parsed[1]]
+        if size_bytes > _MAX_SIZE_BYTES:
+            raise ValueError("is too large; write at most 1024GiB")
+        return int(size_bytes)
+    raise ValueError("is not a size; write e.g. 35MiB, 50MB or a number of bytes")
+
+
+def format_size(size_bytes: int) -> str:
+    """Return a form that `parse_size` reads back as `size_bytes`."""
+    for unit, factor in _BYTES.items():
+        if size_bytes and size_bytes % factor == 0:
+            return f"{size_bytes // factor}{unit}"
+    return f"{size_bytes}B"
+
+
+def parse_share(value: object) -> float:
+    """Return 0…1 for `0%` to `100%`."""
+    if isinstance(value, str) and value.strip().endswith("%"):
+        parsed = _number_and_unit(value.strip()[:-1])
+        if parsed is not None and not parsed[1] and parsed[0] <= 100:
+            return parsed[0] / 100
+    raise ValueError("is not a share from 0% to 100%; write e.g. 5%")
+
+
+def format_share(share: float) -> str:
+    """Return the percentage for a share of 0…1."""
+    return f"{share * 100:.10f}".rstrip("0").rstrip(".") + "%"
+
+
+def parse_network(value: object) -> IPv4Network | IPv6Network:
+    """Return the network for `10.0.0.0/8`, `::1/128` or one address."""
+    if isinstance(value, (IPv4Network, IPv6Network)):
+        return value
+    if isinstance(value, str):
+        try:
+            return ip_network(value.strip())
+        except ValueError as error:
+            reason = " (it has host bits set)" if "host bits" in str(error) else ""
+            raise ValueError(f"is not a network{reason}; write e.g. 10.0.0.0/8") from error
+    raise ValueError("is not a network; write e.g. 10.0.0.0/8")
+
+
+Duration = Annotated[
+    float,
+    BeforeValidator(parse_duration),
+    PlainSerializer(format_duration, return_type=str, when_used="json"),
+]
+"""Seconds, 0 allowed."""
+Interval = Annotated[
+    float,
+    BeforeValidator(parse_interval),
+    PlainSerializer(format_duration, return_type=str, when_used="json"),
+]
+"""Seconds, more than 0."""
+Size = Annotated[
+    int,
+    BeforeValidator(parse_size),
+    PlainSerializer(format_size, return_type=str, when_used="json"),
+]
+"""Bytes."""
+Share = Annotated[
+    float,
+    BeforeValidator(parse_share),
+    PlainSerializer(format_share, return_type=str, when_used="json"),
+]
+"""0…1."""
+Network = Annotated[IPv4Network | IPv6Network, BeforeValidator(parse_network)]

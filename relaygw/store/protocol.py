@@ -1,0 +1,272 @@
+"""The seam between the store and everyone else.
+
+Every method is one transaction (reads: one snapshot), safe to call from any thread, and
+raises StoreUnavailable when nothing was changed and trying again is right. What a write
+method returns from is durable: it survives a crash of the process and of the machine.
+`tests/contract` holds what every implementation must do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from relaygw.mail.envelope import AcceptedMessage, ClaimedDelivery, DeliveryUpdate, Source
+from relaygw.mail.state import OPEN, DeliveryState, RecipientState
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Instance:
+    """One running process of a role; an incarnation is never reused."""
+
+    incarnation: str
+    name: str
+    role: str
+    pid: int
+    version: str
+    fingerprint: str
+    state: str = "running"
+    started_at_ms: int = 0
+    heartbeat_at_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hold:
+    """A stop on a provider, credential, sender domain or route."""
+
+    scope: str
+    key: str
+    reason: str
+    remedy: str
+    since_ms: int
+    probe_at_ms: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    """Which messages: every condition set must hold; texts match anywhere, without case."""
+
+    queue_ids: tuple[str, ...] = ()
+    sender: str | None = None
+    recipient: str | None = None
+    subject: str | None = None
+    states: frozenset[DeliveryState] = OPEN
+    provider: str | None = None
+    route: str | None = None
+    stream: str | None = None
+    client: str | None = None
+    accepted_before_ms: int | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecipientEntry:
+    """A recipient as an operator sees it."""
+
+    rcpt_no: int
+    delivery_no: int
+    address: str
+    original: str | None
+    state: RecipientState
+    provider: str | None
+    reply: str | None
+    dsn: str | None
+    attempts: int
+    changed_at_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeliveryEntry:
+    """A delivery as an operator sees it."""
+
+    delivery_no: int
+    route: str
+    stream: str
+    state: DeliveryState
+    due_at_ms: int
+    attempts: int
+    provider: str | None
+    reason: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueEntry:
+    """A message with its deliveries and recipients as an operator sees it."""
+
+    queue_id: str
+    accepted_at_ms: int
+    sender: str
+    subject: str
+    message_id: str
+    size_bytes: int
+    chunk_count: int
+    mode: str
+    source: Source
+    captured_at_ms: int | None
+    read_at_ms: int | None
+    deliveries: tuple[DeliveryEntry, ...]
+    recipients: tuple[RecipientEntry, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LaneCount:
+    """How many deliveries of a route are in a state, and the oldest acceptance."""
+
+    route: str
+    stream: str
+    state: DeliveryState
+    deliveries: int
+    oldest_accepted_at_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditEntry:
+    """What an operator did."""
+
+    at_ms: int
+    actor: str
+    action: str
+    target: str
+    affected: int
+    detail: str
+
+
+class Store(Protocol):
+    """The queue in a database."""
+
+    def close(self) -> None:
+        """Close all connections."""
+
+    # --- the front -----------------------------------------------------------------------
+
+    def accept_batch(self, messages: Sequence[AcceptedMessage]) -> None:
+        """Store all of `messages` or none; a delivery without pending recipients is finished."""
+
+    def add_chunks(self, queue_id: str, first_no: int, bodies: Sequence[bytes]) -> None:
+        """Store content of a large message ahead of it; orphans are cleared after an hour."""
+
+    # --- the delivery worker -------------------------------------------------------------
+
+    def claim(
+        self, route: str, *, limit: int, incarnation: str, now_ms: int
+    ) -> list[ClaimedDelivery]:
+        """Lease up to `limit` due deliveries of a route to a living incarnation.
+
+        New mail and due retries share the limit, clients take turns, the oldest first.
+        Returns nothing when the incarnation is not registered (any more).
+        """
+
+    def next_due_at_ms(self, route: str) -> int | None:
+        """Return when the next delivery of a route is due, or None."""
+
+    def read_chunk(self, queue_id: str, chunk_no: int) -> bytes | None:
+        """Return one chunk of content, or None when it is gone."""
+
+    def record_batch(
+        self, updates: Sequence[DeliveryUpdate], *, incarnation: str, now_ms: int
+    ) -> bool:
+        """Write outcomes and end the leases; False and no change if the incarnation is dead."""
+
+    def give_back(
+        self, deliveries: Sequence[tuple[str, int]], *, incarnation: str, due_at_ms: int
+    ) -> None:
+        """End leases without an attempt; the deliveries are due again at `due_at_ms`."""
+
+    # --- instances -----------------------------------------------------------------------
+
+    def register(self, entry: Instance) -> None:
+        """Announce an incarnation; it may claim from now on."""
+
+    def heartbeat(self, incarnation: str, *, state: str = "running") -> bool:
+        """Renew all leases of an incarnation; False when it has been buried."""
+
+    def bury(self, incarnation: str) -> int:
+        """Forget a dead incarnation: free its leases and permits; return the leases freed.
+
+        A delivery whose worker died three times with it is held as `poison`.
+        """
+
+    def stale_incarnations(self, older_than_s: float) -> list[str]:
+        """Return incarnations whose heartbeat is older, by the database's clock."""
+
+    def instances(self) -> list[Instance]:
+        """Return the registered instances."""
+
+    # --- limits and holds ----------------------------------------------------------------
+
+    def acquire_permits(
+        self, limit_group: str, *, wanted: int, limit: int, incarnation: str
+    ) -> int:
+        """Lease up to `wanted` more of the `limit` permits of a group; return how many."""
+
+    def release_permits(self, limit_group: str, *, count: int, incarnation: str) -> None:
+        """Give back `count` permits of a group."""
+
+    def holds(self) -> list[Hold]:
+        """Return the holds in force."""
+
+    def put_hold(self, hold: Hold) -> bool:
+        """Set a hold, or renew its reason and probe time; True if it is new."""
+
+    def drop_hold(self, scope: str, key: str, *, now_ms: int) -> bool:
+        """Release a hold; False if there was none."""
+
+    # --- the operator --------------------------------------------------------------------
+
+    def search(
+        self, selection: Selection, *, limit: int, after: str = ""
+    ) -> list[QueueEntry]:
+        """Return messages in the order of acceptance, those after queue id `after`."""
+
+    def change_state(
+        self,
+        queue_ids: Sequence[str],
+        *,
+        to: DeliveryState,
+        reason: str | None,
+        due_at_ms: int,
+        entry: AuditEntry,
+    ) -> int:
+        """Move the deliveries of `queue_ids` that may go there; audited; return how many."""
+
+    def counts(self) -> list[LaneCount]:
+        """Return the open deliveries by route and state."""
+
+    def audit_entries(self, *, limit: int) -> list[AuditEntry]:
+        """Return what operators did, newest first."""
+
+    # --- captured mail -------------------------------------------------------------------
+
+    def captured(self, *, start: int, limit: int) -> list[QueueEntry]:
+        """Return messages with captured recipients, newest first."""
+
+    def captured_counts(self) -> tuple[int, int]:
+        """Return how many messages are captured, and how many of them are unread."""
+
+    def delete_captured(self, queue_ids: Sequence[str] | None, *, entry: AuditEntry) -> int:
+        """Delete captured mail (None: all of it) whose deliveries are finished; audited."""
+
+    # --- the janitor ---------------------------------------------------------------------
+
+    def purge(self, cutoffs: Mapping[str, int], *, limit: int) -> int:
+        """Delete what is over its time, at most `limit` messages a call; return how many.
+
+        Cutoffs are `finished`, `captured`, `deleted`, `content` and `orphans`, each a time
+        in ms before which such things go.
+        """
+
+    def trim_captured(self, *, keep: int, limit: int) -> int:
+        """Delete the oldest captured messages above `keep`; return how many."""
+
+    def checkpoint(self) -> None:
+        """Move the write-ahead log into the database and give free pages back."""
+
+
+def read_content(store: Store, entry: QueueEntry) -> Iterator[bytes]:
+    """Yield the stored content of a message chunk by chunk; stops early when it is gone."""
+    for chunk_no in range(entry.chunk_count):
+        body = store.read_chunk(entry.queue_id, chunk_no)
+        if body is None:
+            return
+        yield body

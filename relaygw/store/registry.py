@@ -1,0 +1,162 @@
+"""Instances, permits and holds: what processes know of each other."""
+
+from __future__ import annotations
+
+import secrets
+from typing import Any
+
+from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy.sql.elements import ColumnElement
+
+from relaygw.store.protocol import Hold, Instance
+from relaygw.store.tables import hold, instance, permit
+
+Clock = ColumnElement[Any]
+
+
+def register(connection: Connection, entry: Instance, clock: Clock) -> None:
+    """Insert an instance with the database's time as its start and first heartbeat."""
+    connection.execute(
+        insert(instance).values(
+            incarnation=entry.incarnation,
+            name=entry.name,
+            role=entry.role,
+            pid=entry.pid,
+            version=entry.version,
+            fingerprint=entry.fingerprint,
+            state=entry.state,
+            started_at_ms=clock,
+            heartbeat_at_ms=clock,
+        )
+    )
+
+
+def heartbeat(connection: Connection, incarnation: str, state: str, clock: Clock) -> bool:
+    """Renew; False when the incarnation is unknown."""
+    return bool(
+        connection.execute(
+            update(instance)
+            .where(instance.c.incarnation == incarnation)
+            .values(heartbeat_at_ms=clock, state=state)
+        ).rowcount
+    )
+
+
+def stale_incarnations(connection: Connection, older_than_s: float, clock: Clock) -> list[str]:
+    """Return incarnations that have not renewed for a while."""
+    limit_ms = int(older_than_s * 1000)
+    return list(
+        connection.execute(
+            select(instance.c.incarnation).where(instance.c.heartbeat_at_ms < clock - limit_ms)
+        ).scalars()
+    )
+
+
+def instances(connection: Connection) -> list[Instance]:
+    """Return all instances by role and age."""
+    rows = connection.execute(
+        select(instance).order_by(instance.c.role, instance.c.started_at_ms)
+    )
+    return [Instance(**row._mapping) for row in rows]
+
+
+def acquire_permits(
+    connection: Connection,
+    limit_group: str,
+    *,
+    wanted: int,
+    limit: int,
+    incarnation: str,
+    now_ms: int,
+) -> int:
+    """Take the lowest free slots below the limit."""
+    taken = set(
+        connection.execute(
+            select(permit.c.slot).where(permit.c.limit_group == limit_group).with_for_update()
+        ).scalars()
+    )
+    room = max(0, limit - len(taken))
+    free = [slot for slot in range(limit) if slot not in taken][: min(wanted, room)]
+    if free:
+        connection.execute(
+            insert(permit),
+            [
+                {
+                    "limit_group": limit_group,
+                    "slot": slot,
+                    "incarnation": incarnation,
+                    "leased_at_ms": now_ms,
+                }
+                for slot in free
+            ],
+        )
+    return len(free)
+
+
+def release_permits(
+    connection: Connection, limit_group: str, *, count: int, incarnation: str
+) -> None:
+    """Give back the highest slots first, so that a lowered limit is reached soonest."""
+    mine = (permit.c.limit_group == limit_group) & (permit.c.incarnation == incarnation)
+    slots = list(
+        connection.execute(
+            select(permit.c.slot).where(mine).order_by(permit.c.slot.desc()).limit(count)
+        ).scalars()
+    )
+    connection.execute(delete(permit).where(mine, permit.c.slot.in_(slots)))
+
+
+def holds(connection: Connection) -> list[Hold]:
+    """Return the holds in force, oldest first."""
+    rows = connection.execute(
+        select(hold).where(hold.c.released_at_ms.is_(None)).order_by(hold.c.since_ms)
+    )
+    return [
+        Hold(
+            scope=row.scope,
+            key=row.key,
+            reason=row.reason,
+            remedy=row.remedy,
+            since_ms=row.since_ms,
+            probe_at_ms=row.probe_at_ms,
+        )
+        for row in rows
+    ]
+
+
+def put_hold(connection: Connection, entry: Hold) -> bool:
+    """Insert a hold, or renew the one in force."""
+    renewed = connection.execute(
+        update(hold)
+        .where(
+            hold.c.scope == entry.scope,
+            hold.c.key == entry.key,
+            hold.c.released_at_ms.is_(None),
+        )
+        .values(reason=entry.reason, remedy=entry.remedy, probe_at_ms=entry.probe_at_ms)
+    ).rowcount
+    if renewed:
+        return False
+    connection.execute(
+        insert(hold).values(
+            hold_id=secrets.token_hex(8),
+            scope=entry.scope,
+            key=entry.key,
+            reason=entry.reason,
+            remedy=entry.remedy,
+            since_ms=entry.since_ms,
+            probe_at_ms=entry.probe_at_ms,
+        )
+    )
+    return True
+
+
+def drop_hold(connection: Connection, scope: str, key: str, now_ms: int) -> bool:
+    """End a hold; the row stays as a record of the time."""
+    return bool(
+        connection.execute(
+            update(hold)
+            .where(hold.c.scope == scope, hold.c.key == key, hold.c.released_at_ms.is_(None))
+            .values(released_at_ms=now_ms)
+        ).rowcount
+    )

@@ -1,0 +1,251 @@
+"""The store on a SQL database: transactions around the statements of this room.
+
+`SqlStore` knows when to read and when to write; its two subclasses know how a
+transaction starts on their database and what its errors mean.
+"""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from sqlalchemy import Connection, select
+from sqlalchemy.sql.elements import ColumnElement
+
+from relaygw.errors import StoreUnavailable
+from relaygw.mail.envelope import AcceptedMessage, ClaimedDelivery, DeliveryUpdate
+from relaygw.mail.state import DeliveryState
+from relaygw.store import accepting, leasing, operating, purging, registry
+from relaygw.store.protocol import AuditEntry, Hold, Instance, LaneCount, QueueEntry, Selection
+from relaygw.store.tables import chunk
+
+
+class SqlStore(ABC):
+    """`protocol.Store` in SQLAlchemy Core; see there for what each method promises."""
+
+    def __init__(self, *, keep_content: bool) -> None:
+        self._keep_content = keep_content
+
+    @property
+    @abstractmethod
+    def _clock(self) -> ColumnElement[Any]:
+        """The database's time in ms, as an SQL expression."""
+
+    @abstractmethod
+    def _reading(self) -> Any:
+        """Context manager: a connection in a read transaction."""
+
+    @abstractmethod
+    def _writing(self) -> Any:
+        """Context manager: a connection in a write transaction, committed on exit."""
+
+    @abstractmethod
+    def _translate(self, error: Exception) -> Exception:
+        """Turn a driver's error into one of relaygw.errors."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close all connections."""
+
+    @abstractmethod
+    def checkpoint(self) -> None:
+        """Do the database's own housekeeping."""
+
+    @contextmanager
+    def _read(self) -> Iterator[Connection]:
+        with self._translated(), self._reading() as connection:
+            yield connection
+
+    @contextmanager
+    def _write(self) -> Iterator[Connection]:
+        with self._translated(), self._writing() as connection:
+            yield connection
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except StoreUnavailable:
+            raise
+        except Exception as error:
+            raise self._translate(error) from error
+
+    # --- the front -----------------------------------------------------------------------
+
+    def accept_batch(self, messages: Sequence[AcceptedMessage]) -> None:
+        with self._write() as connection:
+            accepting.insert_messages(connection, messages)
+
+    def add_chunks(self, queue_id: str, first_no: int, bodies: Sequence[bytes]) -> None:
+        with self._write() as connection:
+            accepting.insert_chunks(connection, queue_id, first_no, bodies)
+
+    # --- the delivery worker -------------------------------------------------------------
+
+    def claim(
+        self, route: str, *, limit: int, incarnation: str, now_ms: int
+    ) -> list[ClaimedDelivery]:
+        with self._write() as connection:
+            return leasing.claim(
+                connection, route, limit=limit, incarnation=incarnation, now_ms=now_ms
+            )
+
+    def next_due_at_ms(self, route: str) -> int | None:
+        with self._read() as connection:
+            return leasing.next_due_at_ms(connection, route)
+
+    def read_chunk(self, queue_id: str, chunk_no: int) -> bytes | None:
+        with self._read() as connection:
+            body: bytes | None = connection.execute(
+                select(chunk.c.body).where(
+                    chunk.c.queue_id == queue_id, chunk.c.chunk_no == chunk_no
+                )
+            ).scalar()
+            return body
+
+    def record_batch(
+        self, updates: Sequence[DeliveryUpdate], *, incarnation: str, now_ms: int
+    ) -> bool:
+        with self._write() as connection:
+            return leasing.record(
+                connection,
+                updates,
+                incarnation=incarnation,
+                now_ms=now_ms,
+                keep_content=self._keep_content,
+            )
+
+    def give_back(
+        self, deliveries: Sequence[tuple[str, int]], *, incarnation: str, due_at_ms: int
+    ) -> None:
+        with self._write() as connection:
+            leasing.give_back(
+                connection, deliveries, incarnation=incarnation, due_at_ms=due_at_ms
+            )
+
+    # --- instances -----------------------------------------------------------------------
+
+    def register(self, entry: Instance) -> None:
+        with self._write() as connection:
+            registry.register(connection, entry, self._clock)
+
+    def heartbeat(self, incarnation: str, *, state: str = "running") -> bool:
+        with self._write() as connection:
+            return registry.heartbeat(connection, incarnation, state, self._clock)
+
+    def bury(self, incarnation: str) -> int:
+        with self._write() as connection:
+            return leasing.bury(connection, incarnation, now_ms=now_ms())
+
+    def stale_incarnations(self, older_than_s: float) -> list[str]:
+        with self._read() as connection:
+            return registry.stale_incarnations(connection, older_than_s, self._clock)
+
+    def instances(self) -> list[Instance]:
+        with self._read() as connection:
+            return registry.instances(connection)
+
+    # --- limits and holds ----------------------------------------------------------------
+
+    def acquire_permits(
+        self, limit_group: str, *, wanted: int, limit: int, incarnation: str
+    ) -> int:
+        with self._write() as connection:
+            return registry.acquire_permits(
+                connection,
+                limit_group,
+                wanted=wanted,
+                limit=limit,
+                incarnation=incarnation,
+                now_ms=now_ms(),
+            )
+
+    def release_permits(self, limit_group: str, *, count: int, incarnation: str) -> None:
+        with self._write() as connection:
+            registry.release_permits(
+                connection, limit_group, count=count, incarnation=incarnation
+            )
+
+    def holds(self) -> list[Hold]:
+        with self._read() as connection:
+            return registry.holds(connection)
+
+    def put_hold(self, hold: Hold) -> bool:
+        with self._write() as connection:
+            return registry.put_hold(connection, hold)
+
+    def drop_hold(self, scope: str, key: str, *, now_ms: int) -> bool:
+        with self._write() as connection:
+            return registry.drop_hold(connection, scope, key, now_ms)
+
+    # --- the operator --------------------------------------------------------------------
+
+    def search(self, selection: Selection, *, limit: int, after: str = "") -> list[QueueEntry]:
+        with self._read() as connection:
+            return operating.search(connection, selection, limit=limit, after=after)
+
+    def change_state(
+        self,
+        queue_ids: Sequence[str],
+        *,
+        to: DeliveryState,
+        reason: str | None,
+        due_at_ms: int,
+        entry: AuditEntry,
+    ) -> int:
+        with self._write() as connection:
+            changed = operating.change_state(
+                connection,
+                queue_ids,
+                to=to,
+                reason=reason,
+                due_at_ms=due_at_ms,
+                now_ms=entry.at_ms,
+            )
+            operating.add_audit(connection, entry, changed)
+            return changed
+
+    def counts(self) -> list[LaneCount]:
+        with self._read() as connection:
+            return operating.counts(connection)
+
+    def audit_entries(self, *, limit: int) -> list[AuditEntry]:
+        with self._read() as connection:
+            return operating.audit_entries(connection, limit=limit)
+
+    # --- captured mail -------------------------------------------------------------------
+
+    def captured(self, *, start: int, limit: int) -> list[QueueEntry]:
+        with self._read() as connection:
+            return operating.captured(connection, start=start, limit=limit)
+
+    def captured_counts(self) -> tuple[int, int]:
+        with self._read() as connection:
+            return operating.captured_counts(connection)
+
+    def delete_captured(self, queue_ids: Sequence[str] | None, *, entry: AuditEntry) -> int:
+        with self._write() as connection:
+            if queue_ids is None:
+                queue_ids = purging.oldest_captured(connection, keep=0, limit=-1)
+            deleted = purging.uncapture(connection, queue_ids)
+            operating.add_audit(connection, entry, deleted)
+            return deleted
+
+    # --- the janitor ---------------------------------------------------------------------
+
+    def purge(self, cutoffs: Mapping[str, int], *, limit: int) -> int:
+        with self._write() as connection:
+            return purging.purge(connection, cutoffs, limit=limit, now_ms=now_ms())
+
+    def trim_captured(self, *, keep: int, limit: int) -> int:
+        with self._write() as connection:
+            oldest = purging.oldest_captured(connection, keep=keep, limit=limit)
+            return purging.uncapture(connection, oldest)
+
+
+def now_ms() -> int:
+    """Return this machine's time; leases use the database's instead."""
+    return time.time_ns() // 1_000_000

@@ -1,0 +1,198 @@
+"""The schema as SQLAlchemy tables; migrations/ builds the same (a test compares them).
+
+Times are milliseconds since the epoch, UTC. Content lies in chunks beside the message, so
+that scans of the queue stay narrow. Indexes over the queue are partial: finished messages,
+which are nearly all of them, cost nothing when the next due delivery is looked up.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
+
+SCHEMA_REVISION = "0001"
+"""The alembic revision that this code reads and writes."""
+
+metadata = MetaData()
+
+message = Table(
+    "message",
+    metadata,
+    Column("queue_id", Text, primary_key=True),
+    Column("accepted_at_ms", BigInteger, nullable=False),
+    Column("sender", Text, nullable=False),
+    Column("subject", Text, nullable=False),
+    Column("message_id", Text, nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("chunk_count", Integer, nullable=False),  # 0 when the content is gone
+    Column("is_8bit", Boolean, nullable=False),
+    Column("has_long_line", Boolean, nullable=False),
+    Column("smtputf8", Boolean, nullable=False),
+    Column("mode", Text, nullable=False),
+    Column("client_key", Text, nullable=False),
+    Column("source_client", Text),
+    Column("source_helo", Text),
+    Column("source_user", Text),
+    Column("source_listener", Text),
+    Column("source_uid", BigInteger),
+    Column("source_script", Text),
+    Column("drop_id", Text),  # the maildrop file it came from: taken exactly once
+    Column("dsn_ret", Text),  # RFC 3461 RET and ENVID
+    Column("dsn_envid", Text),
+    Column("finished_at_ms", BigInteger),
+    Column("captured_at_ms", BigInteger),  # null: nothing of it is in the sandbox
+    Column("read_at_ms", BigInteger),  # when somebody opened it in the sandbox
+    UniqueConstraint("drop_id", name="message_drop_id"),
+    sqlite_with_rowid=False,
+)
+Index(
+    "message_captured",
+    message.c.captured_at_ms,
+    sqlite_where=message.c.captured_at_ms.is_not(None),
+    postgresql_where=message.c.captured_at_ms.is_not(None),
+)
+
+delivery = Table(
+    "delivery",
+    metadata,
+    Column("queue_id", Text, primary_key=True),
+    Column("delivery_no", Integer, primary_key=True),
+    Column("route", Text, nullable=False),
+    Column("stream", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("due_at_ms", BigInteger, nullable=False),
+    Column("changed_at_ms", BigInteger, nullable=False),
+    Column("client_key", Text, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("doubts", Integer, nullable=False),
+    Column("reclaims", Integer, nullable=False),  # times its worker died with it
+    Column("held_at_ms", BigInteger),
+    Column("held_ms", BigInteger, nullable=False),  # time spent held so far
+    Column("lease", Text),  # the incarnation that works on it
+    Column("provider", Text),  # the last one tried
+    Column("reason", Text),  # why deferred or held
+    sqlite_with_rowid=False,
+)
+# SQLite takes a partial index only when the query repeats its condition word for word,
+# so these two are used by the indexes and by every query that needs them.
+IS_CLAIMABLE = text("delivery.state IN ('incoming', 'deferred')")
+IS_OPEN = text("delivery.state IN ('incoming', 'active', 'deferred', 'held')")
+_CLAIMABLE = text("state IN ('incoming', 'deferred')")
+_OPEN = text("state IN ('incoming', 'active', 'deferred', 'held')")
+# client_key before due_at_ms: clients take turns, each by age
+Index(
+    "delivery_due",
+    delivery.c.route,
+    delivery.c.state,
+    delivery.c.client_key,
+    delivery.c.due_at_ms,
+    sqlite_where=_CLAIMABLE,
+    postgresql_where=_CLAIMABLE,
+)
+Index(
+    "delivery_open",
+    delivery.c.queue_id,
+    delivery.c.state,
+    sqlite_where=_OPEN,
+    postgresql_where=_OPEN,
+)
+Index(
+    "delivery_lease",
+    delivery.c.lease,
+    sqlite_where=delivery.c.lease.is_not(None),
+    postgresql_where=delivery.c.lease.is_not(None),
+)
+
+recipient = Table(
+    "recipient",
+    metadata,
+    Column("queue_id", Text, primary_key=True),
+    Column("rcpt_no", Integer, primary_key=True),
+    Column("delivery_no", Integer, nullable=False),
+    Column("address", Text, nullable=False),
+    Column("original", Text),
+    Column("state", Text, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("changed_at_ms", BigInteger, nullable=False),
+    Column("provider", Text),
+    Column("reply", Text),
+    Column("dsn", Text),
+    Column("dsn_notify", Text),  # RFC 3461 NOTIFY and ORCPT
+    Column("dsn_orcpt", Text),
+    sqlite_with_rowid=False,
+)
+
+chunk = Table(
+    "chunk",
+    metadata,
+    Column("queue_id", Text, primary_key=True),
+    Column("chunk_no", Integer, primary_key=True),
+    Column("body", LargeBinary, nullable=False),
+)
+
+instance = Table(
+    "instance",
+    metadata,
+    Column("incarnation", Text, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("role", Text, nullable=False),
+    Column("pid", BigInteger, nullable=False),
+    Column("version", Text, nullable=False),
+    Column("fingerprint", Text, nullable=False),  # of its routing and policy settings
+    Column("state", Text, nullable=False),  # running | draining
+    Column("started_at_ms", BigInteger, nullable=False),
+    Column("heartbeat_at_ms", BigInteger, nullable=False),  # the database's clock
+)
+
+hold = Table(
+    "hold",
+    metadata,
+    Column("hold_id", Text, primary_key=True),
+    Column("scope", Text, nullable=False),  # provider | credential | sender domain | route
+    Column("key", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("remedy", Text, nullable=False),
+    Column("since_ms", BigInteger, nullable=False),
+    Column("probe_at_ms", BigInteger),  # null: only an operator releases it
+    Column("released_at_ms", BigInteger),  # kept: time held does not count as age
+)
+Index(
+    "hold_active",
+    hold.c.scope,
+    hold.c.key,
+    unique=True,
+    sqlite_where=hold.c.released_at_ms.is_(None),
+    postgresql_where=hold.c.released_at_ms.is_(None),
+)
+
+permit = Table(
+    "permit",
+    metadata,
+    Column("limit_group", Text, primary_key=True),
+    Column("slot", Integer, primary_key=True),
+    Column("incarnation", Text, nullable=False),
+    Column("leased_at_ms", BigInteger, nullable=False),
+)
+
+audit = Table(
+    "audit",
+    metadata,
+    Column("audit_id", Text, primary_key=True),
+    Column("at_ms", BigInteger, nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("action", Text, nullable=False),
+    Column("target", Text, nullable=False),
+    Column("affected", Integer, nullable=False),
+    Column("detail", Text, nullable=False),
+)

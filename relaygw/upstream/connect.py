@@ -1,0 +1,246 @@
+"""From nothing to an authenticated connection: connect, greeting, EHLO, STARTTLS, AUTH.
+
+aiosmtplib does these steps one by one; afterwards its transport goes to WireProtocol, because
+its own reader takes no pipelined replies and forgets a reply when the connection closes. Every
+failure is an UpstreamError with its stage, so that nothing before MAIL FROM can bounce mail.
+
+With TLS `required` or `implicit` the certificate's chain, host name and dates are verified, and
+neither AUTH nor MAIL is sent before that worked. One AUTH mechanism is chosen and tried once,
+for every failed login counts at the provider. RFC 5321 section 3.1, RFC 3207, RFC 4954.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+import time
+from dataclasses import dataclass
+from ipaddress import ip_address
+from typing import cast
+
+import aiosmtplib
+
+from relaygw.errors import SettingsError
+from relaygw.mail.outcome import Stage
+from relaygw.settings.model import Provider, TlsPolicy
+from relaygw.upstream.dialing import connect_socket
+from relaygw.upstream.failure import UpstreamError, failing_at
+from relaygw.upstream.outgoing import Capabilities
+from relaygw.upstream.protocol import WireProtocol
+from relaygw.upstream.reply_parser import clean_text
+
+_VERIFIED = frozenset({TlsPolicy.REQUIRED, TlsPolicy.IMPLICIT})
+_ENCRYPTED_ORDER = ("plain", "login", "cram-md5")
+_CLEAR_ORDER = ("cram-md5", "plain", "login")  # without TLS the password is better not sent
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenConnection:
+    """A connection ready for MAIL FROM."""
+
+    protocol: WireProtocol
+    offered: Capabilities
+    relay: str  # "host[address]:port"
+    opened_in_s: float
+
+
+def build_tls_context(provider: Provider) -> ssl.SSLContext:
+    """Return the context for `provider`: TLS 1.2 at least, verified unless opportunistic.
+
+    Reads certificates from disk, some milliseconds: call it in a thread. Raises OSError.
+    """
+    context = ssl.create_default_context(cafile=provider.tls_ca)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.hostname_checks_common_name = False
+    if provider.tls not in _VERIFIED:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+async def load_tls_context(provider: Provider) -> ssl.SSLContext | None:
+    """Return the context for `provider`, None for `tls: none`; raises UpstreamError."""
+    if provider.tls is TlsPolicy.NONE:
+        return None
+    try:
+        return await asyncio.to_thread(build_tls_context, provider)
+    except OSError as error:
+        detail = f"cannot read the certificates of tls_ca {provider.tls_ca}: {error}"
+        raise UpstreamError(Stage.TLS, detail=detail) from error
+
+
+async def open_connection(
+    provider: Provider, *, ehlo_name: str, tls_context: ssl.SSLContext | None = None
+) -> OpenConnection:
+    """Open a connection that is ready for MAIL FROM; raises UpstreamError.
+
+    `timeouts.connect` covers the TCP connection, `timeouts.command` each later step.
+    """
+    password = await _read_password(provider)
+    if tls_context is None:
+        tls_context = await load_tls_context(provider)
+    opening = _Opening(provider, ehlo_name=ehlo_name, tls_context=tls_context)
+    try:
+        return await opening.run(password)
+    except UpstreamError as error:
+        if error.stage is not Stage.TLS or provider.tls is not TlsPolicy.OPPORTUNISTIC:
+            raise
+    # opportunistic: a provider whose TLS is broken is worth as much as one without
+    return await _Opening(provider, ehlo_name=ehlo_name, tls_context=None).run(password)
+
+
+async def _read_password(provider: Provider) -> str | None:
+    if provider.password is None:
+        return None
+    try:
+        return await asyncio.to_thread(provider.password.read)
+    except SettingsError as error:
+        raise UpstreamError(Stage.AUTH, detail=str(error)) from error
+
+
+class _Opening:
+    """The steps of opening one connection; used once."""
+
+    def __init__(
+        self, provider: Provider, *, ehlo_name: str, tls_context: ssl.SSLContext | None
+    ) -> None:
+        self._provider = provider
+        self._context = tls_context
+        self._ehlo_name = ehlo_name
+        self._relay = "none"
+        self._is_loopback = False
+
+    async def run(self, password: str | None) -> OpenConnection:
+        started_s = time.monotonic()
+        smtp = await self._connect()
+        try:
+            await self._say_hello(smtp)
+            await self._start_tls(smtp)
+            if password is not None:
+                await self._authenticate(smtp, password)
+            protocol = self._take_over(smtp)
+        except BaseException:
+            transport = cast("asyncio.Transport | None", smtp.transport)
+            smtp.close()
+            if transport is not None:
+                transport.abort()  # a TLS transport would wait for the peer's goodbye
+            raise
+        return OpenConnection(
+            protocol=protocol,
+            offered=_capabilities(smtp),
+            relay=self._relay,
+            opened_in_s=time.monotonic() - started_s,
+        )
+
+    async def _connect(self) -> aiosmtplib.SMTP:
+        provider = self._provider
+        try:
+            sock = await connect_socket(
+                provider.host, provider.port, timeout_s=provider.timeouts.connect
+            )
+        except OSError as error:
+            raise UpstreamError(Stage.CONNECT, detail=str(error)) from error
+        self._note_peer(sock)
+        is_implicit = provider.tls is TlsPolicy.IMPLICIT
+        smtp = aiosmtplib.SMTP(
+            hostname=provider.host,
+            local_hostname=self._ehlo_name,
+            timeout=provider.timeouts.command,
+            use_tls=is_implicit,
+            start_tls=False,
+            tls_context=self._context if is_implicit else None,
+            sock=sock,
+        )
+        handshake = Stage.TLS if is_implicit else None
+        with failing_at(Stage.GREETING, relay=self._relay, handshake=handshake):
+            await smtp.connect()
+        self._check_in_step(smtp, Stage.GREETING)
+        return smtp
+
+    def _note_peer(self, sock: socket.socket) -> None:
+        address, port = sock.getpeername()[:2]
+        self._relay = f"{self._provider.host}[{address}]:{port}"
+        self._is_loopback = ip_address(address.partition("%")[0]).is_loopback
+
+    async def _say_hello(self, smtp: aiosmtplib.SMTP) -> None:
+        with failing_at(Stage.EHLO, relay=self._relay):
+            try:
+                await smtp.ehlo()
+            except aiosmtplib.SMTPHeloError as error:
+                if not 500 <= error.code < 600 or not smtp.is_connected:
+                    raise
+                await smtp.helo()
+        self._check_in_step(smtp, Stage.EHLO)
+
+    async def _start_tls(self, smtp: aiosmtplib.SMTP) -> None:
+        policy = self._provider.tls
+        if policy in (TlsPolicy.NONE, TlsPolicy.IMPLICIT) or self._context is None:
+            return
+        if not smtp.supports_extension("starttls"):
+            if policy is TlsPolicy.OPPORTUNISTIC:
+                return
+            raise self._error(Stage.STARTTLS, "STARTTLS is required and the provider offers none")
+        try:
+            with failing_at(Stage.STARTTLS, relay=self._relay, handshake=Stage.TLS):
+                await smtp.starttls(server_hostname=self._provider.host, tls_context=self._context)
+        except UpstreamError as error:
+            is_refusal = error.stage is Stage.STARTTLS and error.reply is not None
+            if policy is TlsPolicy.OPPORTUNISTIC and is_refusal and smtp.is_connected:
+                return
+            raise
+        await self._say_hello(smtp)
+
+    async def _authenticate(self, smtp: aiosmtplib.SMTP, password: str) -> None:
+        is_encrypted = smtp.get_transport_info("sslcontext") is not None
+        if not (is_encrypted or self._is_loopback or self._provider.auth_without_tls):
+            detail = "no TLS, and without it the password is not sent (auth_without_tls)"
+            raise self._error(Stage.AUTH, detail)
+        offered = smtp.server_auth_methods
+        order = _ENCRYPTED_ORDER if is_encrypted else _CLEAR_ORDER
+        mechanism = next((name for name in order if name in offered), None)
+        username = self._provider.username or ""
+        with failing_at(Stage.AUTH, relay=self._relay):
+            match mechanism:
+                case "plain":
+                    await smtp.auth_plain(username, password)
+                case "login":
+                    await smtp.auth_login(username, password)
+                case "cram-md5":
+                    await smtp.auth_crammd5(username, password)
+                case _:
+                    names = clean_text(" ".join(offered).upper().encode()) or "no AUTH"
+                    detail = f"the provider offers {names}; known here are PLAIN, LOGIN, CRAM-MD5"
+                    raise self._error(Stage.AUTH, detail)
+        self._check_in_step(smtp, Stage.AUTH)
+
+    def _take_over(self, smtp: aiosmtplib.SMTP) -> WireProtocol:
+        # a cast, because uvloop's transports are no subclasses of asyncio's
+        transport = cast("asyncio.Transport | None", smtp.transport)
+        if transport is None or not smtp.is_connected:
+            raise self._error(Stage.EHLO, f"lost connection with {self._relay} before MAIL FROM")
+        protocol = WireProtocol(transport)
+        transport.set_protocol(protocol)
+        return protocol
+
+    def _check_in_step(self, smtp: aiosmtplib.SMTP, stage: Stage) -> None:
+        # aiosmtplib would take a reply that came too early for the answer to the next command;
+        # its buffer is the only place where one shows
+        if getattr(smtp.protocol, "_buffer", b""):
+            smtp.close()
+            raise self._error(stage, "the provider spoke before it was asked")
+
+    def _error(self, stage: Stage, detail: str) -> UpstreamError:
+        return UpstreamError(stage, detail=detail, relay=self._relay)
+
+
+def _capabilities(smtp: aiosmtplib.SMTP) -> Capabilities:
+    size = smtp.esmtp_extensions.get("size", "").strip()
+    limit_bytes = int(size) if size.isascii() and size.isdigit() else 0
+    return Capabilities(
+        pipelining=smtp.supports_extension("pipelining"),
+        eight_bit_mime=smtp.supports_extension("8bitmime"),
+        smtputf8=smtp.supports_extension("smtputf8"),
+        size=smtp.supports_extension("size"),
+        max_size_bytes=limit_bytes or None,  # RFC 1870 section 4: 0 means no fixed limit
+    )

@@ -1,0 +1,89 @@
+"""Why no session could be opened: UpstreamError, and how other libraries' errors become one.
+
+aiosmtplib reports a failed step by exception class, cause and text; this is the only place that
+knows which of them means what.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from aiosmtplib import SMTPException, SMTPReadTimeoutError, SMTPResponseException
+
+from relaygw.errors import RelaygwError
+from relaygw.mail.outcome import Stage
+from relaygw.mail.reply import SmtpReply
+from relaygw.upstream.reply_parser import clean_text
+
+_DSN = {Stage.CONNECT: "4.4.1", Stage.STARTTLS: "4.7.5", Stage.TLS: "4.7.5", Stage.AUTH: "4.7.0"}
+
+
+class UpstreamError(RelaygwError):
+    """No session could be opened: the stage it failed at, and the reply if there was one."""
+
+    def __init__(
+        self, stage: Stage, *, reply: SmtpReply | None = None, detail: str, relay: str = "none"
+    ) -> None:
+        super().__init__(f"{stage}: {detail}")
+        self.stage = stage
+        self.reply = reply
+        self.detail = detail
+        self.relay = relay
+
+    @property
+    def dsn(self) -> str:
+        """The enhanced status to report: the reply's, or one that fits the stage."""
+        return self.reply.dsn if self.reply is not None else _DSN.get(self.stage, "4.4.2")
+
+
+@contextmanager
+def failing_at(stage: Stage, *, relay: str, handshake: Stage | None = None) -> Iterator[None]:
+    """Turn what a step raises into an UpstreamError of `stage`.
+
+    A step that includes a TLS handshake names in `handshake` the stage for its failure.
+    """
+    try:
+        yield
+    except SMTPException as error:
+        if handshake is not None and _is_from_handshake(error):
+            stage = handshake
+        reply = _reply_of(error)
+        detail = f"{relay} said: {reply}" if reply else f"{_text_of(error)} ({relay})"
+        raise UpstreamError(stage, reply=reply, detail=detail, relay=relay) from error
+    except OSError as error:
+        raise UpstreamError(
+            handshake or stage, detail=f"{_text_of(error)} ({relay})", relay=relay
+        ) from error
+
+
+def _is_from_handshake(error: SMTPException) -> bool:
+    if isinstance(error, (SMTPResponseException, SMTPReadTimeoutError)):
+        return False
+    cause = error.__cause__
+    return cause is not None and not isinstance(cause, SMTPException)
+
+
+def _reply_of(error: SMTPException) -> SmtpReply | None:
+    """Return the refusal in `error`; other codes are no refusals and stay in the text."""
+    if isinstance(error, SMTPResponseException) and 400 <= error.code <= 599:
+        return SmtpReply(error.code, tuple(_clean(line) for line in error.message.split("\n")))
+    return None
+
+
+def _text_of(error: BaseException) -> str:
+    cause = error.__cause__ if isinstance(error.__cause__, ssl.SSLError) else error
+    match cause:
+        case ssl.SSLCertVerificationError():
+            return f"certificate not verified: {_clean(cause.verify_message)}"
+        case SMTPResponseException(code=code, message=message):
+            return _clean(f"unexpected reply {code} {message}" if code >= 0 else message)
+        case SMTPException(message=message):
+            return _clean(message)
+        case _:
+            return _clean(str(cause) or type(cause).__name__)
+
+
+def _clean(text: str) -> str:
+    return clean_text(text.encode("utf-8", "surrogateescape"))

@@ -1,0 +1,173 @@
+"""A message for one provider, and what of it can be said without asking the provider.
+
+Pure but for the 7 bit conversion, which runs in a thread. A provider that lacks an extension
+never gets mail that needs it: the content is rewritten (8BITMIME) or the recipients are refused
+here, as a reply at Stage.LOCAL: 5.3.4 (SIZE), 5.6.3 (8BITMIME), 5.6.7 (SMTPUTF8).
+RFC 1870, RFC 6152, RFC 6531, RFC 3463.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+
+from relaygw.errors import ContentInvalid
+from relaygw.mail.outcome import Stage
+from relaygw.mail.reply import SmtpReply
+from relaygw.upstream.seven_bit import to_seven_bit
+
+Content = bytes | Callable[[], AsyncIterator[bytes]]
+"""Whole content, or what opens a stream of chunks of it (at most 1 MiB each)."""
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutgoingMail:
+    """What one transaction is to send; `content` is CRLF-normalised and ends with CRLF."""
+
+    sender: str  # "" is the null sender
+    recipients: tuple[str, ...]
+    content: Content
+    size_bytes: int
+    is_8bit: bool
+    has_long_line: bool  # a line over 998 octets, which is folded on its way
+    smtputf8: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecipientReply:
+    """What a transaction came to for one recipient.
+
+    `reply` None: none came, `detail` says why. `in_doubt`: the final dot had been sent by then,
+    so the mail may have been taken. `stale_session`: an idle connection turned out dead before
+    the provider said anything; the caller may try again at once on another one.
+    """
+
+    stage: Stage
+    reply: SmtpReply | None = None
+    detail: str = ""
+    in_doubt: bool = False
+    stale_session: bool = False
+
+    @property
+    def dsn(self) -> str:
+        """The enhanced status to report: the reply's, or 4.4.2 (bad connection) without one."""
+        if self.reply is not None:
+            return self.reply.dsn
+        return "4.0.0" if self.stage is Stage.LOCAL else "4.4.2"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capabilities:
+    """The extensions that a provider offered in its EHLO reply."""
+
+    pipelining: bool = False
+    eight_bit_mime: bool = False
+    smtputf8: bool = False
+    size: bool = False
+    max_size_bytes: int | None = None  # None: no limit named
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Transaction:
+    """The commands and content to send, and the recipients refused here already."""
+
+    mail_command: bytes
+    rcpt_commands: dict[int, bytes]  # by position in OutgoingMail.recipients
+    content: Content
+    fold: bool
+    refused: dict[int, RecipientReply]
+
+
+async def plan_transaction(mail: OutgoingMail, offered: Capabilities) -> Transaction:
+    """Return what to send to a provider with these capabilities.
+
+    ValueError means an address that no listener lets in: a defect here, not at the provider.
+    """
+    refused = _refuse_addresses(mail, offered)
+    content, size_bytes, is_8bit = mail.content, mail.size_bytes, mail.is_8bit
+    fold = mail.has_long_line
+    everyone = range(len(mail.recipients))
+    too_large = _refuse_size(size_bytes, offered)
+    if (
+        too_large is None
+        and len(refused) < len(mail.recipients)
+        and _needs_seven_bit(mail, offered)
+    ):
+        try:
+            content = await _convert(mail.content)
+            size_bytes, is_8bit, fold = len(content), False, True
+            too_large = _refuse_size(size_bytes, offered)
+        except ContentInvalid as error:
+            reply = _local(554, f"5.6.3 content not sent to a provider without 8BITMIME: {error}")
+            refused = dict.fromkeys(everyone, reply)
+    if too_large is not None:
+        refused = dict.fromkeys(everyone, too_large)
+    return Transaction(
+        mail_command=_mail_command(mail, offered, size_bytes=size_bytes, is_8bit=is_8bit),
+        rcpt_commands={
+            position: b"RCPT TO:<%s>\r\n" % _encode_address(address)
+            for position, address in enumerate(mail.recipients)
+            if position not in refused
+        },
+        content=content,
+        fold=fold,
+        refused=refused,
+    )
+
+
+def _local(code: int, text: str) -> RecipientReply:
+    return RecipientReply(stage=Stage.LOCAL, reply=SmtpReply(code, (text,)), detail=text)
+
+
+def _refuse_addresses(mail: OutgoingMail, offered: Capabilities) -> dict[int, RecipientReply]:
+    if offered.smtputf8:
+        return {}
+    reply = _local(550, "5.6.7 the address is not ASCII and the provider has no SMTPUTF8")
+    return {
+        position: reply
+        for position, address in enumerate(mail.recipients)
+        if not (address.isascii() and mail.sender.isascii())
+    }
+
+
+def _refuse_size(size_bytes: int, offered: Capabilities) -> RecipientReply | None:
+    limit = offered.max_size_bytes
+    if limit is None or size_bytes <= limit:
+        return None
+    return _local(552, f"5.3.4 the message has {size_bytes} bytes, the provider takes {limit}")
+
+
+def _needs_seven_bit(mail: OutgoingMail, offered: Capabilities) -> bool:
+    # header fields in raw UTF-8 are legal under SMTPUTF8 only, so they are rewritten without it
+    without_utf8 = mail.smtputf8 and not offered.smtputf8
+    return mail.is_8bit and (not offered.eight_bit_mime or without_utf8)
+
+
+async def _convert(content: Content) -> bytes:
+    # whole in memory: MIME cannot be rewritten chunk by chunk, and such providers are rare
+    if not isinstance(content, bytes):
+        content = b"".join([chunk async for chunk in content()])
+    return await asyncio.to_thread(to_seven_bit, content)
+
+
+def _mail_command(
+    mail: OutgoingMail, offered: Capabilities, *, size_bytes: int, is_8bit: bool
+) -> bytes:
+    command = b"MAIL FROM:<%s>" % _encode_address(mail.sender)
+    if offered.size:
+        command += b" SIZE=%d" % size_bytes
+    if is_8bit and offered.eight_bit_mime:
+        command += b" BODY=8BITMIME"
+    if mail.smtputf8 and offered.smtputf8:
+        command += b" SMTPUTF8"
+    return command + b"\r\n"
+
+
+def _encode_address(address: str) -> bytes:
+    if _CONTROL.search(address):
+        raise ValueError(f"control character in the envelope address {address!r}")
+    return address.encode("utf-8")

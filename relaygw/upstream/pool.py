@@ -1,0 +1,107 @@
+"""The connections to one provider: opened when needed, reused newest first, never too many.
+
+The caller asks for at most `max_connections` sessions at once. Closing happens in background
+tasks that count as connections until they are done, so a provider never sees more than it
+allows. Bookkeeping is synchronous; only opening waits, and a caller cancelled there leaves
+nothing behind. `repr` tells the state and is what tests look at.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+
+from relaygw.mail.outcome import Stage
+from relaygw.settings.model import Provider
+from relaygw.upstream.connect import load_tls_context
+from relaygw.upstream.failure import UpstreamError
+from relaygw.upstream.session import UpstreamSession, open_session
+
+
+class Pool:
+    """Sessions with one provider, for one event loop."""
+
+    def __init__(self, provider_name: str, provider: Provider, *, ehlo_name: str) -> None:
+        self._name = provider_name
+        self._provider = provider
+        self._ehlo_name = ehlo_name
+        self._tls_context: ssl.SSLContext | None = None
+        self._idle: list[tuple[UpstreamSession, float]] = []  # with the loop time of its return
+        self._busy_count = 0
+        self._opened_count = 0
+        self._closing: set[asyncio.Task[None]] = set()
+        self._is_closed = False
+
+    def __repr__(self) -> str:
+        return (
+            f"<Pool {self._name}: {self._busy_count} busy, {len(self._idle)} idle, "
+            f"{self._opened_count} opened>"
+        )
+
+    async def acquire(self) -> UpstreamSession:
+        """Return an idle session or a new one; give it back with `release` in any case.
+
+        Raises UpstreamError when none could be opened, or the pool is closed.
+        """
+        if self._is_closed:
+            raise UpstreamError(Stage.CONNECT, detail="relaygw is stopping")
+        assert self._busy_count < self._provider.max_connections, "more callers than connections"
+        self._busy_count += 1
+        try:
+            return self._take_idle() or await self._open()
+        except BaseException:
+            self._busy_count -= 1
+            raise
+
+    def release(self, session: UpstreamSession) -> None:
+        """Take back `session`: kept for the next caller, or closed when worn out or broken."""
+        assert self._busy_count > 0, "released twice"
+        self._busy_count -= 1
+        is_worn_out = session.uses >= self._provider.max_messages_per_connection
+        if not session.is_usable or is_worn_out or self._is_closed:
+            self._close_in_background(session)
+        else:
+            self._idle.append((session, asyncio.get_running_loop().time()))
+
+    def close_expired(self) -> None:
+        """Close what has been idle for `idle_close`, or was closed by the provider meanwhile."""
+        now_s = asyncio.get_running_loop().time()
+        kept = []
+        for session, since_s in self._idle:
+            if session.is_usable and now_s - since_s < self._provider.idle_close:
+                kept.append((session, since_s))
+            else:
+                self._close_in_background(session)
+        self._idle = kept
+
+    async def aclose(self) -> None:
+        """Close the idle sessions, and busy ones as they come back; waits for those closing."""
+        self._is_closed = True
+        while self._idle:
+            self._close_in_background(self._idle.pop()[0])
+        if self._closing:
+            await asyncio.wait(self._closing)
+
+    def _take_idle(self) -> UpstreamSession | None:
+        while self._idle:
+            session, _ = self._idle.pop()
+            if session.is_usable:
+                return session
+            self._close_in_background(session)
+        return None
+
+    async def _open(self) -> UpstreamSession:
+        while self._busy_count + len(self._closing) > self._provider.max_connections:
+            await asyncio.wait(self._closing, return_when=asyncio.FIRST_COMPLETED)
+        if self._tls_context is None:
+            self._tls_context = await load_tls_context(self._provider)
+        session = await open_session(
+            self._provider, ehlo_name=self._ehlo_name, tls_context=self._tls_context
+        )
+        self._opened_count += 1
+        return session
+
+    def _close_in_background(self, session: UpstreamSession) -> None:
+        task = asyncio.get_running_loop().create_task(session.close())
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)

@@ -1,0 +1,161 @@
+"""The client's end of an SMTP connection once it is open: writes, flow control, replies.
+
+Takes over a transport from aiosmtplib. One task at a time may use it. Failures are WireFailure:
+ConnectionLost, ReplyTimeout, ReplyInvalid. Replies that arrived before the connection was lost
+can still be read: a provider that refuses content half way closes right after saying why.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from relaygw.mail.reply import SmtpReply
+from relaygw.upstream import reply_parser
+
+_PAUSE_AT_BYTES = 2 * reply_parser.MAX_REPLY_BYTES
+_SLICE_BYTES = 262144
+
+
+class WireFailure(Exception):
+    """The connection cannot be used any further; the text says what happened."""
+
+
+class ConnectionLost(WireFailure):
+    """The provider closed or reset the connection."""
+
+
+class ReplyTimeout(WireFailure):
+    """No reply, or no progress in sending, within the limit."""
+
+
+class ReplyInvalid(WireFailure):
+    """The provider broke the protocol."""
+
+
+class WireProtocol(asyncio.Protocol):
+    """Reader and writer of one connection; `closed` is done when the transport is."""
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self._buffer = bytearray()
+        self._wakeup: asyncio.Future[None] | None = None
+        self._is_write_paused = False
+        self._is_read_paused = False
+        self._end: str | None = None  # why nothing more will arrive
+        self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    # --- called by the event loop
+
+    def data_received(self, data: bytes) -> None:
+        """Keep what arrived for the next read_reply."""
+        self._buffer += data
+        if len(self._buffer) > _PAUSE_AT_BYTES and not self._is_read_paused:
+            self._is_read_paused = True
+            self._transport.pause_reading()
+        self._wake()
+
+    def eof_received(self) -> bool:
+        """Note the end; the transport closes itself."""
+        self._end = self._end or "closed by the provider"
+        self._wake()
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Note the end; buffered replies stay readable."""
+        self._end = self._end or (str(exc) or type(exc).__name__ if exc else "closed")
+        if not self.closed.done():
+            self.closed.set_result(None)
+        self._wake()
+
+    def pause_writing(self) -> None:
+        """The transport's buffer is full."""
+        self._is_write_paused = True
+
+    def resume_writing(self) -> None:
+        """The transport's buffer has room again."""
+        self._is_write_paused = False
+        self._wake()
+
+    # --- called by the session
+
+    @property
+    def has_unread(self) -> bool:
+        """True when the provider said something that was not asked for yet."""
+        return bool(self._buffer)
+
+    @property
+    def is_open(self) -> bool:
+        """True while replies can still arrive."""
+        return self._end is None and not self._transport.is_closing()
+
+    def write(self, octets: bytes) -> None:
+        """Hand `octets` to the transport; the loss of the connection shows at the next read."""
+        if self.is_open:
+            self._transport.write(octets)
+
+    async def write_content(self, octets: bytes, *, timeout_s: float) -> None:
+        """Write a large piece, waiting whenever the transport's buffer is full.
+
+        Returns early when the provider speaks up or closes: read_reply then tells. `timeout_s`
+        limits the time without any progress: a slow provider is waited for, a stuck one is not.
+        """
+        view = memoryview(octets)
+        for start in range(0, len(view), _SLICE_BYTES):
+            await asyncio.sleep(0)  # lets a refusal that came in meanwhile be seen
+            if self.has_unread or not self.is_open:
+                return
+            self._transport.write(view[start : start + _SLICE_BYTES])
+            await self._drain(timeout_s)
+
+    async def read_reply(self, *, timeout_s: float) -> SmtpReply:
+        """Return the next reply; raises WireFailure."""
+        reply = self._take_reply()
+        if reply is not None:
+            return reply
+        try:
+            async with asyncio.timeout(timeout_s):
+                while reply is None:
+                    if self._end is not None:
+                        raise ConnectionLost(self._end)
+                    await self._wait()
+                    reply = self._take_reply()
+        except TimeoutError as error:
+            raise ReplyTimeout(f"no reply within {timeout_s:g} s") from error
+        return reply
+
+    def abort(self) -> None:
+        """Close at once; what is still to be written is dropped."""
+        self._transport.abort()
+
+    def _take_reply(self) -> SmtpReply | None:
+        try:
+            reply = reply_parser.take_reply(self._buffer)
+        except reply_parser.ReplyInvalid as error:
+            raise ReplyInvalid(str(error)) from error
+        if self._is_read_paused and len(self._buffer) <= _PAUSE_AT_BYTES:
+            self._is_read_paused = False
+            if self.is_open:
+                self._transport.resume_reading()
+        return reply
+
+    async def _drain(self, timeout_s: float) -> None:
+        while self._is_write_paused and self.is_open and not self.has_unread:
+            left_bytes = self._transport.get_write_buffer_size()
+            try:
+                async with asyncio.timeout(timeout_s):
+                    await self._wait()
+            except TimeoutError as error:
+                if self._transport.get_write_buffer_size() >= left_bytes:
+                    raise ReplyTimeout(f"nothing taken within {timeout_s:g} s") from error
+
+    async def _wait(self) -> None:
+        """Return when something happened on the connection."""
+        self._wakeup = asyncio.get_running_loop().create_future()
+        try:
+            await self._wakeup
+        finally:
+            self._wakeup = None
+
+    def _wake(self) -> None:
+        if self._wakeup is not None and not self._wakeup.done():
+            self._wakeup.set_result(None)

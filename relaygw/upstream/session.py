@@ -1,0 +1,279 @@
+"""One SMTP session with a provider: transactions over an open connection.
+
+`transact` reports per recipient and never raises for what a provider does: refusals, silence,
+garbage and lost connections become RecipientReply. With PIPELINING the whole envelope is one
+write and small content another. A session that saw 421, a lost connection or a broken protocol
+is unusable from then on. RFC 5321 sections 3.3 and 4.5.3.2, RFC 2920.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+
+from relaygw.mail.outcome import Stage
+from relaygw.mail.reply import SmtpReply
+from relaygw.settings.model import Provider, Timeouts
+from relaygw.upstream.connect import OpenConnection, open_connection
+from relaygw.upstream.failure import UpstreamError
+from relaygw.upstream.outgoing import (
+    OutgoingMail,
+    RecipientReply,
+    Transaction,
+    plan_transaction,
+)
+from relaygw.upstream.protocol import ConnectionLost, ReplyInvalid, ReplyTimeout, WireFailure
+from relaygw.upstream.wire import ContentEncoder, encode_whole
+
+__all__ = ["OutgoingMail", "RecipientReply", "UpstreamError", "UpstreamSession", "open_session"]
+
+_SMALL_BYTES = 65536  # content up to this goes out in one write with its final dot
+_QUIT_TIMEOUT_S = 5.0
+
+
+async def open_session(
+    provider: Provider, *, ehlo_name: str, tls_context: ssl.SSLContext | None = None
+) -> UpstreamSession:
+    """Connect, greet, protect and authenticate; raises UpstreamError with the stage it failed at.
+
+    `tls_context` saves building one per connection: see connect.load_tls_context.
+    """
+    connection = await open_connection(provider, ehlo_name=ehlo_name, tls_context=tls_context)
+    return UpstreamSession(connection, timeouts=provider.timeouts)
+
+
+class _ServiceClosing(Exception):
+    """The provider answered 421: whatever is left of the session is void."""
+
+    def __init__(self, reply: SmtpReply) -> None:
+        super().__init__(str(reply))
+        self.reply = reply
+
+
+@dataclass(slots=True)
+class _Progress:
+    """How far a transaction got, and what is known for each recipient (None: nothing yet)."""
+
+    plan: Transaction
+    answers: list[RecipientReply | None]
+    stage: Stage = Stage.MAIL
+    is_begun: bool = False  # something was sent
+    has_reply: bool = False  # and the provider answered at all
+    is_mail_accepted: bool = False
+    is_dot_sent: bool = False
+
+    @property
+    def is_decided(self) -> bool:
+        return None not in self.answers
+
+    def settle(self, answer: RecipientReply) -> None:
+        """Give `answer` to every recipient that has none."""
+        self.answers = [known or answer for known in self.answers]
+
+
+class UpstreamSession:
+    """An open, authenticated connection. One transaction at a time."""
+
+    def __init__(self, connection: OpenConnection, *, timeouts: Timeouts) -> None:
+        self._wire = connection.protocol
+        self._offered = connection.offered
+        self._timeouts = timeouts
+        self._is_broken = False
+        self._is_busy = False
+        self._needs_reset = False  # a transaction was begun and not ended: RSET comes first
+        self.relay = connection.relay
+        self.opened_in_s = connection.opened_in_s
+        self.uses = 0  # transactions begun
+
+    @property
+    def is_usable(self) -> bool:
+        """True when another transaction may be tried: open, in step, and none under way."""
+        return (
+            self._wire.is_open
+            and not self._is_broken
+            and not self._is_busy
+            and not self._wire.has_unread
+        )
+
+    async def transact(
+        self, mail: OutgoingMail, *, check_lease: Callable[[], bool] | None = None
+    ) -> tuple[RecipientReply, ...]:
+        """Send `mail` and return one reply per recipient, in order.
+
+        `check_lease` is asked right before content is sent; when it says no, none is sent.
+        An exception from the content's own source, and cancellation, break the session.
+        """
+        plan = await plan_transaction(mail, self._offered)
+        progress = _Progress(plan, [plan.refused.get(n) for n in range(len(mail.recipients))])
+        if not progress.is_decided:
+            self.uses += 1
+            self._is_busy = True
+            try:
+                await self._run(progress, check_lease)
+            except _ServiceClosing as closing:
+                self.abort()
+                progress.settle(RecipientReply(stage=progress.stage, reply=closing.reply))
+            except WireFailure as failure:
+                self.abort()
+                progress.settle(self._explain(failure, progress))
+            except BaseException:
+                self.abort()
+                raise
+            finally:
+                self._is_busy = False
+        return tuple(answer for answer in progress.answers if answer is not None)
+
+    async def close(self) -> None:
+        """Say QUIT, wait a moment for the answer, and close."""
+        if self.is_usable:
+            try:
+                self._wire.write(b"QUIT\r\n")
+                await self._wire.read_reply(timeout_s=_QUIT_TIMEOUT_S)
+            except WireFailure:
+                pass  # it is being closed anyway
+            finally:
+                self.abort()
+        else:
+            self.abort()
+        await asyncio.wait({self._wire.closed}, timeout=_QUIT_TIMEOUT_S)
+
+    def abort(self) -> None:
+        """Close at once, without a word."""
+        self._is_broken = True
+        self._wire.abort()
+
+    # --- one transaction
+
+    async def _run(self, progress: _Progress, check_lease: Callable[[], bool] | None) -> None:
+        if self._wire.has_unread:
+            raise ReplyInvalid("the provider spoke before it was asked")
+        reply = await self._send_envelope(progress)
+        self._needs_reset = progress.is_mail_accepted
+        if reply is None:
+            return
+        if reply.code != 354:
+            progress.settle(RecipientReply(stage=Stage.DATA, reply=reply))
+        elif progress.is_decided:
+            await self._send_empty_content()
+        elif check_lease is not None and not check_lease():
+            # content is awaited now and there is no command to take DATA back
+            self.abort()
+            progress.settle(RecipientReply(stage=Stage.LOCAL, detail="lease lost, nothing sent"))
+        else:
+            progress.settle(await self._send_content(progress))
+            self._needs_reset = False
+
+    async def _send_envelope(self, progress: _Progress) -> SmtpReply | None:
+        """Send MAIL, RCPT and DATA; return the reply to DATA, None when there was no DATA."""
+        plan = progress.plan
+        is_piped = self._offered.pipelining
+        reset = b"RSET\r\n" if self._needs_reset else b""
+        progress.is_begun = True
+        if is_piped:
+            rcpts = b"".join(plan.rcpt_commands.values())
+            self._wire.write(reset + plan.mail_command + rcpts + b"DATA\r\n")
+        if reset:
+            await self._ask(progress, Stage.MAIL, b"" if is_piped else reset)
+        reply = await self._ask(progress, Stage.MAIL, b"" if is_piped else plan.mail_command)
+        progress.is_mail_accepted = reply.is_positive
+        if not reply.is_positive:
+            progress.settle(RecipientReply(stage=Stage.MAIL, reply=reply))
+            if not is_piped:
+                return None
+        for position, command in plan.rcpt_commands.items():
+            reply = await self._ask(progress, Stage.RCPT, b"" if is_piped else command)
+            if not reply.is_positive and progress.answers[position] is None:
+                progress.answers[position] = RecipientReply(stage=Stage.RCPT, reply=reply)
+        if progress.is_decided and not is_piped:
+            return None
+        return await self._ask(progress, Stage.DATA, b"" if is_piped else b"DATA\r\n")
+
+    async def _ask(self, progress: _Progress, stage: Stage, command: bytes) -> SmtpReply:
+        """Send `command` (b"": sent already) and return its reply."""
+        progress.stage = stage
+        if command:
+            if self._wire.has_unread:
+                raise ReplyInvalid("the provider spoke before it was asked")
+            self._wire.write(command)
+        reply = await self._wire.read_reply(timeout_s=self._timeouts.command)
+        progress.has_reply = True
+        if reply.code == 421:
+            raise _ServiceClosing(reply)
+        is_agreed = reply.code == 354 if stage is Stage.DATA else reply.is_positive
+        if not (is_agreed or reply.is_temporary or reply.is_permanent):
+            raise ReplyInvalid(f"{reply.code} is no answer to {stage}")
+        return reply
+
+    async def _send_empty_content(self) -> None:
+        # RFC 2920 section 3.1: DATA may succeed although every recipient was refused; a single
+        # dot ends it, and the refusals stand whatever the reply to it is
+        self._wire.write(b".\r\n")
+        reply = await self._wire.read_reply(timeout_s=self._timeouts.final_reply)
+        if reply.code == 421:
+            self.abort()
+
+    async def _send_content(self, progress: _Progress) -> RecipientReply:
+        """Send content and final dot and return the answer to them."""
+        content, fold = progress.plan.content, progress.plan.fold
+        if self._wire.has_unread:
+            return await self._read_refusal()
+        if isinstance(content, bytes) and len(content) <= _SMALL_BYTES:
+            last = encode_whole(content, fold=fold)
+        else:
+            encoder = ContentEncoder(fold=fold)
+            async for chunk in _chunks(content):
+                await self._wire.write_content(
+                    encoder.encode(chunk), timeout_s=self._timeouts.command
+                )
+                if self._wire.has_unread or not self._wire.is_open:
+                    return await self._read_refusal()
+            last = encoder.finish()
+        progress.stage = Stage.CONTENT
+        progress.is_dot_sent = True
+        self._wire.write(last)
+        reply = await self._wire.read_reply(timeout_s=self._timeouts.final_reply)
+        if reply.code == 421:
+            raise _ServiceClosing(reply)
+        if reply.code // 100 == 3:
+            raise ReplyInvalid(f"{reply.code} is no answer to {Stage.CONTENT}")
+        return RecipientReply(stage=Stage.CONTENT, reply=reply)
+
+    async def _read_refusal(self) -> RecipientReply:
+        """Return the reply that came before the content was sent, and give the session up."""
+        reply = await self._wire.read_reply(timeout_s=self._timeouts.command)
+        self.abort()
+        if not (reply.is_temporary or reply.is_permanent):
+            raise ReplyInvalid(f"{reply.code} came before the content was sent")
+        return RecipientReply(stage=Stage.CONTENT, reply=reply)
+
+    def _explain(self, failure: WireFailure, progress: _Progress) -> RecipientReply:
+        is_gone = isinstance(failure, ConnectionLost) or not progress.is_begun
+        detail = f"{_what_happened(failure, self.relay)} while sending {progress.stage}"
+        if progress.is_dot_sent:
+            detail += " -- message may be sent more than once"
+        return RecipientReply(
+            stage=progress.stage,
+            detail=f"{detail} ({failure})",
+            in_doubt=progress.is_dot_sent,
+            stale_session=self.uses > 1 and not progress.has_reply and is_gone,
+        )
+
+
+def _what_happened(failure: WireFailure, relay: str) -> str:
+    match failure:
+        case ConnectionLost():
+            return f"lost connection with {relay}"
+        case ReplyTimeout():
+            return f"conversation with {relay} timed out"
+        case _:
+            return f"protocol error from {relay}"
+
+
+async def _chunks(content: bytes | Callable[[], AsyncIterator[bytes]]) -> AsyncIterator[bytes]:
+    if isinstance(content, bytes):
+        yield content
+    else:
+        async for chunk in content():
+            yield chunk

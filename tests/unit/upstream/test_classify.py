@@ -1,0 +1,97 @@
+"""Replies to verdicts: the table of rules, and that every reply has an answer."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from relaygw.mail.outcome import BEFORE_MAIL, Scope, Stage, Verdict
+from relaygw.mail.reply import SmtpReply
+from relaygw.upstream.classify import classify
+
+RETRY, THROTTLE, HOLD, BOUNCE = Verdict.RETRY, Verdict.THROTTLE, Verdict.HOLD, Verdict.BOUNCE
+RCPT, DATA, MAIL, AUTH, END = Stage.RCPT, Stage.DATA, Stage.MAIL, Stage.AUTH, Stage.CONTENT
+
+
+@pytest.mark.parametrize(
+    ("stage", "reply", "verdict", "scope"),
+    [
+        (END, "250 2.0.0 Ok: queued", Verdict.DELIVERED, Scope.MESSAGE),
+        (END, "202 odd", Verdict.DELIVERED, Scope.MESSAGE),
+        (Stage.GREETING, "554 no", RETRY, Scope.PROVIDER),
+        (Stage.GREETING, "421 busy", RETRY, Scope.PROVIDER),
+        (Stage.EHLO, "550 5.7.1 no", RETRY, Scope.PROVIDER),
+        (Stage.STARTTLS, "454 4.7.0 no", RETRY, Scope.PROVIDER),
+        (AUTH, "535 5.7.8 no", HOLD, Scope.CREDENTIAL),
+        (AUTH, "534 5.7.9 weak", HOLD, Scope.CREDENTIAL),
+        (AUTH, "530 5.7.0 first", HOLD, Scope.CREDENTIAL),
+        (AUTH, "550 5.7.30 Basic authentication is not supported", HOLD, Scope.CREDENTIAL),
+        (AUTH, "454 4.7.0 Too many login attempts", RETRY, Scope.PROVIDER),
+        (AUTH, "451 Authentication failed: Maximum credits exceeded", RETRY, Scope.PROVIDER),
+        (END, "421 4.7.0 Try again later", RETRY, Scope.PROVIDER),
+        (RCPT, "421 bye", RETRY, Scope.PROVIDER),
+        (MAIL, "450 4.7.1 slow down", THROTTLE, Scope.PROVIDER),
+        (RCPT, "450 4.2.1 later", RETRY, Scope.RECIPIENT),
+        (END, "451 4.3.0 later", RETRY, Scope.MESSAGE),
+        (RCPT, "550 5.1.1 no such user", BOUNCE, Scope.RECIPIENT),
+        (RCPT, "550 5.1.1 too many unknown users", BOUNCE, Scope.RECIPIENT),
+        (RCPT, "550 no such user", BOUNCE, Scope.RECIPIENT),
+        (RCPT, "552 5.2.2 over quota", BOUNCE, Scope.RECIPIENT),
+        (RCPT, "554 5.2.2 over quota", BOUNCE, Scope.RECIPIENT),
+        (RCPT, "550 mailbox over quota", BOUNCE, Scope.RECIPIENT),
+        (RCPT, "552 5.5.3 too many recipients", RETRY, Scope.RECIPIENT),
+        (RCPT, "552 Too many recipients", RETRY, Scope.RECIPIENT),
+        (RCPT, "552 5.3.4 too big", BOUNCE, Scope.RECIPIENT),
+        (MAIL, "552 5.3.4 Message size exceeds limit", BOUNCE, Scope.MESSAGE),
+        (MAIL, "552 Message size limit exceeded", BOUNCE, Scope.MESSAGE),
+        (END, "554 5.2.3 too large", BOUNCE, Scope.MESSAGE),
+        (END, "552 no room", BOUNCE, Scope.MESSAGE),
+        (END, "552 5.7.0 sending quota reached", HOLD, Scope.PROVIDER),
+        (END, "550 5.4.5 Daily user sending limit exceeded", HOLD, Scope.PROVIDER),
+        (END, "550 5.7.0 too many emails per second", HOLD, Scope.PROVIDER),
+        (END, "554 5.2.0 SubmissionQuotaExceededException", HOLD, Scope.PROVIDER),
+        (RCPT, "550 Sending rate exceeded", HOLD, Scope.PROVIDER),
+        (END, "550 Maximum credits exceeded", HOLD, Scope.PROVIDER),
+        (END, "550 5.7.1 separate corporate policy", BOUNCE, Scope.MESSAGE),
+        (END, "554 5.7.1 spam", BOUNCE, Scope.MESSAGE),
+        (MAIL, "553 5.1.8 sender", BOUNCE, Scope.MESSAGE),
+        (DATA, "554 5.5.1 no", BOUNCE, Scope.MESSAGE),
+        (Stage.LOCAL, "552 5.3.4 too large", BOUNCE, Scope.MESSAGE),
+        (Stage.LOCAL, "554 5.6.3 no conversion", BOUNCE, Scope.MESSAGE),
+        (Stage.LOCAL, "550 5.6.7 not ASCII", BOUNCE, Scope.RECIPIENT),
+        (MAIL, "354 go", RETRY, Scope.MESSAGE),
+        (DATA, "250 ok", RETRY, Scope.MESSAGE),
+    ],
+)
+def test_rules(stage: Stage, reply: str, verdict: Verdict, scope: Scope) -> None:
+    code, _, text = reply.partition(" ")
+    assert classify(stage, SmtpReply(int(code), (text,))) == (verdict, scope)
+
+
+@pytest.mark.parametrize("stage", Stage)
+def test_no_reply_waits(stage: Stage) -> None:
+    scope = Scope.PROVIDER if stage in BEFORE_MAIL else Scope.MESSAGE
+    assert classify(stage, None) == (RETRY, scope)
+
+
+TEXTS = st.one_of(
+    st.text(), st.from_regex(r"[245]\.[0-9]{1,3}\.[0-9]{1,3} (quota|rate|size|mailbox full|x)")
+)
+
+
+@given(st.sampled_from(Stage), st.integers(0, 999), TEXTS)
+def test_every_reply_has_an_answer(stage: Stage, code: int, text: str) -> None:
+    verdict, scope = classify(stage, SmtpReply(code, (text,)))
+    assert isinstance(scope, Scope)
+    assert (verdict is Verdict.DELIVERED) == (stage is END and 200 <= code < 300)
+    if verdict is BOUNCE:
+        assert 500 <= code < 600
+        assert stage not in BEFORE_MAIL
+    if not 200 <= code < 600:
+        assert verdict is RETRY
+
+
+@given(st.sampled_from(Stage), st.none() | st.builds(SmtpReply, st.integers(200, 599)))
+def test_doubt_comes_first(stage: Stage, reply: SmtpReply | None) -> None:
+    assert classify(stage, reply, in_doubt=True) == (Verdict.DOUBT, Scope.MESSAGE)
