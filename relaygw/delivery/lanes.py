@@ -38,9 +38,7 @@ class Lane:
     def wants_claim(self) -> bool:
         """True when the window runs low and the store may have something."""
         return (
-            self.may_have_more
-            and not self.is_claiming
-            and len(self.window) * 2 <= self.window_size
+            self.may_have_more and not self.is_claiming and len(self.window) * 2 <= self.window_size
         )
 
     @property
@@ -62,6 +60,7 @@ class Gate:
     failures: int = 0  # in a row; resets with the first success
     throttles: int = 0
     blocked_until_s: float = 0.0
+    is_asking: bool = False  # for permits
     is_held: bool = False
     probe_at_s: float | None = None  # of a hold: one delivery may try then
 

@@ -51,9 +51,7 @@ class ClientTable:
 
     def _learn(self, address: str) -> Client:
         parsed = parse_client(address)
-        client = Client(
-            str(parsed), client_key(parsed), is_trusted(parsed, self._listener.allow)
-        )
+        client = Client(str(parsed), client_key(parsed), is_trusted(parsed, self._listener.allow))
         if len(self._known) >= _MAX_REMEMBERED:
             self._known.clear()
         self._known[address] = client

@@ -62,8 +62,8 @@ class ReceivedContent:
             data, carried_bytes=self._last_line_bytes
         )
         line_start = data.rfind(b"\n") + 1
-        self._last_line_bytes = len(data) - line_start + (
-            0 if line_start else self._last_line_bytes
+        self._last_line_bytes = (
+            len(data) - line_start + (0 if line_start else self._last_line_bytes)
         )
 
     def set_whole(self, data: bytes) -> None:

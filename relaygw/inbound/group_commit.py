@@ -56,9 +56,7 @@ class GroupCommitter:
     async def add_chunk(self, queue_id: str, chunk_no: int, body: bytes) -> None:
         """Store one chunk of a large message ahead of it, in a transaction of its own."""
         loop = asyncio.get_running_loop()
-        await loop.run_in_executor(
-            self._thread, self._store.add_chunks, queue_id, chunk_no, [body]
-        )
+        await loop.run_in_executor(self._thread, self._store.add_chunks, queue_id, chunk_no, [body])
 
     async def drain(self) -> None:
         """Return when nothing waits any more, and stop the thread."""
@@ -95,9 +93,7 @@ class GroupCommitter:
             return [self._write([message])[0] for message in messages]
         return [None] * len(messages)
 
-    def _finish_batch(
-        self, batch: list[Waiter], errors: Sequence[StoreUnavailable | None]
-    ) -> None:
+    def _finish_batch(self, batch: list[Waiter], errors: Sequence[StoreUnavailable | None]) -> None:
         stored = []
         for (message, done), error in zip(batch, errors, strict=True):
             self._pending_bytes -= sum(map(len, message.content))

@@ -321,9 +321,7 @@ class FrontSession(SMTP):
             status = error.status
             if verb == b"MAIL" and status == "5.1.3":
                 status = "5.1.7"  # RFC 3463: that subject is the sender's
-            raise Refusal(
-                replies.BAD_ADDRESS.format(code=error.code, status=status)
-            ) from error
+            raise Refusal(replies.BAD_ADDRESS.format(code=error.code, status=status)) from error
         if rest and not rest.startswith((b" ", b"\t")):
             raise Refusal(replies.BAD_ADDRESS.format(code=501, status="5.1.3"))
         return address, rest.strip()

@@ -17,9 +17,7 @@ _PAIRS = [a + b for a in ALPHABET for b in ALPHABET]  # two characters at a time
 
 
 def _encode(number: int) -> str:
-    digits = [
-        _PAIRS[(number >> shift) & 0x3FF] for shift in range(5 * (LENGTH - 1) - 10, -1, -10)
-    ]
+    digits = [_PAIRS[(number >> shift) & 0x3FF] for shift in range(5 * (LENGTH - 1) - 10, -1, -10)]
     return ALPHABET[number >> (5 * (LENGTH - 1))] + "".join(digits)
 
 

@@ -103,9 +103,7 @@ def _next_step(
     return DeliveryState.DEFERRED, now_ms + int(wait_s * 1000), None
 
 
-def _recipient_update(
-    outcome: RecipientOutcome, provider: str, expired: bool
-) -> RecipientUpdate:
+def _recipient_update(outcome: RecipientOutcome, provider: str, expired: bool) -> RecipientUpdate:
     state = _FINAL.get(outcome.verdict, RecipientState.PENDING)
     if state is RecipientState.PENDING and expired:
         state = RecipientState.EXPIRED

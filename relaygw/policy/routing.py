@@ -35,14 +35,10 @@ class Router:
 
     def __init__(self, routes: Sequence[Route]) -> None:
         self._routes = [_CompiledRoute(route) for route in routes]
-        self.header_names = frozenset(
-            name.lower() for route in routes for name in route.header
-        )
+        self.header_names = frozenset(name.lower() for route in routes for name in route.header)
         """The header fields that conditions look at, in lower case."""
 
-    def route_for(
-        self, *, sender: str, recipient: str, headers: Mapping[str, str]
-    ) -> Route | None:
+    def route_for(self, *, sender: str, recipient: str, headers: Mapping[str, str]) -> Route | None:
         """Return the route, or None when no route matches.
 
         `headers` holds the first value of each field in `header_names` that is present.

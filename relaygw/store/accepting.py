@@ -60,9 +60,7 @@ def insert_chunks(
     )
 
 
-def _message_row(
-    accepted: AcceptedMessage, *, captured: bool, finished: bool, kept: bool
-) -> Row:
+def _message_row(accepted: AcceptedMessage, *, captured: bool, finished: bool, kept: bool) -> Row:
     source = accepted.source
     return {
         "queue_id": accepted.queue_id,

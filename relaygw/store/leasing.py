@@ -58,9 +58,7 @@ _LEASE = (
         delivery.c.queue_id == bindparam("b_queue_id"),
         delivery.c.delivery_no == bindparam("b_delivery_no"),
     )
-    .values(
-        state=_D.ACTIVE.value, lease=bindparam("b_lease"), changed_at_ms=bindparam("b_now_ms")
-    )
+    .values(state=_D.ACTIVE.value, lease=bindparam("b_lease"), changed_at_ms=bindparam("b_now_ms"))
 )
 _CLAIMED = (
     select(
@@ -93,9 +91,7 @@ _CLAIMED = (
         )
     )
     .where(
-        tuple_(delivery.c.queue_id, delivery.c.delivery_no).in_(
-            bindparam("keys", expanding=True)
-        )
+        tuple_(delivery.c.queue_id, delivery.c.delivery_no).in_(bindparam("keys", expanding=True))
     )
 )
 _PENDING = (
@@ -356,9 +352,7 @@ def _hold_apart(connection: Connection, entry: DeliveryUpdate, now_ms: int) -> N
     connection.execute(delivery.insert().values(values))
     connection.execute(
         update(recipient)
-        .where(
-            recipient.c.queue_id == entry.queue_id, recipient.c.rcpt_no.in_(entry.held_apart)
-        )
+        .where(recipient.c.queue_id == entry.queue_id, recipient.c.rcpt_no.in_(entry.held_apart))
         .values(delivery_no=last_no + 1)
     )
 

@@ -214,9 +214,7 @@ class Store(Protocol):
 
     # --- the operator --------------------------------------------------------------------
 
-    def search(
-        self, selection: Selection, *, limit: int, after: str = ""
-    ) -> list[QueueEntry]:
+    def search(self, selection: Selection, *, limit: int, after: str = "") -> list[QueueEntry]:
         """Return messages in the order of acceptance, those after queue id `after`."""
 
     def change_state(

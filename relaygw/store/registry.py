@@ -54,9 +54,7 @@ def stale_incarnations(connection: Connection, older_than_s: float, clock: Clock
 
 def instances(connection: Connection) -> list[Instance]:
     """Return all instances by role and age."""
-    rows = connection.execute(
-        select(instance).order_by(instance.c.role, instance.c.started_at_ms)
-    )
+    rows = connection.execute(select(instance).order_by(instance.c.role, instance.c.started_at_ms))
     return [Instance(**row._mapping) for row in rows]
 
 

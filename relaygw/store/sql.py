@@ -122,9 +122,7 @@ class SqlStore(ABC):
         self, deliveries: Sequence[tuple[str, int]], *, incarnation: str, due_at_ms: int
     ) -> None:
         with self._write() as connection:
-            leasing.give_back(
-                connection, deliveries, incarnation=incarnation, due_at_ms=due_at_ms
-            )
+            leasing.give_back(connection, deliveries, incarnation=incarnation, due_at_ms=due_at_ms)
 
     # --- instances -----------------------------------------------------------------------
 
@@ -165,9 +163,7 @@ class SqlStore(ABC):
 
     def release_permits(self, limit_group: str, *, count: int, incarnation: str) -> None:
         with self._write() as connection:
-            registry.release_permits(
-                connection, limit_group, count=count, incarnation=incarnation
-            )
+            registry.release_permits(connection, limit_group, count=count, incarnation=incarnation)
 
     def holds(self) -> list[Hold]:
         with self._read() as connection:

@@ -73,7 +73,8 @@ def _reply_of(error: SMTPException) -> SmtpReply | None:
 
 
 def _text_of(error: BaseException) -> str:
-    cause = error.__cause__ if isinstance(error.__cause__, ssl.SSLError) else error
+    # aiosmtplib's own words hide the cause behind "Error connecting to ... on port None"
+    cause = error.__cause__ if isinstance(error.__cause__, (OSError, SMTPException)) else error
     match cause:
         case ssl.SSLCertVerificationError():
             return f"certificate not verified: {_clean(cause.verify_message)}"

@@ -38,6 +38,11 @@ class Pool:
             f"{self._opened_count} opened>"
         )
 
+    @property
+    def connection_count(self) -> int:
+        """How many connections are open or opening, those being closed included."""
+        return self._busy_count + len(self._idle) + len(self._closing)
+
     async def acquire(self) -> UpstreamSession:
         """Return an idle session or a new one; give it back with `release` in any case.
 

@@ -200,6 +200,7 @@ class ScriptedProvider:
         connection = Connection(number=len(self.connections), is_tls=self.tls == "implicit")
         self.connections.append(connection)
         try:
+            await self.note()
             await _Conversation(self, connection, reader, writer).run()
         except (_Closed, ConnectionError, ssl.SSLError, asyncio.CancelledError):
             pass

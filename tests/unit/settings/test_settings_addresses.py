@@ -34,7 +34,6 @@ def test_entries(text: str) -> None:
         "Dev <dev@a.test>",
         '"a b"@a.test',
         "dev@[127.0.0.1]",
-        "*@a.test",
         "dev@*.test",
         ".dev@a.test",
         "a@-b.test",
@@ -42,10 +41,6 @@ def test_entries(text: str) -> None:
     ],
 )
 def test_what_could_be_read_in_two_ways_is_no_entry(text: str) -> None:
-    if text == "*@a.test":
-        # an asterisk is a legal local part; it stands for itself, not for everyone
-        assert not entry_matches(text, "dev@a.test")
-        return
     with pytest.raises(ValidationError):
         ENTRY.validate_python(text)
 
@@ -79,6 +74,8 @@ def test_a_domain_alone_is_no_address() -> None:
         ("@a.test", '"victim@other.test"@a.test', False),
         ("@a.test", "x@a.test@evil.test", False),
         ("@a.test", "a.test", False),
+        # a legal local part that stands for itself
+        ("*@a.test", "dev@a.test", False),
         ("ü@a.test", "Ü@a.test", False),
         ("@k.test", "x@\u212a.test", False),
     ],

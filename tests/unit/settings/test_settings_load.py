@@ -200,7 +200,8 @@ def test_null_means_the_default(load: Load) -> None:
 
 def test_words_are_text_and_only_true_and_false_are_flags(load: Load) -> None:
     loaded = load(
-        'mode: sandbox\nlog: {subject: no}\nrewrite: {recipients: {no: on@a.test, "1": "1@a.test"}}\n'
+        "mode: sandbox\nlog: {subject: no}\n"
+        'rewrite: {recipients: {no: on@a.test, "1": "1@a.test"}}\n'
         'routes: [{name: a, header: {X-Level: "1"}, providers: [main]}]\n'
         "providers: {main: {host: smtp.test}}\n"
     )

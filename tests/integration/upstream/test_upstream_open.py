@@ -7,7 +7,6 @@ import ssl
 from typing import Any
 
 import pytest
-import uvloop
 
 from relaygw.mail.outcome import Stage
 from relaygw.settings.model import Provider
@@ -18,13 +17,6 @@ from tests.fakes.scripted_provider import Action, ScriptedProvider
 USERS = {"shop": "s3cret"}
 LOGIN = {"username": "shop", "password": "plain:s3cret"}
 SHORT = {"connect": "5s", "command": "200ms", "final_reply": "200ms"}
-
-
-@pytest.fixture(params=["asyncio", "uvloop"])
-def event_loop_policy(request: Any) -> asyncio.AbstractEventLoopPolicy:
-    if request.param == "uvloop":
-        return uvloop.EventLoopPolicy()
-    return asyncio.DefaultEventLoopPolicy()
 
 
 async def fail_to_open(settings: Provider) -> UpstreamError:

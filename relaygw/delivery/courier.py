@@ -1,0 +1,182 @@
+"""Delivers one claimed delivery: screened, sent, judged, handed to the recorder."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from relaygw.delivery.attempt import attempt_delivery, said_of_itself, screen
+from relaygw.delivery.holds import HoldKeeper
+from relaygw.delivery.lanes import Gate
+from relaygw.delivery.leases import Leases
+from relaygw.delivery.recorder import Recorder
+from relaygw.mail.envelope import ClaimedDelivery, DeliveryUpdate, Recipient, RecipientUpdate
+from relaygw.mail.outcome import AttemptReport, Verdict
+from relaygw.mail.state import DeliveryState, RecipientState
+from relaygw.observe.maillog import MailLog, removed
+from relaygw.policy.recipients import RecipientPolicy
+from relaygw.policy.retry import REASON_MODE, settle
+from relaygw.settings.model import Settings
+from relaygw.store.protocol import Store
+from relaygw.upstream.pool import Pool
+
+POISON_ATTEMPTS = 3
+_POISON_WAIT_S = 60
+
+
+class Courier:
+    """What every delivery of a worker needs, and how one is carried out."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        store: Store,
+        log: MailLog,
+        *,
+        leases: Leases,
+        recorder: Recorder,
+        holds: HoldKeeper,
+        pools: Mapping[str, Pool],
+    ) -> None:
+        self._settings = settings
+        self._store = store
+        self._log = log
+        self._leases = leases
+        self._recorder = recorder
+        self._holds = holds
+        self._pools = pools
+        self._policy = RecipientPolicy(settings.mode, settings.recipients)
+        self._crashes: dict[tuple[str, int], int] = {}
+
+    async def deliver(self, gate: Gate, claimed: ClaimedDelivery) -> None:
+        """Make one attempt; whatever happens, an outcome goes to the recorder."""
+        try:
+            await self._attempt(gate, claimed)
+        except Exception as error:
+            self._set_poison_aside(claimed, error)
+
+    async def _attempt(self, gate: Gate, claimed: ClaimedDelivery) -> None:
+        screened = screen(claimed, self._policy)
+        if not screened.sendable:
+            held = [recipient.rcpt_no for recipient in screened.held]
+            self._record_unsent(claimed, held=bool(held), blocked=screened.blocked)
+            return
+        provider = self._settings.providers[gate.provider]
+        report = await attempt_delivery(
+            claimed,
+            screened.sendable,
+            provider=gate.provider,
+            pool=self._pools[gate.provider],
+            max_recipients=provider.max_recipients,
+            store=self._store,
+            check_lease=self._leases.is_held,
+        )
+        wait_s = await self._learn(gate, report)
+        now_ms = time.time_ns() // 1_000_000
+        update = settle(
+            claimed,
+            report,
+            self._settings.retry,
+            now_ms=now_ms,
+            chance=random.random(),
+            throttle_wait_s=wait_s,
+        )
+        update = replace(
+            update,
+            recipients=update.recipients + _blocked(screened.blocked),
+            held_apart=tuple(recipient.rcpt_no for recipient in screened.held),
+            held_apart_reason=REASON_MODE,
+        )
+        self._record(claimed, update, report, now_ms)
+
+    async def _learn(self, gate: Gate, report: AttemptReport) -> float:
+        """Let the gate and the holds know what the provider said of itself."""
+        outcome = said_of_itself(report)
+        if outcome is not None and outcome.verdict is Verdict.HOLD:
+            await self._holds.put(gate, outcome)
+            return 0.0
+        verdict = outcome.verdict if outcome is not None else None
+        if verdict is None and gate.is_held:
+            await self._holds.drop(gate)
+        return gate.note(verdict, time.monotonic())
+
+    def _record(
+        self,
+        claimed: ClaimedDelivery,
+        update: DeliveryUpdate,
+        report: AttemptReport,
+        now_ms: int,
+    ) -> None:
+        lines = [
+            self._log.outcome(
+                claimed,
+                change,
+                relay=report.relay,
+                delays=report.delays,
+                now_ms=now_ms,
+                session_uses=report.session_uses,
+            )
+            for change in update.recipients
+        ]
+        if update.state is DeliveryState.FINISHED:
+            lines.append(removed(claimed.queue_id))
+        elif update.state is DeliveryState.HELD:
+            lines.append(("qmgr", f"{claimed.queue_id}: held ({update.reason})"))
+        self._recorder.submit(update, lines)
+
+    def _record_unsent(
+        self, claimed: ClaimedDelivery, *, held: bool, blocked: Sequence[Recipient]
+    ) -> None:
+        now_ms = time.time_ns() // 1_000_000
+        update = DeliveryUpdate(
+            queue_id=claimed.queue_id,
+            delivery_no=claimed.delivery_no,
+            state=DeliveryState.HELD if held else DeliveryState.FINISHED,
+            due_at_ms=now_ms,
+            provider=None,
+            reason=REASON_MODE if held else None,
+            recipients=_blocked(blocked),
+            charged=False,
+        )
+        report = AttemptReport(provider="", relay="none", outcomes=())
+        self._record(claimed, update, report, now_ms)
+
+    def _set_poison_aside(self, claimed: ClaimedDelivery, error: Exception) -> None:
+        """Keep a message that cannot be processed from the others: held after three times."""
+        key = (claimed.queue_id, claimed.delivery_no)
+        self._crashes[key] = times = self._crashes.get(key, 0) + 1
+        is_poison = times >= POISON_ATTEMPTS
+        now_ms = time.time_ns() // 1_000_000
+        self._recorder.submit(
+            DeliveryUpdate(
+                queue_id=claimed.queue_id,
+                delivery_no=claimed.delivery_no,
+                state=DeliveryState.HELD if is_poison else DeliveryState.DEFERRED,
+                due_at_ms=now_ms + _POISON_WAIT_S * 1000,
+                provider=None,
+                reason="poison" if is_poison else f"internal error, try {times}",
+                recipients=(),
+            ),
+            [],
+        )
+        self._log.note(
+            "qmgr",
+            f"{claimed.queue_id}: error: {type(error).__name__}: {error} "
+            f"(time {times} of {POISON_ATTEMPTS}, then it is held)",
+        )
+
+
+def _blocked(recipients: Sequence[Recipient]) -> tuple[RecipientUpdate, ...]:
+    return tuple(
+        RecipientUpdate(
+            rcpt_no=recipient.rcpt_no,
+            state=RecipientState.BLOCKED,
+            reply="on the block list",
+            dsn="5.7.1",
+            provider=None,
+            charged=False,
+        )
+        for recipient in recipients
+    )

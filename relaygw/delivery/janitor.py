@@ -1,0 +1,95 @@
+"""Housekeeping: buries the dead, purges what is over its time, keeps the database small.
+
+Works in small steps, each a short transaction, so that the front never waits for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+
+from relaygw.delivery.leases import LEASE_S
+from relaygw.errors import StoreUnavailable
+from relaygw.observe.maillog import MailLog
+from relaygw.settings.model import Settings
+from relaygw.store.protocol import Store
+
+STEP_S = 5.0
+PURGE_EVERY_STEPS = 12
+PURGE_LIMIT = 200
+TRASH_S = 7 * 86400.0
+ORPHANS_S = 3600.0
+_PAUSE_S = 0.2  # between steps of a long purge
+
+
+class Janitor:
+    """Runs beside the worker in the delivery role."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        store: Store,
+        log: MailLog,
+        *,
+        incarnation: str,
+        bury_dead_of_this_host: Callable[[], list[tuple[str, int]]],
+    ) -> None:
+        self._settings = settings
+        self._store = store
+        self._log = log
+        self._incarnation = incarnation
+        self._bury_dead_of_this_host = bury_dead_of_this_host
+
+    async def run(self) -> None:
+        """Clean up until cancelled."""
+        step = 0
+        while True:
+            try:
+                await asyncio.to_thread(self._bury)
+                await asyncio.to_thread(self._store.checkpoint)
+                if step % PURGE_EVERY_STEPS == 0:
+                    await self._purge()
+            except StoreUnavailable as error:
+                self._log.note("qmgr", f"warning: housekeeping: {error}")
+            step += 1
+            await asyncio.sleep(STEP_S)
+
+    def _bury(self) -> None:
+        for incarnation, leases in self._bury_dead_of_this_host():
+            self._report(incarnation, leases)
+        for incarnation in self._store.stale_incarnations(LEASE_S):
+            if incarnation != self._incarnation:
+                self._report(incarnation, self._store.bury(incarnation))
+
+    def _report(self, incarnation: str, leases: int) -> None:
+        if leases:
+            self._log.note(
+                "qmgr",
+                f"{leases} deliveries of {incarnation}, which died, are queued again; those it "
+                "was just sending may be sent more than once",
+            )
+
+    async def _purge(self) -> None:
+        for step in (self._purge_step, self._trim_step):
+            done = PURGE_LIMIT
+            while done >= PURGE_LIMIT:
+                done = await asyncio.to_thread(step)
+                await asyncio.sleep(_PAUSE_S)
+
+    def _purge_step(self) -> int:
+        now_ms = time.time_ns() // 1_000_000
+        ages_s = {
+            "deleted": TRASH_S,
+            "content": self._settings.queue.keep_content,
+            "finished": self._settings.queue.retention,
+            "captured": self._settings.sandbox.retention,
+            "orphans": ORPHANS_S,
+        }
+        cutoffs = {name: now_ms - int(age_s * 1000) for name, age_s in ages_s.items()}
+        return self._store.purge(cutoffs, limit=PURGE_LIMIT)
+
+    def _trim_step(self) -> int:
+        return self._store.trim_captured(
+            keep=self._settings.sandbox.max_messages, limit=PURGE_LIMIT
+        )

@@ -1,0 +1,92 @@
+"""The front as a service: listening sockets in, sessions out, one committer behind them."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable, Sequence
+
+from relaygw.inbound.clients import ClientTable
+from relaygw.inbound.group_commit import GroupCommitter
+from relaygw.inbound.intake import Intake
+from relaygw.inbound.session import Front, FrontSession
+from relaygw.mail.envelope import AcceptedMessage
+from relaygw.observe.maillog import MailLog
+from relaygw.settings.model import Listener, Settings
+from relaygw.store.protocol import Store
+
+BACKLOG = 1024
+STOP_S = 25.0
+"""How long transactions under way may take when the front stops."""
+
+
+class FrontService:
+    """Accepts mail on every listener of a configuration."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        store: Store,
+        log: MailLog,
+        *,
+        intake: Intake,
+        notify: Callable[[], None],
+    ) -> None:
+        self._settings = settings
+        self._log = log
+        self._notify = notify
+        self._committer = GroupCommitter(store, committed=self._committed)
+        self._intake = intake
+        self._fronts: list[Front] = []
+        self._servers: list[asyncio.Server] = []
+
+    async def start(self, sockets: Sequence[socket.socket]) -> None:
+        """Serve on `sockets`, which are bound and stand in the order of the listeners."""
+        loop = asyncio.get_running_loop()
+        for listener, listening in zip(self._settings.listeners, sockets, strict=True):
+            front = self._front(listener)
+            self._fronts.append(front)
+            self._servers.append(
+                await loop.create_server(
+                    lambda front=front: FrontSession(front, loop),  # type: ignore[misc]
+                    sock=listening,
+                    backlog=BACKLOG,
+                )
+            )
+
+    def retire(self) -> None:
+        """Take no new connections; those that are open go on until their clients leave."""
+        for server in self._servers:
+            server.close()
+
+    async def ended(self) -> None:
+        """Return when the last session is over."""
+        while any(front.sessions for front in self._fronts):
+            await asyncio.sleep(0.05)
+
+    async def stop(self) -> None:
+        """Refuse what is new, let transactions under way end, commit everything."""
+        self.retire()
+        for front in self._fronts:
+            front.is_stopping = True
+            for session in tuple(front.sessions):
+                session.stop_if_idle()
+        try:
+            await asyncio.wait_for(self.ended(), STOP_S)
+        except TimeoutError:
+            self._log.note("master", "warning: sessions were cut: they did not end in time")
+        await self._committer.drain()
+
+    def _front(self, listener: Listener) -> Front:
+        return Front(
+            listener=listener,
+            name=str(listener.bind),
+            clients=ClientTable(listener),
+            intake=self._intake,
+            committer=self._committer,
+            log=self._log,
+        )
+
+    def _committed(self, messages: Sequence[AcceptedMessage]) -> None:
+        self._notify()
+        self._log.accepted(messages)

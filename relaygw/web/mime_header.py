@@ -1,0 +1,205 @@
+"""Header fields of captured mail, made readable: whatever was sent, something comes out.
+
+Mail in the sandbox may be broken or hostile, and the standard parser pays for that with
+recursion and with time that grows by the square. What is here reads each character a
+bounded number of times, raises nothing, and returns text that UTF-8 can carry. Fields as in
+RFC 5322, parameters as in RFC 2045 and RFC 2231, encoded words as in RFC 2047.
+"""
+
+from __future__ import annotations
+
+import binascii
+import codecs
+import re
+from collections.abc import Iterator
+from itertools import islice
+from typing import TypedDict
+from urllib.parse import unquote_to_bytes
+
+MAX_FIELDS = 1000
+MAX_PARAMETERS = 100
+MAX_ADDRESSES = 2000
+MAX_VALUE_CHARACTERS = 64 * 1024
+
+_FIELD = re.compile(rb"^([!-9;-~]+)[ \t]*:([^\r\n]*(?:\r\n[ \t][^\r\n]*)*)", re.MULTILINE)
+_FOLD = re.compile(rb"\r\n[ \t]+")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
+# each part ends at the next question mark, so that no two starts read the same text twice
+_ENCODED_WORD = re.compile(r"=\?([^?*\s]{1,40})(?:\*[^?\s]*)?\?([bBqQ])\?([^?]*)\?=")
+_PARAMETER = re.compile(
+    r';\s*([^\s=;*"]+)(?:\*(\d{1,3}))?(\*)?\s*=\s*("(?:[^"\\]|\\.)*"|[^;]*)', re.DOTALL
+)
+_BACKSLASHED = re.compile(r"\\(.)", re.DOTALL)
+_CHARSET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,39}")
+# text codecs of Python that are no charsets of mail; the first two take time by the square
+_NO_CHARSETS = frozenset({"punycode", "idna", "unicode-escape", "raw-unicode-escape", "undefined"})
+_NOT_BASE64 = bytes(set(range(256)) - set(binascii.b2a_base64(bytes(range(256)))) - set(b"/+"))
+_ADDRESS_TOKEN = re.compile(
+    r'"(?:[^"\\]|\\.)*"?|<[^<>]*>?|\[[^\[\]]*\]?|[(),;:]|\\.?|[^"<\[(),;:\\]+', re.DOTALL
+)
+
+
+class Contact(TypedDict):
+    """An address with its display name, in the form of Mailpit's API."""
+
+    Name: str
+    Address: str
+
+
+def read_fields(block: bytes) -> list[tuple[str, str]]:
+    """Return name and unfolded value of each field; lines that are no field are skipped."""
+    return [
+        (match[1].decode("ascii"), _unfolded(match[2]))
+        for match in islice(_FIELD.finditer(block), MAX_FIELDS)
+    ]
+
+
+def _unfolded(raw: bytes) -> str:
+    return decode_text(_FOLD.sub(b" ", raw).strip(b" \t"), "")
+
+
+def decode_text(body: bytes, charset: str) -> str:
+    """Return `body` as text: by `charset` if that is one, else as UTF-8 or Windows-1252."""
+    name = _known_charset(charset)
+    if name is not None:
+        # UTF-7 and UTF-16 can bring lone surrogates, which no UTF-8 answer can carry
+        return _without_surrogates(body.decode(name, "replace"))
+    try:
+        return body.decode("utf-8")
+    except UnicodeDecodeError:
+        return body.decode("cp1252", "replace")
+
+
+def _known_charset(charset: str) -> str | None:
+    """Return Python's name of a charset; None if unknown, or not to be taken at its word."""
+    if not _CHARSET_NAME.fullmatch(charset):
+        return None
+    try:
+        name = codecs.lookup(charset).name
+        if name.replace("_", "-") in _NO_CHARSETS:
+            return None
+        b"".decode(name)  # refuses what turns bytes into bytes, as "hex" does
+    except (LookupError, ValueError):
+        return None
+    # ASCII is declared over everything; Latin-1 is Windows-1252 wherever the two differ
+    return {"ascii": None, "iso8859-1": "cp1252"}.get(name, name)
+
+
+def _without_surrogates(text: str) -> str:
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def decode_base64(body: bytes) -> bytes:
+    """Decode up to the first padding, whatever else is in between or missing at the end."""
+    letters = body.partition(b"=")[0].translate(None, delete=_NOT_BASE64)
+    if len(letters) % 4 == 1:
+        letters = letters[:-1]  # six bits make no byte
+    return binascii.a2b_base64(letters + b"=" * (-len(letters) % 4))
+
+
+def decode_words(text: str) -> str:
+    """Return a value for people: encoded words decoded, control characters gone.
+
+    Neighbours in one charset are decoded together, as some senders cut in mid-character.
+    """
+    text = text[:MAX_VALUE_CHARACTERS]
+    decoded: list[str] = []
+    pending = b""
+    charset = ""
+    end = 0
+    for match in _ENCODED_WORD.finditer(text):
+        between = text[end : match.start()]
+        follows = bool(charset) and not between.strip()
+        if not follows or match[1].lower() != charset:
+            decoded.append(decode_text(pending, charset))
+            pending = b""
+        if not follows:
+            decoded.append(between)
+        charset = match[1].lower()
+        pending += _word_bytes(match[2], match[3])
+        end = match.end()
+    decoded += [decode_text(pending, charset), text[end:]]
+    return _CONTROL.sub(" ", "".join(decoded)).strip()
+
+
+def _word_bytes(encoding: str, text: str) -> bytes:
+    raw = text.encode("utf-8", "replace")
+    return decode_base64(raw) if encoding in "bB" else binascii.a2b_qp(raw, header=True)
+
+
+def read_parameters(value: str) -> tuple[str, dict[str, str]]:
+    """Return what stands before the first `;` in lower case, and the decoded parameters."""
+    value = value[:MAX_VALUE_CHARACTERS]
+    plain: dict[str, str] = {}
+    extended: dict[str, dict[int, tuple[str, bool]]] = {}
+    for match in islice(_PARAMETER.finditer(value), MAX_PARAMETERS):
+        name, number, star, raw = match.groups()
+        text = _unquoted(raw.strip())
+        if number is None and star is None:
+            plain.setdefault(name.lower(), decode_words(text))
+        else:
+            pieces = extended.setdefault(name.lower(), {})
+            pieces.setdefault(int(number or 0), (text, star is not None))
+    parameters = plain | {name: _joined(pieces) for name, pieces in extended.items()}
+    return value.partition(";")[0].strip().lower(), parameters
+
+
+def _unquoted(text: str) -> str:
+    if len(text) > 1 and text.startswith('"') and text.endswith('"'):
+        return _BACKSLASHED.sub(r"\1", text[1:-1])
+    return text.strip('"')
+
+
+def _joined(pieces: dict[int, tuple[str, bool]]) -> str:
+    """Put the pieces of a parameter together; the first names the charset (RFC 2231)."""
+    charset = ""
+    raw = b""
+    for number in range(len(pieces)):
+        if number not in pieces:
+            break
+        text, is_encoded = pieces[number]
+        if is_encoded and number == 0 and text.count("'") >= 2:
+            charset, _, text = text.split("'", 2)
+        raw += unquote_to_bytes(text) if is_encoded else text.encode("utf-8", "replace")
+    return _CONTROL.sub(" ", decode_text(raw, charset)).strip()
+
+
+def read_addresses(value: str) -> list[Contact]:
+    """Return the addresses of a field such as To; groups are opened, empty ones skipped."""
+    return list(islice(_contacts(value[:MAX_VALUE_CHARACTERS]), MAX_ADDRESSES))
+
+
+def _contacts(value: str) -> Iterator[Contact]:
+    # a parenthesis without its partner is text: as a comment it would swallow addresses
+    has_comments = value.count("(") == value.count(")")
+    words: list[str] = []
+    comment: list[str] = []
+    angle: str | None = None
+    depth = 0
+    for token in _ADDRESS_TOKEN.findall(value):
+        if has_comments and token in "()":
+            depth = max(0, depth + (1 if token == "(" else -1))
+        elif depth:
+            comment.append(token)
+        elif token in ",;":
+            yield from _contact(words, comment, angle)
+            words, comment, angle = [], [], None
+        elif token == ":":
+            words = []  # the name of a group
+        elif token.startswith("<"):
+            angle = token.strip("<> \t")
+        else:
+            words.append(token)
+    yield from _contact(words, comment, angle)
+
+
+def _contact(words: list[str], comment: list[str], angle: str | None) -> Iterator[Contact]:
+    text = "".join(words).strip()
+    remark = decode_words("".join(comment))
+    if angle is not None:
+        phrase = " ".join(_unquoted(word.strip()) for word in words if word.strip())
+        yield Contact(Name=decode_words(phrase) or remark, Address=_CONTROL.sub("", angle))
+    elif len(text.split()) == 1 or (text.startswith('"') and '"@' in text):
+        yield Contact(Name=remark, Address=_CONTROL.sub("", text))
+    elif text:
+        yield Contact(Name=decode_words(text), Address="")
