@@ -13,6 +13,9 @@ from typing import Annotated
 
 from pydantic import AfterValidator
 
+from relaygw.errors import InvalidAddress
+from relaygw.mail.address import check_address, is_routable_elsewhere
+
 # Letters of any script, digits and what RFC 5322 allows in an atom; no quoted local parts.
 _LOCAL_PART = re.compile(r"[\w!#$%&'*+/=?^`{|}~-]+(?:\.[\w!#$%&'*+/=?^`{|}~-]+)*")
 # The underscore is no host name character, but container networks use it in theirs.
@@ -20,8 +23,6 @@ _LABEL = r"[^\W_](?:[\w-]*[^\W_])?"
 _DOMAIN = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 _HEADER_NAME = re.compile(r"[!-9;-~]+")
-# Signs on which a provider might route to another domain than the one after the @.
-_ROUTING_SIGNS = frozenset("%!@")
 
 
 def _is_domain(text: str) -> bool:
@@ -34,7 +35,13 @@ def _is_local_part(text: str) -> bool:
 
 def _is_address(text: str) -> bool:
     local, at, domain = text.partition("@")
-    return bool(at) and _is_local_part(local) and _is_domain(domain)
+    if not (at and _is_local_part(local) and _is_domain(domain)):
+        return False
+    try:
+        check_address(text)  # what the front would refuse is no address here either
+    except InvalidAddress:
+        return False
+    return True
 
 
 def _is_entry(text: str) -> bool:
@@ -124,7 +131,7 @@ def entry_matches(entry: str, address: str) -> bool:
     if not at or not _is_same(entry_domain, domain):
         return False
     if not entry_local:
-        return not _ROUTING_SIGNS.intersection(local)
+        return not is_routable_elsewhere(address)
     return _is_same(entry_local, local)
 
 

@@ -12,7 +12,6 @@ for every failed login counts at the provider. RFC 5321 section 3.1, RFC 3207, R
 from __future__ import annotations
 
 import asyncio
-import socket
 import ssl
 import time
 from dataclasses import dataclass
@@ -84,7 +83,8 @@ async def open_connection(
     try:
         return await opening.run(password)
     except UpstreamError as error:
-        if error.stage is not Stage.TLS or provider.tls is not TlsPolicy.OPPORTUNISTIC:
+        is_tls_at_fault = error.stage in (Stage.STARTTLS, Stage.TLS)
+        if not is_tls_at_fault or provider.tls is not TlsPolicy.OPPORTUNISTIC:
             raise
     # opportunistic: a provider whose TLS is broken is worth as much as one without
     return await _Opening(provider, ehlo_name=ehlo_name, tls_context=None).run(password)
@@ -97,6 +97,17 @@ async def _read_password(provider: Provider) -> str | None:
         return await asyncio.to_thread(provider.password.read)
     except SettingsError as error:
         raise UpstreamError(Stage.AUTH, detail=str(error)) from error
+
+
+class _Client(aiosmtplib.SMTP):
+    """Closes at once: a TLS transport would wait for a stuck peer's goodbye."""
+
+    def close(self) -> None:
+        # a cast, because uvloop's transports are no subclasses of asyncio's
+        transport = cast("asyncio.Transport | None", self.transport)
+        if transport is not None:
+            transport.abort()
+        super().close()
 
 
 class _Opening:
@@ -121,10 +132,7 @@ class _Opening:
                 await self._authenticate(smtp, password)
             protocol = self._take_over(smtp)
         except BaseException:
-            transport = cast("asyncio.Transport | None", smtp.transport)
             smtp.close()
-            if transport is not None:
-                transport.abort()  # a TLS transport would wait for the peer's goodbye
             raise
         return OpenConnection(
             protocol=protocol,
@@ -136,17 +144,19 @@ class _Opening:
     async def _connect(self) -> aiosmtplib.SMTP:
         provider = self._provider
         try:
-            sock = await connect_socket(
+            sock, address = await connect_socket(
                 provider.host, provider.port, timeout_s=provider.timeouts.connect
             )
         except OSError as error:
             raise UpstreamError(Stage.CONNECT, detail=str(error)) from error
-        self._note_peer(sock)
+        self._relay = f"{provider.host}[{address}]:{provider.port}"
+        self._is_loopback = ip_address(address.partition("%")[0]).is_loopback
         is_implicit = provider.tls is TlsPolicy.IMPLICIT
-        smtp = aiosmtplib.SMTP(
+        limit_s = provider.timeouts.command
+        smtp = _Client(
             hostname=provider.host,
             local_hostname=self._ehlo_name,
-            timeout=provider.timeouts.command,
+            timeout=limit_s,
             use_tls=is_implicit,
             start_tls=False,
             tls_context=self._context if is_implicit else None,
@@ -154,14 +164,15 @@ class _Opening:
         )
         handshake = Stage.TLS if is_implicit else None
         with failing_at(Stage.GREETING, relay=self._relay, handshake=handshake):
-            await smtp.connect()
+            try:
+                # with a limit of its own, aiosmtplib would leave the socket to nobody when it is
+                # cancelled right at the start (Python 3.11)
+                async with asyncio.timeout(limit_s):
+                    await smtp.connect(timeout=None)
+            except TimeoutError as error:
+                raise TimeoutError(f"no greeting within {limit_s:g} s") from error
         self._check_in_step(smtp, Stage.GREETING)
         return smtp
-
-    def _note_peer(self, sock: socket.socket) -> None:
-        address, port = sock.getpeername()[:2]
-        self._relay = f"{self._provider.host}[{address}]:{port}"
-        self._is_loopback = ip_address(address.partition("%")[0]).is_loopback
 
     async def _say_hello(self, smtp: aiosmtplib.SMTP) -> None:
         with failing_at(Stage.EHLO, relay=self._relay):
@@ -181,14 +192,8 @@ class _Opening:
             if policy is TlsPolicy.OPPORTUNISTIC:
                 return
             raise self._error(Stage.STARTTLS, "STARTTLS is required and the provider offers none")
-        try:
-            with failing_at(Stage.STARTTLS, relay=self._relay, handshake=Stage.TLS):
-                await smtp.starttls(server_hostname=self._provider.host, tls_context=self._context)
-        except UpstreamError as error:
-            is_refusal = error.stage is Stage.STARTTLS and error.reply is not None
-            if policy is TlsPolicy.OPPORTUNISTIC and is_refusal and smtp.is_connected:
-                return
-            raise
+        with failing_at(Stage.STARTTLS, relay=self._relay, handshake=Stage.TLS):
+            await smtp.starttls(server_hostname=self._provider.host, tls_context=self._context)
         await self._say_hello(smtp)
 
     async def _authenticate(self, smtp: aiosmtplib.SMTP, password: str) -> None:
@@ -215,7 +220,6 @@ class _Opening:
         self._check_in_step(smtp, Stage.AUTH)
 
     def _take_over(self, smtp: aiosmtplib.SMTP) -> WireProtocol:
-        # a cast, because uvloop's transports are no subclasses of asyncio's
         transport = cast("asyncio.Transport | None", smtp.transport)
         if transport is None or not smtp.is_connected:
             raise self._error(Stage.EHLO, f"lost connection with {self._relay} before MAIL FROM")

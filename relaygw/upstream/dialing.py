@@ -8,16 +8,21 @@ OSError (TimeoutError among them) with a text for the log that names the address
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 from itertools import chain, zip_longest
 from typing import Any
 
 _NEXT_ADDRESS_AFTER_S = 0.25
 _Address = tuple[socket.AddressFamily, Any]  # family and what socket.connect takes
+_Attempt = asyncio.Task[tuple[socket.socket, str]]
 
 
-async def connect_socket(host: str, port: int, *, timeout_s: float) -> socket.socket:
-    """Return a connected, non-blocking socket; `timeout_s` covers the name lookup too."""
+async def connect_socket(host: str, port: int, *, timeout_s: float) -> tuple[socket.socket, str]:
+    """Return a connected, non-blocking socket and the address it is connected to.
+
+    `timeout_s` covers the name lookup too.
+    """
     try:
         async with asyncio.timeout(timeout_s):
             found = await asyncio.get_running_loop().getaddrinfo(
@@ -25,7 +30,7 @@ async def connect_socket(host: str, port: int, *, timeout_s: float) -> socket.so
             )
             return await _race(host, interleave([(info[0], info[4]) for info in found]))
     except socket.gaierror as error:
-        raise OSError(error.errno, f"Host {host} not found: {error.strerror}") from error
+        raise OSError(f"Host {host} not found: {error.strerror}") from error
     except UnicodeError as error:
         raise OSError(f"Host {host!r} is no host name: {error}") from error
     except TimeoutError as error:
@@ -39,10 +44,10 @@ def interleave(addresses: list[_Address]) -> list[_Address]:
     return [one for one in chain.from_iterable(zip_longest(*columns)) if one is not None]
 
 
-async def _race(host: str, addresses: list[_Address]) -> socket.socket:
-    attempts: list[asyncio.Task[socket.socket]] = []
-    pending: set[asyncio.Task[socket.socket]] = set()
-    winner: socket.socket | None = None
+async def _race(host: str, addresses: list[_Address]) -> tuple[socket.socket, str]:
+    attempts: list[_Attempt] = []
+    pending: set[_Attempt] = set()
+    winner: tuple[socket.socket, str] | None = None
     try:
         while winner is None and (pending or len(attempts) < len(addresses)):
             if len(attempts) < len(addresses):
@@ -57,23 +62,22 @@ async def _race(host: str, addresses: list[_Address]) -> socket.socket:
             )
             winner = next((one.result() for one in done if one.exception() is None), None)
     finally:
-        await _close_losers(attempts, winner)
+        _close_losers(attempts, winner)
     if winner is None:
         raise attempts[0].exception() or OSError(f"Host {host} has no address")
     return winner
 
 
-async def _close_losers(
-    attempts: list[asyncio.Task[socket.socket]], winner: socket.socket | None
-) -> None:
+def _close_losers(attempts: list[_Attempt], winner: tuple[socket.socket, str] | None) -> None:
+    # no waiting here: a caller cancelled while it waits would lose the winner's socket
     for attempt in attempts:
-        attempt.cancel()
-    for outcome in await asyncio.gather(*attempts, return_exceptions=True):
-        if isinstance(outcome, socket.socket) and outcome is not winner:
-            outcome.close()
+        if not attempt.done():
+            attempt.cancel()  # it closes its own socket
+        elif attempt.exception() is None and attempt.result() is not winner:
+            attempt.result()[0].close()
 
 
-async def _connect(host: str, address: _Address) -> socket.socket:
+async def _connect(host: str, address: _Address) -> tuple[socket.socket, str]:
     family, target = address
     sock = socket.socket(family, socket.SOCK_STREAM)
     sock.setblocking(False)
@@ -81,11 +85,9 @@ async def _connect(host: str, address: _Address) -> socket.socket:
         await asyncio.get_running_loop().sock_connect(sock, target)
     except OSError as error:
         sock.close()
-        reason = error.strerror or str(error)
-        raise OSError(
-            error.errno, f"connect to {host}[{target[0]}]:{target[1]}: {reason}"
-        ) from error
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        raise OSError(f"connect to {host}[{target[0]}]:{target[1]}: {reason}") from error
     except BaseException:
         sock.close()
         raise
-    return sock
+    return sock, target[0]

@@ -10,14 +10,12 @@ import re
 from html import unescape
 
 # "<" ends a tag too, so that a page of nothing but "<" is read once and not once a "<"
-_TOKEN = re.compile(r"<(/?)([a-zA-Z][a-zA-Z0-9]*)?([^<>]*)>|([^<]+)|<")
+_TOKEN = re.compile(r"<(/?)([a-zA-Z][a-zA-Z0-9]*+)?+[^<>]*+>|([^<]+)|<")
 _UNSEEN = frozenset({"script", "style", "head", "title", "template"})
-_BREAKS = frozenset(
-    "address article blockquote br dd div dl dt footer form h1 h2 h3 h4 h5 h6 header hr li ol p "
-    "pre section table td th tr ul".split()
+_BREAK = re.compile(
+    "address|article|blockquote|br|d[dlt]|div|footer|form|h[1-6r]|header|li|ol|p|pre|section|"
+    "t[dhr]|table|ul"
 )
-_BLANKS = re.compile(r"[^\S\n]+")
-_BLANK_LINES = re.compile(r" ?\n[ \n]*\n ?| ?\n ?")
 
 
 def text_of_html(page: str) -> str:
@@ -25,16 +23,16 @@ def text_of_html(page: str) -> str:
     words: list[str] = []
     unseen = ""
     for match in _TOKEN.finditer(page):
-        closing, name, _, text = match.groups()
+        closing, name, text = match.groups()
         tag = (name or "").lower()
         if unseen:
             if closing and tag == unseen:
                 unseen = ""
         elif text is not None:
-            words.append(_BLANKS.sub(" ", text.replace("\n", " ")))
+            words.append(text.replace("\n", " "))
         elif not closing and tag in _UNSEEN:
             unseen = tag
-        elif tag in _BREAKS:
+        elif _BREAK.fullmatch(tag):
             words.append("\n")
-    text = unescape("".join(words)).replace("\xa0", " ")
-    return _BLANK_LINES.sub("\n", text).strip()
+    lines = (" ".join(line.split()) for line in unescape("".join(words)).split("\n"))
+    return "\n".join(line for line in lines if line)

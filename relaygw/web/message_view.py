@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Any
 
@@ -20,13 +20,15 @@ from relaygw.web.mime_tree import MimeTree, Part
 
 Json = dict[str, Any]
 
-MAX_SHOWN_BYTES = 4 * 2**20
+MAX_SHOWN_CHARACTERS = 4 * 2**20
 """How much of the text, and of the HTML, of a message is shown."""
 MAX_SNIPPET_CHARACTERS = 250
 
-_SNIPPET_SOURCE_BYTES = 16 * 1024
+_SNIPPET_SOURCE_CHARACTERS = 128 * 1024  # style sheets of shop mail are long
+_EPOCH = datetime.fromtimestamp(0, UTC)
 _RESERVED_NAMES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)
 _UNSAFE = re.compile(r'[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069"*:<>?|]+')
+_MAX_LINKS = 10
 _LINK = re.compile(r"<([^<>]*)>")
 _LINK_TARGET = re.compile(r"(mailto|https?):[^\s]*\w", re.IGNORECASE)
 
@@ -46,7 +48,7 @@ class ContentFacts:
 
 def read_facts(tree: MimeTree) -> ContentFacts:
     """Return what a list shows of a message."""
-    text, html = _bodies(tree, limit_bytes=_SNIPPET_SOURCE_BYTES)
+    text, html = _bodies(tree, limit_characters=_SNIPPET_SOURCE_CHARACTERS)
     words = " ".join((text or text_of_html(html)).split())
     if len(words) > MAX_SNIPPET_CHARACTERS:
         words = words[: MAX_SNIPPET_CHARACTERS - 3] + "..."
@@ -65,7 +67,7 @@ def summary_json(entry: QueueEntry, facts: ContentFacts) -> Json:
     """Return a message as an element of a list."""
     return {
         **_common_json(entry, facts),
-        "Created": _rfc3339(datetime.fromtimestamp(entry.accepted_at_ms / 1000, UTC)),
+        "Created": _rfc3339(_accepted_at(entry)),
         "Attachments": facts.attachments,
         "Snippet": facts.snippet,
     }
@@ -73,7 +75,7 @@ def summary_json(entry: QueueEntry, facts: ContentFacts) -> Json:
 
 def message_json(entry: QueueEntry, tree: MimeTree) -> Json:
     """Return a whole message with its texts and the list of its parts."""
-    text, html = _bodies(tree, limit_bytes=MAX_SHOWN_BYTES)
+    text, html = _bodies(tree, limit_characters=MAX_SHOWN_CHARACTERS)
     text = text or text_of_html(html)
     for what in tree.left_out:
         text += f"\n[relaygw left out {what}]"
@@ -114,7 +116,8 @@ def filed_parts(tree: MimeTree) -> tuple[list[Part], list[Part]]:
 
 
 def _is_only_file(part: Part) -> bool:
-    return not part.is_body and not (part.disposition == "inline" and part.has_disposition_parameters)
+    is_inline = part.disposition == "inline" and part.has_disposition_parameters
+    return not part.is_body and not is_inline
 
 
 def file_name_of(part: Part) -> str:
@@ -162,8 +165,8 @@ def _hidden_recipients(entry: QueueEntry, facts: ContentFacts) -> list[Contact]:
     return hidden
 
 
-def _bodies(tree: MimeTree, *, limit_bytes: int) -> tuple[str, str]:
-    """Return text and HTML of a message, each cut at `limit_bytes` with a note at the end.
+def _bodies(tree: MimeTree, *, limit_characters: int) -> tuple[str, str]:
+    """Return text and HTML of a message, each cut with a note at the end if it is too long.
 
     Of alternatives the first text is taken, else all of them with a line of hyphens between.
     """
@@ -172,18 +175,18 @@ def _bodies(tree: MimeTree, *, limit_bytes: int) -> tuple[str, str]:
     if tree.root.content_type == "multipart/alternative":
         texts = texts[:1]
     pages = [part for part in bodies if part.content_type == "text/html"][:1]
-    return _shown(tree, texts, limit_bytes), _shown(tree, pages, limit_bytes)
+    return _shown(tree, texts, limit_characters), _shown(tree, pages, limit_characters)
 
 
-def _shown(tree: MimeTree, parts: list[Part], limit_bytes: int) -> str:
+def _shown(tree: MimeTree, parts: list[Part], limit_characters: int) -> str:
     shown: list[str] = []
-    left = limit_bytes
+    left = limit_characters
     for part in parts:
-        text = tree.text(part)
+        text = tree.text(part, limit_characters=left)
         shown.append(text[:left])
         left -= len(text)
         if left < 0:
-            shown[-1] += f"\n[relaygw left out what is beyond {limit_bytes} characters]"
+            shown[-1] += f"\n[relaygw left out what is beyond {limit_characters} characters]"
             break
     return "\n--\n".join(shown)
 
@@ -207,12 +210,12 @@ def _part_json(tree: MimeTree, part: Part) -> Json:
 def _unsubscribe_json(tree: MimeTree) -> Json:
     """Return the List-Unsubscribe field (RFC 2369) with its links, and what is wrong with it."""
     header = decode_words(tree.first("List-Unsubscribe"))
-    found = _LINK.findall(header)
+    found = _LINK.findall(header)[:_MAX_LINKS]
     links = [link for link in found if _LINK_TARGET.fullmatch(link)]
     problems: list[str] = []
     if header and not found:
         problems.append("no link in angle brackets")
-    problems += [f'"{link}" is no mailto:, http: or https: link' for link in found if link not in links]
+    problems += [f'"{link}" is no mail or web link' for link in found if link not in links]
     if len(links) > 2:
         problems.append("more than one mail link and one web link")
     return {
@@ -229,7 +232,11 @@ def _date(value: str, entry: QueueEntry) -> datetime:
         date = parsedate_to_datetime(value[:100])
         return date if date.tzinfo is not None else date.replace(tzinfo=UTC)
     except (ValueError, TypeError, IndexError, OverflowError):
-        return datetime.fromtimestamp(entry.accepted_at_ms / 1000, UTC)
+        return _accepted_at(entry)
+
+
+def _accepted_at(entry: QueueEntry) -> datetime:
+    return _EPOCH + timedelta(milliseconds=entry.accepted_at_ms)
 
 
 def _rfc3339(at: datetime) -> str:

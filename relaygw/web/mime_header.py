@@ -27,7 +27,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 # each part ends at the next question mark, so that no two starts read the same text twice
 _ENCODED_WORD = re.compile(r"=\?([^?*\s]{1,40})(?:\*[^?\s]*)?\?([bBqQ])\?([^?]*)\?=")
 _PARAMETER = re.compile(
-    r';\s*([^\s=;*"]+)(?:\*(\d{1,3}))?(\*)?\s*=\s*("(?:[^"\\]|\\.)*"|[^;]*)', re.DOTALL
+    r';\s*([^\s=;*"]+)(?:\*(\d{1,3}))?(\*)?\s*=\s*("(?:[^"\\]|\\.)*+"|[^;]*)', re.DOTALL
 )
 _BACKSLASHED = re.compile(r"\\(.)", re.DOTALL)
 _CHARSET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,39}")
@@ -35,7 +35,7 @@ _CHARSET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,39}")
 _NO_CHARSETS = frozenset({"punycode", "idna", "unicode-escape", "raw-unicode-escape", "undefined"})
 _NOT_BASE64 = bytes(set(range(256)) - set(binascii.b2a_base64(bytes(range(256)))) - set(b"/+"))
 _ADDRESS_TOKEN = re.compile(
-    r'"(?:[^"\\]|\\.)*"?|<[^<>]*>?|\[[^\[\]]*\]?|[(),;:]|\\.?|[^"<\[(),;:\\]+', re.DOTALL
+    r'"(?:[^"\\]|\\.)*+"?|<[^<>]*>?|\[[^\[\]]*\]?|[(),;:]|\\.?|[^"<\[(),;:\\]+', re.DOTALL
 )
 
 

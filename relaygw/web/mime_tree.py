@@ -20,6 +20,7 @@ MAX_HEADER_BYTES = 64 * 1024
 MAX_ROOT_HEADER_BYTES = 1024 * 1024
 MAX_BOUNDARY_BYTES = 1000  # RFC 2046 has 70
 MAX_DELIMITER_LOOKS = 200_000  # lines that start with two hyphens
+MAX_BYTES_A_CHARACTER = 16  # four bytes in quoted-printable, and its line ends
 
 _MEDIA_TYPE = re.compile(r"[a-z0-9][a-z0-9!#$&^_.+-]{0,126}/[a-z0-9][a-z0-9!#$&^_.+-]{0,126}")
 
@@ -44,9 +45,7 @@ class Part:
     @property
     def is_body(self) -> bool:
         """True for text that is read, not filed."""
-        return (
-            self.content_type in ("text/plain", "text/html") and self.disposition != "attachment"
-        )
+        return self.content_type in ("text/plain", "text/html") and self.disposition != "attachment"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -64,18 +63,20 @@ class MimeTree:
         name = name.lower()
         return next((value for key, value in self.fields if key.lower() == name), "")
 
-    def body(self, part: Part) -> bytes:
-        """Return the decoded bytes of a leaf."""
-        raw = self.content[part.start : part.end]
+    def body(self, part: Part, *, limit_bytes: int | None = None) -> bytes:
+        """Return the decoded bytes of a leaf, of at most `limit_bytes` before decoding."""
+        end = part.end if limit_bytes is None else min(part.end, part.start + limit_bytes)
+        raw = self.content[part.start : end]
         if part.encoding == "base64":
             return decode_base64(raw)
         if part.encoding == "quoted-printable":
             return binascii.a2b_qp(raw)
         return raw
 
-    def text(self, part: Part) -> str:
-        """Return a leaf as text."""
-        return decode_text(self.body(part), part.charset)
+    def text(self, part: Part, *, limit_characters: int) -> str:
+        """Return a leaf as text; what is cut has more than `limit_characters` before it."""
+        limit_bytes = (limit_characters + 1) * MAX_BYTES_A_CHARACTER
+        return decode_text(self.body(part, limit_bytes=limit_bytes), part.charset)
 
 
 def read_tree(content: bytes) -> MimeTree:

@@ -1,0 +1,195 @@
+"""A message as an object for JSON, as a row of a list, and told in full.
+
+The names of the JSON fields are fixed: scripts rely on them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from relaygw.cli.text import age, counted, fitted, labelled, moment, rfc3339, size
+from relaygw.mail.state import CLAIMABLE, DeliveryState, RecipientState
+from relaygw.store.protocol import DeliveryEntry, QueueEntry, RecipientEntry
+
+_LEAST_FINISHED = (
+    DeliveryState.INCOMING,
+    DeliveryState.ACTIVE,
+    DeliveryState.DEFERRED,
+    DeliveryState.HELD,
+    DeliveryState.DELETED,
+    DeliveryState.FINISHED,
+)
+_ID_CELLS, _AGE_CELLS, _STATE_CELLS, _SIZE_CELLS = 17, 4, 8, 5
+_FIXED_CELLS = _ID_CELLS + _AGE_CELLS + _STATE_CELLS + _SIZE_CELLS + 6  # with the spaces
+_MIN_REST_CELLS = 30
+
+
+def leading_delivery(entry: QueueEntry) -> DeliveryEntry:
+    """Return the least finished delivery, which stands for the whole message."""
+    return min(entry.deliveries, key=lambda part: _LEAST_FINISHED.index(part.state))
+
+
+def next_attempt_at_ms(part: DeliveryEntry) -> int | None:
+    """Return when a delivery is due, None when no timer runs for it."""
+    return part.due_at_ms if part.state in CLAIMABLE else None
+
+
+def _time(at_ms: int | None) -> str | None:
+    return None if at_ms is None else rfc3339(at_ms)
+
+
+def as_object(entry: QueueEntry) -> dict[str, Any]:
+    """Return a message in the form of `--json`."""
+    leading = leading_delivery(entry)
+    parts = {part.delivery_no: part for part in entry.deliveries}
+    source = entry.source
+    return {
+        "queue_id": entry.queue_id,
+        "state": leading.state.value,
+        "stream": leading.stream,
+        "route": leading.route,
+        "sender": entry.sender,
+        "recipients": [_recipient(one, parts[one.delivery_no]) for one in entry.recipients],
+        "subject": entry.subject,
+        "size_bytes": entry.size_bytes,
+        "accepted_at": rfc3339(entry.accepted_at_ms),
+        "source": {
+            "client": source.client,
+            "user": source.user,
+            "listener": source.listener,
+            "uid": source.uid,
+            "script": source.script,
+            "helo": source.helo,
+        },
+        "attempts": leading.attempts,
+        "next_attempt_at": _time(next_attempt_at_ms(leading)),
+        "reason": leading.reason,
+        "message_id": entry.message_id,
+        "mode": entry.mode,
+        "captured_at": _time(entry.captured_at_ms),
+    }
+
+
+def _recipient(one: RecipientEntry, part: DeliveryEntry) -> dict[str, Any]:
+    waits = one.state is RecipientState.PENDING
+    return {
+        "address": one.address,
+        "original": one.original,
+        "state": one.state.value,
+        "provider": one.provider,
+        "reply": one.reply,
+        "dsn": one.dsn,
+        "attempts": one.attempts,
+        "next_attempt_at": _time(next_attempt_at_ms(part)) if waits else None,
+        "route": part.route,
+    }
+
+
+def as_json(value: object) -> str:
+    """Return one line of JSON in ASCII, which no terminal and no encoding can spoil."""
+    return json.dumps(value, separators=(",", ":"))
+
+
+def _columns(width: int) -> tuple[int, int, int]:
+    """Share what the fixed columns leave among sender, recipients and subject."""
+    rest = max(width - _FIXED_CELLS, _MIN_REST_CELLS)
+    sender = recipients = rest // 3
+    return sender, recipients, rest - sender - recipients
+
+
+def head_row(width: int) -> str:
+    """Return the headings above the rows of `row`."""
+    sender, recipients, _ = _columns(width)
+    return (
+        f"{'QUEUE ID':<{_ID_CELLS}} {'AGE':>{_AGE_CELLS}} {'STATE':<{_STATE_CELLS}} "
+        f"{'SIZE':>{_SIZE_CELLS}} {'SENDER':<{sender}} {'RECIPIENTS':<{recipients}} SUBJECT"
+    )
+
+
+def row(entry: QueueEntry, now_ms: int, *, width: int) -> str:
+    """Return a message on one line of at most `width` cells (never under 70)."""
+    sender, recipients, subject = _columns(width)
+    state = leading_delivery(entry).state
+    shown_state = "captured" if _is_captured_only(entry) else state.value
+    return (
+        f"{fitted(entry.queue_id, _ID_CELLS)} {age(now_ms - entry.accepted_at_ms):>{_AGE_CELLS}} "
+        f"{fitted(shown_state, _STATE_CELLS)} {size(entry.size_bytes):>{_SIZE_CELLS}} "
+        f"{fitted(entry.sender or '<>', sender)} {_shown_recipients(entry, recipients)} "
+        f"{fitted(entry.subject, subject)}"
+    ).rstrip()
+
+
+def _is_captured_only(entry: QueueEntry) -> bool:
+    is_over = leading_delivery(entry).state is DeliveryState.FINISHED
+    return is_over and any(one.state is RecipientState.CAPTURED for one in entry.recipients)
+
+
+def _shown_recipients(entry: QueueEntry, width: int) -> str:
+    """Return the first recipient, those who still wait before others, and how many more."""
+    waiting = [one for one in entry.recipients if one.state is RecipientState.PENDING]
+    first = (waiting or entry.recipients)[0].address
+    more = f" +{len(entry.recipients) - 1}" if len(entry.recipients) > 1 else ""
+    return fitted(fitted(first, width - len(more)).rstrip() + more, width)
+
+
+def story(entry: QueueEntry, now_ms: int) -> Iterator[str]:
+    """Yield the lines that tell all about a message."""
+    leading = leading_delivery(entry)
+    yield labelled("queue id", entry.queue_id)
+    yield labelled("state", leading.state.value)
+    yield labelled("sender", entry.sender or "<> (the null sender)")
+    yield labelled("subject", entry.subject or "(none)")
+    yield labelled("message-id", entry.message_id)
+    yield labelled("size", f"{counted(entry.size_bytes, 'byte')}{_content_note(entry)}")
+    yield labelled("accepted", f"{moment(entry.accepted_at_ms, now_ms)}, in mode {entry.mode}")
+    yield labelled("source", _shown_source(entry))
+    if entry.captured_at_ms is not None:
+        yield labelled("captured", moment(entry.captured_at_ms, now_ms))
+    for part in entry.deliveries:
+        yield ""
+        yield from _delivery_story(entry, part, now_ms)
+
+
+def _content_note(entry: QueueEntry) -> str:
+    return "" if entry.chunk_count else ", content no longer kept"
+
+
+def _shown_source(entry: QueueEntry) -> str:
+    source = entry.source
+    facts = {
+        "client": source.client,
+        "HELO": source.helo,
+        "user": source.user,
+        "listener": source.listener,
+        "uid": source.uid,
+        "script": source.script,
+    }
+    return ", ".join(f"{name} {fact}" for name, fact in facts.items() if fact is not None) or "-"
+
+
+def _delivery_story(entry: QueueEntry, part: DeliveryEntry, now_ms: int) -> Iterator[str]:
+    yield labelled("route", f"{part.route} ({part.stream}): {part.state.value}")
+    if part.provider:
+        yield labelled("provider", part.provider, indent=2)
+    if part.attempts:
+        yield labelled("attempts", str(part.attempts), indent=2)
+    due_at_ms = next_attempt_at_ms(part)
+    if due_at_ms is not None:
+        yield labelled("next try", moment(due_at_ms, now_ms), indent=2)
+    if part.reason:
+        yield labelled("reason", part.reason, indent=2)
+    for one in entry.recipients:
+        if one.delivery_no == part.delivery_no:
+            yield from _recipient_story(one, now_ms)
+
+
+def _recipient_story(one: RecipientEntry, now_ms: int) -> Iterator[str]:
+    given = f" (given as {one.original})" if one.original else ""
+    yield labelled("to", f"{one.address}{given}: {one.state.value}", indent=2)
+    if one.reply:
+        who = f"{one.provider}: " if one.provider else ""
+        status = f" [{one.dsn}]" if one.dsn else ""
+        at = moment(one.changed_at_ms, now_ms)
+        yield labelled("", f"{who}{one.reply}{status}, {at}")

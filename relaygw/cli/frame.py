@@ -1,0 +1,221 @@
+"""What all commands share: the global options, exit codes, and how errors are told.
+
+An error is one line on stderr that says what to do, and an exit code of sysexits.h; a
+traceback appears with --debug only. A reader that goes away (`relaygw queue list | head`)
+ends a command quietly with 141, as the shell shows it for other tools.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from io import TextIOWrapper
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from relaygw.errors import (
+    IntakeFull,
+    InvalidAddress,
+    RelaygwError,
+    SchemaMismatch,
+    SettingsError,
+    StoreUnavailable,
+)
+
+if TYPE_CHECKING:
+    from relaygw.settings.load import LoadedSettings
+    from relaygw.store.protocol import Store
+
+BROKEN_PIPE = 128 + signal.SIGPIPE
+INTERRUPTED = 128 + signal.SIGINT
+
+_EXIT_CODES: tuple[tuple[type[Exception], int], ...] = (
+    (SettingsError, os.EX_CONFIG),
+    (SchemaMismatch, os.EX_CONFIG),
+    (StoreUnavailable, os.EX_UNAVAILABLE),
+    (InvalidAddress, os.EX_DATAERR),
+    (IntakeFull, os.EX_TEMPFAIL),
+    (OSError, os.EX_IOERR),
+)
+
+
+class CommandFailed(RelaygwError):
+    """A command cannot do what it was asked; `exit_code` says which kind of failure it is."""
+
+    def __init__(self, problem: str, *, exit_code: int) -> None:
+        super().__init__(problem)
+        self.exit_code = exit_code
+
+
+@dataclass(slots=True)
+class Invocation:
+    """The global options of one call, and what they open."""
+
+    config: Path | None = None
+    is_debug: bool = False
+
+    def load(self) -> LoadedSettings:
+        """Read the configuration. Raises SettingsError."""
+        from relaygw.settings.load import load_settings
+
+        return load_settings(config=self.config, environ=os.environ)
+
+    @contextmanager
+    def open_store(self, loaded: LoadedSettings | None = None) -> Iterator[Store]:
+        """Open the queue of the configuration. Raises SchemaMismatch, StoreUnavailable."""
+        from relaygw import roles
+
+        store = roles.open_store(loaded or self.load())
+        try:
+            yield store
+        finally:
+            store.close()
+
+
+pass_invocation = click.make_pass_decorator(Invocation, ensure=True)
+
+
+def warn(text: str) -> None:
+    """Write one or more lines to stderr, each with the name of the program."""
+    from relaygw.cli.text import printable
+
+    for line in text.splitlines() or [""]:
+        click.echo(f"relaygw: {printable(line)}", err=True)
+
+
+def _take_config(ctx: click.Context, _option: click.Parameter, value: str | None) -> None:
+    if value is not None:
+        ctx.ensure_object(Invocation).config = Path(value)
+
+
+def _take_debug(ctx: click.Context, _option: click.Parameter, value: bool) -> None:
+    invocation = ctx.ensure_object(Invocation)
+    invocation.is_debug = invocation.is_debug or value
+
+
+def _global_options() -> list[click.Parameter]:
+    """Return the options that stand anywhere in a command line."""
+    return [
+        click.Option(
+            ["--config"],
+            metavar="FILE",
+            expose_value=False,
+            callback=_take_config,
+            help="Configuration to use instead of the usual one.",
+        ),
+        click.Option(
+            ["--debug"],
+            is_flag=True,
+            expose_value=False,
+            callback=_take_debug,
+            help="Show a traceback with an error.",
+        ),
+    ]
+
+
+class Command(click.Command):
+    """A command that takes the global options."""
+
+    def __init__(self, *args: Any, **keywords: Any) -> None:
+        super().__init__(*args, **keywords)
+        self.params += _global_options()
+
+
+class Group(click.Group):
+    """A group of commands; those of a later version are refused by name."""
+
+    command_class = Command
+    group_class = type
+
+    def __init__(self, *args: Any, later: tuple[str, ...] = (), **keywords: Any) -> None:
+        super().__init__(*args, **keywords)
+        self.params += _global_options()
+        self._later = frozenset(later)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command; see click."""
+        if args[0] in self._later:
+            raise click.UsageError(f"{args[0]} is not in this version yet", ctx=ctx)
+        return super().resolve_command(ctx, args)
+
+
+class Root(Group):
+    """The whole program: turns what a command raises or returns into an exit code."""
+
+    def main(self, *args: Any, standalone_mode: bool = True, **extra: Any) -> Any:
+        """Run the command line; a standalone run ends the process with an exit code."""
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, TextIOWrapper):
+                # a terminal that lacks a letter shows a question mark instead
+                stream.reconfigure(errors="replace")
+        try:
+            code = super().main(*args, standalone_mode=False, **extra)
+        except click.ClickException as error:
+            _tell_usage(error)
+            code = os.EX_USAGE
+        except click.Abort:
+            code = INTERRUPTED
+        if not standalone_mode:
+            return code
+        sys.exit(code or 0)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command and tell what went wrong."""
+        try:
+            code = super().invoke(ctx)
+            sys.stdout.flush()
+        except (click.ClickException, click.Abort, click.exceptions.Exit):
+            raise
+        except BrokenPipeError:
+            _leave_stdout()
+            code = BROKEN_PIPE
+        except Exception as error:
+            if ctx.ensure_object(Invocation).is_debug:
+                traceback.print_exc()
+            if isinstance(error, OSError):
+                _leave_stdout()
+            code = _tell(error)
+        return code
+
+
+def _leave_stdout() -> None:
+    """Point stdout nowhere: Python writes the rest of it once more when it ends."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, sys.stdout.fileno())
+    except OSError:  # not a stream of the system
+        pass
+    finally:
+        os.close(nowhere)
+
+
+def _tell(error: Exception) -> int:
+    if isinstance(error, CommandFailed):
+        warn(str(error))
+        return error.exit_code
+    code = next((code for kind, code in _EXIT_CODES if isinstance(error, kind)), os.EX_SOFTWARE)
+    if isinstance(error, (RelaygwError, OSError)):
+        warn(str(error) or type(error).__name__)
+    else:
+        warn(f"internal error: {type(error).__name__}: {error}; --debug shows where")
+    return code
+
+
+def _tell_usage(error: click.ClickException) -> None:
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        error.show()
+        return
+    ctx = getattr(error, "ctx", None)
+    path = ctx.command_path if ctx else "relaygw"
+    problem = " ".join(error.format_message().split())
+    place = path.removeprefix("relaygw").strip()
+    warn(f"{place + ': ' if place else ''}{problem.rstrip('.')}; see: {path} --help")

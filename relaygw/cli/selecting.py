@@ -1,0 +1,258 @@
+"""The options that choose messages, and the messages they choose.
+
+A condition without a value is an error, never "any": an unset variable in a script must not
+turn `queue delete --sender "$WHO"` into a deletion of everything.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Any
+
+import click
+
+from relaygw.cli.text import clock_ms
+from relaygw.mail.state import OPEN, DeliveryState
+from relaygw.store.protocol import QueueEntry, Selection, Store
+
+PAGE_MESSAGES = 500
+ANY_STATE = frozenset(DeliveryState)
+NULL_SENDER = "<>"
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+def _not_empty(_ctx: click.Context, _option: click.Parameter, value: str | None) -> str | None:
+    if value is not None and not value.strip():
+        raise click.BadParameter("is empty; write a value or leave the option out")
+    return value
+
+
+def _not_empty_ids(
+    _ctx: click.Context, _option: click.Parameter, values: tuple[str, ...]
+) -> tuple[str, ...]:
+    if not all(value.strip() for value in values):
+        raise click.BadParameter("an id is empty; write a queue id or leave it out")
+    return tuple(value.strip().upper() for value in values)
+
+
+def _duration(_ctx: click.Context, _option: click.Parameter, value: str | None) -> float | None:
+    from relaygw.settings.units import parse_duration
+
+    if value is None:
+        return None
+    try:
+        return parse_duration(value)
+    except ValueError as error:
+        raise click.BadParameter(f"{value!r} {error}") from error
+
+
+def _text_option(name: str, explanation: str) -> Decorator:
+    return click.option(f"--{name}", metavar="TEXT", callback=_not_empty, help=explanation)
+
+
+ids_argument = click.argument(
+    "queue_ids", metavar="[ID]...", nargs=-1, callback=_not_empty_ids
+)
+_ID = click.option(
+    "--id", "id_options", metavar="ID", multiple=True, callback=_not_empty_ids,
+    help="Queue id; may be repeated.",
+)  # fmt: skip
+_SENDER = _text_option("sender", "Envelope sender contains TEXT; <> is the null sender.")
+_RECIPIENT = _text_option("recipient", "A recipient contains TEXT.")
+_SUBJECT = _text_option("subject", "Subject contains TEXT.")
+_OLDER_THAN = click.option(
+    "--older-than", "older_than_s", metavar="AGE", callback=_duration,
+    help="Accepted longer ago than AGE: 30s, 5m, 4h, 7d.",
+)  # fmt: skip
+_LIMIT = click.option(
+    "--limit", metavar="N", type=click.IntRange(min=1), help="At most N messages."
+)
+
+CAPTURED_OPTIONS = (_ID, _SENDER, _RECIPIENT, _SUBJECT, _OLDER_THAN, _LIMIT)
+QUEUE_OPTIONS = (
+    _ID,
+    _SENDER,
+    _RECIPIENT,
+    _SUBJECT,
+    click.option(
+        "--state",
+        "state_names",
+        multiple=True,
+        type=click.Choice([*(state.value for state in DeliveryState), "all"]),
+        help="State of a delivery; may be repeated.",
+    ),
+    _text_option("provider", "Last provider tried is exactly TEXT."),
+    _text_option("route", "Route is exactly TEXT."),
+    _text_option("stream", "Stream is exactly TEXT."),
+    _text_option("client", "Client address or user is exactly TEXT."),
+    _OLDER_THAN,
+    _text_option("reason", "Reason of a delay or hold contains TEXT."),
+    _LIMIT,
+)
+
+
+def options(chosen: Iterable[Decorator]) -> Decorator:
+    """Return a decorator that adds several options in their order."""
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed(tuple(chosen)):
+            function = option(function)
+        return function
+
+    return decorate
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """What the options of one call ask for."""
+
+    selection: Selection
+    is_null_sender: bool = False
+    has_ids: bool = False  # True with no id at all means no message
+    has_conditions: bool = False  # False: nothing was asked for, so everything would match
+    limit: int | None = None
+    words: str = ""  # the options as they were written, for the audit trail
+
+
+def choose(
+    given: dict[str, Any],
+    *,
+    queue_ids: tuple[str, ...] = (),
+    default_states: frozenset[DeliveryState] = OPEN,
+) -> Choice:
+    """Turn the values of the options into a Choice; `queue_ids` are the arguments."""
+    conditions = {name: value for name, value in given.items() if value not in (None, ())}
+    limit = conditions.pop("limit", None)
+    ids, has_ids = _read_ids((*queue_ids, *conditions.get("id_options", ())))
+    sender = conditions.get("sender")
+    older_than_s = conditions.get("older_than_s")
+    return Choice(
+        selection=Selection(
+            queue_ids=ids,
+            sender=None if sender == NULL_SENDER else sender,
+            recipient=conditions.get("recipient"),
+            subject=conditions.get("subject"),
+            states=_states(conditions.get("state_names", ()), default_states, has_ids=has_ids),
+            provider=conditions.get("provider"),
+            route=conditions.get("route"),
+            stream=conditions.get("stream"),
+            client=conditions.get("client"),
+            accepted_before_ms=(
+                None if older_than_s is None else clock_ms() - int(older_than_s * 1000)
+            ),
+            reason=conditions.get("reason"),
+        ),
+        is_null_sender=sender == NULL_SENDER,
+        has_ids=has_ids,
+        has_conditions=has_ids or bool(conditions),
+        limit=limit,
+        words=" ".join(f"{name}={value}" for name, value in conditions.items()),
+    )
+
+
+def _states(
+    names: tuple[str, ...], default: frozenset[DeliveryState], *, has_ids: bool
+) -> frozenset[DeliveryState]:
+    if "all" in names:
+        return ANY_STATE
+    if names:
+        return frozenset(DeliveryState(name) for name in names)
+    return ANY_STATE if has_ids else default
+
+
+def _read_ids(given: tuple[str, ...]) -> tuple[tuple[str, ...], bool]:
+    """Return the ids, those on stdin for `-`, and whether any were asked for."""
+    ids: list[str] = []
+    for word in given:
+        if word == "-":
+            lines = click.get_text_stream("stdin")
+            ids += [line.split()[0].rstrip("*!#").upper() for line in lines if line.strip()]
+        else:
+            ids.append(word)
+    return tuple(dict.fromkeys(ids)), bool(given)
+
+
+def found(store: Store, choice: Choice) -> Iterator[QueueEntry]:
+    """Yield the chosen messages in the order of acceptance, page by page."""
+    return islice(_matching(store, choice), choice.limit)
+
+
+def _matching(store: Store, choice: Choice) -> Iterator[QueueEntry]:
+    ids = choice.selection.queue_ids
+    if not choice.has_ids:
+        selections = [choice.selection]
+    else:
+        pages = [ids[at : at + PAGE_MESSAGES] for at in range(0, len(ids), PAGE_MESSAGES)]
+        selections = [replace(choice.selection, queue_ids=page) for page in pages]
+    for selection in selections:
+        for entry in _pages(store, selection):
+            if not choice.is_null_sender or not entry.sender:
+                yield entry
+
+
+def _pages(store: Store, selection: Selection) -> Iterator[QueueEntry]:
+    after = ""
+    while True:
+        page = store.search(selection, limit=PAGE_MESSAGES, after=after)
+        yield from page
+        if len(page) < PAGE_MESSAGES:
+            return
+        after = page[-1].queue_id
+
+
+def captured(store: Store, choice: Choice) -> Iterator[QueueEntry]:
+    """Yield the chosen captured messages, the newest first."""
+    return islice(
+        (entry for entry in _captured_pages(store) if _is_chosen(entry, choice)), choice.limit
+    )
+
+
+def _captured_pages(store: Store) -> Iterator[QueueEntry]:
+    seen: set[str] = set()  # mail that arrives meanwhile moves the pages
+    start = 0
+    while page := store.captured(start=start, limit=PAGE_MESSAGES):
+        for entry in page:
+            if entry.queue_id not in seen:
+                seen.add(entry.queue_id)
+                yield entry
+        start += len(page)
+
+
+def _is_chosen(entry: QueueEntry, choice: Choice) -> bool:
+    wanted = choice.selection
+    before_ms = wanted.accepted_before_ms
+    return (
+        (not choice.has_ids or entry.queue_id in wanted.queue_ids)
+        and (not choice.is_null_sender or not entry.sender)
+        and _contains([entry.sender], wanted.sender)
+        and _contains([one.address for one in entry.recipients], wanted.recipient)
+        and _contains([entry.subject], wanted.subject)
+        and (before_ms is None or entry.accepted_at_ms < before_ms)
+    )
+
+
+def _contains(texts: Iterable[str], part: str | None) -> bool:
+    return part is None or any(part.lower() in text.lower() for text in texts)
+
+
+def missing_ids(choice: Choice, entries: Iterable[QueueEntry]) -> list[str]:
+    """Return the ids that were asked for but are not among `entries`."""
+    present = {entry.queue_id for entry in entries}
+    return [queue_id for queue_id in choice.selection.queue_ids if queue_id not in present]
+
+
+def login_name() -> str:
+    """Return who runs this command, for the audit trail; sudo's caller is named, too."""
+    import pwd
+
+    uid = os.getuid()
+    try:
+        name = pwd.getpwuid(uid).pw_name
+    except KeyError:
+        name = f"uid {uid}"
+    caller = os.environ.get("SUDO_USER", "")
+    return f"{name} (sudo by {caller})" if uid == 0 and caller else name

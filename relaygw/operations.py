@@ -1,0 +1,240 @@
+"""What operators do to mail: retry, hold, release, delete, and clear the sandbox.
+
+The only code that changes mail on somebody's behalf; every change leaves a line in the audit
+trail. Works on whole messages. A message is left alone, and named, when the change would
+take it from a worker or would move a part of it that was not meant. Raises StoreUnavailable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from relaygw.mail.state import DeliveryState, sources_of
+from relaygw.store.protocol import AuditEntry, QueueEntry, Selection, Store
+
+BATCH_MESSAGES = 500
+"""Messages changed in one transaction, so that the front never waits long for the store."""
+
+ANY_STATE = frozenset(DeliveryState)
+
+_D = DeliveryState
+
+
+class Action(StrEnum):
+    """A change of queued mail."""
+
+    RETRY = "retry"  # deferred mail is due now
+    HOLD = "hold"  # stays until somebody releases it
+    RELEASE = "release"  # held mail is due now
+    DELETE = "delete"  # into the trash for seven days
+
+
+_TARGET = {
+    Action.RETRY: _D.DEFERRED,
+    Action.HOLD: _D.HELD,
+    Action.RELEASE: _D.DEFERRED,
+    Action.DELETE: _D.DELETED,
+}
+MOVES = {
+    Action.RETRY: frozenset({_D.DEFERRED}),
+    Action.HOLD: frozenset({_D.INCOMING, _D.DEFERRED}),
+    Action.RELEASE: frozenset({_D.HELD}),
+    Action.DELETE: frozenset({_D.INCOMING, _D.DEFERRED, _D.HELD}),
+}
+"""The states that an action is meant for."""
+
+# a release also makes a deferred part of the message due: no harm, it only goes sooner
+_HARMLESS = {Action.RELEASE: frozenset({_D.DEFERRED})}
+_NEEDS_THE_WHOLE = frozenset({Action.HOLD, Action.DELETE})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeftAlone:
+    """A message that an action does not touch, and why."""
+
+    queue_id: str
+    why: str
+    is_temporary: bool  # True: trying again later may work
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What an action would do."""
+
+    action: Action
+    ready: tuple[QueueEntry, ...]
+    left: tuple[LeftAlone, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """What an action did."""
+
+    changed: tuple[str, ...]  # queue ids
+    left: tuple[LeftAlone, ...]
+
+
+def plan(action: Action, entries: Sequence[QueueEntry]) -> Plan:
+    """Part messages into those that `action` may change and those it leaves alone."""
+    ready: list[QueueEntry] = []
+    left: list[LeftAlone] = []
+    for entry in entries:
+        obstacle = _obstacle(action, entry)
+        if obstacle is None:
+            ready.append(entry)
+        else:
+            left.append(obstacle)
+    return Plan(action=action, ready=tuple(ready), left=tuple(left))
+
+
+def _obstacle(action: Action, entry: QueueEntry) -> LeftAlone | None:
+    states = {part.state for part in entry.deliveries}
+    is_active = _D.ACTIVE in states
+    if is_active and (action in _NEEDS_THE_WHOLE or not states & MOVES[action]):
+        return LeftAlone(
+            queue_id=entry.queue_id, why="a worker is sending it right now", is_temporary=True
+        )
+    if not states & MOVES[action]:
+        shown, wanted = " and ".join(sorted(states)), " or ".join(sorted(MOVES[action]))
+        why = f"it is {shown}; {action} is for mail that is {wanted}"
+        return LeftAlone(queue_id=entry.queue_id, why=why, is_temporary=False)
+    # the store moves every delivery of a message that may go to the target
+    movable = sources_of(_TARGET[action]) - {_D.ACTIVE} - MOVES[action]
+    unmeant = states & (movable - _HARMLESS.get(action, frozenset()))
+    if unmeant:
+        why = f"a part of it is {' and '.join(sorted(unmeant))} and would move, too"
+        return LeftAlone(queue_id=entry.queue_id, why=why, is_temporary=False)
+    return None
+
+
+def retry(store: Store, ids: Sequence[str], *, actor: str, now_ms: int, detail: str = "") -> Result:
+    """Make deferred messages due now; the attempts made so far still count."""
+    return _change(store, Action.RETRY, ids, actor=actor, now_ms=now_ms, detail=detail)
+
+
+def hold(
+    store: Store, ids: Sequence[str], *, actor: str, now_ms: int, detail: str = "", note: str = ""
+) -> Result:
+    """Stop messages until they are released; `note` says why and is shown with them."""
+    reason = f"operator: {note or actor}"
+    return _change(
+        store, Action.HOLD, ids, actor=actor, now_ms=now_ms, detail=detail, reason=reason
+    )
+
+
+def release(
+    store: Store, ids: Sequence[str], *, actor: str, now_ms: int, detail: str = ""
+) -> Result:
+    """Let held messages go; they are due now and start afresh."""
+    return _change(store, Action.RELEASE, ids, actor=actor, now_ms=now_ms, detail=detail)
+
+
+def delete(
+    store: Store, ids: Sequence[str], *, actor: str, now_ms: int, detail: str = ""
+) -> Result:
+    """Put messages into the trash; they are gone for good after seven days."""
+    return _change(store, Action.DELETE, ids, actor=actor, now_ms=now_ms, detail=detail)
+
+
+def _change(
+    store: Store,
+    action: Action,
+    ids: Sequence[str],
+    *,
+    actor: str,
+    now_ms: int,
+    detail: str,
+    reason: str | None = None,
+) -> Result:
+    """Look at the messages as they are now, change what may be changed, see what came of it."""
+    changed: list[str] = []
+    left: list[LeftAlone] = []
+    for batch in _batches(ids):
+        planned = plan(action, _entries(store, batch))
+        left += planned.left
+        ready = [entry.queue_id for entry in planned.ready]
+        if not ready:
+            continue
+        moved = store.change_state(
+            ready,
+            to=_TARGET[action],
+            reason=reason,
+            due_at_ms=now_ms,
+            entry=AuditEntry(
+                at_ms=now_ms,
+                actor=actor,
+                action=f"queue.{action}",
+                target=" ".join(ready),
+                affected=len(ready),
+                detail=detail,
+            ),
+        )
+        taken = [] if moved >= _expected(planned) else _taken_meanwhile(store, planned)
+        left += taken
+        lost = {entry.queue_id for entry in taken}
+        changed += [queue_id for queue_id in ready if queue_id not in lost]
+    return Result(changed=tuple(changed), left=tuple(left))
+
+
+def _expected(planned: Plan) -> int:
+    moves = MOVES[planned.action]
+    return sum(part.state in moves for entry in planned.ready for part in entry.deliveries)
+
+
+def _taken_meanwhile(store: Store, planned: Plan) -> list[LeftAlone]:
+    """Return the messages that a worker took between the look and the change."""
+    now = _entries(store, [entry.queue_id for entry in planned.ready])
+    return [
+        LeftAlone(
+            queue_id=entry.queue_id, why="a worker took it at this moment", is_temporary=True
+        )
+        for entry in now
+        if _TARGET[planned.action] not in {part.state for part in entry.deliveries}
+    ]
+
+
+def delete_captured(
+    store: Store, ids: Sequence[str], *, actor: str, now_ms: int, detail: str = ""
+) -> Result:
+    """Delete captured messages for good.
+
+    One that still waits to be sent to somebody else only leaves the sandbox. Messages that
+    are not captured are left alone.
+    """
+    changed: list[str] = []
+    left: list[LeftAlone] = []
+    for batch in _batches(ids):
+        entries = _entries(store, batch)
+        captured = [entry.queue_id for entry in entries if entry.captured_at_ms is not None]
+        left += [
+            LeftAlone(queue_id=entry.queue_id, why="it is not captured", is_temporary=False)
+            for entry in entries
+            if entry.captured_at_ms is None
+        ]
+        if captured:
+            entry = AuditEntry(
+                at_ms=now_ms,
+                actor=actor,
+                action="sandbox.delete",
+                target=" ".join(captured),
+                affected=len(captured),
+                detail=detail,
+            )
+            store.delete_captured(captured, entry=entry)
+            changed += captured
+    return Result(changed=tuple(changed), left=tuple(left))
+
+
+def _batches(ids: Sequence[str]) -> Iterator[Sequence[str]]:
+    unique = tuple(dict.fromkeys(ids))
+    for start in range(0, len(unique), BATCH_MESSAGES):
+        yield unique[start : start + BATCH_MESSAGES]
+
+
+def _entries(store: Store, ids: Sequence[str]) -> list[QueueEntry]:
+    if not ids:  # no ids would select every message
+        return []
+    selection = Selection(queue_ids=tuple(ids), states=ANY_STATE)
+    return store.search(selection, limit=len(ids))

@@ -1,0 +1,239 @@
+"""The roles front, delivery and web: the only file that wires concrete classes.
+
+A role is one process with one event loop. It ends when its supervisor says so (TERM), or
+when the supervisor dies (its pipe closes); a front may also be retired (USR2): it takes no
+new connections and ends with its last session.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import secrets
+import signal
+import socket
+import sys
+from collections.abc import Coroutine, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from relaygw import __version__
+from relaygw.errors import StoreUnavailable
+from relaygw.observe.maillog import MailLog
+from relaygw.settings.load import LoadedSettings
+from relaygw.settings.show import fingerprint
+from relaygw.store import hints, lifelines, migrate
+from relaygw.store.protocol import Instance, Store
+from relaygw.store.sqlite import SqliteStore
+
+ROLES = ("front", "delivery", "web")
+EXIT_LEASE_LOST = 3
+"""The exit code of a delivery worker that was taken over: start a fresh one."""
+
+
+def open_store(loaded: LoadedSettings, *, first_in_line: bool = False) -> Store:
+    """Open the queue of a configuration; raises SchemaMismatch, StoreUnavailable."""
+    queue = loaded.settings.queue
+    migrate.check_schema(queue.url)
+    return SqliteStore(queue.url, keep_content=queue.keep_content > 0, first_in_line=first_in_line)
+
+
+def upgrade_schema(loaded: LoadedSettings) -> tuple[str | None, str]:
+    """Bring the schema up to date; return the revisions before and after."""
+    return migrate.upgrade(loaded.settings.queue.url)
+
+
+def check_schema(loaded: LoadedSettings) -> None:
+    """Raise SchemaMismatch unless the queue has the schema of this version."""
+    migrate.check_schema(loaded.settings.queue.url)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoleContext:
+    """What the supervisor hands to a role's process."""
+
+    loaded: LoadedSettings
+    sockets: Sequence[socket.socket] = ()
+    lifeline: int  # read end of a pipe that closes when the supervisor dies
+    incarnation: str = field(default_factory=lambda: secrets.token_hex(6))
+
+    @property
+    def instances_dir(self) -> Path:
+        """Where the lock files of this host's incarnations lie."""
+        return lifelines.lifeline_directory(self.loaded.state_dir)
+
+    def log(self) -> MailLog:
+        """Return a mail log for this process."""
+        settings = self.loaded.settings
+        return MailLog(sys.stderr, hostname=settings.hostname, with_subject=settings.log.subject)
+
+    def instance(self, role: str) -> Instance:
+        """Return the registration of this process."""
+        return Instance(
+            incarnation=self.incarnation,
+            name=self.loaded.settings.hostname,
+            role=role,
+            pid=os.getpid(),
+            version=__version__,
+            fingerprint=fingerprint(self.loaded.settings),
+        )
+
+
+def run_role(role: str, context: RoleContext) -> int:
+    """Run one role in this process until it is told to end; return the exit code."""
+    runners = {"front": _front, "delivery": _delivery, "web": _web}
+    return _run(runners[role](context))
+
+
+def _run(main: Coroutine[None, None, int]) -> int:
+    try:
+        import uvloop
+    except ImportError:  # everything works without it, only slower
+        return asyncio.run(main)
+    return uvloop.run(main)
+
+
+def _stop_event(context: RoleContext) -> asyncio.Event:
+    """Return an event that TERM, INT or the supervisor's death sets."""
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+
+    def orphaned() -> None:
+        loop.remove_reader(context.lifeline)
+        stop.set()
+
+    loop.add_signal_handler(signal.SIGTERM, stop.set)
+    loop.add_signal_handler(signal.SIGINT, lambda: None)  # the supervisor decides
+    loop.add_reader(context.lifeline, orphaned)
+    return stop
+
+
+@contextlib.contextmanager
+def _registered(context: RoleContext, role: str, store: Store) -> Iterator[None]:
+    """Announce this process for the length of a with block."""
+    lifeline = lifelines.Lifeline(context.instances_dir, context.incarnation)
+    store.register(context.instance(role))
+    try:
+        yield
+    finally:
+        with contextlib.suppress(StoreUnavailable):
+            store.bury(context.incarnation)
+            lifeline.release()
+
+
+async def _front(context: RoleContext) -> int:
+    from relaygw.inbound.intake import Intake
+    from relaygw.inbound.listener import FrontService
+
+    stop = _stop_event(context)
+    retire = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR2, retire.set)
+    store = open_store(context.loaded, first_in_line=True)
+    log = context.log()
+    sender = hints.HintSender(hints.hint_directory(context.loaded.state_dir))
+    service = FrontService(
+        context.loaded.settings,
+        store,
+        log,
+        intake=Intake(context.loaded.settings, state_dir=context.loaded.state_dir),
+        notify=sender.send,
+    )
+    with _registered(context, "front", store):
+        beat = asyncio.create_task(_beat(context, "front", store, log))
+        await service.start(context.sockets)
+        await _first_of(stop.wait(), retire.wait())
+        if retire.is_set() and not stop.is_set():
+            service.retire()
+            await _first_of(stop.wait(), service.ended())
+        await service.stop()
+        beat.cancel()
+    store.close()
+    return 0
+
+
+async def _delivery(context: RoleContext) -> int:
+    from relaygw.delivery.janitor import Janitor
+    from relaygw.delivery.leases import LeaseLost
+    from relaygw.delivery.worker import Worker
+
+    stop = _stop_event(context)
+    store = open_store(context.loaded)
+    log = context.log()
+    hint_dir = hints.hint_directory(context.loaded.state_dir)
+    hint_socket = hints.open_hint_socket(hint_dir, context.incarnation)
+    exit_code = 0
+    try:
+        with _registered(context, "delivery", store):
+            janitor = asyncio.create_task(
+                Janitor(
+                    context.loaded.settings,
+                    store,
+                    log,
+                    incarnation=context.incarnation,
+                    bury_dead_of_this_host=lambda: bury_dead(context.instances_dir, store),
+                ).run()
+            )
+            worker = Worker(
+                context.loaded.settings,
+                store,
+                log,
+                incarnation=context.incarnation,
+                hints=hint_socket,
+            )
+            await worker.run(stop)
+            janitor.cancel()
+    except LeaseLost as lost:
+        log.note("qmgr", f"warning: {lost}; a fresh worker takes over")
+        exit_code = EXIT_LEASE_LOST
+    finally:
+        if hint_socket is not None:
+            hint_socket.close()
+            (hint_dir / context.incarnation).unlink(missing_ok=True)
+    store.close()
+    return exit_code
+
+
+async def _web(context: RoleContext) -> int:
+    from relaygw.web.app import create_app
+    from relaygw.web.server import serve_web
+
+    stop = _stop_event(context)
+    store = open_store(context.loaded)
+    with _registered(context, "web", store):
+        beat = asyncio.create_task(_beat(context, "web", store, context.log()))
+        app = create_app(store, context.loaded.settings)
+        await serve_web(app, context.sockets[0], stop=stop)
+        beat.cancel()
+    store.close()
+    return 0
+
+
+async def _beat(context: RoleContext, role: str, store: Store, log: MailLog) -> None:
+    """Renew the registration of a role that holds no leases."""
+    from relaygw.delivery.leases import HEARTBEAT_S
+
+    while True:
+        try:
+            if not await asyncio.to_thread(store.heartbeat, context.incarnation):
+                # buried while it was stopped: it holds nothing, so it may just come back
+                await asyncio.to_thread(store.register, context.instance(role))
+        except StoreUnavailable as error:
+            log.note("master", f"warning: heartbeat failed: {error}")
+        await asyncio.sleep(HEARTBEAT_S)
+
+
+async def _first_of(*waits: Coroutine[None, None, object]) -> None:
+    tasks = [asyncio.ensure_future(wait) for wait in waits]
+    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in tasks:
+        task.cancel()
+
+
+def bury_dead(directory: Path, store: Store) -> list[tuple[str, int]]:
+    """Bury this host's dead incarnations; return each with the leases it held."""
+    buried = []
+    for incarnation in lifelines.dead_incarnations(directory):
+        buried.append((incarnation, store.bury(incarnation)))
+        lifelines.forget(directory, incarnation)
+    return buried

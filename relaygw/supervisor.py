@@ -1,0 +1,342 @@
+"""The foreground process of `relaygw serve`: starts the roles, restarts the dead, reloads.
+
+It holds the listening sockets, so that a front that dies loses no connection that waits in
+the backlog, and forks each role from its own, already loaded image, so that memory is
+shared and a restart takes milliseconds. It runs no event loop and no thread.
+
+TERM or INT drains and ends; HUP reads the configuration again: a broken one changes
+nothing and says so, a good one starts a new generation of roles while the old one
+finishes what it is doing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import gc
+import os
+import select
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from relaygw.errors import RelaygwError, StoreUnavailable
+from relaygw.observe.maillog import MailLog
+from relaygw.roles import ROLES, RoleContext, run_role, upgrade_schema
+from relaygw.settings.bind import Bind
+from relaygw.settings.load import LoadedSettings, load_settings
+from relaygw.settings.model import Mode, Settings
+
+DRAIN_S = 30.0
+RESTART_LADDER_S = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0)
+_STEADY_S = 30.0  # a child that lived this long starts the ladder anew
+_SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD, signal.SIGUSR2}
+_BIND_PATIENCE_S = 5.0  # the front of a killed supervisor needs a moment to let go
+
+Place = tuple[str, Bind]
+"""A role and an address it listens on; two roles may both ask for port 0."""
+
+
+@dataclass(slots=True)
+class Child:
+    """One running role process."""
+
+    role: str
+    pid: int
+    generation: int
+    started_s: float
+
+
+class Supervisor:
+    """Keeps the roles of one configuration running."""
+
+    def __init__(
+        self, loaded: LoadedSettings, *, reread: Callable[[], LoadedSettings], roles: Sequence[str]
+    ) -> None:
+        self._loaded = loaded
+        self._reread = reread
+        self._roles = roles
+        self._log = _open_log(loaded.settings)
+        self._sockets: dict[Place, socket.socket] = {}
+        self._children: dict[int, Child] = {}
+        self._generation = 0
+        self._failures: dict[str, int] = dict.fromkeys(ROLES, 0)
+        self._due: list[tuple[float, str, int]] = []  # restarts: when, role, generation
+        self._is_stopping = False
+        self._signals_read, self._signals_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._alive_read, self._alive_write = os.pipe2(os.O_CLOEXEC)
+
+    def run(self) -> int:
+        """Run until TERM or INT; return the exit code."""
+        self._prepare_schema(self._loaded)
+        self._open_sockets(self._loaded.settings)
+        _preload(self._roles)
+        gc.collect()
+        gc.freeze()  # forked children share these pages as long as nobody touches them
+        self._catch_signals()
+        self._start_generation()
+        self._announce()
+        deadline_s = float("inf")
+        while self._children or not self._is_stopping:
+            for number in self._wait_for_signals():
+                if number in (signal.SIGTERM, signal.SIGINT):
+                    deadline_s = self._stop()
+                elif number == signal.SIGHUP and not self._is_stopping:
+                    self._reload()
+            self._reap()
+            self._restart_due()
+            if time.monotonic() > deadline_s:
+                self._signal_all(signal.SIGKILL)
+        self._log.note("master", "stopped")
+        return 0
+
+    # --- signals -------------------------------------------------------------------------
+
+    def _catch_signals(self) -> None:
+        signal.set_wakeup_fd(self._signals_write, warn_on_full_buffer=False)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):
+            signal.signal(number, lambda *_: None)  # the wake-up pipe carries them
+
+    def _wait_for_signals(self) -> list[int]:
+        timeout_s = min((at_s for at_s, _, _ in self._due), default=float("inf"))
+        timeout_s = min(timeout_s - time.monotonic(), 1.0 if self._is_stopping else 3600.0)
+        ready, _, _ = select.select([self._signals_read], [], [], max(0.0, timeout_s))
+        return list(os.read(self._signals_read, 512)) if ready else []
+
+    def _signal_all(self, number: int) -> None:
+        for pid in self._children:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+    def _stop(self) -> float:
+        self._is_stopping = True
+        self._due.clear()
+        self._close_sockets()
+        self._signal_all(signal.SIGTERM)
+        return time.monotonic() + DRAIN_S
+
+    # --- children ------------------------------------------------------------------------
+
+    def _start_generation(self) -> None:
+        self._generation += 1
+        processes = self._loaded.settings.processes
+        counts = {"front": processes.front, "delivery": processes.delivery, "web": 1}
+        for role in self._roles:
+            for _ in range(counts[role]):
+                self._start(role)
+
+    def _start(self, role: str) -> None:
+        sys.stderr.flush()
+        # blocked meanwhile: the child must not answer a signal with its parent's handlers
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        pid = os.fork()
+        if pid == 0:
+            self._be_child(role)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        self._children[pid] = Child(role, pid, self._generation, time.monotonic())
+
+    def _be_child(self, role: str) -> None:
+        """Become a role; never returns."""
+        exit_code = os.EX_SOFTWARE
+        try:
+            signal.set_wakeup_fd(-1)
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
+                signal.signal(number, signal.SIG_DFL)
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+            os.close(self._alive_write)
+            wanted = self._places_of(role)
+            for place, listening in self._sockets.items():
+                if place not in wanted:
+                    listening.close()
+            context = RoleContext(
+                loaded=self._loaded,
+                sockets=[self._sockets[place] for place in wanted],
+                lifeline=self._alive_read,
+            )
+            exit_code = run_role(role, context)
+        except RelaygwError as error:
+            self._log.note("master", f"fatal: {role}: {error}")
+        except BaseException as error:
+            self._log.note("master", f"fatal: {role}: {type(error).__name__}: {error}")
+        finally:
+            sys.stderr.flush()
+            os._exit(exit_code)
+
+    def _reap(self) -> None:
+        while self._children:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            if pid == 0:
+                return
+            child = self._children.pop(pid, None)
+            if child is None or self._is_stopping or child.generation != self._generation:
+                continue
+            self._plan_restart(child, os.waitstatus_to_exitcode(status))
+
+    def _plan_restart(self, child: Child, exit_code: int) -> None:
+        now_s = time.monotonic()
+        if now_s - child.started_s >= _STEADY_S:
+            self._failures[child.role] = 0
+        step = min(self._failures[child.role], len(RESTART_LADDER_S) - 1)
+        self._failures[child.role] += 1
+        how = f"signal {-exit_code}" if exit_code < 0 else f"exit code {exit_code}"
+        self._log.note(
+            "master",
+            f"warning: {child.role} (pid {child.pid}) ended by {how}; "
+            f"starting it again in {RESTART_LADDER_S[step]:g} s",
+        )
+        self._due.append((now_s + RESTART_LADDER_S[step], child.role, child.generation))
+
+    def _restart_due(self) -> None:
+        now_s = time.monotonic()
+        due = [entry for entry in self._due if entry[0] <= now_s]
+        self._due = [entry for entry in self._due if entry[0] > now_s]
+        for _, role, generation in due:
+            if generation == self._generation:
+                self._start(role)
+
+    # --- reload --------------------------------------------------------------------------
+
+    def _reload(self) -> None:
+        """Start a new generation with the settings of now, and retire the old one."""
+        try:
+            loaded = self._reread()
+            if loaded.settings.queue.url != self._loaded.settings.queue.url:
+                raise RelaygwError("queue.url cannot change by a reload; restart instead")
+            self._prepare_schema(loaded)
+            self._open_sockets(loaded.settings)
+        except (RelaygwError, OSError) as error:
+            for line in str(error).splitlines():
+                self._log.note("master", f"error: reload refused, old settings stay: {line}")
+            return
+        old = list(self._children.values())
+        self._loaded = loaded
+        self._log = _open_log(loaded.settings)
+        self._due.clear()
+        self._close_unused_sockets()
+        self._start_generation()
+        for child in old:
+            number = signal.SIGUSR2 if child.role == "front" else signal.SIGTERM
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child.pid, number)
+        self._log.note("master", f"reloaded: mode {loaded.settings.mode}")
+
+    # --- sockets -------------------------------------------------------------------------
+
+    def _places_of(self, role: str, settings: Settings | None = None) -> list[Place]:
+        settings = settings or self._loaded.settings
+        if role == "front":
+            return [(role, listener.bind) for listener in settings.listeners]
+        return [(role, settings.web.bind)] if role == "web" else []
+
+    def _wanted_places(self, settings: Settings) -> list[Place]:
+        return [place for role in self._roles for place in self._places_of(role, settings)]
+
+    def _open_sockets(self, settings: Settings) -> None:
+        for place in self._wanted_places(settings):
+            if place not in self._sockets:
+                self._sockets[place] = _listen(place[1])
+
+    def _close_unused_sockets(self) -> None:
+        for place in set(self._sockets) - set(self._wanted_places(self._loaded.settings)):
+            self._sockets.pop(place).close()
+
+    def _close_sockets(self) -> None:
+        for listening in self._sockets.values():
+            listening.close()
+        self._sockets.clear()
+
+    # --- start ---------------------------------------------------------------------------
+
+    def _prepare_schema(self, loaded: LoadedSettings) -> None:
+        """Upgrade SQLite in a child: alembic's memory goes with it."""
+        pid = os.fork()
+        if pid == 0:
+            exit_code = os.EX_CONFIG
+            try:
+                upgrade_schema(loaded)
+                exit_code = 0
+            except BaseException as error:
+                self._log.note("master", f"fatal: the queue cannot be prepared: {error}")
+            finally:
+                sys.stderr.flush()
+                os._exit(exit_code)
+        _, status = os.waitpid(pid, 0)
+        if os.waitstatus_to_exitcode(status) != 0:
+            raise StoreUnavailable("the queue could not be prepared, see the line above")
+
+    def _announce(self) -> None:
+        settings = self._loaded.settings
+        for place in self._wanted_places(settings):
+            address = Bind(*self._sockets[place].getsockname()[:2])
+            shown = f"web on http://{address}" if place[0] == "web" else f"SMTP on {address}"
+            self._log.note("master", shown)
+        self._log.note("master", f"started: mode {settings.mode}, queue {settings.queue.url}")
+        if settings.mode is Mode.SANDBOX:
+            self._log.note(
+                "master",
+                "every message is captured, none is sent; to relay: set mode: production, "
+                "providers: and routes: in /etc/relaygw/relaygw.yaml (see config/relaygw.yaml)",
+            )
+
+
+def run(loaded: LoadedSettings, *, config: Path | None, roles: Sequence[str] = ROLES) -> int:
+    """Run `relaygw serve` in the foreground; return its exit code."""
+    return Supervisor(
+        loaded,
+        reread=lambda: load_settings(config=config, environ=os.environ),
+        roles=roles,
+    ).run()
+
+
+def _open_log(settings: Settings) -> MailLog:
+    return MailLog(sys.stderr, hostname=settings.hostname, with_subject=settings.log.subject)
+
+
+def _preload(roles: Sequence[str]) -> None:
+    """Import what the roles need before the fork, so that they share it."""
+    with contextlib.suppress(ImportError):
+        import uvloop  # noqa: F401
+    if "front" in roles:
+        import relaygw.inbound.listener
+    if "delivery" in roles:
+        import relaygw.delivery.janitor
+        import relaygw.delivery.worker
+    if "web" in roles:
+        import relaygw.web.app
+        import relaygw.web.server  # noqa: F401
+
+
+def _listen(bind: Bind) -> socket.socket:
+    """Return a listening socket; waits a moment for an address that is being let go."""
+    host = "127.0.0.1" if bind.host == "localhost" else bind.host
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    give_up_s = time.monotonic() + _BIND_PATIENCE_S
+    while True:
+        listening = socket.socket(family, socket.SOCK_STREAM)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        try:
+            listening.bind((host, bind.port))
+            listening.listen(1024)
+            listening.setblocking(False)
+            return listening
+        except OSError as error:
+            listening.close()
+            if error.errno != errno.EADDRINUSE or time.monotonic() > give_up_s:
+                raise StoreUnavailable(_bind_problem(bind, error)) from error
+            time.sleep(0.1)
+
+
+def _bind_problem(bind: Bind, error: OSError) -> str:
+    remedy = {
+        errno.EADDRINUSE: "another program listens there; stop it or choose another port",
+        errno.EACCES: "ports below 1024 need root or CAP_NET_BIND_SERVICE",
+        errno.EADDRNOTAVAIL: "this machine has no such address",
+    }.get(error.errno or 0, "choose another address")
+    return f"cannot listen on {bind}: {error.strerror}; {remedy}"
