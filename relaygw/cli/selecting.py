@@ -6,7 +6,6 @@ turn `queue delete --sender "$WHO"` into a deletion of everything.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -243,16 +242,3 @@ def missing_ids(choice: Choice, entries: Iterable[QueueEntry]) -> list[str]:
     """Return the ids that were asked for but are not among `entries`."""
     present = {entry.queue_id for entry in entries}
     return [queue_id for queue_id in choice.selection.queue_ids if queue_id not in present]
-
-
-def login_name() -> str:
-    """Return who runs this command, for the audit trail; sudo's caller is named, too."""
-    import pwd
-
-    uid = os.getuid()
-    try:
-        name = pwd.getpwuid(uid).pw_name
-    except KeyError:
-        name = f"uid {uid}"
-    caller = os.environ.get("SUDO_USER", "")
-    return f"{name} (sudo by {caller})" if uid == 0 and caller else name

@@ -76,25 +76,25 @@ async def open_connection(
 
     `timeouts.connect` covers the TCP connection, `timeouts.command` each later step.
     """
-    password = await _read_password(provider)
+    credentials = await _read_credentials(provider)
     if tls_context is None:
         tls_context = await load_tls_context(provider)
     opening = _Opening(provider, ehlo_name=ehlo_name, tls_context=tls_context)
     try:
-        return await opening.run(password)
+        return await opening.run(credentials)
     except UpstreamError as error:
         is_tls_at_fault = error.stage in (Stage.STARTTLS, Stage.TLS)
         if not is_tls_at_fault or provider.tls is not TlsPolicy.OPPORTUNISTIC:
             raise
     # opportunistic: a provider whose TLS is broken is worth as much as one without
-    return await _Opening(provider, ehlo_name=ehlo_name, tls_context=None).run(password)
+    return await _Opening(provider, ehlo_name=ehlo_name, tls_context=None).run(credentials)
 
 
-async def _read_password(provider: Provider) -> str | None:
+async def _read_credentials(provider: Provider) -> tuple[str, str] | None:
     if provider.password is None:
         return None
     try:
-        return await asyncio.to_thread(provider.password.read)
+        return await asyncio.to_thread(provider.read_credentials)
     except SettingsError as error:
         raise UpstreamError(Stage.AUTH, detail=str(error)) from error
 
@@ -122,14 +122,14 @@ class _Opening:
         self._relay = "none"
         self._is_loopback = False
 
-    async def run(self, password: str | None) -> OpenConnection:
+    async def run(self, credentials: tuple[str, str] | None) -> OpenConnection:
         started_s = time.monotonic()
         smtp = await self._connect()
         try:
             await self._say_hello(smtp)
             await self._start_tls(smtp)
-            if password is not None:
-                await self._authenticate(smtp, password)
+            if credentials is not None:
+                await self._authenticate(smtp, *credentials)
             protocol = self._take_over(smtp)
         except BaseException:
             smtp.close()
@@ -196,7 +196,7 @@ class _Opening:
             await smtp.starttls(server_hostname=self._provider.host, tls_context=self._context)
         await self._say_hello(smtp)
 
-    async def _authenticate(self, smtp: aiosmtplib.SMTP, password: str) -> None:
+    async def _authenticate(self, smtp: aiosmtplib.SMTP, username: str, password: str) -> None:
         is_encrypted = smtp.get_transport_info("sslcontext") is not None
         if not (is_encrypted or self._is_loopback or self._provider.auth_without_tls):
             detail = "no TLS, and without it the password is not sent (auth_without_tls)"
@@ -204,7 +204,6 @@ class _Opening:
         offered = smtp.server_auth_methods
         order = _ENCRYPTED_ORDER if is_encrypted else _CLEAR_ORDER
         mechanism = next((name for name in order if name in offered), None)
-        username = self._provider.username or ""
         with failing_at(Stage.AUTH, relay=self._relay):
             match mechanism:
                 case "plain":

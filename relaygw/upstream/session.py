@@ -251,8 +251,6 @@ class UpstreamSession:
     def _explain(self, failure: WireFailure, progress: _Progress) -> RecipientReply:
         is_gone = isinstance(failure, ConnectionLost) or not progress.is_begun
         detail = f"{_what_happened(failure, self.relay)} while sending {progress.stage}"
-        if progress.is_dot_sent:
-            detail += " -- message may be sent more than once"
         return RecipientReply(
             stage=progress.stage,
             detail=f"{detail} ({failure})",

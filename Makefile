@@ -1,0 +1,45 @@
+# relaygw: `make run` starts a sandbox, `make test` runs everything. `make help` lists the rest.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: help run test check lint format types unit system-packages clean
+
+help:  ## show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
+
+# --without-pip and the pip of the system: Debian's python3 has no ensurepip
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv --without-pip $(VENV)
+	$(PYTHON) -m pip --python $(BIN)/python install --quiet --constraint constraints.txt --editable '.[test,dev]'
+	@touch $@
+
+run: $(STAMP)  ## start the gateway; without a configuration: the sandbox on 127.0.0.1:1025
+	$(BIN)/relaygw serve
+
+test: $(STAMP) system-packages  ## run everything: style, types, and all tests with real servers and clients
+	$(MAKE) --no-print-directory lint types
+	$(BIN)/python -m pytest
+
+check: $(STAMP) lint types unit  ## the quick part: style, types, unit, contract and documentation tests
+
+lint: $(STAMP)  ## style
+	$(BIN)/ruff format --check relaygw tests migrations
+	$(BIN)/ruff check relaygw tests migrations
+
+format: $(STAMP)  ## bring the style in order
+	$(BIN)/ruff format relaygw tests migrations
+	$(BIN)/ruff check --fix relaygw tests migrations
+
+types: $(STAMP)  ## static types
+	$(BIN)/mypy
+
+unit: $(STAMP)
+	$(BIN)/python -m pytest tests/unit tests/contract tests/docs
+
+system-packages:  ## bring the servers and clients that the tests use (apt, as root)
+	@sh tests/system-packages.sh
+
+clean:  ## remove the environment and caches
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,174 @@
+"""Changing the chosen messages: show them, ask, change, and say what came of it.
+
+Nothing is changed before the answer, and never without a selector or --all. What could not
+be changed is named on stderr; the exit code is 65 for ids that do not fit, 75 when a worker
+holds a message right now, else 0.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+import click
+
+from relaygw.cli.entries import as_json, head_row, row
+from relaygw.cli.frame import warn
+from relaygw.cli.selecting import Choice, Decorator
+from relaygw.cli.text import clock_ms, counted, terminal_width
+from relaygw.operations import LeftAlone, Result
+from relaygw.store.protocol import QueueEntry
+
+SHOWN_ROWS = 20
+
+CHANGE_OPTIONS: tuple[Decorator, ...] = (
+    click.option("--all", "is_all", is_flag=True, help="All messages that the command is for."),
+    click.option("--yes", "is_sure", is_flag=True, help="Do not ask."),
+    click.option("--dry-run", "is_dry_run", is_flag=True, help="Show the messages only."),
+    click.option("--json", "wants_json", is_flag=True, help="One object a line."),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """How sure the caller is."""
+
+    is_all: bool
+    is_sure: bool
+    is_dry_run: bool
+    wants_json: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """One kind of change."""
+
+    verb: str
+    done: str  # the verb's past participle
+    judge: Callable[[QueueEntry], LeftAlone | None]
+    carry_out: Callable[[list[str], int], Result]  # of queue ids and the time in ms
+    waits_for_workers: bool = False  # True: a message that is being sent counts as failed
+
+
+@dataclass(slots=True)
+class _Gathered:
+    ready: list[str] = field(default_factory=list)
+    rows: list[str] = field(default_factory=list)
+    left: list[LeftAlone] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+
+
+def check_answer(choice: Choice, answer: Answer, *, reads_stdin: bool) -> None:
+    """Raise UsageError for a call that would change more than it says."""
+    if not (choice.has_conditions or answer.is_all):
+        raise click.UsageError("no message is named; give ids or selectors, or --all")
+    if answer.is_all and choice.has_conditions:
+        raise click.UsageError("--all goes with no ids and no other selector; leave one out")
+    if (reads_stdin or answer.wants_json) and not (answer.is_sure or answer.is_dry_run):
+        what = "ids on stdin" if reads_stdin else "--json"
+        raise click.UsageError(f"with {what} nobody can be asked; give --yes or --dry-run")
+
+
+def carry_through(
+    entries: Iterable[QueueEntry], task: Task, *, choice: Choice, answer: Answer
+) -> int:
+    """Do `task` to `entries` after asking; return the exit code."""
+    gathered = _gather(entries, task, choice)
+    if not answer.wants_json:
+        _show(gathered)
+    left = gathered.left
+    if gathered.ready and _may_go_on(gathered, task, answer):
+        result = task.carry_out(gathered.ready, clock_ms())
+        left = [*left, *result.left]
+        _report(result.changed, left, task, answer)
+    elif answer.is_dry_run or not gathered.ready:
+        _report(gathered.ready, left, task, answer)
+    else:
+        click.echo("nothing changed")
+        return 0
+    for queue_id in gathered.missing:
+        warn(f"{queue_id}: no such message, or it does not match")
+    return _exit_code(left, gathered.missing, task)
+
+
+def _gather(entries: Iterable[QueueEntry], task: Task, choice: Choice) -> _Gathered:
+    gathered = _Gathered()
+    present: set[str] = set()
+    width, now_ms = terminal_width(), clock_ms()
+    for entry in entries:
+        present.add(entry.queue_id)
+        obstacle = task.judge(entry)
+        if obstacle is not None:
+            gathered.left.append(obstacle)
+            continue
+        gathered.ready.append(entry.queue_id)
+        if len(gathered.rows) < SHOWN_ROWS:
+            gathered.rows.append(row(entry, now_ms, width=width))
+    if choice.limit is None:
+        wanted = choice.selection.queue_ids
+        gathered.missing = [queue_id for queue_id in wanted if queue_id not in present]
+    return gathered
+
+
+def _show(gathered: _Gathered) -> None:
+    if not gathered.rows:
+        return
+    click.echo(head_row(terminal_width()))
+    for line in gathered.rows:
+        click.echo(line)
+    more = len(gathered.ready) - len(gathered.rows)
+    if more:
+        click.echo(f"... and {more} more")
+
+
+def _may_go_on(gathered: _Gathered, task: Task, answer: Answer) -> bool:
+    if answer.is_dry_run:
+        return False
+    if answer.is_sure:
+        return True
+    question = f"{task.verb} {counted(len(gathered.ready), 'message')}?"
+    try:
+        return click.confirm(question, err=True)
+    except click.Abort:
+        if sys.stdin.isatty():
+            raise
+        raise click.UsageError("nobody answered; give --yes or --dry-run") from None
+
+
+def _report(changed: Iterable[str], left: list[LeftAlone], task: Task, answer: Answer) -> None:
+    changed = list(changed)
+    if answer.wants_json:
+        outcome = f"would be {task.done}" if answer.is_dry_run else task.done
+        for queue_id in changed:
+            click.echo(as_json({"queue_id": queue_id, "result": outcome, "reason": None}))
+        for one in left:
+            click.echo(
+                as_json({"queue_id": one.queue_id, "result": "left alone", "reason": one.why})
+            )
+        return
+    would = "would be " if answer.is_dry_run else ""
+    click.echo(f"{counted(len(changed), 'message')} {would}{task.done}")
+    for one in left[:SHOWN_ROWS]:
+        warn(f"{one.queue_id}: left alone: {one.why}")
+    if len(left) > SHOWN_ROWS:
+        warn(f"... and {len(left) - SHOWN_ROWS} more left alone")
+
+
+def _exit_code(left: list[LeftAlone], missing: list[str], task: Task) -> int:
+    if missing or not all(one.is_temporary for one in left):
+        return os.EX_DATAERR
+    return os.EX_TEMPFAIL if left and task.waits_for_workers else os.EX_OK
+
+
+def login_name() -> str:
+    """Return who runs this command, for the audit trail; sudo's caller is named, too."""
+    uid = os.getuid()
+    try:
+        name = pwd.getpwuid(uid).pw_name
+    except KeyError:
+        name = f"uid {uid}"
+    caller = os.environ.get("SUDO_USER", "")
+    return f"{name} (sudo by {caller})" if uid == 0 and caller else name

@@ -1,0 +1,109 @@
+"""`relaygw sandbox`: captured mail, which was never sent."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import click
+
+from relaygw import operations
+from relaygw.cli.changing import (
+    CHANGE_OPTIONS,
+    Answer,
+    Task,
+    carry_through,
+    check_answer,
+    login_name,
+)
+from relaygw.cli.frame import Group, Invocation, pass_invocation
+from relaygw.cli.listing import print_list, print_messages
+from relaygw.cli.selecting import (
+    ANY_STATE,
+    CAPTURED_OPTIONS,
+    captured,
+    choose,
+    found,
+    ids_argument,
+    options,
+)
+from relaygw.operations import LeftAlone
+from relaygw.store.protocol import QueueEntry
+
+LATEST = "LATEST"
+
+
+@click.group(cls=Group, later=("release",))
+def sandbox() -> None:
+    """Look at captured mail and delete it."""
+
+
+@sandbox.command("list")
+@options(CAPTURED_OPTIONS)
+@click.option("--json", "wants_json", is_flag=True, help="One object a line.")
+@pass_invocation
+def list_sandbox(invocation: Invocation, wants_json: bool, **given: Any) -> None:
+    """List captured messages, the newest first."""
+    choice = choose(given)
+    limit = choice.limit
+    peek = replace(choice, limit=None if limit is None else limit + 1)
+    empty = "-- 0 messages" if choice.has_conditions else "the sandbox is empty"
+    with invocation.open_store() as store:
+        print_list(captured(store, peek), wants_json=wants_json, limit=limit, empty=empty)
+
+
+@sandbox.command("show")
+@click.argument("queue_ids", metavar="ID...", nargs=-1, required=True)
+@click.option("--json", "wants_json", is_flag=True, help="One object a line.")
+@click.option("--raw", is_flag=True, help="Write the content itself to stdout.")
+@pass_invocation
+def show_sandbox(
+    invocation: Invocation, queue_ids: tuple[str, ...], wants_json: bool, raw: bool
+) -> int:
+    """Show all about captured messages; the ID latest is the newest one."""
+    if raw and wants_json:
+        raise click.UsageError("--raw and --json exclude each other; leave one out")
+    ids = tuple(word.strip().upper() for word in queue_ids)
+    with invocation.open_store() as store:
+        if LATEST in ids:
+            newest = [entry.queue_id for entry in store.captured(start=0, limit=1)]
+            ids = tuple((newest or ["latest"])[0] if word == LATEST else word for word in ids)
+        choice = choose({}, queue_ids=ids)
+        entries = [one for one in found(store, choice) if one.captured_at_ms is not None]
+        ids = choice.selection.queue_ids
+        return print_messages(store, ids, entries, wants_json=wants_json, raw=raw)
+
+
+def _judge(entry: QueueEntry) -> LeftAlone | None:
+    if entry.captured_at_ms is not None:
+        return None
+    return LeftAlone(queue_id=entry.queue_id, why="it is not captured", is_temporary=False)
+
+
+@sandbox.command("delete")
+@ids_argument
+@options((*CAPTURED_OPTIONS, *CHANGE_OPTIONS))
+@pass_invocation
+def delete_sandbox(invocation: Invocation, **given: Any) -> int:
+    """Delete captured messages for good. ID - reads ids from stdin."""
+    answer = Answer(
+        is_all=given.pop("is_all"),
+        is_sure=given.pop("is_sure"),
+        is_dry_run=given.pop("is_dry_run"),
+        wants_json=given.pop("wants_json"),
+    )
+    arguments = given.pop("queue_ids")
+    reads_stdin = "-" in (*arguments, *given["id_options"])
+    choice = choose(given, queue_ids=arguments, default_states=ANY_STATE)
+    check_answer(choice, answer, reads_stdin=reads_stdin)
+    with invocation.open_store() as store:
+        task = Task(
+            verb="delete",
+            done="deleted",
+            judge=_judge,
+            carry_out=lambda ids, now_ms: operations.delete_captured(
+                store, ids, actor=login_name(), now_ms=now_ms, detail=choice.words
+            ),
+        )
+        entries = found(store, choice) if choice.has_ids else captured(store, choice)
+        return carry_through(entries, task, choice=choice, answer=answer)

@@ -1,0 +1,309 @@
+"""A real gateway for tests: `relaygw serve` with its own configuration and state directory.
+
+    with Gateway(tmp_path, providers={"main": provider_settings(port)}) as gateway:
+        queue_id = gateway.send("a@shop.test", ["b@cust.test"], b"Subject: x\r\n\r\nhello\r\n")
+        gateway.wait_for_log("status=sent")
+
+Waiting is by condition: on the log, line by line as it is written, or on the queue.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import smtplib
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import yaml
+
+from relaygw.mail.state import OPEN, DeliveryState
+from relaygw.store.protocol import QueueEntry, Selection
+from relaygw.store.sqlite import SqliteStore
+
+PATIENCE_S = 30.0
+_QUEUED = re.compile(rb"queued as ([A-Z0-9]{10,20})")
+
+
+def provider_settings(port: int, **more: Any) -> dict[str, Any]:
+    """Settings of a plain provider on this machine."""
+    return {"host": "127.0.0.1", "port": port, "tls": "none", **more}
+
+
+class Gateway:
+    """One `relaygw serve` with all its roles, its log and its queue."""
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        mode: str = "production",
+        providers: Mapping[str, Mapping[str, Any]] | None = None,
+        routes: Sequence[Mapping[str, Any]] | None = None,
+        **sections: Any,
+    ) -> None:
+        self.directory = directory
+        self.config = directory / "relaygw.yaml"
+        self.settings: dict[str, Any] = {
+            "mode": mode,
+            "hostname": "gw.test",
+            "queue": {"url": f"sqlite:///{directory}/state/queue.db", "min_free": "0%"},
+            "listeners": [{"bind": "127.0.0.1:0"}],
+            "web": {"bind": "127.0.0.1:0"},
+            "retry": {"first": "100ms", "max": "1s", "jitter": "0%"},
+            **sections,
+        }
+        if providers:
+            self.settings["providers"] = {name: dict(p) for name, p in providers.items()}
+            default = {"name": "default", "providers": [next(iter(providers))]}
+            self.settings["routes"] = list(routes or [default])
+        self.lines: list[str] = []
+        self._changed = threading.Condition()
+        self._process: subprocess.Popen[str] | None = None
+        self._store: SqliteStore | None = None
+        self.smtp_ports: list[int] = []
+        self.web_port = 0
+
+    # --- life ----------------------------------------------------------------------------
+
+    def write_config(self) -> None:
+        """Write `settings` to the configuration file."""
+        self.config.write_text(yaml.safe_dump(self.settings, sort_keys=False))
+        self.config.chmod(0o600)
+
+    def start(self, *arguments: str) -> Self:
+        """Start the gateway and wait until it serves."""
+        self.write_config()
+        # the same ports after a restart: clients know only one
+        seen = len(self.lines)
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "relaygw", "--config", str(self.config), "serve", *arguments],
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        )
+        threading.Thread(target=self._follow, args=(self._process,), daemon=True).start()
+        self.wait_for_log(r"master\[\d+\]: started: ", start=seen)
+        self._learn_ports(seen)
+        return self
+
+    def _learn_ports(self, start: int) -> None:
+        ports = [
+            (match[1], int(match[2]))
+            for line in self.lines[start:]
+            if (match := re.search(r"(SMTP|web) on \S*?:(\d+)$", line))
+        ]
+        self.smtp_ports = [port for what, port in ports if what == "SMTP"]
+        self.web_port = next((port for what, port in ports if what == "web"), 0)
+        for listener, port in zip(self.settings["listeners"], self.smtp_ports, strict=False):
+            host = listener["bind"].rpartition(":")[0]
+            listener["bind"] = f"{host}:{port}"
+        if self.web_port:
+            self.settings["web"]["bind"] = f"127.0.0.1:{self.web_port}"
+        self.write_config()
+
+    def _follow(self, process: subprocess.Popen[str]) -> None:
+        assert process.stderr is not None
+        for line in process.stderr:
+            with self._changed:
+                self.lines.append(line.rstrip("\n"))
+                self._changed.notify_all()
+        process.stderr.close()
+        with self._changed:
+            self._changed.notify_all()
+
+    def stop(self) -> int:
+        """Send TERM, wait for the end, return the exit code."""
+        assert self._process is not None
+        self._process.terminate()
+        code = self._process.wait(PATIENCE_S)
+        self._process = None
+        return code
+
+    def kill_all(self) -> None:
+        """SIGKILL the supervisor and every role at once."""
+        assert self._process is not None
+        os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        self._process = None
+
+    def reload(self) -> int:
+        """Send HUP; return the log position from which to wait for the answer."""
+        assert self._process is not None
+        self.write_config()
+        position = len(self.lines)
+        self._process.send_signal(signal.SIGHUP)
+        return position
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, *_exc: object) -> None:
+        if self._process is not None:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+        if self._store is not None:
+            self._store.close()
+
+    @property
+    def is_running(self) -> bool:
+        """True while the supervisor lives."""
+        return self._process is not None and self._process.poll() is None
+
+    def pids(self, role: str) -> list[int]:
+        """Return the process ids of a role's registered instances."""
+        return [entry.pid for entry in self.store.instances() if entry.role == role]
+
+    def kill(self, role: str) -> int:
+        """SIGKILL one process of a role; return its pid."""
+        pid = self.pids(role)[-1]
+        os.kill(pid, signal.SIGKILL)
+        return pid
+
+    # --- waiting -------------------------------------------------------------------------
+
+    def wait_for_log(self, pattern: str, *, count: int = 1, start: int = 0) -> list[str]:
+        """Wait until `count` lines from `start` on match; return them."""
+        found: list[str] = []
+        position = start
+        deadline_s = time.monotonic() + PATIENCE_S
+        with self._changed:
+            while True:
+                new = self.lines[position:]
+                position += len(new)
+                found += [line for line in new if re.search(pattern, line)]
+                if len(found) >= count:
+                    return found
+                left_s = deadline_s - time.monotonic()
+                if left_s <= 0 or not self._changed.wait(left_s):
+                    tail = "\n".join(self.lines[-30:])
+                    raise AssertionError(
+                        f"{len(found)} of {count} lines match {pattern!r}; the last:\n{tail}"
+                    )
+
+    def wait_until(self, condition: Callable[[], bool], what: str) -> None:
+        """Look at the queue again whenever the log moves, or each 50 ms."""
+        deadline_s = time.monotonic() + PATIENCE_S
+        while not condition():
+            if time.monotonic() > deadline_s:
+                tail = "\n".join(self.lines[-30:])
+                raise AssertionError(f"not within {PATIENCE_S} s: {what}; the log:\n{tail}")
+            with self._changed:
+                self._changed.wait(0.05)
+
+    def wait_until_empty(self) -> None:
+        """Wait until nothing is queued any more."""
+        self.wait_until(lambda: not self.queue(), "an empty queue")
+
+    # --- the queue -----------------------------------------------------------------------
+
+    @property
+    def store(self) -> SqliteStore:
+        """The gateway's own queue, opened once."""
+        if self._store is None:
+            self._store = SqliteStore(self.settings["queue"]["url"], keep_content=False)
+        return self._store
+
+    def queue(self, states: frozenset[DeliveryState] = OPEN) -> list[QueueEntry]:
+        """Return the messages in these states."""
+        return self.store.search(Selection(states=states), limit=100_000)
+
+    def entry(self, queue_id: str) -> QueueEntry:
+        """Return one message, whatever its state."""
+        states = frozenset(DeliveryState)
+        (found,) = self.store.search(Selection(queue_ids=(queue_id,), states=states), limit=1)
+        return found
+
+    def content(self, queue_id: str) -> bytes:
+        """Return the stored content of a message."""
+        entry = self.entry(queue_id)
+        chunks = (self.store.read_chunk(queue_id, n) for n in range(entry.chunk_count))
+        return b"".join(chunk for chunk in chunks if chunk is not None)
+
+    # --- clients -------------------------------------------------------------------------
+
+    @property
+    def smtp_port(self) -> int:
+        """The port of the first listener."""
+        return self.smtp_ports[0]
+
+    def send(self, sender: str, recipients: Sequence[str], content: bytes) -> str:
+        """Send one message by smtplib; return its queue id."""
+        with smtplib.SMTP("127.0.0.1", self.smtp_port, timeout=PATIENCE_S) as client:
+            client.ehlo("client.test")
+            for code, reply in (
+                client.mail(sender),
+                *(client.rcpt(recipient) for recipient in recipients),
+                client.data(content),
+            ):
+                assert code == 250, (code, reply)
+        match = _QUEUED.search(reply)
+        assert match is not None, reply
+        return match[1].decode()
+
+    def connect(self, port: int | None = None) -> RawClient:
+        """Open a raw SMTP connection and read the greeting."""
+        return RawClient(port or self.smtp_port)
+
+
+class RawClient:
+    """Sends bytes as given and reads replies; for input that no mail library would send."""
+
+    def __init__(self, port: int) -> None:
+        self.socket = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S)
+        self._buffer = b""
+        self.greeting = self.read_reply()
+
+    def send(self, data: bytes) -> None:
+        """Send bytes."""
+        self.socket.sendall(data)
+
+    def read_line(self) -> bytes:
+        """Return the next line, b"" when the server closed."""
+        while b"\n" not in self._buffer:
+            try:
+                data = self.socket.recv(65536)
+            except ConnectionResetError:
+                data = b""
+            if not data:
+                rest, self._buffer = self._buffer, b""
+                return rest
+            self._buffer += data
+        line, _, self._buffer = self._buffer.partition(b"\n")
+        return line + b"\n"
+
+    def read_reply(self) -> str:
+        """Return one whole reply, lines joined by newlines; "" when the server closed."""
+        lines = []
+        while line := self.read_line():
+            lines.append(line.decode("utf-8", "replace").rstrip("\r\n"))
+            if line[3:4] != b"-":
+                break
+        return "\n".join(lines)
+
+    def command(self, data: bytes) -> str:
+        """Send one command line (CRLF is added) and return its reply."""
+        self.send(data + b"\r\n")
+        return self.read_reply()
+
+    def is_closed(self) -> bool:
+        """True when the server has closed (waits for that)."""
+        return self.read_line() == b""
+
+    def close(self) -> None:
+        """Close the connection."""
+        self.socket.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self.close()
