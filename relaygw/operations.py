@@ -187,9 +187,7 @@ def _taken_meanwhile(store: Store, planned: Plan) -> list[LeftAlone]:
     """Return the messages that a worker took between the look and the change."""
     now = _entries(store, [entry.queue_id for entry in planned.ready])
     return [
-        LeftAlone(
-            queue_id=entry.queue_id, why="a worker took it at this moment", is_temporary=True
-        )
+        LeftAlone(queue_id=entry.queue_id, why="a worker took it at this moment", is_temporary=True)
         for entry in now
         if _TARGET[planned.action] not in {part.state for part in entry.deliveries}
     ]

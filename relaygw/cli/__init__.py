@@ -1,0 +1,46 @@
+"""The command line: one file a command group; `main` is the whole of it.
+
+May import everything below it, but imports settings, policy and the database inside the
+commands, so that `relaygw --help` does not wait for them.
+"""
+
+from __future__ import annotations
+
+import click
+
+from relaygw import __version__
+from relaygw.cli.check import check
+from relaygw.cli.config import config
+from relaygw.cli.db import db
+from relaygw.cli.frame import Root
+from relaygw.cli.queue import queue
+from relaygw.cli.sandbox import sandbox
+from relaygw.cli.send_test import send_test
+from relaygw.cli.serve import serve
+from relaygw.cli.status import status
+
+_LATER = (
+    "audit",
+    "classify",
+    "drain",
+    "import-postfix",
+    "import-queue",
+    "install-sendmail",
+    "provider",
+    "sources",
+    "users",
+)
+
+
+@click.group(cls=Root, later=_LATER, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="relaygw", message="%(prog)s %(version)s")
+def main() -> None:
+    """Mail gateway between application servers and e-mail providers.
+
+    Exit codes: 0 done, 64 usage, 65 no such message, 69 unavailable, 75 try again later,
+    78 configuration.
+    """
+
+
+for _command in (serve, check, status, send_test, queue, sandbox, db, config):
+    main.add_command(_command)

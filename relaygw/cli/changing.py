@@ -12,12 +12,13 @@ import pwd
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 import click
 
 from relaygw.cli.entries import as_json, head_row, row
 from relaygw.cli.frame import warn
-from relaygw.cli.selecting import Choice, Decorator
+from relaygw.cli.selecting import STDIN, Choice, Decorator
 from relaygw.cli.text import clock_ms, counted, terminal_width
 from relaygw.operations import LeftAlone, Result
 from relaygw.store.protocol import QueueEntry
@@ -61,15 +62,30 @@ class _Gathered:
     missing: list[str] = field(default_factory=list)
 
 
-def check_answer(choice: Choice, answer: Answer, *, reads_stdin: bool) -> None:
-    """Raise UsageError for a call that would change more than it says."""
+def take_answer(given: dict[str, Any]) -> Answer:
+    """Take the values of CHANGE_OPTIONS out of `given`.
+
+    Raises UsageError when there is nobody to ask.
+    """
+    answer = Answer(
+        is_all=given.pop("is_all"),
+        is_sure=given.pop("is_sure"),
+        is_dry_run=given.pop("is_dry_run"),
+        wants_json=given.pop("wants_json"),
+    )
+    reads_stdin = STDIN in (*given["queue_ids"], *given["id_options"])
+    if (reads_stdin or answer.wants_json) and not (answer.is_sure or answer.is_dry_run):
+        what = "ids on stdin" if reads_stdin else "--json"
+        raise click.UsageError(f"with {what} nobody can be asked; give --yes or --dry-run")
+    return answer
+
+
+def check_scope(choice: Choice, answer: Answer) -> None:
+    """Raise UsageError for a call that names no message, or all and some."""
     if not (choice.has_conditions or answer.is_all):
         raise click.UsageError("no message is named; give ids or selectors, or --all")
     if answer.is_all and choice.has_conditions:
         raise click.UsageError("--all goes with no ids and no other selector; leave one out")
-    if (reads_stdin or answer.wants_json) and not (answer.is_sure or answer.is_dry_run):
-        what = "ids on stdin" if reads_stdin else "--json"
-        raise click.UsageError(f"with {what} nobody can be asked; give --yes or --dry-run")
 
 
 def carry_through(

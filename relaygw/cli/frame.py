@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import TextIOWrapper
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from relaygw.settings.load import LoadedSettings
     from relaygw.store.protocol import Store
 
+PROGRAM = "relaygw"
 BROKEN_PIPE = 128 + signal.SIGPIPE
 INTERRUPTED = 128 + signal.SIGINT
 
@@ -72,11 +73,26 @@ class Invocation:
         """Open the queue of the configuration. Raises SchemaMismatch, StoreUnavailable."""
         from relaygw import roles
 
-        store = roles.open_store(loaded or self.load())
+        loaded = loaded or self.load()
+        check_queue_file(loaded.settings.queue.url)
+        store = roles.open_store(loaded)
         try:
             yield store
         finally:
             store.close()
+
+
+def check_queue_file(url: str) -> None:
+    """Raise StoreUnavailable where SQLite would make a new file or tell less."""
+    path = Path(url.removeprefix("sqlite:///"))
+    try:
+        path.stat()
+    except FileNotFoundError:
+        raise StoreUnavailable(f"{path}: no queue there yet; relaygw serve creates it") from None
+    except OSError as error:
+        raise StoreUnavailable(f"{path}: {error.strerror}; run this as relaygw's user") from error
+    if not os.access(path, os.R_OK | os.W_OK):
+        raise StoreUnavailable(f"{path}: Permission denied; run this as relaygw's user")
 
 
 pass_invocation = click.make_pass_decorator(Invocation, ensure=True)
@@ -87,7 +103,7 @@ def warn(text: str) -> None:
     from relaygw.cli.text import printable
 
     for line in text.splitlines() or [""]:
-        click.echo(f"relaygw: {printable(line)}", err=True)
+        click.echo(f"{PROGRAM}: {printable(line)}", err=True)
 
 
 def _take_config(ctx: click.Context, _option: click.Parameter, value: str | None) -> None:
@@ -151,14 +167,21 @@ class Group(click.Group):
 class Root(Group):
     """The whole program: turns what a command raises or returns into an exit code."""
 
-    def main(self, *args: Any, standalone_mode: bool = True, **extra: Any) -> Any:
+    def main(  # type: ignore[override]  # click's overloads say what standalone_mode returns
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        *,
+        standalone_mode: bool = True,
+        **extra: Any,
+    ) -> Any:
         """Run the command line; a standalone run ends the process with an exit code."""
-        for stream in (sys.stdout, sys.stderr):
+        for stream in (sys.stdin, sys.stdout, sys.stderr):
             if isinstance(stream, TextIOWrapper):
-                # a terminal that lacks a letter shows a question mark instead
+                # a letter that the terminal or the input's encoding lacks is a question mark
                 stream.reconfigure(errors="replace")
         try:
-            code = super().main(*args, standalone_mode=False, **extra)
+            code = super().main(args, prog_name or PROGRAM, standalone_mode=False, **extra)
         except click.ClickException as error:
             _tell_usage(error)
             code = os.EX_USAGE
@@ -215,7 +238,7 @@ def _tell_usage(error: click.ClickException) -> None:
         error.show()
         return
     ctx = getattr(error, "ctx", None)
-    path = ctx.command_path if ctx else "relaygw"
+    path = ctx.command_path if ctx else PROGRAM
     problem = " ".join(error.format_message().split())
-    place = path.removeprefix("relaygw").strip()
+    place = path.removeprefix(PROGRAM).strip()
     warn(f"{place + ': ' if place else ''}{problem.rstrip('.')}; see: {path} --help")

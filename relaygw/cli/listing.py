@@ -69,7 +69,8 @@ def _write_content(store: Store, entry: QueueEntry) -> None:
             f"{entry.queue_id}: its content is no longer kept; see queue.keep_content",
             exit_code=os.EX_DATAERR,
         )
-    stdout = click.get_binary_stream("stdout")
+    sys.stdout.flush()
+    stdout = sys.stdout.buffer
     written_bytes = 0
     for body in read_content(store, entry):
         stdout.write(body)

@@ -12,15 +12,22 @@ import click
 from relaygw import operations
 from relaygw.cli.changing import (
     CHANGE_OPTIONS,
-    Answer,
     Task,
     carry_through,
-    check_answer,
+    check_scope,
     login_name,
+    take_answer,
 )
 from relaygw.cli.frame import Group, Invocation, pass_invocation
 from relaygw.cli.listing import print_list, print_messages
-from relaygw.cli.selecting import QUEUE_OPTIONS, choose, found, ids_argument, options
+from relaygw.cli.selecting import (
+    QUEUE_OPTIONS,
+    choose,
+    found,
+    ids_argument,
+    options,
+    some_ids_argument,
+)
 from relaygw.mail.state import DeliveryState
 from relaygw.operations import Action, LeftAlone, Result
 from relaygw.store.protocol import QueueEntry
@@ -42,7 +49,7 @@ def queue() -> None:
 @options(QUEUE_OPTIONS)
 @click.option("--json", "wants_json", is_flag=True, help="One object a line.")
 @pass_invocation
-def list_queue(invocation: Invocation, wants_json: bool, **given: Any) -> None:
+def list_queue(invocation: Invocation, /, wants_json: bool, **given: Any) -> None:
     """List messages, the oldest first; without --state or --id the unfinished ones."""
     choice = choose(given)
     limit = choice.limit
@@ -53,7 +60,7 @@ def list_queue(invocation: Invocation, wants_json: bool, **given: Any) -> None:
 
 
 @queue.command("show")
-@click.argument("queue_ids", metavar="ID...", nargs=-1, required=True)
+@some_ids_argument
 @click.option("--json", "wants_json", is_flag=True, help="One object a line.")
 @click.option("--raw", is_flag=True, help="Write the content itself to stdout.")
 @pass_invocation
@@ -63,7 +70,7 @@ def show_queue(
     """Show all about messages: recipients, replies, next try, where they came from."""
     if raw and wants_json:
         raise click.UsageError("--raw and --json exclude each other; leave one out")
-    choice = choose({}, queue_ids=tuple(word.strip().upper() for word in queue_ids))
+    choice = choose({"queue_ids": queue_ids})
     ids = choice.selection.queue_ids
     with invocation.open_store() as store:
         entries = list(found(store, choice))
@@ -82,17 +89,10 @@ def _change(
     given: dict[str, Any],
 ) -> int:
     """Run one of the changing commands; returns its exit code."""
-    answer = Answer(
-        is_all=given.pop("is_all"),
-        is_sure=given.pop("is_sure"),
-        is_dry_run=given.pop("is_dry_run"),
-        wants_json=given.pop("wants_json"),
-    )
-    arguments = given.pop("queue_ids")
-    reads_stdin = "-" in (*arguments, *given["id_options"])
+    answer = take_answer(given)
     default_states = operations.MOVES[action] | {DeliveryState.ACTIVE}
-    choice = choose(given, queue_ids=arguments, default_states=default_states)
-    check_answer(choice, answer, reads_stdin=reads_stdin)
+    choice = choose(given, default_states=default_states)
+    check_scope(choice, answer)
     with invocation.open_store() as store:
         task = Task(
             verb=action.value,
@@ -110,7 +110,7 @@ def _change(
 @ids_argument
 @options((*QUEUE_OPTIONS, *CHANGE_OPTIONS))
 @pass_invocation
-def retry(invocation: Invocation, **given: Any) -> int:
+def retry(invocation: Invocation, /, **given: Any) -> int:
     """Try deferred messages now. ID - reads ids from stdin."""
     return _change(invocation, Action.RETRY, operations.retry, given)
 
@@ -120,7 +120,7 @@ def retry(invocation: Invocation, **given: Any) -> int:
 @options((*QUEUE_OPTIONS, *CHANGE_OPTIONS))
 @click.option("--note", default="", metavar="TEXT", help="Why; shown with the message.")
 @pass_invocation
-def hold(invocation: Invocation, note: str, **given: Any) -> int:
+def hold(invocation: Invocation, /, note: str, **given: Any) -> int:
     """Keep messages until they are released. ID - reads ids from stdin."""
     return _change(invocation, Action.HOLD, partial(operations.hold, note=note), given)
 
@@ -129,7 +129,7 @@ def hold(invocation: Invocation, note: str, **given: Any) -> int:
 @ids_argument
 @options((*QUEUE_OPTIONS, *CHANGE_OPTIONS))
 @pass_invocation
-def release(invocation: Invocation, **given: Any) -> int:
+def release(invocation: Invocation, /, **given: Any) -> int:
     """Let held messages go. ID - reads ids from stdin."""
     return _change(invocation, Action.RELEASE, operations.release, given)
 
@@ -138,6 +138,6 @@ def release(invocation: Invocation, **given: Any) -> int:
 @ids_argument
 @options((*QUEUE_OPTIONS, *CHANGE_OPTIONS))
 @pass_invocation
-def delete(invocation: Invocation, **given: Any) -> int:
+def delete(invocation: Invocation, /, **given: Any) -> int:
     """Put messages into the trash for seven days. ID - reads ids from stdin."""
     return _change(invocation, Action.DELETE, operations.delete, given)

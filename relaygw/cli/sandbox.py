@@ -10,11 +10,11 @@ import click
 from relaygw import operations
 from relaygw.cli.changing import (
     CHANGE_OPTIONS,
-    Answer,
     Task,
     carry_through,
-    check_answer,
+    check_scope,
     login_name,
+    take_answer,
 )
 from relaygw.cli.frame import Group, Invocation, pass_invocation
 from relaygw.cli.listing import print_list, print_messages
@@ -26,6 +26,7 @@ from relaygw.cli.selecting import (
     found,
     ids_argument,
     options,
+    some_ids_argument,
 )
 from relaygw.operations import LeftAlone
 from relaygw.store.protocol import QueueEntry
@@ -42,7 +43,7 @@ def sandbox() -> None:
 @options(CAPTURED_OPTIONS)
 @click.option("--json", "wants_json", is_flag=True, help="One object a line.")
 @pass_invocation
-def list_sandbox(invocation: Invocation, wants_json: bool, **given: Any) -> None:
+def list_sandbox(invocation: Invocation, /, wants_json: bool, **given: Any) -> None:
     """List captured messages, the newest first."""
     choice = choose(given)
     limit = choice.limit
@@ -53,7 +54,7 @@ def list_sandbox(invocation: Invocation, wants_json: bool, **given: Any) -> None
 
 
 @sandbox.command("show")
-@click.argument("queue_ids", metavar="ID...", nargs=-1, required=True)
+@some_ids_argument
 @click.option("--json", "wants_json", is_flag=True, help="One object a line.")
 @click.option("--raw", is_flag=True, help="Write the content itself to stdout.")
 @pass_invocation
@@ -63,12 +64,12 @@ def show_sandbox(
     """Show all about captured messages; the ID latest is the newest one."""
     if raw and wants_json:
         raise click.UsageError("--raw and --json exclude each other; leave one out")
-    ids = tuple(word.strip().upper() for word in queue_ids)
+    ids = queue_ids
     with invocation.open_store() as store:
         if LATEST in ids:
             newest = [entry.queue_id for entry in store.captured(start=0, limit=1)]
             ids = tuple((newest or ["latest"])[0] if word == LATEST else word for word in ids)
-        choice = choose({}, queue_ids=ids)
+        choice = choose({"queue_ids": ids})
         entries = [one for one in found(store, choice) if one.captured_at_ms is not None]
         ids = choice.selection.queue_ids
         return print_messages(store, ids, entries, wants_json=wants_json, raw=raw)
@@ -84,18 +85,11 @@ def _judge(entry: QueueEntry) -> LeftAlone | None:
 @ids_argument
 @options((*CAPTURED_OPTIONS, *CHANGE_OPTIONS))
 @pass_invocation
-def delete_sandbox(invocation: Invocation, **given: Any) -> int:
+def delete_sandbox(invocation: Invocation, /, **given: Any) -> int:
     """Delete captured messages for good. ID - reads ids from stdin."""
-    answer = Answer(
-        is_all=given.pop("is_all"),
-        is_sure=given.pop("is_sure"),
-        is_dry_run=given.pop("is_dry_run"),
-        wants_json=given.pop("wants_json"),
-    )
-    arguments = given.pop("queue_ids")
-    reads_stdin = "-" in (*arguments, *given["id_options"])
-    choice = choose(given, queue_ids=arguments, default_states=ANY_STATE)
-    check_answer(choice, answer, reads_stdin=reads_stdin)
+    answer = take_answer(given)
+    choice = choose(given, default_states=ANY_STATE)
+    check_scope(choice, answer)
     with invocation.open_store() as store:
         task = Task(
             verb="delete",

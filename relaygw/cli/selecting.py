@@ -6,6 +6,7 @@ turn `queue delete --sender "$WHO"` into a deletion of everything.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -20,6 +21,9 @@ from relaygw.store.protocol import QueueEntry, Selection, Store
 PAGE_MESSAGES = 500
 ANY_STATE = frozenset(DeliveryState)
 NULL_SENDER = "<>"
+STDIN = "-"
+_STATE_MARKS = "*!#"  # beside the ids in what mailq prints
+_ID_NAMES = ("queue_ids", "id_options")
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -53,8 +57,9 @@ def _text_option(name: str, explanation: str) -> Decorator:
     return click.option(f"--{name}", metavar="TEXT", callback=_not_empty, help=explanation)
 
 
-ids_argument = click.argument(
-    "queue_ids", metavar="[ID]...", nargs=-1, callback=_not_empty_ids
+ids_argument = click.argument("queue_ids", metavar="[ID]...", nargs=-1, callback=_not_empty_ids)
+some_ids_argument = click.argument(
+    "queue_ids", metavar="ID...", nargs=-1, required=True, callback=_not_empty_ids
 )
 _ID = click.option(
     "--id", "id_options", metavar="ID", multiple=True, callback=_not_empty_ids,
@@ -114,19 +119,17 @@ class Choice:
     has_ids: bool = False  # True with no id at all means no message
     has_conditions: bool = False  # False: nothing was asked for, so everything would match
     limit: int | None = None
-    words: str = ""  # the options as they were written, for the audit trail
+    words: str = ""  # the conditions without the ids, for the audit trail
 
 
-def choose(
-    given: dict[str, Any],
-    *,
-    queue_ids: tuple[str, ...] = (),
-    default_states: frozenset[DeliveryState] = OPEN,
-) -> Choice:
-    """Turn the values of the options into a Choice; `queue_ids` are the arguments."""
+def choose(given: dict[str, Any], *, default_states: frozenset[DeliveryState] = OPEN) -> Choice:
+    """Turn the values of the options, and of the arguments `queue_ids`, into a Choice.
+
+    With ids every state matches unless one is asked for.
+    """
     conditions = {name: value for name, value in given.items() if value not in (None, ())}
     limit = conditions.pop("limit", None)
-    ids, has_ids = _read_ids((*queue_ids, *conditions.get("id_options", ())))
+    ids, has_ids = _read_ids((*conditions.get("queue_ids", ()), *conditions.get("id_options", ())))
     sender = conditions.get("sender")
     older_than_s = conditions.get("older_than_s")
     return Choice(
@@ -149,8 +152,13 @@ def choose(
         has_ids=has_ids,
         has_conditions=has_ids or bool(conditions),
         limit=limit,
-        words=" ".join(f"{name}={value}" for name, value in conditions.items()),
+        words=_words(conditions),
     )
+
+
+def _words(conditions: dict[str, Any]) -> str:
+    named = {name: value for name, value in conditions.items() if name not in _ID_NAMES}
+    return " ".join(f"{name}={value!r}" for name, value in named.items())
 
 
 def _states(
@@ -167,9 +175,10 @@ def _read_ids(given: tuple[str, ...]) -> tuple[tuple[str, ...], bool]:
     """Return the ids, those on stdin for `-`, and whether any were asked for."""
     ids: list[str] = []
     for word in given:
-        if word == "-":
-            lines = click.get_text_stream("stdin")
-            ids += [line.split()[0].rstrip("*!#").upper() for line in lines if line.strip()]
+        if word == STDIN:
+            ids += [
+                line.split()[0].rstrip(_STATE_MARKS).upper() for line in sys.stdin if line.strip()
+            ]
         else:
             ids.append(word)
     return tuple(dict.fromkeys(ids)), bool(given)
@@ -236,9 +245,3 @@ def _is_chosen(entry: QueueEntry, choice: Choice) -> bool:
 
 def _contains(texts: Iterable[str], part: str | None) -> bool:
     return part is None or any(part.lower() in text.lower() for text in texts)
-
-
-def missing_ids(choice: Choice, entries: Iterable[QueueEntry]) -> list[str]:
-    """Return the ids that were asked for but are not among `entries`."""
-    present = {entry.queue_id for entry in entries}
-    return [queue_id for queue_id in choice.selection.queue_ids if queue_id not in present]

@@ -40,7 +40,7 @@ _PATH_START = {b"MAIL": re.compile(rb"from:[ \t]*", re.I), b"RCPT": re.compile(r
 _FOREIGN = {b"GET": "HTTP", b"POST": "HTTP", b"PUT": "HTTP", b"CONNECT": "HTTP"}
 _JUNK = frozenset({b"NOOP", b"RSET", b"VRFY", b"HELO", b"EHLO", b"HELP"})
 _NOT_IMPLEMENTED = frozenset({b"EXPN", b"TURN", b"ETRN", b"SAML", b"SEND", b"SOML", b"BDAT"})
-_NOT_AUTHORISED = frozenset({b"XCLIENT", b"XFORWARD", b"PROXY"})
+_NOT_AUTHORISED = frozenset({b"XCLIENT", b"XFORWARD"})
 _TLS_HANDSHAKE = 0x16  # first byte of a TLS record with a ClientHello
 
 
@@ -193,12 +193,12 @@ class FrontSession(SMTP):
         try:
             line: bytes = await self._reader.readuntil(b"\n")
         except asyncio.LimitOverrunError:
-            self._write(replies.LINE_TOO_LONG)
+            self._refuse(b"", replies.LINE_TOO_LONG)
             raise ConnectionResetError("endless command line") from None
         self._consumed_bytes += len(line)
         if not line.endswith(b"\r\n"):
             # closing is the only answer that leaves no doubt about where commands begin
-            self._write(replies.BARE_LF)
+            self._refuse(line, replies.BARE_LF)
             raise ConnectionResetError("bare LF")
         return line[:-2]
 
@@ -236,6 +236,8 @@ class FrontSession(SMTP):
                 self._is_done = True
                 raise Refusal(replies.TOO_MANY_COMMANDS)
         if verb in _NOT_IMPLEMENTED:
+            # the chunk behind BDAT would be read as commands: whoever wrote it could send mail
+            self._is_done = self._is_done or verb == b"BDAT"
             raise Refusal(replies.NOT_IMPLEMENTED)
         if verb in _NOT_AUTHORISED:
             raise Refusal(replies.NOT_AUTHORISED)

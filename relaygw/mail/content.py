@@ -19,7 +19,7 @@ _ANY_LINE_END = re.compile(rb"\r\n|\r|\n")
 _FIELD_START = re.compile(rb"[!-9;-~]+[ \t]*:")
 _MBOX_LINE = re.compile(rb">?From ")
 _STANDARD = ("received", "date", "message-id", "subject", "x-php-originating-script")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+ *")
 _MAX_SUBJECT_BYTES = 4096  # what is decoded and stored; the header itself is untouched
 
 

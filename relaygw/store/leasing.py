@@ -127,25 +127,51 @@ def _clients(connection: Connection, route: str, state: DeliveryState) -> list[s
 def _due(
     connection: Connection, route: str, state: DeliveryState, *, limit: int, now_ms: int
 ) -> list[Key]:
-    """Return due deliveries in a state, the clients in equal shares."""
-    clients = _clients(connection, route, state)
-    found: list[Key] = []
-    for position, client in enumerate(clients):
-        share = -(-(limit - len(found)) // (len(clients) - position))
-        if share <= 0:
-            break
-        rows = connection.execute(
-            _DUE_OF_CLIENT,
-            {
-                "route": route,
-                "state": state.value,
-                "client_key": client,
-                "now_ms": now_ms,
-                "share": share,
-            },
-        )
-        found.extend((row.queue_id, row.delivery_no) for row in rows)
-    return found
+    """Return due deliveries in a state, the clients in equal shares.
+
+    What a client does not use of its share goes to the others, in another round.
+    """
+    found: dict[str, list[Key]] = {client: [] for client in _clients(connection, route, state)}
+    hungry = list(found)
+    left = limit
+    while hungry and left > 0:
+        still_hungry = []
+        for position, client in enumerate(hungry):
+            share = -(-left // (len(hungry) - position))
+            if share <= 0:
+                break
+            have = found[client]
+            rows = _due_of_client(
+                connection, route, state, client, limit=len(have) + share, now_ms=now_ms
+            )
+            if len(rows) == len(have) + share:
+                still_hungry.append(client)
+            left -= len(rows) - len(have)
+            found[client] = rows
+        hungry = still_hungry
+    return [key for keys in found.values() for key in keys]
+
+
+def _due_of_client(
+    connection: Connection,
+    route: str,
+    state: DeliveryState,
+    client: str,
+    *,
+    limit: int,
+    now_ms: int,
+) -> list[Key]:
+    rows = connection.execute(
+        _DUE_OF_CLIENT,
+        {
+            "route": route,
+            "state": state.value,
+            "client_key": client,
+            "now_ms": now_ms,
+            "share": limit,
+        },
+    )
+    return [(row.queue_id, row.delivery_no) for row in rows]
 
 
 def claim(

@@ -10,7 +10,7 @@ import re
 from html import unescape
 
 # "<" ends a tag too, so that a page of nothing but "<" is read once and not once a "<"
-_TOKEN = re.compile(r"<(/?)([a-zA-Z][a-zA-Z0-9]*+)?+[^<>]*+>|([^<]+)|<")
+_TOKEN = re.compile(r"<(/?)([a-zA-Z][a-zA-Z0-9]*+)?+[^<>]*+>|([^<]+|<)")
 _UNSEEN = frozenset({"script", "style", "head", "title", "template"})
 _BREAK = re.compile(
     "address|article|blockquote|br|d[dlt]|div|footer|form|h[1-6r]|header|li|ol|p|pre|section|"

@@ -33,7 +33,8 @@ _BACKSLASHED = re.compile(r"\\(.)", re.DOTALL)
 _CHARSET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,39}")
 # text codecs of Python that are no charsets of mail; the first two take time by the square
 _NO_CHARSETS = frozenset({"punycode", "idna", "unicode-escape", "raw-unicode-escape", "undefined"})
-_NOT_BASE64 = bytes(set(range(256)) - set(binascii.b2a_base64(bytes(range(256)))) - set(b"/+"))
+_BASE64 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+_NOT_BASE64 = bytes(set(range(256)).difference(_BASE64))
 _ADDRESS_TOKEN = re.compile(
     r'"(?:[^"\\]|\\.)*+"?|<[^<>]*>?|\[[^\[\]]*\]?|[(),;:]|\\.?|[^"<\[(),;:\\]+', re.DOTALL
 )
@@ -78,7 +79,7 @@ def _known_charset(charset: str) -> str | None:
         name = codecs.lookup(charset).name
         if name.replace("_", "-") in _NO_CHARSETS:
             return None
-        b"".decode(name)  # refuses what turns bytes into bytes, as "hex" does
+        b"a".decode(name, "replace")  # refuses what turns bytes into bytes, as "hex" does
     except (LookupError, ValueError):
         return None
     # ASCII is declared over everything; Latin-1 is Windows-1252 wherever the two differ

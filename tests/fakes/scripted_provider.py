@@ -41,6 +41,7 @@ import tempfile
 import threading
 from collections import defaultdict, deque
 from collections.abc import Coroutine, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from pathlib import Path
@@ -137,6 +138,7 @@ class ScriptedProvider:
         self._scripts: dict[str, deque[Script]] = defaultdict(deque)
         self._news = asyncio.Condition()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._writers: list[asyncio.StreamWriter] = []
         self._directory = tempfile.TemporaryDirectory(prefix="scripted-provider-")
         self.server_context: ssl.SSLContext | None = None
 
@@ -173,6 +175,10 @@ class ScriptedProvider:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        for writer in self._writers:
+            writer.transport.abort()
+            with suppress(OSError):
+                await writer.wait_closed()
         self._directory.cleanup()
 
     async def stop_listening(self) -> None:
@@ -197,18 +203,18 @@ class ScriptedProvider:
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)
+        self._writers.append(writer)
         connection = Connection(number=len(self.connections), is_tls=self.tls == "implicit")
         self.connections.append(connection)
-        try:
-            await self.note()
-            await _Conversation(self, connection, reader, writer).run()
-        except (_Closed, ConnectionError, ssl.SSLError, asyncio.CancelledError):
-            pass
-        finally:
-            connection.is_closed = True
-            writer.close()
-            self._tasks.discard(task)
-            await asyncio.shield(self.note())
+        with suppress(_Closed, OSError, asyncio.CancelledError):
+            try:
+                await self.note()
+                await _Conversation(self, connection, reader, writer).run()
+            finally:
+                writer.close()
+                connection.is_closed = True
+                await self.note()
+        self._tasks.discard(task)
 
     def _make_certificates(self) -> None:
         trusted = trustme.CA()

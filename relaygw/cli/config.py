@@ -1,0 +1,37 @@
+"""`relaygw config`: the settings in force, and where each comes from.
+
+Secrets are shown as references only.
+"""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from relaygw.cli.entries import as_json
+from relaygw.cli.frame import Group, Invocation, pass_invocation
+from relaygw.cli.text import printable
+
+
+@click.group(cls=Group)
+def config() -> None:
+    """Look at the configuration."""
+
+
+@config.command()
+@click.option("--origin", "with_origin", is_flag=True, help="Add where each value comes from.")
+@click.option("--json", "wants_json", is_flag=True, help="One object a line.")
+@pass_invocation
+def show(invocation: Invocation, with_origin: bool, wants_json: bool) -> None:
+    """Show every value, also those by default."""
+    loaded = invocation.load()
+    from relaygw.settings.show import origin_lines
+
+    for key, value, origin in origin_lines(loaded):
+        if wants_json:
+            plain = None if value == "~" else json.loads(value)
+            click.echo(as_json({"key": key, "value": plain, "origin": origin}))
+        else:
+            line = f"{key}: {value}" + (f"  # {origin}" if with_origin else "")
+            click.echo(printable(line))

@@ -1,0 +1,89 @@
+"""What a configuration does with mail from one address to another, in words.
+
+Follows the same steps as acceptance: rewrite, block and allow, route. Nothing is sent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+from relaygw.cli.text import labelled
+
+if TYPE_CHECKING:
+    from relaygw.policy.recipients import Decision
+    from relaygw.settings.model import Provider, Route, Settings
+
+_TLS_WORDS = {
+    "required": "STARTTLS, verified",
+    "implicit": "TLS at once, verified",
+    "opportunistic": "STARTTLS if offered, not verified",
+    "none": "no TLS",
+}
+
+
+def provider_words(provider: Provider) -> str:
+    """Return where a provider is and how it is spoken to."""
+    auth = "AUTH" if provider.password is not None else "no AUTH"
+    return f"{provider.host}:{provider.port}, {_TLS_WORDS[provider.tls.value]}, {auth}"
+
+
+def explain(
+    settings: Settings, *, sender: str, recipient: str, headers: Mapping[str, str]
+) -> Iterator[str]:
+    """Yield the lines; header names are in lower case."""
+    from relaygw.policy.recipients import Fate, RecipientPolicy
+    from relaygw.policy.rewriting import Rewriter
+    from relaygw.policy.routing import Router
+
+    rewriter = Rewriter(settings.rewrite, settings.hostname)
+    used_sender = rewriter.sender(sender)
+    rewritten = rewriter.recipient(recipient)
+    yield labelled("sender", _change(sender or "<>", used_sender or "<>"))
+    yield labelled("recipient", _change(recipient, rewritten))
+    decision = RecipientPolicy(settings.mode, settings.recipients).decide(rewritten)
+    target = decision.redirect_to or rewritten
+    route = Router(settings.routes).route_for(sender=used_sender, recipient=target, headers=headers)
+    yield labelled("decision", _fate_words(decision))
+    if decision.fate is not Fate.DELIVER:
+        yield labelled("route", "none is used, nothing is sent")
+    elif route is None:
+        yield labelled("route", "none matches: captured, nothing is sent")
+    else:
+        yield from _way_out(settings, route)
+        yield from _header_note(settings, route, headers)
+
+
+def _change(given: str, used: str) -> str:
+    return f"{given}, as given" if given == used else f"{given} becomes {used} (rewrite)"
+
+
+def _fate_words(decision: Decision) -> str:
+    if decision.redirect_to:
+        return f"sent to {decision.redirect_to} instead ({decision.reason})"
+    words = {
+        "deliver": "sent",
+        "capture": "captured, 250 to the client",
+        "drop": "dropped and recorded, 250 to the client",
+        "reject": "rejected, 550 5.7.1 to the client",
+    }[decision.fate.value]
+    return f"{words}: {decision.reason}" if decision.reason else words
+
+
+def _way_out(settings: Settings, route: Route) -> Iterator[str]:
+    position = settings.routes.index(route) + 1
+    why = "no condition" if route.is_unconditional else "its conditions match"
+    yield labelled(
+        "route",
+        f"{route.name} ({route.stream.value}), number {position} of {len(settings.routes)}: {why}",
+    )
+    for name in route.providers:
+        yield labelled("provider", f"{name}: {provider_words(settings.providers[name])}")
+
+
+def _header_note(settings: Settings, route: Route, headers: Mapping[str, str]) -> Iterator[str]:
+    """Name the headers by which an earlier route might have matched."""
+    earlier = settings.routes[: settings.routes.index(route)]
+    names = sorted({name for one in earlier for name in one.header if name.lower() not in headers})
+    if names:
+        yield labelled("note", f"an earlier route looks at {', '.join(names)}; see --header")

@@ -1,0 +1,189 @@
+"""`relaygw send-test`: one message through the real path, watched until it ends.
+
+Goes in by SMTP (RFC 5321) as any client's mail does, so it also shows what the front
+refuses; afterwards the queue tells how far it is.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from typing import TYPE_CHECKING
+
+import click
+
+from relaygw import __version__
+from relaygw.cli.frame import Command, CommandFailed, Invocation, pass_invocation
+from relaygw.cli.selecting import ANY_STATE
+from relaygw.cli.text import clock_ms, moment, printable
+from relaygw.errors import InvalidAddress
+from relaygw.mail.state import DeliveryState, RecipientState
+from relaygw.store.protocol import QueueEntry, Selection, Store
+
+if TYPE_CHECKING:
+    from relaygw.settings.bind import Bind
+    from relaygw.settings.model import Settings
+
+_QUEUED_AS = re.compile(r"queued as ([A-Z0-9]{10,20})")
+_POLL_S = 0.2
+_SMTP_TIMEOUT_S = 60.0
+_ARRIVED = frozenset({RecipientState.DELIVERED, RecipientState.CAPTURED})
+
+
+@click.command("send-test", cls=Command)
+@click.option("--to", "recipient", metavar="A", required=True, help="Who receives it.")
+@click.option("--from", "sender", metavar="B", help="Who sends it; default postmaster here.")
+@click.option(
+    "--timeout", "timeout_s", metavar="SECONDS", default=60.0, show_default=True,
+    type=click.FloatRange(min=0), help="Stop watching after this time.",
+)  # fmt: skip
+@pass_invocation
+def send_test(invocation: Invocation, recipient: str, sender: str | None, timeout_s: float) -> int:
+    """Send one message through the gateway and watch it until it ends.
+
+    Exit code 0: delivered or captured; 75: still queued; 69: refused or bounced.
+    """
+    from relaygw.mail.address import check_address
+
+    loaded = invocation.load()
+    settings = loaded.settings
+    used_sender = sender or f"postmaster@{settings.rewrite.default_domain or settings.hostname}"
+    for option, address in (("--to", recipient), ("--from", used_sender)):
+        try:
+            check_address(address)
+        except InvalidAddress as error:
+            raise CommandFailed(
+                f"{option} {address!r} is not an address: {error}", exit_code=os.EX_DATAERR
+            ) from error
+    with invocation.open_store(loaded) as store:
+        queue_id = _submit(settings, used_sender, recipient)
+        click.echo(f"{queue_id}: accepted from {used_sender} to {recipient}")
+        return _watch(store, queue_id, timeout_s=timeout_s)
+
+
+def _submit(settings: Settings, sender: str, recipient: str) -> str:
+    """Hand the message to the front; return its queue id."""
+    import smtplib
+
+    bind = settings.listeners[0].bind
+    content = _content(settings.hostname, sender, recipient)
+    try:
+        with smtplib.SMTP(_reachable(bind), bind.port, timeout=_SMTP_TIMEOUT_S) as smtp:
+            smtp.ehlo_or_helo_if_needed()
+            options = [] if (sender + recipient).isascii() else ["SMTPUTF8"]
+            if options:
+                smtp.command_encoding = "utf-8"
+            _expect(smtp.mail(sender, options), f"sender {sender}")
+            _expect(smtp.rcpt(recipient), f"recipient {recipient}")
+            reply = _expect(smtp.data(content), "message")
+    except smtplib.SMTPResponseException as error:
+        raise _refused(error.smtp_code, _text(error.smtp_error), "session") from error
+    except (smtplib.SMTPException, OSError) as error:
+        raise CommandFailed(
+            f"{bind} took no message: {error}; does it run? start it: relaygw serve",
+            exit_code=os.EX_UNAVAILABLE,
+        ) from error
+    match = _QUEUED_AS.search(reply)
+    if match is None:
+        raise CommandFailed(
+            f"what listens on {bind} is not relaygw, it took the message with: {reply}",
+            exit_code=os.EX_UNAVAILABLE,
+        )
+    return match[1]
+
+
+def _reachable(bind: Bind) -> str:
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(bind.host, bind.host)
+
+
+def _content(hostname: str, sender: str, recipient: str) -> bytes:
+    from email import policy
+    from email.message import EmailMessage
+    from email.utils import formatdate, make_msgid
+
+    is_ascii = (sender + recipient).isascii()
+    message = EmailMessage(policy=policy.SMTP if is_ascii else policy.SMTPUTF8)
+    message["From"] = sender
+    message["To"] = recipient
+    message["Subject"] = f"Test from relaygw on {hostname}"
+    message["Date"] = formatdate(localtime=True)
+    message["Message-ID"] = make_msgid(domain=hostname)
+    message["Auto-Submitted"] = "auto-generated"
+    message.set_content(
+        f"This message was sent by relaygw {__version__} on {hostname}\n"
+        "to try the way from the gateway to you. Nothing is to be done.\n"
+    )
+    return message.as_bytes()
+
+
+def _text(raw: bytes | str) -> str:
+    text = raw.decode("utf-8", "replace") if isinstance(raw, bytes) else raw
+    return " ".join(text.split())
+
+
+def _expect(answer: tuple[int, bytes], what: str) -> str:
+    code, raw = answer
+    if code // 100 != 2:
+        raise _refused(code, _text(raw), what)
+    return _text(raw)
+
+
+def _refused(code: int, text: str, what: str) -> CommandFailed:
+    is_temporary = code // 100 == 4
+    return CommandFailed(
+        f"the front refused the {what}: {code} {text}",
+        exit_code=os.EX_TEMPFAIL if is_temporary else os.EX_UNAVAILABLE,
+    )
+
+
+def _watch(store: Store, queue_id: str, *, timeout_s: float) -> int:
+    """Print each change of the message until it ends or the time is up."""
+    deadline_ms = clock_ms() + int(timeout_s * 1000)
+    selection = Selection(queue_ids=(queue_id,), states=ANY_STATE)
+    shown = ""
+    while True:
+        for entry in store.search(selection, limit=1):
+            words = _standing(entry)
+            if words != shown:
+                click.echo(f"{queue_id}: {printable(words)}")
+                shown = words
+            exit_code = _verdict(entry, deadline_ms)
+            if exit_code is not None:
+                return exit_code
+        if clock_ms() >= deadline_ms:
+            _tell_holds(store)
+            raise CommandFailed(
+                f"{queue_id}: still queued; look later: relaygw queue show {queue_id}",
+                exit_code=os.EX_TEMPFAIL,
+            )
+        time.sleep(_POLL_S)
+
+
+def _standing(entry: QueueEntry) -> str:
+    """Return where the message stands; changes exactly when there is something to tell."""
+    (part, *_), (one, *_) = entry.deliveries, entry.recipients
+    if one.state is not RecipientState.PENDING:
+        way = f" by {one.provider}" if one.provider else ""
+        return f"{one.address} {one.state.value}{way}" + (f": {one.reply}" if one.reply else "")
+    words = f"{part.state.value} on route {part.route}"
+    if part.state is DeliveryState.DEFERRED:
+        words += f", next try {moment(part.due_at_ms, part.due_at_ms).partition(' (')[0]}"
+    return words + (f": {part.reason}" if part.reason else "")
+
+
+def _verdict(entry: QueueEntry, deadline_ms: int) -> int | None:
+    """Return the exit code once nothing more will happen before the deadline."""
+    part, one = entry.deliveries[0], entry.recipients[0]
+    if one.state in _ARRIVED:
+        return os.EX_OK
+    if one.state is not RecipientState.PENDING:
+        return os.EX_UNAVAILABLE
+    is_late = part.state is DeliveryState.DEFERRED and part.due_at_ms > deadline_ms
+    return os.EX_TEMPFAIL if is_late or part.state is DeliveryState.HELD else None
+
+
+def _tell_holds(store: Store) -> None:
+    for hold in store.holds():
+        remedy = f"; {hold.remedy}" if hold.remedy else ""
+        click.echo(printable(f"held: {hold.scope} {hold.key}: {hold.reason}{remedy}"))

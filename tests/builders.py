@@ -1,0 +1,78 @@
+"""Builds the values that tests of several rooms need."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from relaygw.mail.envelope import (
+    AcceptedMessage,
+    ClaimedDelivery,
+    NewDelivery,
+    NewRecipient,
+    Recipient,
+    Source,
+)
+from relaygw.mail.queue_id import QueueIdSource
+
+NOW_MS = 1_795_600_000_000
+
+
+def accepted(
+    *recipients: str | NewRecipient,
+    route: str = "default",
+    at_ms: int = NOW_MS,
+    content: bytes = b"Subject: x\r\n\r\nhello\r\n",
+    **more: Any,
+) -> AcceptedMessage:
+    """Return a message with one delivery to `recipients`."""
+    entries = tuple(
+        entry if isinstance(entry, NewRecipient) else NewRecipient(address=entry)
+        for entry in recipients or ("b@cust.test",)
+    )
+    values: dict[str, Any] = {
+        "queue_id": QueueIdSource().next_id(at_ms),
+        "accepted_at_ms": at_ms,
+        "sender": "a@shop.test",
+        "deliveries": (NewDelivery(route=route, stream="transactional", recipients=entries),),
+        "content": (content,),
+        "size_bytes": len(content),
+        "subject": "x",
+        "message_id": "<1@shop.test>",
+        "is_8bit": False,
+        "has_long_line": False,
+        "smtputf8": False,
+        "mode": "production",
+        "source": Source(client="127.0.0.1", helo="shop.test"),
+        "client_key": "127.0.0.0/24",
+    }
+    return AcceptedMessage(**values | more)
+
+
+def claimed(*recipients: str, **more: Any) -> ClaimedDelivery:
+    """Return a claimed delivery to `recipients`."""
+    values: dict[str, Any] = {
+        "queue_id": QueueIdSource().next_id(NOW_MS),
+        "delivery_no": 0,
+        "route": "default",
+        "stream": "transactional",
+        "sender": "a@shop.test",
+        "recipients": tuple(
+            Recipient(rcpt_no=number, address=address, original=None, attempts=0)
+            for number, address in enumerate(recipients or ("b@cust.test",))
+        ),
+        "content": b"Subject: x\r\n\r\nhello\r\n",
+        "chunk_count": 1,
+        "size_bytes": 21,
+        "subject": "x",
+        "is_8bit": False,
+        "has_long_line": False,
+        "smtputf8": False,
+        "mode": "production",
+        "accepted_at_ms": NOW_MS,
+        "claimed_at_ms": NOW_MS,
+        "held_ms": 0,
+        "attempts": 0,
+        "doubts": 0,
+        "client_key": "127.0.0.0/24",
+    }
+    return ClaimedDelivery(**values | more)

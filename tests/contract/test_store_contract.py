@@ -1,0 +1,520 @@
+"""What every store must do: one suite for every database."""
+
+from __future__ import annotations
+
+import multiprocessing
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from relaygw.errors import StoreUnavailable
+from relaygw.mail.envelope import DeliveryUpdate, NewDelivery, NewRecipient, RecipientUpdate
+from relaygw.mail.state import DeliveryState, RecipientState
+from relaygw.store import migrate
+from relaygw.store.protocol import (
+    AuditEntry,
+    Hold,
+    Instance,
+    QueueEntry,
+    Selection,
+    Store,
+    read_content,
+)
+from relaygw.store.sqlite import SqliteStore
+from tests.builders import NOW_MS, accepted
+
+ALL_STATES = frozenset(DeliveryState)
+
+
+def instance(incarnation: str, role: str = "delivery") -> Instance:
+    return Instance(
+        incarnation=incarnation, name="gw", role=role, pid=1, version="1", fingerprint="f"
+    )
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    url = f"sqlite:///{tmp_path}/queue.db"
+    migrate.upgrade(url)
+    return url
+
+
+@pytest.fixture
+def store(url: str) -> Iterator[Store]:
+    store = SqliteStore(url, keep_content=False)
+    store.register(instance("one"))
+    yield store
+    store.close()
+
+
+def entry_of(store: Store, queue_id: str) -> QueueEntry:
+    (found,) = store.search(Selection(queue_ids=(queue_id,), states=ALL_STATES), limit=1)
+    return found
+
+
+def finish(
+    queue_id: str, *, delivery_no: int = 0, rcpt_nos: tuple[int, ...] = (0,)
+) -> DeliveryUpdate:
+    return DeliveryUpdate(
+        queue_id=queue_id,
+        delivery_no=delivery_no,
+        state=DeliveryState.FINISHED,
+        due_at_ms=NOW_MS,
+        provider="main",
+        reason=None,
+        recipients=tuple(
+            RecipientUpdate(
+                rcpt_no=number,
+                state=RecipientState.DELIVERED,
+                reply="250 2.0.0 Ok",
+                dsn="2.0.0",
+                provider="main",
+            )
+            for number in rcpt_nos
+        ),
+    )
+
+
+def defer(queue_id: str, *, due_at_ms: int) -> DeliveryUpdate:
+    return DeliveryUpdate(
+        queue_id=queue_id,
+        delivery_no=0,
+        state=DeliveryState.DEFERRED,
+        due_at_ms=due_at_ms,
+        provider="main",
+        reason="451 later",
+        recipients=(
+            RecipientUpdate(
+                rcpt_no=0,
+                state=RecipientState.PENDING,
+                reply="451 later",
+                dsn="4.0.0",
+                provider="main",
+            ),
+        ),
+    )
+
+
+def claim(store: Store, *, route: str = "default", limit: int = 10, now_ms: int = NOW_MS):
+    return store.claim(route, limit=limit, incarnation="one", now_ms=now_ms)
+
+
+# --- accepting ----------------------------------------------------------------------------
+
+
+def test_an_accepted_message_is_claimed_whole(store: Store) -> None:
+    message = accepted("b@cust.test", "c@cust.test", smtputf8=True)
+    store.accept_batch([message])
+    (found,) = claim(store)
+    assert found.queue_id == message.queue_id
+    assert found.content == message.content[0]
+    assert [r.address for r in found.recipients] == ["b@cust.test", "c@cust.test"]
+    assert (found.sender, found.smtputf8, found.mode) == ("a@shop.test", True, "production")
+
+
+def test_a_batch_is_all_or_nothing(store: Store) -> None:
+    first, second = accepted(), accepted()
+    store.accept_batch([first])
+    with pytest.raises(StoreUnavailable):
+        store.accept_batch([second, first])
+    assert [entry.queue_id for entry in store.search(Selection(), limit=10)] == [first.queue_id]
+
+
+def test_large_content_is_stored_ahead_and_read_by_chunks(store: Store) -> None:
+    message = accepted(content=b"", stored_chunks=2, size_bytes=2_000_000)
+    message = replace(message, content=())
+    store.add_chunks(message.queue_id, 0, [b"one"])
+    store.add_chunks(message.queue_id, 1, [b"two"])
+    store.accept_batch([message])
+    (found,) = claim(store)
+    assert (found.content, found.chunk_count) == (None, 2)
+    assert b"".join(read_content(store, entry_of(store, message.queue_id))) == b"onetwo"
+
+
+def test_dropped_mail_leaves_its_record_only(store: Store) -> None:
+    blocked = NewRecipient(
+        address="b@x.test", state=RecipientState.BLOCKED, reason="on the block list"
+    )
+    message = accepted(blocked)
+    store.accept_batch([message])
+    assert claim(store) == []
+    entry = entry_of(store, message.queue_id)
+    assert entry.recipients[0].state is RecipientState.BLOCKED
+    assert entry.chunk_count == 0
+
+
+# --- claims and leases --------------------------------------------------------------------
+
+
+def test_a_claimed_delivery_is_claimed_once(store: Store) -> None:
+    store.accept_batch([accepted() for _ in range(5)])
+    first = claim(store, limit=3)
+    second = claim(store, limit=10)
+    assert (len(first), len(second)) == (3, 2)
+    assert not {c.queue_id for c in first} & {c.queue_id for c in second}
+
+
+def test_the_oldest_is_claimed_first(store: Store) -> None:
+    late, early = accepted(at_ms=NOW_MS), accepted(at_ms=NOW_MS - 1000)
+    store.accept_batch([late, early])
+    assert [c.queue_id for c in claim(store)] == [early.queue_id, late.queue_id]
+
+
+def test_only_a_living_incarnation_claims(store: Store) -> None:
+    store.accept_batch([accepted()])
+    assert store.claim("default", limit=1, incarnation="stranger", now_ms=NOW_MS) == []
+    store.bury("one")
+    assert claim(store) == []
+
+
+def test_only_the_named_route_is_claimed(store: Store) -> None:
+    store.accept_batch([accepted(route="promo")])
+    assert claim(store, route="default") == []
+    assert len(claim(store, route="promo")) == 1
+
+
+def test_retries_and_new_mail_share_a_claim(store: Store) -> None:
+    store.accept_batch([accepted() for _ in range(6)])
+    for found in claim(store, limit=6):
+        store.record_batch(
+            [defer(found.queue_id, due_at_ms=NOW_MS)], incarnation="one", now_ms=NOW_MS
+        )
+    fresh = [accepted() for _ in range(6)]
+    store.accept_batch(fresh)
+    got = {found.queue_id for found in claim(store, limit=6)}
+    assert len(got & {message.queue_id for message in fresh}) == 3
+
+
+def test_clients_take_turns(store: Store) -> None:
+    store.accept_batch([accepted(client_key="a") for _ in range(20)])
+    store.accept_batch([accepted(client_key="b") for _ in range(2)])
+    keys = [found.client_key for found in claim(store, limit=8)]
+    assert (keys.count("a"), keys.count("b")) == (6, 2)
+
+
+def test_a_deferred_delivery_waits_until_it_is_due(store: Store) -> None:
+    message = accepted()
+    store.accept_batch([message])
+    claim(store)
+    update = defer(message.queue_id, due_at_ms=NOW_MS + 1000)
+    assert store.record_batch([update], incarnation="one", now_ms=NOW_MS)
+    assert claim(store, now_ms=NOW_MS + 999) == []
+    assert store.next_due_at_ms("default") == NOW_MS + 1000
+    (again,) = claim(store, now_ms=NOW_MS + 1000)
+    assert (again.attempts, again.recipients[0].attempts) == (1, 1)
+
+
+def test_only_pending_recipients_are_claimed_again(store: Store) -> None:
+    message = accepted("b@cust.test", "c@cust.test")
+    store.accept_batch([message])
+    claim(store)
+    update = finish(message.queue_id)  # the first only
+    update = replace(update, state=DeliveryState.DEFERRED)
+    store.record_batch([update], incarnation="one", now_ms=NOW_MS)
+    (again,) = claim(store)
+    assert [r.address for r in again.recipients] == ["c@cust.test"]
+
+
+def test_what_is_given_back_is_due_again_without_an_attempt(store: Store) -> None:
+    message = accepted()
+    store.accept_batch([message])
+    claim(store)
+    store.give_back([(message.queue_id, 0)], incarnation="one", due_at_ms=NOW_MS)
+    (again,) = claim(store)
+    assert again.attempts == 0
+
+
+def test_a_buried_incarnations_mail_is_free_and_its_outcomes_are_refused(store: Store) -> None:
+    message = accepted()
+    store.accept_batch([message])
+    claim(store)
+    assert store.bury("one") == 1
+    assert not store.record_batch([finish(message.queue_id)], incarnation="one", now_ms=NOW_MS)
+    store.register(instance("two"))
+    again = store.claim("default", limit=1, incarnation="two", now_ms=NOW_MS * 2)
+    assert [found.queue_id for found in again] == [message.queue_id]
+
+
+def test_a_delivery_whose_workers_die_is_held_as_poison(store: Store) -> None:
+    message = accepted()
+    store.accept_batch([message])
+    for name in ("p1", "p2", "p3"):
+        store.register(instance(name))
+        store.claim("default", limit=1, incarnation=name, now_ms=NOW_MS * 2)
+        store.bury(name)
+    (delivery,) = entry_of(store, message.queue_id).deliveries
+    assert (delivery.state, delivery.reason) == (DeliveryState.HELD, "poison")
+
+
+def test_a_heartbeat_keeps_an_incarnation_from_growing_stale(store: Store) -> None:
+    assert store.heartbeat("one")
+    assert not store.heartbeat("stranger")
+    assert store.stale_incarnations(60) == []
+    assert store.stale_incarnations(-60) == ["one"]
+
+
+# --- outcomes -----------------------------------------------------------------------------
+
+
+def test_a_finished_message_loses_its_content_and_keeps_its_record(store: Store) -> None:
+    message = accepted()
+    store.accept_batch([message])
+    claim(store)
+    store.record_batch([finish(message.queue_id)], incarnation="one", now_ms=NOW_MS)
+    entry = entry_of(store, message.queue_id)
+    assert entry.recipients[0].state is RecipientState.DELIVERED
+    assert entry.recipients[0].reply == "250 2.0.0 Ok"
+    assert (entry.chunk_count, store.read_chunk(message.queue_id, 0)) == (0, None)
+    assert store.search(Selection(), limit=10) == []
+
+
+def test_content_stays_until_the_last_delivery_is_finished(store: Store) -> None:
+    message = accepted()
+    parts = tuple(
+        NewDelivery(
+            route=route,
+            stream="transactional",
+            recipients=(NewRecipient(address=f"{route}@x.test"),),
+        )
+        for route in ("default", "promo")
+    )
+    message = replace(message, deliveries=parts)
+    store.accept_batch([message])
+    claim(store)
+    store.record_batch([finish(message.queue_id)], incarnation="one", now_ms=NOW_MS)
+    (found,) = claim(store, route="promo")
+    assert found.content == message.content[0]
+
+
+def test_captured_content_stays_after_delivery(store: Store) -> None:
+    captured = NewRecipient(address="c@x.test", state=RecipientState.CAPTURED, reason="staging")
+    message = accepted("b@cust.test", captured)
+    store.accept_batch([message])
+    claim(store)
+    store.record_batch([finish(message.queue_id)], incarnation="one", now_ms=NOW_MS)
+    (shown,) = store.captured(start=0, limit=10)
+    assert b"".join(read_content(store, shown)) == message.content[0]
+    assert store.captured_counts() == (1, 1)
+
+
+def test_recipients_held_apart_get_a_delivery_of_their_own(store: Store) -> None:
+    message = accepted("b@cust.test", "c@cust.test")
+    store.accept_batch([message])
+    claim(store)
+    update = replace(finish(message.queue_id), held_apart=(1,), held_apart_reason="mode")
+    store.record_batch([update], incarnation="one", now_ms=NOW_MS)
+    entry = entry_of(store, message.queue_id)
+    states = [(d.state, d.reason) for d in entry.deliveries]
+    assert states == [(DeliveryState.FINISHED, None), (DeliveryState.HELD, "mode")]
+    assert [r.delivery_no for r in entry.recipients] == [0, 1]
+    assert entry.chunk_count == 1
+
+
+# --- limits and holds ---------------------------------------------------------------------
+
+
+def test_permits_never_exceed_the_limit(store: Store) -> None:
+    store.register(instance("two"))
+    assert store.acquire_permits("p", wanted=3, limit=5, incarnation="one") == 3
+    assert store.acquire_permits("p", wanted=3, limit=5, incarnation="two") == 2
+    assert store.acquire_permits("p", wanted=1, limit=5, incarnation="one") == 0
+    store.release_permits("p", count=1, incarnation="one")
+    assert store.acquire_permits("p", wanted=3, limit=5, incarnation="two") == 1
+    store.bury("two")
+    assert store.acquire_permits("p", wanted=9, limit=5, incarnation="one") == 3
+
+
+def test_a_hold_is_set_once_renewed_and_dropped(store: Store) -> None:
+    hold = Hold(scope="provider", key="ses", reason="r", remedy="m", since_ms=1, probe_at_ms=None)
+    assert store.put_hold(hold)
+    assert not store.put_hold(replace(hold, reason="again", probe_at_ms=5))
+    (found,) = store.holds()
+    assert (found.reason, found.probe_at_ms, found.since_ms) == ("again", 5, 1)
+    assert store.drop_hold("provider", "ses", now_ms=9)
+    assert store.holds() == []
+    assert not store.drop_hold("provider", "ses", now_ms=9)
+    assert store.put_hold(hold)
+
+
+# --- the operator -------------------------------------------------------------------------
+
+
+def audit(action: str) -> AuditEntry:
+    return AuditEntry(at_ms=NOW_MS, actor="root", action=action, target="x", affected=0, detail="")
+
+
+def test_hold_and_release_and_delete(store: Store) -> None:
+    message = accepted()
+    store.accept_batch([message])
+
+    def change(to: DeliveryState) -> int:
+        return store.change_state(
+            [message.queue_id], to=to, reason="operator", due_at_ms=NOW_MS, entry=audit(to)
+        )
+
+    assert change(DeliveryState.HELD) == 1
+    assert claim(store) == []
+    assert change(DeliveryState.DEFERRED) == 1
+    assert change(DeliveryState.DELETED) == 1
+    entry = entry_of(store, message.queue_id)
+    assert entry.recipients[0].state is RecipientState.CANCELLED
+    assert claim(store) == []
+    assert change(DeliveryState.DEFERRED) == 1  # out of the trash again
+    assert len(claim(store)) == 1
+    assert [entry.affected for entry in store.audit_entries(limit=10)] == [1, 1, 1, 1]
+
+
+def test_an_operator_never_takes_a_lease_away(store: Store) -> None:
+    message = accepted()
+    store.accept_batch([message])
+    claim(store)
+    for to in (DeliveryState.HELD, DeliveryState.DELETED, DeliveryState.DEFERRED):
+        changed = store.change_state(
+            [message.queue_id], to=to, reason=None, due_at_ms=NOW_MS, entry=audit(to)
+        )
+        assert changed == 0, to
+
+
+def test_time_held_is_counted(store: Store) -> None:
+    message = accepted()
+    store.accept_batch([message])
+    for to, at_ms in ((DeliveryState.HELD, NOW_MS), (DeliveryState.DEFERRED, NOW_MS + 7000)):
+        store.change_state(
+            [message.queue_id],
+            to=to,
+            reason=None,
+            due_at_ms=NOW_MS,
+            entry=replace(audit(to), at_ms=at_ms),
+        )
+    assert claim(store)[0].held_ms == 7000
+
+
+@pytest.mark.parametrize(
+    "selection",
+    [
+        Selection(sender="SHOP.test"),
+        Selection(recipient="b@cust"),
+        Selection(subject="ORDER"),
+        Selection(route="default"),
+        Selection(stream="transactional"),
+        Selection(client="127.0.0.1"),
+        Selection(accepted_before_ms=NOW_MS + 1),
+        Selection(states=frozenset({DeliveryState.INCOMING})),
+    ],
+    ids=str,
+)
+def test_selections_find_and_narrow(store: Store, selection: Selection) -> None:
+    wanted = accepted(subject="Your order 100%_\\")
+    other = accepted(
+        "x@else.test",
+        route="other",
+        at_ms=NOW_MS + 10,
+        sender="n@news.test",
+        subject="News",
+        source=replace(wanted.source, client="10.0.0.1"),
+    )
+    part = replace(other.deliveries[0], stream="promotional")
+    store.accept_batch([wanted, replace(other, deliveries=(part,))])
+    found = [entry.queue_id for entry in store.search(selection, limit=10)]
+    assert wanted.queue_id in found
+    if not selection.states == frozenset({DeliveryState.INCOMING}):
+        assert other.queue_id not in found
+
+
+def test_search_treats_wildcards_as_text(store: Store) -> None:
+    store.accept_batch([accepted(subject="100% sure"), accepted(subject="100 sure")])
+    assert len(store.search(Selection(subject="100%"), limit=10)) == 1
+    assert store.search(Selection(subject="' OR 1=1--"), limit=10) == []
+
+
+def test_counts_are_of_open_deliveries(store: Store) -> None:
+    messages = [accepted() for _ in range(3)]
+    store.accept_batch(messages)
+    claim(store, limit=1)
+    counts = {count.state: count.deliveries for count in store.counts()}
+    assert counts == {DeliveryState.ACTIVE: 1, DeliveryState.INCOMING: 2}
+
+
+# --- the janitor --------------------------------------------------------------------------
+
+
+def test_purge_takes_what_is_over_its_time_and_nothing_else(store: Store) -> None:
+    old, fresh, queued = accepted(), accepted(at_ms=NOW_MS + 5000), accepted()
+    store.accept_batch([old, fresh])
+    claim(store, now_ms=NOW_MS + 5000)
+    for message, at_ms in ((old, NOW_MS + 10), (fresh, NOW_MS + 6000)):
+        store.record_batch([finish(message.queue_id)], incarnation="one", now_ms=at_ms)
+    store.accept_batch([queued])
+    assert store.purge({"finished": NOW_MS + 5000}, limit=10) == 1
+    left = store.search(Selection(states=ALL_STATES), limit=10)
+    assert {entry.queue_id for entry in left} == {fresh.queue_id, queued.queue_id}
+
+
+def test_orphaned_chunks_are_cleared(store: Store) -> None:
+    orphan, message = accepted(), accepted()
+    store.add_chunks(orphan.queue_id, 0, [b"x"])
+    store.accept_batch([message])
+    assert store.purge({"orphans": NOW_MS + 1}, limit=10) == 1
+    assert store.read_chunk(orphan.queue_id, 0) is None
+    assert store.read_chunk(message.queue_id, 0) is not None
+
+
+def test_the_sandbox_keeps_the_newest(store: Store) -> None:
+    captured = NewRecipient(address="c@x.test", state=RecipientState.CAPTURED)
+    messages = [accepted(captured, at_ms=NOW_MS + n) for n in range(5)]
+    store.accept_batch(messages)
+    assert store.trim_captured(keep=2, limit=10) == 3
+    left = [entry.queue_id for entry in store.captured(start=0, limit=10)]
+    assert left == [messages[4].queue_id, messages[3].queue_id]
+
+
+def test_captured_mail_that_is_still_queued_only_leaves_the_sandbox(store: Store) -> None:
+    captured = NewRecipient(address="c@x.test", state=RecipientState.CAPTURED)
+    message = accepted("b@cust.test", captured)
+    store.accept_batch([message])
+    assert store.delete_captured(None, entry=audit("delete")) == 1
+    assert store.captured(start=0, limit=10) == []
+    assert claim(store)[0].content == message.content[0]
+
+
+# --- many at once -------------------------------------------------------------------------
+
+
+def _claim_all(url: str, name: str, got: multiprocessing.Queue[list[str]]) -> None:
+    store = SqliteStore(url, keep_content=False)
+    store.register(instance(name))
+    mine: list[str] = []
+    while found := store.claim("default", limit=7, incarnation=name, now_ms=NOW_MS * 2):
+        mine += [entry.queue_id for entry in found]
+    got.put(mine)
+    store.close()
+
+
+def test_two_processes_never_claim_the_same(store: Store, url: str) -> None:
+    messages = [accepted() for _ in range(300)]
+    store.accept_batch(messages)
+    context = multiprocessing.get_context("spawn")
+    got: multiprocessing.Queue[list[str]] = context.Queue()
+    processes = [context.Process(target=_claim_all, args=(url, name, got)) for name in ("p1", "p2")]
+    for process in processes:
+        process.start()
+    claimed = got.get(timeout=60) + got.get(timeout=60)
+    for process in processes:
+        process.join(60)
+    assert sorted(claimed) == sorted(message.queue_id for message in messages)
+
+
+def test_threads_share_a_store(store: Store) -> None:
+    def accept_many() -> None:
+        for _ in range(20):
+            store.accept_batch([accepted()])
+
+    threads = [threading.Thread(target=accept_many) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(store.search(Selection(), limit=1000)) == 80

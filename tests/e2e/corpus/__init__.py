@@ -1,0 +1,1 @@
+"""Bad input against a running gateway: bytes as given, exact answers, what reached the provider."""

@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from relaygw.cli import main
+from relaygw.cli.text import clock_ms
+from relaygw.mail.envelope import AcceptedMessage, DeliveryUpdate, NewRecipient, RecipientUpdate
+from relaygw.mail.state import DeliveryState, RecipientState
+from relaygw.store.migrate import upgrade
+from relaygw.store.protocol import Instance, QueueEntry, Selection
+from relaygw.store.sqlite import SqliteStore
+from tests.builders import accepted
+
+CONFIG = """\
+mode: production
+hostname: gw.shop.test
+queue: {{url: "sqlite:///{directory}/state/queue.db"}}
+providers:
+  main: {{host: smtp.provider.test, port: 2525, tls: none}}
+routes:
+  - {{name: default, providers: [main]}}
+"""
+
+
+class Desk:
+    """An operator's desk: a queue on disk, its configuration, and the commands."""
+
+    def __init__(self, directory: Path) -> None:
+        self.config = directory / "relaygw.yaml"
+        self.config.write_text(CONFIG.format(directory=directory))
+        self.url = f"sqlite:///{directory}/state/queue.db"
+        upgrade(self.url)
+        self.store = SqliteStore(self.url, keep_content=False)
+        self._environ = {"COLUMNS": "80", "PYTHONUNBUFFERED": ""}
+
+    def run(self, *words: str, stdin: str | None = None) -> Result:
+        """Run a command in this process."""
+        return CliRunner().invoke(
+            main, ["--config", str(self.config), *words], input=stdin, env=self._environ
+        )
+
+    def lines(self, *words: str) -> list[dict[str, Any]]:
+        """Run a command that prints JSON and return the objects."""
+        result = self.run(*words)
+        assert result.exit_code == 0, result.output
+        return [json.loads(line) for line in result.stdout.splitlines()]
+
+    def popen(self, *words: str, **more: Any) -> subprocess.Popen[bytes]:
+        """Start a command as a process of its own."""
+        argv = [sys.executable, "-m", "relaygw", "--config", str(self.config), *words]
+        environ = {**os.environ, **self._environ}
+        return subprocess.Popen(argv, env=environ, stderr=subprocess.PIPE, **more)
+
+    def add(self, *recipients: str | NewRecipient, age_s: int = 0, **more: Any) -> str:
+        """Put a message into the queue; return its id."""
+        message = accepted(*recipients, at_ms=clock_ms() - age_s * 1000, **more)
+        return self.add_message(message)
+
+    def add_message(self, message: AcceptedMessage) -> str:
+        self.store.accept_batch([message])
+        return message.queue_id
+
+    def add_captured(self, address: str = "b@cust.test", **more: Any) -> str:
+        """Put a captured message into the sandbox; return its id."""
+        recipient = NewRecipient(
+            address=address, state=RecipientState.CAPTURED, reason="sandbox mode"
+        )
+        return self.add(recipient, **more)
+
+    def claim(self, route: str = "default") -> str:
+        """Take what is due on a route as a worker does; return the worker's incarnation."""
+        incarnation = os.urandom(6).hex()
+        self.store.register(
+            Instance(
+                incarnation=incarnation,
+                name="gw.shop.test",
+                role="delivery",
+                pid=4711,
+                version="0.1.0",
+                fingerprint="0" * 16,
+            )
+        )
+        self.claimed = self.store.claim(
+            route, limit=1000, incarnation=incarnation, now_ms=clock_ms()
+        )
+        return incarnation
+
+    def attempt(
+        self, state: DeliveryState, *, due_in_s: int = 600, reason: str, route: str = "default"
+    ) -> None:
+        """Let a worker try everything that is due on a route once; nobody gets it."""
+        incarnation = self.claim(route)
+        updates = [
+            DeliveryUpdate(
+                queue_id=one.queue_id,
+                delivery_no=one.delivery_no,
+                state=state,
+                due_at_ms=clock_ms() + due_in_s * 1000,
+                provider="main",
+                reason=reason,
+                recipients=tuple(
+                    RecipientUpdate(
+                        rcpt_no=who.rcpt_no,
+                        state=RecipientState.PENDING,
+                        reply=reason,
+                        dsn="4.7.0",
+                        provider="main",
+                    )
+                    for who in one.recipients
+                ),
+            )
+            for one in self.claimed
+        ]
+        assert self.store.record_batch(updates, incarnation=incarnation, now_ms=clock_ms())
+
+    def entry(self, queue_id: str) -> QueueEntry:
+        selection = Selection(queue_ids=(queue_id,), states=frozenset(DeliveryState))
+        (found,) = self.store.search(selection, limit=1)
+        return found
+
+    def states(self, queue_id: str) -> set[DeliveryState]:
+        return {part.state for part in self.entry(queue_id).deliveries}
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Iterator[Desk]:
+    desk = Desk(tmp_path)
+    yield desk
+    desk.store.close()

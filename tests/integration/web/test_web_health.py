@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+from collections.abc import Awaitable, Callable
+
+import httpx2
+import pytest
+
+from relaygw.settings.model import Settings
+from relaygw.store.protocol import Instance
+from relaygw.store.sqlite import SqliteStore
+from relaygw.web.app import create_app
+from relaygw.web.health import STALE_AFTER_S
+from relaygw.web.server import serve_web
+
+Serve = Callable[..., Awaitable[httpx2.AsyncClient]]
+
+
+def instance(incarnation: str, *, role: str = "front", state: str = "running") -> Instance:
+    return Instance(
+        incarnation=incarnation,
+        name="gw1",
+        role=role,
+        pid=1,
+        version="0",
+        fingerprint="f",
+        state=state,
+    )
+
+
+def grow_old(store: SqliteStore, incarnation: str, *, by_s: float) -> None:
+    with store._write() as connection:
+        connection.exec_driver_sql(
+            "UPDATE instance SET heartbeat_at_ms = heartbeat_at_ms - ? WHERE incarnation = ?",
+            (int(by_s * 1000), incarnation),
+        )
+
+
+async def readiness(client: httpx2.AsyncClient) -> tuple[int, str]:
+    answer = await client.get("/readyz")
+    return answer.status_code, answer.text
+
+
+async def test_alive_whatever_the_store_does(serve: Serve, store: SqliteStore) -> None:
+    client = await serve()
+    with store._write() as connection:
+        connection.exec_driver_sql("DROP TABLE instance")
+    assert (await client.get("/healthz")).text == "ok\n"
+    assert (await client.get("/livez")).status_code == 200
+    assert await readiness(client) == (503, "not ready: the store does not answer\n")
+
+
+async def test_ready_when_a_front_takes_mail(serve: Serve, store: SqliteStore) -> None:
+    client = await serve()
+    assert await readiness(client) == (503, "not ready: no front is registered\n")
+    store.register(instance("d1", role="delivery"))
+    assert (await readiness(client))[0] == 503
+    store.register(instance("f1", state="draining"))
+    assert await readiness(client) == (503, "not ready: every front is stopping\n")
+    store.register(instance("f2"))
+    assert await readiness(client) == (200, "ok\n")
+    grow_old(store, "f2", by_s=STALE_AFTER_S + 5)
+    assert await readiness(client) == (
+        503,
+        "not ready: no front has given a sign of life in 15 s\n",
+    )
+    store.heartbeat("f2")
+    assert await readiness(client) == (200, "ok\n")
+
+
+async def test_one_fresh_front_is_enough(serve: Serve, store: SqliteStore) -> None:
+    store.register(instance("f1"))
+    store.register(instance("f2"))
+    grow_old(store, "f1", by_s=STALE_AFTER_S + 5)
+    client = await serve()
+    assert await readiness(client) == (200, "ok\n")
+
+
+async def test_a_further_condition_is_asked(serve: Serve, store: SqliteStore) -> None:
+    answers = ["the volume is full", None]
+
+    async def is_ready() -> str | None:
+        return answers.pop(0)
+
+    store.register(instance("f1"))
+    client = await serve(is_ready=is_ready)
+    assert await readiness(client) == (503, "not ready: the volume is full\n")
+    assert await readiness(client) == (200, "ok\n")
+
+
+async def test_a_store_that_does_not_answer_is_503_without_its_reason(
+    serve: Serve, store: SqliteStore
+) -> None:
+    client = await serve()
+    with store._write() as connection:
+        connection.exec_driver_sql("DROP TABLE recipient")
+        connection.exec_driver_sql("DROP TABLE message")
+    answer = await client.get("/api/v1/messages")
+    assert (answer.status_code, answer.text) == (503, "the store does not answer")
+
+
+async def test_a_stop_lets_the_answer_under_way_finish(store: SqliteStore) -> None:
+    asked, go_on = asyncio.Event(), asyncio.Event()
+
+    async def is_ready() -> str | None:
+        asked.set()
+        await go_on.wait()
+        return None
+
+    store.register(instance("f1"))
+    listening = socket.create_server(("127.0.0.1", 0))
+    url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+    stop = asyncio.Event()
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    app = create_app(store, Settings(mode="sandbox"), is_ready=is_ready)  # type: ignore[arg-type]
+    async with httpx2.AsyncClient(base_url=url) as client, asyncio.TaskGroup() as tasks:
+        serving = tasks.create_task(serve_web(app, listening, stop=stop))
+        asking = tasks.create_task(client.get("/readyz"))
+        await asked.wait()
+        after = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+        stop.set()
+        go_on.set()
+        await serving
+        assert (await asking).status_code == 200
+    assert after == before
+    assert listening.fileno() == -1
+
+
+async def test_cancelling_closes_the_socket(store: SqliteStore) -> None:
+    listening = socket.create_server(("127.0.0.1", 0))
+    app = create_app(store, Settings(mode="sandbox"))  # type: ignore[arg-type]
+    serving = asyncio.create_task(serve_web(app, listening, stop=asyncio.Event()))
+    url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+    async with httpx2.AsyncClient(base_url=url) as client:
+        await client.get("/healthz")
+    serving.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await serving
+    assert listening.fileno() == -1

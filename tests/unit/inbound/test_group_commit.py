@@ -1,0 +1,104 @@
+"""Group commit: one transaction for many, and one bad message refuses nobody else."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from relaygw.errors import IntakeFull, StoreUnavailable
+from relaygw.inbound import group_commit
+from relaygw.inbound.group_commit import GroupCommitter
+from relaygw.mail.envelope import AcceptedMessage
+from relaygw.store import migrate
+from relaygw.store.protocol import Selection
+from relaygw.store.sqlite import SqliteStore
+from tests.builders import accepted
+
+
+class GatedStore(SqliteStore):
+    """A real store whose first batch waits until the test lets it go."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url, keep_content=False)
+        self.gate = threading.Event()
+        self.batches: list[int] = []
+
+    def accept_batch(self, messages: Sequence[AcceptedMessage]) -> None:
+        self.gate.wait(30)
+        self.batches.append(len(messages))
+        super().accept_batch(messages)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> GatedStore:
+    url = f"sqlite:///{tmp_path}/queue.db"
+    migrate.upgrade(url)
+    return GatedStore(url)
+
+
+async def test_what_waits_is_one_batch_and_durable_on_return(store: GatedStore) -> None:
+    stored: list[str] = []
+    committer = GroupCommitter(
+        store, committed=lambda batch: stored.extend(m.queue_id for m in batch)
+    )
+    first = asyncio.create_task(committer.submit(accepted()))
+    await asyncio.sleep(0)
+    others = [asyncio.create_task(committer.submit(accepted())) for _ in range(9)]
+    await asyncio.sleep(0)
+    assert not first.done()
+    store.gate.set()
+    await asyncio.gather(first, *others)
+    assert store.batches == [1, 9]
+    assert len(store.search(Selection(), limit=99)) == len(stored) == 10
+    await committer.drain()
+    store.close()
+
+
+async def test_one_bad_message_is_refused_alone(store: GatedStore) -> None:
+    store.gate.set()
+    committer = GroupCommitter(store, committed=lambda _: None)
+    twin = accepted()
+    await committer.submit(twin)
+    store.gate.clear()
+    blocker = asyncio.create_task(committer.submit(accepted()))
+    await asyncio.sleep(0)
+    batch = [asyncio.create_task(committer.submit(m)) for m in (accepted(), twin, accepted())]
+    await asyncio.sleep(0)
+    store.gate.set()
+    results = await asyncio.gather(blocker, *batch, return_exceptions=True)
+    assert [type(result) for result in results] == [
+        type(None), type(None), StoreUnavailable, type(None)
+    ]
+    await committer.drain()
+    store.close()
+
+
+async def test_a_client_that_leaves_does_not_withdraw_its_message(store: GatedStore) -> None:
+    committer = GroupCommitter(store, committed=lambda _: None)
+    leaving = asyncio.create_task(committer.submit(accepted()))
+    await asyncio.sleep(0)
+    leaving.cancel()
+    await asyncio.sleep(0)
+    store.gate.set()
+    await committer.drain()
+    assert len(store.search(Selection(), limit=9)) == 1
+    store.close()
+
+
+async def test_too_much_waiting_mail_is_refused(
+    store: GatedStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(group_commit, "MAX_PENDING_BYTES", 100)
+    committer = GroupCommitter(store, committed=lambda _: None)
+    first = asyncio.create_task(committer.submit(accepted(content=b"x" * 90)))
+    await asyncio.sleep(0)
+    with pytest.raises(IntakeFull):
+        await committer.submit(accepted(content=b"x" * 20))
+    store.gate.set()
+    await first
+    await committer.drain()
+    store.close()

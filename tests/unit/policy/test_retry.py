@@ -1,0 +1,126 @@
+"""Retry times and what an attempt makes of a delivery."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from relaygw.mail.outcome import AttemptReport, RecipientOutcome, Scope, Stage, Verdict
+from relaygw.mail.reply import SmtpReply
+from relaygw.mail.state import DeliveryState, RecipientState
+from relaygw.policy.retry import DOUBT_LADDER_S, delay_s, settle
+from relaygw.settings.model import Retry
+from tests.builders import NOW_MS, claimed
+
+RETRY = Retry()
+DAY_MS = 86_400_000
+
+
+def report(*verdicts: Verdict) -> AttemptReport:
+    return AttemptReport(
+        provider="main",
+        relay="mx[1.2.3.4]:25",
+        outcomes=tuple(
+            RecipientOutcome(
+                rcpt_no=number,
+                verdict=verdict,
+                scope=Scope.RECIPIENT,
+                stage=Stage.RCPT,
+                reply=SmtpReply(250, (verdict.value,)),
+            )
+            for number, verdict in enumerate(verdicts)
+        ),
+    )
+
+
+@given(attempts=st.integers(1, 10_000), chance=st.floats(0, 1))
+def test_delays_stay_between_first_and_max(attempts: int, chance: float) -> None:
+    wait_s = delay_s(attempts, RETRY, chance=chance)
+    assert RETRY.first * (1 - RETRY.jitter) <= wait_s <= RETRY.max * (1 + RETRY.jitter)
+
+
+@given(attempts=st.integers(1, 500))
+def test_delays_never_shrink(attempts: int) -> None:
+    assert delay_s(attempts, RETRY, chance=0.5) <= delay_s(attempts + 1, RETRY, chance=0.5)
+
+
+def test_the_first_delays_are_as_configured() -> None:
+    assert [delay_s(n, RETRY, chance=0.5) for n in (1, 2, 3)] == [30, 60, 120]
+
+
+@given(
+    verdicts=st.lists(st.sampled_from(Verdict), min_size=1, max_size=6),
+    age_ms=st.integers(0, 20 * DAY_MS),
+    doubts=st.integers(0, 5),
+)
+def test_settling_is_total_and_consistent(
+    verdicts: list[Verdict], age_ms: int, doubts: int
+) -> None:
+    delivery = claimed(*(f"r{n}@x.test" for n in range(len(verdicts))), doubts=doubts)
+    update = settle(
+        delivery, report(*verdicts), RETRY, now_ms=NOW_MS + age_ms, chance=0.5
+    )
+    states = {change.state for change in update.recipients}
+    is_open = RecipientState.PENDING in states
+    assert (update.state is DeliveryState.FINISHED) == (not is_open)
+    assert len(update.recipients) == len(verdicts)
+    for change, verdict in zip(update.recipients, verdicts, strict=True):
+        if verdict is Verdict.DELIVERED:
+            assert change.state is RecipientState.DELIVERED
+        if verdict in (Verdict.HOLD, Verdict.DOUBT, Verdict.THROTTLE):
+            assert change.state in (RecipientState.PENDING, RecipientState.EXPIRED)
+    if Verdict.HOLD in verdicts or Verdict.DOUBT in verdicts:
+        assert RecipientState.EXPIRED not in states
+
+
+def test_each_recipient_ends_its_own_way() -> None:
+    update = settle(
+        claimed("a@x.test", "b@x.test", "c@x.test"),
+        report(Verdict.DELIVERED, Verdict.RETRY, Verdict.BOUNCE),
+        RETRY,
+        now_ms=NOW_MS,
+        chance=0.5,
+    )
+    assert [change.state for change in update.recipients] == [
+        RecipientState.DELIVERED,
+        RecipientState.PENDING,
+        RecipientState.BOUNCED,
+    ]
+    assert (update.state, update.due_at_ms) == (DeliveryState.DEFERRED, NOW_MS + 30_000)
+
+
+@pytest.mark.parametrize("verdict", [Verdict.THROTTLE, Verdict.HOLD])
+def test_the_providers_trouble_is_not_charged_to_the_message(verdict: Verdict) -> None:
+    update = settle(
+        claimed(), report(verdict), RETRY, now_ms=NOW_MS, chance=0.5, throttle_wait_s=5
+    )
+    assert (update.charged, update.state) == (False, DeliveryState.DEFERRED)
+    assert not update.recipients[0].charged
+
+
+def test_doubt_waits_on_a_slow_ladder_and_is_held_in_the_end() -> None:
+    for doubts, wait_s in enumerate(DOUBT_LADDER_S):
+        update = settle(
+            claimed(doubts=doubts), report(Verdict.DOUBT), RETRY, now_ms=NOW_MS, chance=0
+        )
+        assert (update.state, update.due_at_ms) == (
+            DeliveryState.DEFERRED,
+            NOW_MS + wait_s * 1000,
+        )
+        assert update.doubted
+    held = settle(
+        claimed(doubts=len(DOUBT_LADDER_S)), report(Verdict.DOUBT), RETRY, now_ms=0, chance=0
+    )
+    assert (held.state, held.reason) == (DeliveryState.HELD, "in_doubt")
+
+
+def test_mail_expires_after_its_lifetime_but_not_by_time_held() -> None:
+    late_ms = NOW_MS + 5 * DAY_MS
+    gone = settle(claimed(), report(Verdict.RETRY), RETRY, now_ms=late_ms, chance=0.5)
+    assert gone.recipients[0].state is RecipientState.EXPIRED
+    held = replace(claimed(), held_ms=DAY_MS)
+    kept = settle(held, report(Verdict.RETRY), RETRY, now_ms=late_ms, chance=0.5)
+    assert kept.recipients[0].state is RecipientState.PENDING

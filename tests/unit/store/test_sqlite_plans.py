@@ -1,0 +1,78 @@
+"""The hot queries use the partial indexes: SQLite needs their condition word for word."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+
+from relaygw.store import leasing, migrate, operating
+from relaygw.store.protocol import Selection
+from relaygw.store.sqlite import SqliteStore, create_sqlite_engine
+from relaygw.store.tables import metadata
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    url = f"sqlite:///{tmp_path}/queue.db"
+    migrate.upgrade(url)
+    return url
+
+
+@pytest.mark.parametrize(
+    ("statement", "index"),
+    [
+        (leasing._FIRST_CLIENT, "delivery_due"),
+        (leasing._NEXT_CLIENT, "delivery_due"),
+        (leasing._DUE_OF_CLIENT, "delivery_due"),
+        (leasing._NEXT_DUE, "delivery_due"),
+    ],
+)
+def test_claims_use_the_index(url: str, statement: object, index: str) -> None:
+    engine = create_sqlite_engine(url, begin="BEGIN")
+    compiled = str(statement.compile(engine))  # type: ignore[attr-defined]
+    count = compiled.count("?")
+    with engine.begin() as connection:
+        plan = connection.exec_driver_sql("EXPLAIN QUERY PLAN " + compiled, tuple("x" * count))
+        details = " ".join(row[3] for row in plan)
+    engine.dispose()
+    assert index in details, details
+    assert "TEMP B-TREE" not in details, details
+
+
+def test_migrations_build_the_schema_of_the_code(url: str) -> None:
+    from alembic.autogenerate import compare_metadata
+    from alembic.migration import MigrationContext
+
+    engine = create_sqlite_engine(url, begin="BEGIN")
+    with engine.begin() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+    engine.dispose()
+
+
+def test_every_connection_syncs_fully(url: str) -> None:
+    engine = create_sqlite_engine(url, begin="BEGIN")
+    with engine.begin() as connection:
+        assert connection.execute(text("PRAGMA synchronous")).scalar() == 2
+        assert connection.execute(text("PRAGMA journal_mode")).scalar() == "wal"
+        assert connection.execute(text("PRAGMA auto_vacuum")).scalar() == 2
+    engine.dispose()
+
+
+def test_an_open_queue_is_listed_by_its_index(url: str) -> None:
+    conditions = list(operating._delivery_conditions(Selection()))
+    assert any("incoming" in str(condition) for condition in conditions)
+
+
+def test_a_store_refuses_to_guess_a_schema(tmp_path: Path) -> None:
+    from relaygw.errors import SchemaMismatch
+
+    url = f"sqlite:///{tmp_path}/other.db"
+    SqliteStore(url, keep_content=False).close()
+    with pytest.raises(SchemaMismatch, match="relaygw db upgrade"):
+        migrate.check_schema(url)
+
+
+def test_an_upgrade_is_done_once(url: str) -> None:
+    assert migrate.upgrade(url) == ("0001", "0001")

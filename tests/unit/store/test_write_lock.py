@@ -1,0 +1,48 @@
+"""The write lock: exclusive among processes, given back by a killed one."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+from relaygw.store.lifelines import Lifeline, dead_incarnations, forget
+from relaygw.store.write_lock import WriteLock
+
+
+def child_that_holds(directory: Path, *, take: str) -> int:
+    """Fork a process that takes a lock, says so, and waits to be killed."""
+    read, write = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        if take == "lock":
+            WriteLock(directory, first_in_line=False).held().__enter__()
+        else:
+            Lifeline(directory, take)
+        os.write(write, b"x")
+        signal.pause()
+    os.read(read, 1)
+    os.close(read)
+    os.close(write)
+    return pid
+
+
+def test_a_killed_holder_lets_go(tmp_path: Path) -> None:
+    pid = child_that_holds(tmp_path, take="lock")
+    os.kill(pid, signal.SIGKILL)
+    lock = WriteLock(tmp_path, first_in_line=True)
+    with lock.held():  # would wait for ever
+        os.waitpid(pid, 0)
+    lock.close()
+
+
+def test_the_dead_of_this_host_are_known_and_the_living_are_not(tmp_path: Path) -> None:
+    pid = child_that_holds(tmp_path, take="gone")
+    living = Lifeline(tmp_path, "here")
+    assert dead_incarnations(tmp_path) == []
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    assert dead_incarnations(tmp_path) == ["gone"]
+    forget(tmp_path, "gone")
+    living.release()
+    assert dead_incarnations(tmp_path) == []

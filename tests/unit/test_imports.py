@@ -1,0 +1,107 @@
+"""The import rule: imports point down, siblings never import each other, libraries have rooms.
+
+A failure names the rule that the import breaks; docs/architecture.md says why it is there.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[2] / "relaygw"
+
+LEVELS = {
+    "errors": 0,
+    "mail": 1,
+    "settings": 2,
+    "policy": 3,
+    "observe": 3,
+    "store": 4,
+    "upstream": 4,
+    "inbound": 5,
+    "delivery": 5,
+    "operations": 5,
+    "web": 6,
+    "roles": 7,
+    "supervisor": 8,
+    "cli": 9,
+    "__main__": 10,
+}
+"""What a room may import stands on a lower level; rooms of one level do not know each other."""
+
+LIBRARY_ROOMS = {
+    "aiosmtpd": {"inbound"},
+    "aiosmtplib": {"upstream"},
+    "sqlalchemy": {"store"},
+    "alembic": {"store"},
+    "pysqlite3": {"store"},
+    "sqlite3": {"store"},
+    "pydantic": {"settings"},
+    "pydantic_core": {"settings"},
+    "yaml": {"settings"},
+    "starlette": {"web"},
+    "uvicorn": {"web"},
+    "click": {"cli"},
+    "uvloop": {"roles", "supervisor"},
+}
+
+FILES = sorted(path for path in PACKAGE.rglob("*.py") if "migrations" not in path.parts)
+
+
+def room_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).with_suffix("").parts[0]
+
+
+def imports_of(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: write imports in full"
+            module = node.module or ""
+            yield from (f"{module}.{alias.name}" for alias in node.names)
+
+
+def broken_rules(path: Path) -> Iterator[str]:
+    room = room_of(path)
+    for name in imports_of(path):
+        top, _, rest = name.partition(".")
+        if top == "relaygw" and rest and room != "__init__":
+            target = rest.split(".")[0]
+            if target in ("__version__", room):
+                continue
+            if LEVELS[target] >= LEVELS[room]:
+                yield f"{room} may not import {target}: imports point down"
+            if target == "store" and room != "roles" and not rest.startswith("store.protocol"):
+                yield f"{room} may see only store.protocol, not {name}"
+        elif top in LIBRARY_ROOMS and room not in LIBRARY_ROOMS[top]:
+            yield f"{top} lives in {sorted(LIBRARY_ROOMS[top])} only, not in {room}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_point_down(path: Path) -> None:
+    assert list(broken_rules(path)) == []
+
+
+def test_every_room_has_a_level() -> None:
+    assert {room_of(path) for path in FILES} - {"__init__"} == set(LEVELS)
+
+
+def test_the_rule_bites(tmp_path: Path) -> None:
+    assert list(imports_of_text("from relaygw.store.sqlite import X", tmp_path)) == [
+        "relaygw.store.sqlite.X"
+    ]
+
+
+def imports_of_text(text: str, directory: Path) -> Iterator[str]:
+    path = directory / "module.py"
+    path.write_text(text)
+    return imports_of(path)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_every_module_says_what_it_is_for(path: Path) -> None:
+    assert ast.get_docstring(ast.parse(path.read_text())), f"{path.name} has no docstring"
