@@ -1,0 +1,1 @@
+"""Documentation that must agree with the code."""

@@ -1,0 +1,36 @@
+"""The pages say what the code says."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from relaygw import __version__
+from tests.docs.render_states import render
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+
+
+def test_states_are_printed_from_the_table() -> None:
+    assert (ROOT / "docs/states.md").read_text() == render()
+
+
+def test_the_changelog_has_a_heading_for_this_version() -> None:
+    text = (ROOT / "CHANGELOG.md").read_text()
+    assert f"## [{__version__}]" in text or "## [Unreleased]" in text
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
+        assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_every_room_is_on_the_map() -> None:
+    text = (ROOT / "docs/architecture.md").read_text()
+    for room in (ROOT / "relaygw").iterdir():
+        if room.is_dir() and (room / "__init__.py").exists():
+            assert f"`{room.name}/`" in text, f"docs/architecture.md does not name {room.name}/"

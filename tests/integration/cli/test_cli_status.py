@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from relaygw.cli.text import clock_ms
+from relaygw.mail.state import DeliveryState
+from relaygw.store.protocol import Hold
+from tests.integration.cli.conftest import Desk
+
+
+def test_status_fits_one_screen_and_tells_what_is_wrong(desk: Desk) -> None:
+    desk.add(age_s=7200)
+    desk.attempt(DeliveryState.DEFERRED, reason="451 later")
+    desk.add_captured()
+    desk.store.put_hold(
+        Hold(
+            scope="credential",
+            key="main",
+            reason="535 5.7.8 bad key",
+            remedy="renew the key",
+            since_ms=clock_ms(),
+            probe_at_ms=None,
+        )
+    )
+    result = desk.run("status")
+    assert result.exit_code == 0
+    assert "credential main" in result.stdout
+    assert "renew the key" in " ".join(result.stdout.split())
+    lane = next(line for line in result.stdout.splitlines() if line.startswith("default"))
+    assert lane.split() == ["default", "transactional", "0", "0", "1", "0", "2h"]
+    assert "1 captured, 1 unread" in result.stdout
+    assert max(map(len, result.stdout.splitlines())) <= 80
+    assert "no front runs" in result.stderr
+    assert "other routing or policy settings" in result.stderr
+
+
+def test_status_as_json(desk: Desk) -> None:
+    desk.add()
+    desk.claim()
+    (found,) = desk.lines("status", "--json")
+    assert found["mode"] == "production"
+    (lane,) = found["lanes"]
+    assert (lane["route"], lane["state"], lane["deliveries"]) == ("default", "active", 1)
+    (instance,) = found["instances"]
+    assert instance["role"] == "delivery"
+    assert instance["has_drifted"] is True
+    assert instance["is_silent"] is False
+
+
+def test_nothing_runs(desk: Desk) -> None:
+    result = desk.run("status")
+    assert "nothing runs; start it: relaygw serve" in result.stdout
+
+
+def test_db_check_and_upgrade(desk: Desk, tmp_path: Path) -> None:
+    assert desk.run("db", "check").exit_code == 0
+    assert "nothing to do" in desk.run("db", "upgrade").stdout
+    fresh = desk.config.read_text().replace("queue.db", "fresh.db")
+    desk.config.write_text(fresh)
+    missing = desk.run("db", "check")
+    assert missing.exit_code == 69
+    assert "no queue there yet" in missing.stderr
+    assert not (tmp_path / "state" / "fresh.db").exists()
+    assert desk.run("db", "upgrade").stdout.startswith("schema none -> ")
+    assert desk.run("db", "check").exit_code == 0
+
+
+def test_a_queue_without_schema_is_a_configuration_error(desk: Desk, tmp_path: Path) -> None:
+    (tmp_path / "state" / "empty.db").touch()
+    desk.config.write_text(desk.config.read_text().replace("queue.db", "empty.db"))
+    result = desk.run("queue", "list")
+    assert result.exit_code == 78
+    assert "relaygw db upgrade" in result.stderr
+
+
+def test_config_show(desk: Desk) -> None:
+    lines = desk.run("config", "show", "--origin").stdout.splitlines()
+    assert 'mode: "production"  # relaygw.yaml:1' in lines
+    objects = [json.loads(line) for line in desk.run("config", "show", "--json").stdout.splitlines()]
+    assert {"key": "mode", "value": "production", "origin": "relaygw.yaml:1"} in objects
