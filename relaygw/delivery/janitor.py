@@ -52,6 +52,8 @@ class Janitor:
                     await self._purge()
             except StoreUnavailable as error:
                 self._log.note("qmgr", f"warning: housekeeping: {error}")
+            except Exception as error:  # the next step may do better; mail does not depend on it
+                self._log.note("qmgr", f"error: housekeeping: {type(error).__name__}: {error}")
             step += 1
             await asyncio.sleep(STEP_S)
 

@@ -153,7 +153,13 @@ class Worker:
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._end_task)
+
+    def _end_task(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            self._log.note("qmgr", f"error: {type(error).__name__}: {error}")
 
     # --- the pump ------------------------------------------------------------------------
 
@@ -222,7 +228,6 @@ class Worker:
                 self._store.give_back,
                 keys,
                 incarnation=self._leases.incarnation,
-                due_at_ms=time.time_ns() // 1_000_000,
             )
         except StoreUnavailable as error:
             # they stay leased until this incarnation ends; nothing is lost

@@ -169,6 +169,9 @@ class FrontSession(SMTP):
                 line = await self._read_command()
                 self._is_waiting = False
                 await self._serve(line)
+                if self._front.is_stopping and self._transaction is None and not self._is_done:
+                    self._write(replies.STOPPING)
+                    self._is_done = True
                 if self.transport is not None:
                     await self._writer.drain()
         except (asyncio.IncompleteReadError, ConnectionError):
@@ -206,10 +209,6 @@ class FrontSession(SMTP):
         verb, _, argument = line.partition(b" ")
         verb = verb.upper()
         try:
-            if self._front.is_stopping and self._transaction is None:
-                self._write(replies.STOPPING)
-                self._close()
-                return
             self._check_line(line, verb)
             await _COMMANDS[verb](self, argument.strip(b" \t"))
         except Refusal as refusal:

@@ -438,13 +438,11 @@ _GIVE_BACK = (
         delivery.c.delivery_no == bindparam("b_delivery_no"),
         delivery.c.lease == bindparam("b_lease"),
     )
-    .values(state=_UNTRIED, due_at_ms=bindparam("b_due_at_ms"), lease=None)
+    .values(state=_UNTRIED, lease=None)
 )
 
 
-def give_back(
-    connection: Connection, keys: Sequence[Key], *, incarnation: str, due_at_ms: int
-) -> None:
+def give_back(connection: Connection, keys: Sequence[Key], *, incarnation: str) -> None:
     """End leases; a delivery that was never tried is incoming again, else deferred."""
     connection.execute(
         _GIVE_BACK,
@@ -453,7 +451,6 @@ def give_back(
                 "b_queue_id": queue_id,
                 "b_delivery_no": delivery_no,
                 "b_lease": incarnation,
-                "b_due_at_ms": due_at_ms,
             }
             for queue_id, delivery_no in keys
         ],
@@ -473,7 +470,6 @@ def bury(connection: Connection, incarnation: str, *, now_ms: int) -> int:
             held_at_ms=case((is_poison, now_ms), else_=None),
             reason=case((is_poison, "poison"), else_=delivery.c.reason),
             reclaims=delivery.c.reclaims + 1,
-            due_at_ms=now_ms,
             lease=None,
         )
     ).rowcount

@@ -168,10 +168,8 @@ class Store(Protocol):
     ) -> bool:
         """Write outcomes and end the leases; False and no change if the incarnation is dead."""
 
-    def give_back(
-        self, deliveries: Sequence[tuple[str, int]], *, incarnation: str, due_at_ms: int
-    ) -> None:
-        """End leases without an attempt; the deliveries are due again at `due_at_ms`."""
+    def give_back(self, deliveries: Sequence[tuple[str, int]], *, incarnation: str) -> None:
+        """End leases without an attempt; the deliveries are due as they were before."""
 
     # --- instances -----------------------------------------------------------------------
 

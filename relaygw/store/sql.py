@@ -118,11 +118,9 @@ class SqlStore(ABC):
                 keep_content=self._keep_content,
             )
 
-    def give_back(
-        self, deliveries: Sequence[tuple[str, int]], *, incarnation: str, due_at_ms: int
-    ) -> None:
+    def give_back(self, deliveries: Sequence[tuple[str, int]], *, incarnation: str) -> None:
         with self._write() as connection:
-            leasing.give_back(connection, deliveries, incarnation=incarnation, due_at_ms=due_at_ms)
+            leasing.give_back(connection, deliveries, incarnation=incarnation)
 
     # --- instances -----------------------------------------------------------------------
 

@@ -222,7 +222,7 @@ def test_what_is_given_back_is_due_again_without_an_attempt(store: Store) -> Non
     message = accepted()
     store.accept_batch([message])
     claim(store)
-    store.give_back([(message.queue_id, 0)], incarnation="one", due_at_ms=NOW_MS)
+    store.give_back([(message.queue_id, 0)], incarnation="one")
     (again,) = claim(store)
     assert again.attempts == 0
 

@@ -8,13 +8,14 @@ else the provider got. `Rig.check_log` holds for every case: no internal error, 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
+from typing import Any
 
-from tests.e2e.gateway import Gateway, RawClient
+from tests.e2e.gateway import Gateway, RawClient, provider_settings
 from tests.fakes.scripted_provider import ReceivedMessage, ThreadedProvider
 
 CLOSED = "$"  # the only pattern that matches the reply of a closed connection
@@ -32,7 +33,9 @@ Step = tuple[bytes | str, ...] | Callable[["Rig", RawClient], None]
 """Bytes to send and a pattern for each reply; or what a table cannot say."""
 
 _CANARY = "canary@ok.test"
-_RECORD = re.compile(r"[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d gw relaygw/\w+\[\d+\]: [^\x00-\x1f\x7f]*")
+_RECORD = re.compile(
+    r"[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d gw relaygw/\w+\[\d+\]: [^\x00-\x1f\x7f]*"
+)
 _ADDED = re.compile(
     rb"Received: from \S+ \([^\r\n]*\)\r\n(?:\t[^\r\n]*\r\n)+"
     rb"(?:Date: [^\r\n]+\r\n)?(?:Message-ID: <[^\r\n]+>\r\n)?(?:\r\n|X-Mailbox-Line: )?"
@@ -116,13 +119,33 @@ class Rig:
 
 
 @contextmanager
-def running_rig(directory: Path, **settings: object) -> Iterator[Rig]:
-    """Start a provider and a gateway; look at the log when all is done."""
+def running_rig(
+    directory: Path,
+    *,
+    others: Mapping[str, tuple[ThreadedProvider, str]] | None = None,
+    is_open: bool = True,
+    **settings: Any,
+) -> Iterator[Rig]:
+    """Start a provider and a gateway; look at the log when all is done.
+
+    `others` are further providers, each with the recipients that go there. `is_open` says that
+    this machine may submit, so that a message of the rig's own shows that all works.
+    """
     with ThreadedProvider() as provider:
-        providers = {"main": {"host": "127.0.0.1", "port": provider.port, "tls": "none"}}
-        with Gateway(directory, providers=providers, **settings) as gateway:  # type: ignore[arg-type]
+        every = {"main": provider, **{name: other for name, (other, _) in (others or {}).items()}}
+        routes: list[Mapping[str, Any]] = [
+            {"name": name, "recipient": [pattern], "providers": [name]}
+            for name, (_, pattern) in (others or {}).items()
+        ]
+        with Gateway(
+            directory,
+            providers={name: provider_settings(each.port) for name, each in every.items()},
+            routes=[*routes, {"name": "default", "providers": ["main"]}],
+            **settings,
+        ) as gateway:
             rig = Rig(gateway, provider)
-            rig.settle(0)
+            if is_open:
+                rig.settle(0)
             yield rig
             assert gateway.is_running
             rig.check_log()

@@ -51,10 +51,13 @@ def test_the_fields_of_json_are_the_documented_ones(desk: Desk) -> None:
     )
     desk.attempt(D.DEFERRED, reason="451 4.7.0 slow down")
     (found,) = desk.lines("queue", "list", "--json")
-    assert list(found)[:13] == (
-        "queue_id state stream route sender recipients subject size_bytes accepted_at source "
-        "attempts next_attempt_at reason"
-    ).split()
+    assert (
+        list(found)[:13]
+        == (
+            "queue_id state stream route sender recipients subject size_bytes accepted_at source "
+            "attempts next_attempt_at reason"
+        ).split()
+    )
     assert list(found["recipients"][0])[:8] == (
         "address original state provider reply dsn attempts next_attempt_at".split()
     )
@@ -138,7 +141,9 @@ def test_a_list_goes_over_all_pages(desk: Desk) -> None:
 
 
 def test_show_tells_the_whole_story(desk: Desk) -> None:
-    queue_id = desk.add("b@cust.test", age_s=60, source=Source(client="10.0.0.1", script="33:m.php"))
+    queue_id = desk.add(
+        "b@cust.test", age_s=60, source=Source(client="10.0.0.1", script="33:m.php")
+    )
     desk.attempt(D.DEFERRED, reason="451 4.7.0 slow down")
     output = desk.run("queue", "show", queue_id.lower()).stdout
     for words in (

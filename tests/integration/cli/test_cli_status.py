@@ -77,5 +77,7 @@ def test_a_queue_without_schema_is_a_configuration_error(desk: Desk, tmp_path: P
 def test_config_show(desk: Desk) -> None:
     lines = desk.run("config", "show", "--origin").stdout.splitlines()
     assert 'mode: "production"  # relaygw.yaml:1' in lines
-    objects = [json.loads(line) for line in desk.run("config", "show", "--json").stdout.splitlines()]
+    objects = [
+        json.loads(line) for line in desk.run("config", "show", "--json").stdout.splitlines()
+    ]
     assert {"key": "mode", "value": "production", "origin": "relaygw.yaml:1"} in objects

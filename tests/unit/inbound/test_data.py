@@ -25,7 +25,8 @@ async def feed(raw: bytes, *, cuts: list[int], limit: int, spool: Path) -> tuple
         await asyncio.sleep(0)
     reader.feed_eof()
     content = await reading
-    assert content.raw_bytes + len(rest := await reader.read()) == len(raw)
+    rest = await reader.read()
+    assert content.raw_bytes + len(rest) == len(raw)
     whole = b"".join(content.chunks(content.head)) if content.is_spooled else content.head
     assert content.size_bytes == len(whole) or content.is_too_big
     content.close()
@@ -39,7 +40,9 @@ PIECES = st.lists(
 
 @given(pieces=PIECES, cuts=st.lists(st.integers(0, 2000), max_size=8))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200)
-def test_the_first_end_of_data_ends_it(tmp_path: Path, pieces: list[bytes], cuts: list[int]) -> None:
+def test_the_first_end_of_data_ends_it(
+    tmp_path: Path, pieces: list[bytes], cuts: list[int]
+) -> None:
     raw = b"".join(pieces) + b"\r\n.\r\nNEXT"
     virtual = b"\r\n" + raw  # the content starts at the beginning of a line
     end = virtual.index(b"\r\n.\r\n")

@@ -71,7 +71,10 @@ async def test_one_bad_message_is_refused_alone(store: GatedStore) -> None:
     store.gate.set()
     results = await asyncio.gather(blocker, *batch, return_exceptions=True)
     assert [type(result) for result in results] == [
-        type(None), type(None), StoreUnavailable, type(None)
+        type(None),
+        type(None),
+        StoreUnavailable,
+        type(None),
     ]
     await committer.drain()
     store.close()

@@ -7,9 +7,7 @@ import pytest
 from relaygw.policy.recipients import Fate, RecipientPolicy
 from relaygw.settings.model import Mode, Recipients
 
-LISTS = Recipients(
-    allow=("dev@ok.test", "@qa.test"), block=("@spam.test", "abuse@customer.test")
-)
+LISTS = Recipients(allow=("dev@ok.test", "@qa.test"), block=("@spam.test", "abuse@customer.test"))
 
 
 def fate(mode: Mode, address: str, recipients: Recipients = LISTS) -> Fate:

@@ -60,9 +60,7 @@ def test_settling_is_total_and_consistent(
     verdicts: list[Verdict], age_ms: int, doubts: int
 ) -> None:
     delivery = claimed(*(f"r{n}@x.test" for n in range(len(verdicts))), doubts=doubts)
-    update = settle(
-        delivery, report(*verdicts), RETRY, now_ms=NOW_MS + age_ms, chance=0.5
-    )
+    update = settle(delivery, report(*verdicts), RETRY, now_ms=NOW_MS + age_ms, chance=0.5)
     states = {change.state for change in update.recipients}
     is_open = RecipientState.PENDING in states
     assert (update.state is DeliveryState.FINISHED) == (not is_open)
@@ -94,9 +92,7 @@ def test_each_recipient_ends_its_own_way() -> None:
 
 @pytest.mark.parametrize("verdict", [Verdict.THROTTLE, Verdict.HOLD])
 def test_the_providers_trouble_is_not_charged_to_the_message(verdict: Verdict) -> None:
-    update = settle(
-        claimed(), report(verdict), RETRY, now_ms=NOW_MS, chance=0.5, throttle_wait_s=5
-    )
+    update = settle(claimed(), report(verdict), RETRY, now_ms=NOW_MS, chance=0.5, throttle_wait_s=5)
     assert (update.charged, update.state) == (False, DeliveryState.DEFERRED)
     assert not update.recipients[0].charged
 
