@@ -31,6 +31,8 @@ class GroupCommitter:
         self._store = store
         self._committed = committed
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="commit")
+        # large content has a thread of its own: a small message waits for one chunk at most
+        self._bulk_thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="chunks")
         self._waiting: list[Waiter] = []
         self._pending_bytes = 0
         self._is_writing = False
@@ -59,8 +61,9 @@ class GroupCommitter:
         await loop.run_in_executor(self._thread, self._store.add_chunks, queue_id, chunk_no, [body])
 
     async def drain(self) -> None:
-        """Return when nothing waits any more, and stop the thread."""
+        """Return when nothing waits any more, and stop the threads."""
         await self._idle.wait()
+        await asyncio.to_thread(self._bulk_thread.shutdown)
         await asyncio.to_thread(self._thread.shutdown)
 
     def _start_next_batch(self) -> None:

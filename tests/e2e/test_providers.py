@@ -2,46 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
-import socket
-import subprocess
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from tests.e2e.gateway import Gateway, provider_settings
-from tests.e2e.real_postfix import RealPostfix
+from tests.e2e.real_providers import RealPostfix, free_port, smtp_sink
 from tests.fakes.scripted_provider import ThreadedProvider
 
 CONTENT = b"Subject: hello\r\n\r\nGr\xc3\xbc\xc3\x9fe\r\n.dot\r\n.\r\nend\r\n"
-SMTP_SINK = shutil.which("smtp-sink", path="/usr/sbin:/usr/bin") or "smtp-sink"
-
-
-@contextmanager
-def smtp_sink(port: int, directory: Path) -> Iterator[None]:
-    """Run Postfix's smtp-sink on a port; it writes each message into a file."""
-    directory.mkdir()
-    # as root it insists on being told whom to become
-    user = ["-u", "root"] if os.geteuid() == 0 else []
-    process = subprocess.Popen(
-        [SMTP_SINK, *user, "-d", f"{directory}/mail.", f"127.0.0.1:{port}", "100"],
-        stdout=subprocess.DEVNULL,
-    )
-    try:
-        yield
-    finally:
-        process.kill()
-        process.wait()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def test_smtp_sink_receives(tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ def test_content_that_cannot_be_written_is_an_error(desk: Desk) -> None:
 def test_a_terminal_of_another_encoding_gets_question_marks(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    monkeypatch.setenv("PYTHONIOENCODING", "koi8-r")
     desk.add(subject="Grüße und noch viel mehr Text")
     process = desk.popen("queue", "list", stdout=subprocess.PIPE)
     stdout, stderr = process.communicate()
