@@ -58,7 +58,9 @@ class GroupCommitter:
     async def add_chunk(self, queue_id: str, chunk_no: int, body: bytes) -> None:
         """Store one chunk of a large message ahead of it, in a transaction of its own."""
         loop = asyncio.get_running_loop()
-        await loop.run_in_executor(self._thread, self._store.add_chunks, queue_id, chunk_no, [body])
+        await loop.run_in_executor(
+            self._bulk_thread, self._store.add_chunks, queue_id, chunk_no, [body]
+        )
 
     async def drain(self) -> None:
         """Return when nothing waits any more, and stop the threads."""
