@@ -363,7 +363,6 @@ class FrontSession(SMTP):
             self._is_done = True  # content before 354: another protocol is being spoken
             raise Refusal(replies.UNSYNCHRONISED)
         self._write(replies.START_DATA)
-        self._transaction = None
         try:
             self._is_waiting = True
             content = await read_content(
@@ -376,7 +375,10 @@ class FrontSession(SMTP):
             raise Refusal(
                 replies.TOO_BIG.format(limit=self._front.listener.max_message_size)
             ) from None
-        self._is_waiting = False
+        finally:
+            # only now: a session that reads content is not idle when the front stops
+            self._transaction = None
+            self._is_waiting = False
         self._consumed_bytes += content.raw_bytes
         try:
             await self._accept(transaction, content)

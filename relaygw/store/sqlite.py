@@ -33,6 +33,8 @@ _BUSY_TIMEOUT_MS = 10_000  # foreign processes only (a backup, a shell): we have
 _WAL_PAGES_FRONT = 16_384  # the janitor checkpoints; this bounds the log if it cannot
 _WAL_PAGES_OTHERS = 4_096
 _FREE_PAGES_A_STEP = 256
+_EPOCH_JULIAN_DAY = 2440587.5
+_MS_PER_DAY = 86_400_000
 
 
 def database_path(url: str) -> Path:
@@ -98,7 +100,7 @@ class SqliteStore(SqlStore):
 
     @property
     def _clock(self) -> ColumnElement[Any]:
-        return cast(func.unixepoch("subsec") * 1000, BigInteger)
+        return cast((func.julianday("now") - _EPOCH_JULIAN_DAY) * _MS_PER_DAY, BigInteger)
 
     @contextmanager
     def _reading(self) -> Iterator[Connection]:

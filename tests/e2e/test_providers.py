@@ -7,7 +7,8 @@ from collections import Counter
 from pathlib import Path
 
 from tests.e2e.gateway import Gateway, provider_settings
-from tests.e2e.real_providers import RealPostfix, free_port, smtp_sink
+from tests.e2e.ports import free_port
+from tests.e2e.real_providers import RealPostfix, smtp_sink
 from tests.fakes.scripted_provider import ThreadedProvider
 
 CONTENT = b"Subject: hello\r\n\r\nGr\xc3\xbc\xc3\x9fe\r\n.dot\r\n.\r\nend\r\n"

@@ -1,8 +1,8 @@
 """Replies that no provider should give: mail waits or bounces as they deserve, never vanishes.
 
 Each case has a provider of its own, which misbehaves once and then works. So a deferral shows
-twice: no `status=sent` before the second try, and one message at the end. A mess after the
-final dot leaves the mail in doubt: it waits, and nobody says that it was sent.
+twice: the first try is not `status=sent`, the second one delivers, once. A mess after the final
+dot leaves the mail in doubt: it waits, and nobody says that it was sent.
 RFC 5321 sections 4.2 and 4.5.3.1.5.
 """
 
@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pytest
 
@@ -32,6 +32,7 @@ _STAGES = {
     "DATA": _DEFERRED,
     "CONTENT": _DOUBTED,
 }
+_CODES = {"greeting": b"220", "DATA": b"354"}
 _GARBAGE = {
     "U1": b"250-more\r\n" * 200_000,
     "U2": b"250 " + b"x" * 2**20,
@@ -62,12 +63,23 @@ class Trouble:
         return f"{self.id.lower()}.test"
 
 
+# greeting and EHLO reply are read more kindly, and a 5xx to EHLO leads to HELO: no mail is at stake
+_FORGIVEN = {
+    *("U4-underscore-greeting", "U4-underscore-EHLO"),
+    "U5-EHLO",
+    *("U6-greeting", "U6-EHLO"),
+}
+
+
+def _garbled(name: str, verb: str) -> Trouble:
+    row = f"{name}-{verb}"
+    outcome = _SENT if row in _FORGIVEN else _STAGES[verb]
+    code = _CODES.get(verb, b"250")  # garbled, but with the digits that would be right
+    return Trouble(id=row, verb=verb, says=_GARBAGE[name].replace(b"250", code), outcome=outcome)
+
+
 TROUBLES = (
-    *(
-        Trouble(id=f"{name}-{verb}", verb=verb, says=reply, outcome=outcome)
-        for name, reply in _GARBAGE.items()
-        for verb, outcome in _STAGES.items()
-    ),
+    *(_garbled(name, verb) for name in _GARBAGE for verb in _STAGES),
     # a code without text is legal, and clients must take it (RFC 5321 section 4.2)
     Trouble(id="U4-bare-MAIL", verb="MAIL", says=b"250\r\n", outcome=_SENT),
     Trouble(id="U4-bare-CONTENT", verb="CONTENT", says=b"250\r\n", outcome=_SENT),
@@ -136,32 +148,58 @@ def rig(
         yield rig
 
 
+@dataclass
+class FirstTries:
+    """The mail of each case, sent once: its queue id and the record of the first attempt."""
+
+    rig: Rig
+    providers: dict[str, ThreadedProvider]
+    records: dict[str, tuple[str, str]] = field(default_factory=dict)
+
+    def of(self, trouble: Trouble) -> tuple[str, str]:
+        if trouble.id not in self.records:
+            if trouble.verb:
+                self.providers[trouble.domain].script(trouble.verb, trouble.says)
+            gateway, start = self.rig.gateway, len(self.rig.gateway.lines)
+            recipient = f"r@{trouble.domain}"
+            with memory_bounded(self.rig.pid("delivery"), growth_kib=1024 + MARGIN_KIB):
+                queue_id = gateway.send("s@ok.test", [recipient], trouble.content)
+                (first, *_) = gateway.wait_for_log(rf"{queue_id}: to=.*status=", start=start)
+            self.records[trouble.id] = queue_id, first
+        return self.records[trouble.id]
+
+
+@pytest.fixture(scope="module")
+def first_tries(rig: Rig, providers: dict[str, ThreadedProvider]) -> FirstTries:
+    return FirstTries(rig, providers)
+
+
 @pytest.mark.parametrize("trouble", TROUBLES, ids=lambda trouble: trouble.id)
-def test_upstream_replies(
-    rig: Rig, providers: dict[str, ThreadedProvider], trouble: Trouble
-) -> None:
-    provider = providers[trouble.domain]
-    if trouble.verb:
-        provider.script(trouble.verb, trouble.says)
-    start = len(rig.gateway.lines)
-    with memory_bounded(rig.pid("delivery"), growth_kib=1024 + MARGIN_KIB):
-        queue_id = rig.gateway.send("s@ok.test", [f"r@{trouble.domain}"], trouble.content)
-        (first, *_) = rig.gateway.wait_for_log(rf"{queue_id}: to=.*status=", start=start)
+def test_upstream_replies(first_tries: FirstTries, trouble: Trouble) -> None:
+    _, first = first_tries.of(trouble)
+    status = "deferred" if trouble.outcome is _DOUBTED else trouble.outcome
+    assert f"status={status} (" in first, first
     assert re.search(trouble.log, first), first
-    assert ("status=sent" in first) == (trouble.outcome is _SENT), first
-    assert ("status=bounced" in first) == (trouble.outcome is _BOUNCED), first
+    assert ("may be sent more than once" in first) == (trouble.outcome is _DOUBTED), first
+
+
+@pytest.mark.parametrize("trouble", TROUBLES, ids=lambda trouble: trouble.id)
+def test_end(rig: Rig, first_tries: FirstTries, trouble: Trouble) -> None:
+    queue_id, _ = first_tries.of(trouble)
+    provider = first_tries.providers[trouble.domain]
     if trouble.outcome is _DOUBTED:
-        assert "may be sent more than once" in first
         (recipient,) = rig.gateway.entry(queue_id).recipients
         assert recipient.state is RecipientState.PENDING
-        assert provider.connections[0].is_closed
+        provider.wait_until(lambda: provider.connections[0].is_closed)
+        assert len(provider.connections) == 1
         return
-    rig.gateway.wait_for_log(rf"{queue_id}: removed", start=start)
+    rig.gateway.wait_for_log(rf"{queue_id}: removed")
     provider.run(provider.note())
     assert len(provider.messages) == trouble.is_content_sent
+    (recipient,) = rig.gateway.entry(queue_id).recipients
+    assert (recipient.reply or "").isprintable()
     if trouble.outcome is _DEFERRED:
-        assert len(provider.connections) > 1, "a connection out of step was used again"
-        assert "status=deferred" in first, first
+        assert provider.messages[0].connection_no > 0, "a connection out of step was used again"
     if trouble.id == "U13":
         assert "MAIL" not in provider.connections[0].verbs()
 
@@ -169,11 +207,10 @@ def test_upstream_replies(
 def test_reply_too_many_at_the_end(rig: Rig) -> None:
     """U8: one reply more than asked for, behind a good one: that connection is not used again."""
     start = len(rig.provider.messages)
-    rig.settle(start)
     rig.provider.script("CONTENT", b"250 2.0.0 Ok\r\n250 2.0.0 and more\r\n")
     for _ in range(2):
-        rig.gateway.send("s@ok.test", ["r@rd.test"], _SMALL)
-        rig.gateway.wait_until_empty()
+        queue_id = rig.gateway.send("s@ok.test", ["r@rd.test"], _SMALL)
+        rig.gateway.wait_for_log(rf"{queue_id}: removed")
     rig.provider.run(rig.provider.note())
-    first, second = rig.provider.messages[start + 1 :]
+    first, second = rig.provider.messages[start:]
     assert first.connection_no != second.connection_no

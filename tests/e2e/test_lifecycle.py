@@ -1,0 +1,136 @@
+"""Stopping, restarting, reloading and watching a gateway that is in use."""
+
+from __future__ import annotations
+
+import json
+import re
+import urllib.request
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.gateway import PATIENCE_S, Gateway, RawClient, provider_settings
+from tests.e2e.ports import fixed_binds
+from tests.fakes.scripted_provider import ThreadedProvider
+
+CONTENT = b"Subject: x\r\n\r\nhello\r\n"
+
+
+@pytest.fixture
+def provider() -> Iterator[ThreadedProvider]:
+    with ThreadedProvider() as provider:
+        yield provider
+
+
+@pytest.fixture
+def gateway(tmp_path: Path, provider: ThreadedProvider) -> Iterator[Gateway]:
+    with Gateway(
+        tmp_path, providers={"main": provider_settings(provider.port)}, **fixed_binds()
+    ) as gateway:
+        yield gateway
+
+
+def begin_data(client: RawClient) -> None:
+    for command in (b"MAIL FROM:<a@shop.test>", b"RCPT TO:<b@cust.test>"):
+        assert client.command(command).startswith("250 ")
+    assert client.command(b"DATA").startswith("354 ")
+
+
+def get(gateway: Gateway, path: str) -> bytes:
+    url = f"http://127.0.0.1:{gateway.web_port}{path}"
+    with urllib.request.urlopen(url, timeout=PATIENCE_S) as response:
+        content: bytes = response.read()
+        return content
+
+
+def get_json(gateway: Gateway, path: str) -> Any:
+    return json.loads(get(gateway, path))
+
+
+def test_term_lets_a_transaction_finish_and_exits_0(
+    gateway: Gateway, provider: ThreadedProvider
+) -> None:
+    with gateway.connect() as idle, gateway.connect() as busy, ThreadPoolExecutor(1) as thread:
+        for client in (idle, busy):
+            client.command(b"EHLO client.test")
+        begin_data(busy)
+        busy.send(CONTENT)
+
+        exit_code = thread.submit(gateway.stop)
+        # the goodbye to the idle session shows that the front is stopping
+        assert idle.read_reply().startswith("421 4.3.2")
+        assert idle.is_closed()
+        assert busy.command(b".").startswith("250 2.0.0 Ok: queued as ")
+        assert busy.read_reply().startswith("421 4.3.2")
+        assert busy.is_closed()
+        assert exit_code.result() == 0
+
+    gateway.start()
+    provider.wait_for_messages(1)
+    gateway.wait_until_empty()
+    (message,) = provider.messages
+    assert message.content.endswith(CONTENT)
+
+
+@pytest.mark.parametrize("role", ["front", "delivery", "web"])
+def test_dead_child_is_restarted_and_the_log_says_so(
+    gateway: Gateway, provider: ThreadedProvider, role: str
+) -> None:
+    gateway.wait_until(lambda: bool(gateway.pids(role)), f"a registered {role}")
+    pid = gateway.kill(role)
+
+    gateway.wait_for_log(
+        rf"master\[\d+\]: warning: {role} \(pid {pid}\) ended by signal 9; starting it again"
+    )
+    gateway.send("a@shop.test", ["b@cust.test"], CONTENT)
+    provider.wait_for_messages(1)
+    assert get(gateway, "/healthz") == b"ok\n"
+    gateway.wait_until(lambda: pid not in gateway.pids(role), f"the dead {role} is forgotten")
+
+
+def offered_size(client: RawClient) -> int:
+    found = re.search(r"SIZE (\d+)", client.command(b"EHLO client.test"))
+    assert found is not None
+    return int(found[1])
+
+
+def test_reload_keeps_an_open_session_and_new_ones_see_the_new_settings(
+    gateway: Gateway, provider: ThreadedProvider
+) -> None:
+    with gateway.connect() as old:
+        old_size = offered_size(old)
+        gateway.settings["listeners"][0]["max_message_size"] = "1000B"
+        gateway.wait_for_log("reloaded: mode production", start=gateway.reload())
+
+        def is_new_offered() -> bool:
+            # for a moment both generations take connections from the one backlog
+            with gateway.connect() as new:
+                return offered_size(new) == 1000
+
+        gateway.wait_until(is_new_offered, "a session with the new size limit")
+        assert offered_size(old) == old_size != 1000
+        begin_data(old)
+        large = CONTENT + b"y" * 2000 + b"\r\n"
+        assert old.command(large + b".").startswith("250 2.0.0 Ok: queued as ")
+        assert old.command(b"QUIT").startswith("221 ")
+        assert old.is_closed()
+    provider.wait_for_messages(1)
+    assert provider.messages[0].content.endswith(large)
+    gateway.wait_until(lambda: len(gateway.pids("front")) == 1, "the old front has ended")
+
+
+def test_sandbox_shows_health_and_captured_mail(tmp_path: Path) -> None:
+    with Gateway(tmp_path, mode="sandbox") as gateway:
+        queue_id = gateway.send("a@shop.test", ["b@cust.test"], CONTENT)
+
+        assert get(gateway, "/healthz") == b"ok\n"
+        assert get(gateway, "/readyz") == b"ok\n"
+        listed = get_json(gateway, "/api/v1/messages")
+        assert [(m["ID"], m["Subject"]) for m in listed["messages"]] == [(queue_id, "x")]
+        shown = get_json(gateway, f"/api/v1/message/{queue_id}")
+        assert shown["Text"].strip() == "hello"
+        assert [to["Address"] for to in shown["Bcc"]] == ["b@cust.test"]
+        assert get(gateway, f"/api/v1/message/{queue_id}/raw").endswith(CONTENT)

@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from relaygw.cli import main
+
+STAGING = """\
+mode: staging
+hostname: gw.shop.test
+queue: {url: "sqlite:////nonexistent/queue.db"}
+providers:
+  bulk: {host: bulk.test, port: 2525, tls: none}
+  main: {host: mail.test, username: shop, password: env:RELAYGW_TEST_UNSET}
+routes:
+  - {name: campaign, header: {X-Campaign: "*"}, providers: [bulk]}
+  - {name: promo, sender: ["@promo.test"], stream: promotional, providers: [bulk]}
+  - {name: default, providers: [main]}
+recipients:
+  allow: ["@qa.test"]
+  block: [abuse@qa.test]
+  blocked: reject
+rewrite:
+  senders: {"www-data@web1": shop@shop.test}
+  recipients: {root: ops@qa.test}
+"""
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    config = tmp_path / "relaygw.yaml"
+    config.write_text(STAGING)
+    return config
+
+
+def check(config: Path, *words: str) -> Result:
+    environ = {"COLUMNS": "80"}
+    return CliRunner().invoke(main, ["check", "--config", str(config), *words], env=environ)
+
+
+def explained(config: Path, sender: str, recipient: str, *more: str) -> dict[str, str]:
+    result = check(config, "--sender", sender, "--recipient", recipient, *more)
+    assert result.exit_code == 0, result.stderr
+    return {line[:12].strip(): line[12:] for line in result.stdout.splitlines()}
+
+
+def test_the_summary_names_mode_listeners_providers_and_routes(config: Path) -> None:
+    result = check(config)
+    assert result.exit_code == 0
+    assert "staging: mail is sent to recipients.allow only (1 entries)" in result.stdout
+    assert "127.0.0.1:25 for 127.0.0.0/8" in result.stdout
+    assert "main: mail.test:587, STARTTLS, verified, AUTH" in result.stdout
+    assert "promo (promotional) to bulk: sender @promo.test" in result.stdout
+
+
+def test_a_secret_that_is_not_there_is_a_warning(config: Path) -> None:
+    result = check(config)
+    assert "warning: providers.main.password: env:RELAYGW_TEST_UNSET" in result.stderr
+
+
+def test_mistakes_are_one_line_each_and_78(config: Path) -> None:
+    config.write_text("mode: staging\nlistner: 1\nrecipients: {alow: []}\n")
+    result = check(config)
+    assert result.exit_code == 78
+    assert "did you mean listeners?" in result.stderr
+    assert all(line.startswith("relaygw: relaygw.yaml") for line in result.stderr.splitlines())
+
+
+def test_allowed_mail_takes_the_first_route_that_matches(config: Path) -> None:
+    lines = explained(config, "a@promo.test", "b@qa.test")
+    assert lines["decision"] == "sent"
+    assert lines["route"] == "promo (promotional), number 2 of 3: its conditions match"
+    assert lines["provider"].startswith("bulk: bulk.test:2525")
+    assert lines["note"] == "an earlier route looks at X-Campaign; see --header"
+
+
+def test_a_header_decides(config: Path) -> None:
+    lines = explained(config, "a@promo.test", "b@qa.test", "--header", "x-campaign: spring")
+    assert lines["route"].startswith("campaign (transactional), number 1 of 3")
+
+
+def test_rewriting_is_told_and_decides(config: Path) -> None:
+    lines = explained(config, "www-data@web1", "root")
+    assert lines["sender"] == "www-data@web1 becomes shop@shop.test (rewrite)"
+    assert lines["recipient"] == "root becomes ops@qa.test (rewrite)"
+    assert lines["decision"] == "sent"
+    assert lines["route"].startswith("default (transactional), number 3 of 3: no condition")
+
+
+@pytest.mark.parametrize(
+    ("recipient", "decision"),
+    [
+        ("c@cust.test", "captured, 250 to the client: staging: not on the allow list"),
+        ("Abuse@QA.test", "rejected, 550 5.7.1 to the client: on the block list"),
+    ],
+)
+def test_mail_that_stays_here(config: Path, recipient: str, decision: str) -> None:
+    lines = explained(config, "<>", recipient)
+    assert lines["sender"] == "<>, as given"
+    assert lines["decision"] == decision
+    assert lines["route"] == "none is used, nothing is sent"
+    assert "provider" not in lines
+
+
+@pytest.mark.parametrize(
+    ("refused", "decision"),
+    [
+        ("drop", "dropped and recorded, 250 to the client: staging: not on the allow list"),
+        (
+            "redirect:dev@qa.test",
+            "sent to dev@qa.test instead (staging: not on the allow list, redirected)",
+        ),
+    ],
+)
+def test_what_staging_does_with_others(config: Path, refused: str, decision: str) -> None:
+    config.write_text(STAGING.replace("  blocked:", f"  refused: {refused}\n  blocked:"))
+    result = check(config, "--sender", "a@b.test", "--recipient", "c@cust.test")
+    assert decision in " ".join(result.stdout.split())
+
+
+@pytest.mark.parametrize("address", ["", "b@", "a b@c.test", "<>", "x@y.test\r\nRCPT"])
+def test_what_is_no_address_is_a_data_error(config: Path, address: str) -> None:
+    result = check(config, "--sender", "a@b.test", "--recipient", address)
+    assert result.exit_code == 65
+    assert "is not an address" in result.stderr
+    assert len(result.stderr.splitlines()) == 1

@@ -1,0 +1,55 @@
+"""docs/commands.md and the commands themselves say the same."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+
+from relaygw.cli import main
+
+PAGE = (Path(__file__).parents[3] / "docs" / "commands.md").read_text()
+SECTIONS = {
+    match[1]: match[2]
+    for match in re.finditer(r"^## `relaygw ([^`]+)`\n(.*?)(?=^## |\Z)", PAGE, re.DOTALL | re.M)
+}
+GLOBAL_OPTIONS = {"--config", "--debug", "--help", "-h"}
+
+
+def commands(command: click.Command, path: str = "") -> Iterator[tuple[str, click.Command]]:
+    if isinstance(command, click.Group):
+        for name, child in command.commands.items():
+            yield from commands(child, f"{path} {name}".strip())
+    else:
+        yield path, command
+
+
+ALL_COMMANDS = dict(commands(main))
+
+
+def options_of(command: click.Command) -> set[str]:
+    params = command.get_params(click.Context(command))
+    return {
+        name for param in params if isinstance(param, click.Option) for name in param.opts
+    } - GLOBAL_OPTIONS
+
+
+def test_every_command_has_its_section_and_no_other() -> None:
+    assert set(SECTIONS) == set(ALL_COMMANDS)
+
+
+@pytest.mark.parametrize("path", ALL_COMMANDS)
+def test_every_option_is_documented_and_no_other(path: str) -> None:
+    lists = re.findall(r"^Options: (?:.|\n)*?(?=\n\n|\Z)", SECTIONS[path], re.M)
+    rows = re.findall(r"^\| `(--[a-z-]+)", SECTIONS[path], re.M)
+    documented = {*rows, *(name for text in lists for name in re.findall(r"`(--[a-z-]+)`", text))}
+    assert documented == options_of(ALL_COMMANDS[path])
+
+
+def test_every_selector_is_explained() -> None:
+    explained = PAGE.split("## Selectors", 1)[1].split("\n## ", 1)[0]
+    selectors = set(re.findall(r"^\| `(--[a-z-]+)", explained, re.M))
+    assert selectors == options_of(ALL_COMMANDS["queue list"]) - {"--json"}

@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from relaygw.cli.text import age, cells, fitted, moment, printable, rfc3339, size
+
+
+@given(st.text(), st.integers(min_value=1, max_value=60))
+def test_fitted_takes_exactly_its_cells_on_one_line(text: str, width: int) -> None:
+    shown = fitted(text, width)
+    assert cells(shown) == width
+    assert shown.isprintable()
+
+
+@pytest.mark.parametrize(
+    ("text", "width", "shown"),
+    [
+        ("abc", 5, "abc  "),
+        ("abcdef", 5, "abcd…"),
+        ("注文確認", 5, "注文…"),
+        ("注文確認", 6, "注文… "),
+        ("a\nb\x1b[0m", 9, "a?b?[0m  "),
+    ],
+)
+def test_fitted(text: str, width: int, shown: str) -> None:
+    assert fitted(text, width) == shown
+
+
+@given(st.text())
+def test_nothing_that_a_terminal_obeys_gets_through(text: str) -> None:
+    assert printable(text).isprintable()
+
+
+@pytest.mark.parametrize(
+    ("duration_ms", "shown"),
+    [(-5, "0s"), (999, "0s"), (59_999, "59s"), (60_000, "1m"), (7_200_000, "2h"),
+     (86_400_000 * 400, "400d")],
+)  # fmt: skip
+def test_age(duration_ms: int, shown: str) -> None:
+    assert age(duration_ms) == shown
+
+
+@pytest.mark.parametrize(
+    ("size_bytes", "shown"),
+    [(0, "0"), (999, "999"), (1000, "1.0k"), (9949, "9.9k"), (9951, "10k"), (999_499, "999k"),
+     (999_600, "1.0M"), (25_000_000, "25M")],
+)  # fmt: skip
+def test_size(size_bytes: int, shown: str) -> None:
+    assert size(size_bytes) == shown
+
+
+@given(st.integers(min_value=0, max_value=10**18))
+def test_a_size_fits_its_column(size_bytes: int) -> None:
+    assert len(size(size_bytes)) <= 5
+
+
+def test_times() -> None:
+    assert rfc3339(1_795_600_000_007) == "2026-11-25T09:46:40.007Z"
+    assert moment(1_795_600_000_000, 1_795_600_060_000) == "2026-11-25 09:46:40 UTC (1m ago)"
+    assert moment(1_795_600_060_000, 1_795_600_000_000) == "2026-11-25 09:47:40 UTC (in 1m)"

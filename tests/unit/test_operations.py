@@ -1,0 +1,155 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import chain, combinations
+from pathlib import Path
+
+import pytest
+
+from relaygw import operations
+from relaygw.mail.envelope import NewDelivery, NewRecipient, Source
+from relaygw.mail.state import DeliveryState, RecipientState, sources_of
+from relaygw.operations import MOVES, Action, plan
+from relaygw.store.migrate import upgrade
+from relaygw.store.protocol import DeliveryEntry, QueueEntry, Selection
+from relaygw.store.sqlite import SqliteStore
+from tests.builders import NOW_MS, accepted
+
+D = DeliveryState
+LATER_MS = NOW_MS + 60_000
+TARGETS = {
+    Action.RETRY: D.DEFERRED,
+    Action.HOLD: D.HELD,
+    Action.RELEASE: D.DEFERRED,
+    Action.DELETE: D.DELETED,
+}
+SETS_OF_STATES = [
+    frozenset(states) for states in chain.from_iterable(combinations(D, size) for size in (1, 2, 3))
+]
+
+
+def entry_in(*states: DeliveryState) -> QueueEntry:
+    """Return a message with one delivery in each of `states`."""
+    return QueueEntry(
+        queue_id="1M89BZ88N46GD3SE7",
+        accepted_at_ms=NOW_MS,
+        sender="a@shop.test",
+        subject="x",
+        message_id="<1@shop.test>",
+        size_bytes=1,
+        chunk_count=1,
+        mode="production",
+        source=Source(),
+        captured_at_ms=None,
+        read_at_ms=None,
+        deliveries=tuple(
+            DeliveryEntry(
+                delivery_no=number,
+                route="default",
+                stream="transactional",
+                state=state,
+                due_at_ms=NOW_MS,
+                attempts=0,
+                provider=None,
+                reason=None,
+            )
+            for number, state in enumerate(states)
+        ),
+        recipients=(),
+    )
+
+
+@pytest.mark.parametrize("action", Action)
+def test_an_action_never_moves_what_it_is_not_meant_for(action: Action) -> None:
+    harmless = {D.DEFERRED} if action is Action.RELEASE else set()
+    for states in SETS_OF_STATES:
+        if plan(action, [entry_in(*states)]).ready:
+            moved = states & (sources_of(TARGETS[action]) - {D.ACTIVE})
+            assert moved <= MOVES[action] | harmless, states
+            assert moved & MOVES[action], states
+
+
+@pytest.mark.parametrize("action", Action)
+def test_one_delivery_in_the_right_state_is_moved(action: Action) -> None:
+    for state in D:
+        planned = plan(action, [entry_in(state)])
+        assert bool(planned.ready) == (state in MOVES[action])
+        assert len(planned.ready) + len(planned.left) == 1
+
+
+@pytest.mark.parametrize("action", [Action.HOLD, Action.DELETE])
+def test_a_message_with_an_active_part_is_not_stopped_by_halves(action: Action) -> None:
+    (left,) = plan(action, [entry_in(D.ACTIVE, D.DEFERRED)]).left
+    assert left.is_temporary
+    assert left.why == "a worker is sending it right now"
+
+
+def test_a_retry_does_not_let_go_what_is_held_or_deleted() -> None:
+    for state in (D.HELD, D.DELETED):
+        (left,) = plan(Action.RETRY, [entry_in(D.DEFERRED, state)]).left
+        assert f"a part of it is {state}" in left.why
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[SqliteStore]:
+    url = f"sqlite:///{tmp_path}/queue.db"
+    upgrade(url)
+    store = SqliteStore(url, keep_content=False)
+    yield store
+    store.close()
+
+
+def add(store: SqliteStore, **more: object) -> str:
+    message = accepted(**more)
+    store.accept_batch([message])
+    return message.queue_id
+
+
+def entry(store: SqliteStore, queue_id: str) -> QueueEntry:
+    (found,) = store.search(Selection(queue_ids=(queue_id,), states=frozenset(D)), limit=1)
+    return found
+
+
+def test_hold_release_delete_on_a_store(store: SqliteStore) -> None:
+    queue_id = add(store)
+    held = operations.hold(store, [queue_id], actor="ann", now_ms=LATER_MS)
+    assert held.changed == (queue_id,)
+    assert entry(store, queue_id).deliveries[0].reason == "operator: ann"
+    operations.release(store, [queue_id], actor="ann", now_ms=LATER_MS)
+    assert entry(store, queue_id).deliveries[0].state is D.DEFERRED
+    operations.retry(store, [queue_id], actor="ann", now_ms=LATER_MS + 1)
+    assert entry(store, queue_id).deliveries[0].due_at_ms == LATER_MS + 1
+    operations.delete(store, [queue_id], actor="ann", now_ms=LATER_MS, detail="state='held'")
+    assert entry(store, queue_id).recipients[0].state is RecipientState.CANCELLED
+    trail = store.audit_entries(limit=10)
+    assert {(one.action, one.actor, one.target, one.affected) for one in trail} == {
+        (f"queue.{action}", "ann", queue_id, 1) for action in Action
+    }
+
+
+def test_no_ids_change_nothing(store: SqliteStore) -> None:
+    queue_id = add(store)
+    for change in (operations.retry, operations.hold, operations.release, operations.delete):
+        assert change(store, [], actor="ann", now_ms=LATER_MS).changed == ()
+    assert operations.delete_captured(store, [], actor="ann", now_ms=LATER_MS).changed == ()
+    assert entry(store, queue_id).deliveries[0].state is D.INCOMING
+    assert store.audit_entries(limit=1) == []
+
+
+def test_what_is_left_alone_leaves_no_trail(store: SqliteStore) -> None:
+    queue_id = add(store)
+    result = operations.release(store, [queue_id, queue_id], actor="ann", now_ms=LATER_MS)
+    assert (result.changed, len(result.left)) == ((), 1)
+    assert store.audit_entries(limit=1) == []
+
+
+def test_only_captured_mail_leaves_the_sandbox(store: SqliteStore) -> None:
+    queued = add(store)
+    recipient = NewRecipient(address="b@cust.test", state=RecipientState.CAPTURED)
+    part = NewDelivery(route="captured", stream="transactional", recipients=(recipient,))
+    captured = add(store, deliveries=(part,))
+    result = operations.delete_captured(store, [queued, captured], actor="ann", now_ms=LATER_MS)
+    assert result.changed == (captured,)
+    assert [one.queue_id for one in result.left] == [queued]
+    assert store.captured(start=0, limit=10) == []
+    assert entry(store, queued).deliveries[0].state is D.INCOMING
