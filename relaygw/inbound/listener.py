@@ -37,6 +37,7 @@ class FrontService:
         self._notify = notify
         self._committer = GroupCommitter(store, committed=self._committed)
         self._intake = intake
+        self._session_left = asyncio.Event()
         self._fronts: list[Front] = []
         self._servers: list[asyncio.Server] = []
 
@@ -62,7 +63,8 @@ class FrontService:
     async def ended(self) -> None:
         """Return when the last session is over."""
         while any(front.sessions for front in self._fronts):
-            await asyncio.sleep(0.05)
+            self._session_left.clear()
+            await self._session_left.wait()
 
     async def stop(self) -> None:
         """Refuse what is new, let transactions under way end, commit everything."""
@@ -85,6 +87,7 @@ class FrontService:
             intake=self._intake,
             committer=self._committer,
             log=self._log,
+            session_left=self._session_left,
         )
 
     def _committed(self, messages: Sequence[AcceptedMessage]) -> None:

@@ -53,10 +53,9 @@ def test_swaks_sends_and_the_provider_gets_the_same_bytes(
     content.write_bytes(BODY)
     port = str(gateway.smtp_port)
 
-    run(
-        ["swaks", "--server", "127.0.0.1", "--port", port, "--helo", "client.test"]
-        + ["--from", SENDER, "--to", ",".join(RECIPIENTS), "--data", f"@{content}"]
-    )
+    where = ["--server", "127.0.0.1", "--port", port, "--helo", "client.test"]
+    envelope = ["--from", SENDER, "--to", ",".join(RECIPIENTS)]
+    run(["swaks", *where, *envelope, "--data", f"@{content}"])
 
     received = only_message(provider).content
     header, _, body = received.partition(b"\r\n\r\n")

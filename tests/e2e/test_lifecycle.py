@@ -113,7 +113,7 @@ def test_reload_keeps_an_open_session_and_new_ones_see_the_new_settings(
         gateway.wait_until(is_new_offered, "a session with the new size limit")
         assert offered_size(old) == old_size != 1000
         begin_data(old)
-        large = CONTENT + b"y" * 2000 + b"\r\n"
+        large = CONTENT + b"more\r\n" * 500
         assert old.command(large + b".").startswith("250 2.0.0 Ok: queued as ")
         assert old.command(b"QUIT").startswith("221 ")
         assert old.is_closed()

@@ -51,9 +51,7 @@ def test_one_transaction_delivers_to_the_allowed_and_captures_the_refused(
 def test_accepted_in_production_is_held_after_a_reload_to_staging(tmp_path: Path) -> None:
     port = free_port()
     providers = {"main": provider_settings(port)}
-    with Gateway(
-        tmp_path, providers=providers, recipients=ALLOW, **fixed_binds()
-    ) as gateway:
+    with Gateway(tmp_path, providers=providers, recipients=ALLOW, **fixed_binds()) as gateway:
         held_id = gateway.send("a@shop.test", ["b@cust.test"], CONTENT)
         gateway.wait_for_log(rf"{held_id}: .*status=deferred \(.*refused")
 

@@ -31,10 +31,9 @@ ALL_COMMANDS = dict(commands(main))
 
 
 def options_of(command: click.Command) -> set[str]:
-    params = command.get_params(click.Context(command))
-    return {
-        name for param in params if isinstance(param, click.Option) for name in param.opts
-    } - GLOBAL_OPTIONS
+    # not get_params(): it keeps the help option of whatever context it is first called with
+    options = [param for param in command.params if isinstance(param, click.Option)]
+    return {name for option in options for name in option.opts} - GLOBAL_OPTIONS
 
 
 def test_every_command_has_its_section_and_no_other() -> None:

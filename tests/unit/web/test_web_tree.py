@@ -89,12 +89,14 @@ def test_an_outer_delimiter_ends_inner_multiparts() -> None:
 
 
 def test_a_part_without_a_blank_line_does_not_eat_the_next() -> None:
-    tree = read_tree(multipart(b"Content-Type: a/b", b"\r\ntwo", b"", b"\r\nfour"))
+    tree = read_tree(
+        multipart(b"Content-Type: a/b", b"\r\ntwo", b"X: 3", b"Content-Type: c/d\r\n\r\nfour")
+    )
     assert found(tree) == [
         ("1", "a/b", b""),
         ("2", "text/plain", b"two"),
         ("3", "text/plain", b""),
-        ("4", "text/plain", b"four"),
+        ("4", "c/d", b"four"),
     ]
 
 
