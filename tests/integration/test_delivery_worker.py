@@ -1,0 +1,291 @@
+"""The worker against a provider that misbehaves: what becomes of the mail."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from relaygw.delivery.worker import Worker
+from relaygw.errors import StoreFull
+from relaygw.mail.envelope import AcceptedMessage, DeliveryUpdate, NewDelivery, NewRecipient
+from relaygw.mail.state import DeliveryState, RecipientState
+from relaygw.observe.maillog import MailLog
+from relaygw.settings.model import Provider, Route, Settings, Stream
+from relaygw.store import migrate
+from relaygw.store.protocol import Hold, Instance, QueueEntry, Selection
+from relaygw.store.sqlite import SqliteStore
+from tests.builders import accepted
+from tests.fakes.scripted_provider import Action, ScriptedProvider
+
+ALL_STATES = frozenset(DeliveryState)
+PATIENCE_S = 30.0
+
+
+class Rig:
+    """A worker on a real store, and a look at what it did."""
+
+    def __init__(self, store: SqliteStore, worker: Worker, log: io.StringIO) -> None:
+        self.store = store
+        self.worker = worker
+        self.log = log
+
+    def accept(self, *messages: AcceptedMessage) -> None:
+        self.store.accept_batch(messages)
+
+    def entry(self, message: AcceptedMessage) -> QueueEntry:
+        selection = Selection(queue_ids=(message.queue_id,), states=ALL_STATES)
+        (found,) = self.store.search(selection, limit=1)
+        return found
+
+    async def wait_for(self, message: AcceptedMessage, *states: DeliveryState) -> QueueEntry:
+        """Wait until the deliveries of a message are in these states."""
+        async with asyncio.timeout(PATIENCE_S):
+            while True:
+                entry = await asyncio.to_thread(self.entry, message)
+                if [part.state for part in entry.deliveries] == list(states):
+                    return entry
+                await asyncio.sleep(0.02)
+
+    async def wait_for_holds(self) -> list[Hold]:
+        """Wait until something is held."""
+        async with asyncio.timeout(PATIENCE_S):
+            while True:
+                if found := await asyncio.to_thread(self.store.holds):
+                    return found
+                await asyncio.sleep(0.02)
+
+
+@asynccontextmanager
+async def running(
+    directory: Path,
+    providers: dict[str, Provider],
+    *,
+    routes: Sequence[Route] | None = None,
+    store_class: type[SqliteStore] = SqliteStore,
+) -> AsyncIterator[Rig]:
+    url = f"sqlite:///{directory}/queue.db"
+    migrate.upgrade(url)
+    store = store_class(url, keep_content=False)
+    store.register(
+        Instance(incarnation="w", name="gw", role="delivery", pid=1, version="1", fingerprint="f")
+    )
+    settings = Settings.model_validate(
+        {
+            "mode": "production",
+            "hostname": "gw.test",
+            "providers": providers,
+            "routes": routes or [Route(name="default", providers=(next(iter(providers)),))],
+            "retry": {"first": "100ms", "max": "1s", "jitter": "0%"},
+        }
+    )
+    output = io.StringIO()
+    log = MailLog(output, hostname="gw.test", with_subject=True)
+    worker = Worker(settings, store, log, incarnation="w", hints=None)
+    stop = asyncio.Event()
+    task = asyncio.create_task(worker.run(stop))
+    try:
+        yield Rig(store, worker, output)
+    finally:
+        stop.set()
+        await task
+        store.close()
+
+
+async def test_each_recipient_ends_its_own_way(tmp_path: Path) -> None:
+    async with ScriptedProvider() as provider, running(tmp_path, {"p": provider.settings()}) as rig:
+        provider.recipients["bad@x.test"] = b"550 5.1.1 no such user\r\n"
+        provider.script("RCPT", b"450 4.2.1 later\r\n")
+        message = accepted("slow@x.test", "bad@x.test", "good@x.test")
+        rig.accept(message)
+        entry = await rig.wait_for(message, DeliveryState.FINISHED)
+        states = {recipient.address: recipient.state for recipient in entry.recipients}
+        assert states == {
+            "slow@x.test": RecipientState.DELIVERED,
+            "bad@x.test": RecipientState.BOUNCED,
+            "good@x.test": RecipientState.DELIVERED,
+        }
+        assert [m.recipients for m in provider.messages] == [("good@x.test",), ("slow@x.test",)]
+
+
+async def test_an_address_that_stands_twice_is_sent_once(tmp_path: Path) -> None:
+    async with ScriptedProvider() as provider, running(tmp_path, {"p": provider.settings()}) as rig:
+        twice = [NewRecipient(address="qa@x.test", original=f"c{n}@y.test") for n in range(2)]
+        message = accepted(*twice)
+        rig.accept(message)
+        entry = await rig.wait_for(message, DeliveryState.FINISHED)
+        assert {r.state for r in entry.recipients} == {RecipientState.DELIVERED}
+        assert [m.recipients for m in provider.messages] == [("qa@x.test",)]
+
+
+async def test_more_recipients_than_a_transaction_takes(tmp_path: Path) -> None:
+    async with (
+        ScriptedProvider() as provider,
+        running(tmp_path, {"p": provider.settings(max_recipients=2)}) as rig,
+    ):
+        message = accepted(*(f"r{n}@x.test" for n in range(5)))
+        rig.accept(message)
+        await rig.wait_for(message, DeliveryState.FINISHED)
+        assert [len(m.recipients) for m in provider.messages] == [2, 2, 1]
+
+
+async def test_a_lost_reply_to_the_final_dot_is_doubt_and_waits(tmp_path: Path) -> None:
+    async with ScriptedProvider() as provider, running(tmp_path, {"p": provider.settings()}) as rig:
+        provider.script("CONTENT", (Action.RECORD, Action.RESET))
+        message = accepted()
+        rig.accept(message)
+        entry = await rig.wait_for(message, DeliveryState.DEFERRED)
+        (delivery,) = entry.deliveries
+        waits_ms = delivery.due_at_ms - entry.recipients[0].changed_at_ms
+        assert 290_000 <= waits_ms <= 300_000  # the first step of the slow ladder
+        assert len(provider.messages) == 1
+    assert "may be sent more than once" in rig.log.getvalue()
+
+
+async def test_a_refused_key_holds_the_provider_and_bounces_nothing(tmp_path: Path) -> None:
+    async with (
+        ScriptedProvider(users={"u": "right"}, tls="starttls") as provider,
+        running(tmp_path, {"p": provider.settings(username="u", password="plain:wrong")}) as rig,
+    ):
+        messages = [accepted() for _ in range(5)]
+        rig.accept(*messages)
+        await rig.wait_for(messages[0], DeliveryState.DEFERRED)
+        holds = await rig.wait_for_holds()
+        assert [(hold.scope, hold.key) for hold in holds] == [("credential", "p")]
+        assert all(
+            r.state is RecipientState.PENDING for m in messages for r in rig.entry(m).recipients
+        )
+        assert provider.messages == []
+    assert "wrong" not in rig.log.getvalue()
+
+
+async def test_a_full_account_holds_the_provider(tmp_path: Path) -> None:
+    async with ScriptedProvider() as provider, running(tmp_path, {"p": provider.settings()}) as rig:
+        provider.script("MAIL", b"550 5.4.5 Daily user sending limit exceeded\r\n")
+        message = accepted()
+        rig.accept(message)
+        entry = await rig.wait_for(message, DeliveryState.DEFERRED)
+        assert entry.deliveries[0].attempts == 0
+        (hold,) = await rig.wait_for_holds()
+        assert (hold.scope, hold.key) == ("provider", "p")
+
+
+async def test_a_dead_provider_holds_back_nobody_else(tmp_path: Path) -> None:
+    async with ScriptedProvider() as dead, ScriptedProvider() as living:
+        providers = {"dead": dead.settings(), "living": living.settings()}
+        await dead.stop_listening()
+        routes = [
+            Route(
+                name="promo", stream=Stream.PROMOTIONAL, sender=("@p.test",), providers=("dead",)
+            ),
+            Route(name="default", providers=("living",)),
+        ]
+        async with running(tmp_path, providers, routes=routes) as rig:
+            rig.accept(*(accepted(route="promo") for _ in range(50)))
+            orders = [accepted() for _ in range(20)]
+            rig.accept(*orders)
+            for order in orders:
+                await rig.wait_for(order, DeliveryState.FINISHED)
+            assert len(living.messages) == 20
+
+
+async def test_content_that_is_gone_is_poison_and_held_alone(tmp_path: Path) -> None:
+    async with ScriptedProvider() as provider, running(tmp_path, {"p": provider.settings()}) as rig:
+        lost = accepted(content=b"", stored_chunks=1, size_bytes=2_000_000)
+        lost = AcceptedMessage(
+            **{name: getattr(lost, name) for name in lost.__slots__} | {"content": ()}
+        )
+        fine = accepted()
+        rig.accept(lost, fine)
+        await rig.wait_for(fine, DeliveryState.FINISHED)
+        entry = await rig.wait_for(lost, DeliveryState.DEFERRED)
+        assert entry.deliveries[0].reason == "internal error, try 1"
+        assert len(provider.messages) == 1
+
+
+class FullStore(SqliteStore):
+    """A store whose first three outcome batches meet a full disk."""
+
+    refusals = 3
+
+    def record_batch(
+        self, updates: Sequence[DeliveryUpdate], *, incarnation: str, now_ms: int
+    ) -> bool:
+        if self.refusals:
+            self.refusals -= 1
+            raise StoreFull("disk full")
+        return super().record_batch(updates, incarnation=incarnation, now_ms=now_ms)
+
+
+async def test_outcomes_wait_for_a_full_disk_and_nothing_is_sent_twice(tmp_path: Path) -> None:
+    async with (
+        ScriptedProvider() as provider,
+        running(tmp_path, {"p": provider.settings()}, store_class=FullStore) as rig,
+    ):
+        messages = [accepted() for _ in range(10)]
+        rig.accept(*messages)
+        for message in messages:
+            await rig.wait_for(message, DeliveryState.FINISHED)
+        assert len(provider.messages) == 10
+
+
+async def test_a_stopped_worker_gives_everything_back(tmp_path: Path) -> None:
+    async with ScriptedProvider() as provider:
+        provider.script("CONTENT", b"451 4.3.0 later\r\n")
+        async with running(tmp_path, {"p": provider.settings(max_connections=1)}) as rig:
+            rig.accept(*(accepted() for _ in range(100)))
+            await provider.wait_for_messages(1)
+    url = f"sqlite:///{tmp_path}/queue.db"
+    store = SqliteStore(url, keep_content=False)
+    states = {
+        part.state for entry in store.search(Selection(), limit=200) for part in entry.deliveries
+    }
+    store.close()
+    assert DeliveryState.ACTIVE not in states
+
+
+async def test_two_routes_of_a_message_do_not_share_a_timer(tmp_path: Path) -> None:
+    async with ScriptedProvider() as slow, ScriptedProvider() as fast:
+        slow.script("MAIL", *[b"451 4.3.0 later\r\n"] * 50)
+        routes = [
+            Route(name="one", recipient=("@slow.test",), providers=("slow",)),
+            Route(name="two", providers=("fast",)),
+        ]
+        providers = {"slow": slow.settings(), "fast": fast.settings()}
+        async with running(tmp_path, providers, routes=routes) as rig:
+            parts = tuple(
+                NewDelivery(
+                    route=name,
+                    stream="transactional",
+                    recipients=(NewRecipient(address=f"x@{name}.test"),),
+                )
+                for name in ("one", "two")
+            )
+            base = accepted()
+            message = AcceptedMessage(
+                **{n: getattr(base, n) for n in base.__slots__} | {"deliveries": parts}
+            )
+            rig.accept(message)
+            await fast.wait_for_messages(1)
+            entry = await rig.wait_for(message, DeliveryState.DEFERRED, DeliveryState.FINISHED)
+            assert entry.chunk_count == 1
+
+
+@pytest.mark.parametrize("extensions", [("SIZE 1000000",), ("8BITMIME",), ()])
+async def test_a_provider_without_extensions_never_gets_broken_mail(
+    tmp_path: Path, extensions: tuple[str, ...]
+) -> None:
+    content = "Subject: x\r\nContent-Type: text/plain; charset=utf-8\r\n\r\nGrüße\r\n".encode()
+    async with (
+        ScriptedProvider(extensions=extensions) as provider,
+        running(tmp_path, {"p": provider.settings()}) as rig,
+    ):
+        message = accepted(content=content, is_8bit=True)
+        rig.accept(message)
+        await rig.wait_for(message, DeliveryState.FINISHED)
+        (received,) = provider.messages
+        assert received.content.isascii() != ("8BITMIME" in extensions)
