@@ -117,6 +117,8 @@ def _decoded(raw: bytes) -> str:
     if "=?" not in text:
         return text
     try:
-        return _CONTROL.sub(" ", str(make_header(decode_header(text)))).strip()
+        decoded = str(make_header(decode_header(text)))
     except (HeaderParseError, LookupError, ValueError):  # unknown charset, broken base64
         return text
+    # some charsets decode to lone surrogates, which no database can store
+    return _CONTROL.sub(" ", decoded.encode("utf-8", "replace").decode()).strip()

@@ -35,39 +35,35 @@ class KillableGateway(Gateway):
         killed worker that had not recorded it: only these may arrive once more.
         """
         assert self._process is not None
+        unrecorded: set[int] = set()
         match victim:
             case "supervisor":
                 self._process.kill()
                 self._process.wait()
                 self.start()
             case "all":
-                group = -self._process.pid
-                unrecorded = self._kill_worker(group, provider)
-                self._process.wait()
+                self.kill_all()
+                unrecorded = self._unrecorded(provider)
                 self.start()
-                return unrecorded
             case "delivery":
-                return self._kill_worker(self.youngest("delivery"), provider)
+                pid = self.youngest("delivery")
+                # frozen, so that no heir records anything before the queue was looked at
+                self._process.send_signal(signal.SIGSTOP)
+                os.kill(pid, signal.SIGKILL)
+                unrecorded = self._unrecorded(provider)
+                self._process.send_signal(signal.SIGCONT)
             case role:
                 os.kill(self.youngest(role), signal.SIGKILL)
-        return set()
+        return unrecorded
 
-    def _kill_worker(self, target: int, provider: ThreadedProvider) -> set[int]:
-        # frozen first, so that what it had recorded can be told from what its heir records
-        os.kill(target, signal.SIGSTOP)
+    def _unrecorded(self, provider: ThreadedProvider) -> set[int]:
         connections = tuple(provider.connections)
+        provider.wait_until(lambda: all(connection.is_closed for connection in connections))
         recorded = {
             int(entry.recipients[0].address[1:].partition("@")[0])
             for entry in self.queue(frozenset({DeliveryState.FINISHED}))
         }
-        os.kill(target, signal.SIGKILL)
-        provider.wait_until(lambda: all(connection.is_closed for connection in connections))
-        answered = {
-            number_of(message.content)
-            for message in tuple(provider.messages)
-            if message.connection_no < len(connections)
-        }
-        return answered - recorded
+        return {number_of(message.content) for message in tuple(provider.messages)} - recorded
 
     def youngest(self, role: str) -> int:
         """Return the process of a role that was started last, once there is one that runs."""

@@ -88,10 +88,11 @@ async def test_a_broken_session_is_not_kept() -> None:
         assert "QUIT" not in provider.connections[0].verbs()
 
 
-@pytest.mark.parametrize(("idle_close", "idle"), [("0s", 0), ("1h", 1)])
-async def test_idle_sessions_expire(idle_close: str, idle: int) -> None:
+@pytest.mark.parametrize(("idle_close_s", "idle"), [(0.0, 0), (3600.0, 1)])
+async def test_idle_sessions_expire(idle_close_s: float, idle: int) -> None:
     async with ScriptedProvider() as provider:
-        pool = pool_for(provider, idle_close=idle_close)
+        settings = provider.settings().model_copy(update={"idle_close": idle_close_s})
+        pool = Pool("ses", settings, ehlo_name="gw.test")
         pool.release(await pool.acquire())
         pool.close_expired()
         assert repr(pool) == f"<Pool ses: 0 busy, {idle} idle, 1 opened>"

@@ -64,3 +64,7 @@ def test_content_without_a_header(content: bytes, has_header: bool) -> None:
 )
 def test_hostile_subjects_are_survived(subject: bytes) -> None:
     assert len(read_header(b"Subject: " + subject + b"\r\n\r\n").subject) <= 5000
+
+
+def test_a_subject_never_holds_what_a_database_cannot_store() -> None:
+    read_header(b"Subject: =?utf-7?q?+2AA-?= x\r\n\r\n").subject.encode("utf-8")
