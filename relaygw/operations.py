@@ -232,7 +232,5 @@ def _batches(ids: Sequence[str]) -> Iterator[Sequence[str]]:
 
 
 def _entries(store: Store, ids: Sequence[str]) -> list[QueueEntry]:
-    if not ids:  # no ids would select every message
-        return []
     selection = Selection(queue_ids=tuple(ids), states=ANY_STATE)
     return store.search(selection, limit=len(ids))

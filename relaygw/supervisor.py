@@ -37,8 +37,8 @@ _STEADY_S = 30.0  # a child that lived this long starts the ladder anew
 _SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD, signal.SIGUSR2}
 _BIND_PATIENCE_S = 5.0  # the front of a killed supervisor needs a moment to let go
 
-Place = tuple[str, Bind]
-"""A role and an address it listens on; two roles may both ask for port 0."""
+Place = tuple[str, Bind, int]
+"""A role, an address it listens on, and how often that stood before: port 0 may repeat."""
 
 
 @dataclass(slots=True)
@@ -229,9 +229,10 @@ class Supervisor:
 
     def _places_of(self, role: str, settings: Settings | None = None) -> list[Place]:
         settings = settings or self._loaded.settings
-        if role == "front":
-            return [(role, listener.bind) for listener in settings.listeners]
-        return [(role, settings.web.bind)] if role == "web" else []
+        if role == "web":
+            return [(role, settings.web.bind, 0)]
+        binds = [listener.bind for listener in settings.listeners] if role == "front" else []
+        return [(role, bind, binds[:number].count(bind)) for number, bind in enumerate(binds)]
 
     def _wanted_places(self, settings: Settings) -> list[Place]:
         return [place for role in self._roles for place in self._places_of(role, settings)]

@@ -195,7 +195,6 @@ class Root(Group):
         """Run the command and tell what went wrong."""
         try:
             code = super().invoke(ctx)
-            sys.stdout.flush()
         except (click.ClickException, click.Abort, click.exceptions.Exit):
             raise
         except BrokenPipeError:

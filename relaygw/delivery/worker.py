@@ -188,6 +188,7 @@ class Worker:
 
     async def _claim(self, gate: Gate, lane: Lane) -> None:
         room = lane.room
+        lane.may_have_more = False  # a hint that arrives meanwhile sets it again
         try:
             claimed = await self._in_thread(
                 self._store.claim,
@@ -202,7 +203,7 @@ class Worker:
         finally:
             lane.is_claiming = False
         # fewer than asked for: nothing more is due until a hint or the next poll
-        lane.may_have_more = len(claimed) == room
+        lane.may_have_more = lane.may_have_more or len(claimed) == room
         lane.window.extend(claimed)
         if self._is_stopping:
             self._give_back(gate)

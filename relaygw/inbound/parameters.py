@@ -39,10 +39,14 @@ def parse_mail_parameters(raw: bytes) -> MailParameters:
         elif name == b"SMTPUTF8" and not value:
             smtputf8 = True
         elif name != b"AUTH" or not value:
-            shown = name[:40].decode("ascii", "replace")
-            shown = "".join(c for c in shown if c.isalnum() or c == "-")
-            return MailParameters(problem=replies.UNKNOWN_PARAMETER.format(name=shown or "?"))
+            return MailParameters(problem=replies.UNKNOWN_PARAMETER.format(name=shown_name(name)))
     return MailParameters(size_bytes, smtputf8)
+
+
+def shown_name(raw: bytes) -> str:
+    """Return what of a parameter's name may be shown in a reply."""
+    shown = raw[:40].decode("ascii", "ignore")
+    return "".join(c for c in shown if c.isalnum() or c == "-") or "?"
 
 
 def _bad(name: str) -> MailParameters:

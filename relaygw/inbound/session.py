@@ -21,7 +21,7 @@ from relaygw.inbound.clients import Client, ClientTable
 from relaygw.inbound.data import ReceivedContent, TooMuchData, read_content
 from relaygw.inbound.group_commit import GroupCommitter
 from relaygw.inbound.intake import Intake, Origin, ResolvedRecipient, TooManyHops
-from relaygw.inbound.parameters import MailParameters, parse_mail_parameters
+from relaygw.inbound.parameters import MailParameters, parse_mail_parameters, shown_name
 from relaygw.mail.address import parse_path
 from relaygw.mail.envelope import Source
 from relaygw.observe.maillog import MailLog, escape
@@ -357,7 +357,7 @@ class FrontSession(SMTP):
         if not address:
             raise Refusal(replies.BAD_ADDRESS.format(code=501, status="5.1.3"))
         if rest:
-            name = escape(rest.partition(b"=")[0].decode("ascii", "replace"))
+            name = shown_name(rest.partition(b"=")[0])
             raise Refusal(replies.UNKNOWN_PARAMETER.format(name=name))
         if self._client is None or not self._client.is_trusted:
             raise Refusal(replies.RELAY_DENIED)

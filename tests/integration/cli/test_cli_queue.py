@@ -178,7 +178,14 @@ def test_raw_content_is_byte_exact(desk: Desk) -> None:
     content = b"Subject: x\r\n\r\n\xff\x00bytes\r\n.dot\r\n"
     queue_id = desk.add(content=content)
     result = desk.run("queue", "show", "--raw", queue_id)
-    assert result.stdout_bytes == content
+    assert (result.exit_code, result.stdout_bytes) == (0, content)
+
+
+def test_raw_content_that_ends_early_is_no_success(desk: Desk) -> None:
+    queue_id = desk.add(content=b"Subject: x\r\n", size_bytes=2_000_000)
+    result = desk.run("queue", "show", "--raw", queue_id)
+    assert result.exit_code == 65
+    assert "only 12 of 2000000 bytes were there" in result.stderr
 
 
 def test_raw_content_that_is_gone_is_named(desk: Desk) -> None:

@@ -69,6 +69,15 @@ def test_db_check_and_upgrade(desk: Desk, tmp_path: Path) -> None:
     assert desk.run("db", "check").exit_code == 0
 
 
+def test_looking_at_a_queue_that_is_not_there_makes_none(desk: Desk, tmp_path: Path) -> None:
+    desk.config.write_text(desk.config.read_text().replace("state/queue.db", "new/queue.db"))
+    for words in (("queue", "list"), ("status",), ("sandbox", "list")):
+        result = desk.run(*words)
+        assert result.exit_code == 69
+        assert "no queue there yet; relaygw serve creates it" in result.stderr
+    assert not (tmp_path / "new").exists()
+
+
 def test_a_queue_without_schema_is_a_configuration_error(desk: Desk, tmp_path: Path) -> None:
     (tmp_path / "state" / "empty.db").touch()
     desk.config.write_text(desk.config.read_text().replace("queue.db", "empty.db"))
