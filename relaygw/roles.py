@@ -28,6 +28,8 @@ from relaygw.store.protocol import Instance, Store
 from relaygw.store.sqlite import SqliteStore
 
 ROLES = ("front", "delivery", "web")
+Buried = tuple[str, int, list[tuple[str, int]]]
+"""An incarnation, how many leases it held, and the deliveries it was sending."""
 EXIT_LEASE_LOST = 3
 """The exit code of a delivery worker that was taken over: start a fresh one."""
 
@@ -110,12 +112,12 @@ def _stop_event(context: RoleContext) -> asyncio.Event:
 
 
 @contextlib.contextmanager
-def _registered(context: RoleContext, role: str, store: Store) -> Iterator[None]:
+def _registered(context: RoleContext, role: str, store: Store) -> Iterator[lifelines.Lifeline]:
     """Announce this process for the length of a with block."""
     lifeline = lifelines.Lifeline(context.instances_dir, context.incarnation)
     store.register(context.instance(role))
     try:
-        yield
+        yield lifeline
     finally:
         with contextlib.suppress(StoreUnavailable):
             store.bury(context.incarnation)
@@ -164,7 +166,7 @@ async def _delivery(context: RoleContext) -> int:
     hint_socket = hints.open_hint_socket(hint_dir, context.incarnation)
     exit_code = 0
     try:
-        with _registered(context, "delivery", store):
+        with _registered(context, "delivery", store) as lifeline:
             janitor = asyncio.create_task(
                 Janitor(
                     context.loaded.settings,
@@ -179,6 +181,7 @@ async def _delivery(context: RoleContext) -> int:
                 store,
                 log,
                 incarnation=context.incarnation,
+                in_flight=lifeline,
                 hints=hint_socket,
             )
             await worker.run(stop)
@@ -230,10 +233,11 @@ async def _first_of(*waits: Coroutine[None, None, object]) -> None:
         task.cancel()
 
 
-def bury_dead(directory: Path, store: Store) -> list[tuple[str, int]]:
-    """Bury this host's dead incarnations; return each with the leases it held."""
+def bury_dead(directory: Path, store: Store) -> list[Buried]:
+    """Bury this host's dead incarnations; return what each held and what it was sending."""
     buried = []
     for incarnation in lifelines.dead_incarnations(directory):
-        buried.append((incarnation, store.bury(incarnation)))
+        begun = lifelines.begun_by(directory, incarnation)
+        buried.append((incarnation, store.bury(incarnation, begun=begun), begun))
         lifelines.forget(directory, incarnation)
     return buried

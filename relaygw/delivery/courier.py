@@ -19,7 +19,7 @@ from relaygw.observe.maillog import MailLog, removed
 from relaygw.policy.recipients import RecipientPolicy
 from relaygw.policy.retry import REASON_MODE, settle
 from relaygw.settings.model import Settings
-from relaygw.store.protocol import Store
+from relaygw.store.protocol import InFlight, Store
 from relaygw.upstream.pool import Pool
 
 POISON_ATTEMPTS = 3
@@ -39,6 +39,7 @@ class Courier:
         recorder: Recorder,
         holds: HoldKeeper,
         pools: Mapping[str, Pool],
+        in_flight: InFlight,
     ) -> None:
         self._settings = settings
         self._store = store
@@ -47,21 +48,25 @@ class Courier:
         self._recorder = recorder
         self._holds = holds
         self._pools = pools
+        self._in_flight = in_flight
         self._policy = RecipientPolicy(settings.mode, settings.recipients)
         self._crashes: dict[tuple[str, int], int] = {}
 
     async def deliver(self, gate: Gate, claimed: ClaimedDelivery) -> None:
-        """Make one attempt; whatever happens, an outcome goes to the recorder."""
+        """Make one attempt; return when its outcome, whatever it is, is durable."""
+        slot = self._in_flight.begin(claimed.queue_id, claimed.delivery_no)
         try:
             await self._attempt(gate, claimed)
         except Exception as error:
-            self._set_poison_aside(claimed, error)
+            await self._set_poison_aside(claimed, error)
+        finally:
+            self._in_flight.end(slot)
 
     async def _attempt(self, gate: Gate, claimed: ClaimedDelivery) -> None:
         screened = screen(claimed, self._policy)
         if not screened.sendable:
             held = [recipient.rcpt_no for recipient in screened.held]
-            self._record_unsent(claimed, held=bool(held), blocked=screened.blocked)
+            await self._record_unsent(claimed, held=bool(held), blocked=screened.blocked)
             return
         provider = self._settings.providers[gate.provider]
         report = await attempt_delivery(
@@ -89,7 +94,7 @@ class Courier:
             held_apart=tuple(recipient.rcpt_no for recipient in screened.held),
             held_apart_reason=REASON_MODE,
         )
-        self._record(claimed, update, report, now_ms)
+        await self._record(claimed, update, report, now_ms)
 
     async def _learn(self, gate: Gate, report: AttemptReport) -> float:
         """Let the gate and the holds know what the provider said of itself."""
@@ -102,7 +107,7 @@ class Courier:
             await self._holds.drop(gate)
         return gate.note(verdict, time.monotonic())
 
-    def _record(
+    async def _record(
         self,
         claimed: ClaimedDelivery,
         update: DeliveryUpdate,
@@ -124,9 +129,9 @@ class Courier:
             lines.append(removed(claimed.queue_id))
         elif update.state is DeliveryState.HELD:
             lines.append(("qmgr", f"{claimed.queue_id}: held ({update.reason})"))
-        self._recorder.submit(update, lines)
+        await self._recorder.record(update, lines)
 
-    def _record_unsent(
+    async def _record_unsent(
         self, claimed: ClaimedDelivery, *, held: bool, blocked: Sequence[Recipient]
     ) -> None:
         now_ms = time.time_ns() // 1_000_000
@@ -141,15 +146,15 @@ class Courier:
             charged=False,
         )
         report = AttemptReport(provider="", relay="none", outcomes=())
-        self._record(claimed, update, report, now_ms)
+        await self._record(claimed, update, report, now_ms)
 
-    def _set_poison_aside(self, claimed: ClaimedDelivery, error: Exception) -> None:
+    async def _set_poison_aside(self, claimed: ClaimedDelivery, error: Exception) -> None:
         """Keep a message that cannot be processed from the others: held after three times."""
         key = (claimed.queue_id, claimed.delivery_no)
         self._crashes[key] = times = self._crashes.get(key, 0) + 1
         is_poison = times >= POISON_ATTEMPTS
         now_ms = time.time_ns() // 1_000_000
-        self._recorder.submit(
+        await self._recorder.record(
             DeliveryUpdate(
                 queue_id=claimed.queue_id,
                 delivery_no=claimed.delivery_no,

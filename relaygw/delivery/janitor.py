@@ -33,7 +33,7 @@ class Janitor:
         log: MailLog,
         *,
         incarnation: str,
-        bury_dead_of_this_host: Callable[[], list[tuple[str, int]]],
+        bury_dead_of_this_host: Callable[[], list[tuple[str, int, list[tuple[str, int]]]]],
     ) -> None:
         self._settings = settings
         self._store = store
@@ -58,8 +58,14 @@ class Janitor:
             await asyncio.sleep(STEP_S)
 
     def _bury(self) -> None:
-        for incarnation, leases in self._bury_dead_of_this_host():
+        for incarnation, leases, begun in self._bury_dead_of_this_host():
             self._report(incarnation, leases)
+            for queue_id, _ in begun:
+                self._log.note(
+                    "qmgr",
+                    f"{queue_id}: warning: was being sent when {incarnation} died; "
+                    "the message may be sent more than once",
+                )
         for incarnation in self._store.stale_incarnations(LEASE_S):
             if incarnation != self._incarnation:
                 self._report(incarnation, self._store.bury(incarnation))
@@ -68,8 +74,7 @@ class Janitor:
         if leases:
             self._log.note(
                 "qmgr",
-                f"{leases} deliveries of {incarnation}, which died, are queued again; those it "
-                "was just sending may be sent more than once",
+                f"{leases} deliveries of {incarnation}, which died, are queued again",
             )
 
     async def _purge(self) -> None:

@@ -1,7 +1,8 @@
 """Records outcomes by group commit: what ends while one batch is written is the next one.
 
-An outcome is never dropped: while the store cannot take it, the batch is tried again and
-`is_stuck` tells the worker to begin nothing new. Log lines go out after the commit.
+An outcome is never dropped: while the store cannot take it, the batch is tried again. Its
+delivery counts as under way until then, so that a worker that dies can have left no more
+unrecorded than it has connections. Log lines go out after the commit.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ MAX_BATCH = 200
 _RETRY_LADDER_S = (0.1, 0.5, 1.0, 2.0, 5.0)
 
 LogLine = tuple[str, str]
-Entry = tuple[DeliveryUpdate, list[LogLine]]
+Entry = tuple[DeliveryUpdate, list[LogLine], asyncio.Future[None]]
 
 
 class Recorder:
@@ -38,21 +39,17 @@ class Recorder:
         self._writer: asyncio.Task[None] | None = None
         self._failures = 0
 
-    @property
-    def pending(self) -> int:
-        """How many outcomes are not durable yet."""
-        return len(self._waiting)
+    async def record(self, update: DeliveryUpdate, lines: list[LogLine]) -> None:
+        """Return once an outcome is durable and its lines are logged.
 
-    @property
-    def is_stuck(self) -> bool:
-        """True while the store refuses to take outcomes."""
-        return self._failures > 0
-
-    def submit(self, update: DeliveryUpdate, lines: list[LogLine]) -> None:
-        """Queue an outcome; it is durable soon, and its log lines follow then."""
-        self._waiting.append((update, lines))
+        Cancelling the caller does not withdraw it.
+        """
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[None] = loop.create_future()
+        self._waiting.append((update, lines, done))
         if self._writer is None:
-            self._writer = asyncio.get_running_loop().create_task(self._write_all())
+            self._writer = loop.create_task(self._write_all())
+        await done
 
     async def drain(self) -> None:
         """Return when everything is durable, and stop the thread."""
@@ -66,33 +63,36 @@ class Recorder:
             batch = self._waiting[:MAX_BATCH]
             try:
                 is_alive = await loop.run_in_executor(
-                    self._thread, self._record, [update for update, _ in batch]
+                    self._thread, self._write, [update for update, _, _ in batch]
                 )
             except StoreUnavailable as error:
                 await self._wait_for_store(error)
                 continue
             self._failures = 0
             del self._waiting[: len(batch)]
-            if is_alive:
-                self._log.write([line for _, lines in batch for line in lines])
-            else:
+            self._log.write([line for _, lines, _ in batch for line in lines])
+            if not is_alive:
                 self._report_lost(batch)
+            for _, _, done in batch:
+                if not done.done():
+                    done.set_result(None)
         self._writer = None
 
-    def _record(self, updates: list[DeliveryUpdate]) -> bool:
+    def _write(self, updates: list[DeliveryUpdate]) -> bool:
         return self._store.record_batch(
             updates, incarnation=self._incarnation, now_ms=time.time_ns() // 1_000_000
         )
 
     async def _wait_for_store(self, error: StoreUnavailable) -> None:
-        self._log.note("qmgr", f"warning: {error}; {self.pending} outcomes wait to be recorded")
+        self._log.note(
+            "qmgr", f"warning: {error}; {len(self._waiting)} outcomes wait to be recorded"
+        )
         wait_s = _RETRY_LADDER_S[min(self._failures, len(_RETRY_LADDER_S) - 1)]
         self._failures += 1
         await asyncio.sleep(wait_s)
 
     def _report_lost(self, batch: list[Entry]) -> None:
-        for update, lines in batch:
-            self._log.write(lines)
+        for update, _, _ in batch:
             self._log.note(
                 "qmgr",
                 f"{update.queue_id}: warning: the lease was lost before this outcome was "

@@ -25,11 +25,10 @@ from relaygw.errors import StoreUnavailable
 from relaygw.mail.envelope import ClaimedDelivery
 from relaygw.observe.maillog import MailLog
 from relaygw.settings.model import Settings
-from relaygw.store.protocol import Store
+from relaygw.store.protocol import InFlight, Store
 from relaygw.upstream.pool import Pool
 
 POLL_S = 1.0
-MAX_UNRECORDED = 500
 _DRAIN_S = 25.0
 
 P = ParamSpec("P")
@@ -46,6 +45,7 @@ class Worker:
         log: MailLog,
         *,
         incarnation: str,
+        in_flight: InFlight,
         hints: socket.socket | None,
     ) -> None:
         self._store = store
@@ -69,6 +69,7 @@ class Worker:
             recorder=self._recorder,
             holds=self._holds,
             pools=self._pools,
+            in_flight=in_flight,
         )
         self._threads = ThreadPoolExecutor(max_workers=4, thread_name_prefix="store")
         self._tasks: set[asyncio.Task[None]] = set()
@@ -165,7 +166,7 @@ class Worker:
 
     def _pump(self, gate: Gate) -> None:
         """Start whatever may start now at one provider."""
-        if self._is_stopping or self._recorder.is_stuck or not self._leases.is_held():
+        if self._is_stopping or not self._leases.is_held():
             return
         now_s = time.monotonic()
         if not gate.is_open(now_s):
@@ -176,10 +177,7 @@ class Worker:
             if lane.wants_claim and gate.limit() > gate.in_flight:
                 lane.is_claiming = True
                 self._spawn(self._claim(gate, lane))
-        while self._recorder.pending < MAX_UNRECORDED:
-            chosen = gate.next_lane(now_s)
-            if chosen is None:
-                break
+        while (chosen := gate.next_lane(now_s)) is not None:
             if gate.permits <= gate.in_flight:
                 self._ask_for_permits(gate)
                 break
@@ -281,10 +279,6 @@ class Worker:
     async def _deliver(self, gate: Gate, lane: Lane, claimed: ClaimedDelivery) -> None:
         try:
             await self._courier.deliver(gate, claimed)
-        except asyncio.CancelledError:
-            # the drain ran out of time: nothing is recorded, so others will try again
-            await self._give_back_now([(claimed.queue_id, claimed.delivery_no)])
-            raise
         finally:
             gate.finish(lane.stream)
         self._pump(gate)

@@ -7,7 +7,7 @@ living incarnation may trust what it holds.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, bindparam, case, delete, exists, func, select, tuple_, update
@@ -277,6 +277,7 @@ _RECORD_DELIVERY = (
         doubts=delivery.c.doubts + bindparam("b_doubted"),
         held_at_ms=bindparam("b_held_at_ms"),
         lease=None,
+        reclaims=0,  # its worker lived to tell
         provider=bindparam("b_provider"),
         reason=bindparam("b_reason"),
     )
@@ -457,11 +458,30 @@ def give_back(connection: Connection, keys: Sequence[Key], *, incarnation: str) 
     )
 
 
-def bury(connection: Connection, incarnation: str, *, now_ms: int) -> int:
-    """Free everything that a dead incarnation held."""
+_COUNT_RECLAIM = (
+    update(delivery)
+    .where(
+        delivery.c.queue_id == bindparam("b_queue_id"),
+        delivery.c.delivery_no == bindparam("b_delivery_no"),
+        delivery.c.lease == bindparam("b_lease"),
+    )
+    .values(reclaims=delivery.c.reclaims + 1)
+)
+
+
+def bury(connection: Connection, incarnation: str, *, begun: Collection[Key], now_ms: int) -> int:
+    """Free everything that a dead incarnation held; see Store.bury."""
     connection.execute(delete(instance).where(instance.c.incarnation == incarnation))
     connection.execute(delete(permit).where(permit.c.incarnation == incarnation))
-    is_poison = delivery.c.reclaims + 1 >= MAX_RECLAIMS
+    if begun:
+        connection.execute(
+            _COUNT_RECLAIM,
+            [
+                {"b_queue_id": queue_id, "b_delivery_no": delivery_no, "b_lease": incarnation}
+                for queue_id, delivery_no in begun
+            ],
+        )
+    is_poison = delivery.c.reclaims >= MAX_RECLAIMS
     return connection.execute(
         update(delivery)
         .where(delivery.c.lease == incarnation)
@@ -469,7 +489,6 @@ def bury(connection: Connection, incarnation: str, *, now_ms: int) -> int:
             state=case((is_poison, _D.HELD.value), else_=_UNTRIED),
             held_at_ms=case((is_poison, now_ms), else_=None),
             reason=case((is_poison, "poison"), else_=delivery.c.reason),
-            reclaims=delivery.c.reclaims + 1,
             lease=None,
         )
     ).rowcount

@@ -3,6 +3,9 @@
 The kernel drops the lock when the process dies, however it dies, so that a successor on
 the same host frees the dead one's leases at once instead of waiting for its heartbeat to
 grow old. A file that another process holds the lock of is alive.
+
+The file also names the deliveries that are being sent, in slots of fixed size. It is not
+synced: it is for the death of a process, and what a process wrote the kernel keeps.
 """
 
 from __future__ import annotations
@@ -11,6 +14,9 @@ import contextlib
 import fcntl
 import os
 from pathlib import Path
+
+_SLOT_BYTES = 48
+_EMPTY_SLOT = b" " * (_SLOT_BYTES - 1) + b"\n"
 
 
 def lifeline_directory(state_dir: Path) -> Path:
@@ -26,6 +32,23 @@ class Lifeline:
         self._path = directory / incarnation
         self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         fcntl.flock(self._descriptor, fcntl.LOCK_EX)
+        self._free_slots: list[int] = []
+        self._slots = 0
+
+    def begin(self, queue_id: str, delivery_no: int) -> int:
+        """Note that a delivery is being sent; return the slot to end it by."""
+        if self._free_slots:
+            slot = self._free_slots.pop()
+        else:
+            slot, self._slots = self._slots, self._slots + 1
+        record = f"{queue_id} {delivery_no}".ljust(_SLOT_BYTES - 1) + "\n"
+        os.pwrite(self._descriptor, record.encode("ascii"), slot * _SLOT_BYTES)
+        return slot
+
+    def end(self, slot: int) -> None:
+        """Note that the outcome of a delivery is durable."""
+        os.pwrite(self._descriptor, _EMPTY_SLOT, slot * _SLOT_BYTES)
+        self._free_slots.append(slot)
 
     def release(self) -> None:
         """End the incarnation: nobody needs to bury it."""
@@ -50,6 +73,16 @@ def dead_incarnations(directory: Path) -> list[str]:
         finally:
             os.close(descriptor)
     return dead
+
+
+def begun_by(directory: Path, incarnation: str) -> list[tuple[str, int]]:
+    """Return the deliveries that an incarnation was sending when it died."""
+    try:
+        lines = (directory / incarnation).read_text("ascii").splitlines()
+    except FileNotFoundError:
+        return []
+    pairs = [line.split() for line in lines]
+    return [(pair[0], int(pair[1])) for pair in pairs if len(pair) == 2]
 
 
 def forget(directory: Path, incarnation: str) -> None:

@@ -8,7 +8,7 @@ method returns from is durable: it survives a crash of the process and of the ma
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -132,6 +132,16 @@ class AuditEntry:
     detail: str
 
 
+class InFlight(Protocol):
+    """Remembers, beyond the death of the process, which deliveries are being sent."""
+
+    def begin(self, queue_id: str, delivery_no: int) -> int:
+        """Note that a delivery is being sent; return the slot to end it by."""
+
+    def end(self, slot: int) -> None:
+        """Note that the outcome of a delivery is durable."""
+
+
 class Store(Protocol):
     """The queue in a database."""
 
@@ -179,10 +189,11 @@ class Store(Protocol):
     def heartbeat(self, incarnation: str, *, state: str = "running") -> bool:
         """Renew all leases of an incarnation; False when it has been buried."""
 
-    def bury(self, incarnation: str) -> int:
+    def bury(self, incarnation: str, *, begun: Collection[tuple[str, int]] = ()) -> int:
         """Forget a dead incarnation: free its leases and permits; return the leases freed.
 
-        A delivery whose worker died three times with it is held as `poison`.
+        `begun` names deliveries it was sending when it died: one that was in the hands of
+        three dying workers is held as `poison`, those that only waited are free.
         """
 
     def stale_incarnations(self, older_than_s: float) -> list[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -132,9 +132,9 @@ class SqlStore(ABC):
         with self._write() as connection:
             return registry.heartbeat(connection, incarnation, state, self._clock)
 
-    def bury(self, incarnation: str) -> int:
+    def bury(self, incarnation: str, *, begun: Collection[tuple[str, int]] = ()) -> int:
         with self._write() as connection:
-            return leasing.bury(connection, incarnation, now_ms=now_ms())
+            return leasing.bury(connection, incarnation, begun=begun, now_ms=now_ms())
 
     def stale_incarnations(self, older_than_s: float) -> list[str]:
         with self._read() as connection:

@@ -17,6 +17,7 @@ from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.observe.maillog import MailLog
 from relaygw.settings.model import Provider, Route, Settings, Stream
 from relaygw.store import migrate
+from relaygw.store.lifelines import Lifeline
 from relaygw.store.protocol import Hold, Instance, QueueEntry, Selection
 from relaygw.store.sqlite import SqliteStore
 from tests.builders import accepted
@@ -85,7 +86,9 @@ async def running(
     )
     output = io.StringIO()
     log = MailLog(output, hostname="gw.test", with_subject=True)
-    worker = Worker(settings, store, log, incarnation="w", hints=None)
+    worker = Worker(
+        settings, store, log, incarnation="w", in_flight=Lifeline(directory, "w"), hints=None
+    )
     stop = asyncio.Event()
     task = asyncio.create_task(worker.run(stop))
     try:

@@ -59,9 +59,7 @@ def test_a_log_that_is_gone_never_stops_mail(log: MailLog, output: io.StringIO) 
     log.note("master", "nobody hears this")
 
 
-def test_pflogsumm_counts_what_happened(
-    log: MailLog, output: io.StringIO, tmp_path: Path
-) -> None:
+def test_pflogsumm_counts_what_happened(log: MailLog, output: io.StringIO, tmp_path: Path) -> None:
     captured = NewRecipient(address="c@x.test", state=RecipientState.CAPTURED, reason="staging")
     log.accepted([accepted(), accepted(captured)])
     outcome(log, RecipientState.DELIVERED, "250 2.0.0 Ok")

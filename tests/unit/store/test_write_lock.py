@@ -6,7 +6,7 @@ import os
 import signal
 from pathlib import Path
 
-from relaygw.store.lifelines import Lifeline, dead_incarnations, forget
+from relaygw.store.lifelines import Lifeline, begun_by, dead_incarnations, forget
 from relaygw.store.write_lock import WriteLock
 
 
@@ -18,7 +18,7 @@ def child_that_holds(directory: Path, *, take: str) -> int:
         if take == "lock":
             WriteLock(directory, first_in_line=False).held().__enter__()
         else:
-            Lifeline(directory, take)
+            Lifeline(directory, take).begin("QUEUEID0001", 2)
         os.write(write, b"x")
         signal.pause()
     os.read(read, 1)
@@ -39,10 +39,13 @@ def test_a_killed_holder_lets_go(tmp_path: Path) -> None:
 def test_the_dead_of_this_host_are_known_and_the_living_are_not(tmp_path: Path) -> None:
     pid = child_that_holds(tmp_path, take="gone")
     living = Lifeline(tmp_path, "here")
+    living.end(living.begin("QUEUEID0002", 0))
+    assert begun_by(tmp_path, "here") == []
     assert dead_incarnations(tmp_path) == []
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
     assert dead_incarnations(tmp_path) == ["gone"]
+    assert begun_by(tmp_path, "gone") == [("QUEUEID0001", 2)]
     forget(tmp_path, "gone")
     living.release()
     assert dead_incarnations(tmp_path) == []
