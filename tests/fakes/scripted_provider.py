@@ -146,10 +146,17 @@ class ScriptedProvider:
         """Add actions for the next uses of `verb`."""
         self._scripts[verb].extend(actions)
 
-    def next_action(self, verb: str) -> Script:
+    def pending(self, verb: str) -> int:
+        """Return how many actions for `verb` were not begun yet."""
+        return len(self._scripts[verb])
+
+    async def next_action(self, verb: str) -> Script:
         """Take the action for this use of `verb`."""
-        queue = self._scripts[verb]
-        return queue.popleft() if queue else Action.DEFAULT
+        if not self._scripts[verb]:
+            return Action.DEFAULT
+        action = self._scripts[verb].popleft()
+        await self.note()
+        return action
 
     def settings(self, **changes: Any) -> Provider:
         """Return settings that lead here: host, port, TLS and CA as served, and `changes`."""
@@ -307,7 +314,7 @@ class _Conversation:
     async def _authenticate(self, line: bytes) -> None:
         _, mechanism, *initial = line.decode("latin-1").split(" ")
         self._connection.auth_mechanisms.append(mechanism.upper())
-        action = self._provider.next_action("AUTH")
+        action = await self._provider.next_action("AUTH")
         if action is not Action.DEFAULT:
             await self._perform(action, b"")
             return
@@ -398,7 +405,7 @@ class _Conversation:
 
     async def _act(self, verb: str, usual: Script) -> bytes:
         """Do the next action for `verb` and return the bytes that were said."""
-        return await self._perform(self._provider.next_action(verb), usual)
+        return await self._perform(await self._provider.next_action(verb), usual)
 
     async def _perform(self, script: Script, usual: Script) -> bytes:
         said = b""
