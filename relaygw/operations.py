@@ -1,8 +1,8 @@
 """What operators do to mail: retry, hold, release, delete, and clear the sandbox.
 
 The only code that changes mail on somebody's behalf; every change leaves a line in the audit
-trail. Works on whole messages. A message is left alone, and named, when the change would
-take it from a worker or would move a part of it that was not meant. Raises StoreUnavailable.
+trail. Only deliveries in the states that an action is meant for move; a message is left alone,
+and named, when it has none or a worker is sending it. Raises StoreUnavailable.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from relaygw.mail.state import DeliveryState, sources_of
+from relaygw.mail.state import DeliveryState
 from relaygw.store.protocol import AuditEntry, QueueEntry, Selection, Store
 
 BATCH_MESSAGES = 500
@@ -45,8 +45,6 @@ MOVES = {
 }
 """The states that an action is meant for."""
 
-# a release also makes a deferred part of the message due: no harm, it only goes sooner
-_HARMLESS = {Action.RELEASE: frozenset({_D.DEFERRED})}
 _NEEDS_THE_WHOLE = frozenset({Action.HOLD, Action.DELETE})
 
 
@@ -99,12 +97,6 @@ def _obstacle(action: Action, entry: QueueEntry) -> LeftAlone | None:
     if not states & MOVES[action]:
         shown, wanted = " and ".join(sorted(states)), " or ".join(sorted(MOVES[action]))
         why = f"it is {shown}; {action} is for mail that is {wanted}"
-        return LeftAlone(queue_id=entry.queue_id, why=why, is_temporary=False)
-    # the store moves every delivery of a message that may go to the target
-    movable = sources_of(_TARGET[action]) - {_D.ACTIVE} - MOVES[action]
-    unmeant = states & (movable - _HARMLESS.get(action, frozenset()))
-    if unmeant:
-        why = f"a part of it is {' and '.join(sorted(unmeant))} and would move, too"
         return LeftAlone(queue_id=entry.queue_id, why=why, is_temporary=False)
     return None
 
@@ -159,6 +151,7 @@ def _change(
             continue
         moved = store.change_state(
             ready,
+            from_states=MOVES[action],
             to=_TARGET[action],
             reason=reason,
             due_at_ms=now_ms,

@@ -9,8 +9,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from sqlalchemy import Connection, inspect, text
+from sqlalchemy.exc import DBAPIError
 
-from relaygw.errors import SchemaMismatch
+from relaygw.errors import SchemaMismatch, StoreUnavailable
 from relaygw.store.sqlite import create_sqlite_engine, prepare_directory
 from relaygw.store.tables import SCHEMA_REVISION
 
@@ -33,6 +34,8 @@ def current_revision(url: str) -> str | None:
     try:
         with engine.begin() as connection:
             return _revision(connection)
+    except DBAPIError as error:
+        raise StoreUnavailable(f"{url}: {error.orig}") from error
     finally:
         engine.dispose()
 
@@ -66,5 +69,7 @@ def upgrade(url: str) -> tuple[str | None, str]:
                 config.attributes["connection"] = connection
                 command.upgrade(config, "head")
             return before, SCHEMA_REVISION
+    except DBAPIError as error:
+        raise StoreUnavailable(f"{url}: {error.orig}") from error
     finally:
         engine.dispose()

@@ -241,6 +241,7 @@ def change_state(
     connection: Connection,
     queue_ids: Sequence[str],
     *,
+    from_states: frozenset[DeliveryState],
     to: DeliveryState,
     reason: str | None,
     due_at_ms: int,
@@ -248,7 +249,7 @@ def change_state(
 ) -> int:
     """Move deliveries that may go to `to`; a lease is never taken from a worker."""
     changed = 0
-    may_leave = [state.value for state in sources_of(to) - {_D.ACTIVE}]
+    may_leave = [state.value for state in from_states & sources_of(to) - {_D.ACTIVE}]
     is_held = delivery.c.state == _D.HELD.value
     for batch in in_batches(queue_ids):
         changed += connection.execute(

@@ -230,12 +230,16 @@ class Store(Protocol):
         self,
         queue_ids: Sequence[str],
         *,
+        from_states: frozenset[DeliveryState],
         to: DeliveryState,
         reason: str | None,
         due_at_ms: int,
         entry: AuditEntry,
     ) -> int:
-        """Move the deliveries of `queue_ids` that may go there; audited; return how many."""
+        """Move the deliveries of `queue_ids` that are in `from_states`; audited; return how many.
+
+        A lease is never taken away: active deliveries stay, whatever `from_states` says.
+        """
 
     def counts(self) -> list[LaneCount]:
         """Return the open deliveries by route and state."""

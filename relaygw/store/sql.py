@@ -185,6 +185,7 @@ class SqlStore(ABC):
         self,
         queue_ids: Sequence[str],
         *,
+        from_states: frozenset[DeliveryState],
         to: DeliveryState,
         reason: str | None,
         due_at_ms: int,
@@ -194,6 +195,7 @@ class SqlStore(ABC):
             changed = operating.change_state(
                 connection,
                 queue_ids,
+                from_states=from_states,
                 to=to,
                 reason=reason,
                 due_at_ms=due_at_ms,

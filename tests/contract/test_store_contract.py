@@ -362,7 +362,12 @@ def test_hold_and_release_and_delete(store: Store) -> None:
 
     def change(to: DeliveryState) -> int:
         return store.change_state(
-            [message.queue_id], to=to, reason="operator", due_at_ms=NOW_MS, entry=audit(to)
+            [message.queue_id],
+            from_states=ALL_STATES,
+            to=to,
+            reason="operator",
+            due_at_ms=NOW_MS,
+            entry=audit(to),
         )
 
     assert change(DeliveryState.HELD) == 1
@@ -383,7 +388,12 @@ def test_an_operator_never_takes_a_lease_away(store: Store) -> None:
     claim(store)
     for to in (DeliveryState.HELD, DeliveryState.DELETED, DeliveryState.DEFERRED):
         changed = store.change_state(
-            [message.queue_id], to=to, reason=None, due_at_ms=NOW_MS, entry=audit(to)
+            [message.queue_id],
+            from_states=ALL_STATES,
+            to=to,
+            reason=None,
+            due_at_ms=NOW_MS,
+            entry=audit(to),
         )
         assert changed == 0, to
 
@@ -394,6 +404,7 @@ def test_time_held_is_counted(store: Store) -> None:
     for to, at_ms in ((DeliveryState.HELD, NOW_MS), (DeliveryState.DEFERRED, NOW_MS + 7000)):
         store.change_state(
             [message.queue_id],
+            from_states=ALL_STATES,
             to=to,
             reason=None,
             due_at_ms=NOW_MS,
