@@ -158,6 +158,13 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     for table in (
-        "audit", "permit", "hold", "instance", "chunk", "recipient", "delivery", "message"
+        "audit",
+        "permit",
+        "hold",
+        "instance",
+        "chunk",
+        "recipient",
+        "delivery",
+        "message",
     ):
         op.drop_table(table)
