@@ -28,6 +28,8 @@ from relaygw.store.protocol import Instance, Store
 from relaygw.store.sqlite import SqliteStore
 
 ROLES = ("front", "delivery", "web")
+RETIRE_S = 60.0
+"""How long a front that a reload replaced serves the sessions it has."""
 Buried = tuple[str, int, list[tuple[str, int]]]
 """An incarnation, how many leases it held, and the deliveries it was sending."""
 EXIT_LEASE_LOST = 3
@@ -147,7 +149,9 @@ async def _front(context: RoleContext) -> int:
         await _first_of(stop.wait(), retire.wait())
         if retire.is_set() and not stop.is_set():
             service.retire()
-            await _first_of(stop.wait(), service.ended())
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(RETIRE_S):
+                    await _first_of(stop.wait(), service.ended())
         await service.stop()
         beat.cancel()
     store.close()

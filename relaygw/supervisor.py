@@ -72,12 +72,13 @@ class Supervisor:
 
     def run(self) -> int:
         """Run until TERM or INT; return the exit code."""
+        os.umask(0o077)  # mail is nobody else's business
+        self._catch_signals()
         self._prepare_schema(self._loaded)
         self._open_sockets(self._loaded.settings)
         _preload(self._roles)
         gc.collect()
         gc.freeze()  # forked children share these pages as long as nobody touches them
-        self._catch_signals()
         self._start_generation()
         self._announce()
         deadline_s = float("inf")
@@ -210,6 +211,7 @@ class Supervisor:
             self._prepare_schema(loaded)
             self._open_sockets(loaded.settings)
         except (RelaygwError, OSError) as error:
+            self._close_unused_sockets()  # what the refused settings opened
             for line in str(error).splitlines():
                 self._log.note("master", f"error: reload refused, old settings stay: {line}")
             return

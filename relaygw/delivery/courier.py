@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from relaygw.delivery.attempt import attempt_delivery, said_of_itself, screen
-from relaygw.delivery.holds import HoldKeeper
+from relaygw.delivery.holds import PROBE_S, HoldKeeper
 from relaygw.delivery.lanes import Gate
 from relaygw.delivery.leases import Leases
 from relaygw.delivery.recorder import Recorder
@@ -23,6 +23,9 @@ from relaygw.store.protocol import InFlight, Store
 from relaygw.upstream.pool import Pool
 
 POISON_ATTEMPTS = 3
+PROBE_BY_ANOTHER_S = 5.0
+"""How much longer than its provider a delivery waits that met the trouble: another one probes,
+so that a message which is itself the cause does not keep all others waiting."""
 _POISON_WAIT_S = 60
 
 
@@ -101,11 +104,11 @@ class Courier:
         outcome = said_of_itself(report)
         if outcome is not None and outcome.verdict is Verdict.HOLD:
             await self._holds.put(gate, outcome)
-            return 0.0
+            return PROBE_S + PROBE_BY_ANOTHER_S
         verdict = outcome.verdict if outcome is not None else None
         if verdict is None and gate.is_held:
             await self._holds.drop(gate)
-        return gate.note(verdict, time.monotonic())
+        return gate.note(verdict, time.monotonic()) + PROBE_BY_ANOTHER_S
 
     async def _record(
         self,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 
 from relaygw.delivery.lanes import Gate
 from relaygw.errors import StoreUnavailable
@@ -19,8 +20,8 @@ from relaygw.store.protocol import Hold, Store
 PROBE_S = 300.0
 """Wait before one delivery tries a held provider again."""
 _REMEDIES = {
-    Scope.CREDENTIAL: "check the user name and the password or key of this provider",
-    Scope.PROVIDER: "check the account's quota and standing at the provider",
+    Scope.CREDENTIAL: "check its user name and password or key, then reload (HUP) to try at once",
+    Scope.PROVIDER: "check the account's quota and standing, then reload (HUP) to try at once",
 }
 
 
@@ -30,6 +31,7 @@ class HoldKeeper:
     def __init__(self, store: Store, log: MailLog) -> None:
         self._store = store
         self._log = log
+        self._is_fresh = True  # a restart or reload tries a held provider at once
 
     async def refresh(self, gates: Iterable[Gate]) -> None:
         """Let the gates know of the holds in force, those of others included."""
@@ -41,9 +43,13 @@ class HoldKeeper:
         for gate in gates:
             hold = holds.get(gate.provider)
             gate.is_held = hold is not None
+            if hold is not None and self._is_fresh:
+                hold = replace(hold, probe_at_ms=time.time_ns() // 1_000_000)
+                await asyncio.to_thread(self._store.put_hold, hold)
             gate.probe_at_s = None
             if hold is not None and hold.probe_at_ms is not None:
                 gate.probe_at_s = time.monotonic() + hold.probe_at_ms / 1000 - time.time()
+        self._is_fresh = False
 
     async def put(self, gate: Gate, outcome: RecipientOutcome) -> None:
         """Hold the provider for what it said, and say so once in the log."""

@@ -8,6 +8,7 @@ source routes, comments, control characters, encoded words, a leading hyphen.
 from __future__ import annotations
 
 import re
+import unicodedata
 from ipaddress import IPv4Address, IPv6Address
 
 from relaygw.errors import InvalidAddress
@@ -147,4 +148,25 @@ def canonical(address: str) -> str:
 def is_routable_elsewhere(address: str) -> bool:
     """True if a provider might read another recipient into the local part (`%`, `!`, `"@"`)."""
     local, _ = split(address)
-    return "%" in local or "!" in local or "@" in local
+    # some providers normalise: U+FF20 becomes an @ there
+    plain = unicodedata.normalize("NFKC", local)
+    return any(mark in plain for mark in "%!@")
+
+
+def folded(address: str) -> str:
+    """Return one form for all spellings that may reach the same mailbox.
+
+    Quotes that are not needed are dropped (RFC 5321 section 4.1.2), letters fold, and a
+    domain in Unicode becomes its A-label form. For refusing; comparing to permit is `canonical`.
+    """
+    local, domain = split(address)
+    if local.startswith('"'):
+        local = re.sub(r"\\(.)", r"\1", local[1:-1])
+    local = unicodedata.normalize("NFKC", local).casefold()
+    if domain is None:
+        return local
+    try:
+        domain = domain.encode("idna").decode("ascii")
+    except UnicodeError:  # not a host name: compared as it stands
+        domain = unicodedata.normalize("NFKC", domain)
+    return f"{local}@{domain.casefold()}"

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from relaygw.mail.address import is_routable_elsewhere, split
+from relaygw.mail.address import folded, is_routable_elsewhere, split
 from relaygw.policy.patterns import AddressPatterns
 from relaygw.settings.model import Mode, Recipients
 
@@ -31,6 +31,10 @@ class Decision:
     redirect_to: str | None = None
 
 
+def _folded_entry(entry: str) -> str:
+    return folded(f"x{entry}")[1:] if entry.startswith("@") else folded(entry)
+
+
 _DELIVER = Decision(Fate.DELIVER)
 _BLOCKED_FATES = {"drop": Fate.DROP, "reject": Fate.REJECT, "capture": Fate.CAPTURE}
 
@@ -42,6 +46,7 @@ class RecipientPolicy:
         self._mode = mode
         self._allow = AddressPatterns(recipients.allow)
         self._block = AddressPatterns(recipients.block)
+        self._block_folded = AddressPatterns(map(_folded_entry, recipients.block))
         self._refused = recipients.refused
         self._blocked_fate = _BLOCKED_FATES[recipients.blocked]
 
@@ -57,9 +62,13 @@ class RecipientPolicy:
             return True
         return self._allow.matches_domain(address) and not is_routable_elsewhere(address)
 
+    def _is_blocked(self, address: str) -> bool:
+        """True if any spelling of the address is on the block list."""
+        return self._block.matches(address) or self._block_folded.matches(folded(address))
+
     def decide(self, address: str) -> Decision:
         """Return what happens to a recipient when its message is accepted."""
-        if self._block.matches(address):
+        if self._is_blocked(address):
             return Decision(self._blocked_fate, "on the block list")
         if self._mode is Mode.SANDBOX:
             return Decision(Fate.CAPTURE, "sandbox mode")
@@ -83,7 +92,7 @@ class RecipientPolicy:
 
         `mode` (held, nothing is lost by a mistaken reload), `blocked`, or None.
         """
-        if self._block.matches(address):
+        if self._is_blocked(address):
             return "blocked"
         if self._mode is Mode.SANDBOX:
             return "mode"

@@ -6,19 +6,30 @@ to do. The whole upgrade is one transaction: it is done or nothing happened.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from sqlalchemy import Connection, inspect, text
 from sqlalchemy.exc import DBAPIError
 
 from relaygw.errors import SchemaMismatch, StoreUnavailable
-from relaygw.store.sqlite import create_sqlite_engine, prepare_directory
+from relaygw.store.sqlite import (
+    DriverError,
+    create_sqlite_engine,
+    database_path,
+    prepare_directory,
+)
 from relaygw.store.tables import SCHEMA_REVISION
 
 
 def _scripts() -> Path:
     packaged = Path(__file__).parent.parent / "migrations"
     return packaged if packaged.is_dir() else packaged.parent.parent / "migrations"
+
+
+def _explain(url: str, error: Exception) -> str:
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    return f"{database_path(url)}: {cause}; check the file, its owner and the space on its volume"
 
 
 def _revision(connection: Connection) -> str | None:
@@ -28,14 +39,23 @@ def _revision(connection: Connection) -> str | None:
     return found
 
 
+def _create_private(url: str) -> None:
+    """Create a new database for its owner only; SQLite gives its log the same mode."""
+    path = database_path(url)
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    except OSError as error:
+        raise StoreUnavailable(f"{path}: {error.strerror}") from error
+
+
 def current_revision(url: str) -> str | None:
     """Return the schema revision of a database, None when it has no schema yet."""
     engine = create_sqlite_engine(url, begin="BEGIN")
     try:
         with engine.begin() as connection:
             return _revision(connection)
-    except DBAPIError as error:
-        raise StoreUnavailable(f"{url}: {error.orig}") from error
+    except (DBAPIError, DriverError) as error:
+        raise StoreUnavailable(_explain(url, error)) from error
     finally:
         engine.dispose()
 
@@ -59,6 +79,7 @@ def upgrade(url: str) -> tuple[str | None, str]:
     from alembic.config import Config
 
     prepare_directory(url)
+    _create_private(url)
     engine = create_sqlite_engine(url, begin="BEGIN IMMEDIATE")
     try:
         with engine.begin() as connection:
@@ -69,7 +90,7 @@ def upgrade(url: str) -> tuple[str | None, str]:
                 config.attributes["connection"] = connection
                 command.upgrade(config, "head")
             return before, SCHEMA_REVISION
-    except DBAPIError as error:
-        raise StoreUnavailable(f"{url}: {error.orig}") from error
+    except (DBAPIError, DriverError) as error:
+        raise StoreUnavailable(_explain(url, error)) from error
     finally:
         engine.dispose()

@@ -29,6 +29,8 @@ try:
 except ImportError:  # no wheel for this platform: the standard module works under the lock
     import sqlite3 as driver
 
+DriverError: type[Exception] = driver.Error
+"""What the driver raises outside of SQLAlchemy, on connecting for one."""
 _BUSY_TIMEOUT_MS = 10_000  # foreign processes only (a backup, a shell): we have the lock
 _WAL_PAGES_FRONT = 16_384  # the janitor checkpoints; this bounds the log if it cannot
 _WAL_PAGES_OTHERS = 4_096
@@ -123,10 +125,10 @@ class SqliteStore(SqlStore):
                 raise
 
     def _translate(self, error: Exception) -> Exception:
-        if isinstance(error, DBAPIError):
-            if "full" in str(error.orig):
-                return StoreFull(f"{self._path}: {error.orig}")
-            return StoreUnavailable(f"{self._path}: {error.orig}")
+        cause = error.orig if isinstance(error, DBAPIError) else error
+        if isinstance(cause, DriverError):
+            kind = StoreFull if "full" in str(cause) else StoreUnavailable
+            return kind(f"{self._path}: {cause}")
         if isinstance(error, OSError):
             return StoreUnavailable(f"{self._path}: {error.strerror}")
         return error

@@ -33,18 +33,28 @@ class _Rule:
             return False
         if self.status and not re.fullmatch(self.status, str(reply.status or "")):
             return False
-        return not self.text or re.search(self.text, reply.text, re.IGNORECASE) is not None
+        return (
+            not self.text
+            or re.search(self.text, _ADDRESS.sub("", reply.text), re.IGNORECASE) is not None
+        )
 
 
 _AUTH = frozenset({Stage.AUTH})
 _RCPT = frozenset({Stage.RCPT})
-_FULL_ACCOUNT = r"\brate|throttl|too (many|fast)|quota|limit exceeded|credits"
+# of the account, not of this message: "too many hops", "rated as spam" and the like are not
+_FULL_ACCOUNT = (
+    r"\brate\b|throttl|too fast|quota|credits|(?<!length )(?<!size )limit exceeded"
+    r"|too many (?!hops|received|(mime )?parts|headers|lines)"
+)
+_ADDRESS = re.compile(r"<[^>]*>|\S+@\S+")  # what a client typed must not look like a reason
 
 _RULES = (
     _Rule(code="421", verdict=Verdict.RETRY, scope=Scope.PROVIDER),
     _Rule(stages=_AUTH, code="5..", verdict=Verdict.HOLD, scope=Scope.CREDENTIAL),
     _Rule(stages=BEFORE_MAIL, verdict=Verdict.RETRY, scope=Scope.PROVIDER),
     _Rule(stages=frozenset({Stage.CONTENT}), code="2..", verdict=Verdict.DELIVERED),
+    # greylisting: that recipient's server wants to see it again, the provider is fine
+    _Rule(stages=_RCPT, code="4..", status=r"4\.7\..*", verdict=Verdict.RETRY),
     _Rule(code="4..", status=r"4\.7\..*", verdict=Verdict.THROTTLE, scope=Scope.PROVIDER),
     # RFC 5321 4.5.3.1.10: some say 552 where 452, send the others later, is meant
     _Rule(stages=_RCPT, code="5..", text="too many recipients", verdict=Verdict.RETRY),

@@ -24,7 +24,7 @@ from relaygw.errors import SettingsError
 from relaygw.mail.outcome import Stage
 from relaygw.settings.model import Provider, TlsPolicy
 from relaygw.upstream.dialing import connect_socket
-from relaygw.upstream.failure import UpstreamError, failing_at
+from relaygw.upstream.failure import UpstreamError, failing_at, mask
 from relaygw.upstream.outgoing import Capabilities
 from relaygw.upstream.protocol import WireProtocol
 from relaygw.upstream.reply_parser import clean_text
@@ -83,6 +83,8 @@ async def open_connection(
     try:
         return await opening.run(credentials)
     except UpstreamError as error:
+        if credentials is not None:
+            mask(error, credentials)
         is_tls_at_fault = error.stage in (Stage.STARTTLS, Stage.TLS)
         if not is_tls_at_fault or provider.tls is not TlsPolicy.OPPORTUNISTIC:
             raise
@@ -178,10 +180,13 @@ class _Opening:
         with failing_at(Stage.EHLO, relay=self._relay):
             try:
                 await smtp.ehlo()
-            except aiosmtplib.SMTPHeloError as error:
-                if not 500 <= error.code < 600 or not smtp.is_connected:
+            except aiosmtplib.SMTPHeloError as refusal:
+                if not 500 <= refusal.code < 600 or not smtp.is_connected:
                     raise
-                await smtp.helo()
+                try:
+                    await smtp.helo()
+                except aiosmtplib.SMTPServerDisconnected:
+                    raise refusal from None  # it says more than the lost connection
         self._check_in_step(smtp, Stage.EHLO)
 
     async def _start_tls(self, smtp: aiosmtplib.SMTP) -> None:

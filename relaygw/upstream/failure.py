@@ -6,6 +6,7 @@ knows which of them means what.
 
 from __future__ import annotations
 
+import base64
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,6 +37,23 @@ class UpstreamError(RelaygwError):
     def dsn(self) -> str:
         """The enhanced status to report: the reply's, or one that fits the stage."""
         return self.reply.dsn if self.reply is not None else _DSN.get(self.stage, "4.4.2")
+
+
+def mask(error: UpstreamError, credentials: tuple[str, str]) -> None:
+    """Take a password out of what a provider said: some echo the AUTH command they refuse."""
+    username, password = credentials
+    plain = f"\0{username}\0{password}".encode()
+    secrets = (password, *(base64.b64encode(raw).decode() for raw in (password.encode(), plain)))
+
+    def masked(text: str) -> str:
+        for secret in secrets:
+            text = text.replace(secret, "***")
+        return text
+
+    error.detail = masked(error.detail)
+    error.args = (f"{error.stage}: {error.detail}",)
+    if error.reply is not None:
+        error.reply = SmtpReply(error.reply.code, tuple(map(masked, error.reply.lines)))
 
 
 @contextmanager

@@ -35,6 +35,9 @@ def test_staging_delivers_to_the_allow_list(address: str) -> None:
         "x%other.test@qa.test",
         "other.test!x@qa.test",
         '"x@other.test"@qa.test',
+        "customer\uff20other.test@qa.test",
+        "customer\ufe6bother.test@qa.test",
+        "x\uff05other.test@qa.test",
         "dev",
         "postmaster",
     ],
@@ -75,3 +78,19 @@ def test_an_address_without_a_domain_is_captured_in_production() -> None:
 )
 def test_every_attempt_is_checked_again(mode: Mode, address: str, obstacle: str | None) -> None:
     assert RecipientPolicy(mode, LISTS).obstacle(address) == obstacle
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        '"abuse"@customer.test',
+        '"a\\buse"@customer.test',
+        "ABUSE@CUSTOMER.TEST",
+        "a@b\u00fccher.test",
+        "a@xn--bcher-kva.test",
+    ],
+)
+def test_the_block_list_knows_every_spelling(address: str) -> None:
+    lists = Recipients(block=("abuse@customer.test", "@xn--bcher-kva.test"))
+    assert fate(Mode.PRODUCTION, address, lists) is Fate.DROP
+    assert RecipientPolicy(Mode.PRODUCTION, lists).obstacle(address) == "blocked"
