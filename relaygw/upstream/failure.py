@@ -43,7 +43,8 @@ def mask(error: UpstreamError, credentials: tuple[str, str]) -> None:
     """Take a password out of what a provider said: some echo the AUTH command they refuse."""
     username, password = credentials
     plain = f"\0{username}\0{password}".encode()
-    secrets = (password, *(base64.b64encode(raw).decode() for raw in (password.encode(), plain)))
+    # the longest first: one is a part of another
+    secrets = (*(base64.b64encode(raw).decode() for raw in (plain, password.encode())), password)
 
     def masked(text: str) -> str:
         for secret in secrets:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from relaygw import __version__
+from relaygw.settings.load import load_settings
 from tests.docs.render_states import render
 
 ROOT = Path(__file__).parents[2]
@@ -34,3 +35,16 @@ def test_every_room_is_on_the_map() -> None:
     for room in (ROOT / "relaygw").iterdir():
         if room.is_dir() and (room / "__init__.py").exists():
             assert f"`{room.name}/`" in text, f"docs/architecture.md does not name {room.name}/"
+
+
+def test_the_snippets_of_the_readme_work(tmp_path: Path) -> None:
+    relay, gateway, staging = re.findall(
+        r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), re.S
+    )
+    for more in ("", gateway, staging):
+        (tmp_path / "conf.d").mkdir(exist_ok=True)
+        (tmp_path / "relaygw.yaml").write_text(relay)
+        (tmp_path / "conf.d" / "more.yaml").write_text(more)
+        loaded = load_settings(config=tmp_path / "relaygw.yaml", environ={"HOME": str(tmp_path)})
+        assert len(loaded.settings.routes) == 2
+        assert loaded.settings.mode == ("staging" if more == staging else "production")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import io
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -20,7 +21,7 @@ from relaygw.store import migrate
 from relaygw.store.lifelines import Lifeline
 from relaygw.store.protocol import Hold, Instance, QueueEntry, Selection
 from relaygw.store.sqlite import SqliteStore
-from tests.builders import accepted
+from tests.builders import NOW_MS, accepted
 from tests.fakes.scripted_provider import Action, ScriptedProvider
 
 ALL_STATES = frozenset(DeliveryState)
@@ -164,6 +165,50 @@ async def test_a_refused_key_holds_the_provider_and_bounces_nothing(tmp_path: Pa
         )
         assert provider.messages == []
     assert "wrong" not in rig.log.getvalue()
+
+
+async def test_a_password_that_the_provider_echoes_is_shown_nowhere(tmp_path: Path) -> None:
+    echoed = base64.b64encode(b"\0u\0canary-7f3a")
+    async with (
+        ScriptedProvider(users={"u": "right"}, tls="starttls") as provider,
+        running(
+            tmp_path, {"p": provider.settings(username="u", password="plain:canary-7f3a")}
+        ) as rig,
+    ):
+        provider.script("AUTH", b"535 5.7.8 bad AUTH PLAIN " + echoed + b" for canary-7f3a\r\n")
+        message = accepted()
+        rig.accept(message)
+        entry = await rig.wait_for(message, DeliveryState.DEFERRED)
+        shown = f"{await rig.wait_for_holds()} {entry} {rig.log.getvalue()}"
+    assert "bad AUTH PLAIN ***" in shown
+    assert "canary-7f3a" not in shown
+    assert echoed.decode() not in shown
+
+
+async def test_a_greylisted_recipient_holds_back_nobody_else(tmp_path: Path) -> None:
+    async with (
+        ScriptedProvider() as provider,
+        running(tmp_path, {"p": provider.settings()}) as rig,
+    ):
+        provider.recipients["g@x.test"] = b"450 4.7.1 <g@x.test>: Greylisted\r\n"
+        rig.accept(*(accepted("g@x.test") for _ in range(5)))
+        orders = [accepted() for _ in range(20)]
+        rig.accept(*orders)
+        for order in orders:
+            await rig.wait_for(order, DeliveryState.FINISHED)
+
+
+async def test_a_throttled_provider_is_probed_by_another_message(tmp_path: Path) -> None:
+    async with (
+        ScriptedProvider() as provider,
+        running(tmp_path, {"p": provider.settings(max_connections=1)}) as rig,
+    ):
+        provider.script("MAIL", b"451 4.7.0 slow down\r\n")
+        culprit, other = accepted(at_ms=NOW_MS), accepted(at_ms=NOW_MS + 1)
+        rig.accept(culprit, other)
+        await rig.wait_for(culprit, DeliveryState.DEFERRED)
+        await rig.wait_for(other, DeliveryState.FINISHED)
+        assert rig.entry(culprit).deliveries[0].state is DeliveryState.DEFERRED
 
 
 async def test_a_full_account_holds_the_provider(tmp_path: Path) -> None:

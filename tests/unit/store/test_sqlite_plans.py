@@ -76,3 +76,16 @@ def test_a_store_refuses_to_guess_a_schema(tmp_path: Path) -> None:
 
 def test_an_upgrade_is_done_once(url: str) -> None:
     assert migrate.upgrade(url) == ("0001", "0001")
+
+
+def test_the_queue_is_for_its_owner_only(url: str, tmp_path: Path) -> None:
+    modes = {path.name: path.stat().st_mode & 0o077 for path in tmp_path.glob("queue.db*")}
+    assert set(modes.values()) == {0}, modes
+
+
+def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:
+    from relaygw.errors import StoreUnavailable
+
+    (tmp_path / "queue.db").write_bytes(b"no database at all" * 100)
+    with pytest.raises(StoreUnavailable, match=r"queue\.db: file is not a database; check"):
+        migrate.upgrade(f"sqlite:///{tmp_path}/queue.db")
