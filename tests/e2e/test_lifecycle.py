@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import socket
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.gateway import PATIENCE_S, Gateway, RawClient, provider_settings
-from tests.e2e.ports import fixed_binds
+from tests.e2e.ports import fixed_binds, free_port
 from tests.fakes.scripted_provider import ThreadedProvider
 
 CONTENT = b"Subject: x\r\n\r\nhello\r\n"
@@ -120,6 +121,28 @@ def test_reload_keeps_an_open_session_and_new_ones_see_the_new_settings(
     provider.wait_for_messages(1)
     assert provider.messages[0].content.endswith(large)
     gateway.wait_until(lambda: len(gateway.pids("front")) == 1, "the old front has ended")
+
+
+def test_a_refused_reload_leaves_no_port_open(gateway: Gateway) -> None:
+    free = free_port()
+    with socket.create_server(("127.0.0.1", 0)) as other_program:
+        taken = other_program.getsockname()[1]
+        own = list(gateway.settings["listeners"])
+        gateway.settings["listeners"] = [
+            *own,
+            {"bind": f"127.0.0.1:{free}"},
+            {"bind": f"127.0.0.1:{taken}"},
+        ]
+        (line,) = gateway.wait_for_log("reload refused", start=gateway.reload())
+    assert f"cannot listen on 127.0.0.1:{taken}" in line
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", free), timeout=PATIENCE_S)
+    gateway.send("a@shop.test", ["b@cust.test"], CONTENT)
+
+
+def test_term_right_after_the_start_is_obeyed(tmp_path: Path) -> None:
+    gateway = Gateway(tmp_path, mode="sandbox").start()
+    assert gateway.stop() == 0
 
 
 def test_sandbox_shows_health_and_captured_mail(tmp_path: Path) -> None:
