@@ -18,7 +18,7 @@ from sqlalchemy.sql.elements import ColumnElement
 from relaygw.errors import StoreUnavailable
 from relaygw.mail.envelope import AcceptedMessage, ClaimedDelivery, DeliveryUpdate
 from relaygw.mail.state import DeliveryState
-from relaygw.store import accepting, leasing, operating, purging, registry
+from relaygw.store import accepting, claiming, leasing, operating, purging, registry
 from relaygw.store.protocol import AuditEntry, Hold, Instance, LaneCount, QueueEntry, Selection
 from relaygw.store.tables import chunk
 
@@ -89,13 +89,13 @@ class SqlStore(ABC):
         self, route: str, *, limit: int, incarnation: str, now_ms: int
     ) -> list[ClaimedDelivery]:
         with self._write() as connection:
-            return leasing.claim(
+            return claiming.claim(
                 connection, route, limit=limit, incarnation=incarnation, now_ms=now_ms
             )
 
     def next_due_at_ms(self, route: str) -> int | None:
         with self._read() as connection:
-            return leasing.next_due_at_ms(connection, route)
+            return claiming.next_due_at_ms(connection, route)
 
     def read_chunk(self, queue_id: str, chunk_no: int) -> bytes | None:
         with self._read() as connection:

@@ -101,6 +101,14 @@ async def _read_credentials(provider: Provider) -> tuple[str, str] | None:
         raise UpstreamError(Stage.AUTH, detail=str(error)) from error
 
 
+def may_authenticate(provider: Provider, *, is_private: bool) -> bool:
+    """Return whether the password may go out; private: encrypted, or within this machine.
+
+    Asked again on each connection: with `opportunistic` TLS it depends on the provider's mood.
+    """
+    return is_private or provider.auth_without_tls
+
+
 class _Client(aiosmtplib.SMTP):
     """Closes at once: a TLS transport would wait for a stuck peer's goodbye."""
 
@@ -203,7 +211,8 @@ class _Opening:
 
     async def _authenticate(self, smtp: aiosmtplib.SMTP, username: str, password: str) -> None:
         is_encrypted = smtp.get_transport_info("sslcontext") is not None
-        if not (is_encrypted or self._is_loopback or self._provider.auth_without_tls):
+        is_private = is_encrypted or self._is_loopback
+        if not may_authenticate(self._provider, is_private=is_private):
             detail = "no TLS, and without it the password is not sent (auth_without_tls)"
             raise self._error(Stage.AUTH, detail)
         offered = smtp.server_auth_methods

@@ -28,7 +28,7 @@ async def connect_socket(host: str, port: int, *, timeout_s: float) -> tuple[soc
             found = await asyncio.get_running_loop().getaddrinfo(
                 host, port, type=socket.SOCK_STREAM
             )
-            return await _race(host, interleave([(info[0], info[4]) for info in found]))
+            return await connect_first(host, interleave([(info[0], info[4]) for info in found]))
     except socket.gaierror as error:
         raise OSError(f"Host {host} not found: {error.strerror}") from error
     except UnicodeError as error:
@@ -44,7 +44,8 @@ def interleave(addresses: list[_Address]) -> list[_Address]:
     return [one for one in chain.from_iterable(zip_longest(*columns)) if one is not None]
 
 
-async def _race(host: str, addresses: list[_Address]) -> tuple[socket.socket, str]:
+async def connect_first(host: str, addresses: list[_Address]) -> tuple[socket.socket, str]:
+    """Return the first connection to be made; raises the first address's OSError if none is."""
     attempts: list[_Attempt] = []
     pending: set[_Attempt] = set()
     winner: tuple[socket.socket, str] | None = None

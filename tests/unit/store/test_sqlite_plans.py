@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
-from relaygw.store import leasing, migrate, operating
+from relaygw.store import claiming, migrate, operating
 from relaygw.store.protocol import Selection
 from relaygw.store.sqlite import SqliteStore, create_sqlite_engine
 from relaygw.store.tables import metadata
@@ -23,10 +23,10 @@ def url(tmp_path: Path) -> str:
 @pytest.mark.parametrize(
     ("statement", "index"),
     [
-        (leasing._FIRST_CLIENT, "delivery_due"),
-        (leasing._NEXT_CLIENT, "delivery_due"),
-        (leasing._DUE_OF_CLIENT, "delivery_due"),
-        (leasing._NEXT_DUE, "delivery_due"),
+        (claiming._FIRST_CLIENT, "delivery_due"),
+        (claiming._NEXT_CLIENT, "delivery_due"),
+        (claiming._DUE_OF_CLIENT, "delivery_due"),
+        (claiming._NEXT_DUE, "delivery_due"),
     ],
 )
 def test_claims_use_the_index(url: str, statement: object, index: str) -> None:
