@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import time
 from collections.abc import Mapping, Sequence
@@ -17,7 +18,7 @@ from relaygw.mail.outcome import AttemptReport, Verdict
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.observe.maillog import MailLog, removed
 from relaygw.policy.recipients import RecipientPolicy
-from relaygw.policy.retry import REASON_MODE, settle
+from relaygw.policy.retry import REASON_MODE, is_expired, settle
 from relaygw.settings.model import Settings
 from relaygw.store.protocol import InFlight, Store
 from relaygw.upstream.pool import Pool
@@ -83,6 +84,7 @@ class Courier:
         )
         wait_s = await self._learn(gate, report)
         now_ms = time.time_ns() // 1_000_000
+        claimed = await self._without_holds(gate, claimed, now_ms)
         update = settle(
             claimed,
             report,
@@ -98,6 +100,17 @@ class Courier:
             held_apart_reason=REASON_MODE,
         )
         await self._record(claimed, update, report, now_ms)
+
+    async def _without_holds(
+        self, gate: Gate, claimed: ClaimedDelivery, now_ms: int
+    ) -> ClaimedDelivery:
+        """Take the time its provider was held off the age of mail that seems over its time."""
+        if not is_expired(claimed, self._settings.retry, now_ms):
+            return claimed
+        held_ms = await asyncio.to_thread(
+            self._store.held_ms, gate.provider, since_ms=claimed.accepted_at_ms, now_ms=now_ms
+        )
+        return replace(claimed, held_ms=claimed.held_ms + held_ms)
 
     async def _learn(self, gate: Gate, report: AttemptReport) -> float:
         """Let the gate and the holds know what the provider said of itself."""

@@ -221,6 +221,9 @@ class Store(Protocol):
     def drop_hold(self, scope: str, key: str, *, now_ms: int) -> bool:
         """Release a hold; False if there was none."""
 
+    def held_ms(self, key: str, *, since_ms: int, now_ms: int) -> int:
+        """Return how long between the two times a hold on `key` was in force, ended ones too."""
+
     # --- the operator --------------------------------------------------------------------
 
     def search(self, selection: Selection, *, limit: int, after: str = "") -> list[QueueEntry]:

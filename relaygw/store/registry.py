@@ -167,3 +167,19 @@ def drop_hold(connection: Connection, scope: str, key: str, now_ms: int) -> bool
             .values(released_at_ms=now_ms)
         ).rowcount
     )
+
+
+def held_ms(connection: Connection, key: str, *, since_ms: int, now_ms: int) -> int:
+    """Add up the holds on `key`, each moment once however many were in force."""
+    rows = connection.execute(
+        select(hold.c.since_ms, hold.c.released_at_ms)
+        .where(hold.c.key == key)
+        .order_by(hold.c.since_ms)
+    )
+    total_ms = 0
+    counted_until_ms = since_ms
+    for begin_ms, released_at_ms in rows:
+        end_ms = now_ms if released_at_ms is None else released_at_ms
+        total_ms += max(0, end_ms - max(begin_ms, counted_until_ms))
+        counted_until_ms = max(counted_until_ms, end_ms)
+    return total_ms

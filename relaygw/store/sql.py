@@ -175,6 +175,10 @@ class SqlStore(ABC):
         with self._write() as connection:
             return registry.drop_hold(connection, scope, key, now_ms)
 
+    def held_ms(self, key: str, *, since_ms: int, now_ms: int) -> int:
+        with self._read() as connection:
+            return registry.held_ms(connection, key, since_ms=since_ms, now_ms=now_ms)
+
     # --- the operator --------------------------------------------------------------------
 
     def search(self, selection: Selection, *, limit: int, after: str = "") -> list[QueueEntry]:

@@ -349,6 +349,18 @@ def test_a_hold_is_set_once_renewed_and_dropped(store: Store) -> None:
     assert store.put_hold(hold)
 
 
+def test_the_time_of_holds_is_added_up_once(store: Store) -> None:
+    hold = Hold(scope="provider", key="p", reason="r", remedy="", since_ms=100, probe_at_ms=None)
+    store.put_hold(hold)
+    store.put_hold(replace(hold, scope="credential", since_ms=150))
+    store.drop_hold("provider", "p", now_ms=200)
+    store.drop_hold("credential", "p", now_ms=300)
+    store.put_hold(replace(hold, since_ms=1000))
+    assert store.held_ms("p", since_ms=0, now_ms=1500) == 200 + 500
+    assert store.held_ms("p", since_ms=250, now_ms=1500) == 50 + 500
+    assert store.held_ms("other", since_ms=0, now_ms=1500) == 0
+
+
 # --- the operator -------------------------------------------------------------------------
 
 

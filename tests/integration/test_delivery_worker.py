@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import io
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -220,6 +221,31 @@ async def test_a_full_account_holds_the_provider(tmp_path: Path) -> None:
         assert entry.deliveries[0].attempts == 0
         (hold,) = await rig.wait_for_holds()
         assert (hold.scope, hold.key) == ("provider", "p")
+
+
+async def test_a_long_hold_does_not_cost_a_mail(tmp_path: Path) -> None:
+    day_ms = 86_400_000
+    now_ms = time.time_ns() // 1_000_000
+    async with (
+        ScriptedProvider() as provider,
+        running(tmp_path, {"p": provider.settings()}) as rig,
+    ):
+        rig.store.put_hold(
+            Hold(
+                scope="provider",
+                key="p",
+                reason="quota",
+                remedy="",
+                since_ms=now_ms - 6 * day_ms,
+                probe_at_ms=None,
+            )
+        )
+        rig.store.drop_hold("provider", "p", now_ms=now_ms)
+        provider.script("MAIL", b"451 4.3.0 later\r\n")
+        old = accepted(at_ms=now_ms - 6 * day_ms)
+        rig.accept(old)
+        entry = await rig.wait_for(old, DeliveryState.FINISHED)
+        assert entry.recipients[0].state is RecipientState.DELIVERED
 
 
 async def test_a_dead_provider_holds_back_nobody_else(tmp_path: Path) -> None:
