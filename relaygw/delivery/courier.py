@@ -13,6 +13,7 @@ from relaygw.delivery.holds import PROBE_S, HoldKeeper
 from relaygw.delivery.lanes import Gate
 from relaygw.delivery.leases import Leases
 from relaygw.delivery.recorder import Recorder
+from relaygw.errors import StoreUnavailable
 from relaygw.mail.envelope import ClaimedDelivery, DeliveryUpdate, Recipient, RecipientUpdate
 from relaygw.mail.outcome import AttemptReport, Verdict
 from relaygw.mail.state import DeliveryState, RecipientState
@@ -107,9 +108,13 @@ class Courier:
         """Take the time its provider was held off the age of mail that seems over its time."""
         if not is_expired(claimed, self._settings.retry, now_ms):
             return claimed
-        held_ms = await asyncio.to_thread(
-            self._store.held_ms, gate.provider, since_ms=claimed.accepted_at_ms, now_ms=now_ms
-        )
+        try:
+            held_ms = await asyncio.to_thread(
+                self._store.held_ms, gate.provider, since_ms=claimed.accepted_at_ms, now_ms=now_ms
+            )
+        except StoreUnavailable:
+            # the attempt is made and its outcome must be kept; unknown never costs a mail
+            held_ms = now_ms - claimed.accepted_at_ms
         return replace(claimed, held_ms=claimed.held_ms + held_ms)
 
     async def _learn(self, gate: Gate, report: AttemptReport) -> float:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from relaygw.delivery.worker import Worker
-from relaygw.errors import StoreFull
+from relaygw.errors import StoreFull, StoreUnavailable
 from relaygw.mail.envelope import AcceptedMessage, DeliveryUpdate, NewDelivery, NewRecipient
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.observe.maillog import MailLog
@@ -246,6 +246,28 @@ async def test_a_long_hold_does_not_cost_a_mail(tmp_path: Path) -> None:
         rig.accept(old)
         entry = await rig.wait_for(old, DeliveryState.FINISHED)
         assert entry.recipients[0].state is RecipientState.DELIVERED
+
+
+class ForgetfulStore(SqliteStore):
+    """A store that cannot say how long a provider was held."""
+
+    def held_ms(self, key: str, *, since_ms: int, now_ms: int) -> int:
+        raise StoreUnavailable("busy")
+
+
+async def test_old_mail_is_sent_once_while_the_store_is_in_trouble(tmp_path: Path) -> None:
+    week_ago_ms = time.time_ns() // 1_000_000 - 7 * 86_400_000
+    async with (
+        ScriptedProvider() as provider,
+        running(tmp_path, {"p": provider.settings()}, store_class=ForgetfulStore) as rig,
+    ):
+        provider.script("MAIL", b"451 4.3.0 later\r\n")
+        old = accepted(at_ms=week_ago_ms)
+        rig.accept(old)
+        entry = await rig.wait_for(old, DeliveryState.FINISHED)
+        assert entry.recipients[0].state is RecipientState.DELIVERED
+        assert entry.recipients[0].attempts == 2
+        assert len(provider.messages) == 1
 
 
 async def test_a_dead_provider_holds_back_nobody_else(tmp_path: Path) -> None:
