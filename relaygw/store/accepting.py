@@ -3,20 +3,64 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
-from sqlalchemy import Connection, insert
+from sqlalchemy import Connection
 
 from relaygw.mail.envelope import AcceptedMessage, NewDelivery
 from relaygw.mail.state import DeliveryState, RecipientState
-from relaygw.store.tables import chunk, delivery, message, recipient
+from relaygw.store.batch import Row, insert_into
 
-_INSERT_MESSAGE = insert(message)
-_INSERT_DELIVERY = insert(delivery)
-_INSERT_RECIPIENT = insert(recipient)
-_INSERT_CHUNK = insert(chunk)
-
-Row = dict[str, Any]
+_INSERT_MESSAGES = insert_into(
+    "message",
+    "queue_id",
+    "accepted_at_ms",
+    "sender",
+    "subject",
+    "message_id",
+    "size_bytes",
+    "chunk_count",
+    "is_8bit",
+    "has_long_line",
+    "smtputf8",
+    "mode",
+    "client_key",
+    "source_client",
+    "source_helo",
+    "source_user",
+    "source_listener",
+    "source_uid",
+    "source_script",
+    "finished_at_ms",
+    "captured_at_ms",
+)
+_INSERT_DELIVERIES = insert_into(
+    "delivery",
+    "queue_id",
+    "delivery_no",
+    "route",
+    "stream",
+    "state",
+    "due_at_ms",
+    "changed_at_ms",
+    "client_key",
+    "attempts",
+    "doubts",
+    "reclaims",
+    "held_ms",
+)
+_INSERT_RECIPIENTS = insert_into(
+    "recipient",
+    "queue_id",
+    "rcpt_no",
+    "delivery_no",
+    "address",
+    "original",
+    "state",
+    "attempts",
+    "changed_at_ms",
+    "reply",
+)
+_INSERT_CHUNKS = insert_into("chunk", "queue_id", "chunk_no", "body")
 
 
 def insert_messages(connection: Connection, messages: Sequence[AcceptedMessage]) -> None:
@@ -36,54 +80,48 @@ def insert_messages(connection: Connection, messages: Sequence[AcceptedMessage])
         kept = captured or not finished  # dropped mail leaves its record only
         if kept:
             chunks.extend(
-                {"queue_id": accepted.queue_id, "chunk_no": number, "body": body}
-                for number, body in enumerate(accepted.content)
+                (accepted.queue_id, number, body) for number, body in enumerate(accepted.content)
             )
         rows.append(_message_row(accepted, captured=captured, finished=finished, kept=kept))
-    connection.execute(_INSERT_MESSAGE, rows)
-    connection.execute(_INSERT_DELIVERY, deliveries)
-    connection.execute(_INSERT_RECIPIENT, recipients)
-    if chunks:
-        connection.execute(_INSERT_CHUNK, chunks)
+    _INSERT_MESSAGES.run(connection, rows)
+    _INSERT_DELIVERIES.run(connection, deliveries)
+    _INSERT_RECIPIENTS.run(connection, recipients)
+    _INSERT_CHUNKS.run(connection, chunks)
 
 
 def insert_chunks(
     connection: Connection, queue_id: str, first_no: int, bodies: Sequence[bytes]
 ) -> None:
     """Insert content ahead of its message."""
-    connection.execute(
-        _INSERT_CHUNK,
-        [
-            {"queue_id": queue_id, "chunk_no": number, "body": body}
-            for number, body in enumerate(bodies, first_no)
-        ],
+    _INSERT_CHUNKS.run(
+        connection, [(queue_id, number, body) for number, body in enumerate(bodies, first_no)]
     )
 
 
 def _message_row(accepted: AcceptedMessage, *, captured: bool, finished: bool, kept: bool) -> Row:
     source = accepted.source
-    return {
-        "queue_id": accepted.queue_id,
-        "accepted_at_ms": accepted.accepted_at_ms,
-        "sender": accepted.sender,
-        "subject": accepted.subject,
-        "message_id": accepted.message_id,
-        "size_bytes": accepted.size_bytes,
-        "chunk_count": (len(accepted.content) or accepted.stored_chunks) if kept else 0,
-        "is_8bit": accepted.is_8bit,
-        "has_long_line": accepted.has_long_line,
-        "smtputf8": accepted.smtputf8,
-        "mode": accepted.mode,
-        "client_key": accepted.client_key,
-        "source_client": source.client,
-        "source_helo": source.helo,
-        "source_user": source.user,
-        "source_listener": source.listener,
-        "source_uid": source.uid,
-        "source_script": source.script,
-        "finished_at_ms": accepted.accepted_at_ms if finished else None,
-        "captured_at_ms": accepted.accepted_at_ms if captured else None,
-    }
+    return (
+        accepted.queue_id,
+        accepted.accepted_at_ms,
+        accepted.sender,
+        accepted.subject,
+        accepted.message_id,
+        accepted.size_bytes,
+        (len(accepted.content) or accepted.stored_chunks) if kept else 0,
+        accepted.is_8bit,
+        accepted.has_long_line,
+        accepted.smtputf8,
+        accepted.mode,
+        accepted.client_key,
+        source.client,
+        source.helo,
+        source.user,
+        source.listener,
+        source.uid,
+        source.script,
+        accepted.accepted_at_ms if finished else None,
+        accepted.accepted_at_ms if captured else None,
+    )
 
 
 def _add_deliveries(
@@ -91,38 +129,39 @@ def _add_deliveries(
 ) -> list[DeliveryState]:
     states = []
     rcpt_no = 0
+    queue_id, now_ms = accepted.queue_id, accepted.accepted_at_ms
     for delivery_no, part in enumerate(accepted.deliveries):
         state = _first_state(part)
         states.append(state)
         deliveries.append(
-            {
-                "queue_id": accepted.queue_id,
-                "delivery_no": delivery_no,
-                "route": part.route,
-                "stream": part.stream,
-                "state": state.value,
-                "due_at_ms": accepted.accepted_at_ms,
-                "changed_at_ms": accepted.accepted_at_ms,
-                "client_key": accepted.client_key,
-                "attempts": 0,
-                "doubts": 0,
-                "reclaims": 0,
-                "held_ms": 0,
-            }
+            (
+                queue_id,
+                delivery_no,
+                part.route,
+                part.stream,
+                state.value,
+                now_ms,  # due at once
+                now_ms,
+                accepted.client_key,
+                0,  # attempts, doubts, reclaims, time held
+                0,
+                0,
+                0,
+            )
         )
         for entry in part.recipients:
             recipients.append(
-                {
-                    "queue_id": accepted.queue_id,
-                    "rcpt_no": rcpt_no,
-                    "delivery_no": delivery_no,
-                    "address": entry.address,
-                    "original": entry.original,
-                    "state": entry.state.value,
-                    "attempts": 0,
-                    "changed_at_ms": accepted.accepted_at_ms,
-                    "reply": entry.reason,
-                }
+                (
+                    queue_id,
+                    rcpt_no,
+                    delivery_no,
+                    entry.address,
+                    entry.original,
+                    entry.state.value,
+                    0,  # attempts
+                    now_ms,
+                    entry.reason,
+                )
             )
             rcpt_no += 1
     return states

@@ -8,13 +8,15 @@ costs the same however much is queued.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import attrgetter
 
-from sqlalchemy import Connection, bindparam, func, select, tuple_, update
+from sqlalchemy import Connection, bindparam, func, select
 
 from relaygw.mail.envelope import ClaimedDelivery, Recipient
-from relaygw.mail.state import DeliveryState, RecipientState
+from relaygw.mail.state import DeliveryState
+from relaygw.store.batch import BatchStatement
 from relaygw.store.registry import is_alive
-from relaygw.store.tables import IS_CLAIMABLE, chunk, delivery, message, recipient
+from relaygw.store.tables import IS_CLAIMABLE, delivery
 
 PREFETCH_BYTES = 64 * 1024
 """Content up to this size comes with the claim."""
@@ -39,62 +41,39 @@ _DUE_OF_CLIENT = (
     .limit(bindparam("share"))
     .with_for_update(skip_locked=True)
 )
-_LEASE = (
-    update(delivery)
-    .where(
-        delivery.c.queue_id == bindparam("b_queue_id"),
-        delivery.c.delivery_no == bindparam("b_delivery_no"),
-    )
-    .values(state=_D.ACTIVE.value, lease=bindparam("b_lease"), changed_at_ms=bindparam("b_now_ms"))
+_LEASE = BatchStatement(
+    """
+    UPDATE delivery
+    SET state = 'active', lease = v.column3, changed_at_ms = v.column4
+    FROM (VALUES {rows}) AS v
+    WHERE delivery.queue_id = v.column1 AND delivery.delivery_no = v.column2
+    """,
+    columns=4,
 )
-_CLAIMED = (
-    select(
-        delivery.c.queue_id,
-        delivery.c.delivery_no,
-        delivery.c.route,
-        delivery.c.stream,
-        delivery.c.held_ms,
-        delivery.c.attempts,
-        delivery.c.doubts,
-        delivery.c.client_key,
-        message.c.sender,
-        message.c.chunk_count,
-        message.c.size_bytes,
-        message.c.subject,
-        message.c.is_8bit,
-        message.c.has_long_line,
-        message.c.smtputf8,
-        message.c.mode,
-        message.c.accepted_at_ms,
-        chunk.c.body,
-    )
-    .select_from(
-        delivery.join(message, message.c.queue_id == delivery.c.queue_id).outerjoin(
-            chunk,
-            (chunk.c.queue_id == delivery.c.queue_id)
-            & (chunk.c.chunk_no == 0)
-            & (message.c.chunk_count == 1)
-            & (message.c.size_bytes <= PREFETCH_BYTES),
-        )
-    )
-    .where(
-        tuple_(delivery.c.queue_id, delivery.c.delivery_no).in_(bindparam("keys", expanding=True))
-    )
+_CLAIMED = BatchStatement(
+    f"""
+    SELECT delivery.queue_id, delivery.delivery_no, delivery.route, delivery.stream,
+        delivery.held_ms, delivery.attempts, delivery.doubts, delivery.client_key,
+        message.sender, message.chunk_count, message.size_bytes, message.subject,
+        message.is_8bit, message.has_long_line, message.smtputf8, message.mode,
+        message.accepted_at_ms, chunk.body
+    FROM (VALUES {{rows}}) AS v
+    JOIN delivery ON delivery.queue_id = v.column1 AND delivery.delivery_no = v.column2
+    JOIN message ON message.queue_id = v.column1
+    LEFT JOIN chunk ON chunk.queue_id = v.column1 AND chunk.chunk_no = 0
+        AND message.chunk_count = 1 AND message.size_bytes <= {PREFETCH_BYTES}
+    """,
+    columns=2,
 )
-_PENDING = (
-    select(
-        recipient.c.queue_id,
-        recipient.c.delivery_no,
-        recipient.c.rcpt_no,
-        recipient.c.address,
-        recipient.c.original,
-        recipient.c.attempts,
-    )
-    .where(
-        recipient.c.queue_id.in_(bindparam("queue_ids", expanding=True)),
-        recipient.c.state == RecipientState.PENDING.value,
-    )
-    .order_by(recipient.c.queue_id, recipient.c.rcpt_no)
+_PENDING = BatchStatement(
+    """
+    SELECT recipient.queue_id, recipient.delivery_no, recipient.rcpt_no, recipient.address,
+        recipient.original, recipient.attempts
+    FROM (VALUES {rows}) AS v
+    JOIN recipient ON recipient.queue_id = v.column1 AND recipient.delivery_no = v.column2
+    WHERE recipient.state = 'pending'
+    """,
+    columns=2,
 )
 
 Key = tuple[str, int]
@@ -171,18 +150,7 @@ def claim(
     keys += _due(connection, route, _D.INCOMING, limit=limit - len(keys), now_ms=now_ms)
     if not keys:
         return []
-    connection.execute(
-        _LEASE,
-        [
-            {
-                "b_queue_id": queue_id,
-                "b_delivery_no": delivery_no,
-                "b_lease": incarnation,
-                "b_now_ms": now_ms,
-            }
-            for queue_id, delivery_no in keys
-        ],
-    )
+    _LEASE.run(connection, [(*key, incarnation, now_ms) for key in keys])
     return _load_claimed(connection, keys, now_ms)
 
 
@@ -190,15 +158,15 @@ def _load_claimed(
     connection: Connection, keys: Sequence[Key], now_ms: int
 ) -> list[ClaimedDelivery]:
     pending: dict[Key, list[Recipient]] = {key: [] for key in keys}
-    queue_ids = list({queue_id for queue_id, _ in keys})
-    for row in connection.execute(_PENDING, {"queue_ids": queue_ids}):
-        entry = Recipient(
-            rcpt_no=row.rcpt_no,
-            address=row.address,
-            original=row.original,
-            attempts=row.attempts,
+    for row in _PENDING.fetch(connection, keys):
+        pending[row.queue_id, row.delivery_no].append(
+            Recipient(
+                rcpt_no=row.rcpt_no,
+                address=row.address,
+                original=row.original,
+                attempts=row.attempts,
+            )
         )
-        pending.setdefault((row.queue_id, row.delivery_no), []).append(entry)
     claimed = {
         (row.queue_id, row.delivery_no): ClaimedDelivery(
             queue_id=row.queue_id,
@@ -206,14 +174,16 @@ def _load_claimed(
             route=row.route,
             stream=row.stream,
             sender=row.sender,
-            recipients=tuple(pending[row.queue_id, row.delivery_no]),
+            recipients=tuple(
+                sorted(pending[row.queue_id, row.delivery_no], key=attrgetter("rcpt_no"))
+            ),
             content=row.body,
             chunk_count=row.chunk_count,
             size_bytes=row.size_bytes,
             subject=row.subject,
-            is_8bit=row.is_8bit,
-            has_long_line=row.has_long_line,
-            smtputf8=row.smtputf8,
+            is_8bit=bool(row.is_8bit),
+            has_long_line=bool(row.has_long_line),
+            smtputf8=bool(row.smtputf8),
             mode=row.mode,
             accepted_at_ms=row.accepted_at_ms,
             claimed_at_ms=now_ms,
@@ -222,7 +192,7 @@ def _load_claimed(
             doubts=row.doubts,
             client_key=row.client_key,
         )
-        for row in connection.execute(_CLAIMED, {"keys": list(keys)})
+        for row in _CLAIMED.fetch(connection, keys)
     }
     return [claimed[key] for key in keys]
 

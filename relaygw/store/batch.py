@@ -1,0 +1,66 @@
+"""Statements over many rows at once: what the hot path writes with.
+
+Each step of a statement in the driver gives the interpreter lock away and must win it back from
+the event loop. Row by row, a batch of ten messages held the queue's write lock for
+milliseconds; here a batch is one step for each table (docs/decisions/0006).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from itertools import chain
+from typing import Any
+
+from sqlalchemy import Connection, CursorResult
+
+MAX_ROWS = 50
+"""Rows of one statement: keeps the texts few and under every driver's limit of parameters."""
+
+_MARKS = {"qmark": "?", "pyformat": "%s"}
+
+Row = tuple[Any, ...]
+
+
+class BatchStatement:
+    """SQL with `{rows}` where the rows of a VALUES list go; `columns` of them in each row.
+
+    Within the statement the columns of the list are column1, column2, ... on every database.
+    `{?}` stands for a parameter of the whole statement; they follow the rows in `last`.
+    """
+
+    def __init__(self, sql: str, *, columns: int) -> None:
+        self._sql = sql
+        self._columns = columns
+        self._text = cache(self._build_text)
+
+    def run(self, connection: Connection, rows: Sequence[Row], *last: Any) -> None:
+        """Execute for all `rows`, in as few steps as MAX_ROWS allows."""
+        for start in range(0, len(rows), MAX_ROWS):
+            self._execute(connection, rows[start : start + MAX_ROWS], last)
+
+    def fetch(self, connection: Connection, rows: Sequence[Row], *last: Any) -> list[Any]:
+        """Execute a query for all `rows` and return what it found, in no order."""
+        found: list[Any] = []
+        for start in range(0, len(rows), MAX_ROWS):
+            found += self._execute(connection, rows[start : start + MAX_ROWS], last).all()
+        return found
+
+    def _execute(self, connection: Connection, rows: Sequence[Row], last: Row) -> CursorResult[Any]:
+        text = self._text(len(rows), _MARKS[connection.dialect.paramstyle])
+        return connection.exec_driver_sql(text, (*chain.from_iterable(rows), *last))
+
+    def text(self, count: int, mark: str = "?") -> str:
+        """Return the statement for `count` rows."""
+        return self._text(count, mark)
+
+    def _build_text(self, count: int, mark: str) -> str:
+        row = f"({', '.join([mark] * self._columns)})"
+        return self._sql.replace("{rows}", ", ".join([row] * count)).replace("{?}", mark)
+
+
+def insert_into(table: str, *columns: str) -> BatchStatement:
+    """Return a statement that inserts rows of these columns; the others are left null."""
+    return BatchStatement(
+        f"INSERT INTO {table} ({', '.join(columns)}) VALUES {{rows}}", columns=len(columns)
+    )
