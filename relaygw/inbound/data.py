@@ -8,7 +8,6 @@ unlinked file on the state volume.
 
 from __future__ import annotations
 
-import asyncio
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,7 +20,9 @@ _LAST_LINE = b".\r\n"
 MEMORY_BYTES = 2**20
 """Content up to this size is committed with its message; larger content goes to a file."""
 CHUNK_BYTES = 2**20
+_PIECE_BYTES = 128 * 1024  # what is worked up at once: a hostile piece stalls all sessions
 _OVERRUN_FACTOR = 4  # a client that goes on and on after its limit is cut off
+_OVERRUN_BYTES = 64 * 2**20
 
 
 class TooMuchData(Exception):
@@ -73,14 +74,14 @@ class ReceivedContent:
         self.is_8bit = not data.isascii()
         self.has_long_line = has_long_line(data)
 
-    def finish(self) -> None:
-        """Call after the last `add`."""
-        if self._file is None:
-            self.head = b"".join(self._parts)
-        else:
+    def read_head(self) -> None:
+        """Call after the last `add`, and only when its turn has come: it takes memory."""
+        if self._file is not None:
             self._file.flush()
             self._file.seek(0)
             self.head = self._file.read(CHUNK_BYTES)
+        elif self._parts:
+            self.head = b"".join(self._parts)
         self._parts = []
 
     def _spool(self) -> None:
@@ -96,7 +97,7 @@ class ReceivedContent:
             while len(rest) >= CHUNK_BYTES:
                 yield rest[:CHUNK_BYTES]
                 rest = rest[CHUNK_BYTES:]
-            more = self._file.read(CHUNK_BYTES) if self._file is not None else b""
+            more = self._file.read(CHUNK_BYTES - len(rest)) if self._file is not None else b""
             if not more:
                 break
             rest += more
@@ -111,93 +112,88 @@ class ReceivedContent:
         self.head = b""
 
 
-async def read_content(
-    reader: asyncio.StreamReader, *, limit_bytes: int, spool_directory: Path
-) -> ReceivedContent:
-    """Read up to and including the end of data.
+class ContentReader:
+    """Takes the bytes behind a DATA command as they arrive, up to the end of data.
 
-    Over `limit_bytes` the rest is read and thrown away, and `is_too_big` is set. Raises
-    TooMuchData when the client goes on far beyond that, IncompleteReadError when it left.
+    Over `limit_bytes` the rest is taken and thrown away, and `content.is_too_big` is set.
     """
-    content = ReceivedContent(spool_directory)
-    try:
-        piece, is_last = await _read_start(reader)
-        if not is_last:
-            more, is_last = await _read_piece(reader)
-            piece += more
-        if is_last and len(piece) <= min(limit_bytes, MEMORY_BYTES):
-            content.raw_bytes = len(piece) + len(_LAST_LINE)
-            content.set_whole(_unstuff(piece, at_line_start=True))
-        else:
-            await _read_on(reader, content, piece, is_last=is_last, limit_bytes=limit_bytes)
-    except BaseException:
-        content.close()
-        raise
-    return content
 
+    def __init__(self, *, limit_bytes: int, spool_directory: Path) -> None:
+        self.content = ReceivedContent(spool_directory)
+        self._limit_bytes = limit_bytes
+        self._raw_bytes = 0
+        self._pieces: list[bytes] = []
+        self._pieces_bytes = 0
+        # the line before the content ended with the CRLF of the DATA command, so that
+        # `.CRLF` alone ends empty content
+        self._tail = b"\r\n"
+        self._at_line_start = True
 
-async def _read_start(reader: asyncio.StreamReader) -> tuple[bytes, bool]:
-    """Read until the end of data can no longer overlap the first bytes.
+    def feed(self, data: bytes) -> bytes | None:
+        """Take `data`; return what follows the end of data, or None while that is to come.
 
-    The line before the content ended with the CRLF of the DATA command, so `.CRLF` alone
-    ends empty content, and the search for CRLF.CRLF must not start in its middle.
-    """
-    start = await reader.readexactly(3)
-    if start == _LAST_LINE:
-        return b"", True
-    while not start.endswith(END_OF_DATA):
-        overlap = next((n for n in (4, 3, 2, 1) if start.endswith(END_OF_DATA[:n])), 0)
-        if not overlap:
-            return start, False
-        start += await reader.readexactly(len(END_OF_DATA) - overlap)
-    return start[:-3], True
+        Raises TooMuchData when the client goes on far beyond the limit.
+        """
+        end = self._find_end(data)
+        if end is None:
+            self._tail = (self._tail + data[-4:])[-4:]
+            self._keep(data)
+            if self._pieces_bytes >= _PIECE_BYTES:
+                self._work_up(is_last=False)
+            return None
+        self._keep(data[:end])
+        self._finish()
+        return data[end:]
 
+    def _find_end(self, data: bytes) -> int | None:
+        """Return where in `data` the end of data is over; it may have begun before."""
+        tail = self._tail
+        at = (tail + data[:4]).find(END_OF_DATA)
+        if at >= 0:
+            return at + len(END_OF_DATA) - len(tail)
+        at = data.find(END_OF_DATA)
+        return at + len(END_OF_DATA) if at >= 0 else None
 
-async def _read_piece(reader: asyncio.StreamReader) -> tuple[bytes, bool]:
-    """Read up to the end of data, or as much as surely lies before it."""
-    try:
-        piece = await reader.readuntil(END_OF_DATA)
-    except asyncio.LimitOverrunError as error:
-        return await reader.readexactly(error.consumed), False
-    return piece[:-3], True
-
-
-async def _read_on(
-    reader: asyncio.StreamReader,
-    content: ReceivedContent,
-    piece: bytes,
-    *,
-    is_last: bool,
-    limit_bytes: int,
-) -> None:
-    raw_bytes = 0
-    held = b""  # a CR or CRLF at the end of a piece: what follows decides
-    at_line_start = True
-    while True:
-        raw_bytes += len(piece)
-        if raw_bytes > limit_bytes and not content.is_too_big:
-            content.close()
-            content.is_too_big = True
-        if raw_bytes > _OVERRUN_FACTOR * limit_bytes + 64 * 2**20:
+    def _keep(self, data: bytes) -> None:
+        self._raw_bytes += len(data)
+        if self._raw_bytes - len(_LAST_LINE) > self._limit_bytes and not self.content.is_too_big:
+            self.content.close()
+            self.content.is_too_big = True
+            self._pieces, self._pieces_bytes = [], 0
+        if self._raw_bytes > _OVERRUN_FACTOR * self._limit_bytes + _OVERRUN_BYTES:
             raise TooMuchData
-        if not content.is_too_big:
-            piece = held + piece
-            held = b"" if is_last else _held_back(piece)
-            usable = piece[: len(piece) - len(held)]
-            content.add(_unstuff(usable, at_line_start=at_line_start))
-            at_line_start = at_line_start and not usable
+        if not self.content.is_too_big:
+            self._pieces.append(data)
+            self._pieces_bytes += len(data)
+
+    def _finish(self) -> None:
+        content = self.content
+        content.raw_bytes = self._raw_bytes
+        if content.is_too_big:
+            return
+        if self._at_line_start:  # nothing was worked up yet: the usual, short way
+            whole = b"".join(self._pieces)[: -len(_LAST_LINE)]
+            content.set_whole(_unstuff(whole, at_line_start=True))
+        else:
+            self._work_up(is_last=True)
+
+    def _work_up(self, *, is_last: bool) -> None:
+        """Add what has arrived to the content, but for an end that what follows decides on."""
+        piece = b"".join(self._pieces)
+        self._pieces, self._pieces_bytes = [], 0
         if is_last:
-            break
-        piece, is_last = await _read_piece(reader)
-    content.raw_bytes = raw_bytes + len(_LAST_LINE)
-    if not content.is_too_big:
-        content.finish()
+            usable = piece[: -len(_LAST_LINE)]
+        else:
+            undecided = _undecided(piece)
+            usable = piece[: len(piece) - undecided]
+            self._pieces.append(piece[len(usable) :])
+        self.content.add(_unstuff(usable, at_line_start=self._at_line_start))
+        self._at_line_start = False
 
 
-def _held_back(piece: bytes) -> bytes:
-    if piece.endswith(b"\r\n"):
-        return piece[-2:]
-    return piece[-1:] if piece.endswith(b"\r") else b""
+def _undecided(piece: bytes) -> int:
+    """Return how many bytes at the end of `piece` may be the start of the end of data."""
+    return next((n for n in (4, 3, 2, 1) if piece.endswith(END_OF_DATA[:n])), 0)
 
 
 def _unstuff(data: bytes, *, at_line_start: bool) -> bytes:

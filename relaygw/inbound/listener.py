@@ -16,6 +16,8 @@ from relaygw.settings.model import Listener, Settings
 from relaygw.store.protocol import Store
 
 BACKLOG = 1024
+LARGE_MESSAGES_AT_ONCE = 2
+"""Large messages that are written at once: one is read from its file while one is stored."""
 STOP_S = 25.0
 """How long transactions under way may take when the front stops."""
 
@@ -38,6 +40,7 @@ class FrontService:
         self._committer = GroupCommitter(store, committed=self._committed)
         self._intake = intake
         self._session_left = asyncio.Event()
+        self._large_message_turn = asyncio.Semaphore(LARGE_MESSAGES_AT_ONCE)
         self._fronts: list[Front] = []
         self._servers: list[asyncio.Server] = []
 
@@ -88,6 +91,7 @@ class FrontService:
             committer=self._committer,
             log=self._log,
             session_left=self._session_left,
+            large_message_turn=self._large_message_turn,
         )
 
     def _committed(self, messages: Sequence[AcceptedMessage]) -> None:

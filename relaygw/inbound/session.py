@@ -18,7 +18,7 @@ from aiosmtpd.smtp import SMTP
 from relaygw.errors import IntakeFull, InvalidAddress, StoreFull, StoreUnavailable
 from relaygw.inbound import replies
 from relaygw.inbound.clients import Client, ClientTable
-from relaygw.inbound.data import ReceivedContent, TooMuchData, read_content
+from relaygw.inbound.data import ContentReader, ReceivedContent, TooMuchData
 from relaygw.inbound.group_commit import GroupCommitter
 from relaygw.inbound.intake import Intake, Origin, ResolvedRecipient, TooManyHops
 from relaygw.inbound.parameters import MailParameters, parse_mail_parameters, shown_name
@@ -69,6 +69,7 @@ class Front:
     committer: GroupCommitter
     log: MailLog
     session_left: asyncio.Event  # set each time a session ends
+    large_message_turn: asyncio.Semaphore  # to have a chunk of spooled content in memory
     sessions: set[FrontSession] = field(default_factory=set)
     is_stopping: bool = False
 
@@ -103,6 +104,7 @@ class FrontSession(SMTP):
         self._junk_commands = 0
         self._received_bytes = 0  # against _consumed_bytes: what the client sent ahead
         self._consumed_bytes = 0
+        self._arriving: tuple[ContentReader, asyncio.Future[None]] | None = None
         self._last_activity_s = loop.time()
         self._idle_timer: asyncio.TimerHandle | None = None
         self._is_done = False
@@ -126,11 +128,13 @@ class FrontSession(SMTP):
             self._front.clients.leave(self._client)
         self._front.sessions.discard(self)
         self._front.session_left.set()
+        self._give_up_content()
         asyncio.StreamReaderProtocol.connection_lost(self, error)
         self.transport = None
 
     def eof_received(self) -> bool | None:
         """Keep a half-closed connection open, so that its last reply arrives."""
+        self._give_up_content()
         return asyncio.StreamReaderProtocol.eof_received(self)
 
     def data_received(self, data: bytes) -> None:
@@ -141,7 +145,34 @@ class FrontSession(SMTP):
             return
         self._received_bytes += len(data)
         self._last_activity_s = self.loop.time()
-        super().data_received(data)
+        if self._arriving is not None:
+            self._take_content(data)
+        else:
+            super().data_received(data)
+
+    def _take_content(self, data: bytes) -> None:
+        """Pass content on without waking the session for each piece."""
+        assert self._arriving is not None
+        reader, arrived = self._arriving
+        try:
+            rest = reader.feed(data)
+        except (TooMuchData, OSError) as error:
+            self._arriving = None
+            arrived.set_exception(error)
+            return
+        if rest is None:
+            return
+        self._arriving = None
+        arrived.set_result(None)
+        if rest:
+            super().data_received(rest)
+
+    def _give_up_content(self) -> None:
+        """Tell the session that the rest of the content will never come."""
+        if self._arriving is not None:
+            _, arrived = self._arriving
+            self._arriving = None
+            arrived.set_exception(asyncio.IncompleteReadError(b"", None))
 
     def _reset_timeout(self, duration: float | None = None) -> None:
         """Do nothing: one timer a session looks at the last activity instead."""
@@ -378,14 +409,25 @@ class FrontSession(SMTP):
         if self._received_bytes > self._consumed_bytes:
             self._is_done = True  # content before 354: another protocol is being spoken
             raise Refusal(replies.UNSYNCHRONISED)
+        reader = ContentReader(
+            limit_bytes=self._front.listener.max_message_size,
+            spool_directory=self._front.intake.state_dir,
+        )
+        try:
+            await self._receive(reader)
+            self._consumed_bytes += reader.content.raw_bytes
+            await self._accept(transaction, reader.content)
+        finally:
+            reader.content.close()
+
+    async def _receive(self, reader: ContentReader) -> None:
+        """Ask for content and return when its end of data has come."""
+        arrived: asyncio.Future[None] = self.loop.create_future()
+        self._arriving = (reader, arrived)
         self._write(replies.START_DATA)
         try:
             self._is_waiting = True
-            content = await read_content(
-                self._reader,
-                limit_bytes=self._front.listener.max_message_size,
-                spool_directory=self._front.intake.state_dir,
-            )
+            await arrived
         except TooMuchData:
             self._is_done = True
             raise Refusal(
@@ -395,26 +437,17 @@ class FrontSession(SMTP):
             # only now: a session that reads content is not idle when the front stops
             self._transaction = None
             self._is_waiting = False
-        self._consumed_bytes += content.raw_bytes
-        try:
-            await self._accept(transaction, content)
-        finally:
-            content.close()
 
     async def _accept(self, transaction: Transaction, content: ReceivedContent) -> None:
         """Answer the final dot: 250 once the message is durable, never before."""
         if content.is_too_big:
             raise Refusal(replies.TOO_BIG.format(limit=self._front.listener.max_message_size))
         try:
-            message, chunks = self._front.intake.compose(
-                sender=transaction.sender,
-                recipients=transaction.recipients,
-                content=content,
-                origin=self._origin(transaction),
-            )
-            for number, body in enumerate(chunks):
-                await self._front.committer.add_chunk(message.queue_id, number, body)
-            await self._front.committer.submit(message)
+            if content.is_spooled:
+                async with self._front.large_message_turn:
+                    queue_id = await self._store(transaction, content)
+            else:
+                queue_id = await self._store(transaction, content)
         except TooManyHops:
             raise Refusal(replies.TOO_MANY_HOPS) from None
         except (StoreFull, IntakeFull) as error:
@@ -426,7 +459,21 @@ class FrontSession(SMTP):
             self._write(replies.TROUBLE)
             return
         self._junk_commands = 0
-        self._write(f"250 2.0.0 Ok: queued as {message.queue_id}")
+        self._write(f"250 2.0.0 Ok: queued as {queue_id}")
+
+    async def _store(self, transaction: Transaction, content: ReceivedContent) -> str:
+        """Return the queue id of the message once it is durable."""
+        content.read_head()
+        message, chunks = self._front.intake.compose(
+            sender=transaction.sender,
+            recipients=transaction.recipients,
+            content=content,
+            origin=self._origin(transaction),
+        )
+        for number, body in enumerate(chunks):
+            await self._front.committer.add_chunk(message.queue_id, number, body)
+        await self._front.committer.submit(message)
+        return message.queue_id
 
     def _origin(self, transaction: Transaction) -> Origin:
         client = self._client

@@ -15,7 +15,6 @@ from functools import lru_cache
 MAX_LINE_BYTES = 998
 """The longest line that providers must take, without its CRLF (RFC 5321 section 4.5.3.1.6)."""
 
-_ANY_LINE_END = re.compile(rb"\r\n|\r|\n")
 _FIELD_START = re.compile(rb"[!-9;-~]+[ \t]*:")
 _MBOX_LINE = re.compile(rb">?From ")
 _STANDARD = ("received", "date", "message-id", "subject", "x-php-originating-script")
@@ -28,7 +27,7 @@ def normalise_line_ends(data: bytes) -> bytes:
     pairs = data.count(b"\r\n")
     if pairs == data.count(b"\n") and pairs == data.count(b"\r"):
         return data
-    return _ANY_LINE_END.sub(b"\r\n", data)
+    return data.replace(b"\r\n", b"\n").replace(b"\r", b"\n").replace(b"\n", b"\r\n")
 
 
 def has_long_line(data: bytes, *, carried_bytes: int = 0) -> bool:

@@ -2,30 +2,33 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from relaygw.inbound.data import MEMORY_BYTES, TooMuchData, read_content
+from relaygw.inbound import data
+from relaygw.inbound.data import MEMORY_BYTES, ContentReader, TooMuchData
 
 LIMIT = 10 * 2**20
 
 
-async def feed(raw: bytes, *, cuts: list[int], limit: int, spool: Path) -> tuple[bytes, bytes]:
-    """Return the content read, and what is left in the stream after it."""
-    reader = asyncio.StreamReader(limit=1024)
-    reading = asyncio.create_task(read_content(reader, limit_bytes=limit, spool_directory=spool))
+def feed(raw: bytes, *, cuts: list[int], limit: int, spool: Path) -> tuple[bytes, bytes]:
+    """Return the content read from pieces cut at `cuts`, and what follows its end of data."""
+    reader = ContentReader(limit_bytes=limit, spool_directory=spool)
     start = 0
+    rest: bytes | None = None
     for cut in [*sorted(cuts), len(raw)]:
-        reader.feed_data(raw[start : max(start, cut)])
+        piece = raw[start : max(start, cut)]
         start = max(start, cut)
-        await asyncio.sleep(0)
-    reader.feed_eof()
-    content = await reading
-    rest = await reader.read()
+        if rest is None:
+            rest = reader.feed(piece)
+        else:
+            rest += piece
+    assert rest is not None
+    content = reader.content
+    content.read_head()
     assert content.raw_bytes + len(rest) == len(raw)
     whole = b"".join(content.chunks(content.head)) if content.is_spooled else content.head
     assert content.size_bytes == len(whole) or content.is_too_big
@@ -49,41 +52,45 @@ def test_the_first_end_of_data_ends_it(
     lines = virtual[: end + 2][2:]
     expected = (b"\r\n" + lines).replace(b"\r\n.", b"\r\n")[2:]
     expected = expected.replace(b"\r\n", b"\n").replace(b"\r", b"\n").replace(b"\n", b"\r\n")
-    whole, rest = asyncio.run(feed(raw, cuts=cuts, limit=LIMIT, spool=tmp_path))
+    whole, rest = feed(raw, cuts=cuts, limit=LIMIT, spool=tmp_path)
     assert whole == expected
     assert rest == virtual[end + 5 :]
 
 
 @pytest.mark.parametrize("size", [MEMORY_BYTES - 2, MEMORY_BYTES, 3 * MEMORY_BYTES + 17])
-async def test_large_content_comes_back_whole(tmp_path: Path, size: int) -> None:
+def test_large_content_comes_back_whole(tmp_path: Path, size: int) -> None:
     line = b".starts with a dot\r\n"
     body = (line * (size // len(line) + 1))[:size] + b"\r\n"
     stuffed = (b"\r\n" + body).replace(b"\r\n.", b"\r\n..")[2:]
-    whole, rest = await feed(stuffed + b".\r\nQUIT", cuts=[], limit=LIMIT, spool=tmp_path)
+    whole, rest = feed(stuffed + b".\r\nQUIT", cuts=[], limit=LIMIT, spool=tmp_path)
     assert whole == body
     assert rest == b"QUIT"
 
 
-async def test_content_over_the_limit_is_read_to_its_end(tmp_path: Path) -> None:
-    reader = asyncio.StreamReader(limit=1024)
-    reader.feed_data(b"x" * 5000 + b"\r\n.\r\nNOOP\r\n")
-    content = await read_content(reader, limit_bytes=4096, spool_directory=tmp_path)
-    assert content.is_too_big
-    assert content.head == b""
-    reader.feed_eof()
-    assert await reader.read() == b"NOOP\r\n"
+@pytest.mark.parametrize("step", [1, 2, 3, 5, 7])
+def test_every_place_between_pieces_is_safe(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    monkeypatch.setattr(data, "_PIECE_BYTES", 1)  # every piece is worked up at once
+    body = b"..a\r\n.b\r\r\n\n.\r\n..\r\n\r\nlast\r\n"
+    stuffed = (b"\r\n" + body).replace(b"\r\n.", b"\r\n..")[2:]
+    raw = stuffed + b".\r\nNEXT"
+    whole, rest = feed(raw, cuts=list(range(0, len(raw), step)), limit=LIMIT, spool=tmp_path)
+    assert whole == body.replace(b"\r\n", b"\n").replace(b"\r", b"\n").replace(b"\n", b"\r\n")
+    assert rest == b"NEXT"
 
 
-async def test_a_client_that_never_stops_is_cut(tmp_path: Path) -> None:
-    reader = asyncio.StreamReader(limit=2**20)
-    reader.feed_data(b"x" * (70 * 2**20))
+def test_content_over_the_limit_is_read_to_its_end(tmp_path: Path) -> None:
+    reader = ContentReader(limit_bytes=4096, spool_directory=tmp_path)
+    assert reader.feed(b"x" * 5000 + b"\r\n.") is None
+    assert reader.feed(b"\r\nNOOP\r\n") == b"NOOP\r\n"
+    assert reader.content.is_too_big
+    assert reader.content.head == b""
+
+
+def test_a_client_that_never_stops_is_cut(tmp_path: Path) -> None:
+    reader = ContentReader(limit_bytes=1024, spool_directory=tmp_path)
+    for _ in range(64):
+        assert reader.feed(b"x" * 2**20) is None
     with pytest.raises(TooMuchData):
-        await read_content(reader, limit_bytes=1024, spool_directory=tmp_path)
-
-
-async def test_a_client_that_leaves_is_noticed(tmp_path: Path) -> None:
-    reader = asyncio.StreamReader()
-    reader.feed_data(b"half a message\r\n")
-    reader.feed_eof()
-    with pytest.raises(asyncio.IncompleteReadError):
-        await read_content(reader, limit_bytes=LIMIT, spool_directory=tmp_path)
+        reader.feed(b"x" * 2**20)
