@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import secrets
 import signal
@@ -30,6 +31,7 @@ from relaygw.store.sqlite import SqliteStore
 ROLES = ("front", "delivery", "web")
 RETIRE_S = 60.0
 """How long a front that a reload replaced serves the sessions it has."""
+_GC_THRESHOLD = 20_000
 Buried = tuple[str, int, list[tuple[str, int]]]
 """An incarnation, how many leases it held, and the deliveries it was sending."""
 EXIT_LEASE_LOST = 3
@@ -91,6 +93,7 @@ def run_role(role: str, context: RoleContext) -> int:
 
 
 def _run(main: Coroutine[None, None, int]) -> int:
+    gc.set_threshold(_GC_THRESHOLD)  # hardly any garbage here is cyclic
     try:
         import uvloop
     except ImportError:  # everything works without it, only slower

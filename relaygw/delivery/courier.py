@@ -94,12 +94,13 @@ class Courier:
             chance=random.random(),
             throttle_wait_s=wait_s,
         )
-        update = replace(
-            update,
-            recipients=update.recipients + _blocked(screened.blocked),
-            held_apart=tuple(recipient.rcpt_no for recipient in screened.held),
-            held_apart_reason=REASON_MODE,
-        )
+        if screened.blocked or screened.held:
+            update = replace(
+                update,
+                recipients=update.recipients + _blocked(screened.blocked),
+                held_apart=tuple(recipient.rcpt_no for recipient in screened.held),
+                held_apart_reason=REASON_MODE,
+            )
         await self._record(claimed, update, report, now_ms)
 
     async def _without_holds(

@@ -42,7 +42,11 @@ class WireProtocol(asyncio.Protocol):
         self._is_write_paused = False
         self._is_read_paused = False
         self._end: str | None = None  # why nothing more will arrive
-        self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = None
+        self._deadline_s: float | None = None  # of the reply that is waited for
+        self._is_overdue = False
+        self.closed: asyncio.Future[None] = self._loop.create_future()
 
     # --- called by the event loop
 
@@ -63,6 +67,9 @@ class WireProtocol(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Note the end; buffered replies stay readable."""
         self._end = self._end or (str(exc) or type(exc).__name__ if exc else "closed")
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         if not self.closed.done():
             self.closed.set_result(None)
         self._wake()
@@ -112,15 +119,17 @@ class WireProtocol(asyncio.Protocol):
         reply = self._take_reply()
         if reply is not None:
             return reply
+        self._set_deadline(timeout_s)
         try:
-            async with asyncio.timeout(timeout_s):
-                while reply is None:
-                    if self._end is not None:
-                        raise ConnectionLost(self._end)
-                    await self._wait()
-                    reply = self._take_reply()
-        except TimeoutError as error:
-            raise ReplyTimeout(f"no reply within {timeout_s:g} s") from error
+            while reply is None:
+                if self._end is not None:
+                    raise ConnectionLost(self._end)
+                if self._is_overdue:
+                    raise ReplyTimeout(f"no reply within {timeout_s:g} s")
+                await self._wait()
+                reply = self._take_reply()
+        finally:
+            self._deadline_s = None
         return reply
 
     def abort(self) -> None:
@@ -148,9 +157,29 @@ class WireProtocol(asyncio.Protocol):
                 if self._transport.get_write_buffer_size() >= left_bytes:
                     raise ReplyTimeout(f"nothing taken within {timeout_s:g} s") from error
 
+    def _set_deadline(self, timeout_s: float) -> None:
+        """Have `_is_overdue` set in time: one timer a connection, not one for each reply."""
+        self._is_overdue = False
+        self._deadline_s = deadline_s = self._loop.time() + timeout_s
+        if self._timer is not None and self._timer.when() > deadline_s:
+            self._timer.cancel()
+            self._timer = None
+        if self._timer is None:
+            self._timer = self._loop.call_at(deadline_s, self._look_at_deadline)
+
+    def _look_at_deadline(self) -> None:
+        self._timer = None
+        if self._deadline_s is None:
+            return
+        if self._loop.time() >= self._deadline_s:
+            self._is_overdue = True
+            self._wake()
+        else:
+            self._timer = self._loop.call_at(self._deadline_s, self._look_at_deadline)
+
     async def _wait(self) -> None:
         """Return when something happened on the connection."""
-        self._wakeup = asyncio.get_running_loop().create_future()
+        self._wakeup = self._loop.create_future()
         try:
             await self._wakeup
         finally:
