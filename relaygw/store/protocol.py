@@ -164,7 +164,8 @@ class Store(Protocol):
         """Lease up to `limit` due deliveries of a route to a living incarnation.
 
         New mail and due retries share the limit, clients take turns, the oldest first.
-        Returns nothing when the incarnation is not registered (any more).
+        Returns nothing when the incarnation is not registered (any more). The leases need not
+        survive the machine: its workers do not either.
         """
 
     def next_due_at_ms(self, route: str) -> int | None:

@@ -39,8 +39,11 @@ class SqlStore(ABC):
         """Context manager: a connection in a read transaction."""
 
     @abstractmethod
-    def _writing(self) -> Any:
-        """Context manager: a connection in a write transaction, committed on exit."""
+    def _writing(self, *, is_synced: bool = True) -> Any:
+        """Context manager: a connection in a write transaction, committed on exit.
+
+        `is_synced` False: durable only with the next commit that is synced.
+        """
 
     @abstractmethod
     def _translate(self, error: Exception) -> Exception:
@@ -60,8 +63,8 @@ class SqlStore(ABC):
             yield connection
 
     @contextmanager
-    def _write(self) -> Iterator[Connection]:
-        with self._translated(), self._writing() as connection:
+    def _write(self, *, is_synced: bool = True) -> Iterator[Connection]:
+        with self._translated(), self._writing(is_synced=is_synced) as connection:
             yield connection
 
     @contextmanager
@@ -88,7 +91,7 @@ class SqlStore(ABC):
     def claim(
         self, route: str, *, limit: int, incarnation: str, now_ms: int
     ) -> list[ClaimedDelivery]:
-        with self._write() as connection:
+        with self._write(is_synced=False) as connection:
             return claiming.claim(
                 connection, route, limit=limit, incarnation=incarnation, now_ms=now_ms
             )
@@ -119,7 +122,7 @@ class SqlStore(ABC):
             )
 
     def give_back(self, deliveries: Sequence[tuple[str, int]], *, incarnation: str) -> None:
-        with self._write() as connection:
+        with self._write(is_synced=False) as connection:
             leasing.give_back(connection, deliveries, incarnation=incarnation)
 
     # --- instances -----------------------------------------------------------------------

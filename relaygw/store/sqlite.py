@@ -1,7 +1,8 @@
 """The store on SQLite: write-ahead log, full sync, one writer at a time.
 
-`synchronous=FULL` is asserted on every connection: with NORMAL a power cut loses commits
-that clients were told of. Every write transaction and checkpoint runs under `WriteLock`,
+`synchronous=FULL` is asserted on every connection but one: with NORMAL a power cut loses commits
+that clients were told of. The one is for claims: a lease lost in a power cut is no loss, as
+whoever held it is dead too, and the next synced commit carries it along. Every write transaction and checkpoint runs under `WriteLock`,
 which also shuts out the WAL-reset corruption bug of SQLite 3.7.0 to 3.51.2, where two
 connections wrote and checkpointed at once.
 """
@@ -50,8 +51,14 @@ def lock_directory(url: str) -> Path:
     return path.with_name(path.name + ".locks")
 
 
-def create_sqlite_engine(url: str, *, begin: str, wal_pages: int = _WAL_PAGES_OTHERS) -> Engine:
-    """Return an engine whose transactions start with the statement `begin`."""
+def create_sqlite_engine(
+    url: str, *, begin: str, wal_pages: int = _WAL_PAGES_OTHERS, is_synced: bool = True
+) -> Engine:
+    """Return an engine whose transactions start with the statement `begin`.
+
+    `is_synced` False: a commit is durable only with the next one that is synced.
+    """
+    expected_level = 2 if is_synced else 1
     engine = create_engine(
         make_url(url).set(drivername="sqlite+pysqlite"),
         module=driver,
@@ -66,14 +73,14 @@ def create_sqlite_engine(url: str, *, begin: str, wal_pages: int = _WAL_PAGES_OT
         for pragma in (
             "auto_vacuum=INCREMENTAL",
             "journal_mode=WAL",
-            "synchronous=FULL",
+            f"synchronous={expected_level}",
             "temp_store=MEMORY",
             f"wal_autocheckpoint={wal_pages}",
         ):
             connection.execute(f"PRAGMA {pragma}")
         (level,) = connection.execute("PRAGMA synchronous").fetchone()
-        if level != 2:
-            raise StoreUnavailable(f"{url}: synchronous is {level}, expected 2 (FULL)")
+        if level != expected_level:
+            raise StoreUnavailable(f"{url}: synchronous is {level}, expected {expected_level}")
 
     def start(connection: Connection) -> None:
         connection.exec_driver_sql(begin)
@@ -97,8 +104,14 @@ class SqliteStore(SqlStore):
             raise StoreUnavailable(f"{directory}: {error.strerror}") from error
         wal_pages = _WAL_PAGES_FRONT if first_in_line else _WAL_PAGES_OTHERS
         self._readers = create_sqlite_engine(url, begin="BEGIN", wal_pages=wal_pages)
-        self._writers = create_sqlite_engine(url, begin="BEGIN IMMEDIATE", wal_pages=wal_pages)
-        self._writer: Connection | None = None  # kept open: a checkout costs more than a row
+        self._writers = {
+            is_synced: create_sqlite_engine(
+                url, begin="BEGIN IMMEDIATE", wal_pages=wal_pages, is_synced=is_synced
+            )
+            for is_synced in (True, False)
+        }
+        # one of each is kept open: a checkout costs more than a row
+        self._open_writers: dict[bool, Connection] = {}
 
     @property
     def _clock(self) -> ColumnElement[Any]:
@@ -110,18 +123,19 @@ class SqliteStore(SqlStore):
             yield connection
 
     @contextmanager
-    def _writing(self) -> Iterator[Connection]:
+    def _writing(self, *, is_synced: bool = True) -> Iterator[Connection]:
         with self._lock.held():
-            if self._writer is None or self._writer.closed:
-                self._writer = self._writers.connect()
+            writer = self._open_writers.get(is_synced)
+            if writer is None or writer.closed:
+                writer = self._open_writers[is_synced] = self._writers[is_synced].connect()
             try:
-                with self._writer.begin():
-                    yield self._writer
+                with writer.begin():
+                    yield writer
             except BaseException:
                 # after a failed sync or a full disk only a new connection knows the truth
-                self._writer.invalidate()
-                self._writer.close()
-                self._writer = None
+                writer.invalidate()
+                writer.close()
+                del self._open_writers[is_synced]
                 raise
 
     def _translate(self, error: Exception) -> Exception:
@@ -134,15 +148,15 @@ class SqliteStore(SqlStore):
         return error
 
     def close(self) -> None:
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
-        self._readers.dispose()
-        self._writers.dispose()
+        for writer in self._open_writers.values():
+            writer.close()
+        self._open_writers.clear()
+        for engine in (self._readers, *self._writers.values()):
+            engine.dispose()
         self._lock.close()
 
     def checkpoint(self) -> None:
-        with self._translated(), self._lock.held(), self._writers.connect() as connection:
+        with self._translated(), self._lock.held(), self._writers[True].connect() as connection:
             raw: Any = connection.connection.dbapi_connection
             raw.execute("PRAGMA wal_checkpoint(PASSIVE)")
             raw.execute(f"PRAGMA incremental_vacuum({_FREE_PAGES_A_STEP})").fetchall()

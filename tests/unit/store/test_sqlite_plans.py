@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
-from relaygw.store import claiming, migrate, operating
+from relaygw.store import claiming, leasing, migrate, operating
+from relaygw.store.batch import BatchStatement
 from relaygw.store.protocol import Selection
 from relaygw.store.sqlite import SqliteStore, create_sqlite_engine
 from relaygw.store.tables import metadata
@@ -41,6 +42,25 @@ def test_claims_use_the_index(url: str, statement: object, index: str) -> None:
     assert "TEMP B-TREE" not in details, details
 
 
+@pytest.mark.parametrize(
+    "statement",
+    [
+        pytest.param(statement, id=name.strip("_").lower())
+        for room in (claiming, leasing)
+        for name, statement in vars(room).items()
+        if isinstance(statement, BatchStatement)
+    ],
+)
+def test_a_batch_looks_its_rows_up(url: str, statement: BatchStatement) -> None:
+    engine = create_sqlite_engine(url, begin="BEGIN")
+    sql = statement.text(3)
+    with engine.begin() as connection:
+        plan = connection.exec_driver_sql("EXPLAIN QUERY PLAN " + sql, ("x",) * sql.count("?"))
+        scans = [row[3] for row in plan if row[3].startswith("SCAN")]
+    engine.dispose()
+    assert scans == ["SCAN 3-ROW VALUES CLAUSE"]
+
+
 def test_migrations_build_the_schema_of_the_code(url: str) -> None:
     from alembic.autogenerate import compare_metadata
     from alembic.migration import MigrationContext
@@ -58,6 +78,18 @@ def test_every_connection_syncs_fully(url: str) -> None:
         assert connection.execute(text("PRAGMA journal_mode")).scalar() == "wal"
         assert connection.execute(text("PRAGMA auto_vacuum")).scalar() == 2
     engine.dispose()
+
+
+def test_only_claims_are_not_synced(url: str) -> None:
+    store = SqliteStore(url, keep_content=False)
+    store.claim("default", limit=1, incarnation="nobody", now_ms=1)
+    store.heartbeat("nobody")
+    levels = {
+        is_synced: writer.exec_driver_sql("PRAGMA synchronous").scalar()
+        for is_synced, writer in store._open_writers.items()
+    }
+    store.close()
+    assert levels == {False: 1, True: 2}
 
 
 def test_an_open_queue_is_listed_by_its_index(url: str) -> None:
