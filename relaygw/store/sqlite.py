@@ -2,9 +2,9 @@
 
 `synchronous=FULL` is asserted on every connection but one: with NORMAL a power cut loses commits
 that clients were told of. The one is for claims: a lease lost in a power cut is no loss, as
-whoever held it is dead too, and the next synced commit carries it along. Every write transaction and checkpoint runs under `WriteLock`,
-which also shuts out the WAL-reset corruption bug of SQLite 3.7.0 to 3.51.2, where two
-connections wrote and checkpointed at once.
+whoever held it is dead too, and the next synced commit carries it along. Every write transaction
+and checkpoint runs under `WriteLock`, which also shuts out the WAL-reset corruption bug of SQLite
+3.7.0 to 3.51.2, where two connections wrote and checkpointed at once.
 """
 
 from __future__ import annotations

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 
 from relaygw.store import claiming, leasing, migrate, operating
 from relaygw.store.batch import BatchStatement
@@ -80,12 +81,16 @@ def test_every_connection_syncs_fully(url: str) -> None:
     engine.dispose()
 
 
+def _raw(connection: Connection) -> Any:
+    return connection.connection.dbapi_connection
+
+
 def test_only_claims_are_not_synced(url: str) -> None:
     store = SqliteStore(url, keep_content=False)
     store.claim("default", limit=1, incarnation="nobody", now_ms=1)
     store.heartbeat("nobody")
     levels = {
-        is_synced: writer.exec_driver_sql("PRAGMA synchronous").scalar()
+        is_synced: _raw(writer).execute("PRAGMA synchronous").fetchone()[0]
         for is_synced, writer in store._open_writers.items()
     }
     store.close()
