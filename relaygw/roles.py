@@ -149,6 +149,7 @@ async def _front(context: RoleContext) -> int:
     with _registered(context, "front", store):
         beat = asyncio.create_task(_beat(context, "front", store, log))
         await service.start(context.sockets)
+        sender.send()  # for what a front before this one committed and died over
         await _first_of(stop.wait(), retire.wait())
         if retire.is_set() and not stop.is_set():
             service.retire()
@@ -181,6 +182,7 @@ async def _delivery(context: RoleContext) -> int:
                     log,
                     incarnation=context.incarnation,
                     bury_dead_of_this_host=lambda: bury_dead(context.instances_dir, store),
+                    wake_workers=hints.HintSender(hint_dir).send,
                 ).run()
             )
             worker = Worker(

@@ -12,6 +12,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 
+from relaygw.delivery.line import Line
 from relaygw.errors import ContentInvalid
 from relaygw.mail.envelope import ClaimedDelivery, Recipient
 from relaygw.mail.outcome import (
@@ -25,7 +26,6 @@ from relaygw.policy.recipients import RecipientPolicy
 from relaygw.store.protocol import Store
 from relaygw.upstream.classify import classify
 from relaygw.upstream.outgoing import OutgoingMail, RecipientReply
-from relaygw.upstream.pool import Pool
 from relaygw.upstream.session import UpstreamError, UpstreamSession
 
 _MAX_STALE_SESSIONS = 3
@@ -55,7 +55,7 @@ async def attempt_delivery(
     recipients: Sequence[Recipient],
     *,
     provider: str,
-    pool: Pool,
+    line: Line,
     max_recipients: int,
     store: Store,
     check_lease: Callable[[], bool],
@@ -77,7 +77,7 @@ async def attempt_delivery(
         part = tuple(addresses[start : start + max_recipients])
         mail = _outgoing(claimed, part, store)
         try:
-            session, replies, waited_s = await _transact(pool, mail, check_lease)
+            session, replies, waited_s = await _transact(line, mail, check_lease)
             relay, uses, connect_s = session.relay, session.uses, connect_s + waited_s
         except UpstreamError as error:
             relay = error.relay
@@ -100,17 +100,19 @@ async def attempt_delivery(
 
 
 async def _transact(
-    pool: Pool, mail: OutgoingMail, check_lease: Callable[[], bool]
+    line: Line, mail: OutgoingMail, check_lease: Callable[[], bool]
 ) -> tuple[UpstreamSession, tuple[RecipientReply, ...], float]:
     """Run one transaction; an idle connection that turns out dead is replaced at once."""
     for _ in range(_MAX_STALE_SESSIONS):
         asked_s = time.monotonic()
-        session = await pool.acquire()
+        session = await line.acquire(mail)
         waited_s = time.monotonic() - asked_s
         try:
-            replies = await session.transact(mail, check_lease=check_lease)
+            replies = await session.transact(
+                mail, check_lease=check_lease, next_mail=line.next_mail
+            )
         finally:
-            pool.release(session)
+            line.release(session)
         if not any(reply.stale_session for reply in replies):
             break
     return session, replies, waited_s
@@ -145,6 +147,19 @@ def _explain(answer: RecipientReply, verdict: Verdict) -> str:
     if verdict is Verdict.DOUBT:
         return f"{answer.detail}; the message may be sent more than once"
     return answer.detail
+
+
+def single_mail(
+    claimed: ClaimedDelivery, policy: RecipientPolicy, *, max_recipients: int, store: Store
+) -> OutgoingMail | None:
+    """Return a delivery's mail if it is small and goes to all recipients in one transaction."""
+    screened = screen(claimed, policy)
+    if claimed.content is None or screened.blocked or screened.held:
+        return None
+    addresses = tuple(dict.fromkeys(recipient.address for recipient in screened.sendable))
+    if not 0 < len(addresses) <= max_recipients:
+        return None
+    return _outgoing(claimed, addresses, store)
 
 
 def _outgoing(claimed: ClaimedDelivery, addresses: tuple[str, ...], store: Store) -> OutgoingMail:

@@ -8,10 +8,16 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from relaygw.delivery.attempt import attempt_delivery, said_of_itself, screen
+from relaygw.delivery.attempt import (
+    attempt_delivery,
+    said_of_itself,
+    screen,
+    single_mail,
+)
 from relaygw.delivery.holds import PROBE_S, HoldKeeper
 from relaygw.delivery.lanes import Gate
 from relaygw.delivery.leases import Leases
+from relaygw.delivery.line import Line, TakeNext
 from relaygw.delivery.recorder import Recorder
 from relaygw.errors import StoreUnavailable
 from relaygw.mail.envelope import ClaimedDelivery, DeliveryUpdate, Recipient, RecipientUpdate
@@ -57,17 +63,28 @@ class Courier:
         self._policy = RecipientPolicy(settings.mode, settings.recipients)
         self._crashes: dict[tuple[str, int], int] = {}
 
-    async def deliver(self, gate: Gate, claimed: ClaimedDelivery) -> None:
+    def open_line(self, gate: Gate, take_next: TakeNext) -> Line:
+        """Return a line to a gate's provider; `take_next` is asked where chaining is on."""
+        provider = self._settings.providers[gate.provider]
+        return Line(
+            self._pools[gate.provider],
+            take_next=take_next if provider.chain_transactions else None,
+            prepare=lambda claimed: single_mail(
+                claimed, self._policy, max_recipients=provider.max_recipients, store=self._store
+            ),
+        )
+
+    async def deliver(self, gate: Gate, claimed: ClaimedDelivery, line: Line) -> None:
         """Make one attempt; return when its outcome, whatever it is, is durable."""
         slot = self._in_flight.begin(claimed.queue_id, claimed.delivery_no)
         try:
-            await self._attempt(gate, claimed)
+            await self._attempt(gate, claimed, line)
         except Exception as error:
             await self._set_poison_aside(claimed, error)
         finally:
             self._in_flight.end(slot)
 
-    async def _attempt(self, gate: Gate, claimed: ClaimedDelivery) -> None:
+    async def _attempt(self, gate: Gate, claimed: ClaimedDelivery, line: Line) -> None:
         screened = screen(claimed, self._policy)
         if not screened.sendable:
             held = [recipient.rcpt_no for recipient in screened.held]
@@ -78,7 +95,7 @@ class Courier:
             claimed,
             screened.sendable,
             provider=gate.provider,
-            pool=self._pools[gate.provider],
+            line=line,
             max_recipients=provider.max_recipients,
             store=self._store,
             check_lease=self._leases.is_held,

@@ -18,6 +18,8 @@ from relaygw.store.protocol import Store
 STEP_S = 5.0
 PURGE_EVERY_STEPS = 12
 PURGE_LIMIT = 200
+ORPHANS_EVERY_STEPS = 720
+_FIRST_ORPHANS_STEP = 120  # not while a start with a long queue has enough to do
 TRASH_S = 7 * 86400.0
 ORPHANS_S = 3600.0
 _PAUSE_S = 0.2  # between steps of a long purge
@@ -34,12 +36,14 @@ class Janitor:
         *,
         incarnation: str,
         bury_dead_of_this_host: Callable[[], list[tuple[str, int, list[tuple[str, int]]]]],
+        wake_workers: Callable[[], None],
     ) -> None:
         self._settings = settings
         self._store = store
         self._log = log
         self._incarnation = incarnation
         self._bury_dead_of_this_host = bury_dead_of_this_host
+        self._wake_workers = wake_workers
 
     async def run(self) -> None:
         """Clean up until cancelled."""
@@ -49,7 +53,9 @@ class Janitor:
                 await asyncio.to_thread(self._bury)
                 await asyncio.to_thread(self._store.checkpoint)
                 if step % PURGE_EVERY_STEPS == 0:
-                    await self._purge()
+                    await self._purge(self._purge_step, self._trim_step)
+                if step % ORPHANS_EVERY_STEPS == _FIRST_ORPHANS_STEP:
+                    await self._purge(self._orphans_step)
             except StoreUnavailable as error:
                 self._log.note("qmgr", f"warning: housekeeping: {error}")
             except Exception as error:  # the next step may do better; mail does not depend on it
@@ -72,27 +78,32 @@ class Janitor:
 
     def _report(self, incarnation: str, leases: int) -> None:
         if leases:
+            self._wake_workers()
             self._log.note(
                 "qmgr",
                 f"{leases} deliveries of {incarnation}, which died, are queued again",
             )
 
-    async def _purge(self) -> None:
-        for step in (self._purge_step, self._trim_step):
+    async def _purge(self, *steps: Callable[[], int]) -> None:
+        for step in steps:
             done = PURGE_LIMIT
             while done >= PURGE_LIMIT:
                 done = await asyncio.to_thread(step)
                 await asyncio.sleep(_PAUSE_S)
 
     def _purge_step(self) -> int:
+        return self._purge_older_than(
+            deleted=TRASH_S,
+            content=self._settings.queue.keep_content,
+            finished=self._settings.queue.retention,
+            captured=self._settings.sandbox.retention,
+        )
+
+    def _orphans_step(self) -> int:
+        return self._purge_older_than(orphans=ORPHANS_S)
+
+    def _purge_older_than(self, **ages_s: float) -> int:
         now_ms = time.time_ns() // 1_000_000
-        ages_s = {
-            "deleted": TRASH_S,
-            "content": self._settings.queue.keep_content,
-            "finished": self._settings.queue.retention,
-            "captured": self._settings.sandbox.retention,
-            "orphans": ORPHANS_S,
-        }
         cutoffs = {name: now_ms - int(age_s * 1000) for name, age_s in ages_s.items()}
         return self._store.purge(cutoffs, limit=PURGE_LIMIT)
 

@@ -110,6 +110,13 @@ class Gate:
         self.in_flight -= 1
         self.promotional_in_flight -= stream is Stream.PROMOTIONAL
 
+    def pass_on(self, stream: Stream, now_s: float) -> Lane | None:
+        """Hand the place of a transaction that is about to end to the lane whose turn it is."""
+        self.finish(stream)
+        lane = self.next_lane(now_s)
+        self.start(stream if lane is None else lane.stream)
+        return lane
+
     def note(self, verdict: Verdict | None, now_s: float) -> float:
         """Learn from what the provider said of itself; return the wait in seconds.
 

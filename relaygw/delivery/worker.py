@@ -166,23 +166,24 @@ class Worker:
 
     def _pump(self, gate: Gate) -> None:
         """Start whatever may start now at one provider."""
-        if self._is_stopping or not self._leases.is_held():
-            return
         now_s = time.monotonic()
-        if not gate.is_open(now_s):
-            if any(lane.window for lane in gate.lanes):
+        if not self._may_start(gate):
+            if not self._is_stopping and any(lane.window for lane in gate.lanes):
                 self._give_back(gate)
             return
-        for lane in gate.lanes:
-            if lane.wants_claim and gate.limit() > gate.in_flight:
-                lane.is_claiming = True
-                self._spawn(self._claim(gate, lane))
+        self._refill(gate)
         while (chosen := gate.next_lane(now_s)) is not None:
             if gate.permits <= gate.in_flight:
                 self._ask_for_permits(gate)
                 break
             gate.start(chosen.stream)
             self._spawn(self._deliver(gate, chosen, chosen.window.popleft()))
+
+    def _refill(self, gate: Gate) -> None:
+        for lane in gate.lanes:
+            if lane.wants_claim and gate.limit() > gate.in_flight:
+                lane.is_claiming = True
+                self._spawn(self._claim(gate, lane))
 
     async def _claim(self, gate: Gate, lane: Lane) -> None:
         room = lane.room
@@ -277,11 +278,36 @@ class Worker:
     # --- one delivery --------------------------------------------------------------------
 
     async def _deliver(self, gate: Gate, lane: Lane, claimed: ClaimedDelivery) -> None:
+        """Carry one delivery, and those chained to it, on one line."""
+
+        def take_next() -> ClaimedDelivery | None:
+            nonlocal lane
+            if not self._may_start(gate):
+                return None
+            chosen = gate.pass_on(lane.stream, time.monotonic())
+            if chosen is None:
+                return None
+            lane = chosen
+            following = chosen.window.popleft()
+            self._refill(gate)
+            return following
+
+        line = self._courier.open_line(gate, take_next)
+        waiting: ClaimedDelivery | None = claimed
         try:
-            await self._courier.deliver(gate, claimed)
+            while waiting is not None and self._may_start(gate):
+                await self._courier.deliver(gate, waiting, line)
+                waiting = line.take_following()
+            if waiting is not None:
+                lane.window.appendleft(waiting)
+                self._give_back(gate)
         finally:
+            line.close()
             gate.finish(lane.stream)
         self._pump(gate)
+
+    def _may_start(self, gate: Gate) -> bool:
+        return not self._is_stopping and self._leases.is_held() and gate.is_open(time.monotonic())
 
 
 def _build_gates(settings: Settings) -> dict[str, Gate]:

@@ -152,6 +152,7 @@ class Provider(Section):
     max_connections: Count = 5
     max_messages_per_connection: Count = 100
     max_recipients: Count = 100  # recipients in one transaction
+    chain_transactions: bool = False  # the next envelope in one group with content (RFC 2920 3.1)
     idle_close: Interval = 45.0  # an idle connection is closed after this
     timeouts: Timeouts = Timeouts()
 

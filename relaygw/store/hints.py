@@ -12,7 +12,7 @@ import socket
 import time
 from pathlib import Path
 
-_REFRESH_S = 1.0  # how old the list of listening sockets may be
+_TICK_NS = 100_000_000  # file times are coarser than the clock
 
 
 def hint_directory(state_dir: Path) -> Path:
@@ -43,19 +43,26 @@ class HintSender:
         self._directory = directory
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.setblocking(False)
-        self._listed_at_s = float("-inf")
+        self._listed_at_ns = -1  # the directory's time of change when it was listed
         self._receivers: list[str] = []
 
     def send(self) -> None:
         """Send a hint to all; never blocks, never fails."""
-        now_s = time.monotonic()
-        if now_s - self._listed_at_s >= _REFRESH_S:
-            self._listed_at_s = now_s
-            with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):
+            changed_at_ns = self._directory.stat().st_mtime_ns
+            if changed_at_ns != self._listed_at_ns:
                 self._receivers = [entry.path for entry in os.scandir(self._directory)]
+                # another change within the clock's tick would not show in the time
+                is_settled = time.time_ns() - changed_at_ns > _TICK_NS
+                self._listed_at_ns = changed_at_ns if is_settled else -1
         for receiver in self._receivers:
-            with contextlib.suppress(OSError):
+            try:
                 self._socket.sendto(b"", receiver)
+            except ConnectionRefusedError:  # whoever bound it was killed
+                with contextlib.suppress(OSError):
+                    Path(receiver).unlink()
+            except OSError:
+                pass  # full, or gone: see above
 
     def close(self) -> None:
         """Close the sending socket."""

@@ -137,7 +137,10 @@ def _hold_apart(connection: Connection, entry: DeliveryUpdate, now_ms: int) -> N
 _FINISH_MESSAGES = BatchStatement(
     """
     UPDATE message
-    SET finished_at_ms = v.column2
+    SET finished_at_ms = v.column2,
+        -- captured mail keeps its content for the sandbox's own retention
+        chunk_count = CASE WHEN captured_at_ms IS NULL THEN chunk_count * v.column3
+            ELSE chunk_count END
     FROM (VALUES {rows}) AS v
     WHERE message.queue_id = v.column1
     AND NOT EXISTS (
@@ -145,9 +148,8 @@ _FINISH_MESSAGES = BatchStatement(
         AND delivery.state IN ('incoming', 'active', 'deferred', 'held')
     )
     """,
-    columns=2,
+    columns=3,
 )
-# captured mail keeps its content for the sandbox's own retention
 _FORGET_SPENT_CONTENT = BatchStatement(
     """
     UPDATE message SET chunk_count = 0
@@ -169,9 +171,11 @@ def finish_messages(
     connection: Connection, queue_ids: Sequence[str], *, now_ms: int, keep_content: bool
 ) -> None:
     """Finish the messages that have no open delivery left, and drop their content."""
-    _FINISH_MESSAGES.run(connection, [(queue_id, now_ms) for queue_id in queue_ids])
+    _FINISH_MESSAGES.run(
+        connection, [(queue_id, now_ms, int(keep_content)) for queue_id in queue_ids]
+    )
     if not keep_content:
-        drop_content(connection, queue_ids)
+        _DROP_FORGOTTEN_CONTENT.run(connection, [(queue_id,) for queue_id in queue_ids])
 
 
 def drop_content(connection: Connection, queue_ids: Iterable[str]) -> None:

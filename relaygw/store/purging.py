@@ -1,16 +1,22 @@
-"""Deleting what is over its time."""
+"""Deleting what is over its time.
+
+What has to go is looked for without the write lock, which a look at a large queue would hold for
+too long, and removed by its queue ids if it still has to go then.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
-from sqlalchemy import Connection, delete, exists, select, update
+from sqlalchemy import Connection, Select, delete, exists, select, update
 
 from relaygw.mail.queue_id import first_id_at
 from relaygw.mail.state import DeliveryState
 from relaygw.store.leasing import drop_content, finish_messages
 from relaygw.store.operating import in_batches
-from relaygw.store.tables import IS_OPEN, chunk, delivery, message, recipient
+from relaygw.store.tables import HAS_KEPT_CONTENT, IS_OPEN, chunk, delivery, message, recipient
+
+Found = Select[str]
 
 _OPEN_DELIVERY = exists().where(
     delivery.c.queue_id == message.c.queue_id,
@@ -26,25 +32,10 @@ def delete_messages(connection: Connection, queue_ids: Sequence[str]) -> int:
     return len(queue_ids)
 
 
-def purge(connection: Connection, cutoffs: Mapping[str, int], *, limit: int, now_ms: int) -> int:
-    """See Store.purge; the trash is emptied into finished messages first."""
-    done = 0
-    if "deleted" in cutoffs:
-        done += _empty_trash(connection, cutoffs["deleted"], limit=limit, now_ms=now_ms)
-    if "content" in cutoffs:
-        done += _purge_content(connection, cutoffs["content"], limit=limit)
-    if "finished" in cutoffs:
-        done += _purge_finished(connection, cutoffs["finished"], limit=limit)
-    if "captured" in cutoffs:
-        done += _purge_captured(connection, cutoffs["captured"], limit=limit)
-    if "orphans" in cutoffs:
-        done += _purge_orphans(connection, cutoffs["orphans"], limit=limit)
-    return done
-
-
-def _empty_trash(connection: Connection, cutoff_ms: int, *, limit: int, now_ms: int) -> int:
-    rows = connection.execute(
-        select(delivery.c.queue_id, delivery.c.delivery_no)
+def _trash(cutoff_ms: int) -> Found:
+    return (
+        select(delivery.c.queue_id)
+        .distinct()
         .where(
             delivery.c.queue_id < first_id_at(cutoff_ms),
             delivery.c.state == DeliveryState.DELETED.value,
@@ -53,33 +44,19 @@ def _empty_trash(connection: Connection, cutoff_ms: int, *, limit: int, now_ms: 
                 message.c.queue_id == delivery.c.queue_id, message.c.finished_at_ms.is_(None)
             ),
         )
-        .limit(limit)
-    ).all()
-    queue_ids = sorted({row.queue_id for row in rows})
-    finish_messages(connection, queue_ids, now_ms=now_ms, keep_content=False)
-    return len(queue_ids)
-
-
-def _purge_content(connection: Connection, cutoff_ms: int, *, limit: int) -> int:
-    queue_ids = list(
-        connection.execute(
-            select(message.c.queue_id)
-            .where(
-                message.c.queue_id < first_id_at(cutoff_ms),
-                message.c.finished_at_ms < cutoff_ms,
-                message.c.chunk_count > 0,
-                message.c.captured_at_ms.is_(None),
-            )
-            .limit(limit)
-        ).scalars()
     )
-    if queue_ids:
-        drop_content(connection, queue_ids)
-    return len(queue_ids)
 
 
-def _purge_finished(connection: Connection, cutoff_ms: int, *, limit: int) -> int:
-    queue_ids = connection.execute(
+def _content(cutoff_ms: int) -> Found:
+    return select(message.c.queue_id).where(
+        HAS_KEPT_CONTENT,
+        message.c.finished_at_ms < cutoff_ms,
+        message.c.captured_at_ms.is_(None),
+    )
+
+
+def _finished(cutoff_ms: int) -> Found:
+    return (
         select(message.c.queue_id)
         .where(
             message.c.queue_id < first_id_at(cutoff_ms),
@@ -87,19 +64,81 @@ def _purge_finished(connection: Connection, cutoff_ms: int, *, limit: int) -> in
             message.c.captured_at_ms.is_(None),
         )
         .order_by(message.c.queue_id)
-        .limit(limit)
-    ).scalars()
-    return delete_messages(connection, list(queue_ids))
+    )
 
 
-def _purge_captured(connection: Connection, cutoff_ms: int, *, limit: int) -> int:
-    queue_ids = connection.execute(
+def _captured(cutoff_ms: int) -> Found:
+    return (
         select(message.c.queue_id)
         .where(message.c.captured_at_ms < cutoff_ms)
         .order_by(message.c.captured_at_ms)
-        .limit(limit)
-    ).scalars()
-    return uncapture(connection, list(queue_ids))
+    )
+
+
+def _orphans(cutoff_ms: int) -> Found:
+    """Content whose message never came: its client left before the end."""
+    return (
+        select(chunk.c.queue_id)
+        .distinct()
+        .where(
+            chunk.c.queue_id < first_id_at(cutoff_ms),
+            ~exists().where(message.c.queue_id == chunk.c.queue_id),
+        )
+    )
+
+
+# the trash is emptied into finished messages first
+_FINDERS: dict[str, Callable[[int], Found]] = {
+    "deleted": _trash,
+    "content": _content,
+    "finished": _finished,
+    "captured": _captured,
+    "orphans": _orphans,
+}
+
+
+def find(connection: Connection, cutoffs: Mapping[str, int], *, limit: int) -> dict[str, list[str]]:
+    """Return the queue ids of what is over its time, by kind; a search for a read transaction."""
+    return {
+        kind: list(connection.execute(finder(cutoffs[kind]).limit(limit)).scalars())
+        for kind, finder in _FINDERS.items()
+        if kind in cutoffs
+    }
+
+
+def purge(
+    connection: Connection,
+    found: Mapping[str, Sequence[str]],
+    cutoffs: Mapping[str, int],
+    *,
+    now_ms: int,
+) -> int:
+    """Remove what `find` returned and is still over its time; return how many messages."""
+    done = 0
+    for kind, queue_ids in found.items():
+        finder = _FINDERS[kind](cutoffs[kind]).order_by(None)
+        id_column = finder.selected_columns[0]
+        still: list[str] = []
+        for batch in in_batches(queue_ids):
+            still += connection.execute(finder.where(id_column.in_(batch))).scalars()
+        _remove(connection, kind, still, now_ms)
+        done += len(still)
+    return done
+
+
+def _remove(connection: Connection, kind: str, queue_ids: Sequence[str], now_ms: int) -> None:
+    match kind:
+        case "deleted":
+            finish_messages(connection, queue_ids, now_ms=now_ms, keep_content=False)
+        case "content":
+            drop_content(connection, queue_ids)
+        case "finished":
+            delete_messages(connection, queue_ids)
+        case "captured":
+            uncapture(connection, queue_ids)
+        case "orphans":
+            for batch in in_batches(queue_ids):
+                connection.execute(delete(chunk).where(chunk.c.queue_id.in_(batch)))
 
 
 def oldest_captured(connection: Connection, *, keep: int, limit: int) -> list[str]:
@@ -139,22 +178,4 @@ def uncapture(connection: Connection, queue_ids: Sequence[str]) -> int:
         )
         deleted += [queue_id for queue_id in batch if queue_id not in queued]
     delete_messages(connection, deleted)
-    return len(queue_ids)
-
-
-def _purge_orphans(connection: Connection, cutoff_ms: int, *, limit: int) -> int:
-    """Delete content whose message never came: its client left before the end."""
-    queue_ids = list(
-        connection.execute(
-            select(chunk.c.queue_id)
-            .distinct()
-            .where(
-                chunk.c.queue_id < first_id_at(cutoff_ms),
-                ~exists().where(message.c.queue_id == chunk.c.queue_id),
-            )
-            .limit(limit)
-        ).scalars()
-    )
-    for batch in in_batches(queue_ids):
-        connection.execute(delete(chunk).where(chunk.c.queue_id.in_(batch)))
     return len(queue_ids)

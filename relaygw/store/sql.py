@@ -240,8 +240,12 @@ class SqlStore(ABC):
     # --- the janitor ---------------------------------------------------------------------
 
     def purge(self, cutoffs: Mapping[str, int], *, limit: int) -> int:
+        with self._read() as connection:
+            found = purging.find(connection, cutoffs, limit=limit)
+        if not any(found.values()):
+            return 0
         with self._write() as connection:
-            return purging.purge(connection, cutoffs, limit=limit, now_ms=now_ms())
+            return purging.purge(connection, found, cutoffs, now_ms=now_ms())
 
     def trim_captured(self, *, keep: int, limit: int) -> int:
         with self._write() as connection:

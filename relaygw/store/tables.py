@@ -21,7 +21,7 @@ from sqlalchemy import (
     text,
 )
 
-SCHEMA_REVISION = "0001"
+SCHEMA_REVISION = "0002"
 """The alembic revision that this code reads and writes."""
 
 metadata = MetaData()
@@ -61,6 +61,15 @@ Index(
     message.c.captured_at_ms,
     sqlite_where=message.c.captured_at_ms.is_not(None),
     postgresql_where=message.c.captured_at_ms.is_not(None),
+)
+
+HAS_KEPT_CONTENT = text("message.chunk_count > 0 AND message.finished_at_ms IS NOT NULL")
+_KEPT_CONTENT = text("chunk_count > 0 AND finished_at_ms IS NOT NULL")
+Index(
+    "message_kept_content",
+    message.c.finished_at_ms,
+    sqlite_where=_KEPT_CONTENT,
+    postgresql_where=_KEPT_CONTENT,
 )
 
 delivery = Table(

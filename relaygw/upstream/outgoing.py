@@ -81,6 +81,10 @@ class Transaction:
     fold: bool
     refused: dict[int, RecipientReply]
 
+    def envelope(self) -> bytes:
+        """Return MAIL, RCPT and DATA as one pipelined group."""
+        return b"".join((self.mail_command, *self.rcpt_commands.values(), b"DATA\r\n"))
+
 
 async def plan_transaction(mail: OutgoingMail, offered: Capabilities) -> Transaction:
     """Return what to send to a provider with these capabilities.

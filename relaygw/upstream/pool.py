@@ -43,6 +43,11 @@ class Pool:
         """How many connections are open or opening, those being closed included."""
         return self._busy_count + len(self._idle) + len(self._closing)
 
+    @property
+    def max_messages_per_connection(self) -> int:
+        """After how many transactions a session is closed."""
+        return self._provider.max_messages_per_connection
+
     async def acquire(self) -> UpstreamSession:
         """Return an idle session or a new one; give it back with `release` in any case.
 

@@ -29,6 +29,9 @@ from relaygw.upstream.wire import ContentEncoder, encode_whole
 
 __all__ = ["OutgoingMail", "RecipientReply", "UpstreamError", "UpstreamSession", "open_session"]
 
+NextMail = Callable[[int], OutgoingMail | None]
+"""Gives the mail that will be transacted next on a session of so many uses, if one will."""
+
 _SMALL_BYTES = 65536  # content up to this goes out in one write with its final dot
 _QUIT_TIMEOUT_S = 5.0
 
@@ -56,6 +59,7 @@ class _ServiceClosing(Exception):
 class _Progress:
     """How far a transaction got, and what is known for each recipient (None: nothing yet)."""
 
+    mail: OutgoingMail
     plan: Transaction
     answers: list[RecipientReply | None]
     stage: Stage = Stage.MAIL
@@ -63,6 +67,7 @@ class _Progress:
     has_reply: bool = False  # and the provider answered at all
     is_mail_accepted: bool = False
     is_dot_sent: bool = False
+    next_mail: NextMail | None = None  # asks for what may follow in one group with the content
 
     @property
     def is_decided(self) -> bool:
@@ -83,6 +88,7 @@ class UpstreamSession:
         self._is_broken = False
         self._is_busy = False
         self._needs_reset = False  # a transaction was begun and not ended: RSET comes first
+        self._chained: _Progress | None = None  # its envelope went out behind the last content
         self.relay = connection.relay
         self.opened_in_s = connection.opened_in_s
         self.uses = 0  # transactions begun
@@ -94,19 +100,40 @@ class UpstreamSession:
             self._wire.is_open
             and not self._is_broken
             and not self._is_busy
+            and self._chained is None
             and not self._wire.has_unread
         )
 
+    @property
+    def is_chained(self) -> bool:
+        """True when the envelope of the next mail was sent already."""
+        return self._chained is not None
+
+    def expects(self, mail: OutgoingMail) -> bool:
+        """True when it was the envelope of `mail` that was sent."""
+        return self._chained is not None and self._chained.mail == mail
+
     async def transact(
-        self, mail: OutgoingMail, *, check_lease: Callable[[], bool] | None = None
+        self,
+        mail: OutgoingMail,
+        *,
+        check_lease: Callable[[], bool] | None = None,
+        next_mail: NextMail | None = None,
     ) -> tuple[RecipientReply, ...]:
         """Send `mail` and return one reply per recipient, in order.
 
         `check_lease` is asked right before content is sent; when it says no, none is sent.
         An exception from the content's own source, and cancellation, break the session.
+
+        `next_mail` is asked when content is about to be sent to a provider with PIPELINING. The
+        envelope of what it returns goes out in one group with the content (RFC 2920 section
+        3.1); then `is_chained` says so, and only that mail may be transacted next.
         """
-        plan = await plan_transaction(mail, self._offered)
-        progress = _Progress(plan, [plan.refused.get(n) for n in range(len(mail.recipients))])
+        progress, self._chained = self._chained, None
+        if progress is None:
+            progress = await self._plan(mail)
+        assert progress.mail == mail, "another transaction was begun"
+        progress.next_mail = next_mail
         if not progress.is_decided:
             self.uses += 1
             self._is_busy = True
@@ -142,12 +169,17 @@ class UpstreamSession:
     def abort(self) -> None:
         """Close at once, without a word."""
         self._is_broken = True
+        self._chained = None
         self._wire.abort()
 
     # --- one transaction
 
+    async def _plan(self, mail: OutgoingMail) -> _Progress:
+        plan = await plan_transaction(mail, self._offered)
+        return _Progress(mail, plan, [plan.refused.get(n) for n in range(len(mail.recipients))])
+
     async def _run(self, progress: _Progress, check_lease: Callable[[], bool] | None) -> None:
-        if self._wire.has_unread:
+        if self._wire.has_unread and not progress.is_begun:
             raise ReplyInvalid("the provider spoke before it was asked")
         reply = await self._send_envelope(progress)
         self._needs_reset = progress.is_mail_accepted
@@ -169,11 +201,10 @@ class UpstreamSession:
         """Send MAIL, RCPT and DATA; return the reply to DATA, None when there was no DATA."""
         plan = progress.plan
         is_piped = self._offered.pipelining
-        reset = b"RSET\r\n" if self._needs_reset else b""
+        reset = b"RSET\r\n" if self._needs_reset and not progress.is_begun else b""
+        if is_piped and not progress.is_begun:
+            self._wire.write(reset + plan.envelope())
         progress.is_begun = True
-        if is_piped:
-            rcpts = b"".join(plan.rcpt_commands.values())
-            self._wire.write(reset + plan.mail_command + rcpts + b"DATA\r\n")
         if reset:
             await self._ask(progress, Stage.MAIL, b"" if is_piped else reset)
         reply = await self._ask(progress, Stage.MAIL, b"" if is_piped else plan.mail_command)
@@ -230,15 +261,30 @@ class UpstreamSession:
                 if self._wire.has_unread or not self._wire.is_open:
                     return await self._read_refusal()
             last = encoder.finish()
+        following = await self._begin_next(progress)
         progress.stage = Stage.CONTENT
         progress.is_dot_sent = True
-        self._wire.write(last)
+        self._wire.write(last + following)
         reply = await self._wire.read_reply(timeout_s=self._timeouts.final_reply)
         if reply.code == 421:
             raise _ServiceClosing(reply)
         if reply.code // 100 == 3:
             raise ReplyInvalid(f"{reply.code} is no answer to {Stage.CONTENT}")
         return RecipientReply(stage=Stage.CONTENT, reply=reply)
+
+    async def _begin_next(self, progress: _Progress) -> bytes:
+        """Return the envelope of the mail that follows, b"" when none is to follow at once."""
+        if progress.next_mail is None or not self._offered.pipelining:
+            return b""
+        mail = progress.next_mail(self.uses)
+        if mail is None:
+            return b""
+        following = await self._plan(mail)
+        if following.plan.refused:
+            return b""
+        following.is_begun = True
+        self._chained = following
+        return following.plan.envelope()
 
     async def _read_refusal(self) -> RecipientReply:
         """Return the reply that came before the content was sent, and give the session up."""

@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, text
 
-from relaygw.store import claiming, leasing, migrate, operating
+from relaygw.store import claiming, leasing, migrate, operating, purging
 from relaygw.store.batch import BatchStatement
 from relaygw.store.protocol import Selection
 from relaygw.store.sqlite import SqliteStore, create_sqlite_engine
 from relaygw.store.tables import metadata
+from tests.builders import accepted
 
 
 @pytest.fixture
@@ -60,6 +61,39 @@ def test_a_batch_looks_its_rows_up(url: str, statement: BatchStatement) -> None:
         scans = [row[3] for row in plan if row[3].startswith("SCAN")]
     engine.dispose()
     assert scans == ["SCAN 3-ROW VALUES CLAUSE"]
+
+
+def test_kept_content_is_found_by_its_index(url: str) -> None:
+    engine = create_sqlite_engine(url, begin="BEGIN")
+    compiled = str(purging._content(1).limit(1).compile(engine))
+    with engine.begin() as connection:
+        plan = connection.exec_driver_sql("EXPLAIN QUERY PLAN " + compiled, (1, 1, 0))
+        details = " ".join(row[3] for row in plan)
+    engine.dispose()
+    assert "message_kept_content" in details, details
+
+
+def test_a_queue_of_an_earlier_schema_is_upgraded_with_its_mail(tmp_path: Path) -> None:
+    from alembic import command
+    from alembic.config import Config
+
+    url = f"sqlite:///{tmp_path}/queue.db"
+    engine = create_sqlite_engine(url, begin="BEGIN IMMEDIATE")
+    with engine.begin() as connection:
+        config = Config()
+        config.set_main_option("script_location", str(migrate._scripts()))
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+    engine.dispose()
+    message = accepted("b@cust.test")
+    store = SqliteStore(url, keep_content=False)
+    store.accept_batch([message])
+    store.close()
+    assert migrate.upgrade(url) == ("0001", "0002")
+    store = SqliteStore(url, keep_content=False)
+    (entry,) = store.search(Selection(), limit=2)
+    store.close()
+    assert entry.queue_id == message.queue_id
 
 
 def test_migrations_build_the_schema_of_the_code(url: str) -> None:
@@ -112,7 +146,7 @@ def test_a_store_refuses_to_guess_a_schema(tmp_path: Path) -> None:
 
 
 def test_an_upgrade_is_done_once(url: str) -> None:
-    assert migrate.upgrade(url) == ("0001", "0001")
+    assert migrate.upgrade(url) == ("0002", "0002")
 
 
 def test_the_queue_is_for_its_owner_only(url: str, tmp_path: Path) -> None:

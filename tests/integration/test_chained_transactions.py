@@ -1,0 +1,161 @@
+"""chain_transactions: the next envelope goes out behind the content, and no mail suffers."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from pathlib import Path
+
+import pytest
+
+from relaygw.mail.state import DeliveryState
+from relaygw.settings.model import Provider
+from tests.builders import accepted
+from tests.fakes.scripted_provider import Action, ScriptedProvider, Wait
+from tests.integration.test_delivery_worker import running
+
+PATIENCE_S = 30.0
+
+
+class Demanding:
+    """Answers content only once it has the next MAIL; records the order of what it reads."""
+
+    def __init__(self, *, messages: int) -> None:
+        self.left = messages
+        self.commands: list[bytes] = []
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"220 demanding\r\n")
+        buffered = b""
+
+        async def read_line() -> bytes:
+            nonlocal buffered
+            while b"\r\n" not in buffered:
+                data = await reader.read(65536)
+                if not data:
+                    raise ConnectionResetError
+                buffered += data
+            line, _, buffered = buffered.partition(b"\r\n")
+            return line
+
+        try:
+            while True:
+                line = await read_line()
+                verb = line[:4].upper()
+                self.commands.append(verb)
+                if verb == b"EHLO":
+                    writer.write(b"250-demanding\r\n250 PIPELINING\r\n")
+                elif verb == b"DATA":
+                    writer.write(b"354 go\r\n")
+                    while await read_line() != b".":
+                        pass
+                    self.left -= 1
+                    while self.left and b"MAIL" not in buffered:
+                        async with asyncio.timeout(PATIENCE_S):
+                            buffered += await reader.read(65536)
+                    writer.write(b"250 taken\r\n")
+                else:
+                    writer.write(b"250 ok\r\n")
+        except ConnectionResetError:
+            pass
+        finally:
+            writer.close()
+
+
+async def test_a_content_and_the_next_envelope_are_one_group(tmp_path: Path) -> None:
+    provider = Demanding(messages=4)
+    server = await asyncio.start_server(provider.serve, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    settings = Provider.model_validate(
+        {
+            "host": "127.0.0.1",
+            "port": port,
+            "tls": "none",
+            "max_connections": 1,
+            "chain_transactions": True,
+        }
+    )
+    async with server, running(tmp_path, {"p": settings}) as rig:
+        messages = [accepted("a@x.test") for _ in range(4)]
+        rig.accept(*messages)
+        for message in messages:
+            await rig.wait_for(message, DeliveryState.FINISHED)
+        connection_uses = [int(n) for n in re.findall(r"conn_use=(\d+)", rig.log.getvalue())]
+    assert connection_uses == [2, 3, 4]
+    assert provider.commands[1:13] == [b"MAIL", b"RCPT", b"DATA"] * 4
+
+
+def chaining(provider: ScriptedProvider, **more: object) -> Provider:
+    settings = provider.settings(max_connections=1)
+    return settings.model_copy(update={"chain_transactions": True, **more})
+
+
+@pytest.mark.parametrize(
+    ("verb", "reply"),
+    [
+        ("CONTENT", b"421 4.3.2 closing\r\n"),
+        ("CONTENT", b"451 4.3.0 later\r\n"),
+        ("MAIL", b"451 4.3.0 later\r\n"),
+        ("RCPT", b"450 4.2.0 later\r\n"),
+        ("DATA", b"451 4.3.0 later\r\n"),
+        ("DATA", b"421 4.3.2 closing\r\n"),
+    ],
+)
+@pytest.mark.parametrize("position", [0, 1, 2])
+async def test_a_refusal_concerns_its_own_message_only(
+    tmp_path: Path, verb: str, reply: bytes, position: int
+) -> None:
+    async with ScriptedProvider() as provider:
+        provider.script(verb, *([Action.DEFAULT] * position), reply)
+        async with running(tmp_path, {"p": chaining(provider)}) as rig:
+            messages = [accepted(f"r{number}@x.test") for number in range(4)]
+            rig.accept(*messages)
+            for message in messages:
+                await rig.wait_for(message, DeliveryState.FINISHED)
+        taken = sorted(message.recipients[0] for message in provider.messages)
+    assert taken == [f"r{number}@x.test" for number in range(4)]
+
+
+async def test_a_connection_is_replaced_after_its_messages(tmp_path: Path) -> None:
+    async with ScriptedProvider() as provider:
+        settings = chaining(provider, max_messages_per_connection=2)
+        async with running(tmp_path, {"p": settings}) as rig:
+            messages = [accepted("a@x.test") for _ in range(5)]
+            rig.accept(*messages)
+            for message in messages:
+                await rig.wait_for(message, DeliveryState.FINISHED)
+        mails = [
+            sum(command.startswith(b"MAIL") for command in connection.commands)
+            for connection in provider.connections
+        ]
+    assert max(mails) == 2
+    assert len(provider.messages) == 5
+
+
+async def test_a_throttled_provider_gets_no_content_that_was_begun(tmp_path: Path) -> None:
+    async with ScriptedProvider() as provider:
+        provider.script("CONTENT", b"454 4.7.0 too many messages, slow down\r\n")
+        async with running(tmp_path, {"p": chaining(provider)}) as rig:
+            first, second = accepted("a@x.test"), accepted("b@x.test")
+            rig.accept(first, second)
+            entry = await rig.wait_for(first, DeliveryState.DEFERRED)
+            waiting = await rig.wait_for(second, DeliveryState.INCOMING)
+        assert provider.messages == []
+    assert entry.deliveries[0].attempts == 0
+    assert waiting.deliveries[0].attempts == 0
+
+
+async def test_a_stopped_worker_leaves_nothing_leased(tmp_path: Path) -> None:
+    held = asyncio.Event()
+    async with ScriptedProvider() as provider:
+        provider.script("CONTENT", (Wait(held), Action.DEFAULT))
+        messages = [accepted("a@x.test") for _ in range(5)]
+        async with running(tmp_path, {"p": chaining(provider)}) as rig:
+            rig.accept(*messages)
+            await provider.wait_until(
+                lambda: any(b"\r\n.\r\n" in c.transcript for c in provider.connections)
+            )
+            asyncio.get_running_loop().call_soon(held.set)
+        states = [part.state for message in messages for part in rig.entry(message).deliveries]
+    assert states.count(DeliveryState.FINISHED) == len(provider.messages)
+    assert DeliveryState.ACTIVE not in states
