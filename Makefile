@@ -25,12 +25,12 @@ test: $(STAMP) system-packages  ## run everything: style, types, and all tests w
 check: $(STAMP) lint types unit  ## the quick part: style, types, unit, contract and documentation tests
 
 lint: $(STAMP)  ## style
-	$(BIN)/ruff format --check relaygw tests migrations
-	$(BIN)/ruff check relaygw tests migrations
+	$(BIN)/ruff format --check relaygw tests bench migrations
+	$(BIN)/ruff check relaygw tests bench migrations
 
 format: $(STAMP)  ## bring the style in order
-	$(BIN)/ruff format relaygw tests migrations
-	$(BIN)/ruff check --fix relaygw tests migrations
+	$(BIN)/ruff format relaygw tests bench migrations
+	$(BIN)/ruff check --fix relaygw tests bench migrations
 
 types: $(STAMP)  ## static types
 	$(BIN)/mypy

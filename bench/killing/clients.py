@@ -1,0 +1,152 @@
+"""The clients of the campaign: several connections that send as fast as the backlog allows.
+
+Events, each before its step begins: `ID connecting`, `ID mail`, `ID rcpt`, `ID data`,
+`ID content DIGEST`; after it: `ID sent-dot`, and how it ended: `ID acknowledged QUEUEID`,
+`ID refused CODE STEP`, `ID broken STEP`. An id is used for one message, and after `content` was
+begun never again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import itertools
+import signal
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.killing.backlog import Backlog
+from bench.killing.journal import Journal
+from bench.killing.message import Message, compose
+
+_RECONNECT_S = 0.02
+_PATIENCE_S = 60.0
+
+
+class Refused(Exception):
+    """The gateway said no."""
+
+
+@dataclass(slots=True)
+class Client:
+    """One connection at a time to the gateway."""
+
+    name: int
+    port: int
+    journal: Journal
+    backlog: Backlog
+    stop: asyncio.Event
+    step: str = ""
+    streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+
+    async def run(self) -> None:
+        """Send messages until told to stop; reconnects whenever it has to."""
+        for number in itertools.count():
+            await self.backlog.room()
+            if self.stop.is_set():
+                break
+            await self._send(compose(f"{self.name:x}-{number:x}", number))
+        self._hang_up()
+
+    async def _send(self, message: Message) -> None:
+        """Take one message to its end, whatever that is."""
+        try:
+            async with asyncio.timeout(_PATIENCE_S):
+                await self._transact(message)
+        except Refused as refusal:
+            self.journal.note(message.message_id, "refused", str(refusal), self.step)
+            self._hang_up()
+        except (OSError, EOFError, TimeoutError):
+            self.journal.note(message.message_id, "broken", self.step)
+            self._hang_up()
+            await asyncio.sleep(_RECONNECT_S)
+
+    async def _transact(self, message: Message) -> None:
+        if self.streams is None:
+            await self._connect(message)
+        await self._ask(message, "mail", f"MAIL FROM:<{message.sender}>", 250)
+        await self._ask(message, "rcpt", f"RCPT TO:<{message.recipient}>", 250)
+        await self._ask(message, "data", "DATA", 354)
+        self._begin(message, "content", message.digest)
+        await self._write(message.content.replace(b"\r\n.", b"\r\n..") + b".\r\n")
+        self._begin(message, "sent-dot")
+        reply = await self._read_reply(250)
+        self.backlog.acknowledged(message.message_id)
+        self.journal.note(message.message_id, "acknowledged", reply.split()[-1])
+
+    async def _connect(self, message: Message) -> None:
+        self._begin(message, "connecting")
+        self.streams = await asyncio.open_connection("127.0.0.1", self.port)
+        await self._read_reply(220)
+        await self._write(b"EHLO client.test\r\n")
+        await self._read_reply(250)
+
+    async def _ask(self, message: Message, step: str, command: str, code: int) -> None:
+        self._begin(message, step)
+        await self._write(f"{command}\r\n".encode())
+        await self._read_reply(code)
+
+    def _begin(self, message: Message, step: str, *more: str) -> None:
+        self.step = step
+        self.journal.note(message.message_id, step, *more)
+
+    async def _write(self, octets: bytes) -> None:
+        assert self.streams is not None
+        self.streams[1].write(octets)
+        await self.streams[1].drain()
+
+    async def _read_reply(self, code: int) -> str:
+        assert self.streams is not None
+        while True:
+            line = (await self.streams[0].readline()).decode("latin-1")
+            if not line.endswith("\n"):
+                raise EOFError
+            if line[3:4] != "-":
+                break
+        if line[:3] != str(code):
+            raise Refused(line[:3])
+        return line
+
+    def _hang_up(self) -> None:
+        if self.streams is not None:
+            self.streams[1].close()
+            self.streams = None
+
+
+async def load(options: argparse.Namespace) -> None:
+    """Send until TERM; messages that are under way are taken to their end."""
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    loop.add_signal_handler(signal.SIGTERM, stop.set)
+    loop.add_signal_handler(signal.SIGINT, lambda: None)  # the campaign decides
+    journal = Journal(options.journal)
+    backlog = Backlog(options.sink_journal, limit=options.backlog)
+    follow = loop.create_task(backlog.follow())
+    sys.stdout.write("ready\n")
+    sys.stdout.flush()
+    await asyncio.gather(
+        *(
+            Client(name, options.port, journal, backlog, stop).run()
+            for name in range(options.connections)
+        )
+    )
+    follow.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await follow
+
+
+def main() -> None:
+    """Run as `python3 -m bench.killing.clients`."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--journal", type=Path, required=True)
+    parser.add_argument("--sink-journal", type=Path, required=True)
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--connections", type=int, required=True)
+    parser.add_argument("--backlog", type=int, required=True)
+    asyncio.run(load(parser.parse_args()))
+
+
+if __name__ == "__main__":
+    main()

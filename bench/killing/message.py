@@ -1,0 +1,64 @@
+"""Numbered messages that show any damage: their digest covers envelope and content."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+
+NOBODY = "-"
+"""Stands for the id of content that has none."""
+_ID_LINE = re.compile(rb"^X-Id: ([0-9a-f-]+)\r$", re.M)
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """What a client hands over; `content` has CRLF line ends and no dot-stuffing."""
+
+    message_id: str
+    sender: str
+    recipient: str
+    content: bytes
+
+    @property
+    def digest(self) -> str:
+        """What `digest` returns for it when it arrives whole."""
+        return digest(self.sender, self.recipient, self.content)
+
+
+def compose(message_id: str, number: int) -> Message:
+    """Return the message with an id; sizes from 0.4 to 4 kB, by `number`."""
+    head = (
+        f"X-Id: {message_id}\r\n"
+        f"Subject: kill {message_id}\r\n"
+        f"From: shop@shop.test\r\nTo: {message_id}@cust.test\r\n"
+        f"Date: Thu, 01 Jan 2026 00:00:00 +0000\r\n"
+        f"Message-ID: <{message_id}@shop.test>\r\n\r\n"
+    )
+    line = hashlib.sha256(message_id.encode()).hexdigest()
+    # a line that begins with a dot tells whether stuffing is undone exactly once
+    body = f"..{line}\r\n" + f"{line}\r\n" * (2 + number % 50)
+    return Message(
+        message_id=message_id,
+        sender="shop@shop.test",
+        recipient=f"{message_id}@cust.test",
+        content=(head + body).encode("ascii"),
+    )
+
+
+def identify(content: bytes) -> tuple[str, bytes]:
+    """Return the id in received content, and what the client wrote of it.
+
+    A gateway puts its own fields on top (RFC 5321 section 4.4); everything from X-Id on must
+    be as it was sent.
+    """
+    found = _ID_LINE.search(content)
+    if found is None:
+        return NOBODY, content
+    return found[1].decode("ascii"), content[found.start() :]
+
+
+def digest(sender: str, recipient: str, content: bytes) -> str:
+    """Return a short hash of an envelope and its content."""
+    envelope = f"{sender}\n{recipient}\n".encode()
+    return hashlib.sha256(envelope + content).hexdigest()[:32]

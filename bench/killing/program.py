@@ -1,0 +1,89 @@
+"""The command line of bench/kill."""
+
+from __future__ import annotations
+
+import argparse
+import random
+import shlex
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from bench.killing.campaign import Plan, run
+from bench.killing.evidence import KILLS, read_evidence
+from bench.killing.table import render
+from bench.killing.verifier import verify
+from bench.rig.machine import describe
+
+_ABOUT = """\
+Kills processes of a gateway at random instants while mail flows through it over 20 connections,
+and proves from the logs of clients and sink and from the queue: what was acknowledged was
+delivered or is queued; nothing was invented or damaged; what arrived twice was in doubt (sent to
+its final dot, not recorded) when its worker was killed. Ends with 1 if any of that is not so.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a campaign, or verify the files of one; return the exit code."""
+    options = _parser().parse_args(arguments)
+    if options.verify is not None:
+        return _report(options.verify)
+    if options.keep is not None:
+        options.keep.mkdir(parents=True, exist_ok=True)
+        if (options.keep / KILLS).exists():
+            sys.exit(f"{options.keep} holds a campaign already")
+        return _carry_out(options.keep.resolve(), options)
+    with tempfile.TemporaryDirectory(prefix="kill-") as name:
+        return _carry_out(Path(name), options)
+
+
+def _carry_out(directory: Path, options: argparse.Namespace) -> int:
+    seed = options.seed if options.seed is not None else random.SystemRandom().randrange(10**6)
+    sys.stderr.write(f"seed {seed}\n")
+    roles = ("front", "delivery", "supervisor", "all")
+    run(
+        directory,
+        Plan(
+            kills={role: getattr(options, role) for role in roles},
+            seed=seed,
+            sink_delay_ms=options.sink_delay_ms,
+            connections=options.connections,
+            backlog=options.backlog,
+        ),
+    )
+    print(f"seed {seed}")
+    return _report(directory)
+
+
+def _report(directory: Path) -> int:
+    findings = verify(read_evidence(directory))
+    print(describe(directory))
+    print(time.strftime("%Y-%m-%d %H:%M"), shlex.join(sys.argv), end="\n\n")
+    print(render(findings))
+    return 0 if findings.is_passed else 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=_ABOUT)
+    for role, count in {"front": 200, "delivery": 200, "supervisor": 10, "all": 10}.items():
+        parser.add_argument(
+            f"--{role}", type=int, default=count, metavar="N", help=f"kills (default {count})"
+        )
+    parser.add_argument("--seed", type=int, help="of order and instants (default: a new one)")
+    parser.add_argument(
+        "--sink-delay-ms", type=float, default=30.0, help="before the final reply (default 30)"
+    )
+    parser.add_argument("--connections", type=int, default=8, help="of clients (default 8)")
+    parser.add_argument(
+        "--backlog",
+        type=int,
+        default=300,
+        help="acknowledged and not yet taken messages, at most (default 300: more than a worker "
+        "claims ahead for 20 connections, so that it never runs dry)",
+    )
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--keep", type=Path, metavar="DIR", help="keep logs and queue there")
+    where.add_argument("--verify", type=Path, metavar="DIR", help="only judge what was kept there")
+    return parser

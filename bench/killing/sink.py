@@ -1,0 +1,129 @@
+"""The provider of the campaign: takes every message, answers late, and logs both.
+
+Events: `open C`, `taken C ID DIGEST` when the final dot was read, `answered C ID` when the
+250 was written, `closed C`. A message is taken with its final dot, whether or not its client
+lives to read the answer: the strictest reading, and what a provider that commits first does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import itertools
+import re
+import signal
+import sys
+from pathlib import Path
+
+from bench.killing.journal import Journal
+from bench.killing.message import digest, identify
+
+_PATH = re.compile(r":\s*<([^>]*)>")
+_END_OF_DATA = b"\r\n.\r\n"
+_REPLIES = {
+    "EHLO": b"250-sink.test\r\n250-PIPELINING\r\n250-8BITMIME\r\n250 SIZE 10000000\r\n",
+    "HELO": b"250 sink.test\r\n",
+    "MAIL": b"250 2.1.0 sender ok\r\n",
+    "RCPT": b"250 2.1.5 recipient ok\r\n",
+    "DATA": b"354 go on\r\n",
+    "RSET": b"250 2.0.0 reset\r\n",
+    "NOOP": b"250 2.0.0 ok\r\n",
+    "QUIT": b"221 2.0.0 bye\r\n",
+}
+
+
+class Conversation(asyncio.Protocol):
+    """One connection of the gateway's."""
+
+    def __init__(self, number: int, journal: Journal, *, delay_s: float) -> None:
+        self._name = str(number)
+        self._journal = journal
+        self._delay_s = delay_s
+        self._unread = b""
+        self._is_content = False
+        self._answer: asyncio.TimerHandle | None = None
+        self._sender = self._recipient = ""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        self._journal.note("open", self._name)
+        transport.write(b"220 sink.test ESMTP\r\n")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._answer is not None:
+            self._answer.cancel()
+        self._journal.note("closed", self._name)
+
+    def data_received(self, data: bytes) -> None:
+        self._unread += data
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """Work on what was read, in order; a final reply that is due holds up the rest."""
+        while self._answer is None:
+            end = _END_OF_DATA if self._is_content else b"\r\n"
+            piece, found, rest = self._unread.partition(end)
+            if not found:
+                return
+            self._unread = rest
+            if self._is_content:
+                self._take(piece + b"\r\n")
+            else:
+                self._obey(piece.decode("latin-1"))
+
+    def _obey(self, command: str) -> None:
+        verb = command[:4].upper()
+        path = _PATH.search(command)
+        if verb == "MAIL" and path is not None:
+            self._sender = path[1]
+        elif verb == "RCPT" and path is not None:
+            self._recipient = path[1]
+        self._is_content = verb == "DATA"
+        self._transport.write(_REPLIES.get(verb, b"500 5.5.1 what\r\n"))
+        if verb == "QUIT":
+            self._transport.close()
+
+    def _take(self, stuffed: bytes) -> None:
+        content = (b"\r\n" + stuffed).replace(b"\r\n.", b"\r\n")[2:]
+        message_id, written = identify(content)
+        mark = digest(self._sender, self._recipient, written)
+        self._journal.note("taken", self._name, message_id, mark)
+        self._is_content = False
+        loop = asyncio.get_running_loop()
+        self._answer = loop.call_later(self._delay_s, self._accept, message_id)
+
+    def _accept(self, message_id: str) -> None:
+        self._answer = None
+        self._transport.write(b"250 2.0.0 taken\r\n")
+        self._journal.note("answered", self._name, message_id)
+        self._go_on()
+
+
+async def serve(journal: Journal, *, delay_s: float) -> None:
+    """Serve on a free loopback port, told on standard output, until TERM."""
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    loop.add_signal_handler(signal.SIGTERM, stop.set)
+    loop.add_signal_handler(signal.SIGINT, lambda: None)  # the campaign decides
+    numbers = itertools.count(1)
+    server = await loop.create_server(
+        lambda: Conversation(next(numbers), journal, delay_s=delay_s), "127.0.0.1", 0, backlog=512
+    )
+    sys.stdout.write(f"{server.sockets[0].getsockname()[1]}\n")
+    sys.stdout.flush()
+    await stop.wait()
+    server.close()
+
+
+def main() -> None:
+    """Run as `python3 -m bench.killing.sink`."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--journal", type=Path, required=True)
+    parser.add_argument("--delay-ms", type=float, required=True)
+    options = parser.parse_args()
+    asyncio.run(serve(Journal(options.journal), delay_s=options.delay_ms / 1000))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,77 @@
+"""Follows the sink's journal while the campaign runs: who is connected, what arrives."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from bench.killing.journal import Tail
+
+POLL_S = 0.002
+PATIENCE_S = 60.0
+
+
+def wait_until(is_so: Callable[[], bool], what: str) -> None:
+    """Return when `is_so`; raises TimeoutError naming `what` after a minute."""
+    deadline_s = time.monotonic() + PATIENCE_S
+    while not is_so():
+        if time.monotonic() > deadline_s:
+            raise TimeoutError(f"waited {PATIENCE_S:g} s for {what}")
+        time.sleep(POLL_S)
+
+
+class SinkWatch:
+    """What the sink has done so far."""
+
+    def __init__(self, journal: Path) -> None:
+        self._tail = Tail(journal)
+        self._opened_ns: dict[str, int] = {}
+        self._open: set[str] = set()
+        self._awaited_ns = 0  # connections opened later than this are a successor's
+        self._successor_ns: int | None = None  # its first take
+        self.taken = 0
+
+    def look(self) -> None:
+        """Read on."""
+        for stamp_ns, words in self._tail.read():
+            match words:
+                case ["open", connection]:
+                    self._opened_ns[connection] = stamp_ns
+                    self._open.add(connection)
+                case ["closed", connection]:
+                    self._open.discard(connection)
+                case ["taken", connection, *_]:
+                    self.taken += 1
+                    is_successor = self._opened_ns[connection] > self._awaited_ns
+                    if is_successor and self._successor_ns is None:
+                        self._successor_ns = stamp_ns
+
+    def await_successor(self, after_ns: int) -> None:
+        """Count connections that are opened from a moment on as a new worker's."""
+        self.look()
+        self._awaited_ns, self._successor_ns = after_ns, None
+
+    def wait_for_takes(self, count: int) -> None:
+        """Return once `count` messages were taken in all."""
+        wait_until(lambda: self._looked() and self.taken >= count, "messages at the sink")
+
+    def wait_for_end_of(self, before_ns: int) -> None:
+        """Return once every connection that was opened before a moment is closed.
+
+        Then nothing that its client had sent is left in a socket's buffer.
+        """
+        wait_until(
+            lambda: self._looked() and all(self._opened_ns[c] > before_ns for c in self._open),
+            "the connections of a dead worker to close",
+        )
+
+    def wait_for_successor(self) -> int:
+        """Return the time at which a new worker's first message was taken."""
+        wait_until(lambda: self._looked() and self._successor_ns is not None, "a new worker")
+        assert self._successor_ns is not None
+        return self._successor_ns
+
+    def _looked(self) -> bool:
+        self.look()
+        return True

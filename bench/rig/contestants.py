@@ -1,0 +1,67 @@
+"""relaygw and Postfix, set up alike and driven alike."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.rig.cases import Setup
+from bench.rig.certificate import Certificate, make_certificate
+from bench.rig.gateway import Gateway, provider
+from bench.rig.maillog import MailLog
+from bench.rig.postfix import Postfix
+from bench.rig.upstream import Upstream
+
+
+@dataclass(slots=True)
+class Contestant:
+    """One running server with a provider of its own; `handed_over` counts what it was given."""
+
+    name: str
+    smtp_port: int
+    upstream: Upstream
+    log: MailLog
+    handed_over: int = 0
+
+
+@contextmanager
+def contestants(setup: Setup, directory: Path) -> Iterator[tuple[Contestant, Contestant]]:
+    """Run a fresh relaygw and a fresh Postfix, in this order."""
+    certificate = make_certificate(directory)
+    with (
+        _relaygw(setup, directory, certificate) as ours,
+        _postfix(setup, directory, certificate) as theirs,
+    ):
+        yield ours, theirs
+
+
+@contextmanager
+def _relaygw(setup: Setup, directory: Path, certificate: Certificate) -> Iterator[Contestant]:
+    options = dict(setup.provider)
+    if setup.over_tls:
+        options |= {"tls": "implicit", "tls_ca": str(certificate.trusted)}
+    with Upstream(setup, directory / "relaygw-upstream", certificate) as upstream:
+        place = directory / "relaygw"
+        gateway = Gateway(place, providers={"sink": provider(upstream.port, **options)})
+        with gateway:
+            log = MailLog(gateway.log_path)
+            yield Contestant("relaygw", gateway.smtp_port, upstream, log)
+
+
+@contextmanager
+def _postfix(setup: Setup, directory: Path, certificate: Certificate) -> Iterator[Contestant]:
+    settings = dict(setup.postfix)
+    if setup.over_tls:
+        settings |= {"smtp_tls_security_level": "encrypt", "smtp_tls_wrappermode": "yes"}
+    with Upstream(setup, directory / "postfix-upstream", certificate) as upstream:
+        postfix = Postfix(
+            directory / "postfix",
+            relay_port=upstream.port,
+            settings=settings,
+            services=setup.postfix_services,
+        )
+        with postfix:
+            log = MailLog(postfix.log_path)
+            yield Contestant("Postfix", postfix.smtp_port, upstream, log)

@@ -1,0 +1,120 @@
+"""`bench/alone`: runs cases and prints their figures beside the targets."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from bench.rig.machine import describe
+from bench.standing.big_database import big_database
+from bench.standing.fairness import fairness
+from bench.standing.figure import Figure, Result
+from bench.standing.idle import idle
+from bench.standing.large import large
+from bench.standing.latency import latency_delivering, latency_provider_down
+from bench.standing.restart import restart
+from bench.standing.setting import SMALL, Setting, Size
+
+CASES: dict[str, Callable[[Setting], Result]] = {
+    "latency-delivering": latency_delivering,
+    "latency-provider-down": latency_provider_down,
+    "big-database": big_database,
+    "restart": restart,
+    "fairness": fairness,
+    "large": large,
+    "idle": idle,
+}
+
+
+def main() -> int:
+    """Run what is asked for; return 1 if a figure misses what it must at least be."""
+    options = _parse()
+    if options.list:
+        _print_cases()
+        return 0
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that everything is cleaned up
+    chosen = list(CASES) if "all" in options.case else options.case
+    size = SMALL if options.small else Size()
+    if options.idle_s is not None:
+        size = replace(size, idle_s=options.idle_s)
+    with tempfile.TemporaryDirectory(prefix="relaygw-bench-", dir=options.directory) as root:
+        setting = Setting(Path(root), size)
+        setting.say(f"machine: {describe(setting.root)}")
+        results = {}
+        for name in chosen:
+            setting.say(f"case {name}")
+            results[name] = _run(name, setting)
+        machine = describe(setting.root)
+    _print_results(results, machine)
+    return int(any(not result.is_good for result in results.values()))
+
+
+def _run(name: str, setting: Setting) -> Result:
+    """Return a case's result; one that breaks has no figures and costs the others nothing."""
+    before, _, _ = os.getloadavg()
+    try:
+        result = CASES[name](setting)
+    except Exception as error:
+        traceback.print_exc()
+        return Result([], [f"FAILED: {type(error).__name__}: {error}"[:76]])
+    # the load before tells whether others were using the machine
+    result.notes.append(f"load average: {before:.1f} before, {os.getloadavg()[0]:.1f} after")
+    return result
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="bench/alone",
+        description="Measures relaygw on its own: latency of a transaction, throughput with a "
+        "big database, a restart with a long queue, fairness between streams, memory and "
+        "latency under very large messages, and what it costs without mail. Needs Postfix's "
+        "smtp-source and smtp-sink. Everything runs on loopback.",
+    )
+    parser.add_argument(
+        "--case",
+        action="append",
+        choices=[*CASES, "all"],
+        help="what to measure; may be given several times; all by default",
+    )
+    parser.add_argument("--list", action="store_true", help="tell what each case measures")
+    parser.add_argument("--small", action="store_true", help="little of everything, to try it")
+    parser.add_argument("--idle-s", type=float, metavar="S", help="how long idle watches; 60")
+    parser.add_argument(
+        "--directory", type=Path, help="where queues lie; the system's temporary directory"
+    )
+    options = parser.parse_args()
+    options.case = options.case or ["all"]
+    return options
+
+
+def _print_cases() -> None:
+    for name, case in CASES.items():
+        print(f"{name:23}{(case.__doc__ or '').strip()}")
+
+
+def _print_results(results: dict[str, Result], machine: str) -> None:
+    print(machine)
+    print(time.strftime("%Y-%m-%d %H:%M:%S"), shlex.join(["bench/alone", *sys.argv[1:]]))
+    print(f"\n{'figure':42} {'value':>9} {'at least':>9} {'aim':>7}  reached")
+    for name, result in results.items():
+        print(f"{name}")
+        for figure in result.figures:
+            print(_row(figure))
+        for note in result.notes:
+            print(f"    {note}")
+
+
+def _row(figure: Figure) -> str:
+    value = f"{figure.value:.4g} {figure.unit}".strip()
+    at_least = "" if figure.at_least is None else f"{figure.at_least:g}"
+    aim = "" if figure.aim is None else f"{figure.aim:g}"
+    return f"  {figure.name:40} {value:>9} {at_least:>9} {aim:>7}  {figure.verdict}"

@@ -1,0 +1,69 @@
+"""What every case gets: a directory, how big to be, and where to say what it does."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much each case does."""
+
+    load_s: float = 30.0
+    finished: int = 1_000_000
+    deferred: int = 100_000
+    queued: int = 100_000
+    burst: int = 4_000
+    rounds: int = 4
+    housekeeping_s: float = 70.0
+    restarts: int = 3
+    watch_s: float = 20.0
+    bulk_bytes: int = 25_000_000
+    bulk_connections: int = 40
+    settle_s: float = 10.0
+    idle_s: float = 60.0
+
+
+SMALL = Size(
+    load_s=3.0,
+    finished=20_000,
+    deferred=2_000,
+    queued=5_000,
+    burst=400,
+    rounds=1,
+    housekeeping_s=3.0,
+    restarts=1,
+    watch_s=3.0,
+    bulk_bytes=2_500_000,
+    bulk_connections=10,
+    settle_s=2.0,
+    idle_s=5.0,
+)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Where and how big."""
+
+    root: Path
+    size: Size
+
+    @contextmanager
+    def directory(self) -> Iterator[Path]:
+        """Yield a fresh directory that is removed afterwards."""
+        made = Path(tempfile.mkdtemp(prefix="alone-", dir=self.root))
+        try:
+            yield made
+        finally:
+            shutil.rmtree(made, ignore_errors=True)
+
+    def say(self, text: str) -> None:
+        """Show progress."""
+        print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
