@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from relaygw.delivery.leases import LEASE_S
 from relaygw.errors import StoreUnavailable
@@ -15,6 +15,7 @@ from relaygw.observe.maillog import MailLog
 from relaygw.settings.model import Settings
 from relaygw.store.protocol import Store
 
+CHECKPOINT_S = 1.0
 STEP_S = 5.0
 PURGE_EVERY_STEPS = 12
 PURGE_LIMIT = 200
@@ -47,21 +48,32 @@ class Janitor:
 
     async def run(self) -> None:
         """Clean up until cancelled."""
-        step = 0
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._every(CHECKPOINT_S, self._keep_log_short))
+            group.create_task(self._every(STEP_S, self._clean_up))
+
+    async def _every(self, pause_s: float, step: Callable[[int], Awaitable[None]]) -> None:
+        number = 0
         while True:
             try:
-                await asyncio.to_thread(self._bury)
-                await asyncio.to_thread(self._store.checkpoint)
-                if step % PURGE_EVERY_STEPS == 0:
-                    await self._purge(self._purge_step, self._trim_step)
-                if step % ORPHANS_EVERY_STEPS == _FIRST_ORPHANS_STEP:
-                    await self._purge(self._orphans_step)
+                await step(number)
             except StoreUnavailable as error:
                 self._log.note("qmgr", f"warning: housekeeping: {error}")
             except Exception as error:  # the next step may do better; mail does not depend on it
                 self._log.note("qmgr", f"error: housekeeping: {type(error).__name__}: {error}")
-            step += 1
-            await asyncio.sleep(STEP_S)
+            number += 1
+            await asyncio.sleep(pause_s)
+
+    async def _keep_log_short(self, _number: int) -> None:
+        await asyncio.to_thread(self._store.checkpoint)
+
+    async def _clean_up(self, number: int) -> None:
+        await asyncio.to_thread(self._bury)
+        await asyncio.to_thread(self._store.shrink)
+        if number % PURGE_EVERY_STEPS == 0:
+            await self._purge(self._purge_step, self._trim_step)
+        if number % ORPHANS_EVERY_STEPS == _FIRST_ORPHANS_STEP:
+            await self._purge(self._orphans_step)
 
     def _bury(self) -> None:
         for incarnation, leases, begun in self._bury_dead_of_this_host():

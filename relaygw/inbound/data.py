@@ -42,7 +42,13 @@ class ReceivedContent:
         self.is_8bit = False
         self.has_long_line = False
         self.is_too_big = False
+        self.error: OSError | None = None  # the spool file could not be written
         self.raw_bytes = 0  # as read from the connection, the end of data included
+
+    @property
+    def is_lost(self) -> bool:
+        """True when there is nothing left to store."""
+        return self.is_too_big or self.error is not None
 
     @property
     def is_spooled(self) -> bool:
@@ -115,7 +121,9 @@ class ReceivedContent:
 class ContentReader:
     """Takes the bytes behind a DATA command as they arrive, up to the end of data.
 
-    Over `limit_bytes` the rest is taken and thrown away, and `content.is_too_big` is set.
+    `feed` only collects. `work_up` turns what was collected into content and may block: call it
+    whenever `has_piece`, before the next `feed`, and at the end. Over `limit_bytes`, or when the
+    spool file cannot be written, the rest is taken and thrown away; `content` says so.
     """
 
     def __init__(self, *, limit_bytes: int, spool_directory: Path) -> None:
@@ -128,6 +136,7 @@ class ContentReader:
         # `.CRLF` alone ends empty content
         self._tail = b"\r\n"
         self._at_line_start = True
+        self._is_complete = False
 
     def feed(self, data: bytes) -> bytes | None:
         """Take `data`; return what follows the end of data, or None while that is to come.
@@ -138,12 +147,21 @@ class ContentReader:
         if end is None:
             self._tail = (self._tail + data[-4:])[-4:]
             self._keep(data)
-            if self._pieces_bytes >= _PIECE_BYTES:
-                self._work_up(is_last=False)
             return None
         self._keep(data[:end])
-        self._finish()
+        self._is_complete = True
+        self.content.raw_bytes = self._raw_bytes
         return data[end:]
+
+    @property
+    def has_piece(self) -> bool:
+        """True when enough was collected to be worked up."""
+        return self._pieces_bytes >= _PIECE_BYTES
+
+    @property
+    def is_large(self) -> bool:
+        """True when a part was worked up already, so that the rest may block, too."""
+        return not self._at_line_start
 
     def _find_end(self, data: bytes) -> int | None:
         """Return where in `data` the end of data is over; it may have begun before."""
@@ -159,36 +177,35 @@ class ContentReader:
         if self._raw_bytes - len(_LAST_LINE) > self._limit_bytes and not self.content.is_too_big:
             self.content.close()
             self.content.is_too_big = True
-            self._pieces, self._pieces_bytes = [], 0
         if self._raw_bytes > _OVERRUN_FACTOR * self._limit_bytes + _OVERRUN_BYTES:
             raise TooMuchData
-        if not self.content.is_too_big:
+        if self.content.is_lost:
+            self._pieces, self._pieces_bytes = [], 0
+        else:
             self._pieces.append(data)
             self._pieces_bytes += len(data)
 
-    def _finish(self) -> None:
-        content = self.content
-        content.raw_bytes = self._raw_bytes
-        if content.is_too_big:
+    def work_up(self) -> None:
+        """Add what was collected to the content, but for an end that what follows decides on."""
+        if self.content.is_lost:
             return
-        if self._at_line_start:  # nothing was worked up yet: the usual, short way
-            whole = b"".join(self._pieces)[: -len(_LAST_LINE)]
-            content.set_whole(_unstuff(whole, at_line_start=True))
-        else:
-            self._work_up(is_last=True)
-
-    def _work_up(self, *, is_last: bool) -> None:
-        """Add what has arrived to the content, but for an end that what follows decides on."""
         piece = b"".join(self._pieces)
         self._pieces, self._pieces_bytes = [], 0
-        if is_last:
+        if self._is_complete:
             usable = piece[: -len(_LAST_LINE)]
         else:
-            undecided = _undecided(piece)
-            usable = piece[: len(piece) - undecided]
+            usable = piece[: len(piece) - _undecided(piece)]
             self._pieces.append(piece[len(usable) :])
-        self.content.add(_unstuff(usable, at_line_start=self._at_line_start))
+        unstuffed = _unstuff(usable, at_line_start=self._at_line_start)
+        if self._is_complete and not self.is_large:  # the usual, short way
+            self.content.set_whole(unstuffed)
+            return
         self._at_line_start = False
+        try:
+            self.content.add(unstuffed)
+        except OSError as error:
+            self.content.close()
+            self.content.error = error
 
 
 def _undecided(piece: bytes) -> int:

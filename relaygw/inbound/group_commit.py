@@ -55,12 +55,13 @@ class GroupCommitter:
             self._start_next_batch()
         await done
 
+    def work_aside(self, work: Callable[[], None]) -> asyncio.Future[None]:
+        """Run blocking work on large content where it holds up no small message."""
+        return asyncio.get_running_loop().run_in_executor(self._bulk_thread, work)
+
     async def add_chunk(self, queue_id: str, chunk_no: int, body: bytes) -> None:
         """Store one chunk of a large message ahead of it, in a transaction of its own."""
-        loop = asyncio.get_running_loop()
-        await loop.run_in_executor(
-            self._bulk_thread, self._store.add_chunks, queue_id, chunk_no, [body]
-        )
+        await self.work_aside(lambda: self._store.add_chunks(queue_id, chunk_no, [body]))
 
     async def drain(self) -> None:
         """Return when nothing waits any more, and stop the threads."""

@@ -12,6 +12,7 @@ import asyncio
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from typing import cast
 
 from aiosmtpd.smtp import SMTP
 
@@ -120,6 +121,22 @@ class FrontSession(SMTP):
         self._idle_timer = self.loop.call_later(IDLE_TIMEOUT_S, self._check_idle)
         super().connection_made(transport)
 
+    def _work_up(self, reader: ContentReader) -> None:
+        """Read on once the thread for large content is done with what has come."""
+        cast("asyncio.ReadTransport", self.transport).pause_reading()
+        done = self._front.committer.work_aside(reader.work_up)
+        done.add_done_callback(self._read_on)
+
+    def _read_on(self, done: asyncio.Future[None]) -> None:
+        error = done.exception()
+        if error is not None and self._arriving is not None:
+            _, arrived = self._arriving
+            self._arriving = None
+            self._is_done = True  # what follows is not commands
+            arrived.set_exception(error)
+        if self.transport is not None and not self.transport.is_closing():
+            cast("asyncio.ReadTransport", self.transport).resume_reading()
+
     def connection_lost(self, error: Exception | None) -> None:
         """Let the handler finish: a commit under way must not be torn (unlike aiosmtpd)."""
         if self._idle_timer is not None:
@@ -156,11 +173,13 @@ class FrontSession(SMTP):
         reader, arrived = self._arriving
         try:
             rest = reader.feed(data)
-        except (TooMuchData, OSError) as error:
+        except TooMuchData as error:
             self._arriving = None
             arrived.set_exception(error)
             return
         if rest is None:
+            if reader.has_piece and self.transport is not None:
+                self._work_up(reader)
             return
         self._arriving = None
         arrived.set_result(None)
@@ -415,6 +434,10 @@ class FrontSession(SMTP):
         )
         try:
             await self._receive(reader)
+            if reader.is_large:
+                await self._front.committer.work_aside(reader.work_up)
+            else:
+                reader.work_up()
             self._consumed_bytes += reader.content.raw_bytes
             await self._accept(transaction, reader.content)
         finally:
@@ -442,6 +465,10 @@ class FrontSession(SMTP):
         """Answer the final dot: 250 once the message is durable, never before."""
         if content.is_too_big:
             raise Refusal(replies.TOO_BIG.format(limit=self._front.listener.max_message_size))
+        if content.error is not None:
+            self._front.log.note("smtpd", f"warning: spool file: {content.error}; answered 452")
+            self._write(replies.NO_SPACE)
+            return
         try:
             if content.is_spooled:
                 async with self._front.large_message_turn:

@@ -275,7 +275,10 @@ class Store(Protocol):
         """Delete the oldest captured messages above `keep`; return how many."""
 
     def checkpoint(self) -> None:
-        """Move the write-ahead log into the database and give free pages back."""
+        """Keep the database's own log short; writers wait for a moment at most."""
+
+    def shrink(self) -> None:
+        """Give some of the space back that deleted mail left, a small step a call."""
 
 
 def read_content(store: Store, entry: QueueEntry) -> Iterator[bytes]:

@@ -55,7 +55,11 @@ class SqlStore(ABC):
 
     @abstractmethod
     def checkpoint(self) -> None:
-        """Do the database's own housekeeping."""
+        """See Store.checkpoint."""
+
+    @abstractmethod
+    def shrink(self) -> None:
+        """See Store.shrink."""
 
     @contextmanager
     def _read(self) -> Iterator[Connection]:

@@ -3,8 +3,8 @@
 `synchronous=FULL` is asserted on every connection but one: with NORMAL a power cut loses commits
 that clients were told of. The one is for claims: a lease lost in a power cut is no loss, as
 whoever held it is dead too, and the next synced commit carries it along. Every write transaction
-and checkpoint runs under `WriteLock`, which also shuts out the WAL-reset corruption bug of SQLite
-3.7.0 to 3.51.2, where two connections wrote and checkpointed at once.
+runs under `WriteLock`. Checkpoints run beside the writers but for their last few pages; with SQLite
+3.7.0 to 3.51.2, where a database could be corrupted that way, all of them is under the lock.
 """
 
 from __future__ import annotations
@@ -33,9 +33,14 @@ except ImportError:  # no wheel for this platform: the standard module works und
 DriverError: type[Exception] = driver.Error
 """What the driver raises outside of SQLAlchemy, on connecting for one."""
 _BUSY_TIMEOUT_MS = 10_000  # foreign processes only (a backup, a shell): we have the lock
-_WAL_PAGES_FRONT = 16_384  # the janitor checkpoints; this bounds the log if it cannot
-_WAL_PAGES_OTHERS = 4_096
+_WAL_PAGES = 65_536  # the janitor checkpoints; this bounds the log if it cannot
+_LONG_LOG_FRAMES = 4_096
+_FEW_FRAMES = 256
+_CHECKPOINT_ROUNDS = 5
+_SPARE_PAGES = 16_384  # free pages that are kept for the mail to come
 _FREE_PAGES_A_STEP = 256
+# before 3.51.3 a log that was reset under a checkpoint could corrupt the database
+_CAN_CHECKPOINT_BESIDE_WRITERS = driver.sqlite_version_info >= (3, 51, 3)
 _EPOCH_JULIAN_DAY = 2440587.5
 _MS_PER_DAY = 86_400_000
 
@@ -51,9 +56,7 @@ def lock_directory(url: str) -> Path:
     return path.with_name(path.name + ".locks")
 
 
-def create_sqlite_engine(
-    url: str, *, begin: str, wal_pages: int = _WAL_PAGES_OTHERS, is_synced: bool = True
-) -> Engine:
+def create_sqlite_engine(url: str, *, begin: str, is_synced: bool = True) -> Engine:
     """Return an engine whose transactions start with the statement `begin`.
 
     `is_synced` False: a commit is durable only with the next one that is synced.
@@ -75,7 +78,7 @@ def create_sqlite_engine(
             "journal_mode=WAL",
             f"synchronous={expected_level}",
             "temp_store=MEMORY",
-            f"wal_autocheckpoint={wal_pages}",
+            f"wal_autocheckpoint={_WAL_PAGES}",
         ):
             connection.execute(f"PRAGMA {pragma}")
         (level,) = connection.execute("PRAGMA synchronous").fetchone()
@@ -102,12 +105,9 @@ class SqliteStore(SqlStore):
             self._lock = WriteLock(directory, first_in_line=first_in_line)
         except OSError as error:
             raise StoreUnavailable(f"{directory}: {error.strerror}") from error
-        wal_pages = _WAL_PAGES_FRONT if first_in_line else _WAL_PAGES_OTHERS
-        self._readers = create_sqlite_engine(url, begin="BEGIN", wal_pages=wal_pages)
+        self._readers = create_sqlite_engine(url, begin="BEGIN")
         self._writers = {
-            is_synced: create_sqlite_engine(
-                url, begin="BEGIN IMMEDIATE", wal_pages=wal_pages, is_synced=is_synced
-            )
+            is_synced: create_sqlite_engine(url, begin="BEGIN IMMEDIATE", is_synced=is_synced)
             for is_synced in (True, False)
         }
         # one of each is kept open: a checkout costs more than a row
@@ -156,10 +156,41 @@ class SqliteStore(SqlStore):
         self._lock.close()
 
     def checkpoint(self) -> None:
-        with self._translated(), self._lock.held(), self._writers[True].connect() as connection:
-            raw: Any = connection.connection.dbapi_connection
-            raw.execute("PRAGMA wal_checkpoint(PASSIVE)")
-            raw.execute(f"PRAGMA incremental_vacuum({_FREE_PAGES_A_STEP})").fetchall()
+        with self._translated(), self._raw_connection() as raw:
+            frames = 0
+            if _CAN_CHECKPOINT_BESIDE_WRITERS:
+                frames = _move_log(raw)
+                if frames < _LONG_LOG_FRAMES:
+                    return
+            # with nothing left to move, the next writer starts the log from its beginning
+            with self._lock.held():
+                raw.execute("PRAGMA wal_checkpoint(PASSIVE)")
+
+    def shrink(self) -> None:
+        with self._translated(), self._raw_connection() as raw:
+            (free_pages,) = raw.execute("PRAGMA freelist_count").fetchone()
+            if free_pages <= _SPARE_PAGES:
+                return
+            with self._lock.held():
+                raw.execute(f"PRAGMA incremental_vacuum({_FREE_PAGES_A_STEP})").fetchall()
+
+    @contextmanager
+    def _raw_connection(self) -> Iterator[Any]:
+        with self._writers[True].connect() as connection:
+            yield connection.connection.dbapi_connection
+
+
+def _move_log(raw: Any) -> int:
+    """Move the log into the database beside the writers; return its length in frames.
+
+    What they add meanwhile is moved in further rounds, so that the rest is short.
+    """
+    frames = 0
+    for _ in range(_CHECKPOINT_ROUNDS):
+        _, frames, moved = raw.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        if frames - moved < _FEW_FRAMES:
+            break
+    return int(frames)
 
 
 def prepare_directory(url: str) -> None:

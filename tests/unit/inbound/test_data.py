@@ -24,9 +24,12 @@ def feed(raw: bytes, *, cuts: list[int], limit: int, spool: Path) -> tuple[bytes
         start = max(start, cut)
         if rest is None:
             rest = reader.feed(piece)
+            if reader.has_piece and rest is None:
+                reader.work_up()
         else:
             rest += piece
     assert rest is not None
+    reader.work_up()
     content = reader.content
     content.read_head()
     assert content.raw_bytes + len(rest) == len(raw)
@@ -84,6 +87,7 @@ def test_content_over_the_limit_is_read_to_its_end(tmp_path: Path) -> None:
     reader = ContentReader(limit_bytes=4096, spool_directory=tmp_path)
     assert reader.feed(b"x" * 5000 + b"\r\n.") is None
     assert reader.feed(b"\r\nNOOP\r\n") == b"NOOP\r\n"
+    reader.work_up()
     assert reader.content.is_too_big
     assert reader.content.head == b""
 
@@ -94,3 +98,14 @@ def test_a_client_that_never_stops_is_cut(tmp_path: Path) -> None:
         assert reader.feed(b"x" * 2**20) is None
     with pytest.raises(TooMuchData):
         reader.feed(b"x" * 2**20)
+
+
+def test_a_spool_that_cannot_be_written_loses_no_step(tmp_path: Path) -> None:
+    reader = ContentReader(limit_bytes=LIMIT, spool_directory=tmp_path / "missing")
+    for _ in range(3):
+        assert reader.feed(b"x" * MEMORY_BYTES) is None
+        reader.work_up()
+    assert reader.feed(b"\r\n.\r\nNOOP\r\n") == b"NOOP\r\n"
+    reader.work_up()
+    assert isinstance(reader.content.error, OSError)
+    assert not reader.content.is_spooled
