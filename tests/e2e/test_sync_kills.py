@@ -1,0 +1,344 @@
+"""Killed at the N-th sync, right before and right after it; and the N-th sync fails.
+
+strace counts the syncs of each thread from the moment it is attached. SIGKILL on entering a
+call ends the process before the sync is run; a delay on leaving it holds the thread between
+the sync's return and whatever comes next, long enough to kill everything.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.e2e.gateway import PATIENCE_S, RawClient, provider_settings
+from tests.e2e.ports import free_port
+from tests.e2e.syscalls import SYNCS, Strace
+from tests.fakes.scripted_provider import ReceivedMessage, ThreadedProvider
+
+KILLS = 50
+FAILURES = 10
+AT_ONCE = 4
+CONNECTIONS = 3
+_HELD_S = 60  # much longer than it takes to see that the sync returned
+
+# Forks `relaygw serve` from an image that has loaded its code: a start costs a fifth of the
+# time, and what runs is the same, with its own session, sockets and log.
+_LAUNCHER = """
+import ctypes, os, signal, sys
+import alembic.command
+from relaygw import cli, supervisor
+import relaygw.delivery.janitor, relaygw.delivery.worker, relaygw.inbound.listener
+PR_SET_CHILD_SUBREAPER = 36
+ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)  # what is killed leaves no zombie
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+for line in open(0, closefd=False):
+    config, log, *roles = line.split()
+    pid = os.fork()
+    if pid == 0:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        os.setsid()
+        os.dup2(os.open(os.devnull, os.O_RDWR), 0)
+        os.dup2(0, 1)
+        os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), 2)
+        chosen = [word for role in roles for word in ("--role", role)]
+        sys.argv = ["relaygw", "--config", config, "serve", *chosen]
+        cli.main()
+    print(pid, flush=True)
+"""
+
+
+def wait_until(condition: Callable[[], Any], what: str) -> None:
+    deadline_s = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < deadline_s, f"not within {PATIENCE_S} s: {what}"
+        time.sleep(0.005)
+
+
+class Launcher:
+    """Starts gateways; used by several threads."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", _LAUNCHER],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self._lock = threading.Lock()
+
+    def start(self, config: Path, log: Path, *roles: str) -> int:
+        assert self._process.stdin is not None and self._process.stdout is not None
+        with self._lock:
+            print(config, log, *roles, file=self._process.stdin, flush=True)
+            pid = int(self._process.stdout.readline())
+        # until it leads its own group there is none to look at
+        wait_until(lambda: os.getpgid(pid) == pid, f"a session of {pid}")
+        return pid
+
+    def close(self) -> None:
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._process.stdin.close()
+        self._process.wait(PATIENCE_S)
+        self._process.stdout.close()
+
+
+@dataclass
+class Life:
+    """A gateway from its start to its end by SIGKILL."""
+
+    launcher: Launcher
+    directory: Path
+    port: int
+    roles: tuple[str, ...]
+    pid: int = 0
+
+    def __enter__(self) -> Life:
+        log = self.directory / "log"
+        seen = log.stat().st_size if log.exists() else 0
+        self.pid = self.launcher.start(self.directory / "relaygw.yaml", log, *self.roles)
+
+        def is_started() -> bool:
+            text = log.read_text()[seen:] if log.exists() else ""
+            assert not self.is_over(), text
+            return "]: started: " in text
+
+        wait_until(is_started, f"a start in {log}")
+        with RawClient(self.port):
+            return self  # greeted: the front has registered, its next sync is for mail
+
+    def __exit__(self, *_exc: object) -> None:
+        self.kill()
+
+    def is_over(self) -> bool:
+        """True when neither the supervisor nor a role is left."""
+        try:
+            os.killpg(self.pid, 0)
+        except ProcessLookupError:
+            return True
+        return False
+
+    def kill(self, strace: Strace | None = None) -> None:
+        """SIGKILL the supervisor and its roles at once; returns when all are gone."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
+        if strace is not None:
+            strace.process.kill()  # or the dead would stay until its delay is over
+        wait_until(self.is_over, f"the end of {self.pid}")
+
+    def children(self) -> list[int]:
+        text = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text()
+        return [int(pid) for pid in text.split()]
+
+    def process(self, role: str) -> int:
+        """Return a role's process: they are forked in the order in which they are named."""
+        return self.children()[self.roles.index(role)]
+
+
+@dataclass
+class Senders:
+    """Clients that send without a pause, each message once, and note every answer."""
+
+    port: int
+    name: str
+    clients: int = 2
+    tried: int = 0
+    acknowledged: set[str] = field(default_factory=set)
+    refused: dict[str, str] = field(default_factory=dict)
+    _stop: threading.Event = field(default_factory=threading.Event)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def __enter__(self) -> Senders:
+        self._threads = [threading.Thread(target=self._run) for _ in range(self.clients)]
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            try:
+                with RawClient(self.port) as client:
+                    self._send_on(client)
+            except OSError:
+                self._stop.wait(0.01)
+
+    def _send_on(self, client: RawClient) -> None:
+        client.command(b"EHLO client.test")
+        reply = "250"
+        while reply and not self._stop.is_set():
+            with self._lock:
+                message = f"{self.name}-{self.tried}"
+                self.tried += 1
+            client.send(f"MAIL FROM:<a@shop.test>\r\nRCPT TO:<{message}@cust.test>\r\n".encode())
+            client.send(b"DATA\r\n")
+            if [client.read_reply()[:3] for _ in range(3)] != ["250", "250", "354"]:
+                return
+            client.send(content_of(message) + b".\r\n")
+            reply = client.read_reply()
+            with self._lock:
+                if reply.startswith("250 "):
+                    self.acknowledged.add(message)
+                elif reply:
+                    self.refused[message] = reply
+
+
+def content_of(message: str) -> bytes:
+    return f"Subject: syncs\r\nX-No: {message}\r\n\r\nbody of {message}\r\n".encode()
+
+
+@dataclass
+class Sweep:
+    """One gateway a number, each with its own state directory."""
+
+    directory: Path
+    launcher: Launcher
+    provider: ThreadedProvider
+
+    def run(self, count: int, one: Callable[[int], None]) -> None:
+        """Do 1..count, a few at a time, and tell of every one that fails."""
+        with ThreadPoolExecutor(max_workers=AT_ONCE) as pool:
+            results = {number: pool.submit(one, number) for number in range(1, count + 1)}
+        failed = {number: result.exception() for number, result in results.items()}
+        wrong = {number: error for number, error in failed.items() if error is not None}
+        assert not wrong, "\n".join(f"N={number}: {error!r}" for number, error in wrong.items())
+
+    def place(self, name: str) -> tuple[Path, int]:
+        """Return a new state directory with its configuration, and the gateway's port."""
+        directory = self.directory / name
+        directory.mkdir()
+        port = free_port()
+        provider = provider_settings(self.provider.port, max_connections=CONNECTIONS)
+        settings = {
+            "mode": "production",
+            "hostname": "gw.test",
+            "queue": {"url": f"sqlite:///{directory}/state/queue.db", "min_free": "0%"},
+            "listeners": [{"bind": f"127.0.0.1:{port}"}],
+            "retry": {"first": "100ms", "max": "1s", "jitter": "0%"},
+            "providers": {"main": provider},
+            "routes": [{"name": "default", "providers": ["main"]}],
+        }
+        config = directory / "relaygw.yaml"
+        config.write_text(yaml.safe_dump(settings))
+        config.chmod(0o600)
+        return directory, port
+
+    def drain_and_check(self, directory: Path, senders: Senders, *, may_repeat: int) -> None:
+        """Start again, wait for all that was acknowledged, compare with what arrived."""
+        with Life(self.launcher, directory, senders.port, ("front", "delivery")):
+            wait_until(
+                lambda: senders.acknowledged <= self.received(senders.name).keys(),
+                f"{sorted(senders.acknowledged - self.received(senders.name).keys())} to arrive",
+            )
+        received = self.received(senders.name)
+        for message, copies in received.items():
+            assert int(message.rpartition("-")[2]) < senders.tried, f"{message} is invented"
+            for copy in copies:
+                assert copy.recipients == (f"{message}@cust.test",)
+                assert copy.content.endswith(content_of(message)), copy.content
+        extra = Counter({message: len(copies) - 1 for message, copies in received.items()})
+        assert extra.total() <= may_repeat, f"more than once: {+extra}"
+
+    def received(self, name: str) -> dict[str, list[ReceivedMessage]]:
+        found: dict[str, list[ReceivedMessage]] = {}
+        for message in tuple(self.provider.messages):
+            match = re.search(rb"^X-No: ((.+)-\d+)\r$", message.content, re.M)
+            assert match is not None, message.content
+            if match[2].decode() == name:
+                found.setdefault(match[1].decode(), []).append(message)
+        return found
+
+
+@pytest.fixture
+def sweep(tmp_path: Path) -> Iterator[Sweep]:
+    launcher = Launcher()
+    try:
+        with ThreadedProvider() as provider:
+            yield Sweep(tmp_path, launcher, provider)
+    finally:
+        launcher.close()
+
+
+def at_sync(pid: int, output: Path, fault: str) -> Strace:
+    syncs = ",".join(SYNCS)
+    return Strace(pid, output, "-e", f"trace={syncs}", "-e", f"inject={syncs}:{fault}")
+
+
+ROLES = {"front": ("front",), "delivery": ("front", "delivery")}
+
+
+MOMENTS = {"before": "signal=SIGKILL", "after": f"delay_exit={_HELD_S}s"}
+
+
+@pytest.mark.parametrize(
+    ("role", "moments"),
+    [("front", ["before"]), ("front", ["after"]), ("delivery", ["before", "after"])],
+    ids=["front-before", "front-after", "delivery-in-turn"],
+)
+def test_killed_at_each_of_fifty_syncs(sweep: Sweep, role: str, moments: list[str]) -> None:
+    def kill_at(number: int) -> None:
+        moment = moments[number % len(moments)]
+        fault = MOMENTS[moment]
+        name = f"{role}-{moment}-{number}"
+        directory, port = sweep.place(name)
+        output = directory / "trace"
+        with (
+            Life(sweep.launcher, directory, port, ROLES[role]) as life,
+            at_sync(life.process(role), output, f"{fault}:when={number}") as strace,
+            Senders(port, name) as senders,
+        ):
+            if moment == "before":
+                wait_until(lambda: strace.process.poll() is not None, f"a kill in {output}")
+            else:
+                wait_until(lambda: "(DELAYED)" in output.read_text(), f"a delay in {output}")
+            life.kill(strace)
+        assert senders.acknowledged or number < 5, "killed before it had promised anything"
+        sweep.drain_and_check(
+            directory, senders, may_repeat=CONNECTIONS if role == "delivery" else 0
+        )
+
+    sweep.run(KILLS, kill_at)
+
+
+@pytest.mark.parametrize("clients", [1, 2])
+def test_no_250_for_a_sync_that_fails(sweep: Sweep, clients: int) -> None:
+    def fail_at(number: int) -> None:
+        name = f"failed-{number}"
+        directory, port = sweep.place(name)
+        output = directory / "trace"
+        with (
+            Life(sweep.launcher, directory, port, ROLES["front"]) as life,
+            at_sync(life.process("front"), output, f"error=EIO:when={number}") as strace,
+            Senders(port, name, clients) as senders,
+        ):
+            # two that share a failed batch are tried again one by one, and both may succeed
+            wait_until(
+                lambda: senders.refused if clients == 1 else "(INJECTED)" in output.read_text(),
+                f"a failure in {output}",
+            )
+            count = len(senders.acknowledged)
+            wait_until(lambda: len(senders.acknowledged) >= count + 5, "acceptance again")
+            life.kill(strace)
+        assert len(senders.refused) <= 1, senders.refused
+        assert all(reply.startswith("451 4.3.0") for reply in senders.refused.values())
+        sweep.drain_and_check(directory, senders, may_repeat=0)
+
+    sweep.run(FAILURES, fail_at)
