@@ -1,4 +1,4 @@
-"""Statements over many rows at once: what the hot path writes with.
+"""Statements of the hot path: many rows at once, straight to the driver.
 
 Each step of a statement in the driver gives the interpreter lock away and must win it back from
 the event loop. Row by row, a batch of ten messages held the queue's write lock for
@@ -12,7 +12,7 @@ from functools import cache
 from itertools import chain
 from typing import Any
 
-from sqlalchemy import Connection, CursorResult
+from sqlalchemy import Connection
 
 MAX_ROWS = 50
 """Rows of one statement: keeps the texts few and under every driver's limit of parameters."""
@@ -20,6 +20,28 @@ MAX_ROWS = 50
 _MARKS = {"qmark": "?", "pyformat": "%s"}
 
 Row = tuple[Any, ...]
+
+
+class Statement:
+    """SQL in which `{?}` stands for a parameter, in the way of every driver."""
+
+    def __init__(self, sql: str) -> None:
+        self._sql = sql
+        self._text = cache(self._build_text)
+
+    def fetch(self, connection: Connection, *parameters: Any) -> list[Row]:
+        """Execute in the transaction of `connection` and return the rows as plain tuples."""
+        cursor: Any = connection.connection.cursor()
+        cursor.execute(self._text(_MARKS[connection.dialect.paramstyle]), parameters)
+        rows: list[Row] = cursor.fetchall()
+        return rows
+
+    def text(self) -> str:
+        """Return the statement as SQLite takes it."""
+        return self._text("?")
+
+    def _build_text(self, mark: str) -> str:
+        return self._sql.replace("{?}", mark)
 
 
 class BatchStatement:
@@ -34,25 +56,29 @@ class BatchStatement:
         self._columns = columns
         self._text = cache(self._build_text)
 
-    def run(self, connection: Connection, rows: Sequence[Row], *last: Any) -> None:
-        """Execute for all `rows`, in as few steps as MAX_ROWS allows."""
-        for start in range(0, len(rows), MAX_ROWS):
-            self._execute(connection, rows[start : start + MAX_ROWS], last)
+    def run(self, connection: Connection, rows: Sequence[Row], *last: Any) -> int:
+        """Execute for all `rows`, in as few steps as MAX_ROWS allows; return how many changed."""
+        return sum(
+            self._execute(connection, rows[start : start + MAX_ROWS], last).rowcount
+            for start in range(0, len(rows), MAX_ROWS)
+        )
 
-    def fetch(self, connection: Connection, rows: Sequence[Row], *last: Any) -> list[Any]:
+    def fetch(self, connection: Connection, rows: Sequence[Row], *last: Any) -> list[Row]:
         """Execute a query for all `rows` and return what it found, in no order."""
-        found: list[Any] = []
+        found: list[Row] = []
         for start in range(0, len(rows), MAX_ROWS):
-            found += self._execute(connection, rows[start : start + MAX_ROWS], last).all()
+            found += self._execute(connection, rows[start : start + MAX_ROWS], last).fetchall()
         return found
 
-    def _execute(self, connection: Connection, rows: Sequence[Row], last: Row) -> CursorResult[Any]:
+    def _execute(self, connection: Connection, rows: Sequence[Row], last: Row) -> Any:
         text = self._text(len(rows), _MARKS[connection.dialect.paramstyle])
-        return connection.exec_driver_sql(text, (*chain.from_iterable(rows), *last))
+        cursor = connection.connection.cursor()
+        cursor.execute(text, (*chain.from_iterable(rows), *last))
+        return cursor
 
-    def text(self, count: int, mark: str = "?") -> str:
-        """Return the statement for `count` rows."""
-        return self._text(count, mark)
+    def text(self, count: int) -> str:
+        """Return the statement for `count` rows as SQLite takes it."""
+        return self._text(count, "?")
 
     def _build_text(self, count: int, mark: str) -> str:
         row = f"({', '.join([mark] * self._columns)})"

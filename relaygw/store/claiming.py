@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from operator import attrgetter
+from typing import cast
 
-from sqlalchemy import Connection, bindparam, func, select
+from sqlalchemy import Connection
 
 from relaygw.mail.envelope import ClaimedDelivery, Recipient
 from relaygw.mail.state import DeliveryState
-from relaygw.store.batch import BatchStatement
-from relaygw.store.registry import is_alive
-from relaygw.store.tables import IS_CLAIMABLE, delivery
+from relaygw.store.batch import BatchStatement, Statement
+from relaygw.store.tables import IS_CLAIMABLE
 
 PREFETCH_BYTES = 64 * 1024
 """Content up to this size comes with the claim."""
@@ -24,22 +24,31 @@ _MAX_CLIENTS = 200  # clients that take turns in one claim
 
 _D = DeliveryState
 
-_FIRST_CLIENT = select(func.min(delivery.c.client_key)).where(
-    delivery.c.route == bindparam("route"), delivery.c.state == bindparam("state"), IS_CLAIMABLE
-)
-_NEXT_CLIENT = _FIRST_CLIENT.where(delivery.c.client_key > bindparam("after"))
-_DUE_OF_CLIENT = (
-    select(delivery.c.queue_id, delivery.c.delivery_no)
-    .where(
-        delivery.c.route == bindparam("route"),
-        delivery.c.state == bindparam("state"),
-        delivery.c.client_key == bindparam("client_key"),
-        delivery.c.due_at_ms <= bindparam("now_ms"),
-        IS_CLAIMABLE,
+_CLIENTS = Statement(
+    f"""
+    WITH RECURSIVE client(client_key) AS (
+        SELECT (
+            SELECT min(delivery.client_key) FROM delivery
+            WHERE delivery.route = {{?}} AND delivery.state = {{?}} AND {IS_CLAIMABLE}
+        )
+        UNION ALL
+        SELECT (
+            SELECT min(delivery.client_key) FROM delivery
+            WHERE delivery.route = {{?}} AND delivery.state = {{?}} AND {IS_CLAIMABLE}
+            AND delivery.client_key > client.client_key
+        )
+        FROM client WHERE client.client_key IS NOT NULL
     )
-    .order_by(delivery.c.due_at_ms)
-    .limit(bindparam("share"))
-    .with_for_update(skip_locked=True)
+    SELECT client_key FROM client WHERE client_key IS NOT NULL LIMIT {_MAX_CLIENTS}
+    """
+)
+_DUE_OF_CLIENT = Statement(
+    f"""
+    SELECT delivery.queue_id, delivery.delivery_no FROM delivery
+    WHERE delivery.route = {{?}} AND delivery.state = {{?}} AND delivery.client_key = {{?}}
+    AND delivery.due_at_ms <= {{?}} AND {IS_CLAIMABLE}
+    ORDER BY delivery.due_at_ms LIMIT {{?}}
+    """
 )
 _LEASE = BatchStatement(
     """
@@ -47,6 +56,7 @@ _LEASE = BatchStatement(
     SET state = 'active', lease = v.column3, changed_at_ms = v.column4
     FROM (VALUES {rows}) AS v
     WHERE delivery.queue_id = v.column1 AND delivery.delivery_no = v.column2
+    AND EXISTS (SELECT 1 FROM instance WHERE instance.incarnation = v.column3)
     """,
     columns=4,
 )
@@ -81,13 +91,8 @@ Key = tuple[str, int]
 
 def _clients(connection: Connection, route: str, state: DeliveryState) -> list[str]:
     """Return the clients that have deliveries in a state, by hopping through the index."""
-    found: list[str] = []
-    bound = {"route": route, "state": state.value}
-    client = connection.execute(_FIRST_CLIENT, bound).scalar()
-    while client is not None and len(found) < _MAX_CLIENTS:
-        found.append(client)
-        client = connection.execute(_NEXT_CLIENT, {**bound, "after": client}).scalar()
-    return found
+    bound = (route, state.value)
+    return [client_key for (client_key,) in _CLIENTS.fetch(connection, *bound, *bound)]
 
 
 def _due(
@@ -107,50 +112,26 @@ def _due(
             if share <= 0:
                 break
             have = found[client]
-            rows = _due_of_client(
-                connection, route, state, client, limit=len(have) + share, now_ms=now_ms
+            rows = _DUE_OF_CLIENT.fetch(
+                connection, route, state.value, client, now_ms, len(have) + share
             )
             if len(rows) == len(have) + share:
                 still_hungry.append(client)
             left -= len(rows) - len(have)
-            found[client] = rows
+            found[client] = cast("list[Key]", rows)
         hungry = still_hungry
     return [key for keys in found.values() for key in keys]
-
-
-def _due_of_client(
-    connection: Connection,
-    route: str,
-    state: DeliveryState,
-    client: str,
-    *,
-    limit: int,
-    now_ms: int,
-) -> list[Key]:
-    rows = connection.execute(
-        _DUE_OF_CLIENT,
-        {
-            "route": route,
-            "state": state.value,
-            "client_key": client,
-            "now_ms": now_ms,
-            "share": limit,
-        },
-    )
-    return [(row.queue_id, row.delivery_no) for row in rows]
 
 
 def claim(
     connection: Connection, route: str, *, limit: int, incarnation: str, now_ms: int
 ) -> list[ClaimedDelivery]:
     """Lease due deliveries: half of the limit to due retries, the rest to new mail."""
-    if not is_alive(connection, incarnation):
-        return []
     keys = _due(connection, route, _D.DEFERRED, limit=-(-limit // 2), now_ms=now_ms)
     keys += _due(connection, route, _D.INCOMING, limit=limit - len(keys), now_ms=now_ms)
-    if not keys:
-        return []
-    _LEASE.run(connection, [(*key, incarnation, now_ms) for key in keys])
+    rows = [(*key, incarnation, now_ms) for key in keys]
+    if _LEASE.run(connection, rows) < len(keys):
+        return []  # nothing was leased: the incarnation is dead
     return _load_claimed(connection, keys, now_ms)
 
 
@@ -158,60 +139,73 @@ def _load_claimed(
     connection: Connection, keys: Sequence[Key], now_ms: int
 ) -> list[ClaimedDelivery]:
     pending: dict[Key, list[Recipient]] = {key: [] for key in keys}
-    for row in _PENDING.fetch(connection, keys):
-        pending[row.queue_id, row.delivery_no].append(
-            Recipient(
-                rcpt_no=row.rcpt_no,
-                address=row.address,
-                original=row.original,
-                attempts=row.attempts,
-            )
+    for queue_id, delivery_no, rcpt_no, address, original, attempts in _PENDING.fetch(
+        connection, keys
+    ):
+        pending[queue_id, delivery_no].append(
+            Recipient(rcpt_no=rcpt_no, address=address, original=original, attempts=attempts)
         )
-    claimed = {
-        (row.queue_id, row.delivery_no): ClaimedDelivery(
-            queue_id=row.queue_id,
-            delivery_no=row.delivery_no,
-            route=row.route,
-            stream=row.stream,
-            sender=row.sender,
-            recipients=tuple(
-                sorted(pending[row.queue_id, row.delivery_no], key=attrgetter("rcpt_no"))
-            ),
-            content=row.body,
-            chunk_count=row.chunk_count,
-            size_bytes=row.size_bytes,
-            subject=row.subject,
-            is_8bit=bool(row.is_8bit),
-            has_long_line=bool(row.has_long_line),
-            smtputf8=bool(row.smtputf8),
-            mode=row.mode,
-            accepted_at_ms=row.accepted_at_ms,
+    claimed: dict[Key, ClaimedDelivery] = {}
+    for (
+        queue_id,
+        delivery_no,
+        route,
+        stream,
+        held_ms,
+        attempts,
+        doubts,
+        client_key,
+        sender,
+        chunk_count,
+        size_bytes,
+        subject,
+        is_8bit,
+        has_long_line,
+        smtputf8,
+        mode,
+        accepted_at_ms,
+        body,
+    ) in _CLAIMED.fetch(connection, keys):
+        key = (queue_id, delivery_no)
+        claimed[key] = ClaimedDelivery(
+            queue_id=queue_id,
+            delivery_no=delivery_no,
+            route=route,
+            stream=stream,
+            sender=sender,
+            recipients=tuple(sorted(pending[key], key=attrgetter("rcpt_no"))),
+            content=body,
+            chunk_count=chunk_count,
+            size_bytes=size_bytes,
+            subject=subject,
+            is_8bit=bool(is_8bit),
+            has_long_line=bool(has_long_line),
+            smtputf8=bool(smtputf8),
+            mode=mode,
+            accepted_at_ms=accepted_at_ms,
             claimed_at_ms=now_ms,
-            held_ms=row.held_ms,
-            attempts=row.attempts,
-            doubts=row.doubts,
-            client_key=row.client_key,
+            held_ms=held_ms,
+            attempts=attempts,
+            doubts=doubts,
+            client_key=client_key,
         )
-        for row in _CLAIMED.fetch(connection, keys)
-    }
     return [claimed[key] for key in keys]
 
 
-_NEXT_DUE = select(func.min(delivery.c.due_at_ms)).where(
-    delivery.c.route == bindparam("route"),
-    delivery.c.state == bindparam("state"),
-    delivery.c.client_key == bindparam("client_key"),
-    IS_CLAIMABLE,
+_NEXT_DUE = Statement(
+    f"""
+    SELECT min(delivery.due_at_ms) FROM delivery
+    WHERE delivery.route = {{?}} AND delivery.state = {{?}} AND delivery.client_key = {{?}}
+    AND {IS_CLAIMABLE}
+    """
 )
 
 
 def next_due_at_ms(connection: Connection, route: str) -> int | None:
     """Return the earliest due time among the claimable deliveries of a route."""
-    earliest: int | None = None
+    due_ms: list[int] = []
     for state in (_D.INCOMING, _D.DEFERRED):
         for client in _clients(connection, route, state):
-            due_at_ms = connection.execute(
-                _NEXT_DUE, {"route": route, "state": state.value, "client_key": client}
-            ).scalar_one()
-            earliest = due_at_ms if earliest is None else min(earliest, due_at_ms)
-    return earliest
+            ((earliest_ms,),) = _NEXT_DUE.fetch(connection, route, state.value, client)
+            due_ms.append(earliest_ms)
+    return min(due_ms, default=None)

@@ -5,22 +5,22 @@ from __future__ import annotations
 import secrets
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, delete, insert, select, update
+from sqlalchemy import Connection, delete, insert, select, update
 from sqlalchemy.sql.elements import ColumnElement
 
+from relaygw.store.batch import Statement
 from relaygw.store.protocol import Hold, Instance
 from relaygw.store.tables import hold, instance, permit
 
 Clock = ColumnElement[Any]
 
 
-_ALIVE = select(1).where(instance.c.incarnation == bindparam("incarnation"))
+_ALIVE = Statement("SELECT 1 FROM instance WHERE incarnation = {?}")
 
 
 def is_alive(connection: Connection, incarnation: str) -> bool:
     """True while the incarnation is registered."""
-    found = connection.execute(_ALIVE, {"incarnation": incarnation}).scalar()
-    return found is not None
+    return bool(_ALIVE.fetch(connection, incarnation))
 
 
 def register(connection: Connection, entry: Instance, clock: Clock) -> None:
