@@ -33,12 +33,10 @@ class HoldKeeper:
         self._log = log
         self._is_fresh = True  # a restart or reload tries a held provider at once
 
-    async def refresh(self, gates: Iterable[Gate]) -> None:
+    async def obey(self, in_force: Iterable[Hold], gates: Iterable[Gate]) -> None:
         """Let the gates know of the holds in force, those of others included."""
         holds = {
-            hold.key: hold
-            for hold in await asyncio.to_thread(self._store.holds)
-            if hold.scope in (Scope.PROVIDER, Scope.CREDENTIAL)
+            hold.key: hold for hold in in_force if hold.scope in (Scope.PROVIDER, Scope.CREDENTIAL)
         }
         for gate in gates:
             hold = holds.get(gate.provider)

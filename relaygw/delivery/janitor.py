@@ -23,6 +23,7 @@ ORPHANS_EVERY_STEPS = 720
 _FIRST_ORPHANS_STEP = 120  # not while a start with a long queue has enough to do
 TRASH_S = 7 * 86400.0
 ORPHANS_S = 3600.0
+_SHED_PAUSE_S = 0.01
 _PAUSE_S = 0.2  # between steps of a long purge
 
 
@@ -69,6 +70,7 @@ class Janitor:
 
     async def _clean_up(self, number: int) -> None:
         await asyncio.to_thread(self._bury)
+        await self._shed_content()
         await asyncio.to_thread(self._store.shrink)
         if number % PURGE_EVERY_STEPS == 0:
             await self._purge(self._purge_step, self._trim_step)
@@ -103,10 +105,17 @@ class Janitor:
                 done = await asyncio.to_thread(step)
                 await asyncio.sleep(_PAUSE_S)
 
+    async def _shed_content(self) -> None:
+        keep_ms = int(self._settings.queue.keep_content * 1000)
+        has_more = True
+        while has_more:
+            before_ms = time.time_ns() // 1_000_000 - keep_ms
+            has_more = await asyncio.to_thread(self._store.shed_content, before_ms)
+            await asyncio.sleep(_SHED_PAUSE_S)
+
     def _purge_step(self) -> int:
         return self._purge_older_than(
             deleted=TRASH_S,
-            content=self._settings.queue.keep_content,
             finished=self._settings.queue.retention,
             captured=self._settings.sandbox.retention,
         )

@@ -25,7 +25,7 @@ from relaygw.errors import StoreUnavailable
 from relaygw.mail.envelope import ClaimedDelivery
 from relaygw.observe.maillog import MailLog
 from relaygw.settings.model import Settings
-from relaygw.store.protocol import InFlight, Store
+from relaygw.store.protocol import Hold, InFlight, Store
 from relaygw.upstream.pool import Pool
 
 POLL_S = 1.0
@@ -118,10 +118,8 @@ class Worker:
         """Once a second: due retries, holds, idle connections."""
         while True:
             try:
-                await self._holds.refresh(self._gates.values())
-                for gate in self._gates.values():
-                    for lane in gate.lanes:
-                        await self._look_for_due(lane)
+                holds = await self._in_thread(self._look)
+                await self._holds.obey(holds, self._gates.values())
             except StoreUnavailable as error:
                 self._log.note("qmgr", f"warning: {error}")
             for name, gate in self._gates.items():
@@ -130,11 +128,16 @@ class Worker:
                 self._pump(gate)
             await asyncio.sleep(POLL_S)
 
-    async def _look_for_due(self, lane: Lane) -> None:
-        if lane.may_have_more:
-            return
-        due_at_ms = await self._in_thread(self._store.next_due_at_ms, lane.route)
-        lane.may_have_more = due_at_ms is not None and due_at_ms <= time.time() * 1000
+    def _look(self) -> list[Hold]:
+        """Note which lanes have something due, and return the holds; in a thread, all at once."""
+        for gate in self._gates.values():
+            for lane in gate.lanes:
+                if lane.may_have_more:
+                    continue
+                due_at_ms = self._store.next_due_at_ms(lane.route)
+                if due_at_ms is not None and due_at_ms <= time.time() * 1000:
+                    lane.may_have_more = True
+        return self._store.holds()
 
     def _read_hints(self) -> None:
         assert self._hints is not None

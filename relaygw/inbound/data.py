@@ -19,7 +19,8 @@ END_OF_DATA = b"\r\n.\r\n"
 _LAST_LINE = b".\r\n"
 MEMORY_BYTES = 2**20
 """Content up to this size is committed with its message; larger content goes to a file."""
-CHUNK_BYTES = 2**20
+CHUNK_BYTES = 2**18
+"""Content over that is stored in chunks of this size, each in a short transaction."""
 _PIECE_BYTES = 128 * 1024  # what is worked up at once: a hostile piece stalls all sessions
 _OVERRUN_FACTOR = 4  # a client that goes on and on after its limit is cut off
 _OVERRUN_BYTES = 64 * 2**20

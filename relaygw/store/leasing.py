@@ -6,7 +6,7 @@ else takes it away, so a living incarnation may trust what it holds.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 
 from sqlalchemy import Connection, case, delete, func, select, update
 
@@ -134,12 +134,13 @@ def _hold_apart(connection: Connection, entry: DeliveryUpdate, now_ms: int) -> N
     )
 
 
+# small content goes with the outcome, large content piece by piece later (purging.shed);
+# captured mail keeps its content for the sandbox's own retention
 _FINISH_MESSAGES = BatchStatement(
     """
     UPDATE message
     SET finished_at_ms = v.column2,
-        -- captured mail keeps its content for the sandbox's own retention
-        chunk_count = CASE WHEN captured_at_ms IS NULL THEN chunk_count * v.column3
+        chunk_count = CASE WHEN chunk_count = 1 AND captured_at_ms IS NULL THEN v.column3
             ELSE chunk_count END
     FROM (VALUES {rows}) AS v
     WHERE message.queue_id = v.column1
@@ -149,13 +150,6 @@ _FINISH_MESSAGES = BatchStatement(
     )
     """,
     columns=3,
-)
-_FORGET_SPENT_CONTENT = BatchStatement(
-    """
-    UPDATE message SET chunk_count = 0
-    WHERE queue_id IN (VALUES {rows}) AND finished_at_ms IS NOT NULL AND captured_at_ms IS NULL
-    """,
-    columns=1,
 )
 _DROP_FORGOTTEN_CONTENT = BatchStatement(
     """
@@ -170,19 +164,12 @@ _DROP_FORGOTTEN_CONTENT = BatchStatement(
 def finish_messages(
     connection: Connection, queue_ids: Sequence[str], *, now_ms: int, keep_content: bool
 ) -> None:
-    """Finish the messages that have no open delivery left, and drop their content."""
+    """Finish the messages that have no open delivery left, and drop their content if small."""
     _FINISH_MESSAGES.run(
         connection, [(queue_id, now_ms, int(keep_content)) for queue_id in queue_ids]
     )
     if not keep_content:
         _DROP_FORGOTTEN_CONTENT.run(connection, [(queue_id,) for queue_id in queue_ids])
-
-
-def drop_content(connection: Connection, queue_ids: Iterable[str]) -> None:
-    """Delete the content of finished messages, captured ones excepted; their record stays."""
-    rows = [(queue_id,) for queue_id in queue_ids]
-    _FORGET_SPENT_CONTENT.run(connection, rows)
-    _DROP_FORGOTTEN_CONTENT.run(connection, rows)
 
 
 # --- the end of a lease without an outcome ------------------------------------------------

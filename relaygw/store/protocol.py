@@ -267,9 +267,12 @@ class Store(Protocol):
     def purge(self, cutoffs: Mapping[str, int], *, limit: int) -> int:
         """Delete what is over its time, at most `limit` messages a call; return how many.
 
-        Cutoffs are `finished`, `captured`, `deleted`, `content` and `orphans`, each a time
-        in ms before which such things go.
+        Cutoffs are `finished`, `captured`, `deleted` and `orphans`, each a time in ms before
+        which such things go.
         """
+
+    def shed_content(self, before_ms: int) -> bool:
+        """Delete a piece of the content of a message finished before; False when none is left."""
 
     def trim_captured(self, *, keep: int, limit: int) -> int:
         """Delete the oldest captured messages above `keep`; return how many."""

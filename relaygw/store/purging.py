@@ -12,11 +12,12 @@ from sqlalchemy import Connection, Select, delete, exists, select, update
 
 from relaygw.mail.queue_id import first_id_at
 from relaygw.mail.state import DeliveryState
-from relaygw.store.leasing import drop_content, finish_messages
+from relaygw.store.leasing import finish_messages
 from relaygw.store.operating import in_batches
 from relaygw.store.tables import HAS_KEPT_CONTENT, IS_OPEN, chunk, delivery, message, recipient
 
 Found = Select[str]
+_CHUNKS_A_STEP = 4
 
 _OPEN_DELIVERY = exists().where(
     delivery.c.queue_id == message.c.queue_id,
@@ -44,14 +45,6 @@ def _trash(cutoff_ms: int) -> Found:
                 message.c.queue_id == delivery.c.queue_id, message.c.finished_at_ms.is_(None)
             ),
         )
-    )
-
-
-def _content(cutoff_ms: int) -> Found:
-    return select(message.c.queue_id).where(
-        HAS_KEPT_CONTENT,
-        message.c.finished_at_ms < cutoff_ms,
-        message.c.captured_at_ms.is_(None),
     )
 
 
@@ -90,7 +83,6 @@ def _orphans(cutoff_ms: int) -> Found:
 # the trash is emptied into finished messages first
 _FINDERS: dict[str, Callable[[int], Found]] = {
     "deleted": _trash,
-    "content": _content,
     "finished": _finished,
     "captured": _captured,
     "orphans": _orphans,
@@ -130,8 +122,6 @@ def _remove(connection: Connection, kind: str, queue_ids: Sequence[str], now_ms:
     match kind:
         case "deleted":
             finish_messages(connection, queue_ids, now_ms=now_ms, keep_content=False)
-        case "content":
-            drop_content(connection, queue_ids)
         case "finished":
             delete_messages(connection, queue_ids)
         case "captured":
@@ -139,6 +129,40 @@ def _remove(connection: Connection, kind: str, queue_ids: Sequence[str], now_ms:
         case "orphans":
             for batch in in_batches(queue_ids):
                 connection.execute(delete(chunk).where(chunk.c.queue_id.in_(batch)))
+
+
+def find_kept(connection: Connection, before_ms: int) -> str | None:
+    """Return a message, finished before a time, that still has content and is not captured."""
+    found: str | None = connection.execute(_kept(before_ms)).scalar()
+    return found
+
+
+def _kept(before_ms: int) -> Found:
+    return (
+        select(message.c.queue_id)
+        .where(
+            HAS_KEPT_CONTENT,
+            message.c.finished_at_ms < before_ms,
+            message.c.captured_at_ms.is_(None),
+        )
+        .limit(1)
+    )
+
+
+def shed(connection: Connection, queue_id: str) -> None:
+    """Delete the last chunks of a finished message: large content goes piece by piece."""
+    count = connection.execute(
+        select(message.c.chunk_count).where(
+            message.c.queue_id == queue_id,
+            message.c.finished_at_ms.is_not(None),
+            message.c.captured_at_ms.is_(None),
+        )
+    ).scalar()
+    left = max(0, (count or 0) - _CHUNKS_A_STEP)
+    connection.execute(delete(chunk).where(chunk.c.queue_id == queue_id, chunk.c.chunk_no >= left))
+    connection.execute(
+        update(message).where(message.c.queue_id == queue_id).values(chunk_count=left)
+    )
 
 
 def oldest_captured(connection: Connection, *, keep: int, limit: int) -> list[str]:

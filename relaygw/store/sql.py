@@ -10,6 +10,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from enum import Enum, auto
 from typing import Any
 
 from sqlalchemy import Connection, select
@@ -21,6 +22,14 @@ from relaygw.mail.state import DeliveryState
 from relaygw.store import accepting, claiming, leasing, operating, purging, registry
 from relaygw.store.protocol import AuditEntry, Hold, Instance, LaneCount, QueueEntry, Selection
 from relaygw.store.tables import chunk
+
+
+class Write(Enum):
+    """What a write transaction is for."""
+
+    SYNCED = auto()  # durable when it is committed
+    UNSYNCED = auto()  # durable with the next one that is synced
+    BULK = auto()  # synced; after everyone else
 
 
 class SqlStore(ABC):
@@ -39,11 +48,8 @@ class SqlStore(ABC):
         """Context manager: a connection in a read transaction."""
 
     @abstractmethod
-    def _writing(self, *, is_synced: bool = True) -> Any:
-        """Context manager: a connection in a write transaction, committed on exit.
-
-        `is_synced` False: durable only with the next commit that is synced.
-        """
+    def _writing(self, kind: Write = Write.SYNCED) -> Any:
+        """Context manager: a connection in a write transaction, committed on exit."""
 
     @abstractmethod
     def _translate(self, error: Exception) -> Exception:
@@ -67,8 +73,8 @@ class SqlStore(ABC):
             yield connection
 
     @contextmanager
-    def _write(self, *, is_synced: bool = True) -> Iterator[Connection]:
-        with self._translated(), self._writing(is_synced=is_synced) as connection:
+    def _write(self, kind: Write = Write.SYNCED) -> Iterator[Connection]:
+        with self._translated(), self._writing(kind) as connection:
             yield connection
 
     @contextmanager
@@ -87,7 +93,7 @@ class SqlStore(ABC):
             accepting.insert_messages(connection, messages)
 
     def add_chunks(self, queue_id: str, first_no: int, bodies: Sequence[bytes]) -> None:
-        with self._write() as connection:
+        with self._write(Write.BULK) as connection:
             accepting.insert_chunks(connection, queue_id, first_no, bodies)
 
     # --- the delivery worker -------------------------------------------------------------
@@ -95,7 +101,7 @@ class SqlStore(ABC):
     def claim(
         self, route: str, *, limit: int, incarnation: str, now_ms: int
     ) -> list[ClaimedDelivery]:
-        with self._write(is_synced=False) as connection:
+        with self._write(Write.UNSYNCED) as connection:
             return claiming.claim(
                 connection, route, limit=limit, incarnation=incarnation, now_ms=now_ms
             )
@@ -126,7 +132,7 @@ class SqlStore(ABC):
             )
 
     def give_back(self, deliveries: Sequence[tuple[str, int]], *, incarnation: str) -> None:
-        with self._write(is_synced=False) as connection:
+        with self._write(Write.UNSYNCED) as connection:
             leasing.give_back(connection, deliveries, incarnation=incarnation)
 
     # --- instances -----------------------------------------------------------------------
@@ -250,6 +256,15 @@ class SqlStore(ABC):
             return 0
         with self._write() as connection:
             return purging.purge(connection, found, cutoffs, now_ms=now_ms())
+
+    def shed_content(self, before_ms: int) -> bool:
+        with self._read() as connection:
+            queue_id = purging.find_kept(connection, before_ms)
+        if queue_id is None:
+            return False
+        with self._write(Write.BULK) as connection:
+            purging.shed(connection, queue_id)
+        return True
 
     def trim_captured(self, *, keep: int, limit: int) -> int:
         with self._write() as connection:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from sqlalchemy.pool import QueuePool
 from sqlalchemy.sql.elements import ColumnElement
 
 from relaygw.errors import StoreFull, StoreUnavailable
-from relaygw.store.sql import SqlStore
+from relaygw.store.sql import SqlStore, Write
 from relaygw.store.write_lock import WriteLock
 
 try:
@@ -93,6 +93,45 @@ def create_sqlite_engine(url: str, *, begin: str, is_synced: bool = True) -> Eng
     return engine
 
 
+class _Writer:
+    """One connection that is kept open, since a checkout costs more than a row, and its lock."""
+
+    def __init__(self, url: str, lock: WriteLock, *, is_synced: bool = True) -> None:
+        self._engine = create_sqlite_engine(url, begin="BEGIN IMMEDIATE", is_synced=is_synced)
+        self._lock = lock
+        self._connection: Connection | None = None
+
+    @contextmanager
+    def transaction(self) -> Iterator[Connection]:
+        """Hold the lock and a transaction, which is committed on exit."""
+        with self._lock.held():
+            if self._connection is None or self._connection.closed:
+                self._connection = self._engine.connect()
+            connection = self._connection
+            try:
+                with connection.begin():
+                    yield connection
+            except BaseException:
+                # after a failed sync or a full disk only a new connection knows the truth
+                connection.invalidate()
+                connection.close()
+                self._connection = None
+                raise
+
+    @contextmanager
+    def beside(self) -> Iterator[Any]:
+        """Lend the driver's connection outside of any transaction and lock."""
+        with self._engine.connect() as connection:
+            yield connection.connection.dbapi_connection
+
+    def close(self) -> None:
+        """Close the connection."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+        self._engine.dispose()
+
+
 class SqliteStore(SqlStore):
     """`protocol.Store` in one SQLite file."""
 
@@ -103,15 +142,17 @@ class SqliteStore(SqlStore):
         try:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._lock = WriteLock(directory, first_in_line=first_in_line)
+            # large content queues with everyone else, also behind the front's own mail
+            self._bulk_lock = WriteLock(directory, first_in_line=False)
         except OSError as error:
             raise StoreUnavailable(f"{directory}: {error.strerror}") from error
         self._readers = create_sqlite_engine(url, begin="BEGIN")
         self._writers = {
-            is_synced: create_sqlite_engine(url, begin="BEGIN IMMEDIATE", is_synced=is_synced)
-            for is_synced in (True, False)
+            Write.SYNCED: _Writer(url, self._lock),
+            Write.UNSYNCED: _Writer(url, self._lock, is_synced=False),
+            Write.BULK: _Writer(url, self._bulk_lock),
         }
-        # one of each is kept open: a checkout costs more than a row
-        self._open_writers: dict[bool, Connection] = {}
+        self._moved_at_ns = 0  # the log's time of change when all of it was moved
 
     @property
     def _clock(self) -> ColumnElement[Any]:
@@ -122,21 +163,8 @@ class SqliteStore(SqlStore):
         with self._readers.begin() as connection:
             yield connection
 
-    @contextmanager
-    def _writing(self, *, is_synced: bool = True) -> Iterator[Connection]:
-        with self._lock.held():
-            writer = self._open_writers.get(is_synced)
-            if writer is None or writer.closed:
-                writer = self._open_writers[is_synced] = self._writers[is_synced].connect()
-            try:
-                with writer.begin():
-                    yield writer
-            except BaseException:
-                # after a failed sync or a full disk only a new connection knows the truth
-                writer.invalidate()
-                writer.close()
-                del self._open_writers[is_synced]
-                raise
+    def _writing(self, kind: Write = Write.SYNCED) -> AbstractContextManager[Connection]:
+        return self._writers[kind].transaction()
 
     def _translate(self, error: Exception) -> Exception:
         cause = error.orig if isinstance(error, DBAPIError) else error
@@ -148,36 +176,38 @@ class SqliteStore(SqlStore):
         return error
 
     def close(self) -> None:
-        for writer in self._open_writers.values():
+        for writer in self._writers.values():
             writer.close()
-        self._open_writers.clear()
-        for engine in (self._readers, *self._writers.values()):
-            engine.dispose()
+        self._readers.dispose()
         self._lock.close()
+        self._bulk_lock.close()
 
     def checkpoint(self) -> None:
-        with self._translated(), self._raw_connection() as raw:
-            frames = 0
+        changed_at_ns = self._log_changed_at_ns()
+        if changed_at_ns == self._moved_at_ns:
+            return
+        with self._translated(), self._writers[Write.SYNCED].beside() as raw:
+            frames = _LONG_LOG_FRAMES
             if _CAN_CHECKPOINT_BESIDE_WRITERS:
                 frames = _move_log(raw)
-                if frames < _LONG_LOG_FRAMES:
-                    return
-            # with nothing left to move, the next writer starts the log from its beginning
-            with self._lock.held():
-                raw.execute("PRAGMA wal_checkpoint(PASSIVE)")
+            if frames >= _LONG_LOG_FRAMES:
+                # with nothing left to move, the next writer starts the log from its beginning
+                with self._bulk_lock.held():
+                    raw.execute("PRAGMA wal_checkpoint(PASSIVE)")
+        self._moved_at_ns = changed_at_ns
+
+    def _log_changed_at_ns(self) -> int:
+        try:
+            return self._path.with_name(self._path.name + "-wal").stat().st_mtime_ns
+        except OSError:
+            return 0
 
     def shrink(self) -> None:
-        with self._translated(), self._raw_connection() as raw:
+        with self._translated(), self._writers[Write.SYNCED].beside() as raw:
             (free_pages,) = raw.execute("PRAGMA freelist_count").fetchone()
-            if free_pages <= _SPARE_PAGES:
-                return
-            with self._lock.held():
-                raw.execute(f"PRAGMA incremental_vacuum({_FREE_PAGES_A_STEP})").fetchall()
-
-    @contextmanager
-    def _raw_connection(self) -> Iterator[Any]:
-        with self._writers[True].connect() as connection:
-            yield connection.connection.dbapi_connection
+            if free_pages > _SPARE_PAGES:
+                with self._bulk_lock.held():
+                    raw.execute(f"PRAGMA incremental_vacuum({_FREE_PAGES_A_STEP})").fetchall()
 
 
 def _move_log(raw: Any) -> int:

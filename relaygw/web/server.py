@@ -19,9 +19,18 @@ _MAX_CONNECTIONS = 500
 
 
 class _EmbeddedServer(uvicorn.Server):
+    stopping: asyncio.Task[object]
+
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+    async def main_loop(self) -> None:
+        """Wake once a second for the Date field, not ten times as uvicorn's own does."""
+        ticks = 0
+        while not await self.on_tick(ticks):
+            await asyncio.wait({self.stopping}, timeout=1.0)
+            ticks += 10
 
 
 async def serve_web(app: ASGIApp, listening_socket: socket.socket, *, stop: asyncio.Event) -> None:
@@ -44,11 +53,11 @@ async def serve_web(app: ASGIApp, listening_socket: socket.socket, *, stop: asyn
             timeout_graceful_shutdown=_DRAIN_S,
         )
     )
+    server.stopping = asyncio.create_task(stop.wait(), name="web stop")
     serving = asyncio.create_task(server.serve(sockets=[listening_socket]), name="web")
-    stopping = asyncio.create_task(stop.wait(), name="web stop")
     try:
-        await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({serving, server.stopping}, return_when=asyncio.FIRST_COMPLETED)
     finally:
         server.should_exit = True
-        stopping.cancel()
+        server.stopping.cancel()
         await serving

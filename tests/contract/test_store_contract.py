@@ -486,6 +486,23 @@ def test_purge_takes_what_is_over_its_time_and_nothing_else(store: Store) -> Non
     assert {entry.queue_id for entry in left} == {fresh.queue_id, queued.queue_id}
 
 
+def test_large_content_of_finished_mail_goes_piece_by_piece(store: Store) -> None:
+    large, small = accepted(content=b""), accepted()
+    store.add_chunks(large.queue_id, 0, [b"x"] * 9)
+    store.accept_batch([replace(large, content=(), stored_chunks=9), small])
+    claim(store, now_ms=NOW_MS)
+    for message in (large, small):
+        store.record_batch([finish(message.queue_id)], incarnation="one", now_ms=NOW_MS + 10)
+    assert store.read_chunk(small.queue_id, 0) is None
+    assert store.read_chunk(large.queue_id, 8) is not None
+    assert not store.shed_content(NOW_MS + 10)  # not before its time
+    left = []
+    while store.shed_content(NOW_MS + 11):
+        left.append(sum(store.read_chunk(large.queue_id, n) is not None for n in range(9)))
+    assert left == [5, 1, 0]
+    assert entry_of(store, large.queue_id).chunk_count == 0
+
+
 def test_orphaned_chunks_are_cleared(store: Store) -> None:
     orphan, message = accepted(), accepted()
     store.add_chunks(orphan.queue_id, 0, [b"x"])

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, text
+from sqlalchemy import text
 
 from relaygw.store import claiming, leasing, migrate, operating, purging
 from relaygw.store.batch import BatchStatement, Statement
 from relaygw.store.protocol import Selection
+from relaygw.store.sql import Write
 from relaygw.store.sqlite import SqliteStore, create_sqlite_engine
 from relaygw.store.tables import metadata
 from tests.builders import accepted
@@ -61,7 +62,7 @@ def test_a_batch_looks_its_rows_up(url: str, statement: BatchStatement) -> None:
 
 def test_kept_content_is_found_by_its_index(url: str) -> None:
     engine = create_sqlite_engine(url, begin="BEGIN")
-    compiled = str(purging._content(1).limit(1).compile(engine))
+    compiled = str(purging._kept(1).compile(engine))
     with engine.begin() as connection:
         plan = connection.exec_driver_sql("EXPLAIN QUERY PLAN " + compiled, (1, 1, 0))
         details = " ".join(row[3] for row in plan)
@@ -111,20 +112,15 @@ def test_every_connection_syncs_fully(url: str) -> None:
     engine.dispose()
 
 
-def _raw(connection: Connection) -> Any:
-    return connection.connection.dbapi_connection
-
-
 def test_only_claims_are_not_synced(url: str) -> None:
     store = SqliteStore(url, keep_content=False)
-    store.claim("default", limit=1, incarnation="nobody", now_ms=1)
-    store.heartbeat("nobody")
-    levels = {
-        is_synced: _raw(writer).execute("PRAGMA synchronous").fetchone()[0]
-        for is_synced, writer in store._open_writers.items()
-    }
+    levels = {}
+    for kind in Write:
+        with store._writing(kind) as connection:
+            raw: Any = connection.connection.dbapi_connection
+            levels[kind] = raw.execute("PRAGMA synchronous").fetchone()[0]
     store.close()
-    assert levels == {False: 1, True: 2}
+    assert levels == {Write.SYNCED: 2, Write.UNSYNCED: 1, Write.BULK: 2}
 
 
 def test_an_open_queue_is_listed_by_its_index(url: str) -> None:
