@@ -15,7 +15,7 @@ from relaygw.observe.maillog import MailLog
 from relaygw.settings.model import Settings
 from relaygw.store.protocol import Store
 
-CHECKPOINT_S = 1.0
+CHECKPOINT_S = 2.0
 STEP_S = 5.0
 PURGE_EVERY_STEPS = 12
 PURGE_LIMIT = 200
@@ -69,9 +69,10 @@ class Janitor:
         await asyncio.to_thread(self._store.checkpoint)
 
     async def _clean_up(self, number: int) -> None:
-        await asyncio.to_thread(self._bury)
-        await self._shed_content()
-        await asyncio.to_thread(self._store.shrink)
+        has_more = True
+        while has_more:
+            has_more = await asyncio.to_thread(self._tidy)
+            await asyncio.sleep(_SHED_PAUSE_S)
         if number % PURGE_EVERY_STEPS == 0:
             await self._purge(self._purge_step, self._trim_step)
         if number % ORPHANS_EVERY_STEPS == _FIRST_ORPHANS_STEP:
@@ -105,13 +106,12 @@ class Janitor:
                 done = await asyncio.to_thread(step)
                 await asyncio.sleep(_PAUSE_S)
 
-    async def _shed_content(self) -> None:
+    def _tidy(self) -> bool:
+        """Do what must not wait for long; return True while there is more of it."""
+        self._bury()
+        self._store.shrink()
         keep_ms = int(self._settings.queue.keep_content * 1000)
-        has_more = True
-        while has_more:
-            before_ms = time.time_ns() // 1_000_000 - keep_ms
-            has_more = await asyncio.to_thread(self._store.shed_content, before_ms)
-            await asyncio.sleep(_SHED_PAUSE_S)
+        return self._store.shed_content(time.time_ns() // 1_000_000 - keep_ms)
 
     def _purge_step(self) -> int:
         return self._purge_older_than(

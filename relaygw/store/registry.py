@@ -113,21 +113,26 @@ def release_permits(
     connection.execute(delete(permit).where(mine, permit.c.slot.in_(slots)))
 
 
+_HOLDS = Statement(
+    """
+    SELECT scope, key, reason, remedy, since_ms, probe_at_ms FROM hold
+    WHERE released_at_ms IS NULL ORDER BY since_ms
+    """
+)
+
+
 def holds(connection: Connection) -> list[Hold]:
     """Return the holds in force, oldest first."""
-    rows = connection.execute(
-        select(hold).where(hold.c.released_at_ms.is_(None)).order_by(hold.c.since_ms)
-    )
     return [
         Hold(
-            scope=row.scope,
-            key=row.key,
-            reason=row.reason,
-            remedy=row.remedy,
-            since_ms=row.since_ms,
-            probe_at_ms=row.probe_at_ms,
+            scope=scope,
+            key=key,
+            reason=reason,
+            remedy=remedy,
+            since_ms=since_ms,
+            probe_at_ms=probe_at_ms,
         )
-        for row in rows
+        for scope, key, reason, remedy, since_ms, probe_at_ms in _HOLDS.fetch(connection)
     ]
 
 
