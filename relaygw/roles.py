@@ -32,6 +32,7 @@ ROLES = ("front", "delivery", "web")
 RETIRE_S = 60.0
 """How long a front that a reload replaced serves the sessions it has."""
 _GC_THRESHOLD = 20_000
+_SWITCH_INTERVAL_S = 0.0005
 Buried = tuple[str, int, list[tuple[str, int]]]
 """An incarnation, how many leases it held, and the deliveries it was sending."""
 EXIT_LEASE_LOST = 3
@@ -94,6 +95,7 @@ def run_role(role: str, context: RoleContext) -> int:
 
 def _run(main: Coroutine[None, None, int]) -> int:
     gc.set_threshold(_GC_THRESHOLD)  # hardly any garbage here is cyclic
+    sys.setswitchinterval(_SWITCH_INTERVAL_S)  # the loop gets its turn beside threads that compute
     try:
         import uvloop
     except ImportError:  # everything works without it, only slower

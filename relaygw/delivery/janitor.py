@@ -15,7 +15,8 @@ from relaygw.observe.maillog import MailLog
 from relaygw.settings.model import Settings
 from relaygw.store.protocol import Store
 
-CHECKPOINT_S = 2.0
+CHECKPOINT_S = 1.0
+CHECKPOINT_PAUSE_S = 0.1
 STEP_S = 5.0
 PURGE_EVERY_STEPS = 12
 PURGE_LIMIT = 200
@@ -66,7 +67,10 @@ class Janitor:
             await asyncio.sleep(pause_s)
 
     async def _keep_log_short(self, _number: int) -> None:
-        await asyncio.to_thread(self._store.checkpoint)
+        is_growing = True
+        while is_growing:
+            is_growing = await asyncio.to_thread(self._store.checkpoint)
+            await asyncio.sleep(CHECKPOINT_PAUSE_S)
 
     async def _clean_up(self, number: int) -> None:
         has_more = True

@@ -8,8 +8,9 @@ nobody else.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 from relaygw.errors import IntakeFull, StoreUnavailable
 from relaygw.mail.envelope import AcceptedMessage
@@ -19,6 +20,7 @@ MAX_BATCH_MESSAGES = 200
 MAX_BATCH_BYTES = 16 * 2**20
 MAX_PENDING_BYTES = 64 * 2**20
 
+T = TypeVar("T")
 Waiter = tuple[AcceptedMessage, asyncio.Future[None]]
 
 
@@ -55,13 +57,24 @@ class GroupCommitter:
             self._start_next_batch()
         await done
 
-    def work_aside(self, work: Callable[[], None]) -> asyncio.Future[None]:
+    def work_aside(self, work: Callable[[], T]) -> asyncio.Future[T]:
         """Run blocking work on large content where it holds up no small message."""
         return asyncio.get_running_loop().run_in_executor(self._bulk_thread, work)
 
-    async def add_chunk(self, queue_id: str, chunk_no: int, body: bytes) -> None:
-        """Store one chunk of a large message ahead of it, in a transaction of its own."""
-        await self.work_aside(lambda: self._store.add_chunks(queue_id, chunk_no, [body]))
+    async def add_chunks(self, queue_id: str, chunks: Iterator[bytes]) -> None:
+        """Store the content of a large message ahead of it, each chunk in its own transaction.
+
+        `chunks` may block: it is read where it holds up no small message.
+        """
+        numbered = enumerate(chunks)
+        while await self.work_aside(lambda: self._store_next(queue_id, numbered)):
+            pass
+
+    def _store_next(self, queue_id: str, numbered: Iterator[tuple[int, bytes]]) -> bool:
+        for number, body in numbered:
+            self._store.add_chunks(queue_id, number, [body])
+            return True
+        return False
 
     async def drain(self) -> None:
         """Return when nothing waits any more, and stop the threads."""

@@ -441,7 +441,10 @@ class FrontSession(SMTP):
             self._consumed_bytes += reader.content.raw_bytes
             await self._accept(transaction, reader.content)
         finally:
-            reader.content.close()
+            if reader.is_large:  # the end of a file may wait for the disk
+                self._front.committer.work_aside(reader.content.close)
+            else:
+                reader.content.close()
 
     async def _receive(self, reader: ContentReader) -> None:
         """Ask for content and return when its end of data has come."""
@@ -472,8 +475,10 @@ class FrontSession(SMTP):
         try:
             if content.is_spooled:
                 async with self._front.large_message_turn:
+                    await self._front.committer.work_aside(content.read_head)
                     queue_id = await self._store(transaction, content)
             else:
+                content.read_head()
                 queue_id = await self._store(transaction, content)
         except TooManyHops:
             raise Refusal(replies.TOO_MANY_HOPS) from None
@@ -490,15 +495,14 @@ class FrontSession(SMTP):
 
     async def _store(self, transaction: Transaction, content: ReceivedContent) -> str:
         """Return the queue id of the message once it is durable."""
-        content.read_head()
         message, chunks = self._front.intake.compose(
             sender=transaction.sender,
             recipients=transaction.recipients,
             content=content,
             origin=self._origin(transaction),
         )
-        for number, body in enumerate(chunks):
-            await self._front.committer.add_chunk(message.queue_id, number, body)
+        if content.is_spooled:
+            await self._front.committer.add_chunks(message.queue_id, chunks)
         await self._front.committer.submit(message)
         return message.queue_id
 

@@ -277,8 +277,11 @@ class Store(Protocol):
     def trim_captured(self, *, keep: int, limit: int) -> int:
         """Delete the oldest captured messages above `keep`; return how many."""
 
-    def checkpoint(self) -> None:
-        """Keep the database's own log short; writers wait for a moment at most."""
+    def checkpoint(self) -> bool:
+        """Keep the database's own log short; writers wait for a moment at most.
+
+        True when it grows fast: call again soon, since moving much at once slows every sync.
+        """
 
     def shrink(self) -> None:
         """Give some of the space back that deleted mail left, a small step a call."""

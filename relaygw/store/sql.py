@@ -60,7 +60,7 @@ class SqlStore(ABC):
         """Close all connections."""
 
     @abstractmethod
-    def checkpoint(self) -> None:
+    def checkpoint(self) -> bool:
         """See Store.checkpoint."""
 
     @abstractmethod

@@ -182,10 +182,10 @@ class SqliteStore(SqlStore):
         self._lock.close()
         self._bulk_lock.close()
 
-    def checkpoint(self) -> None:
+    def checkpoint(self) -> bool:
         changed_at_ns = self._log_changed_at_ns()
         if changed_at_ns == self._moved_at_ns:
-            return
+            return False
         with self._translated(), self._writers[Write.SYNCED].beside() as raw:
             frames = _LONG_LOG_FRAMES
             if _CAN_CHECKPOINT_BESIDE_WRITERS:
@@ -195,6 +195,7 @@ class SqliteStore(SqlStore):
                 with self._bulk_lock.held():
                     raw.execute("PRAGMA wal_checkpoint(PASSIVE)")
         self._moved_at_ns = changed_at_ns
+        return frames >= _LONG_LOG_FRAMES // 4
 
     def _log_changed_at_ns(self) -> int:
         try:
