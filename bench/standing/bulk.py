@@ -7,13 +7,14 @@ an answer of another kind, if there is one.
 
 from __future__ import annotations
 
-import os
 import socket
 import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Self
 
 from bench.rig.gateway import ROOT
@@ -47,11 +48,14 @@ class BulkSender:
 
     def __enter__(self) -> Self:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "bench.standing.bulk", *self._arguments],
+            ["nice", "-n", "10", sys.executable, "-m", "bench.standing.bulk", *self._arguments],
             cwd=ROOT,
             stdout=subprocess.PIPE,
             text=True,
+            start_new_session=True,
         )
+        with suppress(OSError):  # where the kernel shares by session first, and then by nice
+            Path(f"/proc/{self._process.pid}/autogroup").write_text("10")
         return self
 
     def __exit__(self, *_exc: object) -> None:
@@ -104,7 +108,6 @@ def _try_to_send(port: int, kind: str, content: bytes, answers: list[str]) -> No
 def main() -> None:
     """Send: port, kind, bytes, connections."""
     port, kind, size_bytes, connections = sys.argv[1:]
-    os.nice(10)
     content = body(kind, int(size_bytes))
     answers: list[str] = []
     begun_s = time.monotonic()
