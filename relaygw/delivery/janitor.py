@@ -15,7 +15,7 @@ from relaygw.observe.maillog import MailLog
 from relaygw.settings.model import Settings
 from relaygw.store.protocol import Store
 
-CHECKPOINT_S = 1.0
+CHECKPOINT_S = 2.0
 CHECKPOINT_PAUSE_S = 0.1
 STEP_S = 5.0
 PURGE_EVERY_STEPS = 12
