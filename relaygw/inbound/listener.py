@@ -7,9 +7,10 @@ import socket
 from collections.abc import Callable, Sequence
 
 from relaygw.inbound.clients import ClientTable
+from relaygw.inbound.connection import Front
 from relaygw.inbound.group_commit import GroupCommitter
 from relaygw.inbound.intake import Intake
-from relaygw.inbound.session import Front, FrontSession
+from relaygw.inbound.session import FrontSession
 from relaygw.mail.envelope import AcceptedMessage
 from relaygw.observe.maillog import MailLog
 from relaygw.settings.model import Listener, Settings
