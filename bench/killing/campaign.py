@@ -36,6 +36,7 @@ class Plan:
     kills: Mapping[str, int]  # by role
     seed: int
     sink_delay_ms: float
+    sink_delay_at: str  # dot | replies
     connections: int  # of clients
     backlog: int  # messages acknowledged and not yet taken, at most
 
@@ -64,7 +65,12 @@ def run(directory: Path, plan: Plan) -> None:
     with ExitStack() as stack:
         journals = directory / SINK, directory / CLIENTS
         sink = stack.enter_context(
-            Program("bench.killing.sink", journal=journals[0], delay_ms=plan.sink_delay_ms)
+            Program(
+                "bench.killing.sink",
+                journal=journals[0],
+                delay_ms=plan.sink_delay_ms,
+                delay_at=plan.sink_delay_at,
+            )
         )
         gateway = stack.enter_context(
             Gateway(

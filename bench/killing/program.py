@@ -49,6 +49,7 @@ def _carry_out(directory: Path, options: argparse.Namespace) -> int:
             kills={role: getattr(options, role) for role in roles},
             seed=seed,
             sink_delay_ms=options.sink_delay_ms,
+            sink_delay_at=options.sink_delay_at,
             connections=options.connections,
             backlog=options.backlog,
         ),
@@ -73,7 +74,14 @@ def _parser() -> argparse.ArgumentParser:
         )
     parser.add_argument("--seed", type=int, help="of order and instants (default: a new one)")
     parser.add_argument(
-        "--sink-delay-ms", type=float, default=30.0, help="before the final reply (default 30)"
+        "--sink-delay-ms", type=float, default=30.0, help="of the sink's replies (default 30)"
+    )
+    parser.add_argument(
+        "--sink-delay-at",
+        choices=("dot", "replies"),
+        default="dot",
+        help="before the reply to the final dot only (default: the worst case, a message is in "
+        "doubt nearly all the time), or before each reply of a transaction",
     )
     parser.add_argument("--connections", type=int, default=8, help="of clients (default 8)")
     parser.add_argument(

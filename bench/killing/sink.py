@@ -35,10 +35,13 @@ _REPLIES = {
 class Conversation(asyncio.Protocol):
     """One connection of the gateway's."""
 
-    def __init__(self, number: int, journal: Journal, *, delay_s: float) -> None:
+    def __init__(
+        self, number: int, journal: Journal, *, delay_s: float, delays_all: bool = False
+    ) -> None:
         self._name = str(number)
         self._journal = journal
         self._delay_s = delay_s
+        self._delays_all = delays_all
         self._unread = b""
         self._is_content = False
         self._answer: asyncio.TimerHandle | None = None
@@ -80,9 +83,18 @@ class Conversation(asyncio.Protocol):
         elif verb == "RCPT" and path is not None:
             self._recipient = path[1]
         self._is_content = verb == "DATA"
+        if self._delays_all and verb in ("MAIL", "RCPT", "DATA"):
+            loop = asyncio.get_running_loop()
+            self._answer = loop.call_later(self._delay_s, self._reply, verb)
+            return
         self._transport.write(_REPLIES.get(verb, b"500 5.5.1 what\r\n"))
         if verb == "QUIT":
             self._transport.close()
+
+    def _reply(self, verb: str) -> None:
+        self._answer = None
+        self._transport.write(_REPLIES[verb])
+        self._go_on()
 
     def _take(self, stuffed: bytes) -> None:
         content = (b"\r\n" + stuffed).replace(b"\r\n.", b"\r\n")[2:]
@@ -100,7 +112,7 @@ class Conversation(asyncio.Protocol):
         self._go_on()
 
 
-async def serve(journal: Journal, *, delay_s: float) -> None:
+async def serve(journal: Journal, *, delay_s: float, delays_all: bool) -> None:
     """Serve on a free loopback port, told on standard output, until TERM."""
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
@@ -108,7 +120,10 @@ async def serve(journal: Journal, *, delay_s: float) -> None:
     loop.add_signal_handler(signal.SIGINT, lambda: None)  # the campaign decides
     numbers = itertools.count(1)
     server = await loop.create_server(
-        lambda: Conversation(next(numbers), journal, delay_s=delay_s), "127.0.0.1", 0, backlog=512
+        lambda: Conversation(next(numbers), journal, delay_s=delay_s, delays_all=delays_all),
+        "127.0.0.1",
+        0,
+        backlog=512,
     )
     sys.stdout.write(f"{server.sockets[0].getsockname()[1]}\n")
     sys.stdout.flush()
@@ -121,8 +136,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--journal", type=Path, required=True)
     parser.add_argument("--delay-ms", type=float, required=True)
+    parser.add_argument("--delay-at", choices=("dot", "replies"), default="dot")
     options = parser.parse_args()
-    asyncio.run(serve(Journal(options.journal), delay_s=options.delay_ms / 1000))
+    asyncio.run(
+        serve(
+            Journal(options.journal),
+            delay_s=options.delay_ms / 1000,
+            delays_all=options.delay_at == "replies",
+        )
+    )
 
 
 if __name__ == "__main__":
