@@ -6,6 +6,7 @@ message lost, sent twice, deferred or complained of ends the benchmark.
 
 from __future__ import annotations
 
+import os
 import time
 
 from bench.rig import source
@@ -34,6 +35,7 @@ def run_round(contestant: Contestant, setup: Setup, messages: int) -> Speeds:
     """Run one round with `messages` messages; raise RoundFailed at any irregularity."""
     sink = contestant.upstream.sink
     one_round = _backlog if setup.is_backlog else _through
+    os.sync()  # nobody waits for what the other one has still to be written
     try:
         with telling(lambda: f"{contestant.name}: {sink.count} messages in the sink so far"):
             speeds = one_round(contestant, setup, messages)

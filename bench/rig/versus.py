@@ -22,7 +22,7 @@ from bench.rig import machine, needs
 from bench.rig.cases import SETUPS, Case, Setup, case_names, chosen
 from bench.rig.contestants import contestants
 from bench.rig.progress import say
-from bench.rig.rounds import RoundFailed, run_round, warm_up
+from bench.rig.rounds import RoundFailed, Speeds, run_round, warm_up
 from bench.rig.table import Outcome, Pair, case_lines, summary
 
 _FAILED = "FAILED"
@@ -107,11 +107,10 @@ def _pairs(setup: Setup, messages: int, arguments: argparse.Namespace) -> list[P
                 say(f"{contestant.name} warms up")
                 warm_up(contestant, setup)
             for number in range(1, (arguments.rounds or setup.rounds) + 1):
-                speeds = []
-                for contestant in both:
-                    speed = run_round(contestant, setup, messages)
+                speeds: dict[str, Speeds] = {}
+                for contestant in both if number % 2 else reversed(both):
+                    speeds[contestant.name] = speed = run_round(contestant, setup, messages)
                     told = ", ".join(f"{what} {value:.0f}/s" for what, value in speed.items())
                     say(f"round {number} {contestant.name}: {told}")
-                    speeds.append(speed)
-                pairs.append((speeds[0], speeds[1]))
+                pairs.append((speeds[both[0].name], speeds[both[1].name]))
     return pairs
