@@ -138,7 +138,7 @@ class Gateway:
 
     def pss_bytes(self) -> int:
         """Return the proportional set size of the supervisor and all roles together."""
-        return sum(_pss_bytes(pid) for pid in self.pids())
+        return sum(pss_bytes_of(pid) for pid in self.pids())
 
     def cpu_s(self) -> float:
         """Return the processor time that the supervisor and all roles have used so far."""
@@ -160,7 +160,8 @@ def _children(pid: int) -> list[int]:
     return found
 
 
-def _pss_bytes(pid: int) -> int:
+def pss_bytes_of(pid: int) -> int:
+    """Return the proportional set size of one process."""
     for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
         if line.startswith("Pss:"):
             return int(line.split()[1]) * 1024

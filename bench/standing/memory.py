@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
-from pathlib import Path
 from typing import Self
 
-from bench.rig.gateway import Gateway
+from bench.rig.gateway import Gateway, pss_bytes_of
 
 _SAMPLE_S = 0.1
 _ROLES = ("front", "delivery", "web")
@@ -57,11 +56,4 @@ class MemoryWatch:
             next_s += _SAMPLE_S
 
     def _sample(self) -> dict[str, int]:
-        return {name: _pss_bytes(pid) for name, pid in self._pids.items()}
-
-
-def _pss_bytes(pid: int) -> int:
-    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-        if line.startswith("Pss:"):
-            return int(line.split()[1]) * 1024
-    return 0
+        return {name: pss_bytes_of(pid) for name, pid in self._pids.items()}
