@@ -32,8 +32,16 @@ class StoreUnavailable(RelaygwError):
     """The store could not do it now; nothing was changed. Trying again later is right."""
 
 
+class Unstorable(StoreUnavailable):
+    """The store works, but not with this: a row it must refuse, or a defect."""
+
+
 class StoreFull(StoreUnavailable):
     """The volume or database has no space left; nothing was changed."""
+
+
+class AlreadyAccepted(RelaygwError):
+    """A message with this drop id was stored before; nothing was changed. No trouble at all."""
 
 
 class SchemaMismatch(RelaygwError):

@@ -62,6 +62,7 @@ class Gateway:
             "hostname": "gw.bench.test",
             "queue": {"url": f"sqlite:///{self.database}"},
             "listeners": [{"bind": f"127.0.0.1:{self.smtp_port}"}],
+            "maildrop": {"path": str(directory / "maildrop")},
             "web": {"bind": f"127.0.0.1:{free_port()}"},
             "providers": providers,
             "routes": [{"name": "default", "providers": [next(iter(providers))]}],

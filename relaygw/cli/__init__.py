@@ -13,6 +13,7 @@ from relaygw.cli.check import check
 from relaygw.cli.config import config
 from relaygw.cli.db import db
 from relaygw.cli.frame import Root
+from relaygw.cli.install_sendmail import install_sendmail
 from relaygw.cli.queue import queue
 from relaygw.cli.sandbox import sandbox
 from relaygw.cli.send_test import send_test
@@ -25,7 +26,6 @@ _LATER = (
     "drain",
     "import-postfix",
     "import-queue",
-    "install-sendmail",
     "provider",
     "sources",
     "users",
@@ -42,5 +42,5 @@ def main() -> None:
     """
 
 
-for _command in (serve, check, status, send_test, queue, sandbox, db, config):
+for _command in (serve, check, status, send_test, queue, sandbox, db, config, install_sendmail):
     main.add_command(_command)

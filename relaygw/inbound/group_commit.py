@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from relaygw.errors import IntakeFull, StoreUnavailable
+from relaygw.errors import AlreadyAccepted, IntakeFull, StoreUnavailable, Unstorable
 from relaygw.mail.envelope import AcceptedMessage
 from relaygw.store.protocol import Store
 
@@ -22,6 +22,7 @@ MAX_PENDING_BYTES = 64 * 2**20
 
 T = TypeVar("T")
 Waiter = tuple[AcceptedMessage, asyncio.Future[None]]
+Failure = StoreUnavailable | AlreadyAccepted
 
 
 class GroupCommitter:
@@ -44,7 +45,8 @@ class GroupCommitter:
     async def submit(self, message: AcceptedMessage) -> None:
         """Return once `message` is durable; many callers share one transaction.
 
-        Raises StoreUnavailable (nothing stored) or IntakeFull (too much waits already).
+        Raises StoreUnavailable (nothing stored), AlreadyAccepted (its drop id was stored before)
+        or IntakeFull (too much waits already).
         Cancelling the caller does not withdraw the message.
         """
         size_bytes = sum(map(len, message.content))
@@ -98,21 +100,21 @@ class GroupCommitter:
         )
         written.add_done_callback(lambda result: self._finish_batch(batch, result.result()))
 
-    def _write(self, messages: list[AcceptedMessage]) -> list[StoreUnavailable | None]:
+    def _write(self, messages: list[AcceptedMessage]) -> list[Failure | None]:
         """Write a batch, in the store's thread; return what went wrong with each message."""
         try:
             self._store.accept_batch(messages)
-        except StoreUnavailable as error:
+        except (StoreUnavailable, AlreadyAccepted) as error:
             if len(messages) == 1:
                 return [error]
             return [self._write([message])[0] for message in messages]
         except Exception as error:  # a defect is the front's trouble, never the client's
             if len(messages) == 1:
-                return [StoreUnavailable(f"{type(error).__name__}: {error}")]
+                return [Unstorable(f"{type(error).__name__}: {error}")]
             return [self._write([message])[0] for message in messages]
         return [None] * len(messages)
 
-    def _finish_batch(self, batch: list[Waiter], errors: Sequence[StoreUnavailable | None]) -> None:
+    def _finish_batch(self, batch: list[Waiter], errors: Sequence[Failure | None]) -> None:
         stored = []
         for (message, done), error in zip(batch, errors, strict=True):
             self._pending_bytes -= sum(map(len, message.content))

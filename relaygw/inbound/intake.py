@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from email.utils import formatdate
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from relaygw.mail.state import RecipientState
 from relaygw.policy.recipients import Decision, Fate, RecipientPolicy
 from relaygw.policy.rewriting import Rewriter
 from relaygw.policy.routing import CAPTURE_ROUTE, Router
-from relaygw.settings.model import Settings, Stream
+from relaygw.settings.model import Route, Settings, Stream
 
 MAX_HOPS = 50
 _SPACE_CHECK_S = 1.0
@@ -30,6 +30,7 @@ _STATES = {
     Fate.DELIVER: RecipientState.PENDING,
     Fate.CAPTURE: RecipientState.CAPTURED,
     Fate.DROP: RecipientState.BLOCKED,
+    Fate.REJECT: RecipientState.BLOCKED,  # where the sender cannot be told any more
 }
 
 
@@ -44,6 +45,7 @@ class ResolvedRecipient:
     address: str
     original: str | None
     decision: Decision
+    is_valid: bool = True  # False: the address cannot be read, so no route is looked up
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +56,8 @@ class Origin:
     client_key: str
     protocol: str  # the `with` clause of RFC 3848
     smtputf8: bool = False
+    drop_id: str | None = None  # of the file in the maildrop that it came in
+    given_sender: str = ""  # before rewriting
 
 
 class Intake:
@@ -100,13 +104,14 @@ class Intake:
         recipients: list[ResolvedRecipient],
         content: ReceivedContent,
         origin: Origin,
+        may_loop: bool = False,
     ) -> tuple[AcceptedMessage, Iterator[bytes]]:
         """Return the message, and for large content the chunks to store ahead of it.
 
-        Raises TooManyHops.
+        Raises TooManyHops unless it `may_loop`, as what is only captured may.
         """
         facts = read_header(content.head, self._router.header_names)
-        if facts.hops >= MAX_HOPS:
+        if facts.hops >= MAX_HOPS and not may_loop:
             raise TooManyHops(f"{facts.hops} Received fields, at most {MAX_HOPS - 1}")
         now_ms = time.time_ns() // 1_000_000
         queue_id = self._ids.next_id(now_ms)
@@ -128,8 +133,10 @@ class Intake:
             has_long_line=content.has_long_line,
             smtputf8=origin.smtputf8,
             mode=self._mode.value,
-            source=origin.source,
+            source=_with_script(origin.source, facts),
             client_key=origin.client_key,
+            drop_id=origin.drop_id,
+            given_sender=origin.given_sender,
         )
         return message, content.chunks(head) if content.is_spooled else iter(())
 
@@ -139,9 +146,7 @@ class Intake:
         """Group the recipients by route; captured ones are filed under theirs, too."""
         groups: dict[str, tuple[Stream, list[NewRecipient]]] = {}
         for recipient in recipients:
-            route = self._router.route_for(
-                sender=sender, recipient=recipient.address, headers=facts.values
-            )
+            route = self._route_for(sender, recipient, facts)
             name = route.name if route else CAPTURE_ROUTE
             stream = route.stream if route else Stream.TRANSACTIONAL
             fate = recipient.decision.fate
@@ -160,6 +165,15 @@ class Intake:
             for name, (stream, members) in groups.items()
         )
 
+    def _route_for(
+        self, sender: str, recipient: ResolvedRecipient, facts: HeaderFacts
+    ) -> Route | None:
+        if not recipient.is_valid:
+            return None
+        return self._router.route_for(
+            sender=sender, recipient=recipient.address, headers=facts.values
+        )
+
     def _added_fields(
         self,
         facts: HeaderFacts,
@@ -171,15 +185,7 @@ class Intake:
     ) -> bytes:
         """Return Received (RFC 5321 section 4.4) and what RFC 6409 section 8 lets us add."""
         date = self._formatted_date(now_ms // 1000)
-        source = origin.source
-        peer = f"unknown [{_literal(source.client)}]" if source.client else "local"
-        given = recipients[0].original or recipients[0].address
-        audience = f"\r\n\tfor <{given}>" if len(recipients) == 1 else ""
-        lines = (
-            f"Received: from {source.helo or 'localhost'} ({peer})\r\n"
-            f"\tby {self.hostname} (relaygw) with {origin.protocol} id {queue_id}{audience};\r\n"
-            f"\t{date}\r\n"
-        )
+        lines = self._received(queue_id, recipients, origin, date)
         if not facts.has_date:
             lines += f"Date: {date}\r\n"
         if not facts.message_id:
@@ -190,11 +196,36 @@ class Intake:
             lines += "X-Mailbox-Line: "  # an mbox separator is not a header field
         return lines.encode("utf-8")
 
+    def _received(
+        self, queue_id: str, recipients: list[ResolvedRecipient], origin: Origin, date: str
+    ) -> str:
+        source = origin.source
+        if source.uid is not None:  # as Postfix writes of its pickup
+            return (
+                f"Received: by {self.hostname} (relaygw, from userid {source.uid})\r\n"
+                f"\tid {queue_id}; {date}\r\n"
+            )
+        peer = f"unknown [{_literal(source.client)}]" if source.client else "local"
+        given = recipients[0].original or recipients[0].address
+        audience = f"\r\n\tfor <{given}>" if len(recipients) == 1 else ""
+        return (
+            f"Received: from {source.helo or 'localhost'} ({peer})\r\n"
+            f"\tby {self.hostname} (relaygw) with {origin.protocol} id {queue_id}{audience};\r\n"
+            f"\t{date}\r\n"
+        )
+
     def _formatted_date(self, second: int) -> str:
         if second != self._date_second:
             self._date_second = second
             self._date = formatdate(second, localtime=True)
         return self._date
+
+
+def _with_script(source: Source, facts: HeaderFacts) -> Source:
+    """Return the source with the PHP script that a local user's mail names."""
+    if source.uid is None or facts.script is None:
+        return source
+    return replace(source, script=facts.script)
 
 
 def _literal(client: str) -> str:

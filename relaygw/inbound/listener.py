@@ -10,6 +10,7 @@ from relaygw.inbound.clients import ClientTable
 from relaygw.inbound.connection import Front
 from relaygw.inbound.group_commit import GroupCommitter
 from relaygw.inbound.intake import Intake
+from relaygw.inbound.maildrop import Maildrop
 from relaygw.inbound.session import FrontSession
 from relaygw.mail.envelope import AcceptedMessage
 from relaygw.observe.maillog import MailLog
@@ -21,10 +22,12 @@ LARGE_MESSAGES_AT_ONCE = 2
 """Large messages that are written at once: one is read from its file while one is stored."""
 STOP_S = 25.0
 """How long transactions under way may take when the front stops."""
+MAILDROP_STOP_S = 3.0
+"""How long, after that, what was being taken from the maildrop may still take."""
 
 
 class FrontService:
-    """Accepts mail on every listener of a configuration."""
+    """Accepts mail on every listener of a configuration, and takes it from the maildrop."""
 
     def __init__(
         self,
@@ -42,6 +45,13 @@ class FrontService:
         self._intake = intake
         self._session_left = asyncio.Event()
         self._large_message_turn = asyncio.Semaphore(LARGE_MESSAGES_AT_ONCE)
+        self._maildrop = Maildrop(
+            settings,
+            intake=intake,
+            committer=self._committer,
+            log=log,
+            large_message_turn=self._large_message_turn,
+        )
         self._fronts: list[Front] = []
         self._servers: list[asyncio.Server] = []
 
@@ -58,9 +68,14 @@ class FrontService:
                     backlog=BACKLOG,
                 )
             )
+        self._maildrop.start()
 
     def retire(self) -> None:
-        """Take no new connections; those that are open go on until their clients leave."""
+        """Take no new connections; those that are open go on until their clients leave.
+
+        The maildrop is left to the next front as soon as what was begun is stored.
+        """
+        self._maildrop.retire()
         for server in self._servers:
             server.close()
 
@@ -81,6 +96,7 @@ class FrontService:
             await asyncio.wait_for(self.ended(), STOP_S)
         except TimeoutError:
             self._log.note("master", "warning: sessions were cut: they did not end in time")
+        await self._maildrop.ended(MAILDROP_STOP_S)
         await self._committer.drain()
 
     def _front(self, listener: Listener) -> Front:

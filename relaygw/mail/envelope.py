@@ -65,6 +65,8 @@ class AcceptedMessage:
     mode: str  # the mode it was accepted under; see policy.recipients
     source: Source
     client_key: str  # whose turn it is: user, else network
+    drop_id: str | None = None  # of its file in the maildrop: no two messages have the same
+    given_sender: str = ""  # before rewriting; for the log, not stored
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -65,13 +65,13 @@ class MailLog:
         self.write([(daemon, escape(text))])
 
     def accepted(self, messages: Sequence[AcceptedMessage]) -> None:
-        """Write what Postfix's smtpd, cleanup and qmgr say of new messages."""
+        """Write what Postfix's smtpd or pickup, cleanup and qmgr say of new messages."""
         lines: list[tuple[str, str]] = []
         for message in messages:
             queue_id = message.queue_id
             recipients = [entry for part in message.deliveries for entry in part.recipients]
             lines += (
-                ("smtpd", f"{queue_id}: client={_client(message)}"),
+                _arrival(message),
                 ("cleanup", f"{queue_id}: message-id={escape(message.message_id)}"),
                 (
                     "qmgr",
@@ -129,9 +129,12 @@ def _original(original: str | None) -> str:
     return f"orig_to=<{escape(original)}>, " if original else ""
 
 
-def _client(message: AcceptedMessage) -> str:
+def _arrival(message: AcceptedMessage) -> tuple[str, str]:
     source = message.source
-    return f"unknown[{source.client}]" if source.client else f"local[uid {source.uid}]"
+    if source.uid is not None:
+        sender = escape(message.given_sender)
+        return "pickup", f"{message.queue_id}: uid={source.uid} from=<{sender}>"
+    return "smtpd", f"{message.queue_id}: client=unknown[{source.client}]"
 
 
 def _seconds(value: float) -> str:

@@ -36,6 +36,7 @@ def _folded_entry(entry: str) -> str:
 
 
 _DELIVER = Decision(Fate.DELIVER)
+_NO_DOMAIN = "local recipient without a rule; set rewrite.recipients or rewrite.default_domain"
 _BLOCKED_FATES = {"drop": Fate.DROP, "reject": Fate.REJECT, "capture": Fate.CAPTURE}
 
 
@@ -73,7 +74,7 @@ class RecipientPolicy:
         if self._mode is Mode.SANDBOX:
             return Decision(Fate.CAPTURE, "sandbox mode")
         if split(address)[1] is None:
-            return Decision(Fate.CAPTURE, "address without a domain and no rewrite rule for it")
+            return Decision(Fate.CAPTURE, _NO_DOMAIN)
         if self._mode is Mode.PRODUCTION or self.is_allowed(address):
             return _DELIVER
         return self._decide_refused()

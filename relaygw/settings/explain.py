@@ -22,7 +22,6 @@ _CREDENTIALS = ("username", "password")
 _NOT_YET = "is not in this version yet; remove it"
 _LATER = {
     ("users",): _NOT_YET,
-    ("maildrop",): _NOT_YET,
     ("relay_to",): "is not in this version yet; write providers and routes instead",
     ("bounces",): _NOT_YET,
     ("alerts",): _NOT_YET,

@@ -16,6 +16,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from relaygw.errors import SettingsError
+from relaygw.mail import drop
 from relaygw.settings.environment import merge_environment
 from relaygw.settings.explain import explain, line_for
 from relaygw.settings.model import Settings
@@ -25,6 +26,7 @@ from relaygw.settings.tree import Place, Tree, shown_keys
 from relaygw.settings.yaml_text import read_tree
 
 DEFAULT_FILE = Path("/etc/relaygw/relaygw.yaml")
+_SYSTEM_STATE_DIR = Path("/var/lib/relaygw")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,8 +49,8 @@ def load_settings(
 ) -> LoadedSettings:
     """Return the settings of `config`, else of $RELAYGW_CONFIG, else of `default_file`.
 
-    Without any file the mode is sandbox. Afterwards `queue.url` and `listeners` are never
-    empty. Raises SettingsError with one line for each problem.
+    Without any file the mode is sandbox. Afterwards `queue.url`, `listeners` and
+    `maildrop.path` are never empty. Raises SettingsError with one line for each problem.
     """
     main = _main_file(config, environ, default_file)
     files = _with_conf_d(main) if main else ()
@@ -104,7 +106,7 @@ def _default_state_dir(environ: Mapping[str, str]) -> Path:
     if chosen.startswith("/"):
         return Path(chosen) / "relaygw"
     if os.geteuid() == 0:
-        return Path("/var/lib/relaygw")
+        return _SYSTEM_STATE_DIR
     home = Path(environ["HOME"]) if environ.get("HOME") else Path.home()
     return home / ".local/state/relaygw"
 
@@ -120,8 +122,24 @@ def _with_defaults(
         filled["listeners"] = [{"bind": f"127.0.0.1:{port}"}]
     queue = filled.get("queue") or {}
     if isinstance(queue, dict) and not queue.get("url"):
-        filled["queue"] = {**queue, "url": f"sqlite:///{default_dir}/queue.db"}
+        filled["queue"] = queue = {**queue, "url": f"sqlite:///{default_dir}/queue.db"}
+    maildrop = filled.get("maildrop") or {}
+    if isinstance(maildrop, dict) and maildrop.get("path") is None:
+        filled["maildrop"] = {**maildrop, "path": _default_maildrop(filled.get("mode"), queue)}
     return filled
+
+
+def _default_maildrop(mode: object, queue: object) -> str:
+    """Return the machine's maildrop, but for a sandbox that is somebody's own: one beside it.
+
+    What a gateway sends is looked for in one place, wherever its queue lies; a developer's
+    sandbox neither needs root nor takes the machine's mail.
+    """
+    url = queue.get("url") if isinstance(queue, dict) else None
+    state_dir = Path(str(url).removeprefix("sqlite:///")).parent
+    if mode != "sandbox" or state_dir == _SYSTEM_STATE_DIR or not state_dir.is_absolute():
+        return drop.DIRECTORY
+    return str(state_dir / "maildrop")
 
 
 def _validated(values: dict[str, Any], tree: Tree) -> Settings:

@@ -23,6 +23,7 @@ from pydantic import (
     model_validator,
 )
 
+from relaygw.mail import drop
 from relaygw.settings.addresses import (
     Address,
     Domain,
@@ -129,6 +130,20 @@ class Listener(Section):
     max_recipients: Count = 1000
     max_connections: Count = 1000
     max_connections_per_client: Count = 50  # networks in allow are exempt
+
+
+class Maildrop(Section):
+    """Where the sendmail command leaves mail."""
+
+    path: str | None = Field(default=None, examples=[drop.DIRECTORY])  # None: the loader's choice
+    group: str | None = Field(default=None, min_length=1)  # whose members alone may leave mail
+
+    @field_validator("path")
+    @classmethod
+    def _absolute(cls, path: str | None) -> str | None:
+        if path is not None and (not path.startswith("/") or not path.strip("/")):
+            raise ValueError(f"is not an absolute path; write e.g. {drop.DIRECTORY}")
+        return path
 
 
 class Timeouts(Section):
@@ -312,6 +327,7 @@ class Settings(Section):
     processes: Processes = Processes()
     queue: Queue = Queue()
     listeners: tuple[Listener, ...] = ()  # empty: the loader puts one on a loopback address
+    maildrop: Maildrop = Maildrop()
     providers: dict[Name, Provider] = {}
     routes: tuple[Route, ...] = ()
     recipients: Recipients = Recipients()

@@ -30,6 +30,7 @@ _INSERT_MESSAGES = insert_into(
     "source_listener",
     "source_uid",
     "source_script",
+    "drop_id",
     "finished_at_ms",
     "captured_at_ms",
 )
@@ -119,6 +120,7 @@ def _message_row(accepted: AcceptedMessage, *, captured: bool, finished: bool, k
         source.listener,
         source.uid,
         source.script,
+        accepted.drop_id,
         accepted.accepted_at_ms if finished else None,
         accepted.accepted_at_ms if captured else None,
     )

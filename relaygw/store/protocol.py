@@ -151,7 +151,10 @@ class Store(Protocol):
     # --- the front -----------------------------------------------------------------------
 
     def accept_batch(self, messages: Sequence[AcceptedMessage]) -> None:
-        """Store all of `messages` or none; a delivery without pending recipients is finished."""
+        """Store all of `messages` or none; a delivery without pending recipients is finished.
+
+        Raises AlreadyAccepted when one has the drop id of a message that was stored before.
+        """
 
     def add_chunks(self, queue_id: str, first_no: int, bodies: Sequence[bytes]) -> None:
         """Store content of a large message ahead of it; orphans are cleared after an hour."""

@@ -21,7 +21,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import QueuePool
 from sqlalchemy.sql.elements import ColumnElement
 
-from relaygw.errors import StoreFull, StoreUnavailable
+from relaygw.errors import AlreadyAccepted, StoreFull, StoreUnavailable, Unstorable
 from relaygw.store.sql import SqlStore, Write
 from relaygw.store.write_lock import WriteLock
 
@@ -168,6 +168,10 @@ class SqliteStore(SqlStore):
 
     def _translate(self, error: Exception) -> Exception:
         cause = error.orig if isinstance(error, DBAPIError) else error
+        if isinstance(cause, driver.IntegrityError) and "message.drop_id" in str(cause):
+            return AlreadyAccepted("a message with this drop id was stored before")
+        if isinstance(cause, (driver.IntegrityError, driver.DataError)):
+            return Unstorable(f"{self._path}: {cause}")
         if isinstance(cause, DriverError):
             kind = StoreFull if "full" in str(cause) else StoreUnavailable
             return kind(f"{self._path}: {cause}")

@@ -5,12 +5,13 @@ from __future__ import annotations
 import multiprocessing
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from relaygw.errors import StoreUnavailable
+from relaygw.errors import AlreadyAccepted, StoreUnavailable
 from relaygw.mail.envelope import DeliveryUpdate, NewDelivery, NewRecipient, RecipientUpdate
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.store import migrate
@@ -121,6 +122,21 @@ def test_a_batch_is_all_or_nothing(store: Store) -> None:
     with pytest.raises(StoreUnavailable):
         store.accept_batch([second, first])
     assert [entry.queue_id for entry in store.search(Selection(), limit=10)] == [first.queue_id]
+
+
+def test_a_drop_id_is_accepted_once(store: Store) -> None:
+    first, other, twin = accepted(drop_id="d1"), accepted(drop_id="d2"), accepted(drop_id="d1")
+    store.accept_batch([first, accepted(), accepted()])  # without an id there is nothing to repeat
+    with pytest.raises(AlreadyAccepted):
+        store.accept_batch([other, twin])
+    for message in (other, twin):  # as the front does with a batch that failed
+        with suppress(AlreadyAccepted):
+            store.accept_batch([message])
+    queue_ids = {entry.queue_id for entry in store.search(Selection(), limit=10)}
+    assert len(queue_ids) == 4
+    assert {first.queue_id, other.queue_id} < queue_ids
+    assert not issubclass(AlreadyAccepted, StoreUnavailable)
+    store.record_batch([], incarnation="one", now_ms=NOW_MS)  # the store works on
 
 
 def test_large_content_is_stored_ahead_and_read_by_chunks(store: Store) -> None:

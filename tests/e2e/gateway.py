@@ -56,6 +56,7 @@ class Gateway:
             "hostname": "gw.test",
             "queue": {"url": f"sqlite:///{directory}/state/queue.db", "min_free": "0%"},
             "listeners": [{"bind": "127.0.0.1:0"}],
+            "maildrop": {"path": f"{directory}/maildrop"},
             "web": {"bind": "127.0.0.1:0"},
             "retry": {"first": "100ms", "max": "1s", "jitter": "0%"},
             **sections,

@@ -232,6 +232,7 @@ class Sweep:
             "hostname": "gw.test",
             "queue": {"url": f"sqlite:///{directory}/state/queue.db", "min_free": "0%"},
             "listeners": [{"bind": f"127.0.0.1:{port}"}],
+            "maildrop": {"path": f"{directory}/maildrop"},
             "retry": {"first": "100ms", "max": "1s", "jitter": "0%"},
             "providers": {"main": provider},
             "routes": [{"name": "default", "providers": ["main"]}],

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from relaygw.errors import IntakeFull, StoreUnavailable
+from relaygw.errors import AlreadyAccepted, IntakeFull, Unstorable
 from relaygw.inbound import group_commit
 from relaygw.inbound.group_commit import GroupCommitter
 from relaygw.mail.envelope import AcceptedMessage
@@ -73,9 +73,29 @@ async def test_one_bad_message_is_refused_alone(store: GatedStore) -> None:
     assert [type(result) for result in results] == [
         type(None),
         type(None),
-        StoreUnavailable,
+        Unstorable,
         type(None),
     ]
+    await committer.drain()
+    store.close()
+
+
+async def test_what_was_accepted_before_is_said_so_and_the_rest_goes_in(store: GatedStore) -> None:
+    stored: list[str] = []
+    committer = GroupCommitter(
+        store, committed=lambda batch: stored.extend(m.queue_id for m in batch)
+    )
+    blocker = asyncio.create_task(committer.submit(accepted()))
+    await asyncio.sleep(0)
+    messages = [accepted(drop_id=drop_id) for drop_id in ("a", "b", "a", None, None)]
+    batch = [asyncio.create_task(committer.submit(message)) for message in messages]
+    await asyncio.sleep(0)
+    store.gate.set()
+    results = await asyncio.gather(blocker, *batch, return_exceptions=True)
+    assert [type(result) for result in results if result] == [AlreadyAccepted]
+    assert isinstance(results[3], AlreadyAccepted)
+    assert messages[2].queue_id not in stored
+    assert len(stored) == 5
     await committer.drain()
     store.close()
 

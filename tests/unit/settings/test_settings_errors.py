@@ -189,7 +189,7 @@ def test_a_broken_file_gets_one_line(lines_of: Fail, text: str | bytes, line: st
 
 
 NOT_YET = [
-    *("users", "maildrop", "relay_to", "bounces", "alerts", "metrics"),
+    *("users", "relay_to", "bounces", "alerts", "metrics"),
     *(f"listeners.0.{key}" for key in ("auth", "tls", "proxy_protocol", "mode", "rate_per_client")),
     *(f"providers.main.{key}" for key in ("preset", "region", "account", "rate", "daily_quota")),
     *("providers.main.senders", "providers.main.replies", "routes.0.listener", "routes.0.user"),

@@ -242,3 +242,31 @@ def test_the_fingerprint_changes_with_what_decides_where_mail_goes(load: Load) -
         RELAY.replace("name: default", "name: other"),
     ):
         assert fingerprint(load(change).settings) != base
+
+
+@pytest.mark.parametrize(
+    ("mode", "state", "expected"),
+    [
+        ("production", "/srv/relaygw", "/var/spool/relaygw/maildrop"),
+        ("staging", "/var/lib/relaygw", "/var/spool/relaygw/maildrop"),
+        ("sandbox", "/var/lib/relaygw", "/var/spool/relaygw/maildrop"),
+        ("sandbox", "/home/dev/state", "/home/dev/state/maildrop"),
+    ],
+)
+def test_only_a_sandbox_of_ones_own_has_a_maildrop_of_its_own(
+    tmp_path: Path, mode: str, state: str, expected: str
+) -> None:
+    file = tmp_path / "relaygw.yaml"
+    file.write_text(
+        RELAY.replace("mode: production", f"mode: {mode}\nqueue: {{url: 'sqlite:///{state}/q.db'}}")
+    )
+    assert load_settings(config=file, environ={}).settings.maildrop.path == expected
+    environ = {"RELAYGW__MAILDROP__PATH": "/srv/drop"}
+    assert load_settings(config=file, environ=environ).settings.maildrop.path == "/srv/drop"
+
+
+def test_a_maildrop_is_an_absolute_path(tmp_path: Path) -> None:
+    file = tmp_path / "relaygw.yaml"
+    file.write_text(f"{RELAY}maildrop: {{path: spool}}\n")
+    with pytest.raises(SettingsError, match=r"maildrop\.path: .*is not an absolute path"):
+        load_settings(config=file, environ={})

@@ -1,0 +1,115 @@
+"""The files that make a host's sendmail ours: one launcher, links to it, the maildrop.
+
+The launcher runs the interpreter without site-packages: PHP starts one for each mail. What was in
+the place of a link is moved aside, not overwritten, and comes back when the link is removed.
+"""
+
+from __future__ import annotations
+
+import compileall
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from relaygw.errors import RelaygwError
+from relaygw.inbound.drop_directory import DropDirectory
+from relaygw.mail.drop import DIRECTORY
+from relaygw.sendmail.spool import CONFIGURATION
+
+LINKS = ("sbin/sendmail", "lib/sendmail", "bin/mailq", "bin/newaliases")
+_LAUNCHER = "bin/relaygw-sendmail"
+_MARK = "# installed by relaygw install-sendmail"
+_ASIDE = ".before-relaygw"
+
+
+class Obstacle(RelaygwError):
+    """Something else is in the place; nothing was changed."""
+
+
+class Programs:
+    """The programs below one prefix."""
+
+    def __init__(self, prefix: Path, *, configuration: Path = Path(CONFIGURATION)) -> None:
+        self._prefix = prefix
+        self._configuration = configuration
+        self._launcher = prefix / _LAUNCHER
+
+    def install(
+        self, *, maildrop: str | None, group: str | None, state_dir: Path, force: bool
+    ) -> Iterator[str]:
+        """Put everything in place; yields what was done. Raises Obstacle before any change."""
+        foreign = [path for path in self._links() if not self._is_free(path)]
+        if self._launcher.exists() and not self._is_ours(self._launcher):
+            raise Obstacle(f"{self._launcher} is there and not relaygw's; remove it first")
+        if foreign and not force:
+            raise Obstacle(
+                f"{', '.join(map(str, foreign))}: another mailer's; remove its package, or give "
+                f"--force to move them aside (to NAME{_ASIDE}, back with --uninstall)"
+            )
+        for path in foreign:
+            path.rename(_aside(path))
+            yield f"{path}: moved aside to {_aside(path)}"
+        self._write_launcher()
+        yield f"{self._launcher}: written"
+        for path in self._links():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if not path.is_symlink():
+                path.symlink_to(self._launcher)
+            yield f"{path} -> {self._launcher}"
+        if maildrop is not None:
+            yield from self._make_maildrop(Path(maildrop), group, state_dir)
+
+    def remove(self) -> Iterator[str]:
+        """Remove what `install` made below the prefix; mail in the maildrop stays."""
+        for path in self._links():
+            if path.is_symlink() and path.readlink() == self._launcher:
+                path.unlink()
+                yield f"{path}: removed"
+                if _aside(path).exists() or _aside(path).is_symlink():
+                    _aside(path).rename(path)
+                    yield f"{path}: put back"
+        if self._launcher.exists() and self._is_ours(self._launcher):
+            self._launcher.unlink()
+            yield f"{self._launcher}: removed"
+
+    def _links(self) -> list[Path]:
+        return [self._prefix / name for name in LINKS]
+
+    def _is_free(self, path: Path) -> bool:
+        if path.is_symlink():
+            return path.readlink() == self._launcher
+        return not path.exists()
+
+    def _is_ours(self, path: Path) -> bool:
+        return _MARK in path.read_text(errors="replace")
+
+    def _make_maildrop(self, path: Path, group: str | None, state_dir: Path) -> Iterator[str]:
+        """Make the directory for the user whom the gateway's state belongs to."""
+        DropDirectory(path, group).close()
+        if state_dir.exists() and os.geteuid() == 0:
+            os.chown(path, state_dir.stat().st_uid, -1)
+        yield f"{path}: mail is left here until the gateway takes it"
+        if str(path) != DIRECTORY:
+            self._configuration.parent.mkdir(parents=True, exist_ok=True)
+            self._configuration.write_text(f"maildrop {path}\n")
+            self._configuration.chmod(0o644)
+            yield f"{self._configuration}: names it"
+
+    def _write_launcher(self) -> None:
+        package = Path(__file__).parents[1]
+        compileall.compile_dir(package, quiet=2)  # a program that is compiled each time is slow
+        interpreter = Path(getattr(sys, "_base_executable", sys.executable)).resolve()
+        gateway = Path(sys.prefix) / "bin" / "relaygw"
+        text = (
+            f"#!{interpreter} -IS\n{_MARK}\nimport sys\n"
+            f"sys.path.insert(0, {str(package.parent)!r})\n"
+            f"from relaygw.sendmail import main\nmain({str(gateway)!r})\n"
+        )
+        self._launcher.parent.mkdir(parents=True, exist_ok=True)
+        self._launcher.write_text(text)
+        self._launcher.chmod(0o755)
+
+
+def _aside(path: Path) -> Path:
+    return path.with_name(path.name + _ASIDE)

@@ -1,0 +1,207 @@
+"""The maildrop directory: made, locked, listened at, listed; nothing in it is followed.
+
+Any local user may put files in, none but the front may list it. All access is relative to the
+open directory, so that no name on the way to it matters once it is open.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import grp
+import os
+import pwd
+import re
+import socket
+import stat
+import time
+from collections.abc import Container, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from relaygw.errors import RelaygwError
+from relaygw.inbound import drop_file
+from relaygw.mail.drop import WAKE_SOCKET, WRITING_PREFIX
+
+MAX_LISTED = 10_000
+UNFINISHED_S = 86400.0
+"""A file that was begun and not finished for this long is removed."""
+_SWEEP_S = 3600.0
+_MAX_DATAGRAMS = 1024
+_UNFINISHED = re.compile(re.escape(WRITING_PREFIX) + r"[0-9a-fA-F]{32}")
+
+
+class MaildropUnusable(RelaygwError):
+    """No mail can be taken from the directory; the text says why and what to do."""
+
+
+@dataclass(slots=True)
+class Listing:
+    """What lies in the maildrop."""
+
+    drops: list[str] = field(default_factory=list)  # at most MAX_LISTED
+    odd: list[tuple[str, str]] = field(default_factory=list)  # name and what is wrong with it
+
+
+class DropDirectory:
+    """An open maildrop. Opening makes it and sets its mode; raises MaildropUnusable."""
+
+    def __init__(self, path: Path, group: str | None) -> None:
+        self.path = path
+        self._swept_at_s = float("-inf")
+        self._socket: socket.socket | None = None
+        gid = _gid(group)
+        try:
+            _make(path)
+            self.descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError as error:
+            raise MaildropUnusable(_problem(path, error.strerror or str(error), group)) from error
+        try:
+            self._set_up(gid, group)
+        except BaseException:
+            os.close(self.descriptor)
+            raise
+
+    def _set_up(self, gid: int | None, group: str | None) -> None:
+        """Give the directory its mode and group, if it is ours."""
+        found = os.fstat(self.descriptor)
+        if found.st_uid != os.geteuid() and os.geteuid() != 0:
+            reason = f"it belongs to {_user_name(found.st_uid)}"
+            raise MaildropUnusable(_problem(self.path, reason, group))
+        mode = 0o3733 if gid is None else 0o3730
+        try:
+            if gid is not None and found.st_gid != gid:
+                os.fchown(self.descriptor, -1, gid)
+            if stat.S_IMODE(found.st_mode) != mode:
+                os.fchmod(self.descriptor, mode)
+        except OSError as error:
+            reason = f"mode {mode:o}: {error.strerror}"
+            raise MaildropUnusable(_problem(self.path, reason, group)) from error
+
+    def try_lock(self) -> bool:
+        """Become the one that takes mail from here, until `close`; False: another one is.
+
+        The lock lies on the directory itself, so it also keeps two gateways apart; nobody
+        else may open it for reading, which a lock needs.
+        """
+        try:
+            fcntl.flock(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    def is_current(self) -> bool:
+        """False when the path leads elsewhere by now: the directory was removed or replaced."""
+        try:
+            return os.path.samestat(os.fstat(self.descriptor), self.path.stat())
+        except OSError:
+            return False
+
+    def listen(self) -> socket.socket:
+        """Return the socket that local users may send to; raises OSError."""
+        receiver = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        try:
+            receiver.setblocking(False)
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(WAKE_SOCKET, dir_fd=self.descriptor)
+            receiver.bind(str(self.path / WAKE_SOCKET))
+            # who may come here at all is up to the directory
+            os.chmod(WAKE_SOCKET, 0o622, dir_fd=self.descriptor)
+        except OSError:
+            receiver.close()
+            raise
+        self._socket = receiver
+        return receiver
+
+    def drain(self) -> None:
+        """Take the datagrams that have come."""
+        if self._socket is None:
+            return
+        with contextlib.suppress(OSError):
+            for _ in range(_MAX_DATAGRAMS):
+                self._socket.recv(1)
+
+    def look(self, skip: Container[str]) -> Listing:
+        """Return what lies here, without the drops in `skip`; remove what was never finished."""
+        is_sweep = time.monotonic() - self._swept_at_s >= _SWEEP_S
+        if is_sweep:
+            self._swept_at_s = time.monotonic()
+        found = Listing()
+        with os.scandir(self.descriptor) as entries:
+            for entry in entries:
+                name = entry.name
+                if drop_file.NAME.fullmatch(name):
+                    if name not in skip:
+                        found.drops.append(name)
+                        if len(found.drops) >= MAX_LISTED:
+                            break
+                elif _UNFINISHED.fullmatch(name):
+                    found.odd += self._sweep(name) if is_sweep else ()
+                elif name != WAKE_SOCKET:
+                    found.odd.append((name, "not a name of mail"))
+        return found
+
+    def _sweep(self, name: str) -> Iterator[tuple[str, str]]:
+        try:
+            found = os.lstat(name, dir_fd=self.descriptor)
+            if time.time() - found.st_mtime > UNFINISHED_S:
+                os.unlink(name, dir_fd=self.descriptor)
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            yield name, f"unfinished and cannot be removed: {error.strerror}"
+
+    def remove(self, names: Iterable[str]) -> list[tuple[str, str]]:
+        """Remove files whose mail is stored; return those that stay, and why."""
+        staying = []
+        for name in names:
+            try:
+                os.unlink(name, dir_fd=self.descriptor)
+            except FileNotFoundError:
+                pass
+            except OSError as error:
+                staying.append((name, error.strerror or str(error)))
+        return staying
+
+    def close(self) -> None:
+        """Stop listening and let another front take the mail."""
+        if self._socket is not None:
+            with contextlib.suppress(OSError):  # before the lock goes: the next one binds its own
+                os.unlink(WAKE_SOCKET, dir_fd=self.descriptor)
+            self._socket.close()
+        os.close(self.descriptor)
+
+
+def _gid(group: str | None) -> int | None:
+    if group is None:
+        return None
+    try:
+        return grp.getgrnam(group).gr_gid
+    except KeyError:
+        raise MaildropUnusable(
+            f"maildrop.group: there is no group {group} on this machine; create it, or name another"
+        ) from None
+
+
+def _make(path: Path) -> None:
+    """Create the directory; those above it may be entered by everyone."""
+    missing = [one for one in (path, *path.parents) if not one.exists()]
+    for directory in reversed(missing):
+        with contextlib.suppress(FileExistsError):  # another front was faster
+            directory.mkdir(mode=0o700)
+            directory.chmod(0o755 if directory != path else 0o700)  # whatever the umask is
+
+
+def _problem(path: Path, reason: str, group: str | None) -> str:
+    who = f"-g {group} -m 3730" if group else "-m 3733"
+    return (
+        f"maildrop {path}: {reason}; no mail is taken from there, SMTP is not affected; "
+        f"as root: install -d -o {_user_name(os.geteuid())} {who} {path}"
+    )
+
+
+def _user_name(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)

@@ -1,0 +1,219 @@
+"""One file of the maildrop, read so that its owner, who may still write to it, cannot hurt.
+
+The form is mail.drop's. The user is the file's owner, never anything that the file says.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import stat
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from relaygw.inbound.data import MEMORY_BYTES, ReceivedContent
+from relaygw.mail.content import normalise_line_ends
+from relaygw.mail.drop import COMPLETE_SUFFIX, FIRST_LINE, MAX_HEAD_BYTES
+
+NAME = re.compile(r"[0-9a-fA-F]{32}" + re.escape(COMPLETE_SUFFIX))
+SETTLE_S = 60.0
+"""A file that is not complete is damaged when it was not changed for this long."""
+_LARGE_BYTES = MEMORY_BYTES // 2  # line ends may double it
+_PIECE_BYTES = 128 * 1024
+_TRAILER = re.compile(rb"\nrelaygw end (0|[1-9][0-9]{0,15})\n\Z")
+_TRAILER_LIMIT_BYTES = 30
+_ESCAPE = re.compile(rb"%([0-9A-F]{2})")
+_OPEN_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+_NOT_OURS_TO_READ = {
+    errno.ELOOP: "a symbolic link",
+    errno.ENXIO: "a socket or device",
+    errno.ENODEV: "a device",
+    errno.EACCES: "this user may not read it",
+    errno.EPERM: "this user may not read it",
+}
+
+
+class Unfit(Exception):
+    """The file will never be mail as it is; the text says why."""
+
+
+class NotYet(Exception):
+    """The file is not complete, but may be soon."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drop:
+    """A message as the sendmail command left it."""
+
+    name: str  # of the file
+    uid: int
+    sender: str | None  # "" is the null sender, None: none was given
+    recipients: tuple[str, ...]
+    content: ReceivedContent
+
+    @property
+    def drop_id(self) -> str:
+        """The part of the name that outlives the file."""
+        return self.name.removesuffix(COMPLETE_SUFFIX)
+
+
+class OpenDrop:
+    """An open file of the maildrop whose kind, size and trailer are right at first sight."""
+
+    def __init__(self, name: str, descriptor: int, found: os.stat_result) -> None:
+        self.name = name
+        self._descriptor = descriptor
+        self._found = found
+        self._trailer = b""
+        self.content_bytes = 0
+
+    @property
+    def is_large(self) -> bool:
+        """True when reading it takes long, so that others should not wait for it."""
+        return self.content_bytes > _LARGE_BYTES
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._descriptor)
+
+    def look(self, limit_bytes: int) -> None:
+        """Find the trailer without reading the rest; raises Unfit, NotYet."""
+        size_bytes = self._found.st_size
+        start = max(0, size_bytes - _TRAILER_LIMIT_BYTES)
+        trailer = _TRAILER.search(os.pread(self._descriptor, size_bytes - start, start))
+        if trailer is None:
+            raise self._damaged("its end is missing")
+        self._trailer = trailer[0]
+        self.content_bytes = int(trailer[1])
+        if self.content_bytes > limit_bytes:
+            raise Unfit(f"larger than max_message_size, {limit_bytes} bytes")
+        if not len(FIRST_LINE) < self._head_bytes <= MAX_HEAD_BYTES:
+            raise self._damaged("its end tells another size")
+
+    def read(self, spool_directory: Path) -> Drop:
+        """Copy the file once and return what the copy says; raises Unfit, NotYet.
+
+        Blocks as long as its size takes. Raises OSError when the spool file fails.
+        """
+        head = self._read(self._head_bytes)
+        sender, recipients = self._parse(head)
+        content = ReceivedContent(spool_directory)
+        try:
+            self._copy(content)
+            # one byte more than was there: it must not have grown
+            if self._read(len(self._trailer) + 1) != self._trailer:
+                raise self._damaged("it changed while it was read")
+        except BaseException:
+            content.close()
+            raise
+        return Drop(
+            name=self.name,
+            uid=self._found.st_uid,
+            sender=sender,
+            recipients=recipients,
+            content=content,
+        )
+
+    @property
+    def _head_bytes(self) -> int:
+        return self._found.st_size - len(self._trailer) - self.content_bytes
+
+    def _read(self, count: int) -> bytes:
+        """Return `count` bytes, less at the end of the file."""
+        data = b""
+        while len(data) < count and (more := os.read(self._descriptor, count - len(data))):
+            data += more
+        return data
+
+    def _parse(self, head: bytes) -> tuple[str | None, tuple[str, ...]]:
+        if not head.startswith(FIRST_LINE):
+            raise self._damaged("it does not begin as a drop file does")
+        if head.find(b"\n\n") != len(head) - 2:
+            raise self._damaged("its head does not end where its content begins")
+        sender: str | None = None
+        recipients = []
+        for line in head[len(FIRST_LINE) : -2].split(b"\n"):
+            key, _, value = line.partition(b" ")
+            if key == b"from":
+                sender = _decoded(value)
+            elif key == b"to":
+                recipients.append(_decoded(value))
+        if not recipients:
+            raise self._damaged("it names no recipient")
+        return sender, tuple(recipients)
+
+    def _copy(self, content: ReceivedContent) -> None:
+        """Read the content with its line ends normalised; the last line gets its end."""
+        if not self.is_large:
+            content.set_whole(_with_last_end(normalise_line_ends(self._read(self.content_bytes))))
+            return
+        left_bytes = self.content_bytes
+        held = b""
+        while left_bytes:
+            piece = held + self._read(min(left_bytes, _PIECE_BYTES))
+            if len(piece) == len(held):
+                raise self._damaged("it was cut while it was read")
+            left_bytes -= len(piece) - len(held)
+            # a CR may be half of a line end
+            held = b"\r" if left_bytes and piece.endswith(b"\r") else b""
+            piece = normalise_line_ends(piece[:-1] if held else piece)
+            content.add(piece if left_bytes else _with_last_end(piece))
+
+    def _damaged(self, reason: str) -> Exception:
+        """Return NotYet for a file that was changed lately, Unfit for others."""
+        age_s = time.time() - self._found.st_mtime
+        if -SETTLE_S < age_s < SETTLE_S:
+            return NotYet(reason)
+        return Unfit(f"damaged: {reason}")
+
+
+def open_drop(directory: int, name: str, *, limit_bytes: int) -> OpenDrop | None:
+    """Open the file `name` in the open `directory`, if it may be mail of up to `limit_bytes`.
+
+    Never waits and follows nothing. None when the file is gone. Raises Unfit, NotYet, and
+    OSError for trouble of the machine.
+    """
+    try:
+        descriptor = os.open(name, _OPEN_FLAGS, dir_fd=directory)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        if error.errno in _NOT_OURS_TO_READ:
+            raise Unfit(_NOT_OURS_TO_READ[error.errno]) from error
+        raise
+    try:
+        found = os.fstat(descriptor)
+        if found.st_nlink == 0:
+            os.close(descriptor)
+            return None
+        _check_kind(found, limit_bytes)
+        drop = OpenDrop(name, descriptor, found)
+        drop.look(limit_bytes)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return drop
+
+
+def _check_kind(found: os.stat_result, limit_bytes: int) -> None:
+    if not stat.S_ISREG(found.st_mode):
+        raise Unfit("not a regular file")
+    if found.st_nlink != 1:
+        raise Unfit("a hard link: the file has another name, too")
+    if found.st_size > limit_bytes + MAX_HEAD_BYTES + _TRAILER_LIMIT_BYTES:
+        raise Unfit(f"larger than max_message_size, {limit_bytes} bytes")
+
+
+def _with_last_end(data: bytes) -> bytes:
+    return data + b"\r\n" if data and not data.endswith(b"\n") else data
+
+
+def _decoded(value: bytes) -> str:
+    raw = _ESCAPE.sub(lambda match: bytes.fromhex(match[1].decode()), value)
+    # what is not UTF-8 gets backslashes, which no address may have
+    return raw.decode("utf-8", "backslashreplace")

@@ -1,0 +1,49 @@
+"""The drop file, version 1: one message of a local program on its way to the front.
+
+    relaygw drop 1
+    cwd VALUE            optional, the caller's working directory
+    from VALUE           envelope sender; nothing behind `from ` is the null sender
+    name VALUE           optional, the full name that was put into a From field
+    to VALUE             one line for each recipient, in order
+    notify VALUE         optional, as `ret` and `envid`: what RFC 3461 calls them
+                         an empty line ends the head
+    CONTENT              line ends as given, Bcc and Resent-Bcc removed
+                         an empty line, then: relaygw end COUNT (bytes of CONTENT)
+
+A VALUE is UTF-8 with `%XX` for control bytes and `%`. The owner of the file is the only proof
+of who wrote it. The sendmail command starts once for each mail, so nothing is imported here.
+"""
+
+from __future__ import annotations
+
+FIRST_LINE = b"relaygw drop 1\n"
+MAX_HEAD_BYTES = 256 * 1024
+DIRECTORY = "/var/spool/relaygw/maildrop"
+WAKE_SOCKET = "wake"
+"""Name in the maildrop of the datagram socket on which the front hears of new files."""
+
+ID_BYTES = 16
+"""Random bytes in a drop id; its hex digits make the file's name."""
+WRITING_PREFIX = ".w-"
+COMPLETE_SUFFIX = ".drop"
+MODE = 0o640
+
+_ESCAPED = bytes(range(0x20)) + b"\x7f%"
+
+
+def escape(value: bytes) -> bytes:
+    """Return `value` for a line of the head."""
+    if len(value.translate(None, _ESCAPED)) == len(value):
+        return value
+    return b"".join(b"%%%02X" % byte if byte in _ESCAPED else b"%c" % byte for byte in value)
+
+
+def encode_head(lines: list[tuple[bytes, bytes | None]]) -> bytes:
+    """Return the head of a drop file from (name, value); a value of None leaves its line out."""
+    written = [b"%s %s\n" % (name, escape(value)) for name, value in lines if value is not None]
+    return FIRST_LINE + b"".join(written) + b"\n"
+
+
+def encode_trailer(content_bytes: int) -> bytes:
+    """Return what follows content of that size; a file without it is not complete."""
+    return b"\nrelaygw end %d\n" % content_bytes

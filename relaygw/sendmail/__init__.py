@@ -1,0 +1,155 @@
+"""The drop-in sendmail, mailq and newaliases: a message on stdin becomes a file in the maildrop.
+
+PHP starts one for each mail, so start-up is what counts: only C modules that are part of the
+interpreter and a handful of small files are loaded. It runs outside of the environment's
+site-packages (`python3 -I -S`) and may import `mail.drop`, and for -bs `inbound` and `mail`.
+
+Exit codes: 0 the message is on disk, 64 usage or no recipients, 66 no stdin, 69 it can never
+be taken, 75 the maildrop cannot be written now.
+"""
+
+from __future__ import annotations
+
+import posix
+import sys
+
+from relaygw.sendmail import arguments as mode
+from relaygw.sendmail.addresses import read_addresses
+from relaygw.sendmail.arguments import Arguments, parse_arguments
+from relaygw.sendmail.content import Message, read_input
+from relaygw.sendmail.exits import EX_NOINPUT, EX_TEMPFAIL, EX_USAGE, Failure, shown, warn
+from relaygw.sendmail.spool import leave
+
+_NO_RECIPIENTS = "Recipient addresses must be specified on the command line or via the -t option"
+_INTERRUPTED = 130  # as shells say it of SIGINT
+
+
+def main(gateway_program: str) -> None:
+    """Do what sys.argv asks for and end the process.
+
+    `gateway_program` is the path of `relaygw`, which mailq, -q and -bv run instead.
+    """
+    try:
+        exit_code = _run(gateway_program)
+    except Failure as failure:
+        warn(str(failure))
+        exit_code = failure.exit_code
+    except KeyboardInterrupt:
+        exit_code = _INTERRUPTED
+    except Exception as error:
+        warn(f"internal error, nothing was sent: {type(error).__name__}: {error}")
+        exit_code = EX_TEMPFAIL
+    posix._exit(exit_code)  # nothing is buffered, and the interpreter's own end takes a while
+
+
+def _run(gateway_program: str) -> int:
+    _open_missing_descriptors()
+    program, *words = (_as_given(word) for word in sys.argv)
+    arguments = parse_arguments(program.rpartition(b"/")[2], words)
+    if arguments.mode == mode.SUBMIT:
+        _submit(arguments)
+    elif arguments.mode == mode.SMTP:
+        from relaygw.sendmail.smtp import serve
+
+        serve()
+    elif arguments.mode != mode.NOTHING:
+        _run_gateway(gateway_program, arguments)
+    return 0
+
+
+def _as_given(word: str) -> bytes:
+    return word.encode(sys.getfilesystemencoding(), sys.getfilesystemencodeerrors())
+
+
+def _text(word: bytes) -> str:
+    return word.decode("utf-8", "surrogateescape")
+
+
+def _open_missing_descriptors() -> None:
+    """See to it that no file of ours becomes stdout or stderr; a closed stdin stays an error."""
+    try:
+        posix.fstat(0)
+    except OSError as error:
+        raise Failure(EX_NOINPUT, "stdin is closed: there is no message") from error
+    for descriptor in (1, 2):
+        try:
+            posix.fstat(descriptor)
+        except OSError:
+            posix.open("/dev/null", posix.O_RDWR)
+
+
+def _submit(arguments: Arguments) -> None:
+    recipients = [
+        address for word in arguments.addresses for address in _read_all(word, "recipient")
+    ]
+    if not recipients and not arguments.has_header_recipients:
+        raise Failure(EX_USAGE, _NO_RECIPIENTS)
+    sender = _sender(arguments.sender)
+    _check_name(arguments.full_name)
+    message = Message(read_input(stops_at_dot=arguments.stops_at_dot))
+    if arguments.has_header_recipients:
+        recipients += message.recipients()
+    if not recipients:
+        raise Failure(EX_USAGE, "No recipient addresses found in message header")
+    added, name = b"", None
+    if not message.has_field(b"from"):
+        from relaygw.sendmail.from_field import compose_from
+
+        name = arguments.full_name
+        added = compose_from(sender, name, message.line_end)
+    lines = [
+        (b"from", sender),
+        (b"name", name),
+        *((b"to", address) for address in dict.fromkeys(recipients)),
+        (b"notify", arguments.notify),
+        (b"ret", arguments.ret),
+        (b"envid", arguments.envid),
+    ]
+    leave(lines, message.parts(added))
+
+
+def _read_all(word: bytes, role: str) -> list[bytes]:
+    """Return the addresses in a word of the command line, all of which must be clean."""
+    addresses, is_clean = read_addresses(word)
+    if not is_clean or word.translate(None, b"\r\n\x00") != word:
+        raise Failure(EX_USAGE, f"bad {role} address {shown(word)}")
+    return addresses
+
+
+def _sender(given: bytes | None) -> bytes:
+    if given is None:
+        from relaygw.sendmail.caller import login_name
+
+        return login_name()
+    if given.strip() in (b"", b"<>"):
+        return b""
+    addresses = _read_all(given, "sender")
+    if len(addresses) != 1:
+        raise Failure(EX_USAGE, f"bad sender address {shown(given)}")
+    return addresses[0]
+
+
+def _check_name(name: bytes | None) -> None:
+    if name is not None and not name.decode("utf-8", "replace").isprintable():
+        raise Failure(EX_USAGE, f"control characters in the full name {shown(name)}")
+
+
+def _run_gateway(program: str, arguments: Arguments) -> None:
+    """Become the gateway's own command line; returns only by an error."""
+    addresses = [_text(word) for word in arguments.addresses]
+    if arguments.mode == mode.VERIFY:
+        if len(addresses) != 1:
+            raise Failure(EX_USAGE, "-bv takes one address")
+        words = ["check", f"--recipient={addresses[0]}"]
+    elif addresses:
+        raise Failure(EX_USAGE, "this mode takes no addresses")
+    elif arguments.mode == mode.LIST:
+        words = ["queue", "list"]
+    elif arguments.queue_id is not None:
+        words = ["queue", "retry", f"--id={_text(arguments.queue_id)}", "--yes"]
+    else:
+        words = ["queue", "retry", "--all", "--yes"]
+    try:
+        posix.execv(program, [program, *words])
+    except OSError as error:
+        raise Failure(EX_TEMPFAIL, f"cannot run {program}: {error.strerror}") from error

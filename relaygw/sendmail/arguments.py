@@ -1,0 +1,134 @@
+"""The command line, with the habits of Postfix's sendmail (getopt, stopping at an address).
+
+-C, -X, -O, -D and all that is unknown have no effect whatsoever: applications pass text of
+strangers here (CVE-2016-10033).
+"""
+
+from __future__ import annotations
+
+from relaygw.sendmail.exits import EX_USAGE, Failure
+
+SUBMIT = "submit"
+SMTP = "smtp"
+LIST = "list"
+FLUSH = "flush"
+VERIFY = "verify"
+NOTHING = "nothing"
+
+_PROGRAMS = {b"mailq": LIST, b"newaliases": NOTHING, b"runq": FLUSH}
+_MODES = {b"m": SUBMIT, b"s": SMTP, b"p": LIST, b"v": VERIFY, b"i": NOTHING}
+_TAKES_NEXT_WORD = b"ABCFLNORVXbefhopr"
+_TAKES_REST_OF_WORD = b"Ddq"
+_NOTIFY_WORDS = {b"never", b"success", b"failure", b"delay"}
+_INTERVALS = b"0123456789"
+_SERVE = "is the work of `relaygw serve`"
+
+
+class Arguments:
+    """What the caller asks for; values are bytes as given, None where nothing was said."""
+
+    __slots__ = (
+        "addresses",
+        "envid",
+        "full_name",
+        "has_header_recipients",
+        "mode",
+        "notify",
+        "queue_id",
+        "ret",
+        "sender",
+        "stops_at_dot",
+    )
+
+    def __init__(self, mode: str) -> None:
+        self.mode = mode
+        self.has_header_recipients = False
+        self.stops_at_dot = True
+        self.sender: bytes | None = None
+        self.full_name: bytes | None = None
+        self.notify: bytes | None = None
+        self.ret: bytes | None = None
+        self.envid: bytes | None = None
+        self.queue_id: bytes | None = None
+        self.addresses: list[bytes] = []
+
+    def take_option(self, letter: bytes, value: bytes) -> None:
+        """Note one option; those that are not named here are accepted and mean nothing."""
+        if letter in b"fr":
+            self.sender = value
+        elif letter == b"F":
+            self.full_name = value
+        elif letter == b"t":
+            self.has_header_recipients = True
+        elif letter == b"i" or (letter == b"o" and value[:1] == b"i"):
+            self.stops_at_dot = False
+        elif letter == b"b":
+            self.mode = _mode(value)
+        elif letter == b"q":
+            self._take_flush(value)
+        elif letter == b"I":
+            self.mode = NOTHING
+        else:
+            self._take_notification(letter, value)
+
+    def _take_flush(self, value: bytes) -> None:
+        if value[:1] and value[:1] in _INTERVALS:
+            raise Failure(EX_USAGE, f"-q with an interval {_SERVE}")
+        if value[:1] in (b"R", b"S"):
+            raise Failure(EX_USAGE, "-qR and -qS are not supported: see `relaygw queue retry`")
+        self.mode = FLUSH
+        self.queue_id = value[1:] if value[:1] == b"I" else None
+
+    def _take_notification(self, letter: bytes, value: bytes) -> None:
+        if letter == b"N":
+            words = value.lower().split(b",")
+            if not _NOTIFY_WORDS.issuperset(words) or (b"never" in words and len(words) > 1):
+                raise Failure(EX_USAGE, "-N takes never, or success,failure,delay")
+            self.notify = value
+        elif letter == b"R":
+            if value not in (b"full", b"hdrs"):
+                raise Failure(EX_USAGE, "-R takes full or hdrs")
+            self.ret = value
+        elif letter == b"V":
+            if not value.isascii() or not value.decode().isprintable() or len(value) > 100:
+                raise Failure(EX_USAGE, "-V takes up to 100 printable characters")
+            self.envid = value
+
+
+def _mode(value: bytes) -> str:
+    if value[:1] in (b"d", b"l"):
+        raise Failure(EX_USAGE, f"-b{value[:1].decode()} {_SERVE}")
+    mode = _MODES.get(value)
+    if mode is None:
+        raise Failure(EX_USAGE, "that mode of -b is not supported")
+    return mode
+
+
+def parse_arguments(program: bytes, words: list[bytes]) -> Arguments:
+    """Read the words behind the program's name; raises Failure."""
+    arguments = Arguments(_PROGRAMS.get(program.removeprefix(b"relaygw-"), SUBMIT))
+    at = 0
+    while at < len(words) and words[at][:1] == b"-" and words[at] != b"-":
+        word = words[at]
+        at += 1
+        if word == b"--":
+            break
+        at = _take_word(arguments, word, words, at)
+    arguments.addresses = words[at:]
+    return arguments
+
+
+def _take_word(arguments: Arguments, word: bytes, words: list[bytes], at: int) -> int:
+    """Take the options in `word`; return where in `words` the next one is."""
+    for place in range(1, len(word)):
+        letter, value = word[place : place + 1], word[place + 1 :]
+        if letter in _TAKES_NEXT_WORD and not value:
+            if at == len(words):
+                raise Failure(EX_USAGE, f"option -{letter.decode()} needs a value")
+            arguments.take_option(letter, words[at])
+            return at + 1
+        if letter in _TAKES_NEXT_WORD or letter in _TAKES_REST_OF_WORD:
+            arguments.take_option(letter, value)
+            return at
+        arguments.take_option(letter, b"")
+    return at

@@ -1,0 +1,231 @@
+"""-bs: SMTP on stdin and stdout, as Symfony Mailer and SwiftMailer speak it.
+
+Answers as the front does, and each message is in the maildrop before its 250. What the front
+decides with its settings (who may receive, the size that a provider takes) it decides when it
+takes the message over.
+"""
+
+from __future__ import annotations
+
+import posix
+
+from relaygw.inbound import replies
+from relaygw.sendmail.content import MAX_CONTENT_BYTES, Message
+from relaygw.sendmail.exits import Failure, warn
+from relaygw.sendmail.from_field import compose_from
+from relaygw.sendmail.smtp_arguments import Refusal, parse_path_argument, wants_smtputf8
+from relaygw.sendmail.spool import SpoolFailure, leave, release_signals
+
+MAX_COMMAND_BYTES = 2048
+MAX_ERRORS = 20
+MAX_RECIPIENTS = 1000
+SHOWN_ID_DIGITS = 20
+"""How much of a drop id is shown as the id under which a message was queued."""
+
+_READ_BYTES = 256 * 1024
+_END_OF_DATA = b"\r\n.\r\n"
+_NOT_IMPLEMENTED = (b"EXPN", b"TURN", b"ETRN", b"SAML", b"SEND", b"SOML", b"BDAT")
+
+
+def serve() -> None:
+    """Serve the client until it quits or leaves."""
+    session = _Session()
+    try:  # noqa: SIM105 - contextlib would have to be loaded
+        session.run()
+    except (EOFError, BrokenPipeError):
+        pass  # what was answered 250 is on disk, the rest was not accepted
+
+
+class _Session:
+    def __init__(self) -> None:
+        self._hostname = posix.uname().nodename
+        self._received = bytearray()
+        self._is_done = False
+        self._errors = 0
+        self._is_greeted = False
+        self._smtputf8 = False
+        self._sender: bytes | None = None
+        self._recipients: list[bytes] = []
+
+    def run(self) -> None:
+        self._reply(f"220 {self._hostname} ESMTP relaygw")
+        while not self._is_done:
+            line = self._read_command()
+            try:
+                self._serve(line)
+            except Refusal as refusal:
+                self._refuse(str(refusal))
+
+    def _refuse(self, reply: str) -> None:
+        self._errors += 1
+        if self._errors >= MAX_ERRORS and not self._is_done:
+            reply = replies.TOO_MANY_ERRORS
+            self._is_done = True
+        self._reply(reply)
+
+    def _reply(self, text: str) -> None:
+        left = f"{text}\r\n".encode()
+        while left:
+            left = left[posix.write(1, left) :]
+
+    def _receive(self) -> None:
+        piece = posix.read(0, _READ_BYTES)
+        if not piece:
+            raise EOFError
+        self._received += piece
+
+    def _read_command(self) -> bytes:
+        """Return one command without its CRLF."""
+        while (end := self._received.find(b"\n")) < 0:
+            if len(self._received) > MAX_COMMAND_BYTES:
+                self._reply(replies.LINE_TOO_LONG)
+                raise EOFError
+            self._receive()
+        line = bytes(self._received[: end + 1])
+        del self._received[: end + 1]
+        if not line.endswith(b"\r\n"):
+            # ending is the only answer that leaves no doubt about where commands begin
+            self._reply(replies.BARE_LF)
+            raise EOFError
+        return line[:-2]
+
+    def _serve(self, line: bytes) -> None:
+        verb, _, argument = line.partition(b" ")
+        verb, argument = verb.upper(), argument.strip(b" \t")
+        if len(line) > MAX_COMMAND_BYTES:
+            raise Refusal(replies.LINE_TOO_LONG)
+        if verb in (b"HELO", b"EHLO"):
+            self._greet(argument, is_extended=verb == b"EHLO")
+        elif verb == b"MAIL":
+            self._mail(argument)
+        elif verb == b"RCPT":
+            self._rcpt(argument)
+        elif verb == b"DATA":
+            self._data(argument)
+        else:
+            self._serve_minor(verb)
+
+    def _serve_minor(self, verb: bytes) -> None:
+        if verb == b"RSET":
+            self._reset()
+            self._reply(replies.OK)
+        elif verb == b"NOOP":
+            self._reply(replies.OK)
+        elif verb == b"VRFY":
+            self._reply(replies.VRFY)
+        elif verb == b"HELP":
+            self._reply(replies.HELP)
+        elif verb == b"QUIT":
+            self._reply(replies.BYE)
+            self._is_done = True
+        elif verb in _NOT_IMPLEMENTED:
+            # the chunk behind BDAT would be read as commands
+            self._is_done = verb == b"BDAT"
+            raise Refusal(replies.NOT_IMPLEMENTED)
+        else:
+            raise Refusal(replies.UNKNOWN_COMMAND if verb.isalnum() else replies.BAD_SYNTAX)
+
+    def _reset(self) -> None:
+        self._sender = None
+        self._smtputf8 = False
+        self._recipients = []
+
+    def _greet(self, argument: bytes, *, is_extended: bool) -> None:
+        is_word = argument.isascii() and argument.decode("ascii", "replace").isprintable()
+        if not argument or not is_word or b" " in argument or len(argument) > 255:
+            usage = "EHLO hostname" if is_extended else "HELO hostname"
+            raise Refusal(replies.BAD_ARGUMENT.format(usage=usage))
+        self._reset()
+        self._is_greeted = True
+        if is_extended:
+            self._reply(
+                f"250-{self._hostname}\r\n250-PIPELINING\r\n250-SIZE {MAX_CONTENT_BYTES}\r\n"
+                "250-ENHANCEDSTATUSCODES\r\n250-8BITMIME\r\n250 SMTPUTF8"
+            )
+        else:
+            self._reply(f"250 {self._hostname}")
+
+    def _mail(self, argument: bytes) -> None:
+        if not self._is_greeted:
+            raise Refusal(replies.BAD_SEQUENCE.format(expected="send EHLO first"))
+        if self._sender is not None:
+            raise Refusal(replies.BAD_SEQUENCE.format(expected="nested MAIL command"))
+        sender, rest = parse_path_argument(b"from:", argument, smtputf8=True)
+        smtputf8 = wants_smtputf8(rest)
+        if not sender.isascii() and not smtputf8:
+            raise Refusal(replies.BAD_ADDRESS.format(code=553, status="5.6.7"))
+        self._sender, self._smtputf8 = sender, smtputf8
+        self._reply(replies.OK_SENDER)
+
+    def _rcpt(self, argument: bytes) -> None:
+        if self._sender is None:
+            raise Refusal(replies.BAD_SEQUENCE.format(expected="need MAIL command"))
+        if len(self._recipients) >= MAX_RECIPIENTS:
+            self._reply(replies.TOO_MANY_RECIPIENTS)
+            return
+        address, rest = parse_path_argument(b"to:", argument, smtputf8=self._smtputf8)
+        if not address:
+            raise Refusal(replies.BAD_ADDRESS.format(code=501, status="5.1.3"))
+        if rest:
+            from relaygw.inbound.parameters import shown_name
+
+            name = shown_name(rest.partition(b"=")[0])
+            raise Refusal(replies.UNKNOWN_PARAMETER.format(name=name))
+        self._recipients.append(address)
+        self._reply(replies.OK_RECIPIENT)
+
+    def _data(self, argument: bytes) -> None:
+        if argument:
+            raise Refusal(replies.BAD_ARGUMENT.format(usage="DATA"))
+        if self._sender is None:
+            raise Refusal(replies.BAD_SEQUENCE.format(expected="need MAIL command"))
+        if not self._recipients:
+            raise Refusal(replies.NO_VALID_RECIPIENTS)
+        if self._received:
+            self._is_done = True  # content before 354: another protocol is being spoken
+            raise Refusal(replies.UNSYNCHRONISED)
+        self._reply(replies.START_DATA)
+        content = self._read_content()
+        sender, recipients = self._sender, self._recipients
+        self._reset()
+        if content is None:
+            raise Refusal(replies.TOO_BIG.format(limit=MAX_CONTENT_BYTES))
+        self._reply(_accept(sender, recipients, content))
+        release_signals()
+
+    def _read_content(self) -> bytes | None:
+        """Return what comes up to CRLF.CRLF, unstuffed; None if it is too big."""
+        # the line before the content ended with the CRLF of DATA, so `.CRLF` alone ends it
+        self._received += b"\r\n"
+        is_too_big = False
+        start = 0
+        while (end := self._received.find(_END_OF_DATA, start)) < 0:
+            if len(self._received) > MAX_CONTENT_BYTES:
+                is_too_big = True
+                del self._received[:-4]
+            start = max(len(self._received) - 4, 0)
+            self._receive()
+        content = bytes(memoryview(self._received)[: end + 2])
+        del self._received[: end + len(_END_OF_DATA)]
+        if is_too_big or len(content) > MAX_CONTENT_BYTES:
+            return None
+        return content.replace(b"\r\n.", b"\r\n")[2:]
+
+
+def _accept(sender: bytes, recipients: list[bytes], content: bytes) -> str:
+    """Return the reply to the final dot; the message is on disk if that is 250."""
+    message = Message(content)
+    added = b""
+    if not message.has_field(b"from"):
+        added = compose_from(sender, None, message.line_end)
+    lines: list[tuple[bytes, bytes | None]] = [(b"from", sender)]
+    lines += [(b"to", address) for address in dict.fromkeys(recipients)]
+    try:
+        drop_id = leave(lines, message.parts(added))
+    except SpoolFailure as failure:
+        warn(str(failure))
+        return replies.NO_SPACE if failure.is_full else replies.TROUBLE
+    except Failure as failure:
+        warn(str(failure))
+        return replies.TOO_MANY_RECIPIENTS
+    return f"250 2.0.0 Ok: queued as {drop_id[:SHOWN_ID_DIGITS].upper()}"

@@ -1,0 +1,160 @@
+"""Leaves a message in the maildrop, for the front to take now or when it runs again.
+
+On return of `leave` the file has its final name and both are on disk. Until then no other
+program sees a message: a signal, a full disk or a crash leaves no `.drop` file behind.
+"""
+
+from __future__ import annotations
+
+import errno
+import posix
+
+from relaygw.mail import drop
+from relaygw.sendmail.exits import EX_TEMPFAIL, EX_UNAVAILABLE, Failure
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import signal as _signal
+else:
+    import _signal  # `signal` would load the enum module, as costly as all of ours
+
+CONFIGURATION = "/etc/relaygw/sendmail.conf"
+_FLAGS = posix.O_WRONLY | posix.O_CREAT | posix.O_EXCL | posix.O_NOFOLLOW | posix.O_CLOEXEC
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_ENDING = {_signal.SIGHUP, _signal.SIGINT, _signal.SIGTERM}
+
+
+class SpoolFailure(Failure):
+    """Nothing was left in the maildrop; trying again later is right."""
+
+    def __init__(self, text: str, *, is_full: bool = False) -> None:
+        super().__init__(EX_TEMPFAIL, text)
+        self.is_full = is_full
+
+
+def maildrop(configuration: str = CONFIGURATION) -> str:
+    """Return the directory: RELAYGW_MAILDROP, else what the configuration says, else the usual.
+
+    The variable opens nothing to the caller, whose own rights are used, unless this program
+    was given other rights than his.
+    """
+    is_own = posix.getuid() == posix.geteuid() and posix.getgid() == posix.getegid()
+    named = posix.environ.get(b"RELAYGW_MAILDROP", b"") if is_own else b""
+    if named:
+        return named.decode("utf-8", "surrogateescape")
+    try:
+        with open(configuration, encoding="utf-8") as lines:  # noqa: PTH123
+            for line in lines:
+                key, _, value = line.strip().partition(" ")
+                if key == "maildrop" and value:
+                    return value.strip()
+    except FileNotFoundError:
+        pass
+    except (OSError, UnicodeDecodeError) as error:
+        raise SpoolFailure(f"cannot read {configuration}: {error}") from error
+    return drop.DIRECTORY
+
+
+def leave(lines: list[tuple[bytes, bytes | None]], content: list[bytes | memoryview]) -> str:
+    """Write one drop file and return its id; raises SpoolFailure, or Failure if it never can be.
+
+    Signals that end a program wait from here on, so that none comes between the file and the
+    word to the caller that it is there. `release_signals` ends that; a failure does so, too.
+    """
+    head = drop.encode_head([(b"cwd", _working_directory()), *lines])
+    if len(head) > drop.MAX_HEAD_BYTES:
+        raise Failure(EX_UNAVAILABLE, "too many recipients for one message: send it in parts")
+    directory = maildrop()
+    _signal.pthread_sigmask(_signal.SIG_BLOCK, _ENDING)
+    try:
+        trailer = drop.encode_trailer(sum(len(part) for part in content))
+        drop_id = _write(directory, [head, *content, trailer])
+    except OSError as error:
+        release_signals()
+        raise _failure(directory, error) from error
+    _wake(directory)
+    return drop_id
+
+
+def release_signals() -> None:
+    """Let the signals come that waited for `leave`."""
+    _signal.pthread_sigmask(_signal.SIG_UNBLOCK, _ENDING)
+
+
+def _working_directory() -> bytes | None:
+    try:
+        return posix.getcwdb().decode("utf-8", "replace").encode()
+    except OSError:
+        return None  # it is gone, or we may not know
+
+
+def _write(directory: str, parts: list[bytes | memoryview]) -> str:
+    drop_id = posix.urandom(drop.ID_BYTES).hex()
+    written = f"{directory}/{drop.WRITING_PREFIX}{drop_id}"
+    complete = f"{directory}/{drop_id}{drop.COMPLETE_SUFFIX}"
+    file = posix.open(written, _FLAGS, 0o600)
+    left = written
+    try:
+        for part in parts:
+            _write_all(file, part)
+        posix.fchmod(file, drop.MODE)
+        posix.fsync(file)
+        if _signal.sigpending() & _ENDING:
+            raise InterruptedError(errno.EINTR, "ended by a signal")
+        posix.rename(written, complete)
+        left = complete
+        # makes the rename durable, too (ext4, xfs, btrfs); the directory may not be readable
+        posix.fsync(file)
+    except Exception:
+        is_removed = _is_removed(left)
+        if is_removed or left == written:
+            raise
+        # the front took the message over before its last sync failed: it is not lost
+    finally:
+        posix.close(file)
+    return drop_id
+
+
+def _write_all(file: int, part: bytes | memoryview) -> None:
+    view = memoryview(part)
+    while view:
+        view = view[posix.write(file, view) :]
+
+
+def _is_removed(path: str) -> bool:
+    """Remove a file that failed; False if another did so before."""
+    try:
+        posix.unlink(path)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        pass
+    return True
+
+
+def _failure(directory: str, error: OSError) -> SpoolFailure:
+    is_full = error.errno in _FULL
+    if error.errno == errno.ENOENT:
+        remedy = "create it, or start `relaygw serve` once, which does"
+    elif is_full:
+        remedy = "make room there"
+    elif error.errno == errno.EINTR:
+        remedy = "send the message again"
+    else:
+        remedy = "let this user write there: owner relaygw, mode 3733"
+    text = f"cannot leave the message in {directory}: {error.strerror}; {remedy}"
+    return SpoolFailure(text, is_full=is_full)
+
+
+def _wake(directory: str) -> None:
+    """Tell the front; it looks by itself soon enough when it does not hear of it."""
+    import _socket  # `socket` is the most costly module of all
+
+    try:
+        wake = _socket.socket(_socket.AF_UNIX, _socket.SOCK_DGRAM | _socket.SOCK_NONBLOCK, 0)
+        try:
+            wake.sendto(b"", f"{directory}/{drop.WAKE_SOCKET}")
+        finally:
+            wake.close()
+    except OSError:
+        pass

@@ -1,0 +1,84 @@
+"""install-sendmail: what it puts in place, what it leaves alone, and that it works."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from relaygw.cli.sendmail_programs import LINKS, Obstacle, Programs
+
+
+def install(prefix: Path, tmp_path: Path, *, force: bool = False) -> list[str]:
+    programs = Programs(prefix, configuration=tmp_path / "sendmail.conf")
+    maildrop = str(tmp_path / "maildrop")
+    return list(programs.install(maildrop=maildrop, group=None, state_dir=tmp_path, force=force))
+
+
+def test_what_was_installed_takes_mail(tmp_path: Path) -> None:
+    prefix = tmp_path / "usr"
+    lines = install(prefix, tmp_path)
+    assert any(str(prefix / "sbin/sendmail") in line for line in lines)
+    done = subprocess.run(
+        [prefix / "sbin/sendmail", "-t", "-i"],
+        input=b"To: b@cust.test\nSubject: x\n\nhello\n",
+        env={"RELAYGW_MAILDROP": str(tmp_path / "maildrop")},
+        capture_output=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    (left,) = (tmp_path / "maildrop").glob("*.drop")
+    assert b"\nto b@cust.test\n" in left.read_bytes()
+    assert stat.S_IMODE((tmp_path / "maildrop").stat().st_mode) == 0o3733
+    assert (tmp_path / "sendmail.conf").read_text() == f"maildrop {tmp_path}/maildrop\n"
+
+
+def test_newaliases_does_nothing_and_says_so_by_its_exit_code(tmp_path: Path) -> None:
+    install(tmp_path / "usr", tmp_path)
+    done = subprocess.run([tmp_path / "usr/bin/newaliases"], capture_output=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+
+
+def test_installing_twice_changes_nothing(tmp_path: Path) -> None:
+    prefix = tmp_path / "usr"
+    assert install(prefix, tmp_path) == install(prefix, tmp_path)
+
+
+def test_another_mailer_is_not_overwritten(tmp_path: Path) -> None:
+    prefix = tmp_path / "usr"
+    theirs = prefix / "sbin/sendmail"
+    theirs.parent.mkdir(parents=True)
+    theirs.write_text("#!/bin/sh\n")
+    with pytest.raises(Obstacle, match="--force"):
+        install(prefix, tmp_path)
+    assert theirs.read_text() == "#!/bin/sh\n"
+    assert not (prefix / "bin").exists()
+
+
+def test_another_mailer_comes_back(tmp_path: Path) -> None:
+    prefix = tmp_path / "usr"
+    theirs, link = prefix / "sbin/sendmail", prefix / "lib/sendmail"
+    for path in (theirs, link):
+        path.parent.mkdir(parents=True)
+    theirs.write_text("#!/bin/sh\n")
+    link.symlink_to("../sbin/sendmail")
+    install(prefix, tmp_path, force=True)
+    assert theirs.is_symlink()
+    list(Programs(prefix).remove())
+    assert theirs.read_text() == "#!/bin/sh\n"
+    assert link.readlink() == Path("../sbin/sendmail")
+    assert sorted(path.name for path in prefix.rglob("*") if path.is_file()) == ["sendmail"] * 2
+
+
+def test_removing_leaves_what_is_not_ours(tmp_path: Path) -> None:
+    prefix = tmp_path / "usr"
+    install(prefix, tmp_path)
+    link = prefix / "bin/mailq"
+    link.unlink()
+    link.write_text("somebody else's\n")
+    list(Programs(prefix).remove())
+    assert link.read_text() == "somebody else's\n"
+    assert not any(os.path.lexists(prefix / name) for name in LINKS if name != "bin/mailq")

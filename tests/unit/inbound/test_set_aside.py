@@ -1,0 +1,54 @@
+"""Files that are left alone: named once, looked at again, and never without bound."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+
+from relaygw.inbound import set_aside
+from relaygw.inbound.set_aside import SetAside
+from relaygw.observe.maillog import MailLog
+
+
+@pytest.fixture
+def stream() -> io.StringIO:
+    return io.StringIO()
+
+
+@pytest.fixture
+def aside(stream: io.StringIO) -> SetAside:
+    return SetAside(MailLog(stream, hostname="gw.test", with_subject=True))
+
+
+def test_a_file_is_named_once_for_each_reason(aside: SetAside, stream: io.StringIO) -> None:
+    for reason in ("a fifo", "a fifo", "damaged"):
+        aside.put("x.drop", "/m/x.drop", reason)
+    assert "x.drop" in aside
+    assert "y.drop" not in aside
+    lines = stream.getvalue().splitlines()
+    assert [line.partition("warning: ")[2] for line in lines] == [
+        "/m/x.drop: a fifo; left where it is",
+        "/m/x.drop: damaged; left where it is",
+    ]
+
+
+def test_after_a_while_it_is_looked_at_again_unless_it_failed_for_good(
+    aside: SetAside, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(set_aside, "LOOK_AGAIN_S", -1.0)
+    aside.put("x.drop", "/m/x.drop", "a fifo")
+    aside.put("y.drop", "/m/y.drop", "failed", for_good=True)
+    assert ("x.drop" in aside, "y.drop" in aside) == (False, True)
+
+
+def test_rubbish_without_end_does_not_fill_the_log(
+    aside: SetAside, stream: io.StringIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(set_aside, "MAX_NAMED", 3)
+    monkeypatch.setattr(set_aside, "MAX_ASIDE", 5)
+    for number in range(20):
+        aside.put(f"{number}.drop", f"/m/{number}.drop", "damaged")
+    assert len(stream.getvalue().splitlines()) == 4
+    assert "more than 3 odd files" in stream.getvalue()
+    assert [number for number in range(20) if f"{number}.drop" in aside] == [15, 16, 17, 18, 19]
