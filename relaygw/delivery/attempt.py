@@ -59,11 +59,12 @@ async def attempt_delivery(
     max_recipients: int,
     store: Store,
     check_lease: Callable[[], bool],
+    may_go_on: Callable[[], bool],
 ) -> AttemptReport:
     """Send a delivery to `recipients` and return what the provider said.
 
     An address that stands twice is sent once. More recipients than a transaction takes are
-    sent in several, one after the other.
+    sent in several, one after the other, as long as `may_go_on` says so.
     """
     started_s = time.monotonic()
     queue_s = time.time() - claimed.accepted_at_ms / 1000
@@ -75,9 +76,14 @@ async def attempt_delivery(
     relay, uses, connect_s = "none", 1, 0.0
     for start in range(0, len(addresses), max_recipients):
         part = tuple(addresses[start : start + max_recipients])
+        if start and not may_go_on():
+            left = RecipientReply(stage=Stage.LOCAL, detail="stopping, nothing sent")
+            outcomes += _outcomes(part, (left,) * len(part), by_address)
+            continue
         mail = _outgoing(claimed, part, store)
+        is_last = start + max_recipients >= len(addresses)
         try:
-            session, replies, waited_s = await _transact(line, mail, check_lease)
+            session, replies, waited_s = await _transact(line, mail, check_lease, may_chain=is_last)
             relay, uses, connect_s = session.relay, session.uses, connect_s + waited_s
         except UpstreamError as error:
             relay = error.relay
@@ -100,7 +106,7 @@ async def attempt_delivery(
 
 
 async def _transact(
-    line: Line, mail: OutgoingMail, check_lease: Callable[[], bool]
+    line: Line, mail: OutgoingMail, check_lease: Callable[[], bool], *, may_chain: bool
 ) -> tuple[UpstreamSession, tuple[RecipientReply, ...], float]:
     """Run one transaction; an idle connection that turns out dead is replaced at once."""
     for _ in range(_MAX_STALE_SESSIONS):
@@ -109,7 +115,7 @@ async def _transact(
         waited_s = time.monotonic() - asked_s
         try:
             replies = await session.transact(
-                mail, check_lease=check_lease, next_mail=line.next_mail
+                mail, check_lease=check_lease, next_mail=line.next_mail if may_chain else None
             )
         finally:
             line.release(session)

@@ -61,28 +61,57 @@ class Courier:
         self._pools = pools
         self._in_flight = in_flight
         self._policy = RecipientPolicy(settings.mode, settings.recipients)
+        self._unchained: set[str] = set()  # providers that lost step over it
         self._crashes: dict[tuple[str, int], int] = {}
 
     def open_line(self, gate: Gate, take_next: TakeNext) -> Line:
         """Return a line to a gate's provider; `take_next` is asked where chaining is on."""
         provider = self._settings.providers[gate.provider]
+        is_chaining = provider.chain_transactions and gate.provider not in self._unchained
         return Line(
             self._pools[gate.provider],
-            take_next=take_next if provider.chain_transactions else None,
+            take_next=take_next if is_chaining else None,
+            lost_step=lambda: self._stop_chaining(gate.provider),
             prepare=lambda claimed: single_mail(
                 claimed, self._policy, max_recipients=provider.max_recipients, store=self._store
             ),
         )
 
+    def _stop_chaining(self, provider: str) -> None:
+        """Send to a provider without chaining until the next reload, and say so once."""
+        if provider not in self._unchained:
+            self._unchained.add(provider)
+            self._log.note(
+                "qmgr",
+                f"warning: provider {provider} does not answer chained transactions as it should; "
+                "they are not chained from now on; set its chain_transactions to false",
+            )
+
     async def deliver(self, gate: Gate, claimed: ClaimedDelivery, line: Line) -> None:
         """Make one attempt; return when its outcome, whatever it is, is durable."""
-        slot = self._in_flight.begin(claimed.queue_id, claimed.delivery_no)
+        slot: int | None = None
         try:
+            slot = self._begin_slot(claimed)
             await self._attempt(gate, claimed, line)
         except Exception as error:
             await self._set_poison_aside(claimed, error)
         finally:
+            if slot is not None:
+                self._end_slot(slot)
+
+    def _begin_slot(self, claimed: ClaimedDelivery) -> int | None:
+        """Note what is being sent; a note that cannot be written must not cost the delivery."""
+        try:
+            return self._in_flight.begin(claimed.queue_id, claimed.delivery_no)
+        except OSError as error:
+            self._log.note("qmgr", f"warning: {claimed.queue_id}: no slot: {error.strerror}")
+            return None
+
+    def _end_slot(self, slot: int) -> None:
+        try:
             self._in_flight.end(slot)
+        except OSError as error:
+            self._log.note("qmgr", f"warning: slot {slot} not freed: {error.strerror}")
 
     async def _attempt(self, gate: Gate, claimed: ClaimedDelivery, line: Line) -> None:
         screened = screen(claimed, self._policy)
@@ -99,6 +128,7 @@ class Courier:
             max_recipients=provider.max_recipients,
             store=self._store,
             check_lease=self._leases.is_held,
+            may_go_on=lambda: not self._leases.is_draining,
         )
         wait_s = await self._learn(gate, report)
         now_ms = time.time_ns() // 1_000_000

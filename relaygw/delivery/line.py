@@ -23,13 +23,22 @@ class Line:
     """Lends out sessions of a pool, and keeps one back while the next mail is begun on it.
 
     `take_next` gives the delivery that this line will carry next, if any; `prepare` the mail of
-    one that can be sent in a single transaction.
+    one that can be sent in a single transaction. `lost_step` is called when the provider did not
+    answer a chained envelope as it should.
     """
 
-    def __init__(self, pool: Pool, *, take_next: TakeNext | None, prepare: Prepare) -> None:
+    def __init__(
+        self,
+        pool: Pool,
+        *,
+        take_next: TakeNext | None,
+        prepare: Prepare,
+        lost_step: Callable[[], None],
+    ) -> None:
         self._pool = pool
         self._take_next = take_next
         self._prepare = prepare
+        self._lost_step = lost_step
         self._kept: UpstreamSession | None = None
         self._following: ClaimedDelivery | None = None
 
@@ -45,6 +54,9 @@ class Line:
 
     def release(self, session: UpstreamSession) -> None:
         """Take a session back: to the pool, unless the next mail is begun on it."""
+        if session.has_lost_step:
+            self._take_next = None
+            self._lost_step()
         if session.is_chained:
             self._kept = session
         else:

@@ -299,12 +299,14 @@ class Worker:
         waiting: ClaimedDelivery | None = claimed
         try:
             while waiting is not None and self._may_start(gate):
-                await self._courier.deliver(gate, waiting, line)
+                carried, waiting = waiting, None
+                await self._courier.deliver(gate, carried, line)
                 waiting = line.take_following()
-            if waiting is not None:
-                lane.window.appendleft(waiting)
-                self._give_back(gate)
         finally:
+            # what was not carried, for whatever reason, goes back to the queue
+            waiting = line.take_following() or waiting
+            if waiting is not None:
+                self._spawn(self._give_back_now([(waiting.queue_id, waiting.delivery_no)]))
             line.close()
             gate.finish(lane.stream)
         self._pump(gate)

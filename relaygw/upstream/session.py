@@ -47,6 +47,14 @@ async def open_session(
     return UpstreamSession(connection, timeouts=provider.timeouts)
 
 
+class _OutOfStep(WireFailure):
+    """What came may answer something else: only a new connection tells what it means."""
+
+    def __init__(self, reply: SmtpReply) -> None:
+        super().__init__(str(reply))
+        self.is_certain = _is_lost(reply)
+
+
 class _ServiceClosing(Exception):
     """The provider answered 421: whatever is left of the session is void."""
 
@@ -67,6 +75,7 @@ class _Progress:
     has_reply: bool = False  # and the provider answered at all
     is_mail_accepted: bool = False
     is_dot_sent: bool = False
+    is_chained: bool = False  # its envelope went out behind the content before
     next_mail: NextMail | None = None  # asks for what may follow in one group with the content
 
     @property
@@ -89,6 +98,7 @@ class UpstreamSession:
         self._is_busy = False
         self._needs_reset = False  # a transaction was begun and not ended: RSET comes first
         self._chained: _Progress | None = None  # its envelope went out behind the last content
+        self.has_lost_step = False  # over a chained envelope: this provider does not take them
         self.relay = connection.relay
         self.opened_in_s = connection.opened_in_s
         self.uses = 0  # transactions begun
@@ -144,6 +154,8 @@ class UpstreamSession:
                 progress.settle(RecipientReply(stage=progress.stage, reply=closing.reply))
             except WireFailure as failure:
                 self.abort()
+                if progress.is_chained and not progress.is_dot_sent:
+                    self._take_back(progress, failure)
                 progress.settle(self._explain(failure, progress))
             except BaseException:
                 self.abort()
@@ -208,6 +220,8 @@ class UpstreamSession:
         if reset:
             await self._ask(progress, Stage.MAIL, b"" if is_piped else reset)
         reply = await self._ask(progress, Stage.MAIL, b"" if is_piped else plan.mail_command)
+        if self._is_out_of_step(reply, progress):
+            raise _OutOfStep(reply)
         progress.is_mail_accepted = reply.is_positive
         if not reply.is_positive:
             progress.settle(RecipientReply(stage=Stage.MAIL, reply=reply))
@@ -215,11 +229,38 @@ class UpstreamSession:
                 return None
         for position, command in plan.rcpt_commands.items():
             reply = await self._ask(progress, Stage.RCPT, b"" if is_piped else command)
+            if progress.is_chained and reply.code == 503:
+                raise _OutOfStep(reply)
             if not reply.is_positive and progress.answers[position] is None:
                 progress.answers[position] = RecipientReply(stage=Stage.RCPT, reply=reply)
         if progress.is_decided and not is_piped:
             return None
         return await self._ask(progress, Stage.DATA, b"" if is_piped else b"DATA\r\n")
+
+    def _is_out_of_step(self, reply: SmtpReply, progress: _Progress) -> bool:
+        """True when a reply to MAIL may belong to something that was sent before it.
+
+        A connection that took the command before does not say "what?" to it now.
+        """
+        if progress.is_chained and reply.is_permanent:
+            return True
+        return self.uses > 1 and _is_lost(reply)
+
+    def _take_back(self, progress: _Progress, failure: WireFailure) -> None:
+        """Forget what was answered to a chained envelope that did not come to its end.
+
+        A connection that was closed, or a sender that is refused, says nothing of chaining.
+        """
+        match failure:
+            case _OutOfStep():
+                self.has_lost_step = failure.is_certain
+            case ConnectionLost():
+                pass
+            case _:
+                self.has_lost_step = True
+        progress.has_reply = False
+        refused = progress.plan.refused
+        progress.answers = [refused.get(n) for n in range(len(progress.answers))]
 
     async def _ask(self, progress: _Progress, stage: Stage, command: bytes) -> SmtpReply:
         """Send `command` (b"": sent already) and return its reply."""
@@ -282,7 +323,7 @@ class UpstreamSession:
         following = await self._plan(mail)
         if following.plan.refused:
             return b""
-        following.is_begun = True
+        following.is_begun = following.is_chained = True
         self._chained = following
         return following.plan.envelope()
 
@@ -295,14 +336,25 @@ class UpstreamSession:
         return RecipientReply(stage=Stage.CONTENT, reply=reply)
 
     def _explain(self, failure: WireFailure, progress: _Progress) -> RecipientReply:
-        is_gone = isinstance(failure, ConnectionLost) or not progress.is_begun
+        is_gone = isinstance(failure, ConnectionLost | _OutOfStep) or not progress.is_begun
+        is_gone = is_gone or progress.is_chained
         detail = f"{_what_happened(failure, self.relay)} while sending {progress.stage}"
         return RecipientReply(
             stage=progress.stage,
             detail=f"{detail} ({failure})",
             in_doubt=progress.is_dot_sent,
-            stale_session=self.uses > 1 and not progress.has_reply and is_gone,
+            stale_session=(
+                self.uses > 1
+                and is_gone
+                and not progress.is_dot_sent
+                and (not progress.has_reply or isinstance(failure, _OutOfStep))
+            ),
         )
+
+
+def _is_lost(reply: SmtpReply) -> bool:
+    """True for "what?" and "not now": the two sides of a connection count differently."""
+    return 500 <= reply.code <= 503
 
 
 def _what_happened(failure: WireFailure, relay: str) -> str:

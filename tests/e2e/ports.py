@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+import random
 import socket
 from typing import Any
 
+_given: set[int] = set()
+
 
 def free_port() -> int:
-    """Return a loopback port on which nothing listens now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Return a loopback port on which nothing listens now, each only once.
+
+    Outside of the range that clients and servers on port 0 are given, so that nobody gets it
+    while whoever asked is not yet, or no more, listening.
+    """
+    while True:
+        port = random.randint(10_000, 30_000)
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        if port not in _given:
+            _given.add(port)
+            return port
 
 
 def fixed_binds() -> dict[str, Any]:

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from relaygw.mail.state import DeliveryState
-from relaygw.settings.model import Provider
-from tests.builders import accepted
+from relaygw.settings.model import Provider, Timeouts
+from tests.builders import NOW_MS, accepted
 from tests.fakes.scripted_provider import Action, ScriptedProvider, Wait
 from tests.integration.test_delivery_worker import running
 
@@ -136,7 +136,7 @@ async def test_a_throttled_provider_gets_no_content_that_was_begun(tmp_path: Pat
     async with ScriptedProvider() as provider:
         provider.script("CONTENT", b"454 4.7.0 too many messages, slow down\r\n")
         async with running(tmp_path, {"p": chaining(provider)}) as rig:
-            first, second = accepted("a@x.test"), accepted("b@x.test")
+            first, second = accepted("a@x.test"), accepted("b@x.test", at_ms=NOW_MS + 1)
             rig.accept(first, second)
             entry = await rig.wait_for(first, DeliveryState.DEFERRED)
             waiting = await rig.wait_for(second, DeliveryState.INCOMING)
@@ -159,3 +159,47 @@ async def test_a_stopped_worker_leaves_nothing_leased(tmp_path: Path) -> None:
         states = [part.state for message in messages for part in rig.entry(message).deliveries]
     assert states.count(DeliveryState.FINISHED) == len(provider.messages)
     assert DeliveryState.ACTIVE not in states
+
+
+@pytest.mark.parametrize(
+    ("verb", "reply"),
+    [
+        ("MAIL", b"503 5.5.1 need MAIL\r\n"),
+        ("MAIL", b"500 5.5.2 what\r\n"),
+        ("RCPT", b"503 5.5.1 need RCPT\r\n"),
+        ("MAIL", Action.HANG),
+        ("DATA", Action.HANG),
+    ],
+)
+async def test_a_provider_that_loses_step_gets_no_more_chains_and_bounces_nothing(
+    tmp_path: Path, verb: str, reply: bytes | Action
+) -> None:
+    async with ScriptedProvider() as provider:
+        provider.script(verb, Action.DEFAULT, reply)
+        quick = Timeouts.model_validate({"command": "1s"})
+        async with running(tmp_path, {"p": chaining(provider, timeouts=quick)}) as rig:
+            messages = [accepted(f"r{n}@x.test", at_ms=NOW_MS + n) for n in range(5)]
+            rig.accept(*messages)
+            for message in messages:
+                entry = await rig.wait_for(message, DeliveryState.FINISHED)
+                assert entry.deliveries[0].attempts == 1
+        taken = sorted(message.recipients[0] for message in provider.messages)
+    log = rig.log.getvalue()
+    assert taken == [f"r{n}@x.test" for n in range(5)]
+    assert log.count("does not answer chained transactions") == 1
+    assert "status=bounced" not in log
+
+
+async def test_a_refused_sender_is_asked_again_alone_and_chains_go_on(tmp_path: Path) -> None:
+    async with ScriptedProvider() as provider:
+        refused = b"550 5.7.1 not your sender\r\n"
+        provider.script("MAIL", Action.DEFAULT, refused, refused)
+        async with running(tmp_path, {"p": chaining(provider)}) as rig:
+            messages = [accepted(f"r{n}@x.test", at_ms=NOW_MS + n) for n in range(4)]
+            rig.accept(*messages)
+            for message in messages:
+                await rig.wait_for(message, DeliveryState.FINISHED)
+    log = rig.log.getvalue()
+    assert log.count("status=bounced") == 1
+    assert "does not answer chained transactions" not in log
+    assert len(provider.messages) == 3

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import errno
 import io
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -23,7 +24,7 @@ from relaygw.store.lifelines import Lifeline
 from relaygw.store.protocol import Hold, Instance, QueueEntry, Selection
 from relaygw.store.sqlite import SqliteStore
 from tests.builders import NOW_MS, accepted
-from tests.fakes.scripted_provider import Action, ScriptedProvider
+from tests.fakes.scripted_provider import Action, ScriptedProvider, Wait
 
 ALL_STATES = frozenset(DeliveryState)
 PATIENCE_S = 30.0
@@ -385,3 +386,49 @@ async def test_a_provider_without_extensions_never_gets_broken_mail(
         await rig.wait_for(message, DeliveryState.FINISHED)
         (received,) = provider.messages
         assert received.content.isascii() != ("8BITMIME" in extensions)
+
+
+async def test_a_reused_connection_that_does_not_understand_mail_is_replaced(
+    tmp_path: Path,
+) -> None:
+    async with ScriptedProvider() as provider:
+        provider.script("MAIL", Action.DEFAULT, b"500 5.5.2 what\r\n")
+        settings = provider.settings(max_connections=1)
+        async with running(tmp_path, {"p": settings}) as rig:
+            messages = [accepted(f"r{n}@x.test", at_ms=NOW_MS + n) for n in range(3)]
+            rig.accept(*messages)
+            for message in messages:
+                await rig.wait_for(message, DeliveryState.FINISHED)
+        assert len(provider.messages) == 3
+    assert "status=bounced" not in rig.log.getvalue()
+
+
+async def test_a_slot_that_cannot_be_written_costs_no_mail(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Lifeline, "begin", full)
+    async with ScriptedProvider() as provider, running(tmp_path, {"p": provider.settings()}) as rig:
+        message = accepted("a@x.test")
+        rig.accept(message)
+        await rig.wait_for(message, DeliveryState.FINISHED)
+        assert len(provider.messages) == 1
+    assert "no slot: No space left on device" in rig.log.getvalue()
+
+
+async def test_a_stopping_worker_begins_no_further_part(tmp_path: Path) -> None:
+    held = asyncio.Event()
+    async with ScriptedProvider() as provider:
+        provider.script("CONTENT", (Wait(held), Action.DEFAULT))
+        message = accepted(*(f"r{n}@x.test" for n in range(4)))
+        async with running(tmp_path, {"p": provider.settings(max_recipients=1)}) as rig:
+            rig.accept(message)
+            await provider.wait_until(
+                lambda: any(b"\r\n.\r\n" in c.transcript for c in provider.connections)
+            )
+            asyncio.get_running_loop().call_later(0.2, held.set)
+        assert len(provider.messages) == 1
+        states = [recipient.state for recipient in rig.entry(message).recipients]
+    assert sorted(states) == [RecipientState.DELIVERED] + [RecipientState.PENDING] * 3
