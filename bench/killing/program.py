@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import random
 import shlex
+import signal
 import sys
 import tempfile
 import time
@@ -40,6 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _carry_out(directory: Path, options: argparse.Namespace) -> int:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that everything is ended
     seed = options.seed if options.seed is not None else random.SystemRandom().randrange(10**6)
     sys.stderr.write(f"seed {seed}\n")
     roles = ("front", "delivery", "supervisor", "all")

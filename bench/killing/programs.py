@@ -42,7 +42,9 @@ class Program:
             self._process.kill()
             self._process.wait()
 
-    def __exit__(self, *_exc: object) -> None:
+    def __exit__(self, failure: object, *_exc: object) -> None:
+        if failure is not None:  # interrupted: nobody waits for what it is doing
+            self._process.kill()
         self.end()
         if self._process.stdout is not None:
             self._process.stdout.close()

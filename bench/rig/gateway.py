@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import json
 import os
 import random
@@ -22,6 +23,10 @@ PATIENCE_S = 60.0
 def python() -> str:
     """Return the interpreter that has relaygw: the checkout's environment, else this one."""
     inside = ROOT / ".venv" / "bin" / "python"
+    if not os.access(inside, os.X_OK) and importlib.util.find_spec("sqlalchemy") is None:
+        raise RuntimeError(
+            f"{inside} is not there, or not for this user; run `make .venv/.installed`"
+        )
     return str(inside) if inside.exists() else sys.executable
 
 

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from bench.rig import needs
 from bench.rig.machine import describe
 from bench.standing.big_database import big_database
 from bench.standing.fairness import fairness
@@ -41,6 +42,7 @@ def main() -> int:
     if options.list:
         _print_cases()
         return 0
+    needs.find_programs()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that everything is cleaned up
     chosen = list(CASES) if "all" in options.case else options.case
     size = SMALL if options.small else Size()
