@@ -108,10 +108,10 @@ async def attempt_delivery(
 async def _transact(
     line: Line, mail: OutgoingMail, check_lease: Callable[[], bool], *, may_chain: bool
 ) -> tuple[UpstreamSession, tuple[RecipientReply, ...], float]:
-    """Run one transaction; an idle connection that turns out dead is replaced at once."""
-    for _ in range(_MAX_STALE_SESSIONS):
+    """Run one transaction; an idle connection that turns out dead or deaf is replaced at once."""
+    for tries in range(_MAX_STALE_SESSIONS):
         asked_s = time.monotonic()
-        session = await line.acquire(mail)
+        session = await line.acquire(mail, fresh=tries > 0)
         waited_s = time.monotonic() - asked_s
         try:
             replies = await session.transact(

@@ -42,15 +42,18 @@ class Line:
         self._kept: UpstreamSession | None = None
         self._following: ClaimedDelivery | None = None
 
-    async def acquire(self, mail: OutgoingMail) -> UpstreamSession:
-        """Return a session for `mail`, which must be released; raises UpstreamError."""
+    async def acquire(self, mail: OutgoingMail, *, fresh: bool = False) -> UpstreamSession:
+        """Return a session for `mail`, which must be released; raises UpstreamError.
+
+        `fresh`: on a new connection.
+        """
         kept, self._kept = self._kept, None
         if kept is not None:
             if kept.expects(mail):
                 return kept
             kept.abort()
             self._pool.release(kept)
-        return await self._pool.acquire()
+        return await self._pool.acquire(fresh=fresh)
 
     def release(self, session: UpstreamSession) -> None:
         """Take a session back: to the pool, unless the next mail is begun on it."""

@@ -48,9 +48,10 @@ class Pool:
         """After how many transactions a session is closed."""
         return self._provider.max_messages_per_connection
 
-    async def acquire(self) -> UpstreamSession:
+    async def acquire(self, *, fresh: bool = False) -> UpstreamSession:
         """Return an idle session or a new one; give it back with `release` in any case.
 
+        `fresh`: a new one, for mail that an idle connection did not get through with.
         Raises UpstreamError when none could be opened, or the pool is closed.
         """
         if self._is_closed:
@@ -58,6 +59,9 @@ class Pool:
         assert self._busy_count < self._provider.max_connections, "more callers than connections"
         self._busy_count += 1
         try:
+            if fresh:
+                self._make_room()
+                return await self._open()
             return self._take_idle() or await self._open()
         except BaseException:
             self._busy_count -= 1
@@ -99,6 +103,11 @@ class Pool:
                 return session
             self._close_in_background(session)
         return None
+
+    def _make_room(self) -> None:
+        """Close the idle session that was not used for longest if there would be too many."""
+        if self._idle and self._busy_count + len(self._idle) > self._provider.max_connections:
+            self._close_in_background(self._idle.pop(0)[0])
 
     async def _open(self) -> UpstreamSession:
         while self._busy_count + len(self._closing) > self._provider.max_connections:

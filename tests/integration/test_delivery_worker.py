@@ -432,3 +432,23 @@ async def test_a_stopping_worker_begins_no_further_part(tmp_path: Path) -> None:
         assert len(provider.messages) == 1
         states = [recipient.state for recipient in rig.entry(message).recipients]
     assert sorted(states) == [RecipientState.DELIVERED] + [RecipientState.PENDING] * 3
+
+
+async def test_a_sender_that_a_fresh_connection_refuses_too_bounces(tmp_path: Path) -> None:
+    held = asyncio.Event()
+    async with ScriptedProvider() as provider:
+        provider.script("CONTENT", *[(Wait(held), Action.DEFAULT)] * 3)
+        settings = provider.settings(max_connections=3)
+        async with running(tmp_path, {"p": settings}) as rig:
+            good = [accepted(f"r{n}@x.test") for n in range(3)]
+            rig.accept(*good)
+            await provider.wait_until(lambda: len(provider.connections) == 3)
+            held.set()
+            for message in good:
+                await rig.wait_for(message, DeliveryState.FINISHED)
+            provider.script("MAIL", *[b"501 5.1.7 bad sender\r\n"] * 2)
+            bad = accepted("b@x.test")
+            rig.accept(bad)
+            entry = await rig.wait_for(bad, DeliveryState.FINISHED)
+        assert len(provider.connections) == 4  # the second word was that of a new one
+    assert [recipient.state for recipient in entry.recipients] == [RecipientState.BOUNCED]
