@@ -12,6 +12,7 @@ from bench.rig.certificate import Certificate, make_certificate
 from bench.rig.gateway import Gateway, provider
 from bench.rig.maillog import MailLog
 from bench.rig.postfix import Postfix
+from bench.rig.sendmail import Sendmail, install_ours, postfix_command
 from bench.rig.upstream import Upstream
 
 
@@ -23,6 +24,7 @@ class Contestant:
     smtp_port: int
     upstream: Upstream
     log: MailLog
+    sendmail: Sendmail | None  # only where the setup hands over by command
     handed_over: int = 0
 
 
@@ -47,7 +49,10 @@ def _relaygw(setup: Setup, directory: Path, certificate: Certificate) -> Iterato
         gateway = Gateway(place, providers={"sink": provider(upstream.port, **options)})
         with gateway:
             log = MailLog(gateway.log_path)
-            yield Contestant("relaygw", gateway.smtp_port, upstream, log)
+            command = None
+            if setup.is_command:
+                command = install_ours(place / "usr", place / "maildrop")
+            yield Contestant("relaygw", gateway.smtp_port, upstream, log, command)
 
 
 @contextmanager
@@ -64,4 +69,5 @@ def _postfix(setup: Setup, directory: Path, certificate: Certificate) -> Iterato
         )
         with postfix:
             log = MailLog(postfix.log_path)
-            yield Contestant("Postfix", postfix.smtp_port, upstream, log)
+            command = postfix_command(postfix.config) if setup.is_command else None
+            yield Contestant("Postfix", postfix.smtp_port, upstream, log, command)

@@ -43,7 +43,7 @@ class Postfix:
         self.smtp_port = free_port()
         self.log_path = directory / "mail.log"
         self._directory = directory
-        self._config = directory / "conf"
+        self.config = directory / "conf"
         self._services = services
         self._settings = {
             "queue_directory": str(directory / "queue"),
@@ -73,21 +73,21 @@ class Postfix:
         return self
 
     def __exit__(self, *_exc: object) -> None:
-        command = ["postfix", "-c", str(self._config), "stop"]
+        command = ["postfix", "-c", str(self.config), "stop"]
         subprocess.run(command, capture_output=True, check=False)
 
     def _write_files(self) -> None:
-        shutil.copyfile(_SHIPPED / "main.cf.debian", self._config / "main.cf")
+        shutil.copyfile(_SHIPPED / "main.cf.debian", self.config / "main.cf")
         changes = [f"{key}={value}" for key, value in self._settings.items()]
-        subprocess.run(["postconf", "-c", str(self._config), "-e", *changes], check=True)
+        subprocess.run(["postconf", "-c", str(self.config), "-e", *changes], check=True)
         master = (_SHIPPED / "master.cf.dist").read_text()
         listener = f"\n127.0.0.1:{self.smtp_port} inet"
         master = master.replace("\nsmtp      inet", listener, 1)
         assert listener in master, "master.cf.dist has no line for the SMTP listener"
-        (self._config / "master.cf").write_text("\n".join((master, *self._services, "")))
+        (self.config / "master.cf").write_text("\n".join((master, *self._services, "")))
 
     def _run(self, verb: str) -> None:
-        command = ["postfix", "-c", str(self._config), verb]
+        command = ["postfix", "-c", str(self.config), verb]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             raise RuntimeError(f"postfix {verb} failed:\n{done.stdout}{done.stderr}{self._tail()}")

@@ -17,14 +17,17 @@ def case_lines(case: Case, pairs: Sequence[Pair]) -> list[str]:
     """Return every run of one case, with the medians."""
     figures = [(a[case.quantity], b[case.quantity]) for a, b in pairs]
     ours, theirs = (median(side) for side in zip(*figures, strict=True))
-    lines = [f"{case.name}: messages a second", "  round   relaygw   Postfix   ratio"]
-    lines += [_run(str(number), a, b) for number, (a, b) in enumerate(figures, 1)]
-    return [*lines, _run("median", ours, theirs)]
+    unit = "ms, smaller is better" if case.is_time else "messages a second"
+    lines = [f"{case.name}: {unit}", "  round   relaygw   Postfix   ratio"]
+    lines += [_run(case, str(number), a, b) for number, (a, b) in enumerate(figures, 1)]
+    return [*lines, _run(case, "median", ours, theirs)]
 
 
 def summary(outcomes: Sequence[tuple[Case, Outcome]]) -> list[str]:
     """Return one line a case: medians, their ratio beside the targets, the pairs' extremes."""
-    return [_HEAD, *(_summary_line(case, outcome) for case, outcome in outcomes)]
+    lines = [_HEAD, *(_summary_line(case, outcome) for case, outcome in outcomes)]
+    times = [case.name for case, _ in outcomes if case.is_time]
+    return [*lines, *(f"({name}: ms, smaller is better; at most, not at least)" for name in times)]
 
 
 def _summary_line(case: Case, outcome: Outcome) -> str:
@@ -34,16 +37,22 @@ def _summary_line(case: Case, outcome: Outcome) -> str:
     ours, theirs = (median(side) for side in zip(*figures, strict=True))
     ratios = [a / b for a, b in figures]
     ratio = ours / theirs
-    aim = _beside(ratio, case.aim) if case.aim else "none"
+    aim = _beside(case, ratio, case.aim) if case.aim else "none"
     return (
-        f"{case.name:<25}{ours:>8.0f}{theirs:>8.0f}{ratio:>6.2f}"
-        f"  {min(ratios):.2f}-{max(ratios):.2f}  {_beside(ratio, case.at_least)}  {aim}"
+        f"{case.name:<25}{_figure(case, ours):>8}{_figure(case, theirs):>8}{ratio:>6.2f}"
+        f"  {min(ratios):.2f}-{max(ratios):.2f}  {_beside(case, ratio, case.bound)}  {aim}"
     )
 
 
-def _run(head: str, ours: float, theirs: float) -> str:
-    return f"  {head:<6}{ours:>9.0f} {theirs:>9.0f} {ours / theirs:>7.2f}"
+def _run(case: Case, head: str, ours: float, theirs: float) -> str:
+    ratio = ours / theirs
+    return f"  {head:<6}{_figure(case, ours):>9} {_figure(case, theirs):>9} {ratio:>7.2f}"
 
 
-def _beside(ratio: float, target: float) -> str:
-    return f"{target:<3g} {'met' if ratio >= target else 'MISSED':<6}"
+def _figure(case: Case, value: float) -> str:
+    return f"{value:.1f}" if case.is_time else f"{value:.0f}"
+
+
+def _beside(case: Case, ratio: float, target: float) -> str:
+    is_met = ratio <= target if case.is_time else ratio >= target
+    return f"{target:<3g} {'met' if is_met else 'MISSED':<6}"

@@ -3,7 +3,8 @@
 Both run with their defaults, logs and syncs on, and deliver while they accept. smtp-source
 hands messages over, smtp-sink counts what comes out. accept: messages over the time smtp-source
 takes. end-to-end: messages over the time until the sink has the last one. backlog: messages over
-the time from the release of a full queue until the sink has the last one. Exit code 1: mail was
+the time from the release of a full queue until the sink has the last one. sendmail: the time
+of one call of each one's command, as PHP makes it. Exit code 1: mail was
 lost, came twice or was deferred, or a log has an error; a missed target is only told.
 """
 
@@ -65,7 +66,7 @@ def _arguments() -> argparse.Namespace:
         help="a case to run, may be repeated (default all)",
     )
     parser.add_argument("--list", action="store_true", help="list the cases")
-    parser.add_argument("--rounds", type=int, help="of each (default 5, backlogs 3)")
+    parser.add_argument("--rounds", type=int, help="of each (default 5, backlogs 3, sendmail 50)")
     parser.add_argument("--messages", type=int, help="of each round (default: the case's own)")
     parser.add_argument(
         "--directory",
@@ -110,7 +111,7 @@ def _pairs(setup: Setup, messages: int, arguments: argparse.Namespace) -> list[P
                 speeds: dict[str, Speeds] = {}
                 for contestant in both if number % 2 else reversed(both):
                     speeds[contestant.name] = speed = run_round(contestant, setup, messages)
-                    told = ", ".join(f"{what} {value:.0f}/s" for what, value in speed.items())
+                    told = ", ".join(f"{what} {value:.1f}" for what, value in speed.items())
                     say(f"round {number} {contestant.name}: {told}")
                 pairs.append((speeds[both[0].name], speeds[both[1].name]))
     return pairs
