@@ -15,7 +15,6 @@ from pathlib import Path
 from relaygw.errors import RelaygwError
 from relaygw.inbound.drop_directory import DropDirectory
 from relaygw.mail.drop import DIRECTORY
-from relaygw.sendmail.spool import CONFIGURATION
 
 LINKS = ("sbin/sendmail", "lib/sendmail", "bin/mailq", "bin/newaliases")
 _LAUNCHER = "bin/relaygw-sendmail"
@@ -30,9 +29,8 @@ class Obstacle(RelaygwError):
 class Programs:
     """The programs below one prefix."""
 
-    def __init__(self, prefix: Path, *, configuration: Path = Path(CONFIGURATION)) -> None:
+    def __init__(self, prefix: Path) -> None:
         self._prefix = prefix
-        self._configuration = configuration
         self._launcher = prefix / _LAUNCHER
 
     def install(
@@ -50,7 +48,7 @@ class Programs:
         for path in foreign:
             path.rename(_aside(path))
             yield f"{path}: moved aside to {_aside(path)}"
-        self._write_launcher()
+        self._write_launcher(maildrop or DIRECTORY)
         yield f"{self._launcher}: written"
         for path in self._links():
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -90,13 +88,8 @@ class Programs:
         if state_dir.exists() and os.geteuid() == 0:
             os.chown(path, state_dir.stat().st_uid, -1)
         yield f"{path}: mail is left here until the gateway takes it"
-        if str(path) != DIRECTORY:
-            self._configuration.parent.mkdir(parents=True, exist_ok=True)
-            self._configuration.write_text(f"maildrop {path}\n")
-            self._configuration.chmod(0o644)
-            yield f"{self._configuration}: names it"
 
-    def _write_launcher(self) -> None:
+    def _write_launcher(self, maildrop: str) -> None:
         package = Path(__file__).parents[1]
         compileall.compile_dir(package, quiet=2)  # a program that is compiled each time is slow
         interpreter = Path(getattr(sys, "_base_executable", sys.executable)).resolve()
@@ -104,7 +97,7 @@ class Programs:
         text = (
             f"#!{interpreter} -IS\n{_MARK}\nimport sys\n"
             f"sys.path.insert(0, {str(package.parent)!r})\n"
-            f"from relaygw.sendmail import main\nmain({str(gateway)!r})\n"
+            f"from relaygw.sendmail import main\nmain({str(gateway)!r}, {maildrop!r})\n"
         )
         self._launcher.parent.mkdir(parents=True, exist_ok=True)
         self._launcher.write_text(text)

@@ -14,21 +14,24 @@ import posix
 import sys
 
 from relaygw.sendmail import arguments as mode
+from relaygw.sendmail import spool
 from relaygw.sendmail.addresses import read_addresses
 from relaygw.sendmail.arguments import Arguments, parse_arguments
 from relaygw.sendmail.content import Message, read_input
 from relaygw.sendmail.exits import EX_NOINPUT, EX_TEMPFAIL, EX_USAGE, Failure, shown, warn
-from relaygw.sendmail.spool import leave
 
 _NO_RECIPIENTS = "Recipient addresses must be specified on the command line or via the -t option"
 _INTERRUPTED = 130  # as shells say it of SIGINT
 
 
-def main(gateway_program: str) -> None:
+def main(gateway_program: str, maildrop: str = "") -> None:
     """Do what sys.argv asks for and end the process.
 
-    `gateway_program` is the path of `relaygw`, which mailq, -q and -bv run instead.
+    `gateway_program` is the path of `relaygw`, which mailq, -q and -bv run instead; `maildrop` is
+    the directory that the launcher was installed for, if it is not the usual one.
     """
+    if maildrop:
+        spool.installed_for = maildrop
     try:
         exit_code = _run(gateway_program)
     except Failure as failure:
@@ -105,7 +108,7 @@ def _submit(arguments: Arguments) -> None:
         (b"ret", arguments.ret),
         (b"envid", arguments.envid),
     ]
-    leave(lines, message.parts(added))
+    spool.leave(lines, message.parts(added))
 
 
 def _read_all(word: bytes, role: str) -> list[bytes]:

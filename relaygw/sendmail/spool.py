@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 else:
     import _signal  # `signal` would load the enum module, as costly as all of ours
 
-CONFIGURATION = "/etc/relaygw/sendmail.conf"
 _FLAGS = posix.O_WRONLY | posix.O_CREAT | posix.O_EXCL | posix.O_NOFOLLOW | posix.O_CLOEXEC
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+installed_for = drop.DIRECTORY  # the launcher may name another one
 _ENDING = {_signal.SIGHUP, _signal.SIGINT, _signal.SIGTERM}
 
 
@@ -32,27 +32,15 @@ class SpoolFailure(Failure):
         self.is_full = is_full
 
 
-def maildrop(configuration: str = CONFIGURATION) -> str:
-    """Return the directory: RELAYGW_MAILDROP, else what the configuration says, else the usual.
+def maildrop() -> str:
+    """Return the directory: RELAYGW_MAILDROP, else the launcher's, else the usual one.
 
     The variable opens nothing to the caller, whose own rights are used, unless this program
     was given other rights than his.
     """
     is_own = posix.getuid() == posix.geteuid() and posix.getgid() == posix.getegid()
     named = posix.environ.get(b"RELAYGW_MAILDROP", b"") if is_own else b""
-    if named:
-        return named.decode("utf-8", "surrogateescape")
-    try:
-        with open(configuration, encoding="utf-8") as lines:  # noqa: PTH123
-            for line in lines:
-                key, _, value = line.strip().partition(" ")
-                if key == "maildrop" and value:
-                    return value.strip()
-    except FileNotFoundError:
-        pass
-    except (OSError, UnicodeDecodeError) as error:
-        raise SpoolFailure(f"cannot read {configuration}: {error}") from error
-    return drop.DIRECTORY
+    return named.decode("utf-8", "surrogateescape") or installed_for
 
 
 def leave(lines: list[tuple[bytes, bytes | None]], content: list[bytes | memoryview]) -> str:

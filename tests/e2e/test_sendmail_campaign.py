@@ -42,7 +42,7 @@ class InstalledSendmail:
     def __init__(self, directory: Path) -> None:
         self.maildrop = directory / "maildrop"
         self._program = directory / "usr/sbin/sendmail"
-        programs = Programs(directory / "usr", configuration=directory / "sendmail.conf")
+        programs = Programs(directory / "usr")
         drop_path = str(self.maildrop)
         list(programs.install(maildrop=drop_path, group=None, state_dir=directory, force=False))
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import posix
-from pathlib import Path
 
 import pytest
 
 from relaygw.mail import drop
-from relaygw.sendmail.exits import EX_TEMPFAIL
-from relaygw.sendmail.spool import SpoolFailure, maildrop
+from relaygw.sendmail import spool
 
 
 @pytest.fixture(autouse=True)
@@ -19,44 +17,29 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> dict[bytes, bytes]:
     return environment
 
 
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("maildrop /srv/drop\n", "/srv/drop"),
-        ("# a comment\n\nmaildrop   /srv/my drop \n", "/srv/my drop"),
-        ("maildrop\n", drop.DIRECTORY),
-        ("", drop.DIRECTORY),
-    ],
-)
-def test_the_configuration(tmp_path: Path, text: str, expected: str) -> None:
-    path = tmp_path / "sendmail.conf"
-    path.write_text(text)
-    assert maildrop(str(path)) == expected
+def test_the_usual_directory() -> None:
+    assert spool.maildrop() == drop.DIRECTORY
 
 
-def test_no_configuration(tmp_path: Path) -> None:
-    assert maildrop(str(tmp_path / "sendmail.conf")) == drop.DIRECTORY
+def test_the_directory_that_the_launcher_was_installed_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spool, "installed_for", "/srv/my drop")
+    assert spool.maildrop() == "/srv/my drop"
 
 
-def test_the_variable_is_first(tmp_path: Path, environment: dict[bytes, bytes]) -> None:
+def test_the_variable_is_first(
+    environment: dict[bytes, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spool, "installed_for", "/srv/drop")
     environment[b"RELAYGW_MAILDROP"] = b"/srv/other"
-    (tmp_path / "sendmail.conf").write_text("maildrop /srv/drop\n")
-    assert maildrop(str(tmp_path / "sendmail.conf")) == "/srv/other"
+    assert spool.maildrop() == "/srv/other"
 
 
 def test_with_rights_of_another_the_variable_is_nothing(
-    tmp_path: Path, environment: dict[bytes, bytes], monkeypatch: pytest.MonkeyPatch
+    environment: dict[bytes, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     environment[b"RELAYGW_MAILDROP"] = b"/srv/other"
     monkeypatch.setattr(posix, "getegid", lambda: posix.getgid() + 1)
-    assert maildrop(str(tmp_path / "sendmail.conf")) == drop.DIRECTORY
-
-
-def test_a_configuration_that_cannot_be_read(tmp_path: Path) -> None:
-    with pytest.raises(SpoolFailure) as caught:
-        maildrop(str(tmp_path))
-    assert caught.value.exit_code == EX_TEMPFAIL
-    assert str(tmp_path) in str(caught.value)
+    assert spool.maildrop() == drop.DIRECTORY
 
 
 def test_a_head() -> None:
