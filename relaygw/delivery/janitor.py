@@ -53,6 +53,7 @@ class Janitor:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._every(CHECKPOINT_S, self._keep_log_short))
             group.create_task(self._every(STEP_S, self._clean_up))
+            group.create_task(self._every(STEP_S, self._shed_content))
 
     async def _every(self, pause_s: float, step: Callable[[int], Awaitable[None]]) -> None:
         number = 0
@@ -73,14 +74,20 @@ class Janitor:
             await asyncio.sleep(CHECKPOINT_PAUSE_S)
 
     async def _clean_up(self, number: int) -> None:
-        has_more = True
-        while has_more:
-            has_more = await asyncio.to_thread(self._tidy)
-            await asyncio.sleep(_SHED_PAUSE_S)
+        await asyncio.to_thread(self._tidy)
         if number % PURGE_EVERY_STEPS == 0:
             await self._purge(self._purge_step, self._trim_step)
         if number % ORPHANS_EVERY_STEPS == _FIRST_ORPHANS_STEP:
             await self._purge(self._orphans_step)
+
+    async def _shed_content(self, _number: int) -> None:
+        """Delete what finished large mail left; on its own, since it may take minutes."""
+        keep_ms = int(self._settings.queue.keep_content * 1000)
+        has_more = True
+        while has_more:
+            before_ms = time.time_ns() // 1_000_000 - keep_ms
+            has_more = await asyncio.to_thread(self._store.shed_content, before_ms)
+            await asyncio.sleep(_SHED_PAUSE_S)
 
     def _bury(self) -> None:
         for incarnation, leases, begun in self._bury_dead_of_this_host():
@@ -110,12 +117,9 @@ class Janitor:
                 done = await asyncio.to_thread(step)
                 await asyncio.sleep(_PAUSE_S)
 
-    def _tidy(self) -> bool:
-        """Do what must not wait for long; return True while there is more of it."""
+    def _tidy(self) -> None:
         self._bury()
         self._store.shrink()
-        keep_ms = int(self._settings.queue.keep_content * 1000)
-        return self._store.shed_content(time.time_ns() // 1_000_000 - keep_ms)
 
     def _purge_step(self) -> int:
         return self._purge_older_than(

@@ -150,7 +150,10 @@ def _kept(before_ms: int) -> Found:
 
 
 def shed(connection: Connection, queue_id: str) -> None:
-    """Delete the last chunks of a finished message: large content goes piece by piece."""
+    """Delete the last chunks of a message, if it is finished and not captured (any more).
+
+    Large content goes piece by piece.
+    """
     count = connection.execute(
         select(message.c.chunk_count).where(
             message.c.queue_id == queue_id,
@@ -158,7 +161,9 @@ def shed(connection: Connection, queue_id: str) -> None:
             message.c.captured_at_ms.is_(None),
         )
     ).scalar()
-    left = max(0, (count or 0) - _CHUNKS_A_STEP)
+    if count is None:  # found without the lock, and other by now
+        return
+    left = max(0, count - _CHUNKS_A_STEP)
     connection.execute(delete(chunk).where(chunk.c.queue_id == queue_id, chunk.c.chunk_no >= left))
     connection.execute(
         update(message).where(message.c.queue_id == queue_id).values(chunk_count=left)

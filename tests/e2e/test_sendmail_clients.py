@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import email
 import subprocess
-import tempfile
-from collections.abc import Iterator
 from email.message import EmailMessage
 from email.policy import SMTPUTF8
 from pathlib import Path
@@ -19,18 +17,6 @@ CLIENTS = Path(__file__).parent / "clients"
 SENDER = "bounces-42@shop.test"  # PHPMailer gives no -f for one with a plus
 TO, BCC = "b@cust.test", "hidden@cust.test"
 LINES = ["Grüße", ".a line with a dot", ".", "end"]
-
-
-@pytest.fixture(scope="module")
-def installed() -> Iterator[Installation]:
-    with tempfile.TemporaryDirectory(prefix="relaygw-sendmail-") as root:
-        yield Installation(Path(root))
-
-
-@pytest.fixture
-def command(installed: Installation) -> Installation:
-    installed.clear()
-    return installed
 
 
 def run_php(command: Installation, options: str, script: str, *words: str) -> str:

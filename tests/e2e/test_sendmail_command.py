@@ -8,8 +8,6 @@ import signal
 import socket
 import stat
 import subprocess
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,18 +19,6 @@ from tests.e2e.syscalls import parse
 CONTENT = b"To: a@x.test\nCc: b@x.test\nBcc: c@x.test\nFrom: s@x.test\n\nhello\n.\n..dots\n"
 STORED = b"To: a@x.test\nCc: b@x.test\nFrom: s@x.test\n\nhello\n.\n..dots\n"
 ROOT_ONLY = pytest.mark.skipif(not is_root(), reason="needs root")
-
-
-@pytest.fixture(scope="module")
-def installed() -> Iterator[Installation]:
-    with tempfile.TemporaryDirectory(prefix="relaygw-sendmail-") as root:
-        yield Installation(Path(root))
-
-
-@pytest.fixture
-def command(installed: Installation) -> Installation:
-    installed.clear()
-    return installed
 
 
 def test_a_message_is_left_as_it_came(command: Installation) -> None:

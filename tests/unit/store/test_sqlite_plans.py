@@ -152,3 +152,14 @@ def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:
     (tmp_path / "queue.db").write_bytes(b"no database at all" * 100)
     with pytest.raises(StoreUnavailable, match=r"queue\.db: file is not a database; check"):
         migrate.upgrade(f"sqlite:///{tmp_path}/queue.db")
+
+
+def test_content_of_mail_that_is_queued_is_never_shed(url: str) -> None:
+    message = accepted("b@cust.test")
+    store = SqliteStore(url, keep_content=False)
+    store.accept_batch([message])
+    with store._writing(Write.BULK) as connection:
+        purging.shed(connection, message.queue_id)
+    body = store.read_chunk(message.queue_id, 0)
+    store.close()
+    assert body == message.content[0]
