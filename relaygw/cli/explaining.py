@@ -12,7 +12,8 @@ from relaygw.cli.text import labelled
 
 if TYPE_CHECKING:
     from relaygw.policy.recipients import Decision
-    from relaygw.settings.model import Provider, Route, Settings
+    from relaygw.settings.model import Route, Settings
+    from relaygw.settings.provider import Provider
 
 _TLS_WORDS = {
     "required": "STARTTLS, verified",

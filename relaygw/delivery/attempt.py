@@ -24,7 +24,7 @@ from relaygw.mail.outcome import (
 )
 from relaygw.policy.recipients import RecipientPolicy
 from relaygw.store.protocol import Store
-from relaygw.upstream.classify import classify
+from relaygw.upstream.classify import Classifier
 from relaygw.upstream.outgoing import OutgoingMail, RecipientReply
 from relaygw.upstream.session import UpstreamError, UpstreamSession
 
@@ -58,6 +58,7 @@ async def attempt_delivery(
     line: Line,
     max_recipients: int,
     store: Store,
+    classifier: Classifier,
     check_lease: Callable[[], bool],
     may_go_on: Callable[[], bool],
 ) -> AttemptReport:
@@ -78,7 +79,7 @@ async def attempt_delivery(
         part = tuple(addresses[start : start + max_recipients])
         if start and not may_go_on():
             left = RecipientReply(stage=Stage.LOCAL, detail="stopping, nothing sent")
-            outcomes += _outcomes(part, (left,) * len(part), by_address)
+            outcomes += _outcomes(part, (left,) * len(part), by_address, classifier)
             continue
         mail = _outgoing(claimed, part, store)
         is_last = start + max_recipients >= len(addresses)
@@ -89,9 +90,9 @@ async def attempt_delivery(
             relay = error.relay
             failure = RecipientReply(stage=error.stage, reply=error.reply, detail=error.detail)
             replies = (failure,) * len(part)
-            outcomes += _outcomes(part, replies, by_address, dsn=error.dsn)
+            outcomes += _outcomes(part, replies, by_address, classifier, dsn=error.dsn)
             continue
-        outcomes += _outcomes(part, replies, by_address)
+        outcomes += _outcomes(part, replies, by_address, classifier)
     return AttemptReport(
         provider=provider,
         relay=relay,
@@ -128,20 +129,20 @@ def _outcomes(
     addresses: tuple[str, ...],
     replies: tuple[RecipientReply, ...],
     by_address: dict[str, list[int]],
+    classifier: Classifier,
     *,
     dsn: str | None = None,
 ) -> list[RecipientOutcome]:
     found = []
     for address, answer in zip(addresses, replies, strict=True):
-        verdict, scope = classify(answer.stage, answer.reply, in_doubt=answer.in_doubt)
+        meaning = classifier.meaning(answer.stage, answer.reply, in_doubt=answer.in_doubt)
         found += [
             RecipientOutcome(
                 rcpt_no=rcpt_no,
-                verdict=verdict,
-                scope=scope,
+                meaning=meaning,
                 stage=answer.stage,
                 reply=answer.reply,
-                detail=_explain(answer, verdict),
+                detail=_explain(answer, meaning.verdict),
                 dsn=dsn or answer.dsn,
             )
             for rcpt_no in by_address[address]

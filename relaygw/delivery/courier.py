@@ -28,6 +28,7 @@ from relaygw.policy.recipients import RecipientPolicy
 from relaygw.policy.retry import REASON_MODE, is_expired, settle
 from relaygw.settings.model import Settings
 from relaygw.store.protocol import InFlight, Store
+from relaygw.upstream.classify import Classifier
 from relaygw.upstream.pool import Pool
 
 POISON_ATTEMPTS = 3
@@ -61,6 +62,7 @@ class Courier:
         self._pools = pools
         self._in_flight = in_flight
         self._policy = RecipientPolicy(settings.mode, settings.recipients)
+        self._classifiers = {name: Classifier(settings.providers[name]) for name in pools}
         self._unchained: set[str] = set()  # providers that lost step over it
         self._crashes: dict[tuple[str, int], int] = {}
 
@@ -127,6 +129,7 @@ class Courier:
             line=line,
             max_recipients=provider.max_recipients,
             store=self._store,
+            classifier=self._classifiers[gate.provider],
             check_lease=self._leases.is_held,
             may_go_on=lambda: not self._leases.is_draining,
         )

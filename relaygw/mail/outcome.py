@@ -55,6 +55,30 @@ BEFORE_MAIL = frozenset(
 """Stages that say nothing about a message: a refusal there never bounces one."""
 
 
+class Limit(StrEnum):
+    """What a throttled sender had too much of."""
+
+    RATE = "rate"
+    CONNECTIONS = "connections"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Meaning:
+    """What a reply means: a row of the catalogue, or a generic rule.
+
+    `wait_s` are the waits before the next tries, the last one again and again; empty: the usual
+    ones. `explanation` and `remedy` are for people, `source` says where the reply is documented.
+    """
+
+    verdict: Verdict
+    scope: Scope
+    limit: Limit | None = None  # of a throttle
+    wait_s: tuple[float, ...] = ()
+    explanation: str = ""
+    remedy: str = ""
+    source: str = ""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecipientOutcome:
     """What the provider said for one recipient, and what that means.
@@ -64,12 +88,21 @@ class RecipientOutcome:
     """
 
     rcpt_no: int
-    verdict: Verdict
-    scope: Scope
+    meaning: Meaning
     stage: Stage
     reply: SmtpReply | None = None
     detail: str = ""
     dsn: str = "4.0.0"
+
+    @property
+    def verdict(self) -> Verdict:
+        """What to do."""
+        return self.meaning.verdict
+
+    @property
+    def scope(self) -> Scope:
+        """Whom it concerns."""
+        return self.meaning.scope
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from relaygw.settings.addresses import entry_matches, is_loopback_host
 
 if TYPE_CHECKING:
-    from relaygw.settings.model import Provider, Recipients, Retry, Route, Settings
+    from relaygw.settings.model import Recipients, Retry, Route, Settings
+    from relaygw.settings.provider import Provider
 
 
 class Conflict(NamedTuple):

@@ -13,9 +13,7 @@ from enum import StrEnum
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     PlainSerializer,
     ValidationInfo,
@@ -29,26 +27,20 @@ from relaygw.settings.addresses import (
     Domain,
     Entry,
     HeaderName,
-    Host,
     Name,
     Pattern,
     RewriteKey,
 )
 from relaygw.settings.bind import Bind
 from relaygw.settings.conflicts import (
-    provider_conflicts,
     raise_conflicts,
     recipients_conflicts,
     retry_conflicts,
     settings_conflicts,
 )
-from relaygw.settings.secrets import SecretRef, UserName, read_user_name
+from relaygw.settings.provider import Provider
+from relaygw.settings.section import Count, Section
 from relaygw.settings.units import Duration, Interval, Network, Share, Size, parse_network
-
-# strict: without it pydantic reads `true` as the number 1
-Count = Annotated[int, Field(strict=True, ge=1, le=1_000_000)]
-"""A whole number from 1."""
-Port = Annotated[int, Field(strict=True, ge=1, le=65535)]
 
 
 class Mode(StrEnum):
@@ -64,29 +56,6 @@ class Stream(StrEnum):
 
     TRANSACTIONAL = "transactional"
     PROMOTIONAL = "promotional"
-
-
-class TlsPolicy(StrEnum):
-    """How a provider's connection is protected."""
-
-    REQUIRED = "required"  # STARTTLS, certificate verified
-    IMPLICIT = "implicit"  # TLS from the first byte, certificate verified
-    OPPORTUNISTIC = "opportunistic"  # STARTTLS if offered, certificate not verified
-    NONE = "none"
-
-
-class Section(BaseModel):
-    """Base of all sections: frozen, an unknown key is an error, null means the default."""
-
-    # inputs stay out of exception texts: one of them may be a password in a wrong place
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _null_is_default(cls, values: Any) -> Any:
-        if not isinstance(values, dict):
-            return values
-        return {k: v for k, v in values.items() if v is not None or k not in cls.model_fields}
 
 
 class Processes(Section):
@@ -130,6 +99,7 @@ class Listener(Section):
     max_recipients: Count = 1000
     max_connections: Count = 1000
     max_connections_per_client: Count = 50  # networks in allow are exempt
+    trust_source: tuple[Network, ...] = ()  # whose word on user and script is taken
 
 
 class Maildrop(Section):
@@ -146,46 +116,6 @@ class Maildrop(Section):
         return path
 
 
-class Timeouts(Section):
-    """How long the worker waits for a provider, by stage (RFC 5321 section 4.5.3.2)."""
-
-    connect: Interval = 30.0
-    command: Interval = 300.0
-    final_reply: Interval = 600.0
-
-
-class Provider(Section):
-    """One account at an upstream mail service."""
-
-    host: Host = Field(examples=["smtp.example.com"])
-    port: Port = 587
-    tls: TlsPolicy = TlsPolicy.REQUIRED
-    tls_ca: str | None = Field(default=None, min_length=1)  # PEM file; default: the system's
-    username: UserName | None = None  # as written: `read_credentials` resolves a reference
-    password: SecretRef | None = None
-    auth_without_tls: bool = False
-    max_connections: Count = 5
-    max_messages_per_connection: Count = 100
-    max_recipients: Count = 100  # recipients in one transaction
-    chain_transactions: bool = False  # the next envelope in one group with content (RFC 2920 3.1)
-    idle_close: Interval = 45.0  # an idle connection is closed after this
-    timeouts: Timeouts = Timeouts()
-
-    @model_validator(mode="after")
-    def _keys_agree(self) -> Self:
-        raise_conflicts(provider_conflicts(self))
-        return self
-
-    def read_credentials(self) -> tuple[str, str] | None:
-        """Return user name and password as they are now, or None without AUTH.
-
-        Blocks as SecretRef.read does: call it in a thread. Raises SettingsError.
-        """
-        if self.username is None or self.password is None:
-            return None
-        return read_user_name(self.username), self.password.read()
-
-
 class Route(Section):
     """A condition on a message and where it goes; the first match wins."""
 
@@ -194,17 +124,15 @@ class Route(Section):
     recipient: tuple[Pattern, ...] = ()
     header: dict[HeaderName, str] = {}  # header name: glob; all must match
     stream: Stream = Stream.TRANSACTIONAL
-    providers: tuple[str, ...] = Field(examples=["[NAME]"])
+    providers: tuple[str, ...] = Field(examples=["[NAME]"])  # the next while the first is down
 
     @field_validator("providers")
     @classmethod
-    def _one_provider(cls, providers: tuple[str, ...]) -> tuple[str, ...]:
-        if len(providers) > 1:
-            raise ValueError(
-                "names several providers: failover is not in this version yet; write one"
-            )
+    def _each_once(cls, providers: tuple[str, ...]) -> tuple[str, ...]:
         if not providers:
             raise ValueError("names no provider; write one")
+        if len(set(providers)) < len(providers):
+            raise ValueError("names a provider twice; write each once")
         return providers
 
     @property

@@ -14,7 +14,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
-from relaygw.settings.model import Section, Settings
+from relaygw.settings.model import Settings
+from relaygw.settings.section import Section
 from relaygw.settings.tree import Keys
 
 

@@ -8,6 +8,7 @@ sentence that begins with the value: `is not a duration; write e.g. 30s`.
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Annotated
 
@@ -104,6 +105,42 @@ def format_share(share: float) -> str:
     return f"{share * 100:.10f}".rstrip("0").rstrip(".") + "%"
 
 
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """So much in so many seconds."""
+
+    amount: float
+    period_s: float
+
+    @property
+    def per_s(self) -> float:
+        """How much a second."""
+        return self.amount / self.period_s
+
+
+_PERIODS_S = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
+_RATE = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*/\s*([smhd])\s*")
+
+
+def parse_rate(value: object) -> Rate:
+    """Return the rate for `14/s`, `25/m`, `1000/h` or `50000/d`."""
+    if isinstance(value, Rate):
+        return value
+    match = _RATE.fullmatch(value) if isinstance(value, str) else None
+    if match is None:
+        raise ValueError("is not a rate; write e.g. 14/s, 25/m or 1000/h")
+    rate = Rate(float(match[1]), _PERIODS_S[match[2]])
+    if not 0 < rate.per_s <= 100_000:
+        raise ValueError("must be above 0 and at most 100000/s; leave the key out for no limit")
+    return rate
+
+
+def format_rate(rate: Rate) -> str:
+    """Return the form that `parse_rate` reads back as `rate`."""
+    unit = next(unit for unit, period_s in _PERIODS_S.items() if period_s == rate.period_s)
+    return f"{rate.amount:.10f}".rstrip("0").rstrip(".") + f"/{unit}"
+
+
 def parse_network(value: object) -> IPv4Network | IPv6Network:
     """Return the network for `10.0.0.0/8`, `::1/128` or one address."""
     if isinstance(value, (IPv4Network, IPv6Network)):
@@ -141,4 +178,10 @@ Share = Annotated[
     PlainSerializer(format_share, return_type=str, when_used="json"),
 ]
 """0…1."""
+Pace = Annotated[
+    Rate,
+    BeforeValidator(parse_rate),
+    PlainSerializer(format_rate, return_type=str, when_used="json"),
+]
+"""A rate, as `14/s`."""
 Network = Annotated[IPv4Network | IPv6Network, BeforeValidator(parse_network)]

@@ -11,6 +11,7 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    Float,
     Index,
     Integer,
     LargeBinary,
@@ -21,7 +22,7 @@ from sqlalchemy import (
     text,
 )
 
-SCHEMA_REVISION = "0002"
+SCHEMA_REVISION = "0003"
 """The alembic revision that this code reads and writes."""
 
 metadata = MetaData()
@@ -47,6 +48,8 @@ message = Table(
     Column("source_listener", Text),
     Column("source_uid", BigInteger),
     Column("source_script", Text),
+    Column("source_cwd", Text),  # where the sendmail command was started
+    Column("source_host", Text),  # the machine that a trusted relaygw took it on
     Column("drop_id", Text),  # the maildrop file it came from: taken exactly once
     Column("dsn_ret", Text),  # RFC 3461 RET and ENVID
     Column("dsn_envid", Text),
@@ -192,6 +195,35 @@ permit = Table(
     Column("slot", Integer, primary_key=True),
     Column("incarnation", Text, nullable=False),
     Column("leased_at_ms", BigInteger, nullable=False),
+)
+
+account = Table(  # what is known of the limits of a limit group
+    "account",
+    metadata,
+    Column("limit_group", Text, primary_key=True),
+    Column("next_slot_us", BigInteger, nullable=False),  # when its rate allows the next one
+    Column("ceiling_per_s", Float),  # the rate at which it said "slower"
+    Column("ceiling_at_ms", BigInteger),
+    Column("ceiling_connections", Integer),  # how many it had when it said "too many"
+    Column("connections_at_ms", BigInteger),
+)
+
+usage = Table(  # what was sent by a limit group, in slices of ten minutes
+    "usage",
+    metadata,
+    Column("limit_group", Text, primary_key=True),
+    Column("slice_at_ms", BigInteger, primary_key=True),
+    Column("used", BigInteger, nullable=False),
+)
+
+sender_seen = Table(  # what each provider said of a sender address
+    "sender_seen",
+    metadata,
+    Column("provider", Text, primary_key=True),
+    Column("sender", Text, primary_key=True),
+    Column("accepted_at_ms", BigInteger),
+    Column("refused_at_ms", BigInteger),
+    Column("reply", Text),  # the last refusal
 )
 
 audit = Table(

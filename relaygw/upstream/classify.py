@@ -11,8 +11,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from relaygw.mail.outcome import BEFORE_MAIL, Scope, Stage, Verdict
+from relaygw.mail.outcome import BEFORE_MAIL, Meaning, Scope, Stage, Verdict
 from relaygw.mail.reply import SmtpReply
+from relaygw.settings.provider import Provider
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,22 +71,28 @@ _RULES = (
 """The first rule that matches decides."""
 
 
-def classify(
-    stage: Stage, reply: SmtpReply | None, *, in_doubt: bool = False
-) -> tuple[Verdict, Scope]:
-    """Return what `reply` at `stage` means and whom it concerns.
+class Classifier:
+    """Says what the replies of one provider mean."""
 
-    `reply` is None when none came; `in_doubt` says that the final dot had been sent by then.
-    """
-    if in_doubt:
-        return Verdict.DOUBT, Scope.MESSAGE
-    if reply is None:
-        before_mail = stage in BEFORE_MAIL
-        return Verdict.RETRY, Scope.PROVIDER if before_mail else Scope.MESSAGE
-    for rule in _RULES:
-        if rule.matches(stage, reply):
-            return rule.verdict, rule.scope or _own_scope(stage, reply)
-    return Verdict.RETRY, _own_scope(stage, reply)
+    def __init__(self, provider: Provider) -> None:
+        self._provider = provider
+
+    def meaning(self, stage: Stage, reply: SmtpReply | None, *, in_doubt: bool = False) -> Meaning:
+        """Return what `reply` at `stage` means and whom it concerns.
+
+        `reply` is None when none came; `in_doubt` says that the final dot had been sent by then.
+        """
+        if in_doubt:
+            return Meaning(verdict=Verdict.DOUBT, scope=Scope.MESSAGE)
+        if reply is None:
+            is_early = stage in BEFORE_MAIL
+            return Meaning(
+                verdict=Verdict.RETRY, scope=Scope.PROVIDER if is_early else Scope.MESSAGE
+            )
+        for rule in _RULES:
+            if rule.matches(stage, reply):
+                return Meaning(verdict=rule.verdict, scope=rule.scope or _own_scope(stage, reply))
+        return Meaning(verdict=Verdict.RETRY, scope=_own_scope(stage, reply))
 
 
 def _own_scope(stage: Stage, reply: SmtpReply) -> Scope:

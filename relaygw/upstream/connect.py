@@ -22,7 +22,7 @@ import aiosmtplib
 
 from relaygw.errors import SettingsError
 from relaygw.mail.outcome import Stage
-from relaygw.settings.model import Provider, TlsPolicy
+from relaygw.settings.provider import Provider, TlsPolicy
 from relaygw.upstream.dialing import connect_socket
 from relaygw.upstream.failure import UpstreamError, failing_at, mask
 from relaygw.upstream.outgoing import Capabilities

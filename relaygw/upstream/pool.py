@@ -12,7 +12,7 @@ import asyncio
 import ssl
 
 from relaygw.mail.outcome import Stage
-from relaygw.settings.model import Provider
+from relaygw.settings.provider import Provider
 from relaygw.upstream.connect import load_tls_context
 from relaygw.upstream.failure import UpstreamError
 from relaygw.upstream.session import UpstreamSession, open_session

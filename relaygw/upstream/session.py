@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from relaygw.mail.outcome import Stage
 from relaygw.mail.reply import SmtpReply
-from relaygw.settings.model import Provider, Timeouts
+from relaygw.settings.provider import Provider, Timeouts
 from relaygw.upstream.connect import OpenConnection, open_connection
 from relaygw.upstream.failure import UpstreamError
 from relaygw.upstream.outgoing import (

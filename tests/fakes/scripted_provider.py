@@ -49,7 +49,7 @@ from typing import Any, Self
 
 import trustme
 
-from relaygw.settings.model import Provider
+from relaygw.settings.provider import Provider
 
 HOST = "127.0.0.1"
 DEFAULT_EXTENSIONS = ("PIPELINING", "SIZE 52428800", "8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES")

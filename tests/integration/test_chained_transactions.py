@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from relaygw.mail.state import DeliveryState
-from relaygw.settings.model import Provider, Timeouts
+from relaygw.settings.provider import Provider, Timeouts
 from tests.builders import NOW_MS, accepted
 from tests.fakes.scripted_provider import Action, ScriptedProvider, Wait
 from tests.integration.test_delivery_worker import running

@@ -18,7 +18,8 @@ from relaygw.errors import StoreFull, StoreUnavailable
 from relaygw.mail.envelope import AcceptedMessage, DeliveryUpdate, NewDelivery, NewRecipient
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.observe.maillog import MailLog
-from relaygw.settings.model import Provider, Route, Settings, Stream
+from relaygw.settings.model import Route, Settings, Stream
+from relaygw.settings.provider import Provider
 from relaygw.store import migrate
 from relaygw.store.lifelines import Lifeline
 from relaygw.store.protocol import Hold, Instance, QueueEntry, Selection

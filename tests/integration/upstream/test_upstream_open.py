@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from relaygw.mail.outcome import Stage
-from relaygw.settings.model import Provider
+from relaygw.settings.provider import Provider
 from relaygw.upstream.connect import build_tls_context
 from relaygw.upstream.dialing import connect_socket
 from relaygw.upstream.session import UpstreamError, open_session

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from relaygw.settings.model import Provider
+from relaygw.settings.provider import Provider
 from relaygw.upstream.connect import may_authenticate
 from relaygw.upstream.dialing import connect_first, connect_socket
 from relaygw.upstream.protocol import ConnectionLost, ReplyInvalid, WireProtocol

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relaygw.mail.outcome import AttemptReport, RecipientOutcome, Scope, Stage, Verdict
+from relaygw.mail.outcome import AttemptReport, Meaning, RecipientOutcome, Scope, Stage, Verdict
 from relaygw.mail.reply import SmtpReply
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.policy.retry import DOUBT_LADDER_S, delay_s, settle
@@ -26,8 +26,7 @@ def report(*verdicts: Verdict) -> AttemptReport:
         outcomes=tuple(
             RecipientOutcome(
                 rcpt_no=number,
-                verdict=verdict,
-                scope=Scope.RECIPIENT,
+                meaning=Meaning(verdict=verdict, scope=Scope.RECIPIENT),
                 stage=Stage.RCPT,
                 reply=SmtpReply(250, (verdict.value,)),
             )

@@ -142,9 +142,8 @@ LINES = [
         'relaygw.yaml:2: log.target: "file:/var/log/x" is not in this version yet; write stderr',
     ),
     (
-        RELAY + "routes: [{name: default, providers: [main, other]}]\n",
-        "relaygw.yaml:3: routes.0.providers: a list names several providers: failover is not in "
-        "this version yet; write one",
+        RELAY + "routes: [{name: default, providers: [main, main]}]\n",
+        "relaygw.yaml:3: routes.0.providers: a list names a provider twice; write each once",
     ),
     (
         RELAY + "routes: [{name: default, providers: main}]\n",
@@ -191,8 +190,7 @@ def test_a_broken_file_gets_one_line(lines_of: Fail, text: str | bytes, line: st
 NOT_YET = [
     *("users", "relay_to", "bounces", "alerts", "metrics"),
     *(f"listeners.0.{key}" for key in ("auth", "tls", "proxy_protocol", "mode", "rate_per_client")),
-    *(f"providers.main.{key}" for key in ("preset", "region", "account", "rate", "daily_quota")),
-    *("providers.main.senders", "providers.main.replies", "routes.0.listener", "routes.0.user"),
+    *("routes.0.listener", "routes.0.user"),
     *("retry.warn_after", "log.redact", "web.users", "web.base_path"),
 ]
 

@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from relaygw.errors import SettingsError
-from relaygw.settings.model import Provider
+from relaygw.settings.provider import Provider
 from relaygw.settings.secrets import SecretRef
 
 CANARY = "hunter2-canary"

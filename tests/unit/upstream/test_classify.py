@@ -8,10 +8,19 @@ from hypothesis import strategies as st
 
 from relaygw.mail.outcome import BEFORE_MAIL, Scope, Stage, Verdict
 from relaygw.mail.reply import SmtpReply
-from relaygw.upstream.classify import classify
+from relaygw.settings.provider import Provider
+from relaygw.upstream.classify import Classifier
 
+GENERIC = Classifier(Provider(host="smtp.example.com"))
 RETRY, THROTTLE, HOLD, BOUNCE = Verdict.RETRY, Verdict.THROTTLE, Verdict.HOLD, Verdict.BOUNCE
 RCPT, DATA, MAIL, AUTH, END = Stage.RCPT, Stage.DATA, Stage.MAIL, Stage.AUTH, Stage.CONTENT
+
+
+def classify(
+    stage: Stage, reply: SmtpReply | None, *, in_doubt: bool = False
+) -> tuple[Verdict, Scope]:
+    meaning = GENERIC.meaning(stage, reply, in_doubt=in_doubt)
+    return meaning.verdict, meaning.scope
 
 
 @pytest.mark.parametrize(
