@@ -13,7 +13,7 @@ from relaygw.store.batch import BatchStatement, Statement
 from relaygw.store.protocol import Selection
 from relaygw.store.sql import Write
 from relaygw.store.sqlite import SqliteStore, create_sqlite_engine
-from relaygw.store.tables import metadata
+from relaygw.store.tables import SCHEMA_REVISION, metadata
 from tests.builders import accepted
 
 
