@@ -1,4 +1,4 @@
-"""What operators do to mail: retry, hold, release, delete, and clear the sandbox.
+"""What operators do: retry, hold, release, delete mail, clear the sandbox, hold a provider.
 
 The only code that changes mail on somebody's behalf; every change leaves a line in the audit
 trail. Only deliveries in the states that an action is meant for move; a message is left alone,
@@ -7,12 +7,14 @@ and named, when it has none or a worker is sending it. Raises StoreUnavailable.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from relaygw.mail.outcome import Scope
 from relaygw.mail.state import DeliveryState
-from relaygw.store.protocol import AuditEntry, QueueEntry, Selection, Store
+from relaygw.policy.retry import held_sender_reason
+from relaygw.store.protocol import AuditEntry, Hold, QueueEntry, Selection, Store
 
 BATCH_MESSAGES = 500
 """Messages changed in one transaction, so that the front never waits long for the store."""
@@ -227,3 +229,59 @@ def _batches(ids: Sequence[str]) -> Iterator[Sequence[str]]:
 def _entries(store: Store, ids: Sequence[str]) -> list[QueueEntry]:
     selection = Selection(queue_ids=tuple(ids), states=ANY_STATE)
     return store.search(selection, limit=len(ids))
+
+
+def hold_provider(store: Store, name: str, *, actor: str, now_ms: int, note: str = "") -> bool:
+    """Send nothing by a provider until somebody releases it; False when it was held so before.
+
+    Mail waits, or goes by the next provider of its route.
+    """
+    was_held = any(
+        hold.scope == Scope.PROVIDER and hold.probe_at_ms is None
+        for hold in holds_of(store.holds(), name)
+    )
+    hold = Hold(
+        scope=Scope.PROVIDER.value,
+        key=name,
+        reason=f"operator: {note or actor}",
+        remedy=f"run: relaygw provider release {name}",
+        since_ms=now_ms,
+        probe_at_ms=None,  # no probe ends it
+    )
+    entry = _provider_entry("hold", name, actor=actor, now_ms=now_ms, detail=note)
+    store.put_hold(hold, entry=entry)
+    return not was_held
+
+
+def release_provider(store: Store, name: str, *, actor: str, now_ms: int) -> list[Hold]:
+    """End all holds of a provider, its key and its sender domains; return those it ended.
+
+    Mail that was set aside for a refused sender domain is due now.
+    """
+    ended = []
+    for hold in holds_of(store.holds(), name):
+        detail = f"{hold.scope} {hold.key}: {hold.reason}"
+        entry = _provider_entry("release", name, actor=actor, now_ms=now_ms, detail=detail)
+        if store.drop_hold(hold.scope, hold.key, now_ms=now_ms, entry=entry):
+            ended.append(hold)
+        if hold.scope == Scope.SENDER_DOMAIN:
+            reason = held_sender_reason(name, hold.key.removeprefix(f"{name} "))
+            while store.release_held(reason, limit=BATCH_MESSAGES, now_ms=now_ms):
+                pass
+    return ended
+
+
+def holds_of(holds: Iterable[Hold], provider: str) -> list[Hold]:
+    """Return the holds that concern a provider; a sender domain's key is `PROVIDER DOMAIN`."""
+    return [
+        hold
+        for hold in holds
+        if (hold.scope in (Scope.PROVIDER, Scope.CREDENTIAL) and hold.key == provider)
+        or (hold.scope == Scope.SENDER_DOMAIN and hold.key.partition(" ")[0] == provider)
+    ]
+
+
+def _provider_entry(verb: str, name: str, *, actor: str, now_ms: int, detail: str) -> AuditEntry:
+    return AuditEntry(
+        at_ms=now_ms, actor=actor, action=f"provider.{verb}", target=name, affected=1, detail=detail
+    )

@@ -25,7 +25,7 @@ from relaygw.observe.maillog import MailLog
 from relaygw.settings.load import LoadedSettings
 from relaygw.settings.show import fingerprint
 from relaygw.store import hints, lifelines, migrate
-from relaygw.store.protocol import Instance, Store
+from relaygw.store.protocol import Begun, Instance, Store
 from relaygw.store.sqlite import SqliteStore
 
 ROLES = ("front", "delivery", "web")
@@ -33,7 +33,7 @@ RETIRE_S = 60.0
 """How long a front that a reload replaced serves the sessions it has."""
 _GC_THRESHOLD = 20_000
 _SWITCH_INTERVAL_S = 0.0005
-Buried = tuple[str, int, list[tuple[str, int]]]
+Buried = tuple[str, int, list[Begun]]
 """An incarnation, how many leases it held, and the deliveries it was sending."""
 EXIT_LEASE_LOST = 3
 """The exit code of a delivery worker that was taken over: start a fresh one."""
@@ -44,6 +44,13 @@ def open_store(loaded: LoadedSettings, *, first_in_line: bool = False) -> Store:
     queue = loaded.settings.queue
     migrate.check_schema(queue.url)
     return SqliteStore(queue.url, keep_content=queue.keep_content > 0, first_in_line=first_in_line)
+
+
+def wake_workers(loaded: LoadedSettings) -> None:
+    """Let this host's workers look at the queue now instead of within a second."""
+    sender = hints.HintSender(hints.hint_directory(loaded.state_dir))
+    sender.send()
+    sender.close()
 
 
 def upgrade_schema(loaded: LoadedSettings) -> tuple[str | None, str]:

@@ -23,6 +23,7 @@ from bench.standing.idle import idle
 from bench.standing.large import large
 from bench.standing.latency import latency_delivering, latency_provider_down
 from bench.standing.restart import restart
+from bench.standing.sendmail_delay import sendmail_to_provider
 from bench.standing.setting import SMALL, Setting, Size
 
 CASES: dict[str, Callable[[Setting], Result]] = {
@@ -33,6 +34,7 @@ CASES: dict[str, Callable[[Setting], Result]] = {
     "fairness": fairness,
     "large": large,
     "idle": idle,
+    "sendmail-to-provider": sendmail_to_provider,
 }
 
 
@@ -78,8 +80,9 @@ def _parse() -> argparse.Namespace:
         prog="bench/alone",
         description="Measures relaygw on its own: latency of a transaction, throughput with a "
         "big database, a restart with a long queue, fairness between streams, memory and "
-        "latency under very large messages, and what it costs without mail. Needs Postfix's "
-        "smtp-source and smtp-sink. Everything runs on loopback.",
+        "latency under very large messages, what it costs without mail, and how long mail of the "
+        "sendmail command takes to the provider. Needs Postfix's smtp-source and smtp-sink. "
+        "Everything runs on loopback.",
     )
     parser.add_argument(
         "--case",

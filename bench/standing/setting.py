@@ -29,6 +29,7 @@ class Size:
     bulk_connections: int = 40
     settle_s: float = 10.0
     idle_s: float = 60.0
+    sends: int = 100
 
 
 SMALL = Size(
@@ -45,6 +46,7 @@ SMALL = Size(
     bulk_connections=10,
     settle_s=2.0,
     idle_s=5.0,
+    sends=10,
 )
 
 

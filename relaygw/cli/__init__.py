@@ -10,10 +10,13 @@ import click
 
 from relaygw import __version__
 from relaygw.cli.check import check
+from relaygw.cli.classify import classify
 from relaygw.cli.config import config
 from relaygw.cli.db import db
+from relaygw.cli.drain import drain
 from relaygw.cli.frame import Root
 from relaygw.cli.install_sendmail import install_sendmail
+from relaygw.cli.provider import provider
 from relaygw.cli.queue import queue
 from relaygw.cli.sandbox import sandbox
 from relaygw.cli.send_test import send_test
@@ -22,11 +25,8 @@ from relaygw.cli.status import status
 
 _LATER = (
     "audit",
-    "classify",
-    "drain",
     "import-postfix",
     "import-queue",
-    "provider",
     "sources",
     "users",
 )
@@ -42,5 +42,18 @@ def main() -> None:
     """
 
 
-for _command in (serve, check, status, send_test, queue, sandbox, db, config, install_sendmail):
+for _command in (
+    serve,
+    check,
+    classify,
+    status,
+    send_test,
+    queue,
+    sandbox,
+    provider,
+    drain,
+    db,
+    config,
+    install_sendmail,
+):
     main.add_command(_command)

@@ -1,9 +1,9 @@
-"""`relaygw check`: is the configuration right, and what would it do with an address pair."""
+"""`relaygw check`: is the configuration right, what would it do with mail, are providers there."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 import click
@@ -37,7 +37,8 @@ def _header(
     "--header", "headers", metavar="LINE", multiple=True, callback=_header,
     help="A header of that mail: 'NAME: VALUE'; may be repeated.",
 )  # fmt: skip
-@click.option("--online", is_flag=True, help="Not in this version yet.")
+@click.option("--online", is_flag=True, help="Ask the providers, too; no mail is sent.")
+@click.option("--json", "as_json", is_flag=True, help="With --online: one object a line.")
 @pass_invocation
 def check(
     invocation: Invocation,
@@ -45,28 +46,70 @@ def check(
     recipient: str | None,
     headers: dict[str, str],
     online: bool,
-) -> None:
-    """Check the configuration; with --sender and --recipient explain what happens to mail."""
-    if online:
-        raise click.UsageError("--online is not in this version yet")
-    if (sender is None) != (recipient is None):
+    as_json: bool,
+) -> int:
+    """Check the configuration; with --sender and --recipient explain what happens to mail.
+
+    Exit code 69: something failed --online.
+    """
+    if (sender is None) != (recipient is None) and not (online and sender is not None):
         raise click.UsageError("--sender and --recipient go together; give both")
-    if headers and sender is None:
+    if headers and recipient is None:
         raise click.UsageError("--header goes with --sender and --recipient; give them, too")
+    if as_json and not online:
+        raise click.UsageError("--json goes with --online; give it, too")
     loaded = invocation.load()
-    if sender is None or recipient is None:
-        lines = summary(loaded)
+    if sender is not None:
+        sender = "" if sender == "<>" else _address(sender, "--sender")
+    if recipient is not None:
+        recipient = _address(recipient, "--recipient")
+    if not as_json:
+        _tell(loaded, sender, recipient, headers)
+    if not online:
+        return os.EX_OK
+    return _check_online(loaded.settings, sender, recipient, headers, as_json=as_json)
+
+
+def _tell(
+    loaded: LoadedSettings, sender: str | None, recipient: str | None, headers: dict[str, str]
+) -> None:
+    if sender is not None and recipient is not None:
+        lines = explain(loaded.settings, sender=sender, recipient=recipient, headers=headers)
     else:
-        lines = explain(
-            loaded.settings,
-            sender="" if sender == "<>" else _address(sender, "--sender"),
-            recipient=_address(recipient, "--recipient"),
-            headers=headers,
-        )
+        lines = summary(loaded)
     for line in lines:
         click.echo(line)
-    if sender is None:
+    if recipient is None:
         _warn_of_secrets(loaded.settings)
+
+
+def _check_online(
+    settings: Settings,
+    sender: str | None,
+    recipient: str | None,
+    headers: dict[str, str],
+    *,
+    as_json: bool,
+) -> int:
+    """Check all providers with the senders known, or those of one route with one sender."""
+    from relaygw.cli.checking_online import check_online, known_senders, route_of, sender_at
+
+    if sender is not None and recipient is not None:
+        route, used = route_of(settings, sender=sender, recipient=recipient, headers=headers)
+        names = route.providers if route is not None else ()
+        senders = _for_each(names, used)
+    elif sender is not None:
+        senders = _for_each(settings.providers, sender_at(settings, sender))
+    else:
+        senders = {name: known_senders(settings, name) for name in settings.providers}
+    if not senders:
+        warn("no provider is used for this; nothing to check online")
+    is_fine = check_online(settings, senders, as_json=as_json)
+    return os.EX_OK if is_fine else os.EX_UNAVAILABLE
+
+
+def _for_each(providers: Iterable[str], sender: str) -> dict[str, tuple[str, ...]]:
+    return dict.fromkeys(providers, (sender,))
 
 
 def _address(text: str, option: str) -> str:
@@ -125,10 +168,16 @@ def _route_words(route: Route) -> str:
 def _warn_of_secrets(settings: Settings) -> None:
     """Name secrets that cannot be read here; commands are not run for a check."""
     for name, provider in settings.providers.items():
-        secret = provider.password
-        if secret is None or secret.kind == "command":
-            continue
-        try:
-            secret.read()
-        except SettingsError as error:
-            warn(f"warning: providers.{name}.password: {error}")
+        oauth = provider.oauth
+        secrets = {
+            "password": provider.password,
+            "oauth.client_secret": oauth.client_secret if oauth is not None else None,
+            "oauth.refresh_token": oauth.refresh_token if oauth is not None else None,
+        }
+        for key, secret in secrets.items():
+            if secret is None or secret.kind == "command":
+                continue
+            try:
+                secret.read()
+            except SettingsError as error:
+                warn(f"warning: providers.{name}.{key}: {error}")

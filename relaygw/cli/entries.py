@@ -62,6 +62,8 @@ def as_object(entry: QueueEntry) -> dict[str, Any]:
             "uid": source.uid,
             "script": source.script,
             "helo": source.helo,
+            "cwd": source.cwd,
+            "host": source.host,
         },
         "attempts": leading.attempts,
         "next_attempt_at": _time(next_attempt_at_ms(leading)),
@@ -159,12 +161,14 @@ def _content_note(entry: QueueEntry) -> str:
 def _shown_source(entry: QueueEntry) -> str:
     source = entry.source
     facts = {
+        "host": source.host,
         "client": source.client,
         "HELO": source.helo,
         "user": source.user,
         "listener": source.listener,
         "uid": source.uid,
         "script": source.script,
+        "directory": source.cwd,
     }
     return ", ".join(f"{name} {fact}" for name, fact in facts.items() if fact is not None) or "-"
 

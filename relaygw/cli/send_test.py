@@ -15,6 +15,7 @@ import click
 
 from relaygw import __version__
 from relaygw.cli.frame import Command, CommandFailed, Invocation, pass_invocation
+from relaygw.cli.reply_story import reply_story
 from relaygw.cli.selecting import ANY_STATE
 from relaygw.cli.text import clock_ms, moment, printable
 from relaygw.errors import InvalidAddress
@@ -42,7 +43,8 @@ _ARRIVED = frozenset({RecipientState.DELIVERED, RecipientState.CAPTURED})
 def send_test(invocation: Invocation, recipient: str, sender: str | None, timeout_s: float) -> int:
     """Send one message through the gateway and watch it until it ends.
 
-    Exit code 0: delivered or captured; 75: still queued; 69: refused or bounced.
+    The end is the provider's own queue id, or the refusal and what it means. Exit code 0:
+    delivered or captured; 75: still queued; 69: refused or bounced.
     """
     from relaygw.mail.address import check_address
 
@@ -59,7 +61,7 @@ def send_test(invocation: Invocation, recipient: str, sender: str | None, timeou
     with invocation.open_store(loaded) as store:
         queue_id = _submit(settings, used_sender, recipient)
         click.echo(f"{queue_id}: accepted from {used_sender} to {recipient}")
-        return _watch(store, queue_id, timeout_s=timeout_s)
+        return _watch(store, settings, queue_id, timeout_s=timeout_s)
 
 
 def _submit(settings: Settings, sender: str, recipient: str) -> str:
@@ -137,7 +139,7 @@ def _refused(code: int, text: str, what: str) -> CommandFailed:
     )
 
 
-def _watch(store: Store, queue_id: str, *, timeout_s: float) -> int:
+def _watch(store: Store, settings: Settings, queue_id: str, *, timeout_s: float) -> int:
     """Print each change of the message until it ends or the time is up."""
     deadline_ms = clock_ms() + int(timeout_s * 1000)
     selection = Selection(queue_ids=(queue_id,), states=ANY_STATE)
@@ -150,6 +152,8 @@ def _watch(store: Store, queue_id: str, *, timeout_s: float) -> int:
                 shown = words
             exit_code = _verdict(entry, deadline_ms)
             if exit_code is not None:
+                for line in reply_story(settings, entry.recipients[0]):
+                    click.echo(f"{queue_id}: {printable(line)}")
                 return exit_code
         if clock_ms() >= deadline_ms:
             _tell_holds(store)

@@ -27,6 +27,7 @@ from relaygw.store.protocol import Store
 from relaygw.upstream.classify import Classifier
 from relaygw.upstream.outgoing import OutgoingMail, RecipientReply
 from relaygw.upstream.session import UpstreamError, UpstreamSession
+from relaygw.upstream.terms import Terms
 
 _MAX_STALE_SESSIONS = 3
 
@@ -61,6 +62,7 @@ async def attempt_delivery(
     classifier: Classifier,
     check_lease: Callable[[], bool],
     may_go_on: Callable[[], bool],
+    terms: Terms,
 ) -> AttemptReport:
     """Send a delivery to `recipients` and return what the provider said.
 
@@ -81,7 +83,7 @@ async def attempt_delivery(
             left = RecipientReply(stage=Stage.LOCAL, detail="stopping, nothing sent")
             outcomes += _outcomes(part, (left,) * len(part), by_address, classifier)
             continue
-        mail = _outgoing(claimed, part, store)
+        mail = _outgoing(claimed, part, store, terms)
         is_last = start + max_recipients >= len(addresses)
         try:
             session, replies, waited_s = await _transact(line, mail, check_lease, may_chain=is_last)
@@ -157,7 +159,12 @@ def _explain(answer: RecipientReply, verdict: Verdict) -> str:
 
 
 def single_mail(
-    claimed: ClaimedDelivery, policy: RecipientPolicy, *, max_recipients: int, store: Store
+    claimed: ClaimedDelivery,
+    policy: RecipientPolicy,
+    *,
+    max_recipients: int,
+    store: Store,
+    terms: Terms,
 ) -> OutgoingMail | None:
     """Return a delivery's mail if it is small and goes to all recipients in one transaction."""
     screened = screen(claimed, policy)
@@ -166,10 +173,13 @@ def single_mail(
     addresses = tuple(dict.fromkeys(recipient.address for recipient in screened.sendable))
     if not 0 < len(addresses) <= max_recipients:
         return None
-    return _outgoing(claimed, addresses, store)
+    return _outgoing(claimed, addresses, store, terms)
 
 
-def _outgoing(claimed: ClaimedDelivery, addresses: tuple[str, ...], store: Store) -> OutgoingMail:
+def _outgoing(
+    claimed: ClaimedDelivery, addresses: tuple[str, ...], store: Store, terms: Terms
+) -> OutgoingMail:
+    notify = {one.address: one.dsn_notify for one in claimed.recipients if one.dsn_notify}
     return OutgoingMail(
         sender=claimed.sender,
         recipients=addresses,
@@ -180,6 +190,12 @@ def _outgoing(claimed: ClaimedDelivery, addresses: tuple[str, ...], store: Store
         is_8bit=claimed.is_8bit,
         has_long_line=claimed.has_long_line,
         smtputf8=claimed.smtputf8,
+        added=terms.source_of(claimed.source),
+        fields=terms.fields,
+        max_size_bytes=terms.max_size_bytes,
+        dsn_ret=claimed.dsn_ret,
+        dsn_envid=claimed.dsn_envid,
+        dsn_notify=tuple(notify.get(address) for address in addresses) if notify else (),
     )
 
 
@@ -189,11 +205,3 @@ async def _stored_content(claimed: ClaimedDelivery, store: Store) -> AsyncIterat
         if body is None:
             raise ContentInvalid(f"{claimed.queue_id}: chunk {chunk_no} of its content is gone")
         yield body
-
-
-def said_of_itself(report: AttemptReport) -> RecipientOutcome | None:
-    """Return the outcome that concerns the provider or credential as a whole, if any."""
-    for outcome in report.outcomes:
-        if outcome.scope in ("provider", "credential") and outcome.stage is not Stage.LOCAL:
-            return outcome
-    return None

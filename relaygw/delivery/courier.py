@@ -10,18 +10,17 @@ from dataclasses import replace
 
 from relaygw.delivery.attempt import (
     attempt_delivery,
-    said_of_itself,
     screen,
     single_mail,
 )
-from relaygw.delivery.holds import PROBE_S, HoldKeeper
-from relaygw.delivery.lanes import Gate
+from relaygw.delivery.gate import Gate
+from relaygw.delivery.learning import Learning
 from relaygw.delivery.leases import Leases
 from relaygw.delivery.line import Line, TakeNext
 from relaygw.delivery.recorder import Recorder
 from relaygw.errors import StoreUnavailable
 from relaygw.mail.envelope import ClaimedDelivery, DeliveryUpdate, Recipient, RecipientUpdate
-from relaygw.mail.outcome import AttemptReport, Verdict
+from relaygw.mail.outcome import AttemptReport
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.observe.maillog import MailLog, removed
 from relaygw.policy.recipients import RecipientPolicy
@@ -30,11 +29,9 @@ from relaygw.settings.model import Settings
 from relaygw.store.protocol import InFlight, Store
 from relaygw.upstream.classify import Classifier
 from relaygw.upstream.pool import Pool
+from relaygw.upstream.terms import terms_of
 
 POISON_ATTEMPTS = 3
-PROBE_BY_ANOTHER_S = 5.0
-"""How much longer than its provider a delivery waits that met the trouble: another one probes,
-so that a message which is itself the cause does not keep all others waiting."""
 _POISON_WAIT_S = 60
 
 
@@ -49,8 +46,9 @@ class Courier:
         *,
         leases: Leases,
         recorder: Recorder,
-        holds: HoldKeeper,
+        learning: Learning,
         pools: Mapping[str, Pool],
+        classifiers: Mapping[str, Classifier],
         in_flight: InFlight,
     ) -> None:
         self._settings = settings
@@ -58,11 +56,14 @@ class Courier:
         self._log = log
         self._leases = leases
         self._recorder = recorder
-        self._holds = holds
+        self._learning = learning
         self._pools = pools
         self._in_flight = in_flight
         self._policy = RecipientPolicy(settings.mode, settings.recipients)
-        self._classifiers = {name: Classifier(settings.providers[name]) for name in pools}
+        self._classifiers = classifiers
+        self._terms = {
+            name: terms_of(settings.providers[name], hostname=settings.hostname) for name in pools
+        }
         self._unchained: set[str] = set()  # providers that lost step over it
         self._crashes: dict[tuple[str, int], int] = {}
 
@@ -75,7 +76,11 @@ class Courier:
             take_next=take_next if is_chaining else None,
             lost_step=lambda: self._stop_chaining(gate.provider),
             prepare=lambda claimed: single_mail(
-                claimed, self._policy, max_recipients=provider.max_recipients, store=self._store
+                claimed,
+                self._policy,
+                max_recipients=provider.max_recipients,
+                store=self._store,
+                terms=self._terms[gate.provider],
             ),
         )
 
@@ -93,7 +98,7 @@ class Courier:
         """Make one attempt; return when its outcome, whatever it is, is durable."""
         slot: int | None = None
         try:
-            slot = self._begin_slot(claimed)
+            slot = self._begin_slot(claimed, gate.provider)
             await self._attempt(gate, claimed, line)
         except Exception as error:
             await self._set_poison_aside(claimed, error)
@@ -101,10 +106,10 @@ class Courier:
             if slot is not None:
                 self._end_slot(slot)
 
-    def _begin_slot(self, claimed: ClaimedDelivery) -> int | None:
+    def _begin_slot(self, claimed: ClaimedDelivery, provider: str) -> int | None:
         """Note what is being sent; a note that cannot be written must not cost the delivery."""
         try:
-            return self._in_flight.begin(claimed.queue_id, claimed.delivery_no)
+            return self._in_flight.begin(claimed.queue_id, claimed.delivery_no, provider)
         except OSError as error:
             self._log.note("qmgr", f"warning: {claimed.queue_id}: no slot: {error.strerror}")
             return None
@@ -122,6 +127,7 @@ class Courier:
             await self._record_unsent(claimed, held=bool(held), blocked=screened.blocked)
             return
         provider = self._settings.providers[gate.provider]
+        was_held = gate.is_held
         report = await attempt_delivery(
             claimed,
             screened.sendable,
@@ -132,8 +138,11 @@ class Courier:
             classifier=self._classifiers[gate.provider],
             check_lease=self._leases.is_held,
             may_go_on=lambda: not self._leases.is_draining,
+            terms=self._terms[gate.provider],
         )
-        wait_s = await self._learn(gate, report)
+        lesson = await self._learning.from_report(
+            gate, self._pools[gate.provider], claimed, report, was_held=was_held
+        )
         now_ms = time.time_ns() // 1_000_000
         claimed = await self._without_holds(gate, claimed, now_ms)
         update = settle(
@@ -142,7 +151,9 @@ class Courier:
             self._settings.retry,
             now_ms=now_ms,
             chance=random.random(),
-            throttle_wait_s=wait_s,
+            throttle_wait_s=lesson.wait_s,
+            retry_wait_s=lesson.retry_wait_s,
+            held_reason=lesson.held_reason,
         )
         if screened.blocked or screened.held:
             update = replace(
@@ -168,16 +179,36 @@ class Courier:
             held_ms = now_ms - claimed.accepted_at_ms
         return replace(claimed, held_ms=claimed.held_ms + held_ms)
 
-    async def _learn(self, gate: Gate, report: AttemptReport) -> float:
-        """Let the gate and the holds know what the provider said of itself."""
-        outcome = said_of_itself(report)
-        if outcome is not None and outcome.verdict is Verdict.HOLD:
-            await self._holds.put(gate, outcome)
-            return PROBE_S + PROBE_BY_ANOTHER_S
-        verdict = outcome.verdict if outcome is not None else None
-        if verdict is None and gate.is_held:
-            await self._holds.drop(gate)
-        return gate.note(verdict, time.monotonic()) + PROBE_BY_ANOTHER_S
+    async def set_aside(self, claimed: ClaimedDelivery, reason: str) -> None:
+        """Hold a delivery that no provider may take now; return when that is durable."""
+        now_ms = time.time_ns() // 1_000_000
+        update = DeliveryUpdate(
+            queue_id=claimed.queue_id,
+            delivery_no=claimed.delivery_no,
+            state=DeliveryState.HELD,
+            due_at_ms=now_ms,
+            provider=claimed.provider,
+            reason=reason,
+            recipients=(),
+            charged=False,
+        )
+        report = AttemptReport(provider="", relay="none", outcomes=())
+        await self._record(claimed, update, report, now_ms)
+
+    async def put_off(self, claimed: ClaimedDelivery, provider: str, wait_s: float) -> None:
+        """Let a delivery wait that only a provider in trouble may take, so that others go on."""
+        now_ms = time.time_ns() // 1_000_000
+        update = DeliveryUpdate(
+            queue_id=claimed.queue_id,
+            delivery_no=claimed.delivery_no,
+            state=DeliveryState.DEFERRED,
+            due_at_ms=now_ms + int(wait_s * 1000),
+            provider=claimed.provider,
+            reason=f"waits for provider {provider}",
+            recipients=(),
+            charged=False,
+        )
+        await self._recorder.record(update, [])
 
     async def _record(
         self,

@@ -1,27 +1,34 @@
-"""Holds of providers: set by what a provider says, by an operator; ended by a probe.
+"""Holds of providers and of their senders: set by what a provider says, ended by a probe.
 
-A hold stops the claims for a provider; nothing is rewritten and no mail bounces. When its
-probe time comes one delivery may try, and its success ends the hold.
+A hold stops what it concerns; nothing is rewritten at once and no mail bounces. A refused key
+is probed by a connection alone, a full account by one message, a refused sender by one message
+of that sender's domain. Whoever operates the gateway is told once, with the remedy. A hold that
+an operator set has no probe time: only the operator ends it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from relaygw.delivery.lanes import Gate
+from relaygw.delivery.gate import Gate, sender_domain
+from relaygw.delivery.pacing import step
 from relaygw.errors import StoreUnavailable
-from relaygw.mail.outcome import RecipientOutcome, Scope
+from relaygw.mail.outcome import BEFORE_MAIL, RecipientOutcome, Scope
 from relaygw.observe.maillog import MailLog
+from relaygw.policy.retry import held_sender_reason
 from relaygw.store.protocol import Hold, Store
 
-PROBE_S = 300.0
-"""Wait before one delivery tries a held provider again."""
+PROBE_LADDER_S = (300.0,)
+"""Waits before a held provider is tried again, where its replies do not say better."""
+_RELEASE_BATCH = 500
+_OF_THE_PROVIDER = (Scope.PROVIDER, Scope.CREDENTIAL)
 _REMEDIES = {
-    Scope.CREDENTIAL: "check its user name and password or key, then reload (HUP) to try at once",
-    Scope.PROVIDER: "check the account's quota and standing, then reload (HUP) to try at once",
+    Scope.CREDENTIAL: "check its user name and password or key",
+    Scope.PROVIDER: "check the account's quota and standing",
+    Scope.SENDER_DOMAIN: "verify the sender's domain at the provider",
 }
 
 
@@ -33,59 +40,173 @@ class HoldKeeper:
         self._log = log
         self._is_fresh = True  # a restart or reload tries a held provider at once
 
-    async def obey(self, in_force: Iterable[Hold], gates: Iterable[Gate]) -> None:
+    async def obey(self, in_force: Sequence[Hold], gates: Iterable[Gate]) -> None:
         """Let the gates know of the holds in force, those of others included."""
-        holds = {
-            hold.key: hold for hold in in_force if hold.scope in (Scope.PROVIDER, Scope.CREDENTIAL)
-        }
+        if self._is_fresh:
+            in_force = [await self._made_due(hold) for hold in in_force]
+            self._is_fresh = False
         for gate in gates:
-            hold = holds.get(gate.provider)
-            gate.is_held = hold is not None
-            if hold is not None and self._is_fresh:
-                hold = replace(hold, probe_at_ms=time.time_ns() // 1_000_000)
-                await asyncio.to_thread(self._store.put_hold, hold)
-            gate.probe_at_s = None
-            if hold is not None and hold.probe_at_ms is not None:
-                gate.probe_at_s = time.monotonic() + hold.probe_at_ms / 1000 - time.time()
-        self._is_fresh = False
+            self._obey_provider(gate, in_force)
+            await self._obey_senders(gate, in_force)
+            await self._probe_senders(gate)
+
+    async def _made_due(self, hold: Hold) -> Hold:
+        if hold.probe_at_ms is None:
+            return hold
+        hold = replace(hold, probe_at_ms=time.time_ns() // 1_000_000)
+        await asyncio.to_thread(self._store.put_hold, hold)
+        return hold
+
+    def _obey_provider(self, gate: Gate, in_force: Sequence[Hold]) -> None:
+        mine = [h for h in in_force if h.scope in _OF_THE_PROVIDER and h.key == gate.provider]
+        if not mine:
+            gate.is_held, gate.probe_at_s = False, None
+            return
+        if not gate.is_held:  # another worker or an operator set it
+            gate.is_probed_by_mail = all(hold.scope != Scope.CREDENTIAL for hold in mine)
+        gate.is_held = True
+        due_ms = [hold.probe_at_ms for hold in mine]
+        gate.probe_at_s = None
+        if None not in due_ms:
+            gate.probe_at_s = _here_s(max(at_ms for at_ms in due_ms if at_ms is not None))
+
+    async def _obey_senders(self, gate: Gate, in_force: Sequence[Hold]) -> None:
+        prefix = f"{gate.provider} "
+        before = set(gate.held_senders)
+        gate.held_senders = {
+            hold.key.removeprefix(prefix): _here_s(hold.probe_at_ms or 0)
+            for hold in in_force
+            if hold.scope == Scope.SENDER_DOMAIN and hold.key.startswith(prefix)
+        }
+        for domain in before - set(gate.held_senders):
+            # somebody else ended it: what this worker set aside a moment ago must not be left
+            await self._release_all(held_sender_reason(gate.provider, domain))
+
+    async def _probe_senders(self, gate: Gate) -> None:
+        """Let one of the deliveries that wait for a refused sender's domain try."""
+        now_s = time.monotonic()
+        for domain, probe_at_s in tuple(gate.held_senders.items()):
+            if now_s < probe_at_s:
+                continue
+            gate.sender_passes.add(domain)
+            await self._put_off(gate, domain)
+            await self._release(held_sender_reason(gate.provider, domain), limit=1)
+
+    async def _put_off(self, gate: Gate, domain: str) -> None:
+        """Let the next probe of a sender's domain wait for the outcome of this one."""
+        key = f"{gate.provider} {domain}"
+        for hold in await asyncio.to_thread(self._store.holds):
+            if hold.scope == Scope.SENDER_DOMAIN and hold.key == key:
+                at_ms = time.time_ns() // 1_000_000 + int(PROBE_LADDER_S[0] * 1000)
+                await asyncio.to_thread(self._store.put_hold, replace(hold, probe_at_ms=at_ms))
+                gate.held_senders[domain] = _here_s(at_ms)
 
     async def put(self, gate: Gate, outcome: RecipientOutcome) -> None:
         """Hold the provider for what it said, and say so once in the log."""
-        now_ms = time.time_ns() // 1_000_000
-        reason = str(outcome.reply) if outcome.reply is not None else outcome.detail
-        hold = Hold(
-            scope=outcome.scope.value,
-            key=gate.provider,
-            reason=reason,
-            remedy=_REMEDIES.get(outcome.scope, ""),
-            since_ms=now_ms,
-            probe_at_ms=now_ms + int(PROBE_S * 1000),
+        if gate.is_held and gate.probe_at_s is None:
+            return  # an operator holds it already
+        gate.is_probed_by_mail = outcome.stage not in BEFORE_MAIL
+        wait_s = step(outcome.meaning.wait_s or PROBE_LADDER_S, gate.hold_step)
+        gate.hold_step += 1
+        remedy = outcome.meaning.remedy or _REMEDIES.get(outcome.scope, "")
+        await self._hold(gate, outcome.scope, _words(outcome), remedy, wait_s)
+
+    async def put_quota(self, gate: Gate, quota: int, wait_s: float) -> None:
+        """Hold the provider until its daily quota has room again."""
+        at = time.strftime("%d %b %H:%M", time.localtime(time.time() + wait_s))
+        reason = f"daily_quota of {quota} is used up; the next goes at {at}"
+        gate.is_probed_by_mail = True
+        await self._hold(gate, Scope.PROVIDER, reason, "wait, or raise daily_quota", wait_s)
+
+    async def put_sender(self, gate: Gate, sender: str, outcome: RecipientOutcome) -> str:
+        """Hold mail of a sender's domain at a provider; return the reason to hold it for."""
+        domain = sender_domain(sender)
+        wait_s = (outcome.meaning.wait_s or PROBE_LADDER_S)[0]
+        gate.held_senders[domain] = time.monotonic() + wait_s
+        await self._put(
+            Scope.SENDER_DOMAIN,
+            f"{gate.provider} {domain}",
+            _words(outcome),
+            outcome.meaning.remedy or _REMEDIES[Scope.SENDER_DOMAIN],
+            wait_s,
+            f"provider {gate.provider} refuses sender domain {domain}, its mail is held",
         )
+        return held_sender_reason(gate.provider, domain)
+
+    async def _hold(
+        self, gate: Gate, scope: Scope, reason: str, remedy: str, wait_s: float
+    ) -> None:
         gate.is_held = True
-        gate.probe_at_s = time.monotonic() + PROBE_S
+        gate.probe_at_s = time.monotonic() + wait_s
+        what = f"provider {gate.provider} is held ({scope})"
+        await self._put(scope, gate.provider, reason, remedy, wait_s, what)
+
+    async def _put(
+        self, scope: Scope, key: str, reason: str, remedy: str, wait_s: float, what: str
+    ) -> None:
+        now_ms = time.time_ns() // 1_000_000
+        hold = Hold(
+            scope=scope.value,
+            key=key,
+            reason=reason,
+            remedy=remedy,
+            since_ms=now_ms,
+            probe_at_ms=now_ms + int(wait_s * 1000),
+        )
         try:
             is_new = await asyncio.to_thread(self._store.put_hold, hold)
         except StoreUnavailable as error:
-            self._log.note("qmgr", f"warning: hold of {gate.provider} not recorded: {error}")
+            self._log.note("qmgr", f"warning: hold of {key} not recorded: {error}")
             return
         if is_new:
-            self._log.note(
-                "qmgr",
-                f"warning: provider {gate.provider} is held ({hold.scope}): {reason}; "
-                f"no mail is lost; {hold.remedy}",
-            )
+            self._log.note("qmgr", f"warning: {what}: {reason}; no mail is lost; {remedy}")
 
     async def drop(self, gate: Gate) -> None:
-        """End the hold: a probe went through."""
-        gate.is_held = False
-        gate.probe_at_s = None
+        """End the hold of a provider: a probe went through."""
+        gate.is_held, gate.probe_at_s, gate.hold_step = False, None, 0
+        gate.is_reached = True
+        if await self._drop(_OF_THE_PROVIDER, gate.provider):
+            self._log.note("qmgr", f"provider {gate.provider} works again, its hold has ended")
+
+    async def drop_sender(self, gate: Gate, sender: str) -> None:
+        """End the hold of a sender's domain: mail of it was taken; what waited is due."""
+        domain = sender_domain(sender)
+        if gate.held_senders.pop(domain, None) is None:
+            return
+        if await self._drop((Scope.SENDER_DOMAIN,), f"{gate.provider} {domain}"):
+            self._log.note("qmgr", f"provider {gate.provider} takes sender domain {domain} again")
+        await self._release_all(held_sender_reason(gate.provider, domain))
+
+    async def _drop(self, scopes: Iterable[Scope], key: str) -> bool:
         now_ms = time.time_ns() // 1_000_000
         try:
-            for scope in (Scope.PROVIDER, Scope.CREDENTIAL):
-                await asyncio.to_thread(
-                    self._store.drop_hold, scope.value, gate.provider, now_ms=now_ms
-                )
+            dropped = [
+                await asyncio.to_thread(self._store.drop_hold, scope.value, key, now_ms=now_ms)
+                for scope in scopes
+            ]
         except StoreUnavailable as error:
-            self._log.note("qmgr", f"warning: hold of {gate.provider} not ended: {error}")
-            return
-        self._log.note("qmgr", f"provider {gate.provider} works again, its hold has ended")
+            self._log.note("qmgr", f"warning: hold of {key} not ended: {error}")
+            return False
+        return any(dropped)
+
+    async def _release_all(self, reason: str) -> None:
+        while await self._release(reason, limit=_RELEASE_BATCH) == _RELEASE_BATCH:
+            pass
+
+    async def _release(self, reason: str, *, limit: int) -> int:
+        try:
+            return await asyncio.to_thread(
+                self._store.release_held, reason, limit=limit, now_ms=time.time_ns() // 1_000_000
+            )
+        except StoreUnavailable as error:
+            self._log.note("qmgr", f"warning: what waits is not released: {error}")
+            return 0
+
+
+def _here_s(at_ms: int) -> float:
+    """Return a time of the epoch by this process's monotonic clock."""
+    return time.monotonic() + at_ms / 1000 - time.time()
+
+
+def _words(outcome: RecipientOutcome) -> str:
+    return str(outcome.reply) if outcome.reply is not None else outcome.detail

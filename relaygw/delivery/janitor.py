@@ -13,7 +13,7 @@ from relaygw.delivery.leases import LEASE_S
 from relaygw.errors import StoreUnavailable
 from relaygw.observe.maillog import MailLog
 from relaygw.settings.model import Settings
-from relaygw.store.protocol import Store
+from relaygw.store.protocol import Begun, Store
 
 CHECKPOINT_S = 2.0
 CHECKPOINT_PAUSE_S = 0.1
@@ -38,7 +38,7 @@ class Janitor:
         log: MailLog,
         *,
         incarnation: str,
-        bury_dead_of_this_host: Callable[[], list[tuple[str, int, list[tuple[str, int]]]]],
+        bury_dead_of_this_host: Callable[[], list[tuple[str, int, list[Begun]]]],
         wake_workers: Callable[[], None],
     ) -> None:
         self._settings = settings
@@ -92,7 +92,7 @@ class Janitor:
     def _bury(self) -> None:
         for incarnation, leases, begun in self._bury_dead_of_this_host():
             self._report(incarnation, leases)
-            for queue_id, _ in begun:
+            for queue_id, *_ in begun:
                 self._log.note(
                     "qmgr",
                     f"{queue_id}: warning: was being sent when {incarnation} died; "

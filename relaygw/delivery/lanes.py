@@ -1,8 +1,7 @@
-"""Lanes and gates: what may be sent next. Pure bookkeeping, no I/O.
+"""Lanes: the mail of one route, and which of its providers takes which. Pure, no I/O.
 
-A lane is a route with its own window of claimed deliveries; a gate is a provider with the
-lanes that lead to it. A gate decides which lane goes next, how many transactions may run
-at once, and how long a provider in trouble is left alone.
+A route's providers stand in order. The first that may send as the sender takes a message; the
+next one while that is down. Mail in doubt stays with the provider that may have it.
 """
 
 from __future__ import annotations
@@ -10,26 +9,24 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 
+from relaygw.delivery.gate import Gate, sender_domain
 from relaygw.mail.envelope import ClaimedDelivery
-from relaygw.mail.outcome import Verdict
-from relaygw.settings.model import Stream
+from relaygw.policy.retry import held_sender_reason
+from relaygw.settings.model import Settings, Stream
 
 WINDOW_PER_CONNECTION = 8
 MIN_WINDOW = 20
 MAX_WINDOW = 200
-UNREACHABLE_LADDER_S = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
-"""Waits after a provider could not be reached or closed the service, then the last again."""
-THROTTLE_LADDER_S = (5.0, 10.0, 30.0, 1200.0)
-"""Waits after a provider asked to slow down, as Amazon SES documents for its own."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Lane:
     """The claimed deliveries of one route."""
 
     route: str
     stream: Stream
-    window_size: int
+    gates: list[Gate]
+    window_size: int = MIN_WINDOW
     window: deque[ClaimedDelivery] = field(default_factory=deque)
     is_claiming: bool = False
     may_have_more: bool = True  # False until a hint, a due retry or the next poll
@@ -46,105 +43,89 @@ class Lane:
         """How many more deliveries the window takes."""
         return self.window_size - len(self.window)
 
+    @property
+    def has_choice(self) -> bool:
+        """True when the route has several providers."""
+        return len(self.gates) > 1
 
-@dataclass(slots=True)
-class Gate:
-    """One provider: its lanes, what is under way, and its health."""
+    @property
+    def is_plain(self) -> bool:
+        """True when the one provider of the route takes whatever there is.
 
-    provider: str
-    max_connections: int
-    lanes: list[Lane]
-    in_flight: int = 0
-    promotional_in_flight: int = 0
-    permits: int = 0
-    failures: int = 0  # in a row; resets with the first success
-    throttles: int = 0
-    blocked_until_s: float = 0.0
-    is_asking: bool = False  # for permits
-    is_held: bool = False
-    probe_at_s: float | None = None  # of a hold: one delivery may try then
-
-    def __post_init__(self) -> None:
-        # transactional mail first, in the order of the routes
-        self.lanes.sort(key=lambda lane: lane.stream is not Stream.TRANSACTIONAL)
-
-    def is_open(self, now_s: float) -> bool:
-        """True when the provider may be tried now."""
-        if self.is_held and (self.probe_at_s is None or now_s < self.probe_at_s):
-            return False
-        return now_s >= self.blocked_until_s
-
-    def limit(self) -> int:
-        """How many transactions may run at once: one while the provider must prove itself."""
-        is_probing = self.failures or self.throttles or self.is_held
-        return 1 if is_probing else self.max_connections
-
-    def next_lane(self, now_s: float) -> Lane | None:
-        """Return the lane whose turn it is, or None when nothing may be sent now.
-
-        On a provider that both streams share, one connection is kept for transactional mail,
-        so that a promotion in flight cannot fill them all.
+        But for mail in doubt with a provider that the route had once.
         """
-        if not self.is_open(now_s) or self.in_flight >= self.limit():
-            return None
-        for lane in self.lanes:
-            if not lane.window:
-                continue
-            if lane.stream is Stream.PROMOTIONAL and not self._has_promotional_room():
-                continue
-            return lane
+        (first, *others) = self.gates
+        is_bound = any(c.provider not in (None, first.provider) for c in self.window)
+        return not (others or first.is_choosy or is_bound)
+
+    def place_for(self, gate: Gate, now_s: float) -> int | None:
+        """Return where in the window the next delivery for `gate` lies."""
+        if not (self.has_choice or gate.is_choosy):
+            return 0 if self.window else None
+        for place, claimed in enumerate(self.window):
+            if self.gate_for(claimed, now_s) is gate:
+                return place
         return None
 
-    def _has_promotional_room(self) -> bool:
-        is_shared = any(lane.stream is Stream.TRANSACTIONAL for lane in self.lanes)
-        reserved = 1 if is_shared and self.max_connections > 1 else 0
-        return self.promotional_in_flight < self.max_connections - reserved
+    def gate_for(self, claimed: ClaimedDelivery, now_s: float) -> Gate | None:
+        """Return the gate that a delivery goes through, or should wait for; None: see obstacle."""
+        able = [g for g in self._allowed(claimed) if not g.holds_sender(claimed.sender)]
+        for gate in able:
+            if not gate.is_down(now_s) or (gate.is_open(now_s) and not gate.in_flight):
+                return gate
+        return able[0] if able else None
 
-    def start(self, stream: Stream) -> None:
-        """Count a transaction that begins."""
-        self.in_flight += 1
-        self.promotional_in_flight += stream is Stream.PROMOTIONAL
+    def obstacle(self, claimed: ClaimedDelivery) -> str | None:
+        """Return why no provider may take a delivery: the reason to hold it for."""
+        allowed = self._allowed(claimed)
+        if not allowed:
+            if _is_bound(claimed):
+                return f"in doubt with {claimed.provider}, which route {self.route} has no more"
+            return f"no provider of route {self.route} may send as {claimed.sender}"
+        if all(gate.holds_sender(claimed.sender) for gate in allowed):
+            return held_sender_reason(allowed[0].provider, sender_domain(claimed.sender))
+        return None
 
-    def finish(self, stream: Stream) -> None:
-        """Count a transaction that ended."""
-        self.in_flight -= 1
-        self.promotional_in_flight -= stream is Stream.PROMOTIONAL
+    def _allowed(self, claimed: ClaimedDelivery) -> list[Gate]:
+        if _is_bound(claimed):
+            return [gate for gate in self.gates if gate.provider == claimed.provider]
+        return [gate for gate in self.gates if gate.may_send_as(claimed.sender)]
 
-    def pass_on(self, stream: Stream, now_s: float) -> Lane | None:
-        """Hand the place of a transaction that is about to end to the lane whose turn it is."""
-        self.finish(stream)
-        lane = self.next_lane(now_s)
-        self.start(stream if lane is None else lane.stream)
-        return lane
 
-    def note(self, verdict: Verdict | None, now_s: float) -> float:
-        """Learn from what the provider said of itself; return the wait in seconds.
+def _is_bound(claimed: ClaimedDelivery) -> bool:
+    """True when a provider may have taken it already, so that no other may get it."""
+    return bool(claimed.doubts or claimed.reclaims) and claimed.provider is not None
 
-        None: nothing of the provider's own, it works. RETRY: it could not be reached or
-        closed the service. THROTTLE: it asked to slow down.
-        """
-        if verdict is Verdict.RETRY:
-            return self._block(UNREACHABLE_LADDER_S, self.failures, now_s, is_failure=True)
-        if verdict is Verdict.THROTTLE:
-            return self._block(THROTTLE_LADDER_S, self.throttles, now_s, is_failure=False)
-        if verdict is None:
-            self.failures = self.throttles = 0
-        return 0.0
 
-    def _block(
-        self, ladder: tuple[float, ...], step: int, now_s: float, *, is_failure: bool
-    ) -> float:
-        if now_s < self.blocked_until_s:
-            return self.blocked_until_s - now_s  # several in flight met the same trouble
-        wait_s = ladder[min(step, len(ladder) - 1)]
-        self.blocked_until_s = now_s + wait_s
-        if is_failure:
-            self.failures += 1
-        else:
-            self.throttles += 1
-        return wait_s
+def next_lane(gate: Gate, lanes: list[Lane], now_s: float) -> tuple[Lane, int] | None:
+    """Return the lane whose turn it is at a gate, and the place in its window."""
+    for lane in lanes:
+        if not lane.window or not gate.has_room(lane.stream, now_s):
+            continue
+        place = lane.place_for(gate, now_s)
+        if place is not None:
+            return lane, place
+    return None
 
 
 def window_size(max_connections: int) -> int:
     """Return how many claimed deliveries of a route are kept at hand."""
     return max(MIN_WINDOW, min(MAX_WINDOW, max_connections * WINDOW_PER_CONNECTION))
+
+
+def build_lanes(settings: Settings) -> tuple[list[Lane], dict[str, Gate]]:
+    """Make a lane for each route, transactional ones first, and the gates they lead to."""
+    names = dict.fromkeys(name for route in settings.routes for name in route.providers)
+    gates = {name: Gate(provider=name, settings=settings.providers[name]) for name in names}
+    lanes = []
+    for route in settings.routes:
+        mine = [gates[name] for name in route.providers]
+        most = sum(gate.settings.max_connections for gate in mine)
+        size = window_size(most)
+        lanes.append(Lane(route=route.name, stream=route.stream, gates=mine, window_size=size))
+    lanes.sort(key=lambda lane: lane.stream is not Stream.TRANSACTIONAL)
+    for gate in gates.values():
+        own = [lane for lane in lanes if gate in lane.gates]
+        gate.is_shared = any(lane.stream is Stream.TRANSACTIONAL for lane in own)
+        gate.has_alternative = any(lane.has_choice for lane in own)
+    return lanes, gates

@@ -17,6 +17,7 @@ from typing import Self
 from relaygw.inbound.data import MEMORY_BYTES, ReceivedContent
 from relaygw.mail.content import normalise_line_ends
 from relaygw.mail.drop import COMPLETE_SUFFIX, FIRST_LINE, MAX_HEAD_BYTES
+from relaygw.mail.dsn import NO_REQUEST, DsnRequest, read_request
 
 NAME = re.compile(r"[0-9a-fA-F]{32}" + re.escape(COMPLETE_SUFFIX))
 SETTLE_S = 60.0
@@ -25,6 +26,7 @@ _LARGE_BYTES = MEMORY_BYTES // 2  # line ends may double it
 _PIECE_BYTES = 128 * 1024
 _TRAILER = re.compile(rb"\nrelaygw end (0|[1-9][0-9]{0,15})\n\Z")
 _TRAILER_LIMIT_BYTES = 30
+_OTHER_LINES = frozenset({b"from", b"cwd", b"notify", b"ret", b"envid"})
 _ESCAPE = re.compile(rb"%([0-9A-F]{2})")
 _OPEN_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _NOT_OURS_TO_READ = {
@@ -53,6 +55,8 @@ class Drop:
     sender: str | None  # "" is the null sender, None: none was given
     recipients: tuple[str, ...]
     content: ReceivedContent
+    cwd: str | None = None  # the caller's working directory
+    dsn: DsnRequest = NO_REQUEST
 
     @property
     def drop_id(self) -> str:
@@ -101,7 +105,7 @@ class OpenDrop:
         Blocks as long as its size takes. Raises OSError when the spool file fails.
         """
         head = self._read(self._head_bytes)
-        sender, recipients = self._parse(head)
+        recipients, others = self._parse(head)
         content = ReceivedContent(spool_directory)
         try:
             self._copy(content)
@@ -114,9 +118,13 @@ class OpenDrop:
         return Drop(
             name=self.name,
             uid=self._found.st_uid,
-            sender=sender,
+            sender=others.get(b"from"),
             recipients=recipients,
             content=content,
+            cwd=others.get(b"cwd"),
+            dsn=read_request(
+                notify=others.get(b"notify"), ret=others.get(b"ret"), envid=others.get(b"envid")
+            ),
         )
 
     @property
@@ -130,22 +138,23 @@ class OpenDrop:
             data += more
         return data
 
-    def _parse(self, head: bytes) -> tuple[str | None, tuple[str, ...]]:
+    def _parse(self, head: bytes) -> tuple[tuple[str, ...], dict[bytes, str]]:
+        """Return the recipients, and the last value of each other line that is known."""
         if not head.startswith(FIRST_LINE):
             raise self._damaged("it does not begin as a drop file does")
         if head.find(b"\n\n") != len(head) - 2:
             raise self._damaged("its head does not end where its content begins")
-        sender: str | None = None
         recipients = []
+        others: dict[bytes, str] = {}
         for line in head[len(FIRST_LINE) : -2].split(b"\n"):
             key, _, value = line.partition(b" ")
-            if key == b"from":
-                sender = _decoded(value)
-            elif key == b"to":
+            if key == b"to":
                 recipients.append(_decoded(value))
+            elif key in _OTHER_LINES:
+                others[key] = _decoded(value)
         if not recipients:
             raise self._damaged("it names no recipient")
-        return sender, tuple(recipients)
+        return tuple(recipients), others
 
     def _copy(self, content: ReceivedContent) -> None:
         """Read the content with its line ends normalised; the last line gets its end."""

@@ -9,13 +9,15 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from email.utils import formatdate
 from pathlib import Path
 
 from relaygw.errors import RelaygwError
 from relaygw.inbound.data import CHUNK_BYTES, ReceivedContent
-from relaygw.mail.content import HeaderFacts, read_header
+from relaygw.inbound.sources import TrustedSources, without_late_fields
+from relaygw.mail.content import HeaderFacts, read_header, without_fields
+from relaygw.mail.dsn import NO_REQUEST, DsnRequest
 from relaygw.mail.envelope import AcceptedMessage, NewDelivery, NewRecipient, Source
 from relaygw.mail.queue_id import QueueIdSource
 from relaygw.mail.state import RecipientState
@@ -58,6 +60,7 @@ class Origin:
     smtputf8: bool = False
     drop_id: str | None = None  # of the file in the maildrop that it came in
     given_sender: str = ""  # before rewriting
+    dsn: DsnRequest = NO_REQUEST
 
 
 class Intake:
@@ -71,6 +74,7 @@ class Intake:
         self._router = Router(settings.routes)
         self._policy = RecipientPolicy(settings.mode, settings.recipients)
         self._rewriter = Rewriter(settings.rewrite, settings.hostname)
+        self._sources = TrustedSources(settings.listeners)
         self._ids = QueueIdSource()
         self._date_second = 0
         self._date = ""
@@ -117,13 +121,18 @@ class Intake:
         queue_id = self._ids.next_id(now_ms)
         message_id = facts.message_id or f"<{queue_id}@{self.hostname}>"
         added = self._added_fields(facts, queue_id, message_id, recipients, origin, now_ms)
-        head = added + self._rewriter.headers(content.head[: facts.end]) + content.head[facts.end :]
+        block, body = content.head[: facts.end], content.head[facts.end :]
+        is_whole = bool(body) or not content.is_spooled
+        source, is_denied = self._sources.judge(origin.source, facts, is_whole=is_whole)
+        if facts.source_fields and is_whole:
+            block = without_fields(block, facts.source_fields)
+        head = added + self._rewriter.headers(block) + body
         size_bytes = content.size_bytes + len(head) - len(content.head)
         message = AcceptedMessage(
             queue_id=queue_id,
             accepted_at_ms=now_ms,
             sender=sender,
-            deliveries=self._deliveries(sender, recipients, facts),
+            deliveries=self._deliveries(sender, recipients, facts, origin.dsn.notify),
             content=() if content.is_spooled else (head,),
             stored_chunks=-(-size_bytes // CHUNK_BYTES) if content.is_spooled else 0,
             size_bytes=size_bytes,
@@ -133,15 +142,25 @@ class Intake:
             has_long_line=content.has_long_line,
             smtputf8=origin.smtputf8,
             mode=self._mode.value,
-            source=_with_script(origin.source, facts),
+            source=source,
             client_key=origin.client_key,
             drop_id=origin.drop_id,
             given_sender=origin.given_sender,
+            has_denied_source=is_denied,
+            dsn_ret=origin.dsn.ret,
+            dsn_envid=origin.dsn.envid,
         )
-        return message, content.chunks(head) if content.is_spooled else iter(())
+        if not content.is_spooled:
+            return message, iter(())
+        chunks = content.chunks(head)
+        return message, chunks if is_whole else without_late_fields(chunks)
 
     def _deliveries(
-        self, sender: str, recipients: list[ResolvedRecipient], facts: HeaderFacts
+        self,
+        sender: str,
+        recipients: list[ResolvedRecipient],
+        facts: HeaderFacts,
+        notify: str | None,
     ) -> tuple[NewDelivery, ...]:
         """Group the recipients by route; captured ones are filed under theirs, too."""
         groups: dict[str, tuple[Stream, list[NewRecipient]]] = {}
@@ -158,6 +177,7 @@ class Intake:
                     original=recipient.original,
                     state=_STATES[fate],
                     reason=recipient.decision.reason,
+                    dsn_notify=notify,
                 )
             )
         return tuple(
@@ -219,13 +239,6 @@ class Intake:
             self._date_second = second
             self._date = formatdate(second, localtime=True)
         return self._date
-
-
-def _with_script(source: Source, facts: HeaderFacts) -> Source:
-    """Return the source with the PHP script that a local user's mail names."""
-    if source.uid is None or facts.script is None:
-        return source
-    return replace(source, script=facts.script)
 
 
 def _literal(client: str) -> str:

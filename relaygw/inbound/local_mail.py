@@ -19,6 +19,7 @@ from relaygw.observe.maillog import escape
 from relaygw.policy.recipients import Decision, Fate
 
 _SHOWN_CHARACTERS = 320
+_MAX_CWD_CHARACTERS = 1024
 
 
 def compose_local(intake: Intake, drop: Drop) -> tuple[AcceptedMessage, Iterator[bytes]]:
@@ -33,12 +34,15 @@ def compose_local(intake: Intake, drop: Drop) -> tuple[AcceptedMessage, Iterator
     except InvalidAddress as error:
         recipients = _captured(recipients, f"invalid sender {_shown(given)}: {error}")
     origin = Origin(
-        source=Source(uid=drop.uid),
+        source=Source(
+            uid=drop.uid, cwd=None if drop.cwd is None else escape(drop.cwd[:_MAX_CWD_CHARACTERS])
+        ),
         client_key=f"uid:{drop.uid}",
         protocol="local",
         smtputf8=not (sender.isascii() and all(one.address.isascii() for one in recipients)),
         drop_id=drop.drop_id,
         given_sender=given,
+        dsn=drop.dsn,
     )
     try:
         return intake.compose(

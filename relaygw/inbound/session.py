@@ -58,6 +58,7 @@ class FrontSession(Connection):
         self._protocol = "SMTP"
         self._errors = 0
         self._junk_commands = 0
+        self._has_told_of_source = False
 
     @property
     def is_in_transaction(self) -> bool:
@@ -332,8 +333,21 @@ class FrontSession(Connection):
         )
         if content.is_spooled:
             await self._front.committer.add_chunks(message.queue_id, chunks)
+        if message.has_denied_source:
+            self._tell_of_source(message.queue_id)
         await self._front.committer.submit(message)
         return message.queue_id
+
+    def _tell_of_source(self, queue_id: str) -> None:
+        """Say, once a connection, that a client is not believed about where mail came from."""
+        if self._has_told_of_source:
+            return
+        self._has_told_of_source = True
+        self._front.log.note(
+            "smtpd",
+            f"warning: {queue_id}: X-Relaygw-Source of {self._peer} removed, not believed; if it "
+            "is a relaygw of yours, add it to trust_source of the listener",
+        )
 
     def _origin(self, transaction: Transaction) -> Origin:
         client = self._client

@@ -7,6 +7,7 @@ Content is kept as it came, but for line ends: every line ends with CRLF (RFC 53
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from email.errors import HeaderParseError
 from email.header import decode_header, make_header
@@ -17,7 +18,10 @@ MAX_LINE_BYTES = 998
 
 _FIELD_START = re.compile(rb"[!-9;-~]+[ \t]*:")
 _MBOX_LINE = re.compile(rb">?From ")
-_STANDARD = ("received", "date", "message-id", "subject", "x-php-originating-script")
+SOURCE_FIELD = "X-Relaygw-Source"
+"""The field by which one relaygw tells the next where a message came from: see source_header."""
+_SOURCE = SOURCE_FIELD.lower()
+_STANDARD = ("received", "date", "message-id", "subject", "x-php-originating-script", _SOURCE)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+ *")
 _MAX_SUBJECT_BYTES = 4096  # what is decoded and stored; the header itself is untouched
 
@@ -56,6 +60,8 @@ class HeaderFacts:
     message_id: str = ""
     subject: str = ""
     script: str | None = None  # X-PHP-Originating-Script
+    source: bytes | None = None  # the first X-Relaygw-Source, as it stands there
+    source_fields: tuple[tuple[int, int], ...] = ()  # from where to where each of these is
     values: dict[str, str] = field(default_factory=dict)  # first value of each wanted field
     end: int = 0  # where the header block ends, without the blank line
 
@@ -86,10 +92,13 @@ def read_header(content: bytes, wanted: frozenset[str] = frozenset()) -> HeaderF
     end = len(content) if blank < 0 else blank + 2
     hops = 0
     first: dict[str, bytes] = {}
+    source_fields: list[tuple[int, int]] = []
     for match in _field_pattern(wanted).finditer(content, 0, end):
         name = match[1].decode("ascii").lower()
         if name == "received":
             hops += 1
+        elif name == _SOURCE:
+            source_fields.append((match.start(), match.end() + 2))
         if name not in first:
             first[name] = match[2]
     script = first.get("x-php-originating-script")
@@ -100,9 +109,21 @@ def read_header(content: bytes, wanted: frozenset[str] = frozenset()) -> HeaderF
         message_id=_plain(first.get("message-id", b"")),
         subject=_decoded(first.get("subject", b"")),
         script=None if script is None else _plain(script),
+        source=first.get(_SOURCE),
+        source_fields=tuple(source_fields),
         values={name: _decoded(first[name]) for name in wanted if name in first},
         end=end,
     )
+
+
+def without_fields(content: bytes, fields: Sequence[tuple[int, int]]) -> bytes:
+    """Return `content` without these ranges of it, which are in order."""
+    kept = []
+    start = 0
+    for field_start, field_end in fields:
+        kept.append(content[start:field_start])
+        start = field_end
+    return b"".join([*kept, content[start:]])
 
 
 def _plain(raw: bytes) -> str:

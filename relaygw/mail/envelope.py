@@ -21,6 +21,8 @@ class Source:
     listener: str | None = None
     uid: int | None = None  # local user of the sendmail command
     script: str | None = None  # X-PHP-Originating-Script
+    cwd: str | None = None  # where the sendmail command was started
+    host: str | None = None  # where a trusted relaygw took it; uid, user, script are of there
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +33,7 @@ class NewRecipient:
     original: str | None = None  # the address as given, when rewritten or redirected
     state: RecipientState = RecipientState.PENDING
     reason: str | None = None  # why captured or blocked
+    dsn_notify: str | None = None  # RFC 3461 NOTIFY; see mail.dsn
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +70,9 @@ class AcceptedMessage:
     client_key: str  # whose turn it is: user, else network
     drop_id: str | None = None  # of its file in the maildrop: no two messages have the same
     given_sender: str = ""  # before rewriting; for the log, not stored
+    has_denied_source: bool = False  # told where it came from and was not believed; not stored
+    dsn_ret: str | None = None  # RFC 3461 RET and ENVID; see mail.dsn
+    dsn_envid: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +83,7 @@ class Recipient:
     address: str
     original: str | None
     attempts: int
+    dsn_notify: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,7 +112,12 @@ class ClaimedDelivery:
     held_ms: int  # time spent held; does not count against the lifetime
     attempts: int
     doubts: int
+    reclaims: int = 0  # times a worker died while sending it
+    provider: str | None = None  # the last one tried
     client_key: str
+    source: Source = Source()
+    dsn_ret: str | None = None
+    dsn_envid: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

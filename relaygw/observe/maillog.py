@@ -131,7 +131,7 @@ def _original(original: str | None) -> str:
 
 def _arrival(message: AcceptedMessage) -> tuple[str, str]:
     source = message.source
-    if source.uid is not None:
+    if source.uid is not None and source.client is None:
         sender = escape(message.given_sender)
         return "pickup", f"{message.queue_id}: uid={source.uid} from=<{sender}>"
     return "smtpd", f"{message.queue_id}: client=unknown[{source.client}]"

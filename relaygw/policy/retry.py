@@ -20,6 +20,11 @@ _FINAL = {Verdict.DELIVERED: RecipientState.DELIVERED, Verdict.BOUNCE: Recipient
 _UNCHARGED = frozenset({Verdict.THROTTLE, Verdict.HOLD})
 
 
+def held_sender_reason(provider: str, domain: str) -> str:
+    """Return the reason of deliveries that wait until a provider takes a sender's domain."""
+    return f"{provider} refuses sender domain {domain}"
+
+
 def delay_s(attempts: int, retry: Retry, *, chance: float) -> float:
     """Return the wait after `attempts` failed attempts (1 or more).
 
@@ -44,8 +49,14 @@ def settle(
     now_ms: int,
     chance: float,
     throttle_wait_s: float = 0.0,
+    retry_wait_s: float | None = None,
+    held_reason: str | None = None,
 ) -> DeliveryUpdate:
-    """Turn the outcomes of one attempt into what is written about it."""
+    """Turn the outcomes of one attempt into what is written about it.
+
+    `retry_wait_s` replaces the usual wait of a retry. `held_reason`: the sender is refused; what
+    is left waits without a timer.
+    """
     verdicts = {outcome.verdict for outcome in report.outcomes}
     open_verdicts = verdicts - set(_FINAL)
     # only what the provider deferred expires: a hold, a slow provider or a doubt never costs a mail
@@ -55,15 +66,21 @@ def settle(
         and is_expired(claimed, retry, now_ms)
     )
     charged = bool(verdicts - _UNCHARGED)
-    state, due_at_ms, reason = _next_step(
-        claimed,
-        open_verdicts,
-        retry,
-        expired=expired,
-        now_ms=now_ms,
-        chance=chance,
-        throttle_wait_s=throttle_wait_s,
-    )
+    if held_reason is not None and open_verdicts == {Verdict.HOLD}:
+        step: tuple[DeliveryState, int, str | None] = (DeliveryState.HELD, now_ms, held_reason)
+    else:
+        step = _next_step(
+            claimed,
+            report,
+            open_verdicts,
+            retry,
+            expired=expired,
+            now_ms=now_ms,
+            chance=chance,
+            throttle_wait_s=throttle_wait_s,
+            retry_wait_s=retry_wait_s,
+        )
+    state, due_at_ms, reason = step
     words = next((_words(o) for o in report.outcomes if o.verdict not in _FINAL), None)
     return DeliveryUpdate(
         queue_id=claimed.queue_id,
@@ -82,6 +99,7 @@ def settle(
 
 def _next_step(
     claimed: ClaimedDelivery,
+    report: AttemptReport,
     open_verdicts: set[Verdict],
     retry: Retry,
     *,
@@ -89,6 +107,7 @@ def _next_step(
     now_ms: int,
     chance: float,
     throttle_wait_s: float,
+    retry_wait_s: float | None,
 ) -> tuple[DeliveryState, int, str | None]:
     if not open_verdicts or expired:
         return DeliveryState.FINISHED, now_ms, None
@@ -97,10 +116,22 @@ def _next_step(
             return DeliveryState.HELD, now_ms, REASON_IN_DOUBT
         wait_s = DOUBT_LADDER_S[claimed.doubts]
     elif Verdict.RETRY in open_verdicts:
-        wait_s = delay_s(claimed.attempts + 1, retry, chance=chance)
+        known_wait_s = _known_wait_s(report, claimed.attempts)
+        usual_s = delay_s(claimed.attempts + 1, retry, chance=chance)
+        wait_s = min((w for w in (retry_wait_s, known_wait_s) if w is not None), default=usual_s)
     else:
         wait_s = throttle_wait_s
     return DeliveryState.DEFERRED, now_ms + int(wait_s * 1000), None
+
+
+def _known_wait_s(report: AttemptReport, attempts: int) -> float | None:
+    """Return the wait that the catalogue knows for a reply, the shortest of several."""
+    waits_s = [
+        outcome.meaning.wait_s[min(attempts, len(outcome.meaning.wait_s) - 1)]
+        for outcome in report.outcomes
+        if outcome.verdict is Verdict.RETRY and outcome.meaning.wait_s
+    ]
+    return min(waits_s, default=None)
 
 
 def _recipient_update(outcome: RecipientOutcome, provider: str, expired: bool) -> RecipientUpdate:

@@ -5,7 +5,7 @@ interpreter and a handful of small files are loaded. It runs outside of the envi
 site-packages (`python3 -I -S`) and may import `mail.drop`, and for -bs `inbound` and `mail`.
 
 Exit codes: 0 the message is on disk, 64 usage or no recipients, 66 no stdin, 69 it can never
-be taken, 75 the maildrop cannot be written now.
+be taken (of mailq: nobody answers), 75 the maildrop cannot be written now.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def _run(gateway_program: str) -> int:
         from relaygw.sendmail.smtp import serve
 
         serve()
-    elif arguments.mode != mode.NOTHING:
+    elif arguments.mode != mode.NOTHING and not _is_listed(arguments):
         _run_gateway(gateway_program, arguments)
     return 0
 
@@ -135,6 +135,15 @@ def _sender(given: bytes | None) -> bytes:
 def _check_name(name: bytes | None) -> None:
     if name is not None and not name.decode("utf-8", "replace").isprintable():
         raise Failure(EX_USAGE, f"control characters in the full name {shown(name)}")
+
+
+def _is_listed(arguments: Arguments) -> bool:
+    """Write the queue to stdout if that is asked for; False: the gateway's own program has to."""
+    if arguments.mode != mode.LIST or arguments.addresses:
+        return False
+    from relaygw.sendmail.queue import copy_report
+
+    return copy_report()
 
 
 def _run_gateway(program: str, arguments: Arguments) -> None:

@@ -11,11 +11,10 @@ from collections.abc import Iterable, Iterator
 from ipaddress import IPv4Network, IPv6Network, collapse_addresses
 from typing import TYPE_CHECKING, NamedTuple
 
-from relaygw.settings.addresses import entry_matches, is_loopback_host
+from relaygw.settings.addresses import entry_matches
 
 if TYPE_CHECKING:
     from relaygw.settings.model import Recipients, Retry, Route, Settings
-    from relaygw.settings.provider import Provider
 
 
 class Conflict(NamedTuple):
@@ -38,23 +37,6 @@ def raise_conflicts(found: Iterable[Conflict]) -> None:
     conflicts = list(found)
     if conflicts:
         raise ConflictsFound(conflicts)
-
-
-def provider_conflicts(provider: Provider) -> Iterator[Conflict]:
-    """Check one provider: credentials come in pairs, and never in clear over a network."""
-    if provider.username is not None and provider.password is None:
-        yield Conflict(("username",), "has no password beside it; set both or neither")
-    if provider.password is None:
-        return
-    if provider.username is None:
-        yield Conflict(("password",), "has no username beside it; set both or neither")
-    is_clear = provider.tls == "none" and not is_loopback_host(provider.host)
-    if is_clear and not provider.auth_without_tls:
-        yield Conflict(
-            ("tls",),
-            f"none would send the password to {provider.host} in clear text; write "
-            "tls: required, or auth_without_tls: true if the network is yours",
-        )
 
 
 def recipients_conflicts(recipients: Recipients) -> Iterator[Conflict]:
@@ -121,22 +103,39 @@ def _covers_everyone(networks: Iterable[IPv4Network | IPv6Network]) -> bool:
 
 
 def _route_conflicts(settings: Settings) -> Iterator[Conflict]:
-    seen: set[str] = set()
+    seen: dict[str, int] = {}
     last = len(settings.routes) - 1
     for number, route in enumerate(settings.routes):
-        if route.name in seen:
-            yield Conflict(
-                ("routes", number, "name"),
-                f'"{route.name}" is the name of an earlier route; choose another',
-            )
-        seen.add(route.name)
+        earlier = seen.setdefault(route.name, number)
+        if earlier != number:
+            yield _same_name(settings, earlier, number)
         if route.is_unconditional and number != last:
-            yield Conflict(
-                ("routes", number),
-                f'route "{route.name}" has no condition, so no route after it is ever used; '
-                "move it to the end",
-            )
+            yield Conflict(("routes", number), _never_reached(settings, route))
         yield from _unknown_providers(settings, number, route)
+
+
+def _same_name(settings: Settings, earlier: int, number: int) -> Conflict:
+    name = settings.routes[number].name
+    if settings.relay_to and number == len(settings.routes) - 1:
+        return Conflict(
+            ("routes", earlier, "name"),
+            f'"{name}" is the name of the route that relay_to makes; choose another',
+        )
+    return Conflict(
+        ("routes", number, "name"), f'"{name}" is the name of an earlier route; choose another'
+    )
+
+
+def _never_reached(settings: Settings, route: Route) -> str:
+    if settings.relay_to:
+        return (
+            f'route "{route.name}" has no condition, so relay_to is never used; remove one of the '
+            "two"
+        )
+    return (
+        f'route "{route.name}" has no condition, so no route after it is ever used; '
+        "move it to the end"
+    )
 
 
 def _unknown_providers(settings: Settings, number: int, route: Route) -> Iterator[Conflict]:

@@ -9,20 +9,22 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from relaygw.settings.conflicts import ConflictsFound
 from relaygw.settings.schema import example, expectation, section_at
 from relaygw.settings.tree import Keys, Tree, shown_keys
 
-_CREDENTIALS = ("username", "password")
+_CREDENTIALS = ("username", "password", "client_id", "client_secret", "refresh_token")
+_URLS = ("url", "token_url", "relay_to")
+"""Keys of URLs, any of which may carry a password."""
 _NOT_YET = "is not in this version yet; remove it"
 _LATER = {
     ("users",): _NOT_YET,
-    ("relay_to",): "is not in this version yet; write providers and routes instead",
     ("bounces",): _NOT_YET,
     ("alerts",): _NOT_YET,
     ("metrics",): _NOT_YET,
@@ -40,11 +42,19 @@ _LATER = {
 }
 
 
-def explain(error: ValidationError, tree: Tree) -> Iterator[str]:
-    """Yield one line for each thing that the model finds wrong with `tree`."""
+def explain(
+    error: ValidationError, tree: Tree, told: Collection[Keys] = frozenset()
+) -> Iterator[str]:
+    """Yield one line for each thing that the model finds wrong with `tree`.
+
+    `told` are keys whose problem the user hears of anyway; what only follows from one of
+    them is left out.
+    """
     for item in error.errors(include_url=False):
         keys = tuple(key for key in item["loc"] if key != "[key]")
         cause = item.get("ctx", {}).get("error")
+        if keys in told or (_may_follow(item, keys) and any(one[:2] == keys[:2] for one in told)):
+            continue
         if isinstance(cause, ConflictsFound):
             for conflict in cause.conflicts:
                 yield line_for((*keys, *conflict.path), conflict.problem, tree)
@@ -57,6 +67,14 @@ def explain(error: ValidationError, tree: Tree) -> Iterator[str]:
             problem = str(cause) if cause else _mismatch(keys, item["input"])
             value = "" if is_name else f"{_shown(keys, item['input'], is_leaf=bool(cause))} "
             yield line_for(keys, value + problem, tree)
+
+
+def _may_follow(item: ErrorDetails, keys: Keys) -> bool:
+    """True for what a provider lacks because its preset could not be laid under it."""
+    if keys[:1] != ("providers",):
+        return False
+    is_missing_host = item["type"] == "missing" and keys[2:] == ("host",)
+    return is_missing_host or isinstance(item.get("ctx", {}).get("error"), ConflictsFound)
 
 
 def line_for(keys: Keys, problem: str, tree: Tree) -> str:
@@ -92,9 +110,11 @@ def _shown(keys: Keys, value: Any, *, is_leaf: bool) -> str:
         return "a single value"
     if any(key in _CREDENTIALS for key in keys):
         return "the value (not shown)"
-    if "url" in keys and isinstance(value, str):
-        # a URL may carry a password: only its scheme is safe
-        value = value.partition(":")[0] + ":..." if ":" in value else value
+    if isinstance(value, str) and any(key in _URLS for key in keys):
+        scheme, colon, _ = value.partition(":")
+        if "@" in scheme:
+            return "the value (not shown)"
+        value = scheme + (":..." if colon else "")  # only this much of a URL is safe
     text = json.dumps(value, ensure_ascii=True, default=lambda other: type(other).__name__)
     return text if len(text) <= 80 else text[:76] + '..."'
 

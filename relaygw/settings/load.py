@@ -19,8 +19,11 @@ from relaygw.errors import SettingsError
 from relaygw.mail import drop
 from relaygw.settings.environment import merge_environment
 from relaygw.settings.explain import explain, line_for
+from relaygw.settings.filling import Filling
+from relaygw.settings.loose_secrets import loose_secrets
 from relaygw.settings.model import Settings
-from relaygw.settings.permissions import loose_permissions
+from relaygw.settings.preset_filling import fill_presets
+from relaygw.settings.relay_to import fill_relay_to
 from relaygw.settings.show import shown_leaves
 from relaygw.settings.tree import Place, Tree, shown_keys
 from relaygw.settings.yaml_text import read_tree
@@ -33,8 +36,8 @@ _SYSTEM_STATE_DIR = Path("/var/lib/relaygw")
 class LoadedSettings:
     """Settings with the origin of each value.
 
-    `origins` has a dotted key for every value: `relaygw.yaml:12`, `environment NAME` or
-    `default`. `state_dir` is where the queue and all other state live.
+    `origins` has a dotted key for every value: `relaygw.yaml:12`, `environment NAME`,
+    `preset NAME` or `default`. `state_dir` is where the queue and all other state live.
     """
 
     settings: Settings
@@ -50,7 +53,8 @@ def load_settings(
     """Return the settings of `config`, else of $RELAYGW_CONFIG, else of `default_file`.
 
     Without any file the mode is sandbox. Afterwards `queue.url`, `listeners` and
-    `maildrop.path` are never empty. Raises SettingsError with one line for each problem.
+    `maildrop.path` are never empty, presets are laid under their providers, and `relay_to`
+    has its providers and route. Raises SettingsError with one line for each problem.
     """
     main = _main_file(config, environ, default_file)
     files = _with_conf_d(main) if main else ()
@@ -62,11 +66,14 @@ def load_settings(
     merge_environment(tree, environ)
     default_dir = _default_state_dir(environ)
     values = _with_defaults(tree.values, default_dir, is_without_file=main is None)
-    settings = _validated(values, tree)
-    _raise_if(_loose_secrets(settings, tree))
+    filling = Filling(values)
+    fill_presets(filling)
+    fill_relay_to(filling, tree)
+    settings = _validated(filling, tree)
+    _raise_if(loose_secrets(settings, tree))
     return LoadedSettings(
         settings=settings,
-        origins=_origins(settings, tree),
+        origins=_origins(settings, tree, filling),
         files=files,
         state_dir=Path(settings.queue.url.removeprefix("sqlite:///")).parent,
         is_without_file=main is None,
@@ -142,37 +149,17 @@ def _default_maildrop(mode: object, queue: object) -> str:
     return str(state_dir / "maildrop")
 
 
-def _validated(values: dict[str, Any], tree: Tree) -> Settings:
+def _validated(filling: Filling, tree: Tree) -> Settings:
     problems = list(tree.problems)
+    problems += [line_for(keys, text, tree) for keys, text in filling.problems.items()]
     try:
-        settings = Settings.model_validate(values)
+        settings = Settings.model_validate(filling.values)
     except ValidationError as error:
-        problems += explain(error, tree)
+        problems += explain(error, tree, filling.problems.keys())
     _raise_if(problems)
     return settings
 
 
-def _loose_secrets(settings: Settings, tree: Tree) -> list[str]:
-    problems = []
-    for name, provider in settings.providers.items():
-        secret = provider.password
-        keys = ("providers", name, "password")
-        place = tree.place_of(keys)
-        if secret is None:
-            continue
-        if secret.kind == "file":
-            problem = loose_permissions(Path(secret.target))
-        elif secret.kind == "plain" and place and place.file:
-            problem = loose_permissions(place.file)
-        else:
-            continue
-        if problem:
-            problems.append(line_for(keys, f"{secret}: {problem}", tree))
-    return problems
-
-
-def _origins(settings: Settings, tree: Tree) -> dict[str, str]:
-    return {
-        shown_keys(keys): str(tree.places.get(keys, "default"))
-        for keys, _ in shown_leaves(settings)
-    }
+def _origins(settings: Settings, tree: Tree, filling: Filling) -> dict[str, str]:
+    origins = {keys: str(place) for keys, place in tree.places.items()} | filling.origins
+    return {shown_keys(keys): origins.get(keys, "default") for keys, _ in shown_leaves(settings)}

@@ -39,6 +39,7 @@ from relaygw.settings.conflicts import (
     settings_conflicts,
 )
 from relaygw.settings.provider import Provider
+from relaygw.settings.relay_to import Relay
 from relaygw.settings.section import Count, Section
 from relaygw.settings.units import Duration, Interval, Network, Share, Size, parse_network
 
@@ -257,6 +258,7 @@ class Settings(Section):
     listeners: tuple[Listener, ...] = ()  # empty: the loader puts one on a loopback address
     maildrop: Maildrop = Maildrop()
     providers: dict[Name, Provider] = {}
+    relay_to: tuple[Relay, ...] = ()  # the loader has made providers and a route of it
     routes: tuple[Route, ...] = ()
     recipients: Recipients = Recipients()
     rewrite: Rewrite = Rewrite()

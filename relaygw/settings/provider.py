@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from enum import StrEnum
 from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-from relaygw.settings.addresses import HeaderName, Host, Name, Pattern
-from relaygw.settings.conflicts import provider_conflicts, raise_conflicts
+from relaygw.settings.addresses import HeaderName, Host, Name, Pattern, is_loopback_host
+from relaygw.settings.auth_conflicts import auth_conflicts
+from relaygw.settings.conflicts import raise_conflicts
 from relaygw.settings.reply_row import ReplyRow
-from relaygw.settings.secrets import SecretRef, UserName, read_user_name
+from relaygw.settings.secrets import SecretRef, UserName
 from relaygw.settings.section import Count, Port, Section
 from relaygw.settings.units import Interval, Pace, Size
 
@@ -36,10 +38,33 @@ class Timeouts(Section):
     final_reply: Interval = 600.0
 
 
+def _check_token_url(text: str) -> str:
+    if not _is_token_url(text):
+        raise ValueError("is no https URL; write e.g. https://oauth2.googleapis.com/token")
+    return text
+
+
+def _is_token_url(text: str) -> bool:
+    if not (text.isascii() and text.isprintable()) or " " in text:
+        return False
+    try:
+        url = urlsplit(text)
+        has_port = url.port != 0  # raises ValueError for what is no port
+    except ValueError:
+        return False
+    host = url.hostname or ""
+    is_private = url.scheme == "https" or (url.scheme == "http" and is_loopback_host(host))
+    return bool(host) and has_port and is_private and not (url.username or url.fragment)
+
+
+TokenUrl = Annotated[str, AfterValidator(_check_token_url)]
+"""An https URL, or http on this machine: secrets are sent there."""
+
+
 class Oauth(Section):
     """Where to get access tokens for XOAUTH2: by refresh token, else by client credentials."""
 
-    token_url: str = Field(examples=["https://oauth2.googleapis.com/token"])
+    token_url: TokenUrl = Field(examples=["https://oauth2.googleapis.com/token"])
     client_id: UserName
     client_secret: SecretRef | None = None
     refresh_token: SecretRef | None = None
@@ -56,7 +81,7 @@ class Provider(Section):
     port: Port = 587
     tls: TlsPolicy = TlsPolicy.REQUIRED
     tls_ca: str | None = Field(default=None, min_length=1)  # PEM file; default: the system's
-    username: UserName | None = None  # as written: `read_credentials` resolves a reference
+    username: UserName | None = None  # as written: `parse_user_name` tells a reference
     password: SecretRef | None = None
     auth: Literal["auto", "plain", "login", "cram-md5", "xoauth2"] = "auto"
     oauth: Oauth | None = None
@@ -80,14 +105,15 @@ class Provider(Section):
 
     @model_validator(mode="after")
     def _keys_agree(self) -> Self:
-        raise_conflicts(provider_conflicts(self))
+        raise_conflicts(auth_conflicts(self))
         return self
 
-    def read_credentials(self) -> tuple[str, str] | None:
-        """Return user name and password as they are now, or None without AUTH.
+    @property
+    def uses_xoauth2(self) -> bool:
+        """True when it is logged in to by access token: `auto` is that, too, where oauth is set."""
+        return self.auth == "xoauth2" or (self.auth == "auto" and self.oauth is not None)
 
-        Blocks as SecretRef.read does: call it in a thread. Raises SettingsError.
-        """
-        if self.username is None or self.password is None:
-            return None
-        return read_user_name(self.username), self.password.read()
+    @property
+    def has_credentials(self) -> bool:
+        """True when there is something to log in with."""
+        return (self.oauth if self.uses_xoauth2 else self.password) is not None

@@ -1,22 +1,48 @@
 """One row of the reply catalogue: which replies it knows, and what they mean.
 
-The built-in catalogue and `providers.NAME.replies` have the same form.
+The built-in catalogue and `providers.NAME.replies` have the same form. A row that could break
+a promise is refused here: only a 5xx from MAIL on may bounce, and only a refusal (4xx or 5xx)
+has a row at all.
 """
 
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from collections.abc import Iterator
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, model_validator
 
+from relaygw.mail.outcome import BEFORE_MAIL, Stage
+from relaygw.settings.conflicts import Conflict, raise_conflicts
 from relaygw.settings.section import Section
-from relaygw.settings.units import Duration
+from relaygw.settings.units import Interval
 
 StageName = Literal[
     "connect", "greeting", "ehlo", "starttls", "tls", "auth", "mail", "rcpt", "data", "content"
 ]
 """`content` is the reply to the final dot."""
+
+STAGES: dict[StageName, Stage] = {
+    "connect": Stage.CONNECT,
+    "greeting": Stage.GREETING,
+    "ehlo": Stage.EHLO,
+    "starttls": Stage.STARTTLS,
+    "tls": Stage.TLS,
+    "auth": Stage.AUTH,
+    "mail": Stage.MAIL,
+    "rcpt": Stage.RCPT,
+    "data": Stage.DATA,
+    "content": Stage.CONTENT,
+}
+
+_SCOPES = {
+    "retry": ("recipient", "message", "credential", "provider"),
+    "throttle": ("credential", "provider"),
+    "hold": ("sender domain", "credential", "provider"),
+    "bounce": ("recipient", "message"),
+}
+_OF_A_MESSAGE = ("recipient", "message", "sender domain")
 
 
 def _check_expression(text: str) -> str:
@@ -33,14 +59,67 @@ Expression = Annotated[str, AfterValidator(_check_expression)]
 class ReplyRow(Section):
     """Conditions, all of which must hold (an empty one always does), and the meaning."""
 
-    stages: tuple[StageName, ...] = ()
+    stages: tuple[StageName, ...] = ()  # empty: all; with verdict bounce, those from MAIL on
     code: Expression = ""  # the whole code: "421", "5.."
     status: Expression = ""  # the whole enhanced status; a reply without one does not match
-    text: Expression = ""  # found anywhere in the text, case ignored
+    text: Expression = ""  # found anywhere in the text without addresses, case ignored
     verdict: Literal["retry", "throttle", "hold", "bounce"]
     scope: Literal["recipient", "message", "sender domain", "credential", "provider"] | None = None
     limit: Literal["rate", "connections"] | None = None  # of a throttle: what was exceeded
-    wait: tuple[Duration, ...] = ()  # before the next try, the last one again and again
+    wait: tuple[Interval, ...] = ()  # before the next try, the last one again and again
     explanation: str = ""
     remedy: str = ""
     source: str = ""  # where the text is documented
+
+    @model_validator(mode="after")
+    def _keeps_promises(self) -> Self:
+        raise_conflicts((*_condition_conflicts(self), *_meaning_conflicts(self)))
+        return self
+
+
+def _early(row: ReplyRow) -> list[StageName]:
+    return [name for name in row.stages if STAGES[name] in BEFORE_MAIL]
+
+
+def _condition_conflicts(row: ReplyRow) -> Iterator[Conflict]:
+    if not (row.code or row.status or row.text):
+        yield Conflict((), "matches every reply; give it a code, a status or a text")
+    if row.code:
+        matched = [code for code in range(200, 600) if re.fullmatch(row.code, str(code))]
+        if not matched:
+            problem = f'{row.code} matches no reply code; write e.g. "421" or "5.."'
+            yield Conflict(("code",), problem)
+        elif matched[0] < 400:
+            yield Conflict(
+                ("code",),
+                f"{row.code} matches {matched[0]}, and only a 4xx or 5xx is a refusal; "
+                'write e.g. "421" or "5.."',
+            )
+        elif matched[0] < 500 and row.verdict == "bounce":
+            yield Conflict(
+                ("code",), f'{row.code} matches {matched[0]}, and only a 5xx bounces; write "5.."'
+            )
+    early = _early(row)
+    if early and row.verdict == "bounce":
+        yield Conflict(
+            ("verdict",),
+            f"bounce cannot be at stage {early[0]}: a refusal before MAIL says nothing about a "
+            "message; write hold or retry, or stages from mail on",
+        )
+
+
+def _meaning_conflicts(row: ReplyRow) -> Iterator[Conflict]:
+    allowed = _SCOPES[row.verdict]
+    if row.scope is not None and row.scope not in allowed:
+        yield Conflict(
+            ("scope",), f"{row.scope} does not go with {row.verdict}; write {' or '.join(allowed)}"
+        )
+    elif row.scope in _OF_A_MESSAGE and (early := _early(row)) and row.verdict != "bounce":
+        yield Conflict(
+            ("scope",),
+            f"{row.scope} cannot be at stage {early[0]}, where no message is known; write provider",
+        )
+    if row.limit is not None and row.verdict != "throttle":
+        yield Conflict(("limit",), f"does not go with {row.verdict}; remove it, or write throttle")
+    if row.wait and row.verdict == "bounce":
+        yield Conflict(("wait",), "does not go with bounce, which is final; remove it")

@@ -1,4 +1,4 @@
-"""Secrets by reference: where a password is kept, read each time it is needed.
+"""Secrets by reference: where a password is kept, and how it is read.
 
 `env:NAME`, `file:PATH`, `credential:NAME` (systemd), `command:ARGV` (a key store's own
 client), and `plain:VALUE` for tests. No text, repr, dump or error of this module holds a
@@ -30,7 +30,7 @@ _COMMAND_LIMIT_S = 10
 
 @dataclass(frozen=True, slots=True, repr=False)
 class SecretRef:
-    """Where a secret is kept; `read` fetches it anew, so that a rotated key heals."""
+    """Where a secret is kept; `read` fetches it anew each time."""
 
     kind: str
     target: str
@@ -194,9 +194,9 @@ def _show_user_name(text: str) -> str:
     return str(SecretRef.parse(text)) if _is_reference(text) else text
 
 
-def read_user_name(text: str, environ: Mapping[str, str] | None = None) -> str:
-    """Return what `text` refers to, or `text` itself when it is no reference."""
-    return SecretRef.parse(text).read(environ) if _is_reference(text) else text
+def parse_user_name(text: str) -> SecretRef | str:
+    """Return the reference that `text` is, or `text` itself when it is none."""
+    return SecretRef.parse(text) if _is_reference(text) else text
 
 
 UserName = Annotated[

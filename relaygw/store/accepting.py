@@ -30,7 +30,11 @@ _INSERT_MESSAGES = insert_into(
     "source_listener",
     "source_uid",
     "source_script",
+    "source_cwd",
+    "source_host",
     "drop_id",
+    "dsn_ret",
+    "dsn_envid",
     "finished_at_ms",
     "captured_at_ms",
 )
@@ -60,6 +64,7 @@ _INSERT_RECIPIENTS = insert_into(
     "attempts",
     "changed_at_ms",
     "reply",
+    "dsn_notify",
 )
 _INSERT_CHUNKS = insert_into("chunk", "queue_id", "chunk_no", "body")
 
@@ -120,7 +125,11 @@ def _message_row(accepted: AcceptedMessage, *, captured: bool, finished: bool, k
         source.listener,
         source.uid,
         source.script,
+        source.cwd,
+        source.host,
         accepted.drop_id,
+        accepted.dsn_ret,
+        accepted.dsn_envid,
         accepted.accepted_at_ms if finished else None,
         accepted.accepted_at_ms if captured else None,
     )
@@ -163,6 +172,7 @@ def _add_deliveries(
                     0,  # attempts
                     now_ms,
                     entry.reason,
+                    entry.dsn_notify,
                 )
             )
             rcpt_no += 1

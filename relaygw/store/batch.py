@@ -36,6 +36,13 @@ class Statement:
         rows: list[Row] = cursor.fetchall()
         return rows
 
+    def run(self, connection: Connection, *parameters: Any) -> int:
+        """Execute in the transaction of `connection`; return how many rows changed."""
+        cursor: Any = connection.connection.cursor()
+        cursor.execute(self._text(_MARKS[connection.dialect.paramstyle]), parameters)
+        changed: int = cursor.rowcount
+        return changed
+
     def text(self) -> str:
         """Return the statement as SQLite takes it."""
         return self._text("?")

@@ -13,7 +13,7 @@ from typing import cast
 
 from sqlalchemy import Connection
 
-from relaygw.mail.envelope import ClaimedDelivery, Recipient
+from relaygw.mail.envelope import ClaimedDelivery, Recipient, Source
 from relaygw.mail.state import DeliveryState
 from relaygw.store.batch import BatchStatement, Statement
 from relaygw.store.tables import IS_CLAIMABLE
@@ -63,10 +63,12 @@ _LEASE = BatchStatement(
 _CLAIMED = BatchStatement(
     f"""
     SELECT delivery.queue_id, delivery.delivery_no, delivery.route, delivery.stream,
-        delivery.held_ms, delivery.attempts, delivery.doubts, delivery.client_key,
+        delivery.held_ms, delivery.attempts, delivery.doubts, delivery.reclaims,
+        delivery.provider, delivery.client_key,
         message.sender, message.chunk_count, message.size_bytes, message.subject,
         message.is_8bit, message.has_long_line, message.smtputf8, message.mode,
-        message.accepted_at_ms, chunk.body
+        message.accepted_at_ms, message.source_client, message.source_user, message.source_uid,
+        message.source_script, message.source_host, message.dsn_ret, message.dsn_envid, chunk.body
     FROM (VALUES {{rows}}) AS v
     JOIN delivery ON delivery.queue_id = v.column1 AND delivery.delivery_no = v.column2
     JOIN message ON message.queue_id = v.column1
@@ -78,7 +80,7 @@ _CLAIMED = BatchStatement(
 _PENDING = BatchStatement(
     """
     SELECT recipient.queue_id, recipient.delivery_no, recipient.rcpt_no, recipient.address,
-        recipient.original, recipient.attempts
+        recipient.original, recipient.attempts, recipient.dsn_notify
     FROM (VALUES {rows}) AS v
     JOIN recipient ON recipient.queue_id = v.column1 AND recipient.delivery_no = v.column2
     WHERE recipient.state = 'pending'
@@ -139,11 +141,17 @@ def _load_claimed(
     connection: Connection, keys: Sequence[Key], now_ms: int
 ) -> list[ClaimedDelivery]:
     pending: dict[Key, list[Recipient]] = {key: [] for key in keys}
-    for queue_id, delivery_no, rcpt_no, address, original, attempts in _PENDING.fetch(
+    for queue_id, delivery_no, rcpt_no, address, original, attempts, notify in _PENDING.fetch(
         connection, keys
     ):
         pending[queue_id, delivery_no].append(
-            Recipient(rcpt_no=rcpt_no, address=address, original=original, attempts=attempts)
+            Recipient(
+                rcpt_no=rcpt_no,
+                address=address,
+                original=original,
+                attempts=attempts,
+                dsn_notify=notify,
+            )
         )
     claimed: dict[Key, ClaimedDelivery] = {}
     for (
@@ -154,6 +162,8 @@ def _load_claimed(
         held_ms,
         attempts,
         doubts,
+        reclaims,
+        provider,
         client_key,
         sender,
         chunk_count,
@@ -164,6 +174,13 @@ def _load_claimed(
         smtputf8,
         mode,
         accepted_at_ms,
+        client,
+        user,
+        uid,
+        script,
+        host,
+        dsn_ret,
+        dsn_envid,
         body,
     ) in _CLAIMED.fetch(connection, keys):
         key = (queue_id, delivery_no)
@@ -187,7 +204,12 @@ def _load_claimed(
             held_ms=held_ms,
             attempts=attempts,
             doubts=doubts,
+            reclaims=reclaims,
+            provider=provider,
             client_key=client_key,
+            source=Source(client=client, user=user, uid=uid, script=script, host=host),
+            dsn_ret=dsn_ret,
+            dsn_envid=dsn_envid,
         )
     return [claimed[key] for key in keys]
 

@@ -12,9 +12,10 @@ from sqlalchemy import Connection, case, delete, func, select, update
 
 from relaygw.mail.envelope import DeliveryUpdate
 from relaygw.mail.state import DeliveryState, check_transition
-from relaygw.store.batch import BatchStatement, Row
+from relaygw.store.batch import BatchStatement, Row, Statement
+from relaygw.store.protocol import Begun
 from relaygw.store.registry import is_alive
-from relaygw.store.tables import delivery, instance, permit, recipient
+from relaygw.store.tables import IS_OPEN, delivery, instance, permit, recipient
 
 MAX_RECLAIMS = 3
 """A delivery that was in the hands of this many dying workers is held as poison."""
@@ -185,10 +186,31 @@ _GIVE_BACK = BatchStatement(
 )
 _COUNT_RECLAIMS = BatchStatement(
     """
-    UPDATE delivery SET reclaims = reclaims + 1
-    WHERE (queue_id, delivery_no) IN (VALUES {rows}) AND lease = {?}
+    UPDATE delivery SET reclaims = reclaims + 1, provider = v.column3
+    FROM (VALUES {rows}) AS v
+    WHERE delivery.queue_id = v.column1 AND delivery.delivery_no = v.column2
+    AND delivery.lease = {?}
     """,
-    columns=2,
+    columns=3,
+)
+# the index on what is open finds them; held ones are few beside what is finished
+_HELD_FOR = Statement(
+    f"""
+    SELECT delivery.queue_id, delivery.delivery_no FROM delivery
+    WHERE delivery.state = 'held' AND delivery.reason = {{?}} AND {IS_OPEN}
+    ORDER BY delivery.queue_id LIMIT {{?}}
+    """
+)
+_RELEASE = BatchStatement(
+    """
+    UPDATE delivery
+    SET state = 'deferred', due_at_ms = v.column3, changed_at_ms = v.column3,
+        held_ms = held_ms + v.column3 - held_at_ms, held_at_ms = NULL
+    FROM (VALUES {rows}) AS v
+    WHERE delivery.queue_id = v.column1 AND delivery.delivery_no = v.column2
+    AND delivery.state = 'held'
+    """,
+    columns=3,
 )
 
 
@@ -197,7 +219,13 @@ def give_back(connection: Connection, keys: Sequence[Key], *, incarnation: str) 
     _GIVE_BACK.run(connection, keys, incarnation)
 
 
-def bury(connection: Connection, incarnation: str, *, begun: Collection[Key], now_ms: int) -> int:
+def release_held(connection: Connection, reason: str, *, limit: int, now_ms: int) -> int:
+    """Make deliveries due that are held for a reason, oldest first; see Store.release_held."""
+    keys = _HELD_FOR.fetch(connection, reason, limit)
+    return _RELEASE.run(connection, [(*key, now_ms) for key in keys])
+
+
+def bury(connection: Connection, incarnation: str, *, begun: Collection[Begun], now_ms: int) -> int:
     """Free everything that a dead incarnation held; see Store.bury."""
     connection.execute(delete(instance).where(instance.c.incarnation == incarnation))
     connection.execute(delete(permit).where(permit.c.incarnation == incarnation))

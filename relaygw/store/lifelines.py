@@ -15,7 +15,9 @@ import fcntl
 import os
 from pathlib import Path
 
-_SLOT_BYTES = 48
+from relaygw.store.protocol import Begun
+
+_SLOT_BYTES = 128
 _EMPTY_SLOT = b" " * (_SLOT_BYTES - 1) + b"\n"
 
 
@@ -35,13 +37,13 @@ class Lifeline:
         self._free_slots: list[int] = []
         self._slots = 0
 
-    def begin(self, queue_id: str, delivery_no: int) -> int:
-        """Note that a delivery is being sent; return the slot to end it by."""
+    def begin(self, queue_id: str, delivery_no: int, provider: str) -> int:
+        """Note that a delivery is being sent by a provider; return the slot to end it by."""
         if self._free_slots:
             slot = self._free_slots.pop()
         else:
             slot, self._slots = self._slots, self._slots + 1
-        record = f"{queue_id} {delivery_no}".ljust(_SLOT_BYTES - 1) + "\n"
+        record = f"{queue_id} {delivery_no} {provider}".ljust(_SLOT_BYTES - 1) + "\n"
         os.pwrite(self._descriptor, record.encode("ascii"), slot * _SLOT_BYTES)
         return slot
 
@@ -75,14 +77,14 @@ def dead_incarnations(directory: Path) -> list[str]:
     return dead
 
 
-def begun_by(directory: Path, incarnation: str) -> list[tuple[str, int]]:
-    """Return the deliveries that an incarnation was sending when it died."""
+def begun_by(directory: Path, incarnation: str) -> list[Begun]:
+    """Return the deliveries that an incarnation was sending when it died, and by whom."""
     try:
         lines = (directory / incarnation).read_text("ascii").splitlines()
     except FileNotFoundError:
         return []
-    pairs = [line.split() for line in lines]
-    return [(pair[0], int(pair[1])) for pair in pairs if len(pair) == 2]
+    records = [line.split() for line in lines]
+    return [(one[0], int(one[1]), one[2]) for one in records if len(one) == 3]
 
 
 def forget(directory: Path, incarnation: str) -> None:

@@ -177,6 +177,8 @@ def _entry(
             listener=row.source_listener,
             uid=row.source_uid,
             script=row.source_script,
+            cwd=row.source_cwd,
+            host=row.source_host,
         ),
         captured_at_ms=row.captured_at_ms,
         read_at_ms=row.read_at_ms,

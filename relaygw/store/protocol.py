@@ -44,6 +44,38 @@ class Hold:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Tokens:
+    """What may be sent of a limited provider: how much, and in how many seconds.
+
+    With none granted, `starts_in_s` says when to ask again.
+    """
+
+    granted: int
+    starts_in_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Account:
+    """What a provider taught of its limits: where it was when it said "slower" or "too many"."""
+
+    ceiling_per_s: float | None = None
+    ceiling_at_ms: int = 0
+    ceiling_connections: int | None = None
+    connections_at_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SenderNote:
+    """When a provider last accepted, and last refused, mail from a sender address."""
+
+    provider: str
+    sender: str
+    accepted_at_ms: int | None = None
+    refused_at_ms: int | None = None
+    reply: str | None = None  # the last refusal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
     """Which messages: every condition set must hold; texts match anywhere, without case."""
 
@@ -132,11 +164,15 @@ class AuditEntry:
     detail: str
 
 
+Begun = tuple[str, int, str]
+"""A delivery that was being sent, and the provider: queue id, delivery number, name."""
+
+
 class InFlight(Protocol):
     """Remembers, beyond the death of the process, which deliveries are being sent."""
 
-    def begin(self, queue_id: str, delivery_no: int) -> int:
-        """Note that a delivery is being sent; return the slot to end it by."""
+    def begin(self, queue_id: str, delivery_no: int, provider: str) -> int:
+        """Note that a delivery is being sent by a provider; return the slot to end it by."""
 
     def end(self, slot: int) -> None:
         """Note that the outcome of a delivery is durable."""
@@ -193,7 +229,7 @@ class Store(Protocol):
     def heartbeat(self, incarnation: str, *, state: str = "running") -> bool:
         """Renew all leases of an incarnation; False when it has been buried."""
 
-    def bury(self, incarnation: str, *, begun: Collection[tuple[str, int]] = ()) -> int:
+    def bury(self, incarnation: str, *, begun: Collection[Begun] = ()) -> int:
         """Forget a dead incarnation: free its leases and permits; return the leases freed.
 
         `begun` names deliveries it was sending when it died: one that was in the hands of
@@ -216,14 +252,48 @@ class Store(Protocol):
     def release_permits(self, limit_group: str, *, count: int, incarnation: str) -> None:
         """Give back `count` permits of a group."""
 
+    def take_tokens(self, limit_group: str, *, wanted: int, per_s: float) -> Tokens:
+        """Take tokens of a rate that all workers share; the granted ones are spaced by it."""
+
+    def use_quota(self, limit_group: str, *, wanted: int, quota: int) -> Tokens:
+        """Take of what the last 24 hours leave of a quota; negative: give back."""
+
+    def quota_used(self, limit_group: str) -> int:
+        """Return how much of its quota a limit group used in the last 24 hours."""
+
+    def accounts(self) -> dict[str, Account]:
+        """Return what providers taught of their limits, by limit group."""
+
+    def lower_rate(self, limit_group: str, *, per_s: float, guard_s: float) -> None:
+        """Note the rate at which a provider said "slower", unless one was within `guard_s`."""
+
+    def lower_connections(
+        self, limit_group: str, *, own: int, incarnation: str, guard_s: float
+    ) -> None:
+        """Note that no more connections than this worker's `own` and others' permits work."""
+
+    def note_senders(self, notes: Sequence[SenderNote]) -> None:
+        """Remember what providers said of sender addresses."""
+
+    def senders(self) -> list[SenderNote]:
+        """Return what providers said of sender addresses."""
+
+    def release_held(self, reason: str, *, limit: int, now_ms: int) -> int:
+        """Make up to `limit` deliveries that are held for exactly `reason` due; return how many."""
+
     def holds(self) -> list[Hold]:
         """Return the holds in force."""
 
-    def put_hold(self, hold: Hold) -> bool:
-        """Set a hold, or renew its reason and probe time; True if it is new."""
+    def put_hold(self, hold: Hold, *, entry: AuditEntry | None = None) -> bool:
+        """Set a hold, or renew its reason and probe time; True if it is new; audited by `entry`.
 
-    def drop_hold(self, scope: str, key: str, *, now_ms: int) -> bool:
-        """Release a hold; False if there was none."""
+        One in force without a probe time is an operator's: only another such one renews it.
+        """
+
+    def drop_hold(
+        self, scope: str, key: str, *, now_ms: int, entry: AuditEntry | None = None
+    ) -> bool:
+        """Release a hold; False if there was none; audited by `entry`, if there was one."""
 
     def held_ms(self, key: str, *, since_ms: int, now_ms: int) -> int:
         """Return how long between the two times a hold on `key` was in force, ended ones too."""

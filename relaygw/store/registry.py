@@ -137,17 +137,20 @@ def holds(connection: Connection) -> list[Hold]:
 
 
 def put_hold(connection: Connection, entry: Hold) -> bool:
-    """Insert a hold, or renew the one in force."""
-    renewed = connection.execute(
-        update(hold)
-        .where(
-            hold.c.scope == entry.scope,
-            hold.c.key == entry.key,
-            hold.c.released_at_ms.is_(None),
-        )
-        .values(reason=entry.reason, remedy=entry.remedy, probe_at_ms=entry.probe_at_ms)
-    ).rowcount
-    if renewed:
+    """Insert a hold, or renew the one in force, unless it is an operator's and this is not."""
+    in_force = (
+        (hold.c.scope == entry.scope) & (hold.c.key == entry.key) & hold.c.released_at_ms.is_(None)
+    )
+    row = connection.execute(
+        select(hold.c.probe_at_ms).where(in_force).with_for_update()
+    ).one_or_none()
+    if row is not None:
+        if row.probe_at_ms is not None or entry.probe_at_ms is None:
+            connection.execute(
+                update(hold)
+                .where(in_force)
+                .values(reason=entry.reason, remedy=entry.remedy, probe_at_ms=entry.probe_at_ms)
+            )
         return False
     connection.execute(
         insert(hold).values(

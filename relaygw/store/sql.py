@@ -19,8 +19,19 @@ from sqlalchemy.sql.elements import ColumnElement
 from relaygw.errors import StoreUnavailable
 from relaygw.mail.envelope import AcceptedMessage, ClaimedDelivery, DeliveryUpdate
 from relaygw.mail.state import DeliveryState
-from relaygw.store import accepting, claiming, leasing, operating, purging, registry
-from relaygw.store.protocol import AuditEntry, Hold, Instance, LaneCount, QueueEntry, Selection
+from relaygw.store import accepting, claiming, leasing, limits, operating, purging, registry
+from relaygw.store.protocol import (
+    Account,
+    AuditEntry,
+    Begun,
+    Hold,
+    Instance,
+    LaneCount,
+    QueueEntry,
+    Selection,
+    SenderNote,
+    Tokens,
+)
 from relaygw.store.tables import chunk
 
 
@@ -145,7 +156,7 @@ class SqlStore(ABC):
         with self._write() as connection:
             return registry.heartbeat(connection, incarnation, state, self._clock)
 
-    def bury(self, incarnation: str, *, begun: Collection[tuple[str, int]] = ()) -> int:
+    def bury(self, incarnation: str, *, begun: Collection[Begun] = ()) -> int:
         with self._write() as connection:
             return leasing.bury(connection, incarnation, begun=begun, now_ms=now_ms())
 
@@ -176,17 +187,80 @@ class SqlStore(ABC):
         with self._write() as connection:
             registry.release_permits(connection, limit_group, count=count, incarnation=incarnation)
 
+    def take_tokens(self, limit_group: str, *, wanted: int, per_s: float) -> Tokens:
+        with self._write(Write.UNSYNCED) as connection:
+            return limits.take_tokens(
+                connection, limit_group, wanted=wanted, per_s=per_s, now_us=time.time_ns() // 1000
+            )
+
+    def use_quota(self, limit_group: str, *, wanted: int, quota: int) -> Tokens:
+        with self._write(Write.UNSYNCED) as connection:
+            return limits.use_quota(
+                connection, limit_group, wanted=wanted, quota=quota, now_ms=now_ms()
+            )
+
+    def quota_used(self, limit_group: str) -> int:
+        with self._read() as connection:
+            return limits.quota_used(connection, limit_group, now_ms=now_ms())
+
+    def accounts(self) -> dict[str, Account]:
+        with self._read() as connection:
+            return limits.accounts(connection)
+
+    def lower_rate(self, limit_group: str, *, per_s: float, guard_s: float) -> None:
+        with self._write(Write.UNSYNCED) as connection:
+            limits.lower_rate(
+                connection,
+                limit_group,
+                per_s=per_s,
+                now_ms=now_ms(),
+                not_since_ms=now_ms() - int(guard_s * 1000),
+            )
+
+    def lower_connections(
+        self, limit_group: str, *, own: int, incarnation: str, guard_s: float
+    ) -> None:
+        with self._write(Write.UNSYNCED) as connection:
+            limits.lower_connections(
+                connection,
+                limit_group,
+                own=own,
+                incarnation=incarnation,
+                now_ms=now_ms(),
+                not_since_ms=now_ms() - int(guard_s * 1000),
+            )
+
+    def note_senders(self, notes: Sequence[SenderNote]) -> None:
+        with self._write(Write.UNSYNCED) as connection:
+            limits.note_senders(connection, notes)
+
+    def senders(self) -> list[SenderNote]:
+        with self._read() as connection:
+            return limits.senders(connection)
+
+    def release_held(self, reason: str, *, limit: int, now_ms: int) -> int:
+        with self._write() as connection:
+            return leasing.release_held(connection, reason, limit=limit, now_ms=now_ms)
+
     def holds(self) -> list[Hold]:
         with self._read() as connection:
             return registry.holds(connection)
 
-    def put_hold(self, hold: Hold) -> bool:
+    def put_hold(self, hold: Hold, *, entry: AuditEntry | None = None) -> bool:
         with self._write() as connection:
-            return registry.put_hold(connection, hold)
+            is_new = registry.put_hold(connection, hold)
+            if entry is not None:
+                operating.add_audit(connection, entry, 1)
+            return is_new
 
-    def drop_hold(self, scope: str, key: str, *, now_ms: int) -> bool:
+    def drop_hold(
+        self, scope: str, key: str, *, now_ms: int, entry: AuditEntry | None = None
+    ) -> bool:
         with self._write() as connection:
-            return registry.drop_hold(connection, scope, key, now_ms)
+            was_there = registry.drop_hold(connection, scope, key, now_ms)
+            if entry is not None and was_there:
+                operating.add_audit(connection, entry, 1)
+            return was_there
 
     def held_ms(self, key: str, *, since_ms: int, now_ms: int) -> int:
         with self._read() as connection:

@@ -1,47 +1,26 @@
-"""From nothing to an authenticated connection: connect, greeting, EHLO, STARTTLS, AUTH.
-
-aiosmtplib does these steps one by one; afterwards its transport goes to WireProtocol, because
-its own reader takes no pipelined replies and forgets a reply when the connection closes. Every
-failure is an UpstreamError with its stage, so that nothing before MAIL FROM can bounce mail.
+"""From nothing to an authenticated connection, with what it takes to get there.
 
 With TLS `required` or `implicit` the certificate's chain, host name and dates are verified, and
 neither AUTH nor MAIL is sent before that worked. One AUTH mechanism is chosen and tried once,
-for every failed login counts at the provider. RFC 5321 section 3.1, RFC 3207, RFC 4954.
+for every failed login counts at the provider; only what had been kept from before, an access
+token or a command's answer, is tried a second time after it was fetched anew.
 """
 
 from __future__ import annotations
 
 import asyncio
 import ssl
-import time
-from dataclasses import dataclass
-from ipaddress import ip_address
-from typing import cast
 
-import aiosmtplib
-
-from relaygw.errors import SettingsError
 from relaygw.mail.outcome import Stage
 from relaygw.settings.provider import Provider, TlsPolicy
-from relaygw.upstream.dialing import connect_socket
-from relaygw.upstream.failure import UpstreamError, failing_at, mask
-from relaygw.upstream.outgoing import Capabilities
-from relaygw.upstream.protocol import WireProtocol
-from relaygw.upstream.reply_parser import clean_text
+from relaygw.upstream.credentials import Credentials
+from relaygw.upstream.failure import UpstreamError, mask
+from relaygw.upstream.login import Login
+from relaygw.upstream.opening import OpenConnection, Opening
+
+__all__ = ["OpenConnection", "build_tls_context", "load_tls_context", "open_connection"]
 
 _VERIFIED = frozenset({TlsPolicy.REQUIRED, TlsPolicy.IMPLICIT})
-_ENCRYPTED_ORDER = ("plain", "login", "cram-md5")
-_CLEAR_ORDER = ("cram-md5", "plain", "login")  # without TLS the password is better not sent
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OpenConnection:
-    """A connection ready for MAIL FROM."""
-
-    protocol: WireProtocol
-    offered: Capabilities
-    relay: str  # "host[address]:port"
-    opened_in_s: float
 
 
 def build_tls_context(provider: Provider) -> ssl.SSLContext:
@@ -70,194 +49,59 @@ async def load_tls_context(provider: Provider) -> ssl.SSLContext | None:
 
 
 async def open_connection(
-    provider: Provider, *, ehlo_name: str, tls_context: ssl.SSLContext | None = None
+    provider: Provider,
+    *,
+    ehlo_name: str,
+    credentials: Credentials | None = None,
+    tls_context: ssl.SSLContext | None = None,
 ) -> OpenConnection:
     """Open a connection that is ready for MAIL FROM; raises UpstreamError.
 
-    `timeouts.connect` covers the TCP connection, `timeouts.command` each later step.
+    `credentials` of this provider keep what is costly to get; they learn of a refusal, and what
+    they had kept is then tried once more as it is now. `timeouts.connect` covers the TCP
+    connection, `timeouts.command` each later step.
     """
-    credentials = await _read_credentials(provider)
+    credentials = credentials or Credentials(provider)
+    login = await credentials.read()
     if tls_context is None:
         tls_context = await load_tls_context(provider)
-    opening = _Opening(provider, ehlo_name=ehlo_name, tls_context=tls_context)
     try:
-        return await opening.run(credentials)
+        return await _open_once(provider, ehlo_name, tls_context, login)
     except UpstreamError as error:
-        if credentials is not None:
-            mask(error, credentials)
-        is_tls_at_fault = error.stage in (Stage.STARTTLS, Stage.TLS)
-        if not is_tls_at_fault or provider.tls is not TlsPolicy.OPPORTUNISTIC:
+        if login is None or not _is_login_refused(error):
             raise
-    # opportunistic: a provider whose TLS is broken is worth as much as one without
-    return await _Opening(provider, ehlo_name=ehlo_name, tls_context=None).run(credentials)
-
-
-async def _read_credentials(provider: Provider) -> tuple[str, str] | None:
-    if provider.password is None:
-        return None
+        credentials.forget(login)
+        if not login.is_kept:
+            raise
+        anew = await credentials.read()
+        if anew is None or anew.secret == login.secret:
+            raise
     try:
-        return await asyncio.to_thread(provider.read_credentials)
-    except SettingsError as error:
-        raise UpstreamError(Stage.AUTH, detail=str(error)) from error
+        return await _open_once(provider, ehlo_name, tls_context, anew)
+    except UpstreamError as error:
+        if _is_login_refused(error):
+            credentials.forget(anew)
+        raise
 
 
-def may_authenticate(provider: Provider, *, is_private: bool) -> bool:
-    """Return whether the password may go out; private: encrypted, or within this machine.
-
-    Asked again on each connection: with `opportunistic` TLS it depends on the provider's mood.
-    """
-    return is_private or provider.auth_without_tls
+def _is_login_refused(error: UpstreamError) -> bool:
+    return error.stage is Stage.AUTH and error.reply is not None and error.reply.is_permanent
 
 
-class _Client(aiosmtplib.SMTP):
-    """Closes at once: a TLS transport would wait for a stuck peer's goodbye."""
-
-    def close(self) -> None:
-        # a cast, because uvloop's transports are no subclasses of asyncio's
-        transport = cast("asyncio.Transport | None", self.transport)
-        if transport is not None:
-            transport.abort()
-        super().close()
-
-
-class _Opening:
-    """The steps of opening one connection; used once."""
-
-    def __init__(
-        self, provider: Provider, *, ehlo_name: str, tls_context: ssl.SSLContext | None
-    ) -> None:
-        self._provider = provider
-        self._context = tls_context
-        self._ehlo_name = ehlo_name
-        self._relay = "none"
-        self._is_loopback = False
-
-    async def run(self, credentials: tuple[str, str] | None) -> OpenConnection:
-        started_s = time.monotonic()
-        smtp = await self._connect()
+async def _open_once(
+    provider: Provider, ehlo_name: str, tls_context: ssl.SSLContext | None, login: Login | None
+) -> OpenConnection:
+    try:
         try:
-            await self._say_hello(smtp)
-            await self._start_tls(smtp)
-            if credentials is not None:
-                await self._authenticate(smtp, *credentials)
-            protocol = self._take_over(smtp)
-        except BaseException:
-            smtp.close()
-            raise
-        return OpenConnection(
-            protocol=protocol,
-            offered=_capabilities(smtp),
-            relay=self._relay,
-            opened_in_s=time.monotonic() - started_s,
-        )
-
-    async def _connect(self) -> aiosmtplib.SMTP:
-        provider = self._provider
-        try:
-            sock, address = await connect_socket(
-                provider.host, provider.port, timeout_s=provider.timeouts.connect
-            )
-        except OSError as error:
-            raise UpstreamError(Stage.CONNECT, detail=str(error)) from error
-        self._relay = f"{provider.host}[{address}]:{provider.port}"
-        self._is_loopback = ip_address(address.partition("%")[0]).is_loopback
-        is_implicit = provider.tls is TlsPolicy.IMPLICIT
-        limit_s = provider.timeouts.command
-        smtp = _Client(
-            hostname=provider.host,
-            local_hostname=self._ehlo_name,
-            timeout=limit_s,
-            use_tls=is_implicit,
-            start_tls=False,
-            tls_context=self._context if is_implicit else None,
-            sock=sock,
-        )
-        handshake = Stage.TLS if is_implicit else None
-        with failing_at(Stage.GREETING, relay=self._relay, handshake=handshake):
-            try:
-                # with a limit of its own, aiosmtplib would leave the socket to nobody when it is
-                # cancelled right at the start (Python 3.11)
-                async with asyncio.timeout(limit_s):
-                    await smtp.connect(timeout=None)
-            except TimeoutError as error:
-                raise TimeoutError(f"no greeting within {limit_s:g} s") from error
-        self._check_in_step(smtp, Stage.GREETING)
-        return smtp
-
-    async def _say_hello(self, smtp: aiosmtplib.SMTP) -> None:
-        with failing_at(Stage.EHLO, relay=self._relay):
-            try:
-                await smtp.ehlo()
-            except aiosmtplib.SMTPHeloError as refusal:
-                if not 500 <= refusal.code < 600 or not smtp.is_connected:
-                    raise
-                try:
-                    await smtp.helo()
-                except aiosmtplib.SMTPServerDisconnected:
-                    raise refusal from None  # it says more than the lost connection
-        self._check_in_step(smtp, Stage.EHLO)
-
-    async def _start_tls(self, smtp: aiosmtplib.SMTP) -> None:
-        policy = self._provider.tls
-        if policy in (TlsPolicy.NONE, TlsPolicy.IMPLICIT) or self._context is None:
-            return
-        if not smtp.supports_extension("starttls"):
-            if policy is TlsPolicy.OPPORTUNISTIC:
-                return
-            raise self._error(Stage.STARTTLS, "STARTTLS is required and the provider offers none")
-        with failing_at(Stage.STARTTLS, relay=self._relay, handshake=Stage.TLS):
-            await smtp.starttls(server_hostname=self._provider.host, tls_context=self._context)
-        await self._say_hello(smtp)
-
-    async def _authenticate(self, smtp: aiosmtplib.SMTP, username: str, password: str) -> None:
-        is_encrypted = smtp.get_transport_info("sslcontext") is not None
-        is_private = is_encrypted or self._is_loopback
-        if not may_authenticate(self._provider, is_private=is_private):
-            detail = "no TLS, and without it the password is not sent (auth_without_tls)"
-            raise self._error(Stage.AUTH, detail)
-        offered = smtp.server_auth_methods
-        order = _ENCRYPTED_ORDER if is_encrypted else _CLEAR_ORDER
-        mechanism = next((name for name in order if name in offered), None)
-        with failing_at(Stage.AUTH, relay=self._relay):
-            match mechanism:
-                case "plain":
-                    await smtp.auth_plain(username, password)
-                case "login":
-                    await smtp.auth_login(username, password)
-                case "cram-md5":
-                    await smtp.auth_crammd5(username, password)
-                case _:
-                    names = clean_text(" ".join(offered).upper().encode()) or "no AUTH"
-                    detail = f"the provider offers {names}; known here are PLAIN, LOGIN, CRAM-MD5"
-                    raise self._error(Stage.AUTH, detail)
-        self._check_in_step(smtp, Stage.AUTH)
-
-    def _take_over(self, smtp: aiosmtplib.SMTP) -> WireProtocol:
-        transport = cast("asyncio.Transport | None", smtp.transport)
-        if transport is None or not smtp.is_connected:
-            raise self._error(Stage.EHLO, f"lost connection with {self._relay} before MAIL FROM")
-        protocol = WireProtocol(transport)
-        transport.set_protocol(protocol)
-        return protocol
-
-    def _check_in_step(self, smtp: aiosmtplib.SMTP, stage: Stage) -> None:
-        # aiosmtplib would take a reply that came too early for the answer to the next command;
-        # its buffer is the only place where one shows
-        if getattr(smtp.protocol, "_buffer", b""):
-            smtp.close()
-            raise self._error(stage, "the provider spoke before it was asked")
-
-    def _error(self, stage: Stage, detail: str) -> UpstreamError:
-        return UpstreamError(stage, detail=detail, relay=self._relay)
-
-
-def _capabilities(smtp: aiosmtplib.SMTP) -> Capabilities:
-    size = smtp.esmtp_extensions.get("size", "").strip()
-    limit_bytes = int(size) if size.isascii() and size.isdigit() else 0
-    return Capabilities(
-        pipelining=smtp.supports_extension("pipelining"),
-        eight_bit_mime=smtp.supports_extension("8bitmime"),
-        smtputf8=smtp.supports_extension("smtputf8"),
-        size=smtp.supports_extension("size"),
-        max_size_bytes=limit_bytes or None,  # RFC 1870 section 4: 0 means no fixed limit
-    )
+            opening = Opening(provider, ehlo_name=ehlo_name, tls_context=tls_context)
+            return await opening.run(login)
+        except UpstreamError as error:
+            is_tls_at_fault = error.stage in (Stage.STARTTLS, Stage.TLS)
+            if not is_tls_at_fault or provider.tls is not TlsPolicy.OPPORTUNISTIC:
+                raise
+        # opportunistic: a provider whose TLS is broken is worth as much as one without
+        return await Opening(provider, ehlo_name=ehlo_name, tls_context=None).run(login)
+    except UpstreamError as error:
+        if login is not None:
+            mask(error, login)
+        raise

@@ -6,7 +6,6 @@ knows which of them means what.
 
 from __future__ import annotations
 
-import base64
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from aiosmtplib import SMTPException, SMTPReadTimeoutError, SMTPResponseExceptio
 from relaygw.errors import RelaygwError
 from relaygw.mail.outcome import Stage
 from relaygw.mail.reply import SmtpReply
+from relaygw.upstream.login import Login, masked
 from relaygw.upstream.reply_parser import clean_text
 
 _DSN = {Stage.CONNECT: "4.4.1", Stage.STARTTLS: "4.7.5", Stage.TLS: "4.7.5", Stage.AUTH: "4.7.0"}
@@ -39,22 +39,15 @@ class UpstreamError(RelaygwError):
         return self.reply.dsn if self.reply is not None else _DSN.get(self.stage, "4.4.2")
 
 
-def mask(error: UpstreamError, credentials: tuple[str, str]) -> None:
-    """Take a password out of what a provider said: some echo the AUTH command they refuse."""
-    username, password = credentials
-    plain = f"\0{username}\0{password}".encode()
-    # the longest first: one is a part of another
-    secrets = (*(base64.b64encode(raw).decode() for raw in (plain, password.encode())), password)
-
-    def masked(text: str) -> str:
-        for secret in secrets:
-            text = text.replace(secret, "***")
-        return text
-
-    error.detail = masked(error.detail)
+def mask(error: UpstreamError, login: Login) -> None:
+    """Take a secret out of what a provider said: some echo the AUTH command they refuse."""
+    error.detail = masked(error.detail, login)
     error.args = (f"{error.stage}: {error.detail}",)
     if error.reply is not None:
-        error.reply = SmtpReply(error.reply.code, tuple(map(masked, error.reply.lines)))
+        lines = tuple(masked(line, login) for line in error.reply.lines)
+        error.reply = SmtpReply(error.reply.code, lines)
+    # what it was raised from says the same, unmasked
+    error.__cause__ = error.__context__ = None
 
 
 @contextmanager

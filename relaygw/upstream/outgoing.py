@@ -3,7 +3,7 @@
 Pure but for the 7 bit conversion, which runs in a thread. A provider that lacks an extension
 never gets mail that needs it: the content is rewritten (8BITMIME) or the recipients are refused
 here, as a reply at Stage.LOCAL: 5.3.4 (SIZE), 5.6.3 (8BITMIME), 5.6.7 (SMTPUTF8).
-RFC 1870, RFC 6152, RFC 6531, RFC 3463.
+RFC 1870, RFC 3461, RFC 3463, RFC 6152, RFC 6531.
 """
 
 from __future__ import annotations
@@ -14,8 +14,11 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
 from relaygw.errors import ContentInvalid
+from relaygw.mail.content import has_long_line
+from relaygw.mail.dsn import mail_parameters, rcpt_parameters
 from relaygw.mail.outcome import Stage
 from relaygw.mail.reply import SmtpReply
+from relaygw.upstream.added_fields import Field, missing_fields
 from relaygw.upstream.seven_bit import to_seven_bit
 
 Content = bytes | Callable[[], AsyncIterator[bytes]]
@@ -26,7 +29,11 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutgoingMail:
-    """What one transaction is to send; `content` is CRLF-normalised and ends with CRLF."""
+    """What one transaction is to send; `content` is CRLF-normalised and ends with CRLF.
+
+    `added` and those of `fields` whose name the header lacks go in front of the content. Sizes
+    and flags are of the content alone. `dsn_notify` has a NOTIFY for each recipient, or is empty.
+    """
 
     sender: str  # "" is the null sender
     recipients: tuple[str, ...]
@@ -35,6 +42,12 @@ class OutgoingMail:
     is_8bit: bool
     has_long_line: bool  # a line over 998 octets, which is folded on its way
     smtputf8: bool
+    added: bytes = b""  # whole header lines in ASCII
+    fields: tuple[Field, ...] = ()
+    max_size_bytes: int | None = None  # besides what the provider says
+    dsn_ret: str | None = None  # RFC 3461; see mail.dsn
+    dsn_envid: str | None = None
+    dsn_notify: tuple[str | None, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +80,7 @@ class Capabilities:
     pipelining: bool = False
     eight_bit_mime: bool = False
     smtputf8: bool = False
+    dsn: bool = False
     size: bool = False
     max_size_bytes: int | None = None  # None: no limit named
 
@@ -92,19 +106,21 @@ async def plan_transaction(mail: OutgoingMail, offered: Capabilities) -> Transac
     ValueError means an address that no listener lets in: a defect here, not at the provider.
     """
     refused = _refuse_addresses(mail, offered)
-    content, size_bytes, is_8bit = mail.content, mail.size_bytes, mail.is_8bit
-    fold = mail.has_long_line
+    added = await _added(mail)
+    content = _behind(added, mail.content) if added else mail.content
+    size_bytes, is_8bit = mail.size_bytes + len(added), mail.is_8bit
+    fold = mail.has_long_line or has_long_line(added)
     everyone = range(len(mail.recipients))
-    too_large = _refuse_size(size_bytes, offered)
+    too_large = _refuse_size(size_bytes, mail, offered)
     if (
         too_large is None
         and len(refused) < len(mail.recipients)
         and _needs_seven_bit(mail, offered)
     ):
         try:
-            content = await _convert(mail.content)
+            content = await _convert(content)
             size_bytes, is_8bit, fold = len(content), False, True
-            too_large = _refuse_size(size_bytes, offered)
+            too_large = _refuse_size(size_bytes, mail, offered)
         except ContentInvalid as error:
             reply = _local(554, f"5.6.3 content not sent to a provider without 8BITMIME: {error}")
             refused = dict.fromkeys(everyone, reply)
@@ -113,7 +129,8 @@ async def plan_transaction(mail: OutgoingMail, offered: Capabilities) -> Transac
     return Transaction(
         mail_command=_mail_command(mail, offered, size_bytes=size_bytes, is_8bit=is_8bit),
         rcpt_commands={
-            position: b"RCPT TO:<%s>\r\n" % _encode_address(address)
+            position: b"RCPT TO:<%s>%s\r\n"
+            % (_encode_address(address), _rcpt_parameters(mail, offered, position))
             for position, address in enumerate(mail.recipients)
             if position not in refused
         },
@@ -138,17 +155,43 @@ def _refuse_addresses(mail: OutgoingMail, offered: Capabilities) -> dict[int, Re
     }
 
 
-def _refuse_size(size_bytes: int, offered: Capabilities) -> RecipientReply | None:
-    limit = offered.max_size_bytes
-    if limit is None or size_bytes <= limit:
+def _refuse_size(
+    size_bytes: int, mail: OutgoingMail, offered: Capabilities
+) -> RecipientReply | None:
+    limits = [limit for limit in (offered.max_size_bytes, mail.max_size_bytes) if limit]
+    if not limits or size_bytes <= min(limits):
         return None
-    return _local(552, f"5.3.4 the message has {size_bytes} bytes, the provider takes {limit}")
+    limit = min(limits)
+    has_said = limit == offered.max_size_bytes
+    shown = f"the provider takes {limit}" if has_said else f"its max_message_size is {limit}"
+    return _local(552, f"5.3.4 the message has {size_bytes} bytes, {shown}")
 
 
 def _needs_seven_bit(mail: OutgoingMail, offered: Capabilities) -> bool:
     # header fields in raw UTF-8 are legal under SMTPUTF8 only, so they are rewritten without it
     without_utf8 = mail.smtputf8 and not offered.smtputf8
     return mail.is_8bit and (not offered.eight_bit_mime or without_utf8)
+
+
+async def _added(mail: OutgoingMail) -> bytes:
+    if not mail.fields:
+        return mail.added
+    # the first chunk of a stream holds the header
+    start = mail.content if isinstance(mail.content, bytes) else await anext(mail.content(), b"")
+    return mail.added + missing_fields(mail.fields, start)
+
+
+def _behind(added: bytes, content: Content) -> Content:
+    """Return `content` with `added` in front of it."""
+    if isinstance(content, bytes):
+        return added + content
+
+    async def stream() -> AsyncIterator[bytes]:
+        yield added
+        async for chunk in content():
+            yield chunk
+
+    return stream
 
 
 async def _convert(content: Content) -> bytes:
@@ -168,7 +211,15 @@ def _mail_command(
         command += b" BODY=8BITMIME"
     if mail.smtputf8 and offered.smtputf8:
         command += b" SMTPUTF8"
+    if offered.dsn:
+        command += mail_parameters(mail.dsn_ret, mail.dsn_envid)
     return command + b"\r\n"
+
+
+def _rcpt_parameters(mail: OutgoingMail, offered: Capabilities, position: int) -> bytes:
+    if not (offered.dsn and mail.dsn_notify):
+        return b""
+    return rcpt_parameters(mail.dsn_notify[position])
 
 
 def _encode_address(address: str) -> bytes:

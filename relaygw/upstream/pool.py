@@ -14,6 +14,7 @@ import ssl
 from relaygw.mail.outcome import Stage
 from relaygw.settings.provider import Provider
 from relaygw.upstream.connect import load_tls_context
+from relaygw.upstream.credentials import Credentials
 from relaygw.upstream.failure import UpstreamError
 from relaygw.upstream.session import UpstreamSession, open_session
 
@@ -25,6 +26,7 @@ class Pool:
         self._name = provider_name
         self._provider = provider
         self._ehlo_name = ehlo_name
+        self._credentials = Credentials(provider)
         self._tls_context: ssl.SSLContext | None = None
         self._idle: list[tuple[UpstreamSession, float]] = []  # with the loop time of its return
         self._busy_count = 0
@@ -42,6 +44,16 @@ class Pool:
     def connection_count(self) -> int:
         """How many connections are open or opening, those being closed included."""
         return self._busy_count + len(self._idle) + len(self._closing)
+
+    @property
+    def in_use_count(self) -> int:
+        """How many connections are open or opening, not counting those being closed."""
+        return self._busy_count + len(self._idle)
+
+    @property
+    def credentials(self) -> Credentials:
+        """What connections are logged in with; knows what was refused, and when it changes."""
+        return self._credentials
 
     @property
     def max_messages_per_connection(self) -> int:
@@ -109,16 +121,37 @@ class Pool:
         if self._idle and self._busy_count + len(self._idle) > self._provider.max_connections:
             self._close_in_background(self._idle.pop(0)[0])
 
+    async def probe(self, patience_s: float) -> None:
+        """Make a connection of its own, log in and leave, to see whether the provider is there.
+
+        It does not count against `max_connections`: it is made when nothing else gets through.
+        Raises UpstreamError, also when that takes longer than `patience_s`.
+        """
+        try:
+            async with asyncio.timeout(patience_s):
+                session = await self._connect()
+        except TimeoutError:
+            raise UpstreamError(
+                Stage.CONNECT, detail=f"no connection within {patience_s:g} s"
+            ) from None
+        self._close_in_background(session)
+
     async def _open(self) -> UpstreamSession:
         while self._busy_count + len(self._closing) > self._provider.max_connections:
             await asyncio.wait(self._closing, return_when=asyncio.FIRST_COMPLETED)
-        if self._tls_context is None:
-            self._tls_context = await load_tls_context(self._provider)
-        session = await open_session(
-            self._provider, ehlo_name=self._ehlo_name, tls_context=self._tls_context
-        )
+        session = await self._connect()
         self._opened_count += 1
         return session
+
+    async def _connect(self) -> UpstreamSession:
+        if self._tls_context is None:
+            self._tls_context = await load_tls_context(self._provider)
+        return await open_session(
+            self._provider,
+            ehlo_name=self._ehlo_name,
+            credentials=self._credentials,
+            tls_context=self._tls_context,
+        )
 
     def _close_in_background(self, session: UpstreamSession) -> None:
         task = asyncio.get_running_loop().create_task(session.close())

@@ -17,6 +17,7 @@ from relaygw.mail.outcome import Stage
 from relaygw.mail.reply import SmtpReply
 from relaygw.settings.provider import Provider, Timeouts
 from relaygw.upstream.connect import OpenConnection, open_connection
+from relaygw.upstream.credentials import Credentials
 from relaygw.upstream.failure import UpstreamError
 from relaygw.upstream.outgoing import (
     OutgoingMail,
@@ -37,13 +38,19 @@ _QUIT_TIMEOUT_S = 5.0
 
 
 async def open_session(
-    provider: Provider, *, ehlo_name: str, tls_context: ssl.SSLContext | None = None
+    provider: Provider,
+    *,
+    ehlo_name: str,
+    credentials: Credentials | None = None,
+    tls_context: ssl.SSLContext | None = None,
 ) -> UpstreamSession:
     """Connect, greet, protect and authenticate; raises UpstreamError with the stage it failed at.
 
-    `tls_context` saves building one per connection: see connect.load_tls_context.
+    `credentials` and `tls_context` save getting them for each connection: see connect.
     """
-    connection = await open_connection(provider, ehlo_name=ehlo_name, tls_context=tls_context)
+    connection = await open_connection(
+        provider, ehlo_name=ehlo_name, credentials=credentials, tls_context=tls_context
+    )
     return UpstreamSession(connection, timeouts=provider.timeouts)
 
 

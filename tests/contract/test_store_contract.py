@@ -260,7 +260,7 @@ def test_a_delivery_whose_workers_die_is_held_as_poison(store: Store) -> None:
     for name in ("p1", "p2", "p3"):
         store.register(instance(name))
         store.claim("default", limit=1, incarnation=name, now_ms=NOW_MS * 2)
-        store.bury(name, begun=[(message.queue_id, 0)])
+        store.bury(name, begun=[(message.queue_id, 0, "main")])
     (delivery,) = entry_of(store, message.queue_id).deliveries
     assert (delivery.state, delivery.reason) == (DeliveryState.HELD, "poison")
 
@@ -354,7 +354,7 @@ def test_permits_never_exceed_the_limit(store: Store) -> None:
 
 
 def test_a_hold_is_set_once_renewed_and_dropped(store: Store) -> None:
-    hold = Hold(scope="provider", key="ses", reason="r", remedy="m", since_ms=1, probe_at_ms=None)
+    hold = Hold(scope="provider", key="ses", reason="r", remedy="m", since_ms=1, probe_at_ms=3)
     assert store.put_hold(hold)
     assert not store.put_hold(replace(hold, reason="again", probe_at_ms=5))
     (found,) = store.holds()
@@ -363,6 +363,20 @@ def test_a_hold_is_set_once_renewed_and_dropped(store: Store) -> None:
     assert store.holds() == []
     assert not store.drop_hold("provider", "ses", now_ms=9)
     assert store.put_hold(hold)
+
+
+def test_only_an_operator_renews_the_hold_of_an_operator(store: Store) -> None:
+    hold = Hold(scope="provider", key="ses", reason="r", remedy="m", since_ms=1, probe_at_ms=3)
+    done = replace(audit("hold"), target="ses")
+    assert store.put_hold(replace(hold, reason="operator", probe_at_ms=None), entry=done)
+    assert not store.put_hold(replace(hold, reason="a reply"))
+    (found,) = store.holds()
+    assert (found.reason, found.probe_at_ms) == ("operator", None)
+    assert not store.put_hold(replace(hold, reason="again", probe_at_ms=None), entry=done)
+    assert store.holds()[0].reason == "again"
+    assert store.drop_hold("provider", "ses", now_ms=9, entry=done)
+    assert not store.drop_hold("provider", "ses", now_ms=9, entry=done)
+    assert [entry.affected for entry in store.audit_entries(limit=10)] == [1, 1, 1]
 
 
 def test_the_time_of_holds_is_added_up_once(store: Store) -> None:

@@ -23,8 +23,10 @@ answers as usual when the list is empty. CONTENT is the answer to the final dot.
 - a tuple of these, done in order.
 
 `connections` holds the raw bytes, commands and AUTH mechanisms of every connection, `messages`
-what was accepted. `certificate` is valid, wrong_host, expired or untrusted. ThreadedProvider is
-the same server in a thread of its own, for tests that drive processes or blocking clients.
+what was accepted. `certificate` is valid, wrong_host, expired, untrusted or ending (tomorrow).
+With XOAUTH2 in `auth` the tokens stand in `users` as passwords do; both can be changed while it
+runs. ThreadedProvider is the same server in a thread of its own, for tests that drive processes
+or blocking clients.
 """
 
 from __future__ import annotations
@@ -231,11 +233,11 @@ class ScriptedProvider:
         issuer = trustme.CA() if self._certificate == "untrusted" else trusted
         now = datetime.datetime.now(datetime.UTC)
         names = ("elsewhere.test",) if self._certificate == "wrong_host" else (HOST, "localhost")
-        is_expired = self._certificate == "expired"
+        days_left = {"expired": -1, "ending": 1}.get(self._certificate, 100)
         issued = issuer.issue_cert(
             *names,
             not_before=now - datetime.timedelta(days=10),
-            not_after=now + datetime.timedelta(days=-1 if is_expired else 10),
+            not_after=now + datetime.timedelta(days=days_left),
         )
         self.server_context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         issued.configure_cert(self.server_context)
@@ -324,6 +326,12 @@ class _Conversation:
                 text = await self._ask(b"", initial)
                 _, user, password = text.split("\0")
                 is_right = self._provider.users.get(user) == password
+            case "XOAUTH2":
+                user, token = _parse_xoauth2(await self._ask(b"", initial))
+                is_right = self._provider.users.get(user) == token
+                if not is_right:
+                    await self._say(b"334 " + base64.b64encode(b'{"status":"400"}') + b"\r\n")
+                    assert await self._read_line() == b""
             case "LOGIN":
                 user = await self._ask(b"VXNlcm5hbWU6", initial)
                 is_right = self._provider.users.get(user) == await self._ask(b"UGFzc3dvcmQ6", [])
@@ -466,6 +474,13 @@ class _Conversation:
         stuffed = bytes(self._pending[: end + 2])
         del self._pending[: end + 5]
         return stuffed.replace(b"\r\n.", b"\r\n")[2:]
+
+
+def _parse_xoauth2(text: str) -> tuple[str, str]:
+    """Return user and token of `user=U^Aauth=Bearer T^A^A`."""
+    user, bearer, *end = text.split("\1")
+    assert user.startswith("user=") and bearer.startswith("auth=Bearer ") and end == ["", ""]
+    return user.removeprefix("user="), bearer.removeprefix("auth=Bearer ")
 
 
 def _path_of(line: bytes) -> tuple[str, tuple[str, ...]]:

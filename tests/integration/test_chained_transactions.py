@@ -12,7 +12,7 @@ from relaygw.mail.state import DeliveryState
 from relaygw.settings.provider import Provider, Timeouts
 from tests.builders import NOW_MS, accepted
 from tests.fakes.scripted_provider import Action, ScriptedProvider, Wait
-from tests.integration.test_delivery_worker import running
+from tests.integration.delivery_rig import running
 
 PATIENCE_S = 30.0
 

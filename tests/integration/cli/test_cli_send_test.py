@@ -29,28 +29,55 @@ def test_captured_in_a_sandbox(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("reply", "exit_code", "words"),
+    ("verb", "reply", "exit_code", "words", "last"),
     [
-        (None, 0, "b@cust.test delivered by main"),
-        (b"550 5.1.1 no such user\r\n", 69, "b@cust.test bounced by main: 550 5.1.1 no such user"),
-        (b"451 4.3.0 later\r\n", 75, "deferred on route default, next try"),
+        (
+            "CONTENT",
+            b"250 2.0.0 Ok: queued as 4F9D195432C\r\n",
+            0,
+            "b@cust.test delivered by main: 250 2.0.0 Ok: queued as 4F9D195432C",
+            "queue id at main: 4F9D195432C",
+        ),
+        (
+            "CONTENT",
+            b"250 Great success\r\n",
+            0,
+            "b@cust.test delivered by main: 250 Great success",
+            "b@cust.test delivered by main: 250 Great success",
+        ),
+        (
+            "RCPT",
+            b"550 5.1.1 no such user\r\n",
+            69,
+            "b@cust.test bounced by main: 550 5.1.1 no such user",
+            "remedy: ",
+        ),
+        (
+            "RCPT",
+            b"451 4.3.0 later\r\n",
+            75,
+            "deferred on route default, next try",
+            ": ",
+        ),
     ],
 )
 def test_watched_until_it_ends(
-    tmp_path: Path, reply: bytes | None, exit_code: int, words: str
+    tmp_path: Path, verb: str, reply: bytes, exit_code: int, words: str, last: str
 ) -> None:
     retry = {"first": "1h", "max": "1h", "jitter": "0%"}
     with ThreadedProvider() as provider:
-        if reply is not None:
-            provider.recipients["b@cust.test"] = reply
+        provider.script(verb, reply)
         providers = {"main": provider_settings(provider.port)}
         with Gateway(tmp_path, providers=providers, retry=retry) as gateway:
             done = send_test(gateway.config, "--to", "b@cust.test", "--from", "a@shop.test")
     assert done.returncode == exit_code, done.stderr
     assert words in done.stdout
-    if reply is None:
+    assert last in done.stdout.splitlines()[-1]
+    if exit_code == 0:
         (message,) = provider.messages
         assert b"Subject: Test from relaygw on gw.test\r\n" in message.content
+    else:
+        assert ": meaning: " in done.stdout
 
 
 def test_what_the_front_refuses(tmp_path: Path) -> None:

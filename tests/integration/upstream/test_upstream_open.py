@@ -113,6 +113,33 @@ async def test_opportunistic_goes_on_when_tls_fails(answer: Any) -> None:
         assert not provider.connections[-1].is_tls
 
 
+async def test_an_echo_on_the_way_without_tls_is_masked() -> None:
+    async with ScriptedProvider(tls="starttls", users=USERS) as provider:
+        provider.script("STARTTLS", b"454 4.7.0 no\r\n")
+        provider.script("AUTH", b"535 5.7.8 not s3cret\r\n")
+        error = await fail_to_open(provider.settings(tls="opportunistic", **LOGIN))
+        assert str(error.reply) == "535 5.7.8 not ***"
+        assert "s3cret" not in f"{error} {error.__cause__} {error.__context__}"
+
+
+async def test_a_mechanism_that_is_asked_for_is_the_only_one() -> None:
+    async with ScriptedProvider(tls="starttls", users=USERS) as provider:
+        session = await open_session(provider.settings(auth="login", **LOGIN), ehlo_name="gw.test")
+        await session.close()
+        assert provider.connections[0].auth_mechanisms == ["LOGIN"]
+        provider.auth = ["PLAIN"]
+        error = await fail_to_open(provider.settings(auth="login", **LOGIN))
+        assert error.detail == "the provider offers PLAIN; to be used here: LOGIN"
+        assert provider.connections[1].auth_mechanisms == []
+
+
+async def test_no_greeting_in_time() -> None:
+    async with ScriptedProvider() as provider:
+        provider.script("greeting", Action.HANG)
+        error = await fail_to_open(provider.settings(timeouts=SHORT))
+        assert error.detail.startswith("no greeting within 0.5 s")
+
+
 async def test_ehlo_refused_falls_back_to_helo() -> None:
     async with ScriptedProvider() as provider:
         provider.script("EHLO", b"500 5.5.1 what\r\n")
@@ -125,7 +152,7 @@ async def test_no_mechanism_in_common() -> None:
     async with ScriptedProvider(users=USERS, auth=["XOAUTH2"]) as provider:
         error = await fail_to_open(provider.settings(**LOGIN))
         assert error.stage is Stage.AUTH
-        assert "XOAUTH2" in error.detail
+        assert "offers XOAUTH2; to be used here: CRAM-MD5, PLAIN, LOGIN" in error.detail
         assert provider.connections[0].auth_mechanisms == []
 
 

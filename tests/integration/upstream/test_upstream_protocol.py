@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import pytest
 
 from relaygw.settings.provider import Provider
-from relaygw.upstream.connect import may_authenticate
 from relaygw.upstream.dialing import connect_first, connect_socket
+from relaygw.upstream.opening import may_authenticate
 from relaygw.upstream.protocol import ConnectionLost, ReplyInvalid, WireProtocol
 
 

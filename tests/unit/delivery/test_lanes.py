@@ -1,83 +1,183 @@
-"""Which lane goes next, and how long a provider in trouble is left alone."""
+"""Which provider takes which mail, and whose turn it is."""
 
 from __future__ import annotations
 
-from relaygw.delivery.lanes import THROTTLE_LADDER_S, UNREACHABLE_LADDER_S, Gate, Lane
-from relaygw.mail.outcome import Verdict
-from relaygw.settings.model import Stream
+from typing import Any
+
+import pytest
+
+from relaygw.delivery.gate import Gate
+from relaygw.delivery.lanes import Lane, build_lanes, next_lane
+from relaygw.mail.envelope import ClaimedDelivery
+from relaygw.settings.model import Settings, Stream
+from relaygw.settings.provider import Provider
 from tests.builders import claimed
 
 
-def lane(stream: Stream, mails: int = 100) -> Lane:
-    made = Lane(route=stream.value, stream=stream, window_size=100)
+def gate(name: str = "a", **settings: Any) -> Gate:
+    return Gate(provider=name, settings=Provider(host="smtp.example.com", **settings))
+
+
+def lane(*gates: Gate, stream: Stream = Stream.TRANSACTIONAL, mails: int = 100) -> Lane:
+    made = Lane(route=stream.value, stream=stream, gates=list(gates), window_size=100)
     made.window.extend(claimed() for _ in range(mails))
     return made
 
 
-def gate(*lanes: Lane, connections: int = 5) -> Gate:
-    return Gate(provider="p", max_connections=connections, lanes=list(lanes))
-
-
-def start_all(made: Gate, now_s: float = 0.0) -> list[Stream]:
+def start_all(made: Gate, *lanes: Lane, now_s: float = 0.0) -> list[Stream]:
     started = []
-    while (chosen := made.next_lane(now_s)) is not None:
-        chosen.window.popleft()
-        made.start(chosen.stream)
-        started.append(chosen.stream)
+    while (chosen := next_lane(made, list(lanes), now_s)) is not None:
+        del chosen[0].window[chosen[1]]
+        made.start(chosen[0].stream, now_s)
+        started.append(chosen[0].stream)
     return started
 
 
+def bring_down(made: Gate, now_s: float = 0.0) -> float:
+    """Let a provider fail until it is down; return the time then."""
+    while not made.is_down(now_s):
+        made.note_failure(now_s)
+        now_s = made.blocked_until_s if not made.is_down(now_s) else now_s
+    return now_s
+
+
 def test_transactional_mail_goes_first() -> None:
-    made = gate(lane(Stream.PROMOTIONAL), lane(Stream.TRANSACTIONAL))
-    assert start_all(made) == [Stream.TRANSACTIONAL] * 5
+    made = gate()
+    made.is_shared = True
+    lanes = (lane(made), lane(made, stream=Stream.PROMOTIONAL))
+    assert start_all(made, *lanes) == [Stream.TRANSACTIONAL] * 5
 
 
 def test_one_connection_is_kept_for_transactional_mail() -> None:
-    transactional = lane(Stream.TRANSACTIONAL, mails=0)
-    made = gate(lane(Stream.PROMOTIONAL), transactional)
-    assert start_all(made) == [Stream.PROMOTIONAL] * 4
-    transactional.window.append(claimed())
-    assert start_all(made) == [Stream.TRANSACTIONAL]
+    made = gate()
+    made.is_shared = True
+    lanes = (lane(made, mails=0), lane(made, stream=Stream.PROMOTIONAL))
+    assert start_all(made, *lanes) == [Stream.PROMOTIONAL] * 4
+    lanes[0].window.append(claimed())
+    assert start_all(made, *lanes) == [Stream.TRANSACTIONAL]
 
 
 def test_a_provider_for_promotions_alone_uses_all_connections() -> None:
-    assert len(start_all(gate(lane(Stream.PROMOTIONAL)))) == 5
-
-
-def test_an_unreachable_provider_is_probed_by_one_at_growing_intervals() -> None:
-    made = gate(lane(Stream.TRANSACTIONAL))
-    now_s = 100.0
-    for wait_s in (*UNREACHABLE_LADDER_S, UNREACHABLE_LADDER_S[-1]):
-        assert made.note(Verdict.RETRY, now_s) == wait_s
-        assert start_all(made, now_s + wait_s - 0.1) == []
-        now_s += wait_s
-        assert len(start_all(made, now_s)) == 1
-        made.finish(Stream.TRANSACTIONAL)
-    made.note(None, now_s)
-    assert len(start_all(made, now_s)) == 5
-
-
-def test_failures_in_flight_at_once_count_once() -> None:
-    made = gate(lane(Stream.TRANSACTIONAL))
-    made.note(Verdict.THROTTLE, 0.0)
-    made.note(Verdict.THROTTLE, 1.0)
-    assert made.throttles == 1
-    assert made.note(Verdict.THROTTLE, THROTTLE_LADDER_S[0]) == THROTTLE_LADDER_S[1]
-
-
-def test_a_held_provider_is_left_alone_until_its_probe() -> None:
-    made = gate(lane(Stream.TRANSACTIONAL))
-    made.is_held = True
-    assert start_all(made) == []
-    made.probe_at_s = 50.0
-    assert start_all(made, 49.0) == []
-    assert len(start_all(made, 50.0)) == 1
+    made = gate()
+    assert len(start_all(made, lane(made, stream=Stream.PROMOTIONAL))) == 5
 
 
 def test_a_window_asks_for_more_when_half_empty() -> None:
-    made = lane(Stream.TRANSACTIONAL, mails=51)
+    made = lane(gate(), mails=51)
     assert not made.wants_claim
     made.window.popleft()
     assert made.wants_claim
     made.may_have_more = False
     assert not made.wants_claim
+
+
+def test_the_next_provider_takes_over_only_while_the_first_is_down() -> None:
+    first, second = gate("a"), gate("b")
+    both = lane(first, second)
+    assert start_all(second, both) == []
+    first.note_failure(0.0)
+    assert start_all(second, both, now_s=0.5) == [], "one failure is no outage"
+    now_s = bring_down(first, 1.0)
+    assert now_s >= 3.0
+    assert len(start_all(second, both, now_s=now_s)) == 5
+    assert start_all(first, both, now_s=now_s) == []
+    first.note_reached()
+    assert len(start_all(first, both, now_s=first.blocked_until_s)) == 1, "one proves it"
+    first.note_success(1, now_s)
+    assert len(start_all(first, both, now_s=first.blocked_until_s)) == 4
+    assert start_all(second, both, now_s=now_s) == []
+
+
+def test_the_next_provider_takes_over_while_the_first_is_held() -> None:
+    first, second = gate("a"), gate("b")
+    first.is_held = True
+    assert len(start_all(second, lane(first, second))) == 5
+
+
+def test_one_message_probes_a_held_provider_when_its_time_has_come() -> None:
+    first, second = gate("a"), gate("b")
+    first.is_held, first.probe_at_s = True, 50.0
+    both = lane(first, second)
+    assert start_all(first, both, now_s=49.0) == []
+    assert len(start_all(first, both, now_s=50.0)) == 1
+
+
+@pytest.mark.parametrize("more", [{"doubts": 1}, {"reclaims": 1}])
+def test_mail_in_doubt_stays_with_its_provider(more: dict[str, int]) -> None:
+    first, second = gate("a"), gate("b")
+    both = lane(first, second, mails=0)
+    both.window.append(claimed(provider="a", **more))
+    now_s = bring_down(first)
+    assert start_all(second, both, now_s=now_s) == []
+    both.window[0] = claimed(provider="b", **more)
+    first.note_success(1, now_s)
+    assert start_all(first, both, now_s=now_s) == []
+    assert len(start_all(second, both, now_s=now_s)) == 1
+
+
+def test_mail_in_doubt_with_a_provider_of_another_time_is_held() -> None:
+    only = lane(gate("b"), mails=0)
+    lost = claimed(provider="a", doubts=1)
+    assert only.obstacle(lost) == "in doubt with a, which route transactional has no more"
+    only.window.append(lost)
+    assert not only.is_plain
+
+
+def test_a_provider_gets_only_the_senders_that_it_may_send_as() -> None:
+    first, second = gate("a"), gate("b", senders=("@shop.test",))
+    both = lane(first, second, mails=0)
+    both.window.append(claimed(sender="a@other.test"))
+    now_s = bring_down(first)
+    assert start_all(second, both, now_s=now_s) == []
+    both.window.append(claimed(sender="a@shop.test"))
+    assert len(start_all(second, both, now_s=now_s)) == 1
+    assert [one.sender for one in both.window] == ["a@other.test"]
+
+
+def sends_as(sender: str) -> ClaimedDelivery:
+    return claimed(sender=sender)
+
+
+def test_a_sender_that_no_provider_takes_has_an_obstacle() -> None:
+    both = lane(gate("a", senders=("@one.test",)), gate("b", senders=("@two.test",)))
+    assert both.obstacle(sends_as("x@two.test")) is None
+    assert both.obstacle(sends_as("")) is None
+    problem = "no provider of route transactional may send as x@three.test"
+    assert both.obstacle(sends_as("x@three.test")) == problem
+
+
+def test_a_held_sender_domain_goes_to_the_next_provider_or_waits() -> None:
+    first, second = gate("a"), gate("b")
+    first.held_senders["shop.test"] = 100.0
+    both, only = lane(first, second), lane(first)
+    assert both.gate_for(sends_as("x@SHOP.test"), 0.0) is second
+    assert both.gate_for(sends_as("x@sub.shop.test"), 0.0) is first
+    assert only.obstacle(sends_as("x@shop.test")) == "a refuses sender domain shop.test"
+    first.sender_passes.add("shop.test")
+    assert only.obstacle(sends_as("x@shop.test")) is None
+    first.start(Stream.TRANSACTIONAL, 0.0, sender="x@shop.test")
+    assert only.obstacle(sends_as("x@shop.test")) is not None, "one message probes"
+
+
+def test_lanes_and_gates_of_a_configuration() -> None:
+    settings = Settings.model_validate(
+        {
+            "mode": "production",
+            "providers": {name: {"host": "smtp.example.com"} for name in ("a", "b", "c")},
+            "routes": [
+                {
+                    "name": "promo",
+                    "sender": ["@promo.test"],
+                    "stream": "promotional",
+                    "providers": ["a"],
+                },
+                {"name": "default", "providers": ["b", "a"]},
+            ],
+        }
+    )
+    lanes, gates = build_lanes(settings)
+    assert [one.route for one in lanes] == ["default", "promo"]
+    assert set(gates) == {"a", "b"}
+    assert lanes[0].gates == [gates["b"], gates["a"]]
+    assert (gates["a"].is_shared, gates["a"].has_alternative) == (True, True)
+    assert (gates["b"].is_shared, gates["b"].has_alternative) == (True, True)

@@ -12,6 +12,7 @@ import pytest
 from relaygw.inbound import drop_file
 from relaygw.inbound.data import MEMORY_BYTES
 from relaygw.inbound.drop_file import Drop, NotYet, Unfit, open_drop
+from relaygw.mail.dsn import DsnRequest
 
 NAME = "0123456789abcdef" * 2 + ".drop"
 LIMIT_BYTES = 4 * 2**20
@@ -69,6 +70,20 @@ def test_the_sender_is_what_the_line_says(
 ) -> None:
     (tmp_path / NAME).write_bytes(drop_bytes(b"", line, b"to b@cust.test"))
     assert read(directory, tmp_path).sender == sender
+
+
+def test_where_it_was_written_and_what_its_sender_wants_to_hear(
+    directory: int, tmp_path: Path
+) -> None:
+    lines = [b"cwd /srv/%0Ax", b"notify failure,delay", b"ret hdrs", b"envid o 1", b"to b@c.test"]
+    (tmp_path / NAME).write_bytes(drop_bytes(b"", *lines))
+    drop = read(directory, tmp_path)
+    assert drop.cwd == "/srv/\nx"
+    assert drop.dsn == DsnRequest(notify="FAILURE,DELAY", ret="HDRS", envid="o 1")
+    wrong = [b"notify sometimes", b"ret all", b"envid " + b"x" * 101, b"to b@c.test"]
+    (tmp_path / NAME).write_bytes(drop_bytes(b"", *wrong))
+    drop = read(directory, tmp_path)
+    assert (drop.cwd, drop.dsn) == (None, DsnRequest())
 
 
 def test_content_that_looks_like_an_end_is_content(directory: int, tmp_path: Path) -> None:

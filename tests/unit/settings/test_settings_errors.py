@@ -188,7 +188,7 @@ def test_a_broken_file_gets_one_line(lines_of: Fail, text: str | bytes, line: st
 
 
 NOT_YET = [
-    *("users", "relay_to", "bounces", "alerts", "metrics"),
+    *("users", "bounces", "alerts", "metrics"),
     *(f"listeners.0.{key}" for key in ("auth", "tls", "proxy_protocol", "mode", "rate_per_client")),
     *("routes.0.listener", "routes.0.user"),
     *("retry.warn_after", "log.redact", "web.users", "web.base_path"),

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from relaygw.errors import SettingsError
 from relaygw.settings.provider import Provider
-from relaygw.settings.secrets import SecretRef
+from relaygw.settings.secrets import SecretRef, parse_user_name
 
 CANARY = "hunter2-canary"
 
@@ -159,11 +159,9 @@ def test_a_command_that_hangs_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "took longer" in error_of(f"command:sh -c 'exec sleep 60' {CANARY}")
 
 
-def test_credentials_resolve_references_in_the_user_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SES_USER", "AKIA")
-    keys = {"host": "smtp.example.com", "password": "plain:secret"}
-    referring = Provider.model_validate({**keys, "username": "env:SES_USER"})
-    literal = Provider.model_validate({**keys, "username": "apikey"})
-    assert referring.read_credentials() == ("AKIA", "secret")
-    assert literal.read_credentials() == ("apikey", "secret")
-    assert Provider.model_validate({"host": "smtp.example.com"}).read_credentials() is None
+def test_a_user_name_is_a_reference_or_a_name() -> None:
+    reference = parse_user_name("env:SES_USER")
+    assert isinstance(reference, SecretRef)
+    assert reference.read({"SES_USER": "AKIA"}) == "AKIA"
+    assert parse_user_name("apikey") == "apikey"
+    assert parse_user_name("shop@x.test") == "shop@x.test"

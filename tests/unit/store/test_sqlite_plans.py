@@ -70,6 +70,19 @@ def test_kept_content_is_found_by_its_index(url: str) -> None:
     assert "message_kept_content" in details, details
 
 
+_MAIL_OF_0001 = (
+    "INSERT INTO message (queue_id, accepted_at_ms, sender, subject, message_id, size_bytes,"
+    " chunk_count, is_8bit, has_long_line, smtputf8, mode, client_key) VALUES ('3OLD', 1,"
+    " 'a@shop.test', 'x', '<1@shop.test>', 3, 1, false, false, false, 'production', '')",
+    "INSERT INTO delivery (queue_id, delivery_no, route, stream, state, due_at_ms, changed_at_ms,"
+    " client_key, attempts, doubts, reclaims, held_ms) VALUES ('3OLD', 0, 'default',"
+    " 'transactional', 'incoming', 1, 1, '', 0, 0, 0, 0)",
+    "INSERT INTO recipient (queue_id, rcpt_no, delivery_no, address, state, attempts,"
+    " changed_at_ms) VALUES ('3OLD', 0, 0, 'b@cust.test', 'pending', 0, 1)",
+    "INSERT INTO chunk (queue_id, chunk_no, body) VALUES ('3OLD', 0, 'hi')",
+)
+
+
 def test_a_queue_of_an_earlier_schema_is_upgraded_with_its_mail(tmp_path: Path) -> None:
     from alembic import command
     from alembic.config import Config
@@ -81,16 +94,15 @@ def test_a_queue_of_an_earlier_schema_is_upgraded_with_its_mail(tmp_path: Path) 
         config.set_main_option("script_location", str(migrate._scripts()))
         config.attributes["connection"] = connection
         command.upgrade(config, "0001")
+        for statement in _MAIL_OF_0001:
+            connection.execute(text(statement))
     engine.dispose()
-    message = accepted("b@cust.test")
-    store = SqliteStore(url, keep_content=False)
-    store.accept_batch([message])
-    store.close()
     assert migrate.upgrade(url) == ("0001", SCHEMA_REVISION)
     store = SqliteStore(url, keep_content=False)
     (entry,) = store.search(Selection(), limit=2)
     store.close()
-    assert entry.queue_id == message.queue_id
+    assert (entry.queue_id, entry.sender) == ("3OLD", "a@shop.test")
+    assert [one.address for one in entry.recipients] == ["b@cust.test"]
 
 
 def test_migrations_build_the_schema_of_the_code(url: str) -> None:

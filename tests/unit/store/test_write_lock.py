@@ -39,13 +39,13 @@ def test_a_killed_holder_lets_go(tmp_path: Path) -> None:
 def test_the_dead_of_this_host_are_known_and_the_living_are_not(tmp_path: Path) -> None:
     pid = child_that_holds(tmp_path, take="gone")
     living = Lifeline(tmp_path, "here")
-    living.end(living.begin("QUEUEID0002", 0))
+    living.end(living.begin("QUEUEID0002", 0, "main"))
     assert begun_by(tmp_path, "here") == []
     assert dead_incarnations(tmp_path) == []
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
     assert dead_incarnations(tmp_path) == ["gone"]
-    assert begun_by(tmp_path, "gone") == [("QUEUEID0001", 2)]
+    assert begun_by(tmp_path, "gone") == [("QUEUEID0001", 2, "main")]
     forget(tmp_path, "gone")
     living.release()
     assert dead_incarnations(tmp_path) == []

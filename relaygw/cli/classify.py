@@ -1,0 +1,157 @@
+"""`relaygw classify`: what a provider's reply means, and what happens to the mail."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from relaygw.cli.entries import as_json
+from relaygw.cli.frame import Command, CommandFailed, Invocation, pass_invocation
+from relaygw.cli.reply_words import mail_words, wait_words
+from relaygw.cli.text import labelled
+from relaygw.errors import SettingsError
+from relaygw.mail.outcome import Meaning, Scope, Stage, Verdict
+
+if TYPE_CHECKING:
+    from relaygw.mail.reply import SmtpReply
+    from relaygw.upstream.classify import Classifier
+
+_STAGES = {stage.name.lower(): stage for stage in Stage if stage is not Stage.LOCAL}
+_USUAL = "content"
+
+
+@click.command(cls=Command)
+@click.argument("provider")
+@click.argument("reply")
+@click.option(
+    "--stage", type=click.Choice(list(_STAGES)),
+    help="What the reply answers; without it content, the final dot.",
+)  # fmt: skip
+@click.option("--json", "wants_json", is_flag=True, help="The whole as one object.")
+@pass_invocation
+def classify(
+    invocation: Invocation, provider: str, reply: str, stage: str | None, wants_json: bool
+) -> None:
+    """Tell what REPLY of PROVIDER means, and what happens to the mail.
+
+    PROVIDER is one of the configuration, a preset's name, or generic. REPLY is as on the wire:
+    '454 Throttling failure: ...'.
+    """
+    classifier = _classifier(invocation, provider)
+    parsed = _parsed(reply)
+    name = stage or _USUAL
+    meaning = classifier.meaning(_STAGES[name], parsed)
+    others = {} if stage else _others(classifier, parsed, meaning)
+    if wants_json:
+        click.echo(as_json(_as_object(provider, name, parsed, meaning, others)))
+        return
+    assumed = "" if stage else " (assumed, --stage names another)"
+    click.echo(labelled("reply", str(parsed)))
+    click.echo(labelled("stage", f"{name}{assumed}"))
+    for line in _lines(meaning, others):
+        click.echo(line)
+
+
+def _classifier(invocation: Invocation, name: str) -> Classifier:
+    from relaygw.settings.provider import Provider
+    from relaygw.upstream.catalogue import GENERIC, catalogue
+    from relaygw.upstream.classify import Classifier
+
+    providers: dict[str, Provider] = {}
+    try:
+        providers = invocation.load().settings.providers
+    except SettingsError:
+        # the usual file may be broken or not for this user; a preset needs none
+        if name not in catalogue() or invocation.config is not None:
+            raise
+    if name in providers:
+        return Classifier(providers[name])
+    if name not in catalogue():
+        known = ", ".join([*providers, *catalogue()])
+        raise click.UsageError(f"{name!r} is no provider of the configuration and no preset; "
+                               f"write one of {known}")  # fmt: skip
+    return Classifier(Provider(host="localhost", preset=None if name == GENERIC else name))
+
+
+def _parsed(text: str) -> SmtpReply:
+    from relaygw.upstream.reply_parser import ReplyInvalid, take_reply
+
+    lines = text.strip().splitlines()
+    if len(lines) == 1 and re.match(r"\d{3}-", lines[0]):
+        # as logs and bounces show a reply of several lines
+        lines = re.split(rf"\s+(?={lines[0][:3]}[ -])", lines[0])
+    buffer = bytearray("".join(f"{line.strip()}\r\n" for line in lines).encode())
+    try:
+        reply = take_reply(buffer)
+        if reply is None or buffer:
+            raise ReplyInvalid(f"{text!r} does not end where a reply ends")
+    except ReplyInvalid as error:
+        raise CommandFailed(
+            f"{error}; write code and text as the provider sent them, such as "
+            "'451 4.3.0 Try again later'",
+            exit_code=os.EX_DATAERR,
+        ) from error
+    return reply
+
+
+def _others(
+    classifier: Classifier, reply: SmtpReply, usual: Meaning
+) -> dict[str, tuple[Verdict, Scope]]:
+    found = {}
+    for name, stage in _STAGES.items():
+        meaning = classifier.meaning(stage, reply)
+        if (meaning.verdict, meaning.scope) != (usual.verdict, usual.scope):
+            found[name] = (meaning.verdict, meaning.scope)
+    return found
+
+
+def _lines(meaning: Meaning, others: dict[str, tuple[Verdict, Scope]]) -> Iterator[str]:
+    limit = f", {meaning.limit}" if meaning.limit else ""
+    yield labelled("meaning", f"{meaning.verdict} ({meaning.scope}{limit})")
+    yield labelled("mail", mail_words(meaning))
+    wait = wait_words(meaning)
+    for label, text in (
+        ("wait", wait),
+        ("explanation", meaning.explanation),
+        ("remedy", meaning.remedy),
+        ("source", meaning.source),
+    ):
+        if text:
+            yield labelled(label, text)
+    by_meaning: dict[tuple[Verdict, Scope], list[str]] = {}
+    for name, pair in others.items():
+        by_meaning.setdefault(pair, []).append(name)
+    for (verdict, scope), names in by_meaning.items():
+        yield labelled("elsewhere", f"at {', '.join(names)}: {verdict} ({scope})")
+
+
+def _as_object(
+    provider: str,
+    stage: str,
+    reply: SmtpReply,
+    meaning: Meaning,
+    others: dict[str, tuple[Verdict, Scope]],
+) -> dict[str, Any]:
+    return {
+        "provider": provider,
+        "stage": stage,
+        "code": reply.code,
+        "status": str(reply.status) if reply.status else None,
+        "text": reply.text,
+        "verdict": meaning.verdict,
+        "scope": meaning.scope,
+        "limit": meaning.limit,
+        "mail": mail_words(meaning),
+        "wait_s": list(meaning.wait_s),
+        "explanation": meaning.explanation or None,
+        "remedy": meaning.remedy or None,
+        "source": meaning.source or None,
+        "other_stages": [
+            {"stage": name, "verdict": verdict, "scope": scope}
+            for name, (verdict, scope) in others.items()
+        ],
+    }

@@ -1,0 +1,103 @@
+"""What a drain leaves, with the reasons: for people and as an object for JSON."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from relaygw.cli.changing import SHOWN_ROWS
+from relaygw.cli.draining import Look
+from relaygw.cli.frame import PROGRAM
+from relaygw.mail.state import OPEN, DeliveryState
+from relaygw.store.protocol import DeliveryEntry, Hold, QueueEntry, Selection, Store
+
+_MAX_READ = 1000  # messages whose reasons are told
+_MAX_REASONS = 10
+_NOT_TRIED = "not tried yet"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Remains:
+    """What is left, and why."""
+
+    left: Look
+    reasons: list[tuple[str, str, int]]  # route, reason, deliveries; the most first
+    held: list[tuple[str, str, str]]  # queue id, route, reason
+    holds: list[Hold]
+
+
+def read_remains(store: Store, left: Look) -> Remains:
+    """Read why mail is left."""
+    reasons: Counter[tuple[str, str]] = Counter()
+    held = []
+    for entry in [] if left.is_empty else store.search(Selection(), limit=_MAX_READ):
+        for part in entry.deliveries:
+            if part.state is DeliveryState.HELD:
+                held.append((entry.queue_id, part.route, part.reason or ""))
+            elif part.state in OPEN:
+                reasons[part.route, _reason(entry, part)] += 1
+    return Remains(
+        left=left,
+        reasons=[(*what, number) for what, number in reasons.most_common(_MAX_REASONS)],
+        held=held,
+        holds=[] if left.is_empty else store.holds(),
+    )
+
+
+def _reason(entry: QueueEntry, part: DeliveryEntry) -> str:
+    """Return why a delivery waits; mail that was made due has only its recipients' replies."""
+    replies = (one.reply for one in entry.recipients if one.delivery_no == part.delivery_no)
+    return part.reason or next(filter(None, replies), _NOT_TRIED)
+
+
+def told(remains: Remains, waited_s: float) -> Iterator[str]:
+    """Yield the lines that tell of it."""
+    left = remains.left
+    if left.is_empty:
+        yield "drained: nothing is left"
+        return
+    yield f"not drained after {waited_s:.0f} s: {left}"
+    for lane in left.lanes:
+        yield f"route {lane.route} ({lane.stream}): {lane.deliveries} {lane.state.value}"
+    for route, reason, number in remains.reasons:
+        yield f"route {route}: {number} of these: {reason}"
+    for hold in remains.holds:
+        yield f"{hold.scope} {hold.key} is held: {hold.reason}; {hold.remedy}"
+    for queue_id, route, reason in remains.held[:SHOWN_ROWS]:
+        yield f"{queue_id} is held on route {route}: {reason}; see: {PROGRAM} queue release"
+    if len(remains.held) > SHOWN_ROWS:
+        yield f"... and {len(remains.held) - SHOWN_ROWS} more held"
+    if left.files:
+        yield "the maildrop is not empty: the log of relaygw serve says why"
+
+
+def as_object(remains: Remains, waited_s: float) -> dict[str, Any]:
+    """Return the form of `--json`."""
+    return {
+        "drained": remains.left.is_empty,
+        "waited_s": round(waited_s, 3),
+        "maildrop": remains.left.files,
+        "lanes": [
+            {
+                "route": lane.route,
+                "stream": lane.stream,
+                "state": lane.state.value,
+                "deliveries": lane.deliveries,
+            }
+            for lane in remains.left.lanes
+        ],
+        "reasons": [
+            {"route": route, "reason": reason, "deliveries": number}
+            for route, reason, number in remains.reasons
+        ],
+        "held": [
+            {"queue_id": queue_id, "route": route, "reason": reason}
+            for queue_id, route, reason in remains.held
+        ],
+        "holds": [
+            {"scope": one.scope, "key": one.key, "reason": one.reason, "remedy": one.remedy}
+            for one in remains.holds
+        ],
+    }

@@ -1,0 +1,243 @@
+"""Gates: how much may go to one provider now. Pure bookkeeping, no I/O.
+
+A gate knows its provider's health (unreachable, throttled, held), how many transactions may run
+at once, and what it may send as. Which mail it takes is the lanes' business.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field, replace
+
+from relaygw.delivery.allowance import Allowance
+from relaygw.delivery.pacing import GUARD_S, Throughput, connections, new_ceiling, pace, step
+from relaygw.mail.address import split
+from relaygw.mail.outcome import Meaning
+from relaygw.policy.patterns import AddressPatterns
+from relaygw.settings.model import Stream
+from relaygw.settings.provider import Provider
+from relaygw.store.protocol import Account
+
+UNREACHABLE_LADDER_S = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
+"""Waits after a provider could not be reached or closed the service, then the last again."""
+THROTTLE_LADDER_S = (5.0, 10.0, 30.0, 1200.0)
+"""Waits after a provider asked to slow down and took nothing since, as Amazon SES documents."""
+THROTTLED_WAIT_S = 2.0
+"""Wait of a message that was refused for the rate while others go through."""
+DOWN_AFTER_FAILURES = 3
+DOWN_AFTER_S = 3.0
+"""A provider that failed so often in a row, over so long, is down: the next one takes over."""
+_STALLED_AFTER_S = 2.0
+
+
+@dataclass(slots=True, eq=False)
+class Gate:
+    """One provider: what is under way, its limits and its health."""
+
+    provider: str
+    settings: Provider
+    is_shared: bool = False  # by both streams: one connection is kept for transactional mail
+    has_alternative: bool = False  # some route leads to another provider as well
+    in_flight: int = 0
+    promotional_in_flight: int = 0
+    permits: int = 0
+    failures: int = 0  # in a row; resets with the first success
+    failing_since_s: float = 0.0
+    is_reached: bool = True  # False after a failure, until a connection was made again
+    throttles: int = 0  # in a row, nothing having gone through in between
+    throttled_at_s: float = float("-inf")
+    is_proving: bool = False  # after a ladder's wait: one at a time until one goes through
+    blocked_until_s: float = 0.0
+    progress_at_s: float = 0.0  # when something last ended, or began on an idle provider
+    is_asking: bool = False  # for permits or tokens
+    is_probing: bool = False
+    is_held: bool = False
+    probe_at_s: float | None = None  # of a hold; None: only an operator ends it
+    is_probed_by_mail: bool = True  # a hold that only a message can end
+    hold_step: int = 0
+    held_senders: dict[str, float] = field(default_factory=dict)  # domain: probe time
+    sender_passes: set[str] = field(default_factory=set)  # of which one message may try
+    account: Account = field(default_factory=Account)
+    offered: Throughput = field(default_factory=Throughput)
+    accepted: Throughput = field(default_factory=Throughput)
+    allowance: Allowance = field(init=False)
+    _senders: AddressPatterns | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.allowance = Allowance(self.settings)
+        self._senders = AddressPatterns(self.settings.senders) if self.settings.senders else None
+
+    @property
+    def limit_group(self) -> str:
+        """The account whose limits hold for this provider."""
+        return self.settings.account or self.provider
+
+    @property
+    def is_choosy(self) -> bool:
+        """True when the provider does not take mail of every sender."""
+        return self._senders is not None or bool(self.held_senders)
+
+    # --- what may start
+
+    def is_open(self, now_s: float) -> bool:
+        """True when mail may be tried now."""
+        if self.is_held and not self._may_probe_by_mail(now_s):
+            return False
+        return self.is_reached and now_s >= self.blocked_until_s
+
+    def _may_probe_by_mail(self, now_s: float) -> bool:
+        return self.is_probed_by_mail and self.probe_at_s is not None and now_s >= self.probe_at_s
+
+    def is_down(self, now_s: float) -> bool:
+        """True while another provider should take over."""
+        if self.is_held:
+            return True
+        has_failed = self.failures >= DOWN_AFTER_FAILURES
+        return has_failed and now_s - self.failing_since_s >= DOWN_AFTER_S
+
+    def keeps_waiting(self, now_s: float) -> bool:
+        """True when it is down and not even a probe may go now."""
+        return self.is_down(now_s) and not self.is_open(now_s)
+
+    def limit(self) -> int:
+        """How many transactions may run at once: one while the provider must prove itself."""
+        if self.failures or self.is_proving or self.is_held:
+            return 1
+        return self.max_connections()
+
+    def max_connections(self) -> int:
+        """How many connections may be open: as configured, or as few as the provider bears."""
+        ceiling = self.account.ceiling_connections
+        if ceiling is None:
+            return self.settings.max_connections
+        since_s = time.time() - self.account.connections_at_ms / 1000
+        return connections(ceiling, since_s, self.settings.max_connections)
+
+    def rate_per_s(self) -> float | None:
+        """Return how much may be sent a second: as configured, or less if the provider says so."""
+        rates = [self.settings.rate.per_s] if self.settings.rate else []
+        if self.account.ceiling_per_s is not None:
+            since_s = time.time() - self.account.ceiling_at_ms / 1000
+            rates.append(pace(self.account.ceiling_per_s, since_s))
+        return min(rates, default=None)
+
+    def has_room(self, stream: Stream, now_s: float) -> bool:
+        """True when a transaction of a stream may start, as far as the provider is concerned."""
+        if not self.is_open(now_s) or self.in_flight >= self.limit():
+            return False
+        if stream is Stream.TRANSACTIONAL:
+            return True
+        most = self.max_connections()
+        reserved = 1 if self.is_shared and most > 1 else 0
+        return self.promotional_in_flight < most - reserved
+
+    def may_send_as(self, sender: str) -> bool:
+        """True if the account may send as `sender`; the null sender is nobody's."""
+        return self._senders is None or not sender or self._senders.matches(sender)
+
+    def holds_sender(self, sender: str) -> bool:
+        """True while the provider refuses mail of the sender's domain, but for a probe."""
+        if not self.held_senders:
+            return False
+        domain = sender_domain(sender)
+        return domain in self.held_senders and domain not in self.sender_passes
+
+    # --- what runs
+
+    def start(self, stream: Stream, now_s: float, *, sender: str = "") -> None:
+        """Count a transaction that begins."""
+        if self.sender_passes:
+            self.sender_passes.discard(sender_domain(sender))
+        if not self.in_flight:
+            self.progress_at_s = now_s
+        self.offered.note(1, now_s)
+        self.in_flight += 1
+        self.promotional_in_flight += stream is Stream.PROMOTIONAL
+
+    def finish(self, stream: Stream, now_s: float) -> None:
+        """Count a transaction that ended."""
+        self.progress_at_s = now_s
+        self.in_flight -= 1
+        self.promotional_in_flight -= stream is Stream.PROMOTIONAL
+
+    def wants_probe(self, now_s: float) -> bool:
+        """True when a connection should be tried, to see whether the provider is back."""
+        if self.is_probing:
+            return False
+        if self.is_held:
+            is_due = self.probe_at_s is not None and now_s >= self.probe_at_s
+            return is_due and not self.is_probed_by_mail
+        if not self.is_reached:
+            return now_s >= self.blocked_until_s
+        return self.is_stalled(now_s)
+
+    def is_stalled(self, now_s: float) -> bool:
+        """True when another provider could help and this one has not answered for a while."""
+        is_waiting = self.has_alternative and self.in_flight > 0
+        return is_waiting and now_s - self.progress_at_s >= _STALLED_AFTER_S
+
+    # --- what it learns
+
+    def note_success(self, count: int, now_s: float) -> None:
+        """Learn that the provider took mail that used so much of its rate."""
+        self.failures = self.throttles = 0
+        self.is_proving = False
+        self.is_reached = True
+        self.accepted.note(count, now_s)
+
+    def note_reached(self) -> None:
+        """Learn that a connection was made: one message may try."""
+        self.is_reached = True
+
+    def note_failure(self, now_s: float) -> None:
+        """Learn that it could not be reached or closed the service: leave it alone for a time."""
+        if now_s < self.blocked_until_s and not self.is_reached:
+            return  # several in flight met the same trouble
+        if not self.failures:
+            self.failing_since_s = now_s
+        self.blocked_until_s = now_s + step(UNREACHABLE_LADDER_S, self.failures)
+        self.failures += 1
+        self.is_reached = False
+
+    def note_too_many(self, meaning: Meaning, now_s: float, *, others: int) -> float:
+        """Learn that it bears only the `others` connections; return the wait of the message."""
+        self.account = replace(
+            self.account,
+            ceiling_connections=max(1, others),
+            connections_at_ms=time.time_ns() // 1_000_000,
+        )
+        return THROTTLED_WAIT_S if others else self.note_throttle(meaning, now_s)
+
+    def note_throttle(self, meaning: Meaning, now_s: float) -> float:
+        """Learn that it asked to slow down; return the wait of the message in seconds.
+
+        As long as others get through it is only sent to more slowly. When nothing did since the
+        last time, it is left alone by the ladder.
+        """
+        if now_s < self.blocked_until_s:
+            return self.blocked_until_s - now_s
+        if now_s - self.throttled_at_s < GUARD_S:
+            return THROTTLED_WAIT_S
+        self.throttled_at_s = now_s
+        self.throttles += 1
+        if self.throttles == 1 and self.accepted.per_s(now_s) > 0:
+            return THROTTLED_WAIT_S
+        ladder_s = meaning.wait_s or THROTTLE_LADDER_S
+        wait_s = step(ladder_s, max(0, self.throttles - 1))
+        self.blocked_until_s = now_s + wait_s
+        self.is_proving = True
+        return wait_s
+
+    def shown_ceiling(self, now_s: float) -> float:
+        """Return the rate at which it said "slower" just now."""
+        allowed_per_s = self.rate_per_s()
+        offered_per_s = self.offered.per_s(now_s)
+        if allowed_per_s is not None:
+            offered_per_s = min(offered_per_s, allowed_per_s)
+        return new_ceiling(offered_per_s, self.accepted.per_s(now_s))
+
+
+def sender_domain(sender: str) -> str:
+    """Return the domain that holds of senders are about; "" of the null sender."""
+    domain = split(sender)[1] or ""
+    return domain.lower() if domain.isascii() else domain

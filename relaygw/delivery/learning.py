@@ -1,0 +1,206 @@
+"""What an attempt teaches about its provider: health, limits, holds, senders.
+
+The gate of this worker learns at once; what others should know goes to the store.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass, replace
+
+from relaygw.delivery.gate import DOWN_AFTER_S, THROTTLED_WAIT_S, Gate
+from relaygw.delivery.holds import HoldKeeper
+from relaygw.delivery.pacing import GUARD_S
+from relaygw.delivery.senders import SenderLedger
+from relaygw.errors import StoreUnavailable
+from relaygw.mail.envelope import ClaimedDelivery
+from relaygw.mail.outcome import (
+    BEFORE_MAIL,
+    AttemptReport,
+    Limit,
+    Meaning,
+    RecipientOutcome,
+    Scope,
+    Stage,
+    Verdict,
+)
+from relaygw.observe.maillog import MailLog
+from relaygw.store.protocol import Store
+from relaygw.upstream.pool import Pool
+
+PROBE_BY_ANOTHER_S = 5.0
+"""How much longer than its provider a delivery waits that met the trouble: another one probes,
+so that a message which is itself the cause does not keep all others waiting."""
+_HOLD_WAIT_S = 300.0
+_AT_ONCE_S = 1.0
+_TAKEN_OVER_S = DOWN_AFTER_S + 1.0
+"""When a message that could not reach its provider is due again where another may take over."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lesson:
+    """What an attempt's report means for its own delivery."""
+
+    wait_s: float = 0.0  # when the provider asked to slow down or is held
+    retry_wait_s: float | None = None  # when it could not be reached, and another may take over
+    held_reason: str | None = None  # when it waits until its sender is accepted
+
+
+class Learning:
+    """Lets gates, holds and the store know what providers said."""
+
+    def __init__(
+        self,
+        store: Store,
+        log: MailLog,
+        *,
+        incarnation: str,
+        holds: HoldKeeper,
+        senders: SenderLedger,
+    ) -> None:
+        self._store = store
+        self._log = log
+        self._incarnation = incarnation
+        self._holds = holds
+        self._senders = senders
+
+    async def from_report(
+        self,
+        gate: Gate,
+        pool: Pool,
+        claimed: ClaimedDelivery,
+        report: AttemptReport,
+        *,
+        was_held: bool,
+    ) -> Lesson:
+        """Learn from an attempt that began while the gate `was_held` or not."""
+        now_s = time.monotonic()
+        self._senders.note(gate.provider, claimed.sender, report)
+        own = _of_scope(report, Scope.PROVIDER, Scope.CREDENTIAL)
+        if own is None:
+            return await self._from_mail(gate, claimed, report, was_held=was_held)
+        match own.verdict:
+            case Verdict.HOLD:
+                await self._holds.put(gate, own)
+                is_innocent = own.stage in BEFORE_MAIL or gate.has_alternative
+                return Lesson(
+                    wait_s=_AT_ONCE_S if is_innocent else _HOLD_WAIT_S + PROBE_BY_ANOTHER_S
+                )
+            case Verdict.THROTTLE:
+                return Lesson(wait_s=await self._throttle(gate, pool, own, now_s))
+            case _:
+                self._note_failure(gate, own.detail or str(own.reply), now_s)
+                return Lesson(retry_wait_s=_TAKEN_OVER_S if gate.has_alternative else None)
+
+    async def _from_mail(
+        self, gate: Gate, claimed: ClaimedDelivery, report: AttemptReport, *, was_held: bool
+    ) -> Lesson:
+        """Learn from an attempt in which the provider did its work, whatever came of it."""
+        if all(outcome.stage is Stage.LOCAL for outcome in report.outcomes):
+            return Lesson()
+        taken = sum(outcome.verdict is Verdict.DELIVERED for outcome in report.outcomes)
+        was_down = gate.is_down(time.monotonic())
+        if taken or all(outcome.reply is not None for outcome in report.outcomes):
+            gate.note_success(gate.allowance.accepted(taken) if taken else 0, time.monotonic())
+        if was_held and gate.is_held:
+            await self._holds.drop(gate)
+        elif was_down and gate.has_alternative:
+            self._log.note("qmgr", f"provider {gate.provider} is back, its routes return to it")
+        refused = _of_scope(report, Scope.SENDER_DOMAIN)
+        if refused is not None and refused.verdict is Verdict.HOLD:
+            reason = await self._holds.put_sender(gate, claimed.sender, refused)
+            return Lesson(held_reason=reason)
+        if taken and gate.held_senders:
+            await self._holds.drop_sender(gate, claimed.sender)
+        return Lesson()
+
+    def _note_failure(self, gate: Gate, what: str, now_s: float) -> None:
+        was_down = gate.is_down(now_s)
+        gate.note_failure(now_s)
+        if gate.is_down(now_s) and not was_down and gate.has_alternative:
+            self._log.note(
+                "qmgr",
+                f"warning: provider {gate.provider} is down ({what}); "
+                "the next provider of its routes takes over",
+            )
+
+    async def _throttle(
+        self, gate: Gate, pool: Pool, outcome: RecipientOutcome, now_s: float
+    ) -> float:
+        """Slow down, and let the other workers know; return the wait of the message."""
+        try:
+            if outcome.meaning.limit is Limit.CONNECTIONS:
+                return await self._fewer_connections(gate, pool, outcome, now_s)
+            return await self._slower(gate, outcome.meaning, now_s)
+        except StoreUnavailable as error:
+            self._log.note("qmgr", f"warning: {error}")
+            return THROTTLED_WAIT_S
+
+    async def _slower(self, gate: Gate, meaning: Meaning, now_s: float) -> float:
+        if now_s - gate.throttled_at_s < GUARD_S:
+            return gate.note_throttle(meaning, now_s)
+        ceiling_per_s = gate.shown_ceiling(now_s)
+        wait_s = gate.note_throttle(meaning, now_s)
+        if wait_s > THROTTLED_WAIT_S:
+            return wait_s + PROBE_BY_ANOTHER_S
+        if gate.account.ceiling_per_s is None:
+            self._log.note(
+                "qmgr",
+                f"provider {gate.provider} asks to slow down at about {ceiling_per_s:.3g}/s; "
+                "its rate is adapted from now on",
+            )
+        gate.account = replace(
+            gate.account, ceiling_per_s=ceiling_per_s, ceiling_at_ms=time.time_ns() // 1_000_000
+        )
+        gate.allowance.forget_tokens()
+        await asyncio.to_thread(
+            self._store.lower_rate, gate.limit_group, per_s=ceiling_per_s, guard_s=GUARD_S
+        )
+        return wait_s
+
+    async def _fewer_connections(
+        self, gate: Gate, pool: Pool, outcome: RecipientOutcome, now_s: float
+    ) -> float:
+        # one that was refused before MAIL is gone already
+        others = pool.in_use_count - (outcome.stage not in BEFORE_MAIL)
+        is_first = gate.account.ceiling_connections is None
+        wait_s = gate.note_too_many(outcome.meaning, now_s, others=others)
+        if is_first:
+            self._log.note(
+                "qmgr",
+                f"provider {gate.provider} bears fewer connections than {others + 1}; "
+                "their number is adapted from now on",
+            )
+        await asyncio.to_thread(
+            self._store.lower_connections,
+            gate.limit_group,
+            own=max(1, others),
+            incarnation=self._incarnation,
+            guard_s=GUARD_S,
+        )
+        return wait_s
+
+    async def from_probe(self, gate: Gate, outcome: RecipientOutcome | None) -> None:
+        """Learn from a connection that was only made to see whether the provider is back.
+
+        `outcome` is None when it was made, logged in and all.
+        """
+        now_s = time.monotonic()
+        if outcome is None:
+            gate.note_reached()
+            if gate.is_held and not gate.is_probed_by_mail:
+                await self._holds.drop(gate)
+        elif outcome.verdict is Verdict.HOLD:
+            gate.note_reached()
+            await self._holds.put(gate, outcome)
+        else:
+            self._note_failure(gate, outcome.detail or str(outcome.reply), now_s)
+
+
+def _of_scope(report: AttemptReport, *scopes: Scope) -> RecipientOutcome | None:
+    """Return the outcome that concerns one of `scopes`, if any; not what was decided here."""
+    for outcome in report.outcomes:
+        if outcome.scope in scopes and outcome.stage is not Stage.LOCAL:
+            return outcome
+    return None

@@ -1,0 +1,152 @@
+"""Gets for gates what all workers share: permits for connections, tokens of rates, quota.
+
+One request a gate at a time, in a thread; `pump` is called when something arrived.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import ParamSpec, TypeVar
+
+from relaygw.delivery.gate import Gate
+from relaygw.delivery.holds import HoldKeeper
+from relaygw.errors import StoreUnavailable
+from relaygw.mail.envelope import ClaimedDelivery
+from relaygw.observe.maillog import MailLog
+from relaygw.store.protocol import Store
+
+P = ParamSpec("P")
+T = TypeVar("T")
+Spawn = Callable[[Coroutine[None, None, None]], None]
+
+
+class Supplies:
+    """Requests of one worker to the store."""
+
+    def __init__(
+        self,
+        store: Store,
+        log: MailLog,
+        *,
+        incarnation: str,
+        holds: HoldKeeper,
+        threads: ThreadPoolExecutor,
+        spawn: Spawn,
+        pump: Callable[[Gate], None],
+    ) -> None:
+        self._store = store
+        self._log = log
+        self._incarnation = incarnation
+        self._holds = holds
+        self._threads = threads
+        self._spawn = spawn
+        self._pump = pump
+
+    def ask_for_permits(self, gate: Gate, wanted: int) -> None:
+        """Ask for permits to connect."""
+        self._ask(gate, self._acquire_permits(gate, wanted))
+
+    def ask_for_tokens(self, gate: Gate, claimed: ClaimedDelivery, waiting: int) -> None:
+        """Ask for tokens of the gate's rate for a delivery, and for those behind it."""
+        self._ask(gate, self._take_tokens(gate, claimed, waiting))
+
+    def ask_for_quota(self, gate: Gate, claimed: ClaimedDelivery) -> None:
+        """Ask for some of the daily quota."""
+        self._ask(gate, self._take_quota(gate, claimed))
+
+    def _ask(self, gate: Gate, request: Coroutine[None, None, bool]) -> None:
+        if gate.is_asking:
+            request.close()
+            return
+        gate.is_asking = True
+        self._spawn(self._run(gate, request))
+
+    async def _run(self, gate: Gate, request: Coroutine[None, None, bool]) -> None:
+        has_more = False
+        try:
+            has_more = await request
+        except StoreUnavailable as error:
+            self._log.note("qmgr", f"warning: {error}")
+        finally:
+            gate.is_asking = False
+        if has_more:
+            self._pump(gate)
+
+    async def _acquire_permits(self, gate: Gate, wanted: int) -> bool:
+        gate.permits += await self._in_thread(
+            self._store.acquire_permits,
+            gate.limit_group,
+            wanted=wanted,
+            limit=gate.max_connections(),
+            incarnation=self._incarnation,
+        )
+        return gate.permits > gate.in_flight
+
+    async def _take_tokens(self, gate: Gate, claimed: ClaimedDelivery, waiting: int) -> bool:
+        per_s = gate.rate_per_s()
+        if per_s is None:
+            return True
+        asked_s = time.monotonic()
+        tokens = await self._in_thread(
+            self._store.take_tokens,
+            gate.limit_group,
+            wanted=gate.allowance.wanted_tokens(claimed, waiting),
+            per_s=per_s,
+        )
+        gate.allowance.add_tokens(tokens, per_s=per_s, asked_s=asked_s)
+        return True
+
+    async def _take_quota(self, gate: Gate, claimed: ClaimedDelivery) -> bool:
+        allowance = gate.allowance
+        assert allowance.quota is not None
+        taken = await self._in_thread(
+            self._store.use_quota,
+            gate.limit_group,
+            wanted=allowance.wanted_quota(claimed),
+            quota=allowance.quota,
+        )
+        allowance.quota_left += taken.granted
+        if allowance.lacks_quota(claimed):
+            await self._holds.put_quota(gate, allowance.quota, taken.starts_in_s)
+        return True
+
+    async def return_spare(self, gate: Gate, connections: int, *, is_idle: bool) -> None:
+        """Give back permits that no connection uses, and those above what the provider bears."""
+        used = max(gate.in_flight, connections)
+        wanted = used if is_idle else max(used, gate.max_connections())
+        spare = gate.permits - wanted
+        if spare <= 0 or gate.is_asking:
+            return
+        gate.permits -= spare
+        try:
+            await self._in_thread(
+                self._store.release_permits,
+                gate.limit_group,
+                count=spare,
+                incarnation=self._incarnation,
+            )
+        except StoreUnavailable as error:
+            gate.permits += spare
+            self._log.note("qmgr", f"warning: {error}")
+
+    async def return_quota(self, gate: Gate) -> None:
+        """Give back what was taken of the daily quota and not used."""
+        allowance = gate.allowance
+        left, allowance.quota_left = allowance.quota_left, 0
+        if left <= 0 or allowance.quota is None:
+            return
+        try:
+            await self._in_thread(
+                self._store.use_quota, gate.limit_group, wanted=-left, quota=allowance.quota
+            )
+        except StoreUnavailable as error:
+            self._log.note("qmgr", f"warning: quota of {gate.limit_group} not given back: {error}")
+
+    async def _in_thread(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        return await asyncio.get_running_loop().run_in_executor(
+            self._threads, partial(call, *args, **kwargs)
+        )

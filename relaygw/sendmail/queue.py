@@ -1,0 +1,97 @@
+"""mailq: what the front says is queued, copied to stdout.
+
+Any local user may put a socket into the maildrop while no front is there, so only one of the
+gateway's user or of root is believed: what comes from there is shown to whoever asks, root too.
+"""
+
+from __future__ import annotations
+
+import _socket  # `socket` is the most costly module of all
+import posix
+import sys
+
+from relaygw.mail import queue_socket
+from relaygw.sendmail import spool
+from relaygw.sendmail.exits import EX_IOERR, EX_TEMPFAIL, EX_UNAVAILABLE, Failure
+
+SILENCE_S = 60.0
+_READ_BYTES = 65536
+_CREDENTIALS_BYTES = 12  # pid, uid, gid
+_UID = slice(4, 8)
+
+
+def copy_report() -> bool:
+    """Copy the report of the front to stdout.
+
+    Returns False when no front answers and this user may read the queue itself; raises Failure
+    when he may not, or when the report is not whole.
+    """
+    directory = spool.maildrop()
+    gateway_uid = _owner(directory)
+    front, reason = None, "another user's program listens there"
+    try:
+        front = _connect(f"{directory}/{queue_socket.NAME}", gateway_uid)
+    except OSError as error:
+        reason = error.strerror or str(error)
+    if front is not None:
+        _copy(front)
+        return True
+    if posix.geteuid() in (0, gateway_uid):
+        return False
+    raise Failure(
+        EX_UNAVAILABLE,
+        f"the gateway does not answer in {directory}: {reason}; "
+        "start it, or ask root for `relaygw queue list`",
+    )
+
+
+def _owner(directory: str) -> int:
+    """Return whom the maildrop belongs to: the gateway's user, root if that is not known."""
+    try:
+        return posix.stat(directory).st_uid
+    except OSError:
+        return 0
+
+
+def _connect(path: str, gateway_uid: int) -> _socket.socket | None:
+    """Return a connection to the front, None if another user listens there; raises OSError."""
+    front = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM, 0)
+    try:
+        front.settimeout(SILENCE_S)
+        front.connect(path)
+        found = front.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, _CREDENTIALS_BYTES)
+    except OSError:
+        front.close()
+        raise
+    if int.from_bytes(found[_UID], sys.byteorder) not in (0, gateway_uid):
+        front.close()
+        return None
+    return front
+
+
+def _copy(front: _socket.socket) -> None:
+    end = b""
+    try:
+        while piece := front.recv(_READ_BYTES):
+            _write(piece)
+            end = (end + piece)[-queue_socket.LONGEST_CLOSING_BYTES :]
+    except BrokenPipeError:
+        return  # the reader has seen enough
+    except OSError:
+        pass  # the end of the report tells
+    finally:
+        front.close()
+    if not queue_socket.is_complete(end):
+        raise Failure(
+            EX_TEMPFAIL, "the list ends early: the gateway is busy or was stopped; ask again"
+        )
+
+
+def _write(piece: bytes) -> None:
+    try:
+        while piece:
+            piece = piece[posix.write(1, piece) :]
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise Failure(EX_IOERR, f"cannot write the list: {error.strerror}") from error

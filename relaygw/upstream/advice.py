@@ -1,0 +1,89 @@
+"""What to do about a session that cannot be opened: remedies in plain words, pure.
+
+A reply is explained by the catalogue; here stands what no reply says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from relaygw.mail.outcome import Stage
+from relaygw.mail.reply import SmtpReply
+from relaygw.settings.provider import Provider, TlsPolicy
+from relaygw.upstream import usual_ports
+from relaygw.upstream.classify import Classifier
+from relaygw.upstream.failure import UpstreamError
+
+_CERTIFICATE = (
+    ("hostname mismatch", "write as host the name that the certificate is for"),
+    ("ip address mismatch", "write as host the name that the certificate is for"),
+    ("has expired", "the server needs a new certificate; check this machine's clock, too"),
+    ("not yet valid", "check this machine's clock"),
+    ("", "if it has a CA of its own, name that in tls_ca; else something reads along on the way"),
+)
+"""Parts of OpenSSL's words for a certificate that is not verified; the first match counts."""
+
+
+FOR_UNKNOWN_NAME = "check the spelling of host, and this machine's DNS"
+
+
+def advise(error: UpstreamError, provider: Provider, *, ehlo_name: str) -> str:
+    """Return what to do about `error`, "" where its own text says so."""
+    if error.reply is not None:
+        return _of_reply(provider, error.stage, error.reply) or _of_stage(error, ehlo_name)
+    if error.stage is Stage.TLS:
+        return _of_handshake(error.detail, provider)
+    return _of_stage(error, ehlo_name)
+
+
+def advise_port(provider: Provider, open_ports: Sequence[int]) -> str:
+    """Return what to do when the provider's port is shut and these others are open."""
+    if not open_ports:
+        return (
+            "no other usual port works either; check host and port, and have the firewall let "
+            f"port {provider.port} out"
+        )
+    is_protected = provider.tls in (TlsPolicy.REQUIRED, TlsPolicy.IMPLICIT)
+    port = open_ports[0]
+    change = f"port: {port}"
+    tls = TlsPolicy.IMPLICIT if port in usual_ports.IMPLICIT_TLS else TlsPolicy.REQUIRED
+    if is_protected and tls is not provider.tls:
+        change += f" and tls: {tls}"
+    works = " ".join(map(str, open_ports))
+    return f"ports that work here: {works}; write {change}"
+
+
+def advise_sender(provider: Provider, reply: SmtpReply) -> str:
+    """Return what to do about a refused MAIL FROM."""
+    return (
+        _of_reply(provider, Stage.MAIL, reply)
+        or "have the address or its domain verified at the provider"
+    )
+
+
+def _of_reply(provider: Provider, stage: Stage, reply: SmtpReply) -> str:
+    meaning = Classifier(provider).meaning(stage, reply)
+    return " ".join(text for text in (meaning.explanation, meaning.remedy) if text)
+
+
+def _of_stage(error: UpstreamError, ehlo_name: str) -> str:
+    match error.stage:
+        case Stage.EHLO:
+            return f"the provider was greeted as {ehlo_name}: see hostname"
+        case Stage.STARTTLS:
+            return "check host and port; a firewall may take STARTTLS out (Cisco: no fixup smtp)"
+        case Stage.AUTH if "to be used here" in error.detail:
+            return "write as auth what the provider offers"
+        case Stage.AUTH if error.reply is not None:
+            return "check username and password"
+        case _:
+            return ""
+
+
+def _of_handshake(detail: str, provider: Provider) -> str:
+    lowered = detail.lower()
+    if "certificate not verified" in lowered:
+        return next(remedy for part, remedy in _CERTIFICATE if part in lowered)
+    if provider.tls is TlsPolicy.IMPLICIT:
+        return f"port {provider.port} may not speak TLS at once: try tls: required"
+    return "the server may know nothing newer than TLS 1.1, which is not used"

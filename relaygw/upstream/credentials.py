@@ -1,0 +1,139 @@
+"""What one provider is logged in to with: read when it is needed, kept where reading is costly.
+
+A `command:` secret is fetched once and kept until it is refused; the other forms are read anew
+for each connection, so a changed file works at once. Access tokens are kept while they last.
+What was refused is remembered, in memory only, to see when somebody has put something else in
+its place. Nothing here is logged, and no repr shows a secret.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+from relaygw.errors import SettingsError
+from relaygw.mail.outcome import Stage
+from relaygw.settings.provider import Provider
+from relaygw.settings.secrets import SecretRef, parse_user_name
+from relaygw.upstream.failure import UpstreamError, mask
+from relaygw.upstream.login import Login
+from relaygw.upstream.oauth import TokenSource
+
+_LOOK_EACH_S = 5.0
+_LOOK_BY_COMMAND_EACH_S = 60.0  # a key store counts, and may bill, each question
+
+
+class Credentials:
+    """The credentials of one provider, for one event loop."""
+
+    def __init__(self, provider: Provider) -> None:
+        self._places = _places_of(provider)
+        self._by_command: dict[SecretRef, str] = {}
+        self._tokens: TokenSource | None = None
+        if provider.uses_xoauth2 and provider.oauth is not None:
+            self._tokens = TokenSource(provider.oauth)
+        self._lock = asyncio.Lock()  # one fetch at a time: many connections open at once
+        self._refused: tuple[str, ...] | None = None
+
+    def __repr__(self) -> str:
+        return f"<Credentials {' '.join(map(str, self._places)) or 'none'}>"
+
+    @property
+    def look_each_s(self) -> float:
+        """How often `has_changed` is worth asking, in seconds."""
+        return _LOOK_BY_COMMAND_EACH_S if any(map(_is_command, self._places)) else _LOOK_EACH_S
+
+    async def read(self) -> Login | None:
+        """Return what to log in with now, None when the provider wants no AUTH.
+
+        Raises UpstreamError at Stage.AUTH: with a reply when the token endpoint refuses the
+        credentials (they count as refused then), without one for all that may pass.
+        """
+        if not self._places:
+            return None
+        async with self._lock:
+            is_kept = bool(self._by_command)
+            try:
+                material = await asyncio.to_thread(_fetch, self._places, self._by_command)
+            except SettingsError as error:
+                raise UpstreamError(Stage.AUTH, detail=str(error)) from error
+            login = Login(
+                username=material[0], secret=material[-1], is_kept=is_kept, material=material
+            )
+            return login if self._tokens is None else await self._trade(self._tokens, login)
+
+    def forget(self, login: Login) -> None:
+        """Note that `login` was refused: what is kept of it is fetched again for the next one."""
+        self._refused = login.material
+        self._by_command.clear()
+        if self._tokens is not None:
+            self._tokens.forget(login.secret)
+
+    async def has_changed(self) -> bool:
+        """Return whether there is something else now than what was refused last.
+
+        False when nothing was refused or it cannot be read: a probe would tell nothing new.
+        """
+        refused = self._refused
+        if refused is None:
+            return False
+        async with self._lock:
+            by_command: dict[SecretRef, str] = {}
+            try:
+                material = await asyncio.to_thread(_fetch, self._places, by_command)
+            except SettingsError:
+                return False
+            if material == refused:
+                return False
+            self._by_command = by_command
+            return True
+
+    async def _trade(self, tokens: TokenSource, login: Login) -> Login:
+        """Return the login with an access token in place of what it is given for."""
+        username, client_id, *secrets = login.material
+        try:
+            token, is_kept = await tokens.token(client_id, secrets)
+        except UpstreamError as error:
+            for secret in secrets:
+                mask(error, replace(login, secret=secret))
+            if error.reply is not None:
+                self._by_command.clear()
+                self._refused = login.material
+            raise
+        is_kept = is_kept or login.is_kept
+        return replace(login, username=username, secret=token, is_token=True, is_kept=is_kept)
+
+
+def _places_of(provider: Provider) -> tuple[SecretRef | str, ...]:
+    """Return what to read, in this order: user name, password; or client id and secrets."""
+    if provider.username is None or not provider.has_credentials:
+        return ()
+    username = parse_user_name(provider.username)
+    oauth = provider.oauth
+    if provider.uses_xoauth2 and oauth is not None:
+        secrets = (oauth.client_secret, oauth.refresh_token)
+        given = tuple(secret for secret in secrets if secret is not None)
+        return (username, parse_user_name(oauth.client_id), *given)
+    assert provider.password is not None
+    return (username, provider.password)
+
+
+def _is_command(place: SecretRef | str) -> bool:
+    return isinstance(place, SecretRef) and place.kind == "command"
+
+
+def _fetch(
+    places: tuple[SecretRef | str, ...], by_command: dict[SecretRef, str]
+) -> tuple[str, ...]:
+    """Read `places`, commands only where `by_command` lacks them; blocks."""
+    found = []
+    for place in places:
+        if isinstance(place, str):
+            found.append(place)
+        elif _is_command(place):
+            if place not in by_command:
+                by_command[place] = place.read()
+            found.append(by_command[place])
+        else:
+            found.append(place.read())
+    return tuple(found)

@@ -1,0 +1,55 @@
+"""What goes into AUTH, and every form in which it could come back."""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from urllib.parse import quote, quote_plus
+
+_SHORTEST_PART = 12
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Login:
+    """A user name with a password, or with an access token for XOAUTH2.
+
+    `material` is all that was read to get there; `is_kept` says that some of it comes from an
+    earlier reading, so that reading again may bring something else.
+    """
+
+    username: str
+    secret: str
+    is_token: bool = False
+    is_kept: bool = False
+    material: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"<Login {self.username}>"
+
+
+def masked(text: str, login: Login) -> str:
+    """Return `text` without the login's secret, plain, in base64 or percent-encoded.
+
+    A word that begins with a good part of it goes, too: who echoes a command may cut it.
+    """
+    # the longest first: one is a part of another
+    forms = sorted(set(_forms(login)), key=len, reverse=True)
+    for form in forms:
+        text = text.replace(form, "***")
+    for form in forms:
+        head = form[:_SHORTEST_PART]
+        if len(head) == _SHORTEST_PART and head in text:
+            text = re.sub(re.escape(head) + r"\S*", "***", text)
+    return text
+
+
+def _forms(login: Login) -> Iterator[str]:
+    """Yield what a provider may have seen."""
+    name, secret = login.username, login.secret
+    for text in (f"\0{name}\0{secret}", f"user={name}\1auth=Bearer {secret}\1\1", secret):
+        for encode in (base64.b64encode, base64.urlsafe_b64encode):
+            coded = encode(text.encode()).decode()
+            yield from (coded, coded.rstrip("="), quote(coded, safe=""))
+    yield from (secret, quote(secret), quote(secret, safe=""), quote_plus(secret, safe=""))

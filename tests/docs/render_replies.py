@@ -1,0 +1,156 @@
+"""Prints docs/replies.md: `python -m tests.docs.render_replies > docs/replies.md`.
+
+The tables come from relaygw/upstream/replies.yaml, the words around them stand here.
+"""
+
+from __future__ import annotations
+
+from relaygw.settings.reply_row import ReplyRow
+from relaygw.settings.units import format_duration
+from relaygw.upstream.catalogue import GENERIC, catalogue
+
+INTRODUCTION = """\
+# Replies of providers
+
+Printed from `relaygw/upstream/replies.yaml` by `python -m tests.docs.render_replies`; a test compares.
+
+The class of a reply misleads: Mailgun's 421 may mean "account disabled", SendGrid's 451 "no
+credits left", Mailtrap's 535 "too many connections", a 550 of Gmail "come back tomorrow". So
+each reply is looked up: in the provider's own rows of the configuration, in those of its preset,
+in the generic ones. The first row that matches decides; what no row knows is tried again.
+
+`relaygw classify PROVIDER 'REPLY'` shows what a reply means here.
+
+## Verdicts
+
+| verdict | what happens |
+|---|---|
+| delivered | 2xx after the final dot, and nothing else |
+| retry | the mail waits and is tried again, at most for `retry.lifetime` |
+| throttle | the provider is sent less at a time: fewer messages (limit rate) or connections (limit connections); no attempt is counted |
+| hold | sending stops, the mail stays, the log tells it once with the remedy, and one message at a time probes whether it works again; no attempt is counted, and the time does not count against `retry.lifetime` |
+| bounce | refused for good; only a 5xx from MAIL on |
+| doubt | the connection was lost after the final dot: [decision 5](decisions/0005-doubt.md) |
+
+## Scopes
+
+| scope | whom it concerns |
+|---|---|
+| recipient | this recipient of the message |
+| message | all recipients of this transaction |
+| sender domain | mail of this sender's domain; other mail goes on |
+| credential | the login, so all mail for the provider |
+| provider | all mail for the provider |
+
+A wait is a ladder: `5s, 30s, 20m` is 5 seconds, then 30, then 20 minutes again and again. For
+retry it is the wait before the next attempt instead of the usual one, for hold that before the
+next probe, for throttle that before the next message once nothing gets through any more.
+
+## Own rows
+
+A provider's own rows stand before all others, in the form of the built-in ones
+([configuration.md](configuration.md) has every key):
+
+```yaml
+mode: production
+providers:
+  orders:
+    host: smtp.example.net
+    username: shop
+    password: "env:ORDERS_KEY"
+    replies:
+      # our provider says 550 when we are too fast
+      - code: "550"
+        text: 'slow down|burst limit'
+        verdict: throttle
+        limit: rate
+        wait: [10s, 1m, 10m]
+        explanation: More than 50 messages in ten seconds.
+        remedy: Set rate of this provider to 5/s.
+      # and so when somebody changed the sender to a domain that it does not know
+      - stages: [mail, content]
+        status: '5\\.7\\.(1|60)'
+        text: 'unknown sender domain'
+        verdict: hold
+        scope: sender domain
+        remedy: Ask the provider's support to add the domain.
+routes:
+  - {name: default, providers: [orders]}
+```
+
+- All conditions of a row must hold; one of `code`, `status` and `text` is needed. `code` and
+  `status` are for the whole, `text` for a part of it; all are regular expressions, case ignored.
+- The text is that of all lines together, the status of the first only, spaces as one. Addresses
+  and what stands between `<` and `>` are taken out first: what a customer typed is no reason.
+- Rows are for refusals. A code that could be below 400 is an error: a 2xx after the final dot is
+  delivered, whatever it says, and a 2xx or 3xx elsewhere is left to relaygw.
+- `bounce` is for a 5xx from MAIL on. Before MAIL it is an error, and without `stages` such a row
+  is asked from MAIL on only: a refusal of the session says nothing about a message.
+- Without `scope`: retry and bounce concern the recipient at stage rcpt, else the message; before
+  MAIL, and for throttle, the provider; hold the credential at stage auth, else the provider.
+- Without `limit` a throttle is for the rate, before MAIL for connections.
+
+Try a row before you trust it: `relaygw classify orders '550 burst limit reached'`.
+
+## What is built in
+"""  # noqa: E501
+
+TITLES = {
+    "sendgrid": "SendGrid",
+    "mailgun": "Mailgun",
+    "ses": "Amazon SES",
+    "gmail": "Gmail and Google Workspace relay",
+    "microsoft365": "Microsoft 365",
+    "postmark": "Postmark",
+    "sparkpost": "SparkPost",
+    "mandrill": "Mandrill",
+    "brevo": "Brevo",
+    "mailjet": "Mailjet",
+    "smtp2go": "SMTP2GO",
+    "resend": "Resend",
+    "mailtrap": "Mailtrap",
+    "zeptomail": "ZeptoMail",
+    "zoho": "Zoho Mail",
+    GENERIC: "Generic: after those of the preset, for every provider",
+}
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+def _condition(row: ReplyRow) -> str:
+    parts = [f"`{_cell(part)}`" for part in (row.code, row.status, row.text) if part]
+    at = f" at {', '.join(row.stages)}" if row.stages else ""
+    return " ".join(parts) + at
+
+
+def _verdict(row: ReplyRow) -> str:
+    more = [part for part in (row.scope, row.limit) if part]
+    wait = ", ".join(map(format_duration, row.wait))
+    return row.verdict + "".join(f", {part}" for part in more) + (f"; {wait}" if wait else "")
+
+
+def _table(rows: tuple[ReplyRow, ...]) -> list[str]:
+    lines = ["| reply | verdict | meaning and remedy | source |", "|---|---|---|---|"]
+    for row in rows:
+        words = " ".join(filter(None, (row.explanation, row.remedy)))
+        lines.append(f"| {_condition(row)} | {_verdict(row)} | {_cell(words)} | {row.source} |")
+    return lines
+
+
+def render() -> str:
+    """Return the page."""
+    lines = INTRODUCTION.splitlines()
+    for section, title in TITLES.items():
+        lines += ["", f"### {title}", "", *_table(catalogue()[section])]
+    lines += [
+        "",
+        "Mandrill, Postmark and ZeptoMail refuse some mail only after they have taken it; no reply",
+        "tells of that, so look into their logs, too.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    print(render(), end="")

@@ -1,0 +1,132 @@
+"""No secret gets anywhere but to the provider: not into logs, pages, commands or the queue.
+
+The providers do their worst: they refuse each login and echo what they were sent, in every form.
+"""
+
+from __future__ import annotations
+
+import base64
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+
+from tests.e2e.gateway import Gateway
+from tests.fakes.scripted_provider import ThreadedProvider
+from tests.fakes.token_endpoint import TokenEndpoint
+
+SECRETS = {
+    "file": "cAnary+file/7f3a1=&x",
+    "command": "cAnary+command/7f3a2=&x",
+    "env": "cAnary+refresh/7f3a3=&x",
+    "token": "cAnary.token.7f3a4-with-some-length",
+    "plain": "cAnary+plain/7f3a5=&x",
+}
+
+
+def forms(secret: str) -> set[str]:
+    """Return how a secret may show."""
+    sasl = (secret, f"\0shop\0{secret}", f"user=shop\1auth=Bearer {secret}\1\1")
+    coded = {base64.b64encode(text.encode()).decode() for text in sasl}
+    return {secret, quote(secret, safe=""), *coded, *(quote(one, safe="") for one in coded)}
+
+
+ALL_FORMS = {form for secret in SECRETS.values() for form in forms(secret)}
+
+
+def run(gateway: Gateway, *words: str) -> str:
+    argv = [sys.executable, "-m", "relaygw", "--debug", "--config", str(gateway.config), *words]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60)
+    return done.stdout + done.stderr
+
+
+def web(gateway: Gateway, path: str) -> str:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{gateway.web_port}{path}") as answer:
+            return str(answer.read())
+    except urllib.error.HTTPError as error:
+        with error:
+            return str(error.read())
+
+
+def echo_of(secret: str) -> bytes:
+    said = " ".join(sorted(forms(secret))).encode()
+    return b"535-5.7.8 " + said[: len(said) // 2] + b"\r\n535 5.7.8 " + said + b"\r\n"
+
+
+def logins(tmp_path: Path, endpoint: TokenEndpoint) -> dict[str, dict[str, Any]]:
+    """Return a login for each way to keep a secret."""
+    file = tmp_path / "key"
+    file.write_text(SECRETS["file"])
+    file.chmod(0o600)
+    command = tmp_path / "get-key"
+    command.write_text(f"#!/bin/sh\necho '{SECRETS['command']}'\n")
+    command.chmod(0o700)
+    refused = {"error": SECRETS["env"], "error_description": SECRETS["command"]}
+    endpoint.answers.append((400, refused))
+    for _ in range(50):
+        endpoint.answers.append((200, {"access_token": SECRETS["token"], "expires_in": 60}))
+    oauth = endpoint.oauth(client_secret=f"command:{command}", refresh_token="env:CANARY_KEY")
+    return {
+        "file": {"password": f"file:{file}"},
+        "command": {"password": f"command:{command}"},
+        "plain": {"password": f"plain:{SECRETS['plain']}"},
+        "token": {"oauth": oauth},
+    }
+
+
+def test_no_secret_shows_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONDEVMODE", "1")  # asyncio tells what it does
+    (tmp_path / "sitecustomize.py").write_text("import logging; logging.basicConfig(level=0)")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("CANARY_KEY", SECRETS["env"])
+    with ExitStack() as stack:
+        endpoint = stack.enter_context(TokenEndpoint())
+        providers = {}
+        for name, login in logins(tmp_path, endpoint).items():
+            server = stack.enter_context(
+                ThreadedProvider(tls="starttls", users={"shop": "right"}, auth=["PLAIN", "XOAUTH2"])
+            )
+            server.script("AUTH", *[echo_of(SECRETS[name])] * 50)
+            place = {"host": "127.0.0.1", "port": server.port, "tls_ca": server.tls_ca}
+            providers[name] = {**place, "username": "shop", **login}
+        routes = [
+            {"name": name, "sender": [f"{name}@x.test"], "providers": [name]} for name in providers
+        ]
+        routes.append({"name": "default", "providers": ["file"]})
+        shown = run_all(stack.enter_context(Gateway(tmp_path, providers=providers, routes=routes)))
+    for told in ("DEBUG:asyncio:", "FAILED", "***"):
+        assert told in shown["online"]
+    for told in ("DEBUG:asyncio:", "535", "***"):
+        assert told in shown["log"]
+    shown |= {
+        str(path): path.read_bytes().decode("latin-1")
+        for path in (tmp_path / "state").rglob("*")
+        if path.is_file()
+    }
+    found = {where: form for where, text in shown.items() for form in ALL_FORMS if form in text}
+    assert found == {}
+
+
+def run_all(gateway: Gateway) -> dict[str, str]:
+    """Have each provider refuse a login, look everywhere, stop; return what was shown where."""
+    names = list(gateway.settings["providers"])
+    for name in names:
+        gateway.send(f"{name}@x.test", ["b@y.test"], b"Subject: x\r\n\r\nx\r\n")
+    for name in names:
+        gateway.wait_for_log(f"provider {name} is held")
+    shown = {
+        "config": run(gateway, "config", "show", "--origin"),
+        "status": run(gateway, "status", "--json") + run(gateway, "status"),
+        "queue": run(gateway, "queue", "list", "--json"),
+        "online": run(gateway, "check", "--online"),
+        "web": "".join(web(gateway, path) for path in ("/", "/health", "/healthz")),
+    }
+    gateway.stop()
+    return {**shown, "log": "\n".join(gateway.lines)}

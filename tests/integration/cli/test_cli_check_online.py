@@ -1,0 +1,312 @@
+"""`relaygw check --online` against real providers with real TLS: each way it can fail, and none."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from relaygw.cli import main
+from tests.fakes.scripted_provider import Action, ThreadedProvider
+from tests.fakes.token_endpoint import TokenEndpoint
+
+USERS = {"shop": "s3cret"}
+LOGIN = {"username": "shop", "password": "plain:s3cret"}
+
+
+class Shop:
+    """A configuration with one provider or more, and the command."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self.providers: dict[str, dict[str, Any]] = {}
+        self.more: dict[str, Any] = {}
+
+    def add(self, name: str, provider: Any, **changes: Any) -> None:
+        policy = {None: "none", "starttls": "required", "implicit": "implicit"}[provider.tls]
+        keys = {"host": "127.0.0.1", "port": provider.port, "tls": policy}
+        if provider.tls_ca:
+            keys["tls_ca"] = provider.tls_ca
+        self.providers[name] = {**keys, **changes}
+
+    def write(self) -> Path:
+        config = self._directory / "relaygw.yaml"
+        default = {"name": "default", "providers": list(self.providers)}
+        tree = {
+            "mode": "production",
+            "hostname": "gw.test",
+            "providers": self.providers,
+            "routes": [default],
+            **self.more,
+        }
+        config.write_text(yaml.safe_dump(tree))
+        config.chmod(0o600)
+        return config
+
+    def check(self, *words: str) -> tuple[int, list[dict[str, Any]]]:
+        """Run it in this process; return exit code and findings."""
+        argv = ["check", "--online", "--json", "--config", str(self.write()), *words]
+        result = CliRunner().invoke(main, argv)
+        return result.exit_code, [json.loads(line) for line in result.stdout.splitlines()]
+
+    def result_of(self, step: str, *words: str) -> tuple[str, str, str]:
+        """Return result, detail and remedy of the one finding about a step."""
+        exit_code, findings = self.check(*words)
+        (one,) = [finding for finding in findings if finding["step"] == step]
+        has_failed = any(finding["result"] == "failed" for finding in findings)
+        assert exit_code == (69 if has_failed else 0)
+        if one["result"] == "failed" and step not in ("sender", "AUTH"):
+            assert findings[-1] == one  # nothing after it
+        return one["result"], one["detail"], one["remedy"] or ""
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Shop:
+    return Shop(tmp_path)
+
+
+@contextmanager
+def closed_port() -> Iterator[int]:
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        yield bound.getsockname()[1]
+
+
+def steps(findings: list[dict[str, Any]], name: str) -> list[str]:
+    return [f"{one['step']} {one['result']}" for one in findings if one["provider"] == name]
+
+
+def test_all_is_well(shop: Shop) -> None:
+    shop.more["routes"] = [
+        {"name": "orders", "sender": ["shop@x.test", "@y.test"], "providers": ["main"]},
+        {"name": "default", "providers": ["main", "plain"]},
+    ]
+    with ThreadedProvider(tls="starttls", users=USERS) as provider, ThreadedProvider() as plain:
+        shop.add("main", provider, **LOGIN, senders=["ceo@x.test", ".x.test", "@x.test"])
+        shop.add("plain", plain)
+        exit_code, findings = shop.check()
+        assert exit_code == 0
+        usual = ["DNS ok", "TCP ok", "TLS ok", "EHLO ok", "AUTH ok", "SIZE ok"]
+        assert steps(findings, "main") == [*usual, "sender ok", "sender ok"]
+        assert steps(findings, "plain") == usual
+        tried = [one["detail"] for one in findings if one["step"] == "sender"]
+        assert tried == ["ceo@x.test", "shop@x.test"]
+        assert provider.messages == []
+        said = [seen.verbs() for seen in provider.connections]
+        hello = ["EHLO", "STARTTLS", "EHLO"]
+        assert said == [[*hello, "QUIT"], [*hello, "AUTH", *["MAIL", "RSET"] * 2, "QUIT"]]
+        assert provider.connections[1].commands[0] == b"EHLO gw.test"
+
+
+def test_the_lines_for_people(shop: Shop) -> None:
+    with ThreadedProvider(tls="starttls", users=USERS) as provider:
+        shop.add("main", provider, **{**LOGIN, "password": "plain:wrong"})
+        argv = [sys.executable, "-m", "relaygw", "check", "--online", "--config", str(shop.write())]
+        done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert done.returncode == 69, done.stderr
+    lines = [line for line in done.stdout.splitlines() if line.startswith("provider main: ")]
+    assert lines[0] == "provider main: DNS      ok      127.0.0.1 is 127.0.0.1"
+    assert lines[1] == f"provider main: TCP      ok      port {provider.port} at 127.0.0.1"
+    assert lines[2].startswith(
+        "provider main: TLS      ok      TLSv1.3, certificate verified, until"
+    )
+    assert lines[4].startswith("provider main: AUTH     FAILED  127.0.0.1[127.0.0.1]:")
+    assert "said: 535 5.7.8 no; " in lines[4]
+    assert all(len(line) <= 80 for line in lines[:4])
+    assert "wrong" not in done.stdout + done.stderr
+
+
+def test_an_unknown_host(shop: Shop) -> None:
+    shop.providers["main"] = {"host": "no-such-host.invalid"}
+    result, detail, remedy = shop.result_of("DNS")
+    assert (result, remedy) == ("failed", "check the spelling of host, and this machine's DNS")
+    assert "no-such-host.invalid not found" in detail
+
+
+@pytest.mark.parametrize("tls", ["starttls", "implicit"])
+def test_a_shut_port_names_those_that_work(
+    shop: Shop, tls: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with ThreadedProvider(tls=tls) as provider, closed_port() as shut, closed_port() as other:
+        monkeypatch.setattr("relaygw.upstream.usual_ports.USUAL", (other, provider.port))
+        implicit = (provider.port,) if tls == "implicit" else ()
+        monkeypatch.setattr("relaygw.upstream.usual_ports.IMPLICIT_TLS", implicit)
+        shop.add("main", provider, port=shut, tls="required")
+        result, detail, remedy = shop.result_of("TCP")
+        assert result == "failed"
+        assert "Connection refused" in detail
+        change = " and tls: implicit" if tls == "implicit" else ""
+        assert (
+            remedy == f"ports that work here: {provider.port}; write port: {provider.port}{change}"
+        )
+
+
+def test_no_port_works(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    with closed_port() as shut, closed_port() as other:
+        monkeypatch.setattr("relaygw.upstream.usual_ports.USUAL", (other,))
+        shop.providers["main"] = {"host": "127.0.0.1", "port": shut}
+        _, _, remedy = shop.result_of("TCP")
+        assert remedy.endswith(f"have the firewall let port {shut} out")
+
+
+def test_a_port_for_tls_at_once(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    with ThreadedProvider(tls="implicit") as provider:
+        monkeypatch.setattr("relaygw.upstream.usual_ports.USUAL", (provider.port,))
+        monkeypatch.setattr("relaygw.upstream.usual_ports.IMPLICIT_TLS", (provider.port,))
+        limits = {"command": "500ms"}
+        shop.add("main", provider, tls="required", timeouts=limits)
+        result, _, remedy = shop.result_of("greeting")
+        assert result == "failed"
+        assert remedy.endswith(f"write port: {provider.port} and tls: implicit")
+
+
+def test_tls_at_once_where_there_is_none(shop: Shop) -> None:
+    with ThreadedProvider(tls="starttls") as provider:
+        shop.add("main", provider, tls="implicit")
+        assert shop.result_of("TLS")[2].endswith("try tls: required")
+
+
+@pytest.mark.parametrize(
+    ("certificate", "words", "remedy"),
+    [
+        ("wrong_host", "mismatch", "the name that the certificate is for"),
+        ("expired", "expired", "needs a new certificate"),
+        ("untrusted", "certificate not verified", "tls_ca"),
+    ],
+)
+@pytest.mark.parametrize("tls", ["starttls", "implicit"])
+def test_a_bad_certificate(shop: Shop, tls: str, certificate: str, words: str, remedy: str) -> None:
+    with ThreadedProvider(tls=tls, certificate=certificate, users=USERS) as provider:
+        shop.add("main", provider, **LOGIN)
+        result, detail, advice = shop.result_of("TLS")
+        assert result == "failed"
+        assert words in detail
+        assert remedy in advice
+        assert not any(b"AUTH" in seen.transcript for seen in provider.connections)
+
+
+def test_a_certificate_that_ends_soon_is_a_warning(shop: Shop) -> None:
+    with ThreadedProvider(tls="starttls", certificate="ending") as provider:
+        shop.add("main", provider)
+        result, detail, remedy = shop.result_of("TLS")
+        assert result == "warning"
+        assert detail.endswith(" left")
+        assert "renew" in remedy
+
+
+def test_no_starttls(shop: Shop) -> None:
+    with ThreadedProvider(users=USERS) as provider:
+        shop.add("main", provider, tls="required", **LOGIN)
+        result, detail, _ = shop.result_of("TLS")
+        assert result == "failed"
+        assert "offers none" in detail
+        assert not any(b"AUTH" in seen.transcript for seen in provider.connections)
+
+
+def test_ehlo_refused(shop: Shop) -> None:
+    with ThreadedProvider() as provider:
+        provider.script("EHLO", (b"550 5.7.1 who are you\r\n", Action.DROP))
+        shop.add("main", provider)
+        assert shop.result_of("EHLO")[:2] == (
+            "failed",
+            f"127.0.0.1[127.0.0.1]:{provider.port} said: 550 5.7.1 who are you",
+        )
+
+
+def test_a_secret_that_is_not_there_does_not_hide_the_rest(shop: Shop) -> None:
+    with ThreadedProvider(tls="starttls", users=USERS) as provider:
+        shop.add("main", provider, username="shop", password="env:RELAYGW_TEST_UNSET")
+        exit_code, findings = shop.check()
+        assert exit_code == 69
+        assert steps(findings, "main")[-2:] == ["EHLO ok", "AUTH failed"]
+        assert "RELAYGW_TEST_UNSET" in findings[-1]["detail"]
+
+
+def test_a_token_that_is_refused(shop: Shop) -> None:
+    with (
+        TokenEndpoint() as endpoint,
+        ThreadedProvider(tls="starttls", users=USERS, auth=["XOAUTH2"]) as provider,
+    ):
+        endpoint.answers.append((401, {"error": "invalid_client"}))
+        shop.add("main", provider, username="shop", oauth=endpoint.oauth())
+        result, detail, _ = shop.result_of("AUTH")
+        assert result == "failed"
+        assert "invalid_client" in detail
+        provider.users["shop"] = "token-1"
+        assert shop.result_of("AUTH")[0] == "ok"
+
+
+def test_a_refused_sender_is_explained(shop: Shop) -> None:
+    with ThreadedProvider() as provider:
+        provider.script("MAIL", b"553 5.7.1 sender not verified\r\n")
+        shop.add("main", provider, senders=["a@x.test", "b@x.test"])
+        exit_code, findings = shop.check()
+        assert exit_code == 69
+        assert steps(findings, "main")[-2:] == ["sender failed", "sender ok"]
+        assert "a@x.test: 553 5.7.1 sender not verified" in findings[-2]["detail"]
+        assert findings[-2]["remedy"]
+
+
+def test_one_sender_at_all_providers(shop: Shop) -> None:
+    with ThreadedProvider() as one, ThreadedProvider() as other:
+        shop.add("one", one)
+        shop.add("other", other, senders=["@else.test"])
+        exit_code, findings = shop.check("--sender", "<>")
+        assert exit_code == 0
+        assert steps(findings, "one")[-1] == "sender ok"
+        assert steps(findings, "other")[-1] == "sender warning"
+        assert b"MAIL FROM:<>" in one.connections[-1].commands
+        assert "MAIL" not in other.connections[-1].verbs()
+
+
+def test_a_pair_is_explained_and_only_its_route_is_asked(shop: Shop) -> None:
+    with ThreadedProvider() as one, ThreadedProvider() as other:
+        shop.add("one", one)
+        shop.add("other", other)
+        shop.more["routes"] = [
+            {"name": "promo", "sender": ["@promo.test"], "providers": ["other"]},
+            {"name": "default", "providers": ["one"]},
+        ]
+        config = shop.write()
+        words = ("--online", "--sender", "a@promo.test", "--recipient", "b@c.test")
+        result = CliRunner().invoke(main, ["check", "--config", str(config), *words])
+        assert result.exit_code == 0, result.output
+        assert "promo (transactional), number 1 of 2" in result.stdout
+        assert "provider other: sender   ok      a@promo.test" in result.stdout
+        assert one.connections == []
+
+
+def test_a_provider_that_hangs_holds_up_nobody_else(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("relaygw.upstream.diagnosis.STEP_LIMIT_S", 0.5)
+    monkeypatch.setattr("relaygw.upstream.usual_ports.USUAL", ())
+    monkeypatch.setattr("relaygw.cli.checking_online._PATIENCE_S", 0.1)
+    with ThreadedProvider() as slow, ThreadedProvider() as fast:
+        slow.script("greeting", Action.HANG)
+        shop.add("slow", slow)
+        shop.add("fast", fast)
+        result = CliRunner().invoke(main, ["check", "--config", str(shop.write()), "--online"])
+        assert result.exit_code == 69
+        lines = [line for line in result.stdout.splitlines() if line.startswith("provider ")]
+        assert "greeting FAILED  no greeting within 0.5 s" in lines[-1]
+        assert "relaygw: waiting for slow" in result.stderr
+
+
+def test_without_online_nothing_is_asked(shop: Shop) -> None:
+    with ThreadedProvider() as provider:
+        shop.add("main", provider)
+        environ = {**os.environ, "COLUMNS": "80"}
+        result = CliRunner().invoke(main, ["check", "--config", str(shop.write())], env=environ)
+        assert result.exit_code == 0
+        assert provider.connections == []

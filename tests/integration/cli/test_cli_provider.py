@@ -1,0 +1,220 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from relaygw.cli import main
+from relaygw.cli.text import clock_ms
+from relaygw.mail.state import DeliveryState
+from relaygw.policy.retry import held_sender_reason
+from relaygw.settings.presets import presets
+from relaygw.store.protocol import Hold
+from tests.integration.cli.conftest import Desk
+
+PROVIDERS = """\
+mode: production
+hostname: gw.shop.test
+queue: {{url: "{url}"}}
+providers:
+  main: {{preset: ses, region: eu-central-1, username: u, password: "env:K", rate: 14/s,
+         daily_quota: 50000}}
+  spare: {{host: smtp.spare.test}}
+routes:
+  - {{name: promo, sender: ["@promo.test"], providers: [main]}}
+  - {{name: default, providers: [main, spare]}}
+"""
+
+
+@pytest.fixture
+def shop(desk: Desk) -> Desk:
+    desk.config.write_text(PROVIDERS.format(url=desk.url))
+    return desk
+
+
+def put_hold(desk: Desk, scope: str, key: str, *, probe_at_ms: int | None = None) -> None:
+    desk.store.put_hold(
+        Hold(
+            scope=scope,
+            key=key,
+            reason="535 5.7.8 Authentication credentials invalid",
+            remedy="check its user name and password",
+            since_ms=clock_ms() - 60_000,
+            probe_at_ms=probe_at_ms,
+        )
+    )
+
+
+def test_the_list_has_a_line_for_each_provider(shop: Desk) -> None:
+    head, main_line, spare = shop.run("provider", "list").stdout.splitlines()
+    assert head.split() == ["NAME", "WHERE", "CONN", "RATE", "QUOTA", "STATE"]
+    assert main_line.split() == ["main", "email-smtp.eu-central-1.a…", "5", "14/s", "50000", "ok"]
+    assert spare.split() == ["spare", "smtp.spare.test:587", "5", "-", "-", "ok"]
+
+
+def test_the_list_tells_why_one_is_held_and_what_to_do(shop: Desk) -> None:
+    put_hold(shop, "credential", "main", probe_at_ms=clock_ms() + 240_000)
+    put_hold(shop, "sender domain", "spare promo.test")
+    put_hold(shop, "credential", "mainframe")
+    result = shop.run("provider", "list")
+    lines = result.stdout.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert "held: 535 5.7…" in lines[1]
+    assert lines[2].endswith("partly held")
+    text = " ".join(result.stdout.split())
+    assert "held credential main since" in text
+    assert "535 5.7.8 Authentication credentials invalid; tried again at" in text
+    assert "remedy check its user name and password" in text
+    assert "held sender domain spare promo.test since" in text
+    assert "mainframe" not in text
+
+
+def test_the_list_as_json(shop: Desk) -> None:
+    put_hold(shop, "credential", "main")
+    first, second = shop.lines("provider", "list", "--json")
+    assert {key: first[key] for key in ("name", "state", "preset", "host", "port", "tls")} == {
+        **{"name": "main", "state": "held", "preset": "ses", "port": 587, "tls": "required"},
+        "host": "email-smtp.eu-central-1.amazonaws.com",
+    }
+    assert (first["rate"], first["rate_counts"], first["daily_quota"]) == (
+        *("14/s", "recipients", 50000),
+    )
+    (hold,) = first["holds"]
+    assert (hold["scope"], hold["probe_at"]) == ("credential", None)
+    assert (second["state"], second["holds"], second["preset"]) == ("ok", [], None)
+
+
+def test_hold_and_release(shop: Desk) -> None:
+    held = shop.run("provider", "hold", "main", "--reason", "key is being changed")
+    assert held.exit_code == 0
+    assert held.stdout.splitlines() == [
+        "main: held until: relaygw provider release main",
+        "mail waits on routes without another provider: promo",
+    ]
+    (hold,) = shop.store.holds()
+    assert (hold.scope, hold.key, hold.probe_at_ms) == ("provider", "main", None)
+    assert hold.reason == "operator: key is being changed"
+    again = shop.run("provider", "hold", "main")
+    assert again.stdout.startswith("main: was held already")
+    released = shop.run("provider", "release", "main")
+    assert released.exit_code == 0
+    assert released.stdout.startswith("main: released; it was held: operator: ")
+    assert shop.store.holds() == []
+    trail = [(one.action, one.target, one.affected) for one in shop.store.audit_entries(limit=9)]
+    assert sorted(trail) == [
+        *[("provider.hold", "main", 1)] * 2,
+        ("provider.release", "main", 1),
+    ]
+
+
+def test_an_operators_hold_outlasts_what_the_provider_says(shop: Desk) -> None:
+    put_hold(shop, "provider", "main", probe_at_ms=1)
+    assert "main: held until" in shop.run("provider", "hold", "main").stdout
+    put_hold(shop, "provider", "main", probe_at_ms=2)
+    (hold,) = shop.store.holds()
+    assert hold.probe_at_ms is None
+    assert hold.reason.startswith("operator: ")
+
+
+def test_release_ends_the_holds_of_key_and_sender_domains_of_that_provider_only(
+    shop: Desk,
+) -> None:
+    put_hold(shop, "provider", "main")
+    put_hold(shop, "credential", "main")
+    put_hold(shop, "sender domain", "main promo.test")
+    put_hold(shop, "sender domain", "mainframe promo.test")
+    put_hold(shop, "credential", "spare")
+    result = shop.run("provider", "release", "main")
+    assert len(result.stdout.splitlines()) == 3
+    assert "main: released (sender domain main promo.test); it was held: 535" in result.stdout
+    assert {hold.key for hold in shop.store.holds()} == {"mainframe promo.test", "spare"}
+    assert len(shop.store.audit_entries(limit=9)) == 3
+
+
+def test_release_lets_mail_of_a_refused_sender_domain_go(shop: Desk) -> None:
+    queue_id = shop.add()
+    shop.attempt(DeliveryState.HELD, reason=held_sender_reason("main", "shop.test"))
+    other = shop.add()
+    shop.attempt(DeliveryState.HELD, reason=held_sender_reason("main", "other.test"))
+    put_hold(shop, "sender domain", "main shop.test")
+    shop.run("provider", "release", "main")
+    assert shop.states(queue_id) == {DeliveryState.DEFERRED}
+    assert shop.states(other) == {DeliveryState.HELD}
+
+
+def test_nothing_to_release(shop: Desk) -> None:
+    result = shop.run("provider", "release", "spare")
+    assert (result.exit_code, result.stdout) == (0, "spare: nothing to release, it is not held\n")
+    assert shop.store.audit_entries(limit=9) == []
+
+
+@pytest.mark.parametrize("verb", ["hold", "release"])
+def test_an_unknown_name_is_refused_with_the_known_ones(shop: Desk, verb: str) -> None:
+    result = shop.run("provider", verb, "mian")
+    assert result.exit_code == 65
+    assert result.stderr == "relaygw: mian: no such provider; name one of: main, spare\n"
+    assert shop.store.holds() == []
+
+
+def test_a_hold_of_a_provider_that_is_no_more_can_be_released(shop: Desk) -> None:
+    put_hold(shop, "provider", "gone")
+    assert shop.run("provider", "release", "gone").exit_code == 0
+    assert shop.store.holds() == []
+
+
+def test_gateways_of_relay_to_are_listed_by_their_names(desk: Desk) -> None:
+    desk.config.write_text(
+        f'mode: production\nqueue: {{url: "{desk.url}"}}\nrelay_to: [smtp://gw1, smtps://gw2]\n'
+    )
+    names = [one["name"] for one in desk.lines("provider", "list", "--json")]
+    assert names == ["gw1", "gw2-465"]
+    text = desk.config.read_text().replace("gw1", "gw1.dc1.example.com:2525")
+    desk.config.write_text(text)
+    _, first, _ = desk.run("provider", "list").stdout.splitlines()
+    assert first.startswith("gw1-dc1-example-com-2525 gw1.dc1.example…")
+    assert len(first) <= 80
+
+
+def run(*words: str) -> tuple[int, list[str], str]:
+    result = CliRunner().invoke(main, ["provider", "presets", *words], env={"COLUMNS": "80"})
+    return result.exit_code, result.stdout.splitlines(), result.stderr
+
+
+def test_presets_need_no_configuration_and_fit_the_screen() -> None:
+    code, lines, _ = run("--config", "/nonexistent")
+    assert code == 0
+    assert max(map(len, lines)) <= 80
+    assert [line.split()[0] for line in lines[1:17]] == list(presets())
+    assert (
+        "ses           email-smtp.REGION.amazonaws.com     587  region username password" in lines
+    )
+
+
+@pytest.mark.parametrize("name", presets())
+def test_all_about_one_preset_fits_the_screen(name: str) -> None:
+    code, lines, _ = run(name)
+    assert code == 0
+    # an address of a page is not folded: it could not be copied
+    assert max(len(line) for line in lines if "https://" not in line) <= 80
+    words = " ".join(" ".join(lines).split())
+    preset = presets()[name]
+    for part in (preset.service, *preset.asks.values(), *preset.notes):
+        assert " ".join(part.split()) in words
+    for region_or_variant in (*preset.regions, *preset.variants):
+        assert region_or_variant in words
+    assert "{region}" not in words
+
+
+def test_presets_as_json() -> None:
+    objects = [json.loads(line) for line in run("--json")[1]]
+    assert [one["name"] for one in objects] == list(presets())
+    (mailgun,) = [json.loads(line) for line in run("mailgun", "--json")[1]]
+    assert mailgun["regions"]["eu"]["keys"] == {"host": "smtp.eu.mailgun.org"}
+    assert mailgun["implicit_ports"] == [465]
+
+
+def test_an_unknown_preset_is_refused_with_the_known_ones() -> None:
+    code, lines, error = run("acme")
+    assert (code, lines) == (65, [])
+    assert error.startswith("relaygw: acme: no such preset; name one of: sendgrid, mailgun, ")

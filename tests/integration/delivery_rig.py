@@ -1,0 +1,104 @@
+"""A delivery worker on a real store, for tests against providers that are real servers."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from relaygw.delivery.worker import Worker
+from relaygw.mail.envelope import AcceptedMessage
+from relaygw.mail.state import DeliveryState
+from relaygw.observe.maillog import MailLog
+from relaygw.settings.model import Route, Settings
+from relaygw.settings.provider import Provider
+from relaygw.store import migrate
+from relaygw.store.lifelines import Lifeline
+from relaygw.store.protocol import Hold, Instance, QueueEntry, Selection
+from relaygw.store.sqlite import SqliteStore
+
+ALL_STATES = frozenset(DeliveryState)
+PATIENCE_S = 30.0
+
+
+class Rig:
+    """A worker on a real store, and a look at what it did."""
+
+    def __init__(self, store: SqliteStore, worker: Worker, log: io.StringIO) -> None:
+        self.store = store
+        self.worker = worker
+        self.log = log
+
+    def accept(self, *messages: AcceptedMessage) -> None:
+        self.store.accept_batch(messages)
+
+    def entry(self, message: AcceptedMessage) -> QueueEntry:
+        selection = Selection(queue_ids=(message.queue_id,), states=ALL_STATES)
+        (found,) = self.store.search(selection, limit=1)
+        return found
+
+    async def wait_for(self, message: AcceptedMessage, *states: DeliveryState) -> QueueEntry:
+        """Wait until the deliveries of a message are in these states."""
+        async with asyncio.timeout(PATIENCE_S):
+            while True:
+                entry = await asyncio.to_thread(self.entry, message)
+                if [part.state for part in entry.deliveries] == list(states):
+                    return entry
+                await asyncio.sleep(0.02)
+
+    async def wait_until(self, condition: Callable[[], bool]) -> None:
+        """Wait until `condition` holds; it may ask the store."""
+        async with asyncio.timeout(PATIENCE_S):
+            while True:
+                if await asyncio.to_thread(condition):
+                    return
+                await asyncio.sleep(0.02)
+
+    async def wait_for_holds(self) -> list[Hold]:
+        """Wait until something is held."""
+        async with asyncio.timeout(PATIENCE_S):
+            while True:
+                if found := await asyncio.to_thread(self.store.holds):
+                    return found
+                await asyncio.sleep(0.02)
+
+
+@asynccontextmanager
+async def running(
+    directory: Path,
+    providers: dict[str, Provider],
+    *,
+    routes: Sequence[Route] | None = None,
+    store_class: type[SqliteStore] = SqliteStore,
+) -> AsyncIterator[Rig]:
+    url = f"sqlite:///{directory}/queue.db"
+    migrate.upgrade(url)
+    store = store_class(url, keep_content=False)
+    store.register(
+        Instance(incarnation="w", name="gw", role="delivery", pid=1, version="1", fingerprint="f")
+    )
+    settings = Settings.model_validate(
+        {
+            "mode": "production",
+            "hostname": "gw.test",
+            "providers": providers,
+            "routes": routes or [Route(name="default", providers=(next(iter(providers)),))],
+            "retry": {"first": "100ms", "max": "1s", "jitter": "0%"},
+        }
+    )
+    output = io.StringIO()
+    log = MailLog(output, hostname="gw.test", with_subject=True)
+    lifeline = Lifeline(directory, "w")
+    worker = Worker(settings, store, log, incarnation="w", in_flight=lifeline, hints=None)
+    stop = asyncio.Event()
+    task = asyncio.create_task(worker.run(stop))
+    try:
+        yield Rig(store, worker, output)
+    finally:
+        stop.set()
+        await task
+        store.bury("w")
+        lifeline.release()
+        store.close()

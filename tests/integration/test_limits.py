@@ -1,0 +1,121 @@
+"""Rates, quotas and what providers teach of their limits: nothing is lost, nothing bounces."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from relaygw.mail.state import DeliveryState
+from relaygw.settings.model import Route
+from tests.builders import accepted
+from tests.fakes.limited_provider import LimitedProvider
+from tests.fakes.scripted_provider import ScriptedProvider
+from tests.integration.delivery_rig import running
+
+
+async def test_a_configured_rate_is_kept(tmp_path: Path) -> None:
+    async with (
+        LimitedProvider(rate_per_s=1000, connections=10) as provider,
+        running(tmp_path, {"p": provider.settings(rate="20/s")}) as rig,
+    ):
+        rig.accept(*(accepted() for _ in range(60)))
+        await provider.wait_for_messages(60)
+        took_s = provider.accepted_at_s[-1] - provider.accepted_at_s[0]
+    assert took_s >= 59 / 20 * 0.95
+    for start_s in provider.accepted_at_s:
+        in_a_second = sum(start_s <= at_s < start_s + 1 for at_s in provider.accepted_at_s)
+        assert in_a_second <= 24, "20 a second, and what was late by a tenth"
+
+
+async def test_a_rate_of_recipients_counts_recipients(tmp_path: Path) -> None:
+    async with (
+        LimitedProvider(rate_per_s=1000, connections=10) as provider,
+        running(tmp_path, {"p": provider.settings(rate="20/s", rate_counts="recipients")}) as rig,
+    ):
+        rig.accept(*(accepted("a@x.test", "b@x.test", "c@x.test", "d@x.test") for _ in range(10)))
+        await provider.wait_for_messages(10)
+    assert provider.accepted_at_s[-1] - provider.accepted_at_s[0] >= 9 * 4 / 20 * 0.9
+
+
+async def test_two_providers_on_one_account_share_its_rate(tmp_path: Path) -> None:
+    async with (
+        LimitedProvider(rate_per_s=1000, connections=10) as one,
+        LimitedProvider(rate_per_s=1000, connections=10) as other,
+        running(
+            tmp_path,
+            {
+                "one": one.settings(rate="20/s", account="shared"),
+                "other": other.settings(rate="20/s", account="shared"),
+            },
+            routes=[
+                Route(name="r", sender=("a@other.test",), providers=("other",)),
+                Route(name="default", providers=("one",)),
+            ],
+        ) as rig,
+    ):
+        rig.accept(*(accepted() for _ in range(20)), *(accepted(route="r") for _ in range(20)))
+        await one.wait_for_messages(20)
+        await other.wait_for_messages(20)
+        times = sorted(one.accepted_at_s + other.accepted_at_s)
+    assert times[-1] - times[0] >= 39 / 20 * 0.9
+
+
+async def test_an_unknown_rate_is_found_and_nothing_is_lost(tmp_path: Path) -> None:
+    async with (
+        LimitedProvider(rate_per_s=30, connections=4) as provider,
+        running(
+            tmp_path,
+            {"p": provider.settings(preset="ses", rate="500/s", max_connections=12)},
+        ) as rig,
+    ):
+        messages = [accepted() for _ in range(400)]
+        rig.accept(*messages)
+        await provider.wait_for_messages(400)
+        for message in messages:
+            entry = await rig.wait_for(message, DeliveryState.FINISHED)
+            assert entry.recipients[0].attempts <= 1, "a throttle charges no attempt"
+        (account,) = rig.store.accounts().values()
+        assert account.ceiling_connections is not None
+        assert account.ceiling_connections <= 4
+        assert account.ceiling_per_s is not None
+        span_s = provider.accepted_at_s[-1] - provider.accepted_at_s[0]
+    assert len(provider.messages) == 400
+    assert 400 / span_s >= 0.7 * 30, "the first seconds included"
+    late = [at_s for at_s in provider.refused_at_s if at_s > provider.accepted_at_s[0] + 5]
+    assert len(late) <= 12, "once it is known there are few refusals"
+    assert "asks to slow down" in rig.log.getvalue()
+
+
+async def test_a_quota_holds_the_provider_until_there_is_room(tmp_path: Path) -> None:
+    async with (
+        ScriptedProvider() as provider,
+        running(tmp_path, {"p": provider.settings(daily_quota=5)}) as rig,
+    ):
+        rig.accept(*(accepted() for _ in range(8)))
+        await provider.wait_for_messages(5)
+        (hold,) = await rig.wait_for_holds()
+        assert hold.key == "p"
+        assert "daily_quota of 5 is used up" in hold.reason
+        assert hold.probe_at_ms is not None
+        assert hold.probe_at_ms > (time.time() + 23 * 3600) * 1000
+        assert rig.store.quota_used("p") == 5
+        assert len(provider.messages) == 5
+
+
+async def test_what_was_taken_of_a_quota_and_not_used_is_given_back(tmp_path: Path) -> None:
+    async with (
+        ScriptedProvider() as provider,
+        running(tmp_path, {"p": provider.settings(daily_quota=10_000)}) as rig,
+    ):
+        rig.accept(*(accepted() for _ in range(3)))
+        await provider.wait_for_messages(3)
+        await rig.wait_until(lambda: rig.store.quota_used("p") == 3)
+
+
+async def test_a_quota_survives_a_restart(tmp_path: Path) -> None:
+    async with ScriptedProvider() as provider:
+        for expected in (3, 4):
+            async with running(tmp_path, {"p": provider.settings(daily_quota=4)}) as rig:
+                rig.accept(*(accepted() for _ in range(3)))
+                await provider.wait_for_messages(expected)
+        assert len(provider.messages) == 4

@@ -1,0 +1,131 @@
+"""How long a provider in trouble is left alone, and how fast one is sent to that complained."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from relaygw.delivery.gate import (
+    THROTTLE_LADDER_S,
+    THROTTLED_WAIT_S,
+    UNREACHABLE_LADDER_S,
+    Gate,
+)
+from relaygw.mail.outcome import Limit, Meaning, Scope, Verdict
+from relaygw.settings.model import Stream
+from relaygw.settings.provider import Provider
+from relaygw.store.protocol import Account
+
+THROTTLE = Meaning(verdict=Verdict.THROTTLE, scope=Scope.PROVIDER, limit=Limit.RATE)
+TOO_MANY = Meaning(verdict=Verdict.THROTTLE, scope=Scope.PROVIDER, limit=Limit.CONNECTIONS)
+
+
+@pytest.fixture
+def gate() -> Gate:
+    return Gate(provider="p", settings=Provider(host="smtp.example.com", max_connections=20))
+
+
+def test_an_unreachable_provider_is_left_alone_for_growing_times(gate: Gate) -> None:
+    now_s = 100.0
+    for wait_s in (*UNREACHABLE_LADDER_S, UNREACHABLE_LADDER_S[-1]):
+        gate.note_failure(now_s)
+        gate.note_failure(now_s + wait_s / 2)  # in flight with the first: one trouble
+        assert gate.blocked_until_s == now_s + wait_s
+        assert not gate.wants_probe(now_s + wait_s - 0.1)
+        now_s += wait_s
+        assert gate.wants_probe(now_s)
+        assert not gate.is_open(now_s), "mail waits until a connection was made"
+    gate.note_reached()
+    assert gate.is_open(now_s)
+    assert gate.limit() == 1
+    gate.note_success(1, now_s)
+    assert gate.limit() == 20
+
+
+def test_it_is_down_after_three_failures_over_three_seconds(gate: Gate) -> None:
+    gate.note_failure(0.0)
+    gate.note_failure(1.0)
+    assert not gate.is_down(3.0)
+    gate.note_failure(2.9)
+    gate.note_failure(3.0)
+    assert gate.is_down(3.0)
+
+
+def test_a_silent_provider_is_suspected_where_another_could_help(gate: Gate) -> None:
+    gate.start(Stream.TRANSACTIONAL, 10.0)
+    assert not gate.wants_probe(20.0)
+    gate.has_alternative = True
+    assert not gate.wants_probe(11.9)
+    assert gate.wants_probe(12.0)
+    gate.finish(Stream.TRANSACTIONAL, 12.5)
+    assert not gate.wants_probe(20.0)
+
+
+def test_a_held_provider_is_left_alone_until_its_probe(gate: Gate) -> None:
+    gate.is_held = True
+    assert not gate.is_open(1e9), "an operator ends it"
+    gate.probe_at_s = 50.0
+    assert not gate.is_open(49.0)
+    assert gate.is_open(50.0)
+    assert gate.limit() == 1
+    gate.is_probed_by_mail = False
+    assert not gate.is_open(50.0), "a refused key is tried without mail"
+    assert gate.wants_probe(50.0)
+
+
+def test_a_throttle_while_others_get_through_blocks_nothing(gate: Gate) -> None:
+    gate.note_success(5, 99.5)
+    assert gate.note_throttle(THROTTLE, 100.0) == THROTTLED_WAIT_S
+    assert gate.is_open(100.0)
+    assert gate.limit() == 20
+
+
+def test_a_throttle_of_everything_goes_by_the_ladder(gate: Gate) -> None:
+    now_s = 100.0
+    for wait_s in (*THROTTLE_LADDER_S, THROTTLE_LADDER_S[-1]):
+        assert gate.note_throttle(THROTTLE, now_s) == wait_s
+        assert gate.note_throttle(THROTTLE, now_s + 0.5) <= wait_s
+        assert not gate.is_open(now_s + wait_s - 0.1)
+        now_s += wait_s
+        assert gate.is_open(now_s)
+        assert gate.limit() == 1
+    gate.note_success(1, now_s)
+    assert gate.limit() == 20
+
+
+def test_a_row_of_the_catalogue_brings_its_own_ladder(gate: Gate) -> None:
+    meaning = Meaning(verdict=Verdict.THROTTLE, scope=Scope.PROVIDER, wait_s=(600.0,))
+    assert gate.note_throttle(meaning, 100.0) == 600.0
+
+
+def test_too_many_connections_block_only_when_there_are_no_others(gate: Gate) -> None:
+    assert gate.note_too_many(TOO_MANY, 100.0, others=4) == THROTTLED_WAIT_S
+    assert gate.is_open(100.0)
+    assert gate.limit() == 4
+    assert gate.note_too_many(TOO_MANY, 100.1, others=3) == THROTTLED_WAIT_S
+    assert gate.limit() == 3
+    assert gate.note_too_many(TOO_MANY, 102.0, others=0) > THROTTLED_WAIT_S
+    assert not gate.is_open(102.0)
+
+
+def test_what_a_provider_taught_limits_rate_and_connections(gate: Gate) -> None:
+    now_ms = int(time.time() * 1000)
+    assert gate.rate_per_s() is None
+    gate.account = Account(
+        ceiling_per_s=100.0,
+        ceiling_at_ms=now_ms,
+        ceiling_connections=3,
+        connections_at_ms=now_ms,
+    )
+    rate = gate.rate_per_s()
+    assert rate is not None
+    assert 80 < rate < 100
+    assert gate.limit() == gate.max_connections() == 3
+
+
+def test_the_configured_rate_is_never_exceeded() -> None:
+    gate = Gate(provider="p", settings=Provider(host="smtp.example.com", rate="14/s"))
+    assert gate.rate_per_s() == 14
+    gate.account = Account(ceiling_per_s=100.0, ceiling_at_ms=0)
+    assert gate.rate_per_s() == 14

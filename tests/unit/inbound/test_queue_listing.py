@@ -1,0 +1,155 @@
+"""The socket of mailq beside a real store: pages, slow clients, a store in trouble."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from relaygw.errors import StoreUnavailable
+from relaygw.inbound import queue_listing
+from relaygw.inbound.drop_directory import DropDirectory
+from relaygw.inbound.queue_listing import PAGE_MESSAGES, QueueListing
+from relaygw.observe.maillog import MailLog
+from relaygw.store import migrate
+from relaygw.store.protocol import QueueEntry, Selection
+from relaygw.store.sqlite import SqliteStore
+from tests.builders import accepted
+
+
+class WatchedStore(SqliteStore):
+    """A real store that counts searches and can be made to fail or wait."""
+
+    searches = 0
+    failure: Exception | None = None
+
+    def search(self, selection: Selection, *, limit: int, after: str = "") -> list[QueueEntry]:
+        self.searches += 1
+        self.threads.add(threading.current_thread().name)
+        if self.failure is not None and self.searches > 1:
+            raise self.failure
+        return super().search(selection, limit=limit, after=after)
+
+    @property
+    def threads(self) -> set[str]:
+        return self.__dict__.setdefault("seen_threads", set())
+
+
+@dataclass
+class Rig:
+    store: WatchedStore
+    directory: DropDirectory
+    written: io.StringIO
+    listing: QueueListing
+
+    async def connect(self) -> socket.socket:
+        client = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        client.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(client, str(self.directory.path / "queue"))
+        return client
+
+    async def read(self, client: socket.socket) -> bytes:
+        """Return all until the end of the stream."""
+        received = b""
+        async with asyncio.timeout(30):
+            while piece := await asyncio.get_running_loop().sock_recv(client, 65536):
+                received += piece
+        client.close()
+        return received
+
+    async def ask(self) -> bytes:
+        return await self.read(await self.connect())
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(30):
+        while True:
+            if condition():
+                return
+            await asyncio.sleep(0.005)
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Iterator[Rig]:
+    url = f"sqlite:///{tmp_path}/queue.db"
+    migrate.upgrade(url)
+    store = WatchedStore(url, keep_content=False)
+    directory = DropDirectory(tmp_path / "maildrop", None)
+    written = io.StringIO()
+    log = MailLog(written, hostname="gw.test", with_subject=True)
+    yield Rig(store, directory, written, QueueListing(directory, store, log))
+    directory.close()
+    store.close()
+
+
+async def test_a_page_that_is_just_full(rig: Rig) -> None:
+    async with rig.listing:
+        assert await rig.ask() == b"Mail queue is empty\n"
+        rig.store.accept_batch([accepted() for _ in range(PAGE_MESSAGES)])
+        assert (await rig.ask()).endswith(b"in %d Requests.\n" % PAGE_MESSAGES)
+    assert rig.store.threads == {"mailq_0"}
+    assert not (rig.directory.path / "queue").exists()
+    assert rig.written.getvalue() == ""
+
+
+async def test_a_client_that_does_not_read_is_cut(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queue_listing, "STALL_S", 0.2)
+    # more than two sockets' buffers hold
+    rig.store.accept_batch([accepted("x" * 60 + "@cust.test") for _ in range(3500)])
+    async with rig.listing:
+        slow = await rig.connect()
+        assert (await rig.ask()).endswith(b"in 3500 Requests.\n")  # nobody waits for it
+        await until(lambda: not rig.listing.client_count)
+        searches = rig.store.searches
+        received = await rig.read(slow)
+        assert rig.store.searches == searches
+    assert received.startswith(b"----Queue ID-----")
+    assert b"\n-- " not in received
+
+
+async def test_a_client_that_leaves_frees_its_place(rig: Rig) -> None:
+    rig.store.accept_batch([accepted("x" * 60 + "@cust.test") for _ in range(3500)])
+    async with rig.listing:
+        for _ in range(3 * queue_listing.MAX_CLIENTS_OF_A_USER):
+            client = await rig.connect()
+            await until(lambda: rig.listing.client_count == 1)
+            client.close()
+            await until(lambda: not rig.listing.client_count)
+        assert (await rig.ask()).endswith(b"in 3500 Requests.\n")
+
+
+@pytest.mark.parametrize(
+    ("failure", "said"),
+    [(StoreUnavailable("no database"), ""), (RuntimeError("odd"), "mailq: RuntimeError: odd")],
+)
+async def test_a_store_in_trouble_leaves_the_end_out(
+    rig: Rig, failure: Exception, said: str
+) -> None:
+    rig.store.accept_batch([accepted() for _ in range(PAGE_MESSAGES + 1)])
+    rig.store.failure = failure
+    async with rig.listing:
+        for _ in range(3):
+            rig.store.searches = 0
+            received = await rig.ask()
+            assert received.startswith(b"----Queue ID-----")
+            assert b"\n-- " not in received
+        rig.store.failure = None
+        assert (await rig.ask()).endswith(b"in %d Requests.\n" % (PAGE_MESSAGES + 1))
+    assert rig.written.getvalue().count("warning") == (1 if said else 0)
+    assert said in rig.written.getvalue()
+
+
+async def test_what_is_in_the_way_is_said(rig: Rig) -> None:
+    (rig.directory.path / "queue").mkdir()
+    async with rig.listing:
+        pass
+    assert "maildrop/queue: no socket (" in rig.written.getvalue()
+    assert (rig.directory.path / "queue").is_dir()
