@@ -25,7 +25,7 @@ _TLS_WORDS = {
 
 def provider_words(provider: Provider) -> str:
     """Return where a provider is and how it is spoken to."""
-    auth = "AUTH" if provider.password is not None else "no AUTH"
+    auth = "AUTH" if provider.has_credentials else "no AUTH"
     return f"{provider.host}:{provider.port}, {_TLS_WORDS[provider.tls.value]}, {auth}"
 
 

@@ -47,6 +47,7 @@ class FrontService:
         self._large_message_turn = asyncio.Semaphore(LARGE_MESSAGES_AT_ONCE)
         self._maildrop = Maildrop(
             settings,
+            store=store,
             intake=intake,
             committer=self._committer,
             log=log,

@@ -20,6 +20,7 @@ from relaygw.mail import queue_socket
 from relaygw.mail.drop import WAKE_SOCKET
 from relaygw.observe.maillog import MailLog
 from relaygw.settings.model import Settings
+from relaygw.store.protocol import Store
 
 POLL_S = 1.0
 REOPEN_S = 10.0
@@ -35,13 +36,14 @@ class Maildrop:
         self,
         settings: Settings,
         *,
+        store: Store,
         intake: Intake,
         committer: GroupCommitter,
         log: MailLog,
         large_message_turn: asyncio.Semaphore,
     ) -> None:
         self._settings = settings.maildrop
-        self._store = committer._store
+        self._store = store
         self._log = log
         self._pickup = Pickup(
             intake=intake,

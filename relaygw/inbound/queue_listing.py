@@ -29,7 +29,7 @@ MAX_CLIENTS = 20
 MAX_CLIENTS_OF_A_USER = 4
 STALL_S = 300.0
 """How long a client may take to make room for a page."""
-PAGE_MESSAGES = 500
+PAGE_MESSAGES = 50
 _BACKLOG = 64
 _PAUSE_S = 0.005  # a flood of connections must not keep the front busy
 _NO_DESCRIPTORS_S = 1.0

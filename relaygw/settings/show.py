@@ -50,7 +50,7 @@ def fingerprint(settings: Settings) -> str:
     decisive = settings.model_dump(
         mode="json",
         include={"mode", "routes", "recipients", "rewrite", "providers"},
-        exclude={"providers": {"__all__": {"password"}}},
+        exclude={"providers": {"__all__": {"password", "oauth"}}},
     )
     text = json.dumps(decisive, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -83,6 +83,9 @@ def search(
     wanted = select(delivery.c.queue_id).where(
         *_delivery_conditions(selection), delivery.c.queue_id > after
     )
+    if not (selection.queue_ids or _message_conditions(selection)):
+        # nothing more decides: a page of a long queue looks at a page of it
+        wanted = wanted.distinct().order_by(delivery.c.queue_id).limit(limit)
     query = (
         select(message)
         .where(

@@ -293,7 +293,10 @@ class Store(Protocol):
     def drop_hold(
         self, scope: str, key: str, *, now_ms: int, entry: AuditEntry | None = None
     ) -> bool:
-        """Release a hold; False if there was none; audited by `entry`, if there was one."""
+        """Release a hold; False if there was none; audited by `entry`, if there was one.
+
+        Without `entry` it is a probe that went through, which does not end an operator's hold.
+        """
 
     def held_ms(self, key: str, *, since_ms: int, now_ms: int) -> int:
         """Return how long between the two times a hold on `key` was in force, ended ones too."""

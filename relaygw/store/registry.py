@@ -166,15 +166,18 @@ def put_hold(connection: Connection, entry: Hold) -> bool:
     return True
 
 
-def drop_hold(connection: Connection, scope: str, key: str, now_ms: int) -> bool:
-    """End a hold; the row stays as a record of the time."""
-    return bool(
-        connection.execute(
-            update(hold)
-            .where(hold.c.scope == scope, hold.c.key == key, hold.c.released_at_ms.is_(None))
-            .values(released_at_ms=now_ms)
-        ).rowcount
+def drop_hold(
+    connection: Connection, scope: str, key: str, now_ms: int, *, probed_only: bool = False
+) -> bool:
+    """End a hold, `probed_only` one that has a probe time; the row records the time held."""
+    ended = (
+        update(hold)
+        .where(hold.c.scope == scope, hold.c.key == key, hold.c.released_at_ms.is_(None))
+        .values(released_at_ms=now_ms)
     )
+    if probed_only:
+        ended = ended.where(hold.c.probe_at_ms.is_not(None))
+    return bool(connection.execute(ended).rowcount)
 
 
 def held_ms(connection: Connection, key: str, *, since_ms: int, now_ms: int) -> int:

@@ -257,7 +257,9 @@ class SqlStore(ABC):
         self, scope: str, key: str, *, now_ms: int, entry: AuditEntry | None = None
     ) -> bool:
         with self._write() as connection:
-            was_there = registry.drop_hold(connection, scope, key, now_ms)
+            was_there = registry.drop_hold(
+                connection, scope, key, now_ms, probed_only=entry is None
+            )
             if entry is not None and was_there:
                 operating.add_audit(connection, entry, 1)
             return was_there

@@ -21,6 +21,7 @@ from relaygw.store.protocol import (
     Instance,
     QueueEntry,
     Selection,
+    SenderNote,
     Store,
     read_content,
 )
@@ -374,13 +375,14 @@ def test_only_an_operator_renews_the_hold_of_an_operator(store: Store) -> None:
     assert (found.reason, found.probe_at_ms) == ("operator", None)
     assert not store.put_hold(replace(hold, reason="again", probe_at_ms=None), entry=done)
     assert store.holds()[0].reason == "again"
+    assert not store.drop_hold("provider", "ses", now_ms=8), "a probe does not end it"
     assert store.drop_hold("provider", "ses", now_ms=9, entry=done)
     assert not store.drop_hold("provider", "ses", now_ms=9, entry=done)
     assert [entry.affected for entry in store.audit_entries(limit=10)] == [1, 1, 1]
 
 
 def test_the_time_of_holds_is_added_up_once(store: Store) -> None:
-    hold = Hold(scope="provider", key="p", reason="r", remedy="", since_ms=100, probe_at_ms=None)
+    hold = Hold(scope="provider", key="p", reason="r", remedy="", since_ms=100, probe_at_ms=1)
     store.put_hold(hold)
     store.put_hold(replace(hold, scope="credential", since_ms=150))
     store.drop_hold("provider", "p", now_ms=200)
@@ -598,3 +600,92 @@ def test_threads_share_a_store(store: Store) -> None:
     for thread in threads:
         thread.join()
     assert len(store.search(Selection(), limit=1000)) == 80
+
+
+# --- limits -------------------------------------------------------------------------------
+
+
+def test_tokens_of_a_rate_follow_one_another(store: Store) -> None:
+    first = store.take_tokens("p", wanted=100, per_s=20.0)
+    assert 1 <= first.granted <= 7, "a quarter of a second's worth, and what was late"
+    assert first.starts_in_s <= 0
+    second = store.take_tokens("p", wanted=100, per_s=20.0)
+    third = store.take_tokens("p", wanted=100, per_s=20.0)
+    assert second.granted + third.granted <= 2
+    assert store.take_tokens("other", wanted=2, per_s=20.0).granted == 2
+
+
+def test_no_token_is_granted_long_before_its_time(store: Store) -> None:
+    assert store.take_tokens("p", wanted=1, per_s=1.0).granted == 1
+    later = store.take_tokens("p", wanted=1, per_s=1.0)
+    assert later.granted == 0
+    assert 0.3 <= later.starts_in_s <= 1.0
+
+
+def test_a_quota_counts_what_was_taken_and_given_back(store: Store) -> None:
+    assert store.use_quota("p", wanted=7, quota=10).granted == 7
+    assert store.use_quota("p", wanted=7, quota=10).granted == 3
+    empty = store.use_quota("p", wanted=1, quota=10)
+    assert empty.granted == 0
+    assert 23 * 3600 <= empty.starts_in_s <= 24 * 3600
+    store.use_quota("p", wanted=-2, quota=10)
+    assert store.quota_used("p") == 8
+    assert store.use_quota("p", wanted=7, quota=10).granted == 2
+    assert store.quota_used("other") == 0
+
+
+def test_what_a_provider_taught_is_kept_and_one_trouble_counts_once(store: Store) -> None:
+    assert store.accounts() == {}
+    store.lower_rate("p", per_s=30.0, guard_s=60.0)
+    store.lower_rate("p", per_s=5.0, guard_s=60.0)
+    assert store.accounts()["p"].ceiling_per_s == 30.0
+    store.lower_rate("p", per_s=20.0, guard_s=0.0)
+    assert store.accounts()["p"].ceiling_per_s == 20.0
+
+
+def test_connections_of_others_count_towards_what_a_provider_bears(store: Store) -> None:
+    for name in ("w1", "w2"):
+        store.register(instance(name))
+    store.acquire_permits("p", wanted=3, limit=10, incarnation="w2")
+    store.lower_connections("p", own=4, incarnation="w1", guard_s=60.0)
+    assert store.accounts()["p"].ceiling_connections == 7
+    store.lower_connections("p", own=2, incarnation="w1", guard_s=60.0)
+    assert store.accounts()["p"].ceiling_connections == 5, "fewer at once, more only later"
+    store.lower_connections("p", own=6, incarnation="w1", guard_s=60.0)
+    assert store.accounts()["p"].ceiling_connections == 5
+
+
+def test_senders_are_remembered_with_both_answers(store: Store) -> None:
+    note = SenderNote(provider="p", sender="a@shop.test")
+    store.note_senders([replace(note, accepted_at_ms=5)])
+    store.note_senders([replace(note, refused_at_ms=7, reply="554 not verified")])
+    store.note_senders([replace(note, provider="q", accepted_at_ms=9)])
+    first, second = store.senders()
+    assert first == replace(note, accepted_at_ms=5, refused_at_ms=7, reply="554 not verified")
+    assert (second.provider, second.accepted_at_ms) == ("q", 9)
+
+
+def test_what_is_held_for_one_reason_is_released_in_batches(store: Store) -> None:
+    messages = [accepted() for _ in range(5)]
+    store.accept_batch(messages)
+    claimed = store.claim("default", limit=10, incarnation="one", now_ms=NOW_MS + 1)
+    updates = [
+        DeliveryUpdate(
+            queue_id=one.queue_id,
+            delivery_no=0,
+            state=DeliveryState.HELD,
+            due_at_ms=NOW_MS,
+            provider="p",
+            reason="p refuses sender domain a" if number < 4 else "other",
+            recipients=(),
+            charged=False,
+        )
+        for number, one in enumerate(claimed)
+    ]
+    store.record_batch(updates, incarnation="one", now_ms=NOW_MS + 10)
+    reason = "p refuses sender domain a"
+    assert store.release_held(reason, limit=3, now_ms=NOW_MS + 110) == 3
+    assert store.release_held(reason, limit=3, now_ms=NOW_MS + 110) == 1
+    again = store.claim("default", limit=10, incarnation="one", now_ms=NOW_MS + 120)
+    assert [one.held_ms for one in again] == [100] * 4
+    assert [one.provider for one in again] == ["p"] * 4

@@ -10,7 +10,7 @@ import pytest
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.settings.model import Route
 from relaygw.settings.provider import Provider
-from relaygw.store.protocol import Hold
+from relaygw.store.protocol import AuditEntry, Hold
 from tests.builders import accepted
 from tests.e2e.ports import free_port
 from tests.fakes.scripted_provider import Action, ScriptedProvider
@@ -244,6 +244,11 @@ async def test_what_an_operator_holds_only_an_operator_releases(tmp_path: Path) 
         await rig.wait_until(lambda: rig.worker._gates["a"].is_held)
         assert a.connections == []
         rig.store.drop_hold("provider", "a", now_ms=1)
+        assert rig.store.holds(), "a probe does not end it"
+        released = AuditEntry(
+            at_ms=1, actor="op", action="provider.release", target="a", affected=1, detail=""
+        )
+        rig.store.drop_hold("provider", "a", now_ms=1, entry=released)
         await rig.wait_for(message, DeliveryState.FINISHED)
 
 

@@ -68,6 +68,7 @@ async def test_files_stay_until_the_store_is_back(
     committer = GroupCommitter(store, committed=lambda _: None)
     service = Maildrop(
         settings,
+        store=store,
         intake=Intake(settings, state_dir=tmp_path),
         committer=committer,
         log=MailLog(stream, hostname="gw.test", with_subject=True),

@@ -18,7 +18,7 @@ def child_that_holds(directory: Path, *, take: str) -> int:
         if take == "lock":
             WriteLock(directory, first_in_line=False).held().__enter__()
         else:
-            Lifeline(directory, take).begin("QUEUEID0001", 2)
+            Lifeline(directory, take).begin("QUEUEID0001", 2, "main")
         os.write(write, b"x")
         signal.pause()
     os.read(read, 1)
