@@ -1,0 +1,218 @@
+"""A provider with limits, an SMTP server of its own process; `LimitedProvider` starts it.
+
+What it allows is told by a file of Terms (JSON), which it reads at the start and at each SIGHUP.
+Over its rate it refuses at the final dot, over its connections at the greeting, both as Amazon
+SES words it. A session that logged in by a password of before gets 421 to its next command.
+
+Journal, by connection: `open`, `turned-away`, `login-refused`, `cut` (the 421), `closed`; and with
+the message's X-Bench-Id: `taken` (its final dot was read), then `accepted` or `refused`, written
+right before the answer. A message that was taken and has neither is in doubt.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import base64
+import itertools
+import json
+import re
+import signal
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bench.killing.journal import Journal
+
+USER = "shop"
+_BENCH_ID = re.compile(rb"^X-Bench-Id: (\S+)\r$", re.MULTILINE)
+_HEAD_BYTES = 4096  # the id stands in these
+_END_OF_CONTENT = b"\r\n.\r\n"
+_EXTENSIONS = b"250-limited.bench.test\r\n250-PIPELINING\r\n250-8BITMIME\r\n"
+_TOO_MANY = b"421 Too many concurrent SMTP connections\r\n"
+_TOO_FAST = b"454 Throttling failure: Maximum sending rate exceeded.\r\n"
+_BAD_LOGIN = b"535 Authentication Credentials Invalid\r\n"
+_CUT = b"421 4.7.0 closing connection\r\n"
+_REPLIES = {
+    b"MAIL": b"250 2.1.0 ok\r\n",
+    b"RCPT": b"250 2.1.5 ok\r\n",
+    b"DATA": b"354 go on\r\n",
+    b"RSET": b"250 2.0.0 ok\r\n",
+    b"NOOP": b"250 2.0.0 ok\r\n",
+    b"QUIT": b"221 2.0.0 bye\r\n",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Terms:
+    """What the provider allows; None: anything."""
+
+    rate_per_s: float | None = None
+    burst_s: float = 0.15  # so much of the rate at once
+    connections: int | None = None
+    password: str | None = None  # of USER, by AUTH PLAIN
+    reply_delay_s: float = 0.01  # from the final dot to its answer
+
+
+class Bucket:
+    """Tokens that grow by the rate up to a burst; one is a message."""
+
+    def __init__(self, rate_per_s: float, burst_s: float, now_s: float) -> None:
+        self._rate_per_s = rate_per_s
+        self._most = max(1.0, rate_per_s * burst_s)
+        self._tokens = self._most
+        self._filled_at_s = now_s
+
+    def may_take(self, now_s: float) -> bool:
+        """Take a token if there is one."""
+        grown = (now_s - self._filled_at_s) * self._rate_per_s
+        self._tokens = min(self._most, self._tokens + grown)
+        self._filled_at_s = now_s
+        if self._tokens < 1:
+            return False
+        self._tokens -= 1
+        return True
+
+
+@dataclass(eq=False)
+class House:
+    """What all sessions share."""
+
+    terms_path: Path
+    journal: Journal
+    open_count: int = 0
+    numbers: itertools.count[int] = field(default_factory=itertools.count)
+
+    def __post_init__(self) -> None:
+        self.read_terms()
+
+    def read_terms(self) -> None:
+        """Go by the file as it is now."""
+        self.terms = Terms(**json.loads(self.terms_path.read_text()))
+        rate_per_s = self.terms.rate_per_s
+        self._bucket = (
+            Bucket(rate_per_s, self.terms.burst_s, time.monotonic()) if rate_per_s else None
+        )
+
+    def may_take(self) -> bool:
+        """Count one message against the rate, if it has room."""
+        return self._bucket is None or self._bucket.may_take(time.monotonic())
+
+
+class Session(asyncio.Protocol):
+    """One connection of the gateway's."""
+
+    def __init__(self, house: House) -> None:
+        self._house = house
+        self._name = str(next(house.numbers))
+        self._password: str | None = None
+        self._unread = b""
+        self._is_content = False
+        self._answer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        self._house.open_count += 1
+        most = self._house.terms.connections
+        if most is not None and self._house.open_count > most:
+            self._end("turned-away", _TOO_MANY)
+            return
+        self._house.journal.note("open", self._name)
+        transport.write(b"220 limited.bench.test ESMTP\r\n")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._house.open_count -= 1
+        if self._answer is not None:
+            self._answer.cancel()
+        self._house.journal.note("closed", self._name)
+
+    def data_received(self, data: bytes) -> None:
+        self._unread += data
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """Work on what was read, in order; an answer that is due holds up the rest."""
+        while self._answer is None and not self._transport.is_closing():
+            end = _END_OF_CONTENT if self._is_content else b"\r\n"
+            piece, found, rest = self._unread.partition(end)
+            if not found:
+                return
+            self._unread = rest
+            if self._password != self._house.terms.password and self._password is not None:
+                self._end("cut", _CUT)
+            elif self._is_content:
+                self._take(piece[:_HEAD_BYTES])
+            else:
+                self._obey(piece)
+
+    def _obey(self, command: bytes) -> None:
+        verb = command[:4].upper()
+        has_login = self._password is not None or self._house.terms.password is None
+        if verb == b"EHLO":
+            auth = b"250-AUTH PLAIN\r\n" if self._house.terms.password is not None else b""
+            self._transport.write(_EXTENSIONS + auth + b"250 SIZE 40000000\r\n")
+        elif verb == b"AUTH":
+            self._log_in(command)
+        elif verb == b"MAIL" and not has_login:
+            self._transport.write(b"530 Authentication required\r\n")
+        else:
+            self._is_content = verb == b"DATA"
+            self._transport.write(_REPLIES.get(verb, b"500 5.5.1 what\r\n"))
+        if verb == b"QUIT":
+            self._transport.close()
+
+    def _log_in(self, command: bytes) -> None:
+        given = base64.b64decode(command.split()[-1]).decode()
+        password = self._house.terms.password
+        if password is None or given != f"\0{USER}\0{password}":
+            self._house.journal.note("login-refused", self._name)
+            self._transport.write(_BAD_LOGIN)
+            return
+        self._password = password
+        self._transport.write(b"235 Authentication successful.\r\n")
+
+    def _take(self, head: bytes) -> None:
+        match = _BENCH_ID.search(head + b"\r")
+        bench_id = match[1].decode("ascii") if match else "-"
+        self._house.journal.note("taken", self._name, bench_id)
+        self._is_content = False
+        is_accepted = self._house.may_take()
+        self._answer = asyncio.get_running_loop().call_later(
+            self._house.terms.reply_delay_s, self._reply, bench_id, is_accepted
+        )
+
+    def _reply(self, bench_id: str, is_accepted: bool) -> None:
+        self._answer = None
+        self._house.journal.note("accepted" if is_accepted else "refused", self._name, bench_id)
+        self._transport.write(b"250 Ok\r\n" if is_accepted else _TOO_FAST)
+        self._go_on()
+
+    def _end(self, event: str, reply: bytes) -> None:
+        self._house.journal.note(event, self._name)
+        self._transport.write(reply)
+        self._transport.close()
+
+
+async def _serve(port: int, terms: Path, journal: Path) -> None:
+    loop = asyncio.get_running_loop()
+    house = House(terms, Journal(journal))
+    loop.add_signal_handler(signal.SIGHUP, house.read_terms)
+    server = await loop.create_server(lambda: Session(house), "127.0.0.1", port, backlog=512)
+    print("listens", flush=True)
+    async with server:
+        await server.serve_forever()
+
+
+def main() -> None:
+    """Serve until killed: port, terms, journal."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("port", type=int)
+    parser.add_argument("terms", type=Path)
+    parser.add_argument("journal", type=Path)
+    options = parser.parse_args()
+    asyncio.run(_serve(options.port, options.terms, options.journal))
+
+
+if __name__ == "__main__":
+    main()
