@@ -59,7 +59,7 @@ def balance(
     return Balance(
         lost=[one for one in acknowledged if not arrived[one] and one not in kept],
         bounced=[one for one in acknowledged if one in fates and fates[one].is_bounced],
-        twice=[one for one in acknowledged if arrived[one] - unanswered[one] > 1],
+        twice=[one for one in acknowledged if counts[one, "accepted"] > 1],
         twice_in_doubt=[one for one in acknowledged if unanswered[one] and arrived[one] > 1],
         in_doubt=[one for one in acknowledged if unanswered[one]],
         queued=queued,

@@ -17,14 +17,17 @@ from pathlib import Path
 from bench.rig import needs
 from bench.rig.machine import describe
 from bench.standing.big_database import big_database
+from bench.standing.failover import failover, failover_silent
 from bench.standing.fairness import fairness
 from bench.standing.figure import Figure, Result
 from bench.standing.idle import idle
 from bench.standing.large import large
 from bench.standing.latency import latency_delivering, latency_provider_down
 from bench.standing.restart import restart
+from bench.standing.rotation import rotation
 from bench.standing.sendmail_delay import sendmail_to_provider
 from bench.standing.setting import SMALL, Setting, Size
+from bench.standing.throttle import throttle
 
 CASES: dict[str, Callable[[Setting], Result]] = {
     "latency-delivering": latency_delivering,
@@ -35,7 +38,18 @@ CASES: dict[str, Callable[[Setting], Result]] = {
     "large": large,
     "idle": idle,
     "sendmail-to-provider": sendmail_to_provider,
+    "throttle": throttle,
+    "failover": failover,
+    "failover-silent": failover_silent,
+    "rotation": rotation,
 }
+_SIZES: dict[str, tuple[type, str]] = {
+    "idle_s": (float, "how long idle watches; 60"),
+    "throttle_s": (float, "how long throttle measures; 180"),
+    "throttle_per_s": (float, "messages a second that its provider allows; 50"),
+    "throttle_connections": (int, "connections that its provider allows; 5"),
+}
+"""Options that change a size of the same name."""
 
 
 def main() -> int:
@@ -47,11 +61,9 @@ def main() -> int:
     needs.find_programs()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that everything is cleaned up
     chosen = list(CASES) if "all" in options.case else options.case
-    size = SMALL if options.small else Size()
-    if options.idle_s is not None:
-        size = replace(size, idle_s=options.idle_s)
+    size = _size(options)
     with tempfile.TemporaryDirectory(prefix="relaygw-bench-", dir=options.directory) as root:
-        setting = Setting(Path(root), size)
+        setting = Setting(Path(root), size, options.keep)
         setting.say(f"machine: {describe(setting.root)}")
         results = {}
         for name in chosen:
@@ -75,13 +87,20 @@ def _run(name: str, setting: Setting) -> Result:
     return result
 
 
+def _size(options: argparse.Namespace) -> Size:
+    asked = {name: getattr(options, name) for name in _SIZES}
+    given = {name: value for name, value in asked.items() if value is not None}
+    return replace(SMALL if options.small else Size(), **given)
+
+
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="bench/alone",
         description="Measures relaygw on its own: latency of a transaction, throughput with a "
         "big database, a restart with a long queue, fairness between streams, memory and "
-        "latency under very large messages, what it costs without mail, and how long mail of the "
-        "sendmail command takes to the provider. Needs Postfix's smtp-source and smtp-sink. "
+        "latency under very large messages, what it costs without mail, how long mail of the "
+        "sendmail command takes to the provider, and what it makes of providers with limits, that "
+        "die, or that change the key. Needs Postfix's smtp-source and smtp-sink. "
         "Everything runs on loopback.",
     )
     parser.add_argument(
@@ -92,7 +111,10 @@ def _parse() -> argparse.Namespace:
     )
     parser.add_argument("--list", action="store_true", help="tell what each case measures")
     parser.add_argument("--small", action="store_true", help="little of everything, to try it")
-    parser.add_argument("--idle-s", type=float, metavar="S", help="how long idle watches; 60")
+    for name, (kind, text) in _SIZES.items():
+        option = f"--{name.replace('_', '-')}"
+        parser.add_argument(option, type=kind, metavar="N", help=text)
+    parser.add_argument("--keep", type=Path, metavar="DIRECTORY", help="copy logs there")
     parser.add_argument(
         "--directory", type=Path, help="where queues lie; the system's temporary directory"
     )

@@ -30,6 +30,13 @@ class Size:
     settle_s: float = 10.0
     idle_s: float = 60.0
     sends: int = 100
+    throttle_s: float = 180.0
+    throttle_per_s: float = 50.0  # what the provider allows
+    throttle_connections: int = 5
+    outage_s: float = 30.0
+    return_s: float = 75.0
+    revoked_s: float = 15.0
+    resumed_s: float = 20.0
 
 
 SMALL = Size(
@@ -47,6 +54,11 @@ SMALL = Size(
     settle_s=2.0,
     idle_s=5.0,
     sends=10,
+    throttle_s=20.0,
+    outage_s=12.0,
+    return_s=30.0,
+    revoked_s=8.0,
+    resumed_s=8.0,
 )
 
 
@@ -56,6 +68,15 @@ class Setting:
 
     root: Path
     size: Size
+    kept: Path | None = None  # where logs of cases go that keep them
+
+    def keep(self, directory: Path, name: str) -> None:
+        """Copy a case's logs and journals to where they are kept, if they are."""
+        if self.kept is not None:
+            target = self.kept / name
+            target.mkdir(parents=True, exist_ok=True)
+            for path in (*directory.rglob("*.log"), *directory.rglob("*.journal")):
+                shutil.copy(path, target)
 
     @contextmanager
     def directory(self) -> Iterator[Path]:

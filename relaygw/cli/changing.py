@@ -17,7 +17,7 @@ from typing import Any
 import click
 
 from relaygw.cli.entries import as_json, head_row, row
-from relaygw.cli.frame import warn
+from relaygw.cli.frame import Invocation, pass_invocation, warn
 from relaygw.cli.selecting import STDIN, Choice, Decorator
 from relaygw.cli.text import clock_ms, counted, terminal_width
 from relaygw.operations import LeftAlone, Result
@@ -98,6 +98,7 @@ def carry_through(
     left = gathered.left
     if gathered.ready and _may_go_on(gathered, task, answer):
         result = task.carry_out(gathered.ready, clock_ms())
+        _wake_workers()
         left = [*left, *result.left]
         _report(result.changed, left, task, answer)
     elif answer.is_dry_run or not gathered.ready:
@@ -108,6 +109,14 @@ def carry_through(
     for queue_id in gathered.missing:
         warn(f"{queue_id}: no such message, or it does not match")
     return _exit_code(left, gathered.missing, task)
+
+
+@pass_invocation
+def _wake_workers(invocation: Invocation) -> None:
+    """Let workers see the change now, not with their next look."""
+    from relaygw import roles
+
+    roles.wake_workers(invocation.load())
 
 
 def _gather(entries: Iterable[QueueEntry], task: Task, choice: Choice) -> _Gathered:

@@ -11,6 +11,8 @@ import click
 from relaygw import __version__
 from relaygw.cli.entries import as_json
 from relaygw.cli.frame import Command, Invocation, pass_invocation, warn
+from relaygw.cli.provider_limits import Usage, read_usages, slowed_lines, usage_object
+from relaygw.cli.provider_list import hold_object, state_of
 from relaygw.cli.text import (
     age,
     clock_ms,
@@ -21,6 +23,7 @@ from relaygw.cli.text import (
     rfc3339,
 )
 from relaygw.mail.state import DeliveryState
+from relaygw.operations import holds_of
 from relaygw.store.protocol import Hold, Instance, LaneCount, Store
 
 if TYPE_CHECKING:
@@ -46,6 +49,7 @@ class Snapshot:
     instances: list[Instance]
     silent: frozenset[str]  # incarnations
     holds: list[Hold]
+    usages: dict[str, Usage]  # by the provider's name
     lanes: list[LaneCount]
     captured: int
     unread: int
@@ -66,6 +70,7 @@ def take_snapshot(store: Store, settings: Settings) -> Snapshot:
         instances=store.instances(),
         silent=frozenset(store.stale_incarnations(SILENT_AFTER_S)),
         holds=store.holds(),
+        usages=read_usages(store, settings.providers),
         lanes=store.counts(),
         captured=captured,
         unread=unread,
@@ -96,7 +101,7 @@ def screen(snapshot: Snapshot, settings: Settings) -> Iterator[str]:
     yield ""
     yield from _instance_lines(snapshot)
     yield ""
-    yield from _provider_lines(snapshot, settings)
+    yield from _provider_lines(snapshot)
     yield ""
     yield from _lane_lines(snapshot, settings)
     yield ""
@@ -117,11 +122,15 @@ def _instance_lines(snapshot: Snapshot) -> Iterator[str]:
         yield "nothing runs; start it: relaygw serve"
 
 
-def _provider_lines(snapshot: Snapshot, settings: Settings) -> Iterator[str]:
-    for name, provider in settings.providers.items():
-        yield labelled("provider", f"{name}: {provider.host}:{provider.port}")
-    if not settings.providers:
+def _provider_lines(snapshot: Snapshot) -> Iterator[str]:
+    for name, usage in snapshot.usages.items():
+        state = state_of(holds_of(snapshot.holds, name), usage)
+        where = f"{usage.settings.host}:{usage.settings.port}"
+        yield labelled("provider", f"{name}: {where}{'' if state == 'ok' else f', {state}'}")
+    if not snapshot.usages:
         yield labelled("provider", "none")
+    for name, usage in snapshot.usages.items():
+        yield from slowed_lines(name, usage, snapshot.at_ms)
     for hold in snapshot.holds:
         since = moment(hold.since_ms, snapshot.at_ms)
         text = f"{hold.scope} {hold.key} since {since}: {hold.reason}"
@@ -187,10 +196,16 @@ def as_object(snapshot: Snapshot, settings: Settings) -> dict[str, Any]:
             for one in snapshot.instances
         ],
         "providers": [
-            {"name": name, "host": one.host, "port": one.port}
-            for name, one in settings.providers.items()
+            {
+                "name": name,
+                "host": usage.settings.host,
+                "port": usage.settings.port,
+                "state": state_of(holds_of(snapshot.holds, name), usage),
+                **usage_object(usage),
+            }
+            for name, usage in snapshot.usages.items()
         ],
-        "holds": [_hold_object(hold) for hold in snapshot.holds],
+        "holds": [hold_object(hold) for hold in snapshot.holds],
         "lanes": [
             {
                 "route": lane.route,
@@ -203,15 +218,4 @@ def as_object(snapshot: Snapshot, settings: Settings) -> dict[str, Any]:
         ],
         "captured": snapshot.captured,
         "unread": snapshot.unread,
-    }
-
-
-def _hold_object(hold: Hold) -> dict[str, Any]:
-    return {
-        "scope": hold.scope,
-        "key": hold.key,
-        "reason": hold.reason,
-        "remedy": hold.remedy,
-        "since": rfc3339(hold.since_ms),
-        "probe_at": None if hold.probe_at_ms is None else rfc3339(hold.probe_at_ms),
     }

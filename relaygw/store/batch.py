@@ -17,13 +17,33 @@ from sqlalchemy import Connection
 MAX_ROWS = 50
 """Rows of one statement: keeps the texts few and under every driver's limit of parameters."""
 
-_MARKS = {"qmark": "?", "pyformat": "%s"}
+_WORDS = {
+    "qmark": {"?": "?", "for_update": "", "key_share": "", "skip_locked": ""},
+    "pyformat": {
+        "?": "%s",
+        "for_update": "FOR UPDATE",
+        "key_share": "FOR KEY SHARE",
+        "skip_locked": "FOR UPDATE SKIP LOCKED",
+    },
+}
+"""What stands for `{?}` and the like, by the driver's style of parameters: SQLite has one writer
+and needs no row locks."""
 
 Row = tuple[Any, ...]
 
 
+def _spelled(sql: str, style: str) -> str:
+    for word, text in _WORDS[style].items():
+        sql = sql.replace(f"{{{word}}}", text)
+    return sql
+
+
 class Statement:
-    """SQL in which `{?}` stands for a parameter, in the way of every driver."""
+    """SQL in which `{?}` stands for a parameter, in the way of every driver.
+
+    `{for_update}`, `{key_share}` and `{skip_locked}` lock the rows of a query where several may
+    write at once.
+    """
 
     def __init__(self, sql: str) -> None:
         self._sql = sql
@@ -32,23 +52,23 @@ class Statement:
     def fetch(self, connection: Connection, *parameters: Any) -> list[Row]:
         """Execute in the transaction of `connection` and return the rows as plain tuples."""
         cursor: Any = connection.connection.cursor()
-        cursor.execute(self._text(_MARKS[connection.dialect.paramstyle]), parameters)
+        cursor.execute(self._text(connection.dialect.paramstyle), parameters)
         rows: list[Row] = cursor.fetchall()
         return rows
 
     def run(self, connection: Connection, *parameters: Any) -> int:
         """Execute in the transaction of `connection`; return how many rows changed."""
         cursor: Any = connection.connection.cursor()
-        cursor.execute(self._text(_MARKS[connection.dialect.paramstyle]), parameters)
+        cursor.execute(self._text(connection.dialect.paramstyle), parameters)
         changed: int = cursor.rowcount
         return changed
 
     def text(self) -> str:
         """Return the statement as SQLite takes it."""
-        return self._text("?")
+        return self._text("qmark")
 
-    def _build_text(self, mark: str) -> str:
-        return self._sql.replace("{?}", mark)
+    def _build_text(self, style: str) -> str:
+        return _spelled(self._sql, style)
 
 
 class BatchStatement:
@@ -78,18 +98,18 @@ class BatchStatement:
         return found
 
     def _execute(self, connection: Connection, rows: Sequence[Row], last: Row) -> Any:
-        text = self._text(len(rows), _MARKS[connection.dialect.paramstyle])
+        text = self._text(len(rows), connection.dialect.paramstyle)
         cursor = connection.connection.cursor()
         cursor.execute(text, (*chain.from_iterable(rows), *last))
         return cursor
 
     def text(self, count: int) -> str:
         """Return the statement for `count` rows as SQLite takes it."""
-        return self._text(count, "?")
+        return self._text(count, "qmark")
 
-    def _build_text(self, count: int, mark: str) -> str:
-        row = f"({', '.join([mark] * self._columns)})"
-        return self._sql.replace("{rows}", ", ".join([row] * count)).replace("{?}", mark)
+    def _build_text(self, count: int, style: str) -> str:
+        row = f"({', '.join(['{?}'] * self._columns)})"
+        return _spelled(self._sql.replace("{rows}", ", ".join([row] * count)), style)
 
 
 def insert_into(table: str, *columns: str) -> BatchStatement:

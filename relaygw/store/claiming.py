@@ -16,6 +16,7 @@ from sqlalchemy import Connection
 from relaygw.mail.envelope import ClaimedDelivery, Recipient, Source
 from relaygw.mail.state import DeliveryState
 from relaygw.store.batch import BatchStatement, Statement
+from relaygw.store.registry import is_alive
 from relaygw.store.tables import IS_CLAIMABLE
 
 PREFETCH_BYTES = 64 * 1024
@@ -47,7 +48,7 @@ _DUE_OF_CLIENT = Statement(
     SELECT delivery.queue_id, delivery.delivery_no FROM delivery
     WHERE delivery.route = {{?}} AND delivery.state = {{?}} AND delivery.client_key = {{?}}
     AND delivery.due_at_ms <= {{?}} AND {IS_CLAIMABLE}
-    ORDER BY delivery.due_at_ms LIMIT {{?}}
+    ORDER BY delivery.due_at_ms LIMIT {{?}} {{skip_locked}}
     """
 )
 _LEASE = BatchStatement(
@@ -56,7 +57,6 @@ _LEASE = BatchStatement(
     SET state = 'active', lease = v.column3, changed_at_ms = v.column4
     FROM (VALUES {rows}) AS v
     WHERE delivery.queue_id = v.column1 AND delivery.delivery_no = v.column2
-    AND EXISTS (SELECT 1 FROM instance WHERE instance.incarnation = v.column3)
     """,
     columns=4,
 )
@@ -129,11 +129,12 @@ def claim(
     connection: Connection, route: str, *, limit: int, incarnation: str, now_ms: int
 ) -> list[ClaimedDelivery]:
     """Lease due deliveries: half of the limit to due retries, the rest to new mail."""
+    if not is_alive(connection, incarnation):
+        return []
     keys = _due(connection, route, _D.DEFERRED, limit=-(-limit // 2), now_ms=now_ms)
     keys += _due(connection, route, _D.INCOMING, limit=limit - len(keys), now_ms=now_ms)
     rows = [(*key, incarnation, now_ms) for key in keys]
-    if _LEASE.run(connection, rows) < len(keys):
-        return []  # nothing was leased: the incarnation is dead
+    _LEASE.run(connection, rows)
     return _load_claimed(connection, keys, now_ms)
 
 

@@ -28,7 +28,8 @@ _RECORD_DELIVERIES = BatchStatement(
     """
     UPDATE delivery
     SET state = v.column3, due_at_ms = v.column4, changed_at_ms = v.column5,
-        attempts = attempts + v.column6, doubts = doubts + v.column7, held_at_ms = v.column8,
+        attempts = attempts + v.column6, doubts = doubts + v.column7,
+        held_at_ms = CAST(v.column8 AS BIGINT),
         provider = v.column9, reason = v.column10,
         lease = NULL,
         reclaims = 0  -- its worker lived to tell
@@ -45,8 +46,17 @@ _RECORD_RECIPIENTS = BatchStatement(
         provider = v.column6, reply = v.column7, dsn = v.column8
     FROM (VALUES {rows}) AS v
     WHERE recipient.queue_id = v.column1 AND recipient.rcpt_no = v.column2
+    AND EXISTS (
+        SELECT 1 FROM delivery WHERE delivery.queue_id = recipient.queue_id
+        AND delivery.delivery_no = recipient.delivery_no AND delivery.lease = {?}
+    )
     """,
     columns=8,
+)
+
+
+_LEASED = Statement(
+    "SELECT 1 FROM delivery WHERE queue_id = {?} AND delivery_no = {?} AND lease = {?}"
 )
 
 
@@ -58,14 +68,14 @@ def record(
     now_ms: int,
     keep_content: bool,
 ) -> bool:
-    """Write outcomes if the incarnation lives: see Store.record_batch."""
+    """Write outcomes if the incarnation lives: see Store.record_batch.
+
+    What was recorded before, in a commit that seemed lost, is left as it is: its lease is over.
+    """
     if not is_alive(connection, incarnation):
         return False
     for entry in updates:
         check_transition(_D.ACTIVE, entry.state)
-    _RECORD_DELIVERIES.run(
-        connection, [_delivery_row(entry, now_ms) for entry in updates], incarnation
-    )
     _RECORD_RECIPIENTS.run(
         connection,
         [
@@ -82,10 +92,14 @@ def record(
             for entry in updates
             for change in entry.recipients
         ],
+        incarnation,
     )
     for entry in updates:
-        if entry.held_apart:
+        if entry.held_apart and _is_leased(connection, entry, incarnation):
             _hold_apart(connection, entry, now_ms)
+    _RECORD_DELIVERIES.run(
+        connection, [_delivery_row(entry, now_ms) for entry in updates], incarnation
+    )
     finish_messages(
         connection,
         list({entry.queue_id for entry in updates if entry.state is _D.FINISHED}),
@@ -93,6 +107,10 @@ def record(
         keep_content=keep_content,
     )
     return True
+
+
+def _is_leased(connection: Connection, entry: DeliveryUpdate, incarnation: str) -> bool:
+    return bool(_LEASED.fetch(connection, entry.queue_id, entry.delivery_no, incarnation))
 
 
 def _delivery_row(entry: DeliveryUpdate, now_ms: int) -> Row:

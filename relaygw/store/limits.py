@@ -8,7 +8,7 @@ database's clock decides. Quotas count slices of ten minutes over the last 24 ho
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import cast
 
 from sqlalchemy import Connection
@@ -28,7 +28,7 @@ _ADD_ACCOUNT = Statement(
     ON CONFLICT (limit_group) DO NOTHING
     """
 )
-_NEXT_SLOT = Statement("SELECT next_slot_us FROM account WHERE limit_group = {?}")
+_NEXT_SLOT = Statement("SELECT next_slot_us FROM account WHERE limit_group = {?} {for_update}")
 _MOVE_SLOT = Statement("UPDATE account SET next_slot_us = {?} WHERE limit_group = {?}")
 _ACCOUNTS = Statement(
     """
@@ -87,7 +87,12 @@ _SENDERS = Statement(
 
 
 def take_tokens(
-    connection: Connection, limit_group: str, *, wanted: int, per_s: float, now_us: int
+    connection: Connection,
+    limit_group: str,
+    *,
+    wanted: int,
+    per_s: float,
+    clock_us: Callable[[Connection], int],
 ) -> Tokens:
     """Take up to `wanted` tokens; the first may be used in `starts_in_s`, then one each 1/rate.
 
@@ -96,6 +101,7 @@ def take_tokens(
     """
     _ADD_ACCOUNT.run(connection, limit_group)
     ((next_slot_us,),) = _NEXT_SLOT.fetch(connection, limit_group)
+    now_us = clock_us(connection)
     start_us = max(next_slot_us, now_us - int(_CATCH_UP_S * 1e6))
     ahead_s = TOKEN_LEASE_S - (start_us - now_us) / 1e6
     starts_in_s = (start_us - now_us) / 1e6
@@ -110,6 +116,8 @@ def use_quota(
     connection: Connection, limit_group: str, *, wanted: int, quota: int, now_ms: int
 ) -> Tokens:
     """Take up to `wanted` of what the last 24 hours leave of `quota`; negative gives back."""
+    _ADD_ACCOUNT.run(connection, limit_group)
+    _NEXT_SLOT.fetch(connection, limit_group)  # locked: one counts at a time
     slices = _USED.fetch(connection, limit_group, now_ms - _DAY_MS)
     room = quota - sum(used for _, used in slices)
     granted = min(wanted, room) if wanted > 0 else wanted

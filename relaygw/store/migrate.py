@@ -6,30 +6,23 @@ to do. The whole upgrade is one transaction: it is done or nothing happened.
 
 from __future__ import annotations
 
-import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from sqlalchemy import Connection, inspect, text
+from sqlalchemy import Connection, Engine, inspect, text
 from sqlalchemy.exc import DBAPIError
 
 from relaygw.errors import SchemaMismatch, StoreUnavailable
-from relaygw.store.sqlite import (
-    DriverError,
-    create_sqlite_engine,
-    database_path,
-    prepare_directory,
-)
+from relaygw.store.place import Place
 from relaygw.store.tables import SCHEMA_REVISION
+
+_UPGRADE_LOCK = 7_235_101  # any number: upgrades of one PostgreSQL database take turns
 
 
 def _scripts() -> Path:
     packaged = Path(__file__).parent.parent / "migrations"
     return packaged if packaged.is_dir() else packaged.parent.parent / "migrations"
-
-
-def _explain(url: str, error: Exception) -> str:
-    cause = error.orig if isinstance(error, DBAPIError) else error
-    return f"{database_path(url)}: {cause}; check the file, its owner and the space on its volume"
 
 
 def _revision(connection: Connection) -> str | None:
@@ -39,30 +32,46 @@ def _revision(connection: Connection) -> str | None:
     return found
 
 
-def _create_private(url: str) -> None:
-    """Create a new database for its owner only; SQLite gives its log the same mode."""
-    path = database_path(url)
-    try:
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-    except OSError as error:
-        raise StoreUnavailable(f"{path}: {error.strerror}") from error
+def _engine(place: Place, *, is_for_writing: bool) -> Engine:
+    if place.is_postgres:
+        from relaygw.store.postgres import create_postgres_engine
+
+        return create_postgres_engine(place)
+    from relaygw.store.sqlite import create_private, create_sqlite_engine
+
+    if is_for_writing:
+        create_private(place.url)
+    return create_sqlite_engine(place.url, begin="BEGIN IMMEDIATE" if is_for_writing else "BEGIN")
 
 
-def current_revision(url: str) -> str | None:
-    """Return the schema revision of a database, None when it has no schema yet."""
-    engine = create_sqlite_engine(url, begin="BEGIN")
+@contextmanager
+def _transaction(place: Place, *, is_for_writing: bool) -> Iterator[Connection]:
+    """Lend a connection in a transaction; raises StoreUnavailable."""
+    from relaygw.store.sqlite import DriverError
+
+    driver_errors: tuple[type[Exception], ...] = (DBAPIError, DriverError)
+    engine = _engine(place, is_for_writing=is_for_writing)
     try:
         with engine.begin() as connection:
-            return _revision(connection)
-    except (DBAPIError, DriverError) as error:
-        raise StoreUnavailable(_explain(url, error)) from error
+            if place.is_postgres and is_for_writing:
+                connection.execute(text(f"SELECT pg_advisory_xact_lock({_UPGRADE_LOCK})"))
+            yield connection
+    except driver_errors as error:
+        cause = error.orig if isinstance(error, DBAPIError) else error
+        raise StoreUnavailable(place.explain(str(cause).strip())) from error
     finally:
         engine.dispose()
 
 
-def check_schema(url: str) -> None:
+def current_revision(place: Place | str) -> str | None:
+    """Return the schema revision of a database, None when it has no schema yet."""
+    with _transaction(Place.of(place), is_for_writing=False) as connection:
+        return _revision(connection)
+
+
+def check_schema(place: Place | str) -> None:
     """Raise SchemaMismatch unless the database has exactly the schema of this version."""
-    found = current_revision(url)
+    found = current_revision(place)
     if found != SCHEMA_REVISION:
         raise SchemaMismatch(
             f"the queue has schema {found or 'none'}, this version needs {SCHEMA_REVISION}; "
@@ -70,7 +79,7 @@ def check_schema(url: str) -> None:
         )
 
 
-def upgrade(url: str) -> tuple[str | None, str]:
+def upgrade(place: Place | str) -> tuple[str | None, str]:
     """Bring the schema up to date; return the revisions before and after.
 
     Two upgrades at once are safe: the second waits for the first and finds nothing to do.
@@ -78,19 +87,11 @@ def upgrade(url: str) -> tuple[str | None, str]:
     from alembic import command
     from alembic.config import Config
 
-    prepare_directory(url)
-    _create_private(url)
-    engine = create_sqlite_engine(url, begin="BEGIN IMMEDIATE")
-    try:
-        with engine.begin() as connection:
-            before = _revision(connection)
-            if before != SCHEMA_REVISION:
-                config = Config()
-                config.set_main_option("script_location", str(_scripts()))
-                config.attributes["connection"] = connection
-                command.upgrade(config, "head")
-            return before, SCHEMA_REVISION
-    except (DBAPIError, DriverError) as error:
-        raise StoreUnavailable(_explain(url, error)) from error
-    finally:
-        engine.dispose()
+    with _transaction(Place.of(place), is_for_writing=True) as connection:
+        before = _revision(connection)
+        if before != SCHEMA_REVISION:
+            config = Config()
+            config.set_main_option("script_location", str(_scripts()))
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+        return before, SCHEMA_REVISION

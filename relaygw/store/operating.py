@@ -83,7 +83,8 @@ def search(
     wanted = select(delivery.c.queue_id).where(
         *_delivery_conditions(selection), delivery.c.queue_id > after
     )
-    if not (selection.queue_ids or _message_conditions(selection)):
+    conditions = list(_message_conditions(selection))
+    if not (selection.queue_ids or conditions):
         # nothing more decides: a page of a long queue looks at a page of it
         wanted = wanted.distinct().order_by(delivery.c.queue_id).limit(limit)
     query = (
@@ -91,7 +92,7 @@ def search(
         .where(
             message.c.queue_id.in_(wanted),
             message.c.queue_id > after,
-            *_message_conditions(selection),
+            *conditions,
         )
         .order_by(message.c.queue_id)
         .limit(limit)

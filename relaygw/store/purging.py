@@ -170,7 +170,7 @@ def shed(connection: Connection, queue_id: str) -> None:
     )
 
 
-def oldest_captured(connection: Connection, *, keep: int, limit: int) -> list[str]:
+def oldest_captured(connection: Connection, *, keep: int, limit: int | None) -> list[str]:
     """Return the oldest captured messages beyond the newest `keep`."""
     newest = (
         select(message.c.captured_at_ms)

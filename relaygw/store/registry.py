@@ -8,14 +8,15 @@ from typing import Any
 from sqlalchemy import Connection, delete, insert, select, update
 from sqlalchemy.sql.elements import ColumnElement
 
-from relaygw.store.batch import Statement
+from relaygw.store.batch import BatchStatement, Statement
 from relaygw.store.protocol import Hold, Instance
 from relaygw.store.tables import hold, instance, permit
 
 Clock = ColumnElement[Any]
 
 
-_ALIVE = Statement("SELECT 1 FROM instance WHERE incarnation = {?}")
+# locked against its burial until this transaction ends
+_ALIVE = Statement("SELECT 1 FROM instance WHERE incarnation = {?} {key_share}")
 
 
 def is_alive(connection: Connection, incarnation: str) -> bool:
@@ -67,6 +68,16 @@ def instances(connection: Connection) -> list[Instance]:
     return [Instance(**row._mapping) for row in rows]
 
 
+_TAKEN = Statement("SELECT slot FROM permit WHERE limit_group = {?}")
+_TAKE = BatchStatement(
+    """
+    INSERT INTO permit (limit_group, slot, incarnation, leased_at_ms) VALUES {rows}
+    ON CONFLICT (limit_group, slot) DO NOTHING
+    """,
+    columns=4,
+)
+
+
 def acquire_permits(
     connection: Connection,
     limit_group: str,
@@ -77,27 +88,11 @@ def acquire_permits(
     now_ms: int,
 ) -> int:
     """Take the lowest free slots below the limit."""
-    taken = set(
-        connection.execute(
-            select(permit.c.slot).where(permit.c.limit_group == limit_group).with_for_update()
-        ).scalars()
-    )
+    taken = {slot for (slot,) in _TAKEN.fetch(connection, limit_group)}
     room = max(0, limit - len(taken))
     free = [slot for slot in range(limit) if slot not in taken][: min(wanted, room)]
-    if free:
-        connection.execute(
-            insert(permit),
-            [
-                {
-                    "limit_group": limit_group,
-                    "slot": slot,
-                    "incarnation": incarnation,
-                    "leased_at_ms": now_ms,
-                }
-                for slot in free
-            ],
-        )
-    return len(free)
+    # another instance may take the same slot at this moment: it is then one less here
+    return _TAKE.run(connection, [(limit_group, slot, incarnation, now_ms) for slot in free])
 
 
 def release_permits(
@@ -136,6 +131,16 @@ def holds(connection: Connection) -> list[Hold]:
     ]
 
 
+# another instance may set the same hold at this moment
+_PUT_HOLD = BatchStatement(
+    """
+    INSERT INTO hold (hold_id, scope, key, reason, remedy, since_ms, probe_at_ms) VALUES {rows}
+    ON CONFLICT DO NOTHING
+    """,
+    columns=7,
+)
+
+
 def put_hold(connection: Connection, entry: Hold) -> bool:
     """Insert a hold, or renew the one in force, unless it is an operator's and this is not."""
     in_force = (
@@ -152,18 +157,16 @@ def put_hold(connection: Connection, entry: Hold) -> bool:
                 .values(reason=entry.reason, remedy=entry.remedy, probe_at_ms=entry.probe_at_ms)
             )
         return False
-    connection.execute(
-        insert(hold).values(
-            hold_id=secrets.token_hex(8),
-            scope=entry.scope,
-            key=entry.key,
-            reason=entry.reason,
-            remedy=entry.remedy,
-            since_ms=entry.since_ms,
-            probe_at_ms=entry.probe_at_ms,
-        )
+    values = (
+        secrets.token_hex(8),
+        entry.scope,
+        entry.key,
+        entry.reason,
+        entry.remedy,
+        entry.since_ms,
+        entry.probe_at_ms,
     )
-    return True
+    return _PUT_HOLD.run(connection, [values]) > 0
 
 
 def drop_hold(

@@ -54,6 +54,10 @@ class SqlStore(ABC):
     def _clock(self) -> ColumnElement[Any]:
         """The database's time in ms, as an SQL expression."""
 
+    def _now_us(self, _connection: Connection) -> int:
+        """Return the database's time in microseconds."""
+        return time.time_ns() // 1000
+
     @abstractmethod
     def _reading(self) -> Any:
         """Context manager: a connection in a read transaction."""
@@ -190,7 +194,7 @@ class SqlStore(ABC):
     def take_tokens(self, limit_group: str, *, wanted: int, per_s: float) -> Tokens:
         with self._write(Write.UNSYNCED) as connection:
             return limits.take_tokens(
-                connection, limit_group, wanted=wanted, per_s=per_s, now_us=time.time_ns() // 1000
+                connection, limit_group, wanted=wanted, per_s=per_s, clock_us=self._now_us
             )
 
     def use_quota(self, limit_group: str, *, wanted: int, quota: int) -> Tokens:
@@ -318,7 +322,7 @@ class SqlStore(ABC):
     def delete_captured(self, queue_ids: Sequence[str] | None, *, entry: AuditEntry) -> int:
         with self._write() as connection:
             if queue_ids is None:
-                queue_ids = purging.oldest_captured(connection, keep=0, limit=-1)
+                queue_ids = purging.oldest_captured(connection, keep=0, limit=None)
             deleted = purging.uncapture(connection, queue_ids)
             operating.add_audit(connection, entry, deleted)
             return deleted

@@ -228,6 +228,16 @@ def _move_log(raw: Any) -> int:
     return int(frames)
 
 
+def create_private(url: str) -> None:
+    """Create a new database for its owner only; SQLite gives its log the same mode."""
+    prepare_directory(url)
+    path = database_path(url)
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    except OSError as error:
+        raise StoreUnavailable(f"{path}: {error.strerror}") from error
+
+
 def prepare_directory(url: str) -> None:
     """Create the directory of a SQLite queue, for its owner only."""
     directory = database_path(url).parent

@@ -15,6 +15,7 @@ from relaygw.errors import AlreadyAccepted, StoreUnavailable
 from relaygw.mail.envelope import DeliveryUpdate, NewDelivery, NewRecipient, RecipientUpdate
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.store import migrate
+from relaygw.store.postgres import PostgresStore
 from relaygw.store.protocol import (
     AuditEntry,
     Hold,
@@ -25,6 +26,7 @@ from relaygw.store.protocol import (
     Store,
     read_content,
 )
+from relaygw.store.sql import SqlStore
 from relaygw.store.sqlite import SqliteStore
 from tests.builders import NOW_MS, accepted
 
@@ -37,16 +39,24 @@ def instance(incarnation: str, role: str = "delivery") -> Instance:
     )
 
 
-@pytest.fixture
-def url(tmp_path: Path) -> str:
+@pytest.fixture(params=["sqlite", "postgres"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     url = f"sqlite:///{tmp_path}/queue.db"
+    if request.param == "postgres":
+        url = request.getfixturevalue("postgres_url")
     migrate.upgrade(url)
     return url
 
 
+def open_store(url: str, *, keep_content: bool = False) -> SqlStore:
+    if url.startswith("postgresql:"):
+        return PostgresStore(url, keep_content=keep_content)
+    return SqliteStore(url, keep_content=keep_content)
+
+
 @pytest.fixture
 def store(url: str) -> Iterator[Store]:
-    store = SqliteStore(url, keep_content=False)
+    store = open_store(url)
     store.register(instance("one"))
     yield store
     store.close()
@@ -566,7 +576,7 @@ def test_captured_mail_that_is_still_queued_only_leaves_the_sandbox(store: Store
 
 
 def _claim_all(url: str, name: str, got: multiprocessing.Queue[list[str]]) -> None:
-    store = SqliteStore(url, keep_content=False)
+    store = open_store(url)
     store.register(instance(name))
     mine: list[str] = []
     while found := store.claim("default", limit=7, incarnation=name, now_ms=NOW_MS * 2):

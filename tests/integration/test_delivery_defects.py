@@ -1,0 +1,272 @@
+"""What the delivery worker does not do yet as it should; each test fails until it does."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+
+from relaygw.mail.state import DeliveryState, RecipientState
+from relaygw.settings.model import Route, Stream
+from relaygw.store.protocol import Hold
+from tests.builders import NOW_MS, accepted
+from tests.fakes.limited_provider import LimitedProvider
+from tests.fakes.scripted_provider import Action, ScriptedProvider, Wait
+from tests.integration.delivery_rig import Rig, running
+
+BOTH = [Route(name="default", providers=("a", "b"))]
+UNVERIFIED = b"554 Message rejected: Email address is not verified. a@shop.test\r\n"
+
+
+async def finished(rig: Rig, *messages: object, limit_s: float = 8.0) -> None:
+    async with asyncio.timeout(limit_s):
+        for message in messages:
+            await rig.wait_for(message, DeliveryState.FINISHED)  # type: ignore[arg-type]
+
+
+async def test_mail_whose_sender_the_first_provider_refuses_goes_by_the_second(
+    tmp_path: Path,
+) -> None:
+    async with (
+        ScriptedProvider() as a,
+        ScriptedProvider() as b,
+        running(tmp_path, {"a": a.settings(preset="ses"), "b": b.settings()}, routes=BOTH) as rig,
+    ):
+        a.script("CONTENT", UNVERIFIED)
+        message = accepted(sender="a@shop.test")
+        rig.accept(message)
+        await rig.wait_for_holds()
+        await finished(rig, message)
+        assert rig.entry(message).recipients[0].provider == "b"
+
+
+async def test_a_message_larger_than_the_daily_quota_stops_nobody_else(tmp_path: Path) -> None:
+    async with (
+        ScriptedProvider() as a,
+        running(tmp_path, {"a": a.settings(daily_quota=5, quota_counts="recipients")}) as rig,
+    ):
+        large = accepted(*(f"r{n}@x.test" for n in range(8)), at_ms=NOW_MS)
+        small = accepted("s@x.test", at_ms=NOW_MS + 1)
+        rig.accept(large, small)
+        await finished(rig, small)
+
+
+async def test_a_message_that_the_rest_of_the_quota_does_not_cover_stops_nobody_else(
+    tmp_path: Path,
+) -> None:
+    async with (
+        ScriptedProvider() as a,
+        running(tmp_path, {"a": a.settings(daily_quota=6, quota_counts="recipients")}) as rig,
+    ):
+        first = accepted(*(f"r{n}@x.test" for n in range(4)), at_ms=NOW_MS)
+        rig.accept(first)
+        await finished(rig, first)
+        large = accepted(*(f"r{n}@x.test" for n in range(4)), at_ms=NOW_MS)
+        small = accepted("s@x.test", at_ms=NOW_MS + 1)
+        rig.accept(large, small)
+        await finished(rig, small)
+
+
+async def test_promotions_leave_an_account_s_connections_to_orders(tmp_path: Path) -> None:
+    async with (
+        ScriptedProvider() as orders,
+        ScriptedProvider() as promo,
+        running(
+            tmp_path,
+            {
+                "orders": orders.settings(account="shop", max_connections=2),
+                "promo": promo.settings(account="shop", max_connections=2),
+            },
+            routes=[
+                Route(
+                    name="promo",
+                    stream=Stream.PROMOTIONAL,
+                    sender=("@p.test",),
+                    providers=("promo",),
+                ),
+                Route(name="default", providers=("orders",)),
+            ],
+        ) as rig,
+    ):
+        gates = [asyncio.Event() for _ in range(400)]
+        promo.script("CONTENT", *[(Wait(gate), Action.DEFAULT) for gate in gates])
+        rig.accept(*(accepted(route="promo") for _ in range(400)))
+        await promo.wait_until(lambda: len(promo.connections) == 2)
+        order = accepted()
+        rig.accept(order)
+
+        async def campaign() -> None:
+            for gate in gates:
+                gate.set()
+                await asyncio.sleep(0.02)
+
+        task = asyncio.create_task(campaign())
+        try:
+            await finished(rig, order, limit_s=20)
+            assert len(promo.messages) < 300, "the order waited for the campaign"
+        finally:
+            for gate in gates:
+                gate.set()
+            await task
+
+
+async def test_mail_for_a_slow_provider_does_not_keep_that_of_another_in_the_route(
+    tmp_path: Path,
+) -> None:
+    slow = asyncio.Event()
+    async with (
+        ScriptedProvider() as a,
+        ScriptedProvider() as b,
+        running(
+            tmp_path,
+            {"a": a.settings(senders=["@shop.test"]), "b": b.settings(senders=["@other.test"])},
+            routes=BOTH,
+        ) as rig,
+    ):
+        a.script("CONTENT", *[(Wait(slow), Action.DEFAULT)] * 5)
+        rig.accept(*(accepted(sender="a@shop.test", at_ms=NOW_MS) for _ in range(300)))
+        await a.wait_until(lambda: len(a.connections) == 5)
+        other = accepted(sender="a@other.test", at_ms=NOW_MS + 1)
+        rig.accept(other)
+        try:
+            await finished(rig, other)
+        finally:
+            slow.set()
+
+
+async def test_several_connections_that_are_refused_are_one_step_of_the_ladder(
+    tmp_path: Path,
+) -> None:
+    refusal = b"451 Authentication failed: Maximum credits exceeded\r\n"
+    async with (
+        ScriptedProvider(users={"u": "k"}, tls="starttls") as a,
+        running(
+            tmp_path, {"a": a.settings(preset="sendgrid", username="u", password="plain:k")}
+        ) as rig,
+    ):
+        together = asyncio.Event()
+        a.script("AUTH", *[(Wait(together), refusal)] * 5)
+        messages = [accepted() for _ in range(5)]
+        rig.accept(*messages)
+        await a.wait_until(lambda: a.pending("AUTH") == 0)
+        together.set()
+        for message in messages:
+            await rig.wait_for(message, DeliveryState.DEFERRED)
+        (hold,) = rig.store.holds()
+        assert hold.probe_at_ms is not None
+        assert hold.probe_at_ms <= (time.time() + 600) * 1000
+
+
+async def test_a_probe_does_not_end_what_an_operator_holds_meanwhile(tmp_path: Path) -> None:
+    go_on = asyncio.Event()
+    async with (
+        ScriptedProvider(users={"u": "k"}, tls="starttls") as a,
+        running(tmp_path, {"a": a.settings(username="u", password="plain:k")}) as rig,
+    ):
+        a.script("AUTH", b"535 5.7.8 no\r\n", (Wait(go_on), b"235 2.7.0 ok\r\n"))
+        message = accepted()
+        rig.accept(message)
+        (hold,) = await rig.wait_for_holds()
+        rig.store.put_hold(
+            Hold(scope=hold.scope, key="a", reason="x", remedy="", since_ms=0, probe_at_ms=1)
+        )
+        await a.wait_until(lambda: a.pending("AUTH") == 0)  # the probe is on its way
+        rig.store.put_hold(
+            Hold(scope="provider", key="a", reason="op", remedy="", since_ms=0, probe_at_ms=None)
+        )
+        gate = rig.worker._gates["a"]
+        await rig.wait_until(lambda: gate.is_held and gate.probe_at_s is None)
+        go_on.set()
+        await rig.wait_until(lambda: not gate.is_probing)
+        assert gate.is_held
+
+
+async def test_a_small_second_provider_does_not_bounce_what_the_first_would_take(
+    tmp_path: Path,
+) -> None:
+    async with (
+        ScriptedProvider() as a,
+        ScriptedProvider() as b,
+        running(
+            tmp_path, {"a": a.settings(), "b": b.settings(max_message_size=1000)}, routes=BOTH
+        ) as rig,
+    ):
+        rig.store.put_hold(
+            Hold(
+                scope="provider",
+                key="a",
+                reason="quota",
+                remedy="",
+                since_ms=0,
+                probe_at_ms=int(time.time() * 1000) + 3_600_000,
+            )
+        )
+        rig.worker._holds._is_fresh = False
+        await rig.wait_until(lambda: rig.worker._gates["a"].is_held)
+        small, large = accepted(), accepted(content=b"Subject: x\r\n\r\n" + b"x" * 70 * 50)
+        rig.accept(small, large)
+        await finished(rig, small)
+        await rig.wait_until(
+            lambda: rig.entry(large).deliveries[0].state is not DeliveryState.INCOMING
+        )
+        assert rig.entry(large).recipients[0].state is not RecipientState.BOUNCED
+
+
+async def test_a_large_second_provider_takes_what_is_too_large_for_the_first(
+    tmp_path: Path,
+) -> None:
+    async with (
+        ScriptedProvider() as a,
+        ScriptedProvider() as b,
+        running(
+            tmp_path, {"a": a.settings(max_message_size=1000), "b": b.settings()}, routes=BOTH
+        ) as rig,
+    ):
+        large = accepted(content=b"Subject: x\r\n\r\n" + b"x" * 70 * 50)
+        rig.accept(large)
+        await finished(rig, large)
+        assert rig.entry(large).recipients[0].state is RecipientState.DELIVERED
+
+
+async def test_parked_mail_of_a_provider_that_left_the_route_is_sent_after_a_reload(
+    tmp_path: Path,
+) -> None:
+    async with ScriptedProvider() as a, ScriptedProvider() as b:
+        providers = {"a": a.settings(preset="ses"), "b": b.settings()}
+        a.script("CONTENT", UNVERIFIED)
+        message = accepted(sender="a@shop.test")
+        async with running(tmp_path, providers) as rig:
+            rig.accept(message)
+            await rig.wait_for(message, DeliveryState.HELD)
+        only_b = [Route(name="default", providers=("b",))]
+        async with running(tmp_path, providers, routes=only_b) as rig:
+            await finished(rig, message)
+
+
+async def test_a_provider_that_hangs_at_mail_is_taken_over_from(tmp_path: Path) -> None:
+    timeouts = {"command": "500ms"}
+    async with (
+        ScriptedProvider() as a,
+        ScriptedProvider() as b,
+        running(
+            tmp_path, {"a": a.settings(timeouts=timeouts), "b": b.settings()}, routes=BOTH
+        ) as rig,
+    ):
+        a.script("MAIL", *[Action.HANG] * 500)
+        messages = [accepted() for _ in range(20)]
+        rig.accept(*messages)
+        await finished(rig, *messages, limit_s=15)
+
+
+async def test_a_provider_that_takes_over_is_not_slowed_by_the_rate_of_the_first(
+    tmp_path: Path,
+) -> None:
+    async with (
+        LimitedProvider(rate_per_s=1000, connections=10) as a,
+        ScriptedProvider() as b,
+        running(tmp_path, {"a": a.settings(daily_quota=3), "b": b.settings()}, routes=BOTH) as rig,
+    ):
+        messages = [accepted() for _ in range(30)]
+        rig.accept(*messages)
+        await finished(rig, *messages)
+        assert len(a.messages) == 3
