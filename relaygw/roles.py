@@ -20,11 +20,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from relaygw import __version__
-from relaygw.errors import StoreUnavailable
+from relaygw.errors import SettingsError, StoreUnavailable
 from relaygw.observe.maillog import MailLog
 from relaygw.settings.load import LoadedSettings
 from relaygw.settings.show import fingerprint
 from relaygw.store import hints, lifelines, migrate
+from relaygw.store.place import Place
 from relaygw.store.protocol import Begun, Instance, Store
 from relaygw.store.sqlite import SqliteStore
 
@@ -39,11 +40,38 @@ EXIT_LEASE_LOST = 3
 """The exit code of a delivery worker that was taken over: start a fresh one."""
 
 
+def queue_place(loaded: LoadedSettings) -> Place:
+    """Return where the queue of a configuration lies."""
+    queue = loaded.settings.queue
+
+    def password() -> str | None:
+        try:
+            return queue.password.read() if queue.password is not None else None
+        except SettingsError as error:
+            raise StoreUnavailable(f"queue.password: {error}") from error
+
+    return Place(url=queue.url, password=password, allow_unsafe=queue.allow_unsafe)
+
+
+def prepare_schema(loaded: LoadedSettings) -> None:
+    """Bring a SQLite queue up to date; a shared one is only checked: see `relaygw db upgrade`."""
+    if loaded.settings.queue.is_postgres:
+        check_schema(loaded)
+    else:
+        upgrade_schema(loaded)
+
+
 def open_store(loaded: LoadedSettings, *, first_in_line: bool = False) -> Store:
     """Open the queue of a configuration; raises SchemaMismatch, StoreUnavailable."""
     queue = loaded.settings.queue
-    migrate.check_schema(queue.url)
-    return SqliteStore(queue.url, keep_content=queue.keep_content > 0, first_in_line=first_in_line)
+    place = queue_place(loaded)
+    migrate.check_schema(place)
+    keep_content = queue.keep_content > 0
+    if place.is_postgres:
+        from relaygw.store.postgres import PostgresStore
+
+        return PostgresStore(place, keep_content=keep_content)
+    return SqliteStore(queue.url, keep_content=keep_content, first_in_line=first_in_line)
 
 
 def wake_workers(loaded: LoadedSettings) -> None:
@@ -55,12 +83,12 @@ def wake_workers(loaded: LoadedSettings) -> None:
 
 def upgrade_schema(loaded: LoadedSettings) -> tuple[str | None, str]:
     """Bring the schema up to date; return the revisions before and after."""
-    return migrate.upgrade(loaded.settings.queue.url)
+    return migrate.upgrade(queue_place(loaded))
 
 
 def check_schema(loaded: LoadedSettings) -> None:
     """Raise SchemaMismatch unless the queue has the schema of this version."""
-    migrate.check_schema(loaded.settings.queue.url)
+    migrate.check_schema(queue_place(loaded))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -26,7 +26,7 @@ from pathlib import Path
 
 from relaygw.errors import RelaygwError, StoreUnavailable
 from relaygw.observe.maillog import MailLog
-from relaygw.roles import ROLES, RoleContext, run_role, upgrade_schema
+from relaygw.roles import ROLES, RoleContext, run_role, prepare_schema
 from relaygw.settings.bind import Bind
 from relaygw.settings.load import LoadedSettings, load_settings
 from relaygw.settings.model import Mode, Settings
@@ -256,12 +256,12 @@ class Supervisor:
     # --- start ---------------------------------------------------------------------------
 
     def _prepare_schema(self, loaded: LoadedSettings) -> None:
-        """Upgrade SQLite in a child: alembic's memory goes with it."""
+        """Upgrade SQLite, or check the schema, in a child: alembic's memory goes with it."""
         pid = os.fork()
         if pid == 0:
             exit_code = os.EX_CONFIG
             try:
-                upgrade_schema(loaded)
+                prepare_schema(loaded)
                 exit_code = 0
             except BaseException as error:
                 self._log.note("master", f"fatal: the queue cannot be prepared: {error}")

@@ -33,6 +33,7 @@ def check_db(invocation: Invocation) -> None:
     loaded = invocation.load()
     from relaygw import roles
 
-    check_queue_file(loaded.settings.queue.url)
+    if not loaded.settings.queue.is_postgres:
+        check_queue_file(loaded.settings.queue.url)
     roles.check_schema(loaded)
     click.echo("the queue has the schema of this version")

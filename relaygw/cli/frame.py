@@ -74,7 +74,8 @@ class Invocation:
         from relaygw import roles
 
         loaded = loaded or self.load()
-        check_queue_file(loaded.settings.queue.url)
+        if not loaded.settings.queue.is_postgres:
+            check_queue_file(loaded.settings.queue.url)
         store = roles.open_store(loaded)
         try:
             yield store

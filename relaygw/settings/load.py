@@ -37,7 +37,7 @@ class LoadedSettings:
     """Settings with the origin of each value.
 
     `origins` has a dotted key for every value: `relaygw.yaml:12`, `environment NAME`,
-    `preset NAME` or `default`. `state_dir` is where the queue and all other state live.
+    `preset NAME` or `default`. `state_dir` is where a SQLite queue and all other state live.
     """
 
     settings: Settings
@@ -75,7 +75,7 @@ def load_settings(
         settings=settings,
         origins=_origins(settings, tree, filling),
         files=files,
-        state_dir=Path(settings.queue.url.removeprefix("sqlite:///")).parent,
+        state_dir=_state_dir(settings.queue.url, default_dir),
         is_without_file=main is None,
     )
 
@@ -118,6 +118,12 @@ def _default_state_dir(environ: Mapping[str, str]) -> Path:
     return home / ".local/state/relaygw"
 
 
+def _state_dir(url: str, default_dir: Path) -> Path:
+    """Return where state lies: beside a SQLite file, in the usual place with PostgreSQL."""
+    path = url.removeprefix("sqlite:///")
+    return Path(path).parent if path != url else default_dir
+
+
 def _with_defaults(
     values: dict[str, Any], default_dir: Path, *, is_without_file: bool
 ) -> dict[str, Any]:
@@ -132,18 +138,18 @@ def _with_defaults(
         filled["queue"] = queue = {**queue, "url": f"sqlite:///{default_dir}/queue.db"}
     maildrop = filled.get("maildrop") or {}
     if isinstance(maildrop, dict) and maildrop.get("path") is None:
-        filled["maildrop"] = {**maildrop, "path": _default_maildrop(filled.get("mode"), queue)}
+        url = str(queue.get("url")) if isinstance(queue, dict) else ""
+        state_dir = _state_dir(url, default_dir)
+        filled["maildrop"] = {**maildrop, "path": _default_maildrop(filled.get("mode"), state_dir)}
     return filled
 
 
-def _default_maildrop(mode: object, queue: object) -> str:
+def _default_maildrop(mode: object, state_dir: Path) -> str:
     """Return the machine's maildrop, but for a sandbox that is somebody's own: one beside it.
 
     What a gateway sends is looked for in one place, wherever its queue lies; a developer's
     sandbox neither needs root nor takes the machine's mail.
     """
-    url = queue.get("url") if isinstance(queue, dict) else None
-    state_dir = Path(str(url).removeprefix("sqlite:///")).parent
     if mode != "sandbox" or state_dir == _SYSTEM_STATE_DIR or not state_dir.is_absolute():
         return drop.DIRECTORY
     return str(state_dir / "maildrop")

@@ -33,6 +33,8 @@ def loose_secrets(settings: Settings, tree: Tree) -> list[str]:
 
 def _secrets(settings: Settings) -> Iterator[tuple[Keys, SecretRef]]:
     """Yield every secret where the user wrote it."""
+    if settings.queue.password is not None:
+        yield ("queue", "password"), settings.queue.password
     for number, relay in enumerate(settings.relay_to):
         if relay.password is not None:
             yield ("relay_to", number, "password"), relay.password

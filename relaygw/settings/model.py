@@ -39,7 +39,9 @@ from relaygw.settings.conflicts import (
     settings_conflicts,
 )
 from relaygw.settings.provider import Provider
+from relaygw.settings.queue_url import check_queue_url
 from relaygw.settings.relay_to import Relay
+from relaygw.settings.secrets import SecretRef
 from relaygw.settings.section import Count, Section
 from relaygw.settings.units import Duration, Interval, Network, Share, Size, parse_network
 
@@ -70,25 +72,21 @@ class Queue(Section):
     """Where accepted mail is kept, and how long."""
 
     url: str = ""  # empty: the loader puts SQLite in the state directory
+    password: SecretRef | None = None  # of PostgreSQL; default: its own means, such as PGPASSFILE
+    allow_unsafe: bool = False  # a PostgreSQL with fsync or synchronous_commit off
     retention: Duration = 7 * 86400.0  # finished messages stay searchable this long
     keep_content: Duration = 0.0  # content of delivered messages is kept this long
     min_free: Share = 0.05  # share of the volume below which the front answers 452
 
     @field_validator("url")
     @classmethod
-    def _sqlite_only(cls, url: str) -> str:
-        if url.startswith(("postgresql:", "postgresql+", "postgres:")):
-            raise ValueError(
-                "names PostgreSQL, which comes with a later version; write e.g. "
-                "sqlite:////var/lib/relaygw/queue.db"
-            )
-        path = url.removeprefix("sqlite:///")
-        if url and (path == url or not path.startswith("/") or path.endswith("/") or "?" in path):
-            raise ValueError(
-                "is not the URL of a SQLite file with an absolute path; write e.g. "
-                "sqlite:////var/lib/relaygw/queue.db with four slashes"
-            )
-        return url
+    def _known_database(cls, url: str) -> str:
+        return check_queue_url(url)
+
+    @property
+    def is_postgres(self) -> bool:
+        """True when several instances may share the queue."""
+        return self.url.startswith("postgresql:")
 
 
 class Listener(Section):

@@ -27,6 +27,7 @@ from tests.e2e.sendmail_rig import Installation
 from tests.fakes.scripted_provider import ThreadedProvider
 
 TAKEN_OVER_WITHIN_S = 12.0  # three failures over at least three seconds, and room for a slow host
+EMPTY_WITHIN_S = 75.0  # a probe and a put-off message wait half a minute each at most
 RETRY = {"first": "5s", "max": "1m"}  # as docs/thin-spool.md has it
 ALL_STATES = frozenset(DeliveryState)
 SCRIPT = b"X-PHP-Originating-Script: 33:mail.php\n"
@@ -109,6 +110,13 @@ class Fleet:
     def wait_for(self, numbers: range, what: str) -> None:
         """Wait until all of `numbers` are at the provider."""
         self.spool.wait_until(lambda: self.arrived().keys() >= set(numbers), what)
+
+    def wait_until_empty(self, limit_s: float) -> None:
+        """Wait until the spool has nothing left."""
+        deadline_s = time.monotonic() + limit_s
+        while not self.has_nothing_left():
+            assert time.monotonic() < deadline_s, f"not empty within {limit_s} s"
+            threading.Event().wait(0.05)
 
     def has_nothing_left(self) -> bool:
         """True when neither maildrop nor queue of the spool holds anything."""
@@ -214,7 +222,7 @@ def test_a_spool_drains_by_itself_when_a_gateway_returns(fleet: Fleet) -> None:
     fleet.spool.wait_for_log(f"provider {fleet.names[1]} is down")
     fleet.centrals[0].start()
     began_s = time.monotonic()
-    fleet.spool.wait_until(fleet.has_nothing_left, "an empty spool")
+    fleet.wait_until_empty(EMPTY_WITHIN_S)
     print(f"empty {time.monotonic() - began_s:.1f} s after the return")
     fleet.wait_for(numbers, "mail by the gateway that returned")
     assert fleet.arrived() == Counter(numbers)

@@ -40,8 +40,8 @@ LINES = [
     ),
     (
         "mode: sandbox\nqueue:\n  colour: ~\n",
-        "relaygw.yaml:3: queue.colour: is no key here; the keys are url, retention, keep_content, "
-        "min_free",
+        "relaygw.yaml:3: queue.colour: is no key here; the keys are url, password, allow_unsafe, "
+        "retention, keep_content, min_free",
     ),
     (
         "mode: sandbox\nmode: production\n",
@@ -81,13 +81,19 @@ LINES = [
     (b"#" * 2**20 + b"\n", "relaygw.yaml: longer than 1048576 bytes"),
     (
         "mode: sandbox\nqueue: {url: 'postgresql://u:hunter2@db/x'}\n",
-        'relaygw.yaml:2: queue.url: "postgresql:..." names PostgreSQL, which comes with a later '
-        "version; write e.g. sqlite:////var/lib/relaygw/queue.db",
+        'relaygw.yaml:2: queue.url: "postgresql:..." holds a password; take it out and write '
+        "queue.password: file:PATH (or env:NAME), or use PGPASSFILE",
     ),
     (
         "mode: sandbox\nqueue: {url: 'sqlite:///queue.db'}\n",
         'relaygw.yaml:2: queue.url: "sqlite:..." is not the URL of a SQLite file with an absolute '
-        "path; write e.g. sqlite:////var/lib/relaygw/queue.db with four slashes",
+        "path; write e.g. sqlite:////var/lib/relaygw/queue.db with four slashes, or "
+        "postgresql://relaygw@db.example.com/relaygw",
+    ),
+    (
+        "mode: sandbox\nqueue: {url: 'postgresql://u@db'}\n",
+        'relaygw.yaml:2: queue.url: "postgresql:..." names no database; write e.g. '
+        "postgresql://relaygw@db.example.com/relaygw",
     ),
     (
         "mode: sandbox\nlisteners: [{bind: 25}]\n",

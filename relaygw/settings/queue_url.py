@@ -1,0 +1,41 @@
+"""The URL of the queue: a SQLite file by its path, or a PostgreSQL database."""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit
+
+_SQLITE = "sqlite:////var/lib/relaygw/queue.db"
+_POSTGRES = "postgresql://relaygw@db.example.com/relaygw"
+
+
+def check_queue_url(url: str) -> str:
+    """Return `url`; raises ValueError for what names no database, or holds a password."""
+    if url.startswith(("postgres:", "postgresql+")):
+        raise ValueError(f"has another scheme than postgresql; write e.g. {_POSTGRES}")
+    if url.startswith("postgresql:"):
+        return _check_postgres(url)
+    path = url.removeprefix("sqlite:///")
+    if url and (path == url or not path.startswith("/") or path.endswith("/") or "?" in path):
+        raise ValueError(
+            f"is not the URL of a SQLite file with an absolute path; write e.g. {_SQLITE} with four "
+            f"slashes, or {_POSTGRES}"
+        )
+    return url
+
+
+def _check_postgres(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+        has_database = bool(parts.path.strip("/"))
+        has_password = parts.password is not None
+        _ = parts.port
+    except ValueError:
+        has_database = has_password = False
+    if not has_database:
+        raise ValueError(f"names no database; write e.g. {_POSTGRES}")
+    if has_password:
+        raise ValueError(
+            "holds a password; take it out and write queue.password: file:PATH (or env:NAME), or "
+            "use PGPASSFILE"
+        )
+    return url
