@@ -15,7 +15,7 @@ import secrets
 import signal
 import socket
 import sys
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -176,12 +176,18 @@ async def _front(context: RoleContext) -> int:
     store = open_store(context.loaded, first_in_line=True)
     log = context.log()
     sender = hints.HintSender(hints.hint_directory(context.loaded.state_dir))
+    notify_others = _notifier(context)
+
+    def notify() -> None:
+        sender.send()
+        notify_others()
+
     service = FrontService(
         context.loaded.settings,
         store,
         log,
         intake=Intake(context.loaded.settings, state_dir=context.loaded.state_dir),
-        notify=sender.send,
+        notify=notify,
     )
     with _registered(context, "front", store):
         beat = asyncio.create_task(_beat(context, "front", store, log))
@@ -230,7 +236,8 @@ async def _delivery(context: RoleContext) -> int:
                 in_flight=lifeline,
                 hints=hint_socket,
             )
-            await worker.run(stop)
+            with _listening(context, worker.wake):
+                await worker.run(stop)
             janitor.cancel()
     except LeaseLost as lost:
         log.note("qmgr", f"warning: {lost}; a fresh worker takes over")
@@ -241,6 +248,38 @@ async def _delivery(context: RoleContext) -> int:
             (hint_dir / context.incarnation).unlink(missing_ok=True)
     store.close()
     return exit_code
+
+
+def _notifier(context: RoleContext) -> Callable[[], None]:
+    """Return what tells other instances that there is something new."""
+    place = queue_place(context.loaded)
+    if not place.is_postgres:
+        return lambda: None
+    from relaygw.store.notify import NotifySender
+
+    return NotifySender(place).send
+
+
+@contextlib.contextmanager
+def _listening(context: RoleContext, wake: Callable[[], None]) -> Iterator[None]:
+    """Call `wake` in the event loop when another instance has something new."""
+    place = queue_place(context.loaded)
+    if not place.is_postgres:
+        yield
+        return
+    from relaygw.store.notify import NotifyListener
+
+    loop = asyncio.get_running_loop()
+
+    def wake_loop() -> None:
+        with contextlib.suppress(RuntimeError):  # the loop has ended
+            loop.call_soon_threadsafe(wake)
+
+    listener = NotifyListener(place, wake_loop)
+    try:
+        yield
+    finally:
+        listener.close()
 
 
 async def _web(context: RoleContext) -> int:

@@ -13,7 +13,7 @@ from typing import Self
 
 from bench.killing.journal import read_journal
 from bench.rig.gateway import ROOT, free_port
-from bench.rig.limited_server import Terms
+from bench.rig.limited_terms import Terms
 
 
 @dataclass(frozen=True)

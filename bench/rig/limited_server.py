@@ -23,8 +23,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench.killing.journal import Journal
+from bench.rig.limited_terms import USER, Bucket, Terms
 
-USER = "shop"
 _BENCH_ID = re.compile(rb"^X-Bench-Id: (\S+)\r$", re.MULTILINE)
 _HEAD_BYTES = 4096  # the id stands in these
 _END_OF_CONTENT = b"\r\n.\r\n"
@@ -41,37 +41,6 @@ _REPLIES = {
     b"NOOP": b"250 2.0.0 ok\r\n",
     b"QUIT": b"221 2.0.0 bye\r\n",
 }
-
-
-@dataclass(frozen=True, kw_only=True)
-class Terms:
-    """What the provider allows; None: anything."""
-
-    rate_per_s: float | None = None
-    burst_s: float = 0.15  # so much of the rate at once
-    connections: int | None = None
-    password: str | None = None  # of USER, by AUTH PLAIN
-    reply_delay_s: float = 0.01  # from the final dot to its answer
-
-
-class Bucket:
-    """Tokens that grow by the rate up to a burst; one is a message."""
-
-    def __init__(self, rate_per_s: float, burst_s: float, now_s: float) -> None:
-        self._rate_per_s = rate_per_s
-        self._most = max(1.0, rate_per_s * burst_s)
-        self._tokens = self._most
-        self._filled_at_s = now_s
-
-    def may_take(self, now_s: float) -> bool:
-        """Take a token if there is one."""
-        grown = (now_s - self._filled_at_s) * self._rate_per_s
-        self._tokens = min(self._most, self._tokens + grown)
-        self._filled_at_s = now_s
-        if self._tokens < 1:
-            return False
-        self._tokens -= 1
-        return True
 
 
 @dataclass(eq=False)

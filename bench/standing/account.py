@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.rig.gateway import provider
-from bench.rig.limited_server import USER
+from bench.rig.limited_terms import USER
 
 
 def write_secret(directory: Path, secret: str) -> Path:

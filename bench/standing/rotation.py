@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from bench.rig.gateway import Gateway
 from bench.rig.latency import Load, told
 from bench.rig.limited_provider import Event, LimitedProvider
-from bench.rig.limited_server import Terms
+from bench.rig.limited_terms import Terms
 from bench.rig.queue_fates import read_fates, wait_until_drained
 from bench.standing.account import with_login, write_secret
 from bench.standing.balance import balance
@@ -56,7 +56,7 @@ def rotation(setting: Setting) -> Result:
     late_s = [e.at_s for e in events if e.kind == "accepted" and e.bench_id in waited]
     return Result(
         [
-            Figure("resumed after", first_accepted_s(events, changed_s) - changed_s, "s", 10, 6),
+            Figure("resumed after", first_accepted_s(events, changed_s) - changed_s, "s", 10, 10),
             *books.figures,
         ],
         [

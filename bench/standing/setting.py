@@ -33,7 +33,7 @@ class Size:
     throttle_s: float = 180.0
     throttle_per_s: float = 50.0  # what the provider allows
     throttle_connections: int = 5
-    outage_s: float = 30.0
+    outage_s: float = 32.0  # ends between two probes
     return_s: float = 75.0
     revoked_s: float = 15.0
     resumed_s: float = 20.0

@@ -22,6 +22,7 @@ def upgrade() -> None:
         sa.Column("ceiling_at_ms", sa.BigInteger),
         sa.Column("ceiling_connections", sa.Integer),
         sa.Column("connections_at_ms", sa.BigInteger),
+        sa.Column("wanted_at_ms", sa.BigInteger),
     )
     op.create_table(
         "usage",

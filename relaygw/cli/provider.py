@@ -30,15 +30,12 @@ provider.add_command(senders)
 @pass_invocation
 def hold(invocation: Invocation, name: str, reason: str) -> None:
     """Send nothing by a provider until it is released; its mail waits."""
-    from relaygw import roles
-
     loaded = invocation.load()
     check_name(name, loaded.settings.providers, ())
     with invocation.open_store(loaded) as store:
         is_new = operations.hold_provider(
             store, name, actor=login_name(), now_ms=clock_ms(), note=reason
         )
-    roles.wake_workers(loaded)
     if is_new:
         click.echo(f"{name}: held until: relaygw provider release {name}")
     else:
@@ -53,14 +50,11 @@ def hold(invocation: Invocation, name: str, reason: str) -> None:
 @pass_invocation
 def release(invocation: Invocation, name: str) -> None:
     """End all holds of a provider, its key and its sender domains; mail goes at once."""
-    from relaygw import roles
-
     loaded = invocation.load()
     with invocation.open_store(loaded) as store:
         held = [name] if operations.holds_of(store.holds(), name) else []
         check_name(name, loaded.settings.providers, held)
         ended = operations.release_provider(store, name, actor=login_name(), now_ms=clock_ms())
-    roles.wake_workers(loaded)
     if not ended:
         click.echo(f"{name}: nothing to release, it is not held")
     for one in ended:

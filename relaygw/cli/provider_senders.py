@@ -12,8 +12,8 @@ from relaygw.cli.provider_names import check_name
 from relaygw.cli.text import age, clock_ms, counted, fitted, rfc3339, terminal_width
 from relaygw.store.protocol import SenderNote
 
-_PROVIDER_WIDTH = 20
-_OTHER_COLUMNS = 28  # STATE, ACCEPTED and REFUSED, and the spaces between all
+_PROVIDER_WIDTHS = (8, 26)
+_OTHER_COLUMNS = 27  # STATE, ACCEPTED and REFUSED, and the spaces between all
 _INDENT = "  "
 _NO_TEXT = "(the reply is not kept)"
 
@@ -30,11 +30,8 @@ def senders(invocation: Invocation, name: str | None, wants_json: bool) -> None:
         notes = store.senders()
     if name is not None:
         check_name(name, providers, {note.provider for note in notes})
-    chosen = [
-        note
-        for note in notes
-        if (note.provider in providers if name is None else note.provider == name)
-    ]
+    wanted = providers if name is None else (name,)
+    chosen = [note for note in notes if note.provider in wanted]
     chosen.sort(key=_refused_first)
     for line in map(_object, chosen) if wants_json else _rows(chosen):
         click.echo(line)
@@ -77,14 +74,16 @@ def _rows(notes: list[SenderNote]) -> Iterator[str]:
         yield "no sender was seen yet"
         return
     width, now_ms = max(terminal_width(), 60), clock_ms()
-    sender_width = width - _PROVIDER_WIDTH - _OTHER_COLUMNS
+    least, most = _PROVIDER_WIDTHS
+    provider_width = min(max(least, *(len(note.provider) for note in notes)), most)
+    sender_width = width - provider_width - _OTHER_COLUMNS
     yield (
-        f"{'SENDER':<{sender_width}} {'PROVIDER':<{_PROVIDER_WIDTH}} "
+        f"{'SENDER':<{sender_width}} {'PROVIDER':<{provider_width}} "
         f"{'STATE':<8} {'ACCEPTED':>8} {'REFUSED':>7}"
     )
     for note in notes:
         yield (
-            f"{fitted(note.sender or '<>', sender_width)} {fitted(note.provider, _PROVIDER_WIDTH)} "
+            f"{fitted(note.sender or '<>', sender_width)} {fitted(note.provider, provider_width)} "
             f"{_state(note):<8} {_ago(note.accepted_at_ms, now_ms):>8} "
             f"{_ago(note.refused_at_ms, now_ms):>7}"
         )

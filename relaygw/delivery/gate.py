@@ -28,6 +28,7 @@ DOWN_AFTER_FAILURES = 3
 DOWN_AFTER_S = 3.0
 """A provider that failed so often in a row, over so long, is down: the next one takes over."""
 _STALLED_AFTER_S = 2.0
+_WANTED_FOR_S = 3.0
 
 
 @dataclass(slots=True, eq=False)
@@ -112,6 +113,10 @@ class Gate:
             return self.settings.max_connections
         since_s = time.time() - self.account.connections_at_ms / 1000
         return connections(ceiling, since_s, self.settings.max_connections)
+
+    def is_wanted(self) -> bool:
+        """True when another worker waits for a permit."""
+        return time.time() - self.account.wanted_at_ms / 1000 < _WANTED_FOR_S
 
     def rate_per_s(self) -> float | None:
         """Return how much may be sent a second: as configured, or less if the provider says so."""

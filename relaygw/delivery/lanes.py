@@ -58,6 +58,13 @@ class Lane:
         is_bound = any(c.provider not in (None, first.provider) for c in self.window)
         return not (others or first.is_choosy or is_bound)
 
+    def leads_to(self, gate: Gate, now_s: float) -> bool:
+        """True when mail of the route would go through `gate` now, or some of it might."""
+        if not self.has_choice or any(one.is_choosy for one in self.gates):
+            return True
+        up = next((one for one in self.gates if not one.is_down(now_s)), self.gates[0])
+        return up is gate
+
     def place_for(self, gate: Gate, now_s: float) -> int | None:
         """Return where in the window the next delivery for `gate` lies."""
         if not (self.has_choice or gate.is_choosy):

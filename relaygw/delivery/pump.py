@@ -25,6 +25,7 @@ from relaygw.observe.maillog import MailLog
 from relaygw.settings.model import Stream
 from relaygw.store.protocol import Store
 
+PERMITS_AT_FIRST = 2
 _PUT_OFF_S = 30.0
 
 P = ParamSpec("P")
@@ -122,6 +123,8 @@ class Pump:
         self._probe_if_wanted(gate)
         for lane in lanes:
             self._sweep(lane)
+            if not (gate.permits or gate.in_flight or lane.has_choice):
+                self._give_back(lane)  # whoever has a permit can send it
         self.run(gate)
 
     # --- what may start
@@ -191,8 +194,15 @@ class Pump:
             self._timers[gate.provider] = loop.call_later(wait_s, self._probe_if_wanted, gate)
 
     def _refill(self, gate: Gate) -> None:
+        """Claim what the gate can send; without a permit that is left to others."""
         for lane in self._lanes_of[gate.provider]:
-            if lane.wants_claim and gate.limit() > gate.in_flight:
+            if not (lane.wants_claim and gate.limit() > gate.in_flight):
+                continue
+            if not lane.leads_to(gate, time.monotonic()):
+                continue
+            if not gate.permits:
+                self.supplies.ask_for_permits(gate, min(gate.limit(), PERMITS_AT_FIRST))
+            else:
                 lane.is_claiming = True
                 self.spawn(self._claim(lane))
 

@@ -138,6 +138,8 @@ class Worker:
                 self._log.note("qmgr", f"warning: {error}")
             for name, gate in self._gates.items():
                 self._pools[name].close_expired()
+                if gate.is_wanted():
+                    self._pools[name].close_idle()
                 await self._pump.tend(gate, self._pools[name].connection_count)
             if time.monotonic() >= self._senders_due_s:
                 self._senders_due_s = time.monotonic() + _SENDERS_EACH_S
@@ -169,4 +171,8 @@ class Worker:
         with contextlib.suppress(BlockingIOError):
             while True:
                 self._hints.recv(16)
+        self.wake()
+
+    def wake(self) -> None:
+        """Look at the queue now: something new may be there."""
         self._pump.run_all(has_more=True)

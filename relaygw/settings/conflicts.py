@@ -8,7 +8,6 @@ to the section that is checked.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from ipaddress import IPv4Network, IPv6Network, collapse_addresses
 from typing import TYPE_CHECKING, NamedTuple
 
 from relaygw.settings.addresses import entry_matches
@@ -55,10 +54,9 @@ def retry_conflicts(retry: Retry) -> Iterator[Conflict]:
 
 
 def settings_conflicts(settings: Settings) -> Iterator[Conflict]:
-    """Check what sections must agree on: listeners, web, providers and routes."""
+    """Check what sections must agree on: web, providers and routes."""
     is_sandbox = settings.mode == "sandbox"
     if not is_sandbox:
-        yield from _open_relays(settings)
         if settings.web.open:
             yield Conflict(
                 ("web", "open"),
@@ -84,24 +82,6 @@ def settings_conflicts(settings: Settings) -> Iterator[Conflict]:
     yield from _route_conflicts(settings)
 
 
-def _open_relays(settings: Settings) -> Iterator[Conflict]:
-    for number, listener in enumerate(settings.listeners):
-        if not listener.bind.is_loopback and _covers_everyone(listener.allow):
-            yield Conflict(
-                ("listeners", number, "allow"),
-                f"lets everyone send through {listener.bind}: an open relay; list only the "
-                "networks of your application servers",
-            )
-
-
-def _covers_everyone(networks: Iterable[IPv4Network | IPv6Network]) -> bool:
-    listed = tuple(networks)
-    # collapsed, because two halves make a whole
-    ipv4 = collapse_addresses(n for n in listed if isinstance(n, IPv4Network))
-    ipv6 = collapse_addresses(n for n in listed if isinstance(n, IPv6Network))
-    return any(n.prefixlen == 0 for n in ipv4) or any(n.prefixlen == 0 for n in ipv6)
-
-
 def _route_conflicts(settings: Settings) -> Iterator[Conflict]:
     seen: dict[str, int] = {}
     last = len(settings.routes) - 1
@@ -112,6 +92,7 @@ def _route_conflicts(settings: Settings) -> Iterator[Conflict]:
         if route.is_unconditional and number != last:
             yield Conflict(("routes", number), _never_reached(settings, route))
         yield from _unknown_providers(settings, number, route)
+        yield from _unknown_sources(settings, number, route)
 
 
 def _same_name(settings: Settings, earlier: int, number: int) -> Conflict:
@@ -146,3 +127,19 @@ def _unknown_providers(settings: Settings, number: int, route: Route) -> Iterato
                 ("routes", number, "providers", position),
                 f'"{provider}" is not one of the providers; write one of: {known}',
             )
+
+
+def _unknown_sources(settings: Settings, number: int, route: Route) -> Iterator[Conflict]:
+    binds = [str(listener.bind) for listener in settings.listeners]
+    users = [user.name for user in settings.users]
+    for key, wanted, known in (
+        ("listener", tuple(map(str, route.listener)), binds),
+        ("user", route.user, users),
+    ):
+        for position, name in enumerate(wanted):
+            if name not in known:
+                yield Conflict(
+                    ("routes", number, key, position),
+                    f'"{name}" is not one of the {key}s; write one of: '
+                    + (", ".join(known) or "none yet"),
+                )

@@ -38,12 +38,18 @@ from relaygw.settings.conflicts import (
     retry_conflicts,
     settings_conflicts,
 )
+from relaygw.settings.listener_conflicts import (
+    listener_conflicts,
+    listener_tls_conflicts,
+    user_conflicts,
+)
 from relaygw.settings.provider import Provider
 from relaygw.settings.queue_url import check_queue_url
 from relaygw.settings.relay_to import Relay
 from relaygw.settings.secrets import SecretRef
 from relaygw.settings.section import Count, Section
-from relaygw.settings.units import Duration, Interval, Network, Share, Size, parse_network
+from relaygw.settings.units import Duration, Interval, Network, Pace, Share, Size, parse_network
+from relaygw.settings.user import PasswordHash, UserLogin
 
 
 class Mode(StrEnum):
@@ -52,6 +58,14 @@ class Mode(StrEnum):
     PRODUCTION = "production"  # everything, less the block list
     STAGING = "staging"  # only recipients on the allow list
     SANDBOX = "sandbox"  # nothing
+
+    @property
+    def strictness(self) -> int:
+        """More for what lets less out."""
+        return _STRICTNESS.index(self)
+
+
+_STRICTNESS = (Mode.PRODUCTION, Mode.STAGING, Mode.SANDBOX)
 
 
 class Stream(StrEnum):
@@ -89,16 +103,43 @@ class Queue(Section):
         return self.url.startswith("postgresql:")
 
 
+class ListenerTls(Section):
+    """How a listener protects the connections of its clients."""
+
+    mode: Literal["off", "starttls", "implicit"] = "off"
+    cert: str | None = Field(default=None, min_length=1)  # PEM: certificate, then intermediate ones
+    key: str | None = Field(default=None, min_length=1)  # PEM; default: in the file of the cert
+
+    @model_validator(mode="after")
+    def _keys_agree(self) -> Self:
+        raise_conflicts(listener_tls_conflicts(self))
+        return self
+
+
 class Listener(Section):
     """One SMTP address that the front listens on."""
 
     bind: Bind = Field(examples=["127.0.0.1:25"])
     allow: tuple[Network, ...] = (parse_network("127.0.0.0/8"), parse_network("::1/128"))
+    auth: Literal["off", "optional", "required"] = "optional"  # offered once there are users
+    tls: ListenerTls = ListenerTls()
+    proxy_protocol: tuple[Network, ...] = ()  # balancers whose PROXY header is required, believed
+    mode: Mode | None = None  # stricter than the global one
     max_message_size: Size = Field(default=50 * 2**20, ge=1)
     max_recipients: Count = 1000
     max_connections: Count = 1000
     max_connections_per_client: Count = 50  # networks in allow are exempt
+    rate_per_client: Pace | None = None  # messages of one client, for each front process
     trust_source: tuple[Network, ...] = ()  # whose word on user and script is taken
+
+
+class User(Section):
+    """Who may log in to a listener, and as whom that client sends."""
+
+    name: UserLogin = Field(examples=["shop1"])
+    password_hash: PasswordHash
+    senders: tuple[Pattern, ...] = ()  # envelope senders; empty: anything
+    mode: Mode | None = None  # stricter than the global one
 
 
 class Maildrop(Section):
@@ -122,6 +163,8 @@ class Route(Section):
     sender: tuple[Pattern, ...] = ()
     recipient: tuple[Pattern, ...] = ()
     header: dict[HeaderName, str] = {}  # header name: glob; all must match
+    listener: tuple[Bind, ...] = ()  # one of the listeners, by its bind
+    user: tuple[UserLogin, ...] = ()  # one of the users
     stream: Stream = Stream.TRANSACTIONAL
     providers: tuple[str, ...] = Field(examples=["[NAME]"])  # the next while the first is down
 
@@ -137,7 +180,8 @@ class Route(Section):
     @property
     def is_unconditional(self) -> bool:
         """True when the route matches every message."""
-        return not (self.sender or self.recipient or self.header)
+        conditions = (self.sender, self.recipient, self.header, self.listener, self.user)
+        return not any(conditions)
 
 
 class Refused(Section):
@@ -254,6 +298,7 @@ class Settings(Section):
     processes: Processes = Processes()
     queue: Queue = Queue()
     listeners: tuple[Listener, ...] = ()  # empty: the loader puts one on a loopback address
+    users: tuple[User, ...] = ()
     maildrop: Maildrop = Maildrop()
     providers: dict[Name, Provider] = {}
     relay_to: tuple[Relay, ...] = ()  # the loader has made providers and a route of it
@@ -267,5 +312,7 @@ class Settings(Section):
 
     @model_validator(mode="after")
     def _sections_agree(self) -> Self:
-        raise_conflicts(settings_conflicts(self))
+        raise_conflicts(
+            (*settings_conflicts(self), *listener_conflicts(self), *user_conflicts(self))
+        )
         return self

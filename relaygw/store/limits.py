@@ -32,8 +32,10 @@ _NEXT_SLOT = Statement("SELECT next_slot_us FROM account WHERE limit_group = {?}
 _MOVE_SLOT = Statement("UPDATE account SET next_slot_us = {?} WHERE limit_group = {?}")
 _ACCOUNTS = Statement(
     """
-    SELECT limit_group, ceiling_per_s, ceiling_at_ms, ceiling_connections, connections_at_ms
-    FROM account WHERE ceiling_at_ms IS NOT NULL OR connections_at_ms IS NOT NULL
+    SELECT limit_group, ceiling_per_s, ceiling_at_ms, ceiling_connections, connections_at_ms,
+        wanted_at_ms
+    FROM account
+    WHERE ceiling_at_ms IS NOT NULL OR connections_at_ms IS NOT NULL OR wanted_at_ms IS NOT NULL
     """
 )
 _LOWER_RATE = Statement(
@@ -49,6 +51,7 @@ _LOWER_CONNECTIONS = Statement(
     AND (ceiling_connections IS NULL OR ceiling_connections > {?} OR connections_at_ms <= {?})
     """
 )
+_WANT = Statement("UPDATE account SET wanted_at_ms = {?} WHERE limit_group = {?}")
 _OTHERS_PERMITS = Statement(
     "SELECT count(*) FROM permit WHERE limit_group = {?} AND incarnation <> {?}"
 )
@@ -142,9 +145,23 @@ def accounts(connection: Connection) -> dict[str, Account]:
             ceiling_at_ms=at_ms or 0,
             ceiling_connections=connections,
             connections_at_ms=connections_at_ms or 0,
+            wanted_at_ms=wanted_at_ms or 0,
         )
-        for limit_group, per_s, at_ms, connections, connections_at_ms in _ACCOUNTS.fetch(connection)
+        for (
+            limit_group,
+            per_s,
+            at_ms,
+            connections,
+            connections_at_ms,
+            wanted_at_ms,
+        ) in _ACCOUNTS.fetch(connection)
     }
+
+
+def note_wanted(connection: Connection, limit_group: str, *, now_ms: int) -> None:
+    """Let those who hold permits and do not use them know that somebody waits."""
+    _ADD_ACCOUNT.run(connection, limit_group)
+    _WANT.run(connection, now_ms, limit_group)
 
 
 def lower_rate(

@@ -56,12 +56,13 @@ class Tokens:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Account:
-    """What a provider taught of its limits: where it was when it said "slower" or "too many"."""
+    """What is known of a limit group: where its provider said "slower" or "too many"."""
 
     ceiling_per_s: float | None = None
     ceiling_at_ms: int = 0
     ceiling_connections: int | None = None
     connections_at_ms: int = 0
+    wanted_at_ms: int = 0  # when a worker last found all permits taken
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -247,7 +248,10 @@ class Store(Protocol):
     def acquire_permits(
         self, limit_group: str, *, wanted: int, limit: int, incarnation: str
     ) -> int:
-        """Lease up to `wanted` more of the `limit` permits of a group; return how many."""
+        """Lease up to `wanted` more of the `limit` permits of a group; return how many.
+
+        When none is left, `accounts` tells the other workers that somebody waits.
+        """
 
     def release_permits(self, limit_group: str, *, count: int, incarnation: str) -> None:
         """Give back `count` permits of a group."""

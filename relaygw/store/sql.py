@@ -178,7 +178,7 @@ class SqlStore(ABC):
         self, limit_group: str, *, wanted: int, limit: int, incarnation: str
     ) -> int:
         with self._write() as connection:
-            return registry.acquire_permits(
+            granted = registry.acquire_permits(
                 connection,
                 limit_group,
                 wanted=wanted,
@@ -186,6 +186,9 @@ class SqlStore(ABC):
                 incarnation=incarnation,
                 now_ms=now_ms(),
             )
+            if not granted:
+                limits.note_wanted(connection, limit_group, now_ms=now_ms())
+            return granted
 
     def release_permits(self, limit_group: str, *, count: int, incarnation: str) -> None:
         with self._write() as connection:

@@ -206,6 +206,7 @@ account = Table(  # what is known of the limits of a limit group
     Column("ceiling_at_ms", BigInteger),
     Column("ceiling_connections", Integer),  # how many it had when it said "too many"
     Column("connections_at_ms", BigInteger),
+    Column("wanted_at_ms", BigInteger),  # when a worker last found all permits taken
 )
 
 usage = Table(  # what was sent by a limit group, in slices of ten minutes

@@ -100,11 +100,15 @@ class Pool:
                 self._close_in_background(session)
         self._idle = kept
 
+    def close_idle(self) -> None:
+        """Close what is not in use: somebody else waits for a connection."""
+        while self._idle:
+            self._close_in_background(self._idle.pop()[0])
+
     async def aclose(self) -> None:
         """Close the idle sessions, and busy ones as they come back; waits for those closing."""
         self._is_closed = True
-        while self._idle:
-            self._close_in_background(self._idle.pop()[0])
+        self.close_idle()
         if self._closing:
             await asyncio.wait(self._closing)
 

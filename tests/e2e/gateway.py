@@ -25,7 +25,9 @@ from typing import Any, Self
 import yaml
 
 from relaygw.mail.state import OPEN, DeliveryState
+from relaygw.store.postgres import PostgresStore
 from relaygw.store.protocol import QueueEntry, Selection
+from relaygw.store.sql import SqlStore
 from relaygw.store.sqlite import SqliteStore
 
 PATIENCE_S = 30.0
@@ -68,7 +70,7 @@ class Gateway:
         self.lines: list[str] = []
         self._changed = threading.Condition()
         self._process: subprocess.Popen[str] | None = None
-        self._store: SqliteStore | None = None
+        self._store: SqlStore | None = None
         self.smtp_ports: list[int] = []
         self.web_port = 0
 
@@ -89,7 +91,11 @@ class Gateway:
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
-            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            env={
+                **os.environ,
+                "PYTHONUNBUFFERED": "1",
+                "XDG_STATE_HOME": str(self.directory / "xdg"),
+            },
         )
         threading.Thread(target=self._follow, args=(self._process,), daemon=True).start()
         self.wait_for_log(r"master\[\d+\]: started: ", start=seen)
@@ -164,8 +170,9 @@ class Gateway:
         return self._process is not None and self._process.poll() is None
 
     def pids(self, role: str) -> list[int]:
-        """Return the process ids of a role's registered instances."""
-        return [entry.pid for entry in self.store.instances() if entry.role == role]
+        """Return the process ids of a role's registered instances of this gateway."""
+        name = self.settings["hostname"]
+        return [e.pid for e in self.store.instances() if (e.role, e.name) == (role, name)]
 
     def kill(self, role: str) -> int:
         """SIGKILL one process of a role; return its pid."""
@@ -211,10 +218,12 @@ class Gateway:
     # --- the queue -----------------------------------------------------------------------
 
     @property
-    def store(self) -> SqliteStore:
+    def store(self) -> SqlStore:
         """The gateway's own queue, opened once."""
         if self._store is None:
-            self._store = SqliteStore(self.settings["queue"]["url"], keep_content=False)
+            url = self.settings["queue"]["url"]
+            kind = PostgresStore if url.startswith("postgresql:") else SqliteStore
+            self._store = kind(url, keep_content=False)
         return self._store
 
     def queue(self, states: frozenset[DeliveryState] = OPEN) -> list[QueueEntry]:

@@ -202,15 +202,12 @@ def test_while_all_gateways_are_down_mail_waits_and_then_drains(fleet: Fleet) ->
     assert sum(reason["deliveries"] for reason in told["reasons"]) == len(numbers)
     assert not fleet.provider.messages
     second.start()
-    began_s = time.monotonic()
     ended = fleet.drain("--wait", "60s")
-    took_s = time.monotonic() - began_s
     assert (ended.returncode, ended.stdout) == (0, "drained: nothing is left\n"), ended
     assert fleet.has_nothing_left()
     fleet.wait_for(numbers, "mail by the gateway that returned")
     assert fleet.arrived() == Counter(numbers)
     assert not first.is_running
-    print(f"empty {took_s:.1f} s after the return")
 
 
 def test_a_spool_drains_by_itself_when_a_gateway_returns(fleet: Fleet) -> None:
@@ -221,9 +218,7 @@ def test_a_spool_drains_by_itself_when_a_gateway_returns(fleet: Fleet) -> None:
         fleet.hand_over(number)
     fleet.spool.wait_for_log(f"provider {fleet.names[1]} is down")
     fleet.centrals[0].start()
-    began_s = time.monotonic()
     fleet.wait_until_empty(EMPTY_WITHIN_S)
-    print(f"empty {time.monotonic() - began_s:.1f} s after the return")
     fleet.wait_for(numbers, "mail by the gateway that returned")
     assert fleet.arrived() == Counter(numbers)
 

@@ -493,7 +493,8 @@ def _path_of(line: bytes) -> tuple[str, tuple[str, ...]]:
 class ThreadedProvider:
     """A ScriptedProvider in its own thread; attributes not named here are the provider's."""
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, kind: type[ScriptedProvider] | None = None, **options: Any) -> None:
+        self._kind = kind or ScriptedProvider
         self._options = options
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._main, name="scripted-provider")
@@ -528,6 +529,6 @@ class ThreadedProvider:
     async def _amain(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._stop = asyncio.Event()
-        async with ScriptedProvider(**self._options) as self._provider:
+        async with self._kind(**self._options) as self._provider:
             self._ready.set()
             await self._stop.wait()

@@ -159,7 +159,7 @@ async def test_a_long_hold_does_not_cost_a_mail(tmp_path: Path) -> None:
                 reason="quota",
                 remedy="",
                 since_ms=now_ms - 6 * day_ms,
-                probe_at_ms=None,
+                probe_at_ms=now_ms + day_ms,
             )
         )
         rig.store.drop_hold("provider", "p", now_ms=now_ms)

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import re
+from dataclasses import replace
 
 import pytest
 from click.testing import CliRunner
@@ -10,7 +12,7 @@ from relaygw.cli.text import clock_ms
 from relaygw.mail.state import DeliveryState
 from relaygw.policy.retry import held_sender_reason
 from relaygw.settings.presets import presets
-from relaygw.store.protocol import Hold
+from relaygw.store.protocol import Hold, SenderNote
 from tests.integration.cli.conftest import Desk
 
 PROVIDERS = """\
@@ -47,7 +49,7 @@ def put_hold(desk: Desk, scope: str, key: str, *, probe_at_ms: int | None = None
 
 
 def test_the_list_has_a_line_for_each_provider(shop: Desk) -> None:
-    head, main_line, spare = shop.run("provider", "list").stdout.splitlines()
+    head, main_line, spare, *_ = shop.run("provider", "list").stdout.splitlines()
     assert head.split() == ["NAME", "WHERE", "CONN", "RATE", "QUOTA", "STATE"]
     assert main_line.split() == ["main", "email-smtp.eu-central-1.a…", "5", "14/s", "50000", "ok"]
     assert spare.split() == ["spare", "smtp.spare.test:587", "5", "-", "-", "ok"]
@@ -83,6 +85,122 @@ def test_the_list_as_json(shop: Desk) -> None:
     (hold,) = first["holds"]
     assert (hold["scope"], hold["probe_at"]) == ("credential", None)
     assert (second["state"], second["holds"], second["preset"]) == ("ok", [], None)
+
+
+def test_the_list_tells_how_much_of_a_quota_is_used(shop: Desk) -> None:
+    shop.store.use_quota("main", wanted=12_345, quota=50_000)
+    *_, last = shop.run("provider", "list").stdout.splitlines()
+    assert last == "quota       main: 12345 of 50000 recipients used in the last 24 hours"
+    text = shop.config.read_text().replace("rate: 14/s", "account: ses, rate: 14/s")
+    shop.config.write_text(text)
+    shop.store.use_quota("ses", wanted=7, quota=50_000)
+    *_, last = shop.run("provider", "list").stdout.splitlines()
+    assert last.endswith("main: 7 of 50000 recipients used by account ses in the last 24 hours")
+    main_object, spare = shop.lines("provider", "list", "--json")
+    assert (main_object["quota_used"], spare["quota_used"]) == (7, None)
+
+
+def test_the_list_tells_what_a_provider_is_slowed_to_and_why(shop: Desk) -> None:
+    shop.store.lower_rate("main", per_s=10.0, guard_s=0.0)
+    shop.store.lower_connections("spare", own=4, incarnation="w1", guard_s=0.0)
+    lines = shop.run("provider", "list").stdout.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert [line.split()[-1] for line in lines[1:3]] == ["slowed", "slowed"]
+    text = " ".join(" ".join(lines).split())
+    assert re.search(
+        r"slowed main to (8|9)\.\d+/s recipients: it asked for less at about 10/s", text
+    )
+    assert "slowed spare to 4 connections: it refused more than 4, 20" in text
+    first, second = shop.lines("provider", "list", "--json")
+    assert first["state"] == second["state"] == "slowed"
+    assert 8 <= first["rate_now_per_s"] < 10
+    assert first["learned"]["rate_per_s"] == 10.0
+    assert first["learned"]["rate_at"].startswith("20")
+    assert (second["connections_now"], second["rate_now_per_s"]) == (4, None)
+    assert second["learned"] == {
+        **{"rate_per_s": None, "rate_at": None, "connections": 4},
+        "connections_at": second["learned"]["connections_at"],
+    }
+
+
+def test_a_ceiling_above_the_rate_slows_nothing(shop: Desk) -> None:
+    shop.store.lower_rate("main", per_s=100.0, guard_s=0.0)
+    shop.store.lower_connections("spare", own=9, incarnation="w1", guard_s=0.0)
+    lines = shop.run("provider", "list").stdout.splitlines()
+    assert [line.split()[-1] for line in lines[1:3]] == ["ok", "ok"]
+    assert "slowed" not in " ".join(lines)
+
+
+def note(provider: str, sender: str, **more: int | str | None) -> SenderNote:
+    known = SenderNote(provider=provider, sender=sender)
+    return replace(known, **more)  # type: ignore[arg-type]  # of the fields' own types
+
+
+@pytest.fixture
+def seen(shop: Desk) -> Desk:
+    now_ms = clock_ms()
+    hour_ms, day_ms = 3_600_000, 86_400_000
+    refusal = (
+        "554 5.7.1 Message rejected: Email address is not verified in region EU-CENTRAL-1 " * 2
+    )
+    shop.store.note_senders(
+        [
+            note("main", "a@shop.test", accepted_at_ms=now_ms - hour_ms),
+            note("main", "news@promo.test", refused_at_ms=now_ms - 60_000, reply=refusal),
+            note("main", "", accepted_at_ms=now_ms - hour_ms),
+            note("spare", "a@shop.test", refused_at_ms=now_ms - 2 * day_ms, reply="550 5.7.1 no"),
+            note("spare", "a@shop.test", accepted_at_ms=now_ms - day_ms),
+            note("gone", "a@shop.test", refused_at_ms=now_ms - day_ms, reply="550 5.7.1 never"),
+        ]
+    )
+    return shop
+
+
+def test_senders_refused_ones_first_with_the_refusal(seen: Desk) -> None:
+    result = seen.run("provider", "senders")
+    head, *rows, footer, advice = result.stdout.splitlines()
+    assert max(map(len, result.stdout.splitlines())) <= 80
+    assert head.split() == ["SENDER", "PROVIDER", "STATE", "ACCEPTED", "REFUSED"]
+    assert rows[0].split() == ["news@promo.test", "main", "refused", "-", "1m"]
+    assert rows[1].startswith("  554 5.7.1 Message rejected: Email address is not verified in")
+    assert rows[1].endswith("…") and len(rows[1]) == 80
+    assert [row.split() for row in rows[2:]] == [
+        ["<>", "main", "accepted", "1h", "-"],
+        ["a@shop.test", "main", "accepted", "1h", "-"],
+        ["a@shop.test", "spare", "accepted", "1d", "2d"],
+    ]
+    assert footer == "-- 4 lines, 1 refused"
+    assert "relaygw classify" in advice
+
+
+def test_senders_of_one_provider_and_of_one_that_is_no_more(seen: Desk) -> None:
+    _, row, footer = seen.run("provider", "senders", "spare").stdout.splitlines()
+    assert (row.split()[1], footer) == ("spare", "-- 1 line, 0 refused")
+    assert "550 5.7.1 never" in seen.run("provider", "senders", "gone").stdout
+    result = seen.run("provider", "senders", "mian")
+    assert result.exit_code == 65
+    assert result.stderr == "relaygw: mian: no such provider; name one of: main, spare\n"
+
+
+def test_senders_as_json(seen: Desk) -> None:
+    first, *rest = seen.lines("provider", "senders", "--json")
+    assert (first["provider"], first["sender"], first["state"]) == (
+        *("main", "news@promo.test", "refused"),
+    )
+    assert first["reply"].endswith("EU-CENTRAL-1 ") and first["accepted_at"] is None
+    assert [one["sender"] for one in rest] == ["", "a@shop.test", "a@shop.test"]
+    assert rest[-1]["reply"] == "550 5.7.1 no" and rest[-1]["state"] == "accepted"
+
+
+def test_no_sender_was_seen(shop: Desk) -> None:
+    assert shop.run("provider", "senders").stdout == "no sender was seen yet\n"
+    assert shop.lines("provider", "senders", "--json") == []
+
+
+def test_a_refusal_that_would_steer_the_terminal_is_harmless(shop: Desk) -> None:
+    evil = note("main", "a\x1b[2J@x.test", refused_at_ms=clock_ms(), reply="550 \x1b]0;x\x07")
+    shop.store.note_senders([evil])
+    assert "\x1b" not in shop.run("provider", "senders").stdout
 
 
 def test_hold_and_release(shop: Desk) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 from relaygw.cli.text import clock_ms
@@ -49,6 +50,34 @@ def test_status_as_json(desk: Desk) -> None:
     assert instance["role"] == "delivery"
     assert instance["has_drifted"] is True
     assert instance["is_silent"] is False
+
+
+def test_status_tells_which_provider_is_held_or_slowed_and_why(desk: Desk) -> None:
+    text = desk.config.read_text()
+    spare = "  spare: {host: smtp.spare.test, rate: 50/s}\n  third: {host: smtp.third.test}\nroutes"
+    desk.config.write_text(text.replace("routes", spare))
+    desk.store.lower_rate("spare", per_s=29.0, guard_s=0.0)
+    desk.store.put_hold(
+        Hold(
+            scope="sender domain",
+            key="main promo.test",
+            reason="554 5.7.1 not verified",
+            remedy="verify the domain",
+            since_ms=clock_ms(),
+            probe_at_ms=None,
+        )
+    )
+    shown = desk.run("status").stdout
+    assert "main: smtp.provider.test:2525, partly held\n" in shown
+    assert "spare: smtp.spare.test:587, slowed\n" in shown
+    assert "third: smtp.third.test:587\n" in shown
+    words = " ".join(shown.split())
+    assert "sender domain main promo.test since" in words and "verify the domain" in words
+    assert re.search(r"slowed spare to 2\d(\.\d)?/s: it asked for less at about 29/s, 20", words)
+    (found,) = desk.lines("status", "--json")
+    states = {one["name"]: one["state"] for one in found["providers"]}
+    assert states == {"main": "partly held", "spare": "slowed", "third": "ok"}
+    assert found["providers"][1]["learned"]["rate_per_s"] == 29.0
 
 
 def test_nothing_runs(desk: Desk) -> None:

@@ -1,0 +1,258 @@
+"""Several gateways on one PostgreSQL: any takes any mail, any may die, limits hold for all."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from relaygw.store import migrate
+from tests.e2e.gateway import Gateway, provider_settings
+from tests.fakes.limited_provider import LimitedProvider
+from tests.fakes.scripted_provider import Action, ThreadedProvider
+from tests.postgres import PostgresServer, running_server
+
+Start = Callable[..., Gateway]
+CONTENT = b"Subject: order %d\r\n\r\nhello\r\n"
+
+
+@pytest.fixture
+def start(tmp_path: Path, postgres_url: str) -> Iterator[Start]:
+    """Return what starts a gateway of the fleet by a name; they share one database."""
+    with ExitStack() as gateways:
+        yield starter(tmp_path, postgres_url, gateways)
+
+
+def starter(directory: Path, url: str, gateways: ExitStack) -> Start:
+    migrate.upgrade(url)
+
+    def start(name: str, **more: Any) -> Gateway:
+        (directory / name).mkdir()
+        return gateways.enter_context(
+            Gateway(
+                directory / name,
+                hostname=f"{name}.test",
+                queue={"url": url, "min_free": "0%"},
+                **more,
+            )
+        )
+
+    return start
+
+
+def send_all(gateway: Gateway, count: int, first: int = 0) -> list[bytes]:
+    """Send numbered messages on one connection; return their subjects."""
+    subjects = []
+    with gateway.connect() as client:
+        assert client.command(b"EHLO shop.test").startswith("250")
+        for number in range(first, first + count):
+            for command in (b"MAIL FROM:<a@shop.test>", b"RCPT TO:<b@cust.test>"):
+                assert client.command(command).startswith("250")
+            assert client.command(b"DATA").startswith("354")
+            reply = client.command(CONTENT % number + b".")
+            assert reply.startswith("250"), reply
+            subjects.append(b"order %d" % number)
+    return subjects
+
+
+def arrived(provider: ThreadedProvider) -> Counter[bytes]:
+    """Return how often each subject arrived at a provider."""
+    return Counter(
+        line.removeprefix(b"Subject: ")
+        for message in provider.messages
+        for line in message.content.split(b"\r\n")
+        if line.startswith(b"Subject: ")
+    )
+
+
+def test_instances_share_a_queue_and_send_each_message_once(start: Start) -> None:
+    with ThreadedProvider() as provider:
+        settings = {"p": provider_settings(provider.port)}
+        fleet = [start(name, providers=settings) for name in ("gw1", "gw2", "gw3")]
+        sent = [
+            subject
+            for number, gateway in enumerate(fleet)
+            for subject in send_all(gateway, 100, first=number * 100)
+        ]
+        provider.wait_for_messages(300)
+        for gateway in fleet:
+            gateway.wait_until_empty()
+        assert arrived(provider) == Counter(sent)
+        names = {entry.name for entry in fleet[0].store.instances() if entry.role == "delivery"}
+    assert names == {"gw1.test", "gw2.test", "gw3.test"}
+
+
+def test_mail_of_an_instance_without_a_worker_is_sent_by_another_at_once(start: Start) -> None:
+    with ThreadedProvider() as provider:
+        settings = {"p": provider_settings(provider.port)}
+        front, worker = start("gw1", providers=settings), start("gw2", providers=settings)
+        os.kill(front.pids("delivery")[0], signal.SIGSTOP)
+        started_s = time.monotonic()
+        send_all(front, 20)
+        provider.wait_for_messages(20)
+        assert time.monotonic() - started_s < 10, "hints and polls reach the other instance"
+        assert worker.pids("delivery")
+        os.kill(front.pids("delivery")[0], signal.SIGCONT)
+
+
+def test_the_mail_of_a_dead_instance_is_taken_over(start: Start) -> None:
+    with ThreadedProvider() as provider:
+        settings = {"p": provider_settings(provider.port, max_connections=10)}
+        dead = start("gw1", providers=settings)
+        provider.script("CONTENT", *[Action.HANG] * 10)
+        sent = send_all(dead, 80)
+        provider.wait_until(lambda: provider.pending("CONTENT") == 0)
+        other = start("gw2", providers=settings)
+        dead.kill_all()
+        killed_s = time.monotonic()
+        provider.wait_for_messages(1, limit_s=35.0)
+        took_over_s = time.monotonic() - killed_s
+        provider.wait_for_messages(80, limit_s=60.0)
+        other.wait_until_empty()
+        counts = arrived(provider)
+    print(f"first re-delivery after {took_over_s:.1f} s")
+    assert took_over_s <= 30
+    assert set(counts) == set(sent)
+    assert sum(counts.values()) == 80, "what hung was not taken by the provider"
+
+
+def test_an_instance_that_slept_past_its_lease_sends_nothing_with_it(start: Start) -> None:
+    with ThreadedProvider() as provider:
+        settings = {"p": provider_settings(provider.port, max_connections=2)}
+        sleeper = start("gw1", providers=settings)
+        provider.script("DATA", *[Action.HANG] * 2)
+        sent = send_all(sleeper, 40)
+        provider.wait_until(lambda: provider.pending("DATA") == 0)
+        other = start("gw2", providers=settings)
+        (pid,) = sleeper.pids("delivery")
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            provider.wait_for_messages(40, limit_s=60.0)
+            other.wait_until_empty()
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        sleeper.wait_for_log("a fresh worker takes over")
+        more = send_all(sleeper, 10, first=100)
+        provider.wait_for_messages(50)
+        sleeper.wait_until_empty()
+        assert arrived(provider) == Counter(sent + more)
+
+
+@pytest.mark.parametrize("immediately", [False, True], ids=["fast", "immediate"])
+def test_nothing_is_lost_when_the_database_restarts(tmp_path: Path, immediately: bool) -> None:
+    with running_server() as server, ThreadedProvider() as provider, ExitStack() as gateways:
+        url = server.create_database()
+        start = starter(tmp_path, url, gateways)
+        gateway = start("gw1", providers={"p": provider_settings(provider.port)})
+        sent: list[bytes] = []
+        refused: list[str] = []
+        is_over = threading.Event()
+        client = threading.Thread(target=keep_sending, args=(gateway, sent, refused, is_over))
+        client.start()
+        try:
+            for _ in range(5):
+                before = len(sent)
+                gateway.wait_until(lambda before=before: len(sent) >= before + 20, "mail goes in")
+                restart(server, immediately=immediately)
+        finally:
+            is_over.set()
+            client.join()
+        gateway.wait_until(lambda: set(arrived(provider)) >= set(sent), "all mail at the provider")
+        gateway.wait_until_empty()
+        twice = [subject for subject, count in arrived(provider).items() if count > 1]
+    print(f"{len(sent)} accepted, {len(refused)} refused for a time, {len(twice)} twice")
+    assert twice == []
+    assert all(reply.startswith("4") for reply in refused)
+
+
+def restart(server: PostgresServer, *, immediately: bool) -> None:
+    server.stop(immediately=immediately)
+    server.start()
+
+
+def keep_sending(
+    gateway: Gateway, sent: list[bytes], refused: list[str], is_over: threading.Event
+) -> None:
+    """Send until it is over; what is refused for a time is another message later."""
+    number = 0
+    with gateway.connect() as client:
+        client.command(b"EHLO shop.test")
+        while not is_over.is_set():
+            number += 1
+            client.command(b"MAIL FROM:<a@shop.test>")
+            client.command(b"RCPT TO:<b@cust.test>")
+            client.command(b"DATA")
+            reply = client.command(CONTENT % number + b".")
+            if reply.startswith("250"):
+                sent.append(b"order %d" % number)
+            else:
+                refused.append(reply)
+
+
+def test_a_rate_holds_for_all_instances_together(start: Start) -> None:
+    with ThreadedProvider(LimitedProvider, rate_per_s=1000, connections=50) as provider:
+        settings = {"p": provider_settings(provider.port, rate="50/s", max_connections=6)}
+        fleet = [start(name, providers=settings) for name in ("gw1", "gw2")]
+        for number, gateway in enumerate(fleet):
+            send_all(gateway, 150, first=1000 * number)
+        provider.wait_for_messages(300, limit_s=60.0)
+        times = provider.accepted_at_s
+        busiest = max(sum(start_s <= at_s < start_s + 2 for at_s in times) for start_s in times)
+        open_at_most = max(c.number for c in provider.connections) + 1
+    assert busiest <= 2 * 50 * 1.06, "two seconds' worth, and what was late"
+    assert (len(times) - 1) / (times[-1] - times[0]) >= 0.9 * 50
+    assert open_at_most <= 12
+
+
+def test_what_one_instance_learns_all_know(start: Start) -> None:
+    with ThreadedProvider() as provider:
+        settings = {"p": provider_settings(provider.port)}
+        one, other = start("gw1", providers=settings), start("gw2", providers=settings)
+        os.kill(other.pids("delivery")[0], signal.SIGSTOP)
+        provider.script("MAIL", b"550 5.4.5 Daily user sending limit exceeded\r\n")
+        send_all(one, 1)
+        one.wait_for_log("provider p is held")
+        os.kill(other.pids("delivery")[0], signal.SIGCONT)
+        os.kill(one.pids("delivery")[0], signal.SIGSTOP)
+        seen = len(provider.connections)
+        send_all(other, 5, first=10)
+        other.wait_until(lambda: len(other.queue()) == 6, "six wait")
+        assert len(provider.connections) == seen, "the other one does not try"
+        os.kill(one.pids("delivery")[0], signal.SIGCONT)
+
+
+def test_a_gateway_refuses_a_database_without_the_schema(tmp_path: Path, postgres_url: str) -> None:
+    (tmp_path / "gw").mkdir()
+    gateway = Gateway(
+        tmp_path / "gw", providers={"p": provider_settings(1)}, queue={"url": postgres_url}
+    )
+    with pytest.raises(AssertionError, match="relaygw db upgrade"):
+        gateway.start()
+    gateway.__exit__()
+
+
+def test_a_database_that_may_forget_is_refused(tmp_path: Path) -> None:
+    from relaygw.errors import StoreUnavailable
+    from relaygw.store.place import Place
+    from relaygw.store.postgres import PostgresStore
+
+    with running_server() as server:
+        url = server.create_database()
+        server.stop()
+        server.start(fsync="off")
+        store = PostgresStore(url, keep_content=False)
+        with pytest.raises(StoreUnavailable, match="fsync = off"):
+            store.instances()
+        store.close()
+        migrate.upgrade(Place(url=url, allow_unsafe=True))
+        store = PostgresStore(Place(url=url, allow_unsafe=True), keep_content=False)
+        assert store.instances() == []
+        store.close()
