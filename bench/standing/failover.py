@@ -48,12 +48,12 @@ class Course:
 
 
 def failover(setting: Setting) -> Result:
-    """200 msg/s, the first provider killed and started again: share at the second, return."""
+    """200 msg/s; the first provider is killed, and is back half a minute later."""
     return _run(setting, is_silent=False)
 
 
 def failover_silent(setting: Setting) -> Result:
-    """The same with the first provider stopped (SIGSTOP): it takes connections, says nothing."""
+    """The same, but it falls silent (SIGSTOP), and its port stays open."""
     return _run(setting, is_silent=True)
 
 

@@ -24,7 +24,7 @@ _DRAIN_S = 120.0
 
 
 def rotation(setting: Setting) -> Result:
-    """20 msg/s, the key revoked, its file changed 15 s later: time to resume, what is lost."""
+    """20 msg/s; the key is revoked, and its file has the new one 15 s later."""
     size = setting.size
     messages = int(RATE_PER_S * (_STEADY_S + size.revoked_s + size.resumed_s))
     with (

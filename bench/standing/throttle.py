@@ -38,7 +38,7 @@ class Use:
 
 
 def throttle(setting: Setting) -> Result:
-    """Goodput at a provider that allows less than relaygw is told, its refusals, what is lost."""
+    """Goodput and refusals at a provider that allows less than relaygw is told."""
     size = setting.size
     rate_per_s, connections = size.throttle_per_s, size.throttle_connections
     secret = "s3cret-of-the-bench"

@@ -57,11 +57,11 @@ def user_conflicts(settings: Settings) -> Iterator[Conflict]:
             )
         seen.add(user.name.lower())
         yield from _looser_mode((*place, "mode"), user.mode, settings.mode)
-    if settings.users and all(listener.auth == "off" for listener in settings.listeners):
-        if settings.listeners:
-            yield Conflict(
-                ("users",), "cannot log in: every listener has auth: off; remove one of the two"
-            )
+    are_off = [listener.auth == "off" for listener in settings.listeners]
+    if settings.users and are_off and all(are_off):
+        yield Conflict(
+            ("users",), "cannot log in: every listener has auth: off; remove one of the two"
+        )
 
 
 def _open_relay(place: tuple[str | int, ...], listener: Listener) -> Iterator[Conflict]:
@@ -85,7 +85,7 @@ def _public_part(networks: Iterable[Network]) -> str | None:
     listed = tuple(networks)
     ipv4 = list(collapse_addresses(n for n in listed if isinstance(n, IPv4Network)))
     ipv6 = list(collapse_addresses(n for n in listed if isinstance(n, IPv6Network)))
-    if any(n.prefixlen == 0 for n in (*ipv4, *ipv6)):
+    if any(n.prefixlen == 0 for n in ipv4) or any(n.prefixlen == 0 for n in ipv6):
         return "everyone"
     public = [n for n in ipv4 if not any(n.subnet_of(own) for own in _OWN)]
     public_ipv6 = [n for n in ipv6 if not any(n.subnet_of(own) for own in _OWN_IPV6)]

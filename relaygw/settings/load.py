@@ -17,6 +17,7 @@ from pydantic import ValidationError
 
 from relaygw.errors import SettingsError
 from relaygw.mail import drop
+from relaygw.settings.certificates import broken_certificates
 from relaygw.settings.environment import merge_environment
 from relaygw.settings.explain import explain, line_for
 from relaygw.settings.filling import Filling
@@ -70,7 +71,7 @@ def load_settings(
     fill_presets(filling)
     fill_relay_to(filling, tree)
     settings = _validated(filling, tree)
-    _raise_if(loose_secrets(settings, tree))
+    _raise_if([*loose_secrets(settings, tree), *broken_certificates(settings, tree)])
     return LoadedSettings(
         settings=settings,
         origins=_origins(settings, tree, filling),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -63,6 +65,12 @@ def send_all(gateway: Gateway, count: int, first: int = 0) -> list[bytes]:
     return subjects
 
 
+def worker_of(gateway: Gateway) -> int:
+    """Return the process id of a gateway's delivery worker, once it is registered."""
+    gateway.wait_until(lambda: bool(gateway.pids("delivery")), "a delivery worker")
+    return gateway.pids("delivery")[0]
+
+
 def arrived(provider: ThreadedProvider) -> Counter[bytes]:
     """Return how often each subject arrived at a provider."""
     return Counter(
@@ -94,7 +102,7 @@ def test_mail_of_an_instance_without_a_worker_is_sent_by_another_at_once(start: 
     with ThreadedProvider() as provider:
         settings = {"p": provider_settings(provider.port)}
         front, worker = start("gw1", providers=settings), start("gw2", providers=settings)
-        os.kill(front.pids("delivery")[0], signal.SIGSTOP)
+        os.kill(worker_of(front), signal.SIGSTOP)
         started_s = time.monotonic()
         send_all(front, 20)
         provider.wait_for_messages(20)
@@ -132,7 +140,7 @@ def test_an_instance_that_slept_past_its_lease_sends_nothing_with_it(start: Star
         sent = send_all(sleeper, 40)
         provider.wait_until(lambda: provider.pending("DATA") == 0)
         other = start("gw2", providers=settings)
-        (pid,) = sleeper.pids("delivery")
+        pid = worker_of(sleeper)
         os.kill(pid, signal.SIGSTOP)
         try:
             provider.wait_for_messages(40, limit_s=60.0)
@@ -216,7 +224,7 @@ def test_what_one_instance_learns_all_know(start: Start) -> None:
     with ThreadedProvider() as provider:
         settings = {"p": provider_settings(provider.port)}
         one, other = start("gw1", providers=settings), start("gw2", providers=settings)
-        os.kill(other.pids("delivery")[0], signal.SIGSTOP)
+        os.kill(worker_of(other), signal.SIGSTOP)
         provider.script("MAIL", b"550 5.4.5 Daily user sending limit exceeded\r\n")
         send_all(one, 1)
         one.wait_for_log("provider p is held")
@@ -230,13 +238,17 @@ def test_what_one_instance_learns_all_know(start: Start) -> None:
 
 
 def test_a_gateway_refuses_a_database_without_the_schema(tmp_path: Path, postgres_url: str) -> None:
-    (tmp_path / "gw").mkdir()
-    gateway = Gateway(
-        tmp_path / "gw", providers={"p": provider_settings(1)}, queue={"url": postgres_url}
+    gateway = Gateway(tmp_path, providers={"p": provider_settings(1)}, queue={"url": postgres_url})
+    gateway.write_config()
+    done = subprocess.run(
+        [sys.executable, "-m", "relaygw", "--config", str(gateway.config), "serve"],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
     )
-    with pytest.raises(AssertionError, match="relaygw db upgrade"):
-        gateway.start()
-    gateway.__exit__()
+    assert done.returncode == os.EX_UNAVAILABLE
+    assert "relaygw db upgrade" in done.stderr
 
 
 def test_a_database_that_may_forget_is_refused(tmp_path: Path) -> None:

@@ -157,6 +157,8 @@ class Case:
         if octets.startswith(b"50"):
             times = 2  # a used connection that says "what?" is replaced and asked once more
         self.server.script(verb, *[action] * times)
+        if verb == "EHLO":
+            self.server.script("HELO", *[action] * times)  # the name is as wrong there
         return verb
 
     def _is_provider_held(self) -> bool:

@@ -1,0 +1,153 @@
+"""Certificates of listeners: whether they can be used, and what a client will think of them.
+
+A certificate is judged as a client judges it, by a handshake in memory that trusts nothing but
+that certificate.
+"""
+
+from __future__ import annotations
+
+import ssl
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from relaygw.errors import SettingsError
+from relaygw.settings.explain import line_for
+from relaygw.settings.permissions import loose_permissions
+from relaygw.settings.tree import Tree
+
+if TYPE_CHECKING:
+    from relaygw.settings.model import ListenerTls, Settings
+
+WARN_DAYS = 21
+_X509_HAS_EXPIRED = 10  # OpenSSL's X509_V_ERR_CERT_HAS_EXPIRED
+_X509_NOT_YET_VALID = 9
+
+
+def server_context(tls: ListenerTls) -> ssl.SSLContext:
+    """Return what a listener's handshakes need: TLS 1.2 or later.
+
+    Raises SettingsError with what is wrong and the remedy; its cause is the OSError, if any.
+    """
+    assert tls.cert is not None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.options |= ssl.OP_NO_RENEGOTIATION
+    for path in dict.fromkeys((tls.cert, tls.key or tls.cert)):
+        _check_readable(path)
+    try:
+        context.load_cert_chain(tls.cert, tls.key, password=_refuse_password)
+    except (ssl.SSLError, ValueError) as error:
+        raise SettingsError(_unusable(tls, error)) from error
+    return context
+
+
+def _check_readable(path: str) -> None:
+    try:
+        with Path(path).open("rb"):
+            pass
+    except OSError as error:
+        raise SettingsError(
+            f"{path} cannot be read ({error.strerror}); write the path of a PEM file that the "
+            "gateway may read"
+        ) from error
+
+
+def _refuse_password() -> bytes:
+    raise ValueError("encrypted")  # a service has nobody to ask
+
+
+def _unusable(tls: ListenerTls, error: Exception) -> str:
+    key = tls.key or tls.cert
+    if str(error) == "encrypted":
+        return f"{key} is encrypted; store the key without a passphrase, mode 0600"
+    if isinstance(error, ssl.SSLError) and error.reason == "KEY_VALUES_MISMATCH":
+        return f"{key} is not the key of {tls.cert}; write the pair that belongs together"
+    return f"{tls.cert} with the key in {key} cannot be used; both are PEM files"
+
+
+def broken_certificates(settings: Settings, tree: Tree) -> list[str]:
+    """Return one line for each listener whose certificate cannot be used.
+
+    Files that this user may not read have nothing wrong: the gateway runs as another one.
+    """
+    problems = []
+    for number, listener in enumerate(settings.listeners):
+        tls = listener.tls
+        if tls.mode == "off" or tls.cert is None:
+            continue
+        problem = loose_permissions(Path(tls.key or tls.cert))
+        try:
+            server_context(tls)
+        except SettingsError as error:
+            if not isinstance(error.__cause__, PermissionError):
+                problem = str(error)
+        if problem:
+            problems.append(line_for(("listeners", number, "tls"), problem, tree))
+    return problems
+
+
+def doubtful_certificates(settings: Settings) -> Iterator[str]:
+    """Yield what clients would not like about the certificates of `settings`."""
+    for number, listener in enumerate(settings.listeners):
+        if listener.tls.mode == "off":
+            continue
+        try:
+            doubts = list(_doubts(server_context(listener.tls), settings.hostname, listener.tls))
+        except SettingsError as error:
+            doubts = [str(error)]
+        for doubt in doubts:
+            yield f"listeners.{number}.tls: {doubt}"
+
+
+def _doubts(server: ssl.SSLContext, hostname: str, tls: ListenerTls) -> Iterator[str]:
+    client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    client.check_hostname = False
+    client.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # it is its own anchor
+    client.load_verify_locations(tls.cert)
+    try:
+        certificate = _handshake(server, client)
+    except ssl.SSLCertVerificationError as error:
+        reasons = {_X509_HAS_EXPIRED: "has expired", _X509_NOT_YET_VALID: "is not valid yet"}
+        words = reasons.get(error.verify_code, f"is not accepted: {error.verify_message}")
+        yield f"the certificate {words}; clients that verify it do not send: renew {tls.cert}"
+        return
+    left_days = (ssl.cert_time_to_seconds(str(certificate["notAfter"])) - time.time()) / 86400
+    if left_days < WARN_DAYS:
+        yield f"the certificate expires in {left_days:.0f} days; renew {tls.cert}"
+    names = _names(certificate)
+    if not any(_covers(name, hostname) for name in names):
+        yield (
+            f"the certificate is for {', '.join(names) or 'no name'}, not for {hostname}; clients "
+            "that verify it must use a name that it has"
+        )
+
+
+def _handshake(server: ssl.SSLContext, client: ssl.SSLContext) -> dict[str, object]:
+    """Return the server's certificate as the client has verified it."""
+    up, down = ssl.MemoryBIO(), ssl.MemoryBIO()
+    one = client.wrap_bio(down, up)
+    other = server.wrap_bio(up, down, server_side=True)
+    while True:
+        is_done = True
+        for end in (one, other):
+            try:
+                end.do_handshake()
+            except ssl.SSLWantReadError:
+                is_done = False
+        if is_done:
+            return dict(one.getpeercert() or {})
+
+
+def _names(certificate: dict[str, object]) -> list[str]:
+    entries = certificate.get("subjectAltName", ())
+    assert isinstance(entries, tuple)
+    return [value for kind, value in entries if kind in ("DNS", "IP Address")]
+
+
+def _covers(name: str, hostname: str) -> bool:
+    name, hostname = name.lower(), hostname.lower()
+    if name.startswith("*."):
+        return hostname.partition(".")[2] == name[2:]
+    return name == hostname

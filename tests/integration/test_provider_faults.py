@@ -1,0 +1,353 @@
+"""Faults F13 to F19 at every stage: the verdict, the stage's timeout, and everybody else's mail.
+
+Each fault has a provider and a route of its own, so that many are under way at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import time
+from collections.abc import AsyncIterator, Iterable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from relaygw.mail.envelope import AcceptedMessage
+from relaygw.mail.state import DeliveryState, RecipientState
+from relaygw.settings.model import Route
+from relaygw.settings.provider import Provider
+from relaygw.store.protocol import QueueEntry
+from tests.builders import accepted
+from tests.e2e.ports import free_port
+from tests.fakes.full_backlog import full_backlog
+from tests.fakes.scripted_provider import Action, Script, ScriptedProvider, Wait
+from tests.integration.delivery_rig import Rig, running
+
+TIMEOUT_S = 1.0
+TIMEOUTS = {name: f"{TIMEOUT_S:g}s" for name in ("connect", "command", "final_reply")}
+SECRET = "canary-19c4e2"
+LATER = (DeliveryState.DEFERRED, DeliveryState.FINISHED)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fault:
+    """What a provider does once, and what the log must say of the attempt that met it."""
+
+    verb: str
+    action: Script
+    says: str
+    is_doubt: bool = False
+    times: int = 1
+
+
+HANGS = {
+    "greeting": Fault(verb="greeting", action=Action.HANG, says="no greeting within 1 s"),
+    "EHLO": Fault(verb="EHLO", action=Action.HANG, says="EHLO"),
+    "STARTTLS": Fault(verb="STARTTLS", action=Action.HANG, says="STARTTLS"),
+    "handshake": Fault(verb="STARTTLS", action=(b"220 go\r\n", Action.HANG), says="TLS"),
+    "AUTH": Fault(verb="AUTH", action=Action.HANG, says="AUTH"),
+    "MAIL": Fault(verb="MAIL", action=Action.HANG, says="while sending MAIL FROM"),
+    "RCPT": Fault(verb="RCPT", action=Action.HANG, says="while sending RCPT TO"),
+    "DATA": Fault(verb="DATA", action=Action.HANG, says="while sending DATA"),
+    "content": Fault(
+        verb="CONTENT", action=Action.HANG, says="may be sent more than once", is_doubt=True
+    ),
+}
+CUTS = {
+    f"{verb} {how.name}": Fault(verb=verb, action=how, says="")
+    for verb in ("greeting", "EHLO", "STARTTLS", "AUTH", "MAIL", "RCPT", "DATA")
+    for how in (Action.DROP, Action.RESET)
+} | {
+    f"after the dot, {how.name}": Fault(
+        verb="CONTENT",
+        action=(Action.RECORD, how),
+        says="may be sent more than once",
+        is_doubt=True,
+    )
+    for how in (Action.DROP, Action.RESET)
+}
+CUTS |= {
+    "within content": Fault(verb="DATA", action=(b"354 go\r\n", Action.RESET), says=""),
+}
+REFUSALS = {
+    f"{reply[:3].decode()} at {verb}": Fault(
+        verb=verb, action=(reply, Action.DROP) if reply[:3] == b"421" else reply, says="later"
+    )
+    for verb in ("greeting", "EHLO", "STARTTLS", "MAIL", "RCPT", "DATA", "CONTENT")
+    for reply in (b"421 4.3.2 later\r\n", b"451 4.3.0 later\r\n")
+} | {
+    f"554 at {verb}": Fault(verb=verb, action=b"554 5.7.1 later\r\n", says="later")
+    for verb in ("greeting", "STARTTLS")
+}
+GARBAGE = {
+    f"{name} at {verb}": Fault(verb=verb, action=octets, says="")
+    for verb in ("greeting", "EHLO", "AUTH", "MAIL", "RCPT", "DATA")
+    for name, octets in {
+        "no code": b"hello there\r\n",
+        "unknown code": b"999 what\r\n",
+        "binary": b"\x00\xff\x80\r\n",
+        "endless line": b"250-" + b"x" * 200_000 + b"\r\n",
+        "two codes": b"250-one\r\n450 two\r\n",
+    }.items()
+}
+
+
+@asynccontextmanager
+async def faulty(
+    directory: Path, faults: dict[str, Fault], **changes: Any
+) -> AsyncIterator[tuple[Rig, dict[str, tuple[str, ScriptedProvider]]]]:
+    """A worker with a provider and a route for each fault; the default route is healthy."""
+    async with AsyncExitStack() as stack:
+        healthy = await stack.enter_async_context(ScriptedProvider())
+        servers: dict[str, tuple[str, ScriptedProvider]] = {"healthy": ("default", healthy)}
+        providers = {"healthy": healthy.settings()}
+        routes = []
+        for number, (name, fault) in enumerate(faults.items()):
+            server = ScriptedProvider(tls="starttls", users={"u": SECRET})
+            await stack.enter_async_context(server)
+            server.script(fault.verb, *[fault.action] * fault.times)
+            label = f"p{number}"
+            settings = {
+                "username": "u",
+                "password": f"plain:{SECRET}",
+                "timeouts": TIMEOUTS,
+                "max_connections": 1,
+            }
+            providers[label] = server.settings(**settings | changes)
+            routes.append(Route(name=label, sender=(f"@{label}.test",), providers=(label,)))
+            servers[name] = (label, server)
+        routes.append(Route(name="default", providers=("healthy",)))
+        yield await stack.enter_async_context(running(directory, providers, routes=routes)), servers
+
+
+def accept(rig: Rig, messages: Iterable[AcceptedMessage]) -> None:
+    """Accept as the front does, the hint to the worker included."""
+    rig.accept(*messages)
+    rig.worker._pump.run_all(has_more=True)
+
+
+def lines_of(rig: Rig, message: AcceptedMessage) -> list[str]:
+    return [line for line in rig.log.getvalue().splitlines() if message.queue_id in line]
+
+
+async def ended(rig: Rig, message: AcceptedMessage) -> tuple[QueueEntry, float]:
+    """Wait for the end of the first attempt; return what is known then, and when it was."""
+    async with asyncio.timeout(20):
+        while not any("status=" in line for line in lines_of(rig, message)):
+            await asyncio.sleep(0.01)
+    return await asyncio.to_thread(rig.entry, message), time.monotonic()
+
+
+async def check(rig: Rig, label: str, server: ScriptedProvider, fault: Fault) -> float:
+    """Send one mail into a fault; return how long the attempt took, in seconds."""
+    message = accepted(route=label)
+    started_s = time.monotonic()
+    accept(rig, [message])
+    entry, ended_s = await ended(rig, message)
+    first = next(line for line in lines_of(rig, message) if "status=" in line)
+    assert "status=deferred" in first, first
+    assert fault.says in first, first
+    if fault.is_doubt:
+        assert entry.recipients[0].state is RecipientState.PENDING
+        assert entry.deliveries[0].due_at_ms > (time.time() + 250) * 1000
+        assert len(server.messages) <= 1
+    else:
+        entry = await rig.wait_for(message, DeliveryState.FINISHED)
+        assert entry.recipients[0].state is RecipientState.DELIVERED, first
+        assert len(server.messages) == 1
+        assert len(server.connections) >= 1
+    return ended_s - started_s
+
+
+async def check_all(rig: Rig, servers: dict[str, tuple[str, ScriptedProvider]], faults: Any) -> Any:
+    """Check all faults at once; return the times by fault."""
+    checks = [check(rig, *servers[name], fault) for name, fault in faults.items()]
+    ends = dict(zip(faults, await asyncio.gather(*checks, return_exceptions=True), strict=True))
+    problems = {name: repr(end) for name, end in ends.items() if isinstance(end, BaseException)}
+    assert problems == {}
+    assert rig.store.holds() == []
+    return ends
+
+
+async def test_a_hang_ends_at_the_stage_s_timeout_and_the_mail_is_sent_later(
+    tmp_path: Path,
+) -> None:
+    async with faulty(tmp_path, HANGS) as (rig, servers):
+        times_s = await check_all(rig, servers, HANGS)
+        for name, took_s in times_s.items():
+            assert TIMEOUT_S * 0.9 <= took_s <= TIMEOUT_S * 2, (name, took_s)
+
+
+async def test_a_cut_connection_defers_and_after_the_dot_it_is_doubt(tmp_path: Path) -> None:
+    async with faulty(tmp_path, CUTS) as (rig, servers):
+        await check_all(rig, servers, CUTS)
+
+
+async def test_a_refused_session_or_command_defers_and_bounces_nothing(tmp_path: Path) -> None:
+    async with faulty(tmp_path, REFUSALS) as (rig, servers):
+        await check_all(rig, servers, REFUSALS)
+        for name, (_, server) in servers.items():
+            if name.startswith("421"):
+                assert len(server.connections) >= 2, "not reused after 421"
+
+
+async def test_garbage_defers_and_the_connection_is_given_up(tmp_path: Path) -> None:
+    garbage = {name: fault for name, fault in GARBAGE.items() if "two codes at" not in name}
+    async with faulty(tmp_path, garbage) as (rig, servers):
+        await check_all(rig, servers, garbage)
+
+
+async def test_slow_replies_within_the_limits_deliver_once(tmp_path: Path) -> None:
+    verbs = ("greeting", "EHLO", "STARTTLS", "AUTH", "MAIL", "RCPT", "DATA", "CONTENT")
+    released = {verb: asyncio.Event() for verb in verbs}
+    slow = {
+        verb: Fault(verb=verb, action=(Wait(released[verb]), Action.DEFAULT), says="")
+        for verb in verbs
+        if verb != "AUTH"
+    }
+    async with faulty(tmp_path, slow) as (rig, servers):
+        messages = {verb: accepted(route=servers[verb][0]) for verb in slow}
+        accept(rig, messages.values())
+        for verb in slow:
+            server = servers[verb][1]
+            await server.wait_until(lambda s=server, v=verb: not s.pending(v))
+        for event in released.values():
+            asyncio.get_running_loop().call_later(0.4 * TIMEOUT_S, event.set)
+        for verb, message in messages.items():
+            entry = await rig.wait_for(message, DeliveryState.FINISHED)
+            assert entry.recipients[0].attempts == 1, verb
+            assert len(servers[verb][1].messages) == 1
+
+
+async def test_other_routes_deliver_all_of_theirs_while_every_stage_hangs(tmp_path: Path) -> None:
+    over = asyncio.Event()
+    stuck = {
+        name: Fault(verb=fault.verb, action=(Wait(over), Action.DROP), says="", times=50)
+        for name, fault in HANGS.items()
+        if name != "handshake"
+    }
+    minute = {"timeouts": {"command": "60s", "final_reply": "60s"}, "max_connections": 5}
+    async with faulty(tmp_path, stuck, **minute) as (rig, servers):
+        healthy = servers["healthy"][1]
+        alone = [accepted() for _ in range(200)]
+        accept(rig, alone)
+        await healthy.wait_for_messages(200)
+        for label, _ in (servers[name] for name in stuck):
+            accept(rig, [accepted(route=label) for _ in range(40)])
+        for label, server in (servers[name] for name in stuck):
+            await server.wait_until(lambda s=server: len(s.connections) >= 1)
+        beside = [accepted() for _ in range(200)]
+        try:
+            accept(rig, beside)
+            await healthy.wait_for_messages(400)
+            for message in beside:
+                entry = await rig.wait_for(message, DeliveryState.FINISHED)
+                assert entry.recipients[0].attempts == 1
+            assert all(not server.messages for _, server in (servers[name] for name in stuck))
+        finally:
+            over.set()
+
+
+async def test_ports_that_refuse_or_do_not_answer_cost_no_mail(tmp_path: Path) -> None:
+    with full_backlog() as silent_port:
+        closed = Provider(host="127.0.0.1", port=free_port(), tls="none")
+        silent = Provider(host="127.0.0.1", port=silent_port, tls="none", timeouts=TIMEOUTS)
+        async with ScriptedProvider() as healthy:
+            providers = {"closed": closed, "silent": silent, "healthy": healthy.settings()}
+            routes = [
+                Route(name="closed", sender=("@c.test",), providers=("closed",)),
+                Route(name="silent", sender=("@s.test",), providers=("silent",)),
+                Route(name="default", providers=("healthy",)),
+            ]
+            async with running(tmp_path, providers, routes=routes) as rig:
+                refused = [accepted(route="closed") for _ in range(50)]
+                unheard = [accepted(route="silent") for _ in range(50)]
+                started_s = time.monotonic()
+                accept(rig, refused + unheard)
+                good = [accepted() for _ in range(200)]
+                accept(rig, good)
+                await healthy.wait_for_messages(200)
+                await rig.wait_until(lambda: not rig.worker._gates["silent"].is_reached)
+                assert TIMEOUT_S * 0.9 <= time.monotonic() - started_s <= TIMEOUT_S * 3
+                await rig.wait_until(lambda: not rig.worker._gates["closed"].is_reached)
+                for messages in (refused, unheard):
+                    entries = [rig.entry(message) for message in messages]
+                    assert all(e.recipients[0].state is RecipientState.PENDING for e in entries)
+                    assert sum(e.recipients[0].attempts for e in entries) <= 5
+                assert rig.store.holds() == []
+
+
+def in_clear(server: ScriptedProvider) -> bytes:
+    """Return all that a provider was sent, decrypted where it was encrypted."""
+    return b"".join(bytes(connection.transcript) for connection in server.connections)
+
+
+async def sends_nothing(directory: Path, server: ScriptedProvider, **changes: Any) -> None:
+    """Check that a worker gives this provider no MAIL and no AUTH, and keeps the mail."""
+    policy = {"starttls": "required", "implicit": "implicit", None: "required"}[server.tls]
+    settings = server.settings(username="u", password=f"plain:{SECRET}", tls=policy, **changes)
+    async with running(directory, {"p": settings}) as rig:
+        messages = [accepted(content=b"Subject: private\r\n\r\nbody\r\n") for _ in range(10)]
+        accept(rig, messages)
+        gate = rig.worker._gates["p"]
+        await rig.wait_until(lambda: gate.failures >= 2)  # once by mail, once by a probe
+        entries = [rig.entry(message) for message in messages]
+        assert all(e.recipients[0].state is RecipientState.PENDING for e in entries)
+        assert sum(e.recipients[0].attempts for e in entries) <= 5
+        assert rig.store.holds() == []
+        assert "dsn=4.7.5" in rig.log.getvalue()
+    seen = in_clear(server)
+    for verb in (b"AUTH", b"MAIL", b"RCPT", b"Subject"):
+        assert verb not in seen
+    assert SECRET.encode() not in seen
+    assert base64.b64encode(f"\0u\0{SECRET}".encode()) not in seen
+    assert SECRET not in rig.log.getvalue()
+
+
+@pytest.mark.parametrize("tls", ["starttls", "implicit"])
+@pytest.mark.parametrize("certificate", ["wrong_host", "expired", "untrusted"])
+async def test_a_wrong_certificate_gets_no_mail_and_no_auth(
+    tmp_path: Path, certificate: str, tls: str
+) -> None:
+    async with ScriptedProvider(tls=tls, certificate=certificate, users={"u": SECRET}) as server:
+        await sends_nothing(tmp_path, server)
+
+
+async def test_a_provider_without_starttls_gets_no_mail_and_no_auth(tmp_path: Path) -> None:
+    async with ScriptedProvider(users={"u": SECRET}) as server:
+        await sends_nothing(tmp_path, server)
+
+
+@pytest.mark.parametrize(
+    "action",
+    [
+        b"454 4.7.0 TLS not available\r\n",
+        b"502 5.5.1 what\r\n",
+        b"250 ok, no need\r\n",
+        b"220 go\r\n250-provider.test\r\n250 AUTH PLAIN\r\n",
+    ],
+)
+async def test_a_refused_or_false_starttls_gets_no_mail_and_no_auth(
+    tmp_path: Path, action: bytes
+) -> None:
+    async with ScriptedProvider(tls="starttls", users={"u": SECRET}) as server:
+        server.script("STARTTLS", *[action] * 20)
+        await sends_nothing(tmp_path, server)
+
+
+async def test_mail_goes_when_tls_is_back(tmp_path: Path) -> None:
+    async with ScriptedProvider(tls="starttls", users={"u": SECRET}) as server:
+        settings = server.settings(username="u", password=f"plain:{SECRET}")
+        server.tls = None  # STARTTLS is stripped from its EHLO
+        async with running(tmp_path, {"p": settings}) as rig:
+            messages = [accepted() for _ in range(10)]
+            accept(rig, messages)
+            await rig.wait_until(lambda: not rig.worker._gates["p"].is_reached)
+            server.tls = "starttls"
+            for message in messages:
+                await rig.wait_for(message, DeliveryState.FINISHED)
+    assert all(message.is_tls for message in server.messages)
