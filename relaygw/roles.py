@@ -19,7 +19,7 @@ from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from relaygw import __version__
+from relaygw import __version__, service_file
 from relaygw.errors import SettingsError, StoreUnavailable
 from relaygw.observe.maillog import MailLog
 from relaygw.settings.load import LoadedSettings
@@ -290,7 +290,12 @@ async def _web(context: RoleContext) -> int:
     store = open_store(context.loaded)
     with _registered(context, "web", store):
         beat = asyncio.create_task(_beat(context, "web", store, context.log()))
-        app = create_app(store, context.loaded.settings)
+        mark = service_file.draining_mark(context.loaded.state_dir)
+
+        async def is_ready() -> str | None:
+            return "this instance is being drained" if mark.exists() else None
+
+        app = create_app(store, context.loaded.settings, is_ready=is_ready)
         await serve_web(app, context.sockets[0], stop=stop)
         beat.cancel()
     store.close()

@@ -26,7 +26,8 @@ from pathlib import Path
 
 from relaygw.errors import RelaygwError, StoreUnavailable
 from relaygw.observe.maillog import MailLog
-from relaygw.roles import ROLES, RoleContext, run_role, prepare_schema
+from relaygw.roles import ROLES, RoleContext, prepare_schema, run_role
+from relaygw.service_file import ServiceFile
 from relaygw.settings.bind import Bind
 from relaygw.settings.load import LoadedSettings, load_settings
 from relaygw.settings.model import Mode, Settings
@@ -73,6 +74,7 @@ class Supervisor:
     def run(self) -> int:
         """Run until TERM or INT; return the exit code."""
         os.umask(0o077)  # mail is nobody else's business
+        self._service = ServiceFile(self._loaded.state_dir)
         self._catch_signals()
         self._prepare_schema(self._loaded)
         self._open_sockets(self._loaded.settings)

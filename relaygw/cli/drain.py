@@ -14,6 +14,7 @@ from relaygw.cli.drain_report import as_object, read_remains, told
 from relaygw.cli.draining import Draining, Look
 from relaygw.cli.entries import as_json
 from relaygw.cli.frame import PROGRAM, Command, CommandFailed, Invocation, pass_invocation, warn
+from relaygw.cli.leaving import leave
 from relaygw.cli.status import SILENT_AFTER_S
 from relaygw.cli.text import printable
 from relaygw.store.protocol import Store
@@ -33,13 +34,22 @@ def _seconds(_ctx: click.Context, _option: click.Parameter, value: str) -> float
     "--wait", "wait_s", metavar="TIME", default="60s", show_default=True, callback=_seconds,
     help="Give up after this time.",
 )  # fmt: skip
+@click.option(
+    "--grace", "grace_s", metavar="TIME", default="5s", show_default=True, callback=_seconds,
+    help="On a shared queue: how long new mail is still taken, until no load balancer sends any.",
+)  # fmt: skip
 @click.option("--json", "wants_json", is_flag=True, help="What is left as one object.")
 @pass_invocation
-def drain(invocation: Invocation, wait_s: float, wants_json: bool) -> int:
-    """Send what is queued now; return when nothing is left, or time is up."""
+def drain(invocation: Invocation, wait_s: float, grace_s: float, wants_json: bool) -> int:
+    """Send what is queued now; return when nothing is left, or time is up.
+
+    On a queue that other instances share this one stops instead, and leaves its mail to them.
+    """
     from relaygw import roles
 
     loaded = invocation.load()
+    if loaded.settings.queue.is_postgres:
+        return leave(loaded.state_dir, grace_s=grace_s, wait_s=wait_s)
     path = loaded.settings.maildrop.path
     began_s = time.monotonic()
     with invocation.open_store(loaded) as store:

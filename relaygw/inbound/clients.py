@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from relaygw.policy.admission import client_key, is_trusted, parse_client
+from relaygw.policy.admission import client_key, guesser, is_trusted, parse_client
 from relaygw.settings.model import Listener
 
 _MAX_REMEMBERED = 4096
@@ -17,7 +17,9 @@ class Client:
 
     address: str
     key: str  # whose turn it is, see policy.admission
-    is_trusted: bool
+    is_trusted: bool  # may send without a login
+    is_local: bool = False  # nothing it says crosses a network
+    guesser: str = ""  # who is behind its wrong passwords
 
 
 class ClientTable:
@@ -42,6 +44,21 @@ class ClientTable:
         )
         return client, is_within
 
+    def is_balancer(self, address: str) -> bool:
+        """True if connections from `address` begin with a PROXY header."""
+        networks = self._listener.proxy_protocol
+        return bool(networks) and is_trusted(parse_client(address), networks)
+
+    def arrive_behind(self, balancer: Client, address: str | None) -> tuple[Client, bool]:
+        """Count a connection of `balancer` as its client's instead, as `arrive` does.
+
+        Whoever a balancer does not name has no rights. Nobody is local behind a balancer.
+        """
+        self.leave(balancer)
+        client, is_within = self.arrive(address or balancer.address)
+        is_trusted = client.is_trusted and address is not None
+        return replace(client, is_trusted=is_trusted, is_local=False), is_within
+
     def leave(self, client: Client) -> None:
         """Count a connection as closed."""
         self.total -= 1
@@ -51,7 +68,13 @@ class ClientTable:
 
     def _learn(self, address: str) -> Client:
         parsed = parse_client(address)
-        client = Client(str(parsed), client_key(parsed), is_trusted(parsed, self._listener.allow))
+        client = Client(
+            str(parsed),
+            client_key(parsed),
+            is_trusted(parsed, self._listener.allow),
+            parsed.is_loopback,
+            guesser(parsed),
+        )
         if len(self._known) >= _MAX_REMEMBERED:
             self._known.clear()
         self._known[address] = client

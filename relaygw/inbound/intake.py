@@ -21,10 +21,11 @@ from relaygw.mail.dsn import NO_REQUEST, DsnRequest
 from relaygw.mail.envelope import AcceptedMessage, NewDelivery, NewRecipient, Source
 from relaygw.mail.queue_id import QueueIdSource
 from relaygw.mail.state import RecipientState
+from relaygw.policy.modes import Modes, strictest
 from relaygw.policy.recipients import Decision, Fate, RecipientPolicy
 from relaygw.policy.rewriting import Rewriter
 from relaygw.policy.routing import CAPTURE_ROUTE, Router
-from relaygw.settings.model import Route, Settings, Stream
+from relaygw.settings.model import Mode, Route, Settings, Stream
 
 MAX_HOPS = 50
 _SPACE_CHECK_S = 1.0
@@ -58,6 +59,7 @@ class Origin:
     client_key: str
     protocol: str  # the `with` clause of RFC 3848
     smtputf8: bool = False
+    mode: Mode | None = None  # of its listener or user; the gateway's
     drop_id: str | None = None  # of the file in the maildrop that it came in
     given_sender: str = ""  # before rewriting
     dsn: DsnRequest = NO_REQUEST
@@ -69,6 +71,7 @@ class Intake:
     def __init__(self, settings: Settings, *, state_dir: Path) -> None:
         self.hostname = settings.hostname
         self.state_dir = state_dir
+        self.modes = Modes(settings)
         self._mode = settings.mode
         self._min_free = settings.queue.min_free
         self._router = Router(settings.routes)
@@ -94,10 +97,10 @@ class Intake:
         """Return the envelope sender to use."""
         return self._rewriter.sender(address)
 
-    def resolve_recipient(self, address: str) -> ResolvedRecipient:
-        """Rewrite a recipient and decide what happens to it."""
+    def resolve_recipient(self, address: str, mode: Mode | None = None) -> ResolvedRecipient:
+        """Rewrite a recipient and decide what happens to it in `mode`, see RecipientPolicy."""
         rewritten = self._rewriter.recipient(address)
-        decision = self._policy.decide(rewritten)
+        decision = self._policy.decide(rewritten, mode)
         final = decision.redirect_to or rewritten
         return ResolvedRecipient(final, address if final != address else None, decision)
 
@@ -132,7 +135,7 @@ class Intake:
             queue_id=queue_id,
             accepted_at_ms=now_ms,
             sender=sender,
-            deliveries=self._deliveries(sender, recipients, facts, origin.dsn.notify),
+            deliveries=self._deliveries(sender, recipients, facts, origin),
             content=() if content.is_spooled else (head,),
             stored_chunks=-(-size_bytes // CHUNK_BYTES) if content.is_spooled else 0,
             size_bytes=size_bytes,
@@ -141,7 +144,7 @@ class Intake:
             is_8bit=content.is_8bit,
             has_long_line=content.has_long_line,
             smtputf8=origin.smtputf8,
-            mode=self._mode.value,
+            mode=strictest(self._mode, origin.mode).value,
             source=source,
             client_key=origin.client_key,
             drop_id=origin.drop_id,
@@ -160,12 +163,12 @@ class Intake:
         sender: str,
         recipients: list[ResolvedRecipient],
         facts: HeaderFacts,
-        notify: str | None,
+        origin: Origin,
     ) -> tuple[NewDelivery, ...]:
         """Group the recipients by route; captured ones are filed under theirs, too."""
         groups: dict[str, tuple[Stream, list[NewRecipient]]] = {}
         for recipient in recipients:
-            route = self._route_for(sender, recipient, facts)
+            route = self._route_for(sender, recipient, facts, origin.source)
             name = route.name if route else CAPTURE_ROUTE
             stream = route.stream if route else Stream.TRANSACTIONAL
             fate = recipient.decision.fate
@@ -177,7 +180,7 @@ class Intake:
                     original=recipient.original,
                     state=_STATES[fate],
                     reason=recipient.decision.reason,
-                    dsn_notify=notify,
+                    dsn_notify=origin.dsn.notify,
                 )
             )
         return tuple(
@@ -186,12 +189,16 @@ class Intake:
         )
 
     def _route_for(
-        self, sender: str, recipient: ResolvedRecipient, facts: HeaderFacts
+        self, sender: str, recipient: ResolvedRecipient, facts: HeaderFacts, seen: Source
     ) -> Route | None:
         if not recipient.is_valid:
             return None
         return self._router.route_for(
-            sender=sender, recipient=recipient.address, headers=facts.values
+            sender=sender,
+            recipient=recipient.address,
+            headers=facts.values,
+            listener=seen.listener,
+            user=seen.user,
         )
 
     def _added_fields(

@@ -21,6 +21,16 @@ def is_trusted(client: Address, allow: Iterable[IPv4Network | IPv6Network]) -> b
     return any(client in network for network in allow)
 
 
+def may_log_in(client: Address, *, is_encrypted: bool) -> bool:
+    """True if a password would cross no network in clear."""
+    return is_encrypted or client.is_loopback
+
+
+def guesser(client: Address) -> str:
+    """Return who is behind wrong passwords: the address, of IPv6 the /64."""
+    return str(client) if client.version == 4 else client_key(client)
+
+
 def client_key(client: Address) -> str:
     """Return the network that takes turns with others: /24 of IPv4, /64 of IPv6."""
     prefix = 24 if client.version == 4 else 64

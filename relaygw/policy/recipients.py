@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from relaygw.mail.address import folded, is_routable_elsewhere, split
+from relaygw.policy.modes import strictest
 from relaygw.policy.patterns import AddressPatterns
 from relaygw.settings.model import Mode, Recipients
 
@@ -67,15 +68,19 @@ class RecipientPolicy:
         """True if any spelling of the address is on the block list."""
         return self._block.matches(address) or self._block_folded.matches(folded(address))
 
-    def decide(self, address: str) -> Decision:
-        """Return what happens to a recipient when its message is accepted."""
+    def decide(self, address: str, mode: Mode | None = None) -> Decision:
+        """Return what happens to a recipient when its message is accepted.
+
+        `mode` is that of its listener or user, where it is stricter than the gateway's.
+        """
+        mode = strictest(self._mode, mode)
         if self._is_blocked(address):
             return Decision(self._blocked_fate, "on the block list")
-        if self._mode is Mode.SANDBOX:
+        if mode is Mode.SANDBOX:
             return Decision(Fate.CAPTURE, "sandbox mode")
         if split(address)[1] is None:
             return Decision(Fate.CAPTURE, _NO_DOMAIN)
-        if self._mode is Mode.PRODUCTION or self.is_allowed(address):
+        if mode is Mode.PRODUCTION or self.is_allowed(address):
             return _DELIVER
         return self._decide_refused()
 
@@ -88,15 +93,17 @@ class RecipientPolicy:
             return Decision(Fate.DELIVER, f"{reason}, redirected", redirect_to=target)
         return Decision(Fate.CAPTURE, reason)
 
-    def obstacle(self, address: str) -> str | None:
+    def obstacle(self, address: str, mode: Mode | None = None) -> str | None:
         """Return why a recipient that was permitted at acceptance may not be sent to now.
 
-        `mode` (held, nothing is lost by a mistaken reload), `blocked`, or None.
+        `mode` (held, nothing is lost by a mistaken reload), `blocked`, or None. `mode` is as for
+        `decide`.
         """
+        mode = strictest(self._mode, mode)
         if self._is_blocked(address):
             return "blocked"
-        if self._mode is Mode.SANDBOX:
+        if mode is Mode.SANDBOX:
             return "mode"
-        if self._mode is Mode.STAGING and not self.is_allowed(address):
+        if mode is Mode.STAGING and not self.is_allowed(address):
             return "mode"
         return None

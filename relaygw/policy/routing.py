@@ -19,7 +19,21 @@ class _CompiledRoute:
         self._recipient = AddressPatterns(route.recipient) if route.recipient else None
         self._headers = {name.lower(): glob.lower() for name, glob in route.header.items()}
 
-    def matches(self, sender: str, recipient: str, headers: Mapping[str, str]) -> bool:
+        self._listeners = frozenset(map(str, route.listener))
+        self._users = frozenset(route.user)
+
+    def matches(
+        self,
+        sender: str,
+        recipient: str,
+        headers: Mapping[str, str],
+        listener: str | None,
+        user: str | None,
+    ) -> bool:
+        if self._listeners and listener not in self._listeners:
+            return False
+        if self._users and user not in self._users:
+            return False
         if self._sender is not None and not (sender and self._sender.matches(sender)):
             return False
         if self._recipient is not None and not self._recipient.matches(recipient):
@@ -38,13 +52,22 @@ class Router:
         self.header_names = frozenset(name.lower() for route in routes for name in route.header)
         """The header fields that conditions look at, in lower case."""
 
-    def route_for(self, *, sender: str, recipient: str, headers: Mapping[str, str]) -> Route | None:
+    def route_for(
+        self,
+        *,
+        sender: str,
+        recipient: str,
+        headers: Mapping[str, str],
+        listener: str | None = None,
+        user: str | None = None,
+    ) -> Route | None:
         """Return the route, or None when no route matches.
 
         `headers` holds the first value of each field in `header_names` that is present.
-        The null sender matches no sender condition.
+        The null sender matches no sender condition; mail that came in by no listener, or from
+        nobody who logged in, matches no condition on those.
         """
         for compiled in self._routes:
-            if compiled.matches(sender, recipient, headers):
+            if compiled.matches(sender, recipient, headers, listener, user):
                 return compiled.route
         return None

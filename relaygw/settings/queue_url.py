@@ -17,8 +17,8 @@ def check_queue_url(url: str) -> str:
     path = url.removeprefix("sqlite:///")
     if url and (path == url or not path.startswith("/") or path.endswith("/") or "?" in path):
         raise ValueError(
-            f"is not the URL of a SQLite file with an absolute path; write e.g. {_SQLITE} with four "
-            f"slashes, or {_POSTGRES}"
+            f"is not the URL of a SQLite file with an absolute path; write e.g. {_SQLITE} "
+            f"with four slashes, or {_POSTGRES}"
         )
     return url
 

@@ -46,10 +46,11 @@ def create_app(
     None.
     """
     refused = refusal(settings)
+    instance = settings.hostname if settings.queue.is_postgres else None
     return Starlette(
         routes=[
             Route("/", _show_front_page),
-            *health_routes(store, is_ready),
+            *health_routes(store, is_ready, instance),
             *SandboxApi(store).routes(),
         ],
         middleware=[Middleware(Guards, hosts=settings.web.hosts, refused=refused)],

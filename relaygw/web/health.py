@@ -24,10 +24,17 @@ ReadyCheck = Callable[[], Awaitable[str | None]]
 """Returns why the gateway is not ready, in one line for everyone, or None."""
 
 
-def front_problem(store: Store) -> str | None:
-    """Return why no front takes mail, or None; blocks on the store."""
+def front_problem(store: Store, instance: str | None) -> str | None:
+    """Return why no front takes mail, or None; blocks on the store.
+
+    `instance`: only fronts of that name count, for the others have addresses of their own.
+    """
     try:
-        fronts = [entry for entry in store.instances() if entry.role == "front"]
+        fronts = [
+            entry
+            for entry in store.instances()
+            if entry.role == "front" and instance in (None, entry.name)
+        ]
         stale = set(store.stale_incarnations(STALE_AFTER_S))
     except StoreUnavailable:
         return "the store does not answer"
@@ -41,14 +48,16 @@ def front_problem(store: Store) -> str | None:
     return None
 
 
-def health_routes(store: Store, is_ready: ReadyCheck | None) -> list[Route]:
+def health_routes(
+    store: Store, is_ready: ReadyCheck | None, instance: str | None = None
+) -> list[Route]:
     """Return the routes; `is_ready` is asked too, once the store and a front are fine."""
 
     async def show_life(_: Request) -> Response:
         return PlainTextResponse("ok\n")
 
     async def show_readiness(_: Request) -> Response:
-        problem = await run_in_threadpool(front_problem, store)
+        problem = await run_in_threadpool(front_problem, store, instance)
         if problem is None and is_ready is not None:
             problem = await is_ready()
         if problem is not None:

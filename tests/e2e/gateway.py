@@ -9,6 +9,7 @@ Waiting is by condition: on the log, line by line as it is written, or on the qu
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -159,7 +160,8 @@ class Gateway:
 
     def __exit__(self, *_exc: object) -> None:
         if self._process is not None:
-            os.killpg(self._process.pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # it may have been drained
+                os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
         if self._store is not None:
             self._store.close()

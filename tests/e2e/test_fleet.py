@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 import signal
 import subprocess
@@ -268,3 +269,41 @@ def test_a_database_that_may_forget_is_refused(tmp_path: Path) -> None:
         store = PostgresStore(Place(url=url, allow_unsafe=True), keep_content=False)
         assert store.instances() == []
         store.close()
+
+
+def test_drain_takes_an_instance_out_and_leaves_its_mail_to_the_others(start: Start) -> None:
+    with ThreadedProvider() as provider:
+        settings = {"p": provider_settings(provider.port, max_connections=1)}
+        leaving, other = start("gw1", providers=settings), start("gw2", providers=settings)
+        os.kill(worker_of(other), signal.SIGSTOP)
+        sent = send_all(leaving, 50)
+        drain = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "relaygw", "--config", str(leaving.config)),
+                *("drain", "--grace", "2s", "--wait", "60s"),
+            ],
+            env={**os.environ, "XDG_STATE_HOME": str(leaving.directory / "xdg")},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        leaving.wait_until(lambda: status_of(leaving, "/readyz") == 503, "not ready")
+        assert status_of(leaving, "/healthz") == 200
+        sent += send_all(leaving, 1, first=900)
+        out, err = drain.communicate(timeout=60)
+        assert drain.returncode == 0, err
+        assert "the other instances have its mail" in out
+        assert not leaving.is_running
+        assert status_of(other, "/readyz") == 200, "the others are not drained"
+        os.kill(worker_of(other), signal.SIGCONT)
+        other.wait_until_empty()
+        assert arrived(provider) == Counter(sent)
+
+
+def status_of(gateway: Gateway, path: str) -> int:
+    """Return the HTTP status of a page of a gateway."""
+    connection = http.client.HTTPConnection("127.0.0.1", gateway.web_port, timeout=10)
+    connection.request("GET", path)
+    status = connection.getresponse().status
+    connection.close()
+    return status

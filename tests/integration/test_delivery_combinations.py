@@ -11,8 +11,8 @@ from relaygw.mail.envelope import AcceptedMessage
 from relaygw.mail.state import DeliveryState
 from relaygw.settings.model import Route, Stream
 from relaygw.settings.provider import Provider
-from relaygw.store.protocol import AuditEntry, Hold
-from tests.builders import NOW_MS, accepted
+from relaygw.store.protocol import Hold
+from tests.builders import accepted
 from tests.e2e.ports import free_port
 from tests.fakes.limited_provider import LimitedProvider
 from tests.fakes.scripted_provider import Action, ScriptedProvider
@@ -74,36 +74,6 @@ async def test_two_dead_providers_in_opposite_orders_lose_nothing(tmp_path: Path
         rig.accept(*messages)
         await finished(rig, *messages)
         assert len(a.messages) + len(b.messages) == 40
-
-
-async def test_a_sender_that_both_refuse_goes_by_the_one_that_takes_it_first(
-    tmp_path: Path,
-) -> None:
-    async with (
-        ScriptedProvider() as a,
-        ScriptedProvider() as b,
-        running(
-            tmp_path,
-            {"a": a.settings(preset="ses"), "b": b.settings(preset="ses")},
-            routes=BOTH,
-        ) as rig,
-    ):
-        a.script("CONTENT", *[UNVERIFIED] * 20)
-        b.script("CONTENT", UNVERIFIED)
-        first = accepted()
-        rig.accept(first)
-        await rig.wait_for_holds()
-        second = accepted()
-        rig.accept(second)
-        await rig.wait_until(lambda: len(rig.store.holds()) == 2)
-        third = accepted()
-        rig.accept(third)
-        await rig.wait_for(third, DeliveryState.HELD)
-        released = AuditEntry(
-            at_ms=1, actor="op", action="provider.release", target="b", affected=1, detail=""
-        )
-        rig.store.drop_hold("sender domain", "b shop.test", now_ms=1, entry=released)
-        assert set(await finished(rig, first, second, third)) == {"b"}
 
 
 async def test_parked_senders_are_tried_at_once_after_a_restart(tmp_path: Path) -> None:
@@ -227,33 +197,6 @@ async def test_mail_in_doubt_goes_to_its_provider_although_the_sender_is_not_its
             with rig.store._write() as connection:
                 connection.exec_driver_sql("UPDATE delivery SET due_at_ms = 0")
             assert await finished(rig, lost) == ["a"]
-
-
-async def test_a_shared_account_with_two_rates_keeps_to_the_slower_for_the_slower(
-    tmp_path: Path,
-) -> None:
-    routes = [
-        Route(name="quick", sender=("@q.test",), providers=("quick",)),
-        Route(name="default", providers=("slow",)),
-    ]
-    async with (
-        LimitedProvider(rate_per_s=1000, connections=10) as quick,
-        LimitedProvider(rate_per_s=1000, connections=10) as slow,
-        running(
-            tmp_path,
-            {
-                "quick": quick.settings(rate="100/s", account="s"),
-                "slow": slow.settings(rate="10/s", account="s"),
-            },
-            routes=routes,
-        ) as rig,
-    ):
-        rig.accept(*(accepted(route="quick") for _ in range(60)))
-        rig.accept(*(accepted(at_ms=NOW_MS + 1) for _ in range(8)))
-        await quick.wait_for_messages(60)
-        await slow.wait_for_messages(8)
-        times = sorted(quick.accepted_at_s + slow.accepted_at_s)
-    assert times[-1] - times[0] >= (60 / 100 + 7 / 10) * 0.8
 
 
 async def test_a_rotated_key_is_found_as_fast_where_another_provider_is_down(

@@ -6,11 +6,13 @@ import asyncio
 import time
 from pathlib import Path
 
+import pytest
+
+from relaygw.mail.envelope import AcceptedMessage
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.settings.model import Route, Stream
-from relaygw.store.protocol import Hold
+from relaygw.store.protocol import AuditEntry, Hold
 from tests.builders import NOW_MS, accepted
-from tests.fakes.limited_provider import LimitedProvider
 from tests.fakes.scripted_provider import Action, ScriptedProvider, Wait
 from tests.integration.delivery_rig import Rig, running
 
@@ -18,10 +20,10 @@ BOTH = [Route(name="default", providers=("a", "b"))]
 UNVERIFIED = b"554 Message rejected: Email address is not verified. a@shop.test\r\n"
 
 
-async def finished(rig: Rig, *messages: object, limit_s: float = 8.0) -> None:
+async def finished(rig: Rig, *messages: AcceptedMessage, limit_s: float = 8.0) -> None:
     async with asyncio.timeout(limit_s):
         for message in messages:
-            await rig.wait_for(message, DeliveryState.FINISHED)  # type: ignore[arg-type]
+            await rig.wait_for(message, DeliveryState.FINISHED)
 
 
 async def test_mail_whose_sender_the_first_provider_refuses_goes_by_the_second(
@@ -192,16 +194,8 @@ async def test_a_small_second_provider_does_not_bounce_what_the_first_would_take
         ) as rig,
     ):
         rig.store.put_hold(
-            Hold(
-                scope="provider",
-                key="a",
-                reason="quota",
-                remedy="",
-                since_ms=0,
-                probe_at_ms=int(time.time() * 1000) + 3_600_000,
-            )
+            Hold(scope="provider", key="a", reason="op", remedy="", since_ms=0, probe_at_ms=None)
         )
-        rig.worker._holds._is_fresh = False
         await rig.wait_until(lambda: rig.worker._gates["a"].is_held)
         small, large = accepted(), accepted(content=b"Subject: x\r\n\r\n" + b"x" * 70 * 50)
         rig.accept(small, large)
@@ -258,15 +252,125 @@ async def test_a_provider_that_hangs_at_mail_is_taken_over_from(tmp_path: Path) 
         await finished(rig, *messages, limit_s=15)
 
 
-async def test_a_provider_that_takes_over_is_not_slowed_by_the_rate_of_the_first(
+async def test_a_sender_that_both_refuse_goes_by_the_one_that_takes_it_first(
     tmp_path: Path,
 ) -> None:
     async with (
-        LimitedProvider(rate_per_s=1000, connections=10) as a,
+        ScriptedProvider() as a,
         ScriptedProvider() as b,
-        running(tmp_path, {"a": a.settings(daily_quota=3), "b": b.settings()}, routes=BOTH) as rig,
+        running(
+            tmp_path,
+            {"a": a.settings(preset="ses"), "b": b.settings(preset="ses")},
+            routes=BOTH,
+        ) as rig,
     ):
-        messages = [accepted() for _ in range(30)]
+        a.script("CONTENT", *[UNVERIFIED] * 20)
+        b.script("CONTENT", UNVERIFIED)
+        first, second, third = (accepted(at_ms=NOW_MS + n) for n in range(3))
+        rig.accept(first)
+        await rig.wait_for_holds()
+        rig.accept(second)
+        await rig.wait_until(lambda: len(rig.store.holds()) == 2)
+        rig.accept(third)
+        await rig.wait_for(third, DeliveryState.HELD)
+        released = AuditEntry(
+            at_ms=1, actor="op", action="provider.release", target="b", affected=1, detail=""
+        )
+        rig.store.drop_hold("sender domain", "b shop.test", now_ms=1, entry=released)
+        await finished(rig, first, second, third)
+        assert len(b.messages) == 3
+
+
+async def test_idle_connections_of_a_provider_leave_its_account_to_another(
+    tmp_path: Path,
+) -> None:
+    async with (
+        ScriptedProvider() as one,
+        ScriptedProvider() as other,
+        running(
+            tmp_path,
+            {
+                "one": one.settings(account="shop", max_connections=2),
+                "other": other.settings(account="shop", max_connections=2),
+            },
+            routes=[
+                Route(name="one", sender=("@one.test",), providers=("one",)),
+                Route(name="default", providers=("other",)),
+            ],
+        ) as rig,
+    ):
+        rig.accept(*(accepted(route="one") for _ in range(20)))
+        await one.wait_for_messages(20)
+        assert len(one.connections) == 2, "both stay open for `idle_close`"
+        message = accepted()
+        rig.accept(message)
+        await finished(rig, message)
+
+
+async def test_a_refused_ehlo_is_what_is_said_where_helo_could_not_help(tmp_path: Path) -> None:
+    async with (
+        ScriptedProvider(tls="starttls") as a,
+        running(tmp_path, {"a": a.settings(preset="brevo")}) as rig,
+    ):
+        a.script("EHLO", *[b"501 5.5.4 Invalid domain name\r\n"] * 20)
+        message = accepted()
+        rig.accept(message)
+        await rig.wait_for(message, DeliveryState.DEFERRED)
+        (hold,) = await asyncio.wait_for(rig.wait_for_holds(), 5)
+        assert "Invalid domain name" in hold.reason
+
+
+@pytest.mark.parametrize("verb", ["EHLO", "STARTTLS", "AUTH"])
+async def test_a_silent_provider_s_stage_and_time_are_said(tmp_path: Path, verb: str) -> None:
+    timeouts = {"command": "500ms"}
+    async with (
+        ScriptedProvider(tls="starttls", users={"u": "k"}) as a,
+        running(
+            tmp_path,
+            {"a": a.settings(username="u", password="plain:k", timeouts=timeouts)},
+        ) as rig,
+    ):
+        a.script(verb, Action.HANG)
+        message = accepted()
+        rig.accept(message)
+        await rig.wait_for(message, DeliveryState.DEFERRED)
+        await finished(rig, message)
+    (line,) = [line for line in rig.log.getvalue().splitlines() if "status=deferred" in line]
+    assert "TimeoutError" not in line
+    assert verb in line
+    assert "0.5 s" in line
+
+
+async def test_a_hold_does_not_end_by_a_probe_that_was_refused(tmp_path: Path) -> None:
+    full = b"554 5.2.0 STOREDRV.Submission.Exception:SubmissionQuotaExceededException\r\n"
+    async with (
+        ScriptedProvider() as a,
+        running(tmp_path, {"a": a.settings(preset="microsoft365", max_connections=1)}) as rig,
+    ):
+        a.recipients["bad@x.test"] = b"550 5.1.1 no such user\r\n"
+        a.script("CONTENT", *[full] * 20)
+        rig.accept(accepted())
+        (hold,) = await rig.wait_for_holds()
+        bad = accepted("bad@x.test", at_ms=NOW_MS - 1)
+        rig.accept(bad)
+        rig.store.put_hold(
+            Hold(scope=hold.scope, key="a", reason="x", remedy="", since_ms=0, probe_at_ms=1)
+        )
+        await finished(rig, bad)
+    assert "its hold has ended" not in rig.log.getvalue()
+
+
+async def test_a_provider_that_always_drops_after_the_dot_is_given_no_more(
+    tmp_path: Path,
+) -> None:
+    async with (
+        ScriptedProvider() as a,
+        running(tmp_path, {"a": a.settings(max_connections=2)}) as rig,
+    ):
+        a.script("CONTENT", *[Action.DROP] * 200)
+        messages = [accepted() for _ in range(100)]
         rig.accept(*messages)
-        await finished(rig, *messages)
-        assert len(a.messages) == 3
+        await a.wait_until(lambda: len(a.connections) > 10)
+        await rig.wait_until(lambda: len(a.connections) in (a.pending("CONTENT"), 100))
+        doubted = rig.log.getvalue().count("may be sent more than once")
+    assert doubted < 50

@@ -15,6 +15,7 @@ PACKAGE = Path(__file__).parents[2] / "relaygw"
 
 LEVELS = {
     "errors": 0,
+    "service_file": 0,
     "mail": 1,
     "settings": 2,
     "policy": 3,
@@ -40,6 +41,7 @@ LIBRARY_ROOMS = {
     "alembic": {"store"},
     "pysqlite3": {"store"},
     "sqlite3": {"store"},
+    "psycopg": {"store"},
     "pydantic": {"settings"},
     "pydantic_core": {"settings"},
     "yaml": {"settings"},
