@@ -37,6 +37,7 @@ class Setup:
     over_tls: bool = False
     round_trip_ms: float = 0.0
     is_command: bool = False  # handed over by the sendmail command, not by SMTP
+    is_on_postgres: bool = False  # relaygw's queue
     is_backlog: bool = False  # held back until all is queued; needs a round trip
     rounds: int = 5
     provider: Mapping[str, Any] = field(
@@ -68,6 +69,15 @@ SETUPS = (
         about="50 KiB bodies, provider without TLS",
         messages=2500,
         size_bytes=51200,
+    ),
+    Setup(
+        cases=(
+            Case("accept-4k-postgres", "accepted", 0.7, 1.0),
+            Case("end-to-end-4k-postgres", "end_to_end", 0.7, 1.0),
+        ),
+        about="4 KiB bodies; relaygw's queue in PostgreSQL on this machine",
+        messages=4000,
+        is_on_postgres=True,
     ),
     Setup(
         cases=(Case("tls-default", "end_to_end", 2.5, 4.0),),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from bench.rig.certificate import Certificate, make_certificate
 from bench.rig.gateway import Gateway, provider
 from bench.rig.maillog import MailLog
 from bench.rig.postfix import Postfix
+from bench.rig.postgres import postgres_queue
 from bench.rig.sendmail import Sendmail, install_ours, postfix_command
 from bench.rig.upstream import Upstream
 
@@ -46,8 +47,12 @@ def _relaygw(setup: Setup, directory: Path, certificate: Certificate) -> Iterato
         options |= {"tls": "implicit", "tls_ca": str(certificate.trusted)}
     with Upstream(setup, directory / "relaygw-upstream", certificate) as upstream:
         place = directory / "relaygw"
-        gateway = Gateway(place, providers={"sink": provider(upstream.port, **options)})
-        with gateway:
+        providers = {"sink": provider(upstream.port, **options)}
+        with ExitStack() as stack:
+            sections = {}
+            if setup.is_on_postgres:
+                sections["queue"] = {"url": stack.enter_context(postgres_queue())}
+            gateway = stack.enter_context(Gateway(place, providers=providers, **sections))
             log = MailLog(gateway.log_path)
             command = None
             if setup.is_command:

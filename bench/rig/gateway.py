@@ -87,6 +87,7 @@ class Gateway:
                 stdout=log,
                 stderr=log,
                 cwd=ROOT,
+                env={**os.environ, "XDG_STATE_HOME": str(self.directory / "xdg")},
                 start_new_session=True,
             )
         try:
