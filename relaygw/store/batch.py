@@ -20,7 +20,7 @@ MAX_ROWS = 50
 _WORDS = {
     "qmark": {"?": "?", "for_update": "", "key_share": "", "skip_locked": ""},
     "pyformat": {
-        "?": "%s",
+        "?": "$",  # numbered: the raw cursor of the driver takes what the server takes
         "for_update": "FOR UPDATE",
         "key_share": "FOR KEY SHARE",
         "skip_locked": "FOR UPDATE SKIP LOCKED",
@@ -32,10 +32,24 @@ and needs no row locks."""
 Row = tuple[Any, ...]
 
 
+RAW_CURSOR = "raw_cursor"
+"""Key in a connection's `info`: makes a cursor that does not parse each statement once more."""
+
+
 def _spelled(sql: str, style: str) -> str:
-    for word, text in _WORDS[style].items():
-        sql = sql.replace(f"{{{word}}}", text)
-    return sql
+    words = _WORDS[style]
+    for word in ("for_update", "key_share", "skip_locked"):
+        sql = sql.replace(f"{{{word}}}", words[word])
+    if words["?"] != "$":
+        return sql.replace("{?}", words["?"])
+    first, *rest = sql.split("{?}")
+    return first + "".join(f"${number}{part}" for number, part in enumerate(rest, 1))
+
+
+def _cursor(connection: Connection) -> Any:
+    make = connection.info.get(RAW_CURSOR)
+    pooled = connection.connection
+    return pooled.cursor() if make is None else make(pooled.driver_connection)
 
 
 class Statement:
@@ -51,14 +65,14 @@ class Statement:
 
     def fetch(self, connection: Connection, *parameters: Any) -> list[Row]:
         """Execute in the transaction of `connection` and return the rows as plain tuples."""
-        cursor: Any = connection.connection.cursor()
+        cursor = _cursor(connection)
         cursor.execute(self._text(connection.dialect.paramstyle), parameters)
         rows: list[Row] = cursor.fetchall()
         return rows
 
     def run(self, connection: Connection, *parameters: Any) -> int:
         """Execute in the transaction of `connection`; return how many rows changed."""
-        cursor: Any = connection.connection.cursor()
+        cursor = _cursor(connection)
         cursor.execute(self._text(connection.dialect.paramstyle), parameters)
         changed: int = cursor.rowcount
         return changed
@@ -99,7 +113,7 @@ class BatchStatement:
 
     def _execute(self, connection: Connection, rows: Sequence[Row], last: Row) -> Any:
         text = self._text(len(rows), connection.dialect.paramstyle)
-        cursor = connection.connection.cursor()
+        cursor = _cursor(connection)
         cursor.execute(text, (*chain.from_iterable(rows), *last))
         return cursor
 

@@ -30,10 +30,12 @@ from sqlalchemy import (
 )
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.sql.elements import ColumnElement
 
 from relaygw.errors import AlreadyAccepted, StoreFull, StoreUnavailable, Unstorable
 from relaygw.mail.envelope import AcceptedMessage
+from relaygw.store.batch import RAW_CURSOR
 from relaygw.store.place import Place
 from relaygw.store.sql import SqlStore, Write
 from relaygw.store.tables import message
@@ -73,7 +75,8 @@ def create_postgres_engine(place: Place) -> Engine:
         if secret is not None:
             parameters["password"] = secret
 
-    def configure(connection: psycopg.Connection[Any], _record: object) -> None:
+    def configure(connection: psycopg.Connection[Any], record: ConnectionPoolEntry) -> None:
+        record.info[RAW_CURSOR] = psycopg.RawCursor
         connection.adapters.register_dumper(str, _StorableStr)
         connection.adapters.register_dumper(str, _StorableStrUnknown)
         if not place.allow_unsafe:
