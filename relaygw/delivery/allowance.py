@@ -64,8 +64,8 @@ class Allowance:
         if self.quota is not None:
             self.quota_left -= _cost(claimed, self._quota_counts)
 
-    def accepted(self, recipients: int) -> int:
-        """Return how much of the rate a transaction with so many recipients took."""
+    def rate_cost(self, recipients: int) -> int:
+        """Return how much of the rate a transaction with so many recipients takes."""
         return recipients if self._rate_counts == "recipients" else 1
 
     def forget_tokens(self) -> None:

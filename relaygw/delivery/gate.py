@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from relaygw.delivery.allowance import Allowance
 from relaygw.delivery.pacing import GUARD_S, Throughput, connections, new_ceiling, pace, step
 from relaygw.mail.address import split
+from relaygw.mail.envelope import ClaimedDelivery
 from relaygw.mail.outcome import Meaning
 from relaygw.policy.patterns import AddressPatterns
 from relaygw.settings.model import Stream
@@ -149,13 +150,17 @@ class Gate:
 
     # --- what runs
 
-    def start(self, stream: Stream, now_s: float, *, sender: str = "") -> None:
+    def start(self, stream: Stream, now_s: float, claimed: ClaimedDelivery) -> None:
         """Count a transaction that begins."""
         if self.sender_passes:
-            self.sender_passes.discard(sender_domain(sender))
+            self.sender_passes.discard(sender_domain(claimed.sender))
         if not self.in_flight:
             self.progress_at_s = now_s
-        self.offered.note(1, now_s)
+        self.offered.note(self.allowance.rate_cost(len(claimed.recipients)), now_s)
+        self.keep(stream)
+
+    def keep(self, stream: Stream) -> None:
+        """Count a place that is kept for a transaction."""
         self.in_flight += 1
         self.promotional_in_flight += stream is Stream.PROMOTIONAL
 

@@ -80,7 +80,7 @@ class HoldKeeper:
         }
         for domain in before - set(gate.held_senders):
             # somebody else ended it: what this worker set aside a moment ago must not be left
-            await self._release_all(held_sender_reason(gate.provider, domain))
+            await self.release_all(held_sender_reason(gate.provider, domain))
 
     async def _probe_senders(self, gate: Gate) -> None:
         """Let one of the deliveries that wait for a refused sender's domain try."""
@@ -175,7 +175,7 @@ class HoldKeeper:
             return
         if await self._drop((Scope.SENDER_DOMAIN,), f"{gate.provider} {domain}"):
             self._log.note("qmgr", f"provider {gate.provider} takes sender domain {domain} again")
-        await self._release_all(held_sender_reason(gate.provider, domain))
+        await self.release_all(held_sender_reason(gate.provider, domain))
 
     async def _drop(self, scopes: Iterable[Scope], key: str) -> bool:
         now_ms = time.time_ns() // 1_000_000
@@ -189,7 +189,8 @@ class HoldKeeper:
             return False
         return any(dropped)
 
-    async def _release_all(self, reason: str) -> None:
+    async def release_all(self, reason: str) -> None:
+        """Make everything due that is held for a reason."""
         while await self._release(reason, limit=_RELEASE_BATCH) == _RELEASE_BATCH:
             pass
 

@@ -62,8 +62,8 @@ class Lane:
         """True when mail of the route would go through `gate` now, or some of it might."""
         if not self.has_choice or any(one.is_choosy for one in self.gates):
             return True
-        up = next((one for one in self.gates if not one.is_down(now_s)), self.gates[0])
-        return up is gate
+        before = self.gates[: self.gates.index(gate)]
+        return all(one.is_down(now_s) for one in before)
 
     def place_for(self, gate: Gate, now_s: float) -> int | None:
         """Return where in the window the next delivery for `gate` lies."""

@@ -102,7 +102,7 @@ class Learning:
         taken = sum(outcome.verdict is Verdict.DELIVERED for outcome in report.outcomes)
         was_down = gate.is_down(time.monotonic())
         if taken or all(outcome.reply is not None for outcome in report.outcomes):
-            gate.note_success(gate.allowance.accepted(taken) if taken else 0, time.monotonic())
+            gate.note_success(gate.allowance.rate_cost(taken) if taken else 0, time.monotonic())
         if was_held and gate.is_held:
             await self._holds.drop(gate)
         elif was_down and gate.has_alternative:
@@ -114,6 +114,11 @@ class Learning:
         if taken and gate.held_senders:
             await self._holds.drop_sender(gate, claimed.sender)
         return Lesson()
+
+    async def settle_hold(self, gate: Gate, sender: str, reason: str) -> None:
+        """Release what was just held for its sender, if that hold ended in the meantime."""
+        if not gate.holds_sender(sender):
+            await self._holds.release_all(reason)
 
     def _note_failure(self, gate: Gate, what: str, now_s: float) -> None:
         was_down = gate.is_down(now_s)

@@ -53,6 +53,7 @@ class Pump:
         self._lanes = lanes
         self._gates = gates
         self._leases = leases
+        self._holds = holds
         self._courier = courier
         self._prober = prober
         self._threads = threads
@@ -142,7 +143,7 @@ class Pump:
         self._refill(gate)
         while (turn := self._next_turn(gate)) is not None:
             lane, claimed = turn
-            gate.start(lane.stream, time.monotonic(), sender=claimed.sender)
+            gate.start(lane.stream, time.monotonic(), claimed)
             self.spawn(self._deliver(gate, lane, claimed))
 
     def _next_turn(self, gate: Gate) -> tuple[Lane, ClaimedDelivery] | None:
@@ -241,13 +242,21 @@ class Pump:
             reason = lane.obstacle(claimed)
             gate = lane.gate_for(claimed, now_s)
             if reason is not None:
-                self.spawn(self._courier.set_aside(claimed, reason))
+                self.spawn(self._set_aside(lane, claimed, reason))
             elif gate is not None and lane.has_choice and gate.keeps_waiting(now_s):
-                self.spawn(self._courier.put_off(claimed, gate.provider, _PUT_OFF_S))
+                wait_s = _PUT_OFF_S
+                if not gate.is_held:
+                    wait_s = min(wait_s, max(1.0, gate.blocked_until_s - now_s + 1.0))
+                self.spawn(self._courier.put_off(claimed, gate.provider, wait_s))
             else:
                 kept.append(claimed)
         lane.window.clear()
         lane.window.extend(kept)
+
+    async def _set_aside(self, lane: Lane, claimed: ClaimedDelivery, reason: str) -> None:
+        await self._courier.set_aside(claimed, reason)
+        if lane.obstacle(claimed) is None:  # its hold ended while that was written
+            await self._holds.release_all(reason)
 
     def _give_back(self, lane: Lane) -> None:
         """Return claimed deliveries to the queue: others may be able to send them."""
@@ -324,10 +333,10 @@ class Pump:
         gate.finish(stream, now_s)
         turn = self._next_turn(gate)
         if turn is None:
-            gate.start(stream, now_s)
+            gate.keep(stream)
             return None
         lane, claimed = turn
-        gate.start(lane.stream, now_s, sender=claimed.sender)
+        gate.start(lane.stream, now_s, claimed)
         return lane.stream, claimed
 
     def _may_start(self, gate: Gate) -> bool:

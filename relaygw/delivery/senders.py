@@ -1,6 +1,6 @@
 """Which sender addresses were seen, and what each provider said of them.
 
-Kept in memory and written now and then: what is new at once, what is known once an hour.
+Written now and then: what is new at once, what is known once in five minutes.
 """
 
 from __future__ import annotations
@@ -12,37 +12,35 @@ from relaygw.mail.outcome import AttemptReport, Scope, Stage, Verdict
 from relaygw.store.protocol import SenderNote
 
 _MOST = 10_000
-_AGAIN_AFTER_MS = 3_600_000
+_AGAIN_AFTER_MS = 300_000
 
 
 class SenderLedger:
     """The notes of one worker."""
 
     def __init__(self) -> None:
-        self._known: dict[tuple[str, str], SenderNote] = {}
+        self._last: dict[tuple[str, str], tuple[int, str | None]] = {}  # when noted, refusal
         self._unwritten: dict[tuple[str, str], SenderNote] = {}
 
     def note(self, provider: str, sender: str, report: AttemptReport) -> None:
         """Learn from an attempt whether the provider takes mail of this sender."""
-        key = (provider, sender)
-        known = self._known.get(key)
-        if known is None:
-            if len(self._known) >= _MOST:
-                return
-            known = SenderNote(provider=provider, sender=sender)
         refusal = _refusal(report)
-        now_ms = time.time_ns() // 1_000_000
-        if refusal is not None:
-            if known.reply == refusal and not _is_old(known.refused_at_ms, now_ms):
-                return
-            known = replace(known, refused_at_ms=now_ms, reply=refusal)
-        elif any(outcome.verdict is Verdict.DELIVERED for outcome in report.outcomes):
-            if not _is_old(known.accepted_at_ms, now_ms) and known.reply is None:
-                return
-            known = replace(known, accepted_at_ms=now_ms, reply=None)
-        else:
+        if refusal is None and not any(o.verdict is Verdict.DELIVERED for o in report.outcomes):
             return
-        self._known[key] = self._unwritten[key] = known
+        key = (provider, sender)
+        now_ms = time.time_ns() // 1_000_000
+        noted_at_ms, last = self._last.get(key, (0, None))
+        if now_ms - noted_at_ms < _AGAIN_AFTER_MS and last == refusal:
+            return
+        if key not in self._last and len(self._last) >= _MOST:
+            return
+        self._last[key] = (now_ms, refusal)
+        note = self._unwritten.get(key, SenderNote(provider=provider, sender=sender))
+        if refusal is None:
+            note = replace(note, accepted_at_ms=now_ms)
+        else:
+            note = replace(note, refused_at_ms=now_ms, reply=refusal)
+        self._unwritten[key] = note
 
     def take_unwritten(self) -> list[SenderNote]:
         """Return what the store does not know yet; it has to be written or put back."""
@@ -63,7 +61,3 @@ def _refusal(report: AttemptReport) -> str | None:
         if (is_of_sender or is_refused) and outcome.reply is not None:
             return str(outcome.reply)
     return None
-
-
-def _is_old(at_ms: int | None, now_ms: int) -> bool:
-    return at_ms is None or now_ms - at_ms >= _AGAIN_AFTER_MS

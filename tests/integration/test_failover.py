@@ -182,10 +182,11 @@ async def test_an_unverified_sender_stops_only_its_own_domain(tmp_path: Path) ->
         assert rig.store.holds() == []
         assert entry.recipients[0].state is RecipientState.DELIVERED
         await rig.wait_until(lambda: len(rig.store.senders()) == 3)
+        notes = {note.sender: note for note in rig.store.senders()}
+        assert notes["a@shop.test"].refused_at_ms is not None
+        assert "not verified" in (notes["a@shop.test"].reply or "")
+        assert notes["a@other.test"].refused_at_ms is None
     assert "refuses sender domain shop.test" in rig.log.getvalue()
-    notes = {note.sender: note for note in rig.worker._senders._known.values()}
-    assert notes["a@shop.test"].refused_at_ms is not None
-    assert notes["a@other.test"].refused_at_ms is None
 
 
 async def test_a_held_sender_domain_goes_by_the_second_provider(tmp_path: Path) -> None:

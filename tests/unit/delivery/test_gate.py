@@ -16,6 +16,7 @@ from relaygw.mail.outcome import Limit, Meaning, Scope, Verdict
 from relaygw.settings.model import Stream
 from relaygw.settings.provider import Provider
 from relaygw.store.protocol import Account
+from tests.builders import claimed
 
 THROTTLE = Meaning(verdict=Verdict.THROTTLE, scope=Scope.PROVIDER, limit=Limit.RATE)
 TOO_MANY = Meaning(verdict=Verdict.THROTTLE, scope=Scope.PROVIDER, limit=Limit.CONNECTIONS)
@@ -53,7 +54,7 @@ def test_it_is_down_after_three_failures_over_three_seconds(gate: Gate) -> None:
 
 
 def test_a_silent_provider_is_suspected_where_another_could_help(gate: Gate) -> None:
-    gate.start(Stream.TRANSACTIONAL, 10.0)
+    gate.start(Stream.TRANSACTIONAL, 10.0, claimed())
     assert not gate.wants_probe(20.0)
     gate.has_alternative = True
     assert not gate.wants_probe(11.9)
@@ -129,3 +130,13 @@ def test_the_configured_rate_is_never_exceeded() -> None:
     assert gate.rate_per_s() == 14
     gate.account = Account(ceiling_per_s=100.0, ceiling_at_ms=0)
     assert gate.rate_per_s() == 14
+
+
+def test_offers_are_counted_as_the_rate_is() -> None:
+    counted = Provider(host="smtp.example.com", rate_counts="recipients")
+    gate = Gate(provider="p", settings=counted)
+    many = claimed(*(f"r{number}@x.test" for number in range(10)))
+    for tenth in range(20):
+        gate.start(Stream.TRANSACTIONAL, tenth / 10, many)
+        gate.note_success(10, tenth / 10)
+    assert gate.shown_ceiling(1.9) > 90

@@ -27,8 +27,9 @@ def lane(*gates: Gate, stream: Stream = Stream.TRANSACTIONAL, mails: int = 100) 
 def start_all(made: Gate, *lanes: Lane, now_s: float = 0.0) -> list[Stream]:
     started = []
     while (chosen := next_lane(made, list(lanes), now_s)) is not None:
+        taken = chosen[0].window[chosen[1]]
         del chosen[0].window[chosen[1]]
-        made.start(chosen[0].stream, now_s)
+        made.start(chosen[0].stream, now_s, taken)
         started.append(chosen[0].stream)
     return started
 
@@ -155,7 +156,7 @@ def test_a_held_sender_domain_goes_to_the_next_provider_or_waits() -> None:
     assert only.obstacle(sends_as("x@shop.test")) == "a refuses sender domain shop.test"
     first.sender_passes.add("shop.test")
     assert only.obstacle(sends_as("x@shop.test")) is None
-    first.start(Stream.TRANSACTIONAL, 0.0, sender="x@shop.test")
+    first.start(Stream.TRANSACTIONAL, 0.0, sends_as("x@shop.test"))
     assert only.obstacle(sends_as("x@shop.test")) is not None, "one message probes"
 
 
@@ -181,3 +182,15 @@ def test_lanes_and_gates_of_a_configuration() -> None:
     assert lanes[0].gates == [gates["b"], gates["a"]]
     assert (gates["a"].is_shared, gates["a"].has_alternative) == (True, True)
     assert (gates["b"].is_shared, gates["b"].has_alternative) == (True, True)
+
+
+def test_mail_is_claimed_for_whatever_provider_could_send_it() -> None:
+    first, second, third = gate("a"), gate("b"), gate("c")
+    all_three = lane(first, second, third)
+    assert [all_three.leads_to(one, 0.0) for one in (first, second, third)] == [True, False, False]
+    now_s = bring_down(first)
+    assert all_three.leads_to(second, now_s)
+    assert not all_three.leads_to(third, now_s)
+    now_s = bring_down(second, now_s)
+    second.note_reached()
+    assert all_three.leads_to(second, now_s), "the second is back while the first is down"
