@@ -13,7 +13,7 @@ from enum import StrEnum
 
 from relaygw.mail.outcome import Scope
 from relaygw.mail.state import DeliveryState
-from relaygw.policy.retry import held_sender_reason
+from relaygw.policy.retry import parked_for
 from relaygw.store.protocol import AuditEntry, Hold, QueueEntry, Selection, Store
 
 BATCH_MESSAGES = 500
@@ -265,10 +265,17 @@ def release_provider(store: Store, name: str, *, actor: str, now_ms: int) -> lis
         if store.drop_hold(hold.scope, hold.key, now_ms=now_ms, entry=entry):
             ended.append(hold)
         if hold.scope == Scope.SENDER_DOMAIN:
-            reason = held_sender_reason(name, hold.key.removeprefix(f"{name} "))
-            while store.release_held(reason, limit=BATCH_MESSAGES, now_ms=now_ms):
-                pass
+            _release_parked(store, name, hold.key.removeprefix(f"{name} "), now_ms)
     return ended
+
+
+def _release_parked(store: Store, provider: str, domain: str, now_ms: int) -> None:
+    for reason in store.held_reasons():
+        parked = parked_for(reason)
+        if parked is None or provider not in parked[0] or parked[1] != domain:
+            continue
+        while store.release_held(reason, limit=BATCH_MESSAGES, now_ms=now_ms):
+            pass
 
 
 def holds_of(holds: Iterable[Hold], provider: str) -> list[Hold]:

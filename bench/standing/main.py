@@ -17,6 +17,7 @@ from pathlib import Path
 from bench.rig import needs
 from bench.rig.machine import describe
 from bench.standing.big_database import big_database
+from bench.standing.crowds import idle_connections, slow_clients
 from bench.standing.failover import failover, failover_silent
 from bench.standing.fairness import fairness
 from bench.standing.figure import Figure, Result
@@ -42,6 +43,8 @@ CASES: dict[str, Callable[[Setting], Result]] = {
     "failover": failover,
     "failover-silent": failover_silent,
     "rotation": rotation,
+    "idle-connections": idle_connections,
+    "slow-clients": slow_clients,
 }
 _SIZES: dict[str, tuple[type, str]] = {
     "idle_s": (float, "how long idle watches; 60"),

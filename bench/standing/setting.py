@@ -37,6 +37,9 @@ class Size:
     return_s: float = 75.0
     revoked_s: float = 15.0
     resumed_s: float = 20.0
+    idle_clients: int = 5_000
+    slow_clients: int = 2_000
+    crowd_s: float = 30.0  # of the good client beside idle ones
 
 
 SMALL = Size(
@@ -59,6 +62,9 @@ SMALL = Size(
     return_s=30.0,
     revoked_s=8.0,
     resumed_s=8.0,
+    idle_clients=200,
+    slow_clients=100,
+    crowd_s=3.0,
 )
 
 

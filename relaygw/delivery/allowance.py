@@ -24,6 +24,7 @@ class Allowance:
         self._spacing_s = 0.0
         self._ask_again_s = 0.0
         self.quota_left = 0
+        self.is_short = False  # what is left did not cover the delivery that was asked for
 
     def ready_at_s(self, claimed: ClaimedDelivery, now_s: float) -> float | None:
         """Return when the rate lets a delivery go, or None when tokens have to be taken first."""
@@ -48,12 +49,12 @@ class Allowance:
 
     def lacks_quota(self, claimed: ClaimedDelivery) -> bool:
         """True when some of the daily quota has to be taken first."""
-        return self.quota is not None and self.quota_left < _cost(claimed, self._quota_counts)
+        return self.quota is not None and self.quota_left < self._quota_cost(claimed)
 
     def wanted_quota(self, claimed: ClaimedDelivery) -> int:
         """Return how much of the quota to take."""
         ahead = min(_QUOTA_MOST, (self.quota or 0) // _QUOTA_SHARE)
-        return max(_cost(claimed, self._quota_counts), ahead) - self.quota_left
+        return max(self._quota_cost(claimed), ahead) - self.quota_left
 
     def spend(self, claimed: ClaimedDelivery, *, is_paced: bool) -> None:
         """Count a delivery that begins."""
@@ -62,7 +63,14 @@ class Allowance:
             self._tokens -= cost
             self._next_s += cost * self._spacing_s
         if self.quota is not None:
-            self.quota_left -= _cost(claimed, self._quota_counts)
+            self.quota_left -= self._quota_cost(claimed)
+
+    def covers(self, claimed: ClaimedDelivery) -> bool:
+        """True unless a delivery takes more than a whole day's quota."""
+        return self.quota is None or self._quota_cost(claimed) <= self.quota
+
+    def _quota_cost(self, claimed: ClaimedDelivery) -> int:
+        return _cost(claimed, self._quota_counts)
 
     def rate_cost(self, recipients: int) -> int:
         """Return how much of the rate a transaction with so many recipients takes."""

@@ -164,7 +164,7 @@ class Courier:
             )
         await self._record(claimed, update, report, now_ms)
         if update.state is DeliveryState.HELD and lesson.held_reason is not None:
-            await self._learning.settle_hold(gate, claimed.sender, lesson.held_reason)
+            await self._learning.settle_hold(gate, claimed)
 
     async def _without_holds(
         self, gate: Gate, claimed: ClaimedDelivery, now_ms: int

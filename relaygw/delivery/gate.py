@@ -30,6 +30,7 @@ DOWN_AFTER_S = 3.0
 """A provider that failed so often in a row, over so long, is down: the next one takes over."""
 _STALLED_AFTER_S = 2.0
 _WANTED_FOR_S = 3.0
+_FEW = 8
 
 
 @dataclass(slots=True, eq=False)
@@ -45,6 +46,7 @@ class Gate:
     permits: int = 0
     failures: int = 0  # in a row; resets with the first success
     failing_since_s: float = 0.0
+    silences: int = 0  # in a row: no answer to what was begun
     is_reached: bool = True  # False after a failure, until a connection was made again
     throttles: int = 0  # in a row, nothing having gone through in between
     throttled_at_s: float = float("-inf")
@@ -76,8 +78,9 @@ class Gate:
 
     @property
     def is_choosy(self) -> bool:
-        """True when the provider does not take mail of every sender."""
-        return self._senders is not None or bool(self.held_senders)
+        """True when the provider does not take every mail."""
+        has_quota = self.settings.daily_quota is not None
+        return self._senders is not None or has_quota or bool(self.held_senders)
 
     # --- what may start
 
@@ -134,12 +137,18 @@ class Gate:
         if stream is Stream.TRANSACTIONAL:
             return True
         most = self.max_connections()
-        reserved = 1 if self.is_shared and most > 1 else 0
+        # one place is for transactional mail: of this provider, or of others on its account
+        reserved = 1 if (self.is_shared or self.is_wanted()) and most > 1 else 0
         return self.promotional_in_flight < most - reserved
 
     def may_send_as(self, sender: str) -> bool:
         """True if the account may send as `sender`; the null sender is nobody's."""
         return self._senders is None or not sender or self._senders.matches(sender)
+
+    def takes_size(self, size_bytes: int) -> bool:
+        """True unless mail of this size is known to be refused."""
+        most = self.settings.max_message_size
+        return most is None or size_bytes <= most
 
     def holds_sender(self, sender: str) -> bool:
         """True while the provider refuses mail of the sender's domain, but for a probe."""
@@ -190,10 +199,23 @@ class Gate:
 
     def note_success(self, count: int, now_s: float) -> None:
         """Learn that the provider took mail that used so much of its rate."""
-        self.failures = self.throttles = 0
+        if self.is_down(now_s):
+            self.blocked_until_s = now_s  # the rest of the ladder is void
+        self.failures = self.throttles = self.silences = 0
         self.is_proving = False
         self.is_reached = True
         self.accepted.note(count, now_s)
+
+    def note_silence(self, now_s: float) -> bool:
+        """Learn that it took a connection and gave no answer; True when that is its own trouble.
+
+        One message may be the cause, several in a row are not.
+        """
+        self.silences += 1
+        if self.silences < DOWN_AFTER_FAILURES and not self.failures:
+            return False
+        self.note_failure(now_s)
+        return True
 
     def note_reached(self) -> None:
         """Learn that a connection was made: one message may try."""
@@ -241,6 +263,8 @@ class Gate:
     def shown_ceiling(self, now_s: float) -> float:
         """Return the rate at which it said "slower" just now."""
         allowed_per_s = self.rate_per_s()
+        if allowed_per_s is not None and self.offered.count(now_s) < _FEW:
+            return allowed_per_s  # too few to tell more than that it was the limit
         offered_per_s = self.offered.per_s(now_s)
         if allowed_per_s is not None:
             offered_per_s = min(offered_per_s, allowed_per_s)

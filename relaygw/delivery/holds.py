@@ -18,7 +18,7 @@ from relaygw.delivery.pacing import step
 from relaygw.errors import StoreUnavailable
 from relaygw.mail.outcome import BEFORE_MAIL, RecipientOutcome, Scope
 from relaygw.observe.maillog import MailLog
-from relaygw.policy.retry import held_sender_reason
+from relaygw.policy.retry import is_of_configuration, parked_for
 from relaygw.store.protocol import Hold, Store
 
 PROBE_LADDER_S = (300.0,)
@@ -44,11 +44,18 @@ class HoldKeeper:
         """Let the gates know of the holds in force, those of others included."""
         if self._is_fresh:
             in_force = [await self._made_due(hold) for hold in in_force]
+            await self._look_again_at_parked()
             self._is_fresh = False
         for gate in gates:
             self._obey_provider(gate, in_force)
             await self._obey_senders(gate, in_force)
             await self._probe_senders(gate)
+
+    async def _look_again_at_parked(self) -> None:
+        """Make due what waits for a configuration: this may be another one."""
+        for reason in await asyncio.to_thread(self._store.held_reasons):
+            if is_of_configuration(reason):
+                await self._release_all(reason)
 
     async def _made_due(self, hold: Hold) -> Hold:
         if hold.probe_at_ms is None:
@@ -80,7 +87,7 @@ class HoldKeeper:
         }
         for domain in before - set(gate.held_senders):
             # somebody else ended it: what this worker set aside a moment ago must not be left
-            await self.release_all(held_sender_reason(gate.provider, domain))
+            await self.release_sender(gate.provider, domain)
 
     async def _probe_senders(self, gate: Gate) -> None:
         """Let one of the deliveries that wait for a refused sender's domain try."""
@@ -90,7 +97,7 @@ class HoldKeeper:
                 continue
             gate.sender_passes.add(domain)
             await self._put_off(gate, domain)
-            await self._release(held_sender_reason(gate.provider, domain), limit=1)
+            await self.release_sender(gate.provider, domain, limit=1)
 
     async def _put_off(self, gate: Gate, domain: str) -> None:
         """Let the next probe of a sender's domain wait for the outcome of this one."""
@@ -103,8 +110,8 @@ class HoldKeeper:
 
     async def put(self, gate: Gate, outcome: RecipientOutcome) -> None:
         """Hold the provider for what it said, and say so once in the log."""
-        if gate.is_held and gate.probe_at_s is None:
-            return  # an operator holds it already
+        if gate.is_held and (gate.probe_at_s is None or time.monotonic() < gate.probe_at_s):
+            return  # by an operator, or by what was refused together with this
         gate.is_probed_by_mail = outcome.stage not in BEFORE_MAIL
         wait_s = step(outcome.meaning.wait_s or PROBE_LADDER_S, gate.hold_step)
         gate.hold_step += 1
@@ -118,8 +125,8 @@ class HoldKeeper:
         gate.is_probed_by_mail = True
         await self._hold(gate, Scope.PROVIDER, reason, "wait, or raise daily_quota", wait_s)
 
-    async def put_sender(self, gate: Gate, sender: str, outcome: RecipientOutcome) -> str:
-        """Hold mail of a sender's domain at a provider; return the reason to hold it for."""
+    async def put_sender(self, gate: Gate, sender: str, outcome: RecipientOutcome) -> None:
+        """Hold mail of a sender's domain at a provider."""
         domain = sender_domain(sender)
         wait_s = (outcome.meaning.wait_s or PROBE_LADDER_S)[0]
         gate.held_senders[domain] = time.monotonic() + wait_s
@@ -131,7 +138,6 @@ class HoldKeeper:
             wait_s,
             f"provider {gate.provider} refuses sender domain {domain}, its mail is held",
         )
-        return held_sender_reason(gate.provider, domain)
 
     async def _hold(
         self, gate: Gate, scope: Scope, reason: str, remedy: str, wait_s: float
@@ -162,7 +168,9 @@ class HoldKeeper:
             self._log.note("qmgr", f"warning: {what}: {reason}; no mail is lost; {remedy}")
 
     async def drop(self, gate: Gate) -> None:
-        """End the hold of a provider: a probe went through."""
+        """End the hold of a provider: a probe went through. An operator's stays."""
+        if gate.is_held and gate.probe_at_s is None:
+            return
         gate.is_held, gate.probe_at_s, gate.hold_step = False, None, 0
         gate.is_reached = True
         if await self._drop(_OF_THE_PROVIDER, gate.provider):
@@ -175,7 +183,7 @@ class HoldKeeper:
             return
         if await self._drop((Scope.SENDER_DOMAIN,), f"{gate.provider} {domain}"):
             self._log.note("qmgr", f"provider {gate.provider} takes sender domain {domain} again")
-        await self.release_all(held_sender_reason(gate.provider, domain))
+        await self.release_sender(gate.provider, domain)
 
     async def _drop(self, scopes: Iterable[Scope], key: str) -> bool:
         now_ms = time.time_ns() // 1_000_000
@@ -189,8 +197,18 @@ class HoldKeeper:
             return False
         return any(dropped)
 
-    async def release_all(self, reason: str) -> None:
-        """Make everything due that is held for a reason."""
+    async def release_sender(self, provider: str, domain: str, *, limit: int = 0) -> None:
+        """Make due what waits for a provider to take a sender's domain; `limit` 0: all of it."""
+        for reason in await asyncio.to_thread(self._store.held_reasons):
+            parked = parked_for(reason)
+            if parked is None or provider not in parked[0] or parked[1] != domain:
+                continue
+            if not limit:
+                await self._release_all(reason)
+            elif await self._release(reason, limit=limit):
+                return
+
+    async def _release_all(self, reason: str) -> None:
         while await self._release(reason, limit=_RELEASE_BATCH) == _RELEASE_BATCH:
             pass
 

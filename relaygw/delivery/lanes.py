@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from relaygw.delivery.gate import Gate, sender_domain
 from relaygw.mail.envelope import ClaimedDelivery
-from relaygw.policy.retry import held_sender_reason
+from relaygw.policy.retry import held_sender_reason, no_sender_reason, over_quota_reason
 from relaygw.settings.model import Settings, Stream
 
 WINDOW_PER_CONNECTION = 8
@@ -54,7 +54,7 @@ class Lane:
 
         But for mail in doubt with a provider that the route had once.
         """
-        (first, *others) = self.gates
+        first, *others = self.gates
         is_bound = any(c.provider not in (None, first.provider) for c in self.window)
         return not (others or first.is_choosy or is_bound)
 
@@ -88,20 +88,42 @@ class Lane:
         if not allowed:
             if _is_bound(claimed):
                 return f"in doubt with {claimed.provider}, which route {self.route} has no more"
-            return f"no provider of route {self.route} may send as {claimed.sender}"
+            if not any(gate.may_send_as(claimed.sender) for gate in self.gates):
+                return no_sender_reason(self.route, claimed.sender)
+            return over_quota_reason(self.route, len(claimed.recipients))
         if all(gate.holds_sender(claimed.sender) for gate in allowed):
-            return held_sender_reason(allowed[0].provider, sender_domain(claimed.sender))
+            names = (gate.provider for gate in allowed)
+            return held_sender_reason(names, sender_domain(claimed.sender))
         return None
 
     def _allowed(self, claimed: ClaimedDelivery) -> list[Gate]:
         if _is_bound(claimed):
             return [gate for gate in self.gates if gate.provider == claimed.provider]
-        return [gate for gate in self.gates if gate.may_send_as(claimed.sender)]
+        able = [
+            gate
+            for gate in self.gates
+            if gate.may_send_as(claimed.sender) and gate.allowance.covers(claimed)
+        ]
+        # what is too large for all of them bounces at the first
+        return [gate for gate in able if gate.takes_size(claimed.size_bytes)] or able[:1]
 
 
 def _is_bound(claimed: ClaimedDelivery) -> bool:
     """True when a provider may have taken it already, so that no other may get it."""
     return bool(claimed.doubts or claimed.reclaims) and claimed.provider is not None
+
+
+def clogging(lane: Lane, now_s: float) -> list[ClaimedDelivery]:
+    """Return what fills a window although none of it can go now, while another provider idles.
+
+    Only where providers take different senders: the next claim should find mail of the others.
+    """
+    if not lane.has_choice or len(lane.window) * 2 <= lane.window_size:
+        return []
+    idle = [gate for gate in lane.gates if gate.has_room(lane.stream, now_s)]
+    if not idle or any(lane.place_for(gate, now_s) is not None for gate in idle):
+        return []
+    return list(lane.window)[lane.window_size // 4 :]
 
 
 def next_lane(gate: Gate, lanes: list[Lane], now_s: float) -> tuple[Lane, int] | None:

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from relaygw.delivery.gate import DOWN_AFTER_S, THROTTLED_WAIT_S, Gate
+from relaygw.delivery.gate import DOWN_AFTER_S, THROTTLED_WAIT_S, Gate, sender_domain
 from relaygw.delivery.holds import HoldKeeper
+from relaygw.delivery.lanes import Lane
 from relaygw.delivery.pacing import GUARD_S
 from relaygw.delivery.senders import SenderLedger
 from relaygw.errors import StoreUnavailable
@@ -58,12 +60,14 @@ class Learning:
         incarnation: str,
         holds: HoldKeeper,
         senders: SenderLedger,
+        lanes: Sequence[Lane],
     ) -> None:
         self._store = store
         self._log = log
         self._incarnation = incarnation
         self._holds = holds
         self._senders = senders
+        self._lanes = {lane.route: lane for lane in lanes}
 
     async def from_report(
         self,
@@ -103,22 +107,28 @@ class Learning:
         was_down = gate.is_down(time.monotonic())
         if taken or all(outcome.reply is not None for outcome in report.outcomes):
             gate.note_success(gate.allowance.rate_cost(taken) if taken else 0, time.monotonic())
+        elif gate.note_silence(time.monotonic()):
+            what = report.outcomes[0].detail
+            self._log.note("qmgr", f"warning: provider {gate.provider} gives no answer: {what}")
+            return Lesson(retry_wait_s=_TAKEN_OVER_S if gate.has_alternative else None)
         if was_held and gate.is_held:
-            await self._holds.drop(gate)
+            if taken:
+                await self._holds.drop(gate)
         elif was_down and gate.has_alternative:
             self._log.note("qmgr", f"provider {gate.provider} is back, its routes return to it")
         refused = _of_scope(report, Scope.SENDER_DOMAIN)
         if refused is not None and refused.verdict is Verdict.HOLD:
-            reason = await self._holds.put_sender(gate, claimed.sender, refused)
-            return Lesson(held_reason=reason)
+            await self._holds.put_sender(gate, claimed.sender, refused)
+            reason = self._lanes[claimed.route].obstacle(claimed)
+            return Lesson(held_reason=reason, wait_s=_AT_ONCE_S)
         if taken and gate.held_senders:
             await self._holds.drop_sender(gate, claimed.sender)
         return Lesson()
 
-    async def settle_hold(self, gate: Gate, sender: str, reason: str) -> None:
+    async def settle_hold(self, gate: Gate, claimed: ClaimedDelivery) -> None:
         """Release what was just held for its sender, if that hold ended in the meantime."""
-        if not gate.holds_sender(sender):
-            await self._holds.release_all(reason)
+        if not gate.holds_sender(claimed.sender):
+            await self._holds.release_sender(gate.provider, sender_domain(claimed.sender))
 
     def _note_failure(self, gate: Gate, what: str, now_s: float) -> None:
         was_down = gate.is_down(now_s)
@@ -186,12 +196,13 @@ class Learning:
         )
         return wait_s
 
-    async def from_probe(self, gate: Gate, outcome: RecipientOutcome | None) -> None:
+    async def from_probe(
+        self, gate: Gate, outcome: RecipientOutcome | None, *, begun_s: float
+    ) -> None:
         """Learn from a connection that was only made to see whether the provider is back.
 
         `outcome` is None when it was made, logged in and all.
         """
-        now_s = time.monotonic()
         if outcome is None:
             gate.note_reached()
             if gate.is_held and not gate.is_probed_by_mail:
@@ -200,7 +211,7 @@ class Learning:
             gate.note_reached()
             await self._holds.put(gate, outcome)
         else:
-            self._note_failure(gate, outcome.detail or str(outcome.reply), now_s)
+            self._note_failure(gate, outcome.detail or str(outcome.reply), begun_s)
 
 
 def _of_scope(report: AttemptReport, *scopes: Scope) -> RecipientOutcome | None:

@@ -21,10 +21,15 @@ _CONNECTION_EVERY_S = 60.0
 _WINDOW_S = 2.0
 _MIN_SPAN_S = 0.05
 _MIN_PER_S = 0.2
+_SLOW_PER_S = 10.0
 
 
 def pace(ceiling_per_s: float, since_s: float) -> float:
-    """Return the rate to send at, so long after the ceiling was met."""
+    """Return the rate to send at, so long after the ceiling was met.
+
+    Below ten a second everything takes longer, so that a refusal stays rare among the messages.
+    """
+    since_s *= min(1.0, ceiling_per_s / _SLOW_PER_S)
     if since_s < _RECOVERY_S:
         return ceiling_per_s * (_LOW + (_HIGH - _LOW) * max(0.0, since_s) / _RECOVERY_S)
     grown_s = since_s - _RECOVERY_S
@@ -60,6 +65,11 @@ class Throughput:
         if not self._counts:
             self._since_s = now_s
         self._counts.append((now_s, count))
+
+    def count(self, now_s: float) -> int:
+        """Return how many times there was something."""
+        self._forget(now_s)
+        return len(self._counts)
 
     def per_s(self, now_s: float) -> float:
         """Return the rate of it."""

@@ -35,13 +35,14 @@ class Prober:
     async def probe(self, gate: Gate) -> None:
         """Try a connection; `gate.is_probing` is True meanwhile."""
         gate.is_probing = True
+        begun_s = time.monotonic()
         patience_s = _SUSPICION_PATIENCE_S if gate.has_alternative else _PATIENCE_S
         try:
             outcome = await self._try(gate, patience_s)
             is_alive = outcome is not None and outcome.reply is not None
             if gate.in_flight and is_alive and not gate.is_held:
                 outcome = None  # it answers, and has its hands full
-            await self._learning.from_probe(gate, outcome)
+            await self._learning.from_probe(gate, outcome, begun_s=begun_s)
             if outcome is None:
                 gate.progress_at_s = time.monotonic()
         finally:

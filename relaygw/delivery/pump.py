@@ -13,12 +13,12 @@ from functools import partial
 from typing import ParamSpec, TypeVar
 
 from relaygw.delivery.courier import Courier
-from relaygw.delivery.gate import Gate
+from relaygw.delivery.gate import Gate, sender_domain
 from relaygw.delivery.holds import HoldKeeper
-from relaygw.delivery.lanes import Lane, next_lane
+from relaygw.delivery.lanes import Lane, clogging, next_lane
 from relaygw.delivery.leases import Leases
 from relaygw.delivery.probes import Prober
-from relaygw.delivery.supplies import Supplies
+from relaygw.delivery.supplies import QUOTA_SLICE_S, Supplies
 from relaygw.errors import StoreUnavailable
 from relaygw.mail.envelope import ClaimedDelivery
 from relaygw.observe.maillog import MailLog
@@ -27,6 +27,7 @@ from relaygw.store.protocol import Store
 
 PERMITS_AT_FIRST = 2
 _PUT_OFF_S = 30.0
+_CLOGGED_S = 5.0
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -118,13 +119,14 @@ class Pump:
             self.spawn(self._try_new_key(gate))
         lanes = self._lanes_of[gate.provider]
         is_idle = not any(lane.window for lane in lanes)
-        await self.supplies.return_spare(gate, connections, is_idle=is_idle)
+        is_sharing = is_idle or gate.is_wanted()
+        await self.supplies.return_spare(gate, connections, is_sharing=is_sharing)
         if is_idle and not gate.in_flight:
             await self.supplies.return_quota(gate)
         self._probe_if_wanted(gate)
         for lane in lanes:
             self._sweep(lane)
-            if not (gate.permits or gate.in_flight or lane.has_choice):
+            if lane.window and not (gate.permits or gate.in_flight or lane.has_choice):
                 self._give_back(lane)  # whoever has a permit can send it
         self.run(gate)
 
@@ -159,6 +161,11 @@ class Pump:
             self.supplies.ask_for_permits(gate, min(waiting, gate.limit() - gate.permits))
             return None
         if gate.allowance.lacks_quota(claimed):
+            if gate.allowance.is_short:  # others may fit into what is left
+                gate.allowance.is_short = False
+                del lane.window[place]
+                self.spawn(self._courier.put_off(claimed, gate.provider, QUOTA_SLICE_S))
+                return self._next_turn(gate)
             self.supplies.ask_for_quota(gate, claimed)
             return None
         is_paced = gate.rate_per_s() is not None
@@ -252,11 +259,16 @@ class Pump:
                 kept.append(claimed)
         lane.window.clear()
         lane.window.extend(kept)
+        for claimed in clogging(lane, now_s):
+            lane.window.remove(claimed)
+            lane.may_have_more = True
+            self.spawn(self._courier.put_off(claimed, "of its sender", _CLOGGED_S))
 
     async def _set_aside(self, lane: Lane, claimed: ClaimedDelivery, reason: str) -> None:
         await self._courier.set_aside(claimed, reason)
         if lane.obstacle(claimed) is None:  # its hold ended while that was written
-            await self._holds.release_all(reason)
+            for gate in lane.gates:
+                await self._holds.release_sender(gate.provider, sender_domain(claimed.sender))
 
     def _give_back(self, lane: Lane) -> None:
         """Return claimed deliveries to the queue: others may be able to send them."""

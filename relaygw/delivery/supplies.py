@@ -19,6 +19,9 @@ from relaygw.mail.envelope import ClaimedDelivery
 from relaygw.observe.maillog import MailLog
 from relaygw.store.protocol import Store
 
+QUOTA_SLICE_S = 600.0
+"""When mail that the rest of a quota does not cover is looked at again: quotas move in slices."""
+
 P = ParamSpec("P")
 T = TypeVar("T")
 Spawn = Callable[[Coroutine[None, None, None]], None]
@@ -110,14 +113,15 @@ class Supplies:
             quota=allowance.quota,
         )
         allowance.quota_left += taken.granted
-        if allowance.lacks_quota(claimed):
+        if allowance.quota_left <= 0:
             await self._holds.put_quota(gate, allowance.quota, taken.starts_in_s)
+        allowance.is_short = allowance.lacks_quota(claimed)
         return True
 
-    async def return_spare(self, gate: Gate, connections: int, *, is_idle: bool) -> None:
+    async def return_spare(self, gate: Gate, connections: int, *, is_sharing: bool) -> None:
         """Give back permits that no connection uses, and those above what the provider bears."""
         used = max(gate.in_flight, connections)
-        wanted = used if is_idle else max(used, gate.max_connections())
+        wanted = used if is_sharing else max(used, gate.max_connections())
         spare = gate.permits - wanted
         if spare <= 0 or gate.is_asking:
             return

@@ -63,7 +63,12 @@ class Worker:
         }
         classifiers = {name: Classifier(settings.providers[name]) for name in self._gates}
         learning = Learning(
-            store, log, incarnation=incarnation, holds=self._holds, senders=self._senders
+            store,
+            log,
+            incarnation=incarnation,
+            holds=self._holds,
+            senders=self._senders,
+            lanes=self._lanes,
         )
         courier = Courier(
             settings,

@@ -6,6 +6,9 @@ states, so the promises about them are tested here.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
+
 from relaygw.mail.envelope import ClaimedDelivery, DeliveryUpdate, RecipientUpdate
 from relaygw.mail.outcome import AttemptReport, RecipientOutcome, Verdict
 from relaygw.mail.state import DeliveryState, RecipientState
@@ -20,9 +23,35 @@ _FINAL = {Verdict.DELIVERED: RecipientState.DELIVERED, Verdict.BOUNCE: Recipient
 _UNCHARGED = frozenset({Verdict.THROTTLE, Verdict.HOLD})
 
 
-def held_sender_reason(provider: str, domain: str) -> str:
+_PARKED = re.compile(r"sender domain (\S*) is refused by (.+)")
+_NO_SENDER = "no provider of route"
+_OVER_QUOTA = "no daily_quota"
+
+
+def held_sender_reason(providers: Iterable[str], domain: str) -> str:
     """Return the reason of deliveries that wait until a provider takes a sender's domain."""
-    return f"{provider} refuses sender domain {domain}"
+    return f"sender domain {domain} is refused by {', '.join(providers)}"
+
+
+def parked_for(reason: str) -> tuple[frozenset[str], str] | None:
+    """Return the providers and the sender's domain of such a reason, None of another one."""
+    match = _PARKED.fullmatch(reason)
+    return (frozenset(match[2].split(", ")), match[1]) if match else None
+
+
+def no_sender_reason(route: str, sender: str) -> str:
+    """Return the reason of deliveries whose sender no provider of the route may send as."""
+    return f"{_NO_SENDER} {route} may send as {sender}"
+
+
+def over_quota_reason(route: str, recipients: int) -> str:
+    """Return the reason of a delivery with more recipients than a day's quota."""
+    return f"{_OVER_QUOTA} of route {route} covers its {recipients} recipients"
+
+
+def is_of_configuration(reason: str) -> bool:
+    """True for what another configuration may settle: a look at it again is worth while."""
+    return reason.startswith((_NO_SENDER, _OVER_QUOTA)) or parked_for(reason) is not None
 
 
 def delay_s(attempts: int, retry: Retry, *, chance: float) -> float:

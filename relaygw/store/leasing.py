@@ -219,6 +219,13 @@ _HELD_FOR = Statement(
     ORDER BY delivery.queue_id LIMIT {{?}}
     """
 )
+_HELD_REASONS = Statement(
+    f"""
+    SELECT DISTINCT delivery.reason FROM delivery
+    WHERE delivery.state = 'held' AND delivery.reason IS NOT NULL AND {IS_OPEN}
+    ORDER BY delivery.reason
+    """
+)
 _RELEASE = BatchStatement(
     """
     UPDATE delivery
@@ -235,6 +242,11 @@ _RELEASE = BatchStatement(
 def give_back(connection: Connection, keys: Sequence[Key], *, incarnation: str) -> None:
     """End leases; a delivery that was never tried is incoming again, else deferred."""
     _GIVE_BACK.run(connection, keys, incarnation)
+
+
+def held_reasons(connection: Connection) -> list[str]:
+    """Return the reasons of held deliveries, each once."""
+    return [reason for (reason,) in _HELD_REASONS.fetch(connection)]
 
 
 def release_held(connection: Connection, reason: str, *, limit: int, now_ms: int) -> int:

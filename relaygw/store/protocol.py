@@ -282,6 +282,9 @@ class Store(Protocol):
     def senders(self) -> list[SenderNote]:
         """Return what providers said of sender addresses."""
 
+    def held_reasons(self) -> list[str]:
+        """Return the different reasons for which deliveries are held."""
+
     def release_held(self, reason: str, *, limit: int, now_ms: int) -> int:
         """Make up to `limit` deliveries that are held for exactly `reason` due; return how many."""
 

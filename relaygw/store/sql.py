@@ -245,6 +245,10 @@ class SqlStore(ABC):
         with self._read() as connection:
             return limits.senders(connection)
 
+    def held_reasons(self) -> list[str]:
+        with self._read() as connection:
+            return leasing.held_reasons(connection)
+
     def release_held(self, reason: str, *, limit: int, now_ms: int) -> int:
         with self._write() as connection:
             return leasing.release_held(connection, reason, limit=limit, now_ms=now_ms)

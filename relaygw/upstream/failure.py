@@ -10,7 +10,12 @@ import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from aiosmtplib import SMTPException, SMTPReadTimeoutError, SMTPResponseException
+from aiosmtplib import (
+    SMTPException,
+    SMTPReadTimeoutError,
+    SMTPResponseException,
+    SMTPTimeoutError,
+)
 
 from relaygw.errors import RelaygwError
 from relaygw.mail.outcome import Stage
@@ -51,8 +56,10 @@ def mask(error: UpstreamError, login: Login) -> None:
 
 
 @contextmanager
-def failing_at(stage: Stage, *, relay: str, handshake: Stage | None = None) -> Iterator[None]:
-    """Turn what a step raises into an UpstreamError of `stage`.
+def failing_at(
+    stage: Stage, *, relay: str, limit_s: float, handshake: Stage | None = None
+) -> Iterator[None]:
+    """Turn what a step raises into an UpstreamError of `stage`, which may take `limit_s`.
 
     A step that includes a TLS handshake names in `handshake` the stage for its failure.
     """
@@ -63,6 +70,8 @@ def failing_at(stage: Stage, *, relay: str, handshake: Stage | None = None) -> I
             stage = handshake
         reply = _reply_of(error)
         detail = f"{relay} said: {reply}" if reply else f"{_text_of(error)} ({relay})"
+        if isinstance(error, SMTPTimeoutError):
+            detail = f"no answer to {stage} within {limit_s:g} s ({relay})"
         raise UpstreamError(stage, reply=reply, detail=detail, relay=relay) from error
     except OSError as error:
         raise UpstreamError(

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 import time
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import cast
@@ -115,7 +116,7 @@ class Opening:
             sock=sock,
         )
         handshake = Stage.TLS if is_implicit else None
-        with failing_at(Stage.GREETING, relay=self._relay, handshake=handshake):
+        with failing_at(Stage.GREETING, relay=self._relay, limit_s=limit_s, handshake=handshake):
             try:
                 # with a limit of its own, aiosmtplib would leave the socket to nobody when it is
                 # cancelled right at the start (Python 3.11)
@@ -126,12 +127,19 @@ class Opening:
         self._check_in_step(smtp, Stage.GREETING)
         return smtp
 
+    @property
+    def _needs_tls(self) -> bool:
+        return self._provider.tls is TlsPolicy.REQUIRED
+
     async def _say_hello(self, smtp: aiosmtplib.SMTP) -> None:
-        with failing_at(Stage.EHLO, relay=self._relay):
+        with self._failing_at(Stage.EHLO):
             try:
                 await smtp.ehlo()
             except aiosmtplib.SMTPHeloError as refusal:
-                if not 500 <= refusal.code < 600 or not smtp.is_connected:
+                # without EHLO there is neither STARTTLS nor AUTH, so where they are needed HELO
+                # would only hide what was said
+                needs_ehlo = self._needs_tls or self._provider.has_credentials
+                if needs_ehlo or not 500 <= refusal.code < 600 or not smtp.is_connected:
                     raise
                 try:
                     await smtp.helo()
@@ -147,7 +155,7 @@ class Opening:
             if policy is TlsPolicy.OPPORTUNISTIC:
                 return
             raise self._error(Stage.STARTTLS, "STARTTLS is required and the provider offers none")
-        with failing_at(Stage.STARTTLS, relay=self._relay, handshake=Stage.TLS):
+        with self._failing_at(Stage.STARTTLS, handshake=Stage.TLS):
             await smtp.starttls(server_hostname=self._provider.host, tls_context=self._context)
         await self._say_hello(smtp)
 
@@ -160,7 +168,7 @@ class Opening:
         offered = smtp.server_auth_methods
         wanted = self._wanted_mechanisms(is_encrypted=is_encrypted)
         mechanism = next((name for name in wanted if name in offered), None)
-        with failing_at(Stage.AUTH, relay=self._relay):
+        with self._failing_at(Stage.AUTH):
             match mechanism:
                 case "plain":
                     await smtp.auth_plain(login.username, login.secret)
@@ -192,6 +200,12 @@ class Opening:
         protocol = WireProtocol(transport)
         transport.set_protocol(protocol)
         return protocol
+
+    def _failing_at(
+        self, stage: Stage, *, handshake: Stage | None = None
+    ) -> AbstractContextManager[None]:
+        limit_s = self._provider.timeouts.command
+        return failing_at(stage, relay=self._relay, limit_s=limit_s, handshake=handshake)
 
     def _check_in_step(self, smtp: aiosmtplib.SMTP, stage: Stage) -> None:
         # aiosmtplib would take a reply that came too early for the answer to the next command;

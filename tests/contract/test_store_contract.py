@@ -686,14 +686,15 @@ def test_what_is_held_for_one_reason_is_released_in_batches(store: Store) -> Non
             state=DeliveryState.HELD,
             due_at_ms=NOW_MS,
             provider="p",
-            reason="p refuses sender domain a" if number < 4 else "other",
+            reason="sender domain a is refused by p" if number < 4 else "other",
             recipients=(),
             charged=False,
         )
         for number, one in enumerate(claimed)
     ]
     store.record_batch(updates, incarnation="one", now_ms=NOW_MS + 10)
-    reason = "p refuses sender domain a"
+    reason = "sender domain a is refused by p"
+    assert store.held_reasons() == ["other", reason]
     assert store.release_held(reason, limit=3, now_ms=NOW_MS + 110) == 3
     assert store.release_held(reason, limit=3, now_ms=NOW_MS + 110) == 1
     again = store.claim("default", limit=10, incarnation="one", now_ms=NOW_MS + 120)

@@ -49,9 +49,9 @@ class Dialect:
 
 
 def _dialect(name: str, values: dict[str, Any]) -> Dialect:
-    refusals = tuple(Refusal(**row) for row in values.pop("refusals"))
-    lists = {key: tuple(values.pop(key)) for key in ("extensions", "auth")}
-    return Dialect(name=name, refusals=refusals, **lists, **values)
+    tupled: dict[str, Any] = {key: tuple(values[key]) for key in ("extensions", "auth")}
+    tupled["refusals"] = tuple(Refusal(**row) for row in values["refusals"])
+    return Dialect(**values | tupled | {"name": name})
 
 
 DIALECTS = {

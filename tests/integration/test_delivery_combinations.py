@@ -10,7 +10,7 @@ import pytest
 from relaygw.mail.envelope import AcceptedMessage
 from relaygw.mail.state import DeliveryState
 from relaygw.settings.model import Route, Stream
-from relaygw.settings.provider import Provider
+from relaygw.settings.provider import Provider, TlsPolicy
 from relaygw.store.protocol import Hold
 from tests.builders import accepted
 from tests.e2e.ports import free_port
@@ -205,7 +205,7 @@ async def test_a_rotated_key_is_found_as_fast_where_another_provider_is_down(
     key = tmp_path / "key"
     key.write_text("old\n")
     key.chmod(0o600)
-    dead = Provider(host="127.0.0.1", port=free_port(), tls="none")
+    dead = Provider(host="127.0.0.1", port=free_port(), tls=TlsPolicy.NONE)
     async with (
         ScriptedProvider(users={"u": "new"}, tls="starttls") as a,
         running(

@@ -13,7 +13,7 @@ from relaygw.settings.provider import Provider
 from relaygw.store.protocol import AuditEntry, Hold
 from tests.builders import accepted
 from tests.e2e.ports import free_port
-from tests.fakes.scripted_provider import Action, ScriptedProvider
+from tests.fakes.scripted_provider import Action, ScriptedProvider, Wait
 from tests.integration.delivery_rig import Rig, running
 
 BOTH = [Route(name="default", providers=("a", "b"))]
@@ -78,10 +78,12 @@ async def test_a_silent_provider_is_found_out_without_waiting_for_its_timeouts(
         ScriptedProvider() as b,
         running(tmp_path, {"a": a.settings(), "b": b.settings()}, routes=BOTH) as rig,
     ):
-        a.script("greeting", *[Action.HANG] * 50)
+        go_on = asyncio.Event()
+        a.script("greeting", *[(Wait(go_on), Action.DROP)] * 50)
         messages = [accepted() for _ in range(30)]
         rig.accept(*messages)
         await b.wait_for_messages(30 - 5)  # all but those in the hands of the first
+        go_on.set()
 
 
 async def test_mail_in_doubt_is_never_sent_by_another_provider(tmp_path: Path) -> None:

@@ -252,9 +252,9 @@ def test_release_ends_the_holds_of_key_and_sender_domains_of_that_provider_only(
 
 def test_release_lets_mail_of_a_refused_sender_domain_go(shop: Desk) -> None:
     queue_id = shop.add()
-    shop.attempt(DeliveryState.HELD, reason=held_sender_reason("main", "shop.test"))
+    shop.attempt(DeliveryState.HELD, reason=held_sender_reason(["main"], "shop.test"))
     other = shop.add()
-    shop.attempt(DeliveryState.HELD, reason=held_sender_reason("main", "other.test"))
+    shop.attempt(DeliveryState.HELD, reason=held_sender_reason(["main"], "other.test"))
     put_hold(shop, "sender domain", "main shop.test")
     shop.run("provider", "release", "main")
     assert shop.states(queue_id) == {DeliveryState.DEFERRED}

@@ -140,3 +140,33 @@ def test_offers_are_counted_as_the_rate_is() -> None:
         gate.start(Stream.TRANSACTIONAL, tenth / 10, many)
         gate.note_success(10, tenth / 10)
     assert gate.shown_ceiling(1.9) > 90
+
+
+def test_a_provider_that_answers_again_is_not_left_alone_for_the_rest_of_its_ladder(
+    gate: Gate,
+) -> None:
+    now_s = 0.0
+    while not gate.is_down(now_s):
+        gate.note_failure(now_s)
+        now_s = gate.blocked_until_s
+    assert gate.note_silence(now_s)
+    gate.note_success(1, now_s + 0.1)
+    assert gate.is_open(now_s + 0.1)
+
+
+def test_one_refusal_among_few_messages_halves_nothing() -> None:
+    gate = Gate(provider="p", settings=Provider.model_validate({"host": "x.test", "rate": "2/s"}))
+    for second in range(2):
+        gate.start(Stream.TRANSACTIONAL, float(second), claimed())
+    gate.note_success(1, 1.0)
+    assert gate.shown_ceiling(1.5) == 2
+
+
+def test_silence_is_the_provider_s_trouble_after_three_in_a_row(gate: Gate) -> None:
+    assert not gate.note_silence(1.0)
+    assert not gate.note_silence(2.0)
+    gate.note_success(1, 3.0)
+    assert not gate.note_silence(4.0)
+    assert not gate.note_silence(5.0)
+    assert gate.note_silence(6.0)
+    assert not gate.is_open(6.5)

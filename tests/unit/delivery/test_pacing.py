@@ -29,6 +29,12 @@ def test_it_takes_some_seconds_to_pass_the_ceiling_and_a_minute_to_double() -> N
     assert pace(100.0, 60.0) > 200
 
 
+def test_a_slow_provider_is_approached_slowly() -> None:
+    assert pace(1.0, 10.0) < 0.92
+    assert pace(1.0, 20.0) == pytest.approx(0.97)
+    assert pace(1.0, 60.0) < 1.0 < pace(1.0, 90.0)
+
+
 @pytest.mark.parametrize(
     ("offered", "accepted", "ceiling"),
     [
