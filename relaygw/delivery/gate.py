@@ -30,6 +30,7 @@ DOWN_AFTER_S = 3.0
 """A provider that failed so often in a row, over so long, is down: the next one takes over."""
 _STALLED_AFTER_S = 2.0
 _WANTED_FOR_S = 3.0
+_TIMER_SLACK_S = 0.05  # a timer of the loop may fire a moment early
 _FEW = 8
 
 
@@ -98,7 +99,7 @@ class Gate:
         if self.is_held:
             return True
         has_failed = self.failures >= DOWN_AFTER_FAILURES
-        return has_failed and now_s - self.failing_since_s >= DOWN_AFTER_S
+        return has_failed and now_s - self.failing_since_s >= DOWN_AFTER_S - _TIMER_SLACK_S
 
     def keeps_waiting(self, now_s: float) -> bool:
         """True when it is down and not even a probe may go now."""
