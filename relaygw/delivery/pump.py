@@ -7,30 +7,23 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
-from typing import ParamSpec, TypeVar
 
 from relaygw.delivery.courier import Courier
-from relaygw.delivery.gate import Gate, sender_domain
+from relaygw.delivery.gate import Gate
 from relaygw.delivery.holds import HoldKeeper
-from relaygw.delivery.lanes import Lane, clogging, next_lane
+from relaygw.delivery.lanes import Lane, next_lane
 from relaygw.delivery.leases import Leases
 from relaygw.delivery.probes import Prober
 from relaygw.delivery.supplies import QUOTA_SLICE_S, Supplies
-from relaygw.errors import StoreUnavailable
+from relaygw.delivery.windows import Windows
 from relaygw.mail.envelope import ClaimedDelivery
 from relaygw.observe.maillog import MailLog
 from relaygw.settings.model import Stream
 from relaygw.store.protocol import Store
 
 PERMITS_AT_FIRST = 2
-_PUT_OFF_S = 30.0
-_CLOGGED_S = 5.0
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 
 class Pump:
@@ -49,15 +42,21 @@ class Pump:
         prober: Prober,
         threads: ThreadPoolExecutor,
     ) -> None:
-        self._store = store
         self._log = log
         self._lanes = lanes
         self._gates = gates
         self._leases = leases
-        self._holds = holds
         self._courier = courier
         self._prober = prober
-        self._threads = threads
+        self._windows = Windows(
+            store,
+            log,
+            incarnation=leases.incarnation,
+            courier=courier,
+            holds=holds,
+            threads=threads,
+            spawn=self.spawn,
+        )
         self.supplies = Supplies(
             store,
             log,
@@ -94,7 +93,7 @@ class Pump:
         for timer in self._timers.values():
             timer.cancel()
         for lane in self._lanes:
-            self._give_back(lane)
+            self._windows.give_back(lane)
 
     async def drain(self, limit_s: float) -> None:
         """Return when what was begun has ended; what takes longer than `limit_s` is cancelled."""
@@ -125,9 +124,9 @@ class Pump:
             await self.supplies.return_quota(gate)
         self._probe_if_wanted(gate)
         for lane in lanes:
-            self._sweep(lane)
+            self._windows.sweep(lane)
             if lane.window and not (gate.permits or gate.in_flight or lane.has_choice):
-                self._give_back(lane)  # whoever has a permit can send it
+                self._windows.give_back(lane)  # whoever has a permit can send it
         self.run(gate)
 
     # --- what may start
@@ -139,7 +138,7 @@ class Pump:
             for lane in lanes:
                 # others may be able to send it; where this worker is, it waits
                 if lane.window and not self._is_stopping and not lane.has_choice:
-                    self._give_back(lane)
+                    self._windows.give_back(lane)
             self._wake_probe(gate)
             return
         self._refill(gate)
@@ -215,79 +214,11 @@ class Pump:
                 self.spawn(self._claim(lane))
 
     async def _claim(self, lane: Lane) -> None:
-        room = lane.room
-        lane.may_have_more = False  # a hint that arrives meanwhile sets it again
-        try:
-            claimed = await self._in_thread(
-                self._store.claim,
-                lane.route,
-                limit=room,
-                incarnation=self._leases.incarnation,
-                now_ms=time.time_ns() // 1_000_000,
-            )
-        except StoreUnavailable as error:
-            self._log.note("qmgr", f"warning: {error}")
-            claimed = []
-        finally:
-            lane.is_claiming = False
-        # fewer than asked for: nothing more is due until a hint or the next poll
-        lane.may_have_more = lane.may_have_more or len(claimed) == room
-        lane.window.extend(claimed)
+        await self._windows.claim(lane)
         if self._is_stopping:
-            self._give_back(lane)
-        self._sweep(lane)
+            self._windows.give_back(lane)
         for gate in lane.gates:
             self.run(gate)
-
-    def _sweep(self, lane: Lane) -> None:
-        """Take out of a window what no provider may take, or only one that is in trouble."""
-        if lane.is_plain:
-            return
-        now_s = time.monotonic()
-        kept = []
-        for claimed in lane.window:
-            reason = lane.obstacle(claimed)
-            gate = lane.gate_for(claimed, now_s)
-            if reason is not None:
-                self.spawn(self._set_aside(lane, claimed, reason))
-            elif gate is not None and lane.has_choice and gate.keeps_waiting(now_s):
-                wait_s = _PUT_OFF_S
-                if not gate.is_held:
-                    wait_s = min(wait_s, max(1.0, gate.blocked_until_s - now_s + 1.0))
-                self.spawn(self._courier.put_off(claimed, gate.provider, wait_s))
-            else:
-                kept.append(claimed)
-        lane.window.clear()
-        lane.window.extend(kept)
-        for claimed in clogging(lane, now_s):
-            lane.window.remove(claimed)
-            lane.may_have_more = True
-            self.spawn(self._courier.put_off(claimed, "of its sender", _CLOGGED_S))
-
-    async def _set_aside(self, lane: Lane, claimed: ClaimedDelivery, reason: str) -> None:
-        await self._courier.set_aside(claimed, reason)
-        if lane.obstacle(claimed) is None:  # its hold ended while that was written
-            for gate in lane.gates:
-                await self._holds.release_sender(gate.provider, sender_domain(claimed.sender))
-
-    def _give_back(self, lane: Lane) -> None:
-        """Return claimed deliveries to the queue: others may be able to send them."""
-        keys = [(claimed.queue_id, claimed.delivery_no) for claimed in lane.window]
-        lane.window.clear()
-        lane.may_have_more = True
-        if keys:
-            self.spawn(self._give_back_now(keys))
-
-    async def _give_back_now(self, keys: Sequence[tuple[str, int]]) -> None:
-        try:
-            await self._in_thread(
-                self._store.give_back,
-                keys,
-                incarnation=self._leases.incarnation,
-            )
-        except StoreUnavailable as error:
-            # they stay leased until this incarnation ends; nothing is lost
-            self._log.note("qmgr", f"warning: could not give back leases: {error}")
 
     # --- probes
 
@@ -332,7 +263,7 @@ class Pump:
             # what was not carried, for whatever reason, goes back to the queue
             waiting = line.take_following() or waiting
             if waiting is not None:
-                self.spawn(self._give_back_now([(waiting.queue_id, waiting.delivery_no)]))
+                self.spawn(self._windows.give_back_now([(waiting.queue_id, waiting.delivery_no)]))
             line.close()
             gate.finish(stream, time.monotonic())
         self.run(gate)
@@ -354,8 +285,3 @@ class Pump:
 
     def _may_start(self, gate: Gate) -> bool:
         return not self._is_stopping and self._leases.is_held() and gate.is_open(time.monotonic())
-
-    async def _in_thread(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        return await asyncio.get_running_loop().run_in_executor(
-            self._threads, partial(call, *args, **kwargs)
-        )

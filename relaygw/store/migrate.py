@@ -17,6 +17,7 @@ from relaygw.errors import SchemaMismatch, StoreUnavailable
 from relaygw.store.place import Place
 from relaygw.store.tables import SCHEMA_REVISION
 
+_DEADLOCK_TRIES = 10
 _UPGRADE_LOCK = 7_235_101  # any number: upgrades of one PostgreSQL database take turns
 
 
@@ -84,10 +85,25 @@ def upgrade(place: Place | str) -> tuple[str | None, str]:
 
     Two upgrades at once are safe: the second waits for the first and finds nothing to do.
     """
+    for tries_left in range(_DEADLOCK_TRIES - 1, -1, -1):
+        try:
+            return _upgrade(Place.of(place))
+        except StoreUnavailable as error:
+            # writers that go on meanwhile may lock the same tables in another order
+            if tries_left == 0 or not _is_deadlock(error.__cause__):
+                raise
+    raise AssertionError("unreachable")
+
+
+def _is_deadlock(error: BaseException | None) -> bool:
+    return isinstance(error, DBAPIError) and getattr(error.orig, "sqlstate", None) == "40P01"
+
+
+def _upgrade(place: Place) -> tuple[str | None, str]:
     from alembic import command
     from alembic.config import Config
 
-    with _transaction(Place.of(place), is_for_writing=True) as connection:
+    with _transaction(place, is_for_writing=True) as connection:
         before = _revision(connection)
         if before != SCHEMA_REVISION:
             config = Config()

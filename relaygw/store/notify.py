@@ -1,8 +1,8 @@
 """Wake-up hints between instances that share a PostgreSQL database: NOTIFY and LISTEN.
 
 Beside the transactions, never in them: a commit that notifies waits for all others that do. A
-hint that is lost costs a second, the time to the next poll. Works through a pooler only in
-session mode; where it does not, everything else does.
+hint that is lost costs a second, the time to the next poll. Through a pooler hints arrive in
+session mode only; everything else works in transaction mode, too.
 """
 
 from __future__ import annotations
@@ -22,11 +22,8 @@ _LISTEN_STEP_S = 1.0
 
 
 def _connect(place: Place) -> psycopg.Connection[object]:
-    connection: psycopg.Connection[object] = psycopg.connect(
-        place.url, password=place.password(), autocommit=True, connect_timeout=5
-    )
-    connection.execute("SET synchronous_commit = off")  # a hint need not survive anything
-    return connection
+    # nothing is SET here: through a pooler the next client would get the session with it
+    return psycopg.connect(place.url, password=place.password(), autocommit=True, connect_timeout=5)
 
 
 class NotifySender:

@@ -163,7 +163,7 @@ class PostgresStore(SqlStore):
 
     def _translate(self, error: Exception) -> Exception:
         cause = error.orig if isinstance(error, DBAPIError) else error
-        text = self._place.explain(str(cause).strip())
+        text = self._place.explain(" ".join(str(cause).split()))
         match cause:
             case errors.UniqueViolation() if "message_drop_id" in str(cause):
                 return AlreadyAccepted("a message with this drop id was stored before")

@@ -203,7 +203,11 @@ class SqlStore(ABC):
     def use_quota(self, limit_group: str, *, wanted: int, quota: int) -> Tokens:
         with self._write(Write.UNSYNCED) as connection:
             return limits.use_quota(
-                connection, limit_group, wanted=wanted, quota=quota, now_ms=now_ms()
+                connection,
+                limit_group,
+                wanted=wanted,
+                quota=quota,
+                now_ms=self._now_us(connection) // 1000,
             )
 
     def quota_used(self, limit_group: str) -> int:

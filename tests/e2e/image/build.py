@@ -1,0 +1,122 @@
+"""Plays the steps of a stage in a directory: COPY copies, RUN runs, USER and WORKDIR hold.
+
+What needs an archive of packages (apt-get) is not run; the packages must be on this machine.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+import re
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
+
+from tests.e2e.image.container import BASE_ENVIRONMENT, Root
+from tests.e2e.image.dockerfile import Stage, environment, inherited
+
+_APT = re.compile(r"apt-get install (?:-\S+ )*([a-z0-9 .+-]+?) &&")
+_FOR_PIP = ("PIP_", "SSL_CERT", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
+"""Where this machine gets Python packages from; an engine is told so by its own settings."""
+
+
+class Image:
+    """The stages of a Dockerfile, each built once when it is first asked for."""
+
+    def __init__(self, context: Path, stages: dict[str, Stage], scratch: Path) -> None:
+        self._context = context
+        self._ignored = ignore_rules(context / "docker/Dockerfile.dockerignore")
+        self.stages = stages
+        self._scratch = scratch
+        self._built: dict[str, Root] = {}
+
+    def root(self, name: str) -> Root:
+        """Return the file system at the end of a stage."""
+        if name not in self._built:
+            self._built[name] = self._build(self.stages[name])
+        return self._built[name]
+
+    def environment(self, name: str) -> dict[str, str]:
+        """Return the environment of a stage's containers."""
+        return environment(self.stages, name, BASE_ENVIRONMENT)
+
+    def user(self, name: str) -> str:
+        """Return UID:GID of a stage's containers."""
+        step = inherited(self.stages, name, "USER")
+        return "0:0" if step is None else step.text
+
+    def cwd(self, name: str) -> str:
+        """Return the directory that a stage's containers start in."""
+        step = inherited(self.stages, name, "WORKDIR")
+        return "/" if step is None else step.text
+
+    def _build(self, stage: Stage) -> Root:
+        path = self._scratch / stage.name
+        root = self.root(stage.base).copy(path) if stage.base in self.stages else Root(path)
+        user, cwd = self.user(stage.base), self.cwd(stage.base)
+        for step in stage.steps:
+            match step.name:
+                case "WORKDIR":
+                    cwd = step.text
+                    (root.path / cwd.lstrip("/")).mkdir(parents=True, exist_ok=True)
+                case "USER":
+                    user = step.text
+                case "COPY":
+                    self._copy(root, cwd, shlex.split(step.text))
+                case "RUN":
+                    self._run(root, stage, user, cwd, step.text)
+        return root
+
+    def _run(self, root: Root, stage: Stage, user: str, cwd: str, text: str) -> None:
+        apt = _APT.search(text)
+        if apt is not None:
+            for package in apt[1].split():
+                subprocess.run(["dpkg-query", "-W", package], check=True, capture_output=True)
+            return
+        for_pip = {k: v for k, v in os.environ.items() if k.upper().startswith(_FOR_PIP)}
+        done = root.run(
+            ["/bin/sh", "-c", text],
+            user=user,
+            cwd=cwd,
+            env=self.environment(stage.name) | for_pip,
+            has_network=True,
+        )
+        assert done.returncode == 0, (text, done.stdout[-2000:], done.stderr[-2000:])
+
+    def _copy(self, root: Root, cwd: str, words: list[str]) -> None:
+        origin = self._context
+        is_from_context = True
+        if words[0].startswith("--from="):
+            origin = self.root(words.pop(0).removeprefix("--from=")).path
+            is_from_context = False
+        *sources, target = words
+        destination = root.path / (Path(cwd) / target).as_posix().lstrip("/")
+        for source in sources:
+            found = origin / source.lstrip("/")
+            end = destination / found.name if target.endswith("/") else destination
+            end.parent.mkdir(parents=True, exist_ok=True)
+            assert not is_from_context or not self.is_ignored(source), f"{source} is ignored"
+            if found.is_dir():
+                ignore = shutil.ignore_patterns("__pycache__", "*.pyc") if is_from_context else None
+                shutil.copytree(found, end, symlinks=True, ignore=ignore, dirs_exist_ok=True)
+            else:
+                shutil.copy(found, end)
+
+    def is_ignored(self, name: str) -> bool:
+        """True when the engine would not see a file of the source tree."""
+        ignored = False
+        for pattern, is_exception in self._ignored:
+            if fnmatch.fnmatch(name, pattern):
+                ignored = not is_exception
+        return ignored
+
+
+def ignore_rules(path: Path) -> list[tuple[str, bool]]:
+    """Return the patterns of a .dockerignore, and whether each is an exception."""
+    lines = [line.strip() for line in path.read_text().splitlines()]
+    return [
+        (line.removeprefix("!"), line.startswith("!"))
+        for line in lines
+        if line and not line.startswith("#")
+    ]

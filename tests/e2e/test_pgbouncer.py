@@ -1,0 +1,139 @@
+"""Gateways that reach PostgreSQL through pgbouncer: what works in which of its modes."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from relaygw.store.notify import NotifySender
+from relaygw.store.place import Place
+from tests.e2e.gateway import provider_settings
+from tests.e2e.ports import free_port
+from tests.e2e.test_fleet import arrived, send_all, starter, worker_of
+from tests.fakes.scripted_provider import ThreadedProvider
+from tests.postgres import PostgresServer
+
+_PROGRAM = "/usr/sbin/pgbouncer"
+_PATIENCE_S = 20.0
+
+
+@contextmanager
+def pooler(server: PostgresServer, url: str, mode: str) -> Iterator[str]:
+    """Run pgbouncer before a database in a pool mode; yields the URL through it."""
+    database, port = url.rpartition("/")[2], free_port()
+    with tempfile.TemporaryDirectory(prefix="relaygw-pgb-", dir="/tmp") as name:
+        directory = Path(name)
+        (directory / "users").write_text('"relaygw" ""\n')
+        (directory / "pgbouncer.ini").write_text(
+            f"[databases]\n{database} = host=127.0.0.1 port={server.port}\n"
+            f"[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\n"
+            f"auth_type = trust\nauth_file = {directory}/users\npool_mode = {mode}\n"
+            "default_pool_size = 40\nmax_client_conn = 200\n"
+        )
+        user = "postgres" if os.geteuid() == 0 else pwd.getpwuid(os.geteuid()).pw_name
+        for path in (directory, *directory.iterdir()):
+            path.chmod(0o755)
+        process = subprocess.Popen(
+            [_PROGRAM, "--quiet", str(directory / "pgbouncer.ini")],
+            user=user if os.geteuid() == 0 else None,
+            cwd="/",
+        )
+        try:
+            through = f"postgresql://relaygw@127.0.0.1:{port}/{database}"
+            wait_until_it_answers(through)
+            yield through
+        finally:
+            process.send_signal(signal.SIGINT)
+            process.wait(_PATIENCE_S)
+
+
+def wait_until_it_answers(url: str) -> None:
+    deadline_s = time.monotonic() + _PATIENCE_S
+    while True:
+        try:
+            psycopg.connect(url, connect_timeout=2).close()
+            return
+        except psycopg.OperationalError:
+            if time.monotonic() > deadline_s:
+                raise
+            time.sleep(0.05)
+
+
+@pytest.mark.parametrize("mode", ["session", "transaction"])
+def test_instances_share_a_queue_through_a_pooler(
+    tmp_path: Path, postgres: PostgresServer, postgres_url: str, mode: str
+) -> None:
+    with (
+        pooler(postgres, postgres_url, mode) as url,
+        ThreadedProvider() as provider,
+        ExitStack() as stack,
+    ):
+        start = starter(tmp_path, url, stack)
+        settings = {"p": provider_settings(provider.port, max_connections=10)}
+        fleet = [start(name, providers=settings) for name in ("gw1", "gw2")]
+        sent = [
+            subject
+            for number, gateway in enumerate(fleet)
+            for subject in send_all(gateway, 150, first=number * 1000)
+        ]
+        provider.wait_for_messages(300)
+        for gateway in fleet:
+            gateway.wait_until_empty()
+            assert not [line for line in gateway.lines if "warning: " in line]
+        assert arrived(provider).total() == len(sent)
+
+
+def seconds_to_another_instance(tmp_path: Path, url: str) -> list[float]:
+    """Return how long mail waits whose own worker is stopped, message by message."""
+    waits = []
+    with ThreadedProvider() as provider, ExitStack() as stack:
+        start = starter(tmp_path, url, stack)
+        settings = {"p": provider_settings(provider.port)}
+        front, _ = (start(name, providers=settings) for name in ("gw1", "gw2"))
+        os.kill(worker_of(front), signal.SIGSTOP)
+        send_all(front, 2)
+        provider.wait_for_messages(2)
+        for number in range(8):
+            time.sleep(0.1 * number)  # at any time between two polls
+            began_s = time.monotonic()
+            send_all(front, 1, first=100 + number)
+            provider.wait_for_messages(3 + number)
+            waits.append(time.monotonic() - began_s)
+    return waits
+
+
+@pytest.mark.parametrize("mode", ["session", "transaction"])
+def test_hints_pass_a_pooler_in_session_mode_and_a_poll_does_in_the_other(
+    tmp_path: Path, postgres: PostgresServer, postgres_url: str, mode: str
+) -> None:
+    with pooler(postgres, postgres_url, mode) as url:
+        waits = seconds_to_another_instance(tmp_path, url)
+    print(mode, [f"{wait:.2f}" for wait in waits])
+    assert max(waits) < 5.0
+    if mode == "session":
+        assert sorted(waits)[len(waits) // 2] < 0.3, "the hint, not the poll"
+
+
+def test_what_a_hint_is_sent_with_stays_with_its_connection(
+    postgres: PostgresServer, postgres_url: str
+) -> None:
+    place = Place(url=postgres_url)
+    with pooler(postgres, postgres_url, "transaction") as url, psycopg.connect(url) as other:
+        sender = NotifySender(Place(url=url))
+        with psycopg.connect(place.url, autocommit=True) as witness:
+            witness.execute("LISTEN relaygw_queue")
+            sender.send()
+            assert list(witness.notifies(timeout=_PATIENCE_S, stop_after=1))
+        sender.close()
+        found = other.execute("SHOW synchronous_commit").fetchone()
+    assert found == ("on",), "another client got the same session of the server"

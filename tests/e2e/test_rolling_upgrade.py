@@ -1,0 +1,145 @@
+"""`relaygw db upgrade` of a later version under gateways of this one: they go on.
+
+The later schema is this one with what an additive step brings: a nullable column in each table
+of the hot path, a new table, an index, and another revision number.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from relaygw.store import migrate
+from tests.e2e.gateway import Gateway, provider_settings
+from tests.e2e.test_fleet import arrived, keep_sending, send_all, starter, worker_of
+from tests.fakes.scripted_provider import Action, ThreadedProvider
+
+LATER = "9999"
+
+
+def upgrade_to_a_later_version(url: str) -> int:
+    """Do what a later `relaygw db upgrade` does, again after a deadlock; return its tries."""
+    for tries in range(1, 20):
+        try:
+            change_all_tables(url)
+        except psycopg.errors.DeadlockDetected:
+            continue
+        return tries
+    raise AssertionError("always a deadlock")
+
+
+def change_all_tables(url: str) -> None:
+    """Change each table in one transaction, so that it is done whole or not at all."""
+    with psycopg.connect(url) as connection:
+        for table in ("message", "delivery", "recipient", "chunk", "instance", "hold", "permit"):
+            connection.execute(f"ALTER TABLE {table} ADD COLUMN later TEXT")
+        connection.execute("CREATE TABLE later (id BIGINT PRIMARY KEY, note TEXT)")
+        connection.execute("CREATE INDEX later_due ON delivery (provider, due_at_ms)")
+        connection.execute("UPDATE alembic_version SET version_num = %s", (LATER,))
+
+
+def wait_for_all_roles(gateway: Gateway) -> None:
+    """Return once each role has looked at the schema."""
+    gateway.wait_until(
+        lambda: all(gateway.pids(role) for role in ("front", "delivery", "web")), "three roles"
+    )
+
+
+@pytest.fixture
+def provider() -> Iterator[ThreadedProvider]:
+    with ThreadedProvider() as running:
+        yield running
+
+
+def test_a_running_gateway_goes_on_through_an_upgrade_under_load(
+    tmp_path: Path, postgres_url: str, provider: ThreadedProvider
+) -> None:
+    with ExitStack() as stack:
+        start = starter(tmp_path, postgres_url, stack)
+        settings = {"p": provider_settings(provider.port)}
+        fleet = [start(name, providers=settings) for name in ("gw1", "gw2")]
+        for gateway in fleet:
+            wait_for_all_roles(gateway)
+        sent: list[bytes] = []
+        refused: list[str] = []
+        is_over = threading.Event()
+        client = threading.Thread(target=keep_sending, args=(fleet[0], sent, refused, is_over))
+        client.start()
+        try:
+            fleet[0].wait_until(lambda: len(sent) >= 50, "mail before")
+            tries = upgrade_to_a_later_version(postgres_url)
+            before = len(sent)
+            fleet[0].wait_until(lambda: len(sent) >= before + 200, "mail after")
+        finally:
+            is_over.set()
+            client.join()
+        sent += send_all(fleet[1], 50, first=100_000)
+        fleet[0].wait_until(lambda: set(arrived(provider)) >= set(sent), "all mail delivered")
+        fleet[0].wait_until_empty()
+        print(f"{len(sent)} accepted, {len(refused)} refused, upgraded by try {tries}")
+        assert all(reply.startswith("4") for reply in refused), "never for good"
+        assert arrived(provider).total() == len(sent)
+        for gateway in fleet:
+            assert not [line for line in gateway.lines if "ended by" in line], gateway.lines
+            assert gateway.stop() == 0
+
+
+def test_what_a_dead_old_instance_held_is_taken_over_after_the_upgrade(
+    tmp_path: Path, postgres_url: str, provider: ThreadedProvider
+) -> None:
+    with ExitStack() as stack:
+        start = starter(tmp_path, postgres_url, stack)
+        settings = {"p": provider_settings(provider.port, max_connections=1)}
+        dead, other = (start(name, providers=settings) for name in ("gw1", "gw2"))
+        os.kill(worker_of(other), signal.SIGSTOP)
+        wait_for_all_roles(dead)
+        provider.script("CONTENT", Action.HANG)
+        sent = send_all(dead, 40)
+        provider.wait_until(lambda: provider.pending("CONTENT") == 0)
+        upgrade_to_a_later_version(postgres_url)
+        dead.kill_all()
+        os.kill(worker_of(other), signal.SIGCONT)
+        other.wait_until(lambda: set(arrived(provider)) == set(sent), "all mail delivered")
+        other.wait_until_empty()
+
+
+def test_a_role_of_the_old_version_that_dies_after_the_upgrade_does_not_come_back(
+    tmp_path: Path, postgres_url: str, provider: ThreadedProvider
+) -> None:
+    with ExitStack() as stack:
+        start = starter(tmp_path, postgres_url, stack)
+        settings = {"p": provider_settings(provider.port)}
+        hurt, other = (start(name, providers=settings) for name in ("gw1", "gw2"))
+        for gateway in (hurt, other):
+            wait_for_all_roles(gateway)
+        upgrade_to_a_later_version(postgres_url)
+        os.kill(worker_of(hurt), signal.SIGKILL)
+        hurt.wait_for_log(f"schema {LATER}")
+        sent = send_all(hurt, 20)
+        other.wait_until(lambda: set(arrived(provider)) == set(sent), "sent by the other one")
+        assert hurt.is_running
+
+
+def test_an_old_version_does_not_start_on_a_later_schema(tmp_path: Path, postgres_url: str) -> None:
+    migrate.upgrade(postgres_url)
+    upgrade_to_a_later_version(postgres_url)
+    gateway = Gateway(tmp_path, providers={"p": provider_settings(1)}, queue={"url": postgres_url})
+    gateway.write_config()
+    done = subprocess.run(
+        [sys.executable, "-m", "relaygw", "--config", str(gateway.config), "serve"],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert done.returncode in (os.EX_CONFIG, os.EX_UNAVAILABLE)
+    assert f"schema {LATER}" in done.stderr
