@@ -103,7 +103,8 @@ def _parse() -> argparse.Namespace:
         "big database, a restart with a long queue, fairness between streams, memory and "
         "latency under very large messages, what it costs without mail, how long mail of the "
         "sendmail command takes to the provider, and what it makes of providers with limits, that "
-        "die, or that change the key. Needs Postfix's smtp-source and smtp-sink. "
+        "die, or that change the key, and of crowds of clients that are idle or slow. "
+        "Needs Postfix's smtp-source and smtp-sink. "
         "Everything runs on loopback.",
     )
     parser.add_argument(

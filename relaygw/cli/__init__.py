@@ -22,13 +22,13 @@ from relaygw.cli.sandbox import sandbox
 from relaygw.cli.send_test import send_test
 from relaygw.cli.serve import serve
 from relaygw.cli.status import status
+from relaygw.cli.users import users
 
 _LATER = (
     "audit",
     "import-postfix",
     "import-queue",
     "sources",
-    "users",
 )
 
 
@@ -54,6 +54,7 @@ for _command in (
     drain,
     db,
     config,
+    users,
     install_sendmail,
 ):
     main.add_command(_command)

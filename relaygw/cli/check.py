@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from relaygw.cli.explaining import explain, provider_words
+from relaygw.cli.explaining import explain, listener_words, provider_words
 from relaygw.cli.frame import Command, CommandFailed, Invocation, pass_invocation, warn
 from relaygw.cli.text import labelled
 from relaygw.errors import InvalidAddress, SettingsError
@@ -37,6 +37,8 @@ def _header(
     "--header", "headers", metavar="LINE", multiple=True, callback=_header,
     help="A header of that mail: 'NAME: VALUE'; may be repeated.",
 )  # fmt: skip
+@click.option("--listener", metavar="BIND", help="That mail comes in by this listener.")
+@click.option("--user", metavar="NAME", help="That mail is from this user.")
 @click.option("--online", is_flag=True, help="Ask the providers, too; no mail is sent.")
 @click.option("--json", "as_json", is_flag=True, help="With --online: one object a line.")
 @pass_invocation
@@ -45,6 +47,8 @@ def check(
     sender: str | None,
     recipient: str | None,
     headers: dict[str, str],
+    listener: str | None,
+    user: str | None,
     online: bool,
     as_json: bool,
 ) -> int:
@@ -56,6 +60,8 @@ def check(
         raise click.UsageError("--sender and --recipient go together; give both")
     if headers and recipient is None:
         raise click.UsageError("--header goes with --sender and --recipient; give them, too")
+    if (listener or user) and recipient is None:
+        raise click.UsageError("--listener and --user go with --sender and --recipient")
     if as_json and not online:
         raise click.UsageError("--json goes with --online; give it, too")
     loaded = invocation.load()
@@ -63,24 +69,53 @@ def check(
         sender = "" if sender == "<>" else _address(sender, "--sender")
     if recipient is not None:
         recipient = _address(recipient, "--recipient")
+    _check_known(loaded.settings, listener, user)
     if not as_json:
-        _tell(loaded, sender, recipient, headers)
+        _tell(loaded, sender, recipient, headers, listener=listener, user=user)
     if not online:
         return os.EX_OK
     return _check_online(loaded.settings, sender, recipient, headers, as_json=as_json)
 
 
+def _check_known(settings: Settings, listener: str | None, user: str | None) -> None:
+    """Raise CommandFailed for a listener or user that there is not."""
+    for option, name, known in (
+        ("--listener", listener, [str(one.bind) for one in settings.listeners]),
+        ("--user", user, [one.name for one in settings.users]),
+    ):
+        if name is not None and name not in known:
+            raise CommandFailed(
+                f"{option} {name!r} is not in the configuration; write one of: "
+                + (", ".join(known) or "none yet"),
+                exit_code=os.EX_DATAERR,
+            )
+
+
 def _tell(
-    loaded: LoadedSettings, sender: str | None, recipient: str | None, headers: dict[str, str]
+    loaded: LoadedSettings,
+    sender: str | None,
+    recipient: str | None,
+    headers: dict[str, str],
+    *,
+    listener: str | None,
+    user: str | None,
 ) -> None:
     if sender is not None and recipient is not None:
-        lines = explain(loaded.settings, sender=sender, recipient=recipient, headers=headers)
+        lines = explain(
+            loaded.settings,
+            sender=sender,
+            recipient=recipient,
+            headers=headers,
+            listener=listener,
+            user=user,
+        )
     else:
         lines = summary(loaded)
     for line in lines:
         click.echo(line)
     if recipient is None:
         _warn_of_secrets(loaded.settings)
+        _warn_of_certificates(loaded.settings)
 
 
 def _check_online(
@@ -137,8 +172,8 @@ def summary(loaded: LoadedSettings) -> Iterator[str]:
     yield labelled("hostname", settings.hostname)
     yield labelled("queue", settings.queue.url)
     for listener in settings.listeners:
-        networks = ", ".join(map(str, listener.allow)) or "nobody"
-        yield labelled("listener", f"{listener.bind} for {networks}")
+        words = listener_words(listener, has_users=bool(settings.users))
+        yield labelled("listener", f"{listener.bind} for {words}")
     yield labelled("web", f"http://{settings.web.bind}")
     for name, provider in settings.providers.items():
         yield labelled("provider", f"{name}: {provider_words(provider)}")
@@ -160,9 +195,19 @@ def _route_words(route: Route) -> str:
         *([f"sender {' '.join(route.sender)}"] if route.sender else []),
         *([f"recipient {' '.join(route.recipient)}"] if route.recipient else []),
         *(f"{name}: {glob}" for name, glob in route.header.items()),
+        *([f"listener {' '.join(map(str, route.listener))}"] if route.listener else []),
+        *([f"user {' '.join(route.user)}"] if route.user else []),
     ]
     wanted = " and ".join(conditions) or "everything else"
     return f"{route.name} ({route.stream.value}) to {' '.join(route.providers)}: {wanted}"
+
+
+def _warn_of_certificates(settings: Settings) -> None:
+    """Name certificates of listeners that clients would not like."""
+    from relaygw.settings.certificates import doubtful_certificates
+
+    for doubt in doubtful_certificates(settings):
+        warn(f"warning: {doubt}")
 
 
 def _warn_of_secrets(settings: Settings) -> None:

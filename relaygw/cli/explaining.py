@@ -12,7 +12,7 @@ from relaygw.cli.text import labelled
 
 if TYPE_CHECKING:
     from relaygw.policy.recipients import Decision
-    from relaygw.settings.model import Route, Settings
+    from relaygw.settings.model import Listener, Route, Settings
     from relaygw.settings.provider import Provider
 
 _TLS_WORDS = {
@@ -29,10 +29,31 @@ def provider_words(provider: Provider) -> str:
     return f"{provider.host}:{provider.port}, {_TLS_WORDS[provider.tls.value]}, {auth}"
 
 
+def listener_words(listener: Listener, *, has_users: bool) -> str:
+    """Return who may send through a listener, and how."""
+    networks = ", ".join(map(str, listener.allow)) or "nobody"
+    # no password is taken in clear over a network
+    can_log_in = has_users and (listener.tls.mode != "off" or listener.bind.is_loopback)
+    who = {"required": "users only", "off": networks}.get(
+        listener.auth, f"{networks} and users" if can_log_in else networks
+    )
+    tls = {"starttls": ", STARTTLS", "implicit": ", TLS at once"}.get(listener.tls.mode, "")
+    balancers = ", behind a balancer" if listener.proxy_protocol else ""
+    mode = f", mode {listener.mode.value}" if listener.mode is not None else ""
+    return f"{who}{tls}{balancers}{mode}"
+
+
 def explain(
-    settings: Settings, *, sender: str, recipient: str, headers: Mapping[str, str]
+    settings: Settings,
+    *,
+    sender: str,
+    recipient: str,
+    headers: Mapping[str, str],
+    listener: str | None = None,
+    user: str | None = None,
 ) -> Iterator[str]:
     """Yield the lines; header names are in lower case."""
+    from relaygw.policy.modes import Modes
     from relaygw.policy.recipients import Fate, RecipientPolicy
     from relaygw.policy.rewriting import Rewriter
     from relaygw.policy.routing import Router
@@ -42,9 +63,12 @@ def explain(
     rewritten = rewriter.recipient(recipient)
     yield labelled("sender", _change(sender or "<>", used_sender or "<>"))
     yield labelled("recipient", _change(recipient, rewritten))
-    decision = RecipientPolicy(settings.mode, settings.recipients).decide(rewritten)
+    mode = Modes(settings).of(listener, user)
+    decision = RecipientPolicy(settings.mode, settings.recipients).decide(rewritten, mode)
     target = decision.redirect_to or rewritten
-    route = Router(settings.routes).route_for(sender=used_sender, recipient=target, headers=headers)
+    route = Router(settings.routes).route_for(
+        sender=used_sender, recipient=target, headers=headers, listener=listener, user=user
+    )
     yield labelled("decision", _fate_words(decision))
     if decision.fate is not Fate.DELIVER:
         yield labelled("route", "none is used, nothing is sent")

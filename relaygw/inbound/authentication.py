@@ -12,15 +12,16 @@ import hashlib
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 
 import argon2
 from argon2.low_level import Type, verify_secret
 
 from relaygw.inbound.guessing import Guessing
-from relaygw.policy.patterns import AddressPatterns
-from relaygw.settings.model import Mode, User
+from relaygw.inbound.identity import Login
+from relaygw.inbound.login import LoginBusy
+from relaygw.settings.model import User
 
 REMEMBER_S = 300.0
 FAILURE_S = 1.5
@@ -28,25 +29,7 @@ FAILURE_S = 1.5
 MAX_VERIFYING = 32
 _THREADS = 2
 _MAX_REMEMBERED = 4096
-_MAX_PASSWORD_BYTES = 1024
 _TYPES = {"argon2id": Type.ID, "argon2i": Type.I, "argon2d": Type.D}
-
-
-class LoginBusy(Exception):
-    """Too many logins are being verified, or this client failed too often; try again later."""
-
-
-class Login:
-    """A user who has logged in, and what that user may do."""
-
-    def __init__(self, user: User) -> None:
-        self.name = user.name
-        self.mode: Mode | None = user.mode
-        self._senders = AddressPatterns(user.senders) if user.senders else None
-
-    def may_send_as(self, sender: str) -> bool:
-        """True if the user may use this envelope sender; the null sender is nobody's."""
-        return not sender or self._senders is None or self._senders.matches(sender)
 
 
 class Authenticator:
@@ -108,11 +91,10 @@ class Authenticator:
         if self._verifying >= MAX_VERIFYING:
             raise LoginBusy("too many logins at once")
         known = self._users.get(name)
-        verify: Callable[[str, bytes], bool] = _is_right
         self._verifying += 1
         try:
             is_right = await asyncio.get_running_loop().run_in_executor(
-                self._threads, verify, known[0] if known else self._nobody, password
+                self._threads, _is_right, known[0] if known else self._nobody, password
             )
         finally:
             self._verifying -= 1
@@ -121,12 +103,11 @@ class Authenticator:
 
 def _is_right(password_hash: str, password: bytes) -> bool:
     kind = _TYPES[password_hash.split("$")[1]]
-    is_too_long = len(password) > _MAX_PASSWORD_BYTES  # verified all the same, for the time it takes
     try:
-        verify_secret(password_hash.encode(), password[:_MAX_PASSWORD_BYTES], kind)
+        verify_secret(password_hash.encode(), password, kind)
     except argon2.exceptions.VerificationError:
         return False
-    return not is_too_long
+    return True
 
 
 def _like(password_hash: str) -> str:

@@ -1,201 +1,160 @@
-"""The connection under a session: aiosmtpd's protocol, bytes counted, content taken, idle time.
-
-aiosmtpd keeps the session and envelope objects, the start of the handler and (later) STARTTLS and
-AUTH; see docs/decisions/0004 for what is replaced and why.
-"""
+"""The connection of a session: commands and content one by one, and how long they may take."""
 
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
 from typing import cast
 
-from aiosmtpd.smtp import SMTP
-
-from relaygw.inbound import replies
-from relaygw.inbound.clients import Client, ClientTable
-from relaygw.inbound.data import ContentReader, TooMuchData
-from relaygw.inbound.group_commit import GroupCommitter
-from relaygw.inbound.intake import Intake
-from relaygw.observe.maillog import MailLog
-from relaygw.settings.model import Listener
-
-BUFFER_BYTES = 128 * 1024
-IDLE_TIMEOUT_S = 300.0
+from relaygw.inbound import patience, replies
+from relaygw.inbound.arrival import Arrival
+from relaygw.inbound.data import ContentReader
+from relaygw.inbound.front import Front
+from relaygw.inbound.wire import Wire
 
 _TLS_HANDSHAKE = 0x16  # first byte of a TLS record with a ClientHello
 
 
-@dataclass(slots=True, kw_only=True)
-class Front:
-    """What all sessions of one listener share."""
-
-    listener: Listener
-    name: str
-    clients: ClientTable
-    intake: Intake
-    committer: GroupCommitter
-    log: MailLog
-    session_left: asyncio.Event  # set each time a session ends
-    large_message_turn: asyncio.Semaphore  # to have a chunk of spooled content in memory
-    sessions: set[Connection] = field(default_factory=set)
-    is_stopping: bool = False
-
-
-class Connection(SMTP):
+class Connection(Wire):
     """One client's connection to a front."""
 
     def __init__(self, front: Front, loop: asyncio.AbstractEventLoop) -> None:
-        # aiosmtpd's own constructor searches the class for handlers that are not used here,
-        # 75 µs for each connection; what its remaining code needs is set below
-        asyncio.StreamReaderProtocol.__init__(
-            self,
-            asyncio.StreamReader(limit=BUFFER_BYTES, loop=loop),
-            client_connected_cb=self._cb_client_connected,
-            loop=loop,
-        )
-        self.loop = loop
-        self.hostname = front.intake.hostname
-        self.session = None
-        self.envelope = None
-        self.transport = None
-        self._handle_hooks = {}
-        self._original_transport = None
-        self._tls_protocol = None
-        self._handler_coroutine = None
-        self._front = front
-        self._client: Client | None = None
-        self._is_within_limits = True
+        super().__init__(front, loop)
         self._received_bytes = 0  # against _consumed_bytes: what the client sent ahead
         self._consumed_bytes = 0
-        self._arriving: tuple[ContentReader, asyncio.Future[None]] | None = None
-        self._last_activity_s = loop.time()
-        self._idle_timer: asyncio.TimerHandle | None = None
-        self._is_done = False
-        self._is_waiting = False  # for the client
+        self._arrival: Arrival | None = None
+        self._has_begun = False  # a command whose end is still to come
+        self._has_ended = False  # the client says no more
+        self._session_end_s = loop.time() + patience.SESSION_S
 
     @property
     def is_in_transaction(self) -> bool:
         """True while a transaction is under way that deserves its end."""
         raise NotImplementedError
 
+    @property
+    def has_sent_ahead(self) -> bool:
+        """True when the client sent more than was asked for."""
+        return self._received_bytes > self._consumed_bytes
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Count the client and start the session."""
-        peer = transport.get_extra_info("peername")
-        self._client, self._is_within_limits = self._front.clients.arrive(peer[0])
-        self._front.sessions.add(self)
-        self._idle_timer = self.loop.call_later(IDLE_TIMEOUT_S, self._check_idle)
+        """Count the session with those of its front, and start it."""
+        self.front.sessions.add(self)
         super().connection_made(transport)
 
     def connection_lost(self, error: Exception | None) -> None:
         """Let the handler finish: a commit under way must not be torn (unlike aiosmtpd)."""
-        if self._idle_timer is not None:
-            self._idle_timer.cancel()
-        if self._client is not None:
-            self._front.clients.leave(self._client)
-        self._front.sessions.discard(self)
-        self._front.session_left.set()
-        self._give_up_content()
-        asyncio.StreamReaderProtocol.connection_lost(self, error)
-        self.transport = None
+        self.front.sessions.discard(self)
+        super().connection_lost(error)
 
-    def eof_received(self) -> bool | None:
-        """Keep a half-closed connection open, so that its last reply arrives."""
-        self._give_up_content()
-        return asyncio.StreamReaderProtocol.eof_received(self)
+    def _client_has_ended(self) -> None:
+        """Tell the session that what it waits for will never come."""
+        super()._client_has_ended()
+        self._has_ended = True
+        if self._arrival is not None:
+            self._arrival.give_up(asyncio.IncompleteReadError(b"", None))
+            self._arrival = None
 
-    def data_received(self, data: bytes) -> None:
-        """Count what arrives, and hang up on what cannot be SMTP."""
-        if not self._received_bytes and data[0] == _TLS_HANDSHAKE and self.transport is not None:
-            self._front.log.note("smtpd", f"TLS on a plain port from {self._peer}")
-            self.transport.close()
+    def _take(self, data: bytes) -> None:
+        """Count what the client said, and hang up on what cannot be SMTP."""
+        if not self._received_bytes and data[0] == _TLS_HANDSHAKE and self._tls is None:
+            self._break_off("TLS on a plain port")
             return
         self._received_bytes += len(data)
-        self._last_activity_s = self.loop.time()
-        if self._arriving is not None:
-            self._take_content(data)
-        else:
-            super().data_received(data)
+        if self._arrival is not None:
+            self._take_content(self._arrival, data)
+            return
+        if not (self._has_begun or data.endswith(b"\n")):
+            # the end of a command is waited for less long than its beginning
+            self._has_begun = True
+            self._deadline_s = min(self._deadline_s, self.loop.time() + patience.COMMAND_S)
+        self._hand_on(data)
 
-    async def _receive(self, reader: ContentReader) -> None:
-        """Return when the end of data has come; raises TooMuchData, IncompleteReadError."""
-        arrived: asyncio.Future[None] = self.loop.create_future()
-        self._arriving = (reader, arrived)
-        self._write(replies.START_DATA)
+    async def read_line(self) -> bytes:
+        """Return what the client says next, with its line end.
+
+        Raises LimitOverrunError, IncompleteReadError, ConnectionError.
+        """
+        self._has_begun = False
+        self._deadline_s = min(self.loop.time() + patience.IDLE_S, self._session_end_s)
+        self._is_waiting = True
+        line: bytes = await self._reader.readuntil(b"\n")
+        self._is_waiting = False
+        self._consumed_bytes += len(line)
+        return line
+
+    # --- content -------------------------------------------------------------------------
+
+    async def receive(self, reader: ContentReader) -> None:
+        """Ask for content and return when all has come; raises TooMuchData, IncompleteReadError."""
+        if self._has_ended:
+            raise asyncio.IncompleteReadError(b"", None)
+        arrival = self._arrival = Arrival(reader, self.loop)
+        self.say(replies.START_DATA)
         self._is_waiting = True
         try:
-            await arrived
+            await arrival.arrived
         finally:
             self._is_waiting = False
 
-    def _take_content(self, data: bytes) -> None:
-        """Pass content on without waking the session for each piece."""
-        assert self._arriving is not None
-        reader, arrived = self._arriving
-        try:
-            rest = reader.feed(data)
-        except TooMuchData as error:
-            self._arriving = None
-            arrived.set_exception(error)
-            return
-        if rest is None:
-            if reader.has_piece and self.transport is not None:
-                self._work_up(reader)
-            return
-        self._arriving = None
-        arrived.set_result(None)
-        if rest:
-            super().data_received(rest)
-
-    def _work_up(self, reader: ContentReader) -> None:
-        """Read on once the thread for large content is done with what has come."""
-        cast("asyncio.ReadTransport", self.transport).pause_reading()
-        done = self._front.committer.work_aside(reader.work_up)
-        done.add_done_callback(self._read_on)
+    def _take_content(self, arrival: Arrival, data: bytes) -> None:
+        rest = arrival.feed(data)
+        if arrival.arrived.done():
+            self._arrival = None
+            if rest:
+                self._hand_on(rest)
+        elif arrival.reader.has_piece and self.transport is not None:
+            # read on once the thread for large content is done with what has come
+            cast("asyncio.ReadTransport", self.transport).pause_reading()
+            done = self.front.committer.work_aside(arrival.reader.work_up)
+            done.add_done_callback(self._read_on)
 
     def _read_on(self, done: asyncio.Future[None]) -> None:
         error = done.exception()
-        if error is not None and self._arriving is not None:
-            _, arrived = self._arriving
-            self._arriving = None
-            self._is_done = True  # what follows is not commands
-            arrived.set_exception(error)
+        if error is not None and self._arrival is not None:
+            self._arrival.give_up(error)
+            self._arrival = None
+            self.is_done = True  # what follows is not commands
         if self.transport is not None and not self.transport.is_closing():
             cast("asyncio.ReadTransport", self.transport).resume_reading()
 
-    def _give_up_content(self) -> None:
-        """Tell the session that the rest of the content will never come."""
-        if self._arriving is not None:
-            _, arrived = self._arriving
-            self._arriving = None
-            arrived.set_exception(asyncio.IncompleteReadError(b"", None))
+    def has_read(self, size_bytes: int) -> None:
+        """Count content as asked for."""
+        self._consumed_bytes += size_bytes
 
-    def _reset_timeout(self, duration: float | None = None) -> None:
-        """Do nothing: one timer a session looks at the last activity instead."""
+    async def flush(self) -> None:
+        """Wait while the client does not take its replies."""
+        transport = cast("asyncio.WriteTransport | None", self.transport)
+        if transport is not None and transport.get_write_buffer_size():
+            self._deadline_s = self.loop.time() + patience.IDLE_S
+            self._is_waiting = True
+            await self._writer.drain()
+            self._is_waiting = False
 
-    def _check_idle(self) -> None:
-        left_s = self._last_activity_s + IDLE_TIMEOUT_S - self.loop.time()
-        if left_s > 0 or not self._is_waiting:
-            self._idle_timer = self.loop.call_later(max(left_s, 1.0), self._check_idle)
+    # --- time ----------------------------------------------------------------------------
+
+    def message_was_taken(self) -> None:
+        """Let a session that sends mail go on for as long again."""
+        self._session_end_s = self.loop.time() + patience.SESSION_S
+
+    def check_time(self, now_s: float) -> None:
+        """End the session if the client takes longer than it may."""
+        deadline_s = self._deadline_s if self._arrival is None else self._arrival.deadline_s
+        if now_s < deadline_s or not self._is_waiting:
             return
-        self._write(replies.TIMEOUT)
-        self._close()
+        stage = "DATA" if self._arrival is not None else "command"
+        if self._preparing is not None:
+            stage = "connect"
+        else:
+            self.say(replies.TIMEOUT)
+        self.front.log.note("smtpd", f"timeout in {stage} from {self.peer}")
+        self.close()
+        transport = cast("asyncio.WriteTransport | None", self.transport)
+        if transport is not None and transport.get_write_buffer_size():
+            transport.abort()  # it does not read either
 
     def stop_if_idle(self) -> None:
         """Say 421 and hang up unless a transaction is under way."""
         if self._is_waiting and not self.is_in_transaction:
-            self._write(replies.STOPPING)
-            self._close()
-
-    @property
-    def _peer(self) -> str:
-        return f"unknown[{self._client.address if self._client else '?'}]"
-
-    def _write(self, reply: str) -> None:
-        if self.transport is not None and not self.transport.is_closing():
-            self._writer.write(reply.encode("utf-8") + b"\r\n")
-
-    def _close(self) -> None:
-        self._is_done = True
-        if self.transport is not None:
-            self.transport.close()
+            if self._preparing is None:
+                self.say(replies.STOPPING)
+            self.close()

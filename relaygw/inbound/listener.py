@@ -5,17 +5,25 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
+from relaygw.inbound import patience
+from relaygw.inbound.certificate import Certificate
 from relaygw.inbound.clients import ClientTable
-from relaygw.inbound.connection import Front
+from relaygw.inbound.descriptors import ensure_descriptors
+from relaygw.inbound.front import Front
 from relaygw.inbound.group_commit import GroupCommitter
 from relaygw.inbound.intake import Intake
 from relaygw.inbound.maildrop import Maildrop
+from relaygw.inbound.rates import ClientRates
 from relaygw.inbound.session import FrontSession
 from relaygw.mail.envelope import AcceptedMessage
 from relaygw.observe.maillog import MailLog
 from relaygw.settings.model import Listener, Settings
 from relaygw.store.protocol import Store
+
+if TYPE_CHECKING:
+    from relaygw.inbound.authentication import Authenticator
 
 BACKLOG = 1024
 LARGE_MESSAGES_AT_ONCE = 2
@@ -53,12 +61,17 @@ class FrontService:
             log=log,
             large_message_turn=self._large_message_turn,
         )
+        self._authenticator = _authenticator(settings)
         self._fronts: list[Front] = []
         self._servers: list[asyncio.Server] = []
+        self._watch: asyncio.Task[None] | None = None
 
     async def start(self, sockets: Sequence[socket.socket]) -> None:
         """Serve on `sockets`, which are bound and stand in the order of the listeners."""
         loop = asyncio.get_running_loop()
+        problem = ensure_descriptors(sum(one.max_connections for one in self._settings.listeners))
+        if problem is not None:
+            self._log.note("smtpd", f"warning: {problem}")
         for listener, listening in zip(self._settings.listeners, sockets, strict=True):
             front = self._front(listener)
             self._fronts.append(front)
@@ -70,6 +83,9 @@ class FrontService:
                 )
             )
         self._maildrop.start()
+        self._watch = loop.create_task(
+            patience.watch(lambda: (one for front in self._fronts for one in front.sessions))
+        )
 
     def retire(self) -> None:
         """Take no new connections; those that are open go on until their clients leave.
@@ -99,11 +115,23 @@ class FrontService:
             self._log.note("master", "warning: sessions were cut: they did not end in time")
         await self._maildrop.ended(MAILDROP_STOP_S)
         await self._committer.drain()
+        if self._watch is not None:
+            self._watch.cancel()
+        if self._authenticator is not None:
+            self._authenticator.close()
 
     def _front(self, listener: Listener) -> Front:
+        name = str(listener.bind)
+        certificate = None
+        if listener.tls.mode != "off":
+            certificate = Certificate(listener.tls, name=name, log=self._log)
+            certificate.context()  # says at once what is wrong with it
         return Front(
             listener=listener,
-            name=str(listener.bind),
+            name=name,
+            authenticator=self._authenticator if listener.auth != "off" else None,
+            certificate=certificate,
+            rates=ClientRates(listener.rate_per_client) if listener.rate_per_client else None,
             clients=ClientTable(listener),
             intake=self._intake,
             committer=self._committer,
@@ -115,3 +143,11 @@ class FrontService:
     def _committed(self, messages: Sequence[AcceptedMessage]) -> None:
         self._notify()
         self._log.accepted(messages)
+
+
+def _authenticator(settings: Settings) -> Authenticator | None:
+    if not settings.users:
+        return None
+    from relaygw.inbound.authentication import Authenticator  # argon2 costs those who need it
+
+    return Authenticator(settings.users)

@@ -1,6 +1,7 @@
 <?php
 // Sends one message by SMTP as a shop with PHPMailer does.
 // Usage: php phpmailer_smtp.php PORT SENDER RECIPIENT...; prints what the gateway said.
+// Logs in as $SMTP_USER with $SMTP_PASSWORD, if set.
 require '/usr/share/php/libphp-phpmailer/autoload.php';
 
 use PHPMailer\PHPMailer\PHPMailer;
@@ -10,6 +11,11 @@ $mail = new PHPMailer(true);
 $mail->isSMTP();
 $mail->Host = '127.0.0.1';
 $mail->Port = (int) $port;
+if (getenv('SMTP_USER')) {
+    $mail->SMTPAuth = true;
+    $mail->Username = getenv('SMTP_USER');
+    $mail->Password = getenv('SMTP_PASSWORD');
+}
 $mail->CharSet = PHPMailer::CHARSET_UTF8;
 $mail->Encoding = PHPMailer::ENCODING_8BIT;
 $mail->Sender = $sender;

@@ -126,3 +126,42 @@ def test_what_is_no_address_is_a_data_error(config: Path, address: str) -> None:
     assert result.exit_code == 65
     assert "is not an address" in result.stderr
     assert len(result.stderr.splitlines()) == 1
+
+
+SHARED = """\
+mode: production
+hostname: gw.shop.test
+providers: {main: {host: mail.test}, bulk: {host: bulk.test}}
+listeners:
+  - {bind: "127.0.0.1:25", auth: off}
+  - {bind: "10.0.0.5:25", allow: [10.0.0.0/16], mode: staging}
+users:
+  - {name: shop1, password_hash: "$argon2id$v=19$m=64,t=1,p=1$c29tZXNhbHRzb21lc2FsdA$4m7RPnoLSPPNPLEvyQ4hSA"}
+routes:
+  - {name: shop1, user: [shop1], listener: ["10.0.0.5:25"], providers: [bulk]}
+  - {name: default, providers: [main]}
+"""  # noqa: E501
+
+
+def test_listeners_and_users_are_part_of_the_story(config: Path) -> None:
+    config.write_text(SHARED)
+    summary = check(config).stdout
+    assert "listener    127.0.0.1:25 for 127.0.0.0/8, ::1/128\n" in summary
+    assert "listener    10.0.0.5:25 for 10.0.0.0/16, mode staging\n" in summary
+    assert "listener 10.0.0.5:25 and user shop1" in summary
+    mail = ("--sender", "a@b.test", "--recipient", "b@c.test")
+    assert "default (transactional)" in check(config, *mail, "--listener", "127.0.0.1:25").stdout
+    staging = check(config, *mail, "--listener", "10.0.0.5:25").stdout
+    assert "captured, 250 to the client: staging: not on the allow list" in staging
+    config.write_text(SHARED.replace(", mode: staging", ""))
+    by_user = check(config, *mail, "--listener", "10.0.0.5:25", "--user", "shop1").stdout
+    assert "shop1 (transactional), number 1 of 2" in by_user
+
+
+@pytest.mark.parametrize("option", ["--listener", "--user"])
+def test_a_listener_or_user_that_there_is_not(config: Path, option: str) -> None:
+    config.write_text(SHARED)
+    result = check(config, "--sender", "a@b.test", "--recipient", "b@c.test", option, "x")
+    assert result.exit_code == 65
+    assert f"{option} 'x' is not in the configuration; write one of: " in result.stderr
+    assert check(config, option, "x").exit_code == 64

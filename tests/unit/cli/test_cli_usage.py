@@ -65,7 +65,6 @@ def test_a_group_alone_shows_its_help_on_stderr() -> None:
         ("queue", "explain"),
         ("sandbox", "release"),
         ("db", "backup"),
-        ("users", "hash"),
         ("import-postfix", "/etc/postfix"),
     ],
 )

@@ -1,0 +1,54 @@
+"""`relaygw users`: what the `users:` of the configuration need."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import click
+
+from relaygw.cli.frame import Command, CommandFailed, Group
+
+MAX_PASSWORD_BYTES = 1024
+# OWASP's second choice for argon2id: 20 ms and 19 MiB a login, of which two run at once
+_PASSES = 2
+_MEMORY_KIB = 19 * 1024
+_LANES = 1
+
+
+@click.group(cls=Group)
+def users() -> None:
+    """Look after the users who may log in to the gateway."""
+
+
+@users.command("hash", cls=Command)
+def hash_password() -> None:
+    """Read a password and print its hash for `password_hash`.
+
+    On a terminal it is asked for twice and not shown; else it is the first line of standard
+    input.
+    """
+    password = _asked() if sys.stdin.isatty() else _read()
+    if not password:
+        raise CommandFailed("the password is empty; write one", exit_code=os.EX_DATAERR)
+    if len(password) > MAX_PASSWORD_BYTES:
+        raise CommandFailed(
+            f"the password has more than {MAX_PASSWORD_BYTES} bytes; choose a shorter one",
+            exit_code=os.EX_DATAERR,
+        )
+    import argon2
+
+    hasher = argon2.PasswordHasher(
+        time_cost=_PASSES, memory_cost=_MEMORY_KIB, parallelism=_LANES, type=argon2.Type.ID
+    )
+    click.echo(hasher.hash(password))
+
+
+def _asked() -> bytes:
+    answer: str = click.prompt("Password", hide_input=True, confirmation_prompt=True, err=True)
+    return answer.encode()
+
+
+def _read() -> bytes:
+    line = sys.stdin.buffer.readline(MAX_PASSWORD_BYTES + 3)
+    return line.rstrip(b"\n").rstrip(b"\r")

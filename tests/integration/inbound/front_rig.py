@@ -1,0 +1,116 @@
+"""A front in this process, with its limits made short, over a real socket and store."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from relaygw.inbound.intake import Intake
+from relaygw.inbound.listener import FrontService
+from relaygw.mail import queue_socket
+from relaygw.observe.maillog import MailLog
+from relaygw.settings.model import Settings
+from relaygw.store import migrate
+from relaygw.store.sqlite import SqliteStore
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Return once `condition` holds."""
+    while True:
+        if condition():
+            return
+        await asyncio.sleep(0.02)
+
+
+class Client:
+    """An SMTP client that reads line by line."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader, self.writer = reader, writer
+
+    async def command(self, line: bytes) -> str:
+        """Send a line and return the whole reply, "" when the server closed."""
+        self.writer.write(line + b"\r\n")
+        return await self.reply()
+
+    async def reply(self) -> str:
+        """Return the next reply, "" when the server closed."""
+        lines = []
+        with suppress(ConnectionResetError):
+            while line := await self.reader.readline():
+                lines.append(line.decode().rstrip("\r\n"))
+                if line[3:4] != b"-":
+                    break
+        return "\n".join(lines)
+
+
+class Rig:
+    """What a test has to do with a front."""
+
+    def __init__(self, port: int, log: io.StringIO) -> None:
+        self.port = port
+        self.log = log
+        self._open: list[asyncio.StreamWriter] = []
+
+    async def connect(self) -> Client:
+        """Open a connection; nothing is read yet."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        self._open.append(writer)
+        return Client(reader, writer)
+
+    async def greeted(self) -> Client:
+        """Open a connection and say EHLO."""
+        client = await self.connect()
+        assert (await client.reply()).startswith("220 ")
+        assert (await client.command(b"EHLO c.test")).startswith("250")
+        return client
+
+    async def close(self) -> None:
+        """Close all connections."""
+        for writer in self._open:
+            writer.close()
+            with suppress(ConnectionError):
+                await writer.wait_closed()
+
+
+@asynccontextmanager
+async def running_front(
+    directory: Path, *, users: list[dict[str, Any]] | None = None, **listener: Any
+) -> AsyncIterator[Rig]:
+    """Serve one listener in sandbox mode."""
+    url = f"sqlite:///{directory}/queue.db"
+    migrate.upgrade(url)
+    settings = Settings.model_validate(
+        {
+            "mode": "sandbox",
+            "hostname": "gw.test",
+            "queue": {"url": url, "min_free": "0%"},
+            "listeners": [{"bind": "127.0.0.1:0", **listener}],
+            "maildrop": {"path": str(directory / "maildrop")},
+            "users": users or [],
+        }
+    )
+    store = SqliteStore(url, keep_content=False)
+    log = io.StringIO()
+    service = FrontService(
+        settings,
+        store,
+        MailLog(log, hostname="gw.test", with_subject=False),
+        intake=Intake(settings, state_dir=directory),
+        notify=lambda: None,
+    )
+    listening = socket.create_server(("127.0.0.1", 0))
+    rig = Rig(listening.getsockname()[1], log)
+    await service.start([listening])
+    await until((directory / "maildrop" / queue_socket.NAME).exists)
+    try:
+        yield rig
+    finally:
+        await rig.close()
+        await service.stop()
+        store.close()

@@ -1,0 +1,67 @@
+"""`relaygw users hash`: a hash that the settings take, of a password that nobody sees."""
+
+from __future__ import annotations
+
+import os
+import pty
+import subprocess
+import sys
+
+import argon2
+import pytest
+from click.testing import CliRunner, Result
+
+from relaygw.cli import main
+from relaygw.settings.model import User
+
+COMMAND = [sys.executable, "-m", "relaygw", "users", "hash"]
+
+
+def hash_of(given: bytes) -> Result:
+    return CliRunner().invoke(main, ["users", "hash"], input=given)
+
+
+@pytest.mark.parametrize(
+    ("given", "password"),
+    [
+        (b"secret", b"secret"),
+        (b"secret\n", b"secret"),
+        (b"secret\r\nmore\n", b"secret"),
+        (b" s\xc3\xa9cret \n", " s\u00e9cret ".encode()),
+    ],
+)
+def test_the_first_line_is_the_password(given: bytes, password: bytes) -> None:
+    result = hash_of(given)
+    assert result.exit_code == 0
+    (line,) = result.stdout.splitlines()
+    assert argon2.PasswordHasher().verify(line, password)
+    assert User(name="shop1", password_hash=line).password_hash == line
+
+
+@pytest.mark.parametrize("given", [b"", b"\n", b"x" * 1025])
+def test_what_is_no_password_is_refused(given: bytes) -> None:
+    result = hash_of(given)
+    assert (result.exit_code, result.stdout) == (65, "")
+    assert result.stderr.startswith("relaygw: the password ")
+
+
+def test_on_a_terminal_it_is_asked_for_twice_and_not_shown() -> None:
+    def at_terminal(*answers: bytes) -> tuple[int, str, bytes]:
+        """Answer each prompt once it is there; return exit code, output, what was shown."""
+        ours, theirs = pty.openpty()
+        process = subprocess.Popen(COMMAND, stdin=theirs, stderr=theirs, stdout=subprocess.PIPE)
+        os.close(theirs)
+        shown = b""
+        for answer in answers:
+            asked = shown.count(b": ")
+            while shown.count(b": ") == asked:
+                shown += os.read(ours, 1000)
+            os.write(ours, answer + b"\n")
+        out, _ = process.communicate(timeout=30)
+        os.close(ours)
+        return process.returncode, out.decode(), shown
+
+    code, out, shown = at_terminal(b"secret", b"secret")
+    assert code == 0
+    assert argon2.PasswordHasher().verify(out.strip(), b"secret")
+    assert b"secret" not in shown

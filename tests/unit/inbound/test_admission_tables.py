@@ -1,0 +1,80 @@
+"""Rates of clients and counts of wrong passwords, on a clock that the test moves."""
+
+from __future__ import annotations
+
+import pytest
+
+from relaygw.inbound import guessing, rates
+from relaygw.inbound.guessing import Guessing
+from relaygw.inbound.rates import ClientRates
+from relaygw.settings.units import Rate
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now_s = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now_s
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(guessing, "time", clock)
+    monkeypatch.setattr(rates, "time", clock)
+    return clock
+
+
+def test_a_rate_holds_over_any_stretch(clock: Clock) -> None:
+    clients = ClientRates(Rate(60, 60.0))
+    taken = 0
+    for _ in range(3600):
+        taken += clients.take("a")
+        clock.now_s += 0.1
+    assert taken == pytest.approx(60 + 360, abs=2)  # the burst and a minute's worth each minute
+
+
+def test_each_client_has_its_own_rate(clock: Clock) -> None:
+    clients = ClientRates(Rate(2, 60.0))
+    assert [clients.take("a") for _ in range(3)] == [True, True, False]
+    assert clients.take("b")
+
+
+def test_less_than_one_a_period_is_one(clock: Clock) -> None:
+    clients = ClientRates(Rate(0.5, 1.0))
+    assert clients.take("a")
+    assert not clients.take("a")
+    clock.now_s += 2.0
+    assert clients.take("a")
+
+
+def test_tables_do_not_grow_for_ever(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rates, "_MAX_CLIENTS", 10)
+    monkeypatch.setattr(guessing, "_MAX_ADDRESSES", 10)
+    clients, guesses = ClientRates(Rate(2, 60.0)), Guessing()
+    for number in range(1000):
+        clients.take(str(number))
+        guesses.count_failure(str(number))
+    assert len(clients._buckets) == len(guesses._failures) == 10
+
+
+def test_failures_lock_for_a_while(clock: Clock) -> None:
+    guesses = Guessing()
+    for _ in range(guessing.MAX_FAILURES):
+        assert not guesses.is_locked("a")
+        guesses.count_failure("a")
+    assert guesses.is_locked("a")
+    assert not guesses.is_locked("b")
+    clock.now_s += guessing.LOCKED_S
+    assert not guesses.is_locked("a")
+    guesses.count_failure("a")
+    assert not guesses.is_locked("a")
+
+
+def test_failures_far_apart_do_not_lock(clock: Clock) -> None:
+    guesses = Guessing()
+    for _ in range(100):
+        guesses.count_failure("a")
+        clock.now_s += guessing.WITHIN_S / (guessing.MAX_FAILURES - 1)
+    assert not guesses.is_locked("a")
