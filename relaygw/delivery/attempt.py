@@ -22,7 +22,9 @@ from relaygw.mail.outcome import (
     Stage,
     Verdict,
 )
+from relaygw.policy.modes import Modes
 from relaygw.policy.recipients import RecipientPolicy
+from relaygw.settings.model import Mode, Settings
 from relaygw.store.protocol import Store
 from relaygw.upstream.classify import Classifier
 from relaygw.upstream.outgoing import OutgoingMail, RecipientReply
@@ -41,14 +43,23 @@ class Screened:
     held: tuple[Recipient, ...]  # the mode or the allow list of now does not permit them
 
 
-def screen(claimed: ClaimedDelivery, policy: RecipientPolicy) -> Screened:
-    """Sort the pending recipients by the policy of now (design decision: mode flips hold)."""
-    by_obstacle: dict[str | None, list[Recipient]] = {None: [], "blocked": [], "mode": []}
-    for recipient in claimed.recipients:
-        by_obstacle[policy.obstacle(recipient.address)].append(recipient)
-    return Screened(
-        tuple(by_obstacle[None]), tuple(by_obstacle["blocked"]), tuple(by_obstacle["mode"])
-    )
+class Screen:
+    """Looks once more at who may receive, by the settings of now (mode flips hold)."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._policy = RecipientPolicy(settings.mode, settings.recipients)
+        self._modes = Modes(settings)
+
+    def sort(self, claimed: ClaimedDelivery) -> Screened:
+        """Return the pending recipients by what may happen to them."""
+        source = claimed.source
+        mode = self._modes.of(source.listener, source.user, accepted_in=Mode(claimed.mode))
+        by_obstacle: dict[str | None, list[Recipient]] = {None: [], "blocked": [], "mode": []}
+        for recipient in claimed.recipients:
+            by_obstacle[self._policy.obstacle(recipient.address, mode)].append(recipient)
+        return Screened(
+            tuple(by_obstacle[None]), tuple(by_obstacle["blocked"]), tuple(by_obstacle["mode"])
+        )
 
 
 async def attempt_delivery(
@@ -160,14 +171,13 @@ def _explain(answer: RecipientReply, verdict: Verdict) -> str:
 
 def single_mail(
     claimed: ClaimedDelivery,
-    policy: RecipientPolicy,
+    screened: Screened,
     *,
     max_recipients: int,
     store: Store,
     terms: Terms,
 ) -> OutgoingMail | None:
     """Return a delivery's mail if it is small and goes to all recipients in one transaction."""
-    screened = screen(claimed, policy)
     if claimed.content is None or screened.blocked or screened.held:
         return None
     addresses = tuple(dict.fromkeys(recipient.address for recipient in screened.sendable))

@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from relaygw.delivery.attempt import (
+    Screen,
     attempt_delivery,
-    screen,
     single_mail,
 )
 from relaygw.delivery.gate import Gate
@@ -23,7 +23,6 @@ from relaygw.mail.envelope import ClaimedDelivery, DeliveryUpdate, Recipient, Re
 from relaygw.mail.outcome import AttemptReport
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.observe.maillog import MailLog, removed
-from relaygw.policy.recipients import RecipientPolicy
 from relaygw.policy.retry import REASON_MODE, is_expired, settle
 from relaygw.settings.model import Settings
 from relaygw.store.protocol import InFlight, Store
@@ -59,7 +58,7 @@ class Courier:
         self._learning = learning
         self._pools = pools
         self._in_flight = in_flight
-        self._policy = RecipientPolicy(settings.mode, settings.recipients)
+        self._screen = Screen(settings)
         self._classifiers = classifiers
         self._terms = {
             name: terms_of(settings.providers[name], hostname=settings.hostname) for name in pools
@@ -77,7 +76,7 @@ class Courier:
             lost_step=lambda: self._stop_chaining(gate.provider),
             prepare=lambda claimed: single_mail(
                 claimed,
-                self._policy,
+                self._screen.sort(claimed),
                 max_recipients=provider.max_recipients,
                 store=self._store,
                 terms=self._terms[gate.provider],
@@ -121,7 +120,7 @@ class Courier:
             self._log.note("qmgr", f"warning: slot {slot} not freed: {error.strerror}")
 
     async def _attempt(self, gate: Gate, claimed: ClaimedDelivery, line: Line) -> None:
-        screened = screen(claimed, self._policy)
+        screened = self._screen.sort(claimed)
         if not screened.sendable:
             held = [recipient.rcpt_no for recipient in screened.held]
             await self._record_unsent(claimed, held=bool(held), blocked=screened.blocked)

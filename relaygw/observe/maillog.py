@@ -134,7 +134,8 @@ def _arrival(message: AcceptedMessage) -> tuple[str, str]:
     if source.uid is not None and source.client is None:
         sender = escape(message.given_sender)
         return "pickup", f"{message.queue_id}: uid={source.uid} from=<{sender}>"
-    return "smtpd", f"{message.queue_id}: client=unknown[{source.client}]"
+    login = f", sasl_username={escape(source.user)}" if source.user and not source.host else ""
+    return "smtpd", f"{message.queue_id}: client=unknown[{source.client}]{login}"
 
 
 def _seconds(value: float) -> str:

@@ -49,7 +49,15 @@ def fingerprint(settings: Settings) -> str:
     """
     decisive = settings.model_dump(
         mode="json",
-        include={"mode", "routes", "recipients", "rewrite", "providers"},
+        include={
+            "mode": True,
+            "routes": True,
+            "recipients": True,
+            "rewrite": True,
+            "providers": True,
+            "listeners": {"__all__": {"bind", "mode"}},
+            "users": {"__all__": {"name", "mode", "senders"}},
+        },
         exclude={"providers": {"__all__": {"password", "oauth"}}},
     )
     text = json.dumps(decisive, sort_keys=True)

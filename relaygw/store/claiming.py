@@ -67,8 +67,9 @@ _CLAIMED = BatchStatement(
         delivery.provider, delivery.client_key,
         message.sender, message.chunk_count, message.size_bytes, message.subject,
         message.is_8bit, message.has_long_line, message.smtputf8, message.mode,
-        message.accepted_at_ms, message.source_client, message.source_user, message.source_uid,
-        message.source_script, message.source_host, message.dsn_ret, message.dsn_envid, chunk.body
+        message.accepted_at_ms, message.source_listener, message.source_client,
+        message.source_user, message.source_uid, message.source_script, message.source_host,
+        message.dsn_ret, message.dsn_envid, chunk.body
     FROM (VALUES {{rows}}) AS v
     JOIN delivery ON delivery.queue_id = v.column1 AND delivery.delivery_no = v.column2
     JOIN message ON message.queue_id = v.column1
@@ -175,6 +176,7 @@ def _load_claimed(
         smtputf8,
         mode,
         accepted_at_ms,
+        listener,
         client,
         user,
         uid,
@@ -208,7 +210,9 @@ def _load_claimed(
             reclaims=reclaims,
             provider=provider,
             client_key=client_key,
-            source=Source(client=client, user=user, uid=uid, script=script, host=host),
+            source=Source(
+                listener=listener, client=client, user=user, uid=uid, script=script, host=host
+            ),
             dsn_ret=dsn_ret,
             dsn_envid=dsn_envid,
         )
