@@ -14,7 +14,7 @@ from enum import StrEnum
 from relaygw.mail.outcome import Scope
 from relaygw.mail.state import DeliveryState
 from relaygw.policy.retry import parked_for
-from relaygw.store.protocol import AuditEntry, Hold, QueueEntry, Selection, Store
+from relaygw.store.protocol import UNREACHABLE, AuditEntry, Hold, QueueEntry, Selection, Store
 
 BATCH_MESSAGES = 500
 """Messages changed in one transaction, so that the front never waits long for the store."""
@@ -22,6 +22,9 @@ BATCH_MESSAGES = 500
 ANY_STATE = frozenset(DeliveryState)
 
 _D = DeliveryState
+
+
+_OF_THE_PROVIDER = (Scope.PROVIDER, Scope.CREDENTIAL, UNREACHABLE)
 
 
 class Action(StrEnum):
@@ -283,7 +286,7 @@ def holds_of(holds: Iterable[Hold], provider: str) -> list[Hold]:
     return [
         hold
         for hold in holds
-        if (hold.scope in (Scope.PROVIDER, Scope.CREDENTIAL) and hold.key == provider)
+        if (hold.scope in _OF_THE_PROVIDER and hold.key == provider)
         or (hold.scope == Scope.SENDER_DOMAIN and hold.key.partition(" ")[0] == provider)
     ]
 

@@ -12,7 +12,7 @@ from relaygw.cli.entries import as_json
 from relaygw.cli.frame import Command, Invocation, pass_invocation
 from relaygw.cli.provider_limits import Usage, quota_line, read_usages, slowed_lines, usage_object
 from relaygw.cli.text import clock_ms, fitted, labelled, moment, rfc3339, terminal_width
-from relaygw.store.protocol import Hold
+from relaygw.store.protocol import UNREACHABLE, Hold
 
 if TYPE_CHECKING:
     from relaygw.settings.provider import Provider
@@ -39,9 +39,11 @@ def list_providers(invocation: Invocation, wants_json: bool) -> None:
 
 
 def state_of(mine: Iterable[Hold], usage: Usage) -> str:
-    """Return `held`, `partly held` (only mail of some senders waits), `slowed` or `ok`."""
+    """Return `held`, `partly held` (only mail of some senders waits), `slowed`, `down` or `ok`."""
     scopes = {hold.scope for hold in mine}
     if scopes:
+        if scopes == {UNREACHABLE}:
+            return "down"
         return "partly held" if scopes == {"sender domain"} else "held"
     return "slowed" if usage.is_slowed else "ok"
 

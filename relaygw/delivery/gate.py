@@ -56,6 +56,7 @@ class Gate:
     progress_at_s: float = 0.0  # when something last ended, or began on an idle provider
     is_asking: bool = False  # for permits or tokens
     is_probing: bool = False
+    is_outage_known: bool = False  # to all workers
     is_held: bool = False
     probe_at_s: float | None = None  # of a hold; None: only an operator ends it
     is_probed_by_mail: bool = True  # a hold that only a message can end
@@ -217,6 +218,20 @@ class Gate:
             return False
         self.note_failure(now_s)
         return True
+
+    def suspect(self, now_s: float) -> None:
+        """Take over what another worker found out, unless mail went through just now."""
+        if self.failures or self.accepted.count(now_s):
+            return
+        self.failures = DOWN_AFTER_FAILURES
+        self.failing_since_s = now_s - DOWN_AFTER_S
+        self.blocked_until_s = now_s
+        self.is_reached = False
+
+    def hasten_probe(self, now_s: float) -> None:
+        """Probe at once: another worker has reached it."""
+        if not self.is_reached:
+            self.blocked_until_s = now_s
 
     def note_reached(self) -> None:
         """Learn that a connection was made: one message may try."""

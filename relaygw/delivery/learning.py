@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from relaygw.delivery.gate import DOWN_AFTER_S, THROTTLED_WAIT_S, Gate, sender_domain
 from relaygw.delivery.holds import HoldKeeper
 from relaygw.delivery.lanes import Lane
+from relaygw.delivery.outages import Outages
 from relaygw.delivery.pacing import GUARD_S
 from relaygw.delivery.senders import SenderLedger
 from relaygw.errors import StoreUnavailable
@@ -59,6 +60,7 @@ class Learning:
         *,
         incarnation: str,
         holds: HoldKeeper,
+        outages: Outages,
         senders: SenderLedger,
         lanes: Sequence[Lane],
     ) -> None:
@@ -66,6 +68,7 @@ class Learning:
         self._log = log
         self._incarnation = incarnation
         self._holds = holds
+        self._outages = outages
         self._senders = senders
         self._lanes = {lane.route: lane for lane in lanes}
 
@@ -94,7 +97,7 @@ class Learning:
             case Verdict.THROTTLE:
                 return Lesson(wait_s=await self._throttle(gate, pool, own, now_s))
             case _:
-                self._note_failure(gate, own.detail or str(own.reply), now_s)
+                await self._note_failure(gate, own.detail or str(own.reply), now_s)
                 return Lesson(retry_wait_s=_TAKEN_OVER_S if gate.has_alternative else None)
 
     async def _from_mail(
@@ -104,18 +107,15 @@ class Learning:
         if all(outcome.stage is Stage.LOCAL for outcome in report.outcomes):
             return Lesson()
         taken = sum(outcome.verdict is Verdict.DELIVERED for outcome in report.outcomes)
-        was_down = gate.is_down(time.monotonic())
         if taken or all(outcome.reply is not None for outcome in report.outcomes):
             gate.note_success(gate.allowance.rate_cost(taken) if taken else 0, time.monotonic())
+            await self._outages.end(gate)
         elif gate.note_silence(time.monotonic()):
-            what = report.outcomes[0].detail
-            self._log.note("qmgr", f"warning: provider {gate.provider} gives no answer: {what}")
+            if gate.is_down(time.monotonic()) and not gate.is_outage_known:
+                await self._outages.begin(gate, report.outcomes[0].detail)
             return Lesson(retry_wait_s=_TAKEN_OVER_S if gate.has_alternative else None)
-        if was_held and gate.is_held:
-            if taken:
-                await self._holds.drop(gate)
-        elif was_down and gate.has_alternative:
-            self._log.note("qmgr", f"provider {gate.provider} is back, its routes return to it")
+        if was_held and gate.is_held and taken:
+            await self._holds.drop(gate)
         refused = _of_scope(report, Scope.SENDER_DOMAIN)
         if refused is not None and refused.verdict is Verdict.HOLD:
             await self._holds.put_sender(gate, claimed.sender, refused)
@@ -130,15 +130,11 @@ class Learning:
         if not gate.holds_sender(claimed.sender):
             await self._holds.release_sender(gate.provider, sender_domain(claimed.sender))
 
-    def _note_failure(self, gate: Gate, what: str, now_s: float) -> None:
+    async def _note_failure(self, gate: Gate, what: str, now_s: float) -> None:
         was_down = gate.is_down(now_s)
         gate.note_failure(now_s)
-        if gate.is_down(now_s) and not was_down and gate.has_alternative:
-            self._log.note(
-                "qmgr",
-                f"warning: provider {gate.provider} is down ({what}); "
-                "the next provider of its routes takes over",
-            )
+        if gate.is_down(now_s) and not was_down:
+            await self._outages.begin(gate, what)
 
     async def _throttle(
         self, gate: Gate, pool: Pool, outcome: RecipientOutcome, now_s: float
@@ -205,13 +201,14 @@ class Learning:
         """
         if outcome is None:
             gate.note_reached()
+            await self._outages.end(gate)
             if gate.is_held and not gate.is_probed_by_mail:
                 await self._holds.drop(gate)
         elif outcome.verdict is Verdict.HOLD:
             gate.note_reached()
             await self._holds.put(gate, outcome)
         else:
-            self._note_failure(gate, outcome.detail or str(outcome.reply), begun_s)
+            await self._note_failure(gate, outcome.detail or str(outcome.reply), begun_s)
 
 
 def _of_scope(report: AttemptReport, *scopes: Scope) -> RecipientOutcome | None:

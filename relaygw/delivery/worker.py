@@ -18,6 +18,7 @@ from relaygw.delivery.holds import HoldKeeper
 from relaygw.delivery.lanes import build_lanes
 from relaygw.delivery.learning import Learning
 from relaygw.delivery.leases import LeaseLost, Leases
+from relaygw.delivery.outages import Outages
 from relaygw.delivery.probes import Prober
 from relaygw.delivery.pump import Pump
 from relaygw.delivery.recorder import Recorder
@@ -55,6 +56,7 @@ class Worker:
             store, log, incarnation=incarnation, lost_leases=self._leases.lose
         )
         self._holds = HoldKeeper(store, log)
+        self._outages = Outages(store, log)
         self._senders = SenderLedger()
         self._lanes, self._gates = build_lanes(settings)
         self._pools = {
@@ -67,6 +69,7 @@ class Worker:
             log,
             incarnation=incarnation,
             holds=self._holds,
+            outages=self._outages,
             senders=self._senders,
             lanes=self._lanes,
         )
@@ -139,6 +142,7 @@ class Worker:
                 for gate in self._gates.values():
                     gate.account = accounts.get(gate.limit_group, gate.account)
                 await self._holds.obey(holds, self._gates.values())
+                self._outages.obey(holds, self._gates.values())
             except StoreUnavailable as error:
                 self._log.note("qmgr", f"warning: {error}")
             for name, gate in self._gates.items():

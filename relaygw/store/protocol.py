@@ -31,9 +31,13 @@ class Instance:
     heartbeat_at_ms: int = 0
 
 
+UNREACHABLE = "unreachable"
+"""The scope of a hold that says: this provider cannot be reached, and is tried by itself."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hold:
-    """A stop on a provider, credential, sender domain or route."""
+    """A stop on a provider, credential, sender domain or route; or an outage."""
 
     scope: str
     key: str

@@ -271,3 +271,47 @@ async def test_a_provider_that_greets_but_closes_the_service_is_down_too(
             await rig.wait_for(message, DeliveryState.FINISHED)
     assert len(b.messages) + len(a.messages) == 10
     assert b.messages
+
+
+async def test_an_outage_is_told_to_all_workers_and_ends_for_all(tmp_path: Path) -> None:
+    async with (
+        ScriptedProvider() as a,
+        running(tmp_path, {"a": a.settings()}) as rig,
+    ):
+        a.script("greeting", *[(b"421 4.3.2 away\r\n", Action.DROP)] * 3)
+        rig.accept(accepted())
+        await rig.wait_until(lambda: len(rig.store.holds()) == 1)
+        (outage,) = rig.store.holds()
+        assert (outage.scope, outage.key) == ("unreachable", "a")
+        assert "421 4.3.2 away" in outage.reason
+        await rig.wait_until(lambda: rig.store.holds() == [])
+        await a.wait_for_messages(1)
+    assert rig.log.getvalue().count("provider a is down") == 1
+    assert rig.log.getvalue().count("provider a is back") == 1
+
+
+async def test_what_another_worker_found_out_costs_one_connection_not_mail(
+    tmp_path: Path,
+) -> None:
+    async with (
+        ScriptedProvider() as a,
+        running(tmp_path, {"a": a.settings()}) as rig,
+    ):
+        a.script("greeting", *[(b"421 4.3.2 away\r\n", Action.DROP)] * 2)
+        rig.store.put_hold(
+            Hold(
+                scope="unreachable",
+                key="a",
+                reason="no route",
+                remedy="",
+                since_ms=0,
+                probe_at_ms=1,
+            )
+        )
+        await rig.wait_until(lambda: rig.worker._gates["a"].is_down(1e12))
+        message = accepted()
+        rig.accept(message)
+        await a.wait_for_messages(1)
+        await rig.wait_for(message, DeliveryState.FINISHED)
+        assert rig.entry(message).recipients[0].attempts == 1, "only the one that went through"
+        assert rig.store.holds() == []
