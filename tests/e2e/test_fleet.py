@@ -214,10 +214,9 @@ def test_a_rate_holds_for_all_instances_together(start: Start) -> None:
             send_all(gateway, 150, first=1000 * number)
         provider.wait_for_messages(300, limit_s=60.0)
         times = provider.accepted_at_s
-        busiest = max(sum(start_s <= at_s < start_s + 2 for at_s in times) for start_s in times)
         open_at_most = max(c.number for c in provider.connections) + 1
-    assert busiest <= 2 * 50 * 1.06, "two seconds' worth, and what was late"
-    assert (len(times) - 1) / (times[-1] - times[0]) >= 0.9 * 50
+    # bench/alone measures how well it is used; here it only must not be exceeded
+    assert times[-1] - times[0] >= 299 / 50 * 0.94
     assert open_at_most <= 12
 
 
