@@ -207,17 +207,17 @@ def keep_sending(
 
 
 def test_a_rate_holds_for_all_instances_together(start: Start) -> None:
-    with ThreadedProvider(LimitedProvider, rate_per_s=1000, connections=50) as provider:
+    # two more than configured: one that is being closed counts there a moment longer
+    with ThreadedProvider(LimitedProvider, rate_per_s=1000, connections=8) as provider:
         settings = {"p": provider_settings(provider.port, rate="50/s", max_connections=6)}
         fleet = [start(name, providers=settings) for name in ("gw1", "gw2")]
         for number, gateway in enumerate(fleet):
             send_all(gateway, 150, first=1000 * number)
         provider.wait_for_messages(300, limit_s=60.0)
         times = provider.accepted_at_s
-        open_at_most = max(c.number for c in provider.connections) + 1
     # bench/alone measures how well it is used; here it only must not be exceeded
     assert times[-1] - times[0] >= 299 / 50 * 0.94
-    assert open_at_most <= 12
+    assert provider.turned_away_at_s == []
 
 
 def test_what_one_instance_learns_all_know(start: Start) -> None:
