@@ -148,7 +148,7 @@ class Session(asyncio.Protocol):
         self._is_content = False
         is_accepted = self._house.may_take()
         self._answer = asyncio.get_running_loop().call_later(
-            self._house.terms.reply_delay_s, self._reply, bench_id, is_accepted
+            self._house.terms.delay_s(bench_id), self._reply, bench_id, is_accepted
         )
 
     def _reply(self, bench_id: str, is_accepted: bool) -> None:

@@ -16,6 +16,13 @@ class Terms:
     connections: int | None = None
     password: str | None = None  # of USER, by AUTH PLAIN
     reply_delay_s: float = 0.01  # from the final dot to its answer
+    slow_prefix: str = ""  # of bench ids whose answer takes longer; empty: of none
+    slow_reply_delay_s: float = 0.0
+
+    def delay_s(self, bench_id: str) -> float:
+        """Return the time from a message's final dot to its answer."""
+        is_slow = self.slow_prefix and bench_id.startswith(self.slow_prefix)
+        return self.slow_reply_delay_s if is_slow else self.reply_delay_s
 
 
 class Bucket:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import shutil
 import signal
@@ -11,78 +12,133 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Self
 
 from bench.rig.gateway import PATIENCE_S, free_port, python
 
+_POLL_S = 0.01
 
-def server_program(name: str) -> str | None:
-    """Return the path of a server program; Debian keeps them out of PATH."""
-    found = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"))
-    return str(found[-1]) if found else shutil.which(name)
+
+class PostgresServer:
+    """A server with an empty queue; it keeps its port and its data through every restart.
+
+    It refuses to run as root, so root runs it as the user `postgres`. Entered, it serves and has
+    the schema; left, it is gone and so are its data.
+    """
+
+    def __init__(self) -> None:
+        self._user = "postgres" if os.geteuid() == 0 else None
+        self._port = free_port()
+        self.url = f"postgresql://relaygw@127.0.0.1:{self._port}/postgres"
+        self._directory = Path(tempfile.mkdtemp(prefix="relaygw-bench-pg-"))
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def restart(self, *, immediately: bool) -> tuple[float, float]:
+        """Stop it cleanly, or as a crash would, and start it again.
+
+        Returns when it was told to stop, and when it answered again (CLOCK_MONOTONIC).
+        """
+        stopped_s = time.monotonic()
+        self._stop(signal.SIGQUIT if immediately else signal.SIGINT)
+        return stopped_s, self._start()
+
+    def _start(self) -> float:
+        options = (
+            f"port={self._port}",
+            "listen_addresses=127.0.0.1",
+            f"unix_socket_directories={self._directory}",
+        )
+        self._process = subprocess.Popen(
+            [
+                *(_program("postgres"), "-D", str(self._directory / "data")),
+                *(part for option in options for part in ("-c", option)),
+            ],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            user=self._user,
+            cwd="/",
+        )
+        deadline_s = time.monotonic() + PATIENCE_S
+        while not self._answers():
+            if self._process.poll() is not None or time.monotonic() > deadline_s:
+                raise RuntimeError("PostgreSQL does not answer")
+            time.sleep(_POLL_S)
+        return time.monotonic()
+
+    def _answers(self) -> bool:
+        command = [_program("pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(self._port)]
+        return subprocess.run(command, check=False).returncode == 0
+
+    def _stop(self, number: signal.Signals) -> None:
+        if self._process is not None:
+            self._process.send_signal(number)
+            self._process.wait()
+            self._process = None
+
+    def __enter__(self) -> Self:
+        self._directory.chmod(0o755)
+        if self._user is not None:
+            shutil.chown(self._directory, self._user)
+        data = str(self._directory / "data")
+        try:
+            subprocess.run(
+                [_program("initdb"), "-D", data, "-A", "trust", "-U", "relaygw"],
+                check=True,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                user=self._user,
+                cwd="/",
+            )
+            self._start()
+            _make_schema(self.url)
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self._stop(signal.SIGQUIT)
+        shutil.rmtree(self._directory, ignore_errors=True)
 
 
 @contextmanager
 def postgres_queue() -> Iterator[str]:
-    """Run a server with an empty queue for the length of a with block; yields its URL.
-
-    The server refuses to run as root, so root runs it as the user `postgres`.
-    """
-    programs = {name: server_program(name) for name in ("initdb", "postgres")}
-    if None in programs.values():
-        raise RuntimeError("PostgreSQL is not installed; bring the Debian package postgresql")
-    user = "postgres" if os.geteuid() == 0 else None
-    directory = Path(tempfile.mkdtemp(prefix="relaygw-bench-pg-"))
-    directory.chmod(0o755)
-    if user is not None:
-        shutil.chown(directory, user)
-    port = free_port()
-    _run([str(programs["initdb"]), "-D", f"{directory}/data", "-A", "trust", "-U", "relaygw"], user)
-    options = (f"port={port}", "listen_addresses=127.0.0.1", f"unix_socket_directories={directory}")
-    server = subprocess.Popen(
-        [
-            *(str(programs["postgres"]), "-D", f"{directory}/data"),
-            *(part for option in options for part in ("-c", option)),
-        ],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        user=user,
-        cwd="/",
-    )
-    url = f"postgresql://relaygw@127.0.0.1:{port}/postgres"
-    try:
-        _upgrade(url, server)
-        yield url
-    finally:
-        server.send_signal(signal.SIGQUIT)
-        server.wait()
-        shutil.rmtree(directory, ignore_errors=True)
+    """Run a server with an empty queue for the length of a with block; yields its URL."""
+    with PostgresServer() as server:
+        yield server.url
 
 
-def _run(command: list[str], user: str | None) -> None:
-    subprocess.run(
-        command,
+def rows_of(url: str, query: str, *, patience_s: float) -> list[list[str]]:
+    """Return what a query finds, as text, a null as an empty one."""
+    done = subprocess.run(
+        [_program("psql"), "-X", "-q", "--csv", "-t", "-d", url, "-c", query],
         check=True,
         stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        user=user,
-        cwd="/",
+        capture_output=True,
+        text=True,
+        timeout=patience_s,
     )
+    return list(csv.reader(done.stdout.splitlines(keepends=True)))
 
 
-def _upgrade(url: str, server: subprocess.Popen[bytes]) -> None:
-    """Make the schema as soon as the server answers."""
-    deadline_s = time.monotonic() + PATIENCE_S
-    command = [python(), "-m", "relaygw", "db", "upgrade"]
+def _program(name: str) -> str:
+    """Return the path of a program of Debian's packages, which keep servers' out of PATH."""
+    found = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"))
+    path = str(found[-1]) if found else shutil.which(name)
+    if path is None:
+        raise RuntimeError(f"{name} is not installed; bring the Debian package postgresql")
+    return path
+
+
+def _make_schema(url: str) -> None:
     environment = {
         **os.environ,
         "RELAYGW__MODE": "sandbox",
         "RELAYGW__QUEUE__URL": url,
         "RELAYGW_CONFIG": "",
     }
-    while True:
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-        if done.returncode == 0:
-            return
-        if server.poll() is not None or time.monotonic() > deadline_s:
-            raise RuntimeError(f"PostgreSQL is not ready: {done.stderr.strip()}")
+    command = [python(), "-m", "relaygw", "db", "upgrade"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"the schema was not made: {done.stderr.strip()}")

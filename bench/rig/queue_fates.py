@@ -7,9 +7,16 @@ from __future__ import annotations
 
 import sqlite3
 import time
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from bench.rig.postgres import rows_of
+
+Queue = Path | str
+"""A file of SQLite or the URL of a PostgreSQL database."""
 
 _PATIENCE_S = 30.0
 _FATES = """
@@ -43,28 +50,35 @@ class Fate:
         return not self.is_open and self.recipient != "delivered"
 
 
-def read_fates(database: Path) -> dict[str, Fate]:
+def read_fates(queue: Queue) -> dict[str, Fate]:
     """Return the fate of every message by bench id."""
-    with closing(_connect(database)) as connection:
-        rows = connection.execute(_FATES).fetchall()
     return {
-        message_id.strip("<>").partition("@")[0]: Fate(
-            queue_id, delivery, doubts, attempts, recipient, reply or ""
+        bench_id_of(message_id): Fate(
+            queue_id, delivery, int(doubts), int(attempts), recipient, reply or ""
         )
-        for message_id, queue_id, delivery, doubts, attempts, recipient, reply in rows
+        for message_id, queue_id, delivery, doubts, attempts, recipient, reply in ask(queue, _FATES)
     }
 
 
-def wait_until_drained(database: Path, *, patience_s: float) -> bool:
+def bench_id_of(message_id: str) -> str:
+    """Return the bench id in a Message-ID of the load."""
+    return message_id.strip("<>").partition("@")[0]
+
+
+def wait_until_drained(queue: Queue, *, patience_s: float) -> bool:
     """Wait until the queue is empty but for mail in doubt; return False if it does not get so."""
     deadline_s = time.monotonic() + patience_s
     while time.monotonic() < deadline_s:
-        with closing(_connect(database)) as connection:
-            if all(doubts for (doubts,) in connection.execute(_OPEN)):
-                return True
+        if all(int(doubts) for (doubts,) in ask(queue, _OPEN)):
+            return True
         time.sleep(0.5)
     return False
 
 
-def _connect(database: Path) -> sqlite3.Connection:
-    return sqlite3.connect(f"file:{database}?mode=ro", uri=True, timeout=_PATIENCE_S)
+def ask(queue: Queue, query: str) -> Sequence[Sequence[Any]]:
+    """Return what a query finds; of PostgreSQL everything as text, a null as an empty one."""
+    if isinstance(queue, str):
+        return rows_of(queue, query, patience_s=_PATIENCE_S)
+    source = f"file:{queue}?mode=ro"
+    with closing(sqlite3.connect(source, uri=True, timeout=_PATIENCE_S)) as connection:
+        return connection.execute(query).fetchall()

@@ -21,6 +21,10 @@ from bench.standing.crowds import idle_connections, slow_clients
 from bench.standing.failover import failover, failover_silent
 from bench.standing.fairness import fairness
 from bench.standing.figure import Figure, Result
+from bench.standing.fleet_limit import fleet_limit
+from bench.standing.fleet_restarts import fleet_restarts
+from bench.standing.fleet_slow_reply import fleet_slow_reply
+from bench.standing.fleet_takeover import fleet_takeover
 from bench.standing.idle import idle
 from bench.standing.large import large
 from bench.standing.latency import latency_delivering, latency_provider_down
@@ -45,6 +49,10 @@ CASES: dict[str, Callable[[Setting], Result]] = {
     "rotation": rotation,
     "idle-connections": idle_connections,
     "slow-clients": slow_clients,
+    "fleet-limit": fleet_limit,
+    "fleet-takeover": fleet_takeover,
+    "fleet-slow-reply": fleet_slow_reply,
+    "fleet-restarts": fleet_restarts,
 }
 _SIZES: dict[str, tuple[type, str]] = {
     "idle_s": (float, "how long idle watches; 60"),
@@ -103,8 +111,9 @@ def _parse() -> argparse.Namespace:
         "big database, a restart with a long queue, fairness between streams, memory and "
         "latency under very large messages, what it costs without mail, how long mail of the "
         "sendmail command takes to the provider, and what it makes of providers with limits, that "
-        "die, or that change the key, and of crowds of clients that are idle or slow. "
-        "Needs Postfix's smtp-source and smtp-sink. "
+        "die, or that change the key, of crowds of clients that are idle or slow, and of instances "
+        "that share a PostgreSQL database while they come and die and it restarts. "
+        "Needs Postfix's smtp-source and smtp-sink, for fleets Debian's postgresql. "
         "Everything runs on loopback.",
     )
     parser.add_argument(

@@ -40,6 +40,11 @@ class Size:
     idle_clients: int = 5_000
     slow_clients: int = 2_000
     crowd_s: float = 30.0  # of the good client beside idle ones
+    phase_s: float = 80.0  # of a number of instances; its first 20 s do not count
+    takeovers: int = 3
+    slow_reply_s: float = 65.0
+    slow_replies: int = 10
+    database_restarts: int = 50
 
 
 SMALL = Size(
@@ -65,6 +70,11 @@ SMALL = Size(
     idle_clients=200,
     slow_clients=100,
     crowd_s=3.0,
+    phase_s=30.0,
+    takeovers=1,
+    slow_reply_s=25.0,
+    slow_replies=3,
+    database_restarts=4,
 )
 
 
@@ -82,7 +92,7 @@ class Setting:
             target = self.kept / name
             target.mkdir(parents=True, exist_ok=True)
             for path in (*directory.rglob("*.log"), *directory.rglob("*.journal")):
-                shutil.copy(path, target)
+                shutil.copy(path, target / "-".join(path.relative_to(directory).parts))
 
     @contextmanager
     def directory(self) -> Iterator[Path]:

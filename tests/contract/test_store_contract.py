@@ -479,7 +479,7 @@ def test_time_held_is_counted(store: Store) -> None:
         Selection(accepted_before_ms=NOW_MS + 1),
         Selection(states=frozenset({DeliveryState.INCOMING})),
     ],
-    ids=str,
+    ids=["sender", "recipient", "subject", "route", "stream", "client", "age", "state"],
 )
 def test_selections_find_and_narrow(store: Store, selection: Selection) -> None:
     wanted = accepted(subject="Your order 100%_\\")
