@@ -6,6 +6,7 @@ The gate of this worker learns at once; what others should know goes to the stor
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -37,6 +38,8 @@ PROBE_BY_ANOTHER_S = 5.0
 so that a message which is itself the cause does not keep all others waiting."""
 _HOLD_WAIT_S = 300.0
 _AT_ONCE_S = 1.0
+_SOMEBODY_ELSE_S = 1800.0
+_IDENTITIES = re.compile(r"identities failed the check[^:]*:(.*)")  # as Amazon SES says it
 _TAKEN_OVER_S = DOWN_AFTER_S + 1.0
 """When a message that could not reach its provider is due again where another may take over."""
 
@@ -118,6 +121,8 @@ class Learning:
             await self._holds.drop(gate)
         refused = _of_scope(report, Scope.SENDER_DOMAIN)
         if refused is not None and refused.verdict is Verdict.HOLD:
+            if not _names_sender(refused, claimed.sender):
+                return Lesson(wait_s=_SOMEBODY_ELSE_S)  # Amazon's sandbox verifies recipients, too
             await self._holds.put_sender(gate, claimed.sender, refused)
             reason = self._lanes[claimed.route].obstacle(claimed)
             return Lesson(held_reason=reason, wait_s=_AT_ONCE_S)
@@ -209,6 +214,16 @@ class Learning:
             await self._holds.put(gate, outcome)
         else:
             await self._note_failure(gate, outcome.detail or str(outcome.reply), begun_s)
+
+
+def _names_sender(outcome: RecipientOutcome, sender: str) -> bool:
+    """True unless a refusal lists the identities at fault and the sender is none of them."""
+    listed = _IDENTITIES.search(_words(outcome).lower())
+    return listed is None or sender_domain(sender) in listed[1]
+
+
+def _words(outcome: RecipientOutcome) -> str:
+    return outcome.reply.text if outcome.reply is not None else outcome.detail
 
 
 def _of_scope(report: AttemptReport, *scopes: Scope) -> RecipientOutcome | None:

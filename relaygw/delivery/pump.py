@@ -171,7 +171,9 @@ class Pump:
         if is_paced:
             ready_at_s = gate.allowance.ready_at_s(claimed, now_s)
             if ready_at_s is None:
-                self.supplies.ask_for_tokens(gate, claimed, len(lane.window) - 1)
+                # more than connections are free for would be used late, above the rate
+                soon = min(len(lane.window), gate.permits - gate.in_flight)
+                self.supplies.ask_for_tokens(gate, claimed, soon - 1)
                 return None
             if ready_at_s > now_s:
                 self._wake(gate, ready_at_s - now_s)

@@ -27,7 +27,7 @@ def _check_postgres(url: str) -> str:
     try:
         parts = urlsplit(url)
         has_database = bool(parts.path.strip("/"))
-        has_password = parts.password is not None
+        has_password = parts.password is not None or "password" in parts.query.lower()
         _ = parts.port
     except ValueError:
         has_database = has_password = False

@@ -40,6 +40,7 @@ class Write(Enum):
 
     SYNCED = auto()  # durable when it is committed
     UNSYNCED = auto()  # durable with the next one that is synced
+    LEASE = auto()  # durable as long as the worker lives that it is for
     BULK = auto()  # synced; after everyone else
 
 
@@ -116,7 +117,7 @@ class SqlStore(ABC):
     def claim(
         self, route: str, *, limit: int, incarnation: str, now_ms: int
     ) -> list[ClaimedDelivery]:
-        with self._write(Write.UNSYNCED) as connection:
+        with self._write(Write.LEASE) as connection:
             return claiming.claim(
                 connection, route, limit=limit, incarnation=incarnation, now_ms=now_ms
             )
@@ -147,7 +148,7 @@ class SqlStore(ABC):
             )
 
     def give_back(self, deliveries: Sequence[tuple[str, int]], *, incarnation: str) -> None:
-        with self._write(Write.UNSYNCED) as connection:
+        with self._write(Write.LEASE) as connection:
             leasing.give_back(connection, deliveries, incarnation=incarnation)
 
     # --- instances -----------------------------------------------------------------------

@@ -147,9 +147,11 @@ class SqliteStore(SqlStore):
         except OSError as error:
             raise StoreUnavailable(f"{directory}: {error.strerror}") from error
         self._readers = create_sqlite_engine(url, begin="BEGIN")
+        unsynced = _Writer(url, self._lock, is_synced=False)
         self._writers = {
             Write.SYNCED: _Writer(url, self._lock),
-            Write.UNSYNCED: _Writer(url, self._lock, is_synced=False),
+            Write.UNSYNCED: unsynced,
+            Write.LEASE: unsynced,  # what forgets it is the machine, and the worker goes with it
             Write.BULK: _Writer(url, self._bulk_lock),
         }
         self._moved_at_ns = 0  # the log's time of change when all of it was moved

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from urllib.parse import quote, quote_plus
 
+from relaygw.mail.reply import SmtpReply
+
 _SHORTEST_PART = 12
 
 
@@ -29,20 +31,36 @@ class Login:
         return f"<Login {self.username}>"
 
 
-def masked(text: str, login: Login) -> str:
-    """Return `text` without the login's secret, plain, in base64 or percent-encoded.
+class Mask:
+    """Takes a login's secret out of what a provider says: plain, in base64, percent-encoded.
 
     A word that begins with a good part of it goes, too: who echoes a command may cut it.
     """
-    # the longest first: one is a part of another
-    forms = sorted(set(_forms(login)), key=len, reverse=True)
-    for form in forms:
-        text = text.replace(form, "***")
-    for form in forms:
-        head = form[:_SHORTEST_PART]
-        if len(head) == _SHORTEST_PART and head in text:
-            text = re.sub(re.escape(head) + r"\S*", "***", text)
-    return text
+
+    def __init__(self, login: Login) -> None:
+        # the longest first: one is a part of another
+        self._forms = sorted(set(_forms(login)), key=len, reverse=True)
+        heads = dict.fromkeys(form[:_SHORTEST_PART] for form in self._forms)
+        self._heads = [head for head in heads if len(head) == _SHORTEST_PART]
+
+    def __call__(self, text: str) -> str:
+        """Return `text` without the secret."""
+        for form in self._forms:
+            if form in text:
+                text = text.replace(form, "***")
+        for head in self._heads:
+            if head in text:
+                text = re.sub(re.escape(head) + r"\S*", "***", text)
+        return text
+
+    def reply(self, reply: SmtpReply) -> SmtpReply:
+        """Return a reply without the secret."""
+        return SmtpReply(reply.code, tuple(map(self, reply.lines)))
+
+
+def masked(text: str, login: Login) -> str:
+    """Return `text` without the login's secret; see Mask."""
+    return Mask(login)(text)
 
 
 def _forms(login: Login) -> Iterator[str]:

@@ -22,7 +22,7 @@ from relaygw.mail.outcome import Stage
 from relaygw.settings.provider import Provider, TlsPolicy
 from relaygw.upstream.dialing import connect_socket
 from relaygw.upstream.failure import UpstreamError, failing_at
-from relaygw.upstream.login import Login
+from relaygw.upstream.login import Login, Mask
 from relaygw.upstream.outgoing import Capabilities
 from relaygw.upstream.protocol import WireProtocol
 from relaygw.upstream.reply_parser import clean_text
@@ -39,6 +39,7 @@ class OpenConnection:
     offered: Capabilities
     relay: str  # "host[address]:port"
     opened_in_s: float
+    mask: Mask | None = None  # of what it was logged in with
     tls: ssl.SSLObject | None = None  # for its certificate and version; None: in clear
 
 
@@ -91,6 +92,7 @@ class Opening:
             offered=_capabilities(smtp),
             relay=self._relay,
             opened_in_s=time.monotonic() - started_s,
+            mask=Mask(login) if login is not None else None,
             tls=smtp.get_transport_info("ssl_object"),
         )
 

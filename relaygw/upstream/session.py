@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from relaygw.mail.outcome import Stage
 from relaygw.mail.reply import SmtpReply
@@ -106,6 +106,7 @@ class UpstreamSession:
         self._needs_reset = False  # a transaction was begun and not ended: RSET comes first
         self._chained: _Progress | None = None  # its envelope went out behind the last content
         self.has_lost_step = False  # over a chained envelope: this provider does not take them
+        self._mask = connection.mask
         self.relay = connection.relay
         self.opened_in_s = connection.opened_in_s
         self.uses = 0  # transactions begun
@@ -169,7 +170,15 @@ class UpstreamSession:
                 raise
             finally:
                 self._is_busy = False
-        return tuple(answer for answer in progress.answers if answer is not None)
+        return tuple(self._shown(answer) for answer in progress.answers if answer is not None)
+
+    def _shown(self, answer: RecipientReply) -> RecipientReply:
+        """Return an answer as it may be logged and stored: some providers echo a key."""
+        if self._mask is None or answer.reply is None:
+            return answer
+        return replace(
+            answer, reply=self._mask.reply(answer.reply), detail=self._mask(answer.detail)
+        )
 
     async def close(self) -> None:
         """Say QUIT, wait a moment for the answer, and close."""

@@ -220,16 +220,36 @@ def test_a_rate_holds_for_all_instances_together(start: Start) -> None:
     assert provider.turned_away_at_s == []
 
 
+def wait_for_beats(gateway: Gateway, count: int) -> None:
+    """Wait until the worker of a gateway has renewed its leases so often."""
+    pid = worker_of(gateway)
+    for _ in range(count):
+        before = beat_of(gateway, pid)
+        gateway.wait_until(lambda before=before: beat_of(gateway, pid) != before, "a heartbeat")
+
+
+def beat_of(gateway: Gateway, pid: int) -> int:
+    """Return when a worker last renewed its leases."""
+    return next(one.heartbeat_at_ms for one in gateway.store.instances() if one.pid == pid)
+
+
 def test_what_one_instance_learns_all_know(start: Start) -> None:
     with ThreadedProvider() as provider:
         settings = {"p": provider_settings(provider.port)}
         one, other = start("gw1", providers=settings), start("gw2", providers=settings)
+        # a worker that has just started would try a held provider at once
+        os.kill(worker_of(one), signal.SIGSTOP)
+        send_all(other, 1, first=500)
+        provider.wait_for_messages(1, limit_s=60.0)
+        other.wait_until_empty()
+        os.kill(worker_of(one), signal.SIGCONT)
         os.kill(worker_of(other), signal.SIGSTOP)
         provider.script("MAIL", b"550 5.4.5 Daily user sending limit exceeded\r\n")
         send_all(one, 1)
         one.wait_for_log("provider p is held")
         os.kill(other.pids("delivery")[0], signal.SIGCONT)
         os.kill(one.pids("delivery")[0], signal.SIGSTOP)
+        wait_for_beats(other, 2)  # it has looked at the holds by then
         seen = len(provider.connections)
         send_all(other, 5, first=10)
         other.wait_until(lambda: len(other.queue()) == 6, "six wait")

@@ -132,7 +132,7 @@ def test_only_claims_are_not_synced(url: str) -> None:
             raw: Any = connection.connection.dbapi_connection
             levels[kind] = raw.execute("PRAGMA synchronous").fetchone()[0]
     store.close()
-    assert levels == {Write.SYNCED: 2, Write.UNSYNCED: 1, Write.BULK: 2}
+    assert levels == {Write.SYNCED: 2, Write.UNSYNCED: 1, Write.LEASE: 1, Write.BULK: 2}
 
 
 def test_an_open_queue_is_listed_by_its_index(url: str) -> None:

@@ -258,7 +258,11 @@ def test_promises_hold_for_every_reply(
     assert all(wait_s > 0 for wait_s in meaning.wait_s)
 
 
-@given(st.sampled_from([*PRESETS, GENERIC]), st.integers(400, 499), st.from_regex(r"[j-z ]{0,40}"))
+@given(
+    st.sampled_from([*PRESETS, GENERIC]),
+    st.integers(400, 499),
+    st.from_regex(r"[j-z ]{0,40}", fullmatch=True),
+)
 def test_what_no_row_knows_is_tried_again(provider: str, code: int, text: str) -> None:
     meaning = CLASSIFIERS[provider].meaning(Stage.CONTENT, SmtpReply(code, (text,)))
     assert meaning.verdict is Verdict.RETRY

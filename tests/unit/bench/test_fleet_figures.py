@@ -1,0 +1,123 @@
+"""The figures about fleets are counted as they are told: windows, connections, kills, restarts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bench.rig.latency import Sample
+from bench.rig.limited_provider import Event
+from bench.rig.limited_terms import Terms
+from bench.rig.queue_fates import bench_id_of
+from bench.standing.fleet_events import busiest, count, extras, in_hands, most_open
+from bench.standing.fleet_limit import Phase
+from bench.standing.fleet_restarts import judge as judge_restart
+from bench.standing.fleet_takeover import judge as judge_kill
+from bench.standing.setting import Setting, Size
+
+
+def journal(words: str) -> list[Event]:
+    """Return events of words `SECONDS:KIND:CONNECTION` or `SECONDS:KIND:CONNECTION:ID`."""
+    events = []
+    for word in words.split():
+        at_s, kind, connection, *bench_id = word.split(":")
+        events.append(Event(float(at_s), kind, int(connection), *bench_id))
+    return events
+
+
+def sample(bench_id: str, answered_s: float, code: int = 250) -> Sample:
+    return Sample(bench_id, answered_s - 0.01, answered_s - 0.005, answered_s, code)
+
+
+def test_a_steady_rate_has_no_busier_window() -> None:
+    events = [Event(number / 64, "taken", 1) for number in range(2000)]  # exact in binary
+    assert busiest(events, "taken", 10) == 640
+    assert count(events, "taken", 10, 20) == 640
+
+
+def test_the_busiest_window_begins_anywhere() -> None:
+    events = journal("0:taken:1 6:taken:1 6.5:closed:1 12:taken:1 15.9:taken:1 16:taken:1")
+    assert busiest(events, "taken", 10) == 3
+    assert busiest([], "taken", 10) == 0
+
+
+def test_open_connections_are_those_that_have_not_closed() -> None:
+    events = journal("1:open:1 2:open:2 3:closed:1 3:turned-away:9 4:open:3 5:open:4 6:closed:2")
+    assert most_open(events) == 3
+
+
+def test_in_flight_is_the_last_of_each_connection_that_ended_with_the_kill() -> None:
+    events = journal(
+        "1:taken:1:old 1.1:accepted:1:old 2:taken:1:a 2:taken:2:b 2.1:accepted:2:b 2:taken:3:c "
+        "2.5:closed:4 3:closed:1 3.1:closed:2 9:closed:3"
+    )
+    assert in_hands(events, 3) == {"a", "b"}
+
+
+def test_an_extra_is_an_arrival_that_was_not_refused() -> None:
+    events = journal(
+        "1:taken:1:a 2:refused:1:a 3:taken:1:a 4:accepted:1:a "
+        "5:taken:1:b 6:taken:2:b 7:taken:3:b 8:taken:1:c"
+    )
+    assert dict(extras(events)) == {"b": 2}
+
+
+def test_a_kill_explains_one_more_delivery_of_what_was_in_flight() -> None:
+    events = journal(
+        "1:taken:1:a 1:taken:2:b 2:taken:2:c 3:closed:1 3:closed:2 "
+        "25:taken:3:c 26:taken:3:a 27:taken:3:b 30:taken:3:a 31:taken:3:new"
+    )
+    found = judge_kill([], events, {}, leased={"a", "b", "c"}, killed_s=3)
+    assert (found.first_s, found.last_s) == (22, 27)
+    assert (found.in_flight, found.extra) == (2, 4)
+    assert found.unexplained == 2, "b was answered and not recorded, a came a third time"
+
+
+def test_use_is_counted_from_a_lease_after_the_change_on() -> None:
+    early = [Event(100 + number / 25, "accepted", 1) for number in range(500)]
+    late = [Event(120 + number / 50, "accepted", 1) for number in range(3000)]
+    phase = Phase(3, 100, 180)
+    assert phase.at_first(early + late) == 50
+    assert phase.settled(early + late) == 100
+
+
+def test_service_is_back_when_the_last_instance_accepts_and_new_mail_arrives() -> None:
+    samples = [
+        sample("gw1-1", 9.9),
+        sample("gw1-2", 10.2),
+        sample("gw2-1", 10.1, code=451),
+        sample("gw2-2", 10.7),
+    ]
+    events = journal("10.1:accepted:1:gw1-1 10.5:accepted:1:gw1-2")
+    found = judge_restart(samples, events, 9.5, 10.0, immediately=True)
+    assert found.away_s == pytest.approx(0.5)
+    assert found.accepting_s == pytest.approx(0.7)
+    assert found.delivering_s == pytest.approx(0.5)
+
+
+def test_service_that_does_not_come_back_takes_forever() -> None:
+    found = judge_restart([sample("gw1-1", 10.2)], [], 9.5, 10.0, immediately=False)
+    assert (found.accepting_s, found.delivering_s) == (float("inf"), float("inf"))
+
+
+def test_only_mail_of_the_prefix_is_answered_slowly() -> None:
+    terms = Terms(slow_prefix="slow", slow_reply_delay_s=65)
+    assert (terms.delay_s("slow-1"), terms.delay_s("quick-1")) == (65, 0.01)
+    assert Terms().delay_s("slow-1") == 0.01
+
+
+def test_a_message_id_tells_the_bench_id() -> None:
+    assert bench_id_of("<gw1-247@bench.test>") == "gw1-247"
+
+
+def test_logs_of_several_gateways_are_kept_apart(tmp_path: Path) -> None:
+    run, kept = tmp_path / "run", tmp_path / "kept"
+    for name in ("gw1", "gw2"):
+        (run / name).mkdir(parents=True)
+        (run / name / "mail.log").write_text(name)
+    Setting(tmp_path, Size(), kept).keep(run, "case")
+    assert {path.name: path.read_text() for path in (kept / "case").iterdir()} == {
+        "gw1-mail.log": "gw1",
+        "gw2-mail.log": "gw2",
+    }
