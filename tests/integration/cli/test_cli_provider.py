@@ -283,14 +283,14 @@ def test_a_hold_of_a_provider_that_is_no_more_can_be_released(shop: Desk) -> Non
 
 def test_gateways_of_relay_to_are_listed_by_their_names(desk: Desk) -> None:
     desk.config.write_text(
-        f'mode: production\nqueue: {{url: "{desk.url}"}}\nrelay_to: [smtp://gw1, smtps://gw2]\n'
+        f'mode: production\nqueue: {{url: "{desk.url}"}}\nrelay_to: [smtp://hub1, smtps://hub2]\n'
     )
     names = [one["name"] for one in desk.lines("provider", "list", "--json")]
-    assert names == ["gw1", "gw2-465"]
-    text = desk.config.read_text().replace("gw1", "gw1.dc1.example.com:2525")
+    assert names == ["hub1", "hub2-465"]
+    text = desk.config.read_text().replace("hub1", "hub1.dc1.example.com:2525")
     desk.config.write_text(text)
     _, first, _ = desk.run("provider", "list").stdout.splitlines()
-    assert first.startswith("gw1-dc1-example-com-2525 gw1.dc1.example…")
+    assert first.startswith("hub1-dc1-example-com-2525 hub1.dc1.")
     assert len(first) <= 80
 
 
