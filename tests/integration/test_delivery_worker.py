@@ -107,6 +107,22 @@ async def test_a_password_that_the_provider_echoes_is_shown_nowhere(tmp_path: Pa
     assert echoed.decode() not in shown
 
 
+async def test_a_password_that_is_echoed_for_a_message_is_shown_nowhere(tmp_path: Path) -> None:
+    async with (
+        ScriptedProvider(users={"u": "canary-7f3a"}, tls="starttls") as provider,
+        running(
+            tmp_path, {"p": provider.settings(username="u", password="plain:canary-7f3a")}
+        ) as rig,
+    ):
+        provider.script("CONTENT", b"550 5.6.0 token canary-7f3a is bad\r\n")
+        message = accepted()
+        rig.accept(message)
+        entry = await rig.wait_for(message, DeliveryState.FINISHED)
+    shown = f"{entry} {rig.log.getvalue()}"
+    assert "token *** is bad" in shown
+    assert "canary-7f3a" not in shown
+
+
 async def test_a_greylisted_recipient_holds_back_nobody_else(tmp_path: Path) -> None:
     async with (
         ScriptedProvider() as provider,

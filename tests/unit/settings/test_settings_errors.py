@@ -91,6 +91,11 @@ LINES = [
         "postgresql://relaygw@db.example.com/relaygw",
     ),
     (
+        "mode: sandbox\nqueue: {url: 'postgresql://u@db/x?password=hunter2'}\n",
+        'relaygw.yaml:2: queue.url: "postgresql:..." holds a password; take it out and write '
+        "queue.password: file:PATH (or env:NAME), or use PGPASSFILE",
+    ),
+    (
         "mode: sandbox\nqueue: {url: 'postgresql://u@db'}\n",
         'relaygw.yaml:2: queue.url: "postgresql:..." names no database; write e.g. '
         "postgresql://relaygw@db.example.com/relaygw",
