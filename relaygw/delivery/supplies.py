@@ -5,15 +5,13 @@ One request a gate at a time, in a thread; `pump` is called when something arriv
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
-from typing import ParamSpec, TypeVar
 
 from relaygw.delivery.gate import Gate
 from relaygw.delivery.holds import HoldKeeper
+from relaygw.delivery.store_calls import Spawn, in_thread
 from relaygw.errors import StoreUnavailable
 from relaygw.mail.envelope import ClaimedDelivery
 from relaygw.observe.maillog import MailLog
@@ -21,10 +19,6 @@ from relaygw.store.protocol import Store
 
 QUOTA_SLICE_S = 600.0
 """When mail that the rest of a quota does not cover is looked at again: quotas move in slices."""
-
-P = ParamSpec("P")
-T = TypeVar("T")
-Spawn = Callable[[Coroutine[None, None, None]], None]
 
 
 class Supplies:
@@ -80,7 +74,8 @@ class Supplies:
             self._pump(gate)
 
     async def _acquire_permits(self, gate: Gate, wanted: int) -> bool:
-        gate.permits += await self._in_thread(
+        gate.permits += await in_thread(
+            self._threads,
             self._store.acquire_permits,
             gate.limit_group,
             wanted=wanted,
@@ -94,7 +89,8 @@ class Supplies:
         if per_s is None:
             return True
         asked_s = time.monotonic()
-        tokens = await self._in_thread(
+        tokens = await in_thread(
+            self._threads,
             self._store.take_tokens,
             gate.limit_group,
             wanted=gate.allowance.wanted_tokens(claimed, waiting),
@@ -106,7 +102,8 @@ class Supplies:
     async def _take_quota(self, gate: Gate, claimed: ClaimedDelivery) -> bool:
         allowance = gate.allowance
         assert allowance.quota is not None
-        taken = await self._in_thread(
+        taken = await in_thread(
+            self._threads,
             self._store.use_quota,
             gate.limit_group,
             wanted=allowance.wanted_quota(claimed),
@@ -127,7 +124,8 @@ class Supplies:
             return
         gate.permits -= spare
         try:
-            await self._in_thread(
+            await in_thread(
+                self._threads,
                 self._store.release_permits,
                 gate.limit_group,
                 count=spare,
@@ -144,13 +142,12 @@ class Supplies:
         if left <= 0 or allowance.quota is None:
             return
         try:
-            await self._in_thread(
-                self._store.use_quota, gate.limit_group, wanted=-left, quota=allowance.quota
+            await in_thread(
+                self._threads,
+                self._store.use_quota,
+                gate.limit_group,
+                wanted=-left,
+                quota=allowance.quota,
             )
         except StoreUnavailable as error:
             self._log.note("qmgr", f"warning: quota of {gate.limit_group} not given back: {error}")
-
-    async def _in_thread(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        return await asyncio.get_running_loop().run_in_executor(
-            self._threads, partial(call, *args, **kwargs)
-        )

@@ -6,17 +6,15 @@ or given back to the queue for others.
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
-from typing import ParamSpec, TypeVar
 
 from relaygw.delivery.courier import Courier
 from relaygw.delivery.gate import sender_domain
 from relaygw.delivery.holds import HoldKeeper
 from relaygw.delivery.lanes import Lane, clogging
+from relaygw.delivery.store_calls import Spawn, in_thread
 from relaygw.errors import StoreUnavailable
 from relaygw.mail.envelope import ClaimedDelivery
 from relaygw.observe.maillog import MailLog
@@ -24,10 +22,6 @@ from relaygw.store.protocol import Store
 
 _PUT_OFF_S = 30.0
 _CLOGGED_S = 5.0
-
-P = ParamSpec("P")
-T = TypeVar("T")
-Spawn = Callable[[Coroutine[None, None, None]], None]
 
 
 class Windows:
@@ -57,7 +51,8 @@ class Windows:
         room = lane.room
         lane.may_have_more = False  # a hint that arrives meanwhile sets it again
         try:
-            claimed = await self._in_thread(
+            claimed = await in_thread(
+                self._threads,
                 self._store.claim,
                 lane.route,
                 limit=room,
@@ -116,7 +111,8 @@ class Windows:
     async def give_back_now(self, keys: Sequence[tuple[str, int]]) -> None:
         """Return deliveries to the queue; when that fails they wait for the end of the lease."""
         try:
-            await self._in_thread(
+            await in_thread(
+                self._threads,
                 self._store.give_back,
                 keys,
                 incarnation=self._incarnation,
@@ -124,8 +120,3 @@ class Windows:
         except StoreUnavailable as error:
             # they stay leased until this incarnation ends; nothing is lost
             self._log.note("qmgr", f"warning: could not give back leases: {error}")
-
-    async def _in_thread(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        return await asyncio.get_running_loop().run_in_executor(
-            self._threads, partial(call, *args, **kwargs)
-        )
