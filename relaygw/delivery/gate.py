@@ -7,6 +7,8 @@ at once, and what it may send as. Which mail it takes is the lanes' business.
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 from relaygw.delivery.allowance import Allowance
@@ -64,6 +66,8 @@ class Gate:
     held_senders: dict[str, float] = field(default_factory=dict)  # domain: probe time
     sender_passes: set[str] = field(default_factory=set)  # of which one message may try
     account: Account = field(default_factory=Account)
+    teachings: int = 0  # begun and ended, see `teaching`
+    teachings_under_way: int = 0
     offered: Throughput = field(default_factory=Throughput)
     accepted: Throughput = field(default_factory=Throughput)
     allowance: Allowance = field(init=False)
@@ -198,6 +202,20 @@ class Gate:
         return is_waiting and now_s - self.progress_at_s >= _STALLED_AFTER_S
 
     # --- what it learns
+
+    @contextmanager
+    def teaching(self) -> Iterator[None]:
+        """While what was just learnt is written for the other workers.
+
+        What was read from the store before that ended does not know of it.
+        """
+        self.teachings += 1
+        self.teachings_under_way += 1
+        try:
+            yield
+        finally:
+            self.teachings_under_way -= 1
+            self.teachings += 1
 
     def note_success(self, count: int, now_s: float) -> None:
         """Learn that the provider took mail that used so much of its rate."""

@@ -131,6 +131,7 @@ class HoldKeeper:
         wait_s = (outcome.meaning.wait_s or PROBE_LADDER_S)[0]
         gate.held_senders[domain] = time.monotonic() + wait_s
         await self._put(
+            gate,
             Scope.SENDER_DOMAIN,
             f"{gate.provider} {domain}",
             _words(outcome),
@@ -145,10 +146,17 @@ class HoldKeeper:
         gate.is_held = True
         gate.probe_at_s = time.monotonic() + wait_s
         what = f"provider {gate.provider} is held ({scope})"
-        await self._put(scope, gate.provider, reason, remedy, wait_s, what)
+        await self._put(gate, scope, gate.provider, reason, remedy, wait_s, what)
 
     async def _put(
-        self, scope: Scope, key: str, reason: str, remedy: str, wait_s: float, what: str
+        self,
+        gate: Gate,
+        scope: Scope,
+        key: str,
+        reason: str,
+        remedy: str,
+        wait_s: float,
+        what: str,
     ) -> None:
         now_ms = time.time_ns() // 1_000_000
         hold = Hold(
@@ -160,7 +168,8 @@ class HoldKeeper:
             probe_at_ms=now_ms + int(wait_s * 1000),
         )
         try:
-            is_new = await asyncio.to_thread(self._store.put_hold, hold)
+            with gate.teaching():
+                is_new = await asyncio.to_thread(self._store.put_hold, hold)
         except StoreUnavailable as error:
             self._log.note("qmgr", f"warning: hold of {key} not recorded: {error}")
             return
@@ -173,7 +182,7 @@ class HoldKeeper:
             return
         gate.is_held, gate.probe_at_s, gate.hold_step = False, None, 0
         gate.is_reached = True
-        if await self._drop(_OF_THE_PROVIDER, gate.provider):
+        if await self._drop(gate, _OF_THE_PROVIDER, gate.provider):
             self._log.note("qmgr", f"provider {gate.provider} works again, its hold has ended")
 
     async def drop_sender(self, gate: Gate, sender: str) -> None:
@@ -181,17 +190,18 @@ class HoldKeeper:
         domain = sender_domain(sender)
         if gate.held_senders.pop(domain, None) is None:
             return
-        if await self._drop((Scope.SENDER_DOMAIN,), f"{gate.provider} {domain}"):
+        if await self._drop(gate, (Scope.SENDER_DOMAIN,), f"{gate.provider} {domain}"):
             self._log.note("qmgr", f"provider {gate.provider} takes sender domain {domain} again")
         await self.release_sender(gate.provider, domain)
 
-    async def _drop(self, scopes: Iterable[Scope], key: str) -> bool:
+    async def _drop(self, gate: Gate, scopes: Iterable[Scope], key: str) -> bool:
         now_ms = time.time_ns() // 1_000_000
         try:
-            dropped = [
-                await asyncio.to_thread(self._store.drop_hold, scope.value, key, now_ms=now_ms)
-                for scope in scopes
-            ]
+            with gate.teaching():
+                dropped = [
+                    await asyncio.to_thread(self._store.drop_hold, scope.value, key, now_ms=now_ms)
+                    for scope in scopes
+                ]
         except StoreUnavailable as error:
             self._log.note("qmgr", f"warning: hold of {key} not ended: {error}")
             return False

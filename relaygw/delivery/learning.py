@@ -170,9 +170,10 @@ class Learning:
             gate.account, ceiling_per_s=ceiling_per_s, ceiling_at_ms=time.time_ns() // 1_000_000
         )
         gate.allowance.forget_tokens()
-        await asyncio.to_thread(
-            self._store.lower_rate, gate.limit_group, per_s=ceiling_per_s, guard_s=GUARD_S
-        )
+        with gate.teaching():
+            await asyncio.to_thread(
+                self._store.lower_rate, gate.limit_group, per_s=ceiling_per_s, guard_s=GUARD_S
+            )
         return wait_s
 
     async def _fewer_connections(
@@ -188,13 +189,14 @@ class Learning:
                 f"provider {gate.provider} bears fewer connections than {others + 1}; "
                 "their number is adapted from now on",
             )
-        await asyncio.to_thread(
-            self._store.lower_connections,
-            gate.limit_group,
-            own=max(1, others),
-            incarnation=self._incarnation,
-            guard_s=GUARD_S,
-        )
+        with gate.teaching():
+            await asyncio.to_thread(
+                self._store.lower_connections,
+                gate.limit_group,
+                own=max(1, others),
+                incarnation=self._incarnation,
+                guard_s=GUARD_S,
+            )
         return wait_s
 
     async def from_probe(

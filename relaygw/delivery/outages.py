@@ -35,7 +35,8 @@ class Outages:
             probe_at_ms=now_ms + int(UNREACHABLE_LADDER_S[-1] * 1000),
         )
         try:
-            is_new = await asyncio.to_thread(self._store.put_hold, hold)
+            with gate.teaching():
+                is_new = await asyncio.to_thread(self._store.put_hold, hold)
         except StoreUnavailable as error:
             self._log.note("qmgr", f"warning: outage of {gate.provider} not recorded: {error}")
             return
@@ -53,9 +54,10 @@ class Outages:
         gate.is_outage_known = False
         now_ms = time.time_ns() // 1_000_000
         try:
-            was_there = await asyncio.to_thread(
-                self._store.drop_hold, UNREACHABLE, gate.provider, now_ms=now_ms
-            )
+            with gate.teaching():
+                was_there = await asyncio.to_thread(
+                    self._store.drop_hold, UNREACHABLE, gate.provider, now_ms=now_ms
+                )
         except StoreUnavailable as error:
             self._log.note("qmgr", f"warning: outage of {gate.provider} not ended: {error}")
             return

@@ -11,9 +11,11 @@ import asyncio
 import contextlib
 import socket
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 from relaygw.delivery.courier import Courier
+from relaygw.delivery.gate import Gate
 from relaygw.delivery.holds import HoldKeeper
 from relaygw.delivery.lanes import build_lanes
 from relaygw.delivery.learning import Learning
@@ -138,11 +140,7 @@ class Worker:
         """Once a second: due retries, holds, limits, probes, idle connections."""
         while True:
             try:
-                holds, accounts = await asyncio.to_thread(self._look)
-                for gate in self._gates.values():
-                    gate.account = accounts.get(gate.limit_group, gate.account)
-                await self._holds.obey(holds, self._gates.values())
-                self._outages.obey(holds, self._gates.values())
+                await self._obey_others()
             except StoreUnavailable as error:
                 self._log.note("qmgr", f"warning: {error}")
             for name, gate in self._gates.items():
@@ -154,6 +152,21 @@ class Worker:
                 self._senders_due_s = time.monotonic() + _SENDERS_EACH_S
                 await self._write_senders()
             await asyncio.sleep(POLL_S)
+
+    async def _obey_others(self) -> None:
+        """Let the gates know what others found out; what this worker learns meanwhile is newer."""
+        before = {
+            gate: gate.teachings for gate in self._gates.values() if not gate.teachings_under_way
+        }
+        holds, accounts = await asyncio.to_thread(self._look)
+
+        def untaught() -> Iterator[Gate]:
+            return (gate for gate, teachings in before.items() if gate.teachings == teachings)
+
+        for gate in untaught():
+            gate.account = accounts.get(gate.limit_group, gate.account)
+        self._outages.obey(holds, untaught())
+        await self._holds.obey(holds, untaught())
 
     async def _write_senders(self) -> None:
         notes = self._senders.take_unwritten()

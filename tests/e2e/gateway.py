@@ -276,7 +276,11 @@ class RawClient:
     def __init__(self, port: int) -> None:
         self.socket = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S)
         self._buffer = b""
-        self.greeting = self.read_reply()
+        try:
+            self.greeting = self.read_reply()
+        except OSError:
+            self.socket.close()
+            raise
 
     def send(self, data: bytes) -> None:
         """Send bytes."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from pathlib import Path
 
@@ -12,12 +13,14 @@ from relaygw.mail.envelope import AcceptedMessage
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.settings.model import Route, Stream
 from relaygw.store.protocol import AuditEntry, Hold
+from relaygw.store.sqlite import SqliteStore
 from tests.builders import NOW_MS, accepted
 from tests.fakes.scripted_provider import Action, ScriptedProvider, Wait
 from tests.integration.delivery_rig import Rig, running
 
 BOTH = [Route(name="default", providers=("a", "b"))]
 UNVERIFIED = b"554 Message rejected: Email address is not verified. a@shop.test\r\n"
+FULL = b"554 5.2.0 STOREDRV.Submission.Exception:SubmissionQuotaExceededException\r\n"
 
 
 async def finished(rig: Rig, *messages: AcceptedMessage, limit_s: float = 8.0) -> None:
@@ -272,10 +275,8 @@ async def test_a_sender_that_both_refuse_goes_by_the_one_that_takes_it_first(
         b.script("CONTENT", UNVERIFIED)
         first, second, third = (accepted(at_ms=NOW_MS + n) for n in range(3))
         rig.accept(first)
-        await rig.wait_for_holds()
-        rig.accept(second)
         await rig.wait_until(lambda: len(rig.store.holds()) == 2)
-        rig.accept(third)
+        rig.accept(second, third)
         await rig.wait_for(third, DeliveryState.HELD)
         released = AuditEntry(
             at_ms=1, actor="op", action="provider.release", target="b", affected=1, detail=""
@@ -346,13 +347,12 @@ async def test_a_silent_provider_s_stage_and_time_are_said(tmp_path: Path, verb:
 
 
 async def test_a_hold_does_not_end_by_a_probe_that_was_refused(tmp_path: Path) -> None:
-    full = b"554 5.2.0 STOREDRV.Submission.Exception:SubmissionQuotaExceededException\r\n"
     async with (
         ScriptedProvider() as a,
         running(tmp_path, {"a": a.settings(preset="microsoft365", max_connections=1)}) as rig,
     ):
         a.recipients["bad@x.test"] = b"550 5.1.1 no such user\r\n"
-        a.script("CONTENT", *[full] * 20)
+        a.script("CONTENT", *[FULL] * 20)
         rig.accept(accepted())
         (hold,) = await rig.wait_for_holds()
         bad = accepted("bad@x.test", at_ms=NOW_MS - 1)
@@ -381,3 +381,44 @@ async def test_a_provider_that_always_drops_after_the_dot_is_given_no_more(
 
         await rig.wait_until(lambda: doubts() == 100 or not gate.is_open(time.monotonic()))
         assert doubts() < 50
+
+
+class LateStore(SqliteStore):
+    """What its second look at the holds found is handed over once a hold was put since."""
+
+    def __init__(self, url: str, *, keep_content: bool) -> None:
+        super().__init__(url, keep_content=keep_content)
+        self.is_put = threading.Event()
+        self.begun = self.ended = 0
+
+    def holds(self) -> list[Hold]:
+        found = super().holds()
+        self.begun += 1
+        if self.begun == 2:
+            self.is_put.wait()
+        self.ended += 1
+        return found
+
+    def put_hold(self, hold: Hold, *, entry: AuditEntry | None = None) -> bool:
+        is_new = super().put_hold(hold, entry=entry)
+        self.is_put.set()
+        return is_new
+
+
+async def test_a_hold_is_not_undone_by_a_look_that_began_before_it(tmp_path: Path) -> None:
+    async with (
+        ScriptedProvider() as a,
+        running(tmp_path, {"a": a.settings(preset="microsoft365")}, store_class=LateStore) as rig,
+    ):
+        store = rig.store
+        assert isinstance(store, LateStore)
+        a.script("CONTENT", FULL)
+        first, second = accepted(at_ms=NOW_MS), accepted(at_ms=NOW_MS + 1)
+        await rig.wait_until(lambda: store.begun == 2)
+        rig.accept(first)
+        rig.worker.wake()
+        await rig.wait_until(lambda: store.ended == 2)
+        rig.accept(second)
+        rig.worker.wake()
+        await rig.wait_until(lambda: store.ended == 4)
+        assert a.messages == []
