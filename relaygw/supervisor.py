@@ -6,7 +6,7 @@ shared and a restart takes milliseconds. It runs no event loop and no thread.
 
 TERM or INT drains and ends; HUP reads the configuration again: a broken one changes
 nothing and says so, a good one starts a new generation of roles while the old one
-finishes what it is doing.
+finishes what it is doing. USR1 opens the log again, in every role, for logrotate.
 """
 
 from __future__ import annotations
@@ -18,14 +18,16 @@ import os
 import select
 import signal
 import socket
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from relaygw.errors import RelaygwError, StoreUnavailable
+from relaygw.observe.library_records import carry_library_records
 from relaygw.observe.maillog import MailLog
+from relaygw.observe.metrics.opening import open_run_files
+from relaygw.observe.opening import open_log
 from relaygw.roles import ROLES, RoleContext, prepare_schema, run_role
 from relaygw.service_file import ServiceFile
 from relaygw.settings.bind import Bind
@@ -35,6 +37,7 @@ from relaygw.settings.model import Mode, Settings
 DRAIN_S = 30.0
 RESTART_LADDER_S = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0)
 _STEADY_S = 30.0  # a child that lived this long starts the ladder anew
+_LOG_PATIENCE_S = 1.0  # log lines that could not go out are tried again after this
 _SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD, signal.SIGUSR2}
 _BIND_PATIENCE_S = 5.0  # the front of a killed supervisor needs a moment to let go
 
@@ -75,6 +78,7 @@ class Supervisor:
         """Run until TERM or INT; return the exit code."""
         os.umask(0o077)  # mail is nobody else's business
         self._service = ServiceFile(self._loaded.state_dir)
+        self._metrics = open_run_files(self._loaded.state_dir, self._log)
         self._catch_signals()
         self._prepare_schema(self._loaded)
         self._open_sockets(self._loaded.settings)
@@ -90,23 +94,30 @@ class Supervisor:
                     deadline_s = self._stop()
                 elif number == signal.SIGHUP and not self._is_stopping:
                     self._reload()
+                elif number == signal.SIGUSR1:
+                    self._log.reopen()
+                    self._signal_all(number)
+            self._log.pump()
             self._reap()
             self._restart_due()
             if time.monotonic() > deadline_s:
                 self._signal_all(signal.SIGKILL)
         self._log.note("master", "stopped")
+        self._log.close()
         return 0
 
     # --- signals -------------------------------------------------------------------------
 
     def _catch_signals(self) -> None:
         signal.set_wakeup_fd(self._signals_write, warn_on_full_buffer=False)
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):
+        for number in (*_SIGNALS - {signal.SIGUSR2}, signal.SIGUSR1):
             signal.signal(number, lambda *_: None)  # the wake-up pipe carries them
 
     def _wait_for_signals(self) -> list[int]:
         timeout_s = min((at_s for at_s, _, _ in self._due), default=float("inf"))
         timeout_s = min(timeout_s - time.monotonic(), 1.0 if self._is_stopping else 3600.0)
+        if self._log.is_waiting:
+            timeout_s = min(timeout_s, _LOG_PATIENCE_S)
         ready, _, _ = select.select([self._signals_read], [], [], max(0.0, timeout_s))
         return list(os.read(self._signals_read, 512)) if ready else []
 
@@ -133,9 +144,8 @@ class Supervisor:
                 self._start(role)
 
     def _start(self, role: str) -> None:
-        sys.stderr.flush()
         # blocked meanwhile: the child must not answer a signal with its parent's handlers
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {*_SIGNALS, signal.SIGUSR1})
         pid = os.fork()
         if pid == 0:
             self._be_child(role)
@@ -145,11 +155,13 @@ class Supervisor:
     def _be_child(self, role: str) -> None:
         """Become a role; never returns."""
         exit_code = os.EX_SOFTWARE
+        self._log.adopt()
         try:
             signal.set_wakeup_fd(-1)
             for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
                 signal.signal(number, signal.SIG_DFL)
             signal.signal(signal.SIGHUP, signal.SIG_IGN)
+            # USR1 stays blocked until the role can open its log again
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
             os.close(self._alive_write)
             wanted = self._places_of(role)
@@ -160,6 +172,8 @@ class Supervisor:
                 loaded=self._loaded,
                 sockets=[self._sockets[place] for place in wanted],
                 lifeline=self._alive_read,
+                log=self._log,
+                metrics=self._metrics.directory if self._metrics is not None else None,
             )
             exit_code = run_role(role, context)
         except RelaygwError as error:
@@ -167,7 +181,7 @@ class Supervisor:
         except BaseException as error:
             self._log.note("master", f"fatal: {role}: {type(error).__name__}: {error}")
         finally:
-            sys.stderr.flush()
+            self._log.close()
             os._exit(exit_code)
 
     def _reap(self) -> None:
@@ -176,6 +190,8 @@ class Supervisor:
             if pid == 0:
                 return
             child = self._children.pop(pid, None)
+            if self._metrics is not None:
+                self._metrics.end(pid)
             if child is None or self._is_stopping or child.generation != self._generation:
                 continue
             self._plan_restart(child, os.waitstatus_to_exitcode(status))
@@ -219,6 +235,7 @@ class Supervisor:
             return
         old = list(self._children.values())
         self._loaded = loaded
+        self._log.close()
         self._log = _open_log(loaded.settings)
         self._due.clear()
         self._close_unused_sockets()
@@ -234,8 +251,10 @@ class Supervisor:
     def _places_of(self, role: str, settings: Settings | None = None) -> list[Place]:
         settings = settings or self._loaded.settings
         if role == "web":
-            return [(role, settings.web.bind, 0)]
-        binds = [listener.bind for listener in settings.listeners] if role == "front" else []
+            binds = [settings.web.bind]
+            binds += [settings.metrics.bind] if settings.metrics.bind is not None else []
+        else:
+            binds = [listener.bind for listener in settings.listeners] if role == "front" else []
         return [(role, bind, binds[:number].count(bind)) for number, bind in enumerate(binds)]
 
     def _wanted_places(self, settings: Settings) -> list[Place]:
@@ -261,6 +280,7 @@ class Supervisor:
         """Upgrade SQLite, or check the schema, in a child: alembic's memory goes with it."""
         pid = os.fork()
         if pid == 0:
+            self._log.adopt()
             exit_code = os.EX_CONFIG
             try:
                 prepare_schema(loaded)
@@ -268,7 +288,7 @@ class Supervisor:
             except BaseException as error:
                 self._log.note("master", f"fatal: the queue cannot be prepared: {error}")
             finally:
-                sys.stderr.flush()
+                self._log.close()
                 os._exit(exit_code)
         _, status = os.waitpid(pid, 0)
         if os.waitstatus_to_exitcode(status) != 0:
@@ -278,8 +298,7 @@ class Supervisor:
         settings = self._loaded.settings
         for place in self._wanted_places(settings):
             address = Bind(*self._sockets[place].getsockname()[:2])
-            shown = f"web on http://{address}" if place[0] == "web" else f"SMTP on {address}"
-            self._log.note("master", shown)
+            self._log.note("master", f"{_service(place, settings)}{address}")
         self._log.note("master", f"started: mode {settings.mode}, queue {settings.queue.url}")
         if settings.mode is Mode.SANDBOX:
             self._log.note(
@@ -299,7 +318,9 @@ def run(loaded: LoadedSettings, *, config: Path | None, roles: Sequence[str] = R
 
 
 def _open_log(settings: Settings) -> MailLog:
-    return MailLog(sys.stderr, hostname=settings.hostname, with_subject=settings.log.subject)
+    log = open_log(settings.log, hostname=settings.hostname)
+    carry_library_records(log)
+    return log
 
 
 def _preload(roles: Sequence[str]) -> None:
@@ -336,6 +357,14 @@ def _listen(bind: Bind) -> socket.socket:
             if error.errno != errno.EADDRINUSE or time.monotonic() > give_up_s:
                 raise StoreUnavailable(_bind_problem(bind, error)) from error
             time.sleep(0.1)
+
+
+def _service(place: Place, settings: Settings) -> str:
+    """Return what is served at a place, up to the address."""
+    if place[0] == "front":
+        return "SMTP on "
+    is_pages = (place[1], place[2]) == (settings.web.bind, 0)
+    return "web on http://" if is_pages else "metrics on http://"
 
 
 def _bind_problem(bind: Bind, error: OSError) -> str:

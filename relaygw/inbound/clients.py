@@ -23,10 +23,14 @@ class Client:
 
 
 class ClientTable:
-    """Open connections of one listener by client, and what is known of each client."""
+    """Open connections of one listener by client, and what is known of each client.
 
-    def __init__(self, listener: Listener) -> None:
+    `max_connections` is what is possible, and at most what the listener's setting says.
+    """
+
+    def __init__(self, listener: Listener, max_connections: int) -> None:
         self._listener = listener
+        self._max_connections = max_connections
         self._open: Counter[str] = Counter()
         self._known: dict[str, Client] = {}
         self.total = 0
@@ -38,7 +42,7 @@ class ClientTable:
             client = self._learn(address)
         self._open[client.address] += 1
         self.total += 1
-        is_within = self.total <= self._listener.max_connections and (
+        is_within = self.total <= self._max_connections and (
             client.is_trusted
             or self._open[client.address] <= self._listener.max_connections_per_client
         )

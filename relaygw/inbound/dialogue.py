@@ -14,7 +14,7 @@ from relaygw.inbound.connection import Connection
 from relaygw.inbound.front import Front
 from relaygw.inbound.identity import Login
 from relaygw.inbound.intake import ResolvedRecipient
-from relaygw.observe.maillog import escape
+from relaygw.observe.events import Rejected
 from relaygw.settings.model import Mode
 
 MAX_ERRORS = 20  # as Postfix's smtpd_hard_error_limit
@@ -90,15 +90,23 @@ class Dialogue(Connection):
             self.is_done = True
         self.say(reply)
         is_hidden = self.may_hold_password
-        shown = "(hidden)" if is_hidden else escape(line[:200].decode("utf-8", "backslashreplace"))
-        stage = "AUTH" if is_hidden else escape(line[:4].decode("ascii", "replace")).upper()
-        sender = escape(self.transaction.sender) if self.transaction else ""
+        shown = "(hidden)" if is_hidden else line[:200].decode("utf-8", "backslashreplace")
         self.front.log.write(
             [
-                (
-                    "smtpd",
-                    f"NOQUEUE: reject: {stage} from {self.peer}: {reply}; from=<{sender}> "
-                    f"proto={self.protocol} helo=<{escape(self.helo)}> command={shown}",
+                Rejected(
+                    stage="AUTH" if is_hidden else _stage(line),
+                    peer=self.peer,
+                    reply=reply,
+                    sender=self.transaction.sender if self.transaction else "",
+                    protocol=self.protocol,
+                    helo=self.helo,
+                    command=shown,
                 )
             ]
         )
+
+
+def _stage(line: bytes) -> str:
+    """Return the verb of a command for the log, as far as it has one."""
+    verb = line[:4].decode("ascii", "replace").strip().upper()
+    return verb if verb.isascii() and verb.isalpha() else "UNKNOWN"

@@ -10,6 +10,7 @@ from relaygw.inbound.clients import ClientTable
 from relaygw.inbound.group_commit import GroupCommitter
 from relaygw.inbound.intake import Intake
 from relaygw.observe.maillog import MailLog
+from relaygw.observe.metrics.meters import SILENT, ListenerMeter
 from relaygw.settings.model import Listener
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ class Front:
     authenticator: Authenticator | None = None  # None: nobody can log in here
     certificate: Certificate | None = None
     rates: ClientRates | None = None
+    meter: ListenerMeter = SILENT
     sessions: set[Connection] = field(default_factory=set)
     is_stopping: bool = False
 

@@ -8,12 +8,14 @@ nobody else.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from relaygw.errors import AlreadyAccepted, IntakeFull, StoreUnavailable, Unstorable
 from relaygw.mail.envelope import AcceptedMessage
+from relaygw.observe.metrics.meters import SILENT, FrontMeter
 from relaygw.store.protocol import Store
 
 MAX_BATCH_MESSAGES = 200
@@ -29,9 +31,14 @@ class GroupCommitter:
     """Commits messages for all sessions of a front; owns the store's writing thread."""
 
     def __init__(
-        self, store: Store, *, committed: Callable[[Sequence[AcceptedMessage]], None]
+        self,
+        store: Store,
+        *,
+        committed: Callable[[Sequence[AcceptedMessage]], None],
+        meter: FrontMeter = SILENT,
     ) -> None:
         self._store = store
+        self._meter = meter
         self._committed = committed
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="commit")
         # large content has a thread of its own: a small message waits for one chunk at most
@@ -102,6 +109,7 @@ class GroupCommitter:
 
     def _write(self, messages: list[AcceptedMessage]) -> list[Failure | None]:
         """Write a batch, in the store's thread; return what went wrong with each message."""
+        began_s = time.monotonic()
         try:
             self._store.accept_batch(messages)
         except (StoreUnavailable, AlreadyAccepted) as error:
@@ -112,6 +120,7 @@ class GroupCommitter:
             if len(messages) == 1:
                 return [Unstorable(f"{type(error).__name__}: {error}")]
             return [self._write([message])[0] for message in messages]
+        self._meter.wrote(time.monotonic() - began_s)
         return [None] * len(messages)
 
     def _finish_batch(self, batch: list[Waiter], errors: Sequence[Failure | None]) -> None:

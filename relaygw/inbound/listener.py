@@ -19,6 +19,7 @@ from relaygw.inbound.rates import ClientRates
 from relaygw.inbound.session import FrontSession
 from relaygw.mail.envelope import AcceptedMessage
 from relaygw.observe.maillog import MailLog
+from relaygw.observe.metrics.meters import SILENT, FrontMeter
 from relaygw.settings.model import Listener, Settings
 from relaygw.store.protocol import Store
 
@@ -32,6 +33,7 @@ STOP_S = 25.0
 """How long transactions under way may take when the front stops."""
 MAILDROP_STOP_S = 3.0
 """How long, after that, what was being taken from the maildrop may still take."""
+_COUNT_EACH_S = 1.0
 
 
 class FrontService:
@@ -45,11 +47,13 @@ class FrontService:
         *,
         intake: Intake,
         notify: Callable[[], None],
+        meter: FrontMeter = SILENT,
     ) -> None:
         self._settings = settings
         self._log = log
+        self._meter = meter
         self._notify = notify
-        self._committer = GroupCommitter(store, committed=self._committed)
+        self._committer = GroupCommitter(store, committed=self._committed, meter=meter)
         self._intake = intake
         self._session_left = asyncio.Event()
         self._large_message_turn = asyncio.Semaphore(LARGE_MESSAGES_AT_ONCE)
@@ -64,16 +68,17 @@ class FrontService:
         self._authenticator = _authenticator(settings)
         self._fronts: list[Front] = []
         self._servers: list[asyncio.Server] = []
-        self._watch: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self, sockets: Sequence[socket.socket]) -> None:
         """Serve on `sockets`, which are bound and stand in the order of the listeners."""
         loop = asyncio.get_running_loop()
-        problem = ensure_descriptors(sum(one.max_connections for one in self._settings.listeners))
+        wanted = sum(one.max_connections for one in self._settings.listeners)
+        allowed, problem = ensure_descriptors(wanted)
         if problem is not None:
             self._log.note("smtpd", f"warning: {problem}")
         for listener, listening in zip(self._settings.listeners, sockets, strict=True):
-            front = self._front(listener)
+            front = self._front(listener, -(-listener.max_connections * allowed // wanted))
             self._fronts.append(front)
             self._servers.append(
                 await loop.create_server(
@@ -83,9 +88,12 @@ class FrontService:
                 )
             )
         self._maildrop.start()
-        self._watch = loop.create_task(
-            patience.watch(lambda: (one for front in self._fronts for one in front.sessions))
-        )
+        self._tasks = [
+            loop.create_task(
+                patience.watch(lambda: (one for front in self._fronts for one in front.sessions))
+            ),
+            loop.create_task(self._keep_counting()),
+        ]
 
     def retire(self) -> None:
         """Take no new connections; those that are open go on until their clients leave.
@@ -115,12 +123,13 @@ class FrontService:
             self._log.note("master", "warning: sessions were cut: they did not end in time")
         await self._maildrop.ended(MAILDROP_STOP_S)
         await self._committer.drain()
-        if self._watch is not None:
-            self._watch.cancel()
+        for task in self._tasks:
+            task.cancel()
+        self._count()
         if self._authenticator is not None:
             self._authenticator.close()
 
-    def _front(self, listener: Listener) -> Front:
+    def _front(self, listener: Listener, max_connections: int) -> Front:
         name = str(listener.bind)
         certificate = None
         if listener.tls.mode != "off":
@@ -132,17 +141,29 @@ class FrontService:
             authenticator=self._authenticator if listener.auth != "off" else None,
             certificate=certificate,
             rates=ClientRates(listener.rate_per_client) if listener.rate_per_client else None,
-            clients=ClientTable(listener),
+            clients=ClientTable(listener, max_connections),
             intake=self._intake,
             committer=self._committer,
             log=self._log,
             session_left=self._session_left,
             large_message_turn=self._large_message_turn,
+            meter=self._meter.listener(name),
         )
 
     def _committed(self, messages: Sequence[AcceptedMessage]) -> None:
         self._notify()
+        self._meter.accepted(messages)
         self._log.accepted(messages)
+
+    async def _keep_counting(self) -> None:
+        while True:
+            self._count()
+            await asyncio.sleep(_COUNT_EACH_S)
+
+    def _count(self) -> None:
+        self._meter.sample()
+        for front in self._fronts:
+            front.meter.sample(len(front.sessions))
 
 
 def _authenticator(settings: Settings) -> Authenticator | None:

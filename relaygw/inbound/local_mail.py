@@ -15,7 +15,7 @@ from relaygw.inbound.drop_file import Drop
 from relaygw.inbound.intake import Intake, Origin, ResolvedRecipient, TooManyHops
 from relaygw.mail.address import MAX_PATH_BYTES, check_address
 from relaygw.mail.envelope import AcceptedMessage, Source
-from relaygw.observe.maillog import escape
+from relaygw.observe.escaping import escape
 from relaygw.policy.recipients import Decision, Fate
 
 _SHOWN_CHARACTERS = 320

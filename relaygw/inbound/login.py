@@ -5,16 +5,13 @@ from __future__ import annotations
 import base64
 import binascii
 
+from relaygw.access.passwords import LoginBusy
 from relaygw.inbound import replies
 from relaygw.inbound.dialogue import Dialogue, Refusal
 from relaygw.policy.admission import may_log_in
 
 MAX_AUTH_LINE_BYTES = 12288  # RFC 4954 section 4
 MAX_FAILED_LOGINS = 5  # of one connection
-
-
-class LoginBusy(Exception):
-    """Too many logins are being verified, or this client failed too often; try again later."""
 
 
 def is_login_offered(session: Dialogue) -> bool:

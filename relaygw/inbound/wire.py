@@ -215,6 +215,7 @@ class Wire(SMTP):
         """Send a reply, without waiting for it to leave."""
         if self.transport is None or self.transport.is_closing():
             return
+        self.front.meter.replied(reply)
         data = reply.encode("utf-8") + b"\r\n"
         if self._tls is None:
             self._send_raw(data)

@@ -54,15 +54,8 @@ def retry_conflicts(retry: Retry) -> Iterator[Conflict]:
 
 
 def settings_conflicts(settings: Settings) -> Iterator[Conflict]:
-    """Check what sections must agree on: web, providers and routes."""
-    is_sandbox = settings.mode == "sandbox"
-    if not is_sandbox:
-        if settings.web.open:
-            yield Conflict(
-                ("web", "open"),
-                f"shows captured mail to everyone in mode {settings.mode}; only mode sandbox "
-                "may, remove it",
-            )
+    """Check what sections must agree on: mode, providers and routes."""
+    if settings.mode != "sandbox":
         if not settings.providers:
             yield Conflict(
                 ("providers",), f"mode {settings.mode} sends mail and needs a provider; add one"
@@ -73,12 +66,6 @@ def settings_conflicts(settings: Settings) -> Iterator[Conflict]:
                 "the last route must have no condition, so that every message finds one; add "
                 "{name: default, providers: [NAME]} at the end",
             )
-    elif not (settings.web.bind.is_loopback or settings.web.open):
-        yield Conflict(
-            ("web", "bind"),
-            f"{settings.web.bind} would show captured mail to the network without a login; "
-            "write 127.0.0.1:8025, or web.open: true if everyone there may read it",
-        )
     yield from _route_conflicts(settings)
 
 

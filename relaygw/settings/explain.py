@@ -26,6 +26,7 @@ _CREDENTIALS = (
     "client_id",
     "client_secret",
     "refresh_token",
+    "token",
 )
 _URLS = ("url", "token_url", "relay_to")
 """Keys of URLs, any of which may carry a password."""
@@ -33,11 +34,7 @@ _NOT_YET = "is not in this version yet; remove it"
 _LATER = {
     ("bounces",): _NOT_YET,
     ("alerts",): _NOT_YET,
-    ("metrics",): _NOT_YET,
     ("retry", "warn_after"): _NOT_YET,
-    ("log", "redact"): _NOT_YET,
-    ("web", "users"): _NOT_YET,
-    ("web", "base_path"): _NOT_YET,
 }
 
 

@@ -46,3 +46,5 @@ def _secrets(settings: Settings) -> Iterator[tuple[Keys, SecretRef]]:
             secret = getattr(provider.oauth, key, None)
             if secret is not None:
                 yield ("providers", name, "oauth", key), secret
+    for number, token in enumerate(settings.web.tokens):
+        yield ("web", "tokens", number, "token"), token.token

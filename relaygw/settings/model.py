@@ -16,7 +16,6 @@ from pydantic import (
     BeforeValidator,
     Field,
     PlainSerializer,
-    ValidationInfo,
     field_validator,
     model_validator,
 )
@@ -43,6 +42,8 @@ from relaygw.settings.listener_conflicts import (
     listener_tls_conflicts,
     user_conflicts,
 )
+from relaygw.settings.log import Log
+from relaygw.settings.metrics import Metrics, metrics_conflicts
 from relaygw.settings.provider import Provider
 from relaygw.settings.queue_url import check_queue_url
 from relaygw.settings.relay_to import Relay
@@ -50,6 +51,8 @@ from relaygw.settings.secrets import SecretRef
 from relaygw.settings.section import Count, Section
 from relaygw.settings.units import Duration, Interval, Network, Pace, Share, Size, parse_network
 from relaygw.settings.user import PasswordHash, UserLogin
+from relaygw.settings.web import Web
+from relaygw.settings.web_conflicts import web_conflicts
 
 
 class Mode(StrEnum):
@@ -258,30 +261,6 @@ class Sandbox(Section):
     max_messages: int = Field(default=100_000, strict=True, ge=1)
 
 
-class Log(Section):
-    """What is logged and how."""
-
-    format: Literal["postfix"] = "postfix"
-    subject: bool = True
-    target: Literal["stderr"] = "stderr"
-
-    @field_validator("format", "target", mode="before")
-    @classmethod
-    def _not_yet(cls, value: Any, info: ValidationInfo) -> Any:
-        only = cls.model_fields[info.field_name or ""].default
-        if isinstance(value, str) and value.partition(":")[0] in ("json", "syslog", "file"):
-            raise ValueError(f"is not in this version yet; write {only}")
-        return value
-
-
-class Web(Section):
-    """Health, API and pages."""
-
-    bind: Bind = Bind("127.0.0.1", 8025)
-    open: bool = False  # captured mail without login on any address, in sandbox mode only
-    hosts: tuple[str, ...] = ("localhost", "127.0.0.1", "::1")
-
-
 def _default_hostname() -> str:
     name = socket.getfqdn()
     # what a resolver makes of an address without a name is no name to greet a provider with
@@ -309,10 +288,17 @@ class Settings(Section):
     sandbox: Sandbox = Sandbox()
     log: Log = Log()
     web: Web = Web()
+    metrics: Metrics = Metrics()
 
     @model_validator(mode="after")
     def _sections_agree(self) -> Self:
         raise_conflicts(
-            (*settings_conflicts(self), *listener_conflicts(self), *user_conflicts(self))
+            (
+                *settings_conflicts(self),
+                *listener_conflicts(self),
+                *user_conflicts(self),
+                *web_conflicts(self),
+                *metrics_conflicts(self),
+            )
         )
         return self

@@ -20,7 +20,10 @@ CONFIGS = sorted((ROOT / "config").glob("*.yaml"))
 PAGE = (ROOT / "docs/configuration.md").read_text()
 ROWS = dict(re.findall(r"^\| `([a-zA-Z_.\[\]]+)` \| (?:`(.*?)`|required) \| .+ \|$", PAGE, re.M))
 KEYS = dict(all_keys())
-INSIDE_OPTIONAL = ("providers.NAME.oauth.", "providers.NAME.replies[].", "users[].")
+INSIDE_OPTIONAL = (
+    *("providers.NAME.oauth.", "providers.NAME.replies[]."),
+    *("users[].", "web.users[].", "web.tokens[]."),
+)
 """Sections that are left out as a rule: the page has their keys, the annotated file only them."""
 COMMON = [key for key in KEYS if not key.startswith(INSIDE_OPTIONAL)]
 BARE = Settings.model_validate(

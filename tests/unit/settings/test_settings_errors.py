@@ -142,15 +142,31 @@ LINES = [
     (
         "mode: sandbox\nweb: {bind: '0.0.0.0:8025'}\n",
         "relaygw.yaml:2: web.bind: 0.0.0.0:8025 would show captured mail to the network without a "
-        "login; write 127.0.0.1:8025, or web.open: true if everyone there may read it",
+        "login; add web.users, or write 127.0.0.1:8025, or web.open: true if everyone there may "
+        "read it",
     ),
     (
-        "mode: sandbox\nlog: {format: json}\n",
-        'relaygw.yaml:2: log.format: "json" is not in this version yet; write postfix',
+        "mode: sandbox\nlog: {format: xml}\n",
+        'relaygw.yaml:2: log.format: "xml" is not one of postfix, json',
     ),
     (
-        "mode: sandbox\nlog: {target: 'file:/var/log/x'}\n",
-        'relaygw.yaml:2: log.target: "file:/var/log/x" is not in this version yet; write stderr',
+        "mode: sandbox\nlog: {target: /var/log/x}\n",
+        'relaygw.yaml:2: log.target: "/var/log/x" is not a target; write stderr, syslog or '
+        "file:/var/log/relaygw/mail.log",
+    ),
+    (
+        "mode: sandbox\nlog: {target: 'file:mail.log'}\n",
+        'relaygw.yaml:2: log.target: "file:mail.log" has no absolute path of a file; write e.g. '
+        "/var/log/relaygw/mail.log",
+    ),
+    (
+        "mode: sandbox\nlog: {redact: [subjects]}\n",
+        'relaygw.yaml:2: log.redact.0: "subjects" is not one of subject, local_part, addresses',
+    ),
+    (
+        "mode: sandbox\nlog: {syslog_name: 'a b'}\n",
+        'relaygw.yaml:2: log.syslog_name: "a b" is not 1-32 letters, digits or any of . _ / -; '
+        "write e.g. postfix",
     ),
     (
         RELAY + "routes: [{name: default, providers: [main, main]}]\n",
@@ -199,8 +215,8 @@ def test_a_broken_file_gets_one_line(lines_of: Fail, text: str | bytes, line: st
 
 
 NOT_YET = [
-    *("bounces", "alerts", "metrics"),
-    *("retry.warn_after", "log.redact", "web.users", "web.base_path"),
+    *("bounces", "alerts"),
+    "retry.warn_after",
 ]
 
 

@@ -1,0 +1,148 @@
+"""`log.redact`: what the log does not show, taken out before any form is made.
+
+`subject`: the subject, also where a reply quotes it. `local_part`: what stands before the @ of
+an envelope address, or all of one without @. `addresses`: the whole address. The last two
+hold for the fields of an event and for whatever looks like an address in replies, reasons,
+refused commands and notes. A `*` stands in the place of what was taken out.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection
+from dataclasses import replace
+from typing import Any
+
+from relaygw.mail.envelope import ClaimedDelivery
+from relaygw.observe.events import (
+    Accepted,
+    Event,
+    Held,
+    Note,
+    Outcome,
+    Rejected,
+    Removed,
+    Settled,
+)
+
+HIDDEN = "*"
+_MIN_QUOTED_CHARACTERS = 4  # shorter subjects stand in a reply by chance
+_ADDRESS = re.compile(
+    r'(?:"(?:[^"\\]|\\.)*"|[^\s<>()\[\],;:"@]+)'  # the local part, quoted or not
+    r"(?:@|%40)"
+    r'(\[[^\]\s]*\]|[^\s<>()\[\],;:"@]+)'
+)
+
+
+class Redaction:
+    """Takes out of events what a configuration does not want to see."""
+
+    def __init__(self, words: Collection[str]) -> None:
+        self._hides_subject = "subject" in words
+        self._hides_domain = "addresses" in words
+        self._hides_addresses = self._hides_domain or "local_part" in words
+
+    def __bool__(self) -> bool:
+        """True when there is anything to take out."""
+        return self._hides_subject or self._hides_addresses
+
+    def apply(self, event: Event) -> Event:
+        """Return `event` as the log may show it."""
+        return _REDACT[type(event)](self, event)
+
+    def _subject(self, subject: str) -> str:
+        return HIDDEN if self._hides_subject else subject
+
+    def _address(self, address: str) -> str:
+        """Return an envelope address as it may be shown; the null sender hides nothing."""
+        if not self._hides_addresses or not address:
+            return address
+        _, at, domain = address.rpartition("@")
+        return HIDDEN if self._hides_domain or not at else f"{HIDDEN}@{domain}"
+
+    def _text(self, text: str, subject: str = "") -> str:
+        if self._hides_subject and len(subject) >= _MIN_QUOTED_CHARACTERS:
+            text = text.replace(subject, HIDDEN)
+        if self._hides_addresses:
+            text = _ADDRESS.sub(HIDDEN if self._hides_domain else rf"{HIDDEN}@\1", text)
+        return text
+
+    def _optional(self, address: str | None) -> str | None:
+        return None if address is None else self._address(address)
+
+    # --- the kinds of events -------------------------------------------------------------
+
+    def _accepted(self, event: Accepted) -> Event:
+        message = event.message
+        return Accepted(
+            replace(
+                message,
+                sender=self._address(message.sender),
+                given_sender=self._address(message.given_sender),
+                subject=self._subject(message.subject),
+            )
+        )
+
+    def _settled(self, event: Settled) -> Event:
+        entry, subject = event.recipient, event.message.subject
+        shown = replace(
+            entry,
+            address=self._address(entry.address),
+            original=self._optional(entry.original),
+            reason=self._text(entry.reason or "", subject),
+        )
+        message = replace(
+            event.message,
+            sender=self._address(event.message.sender),
+            subject=self._subject(subject),
+        )
+        return Settled(message, event.route, shown)
+
+    def _outcome(self, event: Outcome) -> Event:
+        recipient, subject = event.recipient, event.claimed.subject
+        return replace(
+            event,
+            claimed=self._claimed(event.claimed),
+            recipient=replace(
+                recipient,
+                address=self._address(recipient.address),
+                original=self._optional(recipient.original),
+            ),
+            change=replace(event.change, reply=self._text(event.change.reply or "", subject)),
+        )
+
+    def _claimed(self, claimed: ClaimedDelivery) -> ClaimedDelivery:
+        return replace(
+            claimed,
+            sender=self._address(claimed.sender),
+            subject=self._subject(claimed.subject),
+        )
+
+    def _removed(self, event: Removed) -> Event:
+        return event
+
+    def _held(self, event: Held) -> Event:
+        return Held(self._claimed(event.claimed), self._text(event.reason, event.claimed.subject))
+
+    def _rejected(self, event: Rejected) -> Event:
+        return replace(
+            event,
+            reply=self._text(event.reply),
+            sender=self._address(event.sender),
+            helo=self._text(event.helo),
+            command=self._text(event.command),
+        )
+
+    def _note(self, event: Note) -> Event:
+        return Note(event.daemon, self._text(event.text))
+
+
+_REDACT: dict[type[Event], Callable[[Redaction, Any], Event]] = {
+    Accepted: Redaction._accepted,
+    Settled: Redaction._settled,
+    Outcome: Redaction._outcome,
+    Removed: Redaction._removed,
+    Held: Redaction._held,
+    Rejected: Redaction._rejected,
+    Note: Redaction._note,
+}

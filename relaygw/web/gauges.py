@@ -1,0 +1,122 @@
+"""What the store knows, as gauges: the queue, providers, instances.
+
+In a fleet every instance tells the same, for they share the store; only `instances` are those of
+this host's name.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+
+from relaygw.delivery.gate import Gate
+from relaygw.mail.outcome import Scope
+from relaygw.mail.state import OPEN
+from relaygw.observe.metrics.exposition import GaugeFamily, Numbers
+from relaygw.operations import holds_of
+from relaygw.settings.model import Settings
+from relaygw.settings.provider import Provider
+from relaygw.store.protocol import UNREACHABLE, Account, Hold, Instance, LaneCount, Store
+
+SILENT_AFTER_S = 15.0
+"""An instance without a heartbeat for longer does not count."""
+ROLES = ("front", "delivery", "web")
+CAUSES = ("account", "credential", "operator", "sender_domain")
+"""Why a provider is held: its account (quota, standing), its key, an operator, a sender."""
+
+
+def store_gauges(store: Store, settings: Settings, *, now_ms: int) -> Iterator[GaugeFamily]:
+    """Yield the gauges; blocks on the store, raises StoreUnavailable."""
+    yield from _queue(store.counts(), [route.name for route in settings.routes], now_ms)
+    yield from _health(store.holds(), settings.providers)
+    yield from _limits(store, settings.providers)
+    stale = set(store.stale_incarnations(SILENT_AFTER_S))
+    name = settings.hostname if settings.queue.is_postgres else None
+    yield _instances([one for one in store.instances() if one.incarnation not in stale], name)
+
+
+def _queue(lanes: Sequence[LaneCount], routes: Sequence[str], now_ms: int) -> Iterator[GaugeFamily]:
+    names = dict.fromkeys([*routes, *(lane.route for lane in lanes)])
+    queued: Numbers = {(state.value, name): 0.0 for name in names for state in sorted(OPEN)}
+    oldest: Numbers = {(name,): 0.0 for name in names}
+    for lane in lanes:
+        queued[lane.state.value, lane.route] += lane.recipients
+        age_s = (now_ms - lane.oldest_accepted_at_ms) / 1000
+        oldest[lane.route,] = max(oldest[lane.route,], age_s)
+    yield GaugeFamily(
+        name="queue_recipients",
+        meaning="Recipients that wait, by state of their delivery.",
+        labels=("state", "route"),
+        numbers=queued,
+    )
+    yield GaugeFamily(
+        name="queue_oldest_age_seconds",
+        meaning="Age of the oldest message that waits; 0 without any.",
+        labels=("route",),
+        numbers=oldest,
+    )
+
+
+def _health(holds: Sequence[Hold], providers: Mapping[str, Provider]) -> Iterator[GaugeFamily]:
+    down = {hold.key for hold in holds if hold.scope == UNREACHABLE}
+    yield GaugeFamily(
+        name="provider_up",
+        meaning="0 while the provider cannot be reached.",
+        labels=("provider",),
+        numbers={(name,): float(name not in down) for name in providers},
+    )
+    held: Numbers = {(name, cause): 0.0 for name in providers for cause in CAUSES}
+    for name in providers:
+        for hold in holds_of(holds, name):
+            if hold.scope != UNREACHABLE:
+                held[name, _cause(hold)] += 1
+    yield GaugeFamily(
+        name="provider_held",
+        meaning="Holds in force, by cause.",
+        labels=("provider", "cause"),
+        numbers=held,
+    )
+
+
+def _cause(hold: Hold) -> str:
+    if hold.scope == Scope.SENDER_DOMAIN:
+        return "sender_domain"
+    if hold.probe_at_ms is None:
+        return "operator"
+    return "credential" if hold.scope == Scope.CREDENTIAL else "account"
+
+
+def _limits(store: Store, providers: Mapping[str, Provider]) -> Iterator[GaugeFamily]:
+    accounts = store.accounts()
+    rates: Numbers = {}
+    quotas: Numbers = {}
+    for name, settings in providers.items():
+        gate = Gate(provider=name, settings=settings)
+        gate.account = accounts.get(gate.limit_group, Account())
+        rate_per_s = gate.rate_per_s()
+        if rate_per_s is not None:
+            rates[name,] = rate_per_s
+        if settings.daily_quota is not None:
+            quotas[name,] = store.quota_used(gate.limit_group) / settings.daily_quota
+    yield GaugeFamily(
+        name="provider_rate_limit",
+        meaning="What may be sent per second now; absent without a limit.",
+        labels=("provider",),
+        numbers=rates,
+    )
+    yield GaugeFamily(
+        name="provider_quota_used_ratio",
+        meaning="Share of daily_quota used in the last 24 hours.",
+        labels=("provider",),
+        numbers=quotas,
+    )
+
+
+def _instances(alive: Sequence[Instance], name: str | None) -> GaugeFamily:
+    running = Counter(one.role for one in alive if name in (None, one.name))
+    return GaugeFamily(
+        name="instances",
+        meaning="Processes with a fresh heartbeat.",
+        labels=("role",),
+        numbers={(role,): float(running[role]) for role in ROLES},
+    )

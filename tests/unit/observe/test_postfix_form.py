@@ -1,0 +1,157 @@
+"""The log in Postfix's grammar, and what the real pflogsumm makes of it."""
+
+from __future__ import annotations
+
+import io
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from relaygw.mail.envelope import NewRecipient, Source
+from relaygw.mail.state import RecipientState
+from relaygw.observe.events import Accepted, Event, Level, Removed
+from relaygw.observe.postfix_form import PostfixForm
+from tests.builders import accepted
+from tests.logs import text_log
+from tests.pflogsumm import totals_of
+from tests.unit.observe.events import HOSTILE, events_with, outcome
+
+FORM = PostfixForm(with_subject=True)
+
+
+def texts(event: Event, form: PostfixForm = FORM) -> list[str]:
+    return [f"{daemon}: {text}" for daemon, _, text in form.lines(event)]
+
+
+def test_an_outcome_is_one_line_with_subject_and_source() -> None:
+    event = outcome(subject="Your order (7)", source=Source(client="10.0.0.5", listener="x"))
+    (line,) = texts(event)
+    assert line == (
+        f"smtp: {event.claimed.queue_id}: to=<b@cust.test>, relay=mx.test[1.2.3.4]:587, "
+        "delay=1.5, delays=0/0.014/12/0, dsn=2.0.0, status=sent (250 2.0.0 Ok), "
+        'subject="Your order (7)", source="10.0.0.5"'
+    )
+
+
+def test_without_subject_there_is_nothing_that_postfix_would_not_write() -> None:
+    pure = PostfixForm(with_subject=False)
+    message = accepted(subject="secret", source=Source(client="10.0.0.5"))
+    local = accepted(source=Source(uid=33, script="33:a.php", cwd="/x"), given_sender="www-data")
+    assert texts(Accepted(local), pure)[0] == f"pickup: {local.queue_id}: uid=33 from=<www-data>"
+    (line,) = texts(outcome(subject="secret"), pure)
+    assert line.endswith("status=sent (250 2.0.0 Ok)")
+    assert texts(Accepted(message), pure) == [
+        f"smtpd: {message.queue_id}: client=unknown[10.0.0.5]",
+        f"cleanup: {message.queue_id}: message-id=<1@shop.test>",
+        f"qmgr: {message.queue_id}: from=<a@shop.test>, size=21, nrcpt=1 (queue active)",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("source", "arrival", "origin"),
+    [
+        (Source(client="10.0.0.5"), "smtpd: ID: client=unknown[10.0.0.5]", "10.0.0.5"),
+        (
+            Source(client="10.0.0.5", user="shop"),
+            "smtpd: ID: client=unknown[10.0.0.5], sasl_username=shop",
+            "10.0.0.5 user=shop",
+        ),
+        (
+            Source(uid=33, script="33:index.php", cwd="/var/www"),
+            'pickup: ID: uid=33 from=<www-data> script="33:index.php" cwd="/var/www"',
+            "uid=33 script=33:index.php",
+        ),
+        (Source(uid=0), "pickup: ID: uid=0 from=<www-data>", "uid=0"),
+        (
+            Source(client="10.0.0.5", host="web1", uid=33, script="33:a.php"),
+            'smtpd: ID: client=unknown[10.0.0.5], source="web1 uid=33 script=33:a.php"',
+            "web1 uid=33 script=33:a.php",
+        ),
+    ],
+)
+def test_who_handed_it_in_stands_at_both_ends(source: Source, arrival: str, origin: str) -> None:
+    message = accepted(source=source, given_sender="www-data")
+    first, *_, last = texts(Accepted(message))
+    assert first == arrival.replace("ID", message.queue_id)
+    assert last.endswith('(queue active), subject="x"')
+    (line,) = texts(outcome(source=source))
+    assert line.endswith(f'subject="x", source="{origin}"')
+
+
+def test_a_subject_cannot_name_another_source() -> None:
+    forged = 'hello", source="uid=0 script=none'
+    source = Source(uid=33, script='33:a".php')
+    (line,) = texts(outcome(subject=forged, source=source))
+    assert re.findall(r'(?<!\\)source="((?:[^"\\]|\\.)*)"', line)[-1:] == [
+        r"uid=33 script=33:a\".php"
+    ]
+    assert len(re.findall(r' source="', line)) == 1
+
+
+def test_a_note_has_the_level_that_its_text_begins_with() -> None:
+    levels = [line[1] for event in events_with("x") for line in FORM.lines(event)]
+    assert set(levels) == {Level.INFO, Level.WARNING}
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_one_line_stays_one_line(text: str) -> None:
+    for event in events_with(text):
+        for line in texts(event):
+            assert line.isprintable()
+
+
+# --- pflogsumm ---------------------------------------------------------------------------
+
+
+def summary(events: list[Event], tmp_path: Path) -> dict[str, int]:
+    output = io.StringIO()
+    text_log(output).write(events)
+    file = tmp_path / "mail.log"
+    file.write_text(output.getvalue())
+    return {what: n for what, n in totals_of(file).items() if what not in DISTINCT}
+
+
+DISTINCT = ("senders", "recipients", "sending hosts/domains", "recipient hosts/domains")
+
+
+def test_pflogsumm_counts_what_happened(tmp_path: Path) -> None:
+    captured = NewRecipient(address="c@x.test", state=RecipientState.CAPTURED, reason="staging")
+    output = io.StringIO()
+    log = text_log(output)
+    log.accepted([accepted(size_bytes=1000), accepted(captured, size_bytes=500)])
+    log.write(
+        [
+            outcome(RecipientState.DELIVERED, "250 2.0.0 Ok"),
+            outcome(RecipientState.DELIVERED, "250 2.0.0 Ok"),
+            outcome(RecipientState.PENDING, "451 4.3.0 later"),
+            outcome(RecipientState.PENDING, None),
+            outcome(RecipientState.BOUNCED, "550 5.1.1 no such user"),
+        ]
+    )
+    file = tmp_path / "mail.log"
+    file.write_text(output.getvalue())
+    totals = totals_of(file)
+    assert (totals["received"], totals["delivered"]) == (2, 2)
+    assert (totals["deferrals"], totals["bounced"]) == (2, 1)
+    assert totals["bytes received"] == 1500
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_no_text_of_a_stranger_changes_what_pflogsumm_counts(text: str, tmp_path: Path) -> None:
+    assert summary(a_day_with(text), tmp_path) == summary(a_day_with("x"), tmp_path)
+
+
+def a_day_with(text: str) -> list[Event]:
+    message, delivery = accepted(subject=text, message_id=text), outcome(RecipientState.DELIVERED)
+    return [
+        *events_with(text),
+        Accepted(message),
+        replace(
+            delivery,
+            claimed=replace(delivery.claimed, queue_id=message.queue_id, subject=text),
+            change=replace(delivery.change, reply=f"250 {text}"),
+        ),
+        Removed(message.queue_id),
+    ]
