@@ -2,5 +2,5 @@
 
 Starlette and uvicorn live here only. What a page or an answer says is decided here, what it
 says it about is read from `store.protocol`. May import `inbound`, `delivery`, `operations`,
-`store.protocol`, `policy`, `observe`, `settings`, `mail` and `errors`.
+`store.protocol`, `policy`, `access`, `observe`, `settings`, `mail` and `errors`.
 """

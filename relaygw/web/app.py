@@ -1,59 +1,74 @@
-"""The web role as one ASGI application: health for everyone, captured mail behind guards.
+"""The web role as one ASGI application: health for everyone, captured mail behind a gate.
 
-The order of an answer: `guards` look at the Host header and at the mode, then the endpoint
-runs, then the strict headers go on. Errors are one line of plain text; a store that does not
-answer is 503, and the reason goes to the log, not to the client.
+The order of an answer: `guards` look at the Host header and at the mode, `access` at who is
+asking, then the endpoint runs, then the strict headers go on. Errors are one line of plain
+text, or a page in a browser; a store that does not answer is 503, with the reason in the log.
 """
 
 from __future__ import annotations
 
-import logging
+import asyncio
+from collections.abc import Callable
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
-from starlette.routing import Route
 
 from relaygw.errors import StoreUnavailable
 from relaygw.settings.model import Settings
 from relaygw.store.protocol import Store
+from relaygw.web.access import Access
+from relaygw.web.api.routes import api_routes
+from relaygw.web.error_answers import error_answer, store_answer
 from relaygw.web.guards import STRICT_HEADERS, Guards, refusal
 from relaygw.web.health import ReadyCheck, health_routes
-from relaygw.web.sandbox_api import SandboxApi
+from relaygw.web.identity import Identity
+from relaygw.web.indexing import Indexer
+from relaygw.web.local_metrics import LocalMetrics
+from relaygw.web.login import LoginPages
+from relaygw.web.metrics import MetricsPage
+from relaygw.web.pages.contents import MailPages
+from relaygw.web.pages.desk import Desk
+from relaygw.web.pages.routes import page_routes
 
-_log = logging.getLogger("relaygw.web")
-
-_FRONT_PAGE = """relaygw
-
-Captured mail (compatible with a subset of Mailpit's API, for reading):
-  /api/v1/messages
-  /api/v1/message/ID, or /latest in the place of ID, with /headers /raw /part/PART below
-  /api/v1/info
-Health:
-  /healthz  this process answers
-  /readyz   mail is taken
-"""
+_KEPT_CHARACTERS = 12 * 2**20
 
 
 def create_app(
-    store: Store, settings: Settings, *, is_ready: ReadyCheck | None = None
+    store: Store,
+    settings: Settings,
+    *,
+    indexer: Indexer | None = None,
+    is_ready: ReadyCheck | None = None,
+    metrics: MetricsPage | None = None,
+    stop: asyncio.Event | None = None,
+    wake_workers: Callable[[], None] = lambda: None,
 ) -> Starlette:
-    """Return the application; it never writes to `store` and does not close it.
+    """Return the application; it does not close `store`.
 
-    `is_ready` adds a condition to /readyz: why not, in one line that everyone may read, or
-    None.
+    `wake_workers` lets workers look at the queue at once. `is_ready` adds a condition to /readyz: why not, in one line that everyone may read, or
+    None. `stop` ends answers that would go on for ever.
     """
-    refused = refusal(settings)
+    web = settings.web
     instance = settings.hostname if settings.queue.is_postgres else None
+    identity = Identity(store, settings)
+    desk = Desk(store, settings, indexer or Indexer(store), wake_workers=wake_workers)
+    mail_pages = MailPages(limit_characters=_KEPT_CHARACTERS)
     return Starlette(
         routes=[
-            Route("/", _show_front_page),
             *health_routes(store, is_ready, instance),
-            *SandboxApi(store).routes(),
+            *LoginPages(identity).routes(),
+            *page_routes(desk, mail_pages, stop=stop),
+            *api_routes(desk, mail_pages, stop=stop),
+            *(metrics.routes() if metrics is not None else ()),
         ],
-        middleware=[Middleware(Guards, hosts=settings.web.hosts, refused=refused)],
+        middleware=[
+            *([Middleware(LocalMetrics, page=metrics, web=web)] if metrics is not None else ()),
+            Middleware(Guards, hosts=web.hosts, refused=refusal(settings), base_path=web.base_path),
+            Middleware(Access, identity=identity),
+        ],
         exception_handlers={
             HTTPException: _answer_http_error,
             StoreUnavailable: _answer_unavailable,
@@ -62,24 +77,16 @@ def create_app(
     )
 
 
-async def _show_front_page(_: Request) -> Response:
-    return PlainTextResponse(_FRONT_PAGE)
+async def _answer_http_error(request: Request, error: Exception) -> Response:
+    if not isinstance(error, HTTPException):
+        return await _answer_failure(request, error)
+    return error_answer(request, error.status_code, error.detail, error.headers)
 
 
-async def _answer_http_error(_: Request, error: Exception) -> Response:
-    status, text, headers = 500, "", None
-    if isinstance(error, HTTPException):
-        status, text, headers = error.status_code, error.detail, error.headers
-    if status == 404:
-        text = "404 page not found"
-    return PlainTextResponse(text, status_code=status, headers=headers)
+async def _answer_unavailable(request: Request, error: Exception) -> Response:
+    return store_answer(request, error)
 
 
-async def _answer_unavailable(_: Request, error: Exception) -> Response:
-    _log.warning("the store does not answer: %s", error)
-    return PlainTextResponse("the store does not answer", status_code=503)
-
-
-async def _answer_failure(_: Request, error: Exception) -> Response:
+async def _answer_failure(_: Request, __: Exception) -> Response:
     # this answer is made outside of the guards; the server logs the error itself
     return PlainTextResponse("internal error", status_code=500, headers=STRICT_HEADERS)

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.responses import PlainTextResponse
+from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from relaygw.settings.model import Mode, Settings
@@ -27,23 +27,39 @@ STRICT_HEADERS = {
 HEALTH_PATHS = frozenset({"/healthz", "/livez", "/readyz"})
 """Paths that tell nothing of mail; probes reach them by whatever name they use."""
 
+PAGE_HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+        "connect-src 'self'; frame-src 'self'; form-action 'self'; base-uri 'none'; "
+        "frame-ancestors 'none'"
+    ),
+    # with no-referrer a browser sends forms of ours with `Origin: null` (Fetch, section 3.2)
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+}
+"""What a page of ours has in the place of the strictest headers."""
+NOT_FOUND = "404 page not found"
+
 _HOST = re.compile(r"(?:\[([0-9a-fA-F:.]+)\]|([^\[\]:/@\s]+))(?::[0-9]*)?")
 
 
 def refusal(settings: Settings) -> str | None:
     """Return why captured mail is not served under these settings, or None if it is.
 
-    The settings' own check refuses to start on most of this; mail is not left to one lock.
+    The settings' own check refuses to start on some of this; mail is not left to one lock.
     """
+    web = settings.web
+    if web.has_logins:
+        return None
     if settings.mode is not Mode.SANDBOX:
         return (
-            f"captured mail is not served in mode {settings.mode}: this version has no login; "
-            "set mode: sandbox, or read it with relaygw queue show"
+            f"captured mail is not served in mode {settings.mode} without a login: add "
+            "web.users, or read it with relaygw queue show"
         )
-    if not (settings.web.bind.is_loopback or settings.web.open):
+    if not (web.bind.is_loopback or web.open):
         return (
-            f"captured mail is not served on {settings.web.bind}: others could read it; "
-            "set web.bind to 127.0.0.1:8025, or web.open: true if everyone there may"
+            f"captured mail is not served on {web.bind}: others could read it; add web.users, "
+            "or set web.bind to 127.0.0.1:8025, or web.open: true if everyone there may"
         )
     return None
 
@@ -55,39 +71,58 @@ def host_name(value: str) -> str | None:
 
 
 class Guards:
-    """Refuses what may not be asked, and puts the strict headers on every answer."""
+    """Refuses what may not be asked, and puts the strict headers on every answer.
 
-    def __init__(self, app: ASGIApp, *, hosts: Iterable[str], refused: str | None) -> None:
+    What gets in has `base_path` as its root path.
+    """
+
+    def __init__(
+        self, app: ASGIApp, *, hosts: Iterable[str], refused: str | None, base_path: str
+    ) -> None:
         self._app = app
         self._hosts = frozenset(host.strip("[]").lower() for host in hosts)
         self._refused = refused
+        self._root_path = base_path.rstrip("/")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
-        if scope["type"] != "http":
+        """Answer one request, or open one websocket."""
+        if scope["type"] not in ("http", "websocket"):
             return
 
         async def send_strict(message: Message) -> None:
-            if message["type"] == "http.response.start":
+            if message["type"].endswith(".response.start"):
                 headers = MutableHeaders(scope=message)
                 for name, value in STRICT_HEADERS.items():
                     headers.setdefault(name, value)
             await send(message)
 
         answer = self._objection(scope) or self._app
+        if self._is_below(scope["path"]):
+            scope = {**scope, "root_path": self._root_path}
         await answer(scope, receive, send_strict)
 
-    def _objection(self, scope: Scope) -> PlainTextResponse | None:
-        path = scope["path"]
-        if path in HEALTH_PATHS:
+    def _is_below(self, path: str) -> bool:
+        return path.startswith(self._root_path + "/")
+
+    def _objection(self, scope: Scope) -> Response | None:
+        path, headers = scope["path"], Headers(scope=scope)
+        if "transfer-encoding" in headers and "content-length" in headers:
+            # a proxy in front may have read another body (RFC 9112 section 6.3)
+            return PlainTextResponse(
+                "a request has one length\n", status_code=400, headers={"Connection": "close"}
+            )
+        # probes look at the root, wherever a proxy shows the rest
+        if path in HEALTH_PATHS or path.removeprefix(self._root_path) in HEALTH_PATHS:
             return None
-        hosts = Headers(scope=scope).getlist("host")
+        hosts = headers.getlist("host")
         if len(hosts) != 1 or host_name(hosts[0]) not in self._hosts:
             return PlainTextResponse(
                 "this server does not answer by the name in the Host header; "
                 "add that name to web.hosts\n",
                 status_code=421,
             )
-        if self._refused is not None and path.startswith("/api/"):
+        if self._refused is not None:
             return PlainTextResponse(self._refused + "\n", status_code=403)
-        return None
+        if path in ("/", self._root_path) and not self._is_below(path):
+            return RedirectResponse(self._root_path + "/", status_code=307)
+        return None if self._is_below(path) else PlainTextResponse(NOT_FOUND, status_code=404)

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Any
 
+from relaygw.mail.content_facts import ContentFacts, hidden_recipients, nobody
 from relaygw.store.protocol import QueueEntry
 from relaygw.web.html_text import text_of_html
-from relaygw.web.mime_header import Contact, decode_words, read_addresses
+from relaygw.web.mime_header import decode_words, read_addresses
 from relaygw.web.mime_tree import MimeTree, Part
+from relaygw.web.search_words import read_words
 
 Json = dict[str, Any]
 
@@ -33,33 +34,23 @@ _LINK = re.compile(r"<([^<>]*)>")
 _LINK_TARGET = re.compile(r"(mailto|https?):[^\s]*\w", re.IGNORECASE)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ContentFacts:
-    """What a list shows of the content of a message; small enough to be kept."""
-
-    sender: Contact
-    to: tuple[Contact, ...]
-    cc: tuple[Contact, ...]
-    bcc: tuple[Contact, ...]  # as the header has it
-    reply_to: tuple[Contact, ...]
-    attachments: int
-    snippet: str
-
-
 def read_facts(tree: MimeTree) -> ContentFacts:
     """Return what a list shows of a message."""
     text, html = _bodies(tree, limit_characters=_SNIPPET_SOURCE_CHARACTERS)
     words = " ".join((text or text_of_html(html)).split())
     if len(words) > MAX_SNIPPET_CHARACTERS:
         words = words[: MAX_SNIPPET_CHARACTERS - 3] + "..."
+    inlines, attachments = filed_parts(tree)
     return ContentFacts(
-        sender=next(iter(read_addresses(tree.first("From"))), Contact(Name="", Address="")),
+        sender=next(iter(read_addresses(tree.first("From"))), nobody()),
         to=tuple(read_addresses(tree.first("To"))),
         cc=tuple(read_addresses(tree.first("Cc"))),
         bcc=tuple(read_addresses(tree.first("Bcc"))),
         reply_to=tuple(read_addresses(tree.first("Reply-To"))),
-        attachments=len(filed_parts(tree)[1]),
+        attachments=len(attachments),
+        inlines=len(inlines),
         snippet=words,
+        words=read_words(text, html, (part.file_name for part in (*attachments, *inlines))),
     )
 
 
@@ -140,29 +131,13 @@ def _common_json(entry: QueueEntry, facts: ContentFacts) -> Json:
         "From": facts.sender,
         "To": facts.to,
         "Cc": facts.cc,
-        "Bcc": _hidden_recipients(entry, facts),
+        "Bcc": hidden_recipients(facts, [(one.address, one.original) for one in entry.recipients]),
         "ReplyTo": facts.reply_to,
         "Subject": entry.subject,
         "Username": entry.source.user or "",
         "Tags": [],
         "Size": entry.size_bytes,
     }
-
-
-def _hidden_recipients(entry: QueueEntry, facts: ContentFacts) -> list[Contact]:
-    """Return the recipients of the envelope that To and Cc do not name."""
-    seen = {contact["Address"].lower() for contact in (*facts.to, *facts.cc)}
-    named = {contact["Address"].lower(): contact for contact in facts.bcc}
-    hidden: list[Contact] = []
-    for recipient in entry.recipients:
-        # the sender knows the address that it gave, not the one it was rewritten to
-        given = recipient.original or recipient.address
-        keys = {given.lower(), recipient.address.lower()}
-        if keys & seen:
-            continue
-        seen |= keys
-        hidden.append(named.get(given.lower(), Contact(Name="", Address=given)))
-    return hidden
 
 
 def _bodies(tree: MimeTree, *, limit_characters: int) -> tuple[str, str]:

@@ -13,8 +13,9 @@ import codecs
 import re
 from collections.abc import Iterator
 from itertools import islice
-from typing import TypedDict
 from urllib.parse import unquote_to_bytes
+
+from relaygw.mail.content_facts import Contact
 
 MAX_FIELDS = 1000
 MAX_PARAMETERS = 100
@@ -38,13 +39,6 @@ _NOT_BASE64 = bytes(set(range(256)).difference(_BASE64))
 _ADDRESS_TOKEN = re.compile(
     r'"(?:[^"\\]|\\.)*+"?|<[^<>]*>?|\[[^\[\]]*\]?|[(),;:]|\\.?|[^"<\[(),;:\\]+', re.DOTALL
 )
-
-
-class Contact(TypedDict):
-    """An address with its display name, in the form of Mailpit's API."""
-
-    Name: str
-    Address: str
 
 
 def read_fields(block: bytes) -> list[tuple[str, str]]:

@@ -14,6 +14,8 @@ from contextlib import contextmanager
 import uvicorn
 from starlette.types import ASGIApp
 
+from relaygw.web.patience import PatientProtocol
+
 _DRAIN_S = 5  # how long a stop waits for answers that are under way
 _MAX_CONNECTIONS = 500
 
@@ -42,8 +44,8 @@ async def serve_web(app: ASGIApp, listening_socket: socket.socket, *, stop: asyn
     server = _EmbeddedServer(
         uvicorn.Config(
             app,
-            http="h11",
-            ws="none",
+            http=PatientProtocol,
+            ws="websockets-sansio",
             lifespan="off",
             log_config=None,
             access_log=False,

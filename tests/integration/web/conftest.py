@@ -101,7 +101,7 @@ async def running(
     listening = socket.create_server(("127.0.0.1", 0))
     port = listening.getsockname()[1]
     stop = asyncio.Event()
-    app = create_app(store, settings, is_ready=is_ready)
+    app = create_app(store, settings, is_ready=is_ready, stop=stop)
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(serve_web(app, listening, stop=stop))
         async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:

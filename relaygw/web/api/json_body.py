@@ -1,0 +1,82 @@
+"""JSON in the body of a request, looked at before it is used. Errors are 400 with the reason.
+
+A key counts however it is spelled in capitals, as Mailpit reads it: otherwise `{"ids": [...]}`
+would name nothing, and nothing named means everything.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+
+MAX_LISTED = 10_000
+
+Found = dict[str, Any]
+
+
+async def read_object(request: Request) -> Found:
+    """Return the object in the body, an empty one without a body."""
+    body = await request.body()
+    if not body.strip():
+        return {}
+    try:
+        found = json.loads(body)
+    except (ValueError, RecursionError):
+        raise HTTPException(400, "the body is not JSON") from None
+    if not isinstance(found, dict):
+        raise HTTPException(400, 'the body is no JSON object; e.g. {"IDs": []}')
+    return found
+
+
+def value_of(found: Found, name: str) -> Any:
+    """Return what stands under a name, None if nothing does."""
+    if name in found:
+        return found[name]
+    return next((value for key, value in found.items() if key.lower() == name.lower()), None)
+
+
+def strings(found: Found, name: str) -> list[str]:
+    """Return a list of texts, empty if it is not there."""
+    values = listed(found, name)
+    if not all(isinstance(one, str) for one in values):
+        raise HTTPException(400, f"{name} is not a list of texts")
+    return values
+
+
+def objects(found: Found, name: str) -> list[Found]:
+    """Return a list of objects, empty if it is not there."""
+    values = listed(found, name)
+    if not all(isinstance(one, dict) for one in values):
+        raise HTTPException(400, f"{name} is not a list of objects")
+    return values
+
+
+def listed(found: Found, name: str) -> list[Any]:
+    """Return a list, empty if it is not there."""
+    value = value_of(found, name)
+    if value is None:
+        return []
+    if not isinstance(value, list):
+        raise HTTPException(400, f"{name} is not a list")
+    if len(value) > MAX_LISTED:
+        raise HTTPException(400, f"{name} lists {len(value)}; at most {MAX_LISTED} at a time")
+    return value
+
+
+def text(found: Found, name: str) -> str:
+    """Return a text, "" if it is not there."""
+    value = value_of(found, name)
+    if value is not None and not isinstance(value, str):
+        raise HTTPException(400, f"{name} is not a text")
+    return value or ""
+
+
+def flag(found: Found, name: str) -> bool:
+    """Return true or false, false if it is not there."""
+    value = value_of(found, name)
+    if value is not None and not isinstance(value, bool):
+        raise HTTPException(400, f"{name} is not true or false")
+    return bool(value)

@@ -1,0 +1,44 @@
+"""The links of a message, as Mailpit's link check lists them; none is ever fetched."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from relaygw.web.api.reading import found_by, message_of
+from relaygw.web.message_view import Json
+from relaygw.web.mime_tree import MimeTree
+from relaygw.web.pages.contents import html_part
+from relaygw.web.pages.desk import Desk
+from relaygw.web.pages.links import ListedLink, listed_links
+from relaygw.web.pages.mail_html import MAX_HTML_CHARACTERS, mail_page
+
+NOT_FETCHED = "not fetched"
+
+
+def links_of(message: Json, tree: MimeTree) -> list[ListedLink]:
+    """Return the links of HTML, text and header with their real targets."""
+    part = html_part(tree)
+    html = tree.text(part, limit_characters=MAX_HTML_CHARACTERS) if part is not None else ""
+    page = mail_page(html, title="", picture=lambda _: None)
+    links, _ = listed_links(page.links, message["Text"], message["ListUnsubscribe"]["Links"])
+    return links
+
+
+def check_links(desk: Desk) -> Callable[[Request], Awaitable[Response]]:
+    """Return the endpoint: each web link with the status 0, for nobody went there."""
+
+    def read(request: Request) -> Response:
+        found = found_by(desk, request)
+        tree = desk.tree(found.entry)
+        links = links_of(message_of(found, tree), tree)
+        web = dict.fromkeys(one.target for one in links if one.is_web)
+        listed = [{"URL": url, "StatusCode": 0, "Status": NOT_FETCHED} for url in web]
+        return JSONResponse({"Errors": 0, "Links": listed})
+
+    async def show(request: Request) -> Response:
+        return await desk.open(lambda: read(request))
+
+    return show

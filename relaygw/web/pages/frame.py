@@ -1,0 +1,46 @@
+"""The HTML of a message as a document of its own, for the frame of its page.
+
+It is as harmless when somebody opens it in a tab: `sandbox` in its policy takes its origin and
+all rights, and nothing but pictures in the document itself is loaded.
+"""
+
+from __future__ import annotations
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+
+from relaygw.web.pages.contents import MailPages
+from relaygw.web.pages.desk import Desk
+from relaygw.web.pages.mail_html import MailPage
+
+FRAME_HEADERS = {
+    "Content-Security-Policy": (
+        "sandbox; default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
+        "form-action 'none'; base-uri 'none'; frame-ancestors 'self'"
+    ),
+    "X-DNS-Prefetch-Control": "off",
+}
+
+
+class Frame:
+    """The endpoint of that document."""
+
+    def __init__(self, desk: Desk, mail_pages: MailPages) -> None:
+        self._desk = desk
+        self._mail_pages = mail_pages
+
+    async def show(self, request: Request) -> Response:
+        """Answer the document; 404 for a message without HTML."""
+        found = await self._desk.read(lambda: self._desk.found(request))
+        page = self._mail_pages.get(found.entry.queue_id)
+        if page is None:
+            page = await self._desk.open(lambda: self._make(request))
+        return HTMLResponse(page.document, headers=FRAME_HEADERS)
+
+    def _make(self, request: Request) -> MailPage:
+        entry = self._desk.found(request).entry
+        page = self._mail_pages.make(entry, self._desk.tree(entry))
+        if page is None:
+            raise HTTPException(404)
+        return page

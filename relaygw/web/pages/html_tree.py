@@ -1,0 +1,119 @@
+"""The open elements while a page is written anew: what a tag closes, and how deep it may stand.
+
+Browsers close and reopen elements on their own, at a cost that mail can drive up by the square:
+thousands of elements in one another, or formatting that is carried over into each paragraph.
+What is written here is balanced and within limits, so it costs what its length says. Rules as
+in the HTML standard's section on tree construction, as far as mail in use needs them.
+"""
+
+from __future__ import annotations
+
+MAX_DEPTH = 200
+MAX_FORMATTING = 10  # open at once; each may be written again for each paragraph
+
+VOID_TAGS = frozenset({"area", "br", "col", "hr", "img", "wbr"})
+_FORMATTING = frozenset(
+    {"a", "b", "big", "code", "em", "font", "i", "s", "small", "strike", "strong", "tt", "u"}
+)
+_HEADINGS = frozenset({"h1", "h2", "h3", "h4", "h5", "h6"})
+_BLOCKS = _HEADINGS | {
+    "address", "article", "aside", "blockquote", "center", "dd", "details", "dir", "div", "dl",
+    "dt", "figcaption", "figure", "footer", "header", "hr", "li", "main", "menu", "nav", "ol",
+    "p", "pre", "section", "summary", "table", "ul",
+}  # fmt: skip
+_TABLE = frozenset({"caption", "colgroup", "table", "tbody", "td", "tfoot", "th", "thead", "tr"})
+_INLINE = frozenset(
+    {"abbr", "acronym", "bdi", "bdo", "cite", "del", "dfn", "ins", "kbd", "mark", "q", "rp", "rt",
+     "ruby", "samp", "span", "sub", "sup", "time", "var"}
+)  # fmt: skip
+ALLOWED_TAGS = VOID_TAGS | _FORMATTING | _BLOCKS | _TABLE | _INLINE
+
+_CELLS = frozenset({"caption", "td", "th"})
+_ROWS = _CELLS | {"tr"}
+_GROUPS = _ROWS | {"colgroup", "tbody", "tfoot", "thead"}
+_CLOSES: dict[str, tuple[frozenset[str], frozenset[str]]] = {
+    "li": (frozenset({"li"}), frozenset({"ul", "ol", "menu", "dir"})),
+    "dd": (frozenset({"dd", "dt"}), frozenset({"dl"})),
+    "dt": (frozenset({"dd", "dt"}), frozenset({"dl"})),
+    "td": (_CELLS, frozenset({"tr"})),
+    "th": (_CELLS, frozenset({"tr"})),
+    "tr": (_ROWS, frozenset({"tbody", "tfoot", "thead"})),
+    **dict.fromkeys(
+        ("tbody", "tfoot", "thead", "caption", "colgroup", "col"), (_GROUPS, frozenset())
+    ),
+    "a": (frozenset({"a"}), frozenset()),
+}
+"""What a start tag closes, and what shields from it besides tables and their cells."""
+
+
+class Balance:
+    """Writes tags to `out` so that each start tag has its end tag."""
+
+    def __init__(self, out: list[str]) -> None:
+        self._out = out
+        self._open: list[str] = []
+        self._formatting = 0
+        self.is_too_deep = False  # a tag was left out
+
+    def start(self, name: str, attributes: str) -> None:
+        """Write a start tag, and the end tags of what it closes."""
+        self._make_room(name)
+        is_formatting = name in _FORMATTING
+        if len(self._open) >= MAX_DEPTH or (is_formatting and self._formatting >= MAX_FORMATTING):
+            self.is_too_deep = True
+            return
+        self._open.append(name)
+        self._formatting += is_formatting
+        self._out.append(f"<{name}{attributes}>")
+
+    def void(self, name: str, attributes: str) -> None:
+        """Write the tag of an element without content."""
+        self._make_room(name)
+        self._out.append(f"<{name}{attributes}>")
+
+    def end(self, name: str) -> None:
+        """Write an end tag and those of what is open within; nothing if `name` is not open."""
+        if name in VOID_TAGS:
+            if name == "br":  # as browsers read it
+                self._out.append("<br>")
+            return
+        names = _HEADINGS if name in _HEADINGS else frozenset({name})
+        shields = frozenset({"table"}) if name in _TABLE else _CELLS | {"table"}
+        self._close(names, shields - names)
+
+    def close_all(self) -> None:
+        """Write the end tags of all that is open."""
+        self._pop_to(0)
+
+    def _make_room(self, name: str) -> None:
+        if name in _BLOCKS:
+            self._close(frozenset({"p"}), _CELLS | {"table"})
+        if name in _CLOSES:
+            closed, shields = _CLOSES[name]
+            self._close_outermost(closed, shields | {"table"} | (_CELLS - closed))
+
+    def _close(self, names: frozenset[str], shields: frozenset[str]) -> None:
+        """Close the innermost of `names`, unless one of `shields` stands around the cursor."""
+        for place in range(len(self._open) - 1, -1, -1):
+            if self._open[place] in names:
+                self._pop_to(place)
+                return
+            if self._open[place] in shields:
+                return
+
+    def _close_outermost(self, names: frozenset[str], shields: frozenset[str]) -> None:
+        """Close all of `names` within the nearest of `shields`."""
+        found: int | None = None
+        for place in range(len(self._open) - 1, -1, -1):
+            if self._open[place] in shields:
+                break
+            if self._open[place] in names:
+                found = place
+        if found is not None:
+            self._pop_to(found)
+
+    def _pop_to(self, depth: int) -> None:
+        while len(self._open) > depth:
+            name = self._open.pop()
+            self._formatting -= name in _FORMATTING
+            self._out.append(f"</{name}>")

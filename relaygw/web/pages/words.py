@@ -1,0 +1,100 @@
+"""Times, sizes, numbers and reasons as a page says them.
+
+Times are of this machine's time zone, as in its mail log.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+
+from relaygw.mail.state import RecipientState
+from relaygw.policy.routing import CAPTURE_ROUTE
+from relaygw.store.protocol import QueueEntry
+
+_EPOCH = datetime.fromtimestamp(0, UTC)
+_UNITS = ((10**3, "kB"), (10**6, "MB"), (10**9, "GB"))
+_REASONS = (
+    ("sandbox mode", "Sandbox mode"),
+    ("staging: not on the allow list", "Not on the allow list"),
+    ("on the block list", "On the block list"),
+    ("local recipient without a rule", "No domain in the address"),
+    ("invalid address", "Not a valid address"),
+)
+
+
+def now_ms() -> int:
+    """Return the time of this machine."""
+    return time.time_ns() // 1_000_000
+
+
+def local_time(at_ms: int) -> datetime:
+    """Return a time in this machine's zone."""
+    return (_EPOCH + timedelta(milliseconds=at_ms)).astimezone()
+
+
+def exact_time(at_ms: int) -> str:
+    """Return a time to the second with its zone: `25 Nov 2025, 10:04:03 +0100`."""
+    at = local_time(at_ms)
+    return f"{at.day} {at:%b %Y, %H:%M:%S %z}"
+
+
+def iso_time(at_ms: int) -> str:
+    """Return a time as a machine reads it, UTC."""
+    return (_EPOCH + timedelta(milliseconds=at_ms)).isoformat(timespec="milliseconds")
+
+
+def age(at_ms: int, now: int) -> str:
+    """Return how long ago a time was, at most a week; else the day: `4 min`, `3 h`, `12 Nov`."""
+    seconds = max(0, now - at_ms) // 1000
+    if seconds < 10:
+        return "now"
+    if seconds < 60:
+        return f"{seconds} s"
+    if seconds < 3600:
+        return f"{seconds // 60} min"
+    if seconds < 86_400:
+        return f"{seconds // 3600} h"
+    if seconds < 7 * 86_400:
+        return f"{seconds // 86_400} d"
+    at, today = local_time(at_ms), local_time(now)
+    return f"{at.day} {at:%b}" if at.year == today.year else f"{at:%b %Y}"
+
+
+def size(size_bytes: int) -> str:
+    """Return a size of three digits at most: `812 B`, `4.1 kB`, `25 MB`."""
+    if size_bytes < 1000:
+        return f"{size_bytes} B"
+    power, unit = next(
+        each for each in _UNITS if size_bytes < 999.5 * each[0] or each is _UNITS[-1]
+    )
+    amount = size_bytes / power
+    return f"{amount:.1f} {unit}" if amount < 9.95 else f"{amount:.0f} {unit}"
+
+
+def counted(number: int, noun: str, plural: str = "") -> str:
+    """Return `1 message` or `1,234 messages`."""
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
+def reason_words(reason: str | None, route: str = "") -> str:
+    """Return in plain words why a recipient was captured."""
+    if not reason:
+        return "No route matches" if route == CAPTURE_ROUTE else "Nothing may be sent there"
+    for start, words in _REASONS:
+        if reason.startswith(start):
+            return words
+    return reason[:1].upper() + reason[1:]
+
+
+def capture_reasons(entry: QueueEntry) -> list[str]:
+    """Return why a message was captured, each reason once."""
+    routes = {part.delivery_no: part.route for part in entry.deliveries}
+    captured = (one for one in entry.recipients if one.state is RecipientState.CAPTURED)
+    return unique(reason_words(one.reply, routes.get(one.delivery_no, "")) for one in captured)
+
+
+def unique(words: Iterable[str]) -> list[str]:
+    """Return `words`, each once, in their order."""
+    return list(dict.fromkeys(words))

@@ -1,0 +1,156 @@
+"""Content of captured mail is read once, and what is wrong with one message is its own affair."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Mapping
+
+import pytest
+
+from relaygw.errors import StoreUnavailable, Unstorable
+from relaygw.mail.content_facts import ContentFacts
+from relaygw.mail.search import EVERYTHING, parse_search
+from relaygw.store.sqlite import SqliteStore
+from relaygw.web import indexing
+from relaygw.web.indexing import Indexer
+from relaygw.web.mime_tree import MimeTree
+
+Capture = Callable[..., str]
+MAIL = (
+    b"From: Shop <shop@x.test>\r\nTo: Ann <ann@x.test>\r\nSubject: %(subject)s\r\n"
+    b"Content-Type: text/html\r\n\r\n<p>Hello %(subject)s"
+)
+
+
+def mail(subject: str) -> bytes:
+    return MAIL % {b"subject": subject.encode()}
+
+
+def found(store: SqliteStore, query: str) -> list[str]:
+    return store.captured_ids(parse_search(query), limit=100)
+
+
+def test_content_is_findable_after_it_was_read(store: SqliteStore, capture: Capture) -> None:
+    ids = [capture(mail(f"order {number}")) for number in range(60)]
+    assert found(store, "hello") == []
+    assert Indexer(store).catch_up()
+    assert found(store, "hello") == ids
+    assert found(store, '"hello order 59"') == found(store, "from:shop 59") == ids[59:]
+    one = store.captured_entry(ids[0])
+    assert one is not None and one.facts is not None
+    assert (one.facts.snippet, one.facts.to[0]["Name"]) == ("Hello order 0", "Ann")
+
+
+def test_what_comes_later_is_read_later(store: SqliteStore, capture: Capture) -> None:
+    indexer = Indexer(store)
+    capture(mail("first"))
+    indexer.catch_up()
+    second = capture(mail("second"))
+    indexer.catch_up()
+    assert found(store, "hello -first") == [second]
+
+
+def test_a_message_that_cannot_be_read_keeps_nobody_waiting(
+    store: SqliteStore, capture: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read_facts = indexing.read_facts
+
+    def fail_on_one(tree: MimeTree) -> ContentFacts:
+        if tree.first("Subject") == "broken":
+            raise RuntimeError("defect")
+        return read_facts(tree)
+
+    monkeypatch.setattr(indexing, "read_facts", fail_on_one)
+    broken, other = capture(mail("broken")), capture(mail("other"))
+    assert Indexer(store).catch_up()
+    assert found(store, "hello") == [other]
+    assert found(store, "subject:broken") == [broken]  # as its row says
+    assert store.unindexed(limit=9) == []
+
+
+class RefusingStore(SqliteStore):
+    """Refuses a batch that has the words of one message in it."""
+
+    def index(self, facts: Mapping[str, ContentFacts]) -> None:
+        if any("refused" in one.words for one in facts.values()):
+            raise Unstorable("a row it must refuse")
+        super().index(facts)
+
+
+def test_a_message_that_cannot_be_stored_keeps_nobody_waiting(
+    store: SqliteStore, capture: Capture
+) -> None:
+    ids = [capture(mail(subject)) for subject in ("one", "refused", "two")]
+    refusing = RefusingStore(f"sqlite:///{store._path}", keep_content=False)
+    assert Indexer(refusing).catch_up()
+    refusing.close()
+    assert found(store, "hello") == [ids[0], ids[2]]
+    assert store.unindexed(limit=9) == []
+
+
+def test_a_request_waits_for_so_long_only(store: SqliteStore, capture: Capture) -> None:
+    ids = [capture(mail(f"order {number}")) for number in range(60)]
+    indexer = Indexer(store)
+    assert not indexer.catch_up(within_s=0.0)
+    begun = found(store, "hello")
+    assert 0 < len(begun) < 60 and begun == ids[: len(begun)]
+    assert indexer.catch_up(within_s=None)
+    assert found(store, "hello") == ids
+
+
+def test_of_large_mail_what_was_read_is_findable_soon(
+    store: SqliteStore, capture: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(indexing, "_BATCH_S", 0.0)
+    ids = [capture(mail(f"order {number}")) for number in range(3)]
+    assert not Indexer(store).catch_up(within_s=0.0)
+    assert found(store, "hello") == ids[:1]
+
+
+def test_threads_share_the_work(store: SqliteStore, capture: Capture) -> None:
+    ids = [capture(mail(f"order {number}")) for number in range(50)]
+    indexers = [Indexer(store), Indexer(store)]
+    threads = [threading.Thread(target=each.catch_up) for each in indexers * 2]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found(store, "hello") == ids
+    assert store.count_captured(parse_search("hello")) == (50, 50)
+
+
+async def test_it_keeps_up_by_itself(
+    store: SqliteStore, capture: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(indexing, "_PAUSE_S", 0.01)
+    failures = iter([StoreUnavailable("away")])
+    unindexed = store.unindexed
+
+    def fail_once(*, limit: int) -> list[object]:
+        for error in failures:
+            raise error
+        return list(unindexed(limit=limit))
+
+    monkeypatch.setattr(store, "unindexed", fail_once)
+    task = asyncio.create_task(Indexer(store).run())
+    for subject in ("first", "second"):
+        queue_id = capture(mail(subject))
+        deadline_s = time.monotonic() + 30
+        while found(store, f"hello {subject}") != [queue_id]:
+            assert time.monotonic() < deadline_s
+            await asyncio.sleep(0.01)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert store.count_captured(EVERYTHING) == (2, 2)
+
+
+def test_large_mail_is_read_without_its_files(store: SqliteStore, capture: Capture) -> None:
+    head = b'Subject: big\r\nContent-Type: multipart/mixed; boundary="b"\r\n\r\n'
+    text = b"--b\r\n\r\nthe words\r\n"
+    file = b"--b\r\nContent-Disposition: attachment; filename=a.bin\r\n\r\n" + b"x" * 5 * 2**20
+    queue_id = capture(head + text + file + b"\r\n--b--\r\n")
+    Indexer(store).catch_up()
+    assert found(store, '"the words" a.bin has:attachment larger:5m') == [queue_id]

@@ -1,0 +1,90 @@
+"""Tokens of programs: where they are kept, and what is no token."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+
+from relaygw.settings.web import WebToken
+from relaygw.web import tokens as tokens_module
+from relaygw.web.tokens import Tokens
+
+GOOD = "a-token-of-24-characters"
+SHORT = "s3cr3t-of-19-letter"
+
+
+def token(name: str, reference: str) -> WebToken:
+    return WebToken.model_validate({"name": name, "token": reference})
+
+
+async def test_whose_token_it_is() -> None:
+    tokens = Tokens([token("ci", f"plain:{GOOD}"), token("qa", f"plain:{GOOD}x")])
+    for given, name in [(GOOD, "ci"), (GOOD + "x", "qa")]:
+        holder = await tokens.holder(given.encode())
+        assert holder is not None
+        assert holder.name == name
+    for given in ["", "x", GOOD[:-1], GOOD.upper(), GOOD + "xx"]:
+        assert await tokens.holder(given.encode()) is None
+    assert await Tokens([]).holder(b"") is None
+
+
+async def test_what_cannot_be_read_lets_nobody_in(caplog: pytest.LogCaptureFixture) -> None:
+    """Neither the empty token nor a short one; the others work."""
+    tokens = Tokens(
+        [
+            token("gone", "env:RELAYGW_NO_SUCH_VARIABLE"),
+            token("short", f"plain:{SHORT}"),
+            token("ci", f"plain:{GOOD}"),
+        ]
+    )
+    with caplog.at_level(logging.DEBUG):
+        assert await tokens.holder(b"") is None
+        assert await tokens.holder(SHORT.encode()) is None
+        assert await tokens.holder(GOOD.encode()) is not None
+    assert "web.tokens: gone lets nobody in: env:RELAYGW_NO_SUCH_VARIABLE" in caplog.text
+    assert "web.tokens: short lets nobody in: the token has 19 characters" in caplog.text
+    assert "s3cr3t" not in caplog.text
+
+
+async def test_a_new_token_counts_without_a_reload(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "token"
+    file.write_text(GOOD + "\n")
+    file.chmod(0o600)
+    tokens = Tokens([token("ci", f"file:{file}")])
+    assert await tokens.holder(GOOD.encode()) is not None
+    file.write_text(GOOD[::-1] + "\n")
+    assert await tokens.holder(GOOD[::-1].encode()) is None  # looked at a moment ago
+    monkeypatch.setattr(tokens_module, "READ_AGAIN_S", 0.0)
+    assert await tokens.holder(GOOD[::-1].encode()) is not None
+    assert await tokens.holder(GOOD.encode()) is None
+
+
+async def test_a_key_store_that_is_down_locks_nobody_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Anybody can have it asked again."""
+    monkeypatch.setattr(tokens_module, "READ_AGAIN_S", 0.0)
+    file = tmp_path / "token"
+    file.write_text(GOOD)
+    file.chmod(0o600)
+    tokens = Tokens([token("ci", f"file:{file}")])
+    assert await tokens.holder(GOOD.encode()) is not None
+    file.unlink()
+    assert await tokens.holder(b"a guess") is None
+    assert "web.tokens: ci stays as it was: " in caplog.text
+    assert await tokens.holder(GOOD.encode()) is not None
+
+
+async def test_guesses_do_not_read_the_key_store_each_time(tmp_path: Path) -> None:
+    calls = tmp_path / "calls"
+    command = tmp_path / "key"
+    command.write_text(f"#!/bin/sh\necho x >>{calls}\necho {GOOD}\n")
+    command.chmod(0o700)
+    tokens = Tokens([token("ci", f"command:{command}")])
+    for number in range(20):
+        assert await tokens.holder(b"guess %d" % number) is None
+    assert calls.read_text() == "x\n"
