@@ -98,17 +98,14 @@ class RoleContext:
     loaded: LoadedSettings
     sockets: Sequence[socket.socket] = ()
     lifeline: int  # read end of a pipe that closes when the supervisor dies
+    log: MailLog
+    metrics: Path | None = None  # where processes count; None: they do not
     incarnation: str = field(default_factory=lambda: secrets.token_hex(6))
 
     @property
     def instances_dir(self) -> Path:
         """Where the lock files of this host's incarnations lie."""
         return lifelines.lifeline_directory(self.loaded.state_dir)
-
-    def log(self) -> MailLog:
-        """Return a mail log for this process."""
-        settings = self.loaded.settings
-        return MailLog(sys.stderr, hostname=settings.hostname, with_subject=settings.log.subject)
 
     def instance(self, role: str) -> Instance:
         """Return the registration of this process."""
@@ -139,7 +136,7 @@ def _run(main: Coroutine[None, None, int]) -> int:
 
 
 def _stop_event(context: RoleContext) -> asyncio.Event:
-    """Return an event that TERM, INT or the supervisor's death sets."""
+    """Return an event that TERM, INT or the supervisor's death sets; USR1 reopens the log."""
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
 
@@ -149,6 +146,8 @@ def _stop_event(context: RoleContext) -> asyncio.Event:
 
     loop.add_signal_handler(signal.SIGTERM, stop.set)
     loop.add_signal_handler(signal.SIGINT, lambda: None)  # the supervisor decides
+    loop.add_signal_handler(signal.SIGUSR1, context.log.reopen)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR1})  # one may have come already
     loop.add_reader(context.lifeline, orphaned)
     return stop
 
@@ -169,12 +168,13 @@ def _registered(context: RoleContext, role: str, store: Store) -> Iterator[lifel
 async def _front(context: RoleContext) -> int:
     from relaygw.inbound.intake import Intake
     from relaygw.inbound.listener import FrontService
+    from relaygw.observe.metrics.opening import front_meter
 
     stop = _stop_event(context)
     retire = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGUSR2, retire.set)
     store = open_store(context.loaded, first_in_line=True)
-    log = context.log()
+    log = context.log
     sender = hints.HintSender(hints.hint_directory(context.loaded.state_dir))
     notify_others = _notifier(context)
 
@@ -188,6 +188,7 @@ async def _front(context: RoleContext) -> int:
         log,
         intake=Intake(context.loaded.settings, state_dir=context.loaded.state_dir),
         notify=notify,
+        meter=front_meter(context.metrics, log),
     )
     with _registered(context, "front", store):
         beat = asyncio.create_task(_beat(context, "front", store, log))
@@ -209,10 +210,11 @@ async def _delivery(context: RoleContext) -> int:
     from relaygw.delivery.janitor import Janitor
     from relaygw.delivery.leases import LeaseLost
     from relaygw.delivery.worker import Worker
+    from relaygw.observe.metrics.opening import delivery_meter
 
     stop = _stop_event(context)
     store = open_store(context.loaded)
-    log = context.log()
+    log = context.log
     hint_dir = hints.hint_directory(context.loaded.state_dir)
     hint_socket = hints.open_hint_socket(hint_dir, context.incarnation)
     exit_code = 0
@@ -235,6 +237,7 @@ async def _delivery(context: RoleContext) -> int:
                 incarnation=context.incarnation,
                 in_flight=lifeline,
                 hints=hint_socket,
+                meter=delivery_meter(context.metrics, context.loaded.settings.providers, log),
             )
             with _listening(context, worker.wake):
                 await worker.run(stop)
@@ -284,19 +287,39 @@ def _listening(context: RoleContext, wake: Callable[[], None]) -> Iterator[None]
 
 async def _web(context: RoleContext) -> int:
     from relaygw.web.app import create_app
+    from relaygw.web.indexing import Indexer
+    from relaygw.web.keeping_indexed import keep_indexed
+    from relaygw.web.metrics import MetricsPage
     from relaygw.web.server import serve_web
 
     stop = _stop_event(context)
     store = open_store(context.loaded)
+    settings = context.loaded.settings
     with _registered(context, "web", store):
-        beat = asyncio.create_task(_beat(context, "web", store, context.log()))
+        beat = asyncio.create_task(_beat(context, "web", store, context.log))
         mark = service_file.draining_mark(context.loaded.state_dir)
 
         async def is_ready() -> str | None:
             return "this instance is being drained" if mark.exists() else None
 
-        app = create_app(store, context.loaded.settings, is_ready=is_ready)
-        await serve_web(app, context.sockets[0], stop=stop)
+        metrics = MetricsPage(store, settings, state_dir=context.loaded.state_dir)
+        indexer = Indexer(store)
+        reading = asyncio.create_task(keep_indexed(indexer, stop), name="indexing")
+        app = create_app(
+            store,
+            settings,
+            indexer=indexer,
+            is_ready=is_ready,
+            metrics=metrics,
+            stop=stop,
+            wake_workers=lambda: wake_workers(context.loaded),
+        )
+        pages, *others = context.sockets
+        await asyncio.gather(
+            serve_web(app, pages, stop=stop),
+            *(serve_web(metrics.app(), one, stop=stop) for one in others),
+        )
+        await reading
         beat.cancel()
     store.close()
     return 0

@@ -96,9 +96,10 @@ def carry_through(
     if not answer.wants_json:
         _show(gathered)
     left = gathered.left
-    if gathered.ready and _may_go_on(gathered, task, answer):
+    question = f"{task.verb} {counted(len(gathered.ready), 'message')}?"
+    if gathered.ready and may_go_on(question, answer):
         result = task.carry_out(gathered.ready, clock_ms())
-        _wake_workers()
+        wake_workers()
         left = [*left, *result.left]
         _report(result.changed, left, task, answer)
     elif answer.is_dry_run or not gathered.ready:
@@ -112,7 +113,7 @@ def carry_through(
 
 
 @pass_invocation
-def _wake_workers(invocation: Invocation) -> None:
+def wake_workers(invocation: Invocation) -> None:
     """Let workers see the change now, not with their next look."""
     from relaygw import roles
 
@@ -149,18 +150,23 @@ def _show(gathered: _Gathered) -> None:
         click.echo(f"... and {more} more")
 
 
-def _may_go_on(gathered: _Gathered, task: Task, answer: Answer) -> bool:
+def may_go_on(question: str, answer: Answer) -> bool:
+    """Ask, unless the caller is sure. Raises UsageError when nobody answers."""
     if answer.is_dry_run:
         return False
     if answer.is_sure:
         return True
-    question = f"{task.verb} {counted(len(gathered.ready), 'message')}?"
     try:
         return click.confirm(question, err=True)
     except click.Abort:
-        if sys.stdin.isatty():
-            raise
-        raise click.UsageError("nobody answered; give --yes or --dry-run") from None
+        raise_if_alone("give --yes or --dry-run")
+        raise
+
+
+def raise_if_alone(remedy: str) -> None:
+    """Raise UsageError when nobody answered because nobody is there."""
+    if not sys.stdin.isatty():
+        raise click.UsageError(f"nobody answered; {remedy}") from None
 
 
 def _report(changed: Iterable[str], left: list[LeftAlone], task: Task, answer: Answer) -> None:

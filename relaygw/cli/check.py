@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from relaygw.cli.explaining import explain, listener_words, provider_words
+from relaygw.cli.explaining import explain, listener_words, provider_words, web_words
 from relaygw.cli.frame import Command, CommandFailed, Invocation, pass_invocation, warn
 from relaygw.cli.text import labelled
 from relaygw.errors import InvalidAddress, SettingsError
@@ -16,6 +16,7 @@ from relaygw.errors import InvalidAddress, SettingsError
 if TYPE_CHECKING:
     from relaygw.settings.load import LoadedSettings
     from relaygw.settings.model import Route, Settings
+    from relaygw.settings.secrets import SecretRef
 
 
 def _header(
@@ -116,6 +117,7 @@ def _tell(
     if recipient is None:
         _warn_of_secrets(loaded.settings)
         _warn_of_certificates(loaded.settings)
+        _warn_of_web(loaded.settings)
 
 
 def _check_online(
@@ -174,7 +176,8 @@ def summary(loaded: LoadedSettings) -> Iterator[str]:
     for listener in settings.listeners:
         words = listener_words(listener, has_users=bool(settings.users))
         yield labelled("listener", f"{listener.bind} for {words}")
-    yield labelled("web", f"http://{settings.web.bind}")
+    base_path = settings.web.base_path.rstrip("/")
+    yield labelled("web", f"http://{settings.web.bind}{base_path} for {web_words(settings)}")
     for name, provider in settings.providers.items():
         yield labelled("provider", f"{name}: {provider_words(provider)}")
     for route in settings.routes:
@@ -212,17 +215,29 @@ def _warn_of_certificates(settings: Settings) -> None:
 
 def _warn_of_secrets(settings: Settings) -> None:
     """Name secrets that cannot be read here; commands are not run for a check."""
+    for key, secret in _secrets(settings):
+        if secret is None or secret.kind == "command":
+            continue
+        try:
+            secret.read()
+        except SettingsError as error:
+            warn(f"warning: {key}: {error}")
+
+
+def _secrets(settings: Settings) -> Iterator[tuple[str, SecretRef | None]]:
     for name, provider in settings.providers.items():
-        oauth = provider.oauth
-        secrets = {
-            "password": provider.password,
-            "oauth.client_secret": oauth.client_secret if oauth is not None else None,
-            "oauth.refresh_token": oauth.refresh_token if oauth is not None else None,
-        }
-        for key, secret in secrets.items():
-            if secret is None or secret.kind == "command":
-                continue
-            try:
-                secret.read()
-            except SettingsError as error:
-                warn(f"warning: providers.{name}.{key}: {error}")
+        yield f"providers.{name}.password", provider.password
+        if provider.oauth is not None:
+            yield f"providers.{name}.oauth.client_secret", provider.oauth.client_secret
+            yield f"providers.{name}.oauth.refresh_token", provider.oauth.refresh_token
+    for token in settings.web.tokens:
+        yield f"web.tokens.{token.name}", token.token
+
+
+def _warn_of_web(settings: Settings) -> None:
+    web = settings.web
+    if web.has_logins and not (web.bind.is_loopback or web.proxies):
+        warn(
+            f"warning: web.bind: passwords for {web.bind} cross the network in clear; put a "
+            "reverse proxy with TLS before it and name it in web.proxies"
+        )

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from relaygw.cli.text import age, counted, fitted, labelled, moment, rfc3339, size
+from relaygw.mail.envelope import Released
 from relaygw.mail.state import CLAIMABLE, DeliveryState, RecipientState
 from relaygw.store.protocol import DeliveryEntry, QueueEntry, RecipientEntry
 
@@ -22,6 +23,10 @@ _LEAST_FINISHED = (
     DeliveryState.FINISHED,
 )
 _ID_CELLS, _AGE_CELLS, _STATE_CELLS, _SIZE_CELLS = 17, 4, 8, 5
+_RELEASED_WORDS = {
+    Released.ALLOWED.value: "from the sandbox, to addresses that may have it",
+    Released.ANYONE.value: "from the sandbox, outside of the allow list",
+}
 _FIXED_CELLS = _ID_CELLS + _AGE_CELLS + _STATE_CELLS + _SIZE_CELLS + 6  # with the spaces
 _MIN_REST_CELLS = 30
 
@@ -86,6 +91,7 @@ def _recipient(one: RecipientEntry, part: DeliveryEntry) -> dict[str, Any]:
         "attempts": one.attempts,
         "next_attempt_at": _time(next_attempt_at_ms(part)) if waits else None,
         "route": part.route,
+        "released": part.released,
     }
 
 
@@ -175,6 +181,8 @@ def _shown_source(entry: QueueEntry) -> str:
 
 def _delivery_story(entry: QueueEntry, part: DeliveryEntry, now_ms: int) -> Iterator[str]:
     yield labelled("route", f"{part.route} ({part.stream}): {part.state.value}")
+    if part.released:
+        yield labelled("released", _RELEASED_WORDS.get(part.released, part.released), indent=2)
     if part.provider:
         yield labelled("provider", part.provider, indent=2)
     if part.attempts:

@@ -43,6 +43,17 @@ def listener_words(listener: Listener, *, has_users: bool) -> str:
     return f"{who}{tls}{balancers}{mode}"
 
 
+def web_words(settings: Settings) -> str:
+    """Return who may look at captured mail."""
+    web = settings.web
+    if web.has_logins:
+        kinds = (("user", len(web.users)), ("token", len(web.tokens)))
+        return " and ".join(f"{n} {word}{'s' * (n > 1)}" for word, n in kinds if n)
+    if settings.mode.value != "sandbox":
+        return "health checks only: there are no web.users"
+    return "everyone who can connect" if web.open else "everyone on this machine"
+
+
 def explain(
     settings: Settings,
     *,

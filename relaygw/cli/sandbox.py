@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from relaygw import operations
+from relaygw.cli.captured import captured, chosen
 from relaygw.cli.changing import (
     CHANGE_OPTIONS,
     Task,
@@ -18,25 +19,27 @@ from relaygw.cli.changing import (
 )
 from relaygw.cli.frame import Group, Invocation, pass_invocation
 from relaygw.cli.listing import print_list, print_messages
+from relaygw.cli.releasing import release_sandbox
 from relaygw.cli.selecting import (
     ANY_STATE,
     CAPTURED_OPTIONS,
-    captured,
     choose,
-    found,
     ids_argument,
     options,
-    some_ids_argument,
+    search_option,
 )
 from relaygw.operations import LeftAlone
-from relaygw.store.protocol import QueueEntry
+from relaygw.store.protocol import QueueEntry, Store
 
 LATEST = "LATEST"
 
 
-@click.group(cls=Group, later=("release",))
+@click.group(cls=Group)
 def sandbox() -> None:
-    """Look at captured mail and delete it."""
+    """Look at captured mail, release and delete it."""
+
+
+sandbox.add_command(release_sandbox)
 
 
 @sandbox.command("list")
@@ -54,25 +57,28 @@ def list_sandbox(invocation: Invocation, /, wants_json: bool, **given: Any) -> N
 
 
 @sandbox.command("show")
-@some_ids_argument
+@ids_argument
+@search_option
 @click.option("--json", "wants_json", is_flag=True, help="One object a line.")
 @click.option("--raw", is_flag=True, help="Write the content itself to stdout.")
 @pass_invocation
-def show_sandbox(
-    invocation: Invocation, queue_ids: tuple[str, ...], wants_json: bool, raw: bool
-) -> int:
+def show_sandbox(invocation: Invocation, /, wants_json: bool, raw: bool, **given: Any) -> int:
     """Show all about captured messages; the ID latest is the newest one."""
     if raw and wants_json:
         raise click.UsageError("--raw and --json exclude each other; leave one out")
-    ids = queue_ids
+    if bool(given["queue_ids"]) == bool(given["search"]):
+        raise click.UsageError("give ids, latest or --search, and only one of these")
     with invocation.open_store() as store:
-        if LATEST in ids:
-            newest = [entry.queue_id for entry in store.captured(start=0, limit=1)]
-            ids = tuple((newest or ["latest"])[0] if word == LATEST else word for word in ids)
-        choice = choose({"queue_ids": ids})
-        entries = [one for one in found(store, choice) if one.captured_at_ms is not None]
-        ids = choice.selection.queue_ids
+        ids = tuple(_newest(store) if word == LATEST else word for word in given["queue_ids"])
+        choice = choose(given | {"queue_ids": ids})
+        entries = [one for one in chosen(store, choice) if one.captured_at_ms is not None]
+        ids = choice.selection.queue_ids or tuple(one.queue_id for one in entries)
         return print_messages(store, ids, entries, wants_json=wants_json, raw=raw)
+
+
+def _newest(store: Store) -> str:
+    newest = store.captured_entry(None)
+    return newest.entry.queue_id if newest is not None else "latest"
 
 
 def _judge(entry: QueueEntry) -> LeftAlone | None:
@@ -99,5 +105,4 @@ def delete_sandbox(invocation: Invocation, /, **given: Any) -> int:
                 store, ids, actor=login_name(), now_ms=now_ms, detail=choice.words
             ),
         )
-        entries = found(store, choice) if choice.has_ids else captured(store, choice)
-        return carry_through(entries, task, choice=choice, answer=answer)
+        return carry_through(chosen(store, choice), task, choice=choice, answer=answer)

@@ -28,7 +28,8 @@ _ID_NAMES = ("queue_ids", "id_options")
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
-def _not_empty(_ctx: click.Context, _option: click.Parameter, value: str | None) -> str | None:
+def not_empty(_ctx: click.Context, _option: click.Parameter, value: str | None) -> str | None:
+    """Refuse an empty value of an option."""
     if value is not None and not value.strip():
         raise click.BadParameter("is empty; write a value or leave the option out")
     return value
@@ -54,7 +55,7 @@ def _duration(_ctx: click.Context, _option: click.Parameter, value: str | None) 
 
 
 def _text_option(name: str, explanation: str) -> Decorator:
-    return click.option(f"--{name}", metavar="TEXT", callback=_not_empty, help=explanation)
+    return click.option(f"--{name}", metavar="TEXT", callback=not_empty, help=explanation)
 
 
 ids_argument = click.argument("queue_ids", metavar="[ID]...", nargs=-1, callback=_not_empty_ids)
@@ -76,7 +77,16 @@ _LIMIT = click.option(
     "--limit", metavar="N", type=click.IntRange(min=1), help="At most N messages."
 )
 
-CAPTURED_OPTIONS = (_ID, _SENDER, _RECIPIENT, _SUBJECT, _OLDER_THAN, _LIMIT)
+search_option = _text_option("search", "Matches TEXT, written as in the sandbox's search box.")
+CAPTURED_OPTIONS = (
+    _ID,
+    search_option,
+    _SENDER,
+    _RECIPIENT,
+    _SUBJECT,
+    _OLDER_THAN,
+    _LIMIT,
+)
 QUEUE_OPTIONS = (
     _ID,
     _SENDER,
@@ -115,6 +125,7 @@ class Choice:
     """What the options of one call ask for."""
 
     selection: Selection
+    search: str = ""  # of captured mail, in the words of mail.search
     is_null_sender: bool = False
     has_ids: bool = False  # True with no id at all means no message
     has_conditions: bool = False  # False: nothing was asked for, so everything would match
@@ -148,6 +159,7 @@ def choose(given: dict[str, Any], *, default_states: frozenset[DeliveryState] = 
             ),
             reason=conditions.get("reason"),
         ),
+        search=conditions.get("search", ""),
         is_null_sender=sender == NULL_SENDER,
         has_ids=has_ids,
         has_conditions=has_ids or bool(conditions),
@@ -210,38 +222,3 @@ def _pages(store: Store, selection: Selection) -> Iterator[QueueEntry]:
         if len(page) < PAGE_MESSAGES:
             return
         after = page[-1].queue_id
-
-
-def captured(store: Store, choice: Choice) -> Iterator[QueueEntry]:
-    """Yield the chosen captured messages, the newest first."""
-    return islice(
-        (entry for entry in _captured_pages(store) if _is_chosen(entry, choice)), choice.limit
-    )
-
-
-def _captured_pages(store: Store) -> Iterator[QueueEntry]:
-    seen: set[str] = set()  # mail that arrives meanwhile moves the pages
-    start = 0
-    while page := store.captured(start=start, limit=PAGE_MESSAGES):
-        for entry in page:
-            if entry.queue_id not in seen:
-                seen.add(entry.queue_id)
-                yield entry
-        start += len(page)
-
-
-def _is_chosen(entry: QueueEntry, choice: Choice) -> bool:
-    wanted = choice.selection
-    before_ms = wanted.accepted_before_ms
-    return (
-        (not choice.has_ids or entry.queue_id in wanted.queue_ids)
-        and (not choice.is_null_sender or not entry.sender)
-        and _contains([entry.sender], wanted.sender)
-        and _contains([one.address for one in entry.recipients], wanted.recipient)
-        and _contains([entry.subject], wanted.subject)
-        and (before_ms is None or entry.accepted_at_ms < before_ms)
-    )
-
-
-def _contains(texts: Iterable[str], part: str | None) -> bool:
-    return part is None or any(part.lower() in text.lower() for text in texts)

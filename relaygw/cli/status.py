@@ -22,6 +22,7 @@ from relaygw.cli.text import (
     printable,
     rfc3339,
 )
+from relaygw.mail.search import EVERYTHING
 from relaygw.mail.state import DeliveryState
 from relaygw.operations import holds_of
 from relaygw.store.protocol import Hold, Instance, LaneCount, Store
@@ -63,7 +64,7 @@ def take_snapshot(store: Store, settings: Settings) -> Snapshot:
     """Ask the store for everything that the screen shows."""
     from relaygw.settings.show import fingerprint
 
-    captured, unread = store.captured_counts()
+    captured, unread = store.count_captured(EVERYTHING)
     return Snapshot(
         at_ms=clock_ms(),
         fingerprint=fingerprint(settings),

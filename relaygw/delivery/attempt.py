@@ -11,6 +11,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from relaygw.delivery.line import Line
 from relaygw.errors import ContentInvalid
@@ -24,6 +25,7 @@ from relaygw.mail.outcome import (
 )
 from relaygw.policy.modes import Modes
 from relaygw.policy.recipients import RecipientPolicy
+from relaygw.policy.releasing import ReleasePolicy
 from relaygw.settings.model import Mode, Settings
 from relaygw.store.protocol import Store
 from relaygw.upstream.classify import Classifier
@@ -49,17 +51,30 @@ class Screen:
     def __init__(self, settings: Settings) -> None:
         self._policy = RecipientPolicy(settings.mode, settings.recipients)
         self._modes = Modes(settings)
+        self._releases = ReleasePolicy(settings)
 
     def sort(self, claimed: ClaimedDelivery) -> Screened:
         """Return the pending recipients by what may happen to them."""
-        source = claimed.source
-        mode = self._modes.of(source.listener, source.user, accepted_in=Mode(claimed.mode))
+        obstacle = self._obstacle_of(claimed)
         by_obstacle: dict[str | None, list[Recipient]] = {None: [], "blocked": [], "mode": []}
         for recipient in claimed.recipients:
-            by_obstacle[self._policy.obstacle(recipient.address, mode)].append(recipient)
+            by_obstacle[obstacle(recipient.address)].append(recipient)
         return Screened(
             tuple(by_obstacle[None]), tuple(by_obstacle["blocked"]), tuple(by_obstacle["mode"])
         )
+
+    def _obstacle_of(self, claimed: ClaimedDelivery) -> Callable[[str], str | None]:
+        """Return what says why an address may not be sent to; None: it may."""
+        source, accepted_in = claimed.source, Mode(claimed.mode)
+        if claimed.released is not None:
+            return partial(
+                self._releases.obstacle,
+                released=claimed.released,
+                source=source,
+                accepted_in=accepted_in,
+            )
+        mode = self._modes.of(source.listener, source.user, accepted_in=accepted_in)
+        return partial(self._policy.obstacle, mode=mode)
 
 
 async def attempt_delivery(

@@ -22,7 +22,9 @@ from relaygw.errors import StoreUnavailable
 from relaygw.mail.envelope import ClaimedDelivery, DeliveryUpdate, Recipient, RecipientUpdate
 from relaygw.mail.outcome import AttemptReport
 from relaygw.mail.state import DeliveryState, RecipientState
-from relaygw.observe.maillog import MailLog, removed
+from relaygw.observe.events import Event, Held, Outcome, Removed
+from relaygw.observe.maillog import MailLog
+from relaygw.observe.metrics.meters import SILENT, DeliveryMeter
 from relaygw.policy.retry import REASON_MODE, is_expired, settle
 from relaygw.settings.model import Settings
 from relaygw.store.protocol import InFlight, Store
@@ -49,6 +51,7 @@ class Courier:
         pools: Mapping[str, Pool],
         classifiers: Mapping[str, Classifier],
         in_flight: InFlight,
+        meter: DeliveryMeter = SILENT,
     ) -> None:
         self._settings = settings
         self._store = store
@@ -58,6 +61,7 @@ class Courier:
         self._learning = learning
         self._pools = pools
         self._in_flight = in_flight
+        self._meter = meter
         self._screen = Screen(settings)
         self._classifiers = classifiers
         self._terms = {
@@ -162,6 +166,7 @@ class Courier:
                 held_apart_reason=REASON_MODE,
             )
         await self._record(claimed, update, report, now_ms)
+        self._meter.settled(claimed, update, report, now_ms=now_ms)
         if update.state is DeliveryState.HELD and lesson.held_reason is not None:
             await self._learning.settle_hold(gate, claimed)
 
@@ -218,22 +223,16 @@ class Courier:
         report: AttemptReport,
         now_ms: int,
     ) -> None:
-        lines = [
-            self._log.outcome(
-                claimed,
-                change,
-                relay=report.relay,
-                delays=report.delays,
-                now_ms=now_ms,
-                session_uses=report.session_uses,
-            )
+        entries = {entry.rcpt_no: entry for entry in claimed.recipients}
+        events: list[Event] = [
+            Outcome(claimed, entries[change.rcpt_no], change, report, now_ms)
             for change in update.recipients
         ]
         if update.state is DeliveryState.FINISHED:
-            lines.append(removed(claimed.queue_id))
+            events.append(Removed(claimed.queue_id))
         elif update.state is DeliveryState.HELD:
-            lines.append(("qmgr", f"{claimed.queue_id}: held ({update.reason})"))
-        await self._recorder.record(update, lines)
+            events.append(Held(claimed, update.reason or ""))
+        await self._recorder.record(update, events)
 
     async def _record_unsent(
         self, claimed: ClaimedDelivery, *, held: bool, blocked: Sequence[Recipient]

@@ -14,6 +14,7 @@ from relaygw.observe.maillog import MailLog
 from relaygw.store.protocol import Store
 
 HEARTBEAT_S = 5.0
+_AGAIN_S = 1.0  # after one that failed
 LEASE_S = 20.0
 """An incarnation whose heartbeat is older is dead to the others."""
 
@@ -45,6 +46,7 @@ class Leases:
         """Renew until cancelled; raises LeaseLost when the incarnation was buried."""
         while True:
             sent_s = _awake_s()
+            wait_s = HEARTBEAT_S
             try:
                 if await asyncio.to_thread(self._renew):
                     self._until_s = sent_s + LEASE_S
@@ -52,9 +54,10 @@ class Leases:
                     self.lose()
             except StoreUnavailable as error:
                 self._log.note("qmgr", f"warning: heartbeat failed: {error}")
+                wait_s = _AGAIN_S
             if self._is_lost:
                 raise LeaseLost(f"the leases of {self.incarnation} were taken over")
-            await asyncio.sleep(HEARTBEAT_S)
+            await asyncio.sleep(wait_s)
 
     def _renew(self) -> bool:
         state = "draining" if self.is_draining else "running"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from relaygw.delivery.courier import Courier
@@ -15,6 +15,7 @@ from relaygw.delivery.gate import Gate
 from relaygw.delivery.holds import HoldKeeper
 from relaygw.delivery.lanes import Lane, next_lane
 from relaygw.delivery.leases import Leases
+from relaygw.delivery.permits import Permits
 from relaygw.delivery.probes import Prober
 from relaygw.delivery.supplies import QUOTA_SLICE_S, Supplies
 from relaygw.delivery.windows import Windows
@@ -57,10 +58,14 @@ class Pump:
             threads=threads,
             spawn=self.spawn,
         )
+        self._permits = Permits(
+            store, log, incarnation=leases.incarnation, gates=gates.values(), threads=threads
+        )
         self.supplies = Supplies(
             store,
             log,
             incarnation=leases.incarnation,
+            permits=self._permits,
             holds=holds,
             threads=threads,
             spawn=self.spawn,
@@ -119,11 +124,12 @@ class Pump:
         lanes = self._lanes_of[gate.provider]
         is_idle = not any(lane.window for lane in lanes)
         is_sharing = is_idle or gate.is_wanted()
-        await self.supplies.return_spare(gate, connections, is_sharing=is_sharing)
+        await self._permits.return_spare(gate, connections, is_sharing=is_sharing)
         if is_idle and not gate.in_flight:
             await self.supplies.return_quota(gate)
         self._probe_if_wanted(gate)
         for lane in lanes:
+            self._settle_if_unsure(lane)
             self._windows.sweep(lane)
             if lane.window and not (gate.permits or gate.in_flight or lane.has_choice):
                 self._windows.give_back(lane)  # whoever has a permit can send it
@@ -163,7 +169,7 @@ class Pump:
             if gate.allowance.is_short:  # others may fit into what is left
                 gate.allowance.is_short = False
                 del lane.window[place]
-                self.spawn(self._courier.put_off(claimed, gate.provider, QUOTA_SLICE_S))
+                self.spawn(self._windows.put_off(claimed, gate.provider, QUOTA_SLICE_S))
                 return self._next_turn(gate)
             self.supplies.ask_for_quota(gate, claimed)
             return None
@@ -213,10 +219,16 @@ class Pump:
                 self.supplies.ask_for_permits(gate, min(gate.limit(), PERMITS_AT_FIRST))
             else:
                 lane.is_claiming = True
-                self.spawn(self._claim(lane))
+                self.spawn(self._fill(lane, self._windows.claim))
 
-    async def _claim(self, lane: Lane) -> None:
-        await self._windows.claim(lane)
+    def _settle_if_unsure(self, lane: Lane) -> None:
+        if self._windows.is_unsure(lane) and not (lane.is_claiming or self._is_stopping):
+            lane.is_claiming = True
+            self.spawn(self._fill(lane, self._windows.settle))
+
+    async def _fill(self, lane: Lane, step: Callable[[Lane], Awaitable[None]]) -> None:
+        """Take a step that only one task at a time takes for a lane; start what it brought."""
+        await step(lane)
         if self._is_stopping:
             self._windows.give_back(lane)
         for gate in lane.gates:
@@ -260,12 +272,13 @@ class Pump:
             while waiting is not None and self._may_start(gate):
                 carried, waiting = waiting, None
                 await self._courier.deliver(gate, carried, line)
+                self._windows.let_go(carried)
                 waiting = line.take_following()
         finally:
             # what was not carried, for whatever reason, goes back to the queue
             waiting = line.take_following() or waiting
             if waiting is not None:
-                self.spawn(self._windows.give_back_now([(waiting.queue_id, waiting.delivery_no)]))
+                self.spawn(self._windows.give_back_now([waiting]))
             line.close()
             gate.finish(stream, time.monotonic())
         self.run(gate)

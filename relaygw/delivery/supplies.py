@@ -1,6 +1,10 @@
 """Gets for gates what all workers share: permits for connections, tokens of rates, quota.
 
 One request a gate at a time, in a thread; `pump` is called when something arrived.
+
+When the answer of the store is lost, so is what it granted. Permits are counted anew then. Tokens
+of a rate are a quarter of a second's worth at most. Of a quota, what one request takes ahead (1 %
+of it, 50 at most, or one mail) stays unused until it is 24 hours old, as after a crash.
 """
 
 from __future__ import annotations
@@ -11,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from relaygw.delivery.gate import Gate
 from relaygw.delivery.holds import HoldKeeper
+from relaygw.delivery.permits import Permits
 from relaygw.delivery.store_calls import Spawn, in_thread
 from relaygw.errors import StoreUnavailable
 from relaygw.mail.envelope import ClaimedDelivery
@@ -30,6 +35,7 @@ class Supplies:
         log: MailLog,
         *,
         incarnation: str,
+        permits: Permits,
         holds: HoldKeeper,
         threads: ThreadPoolExecutor,
         spawn: Spawn,
@@ -42,6 +48,7 @@ class Supplies:
         self._threads = threads
         self._spawn = spawn
         self._pump = pump
+        self._permits = permits
 
     def ask_for_permits(self, gate: Gate, wanted: int) -> None:
         """Ask for permits to connect."""
@@ -74,14 +81,7 @@ class Supplies:
             self._pump(gate)
 
     async def _acquire_permits(self, gate: Gate, wanted: int) -> bool:
-        gate.permits += await in_thread(
-            self._threads,
-            self._store.acquire_permits,
-            gate.limit_group,
-            wanted=wanted,
-            limit=gate.max_connections(),
-            incarnation=self._incarnation,
-        )
+        await self._permits.acquire(gate, wanted)
         return gate.permits > gate.in_flight
 
     async def _take_tokens(self, gate: Gate, claimed: ClaimedDelivery, waiting: int) -> bool:
@@ -115,28 +115,12 @@ class Supplies:
         allowance.is_short = allowance.lacks_quota(claimed)
         return True
 
-    async def return_spare(self, gate: Gate, connections: int, *, is_sharing: bool) -> None:
-        """Give back permits that no connection uses, and those above what the provider bears."""
-        used = max(gate.in_flight, connections)
-        wanted = used if is_sharing else max(used, gate.max_connections())
-        spare = gate.permits - wanted
-        if spare <= 0 or gate.is_asking:
-            return
-        gate.permits -= spare
-        try:
-            await in_thread(
-                self._threads,
-                self._store.release_permits,
-                gate.limit_group,
-                count=spare,
-                incarnation=self._incarnation,
-            )
-        except StoreUnavailable as error:
-            gate.permits += spare
-            self._log.note("qmgr", f"warning: {error}")
-
     async def return_quota(self, gate: Gate) -> None:
-        """Give back what was taken of the daily quota and not used."""
+        """Give back what was taken of the daily quota and not used.
+
+        Whether that happened is unknown when it fails. It is not tried again: given back twice it
+        would be more than the quota.
+        """
         allowance = gate.allowance
         left, allowance.quota_left = allowance.quota_left, 0
         if left <= 0 or allowance.quota is None:

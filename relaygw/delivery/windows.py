@@ -1,7 +1,8 @@
 """The windows of lanes: claimed deliveries at hand, and what does not belong there.
 
 What cannot be sent from a window leaves it: held alone, put off until its provider may be back,
-or given back to the queue for others.
+or given back to the queue for others. When an answer of the store was lost, leases may exist that
+this worker does not know of, and would keep from everybody as long as it lives: `settle` ends them.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from relaygw.delivery.courier import Courier
 from relaygw.delivery.gate import sender_domain
 from relaygw.delivery.holds import HoldKeeper
+from relaygw.delivery.in_hand import InHand, key_of
 from relaygw.delivery.lanes import Lane, clogging
 from relaygw.delivery.store_calls import Spawn, in_thread
 from relaygw.errors import StoreUnavailable
@@ -45,10 +47,13 @@ class Windows:
         self._holds = holds
         self._threads = threads
         self._spawn = spawn
+        self._in_hand = InHand()
+        self._unsure: set[str] = set()  # routes with leases that are not in hand, perhaps
 
     async def claim(self, lane: Lane) -> None:
         """Fill a window with due deliveries of its route."""
         room = lane.room
+        before = self._in_hand.of(lane.route)
         lane.may_have_more = False  # a hint that arrives meanwhile sets it again
         try:
             claimed = await in_thread(
@@ -61,13 +66,57 @@ class Windows:
             )
         except StoreUnavailable as error:
             self._log.note("qmgr", f"warning: {error}")
+            self._unsure.add(lane.route)
             claimed = []
         finally:
             lane.is_claiming = False
         # fewer than asked for: nothing more is due until a hint or the next poll
         lane.may_have_more = lane.may_have_more or len(claimed) == room
-        lane.window.extend(claimed)
+        # what was in hand already is being recorded: that may end this new lease as well
+        fresh = [one for one in claimed if key_of(one) not in before]
+        if len(fresh) < len(claimed):
+            self._unsure.add(lane.route)
+        self._in_hand.take(fresh)
+        lane.window.extend(fresh)
         self.sweep(lane)
+
+    def is_unsure(self, lane: Lane) -> bool:
+        """True when there may be leases of a lane that nobody works on."""
+        return lane.route in self._unsure
+
+    async def settle(self, lane: Lane) -> None:
+        """End the leases of a lane that are not in hand; nothing may be claimed meanwhile."""
+        self._unsure.discard(lane.route)
+        freed = 0
+        try:
+            freed = await in_thread(
+                self._threads,
+                self._store.free_unknown,
+                lane.route,
+                known=self._in_hand.of(lane.route),
+                incarnation=self._incarnation,
+            )
+        except StoreUnavailable as error:
+            self._log.note("qmgr", f"warning: {error}")
+            self._unsure.add(lane.route)
+        finally:
+            lane.is_claiming = False
+        if freed:
+            lane.may_have_more = True
+            self._log.note(
+                "qmgr",
+                f"{freed} deliveries of route {lane.route}, leased and not in hand, "
+                "are queued again",
+            )
+
+    def let_go(self, claimed: ClaimedDelivery) -> None:
+        """Note that the outcome of a delivery is durable."""
+        self._in_hand.let_go([claimed])
+
+    async def put_off(self, claimed: ClaimedDelivery, provider: str, wait_s: float) -> None:
+        """Let a delivery wait for a provider outside of the window."""
+        await self._courier.put_off(claimed, provider, wait_s)
+        self.let_go(claimed)
 
     def sweep(self, lane: Lane) -> None:
         """Take out of a window what no provider may take, or only one that is in trouble."""
@@ -84,7 +133,7 @@ class Windows:
                 wait_s = _PUT_OFF_S
                 if not gate.is_held:
                     wait_s = min(wait_s, max(1.0, gate.blocked_until_s - now_s + 1.0))
-                self._spawn(self._courier.put_off(claimed, gate.provider, wait_s))
+                self._spawn(self.put_off(claimed, gate.provider, wait_s))
             else:
                 kept.append(claimed)
         lane.window.clear()
@@ -92,31 +141,34 @@ class Windows:
         for claimed in clogging(lane, now_s):
             lane.window.remove(claimed)
             lane.may_have_more = True
-            self._spawn(self._courier.put_off(claimed, "of its sender", _CLOGGED_S))
+            self._spawn(self.put_off(claimed, "of its sender", _CLOGGED_S))
 
     async def _set_aside(self, lane: Lane, claimed: ClaimedDelivery, reason: str) -> None:
         await self._courier.set_aside(claimed, reason)
+        self.let_go(claimed)
         if lane.obstacle(claimed) is None:  # its hold ended while that was written
             for gate in lane.gates:
                 await self._holds.release_sender(gate.provider, sender_domain(claimed.sender))
 
     def give_back(self, lane: Lane) -> None:
         """Return claimed deliveries to the queue: others may be able to send them."""
-        keys = [(claimed.queue_id, claimed.delivery_no) for claimed in lane.window]
+        claimed = list(lane.window)
         lane.window.clear()
         lane.may_have_more = True
-        if keys:
-            self._spawn(self.give_back_now(keys))
+        if claimed:
+            self._spawn(self.give_back_now(claimed))
 
-    async def give_back_now(self, keys: Sequence[tuple[str, int]]) -> None:
-        """Return deliveries to the queue; when that fails they wait for the end of the lease."""
+    async def give_back_now(self, claimed: Sequence[ClaimedDelivery]) -> None:
+        """Return deliveries to the queue; what fails is made good by `settle`."""
         try:
             await in_thread(
                 self._threads,
                 self._store.give_back,
-                keys,
+                [key_of(one) for one in claimed],
                 incarnation=self._incarnation,
             )
         except StoreUnavailable as error:
-            # they stay leased until this incarnation ends; nothing is lost
             self._log.note("qmgr", f"warning: could not give back leases: {error}")
+            self._unsure.update(one.route for one in claimed)
+        finally:
+            self._in_hand.let_go(claimed)

@@ -27,6 +27,7 @@ from relaygw.delivery.recorder import Recorder
 from relaygw.delivery.senders import SenderLedger
 from relaygw.errors import StoreUnavailable
 from relaygw.observe.maillog import MailLog
+from relaygw.observe.metrics.meters import SILENT, DeliveryMeter
 from relaygw.settings.model import Settings
 from relaygw.store.protocol import Account, Hold, InFlight, Store
 from relaygw.upstream.classify import Classifier
@@ -49,13 +50,15 @@ class Worker:
         incarnation: str,
         in_flight: InFlight,
         hints: socket.socket | None,
+        meter: DeliveryMeter = SILENT,
     ) -> None:
         self._store = store
         self._log = log
+        self._meter = meter
         self._hints = hints
         self._leases = Leases(store, log, incarnation=incarnation)
         self._recorder = Recorder(
-            store, log, incarnation=incarnation, lost_leases=self._leases.lose
+            store, log, incarnation=incarnation, lost_leases=self._leases.lose, meter=meter
         )
         self._holds = HoldKeeper(store, log)
         self._outages = Outages(store, log)
@@ -85,6 +88,7 @@ class Worker:
             pools=self._pools,
             classifiers=classifiers,
             in_flight=in_flight,
+            meter=meter,
         )
         self._threads = ThreadPoolExecutor(max_workers=4, thread_name_prefix="store")
         self._pump = Pump(
@@ -134,6 +138,7 @@ class Worker:
         for gate in self._gates.values():
             await self._pump.supplies.return_quota(gate)
         await self._write_senders()
+        self._meter.sample(self._connections())
         await asyncio.gather(*(pool.aclose() for pool in self._pools.values()))
 
     async def _poll(self) -> None:
@@ -148,10 +153,18 @@ class Worker:
                 if gate.is_wanted():
                     self._pools[name].close_idle()
                 await self._pump.tend(gate, self._pools[name].connection_count)
+            self._meter.sample(self._connections())
             if time.monotonic() >= self._senders_due_s:
                 self._senders_due_s = time.monotonic() + _SENDERS_EACH_S
                 await self._write_senders()
             await asyncio.sleep(POLL_S)
+
+    def _connections(self) -> dict[str, tuple[int, int]]:
+        """Return how many connections to each provider are busy, and how many idle."""
+        return {
+            name: (gate.in_flight, max(0, self._pools[name].connection_count - gate.in_flight))
+            for name, gate in self._gates.items()
+        }
 
     async def _obey_others(self) -> None:
         """Let the gates know what others found out; what this worker learns meanwhile is newer."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 MAX_ENVID_BYTES = 100
 """Length of ENVID as it is sent (section 4.4)."""
-_NEVER = "NEVER"
+NEVER = "NEVER"
 _OCCASIONS = ("SUCCESS", "FAILURE", "DELAY")
 _RETURNS = ("FULL", "HDRS")
 _NOT_XCHAR = re.compile(rb"[^!-*,-<>-~]")
@@ -42,8 +42,8 @@ def read_request(*, notify: str | None, ret: str | None, envid: str | None) -> D
 
 def _read_notify(text: str) -> str | None:
     words = {word.strip() for word in text.upper().split(",")}
-    if words == {_NEVER}:
-        return _NEVER
+    if words == {NEVER}:
+        return NEVER
     if not words <= set(_OCCASIONS):
         return None
     return ",".join(word for word in _OCCASIONS if word in words)

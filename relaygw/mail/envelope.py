@@ -7,6 +7,7 @@ A *message* is content and source, a *delivery* is that message on one named rou
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 
 from relaygw.mail.state import DeliveryState, RecipientState
 
@@ -43,6 +44,23 @@ class NewDelivery:
     route: str
     stream: str
     recipients: tuple[NewRecipient, ...]
+
+
+class Released(StrEnum):
+    """Whom captured mail may reach that somebody let go; looked at again at each attempt."""
+
+    ALLOWED = "allowed"  # whoever is on the allow list, or permitted by the mode, at that time
+    ANYONE = "anyone"  # an admin confirmed the very addresses: the allow list is not asked
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReleasedDelivery:
+    """A new delivery of a captured message: see policy.releasing."""
+
+    released: Released
+    route: str
+    stream: str
+    recipients: tuple[NewRecipient, ...]  # PENDING
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,6 +134,7 @@ class ClaimedDelivery:
     provider: str | None = None  # the last one tried
     client_key: str
     source: Source = Source()
+    released: str | None = None  # None: never captured; else a Released, else as strict as ALLOWED
     dsn_ret: str | None = None
     dsn_envid: str | None = None
 

@@ -29,7 +29,7 @@ class RecipientState(StrEnum):
     DELIVERED = "delivered"  # the provider answered 2xx after the final dot
     BOUNCED = "bounced"  # refused for good
     EXPIRED = "expired"  # not delivered within the lifetime
-    CAPTURED = "captured"  # kept for the sandbox, never sent
+    CAPTURED = "captured"  # kept for the sandbox, never sent; a release adds a recipient
     BLOCKED = "blocked"  # on the block list, dropped
     CANCELLED = "cancelled"  # deleted by an operator
 

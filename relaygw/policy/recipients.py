@@ -64,7 +64,7 @@ class RecipientPolicy:
             return True
         return self._allow.matches_domain(address) and not is_routable_elsewhere(address)
 
-    def _is_blocked(self, address: str) -> bool:
+    def is_blocked(self, address: str) -> bool:
         """True if any spelling of the address is on the block list."""
         return self._block.matches(address) or self._block_folded.matches(folded(address))
 
@@ -74,7 +74,7 @@ class RecipientPolicy:
         `mode` is that of its listener or user, where it is stricter than the gateway's.
         """
         mode = strictest(self._mode, mode)
-        if self._is_blocked(address):
+        if self.is_blocked(address):
             return Decision(self._blocked_fate, "on the block list")
         if mode is Mode.SANDBOX:
             return Decision(Fate.CAPTURE, "sandbox mode")
@@ -100,7 +100,7 @@ class RecipientPolicy:
         `decide`.
         """
         mode = strictest(self._mode, mode)
-        if self._is_blocked(address):
+        if self.is_blocked(address):
             return "blocked"
         if mode is Mode.SANDBOX:
             return "mode"

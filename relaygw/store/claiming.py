@@ -16,6 +16,7 @@ from sqlalchemy import Connection
 from relaygw.mail.envelope import ClaimedDelivery, Recipient, Source
 from relaygw.mail.state import DeliveryState
 from relaygw.store.batch import BatchStatement, Statement
+from relaygw.store.protocol import Key
 from relaygw.store.registry import is_alive
 from relaygw.store.tables import IS_CLAIMABLE
 
@@ -64,7 +65,7 @@ _CLAIMED = BatchStatement(
     f"""
     SELECT delivery.queue_id, delivery.delivery_no, delivery.route, delivery.stream,
         delivery.held_ms, delivery.attempts, delivery.doubts, delivery.reclaims,
-        delivery.provider, delivery.client_key,
+        delivery.provider, delivery.client_key, delivery.released,
         message.sender, message.chunk_count, message.size_bytes, message.subject,
         message.is_8bit, message.has_long_line, message.smtputf8, message.mode,
         message.accepted_at_ms, message.source_listener, message.source_client,
@@ -88,8 +89,6 @@ _PENDING = BatchStatement(
     """,
     columns=2,
 )
-
-Key = tuple[str, int]
 
 
 def _clients(connection: Connection, route: str, state: DeliveryState) -> list[str]:
@@ -167,6 +166,7 @@ def _load_claimed(
         reclaims,
         provider,
         client_key,
+        released,
         sender,
         chunk_count,
         size_bytes,
@@ -200,7 +200,7 @@ def _load_claimed(
             subject=subject,
             is_8bit=bool(is_8bit),
             has_long_line=bool(has_long_line),
-            smtputf8=bool(smtputf8),
+            smtputf8=bool(smtputf8) or (released is not None and not _is_ascii(pending[key])),
             mode=mode,
             accepted_at_ms=accepted_at_ms,
             claimed_at_ms=now_ms,
@@ -213,10 +213,16 @@ def _load_claimed(
             source=Source(
                 listener=listener, client=client, user=user, uid=uid, script=script, host=host
             ),
+            released=released,
             dsn_ret=dsn_ret,
             dsn_envid=dsn_envid,
         )
     return [claimed[key] for key in keys]
+
+
+def _is_ascii(recipients: Sequence[Recipient]) -> bool:
+    """True if the message may be sent without SMTPUTF8, as far as its recipients go."""
+    return all(recipient.address.isascii() for recipient in recipients)
 
 
 _NEXT_DUE = Statement(

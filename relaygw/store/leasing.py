@@ -13,14 +13,12 @@ from sqlalchemy import Connection, case, delete, func, select, update
 from relaygw.mail.envelope import DeliveryUpdate
 from relaygw.mail.state import DeliveryState, check_transition
 from relaygw.store.batch import BatchStatement, Row, Statement
-from relaygw.store.protocol import Begun
-from relaygw.store.registry import is_alive
-from relaygw.store.tables import IS_OPEN, delivery, instance, permit, recipient
+from relaygw.store.protocol import Begun, Key, Recorded
+from relaygw.store.registry import has_ended, is_alive
+from relaygw.store.tables import IS_OPEN, delivery, instance, message, permit, recipient
 
 MAX_RECLAIMS = 3
 """A delivery that was in the hands of this many dying workers is held as poison."""
-
-Key = tuple[str, int]
 
 _D = DeliveryState
 
@@ -55,6 +53,15 @@ _RECORD_RECIPIENTS = BatchStatement(
 )
 
 
+# an outcome that was recorded before gave the delivery its due time, which no other outcome has
+_RECORDED = BatchStatement(
+    """
+    SELECT delivery.queue_id, delivery.delivery_no FROM (VALUES {rows}) AS v
+    JOIN delivery ON delivery.queue_id = v.column1 AND delivery.delivery_no = v.column2
+    WHERE delivery.due_at_ms = v.column3
+    """,
+    columns=3,
+)
 _LEASED = Statement(
     "SELECT 1 FROM delivery WHERE queue_id = {?} AND delivery_no = {?} AND lease = {?}"
 )
@@ -67,13 +74,13 @@ def record(
     incarnation: str,
     now_ms: int,
     keep_content: bool,
-) -> bool:
+) -> Recorded:
     """Write outcomes if the incarnation lives: see Store.record_batch.
 
     What was recorded before, in a commit that seemed lost, is left as it is: its lease is over.
     """
     if not is_alive(connection, incarnation):
-        return False
+        return Recorded(is_alive=False, lost=_lost(connection, updates))
     for entry in updates:
         check_transition(_D.ACTIVE, entry.state)
     _RECORD_RECIPIENTS.run(
@@ -97,7 +104,7 @@ def record(
     for entry in updates:
         if entry.held_apart and _is_leased(connection, entry, incarnation):
             _hold_apart(connection, entry, now_ms)
-    _RECORD_DELIVERIES.run(
+    written = _RECORD_DELIVERIES.run(
         connection, [_delivery_row(entry, now_ms) for entry in updates], incarnation
     )
     finish_messages(
@@ -106,7 +113,16 @@ def record(
         now_ms=now_ms,
         keep_content=keep_content,
     )
-    return True
+    lost = () if written == len(updates) else _lost(connection, updates)
+    return Recorded(is_alive=True, lost=lost)
+
+
+def _lost(connection: Connection, updates: Sequence[DeliveryUpdate]) -> tuple[Key, ...]:
+    """Return the deliveries whose outcome is not in the database, whenever it was written."""
+    keys = [(entry.queue_id, entry.delivery_no) for entry in updates]
+    rows = [(*key, entry.due_at_ms) for key, entry in zip(keys, updates, strict=True)]
+    recorded = set(_RECORDED.fetch(connection, rows))
+    return tuple(key for key in keys if key not in recorded)
 
 
 def _is_leased(connection: Connection, entry: DeliveryUpdate, incarnation: str) -> bool:
@@ -130,6 +146,10 @@ def _delivery_row(entry: DeliveryUpdate, now_ms: int) -> Row:
 
 def _hold_apart(connection: Connection, entry: DeliveryUpdate, now_ms: int) -> None:
     """Move recipients to a new delivery of the same route that is held."""
+    # whoever adds a delivery to a message locks it: see releasing
+    connection.execute(
+        select(message.c.queue_id).where(message.c.queue_id == entry.queue_id).with_for_update()
+    ).all()
     old = connection.execute(
         select(delivery).where(
             delivery.c.queue_id == entry.queue_id, delivery.c.delivery_no == entry.delivery_no
@@ -202,6 +222,9 @@ _GIVE_BACK = BatchStatement(
     """,
     columns=2,
 )
+_LEASES_ON = Statement(
+    "SELECT queue_id, delivery_no FROM delivery WHERE lease = {?} AND route = {?}"
+)
 _COUNT_RECLAIMS = BatchStatement(
     """
     UPDATE delivery SET reclaims = reclaims + 1, provider = v.column3
@@ -242,6 +265,16 @@ _RELEASE = BatchStatement(
 def give_back(connection: Connection, keys: Sequence[Key], *, incarnation: str) -> None:
     """End leases; a delivery that was never tried is incoming again, else deferred."""
     _GIVE_BACK.run(connection, keys, incarnation)
+
+
+def free_unknown(
+    connection: Connection, route: str, *, known: Collection[Key], incarnation: str
+) -> int:
+    """End an incarnation's leases on a route but for `known`: see Store.free_unknown."""
+    if has_ended(connection, incarnation):
+        return 0
+    unknown = set(_LEASES_ON.fetch(connection, incarnation, route)).difference(known)
+    return _GIVE_BACK.run(connection, list(unknown), incarnation)
 
 
 def held_reasons(connection: Connection) -> list[str]:

@@ -165,10 +165,11 @@ def note_wanted(connection: Connection, limit_group: str, *, now_ms: int) -> Non
 
 
 def lower_rate(
-    connection: Connection, limit_group: str, *, per_s: float, now_ms: int, not_since_ms: int
+    connection: Connection, limit_group: str, *, per_s: float, now_ms: int, guard_s: float
 ) -> None:
-    """Note the rate at which a provider said "slower", unless somebody did after a time."""
+    """Note the rate at which a provider said "slower", unless somebody did within `guard_s`."""
     _ADD_ACCOUNT.run(connection, limit_group)
+    not_since_ms = now_ms - int(guard_s * 1000)
     _LOWER_RATE.run(connection, per_s, now_ms, limit_group, not_since_ms)
 
 
@@ -179,12 +180,13 @@ def lower_connections(
     own: int,
     incarnation: str,
     now_ms: int,
-    not_since_ms: int,
+    guard_s: float,
 ) -> None:
     """Note how many connections a provider bore: this worker's own, and others' permits."""
     _ADD_ACCOUNT.run(connection, limit_group)
     ((others,),) = _OTHERS_PERMITS.fetch(connection, limit_group, incarnation)
     most = max(1, own + others)
+    not_since_ms = now_ms - int(guard_s * 1000)
     _LOWER_CONNECTIONS.run(connection, most, now_ms, limit_group, most, not_since_ms)
 
 

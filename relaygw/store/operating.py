@@ -134,6 +134,7 @@ def _load_deliveries(
                 attempts=row.attempts,
                 provider=row.provider,
                 reason=row.reason,
+                released=row.released,
             )
         )
 
@@ -191,36 +192,24 @@ def _entry(
     )
 
 
-def captured(connection: Connection, *, start: int, limit: int) -> list[QueueEntry]:
-    """Return messages in the sandbox, newest first."""
-    return load_entries(
-        connection,
-        select(message)
-        .where(message.c.captured_at_ms.is_not(None))
-        .order_by(message.c.captured_at_ms.desc(), message.c.queue_id.desc())
-        .offset(start)
-        .limit(limit),
-    )
-
-
-def captured_counts(connection: Connection) -> tuple[int, int]:
-    """Return how many messages are captured and how many of them nobody opened."""
-    row = connection.execute(
-        select(func.count(), func.count().filter(message.c.read_at_ms.is_(None))).where(
-            message.c.captured_at_ms.is_not(None)
-        )
-    ).one()
-    return row[0], row[1]
-
-
 def counts(connection: Connection) -> list[LaneCount]:
-    """Count the open deliveries by route, stream and state."""
+    """Count the open deliveries and what waits in them, by route, stream and state."""
+    waiting = (
+        select(func.count())
+        .where(
+            recipient.c.queue_id == delivery.c.queue_id,
+            recipient.c.delivery_no == delivery.c.delivery_no,
+            recipient.c.state == _R.PENDING.value,
+        )
+        .scalar_subquery()
+    )
     rows = connection.execute(
         select(
             delivery.c.route,
             delivery.c.stream,
             delivery.c.state,
             func.count(),
+            func.sum(waiting),
             func.min(message.c.accepted_at_ms),
         )
         .join(message, message.c.queue_id == delivery.c.queue_id)
@@ -234,9 +223,10 @@ def counts(connection: Connection) -> list[LaneCount]:
             stream=stream,
             state=_D(state),
             deliveries=number,
+            recipients=int(waiting_count),
             oldest_accepted_at_ms=oldest,
         )
-        for route, stream, state, number, oldest in rows
+        for route, stream, state, number, waiting_count, oldest in rows
     ]
 
 

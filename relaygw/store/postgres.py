@@ -29,20 +29,30 @@ from sqlalchemy import (
     select,
 )
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, DisconnectionError, SQLAlchemyError
 from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.sql.elements import ColumnElement
 
 from relaygw.errors import AlreadyAccepted, StoreFull, StoreUnavailable, Unstorable
 from relaygw.mail.envelope import AcceptedMessage
 from relaygw.store.batch import RAW_CURSOR
+from relaygw.store.database_clock import DatabaseClockStore
 from relaygw.store.place import Place
-from relaygw.store.sql import SqlStore, Write
+from relaygw.store.protocol import Instance
+from relaygw.store.steadiness import Steadiness
 from relaygw.store.tables import message
+from relaygw.store.transactions import Write
 
 RECONNECT_S = 10.0
 """How long a write waits for a server that went away before it fails."""
+REFUSING_S = 1.0
+"""How long after that others fail at once: what waited behind it has waited as long."""
 _RECONNECT_LADDER_S = (0.05, 0.1, 0.2, 0.5, 1.0)
+IDLE_IN_TRANSACTION_S = 15.0
+"""How long the server waits for a client in a transaction, which may be cut off, or stopped.
+
+Less than a lease lasts: the locks of one that is dead must not keep others from burying it.
+"""
 _CONNECT_ARGUMENTS = {
     "application_name": "relaygw",
     "connect_timeout": 5,
@@ -52,6 +62,8 @@ _CONNECT_ARGUMENTS = {
     "tcp_user_timeout": 15_000,
     "prepare_threshold": None,  # a pooler may hand the next transaction to another session
 }
+_CONNECTED_AT_S = "connected_at_s"
+"""Key in a connection's `info`: when it was made."""
 _UNSAFE = {"fsync": "off", "synchronous_commit": "off"}
 
 T = TypeVar("T")
@@ -77,8 +89,13 @@ def create_postgres_engine(place: Place) -> Engine:
 
     def configure(connection: psycopg.Connection[Any], record: ConnectionPoolEntry) -> None:
         record.info[RAW_CURSOR] = psycopg.RawCursor
+        record.info[_CONNECTED_AT_S] = time.monotonic()
         connection.adapters.register_dumper(str, _StorableStr)
         connection.adapters.register_dumper(str, _StorableStrUnknown)
+        # a pooler may give it to another session: it is right for all of this user's
+        timeout_ms = int(IDLE_IN_TRANSACTION_S * 1000)
+        connection.execute(f"SET idle_in_transaction_session_timeout = {timeout_ms}")
+        connection.commit()
         if not place.allow_unsafe:
             _check_durability(connection)
 
@@ -113,7 +130,7 @@ class _StorableStrUnknown(StrDumperUnknown):
         return super().dump(_storable(obj))
 
 
-class PostgresStore(SqlStore):
+class PostgresStore(DatabaseClockStore):
     """`protocol.Store` in a PostgreSQL database."""
 
     def __init__(
@@ -125,6 +142,10 @@ class PostgresStore(SqlStore):
         super().__init__(keep_content=keep_content)
         self._place = Place.of(place)
         self._engine = create_postgres_engine(self._place)
+        self._worked_until_s = float("-inf")  # when the last call began whose connection was lost
+        self._refusing_until_s = float("-inf")
+        self._steadiness = Steadiness()
+        event.listen(self._engine, "checkout", self._check_age)
 
     @property
     def _clock(self) -> ColumnElement[Any]:
@@ -149,17 +170,27 @@ class PostgresStore(SqlStore):
 
     @contextmanager
     def _connection(self) -> Iterator[Connection]:
-        connection = self._engine.connect()
+        began_s = time.monotonic()
         try:
-            yield connection
-        except BaseException as error:
+            with self._engine.connect() as connection:
+                try:
+                    yield connection
+                except BaseException as error:
+                    if _is_lost(error):
+                        connection.invalidate()
+                    raise
+        except Exception as error:
             if _is_lost(error):
-                # the others lead to the same server: none of them is used again
-                connection.invalidate()
-                self._engine.dispose()
+                self._worked_until_s = max(self._worked_until_s, began_s)
             raise
-        finally:
-            connection.close()
+
+    def _check_age(self, _raw: Any, record: ConnectionPoolEntry, _pooled: Any) -> None:
+        """Have a connection made anew that was there before another one was lost.
+
+        It leads to the same server, or to one that was the primary.
+        """
+        if record.info[_CONNECTED_AT_S] <= self._worked_until_s:
+            raise DisconnectionError("the server was out of reach")
 
     def _translate(self, error: Exception) -> Exception:
         cause = error.orig if isinstance(error, DBAPIError) else error
@@ -174,6 +205,22 @@ class PostgresStore(SqlStore):
             case psycopg.Error() | SQLAlchemyError():
                 return StoreUnavailable(text)
         return error
+
+    # --- who is dead, and who was only cut off -----------------------------------------------
+
+    def register(self, entry: Instance) -> None:
+        super().register(entry)
+        self._steadiness.note_beat(_awake_s())
+
+    def heartbeat(self, incarnation: str, *, state: str = "running") -> bool:
+        is_known = super().heartbeat(incarnation, state=state)
+        self._steadiness.note_beat(_awake_s())
+        return is_known
+
+    def stale_incarnations(self, older_than_s: float) -> list[str]:
+        """See Store.stale_incarnations; none while the others may just not have had the time."""
+        stale = super().stale_incarnations(older_than_s)
+        return stale if self._steadiness.has_lasted(older_than_s, _awake_s()) else []
 
     # --- writes that outlive the server's restart ------------------------------------------
 
@@ -196,6 +243,8 @@ class PostgresStore(SqlStore):
 
     def _through_restarts(self, write: Callable[[], None], *, is_done: Callable[[], bool]) -> None:
         """Write once; after a lost connection look up whether it happened, and write again."""
+        if time.monotonic() < self._refusing_until_s:
+            raise StoreUnavailable(self._place.explain("the server is out of reach"))
         give_up_s = time.monotonic() + RECONNECT_S
         tries = 0
         is_unknown = False
@@ -206,7 +255,10 @@ class PostgresStore(SqlStore):
                 return
             except StoreUnavailable as error:
                 is_unknown = is_unknown or _is_lost(error.__cause__)
-                if not is_unknown or time.monotonic() >= give_up_s:
+                if not is_unknown:
+                    raise
+                if time.monotonic() >= give_up_s:
+                    self._refusing_until_s = time.monotonic() + REFUSING_S
                     raise
             time.sleep(_RECONNECT_LADDER_S[min(tries, len(_RECONNECT_LADDER_S) - 1)])
             tries += 1
@@ -219,6 +271,10 @@ class PostgresStore(SqlStore):
 
     def shrink(self) -> None:
         """Nothing to do: autovacuum gives space back."""
+
+
+def _awake_s() -> float:
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 def _is_lost(error: BaseException | None) -> bool:

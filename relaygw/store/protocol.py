@@ -12,8 +12,15 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from relaygw.mail.envelope import AcceptedMessage, ClaimedDelivery, DeliveryUpdate, Source
+from relaygw.mail.envelope import (
+    AcceptedMessage,
+    ClaimedDelivery,
+    DeliveryUpdate,
+    ReleasedDelivery,
+    Source,
+)
 from relaygw.mail.state import OPEN, DeliveryState, RecipientState
+from relaygw.store.captured import CapturedMail
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,6 +132,7 @@ class DeliveryEntry:
     attempts: int
     provider: str | None
     reason: str | None
+    released: str | None = None  # of captured mail that was let go: see mail.envelope.Released
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,12 +156,16 @@ class QueueEntry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LaneCount:
-    """How many deliveries of a route are in a state, and the oldest acceptance."""
+    """How many deliveries of a route are in a state, and the oldest acceptance.
+
+    `recipients` are those that still wait.
+    """
 
     route: str
     stream: str
     state: DeliveryState
     deliveries: int
+    recipients: int
     oldest_accepted_at_ms: int
 
 
@@ -169,8 +181,27 @@ class AuditEntry:
     detail: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Release:
+    """What is let out of one captured message, and the line for the audit trail."""
+
+    queue_id: str
+    deliveries: tuple[ReleasedDelivery, ...]
+    entry: AuditEntry
+
+
+Key = tuple[str, int]
+"""A delivery: queue id and delivery number."""
 Begun = tuple[str, int, str]
 """A delivery that was being sent, and the provider: queue id, delivery number, name."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recorded:
+    """What became of a batch of outcomes."""
+
+    is_alive: bool  # False: the incarnation is dead, and nothing was written
+    lost: tuple[Key, ...] = ()  # not written, now or before: their leases were over
 
 
 class InFlight(Protocol):
@@ -183,7 +214,7 @@ class InFlight(Protocol):
         """Note that the outcome of a delivery is durable."""
 
 
-class Store(Protocol):
+class Store(CapturedMail, Protocol):
     """The queue in a database."""
 
     def close(self) -> None:
@@ -220,11 +251,21 @@ class Store(Protocol):
 
     def record_batch(
         self, updates: Sequence[DeliveryUpdate], *, incarnation: str, now_ms: int
-    ) -> bool:
-        """Write outcomes and end the leases; False and no change if the incarnation is dead."""
+    ) -> Recorded:
+        """Write outcomes and end the leases; no change if the incarnation is dead.
 
-    def give_back(self, deliveries: Sequence[tuple[str, int]], *, incarnation: str) -> None:
+        What a call before this one wrote, whose answer was lost, stays as it is.
+        """
+
+    def give_back(self, deliveries: Sequence[Key], *, incarnation: str) -> None:
         """End leases without an attempt; the deliveries are due as they were before."""
+
+    def free_unknown(self, route: str, *, known: Collection[Key], incarnation: str) -> int:
+        """End what leases an incarnation has on a route, but for those it knows; return how many.
+
+        For a worker that does not know what a claim or a return of leases came to. What such a
+        call still does in the database is waited for.
+        """
 
     # --- instances -----------------------------------------------------------------------
 
@@ -254,11 +295,19 @@ class Store(Protocol):
     ) -> int:
         """Lease up to `wanted` more of the `limit` permits of a group; return how many.
 
-        When none is left, `accounts` tells the other workers that somebody waits.
+        None to a dead incarnation. When none is left, `accounts` tells the other workers that
+        somebody waits.
         """
 
     def release_permits(self, limit_group: str, *, count: int, incarnation: str) -> None:
         """Give back `count` permits of a group."""
+
+    def permits_held(self, limit_group: str, *, incarnation: str) -> int:
+        """Return how many permits of a group an incarnation has.
+
+        For a worker that does not know what one of the two above came to. What such a call
+        still does in the database is waited for.
+        """
 
     def take_tokens(self, limit_group: str, *, wanted: int, per_s: float) -> Tokens:
         """Take tokens of a rate that all workers share; the granted ones are spaced by it."""
@@ -340,14 +389,12 @@ class Store(Protocol):
 
     # --- captured mail -------------------------------------------------------------------
 
-    def captured(self, *, start: int, limit: int) -> list[QueueEntry]:
-        """Return messages with captured recipients, newest first."""
+    def release_captured(self, releases: Sequence[Release]) -> frozenset[str]:
+        """Add deliveries to captured messages, due at once, each audited; return which messages.
 
-    def captured_counts(self) -> tuple[int, int]:
-        """Return how many messages are captured, and how many of them are unread."""
-
-    def delete_captured(self, queue_ids: Sequence[str] | None, *, entry: AuditEntry) -> int:
-        """Delete captured mail (None: all of it) whose deliveries are finished; audited."""
+        All of a message's or none: none when it is not captured or has no content (any more),
+        or already waits to be sent to one of the new recipients.
+        """
 
     # --- the janitor ---------------------------------------------------------------------
 
@@ -355,7 +402,7 @@ class Store(Protocol):
         """Delete what is over its time, at most `limit` messages a call; return how many.
 
         Cutoffs are `finished`, `captured`, `deleted` and `orphans`, each a time in ms before
-        which such things go.
+        which such things go. Logins that have expired go as well.
         """
 
     def shed_content(self, before_ms: int) -> bool:

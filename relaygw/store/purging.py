@@ -12,6 +12,7 @@ from sqlalchemy import Connection, Select, delete, exists, select, update
 
 from relaygw.mail.queue_id import first_id_at
 from relaygw.mail.state import DeliveryState
+from relaygw.store import indexing
 from relaygw.store.leasing import finish_messages
 from relaygw.store.operating import in_batches
 from relaygw.store.tables import HAS_KEPT_CONTENT, IS_OPEN, chunk, delivery, message, recipient
@@ -170,7 +171,7 @@ def shed(connection: Connection, queue_id: str) -> None:
     )
 
 
-def oldest_captured(connection: Connection, *, keep: int, limit: int | None) -> list[str]:
+def oldest_captured(connection: Connection, *, keep: int, limit: int) -> list[str]:
     """Return the oldest captured messages beyond the newest `keep`."""
     newest = (
         select(message.c.captured_at_ms)
@@ -193,18 +194,35 @@ def oldest_captured(connection: Connection, *, keep: int, limit: int | None) -> 
 def uncapture(connection: Connection, queue_ids: Sequence[str]) -> int:
     """Delete captured messages, but for those that still wait to be sent to somebody.
 
-    Those only leave the sandbox; their content stays until they are finished.
+    Those only leave the sandbox; their content stays until they are finished. Returns how many
+    messages were captured.
     """
     deleted: list[str] = []
+    left: list[str] = []
     for batch in in_batches(queue_ids):
+        # first, and by a statement of its own: who lets one go meanwhile is waited for
+        captured = list(
+            connection.execute(
+                select(message.c.queue_id)
+                .where(message.c.queue_id.in_(batch), message.c.captured_at_ms.is_not(None))
+                .order_by(message.c.queue_id)
+                .with_for_update()
+            ).scalars()
+        )
         queued = set(
             connection.execute(
-                select(message.c.queue_id).where(message.c.queue_id.in_(batch), _OPEN_DELIVERY)
+                select(message.c.queue_id).where(message.c.queue_id.in_(captured), _OPEN_DELIVERY)
             ).scalars()
         )
         connection.execute(
-            update(message).where(message.c.queue_id.in_(queued)).values(captured_at_ms=None)
+            update(message)
+            .where(message.c.queue_id.in_(queued))
+            .values(
+                captured_at_ms=None, indexed_at_ms=None, finished_at_ms=None
+            )  # queued, so not finished
         )
-        deleted += [queue_id for queue_id in batch if queue_id not in queued]
+        deleted += [queue_id for queue_id in captured if queue_id not in queued]
+        left += queued
     delete_messages(connection, deleted)
-    return len(queue_ids)
+    indexing.forget(connection, [*deleted, *left])
+    return len(deleted) + len(left)

@@ -24,6 +24,17 @@ def is_alive(connection: Connection, incarnation: str) -> bool:
     return bool(_ALIVE.fetch(connection, incarnation))
 
 
+_SETTLED = Statement("SELECT 1 FROM instance WHERE incarnation = {?} {for_update}")
+
+
+def has_ended(connection: Connection, incarnation: str) -> bool:
+    """True when the incarnation is not registered any more.
+
+    Locked against all that asks `is_alive`: what a call whose answer was lost still does is over.
+    """
+    return not _SETTLED.fetch(connection, incarnation)
+
+
 def register(connection: Connection, entry: Instance, clock: Clock) -> None:
     """Insert an instance with the database's time as its start and first heartbeat."""
     connection.execute(
@@ -87,7 +98,9 @@ def acquire_permits(
     incarnation: str,
     now_ms: int,
 ) -> int:
-    """Take the lowest free slots below the limit."""
+    """Take the lowest free slots below the limit, for a living incarnation."""
+    if not is_alive(connection, incarnation):
+        return 0
     taken = {slot for (slot,) in _TAKEN.fetch(connection, limit_group)}
     room = max(0, limit - len(taken))
     free = [slot for slot in range(limit) if slot not in taken][: min(wanted, room)]
@@ -99,6 +112,8 @@ def release_permits(
     connection: Connection, limit_group: str, *, count: int, incarnation: str
 ) -> None:
     """Give back the highest slots first, so that a lowered limit is reached soonest."""
+    if not is_alive(connection, incarnation):
+        return
     mine = (permit.c.limit_group == limit_group) & (permit.c.incarnation == incarnation)
     slots = list(
         connection.execute(
@@ -106,6 +121,19 @@ def release_permits(
         ).scalars()
     )
     connection.execute(delete(permit).where(mine, permit.c.slot.in_(slots)))
+
+
+_OWN_PERMITS = Statement(
+    "SELECT count(*) FROM permit WHERE limit_group = {?} AND incarnation = {?}"
+)
+
+
+def permits_held(connection: Connection, limit_group: str, *, incarnation: str) -> int:
+    """Count an incarnation's permits: see Store.permits_held."""
+    if has_ended(connection, incarnation):
+        return 0
+    ((count,),) = _OWN_PERMITS.fetch(connection, limit_group, incarnation)
+    return int(count)
 
 
 _HOLDS = Statement(

@@ -7,44 +7,46 @@ transaction starts on their database and what its errors mean.
 from __future__ import annotations
 
 import time
-from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from enum import Enum, auto
+from abc import abstractmethod
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, select
 from sqlalchemy.sql.elements import ColumnElement
 
-from relaygw.errors import StoreUnavailable
 from relaygw.mail.envelope import AcceptedMessage, ClaimedDelivery, DeliveryUpdate
 from relaygw.mail.state import DeliveryState
-from relaygw.store import accepting, claiming, leasing, limits, operating, purging, registry
+from relaygw.store import (
+    accepting,
+    claiming,
+    leasing,
+    limits,
+    operating,
+    purging,
+    registry,
+    releasing,
+)
+from relaygw.store.captured_sql import SqlCapturedMail
 from relaygw.store.protocol import (
     Account,
     AuditEntry,
     Begun,
     Hold,
     Instance,
+    Key,
     LaneCount,
     QueueEntry,
+    Recorded,
+    Release,
     Selection,
     SenderNote,
     Tokens,
 )
 from relaygw.store.tables import chunk
+from relaygw.store.transactions import Write
 
 
-class Write(Enum):
-    """What a write transaction is for."""
-
-    SYNCED = auto()  # durable when it is committed
-    UNSYNCED = auto()  # durable with the next one that is synced
-    LEASE = auto()  # durable as long as the worker lives that it is for
-    BULK = auto()  # synced; after everyone else
-
-
-class SqlStore(ABC):
+class SqlStore(SqlCapturedMail):
     """`protocol.Store` in SQLAlchemy Core; see there for what each method promises."""
 
     def __init__(self, *, keep_content: bool) -> None:
@@ -59,17 +61,9 @@ class SqlStore(ABC):
         """Return the database's time in microseconds."""
         return time.time_ns() // 1000
 
-    @abstractmethod
-    def _reading(self) -> Any:
-        """Context manager: a connection in a read transaction."""
-
-    @abstractmethod
-    def _writing(self, kind: Write = Write.SYNCED) -> Any:
-        """Context manager: a connection in a write transaction, committed on exit."""
-
-    @abstractmethod
-    def _translate(self, error: Exception) -> Exception:
-        """Turn a driver's error into one of relaygw.errors."""
+    def _now_ms(self, connection: Connection) -> int:
+        """Return the database's time in milliseconds."""
+        return self._now_us(connection) // 1000
 
     @abstractmethod
     def close(self) -> None:
@@ -82,25 +76,6 @@ class SqlStore(ABC):
     @abstractmethod
     def shrink(self) -> None:
         """See Store.shrink."""
-
-    @contextmanager
-    def _read(self) -> Iterator[Connection]:
-        with self._translated(), self._reading() as connection:
-            yield connection
-
-    @contextmanager
-    def _write(self, kind: Write = Write.SYNCED) -> Iterator[Connection]:
-        with self._translated(), self._writing(kind) as connection:
-            yield connection
-
-    @contextmanager
-    def _translated(self) -> Iterator[None]:
-        try:
-            yield
-        except StoreUnavailable:
-            raise
-        except Exception as error:
-            raise self._translate(error) from error
 
     # --- the front -----------------------------------------------------------------------
 
@@ -137,7 +112,7 @@ class SqlStore(ABC):
 
     def record_batch(
         self, updates: Sequence[DeliveryUpdate], *, incarnation: str, now_ms: int
-    ) -> bool:
+    ) -> Recorded:
         with self._write() as connection:
             return leasing.record(
                 connection,
@@ -147,9 +122,13 @@ class SqlStore(ABC):
                 keep_content=self._keep_content,
             )
 
-    def give_back(self, deliveries: Sequence[tuple[str, int]], *, incarnation: str) -> None:
+    def give_back(self, deliveries: Sequence[Key], *, incarnation: str) -> None:
         with self._write(Write.LEASE) as connection:
             leasing.give_back(connection, deliveries, incarnation=incarnation)
+
+    def free_unknown(self, route: str, *, known: Collection[Key], incarnation: str) -> int:
+        with self._write(Write.LEASE) as connection:
+            return leasing.free_unknown(connection, route, known=known, incarnation=incarnation)
 
     # --- instances -----------------------------------------------------------------------
 
@@ -163,7 +142,9 @@ class SqlStore(ABC):
 
     def bury(self, incarnation: str, *, begun: Collection[Begun] = ()) -> int:
         with self._write() as connection:
-            return leasing.bury(connection, incarnation, begun=begun, now_ms=now_ms())
+            return leasing.bury(
+                connection, incarnation, begun=begun, now_ms=self._now_ms(connection)
+            )
 
     def stale_incarnations(self, older_than_s: float) -> list[str]:
         with self._read() as connection:
@@ -185,15 +166,19 @@ class SqlStore(ABC):
                 wanted=wanted,
                 limit=limit,
                 incarnation=incarnation,
-                now_ms=now_ms(),
+                now_ms=self._now_ms(connection),
             )
             if not granted:
-                limits.note_wanted(connection, limit_group, now_ms=now_ms())
+                limits.note_wanted(connection, limit_group, now_ms=self._now_ms(connection))
             return granted
 
     def release_permits(self, limit_group: str, *, count: int, incarnation: str) -> None:
         with self._write() as connection:
             registry.release_permits(connection, limit_group, count=count, incarnation=incarnation)
+
+    def permits_held(self, limit_group: str, *, incarnation: str) -> int:
+        with self._write(Write.UNSYNCED) as connection:
+            return registry.permits_held(connection, limit_group, incarnation=incarnation)
 
     def take_tokens(self, limit_group: str, *, wanted: int, per_s: float) -> Tokens:
         with self._write(Write.UNSYNCED) as connection:
@@ -208,12 +193,12 @@ class SqlStore(ABC):
                 limit_group,
                 wanted=wanted,
                 quota=quota,
-                now_ms=self._now_us(connection) // 1000,
+                now_ms=self._now_ms(connection),
             )
 
     def quota_used(self, limit_group: str) -> int:
         with self._read() as connection:
-            return limits.quota_used(connection, limit_group, now_ms=now_ms())
+            return limits.quota_used(connection, limit_group, now_ms=self._now_ms(connection))
 
     def accounts(self) -> dict[str, Account]:
         with self._read() as connection:
@@ -225,8 +210,8 @@ class SqlStore(ABC):
                 connection,
                 limit_group,
                 per_s=per_s,
-                now_ms=now_ms(),
-                not_since_ms=now_ms() - int(guard_s * 1000),
+                now_ms=self._now_ms(connection),
+                guard_s=guard_s,
             )
 
     def lower_connections(
@@ -238,8 +223,8 @@ class SqlStore(ABC):
                 limit_group,
                 own=own,
                 incarnation=incarnation,
-                now_ms=now_ms(),
-                not_since_ms=now_ms() - int(guard_s * 1000),
+                now_ms=self._now_ms(connection),
+                guard_s=guard_s,
             )
 
     def note_senders(self, notes: Sequence[SenderNote]) -> None:
@@ -323,31 +308,20 @@ class SqlStore(ABC):
 
     # --- captured mail -------------------------------------------------------------------
 
-    def captured(self, *, start: int, limit: int) -> list[QueueEntry]:
-        with self._read() as connection:
-            return operating.captured(connection, start=start, limit=limit)
-
-    def captured_counts(self) -> tuple[int, int]:
-        with self._read() as connection:
-            return operating.captured_counts(connection)
-
-    def delete_captured(self, queue_ids: Sequence[str] | None, *, entry: AuditEntry) -> int:
+    def release_captured(self, releases: Sequence[Release]) -> frozenset[str]:
         with self._write() as connection:
-            if queue_ids is None:
-                queue_ids = purging.oldest_captured(connection, keep=0, limit=None)
-            deleted = purging.uncapture(connection, queue_ids)
-            operating.add_audit(connection, entry, deleted)
-            return deleted
+            return releasing.release(connection, releases)
 
     # --- the janitor ---------------------------------------------------------------------
 
     def purge(self, cutoffs: Mapping[str, int], *, limit: int) -> int:
+        self._tidy_captured(limit=limit, is_thorough="orphans" in cutoffs)
         with self._read() as connection:
             found = purging.find(connection, cutoffs, limit=limit)
         if not any(found.values()):
             return 0
         with self._write() as connection:
-            return purging.purge(connection, found, cutoffs, now_ms=now_ms())
+            return purging.purge(connection, found, cutoffs, now_ms=self._now_ms(connection))
 
     def shed_content(self, before_ms: int) -> bool:
         with self._read() as connection:
@@ -359,11 +333,14 @@ class SqlStore(ABC):
         return True
 
     def trim_captured(self, *, keep: int, limit: int) -> int:
-        with self._write() as connection:
+        with self._read() as connection:
             oldest = purging.oldest_captured(connection, keep=keep, limit=limit)
+        if not oldest:
+            return 0
+        with self._write() as connection:
             return purging.uncapture(connection, oldest)
 
 
 def now_ms() -> int:
-    """Return this machine's time; leases use the database's instead."""
+    """Return this machine's time; what instances compare uses the database's instead."""
     return time.time_ns() // 1_000_000

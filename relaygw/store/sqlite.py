@@ -22,7 +22,8 @@ from sqlalchemy.pool import QueuePool
 from sqlalchemy.sql.elements import ColumnElement
 
 from relaygw.errors import AlreadyAccepted, StoreFull, StoreUnavailable, Unstorable
-from relaygw.store.sql import SqlStore, Write
+from relaygw.store.sql import SqlStore
+from relaygw.store.transactions import Write
 from relaygw.store.write_lock import WriteLock
 
 try:

@@ -22,10 +22,12 @@ from sqlalchemy import (
     text,
 )
 
-SCHEMA_REVISION = "0003"
+SCHEMA_REVISION = "0004"
 """The alembic revision that this code reads and writes."""
 
 metadata = MetaData()
+
+_Number = BigInteger().with_variant(Integer, "sqlite")  # SQLite numbers INTEGER keys only
 
 message = Table(
     "message",
@@ -56,14 +58,34 @@ message = Table(
     Column("finished_at_ms", BigInteger),
     Column("captured_at_ms", BigInteger),  # null: nothing of it is in the sandbox
     Column("read_at_ms", BigInteger),  # when somebody opened it in the sandbox
+    Column("indexed_at_ms", BigInteger),  # when its row of captured_index was written
     UniqueConstraint("drop_id", name="message_drop_id"),
     sqlite_with_rowid=False,
 )
+# word for word in every query that needs their indexes, as with those below
+IS_UNREAD = text("message.captured_at_ms IS NOT NULL AND message.read_at_ms IS NULL")
+_UNREAD = text("captured_at_ms IS NOT NULL AND read_at_ms IS NULL")
+IS_UNINDEXED = text("message.captured_at_ms IS NOT NULL AND message.indexed_at_ms IS NULL")
+_UNINDEXED = text("captured_at_ms IS NOT NULL AND indexed_at_ms IS NULL")
 Index(
     "message_captured",
     message.c.captured_at_ms,
     sqlite_where=message.c.captured_at_ms.is_not(None),
     postgresql_where=message.c.captured_at_ms.is_not(None),
+)
+
+Index(
+    "message_unread",
+    message.c.captured_at_ms,
+    message.c.read_at_ms,  # always null: SQLite counts without a look at the rows
+    sqlite_where=_UNREAD,
+    postgresql_where=_UNREAD,
+)
+Index(
+    "message_unindexed",
+    message.c.captured_at_ms,
+    sqlite_where=_UNINDEXED,
+    postgresql_where=_UNINDEXED,
 )
 
 HAS_KEPT_CONTENT = text("message.chunk_count > 0 AND message.finished_at_ms IS NOT NULL")
@@ -94,6 +116,7 @@ delivery = Table(
     Column("lease", Text),  # the incarnation that works on it
     Column("provider", Text),  # the last one tried
     Column("reason", Text),  # why deferred or held
+    Column("released", Text),  # null | allowed | anyone: captured mail that is sent all the same
     sqlite_with_rowid=False,
 )
 # SQLite takes a partial index only when the query repeats its condition word for word,
@@ -225,6 +248,60 @@ sender_seen = Table(  # what each provider said of a sender address
     Column("accepted_at_ms", BigInteger),
     Column("refused_at_ms", BigInteger),
     Column("reply", Text),  # the last refusal
+)
+
+captured_index = Table(  # what searches look at; a row once the content was read
+    "captured_index",
+    metadata,
+    Column("index_no", _Number, primary_key=True),  # grows: newer mail has a greater one
+    Column("queue_id", Text, nullable=False),
+    Column("captured_at_ms", BigInteger, nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("is_unread", Boolean, nullable=False),
+    Column("attachments", Integer, nullable=False),
+    Column("inlines", Integer, nullable=False),
+    # the rest as mail.search.searchable returns it
+    Column("from_text", Text, nullable=False),
+    Column("to_text", Text, nullable=False),
+    Column("cc_text", Text, nullable=False),
+    Column("bcc_text", Text, nullable=False),
+    Column("reply_to_text", Text, nullable=False),
+    Column("subject_text", Text, nullable=False),
+    Column("message_id_text", Text, nullable=False),
+    Column("reason_text", Text, nullable=False),  # why captured
+    UniqueConstraint("queue_id", name="captured_index_queue_id"),
+)
+# long texts apart, so that a scan of any of these three reads what it needs
+captured_text = Table(
+    "captured_text",
+    metadata,
+    Column("index_no", _Number, primary_key=True, autoincrement=False),
+    Column("search_text", Text, nullable=False),
+)
+captured_facts = Table(
+    "captured_facts",
+    metadata,
+    Column("index_no", _Number, primary_key=True, autoincrement=False),
+    Column("facts", Text, nullable=False),  # JSON: mail.content_facts without the words
+)
+captured_tag = Table(
+    "captured_tag",
+    metadata,
+    Column("queue_id", Text, primary_key=True),
+    Column("tag", Text, primary_key=True),
+    Column("tag_key", Text, nullable=False),  # the tag without regard to case
+    sqlite_with_rowid=False,
+)
+Index("captured_tag_key", captured_tag.c.tag_key)
+
+web_session = Table(
+    "web_session",
+    metadata,
+    Column("token_hash", Text, primary_key=True),
+    Column("user_name", Text, nullable=False),
+    Column("created_at_ms", BigInteger, nullable=False),
+    Column("seen_at_ms", BigInteger, nullable=False),
+    Column("expires_at_ms", BigInteger, nullable=False),
 )
 
 audit = Table(

@@ -4,62 +4,28 @@ from __future__ import annotations
 
 import multiprocessing
 import threading
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
 from relaygw.errors import AlreadyAccepted, StoreUnavailable
 from relaygw.mail.envelope import DeliveryUpdate, NewDelivery, NewRecipient, RecipientUpdate
+from relaygw.mail.search import EVERYTHING
 from relaygw.mail.state import DeliveryState, RecipientState
-from relaygw.store import migrate
-from relaygw.store.postgres import PostgresStore
 from relaygw.store.protocol import (
     AuditEntry,
     Hold,
-    Instance,
     QueueEntry,
     Selection,
     SenderNote,
     Store,
     read_content,
 )
-from relaygw.store.sql import SqlStore
-from relaygw.store.sqlite import SqliteStore
 from tests.builders import NOW_MS, accepted
+from tests.contract.conftest import instance, open_store
 
 ALL_STATES = frozenset(DeliveryState)
-
-
-def instance(incarnation: str, role: str = "delivery") -> Instance:
-    return Instance(
-        incarnation=incarnation, name="gw", role=role, pid=1, version="1", fingerprint="f"
-    )
-
-
-@pytest.fixture(params=["sqlite", "postgres"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    url = f"sqlite:///{tmp_path}/queue.db"
-    if request.param == "postgres":
-        url = request.getfixturevalue("postgres_url")
-    migrate.upgrade(url)
-    return url
-
-
-def open_store(url: str, *, keep_content: bool = False) -> SqlStore:
-    if url.startswith("postgresql:"):
-        return PostgresStore(url, keep_content=keep_content)
-    return SqliteStore(url, keep_content=keep_content)
-
-
-@pytest.fixture
-def store(url: str) -> Iterator[Store]:
-    store = open_store(url)
-    store.register(instance("one"))
-    yield store
-    store.close()
 
 
 def entry_of(store: Store, queue_id: str) -> QueueEntry:
@@ -227,7 +193,7 @@ def test_a_deferred_delivery_waits_until_it_is_due(store: Store) -> None:
     store.accept_batch([message])
     claim(store)
     update = defer(message.queue_id, due_at_ms=NOW_MS + 1000)
-    assert store.record_batch([update], incarnation="one", now_ms=NOW_MS)
+    assert store.record_batch([update], incarnation="one", now_ms=NOW_MS).is_alive
     assert claim(store, now_ms=NOW_MS + 999) == []
     assert store.next_due_at_ms("default") == NOW_MS + 1000
     (again,) = claim(store, now_ms=NOW_MS + 1000)
@@ -259,7 +225,8 @@ def test_a_buried_incarnations_mail_is_free_and_its_outcomes_are_refused(store: 
     store.accept_batch([message])
     claim(store)
     assert store.bury("one") == 1
-    assert not store.record_batch([finish(message.queue_id)], incarnation="one", now_ms=NOW_MS)
+    late = store.record_batch([finish(message.queue_id)], incarnation="one", now_ms=NOW_MS)
+    assert not late.is_alive
     store.register(instance("two"))
     again = store.claim("default", limit=1, incarnation="two", now_ms=NOW_MS * 2)
     assert [found.queue_id for found in again] == [message.queue_id]
@@ -332,9 +299,10 @@ def test_captured_content_stays_after_delivery(store: Store) -> None:
     store.accept_batch([message])
     claim(store)
     store.record_batch([finish(message.queue_id)], incarnation="one", now_ms=NOW_MS)
-    (shown,) = store.captured(start=0, limit=10)
-    assert b"".join(read_content(store, shown)) == message.content[0]
-    assert store.captured_counts() == (1, 1)
+    shown = store.captured_entry(message.queue_id)
+    assert shown is not None
+    assert b"".join(read_content(store, shown.entry)) == message.content[0]
+    assert store.count_captured(EVERYTHING) == (1, 1)
 
 
 def test_recipients_held_apart_get_a_delivery_of_their_own(store: Store) -> None:
@@ -506,11 +474,12 @@ def test_search_treats_wildcards_as_text(store: Store) -> None:
 
 
 def test_counts_are_of_open_deliveries(store: Store) -> None:
-    messages = [accepted() for _ in range(3)]
+    captured = NewRecipient(address="c@cust.test", state=RecipientState.CAPTURED)
+    messages = [accepted("a@cust.test", "b@cust.test", captured) for _ in range(3)]
     store.accept_batch(messages)
     claim(store, limit=1)
-    counts = {count.state: count.deliveries for count in store.counts()}
-    assert counts == {DeliveryState.ACTIVE: 1, DeliveryState.INCOMING: 2}
+    counts = {one.state: (one.deliveries, one.recipients) for one in store.counts()}
+    assert counts == {DeliveryState.ACTIVE: (1, 2), DeliveryState.INCOMING: (2, 4)}
 
 
 # --- the janitor --------------------------------------------------------------------------
@@ -559,8 +528,8 @@ def test_the_sandbox_keeps_the_newest(store: Store) -> None:
     messages = [accepted(captured, at_ms=NOW_MS + n) for n in range(5)]
     store.accept_batch(messages)
     assert store.trim_captured(keep=2, limit=10) == 3
-    left = [entry.queue_id for entry in store.captured(start=0, limit=10)]
-    assert left == [messages[4].queue_id, messages[3].queue_id]
+    left = store.captured_ids(EVERYTHING, limit=10)
+    assert left == [messages[3].queue_id, messages[4].queue_id]
 
 
 def test_captured_mail_that_is_still_queued_only_leaves_the_sandbox(store: Store) -> None:
@@ -568,7 +537,7 @@ def test_captured_mail_that_is_still_queued_only_leaves_the_sandbox(store: Store
     message = accepted("b@cust.test", captured)
     store.accept_batch([message])
     assert store.delete_captured(None, entry=audit("delete")) == 1
-    assert store.captured(start=0, limit=10) == []
+    assert store.count_captured(EVERYTHING) == (0, 0)
     assert claim(store)[0].content == message.content[0]
 
 

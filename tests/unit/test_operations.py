@@ -8,6 +8,7 @@ import pytest
 
 from relaygw import operations
 from relaygw.mail.envelope import DeliveryUpdate, NewDelivery, NewRecipient, Source
+from relaygw.mail.search import EVERYTHING
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.operations import MOVES, Action, plan, release, retry
 from relaygw.store.migrate import upgrade
@@ -126,7 +127,7 @@ def test_only_captured_mail_leaves_the_sandbox(store: SqliteStore) -> None:
     result = operations.delete_captured(store, [queued, captured], actor="ann", now_ms=LATER_MS)
     assert result.changed == (captured,)
     assert [one.queue_id for one in result.left] == [queued]
-    assert store.captured(start=0, limit=10) == []
+    assert store.captured_ids(EVERYTHING, limit=10) == []
     assert entry(store, queued).deliveries[0].state is D.INCOMING
 
 

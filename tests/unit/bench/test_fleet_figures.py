@@ -12,6 +12,7 @@ from bench.rig.limited_terms import Terms
 from bench.rig.queue_fates import bench_id_of
 from bench.standing.fleet_events import busiest, count, extras, in_hands, most_open
 from bench.standing.fleet_limit import Phase
+from bench.standing.fleet_outage import judge_outage
 from bench.standing.fleet_restarts import judge as judge_restart
 from bench.standing.fleet_takeover import judge as judge_kill
 from bench.standing.setting import Setting, Size
@@ -121,3 +122,13 @@ def test_logs_of_several_gateways_are_kept_apart(tmp_path: Path) -> None:
         "gw1-mail.log": "gw1",
         "gw2-mail.log": "gw2",
     }
+
+
+def test_an_outage_ends_with_the_slower_front_and_with_any_delivery() -> None:
+    samples = [sample("gw1-1", 11.0), sample("gw2-1", 12.5), sample("gw2-0", 9.0)]
+    events = journal("8:accepted:1:gw1-0 10.4:taken:1:gw1-2 10.9:accepted:1:gw1-2")
+    outage = judge_outage(samples, events, 2.0, 10.0, immediately=False)
+    assert (outage.away_s, outage.accepting_s) == (8.0, 2.5)
+    assert outage.delivering_s == pytest.approx(0.9)
+    never = judge_outage([], [], 2.0, 10.0, immediately=True)
+    assert never.accepting_s == never.delivering_s == float("inf")

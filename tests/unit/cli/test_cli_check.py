@@ -55,6 +55,48 @@ def test_the_summary_names_mode_listeners_providers_and_routes(config: Path) -> 
     assert "promo (promotional) to bulk: sender @promo.test" in result.stdout
 
 
+HASH = "$argon2id$v=19$m=64,t=1,p=1$c2FsdHNhbHRzYWx0$qaWmiEvqxJUTQKBMbvDRaQ"
+
+
+@pytest.mark.parametrize(
+    ("section", "words"),
+    [
+        ("mode: sandbox", "http://127.0.0.1:8025 for everyone on this machine"),
+        (
+            "mode: sandbox\nweb: {bind: '0.0.0.0:8025', open: true}",
+            "http://0.0.0.0:8025 for everyone who can connect",
+        ),
+        (STAGING, "http://127.0.0.1:8025 for health checks only: there are no web.users"),
+        (
+            f"{STAGING}web: {{base_path: /mail, users: [{{name: a, password_hash: '{HASH}'}}],"
+            " tokens: [{name: b, token: env:B}, {name: c, token: env:RELAYGW_TEST_UNSET}]}",
+            "http://127.0.0.1:8025/mail for 1 user and 2 tokens",
+        ),
+    ],
+)
+def test_the_summary_says_who_sees_mail(config: Path, section: str, words: str) -> None:
+    config.write_text(section)
+    result = check(config)
+    assert [line[12:] for line in result.stdout.splitlines() if line.startswith("web")] == [words]
+    is_missing = "warning: web.tokens.c: env:RELAYGW_TEST_UNSET" in result.stderr
+    assert is_missing is ("tokens" in section)
+
+
+@pytest.mark.parametrize(
+    ("more", "is_warned"),
+    [
+        ("bind: '10.0.0.5:80'", True),
+        ("bind: '10.0.0.5:80', proxies: [10.0.0.9]", False),
+        ("", False),
+    ],
+)
+def test_passwords_in_clear_are_a_warning(config: Path, more: str, is_warned: bool) -> None:
+    users = f"users: [{{name: anna, password_hash: '{HASH}'}}]"
+    config.write_text(f"{STAGING}web: {{{', '.join(filter(None, (users, more)))}}}\n")
+    text = "web.bind: passwords for 10.0.0.5:80 cross the network in clear"
+    assert (text in check(config).stderr) is is_warned
+
+
 def test_a_secret_that_is_not_there_is_a_warning(config: Path) -> None:
     result = check(config)
     assert "warning: providers.main.password: env:RELAYGW_TEST_UNSET" in result.stderr

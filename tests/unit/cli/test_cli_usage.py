@@ -63,7 +63,6 @@ def test_a_group_alone_shows_its_help_on_stderr() -> None:
     [
         ("queue", "undelete"),
         ("queue", "explain"),
-        ("sandbox", "release"),
         ("db", "backup"),
         ("import-postfix", "/etc/postfix"),
     ],

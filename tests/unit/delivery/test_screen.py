@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from relaygw.delivery.attempt import Screen
-from relaygw.mail.envelope import Source
+from relaygw.mail.envelope import ClaimedDelivery, Source
 from relaygw.settings.model import Settings
 from tests.builders import claimed
 
@@ -44,3 +44,36 @@ def test_mail_of_a_staging_listener_stays_on_its_list(
 def test_what_a_listener_accepted_keeps_its_mode_when_the_listener_is_gone() -> None:
     mail = claimed("customer@x.test", source=Source(listener="10.0.0.1:25"), mode="staging")
     assert len(screen().sort(mail).held) == 1
+
+
+def released(*recipients: str, mark: str, mode: str = "staging") -> ClaimedDelivery:
+    return claimed(*recipients, released=mark, mode=mode)
+
+
+@pytest.mark.parametrize("mode", ["staging", "sandbox"])
+def test_released_mail_is_held_for_those_who_left_the_list(mode: str) -> None:
+    """Also with a gateway that is in production by now."""
+    for gateway in ("production", "staging", "sandbox"):
+        now = screen(mode=gateway, listeners=[{"bind": "127.0.0.1:25"}])
+        mail = released("dev@agency.test", "customer@x.test", mark="allowed", mode=mode)
+        found = now.sort(mail)
+        assert [one.address for one in found.sendable] == ["dev@agency.test"], gateway
+        assert [one.address for one in found.held] == ["customer@x.test"], gateway
+
+
+def test_an_admins_release_passes_but_for_the_block_list() -> None:
+    recipients = {"allow": [], "block": ["@blocked.test"]}
+    for gateway in ("production", "staging", "sandbox"):
+        now = screen(mode=gateway, listeners=[{"bind": "127.0.0.1:25"}], recipients=recipients)
+        found = now.sort(released("customer@x.test", "x@blocked.test", mark="anyone"))
+        assert [one.address for one in found.sendable] == ["customer@x.test"], gateway
+        assert [one.address for one in found.blocked] == ["x@blocked.test"], gateway
+
+
+def test_a_mark_of_another_version_opens_nothing() -> None:
+    assert len(screen().sort(released("customer@x.test", mark="everybody")).held) == 1
+
+
+def test_without_a_release_a_sandbox_sends_nothing() -> None:
+    now = screen(mode="sandbox", listeners=[{"bind": "127.0.0.1:25"}])
+    assert len(now.sort(claimed("dev@agency.test", mode="sandbox")).held) == 1

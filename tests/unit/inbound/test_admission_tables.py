@@ -1,11 +1,10 @@
-"""Rates of clients and counts of wrong passwords, on a clock that the test moves."""
+"""Rates of clients, on a clock that the test moves."""
 
 from __future__ import annotations
 
 import pytest
 
-from relaygw.inbound import guessing, rates
-from relaygw.inbound.guessing import Guessing
+from relaygw.inbound import rates
 from relaygw.inbound.rates import ClientRates
 from relaygw.settings.units import Rate
 
@@ -21,7 +20,6 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(guessing, "time", clock)
     monkeypatch.setattr(rates, "time", clock)
     return clock
 
@@ -49,32 +47,9 @@ def test_less_than_one_a_period_is_one(clock: Clock) -> None:
     assert clients.take("a")
 
 
-def test_tables_do_not_grow_for_ever(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_table_does_not_grow_for_ever(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rates, "_MAX_CLIENTS", 10)
-    monkeypatch.setattr(guessing, "_MAX_ADDRESSES", 10)
-    clients, guesses = ClientRates(Rate(2, 60.0)), Guessing()
+    clients = ClientRates(Rate(2, 60.0))
     for number in range(1000):
         clients.take(str(number))
-        guesses.count_failure(str(number))
-    assert len(clients._buckets) == len(guesses._failures) == 10
-
-
-def test_failures_lock_for_a_while(clock: Clock) -> None:
-    guesses = Guessing()
-    for _ in range(guessing.MAX_FAILURES):
-        assert not guesses.is_locked("a")
-        guesses.count_failure("a")
-    assert guesses.is_locked("a")
-    assert not guesses.is_locked("b")
-    clock.now_s += guessing.LOCKED_S
-    assert not guesses.is_locked("a")
-    guesses.count_failure("a")
-    assert not guesses.is_locked("a")
-
-
-def test_failures_far_apart_do_not_lock(clock: Clock) -> None:
-    guesses = Guessing()
-    for _ in range(100):
-        guesses.count_failure("a")
-        clock.now_s += guessing.WITHIN_S / (guessing.MAX_FAILURES - 1)
-    assert not guesses.is_locked("a")
+    assert len(clients._buckets) == 10

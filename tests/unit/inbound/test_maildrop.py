@@ -16,11 +16,12 @@ from relaygw.inbound.group_commit import GroupCommitter
 from relaygw.inbound.intake import Intake
 from relaygw.inbound.maildrop import Maildrop
 from relaygw.mail.envelope import AcceptedMessage
-from relaygw.observe.maillog import MailLog
+from relaygw.mail.search import EVERYTHING
 from relaygw.settings.model import Settings
 from relaygw.store import migrate
 from relaygw.store.protocol import Selection
 from relaygw.store.sqlite import SqliteStore
+from tests.logs import text_log
 from tests.unit.inbound.test_drop_file import drop_bytes
 
 
@@ -71,7 +72,7 @@ async def test_files_stay_until_the_store_is_back(
         store=store,
         intake=Intake(settings, state_dir=tmp_path),
         committer=committer,
-        log=MailLog(stream, hostname="gw.test", with_subject=True),
+        log=text_log(stream),
         large_message_turn=asyncio.Semaphore(1),
     )
     service.start()
@@ -81,7 +82,7 @@ async def test_files_stay_until_the_store_is_back(
         await until(lambda: not any(file.exists() for file in files))
     await service.ended(5)
     await committer.drain()
-    found = store.captured(start=0, limit=9)
+    found = store.captured_ids(EVERYTHING, limit=9)
     assert len(found) == 3
     assert store.search(Selection(), limit=9) == []
     assert stream.getvalue().count("no database; local mail stays in the maildrop") == 1

@@ -16,11 +16,11 @@ from relaygw.errors import StoreUnavailable
 from relaygw.inbound import queue_listing
 from relaygw.inbound.drop_directory import DropDirectory
 from relaygw.inbound.queue_listing import PAGE_MESSAGES, QueueListing
-from relaygw.observe.maillog import MailLog
 from relaygw.store import migrate
 from relaygw.store.protocol import QueueEntry, Selection
 from relaygw.store.sqlite import SqliteStore
 from tests.builders import accepted
+from tests.logs import text_log
 
 
 class WatchedStore(SqliteStore):
@@ -82,7 +82,7 @@ def rig(tmp_path: Path) -> Iterator[Rig]:
     store = WatchedStore(url, keep_content=False)
     directory = DropDirectory(tmp_path / "maildrop", None)
     written = io.StringIO()
-    log = MailLog(written, hostname="gw.test", with_subject=True)
+    log = text_log(written)
     yield Rig(store, directory, written, QueueListing(directory, store, log))
     directory.close()
     store.close()

@@ -8,7 +8,7 @@ import pytest
 
 from relaygw.inbound import set_aside
 from relaygw.inbound.set_aside import SetAside
-from relaygw.observe.maillog import MailLog
+from tests.logs import text_log
 
 
 @pytest.fixture
@@ -18,7 +18,7 @@ def stream() -> io.StringIO:
 
 @pytest.fixture
 def aside(stream: io.StringIO) -> SetAside:
-    return SetAside(MailLog(stream, hostname="gw.test", with_subject=True))
+    return SetAside(text_log(stream))
 
 
 def test_a_file_is_named_once_for_each_reason(aside: SetAside, stream: io.StringIO) -> None:

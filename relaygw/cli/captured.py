@@ -1,0 +1,61 @@
+"""The captured messages that the options of a call choose."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import islice
+
+from relaygw.cli.selecting import PAGE_MESSAGES, Choice, found
+from relaygw.mail.search import parse_search
+from relaygw.store.protocol import QueueEntry, Store
+
+
+def chosen(store: Store, choice: Choice) -> Iterator[QueueEntry]:
+    """Yield the chosen messages: with ids whether captured or not, else captured ones.
+
+    Captured ones come newest first. A search reads content that nobody has read yet before.
+    """
+    if choice.has_ids and not choice.search:
+        return found(store, choice)
+    return captured(store, choice)
+
+
+def captured(store: Store, choice: Choice) -> Iterator[QueueEntry]:
+    """Yield the chosen captured messages, the newest first."""
+    if choice.search:
+        from relaygw.web.indexing import Indexer
+
+        Indexer(store).catch_up()
+    return islice(
+        (entry for entry in _pages(store, choice.search) if _is_chosen(entry, choice)),
+        choice.limit,
+    )
+
+
+def _pages(store: Store, search: str) -> Iterator[QueueEntry]:
+    wanted = parse_search(search)
+    seen: set[str] = set()  # mail that arrives meanwhile moves the pages
+    start = 0
+    while page := store.find_captured(wanted, start=start, limit=PAGE_MESSAGES):
+        for one in page:
+            if one.entry.queue_id not in seen:
+                seen.add(one.entry.queue_id)
+                yield one.entry
+        start += len(page)
+
+
+def _is_chosen(entry: QueueEntry, choice: Choice) -> bool:
+    wanted = choice.selection
+    before_ms = wanted.accepted_before_ms
+    return (
+        (not choice.has_ids or entry.queue_id in wanted.queue_ids)
+        and (not choice.is_null_sender or not entry.sender)
+        and _contains([entry.sender], wanted.sender)
+        and _contains([one.address for one in entry.recipients], wanted.recipient)
+        and _contains([entry.subject], wanted.subject)
+        and (before_ms is None or entry.accepted_at_ms < before_ms)
+    )
+
+
+def _contains(texts: Iterable[str], part: str | None) -> bool:
+    return part is None or any(part.lower() in text.lower() for text in texts)

@@ -1,0 +1,37 @@
+"""What operators do: retry, hold, release, delete mail; the sandbox; hold a provider.
+
+The only code that changes mail on somebody's behalf; every change leaves a line in the audit
+trail. Every function raises StoreUnavailable. May import `store.protocol`, `policy`, `settings`,
+`mail` and `errors`.
+"""
+
+from relaygw.operations.captured import delete_captured
+from relaygw.operations.messages import ANY_STATE, BATCH_MESSAGES, LeftAlone, Result
+from relaygw.operations.providers import hold_provider, holds_of, release_provider
+from relaygw.operations.queue import MOVES, Action, Plan, delete, hold, plan, release, retry
+from relaygw.operations.release_plan import Copy, RefusedCopy, ReleaseResult
+from relaygw.operations.releasing import plan_release, release_captured
+
+__all__ = [
+    "ANY_STATE",
+    "BATCH_MESSAGES",
+    "MOVES",
+    "Action",
+    "Copy",
+    "LeftAlone",
+    "Plan",
+    "RefusedCopy",
+    "ReleaseResult",
+    "Result",
+    "delete",
+    "delete_captured",
+    "hold",
+    "hold_provider",
+    "holds_of",
+    "plan",
+    "plan_release",
+    "release",
+    "release_captured",
+    "release_provider",
+    "retry",
+]

@@ -1,0 +1,174 @@
+"""A store whose database runs on another machine, whose clock is the one that counts.
+
+Callers go by their own clock, and those of a fleet may differ by minutes. Times that instances
+compare with one another, when mail is due or too old, how long a hold or a ceiling lasts, what is
+over its time, are therefore moved by the difference on the way in and out. Less than a second is
+none: it comes from measuring.
+"""
+
+# ruff: noqa: D102 (store.protocol documents every method)
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any, TypeVar
+
+from relaygw.errors import StoreUnavailable
+from relaygw.mail.envelope import AcceptedMessage, ClaimedDelivery, DeliveryUpdate
+from relaygw.mail.state import DeliveryState
+from relaygw.store.protocol import (
+    Account,
+    AuditEntry,
+    Hold,
+    Instance,
+    QueueEntry,
+    Recorded,
+    Selection,
+)
+from relaygw.store.sql import SqlStore
+
+_SAME_MS = 1000
+_SHARP_MS = 500  # an answer that took longer says too little
+
+T = TypeVar("T")
+
+
+class DatabaseClockStore(SqlStore):
+    """`SqlStore` with all times by the database's clock; it is looked at with each heartbeat."""
+
+    def __init__(self, *, keep_content: bool) -> None:
+        super().__init__(keep_content=keep_content)
+        self._measured_ms: int | None = None
+
+    def _here_ms(self) -> int:
+        """Return this machine's time."""
+        return time.time_ns() // 1_000_000
+
+    @property
+    def _ahead_ms(self) -> int:
+        """How far the database's clock is ahead of this machine's."""
+        if self._measured_ms is None:
+            self._measure()
+        return self._measured_ms or 0
+
+    def _measure(self) -> None:
+        with self._read() as connection:
+            asked_ms = self._here_ms()
+            there_ms = self._now_us(connection) // 1000
+            answered_ms = self._here_ms()
+        before_ms = self._measured_ms or 0
+        ahead_ms = there_ms - (asked_ms + answered_ms) // 2
+        # kept as it is if it can be: what is written again, because an answer was lost, is the same
+        is_new = abs(ahead_ms - before_ms) > _SAME_MS
+        is_sharp = answered_ms - asked_ms <= _SHARP_MS
+        self._measured_ms = ahead_ms if is_new and is_sharp else before_ms
+
+    def _there(self, entry: T, *names: str) -> T:
+        """Return an entry with the times of these names by the database's clock."""
+        return _moved(entry, self._ahead_ms, names)
+
+    def _here(self, entry: T, *names: str) -> T:
+        """Return an entry with the times of these names by this machine's clock."""
+        return _moved(entry, -self._ahead_ms, names)
+
+    def heartbeat(self, incarnation: str, *, state: str = "running") -> bool:
+        is_known = super().heartbeat(incarnation, state=state)
+        with suppress(StoreUnavailable):
+            self._measure()
+        return is_known
+
+    # --- messages ------------------------------------------------------------------------
+
+    def accept_batch(self, messages: Sequence[AcceptedMessage]) -> None:
+        super().accept_batch([self._there(one, "accepted_at_ms") for one in messages])
+
+    def claim(
+        self, route: str, *, limit: int, incarnation: str, now_ms: int
+    ) -> list[ClaimedDelivery]:
+        there_ms = now_ms + self._ahead_ms
+        claimed = super().claim(route, limit=limit, incarnation=incarnation, now_ms=there_ms)
+        return [self._here(one, "accepted_at_ms", "claimed_at_ms") for one in claimed]
+
+    def next_due_at_ms(self, route: str) -> int | None:
+        due_at_ms = super().next_due_at_ms(route)
+        return None if due_at_ms is None else due_at_ms - self._ahead_ms
+
+    def record_batch(
+        self, updates: Sequence[DeliveryUpdate], *, incarnation: str, now_ms: int
+    ) -> Recorded:
+        there = [self._there(one, "due_at_ms") for one in updates]
+        there_ms = now_ms + self._ahead_ms
+        return super().record_batch(there, incarnation=incarnation, now_ms=there_ms)
+
+    def search(self, selection: Selection, *, limit: int, after: str = "") -> list[QueueEntry]:
+        there = self._there(selection, "accepted_before_ms")
+        return super().search(there, limit=limit, after=after)
+
+    def change_state(
+        self,
+        queue_ids: Sequence[str],
+        *,
+        from_states: frozenset[DeliveryState],
+        to: DeliveryState,
+        reason: str | None,
+        due_at_ms: int,
+        entry: AuditEntry,
+    ) -> int:
+        return super().change_state(
+            queue_ids,
+            from_states=from_states,
+            to=to,
+            reason=reason,
+            due_at_ms=due_at_ms + self._ahead_ms,
+            entry=self._there(entry, "at_ms"),
+        )
+
+    def purge(self, cutoffs: Mapping[str, int], *, limit: int) -> int:
+        there = {kind: at_ms + self._ahead_ms for kind, at_ms in cutoffs.items()}
+        return super().purge(there, limit=limit)
+
+    def shed_content(self, before_ms: int) -> bool:
+        return super().shed_content(before_ms + self._ahead_ms)
+
+    # --- what instances know of each other -------------------------------------------------
+
+    def instances(self) -> list[Instance]:
+        return [self._here(one, "started_at_ms", "heartbeat_at_ms") for one in super().instances()]
+
+    def accounts(self) -> dict[str, Account]:
+        times = ("ceiling_at_ms", "connections_at_ms", "wanted_at_ms")
+        return {name: self._here(one, *times) for name, one in super().accounts().items()}
+
+    def holds(self) -> list[Hold]:
+        return [self._here(one, "since_ms", "probe_at_ms") for one in super().holds()]
+
+    def put_hold(self, hold: Hold, *, entry: AuditEntry | None = None) -> bool:
+        there = self._there(hold, "since_ms", "probe_at_ms")
+        return super().put_hold(there, entry=entry and self._there(entry, "at_ms"))
+
+    def drop_hold(
+        self, scope: str, key: str, *, now_ms: int, entry: AuditEntry | None = None
+    ) -> bool:
+        there_ms = now_ms + self._ahead_ms
+        there = entry and self._there(entry, "at_ms")
+        return super().drop_hold(scope, key, now_ms=there_ms, entry=there)
+
+    def held_ms(self, key: str, *, since_ms: int, now_ms: int) -> int:
+        ahead_ms = self._ahead_ms
+        return super().held_ms(key, since_ms=since_ms + ahead_ms, now_ms=now_ms + ahead_ms)
+
+    def release_held(self, reason: str, *, limit: int, now_ms: int) -> int:
+        return super().release_held(reason, limit=limit, now_ms=now_ms + self._ahead_ms)
+
+
+def _moved(entry: T, by_ms: int, names: Sequence[str]) -> T:
+    """Return an entry with its times moved; those that are not set stay so."""
+    if not by_ms:
+        return entry
+    changes: dict[str, Any] = {
+        name: at_ms + by_ms for name in names if (at_ms := getattr(entry, name))
+    }
+    return replace(entry, **changes)  # type: ignore[type-var]

@@ -1,0 +1,245 @@
+"""Connections to PostgreSQL cut at the worst moment: nothing is lost, leaked or doubled."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from types import SimpleNamespace
+
+import pytest
+
+from relaygw.errors import StoreUnavailable
+from relaygw.store import claiming, migrate
+from relaygw.store.postgres import PostgresStore
+from relaygw.store.protocol import Selection
+from tests.builders import NOW_MS, accepted
+from tests.contract.conftest import instance
+from tests.contract.cutting_proxy import CuttingProxy
+from tests.e2e.ports import free_port
+
+CLAIM = "SET state = 'active'"
+GIVE_BACK = "CASE WHEN attempts > 0 THEN 'deferred'"
+ACCEPT = "INSERT INTO message"
+TAKE_PERMITS = "INSERT INTO permit"
+RELEASE_PERMITS = "DELETE FROM permit"
+
+
+@pytest.fixture
+def proxy(postgres_url: str) -> Iterator[CuttingProxy]:
+    migrate.upgrade(postgres_url)
+    with CuttingProxy(postgres_url) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def store(proxy: CuttingProxy) -> Iterator[PostgresStore]:
+    """Return a store whose connections may be cut."""
+    store = PostgresStore(proxy.url, keep_content=False)
+    store.register(instance("one"))
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def other(postgres_url: str) -> Iterator[PostgresStore]:
+    """Return a store of the same queue that nothing happens to."""
+    store = PostgresStore(postgres_url, keep_content=False)
+    yield store
+    store.close()
+
+
+def claim(store: PostgresStore) -> list[str]:
+    found = store.claim("default", limit=10, incarnation="one", now_ms=NOW_MS)
+    return [one.queue_id for one in found]
+
+
+# --- claims -------------------------------------------------------------------------------
+
+
+def test_leases_of_a_claim_whose_answer_was_lost_are_freed(
+    store: PostgresStore, proxy: CuttingProxy
+) -> None:
+    known, unknown = accepted(at_ms=NOW_MS - 1), accepted()
+    store.accept_batch([known])
+    assert claim(store) == [known.queue_id]
+    store.accept_batch([unknown])
+    proxy.lose_answer(CLAIM)
+    with pytest.raises(StoreUnavailable):
+        claim(store)
+    assert claim(store) == [], "the claim took place"
+    freed = store.free_unknown("default", known=[(known.queue_id, 0)], incarnation="one")
+    assert freed == 1
+    assert claim(store) == [unknown.queue_id]
+
+
+def test_a_claim_that_is_still_under_way_is_waited_for(
+    store: PostgresStore, other: PostgresStore, proxy: CuttingProxy
+) -> None:
+    message = accepted()
+    store.accept_batch([message])
+    cut = proxy.hold_commit(CLAIM)
+    with pytest.raises(StoreUnavailable):
+        claim(store)
+    freed: list[int] = []
+    waiting = threading.Thread(
+        target=lambda: freed.append(other.free_unknown("default", known=[], incarnation="one"))
+    )
+    waiting.start()
+    waiting.join(0.3)
+    assert waiting.is_alive(), "it must not look before that claim has ended"
+    cut.let_go()
+    waiting.join(20)
+    assert freed == [1]
+    assert claim(store) == [message.queue_id]
+
+
+def test_a_return_of_leases_whose_answer_was_lost_is_known_afterwards(
+    store: PostgresStore, proxy: CuttingProxy
+) -> None:
+    message = accepted()
+    store.accept_batch([message])
+    claim(store)
+    proxy.lose_answer(GIVE_BACK)
+    with pytest.raises(StoreUnavailable):
+        store.give_back([(message.queue_id, 0)], incarnation="one")
+    assert store.free_unknown("default", known=[], incarnation="one") == 0
+    assert claim(store) == [message.queue_id]
+
+
+# --- permits ------------------------------------------------------------------------------
+
+
+def test_permits_are_counted_after_an_answer_was_lost(
+    store: PostgresStore, proxy: CuttingProxy
+) -> None:
+    proxy.lose_answer(TAKE_PERMITS)
+    with pytest.raises(StoreUnavailable):
+        store.acquire_permits("p", wanted=3, limit=5, incarnation="one")
+    assert store.permits_held("p", incarnation="one") == 3
+    proxy.lose_answer(RELEASE_PERMITS)
+    with pytest.raises(StoreUnavailable):
+        store.release_permits("p", count=2, incarnation="one")
+    assert store.permits_held("p", incarnation="one") == 1
+
+
+@pytest.mark.parametrize("change", [TAKE_PERMITS, RELEASE_PERMITS])
+def test_permits_are_not_counted_while_they_still_change(
+    store: PostgresStore, other: PostgresStore, proxy: CuttingProxy, change: str
+) -> None:
+    store.acquire_permits("p", wanted=2, limit=5, incarnation="one")
+    cut = proxy.hold_commit(change)
+    with pytest.raises(StoreUnavailable):
+        if change == TAKE_PERMITS:
+            store.acquire_permits("p", wanted=2, limit=5, incarnation="one")
+        else:
+            store.release_permits("p", count=2, incarnation="one")
+    held: list[int] = []
+    waiting = threading.Thread(
+        target=lambda: held.append(other.permits_held("p", incarnation="one"))
+    )
+    waiting.start()
+    waiting.join(0.3)
+    assert waiting.is_alive()
+    cut.let_go()
+    waiting.join(20)
+    assert held == [4 if change == TAKE_PERMITS else 0]
+
+
+# --- accepting ----------------------------------------------------------------------------
+
+
+def test_mail_whose_commit_was_not_answered_is_stored_once(
+    store: PostgresStore, proxy: CuttingProxy
+) -> None:
+    message = accepted()
+    cut = proxy.lose_answer(ACCEPT)
+    store.accept_batch([message])
+    assert cut.happened.is_set()
+    assert [entry.queue_id for entry in store.search(Selection(), limit=10)] == [message.queue_id]
+
+
+def test_mail_whose_commit_comes_late_is_stored_once(
+    store: PostgresStore, proxy: CuttingProxy
+) -> None:
+    message = accepted()
+    cut = proxy.hold_commit(ACCEPT)
+    accepting = threading.Thread(target=store.accept_batch, args=([message],))
+    accepting.start()
+    assert cut.happened.wait(20)
+    accepting.join(0.5)  # by now it writes a second time, and waits for the first
+    cut.let_go()
+    accepting.join(20)
+    assert not accepting.is_alive()
+    assert [entry.queue_id for entry in store.search(Selection(), limit=10)] == [message.queue_id]
+
+
+def test_what_waited_behind_a_write_that_gave_up_does_not_wait_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("relaygw.store.postgres.RECONNECT_S", 0.5)
+    monkeypatch.setattr("relaygw.store.postgres.REFUSING_S", 60.0)
+    store = PostgresStore(f"postgresql://relaygw@127.0.0.1:{free_port()}/q", keep_content=False)
+    began_s = time.monotonic()
+    for _ in range(50):
+        with pytest.raises(StoreUnavailable, match="check that the server runs"):
+            store.accept_batch([accepted()])
+    assert 0.5 <= time.monotonic() - began_s < 5.0
+    store.close()
+
+
+# --- who is cut off -----------------------------------------------------------------------
+
+
+def test_a_transaction_whose_client_is_silent_ends_and_frees_what_it_locked(
+    proxy: CuttingProxy, other: PostgresStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("relaygw.store.postgres.IDLE_IN_TRANSACTION_S", 1.0)
+    store = PostgresStore(proxy.url, keep_content=False)
+    store.register(instance("one"))
+    message = accepted()
+    store.accept_batch([message])
+    with pytest.raises(StoreUnavailable), store._write() as connection:
+        claiming.claim(connection, "default", limit=9, incarnation="one", now_ms=NOW_MS)
+        proxy.is_frozen = True  # as when the machine loses its power or its network
+        began_s = time.monotonic()
+        assert other.bury("one") == 0, "the claim was never committed"
+        assert time.monotonic() - began_s < 10
+        proxy.cut_all()
+    other.register(instance("two"))
+    found = other.claim("default", limit=9, incarnation="two", now_ms=NOW_MS)
+    assert [one.queue_id for one in found] == [message.queue_id]
+    store.close()
+
+
+def grow_old(store: PostgresStore, incarnation: str) -> None:
+    with store._write() as connection:
+        connection.exec_driver_sql(
+            "UPDATE instance SET heartbeat_at_ms = heartbeat_at_ms - 30000 WHERE incarnation = %s",
+            (incarnation,),
+        )
+
+
+def test_who_was_cut_off_leaves_the_others_time_before_it_calls_them_dead(
+    other: PostgresStore, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    migrate.upgrade(postgres_url)
+    clock = SimpleNamespace(now_s=1000.0)
+    monkeypatch.setattr("relaygw.store.postgres._awake_s", lambda: clock.now_s)
+    judge = PostgresStore(postgres_url, keep_content=False)
+    for name in ("judge", "dead"):
+        judge.register(instance(name))
+    grow_old(judge, "dead")
+
+    def judged_at(now_s: float, *, with_beat: bool = True) -> list[str]:
+        clock.now_s = now_s
+        if with_beat:
+            judge.heartbeat("judge")
+        return judge.stale_incarnations(20.0)
+
+    assert [judged_at(1000.0 + age_s) for age_s in (5, 10, 15, 20)] == [[], [], [], ["dead"]]
+    assert judged_at(1041.0, with_beat=False) == [], "its own heartbeats were not answered"
+    assert [judged_at(1042.0 + age_s) for age_s in (0, 5, 10, 15)] == [[]] * 4
+    assert judged_at(1062.0) == ["dead"]
+    assert other.stale_incarnations(20.0) == ["dead"], "who only looks on sees it as it is"
+    judge.close()

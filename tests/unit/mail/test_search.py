@@ -1,0 +1,257 @@
+"""Searches as people type them."""
+
+from __future__ import annotations
+
+import unicodedata
+from datetime import UTC, datetime, timedelta, timezone
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from relaygw.mail.search import (
+    EVERYTHING,
+    MAX_CHARACTERS,
+    MAX_TERMS,
+    Field,
+    MailSearch,
+    Term,
+    parse_search,
+    searchable,
+    tag_key,
+)
+
+
+def only(query: str) -> Term:
+    (term,) = parse_search(query).terms
+    return term
+
+
+def word(text: str, *, is_negated: bool = False) -> Term:
+    return Term(field=Field.TEXT, text=text, is_negated=is_negated)
+
+
+def ms(*parts: int, tz: timezone = UTC) -> int:
+    year, month, day, *time = parts
+    return int(datetime(year, month, day, *time, tzinfo=tz).timestamp() * 1000)
+
+
+# --- words --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("query", "terms"),
+    [
+        ("order", [word("order")]),
+        ("  Your   ORDER ", [word("your"), word("order")]),
+        ('"on its way"', [word("on its way")]),
+        ('"on its way', [word("on its way")]),
+        ('on"its way"', [word("on its way")]),
+        ("-order", [word("order", is_negated=True)]),
+        ("!order", [word("order", is_negated=True)]),
+        ('-"on its way"', [word("on its way", is_negated=True)]),
+        ("--order", [word("-order", is_negated=True)]),
+        ("e-mail", [word("e-mail")]),
+        ("a - b", [word("a"), word("b")]),
+        ("100% of_it", [word("100%"), word("of_it")]),
+        ("<a@b.test>", [word("a@b.test")]),
+        ("STRASSE", [word("strasse")]),
+        ("Straße", [word("strasse")]),
+        ("Mu\u0308ller", [word("müller")]),
+        ("pass\u00adword", [word("password")]),
+        ("a\x00b", [word("a b")]),
+        ("\ud800x", [word("x")]),
+        ("заказ", [word("заказ")]),
+        ("🎉", [word("🎉")]),
+    ],
+)
+def test_words_and_phrases(query: str, terms: list[Term]) -> None:
+    assert list(parse_search(query).terms) == terms
+
+
+@pytest.mark.parametrize("query", ["", "   ", "\t\n"])
+def test_nothing_asked_for_is_everything(query: str) -> None:
+    assert parse_search(query) == EVERYTHING
+
+
+@pytest.mark.parametrize("query", ["()", '""', "- !", ",;", "\x00"])
+def test_nothing_to_look_for_finds_nothing(query: str) -> None:
+    assert parse_search(query) == MailSearch(is_void=True)
+
+
+def test_a_search_that_is_too_long_finds_nothing() -> None:
+    assert not parse_search("x" * MAX_CHARACTERS).is_void
+    assert parse_search("x" * (MAX_CHARACTERS + 1)).is_void
+    assert not parse_search("x " * MAX_TERMS).is_void
+    assert parse_search("x " * (MAX_TERMS + 1)).is_void
+    assert parse_search("x " * 2**19).is_void
+
+
+# --- fields -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("query", "field", "text"),
+    [
+        ("from:Shop@", Field.FROM, "shop@"),
+        ("FROM:shop", Field.FROM, "shop"),
+        ("to:anna", Field.TO, "anna"),
+        ("cc:anna", Field.CC, "anna"),
+        ("bcc:anna", Field.BCC, "anna"),
+        ("reply-to:help", Field.REPLY_TO, "help"),
+        ("addressed:x", Field.ADDRESSED, "x"),
+        ('subject:"Your order"', Field.SUBJECT, "your order"),
+        ("subject:a:b", Field.SUBJECT, "a:b"),
+        ("message-id:<1@x>", Field.MESSAGE_ID, "1@x"),
+        ("reason:staging", Field.REASON, "staging"),
+        ('tag:"Two  Words"', Field.TAG, "two words"),
+    ],
+)
+def test_fields(query: str, field: Field, text: str) -> None:
+    assert only(query) == Term(field=field, text=text)
+    assert only(f"-{query}") == Term(field=field, text=text, is_negated=True)
+    assert only(f"!{query}") == Term(field=field, text=text, is_negated=True)
+
+
+@pytest.mark.parametrize(
+    ("query", "field", "is_negated"),
+    [
+        ("is:unread", Field.IS_UNREAD, False),
+        ("is:read", Field.IS_UNREAD, True),
+        ("-is:read", Field.IS_UNREAD, False),
+        ("!is:unread", Field.IS_UNREAD, True),
+        ("Is:Tagged", Field.IS_TAGGED, False),
+        ("has:attachment", Field.HAS_ATTACHMENT, False),
+        ("has:attachments", Field.HAS_ATTACHMENT, False),
+        ("-has:inline", Field.HAS_INLINE, True),
+        ("has:inlines", Field.HAS_INLINE, False),
+    ],
+)
+def test_flags(query: str, field: Field, is_negated: bool) -> None:
+    assert only(query) == Term(field=field, is_negated=is_negated)
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "from:",
+        "is:green",
+        "is:",
+        "has:legs",
+        "has:",
+        "x:y",
+        "is:unread:x",
+        "before:yesterday",
+        "before:31.02.2026",
+        "after:",
+        "larger:much",
+        "larger:0",
+        "larger:-5",
+        '"from:shop"',
+        ":x",
+    ],
+)
+def test_what_is_not_understood_is_a_word(query: str) -> None:
+    assert only(query) == word(searchable(query))
+
+
+# --- times and sizes ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("value", "at_ms"),
+    [
+        ("2026-01-31", ms(2026, 1, 31)),
+        ("20260131", ms(2026, 1, 31)),
+        ("2026/01/31", ms(2026, 1, 31)),
+        ("1/31/2026", ms(2026, 1, 31)),
+        ("31.1.2026", ms(2026, 1, 31)),
+        ('"31 Jan 2026"', ms(2026, 1, 31)),
+        ('"January 31, 2026"', ms(2026, 1, 31)),
+        ("2026-01", ms(2026, 1, 1)),
+        ("2026", ms(2026, 1, 1)),
+        ("2026-01-31T12:30", ms(2026, 1, 31, 12, 30)),
+        ('"2026-01-31 12:30:15"', ms(2026, 1, 31, 12, 30, 15)),
+        ("2026-01-31T12:30Z", ms(2026, 1, 31, 12, 30)),
+        ("2026-01-31T12:30+02:00", ms(2026, 1, 31, 10, 30)),
+        ("1769817600", ms(2026, 1, 31)),
+        ("1769817600123", ms(2026, 1, 31) + 123),
+    ],
+)
+def test_times(value: str, at_ms: int) -> None:
+    assert only(f"after:{value}") == Term(field=Field.AFTER, number=at_ms)
+    assert only(f"-before:{value}") == Term(field=Field.BEFORE, number=at_ms, is_negated=True)
+
+
+def test_dates_are_of_the_zone_that_is_asked_for() -> None:
+    zone = timezone(timedelta(hours=-5))
+    (term,) = parse_search("after:2026-01-31", tz=zone).terms
+    assert term.number == ms(2026, 1, 31, 5)
+    (term,) = parse_search("after:2026-01-31T00:00Z", tz=zone).terms
+    assert term.number == ms(2026, 1, 31)
+
+
+@pytest.mark.parametrize("value", ["0001-01-01", "9999-12-31", "9999-12-31T23:59:59"])
+@pytest.mark.parametrize("hours", [-12, 14])
+def test_the_ends_of_time_do_no_harm(value: str, hours: int) -> None:
+    parse_search(f"after:{value}", tz=timezone(timedelta(hours=hours)))
+
+
+@pytest.mark.parametrize(
+    ("value", "size_bytes"),
+    [
+        ("1", 1),
+        ("100b", 100),
+        ("2k", 2048),
+        ("2KB", 2048),
+        ("2KiB", 2048),
+        ("1.5m", 1536 * 1024),
+        ('"1 MB"', 2**20),
+        ("1g", 2**30),
+    ],
+)
+def test_sizes(value: str, size_bytes: int) -> None:
+    assert only(f"larger:{value}") == Term(field=Field.LARGER, number=size_bytes)
+    assert only(f"smaller:{value}") == Term(field=Field.SMALLER, number=size_bytes)
+
+
+# --- whatever is typed --------------------------------------------------------------------
+
+_PIECES = st.sampled_from(
+    [field.value + ":" for field in Field]
+    + ['"', " ", "-", "!", "order", "2026-01-31", "10k", "read", "ß", "İ", "\x00", "\u0301", "%"]
+)
+_ANYTHING = st.one_of(st.text(max_size=60), st.lists(_PIECES, max_size=30).map("".join))
+
+
+@given(_ANYTHING)
+def test_whatever_is_typed_is_a_search(query: str) -> None:
+    search = parse_search(query)
+    assert len(search.terms) <= MAX_TERMS
+    assert not (search.is_void and search.terms)
+    # without terms it is everything only if nothing was typed
+    assert search.terms or search.is_void or not query.strip()
+    for term in search.terms:
+        assert -(2**62) < term.number < 2**62
+        assert term.text.encode() == searchable(term.text).encode()
+
+
+@given(st.text())
+def test_what_is_stored_is_found_whatever_its_form(text: str) -> None:
+    stored = searchable(text)
+    assert searchable(stored) == stored
+    assert "\n" not in stored and "\x00" not in stored and '"' not in stored
+    for form in ("NFC", "NFD"):
+        for same in (unicodedata.normalize(form, text), text.swapcase().swapcase()):
+            if same.casefold() == text.casefold():
+                assert searchable(same) == stored
+    stored.encode()
+
+
+@given(st.text(), st.text(), st.text())
+def test_a_word_is_found_between_others(before: str, text: str, after: str) -> None:
+    assert searchable(text) in searchable(f"{before} {text} {after}")
+
+
+def test_tags_that_differ_in_case_are_one() -> None:
+    assert tag_key("Two  Words") == tag_key("two WORDS")
