@@ -14,9 +14,10 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import psycopg
 
@@ -26,9 +27,15 @@ _PATIENCE_S = 30.0
 
 
 class PostgresServer:
-    """A cluster in a temporary directory; `restart` keeps its data."""
+    """A cluster in a temporary directory; `restart` keeps its data.
 
-    def __init__(self) -> None:
+    `host` is where it listens, and `inside` are the words of a program that starts it (as the
+    right user): in a network namespace, for example.
+    """
+
+    def __init__(self, *, host: str = "127.0.0.1", inside: Sequence[str] = ()) -> None:
+        self.host = host
+        self._inside = inside
         self.directory = Path(tempfile.mkdtemp(prefix="relaygw-pg-", dir="/tmp"))
         self.port = free_port()
         self._user = "postgres" if os.geteuid() == 0 else pwd.getpwuid(os.geteuid()).pw_name
@@ -36,18 +43,23 @@ class PostgresServer:
             shutil.chown(self.directory, self._user)
         self.directory.chmod(0o755)
         self._data = self.directory / "data"
-        self._run("initdb", "-D", str(self._data), "-A", "trust", "-U", "relaygw", "-E", "UTF8")
+        self._fill(str(self._data))
         self._process: subprocess.Popen[bytes] | None = None
+
+    def _fill(self, data: str) -> None:
+        self._run("initdb", "-D", data, "-A", "trust", "-U", "relaygw", "-E", "UTF8")
+        with (self._data / "pg_hba.conf").open("a") as rules:
+            rules.write("host all all samenet trust\n")
 
     def url(self, database: str) -> str:
         """Return the URL of a database of this server."""
-        return f"postgresql://relaygw@127.0.0.1:{self.port}/{database}"
+        return f"postgresql://relaygw@{self.host}:{self.port}/{database}"
 
     def start(self, **settings: str) -> None:
         """Start the server and wait until it answers."""
         given = {
             "port": str(self.port),
-            "listen_addresses": "127.0.0.1",
+            "listen_addresses": self.host,
             "unix_socket_directories": str(self.directory),
             "max_connections": "200",
             "timezone": "UTC",
@@ -56,11 +68,11 @@ class PostgresServer:
         options = [part for name, value in given.items() for part in ("-c", f"{name}={value}")]
         with (self.directory / "log").open("ab") as log:
             self._process = subprocess.Popen(
-                [_program("postgres"), "-D", str(self._data), *options],
+                [*self._inside, _program("postgres"), "-D", str(self._data), *options],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                user=self._user if os.geteuid() == 0 else None,
+                user=self._user if os.geteuid() == 0 and not self._inside else None,
                 cwd="/",
             )
         deadline_s = time.monotonic() + _PATIENCE_S
@@ -80,18 +92,43 @@ class PostgresServer:
             self._process.wait(_PATIENCE_S)
             self._process = None
 
+    def restart(self, *, immediately: bool) -> None:
+        """Stop and start: cleanly, or as after a crash."""
+        self.stop(immediately=immediately)
+        self.start()
+
+    def kill(self) -> None:
+        """SIGKILL every process of the server."""
+        if self._process is not None:
+            pid = self._process.pid
+            children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+            self._process.kill()
+            for child in children:
+                with suppress(ProcessLookupError):
+                    os.kill(int(child), signal.SIGKILL)
+            self._process.wait(_PATIENCE_S)
+            self._process = None
+
+    def execute(self, statement: str) -> list[tuple[Any, ...]]:
+        """Run a statement as superuser, outside of a transaction; return its rows."""
+        with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
+            cursor = connection.execute(statement.encode())
+            return cursor.fetchall() if cursor.description else []
+
+    def set(self, name: str, value: str) -> None:
+        """Change a setting of the running server."""
+        self.execute(f"ALTER SYSTEM SET {name} = '{value}'")
+        self.execute("SELECT pg_reload_conf()")
+
     def create_database(self) -> str:
         """Create a database and return its URL."""
         name = f"q{secrets.token_hex(6)}"
-        with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
-            connection.execute(f"CREATE DATABASE {name}")
+        self.execute(f"CREATE DATABASE {name}")
         return self.url(name)
 
     def drop_database(self, url: str) -> None:
         """Drop a database, whoever is connected to it."""
-        name = url.rpartition("/")[2]
-        with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
-            connection.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+        self.execute(f"DROP DATABASE IF EXISTS {url.rpartition('/')[2]} WITH (FORCE)")
 
     def remove(self) -> None:
         """Stop the server and delete its data."""
@@ -107,6 +144,21 @@ class PostgresServer:
             user=self._user if os.geteuid() == 0 else None,
             cwd="/",
         )
+
+
+class Standby(PostgresServer):
+    """A copy of a running server; started, it follows that one until it is promoted."""
+
+    def __init__(self, primary: PostgresServer) -> None:
+        self._primary = primary.url("postgres")
+        super().__init__()
+
+    def _fill(self, data: str) -> None:
+        self._run("pg_basebackup", "-D", data, "-R", "-c", "fast", "-d", self._primary)
+
+    def promote(self) -> None:
+        """Make it a primary; it takes writes on return."""
+        self.execute("SELECT pg_promote()")
 
 
 def _program(name: str) -> str:

@@ -33,13 +33,14 @@ class PostgresServer:
         self._directory = Path(tempfile.mkdtemp(prefix="relaygw-bench-pg-"))
         self._process: subprocess.Popen[bytes] | None = None
 
-    def restart(self, *, immediately: bool) -> tuple[float, float]:
-        """Stop it cleanly, or as a crash would, and start it again.
+    def restart(self, *, immediately: bool, away_s: float = 0.0) -> tuple[float, float]:
+        """Stop it cleanly, or as a crash would, and start it again, at once or after a time.
 
         Returns when it was told to stop, and when it answered again (CLOCK_MONOTONIC).
         """
         stopped_s = time.monotonic()
         self._stop(signal.SIGQUIT if immediately else signal.SIGINT)
+        time.sleep(away_s)
         return stopped_s, self._start()
 
     def _start(self) -> float:

@@ -22,6 +22,7 @@ from bench.standing.failover import failover, failover_silent
 from bench.standing.fairness import fairness
 from bench.standing.figure import Figure, Result
 from bench.standing.fleet_limit import fleet_limit
+from bench.standing.fleet_outage import fleet_outage
 from bench.standing.fleet_restarts import fleet_restarts
 from bench.standing.fleet_slow_reply import fleet_slow_reply
 from bench.standing.fleet_takeover import fleet_takeover
@@ -30,6 +31,7 @@ from bench.standing.large import large
 from bench.standing.latency import latency_delivering, latency_provider_down
 from bench.standing.restart import restart
 from bench.standing.rotation import rotation
+from bench.standing.sandbox_list import sandbox_list, sandbox_list_postgres
 from bench.standing.sendmail_delay import sendmail_to_provider
 from bench.standing.setting import SMALL, Setting, Size
 from bench.standing.throttle import throttle
@@ -53,6 +55,9 @@ CASES: dict[str, Callable[[Setting], Result]] = {
     "fleet-takeover": fleet_takeover,
     "fleet-slow-reply": fleet_slow_reply,
     "fleet-restarts": fleet_restarts,
+    "fleet-outage": fleet_outage,
+    "sandbox-list": sandbox_list,
+    "sandbox-list-postgres": sandbox_list_postgres,
 }
 _SIZES: dict[str, tuple[type, str]] = {
     "idle_s": (float, "how long idle watches; 60"),

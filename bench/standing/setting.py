@@ -45,6 +45,9 @@ class Size:
     slow_reply_s: float = 65.0
     slow_replies: int = 10
     database_restarts: int = 50
+    database_outages: int = 4
+    captured: int = 100_000
+    searches: int = 20  # times each search is made
 
 
 SMALL = Size(
@@ -75,6 +78,9 @@ SMALL = Size(
     slow_reply_s=25.0,
     slow_replies=3,
     database_restarts=4,
+    database_outages=1,
+    captured=2_000,
+    searches=3,
 )
 
 

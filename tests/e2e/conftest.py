@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from relaygw.store import migrate
+from tests.e2e.gateway import Gateway
 from tests.e2e.sendmail_rig import Installation
 
 
@@ -21,3 +23,26 @@ def installed() -> Iterator[Installation]:
 def command(installed: Installation) -> Installation:
     installed.clear()
     return installed
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def each_database(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Run a test once on either database; return which.
+
+    On PostgreSQL each gateway has a database of its own, as it has a file on SQLite, and keeps
+    it when it starts again.
+    """
+    urls: dict[Path, str] = {}
+    if request.param == "postgres":
+        server = request.getfixturevalue("postgres")
+
+        def url_of(directory: Path) -> str:
+            if directory not in urls:
+                urls[directory] = server.create_database()
+                migrate.upgrade(urls[directory])
+            return urls[directory]
+
+        monkeypatch.setattr(Gateway, "queue_url", staticmethod(url_of))
+    yield request.param
+    for url in urls.values():
+        server.drop_database(url)

@@ -21,10 +21,11 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import yaml
 
+from relaygw.errors import StoreUnavailable
 from relaygw.mail.state import OPEN, DeliveryState
 from relaygw.store.postgres import PostgresStore
 from relaygw.store.protocol import QueueEntry, Selection
@@ -40,8 +41,18 @@ def provider_settings(port: int, **more: Any) -> dict[str, Any]:
     return {"host": "127.0.0.1", "port": port, "tls": "none", **more}
 
 
+def _sqlite_url(directory: Path) -> str:
+    return f"sqlite:///{directory}/state/queue.db"
+
+
 class Gateway:
-    """One `relaygw serve` with all its roles, its log and its queue."""
+    """One `relaygw serve` with all its roles, its log and its queue.
+
+    `environment` is added to that of the tests; `before` are the words of a program that starts it.
+    """
+
+    queue_url: ClassVar[Callable[[Path], str]] = staticmethod(_sqlite_url)
+    """Where a gateway of a directory has its queue; the fixture `each_database` changes it."""
 
     def __init__(
         self,
@@ -50,14 +61,18 @@ class Gateway:
         mode: str = "production",
         providers: Mapping[str, Mapping[str, Any]] | None = None,
         routes: Sequence[Mapping[str, Any]] | None = None,
+        environment: Mapping[str, str] | None = None,
+        before: Sequence[str] = (),
         **sections: Any,
     ) -> None:
         self.directory = directory
+        self._environment = dict(environment or {})
+        self._before = before
         self.config = directory / "relaygw.yaml"
         self.settings: dict[str, Any] = {
             "mode": mode,
             "hostname": "gw.test",
-            "queue": {"url": f"sqlite:///{directory}/state/queue.db", "min_free": "0%"},
+            "queue": {"url": self.queue_url(directory), "min_free": "0%"},
             "listeners": [{"bind": "127.0.0.1:0"}],
             "maildrop": {"path": f"{directory}/maildrop"},
             "web": {"bind": "127.0.0.1:0"},
@@ -82,21 +97,24 @@ class Gateway:
         self.config.write_text(yaml.safe_dump(self.settings, sort_keys=False))
         self.config.chmod(0o600)
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """What it runs with; commands that look for its state directory need the same."""
+        state = {"XDG_STATE_HOME": str(self.directory / "xdg")}
+        return {**os.environ, **state, **self._environment}
+
     def start(self, *arguments: str) -> Self:
         """Start the gateway and wait until it serves."""
         self.write_config()
         # the same ports after a restart: clients know only one
         seen = len(self.lines)
+        command = [sys.executable, "-m", "relaygw", "--config", str(self.config), "serve"]
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "relaygw", "--config", str(self.config), "serve", *arguments],
+            [*self._before, *command, *arguments],
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
-            env={
-                **os.environ,
-                "PYTHONUNBUFFERED": "1",
-                "XDG_STATE_HOME": str(self.directory / "xdg"),
-            },
+            env={**self.environment, "PYTHONUNBUFFERED": "1"},
         )
         threading.Thread(target=self._follow, args=(self._process,), daemon=True).start()
         self.wait_for_log(r"master\[\d+\]: started: ", start=seen)
@@ -171,6 +189,13 @@ class Gateway:
         """True while the supervisor lives."""
         return self._process is not None and self._process.poll() is None
 
+    def processes(self) -> list[int]:
+        """Return the process ids of the supervisor and of what it has started."""
+        assert self._process is not None
+        pid = self._process.pid
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+        return [pid, *map(int, children.split())]
+
     def pids(self, role: str) -> list[int]:
         """Return the process ids of a role's registered instances of this gateway."""
         name = self.settings["hostname"]
@@ -204,9 +229,15 @@ class Gateway:
                     )
 
     def wait_until(self, condition: Callable[[], bool], what: str) -> None:
-        """Look at the queue again whenever the log moves, or each 50 ms."""
+        """Look at the queue again whenever the log moves, or each 50 ms.
+
+        A queue that cannot be looked at, as its server is away, is looked at again.
+        """
         deadline_s = time.monotonic() + PATIENCE_S
-        while not condition():
+        while True:
+            with contextlib.suppress(StoreUnavailable):
+                if condition():
+                    return
             if time.monotonic() > deadline_s:
                 tail = "\n".join(self.lines[-30:])
                 raise AssertionError(f"not within {PATIENCE_S} s: {what}; the log:\n{tail}")

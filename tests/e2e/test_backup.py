@@ -11,8 +11,8 @@ from pathlib import Path
 import yaml
 
 from relaygw.mail.state import OPEN, DeliveryState
+from tests.e2e.fleet import arrived, send_all, starter
 from tests.e2e.gateway import provider_settings
-from tests.e2e.test_fleet import arrived, send_all, starter
 from tests.fakes.scripted_provider import Action, ThreadedProvider
 from tests.postgres import PostgresServer
 
@@ -75,4 +75,4 @@ def test_a_dump_has_what_was_queued_or_being_sent_and_it_can_be_held_before_it_g
         again.wait_until(lambda: set(arrived(provider)) == {*delivered, *queued}, "all sent")
         again.wait_until_empty()
         counts = arrived(provider)
-    assert all(counts[subject] == 1 for subject in delivered), "what was finished stays so"
+    assert all(counts[number] == 1 for number in delivered), "what was finished stays so"

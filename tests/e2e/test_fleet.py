@@ -7,24 +7,20 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from relaygw.store import migrate
+from tests.e2e.fleet import Start, arrived, send_all, starter, worker_of
 from tests.e2e.gateway import Gateway, provider_settings
 from tests.fakes.limited_provider import LimitedProvider
 from tests.fakes.scripted_provider import Action, ThreadedProvider
-from tests.postgres import PostgresServer, running_server
-
-Start = Callable[..., Gateway]
-CONTENT = b"Subject: order %d\r\n\r\nhello\r\n"
+from tests.postgres import running_server
 
 
 @pytest.fixture
@@ -34,62 +30,14 @@ def start(tmp_path: Path, postgres_url: str) -> Iterator[Start]:
         yield starter(tmp_path, postgres_url, gateways)
 
 
-def starter(directory: Path, url: str, gateways: ExitStack) -> Start:
-    migrate.upgrade(url)
-
-    def start(name: str, **more: Any) -> Gateway:
-        (directory / name).mkdir()
-        return gateways.enter_context(
-            Gateway(
-                directory / name,
-                hostname=f"{name}.test",
-                queue={"url": url, "min_free": "0%"},
-                **more,
-            )
-        )
-
-    return start
-
-
-def send_all(gateway: Gateway, count: int, first: int = 0) -> list[bytes]:
-    """Send numbered messages on one connection; return their subjects."""
-    subjects = []
-    with gateway.connect() as client:
-        assert client.command(b"EHLO shop.test").startswith("250")
-        for number in range(first, first + count):
-            for command in (b"MAIL FROM:<a@shop.test>", b"RCPT TO:<b@cust.test>"):
-                assert client.command(command).startswith("250")
-            assert client.command(b"DATA").startswith("354")
-            reply = client.command(CONTENT % number + b".")
-            assert reply.startswith("250"), reply
-            subjects.append(b"order %d" % number)
-    return subjects
-
-
-def worker_of(gateway: Gateway) -> int:
-    """Return the process id of a gateway's delivery worker, once it is registered."""
-    gateway.wait_until(lambda: bool(gateway.pids("delivery")), "a delivery worker")
-    return gateway.pids("delivery")[0]
-
-
-def arrived(provider: ThreadedProvider) -> Counter[bytes]:
-    """Return how often each subject arrived at a provider."""
-    return Counter(
-        line.removeprefix(b"Subject: ")
-        for message in provider.messages
-        for line in message.content.split(b"\r\n")
-        if line.startswith(b"Subject: ")
-    )
-
-
 def test_instances_share_a_queue_and_send_each_message_once(start: Start) -> None:
     with ThreadedProvider() as provider:
         settings = {"p": provider_settings(provider.port)}
         fleet = [start(name, providers=settings) for name in ("gw1", "gw2", "gw3")]
         sent = [
-            subject
+            sent_number
             for number, gateway in enumerate(fleet)
-            for subject in send_all(gateway, 100, first=number * 100)
+            for sent_number in send_all(gateway, 100, first=number * 100)
         ]
         provider.wait_for_messages(300)
         for gateway in fleet:
@@ -153,57 +101,6 @@ def test_an_instance_that_slept_past_its_lease_sends_nothing_with_it(start: Star
         provider.wait_for_messages(50)
         sleeper.wait_until_empty()
         assert arrived(provider) == Counter(sent + more)
-
-
-@pytest.mark.parametrize("immediately", [False, True], ids=["fast", "immediate"])
-def test_nothing_is_lost_when_the_database_restarts(tmp_path: Path, immediately: bool) -> None:
-    with running_server() as server, ThreadedProvider() as provider, ExitStack() as gateways:
-        url = server.create_database()
-        start = starter(tmp_path, url, gateways)
-        gateway = start("gw1", providers={"p": provider_settings(provider.port)})
-        sent: list[bytes] = []
-        refused: list[str] = []
-        is_over = threading.Event()
-        client = threading.Thread(target=keep_sending, args=(gateway, sent, refused, is_over))
-        client.start()
-        try:
-            for _ in range(5):
-                before = len(sent)
-                gateway.wait_until(lambda before=before: len(sent) >= before + 20, "mail goes in")
-                restart(server, immediately=immediately)
-        finally:
-            is_over.set()
-            client.join()
-        gateway.wait_until(lambda: set(arrived(provider)) >= set(sent), "all mail at the provider")
-        gateway.wait_until_empty()
-        twice = [subject for subject, count in arrived(provider).items() if count > 1]
-    print(f"{len(sent)} accepted, {len(refused)} refused for a time, {len(twice)} twice")
-    assert twice == []
-    assert all(reply.startswith("4") for reply in refused)
-
-
-def restart(server: PostgresServer, *, immediately: bool) -> None:
-    server.stop(immediately=immediately)
-    server.start()
-
-
-def keep_sending(
-    gateway: Gateway, sent: list[bytes], refused: list[str], is_over: threading.Event
-) -> None:
-    """Send until it is over; what is refused for a time is another message later."""
-    number = 0
-    with gateway.connect() as client:
-        client.command(b"EHLO shop.test")
-        while not is_over.is_set():
-            number += 1
-            client.command(b"MAIL FROM:<a@shop.test>")
-            client.command(b"RCPT TO:<b@cust.test>")
-            client.command(b"DATA")
-            reply = client.command(CONTENT % number + b".")
-            if reply.startswith("250"):
-                sent.append(b"order %d" % number)
-            else:
-                refused.append(reply)
 
 
 def test_a_rate_holds_for_all_instances_together(start: Start) -> None:
@@ -301,7 +198,7 @@ def test_drain_takes_an_instance_out_and_leaves_its_mail_to_the_others(start: St
                 *(sys.executable, "-m", "relaygw", "--config", str(leaving.config)),
                 *("drain", "--grace", "2s", "--wait", "60s"),
             ],
-            env={**os.environ, "XDG_STATE_HOME": str(leaving.directory / "xdg")},
+            env=leaving.environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

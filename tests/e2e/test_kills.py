@@ -20,7 +20,7 @@ from tests.e2e.gateway import PATIENCE_S, Gateway, provider_settings
 from tests.fakes.scripted_provider import ThreadedProvider
 
 SEED = 20_250
-KILLS = 20
+KILLS = {"sqlite": 20, "postgres": 8}
 CONNECTIONS = 3
 VICTIMS = ("front", "delivery", "supervisor", "all")
 
@@ -136,9 +136,10 @@ def number_of(content: bytes) -> int:
     return int(found[1])
 
 
-def test_random_kills_lose_and_invent_nothing(tmp_path: Path) -> None:
-    print(f"seed {SEED}, {KILLS} kills")
-    chance = random.Random(f"{SEED}/{KILLS}")
+def test_random_kills_lose_and_invent_nothing(tmp_path: Path, each_database: str) -> None:
+    kills = KILLS[each_database]
+    print(f"seed {SEED}, {kills} kills")
+    chance = random.Random(f"{SEED}/{kills}")
     may_come_again: Counter[int] = Counter()
     with (
         ThreadedProvider() as provider,
@@ -150,7 +151,7 @@ def test_random_kills_lose_and_invent_nothing(tmp_path: Path) -> None:
         client = Client(gateway.smtp_port)
         client.start()
         try:
-            for number in range(KILLS):
+            for number in range(kills):
                 client.wait_for_more(chance.randint(1, 20))
                 provider.wait_for_messages(len(provider.messages) + chance.randint(1, 20))
                 victim = chance.choice(VICTIMS)

@@ -51,6 +51,7 @@ def get_json(gateway: Gateway, path: str) -> Any:
     return json.loads(get(gateway, path))
 
 
+@pytest.mark.usefixtures("each_database")
 def test_term_lets_a_transaction_finish_and_exits_0(
     gateway: Gateway, provider: ThreadedProvider
 ) -> None:
@@ -77,6 +78,7 @@ def test_term_lets_a_transaction_finish_and_exits_0(
 
 
 @pytest.mark.parametrize("role", ["front", "delivery", "web"])
+@pytest.mark.usefixtures("each_database")
 def test_dead_child_is_restarted_and_the_log_says_so(
     gateway: Gateway, provider: ThreadedProvider, role: str
 ) -> None:
@@ -98,6 +100,7 @@ def offered_size(client: RawClient) -> int:
     return int(found[1])
 
 
+@pytest.mark.usefixtures("each_database")
 def test_reload_keeps_an_open_session_and_new_ones_see_the_new_settings(
     gateway: Gateway, provider: ThreadedProvider
 ) -> None:
@@ -145,6 +148,7 @@ def test_term_right_after_the_start_is_obeyed(tmp_path: Path) -> None:
     assert gateway.stop() == 0
 
 
+@pytest.mark.usefixtures("each_database")
 def test_sandbox_shows_health_and_captured_mail(tmp_path: Path) -> None:
     with Gateway(tmp_path, mode="sandbox") as gateway:
         queue_id = gateway.send("a@shop.test", ["b@cust.test"], CONTENT)

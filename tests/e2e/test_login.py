@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import sqlite3
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 
 import pytest
+from sqlalchemy import select
 
+from relaygw.store.tables import message
 from tests.e2e.doors import (
     NOBODY,
     OTHER_PASSWORD,
@@ -39,6 +39,7 @@ def door(tmp_path: Path) -> Iterator[tuple[Gateway, ThreadedProvider]]:
         assert_no_password(tmp_path, opened[0])
 
 
+@pytest.mark.usefixtures("each_database")
 def test_plain_and_login_let_a_user_send(door: tuple[Gateway, ThreadedProvider]) -> None:
     gateway, provider = door
     with gateway.connect() as client:
@@ -57,16 +58,16 @@ def test_plain_and_login_let_a_user_send(door: tuple[Gateway, ThreadedProvider])
         assert b" with ESMTPA id " in provider.messages[name == "shop2"].content
 
 
+@pytest.mark.usefixtures("each_database")
 def test_a_user_takes_turns_as_itself(door: tuple[Gateway, ThreadedProvider]) -> None:
     gateway, _ = door
     with gateway.connect() as client:
         client.command(b"EHLO c.test")
         client.command(plain("shop1", PASSWORD))
         found = queue_id(send(client))
-    path = gateway.directory / "state" / "queue.db"
-    with closing(sqlite3.connect(path)) as database:
-        rows = database.execute("SELECT client_key FROM message WHERE queue_id = ?", (found,))
-        assert rows.fetchall() == [("shop1",)]
+    with gateway.store._read() as connection:
+        key = select(message.c.client_key).where(message.c.queue_id == found)
+        assert connection.execute(key).scalar_one() == "shop1"
 
 
 def test_without_a_login_nothing_is_relayed(door: tuple[Gateway, ThreadedProvider]) -> None:

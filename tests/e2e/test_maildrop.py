@@ -27,6 +27,11 @@ from tests.e2e.syscalls import Strace
 from tests.fakes.scripted_provider import ThreadedProvider
 
 EVERY_STATE = frozenset(DeliveryState)
+POISON = {
+    "sqlite": "CREATE TRIGGER poison BEFORE INSERT ON message WHEN NEW.subject = 'poison' "
+    "BEGIN SELECT RAISE(ABORT, 'poison'); END",
+    "postgres": "ALTER TABLE message ADD CONSTRAINT poison CHECK (subject <> 'poison')",
+}
 CONTENT = b"Subject: order\nFrom: shop@shop.test\n\nhello\n"
 
 
@@ -102,6 +107,7 @@ def wait_until_serving(gateway: Gateway) -> Path:
 # --- the walk -----------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("each_database")
 def test_a_message_is_delivered_with_its_source(provider: ThreadedProvider, tmp_path: Path) -> None:
     with gateway_to(provider, tmp_path, rewrite={"default_domain": "shop.test"}) as gateway:
         maildrop = wait_until_serving(gateway)
@@ -125,7 +131,9 @@ def test_a_message_is_delivered_with_its_source(provider: ThreadedProvider, tmp_
     assert (entry.source.uid, entry.source.script) == (uid, "33:Mailer.php")
     own = [line for line in gateway.lines if entry.queue_id in line]
     assert f"relaygw/pickup[{own[0].partition('pickup[')[2].partition(']')[0]}]: " in own[0]
-    assert own[0].endswith(f"{entry.queue_id}: uid={uid} from=<www-data>")
+    assert own[0].endswith(
+        f'{entry.queue_id}: uid={uid} from=<www-data> script="33:Mailer.php" cwd="/srv/shop"'
+    )
     assert ["/cleanup[" in own[1], "/qmgr[" in own[2]] == [True, True]
 
 
@@ -145,6 +153,7 @@ def test_a_datagram_wakes_the_front_and_without_one_it_polls(
         assert min(delays_s) < 0.5  # far below the poll
 
 
+@pytest.mark.usefixtures("each_database")
 def test_a_large_message_goes_through(provider: ThreadedProvider, tmp_path: Path) -> None:
     with gateway_to(provider, tmp_path) as gateway:
         maildrop = wait_until_serving(gateway)
@@ -157,6 +166,7 @@ def test_a_large_message_goes_through(provider: ThreadedProvider, tmp_path: Path
     assert large.endswith(b"\r\n\r\n" + body.replace(b"\n", b"\r\n"))
 
 
+@pytest.mark.usefixtures("each_database")
 def test_a_thousand_that_were_left_while_it_was_down(
     provider: ThreadedProvider, tmp_path: Path
 ) -> None:
@@ -358,6 +368,7 @@ def test_while_the_volume_is_full_files_stay(provider: ThreadedProvider, tmp_pat
         provider.wait_for_messages(1)
 
 
+@pytest.mark.usefixtures("each_database")
 def test_two_fronts_and_reloads_take_each_file_once(
     provider: ThreadedProvider, tmp_path: Path
 ) -> None:
@@ -379,6 +390,7 @@ def test_two_fronts_and_reloads_take_each_file_once(
 
 
 @pytest.mark.parametrize("when", [1, 7])
+@pytest.mark.usefixtures("each_database")
 def test_killed_between_the_commit_and_the_removal(
     provider: ThreadedProvider, tmp_path: Path, when: int
 ) -> None:
@@ -427,17 +439,14 @@ def test_kills_at_random(provider: ThreadedProvider, tmp_path: Path) -> None:
 
 
 def test_a_message_that_cannot_be_stored_is_left_alone(
-    provider: ThreadedProvider, tmp_path: Path
+    provider: ThreadedProvider, tmp_path: Path, each_database: str
 ) -> None:
     with gateway_to(provider, tmp_path) as gateway:
         maildrop = wait_until_serving(gateway)
         with gateway.store._write() as connection:
-            connection.exec_driver_sql(
-                "CREATE TRIGGER poison BEFORE INSERT ON message WHEN NEW.subject = 'poison' "
-                "BEGIN SELECT RAISE(ABORT, 'poison'); END"
-            )
+            connection.exec_driver_sql(POISON[each_database])
         poison = leave(maildrop, content=b"Subject: poison\n\nx\n", wake=False)
-        gateway.wait_for_log(f"{poison}.drop: failed 3 times: .*poison; left where it is")
+        gateway.wait_for_log(f"{poison}.drop: failed 3 times: .*poison.*; left where it is")
         for number in range(3):
             leave(maildrop, content=numbered(number))
         provider.wait_for_messages(3)

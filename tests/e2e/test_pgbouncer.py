@@ -17,9 +17,9 @@ import pytest
 
 from relaygw.store.notify import NotifySender
 from relaygw.store.place import Place
+from tests.e2e.fleet import arrived, send_all, starter, worker_of
 from tests.e2e.gateway import provider_settings
 from tests.e2e.ports import free_port
-from tests.e2e.test_fleet import arrived, send_all, starter, worker_of
 from tests.fakes.scripted_provider import ThreadedProvider
 from tests.postgres import PostgresServer
 

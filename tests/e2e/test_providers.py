@@ -6,6 +6,8 @@ import re
 from collections import Counter
 from pathlib import Path
 
+import pytest
+
 from tests.e2e.gateway import Gateway, provider_settings
 from tests.e2e.ports import free_port
 from tests.e2e.real_providers import RealPostfix, smtp_sink
@@ -109,6 +111,7 @@ def test_senders_use_their_own_provider_and_credentials(tmp_path: Path) -> None:
         assert len(promo.messages) == 2
 
 
+@pytest.mark.usefixtures("each_database")
 def test_451_twice_is_delivered_on_the_third_try(tmp_path: Path) -> None:
     with (
         ThreadedProvider() as provider,
@@ -123,6 +126,7 @@ def test_451_twice_is_delivered_on_the_third_try(tmp_path: Path) -> None:
         assert gateway.entry(queue_id).recipients[0].attempts == 3
 
 
+@pytest.mark.usefixtures("each_database")
 def test_provider_that_was_down_gets_everything_once(tmp_path: Path) -> None:
     port = free_port()
     with Gateway(tmp_path, providers={"sink": provider_settings(port)}) as gateway:

@@ -10,7 +10,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -19,8 +18,8 @@ import psycopg
 import pytest
 
 from relaygw.store import migrate
+from tests.e2e.fleet import Traffic, arrived, send_all, starter, worker_of
 from tests.e2e.gateway import Gateway, provider_settings
-from tests.e2e.test_fleet import arrived, keep_sending, send_all, starter, worker_of
 from tests.fakes.scripted_provider import Action, ThreadedProvider
 
 LATER = "9999"
@@ -69,25 +68,12 @@ def test_a_running_gateway_goes_on_through_an_upgrade_under_load(
         fleet = [start(name, providers=settings) for name in ("gw1", "gw2")]
         for gateway in fleet:
             wait_for_all_roles(gateway)
-        sent: list[bytes] = []
-        refused: list[str] = []
-        is_over = threading.Event()
-        client = threading.Thread(target=keep_sending, args=(fleet[0], sent, refused, is_over))
-        client.start()
-        try:
-            fleet[0].wait_until(lambda: len(sent) >= 50, "mail before")
-            tries = upgrade_to_a_later_version(postgres_url)
-            before = len(sent)
-            fleet[0].wait_until(lambda: len(sent) >= before + 200, "mail after")
-        finally:
-            is_over.set()
-            client.join()
-        sent += send_all(fleet[1], 50, first=100_000)
-        fleet[0].wait_until(lambda: set(arrived(provider)) >= set(sent), "all mail delivered")
-        fleet[0].wait_until_empty()
-        print(f"{len(sent)} accepted, {len(refused)} refused, upgraded by try {tries}")
-        assert all(reply.startswith("4") for reply in refused), "never for good"
-        assert arrived(provider).total() == len(sent)
+        with Traffic(*fleet) as traffic:
+            traffic.wait_for_more(50)
+            print(f"upgraded by try {upgrade_to_a_later_version(postgres_url)}")
+            traffic.wait_for_more(200)
+        traffic.wait_until_delivered(fleet[0], provider)
+        traffic.check(provider)
         for gateway in fleet:
             assert not [line for line in gateway.lines if "ended by" in line], gateway.lines
             assert gateway.stop() == 0

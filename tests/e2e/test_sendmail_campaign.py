@@ -22,7 +22,7 @@ from tests.fakes.scripted_provider import ReceivedMessage, ThreadedProvider
 
 AT_ONCE = 20
 CONNECTIONS = 5  # of a provider, as it comes
-FRONT_KILLS = 8
+FRONT_KILLS = {"sqlite": 8, "postgres": 4}
 CALLS_A_KILL = 50
 PIECE_BYTES = 32768
 LARGE_LINES = 20_000  # of 30 bytes
@@ -150,8 +150,9 @@ class FrontKiller:
     everything is killed and started anew; thereby the front's restarts are swift again, too.
     """
 
-    def __init__(self, gateway: Gateway, chance: random.Random) -> None:
+    def __init__(self, gateway: Gateway, kills: int, chance: random.Random) -> None:
         self._gateway = gateway
+        self._kills = kills
         self._chance = chance
         self._ended_calls = 0
         self._progress = threading.Condition()
@@ -172,8 +173,8 @@ class FrontKiller:
 
     def run(self) -> None:
         """Kill, until it was done as often as it should."""
-        for number in range(FRONT_KILLS):
-            if number == FRONT_KILLS // 2:
+        for number in range(self._kills):
+            if number == self._kills // 2:
                 self._gateway.kill_all()
                 self._gateway.start()
             self._gateway.wait_until(self._is_back, "a front after the last was killed")
@@ -209,14 +210,15 @@ def test_a_thousand_calls_at_once_while_the_gateway_is_down(
 
 
 def test_calls_while_the_front_and_some_callers_are_killed(
-    provider: ThreadedProvider, tmp_path: Path
+    provider: ThreadedProvider, tmp_path: Path, each_database: str
 ) -> None:
     chance = random.Random(20_262)
-    count = FRONT_KILLS * CALLS_A_KILL
+    kills = FRONT_KILLS[each_database]
+    count = kills * CALLS_A_KILL
     sendmail = InstalledSendmail(tmp_path)
     doomed = {number: random.Random(number) for number in chance.sample(range(count), count // 10)}
     with Gateway(tmp_path, providers={"main": provider_settings(provider.port)}) as gateway:
-        killer = FrontKiller(gateway, chance)
+        killer = FrontKiller(gateway, kills, chance)
 
         def call(number: int) -> int:
             killer.begin_call(number)
@@ -232,7 +234,7 @@ def test_calls_while_the_front_and_some_callers_are_killed(
             calls = run_all(call, count)
             killing.result()
         assert_each_once(provider, gateway, sendmail, calls, in_doubt=CONNECTIONS)
-    assert len(killer.killed) == FRONT_KILLS
+    assert len(killer.killed) == kills
     assert {calls[number] for number in calls.keys() - doomed} == {0}
     assert {calls[number] for number in doomed} <= {0, -signal.SIGKILL}
     assert sum(calls[number] != 0 for number in doomed) >= len(doomed) // 4

@@ -62,6 +62,7 @@ def test_a_listener_may_be_stricter(
     assert len(provider.messages) == is_sent
 
 
+@pytest.mark.usefixtures("each_database")
 def test_a_user_may_be_stricter(shared: tuple[Gateway, ThreadedProvider]) -> None:
     gateway, provider = shared
     for name, password, wanted in (
@@ -77,6 +78,7 @@ def test_a_user_may_be_stricter(shared: tuple[Gateway, ThreadedProvider]) -> Non
     assert len(provider.messages) == 1
 
 
+@pytest.mark.usefixtures("each_database")
 def test_routes_by_listener_and_user(tmp_path: Path) -> None:
     bind = f"127.0.0.1:{free_port()}"
     with ThreadedProvider() as provider:

@@ -7,11 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from relaygw.mail.search import EVERYTHING
 from relaygw.mail.state import DeliveryState, RecipientState
 from tests.e2e.gateway import Gateway, provider_settings
 from tests.e2e.ports import fixed_binds, free_port
 from tests.e2e.real_providers import smtp_sink
 from tests.fakes.scripted_provider import ThreadedProvider
+
+pytestmark = pytest.mark.usefixtures("each_database")
 
 ALLOW = {"allow": ["dev@agency.test"]}
 CONTENT = b"Subject: x\r\n\r\nhello\r\n"
@@ -44,7 +47,7 @@ def test_one_transaction_delivers_to_the_allowed_and_captures_the_refused(
         assert message.recipients == ("dev@agency.test",)
         # nothing of the refused one ever reached the provider
         assert all(b"b@cust.test" not in bytes(c.transcript) for c in provider.connections)
-        assert [entry.queue_id for entry in gateway.store.captured(start=0, limit=9)] == [queue_id]
+        assert gateway.store.captured_ids(EVERYTHING, limit=9) == [queue_id]
         assert gateway.content(queue_id).endswith(CONTENT)
 
 

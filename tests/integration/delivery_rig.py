@@ -11,13 +11,13 @@ from pathlib import Path
 from relaygw.delivery.worker import Worker
 from relaygw.mail.envelope import AcceptedMessage
 from relaygw.mail.state import DeliveryState
-from relaygw.observe.maillog import MailLog
 from relaygw.settings.model import Route, Settings
 from relaygw.settings.provider import Provider
 from relaygw.store import migrate
 from relaygw.store.lifelines import Lifeline
 from relaygw.store.protocol import Hold, Instance, QueueEntry, Selection
 from relaygw.store.sqlite import SqliteStore
+from tests.logs import text_log
 
 ALL_STATES = frozenset(DeliveryState)
 PATIENCE_S = 30.0
@@ -89,7 +89,7 @@ async def running(
         }
     )
     output = io.StringIO()
-    log = MailLog(output, hostname="gw.test", with_subject=True)
+    log = text_log(output)
     lifeline = Lifeline(directory, "w")
     worker = Worker(settings, store, log, incarnation="w", in_flight=lifeline, hints=None)
     stop = asyncio.Event()

@@ -23,7 +23,7 @@ UNVERIFIED = b"554 Message rejected: Email address is not verified. a@shop.test\
 FULL = b"554 5.2.0 STOREDRV.Submission.Exception:SubmissionQuotaExceededException\r\n"
 
 
-async def finished(rig: Rig, *messages: AcceptedMessage, limit_s: float = 8.0) -> None:
+async def finished(rig: Rig, *messages: AcceptedMessage, limit_s: float = 25.0) -> None:
     async with asyncio.timeout(limit_s):
         for message in messages:
             await rig.wait_for(message, DeliveryState.FINISHED)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from relaygw.mail.search import EVERYTHING
 from relaygw.mail.state import RecipientState
 from tests.e2e.corpus.rig import DATA, EHLO, QUEUED, Rig, running_rig
 
@@ -89,7 +90,7 @@ def test_staging(rig: Rig, recipients: tuple[str, ...], released: tuple[str, ...
 
 
 def _captured_ids(rig: Rig) -> list[str]:
-    return [entry.queue_id for entry in rig.gateway.store.captured(start=0, limit=1000)]
+    return rig.gateway.store.captured_ids(EVERYTHING, limit=1000)
 
 
 @pytest.mark.parametrize("path", [row[1] for row in _RELAYED], ids=[row[0] for row in _RELAYED])

@@ -94,7 +94,12 @@ def test_the_maildrop_counts(desk: Desk, tmp_path: Path) -> None:
 
 def test_held_mail_ends_the_waiting_only_once_the_maildrop_is_empty() -> None:
     held = LaneCount(
-        route="r", stream="promotional", state=HELD, deliveries=1, oldest_accepted_at_ms=1
+        route="r",
+        stream="promotional",
+        state=HELD,
+        deliveries=1,
+        recipients=1,
+        oldest_accepted_at_ms=1,
     )
     assert Look(files=0, lanes=(held,)).is_over
     assert not Look(files=1, lanes=(held,)).is_over

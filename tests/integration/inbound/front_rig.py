@@ -13,10 +13,10 @@ from typing import Any
 from relaygw.inbound.intake import Intake
 from relaygw.inbound.listener import FrontService
 from relaygw.mail import queue_socket
-from relaygw.observe.maillog import MailLog
 from relaygw.settings.model import Settings
 from relaygw.store import migrate
 from relaygw.store.sqlite import SqliteStore
+from tests.logs import text_log
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -100,7 +100,7 @@ async def running_front(
     service = FrontService(
         settings,
         store,
-        MailLog(log, hostname="gw.test", with_subject=False),
+        text_log(log),
         intake=Intake(settings, state_dir=directory),
         notify=lambda: None,
     )

@@ -1,0 +1,121 @@
+"""Debian's Chromium, and everything that leaves it.
+
+Names as the mail of the tests has them lead to a socket of the test, so that whatever a page
+connects to is seen, ahead of time too, even if no request event tells of it. All others lead
+nowhere: what the browser asks for on its own account is no matter here.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+
+CHROMIUM = "/usr/bin/chromium"
+_RULES = "MAP *.test 127.0.0.1:{port}, MAP *.example 127.0.0.1:{port}, MAP * ~NOTFOUND"
+
+
+class Canary:
+    """Where names of mail lead; counts who comes."""
+
+    def __init__(self) -> None:
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.port = self._socket.getsockname()[1]
+        self.visitors = 0
+        self._thread = threading.Thread(target=self._count, daemon=True)
+        self._thread.start()
+
+    def _count(self) -> None:
+        while True:
+            try:
+                visitor, _ = self._socket.accept()
+            except OSError:
+                return
+            with visitor:
+                self.visitors += 1
+
+    def close(self) -> None:
+        """Stop listening."""
+        self._socket.shutdown(socket.SHUT_RDWR)
+        self._socket.close()
+        self._thread.join()
+
+
+@dataclass(eq=False)
+class Visit:
+    """One browser context, and what happened in it."""
+
+    context: BrowserContext
+    page: Page
+    base: str
+    requests: list[str] = field(default_factory=list)
+    trouble: list[str] = field(default_factory=list)  # scripts that failed or were stopped
+    dialogs: list[str] = field(default_factory=list)
+
+    def outside(self) -> list[str]:
+        """Return the requests for anything but the gateway's pages."""
+        own = urlsplit(self.base).netloc
+        return [
+            url
+            for url in self.requests
+            if urlsplit(url).scheme not in ("data", "about", "blob") and urlsplit(url).netloc != own
+        ]
+
+    def go(self, path: str) -> None:
+        """Open a page of the gateway."""
+        self.page.goto(self.base + path)
+
+
+@dataclass(eq=False)
+class Chromium:
+    """A running browser."""
+
+    browser: Browser
+    canary: Canary
+
+    @contextmanager
+    def visit(self, base: str, **options: Any) -> Iterator[Visit]:
+        """Yield a page with a memory of its own."""
+        context = self.browser.new_context(**{"viewport": {"width": 1280, "height": 860}} | options)
+        try:
+            visit = Visit(context, context.new_page(), base)
+            context.on("request", lambda request: visit.requests.append(request.url))
+            context.on("dialog", lambda dialog: (visit.dialogs.append(dialog.message),
+                                                 dialog.dismiss()))  # fmt: skip
+            context.on("weberror", lambda error: visit.trouble.append(str(error.error)))
+            context.on(
+                "console",
+                lambda message: (
+                    visit.trouble.append(message.text) if message.type == "error" else None
+                ),
+            )
+            yield visit
+        finally:
+            context.close()
+
+
+@contextmanager
+def chromium() -> Iterator[Chromium]:
+    """Run a browser for the length of a with block."""
+    canary = Canary()
+    try:
+        with sync_playwright() as playwright:
+            browser = playwright.chromium.launch(
+                executable_path=CHROMIUM,
+                args=[
+                    "--no-sandbox",
+                    f"--host-resolver-rules={_RULES.format(port=canary.port)}, EXCLUDE 127.0.0.1",
+                ],
+            )
+            try:
+                yield Chromium(browser, canary)
+            finally:
+                browser.close()
+    finally:
+        canary.close()

@@ -1,0 +1,42 @@
+"""A browser, and a sandbox to look at with it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from relaygw.store.protocol import AuditEntry
+from tests.e2e.browser.browsing import Chromium, Visit, chromium
+from tests.e2e.gateway import Gateway
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Chromium]:
+    with chromium() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    with Gateway(tmp_path_factory.mktemp("sandbox"), mode="sandbox") as gateway:
+        yield gateway
+
+
+@pytest.fixture
+def base(sandbox: Gateway) -> str:
+    return f"http://127.0.0.1:{sandbox.web_port}"
+
+
+@pytest.fixture
+def visit(browser: Chromium, base: str) -> Iterator[Visit]:
+    with browser.visit(base) as opened:
+        yield opened
+
+
+@pytest.fixture(autouse=True)
+def _is_empty(sandbox: Gateway) -> Iterator[None]:
+    """Let each test begin with an empty sandbox."""
+    yield
+    entry = AuditEntry(at_ms=1, actor="test", action="x", target="", affected=0, detail="")
+    sandbox.store.delete_captured(None, entry=entry)

@@ -1,0 +1,107 @@
+"""Every page, light and dark, wide and narrow: axe finds nothing serious."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.e2e.browser.axe import violations
+from tests.e2e.browser.browsing import Chromium, Visit
+from tests.e2e.browser.letters import all_letters
+from tests.e2e.gateway import Gateway, provider_settings
+from tests.integration.web.people import USERS
+
+BAD = ("moderate", "serious", "critical")
+FOUND: list[str] = []
+VIEWS = ("html", "text", "headers", "links", "parts", "source")
+
+
+@pytest.fixture(scope="module")
+def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    """Return a staging gateway, so that there is a login and somebody to release to."""
+    with Gateway(
+        tmp_path_factory.mktemp("staging"),
+        mode="staging",
+        providers={"main": provider_settings(9)},
+        recipients={"allow": ["dev@agency.example"]},
+        web={"bind": "127.0.0.1:0", "users": USERS},
+    ) as gateway:
+        yield gateway
+
+
+@pytest.fixture(params=["light", "dark"])
+def scheme(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(params=[1280, 390])
+def visit(
+    request: pytest.FixtureRequest, browser: Chromium, base: str, scheme: str
+) -> Iterator[Visit]:
+    size = {"width": request.param, "height": 860}
+    FOUND.clear()
+    with browser.visit(base, viewport=size, color_scheme=scheme, bypass_csp=True) as opened:
+        yield opened
+    assert not FOUND, "\n".join(FOUND)
+
+
+def check(visit: Visit, path: str) -> None:
+    visit.go(path)
+    check_here(visit, path)
+
+
+def check_here(visit: Visit, what: str) -> None:
+    """Note what is wrong; FOUND is looked at in the end, to see all of it at once."""
+    FOUND.extend(f"{what}: {one}" for one in violations(visit.page, impacts=BAD))
+
+
+def log_in(visit: Visit) -> None:
+    visit.go("/login")
+    visit.page.get_by_label("Name").fill("anna")
+    visit.page.get_by_label("Password").fill("pä ss:word")
+    visit.page.get_by_role("button", name="Log in").click()
+    visit.page.locator("#inbox").wait_for()
+
+
+@pytest.fixture
+def ids(sandbox: Gateway) -> dict[str, str]:
+    """Return the ids of one mail of each kind."""
+    to = ["anna.berg@customer.example", "second@customer.example"]
+    return {
+        name: sandbox.send("bounces@shop.example", to, content.replace(b"\n", b"\r\n"))
+        for name, content in all_letters().items()
+    }
+
+
+def test_lists_and_what_they_ask(visit: Visit, ids: dict[str, str]) -> None:
+    page = visit.page
+    check(visit, "/login")
+    log_in(visit)
+    check_here(visit, "the list")
+    page.locator(".mail .pick input").first.check()
+    check_here(visit, "something ticked")
+    page.get_by_role("button", name="Delete…").first.click()
+    page.get_by_role("heading", name="Delete 1 message for good?").wait_for()
+    check_here(visit, "the question before a deletion")
+    check(visit, f"/sandbox/{ids['order']}/release")
+    for path in ("/sandbox?query=zzz", "/sandbox/NOTHING-THERE"):
+        check(visit, path)
+
+
+def test_a_message_in_its_views(visit: Visit, ids: dict[str, str]) -> None:
+    log_in(visit)
+    for view in VIEWS:
+        check(visit, f"/sandbox/{ids['order']}?view={view}")
+    for name in ("newsletter", "rtl"):
+        check(visit, f"/sandbox/{ids[name]}")
+
+
+def test_an_empty_list_and_what_helps(visit: Visit) -> None:
+    log_in(visit)
+    check_here(visit, "an empty list")
+    visit.page.keyboard.press("?")
+    check_here(visit, "the keys")
+    visit.page.keyboard.press("Escape")
+    visit.page.get_by_role("button", name="How to search").click()
+    check_here(visit, "the help for searches")

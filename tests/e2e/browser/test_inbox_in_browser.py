@@ -1,0 +1,288 @@
+"""The inbox as people use it: mail appears by itself, is found, looked at, and deleted."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.e2e.browser.browsing import Chromium, Visit
+from tests.e2e.browser.letters import order_confirmation
+from tests.e2e.gateway import PATIENCE_S, Gateway
+from tests.e2e.sendmail_rig import Installation
+
+PLAIN = b"From: shop@x.test\r\nTo: ann@x.test\r\nSubject: %s\r\n\r\nhello\r\n"
+# notes in the page itself when a line came in, for looking from outside takes time of its own
+WATCH = """
+window.cameAt = {};
+new MutationObserver((changes) => {
+  for (const change of changes) for (const node of change.addedNodes)
+    if (node.dataset?.id) window.cameAt[node.dataset.id] = Date.now();
+}).observe(document, {subtree: true, childList: true});
+"""
+
+
+def send(gateway: Gateway, content: bytes, *to: str) -> str:
+    return gateway.send("orders@shop.example", list(to) or ["ann@x.test"], content)
+
+
+def wait_until_live(page: Page) -> None:
+    expect(page.locator("[data-live].is-live")).to_be_attached()
+
+
+def subjects(page: Page) -> list[str]:
+    return page.locator(".mail-subject").all_inner_texts()
+
+
+def focused(page: Page) -> str:
+    return str(page.evaluate("document.activeElement.closest('.mail')?.dataset.id ?? ''"))
+
+
+def test_an_order_mail_appears_is_found_viewed_at_three_widths_and_deleted(
+    sandbox: Gateway, visit: Visit
+) -> None:
+    page = visit.page
+    visit.go("/sandbox")
+    expect(page.get_by_text("No captured mail yet")).to_be_visible()
+    wait_until_live(page)
+    content = order_confirmation().replace(b"\n", b"\r\n")
+    queue_id = send(sandbox, content, "anna.berg@customer.example")
+    line = page.locator(f"#m-{queue_id}")
+    expect(line).to_be_visible()
+    expect(line).to_contain_text("Your order #100000421 is on its way")
+    expect(page.get_by_text("No captured mail yet")).to_have_count(0)
+    other = send(sandbox, PLAIN % b"something else")
+    expect(page.locator(f"#m-{other}")).to_be_visible()
+
+    page.keyboard.press("/")
+    page.keyboard.type("100000421")
+    expect(page.locator(".mail")).to_have_count(1)
+    expect(page).to_have_url(re.compile(r"\?query=100000421$"))
+    page.locator(".mail-subject").click()
+
+    expect(page.get_by_role("heading", name="Your order #100000421")).to_be_visible()
+    frame = page.frame_locator("iframe")
+    expect(frame.get_by_text("Thank you, Anna.")).to_be_visible()
+    assert frame.locator("img[alt=Lamp]").evaluate("img => img.naturalWidth") == 72
+    widths = {}
+    for width in ("Phone", "Tablet", "Desktop"):
+        page.get_by_text(width, exact=True).click()
+        box = page.locator("iframe").bounding_box()
+        assert box is not None
+        widths[width] = round(box["width"])
+    assert (widths["Phone"], widths["Tablet"]) == (392, 770)  # and a border of 1 px
+    assert widths["Desktop"] > 770
+
+    page.get_by_role("button", name="Delete…").click()
+    page.get_by_role("button", name="Delete 1 message").click()
+    expect(page.locator(".notice")).to_have_text("1 message deleted.")
+    assert not visit.outside()
+    assert visit.trouble == []
+
+
+def test_mail_is_seen_within_half_a_second_of_its_250(sandbox: Gateway, visit: Visit) -> None:
+    visit.page.add_init_script(WATCH)
+    visit.go("/sandbox")
+    wait_until_live(visit.page)
+    took_ms = []
+    for number in range(5):
+        queue_id = send(sandbox, PLAIN % b"%d" % number)
+        answered_ms = time.time() * 1000
+        expect(visit.page.locator(f"#m-{queue_id}")).to_be_visible()
+        took_ms.append(visit.page.evaluate(f"window.cameAt['{queue_id}']") - answered_ms)
+    print(f"250 to visible: {[round(one) for one in took_ms]} ms")
+    assert min(took_ms) <= 500
+
+
+@pytest.fixture
+def with_maildrop(installed: Installation, tmp_path: Path) -> Iterator[Gateway]:
+    installed.clear()
+    maildrop = {"path": str(installed.maildrop)}
+    with Gateway(tmp_path, mode="sandbox", maildrop=maildrop) as gateway:
+        gateway.wait_until((installed.maildrop / "wake").exists, "a front at the maildrop")
+        yield gateway
+
+
+def test_mail_of_php_appears_and_says_where_it_came_from(
+    with_maildrop: Gateway, installed: Installation, browser: Chromium
+) -> None:
+    with browser.visit(f"http://127.0.0.1:{with_maildrop.web_port}") as visit:
+        visit.go("/sandbox")
+        wait_until_live(visit.page)
+        script = 'mail("anna@customer.example", "Order 5 received", "Thank you, Anna.");'
+        subprocess.run(
+            ["php", "-d", f"sendmail_path={installed.sendmail} -t -i", "-d", "mail.add_x_header=1",
+             "-r", script],
+            env=installed.environment(), check=True, timeout=PATIENCE_S,
+        )  # fmt: skip
+        visit.page.get_by_role("link", name="Order 5 received").click()
+        expect(visit.page.get_by_text("Thank you, Anna.")).to_be_visible()
+        beside = visit.page.locator(".beside")
+        expect(beside).to_contain_text("Local user")
+        expect(beside).to_contain_text("anna@customer.example")
+
+
+def test_keys(sandbox: Gateway, visit: Visit) -> None:
+    page = visit.page
+    oldest, middle, newest = (send(sandbox, PLAIN % word) for word in (b"one", b"two", b"three"))
+    visit.go("/sandbox")
+    wait_until_live(page)
+    assert subjects(page) == ["three", "two", "one"]
+    for key, there in (("j", newest), ("j", middle), ("j", oldest), ("j", oldest), ("k", middle)):
+        page.keyboard.press(key)
+        assert focused(page) == there
+    page.keyboard.press("o")
+    expect(page.get_by_role("heading", name="two")).to_be_visible()
+    page.keyboard.press("j")
+    expect(page.get_by_role("heading", name="one")).to_be_visible()
+    page.keyboard.press("k")
+    expect(page.get_by_role("heading", name="two")).to_be_visible()
+    page.keyboard.press("k")
+    expect(page.get_by_role("heading", name="three")).to_be_visible()
+    page.keyboard.press("r")
+    expect(page.get_by_role("heading", name="Release 1 message")).to_be_visible()
+    page.keyboard.press("u")
+    expect(page.get_by_role("heading", name="three")).to_be_visible()
+    page.keyboard.press("u")
+    wait_until_live(page)
+
+    page.keyboard.press("?")
+    expect(page.locator("#keys")).to_be_visible()
+    page.keyboard.press("j")  # belongs to nobody while the keys are shown
+    page.keyboard.press("Escape")
+    expect(page.locator("#keys")).to_be_hidden()
+
+    page.keyboard.press("j")
+    page.keyboard.press("x")
+    page.keyboard.press("j")
+    page.keyboard.press("x")
+    page.keyboard.press("#")
+    expect(page.get_by_role("heading", name="Delete 2 messages for good?")).to_be_visible()
+    page.keyboard.press("Enter")
+    expect(page.locator(".mail")).to_have_count(1)
+    wait_until_live(page)
+    page.keyboard.press("/")
+    page.keyboard.type("j#")  # in a field they are letters
+    expect(page.locator("#search")).to_have_value("j#")
+    expect(page.get_by_text("Nothing found")).to_be_visible()
+    page.keyboard.press("Escape")
+    page.keyboard.press("u")
+    expect(page.locator(".mail")).to_have_count(1)
+    assert visit.trouble == []
+
+
+def test_a_focused_line_can_be_seen(sandbox: Gateway, visit: Visit) -> None:
+    send(sandbox, PLAIN % b"one")
+    visit.go("/sandbox")
+    visit.page.keyboard.press("j")
+    outline = visit.page.locator(".mail").evaluate("one => getComputedStyle(one).outlineStyle")
+    assert outline == "solid"
+
+
+def test_what_others_do_is_seen(sandbox: Gateway, browser: Chromium, base: str) -> None:
+    one, two = send(sandbox, PLAIN % b"one"), send(sandbox, PLAIN % b"two")
+    with browser.visit(base) as mine, browser.visit(base) as others:
+        mine.go("/sandbox")
+        wait_until_live(mine.page)
+        expect(mine.page.locator(".mail.is-unread")).to_have_count(2)
+        others.go(f"/sandbox/{one}")
+        expect(mine.page.locator(f"#m-{one}")).not_to_have_class(re.compile("is-unread"))
+        expect(mine.page).to_have_title(re.compile(r"^\(1\) "))
+        others.page.get_by_role("button", name="Delete…").click()
+        others.page.get_by_role("button", name="Delete 1 message").click()
+        expect(mine.page.locator(f"#m-{one}")).to_have_count(0)
+        expect(mine.page.locator(f"#m-{two}")).to_be_visible()
+
+
+def test_what_is_ticked_stays_so_when_mail_comes(sandbox: Gateway, visit: Visit) -> None:
+    send(sandbox, PLAIN % b"one")
+    visit.go("/sandbox")
+    wait_until_live(visit.page)
+    visit.page.locator(".mail .pick input").check()
+    new = send(sandbox, PLAIN % b"two")
+    expect(visit.page.locator(f"#m-{new}")).to_be_visible()
+    expect(visit.page.locator(".mail .pick input:checked")).to_have_count(1)
+    expect(visit.page.get_by_role("button", name="Delete…")).to_be_visible()
+
+
+def test_without_scripts_all_but_live_mail_works(
+    sandbox: Gateway, browser: Chromium, base: str
+) -> None:
+    send(sandbox, order_confirmation().replace(b"\n", b"\r\n"), "anna.berg@customer.example")
+    send(sandbox, PLAIN % b"two")
+    with browser.visit(base, java_script_enabled=False) as visit:
+        page = visit.page
+        visit.go("/sandbox")
+        page.locator("#search").fill("100000421")
+        page.locator("#search").press("Enter")
+        expect(page.locator(".mail")).to_have_count(1)
+        page.locator(".mail-subject").click()
+        page.get_by_text("Phone", exact=True).click()
+        box = page.locator("iframe").bounding_box()
+        assert box is not None
+        assert round(box["width"]) == 392
+        page.get_by_role("link", name="Text", exact=True).click()
+        expect(page.locator("pre.plain")).to_contain_text("130.90 EUR")
+        page.get_by_role("link", name="Found mail").click()
+        page.get_by_role("link", name="All mail").click()
+        page.locator(".mail .pick input").first.check()
+        page.get_by_role("button", name="Delete…").first.click()
+        page.get_by_role("button", name="Delete 1 message").click()
+        expect(page.locator(".mail")).to_have_count(1)
+
+
+def test_a_theme_is_remembered(sandbox: Gateway, browser: Chromium, base: str) -> None:
+    def paper(page: Page) -> str:
+        return str(page.evaluate("getComputedStyle(document.body).backgroundColor"))
+
+    with browser.visit(base, color_scheme="light") as visit:
+        visit.go("/sandbox")
+        light = paper(visit.page)
+        visit.page.locator("#theme").click()
+        assert paper(visit.page) != light
+        visit.go("/sandbox?query=x")
+        assert paper(visit.page) != light
+        visit.page.locator("#theme").click()
+        assert paper(visit.page) == light
+    with browser.visit(base, color_scheme="dark") as visit:
+        visit.go("/sandbox")
+        assert paper(visit.page) != light
+
+
+def test_nothing_moves_while_a_page_loads(sandbox: Gateway, visit: Visit) -> None:
+    visit.page.add_init_script(
+        "window.moved = 0; new PerformanceObserver((list) => {"
+        "for (const entry of list.getEntries()) window.moved += entry.value;"
+        "}).observe({type: 'layout-shift', buffered: true});"
+    )
+    queue_id = send(sandbox, order_confirmation().replace(b"\n", b"\r\n"))
+    for path in ("/sandbox", f"/sandbox/{queue_id}"):
+        visit.go(path)
+        visit.page.locator("#main").wait_for()
+        if path == "/sandbox":
+            wait_until_live(visit.page)
+            visit.page.locator(".mail .pick input").check()
+        assert visit.page.evaluate("window.moved") < 0.01
+
+
+@pytest.mark.parametrize("width", [320, 390, 768, 1024, 1920])
+def test_no_page_is_wider_than_its_window(
+    sandbox: Gateway, browser: Chromium, base: str, width: int
+) -> None:
+    long_word = b"x" * 300
+    queue_id = send(
+        sandbox,
+        b"From: %s <%s@x.test>\r\nTo: a@x.test\r\nSubject: %s\r\nX-%s: %s\r\n\r\n%s\r\n"
+        % (long_word, long_word[:60], long_word, long_word[:80], long_word, long_word),
+    )
+    with browser.visit(base, viewport={"width": width, "height": 800}) as visit:
+        for path in ("/sandbox", f"/sandbox/{queue_id}", f"/sandbox/{queue_id}?view=headers",
+                     f"/sandbox/{queue_id}/release", "/sandbox?query=" + "y" * 300):  # fmt: skip
+            visit.go(path)
+            wide = visit.page.evaluate("document.documentElement.scrollWidth")
+            assert wide <= width, (path, wide)

@@ -1,0 +1,91 @@
+"""PostgreSQL restarts, crashes, or throws its clients out while mail flows (F10, F11).
+
+What was acknowledged is delivered, and as no gateway is killed, each message once.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.fleet import Traffic, starter
+from tests.e2e.gateway import Gateway, provider_settings
+from tests.fakes.scripted_provider import ThreadedProvider
+from tests.postgres import PostgresServer, running_server
+
+ROUNDS = 5
+_OF_GATEWAYS = "FROM pg_stat_activity WHERE application_name = 'relaygw'"
+
+
+@pytest.fixture
+def provider() -> Iterator[ThreadedProvider]:
+    with ThreadedProvider() as running:
+        yield running
+
+
+@pytest.fixture
+def server() -> Iterator[PostgresServer]:
+    """Return a server of the test's own: others would suffer with it."""
+    with running_server() as server:
+        yield server
+
+
+@pytest.fixture
+def fleet(
+    tmp_path: Path, server: PostgresServer, provider: ThreadedProvider
+) -> Iterator[list[Gateway]]:
+    with ExitStack() as stack:
+        start = starter(tmp_path, server.create_database(), stack)
+        settings = {"p": provider_settings(provider.port)}
+        yield [start(name, providers=settings) for name in ("gw1", "gw2")]
+
+
+@pytest.mark.parametrize("immediately", [False, True], ids=["fast", "immediate"])
+def test_the_server_restarts(
+    fleet: list[Gateway], server: PostgresServer, provider: ThreadedProvider, immediately: bool
+) -> None:
+    with Traffic(*fleet) as traffic:
+        for _ in range(ROUNDS):
+            traffic.wait_for_more(40)
+            server.restart(immediately=immediately)
+        traffic.wait_for_more(40)
+    traffic.wait_until_delivered(fleet[0], provider)
+    traffic.check(provider)
+
+
+def test_all_connections_are_terminated_again_and_again(
+    fleet: list[Gateway], server: PostgresServer, provider: ThreadedProvider
+) -> None:
+    ended = 0
+    with Traffic(*fleet) as traffic:
+        for _ in range(4 * ROUNDS):
+            traffic.wait_for_more(20)
+            ended += len(server.execute(f"SELECT pg_terminate_backend(pid) {_OF_GATEWAYS}"))
+        traffic.wait_for_more(40)
+    traffic.wait_until_delivered(fleet[0], provider)
+    print(f"{ended} connections ended")
+    traffic.check(provider)
+
+
+def test_connections_are_terminated_in_the_middle_of_commit(
+    fleet: list[Gateway], server: PostgresServer, provider: ThreadedProvider
+) -> None:
+    """A COMMIT that waits for a standby is done and not answered: its fate has to be looked up."""
+    waiting = f"{_OF_GATEWAYS} AND wait_event = 'SyncRep'"
+    ended = 0
+    with Traffic(*fleet) as traffic:
+        for _ in range(ROUNDS):
+            traffic.wait_for_more(20)
+            server.set("synchronous_standby_names", "nobody")
+            while not (found := server.execute(f"SELECT pg_terminate_backend(pid) {waiting}")):
+                time.sleep(0.01)
+            ended += len(found)
+            server.set("synchronous_standby_names", "")
+        traffic.wait_for_more(20)
+    traffic.wait_until_delivered(fleet[0], provider)
+    print(f"{ended} connections ended within COMMIT")
+    traffic.check(provider)
