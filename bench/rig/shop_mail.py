@@ -11,137 +11,31 @@ from base64 import b64encode, encodebytes
 from binascii import b2a_qp
 from dataclasses import dataclass
 
-_FIRST_NAMES = (
-    "Anna",
-    "Ben",
-    "Carla",
-    "David",
-    "Emma",
-    "Felix",
-    "Greta",
-    "Henrik",
-    "Ida",
-    "Jonas",
-    "Katharina",
-    "Luc",
-    "Maria",
-    "Nils",
-    "Olga",
-    "Pierre",
-    "Renée",
-    "Søren",
-    "Tomás",
-    "Ursula",
-    "Viktor",
-    "Wanda",
-    "Zoë",
-    "Jürgen",
-    "Chloé",
-    "Mateusz",
-    "Aylin",
-    "Dmitri",
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(text.split())
+
+
+_FIRST_NAMES = _words(
+    "Anna Ben Carla David Emma Felix Greta Henrik Ida Jonas Katharina Luc Maria Nils Olga "
+    "Pierre Renée Søren Tomás Ursula Viktor Wanda Zoë Jürgen Chloé Mateusz Aylin Dmitri"
 )
-_LAST_NAMES = (
-    "Müller",
-    "Schmidt",
-    "Dubois",
-    "Martin",
-    "Jensen",
-    "Kowalski",
-    "Novák",
-    "García",
-    "Rossi",
-    "Weber",
-    "Fischer",
-    "Wagner",
-    "Becker",
-    "Lefèvre",
-    "Moreau",
-    "Hoffmann",
-    "Schäfer",
-    "Koch",
-    "Bauer",
-    "Richter",
-    "Klein",
-    "Wolf",
-    "Neumann",
-    "Schwarz",
-    "Zimmermann",
+_LAST_NAMES = _words(
+    "Müller Schmidt Dubois Martin Jensen Kowalski Novák García Rossi Weber Fischer Wagner "
+    "Becker Lefèvre Moreau Hoffmann Schäfer Koch Bauer Richter Klein Wolf Neumann Schwarz "
+    "Zimmermann"
+)
+_CITIES = _words("Berlin Hamburg Köln Paris Lyon London Leeds Wien Zürich Münster Nantes Bristol")
+_ADJECTIVES = _words(
+    "organic slim classic waterproof vintage merino lightweight reversible quilted striped "
+    "recycled brushed heavyweight cropped relaxed tapered insulated seamless"
+)
+_COLOURS = _words("black navy olive sand burgundy charcoal ivory rust teal mustard lilac graphite")
+_THINGS = _words(
+    "jacket sweater t-shirt jeans backpack scarf beanie sneakers boots raincoat blanket mug "
+    "notebook lamp teapot cushion belt wallet umbrella dress skirt cardigan hoodie"
 )
 _STREETS = ("Hauptstraße", "Bahnhofstraße", "Rue de la Paix", "Main Street", "Lindenallee")
-_CITIES = (
-    "Berlin",
-    "Hamburg",
-    "Köln",
-    "Paris",
-    "Lyon",
-    "London",
-    "Leeds",
-    "Wien",
-    "Zürich",
-    "Münster",
-    "Nantes",
-    "Bristol",
-)
-_ADJECTIVES = (
-    "organic",
-    "slim",
-    "classic",
-    "waterproof",
-    "vintage",
-    "merino",
-    "lightweight",
-    "reversible",
-    "quilted",
-    "striped",
-    "recycled",
-    "brushed",
-    "heavyweight",
-    "cropped",
-    "relaxed",
-    "tapered",
-    "insulated",
-    "seamless",
-)
-_COLOURS = (
-    "black",
-    "navy",
-    "olive",
-    "sand",
-    "burgundy",
-    "charcoal",
-    "ivory",
-    "rust",
-    "teal",
-    "mustard",
-    "lilac",
-    "graphite",
-)
-_THINGS = (
-    "jacket",
-    "sweater",
-    "t-shirt",
-    "jeans",
-    "backpack",
-    "scarf",
-    "beanie",
-    "sneakers",
-    "boots",
-    "raincoat",
-    "blanket",
-    "mug",
-    "notebook",
-    "lamp",
-    "teapot",
-    "cushion",
-    "belt",
-    "wallet",
-    "umbrella",
-    "dress",
-    "skirt",
-    "cardigan",
-    "hoodie",
-)
 _FOOTER = (
     "You receive this message because you have an account at Nordlicht Outfitters GmbH, Hafenweg "
     "12, 20457 Hamburg, Germany. Registered at Amtsgericht Hamburg under HRB 123456, VAT number "

@@ -25,7 +25,7 @@ def captured(store: Store, choice: Choice) -> Iterator[QueueEntry]:
     if choice.search:
         from relaygw.web.indexing import Indexer
 
-        Indexer(store).catch_up()
+        Indexer(store).catch_up(within_s=None)
     return islice(
         (entry for entry in _pages(store, choice.search) if _is_chosen(entry, choice)),
         choice.limit,

@@ -21,7 +21,8 @@ ROLES = ("front", "delivery", "web")
 def serve(invocation: Invocation, chosen: tuple[str, ...]) -> int:
     """Run the gateway in the foreground; without a configuration the sandbox.
 
-    TERM drains and ends it, HUP reads the configuration again.
+    TERM drains and ends it, HUP reads the configuration again, USR1 opens
+    the log file again.
     """
     loaded = invocation.load()
     from relaygw import supervisor

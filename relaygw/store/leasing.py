@@ -190,6 +190,18 @@ _FINISH_MESSAGES = BatchStatement(
     """,
     columns=3,
 )
+# Two workers that record the last two deliveries of a message at once would each see the other's
+# as open. Who waits for this lock sees in the next statement what the one before wrote.
+_LOCK_PARTED = BatchStatement(
+    """
+    SELECT queue_id FROM message WHERE queue_id IN (VALUES {rows})
+    AND EXISTS (
+        SELECT 1 FROM delivery WHERE delivery.queue_id = message.queue_id AND delivery_no > 0
+    )
+    ORDER BY queue_id FOR UPDATE
+    """,
+    columns=1,
+)
 _DROP_FORGOTTEN_CONTENT = BatchStatement(
     """
     DELETE FROM chunk WHERE queue_id IN (
@@ -204,6 +216,8 @@ def finish_messages(
     connection: Connection, queue_ids: Sequence[str], *, now_ms: int, keep_content: bool
 ) -> None:
     """Finish the messages that have no open delivery left, and drop their content if small."""
+    if connection.dialect.name == "postgresql":  # SQLite has one writer at a time
+        _LOCK_PARTED.fetch(connection, [(queue_id,) for queue_id in sorted(queue_ids)])
     _FINISH_MESSAGES.run(
         connection, [(queue_id, now_ms, int(keep_content)) for queue_id in queue_ids]
     )

@@ -339,8 +339,3 @@ class SqlStore(SqlCapturedMail):
             return 0
         with self._write() as connection:
             return purging.uncapture(connection, oldest)
-
-
-def now_ms() -> int:
-    """Return this machine's time; what instances compare uses the database's instead."""
-    return time.time_ns() // 1_000_000

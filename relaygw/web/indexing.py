@@ -5,12 +5,12 @@ A message that cannot be read is listed with what its envelope says, and keeps n
 
 from __future__ import annotations
 
-import asyncio
 import logging
+import math
 import threading
 import time
 
-from relaygw.errors import StoreUnavailable, Unstorable
+from relaygw.errors import Unstorable
 from relaygw.mail.content_facts import ContentFacts
 from relaygw.store.protocol import QueueEntry, Store, read_content
 from relaygw.web.message_view import read_facts
@@ -20,8 +20,6 @@ MAX_PARSED_BYTES = 32 * 2**20
 """Of a message above this only the first chunk is read."""
 PATIENCE_S = 1.0
 """How long a request waits for the reading of what came in while nobody read."""
-_SLICE_S = 0.5
-_PAUSE_S = 1.0
 _BATCH_MESSAGES = 25
 _BATCH_S = 0.25  # what was read so far is findable by then, even among large messages
 
@@ -35,27 +33,28 @@ class Indexer:
         self._store = store
         self._lock = threading.Lock()
 
-    async def run(self) -> None:
-        """Keep up with what is captured, until cancelled; requests need not wait then."""
-        while True:
-            try:
-                await asyncio.to_thread(self.catch_up, within_s=_SLICE_S)
-            except StoreUnavailable as error:
-                _log.warning("captured mail is not indexed: %s", error)
-            await asyncio.sleep(_PAUSE_S)
-
     def catch_up(self, *, within_s: float | None = PATIENCE_S) -> bool:
         """Read what nobody has read yet, for about so long (None: all); True when all was read.
 
         Blocks. What was captured before the call is found when it has returned True.
         """
-        until_s = None if within_s is None else time.monotonic() + within_s
-        with self._lock:
-            while entries := self._store.unindexed(limit=_BATCH_MESSAGES):
+        until_s = math.inf if within_s is None else time.monotonic() + within_s
+        while self._acquire(until_s):
+            try:
+                entries = self._store.unindexed(limit=_BATCH_MESSAGES)
+                if not entries:
+                    return True
                 self._read_batch(entries)
-                if until_s is not None and time.monotonic() >= until_s:
-                    return False
-        return True
+            finally:
+                self._lock.release()  # others who wait need a look only
+            if time.monotonic() >= until_s:
+                return False
+        return False
+
+    def _acquire(self, until_s: float) -> bool:
+        if until_s == math.inf:
+            return self._lock.acquire()
+        return self._lock.acquire(timeout=max(0.0, until_s - time.monotonic()))
 
     def _read_batch(self, entries: list[QueueEntry]) -> None:
         facts: dict[str, ContentFacts] = {}

@@ -10,7 +10,8 @@ from relaygw.errors import StoreUnavailable
 from relaygw.web.indexing import Indexer
 
 LOOK_S = 1.0
-_AT_ONCE_S = 1.0  # a stop waits no longer than this
+_AT_ONCE_S = 0.5  # a stop waits no longer than this
+_REST_S = 0.25  # while there is more to read: the front has work to do as well
 _log = logging.getLogger("relaygw.web")
 
 
@@ -22,6 +23,5 @@ async def keep_indexed(indexer: Indexer, stop: asyncio.Event) -> None:
             is_done = await asyncio.to_thread(indexer.catch_up, within_s=_AT_ONCE_S)
         except StoreUnavailable as error:
             _log.warning("captured mail is not indexed for now: %s", error)
-        if is_done:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), LOOK_S)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), LOOK_S if is_done else _REST_S)

@@ -13,8 +13,9 @@ from relaygw.errors import StoreUnavailable, Unstorable
 from relaygw.mail.content_facts import ContentFacts
 from relaygw.mail.search import EVERYTHING, parse_search
 from relaygw.store.sqlite import SqliteStore
-from relaygw.web import indexing
+from relaygw.web import indexing, keeping_indexed
 from relaygw.web.indexing import Indexer
+from relaygw.web.keeping_indexed import keep_indexed
 from relaygw.web.mime_tree import MimeTree
 
 Capture = Callable[..., str]
@@ -121,10 +122,35 @@ def test_threads_share_the_work(store: SqliteStore, capture: Capture) -> None:
     assert store.count_captured(parse_search("hello")) == (50, 50)
 
 
+def test_a_request_does_not_wait_for_another_for_longer(
+    store: SqliteStore, capture: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    began, go_on = threading.Event(), threading.Event()
+    read_facts = indexing.read_facts
+
+    def read_slowly(tree: MimeTree) -> ContentFacts:
+        began.set()
+        assert go_on.wait(60)
+        return read_facts(tree)
+
+    monkeypatch.setattr(indexing, "read_facts", read_slowly)
+    queue_id = capture(mail("slow"))
+    indexer = Indexer(store)
+    thread = threading.Thread(target=lambda: indexer.catch_up(within_s=None))
+    thread.start()
+    assert began.wait(60)
+    assert not indexer.catch_up(within_s=0.05)
+    assert found(store, "slow") == []
+    go_on.set()
+    assert indexer.catch_up(within_s=60)
+    assert found(store, "slow") == [queue_id]
+    thread.join()
+
+
 async def test_it_keeps_up_by_itself(
     store: SqliteStore, capture: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(indexing, "_PAUSE_S", 0.01)
+    monkeypatch.setattr(keeping_indexed, "LOOK_S", 0.01)
     failures = iter([StoreUnavailable("away")])
     unindexed = store.unindexed
 
@@ -134,16 +160,16 @@ async def test_it_keeps_up_by_itself(
         return list(unindexed(limit=limit))
 
     monkeypatch.setattr(store, "unindexed", fail_once)
-    task = asyncio.create_task(Indexer(store).run())
+    stop = asyncio.Event()
+    task = asyncio.create_task(keep_indexed(Indexer(store), stop))
     for subject in ("first", "second"):
         queue_id = capture(mail(subject))
         deadline_s = time.monotonic() + 30
         while found(store, f"hello {subject}") != [queue_id]:
             assert time.monotonic() < deadline_s
             await asyncio.sleep(0.01)
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
+    stop.set()
+    await task
     assert store.count_captured(EVERYTHING) == (2, 2)
 
 
