@@ -12,8 +12,9 @@ from starlette.responses import PlainTextResponse, Response
 
 from relaygw.mail.search import EVERYTHING, MailSearch
 from relaygw.operations import delete_captured
+from relaygw.web.api.asked import query_of, search_of
 from relaygw.web.api.json_body import Found, flag, read_object, strings, text
-from relaygw.web.api.reading import found_ids, query_of, search_of
+from relaygw.web.api.reading import found_ids
 from relaygw.web.api.tags import clean_tag, clean_tags
 from relaygw.web.pages import words
 from relaygw.web.pages.desk import Desk, is_queue_id

@@ -18,8 +18,9 @@ from relaygw.mail.address import check_address
 from relaygw.web.api.json_body import Found, objects, text, value_of
 
 MAX_FIELDS = 100
-MAX_FIELD_CHARACTERS = 2000
-"""Of a subject, a name or a field: the time to fold a line grows with its length's square."""
+MAX_FIELD_CHARACTERS = 1000
+MAX_HEADER_CHARACTERS = 10_000
+"""The time to fold a field grows with its length's square."""
 MAX_RECIPIENTS = 100
 
 _FIELD_NAME = re.compile(r"[!-9;-~]{1,100}")
@@ -73,10 +74,19 @@ def _message(body: Found, message_id: str) -> EmailMessage:
         message["Date"] = localtime()
     if "message-id" not in message:
         message["Message-ID"] = message_id
+    _check_length(message)
     _add_bodies(message, body)
     for one in objects(body, "Attachments"):
         _attach(message, one)
     return message
+
+
+def _check_length(message: EmailMessage) -> None:
+    characters = sum(len(value) for value in message.values())
+    if characters > MAX_HEADER_CHARACTERS:
+        raise HTTPException(
+            400, f"the header has {characters} characters; at most {MAX_HEADER_CHARACTERS}"
+        )
 
 
 def _add_fields(message: EmailMessage, fields: object) -> None:
@@ -128,7 +138,7 @@ def _address(found: Found, name: str) -> Address:
     try:
         return Address(_short(text(found, "Name"), name), addr_spec=address)
     except (ValueError, MessageError, LookupError) as error:
-        raise HTTPException(400, f"{name}: {error}") from None
+        raise HTTPException(400, f"{name}: {address[:100]!r} is no address: {error}") from None
 
 
 def _short(value: str, name: str) -> str:

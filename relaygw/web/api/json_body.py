@@ -1,18 +1,22 @@
 """JSON in the body of a request, looked at before it is used. Errors are 400 with the reason.
 
 A key counts however it is spelled in capitals, as Mailpit reads it: otherwise `{"ids": [...]}`
-would name nothing, and nothing named means everything.
+would name nothing, and nothing named means everything. For the same reason the form that
+mailpit-api-client (PyPI) sends in the place of JSON is read: its ids are ids.
 """
 
 from __future__ import annotations
 
 import json
 from typing import Any
+from urllib.parse import parse_qs
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 MAX_LISTED = 10_000
+_FORM = "application/x-www-form-urlencoded"
+_MAX_FORM_FIELDS = MAX_LISTED + 10
 
 Found = dict[str, Any]
 
@@ -22,12 +26,28 @@ async def read_object(request: Request) -> Found:
     body = await request.body()
     if not body.strip():
         return {}
+    if request.headers.get("content-type", "").startswith(_FORM) and not body.startswith(b"{"):
+        return _form(body)
     try:
         found = json.loads(body)
     except (ValueError, RecursionError):
         raise HTTPException(400, "the body is not JSON") from None
     if not isinstance(found, dict):
         raise HTTPException(400, 'the body is no JSON object; e.g. {"IDs": []}')
+    return found
+
+
+def _form(body: bytes) -> Found:
+    """Return a form with ids and a mark as the object that it stands for."""
+    try:
+        fields = parse_qs(body.decode(), max_num_fields=_MAX_FORM_FIELDS, strict_parsing=True)
+    except ValueError:
+        raise HTTPException(400, "the body is neither JSON nor a form") from None
+    marks = {"true": True, "false": False}
+    found: Found = {}
+    for name, values in fields.items():
+        is_list = name.lower() == "ids"
+        found[name] = values if is_list else marks.get(values[-1].lower(), values[-1])
     return found
 
 

@@ -25,6 +25,7 @@ MAX_SOCKETS = 20
 WATCHED = 200
 """Messages; of more that come between two looks the first ones are not told."""
 _RECHECK_S = 5.0
+_LOOKS = 3
 _GOING_AWAY = 1001  # RFC 6455, section 7.4.1
 _TRY_AGAIN_LATER = 1013  # of the registry that RFC 6455 began
 
@@ -82,23 +83,22 @@ class Live:
         await socket.close(_GOING_AWAY)
 
     def _look(self) -> _Look:
-        self._desk.indexer.catch_up()
-        store = self._desk.store
-        found = store.find_captured(EVERYTHING, start=0, limit=WATCHED)
-        counts = store.count_captured(EVERYTHING)
-        return _Look({one.entry.queue_id: one for one in found}, counts)
+        for _ in range(_LOOKS):
+            self._desk.indexer.catch_up()
+            counts = self._desk.store.count_captured(EVERYTHING)
+            found = self._desk.store.find_captured(EVERYTHING, start=0, limit=WATCHED)
+            if all(one.facts is not None for one in found):
+                break
+        # what came at this moment is told by the next look, with what its content says
+        return _Look({one.entry.queue_id: one for one in found if one.facts is not None}, counts)
 
 
 def _events(seen: _Look, now: _Look) -> list[Json]:
     """Return what happened between two looks, in its order."""
     # what a full list does not show any more may only have been pushed down
-    oldest = min(now.entries) if len(now.entries) == WATCHED else ""
-    added = [
-        one
-        for one in now.entries
-        if one not in seen.entries and one > min(seen.entries, default="")
-    ]
-    gone = [one for one in seen.entries if one not in now.entries and one >= oldest]
+    gone = [one for one in _missing(seen, now) if _order(seen.entries[one]) >= _end(now)]
+    # and what a list shows then may be old, moved up because others went
+    added = [one for one in _missing(now, seen) if _order(now.entries[one]) >= _end(seen)]
     events = [{"Type": "new", "Data": summary_of(now.entries[one])} for one in reversed(added)]
     events += [
         {"Type": "update", "Data": _marks(one)}
@@ -112,6 +112,20 @@ def _events(seen: _Look, now: _Look) -> list[Json]:
         data = {"Total": total, "Unread": unread, "Version": version}
         events.append({"Type": "stats", "Data": data})
     return events
+
+
+def _missing(here: _Look, there: _Look) -> list[str]:
+    return [queue_id for queue_id in here.entries if queue_id not in there.entries]
+
+
+def _order(found: CapturedEntry) -> tuple[int, str]:
+    return found.entry.captured_at_ms or 0, found.entry.queue_id
+
+
+def _end(look: _Look) -> tuple[int, str]:
+    """Return where a full list ends; one that is not full has all there is."""
+    is_full = len(look.entries) == WATCHED
+    return _order(next(reversed(look.entries.values()))) if is_full else (0, "")
 
 
 def _marks(found: CapturedEntry) -> Json:

@@ -6,9 +6,7 @@ Errors are plain text as there: 400 for bad parameters, 404 for what is not in t
 from __future__ import annotations
 
 import re
-import zoneinfo
 from collections.abc import Iterator
-from datetime import UTC, tzinfo
 from itertools import chain
 
 from starlette.exceptions import HTTPException
@@ -17,9 +15,10 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from relaygw import __version__
 from relaygw.mail.content_facts import ContentFacts
-from relaygw.mail.search import EVERYTHING, MailSearch, parse_search
+from relaygw.mail.search import EVERYTHING, MailSearch
 from relaygw.store.captured import CapturedEntry
 from relaygw.store.protocol import QueueEntry, read_content
+from relaygw.web.api.asked import page_of, query_of, search_of
 from relaygw.web.message_view import (
     Json,
     headers_json,
@@ -31,12 +30,9 @@ from relaygw.web.pages import words
 from relaygw.web.pages.desk import Desk
 from relaygw.web.pages.parts import saved_headers
 
-MAX_LISTED = 1000
-DEFAULT_LISTED = 50
 LATEST = "latest"
 _BATCH_IDS = 5000
 
-_NUMBER = re.compile(r"[0-9]{1,9}")
 _CHARSET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,39}")
 
 
@@ -161,27 +157,6 @@ def found_by(desk: Desk, request: Request) -> CapturedEntry:
     return found
 
 
-def page_of(request: Request) -> tuple[int, int]:
-    """Return `start` and `limit` of a list; raises 400."""
-    start = _number(request, "start", default=0)
-    limit = _number(request, "limit", default=DEFAULT_LISTED)
-    # Mailpit takes 0 for all of them
-    return start, min(limit, MAX_LISTED) if limit else MAX_LISTED
-
-
-def query_of(request: Request) -> str:
-    """Return the search of a request; raises 400 without one."""
-    query = request.query_params.get("query", "").strip()
-    if not query:
-        raise HTTPException(400, "query is empty; write what to look for, e.g. query=subject:order")
-    return query
-
-
-def search_of(request: Request, query: str) -> MailSearch:
-    """Return what `query` asks for, its dates of the zone `tz` of a request; raises 400."""
-    return parse_search(query, tz=_zone(request.query_params.get("tz", "")))
-
-
 def found_ids(desk: Desk, search: MailSearch) -> list[str]:
     """Return the ids of all that a search finds, also of what nobody has read yet; may be slow.
 
@@ -195,22 +170,6 @@ def found_ids(desk: Desk, search: MailSearch) -> list[str]:
         if len(found) < _BATCH_IDS:
             break
     return ids
-
-
-def _zone(name: str) -> tzinfo:
-    try:
-        return zoneinfo.ZoneInfo(name) if name else UTC
-    except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
-        raise HTTPException(400, f"tz is no time zone: {name[:40]!r}; e.g. Europe/Berlin") from None
-
-
-def _number(request: Request, name: str, *, default: int) -> int:
-    value = request.query_params.get(name)
-    if not value:
-        return default
-    if not _NUMBER.fullmatch(value):
-        raise HTTPException(400, f"{name} is not a number from 0 to 999999999")
-    return int(value)
 
 
 def _part_headers(part: Part) -> dict[str, str]:

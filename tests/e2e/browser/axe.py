@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-import tarfile
-from pathlib import Path
 from typing import Any
 
 from playwright.sync_api import Page
 
-_CACHE = Path(sys.prefix) / "cache" / "axe-core"
+from tests.npm import npm_package
+
 _RUN = """
 async () => {
   const found = await axe.run(document, {iframes: false});
@@ -24,19 +21,7 @@ async () => {
 
 def axe_source() -> str:
     """Return the script; asks npm for it if it is not there yet."""
-    script = _CACHE / "axe.min.js"
-    if not script.exists():
-        _CACHE.mkdir(parents=True, exist_ok=True)
-        subprocess.run(
-            ["npm", "pack", "axe-core@4", "--silent", "--pack-destination", str(_CACHE)],
-            check=True, timeout=100, cwd=_CACHE,
-        )  # fmt: skip
-        (archive,) = _CACHE.glob("axe-core-*.tgz")
-        with tarfile.open(archive) as files:
-            member = files.extractfile("package/axe.min.js")
-            assert member is not None
-            script.write_bytes(member.read())
-    return script.read_text(encoding="utf-8")
+    return (npm_package("axe-core", "4.14.1") / "axe.min.js").read_text(encoding="utf-8")
 
 
 def violations(page: Page, *, impacts: tuple[str, ...]) -> list[dict[str, Any]]:

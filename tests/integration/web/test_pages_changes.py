@@ -95,6 +95,20 @@ async def test_tags_are_added_taken_off_and_set(
     assert tags() == ("only",)
 
 
+async def test_all_that_a_search_finds_is_tagged(
+    serve: Serve, capture: Capture, store: SqliteStore
+) -> None:
+    client = await serve()
+    for word in (b"order 1", b"order 2", b"invoice"):
+        capture(CONTENT % word)
+    fields = hidden_fields((await client.get("/sandbox?query=order")).text)
+    asked = await client.post("/sandbox/bulk", data={**fields, "all": "tag"})
+    assert "Tag 2 messages?" in asked.text
+    assert '<input id="tags" name="tags"' in asked.text
+    await client.post("/sandbox/bulk", data={**hidden_fields(asked.text), "tags": "eu, shop"})
+    assert store.tags() == {"eu": 2, "shop": 2}
+
+
 async def test_deletion_asks_first_and_says_how_many(
     serve: Serve, capture: Capture, store: SqliteStore
 ) -> None:
@@ -124,6 +138,7 @@ async def test_all_that_a_search_finds_ends_at_what_was_seen(
     asked = await client.post("/sandbox/bulk", data={**fields, "all": "delete"})
     assert "Delete 60 messages for good?" in asked.text
     capture(CONTENT % b"order that came later")
+    await client.get("/sandbox?query=order")  # from now on the search finds it, too
     await client.post("/sandbox/bulk", data=hidden_fields(asked.text))
     assert set(read_states(store)) == {"invoice", "order that came later"}
 

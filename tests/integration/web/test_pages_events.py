@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -14,7 +15,9 @@ import pytest
 
 from relaygw.store.protocol import AuditEntry
 from relaygw.store.sqlite import SqliteStore
+from relaygw.web.app import create_app
 from relaygw.web.pages import events
+from relaygw.web.server import serve_web
 from tests.integration.web.conftest import sandbox
 from tests.integration.web.people import with_logins
 
@@ -203,15 +206,28 @@ async def test_nobody_looks_when_nobody_listens(
         await told.until(lambda change: bool(change["rows"]))
 
 
-async def test_a_stop_ends_the_events_at_once(store: SqliteStore, capture: Capture) -> None:
-    from tests.integration.web.conftest import running
-
-    began_s = 0.0
-    async with running(store, sandbox(), None) as client, listening(client) as told:
+async def test_a_stop_ends_the_events_at_once(store: SqliteStore) -> None:
+    stop, listening_socket = asyncio.Event(), socket.create_server(("127.0.0.1", 0))
+    base = f"http://127.0.0.1:{listening_socket.getsockname()[1]}"
+    app = create_app(store, sandbox(), stop=stop)
+    serving = asyncio.create_task(serve_web(app, listening_socket, stop=stop))
+    async with httpx2.AsyncClient(base_url=base) as client, listening(client) as told:
         await told.next()
         began_s = time.monotonic()
+        stop.set()
+        await told.ends()
+        await serving
     # what the server waits for answers that are under way is five seconds
     assert time.monotonic() - began_s < 4.0
+
+
+async def test_a_page_has_to_come_again_now_and_then(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(events, "LISTENING_S", 0.0)
+    client = await serve()
+    answer = await client.get("/sandbox/events")
+    assert answer.text.endswith("event: again\ndata: {}\n\n")
 
 
 async def test_there_is_a_limit(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,7 @@ import pytest
 from relaygw.web.pages import words
 from relaygw.web.pages.filters import list_path, make_filter, message_path, tag_term
 from relaygw.web.pages.links import listed_links
-from relaygw.web.pages.mail_html import Link
+from relaygw.web.pages.mail_writer import Link
 from relaygw.web.pages.notices import notice_of, with_notice
 
 NOW_MS = 1_795_600_000_000
