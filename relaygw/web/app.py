@@ -48,8 +48,9 @@ def create_app(
 ) -> Starlette:
     """Return the application; it does not close `store`.
 
-    `wake_workers` lets workers look at the queue at once. `is_ready` adds a condition to /readyz: why not, in one line that everyone may read, or
-    None. `stop` ends answers that would go on for ever.
+    `is_ready` adds a condition to /readyz: why not, in one line that everyone may read, or
+    None. `stop` ends answers that would go on for ever. `wake_workers` lets workers look at the
+    queue at once.
     """
     web = settings.web
     instance = settings.hostname if settings.queue.is_postgres else None
