@@ -198,7 +198,7 @@ _LOCK_PARTED = BatchStatement(
     AND EXISTS (
         SELECT 1 FROM delivery WHERE delivery.queue_id = message.queue_id AND delivery_no > 0
     )
-    ORDER BY queue_id FOR UPDATE
+    ORDER BY queue_id {for_update}
     """,
     columns=1,
 )

@@ -11,11 +11,18 @@ from html import unescape
 
 # "<" ends a tag too, so that a page of nothing but "<" is read once and not once a "<"
 _TOKEN = re.compile(r"<(/?)([a-zA-Z][a-zA-Z0-9]*+)?+[^<>]*+>|([^<]+|<)")
+_LONG_NUMBER = re.compile(r"&#(?:[0-9]{8,}|[xX][0-9a-fA-F]{8,});?")
 _UNSEEN = frozenset({"script", "style", "head", "title", "template"})
 _BREAK = re.compile(
     "address|article|blockquote|br|d[dlt]|div|footer|form|h[1-6r]|header|li|ol|p|pre|section|"
     "t[dhr]|table|ul"
 )
+
+
+def decode_entities(text: str) -> str:
+    """Return `text` without entities; numbers that are no characters become U+FFFD."""
+    # Python refuses to read a number of thousands of digits
+    return unescape(_LONG_NUMBER.sub("\ufffd", text)) if "&" in text else text
 
 
 def text_of_html(page: str) -> str:
@@ -34,5 +41,5 @@ def text_of_html(page: str) -> str:
             unseen = tag
         elif _BREAK.fullmatch(tag):
             words.append("\n")
-    lines = (" ".join(line.split()) for line in unescape("".join(words)).split("\n"))
+    lines = (" ".join(line.split()) for line in decode_entities("".join(words)).split("\n"))
     return "\n".join(line for line in lines if line)

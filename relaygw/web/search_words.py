@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from html import unescape
 
 from relaygw.mail.search import searchable
-from relaygw.web.html_text import text_of_html
+from relaygw.web.html_text import decode_entities, text_of_html
 
 MAX_WORDS_CHARACTERS = 16_000
 _MAX_LINKS_CHARACTERS = 2_000  # of newsletters, whose links are long and many
@@ -37,7 +36,7 @@ def _links(html: str) -> str:
     links: dict[str, None] = {}
     left = _MAX_LINKS_CHARACTERS
     for match in _LINK.finditer(html):
-        link = searchable(unescape(match[1]))
+        link = searchable(decode_entities(match[1]))
         if link not in links:
             left -= len(link)
             if left < 0:

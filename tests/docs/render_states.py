@@ -17,7 +17,7 @@ RECIPIENT = {
     RecipientState.DELIVERED: "the provider answered 2xx after the final dot",
     RecipientState.BOUNCED: "refused for good",
     RecipientState.EXPIRED: "not delivered within `retry.lifetime`",
-    RecipientState.CAPTURED: "kept for the sandbox, never sent; a release is a recipient of its own",
+    RecipientState.CAPTURED: "kept for the sandbox, never sent; a release is another recipient",
     RecipientState.BLOCKED: "on the block list or not allowed, dropped",
     RecipientState.CANCELLED: "deleted by an operator",
 }

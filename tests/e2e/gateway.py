@@ -296,16 +296,18 @@ class Gateway:
         assert match is not None, reply
         return match[1].decode()
 
-    def connect(self, port: int | None = None) -> RawClient:
-        """Open a raw SMTP connection and read the greeting."""
-        return RawClient(port or self.smtp_port)
+    def connect(self, port: int | None = None, *, source: str = "") -> RawClient:
+        """Open a raw SMTP connection, maybe from another address of ours; read the greeting."""
+        return RawClient(port or self.smtp_port, source)
 
 
 class RawClient:
     """Sends bytes as given and reads replies; for input that no mail library would send."""
 
-    def __init__(self, port: int) -> None:
-        self.socket = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S)
+    def __init__(self, port: int, source: str = "") -> None:
+        self.socket = socket.create_connection(
+            ("127.0.0.1", port), timeout=PATIENCE_S, source_address=(source, 0)
+        )
         self._buffer = b""
         try:
             self.greeting = self.read_reply()

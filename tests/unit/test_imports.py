@@ -49,6 +49,8 @@ LIBRARY_ROOMS = {
     "yaml": {"settings"},
     "starlette": {"web"},
     "uvicorn": {"web"},
+    "jinja2": {"web"},
+    "nh3": {"web"},
     "click": {"cli"},
     "uvloop": {"roles", "supervisor"},
     "prometheus_client": {"observe"},

@@ -11,6 +11,7 @@ from relaygw.web.api.reading import found_by, message_of
 from relaygw.web.message_view import Json
 from relaygw.web.mime_tree import MimeTree
 from relaygw.web.pages.contents import html_part
+from relaygw.web.pages.cut_text import cut_text
 from relaygw.web.pages.desk import Desk
 from relaygw.web.pages.links import ListedLink, listed_links
 from relaygw.web.pages.mail_html import MAX_HTML_CHARACTERS, mail_page
@@ -21,7 +22,9 @@ NOT_FETCHED = "not fetched"
 def links_of(message: Json, tree: MimeTree) -> list[ListedLink]:
     """Return the links of HTML, text and header with their real targets."""
     part = html_part(tree)
-    html = tree.text(part, limit_characters=MAX_HTML_CHARACTERS) if part is not None else ""
+    html = ""
+    if part is not None:
+        html, _ = cut_text(tree, part, limit_characters=MAX_HTML_CHARACTERS)
     page = mail_page(html, title="", picture=lambda _: None)
     links, _ = listed_links(page.links, message["Text"], message["ListUnsubscribe"]["Links"])
     return links

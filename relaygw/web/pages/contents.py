@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from relaygw.store.protocol import QueueEntry
 from relaygw.web.html_text import text_of_html
 from relaygw.web.message_view import filed_parts
 from relaygw.web.mime_header import decode_text, decode_words
 from relaygw.web.mime_tree import MimeTree, Part
-from relaygw.web.pages.mail_html import MAX_HTML_CHARACTERS, MailPage, Removed, mail_page
+from relaygw.web.pages.cut_text import cut_text
+from relaygw.web.pages.mail_html import MAX_HTML_CHARACTERS, MailPage, mail_page
+from relaygw.web.pages.mail_writer import Removed
 from relaygw.web.pages.parts import pictures_of
 from relaygw.web.pages.words import counted
 
@@ -48,8 +50,9 @@ class MailPages:
         part = html_part(tree)
         if kept is not None or part is None:
             return kept
-        source = tree.text(part, limit_characters=MAX_HTML_CHARACTERS)
+        source, is_cut = cut_text(tree, part, limit_characters=MAX_HTML_CHARACTERS)
         page = mail_page(source, title=entry.subject, picture=pictures_of(tree))
+        page = replace(page, is_cut=page.is_cut or is_cut)
         with self._lock:
             self._kept[entry.queue_id] = page
             while sum(len(one.document) for one in self._kept.values()) > self._limit:
@@ -77,13 +80,15 @@ def plain_text(tree: MimeTree) -> Shown | None:
     if tree.root.content_type == "multipart/alternative":
         parts = parts[:1]
     pieces: list[str] = []
-    left = MAX_TEXT_CHARACTERS
+    left, is_cut = MAX_TEXT_CHARACTERS, False
     for part in parts:
-        text = tree.text(part, limit_characters=left)
-        pieces.append(text[: max(left, 0)])
+        text, is_cut = cut_text(tree, part, limit_characters=left)
+        pieces.append(text)
         left -= len(text)
+        if is_cut or not left:
+            break
     what = f"The text goes on: {MAX_TEXT_CHARACTERS:,} characters of it are shown."
-    return Shown("\n\n".join(pieces), what if left < 0 else "")
+    return Shown("\n\n".join(pieces), what if is_cut else "")
 
 
 def text_of_page(tree: MimeTree) -> Shown:
@@ -91,10 +96,9 @@ def text_of_page(tree: MimeTree) -> Shown:
     part = html_part(tree)
     if part is None:
         return Shown("")
-    source = tree.text(part, limit_characters=MAX_TEXT_CHARACTERS)
+    source, is_cut = cut_text(tree, part, limit_characters=MAX_TEXT_CHARACTERS)
     what = f"The HTML goes on: the words of {MAX_TEXT_CHARACTERS:,} characters are shown."
-    is_cut = len(source) > MAX_TEXT_CHARACTERS
-    return Shown(text_of_html(source[:MAX_TEXT_CHARACTERS]), what if is_cut else "")
+    return Shown(text_of_html(source), what if is_cut else "")
 
 
 def decoded_fields(tree: MimeTree) -> list[tuple[str, str]]:

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from typing import Any
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -20,32 +19,17 @@ from starlette.responses import Response, StreamingResponse
 
 from relaygw.errors import StoreUnavailable
 from relaygw.mail.search import EVERYTHING
-from relaygw.store.captured import CapturedEntry
-from relaygw.web.pages import words
+from relaygw.web.pages.changes import Change, Snapshot, difference, event_text, since, state_of
 from relaygw.web.pages.desk import Desk
 from relaygw.web.pages.inbox import PAGE_ROWS, query_of
-from relaygw.web.pages.rendering import render_text
-from relaygw.web.pages.rows import make_row
 
 LOOK_S = 0.2
 SIGN_OF_LIFE_S = 15.0
+LISTENING_S = 600.0
+"""After that a page has to come again, and so has a login that still holds."""
 MAX_LISTENERS = 100
 
 _WAITING_EVENTS = 50  # of a listener that does not read; then it has to come back
-
-
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """The newest messages that a search finds, and how many there are."""
-
-    entries: tuple[CapturedEntry, ...] = ()
-    found: tuple[int, int] = (0, 0)  # and how many of them are unread
-    all: tuple[int, int] = (0, 0)
-
-    @property
-    def newest(self) -> str:
-        """The id of the first message, "" without one."""
-        return self.entries[0].entry.queue_id if self.entries else ""
 
 
 @dataclass(eq=False, slots=True)
@@ -57,6 +41,10 @@ class Listener:
     events: asyncio.Queue[str | None] = field(
         default_factory=lambda: asyncio.Queue(_WAITING_EVENTS)
     )
+
+    def event(self, change: Change, snapshot: Snapshot) -> str:
+        """Return a change as this page is told of it."""
+        return event_text(change, snapshot, query=self.query, root_path=self.root_path)
 
     def send(self, event: str | None) -> None:
         """Hand on an event; one that is too far behind is sent away, and comes back."""
@@ -94,10 +82,11 @@ class Events:
     async def _stream(self, listener: Listener, last: str) -> AsyncIterator[str]:
         snapshot = await self._desk.read(lambda: self._snapshot(listener.query))
         self._join(listener, snapshot)
+        until_s = time.monotonic() + LISTENING_S
         try:
             yield "retry: 1000\n\n"
-            yield _event(listener, _since(last, snapshot), snapshot)
-            while True:
+            yield listener.event(since(last, snapshot), snapshot)
+            while time.monotonic() < until_s:
                 event: str | None = ":\n\n"  # a comment: is anybody there?
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(SIGN_OF_LIFE_S):
@@ -105,6 +94,7 @@ class Events:
                 if event is None:
                     return
                 yield event
+            yield "event: again\ndata: {}\n\n"
         finally:
             self._leave(listener)
 
@@ -132,12 +122,12 @@ class Events:
     async def _look(self) -> None:
         seen = dict(self._seen)
         for query, new in (await self._desk.read(lambda: self._changed(seen))).items():
-            change = _difference(seen[query], new)
+            change = difference(seen[query], new)
             if query in self._seen:
                 self._seen[query] = new
             for listener in list(self._listeners):
                 if listener.query == query:
-                    listener.send(_event(listener, change, new))
+                    listener.send(listener.event(change, new))
 
     def _changed(self, seen: dict[str, Snapshot]) -> dict[str, Snapshot]:
         """Return the searches for which there is something new."""
@@ -150,7 +140,9 @@ class Events:
             return {}
         self._mark = mark
         found = {query: self._snapshot(query) for query in seen}
-        return {query: new for query, new in found.items() if _state(new) != _state(seen[query])}
+        return {
+            query: new for query, new in found.items() if state_of(new) != state_of(seen[query])
+        }
 
     def _snapshot(self, query: str) -> Snapshot:
         self._desk.indexer.catch_up(within_s=LOOK_S)
@@ -160,65 +152,3 @@ class Events:
         return Snapshot(
             entries, total if search == EVERYTHING else store.count_captured(search), total
         )
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """What to do to a list."""
-
-    new: tuple[CapturedEntry, ...] = ()  # newest first
-    gone: tuple[str, ...] = ()
-    read: dict[str, bool] = field(default_factory=dict)
-    is_too_much: bool = False  # load the list again
-
-
-def _state(snapshot: Snapshot) -> tuple[Any, ...]:
-    return snapshot.all, snapshot.found, _read_states(snapshot)
-
-
-def _read_states(snapshot: Snapshot) -> dict[str, bool]:
-    return {one.entry.queue_id: one.entry.read_at_ms is not None for one in snapshot.entries}
-
-
-def _since(last: str, snapshot: Snapshot) -> Change:
-    """Return what is newer than the last message that a page shows."""
-    new = tuple(one for one in snapshot.entries if one.entry.queue_id > last)
-    return Change(new=new, is_too_much=len(new) == PAGE_ROWS)
-
-
-def _difference(old: Snapshot, new: Snapshot) -> Change:
-    before, now = _read_states(old), _read_states(new)
-    # what a full list does not show any more may only have been pushed down
-    is_full = len(new.entries) == PAGE_ROWS
-    oldest = new.entries[-1].entry.queue_id if is_full else ""
-    added = tuple(one for one in new.entries if one.entry.queue_id not in before)
-    return Change(
-        new=added,  # or older, moved up because others went: a page puts them in order
-        gone=tuple(one for one in before if one not in now and one >= oldest),
-        read={one: state for one, state in now.items() if before.get(one, state) != state},
-        is_too_much=len(added) == PAGE_ROWS,
-    )
-
-
-def _event(listener: Listener, change: Change, snapshot: Snapshot) -> str:
-    now = words.now_ms()
-    rows = [
-        {
-            "id": one.entry.queue_id,
-            "html": render_text(
-                listener.root_path, "row.html", {"row": make_row(one, listener.query, now=now)}
-            ),
-        }
-        for one in (() if change.is_too_much else change.new)
-    ]
-    told = {
-        "total": snapshot.all[0],
-        "unread": snapshot.all[1],
-        "found": snapshot.found[0],
-        "found_unread": snapshot.found[1],
-        "rows": rows,
-        "gone": change.gone,
-        "read": change.read,
-        "reload": change.is_too_much,
-    }
-    return f"event: change\nid: {snapshot.newest}\ndata: {json.dumps(told)}\n\n"

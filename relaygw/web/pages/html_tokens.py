@@ -10,8 +10,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from html import unescape
 from itertools import islice
+
+from relaygw.web.html_text import decode_entities
 
 MAX_ATTRIBUTES = 100
 MAX_WASTED_CHARACTERS = 2**21
@@ -29,15 +30,6 @@ _START = re.compile(r"<(/?)([a-zA-Z][a-zA-Z0-9:_-]{0,40})")
 _ATTRIBUTE = re.compile(
     r"""([^\s"'<>/=]+)(?:\s*=\s*("[^"]*"?|'[^']*'?|[^\s"'>][^\s>]*))?""", re.DOTALL
 )
-
-
-_LONG_NUMBER = re.compile(r"&#(?:[0-9]{8,}|[xX][0-9a-fA-F]{8,});?")
-
-
-def decode_entities(text: str) -> str:
-    """Return `text` without entities; numbers that are no characters become U+FFFD."""
-    # Python refuses to read a number of thousands of digits
-    return unescape(_LONG_NUMBER.sub("\ufffd", text)) if "&" in text else text
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from relaygw.web.pages.mail_html import MAX_LINKS, Link
+from relaygw.web.pages.mail_writer import MAX_LINKS, Link
 
 _IN_TEXT = re.compile(r"\bhttps?://[^\s<>\"'\x00-\x1f]{1,4000}", re.IGNORECASE)
 _TRAILING = ".,;:!?)]}>"

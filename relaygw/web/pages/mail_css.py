@@ -14,8 +14,8 @@ from dataclasses import dataclass
 # an escape of CSS, "\75 " or "\u": hides letters, but is needed for bullets and hacks as "\9"
 _ESCAPE = re.compile(r"\\(?:([0-9a-fA-F]{1,6})[ \t\r\n\f]?|([^0-9a-fA-F\r\n\f]))")
 _COMMENT = re.compile(r"/\*.*?(?:\*/|\Z)", re.DOTALL)
-_IMPORT = re.compile(r"@\s*import\b[^;{}]*;?", re.IGNORECASE)
-_URL = re.compile(r"""\burl\(\s*("[^"]*"|'[^']*'|[^)]*)\s*\)?""", re.IGNORECASE)
+_IMPORT = re.compile(r"@\s*import[^;{}]*;?", re.IGNORECASE)
+_URL = re.compile(r"""url\(\s*("[^"]*"|'[^']*'|[^)]*)\s*\)?""", re.IGNORECASE)
 # what else takes addresses, up to the end of the declaration
 _LOADING = re.compile(
     r"\b(?:(?:-webkit-)?(?:image-set|cross-fade)|src|image|element|expression)\s*\([^;{}]*|"

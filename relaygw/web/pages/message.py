@@ -13,29 +13,22 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from relaygw.mail.content_facts import Contact, hidden_recipients
 from relaygw.mail.search import Field, MailSearch, Term
 from relaygw.store.captured import CapturedEntry
 from relaygw.store.protocol import QueueEntry, read_content
-from relaygw.web.message_view import read_facts
-from relaygw.web.mime_header import decode_words
-from relaygw.web.mime_tree import MimeTree
-from relaygw.web.pages import contents, words
+from relaygw.web.pages import words
 from relaygw.web.pages.audience import MAX_RECIPIENTS, audience
 from relaygw.web.pages.contents import MailPages
 from relaygw.web.pages.desk import Desk
 from relaygw.web.pages.filters import list_path, message_path
 from relaygw.web.pages.inbox import query_of
-from relaygw.web.pages.links import listed_links
-from relaygw.web.pages.mail_html import MailPage
+from relaygw.web.pages.message_context import envelope_context, view_context
 from relaygw.web.pages.notices import notice_of
 from relaygw.web.pages.parts import MAX_LISTED_PARTS, part_lines, part_response
 from relaygw.web.pages.rendering import render
-from relaygw.web.pages.rows import make_tag
 
 VIEWS = ("html", "text", "headers", "links", "parts", "source")
 _NEIGHBOURS = 20  # messages of one moment that are looked through for the next one
-_MAX_CONTACTS = 50
 
 
 class MessagePage:
@@ -123,7 +116,7 @@ class MessagePage:
         parts = part_lines(tree)
         return {
             **self._desk.page_context,
-            **_envelope(found, tree),
+            **envelope_context(found, tree),
             "view": view,
             "has_html": page is not None,
             "parts": parts[:MAX_LISTED_PARTS],
@@ -131,64 +124,5 @@ class MessagePage:
             "left_out": tree.left_out,
             "audience": audience(self._desk.store, self._desk.settings, entry),
             "audience_left": max(0, len(entry.recipients) - MAX_RECIPIENTS),
-            **_view(view, tree, page),
+            **view_context(view, tree, page),
         }
-
-
-def _envelope(found: CapturedEntry, tree: MimeTree) -> dict[str, Any]:
-    """Return what stands above and beside each view."""
-    entry = found.entry
-    facts = read_facts(tree)
-    envelope = [(one.address, one.original) for one in entry.recipients]
-    at_ms = entry.captured_at_ms or entry.accepted_at_ms
-    local = words.local_time(at_ms)
-    return {
-        "entry": entry,
-        "subject": entry.subject,
-        "sender": facts.sender,
-        "contacts": [
-            ("To", facts.to[:_MAX_CONTACTS], len(facts.to) - _MAX_CONTACTS),
-            ("Cc", facts.cc[:_MAX_CONTACTS], len(facts.cc) - _MAX_CONTACTS),
-            *_hidden(hidden_recipients(facts, envelope)),
-            ("Reply-To", facts.reply_to[:_MAX_CONTACTS], 0),
-        ],
-        "date": decode_words(tree.first("Date")),
-        "tags": [make_tag(tag) for tag in found.tags],
-        "tag_names": list(found.tags),
-        "reasons": words.capture_reasons(entry),
-        "size": words.size(entry.size_bytes),
-        "captured": words.exact_time(at_ms),
-        "captured_iso": words.iso_time(at_ms),
-        "stamp": (f"{local.day} {local:%b %Y}".upper(), f"{local:%H:%M}"),
-        "was_read": words.exact_time(entry.read_at_ms) if entry.read_at_ms else "",
-    }
-
-
-def _hidden(contacts: list[Contact]) -> Iterator[tuple[str, list[Contact], int]]:
-    yield "Bcc", contacts[:_MAX_CONTACTS], len(contacts) - _MAX_CONTACTS
-
-
-def _view(view: str, tree: MimeTree, page: MailPage | None) -> dict[str, Any]:
-    """Return what one view shows."""
-    text = contents.plain_text(tree)
-    unsubscribe = _unsubscribe(tree)
-    links, has_more = listed_links(
-        page.links if page is not None else (), text.text if text is not None else "", unsubscribe
-    )
-    shown: dict[str, Any] = {"links": links, "has_more_links": has_more}
-    match view:
-        case "html" if page is not None:
-            not_loaded, taken_out = contents.removed_words(page.removed)
-            shown |= {"not_loaded": not_loaded, "taken_out": taken_out, "is_cut": page.is_cut}
-        case "text":
-            shown |= {"is_from_html": text is None, "text": text or contents.text_of_page(tree)}
-        case "headers":
-            shown |= {"fields": contents.decoded_fields(tree), "raw": contents.raw_header(tree)}
-        case "source":
-            shown |= {"source": contents.source(tree)}
-    return shown
-
-
-def _unsubscribe(tree: MimeTree) -> list[str]:
-    value = decode_words(tree.first("List-Unsubscribe"))
-    return [word.strip("<> ") for word in value.split(",") if word.strip("<> ")][:10]

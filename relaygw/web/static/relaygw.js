@@ -60,11 +60,17 @@ function listen() {
     if (mine.readyState === EventSource.CLOSED) setTimeout(() => source === mine && listen(), 10_000);
   });
   mine.addEventListener("change", (event) => apply(JSON.parse(event.data)));
+  mine.addEventListener("again", listen);
 }
 
-function reload() {
-  const list = inbox();
-  if (list) htmx.ajax("GET", location.href, { target: "#inbox", select: "#inbox", swap: "outerHTML" });
+async function reload() {
+  if (!inbox()) return;
+  const ticked = all(".mail .pick :checked").map((box) => box.value);
+  await htmx.ajax("GET", location.href, { target: "#inbox", select: "#inbox", swap: "outerHTML" });
+  for (const id of ticked) {
+    const box = one(`#m-${id} .pick input`);
+    if (box) box.checked = true;
+  }
 }
 
 function apply(change) {

@@ -23,6 +23,16 @@ def large_message(size_bytes: int) -> bytes:
     )
 
 
+def large_html_in_base64(size_bytes: int) -> bytes:
+    """Return such a page in base64; one sign of it makes all others take four bytes in memory."""
+    page = "\U0001f600" + "<p>A line &amp; more</p>" * (size_bytes * 3 // 4 // 23)
+    return (
+        HEAD % b"base64"
+        + b"Content-Type: text/html; charset=utf-8\r\nContent-Transfer-Encoding: base64\r\n\r\n"
+        + base64.encodebytes(page.encode()).replace(b"\n", b"\r\n")
+    )
+
+
 def large_html(size_bytes: int) -> bytes:
     """Return a message that is one HTML page of about `size_bytes`."""
     row = b'<p style="color:#333;background:url(https://a.example/b.png)">A line &amp; more</p>\r\n'

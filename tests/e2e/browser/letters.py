@@ -50,8 +50,9 @@ td { vertical-align: top; } .price { text-align: right; white-space: nowrap; }
   text-decoration: none; border-radius: 3px; }
 @media (max-width: 480px) { .pad { padding: 18px; } h1 { font-size: 20px; } }
 </style></head><body><table class="sheet" cellpadding="0" cellspacing="0" align="center">
-<tr><td style="background:#2f6b57;padding:18px 32px"><img src="cid:logo@shop.example" width="132"
- height="32" alt="Fern &amp; Fig"></td></tr>
+<tr><td style="background:#2f6b57;padding:16px 32px;color:#fff;font-size:20px"><img width="32"
+ height="32" src="cid:logo@shop.example" alt="" style="vertical-align:middle">
+ &nbsp;Fern &amp; Fig</td></tr>
 <tr><td class="pad"><h1>Thank you, Anna. Your order is on its way.</h1>
 <p style="line-height:1.6">We packed order <b>#100000421</b> this morning. It leaves our workshop
 today and should reach you by Friday.</p>
@@ -97,7 +98,7 @@ def order_confirmation() -> bytes:
     letter.add_alternative(ORDER_HTML, subtype="html")
     html = letter.get_payload()[1]  # type: ignore[index]
     for name, picture in (
-        ("logo", png(132, 32, (242, 238, 226))),
+        ("logo", png(32, 32, (47, 107, 87), ring=True)),
         ("lamp", png(72, 72, (196, 160, 92), ring=True)),
         ("mug", png(72, 72, (110, 132, 148), ring=True)),
     ):

@@ -9,7 +9,13 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from tests.e2e.browser.heavy import large_html, large_message, many_parts, nested_message
+from tests.e2e.browser.heavy import (
+    large_html,
+    large_html_in_base64,
+    large_message,
+    many_parts,
+    nested_message,
+)
 from tests.e2e.gateway import Gateway
 
 MAX_S = 2.0
@@ -20,6 +26,10 @@ PATHS = ("", "/html", "?view=text", "?view=headers", "?view=links", "?view=parts
 HEAVY: dict[str, tuple[Callable[[], bytes], str]] = {
     "25 MB": (lambda: large_message(25 * MIB), "all.zip"),
     "25 MB of HTML": (lambda: large_html(25 * MIB), "too much to show all of it"),
+    "25 MB of HTML in base64": (
+        lambda: large_html_in_base64(25 * MIB),
+        "too much to show all of it",
+    ),
     "10,000 nested parts": (lambda: nested_message(10_000), "parts more than 100 levels deep"),
     "a million parts": (lambda: many_parts(1_000_000, name=b""), "everything after 1000 parts"),
 }

@@ -227,3 +227,13 @@ async def test_mail_without_anything_can_be_opened(serve: Serve, capture: Captur
     for content in (b"", b"\r\n", b"\r\n\r\n", b"no header at all", b"Subject:\r\n\r\n"):
         page = (await client.get(f"/sandbox/{capture(content)}")).text
         assert "(no subject)" in page
+
+
+async def test_a_number_of_thousands_of_digits_breaks_no_view(
+    serve: Serve, capture: Capture
+) -> None:
+    client = await serve()
+    queue_id = capture(html_mail(b"<p>one &#" + b"1" * 5000 + b"; two</p>"))
+    for path in ("", "/html", *(f"?view={view}" for view in ("text", "headers", "links"))):
+        assert (await client.get(f"/sandbox/{queue_id}{path}")).status_code == 200
+    assert "one \ufffd two" in (await client.get(f"/sandbox/{queue_id}?view=text")).text
