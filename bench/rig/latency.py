@@ -67,7 +67,8 @@ def percentile(values: list[float], share: float) -> float:
 class Load:
     """The client process; entered, it starts; `samples()` waits for its end.
 
-    `messages` of `size_bytes` leave at `rate_per_s`, each with an X-Bench-Id header.
+    `messages` of `size_bytes` leave at `rate_per_s`, each with an X-Bench-Id header, from the
+    address `source`, or any.
     """
 
     def __init__(
@@ -79,11 +80,12 @@ class Load:
         size_bytes: int,
         sender: str = "shop@tx.bench.test",
         prefix: str = "tx",
+        source: str = "",
     ) -> None:
         self._arguments = [
             *("--port", str(port), "--rate-per-s", str(rate_per_s)),
             *("--messages", str(messages), "--size-bytes", str(size_bytes)),
-            *("--sender", sender, "--prefix", prefix),
+            *("--sender", sender, "--prefix", prefix, "--source", source),
         ]
         self._process: subprocess.Popen[str] | None = None
 
@@ -175,7 +177,10 @@ async def _send(options: argparse.Namespace, bench_id: str, scheduled_s: float) 
     ]
     transaction = _Transaction(commands, end)
     try:
-        await loop.create_connection(lambda: transaction, "127.0.0.1", options.port)
+        source = (options.source, 0) if options.source else None
+        await loop.create_connection(
+            lambda: transaction, "127.0.0.1", options.port, local_addr=source
+        )
         code = await end
     except (OSError, asyncio.CancelledError):
         code = 0
@@ -216,6 +221,7 @@ def main() -> None:
     parser.add_argument("--size-bytes", type=int, default=50_000)
     parser.add_argument("--sender", default="shop@tx.bench.test")
     parser.add_argument("--prefix", default="tx")
+    parser.add_argument("--source", default="")
     options = parser.parse_args()
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # a stall piles up connections

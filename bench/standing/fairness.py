@@ -1,4 +1,4 @@
-"""How long an order mail takes while a hundred thousand promotional ones are queued."""
+"""How long an order mail takes while much other mail is queued: promotional, or another shop's."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 from bench.rig.filling import Mail
 from bench.rig.gateway import Gateway, free_port, provider
 from bench.rig.latency import Load, Sample, percentile
+from bench.standing.fairness_shops import fairness_shops
 from bench.standing.figure import Figure, Result
 from bench.standing.setting import Setting
 from bench.standing.stamping_sink import StampingSink
@@ -41,8 +42,9 @@ SITUATIONS = (
 
 
 def fairness(setting: Setting) -> Result:
-    """From the 250 to the provider, orders beside 100,000 promotions."""
+    """From the 250 to the provider, orders beside 100,000 promotions, or another shop's burst."""
     results = [_situation(setting, situation) for situation in SITUATIONS]
+    results.append(fairness_shops(setting))
     return Result(
         [figure for result in results for figure in result.figures],
         [note for result in results for note in result.notes],

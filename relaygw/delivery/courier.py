@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import time
 from collections.abc import Mapping, Sequence
@@ -14,7 +15,7 @@ from relaygw.delivery.attempt import (
     single_mail,
 )
 from relaygw.delivery.gate import Gate
-from relaygw.delivery.learning import Learning
+from relaygw.delivery.learning import Learning, Lesson
 from relaygw.delivery.leases import Leases
 from relaygw.delivery.line import Line, TakeNext
 from relaygw.delivery.recorder import Recorder
@@ -143,9 +144,7 @@ class Courier:
             may_go_on=lambda: not self._leases.is_draining,
             terms=self._terms[gate.provider],
         )
-        lesson = await self._learning.from_report(
-            gate, self._pools[gate.provider], claimed, report, was_held=was_held
-        )
+        lesson = await self._lesson(gate, claimed, report, was_held=was_held)
         now_ms = time.time_ns() // 1_000_000
         claimed = await self._without_holds(gate, claimed, now_ms)
         update = settle(
@@ -168,7 +167,22 @@ class Courier:
         await self._record(claimed, update, report, now_ms)
         self._meter.settled(claimed, update, report, now_ms=now_ms)
         if update.state is DeliveryState.HELD and lesson.held_reason is not None:
-            await self._learning.settle_hold(gate, claimed)
+            with contextlib.suppress(StoreUnavailable):  # the next look at the holds settles it
+                await self._learning.settle_hold(gate, claimed)
+
+    async def _lesson(
+        self, gate: Gate, claimed: ClaimedDelivery, report: AttemptReport, *, was_held: bool
+    ) -> Lesson:
+        """Learn from an attempt; whatever goes wrong with that, its outcome is recorded."""
+        try:
+            return await self._learning.from_report(
+                gate, self._pools[gate.provider], claimed, report, was_held=was_held
+            )
+        except StoreUnavailable as error:
+            self._log.note("qmgr", f"warning: {claimed.queue_id}: {error}")
+        except Exception as error:  # a defect must not send again what the provider took
+            self._log.note("qmgr", f"error: {claimed.queue_id}: {type(error).__name__}: {error}")
+        return Lesson()
 
     async def _without_holds(
         self, gate: Gate, claimed: ClaimedDelivery, now_ms: int

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from relaygw.errors import StoreUnavailable
 from relaygw.mail.envelope import AcceptedMessage
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.settings.model import Route, Stream
@@ -422,3 +423,40 @@ async def test_a_hold_is_not_undone_by_a_look_that_began_before_it(tmp_path: Pat
         rig.worker.wake()
         await rig.wait_until(lambda: store.ended == 4)
         assert a.messages == []
+
+
+class DeafStore(SqliteStore):
+    """Cannot say what is held, nor end a hold, once it is `deaf`."""
+
+    deaf = False
+
+    def held_reasons(self) -> list[str]:
+        if self.deaf:
+            raise StoreUnavailable("gone for a moment")
+        return super().held_reasons()
+
+
+async def test_what_was_taken_is_delivered_though_what_it_teaches_cannot_be_stored(
+    tmp_path: Path,
+) -> None:
+    async with (
+        ScriptedProvider() as a,
+        running(tmp_path, {"a": a.settings(preset="ses")}, store_class=DeafStore) as rig,
+    ):
+        store = rig.store
+        assert isinstance(store, DeafStore)
+        first = accepted(sender="a@shop.test", at_ms=NOW_MS)
+        a.script("CONTENT", UNVERIFIED)
+        rig.accept(first)
+        (hold,) = await rig.wait_for_holds()
+        await rig.wait_for(first, DeliveryState.HELD)
+        gate = rig.worker._gates["a"]
+        gate.sender_passes.add("shop.test")  # as when the hold is due to be probed
+        store.deaf = True
+        probe = accepted(sender="a@shop.test", at_ms=NOW_MS + 1)
+        rig.accept(probe)
+        rig.worker.wake()
+        entry = await rig.wait_for(probe, DeliveryState.FINISHED)
+        assert entry.recipients[0].state is RecipientState.DELIVERED
+        assert hold.key == "a shop.test"
+        assert len(a.messages) == 1

@@ -120,7 +120,7 @@ class Desk:
             )
             for one in self.claimed
         ]
-        assert self.store.record_batch(updates, incarnation=incarnation, now_ms=clock_ms())
+        assert self.store.record_batch(updates, incarnation=incarnation, now_ms=clock_ms()).is_alive
 
     def entry(self, queue_id: str) -> QueueEntry:
         selection = Selection(queue_ids=(queue_id,), states=frozenset(DeliveryState))

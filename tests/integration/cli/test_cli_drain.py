@@ -149,7 +149,7 @@ def test_mail_in_doubt_is_hurried_once_the_rest_again(
             )
             for one in desk.claimed
         ]
-        assert desk.store.record_batch(updates, incarnation=incarnation, now_ms=clock_ms())
+        assert desk.store.record_batch(updates, incarnation=incarnation, now_ms=clock_ms()).is_alive
         if tries[list(ids)[1]] >= 4:
             over.set()
 
