@@ -69,9 +69,11 @@ class Passwords:
             raise LoginBusy("too many failed logins")
         if self.is_remembered(name, password):
             return True
-        if await self._is_right(name, password):
-            if self._guessing.is_locked(guesser):  # by guesses that were verified beside this one
-                raise LoginBusy("too many failed logins")
+        is_right = await self._is_right(name, password)
+        # by guesses that were verified beside this one; right or wrong, nobody is told
+        if self._guessing.is_locked(guesser):
+            raise LoginBusy("too many failed logins")
+        if is_right:
             self._remember(self._digest(name, password))
             return True
         self._guessing.count_failure(guesser)

@@ -100,14 +100,16 @@ class Janitor:
                 )
         for incarnation in self._store.stale_incarnations(LEASE_S):
             if incarnation != self._incarnation:
-                self._report(incarnation, self._store.bury(incarnation))
+                # what it was sending is known on its own host only
+                hint = "; what it was sending may be sent more than once"
+                self._report(incarnation, self._store.bury(incarnation), hint)
 
-    def _report(self, incarnation: str, leases: int) -> None:
+    def _report(self, incarnation: str, leases: int, hint: str = "") -> None:
         if leases:
             self._wake_workers()
             self._log.note(
                 "qmgr",
-                f"{leases} deliveries of {incarnation}, which died, are queued again",
+                f"{leases} deliveries of {incarnation}, which died, are queued again{hint}",
             )
 
     async def _purge(self, *steps: Callable[[], int]) -> None:

@@ -55,7 +55,7 @@ def fingerprint(settings: Settings) -> str:
             "recipients": True,
             "rewrite": True,
             "providers": True,
-            "listeners": {"__all__": {"bind", "mode"}},
+            "listeners": {"__all__": {"mode"}},  # each gateway binds its own addresses
             "users": {"__all__": {"name", "mode", "senders"}},
         },
         exclude={"providers": {"__all__": {"password", "oauth"}}},

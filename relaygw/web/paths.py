@@ -11,6 +11,7 @@ _FREE = frozenset({LOGIN, "/healthz", "/livez", "/readyz"})
 _MACHINE = ("/api/", "/view/", "//view/", "/metrics")  # two slashes: see api/routes.py
 # what a browser takes for another host, or drops before it looks, is no path here
 _OWN_PATH = re.compile(r"/(?:[!-.0-\[\]-~][!-\[\]-~]*)?")
+_STEPS_UP = re.compile(r"/(?:\.|%2e){1,2}(?:/|$)", re.IGNORECASE)
 MAX_PATH = 2000
 """Characters of a path that is kept until after a login."""
 
@@ -37,6 +38,8 @@ def own_path(text: str, root_path: str) -> str:
     Never another host, however a browser reads it, and nothing that breaks a header.
     """
     is_path = len(text) <= MAX_PATH and _OWN_PATH.fullmatch(text) is not None
+    # a browser takes these for steps out of the root path, also when they are encoded
+    is_path = is_path and not _STEPS_UP.search(text.partition("?")[0])
     below = text.removeprefix(root_path) if is_path and text.startswith(root_path + "/") else "/"
     gate = below.partition("?")[0].partition("#")[0]
     return root_path + ("/" if gate in (LOGIN, LOGOUT) else below)

@@ -9,7 +9,7 @@ from datetime import UTC, tzinfo
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
-from relaygw.mail.search import MailSearch, parse_search
+from relaygw.mail.search import MAX_CHARACTERS, MAX_TERMS, MailSearch, parse_search
 
 MAX_LISTED = 1000
 DEFAULT_LISTED = 50
@@ -35,7 +35,13 @@ def query_of(request: Request) -> str:
 
 def search_of(request: Request, query: str) -> MailSearch:
     """Return what `query` asks for, its dates of the zone `tz` of a request; raises 400."""
-    return parse_search(query, tz=_zone(request.query_params.get("tz", "")))
+    search = parse_search(query, tz=_zone(request.query_params.get("tz", "")))
+    if search.is_void:  # else a test for "no such mail" would pass
+        raise HTTPException(
+            400,
+            f"query has no word, more than {MAX_TERMS} terms or {MAX_CHARACTERS} characters",
+        )
+    return search
 
 
 def _zone(name: str) -> tzinfo:

@@ -189,3 +189,14 @@ async def test_what_is_read_cannot_be_written(
     assert answer.status_code == 405
     shown = (await client.get("/api/v1/messages")).json()
     assert (shown["total"], shown["unread"]) == (1, 1)
+
+
+@pytest.mark.parametrize("query", ["word " * 21, "x" * 1001, "-"])
+async def test_a_search_that_cannot_be_made_is_an_error_not_an_empty_list(
+    serve: Serve, capture: Capture, query: str
+) -> None:
+    capture(PLAIN % (1, 1))
+    client = await serve()
+    answer = await client.get("/api/v1/search", params={"query": query})
+    assert answer.status_code == 400
+    assert "more than 20 terms" in answer.text

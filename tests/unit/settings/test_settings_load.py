@@ -234,6 +234,8 @@ def test_the_fingerprint_changes_with_what_decides_where_mail_goes(load: Load) -
     assert fingerprint(load(RELAY).settings) == base
     assert fingerprint(load(RELAY.replace("SES_PASSWORD", "OTHER")).settings) == base
     assert fingerprint(load(RELAY + "log: {subject: false}").settings) == base
+    own_address = "listeners: [{bind: '127.0.0.1:2599', allow: [127.0.0.0/8]}]"
+    assert fingerprint(load(RELAY + own_address).settings) == base
     for change in (
         RELAY.replace("2587", "587"),
         RELAY.replace("production", "staging"),

@@ -8,7 +8,7 @@ from relaygw.web.paths import is_for_programs, is_free, own_path
 
 
 @pytest.mark.parametrize("root", ["", "/mail"])
-@pytest.mark.parametrize("below", ["/", "/sandbox", "/sandbox/ABC?x=1&y=%2f#z", "/a//b", "/.."])
+@pytest.mark.parametrize("below", ["/", "/sandbox", "/sandbox/ABC?x=1&y=%2f#z", "/a//b", "/a..b"])
 def test_own_paths_stay(root: str, below: str) -> None:
     assert own_path(root + below, root) == root + below
 
@@ -21,6 +21,7 @@ def test_own_paths_stay(root: str, below: str) -> None:
         *("/x\r\nSet-Cookie: a=b", "/x\ny", "/x\x00", "/ü", "/a b", "javascript:alert(1)"),
         *("data:text/html,x", "/" + "x" * 3000, "/\u2028x", "/\u00a0/evil.test"),
         *("/login", "/login?next=/login", "/logout"),
+        *("/..", "/mail/..", "/mail/../other", "/mail/%2e%2E/other", "/mail/./x", "/mail/.%2e"),
     ],
 )
 def test_what_is_not_ours_leads_to_the_first_page(text: str) -> None:
