@@ -18,7 +18,7 @@ from tests.e2e.ports import fixed_binds
 from tests.fakes.scripted_provider import ThreadedProvider
 
 RELOADS = 20
-STOPS = 4
+STOPS = 2
 
 
 @pytest.fixture

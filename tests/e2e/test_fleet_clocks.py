@@ -49,7 +49,8 @@ def test_mail_passes_between_gateways_whose_clocks_differ(
     """Each takes mail that the other accepted, and each what the other put off."""
     with ThreadedProvider() as provider, ExitStack() as stack:
         start = starter(tmp_path, postgres_url, stack)
-        settings = {"p": provider_settings(provider.port)}
+        # enough for both: a worker that is stopped keeps the permits that it has
+        settings = {"p": provider_settings(provider.port, max_connections=4 * COUNT)}
         right = start("gw1", providers=settings, retry=RETRY)
         wrong = start("gw2", providers=settings, retry=RETRY, environment=wrong_clock(offset))
         sent: list[int] = []

@@ -27,9 +27,9 @@ def provider() -> Iterator[ThreadedProvider]:
         yield running
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def server() -> Iterator[PostgresServer]:
-    """Return a server of the test's own: others would suffer with it."""
+    """Return a server of these tests' own: others would suffer with it."""
     with running_server() as server:
         yield server
 
