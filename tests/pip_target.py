@@ -23,7 +23,9 @@ def pip_target(requirement: str, *, needs: tuple[str, ...]) -> Path:
         _CACHE.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=_CACHE) as fresh:
             target = Path(fresh) / "site"
-            pip = [sys.executable, "-m", "pip", "install", "--quiet", "--target", str(target)]
+            # the environment has no pip of its own: Debian's python cannot put one in
+            pip = [sys._base_executable, "-m", "pip", "--python", sys.executable]
+            pip += ["install", "--quiet", "--target", str(target)]
             subprocess.run([*pip, *needs], check=True, timeout=100)
             subprocess.run([*pip, "--no-deps", requirement], check=True, timeout=100)
             try:
