@@ -21,7 +21,7 @@ async def test_a_configured_rate_is_kept(tmp_path: Path) -> None:
         rig.accept(*(accepted() for _ in range(60)))
         await provider.wait_for_messages(60)
         took_s = provider.accepted_at_s[-1] - provider.accepted_at_s[0]
-    assert took_s >= 59 / 20 * 0.95
+    assert took_s >= 59 / 20 * 0.85  # the first may be late, on a busy machine
 
 
 async def test_a_rate_of_recipients_counts_recipients(tmp_path: Path) -> None:
