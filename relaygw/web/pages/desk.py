@@ -20,11 +20,8 @@ from relaygw.mail.search import MailSearch, parse_search
 from relaygw.settings.model import Settings
 from relaygw.store.captured import CapturedEntry
 from relaygw.store.protocol import QueueEntry, Store, read_content
-from relaygw.web.indexing import Indexer
+from relaygw.web.indexing import MAX_PARSED_BYTES, Indexer
 from relaygw.web.mime_tree import MimeTree, read_tree
-
-MAX_OPENED_BYTES = 32 * 2**20
-"""Of a message above this only the first chunk is looked at; its source is there as a whole."""
 
 _QUEUE_ID = re.compile(r"[A-Z0-9]{10,20}")
 _READERS = 4
@@ -88,7 +85,7 @@ class Desk:
 
     def tree(self, entry: QueueEntry) -> MimeTree:
         """Return a message in parts; `left_out` says what is not there."""
-        is_whole = entry.size_bytes <= MAX_OPENED_BYTES
+        is_whole = entry.size_bytes <= MAX_PARSED_BYTES
         chunks = read_content(self.store, entry)
         tree = read_tree(b"".join(chunks) if is_whole else next(chunks, b""))
         if not is_whole:
