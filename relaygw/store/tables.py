@@ -22,7 +22,7 @@ from sqlalchemy import (
     text,
 )
 
-SCHEMA_REVISION = "0004"
+SCHEMA_REVISION = "0005"
 """The alembic revision that this code reads and writes."""
 
 metadata = MetaData()
@@ -314,4 +314,62 @@ audit = Table(
     Column("target", Text, nullable=False),
     Column("affected", Integer, nullable=False),
     Column("detail", Text, nullable=False),
+)
+
+attempt = Table(  # what tries to send came to, but for a first one that was taken
+    "attempt",
+    metadata,
+    Column("attempt_id", _Number, primary_key=True),  # grows: a later try has a greater one
+    Column("queue_id", Text, nullable=False),
+    Column("delivery_no", Integer, nullable=False),
+    Column("rcpt_no", Integer),  # null: all that the delivery had left
+    Column("at_ms", BigInteger, nullable=False),
+    Column("provider", Text),
+    Column("relay", Text),
+    Column("stage", Text, nullable=False),
+    Column("state", Text, nullable=False),  # of the recipient after it
+    Column("reply", Text, nullable=False),  # or what happened, where no reply came
+    Column("dsn", Text),
+    Column("next_at_ms", BigInteger),  # when it is due again
+)
+Index("attempt_message", attempt.c.queue_id)
+
+incident = Table(  # what is or was wrong with sending, and who was told
+    "incident",
+    metadata,
+    Column("incident_id", Text, primary_key=True),
+    Column("rule", Text, nullable=False),
+    Column("key", Text, nullable=False),  # whom it concerns: a provider, a directory, nothing
+    Column("summary", Text, nullable=False),
+    Column("remedy", Text, nullable=False),
+    Column("since_ms", BigInteger, nullable=False),
+    Column("told", Text, nullable=False),  # JSON: names of the channels that took it
+    Column("recovered_at_ms", BigInteger),
+    Column("recovery_told", Text, nullable=False),
+)
+Index(
+    "incident_open",
+    incident.c.rule,
+    incident.c.key,
+    unique=True,
+    sqlite_where=incident.c.recovered_at_ms.is_(None),
+    postgresql_where=incident.c.recovered_at_ms.is_(None),
+)
+
+duty = Table(  # what one instance does for all
+    "duty",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("incarnation", Text, nullable=False),
+    Column("renewed_at_ms", BigInteger, nullable=False),  # the database's clock
+)
+
+history = Table(  # counts in slices of five minutes
+    "history",
+    metadata,
+    Column("slice_at_ms", BigInteger, primary_key=True),
+    Column("series", Text, primary_key=True),
+    Column("label", Text, primary_key=True),
+    Column("amount", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
 )
