@@ -15,6 +15,7 @@ import secrets
 import signal
 import socket
 import sys
+import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -191,7 +192,7 @@ async def _front(context: RoleContext) -> int:
         meter=front_meter(context.metrics, log),
     )
     with _registered(context, "front", store):
-        beat = asyncio.create_task(_beat(context, "front", store, log))
+        beat = asyncio.create_task(_Pulse(context, "front", store).beat())
         await service.start(context.sockets)
         sender.send()  # for what a front before this one committed and died over
         await _first_of(stop.wait(), retire.wait())
@@ -287,6 +288,7 @@ def _listening(context: RoleContext, wake: Callable[[], None]) -> Iterator[None]
 
 async def _web(context: RoleContext) -> int:
     from relaygw.web.app import create_app
+    from relaygw.web.health import STALE_AFTER_S
     from relaygw.web.indexing import Indexer
     from relaygw.web.keeping_indexed import keep_indexed
     from relaygw.web.metrics import MetricsPage
@@ -296,11 +298,14 @@ async def _web(context: RoleContext) -> int:
     store = open_store(context.loaded)
     settings = context.loaded.settings
     with _registered(context, "web", store):
-        beat = asyncio.create_task(_beat(context, "web", store, context.log))
+        pulse = _Pulse(context, "web", store)
+        beat = asyncio.create_task(pulse.beat())
         mark = service_file.draining_mark(context.loaded.state_dir)
 
         async def is_ready() -> str | None:
-            return "this instance is being drained" if mark.exists() else None
+            if mark.exists():
+                return "this instance is being drained"
+            return "the store takes nothing" if pulse.age_s > STALE_AFTER_S else None
 
         metrics = MetricsPage(store, settings, state_dir=context.loaded.state_dir)
         indexer = Indexer(store)
@@ -325,18 +330,36 @@ async def _web(context: RoleContext) -> int:
     return 0
 
 
-async def _beat(context: RoleContext, role: str, store: Store, log: MailLog) -> None:
-    """Renew the registration of a role that holds no leases."""
-    from relaygw.delivery.leases import HEARTBEAT_S
+class _Pulse:
+    """Renews the registration of a role that holds no leases."""
 
-    while True:
-        try:
-            if not await asyncio.to_thread(store.heartbeat, context.incarnation):
-                # buried while it was stopped: it holds nothing, so it may just come back
-                await asyncio.to_thread(store.register, context.instance(role))
-        except StoreUnavailable as error:
-            log.note("master", f"warning: heartbeat failed: {error}")
-        await asyncio.sleep(HEARTBEAT_S)
+    def __init__(self, context: RoleContext, role: str, store: Store) -> None:
+        self._context = context
+        self._role = role
+        self._store = store
+        self._written_at_s = time.monotonic()
+
+    @property
+    def age_s(self) -> float:
+        """How long ago the store last took it."""
+        return time.monotonic() - self._written_at_s
+
+    async def beat(self) -> None:
+        """Renew until cancelled."""
+        from relaygw.delivery.leases import HEARTBEAT_S
+
+        while True:
+            try:
+                await asyncio.to_thread(self._write)
+                self._written_at_s = time.monotonic()
+            except StoreUnavailable as error:
+                self._context.log.note("master", f"warning: heartbeat failed: {error}")
+            await asyncio.sleep(HEARTBEAT_S)
+
+    def _write(self) -> None:
+        if not self._store.heartbeat(self._context.incarnation):
+            # buried while it was stopped: it holds nothing, so it may just come back
+            self._store.register(self._context.instance(self._role))
 
 
 async def _first_of(*waits: Coroutine[None, None, object]) -> None:

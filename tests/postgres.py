@@ -23,7 +23,7 @@ import psycopg
 
 from tests.e2e.ports import free_port
 
-_PATIENCE_S = 30.0
+_PATIENCE_S = 90.0
 
 
 class PostgresServer:
@@ -100,14 +100,18 @@ class PostgresServer:
     def kill(self) -> None:
         """SIGKILL every process of the server."""
         if self._process is not None:
-            pid = self._process.pid
-            children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-            self._process.kill()
-            for child in children:
-                with suppress(ProcessLookupError):
-                    os.kill(int(child), signal.SIGKILL)
+            self.signal_all(signal.SIGKILL)
             self._process.wait(_PATIENCE_S)
             self._process = None
+
+    def signal_all(self, number: signal.Signals) -> None:
+        """Send a signal to every process of the server."""
+        assert self._process is not None
+        pid = self._process.pid
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        for process in (pid, *map(int, children)):
+            with suppress(ProcessLookupError):
+                os.kill(process, number)
 
     def execute(self, statement: str) -> list[tuple[Any, ...]]:
         """Run a statement as superuser, outside of a transaction; return its rows."""

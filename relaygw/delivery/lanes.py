@@ -6,8 +6,11 @@ next one while that is down. Mail in doubt stays with the provider that may have
 
 from __future__ import annotations
 
-from collections import deque
+import math
+from collections import Counter, deque
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from operator import itemgetter
 
 from relaygw.delivery.gate import Gate, sender_domain
 from relaygw.mail.envelope import ClaimedDelivery
@@ -15,7 +18,7 @@ from relaygw.policy.retry import held_sender_reason, no_sender_reason, over_quot
 from relaygw.settings.model import Settings, Stream
 
 WINDOW_PER_CONNECTION = 8
-MIN_WINDOW = 20
+MIN_WINDOW = 4
 MAX_WINDOW = 200
 
 
@@ -42,6 +45,10 @@ class Lane:
     def room(self) -> int:
         """How many more deliveries the window takes."""
         return self.window_size - len(self.window)
+
+    def take(self, fresh: Iterable[ClaimedDelivery]) -> None:
+        """Put claimed deliveries into the window, where clients take turns."""
+        self.window = deque(taking_turns([*self.window, *fresh]))
 
     @property
     def has_choice(self) -> bool:
@@ -108,6 +115,16 @@ class Lane:
         return [gate for gate in able if gate.takes_size(claimed.size_bytes)] or able[:1]
 
 
+def taking_turns(deliveries: Iterable[ClaimedDelivery]) -> list[ClaimedDelivery]:
+    """Return deliveries so that clients alternate, each in its own order."""
+    turns: Counter[str] = Counter()
+    numbered = []
+    for claimed in deliveries:
+        turns[claimed.client_key] += 1
+        numbered.append((turns[claimed.client_key], claimed))
+    return [claimed for _, claimed in sorted(numbered, key=itemgetter(0))]
+
+
 def _is_bound(claimed: ClaimedDelivery) -> bool:
     """True when a provider may have taken it already, so that no other may get it."""
     return bool(claimed.doubts or claimed.reclaims) and claimed.provider is not None
@@ -137,9 +154,18 @@ def next_lane(gate: Gate, lanes: list[Lane], now_s: float) -> tuple[Lane, int] |
     return None
 
 
-def window_size(max_connections: int) -> int:
-    """Return how many claimed deliveries of a route are kept at hand."""
-    return max(MIN_WINDOW, min(MAX_WINDOW, max_connections * WINDOW_PER_CONNECTION))
+def window_size(gates: Iterable[Gate]) -> int:
+    """Return how many claimed deliveries of a route are kept at hand.
+
+    No more than go in about a second: what another client brings meanwhile waits behind them.
+    """
+    return max(MIN_WINDOW, min(MAX_WINDOW, sum(_at_hand(gate) for gate in gates)))
+
+
+def _at_hand(gate: Gate) -> int:
+    most, rate = gate.settings.max_connections, gate.settings.rate
+    size = most * WINDOW_PER_CONNECTION
+    return size if rate is None else min(size, max(2, math.ceil(rate.per_s)))
 
 
 def build_lanes(settings: Settings) -> tuple[list[Lane], dict[str, Gate]]:
@@ -149,8 +175,7 @@ def build_lanes(settings: Settings) -> tuple[list[Lane], dict[str, Gate]]:
     lanes = []
     for route in settings.routes:
         mine = [gates[name] for name in route.providers]
-        most = sum(gate.settings.max_connections for gate in mine)
-        size = window_size(most)
+        size = window_size(mine)
         lanes.append(Lane(route=route.name, stream=route.stream, gates=mine, window_size=size))
     lanes.sort(key=lambda lane: lane.stream is not Stream.TRANSACTIONAL)
     for gate in gates.values():

@@ -77,7 +77,7 @@ class Windows:
         if len(fresh) < len(claimed):
             self._unsure.add(lane.route)
         self._in_hand.take(fresh)
-        lane.window.extend(fresh)
+        lane.take(fresh)
         self.sweep(lane)
 
     def is_unsure(self, lane: Lane) -> bool:

@@ -35,6 +35,7 @@ from sqlalchemy.sql.elements import ColumnElement
 
 from relaygw.errors import AlreadyAccepted, StoreFull, StoreUnavailable, Unstorable
 from relaygw.mail.envelope import AcceptedMessage
+from relaygw.store.answering import AnsweringConnection
 from relaygw.store.batch import RAW_CURSOR
 from relaygw.store.database_clock import DatabaseClockStore
 from relaygw.store.place import Place
@@ -43,6 +44,8 @@ from relaygw.store.steadiness import Steadiness
 from relaygw.store.tables import message
 from relaygw.store.transactions import Write
 
+ANSWER_S = 20.0
+"""How long a server that is there may take for one answer."""
 RECONNECT_S = 10.0
 """How long a write waits for a server that went away before it fails."""
 REFUSING_S = 1.0
@@ -69,11 +72,11 @@ _UNSAFE = {"fsync": "off", "synchronous_commit": "off"}
 T = TypeVar("T")
 
 
-def create_postgres_engine(place: Place) -> Engine:
+def create_postgres_engine(place: Place, *, answer_s: float | None = None) -> Engine:
     """Return an engine; the password is read for each connection.
 
-    Connecting raises StoreUnavailable when the server may lose what it was told to keep, unless
-    the place allows that.
+    `answer_s`: how long an answer may take, see answering. Connecting raises StoreUnavailable
+    when the server may lose what it was told to keep, unless the place allows that.
     """
     engine = create_engine(
         make_url(place.url).set(drivername="postgresql+psycopg"),
@@ -82,10 +85,13 @@ def create_postgres_engine(place: Place) -> Engine:
         connect_args=_CONNECT_ARGUMENTS,
     )
 
-    def give_password(_dialect: Any, _record: Any, _args: Any, parameters: dict[str, Any]) -> None:
+    def connect(_dialect: Any, _record: Any, _args: Any, parameters: dict[str, Any]) -> Any:
         secret = place.password()
         if secret is not None:
             parameters["password"] = secret
+        connection = AnsweringConnection.connect(**parameters)
+        connection.answer_s = answer_s
+        return connection
 
     def configure(connection: psycopg.Connection[Any], record: ConnectionPoolEntry) -> None:
         record.info[RAW_CURSOR] = psycopg.RawCursor
@@ -99,7 +105,7 @@ def create_postgres_engine(place: Place) -> Engine:
         if not place.allow_unsafe:
             _check_durability(connection)
 
-    event.listen(engine, "do_connect", give_password)
+    event.listen(engine, "do_connect", connect)
     event.listen(engine, "connect", configure)
     return engine
 
@@ -141,7 +147,7 @@ class PostgresStore(DatabaseClockStore):
     ) -> None:
         super().__init__(keep_content=keep_content)
         self._place = Place.of(place)
-        self._engine = create_postgres_engine(self._place)
+        self._engine = create_postgres_engine(self._place, answer_s=ANSWER_S)
         self._worked_until_s = float("-inf")  # when the last call began whose connection was lost
         self._refusing_until_s = float("-inf")
         self._steadiness = Steadiness()

@@ -7,6 +7,7 @@ in a 503 is one line and names no path or address, because these pages are open 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 
 from starlette.concurrency import run_in_threadpool
@@ -19,6 +20,9 @@ from relaygw.store.protocol import Store
 
 STALE_AFTER_S = 15.0
 """A front without a heartbeat for longer does not count."""
+PATIENCE_S = 3.0
+"""How long a look at the store may take: load balancers wait no longer."""
+_SILENT_STORE = "the store does not answer"
 
 ReadyCheck = Callable[[], Awaitable[str | None]]
 """Returns why the gateway is not ready, in one line for everyone, or None."""
@@ -37,7 +41,7 @@ def front_problem(store: Store, instance: str | None) -> str | None:
         ]
         stale = set(store.stale_incarnations(STALE_AFTER_S))
     except StoreUnavailable:
-        return "the store does not answer"
+        return _SILENT_STORE
     if not fronts:
         return "no front is registered"
     running = [entry for entry in fronts if entry.state == "running"]
@@ -48,16 +52,37 @@ def front_problem(store: Store, instance: str | None) -> str | None:
     return None
 
 
+class _Look:
+    """Looks at the store, one at a time: all that ask meanwhile share the answer."""
+
+    def __init__(self, store: Store, instance: str | None) -> None:
+        self._store = store
+        self._instance = instance
+        self._task: asyncio.Task[str | None] | None = None
+
+    async def problem(self) -> str | None:
+        """Return why mail is not taken; a store that takes long does not answer."""
+        if self._task is None or self._task.done():
+            look = run_in_threadpool(front_problem, self._store, self._instance)
+            self._task = asyncio.ensure_future(look)
+        try:
+            return await asyncio.wait_for(asyncio.shield(self._task), PATIENCE_S)
+        except TimeoutError:
+            return _SILENT_STORE
+
+
 def health_routes(
     store: Store, is_ready: ReadyCheck | None, instance: str | None = None
 ) -> list[Route]:
     """Return the routes; `is_ready` is asked too, once the store and a front are fine."""
 
+    look = _Look(store, instance)
+
     async def show_life(_: Request) -> Response:
         return PlainTextResponse("ok\n")
 
     async def show_readiness(_: Request) -> Response:
-        problem = await run_in_threadpool(front_problem, store, instance)
+        problem = await look.problem()
         if problem is None and is_ready is not None:
             problem = await is_ready()
         if problem is not None:

@@ -16,7 +16,7 @@ from typing import Self
 
 _COMMIT = b"COMMIT\0"
 _BYTES = 65536
-_PATIENCE_S = 20.0
+_PATIENCE_S = 90.0
 
 
 class Cut:

@@ -17,6 +17,7 @@ from tests.builders import NOW_MS, accepted
 from tests.contract.conftest import instance
 from tests.contract.cutting_proxy import CuttingProxy
 from tests.e2e.ports import free_port
+from tests.postgres import PostgresServer, running_server
 
 CLAIM = "SET state = 'active'"
 GIVE_BACK = "CASE WHEN attempts > 0 THEN 'deferred'"
@@ -39,6 +40,13 @@ def store(proxy: CuttingProxy) -> Iterator[PostgresStore]:
     store.register(instance("one"))
     yield store
     store.close()
+
+
+@pytest.fixture
+def own_server() -> Iterator[PostgresServer]:
+    """Return a server whose settings may be changed."""
+    with running_server() as server:
+        yield server
 
 
 @pytest.fixture
@@ -185,6 +193,41 @@ def test_what_waited_behind_a_write_that_gave_up_does_not_wait_again(
         with pytest.raises(StoreUnavailable, match="check that the server runs"):
             store.accept_batch([accepted()])
     assert 0.5 <= time.monotonic() - began_s < 5.0
+    store.close()
+
+
+def test_a_server_that_is_there_and_silent_is_not_waited_for(
+    proxy: CuttingProxy, other: PostgresStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("relaygw.store.postgres.ANSWER_S", 0.5)
+    store = PostgresStore(proxy.url, keep_content=False)
+    store.register(instance("one"))
+    proxy.is_frozen = True
+    with pytest.raises(StoreUnavailable, match="did not answer within"):
+        store.heartbeat("one")
+    proxy.is_frozen = False
+    message = accepted()
+    store.accept_batch([message])
+    assert [entry.queue_id for entry in other.search(Selection(), limit=10)] == [message.queue_id]
+    store.close()
+
+
+def test_a_commit_that_waits_for_a_standby_is_not_called_done(
+    own_server: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("relaygw.store.postgres.ANSWER_S", 1.0)
+    monkeypatch.setattr("relaygw.store.postgres.RECONNECT_S", 0.0)
+    monkeypatch.setattr("relaygw.store.postgres.REFUSING_S", 0.0)
+    url = own_server.create_database()
+    migrate.upgrade(url)
+    store = PostgresStore(url, keep_content=False)
+    own_server.set("synchronous_standby_names", "nobody")
+    with pytest.raises(StoreUnavailable, match="did not answer within"):
+        store.accept_batch([accepted()])
+    own_server.set("synchronous_standby_names", "")
+    message = accepted()
+    store.accept_batch([message])
+    assert message.queue_id in [entry.queue_id for entry in store.search(Selection(), limit=10)]
     store.close()
 
 

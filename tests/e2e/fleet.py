@@ -10,6 +10,7 @@ traffic.check(provider)             # nothing lost, invented or sent twice
 
 from __future__ import annotations
 
+import http.client
 import re
 import threading
 from collections import Counter
@@ -83,6 +84,15 @@ def arrived(provider: ThreadedProvider) -> Counter[int]:
         assert message.content.endswith(CONTENT % int(found[1])), message.content
         counts[int(found[1])] += 1
     return counts
+
+
+def status_of(gateway: Gateway, path: str) -> int:
+    """Return the HTTP status of a page of a gateway."""
+    connection = http.client.HTTPConnection("127.0.0.1", gateway.web_port, timeout=60)
+    connection.request("GET", path)
+    status = connection.getresponse().status
+    connection.close()
+    return status
 
 
 class Traffic:

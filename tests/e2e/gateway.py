@@ -32,7 +32,7 @@ from relaygw.store.protocol import QueueEntry, Selection
 from relaygw.store.sql import SqlStore
 from relaygw.store.sqlite import SqliteStore
 
-PATIENCE_S = 30.0
+PATIENCE_S = 90.0
 _QUEUED = re.compile(rb"queued as ([A-Z0-9]{10,20})")
 
 

@@ -28,7 +28,7 @@ import trustme
 from tests.e2e.ports import free_port
 
 _REALM = "postfix.test"
-_PATIENCE_S = 30.0
+_PATIENCE_S = 90.0
 _SMTP_SINK = shutil.which("smtp-sink", path="/usr/sbin:/usr/bin") or "smtp-sink"
 
 _MAIN = """

@@ -19,7 +19,7 @@ from pathlib import Path
 import relaygw
 
 NOBODY = 65534
-PATIENCE_S = 30
+PATIENCE_S = 90.0
 _SYSTEM_PYTHON = "/usr/bin/python3"
 _LAUNCHER = """#!{python} -IS
 import sys

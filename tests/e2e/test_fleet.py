@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import os
 import signal
 import subprocess
@@ -16,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from relaygw.store import migrate
-from tests.e2e.fleet import Start, arrived, send_all, starter, worker_of
+from tests.e2e.fleet import Start, arrived, send_all, starter, status_of, worker_of
 from tests.e2e.gateway import Gateway, provider_settings
 from tests.fakes.limited_provider import LimitedProvider
 from tests.fakes.scripted_provider import Action, ThreadedProvider
@@ -72,7 +71,7 @@ def test_the_mail_of_a_dead_instance_is_taken_over(start: Start) -> None:
         killed_s = time.monotonic()
         provider.wait_for_messages(1, limit_s=35.0)
         took_over_s = time.monotonic() - killed_s
-        provider.wait_for_messages(80, limit_s=60.0)
+        provider.wait_for_messages(80, limit_s=90.0)
         other.wait_until_empty()
         counts = arrived(provider)
     print(f"first re-delivery after {took_over_s:.1f} s")
@@ -92,7 +91,7 @@ def test_an_instance_that_slept_past_its_lease_sends_nothing_with_it(start: Star
         pid = worker_of(sleeper)
         os.kill(pid, signal.SIGSTOP)
         try:
-            provider.wait_for_messages(40, limit_s=60.0)
+            provider.wait_for_messages(40, limit_s=90.0)
             other.wait_until_empty()
         finally:
             os.kill(pid, signal.SIGCONT)
@@ -110,7 +109,7 @@ def test_a_rate_holds_for_all_instances_together(start: Start) -> None:
         fleet = [start(name, providers=settings) for name in ("gw1", "gw2")]
         for number, gateway in enumerate(fleet):
             send_all(gateway, 150, first=1000 * number)
-        provider.wait_for_messages(300, limit_s=60.0)
+        provider.wait_for_messages(300, limit_s=90.0)
         times = provider.accepted_at_s
     # bench/alone measures how well it is used; here it only must not be exceeded
     assert times[-1] - times[0] >= 299 / 50 * 0.94
@@ -137,7 +136,7 @@ def test_what_one_instance_learns_all_know(start: Start) -> None:
         # a worker that has just started would try a held provider at once
         os.kill(worker_of(one), signal.SIGSTOP)
         send_all(other, 1, first=500)
-        provider.wait_for_messages(1, limit_s=60.0)
+        provider.wait_for_messages(1, limit_s=90.0)
         other.wait_until_empty()
         os.kill(worker_of(one), signal.SIGCONT)
         os.kill(worker_of(other), signal.SIGSTOP)
@@ -214,12 +213,3 @@ def test_drain_takes_an_instance_out_and_leaves_its_mail_to_the_others(start: St
         os.kill(worker_of(other), signal.SIGCONT)
         other.wait_until_empty()
         assert arrived(provider) == Counter(sent)
-
-
-def status_of(gateway: Gateway, path: str) -> int:
-    """Return the HTTP status of a page of a gateway."""
-    connection = http.client.HTTPConnection("127.0.0.1", gateway.web_port, timeout=10)
-    connection.request("GET", path)
-    status = connection.getresponse().status
-    connection.close()
-    return status

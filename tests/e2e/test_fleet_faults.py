@@ -5,15 +5,16 @@ What was acknowledged is delivered, and as no gateway is killed, each message on
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.fleet import Traffic, starter
-from tests.e2e.gateway import Gateway, provider_settings
+from tests.e2e.fleet import CONTENT, Traffic, begin, starter, status_of
+from tests.e2e.gateway import PATIENCE_S, Gateway, provider_settings
 from tests.fakes.scripted_provider import ThreadedProvider
 from tests.postgres import PostgresServer, running_server
 
@@ -89,3 +90,48 @@ def test_connections_are_terminated_in_the_middle_of_commit(
     traffic.wait_until_delivered(fleet[0], provider)
     print(f"{ended} connections ended within COMMIT")
     traffic.check(provider)
+
+
+@contextmanager
+def silent(server: PostgresServer, how: str) -> Iterator[None]:
+    """Let a server be there and say nothing for the length of a with block."""
+    if how == "frozen":
+        server.signal_all(signal.SIGSTOP)
+    else:
+        server.set("synchronous_standby_names", "nobody")
+    try:
+        yield
+    finally:
+        if how == "frozen":
+            server.signal_all(signal.SIGCONT)
+        else:
+            server.set("synchronous_standby_names", "")
+
+
+@pytest.mark.parametrize("how", ["frozen", "waits for its standby"])
+def test_a_server_that_is_there_and_silent(
+    fleet: list[Gateway], server: PostgresServer, provider: ThreadedProvider, how: str
+) -> None:
+    """Clients are refused before their own patience ends, and readiness is over before that."""
+    with fleet[0].connect() as client:
+        assert client.command(b"EHLO shop.test").startswith("250")
+        assert begin(client).startswith("354")
+        await_status(fleet[0], 200)
+        with silent(server, how):
+            client.send(CONTENT % 0 + b".\r\n")
+            began_s = time.monotonic()
+            await_status(fleet[0], 503)
+            assert client.read_reply().startswith("451 4.3.0")
+            print(f"{how}: refused after {time.monotonic() - began_s:.1f} s")
+        await_status(fleet[0], 200)
+    with Traffic(*fleet) as traffic:
+        traffic.wait_for_more(20)
+    traffic.wait_until_delivered(fleet[0], provider)
+
+
+def await_status(gateway: Gateway, status: int) -> None:
+    """Wait until a gateway's readiness has an HTTP status; its database may be silent."""
+    deadline_s = time.monotonic() + PATIENCE_S
+    while status_of(gateway, "/readyz") != status:
+        assert time.monotonic() < deadline_s, status
+        time.sleep(0.1)

@@ -61,7 +61,7 @@ def sandbox(image: Image) -> Iterator[Running]:
         yield container
 
 
-@pytest.mark.timeout(300)  # it installs all packages
+@pytest.mark.timeout(600)  # it installs all packages
 def test_the_image_builds_and_has_what_it_needs_and_no_more(image: Image) -> None:
     root = image.root("relaygw")
     listed = root.run(

@@ -24,7 +24,7 @@ from tests.fakes.scripted_provider import ThreadedProvider
 from tests.postgres import PostgresServer
 
 _PROGRAM = "/usr/sbin/pgbouncer"
-_PATIENCE_S = 20.0
+_PATIENCE_S = 90.0
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from tests.fakes.scripted_provider import ReceivedMessage, ThreadedProvider
 BURST = 2000
 SENDERS = 4
 RATE = "20/s"
-FEW = 80  # what a worker has at hand for five connections, and what is on its way
+FEW = 20  # what is on its way, and what a worker has at hand of this client
 
 
 def of_another_network(gateway: Gateway) -> RawClient:

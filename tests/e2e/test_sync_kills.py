@@ -289,7 +289,7 @@ ROLES = {"front": ("front",), "delivery": ("front", "delivery")}
 MOMENTS = {"before": "signal=SIGKILL", "after": f"delay_exit={_HELD_S}s"}
 
 
-@pytest.mark.timeout(400)  # 50 gateways, each killed and started again
+@pytest.mark.timeout(900)  # 50 gateways, each killed and started again
 @pytest.mark.parametrize(
     ("role", "moments"),
     [("front", ["before"]), ("front", ["after"]), ("delivery", ["before", "after"])],

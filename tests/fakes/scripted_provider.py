@@ -194,11 +194,11 @@ class ScriptedProvider:
         """Refuse new connections from now on; open ones go on."""
         self._server.close()
 
-    async def wait_for_messages(self, count: int, *, limit_s: float = 30.0) -> None:
+    async def wait_for_messages(self, count: int, *, limit_s: float = 90.0) -> None:
         """Return once `count` messages were accepted."""
         await self.wait_until(lambda: len(self.messages) >= count, limit_s=limit_s)
 
-    async def wait_until(self, condition: Any, *, limit_s: float = 30.0) -> None:
+    async def wait_until(self, condition: Any, *, limit_s: float = 90.0) -> None:
         """Return once `condition()` holds; looked at whenever anything happens here."""
         async with asyncio.timeout(limit_s), self._news:
             await self._news.wait_for(condition)
@@ -511,11 +511,11 @@ class ThreadedProvider:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.__dict__["_provider"], name)
 
-    def wait_for_messages(self, count: int, *, limit_s: float = 30.0) -> None:
+    def wait_for_messages(self, count: int, *, limit_s: float = 90.0) -> None:
         """Block until `count` messages were accepted."""
         self.run(self._provider.wait_for_messages(count, limit_s=limit_s))
 
-    def wait_until(self, condition: Any, *, limit_s: float = 30.0) -> None:
+    def wait_until(self, condition: Any, *, limit_s: float = 90.0) -> None:
         """Block until `condition()` holds."""
         self.run(self._provider.wait_until(condition, limit_s=limit_s))
 

@@ -20,7 +20,7 @@ from relaygw.store.sqlite import SqliteStore
 from tests.logs import text_log
 
 ALL_STATES = frozenset(DeliveryState)
-PATIENCE_S = 30.0
+PATIENCE_S = 90.0
 
 
 class Rig:

@@ -14,7 +14,7 @@ from tests.builders import NOW_MS, accepted
 from tests.fakes.scripted_provider import Action, ScriptedProvider, Wait
 from tests.integration.delivery_rig import running
 
-PATIENCE_S = 30.0
+PATIENCE_S = 90.0
 
 
 class Demanding:

@@ -28,7 +28,7 @@ CLOSED = (b"421 4.3.2 away\r\n", Action.DROP)
 TOO_MANY = b"432 4.3.2 Concurrent connections limit exceeded. Visit https://aka.ms/x\r\n"
 
 
-async def finished(rig: Rig, *messages: AcceptedMessage, limit_s: float = 12.0) -> list[str]:
+async def finished(rig: Rig, *messages: AcceptedMessage, limit_s: float = 25.0) -> list[str]:
     """Wait until all are delivered; return the provider of each."""
     async with asyncio.timeout(limit_s):
         return [
@@ -225,4 +225,4 @@ async def test_a_rotated_key_is_found_as_fast_where_another_provider_is_down(
             )
         )
         key.write_text("new\n")
-        await finished(rig, *messages, limit_s=10)
+        await finished(rig, *messages, limit_s=25)

@@ -112,7 +112,7 @@ async def test_promotions_leave_an_account_s_connections_to_orders(tmp_path: Pat
 
         task = asyncio.create_task(campaign())
         try:
-            await finished(rig, order, limit_s=20)
+            await finished(rig, order, limit_s=25)
             assert len(promo.messages) < 300, "the order waited for the campaign"
         finally:
             for gate in gates:
@@ -257,7 +257,7 @@ async def test_a_provider_that_hangs_at_mail_is_taken_over_from(tmp_path: Path) 
         a.script("MAIL", *[Action.HANG] * 500)
         messages = [accepted() for _ in range(20)]
         rig.accept(*messages)
-        await finished(rig, *messages, limit_s=15)
+        await finished(rig, *messages, limit_s=25)
 
 
 async def test_a_sender_that_both_refuse_goes_by_the_one_that_takes_it_first(

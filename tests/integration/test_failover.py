@@ -223,7 +223,7 @@ async def test_a_key_that_was_rotated_heals_by_itself(tmp_path: Path) -> None:
         (hold,) = await rig.wait_for_holds()
         assert hold.scope == "credential"
         key.write_text("new\n")
-        async with asyncio.timeout(12):  # looked at each 5 s
+        async with asyncio.timeout(25):  # looked at each 5 s
             await a.wait_for_messages(21)
         for message in messages:
             await rig.wait_for(message, DeliveryState.FINISHED)

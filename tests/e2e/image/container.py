@@ -212,7 +212,7 @@ class Running:
         os.kill(self._first_pid(), signal.SIGTERM)
         return self._outer.wait(limit_s)
 
-    def wait_until_healthy(self, check: Sequence[str], limit_s: float = 30.0) -> None:
+    def wait_until_healthy(self, check: Sequence[str], limit_s: float = 90.0) -> None:
         """Run the health check until it says yes."""
         deadline_s = time.monotonic() + limit_s
         while (done := self.execute(check)).returncode != 0:

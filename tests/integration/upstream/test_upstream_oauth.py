@@ -207,7 +207,7 @@ async def test_cancelled_while_the_endpoint_hangs_leaves_no_thread() -> None:
             with pytest.raises(asyncio.CancelledError):
                 await opening
             # the loop's threads are joined: this would wait for the endpoint otherwise
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 await asyncio.get_running_loop().shutdown_default_executor()
 
 

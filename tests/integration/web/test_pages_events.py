@@ -25,7 +25,7 @@ Capture = Callable[..., str]
 Serve = Callable[..., Awaitable[httpx2.AsyncClient]]
 
 CONTENT = b"From: shop@x.test\r\nTo: ann@x.test\r\nSubject: %s\r\n\r\nhello\r\n"
-PATIENCE_S = 10.0
+PATIENCE_S = 60.0
 
 
 class Told:

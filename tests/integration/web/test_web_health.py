@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
+import threading
 from collections.abc import Awaitable, Callable
 
 import httpx2
@@ -68,6 +69,29 @@ async def test_ready_when_a_front_takes_mail(serve: Serve, store: SqliteStore) -
     )
     store.heartbeat("f2")
     assert await readiness(client) == (200, "ok\n")
+
+
+async def test_a_silent_store_is_not_waited_for(
+    serve: Serve, store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("relaygw.web.health.PATIENCE_S", 0.2)
+    asked, answer = [], threading.Event()
+    look = store.instances
+
+    def instances() -> list[Instance]:
+        asked.append(1)
+        assert answer.wait(60)
+        return look()
+
+    store.register(instance("f1"))
+    client = await serve()
+    monkeypatch.setattr(store, "instances", instances)
+    for _ in range(3):
+        assert await readiness(client) == (503, "not ready: the store does not answer\n")
+    assert len(asked) == 1, "they share one look"
+    answer.set()
+    while (await readiness(client))[0] != 200:
+        await asyncio.sleep(0)
 
 
 async def test_one_fresh_front_is_enough(serve: Serve, store: SqliteStore) -> None:

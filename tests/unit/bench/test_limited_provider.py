@@ -12,7 +12,7 @@ import pytest
 from bench.rig.limited_provider import LimitedProvider
 from bench.rig.limited_terms import USER, Terms
 
-PATIENCE_S = 20.0
+PATIENCE_S = 90.0
 
 
 def kinds(provider: LimitedProvider, *wanted: str) -> list[tuple[str, str]]:

@@ -9,7 +9,7 @@ import pytest
 from bench.rig.postgres import PostgresServer, rows_of
 from bench.rig.queue_fates import ask, read_fates, wait_until_drained
 
-PATIENCE_S = 20.0
+PATIENCE_S = 90.0
 
 
 @pytest.fixture(scope="module")

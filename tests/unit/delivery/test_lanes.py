@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from relaygw.delivery.gate import Gate
-from relaygw.delivery.lanes import Lane, build_lanes, next_lane
+from relaygw.delivery.lanes import Lane, build_lanes, next_lane, window_size
 from relaygw.mail.envelope import ClaimedDelivery
 from relaygw.settings.model import Settings, Stream
 from relaygw.settings.provider import Provider
@@ -194,3 +194,27 @@ def test_mail_is_claimed_for_whatever_provider_could_send_it() -> None:
     now_s = bring_down(second, now_s)
     second.note_reached()
     assert all_three.leads_to(second, now_s), "the second is back while the first is down"
+
+
+def test_clients_take_turns_in_a_window() -> None:
+    made = lane(gate(), mails=0)
+    burst = [claimed(client_key="burst", queue_id=f"B{number}") for number in range(4)]
+    made.take(burst)
+    orders = [claimed(client_key=shop, queue_id=shop) for shop in ("shop2", "shop3")]
+    made.take(orders)
+    assert [one.queue_id for one in made.window] == ["B0", "shop2", "shop3", "B1", "B2", "B3"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "size"),
+    [
+        ([{"max_connections": 5}], 40),
+        ([{"max_connections": 100}], 200),
+        ([{"max_connections": 5, "rate": "10/s"}], 10),
+        ([{"max_connections": 5, "rate": "500/s"}], 40),
+        ([{"max_connections": 5, "rate": "6/m"}], 4),
+        ([{"max_connections": 5, "rate": "6/m"}, {"max_connections": 2}], 18),
+    ],
+)
+def test_a_window_has_about_a_second_of_mail(settings: list[dict[str, Any]], size: int) -> None:
+    assert window_size(gate(**one) for one in settings) == size

@@ -76,7 +76,7 @@ async def test_files_stay_until_the_store_is_back(
         large_message_turn=asyncio.Semaphore(1),
     )
     service.start()
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(90):
         await until(lambda: store.failures < 9)
         assert all(file.exists() for file in files)
         await until(lambda: not any(file.exists() for file in files))

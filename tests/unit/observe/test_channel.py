@@ -14,7 +14,7 @@ from relaygw.observe import channel as channel_module
 from relaygw.observe.channel import Channel
 from relaygw.observe.outlet import OutletGone
 
-PATIENCE_S = 10.0
+PATIENCE_S = 60.0
 
 
 class Valve:

@@ -189,7 +189,7 @@ def test_a_file_as_stderr(tmp_path: Path) -> None:
 def daemon(tmp_path: Path) -> Iterator[socket.socket]:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
         listening.bind(str(tmp_path / "log"))
-        listening.settimeout(10)
+        listening.settimeout(60)
         yield listening
 
 
