@@ -274,7 +274,7 @@ async def test_ports_that_refuse_or_do_not_answer_cost_no_mail(tmp_path: Path) -
                 accept(rig, good)
                 await healthy.wait_for_messages(200)
                 await rig.wait_until(lambda: not rig.worker._gates["silent"].is_reached)
-                assert TIMEOUT_S * 0.9 <= time.monotonic() - started_s
+                assert time.monotonic() - started_s >= TIMEOUT_S * 0.9
                 await rig.wait_until(lambda: not rig.worker._gates["closed"].is_reached)
                 for messages in (refused, unheard):
                     entries = [rig.entry(message) for message in messages]

@@ -23,6 +23,7 @@ LEVELS = {
     "observe": 3,
     "store": 4,
     "upstream": 4,
+    "alerting": 5,
     "inbound": 5,
     "delivery": 5,
     "operations": 5,
@@ -54,9 +55,17 @@ LIBRARY_ROOMS = {
     "click": {"cli"},
     "uvloop": {"roles", "supervisor"},
     "prometheus_client": {"observe"},
+    "httpx2": {"alerting"},
+    "apprise": {"alerting"},
 }
 
-SEAMS = ("store.protocol.", "store.captured.", "store.attempts.", "store.watching.")
+SEAMS = (
+    "store.protocol.",
+    "store.captured.",
+    "store.commands.",
+    "store.attempts.",
+    "store.watching.",
+)
 """What other rooms see of the store: protocols and the data they speak of, no SQL."""
 
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if "migrations" not in path.parts)

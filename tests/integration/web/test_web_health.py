@@ -75,13 +75,15 @@ async def test_a_silent_store_is_not_waited_for(
     serve: Serve, store: SqliteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("relaygw.web.health.PATIENCE_S", 0.2)
-    asked, answer = [], threading.Event()
+    asked, answer, looked = [], threading.Event(), threading.Event()
     look = store.instances
 
     def instances() -> list[Instance]:
         asked.append(1)
         assert answer.wait(60)
-        return look()
+        found = look()
+        looked.set()
+        return found
 
     store.register(instance("f1"))
     client = await serve()
@@ -90,8 +92,9 @@ async def test_a_silent_store_is_not_waited_for(
         assert await readiness(client) == (503, "not ready: the store does not answer\n")
     assert len(asked) == 1, "they share one look"
     answer.set()
-    while (await readiness(client))[0] != 200:
-        await asyncio.sleep(0)
+    assert await asyncio.to_thread(looked.wait, 60)
+    monkeypatch.undo()
+    assert await readiness(client) == (200, "ok\n")
 
 
 async def test_one_fresh_front_is_enough(serve: Serve, store: SqliteStore) -> None:
