@@ -15,8 +15,8 @@ from relaygw.cli.draining import Draining, Look
 from relaygw.cli.entries import as_json
 from relaygw.cli.frame import PROGRAM, Command, CommandFailed, Invocation, pass_invocation, warn
 from relaygw.cli.leaving import leave
-from relaygw.cli.status import SILENT_AFTER_S
 from relaygw.cli.text import printable
+from relaygw.operations.status import SILENT_AFTER_S
 from relaygw.store.protocol import Store
 
 
@@ -48,15 +48,22 @@ def drain(invocation: Invocation, wait_s: float, grace_s: float, wants_json: boo
     from relaygw import roles
 
     loaded = invocation.load()
-    if loaded.settings.queue.is_postgres:
-        return leave(loaded.state_dir, grace_s=grace_s, wait_s=wait_s)
     path = loaded.settings.maildrop.path
+    maildrop = Path(path) if path else None
+    if loaded.settings.queue.is_postgres:
+        return leave(
+            loaded.state_dir,
+            maildrop=maildrop,
+            grace_s=grace_s,
+            wait_s=wait_s,
+            wants_json=wants_json,
+        )
     began_s = time.monotonic()
     with invocation.open_store(loaded) as store:
         _check_worker(store)
         draining = Draining(
             store,
-            maildrop=Path(path) if path else None,
+            maildrop=maildrop,
             actor=login_name(),
             wake=lambda: roles.wake_workers(loaded),
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from urllib.parse import urlsplit
 
 _SQLITE = "sqlite:////var/lib/relaygw/queue.db"
@@ -24,6 +25,7 @@ def check_queue_url(url: str) -> str:
 
 
 def _check_postgres(url: str) -> str:
+    url = _with_hosts_apart(url)
     try:
         parts = urlsplit(url)
         has_database = bool(parts.path.strip("/"))
@@ -39,3 +41,21 @@ def _check_postgres(url: str) -> str:
             "use PGPASSFILE"
         )
     return url
+
+
+_HOSTS = re.compile(r"(postgresql://(?:[^@/?#]*@)?)([^@/?#]*,[^@/?#]*)(/[^?#]*)(?:\?(.*))?")
+_HOST = re.compile(r"([^\[\]:]+|\[[^\]]*\])(?::(\d+))?")
+
+
+def _with_hosts_apart(url: str) -> str:
+    """Return the URL of several servers with their ports in the one form that all parsers know."""
+    found = _HOSTS.fullmatch(url)
+    if found is None or ":" not in found[2]:
+        return url
+    hosts = [_HOST.fullmatch(one) for one in found[2].split(",")]
+    if not all(hosts):
+        return url
+    names = ",".join(one[1].strip("[]") for one in hosts if one)
+    ports = ",".join(one[2] or "5432" for one in hosts if one)
+    rest = f"&{found[4]}" if found[4] else ""
+    return f"{found[1]}{found[3]}?host={names}&port={ports}{rest}"

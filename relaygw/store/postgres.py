@@ -200,7 +200,7 @@ class PostgresStore(DatabaseClockStore):
 
     def _translate(self, error: Exception) -> Exception:
         cause = error.orig if isinstance(error, DBAPIError) else error
-        text = self._place.explain(" ".join(str(cause).split()))
+        text = self._place.explain(" ".join(_said(cause).split()))
         match cause:
             case errors.UniqueViolation() if "message_drop_id" in str(cause):
                 return AlreadyAccepted("a message with this drop id was stored before")
@@ -277,6 +277,12 @@ class PostgresStore(DatabaseClockStore):
 
     def shrink(self) -> None:
         """Nothing to do: autovacuum gives space back."""
+
+
+def _said(cause: object) -> str:
+    """Return what the server said, without the row that it says it of: that is mail."""
+    primary = cause.diag.message_primary if isinstance(cause, psycopg.Error) else None
+    return primary or str(cause)
 
 
 def _awake_s() -> float:

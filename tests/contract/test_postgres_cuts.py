@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from relaygw.errors import StoreUnavailable
+from relaygw.errors import StoreUnavailable, Unstorable
 from relaygw.store import claiming, migrate
 from relaygw.store.postgres import PostgresStore
 from relaygw.store.protocol import Selection
@@ -229,6 +229,18 @@ def test_a_commit_that_waits_for_a_standby_is_not_called_done(
     store.accept_batch([message])
     assert message.queue_id in [entry.queue_id for entry in store.search(Selection(), limit=10)]
     store.close()
+
+
+def test_what_cannot_be_stored_is_not_shown_in_the_error(
+    other: PostgresStore, postgres_url: str
+) -> None:
+    migrate.upgrade(postgres_url)
+    message = accepted()
+    with other._write() as connection:
+        connection.exec_driver_sql("ALTER TABLE message ADD CONSTRAINT bad CHECK (subject = '')")
+    with pytest.raises(Unstorable, match='violates check constraint "bad"') as refused:
+        other.accept_batch([message])
+    assert message.sender not in str(refused.value)
 
 
 # --- who is cut off -----------------------------------------------------------------------

@@ -34,12 +34,12 @@ def starter(directory: Path, url: str, gateways: ExitStack) -> Start:
     """Return what starts a gateway by a name; all share the queue at `url`."""
     migrate.upgrade(url)
 
-    def start(name: str, **more: Any) -> Gateway:
+    def start(name: str, *, hostname: str = "", **more: Any) -> Gateway:
         (directory / name).mkdir()
         return gateways.enter_context(
             Gateway(
                 directory / name,
-                hostname=f"{name}.test",
+                hostname=hostname or f"{name}.test",
                 queue={"url": url, "min_free": "0%"},
                 **more,
             )

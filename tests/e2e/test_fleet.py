@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -127,6 +128,38 @@ def wait_for_beats(gateway: Gateway, count: int) -> None:
 def beat_of(gateway: Gateway, pid: int) -> int:
     """Return when a worker last renewed its leases."""
     return next(one.heartbeat_at_ms for one in gateway.store.instances() if one.pid == pid)
+
+
+def test_a_gateway_with_the_name_of_another_says_so(start: Start) -> None:
+    with ThreadedProvider() as provider:
+        settings = {"p": provider_settings(provider.port)}
+        first = start("gw1", providers=settings)
+        first.reload()
+        other = start("gw2", hostname="gw1.test", providers=settings)
+        other.wait_for_log("another gateway of this queue has the hostname gw1.test")
+        assert not [line for line in first.lines if "another gateway" in line]
+
+
+def test_mail_in_the_maildrop_of_a_leaving_instance_is_not_left_behind(start: Start) -> None:
+    with ThreadedProvider() as provider:
+        settings = {"p": provider_settings(provider.port)}
+        leaving = start("gw1", providers=settings)
+        maildrop = Path(leaving.settings["maildrop"]["path"])
+        leaving.wait_until((maildrop / "wake").exists, "a maildrop")
+        (maildrop / f"{'0' * 32}.drop").write_bytes(b"relaygw drop 1\n")  # nobody can take it
+        done = subprocess.run(
+            [
+                *(sys.executable, "-m", "relaygw", "--config", str(leaving.config)),
+                *("drain", "--grace", "0s", "--wait", "3s", "--json"),
+            ],
+            env=leaving.environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert done.returncode == os.EX_TEMPFAIL, done.stderr
+        assert "1 messages lie in the maildrop" in done.stderr
+        assert json.loads(done.stdout)["maildrop"] == 1
 
 
 def test_what_one_instance_learns_all_know(start: Start) -> None:
