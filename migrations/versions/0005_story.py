@@ -21,6 +21,8 @@ def upgrade() -> None:
         sa.Column("delivery_no", sa.Integer, nullable=False),
         sa.Column("rcpt_no", sa.Integer),
         sa.Column("at_ms", sa.BigInteger, nullable=False),
+        sa.Column("since_ms", sa.BigInteger, nullable=False),
+        sa.Column("times", sa.Integer, nullable=False),
         sa.Column("provider", sa.Text),
         sa.Column("relay", sa.Text),
         sa.Column("stage", sa.Text, nullable=False),
@@ -29,7 +31,7 @@ def upgrade() -> None:
         sa.Column("dsn", sa.Text),
         sa.Column("next_at_ms", sa.BigInteger),
     )
-    op.create_index("attempt_message", "attempt", ["queue_id"])
+    op.create_index("attempt_message", "attempt", ["queue_id", "attempt_id"])
     op.create_table(
         "incident",
         sa.Column("incident_id", sa.Text, primary_key=True),

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 from relaygw.cli.text import labelled
 
 if TYPE_CHECKING:
-    from relaygw.policy.recipients import Decision
-    from relaygw.settings.model import Listener, Route, Settings
+    from relaygw.settings.model import Listener, Settings
     from relaygw.settings.provider import Provider
 
 _TLS_WORDS = {
@@ -64,62 +63,25 @@ def explain(
     user: str | None = None,
 ) -> Iterator[str]:
     """Yield the lines; header names are in lower case."""
-    from relaygw.policy.modes import Modes
-    from relaygw.policy.recipients import Fate, RecipientPolicy
+    from relaygw.policy.explaining import Explainer
     from relaygw.policy.rewriting import Rewriter
-    from relaygw.policy.routing import Router
 
     rewriter = Rewriter(settings.rewrite, settings.hostname)
     used_sender = rewriter.sender(sender)
     rewritten = rewriter.recipient(recipient)
     yield labelled("sender", _change(sender or "<>", used_sender or "<>"))
     yield labelled("recipient", _change(recipient, rewritten))
-    mode = Modes(settings).of(listener, user)
-    decision = RecipientPolicy(settings.mode, settings.recipients).decide(rewritten, mode)
-    target = decision.redirect_to or rewritten
-    route = Router(settings.routes).route_for(
-        sender=used_sender, recipient=target, headers=headers, listener=listener, user=user
+    way = Explainer(settings).way(
+        sender=used_sender, recipient=rewritten, headers=headers, listener=listener, user=user
     )
-    yield labelled("decision", _fate_words(decision))
-    if decision.fate is not Fate.DELIVER:
-        yield labelled("route", "none is used, nothing is sent")
-    elif route is None:
-        yield labelled("route", "none matches: captured, nothing is sent")
-    else:
-        yield from _way_out(settings, route)
-        yield from _header_note(settings, route, headers)
+    yield labelled("decision", way.decision)
+    yield labelled("route", way.route)
+    for name in way.providers:
+        yield labelled("provider", f"{name}: {provider_words(settings.providers[name])}")
+    if way.unseen_headers:
+        names = ", ".join(way.unseen_headers)
+        yield labelled("note", f"an earlier route looks at {names}; see --header")
 
 
 def _change(given: str, used: str) -> str:
     return f"{given}, as given" if given == used else f"{given} becomes {used} (rewrite)"
-
-
-def _fate_words(decision: Decision) -> str:
-    if decision.redirect_to:
-        return f"sent to {decision.redirect_to} instead ({decision.reason})"
-    words = {
-        "deliver": "sent",
-        "capture": "captured, 250 to the client",
-        "drop": "dropped and recorded, 250 to the client",
-        "reject": "rejected, 550 5.7.1 to the client",
-    }[decision.fate.value]
-    return f"{words}: {decision.reason}" if decision.reason else words
-
-
-def _way_out(settings: Settings, route: Route) -> Iterator[str]:
-    position = settings.routes.index(route) + 1
-    why = "no condition" if route.is_unconditional else "its conditions match"
-    yield labelled(
-        "route",
-        f"{route.name} ({route.stream.value}), number {position} of {len(settings.routes)}: {why}",
-    )
-    for name in route.providers:
-        yield labelled("provider", f"{name}: {provider_words(settings.providers[name])}")
-
-
-def _header_note(settings: Settings, route: Route, headers: Mapping[str, str]) -> Iterator[str]:
-    """Name the headers by which an earlier route might have matched."""
-    earlier = settings.routes[: settings.routes.index(route)]
-    names = sorted({name for one in earlier for name in one.header if name.lower() not in headers})
-    if names:
-        yield labelled("note", f"an earlier route looks at {', '.join(names)}; see --header")

@@ -26,7 +26,7 @@ from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.observe.events import Event, Held, Outcome, Removed
 from relaygw.observe.maillog import MailLog
 from relaygw.observe.metrics.meters import SILENT, DeliveryMeter
-from relaygw.policy.retry import REASON_MODE, is_expired, settle
+from relaygw.policy.retry import REASON_MODE, REASON_POISON, is_expired, settle
 from relaygw.settings.model import Settings
 from relaygw.store.protocol import InFlight, Store
 from relaygw.upstream.classify import Classifier
@@ -278,7 +278,7 @@ class Courier:
                 state=DeliveryState.HELD if is_poison else DeliveryState.DEFERRED,
                 due_at_ms=now_ms + _POISON_WAIT_S * 1000,
                 provider=None,
-                reason="poison" if is_poison else f"internal error, try {times}",
+                reason=REASON_POISON if is_poison else f"internal error, try {times}",
                 recipients=(),
             ),
             [],

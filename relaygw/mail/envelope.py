@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from relaygw.mail.outcome import Stage, Verdict
 from relaygw.mail.state import DeliveryState, RecipientState
 
 
@@ -149,6 +150,8 @@ class RecipientUpdate:
     dsn: str | None
     provider: str | None
     charged: bool = True  # counts as an attempt
+    stage: Stage = Stage.LOCAL  # what the reply answers
+    verdict: Verdict | None = None  # None: decided here
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,7 +159,7 @@ class DeliveryUpdate:
     """What to write for one delivery after an attempt.
 
     `held_apart` names recipients that are moved to a held delivery of their own, because
-    they may not be sent now while the others go on.
+    they may not be sent now while the others go on. `is_first_try`: no provider was asked before.
     """
 
     queue_id: str
@@ -170,3 +173,5 @@ class DeliveryUpdate:
     doubted: bool = False
     held_apart: tuple[int, ...] = ()
     held_apart_reason: str | None = None
+    relay: str | None = None  # "host[address]:port" that was spoken to
+    is_first_try: bool = False

@@ -115,12 +115,16 @@ class AttemptDelays:
     transmit_s: float = 0.0
 
 
+NO_RELAY = "none"
+"""Stands for the relay of an attempt that made no connection."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttemptReport:
     """All that one attempt to send one delivery found out."""
 
     provider: str
-    relay: str  # "host[address]:port", or "none" when no connection was made
+    relay: str  # "host[address]:port", or NO_RELAY
     outcomes: tuple[RecipientOutcome, ...]
     delays: AttemptDelays = AttemptDelays()
     session_uses: int = 1

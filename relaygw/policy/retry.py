@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable
 
 from relaygw.mail.envelope import ClaimedDelivery, DeliveryUpdate, RecipientUpdate
-from relaygw.mail.outcome import AttemptReport, RecipientOutcome, Verdict
+from relaygw.mail.outcome import NO_RELAY, AttemptReport, RecipientOutcome, Verdict
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.settings.model import Retry
 
@@ -18,6 +18,7 @@ DOUBT_LADDER_S = (300.0, 1800.0)
 """Waits before the second and the third attempt of a delivery in doubt; then it is held."""
 REASON_IN_DOUBT = "in_doubt"
 REASON_MODE = "mode"
+REASON_POISON = "poison"
 
 _FINAL = {Verdict.DELIVERED: RecipientState.DELIVERED, Verdict.BOUNCE: RecipientState.BOUNCED}
 _UNCHARGED = frozenset({Verdict.THROTTLE, Verdict.HOLD})
@@ -123,6 +124,9 @@ def settle(
         ),
         charged=charged,
         doubted=Verdict.DOUBT in verdicts,
+        relay=report.relay if report.relay != NO_RELAY else None,
+        # whose worker died with it has a provider, but no attempt
+        is_first_try=claimed.attempts == 0 and claimed.provider is None,
     )
 
 
@@ -174,6 +178,8 @@ def _recipient_update(outcome: RecipientOutcome, provider: str, expired: bool) -
         dsn=outcome.dsn,
         provider=provider,
         charged=outcome.verdict not in _UNCHARGED,
+        stage=outcome.stage,
+        verdict=outcome.verdict,
     )
 
 

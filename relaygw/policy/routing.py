@@ -6,10 +6,25 @@ from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 
 from relaygw.policy.patterns import AddressPatterns
-from relaygw.settings.model import Route
+from relaygw.settings.model import Route, Stream
 
 CAPTURE_ROUTE = "captured"
 """The name under which captured mail is filed when no route is configured or matches."""
+
+_PROVIDER = "provider:"  # no name that may stand in a configuration has a colon
+
+
+def provider_route(provider: str, stream: str = "transactional") -> str:
+    """Return the route of mail that an operator moved to one provider, apart by stream."""
+    name = f"{_PROVIDER}{provider}"
+    return name if stream == Stream.TRANSACTIONAL else f"{name}:{stream}"
+
+
+def provider_of_route(route: str) -> str | None:
+    """Return the provider of such a route, None of one that is configured."""
+    if not route.startswith(_PROVIDER):
+        return None
+    return route.removeprefix(_PROVIDER).partition(":")[0]
 
 
 class _CompiledRoute:

@@ -12,6 +12,8 @@ from sqlalchemy import Connection, case, delete, func, select, update
 
 from relaygw.mail.envelope import DeliveryUpdate
 from relaygw.mail.state import DeliveryState, check_transition
+from relaygw.policy.retry import REASON_POISON
+from relaygw.store import attempts_writing
 from relaygw.store.batch import BatchStatement, Row, Statement
 from relaygw.store.protocol import Begun, Key, Recorded
 from relaygw.store.registry import has_ended, is_alive
@@ -83,6 +85,7 @@ def record(
         return Recorded(is_alive=False, lost=_lost(connection, updates))
     for entry in updates:
         check_transition(_D.ACTIVE, entry.state)
+    attempts_writing.write(connection, updates, incarnation=incarnation, now_ms=now_ms)
     _RECORD_RECIPIENTS.run(
         connection,
         [
@@ -307,6 +310,7 @@ def bury(connection: Connection, incarnation: str, *, begun: Collection[Begun], 
     connection.execute(delete(instance).where(instance.c.incarnation == incarnation))
     connection.execute(delete(permit).where(permit.c.incarnation == incarnation))
     _COUNT_RECLAIMS.run(connection, list(begun), incarnation)
+    attempts_writing.write_interrupted(connection, incarnation, begun, now_ms=now_ms)
     is_poison = delivery.c.reclaims >= MAX_RECLAIMS
     return connection.execute(
         update(delivery)
@@ -314,7 +318,7 @@ def bury(connection: Connection, incarnation: str, *, begun: Collection[Begun], 
         .values(
             state=case((is_poison, _D.HELD.value), else_=_UNTRIED),
             held_at_ms=case((is_poison, now_ms), else_=None),
-            reason=case((is_poison, "poison"), else_=delivery.c.reason),
+            reason=case((is_poison, REASON_POISON), else_=delivery.c.reason),
             lease=None,
         )
     ).rowcount

@@ -15,7 +15,15 @@ from relaygw.mail.state import DeliveryState
 from relaygw.store import indexing
 from relaygw.store.leasing import finish_messages
 from relaygw.store.operating import in_batches
-from relaygw.store.tables import HAS_KEPT_CONTENT, IS_OPEN, chunk, delivery, message, recipient
+from relaygw.store.tables import (
+    HAS_KEPT_CONTENT,
+    IS_OPEN,
+    attempt,
+    chunk,
+    delivery,
+    message,
+    recipient,
+)
 
 Found = Select[str]
 _CHUNKS_A_STEP = 4
@@ -29,7 +37,7 @@ _OPEN_DELIVERY = exists().where(
 def delete_messages(connection: Connection, queue_ids: Sequence[str]) -> int:
     """Delete messages with all that belongs to them."""
     for batch in in_batches(queue_ids):
-        for table in (chunk, recipient, delivery, message):
+        for table in (chunk, attempt, recipient, delivery, message):
             connection.execute(delete(table).where(table.c.queue_id.in_(batch)))
     return len(queue_ids)
 

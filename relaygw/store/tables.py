@@ -324,15 +324,17 @@ attempt = Table(  # what tries to send came to, but for a first one that was tak
     Column("delivery_no", Integer, nullable=False),
     Column("rcpt_no", Integer),  # null: all that the delivery had left
     Column("at_ms", BigInteger, nullable=False),
+    Column("since_ms", BigInteger, nullable=False),  # the first of several that were alike
+    Column("times", Integer, nullable=False),  # how many were alike
     Column("provider", Text),
     Column("relay", Text),
     Column("stage", Text, nullable=False),
-    Column("state", Text, nullable=False),  # of the recipient after it
+    Column("state", Text, nullable=False),  # see mail.attempt
     Column("reply", Text, nullable=False),  # or what happened, where no reply came
     Column("dsn", Text),
     Column("next_at_ms", BigInteger),  # when it is due again
 )
-Index("attempt_message", attempt.c.queue_id)
+Index("attempt_message", attempt.c.queue_id, attempt.c.attempt_id)
 
 incident = Table(  # what is or was wrong with sending, and who was told
     "incident",

@@ -119,3 +119,29 @@ def test_mail_expires_after_its_lifetime_but_not_by_time_held() -> None:
     held = replace(claimed(), held_ms=DAY_MS)
     kept = settle(held, report(Verdict.RETRY), RETRY, now_ms=late_ms, chance=0.5)
     assert kept.recipients[0].state is RecipientState.PENDING
+
+
+def test_an_outcome_tells_where_it_comes_from() -> None:
+    update = settle(claimed(), report(Verdict.RETRY), RETRY, now_ms=NOW_MS, chance=0.5)
+    (change,) = update.recipients
+    assert (update.relay, change.stage, change.verdict) == (
+        "mx[1.2.3.4]:25", Stage.RCPT, Verdict.RETRY,
+    )  # fmt: skip
+    unconnected = replace(report(Verdict.RETRY), relay="none")
+    assert settle(claimed(), unconnected, RETRY, now_ms=NOW_MS, chance=0.5).relay is None
+
+
+@pytest.mark.parametrize(
+    ("before", "is_first_try"),
+    [
+        ({}, True),
+        ({"attempts": 1, "provider": "main"}, False),
+        ({"provider": "main"}, False),  # asked to slow down, or its worker died
+    ],
+)
+def test_only_a_delivery_that_no_provider_saw_is_at_its_first_try(
+    before: dict[str, object], is_first_try: bool
+) -> None:
+    mail = claimed(**before)
+    update = settle(mail, report(Verdict.DELIVERED), RETRY, now_ms=NOW_MS, chance=0.5)
+    assert update.is_first_try is is_first_try

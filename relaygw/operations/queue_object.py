@@ -1,0 +1,97 @@
+"""A queued message as an object for JSON: `--json` of the command line and the API alike.
+
+The names of the fields are fixed: scripts rely on them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from relaygw.mail.state import CLAIMABLE, DeliveryState, RecipientState
+from relaygw.mail.timestamp import rfc3339
+from relaygw.store.protocol import AuditEntry, DeliveryEntry, QueueEntry, RecipientEntry
+
+_LEAST_FINISHED = (
+    DeliveryState.INCOMING,
+    DeliveryState.ACTIVE,
+    DeliveryState.DEFERRED,
+    DeliveryState.HELD,
+    DeliveryState.DELETED,
+    DeliveryState.FINISHED,
+)
+
+
+def leading_delivery(entry: QueueEntry) -> DeliveryEntry:
+    """Return the least finished delivery, which stands for the whole message."""
+    return min(entry.deliveries, key=lambda part: _LEAST_FINISHED.index(part.state))
+
+
+def next_attempt_at_ms(part: DeliveryEntry) -> int | None:
+    """Return when a delivery is due, None when no timer runs for it."""
+    return part.due_at_ms if part.state in CLAIMABLE else None
+
+
+def queue_object(entry: QueueEntry) -> dict[str, Any]:
+    """Return a message; it has the state, route and stream of its least finished delivery."""
+    leading = leading_delivery(entry)
+    parts = {part.delivery_no: part for part in entry.deliveries}
+    source = entry.source
+    return {
+        "queue_id": entry.queue_id,
+        "state": leading.state.value,
+        "stream": leading.stream,
+        "route": leading.route,
+        "sender": entry.sender,
+        "recipients": [_recipient(one, parts[one.delivery_no]) for one in entry.recipients],
+        "subject": entry.subject,
+        "size_bytes": entry.size_bytes,
+        "accepted_at": rfc3339(entry.accepted_at_ms),
+        "source": {
+            "client": source.client,
+            "user": source.user,
+            "listener": source.listener,
+            "uid": source.uid,
+            "script": source.script,
+            "helo": source.helo,
+            "cwd": source.cwd,
+            "host": source.host,
+        },
+        "attempts": leading.attempts,
+        "next_attempt_at": _time(next_attempt_at_ms(leading)),
+        "reason": leading.reason,
+        "message_id": entry.message_id,
+        "mode": entry.mode,
+        "captured_at": _time(entry.captured_at_ms),
+    }
+
+
+def _recipient(one: RecipientEntry, part: DeliveryEntry) -> dict[str, Any]:
+    waits = one.state is RecipientState.PENDING
+    return {
+        "address": one.address,
+        "original": one.original,
+        "state": one.state.value,
+        "provider": one.provider,
+        "reply": one.reply,
+        "dsn": one.dsn,
+        "attempts": one.attempts,
+        "next_attempt_at": _time(next_attempt_at_ms(part)) if waits else None,
+        "route": part.route,
+        "released": part.released,
+    }
+
+
+def audit_object(entry: AuditEntry) -> dict[str, Any]:
+    """Return a line of the audit trail."""
+    return {
+        "at": rfc3339(entry.at_ms),
+        "actor": entry.actor,
+        "action": entry.action,
+        "target": entry.target,
+        "affected": entry.affected,
+        "detail": entry.detail,
+    }
+
+
+def _time(at_ms: int | None) -> str | None:
+    return None if at_ms is None else rfc3339(at_ms)

@@ -1,0 +1,65 @@
+"""The story of one message, told from what the store and the settings know: it changes nothing.
+
+`facts` are gathered first; the rest makes words of them and is pure. What an attempt's reply
+means, and which way mail would go, is worked out with the present configuration.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from relaygw.operations.queue_object import leading_delivery
+from relaygw.operations.story.actions import action_events
+from relaygw.operations.story.door import acceptance, endings
+from relaygw.operations.story.ending import headline, last_advice, shown_state
+from relaygw.operations.story.facts import Facts, gather
+from relaygw.operations.story.meanings import Meanings
+from relaygw.operations.story.outlooks import prospect
+from relaygw.operations.story.tries import attempt_events
+from relaygw.policy.story import Note, Story, StoryEvent
+from relaygw.settings.model import Settings
+from relaygw.store.protocol import Store
+
+_EXPLAINED = ("meaning", "remedy")
+
+
+def tell_story(store: Store, settings: Settings, queue_id: str, *, now_ms: int) -> Story | None:
+    """Return the story of a message, None if there is none of that id.
+
+    Raises StoreUnavailable.
+    """
+    facts = gather(store, settings, queue_id, now_ms=now_ms)
+    return None if facts is None else story_of(facts)
+
+
+def story_of(facts: Facts) -> Story:
+    """Return the story that the facts tell."""
+    meanings = Meanings(facts.settings)
+    prospects = [prospect(facts, part, meanings) for part in facts.open_parts]
+    later = [*action_events(facts), *attempt_events(facts, meanings)]
+    later.sort(key=lambda event: event.at_ms)  # of one moment: first the cause
+    advice = [step for one in prospects for step in one.advice] or last_advice(facts, meanings)
+    entry = facts.entry
+    return Story(
+        queue_id=entry.queue_id,
+        sender=entry.sender,
+        recipients=tuple(one.address for one in entry.recipients),
+        subject=entry.subject,
+        state=shown_state(facts, leading_delivery(entry).state),
+        is_over=not prospects,
+        headline=headline(facts, prospects),
+        events=(acceptance(facts), *endings(facts), *_without_repetition(later)),
+        outlooks=tuple(one.outlook for one in prospects),
+        advice=tuple(dict.fromkeys(advice)),
+        now_ms=facts.now_ms,
+    )
+
+
+def _without_repetition(events: Sequence[StoryEvent]) -> Iterator[StoryEvent]:
+    """Yield events, each explanation where it is new."""
+    told: set[Note] = set()
+    for event in events:
+        notes = [note for note in event.notes if note.label not in _EXPLAINED or note not in told]
+        told.update(event.notes)
+        yield replace(event, notes=tuple(notes))

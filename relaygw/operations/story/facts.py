@@ -1,0 +1,132 @@
+"""What a story is told from: all that the store and the settings know of one message."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from relaygw.mail.content import read_header
+from relaygw.mail.state import CLAIMABLE, OPEN, DeliveryState, RecipientState
+from relaygw.operations.messages import entries_of
+from relaygw.operations.provider_usage import Usage, read_usages
+from relaygw.policy.explaining import Explainer
+from relaygw.policy.routing import provider_of_route
+from relaygw.settings.model import Route, Settings
+from relaygw.store.attempts import AttemptEntry, DeliveryCircumstances, MessageRecord
+from relaygw.store.protocol import (
+    DeliveryEntry,
+    Hold,
+    Instance,
+    QueueEntry,
+    RecipientEntry,
+    Store,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """The facts of one moment; all times in ms."""
+
+    entry: QueueEntry
+    record: MessageRecord
+    settings: Settings
+    now_ms: int
+    holds: Sequence[Hold] = ()
+    instances: Sequence[Instance] = ()
+    headers: Mapping[str, str] | None = None  # None: the content is gone
+    usages: Mapping[str, Usage] = field(default_factory=dict)  # by provider
+    queued: Mapping[str, int] = field(default_factory=dict)  # deliveries that wait, by route
+
+    def circumstances(self, part: DeliveryEntry) -> DeliveryCircumstances:
+        """Return what only the record knows of a delivery."""
+        for one in self.record.deliveries:
+            if one.delivery_no == part.delivery_no:
+                return one
+        return DeliveryCircumstances(  # it came between two looks at the store
+            delivery_no=part.delivery_no,
+            changed_at_ms=self.now_ms,
+            held_at_ms=None,
+            held_ms=0,
+            doubts=0,
+            reclaims=0,
+            lease=None,
+        )
+
+    def route(self, part: DeliveryEntry) -> Route | None:
+        """Return the route of a delivery, None when it is not in the configuration."""
+        return next((one for one in self.settings.routes if one.name == part.route), None)
+
+    def providers(self, part: DeliveryEntry) -> tuple[str, ...]:
+        """Return which providers may take a delivery, in their order."""
+        state = self.circumstances(part)
+        if (state.doubts or state.reclaims) and part.provider is not None:
+            return (part.provider,)  # which may have taken it already
+        moved_to = provider_of_route(part.route)
+        route = self.route(part)
+        names = (moved_to,) if moved_to is not None else route.providers if route else ()
+        return tuple(name for name in names if name in self.settings.providers)
+
+    def waiting(self, part: DeliveryEntry) -> list[RecipientEntry]:
+        """Return the recipients of a delivery that still wait."""
+        return [one for one in self.members(part) if one.state is RecipientState.PENDING]
+
+    def members(self, part: DeliveryEntry) -> list[RecipientEntry]:
+        """Return the recipients of a delivery."""
+        return [one for one in self.entry.recipients if one.delivery_no == part.delivery_no]
+
+    def last_attempt(self, part: DeliveryEntry) -> AttemptEntry | None:
+        """Return the last attempt of a delivery, if any is written down."""
+        mine = [one for one in self.record.attempts if one.delivery_no == part.delivery_no]
+        return mine[-1] if mine else None
+
+    @property
+    def open_parts(self) -> list[DeliveryEntry]:
+        """The deliveries that are not finished; those in the trash are."""
+        return [part for part in self.entry.deliveries if part.state in OPEN]
+
+
+def gather(store: Store, settings: Settings, queue_id: str, *, now_ms: int) -> Facts | None:
+    """Read the facts of a message, None if there is no such message."""
+    entries = entries_of(store, [queue_id])
+    if not entries:
+        return None
+    (entry,) = entries
+    is_open = any(part.state in OPEN for part in entry.deliveries)
+    return Facts(
+        entry=entry,
+        record=store.record_of(queue_id),
+        settings=settings,
+        now_ms=now_ms,
+        holds=store.holds() if is_open else (),
+        instances=store.instances() if is_open else (),
+        headers=_headers(store, settings, entry),
+        usages=read_usages(store, settings.providers) if is_open else {},
+        queued=_queued(store) if _is_due(entry, now_ms) else {},
+    )
+
+
+def _headers(store: Store, settings: Settings, entry: QueueEntry) -> Mapping[str, str] | None:
+    names = Explainer(settings).header_names
+    if not names:
+        return {}
+    head = store.read_chunk(entry.queue_id, 0) if entry.chunk_count else None
+    return None if head is None else read_header(head, names).values
+
+
+def _is_due(entry: QueueEntry, now_ms: int) -> bool:
+    """True when something of it might go now: what is before it matters."""
+    return any(part.state in CLAIMABLE and part.due_at_ms <= now_ms for part in entry.deliveries)
+
+
+def _queued(store: Store) -> dict[str, int]:
+    numbers: Counter[str] = Counter()
+    for lane in store.counts():
+        if lane.state is not DeliveryState.HELD:
+            numbers[lane.route] += lane.deliveries
+    return dict(numbers)
+
+
+def is_deleted(part: DeliveryEntry) -> bool:
+    """True for what lies in the trash."""
+    return part.state is DeliveryState.DELETED

@@ -1,0 +1,139 @@
+"""The story of one message: what happened from its acceptance on, what comes next, what to do.
+
+Told by `operations.story`; the command line, the pages and the API show it, each in its own form.
+Times are milliseconds since the epoch. All texts are plain words for an administrator; addresses,
+subjects and replies in them come from strangers, so whoever shows them escapes them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from relaygw.mail.timestamp import rfc3339
+
+
+class EventKind(StrEnum):
+    """What kind of thing happened; those of an attempt are named as in `mail.attempt`."""
+
+    ACCEPTED = "accepted"
+    CAPTURED = "captured"
+    DELIVERED = "delivered"
+    DEFERRED = "deferred"
+    THROTTLED = "throttled"
+    HELD = "held"
+    IN_DOUBT = "in doubt"
+    INTERRUPTED = "interrupted"
+    BOUNCED = "bounced"
+    EXPIRED = "expired"
+    BLOCKED = "blocked"
+    OPERATOR = "operator"
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """A detail: a label of one word or two, and the text beside it."""
+
+    label: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoryEvent:
+    """Something that happened; attempts without a charge that were alike are one event."""
+
+    kind: EventKind
+    at_ms: int  # the first one
+    until_ms: int | None = None  # the last one, where there were several
+    times: int = 1
+    text: str
+    notes: tuple[Note, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outlook:
+    """How a delivery that is not finished stands, and what comes next."""
+
+    delivery_no: int
+    route: str
+    stream: str
+    state: str  # a mail.state.DeliveryState
+    recipients: tuple[str, ...]  # those who still wait
+    text: str  # why it stands so
+    next_at_ms: int | None  # when it is tried again; None: no timer runs
+    notes: tuple[Note, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Advice:
+    """Something to do, and the command that does it, where there is one."""
+
+    text: str
+    command: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Story:
+    """The whole story, as of `now_ms`."""
+
+    queue_id: str
+    sender: str  # "" is the null sender
+    recipients: tuple[str, ...]
+    subject: str
+    state: str  # of the least finished delivery; "captured" when all it does is lie in the sandbox
+    is_over: bool  # True: nothing will happen to it any more by itself
+    headline: str  # the whole in a sentence
+    events: tuple[StoryEvent, ...]  # oldest first
+    outlooks: tuple[Outlook, ...]  # of deliveries that are not finished
+    advice: tuple[Advice, ...]  # at least one
+    now_ms: int
+
+
+def as_object(story: Story) -> dict[str, Any]:
+    """Return a story in the form of JSON; times as RFC 3339, UTC."""
+    return {
+        "queue_id": story.queue_id,
+        "state": story.state,
+        "is_over": story.is_over,
+        "headline": story.headline,
+        "sender": story.sender,
+        "recipients": list(story.recipients),
+        "subject": story.subject,
+        "events": [_event_object(event) for event in story.events],
+        "next": [_outlook_object(outlook) for outlook in story.outlooks],
+        "what_to_do": [{"text": one.text, "command": one.command or None} for one in story.advice],
+        "as_of": rfc3339(story.now_ms),
+    }
+
+
+def _event_object(event: StoryEvent) -> dict[str, Any]:
+    return {
+        "kind": event.kind.value,
+        "at": rfc3339(event.at_ms),
+        "until": _time(event.until_ms),
+        "times": event.times,
+        "text": event.text,
+        "notes": _notes_object(event.notes),
+    }
+
+
+def _outlook_object(outlook: Outlook) -> dict[str, Any]:
+    return {
+        "delivery_no": outlook.delivery_no,
+        "route": outlook.route,
+        "stream": outlook.stream,
+        "state": outlook.state,
+        "recipients": list(outlook.recipients),
+        "text": outlook.text,
+        "next_attempt_at": _time(outlook.next_at_ms),
+        "notes": _notes_object(outlook.notes),
+    }
+
+
+def _notes_object(notes: tuple[Note, ...]) -> list[dict[str, str]]:
+    return [{"label": note.label, "text": note.text} for note in notes]
+
+
+def _time(at_ms: int | None) -> str | None:
+    return None if at_ms is None else rfc3339(at_ms)

@@ -1,0 +1,500 @@
+"""Stories of messages: what happened, how it stands, what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from relaygw import operations
+from relaygw.mail.envelope import NewDelivery, NewRecipient, Released, ReleasedDelivery, Source
+from relaygw.mail.outcome import Stage
+from relaygw.mail.state import RecipientState
+from relaygw.operations.story import tell_story
+from relaygw.policy.retry import held_sender_reason
+from relaygw.policy.story import EventKind, as_object
+from relaygw.store.protocol import UNREACHABLE, AuditEntry, Hold, Release
+from tests.builders import NOW_MS
+from tests.unit.operations.story_rig import (
+    MINUTE_MS,
+    RELAY,
+    StoryRig,
+    advised,
+    commands,
+    event_of,
+    instance,
+    kinds,
+    notes,
+)
+
+LATER = (Stage.RCPT, "451 4.7.1 Greylisted, try again later")
+TAKEN = (Stage.CONTENT, "250 2.0.0 Ok: queued as 4bX7Qz1")
+REFUSED = (Stage.RCPT, "550 5.1.1 No such user")
+HOUR_MS = 60 * MINUTE_MS
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Iterator[StoryRig]:
+    rig = StoryRig(tmp_path)
+    yield rig
+    rig.store.close()
+
+
+# --- the door -----------------------------------------------------------------------------
+
+
+def test_it_begins_with_who_handed_it_in(rig: StoryRig) -> None:
+    source = Source(uid=33, script="33:mail.php", cwd="/srv/shop", host="web1.test")
+    story = rig.story(rig.accept(source=source))
+    accepted = story.events[0]
+    assert (accepted.kind, accepted.at_ms) == (EventKind.ACCEPTED, NOW_MS)
+    assert accepted.text == "accepted from a program of local user 33 on host web1.test"
+    told = notes(accepted)
+    assert (told["script"], told["directory"]) == ("33:mail.php", "/srv/shop")
+    source = Source(client="10.0.0.9", helo="web2", user="shop1", listener="0.0.0.0:587")
+    accepted = rig.story(rig.accept(source=source)).events[0]
+    assert accepted.text == "accepted from user shop1 at 10.0.0.9"
+    assert notes(accepted)["listener"] == "0.0.0.0:587"
+    assert notes(accepted)["client"] == "10.0.0.9, which called itself web2"
+
+
+def test_it_says_which_route_and_why(rig: StoryRig) -> None:
+    told = notes(rig.story(rig.accept()).events[0])
+    assert told["to"] == "b@cust.test: to be sent by route default (transactional)"
+    assert told["route"] == (
+        "with the present configuration: sent, by route default (transactional), "
+        "number 2 of 2: no condition; providers: main"
+    )
+    told = notes(rig.story(rig.accept(route="promo")).events[0])
+    assert told["changed"] == "it took route promo by the configuration of that time"
+
+
+def test_it_looks_at_the_headers_that_decide(tmp_path: Path) -> None:
+    routes = [
+        {"name": "campaign", "header": {"X-Campaign": "*"}, "providers": ["other"]},
+        {"name": "default", "providers": ["main"]},
+    ]
+    rig = StoryRig(tmp_path, routes=routes)
+    content = b"X-Campaign: spring\r\nSubject: x\r\n\r\nhello\r\n"
+    kept = notes(rig.story(rig.accept(route="campaign", content=content)).events[0])
+    assert "by route campaign" in kept["route"] and "changed" not in kept
+    message = rig.accept()
+    rig.attempt(message, TAKEN)
+    gone = notes(rig.story(message).events[0])
+    assert gone["unknown"] == "an earlier route looks at X-Campaign, and the content is gone"
+    rig.store.close()
+
+
+def test_captured_on_staging(tmp_path: Path) -> None:
+    rig = StoryRig(tmp_path, mode="staging", recipients={"allow": ["dev@agency.test"]})
+    reason = "staging: not on the allow list"
+    captured = NewRecipient(address="b@cust.test", state=RecipientState.CAPTURED, reason=reason)
+    story = rig.story(rig.accept(captured, mode="staging"))
+    assert (story.state, story.is_over, kinds(story)) == (
+        "captured",
+        True,
+        ["accepted", "captured"],
+    )
+    assert story.events[1].text == f"captured in the sandbox, not sent ({reason})"
+    assert story.headline == f"Captured in the sandbox, not sent: {reason}."
+    told = notes(story.events[0])
+    assert told["mode"] == "staging: only who is on the allow list receives"
+    assert told["to"] == f"b@cust.test: captured, not sent: {reason}"
+    assert told["route"].startswith("with the present configuration: captured, 250 to the client")
+    assert commands(story) == [f"relaygw sandbox release {story.queue_id} --to b@cust.test"]
+    rig.store.close()
+
+
+def test_blocked(rig: StoryRig) -> None:
+    blocked = NewRecipient(
+        address="b@spam.test", state=RecipientState.BLOCKED, reason="on the block list"
+    )
+    story = rig.story(rig.accept(blocked))
+    assert kinds(story) == ["accepted", "blocked"]
+    assert story.headline == "Dropped, not sent: on the block list."
+    assert "recipients.block" in advised(story)
+
+
+# --- what is finished ---------------------------------------------------------------------
+
+
+def test_delivered_at_the_first_try(rig: StoryRig) -> None:
+    message = rig.accept()
+    rig.attempt(message, TAKEN, at_ms=NOW_MS + 3000)
+    story = rig.story(message)
+    assert kinds(story) == ["accepted", "delivered"]
+    assert story.headline == "Delivered by main, 3 seconds after it was accepted."
+    assert (story.is_over, story.outlooks) == (True, ())
+    assert notes(story.events[1])["its id"].startswith("4bX7Qz1,")
+    assert advised(story) == "Nothing. If it is missed, main can be asked by its id 4bX7Qz1."
+
+
+def test_deferred_twice_then_delivered(rig: StoryRig) -> None:
+    message = rig.accept()
+    rig.attempt(message, LATER, at_ms=NOW_MS + 1000)
+    rig.attempt(message, LATER, at_ms=NOW_MS + 40_000)
+    rig.attempt(message, TAKEN, at_ms=NOW_MS + 120_000)
+    story = rig.story(message, now_ms=NOW_MS + HOUR_MS)
+    assert kinds(story) == ["accepted", "deferred", "deferred", "delivered"]
+    first, second, taken = story.events[1:]
+    assert (first.at_ms, second.at_ms, taken.at_ms) == (
+        NOW_MS + 1000, NOW_MS + 40_000, NOW_MS + 120_000
+    )  # fmt: skip
+    assert first.text == "deferred: main said no for now"
+    told = notes(first)
+    assert told["relay"] == RELAY
+    assert told["said"] == "451 4.7.1 Greylisted, try again later, at RCPT TO"
+    assert "greylisting" in told["meaning"]
+    assert "meaning" not in notes(second), "each explanation once"
+    assert notes(taken)["relay"] == RELAY
+    assert story.headline == "Delivered by main, 2 minutes after it was accepted."
+
+
+def test_many_tries_that_were_told_the_same_are_one_event(rig: StoryRig) -> None:
+    message = rig.accept()
+    for number in range(5):
+        rig.attempt(message, LATER, at_ms=NOW_MS + number * HOUR_MS)
+    story = rig.story(message, now_ms=NOW_MS + 5 * HOUR_MS)
+    deferred = event_of(story, EventKind.DEFERRED)
+    assert (deferred.times, deferred.at_ms, deferred.until_ms) == (5, NOW_MS, NOW_MS + 4 * HOUR_MS)
+
+
+def test_bounced(rig: StoryRig) -> None:
+    message = rig.accept()
+    rig.attempt(message, REFUSED)
+    story = rig.story(message)
+    assert story.headline == "Not delivered: refused for good by main (550 5.1.1 No such user)."
+    assert notes(event_of(story, EventKind.BOUNCED))["said"].startswith("550 5.1.1 No such user")
+    assert "send a new one to b@cust.test" in advised(story)
+
+
+def test_expired(rig: StoryRig) -> None:
+    message = rig.accept()
+    rig.attempt(message, LATER, at_ms=NOW_MS + 6 * 24 * HOUR_MS)
+    story = rig.story(message, now_ms=NOW_MS + 7 * 24 * HOUR_MS)
+    assert kinds(story) == ["accepted", "expired"]
+    assert story.headline == f"Not delivered: given up ({LATER[1]})."
+    assert "not tried again" in advised(story)
+
+
+def test_recipients_who_end_differently(rig: StoryRig) -> None:
+    message = rig.accept("b@cust.test", "c@cust.test")
+    rig.attempt(message, TAKEN, REFUSED)
+    story = rig.story(message)
+    assert story.headline == "Finished: 1 delivered, 1 bounced."
+    assert event_of(story, EventKind.DELIVERED).text == "delivered: main took it, for b@cust.test"
+    assert event_of(story, EventKind.BOUNCED).text.endswith("for good, for c@cust.test")
+
+
+# --- what waits ---------------------------------------------------------------------------
+
+
+def test_deferred_says_when_it_is_tried_again_and_why_then(rig: StoryRig) -> None:
+    message = rig.accept()
+    rig.attempt(message, (Stage.CONTENT, "451 4.3.2 Nobody knows this reply"))
+    story = rig.story(message, now_ms=NOW_MS + 2000)
+    (outlook,) = story.outlooks
+    assert outlook.next_at_ms == NOW_MS + 31_000
+    assert outlook.text == "it waits for try 2; waits begin with 30s and grow to 1h at most"
+    assert commands(story) == [f"relaygw queue retry --id {message.queue_id}"]
+    assert rig.story(message, now_ms=NOW_MS + 40_000).outlooks[0].text == (
+        "it is due and is tried as soon as a connection is free"
+    )
+
+
+def test_the_catalogues_wait_is_named(rig: StoryRig) -> None:
+    message = rig.accept()
+    rig.attempt(message, (Stage.RCPT, "452 4.5.3 Too many recipients"))
+    story = rig.story(message, now_ms=NOW_MS + 1500)
+    assert "after such a reply the wait is 1s, 1s, 1s, 5s, 1m again and again" in story.headline
+    assert story.outlooks[0].next_at_ms == NOW_MS + 2000
+    assert "Set max_recipients lower." in advised(story)
+
+
+def test_throttled(rig: StoryRig) -> None:
+    message = rig.accept()
+    for number in range(3):
+        rig.attempt(
+            message,
+            (Stage.MAIL, "454 4.7.0 Throttling failure: Maximum sending rate exceeded."),
+            at_ms=NOW_MS + number * 10_000,
+            throttle_wait_s=5.0,
+        )
+    story = rig.story(message, now_ms=NOW_MS + 21_000)
+    throttled = event_of(story, EventKind.THROTTLED)
+    assert (throttled.times, throttled.until_ms) == (3, NOW_MS + 20_000)
+    assert notes(throttled)["count"] == "not counted as a try"
+    assert story.headline.startswith("Not sent yet: main asked to slow down")
+
+
+def test_a_held_sender(rig: StoryRig) -> None:
+    message = rig.accept()
+    refused = (Stage.MAIL, "550 5.7.1 Sender domain is not verified")
+    rig.attempt(message, refused, held_reason=held_sender_reason(["main"], "shop.test"))
+    story = rig.story(message)
+    assert event_of(story, EventKind.HELD).text == "not sent: main refused the sender"
+    assert story.headline == "Not sent yet: it is held: main refused to send for shop.test."
+    assert "Have shop.test verified" in advised(story)
+    assert commands(story) == ["relaygw provider release main"]
+
+
+def test_a_refused_login_holds_the_provider(rig: StoryRig) -> None:
+    message = rig.accept()
+    rig.attempt(message, (Stage.AUTH, "535 5.7.8 Bad credentials"), throttle_wait_s=1.0)
+    rig.store.put_hold(
+        Hold(
+            scope="credential",
+            key="main",
+            reason="535 5.7.8 Bad credentials",
+            remedy="check its user name and password or key",
+            since_ms=NOW_MS,
+            probe_at_ms=NOW_MS + 5 * MINUTE_MS,
+        )
+    )
+    story = rig.story(message)
+    assert event_of(story, EventKind.HELD).text == "not sent: main refused the login"
+    assert story.headline == "Not sent yet: main is held (535 5.7.8 Bad credentials)."
+    assert story.outlooks[0].next_at_ms == NOW_MS + 5 * MINUTE_MS
+    assert commands(story) == ["relaygw provider release main"]
+    assert advised(story).startswith("Check its user name and password or key.")
+
+
+def test_a_provider_that_cannot_be_reached(rig: StoryRig) -> None:
+    message = rig.accept()
+    rig.attempt(message, (Stage.CONNECT, "Connection refused"))
+    hold = Hold(
+        scope=UNREACHABLE, key="main", reason="Connection refused", remedy="", since_ms=NOW_MS,
+        probe_at_ms=NOW_MS,
+    )  # fmt: skip
+    rig.store.put_hold(hold)
+    story = rig.story(message)
+    assert event_of(story, EventKind.DEFERRED).text == "deferred: main could not be reached"
+    assert story.headline == "Not sent yet: main cannot be reached (Connection refused)."
+    assert commands(story) == ["relaygw check --online"]
+
+
+def test_in_doubt(rig: StoryRig) -> None:
+    message = rig.accept()
+    lost = (Stage.CONTENT, "connection lost after the final dot")
+    at_ms = NOW_MS
+    for wait_ms in (5 * MINUTE_MS, 30 * MINUTE_MS, None):
+        rig.attempt(message, lost, at_ms=at_ms, in_doubt=True)
+        story = rig.story(message, now_ms=at_ms + 1000)
+        assert story.events[-1].text == "in doubt: nobody knows whether main took it"
+        if wait_ms is not None:
+            assert "5 minutes and 30 minutes after" in story.headline
+            assert story.outlooks[0].next_at_ms == at_ms + wait_ms
+            at_ms += wait_ms
+    assert story.outlooks[0].next_at_ms is None
+    assert "the log of main" in advised(story)
+    assert commands(story) == [
+        f"relaygw queue release --id {message.queue_id}",
+        f"relaygw queue delete --id {message.queue_id}",
+    ]
+
+
+def test_what_is_in_doubt_waits_for_its_own_provider(tmp_path: Path) -> None:
+    rig = StoryRig(tmp_path, routes=[{"name": "default", "providers": ["main", "other"]}])
+    message = rig.accept()
+    rig.attempt(message, (Stage.CONTENT, "connection lost"), in_doubt=True)
+    hold = Hold(
+        scope=UNREACHABLE, key="main", reason="no answer", remedy="", since_ms=NOW_MS, probe_at_ms=0
+    )  # fmt: skip
+    rig.store.put_hold(hold)
+    assert rig.story(message).headline == "Not sent yet: main cannot be reached (no answer)."
+    rig.store.close()
+
+
+def test_taken_over_from_a_dead_instance_and_poison(rig: StoryRig) -> None:
+    message = rig.accept()
+    for number in range(3):
+        name = f"dying{number}"
+        rig.store.register(instance(name))
+        rig.store.claim("default", limit=1, incarnation=name, now_ms=NOW_MS)
+        rig.store.bury(name, begun=[(message.queue_id, 0, "main")])
+        if number == 0:
+            story = rig.story(message)
+            taken_over = event_of(story, EventKind.INTERRUPTED)
+            assert taken_over.text.startswith("interrupted: the worker that was sending it by main")
+            assert story.headline.startswith("Not sent yet: it waits")
+    story = rig.story(message)
+    assert kinds(story) == ["accepted", *["interrupted"] * 3]
+    assert "three times" in story.headline
+    assert commands(story) == [f"relaygw queue release --id {message.queue_id}"]
+
+
+def test_in_the_hands_of_a_worker(rig: StoryRig) -> None:
+    message = rig.accept()
+    rig.store.claim("default", limit=1, incarnation="w", now_ms=NOW_MS)
+    (beat_ms,) = [one.heartbeat_at_ms for one in rig.store.instances()]
+    story = rig.story(message, now_ms=beat_ms + 1000)
+    assert story.headline.startswith("Not sent yet: a worker on gw1 has it in hand")
+    story = rig.story(message, now_ms=beat_ms + 60_000)
+    assert "silent for 1 minute; another one takes it over" in story.headline
+
+
+def test_no_worker_and_no_route(rig: StoryRig) -> None:
+    message, lost = rig.accept(), rig.accept(route="gone")
+    assert "route gone is not in the configuration" in rig.story(lost).headline
+    rig.store.bury("w")
+    story = rig.story(message)
+    assert story.headline == "Not sent yet: no delivery worker runs."
+    assert commands(story) == ["relaygw status"]
+
+
+def test_an_operators_actions_are_told(rig: StoryRig) -> None:
+    message, other = rig.accept(), rig.accept()
+    ids = [message.queue_id, other.queue_id]
+    operations.hold(rig.store, ids, actor="ann", now_ms=NOW_MS + 5000, note="wait for the boss")
+    story = rig.story(message)
+    held = event_of(story, EventKind.OPERATOR)
+    assert (held.text, notes(held)["with"]) == ("operator ann held it", "1 other message")
+    assert story.headline == "Not sent yet: it is held: an operator holds it (wait for the boss)."
+    operations.release(rig.store, ids[:1], actor="bob", now_ms=NOW_MS + 9000)
+    story = rig.story(message)
+    assert [event.text for event in story.events[1:]] == [
+        "operator ann held it", "operator bob let it go",
+    ]  # fmt: skip
+    operations.delete(rig.store, ids[:1], actor="bob", now_ms=NOW_MS + 10_000)
+    story = rig.story(message)
+    assert story.headline == "Deleted by an operator; the trash keeps it for seven days."
+    assert commands(story) == [f"relaygw queue undelete --id {message.queue_id}"]
+
+
+def test_moved_by_an_operator(rig: StoryRig) -> None:
+    message = rig.accept()
+    rig.attempt(message, LATER)
+    moving = operations.Moving(provider="other", settings=rig.settings.providers["other"])
+    ids = [message.queue_id]
+    operations.move(rig.store, ids, moving, actor="ann", now_ms=NOW_MS + 9000)
+    story = rig.story(message)
+    assert kinds(story) == ["accepted", "deferred", "operator"]
+    assert story.events[-1].text == "operator ann moved it to another provider"
+    assert notes(story.events[0])["to"].endswith("moved to provider other since")
+    assert "changed" not in notes(story.events[0])
+    assert story.headline.startswith("Not sent yet: it is due")
+    hold = Hold(
+        scope="provider", key="other", reason="operator: holidays", remedy="", since_ms=NOW_MS,
+        probe_at_ms=None,
+    )  # fmt: skip
+    rig.store.put_hold(hold)
+    story = rig.story(message)
+    assert story.headline == "Not sent yet: an operator holds provider other (holidays)."
+    assert story.outlooks[0].next_at_ms is None
+
+
+def test_given_up_by_an_operator(rig: StoryRig) -> None:
+    message = rig.accept()
+    operations.expire(rig.store, [message.queue_id], actor="ann", now_ms=NOW_MS + 9000)
+    story = rig.story(message)
+    assert kinds(story) == ["accepted", "operator", "expired"]
+    assert story.headline == "Not delivered: given up (expired by ann)."
+
+
+def test_released_from_the_sandbox(rig: StoryRig) -> None:
+    captured = NewRecipient(
+        address="b@cust.test", state=RecipientState.CAPTURED, reason="sandbox mode"
+    )
+    message = rig.accept(captured)
+    entry = AuditEntry(
+        at_ms=NOW_MS + 5000, actor="ann", action="sandbox.release", target=message.queue_id,
+        affected=1, detail="to dev@agency.test",
+    )  # fmt: skip
+    released = ReleasedDelivery(
+        released=Released.ANYONE,
+        route="default",
+        stream="transactional",
+        recipients=(NewRecipient(address="dev@agency.test"),),
+    )
+    release = Release(queue_id=message.queue_id, deliveries=(released,), entry=entry)
+    assert rig.store.release_captured([release])
+    assert "dev@agency.test" not in str(rig.story(message).events[0])
+    rig.attempt(message, TAKEN, at_ms=NOW_MS + 10_000)
+    story = rig.story(message)
+    assert kinds(story) == ["accepted", "captured", "operator", "delivered"]
+    assert (story.state, story.headline) == ("captured", "Finished: 1 delivered, 1 captured.")
+
+
+def test_what_is_due_tells_what_is_before_it(tmp_path: Path) -> None:
+    provider = {"host": "smtp.example.com", "rate": "14/s"}
+    rig = StoryRig(tmp_path, providers={"main": provider, "other": {"host": "b.example.com"}})
+    first = rig.accept()
+    for _ in range(4):
+        rig.accept()
+    assert [(one.label, one.text) for one in rig.story(first).outlooks[0].notes] == [
+        ("queue", "5 messages of its route wait"),
+        ("pace", "main gets 14/s, as its rate says"),
+    ]
+    rig.store.lower_rate("main", per_s=8.0, guard_s=0)
+    (slower,) = [one for one in rig.story(first).outlooks[0].notes if one.label == "pace"]
+    assert slower.text.startswith("main gets") and slower.text.endswith("since it asked for less")
+    rig.store.close()
+
+
+def test_a_used_up_quota(tmp_path: Path) -> None:
+    provider = {"host": "smtp.example.com", "daily_quota": 2}
+    rig = StoryRig(tmp_path, providers={"main": provider, "other": {"host": "b.example.com"}})
+    message = rig.accept()
+    rig.store.use_quota("main", wanted=2, quota=2)
+    assert rig.story(message).headline == "Not sent yet: main has used its daily_quota of 2."
+    rig.store.close()
+
+
+def test_a_route_with_a_provider_that_works_has_no_obstacle(tmp_path: Path) -> None:
+    rig = StoryRig(tmp_path, routes=[{"name": "default", "providers": ["main", "other"]}])
+    message = rig.accept()
+    for name in ("main", "other"):
+        hold = Hold(
+            scope="provider", key=name, reason="full", remedy="raise the limit", since_ms=NOW_MS,
+            probe_at_ms=NOW_MS + HOUR_MS,
+        )  # fmt: skip
+        rig.store.put_hold(hold)
+        story = rig.story(message)
+        if name == "main":
+            assert story.headline.startswith("Not sent yet: it waits for its first try")
+    assert story.headline == "Not sent yet: main is held (full) and other is held (full)."
+    assert commands(story) == ["relaygw provider release main", "relaygw provider release other"]
+    rig.store.close()
+
+
+def test_several_deliveries_are_told_apart(rig: StoryRig) -> None:
+    deliveries = (
+        NewDelivery(
+            route="default",
+            stream="transactional",
+            recipients=(NewRecipient(address="b@cust.test"),),
+        ),
+        NewDelivery(
+            route="promo",
+            stream="promotional",
+            recipients=(NewRecipient(address="c@cust.test"),),
+        ),
+    )
+    message = rig.accept(deliveries=deliveries)
+    rig.attempt(message, TAKEN)
+    rig.attempt(message, LATER, route="promo", provider="other")
+    story = rig.story(message, now_ms=NOW_MS + 2000)
+    assert event_of(story, EventKind.DELIVERED).text == "delivered: main took it, for b@cust.test"
+    assert event_of(story, EventKind.DEFERRED).text.endswith("no for now, for route promo")
+    (outlook,) = story.outlooks
+    assert (outlook.route, outlook.recipients) == ("promo", ("c@cust.test",))
+    assert story.headline.startswith("Not sent yet to all (1 delivered, 1 waiting): ")
+
+
+# --- the whole ----------------------------------------------------------------------------
+
+
+def test_an_unknown_id_has_no_story(rig: StoryRig) -> None:
+    assert tell_story(rig.store, rig.settings, "NOSUCHID00", now_ms=NOW_MS) is None
+
+
+def test_a_story_as_an_object(rig: StoryRig) -> None:
+    message = rig.accept()
+    rig.attempt(message, LATER)
+    told = as_object(rig.story(message, now_ms=NOW_MS + 2000))
+    assert told["queue_id"] == message.queue_id
+    assert [event["kind"] for event in told["events"]] == ["accepted", "deferred"]
+    assert told["events"][1]["at"].endswith("Z")
+    assert told["next"][0]["next_attempt_at"] is not None
+    assert told["what_to_do"][-1]["command"].startswith("relaygw queue retry")
