@@ -16,7 +16,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -92,6 +92,18 @@ def check_schema(loaded: LoadedSettings) -> None:
     migrate.check_schema(queue_place(loaded))
 
 
+def note_settings(loaded: LoadedSettings, *, occasion: str) -> None:
+    """Leave a line in the audit trail if the settings are others than before."""
+    from relaygw.operations.changed_settings import note_settings
+
+    store = open_store(loaded)
+    try:
+        now_ms = time.time_ns() // 1_000_000
+        note_settings(store, loaded.settings, occasion=occasion, now_ms=now_ms)
+    finally:
+        store.close()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoleContext:
     """What the supervisor hands to a role's process."""
@@ -157,6 +169,8 @@ def _stop_event(context: RoleContext) -> asyncio.Event:
 def _registered(context: RoleContext, role: str, store: Store) -> Iterator[lifelines.Lifeline]:
     """Announce this process for the length of a with block."""
     lifeline = lifelines.Lifeline(context.instances_dir, context.incarnation)
+    if role == "front":
+        _warn_of_a_namesake(context, store)
     store.register(context.instance(role))
     try:
         yield lifeline
@@ -166,9 +180,26 @@ def _registered(context: RoleContext, role: str, store: Store) -> Iterator[lifel
             lifeline.release()
 
 
+def _warn_of_a_namesake(context: RoleContext, store: Store) -> None:
+    """Say that a gateway elsewhere has this name: what is told of one would be of both."""
+    for one in store.instances():
+        is_of_this_host = (context.instances_dir / one.incarnation).exists()
+        is_namesake = one.role == "front" and one.name == context.loaded.settings.hostname
+        if is_namesake and not is_of_this_host:
+            context.log.note(
+                "master",
+                f"warning: another gateway of this queue has the hostname {one.name} (or had it "
+                "until a moment ago); give each a hostname of its own",
+            )
+            return
+
+
 async def _front(context: RoleContext) -> int:
+    from relaygw.alerting.history import history_kept
     from relaygw.inbound.intake import Intake
     from relaygw.inbound.listener import FrontService
+    from relaygw.observe.history.front import FrontHistory
+    from relaygw.observe.history.tally import HistoryTally
     from relaygw.observe.metrics.opening import front_meter
 
     stop = _stop_event(context)
@@ -183,34 +214,39 @@ async def _front(context: RoleContext) -> int:
         sender.send()
         notify_others()
 
+    tally = HistoryTally()
     service = FrontService(
         context.loaded.settings,
         store,
         log,
         intake=Intake(context.loaded.settings, state_dir=context.loaded.state_dir),
         notify=notify,
-        meter=front_meter(context.metrics, log),
+        meter=FrontHistory(front_meter(context.metrics, log), tally),
     )
     with _registered(context, "front", store):
         beat = asyncio.create_task(_Pulse(context, "front", store).beat())
-        await service.start(context.sockets)
-        sender.send()  # for what a front before this one committed and died over
-        await _first_of(stop.wait(), retire.wait())
-        if retire.is_set() and not stop.is_set():
-            service.retire()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(RETIRE_S):
-                    await _first_of(stop.wait(), service.ended())
-        await service.stop()
+        async with history_kept(tally, store):
+            await service.start(context.sockets)
+            sender.send()  # for what a front before this one committed and died over
+            await _first_of(stop.wait(), retire.wait())
+            if retire.is_set() and not stop.is_set():
+                service.retire()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(RETIRE_S):
+                        await _first_of(stop.wait(), service.ended())
+            await service.stop()
         beat.cancel()
     store.close()
     return 0
 
 
 async def _delivery(context: RoleContext) -> int:
+    from relaygw.alerting.history import history_kept
     from relaygw.delivery.janitor import Janitor
     from relaygw.delivery.leases import LeaseLost
     from relaygw.delivery.worker import Worker
+    from relaygw.observe.history.delivery import DeliveryHistory
+    from relaygw.observe.history.tally import HistoryTally
     from relaygw.observe.metrics.opening import delivery_meter
 
     stop = _stop_event(context)
@@ -231,6 +267,8 @@ async def _delivery(context: RoleContext) -> int:
                     wake_workers=hints.HintSender(hint_dir).send,
                 ).run()
             )
+            tally = HistoryTally()
+            meter = delivery_meter(context.metrics, context.loaded.settings.providers, log)
             worker = Worker(
                 context.loaded.settings,
                 store,
@@ -238,10 +276,11 @@ async def _delivery(context: RoleContext) -> int:
                 incarnation=context.incarnation,
                 in_flight=lifeline,
                 hints=hint_socket,
-                meter=delivery_meter(context.metrics, context.loaded.settings.providers, log),
+                meter=DeliveryHistory(meter, tally),
             )
-            with _listening(context, worker.wake):
-                await worker.run(stop)
+            with _listening(context, worker.wake), _watching(context, store, worker.unreached):
+                async with history_kept(tally, store):
+                    await worker.run(stop)
             janitor.cancel()
     except LeaseLost as lost:
         log.note("qmgr", f"warning: {lost}; a fresh worker takes over")
@@ -252,6 +291,31 @@ async def _delivery(context: RoleContext) -> int:
             (hint_dir / context.incarnation).unlink(missing_ok=True)
     store.close()
     return exit_code
+
+
+def _watching(
+    context: RoleContext, store: Store, unreached: Callable[[], Mapping[str, float]]
+) -> contextlib.AbstractContextManager[object]:
+    """Look for trouble and tell people, for the length of a with block."""
+    from relaygw.alerting.aside import Aside
+    from relaygw.alerting.opening import open_watch
+
+    loop = asyncio.get_running_loop()
+
+    def note(text: str) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop has ended
+            loop.call_soon_threadsafe(context.log.note, "qmgr", text)
+
+    return Aside(
+        lambda: open_watch(
+            context.loaded.settings,
+            store,
+            incarnation=context.incarnation,
+            state_dir=context.loaded.state_dir,
+            note=note,
+            unreached=unreached,
+        ).run()
+    )
 
 
 def _notifier(context: RoleContext) -> Callable[[], None]:

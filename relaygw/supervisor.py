@@ -28,7 +28,7 @@ from relaygw.observe.library_records import carry_library_records
 from relaygw.observe.maillog import MailLog
 from relaygw.observe.metrics.opening import open_run_files
 from relaygw.observe.opening import open_log
-from relaygw.roles import ROLES, RoleContext, prepare_schema, run_role
+from relaygw.roles import ROLES, RoleContext, note_settings, prepare_schema, run_role
 from relaygw.service_file import ServiceFile
 from relaygw.settings.bind import Bind
 from relaygw.settings.load import LoadedSettings, load_settings
@@ -86,6 +86,7 @@ class Supervisor:
         gc.collect()
         gc.freeze()  # forked children share these pages as long as nobody touches them
         self._start_generation()
+        self._note_settings("start")
         self._announce()
         deadline_s = float("inf")
         while self._children or not self._is_stopping:
@@ -244,6 +245,7 @@ class Supervisor:
             number = signal.SIGUSR2 if child.role == "front" else signal.SIGTERM
             with contextlib.suppress(ProcessLookupError):
                 os.kill(child.pid, number)
+        self._note_settings("reload")
         self._log.note("master", f"reloaded: mode {loaded.settings.mode}")
 
     # --- sockets -------------------------------------------------------------------------
@@ -278,21 +280,36 @@ class Supervisor:
 
     def _prepare_schema(self, loaded: LoadedSettings) -> None:
         """Upgrade SQLite, or check the schema, in a child: alembic's memory goes with it."""
+        pid = self._fork(
+            lambda: prepare_schema(loaded), complaint="fatal: the queue cannot be prepared"
+        )
+        _, status = os.waitpid(pid, 0)
+        if os.waitstatus_to_exitcode(status) != 0:
+            raise StoreUnavailable("the queue could not be prepared, see the line above")
+
+    def _note_settings(self, occasion: str) -> None:
+        """Record what settings are in force now, in a child that nobody waits for."""
+        loaded = self._loaded
+        self._fork(
+            lambda: note_settings(loaded, occasion=occasion),
+            complaint="warning: the settings are not in the audit trail",
+        )
+
+    def _fork(self, work: Callable[[], None], *, complaint: str) -> int:
+        """Do what needs the store in a child; return its process id."""
         pid = os.fork()
         if pid == 0:
             self._log.adopt()
             exit_code = os.EX_CONFIG
             try:
-                prepare_schema(loaded)
+                work()
                 exit_code = 0
             except BaseException as error:
-                self._log.note("master", f"fatal: the queue cannot be prepared: {error}")
+                self._log.note("master", f"{complaint}: {error}")
             finally:
                 self._log.close()
                 os._exit(exit_code)
-        _, status = os.waitpid(pid, 0)
-        if os.waitstatus_to_exitcode(status) != 0:
-            raise StoreUnavailable("the queue could not be prepared, see the line above")
+        return pid
 
     def _announce(self) -> None:
         settings = self._loaded.settings
@@ -328,8 +345,11 @@ def _preload(roles: Sequence[str]) -> None:
     with contextlib.suppress(ImportError):
         import uvloop  # noqa: F401
     if "front" in roles:
+        import relaygw.alerting.history
         import relaygw.inbound.listener
+        import relaygw.observe.history.front
     if "delivery" in roles:
+        import relaygw.alerting.opening
         import relaygw.delivery.janitor
         import relaygw.delivery.worker
     if "web" in roles:

@@ -115,6 +115,7 @@ def _tell(
     for line in lines:
         click.echo(line)
     if recipient is None:
+        _warn_of_alerts(loaded.settings)
         _warn_of_secrets(loaded.settings)
         _warn_of_certificates(loaded.settings)
         _warn_of_web(loaded.settings)
@@ -182,6 +183,7 @@ def summary(loaded: LoadedSettings) -> Iterator[str]:
         yield labelled("provider", f"{name}: {provider_words(provider)}")
     for route in settings.routes:
         yield labelled("route", _route_words(route))
+    yield from _alert_lines(settings)
 
 
 def _mode_words(settings: Settings) -> str:
@@ -230,8 +232,31 @@ def _secrets(settings: Settings) -> Iterator[tuple[str, SecretRef | None]]:
         if provider.oauth is not None:
             yield f"providers.{name}.oauth.client_secret", provider.oauth.client_secret
             yield f"providers.{name}.oauth.refresh_token", provider.oauth.refresh_token
+    for number, alert in enumerate(settings.alerts):
+        yield f"alerts.{number}.apprise", alert.apprise
+        yield f"alerts.{number}.webhook", alert.webhook.reference if alert.webhook else None
     for token in settings.web.tokens:
         yield f"web.tokens.{token.name}", token.token
+
+
+def _alert_lines(settings: Settings) -> Iterator[str]:
+    from relaygw.alerting.opening import target_words
+    from relaygw.settings.alerts import channel_name
+
+    for number, alert in enumerate(settings.alerts):
+        rules = " ".join(alert.on) or "everything"
+        name = channel_name(alert, number)
+        yield labelled("alert", f"{name}: {rules} by {target_words(alert)}")
+
+
+def _warn_of_alerts(settings: Settings) -> None:
+    """Name channels that can tell nobody as things are."""
+    from relaygw.alerting.opening import problem_of
+
+    for number, alert in enumerate(settings.alerts):
+        problem = problem_of(alert, settings)
+        if problem is not None:
+            warn(f"warning: alerts.{number}.{alert.kind}: {problem}")
 
 
 def _warn_of_web(settings: Settings) -> None:

@@ -12,10 +12,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 from relaygw.delivery.allowance import Allowance
-from relaygw.delivery.pacing import GUARD_S, Throughput, connections, new_ceiling, pace, step
+from relaygw.delivery.pacing import GUARD_S, Throughput, new_ceiling, step
 from relaygw.mail.address import split
 from relaygw.mail.envelope import ClaimedDelivery
 from relaygw.mail.outcome import Meaning
+from relaygw.policy.pacing import allowed_per_s, connections
 from relaygw.policy.patterns import AddressPatterns
 from relaygw.settings.model import Stream
 from relaygw.settings.provider import Provider
@@ -130,11 +131,9 @@ class Gate:
 
     def rate_per_s(self) -> float | None:
         """Return how much may be sent a second: as configured, or less if the provider says so."""
-        rates = [self.settings.rate.per_s] if self.settings.rate else []
-        if self.account.ceiling_per_s is not None:
-            since_s = time.time() - self.account.ceiling_at_ms / 1000
-            rates.append(pace(self.account.ceiling_per_s, since_s))
-        return min(rates, default=None)
+        configured_per_s = self.settings.rate.per_s if self.settings.rate else None
+        since_s = time.time() - self.account.ceiling_at_ms / 1000
+        return allowed_per_s(configured_per_s, self.account.ceiling_per_s, since_s)
 
     def has_room(self, stream: Stream, now_s: float) -> bool:
         """True when a transaction of a stream may start, as far as the provider is concerned."""

@@ -24,6 +24,7 @@ ORPHANS_EVERY_STEPS = 720
 _FIRST_ORPHANS_STEP = 120  # not while a start with a long queue has enough to do
 TRASH_S = 7 * 86400.0
 ORPHANS_S = 3600.0
+WATCHED_S = 14 * 86400.0
 _SHED_PAUSE_S = 0.01
 _PAUSE_S = 0.2  # between steps of a long purge
 
@@ -79,6 +80,14 @@ class Janitor:
             await self._purge(self._purge_step, self._trim_step)
         if number % ORPHANS_EVERY_STEPS == _FIRST_ORPHANS_STEP:
             await self._purge(self._orphans_step)
+            await self._forget_watched()
+
+    async def _forget_watched(self) -> None:
+        has_more = True
+        while has_more:
+            before_ms = time.time_ns() // 1_000_000 - int(WATCHED_S * 1000)
+            has_more = await asyncio.to_thread(self._store.forget_watched, before_ms)
+            await asyncio.sleep(_PAUSE_S)
 
     async def _shed_content(self, _number: int) -> None:
         """Delete what finished large mail left; on its own, since it may take minutes."""

@@ -15,6 +15,7 @@ from operator import itemgetter
 from relaygw.delivery.gate import Gate, sender_domain
 from relaygw.mail.envelope import ClaimedDelivery
 from relaygw.policy.retry import held_sender_reason, no_sender_reason, over_quota_reason
+from relaygw.policy.routing import provider_route
 from relaygw.settings.model import Settings, Stream
 
 WINDOW_PER_CONNECTION = 8
@@ -33,6 +34,7 @@ class Lane:
     window: deque[ClaimedDelivery] = field(default_factory=deque)
     is_claiming: bool = False
     may_have_more: bool = True  # False until a hint, a due retry or the next poll
+    is_hinted: bool = True  # False: clients bring it nothing, the next poll is soon enough
 
     @property
     def wants_claim(self) -> bool:
@@ -169,17 +171,35 @@ def _at_hand(gate: Gate) -> int:
 
 
 def build_lanes(settings: Settings) -> tuple[list[Lane], dict[str, Gate]]:
-    """Make a lane for each route, transactional ones first, and the gates they lead to."""
-    names = dict.fromkeys(name for route in settings.routes for name in route.providers)
-    gates = {name: Gate(provider=name, settings=settings.providers[name]) for name in names}
-    lanes = []
+    """Make a lane for each route, transactional ones first, and the gates they lead to.
+
+    Every provider has lanes of its own, too, for mail that an operator moved to it.
+    """
+    gates = {
+        name: Gate(provider=name, settings=provider)
+        for name, provider in settings.providers.items()
+    }
+    routes = []
     for route in settings.routes:
         mine = [gates[name] for name in route.providers]
         size = window_size(mine)
-        lanes.append(Lane(route=route.name, stream=route.stream, gates=mine, window_size=size))
-    lanes.sort(key=lambda lane: lane.stream is not Stream.TRANSACTIONAL)
+        routes.append(Lane(route=route.name, stream=route.stream, gates=mine, window_size=size))
     for gate in gates.values():
-        own = [lane for lane in lanes if gate in lane.gates]
+        own = [lane for lane in routes if gate in lane.gates]
         gate.is_shared = any(lane.stream is Stream.TRANSACTIONAL for lane in own)
         gate.has_alternative = any(lane.has_choice for lane in own)
+    lanes = [*routes, *(_aside(gate, stream) for gate in gates.values() for stream in Stream)]
+    lanes.sort(key=lambda lane: lane.stream is not Stream.TRANSACTIONAL)
     return lanes, gates
+
+
+def _aside(gate: Gate, stream: Stream) -> Lane:
+    """Return the lane of mail that goes by one provider alone: see operations.moving."""
+    return Lane(
+        route=provider_route(gate.provider, stream),
+        stream=stream,
+        gates=[gate],
+        window_size=window_size([gate]),
+        may_have_more=False,
+        is_hinted=False,
+    )

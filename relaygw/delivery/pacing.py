@@ -1,10 +1,6 @@
-"""How fast a provider that said "slower" is sent to, and over how many connections.
+"""What a provider that said "slower" showed: its ceiling, learnt from what was offered and taken.
 
-Pure. What a provider taught is its *ceiling*: the rate, or the number of connections, at which
-it refused, and when. The same ceiling gives the same pace in every worker, so that one that
-learns teaches all. Decrease is by a share at once, increase by the clock: quickly back to just
-below the ceiling, slowly past it, and faster the longer nothing is refused (as RFC 9438 does
-for TCP).
+Pure. What follows from a ceiling is `policy.pacing`.
 """
 
 from __future__ import annotations
@@ -14,26 +10,9 @@ from collections.abc import Sequence
 
 GUARD_S = 1.0
 """Refusals within this time of one another are one: they were on their way together."""
-_LOW, _HIGH = 0.85, 0.97  # shares of the ceiling: right after a refusal, and once recovered
-_RECOVERY_S = 2.0
-_LINEAR, _CUBIC = 0.006, 0.00003  # growth past the ceiling, by seconds since the recovery
-_CONNECTION_EVERY_S = 60.0
 _WINDOW_S = 2.0
 _MIN_SPAN_S = 0.05
 _MIN_PER_S = 0.2
-_SLOW_PER_S = 10.0
-
-
-def pace(ceiling_per_s: float, since_s: float) -> float:
-    """Return the rate to send at, so long after the ceiling was met.
-
-    Below ten a second everything takes longer, so that a refusal stays rare among the messages.
-    """
-    since_s *= min(1.0, ceiling_per_s / _SLOW_PER_S)
-    if since_s < _RECOVERY_S:
-        return ceiling_per_s * (_LOW + (_HIGH - _LOW) * max(0.0, since_s) / _RECOVERY_S)
-    grown_s = since_s - _RECOVERY_S
-    return ceiling_per_s * _HIGH * (1 + _LINEAR * grown_s + _CUBIC * grown_s**3)
 
 
 def new_ceiling(offered_per_s: float, accepted_per_s: float) -> float:
@@ -45,11 +24,6 @@ def new_ceiling(offered_per_s: float, accepted_per_s: float) -> float:
     if accepted_per_s >= 0.9 * offered_per_s:
         return max(_MIN_PER_S, offered_per_s)
     return max(_MIN_PER_S, accepted_per_s, offered_per_s / 2)
-
-
-def connections(ceiling: int, since_s: float, configured: int) -> int:
-    """Return how many connections to use, so long after more than `ceiling` were refused."""
-    return max(1, min(configured, ceiling + int(since_s // _CONNECTION_EVERY_S)))
 
 
 class Throughput:

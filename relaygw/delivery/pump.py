@@ -113,7 +113,7 @@ class Pump:
     def run_all(self, *, has_more: bool = False) -> None:
         """Start what may start at all gates; `has_more`: the store has something new."""
         for lane in self._lanes:
-            lane.may_have_more = lane.may_have_more or has_more
+            lane.may_have_more = lane.may_have_more or (has_more and lane.is_hinted)
         for gate in self._gates.values():
             self.run(gate)
 

@@ -208,6 +208,15 @@ class Worker:
                 self._hints.recv(16)
         self.wake()
 
+    def unreached(self) -> dict[str, float]:
+        """Return for how many seconds connecting to providers has been in vain; for any thread.
+
+        Known long before a provider counts as down that answers nothing at all.
+        """
+        now_s = time.monotonic()
+        since = {name: pool.unreached_since_s for name, pool in self._pools.items()}
+        return {name: now_s - begun_s for name, begun_s in since.items() if begun_s is not None}
+
     def wake(self) -> None:
         """Look at the queue now: something new may be there."""
         self._pump.run_all(has_more=True)

@@ -28,12 +28,11 @@ _CREDENTIALS = (
     "refresh_token",
     "token",
 )
-_URLS = ("url", "token_url", "relay_to")
+_URLS = ("url", "token_url", "relay_to", "webhook", "apprise")
 """Keys of URLs, any of which may carry a password."""
 _NOT_YET = "is not in this version yet; remove it"
 _LATER = {
     ("bounces",): _NOT_YET,
-    ("alerts",): _NOT_YET,
     ("retry", "warn_after"): _NOT_YET,
 }
 

@@ -46,5 +46,14 @@ def _secrets(settings: Settings) -> Iterator[tuple[Keys, SecretRef]]:
             secret = getattr(provider.oauth, key, None)
             if secret is not None:
                 yield ("providers", name, "oauth", key), secret
+    yield from _secrets_of_alerts(settings)
     for number, token in enumerate(settings.web.tokens):
         yield ("web", "tokens", number, "token"), token.token
+
+
+def _secrets_of_alerts(settings: Settings) -> Iterator[tuple[Keys, SecretRef]]:
+    for number, alert in enumerate(settings.alerts):
+        if alert.apprise is not None:
+            yield ("alerts", number, "apprise"), alert.apprise
+        if alert.webhook is not None and alert.webhook.host is None:  # else written as it is
+            yield ("alerts", number, "webhook"), alert.webhook.reference

@@ -30,6 +30,7 @@ from relaygw.settings.addresses import (
     Pattern,
     RewriteKey,
 )
+from relaygw.settings.alerts import Alert, AlertRules, alert_conflicts
 from relaygw.settings.bind import Bind
 from relaygw.settings.conflicts import (
     raise_conflicts,
@@ -286,6 +287,8 @@ class Settings(Section):
     rewrite: Rewrite = Rewrite()
     retry: Retry = Retry()
     sandbox: Sandbox = Sandbox()
+    alerts: tuple[Alert, ...] = ()
+    alert_rules: AlertRules = AlertRules()
     log: Log = Log()
     web: Web = Web()
     metrics: Metrics = Metrics()
@@ -299,6 +302,7 @@ class Settings(Section):
                 *user_conflicts(self),
                 *web_conflicts(self),
                 *metrics_conflicts(self),
+                *alert_conflicts(self),
             )
         )
         return self

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field
 
 from relaygw.settings.bind import Bind
+from relaygw.settings.secret_url import is_url
 from relaygw.settings.secrets import SecretRef
 from relaygw.settings.section import Section
 from relaygw.settings.units import Network
@@ -28,6 +29,16 @@ def _check_base_path(text: str) -> str:
     if path and (_BASE_PATH.fullmatch(path) is None or _DOTS & set(path.split("/"))):
         raise ValueError("is not a path; write e.g. /mail, with letters, digits and - _ . ~ only")
     return path or "/"
+
+
+def _check_url(text: str) -> str:
+    if not is_url(text) or "?" in text or "#" in text or "@" in text:
+        raise ValueError("is no http or https URL; write e.g. https://gw.example.com")
+    return text.rstrip("/")
+
+
+WebUrl = Annotated[str, AfterValidator(_check_url)]
+"""What people open in a browser, without a `/` at its end."""
 
 
 class WebUser(Section):
@@ -53,6 +64,7 @@ class Web(Section):
     open: bool = False  # captured mail without login on any address, in sandbox mode only
     users: tuple[WebUser, ...] = ()
     tokens: tuple[WebToken, ...] = ()
+    url: WebUrl | None = Field(default=None, examples=["https://gw.example.com"])  # for links
     base_path: Annotated[str, AfterValidator(_check_base_path)] = "/"
     hosts: tuple[str, ...] = ("localhost", "127.0.0.1", "::1")
     proxies: tuple[Network, ...] = ()  # whose X-Forwarded-For and X-Forwarded-Proto are believed

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from relaygw.mail.content_facts import ContentFacts
 from relaygw.mail.search import EVERYTHING, MailSearch
-from relaygw.store import full_text, indexing, logins, operating, purging, searching, tagging
+from relaygw.store import auditing, full_text, indexing, logins, purging, searching, tagging
 from relaygw.store.captured import CapturedEntry, WebSession
 from relaygw.store.protocol import AuditEntry, QueueEntry
 from relaygw.store.transactions import Transactions, Write
@@ -77,7 +77,7 @@ class SqlCapturedMail(Transactions):
         first, *others = list(_batches(chosen)) or [[]]
         with self._write() as connection:
             # what somebody wants to delete is in the trail before the first of it is gone
-            operating.add_audit(connection, entry, len(chosen))
+            auditing.add_audit(connection, entry, len(chosen))
             purging.uncapture(connection, first)
         for batch in others:
             with self._write() as connection:

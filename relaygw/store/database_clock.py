@@ -11,7 +11,7 @@ none: it comes from measuring.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 from relaygw.errors import StoreUnavailable
 from relaygw.mail.envelope import AcceptedMessage, ClaimedDelivery, DeliveryUpdate
 from relaygw.mail.state import DeliveryState
+from relaygw.store.commands import EVERYTHING_DONE, ShapeCount, ShapeKey, Trail, Waiting
 from relaygw.store.protocol import (
     Account,
     AuditEntry,
@@ -29,6 +30,7 @@ from relaygw.store.protocol import (
     Selection,
 )
 from relaygw.store.sql import SqlStore
+from relaygw.store.watching import Count, HistoryPoint, Incident
 
 _SAME_MS = 1000
 _SHARP_MS = 500  # an answer that took longer says too little
@@ -126,6 +128,54 @@ class DatabaseClockStore(SqlStore):
             entry=self._there(entry, "at_ms"),
         )
 
+    def waiting(self, *, limit: int, after: str = "") -> list[Waiting]:
+        found = super().waiting(limit=limit, after=after)
+        ahead_ms = self._ahead_ms
+        if not ahead_ms:
+            return found
+        return [one._replace(accepted_at_ms=one.accepted_at_ms - ahead_ms) for one in found]
+
+    def search_ids(self, selection: Selection, *, limit: int, after: str = "") -> list[str]:
+        there = self._there(selection, "accepted_before_ms")
+        return super().search_ids(there, limit=limit, after=after)
+
+    def undelete(self, queue_ids: Sequence[str], *, entry: AuditEntry) -> int:
+        return super().undelete(queue_ids, entry=self._there(entry, "at_ms"))
+
+    def expire(self, queue_ids: Sequence[str], *, reason: str, entry: AuditEntry) -> int:
+        return super().expire(queue_ids, reason=reason, entry=self._there(entry, "at_ms"))
+
+    def move(
+        self,
+        queue_ids: Sequence[str],
+        *,
+        provider: str,
+        ended_reasons: Collection[str],
+        is_forced: bool,
+        entry: AuditEntry,
+    ) -> int:
+        return super().move(
+            queue_ids,
+            provider=provider,
+            ended_reasons=ended_reasons,
+            is_forced=is_forced,
+            entry=self._there(entry, "at_ms"),
+        )
+
+    def shape(
+        self, selection: Selection, *, by: ShapeKey, bounds_ms: Sequence[int], now_ms: int
+    ) -> list[ShapeCount]:
+        there = self._there(selection, "accepted_before_ms")
+        there_ms = now_ms + self._ahead_ms
+        return super().shape(there, by=by, bounds_ms=bounds_ms, now_ms=there_ms)
+
+    def add_audit(self, entry: AuditEntry, *, only_after: AuditEntry | None = None) -> bool:
+        return super().add_audit(self._there(entry, "at_ms"), only_after=only_after)
+
+    def audit_entries(self, *, limit: int, trail: Trail = EVERYTHING_DONE) -> list[AuditEntry]:
+        there = self._there(trail, "since_ms")
+        return [self._here(one, "at_ms") for one in super().audit_entries(limit=limit, trail=there)]
+
     def purge(self, cutoffs: Mapping[str, int], *, limit: int) -> int:
         there = {kind: at_ms + self._ahead_ms for kind, at_ms in cutoffs.items()}
         return super().purge(there, limit=limit)
@@ -162,6 +212,31 @@ class DatabaseClockStore(SqlStore):
 
     def release_held(self, reason: str, *, limit: int, now_ms: int) -> int:
         return super().release_held(reason, limit=limit, now_ms=now_ms + self._ahead_ms)
+
+    # --- what is watched over --------------------------------------------------------------
+
+    def add_history(self, at_ms: int, amounts: Mapping[Count, int]) -> None:
+        super().add_history(at_ms + self._ahead_ms, amounts)
+
+    def raise_history(self, at_ms: int, amounts: Mapping[Count, int]) -> None:
+        super().raise_history(at_ms + self._ahead_ms, amounts)
+
+    def history(self, since_ms: int, *, series: Collection[str] = ()) -> list[HistoryPoint]:
+        found = super().history(since_ms + self._ahead_ms, series=series)
+        return [self._here(one, "slice_at_ms") for one in found]
+
+    def forget_watched(self, before_ms: int) -> bool:
+        return super().forget_watched(before_ms + self._ahead_ms)
+
+    def open_incident(self, incident: Incident) -> bool:
+        return super().open_incident(self._there(incident, "since_ms"))
+
+    def end_incident(self, incident_id: str, *, at_ms: int) -> None:
+        super().end_incident(incident_id, at_ms=at_ms + self._ahead_ms)
+
+    def incidents(self, since_ms: int) -> list[Incident]:
+        found = super().incidents(since_ms + self._ahead_ms)
+        return [self._here(one, "since_ms", "recovered_at_ms") for one in found]
 
 
 def _moved(entry: T, by_ms: int, names: Sequence[str]) -> T:

@@ -1,33 +1,47 @@
-"""What operators see and change: searches, counts, state changes, the audit trail."""
+"""What operators see and change: searches, counts, changes of state."""
 
 from __future__ import annotations
 
-import secrets
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Select, TextClause, case, exists, func, insert, select, update
+from sqlalchemy import (
+    ARRAY,
+    Connection,
+    Select,
+    Text,
+    and_,
+    any_,
+    bindparam,
+    case,
+    exists,
+    func,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.sql.elements import ColumnElement
 
 from relaygw.mail.envelope import Source
-from relaygw.mail.state import OPEN, DeliveryState, RecipientState, sources_of
+from relaygw.mail.state import DeliveryState, RecipientState, sources_of
 from relaygw.store.protocol import (
-    AuditEntry,
     DeliveryEntry,
     LaneCount,
     QueueEntry,
     RecipientEntry,
-    Selection,
 )
-from relaygw.store.tables import IS_OPEN, audit, delivery, message, recipient
+from relaygw.store.tables import IS_OPEN, delivery, message, recipient
 
 _IN_LIMIT = 500  # values in one IN list: far below any database's limit
 
-Condition = ColumnElement[bool] | TextClause
-
 _D = DeliveryState
 _R = RecipientState
+
+IS_IN_DOUBT = and_(
+    or_(delivery.c.doubts > 0, delivery.c.reclaims > 0), delivery.c.provider.is_not(None)
+)
+"""Its provider may have taken it already; no other may get it (see delivery.lanes)."""
 
 
 def in_batches(items: Sequence[str]) -> Iterator[Sequence[str]]:
@@ -36,73 +50,43 @@ def in_batches(items: Sequence[str]) -> Iterator[Sequence[str]]:
         yield items[start : start + _IN_LIMIT]
 
 
-# --- searches -----------------------------------------------------------------------------
+def is_listed(
+    connection: Connection, column: ColumnElement[str], values: Sequence[str]
+) -> ColumnElement[bool]:
+    """Return that a column has one of many values: one parameter where that is less work."""
+    if connection.dialect.name != "postgresql":
+        return column.in_(values)
+    return column == any_(bindparam(None, list(values), type_=ARRAY(Text)))
 
 
-def _contains(column: ColumnElement[Any], part: str) -> ColumnElement[bool]:
-    return func.lower(column).contains(part.lower(), autoescape=True)
-
-
-def _delivery_conditions(selection: Selection) -> Iterator[Condition]:
-    if selection.states != frozenset(_D):
-        yield delivery.c.state.in_([state.value for state in selection.states])
-    if selection.states <= OPEN:
-        yield IS_OPEN
-    if selection.provider is not None:
-        yield delivery.c.provider == selection.provider
-    if selection.route is not None:
-        yield delivery.c.route == selection.route
-    if selection.stream is not None:
-        yield delivery.c.stream == selection.stream
-    if selection.reason is not None:
-        yield _contains(delivery.c.reason, selection.reason)
-
-
-def _message_conditions(selection: Selection) -> Iterator[ColumnElement[bool]]:
-    if selection.sender is not None:
-        yield _contains(message.c.sender, selection.sender)
-    if selection.subject is not None:
-        yield _contains(message.c.subject, selection.subject)
-    if selection.client is not None:
-        yield (message.c.source_client == selection.client) | (
-            message.c.source_user == selection.client
-        )
-    if selection.accepted_before_ms is not None:
-        yield message.c.accepted_at_ms < selection.accepted_before_ms
-    if selection.recipient is not None:
-        yield exists().where(
-            recipient.c.queue_id == message.c.queue_id,
-            _contains(recipient.c.address, selection.recipient),
-        )
-
-
-def search(
-    connection: Connection, selection: Selection, *, limit: int, after: str
-) -> list[QueueEntry]:
-    """Return matching messages in the order of acceptance."""
-    wanted = select(delivery.c.queue_id).where(
-        *_delivery_conditions(selection), delivery.c.queue_id > after
-    )
-    conditions = list(_message_conditions(selection))
-    if not (selection.queue_ids or conditions):
-        # nothing more decides: a page of a long queue looks at a page of it
-        wanted = wanted.distinct().order_by(delivery.c.queue_id).limit(limit)
-    query = (
-        select(message)
-        .where(
-            message.c.queue_id.in_(wanted),
-            message.c.queue_id > after,
-            *conditions,
-        )
-        .order_by(message.c.queue_id)
-        .limit(limit)
-    )
-    if not selection.queue_ids:
-        return load_entries(connection, query)
-    found: list[QueueEntry] = []
-    for batch in in_batches(sorted(set(selection.queue_ids))):
-        found += load_entries(connection, query.where(message.c.queue_id.in_(batch)))
-    return found[:limit]
+_DELIVERY = select(
+    delivery.c.queue_id,
+    delivery.c.delivery_no,
+    delivery.c.route,
+    delivery.c.stream,
+    delivery.c.state,
+    delivery.c.due_at_ms,
+    delivery.c.attempts,
+    delivery.c.provider,
+    delivery.c.reason,
+    delivery.c.released,
+    delivery.c.doubts + delivery.c.reclaims,
+).order_by(delivery.c.queue_id, delivery.c.delivery_no)
+_RECIPIENT = select(
+    recipient.c.queue_id,
+    recipient.c.rcpt_no,
+    recipient.c.delivery_no,
+    recipient.c.address,
+    recipient.c.original,
+    recipient.c.state,
+    recipient.c.provider,
+    recipient.c.reply,
+    recipient.c.dsn,
+    recipient.c.attempts,
+    recipient.c.changed_at_ms,
+).order_by(recipient.c.queue_id, recipient.c.rcpt_no)
+_DELIVERY_STATES = {state.value: state for state in _D}
+_RECIPIENT_STATES = {state.value: state for state in _R}
 
 
 def load_entries(connection: Connection, query: Select[Any]) -> list[QueueEntry]:
@@ -119,22 +103,21 @@ def load_entries(connection: Connection, query: Select[Any]) -> list[QueueEntry]
 def _load_deliveries(
     connection: Connection, batch: Sequence[str], into: dict[str, list[DeliveryEntry]]
 ) -> None:
-    for row in connection.execute(
-        select(delivery)
-        .where(delivery.c.queue_id.in_(batch))
-        .order_by(delivery.c.queue_id, delivery.c.delivery_no)
-    ):
-        into[row.queue_id].append(
+    rows = connection.execute(_DELIVERY.where(is_listed(connection, delivery.c.queue_id, batch)))
+    # by place, not by name: a list of 100,000 messages is long
+    for queue_id, number, route, stream, state, due, tries, provider, why, released, fears in rows:
+        into[queue_id].append(
             DeliveryEntry(
-                delivery_no=row.delivery_no,
-                route=row.route,
-                stream=row.stream,
-                state=_D(row.state),
-                due_at_ms=row.due_at_ms,
-                attempts=row.attempts,
-                provider=row.provider,
-                reason=row.reason,
-                released=row.released,
+                delivery_no=number,
+                route=route,
+                stream=stream,
+                state=_DELIVERY_STATES[state],
+                due_at_ms=due,
+                attempts=tries,
+                provider=provider,
+                reason=why,
+                released=released,
+                is_in_doubt=fears > 0 and provider is not None,
             )
         )
 
@@ -142,23 +125,20 @@ def _load_deliveries(
 def _load_recipients(
     connection: Connection, batch: Sequence[str], into: dict[str, list[RecipientEntry]]
 ) -> None:
-    for row in connection.execute(
-        select(recipient)
-        .where(recipient.c.queue_id.in_(batch))
-        .order_by(recipient.c.queue_id, recipient.c.rcpt_no)
-    ):
-        into[row.queue_id].append(
+    rows = connection.execute(_RECIPIENT.where(is_listed(connection, recipient.c.queue_id, batch)))
+    for queue_id, number, part, address, original, state, provider, reply, dsn, tries, at in rows:
+        into[queue_id].append(
             RecipientEntry(
-                rcpt_no=row.rcpt_no,
-                delivery_no=row.delivery_no,
-                address=row.address,
-                original=row.original,
-                state=_R(row.state),
-                provider=row.provider,
-                reply=row.reply,
-                dsn=row.dsn,
-                attempts=row.attempts,
-                changed_at_ms=row.changed_at_ms,
+                rcpt_no=number,
+                delivery_no=part,
+                address=address,
+                original=original,
+                state=_RECIPIENT_STATES[state],
+                provider=provider,
+                reply=reply,
+                dsn=dsn,
+                attempts=tries,
+                changed_at_ms=at,
             )
         )
 
@@ -246,26 +226,32 @@ def change_state(
     """Move deliveries that may go to `to`; a lease is never taken from a worker."""
     changed = 0
     may_leave = [state.value for state in from_states & sources_of(to) - {_D.ACTIVE}]
-    is_held = delivery.c.state == _D.HELD.value
+    values = _changed(to, reason=reason, now_ms=now_ms)
     for batch in in_batches(queue_ids):
+        is_mine = is_listed(connection, delivery.c.queue_id, batch)
         changed += connection.execute(
             update(delivery)
-            .where(delivery.c.queue_id.in_(batch), delivery.c.state.in_(may_leave))
-            .values(
-                state=to.value,
-                due_at_ms=due_at_ms,
-                changed_at_ms=now_ms,
-                reason=reason,
-                held_ms=delivery.c.held_ms
-                + case((is_held, now_ms - func.coalesce(delivery.c.held_at_ms, now_ms)), else_=0),
-                held_at_ms=now_ms if to is _D.HELD else None,
-                # an operator who lets go of a delivery gives it a fresh start
-                reclaims=0,
-                doubts=0,
-            )
+            .where(is_mine, delivery.c.state.in_(may_leave))
+            .values(state=to.value, due_at_ms=due_at_ms, changed_at_ms=now_ms, **values)
         ).rowcount
         _settle_recipients(connection, batch, to=to, now_ms=now_ms)
     return changed
+
+
+def _changed(to: DeliveryState, *, reason: str | None, now_ms: int) -> dict[str, Any]:
+    """Return what else a change of state changes."""
+    if to is _D.DELETED:
+        return {}  # whether it was held, and why, is kept for who takes it out of the trash
+    is_held = delivery.c.state == _D.HELD.value
+    held_ms = case((is_held, now_ms - func.coalesce(delivery.c.held_at_ms, now_ms)), else_=0)
+    values: dict[str, Any] = {
+        "reason": reason,
+        "held_ms": delivery.c.held_ms + held_ms,
+        "held_at_ms": now_ms if to is _D.HELD else None,
+    }
+    if to is _D.DEFERRED:
+        values |= {"reclaims": 0, "doubts": 0}  # who lets go of it gives it a fresh start
+    return values
 
 
 def _settle_recipients(
@@ -279,7 +265,7 @@ def _settle_recipients(
     connection.execute(
         update(recipient)
         .where(
-            recipient.c.queue_id.in_(batch),
+            is_listed(connection, recipient.c.queue_id, batch),
             recipient.c.state == before.value,
             exists().where(
                 delivery.c.queue_id == recipient.c.queue_id,
@@ -289,34 +275,3 @@ def _settle_recipients(
         )
         .values(state=after.value, changed_at_ms=now_ms)
     )
-
-
-def add_audit(connection: Connection, entry: AuditEntry, affected: int) -> None:
-    """Write what an operator did into the trail."""
-    connection.execute(
-        insert(audit).values(
-            audit_id=secrets.token_hex(8),
-            at_ms=entry.at_ms,
-            actor=entry.actor,
-            action=entry.action,
-            target=entry.target,
-            affected=affected,
-            detail=entry.detail,
-        )
-    )
-
-
-def audit_entries(connection: Connection, *, limit: int) -> list[AuditEntry]:
-    """Return the trail, newest first."""
-    rows = connection.execute(select(audit).order_by(audit.c.at_ms.desc()).limit(limit))
-    return [
-        AuditEntry(
-            at_ms=row.at_ms,
-            actor=row.actor,
-            action=row.action,
-            target=row.target,
-            affected=row.affected,
-            detail=row.detail,
-        )
-        for row in rows
-    ]

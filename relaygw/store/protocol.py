@@ -20,7 +20,10 @@ from relaygw.mail.envelope import (
     Source,
 )
 from relaygw.mail.state import OPEN, DeliveryState, RecipientState
+from relaygw.store.attempts import Attempts
 from relaygw.store.captured import CapturedMail
+from relaygw.store.commands import EVERYTHING_DONE, QueueCommands, Trail
+from relaygw.store.watching import Watching
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,6 +105,7 @@ class Selection:
     client: str | None = None
     accepted_before_ms: int | None = None
     reason: str | None = None
+    reply: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,6 +137,7 @@ class DeliveryEntry:
     provider: str | None
     reason: str | None
     released: str | None = None  # of captured mail that was let go: see mail.envelope.Released
+    is_in_doubt: bool = False  # `provider` may have taken it already
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -214,7 +219,7 @@ class InFlight(Protocol):
         """Note that the outcome of a delivery is durable."""
 
 
-class Store(CapturedMail, Protocol):
+class Store(Attempts, CapturedMail, QueueCommands, Watching, Protocol):
     """The queue in a database."""
 
     def close(self) -> None:
@@ -384,7 +389,7 @@ class Store(CapturedMail, Protocol):
     def counts(self) -> list[LaneCount]:
         """Return the open deliveries by route and state."""
 
-    def audit_entries(self, *, limit: int) -> list[AuditEntry]:
+    def audit_entries(self, *, limit: int, trail: Trail = EVERYTHING_DONE) -> list[AuditEntry]:
         """Return what operators did, newest first."""
 
     # --- captured mail -------------------------------------------------------------------

@@ -18,7 +18,9 @@ from relaygw.mail.envelope import AcceptedMessage, ClaimedDelivery, DeliveryUpda
 from relaygw.mail.state import DeliveryState
 from relaygw.store import (
     accepting,
+    auditing,
     claiming,
+    finding,
     leasing,
     limits,
     operating,
@@ -26,7 +28,10 @@ from relaygw.store import (
     registry,
     releasing,
 )
+from relaygw.store.attempts_sql import SqlAttempts
 from relaygw.store.captured_sql import SqlCapturedMail
+from relaygw.store.commands import EVERYTHING_DONE, Trail
+from relaygw.store.commands_sql import SqlQueueCommands
 from relaygw.store.protocol import (
     Account,
     AuditEntry,
@@ -44,9 +49,10 @@ from relaygw.store.protocol import (
 )
 from relaygw.store.tables import chunk
 from relaygw.store.transactions import Write
+from relaygw.store.watching_sql import SqlWatching
 
 
-class SqlStore(SqlCapturedMail):
+class SqlStore(SqlAttempts, SqlCapturedMail, SqlQueueCommands, SqlWatching):
     """`protocol.Store` in SQLAlchemy Core; see there for what each method promises."""
 
     def __init__(self, *, keep_content: bool) -> None:
@@ -251,7 +257,7 @@ class SqlStore(SqlCapturedMail):
         with self._write() as connection:
             is_new = registry.put_hold(connection, hold)
             if entry is not None:
-                operating.add_audit(connection, entry, 1)
+                auditing.add_audit(connection, entry, 1)
             return is_new
 
     def drop_hold(
@@ -262,7 +268,7 @@ class SqlStore(SqlCapturedMail):
                 connection, scope, key, now_ms, probed_only=entry is None
             )
             if entry is not None and was_there:
-                operating.add_audit(connection, entry, 1)
+                auditing.add_audit(connection, entry, 1)
             return was_there
 
     def held_ms(self, key: str, *, since_ms: int, now_ms: int) -> int:
@@ -273,7 +279,7 @@ class SqlStore(SqlCapturedMail):
 
     def search(self, selection: Selection, *, limit: int, after: str = "") -> list[QueueEntry]:
         with self._read() as connection:
-            return operating.search(connection, selection, limit=limit, after=after)
+            return finding.search(connection, selection, limit=limit, after=after)
 
     def change_state(
         self,
@@ -295,16 +301,16 @@ class SqlStore(SqlCapturedMail):
                 due_at_ms=due_at_ms,
                 now_ms=entry.at_ms,
             )
-            operating.add_audit(connection, entry, changed)
+            auditing.add_audit(connection, entry, changed)
             return changed
 
     def counts(self) -> list[LaneCount]:
         with self._read() as connection:
             return operating.counts(connection)
 
-    def audit_entries(self, *, limit: int) -> list[AuditEntry]:
+    def audit_entries(self, *, limit: int, trail: Trail = EVERYTHING_DONE) -> list[AuditEntry]:
         with self._read() as connection:
-            return operating.audit_entries(connection, limit=limit)
+            return auditing.audit_entries(connection, trail, limit=limit)
 
     # --- captured mail -------------------------------------------------------------------
 

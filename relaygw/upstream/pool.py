@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import time
 
 from relaygw.mail.outcome import Stage
 from relaygw.settings.provider import Provider
@@ -33,6 +34,8 @@ class Pool:
         self._opened_count = 0
         self._closing: set[asyncio.Task[None]] = set()
         self._is_closed = False
+        self.unreached_since_s: float | None = None
+        """When the first connection was begun since the provider last answered one (monotonic)."""
 
     def __repr__(self) -> str:
         return (
@@ -150,12 +153,21 @@ class Pool:
     async def _connect(self) -> UpstreamSession:
         if self._tls_context is None:
             self._tls_context = await load_tls_context(self._provider)
-        return await open_session(
-            self._provider,
-            ehlo_name=self._ehlo_name,
-            credentials=self._credentials,
-            tls_context=self._tls_context,
-        )
+        if self.unreached_since_s is None:
+            self.unreached_since_s = time.monotonic()
+        try:
+            session = await open_session(
+                self._provider,
+                ehlo_name=self._ehlo_name,
+                credentials=self._credentials,
+                tls_context=self._tls_context,
+            )
+        except UpstreamError as error:
+            if error.reply is not None:
+                self.unreached_since_s = None
+            raise
+        self.unreached_since_s = None
+        return session
 
     def _close_in_background(self, session: UpstreamSession) -> None:
         task = asyncio.get_running_loop().create_task(session.close())

@@ -12,6 +12,7 @@ from relaygw.mail.state import DeliveryState
 from relaygw.store import migrate
 from relaygw.store.postgres import PostgresStore
 from relaygw.store.protocol import AuditEntry, Hold, Selection
+from relaygw.store.watching import Incident
 from tests.builders import accepted
 from tests.contract.conftest import instance
 from tests.contract.test_store_contract import defer, finish
@@ -188,3 +189,21 @@ def test_a_clock_that_is_set_is_noticed_with_the_next_heartbeat(right: PostgresS
     right._here_ms = lambda: time.time_ns() // 1_000_000 - FAST_MS
     right.heartbeat("right")
     assert abs(right._ahead_ms - FAST_MS) < TOLERANCE_MS
+
+
+def test_history_and_incidents_have_one_time_for_all(right: PostgresStore, fast: FastStore) -> None:
+    fast.add_history(fast._here_ms(), {("x", "a"): 1})
+    right.add_history(right._here_ms(), {("x", "a"): 2})
+    assert sum(point.amount for point in right.history(right._here_ms() - 300_000)) == 3
+    assert sum(point.amount for point in fast.history(fast._here_ms() - 300_000)) == 3
+    since_ms = fast._here_ms()
+    fast.open_incident(
+        Incident(incident_id="1", rule="x", key="", summary="", remedy="", since_ms=since_ms)
+    )
+    right.end_incident("1", at_ms=right._here_ms() + 5000)
+    (seen,) = right.incidents(right._here_ms())
+    assert abs(seen.since_ms - right._here_ms()) < TOLERANCE_MS
+    (seen,) = fast.incidents(fast._here_ms())
+    assert seen.recovered_at_ms is not None
+    assert abs(seen.recovered_at_ms - fast._here_ms() - 5000) < TOLERANCE_MS
+    assert fast.incidents(fast._here_ms() + 60_000) == []

@@ -125,9 +125,10 @@ class ScriptedProvider:
         users: dict[str, str] | None = None,
         auth: Iterable[str] = ("PLAIN", "LOGIN", "CRAM-MD5"),
         extensions: Iterable[str] = DEFAULT_EXTENSIONS,
+        port: int = 0,
     ) -> None:
         self.host = HOST
-        self.port = 0
+        self.port = port  # 0: any; known from the start on
         self.tls_ca: str | None = None
         self.users = users or {}
         self.extensions = list(extensions)
@@ -173,7 +174,7 @@ class ScriptedProvider:
         self._server = await asyncio.start_server(
             self._serve,
             HOST,
-            0,
+            self.port,
             ssl=self.server_context if self.tls == "implicit" else None,
         )
         self.port = self._server.sockets[0].getsockname()[1]

@@ -22,7 +22,7 @@ ROWS = dict(re.findall(r"^\| `([a-zA-Z_.\[\]]+)` \| (?:`(.*?)`|required) \| .+ \
 KEYS = dict(all_keys())
 INSIDE_OPTIONAL = (
     *("providers.NAME.oauth.", "providers.NAME.replies[]."),
-    *("users[].", "web.users[].", "web.tokens[]."),
+    *("users[].", "web.users[].", "web.tokens[].", "alerts[]."),
 )
 """Sections that are left out as a rule: the page has their keys, the annotated file only them."""
 COMMON = [key for key in KEYS if not key.startswith(INSIDE_OPTIONAL)]

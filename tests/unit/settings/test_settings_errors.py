@@ -215,7 +215,7 @@ def test_a_broken_file_gets_one_line(lines_of: Fail, text: str | bytes, line: st
 
 
 NOT_YET = [
-    *("bounces", "alerts"),
+    "bounces",
     "retry.warn_after",
 ]
 

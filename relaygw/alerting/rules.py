@@ -1,0 +1,269 @@
+"""The rules: what of the facts is trouble. Pure; docs/operating.md has the table.
+
+Whoever is told should know what to do, so each finding has a remedy, which names a command
+where there is one.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from itertools import chain
+
+from relaygw.alerting.findings import Finding, FleetFacts, HostFacts
+from relaygw.alerting.sums import HOUR_MS, total, totals, waiting_then
+from relaygw.mail.outcome import Scope
+from relaygw.mail.state import DeliveryState
+from relaygw.observe.history.series import Series
+from relaygw.settings.alerts import AlertRules, Rule
+from relaygw.settings.model import Settings
+from relaygw.settings.units import format_duration
+from relaygw.store.protocol import UNREACHABLE, Hold
+
+HOST_RULES = frozenset({Rule.DISK_LOW, Rule.CERTIFICATE_EXPIRING})
+"""Rules whose keys begin with the name of a host; the others are about the shared queue."""
+GROWTH_LEAST = 1000
+REFUSALS = ("451 4.3.", "452 4.3.")
+_GROWTH_WINDOW_MS = (25 * 60_000, 35 * 60_000)
+_REFUSALS_WINDOW_MS = 300_000
+_UNREACHED_S = 20
+_UNREACHED_REMEDY = (
+    "relaygw check --online tries it; mail waits, or takes the next provider of its route"
+)
+_LIST_HOLDS = "relaygw provider list says why; relaygw provider release ends it"
+
+
+def fleet_findings(facts: FleetFacts, settings: Settings) -> list[Finding]:
+    """Return what is wrong with the queue and its providers."""
+    rules = settings.alert_rules
+    found = chain(
+        _providers(facts, settings),
+        _no_delivery(facts, rules),
+        _front_refusing(facts, rules),
+        _queue_age(facts, rules),
+        _queue_growth(facts, rules),
+        _bounce_rate(facts, rules),
+        _volume(facts, rules),
+        _quota(facts, rules),
+        _in_doubt(facts),
+    )
+    return list({(one.rule, one.key): one for one in found}.values())
+
+
+def host_findings(facts: HostFacts, settings: Settings) -> list[Finding]:
+    """Return what is wrong with one host."""
+    rules = settings.alert_rules
+    low = [
+        Finding(
+            rule=Rule.DISK_LOW,
+            key=f"{facts.host} {directory}",
+            summary=f"{_percent(free)} of the volume of {directory} on {facts.host} is free",
+            remedy=f"make room; below {_percent(settings.queue.min_free)} (queue.min_free) new "
+            "mail is refused",
+        )
+        for directory, free in facts.volumes.items()
+        if free < rules.disk_free
+    ]
+    expiring = [
+        Finding(
+            rule=Rule.CERTIFICATE_EXPIRING,
+            key=f"{facts.host} {listener}",
+            summary=f"the certificate of {listener} on {facts.host} {_end_words(left_s)}",
+            remedy="renew it; the file is read again by itself",
+        )
+        for listener, left_s in facts.certificates.items()
+        if left_s < rules.certificate_left
+    ]
+    return low + expiring
+
+
+def _providers(facts: FleetFacts, settings: Settings) -> Iterator[Finding]:
+    """Look at holds and outages; of several on one provider the outage is what is told."""
+    yield from _silent(facts, settings)
+    ordered = sorted(facts.holds, key=lambda hold: hold.scope == UNREACHABLE)
+    for hold in ordered:
+        provider = hold.key.partition(" ")[0]
+        if provider not in settings.providers:
+            continue
+        if hold.scope == Scope.CREDENTIAL:
+            yield _finding(
+                Rule.AUTH_FAILED,
+                hold,
+                f"provider {provider} refuses the user name or key: {hold.reason}",
+                f"{hold.remedy or 'put a good key in its place'}; a new one is tried by itself, "
+                "nothing bounces meanwhile",
+            )
+        elif hold.scope == UNREACHABLE:
+            summary = f"provider {provider} cannot be reached: {hold.reason}"
+            yield _finding(Rule.PROVIDER_DOWN, hold, summary, _UNREACHED_REMEDY)
+        elif hold.scope in (Scope.PROVIDER, Scope.SENDER_DOMAIN):
+            yield _finding(Rule.PROVIDER_DOWN, hold, _held_words(hold), _held_remedy(hold))
+
+
+def _silent(facts: FleetFacts, settings: Settings) -> Iterator[Finding]:
+    """Find providers that answer nothing, so that each try to connect takes its full time."""
+    for provider, seconds in facts.unreached.items():
+        if provider in settings.providers and seconds >= _UNREACHED_S:
+            yield Finding(
+                rule=Rule.PROVIDER_DOWN,
+                key=provider,
+                summary=f"provider {provider} cannot be reached: no connection for "
+                f"{_UNREACHED_S} s",
+                remedy=_UNREACHED_REMEDY,
+                since_ms=facts.now_ms - int(seconds * 1000),
+            )
+
+
+def _held_words(hold: Hold) -> str:
+    provider, _, domain = hold.key.partition(" ")
+    if hold.scope == Scope.SENDER_DOMAIN:
+        return f"provider {provider} refuses mail from {domain or '<>'}: {hold.reason}"
+    if hold.probe_at_ms is None:
+        return f"provider {provider} is held by an operator: {hold.reason}"
+    return f"provider {provider} is held: {hold.reason}"
+
+
+def _held_remedy(hold: Hold) -> str:
+    return f"{hold.remedy}; {_LIST_HOLDS}" if hold.remedy else _LIST_HOLDS
+
+
+def _finding(rule: Rule, hold: Hold, summary: str, remedy: str) -> Finding:
+    return Finding(rule=rule, key=hold.key, summary=summary, remedy=remedy, since_ms=hold.since_ms)
+
+
+def _no_delivery(facts: FleetFacts, rules: AlertRules) -> Iterator[Finding]:
+    window_ms = int(rules.no_delivery * 1000)
+    since_ms = facts.now_ms - window_ms
+    oldest_ms = min(_oldest_by_route(facts).values(), default=facts.now_ms)
+    is_quiet = not total(facts.queue.points, Series.ACCEPTED, since_ms=since_ms - window_ms)
+    if oldest_ms > since_ms or is_quiet:
+        return
+    if not total(facts.queue.points, Series.DELIVERED, since_ms=since_ms):
+        yield Finding(
+            rule=Rule.NO_DELIVERY,
+            key="",
+            summary=f"mail waits and none was delivered for {format_duration(rules.no_delivery)}",
+            remedy="relaygw status names the provider in trouble and what to do",
+        )
+
+
+def _front_refusing(facts: FleetFacts, rules: AlertRules) -> Iterator[Finding]:
+    since_ms = facts.now_ms - _REFUSALS_WINDOW_MS
+    refused = totals(facts.queue.points, Series.REFUSED, since_ms=since_ms)
+    count = sum(number for code, number in refused.items() if code.startswith(REFUSALS))
+    if count >= rules.refusals:
+        yield Finding(
+            rule=Rule.FRONT_REFUSING,
+            key="",
+            summary=f"mail is refused: {count} replies 451 or 452 within some minutes; clients "
+            "that do not retry lose theirs",
+            remedy="the log names the reason: the queue cannot be written, or the disk is full",
+        )
+
+
+def _oldest_by_route(facts: FleetFacts) -> dict[str, int]:
+    """Return when the oldest mail was accepted that waits and is not held."""
+    oldest: dict[str, int] = {}
+    for lane in facts.queue.lanes:
+        if lane.state is not DeliveryState.HELD:
+            before = oldest.get(lane.route, lane.oldest_accepted_at_ms)
+            oldest[lane.route] = min(before, lane.oldest_accepted_at_ms)
+    return oldest
+
+
+def _queue_age(facts: FleetFacts, rules: AlertRules) -> Iterator[Finding]:
+    for route, oldest_ms in _oldest_by_route(facts).items():
+        age_s = (facts.now_ms - oldest_ms) / 1000
+        if age_s > rules.queue_age:
+            limit = format_duration(rules.queue_age)
+            yield Finding(
+                rule=Rule.QUEUE_AGE,
+                key=route,
+                summary=f"the oldest mail of route {route} waits for more than {limit}",
+                remedy=f"relaygw queue list --route {route} --older-than {limit} says why",
+            )
+
+
+def _queue_growth(facts: FleetFacts, rules: AlertRules) -> Iterator[Finding]:
+    least_ms, most_ms = _GROWTH_WINDOW_MS
+    then = waiting_then(
+        facts.queue.points, from_ms=facts.now_ms - most_ms, until_ms=facts.now_ms - least_ms
+    )
+    now = sum(lane.deliveries for lane in facts.queue.lanes if lane.state is not DeliveryState.HELD)
+    if then is not None and now > GROWTH_LEAST and now - then > rules.queue_growth:
+        yield Finding(
+            rule=Rule.QUEUE_GROWTH,
+            key="",
+            summary=f"{now} mails wait, {now - then} more than half an hour ago",
+            remedy="relaygw status shows which provider is slow, held or at its limit",
+        )
+
+
+def _bounce_rate(facts: FleetFacts, rules: AlertRules) -> Iterator[Finding]:
+    since_ms = facts.now_ms - HOUR_MS
+    delivered = totals(facts.queue.points, Series.DELIVERED, since_ms=since_ms)
+    bounced = totals(facts.queue.points, Series.BOUNCED, since_ms=since_ms)
+    for provider, count in bounced.items():
+        share = count / (count + delivered.get(provider, 0))
+        if share > rules.bounce_rate and count >= rules.bounce_least:
+            yield Finding(
+                rule=Rule.BOUNCE_RATE,
+                key=provider,
+                summary=f"{_percent(share)} of what provider {provider} got in the last hour "
+                f"bounced ({count} recipients)",
+                remedy="look at the replies in the log; many providers stop accounts above 5 %",
+            )
+
+
+def _volume(facts: FleetFacts, rules: AlertRules) -> Iterator[Finding]:
+    usual = facts.queue.busiest_hour
+    if usual is None:
+        return
+    accepted = totals(facts.queue.points, Series.ACCEPTED, since_ms=facts.now_ms - HOUR_MS)
+    for route, count in accepted.items():
+        most = usual.get(route, 0)
+        if count >= rules.volume_least and count > most * rules.volume_factor:
+            yield Finding(
+                rule=Rule.VOLUME_ANOMALY,
+                key=route,
+                summary=f"{count} recipients of route {route} within an hour; its busiest hour of "
+                f"the last days had {most}",
+                remedy="look who sends: relaygw queue list --route "
+                f"{route}; relaygw provider hold stops it, and no mail is lost",
+            )
+
+
+def _quota(facts: FleetFacts, rules: AlertRules) -> Iterator[Finding]:
+    for provider, share in facts.queue.quotas.items():
+        if share >= rules.quota_near:
+            yield Finding(
+                rule=Rule.QUOTA_NEAR,
+                key=provider,
+                summary=f"provider {provider} has used {_percent(share)} of its daily quota",
+                remedy="raise daily_quota, or give its routes another provider; mail beyond it "
+                "waits",
+            )
+
+
+def _in_doubt(facts: FleetFacts) -> Iterator[Finding]:
+    by_provider: Mapping[str, int] = defaultdict(int, facts.queue.doubts)
+    for provider, count in by_provider.items():
+        yield Finding(
+            rule=Rule.IN_DOUBT,
+            key=provider,
+            summary=f"provider {provider} was lost after the final dot of {count} mails: they may "
+            "be sent twice",
+            remedy="relaygw queue list --reason in_doubt shows those that are held; ask the "
+            "provider what it took, then relaygw queue release or delete",
+        )
+
+
+def _percent(share: float) -> str:
+    return f"{share * 100:.3g}%"
+
+
+def _end_words(left_s: float) -> str:
+    if left_s <= 0:
+        return "has expired"
+    days, hours = int(left_s // 86400), int(left_s % 86400 // 3600)
+    return f"expires in {days} days" if days > 1 else f"expires in {days * 24 + hours} hours"

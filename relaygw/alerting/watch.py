@@ -1,0 +1,226 @@
+"""The watch: looks each few seconds, opens and ends incidents, has them told.
+
+Of all delivery workers on a queue one has the duty for it, and one on each host the duty for
+what only that host knows. Incidents are rows of the store: whoever has the duty next tells nothing
+twice. While the store is out of reach nobody knows who has the duty: then each watch tells of its
+own host that it is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from relaygw.alerting.findings import Finding, FleetFacts, QueueFacts
+from relaygw.alerting.gathering import Gatherer, host_facts
+from relaygw.alerting.lasting import Lasting
+from relaygw.alerting.rules import HOST_RULES, fleet_findings, host_findings
+from relaygw.alerting.telling import FORGET_MS, Teller, Told
+from relaygw.errors import StoreUnavailable
+from relaygw.settings.alerts import Rule
+from relaygw.settings.model import Settings
+from relaygw.store.protocol import Store
+from relaygw.store.watching import Incident
+
+DUTY = "watch"
+LOOK_S = 5.0
+QUEUE_LOOK_S = 30.0
+"""Between two looks at the whole queue, which take longer the more there is."""
+_LOAD = 20
+"""A look at the queue that takes some time is not made again within so many times that."""
+_DRAIN_S = 2.0
+
+
+@dataclass(slots=True)
+class Pace:
+    """How often the watch looks; tests are less patient."""
+
+    look_s: float = LOOK_S
+    queue_look_s: float = QUEUE_LOOK_S
+
+
+class Watch:
+    """The watch of one delivery worker; runs in an event loop of its own."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        store: Store,
+        *,
+        incarnation: str,
+        state_dir: Path,
+        teller: Teller,
+        note: Callable[[str], None],
+        unreached: Callable[[], Mapping[str, float]] = dict,
+        pace: Pace | None = None,
+    ) -> None:
+        """`unreached` tells for how many seconds connecting to providers has been in vain."""
+        self._settings = settings
+        self._store = store
+        self._incarnation = incarnation
+        self._state_dir = state_dir
+        self._teller = teller
+        self._note = note
+        self._unreached = unreached
+        self._pace = pace or Pace()
+        self._gatherer = Gatherer(store, settings)
+        lasting_s = settings.alert_rules.lasting
+        self._fleet, self._host = Lasting(lasting_s), Lasting(lasting_s)
+        self._away = Lasting(lasting_s)
+        self._own: list[Incident] = []  # of the store itself: nowhere but here
+        self._queue: QueueFacts | None = None
+        self._queue_due_s = 0.0
+        self._looking: asyncio.Future[list[Incident]] | None = None
+
+    async def run(self) -> None:
+        """Watch until cancelled."""
+        try:
+            while True:
+                begun_s = time.monotonic()
+                await self._look()
+                await asyncio.sleep(max(0.0, begun_s + self._pace.look_s - time.monotonic()))
+        finally:
+            if self._looking is not None:  # its thread goes on when nobody waits for it
+                await asyncio.wait([self._looking], timeout=_DRAIN_S)
+            await self._teller.drain(_DRAIN_S)
+
+    async def _look(self) -> None:
+        trouble: str | None = None
+        incidents: list[Incident] = []
+        try:
+            self._looking = asyncio.ensure_future(asyncio.to_thread(self._look_at_all))
+            incidents = await asyncio.shield(self._looking)
+        except StoreUnavailable as error:
+            trouble = str(error)
+        except Exception as error:  # a defect here stops neither mail nor the next look
+            self._note(f"error: alerts: {type(error).__name__}: {error}")
+        self._judge_store(trouble)
+        now_ms = time.time_ns() // 1_000_000
+        self._teller.tell([*incidents, *self._own], now_ms=now_ms)
+
+    # --- in a thread -----------------------------------------------------------------------
+
+    def _look_at_all(self) -> list[Incident]:
+        """Open and end incidents; return those to tell, none to who has no duty."""
+        now_ms = time.time_ns() // 1_000_000
+        if self._has_duty(f"{DUTY} {self._settings.hostname}"):
+            self._look_at_host(now_ms)
+        if not self._has_duty(DUTY):
+            self._queue = None
+            return []
+        self._teller.write()
+        self._look_at_fleet(now_ms)
+        return self._store.incidents(now_ms - FORGET_MS)
+
+    def _has_duty(self, name: str) -> bool:
+        return self._store.duty(name, self._incarnation)
+
+    def _look_at_host(self, now_ms: int) -> None:
+        findings = host_findings(host_facts(self._settings, self._state_dir), self._settings)
+        host = self._settings.hostname
+        mine = [
+            one
+            for one in self._store.incidents(now_ms)
+            if one.rule in HOST_RULES and one.key.partition(" ")[0] == host
+        ]
+        self._settle(self._host, findings, mine, now_ms)
+
+    def _look_at_fleet(self, now_ms: int) -> None:
+        known = self._store.incidents(now_ms)
+        shared = [one for one in known if one.rule not in HOST_RULES]
+        is_due = time.monotonic() >= self._queue_due_s
+        if self._queue is None or is_due:
+            begun_s = time.monotonic()
+            self._queue = self._gatherer.queue_facts(shared, now_ms=now_ms)
+            self._end_of_lost_hosts(known, now_ms)
+            took_s = time.monotonic() - begun_s
+            self._queue_due_s = begun_s + max(self._pace.queue_look_s, _LOAD * took_s)
+        facts = FleetFacts(
+            now_ms=now_ms,
+            holds=self._store.holds(),
+            unreached=self._unreached(),
+            queue=self._queue,
+        )
+        self._settle(self._fleet, fleet_findings(facts, self._settings), shared, now_ms)
+
+    def _end_of_lost_hosts(self, known: Sequence[Incident], now_ms: int) -> None:
+        """End what was wrong with hosts that are not there any more."""
+        hosts = {instance.name for instance in self._store.instances()}
+        for one in known:
+            if one.rule in HOST_RULES and one.key.partition(" ")[0] not in hosts:
+                self._end(one, now_ms)
+
+    def _settle(
+        self,
+        lasting: Lasting,
+        findings: Sequence[Finding],
+        known: Sequence[Incident],
+        now_ms: int,
+    ) -> None:
+        is_open = [one for one in known if one.recovered_at_ms is None]
+        for finding, since_ms in lasting.begun(findings, is_open, now_ms=now_ms):
+            if self._store.open_incident(_incident(finding, since_ms)):
+                self._note(f"warning: alert: {finding.summary}; {finding.remedy}")
+        for incident in lasting.ended(findings, is_open, now_ms=now_ms):
+            self._end(incident, now_ms)
+
+    def _end(self, incident: Incident, now_ms: int) -> None:
+        if incident.recovered_at_ms is None:
+            self._store.end_incident(incident.incident_id, at_ms=now_ms)
+            self._note(f"alert is over: {incident.summary}")
+
+    # --- the store itself ------------------------------------------------------------------
+
+    def _judge_store(self, trouble: str | None) -> None:
+        now_ms = time.time_ns() // 1_000_000
+        self._own = [
+            one
+            for one in self._own
+            if one.recovered_at_ms is None or now_ms - one.recovered_at_ms < FORGET_MS
+        ]
+        is_open = [one for one in self._own if one.recovered_at_ms is None]
+        findings = [self._away_finding(trouble)] if trouble is not None else []
+        for finding, since_ms in self._away.begun(findings, is_open, now_ms=now_ms):
+            self._own.append(_incident(finding, since_ms))
+            self._note(f"warning: alert: {finding.summary}; {finding.remedy}")
+        over = self._away.ended(findings, is_open, now_ms=now_ms)
+        self._own = [
+            replace(one, recovered_at_ms=now_ms) if one in over else one for one in self._own
+        ]
+
+    def _away_finding(self, trouble: str) -> Finding:
+        host = self._settings.hostname
+        return Finding(
+            rule=Rule.FRONT_REFUSING,
+            key=host,
+            summary=f"{host} cannot use its queue, clients get 451 and try again: {trouble}",
+            remedy="look at the database, or at the disk of a SQLite queue",
+        )
+
+
+def _incident(finding: Finding, since_ms: int) -> Incident:
+    return Incident(
+        incident_id=secrets.token_hex(8),
+        rule=finding.rule.value,
+        key=finding.key,
+        summary=finding.summary,
+        remedy=finding.remedy,
+        since_ms=since_ms,
+    )
+
+
+def keep_told(store: Store, told: Told) -> None:
+    """Write that a channel took a notice; of what is nowhere but here there is nothing to write."""
+    store.note_told(told.incident_id, told.channel, is_recovery=told.is_recovery)
+
+
+def providers_in_trouble(store: Store) -> Collection[str]:
+    """Return the providers that are down or held, none when nobody knows."""
+    try:
+        return {hold.key.partition(" ")[0] for hold in store.holds()}
+    except StoreUnavailable:
+        return frozenset()

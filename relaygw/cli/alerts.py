@@ -1,0 +1,166 @@
+"""`relaygw alerts`: what is or was wrong, and whether those who should be told can be."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from relaygw.cli.entries import as_json
+from relaygw.cli.frame import Command, CommandFailed, Group, Invocation, pass_invocation
+from relaygw.cli.text import age, clock_ms, fitted, labelled, rfc3339, terminal_width
+
+if TYPE_CHECKING:
+    from relaygw.settings.alerts import Alert
+    from relaygw.settings.model import Settings
+    from relaygw.store.watching import Incident
+
+_RECENT_DAYS = 7
+_RULE_WIDTH = 20
+
+
+@click.group(cls=Group)
+def alerts() -> None:
+    """Look at trouble that was or is, and try who is told of it."""
+
+
+@alerts.command("list", cls=Command)
+@click.option("--json", "wants_json", is_flag=True, help="One object a line.")
+@pass_invocation
+def list_alerts(invocation: Invocation, wants_json: bool) -> None:
+    """List what is wrong now, and what was in the last seven days."""
+    now_ms = clock_ms()
+    with invocation.open_store() as store:
+        found = store.incidents(now_ms - _RECENT_DAYS * 86_400_000)
+    found.sort(key=lambda one: (one.recovered_at_ms is not None, -one.since_ms))
+    lines = map(_object, found) if wants_json else _rows(found, now_ms)
+    for line in lines:
+        click.echo(line)
+
+
+def _object(incident: Incident) -> str:
+    ended_ms = incident.recovered_at_ms
+    fields: dict[str, Any] = {
+        "rule": incident.rule,
+        "key": incident.key,
+        "state": "open" if ended_ms is None else "recovered",
+        "summary": incident.summary,
+        "remedy": incident.remedy,
+        "since": rfc3339(incident.since_ms),
+        "recovered_at": rfc3339(ended_ms) if ended_ms is not None else None,
+        "told": list(incident.told),
+        "recovery_told": list(incident.recovery_told),
+    }
+    return as_json(fields)
+
+
+def _rows(incidents: Sequence[Incident], now_ms: int) -> Iterator[str]:
+    if not incidents:
+        yield f"nothing is wrong, and nothing was in the last {_RECENT_DAYS} days"
+        return
+    width = max(terminal_width() - _RULE_WIDTH - 14, 20)
+    yield f"{'SINCE':>5} {'FOR':>6} {'RULE':<{_RULE_WIDTH}} WHAT"
+    for one in incidents:
+        ended_ms = one.recovered_at_ms
+        lasted = age((ended_ms or now_ms) - one.since_ms)
+        yield (
+            f"{age(now_ms - one.since_ms):>5} {lasted if ended_ms else 'lasts':>6} "
+            f"{one.rule:<{_RULE_WIDTH}} {fitted(one.summary, width).rstrip()}"
+        )
+    for one in incidents:
+        if one.recovered_at_ms is None:
+            yield ""
+            yield labelled("wrong", one.summary)
+            yield labelled("remedy", one.remedy)
+            yield labelled("told", ", ".join(one.told) or "nobody yet")
+
+
+@alerts.command("test", cls=Command)
+@click.option(
+    "--channel", metavar="NAME", help="Only this one: its name, or its number in the list."
+)
+@pass_invocation
+def test_alerts(invocation: Invocation, channel: str | None) -> int:
+    """Send a notice to each channel and say what became of it.
+
+    Exit code 69: one was not told.
+    """
+    loaded = invocation.load()
+    chosen = _chosen(loaded.settings, channel)
+    results = asyncio.run(_tell_all(invocation, loaded.settings, chosen))
+    for name, target, words, is_told in results:
+        click.echo(labelled("told" if is_told else "not told", f"{name} ({target}): {words}"))
+    return os.EX_OK if all(is_told for *_, is_told in results) else os.EX_UNAVAILABLE
+
+
+def _chosen(settings: Settings, channel: str | None) -> dict[str, Alert]:
+    from relaygw.settings.alerts import channel_name
+
+    named = {channel_name(one, number): one for number, one in enumerate(settings.alerts)}
+    if not named:
+        raise CommandFailed(
+            "the configuration has no alerts; add e.g. alerts: [{webhook: env:ALERT_URL}]",
+            exit_code=os.EX_CONFIG,
+        )
+    if channel is None:
+        return named
+    by_number = {str(number): name for number, name in enumerate(named, 1)}
+    name = channel if channel in named else by_number.get(channel, "")
+    if name not in named:
+        raise CommandFailed(
+            f"--channel {channel!r} is not one of the channels; write one of: {', '.join(named)}",
+            exit_code=os.EX_DATAERR,
+        )
+    return {name: named[name]}
+
+
+async def _tell_all(
+    invocation: Invocation, settings: Settings, chosen: dict[str, Alert]
+) -> list[tuple[str, str, str, bool]]:
+    """Tell all at once; return name, target, what came of it, and whether it was told."""
+    return list(
+        await asyncio.gather(
+            *(_tell(invocation, settings, name, alert) for name, alert in chosen.items())
+        )
+    )
+
+
+async def _tell(
+    invocation: Invocation, settings: Settings, name: str, alert: Alert
+) -> tuple[str, str, str, bool]:
+    from relaygw.alerting.channels.channel import NotTold
+    from relaygw.alerting.notices import Notice
+    from relaygw.alerting.opening import open_channel, problem_of, target_words
+
+    target = target_words(alert)
+    problem = problem_of(alert, settings)
+    if problem is not None:
+        return name, target, problem, False
+    notice = Notice(
+        rule="test",
+        key="",
+        summary="this is a test: alerts reach you",
+        remedy="nothing; somebody ran relaygw alerts test",
+        host=settings.hostname,
+        since_ms=clock_ms(),
+        link=settings.web.url,
+    )
+    channel = open_channel(alert, settings, in_trouble=lambda: _in_trouble(invocation))
+    try:
+        return name, target, await channel.tell(notice), True
+    except NotTold as error:
+        return name, target, str(error), False
+
+
+def _in_trouble(invocation: Invocation) -> frozenset[str]:
+    """Return the providers in trouble; none when the queue is not there."""
+    from relaygw.errors import RelaygwError
+
+    try:
+        with invocation.open_store() as store:
+            return frozenset(hold.key.partition(" ")[0] for hold in store.holds())
+    except RelaygwError:
+        return frozenset()

@@ -1,0 +1,144 @@
+"""The sections `alerts` and `alert_rules`: who is told of trouble, and from when on it is some.
+
+ValueError texts continue a sentence that begins with the value.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from relaygw.settings.addresses import Address, Name
+from relaygw.settings.conflicts import Conflict, raise_conflicts
+from relaygw.settings.secret_url import SecretUrl
+from relaygw.settings.secrets import SecretRef
+from relaygw.settings.section import Count, Section
+from relaygw.settings.units import Interval, Share
+
+if TYPE_CHECKING:
+    from relaygw.settings.model import Settings
+
+
+class Rule(StrEnum):
+    """What is looked for."""
+
+    PROVIDER_DOWN = "provider_down"
+    AUTH_FAILED = "auth_failed"
+    NO_DELIVERY = "no_delivery"
+    FRONT_REFUSING = "front_refusing"
+    QUEUE_AGE = "queue_age"
+    QUEUE_GROWTH = "queue_growth"
+    BOUNCE_RATE = "bounce_rate"
+    VOLUME_ANOMALY = "volume_anomaly"
+    QUOTA_NEAR = "quota_near"
+    IN_DOUBT = "in_doubt"
+    DISK_LOW = "disk_low"
+    CERTIFICATE_EXPIRING = "certificate_expiring"
+
+
+_KINDS = ("webhook", "command", "email", "apprise")
+
+
+def _parse_command(value: object) -> Any:
+    """Read a list of words, or one line as a shell would cut it; no shell is ever started."""
+    if isinstance(value, str):
+        try:
+            value = shlex.split(value)
+        except ValueError:
+            raise ValueError("has a quote that does not end; close it") from None
+    if isinstance(value, (list, tuple)):
+        if not value:
+            raise ValueError("names no program; write e.g. [/usr/local/bin/notify, ops]")
+        if not all(isinstance(word, str) and "\0" not in word for word in value):
+            raise ValueError("is not a list of texts; write numbers in quotes")
+        if not str(value[0]).startswith("/"):
+            raise ValueError("needs the absolute path of a program; write e.g. /usr/bin/logger")
+        return tuple(value)
+    raise ValueError("is no command; write e.g. [/usr/local/bin/notify, ops]")
+
+
+class Alert(Section):
+    """One channel: who is told, and of what."""
+
+    name: Name | None = None  # in logs and commands; None: its kind and its place in the list
+    webhook: SecretUrl | None = Field(default=None, examples=["env:ALERT_URL"])
+    shape: Literal["auto", "slack", "json"] = "auto"  # of what a webhook gets
+    command: Annotated[tuple[str, ...], BeforeValidator(_parse_command)] | None = None
+    email: Address | None = None
+    sender: Address | None = None  # of that mail: an address that the providers accept
+    providers: tuple[str, ...] = ()  # for that mail, in this order; empty: all
+    apprise: SecretRef | None = Field(default=None, examples=["env:APPRISE_URL"])
+    on: tuple[Rule, ...] = ()  # empty: all
+
+    @property
+    def kind(self) -> str:
+        """The key that says how it tells."""
+        return next(kind for kind in _KINDS if getattr(self, kind) is not None)
+
+    @model_validator(mode="after")
+    def _is_one_channel(self) -> Self:
+        raise_conflicts(_channel_conflicts(self))
+        return self
+
+
+def _channel_conflicts(alert: Alert) -> Iterator[Conflict]:
+    kinds = [kind for kind in _KINDS if getattr(alert, kind) is not None]
+    if not kinds:
+        yield Conflict((), f"tells nobody; write one of {', '.join(_KINDS)}")
+    elif len(kinds) > 1:
+        yield Conflict(
+            (kinds[1],), f"stands beside {kinds[0]}; an entry is one channel, make it two"
+        )
+    if alert.email is not None and alert.sender is None:
+        yield Conflict(
+            ("email",), "needs sender beside it: an address of yours that the providers accept"
+        )
+    for key, belongs_to in (("sender", "email"), ("providers", "email")):
+        if getattr(alert, key) and getattr(alert, belongs_to) is None:
+            yield Conflict((key,), f"goes with {belongs_to} only; remove it")
+
+
+class AlertRules(Section):
+    """From when on something is trouble."""
+
+    lasting: Interval = 20.0  # so long before it is told, and before its end is
+    queue_age: Interval = 4 * 3600.0
+    queue_growth: Count = 500  # more waiting recipients within half an hour, of 1000 at least
+    bounce_rate: Share = 0.05  # of what a provider got within an hour
+    bounce_least: Count = 20  # and so many at least
+    no_delivery: Interval = 900.0  # nothing delivered for so long while mail waits
+    refusals: Count = 10  # 451 and 452 replies within five minutes
+    volume_factor: float = Field(default=4.0, strict=True, gt=1, le=1000)
+    volume_least: Count = 500  # recipients within an hour
+    quota_near: Share = 0.9
+    disk_free: Share = 0.1
+    certificate_left: Interval = 14 * 86400.0
+
+
+def channel_name(alert: Alert, number: int) -> str:
+    """Return the name of the entry at a place of the list, counted from 0."""
+    return alert.name or f"{alert.kind}-{number + 1}"
+
+
+def alert_conflicts(settings: Settings) -> Iterator[Conflict]:
+    """Check that channels have different names, and that the providers of mail exist."""
+    seen: set[str] = set()
+    for number, alert in enumerate(settings.alerts):
+        name = channel_name(alert, number)
+        if name in seen:
+            yield Conflict(
+                ("alerts", number, "name"),
+                f'"{name}" is the name of an earlier one; choose another',
+            )
+        seen.add(name)
+        known = ", ".join(settings.providers) or "none yet"
+        for position, provider in enumerate(alert.providers):
+            if provider not in settings.providers:
+                yield Conflict(
+                    ("alerts", number, "providers", position),
+                    f'"{provider}" is not one of the providers; write one of: {known}',
+                )

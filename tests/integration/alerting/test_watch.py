@@ -1,0 +1,314 @@
+"""The watch on both databases: told once, by one of several, over restarts, with its end."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from relaygw.alerting.channels.channel import NotTold
+from relaygw.alerting.notices import Notice
+from relaygw.alerting.telling import Receiver, Teller
+from relaygw.alerting.watch import Pace, Watch, keep_told
+from relaygw.errors import StoreUnavailable
+from relaygw.settings.model import Settings
+from relaygw.store import migrate
+from relaygw.store.protocol import UNREACHABLE, Hold, Store
+from relaygw.store.sql import SqlStore
+from tests.contract.conftest import instance, open_store
+
+PATIENCE_S = 60.0
+PACE = Pace(look_s=0.02, queue_look_s=0.05)
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    url = f"sqlite:///{tmp_path}/queue.db"
+    if request.param == "postgres":
+        url = request.getfixturevalue("postgres_url")
+    migrate.upgrade(url)
+    return url
+
+
+@pytest.fixture
+def store(url: str) -> Iterator[Store]:
+    store = open_store(url)
+    yield store
+    store.close()
+
+
+@dataclass
+class Recording:
+    """A channel that keeps what it was told; refuses as often as it is told to, or hangs."""
+
+    notices: list[Notice] = field(default_factory=list)
+    refusals: int = 0
+    is_hanging: bool = False
+    asked: int = 0
+
+    async def tell(self, notice: Notice) -> str:
+        self.asked += 1
+        if self.is_hanging:
+            await asyncio.Event().wait()
+        if self.refusals:
+            self.refusals -= 1
+            raise NotTold("not now")
+        self.notices.append(notice)
+        return "taken"
+
+    @property
+    def states(self) -> list[tuple[str, str]]:
+        return [(one.key, "over" if one.is_over else "begun") for one in self.notices]
+
+
+def settings(**rules: Any) -> Settings:
+    return Settings.model_validate(
+        {
+            "mode": "production",
+            "hostname": rules.pop("hostname", "gw.test"),
+            "listeners": [{"bind": "127.0.0.1:25"}],
+            "providers": {name: {"host": "smtp.example.com"} for name in ("main", "spare")},
+            "routes": [{"name": "default", "providers": ["main", "spare"]}],
+            "alert_rules": {"lasting": "100ms", "disk_free": "0%", **rules},
+        }
+    )
+
+
+@asynccontextmanager
+async def watching(
+    store: Store,
+    directory: Path,
+    *channels: Recording,
+    incarnation: str,
+    notes: list[str] | None = None,
+    rules: dict[str, Any] | None = None,
+    on: frozenset[str] = frozenset(),
+) -> AsyncIterator[Watch]:
+    """Run a watch as its worker would; it is buried at its end."""
+    configured = settings(**(rules or {}))
+    await asyncio.to_thread(store.register, instance(incarnation))
+    note = (notes if notes is not None else []).append
+    receivers = [Receiver(f"c{n}", channel, on) for n, channel in enumerate(channels)]
+    watch = Watch(
+        configured,
+        store,
+        incarnation=incarnation,
+        state_dir=directory,
+        teller=Teller(
+            configured, receivers, partial(keep_told, store), note, retry_ladder_s=(0.05,)
+        ),
+        note=note,
+        pace=PACE,
+    )
+    task = asyncio.create_task(watch.run())
+    try:
+        yield watch
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        await asyncio.to_thread(store.bury, incarnation)
+
+
+async def wait_until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(PATIENCE_S):
+        while not condition():  # noqa: ASYNC110 - nobody signals it
+            await asyncio.sleep(0.02)
+
+
+def fail(store: Store, provider: str = "main") -> None:
+    now_ms = time.time_ns() // 1_000_000
+    store.put_hold(
+        Hold(
+            scope=UNREACHABLE,
+            key=provider,
+            reason="Connection refused",
+            remedy="",
+            since_ms=now_ms,
+            probe_at_ms=now_ms,
+        )
+    )
+
+
+def recover(store: Store, provider: str = "main") -> None:
+    store.drop_hold(UNREACHABLE, provider, now_ms=time.time_ns() // 1_000_000)
+
+
+async def test_trouble_is_told_once_and_its_end_once(store: Store, tmp_path: Path) -> None:
+    channel, notes = Recording(), []
+    async with watching(store, tmp_path, channel, incarnation="a", notes=notes):
+        fail(store)
+        await wait_until(lambda: channel.states == [("main", "begun")])
+        fail(store, "spare")
+        await wait_until(lambda: len(channel.notices) == 2)
+        recover(store)
+        await wait_until(lambda: len(channel.notices) == 3)
+    assert channel.states == [("main", "begun"), ("spare", "begun"), ("main", "over")]
+    found = {one.key: one for one in store.incidents(0)}
+    assert (found["main"].told, found["main"].recovery_told) == (("c0",), ("c0",))
+    assert (found["spare"].told, found["spare"].recovered_at_ms) == (("c0",), None)
+    assert sum("alert: provider main cannot be reached" in note for note in notes) == 1
+
+
+async def test_a_restart_tells_nothing_twice_and_misses_no_end(
+    store: Store, tmp_path: Path
+) -> None:
+    first, second, third = Recording(), Recording(), Recording()
+    async with watching(store, tmp_path, first, incarnation="a"):
+        fail(store)
+        await wait_until(lambda: len(first.notices) == 1)
+    async with watching(store, tmp_path, second, incarnation="b"):
+        fail(store, "spare")
+        await wait_until(lambda: len(second.notices) == 1)
+    recover(store)
+    async with watching(store, tmp_path, third, incarnation="c"):
+        await wait_until(lambda: len(third.notices) == 1)
+    assert first.states == [("main", "begun")]
+    assert second.states == [("spare", "begun")]
+    assert third.states == [("main", "over")]
+
+
+async def test_of_two_gateways_one_tells_and_the_other_takes_over(
+    store: Store, url: str, tmp_path: Path
+) -> None:
+    other: SqlStore = open_store(url)
+    one, two = Recording(), Recording()
+    async with watching(other, tmp_path, two, incarnation="b", rules={"hostname": "gw2.test"}):
+        async with watching(store, tmp_path, one, incarnation="a"):
+            fail(store)
+            await wait_until(lambda: len(one.notices + two.notices) == 1)
+            fail(store, "spare")
+            await wait_until(lambda: len(one.notices + two.notices) == 2)
+        told_before = len(two.notices)
+        recover(store)
+        await wait_until(lambda: len(two.notices) == told_before + 1)
+        recover(store, "spare")
+        await wait_until(lambda: len(two.notices) == told_before + 2)
+    other.close()
+    assert not (one.notices and told_before), "both told"
+    assert sorted(one.states + two.states) == [
+        *(("main", "begun"), ("main", "over")),
+        *(("spare", "begun"), ("spare", "over")),
+    ]
+
+
+async def test_a_channel_that_refuses_is_asked_again_and_one_that_hangs_holds_up_none(
+    store: Store, tmp_path: Path
+) -> None:
+    refusing, hanging, working = Recording(refusals=3), Recording(is_hanging=True), Recording()
+    notes: list[str] = []
+    channels = (refusing, hanging, working)
+    async with watching(store, tmp_path, *channels, incarnation="a", notes=notes):
+        fail(store)
+        await wait_until(lambda: working.states == [("main", "begun")])
+        await wait_until(lambda: refusing.states == [("main", "begun")])
+        recover(store)
+        await wait_until(lambda: len(working.notices) == 2)
+        await wait_until(lambda: len(refusing.notices) == 2)
+    assert refusing.asked == 5
+    assert hanging.asked == 1, "it gets the next one when it is done with this one"
+    assert sum("not told to c0: not now; tried again" in note for note in notes) == 3
+
+
+async def test_what_was_over_before_a_channel_took_it_is_told_in_one_notice(
+    store: Store, tmp_path: Path
+) -> None:
+    channel = Recording(refusals=10**6)
+    async with watching(store, tmp_path, channel, incarnation="a"):
+        fail(store)
+        await wait_until(lambda: channel.asked >= 2)
+        recover(store)
+        await wait_until(lambda: any(one.recovered_at_ms for one in store.incidents(0)))
+        channel.refusals = 0
+        await wait_until(lambda: bool(channel.notices))
+    assert channel.states == [("main", "over")]
+
+
+async def test_a_channel_hears_only_of_its_rules(store: Store, tmp_path: Path) -> None:
+    channel = Recording()
+    on = frozenset({"auth_failed"})
+    async with watching(store, tmp_path, channel, incarnation="a", on=on):
+        fail(store)
+        await wait_until(lambda: bool(store.incidents(0)))
+        now_ms = time.time_ns() // 1_000_000
+        store.put_hold(
+            Hold(
+                scope="credential",
+                key="spare",
+                reason="535 no",
+                remedy="",
+                since_ms=now_ms,
+                probe_at_ms=now_ms,
+            )
+        )
+        await wait_until(lambda: bool(channel.notices))
+    assert channel.states == [("spare", "begun")]
+
+
+async def test_what_flaps_is_not_told(store: Store, tmp_path: Path) -> None:
+    channel = Recording()
+    async with watching(store, tmp_path, channel, incarnation="a", rules={"lasting": "3s"}):
+        until_s = time.monotonic() + 4
+        while time.monotonic() < until_s:
+            fail(store)
+            await asyncio.sleep(0.1)
+            recover(store)
+            await asyncio.sleep(0.1)
+    assert channel.notices == []
+    assert store.incidents(0) == []
+
+
+async def test_a_full_disk_is_told_by_its_host_and_ends_with_the_host(
+    store: Store, tmp_path: Path
+) -> None:
+    low, channel = Recording(), Recording()
+    rules = {"disk_free": "100%"}
+    async with watching(store, tmp_path, low, incarnation="a", rules=rules):
+        await wait_until(lambda: low.states == [(f"gw.test {tmp_path}", "begun")])
+    other = {"hostname": "gw2.test"}
+    async with watching(store, tmp_path, channel, incarnation="b", rules=other):
+        await wait_until(lambda: channel.states == [(f"gw.test {tmp_path}", "over")])
+
+
+class Away:
+    """A store whose every call fails while it `is_away`."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.is_away = False
+
+    def __getattr__(self, name: str) -> Any:
+        if self.is_away:
+            raise StoreUnavailable("the server is out of reach")
+        return getattr(self._store, name)
+
+
+async def test_a_queue_that_is_away_is_told_too(store: Store, tmp_path: Path) -> None:
+    channel, notes = Recording(), []
+    away: Any = Away(store)
+    async with watching(away, tmp_path, channel, incarnation="a", notes=notes):
+        await wait_until(lambda: store.duty("watch", "a"))
+        away.is_away = True
+        await wait_until(lambda: len(channel.notices) == 1)
+        away.is_away = False
+        await wait_until(lambda: len(channel.notices) == 2)
+        fail(store)
+        await wait_until(lambda: len(channel.notices) == 3)
+    assert channel.states == [("gw.test", "begun"), ("gw.test", "over"), ("main", "begun")]
+    assert "the server is out of reach" in channel.notices[0].summary
+    assert [one.key for one in store.incidents(0)] == ["main"]
+
+
+async def test_the_watch_leaves_gauges_of_the_queue_in_the_history(
+    store: Store, tmp_path: Path
+) -> None:
+    async with watching(store, tmp_path, incarnation="a"):
+        await wait_until(lambda: bool(store.history(0)))
+    (point,) = store.history(0)
+    assert (point.series, point.amount) == ("queue", 0)

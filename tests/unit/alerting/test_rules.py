@@ -1,0 +1,332 @@
+"""The rules at and around their thresholds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from relaygw.alerting.findings import Finding, FleetFacts, HostFacts, QueueFacts
+from relaygw.alerting.rules import HOST_RULES, fleet_findings, host_findings
+from relaygw.alerting.sums import HOUR_MS, busiest_hour, waiting_then
+from relaygw.mail.state import DeliveryState
+from relaygw.settings.alerts import Rule
+from relaygw.settings.model import Settings
+from relaygw.store.protocol import Hold, LaneCount
+from relaygw.store.watching import HISTORY_SLICE_MS, HistoryPoint
+
+SLICE_MS = HISTORY_SLICE_MS
+NOW_MS = 1_795_600_000_000 // SLICE_MS * SLICE_MS + 1000
+"""A second after a slice has begun."""
+MINUTE_MS = 60_000
+
+SETTINGS = Settings.model_validate(
+    {
+        "mode": "production",
+        "hostname": "gw.test",
+        "listeners": [{"bind": "127.0.0.1:25"}],
+        "providers": {"main": {"host": "smtp.example.com"}, "spare": {"host": "smtp.example.net"}},
+        "routes": [{"name": "default", "providers": ["main", "spare"]}],
+    }
+)
+
+
+def hold(scope: str, key: str = "main", **more: Any) -> Hold:
+    values: dict[str, Any] = {
+        "reason": "why",
+        "remedy": "do this",
+        "since_ms": NOW_MS - 5,
+        "probe_at_ms": NOW_MS + 5,
+    }
+    return Hold(scope=scope, key=key, **values | more)
+
+
+def point(series: str, amount: int, label: str = "main", *, minutes_ago: float = 0) -> HistoryPoint:
+    at_ms = NOW_MS - int(minutes_ago * MINUTE_MS)
+    return HistoryPoint(
+        slice_at_ms=at_ms - at_ms % SLICE_MS, series=series, label=label, amount=amount
+    )
+
+
+def lane(deliveries: int = 1, *, state: str = "deferred", age_ms: int = 0) -> LaneCount:
+    return LaneCount(
+        route="default",
+        stream="transactional",
+        state=DeliveryState(state),
+        deliveries=deliveries,
+        recipients=deliveries,
+        oldest_accepted_at_ms=NOW_MS - age_ms,
+    )
+
+
+def found(*, holds: tuple[Hold, ...] = (), **queue: Any) -> list[tuple[str, str]]:
+    facts = FleetFacts(now_ms=NOW_MS, holds=holds, queue=QueueFacts(**queue))
+    return [(one.rule.value, one.key) for one in fleet_findings(facts, SETTINGS)]
+
+
+def test_nothing_is_wrong_with_a_gateway_that_works() -> None:
+    assert (
+        found(
+            lanes=(lane(900), lane(500, state="held", age_ms=90 * HOUR_MS)),
+            points=(
+                point("accepted", 1000, "default"),
+                point("delivered", 1000),
+                point("bounced", 19),
+                point("refused", 500, "554 5.7.1"),
+                point("queue", 800, "deferred", minutes_ago=30),
+            ),
+            quotas={"main": 0.899},
+            busiest_hour={"default": 250},
+        )
+        == []
+    )
+
+
+# --- providers ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("one", "rule", "words"),
+    [
+        (hold("unreachable"), "provider_down", "provider main cannot be reached: why"),
+        (hold("provider"), "provider_down", "provider main is held: why"),
+        (
+            hold("provider", probe_at_ms=None),
+            "provider_down",
+            "provider main is held by an operator: why",
+        ),
+        (
+            hold("sender domain", "main shop.test"),
+            "provider_down",
+            "provider main refuses mail from shop.test: why",
+        ),
+        (hold("credential"), "auth_failed", "provider main refuses the user name or key: why"),
+    ],
+)
+def test_holds_and_outages(one: Hold, rule: str, words: str) -> None:
+    facts = FleetFacts(now_ms=NOW_MS, holds=(one,))
+    (finding,) = fleet_findings(facts, SETTINGS)
+    assert (finding.rule, finding.key, finding.since_ms) == (rule, one.key, one.since_ms)
+    assert finding.summary == words
+    assert "relaygw " in finding.remedy or finding.rule is Rule.AUTH_FAILED
+
+
+def test_of_several_holds_on_a_provider_the_outage_is_told() -> None:
+    facts = FleetFacts(now_ms=NOW_MS, holds=(hold("unreachable"), hold("provider")))
+    (finding,) = fleet_findings(facts, SETTINGS)
+    assert "cannot be reached" in finding.summary
+
+
+@pytest.mark.parametrize(("seconds", "is_wrong"), [(19.9, False), (20.0, True)])
+def test_a_provider_that_answers_nothing_is_known_before_it_counts_as_down(
+    seconds: float, is_wrong: bool
+) -> None:
+    facts = FleetFacts(now_ms=NOW_MS, unreached={"main": seconds, "gone": 99.0})
+    findings = fleet_findings(facts, SETTINGS)
+    assert [(one.rule, one.key) for one in findings] == [("provider_down", "main")] * is_wrong
+    assert [one.since_ms for one in findings] == [NOW_MS - 20_000] * is_wrong
+    both = FleetFacts(now_ms=NOW_MS, unreached={"main": 30.0}, holds=(hold("unreachable"),))
+    (finding,) = fleet_findings(both, SETTINGS)
+    assert finding.summary == "provider main cannot be reached: why"
+
+
+def test_providers_that_are_not_configured_any_more_do_not_count() -> None:
+    assert found(holds=(hold("unreachable", "gone"), hold("sender domain", "gone x.test"))) == []
+
+
+# --- nothing goes out ---------------------------------------------------------------------
+
+WAITS = {"lanes": (lane(age_ms=16 * MINUTE_MS),)}
+CAME_IN = point("accepted", 1, "default", minutes_ago=16)
+
+
+@pytest.mark.parametrize(
+    ("queue", "is_wrong"),
+    [
+        ({**WAITS, "points": (CAME_IN,)}, True),
+        ({**WAITS, "points": (CAME_IN, point("deferred", 5))}, True),
+        ({**WAITS, "points": (CAME_IN, point("delivered", 1, minutes_ago=15))}, False),
+        ({**WAITS, "points": (CAME_IN, point("delivered", 1, minutes_ago=25))}, True),
+        ({**WAITS, "points": ()}, False),  # a quiet night with an old mail
+        ({"lanes": (lane(age_ms=14 * MINUTE_MS),), "points": (CAME_IN,)}, False),
+        ({"lanes": (lane(age_ms=99 * HOUR_MS, state="held"),), "points": (CAME_IN,)}, False),
+        ({"lanes": (), "points": (CAME_IN,)}, False),
+    ],
+)
+def test_nothing_was_delivered(queue: dict[str, Any], is_wrong: bool) -> None:
+    assert (("no_delivery", "") in found(**queue)) is is_wrong
+
+
+@pytest.mark.parametrize(
+    ("points", "is_wrong"),
+    [
+        ((point("refused", 10, "451 4.3.0"),), True),
+        ((point("refused", 5, "451 4.3.0"), point("refused", 5, "452 4.3.1")), True),
+        ((point("refused", 9, "451 4.3.0"),), False),
+        ((point("refused", 10, "451 4.3.0", minutes_ago=4),), True),
+        ((point("refused", 10, "451 4.3.0", minutes_ago=10),), False),
+        ((point("refused", 99, "452 4.5.3"), point("refused", 99, "554 5.7.1")), False),
+    ],
+)
+def test_the_front_refuses(points: tuple[HistoryPoint, ...], is_wrong: bool) -> None:
+    assert (("front_refusing", "") in found(points=points)) is is_wrong
+
+
+# --- the queue ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("one", "is_wrong"),
+    [
+        (lane(age_ms=4 * HOUR_MS), False),
+        (lane(age_ms=4 * HOUR_MS + 1), True),
+        (lane(age_ms=4 * HOUR_MS + 1, state="incoming"), True),
+        (lane(age_ms=4 * HOUR_MS + 1, state="held"), False),
+    ],
+)
+def test_mail_waits_for_long(one: LaneCount, is_wrong: bool) -> None:
+    assert (("queue_age", "default") in found(lanes=(one,))) is is_wrong
+
+
+@pytest.mark.parametrize(
+    ("now", "then", "is_wrong"),
+    [
+        (1600, point("queue", 1000, "deferred", minutes_ago=30), True),
+        (1500, point("queue", 1000, "deferred", minutes_ago=30), False),
+        (1000, point("queue", 0, "deferred", minutes_ago=30), False),
+        (1001, point("queue", 0, "deferred", minutes_ago=30), True),
+        (9999, point("queue", 0, "deferred", minutes_ago=50), False),  # nobody looked then
+        (9999, point("queue", 0, "deferred", minutes_ago=10), False),
+    ],
+)
+def test_the_queue_grows(now: int, then: HistoryPoint, is_wrong: bool) -> None:
+    assert (("queue_growth", "") in found(lanes=(lane(now),), points=(then,))) is is_wrong
+
+
+def test_held_mail_is_no_growth() -> None:
+    then = point("queue", 0, "deferred", minutes_ago=30)
+    assert found(lanes=(lane(5000, state="held"),), points=(then,)) == []
+    points = (then, point("queue", 5000, "held", minutes_ago=30))
+    assert waiting_then(points, from_ms=NOW_MS - HOUR_MS, until_ms=NOW_MS) == 0
+
+
+# --- what providers say -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("bounced", "delivered", "minutes_ago", "is_wrong"),
+    [
+        (20, 379, 0, True),
+        (20, 380, 0, False),
+        (19, 0, 0, False),
+        (20, 0, 60, True),
+        (20, 0, 66, False),
+    ],
+)
+def test_much_bounces(bounced: int, delivered: int, minutes_ago: int, is_wrong: bool) -> None:
+    points = (
+        point("bounced", bounced, minutes_ago=minutes_ago),
+        point("delivered", delivered, minutes_ago=minutes_ago),
+        point("delivered", 1000, "spare"),
+    )
+    assert (("bounce_rate", "main") in found(points=points)) is is_wrong
+
+
+@pytest.mark.parametrize(
+    ("accepted", "usual", "is_wrong"),
+    [
+        (500, {"default": 124}, True),
+        (500, {"default": 125}, False),
+        (499, {}, False),
+        (500, {}, True),  # a route that had no mail so far
+        (99999, None, False),  # too little is known
+    ],
+)
+def test_more_mail_than_usual(accepted: int, usual: dict[str, int] | None, is_wrong: bool) -> None:
+    points = (point("accepted", accepted, "default"), point("delivered", accepted))
+    wrong = found(points=points, busiest_hour=usual)
+    assert (("volume_anomaly", "default") in wrong) is is_wrong
+
+
+@pytest.mark.parametrize(("share", "is_wrong"), [(0.899, False), (0.9, True), (1.2, True)])
+def test_a_quota_is_nearly_used_up(share: float, is_wrong: bool) -> None:
+    assert (("quota_near", "main") in found(quotas={"main": share})) is is_wrong
+
+
+def test_mail_in_doubt() -> None:
+    assert found(doubts={"main": 1}) == [("in_doubt", "main")]
+
+
+# --- hosts --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("facts", "wrong"),
+    [
+        (HostFacts(host="gw1", volumes={"/var": 0.1}), []),
+        (HostFacts(host="gw1", volumes={"/var": 0.0999}), [("disk_low", "gw1 /var")]),
+        (HostFacts(host="gw1", certificates={":465": 14 * 86400.0}), []),
+        (
+            HostFacts(host="gw1", certificates={":465": 14 * 86400.0 - 1}),
+            [("certificate_expiring", "gw1 :465")],
+        ),
+        (
+            HostFacts(host="gw1", certificates={":465": -5.0}),
+            [("certificate_expiring", "gw1 :465")],
+        ),
+    ],
+)
+def test_what_is_wrong_with_a_host(facts: HostFacts, wrong: list[tuple[str, str]]) -> None:
+    findings = host_findings(facts, SETTINGS)
+    assert [(one.rule.value, one.key) for one in findings] == wrong
+    assert {one.rule for one in findings} <= HOST_RULES
+
+
+def test_words_of_a_certificate() -> None:
+    def words(left_s: float) -> str:
+        facts = HostFacts(host="gw1", certificates={":465": left_s})
+        return host_findings(facts, SETTINGS)[0].summary
+
+    assert words(3 * 86400.0 + 1) == "the certificate of :465 on gw1 expires in 3 days"
+    assert words(30 * 3600.0) == "the certificate of :465 on gw1 expires in 30 hours"
+    assert words(0) == "the certificate of :465 on gw1 has expired"
+
+
+def test_every_rule_has_a_remedy_and_a_summary_on_one_line() -> None:
+    everything = FleetFacts(
+        now_ms=NOW_MS,
+        holds=(hold("unreachable"), hold("credential")),
+        queue=QueueFacts(
+            lanes=(lane(5000, age_ms=5 * HOUR_MS),),
+            points=(
+                point("queue", 0, "deferred", minutes_ago=30),
+                point("accepted", 5000, "default", minutes_ago=20),
+                point("bounced", 100),
+                point("refused", 100, "451 4.3.0"),
+            ),
+            doubts={"main": 1},
+            quotas={"main": 1.0},
+            busiest_hour={},
+        ),
+    )
+    host = HostFacts(host="gw1", volumes={"/var": 0.0}, certificates={":465": 0.0})
+    findings: list[Finding] = [
+        *fleet_findings(everything, SETTINGS),
+        *host_findings(host, SETTINGS),
+    ]
+    assert {one.rule for one in findings} == set(Rule)
+    assert all(one.remedy and "\n" not in one.summary + one.remedy for one in findings)
+
+
+# --- sums ---------------------------------------------------------------------------------
+
+
+def test_the_busiest_hour_is_twelve_slices_in_a_row() -> None:
+    points = [point("accepted", 10, "default", minutes_ago=5 * n) for n in range(1, 30)]
+    points += [point("accepted", 1, "promo", minutes_ago=60 * n) for n in range(1, 5)]
+    assert busiest_hour(points, until_ms=NOW_MS) == {"default": 120, "promo": 1}
+    assert busiest_hour(points, until_ms=NOW_MS - HOUR_MS)["default"] == 120
+    assert busiest_hour(points, until_ms=NOW_MS - 140 * MINUTE_MS) == {
+        "default": 10,
+        "promo": 1,
+    }
