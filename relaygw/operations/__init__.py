@@ -1,4 +1,4 @@
-"""What operators do: retry, hold, release, delete mail; the sandbox; hold a provider.
+"""What operators do: retry, hold, release, delete, move mail; the sandbox; hold a provider.
 
 The only code that changes mail on somebody's behalf; every change leaves a line in the audit
 trail. Every function raises StoreUnavailable. May import `store.protocol`, `policy`, `settings`,
@@ -7,8 +7,20 @@ trail. Every function raises StoreUnavailable. May import `store.protocol`, `pol
 
 from relaygw.operations.captured import delete_captured
 from relaygw.operations.messages import ANY_STATE, BATCH_MESSAGES, LeftAlone, Result
+from relaygw.operations.moving import Moving, move, plan_move
 from relaygw.operations.providers import hold_provider, holds_of, release_provider
-from relaygw.operations.queue import MOVES, Action, Plan, delete, hold, plan, release, retry
+from relaygw.operations.queue import (
+    MOVES,
+    Action,
+    Plan,
+    delete,
+    expire,
+    hold,
+    plan,
+    release,
+    retry,
+    undelete,
+)
 from relaygw.operations.release_plan import Copy, RefusedCopy, ReleaseResult
 from relaygw.operations.releasing import plan_release, release_captured
 
@@ -19,19 +31,24 @@ __all__ = [
     "Action",
     "Copy",
     "LeftAlone",
+    "Moving",
     "Plan",
     "RefusedCopy",
     "ReleaseResult",
     "Result",
     "delete",
     "delete_captured",
+    "expire",
     "hold",
     "hold_provider",
     "holds_of",
+    "move",
     "plan",
+    "plan_move",
     "plan_release",
     "release",
     "release_captured",
     "release_provider",
     "retry",
+    "undelete",
 ]

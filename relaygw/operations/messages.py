@@ -6,10 +6,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from relaygw.mail.state import DeliveryState
-from relaygw.store.protocol import QueueEntry, Selection, Store
+from relaygw.store.protocol import QueueEntry, Store
 
 BATCH_MESSAGES = 500
 """Messages changed in one transaction, so that the front never waits long for the store."""
+
+BEING_SENT = "a worker is sending it right now"
 
 ANY_STATE = frozenset(DeliveryState)
 
@@ -31,6 +33,11 @@ class Result:
     left: tuple[LeftAlone, ...]
 
 
+def left_alone(entry: QueueEntry, why: str, *, is_temporary: bool = False) -> LeftAlone:
+    """Return that a message is not touched."""
+    return LeftAlone(queue_id=entry.queue_id, why=why, is_temporary=is_temporary)
+
+
 def batches(ids: Sequence[str]) -> Iterator[Sequence[str]]:
     """Yield ids, each once, as many as one transaction changes."""
     unique = tuple(dict.fromkeys(ids))
@@ -40,5 +47,4 @@ def batches(ids: Sequence[str]) -> Iterator[Sequence[str]]:
 
 def entries_of(store: Store, ids: Sequence[str]) -> list[QueueEntry]:
     """Return the messages that there are, in the order of acceptance."""
-    selection = Selection(queue_ids=tuple(ids), states=ANY_STATE)
-    return store.search(selection, limit=len(ids))
+    return store.entries(ids)

@@ -1,4 +1,4 @@
-"""Queued mail: retry, hold, release, delete.
+"""Queued mail: retry, hold, release, delete, undelete, expire.
 
 Only deliveries in the states that an action is meant for move; a message is left alone, and
 named, when it has none or a worker is sending it.
@@ -6,12 +6,19 @@ named, when it has none or a worker is sending it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
 from relaygw.mail.state import DeliveryState
-from relaygw.operations.messages import LeftAlone, Result, batches, entries_of
+from relaygw.operations.messages import (
+    BEING_SENT,
+    LeftAlone,
+    Result,
+    batches,
+    entries_of,
+    left_alone,
+)
 from relaygw.store.protocol import AuditEntry, QueueEntry, Store
 
 _D = DeliveryState
@@ -24,23 +31,29 @@ class Action(StrEnum):
     HOLD = "hold"  # stays until somebody releases it
     RELEASE = "release"  # held mail is due now
     DELETE = "delete"  # into the trash for seven days
+    UNDELETE = "undelete"  # out of the trash: due now, or held as before
+    EXPIRE = "expire"  # over now, as if its lifetime were
 
 
-_TARGET = {
-    Action.RETRY: _D.DEFERRED,
-    Action.HOLD: _D.HELD,
-    Action.RELEASE: _D.DEFERRED,
-    Action.DELETE: _D.DELETED,
-}
 MOVES = {
     Action.RETRY: frozenset({_D.DEFERRED}),
     Action.HOLD: frozenset({_D.INCOMING, _D.DEFERRED}),
     Action.RELEASE: frozenset({_D.HELD}),
     Action.DELETE: frozenset({_D.INCOMING, _D.DEFERRED, _D.HELD}),
+    Action.UNDELETE: frozenset({_D.DELETED}),
+    Action.EXPIRE: frozenset({_D.INCOMING, _D.DEFERRED, _D.HELD}),
 }
 """The states that an action is meant for."""
 
-_NEEDS_THE_WHOLE = frozenset({Action.HOLD, Action.DELETE})
+_REACHED = {
+    Action.RETRY: frozenset({_D.DEFERRED}),
+    Action.HOLD: frozenset({_D.HELD}),
+    Action.RELEASE: frozenset({_D.DEFERRED}),
+    Action.DELETE: frozenset({_D.DELETED}),
+    Action.UNDELETE: frozenset({_D.DEFERRED, _D.HELD}),
+    Action.EXPIRE: frozenset({_D.FINISHED}),
+}
+_NEEDS_THE_WHOLE = frozenset({Action.HOLD, Action.DELETE, Action.EXPIRE})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,54 +82,97 @@ def _obstacle(action: Action, entry: QueueEntry) -> LeftAlone | None:
     states = {part.state for part in entry.deliveries}
     is_active = _D.ACTIVE in states
     if is_active and (action in _NEEDS_THE_WHOLE or not states & MOVES[action]):
-        return LeftAlone(
-            queue_id=entry.queue_id, why="a worker is sending it right now", is_temporary=True
-        )
+        return left_alone(entry, BEING_SENT, is_temporary=True)
     if not states & MOVES[action]:
         shown, wanted = " and ".join(sorted(states)), " or ".join(sorted(MOVES[action]))
         why = f"it is {shown}; {action} is for mail that is {wanted}"
-        return LeftAlone(queue_id=entry.queue_id, why=why, is_temporary=False)
+        return left_alone(entry, why)
+    if action is Action.UNDELETE and not entry.chunk_count:
+        why = "its content is gone: the rest of the message was finished meanwhile"
+        return left_alone(entry, why)
     return None
 
 
 def retry(store: Store, ids: Sequence[str], *, actor: str, now_ms: int, detail: str = "") -> Result:
     """Make deferred messages due now; the attempts made so far still count."""
-    return _change(store, Action.RETRY, ids, actor=actor, now_ms=now_ms, detail=detail)
+    write = _to(store, Action.RETRY, _D.DEFERRED)
+    return _change(store, Action.RETRY, ids, write, actor=actor, now_ms=now_ms, detail=detail)
 
 
 def hold(
     store: Store, ids: Sequence[str], *, actor: str, now_ms: int, detail: str = "", note: str = ""
 ) -> Result:
     """Stop messages until they are released; `note` says why and is shown with them."""
-    reason = f"operator: {note or actor}"
-    return _change(
-        store, Action.HOLD, ids, actor=actor, now_ms=now_ms, detail=detail, reason=reason
-    )
+    write = _to(store, Action.HOLD, _D.HELD, reason=f"operator: {note or actor}")
+    return _change(store, Action.HOLD, ids, write, actor=actor, now_ms=now_ms, detail=detail)
 
 
 def release(
     store: Store, ids: Sequence[str], *, actor: str, now_ms: int, detail: str = ""
 ) -> Result:
     """Let held messages go; they are due now and start afresh."""
-    return _change(store, Action.RELEASE, ids, actor=actor, now_ms=now_ms, detail=detail)
+    write = _to(store, Action.RELEASE, _D.DEFERRED)
+    return _change(store, Action.RELEASE, ids, write, actor=actor, now_ms=now_ms, detail=detail)
 
 
 def delete(
     store: Store, ids: Sequence[str], *, actor: str, now_ms: int, detail: str = ""
 ) -> Result:
     """Put messages into the trash; they are gone for good after seven days."""
-    return _change(store, Action.DELETE, ids, actor=actor, now_ms=now_ms, detail=detail)
+    write = _to(store, Action.DELETE, _D.DELETED)
+    return _change(store, Action.DELETE, ids, write, actor=actor, now_ms=now_ms, detail=detail)
+
+
+def undelete(
+    store: Store, ids: Sequence[str], *, actor: str, now_ms: int, detail: str = ""
+) -> Result:
+    """Take messages out of the trash: held ones are held again, the rest is due now."""
+
+    def write(ready: Sequence[str], entry: AuditEntry) -> int:
+        return store.undelete(ready, entry=entry)
+
+    return _change(store, Action.UNDELETE, ids, write, actor=actor, now_ms=now_ms, detail=detail)
+
+
+def expire(
+    store: Store, ids: Sequence[str], *, actor: str, now_ms: int, detail: str = "", note: str = ""
+) -> Result:
+    """End messages as if their lifetime were over; `note` says why and is kept with them."""
+    reason = f"expired by {actor}: {note}" if note else f"expired by {actor}"
+
+    def write(ready: Sequence[str], entry: AuditEntry) -> int:
+        return store.expire(ready, reason=reason, entry=entry)
+
+    return _change(store, Action.EXPIRE, ids, write, actor=actor, now_ms=now_ms, detail=detail)
+
+
+Write = Callable[[Sequence[str], AuditEntry], int]
+"""Changes messages, audited; returns how many deliveries changed."""
+
+
+def _to(store: Store, action: Action, state: DeliveryState, *, reason: str | None = None) -> Write:
+    def write(ready: Sequence[str], entry: AuditEntry) -> int:
+        return store.change_state(
+            ready,
+            from_states=MOVES[action],
+            to=state,
+            reason=reason,
+            due_at_ms=entry.at_ms,
+            entry=entry,
+        )
+
+    return write
 
 
 def _change(
     store: Store,
     action: Action,
     ids: Sequence[str],
+    write: Write,
     *,
     actor: str,
     now_ms: int,
     detail: str,
-    reason: str | None = None,
 ) -> Result:
     """Look at the messages as they are now, change what may be changed, see what came of it."""
     changed: list[str] = []
@@ -127,13 +183,9 @@ def _change(
         ready = [entry.queue_id for entry in planned.ready]
         if not ready:
             continue
-        moved = store.change_state(
+        moved = write(
             ready,
-            from_states=MOVES[action],
-            to=_TARGET[action],
-            reason=reason,
-            due_at_ms=now_ms,
-            entry=AuditEntry(
+            AuditEntry(
                 at_ms=now_ms,
                 actor=actor,
                 action=f"queue.{action}",
@@ -158,7 +210,7 @@ def _taken_meanwhile(store: Store, planned: Plan) -> list[LeftAlone]:
     """Return the messages that a worker took between the look and the change."""
     now = entries_of(store, [entry.queue_id for entry in planned.ready])
     return [
-        LeftAlone(queue_id=entry.queue_id, why="a worker took it at this moment", is_temporary=True)
+        left_alone(entry, "a worker took it at this moment", is_temporary=True)
         for entry in now
-        if _TARGET[planned.action] not in {part.state for part in entry.deliveries}
+        if not _REACHED[planned.action] & {part.state for part in entry.deliveries}
     ]

@@ -1,4 +1,4 @@
-"""The web role as one ASGI application: health for everyone, captured mail behind a gate.
+"""The web role as one ASGI application: health for everyone, pages and API behind a gate.
 
 The order of an answer: `guards` look at the Host header and at the mode, `access` at who is
 asking, then the endpoint runs, then the strict headers go on. Errors are one line of plain
@@ -32,6 +32,7 @@ from relaygw.web.metrics import MetricsPage
 from relaygw.web.pages.contents import MailPages
 from relaygw.web.pages.desk import Desk
 from relaygw.web.pages.routes import page_routes
+from relaygw.web.problem import Problem
 
 _KEPT_CHARACTERS = 12 * 2**20
 
@@ -81,7 +82,8 @@ def create_app(
 async def _answer_http_error(request: Request, error: Exception) -> Response:
     if not isinstance(error, HTTPException):
         return await _answer_failure(request, error)
-    return error_answer(request, error.status_code, error.detail, error.headers)
+    problem = error if isinstance(error, Problem) else None
+    return error_answer(request, error.status_code, error.detail, error.headers, problem=problem)
 
 
 async def _answer_unavailable(request: Request, error: Exception) -> Response:

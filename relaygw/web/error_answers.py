@@ -1,4 +1,4 @@
-"""Errors as their reader wants them: a line for programs, a page for people."""
+"""Errors as their reader wants them: a line or JSON for programs, a page for people."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from http import HTTPStatus
 
 from starlette.requests import HTTPConnection, Request
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from relaygw.web.guards import NOT_FOUND
 from relaygw.web.pages.rendering import render
 from relaygw.web.paths import is_for_programs, route_path
+from relaygw.web.problem import Problem
 
 _TITLES = {
     401: "Log in first",
@@ -22,14 +23,29 @@ _TITLES = {
     429: "Too many tries",
     503: "The queue does not answer",
 }
+_GATEWAY_API = "/api/gateway/"
+_REMEDIES = {
+    401: "send a user of web.users by HTTP basic, or a token of web.tokens as a bearer token",
+    404: "see /api/docs for the addresses there are",
+    405: "see /api/docs for the methods there are",
+    429: "wait as Retry-After says",
+    503: "try again in a moment",
+}
 _log = logging.getLogger("relaygw.web")
 _NOT_THERE = "The message may have been deleted, or the address is wrong."
 
 
 def error_answer(
-    connection: HTTPConnection, status: int, text: str, headers: Mapping[str, str] | None = None
+    connection: HTTPConnection,
+    status: int,
+    text: str,
+    headers: Mapping[str, str] | None = None,
+    *,
+    problem: Problem | None = None,
 ) -> Response:
-    """Return the answer for a request that failed; `text` is for everyone."""
+    """Return the answer for a request that failed; `text` and `problem` are for everyone."""
+    if route_path(connection.scope).startswith(_GATEWAY_API):
+        return _json_answer(status, text, headers, problem)
     if status == 404:
         text = NOT_FOUND
     # what htmx asked for is put into a page: a page in a page would be too much
@@ -45,6 +61,18 @@ def error_answer(
     response = render(Request(connection.scope), "error.html", context, status_code=status)
     response.headers.update(headers or {})
     return response
+
+
+def _json_answer(
+    status: int, text: str, headers: Mapping[str, str] | None, problem: Problem | None
+) -> Response:
+    told = {
+        "status": status,
+        "what": problem.what if problem is not None else text,
+        "expected": problem.expected if problem is not None else "",
+        "remedy": (problem.remedy if problem is not None else "") or _REMEDIES.get(status, ""),
+    }
+    return JSONResponse({"error": told}, status_code=status, headers=headers)
 
 
 def store_answer(connection: HTTPConnection, error: Exception) -> Response:

@@ -9,17 +9,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
-from relaygw.delivery.gate import Gate
 from relaygw.mail.outcome import Scope
 from relaygw.mail.state import OPEN
 from relaygw.observe.metrics.exposition import GaugeFamily, Numbers
 from relaygw.operations import holds_of
+from relaygw.operations.provider_usage import read_usages
+from relaygw.operations.status import SILENT_AFTER_S
 from relaygw.settings.model import Settings
 from relaygw.settings.provider import Provider
-from relaygw.store.protocol import UNREACHABLE, Account, Hold, Instance, LaneCount, Store
+from relaygw.store.protocol import UNREACHABLE, Hold, Instance, LaneCount, Store
 
-SILENT_AFTER_S = 15.0
-"""An instance without a heartbeat for longer does not count."""
 ROLES = ("front", "delivery", "web")
 CAUSES = ("account", "credential", "operator", "sender_domain")
 """Why a provider is held: its account (quota, standing), its key, an operator, a sender."""
@@ -87,17 +86,13 @@ def _cause(hold: Hold) -> str:
 
 
 def _limits(store: Store, providers: Mapping[str, Provider]) -> Iterator[GaugeFamily]:
-    accounts = store.accounts()
     rates: Numbers = {}
     quotas: Numbers = {}
-    for name, settings in providers.items():
-        gate = Gate(provider=name, settings=settings)
-        gate.account = accounts.get(gate.limit_group, Account())
-        rate_per_s = gate.rate_per_s()
-        if rate_per_s is not None:
-            rates[name,] = rate_per_s
-        if settings.daily_quota is not None:
-            quotas[name,] = store.quota_used(gate.limit_group) / settings.daily_quota
+    for name, usage in read_usages(store, providers).items():
+        if usage.rate_per_s is not None:
+            rates[name,] = usage.rate_per_s
+        if usage.settings.daily_quota is not None:
+            quotas[name,] = usage.quota_used / usage.settings.daily_quota
     yield GaugeFamily(
         name="provider_rate_limit",
         meaning="What may be sent per second now; absent without a limit.",

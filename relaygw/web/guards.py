@@ -1,6 +1,6 @@
 """Who may ask for what, before any endpoint runs, and the headers of every answer.
 
-Captured mail holds what customers were meant to read. A web page in the browser of someone
+Mail holds what customers were meant to read. A web page in the browser of someone
 on this machine can send requests here too, under a name of its own that leads to this
 address (DNS rebinding), so the Host header decides; and nothing that is served may run,
 be framed, be sniffed into another type or be kept in a cache.
@@ -44,7 +44,7 @@ _HOST = re.compile(r"(?:\[([0-9a-fA-F:.]+)\]|([^\[\]:/@\s]+))(?::[0-9]*)?")
 
 
 def refusal(settings: Settings) -> str | None:
-    """Return why captured mail is not served under these settings, or None if it is.
+    """Return why pages and API are not served under these settings, or None if they are.
 
     The settings' own check refuses to start on some of this; mail is not left to one lock.
     """
@@ -53,12 +53,12 @@ def refusal(settings: Settings) -> str | None:
         return None
     if settings.mode is not Mode.SANDBOX:
         return (
-            f"captured mail is not served in mode {settings.mode} without a login: add "
-            "web.users, or read it with relaygw queue show"
+            f"pages and API are not served in mode {settings.mode} without a login: add "
+            "web.users, or use relaygw status and relaygw queue"
         )
     if not (web.bind.is_loopback or web.open):
         return (
-            f"captured mail is not served on {web.bind}: others could read it; add web.users, "
+            f"pages and API are not served on {web.bind}: others could read mail; add web.users, "
             "or set web.bind to 127.0.0.1:8025, or web.open: true if everyone there may"
         )
     return None

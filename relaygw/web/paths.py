@@ -12,6 +12,8 @@ _MACHINE = ("/api/", "/view/", "//view/", "/metrics")  # two slashes: see api/ro
 # what a browser takes for another host, or drops before it looks, is no path here
 _OWN_PATH = re.compile(r"/(?:[!-.0-\[\]-~][!-\[\]-~]*)?")
 _STEPS_UP = re.compile(r"/(?:\.|%2e){1,2}(?:/|$)", re.IGNORECASE)
+DOCS = "/api/docs"
+"""A page for people among what is for programs."""
 MAX_PATH = 2000
 """Characters of a path that is kept until after a login."""
 
@@ -29,7 +31,7 @@ def is_free(path: str) -> bool:
 
 def is_for_programs(path: str) -> bool:
     """True where programs log in by HTTP basic or a token, and nobody is sent to a page."""
-    return path.startswith(_MACHINE)
+    return path.startswith(_MACHINE) and path != DOCS
 
 
 def own_path(text: str, root_path: str) -> str:

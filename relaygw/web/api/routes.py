@@ -10,6 +10,7 @@ from starlette.routing import BaseRoute, Route, WebSocketRoute
 
 from relaygw.web.api.arrivals import Arrivals
 from relaygw.web.api.changing import Changing
+from relaygw.web.api.gateway.routes import gateway_routes
 from relaygw.web.api.links import check_links
 from relaygw.web.api.live import Live
 from relaygw.web.api.reading import Reading
@@ -55,6 +56,7 @@ def api_routes(
         *_view_routes("//view", Views(desk, mail_pages)),
         WebSocketRoute("/api/events", Live(desk, arrivals).show),
         Route("/api/gateway/v1/wait", Waiting(desk, arrivals).wait, methods=["GET"]),
+        *gateway_routes(desk),
     ]
 
 

@@ -1,4 +1,4 @@
-"""What all pages of the sandbox work with: the store, read in threads, few at a time.
+"""What all pages work with: the store, read in threads, few at a time.
 
 The event loop only waits. Lists and changes are short; content is opened one message at a time,
 because all of it is in memory then.
@@ -17,6 +17,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 from relaygw.mail.search import MailSearch, parse_search
+from relaygw.operations.messages import entries_of
 from relaygw.settings.model import Settings
 from relaygw.store.captured import CapturedEntry
 from relaygw.store.protocol import QueueEntry, Store, read_content
@@ -28,6 +29,8 @@ _READERS = 4
 _WRITERS = 2
 
 Result = TypeVar("Result")
+Find = Callable[[Request], QueueEntry]
+"""Returns the message that a request is about; raises 404 where there is none."""
 
 
 def is_queue_id(text: str) -> bool:
@@ -56,7 +59,7 @@ class Desk:
 
     @property
     def page_context(self) -> dict[str, Any]:
-        """What every page of the sandbox says of the gateway."""
+        """What every page says of the gateway."""
         return {"mode": self.settings.mode.value}
 
     async def read(self, function: Callable[[], Result]) -> Result:
@@ -82,6 +85,18 @@ class Desk:
         if found is None:
             raise HTTPException(404)
         return found
+
+    def captured(self, request: Request) -> QueueEntry:
+        """Return the captured message that the path names, without what its content says."""
+        return self.found(request).entry
+
+    def queued(self, request: Request) -> QueueEntry:
+        """Return the message that the path names, whatever its state; raises 404 without one."""
+        queue_id = request.path_params["queue_id"]
+        found = entries_of(self.store, [queue_id]) if is_queue_id(queue_id) else []
+        if not found:
+            raise HTTPException(404)
+        return found[0]
 
     def tree(self, entry: QueueEntry) -> MimeTree:
         """Return a message in parts; `left_out` says what is not there."""

@@ -10,8 +10,9 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
+from relaygw.store.protocol import QueueEntry
 from relaygw.web.pages.contents import MailPages
-from relaygw.web.pages.desk import Desk
+from relaygw.web.pages.desk import Desk, Find
 from relaygw.web.pages.mail_html import MailPage
 
 FRAME_HEADERS = {
@@ -24,22 +25,22 @@ FRAME_HEADERS = {
 
 
 class Frame:
-    """The endpoint of that document."""
+    """The endpoint of that document, for messages as `find` knows them."""
 
-    def __init__(self, desk: Desk, mail_pages: MailPages) -> None:
+    def __init__(self, desk: Desk, mail_pages: MailPages, find: Find) -> None:
         self._desk = desk
         self._mail_pages = mail_pages
+        self._find = find
 
     async def show(self, request: Request) -> Response:
         """Answer the document; 404 for a message without HTML."""
-        found = await self._desk.read(lambda: self._desk.found(request))
-        page = self._mail_pages.get(found.entry.queue_id)
+        entry = await self._desk.read(lambda: self._find(request))
+        page = self._mail_pages.get(entry.queue_id)
         if page is None:
-            page = await self._desk.open(lambda: self._make(request))
+            page = await self._desk.open(lambda: self._make(entry))
         return HTMLResponse(page.document, headers=FRAME_HEADERS)
 
-    def _make(self, request: Request) -> MailPage:
-        entry = self._desk.found(request).entry
+    def _make(self, entry: QueueEntry) -> MailPage:
         page = self._mail_pages.make(entry, self._desk.tree(entry))
         if page is None:
             raise HTTPException(404)

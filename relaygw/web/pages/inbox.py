@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from starlette.requests import Request
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import Response
 
 from relaygw.mail.search import EVERYTHING
 from relaygw.web.indexing import PATIENCE_S
@@ -44,10 +44,6 @@ class Inbox:
         context["notice"] = notice_of(request.query_params)
         context["smtp"] = self._smtp_address(request)
         return render(request, "inbox.html", context)
-
-    async def go_to_list(self, request: Request) -> Response:
-        """Lead from / to the list."""
-        return RedirectResponse(request.scope.get("root_path", "") + "/sandbox", status_code=307)
 
     def _context(self, query: str, page: int) -> dict[str, Any]:
         store = self._desk.store

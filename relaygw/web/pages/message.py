@@ -5,17 +5,14 @@ Whoever opens it marks it as read, whatever the view.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import chain
 from typing import Any
 
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 
 from relaygw.mail.search import Field, MailSearch, Term
 from relaygw.store.captured import CapturedEntry
-from relaygw.store.protocol import QueueEntry, read_content
+from relaygw.store.protocol import QueueEntry
 from relaygw.web.pages import words
 from relaygw.web.pages.audience import MAX_RECIPIENTS, audience
 from relaygw.web.pages.contents import MailPages
@@ -24,7 +21,7 @@ from relaygw.web.pages.filters import list_path, message_path
 from relaygw.web.pages.inbox import query_of
 from relaygw.web.pages.message_context import envelope_context, view_context
 from relaygw.web.pages.notices import notice_of
-from relaygw.web.pages.parts import MAX_LISTED_PARTS, part_lines, part_response
+from relaygw.web.pages.parts import MAX_LISTED_PARTS, part_lines
 from relaygw.web.pages.rendering import render
 
 VIEWS = ("html", "text", "headers", "links", "parts", "source")
@@ -57,37 +54,6 @@ class MessagePage:
         }
         return render(request, "message.html", context)
 
-    async def show_source(self, request: Request) -> Response:
-        """Answer the source as it is stored, chunk by chunk, to be saved."""
-
-        def start() -> tuple[QueueEntry, Iterator[bytes]]:
-            entry = self._desk.found(request).entry
-            chunks = read_content(self._desk.store, entry)
-            first = next(chunks, None)
-            if first is None:
-                raise HTTPException(404)
-            return entry, chain((first,), chunks)
-
-        entry, chunks = await self._desk.read(start)
-        disposition = f'attachment; filename="{entry.queue_id}.eml"'
-        return StreamingResponse(
-            chunks,
-            media_type="message/rfc822",
-            headers={"Content-Disposition": disposition, "Content-Length": str(entry.size_bytes)},
-        )
-
-    async def show_part(self, request: Request) -> Response:
-        """Answer a part, to be saved."""
-
-        def read() -> Response | None:
-            tree = self._desk.tree(self._desk.found(request).entry)
-            return part_response(tree, request.path_params["part_id"])
-
-        response = await self._desk.open(read)
-        if response is None:
-            raise HTTPException(404)
-        return response
-
     def _found_and_read(self, request: Request) -> CapturedEntry:
         found = self._desk.found(request)
         if found.entry.read_at_ms is None:
@@ -118,6 +84,7 @@ class MessagePage:
             **self._desk.page_context,
             **envelope_context(found, tree),
             "view": view,
+            "mail_path": f"/sandbox/{entry.queue_id}",
             "has_html": page is not None,
             "parts": parts[:MAX_LISTED_PARTS],
             "parts_left": max(0, len(parts) - MAX_LISTED_PARTS),

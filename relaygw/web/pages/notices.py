@@ -12,6 +12,15 @@ _WORDS = {
     "unread": "{} marked as unread.",
     "deleted": "{} deleted.",
     "tagged": "Tags of {} changed.",
+    "held": "{} held.",
+    "released": "{} released: due now.",
+    "retried": "{} due now.",
+    "trashed": "{} in the trash for seven days.",
+    "undeleted": "{} back in the queue: due now.",
+    "moved": "{} moved.",
+    "expired": "{} expired.",
+    "provider_held": "The provider is held.",
+    "provider_released": "The provider is released.",
 }
 
 

@@ -6,14 +6,21 @@ import asyncio
 
 from starlette.routing import Route
 
+from relaygw.web.pages.audit import AuditPage
 from relaygw.web.pages.bulk import Bulk
 from relaygw.web.pages.contents import MailPages
-from relaygw.web.pages.desk import Desk
+from relaygw.web.pages.dashboard import Dashboard
+from relaygw.web.pages.desk import Desk, Find
 from relaygw.web.pages.events import Events
 from relaygw.web.pages.frame import Frame
 from relaygw.web.pages.inbox import Inbox
 from relaygw.web.pages.message import MessagePage
+from relaygw.web.pages.provider_changes import ProviderChanges
+from relaygw.web.pages.queue import QueueList
+from relaygw.web.pages.queue_changes import QueueChanges
+from relaygw.web.pages.queue_message import QueueMessagePage
 from relaygw.web.pages.release import ReleasePage
+from relaygw.web.pages.saving import Saving
 from relaygw.web.pages.static_files import static_routes
 
 
@@ -28,15 +35,29 @@ def page_routes(
     one = "/sandbox/{queue_id}"
     return [
         *static_routes(),
-        Route("/", inbox.go_to_list, methods=["GET"]),
+        Route("/", Dashboard(desk).show, methods=["GET"]),
+        Route("/providers/change", ProviderChanges(desk).change, methods=["POST"]),
+        Route("/audit", AuditPage(desk).show, methods=["GET"]),
+        Route("/queue", QueueList(desk).show, methods=["GET"]),
+        Route("/queue/change", QueueChanges(desk).change, methods=["POST"]),
+        Route("/queue/{queue_id}", QueueMessagePage(desk, mail_pages).show, methods=["GET"]),
+        *_content_routes("/queue/{queue_id}", desk, mail_pages, desk.queued),
         Route("/sandbox", inbox.show, methods=["GET"]),
         Route("/sandbox/events", Events(desk, stop=stop).show, methods=["GET"]),
         Route("/sandbox/bulk", Bulk(desk, release).change, methods=["POST"]),
         Route("/sandbox/release", release.release, methods=["POST"]),
         Route(one, message.show, methods=["GET"]),
-        Route(one + "/html", Frame(desk, mail_pages).show, methods=["GET"]),
-        Route(one + "/source", message.show_source, methods=["GET"]),
-        Route(one + "/part/{part_id}", message.show_part, methods=["GET"]),
+        *_content_routes(one, desk, mail_pages, desk.captured),
         Route(one + "/release", release.show, methods=["GET"]),
         Route(one + "/release", release.release, methods=["POST"]),
+    ]
+
+
+def _content_routes(one: str, desk: Desk, mail_pages: MailPages, find: Find) -> list[Route]:
+    """Return the routes of what a message says, below its page."""
+    saving = Saving(desk, find)
+    return [
+        Route(one + "/html", Frame(desk, mail_pages, find).show, methods=["GET"]),
+        Route(one + "/source", saving.show_source, methods=["GET"]),
+        Route(one + "/part/{part_id}", saving.show_part, methods=["GET"]),
     ]

@@ -40,6 +40,13 @@ def exact_time(at_ms: int) -> str:
     return f"{at.day} {at:%b %Y, %H:%M:%S %z}"
 
 
+def clock_time(at_ms: int, now: int) -> str:
+    """Return a time to the second, with its day unless that is today."""
+    at, today = local_time(at_ms), local_time(now)
+    is_today = at.date() == today.date()
+    return f"{at:%H:%M:%S}" if is_today else f"{at.day} {at:%b %H:%M:%S}"
+
+
 def iso_time(at_ms: int) -> str:
     """Return a time as a machine reads it, UTC."""
     return (_EPOCH + timedelta(milliseconds=at_ms)).isoformat(timespec="milliseconds")
@@ -60,6 +67,24 @@ def age(at_ms: int, now: int) -> str:
         return f"{seconds // 86_400} d"
     at, today = local_time(at_ms), local_time(now)
     return f"{at.day} {at:%b}" if at.year == today.year else f"{at:%b %Y}"
+
+
+def ago(at_ms: int, now: int) -> str:
+    """Return how long ago a time was in a sentence: `just now`, `4 min ago`, `on 12 Nov`."""
+    shown = age(at_ms, now)
+    if shown == "now":
+        return "just now"
+    return f"{shown} ago" if now - at_ms < 7 * 86_400_000 else f"on {shown}"
+
+
+def until(at_ms: int, now: int) -> str:
+    """Return how long until a time: `now`, `in 40 s`, `in 4 min`, `in 3 h`."""
+    seconds = (at_ms - now) // 1000
+    if seconds < 1:
+        return "now"
+    units = ((86_400, "d"), (3600, "h"), (60, "min"), (1, "s"))
+    length, unit = next(each for each in units if seconds >= each[0])
+    return f"in {seconds // length} {unit}"
 
 
 def size(size_bytes: int) -> str:

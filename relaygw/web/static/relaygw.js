@@ -156,6 +156,23 @@ document.addEventListener("click", (event) => {
   }
 });
 
+/* --- pages that look again by themselves --------------------------------------------------------- */
+
+let lookedAt = Date.now();
+
+async function lookAgain() {
+  const board = one("[data-refresh]");
+  // whoever reads with the keyboard, or has something open, is not disturbed
+  if (!board || document.hidden || board.contains(document.activeElement)) return;
+  if (Date.now() - lookedAt < Number(board.dataset.refresh) * 1000 - 500) return;
+  lookedAt = Date.now();
+  const path = location.pathname + location.search.replace(/[?&](did|number)=[^&]*/g, "");
+  await htmx.ajax("GET", path, { target: `#${board.id}`, select: `#${board.id}`, swap: "outerHTML" });
+}
+
+setInterval(lookAgain, 1000);
+document.addEventListener("visibilitychange", lookAgain);
+
 /* --- keys ---------------------------------------------------------------------------------------- */
 
 const subjects = () => all(".mail-subject");
@@ -218,6 +235,8 @@ const KEYS = {
   x: tick,
   m: () => press("m") || act(current()?.classList.contains("is-unread") ? "read" : "unread"),
   r: () => press("r") || act("release"),
+  h: () => press("h") || act("hold"),
+  t: () => press("t") || act("retry"),
   "#": () => press("#") || act("delete"),
   "/": () => (one("#search") ? one("#search").select() : up()),
   "?": () => one("#keys")?.togglePopover(),

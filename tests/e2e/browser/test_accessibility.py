@@ -61,7 +61,7 @@ def log_in(visit: Visit) -> None:
     visit.page.get_by_label("Name").fill("anna")
     visit.page.get_by_label("Password").fill("pä ss:word")
     visit.page.get_by_role("button", name="Log in").click()
-    visit.page.locator("#inbox").wait_for()
+    visit.page.locator("#dashboard").wait_for()
 
 
 @pytest.fixture
@@ -78,7 +78,7 @@ def test_lists_and_what_they_ask(visit: Visit, ids: dict[str, str]) -> None:
     page = visit.page
     check(visit, "/login")
     log_in(visit)
-    check_here(visit, "the list")
+    check(visit, "/sandbox")
     page.locator(".mail .pick input").first.check()
     check_here(visit, "something ticked")
     page.get_by_role("button", name="Delete…").first.click()
@@ -99,7 +99,7 @@ def test_a_message_in_its_views(visit: Visit, ids: dict[str, str]) -> None:
 
 def test_an_empty_list_and_what_helps(visit: Visit) -> None:
     log_in(visit)
-    check_here(visit, "an empty list")
+    check(visit, "/sandbox")
     visit.page.keyboard.press("?")
     check_here(visit, "the keys")
     visit.page.keyboard.press("Escape")

@@ -27,13 +27,16 @@ def hash_of(password: str) -> str:
     return _HASHER.hash(password)
 
 
-def with_logins(mode: str = "staging", **web: Any) -> Settings:
-    """Return settings with a user of each role and two tokens."""
+def with_logins(
+    mode: str = "staging", *, relay: dict[str, Any] | None = None, **web: Any
+) -> Settings:
+    """Return settings with a user of each role and two tokens; `relay`: providers and routes."""
     tokens = [
         {"name": "look", "token": f"plain:{TOKENS['look']}"},
         {"name": "tests", "token": f"plain:{TOKENS['tests']}", "role": "operator"},
     ]
-    relay = {} if mode == "sandbox" else RELAY
+    if relay is None:
+        relay = {} if mode == "sandbox" else RELAY
     return Settings.model_validate(
         {"mode": mode, "web": {"users": USERS, "tokens": tokens, **web}, **relay}
     )

@@ -56,7 +56,8 @@ async def test_a_mail_that_is_there_already(serve: Serve, capture: Capture) -> N
 
     async def found(**query: str) -> str:
         answer = await client.get(WAIT, params={"timeout": "0s", **query})
-        return answer.json()["message"]["ID"] if answer.status_code == 200 else answer.text
+        told = answer.json()
+        return told["message"]["ID"] if answer.status_code == 200 else told["error"]["what"]
 
     assert await found(to="ann@x.test") == last
     assert await found(to="ann@x.test", subject="first") == first
@@ -84,7 +85,8 @@ async def test_nothing_comes(serve: Serve) -> None:
     began_s = time.monotonic()
     answer = await client.get(WAIT, params={"to": "ann@x.test", "timeout": "300ms"})
     assert time.monotonic() - began_s >= 0.3
-    assert (answer.status_code, answer.text) == (408, "no such mail within 0.3 s")
+    told = answer.json()["error"]
+    assert (answer.status_code, told["what"]) == (408, "no such mail within 0.3 s")
 
 
 @pytest.mark.parametrize(

@@ -26,13 +26,6 @@ def subjects(page: str) -> list[str]:
     return re.findall(r'class="mail-subject"[^>]*>([^<]*)<', page)
 
 
-async def test_the_first_page_leads_to_the_list(serve: Serve) -> None:
-    client = await serve()
-    answer = await client.get("/")
-    assert answer.status_code == 307
-    assert answer.headers["location"] == "/sandbox"
-
-
 async def test_an_empty_sandbox_says_how_to_send(serve: Serve) -> None:
     page = (await (await serve()).get("/sandbox")).text
     assert "No captured mail yet" in page

@@ -1,0 +1,83 @@
+"""Changes of the configuration, in the audit trail: when they came into force, and of what.
+
+Values are not recorded, only which sections differ from what the last start or reload of this
+host had. Each entry keeps a short hash of every section, so that the next one can compare.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+from relaygw.settings.model import Settings
+from relaygw.store.commands import Trail
+from relaygw.store.protocol import AuditEntry, Store
+
+ACTION = "settings.change"
+_NOTHING_BEFORE = AuditEntry(at_ms=0, actor="", action=ACTION, target="", affected=0, detail="")
+_HASH_DIGITS = 12
+
+
+def note_settings(store: Store, settings: Settings, *, occasion: str, now_ms: int) -> bool:
+    """Record the settings that are in force from now on, if they are others than before.
+
+    `occasion` is what brought them: start or reload. Several processes may come at once: one of
+    them writes the entry. Returns whether it was this one. Raises StoreUnavailable.
+    """
+    host = settings.hostname
+    last = next(iter(store.audit_entries(limit=1, trail=Trail(action=ACTION, target=host))), None)
+    before = _recorded(last)
+    sections = _hashes(settings)
+    known = before.get("sections", {})
+    changed = sorted(name for name in {*sections, *known} if sections.get(name) != known.get(name))
+    if not changed:
+        return False
+    detail = {
+        "number": before.get("number", 0) + 1,
+        "by": occasion,
+        "before": before.get("after"),
+        "after": _hash(sections),
+        "changed": changed if known else [],
+        "sections": sections,
+    }
+    entry = AuditEntry(
+        at_ms=now_ms,
+        actor=f"{occasion} on {host}",
+        action=ACTION,
+        target=host,
+        affected=len(changed) if known else 0,
+        detail=json.dumps(detail, separators=(",", ":")),
+    )
+    return store.add_audit(entry, only_after=last or _NOTHING_BEFORE)
+
+
+def words_of(detail: str) -> str:
+    """Return what an entry says in words."""
+    noted = _parsed(detail)
+    after = noted.get("after", "?")
+    if not noted.get("before"):
+        return f"settings {after} seen first"
+    return f"{' '.join(noted['changed'])} (settings {noted['before']} -> {after})"
+
+
+def _hashes(settings: Settings) -> dict[str, str]:
+    """Return a short hash of each section; secrets are in it as references only."""
+    return {name: _hash(value) for name, value in settings.model_dump(mode="json").items()}
+
+
+def _hash(value: object) -> str:
+    text = json.dumps(value, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:_HASH_DIGITS]
+
+
+def _recorded(entry: AuditEntry | None) -> dict[str, Any]:
+    return {} if entry is None else _parsed(entry.detail)
+
+
+def _parsed(detail: str) -> dict[str, Any]:
+    try:
+        noted = json.loads(detail)
+    except ValueError:
+        return {}
+    return noted if isinstance(noted, dict) else {}

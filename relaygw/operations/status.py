@@ -1,0 +1,134 @@
+"""How the gateway is doing, of one moment: for `relaygw status`, the first page and the API."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from relaygw import __version__
+from relaygw.mail.search import EVERYTHING
+from relaygw.mail.timestamp import rfc3339
+from relaygw.operations.provider_usage import (
+    Usage,
+    hold_object,
+    read_usages,
+    state_of,
+    usage_object,
+)
+from relaygw.operations.providers import holds_of
+from relaygw.settings.model import Settings
+from relaygw.settings.show import fingerprint
+from relaygw.store.protocol import Hold, Instance, LaneCount, Store
+
+SILENT_AFTER_S = 15.0
+"""An instance that did not renew its heartbeat for this long is shown as silent."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """What the store says at one time."""
+
+    at_ms: int
+    fingerprint: str
+    instances: list[Instance]
+    silent: frozenset[str]  # incarnations
+    holds: list[Hold]
+    usages: dict[str, Usage]  # by the provider's name
+    lanes: list[LaneCount]
+    captured: int
+    unread: int
+
+    def drifted(self) -> list[Instance]:
+        """Return the instances that run other routing or policy settings than the file's."""
+        return [one for one in self.instances if one.fingerprint != self.fingerprint]
+
+    def state_of(self, provider: str) -> str:
+        """Return the state of a provider in a word."""
+        return state_of(holds_of(self.holds, provider), self.usages[provider])
+
+
+def take_snapshot(store: Store, settings: Settings) -> Snapshot:
+    """Ask the store for everything that the screen shows; raises StoreUnavailable."""
+    captured, unread = store.count_captured(EVERYTHING)
+    return Snapshot(
+        at_ms=time.time_ns() // 1_000_000,
+        fingerprint=fingerprint(settings),
+        instances=store.instances(),
+        silent=frozenset(store.stale_incarnations(SILENT_AFTER_S)),
+        holds=store.holds(),
+        usages=read_usages(store, settings.providers),
+        lanes=store.counts(),
+        captured=captured,
+        unread=unread,
+    )
+
+
+def lanes_of(snapshot: Snapshot, settings: Settings) -> list[tuple[str, str]]:
+    """Return routes and streams of the configuration, then others that still have mail."""
+    configured = [(route.name, route.stream.value) for route in settings.routes]
+    return list(dict.fromkeys([*configured, *((one.route, one.stream) for one in snapshot.lanes)]))
+
+
+def warnings(snapshot: Snapshot) -> Iterator[str]:
+    """Yield what an operator should look at."""
+    for role in ("front", "delivery"):
+        alive = [one for one in snapshot.instances if one.incarnation not in snapshot.silent]
+        if snapshot.instances and not any(one.role == role for one in alive):
+            yield f"no {role} runs; start it: relaygw serve --role {role}"
+    drifted = snapshot.drifted()
+    if drifted:
+        names = ", ".join(f"{one.role} {one.pid} on {one.name}" for one in drifted)
+        yield f"{names}: run other routing or policy settings than the file; reload or restart"
+
+
+def status_object(snapshot: Snapshot, settings: Settings) -> dict[str, Any]:
+    """Return the whole in the form of JSON."""
+    drifted = {one.incarnation for one in snapshot.drifted()}
+    return {
+        "version": __version__,
+        "mode": settings.mode.value,
+        "hostname": settings.hostname,
+        "queue": settings.queue.url,
+        "fingerprint": snapshot.fingerprint,
+        "instances": [
+            {
+                "role": one.role,
+                "name": one.name,
+                "incarnation": one.incarnation,
+                "pid": one.pid,
+                "version": one.version,
+                "state": one.state,
+                "started_at": rfc3339(one.started_at_ms),
+                "heartbeat_at": rfc3339(one.heartbeat_at_ms),
+                "is_silent": one.incarnation in snapshot.silent,
+                "fingerprint": one.fingerprint,
+                "has_drifted": one.incarnation in drifted,
+            }
+            for one in snapshot.instances
+        ],
+        "providers": [
+            {
+                "name": name,
+                "host": usage.settings.host,
+                "port": usage.settings.port,
+                "state": snapshot.state_of(name),
+                **usage_object(usage),
+            }
+            for name, usage in snapshot.usages.items()
+        ],
+        "holds": [hold_object(hold) for hold in snapshot.holds],
+        "lanes": [
+            {
+                "route": lane.route,
+                "stream": lane.stream,
+                "state": lane.state.value,
+                "deliveries": lane.deliveries,
+                "oldest_accepted_at": rfc3339(lane.oldest_accepted_at_ms),
+            }
+            for lane in snapshot.lanes
+        ],
+        "captured": snapshot.captured,
+        "unread": snapshot.unread,
+    }

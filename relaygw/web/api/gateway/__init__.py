@@ -1,0 +1,1 @@
+"""`/api/gateway/v1`: the queue, providers and what is watched, for programs; described, too."""

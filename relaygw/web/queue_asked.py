@@ -1,0 +1,172 @@
+"""Which queued messages a request asks for: the selectors of `relaygw queue list` as parameters.
+
+Pages, their forms and the API read them alike. An empty value is no condition, as a form sends
+its empty fields; a name or a value that nothing can be selected by is an error, never "any".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Protocol
+from urllib.parse import urlencode
+
+from relaygw.mail.state import OPEN, DeliveryState
+from relaygw.settings.units import parse_duration
+from relaygw.store.protocol import QueueEntry, Selection, Store
+from relaygw.web.problem import Problem
+
+ANY_STATE = frozenset(DeliveryState)
+NULL_SENDER = "<>"
+TEXTS = (
+    "subject",
+    "sender",
+    "recipient",
+    "reason",
+    "reply",
+    "provider",
+    "route",
+    "stream",
+    "client",
+)
+NAMES = (*TEXTS, "state", "older_than", "id")
+MAX_CHARACTERS = 1000
+PAGE_MESSAGES = 500
+
+
+class Given(Protocol):
+    """Parameters of an address or fields of a form; several may have one name."""
+
+    def multi_items(self) -> Iterable[tuple[str, object]]:
+        """Return names and values in their order."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """Messages that all conditions hold for; none given: all that wait."""
+
+    given: Mapping[str, tuple[str, ...]]  # as it was written, without what is empty
+    selection: Selection
+
+    @property
+    def is_null_sender(self) -> bool:
+        """True for mail without a sender only, which no part of a text selects."""
+        return self.given.get("sender") == (NULL_SENDER,)
+
+    @property
+    def words(self) -> str:
+        """What was asked for, for people and the audit trail."""
+        return " ".join(f"{name}={value!r}" for name, value in self.pairs())
+
+    def pairs(self) -> list[tuple[str, str]]:
+        """Return the conditions one by one."""
+        return [(name, value) for name, values in self.given.items() for value in values]
+
+    def one(self, name: str) -> str:
+        """Return the value of a condition, "" without it."""
+        return next(iter(self.given.get(name, ())), "")
+
+    def path(self, **more: str | int) -> str:
+        """Return the path of the list of these messages."""
+        extra = [(name, str(value)) for name, value in more.items() if value]
+        pairs = [*self.pairs(), *extra]
+        return "/queue" + (f"?{urlencode(pairs)}" if pairs else "")
+
+    def changed(self, name: str, value: str) -> Asked:
+        """Return the same with another value of one condition, or with "" without it."""
+        kept = [(key, each) for key, each in self.pairs() if key != name]
+        return read_pairs([*kept, (name, value)], now_ms=0)
+
+
+def read_asked(given: Given, *, now_ms: int) -> Asked:
+    """Return what parameters ask for; other names are not looked at. Raises Problem."""
+    pairs = [(name, str(value)) for name, value in given.multi_items() if name in NAMES]
+    return read_pairs(pairs, now_ms=now_ms)
+
+
+def read_pairs(pairs: Iterable[tuple[str, str]], *, now_ms: int) -> Asked:
+    """Return what these conditions ask for; raises Problem."""
+    found: dict[str, tuple[str, ...]] = {}
+    for name, value in pairs:
+        word = value[:MAX_CHARACTERS].replace("\0", "").strip()
+        if word and word not in found.get(name, ()):
+            several = found.get(name, ()) if name in ("state", "id") else ()
+            found[name] = (*several, word)
+    return Asked(given=found, selection=_selection(found, now_ms))
+
+
+def _selection(found: Mapping[str, tuple[str, ...]], now_ms: int) -> Selection:
+    texts = {name: found[name][0] for name in TEXTS if name in found}
+    if texts.get("sender") == NULL_SENDER:
+        del texts["sender"]
+    ids = tuple(one.upper() for one in found.get("id", ()))
+    before_ms = None
+    if "older_than" in found:
+        before_ms = now_ms - int(_duration_s(found["older_than"][0]) * 1000)
+    return Selection(
+        queue_ids=ids,
+        states=_states(found.get("state", ()), default=ANY_STATE if ids else OPEN),
+        accepted_before_ms=before_ms,
+        **texts,
+    )
+
+
+def _states(words: Iterable[str], *, default: frozenset[DeliveryState]) -> frozenset[DeliveryState]:
+    names = [name for word in words for name in word.split(",") if name]
+    known = {state.value for state in DeliveryState}
+    for name in names:
+        if name not in known and name != "all":
+            raise Problem(
+                400,
+                f"state {name[:40]!r} is none",
+                expected=f"{', '.join(sorted(known))} or all",
+                remedy="leave state out for all that wait",
+            )
+    if "all" in names:
+        return ANY_STATE
+    return frozenset(map(DeliveryState, names)) if names else default
+
+
+def _duration_s(word: str) -> float:
+    try:
+        return parse_duration(word)
+    except ValueError:
+        raise Problem(
+            400, f"older_than {word[:40]!r} is no duration", expected="one like 30s, 5m, 4h or 7d"
+        ) from None
+
+
+def found_messages(store: Store, asked: Asked, *, limit: int, after: str = "") -> list[QueueEntry]:
+    """Return at most `limit` of the messages, in the order of acceptance."""
+    found: list[QueueEntry] = []
+    while len(found) < limit:
+        most = PAGE_MESSAGES if asked.is_null_sender else limit - len(found)
+        page = store.search(asked.selection, limit=most, after=after)
+        found += [one for one in page if not (asked.is_null_sender and one.sender)]
+        if len(page) < most:
+            break
+        after = page[-1].queue_id
+    return found[:limit]
+
+
+def all_messages(store: Store, asked: Asked) -> Iterator[list[QueueEntry]]:
+    """Yield all of the messages, some at a time, in the order of acceptance."""
+    after = ""
+    while page := found_messages(store, asked, limit=PAGE_MESSAGES, after=after):
+        yield page
+        after = page[-1].queue_id
+
+
+def until(asked: Asked, looked_at_ms: int) -> Asked:
+    """Return the same without what was accepted after somebody looked."""
+    before_ms = asked.selection.accepted_before_ms
+    limit_ms = looked_at_ms if before_ms is None else min(before_ms, looked_at_ms)
+    return replace(asked, selection=replace(asked.selection, accepted_before_ms=limit_ms))
+
+
+def in_states(asked: Asked, states: frozenset[DeliveryState]) -> Asked | None:
+    """Return those of the messages that are in one of `states`, None for none at all."""
+    narrowed = asked.selection.states & states
+    if not narrowed:
+        return None
+    return replace(asked, selection=replace(asked.selection, states=narrowed))

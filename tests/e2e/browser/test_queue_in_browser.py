@@ -1,0 +1,236 @@
+"""The queue and the dashboard as an administrator uses them: a deferred mail, a held provider."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Page, Request, expect
+
+from relaygw.mail.state import DeliveryState
+from tests.e2e.browser.axe import violations
+from tests.e2e.browser.browsing import Chromium, Visit
+from tests.e2e.browser.letters import order_confirmation
+from tests.e2e.gateway import Gateway, provider_settings
+from tests.fakes.scripted_provider import ThreadedProvider
+from tests.integration.web.people import PASSWORDS, USERS
+
+BUSY = b"451 4.7.1 Greylisted, <b>come</b> again later\r\n"
+BAD = ("moderate", "serious", "critical")
+HOSTILE = '"><img src=x onerror=alert(1)>'
+
+
+@pytest.fixture(scope="module")
+def provider() -> Iterator[ThreadedProvider]:
+    with ThreadedProvider() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def sandbox(
+    tmp_path_factory: pytest.TempPathFactory, provider: ThreadedProvider
+) -> Iterator[Gateway]:
+    """Return a production gateway whose deferred mail waits for hours."""
+    with Gateway(
+        tmp_path_factory.mktemp("production"),
+        providers={"main": provider_settings(provider.port)},
+        retry={"first": "3h", "max": "3h", "jitter": "0%"},
+        web={"bind": "127.0.0.1:0", "users": USERS},
+    ) as gateway:
+        yield gateway
+
+
+def log_in(visit: Visit, name: str) -> Page:
+    page = visit.page
+    visit.go("/login")
+    page.get_by_label("Name").fill(name)
+    page.get_by_label("Password").fill(PASSWORDS[name])
+    page.get_by_role("button", name="Log in").click()
+    expect(page.locator("#dashboard")).to_be_visible()
+    return page
+
+
+def deferred(gateway: Gateway, provider: ThreadedProvider, subject: str) -> str:
+    """Send a mail that the provider puts off; return its id."""
+    provider.script("RCPT", BUSY)
+    content = order_confirmation().replace(b"\n", b"\r\n")
+    content = re.sub(rb"(?m)^Subject: .*\r$", b"Subject: " + subject.encode() + b"\r", content)
+    queue_id = gateway.send("orders@shop.example", ["anna.berg@customer.example"], content)
+    gateway.wait_until(lambda: state(gateway, queue_id) == "deferred", "a deferred message")
+    return queue_id
+
+
+def state(gateway: Gateway, queue_id: str) -> str:
+    return gateway.entry(queue_id).deliveries[0].state.value
+
+
+def confirm(page: Page, verb: str) -> None:
+    """Press a button of a message, then the one of the question."""
+    page.get_by_role("button", name=f"{verb}…").click()
+    expect(page.get_by_role("heading", name=f"{verb} 1 message?")).to_be_visible()
+    page.get_by_role("button", name=f"{verb} 1 message").click()
+
+
+def test_an_operator_reads_the_story_and_acts(
+    sandbox: Gateway, provider: ThreadedProvider, visit: Visit
+) -> None:
+    queue_id = deferred(sandbox, provider, f"Order 7 {HOSTILE}")
+    page = log_in(visit, "otto")
+    page.get_by_role("link", name="Queue", exact=True).first.click()
+    page.get_by_role("searchbox").fill("order 7")
+    page.keyboard.press("Enter")
+    line = page.locator(f"#m-{queue_id}")
+    expect(line).to_contain_text("deferred")
+    expect(line).to_contain_text("Greylisted, <b>come</b> again")
+    line.get_by_role("link").first.click()
+    story = page.get_by_role("region", name="Story")
+    expect(story).to_contain_text("451 4.7.1 Greylisted")
+    expect(story).to_contain_text("What to do")
+    page.get_by_role("link", name="HTML").click()
+    frame = page.frame_locator("iframe")
+    expect(frame.get_by_text("Thank you, Anna")).to_be_visible()
+    page.get_by_role("link", name="Story").click()
+
+    confirm(page, "Hold")
+    expect(page.get_by_role("status")).to_have_text("1 message held.")
+    assert state(sandbox, queue_id) == "held"
+    confirm(page, "Release")
+    provider.wait_for_messages(1)
+    sandbox.wait_until(lambda: state(sandbox, queue_id) == "finished", "a delivered message")
+    visit.go(f"/queue/{queue_id}")
+    expect(page.locator(".letterhead .state")).to_have_text("delivered")
+    expect(page.get_by_text("queue.release")).to_be_visible()
+    visit.go("/")
+    delivered = page.get_by_role("figure").filter(has_text="Delivered").locator("b")
+    expect(delivered).not_to_have_text("0", timeout=30_000)  # it comes by itself
+    assert visit.trouble == []
+    assert visit.dialogs == []
+
+
+def test_retry_and_delete_of_what_is_ticked_by_keyboard(
+    sandbox: Gateway, provider: ThreadedProvider, visit: Visit
+) -> None:
+    first = deferred(sandbox, provider, "Ticked one")
+    second = deferred(sandbox, provider, "Ticked two")
+    page = log_in(visit, "otto")
+    visit.go("/queue?subject=ticked")
+    expect(page.locator(".mail")).to_have_count(2)
+    page.keyboard.press("j")
+    page.keyboard.press("x")
+    page.keyboard.press("t")
+    expect(page.get_by_role("heading", name="Retry 1 message?")).to_be_visible()
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("status")).to_have_text("1 message due now.")
+    sandbox.wait_until(lambda: state(sandbox, first) == "finished", "a delivered message")
+    page.get_by_text("All that match").click()
+    page.locator('[name="all"][value="delete"]').click()
+    expect(page.get_by_role("heading", name="Delete 1 message?")).to_be_visible()
+    page.get_by_role("link", name="Cancel").click()
+    assert state(sandbox, second) == "deferred"
+    page.locator(f"#m-{second} .pick").click()
+    page.keyboard.press("#")
+    page.get_by_role("button", name="Delete 1 message").click()
+    expect(page.get_by_role("heading", name="Nothing found")).to_be_visible()
+    assert state(sandbox, second) == DeliveryState.DELETED.value
+
+
+def test_a_viewer_sees_and_has_nothing_to_press(
+    sandbox: Gateway, provider: ThreadedProvider, visit: Visit
+) -> None:
+    queue_id = deferred(sandbox, provider, "Looked at")
+    page = log_in(visit, "vera")
+    expect(page.get_by_role("button", name="Hold main")).to_have_count(0)
+    visit.go("/queue")
+    expect(page.locator(f"#m-{queue_id}")).to_be_visible()
+    expect(page.locator(f"#m-{queue_id} .pick")).not_to_be_visible()
+    expect(page.get_by_text("All that waits", exact=True)).to_have_count(0)
+    visit.go(f"/queue/{queue_id}")
+    expect(page.get_by_role("button", name="Hold…")).to_have_count(0)
+    for key in ("h", "t", "#", "r"):
+        page.keyboard.press(key)
+    expect(page.get_by_role("region", name="Story")).to_be_visible()
+    assert state(sandbox, queue_id) == "deferred"
+
+
+def test_the_dashboard_shows_a_held_provider_by_itself(
+    sandbox: Gateway, provider: ThreadedProvider, browser: Chromium, base: str
+) -> None:
+    with browser.visit(base) as watching, browser.visit(base) as acting:
+        page = log_in(watching, "vera")
+        card = page.locator('[data-provider="main"]')
+        expect(card.locator(".state")).to_have_text("ok")
+        other = log_in(acting, "otto")
+        other.get_by_role("button", name="Hold main").click()
+        other.get_by_label("Why").fill("moving the account")
+        other.get_by_role("button", name="Hold main").click()
+        expect(other.get_by_role("status")).to_have_text("The provider is held.")
+        expect(card.locator(".state")).to_have_text("held", timeout=20_000)
+        expect(card).to_contain_text("operator: moving the account")
+        other.get_by_role("button", name="Release main").click()
+        other.get_by_role("button", name="Release main").click()
+        expect(card.locator(".state")).to_have_text("ok", timeout=20_000)
+        assert watching.trouble == acting.trouble == []
+        assert watching.outside() == []
+
+
+def test_a_dashboard_that_nobody_looks_at_asks_for_nothing(sandbox: Gateway, visit: Visit) -> None:
+    visit.page.clock.install()
+    page = log_in(visit, "vera")
+
+    def is_asked(request: Request) -> bool:
+        return request.resource_type in ("xhr", "fetch")
+
+    page.evaluate(
+        "Object.defineProperty(document, 'hidden', {get: () => isAway, configurable: true});"
+        "window.isAway = true"
+    )
+    before = len(visit.requests)
+    page.clock.run_for(60_000)
+    assert visit.requests[before:] == []
+    with page.expect_request(is_asked):
+        page.evaluate("isAway = false; document.dispatchEvent(new Event('visibilitychange'))")
+    with page.expect_request(is_asked):
+        page.clock.run_for(11_000)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 390])
+def test_axe_finds_nothing_and_nothing_is_too_wide(
+    sandbox: Gateway, provider: ThreadedProvider, browser: Chromium, base: str, width: int,
+    scheme: str,
+) -> None:  # fmt: skip
+    queue_id = deferred(sandbox, provider, "x" * 300)
+    found: list[str] = []
+    options = {"viewport": {"width": width, "height": 860}, "color_scheme": scheme}
+    with browser.visit(base, bypass_csp=True, **options) as visit:
+        page = log_in(visit, "otto")
+
+        def check(what: str) -> None:
+            found.extend(f"{what}: {one}" for one in violations(page, impacts=BAD))
+            wide = page.evaluate("document.documentElement.scrollWidth")
+            if wide > width:
+                found.append(f"{what} is {wide} wide")
+
+        for path in ("/", "/queue", "/queue?state=finished", "/queue?subject=none", "/audit",
+                     f"/queue/{queue_id}", f"/queue/{queue_id}?view=headers", "/api/docs",
+                     "/queue?" + "&".join(f"subject={'y' * 200}" for _ in range(2))):  # fmt: skip
+            visit.go(path)
+            check(path)
+        visit.go("/queue")
+        page.locator(".mail .pick").first.click()
+        check("something ticked")
+        page.get_by_role("button", name="Search by more").click()
+        check("the selectors")
+        page.keyboard.press("Escape")
+        page.get_by_role("button", name="Hold…").first.click()
+        expect(page.get_by_label("Why")).to_be_visible()
+        check("a question")
+        visit.go("/")
+        page.get_by_role("button", name="Hold main").click()
+        expect(page.get_by_label("Why")).to_be_visible()
+        check("a question about a provider")
+        visit.go("/api/docs")
+        page.locator("summary").first.click()
+        check("an operation")
+    assert not found, "\n".join(found)

@@ -1,0 +1,217 @@
+"""`/api/gateway/v1`: the queue, providers and what is watched, for programs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import httpx2
+import pytest
+
+from relaygw.operations.messages import entries_of
+from relaygw.operations.queue_object import queue_object
+from relaygw.store.sqlite import SqliteStore
+from relaygw.store.watching import Incident
+from tests.integration.web.people import PASSWORDS, TOKENS
+from tests.integration.web.queued import defer, gateway, now_ms, queue_mail, state_of
+from tests.integration.web.test_pages_queue import log_in, token
+
+Serve = Callable[..., Awaitable[httpx2.AsyncClient]]
+API = "/api/gateway/v1"
+OPERATOR = {"Authorization": f"Bearer {TOKENS['tests']}"}
+VIEWER = {"Authorization": f"Bearer {TOKENS['look']}"}
+
+
+async def client_of(serve: Serve, headers: dict[str, str] = OPERATOR) -> httpx2.AsyncClient:
+    client = await serve(gateway())
+    client.headers.update(headers)
+    return client
+
+
+async def test_a_page_of_messages_as_the_command_line_prints_them(
+    serve: Serve, store: SqliteStore
+) -> None:
+    ids = [queue_mail(store, f"Order {number}") for number in range(3)]
+    queue_mail(store, "Invoice")
+    client = await client_of(serve, VIEWER)
+    answer = (await client.get(f"{API}/queue?subject=order&limit=2")).json()
+    assert answer["messages"] == [queue_object(entry) for entry in entries_of(store, ids[:2])]
+    assert answer["next"] == ids[1]
+    rest = (await client.get(f"{API}/queue?subject=order&limit=2&after={ids[1]}")).json()
+    assert [one["queue_id"] for one in rest["messages"]] == ids[2:]
+    assert rest["next"] is None
+    one = (await client.get(f"{API}/queue/{ids[0].lower()}")).json()
+    assert one == answer["messages"][0]
+    story = (await client.get(f"{API}/queue/{ids[0]}/explain")).json()
+    assert (story["queue_id"], story["state"]) == (ids[0], "incoming")
+    assert story["events"][0]["kind"] == "accepted"
+
+
+async def test_changes_by_ids(serve: Serve, store: SqliteStore) -> None:
+    one, two = queue_mail(store), queue_mail(store)
+    client = await client_of(serve)
+    body: dict[str, Any] = {"ids": [one, two.lower(), "NOSUCHMAIL0"], "note": "look at it"}
+    dry = (await client.post(f"{API}/queue/hold", json={**body, "dry_run": True})).json()
+    assert (dry["dry_run"], dry["changed"]) == (True, [one, two])
+    assert state_of(store, one) == "incoming"
+    done = (await client.post(f"{API}/queue/hold", json=body)).json()
+    assert (done["number"], done["changed"]) == (2, [one, two])
+    assert done["left"] == [
+        {"queue_id": "NOSUCHMAIL0", "why": "it is not there any more", "is_temporary": False}
+    ]
+    assert state_of(store, one) == "held"
+    entry = store.audit_entries(limit=1)[0]
+    assert (entry.actor, entry.action, entry.detail) == ("tests", "queue.hold", "api")
+    again = (await client.post(f"{API}/queue/hold", json={"ids": [one]})).json()
+    assert again["number"] == 0
+    assert "hold is for mail that is deferred or incoming" in again["left"][0]["why"]
+
+
+async def test_changes_by_conditions(serve: Serve, store: SqliteStore) -> None:
+    order, invoice = queue_mail(store, "Order", age_s=5), queue_mail(store, "Invoice", age_s=5)
+    client = await client_of(serve)
+
+    async def act(action: str, body: dict[str, Any]) -> list[str]:
+        answer = await client.post(f"{API}/queue/{action}", json=body)
+        assert answer.status_code == 200, answer.text
+        changed: list[str] = answer.json()["changed"]
+        return changed
+
+    assert await act("delete", {"select": {"subject": "order"}}) == [order]
+    assert store.audit_entries(limit=1)[0].detail == "api, subject='order'"
+    assert await act("undelete", {"select": {"subject": "order", "state": ["deleted"]}}) == [order]
+    assert await act("move", {"all": True, "provider": "spare"}) == [order, invoice]
+    assert await act("expire", {"select": {"sender": "a@shop"}, "note": "old"}) == [order, invoice]
+    assert await act("retry", {"all": True}) == []
+
+
+@pytest.mark.parametrize(
+    ("action", "body", "words"),
+    [
+        ("delete", None, "the body names nothing"),
+        ("delete", {}, "the body names nothing"),
+        ("delete", {"ids": ["ABCDEFGHIJ"], "all": True}, "the body names ids and all"),
+        ("delete", {"select": {}}, "select has no condition"),
+        ("delete", {"select": {"sender": ""}}, "select.sender is empty"),
+        ("delete", {"select": {"sender": None}}, "select.sender is empty or no text"),
+        ("delete", {"select": {"form": "x"}}, "select.form is not known"),
+        ("delete", {"select": {"state": "lost"}}, "state 'lost' is none"),
+        ("delete", {"all": False}, "all is false"),
+        ("delete", {"all": 1}, "all is neither true nor false"),
+        ("delete", {"ids": "ABCDEFGHIJ"}, "ids is no list of texts"),
+        ("delete", {"ids": ["*"]}, "'*' is no queue id"),
+        ("delete", {"all": True, "note": "x"}, "'note' in the body is not known"),
+        ("delete", [], "no JSON object"),
+        ("delete", "{", "not JSON"),
+        ("move", {"all": True}, "provider '' is not known"),
+        ("move", {"all": True, "provider": "x"}, "provider 'x' is not known"),
+    ],
+)
+async def test_what_is_not_understood_changes_nothing(
+    serve: Serve, store: SqliteStore, action: str, body: Any, words: str
+) -> None:
+    queue_id = queue_mail(store, age_s=5)
+    client = await client_of(serve)
+    content = body if isinstance(body, str) else "" if body is None else json.dumps(body)
+    answer = await client.post(f"{API}/queue/{action}", content=content)
+    assert answer.status_code == 400
+    error = answer.json()["error"]
+    assert words in error["what"]
+    assert set(error) == {"status", "what", "expected", "remedy"}
+    assert state_of(store, queue_id) == "incoming"
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "words"),
+    [
+        ("/queue?form=x", 400, "parameter 'form' is not known"),
+        ("/queue?sender=", 400, "sender is empty"),
+        ("/queue?limit=0", 400, "limit '0' is none"),
+        ("/queue?limit=1e9", 400, "limit '1e9' is none"),
+        ("/queue?after=x", 400, "after 'X' is no queue id"),
+        ("/queue?state=lost", 400, "state 'lost' is none"),
+        ("/queue/NOSUCHMAIL0", 404, "there is no message NOSUCHMAIL0"),
+        ("/queue/NOSUCHMAIL0/explain", 404, "there is no message NOSUCHMAIL0"),
+        ("/history?series=x", 400, "series 'x' is none"),
+        ("/history?since=soon", 400, "since 'soon' is no time"),
+        ("/providers?x=1", 400, "parameter 'x' is not known"),
+        ("/nothing", 404, "Not Found"),
+    ],
+)
+async def test_errors_are_json(serve: Serve, path: str, status: int, words: str) -> None:
+    client = await client_of(serve)
+    answer = await client.get(API + path)
+    assert answer.status_code == status
+    assert answer.headers["content-type"] == "application/json"
+    assert words in answer.json()["error"]["what"]
+
+
+async def test_providers_are_held_and_released(serve: Serve, store: SqliteStore) -> None:
+    client = await client_of(serve)
+    held = await client.post(f"{API}/providers/main/hold", json={"note": "look"})
+    assert held.json() == {"provider": "main", "was_held": False}
+    assert (await client.post(f"{API}/providers/main/hold")).json()["was_held"] is True
+    main, spare = (await client.get(f"{API}/providers")).json()["providers"]
+    assert (main["name"], main["state"], spare["state"]) == ("main", "held", "ok")
+    assert (main["daily_quota"], main["quota_used"], main["rate"]) == (1000, 0, "10/s")
+    ended = (await client.post(f"{API}/providers/main/release")).json()["ended"]
+    assert [one["reason"] for one in ended] == ["operator: tests"]
+    missing = await client.post(f"{API}/providers/x/hold")
+    assert missing.json()["error"]["expected"] == "main, spare"
+
+
+async def test_what_is_watched(serve: Serve, store: SqliteStore) -> None:
+    now = now_ms()
+    queue_id = queue_mail(store)
+    defer(store)
+    for ago_s, amount in ((0, 4), (7 * 3600, 9)):
+        store.add_history(now - ago_s * 1000, {("delivered", "main"): amount})
+    store.open_incident(
+        Incident(incident_id="i", rule="queue_age", key="", summary="s", remedy="r", since_ms=now)
+    )
+    client = await client_of(serve)
+    status = (await client.get(f"{API}/status")).json()
+    assert status["lanes"][0]["state"] == "deferred"
+    assert any("no front runs" in text for text in status["warnings"])
+    points = (await client.get(f"{API}/history")).json()["points"]
+    assert [(one["series"], one["amount"]) for one in points] == [("delivered", 4)]
+    older = (await client.get(f"{API}/history?since=8h&series=delivered")).json()["points"]
+    assert [one["amount"] for one in older] == [9, 4]
+    incidents = (await client.get(f"{API}/incidents")).json()["incidents"]
+    assert [(one["rule"], one["recovered_at"]) for one in incidents] == [("queue_age", None)]
+    await client.post(f"{API}/queue/retry", json={"ids": [queue_id]})
+    await client.post(f"{API}/providers/main/hold")
+    entries = (await client.get(f"{API}/audit?action=queue")).json()["entries"]
+    assert [(one["actor"], one["action"]) for one in entries] == [("tests", "queue.retry")]
+
+
+async def test_who_may(serve: Serve, store: SqliteStore) -> None:
+    queue_id = queue_mail(store)
+    client = await serve(gateway())
+    nobody = await client.get(f"{API}/queue")
+    assert nobody.status_code == 401
+    assert nobody.headers["www-authenticate"].startswith("Basic")
+    assert "bearer" in nobody.json()["error"]["remedy"]
+    body = {"ids": [queue_id]}
+    for headers, status in ((VIEWER, 403), (OPERATOR, 200)):
+        answer = await client.post(f"{API}/queue/hold", json=body, headers=headers)
+        assert answer.status_code == status
+        assert ("error" in answer.json()) is (status == 403)
+    basic = await client.get(f"{API}/queue", auth=("vera", PASSWORDS["vera"]))
+    assert basic.status_code == 200
+
+
+async def test_a_browser_needs_the_token_of_a_page(serve: Serve, store: SqliteStore) -> None:
+    queue_id = queue_mail(store)
+    client = await log_in(await serve(gateway()), "otto")
+    body = {"ids": [queue_id]}
+    without = await client.post(f"{API}/queue/hold", json=body)
+    assert without.status_code == 403
+    assert "out of date" in without.json()["error"]["what"]
+    foreign = await client.post(
+        f"{API}/queue/hold", json=body, headers={"Origin": "http://evil.test"}
+    )
+    assert foreign.status_code == 403
+    headers = {"X-CSRF-Token": await token(client)}
+    assert (await client.post(f"{API}/queue/hold", json=body, headers=headers)).status_code == 200

@@ -1,0 +1,190 @@
+"""The first page: throughput, what waits, providers with their trouble, processes, refusals."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable
+
+import httpx2
+
+from relaygw.mail.outcome import Scope
+from relaygw.settings.show import fingerprint
+from relaygw.store.protocol import UNREACHABLE, Hold, Instance
+from relaygw.store.sqlite import SqliteStore
+from relaygw.store.watching import Incident
+from tests.integration.web.conftest import sandbox
+from tests.integration.web.queued import defer, gateway, now_ms, queue_mail
+from tests.integration.web.test_pages_queue import hidden_fields, log_in, token
+
+Serve = Callable[..., Awaitable[httpx2.AsyncClient]]
+
+
+def text_of(page: str) -> str:
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", page))
+
+
+def card_of(page: str, provider: str) -> str:
+    """Return the words of the card of a provider."""
+    start = page.index(f'data-provider="{provider}"')
+    return text_of(page[start - 40 : page.index("</li>", start)].partition(">")[2])
+
+
+async def test_an_empty_gateway(serve: Serve) -> None:
+    page = (await (await serve()).get("/")).text
+    assert "nothing leaves this gateway" in page
+    assert "Nothing runs" in page
+    assert "Nothing was refused, deferred or bounced" in page
+
+
+async def test_what_waits_by_state_age_and_route(serve: Serve, store: SqliteStore) -> None:
+    queue_mail(store, age_s=7200)
+    defer(store)
+    queue_mail(store)
+    queue_mail(store)
+    client = await log_in(await serve(gateway()), "vera")
+    text = text_of((await client.get("/")).text)
+    assert "2 Incoming oldest now" in text
+    assert "1 Deferred oldest 2 h" in text
+    assert "0 Held none" in text
+    assert "under 5 min 2 under 1 h 0 under 6 h 1 under 1 d 0 older 0" in text
+    assert "default transactional → main, spare 2 – 1 – 2 h" in text
+
+
+async def test_plots_of_the_last_hours(serve: Serve, store: SqliteStore) -> None:
+    now = now_ms()
+    for ago, delivered in ((0, 5), (300_000, 20), (3_600_000, 7), (86_400_000, 1000)):
+        store.add_history(now - ago, {("delivered", "main"): delivered, ("bounced", "main"): 1})
+    store.add_history(now, {("refused", "554 5.7.1"): 12, ("bounced_for", "expired"): 3})
+    client = await log_in(await serve(gateway()), "vera")
+    page = (await client.get("/")).text
+    figure = page[page.index("Delivered</span>") : page.index("Deferred</span>")]
+    assert "<b>32</b>" in figure
+    assert 'aria-label="Delivered: 32 in all, at most 20 in 5 min"' in figure
+    assert len(re.findall("<rect ", figure)) == 3
+    assert max(float(each) for each in re.findall(r'height="([\d.]+)"><title>', figure)) == 100
+    assert "none" in page[page.index("Accepted</span>") : page.index("Delivered</span>")]
+    assert "554 5.7.1 12" in text_of(page)
+    assert "5 delivered" not in card_of(page, "spare")
+    assert "25 delivered" in card_of(page, "main") or "32 delivered" in card_of(page, "main")
+    long = (await client.get("/?hours=48")).text
+    assert "<b>1,032</b>" in long
+    assert "at most 1,000 in 30 min" in long
+
+
+async def test_a_held_provider_says_why_and_what_to_do(serve: Serve, store: SqliteStore) -> None:
+    now = now_ms()
+    store.put_hold(
+        Hold(
+            scope=Scope.CREDENTIAL.value,
+            key="main",
+            reason="535 5.7.8 <b>bad</b> key",
+            remedy="write the right key",
+            since_ms=now - 600_000,
+            probe_at_ms=now + 300_000,
+        )
+    )
+    store.put_hold(
+        Hold(
+            scope=UNREACHABLE,
+            key="spare",
+            reason="connection refused",
+            remedy="",
+            since_ms=now,
+            probe_at_ms=now,
+        )
+    )
+    client = await log_in(await serve(gateway()), "vera")
+    page = (await client.get("/")).text
+    main = card_of(page, "main")
+    assert '<b>main</b> <span class="state state-failed">held</span>' in page
+    assert "credential , 10 min ago: 535 5.7.8 &lt;b&gt;bad&lt;/b&gt; key" in main
+    assert "tried again in 4 min" in main
+    assert "write the right key" in main
+    assert "unreachable" in card_of(page, "spare")
+
+
+async def test_limits_their_use_and_the_last_reply(serve: Serve, store: SqliteStore) -> None:
+    queue_id = queue_mail(store)
+    defer(store)
+    store.use_quota("main", wanted=870, quota=1000)
+    store.lower_rate("main", per_s=4.0, guard_s=1)
+    now = now_ms()
+    store.add_history(now - now % 300_000 - 1000, {("delivered", "main"): 600})
+    client = await log_in(await serve(gateway()), "vera")
+    page = (await client.get("/")).text
+    main = card_of(page, "main")
+    assert "slowed" in main
+    assert "it asked for less at 4/s" in main
+    per_s = re.search(r"lately (\S+)/s", main)
+    assert per_s is not None
+    assert 0.9 <= float(per_s[1]) <= 2.1
+    assert "870 of 1,000 messages a day 87 %" in main
+    assert "451 4.7.1 Greylisted" in main
+    assert "wants to see this recipient again later" in main
+    assert f'href="/queue/{queue_id}"' in page
+    assert "Last reply" not in card_of(page, "spare")
+
+
+async def test_processes_and_what_is_wrong(serve: Serve, store: SqliteStore) -> None:
+    settings = gateway()
+    for name, mark in (("a", fingerprint(settings)), ("b", "other")):
+        store.register(
+            Instance(
+                incarnation=name, name=f"gw-{name}.test", role="front", pid=7, version="9.9",
+                fingerprint=mark,
+            )
+        )  # fmt: skip
+    store.open_incident(
+        Incident(
+            incident_id="i", rule="queue_age", key="", summary="oldest mail <i>waits</i> 2 h",
+            remedy="look at the providers", since_ms=now_ms() - 720_000, told=("ops",),
+        )
+    )  # fmt: skip
+    client = await log_in(await serve(settings), "vera")
+    page = (await client.get("/")).text
+    text = text_of(page)
+    assert re.search(r"front gw-a.test 7, 9.9 now now running(?! drifted)", text)
+    assert re.search(r"front gw-b.test 7, 9.9 now now running drifted", text)
+    assert "front 7 on gw-b.test: run other routing or policy settings" in text
+    assert "no delivery runs; start it: relaygw serve --role delivery" in text
+    assert "oldest mail &lt;i&gt;waits&lt;/i&gt; 2 h for 12 min, told ops" in text
+    assert "look at the providers" in text
+    store.end_incident("i", at_ms=now_ms())
+
+
+async def test_an_operator_holds_a_provider_and_lets_it_go(
+    serve: Serve, store: SqliteStore
+) -> None:
+    client = await log_in(await serve(gateway()), "otto")
+    csrf = await token(client, "/")
+    asked = await client.post(
+        "/providers/change", data={"csrf": csrf, "provider": "main", "action": "hold"}
+    )
+    assert "Hold provider main?" in asked.text
+    assert store.holds() == []
+    fields = {"csrf": csrf, "provider": "main", "confirmed": "1"}
+    await client.post("/providers/change", data={**fields, "action": "hold", "note": "look"})
+    (hold,) = store.holds()
+    assert (hold.key, hold.reason) == ("main", "operator: look")
+    await client.post("/providers/change", data={**fields, "action": "release"})
+    assert store.holds() == []
+    assert [one.action for one in store.audit_entries(limit=9)] == [
+        "provider.release",
+        "provider.hold",
+    ]
+    wrong = await client.post("/providers/change", data={**fields, "provider": "x"})
+    assert wrong.status_code == 400
+
+
+async def test_the_page_needs_nothing_that_its_policy_forbids(
+    serve: Serve, store: SqliteStore
+) -> None:
+    queue_id = queue_mail(store)
+    store.add_history(now_ms(), {("delivered", "main"): 5})
+    client = await serve(sandbox())
+    for path in ("/", "/queue", f"/queue/{queue_id}", "/audit", "/api/docs"):
+        page = (await client.get(path)).text
+        assert not re.search(r"<[^>]*\s(style|on\w+)=", page), path
+        assert not re.search(r"<script(?![^>]*\ssrc=)", page), path
+        assert "hx-on" not in page
+    assert hidden_fields((await client.get("/queue")).text)["csrf"]

@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import pytest
+from starlette.datastructures import QueryParams
+
+from relaygw.mail.state import OPEN, DeliveryState
+from relaygw.web.problem import Problem
+from relaygw.web.queue_asked import ANY_STATE, in_states, read_asked, until
+
+NOW = 1_795_600_000_000
+
+
+def test_nothing_asked_for_is_all_that_waits() -> None:
+    asked = read_asked(QueryParams("subject=&state=&after=X"), now_ms=NOW)
+    assert asked.given == {}
+    assert asked.selection.states == OPEN
+    assert asked.path() == "/queue"
+
+
+def test_conditions_become_a_selection_and_a_path_again() -> None:
+    asked = read_asked(
+        QueryParams(
+            "subject=a+b&state=held&state=deferred,active&older_than=4h&id=abc&sender=%3C%3E"
+        ),
+        now_ms=NOW,
+    )
+    assert asked.selection.subject == "a b"
+    assert asked.selection.sender is None
+    assert asked.is_null_sender
+    assert asked.selection.queue_ids == ("ABC",)
+    assert asked.selection.accepted_before_ms == NOW - 4 * 3_600_000
+    assert asked.selection.states == {
+        DeliveryState.HELD,
+        DeliveryState.DEFERRED,
+        DeliveryState.ACTIVE,
+    }
+    again = read_asked(QueryParams(asked.path(after="X").partition("?")[2]), now_ms=NOW)
+    assert again == asked
+
+
+def test_ids_are_found_in_every_state() -> None:
+    assert read_asked(QueryParams("id=A&id=B"), now_ms=NOW).selection.states == ANY_STATE
+    assert read_asked(QueryParams("state=all"), now_ms=NOW).selection.states == ANY_STATE
+
+
+@pytest.mark.parametrize("query", ["state=lost", "state=held,lost", "older_than=4", "older_than=x"])
+def test_what_selects_nothing_is_an_error(query: str) -> None:
+    with pytest.raises(Problem) as caught:
+        read_asked(QueryParams(query), now_ms=NOW)
+    assert caught.value.status_code == 400
+    assert caught.value.expected
+
+
+def test_a_condition_is_set_and_taken_away() -> None:
+    asked = read_asked(QueryParams("subject=x&state=held"), now_ms=NOW)
+    assert asked.changed("state", "").path() == "/queue?subject=x"
+    assert asked.changed("route", "r").path() == "/queue?subject=x&state=held&route=r"
+
+
+def test_the_earlier_of_two_limits_holds() -> None:
+    asked = read_asked(QueryParams("older_than=1h"), now_ms=NOW)
+    assert until(asked, NOW).selection == asked.selection
+    assert until(asked, 5).selection.accepted_before_ms == 5
+
+
+def test_no_state_in_common_is_no_message() -> None:
+    asked = read_asked(QueryParams("state=held"), now_ms=NOW)
+    assert in_states(asked, frozenset({DeliveryState.DEFERRED})) is None
+    found = in_states(asked, OPEN)
+    assert found is not None
+    assert found.selection.states == {DeliveryState.HELD}
