@@ -73,6 +73,7 @@ class Gateway:
             "routes": [{"name": "default", "providers": [next(iter(providers))]}],
             **sections,
         }
+        self.program: tuple[str, ...] = ("-m", "relaygw")
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> Self:
@@ -83,7 +84,7 @@ class Gateway:
         config.chmod(0o600)
         with self.log_path.open("ab") as log:
             self._process = subprocess.Popen(
-                [python(), "-m", "relaygw", "--config", str(config), "serve"],
+                [python(), *self.program, "--config", str(config), "serve"],
                 stdout=log,
                 stderr=log,
                 cwd=ROOT,

@@ -29,6 +29,8 @@ from bench.standing.fleet_takeover import fleet_takeover
 from bench.standing.idle import idle
 from bench.standing.large import large
 from bench.standing.latency import latency_delivering, latency_provider_down
+from bench.standing.observing import observing
+from bench.standing.queue_commands import queue_commands, queue_commands_postgres
 from bench.standing.restart import restart
 from bench.standing.rotation import rotation
 from bench.standing.sandbox_list import sandbox_list, sandbox_list_postgres
@@ -58,6 +60,9 @@ CASES: dict[str, Callable[[Setting], Result]] = {
     "fleet-outage": fleet_outage,
     "sandbox-list": sandbox_list,
     "sandbox-list-postgres": sandbox_list_postgres,
+    "observing": observing,
+    "queue-commands": queue_commands,
+    "queue-commands-postgres": queue_commands_postgres,
 }
 _SIZES: dict[str, tuple[type, str]] = {
     "idle_s": (float, "how long idle watches; 60"),
