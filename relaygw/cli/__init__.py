@@ -9,6 +9,8 @@ from __future__ import annotations
 import click
 
 from relaygw import __version__
+from relaygw.cli.alerts import alerts
+from relaygw.cli.audit import audit
 from relaygw.cli.check import check
 from relaygw.cli.classify import classify
 from relaygw.cli.config import config
@@ -25,7 +27,6 @@ from relaygw.cli.status import status
 from relaygw.cli.users import users
 
 _LATER = (
-    "audit",
     "import-postfix",
     "import-queue",
     "sources",
@@ -51,6 +52,8 @@ for _command in (
     queue,
     sandbox,
     provider,
+    alerts,
+    audit,
     drain,
     db,
     config,

@@ -18,9 +18,11 @@ import click
 
 from relaygw.cli.entries import as_json, head_row, row
 from relaygw.cli.frame import Invocation, pass_invocation, warn
+from relaygw.cli.progress import Progress
 from relaygw.cli.selecting import STDIN, Choice, Decorator
 from relaygw.cli.text import clock_ms, counted, terminal_width
 from relaygw.operations import LeftAlone, Result
+from relaygw.operations.messages import batches
 from relaygw.store.protocol import QueueEntry
 
 SHOWN_ROWS = 20
@@ -52,6 +54,8 @@ class Task:
     judge: Callable[[QueueEntry], LeftAlone | None]
     carry_out: Callable[[list[str], int], Result]  # of queue ids and the time in ms
     waits_for_workers: bool = False  # True: a message that is being sent counts as failed
+    aim: str = ""  # what follows the messages in the question
+    warning: str = ""  # told before the question
 
 
 @dataclass(slots=True)
@@ -96,9 +100,11 @@ def carry_through(
     if not answer.wants_json:
         _show(gathered)
     left = gathered.left
-    question = f"{task.verb} {counted(len(gathered.ready), 'message')}?"
+    question = f"{task.verb} {counted(len(gathered.ready), 'message')}{task.aim}?"
+    if gathered.ready and task.warning:
+        warn(task.warning)
     if gathered.ready and may_go_on(question, answer):
-        result = task.carry_out(gathered.ready, clock_ms())
+        result = _carry_out(gathered.ready, task)
         wake_workers()
         left = [*left, *result.left]
         _report(result.changed, left, task, answer)
@@ -110,6 +116,26 @@ def carry_through(
     for queue_id in gathered.missing:
         warn(f"{queue_id}: no such message, or it does not match")
     return _exit_code(left, gathered.missing, task)
+
+
+def _carry_out(ready: list[str], task: Task) -> Result:
+    """Do `task` batch by batch, so that everyone else gets a turn; say how far it is."""
+    progress = Progress(task.done, len(ready))
+    changed: list[str] = []
+    left: list[LeftAlone] = []
+    try:
+        for batch in batches(ready):
+            result = task.carry_out(list(batch), clock_ms())
+            changed += result.changed
+            left += result.left
+            progress.tell(len(changed))
+    except BaseException:
+        progress.end()
+        if changed:
+            warn(f"stopped: {len(changed):,} of {len(ready):,} messages {task.done} until then")
+        raise
+    progress.end()
+    return Result(changed=tuple(changed), left=tuple(left))
 
 
 @pass_invocation
@@ -124,7 +150,9 @@ def _gather(entries: Iterable[QueueEntry], task: Task, choice: Choice) -> _Gathe
     gathered = _Gathered()
     present: set[str] = set()
     width, now_ms = terminal_width(), clock_ms()
+    progress = Progress("messages found")
     for entry in entries:
+        progress.tell(len(present))
         present.add(entry.queue_id)
         obstacle = task.judge(entry)
         if obstacle is not None:
@@ -133,6 +161,7 @@ def _gather(entries: Iterable[QueueEntry], task: Task, choice: Choice) -> _Gathe
         gathered.ready.append(entry.queue_id)
         if len(gathered.rows) < SHOWN_ROWS:
             gathered.rows.append(row(entry, now_ms, width=width))
+    progress.end()
     if choice.limit is None:
         wanted = choice.selection.queue_ids
         gathered.missing = [queue_id for queue_id in wanted if queue_id not in present]

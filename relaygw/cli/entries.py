@@ -1,27 +1,16 @@
-"""A message as an object for JSON, as a row of a list, and told in full.
-
-The names of the JSON fields are fixed: scripts rely on them.
-"""
+"""A message as a row of a list, and told in full; what is JSON as one line."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import Any
 
-from relaygw.cli.text import age, counted, fitted, labelled, moment, rfc3339, size
+from relaygw.cli.text import age, counted, fitted, labelled, moment, size
 from relaygw.mail.envelope import Released
-from relaygw.mail.state import CLAIMABLE, DeliveryState, RecipientState
+from relaygw.mail.state import DeliveryState, RecipientState
+from relaygw.operations.queue_object import leading_delivery, next_attempt_at_ms
 from relaygw.store.protocol import DeliveryEntry, QueueEntry, RecipientEntry
 
-_LEAST_FINISHED = (
-    DeliveryState.INCOMING,
-    DeliveryState.ACTIVE,
-    DeliveryState.DEFERRED,
-    DeliveryState.HELD,
-    DeliveryState.DELETED,
-    DeliveryState.FINISHED,
-)
 _ID_CELLS, _AGE_CELLS, _STATE_CELLS, _SIZE_CELLS = 17, 4, 8, 5
 _RELEASED_WORDS = {
     Released.ALLOWED.value: "from the sandbox, to addresses that may have it",
@@ -29,70 +18,6 @@ _RELEASED_WORDS = {
 }
 _FIXED_CELLS = _ID_CELLS + _AGE_CELLS + _STATE_CELLS + _SIZE_CELLS + 6  # with the spaces
 _MIN_REST_CELLS = 30
-
-
-def leading_delivery(entry: QueueEntry) -> DeliveryEntry:
-    """Return the least finished delivery, which stands for the whole message."""
-    return min(entry.deliveries, key=lambda part: _LEAST_FINISHED.index(part.state))
-
-
-def next_attempt_at_ms(part: DeliveryEntry) -> int | None:
-    """Return when a delivery is due, None when no timer runs for it."""
-    return part.due_at_ms if part.state in CLAIMABLE else None
-
-
-def _time(at_ms: int | None) -> str | None:
-    return None if at_ms is None else rfc3339(at_ms)
-
-
-def as_object(entry: QueueEntry) -> dict[str, Any]:
-    """Return a message in the form of `--json`."""
-    leading = leading_delivery(entry)
-    parts = {part.delivery_no: part for part in entry.deliveries}
-    source = entry.source
-    return {
-        "queue_id": entry.queue_id,
-        "state": leading.state.value,
-        "stream": leading.stream,
-        "route": leading.route,
-        "sender": entry.sender,
-        "recipients": [_recipient(one, parts[one.delivery_no]) for one in entry.recipients],
-        "subject": entry.subject,
-        "size_bytes": entry.size_bytes,
-        "accepted_at": rfc3339(entry.accepted_at_ms),
-        "source": {
-            "client": source.client,
-            "user": source.user,
-            "listener": source.listener,
-            "uid": source.uid,
-            "script": source.script,
-            "helo": source.helo,
-            "cwd": source.cwd,
-            "host": source.host,
-        },
-        "attempts": leading.attempts,
-        "next_attempt_at": _time(next_attempt_at_ms(leading)),
-        "reason": leading.reason,
-        "message_id": entry.message_id,
-        "mode": entry.mode,
-        "captured_at": _time(entry.captured_at_ms),
-    }
-
-
-def _recipient(one: RecipientEntry, part: DeliveryEntry) -> dict[str, Any]:
-    waits = one.state is RecipientState.PENDING
-    return {
-        "address": one.address,
-        "original": one.original,
-        "state": one.state.value,
-        "provider": one.provider,
-        "reply": one.reply,
-        "dsn": one.dsn,
-        "attempts": one.attempts,
-        "next_attempt_at": _time(next_attempt_at_ms(part)) if waits else None,
-        "route": part.route,
-        "released": part.released,
-    }
 
 
 def as_json(value: object) -> str:

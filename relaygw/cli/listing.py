@@ -8,9 +8,10 @@ from collections.abc import Iterable
 
 import click
 
-from relaygw.cli.entries import as_json, as_object, head_row, row, story
+from relaygw.cli.entries import as_json, head_row, row, story
 from relaygw.cli.frame import CommandFailed, warn
 from relaygw.cli.text import clock_ms, counted, terminal_width
+from relaygw.operations.queue_object import queue_object
 from relaygw.store.protocol import QueueEntry, Store, read_content
 
 
@@ -26,7 +27,7 @@ def print_list(
             has_more = True
             break
         if wants_json:
-            click.echo(as_json(as_object(entry)))
+            click.echo(as_json(queue_object(entry)))
         else:
             if number == 0:
                 click.echo(head_row(width))
@@ -54,7 +55,7 @@ def print_messages(
         elif raw:
             _write_content(store, entry)
         elif wants_json:
-            click.echo(as_json(as_object(entry)))
+            click.echo(as_json(queue_object(entry)))
         else:
             if not is_first:
                 click.echo()

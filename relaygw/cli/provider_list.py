@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
 
 import click
 
 from relaygw import operations
 from relaygw.cli.entries import as_json
 from relaygw.cli.frame import Command, Invocation, pass_invocation
-from relaygw.cli.provider_limits import Usage, quota_line, read_usages, slowed_lines, usage_object
-from relaygw.cli.text import clock_ms, fitted, labelled, moment, rfc3339, terminal_width
-from relaygw.store.protocol import UNREACHABLE, Hold
+from relaygw.cli.provider_limits import quota_line, slowed_lines
+from relaygw.cli.text import clock_ms, fitted, labelled, moment, terminal_width
+from relaygw.operations.provider_usage import Usage, provider_object, read_usages, state_of
+from relaygw.store.protocol import Hold
 
 if TYPE_CHECKING:
     from relaygw.settings.provider import Provider
@@ -38,47 +39,9 @@ def list_providers(invocation: Invocation, wants_json: bool) -> None:
         click.echo(line)
 
 
-def state_of(mine: Iterable[Hold], usage: Usage) -> str:
-    """Return `held`, `partly held` (only mail of some senders waits), `slowed`, `down` or `ok`."""
-    scopes = {hold.scope for hold in mine}
-    if scopes:
-        if scopes == {UNREACHABLE}:
-            return "down"
-        return "partly held" if scopes == {"sender domain"} else "held"
-    return "slowed" if usage.is_slowed else "ok"
-
-
-def hold_object(hold: Hold) -> dict[str, Any]:
-    """Return a hold in the form of `--json`."""
-    return {
-        "scope": hold.scope,
-        "key": hold.key,
-        "reason": hold.reason,
-        "remedy": hold.remedy,
-        "since": rfc3339(hold.since_ms),
-        "probe_at": None if hold.probe_at_ms is None else rfc3339(hold.probe_at_ms),
-    }
-
-
 def _objects(usages: Mapping[str, Usage], holds: list[Hold]) -> Iterator[str]:
     for name, usage in usages.items():
-        mine = operations.holds_of(holds, name)
-        shown = usage.settings.model_dump(
-            mode="json",
-            include={
-                *("preset", "host", "port", "tls", "account", "max_connections", "rate"),
-                *("rate_counts", "daily_quota", "quota_counts", "senders"),
-            },
-        )
-        yield as_json(
-            {
-                "name": name,
-                "state": state_of(mine, usage),
-                "holds": [hold_object(hold) for hold in mine],
-                **shown,
-                **usage_object(usage),
-            }
-        )
+        yield as_json(provider_object(name, usage, operations.holds_of(holds, name)))
 
 
 def _rows(usages: Mapping[str, Usage], holds: list[Hold]) -> Iterator[str]:

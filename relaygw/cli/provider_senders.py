@@ -9,7 +9,8 @@ import click
 from relaygw.cli.entries import as_json
 from relaygw.cli.frame import Command, Invocation, pass_invocation
 from relaygw.cli.provider_names import check_name
-from relaygw.cli.text import age, clock_ms, counted, fitted, rfc3339, terminal_width
+from relaygw.cli.text import age, clock_ms, counted, fitted, terminal_width
+from relaygw.mail.timestamp import rfc3339
 from relaygw.store.protocol import SenderNote
 
 _PROVIDER_WIDTHS = (8, 26)

@@ -19,6 +19,8 @@ from relaygw.mail.state import OPEN, DeliveryState
 from relaygw.store.protocol import QueueEntry, Selection, Store
 
 PAGE_MESSAGES = 500
+MAX_IDS = 100_000
+"""Ids of one search: a few MB."""
 ANY_STATE = frozenset(DeliveryState)
 NULL_SENDER = "<>"
 STDIN = "-"
@@ -43,7 +45,8 @@ def _not_empty_ids(
     return tuple(value.strip().upper() for value in values)
 
 
-def _duration(_ctx: click.Context, _option: click.Parameter, value: str | None) -> float | None:
+def take_duration(_ctx: click.Context, _option: click.Parameter, value: str | None) -> float | None:
+    """Turn the value of an option into seconds."""
     from relaygw.settings.units import parse_duration
 
     if value is None:
@@ -70,7 +73,7 @@ _SENDER = _text_option("sender", "Envelope sender contains TEXT; <> is the null 
 _RECIPIENT = _text_option("recipient", "A recipient contains TEXT.")
 _SUBJECT = _text_option("subject", "Subject contains TEXT.")
 _OLDER_THAN = click.option(
-    "--older-than", "older_than_s", metavar="AGE", callback=_duration,
+    "--older-than", "older_than_s", metavar="AGE", callback=take_duration,
     help="Accepted longer ago than AGE: 30s, 5m, 4h, 7d.",
 )  # fmt: skip
 _LIMIT = click.option(
@@ -105,6 +108,7 @@ QUEUE_OPTIONS = (
     _text_option("client", "Client address or user is exactly TEXT."),
     _OLDER_THAN,
     _text_option("reason", "Reason of a delay or hold contains TEXT."),
+    _text_option("reply", "What was last said to a recipient contains TEXT."),
     _LIMIT,
 )
 
@@ -158,6 +162,7 @@ def choose(given: dict[str, Any], *, default_states: frozenset[DeliveryState] = 
                 None if older_than_s is None else clock_ms() - int(older_than_s * 1000)
             ),
             reason=conditions.get("reason"),
+            reply=conditions.get("reply"),
         ),
         search=conditions.get("search", ""),
         is_null_sender=sender == NULL_SENDER,
@@ -208,17 +213,23 @@ def _matching(store: Store, choice: Choice) -> Iterator[QueueEntry]:
     else:
         pages = [ids[at : at + PAGE_MESSAGES] for at in range(0, len(ids), PAGE_MESSAGES)]
         selections = [replace(choice.selection, queue_ids=page) for page in pages]
+    limit = MAX_IDS if choice.limit is None or choice.is_null_sender else choice.limit
     for selection in selections:
-        for entry in _pages(store, selection):
-            if not choice.is_null_sender or not entry.sender:
-                yield entry
+        for page in _pages(store, selection, min(limit, MAX_IDS)):
+            for entry in store.entries(page):
+                # it may be in another state since its id was found
+                is_still = any(part.state in selection.states for part in entry.deliveries)
+                if is_still and not (choice.is_null_sender and entry.sender):
+                    yield entry
 
 
-def _pages(store: Store, selection: Selection) -> Iterator[QueueEntry]:
+def _pages(store: Store, selection: Selection, limit: int) -> Iterator[list[str]]:
+    """Yield the ids that match; many are found at once, since a search looks at the whole queue."""
     after = ""
     while True:
-        page = store.search(selection, limit=PAGE_MESSAGES, after=after)
-        yield from page
-        if len(page) < PAGE_MESSAGES:
+        ids = store.search_ids(selection, limit=limit, after=after)
+        for start in range(0, len(ids), PAGE_MESSAGES):
+            yield ids[start : start + PAGE_MESSAGES]
+        if len(ids) < limit:
             return
-        after = page[-1].queue_id
+        after = ids[-1]

@@ -96,12 +96,6 @@ def size(size_bytes: int) -> str:
     return "huge"
 
 
-def rfc3339(at_ms: int) -> str:
-    """Return UTC with milliseconds, as JSON output has it."""
-    at = datetime.fromtimestamp(at_ms // 1000, UTC)
-    return f"{at:%Y-%m-%dT%H:%M:%S}.{at_ms % 1000:03d}Z"
-
-
 def moment(at_ms: int, now_ms: int) -> str:
     """Return a time and how far it is from now, for people."""
     at = f"{datetime.fromtimestamp(at_ms // 1000, UTC):%Y-%m-%d %H:%M:%S} UTC"

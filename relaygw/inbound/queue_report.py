@@ -11,22 +11,25 @@ import time
 from collections.abc import Iterator
 
 from relaygw.mail.queue_socket import CLOSING
-from relaygw.mail.state import OPEN, DeliveryState, RecipientState
-from relaygw.store.protocol import DeliveryEntry, QueueEntry, RecipientEntry
+from relaygw.mail.state import DeliveryState
+from relaygw.store.commands import Waiting
 
 HEADINGS = b"----Queue ID----- --Size-- ---Arrival Time---- --Sender/Recipient------\n"
+NULL_SENDER = "MAILER-DAEMON"
+"""What Postfix prints for the null sender."""
+_HELD = frozenset({DeliveryState.HELD.value})
 _RECIPIENT_INDENT = " " * 47  # below the sender
 _REASON_END = 76  # reasons are set against the right
 _REASON_CHARACTERS = 1000
 
 
-def compose_rows(entry: QueueEntry) -> bytes:
+def compose_rows(one: Waiting) -> bytes:
     """Return the lines of a message, an empty one last; times are local."""
-    arrival = time.asctime(time.localtime(entry.accepted_at_ms / 1000))[:19]
-    sender = _printable(entry.sender) or "MAILER-DAEMON"
+    arrival = time.asctime(time.localtime(one.accepted_at_ms / 1000))[:19]
+    sender = _printable(one.sender) or NULL_SENDER
     # a mark needs a place of its own, so that no size runs into it
-    name = f"{entry.queue_id}{_mark(entry)}"
-    lines = [f"{name:<18} {entry.size_bytes:>7} {arrival} {sender}", *_recipient_lines(entry)]
+    name = f"{one.queue_id}{_mark(one.states)}"
+    lines = [f"{name:<18} {one.size_bytes:>7} {arrival} {sender}", *_recipient_lines(one)]
     return ("\n".join(lines) + "\n\n").encode("utf-8", "replace")
 
 
@@ -37,31 +40,20 @@ def compose_closing(*, messages: int, size_bytes: int) -> bytes:
     return CLOSING + text
 
 
-def _mark(entry: QueueEntry) -> str:
-    states = {part.state for part in entry.deliveries} & OPEN
+def _mark(states: frozenset[str]) -> str:
     if DeliveryState.ACTIVE in states:
         return "*"
-    return "!" if states == {DeliveryState.HELD} else ""
+    return "!" if states == _HELD else ""
 
 
-def _recipient_lines(entry: QueueEntry) -> Iterator[str]:
-    parts = {part.delivery_no: part for part in entry.deliveries}
+def _recipient_lines(one: Waiting) -> Iterator[str]:
     said = ""
-    for one in entry.recipients:
-        if one.state is not RecipientState.PENDING:
-            continue
-        reason = _reason(one, parts[one.delivery_no])
+    for address, why in one.recipients:
+        reason = _printable(why[:_REASON_CHARACTERS])
         if reason and reason != said:
             yield f"({reason})".rjust(_REASON_END + 2)
         said = reason
-        yield f"{_RECIPIENT_INDENT} {_printable(one.address)}"
-
-
-def _reason(one: RecipientEntry, part: DeliveryEntry) -> str:
-    """Return why a recipient still waits; nothing for one that was never tried."""
-    is_held = part.state is DeliveryState.HELD
-    words = (part.reason if is_held else one.reply) or part.reason or ""
-    return _printable(words[:_REASON_CHARACTERS])
+        yield f"{_RECIPIENT_INDENT} {_printable(address)}"
 
 
 def _printable(text: str) -> str:

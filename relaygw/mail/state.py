@@ -28,7 +28,7 @@ class RecipientState(StrEnum):
     PENDING = "pending"  # still to be delivered
     DELIVERED = "delivered"  # the provider answered 2xx after the final dot
     BOUNCED = "bounced"  # refused for good
-    EXPIRED = "expired"  # not delivered within the lifetime
+    EXPIRED = "expired"  # not delivered within the lifetime, or ended by an operator
     CAPTURED = "captured"  # kept for the sandbox, never sent; a release adds a recipient
     BLOCKED = "blocked"  # on the block list, dropped
     CANCELLED = "cancelled"  # deleted by an operator
@@ -45,13 +45,14 @@ OPEN = frozenset(
 _D = DeliveryState
 TRANSITIONS: dict[DeliveryState, frozenset[DeliveryState]] = {
     # a delivery without pending recipients is FINISHED from the start
-    _D.INCOMING: frozenset({_D.ACTIVE, _D.HELD, _D.DELETED}),
+    # FINISHED from anything but ACTIVE: an operator lets it expire
+    _D.INCOMING: frozenset({_D.ACTIVE, _D.HELD, _D.DELETED, _D.FINISHED}),
     # INCOMING: given back untried; ACTIVE never returns to itself, a claim is exclusive
     _D.ACTIVE: frozenset({_D.INCOMING, _D.DEFERRED, _D.HELD, _D.FINISHED}),
-    _D.DEFERRED: frozenset({_D.ACTIVE, _D.DEFERRED, _D.HELD, _D.DELETED}),
-    _D.HELD: frozenset({_D.DEFERRED, _D.DELETED}),
+    _D.DEFERRED: frozenset({_D.ACTIVE, _D.DEFERRED, _D.HELD, _D.DELETED, _D.FINISHED}),
+    _D.HELD: frozenset({_D.DEFERRED, _D.DELETED, _D.FINISHED}),
     _D.FINISHED: frozenset(),
-    _D.DELETED: frozenset({_D.DEFERRED}),
+    _D.DELETED: frozenset({_D.DEFERRED, _D.HELD}),  # what it was before
 }
 
 

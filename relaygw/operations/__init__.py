@@ -1,8 +1,9 @@
 """What operators do: retry, hold, release, delete, move mail; the sandbox; hold a provider.
 
 The only code that changes mail on somebody's behalf; every change leaves a line in the audit
-trail. Every function raises StoreUnavailable. May import `store.protocol`, `policy`, `settings`,
-`mail` and `errors`.
+trail. Beside it what operators look at: the state of everything (`status`), the story of a message
+(`story`). Every function raises StoreUnavailable. May import `store`'s protocols, `upstream` for
+what replies mean, `policy`, `settings`, `mail` and `errors`.
 """
 
 from relaygw.operations.captured import delete_captured

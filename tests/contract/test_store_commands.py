@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -22,7 +24,7 @@ def entry_of(store: Store, queue_id: str) -> QueueEntry:
     return found
 
 
-def audit(action: str = "queue.test", *, at_ms: int = NOW_MS, **more: str) -> AuditEntry:
+def audit(action: str = "queue.test", *, at_ms: int = NOW_MS, **more: Any) -> AuditEntry:
     entry = AuditEntry(at_ms=at_ms, actor="root", action=action, target="x", affected=0, detail="")
     return replace(entry, **more)
 
@@ -72,7 +74,7 @@ def attempt(
     assert store.record_batch(updates, incarnation="one", now_ms=NOW_MS).is_alive
 
 
-def add(store: Store, *recipients: str, **more: object) -> str:
+def add(store: Store, *recipients: str, **more: Any) -> str:
     message = accepted(*recipients, **more)
     store.accept_batch([message])
     return message.queue_id
@@ -179,7 +181,9 @@ def test_what_is_being_sent_does_not_expire_and_the_rest_of_its_recipients_stays
 # --- moves --------------------------------------------------------------------------------
 
 
-def move(store: Store, queue_id: str, *, is_forced: bool = False, reasons: set[str] = frozenset()):
+def move(
+    store: Store, queue_id: str, *, is_forced: bool = False, reasons: Collection[str] = ()
+) -> int:
     return store.move(
         [queue_id],
         provider="other",
@@ -261,7 +265,8 @@ def test_what_waits_is_told_as_mailq_tells_it(store: Store) -> None:
     found = store.waiting(limit=2)
     assert [one.queue_id for one in found] == [deferred, held]
     assert found[0].recipients == (("b@x.test", "451 later"), ("c@x.test", "451 later"))
-    assert (found[1].states, found[1].recipients) == ({"held"}, (("d@x.test", "operator: why"),))
+    assert found[1].states == {"held"}
+    assert found[1].recipients == (("d@x.test", "operator: why"),)
     (last,) = store.waiting(limit=2, after=held)
     assert (last.queue_id, last.recipients) == (fresh, (("e@x.test", ""),))
     assert (last.sender, last.size_bytes, last.accepted_at_ms) == ("a@shop.test", 21, NOW_MS + 3)
@@ -281,8 +286,8 @@ def test_a_message_on_two_routes_is_one_of_those_that_wait(store: Store) -> None
     (found,) = store.waiting(limit=9)
     assert found.states == {"incoming", "active"}
     assert [address for address, _ in found.recipients] == ["x@default.test", "x@other.test"]
-    (found,) = store.search(Selection(), limit=9)
-    assert found.queue_id == queue_id
+    (listed,) = store.search(Selection(), limit=9)
+    assert listed.queue_id == queue_id
 
 
 def test_the_last_reply_selects(store: Store) -> None:
@@ -296,7 +301,7 @@ def test_the_last_reply_selects(store: Store) -> None:
 BOUNDS_MS = (5 * 60_000, 10 * 60_000)
 
 
-def shape(store: Store, by: ShapeKey, **conditions: object) -> set[tuple[str, int, int]]:
+def shape(store: Store, by: ShapeKey, **conditions: Any) -> set[tuple[str, int, int]]:
     counts = store.shape(
         Selection(**conditions), by=by, bounds_ms=BOUNDS_MS, now_ms=NOW_MS + 20 * 60_000
     )
@@ -332,7 +337,7 @@ def test_the_trail_is_searched(store: Store) -> None:
     ):
         store.add_audit(audit(action, at_ms=NOW_MS + number, actor=actor))
 
-    def found(**conditions: object) -> list[str]:
+    def found(**conditions: Any) -> list[str]:
         trail = Trail(**conditions)
         return [one.action for one in store.audit_entries(limit=9, trail=trail)]
 

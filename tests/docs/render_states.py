@@ -16,7 +16,7 @@ RECIPIENT = {
     RecipientState.PENDING: "still to be delivered",
     RecipientState.DELIVERED: "the provider answered 2xx after the final dot",
     RecipientState.BOUNCED: "refused for good",
-    RecipientState.EXPIRED: "not delivered within `retry.lifetime`",
+    RecipientState.EXPIRED: "not delivered within `retry.lifetime`, or ended by an operator",
     RecipientState.CAPTURED: "kept for the sandbox, never sent; a release is another recipient",
     RecipientState.BLOCKED: "on the block list or not allowed, dropped",
     RecipientState.CANCELLED: "deleted by an operator",

@@ -7,6 +7,7 @@ import io
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 from relaygw.delivery.worker import Worker
 from relaygw.mail.envelope import AcceptedMessage
@@ -72,6 +73,7 @@ async def running(
     *,
     routes: Sequence[Route] | None = None,
     store_class: type[SqliteStore] = SqliteStore,
+    **more: Any,
 ) -> AsyncIterator[Rig]:
     url = f"sqlite:///{directory}/queue.db"
     migrate.upgrade(url)
@@ -86,6 +88,7 @@ async def running(
             "providers": providers,
             "routes": routes or [Route(name="default", providers=(next(iter(providers)),))],
             "retry": {"first": "100ms", "max": "1s", "jitter": "0%"},
+            **more,
         }
     )
     output = io.StringIO()

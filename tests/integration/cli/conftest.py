@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,17 @@ class Desk:
     def add_message(self, message: AcceptedMessage) -> str:
         self.store.accept_batch([message])
         return message.queue_id
+
+    def add_large(self, address: str, pieces: list[bytes], *, stored: int | None = None) -> str:
+        """Put a message of several chunks into the queue, the first `stored` of them there."""
+        message = accepted(
+            address,
+            content=b"",
+            stored_chunks=len(pieces),
+            size_bytes=sum(map(len, pieces)),
+        )
+        self.store.add_chunks(message.queue_id, 0, pieces[:stored])
+        return self.add_message(replace(message, content=()))
 
     def add_captured(self, address: str = "b@cust.test", **more: Any) -> str:
         """Put a captured message into the sandbox; return its id."""

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relaygw.cli.text import age, cells, fitted, moment, printable, rfc3339, size
+from relaygw.cli.text import age, cells, fitted, moment, printable, size
+from relaygw.mail.timestamp import rfc3339
 
 
 @given(st.text(), st.integers(min_value=1, max_value=60))

@@ -61,8 +61,6 @@ def test_a_group_alone_shows_its_help_on_stderr() -> None:
 @pytest.mark.parametrize(
     "words",
     [
-        ("queue", "undelete"),
-        ("queue", "explain"),
         ("db", "backup"),
         ("import-postfix", "/etc/postfix"),
     ],

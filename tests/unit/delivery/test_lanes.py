@@ -177,11 +177,28 @@ def test_lanes_and_gates_of_a_configuration() -> None:
         }
     )
     lanes, gates = build_lanes(settings)
-    assert [one.route for one in lanes] == ["default", "promo"]
-    assert set(gates) == {"a", "b"}
+    assert [one.route for one in lanes] == [
+        "default", "provider:a", "provider:b", "provider:c",
+        "promo", "provider:a:promotional", "provider:b:promotional", "provider:c:promotional",
+    ]  # fmt: skip
+    assert lanes[1].gates == lanes[5].gates == [gates["a"]]
+    assert [one.is_hinted for one in lanes] == [True, False, False, False] * 2
+    assert set(gates) == {"a", "b", "c"}  # mail may be moved to one that no route names
     assert lanes[0].gates == [gates["b"], gates["a"]]
     assert (gates["a"].is_shared, gates["a"].has_alternative) == (True, True)
     assert (gates["b"].is_shared, gates["b"].has_alternative) == (True, True)
+
+
+def test_a_lane_for_moved_mail_reserves_nothing() -> None:
+    settings = Settings.model_validate(
+        {
+            "mode": "production",
+            "providers": {"a": {"host": "smtp.example.com"}},
+            "routes": [{"name": "promo", "stream": "promotional", "providers": ["a"]}],
+        }
+    )
+    _, gates = build_lanes(settings)
+    assert not any(one.is_shared or one.has_alternative for one in gates.values())
 
 
 def test_mail_is_claimed_for_whatever_provider_could_send_it() -> None:

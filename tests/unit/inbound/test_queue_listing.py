@@ -17,7 +17,7 @@ from relaygw.inbound import queue_listing
 from relaygw.inbound.drop_directory import DropDirectory
 from relaygw.inbound.queue_listing import PAGE_MESSAGES, QueueListing
 from relaygw.store import migrate
-from relaygw.store.protocol import QueueEntry, Selection
+from relaygw.store.commands import Waiting
 from relaygw.store.sqlite import SqliteStore
 from tests.builders import accepted
 from tests.logs import text_log
@@ -29,12 +29,12 @@ class WatchedStore(SqliteStore):
     searches = 0
     failure: Exception | None = None
 
-    def search(self, selection: Selection, *, limit: int, after: str = "") -> list[QueueEntry]:
+    def waiting(self, *, limit: int, after: str = "") -> list[Waiting]:
         self.searches += 1
         self.threads.add(threading.current_thread().name)
         if self.failure is not None and self.searches > 1:
             raise self.failure
-        return super().search(selection, limit=limit, after=after)
+        return super().waiting(limit=limit, after=after)
 
     @property
     def threads(self) -> set[str]:
@@ -57,7 +57,7 @@ class Rig:
     async def read(self, client: socket.socket) -> bytes:
         """Return all until the end of the stream."""
         received = b""
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(90):
             while piece := await asyncio.get_running_loop().sock_recv(client, 65536):
                 received += piece
         client.close()
@@ -68,7 +68,7 @@ class Rig:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(90):
         while True:
             if condition():
                 return

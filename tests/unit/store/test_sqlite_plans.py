@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from relaygw.store import claiming, leasing, migrate, operating, purging
+from relaygw.store import attempts_writing, claiming, finding, leasing, migrate, purging
 from relaygw.store.batch import BatchStatement, Statement
 from relaygw.store.protocol import Selection
 from relaygw.store.sqlite import SqliteStore, create_sqlite_engine
@@ -45,7 +45,7 @@ def test_claims_use_the_index(url: str, statement: Statement) -> None:
     "statement",
     [
         pytest.param(statement, id=name.strip("_").lower())
-        for room in (claiming, leasing)
+        for room in (claiming, leasing, attempts_writing)
         for name, statement in vars(room).items()
         if isinstance(statement, BatchStatement)
     ],
@@ -153,7 +153,7 @@ def test_only_claims_are_not_synced(url: str) -> None:
 
 
 def test_an_open_queue_is_listed_by_its_index(url: str) -> None:
-    conditions = list(operating._delivery_conditions(Selection()))
+    conditions = list(finding.delivery_conditions(Selection()))
     assert any("incoming" in str(condition) for condition in conditions)
 
 

@@ -1,0 +1,102 @@
+"""`relaygw audit`: what operators did, and what the configuration became."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from relaygw.cli.entries import as_json
+from relaygw.cli.frame import Command, Invocation, pass_invocation
+from relaygw.cli.selecting import not_empty, take_duration
+from relaygw.cli.text import clock_ms, fitted, terminal_width
+from relaygw.mail.timestamp import rfc3339
+from relaygw.operations.changed_settings import ACTION, words_of
+from relaygw.store.commands import Trail
+from relaygw.store.protocol import AuditEntry
+
+_TIME_CELLS, _ACTOR_CELLS, _ACTION_CELLS, _NUMBER_CELLS = 19, 10, 15, 6
+_MIN_REST_CELLS = 20
+
+
+@click.command(cls=Command)
+@click.option(
+    "--limit", metavar="N", type=click.IntRange(min=1), default=100, show_default=True,
+    help="At most N entries.",
+)  # fmt: skip
+@click.option(
+    "--since", "since_s", metavar="AGE", callback=take_duration,
+    help="Not longer ago than AGE: 30s, 5m, 4h, 7d.",
+)  # fmt: skip
+@click.option("--actor", metavar="TEXT", callback=not_empty, help="Who did it contains TEXT.")
+@click.option(
+    "--action", metavar="TEXT", callback=not_empty,
+    help="Action is TEXT, or begins with it: queue matches queue.delete.",
+)  # fmt: skip
+@click.option("--json", "wants_json", is_flag=True, help="One object a line.")
+@pass_invocation
+def audit(
+    invocation: Invocation,
+    limit: int,
+    since_s: float | None,
+    actor: str | None,
+    action: str | None,
+    wants_json: bool,
+) -> None:
+    """Tell what operators did to mail and providers, the newest first.
+
+    Changes of the configuration are among it: when, where, and of which sections.
+    """
+    since_ms = None if since_s is None else clock_ms() - int(since_s * 1000)
+    trail = Trail(since_ms=since_ms, actor=actor, action=action)
+    with invocation.open_store() as store:
+        entries = store.audit_entries(limit=limit + 1, trail=trail)
+    shown = entries[:limit]
+    if wants_json:
+        for entry in shown:
+            click.echo(as_json(_audit_object(entry)))
+        return
+    if shown:
+        click.echo(_head_row())
+    for entry in shown:
+        click.echo(_row(entry))
+    noun = "1 entry" if len(shown) == 1 else f"{len(shown)} entries"
+    more = ", more match" if len(entries) > limit else ""
+    click.echo(f"-- {noun}{more}")
+
+
+def _audit_object(entry: AuditEntry) -> dict[str, Any]:
+    return {
+        "at": rfc3339(entry.at_ms),
+        "actor": entry.actor,
+        "action": entry.action,
+        "target": entry.target,
+        "affected": entry.affected,
+        "detail": _detail(entry),
+    }
+
+
+def _detail(entry: AuditEntry) -> str:
+    return words_of(entry.detail) if entry.action == ACTION else entry.detail
+
+
+def _rest_cells() -> int:
+    fixed = _TIME_CELLS + _ACTOR_CELLS + _ACTION_CELLS + _NUMBER_CELLS + 4  # with the spaces
+    return max(terminal_width() - fixed, _MIN_REST_CELLS)
+
+
+def _head_row() -> str:
+    return (
+        f"{'TIME (UTC)':<{_TIME_CELLS}} {'ACTOR':<{_ACTOR_CELLS}} {'ACTION':<{_ACTION_CELLS}} "
+        f"{'NUMBER':>{_NUMBER_CELLS}} WHAT"
+    )
+
+
+def _row(entry: AuditEntry) -> str:
+    """Return an entry on one line: what was asked for, else the first of its targets."""
+    at = rfc3339(entry.at_ms)[:19].replace("T", " ")
+    what = _detail(entry) or entry.target
+    return (
+        f"{at} {fitted(entry.actor, _ACTOR_CELLS)} {fitted(entry.action, _ACTION_CELLS)} "
+        f"{entry.affected:>{_NUMBER_CELLS}} {fitted(what, _rest_cells())}"
+    ).rstrip()

@@ -1,0 +1,153 @@
+"""An import under way: messages are stored in batches, and each is told what became of it."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import click
+
+from relaygw.cli.entries import as_json
+from relaygw.cli.frame import CommandFailed, warn
+from relaygw.cli.progress import Progress
+from relaygw.cli.text import counted
+from relaygw.errors import AlreadyAccepted
+from relaygw.inbound.importing import Importer
+from relaygw.mail.envelope import AcceptedMessage
+from relaygw.mail.exported import Exported, NotExported
+from relaygw.mail.state import OPEN, RecipientState
+from relaygw.store.protocol import Store
+
+_BATCH_MESSAGES = 50
+_BATCH_BYTES = 4 * 2**20
+_CHUNKS_A_STEP = 4
+_R = RecipientState
+_FATES = ((_R.PENDING, "queued"), (_R.CAPTURED, "captured"), (_R.BLOCKED, "blocked"))
+
+
+@dataclass(slots=True)
+class ImportRun:
+    """An import under way: what is at hand, and what became of the rest."""
+
+    store: Store
+    importer: Importer
+    is_dry_run: bool
+    wants_json: bool
+    counts: Counter[str] = field(default_factory=Counter)
+    progress: Progress = field(default_factory=lambda: Progress("messages read"))
+    _batch: list[tuple[int, Exported, AcceptedMessage]] = field(default_factory=list)
+    _batch_bytes: int = 0
+
+    def take(self, number: int, mail: Exported | str) -> None:
+        """Take the next message; it is stored with the batch it is in."""
+        self.progress.tell(number)
+        if isinstance(mail, str):
+            self._refuse(number, "", mail)
+            return
+        try:
+            with self.importer.composed(mail) as (message, chunks):
+                if message.stored_chunks and not self.is_dry_run:
+                    self._store_chunks(message, chunks)
+        except NotExported as error:
+            self._refuse(number, mail.queue_id, str(error))
+            return
+        self._batch.append((number, mail, message))
+        self._batch_bytes += message.size_bytes
+        if len(self._batch) >= _BATCH_MESSAGES or self._batch_bytes >= _BATCH_BYTES:
+            self.flush()
+
+    def _store_chunks(self, message: AcceptedMessage, chunks: Iterator[bytes]) -> None:
+        self._check_space()
+        bodies: list[bytes] = []
+        done = 0
+        for body in chunks:
+            bodies.append(body)
+            if len(bodies) == _CHUNKS_A_STEP:
+                self.store.add_chunks(message.queue_id, done, bodies)
+                done += len(bodies)
+                bodies = []
+        if bodies:
+            self.store.add_chunks(message.queue_id, done, bodies)
+
+    def flush(self) -> None:
+        """Store what is at hand."""
+        batch, self._batch, self._batch_bytes = self._batch, [], 0
+        batch = [one for one in batch if not self._is_still_here(*one[:2])]
+        if not batch:
+            return
+        if not self.is_dry_run:
+            self._check_space()
+            try:
+                self.store.accept_batch([message for _, _, message in batch])
+            except AlreadyAccepted:
+                batch = [one for one in batch if self._is_stored(*one)]
+        for number, mail, message in batch:
+            self._note_imported(number, mail, message)
+
+    def _is_still_here(self, number: int, mail: Exported) -> bool:
+        """True for a message of this very queue that still waits: it would be sent twice."""
+        found = self.store.entries([mail.queue_id]) if mail.queue_id else []
+        if not any(part.state in OPEN for entry in found for part in entry.deliveries):
+            return False
+        self._refuse(number, mail.queue_id, "it is still in this queue, and would be sent twice")
+        return True
+
+    def _is_stored(self, number: int, mail: Exported, message: AcceptedMessage) -> bool:
+        try:
+            self.store.accept_batch([message])
+        except AlreadyAccepted:
+            self.counts["already imported"] += 1
+            self._tell(number, mail.queue_id, "already imported", None, None)
+            return False
+        return True
+
+    def _check_space(self) -> None:
+        if not self.importer.has_space():
+            raise CommandFailed(
+                "the volume of the queue is nearly full; make room, and import again: what is "
+                "here already is not taken twice",
+                exit_code=os.EX_TEMPFAIL,
+            )
+
+    def _note_imported(self, number: int, mail: Exported, message: AcceptedMessage) -> None:
+        self.counts["imported"] += 1
+        for part in message.deliveries:
+            for one in part.recipients:
+                self.counts[one.state] += 1
+        queue_id = None if self.is_dry_run else message.queue_id
+        self._tell(number, mail.queue_id, "imported", queue_id, None)
+
+    def _refuse(self, number: int, was: str, why: str) -> None:
+        self.counts["refused"] += 1
+        self._tell(number, was, "refused", None, why)
+
+    def _tell(
+        self, number: int, was: str, result: str, queue_id: str | None, why: str | None
+    ) -> None:
+        if self.is_dry_run and result == "imported":
+            result = "would be imported"
+        if self.wants_json:
+            fields = {"number": number, "was": was or None, "result": result}
+            click.echo(as_json({**fields, "queue_id": queue_id, "reason": why}))
+        elif why is not None:
+            self.progress.end()
+            warn(f"message {number}{f' ({was})' if was else ''}: refused: {why}")
+
+    def report(self) -> None:
+        """Say what came of it."""
+        if self.wants_json:
+            return
+        would = "would be " if self.is_dry_run else ""
+        fates = ", ".join(f"{self.counts[state]} {word}" for state, word in _FATES)
+        recipients = sum(self.counts[state] for state, _ in _FATES)
+        click.echo(
+            f"{counted(self.counts['imported'], 'message')} {would}imported, "
+            f"{counted(recipients, 'recipient')}: {fates}"
+        )
+        if self.counts["already imported"]:
+            number = self.counts["already imported"]
+            click.echo(f"{counted(number, 'message')} imported before, not taken again")
+        if self.counts["refused"]:
+            click.echo(f"{counted(self.counts['refused'], 'message')} refused")

@@ -1,0 +1,99 @@
+"""The queue as Postfix's own tools print it, for scripts that read those."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import click
+
+from relaygw.cli.entries import as_json
+from relaygw.inbound.queue_report import (
+    HEADINGS,
+    NULL_SENDER,
+    compose_closing,
+    compose_rows,
+)
+from relaygw.mail.queue_socket import EMPTY
+from relaygw.mail.state import OPEN, DeliveryState, RecipientState
+from relaygw.store.commands import Waiting
+from relaygw.store.protocol import QueueEntry, Store
+
+PAGE_MESSAGES = 500
+_D = DeliveryState
+
+
+def all_waiting(store: Store) -> Iterator[Waiting]:
+    """Yield the whole queue in the order of acceptance."""
+    after = ""
+    while True:
+        page = store.waiting(limit=PAGE_MESSAGES, after=after)
+        yield from page
+        if len(page) < PAGE_MESSAGES:
+            return
+        after = page[-1].queue_id
+
+
+def as_waiting(entry: QueueEntry) -> Waiting:
+    """Return of a message what Postfix's forms tell."""
+    parts = {part.delivery_no: part for part in entry.deliveries}
+    recipients = []
+    for one in entry.recipients:
+        part = parts[one.delivery_no]
+        if one.state is RecipientState.PENDING and part.state in OPEN:
+            said = part.reason if part.state is _D.HELD else one.reply
+            recipients.append((one.address, said or part.reason or ""))
+    return Waiting(
+        queue_id=entry.queue_id,
+        accepted_at_ms=entry.accepted_at_ms,
+        size_bytes=entry.size_bytes,
+        sender=entry.sender,
+        states=frozenset(part.state.value for part in entry.deliveries if part.state in OPEN),
+        recipients=tuple(recipients),
+    )
+
+
+def print_mailq(messages: Iterable[Waiting]) -> None:
+    """Print what `mailq` prints."""
+    sys.stdout.flush()
+    stdout = sys.stdout.buffer
+    number = size_bytes = 0
+    for one in messages:
+        if not number:
+            stdout.write(HEADINGS)
+        stdout.write(compose_rows(one))
+        number += 1
+        size_bytes += one.size_bytes
+    stdout.write(compose_closing(messages=number, size_bytes=size_bytes) if number else EMPTY)
+    stdout.flush()
+
+
+def print_postqueue(messages: Iterable[Waiting]) -> None:
+    """Print what `postqueue -j` prints: an object a line."""
+    for one in messages:
+        click.echo(as_json(_postqueue_object(one)))
+
+
+def _postqueue_object(one: Waiting) -> dict[str, Any]:
+    return {
+        "queue_name": _queue_name(one.states),
+        "queue_id": one.queue_id,
+        "arrival_time": one.accepted_at_ms // 1000,
+        "message_size": one.size_bytes,
+        "forced_expire": False,
+        "sender": one.sender or NULL_SENDER,
+        "recipients": [
+            {"address": address, "delay_reason": why} if why else {"address": address}
+            for address, why in one.recipients
+        ],
+    }
+
+
+def _queue_name(states: frozenset[str]) -> str:
+    """Return the queue of Postfix that a message would be in."""
+    if _D.ACTIVE in states:
+        return "active"
+    if states == {_D.HELD.value}:
+        return "hold"
+    return "deferred" if _D.DEFERRED in states else "incoming"
