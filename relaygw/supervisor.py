@@ -28,7 +28,9 @@ from relaygw.observe.library_records import carry_library_records
 from relaygw.observe.maillog import MailLog
 from relaygw.observe.metrics.opening import open_run_files
 from relaygw.observe.opening import open_log
-from relaygw.roles import ROLES, RoleContext, note_settings, prepare_schema, run_role
+from relaygw.roles import note_settings, prepare_schema
+from relaygw.roles.context import RoleContext
+from relaygw.roles.running import ROLES, preload, run_role
 from relaygw.service_file import ServiceFile
 from relaygw.settings.bind import Bind
 from relaygw.settings.load import LoadedSettings, load_settings
@@ -82,7 +84,7 @@ class Supervisor:
         self._catch_signals()
         self._prepare_schema(self._loaded)
         self._open_sockets(self._loaded.settings)
-        _preload(self._roles)
+        preload(self._roles)
         gc.collect()
         gc.freeze()  # forked children share these pages as long as nobody touches them
         self._start_generation()
@@ -338,23 +340,6 @@ def _open_log(settings: Settings) -> MailLog:
     log = open_log(settings.log, hostname=settings.hostname)
     carry_library_records(log)
     return log
-
-
-def _preload(roles: Sequence[str]) -> None:
-    """Import what the roles need before the fork, so that they share it."""
-    with contextlib.suppress(ImportError):
-        import uvloop  # noqa: F401
-    if "front" in roles:
-        import relaygw.alerting.history
-        import relaygw.inbound.listener
-        import relaygw.observe.history.front
-    if "delivery" in roles:
-        import relaygw.alerting.opening
-        import relaygw.delivery.janitor
-        import relaygw.delivery.worker
-    if "web" in roles:
-        import relaygw.web.app
-        import relaygw.web.server  # noqa: F401
 
 
 def _listen(bind: Bind) -> socket.socket:

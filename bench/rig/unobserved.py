@@ -7,16 +7,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator
+from types import ModuleType
 from typing import Any
 
-from relaygw import roles
-from relaygw.alerting import history as history_keeping
 from relaygw.cli import main
-from relaygw.observe.history import delivery as delivery_history
-from relaygw.observe.history import front as front_history
 from relaygw.observe.maillog import MailLog
-from relaygw.observe.metrics import opening
 from relaygw.observe.metrics.meters import SILENT
+from relaygw.roles import delivery, front
 
 
 @contextlib.asynccontextmanager
@@ -28,15 +25,33 @@ def _meter_alone(meter: Any, _tally: Any) -> Any:
     return meter
 
 
+_REPLACED: tuple[tuple[ModuleType, dict[str, Any]], ...] = (
+    (
+        front,
+        {
+            "history_kept": _nothing_kept,
+            "FrontHistory": _meter_alone,
+            "front_meter": lambda *_: SILENT,
+        },
+    ),
+    (
+        delivery,
+        {
+            "history_kept": _nothing_kept,
+            "DeliveryHistory": _meter_alone,
+            "delivery_meter": lambda *_: SILENT,
+            "_watching": lambda *_: contextlib.nullcontext(),
+        },
+    ),
+)
+
+
 def _blind() -> None:
     """Replace everything that observes, before any process is forked."""
     MailLog.write = lambda *_: None  # type: ignore[method-assign]
-    roles._watching = lambda *_: contextlib.nullcontext()
-    history_keeping.history_kept = _nothing_kept
-    front_history.FrontHistory = _meter_alone  # type: ignore[assignment,misc]
-    delivery_history.DeliveryHistory = _meter_alone  # type: ignore[assignment,misc]
-    opening.front_meter = lambda *_: SILENT
-    opening.delivery_meter = lambda *_: SILENT
+    for role, others in _REPLACED:
+        for name, other in others.items():
+            setattr(role, name, other)
 
 
 if __name__ == "__main__":

@@ -53,7 +53,7 @@ LIBRARY_ROOMS = {
     "jinja2": {"web"},
     "nh3": {"web"},
     "click": {"cli"},
-    "uvloop": {"roles", "supervisor"},
+    "uvloop": {"roles"},
     "prometheus_client": {"observe"},
     "httpx2": {"alerting"},
     "apprise": {"alerting"},

@@ -1,0 +1,109 @@
+"""The delivery worker: sends mail, keeps the queue in order, watches."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from relaygw.alerting.aside import Aside
+from relaygw.alerting.history import history_kept
+from relaygw.alerting.opening import open_watch
+from relaygw.delivery.janitor import Janitor
+from relaygw.delivery.leases import LeaseLost
+from relaygw.delivery.worker import Worker
+from relaygw.observe.history.delivery import DeliveryHistory
+from relaygw.observe.history.tally import HistoryTally
+from relaygw.observe.metrics.opening import delivery_meter
+from relaygw.roles.context import RoleContext
+from relaygw.roles.hinting import listening
+from relaygw.roles.life import registered, stop_event
+from relaygw.roles.opening import open_store
+from relaygw.store import hints, lifelines
+from relaygw.store.protocol import Begun, Store
+
+Buried = tuple[str, int, list[Begun]]
+"""An incarnation, how many leases it held, and the deliveries it was sending."""
+EXIT_LEASE_LOST = 3
+"""The exit code of a delivery worker that was taken over: start a fresh one."""
+
+
+async def delivery(context: RoleContext) -> int:
+    """Send mail until told to end; return the exit code."""
+
+    stop = stop_event(context)
+    store = open_store(context.loaded)
+    log = context.log
+    hint_dir = hints.hint_directory(context.loaded.state_dir)
+    hint_socket = hints.open_hint_socket(hint_dir, context.incarnation)
+    exit_code = 0
+    try:
+        with registered(context, "delivery", store) as lifeline:
+            janitor = asyncio.create_task(
+                Janitor(
+                    context.loaded.settings,
+                    store,
+                    log,
+                    incarnation=context.incarnation,
+                    bury_dead_of_this_host=lambda: bury_dead(context.instances_dir, store),
+                    wake_workers=hints.HintSender(hint_dir).send,
+                ).run()
+            )
+            tally = HistoryTally()
+            meter = delivery_meter(context.metrics, context.loaded.settings.providers, log)
+            worker = Worker(
+                context.loaded.settings,
+                store,
+                log,
+                incarnation=context.incarnation,
+                in_flight=lifeline,
+                hints=hint_socket,
+                meter=DeliveryHistory(meter, tally),
+            )
+            with listening(context, worker.wake), _watching(context, store, worker.unreached):
+                async with history_kept(tally, store):
+                    await worker.run(stop)
+            janitor.cancel()
+    except LeaseLost as lost:
+        log.note("qmgr", f"warning: {lost}; a fresh worker takes over")
+        exit_code = EXIT_LEASE_LOST
+    finally:
+        if hint_socket is not None:
+            hint_socket.close()
+            (hint_dir / context.incarnation).unlink(missing_ok=True)
+    store.close()
+    return exit_code
+
+
+def _watching(
+    context: RoleContext, store: Store, unreached: Callable[[], Mapping[str, float]]
+) -> contextlib.AbstractContextManager[object]:
+    """Look for trouble and tell people, for the length of a with block."""
+
+    loop = asyncio.get_running_loop()
+
+    def note(text: str) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop has ended
+            loop.call_soon_threadsafe(context.log.note, "qmgr", text)
+
+    return Aside(
+        lambda: open_watch(
+            context.loaded.settings,
+            store,
+            incarnation=context.incarnation,
+            state_dir=context.loaded.state_dir,
+            note=note,
+            unreached=unreached,
+        ).run()
+    )
+
+
+def bury_dead(directory: Path, store: Store) -> list[Buried]:
+    """Bury this host's dead incarnations; return what each held and what it was sending."""
+    buried = []
+    for incarnation in lifelines.dead_incarnations(directory):
+        begun = lifelines.begun_by(directory, incarnation)
+        buried.append((incarnation, store.bury(incarnation, begun=begun), begun))
+        lifelines.forget(directory, incarnation)
+    return buried

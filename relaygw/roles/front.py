@@ -1,0 +1,63 @@
+"""The front: takes mail."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+
+from relaygw.alerting.history import history_kept
+from relaygw.inbound.intake import Intake
+from relaygw.inbound.listener import FrontService
+from relaygw.observe.history.front import FrontHistory
+from relaygw.observe.history.tally import HistoryTally
+from relaygw.observe.metrics.opening import front_meter
+from relaygw.roles.context import RoleContext
+from relaygw.roles.hinting import notifier
+from relaygw.roles.life import Pulse, first_of, registered, stop_event
+from relaygw.roles.opening import open_store
+from relaygw.store import hints
+
+RETIRE_S = 60.0
+"""How long a front that a reload replaced serves the sessions it has."""
+
+
+async def front(context: RoleContext) -> int:
+    """Take mail until told to end; return the exit code."""
+
+    stop = stop_event(context)
+    retire = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR2, retire.set)
+    store = open_store(context.loaded, first_in_line=True)
+    log = context.log
+    sender = hints.HintSender(hints.hint_directory(context.loaded.state_dir))
+    notify_others = notifier(context)
+
+    def notify() -> None:
+        sender.send()
+        notify_others()
+
+    tally = HistoryTally()
+    service = FrontService(
+        context.loaded.settings,
+        store,
+        log,
+        intake=Intake(context.loaded.settings, state_dir=context.loaded.state_dir),
+        notify=notify,
+        meter=FrontHistory(front_meter(context.metrics, log), tally),
+    )
+    with registered(context, "front", store):
+        beat = asyncio.create_task(Pulse(context, "front", store).beat())
+        async with history_kept(tally, store):
+            await service.start(context.sockets)
+            sender.send()  # for what a front before this one committed and died over
+            await first_of(stop.wait(), retire.wait())
+            if retire.is_set() and not stop.is_set():
+                service.retire()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(RETIRE_S):
+                        await first_of(stop.wait(), service.ended())
+            await service.stop()
+        beat.cancel()
+    store.close()
+    return 0

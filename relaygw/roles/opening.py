@@ -1,0 +1,75 @@
+"""The queue of a configuration: where it lies, opening it, its schema."""
+
+from __future__ import annotations
+
+import time
+
+from relaygw.errors import SettingsError, StoreUnavailable
+from relaygw.settings.load import LoadedSettings
+from relaygw.store import hints, migrate
+from relaygw.store.place import Place
+from relaygw.store.protocol import Store
+from relaygw.store.sqlite import SqliteStore
+
+
+def queue_place(loaded: LoadedSettings) -> Place:
+    """Return where the queue of a configuration lies."""
+    queue = loaded.settings.queue
+
+    def password() -> str | None:
+        try:
+            return queue.password.read() if queue.password is not None else None
+        except SettingsError as error:
+            raise StoreUnavailable(f"queue.password: {error}") from error
+
+    return Place(url=queue.url, password=password, allow_unsafe=queue.allow_unsafe)
+
+
+def prepare_schema(loaded: LoadedSettings) -> None:
+    """Bring a SQLite queue up to date; a shared one is only checked: see `relaygw db upgrade`."""
+    if loaded.settings.queue.is_postgres:
+        check_schema(loaded)
+    else:
+        upgrade_schema(loaded)
+
+
+def open_store(loaded: LoadedSettings, *, first_in_line: bool = False) -> Store:
+    """Open the queue of a configuration; raises SchemaMismatch, StoreUnavailable."""
+    queue = loaded.settings.queue
+    place = queue_place(loaded)
+    migrate.check_schema(place)
+    keep_content = queue.keep_content > 0
+    if place.is_postgres:
+        from relaygw.store.postgres import PostgresStore
+
+        return PostgresStore(place, keep_content=keep_content)
+    return SqliteStore(queue.url, keep_content=keep_content, first_in_line=first_in_line)
+
+
+def wake_workers(loaded: LoadedSettings) -> None:
+    """Let this host's workers look at the queue now instead of within a second."""
+    sender = hints.HintSender(hints.hint_directory(loaded.state_dir))
+    sender.send()
+    sender.close()
+
+
+def upgrade_schema(loaded: LoadedSettings) -> tuple[str | None, str]:
+    """Bring the schema up to date; return the revisions before and after."""
+    return migrate.upgrade(queue_place(loaded))
+
+
+def check_schema(loaded: LoadedSettings) -> None:
+    """Raise SchemaMismatch unless the queue has the schema of this version."""
+    migrate.check_schema(queue_place(loaded))
+
+
+def note_settings(loaded: LoadedSettings, *, occasion: str) -> None:
+    """Leave a line in the audit trail if the settings are others than before."""
+    from relaygw.operations.changed_settings import note_settings
+
+    store = open_store(loaded)
+    try:
+        now_ms = time.time_ns() // 1_000_000
+        note_settings(store, loaded.settings, occasion=occasion, now_ms=now_ms)
+    finally:
+        store.close()

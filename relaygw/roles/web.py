@@ -1,0 +1,55 @@
+"""The web role: health, metrics, pages, API."""
+
+from __future__ import annotations
+
+import asyncio
+
+from relaygw import service_file
+from relaygw.roles.context import RoleContext
+from relaygw.roles.life import Pulse, registered, stop_event
+from relaygw.roles.opening import open_store, wake_workers
+from relaygw.web.app import create_app
+from relaygw.web.health import STALE_AFTER_S
+from relaygw.web.indexing import Indexer
+from relaygw.web.keeping_indexed import keep_indexed
+from relaygw.web.metrics import MetricsPage
+from relaygw.web.server import serve_web
+
+
+async def web(context: RoleContext) -> int:
+    """Answer HTTP until told to end; return the exit code."""
+
+    stop = stop_event(context)
+    store = open_store(context.loaded)
+    settings = context.loaded.settings
+    with registered(context, "web", store):
+        pulse = Pulse(context, "web", store)
+        beat = asyncio.create_task(pulse.beat())
+        mark = service_file.draining_mark(context.loaded.state_dir)
+
+        async def is_ready() -> str | None:
+            if mark.exists():
+                return "this instance is being drained"
+            return "the store takes nothing" if pulse.age_s > STALE_AFTER_S else None
+
+        metrics = MetricsPage(store, settings, state_dir=context.loaded.state_dir)
+        indexer = Indexer(store)
+        reading = asyncio.create_task(keep_indexed(indexer, stop), name="indexing")
+        app = create_app(
+            store,
+            settings,
+            indexer=indexer,
+            is_ready=is_ready,
+            metrics=metrics,
+            stop=stop,
+            wake_workers=lambda: wake_workers(context.loaded),
+        )
+        pages, *others = context.sockets
+        await asyncio.gather(
+            serve_web(app, pages, stop=stop),
+            *(serve_web(metrics.app(), one, stop=stop) for one in others),
+        )
+        await reading
+        beat.cancel()
+    store.close()
+    return 0
