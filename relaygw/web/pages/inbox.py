@@ -8,7 +8,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from relaygw.mail.search import EVERYTHING
+from relaygw.mail.search import EVERYTHING, MAX_CHARACTERS, MAX_TERMS
 from relaygw.web.indexing import PATIENCE_S
 from relaygw.web.pages import words
 from relaygw.web.pages.desk import Desk
@@ -67,6 +67,7 @@ class Inbox:
             "found": found[0],
             "found_unread": found[1],
             "is_search": search != EVERYTHING,
+            "too_much": (MAX_TERMS, MAX_CHARACTERS) if search.is_void else None,
             "page": page,
             "pages": pages,
             "first": start + 1,

@@ -57,6 +57,8 @@ async def test_searching(serve: Serve, capture: Capture) -> None:
     nothing = (await client.get("/sandbox", params={"query": "zzz"})).text
     assert "Nothing found" in nothing
     assert "Show all 2" in nothing
+    too_much = (await client.get("/sandbox", params={"query": "order " * 21})).text
+    assert "more than 20 terms" in too_much
 
 
 @pytest.mark.parametrize(
