@@ -26,6 +26,7 @@ from relaygw.operations.messages import batches
 from relaygw.store.protocol import QueueEntry
 
 SHOWN_ROWS = 20
+TWICE = "what a provider may have taken already is not spared: it may be sent twice"
 
 CHANGE_OPTIONS: tuple[Decorator, ...] = (
     click.option("--all", "is_all", is_flag=True, help="All messages that the command is for."),

@@ -126,7 +126,14 @@ class Draining:
             after = page[-1].queue_id
             ids = [entry.queue_id for entry in page if self._is_to_hurry(entry, now_ms)]
             if ids:
-                operations.retry(self._store, ids, actor=self._actor, now_ms=now_ms, detail="drain")
+                operations.retry(
+                    self._store,
+                    ids,
+                    actor=self._actor,
+                    now_ms=now_ms,
+                    detail="drain",
+                    is_forced=True,  # once: see _is_to_hurry
+                )
         self._rounds += 1
         self._wake()
 

@@ -101,6 +101,7 @@ def _exported(store: Store, entry: QueueEntry) -> Exported | str:
         recipients=tuple(waiting),
         content=content,
         queue_id=entry.queue_id,
+        mode=entry.mode,
     )
 
 

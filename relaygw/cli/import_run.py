@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 
 import click
@@ -17,7 +17,7 @@ from relaygw.errors import AlreadyAccepted
 from relaygw.inbound.importing import Importer
 from relaygw.mail.envelope import AcceptedMessage
 from relaygw.mail.exported import Exported, NotExported
-from relaygw.mail.state import OPEN, RecipientState
+from relaygw.mail.state import OPEN, DeliveryState, RecipientState
 from relaygw.store.protocol import Store
 
 _BATCH_MESSAGES = 50
@@ -77,7 +77,10 @@ class ImportRun:
         batch = [one for one in batch if not self._is_still_here(*one[:2])]
         if not batch:
             return
-        if not self.is_dry_run:
+        if self.is_dry_run:
+            known = self.store.taken_drops([message.drop_id or "" for _, _, message in batch])
+            batch = [one for one in batch if not self._is_known(*one, known)]
+        else:
             self._check_space()
             try:
                 self.store.accept_batch([message for _, _, message in batch])
@@ -89,19 +92,35 @@ class ImportRun:
     def _is_still_here(self, number: int, mail: Exported) -> bool:
         """True for a message of this very queue that still waits: it would be sent twice."""
         found = self.store.entries([mail.queue_id]) if mail.queue_id else []
-        if not any(part.state in OPEN for entry in found for part in entry.deliveries):
+        states = {part.state for entry in found for part in entry.deliveries}
+        if states & OPEN:
+            why = "it is still in this queue, and would be sent twice"
+        elif DeliveryState.DELETED in states:
+            why = f"it is in the trash of this queue; relaygw queue undelete {mail.queue_id}"
+        else:
             return False
-        self._refuse(number, mail.queue_id, "it is still in this queue, and would be sent twice")
+        self._refuse(number, mail.queue_id, why)
         return True
 
     def _is_stored(self, number: int, mail: Exported, message: AcceptedMessage) -> bool:
         try:
             self.store.accept_batch([message])
         except AlreadyAccepted:
-            self.counts["already imported"] += 1
-            self._tell(number, mail.queue_id, "already imported", None, None)
+            self._note_known(number, mail)
             return False
         return True
+
+    def _is_known(
+        self, number: int, mail: Exported, message: AcceptedMessage, known: Collection[str]
+    ) -> bool:
+        if message.drop_id not in known:
+            return False
+        self._note_known(number, mail)
+        return True
+
+    def _note_known(self, number: int, mail: Exported) -> None:
+        self.counts["already imported"] += 1
+        self._tell(number, mail.queue_id, "already imported", None, None)
 
     def _check_space(self) -> None:
         if not self.importer.has_space():

@@ -9,6 +9,7 @@ import click
 from relaygw import operations
 from relaygw.cli.changing import (
     CHANGE_OPTIONS,
+    TWICE,
     Task,
     carry_through,
     check_scope,
@@ -20,8 +21,6 @@ from relaygw.cli.selecting import QUEUE_OPTIONS, choose, found, ids_argument, op
 from relaygw.mail.state import DeliveryState
 from relaygw.operations.moving import MOVABLE
 from relaygw.settings.provider import Provider
-
-_TWICE = "what another provider may have taken already is moved, too: it may be sent twice"
 
 
 @click.command("move")
@@ -51,7 +50,7 @@ def move(invocation: Invocation, /, provider: str, is_forced: bool, **given: Any
             verb="move",
             done=f"moved to {provider}",
             aim=f" to {provider}",
-            warning=_TWICE if is_forced else "",
+            warning=TWICE if is_forced else "",
             judge=lambda entry: operations.plan_move(moving, entry),
             carry_out=lambda ids, now_ms: operations.move(
                 store, ids, moving, actor=login_name(), now_ms=now_ms, detail=choice.words

@@ -12,6 +12,7 @@ import click
 from relaygw import operations
 from relaygw.cli.changing import (
     CHANGE_OPTIONS,
+    TWICE,
     Answer,
     Task,
     carry_through,
@@ -94,8 +95,8 @@ def show_queue(
         return print_messages(store, ids, entries, wants_json=wants_json, raw=raw)
 
 
-def _judge(action: Action, entry: QueueEntry) -> LeftAlone | None:
-    left = operations.plan(action, (entry,)).left
+def _judge(action: Action, is_forced: bool, entry: QueueEntry) -> LeftAlone | None:
+    left = operations.plan(action, (entry,), is_forced=is_forced).left
     return left[0] if left else None
 
 
@@ -106,6 +107,7 @@ def _change(
     given: dict[str, Any],
     *,
     answer: Answer | None = None,
+    is_forced: bool = False,
 ) -> int:
     """Run one of the changing commands; returns its exit code."""
     answer = answer or take_answer(given)
@@ -116,7 +118,8 @@ def _change(
         task = Task(
             verb=action.value,
             done=_DONE[action],
-            judge=partial(_judge, action),
+            warning=TWICE if is_forced else "",
+            judge=partial(_judge, action, is_forced),
             carry_out=lambda ids, now_ms: change(
                 store, ids, actor=login_name(), now_ms=now_ms, detail=choice.words
             ),
@@ -128,10 +131,14 @@ def _change(
 @queue.command()
 @ids_argument
 @options((*QUEUE_OPTIONS, *CHANGE_OPTIONS))
+@click.option(
+    "--force", "is_forced", is_flag=True, help="Also mail that its provider may have sent already."
+)
 @pass_invocation
-def retry(invocation: Invocation, /, **given: Any) -> int:
+def retry(invocation: Invocation, /, is_forced: bool, **given: Any) -> int:
     """Try deferred messages now. ID - reads ids from stdin."""
-    return _change(invocation, Action.RETRY, operations.retry, given)
+    change = partial(operations.retry, is_forced=is_forced)
+    return _change(invocation, Action.RETRY, change, given, is_forced=is_forced)
 
 
 @queue.command()

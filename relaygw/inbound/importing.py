@@ -1,7 +1,8 @@
 """Exported mail into the queue, by the rules that hold for mail of local programs.
 
-Rewriting, lists, mode and routes are those of now; what SMTP would refuse is captured with its
-reason. A message carries a key of its own, so that it is taken once however often it comes.
+Rewriting, lists and routes are those of now, the mode is the stricter one of now and of when the
+message was accepted; what SMTP would refuse is captured with its reason. A message carries a key
+of its own, so that it is taken once however often it comes.
 """
 
 from __future__ import annotations
@@ -18,8 +19,13 @@ from relaygw.mail.content import normalise_line_ends
 from relaygw.mail.drop import COMPLETE_SUFFIX
 from relaygw.mail.envelope import AcceptedMessage
 from relaygw.mail.exported import Exported, NotExported
+from relaygw.policy.modes import strictest
+from relaygw.settings.model import Mode
 
 _KEY = "import-"
+LISTENER = "import"
+"""Where imported mail came in: no listener has this name, so that the mode of its acceptance holds
+at each attempt, too (policy.modes)."""
 _PIECE_BYTES = 128 * 1024
 
 
@@ -48,6 +54,7 @@ class Importer:
             raise NotExported("no sender is named; give --sender")
         if len(mail.content) > self.limit_bytes:
             raise NotExported(f"larger than max_message_size, {self.limit_bytes} bytes")
+        mode = self._mode_of(mail)
         key = mail.key()
         number = self._seen[key] = self._seen.get(key, 0) + 1
         drop = Drop(
@@ -58,9 +65,19 @@ class Importer:
             content=self._content(mail.content),
         )
         try:
-            yield compose_local(self._intake, drop)
+            yield compose_local(self._intake, drop, listener=LISTENER, mode=mode)
         finally:
             drop.content.close()
+
+    def _mode_of(self, mail: Exported) -> Mode:
+        now = self._intake.modes.of(None, None)
+        if mail.mode is None:
+            return now
+        try:
+            return strictest(now, Mode(mail.mode))
+        except ValueError:
+            known = ", ".join(Mode)
+            raise NotExported(f"mode {mail.mode[:40]!r} is none of {known}") from None
 
     def _content(self, data: bytes) -> ReceivedContent:
         data = normalise_line_ends(data)

@@ -17,15 +17,21 @@ from relaygw.mail.address import MAX_PATH_BYTES, check_address
 from relaygw.mail.envelope import AcceptedMessage, Source
 from relaygw.observe.escaping import escape
 from relaygw.policy.recipients import Decision, Fate
+from relaygw.settings.model import Mode
 
 _SHOWN_CHARACTERS = 320
 _MAX_CWD_CHARACTERS = 1024
 
 
-def compose_local(intake: Intake, drop: Drop) -> tuple[AcceptedMessage, Iterator[bytes]]:
-    """Return the message of a drop, and for large content the chunks to store ahead of it."""
+def compose_local(
+    intake: Intake, drop: Drop, *, listener: str | None = None, mode: Mode | None = None
+) -> tuple[AcceptedMessage, Iterator[bytes]]:
+    """Return the message of a drop, and for large content the chunks to store ahead of it.
+
+    It is treated as in the gateway's mode, or in `mode`; `listener` stands for where it came in.
+    """
     given = _user_name(drop.uid) if drop.sender is None else drop.sender
-    recipients = [_resolve(intake, address) for address in drop.recipients]
+    recipients = [_resolve(intake, address, mode) for address in drop.recipients]
     sender = ""
     try:
         if given:
@@ -35,11 +41,14 @@ def compose_local(intake: Intake, drop: Drop) -> tuple[AcceptedMessage, Iterator
         recipients = _captured(recipients, f"invalid sender {_shown(given)}: {error}")
     origin = Origin(
         source=Source(
-            uid=drop.uid, cwd=None if drop.cwd is None else escape(drop.cwd[:_MAX_CWD_CHARACTERS])
+            listener=listener,
+            uid=drop.uid,
+            cwd=None if drop.cwd is None else escape(drop.cwd[:_MAX_CWD_CHARACTERS]),
         ),
         client_key=f"uid:{drop.uid}",
         protocol="local",
         smtputf8=not (sender.isascii() and all(one.address.isascii() for one in recipients)),
+        mode=mode,
         drop_id=drop.drop_id,
         given_sender=given,
         dsn=drop.dsn,
@@ -58,10 +67,10 @@ def compose_local(intake: Intake, drop: Drop) -> tuple[AcceptedMessage, Iterator
         )
 
 
-def _resolve(intake: Intake, address: str) -> ResolvedRecipient:
+def _resolve(intake: Intake, address: str, mode: Mode | None) -> ResolvedRecipient:
     try:
         _check(address)
-        return intake.resolve_recipient(address)
+        return intake.resolve_recipient(address, mode)
     except InvalidAddress as error:
         decision = Decision(Fate.CAPTURE, f"invalid address: {error}")
         return ResolvedRecipient(_shown(address), None, decision, is_valid=False)

@@ -12,6 +12,8 @@ from base64 import b64decode, b64encode
 from dataclasses import dataclass
 from typing import Any
 
+from relaygw.mail.storable import unstorable_sign
+
 FORMAT = "relaygw_export"
 VERSION = 1
 
@@ -24,6 +26,7 @@ class Exported:
     recipients: tuple[str, ...]  # those that still waited
     content: bytes
     queue_id: str = ""  # where it came from
+    mode: str | None = None  # that it was accepted in; it stays as strict. None: not told
 
     def key(self) -> str:
         """Return what is the same whenever this very message comes again."""
@@ -45,6 +48,7 @@ def as_line(one: Exported, about: dict[str, Any]) -> bytes:
         "queue_id": one.queue_id,
         "sender": one.sender,
         "recipients": list(one.recipients),
+        "mode": one.mode,
         **about,
         "content": b64encode(one.content).decode("ascii"),
     }
@@ -57,6 +61,8 @@ def from_line(line: bytes) -> Exported:
         fields = json.loads(line)
     except ValueError as error:
         raise NotExported(f"no JSON: {error}") from error
+    except RecursionError:
+        raise NotExported("no JSON: too deep") from None
     if not isinstance(fields, dict) or fields.get(FORMAT) != VERSION:
         raise NotExported(f'no object with "{FORMAT}":{VERSION}')
     sender, recipients, content = (
@@ -68,13 +74,26 @@ def from_line(line: bytes) -> Exported:
         raise NotExported("recipients are no list of addresses")
     if not isinstance(content, str):
         raise NotExported("content is not text")
+    queue_id = str(fields.get("queue_id") or "")
+    for name, text in (("sender", sender), ("recipients", "".join(recipients)),
+                       ("queue_id", queue_id)):  # fmt: skip
+        _check_storable(name, text)
     try:
         body = b64decode(content, validate=True)
     except (ValueError, binascii.Error) as error:
         raise NotExported(f"content is not base64: {error}") from error
+    if not isinstance(fields.get("mode"), str):
+        raise NotExported("mode is not text")
     return Exported(
         sender=sender,
         recipients=tuple(recipients),
         content=body,
-        queue_id=str(fields.get("queue_id") or ""),
+        queue_id=queue_id,
+        mode=fields["mode"],
     )
+
+
+def _check_storable(name: str, text: str) -> None:
+    sign = unstorable_sign(text)
+    if sign is not None:
+        raise NotExported(f"{name} has {sign!r}, which no text may have")

@@ -1,7 +1,8 @@
 """Mail in an mbox file, quoted as mboxrd does, so that content comes back byte for byte.
 
 An entry that is written here begins with a field that says where the message came from, how
-long its content is and how many recipients follow; those lines are no part of the content. Of
+long its content is, how many recipients follow and in which mode it was accepted; those lines are
+no part of the content. Of
 any other mbox the envelope is read where mailers leave it: Return-Path or the separator, and
 X-Original-To, Envelope-To or Delivered-To.
 """
@@ -18,7 +19,7 @@ from relaygw.mail.exported import Exported, NotExported
 
 _SEPARATOR = b"From "
 _MARK = b"X-Relaygw-Export: "
-_OURS = re.compile(_MARK + rb"([A-Z0-9]{10,20}) (\d+) (\d+)\n")
+_OURS = re.compile(_MARK + rb"([A-Z0-9]{10,20}) (\d+) (\d+) (\w+)\n")
 _QUOTED = re.compile(rb"^>+From ")
 _TO_QUOTE = re.compile(rb"^(>*From )", re.MULTILINE)
 _ENVELOPE = re.compile(
@@ -41,11 +42,12 @@ def as_entry(one: Exported, *, at_ms: int) -> bytes:
     """Return a message as an entry of an mbox file."""
     sender = "".join(one.sender.split()) if one.sender else _NULL_SENDER
     date = time.asctime(time.gmtime(at_ms / 1000))
-    mark = b"%s%s %d %d\n" % (
+    mark = b"%s%s %d %d %s\n" % (
         _MARK,
         one.queue_id.encode(),
         len(one.content),
         len(one.recipients),
+        (one.mode or "").encode(),
     )
     body = _TO_QUOTE.sub(rb">\1", one.content.replace(b"\r\n", b"\n"))
     return b"".join(
@@ -119,6 +121,7 @@ def _of_ours(text: bytes, mark: re.Match[bytes]) -> Exported:
         recipients=tuple(recipients),
         content=content,
         queue_id=mark[1].decode(),
+        mode=mark[4].decode(),
     )
 
 

@@ -65,12 +65,15 @@ class Plan:
     left: tuple[LeftAlone, ...]
 
 
-def plan(action: Action, entries: Sequence[QueueEntry]) -> Plan:
-    """Part messages into those that `action` may change and those it leaves alone."""
+def plan(action: Action, entries: Sequence[QueueEntry], *, is_forced: bool = False) -> Plan:
+    """Part messages into those that `action` may change and those it leaves alone.
+
+    What a provider may have taken already is retried only when `is_forced`.
+    """
     ready: list[QueueEntry] = []
     left: list[LeftAlone] = []
     for entry in entries:
-        obstacle = _obstacle(action, entry)
+        obstacle = _obstacle(action, entry, is_forced)
         if obstacle is None:
             ready.append(entry)
         else:
@@ -78,7 +81,7 @@ def plan(action: Action, entries: Sequence[QueueEntry]) -> Plan:
     return Plan(action=action, ready=tuple(ready), left=tuple(left))
 
 
-def _obstacle(action: Action, entry: QueueEntry) -> LeftAlone | None:
+def _obstacle(action: Action, entry: QueueEntry, is_forced: bool) -> LeftAlone | None:
     states = {part.state for part in entry.deliveries}
     is_active = _D.ACTIVE in states
     if is_active and (action in _NEEDS_THE_WHOLE or not states & MOVES[action]):
@@ -90,13 +93,44 @@ def _obstacle(action: Action, entry: QueueEntry) -> LeftAlone | None:
     if action is Action.UNDELETE and not entry.chunk_count:
         why = "its content is gone: the rest of the message was finished meanwhile"
         return left_alone(entry, why)
+    if action is Action.RETRY and not is_forced:
+        return _doubt(entry)
     return None
 
 
-def retry(store: Store, ids: Sequence[str], *, actor: str, now_ms: int, detail: str = "") -> Result:
-    """Make deferred messages due now; the attempts made so far still count."""
+def _doubt(entry: QueueEntry) -> LeftAlone | None:
+    """Return that a message waits longer, because a provider may have it: it knows when."""
+    for part in entry.deliveries:
+        if part.state is _D.DEFERRED and part.is_in_doubt:
+            why = f"{part.provider} may have sent it already; with --force it may be sent twice"
+            return left_alone(entry, why, is_temporary=True)
+    return None
+
+
+def retry(
+    store: Store,
+    ids: Sequence[str],
+    *,
+    actor: str,
+    now_ms: int,
+    detail: str = "",
+    is_forced: bool = False,
+) -> Result:
+    """Make deferred messages due now; the attempts made so far still count.
+
+    What a provider may have taken already is left to its own ladder unless `is_forced`.
+    """
     write = _to(store, Action.RETRY, _D.DEFERRED)
-    return _change(store, Action.RETRY, ids, write, actor=actor, now_ms=now_ms, detail=detail)
+    return _change(
+        store,
+        Action.RETRY,
+        ids,
+        write,
+        actor=actor,
+        now_ms=now_ms,
+        detail=detail,
+        is_forced=is_forced,
+    )
 
 
 def hold(
@@ -173,12 +207,13 @@ def _change(
     actor: str,
     now_ms: int,
     detail: str,
+    is_forced: bool = False,
 ) -> Result:
     """Look at the messages as they are now, change what may be changed, see what came of it."""
     changed: list[str] = []
     left: list[LeftAlone] = []
     for batch in batches(ids):
-        planned = plan(action, entries_of(store, batch))
+        planned = plan(action, entries_of(store, batch), is_forced=is_forced)
         left += planned.left
         ready = [entry.queue_id for entry in planned.ready]
         if not ready:

@@ -69,6 +69,9 @@ class QueueCommands(Protocol):
     def entries(self, queue_ids: Sequence[str]) -> list[QueueEntry]:
         """Return those of the messages that there are, in the order of acceptance."""
 
+    def taken_drops(self, drop_ids: Sequence[str]) -> set[str]:
+        """Return which of these drop ids a message was stored with."""
+
     def undelete(self, queue_ids: Sequence[str], *, entry: AuditEntry) -> int:
         """Take deliveries out of the trash; audited; return how many.
 

@@ -30,6 +30,10 @@ class SqlQueueCommands(Transactions):
         with self._read() as connection:
             return finding.entries(connection, queue_ids)
 
+    def taken_drops(self, drop_ids: Sequence[str]) -> set[str]:
+        with self._read() as connection:
+            return finding.taken_drops(connection, drop_ids)
+
     def undelete(self, queue_ids: Sequence[str], *, entry: AuditEntry) -> int:
         with self._write() as connection:
             number = moving.undelete(connection, queue_ids, now_ms=entry.at_ms)

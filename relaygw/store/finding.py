@@ -8,21 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any
 
-from sqlalchemy import Connection, TextClause, exists, func, select
+from sqlalchemy import Connection, TextClause, exists, select
 from sqlalchemy.sql.elements import ColumnElement
 
 from relaygw.mail.state import OPEN, DeliveryState
+from relaygw.store.letter_case import has_text
 from relaygw.store.operating import in_batches, is_listed, load_entries
 from relaygw.store.protocol import QueueEntry, Selection
 from relaygw.store.tables import IS_OPEN, delivery, message, recipient
 
 Condition = ColumnElement[bool] | TextClause
-
-
-def _contains(column: ColumnElement[Any], part: str) -> ColumnElement[bool]:
-    return func.lower(column).contains(part.lower(), autoescape=True)
 
 
 def delivery_conditions(selection: Selection) -> Iterator[Condition]:
@@ -40,15 +36,15 @@ def delivery_conditions(selection: Selection) -> Iterator[Condition]:
     if selection.stream is not None:
         yield delivery.c.stream == selection.stream
     if selection.reason is not None:
-        yield _contains(delivery.c.reason, selection.reason)
+        yield has_text(delivery.c.reason, selection.reason)
 
 
 def message_conditions(selection: Selection) -> Iterator[ColumnElement[bool]]:
     """Yield what a selection asks of a message."""
     if selection.sender is not None:
-        yield _contains(message.c.sender, selection.sender)
+        yield has_text(message.c.sender, selection.sender)
     if selection.subject is not None:
-        yield _contains(message.c.subject, selection.subject)
+        yield has_text(message.c.subject, selection.subject)
     if selection.client is not None:
         yield (message.c.source_client == selection.client) | (
             message.c.source_user == selection.client
@@ -58,12 +54,12 @@ def message_conditions(selection: Selection) -> Iterator[ColumnElement[bool]]:
     if selection.recipient is not None:
         yield exists().where(
             recipient.c.queue_id == message.c.queue_id,
-            _contains(recipient.c.address, selection.recipient),
+            has_text(recipient.c.address, selection.recipient),
         )
     if selection.reply is not None:
         yield exists().where(
             recipient.c.queue_id == message.c.queue_id,
-            _contains(recipient.c.reply, selection.reply),
+            has_text(recipient.c.reply, selection.reply),
         )
 
 
@@ -104,4 +100,13 @@ def entries(connection: Connection, queue_ids: Sequence[str]) -> list[QueueEntry
     for batch in in_batches(sorted(set(queue_ids))):
         chosen = select(message).where(is_listed(connection, message.c.queue_id, batch))
         found += load_entries(connection, chosen.order_by(message.c.queue_id))
+    return found
+
+
+def taken_drops(connection: Connection, drop_ids: Sequence[str]) -> set[str]:
+    """Return which of these drop ids a message was stored with."""
+    found: set[str] = set()
+    for batch in in_batches(drop_ids):
+        chosen = select(message.c.drop_id).where(message.c.drop_id.in_(batch))
+        found.update(connection.execute(chosen).scalars())
     return found

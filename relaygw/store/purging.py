@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from sqlalchemy import Connection, Select, delete, exists, select, update
+from sqlalchemy import Connection, Select, and_, delete, exists, or_, select, update
 
 from relaygw.mail.queue_id import first_id_at
 from relaygw.mail.state import DeliveryState
@@ -31,6 +31,13 @@ _CHUNKS_A_STEP = 4
 _OPEN_DELIVERY = exists().where(
     delivery.c.queue_id == message.c.queue_id,
     IS_OPEN,
+)
+_IN_THE_TRASH = and_(
+    message.c.finished_at_ms.is_(None),
+    exists().where(
+        delivery.c.queue_id == message.c.queue_id,
+        delivery.c.state == DeliveryState.DELETED.value,
+    ),
 )
 
 
@@ -200,7 +207,7 @@ def oldest_captured(connection: Connection, *, keep: int, limit: int) -> list[st
 
 
 def uncapture(connection: Connection, queue_ids: Sequence[str]) -> int:
-    """Delete captured messages, but for those that still wait to be sent to somebody.
+    """Delete captured messages, but for those that wait to be sent to somebody or are in the trash.
 
     Those only leave the sandbox; their content stays until they are finished. Returns how many
     messages were captured.
@@ -219,7 +226,9 @@ def uncapture(connection: Connection, queue_ids: Sequence[str]) -> int:
         )
         queued = set(
             connection.execute(
-                select(message.c.queue_id).where(message.c.queue_id.in_(captured), _OPEN_DELIVERY)
+                select(message.c.queue_id).where(
+                    message.c.queue_id.in_(captured), or_(_OPEN_DELIVERY, _IN_THE_TRASH)
+                )
             ).scalars()
         )
         connection.execute(

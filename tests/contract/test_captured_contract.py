@@ -11,7 +11,7 @@ from sqlalchemy import delete, func, select
 from relaygw.mail.content_facts import ContentFacts
 from relaygw.mail.envelope import NewDelivery, NewRecipient
 from relaygw.mail.search import EVERYTHING, MailSearch, parse_search
-from relaygw.mail.state import RecipientState
+from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.store.captured import WebSession
 from relaygw.store.protocol import Store
 from relaygw.store.sql import SqlStore
@@ -280,6 +280,28 @@ def test_mail_that_still_waits_for_somebody_only_leaves(store: Store) -> None:
     assert found(store, "order") == listed(store) == []
     assert rows_left(store) == [0, 0, 0, 0]
     (waiting,) = store.claim("default", limit=9, incarnation="one", now_ms=NOW_MS)
+    assert waiting.content is not None
+
+
+def test_mail_in_the_trash_of_the_queue_only_leaves(store: Store) -> None:
+    captured = NewRecipient(address="b@cust.test", state=RecipientState.CAPTURED)
+    parts = tuple(
+        NewDelivery(route="default", stream="transactional", recipients=(one,))
+        for one in (captured, NewRecipient(address="c@cust.test"))
+    )
+    queue_id = indexed(store, facts=FACTS, deliveries=parts)
+    store.change_state(
+        [queue_id],
+        from_states=frozenset({DeliveryState.INCOMING}),
+        to=DeliveryState.DELETED,
+        reason=None,
+        due_at_ms=NOW_MS,
+        entry=AUDITED,
+    )
+    assert store.delete_captured([queue_id], entry=AUDITED) == 1
+    assert listed(store) == []
+    assert store.undelete([queue_id], entry=AUDITED) == 1
+    (waiting,) = store.claim("default", limit=9, incarnation="one", now_ms=NOW_MS + 1)
     assert waiting.content is not None
 
 

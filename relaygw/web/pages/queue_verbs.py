@@ -27,7 +27,7 @@ class Order:
     detail: str
     note: str = ""  # why it is held or expired, kept with the message
     provider: str = ""  # where mail is moved to
-    is_forced: bool = False  # moved although it may be sent twice
+    is_forced: bool = False  # retried or moved although it may be sent twice
 
 
 CarryOut = Callable[[Store, Settings, Sequence[str], Order], Result]
@@ -48,10 +48,18 @@ class Verb:
     is_danger: bool = False
     takes_note: bool = False
     takes_provider: bool = False
+    takes_force: bool = False  # leaves alone what may have been sent, unless told otherwise
 
 
 def _retry(store: Store, _: Settings, ids: Sequence[str], order: Order) -> Result:
-    return operations.retry(store, ids, actor=order.actor, now_ms=order.now_ms, detail=order.detail)
+    return operations.retry(
+        store,
+        ids,
+        actor=order.actor,
+        now_ms=order.now_ms,
+        detail=order.detail,
+        is_forced=order.is_forced,
+    )
 
 
 def _hold(store: Store, _: Settings, ids: Sequence[str], order: Order) -> Result:
@@ -117,6 +125,7 @@ VERBS = {
             states=MOVES[Action.RETRY],
             carry_out=_retry,
             is_usual=True,
+            takes_force=True,
         ),
         Verb(
             name="hold",
@@ -148,6 +157,7 @@ VERBS = {
             states=MOVABLE,
             carry_out=_move,
             takes_provider=True,
+            takes_force=True,
         ),
         Verb(
             name="undelete",

@@ -107,7 +107,13 @@ class Desk:
         return incarnation
 
     def attempt(
-        self, state: DeliveryState, *, due_in_s: int = 600, reason: str, route: str = "default"
+        self,
+        state: DeliveryState,
+        *,
+        due_in_s: int = 600,
+        reason: str,
+        route: str = "default",
+        doubted: bool = False,
     ) -> None:
         """Let a worker try everything that is due on a route once; nobody gets it."""
         incarnation = self.claim(route)
@@ -119,6 +125,7 @@ class Desk:
                 due_at_ms=clock_ms() + due_in_s * 1000,
                 provider="main",
                 reason=reason,
+                doubted=doubted,
                 recipients=tuple(
                     RecipientUpdate(
                         rcpt_no=who.rcpt_no,

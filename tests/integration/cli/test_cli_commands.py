@@ -176,6 +176,22 @@ def test_what_an_operator_holds_stays_held_when_it_is_moved(two: Desk) -> None:
 # --- flush and selectors ------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("command", [["flush"], ["retry", "--all", "--yes"]])
+def test_mail_in_doubt_is_tried_at_its_own_times_or_by_force(
+    desk: Desk, command: list[str]
+) -> None:
+    queue_id = desk.add()
+    desk.attempt(D.DEFERRED, reason="may be sent more than once", doubted=True)
+    before = desk.entry(queue_id)
+    result = desk.run("queue", *command)
+    assert (result.exit_code, result.stdout) == (0, "0 messages due now\n")
+    assert f"{queue_id}: left alone: main may have sent it already; with --force" in result.stderr
+    assert desk.entry(queue_id) == before
+    result = desk.run("queue", "retry", queue_id, "--force", "--yes")
+    assert "it may be sent twice" in result.stderr
+    assert desk.entry(queue_id).deliveries[0].due_at_ms <= clock_ms()
+
+
 def test_flush_makes_all_deferred_mail_due_and_asks_nothing(desk: Desk) -> None:
     deferred = desk.add()
     desk.attempt(D.DEFERRED, reason="451 later")

@@ -96,8 +96,31 @@ def test_what_still_waits_in_the_same_queue_is_not_sent_twice(desk: Desk) -> Non
     assert result.exit_code == 65
     assert f"message 1 ({queue_id}): refused: it is still in this queue" in result.stderr
     desk.run("queue", "delete", queue_id, "--yes")
-    assert desk.run("queue", "import", stdin=text).exit_code == 0
-    assert [entry.queue_id for entry in desk.store.search(Selection(), limit=9)] != [queue_id]
+    result = desk.run("queue", "import", stdin=text)
+    assert result.exit_code == 65
+    assert f"in the trash of this queue; relaygw queue undelete {queue_id}" in result.stderr
+    assert mails(desk)[0].deliveries[0].state is D.DELETED
+
+
+@pytest.mark.parametrize("form", ["mbox", "json"])
+def test_mail_of_a_stricter_mode_stays_as_strict(desk: Desk, there: Desk, form: str) -> None:
+    there.add("dev@agency.test", mode="staging")
+    text = there.run("queue", "export", "--format", form).stdout
+    result = desk.run("queue", "import", stdin=text)
+    assert result.stdout == "1 message imported, 1 recipient: 0 queued, 1 captured, 0 blocked\n"
+    desk.config.write_text(desk.config.read_text() + "recipients: {allow: [dev@agency.test]}\n")
+    again = text.replace("dev@agency.test", "Dev@agency.test")
+    assert "1 queued" in desk.run("queue", "import", stdin=again).stdout
+    entry = mails(desk)[-1]
+    assert (entry.mode, entry.source.listener) == ("staging", "import")
+
+
+def test_a_mode_that_is_none_is_refused(desk: Desk, there: Desk) -> None:
+    there.add("dev@agency.test")
+    text = there.run("queue", "export", "--format", "json").stdout
+    result = desk.run("queue", "import", stdin=text.replace('"production"', '"none"'))
+    assert result.exit_code == 65
+    assert "mode 'none' is none of production, staging, sandbox" in result.stderr
 
 
 def test_only_who_still_waits_is_exported(desk: Desk) -> None:
@@ -139,6 +162,9 @@ def test_a_dry_run_imports_nothing(desk: Desk, there: Desk) -> None:
     )
     assert mails(there) == []
     assert there.store.audit_entries(limit=1) == []
+    there.run("queue", "import", stdin=text)
+    result = there.run("queue", "import", "--dry-run", stdin=text)
+    assert "1 message imported before, not taken again" in result.stdout
 
 
 def test_a_foreign_mbox_with_options_for_its_envelope(there: Desk) -> None:

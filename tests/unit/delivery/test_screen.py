@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from relaygw.delivery.attempt import Screen
+from relaygw.inbound.importing import LISTENER
 from relaygw.mail.envelope import ClaimedDelivery, Source
 from relaygw.settings.model import Settings
 from tests.builders import claimed
@@ -44,6 +45,14 @@ def test_mail_of_a_staging_listener_stays_on_its_list(
 def test_what_a_listener_accepted_keeps_its_mode_when_the_listener_is_gone() -> None:
     mail = claimed("customer@x.test", source=Source(listener="10.0.0.1:25"), mode="staging")
     assert len(screen().sort(mail).held) == 1
+
+
+def test_imported_mail_keeps_the_mode_of_its_acceptance() -> None:
+    for mode, held in (("staging", ["customer@x.test"]), ("production", [])):
+        mail = claimed(
+            "dev@agency.test", "customer@x.test", source=Source(listener=LISTENER), mode=mode
+        )
+        assert [one.address for one in screen().sort(mail).held] == held
 
 
 def released(*recipients: str, mark: str, mode: str = "staging") -> ClaimedDelivery:

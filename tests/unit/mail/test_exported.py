@@ -21,6 +21,7 @@ def mail(content: bytes, *recipients: str, sender: str | None = "a@shop.test") -
         recipients=recipients or ("b@cust.test",),
         content=content,
         queue_id="1M89BZ88N46GD3SE7",
+        mode="staging",
     )
 
 
@@ -35,7 +36,7 @@ HOSTILE = [
     b"Subject: x\r\n\r\nno line end",
     b"Subject: x\r\n\r\nFrom here\r\n>From there\r\n\r\nFrom a blank line\r\n\r\n\r\n",
     b"X-Original-To: not@the.envelope\r\nReturn-Path: <neither>\r\n\r\nx\r\n",
-    b"X-Relaygw-Export: 1M89BZ88N46GD3SE7 1 1\r\n\r\nx\r\n",
+    b"X-Relaygw-Export: 1M89BZ88N46GD3SE7 1 1 sandbox\r\n\r\nx\r\n",
     b"From a@b Mon\r\nSubject: x\r\n\r\n\xff\x00\xfe\r\n",
 ]
 
@@ -102,6 +103,7 @@ def test_what_is_no_mbox_is_refused() -> None:
         (b'{"relaygw_export":1,"sender":"","recipients":"b","content":""}', "recipients"),
         (b'{"relaygw_export":1,"sender":"","recipients":["b"],"content":"*"}', "base64"),
         (b'{"relaygw_export":1,"sender":"","recipients":["b"]}', "content"),
+        (b'{"relaygw_export":1,"sender":"","recipients":["b"],"content":""}', "mode"),
     ],
 )
 def test_a_line_that_is_no_message(line: bytes, why: str) -> None:

@@ -129,6 +129,7 @@ def _change(verb: Verb) -> Endpoint:
         more["note"] = said(TEXT, "why; kept with the message")
     if verb.takes_provider:
         more["provider"] = said(TEXT, "where it is to go")
+    if verb.takes_force:
         more["force"] = said(FLAG, "also what may have been taken already: it may be sent twice")
     schema = body(
         "One of ids, select and all names the messages.",

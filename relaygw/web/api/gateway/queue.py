@@ -83,7 +83,8 @@ class QueueApi:
             known_parameters(request, ())
             names = {"ids", "select", "all", "dry_run"}
             names |= {"note"} if verb.takes_note else set()
-            names |= {"provider", "force"} if verb.takes_provider else set()
+            names |= {"provider"} if verb.takes_provider else set()
+            names |= {"force"} if verb.takes_force else set()
             body = await body_of(request, names)
             choice = _choice(body, now_ms=words.now_ms())
             order = Order(
