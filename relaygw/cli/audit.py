@@ -10,6 +10,7 @@ from relaygw.cli.entries import as_json
 from relaygw.cli.frame import Command, Invocation, pass_invocation
 from relaygw.cli.selecting import not_empty, take_duration
 from relaygw.cli.text import clock_ms, fitted, terminal_width
+from relaygw.cli.values import number_from_1
 from relaygw.mail.timestamp import rfc3339
 from relaygw.operations.changed_settings import ACTION, words_of
 from relaygw.store.commands import Trail
@@ -21,7 +22,7 @@ _MIN_REST_CELLS = 20
 
 @click.command(cls=Command)
 @click.option(
-    "--limit", metavar="N", type=click.IntRange(min=1), default=100, show_default=True,
+    "--limit", metavar="N", type=number_from_1(), default=100, show_default=True,
     help="At most N entries.",
 )  # fmt: skip
 @click.option(

@@ -188,7 +188,7 @@ def may_go_on(question: str, answer: Answer) -> bool:
         return True
     try:
         return click.confirm(question, err=True)
-    except click.Abort:
+    except (click.Abort, OSError):  # stdin ended, or is closed
         raise_if_alone("give --yes or --dry-run")
         raise
 

@@ -15,6 +15,7 @@ from relaygw.errors import InvalidAddress, SettingsError
 
 if TYPE_CHECKING:
     from relaygw.settings.load import LoadedSettings
+    from relaygw.settings.log import Log
     from relaygw.settings.model import Route, Settings
     from relaygw.settings.secrets import SecretRef
 
@@ -119,6 +120,7 @@ def _tell(
         _warn_of_secrets(loaded.settings)
         _warn_of_certificates(loaded.settings)
         _warn_of_web(loaded.settings)
+        _warn_of_log(loaded.settings.log)
 
 
 def _check_online(
@@ -266,3 +268,21 @@ def _warn_of_web(settings: Settings) -> None:
             f"warning: web.bind: passwords for {web.bind} cross the network in clear; put a "
             "reverse proxy with TLS before it and name it in web.proxies"
         )
+
+
+def _warn_of_log(log: Log) -> None:
+    """Name a log file that cannot be one; mail would go on, lines would be lost."""
+    if log.file is None:
+        return
+    directory = log.file.parent
+    if log.file.is_dir():
+        problem = f"is a directory; name a file in it, e.g. file:{log.file}/mail.log"
+    elif directory.is_dir():
+        return
+    elif directory.exists():
+        problem = f"{directory} is no directory; name another"
+    else:
+        problem = (
+            f"{directory} does not exist; create it, writable by the user that relaygw runs as"
+        )
+    warn(f"warning: log.target: {log.target}: {problem}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
-from relaygw.cli.text import age, counted, fitted, labelled, moment, size
+from relaygw.cli.text import age, counted, cut, fitted, labelled, moment, size
 from relaygw.mail.envelope import Released
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.operations.queue_object import leading_delivery, next_attempt_at_ms
@@ -18,6 +18,7 @@ _RELEASED_WORDS = {
 }
 _FIXED_CELLS = _ID_CELLS + _AGE_CELLS + _STATE_CELLS + _SIZE_CELLS + 6  # with the spaces
 _MIN_REST_CELLS = 30
+_MAX_SUBJECT_CELLS = 320
 
 
 def as_json(value: object) -> str:
@@ -70,16 +71,16 @@ def _shown_recipients(entry: QueueEntry, width: int) -> str:
 def story(entry: QueueEntry, now_ms: int) -> Iterator[str]:
     """Yield the lines that tell all about a message."""
     leading = leading_delivery(entry)
-    yield labelled("queue id", entry.queue_id)
-    yield labelled("state", leading.state.value)
-    yield labelled("sender", entry.sender or "<> (the null sender)")
-    yield labelled("subject", entry.subject or "(none)")
-    yield labelled("message-id", entry.message_id)
-    yield labelled("size", f"{counted(entry.size_bytes, 'byte')}{_content_note(entry)}")
-    yield labelled("accepted", f"{moment(entry.accepted_at_ms, now_ms)}, in mode {entry.mode}")
-    yield labelled("source", _shown_source(entry))
+    yield _told("queue id", entry.queue_id)
+    yield _told("state", leading.state.value)
+    yield _told("sender", entry.sender or "<> (the null sender)")
+    yield _told("subject", cut(entry.subject, _MAX_SUBJECT_CELLS) or "(none)")
+    yield _told("message-id", entry.message_id)
+    yield _told("size", f"{counted(entry.size_bytes, 'byte')}{_content_note(entry)}")
+    yield _told("accepted", f"{moment(entry.accepted_at_ms, now_ms)}, in mode {entry.mode}")
+    yield _told("source", _shown_source(entry))
     if entry.captured_at_ms is not None:
-        yield labelled("captured", moment(entry.captured_at_ms, now_ms))
+        yield _told("captured", moment(entry.captured_at_ms, now_ms))
     for part in entry.deliveries:
         yield ""
         yield from _delivery_story(entry, part, now_ms)
@@ -105,18 +106,18 @@ def _shown_source(entry: QueueEntry) -> str:
 
 
 def _delivery_story(entry: QueueEntry, part: DeliveryEntry, now_ms: int) -> Iterator[str]:
-    yield labelled("route", f"{part.route} ({part.stream}): {part.state.value}")
+    yield _told("route", f"{part.route} ({part.stream}): {part.state.value}")
     if part.released:
-        yield labelled("released", _RELEASED_WORDS.get(part.released, part.released), indent=2)
+        yield _told("released", _RELEASED_WORDS.get(part.released, part.released), indent=2)
     if part.provider:
-        yield labelled("provider", part.provider, indent=2)
+        yield _told("provider", part.provider, indent=2)
     if part.attempts:
-        yield labelled("attempts", str(part.attempts), indent=2)
+        yield _told("attempts", str(part.attempts), indent=2)
     due_at_ms = next_attempt_at_ms(part)
     if due_at_ms is not None:
-        yield labelled("next try", moment(due_at_ms, now_ms), indent=2)
+        yield _told("next try", moment(due_at_ms, now_ms), indent=2)
     if part.reason:
-        yield labelled("reason", part.reason, indent=2)
+        yield _told("reason", part.reason, indent=2)
     for one in entry.recipients:
         if one.delivery_no == part.delivery_no:
             yield from _recipient_story(one, now_ms)
@@ -124,9 +125,13 @@ def _delivery_story(entry: QueueEntry, part: DeliveryEntry, now_ms: int) -> Iter
 
 def _recipient_story(one: RecipientEntry, now_ms: int) -> Iterator[str]:
     given = f" (given as {one.original})" if one.original else ""
-    yield labelled("to", f"{one.address}{given}: {one.state.value}", indent=2)
+    yield _told("to", f"{one.address}{given}: {one.state.value}", indent=2)
     if one.reply:
         who = f"{one.provider}: " if one.provider else ""
         status = f" [{one.dsn}]" if one.dsn else ""
         at = moment(one.changed_at_ms, now_ms)
-        yield labelled("", f"{who}{one.reply}{status}, {at}")
+        yield _told("", f"{who}{one.reply}{status}, {at}")
+
+
+def _told(label: str, text: str, *, indent: int = 0) -> str:
+    return labelled(label, text, indent=indent, breaks_words=True)

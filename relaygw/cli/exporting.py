@@ -16,10 +16,10 @@ from typing import IO, Any
 import click
 
 from relaygw.cli.changing import login_name
-from relaygw.cli.frame import CommandFailed, Invocation, pass_invocation, warn
+from relaygw.cli.frame import Command, CommandFailed, Invocation, pass_invocation, warn
 from relaygw.cli.progress import Progress
 from relaygw.cli.selecting import QUEUE_OPTIONS, Choice, choose, found, ids_argument, options
-from relaygw.cli.text import clock_ms, counted
+from relaygw.cli.text import clock_ms, counted, printable
 from relaygw.mail.exported import Exported, as_line
 from relaygw.mail.mbox import as_entry
 from relaygw.mail.state import RecipientState
@@ -28,7 +28,7 @@ from relaygw.operations.queue_object import leading_delivery
 from relaygw.store.protocol import AuditEntry, QueueEntry, Store, read_content
 
 
-@click.command("export")
+@click.command("export", cls=Command)
 @ids_argument
 @options(QUEUE_OPTIONS)
 @click.option(
@@ -53,7 +53,7 @@ def export(invocation: Invocation, /, form: str, output: Path | None, **given: A
             at_ms=clock_ms(),
             actor=login_name(),
             action="queue.export",
-            target=str(output or "stdout"),
+            target=printable(str(output or "stdout")),
             affected=number,
             detail=choice.words,
         )

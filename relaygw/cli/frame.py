@@ -7,6 +7,7 @@ ends a command quietly with 141, as the shell shows it for other tools.
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -14,12 +15,13 @@ import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from relaygw.cli.streams import leave_stdout, open_streams
+from relaygw.cli.values import use_storable_text
 from relaygw.errors import (
     IntakeFull,
     InvalidAddress,
@@ -123,6 +125,7 @@ def _global_options() -> list[click.Parameter]:
         click.Option(
             ["--config"],
             metavar="FILE",
+            type=click.Path(),
             expose_value=False,
             callback=_take_config,
             help="Configuration to use instead of the usual one.",
@@ -143,6 +146,7 @@ class Command(click.Command):
     def __init__(self, *args: Any, **keywords: Any) -> None:
         super().__init__(*args, **keywords)
         self.params += _global_options()
+        use_storable_text(self.params)
 
 
 class Group(click.Group):
@@ -154,6 +158,7 @@ class Group(click.Group):
     def __init__(self, *args: Any, later: tuple[str, ...] = (), **keywords: Any) -> None:
         super().__init__(*args, **keywords)
         self.params += _global_options()
+        use_storable_text(self.params)
         self._later = frozenset(later)
 
     def resolve_command(
@@ -177,10 +182,7 @@ class Root(Group):
         **extra: Any,
     ) -> Any:
         """Run the command line; a standalone run ends the process with an exit code."""
-        for stream in (sys.stdin, sys.stdout, sys.stderr):
-            if isinstance(stream, TextIOWrapper):
-                # a letter that the terminal or the input's encoding lacks is a question mark
-                stream.reconfigure(errors="replace")
+        open_streams()
         try:
             code = super().main(args, prog_name or PROGRAM, standalone_mode=False, **extra)
         except click.ClickException as error:
@@ -188,6 +190,8 @@ class Root(Group):
             code = os.EX_USAGE
         except click.Abort:
             code = INTERRUPTED
+        except OSError as error:  # of a help that could not be written
+            code = _tell_failed_stream(error)
         if not standalone_mode:
             return code
         sys.exit(code or 0)
@@ -198,27 +202,21 @@ class Root(Group):
             code = super().invoke(ctx)
         except (click.ClickException, click.Abort, click.exceptions.Exit):
             raise
-        except BrokenPipeError:
-            _leave_stdout()
-            code = BROKEN_PIPE
         except Exception as error:
-            if ctx.ensure_object(Invocation).is_debug:
+            is_debug = ctx.ensure_object(Invocation).is_debug
+            if is_debug and not isinstance(error, BrokenPipeError):
                 traceback.print_exc()
-            if isinstance(error, OSError):
-                _leave_stdout()
-            code = _tell(error)
+            code = _tell_failed_stream(error) if isinstance(error, OSError) else _tell(error)
         return code
 
 
-def _leave_stdout() -> None:
-    """Point stdout nowhere: Python writes the rest of it once more when it ends."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nowhere, sys.stdout.fileno())
-    except OSError:  # not a stream of the system
-        pass
-    finally:
-        os.close(nowhere)
+def _tell_failed_stream(error: OSError) -> int:
+    leave_stdout()
+    if isinstance(error, BrokenPipeError):
+        return BROKEN_PIPE
+    if error.errno == errno.EBADF and error.filename is None:
+        error = OSError("stdin or stdout is closed; leave it open, or point it to /dev/null")
+    return _tell(error)
 
 
 def _tell(error: Exception) -> int:

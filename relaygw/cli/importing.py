@@ -17,25 +17,52 @@ from typing import IO, Any
 import click
 
 from relaygw.cli.changing import login_name, wake_workers
-from relaygw.cli.frame import CommandFailed, Invocation, pass_invocation
+from relaygw.cli.frame import Command, CommandFailed, Invocation, pass_invocation
 from relaygw.cli.import_run import ImportRun
-from relaygw.cli.selecting import STDIN
-from relaygw.cli.text import clock_ms
+from relaygw.cli.selecting import NULL_SENDER, STDIN
+from relaygw.cli.text import clock_ms, printable
+from relaygw.errors import InvalidAddress
 from relaygw.inbound.importing import Importer
+from relaygw.mail.address import MAX_PATH_BYTES, check_address
 from relaygw.mail.exported import Exported, NotExported, from_line
 from relaygw.mail.mbox import exported, read_entries
 from relaygw.store.protocol import AuditEntry
 
 
-@click.command("import")
-@click.argument("source", metavar="[FILE]", default=STDIN)
+def _take_sender(_ctx: click.Context, _option: click.Parameter, value: str | None) -> str | None:
+    if value == NULL_SENDER:
+        return ""
+    return None if value is None else _address(value)
+
+
+def _take_recipients(
+    _ctx: click.Context, _option: click.Parameter, values: tuple[str, ...]
+) -> tuple[str, ...]:
+    return tuple(map(_address, values))
+
+
+def _address(value: str) -> str:
+    try:
+        check_address(value)
+    except InvalidAddress as error:
+        raise click.BadParameter(
+            f"{value[:MAX_PATH_BYTES]!r} is no address: {error}; write one like orders@shop.example"
+        ) from error
+    return value
+
+
+@click.command("import", cls=Command)
+@click.argument("source", metavar="[FILE]", type=click.Path(), default=STDIN)
 @click.option(
     "--format", "form", type=click.Choice(["mbox", "json"]),
     help="What it is; by default its first byte tells.",
 )  # fmt: skip
-@click.option("--sender", metavar="ADDRESS", help="Envelope sender of all; <> is the null sender.")
 @click.option(
-    "--recipient", "recipients", metavar="ADDRESS", multiple=True,
+    "--sender", metavar="ADDRESS", callback=_take_sender,
+    help="Envelope sender of all; <> is the null sender.",
+)  # fmt: skip
+@click.option(
+    "--recipient", "recipients", metavar="ADDRESS", multiple=True, callback=_take_recipients,
     help="Who gets them, instead of who is named there; may be repeated.",
 )  # fmt: skip
 @click.option("--dry-run", "is_dry_run", is_flag=True, help="Say what would happen only.")
@@ -76,7 +103,7 @@ def import_mail(
                         at_ms=clock_ms(),
                         actor=login_name(),
                         action="queue.import",
-                        target="stdin" if source == STDIN else source,
+                        target="stdin" if source == STDIN else printable(source),
                         affected=work.counts["imported"],
                         detail="",
                     )
@@ -95,7 +122,7 @@ class _Envelope:
 
     def over(self, mail: Exported) -> Exported:
         if self.sender is not None:
-            mail = replace(mail, sender="" if self.sender == "<>" else self.sender)
+            mail = replace(mail, sender=self.sender)
         return replace(mail, recipients=self.recipients) if self.recipients else mail
 
 

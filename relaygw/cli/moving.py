@@ -16,14 +16,14 @@ from relaygw.cli.changing import (
     login_name,
     take_answer,
 )
-from relaygw.cli.frame import Invocation, pass_invocation
+from relaygw.cli.frame import Command, Invocation, pass_invocation
 from relaygw.cli.selecting import QUEUE_OPTIONS, choose, found, ids_argument, options
 from relaygw.mail.state import DeliveryState
 from relaygw.operations.moving import MOVABLE
 from relaygw.settings.provider import Provider
 
 
-@click.command("move")
+@click.command("move", cls=Command)
 @ids_argument
 @options((*QUEUE_OPTIONS, *CHANGE_OPTIONS))
 @click.option("--to", "provider", metavar="PROVIDER", required=True, help="Who sends it instead.")

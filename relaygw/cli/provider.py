@@ -38,6 +38,10 @@ def hold(invocation: Invocation, name: str, reason: str) -> None:
         )
     if is_new:
         click.echo(f"{name}: held until: relaygw provider release {name}")
+        click.echo(
+            "workers begin nothing more by it after about a second; what is being sent then ends "
+            "as it would"
+        )
     else:
         click.echo(f"{name}: was held already; the reason is the new one")
     waiting = [route.name for route in loaded.settings.routes if route.providers == (name,)]

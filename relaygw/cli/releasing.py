@@ -39,6 +39,7 @@ from relaygw.cli.selecting import (
     options,
 )
 from relaygw.cli.text import clock_ms, counted, printable
+from relaygw.cli.values import number_from_1
 from relaygw.errors import InvalidAddress
 from relaygw.operations import ReleaseResult
 from relaygw.settings.model import Settings
@@ -72,7 +73,7 @@ RELEASE_OPTIONS: tuple[Decorator, ...] = (
         help="Also to addresses that are not on recipients.allow; asks once more.",
     ),
     click.option(
-        "--outside", "expected_outside", metavar="N", type=click.IntRange(min=1),
+        "--outside", "expected_outside", metavar="N", type=number_from_1(),
         help="With --anyone: so many addresses are not on recipients.allow; answers that question.",
     ),
 )  # fmt: skip

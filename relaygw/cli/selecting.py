@@ -15,8 +15,9 @@ from typing import Any
 import click
 
 from relaygw.cli.text import clock_ms
+from relaygw.cli.values import number_from_1
 from relaygw.mail.state import OPEN, DeliveryState
-from relaygw.store.protocol import QueueEntry, Selection, Store
+from relaygw.store.protocol import MAX_TEXT_CHARACTERS, QueueEntry, Selection, Store
 
 PAGE_MESSAGES = 500
 MAX_IDS = 100_000
@@ -31,9 +32,13 @@ Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
 def not_empty(_ctx: click.Context, _option: click.Parameter, value: str | None) -> str | None:
-    """Refuse an empty value of an option."""
+    """Refuse a text that is empty, or too long to be looked for."""
     if value is not None and not value.strip():
         raise click.BadParameter("is empty; write a value or leave the option out")
+    if value is not None and len(value) > MAX_TEXT_CHARACTERS:
+        raise click.BadParameter(
+            f"it has {len(value):,} characters; write at most {MAX_TEXT_CHARACTERS:,}"
+        )
     return value
 
 
@@ -76,9 +81,7 @@ _OLDER_THAN = click.option(
     "--older-than", "older_than_s", metavar="AGE", callback=take_duration,
     help="Accepted longer ago than AGE: 30s, 5m, 4h, 7d.",
 )  # fmt: skip
-_LIMIT = click.option(
-    "--limit", metavar="N", type=click.IntRange(min=1), help="At most N messages."
-)
+_LIMIT = click.option("--limit", metavar="N", type=number_from_1(), help="At most N messages.")
 
 search_option = _text_option("search", "Matches TEXT, written as in the sandbox's search box.")
 CAPTURED_OPTIONS = (

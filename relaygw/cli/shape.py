@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from relaygw.cli.entries import as_json
-from relaygw.cli.frame import Invocation, pass_invocation
+from relaygw.cli.frame import Command, Invocation, pass_invocation
 from relaygw.cli.selecting import QUEUE_OPTIONS, choose, ids_argument, options
 from relaygw.cli.text import cells, clock_ms, fitted, terminal_width
 from relaygw.store.commands import ShapeCount, ShapeKey
@@ -29,7 +29,7 @@ Table = dict[str, list[int]]
 """Numbers by key: one for each age, the youngest first."""
 
 
-@click.command("shape")
+@click.command("shape", cls=Command)
 @ids_argument
 @click.option(
     "--by",

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 
 _UNITS_S = ((86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
 _LABEL_WIDTH = 12
+_SECOND_CELL = "\0"  # not printable, so it is in no text
 DEFAULT_WIDTH = 80
 
 
@@ -60,17 +61,31 @@ def fitted(text: str, width: int) -> str:
     return text + " " * (width - used)
 
 
-def labelled(label: str, text: str, *, indent: int = 0) -> str:
-    """Return `label` and the text beside it, folded at the terminal's width."""
+def cut(text: str, max_cells: int) -> str:
+    """Return printable `text` in at most `max_cells` cells, with an ellipsis if it is longer."""
+    return printable(text) if cells(printable(text)) <= max_cells else fitted(text, max_cells)
+
+
+def labelled(label: str, text: str, *, indent: int = 0, breaks_words: bool = False) -> str:
+    """Return `label` and the text beside it, folded at the terminal's width.
+
+    Long words stay whole, to be copied, unless `breaks_words`: strangers write very long ones.
+    """
     lead = " " * indent + f"{label:<{_LABEL_WIDTH - indent}}"
-    return textwrap.fill(
-        printable(text),
-        width=max(terminal_width(), 40),
+    width = max(terminal_width(), 40)
+    text = printable(text)
+    if not text.isascii():
+        text = "".join(sign + _SECOND_CELL * (_cells(sign) - 1) for sign in text)
+        width -= 1  # a sign of two cells may stand at the end of a line
+    folded = textwrap.fill(
+        text,
+        width=width,
         initial_indent=lead,
         subsequent_indent=" " * _LABEL_WIDTH,
-        break_long_words=False,
+        break_long_words=breaks_words,
         break_on_hyphens=False,
     )
+    return folded.replace(_SECOND_CELL, "")
 
 
 def age(duration_ms: int) -> str:

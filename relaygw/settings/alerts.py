@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
 
 from relaygw.settings.addresses import Address, Name
 from relaygw.settings.conflicts import Conflict, raise_conflicts
@@ -61,13 +61,25 @@ def _parse_command(value: object) -> Any:
     raise ValueError("is no command; write e.g. [/usr/local/bin/notify, ops]")
 
 
+def _show_command(words: tuple[str, ...]) -> list[str]:
+    """Return a command as it may be shown: an argument may be the key of a service."""
+    return [words[0], *(["***"] if len(words) > 1 else [])]
+
+
+_CommandLine = Annotated[
+    tuple[str, ...],
+    BeforeValidator(_parse_command),
+    PlainSerializer(_show_command, return_type=list[str], when_used="json"),
+]
+
+
 class Alert(Section):
     """One channel: who is told, and of what."""
 
     name: Name | None = None  # in logs and commands; None: its kind and its place in the list
     webhook: SecretUrl | None = Field(default=None, examples=["env:ALERT_URL"])
     shape: Literal["auto", "slack", "json"] = "auto"  # of what a webhook gets
-    command: Annotated[tuple[str, ...], BeforeValidator(_parse_command)] | None = None
+    command: _CommandLine | None = Field(default=None, repr=False)
     email: Address | None = None
     sender: Address | None = None  # of that mail: an address that the providers accept
     providers: tuple[str, ...] = ()  # for that mail, in this order; empty: all

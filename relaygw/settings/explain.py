@@ -8,7 +8,6 @@ not printed.
 from __future__ import annotations
 
 import difflib
-import json
 from collections.abc import Collection, Iterator
 from typing import Any
 
@@ -18,18 +17,8 @@ from pydantic_core import ErrorDetails
 from relaygw.settings.conflicts import ConflictsFound
 from relaygw.settings.schema import example, expectation, section_at
 from relaygw.settings.tree import Keys, Tree, shown_keys
+from relaygw.settings.wrong_value import shown_single
 
-_CREDENTIALS = (
-    "username",
-    "password",
-    "password_hash",
-    "client_id",
-    "client_secret",
-    "refresh_token",
-    "token",
-)
-_URLS = ("url", "token_url", "relay_to", "webhook", "apprise")
-"""Keys of URLs, any of which may carry a password."""
 _NOT_YET = "is not in this version yet; remove it"
 _LATER = {
     ("bounces",): _NOT_YET,
@@ -103,15 +92,7 @@ def _shown(keys: Keys, value: Any, *, is_leaf: bool) -> str:
     # text in a section's place may be a password whose key was forgotten
     if not is_leaf and expectation(keys) in ("a mapping", "a list"):
         return "a single value"
-    if any(key in _CREDENTIALS for key in keys):
-        return "the value (not shown)"
-    if isinstance(value, str) and any(key in _URLS for key in keys):
-        scheme, colon, _ = value.partition(":")
-        if "@" in scheme:
-            return "the value (not shown)"
-        value = scheme + (":..." if colon else "")  # only this much of a URL is safe
-    text = json.dumps(value, ensure_ascii=True, default=lambda other: type(other).__name__)
-    return text if len(text) <= 80 else text[:76] + '..."'
+    return shown_single(keys, value)
 
 
 def _mismatch(keys: Keys, value: Any) -> str:

@@ -6,11 +6,12 @@ import hashlib
 import secrets
 from collections.abc import Iterator
 
-from sqlalchemy import Connection, func, insert, or_, select
+from sqlalchemy import Connection, insert, or_, select
 from sqlalchemy.sql.elements import ColumnElement
 
 from relaygw.store.batch import Statement
 from relaygw.store.commands import Trail
+from relaygw.store.letter_case import has_text
 from relaygw.store.protocol import AuditEntry
 from relaygw.store.tables import audit
 
@@ -68,7 +69,7 @@ def _conditions(trail: Trail) -> Iterator[ColumnElement[bool]]:
     if trail.since_ms is not None:
         yield audit.c.at_ms >= trail.since_ms
     if trail.actor is not None:
-        yield func.lower(audit.c.actor).contains(trail.actor.lower(), autoescape=True)
+        yield has_text(audit.c.actor, trail.actor)
     if trail.action is not None:
         yield or_(
             audit.c.action == trail.action,

@@ -90,6 +90,10 @@ class SenderNote:
     reply: str | None = None  # the last refusal
 
 
+MAX_TEXT_CHARACTERS = 1000
+"""Of a text that is looked for: far below what SQLite takes as a pattern."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
     """Which messages: every condition set must hold; texts match anywhere, without case."""

@@ -22,6 +22,7 @@ from sqlalchemy.pool import QueuePool
 from sqlalchemy.sql.elements import ColumnElement
 
 from relaygw.errors import AlreadyAccepted, StoreFull, StoreUnavailable, Unstorable
+from relaygw.store import letter_case
 from relaygw.store.sql import SqlStore
 from relaygw.store.transactions import Write
 from relaygw.store.write_lock import WriteLock
@@ -74,6 +75,7 @@ def create_sqlite_engine(url: str, *, begin: str, is_synced: bool = True) -> Eng
 
     def configure(connection: Any, _record: object) -> None:
         connection.isolation_level = None  # transactions are ours, not the driver's
+        letter_case.add_to_sqlite(connection)
         for pragma in (
             "auto_vacuum=INCREMENTAL",
             "journal_mode=WAL",

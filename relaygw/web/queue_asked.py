@@ -13,7 +13,7 @@ from urllib.parse import urlencode
 
 from relaygw.mail.state import OPEN, DeliveryState
 from relaygw.settings.units import parse_duration
-from relaygw.store.protocol import QueueEntry, Selection, Store
+from relaygw.store.protocol import MAX_TEXT_CHARACTERS, QueueEntry, Selection, Store
 from relaygw.web.problem import Problem
 
 ANY_STATE = frozenset(DeliveryState)
@@ -30,7 +30,6 @@ TEXTS = (
     "client",
 )
 NAMES = (*TEXTS, "state", "older_than", "id")
-MAX_CHARACTERS = 1000
 PAGE_MESSAGES = 500
 
 
@@ -88,11 +87,22 @@ def read_pairs(pairs: Iterable[tuple[str, str]], *, now_ms: int) -> Asked:
     """Return what these conditions ask for; raises Problem."""
     found: dict[str, tuple[str, ...]] = {}
     for name, value in pairs:
-        word = value[:MAX_CHARACTERS].replace("\0", "").strip()
+        word = check_length(name, value.replace("\0", "").strip())
         if word and word not in found.get(name, ()):
             several = found.get(name, ()) if name in ("state", "id") else ()
             found[name] = (*several, word)
     return Asked(given=found, selection=_selection(found, now_ms))
+
+
+def check_length(name: str, value: str) -> str:
+    """Return a value; raises Problem if it is too long. A cut one would select more."""
+    if len(value) > MAX_TEXT_CHARACTERS:
+        raise Problem(
+            400,
+            f"{name} has {len(value):,} characters",
+            expected=f"at most {MAX_TEXT_CHARACTERS:,}",
+        )
+    return value
 
 
 def _selection(found: Mapping[str, tuple[str, ...]], now_ms: int) -> Selection:

@@ -10,18 +10,26 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import json
-import os
 import sys
 
 from relaygw.alerting.channels.apprise_child import MISSING, NO_URL
 from relaygw.alerting.channels.channel import NotTold
 from relaygw.alerting.channels.command import run_limited
+from relaygw.alerting.channels.surroundings import surroundings
 from relaygw.alerting.notices import Notice
 from relaygw.errors import SettingsError
 from relaygw.settings.secrets import SecretRef
 
 LIMIT_S = 30.0
 NOT_INSTALLED = "the package apprise is not installed; pip install 'relaygw[apprise]'"
+_MORE_VARIABLES = (
+    "PYTHONPATH",
+    "VIRTUAL_ENV",
+    *("http_proxy", "https_proxy", "all_proxy", "no_proxy"),
+    *("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"),
+    *("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"),
+)
+"""Where its packages are, how it gets out, and whom it believes."""
 _CHILD = "relaygw.alerting.channels.apprise_child"
 
 
@@ -48,7 +56,7 @@ class Apprise:
         code = await run_limited(
             (sys.executable, "-P", "-m", _CHILD),
             given=json.dumps(given).encode(),
-            environment=dict(os.environ),
+            environment=surroundings(*_MORE_VARIABLES),
             limit_s=self._limit_s,
             name="apprise",
         )

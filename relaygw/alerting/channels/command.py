@@ -1,6 +1,7 @@
 """Hands notices to a program: JSON on its standard input, the text in its environment.
 
-No shell is started. A program that takes too long is killed with all that it started.
+No shell is started, and of the gateway's environment goes on what any program needs and no more.
+A program that takes too long is killed with all that it started.
 """
 
 from __future__ import annotations
@@ -10,10 +11,11 @@ import contextlib
 import json
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from relaygw.alerting.channels.channel import NotTold
+from relaygw.alerting.channels.surroundings import surroundings
 from relaygw.alerting.notices import Notice
 
 LIMIT_S = 15.0
@@ -38,7 +40,7 @@ class Command:
         code = await run_limited(
             self._words,
             given=json.dumps(facts).encode() + b"\n",
-            environment=os.environ | variables,
+            environment=surroundings() | variables,
             limit_s=self._limit_s,
             name=name,
         )
@@ -51,7 +53,7 @@ async def run_limited(
     words: Sequence[str],
     *,
     given: bytes,
-    environment: dict[str, str],
+    environment: Mapping[str, str],
     limit_s: float,
     name: str,
 ) -> int:

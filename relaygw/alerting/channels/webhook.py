@@ -50,7 +50,15 @@ class Webhook:
         is_slack = self._shape == "slack" or (
             self._shape == "auto" and host.partition(":")[0].lower().endswith(_SLACK_HOSTS)
         )
-        return {"text": notice.text} if is_slack else notice.as_json()
+        return {"text": _for_slack(notice.text)} if is_slack else notice.as_json()
+
+
+def _for_slack(text: str) -> str:
+    """Escape the three characters by which Slack knows links and mentions, as it asks for.
+
+    A provider's reply stands in the text: it must neither call a channel nor hide a link.
+    """
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 async def _post(url: str, body: dict[str, Any]) -> int:

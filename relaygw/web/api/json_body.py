@@ -14,9 +14,14 @@ from urllib.parse import parse_qs
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
+from relaygw.mail.storable import unstorable_sign
+from relaygw.web.problem import Problem
+
 MAX_LISTED = 10_000
 _FORM = "application/x-www-form-urlencoded"
 _MAX_FORM_FIELDS = MAX_LISTED + 10
+
+WHOLE = "whole characters, no NUL and no half of a surrogate pair"
 
 Found = dict[str, Any]
 
@@ -30,8 +35,12 @@ async def read_object(request: Request) -> Found:
         return _form(body)
     try:
         found = json.loads(body)
+        # NUL stays an escape here: who stores a text looks at it
+        sign = unstorable_sign(json.dumps(found, ensure_ascii=False))
     except (ValueError, RecursionError):
         raise HTTPException(400, "the body is not JSON") from None
+    if sign is not None:
+        raise Problem(400, f"the body has {sign!r}", expected=WHOLE)
     if not isinstance(found, dict):
         raise HTTPException(400, 'the body is no JSON object; e.g. {"IDs": []}')
     return found

@@ -7,6 +7,7 @@ import json
 import os
 import sys
 import time
+from dataclasses import replace
 from email import message_from_bytes
 from email.policy import default
 from pathlib import Path
@@ -34,6 +35,7 @@ NOTICE = Notice(
     host="gw.test",
     since_ms=1_795_600_000_000,
 )
+FIELDS = NOTICE.as_json()
 
 
 def webhook(url: str, *, shape: str = "auto", limit_s: float = 10.0) -> Webhook:
@@ -48,6 +50,16 @@ async def test_a_webhook_gets_all_fields_and_slack_a_text() -> None:
         assert await webhook(receiver.url).tell(NOTICE) == f"127.0.0.1:{receiver.port} answered 200"
         await webhook(receiver.url, shape="slack").tell(NOTICE)
         assert receiver.bodies == [NOTICE.as_json(), {"text": NOTICE.text}]
+
+
+async def test_what_a_provider_said_cannot_be_a_link_or_call_everybody_in_slack() -> None:
+    said = replace(NOTICE, summary="550 <!channel> <https://evil.test|log in> &lt; R&D")
+    with NoticeReceiver() as receiver:
+        await webhook(receiver.url, shape="slack").tell(said)
+        await webhook(receiver.url).tell(said)
+    text, fields = receiver.bodies
+    assert "550 &lt;!channel&gt; &lt;https://evil.test|log in&gt; &amp;lt; R&amp;D" in text["text"]
+    assert fields == said.as_json()
 
 
 @pytest.mark.parametrize(
@@ -117,6 +129,21 @@ async def test_a_command_gets_json_and_the_text_without_a_shell(tmp_path: Path) 
     assert await Command([words, "$(id); x"]).tell(NOTICE) == "notify ended with exit code 0"
     assert json.loads(out.read_text()) == NOTICE.as_json()
     assert text.read_text() == f"{NOTICE.text} $(id); x"
+
+
+async def test_a_command_gets_no_secrets_of_the_gateway(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ("PATH", "HOME", "LANG", "LC_TIME", "TZ")
+    for name in (*names, "ORDERS_KEY", "CREDENTIALS_DIRECTORY", "RELAYGW__QUEUE__URL"):
+        monkeypatch.setenv(name, f"{name}-value" if name != "PATH" else os.defpath)
+    out = tmp_path / "out"
+    await Command([script(tmp_path, f"env -0 > {out}")]).tell(NOTICE)
+    given = dict(one.split("=", 1) for one in out.read_text().split("\0") if one)
+    told = {f"RELAYGW_ALERT_{name.upper()}": value or "" for name, value in FIELDS.items()}
+    expected = {name: os.environ[name] for name in names} | told
+    # what the shell of the script itself sets
+    assert {key: given[key] for key in given.keys() - {"PWD", "SHLVL", "_", "OLDPWD"}} == expected
 
 
 async def test_a_command_that_fails_or_does_not_read(tmp_path: Path) -> None:
@@ -231,8 +258,8 @@ class Apprise:
     def notify(self, **given):
         if self.url == "json://hang":
             time.sleep(600)
-        with open(os.environ["APPRISE_OUT"], "w") as out:
-            json.dump({"url": self.url, **given}, out)
+        with open(os.path.join(os.path.dirname(__file__), "out.json"), "w") as out:
+            json.dump({"url": self.url, "environment": dict(os.environ), **given}, out)
         return self.url != "json://refuse"
 """
 
@@ -242,15 +269,20 @@ def fake_apprise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Put a package of that name where the child finds it; return what it was told."""
     (tmp_path / "apprise.py").write_text(FAKE_APPRISE)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *sys.path]))
-    out = tmp_path / "out.json"
-    monkeypatch.setenv("APPRISE_OUT", str(out))
-    return out
+    return tmp_path / "out.json"
 
 
-async def test_apprise_is_told_in_a_process_of_its_own(fake_apprise: Path) -> None:
+async def test_apprise_is_told_in_a_process_of_its_own(
+    fake_apprise: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ORDERS_KEY", "geheim")
+    monkeypatch.setenv("https_proxy", "http://proxy.test:3128")
     assert await Apprise(SecretRef.parse("plain:json://x")).tell(NOTICE) == "the service took it"
-    told = await asyncio.to_thread(fake_apprise.read_text)
-    assert json.loads(told) == {
+    told = json.loads(await asyncio.to_thread(fake_apprise.read_text))
+    environment = told.pop("environment")
+    assert environment["https_proxy"] == "http://proxy.test:3128"
+    assert "ORDERS_KEY" not in environment
+    assert told == {
         "url": "json://x",
         "title": NOTICE.title,
         "body": NOTICE.text,

@@ -102,6 +102,29 @@ def test_a_secret_that_is_not_there_is_a_warning(config: Path) -> None:
     assert "warning: providers.main.password: env:RELAYGW_TEST_UNSET" in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("place", "problem"),
+    [
+        ("", "is a directory; name a file in it, e.g. file:{path}/mail.log"),
+        ("/none/mail.log", "{path}/none does not exist; create it, writable by the user that "),
+        ("/relaygw.yaml/mail.log", "{path}/relaygw.yaml is no directory; name another"),
+        ("/mail.log", None),
+        ("/relaygw.yaml", None),
+    ],
+)
+def test_a_log_that_cannot_be_written_is_a_warning(
+    config: Path, place: str, problem: str | None
+) -> None:
+    target = f"file:{config.parent}{place}"
+    config.write_text(f"{STAGING}log: {{target: '{target}'}}\n")
+    result = check(config)
+    assert result.exit_code == 0
+    assert ("log.target" in result.stderr) is (problem is not None)
+    if problem is not None:
+        text = problem.format(path=config.parent)
+        assert f"warning: log.target: {target}: {text}" in result.stderr
+
+
 def test_mistakes_are_one_line_each_and_78(config: Path) -> None:
     config.write_text("mode: staging\nlistner: 1\nrecipients: {alow: []}\n")
     result = check(config)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relaygw.cli.text import age, cells, fitted, moment, printable, size
+from relaygw.cli.text import age, cells, cut, fitted, labelled, moment, printable, size
 from relaygw.mail.timestamp import rfc3339
 
 
@@ -27,6 +27,22 @@ def test_fitted_takes_exactly_its_cells_on_one_line(text: str, width: int) -> No
 )
 def test_fitted(text: str, width: int, shown: str) -> None:
     assert fitted(text, width) == shown
+
+
+@given(st.text(), st.integers(min_value=1, max_value=60))
+def test_cut_leaves_what_fits(text: str, width: int) -> None:
+    shown = cut(text, width)
+    assert cells(shown) <= width
+    assert shown == printable(text) or cells(printable(text)) > width
+
+
+@given(st.text(alphabet="ab 注文é\u0301-\n", max_size=400), st.booleans())
+def test_a_label_and_its_text_are_folded_by_cells(text: str, breaks_words: bool) -> None:
+    shown = labelled("subject", text, breaks_words=breaks_words)
+    lines = shown.splitlines()
+    assert "".join(shown[12:].split()) == "".join(printable(text).split())
+    if breaks_words:
+        assert max(map(cells, lines), default=0) <= 80
 
 
 @given(st.text())

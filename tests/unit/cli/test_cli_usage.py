@@ -107,6 +107,16 @@ def test_global_options_stand_anywhere_and_the_last_one_counts(words: tuple[str,
     assert result.stderr.startswith(f"relaygw: {NOWHERE}: cannot be read")
 
 
+@pytest.mark.parametrize("path", ALL_PATHS, ids=" ".join)
+def test_every_command_takes_the_global_options(path: tuple[str, ...]) -> None:
+    command: click.Command = main
+    for name in path:
+        assert isinstance(command, click.Group)
+        command = command.commands[name]
+    given = {word for one in command.params for word in one.opts}
+    assert {"--config", "--debug"} <= given
+
+
 def failing(error: BaseException) -> Root:
     @click.group(cls=Root)
     def root() -> None:

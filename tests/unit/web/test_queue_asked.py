@@ -43,7 +43,10 @@ def test_ids_are_found_in_every_state() -> None:
     assert read_asked(QueryParams("state=all"), now_ms=NOW).selection.states == ANY_STATE
 
 
-@pytest.mark.parametrize("query", ["state=lost", "state=held,lost", "older_than=4", "older_than=x"])
+@pytest.mark.parametrize(
+    "query",
+    ["state=lost", "state=held,lost", "older_than=4", "older_than=x", f"subject={'x' * 1001}"],
+)
 def test_what_selects_nothing_is_an_error(query: str) -> None:
     with pytest.raises(Problem) as caught:
         read_asked(QueryParams(query), now_ms=NOW)

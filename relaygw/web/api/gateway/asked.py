@@ -13,12 +13,13 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 from relaygw.mail.search_values import read_time_ms
+from relaygw.mail.storable import unstorable_sign
 from relaygw.settings.units import parse_duration
-from relaygw.web.api.json_body import Found, read_object
+from relaygw.web.api.json_body import WHOLE, Found, read_object
 from relaygw.web.pages import words
 from relaygw.web.pages.desk import is_queue_id
 from relaygw.web.problem import Problem
-from relaygw.web.queue_asked import NAMES, Asked, read_pairs
+from relaygw.web.queue_asked import NAMES, Asked, check_length, read_pairs
 
 MAX_IDS = 10_000
 MAX_LISTED = 1000
@@ -42,6 +43,13 @@ def _check_value(name: str, value: object) -> str:
         raise Problem(
             400, f"{name} is empty or no text", expected="a text", remedy="leave it out for any"
         )
+    return check_length(name, _storable(name, value))
+
+
+def _storable(name: str, value: str) -> str:
+    sign = unstorable_sign(value)
+    if sign is not None:
+        raise Problem(400, f"{name} has {sign!r}", expected=WHOLE)
     return value
 
 
@@ -81,6 +89,8 @@ async def body_of(request: Request, names: Collection[str]) -> Found:
     """Return the object in the body; raises Problem for what is none, and for unknown names."""
     try:
         body = await read_object(request)
+    except Problem:
+        raise
     except HTTPException as error:
         raise Problem(400, error.detail, expected="a JSON object") from None
     for name in body:
@@ -106,7 +116,7 @@ def text(body: Found, name: str) -> str:
     value = body.get(name, "")
     if not isinstance(value, str):
         raise Problem(400, f"{name} is no text", expected="a text")
-    return " ".join(value.split())
+    return " ".join(_storable(name, value).split())
 
 
 def ids_of(body: Found) -> tuple[str, ...]:
