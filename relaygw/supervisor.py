@@ -122,7 +122,11 @@ class Supervisor:
         if self._log.is_waiting:
             timeout_s = min(timeout_s, _LOG_PATIENCE_S)
         ready, _, _ = select.select([self._signals_read], [], [], max(0.0, timeout_s))
-        return list(os.read(self._signals_read, 512)) if ready else []
+        if not ready:
+            return []
+        # many of a kind are one, and an end comes before a reload that may take its time
+        found = set(os.read(self._signals_read, 4096))
+        return sorted(found, key=lambda number: number == signal.SIGHUP)
 
     def _signal_all(self, number: int) -> None:
         for pid in self._children:

@@ -32,6 +32,7 @@ class Lane:
     gates: list[Gate]
     window_size: int = MIN_WINDOW
     window: deque[ClaimedDelivery] = field(default_factory=deque)
+    turn: int = 0  # when it had its last one: they are counted
     is_claiming: bool = False
     may_have_more: bool = True  # False until a hint, a due retry or the next poll
     is_hinted: bool = True  # False: clients bring it nothing, the next poll is soon enough
@@ -146,10 +147,14 @@ def clogging(lane: Lane, now_s: float) -> list[ClaimedDelivery]:
 
 
 def next_lane(gate: Gate, lanes: list[Lane], now_s: float) -> tuple[Lane, int] | None:
-    """Return the lane whose turn it is at a gate, and the place in its window."""
-    for lane in lanes:
-        if not lane.window or not gate.has_room(lane.stream, now_s):
-            continue
+    """Return the lane whose turn it is at a gate, and the place in its window.
+
+    Lanes of one stream take turns: the one that waits longest goes first.
+    """
+    waiting = [lane for lane in lanes if lane.window and gate.has_room(lane.stream, now_s)]
+    if len(waiting) > 1:
+        waiting.sort(key=lambda lane: (lane.stream is not Stream.TRANSACTIONAL, lane.turn))
+    for lane in waiting:
         place = lane.place_for(gate, now_s)
         if place is not None:
             return lane, place

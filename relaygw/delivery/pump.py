@@ -6,6 +6,7 @@ What starts here ends in the recorder or is given back.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -76,6 +77,7 @@ class Pump:
         }
         self._tasks: set[asyncio.Task[None]] = set()
         self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._turns = itertools.count(1)
         self._is_stopping = False
 
     # --- life
@@ -186,6 +188,7 @@ class Pump:
                 return None
         gate.allowance.spend(claimed, is_paced=is_paced)
         del lane.window[place]
+        lane.turn = next(self._turns)
         return lane, claimed
 
     def _wake(self, gate: Gate, wait_s: float) -> None:

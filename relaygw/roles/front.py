@@ -28,7 +28,7 @@ async def front(context: RoleContext) -> int:
     stop = stop_event(context)
     retire = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGUSR2, retire.set)
-    store = open_store(context.loaded, first_in_line=True)
+    store = open_store(context.loaded, first_in_line=True, is_checked=True)
     log = context.log
     sender = hints.HintSender(hints.hint_directory(context.loaded.state_dir))
     notify_others = notifier(context)
@@ -46,7 +46,7 @@ async def front(context: RoleContext) -> int:
         notify=notify,
         meter=FrontHistory(front_meter(context.metrics, log), tally),
     )
-    with registered(context, "front", store):
+    with registered(context, "front", store, later=True):
         beat = asyncio.create_task(Pulse(context, "front", store).beat())
         async with history_kept(tally, store):
             await service.start(context.sockets)

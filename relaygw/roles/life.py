@@ -33,12 +33,22 @@ def stop_event(context: RoleContext) -> asyncio.Event:
 
 
 @contextlib.contextmanager
-def registered(context: RoleContext, role: str, store: Store) -> Iterator[lifelines.Lifeline]:
-    """Announce this process for the length of a with block."""
+def registered(
+    context: RoleContext, role: str, store: Store, *, later: bool = False
+) -> Iterator[lifelines.Lifeline]:
+    """Announce this process for the length of a with block.
+
+    `later`: when the store is out of reach the `Pulse` of the role does so as soon as it is back.
+    """
     lifeline = lifelines.Lifeline(context.instances_dir, context.incarnation)
-    if role == "front":
-        _warn_of_a_namesake(context, store)
-    store.register(context.instance(role))
+    try:
+        if role == "front":
+            _warn_of_a_namesake(context, store)
+        store.register(context.instance(role))
+    except StoreUnavailable as error:
+        if not later:
+            raise
+        context.log.note("master", f"warning: {error}; the {role} goes on without it")
     try:
         yield lifeline
     finally:

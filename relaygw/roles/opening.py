@@ -33,11 +33,17 @@ def prepare_schema(loaded: LoadedSettings) -> None:
         upgrade_schema(loaded)
 
 
-def open_store(loaded: LoadedSettings, *, first_in_line: bool = False) -> Store:
-    """Open the queue of a configuration; raises SchemaMismatch, StoreUnavailable."""
+def open_store(
+    loaded: LoadedSettings, *, first_in_line: bool = False, is_checked: bool = False
+) -> Store:
+    """Open the queue of a configuration; raises SchemaMismatch, StoreUnavailable.
+
+    `is_checked`: somebody has looked at its schema, so that it may be out of reach now.
+    """
     queue = loaded.settings.queue
     place = queue_place(loaded)
-    migrate.check_schema(place)
+    if not is_checked:
+        migrate.check_schema(place)
     keep_content = queue.keep_content > 0
     if place.is_postgres:
         from relaygw.store.postgres import PostgresStore

@@ -20,9 +20,9 @@ async def web(context: RoleContext) -> int:
     """Answer HTTP until told to end; return the exit code."""
 
     stop = stop_event(context)
-    store = open_store(context.loaded)
+    store = open_store(context.loaded, is_checked=True)
     settings = context.loaded.settings
-    with registered(context, "web", store):
+    with registered(context, "web", store, later=True):
         pulse = Pulse(context, "web", store)
         beat = asyncio.create_task(pulse.beat())
         mark = service_file.draining_mark(context.loaded.state_dir)

@@ -2,7 +2,7 @@
 
 A lease is the name of an incarnation in `delivery.lease`; a claim puts it there. New mail and
 due retries share a claim, and clients take turns by hopping through the index, so that a claim
-costs the same however much is queued.
+costs the same however much is queued. Where one claim ends the next goes on: `Turns`.
 """
 
 from __future__ import annotations
@@ -26,24 +26,38 @@ _MAX_CLIENTS = 200  # clients that take turns in one claim
 
 _D = DeliveryState
 
-_CLIENTS = Statement(
-    f"""
-    WITH RECURSIVE client(client_key) AS (
-        SELECT (
-            SELECT min(delivery.client_key) FROM delivery
-            WHERE delivery.route = {{?}} AND delivery.state = {{?}} AND {IS_CLAIMABLE}
+
+def _clients_statement(where: str) -> Statement:
+    return Statement(
+        f"""
+        WITH RECURSIVE client(client_key) AS (
+            SELECT (
+                SELECT min(delivery.client_key) FROM delivery
+                WHERE delivery.route = {{?}} AND delivery.state = {{?}} AND {IS_CLAIMABLE}
+                {where}
+            )
+            UNION ALL
+            SELECT (
+                SELECT min(delivery.client_key) FROM delivery
+                WHERE delivery.route = {{?}} AND delivery.state = {{?}} AND {IS_CLAIMABLE}
+                AND delivery.client_key > client.client_key
+            )
+            FROM client WHERE client.client_key IS NOT NULL
         )
-        UNION ALL
-        SELECT (
-            SELECT min(delivery.client_key) FROM delivery
-            WHERE delivery.route = {{?}} AND delivery.state = {{?}} AND {IS_CLAIMABLE}
-            AND delivery.client_key > client.client_key
+        SELECT client_key FROM client WHERE client_key IS NOT NULL
+        AND EXISTS (
+            SELECT 1 FROM delivery
+            WHERE delivery.route = {{?}} AND delivery.state = {{?}}
+            AND delivery.client_key = client.client_key
+            AND delivery.due_at_ms <= {{?}} AND {IS_CLAIMABLE}
         )
-        FROM client WHERE client.client_key IS NOT NULL
+        LIMIT {_MAX_CLIENTS}
+        """
     )
-    SELECT client_key FROM client WHERE client_key IS NOT NULL LIMIT {_MAX_CLIENTS}
-    """
-)
+
+
+_CLIENTS = _clients_statement("")
+_CLIENTS_BEHIND = _clients_statement("AND delivery.client_key > {?}")
 _DUE_OF_CLIENT = Statement(
     f"""
     SELECT delivery.queue_id, delivery.delivery_no FROM delivery
@@ -91,20 +105,56 @@ _PENDING = BatchStatement(
 )
 
 
-def _clients(connection: Connection, route: str, state: DeliveryState) -> list[str]:
-    """Return the clients that have deliveries in a state, by hopping through the index."""
+class Turns:
+    """Which client had the last turn, by route and state: a claim begins behind it.
+
+    Without it the clients at the end of the order would get nothing while those at its beginning
+    have more than a claim takes. Known to one worker; nothing is lost with it.
+    """
+
+    def __init__(self) -> None:
+        self._last: dict[tuple[str, DeliveryState], str] = {}
+
+    def last(self, route: str, state: DeliveryState) -> str | None:
+        """Return the client that had the last turn, None if nobody had one."""
+        return self._last.get((route, state))
+
+    def note(self, route: str, state: DeliveryState, client: str) -> None:
+        """Remember who had the last turn."""
+        self._last[route, state] = client
+
+
+def _clients(
+    connection: Connection, route: str, state: DeliveryState, *, after: str | None, now_ms: int
+) -> list[str]:
+    """Return clients with something due in a state, in their order from behind `after` on."""
     bound = (route, state.value)
-    return [client_key for (client_key,) in _CLIENTS.fetch(connection, *bound, *bound)]
+    found: dict[str, None] = {}
+    if after is not None:
+        rows = _CLIENTS_BEHIND.fetch(connection, *bound, after, *bound, *bound, now_ms)
+        found = dict.fromkeys(client for (client,) in rows)
+    if len(found) < _MAX_CLIENTS:
+        rows = _CLIENTS.fetch(connection, *bound, *bound, *bound, now_ms)
+        found |= dict.fromkeys(client for (client,) in rows)
+    return list(found)[:_MAX_CLIENTS]
 
 
 def _due(
-    connection: Connection, route: str, state: DeliveryState, *, limit: int, now_ms: int
+    connection: Connection,
+    route: str,
+    state: DeliveryState,
+    turns: Turns,
+    *,
+    limit: int,
+    now_ms: int,
 ) -> list[Key]:
     """Return due deliveries in a state, the clients in equal shares.
 
     What a client does not use of its share goes to the others, in another round.
     """
-    found: dict[str, list[Key]] = {client: [] for client in _clients(connection, route, state)}
+    last = turns.last(route, state)
+    clients = _clients(connection, route, state, after=last, now_ms=now_ms)
+    found: dict[str, list[Key]] = {client: [] for client in clients}
     hungry = list(found)
     left = limit
     while hungry and left > 0:
@@ -122,17 +172,26 @@ def _due(
             left -= len(rows) - len(have)
             found[client] = cast("list[Key]", rows)
         hungry = still_hungry
+    served = [client for client, keys in found.items() if keys]
+    if served:
+        turns.note(route, state, served[-1])
     return [key for keys in found.values() for key in keys]
 
 
 def claim(
-    connection: Connection, route: str, *, limit: int, incarnation: str, now_ms: int
+    connection: Connection,
+    route: str,
+    turns: Turns,
+    *,
+    limit: int,
+    incarnation: str,
+    now_ms: int,
 ) -> list[ClaimedDelivery]:
     """Lease due deliveries: half of the limit to due retries, the rest to new mail."""
     if not is_alive(connection, incarnation):
         return []
-    keys = _due(connection, route, _D.DEFERRED, limit=-(-limit // 2), now_ms=now_ms)
-    keys += _due(connection, route, _D.INCOMING, limit=limit - len(keys), now_ms=now_ms)
+    keys = _due(connection, route, _D.DEFERRED, turns, limit=-(-limit // 2), now_ms=now_ms)
+    keys += _due(connection, route, _D.INCOMING, turns, limit=limit - len(keys), now_ms=now_ms)
     rows = [(*key, incarnation, now_ms) for key in keys]
     _LEASE.run(connection, rows)
     return _load_claimed(connection, keys, now_ms)
@@ -227,18 +286,33 @@ def _is_ascii(recipients: Sequence[Recipient]) -> bool:
 
 _NEXT_DUE = Statement(
     f"""
-    SELECT min(delivery.due_at_ms) FROM delivery
-    WHERE delivery.route = {{?}} AND delivery.state = {{?}} AND delivery.client_key = {{?}}
-    AND {IS_CLAIMABLE}
+    WITH RECURSIVE client(client_key) AS (
+        SELECT (
+            SELECT min(delivery.client_key) FROM delivery
+            WHERE delivery.route = {{?}} AND delivery.state = {{?}} AND {IS_CLAIMABLE}
+        )
+        UNION ALL
+        SELECT (
+            SELECT min(delivery.client_key) FROM delivery
+            WHERE delivery.route = {{?}} AND delivery.state = {{?}} AND {IS_CLAIMABLE}
+            AND delivery.client_key > client.client_key
+        )
+        FROM client WHERE client.client_key IS NOT NULL
+    )
+    SELECT min((
+        SELECT min(delivery.due_at_ms) FROM delivery
+        WHERE delivery.route = {{?}} AND delivery.state = {{?}}
+        AND delivery.client_key = client.client_key AND {IS_CLAIMABLE}
+    )) FROM client WHERE client.client_key IS NOT NULL
     """
 )
 
 
 def next_due_at_ms(connection: Connection, route: str) -> int | None:
     """Return the earliest due time among the claimable deliveries of a route."""
-    due_ms: list[int] = []
+    due_ms = []
     for state in (_D.INCOMING, _D.DEFERRED):
-        for client in _clients(connection, route, state):
-            ((earliest_ms,),) = _NEXT_DUE.fetch(connection, route, state.value, client)
+        ((earliest_ms,),) = _NEXT_DUE.fetch(connection, *(route, state.value) * 3)
+        if earliest_ms is not None:
             due_ms.append(earliest_ms)
     return min(due_ms, default=None)

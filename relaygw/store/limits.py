@@ -13,7 +13,7 @@ from typing import cast
 
 from sqlalchemy import Connection
 
-from relaygw.store.batch import Statement
+from relaygw.store.batch import Row, Statement
 from relaygw.store.protocol import Account, SenderNote, Tokens
 
 TOKEN_LEASE_S = 0.25
@@ -21,6 +21,8 @@ TOKEN_LEASE_S = 0.25
 _CATCH_UP_S = 0.1  # what was not used within this time is lost
 _DAY_MS = 86_400_000
 _SLICE_MS = 600_000
+_KEPT_MS = _DAY_MS + _SLICE_MS
+"""A slice counts until its end is a day old."""
 
 _ADD_ACCOUNT = Statement(
     """
@@ -121,20 +123,34 @@ def use_quota(
     """Take up to `wanted` of what the last 24 hours leave of `quota`; negative gives back."""
     _ADD_ACCOUNT.run(connection, limit_group)
     _NEXT_SLOT.fetch(connection, limit_group)  # locked: one counts at a time
-    slices = _USED.fetch(connection, limit_group, now_ms - _DAY_MS)
+    slices = _USED.fetch(connection, limit_group, now_ms - _KEPT_MS)
     room = quota - sum(used for _, used in slices)
-    granted = min(wanted, room) if wanted > 0 else wanted
-    if granted > 0 or wanted < 0:
+    if wanted < 0:
+        _give_back(connection, limit_group, slices, -wanted)
+        return Tokens(granted=wanted, starts_in_s=0.0)
+    granted = min(wanted, room)
+    if granted > 0:
         _USE.run(connection, limit_group, now_ms // _SLICE_MS * _SLICE_MS, granted)
-        _FORGET_USAGE.run(connection, limit_group, now_ms - _DAY_MS - _SLICE_MS)
+        _FORGET_USAGE.run(connection, limit_group, now_ms - _KEPT_MS)
         return Tokens(granted=granted, starts_in_s=0.0)
     first_ms = next((at_ms for at_ms, used in slices if used > 0), now_ms)
-    return Tokens(granted=0, starts_in_s=max(1.0, (first_ms + _DAY_MS - now_ms) / 1000))
+    return Tokens(granted=0, starts_in_s=max(1.0, (first_ms + _KEPT_MS - now_ms) / 1000))
+
+
+def _give_back(
+    connection: Connection, limit_group: str, slices: Sequence[Row], amount: int
+) -> None:
+    """Take back what was taken last: no slice may stand for less than nothing."""
+    for at_ms, used in reversed(slices):
+        back = min(amount, max(0, used))
+        if back:
+            _USE.run(connection, limit_group, at_ms, -back)
+            amount -= back
 
 
 def quota_used(connection: Connection, limit_group: str, *, now_ms: int) -> int:
     """Return how much the last 24 hours took."""
-    return sum(used for _, used in _USED.fetch(connection, limit_group, now_ms - _DAY_MS))
+    return sum(used for _, used in _USED.fetch(connection, limit_group, now_ms - _KEPT_MS))
 
 
 def accounts(connection: Connection) -> dict[str, Account]:

@@ -57,6 +57,7 @@ class SqlStore(SqlAttempts, SqlCapturedMail, SqlQueueCommands, SqlWatching):
 
     def __init__(self, *, keep_content: bool) -> None:
         self._keep_content = keep_content
+        self._turns = claiming.Turns()
 
     @property
     @abstractmethod
@@ -100,7 +101,7 @@ class SqlStore(SqlAttempts, SqlCapturedMail, SqlQueueCommands, SqlWatching):
     ) -> list[ClaimedDelivery]:
         with self._write(Write.LEASE) as connection:
             return claiming.claim(
-                connection, route, limit=limit, incarnation=incarnation, now_ms=now_ms
+                connection, route, self._turns, limit=limit, incarnation=incarnation, now_ms=now_ms
             )
 
     def next_due_at_ms(self, route: str) -> int | None:

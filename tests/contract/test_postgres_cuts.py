@@ -255,7 +255,8 @@ def test_a_transaction_whose_client_is_silent_ends_and_frees_what_it_locked(
     message = accepted()
     store.accept_batch([message])
     with pytest.raises(StoreUnavailable), store._write() as connection:
-        claiming.claim(connection, "default", limit=9, incarnation="one", now_ms=NOW_MS)
+        turns = claiming.Turns()
+        claiming.claim(connection, "default", turns, limit=9, incarnation="one", now_ms=NOW_MS)
         proxy.is_frozen = True  # as when the machine loses its power or its network
         began_s = time.monotonic()
         assert other.bury("one") == 0, "the claim was never committed"

@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import replace
 
 import pytest
+from sqlalchemy import update
 
 from relaygw.errors import AlreadyAccepted, StoreUnavailable
 from relaygw.mail.envelope import DeliveryUpdate, NewDelivery, NewRecipient, RecipientUpdate
@@ -22,6 +23,8 @@ from relaygw.store.protocol import (
     Store,
     read_content,
 )
+from relaygw.store.sql import SqlStore
+from relaygw.store.tables import usage
 from tests.builders import NOW_MS, accepted
 from tests.contract.conftest import instance, open_store
 
@@ -186,6 +189,33 @@ def test_clients_take_turns(store: Store) -> None:
     store.accept_batch([accepted(client_key="b") for _ in range(2)])
     keys = [found.client_key for found in claim(store, limit=8)]
     assert (keys.count("a"), keys.count("b")) == (6, 2)
+
+
+def test_every_client_has_its_turn_however_many_there_are(store: Store) -> None:
+    clients = [f"10.0.{number}.0/24" for number in range(30)]
+    store.accept_batch([accepted(client_key=client) for client in clients for _ in range(5)])
+    for _ in range(2):
+        seen = [one.client_key for _ in range(3) for one in claim(store, limit=10)]
+        assert sorted(seen) == sorted(clients)
+
+
+def test_one_of_very_many_clients_is_found_when_it_is_due(store: Store) -> None:
+    messages = [accepted(client_key=f"10.{number}.0.0/24") for number in range(1000, 1250)]
+    store.accept_batch(messages)
+    while got := claim(store, limit=200):
+        later = [defer(one.queue_id, due_at_ms=NOW_MS + 3_600_000) for one in got]
+        store.record_batch(later, incarnation="one", now_ms=NOW_MS)
+    last = messages[-1].queue_id
+    store.change_state(
+        [last],
+        from_states=frozenset({DeliveryState.DEFERRED}),
+        to=DeliveryState.DEFERRED,
+        reason=None,
+        due_at_ms=NOW_MS,
+        entry=AuditEntry(at_ms=1, actor="a", action="x", target="", affected=1, detail=""),
+    )
+    assert store.next_due_at_ms("default") == NOW_MS
+    assert [one.queue_id for one in claim(store)] == [last]
 
 
 def test_a_deferred_delivery_waits_until_it_is_due(store: Store) -> None:
@@ -606,11 +636,35 @@ def test_a_quota_counts_what_was_taken_and_given_back(store: Store) -> None:
     assert store.use_quota("p", wanted=7, quota=10).granted == 3
     empty = store.use_quota("p", wanted=1, quota=10)
     assert empty.granted == 0
-    assert 23 * 3600 <= empty.starts_in_s <= 24 * 3600
+    assert 24 * 3600 <= empty.starts_in_s <= 24 * 3600 + 600
     store.use_quota("p", wanted=-2, quota=10)
     assert store.quota_used("p") == 8
     assert store.use_quota("p", wanted=7, quota=10).granted == 2
     assert store.quota_used("other") == 0
+
+
+def test_a_quota_holds_for_any_24_hours(store: SqlStore) -> None:
+    """Also where a slice of ten minutes was begun just before, and something is given back."""
+    store.use_quota("p", wanted=5, quota=10)
+    shift(store, "p", hours=-24)  # its slice may have begun up to ten minutes before
+    assert store.use_quota("p", wanted=9, quota=10).granted == 5
+    store.use_quota("p", wanted=-3, quota=10)
+    shift(store, "p", minutes=-11)
+    assert store.quota_used("p") == 2
+    store.use_quota("p", wanted=-3, quota=10)
+    assert store.quota_used("p") == 0
+    assert store.use_quota("p", wanted=99, quota=10).granted == 10
+
+
+def shift(store: SqlStore, limit_group: str, *, hours: int = 0, minutes: int = 0) -> None:
+    """Move what was taken of a quota in time."""
+    shift_ms = (hours * 60 + minutes) * 60_000
+    with store._write() as connection:
+        connection.execute(
+            update(usage)
+            .where(usage.c.limit_group == limit_group)
+            .values(slice_at_ms=usage.c.slice_at_ms + shift_ms)
+        )
 
 
 def test_what_a_provider_taught_is_kept_and_one_trouble_counts_once(store: Store) -> None:

@@ -131,6 +131,6 @@ def test_what_an_unanswered_request_took_of_a_quota_is_back_after_a_day(store: S
     assert store.use_quota("p", wanted=10, quota=10).granted == 10  # and nobody was told
     assert store.use_quota("p", wanted=1, quota=10).granted == 0
     with store._write() as connection:
-        connection.exec_driver_sql("UPDATE usage SET slice_at_ms = slice_at_ms - 86400000")
+        connection.exec_driver_sql("UPDATE usage SET slice_at_ms = slice_at_ms - 87000000")
     assert store.quota_used("p") == 0
     assert store.use_quota("p", wanted=10, quota=10).granted == 10

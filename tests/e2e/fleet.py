@@ -88,7 +88,7 @@ def arrived(provider: ThreadedProvider) -> Counter[int]:
 
 def status_of(gateway: Gateway, path: str) -> int:
     """Return the HTTP status of a page of a gateway."""
-    connection = http.client.HTTPConnection("127.0.0.1", gateway.web_port, timeout=60)
+    connection = http.client.HTTPConnection("127.0.0.1", gateway.web_port, timeout=20)
     connection.request("GET", path)
     status = connection.getresponse().status
     connection.close()

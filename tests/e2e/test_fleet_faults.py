@@ -5,10 +5,12 @@ What was acknowledged is delivered, and as no gateway is killed, each message on
 
 from __future__ import annotations
 
+import http.client
+import os
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -129,9 +131,36 @@ def test_a_server_that_is_there_and_silent(
     traffic.wait_until_delivered(fleet[0], provider)
 
 
+def test_roles_that_die_meanwhile_come_back_and_say_what_is_wrong(
+    fleet: list[Gateway], server: PostgresServer, provider: ThreadedProvider
+) -> None:
+    gateway = fleet[0]
+    await_status(gateway, 200)
+    roles = {role: gateway.pids(role)[0] for role in ("front", "web")}
+    server.stop()
+    for pid in roles.values():
+        os.kill(pid, signal.SIGKILL)
+    try:
+        await_status(gateway, 503)
+        assert status_of(gateway, "/healthz") == 200
+        with gateway.connect() as client:
+            assert client.command(b"EHLO shop.test").startswith("250")
+            assert begin(client).startswith("354")
+            assert client.command(CONTENT % 0 + b".").startswith("451 4.3.0")
+    finally:
+        server.start()
+    await_status(gateway, 200)
+    with Traffic(gateway) as traffic:
+        traffic.wait_for_more(10)
+    traffic.wait_until_delivered(gateway, provider)
+
+
 def await_status(gateway: Gateway, status: int) -> None:
     """Wait until a gateway's readiness has an HTTP status; its database may be silent."""
     deadline_s = time.monotonic() + PATIENCE_S
-    while status_of(gateway, "/readyz") != status:
+    while True:
+        with suppress(OSError, http.client.HTTPException):  # its process may have died just now
+            if status_of(gateway, "/readyz") == status:
+                return
         assert time.monotonic() < deadline_s, status
         time.sleep(0.1)

@@ -213,6 +213,16 @@ def test_mail_is_claimed_for_whatever_provider_could_send_it() -> None:
     assert all_three.leads_to(second, now_s), "the second is back while the first is down"
 
 
+def test_lanes_of_a_stream_take_turns() -> None:
+    made = gate()
+    first, second = lane(made), lane(made, mails=2)
+    for lanes in ([first, second], [second, first]):
+        chosen = next_lane(made, lanes, 0.0)
+        assert chosen is not None and chosen[0] is lanes[0]
+    second.turn, first.turn = 1, 2
+    assert next_lane(made, [first, second], 0.0) == (second, 0)
+
+
 def test_clients_take_turns_in_a_window() -> None:
     made = lane(gate(), mails=0)
     burst = [claimed(client_key="burst", queue_id=f"B{number}") for number in range(4)]

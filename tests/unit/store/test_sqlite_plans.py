@@ -26,8 +26,13 @@ def url(tmp_path: Path) -> str:
 
 @pytest.mark.parametrize(
     "statement",
-    [claiming._CLIENTS, claiming._DUE_OF_CLIENT, claiming._NEXT_DUE],
-    ids=["clients", "due_of_client", "next_due"],
+    [
+        claiming._CLIENTS,
+        claiming._CLIENTS_BEHIND,
+        claiming._DUE_OF_CLIENT,
+        claiming._NEXT_DUE,
+    ],
+    ids=["clients", "clients_behind", "due_of_client", "next_due"],
 )
 def test_claims_use_the_index(url: str, statement: Statement) -> None:
     engine = create_sqlite_engine(url, begin="BEGIN")
