@@ -133,6 +133,7 @@ class SyslogGateway(LoggedGateway):
         self.path = directory / "dev-log"
         self.is_hanging = threading.Event()
         self._daemon: socket.socket | None = None
+        self._receiving = threading.Lock()  # a socket somebody waits at outlives its close
         log = {"target": "syslog", "syslog_socket": str(self.path), **more.pop("log", {})}
         super().__init__(directory, log=log, **more)
 
@@ -148,7 +149,8 @@ class SyslogGateway(LoggedGateway):
         daemon, self._daemon = self._daemon, None
         self.path.unlink()
         if daemon is not None:
-            daemon.close()
+            with self._receiving:
+                daemon.close()
 
     def _follow_log(self, process: subprocess.Popen[str]) -> None:
         while True:
@@ -160,7 +162,9 @@ class SyslogGateway(LoggedGateway):
                 time.sleep(0.01)
                 continue
             try:
-                self._add(daemon.recv(65536).decode())
+                with self._receiving:
+                    received = daemon.recv(65536)
+                self._add(received.decode())
             except TimeoutError:
                 if is_over:
                     break
