@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -93,7 +93,8 @@ async def watching(
 ) -> AsyncIterator[Watch]:
     """Run a watch as its worker would; it is buried at its end."""
     configured = settings(**(rules or {}))
-    await asyncio.to_thread(store.register, instance(incarnation))
+    here = replace(instance(incarnation), name=configured.hostname)
+    await asyncio.to_thread(store.register, here)
     note = (notes if notes is not None else []).append
     receivers = [Receiver(f"c{n}", channel, on) for n, channel in enumerate(channels)]
     watch = Watch(
