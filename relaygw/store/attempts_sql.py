@@ -8,6 +8,7 @@ from sqlalchemy import Connection, select
 
 from relaygw.mail.attempt import AttemptState
 from relaygw.store.attempts import AttemptEntry, DeliveryCircumstances, MessageRecord
+from relaygw.store.auditing import entry_of
 from relaygw.store.protocol import AuditEntry
 from relaygw.store.tables import attempt, audit, delivery, message
 from relaygw.store.transactions import Transactions
@@ -62,18 +63,7 @@ def _actions(connection: Connection, queue_id: str) -> list[AuditEntry]:
         .where(audit.c.target.contains(queue_id, autoescape=True))
         .order_by(audit.c.at_ms, audit.c.audit_id)
     )
-    return [
-        AuditEntry(
-            at_ms=row.at_ms,
-            actor=row.actor,
-            action=row.action,
-            target=row.target,
-            affected=row.affected,
-            detail=row.detail,
-        )
-        for row in rows
-        if queue_id in row.target.split()
-    ]
+    return [entry_of(row) for row in rows if queue_id in row.target.split()]
 
 
 def _deliveries(connection: Connection, queue_id: str) -> list[DeliveryCircumstances]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import secrets
 from collections.abc import Iterator
+from typing import Any
 
-from sqlalchemy import Connection, insert, or_, select
+from sqlalchemy import Connection, Row, insert, or_, select
 from sqlalchemy.sql.elements import ColumnElement
 
 from relaygw.store.batch import Statement
@@ -52,17 +53,19 @@ def audit_entries(connection: Connection, trail: Trail, *, limit: int) -> list[A
     rows = connection.execute(
         select(audit).where(*_conditions(trail)).order_by(audit.c.at_ms.desc()).limit(limit)
     )
-    return [
-        AuditEntry(
-            at_ms=row.at_ms,
-            actor=row.actor,
-            action=row.action,
-            target=row.target,
-            affected=row.affected,
-            detail=row.detail,
-        )
-        for row in rows
-    ]
+    return [entry_of(row) for row in rows]
+
+
+def entry_of(row: Row[Any]) -> AuditEntry:
+    """Return a row of the table `audit` as others see it."""
+    return AuditEntry(
+        at_ms=row.at_ms,
+        actor=row.actor,
+        action=row.action,
+        target=row.target,
+        affected=row.affected,
+        detail=row.detail,
+    )
 
 
 def _conditions(trail: Trail) -> Iterator[ColumnElement[bool]]:
