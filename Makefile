@@ -20,7 +20,7 @@ run: $(STAMP)  ## start the gateway; without a configuration: the sandbox on 127
 
 test: $(STAMP) system-packages  ## run everything: style, types, and all tests with real servers and clients
 	$(MAKE) --no-print-directory lint types
-	$(BIN)/python -m pytest -n 3 --dist loadfile
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 check: $(STAMP) lint types unit  ## the quick part: style, types, unit, contract and documentation tests
 

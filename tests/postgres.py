@@ -15,6 +15,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ import psycopg
 from tests.e2e.ports import free_port
 
 _PATIENCE_S = 90.0
+_WRITE = "COMMENT ON DATABASE postgres IS 'written by a test'"
 
 
 class PostgresServer:
@@ -123,6 +125,26 @@ class PostgresServer:
         """Change a setting of the running server."""
         self.execute(f"ALTER SYSTEM SET {name} = '{value}'")
         self.execute("SELECT pg_reload_conf()")
+
+    @contextmanager
+    def commits_wait(self) -> Iterator[None]:
+        """Let every COMMIT wait for a standby that is not there, for the length of a with block."""
+        with ThreadPoolExecutor(max_workers=1) as aside:
+            self.set("synchronous_standby_names", "nobody")
+            try:
+                # the setting is in force once a COMMIT waits: the reload takes its time
+                while not self._waits(written := aside.submit(self.execute, _WRITE)):
+                    written.result()
+                yield
+            finally:
+                self.set("synchronous_standby_names", "")
+
+    def _waits(self, written: Future[list[tuple[Any, ...]]]) -> bool:
+        """Return whether a COMMIT waits for a standby; False once `written` has not."""
+        while not written.done():
+            if self.execute("SELECT 1 FROM pg_stat_activity WHERE wait_event = 'SyncRep'"):
+                return True
+        return False
 
     def create_database(self) -> str:
         """Create a database and return its URL."""

@@ -3,7 +3,8 @@
 main.cf is Debian's main.cf.debian, master.cf its master.cf.dist; changed are only names, paths,
 the listener's port and the relay host. Nothing that costs or saves time is touched unless
 `settings` or `services` say so: Postfix syncs each message as it always does. Files that an
-installation copies into the chroot are copied by Postfix's own start script.
+installation copies into the chroot are copied by Postfix's own start script. Nothing that the
+system's own Postfix was configured with is read.
 
 main.cf.tls, which Debian adds where ssl-cert is installed, is left out: its cache of TLS sessions
 costs a sync for each new session, and Postfix is faster without.
@@ -51,7 +52,7 @@ class Postfix:
             "maillog_file": str(self.log_path),
             "maillog_file_prefixes": str(directory),
             "myhostname": "gw.bench.test",
-            "alias_maps": "hash:/etc/aliases",
+            "alias_maps": f"hash:{self.config / 'aliases'}",
             "smtpd_relay_restrictions": (
                 "permit_mynetworks permit_sasl_authenticated defer_unauth_destination"
             ),
@@ -85,6 +86,11 @@ class Postfix:
         master = master.replace("\nsmtp      inet", listener, 1)
         assert listener in master, "master.cf.dist has no line for the SMTP listener"
         (self.config / "master.cf").write_text("\n".join((master, *self._services, "")))
+        # what Debian's installer writes to /etc/aliases
+        aliases = self.config / "aliases"
+        aliases.write_text("postmaster: root\n")
+        command = ["postalias", "-c", str(self.config), f"hash:{aliases}"]
+        subprocess.run(command, check=True)
 
     def _run(self, verb: str) -> None:
         command = ["postfix", "-c", str(self.config), verb]

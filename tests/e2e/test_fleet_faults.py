@@ -99,15 +99,13 @@ def silent(server: PostgresServer, how: str) -> Iterator[None]:
     """Let a server be there and say nothing for the length of a with block."""
     if how == "frozen":
         server.signal_all(signal.SIGSTOP)
-    else:
-        server.set("synchronous_standby_names", "nobody")
-    try:
-        yield
-    finally:
-        if how == "frozen":
+        try:
+            yield
+        finally:
             server.signal_all(signal.SIGCONT)
-        else:
-            server.set("synchronous_standby_names", "")
+    else:
+        with server.commits_wait():
+            yield
 
 
 @pytest.mark.parametrize("how", ["frozen", "waits for its standby"])

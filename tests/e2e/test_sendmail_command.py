@@ -217,7 +217,8 @@ def test_stdin_closed(command: Installation) -> None:
 
 @pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_while_the_message_comes(command: Installation, ending: int) -> None:
-    sendmail = [str(command.sendmail), "-i", "a@x.test"]
+    # whoever runs the tests may ignore these signals (nohup, a shell's &), which is inherited
+    sendmail = ["env", "--default-signal", str(command.sendmail), "-i", "a@x.test"]
     with subprocess.Popen(sendmail, stdin=subprocess.PIPE, env=command.environment()) as process:
         assert process.stdin is not None
         process.stdin.write(CONTENT * 3000)  # more than a pipe holds: it reads
