@@ -19,6 +19,7 @@ from relaygw.settings.alerts import AlertRules, Rule
 from relaygw.settings.model import Settings
 from relaygw.settings.units import format_duration
 from relaygw.store.protocol import UNREACHABLE, Hold
+from relaygw.upstream.advice import certificate_remedy
 
 HOST_RULES = frozenset({Rule.DISK_LOW, Rule.CERTIFICATE_EXPIRING})
 """Rules whose keys begin with the name of a host; the others are about the shared queue."""
@@ -90,12 +91,12 @@ def _providers(facts: FleetFacts, settings: Settings) -> Iterator[Finding]:
                 Rule.AUTH_FAILED,
                 hold,
                 f"provider {provider} refuses the user name or key: {hold.reason}",
-                f"{hold.remedy or 'put a good key in its place'}; a new one is tried by itself, "
-                "nothing bounces meanwhile",
+                f"{hold.remedy.rstrip('.') or 'put a good key in its place'}; a new one is tried "
+                "by itself, nothing bounces meanwhile",
             )
         elif hold.scope == UNREACHABLE:
             summary = f"provider {provider} cannot be reached: {hold.reason}"
-            yield _finding(Rule.PROVIDER_DOWN, hold, summary, _UNREACHED_REMEDY)
+            yield _finding(Rule.PROVIDER_DOWN, hold, summary, _unreached_remedy(hold))
         elif hold.scope in (Scope.PROVIDER, Scope.SENDER_DOMAIN):
             yield _finding(Rule.PROVIDER_DOWN, hold, _held_words(hold), _held_remedy(hold))
 
@@ -124,7 +125,11 @@ def _held_words(hold: Hold) -> str:
 
 
 def _held_remedy(hold: Hold) -> str:
-    return f"{hold.remedy}; {_LIST_HOLDS}" if hold.remedy else _LIST_HOLDS
+    return f"{hold.remedy.rstrip('.')}; {_LIST_HOLDS}" if hold.remedy else _LIST_HOLDS
+
+
+def _unreached_remedy(hold: Hold) -> str:
+    return certificate_remedy(hold.reason) or _UNREACHED_REMEDY
 
 
 def _finding(rule: Rule, hold: Hold, summary: str, remedy: str) -> Finding:

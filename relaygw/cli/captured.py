@@ -3,11 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from itertools import islice
 
 from relaygw.cli.selecting import PAGE_MESSAGES, Choice, found
 from relaygw.mail.search import parse_search
 from relaygw.store.protocol import QueueEntry, Store
+
+LATEST = "LATEST"
+"""The id that stands for the newest captured message; ids are in upper case by then."""
+
+
+def with_latest(store: Store, choice: Choice) -> Choice:
+    """Return a choice with the newest captured message's id in the place of `latest`."""
+    ids = choice.selection.queue_ids
+    if LATEST not in ids:
+        return choice
+    newest = store.captured_entry(None)
+    found_id = newest.entry.queue_id if newest is not None else LATEST.lower()
+    named = dict.fromkeys(found_id if word == LATEST else word for word in ids)
+    return replace(choice, selection=replace(choice.selection, queue_ids=tuple(named)))
 
 
 def chosen(store: Store, choice: Choice) -> Iterator[QueueEntry]:

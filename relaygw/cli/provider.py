@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from relaygw import operations
-from relaygw.cli.changing import login_name
+from relaygw.cli.changing import login_name, wake_workers
 from relaygw.cli.frame import Group, Invocation, pass_invocation
 from relaygw.cli.provider_list import list_providers
 from relaygw.cli.provider_names import check_name
@@ -59,6 +59,8 @@ def release(invocation: Invocation, name: str) -> None:
         held = [name] if operations.holds_of(store.holds(), name) else []
         check_name(name, loaded.settings.providers, held)
         ended = operations.release_provider(store, name, actor=login_name(), now_ms=clock_ms())
+    if ended:
+        wake_workers()
     if not ended:
         click.echo(f"{name}: nothing to release, it is not held")
     for one in ended:

@@ -93,8 +93,10 @@ def _notes(usages: Mapping[str, Usage], holds: list[Hold]) -> Iterator[str]:
 def _hold_lines(name: str, hold: Hold, now_ms: int) -> Iterator[str]:
     what = name if hold.scope == "provider" else f"{hold.scope} {hold.key}"
     probe = ""
-    if hold.probe_at_ms is not None:
+    if hold.probe_at_ms is not None and hold.probe_at_ms > now_ms:
         probe = f"; tried again at {moment(hold.probe_at_ms, now_ms)}"
+    elif hold.probe_at_ms is not None:
+        probe = "; it is due to be tried again"
     yield ""
     yield labelled("held", f"{what} since {moment(hold.since_ms, now_ms)}: {hold.reason}{probe}")
     if hold.remedy:

@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from relaygw import operations
-from relaygw.cli.captured import chosen
+from relaygw.cli.captured import chosen, with_latest
 from relaygw.cli.changing import (
     CHANGE_OPTIONS,
     SHOWN_ROWS,
@@ -92,7 +92,7 @@ def release_sandbox(
     expected_outside: int | None,
     **given: Any,
 ) -> int:
-    """Send captured messages after all. ID - reads ids from stdin.
+    """Send captured messages after all. ID - reads ids from stdin, latest is the newest.
 
     What was captured in staging or sandbox mode goes to addresses on recipients.allow, else it
     is named and left alone. It stays in the sandbox.
@@ -116,7 +116,7 @@ def release_sandbox(
         expected_outside=expected_outside,
     )
     with invocation.open_store() as store:
-        return task.carry_through(store, choice, answer)
+        return task.carry_through(store, with_latest(store, choice), answer)
 
 
 def _address(text: str, option: str) -> str:

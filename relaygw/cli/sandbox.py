@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from relaygw import operations
-from relaygw.cli.captured import captured, chosen
+from relaygw.cli.captured import captured, chosen, with_latest
 from relaygw.cli.changing import (
     CHANGE_OPTIONS,
     Task,
@@ -29,9 +29,7 @@ from relaygw.cli.selecting import (
     search_option,
 )
 from relaygw.operations import LeftAlone
-from relaygw.store.protocol import QueueEntry, Store
-
-LATEST = "LATEST"
+from relaygw.store.protocol import QueueEntry
 
 
 @click.group(cls=Group)
@@ -69,16 +67,10 @@ def show_sandbox(invocation: Invocation, /, wants_json: bool, raw: bool, **given
     if bool(given["queue_ids"]) == bool(given["search"]):
         raise click.UsageError("give ids, latest or --search, and only one of these")
     with invocation.open_store() as store:
-        ids = tuple(_newest(store) if word == LATEST else word for word in given["queue_ids"])
-        choice = choose(given | {"queue_ids": ids})
+        choice = with_latest(store, choose(given))
         entries = [one for one in chosen(store, choice) if one.captured_at_ms is not None]
         ids = choice.selection.queue_ids or tuple(one.queue_id for one in entries)
         return print_messages(store, ids, entries, wants_json=wants_json, raw=raw)
-
-
-def _newest(store: Store) -> str:
-    newest = store.captured_entry(None)
-    return newest.entry.queue_id if newest is not None else "latest"
 
 
 def _judge(entry: QueueEntry) -> LeftAlone | None:
@@ -92,11 +84,12 @@ def _judge(entry: QueueEntry) -> LeftAlone | None:
 @options((*CAPTURED_OPTIONS, *CHANGE_OPTIONS))
 @pass_invocation
 def delete_sandbox(invocation: Invocation, /, **given: Any) -> int:
-    """Delete captured messages for good. ID - reads ids from stdin."""
+    """Delete captured messages for good. ID - reads ids from stdin, latest is the newest."""
     answer = take_answer(given)
     choice = choose(given, default_states=ANY_STATE)
     check_scope(choice, answer)
     with invocation.open_store() as store:
+        choice = with_latest(store, choice)
         task = Task(
             verb="delete",
             done="deleted",

@@ -26,7 +26,7 @@ from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.observe.events import Event, Held, Outcome, Removed
 from relaygw.observe.maillog import MailLog
 from relaygw.observe.metrics.meters import SILENT, DeliveryMeter
-from relaygw.policy.retry import REASON_MODE, REASON_POISON, is_expired, settle
+from relaygw.policy.retry import REASON_MODE, REASON_POISON, is_expired, put_off_reason, settle
 from relaygw.settings.model import Settings
 from relaygw.store.protocol import InFlight, Store
 from relaygw.upstream.classify import Classifier
@@ -224,7 +224,7 @@ class Courier:
             state=DeliveryState.DEFERRED,
             due_at_ms=now_ms + int(wait_s * 1000),
             provider=claimed.provider,
-            reason=f"waits for provider {provider}",
+            reason=put_off_reason(provider),
             recipients=(),
             charged=False,
         )

@@ -14,6 +14,7 @@ from relaygw.delivery.gate import UNREACHABLE_LADDER_S, Gate
 from relaygw.errors import StoreUnavailable
 from relaygw.observe.maillog import MailLog
 from relaygw.store.protocol import UNREACHABLE, Hold, Store
+from relaygw.upstream.advice import certificate_remedy
 
 
 class Outages:
@@ -30,7 +31,7 @@ class Outages:
             scope=UNREACHABLE,
             key=gate.provider,
             reason=what,
-            remedy="nothing is to be done here; it is tried again by itself",
+            remedy=certificate_remedy(what) or "it is tried again by itself",
             since_ms=now_ms,
             probe_at_ms=now_ms + int(UNREACHABLE_LADDER_S[-1] * 1000),
         )

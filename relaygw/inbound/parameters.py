@@ -24,30 +24,38 @@ def parse_mail_parameters(raw: bytes) -> MailParameters:
     if not raw:
         return NONE
     size_bytes = 0
-    smtputf8 = False
-    for word in raw.split():
-        name, _, value = word.upper().partition(b"=")
+    seen: set[bytes] = set()
+    for word in raw.upper().split():
+        name, equals, value = word.partition(b"=")
+        problem = _problem(name, equals, value)
+        if name in seen:  # RFC 5321 section 4.1.1.11: each at most once
+            problem = replies.BAD_PARAMETER
+        if problem is not None:
+            return MailParameters(problem=problem.format(name=shown_name(name)))
+        seen.add(name)
         if name == b"SIZE":
-            if not value.isdigit():
-                return _bad("SIZE")
             size_bytes = int(value[:30])
-        elif name == b"BODY":
+    return MailParameters(size_bytes, b"SMTPUTF8" in seen)
+
+
+def _problem(name: bytes, equals: bytes, value: bytes) -> str | None:
+    """Return the reply to give to a parameter that is not acceptable."""
+    match name:
+        case b"SIZE":
+            return None if value.isdigit() else replies.BAD_PARAMETER
+        case b"BODY":
             if value == b"BINARYMIME":  # needs CHUNKING, which is not offered
-                return MailParameters(problem=replies.UNKNOWN_PARAMETER.format(name="BODY"))
-            if value not in (b"7BIT", b"8BITMIME"):
-                return _bad("BODY")
-        elif name == b"SMTPUTF8" and not value:
-            smtputf8 = True
-        elif name != b"AUTH" or not value:
-            return MailParameters(problem=replies.UNKNOWN_PARAMETER.format(name=shown_name(name)))
-    return MailParameters(size_bytes, smtputf8)
+                return replies.UNKNOWN_PARAMETER
+            return None if value in (b"7BIT", b"8BITMIME") else replies.BAD_PARAMETER
+        case b"SMTPUTF8":  # RFC 6531 section 3.4: it has no value
+            return replies.BAD_PARAMETER if equals else None
+        case b"AUTH":
+            return None if value else replies.UNKNOWN_PARAMETER
+        case _:
+            return replies.UNKNOWN_PARAMETER
 
 
 def shown_name(raw: bytes) -> str:
     """Return what of a parameter's name may be shown in a reply."""
     shown = raw[:40].decode("ascii", "ignore")
     return "".join(c for c in shown if c.isalnum() or c == "-") or "?"
-
-
-def _bad(name: str) -> MailParameters:
-    return MailParameters(problem=replies.BAD_PARAMETER.format(name=name))

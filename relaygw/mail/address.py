@@ -136,13 +136,21 @@ def split(address: str) -> tuple[str, str | None]:
 def canonical(address: str) -> str:
     """Return the form in which addresses are compared: ASCII parts in lower case.
 
-    Only ASCII: folding other letters would make `K` (the Kelvin sign) match `k`.
+    Only ASCII: folding other letters would make `K` (the Kelvin sign) match `k`. Quotes that
+    are not needed are dropped: with and without them it is one mailbox (RFC 5321 section 4.1.2).
     """
     local, domain = split(address)
+    if local.startswith('"'):
+        bare = _unquoted(local)
+        local = bare if _DOT_STRING.fullmatch(bare) else local
     local = local.lower() if local.isascii() else local
     if domain is None:
         return local
     return f"{local}@{domain.lower() if domain.isascii() else domain}"
+
+
+def _unquoted(local: str) -> str:
+    return re.sub(r"\\(.)", r"\1", local[1:-1])
 
 
 def is_routable_elsewhere(address: str) -> bool:
@@ -161,7 +169,7 @@ def folded(address: str) -> str:
     """
     local, domain = split(address)
     if local.startswith('"'):
-        local = re.sub(r"\\(.)", r"\1", local[1:-1])
+        local = _unquoted(local)
     local = unicodedata.normalize("NFKC", local).casefold()
     if domain is None:
         return local

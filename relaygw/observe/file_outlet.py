@@ -73,7 +73,12 @@ class FileOutlet:
         self._descriptor, self._may_be_torn = fresh, False
 
     def _open(self) -> int:
-        return os.open(self._path, os.O_WRONLY | _FLAGS, _MODE)
+        try:
+            descriptor = os.open(self._path, os.O_WRONLY | os.O_EXCL | _FLAGS, _MODE)
+        except FileExistsError:
+            return os.open(self._path, os.O_WRONLY | _FLAGS, _MODE)
+        os.fchmod(descriptor, _MODE)  # a collector in the group reads it, whatever the umask
+        return descriptor
 
     def close(self) -> None:
         """Let go of the file; the next record opens it again."""

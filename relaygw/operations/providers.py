@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from relaygw.mail.outcome import Scope
+from relaygw.mail.state import DeliveryState
 from relaygw.operations.messages import BATCH_MESSAGES
-from relaygw.policy.retry import parked_for
-from relaygw.store.protocol import UNREACHABLE, AuditEntry, Hold, Store
+from relaygw.operations.queue import retry
+from relaygw.policy.retry import parked_for, put_off_reason
+from relaygw.store.protocol import UNREACHABLE, AuditEntry, Hold, Selection, Store
 
 _OF_THE_PROVIDER = (Scope.PROVIDER, Scope.CREDENTIAL, UNREACHABLE)
 
@@ -37,7 +39,8 @@ def hold_provider(store: Store, name: str, *, actor: str, now_ms: int, note: str
 def release_provider(store: Store, name: str, *, actor: str, now_ms: int) -> list[Hold]:
     """End all holds of a provider, its key and its sender domains; return those it ended.
 
-    Mail that was set aside for a refused sender domain is due now.
+    What waits because of them is due now: mail that was set aside for a refused sender domain,
+    and what was put off when the provider refused it. Mail in doubt keeps its own time.
     """
     ended = []
     for hold in holds_of(store.holds(), name):
@@ -47,7 +50,20 @@ def release_provider(store: Store, name: str, *, actor: str, now_ms: int) -> lis
             ended.append(hold)
         if hold.scope == Scope.SENDER_DOMAIN:
             _release_parked(store, name, hold.key.removeprefix(f"{name} "), now_ms)
+    for reason in dict.fromkeys((*(hold.reason for hold in ended), put_off_reason(name))):
+        if ended:
+            _retry_put_off(store, name, reason, actor=actor, now_ms=now_ms)
     return ended
+
+
+def _retry_put_off(store: Store, provider: str, reason: str, *, actor: str, now_ms: int) -> None:
+    """Make due what waits longer with just this reason."""
+    waiting = Selection(states=frozenset({DeliveryState.DEFERRED}), reason=reason)
+    after = ""
+    while ids := store.search_ids(waiting, limit=BATCH_MESSAGES, after=after):
+        after = ids[-1]
+        detail = f"provider {provider} was released"
+        retry(store, ids, actor=actor, now_ms=now_ms, detail=detail)
 
 
 def _release_parked(store: Store, provider: str, domain: str, now_ms: int) -> None:

@@ -50,6 +50,11 @@ def over_quota_reason(route: str, recipients: int) -> str:
     return f"{_OVER_QUOTA} of route {route} covers its {recipients} recipients"
 
 
+def put_off_reason(provider: str) -> str:
+    """Return the reason of deliveries that only a provider in trouble may take."""
+    return f"waits for provider {provider}"
+
+
 def is_of_configuration(reason: str) -> bool:
     """True for what another configuration may settle: a look at it again is worth while."""
     return reason.startswith((_NO_SENDER, _OVER_QUOTA)) or parked_for(reason) is not None

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from ipaddress import ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any, Self
 
 from pydantic import GetCoreSchemaHandler
@@ -54,6 +54,15 @@ class Bind:
         """True when only this machine can connect."""
         return self.host == "localhost" or ip_address(self.host).is_loopback
 
+    def overlaps(self, other: Bind) -> bool:
+        """Return whether only one of the two can be listened on."""
+        if self.port != other.port or not self.port:
+            return False
+        mine, its = (_ip(one.host) for one in (self, other))
+        if mine.version != its.version:
+            return False  # [::] takes no connections of IPv4 here
+        return mine == its or mine.is_unspecified or its.is_unspecified
+
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
@@ -64,6 +73,10 @@ class Bind:
         return core_schema.no_info_plain_validator_function(
             cls.parse, serialization=core_schema.to_string_ser_schema(when_used="json")
         )
+
+
+def _ip(host: str) -> IPv4Address | IPv6Address:
+    return ip_address("127.0.0.1" if host == "localhost" else host)
 
 
 def _check_host(host: str, *, is_bracketed: bool) -> None:

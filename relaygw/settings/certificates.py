@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ssl
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -67,8 +67,8 @@ def _unusable(tls: ListenerTls, error: Exception) -> str:
     return f"{tls.cert} with the key in {key} cannot be used; both are PEM files"
 
 
-def broken_certificates(settings: Settings, tree: Tree) -> list[str]:
-    """Return one line for each listener whose certificate cannot be used.
+def broken_certificates(settings: Settings, tree: Tree, *, owners: Collection[int]) -> list[str]:
+    """Return one line for each listener whose certificate cannot be used, or whose key is loose.
 
     Files that this user may not read have nothing wrong: the gateway runs as another one.
     """
@@ -77,7 +77,7 @@ def broken_certificates(settings: Settings, tree: Tree) -> list[str]:
         tls = listener.tls
         if tls.mode == "off" or tls.cert is None:
             continue
-        problem = loose_permissions(Path(tls.key or tls.cert))
+        problem = loose_permissions(Path(tls.key or tls.cert), owners=owners)
         try:
             server_context(tls)
         except SettingsError as error:

@@ -7,8 +7,10 @@ from ipaddress import IPv4Network, IPv6Network, collapse_addresses
 from typing import TYPE_CHECKING
 
 from relaygw.settings.conflicts import Conflict
+from relaygw.settings.tree import Keys, shown_keys
 
 if TYPE_CHECKING:
+    from relaygw.settings.bind import Bind
     from relaygw.settings.model import Listener, ListenerTls, Mode, Settings
 
 Network = IPv4Network | IPv6Network
@@ -36,12 +38,35 @@ def listener_tls_conflicts(tls: ListenerTls) -> Iterator[Conflict]:
         )
 
 
+def open_relays(settings: Settings) -> Iterator[Conflict]:
+    """Check that no listener lets the Internet send, but where nothing is sent."""
+    for number, listener in enumerate(settings.listeners):
+        if settings.mode != "sandbox" and not listener.bind.is_loopback:
+            yield from _open_relay(("listeners", number), listener)
+
+
+def same_addresses(settings: Settings) -> Iterator[Conflict]:
+    """Check that whatever listens can: no address and port is there for two."""
+    binds: list[tuple[Keys, Bind]] = [
+        (("listeners", n, "bind"), one.bind) for n, one in enumerate(settings.listeners)
+    ]
+    binds.append((("web", "bind"), settings.web.bind))
+    metrics = settings.metrics.bind
+    if metrics is not None and metrics != settings.web.bind:  # else said by metrics_conflicts
+        binds.append((("metrics", "bind"), metrics))
+    for position, (keys, bind) in enumerate(binds):
+        for earlier, other in binds[:position]:
+            if bind.overlaps(other):
+                yield Conflict(
+                    keys, f"{bind} is taken by {shown_keys(earlier)} ({other}); choose another port"
+                )
+                break
+
+
 def listener_conflicts(settings: Settings) -> Iterator[Conflict]:
-    """Check every listener: no open relay, no password in clear, no looser mode."""
+    """Check every listener: no password in clear, no looser mode."""
     for number, listener in enumerate(settings.listeners):
         place = ("listeners", number)
-        if settings.mode != "sandbox" and not listener.bind.is_loopback:
-            yield from _open_relay(place, listener)
         yield from _login_conflicts(place, listener, has_users=bool(settings.users))
         yield from _looser_mode((*place, "mode"), listener.mode, settings.mode)
 

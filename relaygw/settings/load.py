@@ -7,8 +7,9 @@ problem is one line of the SettingsError. Secrets are not read here, only their 
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,17 +19,19 @@ from pydantic import ValidationError
 from relaygw.errors import SettingsError
 from relaygw.mail import drop
 from relaygw.settings.certificates import broken_certificates
+from relaygw.settings.conflicts import Conflict, ConflictsFound
 from relaygw.settings.environment import merge_environment
 from relaygw.settings.explain import explain, line_for
 from relaygw.settings.filling import Filling
 from relaygw.settings.loose_secrets import loose_secrets
-from relaygw.settings.model import Settings
+from relaygw.settings.model import Mode, Settings
 from relaygw.settings.preset_filling import fill_presets
 from relaygw.settings.relay_to import fill_relay_to
 from relaygw.settings.show import shown_leaves
-from relaygw.settings.tree import Place, Tree, shown_keys
+from relaygw.settings.tree import Keys, Place, Tree, shown_keys
 from relaygw.settings.yaml_text import read_tree
 
+_NO_LISTENER = {"bind": "127.0.0.1:0"}
 DEFAULT_FILE = Path("/etc/relaygw/relaygw.yaml")
 _SYSTEM_STATE_DIR = Path("/var/lib/relaygw")
 
@@ -71,14 +74,30 @@ def load_settings(
     fill_presets(filling)
     fill_relay_to(filling, tree)
     settings = _validated(filling, tree)
-    _raise_if([*loose_secrets(settings, tree), *broken_certificates(settings, tree)])
+    state_dir = _state_dir(settings.queue.url, default_dir)
+    owners = _trusted_owners((*files, state_dir))
+    _raise_if(
+        [
+            *loose_secrets(settings, tree, owners=owners),
+            *broken_certificates(settings, tree, owners=owners),
+        ]
+    )
     return LoadedSettings(
         settings=settings,
         origins=_origins(settings, tree, filling),
         files=files,
-        state_dir=_state_dir(settings.queue.url, default_dir),
+        state_dir=state_dir,
         is_without_file=main is None,
     )
+
+
+def _trusted_owners(paths: Iterable[Path]) -> frozenset[int]:
+    """Return who may own a secret: root, this user, and whoever owns configuration or queue."""
+    owners = {0, os.geteuid()}
+    for path in paths:
+        with contextlib.suppress(OSError):
+            owners.add(path.stat().st_uid)
+    return frozenset(owners)
 
 
 def _raise_if(problems: list[str]) -> None:
@@ -163,8 +182,37 @@ def _validated(filling: Filling, tree: Tree) -> Settings:
         settings = Settings.model_validate(filling.values)
     except ValidationError as error:
         problems += explain(error, tree, filling.problems.keys())
-    _raise_if(problems)
+        wrong = {tuple(key for key in item["loc"] if key != "[key]") for item in error.errors()}
+        for conflict in _conflicts_despite(wrong | filling.problems.keys(), filling.values):
+            problems.append(line_for(conflict.path, conflict.problem, tree))
+    _raise_if(list(dict.fromkeys(problems)))
     return settings
+
+
+def _conflicts_despite(wrong: Collection[Keys], values: Mapping[str, Any]) -> Iterable[Conflict]:
+    """Return what the sections without a wrong value disagree on: an open relay first of all.
+
+    A mode that is wrong may have been meant for any but a sandbox.
+    """
+    at_fault = {keys[0] for keys in wrong if keys}
+    right = {
+        name: values[name] for name in Settings.model_fields if name in values.keys() - at_fault
+    }
+    listeners = values.get("listeners")
+    if "listeners" in at_fault and isinstance(listeners, (list, tuple)):
+        broken = {keys[1] for keys in wrong if keys[0] == "listeners" and len(keys) > 1}
+        # the others stay where they are, so that paths name them
+        right["listeners"] = [
+            _NO_LISTENER if number in broken else one for number, one in enumerate(listeners)
+        ]
+    known = Settings.model_fields.keys() - at_fault | right.keys()
+    right.setdefault("mode", Mode.PRODUCTION.value)
+    try:
+        Settings.model_validate(right, context=known)
+    except ValidationError as error:
+        causes = (item.get("ctx", {}).get("error") for item in error.errors())
+        return next((one.conflicts for one in causes if isinstance(one, ConflictsFound)), ())
+    return ()
 
 
 def _origins(settings: Settings, tree: Tree, filling: Filling) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     from relaygw.settings.model import Settings
 
 
-def loose_secrets(settings: Settings, tree: Tree) -> list[str]:
-    """Return one line for each secret that everyone on this machine may read."""
+def loose_secrets(settings: Settings, tree: Tree, *, owners: Collection[int]) -> list[str]:
+    """Return one line for each secret that everyone may read or that another one owns."""
     problems = []
     for keys, secret in _secrets(settings):
         place = tree.place_of(keys)
         if secret.kind == "file":
-            problem = loose_permissions(Path(secret.target))
+            problem = loose_permissions(Path(secret.target), owners=owners)
         elif secret.kind == "plain" and place and place.file:
             problem = loose_permissions(place.file)
         else:

@@ -9,6 +9,7 @@ What needs the network or the disk is not checked here.
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable, Iterator
 from enum import StrEnum
 from typing import Annotated, Any, Literal, Self
 
@@ -16,6 +17,7 @@ from pydantic import (
     BeforeValidator,
     Field,
     PlainSerializer,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
@@ -33,6 +35,7 @@ from relaygw.settings.addresses import (
 from relaygw.settings.alerts import Alert, AlertRules, alert_conflicts
 from relaygw.settings.bind import Bind
 from relaygw.settings.conflicts import (
+    Conflict,
     raise_conflicts,
     recipients_conflicts,
     retry_conflicts,
@@ -41,6 +44,8 @@ from relaygw.settings.conflicts import (
 from relaygw.settings.listener_conflicts import (
     listener_conflicts,
     listener_tls_conflicts,
+    open_relays,
+    same_addresses,
     user_conflicts,
 )
 from relaygw.settings.log import Log
@@ -294,15 +299,29 @@ class Settings(Section):
     metrics: Metrics = Metrics()
 
     @model_validator(mode="after")
-    def _sections_agree(self) -> Self:
+    def _sections_agree(self, info: ValidationInfo) -> Self:
+        """Check what sections must agree on; `context` may name the only ones that are known."""
+        known = info.context
         raise_conflicts(
-            (
-                *settings_conflicts(self),
-                *listener_conflicts(self),
-                *user_conflicts(self),
-                *web_conflicts(self),
-                *metrics_conflicts(self),
-                *alert_conflicts(self),
-            )
+            conflict
+            for conflicts, sections in _BETWEEN_SECTIONS
+            if known is None or sections <= known
+            for conflict in conflicts(self)
         )
         return self
+
+
+_BETWEEN_SECTIONS: tuple[tuple[Callable[[Settings], Iterator[Conflict]], frozenset[str]], ...] = (
+    (open_relays, frozenset({"listeners"})),  # the first, and with any mode but a known sandbox
+    (same_addresses, frozenset({"listeners", "web", "metrics"})),
+    (
+        settings_conflicts,
+        frozenset({"mode", "providers", "relay_to", "routes", "listeners", "users"}),
+    ),
+    (listener_conflicts, frozenset({"mode", "listeners", "users"})),
+    (user_conflicts, frozenset({"mode", "listeners", "users"})),
+    (web_conflicts, frozenset({"mode", "web"})),
+    (metrics_conflicts, frozenset({"web", "metrics"})),
+    (alert_conflicts, frozenset({"alerts", "providers", "routes"})),
+)
+"""Each check with the sections that it looks at."""

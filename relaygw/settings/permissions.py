@@ -1,25 +1,43 @@
-"""Who may read a file that holds a secret: its owner and group, nobody else."""
+"""Whose file a secret may be, and who may read it: its owner and group, nobody else."""
 
 from __future__ import annotations
 
 import os
+import pwd
 import shlex
 import stat
+from collections.abc import Collection
 from pathlib import Path
 
 MAX_SECRET_BYTES = 65536
 
 
-def loose_permissions(path: Path) -> str | None:
+def loose_permissions(path: Path, *, owners: Collection[int] | None = None) -> str | None:
     """Return what is wrong when others than owner and group may read or write `path`.
 
-    A file that does not exist or cannot be looked at has nothing wrong.
+    Another owner than `owners` (user ids) is wrong, too: who owns a file can open it to anyone,
+    or put a key of his own in its place. A file that does not exist or cannot be looked at has
+    nothing wrong.
     """
     try:
         status = path.stat()
     except OSError:
         return None
-    return _loose(path, status)
+    problem = _loose(path, status)
+    if problem is None and owners is not None and status.st_uid not in owners:
+        own = " or ".join(_user_name(uid) for uid in sorted(owners))
+        problem = (
+            f"{path} belongs to {_user_name(status.st_uid)}, who could replace it, not to {own}; "
+            f"run: chown {_user_name(max(owners))} {shlex.quote(str(path))}"
+        )
+    return problem
+
+
+def _user_name(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
 
 
 def _loose(path: Path, status: os.stat_result) -> str | None:

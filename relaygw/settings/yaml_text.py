@@ -145,8 +145,11 @@ def _explain(error: Exception, content: bytes) -> tuple[int | None, str]:
     if not isinstance(error, yaml.MarkedYAMLError):
         return None, str(error)
     mark = error.problem_mark or error.context_mark
+    at = mark.line + 1 if mark else None
+    if error.problem and r"'\t'" in error.problem:
+        return at, "a tab stands where an indentation or a value begins; write spaces instead"
     problem = re.sub(r"'[^'<]{2,}'|\"[^\"]{2,}\"", "…", error.problem or "is not valid YAML")
-    return (mark.line + 1 if mark else None), problem + _hint(problem)
+    return at, problem + _hint(problem)
 
 
 def _hint(problem: str) -> str:

@@ -36,6 +36,14 @@ def advise(error: UpstreamError, provider: Provider, *, ehlo_name: str) -> str:
     return _of_stage(error, ehlo_name)
 
 
+def certificate_remedy(detail: str) -> str | None:
+    """Return what to do about a certificate that is not verified; None: `detail` tells of none."""
+    lowered = detail.lower()
+    if "certificate not verified" not in lowered:
+        return None
+    return next(remedy for part, remedy in _CERTIFICATE if part in lowered)
+
+
 def advise_port(provider: Provider, open_ports: Sequence[int]) -> str:
     """Return what to do when the provider's port is shut and these others are open."""
     if not open_ports:
@@ -81,9 +89,9 @@ def _of_stage(error: UpstreamError, ehlo_name: str) -> str:
 
 
 def _of_handshake(detail: str, provider: Provider) -> str:
-    lowered = detail.lower()
-    if "certificate not verified" in lowered:
-        return next(remedy for part, remedy in _CERTIFICATE if part in lowered)
+    remedy = certificate_remedy(detail)
+    if remedy is not None:
+        return remedy
     if provider.tls is TlsPolicy.IMPLICIT:
         return f"port {provider.port} may not speak TLS at once: try tls: required"
     return "the server may know nothing newer than TLS 1.1, which is not used"

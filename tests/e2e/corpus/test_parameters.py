@@ -21,6 +21,11 @@ _ROWS = (
     ("P6", b"BODY=BINARYMIME", r"555 5\.5\.4"),
     ("P7", b"FOO=BAR", r"555 5\.5\.4"),
     ("P8", b"AUTH=<>", "250"),
+    ("a value of SMTPUTF8", b"SMTPUTF8=x", r"501 5\.5\.4"),
+    ("an empty value of SMTPUTF8", b"SMTPUTF8=", r"501 5\.5\.4"),
+    ("SIZE twice", b"SIZE=10 SIZE=99999999999", r"501 5\.5\.4"),
+    ("BODY twice", b"BODY=7BIT body=8BITMIME", r"501 5\.5\.4"),
+    ("SMTPUTF8 twice", b"SMTPUTF8 SMTPUTF8", r"501 5\.5\.4"),
 )
 
 

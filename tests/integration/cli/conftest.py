@@ -88,6 +88,11 @@ class Desk:
         )
         return self.add(recipient, **more)
 
+    def due_at_ms(self, queue_id: str) -> int:
+        """Return when a message of one delivery is due."""
+        (entry,) = self.store.entries([queue_id])
+        return entry.deliveries[0].due_at_ms
+
     def claim(self, route: str = "default") -> str:
         """Take what is due on a route as a worker does; return the worker's incarnation."""
         incarnation = os.urandom(6).hex()

@@ -194,9 +194,22 @@ def test_the_sandbox_lists_the_newest_first_and_filters(desk: Desk) -> None:
     assert "captured" in desk.run("sandbox", "list").stdout
 
 
+def test_latest_is_the_newest_in_every_command(desk: Desk) -> None:
+    old, new = desk.add_captured("ann@x.test", age_s=60), desk.add_captured("bob@x.test")
+    planned = desk.run("sandbox", "release", "latest", "--dry-run")
+    assert "bob@x.test" in planned.output and "no such message" not in planned.output
+    deleted = desk.run("sandbox", "delete", "latest", "--yes")
+    assert deleted.exit_code == 0, deleted.output
+    assert [one["queue_id"] for one in desk.lines("sandbox", "list", "--json")] == [old]
+    assert new not in desk.run("sandbox", "show", "latest").stdout
+
+
 def test_an_empty_sandbox(desk: Desk) -> None:
     assert desk.run("sandbox", "list").stdout == "the sandbox is empty\n"
-    assert desk.run("sandbox", "show", "latest").exit_code == 65
+    for command in ("show", "delete", "release"):
+        result = desk.run("sandbox", command, "latest", *(() if command == "show" else ("--yes",)))
+        assert result.exit_code == 65
+        assert "latest: no such message" in result.stderr
 
 
 def test_sandbox_delete_never_takes_other_mail(desk: Desk) -> None:

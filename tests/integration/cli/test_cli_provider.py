@@ -228,6 +228,28 @@ def test_hold_and_release(shop: Desk) -> None:
     ]
 
 
+def test_release_makes_due_what_the_hold_had_put_off(shop: Desk) -> None:
+    refused = "535 5.7.8 Authentication credentials invalid"
+    put_off = shop.add()
+    shop.attempt(DeliveryState.DEFERRED, reason=refused)
+    doubtful = shop.add()
+    shop.attempt(DeliveryState.DEFERRED, reason=refused, doubted=True)
+    greylisted = shop.add()
+    shop.attempt(DeliveryState.DEFERRED, reason="451 4.7.1 greylisted")
+    before = {one: shop.due_at_ms(one) for one in (put_off, doubtful, greylisted)}
+    put_hold(shop, "credential", "main", probe_at_ms=clock_ms() + 240_000)
+    assert shop.run("provider", "release", "main").exit_code == 0
+    assert shop.due_at_ms(put_off) <= clock_ms() < before[put_off]
+    assert shop.due_at_ms(doubtful) == before[doubtful]
+    assert shop.due_at_ms(greylisted) == before[greylisted]
+
+
+def test_a_hold_whose_next_try_is_over_is_due(shop: Desk) -> None:
+    put_hold(shop, "credential", "main", probe_at_ms=clock_ms() - 240_000)
+    text = " ".join(shop.run("provider", "list").stdout.split())
+    assert "credentials invalid; it is due to be tried again" in text
+
+
 def test_an_operators_hold_outlasts_what_the_provider_says(shop: Desk) -> None:
     put_hold(shop, "provider", "main", probe_at_ms=1)
     assert "main: held until" in shop.run("provider", "hold", "main").stdout

@@ -59,6 +59,20 @@ def lane(deliveries: int = 1, *, state: str = "deferred", age_ms: int = 0) -> La
     )
 
 
+def test_a_remedy_says_what_to_do_about_a_certificate() -> None:
+    reason = "certificate not verified: Hostname mismatch (main[192.0.2.1]:587)"
+    facts = FleetFacts(now_ms=NOW_MS, holds=(hold("unreachable", reason=reason),))
+    (finding,) = fleet_findings(facts, SETTINGS)
+    assert finding.remedy == "write as host the name that the certificate is for"
+
+
+@pytest.mark.parametrize("scope", ["provider", "credential", "sender domain"])
+def test_a_remedy_that_is_a_sentence_goes_on_without_its_full_stop(scope: str) -> None:
+    facts = FleetFacts(now_ms=NOW_MS, holds=(hold(scope, remedy="Buy credits."),))
+    (finding,) = fleet_findings(facts, SETTINGS)
+    assert finding.remedy.startswith("Buy credits; ")
+
+
 def found(*, holds: tuple[Hold, ...] = (), **queue: Any) -> list[tuple[str, str]]:
     facts = FleetFacts(now_ms=NOW_MS, holds=holds, queue=QueueFacts(**queue))
     return [(one.rule.value, one.key) for one in fleet_findings(facts, SETTINGS)]

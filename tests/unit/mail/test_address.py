@@ -80,3 +80,16 @@ def test_whatever_passes_is_printable_and_stable(raw: bytes) -> None:
 def test_comparison_ignores_ascii_case_only() -> None:
     assert canonical("Dev@OK.test") == "dev@ok.test"
     assert canonical("dev@o\u212a.test") != "dev@ok.test"
+
+
+def test_quotes_that_are_not_needed_make_no_other_mailbox() -> None:
+    assert canonical('"Dev.Op"@OK.test') == "dev.op@ok.test"
+    assert canonical('"de\\v"@ok.test') == "dev@ok.test"
+    for needed in (
+        '"a b"@ok.test',
+        '"a@b"@ok.test',
+        '".a"@ok.test',
+        '"a..b"@ok.test',
+        '""@ok.test',
+    ):
+        assert canonical(needed) == needed

@@ -51,6 +51,21 @@ def test_a_file_is_appended_to_and_opened_again(tmp_path: Path) -> None:
     assert path.stat().st_mode & 0o777 & ~0o640 == 0
 
 
+def test_the_group_may_read_a_new_file_whatever_the_umask(tmp_path: Path) -> None:
+    path = tmp_path / "mail.log"
+    before = os.umask(0o077)
+    try:
+        outlet = FileOutlet(path)
+        outlet.send([b"one\n"])
+        assert path.stat().st_mode & 0o777 == 0o640
+        path.chmod(0o600)  # as somebody wants it who has made it
+        outlet.reopen()
+        assert path.stat().st_mode & 0o777 == 0o600
+        outlet.close()
+    finally:
+        os.umask(before)
+
+
 def test_a_file_that_cannot_be_opened_again_stays_open(tmp_path: Path) -> None:
     path = tmp_path / "logs/mail.log"
     path.parent.mkdir()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -353,6 +354,60 @@ def test_a_secret_file_open_to_others_stops_the_start(lines_of: Fail, tmp_path: 
     key.chmod(0o644)
     [line] = lines_of(PLAIN.replace("plain:x", f"file:{key}"))
     assert line.startswith(f"relaygw.yaml:2: providers.main.password: file:{key}: everyone")
+
+
+def test_what_keys_disagree_on_is_told_beside_wrong_values(lines_of: Fail) -> None:
+    """An open relay first of all: nobody mends a port and starts the relay then."""
+    open_relay = "listeners: [{bind: 0.0.0.0:25, allow: [0.0.0.0/0]}]\n"
+    for wrong in (
+        "retry: {first: 5}\n",
+        "web: {bind: x}\n",
+        "providers: {b: {host: h, port: x}}\n",
+    ):
+        value, relay = lines_of("mode: production\n" + open_relay + wrong)[:2]
+        assert value.startswith("relaygw.yaml:3: ")
+        assert "an open relay" in relay
+
+
+def test_a_wrong_mode_or_listener_hides_no_open_relay(lines_of: Fail) -> None:
+    text = "mode: prod\nlisteners:\n- {bind: x}\n- {bind: 0.0.0.0:25, allow: [0.0.0.0/0]}\n"
+    mode, bind, relay = lines_of(text)
+    assert mode.startswith("relaygw.yaml:1: mode")
+    assert bind.startswith("relaygw.yaml:3: listeners.0.bind")
+    assert relay.startswith("relaygw.yaml:4: listeners.1.allow: lets everyone send")
+
+
+def test_what_only_follows_from_a_wrong_value_is_not_told(lines_of: Fail) -> None:
+    text = (
+        "mode: production\nproviders: {main: {host: smtp.test, port: x}}\n"
+        "users: [{name: shop}]\nlisteners: [{bind: 127.0.0.1:25, auth: required}]\n"
+        "routes: [{name: default, providers: [main]}]\n"
+    )
+    password, port = lines_of(text)
+    assert "providers.main.port" in port
+    assert "users.0.password_hash" in password
+
+
+def test_a_tab_is_named(lines_of: Fail) -> None:
+    (line,) = lines_of("mode: production\nproviders:\n\tmain: {host: smtp.test}\n")
+    assert line == (
+        "relaygw.yaml:3: a tab stands where an indentation or a value begins; write spaces instead"
+    )
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives a file away")
+def test_a_secret_that_another_user_owns_is_refused(load: Load, tmp_path: Path) -> None:
+    key = tmp_path / "key"
+    key.write_text("k")
+    key.chmod(0o600)
+    login = f"smtp.test, username: u, password: 'file:{key}'"
+    text = RELAY.replace("smtp.test", login) + DEFAULT
+    load(text)
+    os.chown(key, 33, 0)
+    with pytest.raises(SettingsError, match=r"key belongs to www-data, who could replace it"):
+        load(text)
+    os.chown(tmp_path / "relaygw.yaml", 33, 0)  # who owns the configuration may do all of that
+    load(text)
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200)

@@ -115,3 +115,27 @@ def test_a_route_names_listeners_and_users_that_there_are(lines_of: Fail, load: 
     assert 'routes.0.listener.0: "127.0.0.1:26" is not one of the listeners; write one of: ' in line
     [line] = lines_of(text + route.format("user: [shop2]"))
     assert 'routes.0.user.0: "shop2" is not one of the users; write one of: shop1' in line
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("127.0.0.1:25", "127.0.0.1:25"),
+        ("localhost:25", "127.0.0.1:25"),
+        ("0.0.0.0:25", "127.0.0.1:25"),
+        ('"[::1]:25"', '"[::]:25"'),
+    ],
+)
+def test_two_listeners_on_one_address(lines_of: Fail, first: str, second: str) -> None:
+    listeners = f"listeners: [{{bind: {first}}}, {{bind: {second}}}]\n"
+    (line,) = lines_of("mode: sandbox\n" + listeners)
+    assert f"listeners.1.bind: {second.strip(chr(34))} is taken by listeners.0.bind" in line
+    assert "choose another port" in line
+
+
+def test_an_address_of_the_pages_is_no_listener_s(lines_of: Fail, load: Load) -> None:
+    (line,) = lines_of("mode: sandbox\nlisteners: [{bind: 127.0.0.1:8025}]\n")
+    assert "web.bind: 127.0.0.1:8025 is taken by listeners.0.bind" in line
+    binds = ["127.0.0.1:0", "127.0.0.1:0", "127.0.0.2:25", "127.0.0.1:25", '"[::1]:25"']
+    listeners = ", ".join(f"{{bind: {bind}}}" for bind in binds)
+    load(f"mode: sandbox\nlisteners: [{listeners}]\n")
