@@ -133,7 +133,8 @@ class Pump:
         for lane in lanes:
             self._settle_if_unsure(lane)
             self._windows.sweep(lane)
-            if lane.window and not (gate.permits or gate.in_flight or lane.has_choice):
+            is_stuck = not (gate.permits or gate.in_flight or gate.is_asking or lane.has_choice)
+            if lane.window and is_stuck:
                 self._windows.give_back(lane)  # whoever has a permit can send it
         self.run(gate)
 

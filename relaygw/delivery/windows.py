@@ -7,7 +7,9 @@ this worker does not know of, and would keep from everybody as long as it lives:
 
 from __future__ import annotations
 
+import asyncio
 import time
+from collections import defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -49,9 +51,15 @@ class Windows:
         self._spawn = spawn
         self._in_hand = InHand()
         self._unsure: set[str] = set()  # routes with leases that are not in hand, perhaps
+        # a claim that overtook a give-back would take for known what is queued again by then
+        self._leasing: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def claim(self, lane: Lane) -> None:
         """Fill a window with due deliveries of its route."""
+        async with self._leasing[lane.route]:
+            await self._claim(lane)
+
+    async def _claim(self, lane: Lane) -> None:
         room = lane.room
         before = self._in_hand.of(lane.route)
         lane.may_have_more = False  # a hint that arrives meanwhile sets it again
@@ -86,6 +94,10 @@ class Windows:
 
     async def settle(self, lane: Lane) -> None:
         """End the leases of a lane that are not in hand; nothing may be claimed meanwhile."""
+        async with self._leasing[lane.route]:
+            await self._settle(lane)
+
+    async def _settle(self, lane: Lane) -> None:
         self._unsure.discard(lane.route)
         freed = 0
         try:
@@ -159,7 +171,11 @@ class Windows:
             self._spawn(self.give_back_now(claimed))
 
     async def give_back_now(self, claimed: Sequence[ClaimedDelivery]) -> None:
-        """Return deliveries to the queue; what fails is made good by `settle`."""
+        """Return deliveries of one route to the queue; what fails is made good by `settle`."""
+        async with self._leasing[claimed[0].route]:
+            await self._give_back(claimed)
+
+    async def _give_back(self, claimed: Sequence[ClaimedDelivery]) -> None:
         try:
             await in_thread(
                 self._threads,
