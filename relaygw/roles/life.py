@@ -59,8 +59,12 @@ def registered(
 
 def _warn_of_a_namesake(context: RoleContext, store: Store) -> None:
     """Say that a gateway elsewhere has this name: what is told of one would be of both."""
+    # one of this host has a file while it is registered: it may end, or begin, while we look
+    before = {path.name for path in context.instances_dir.iterdir()}
     for one in store.instances():
-        is_of_this_host = (context.instances_dir / one.incarnation).exists()
+        is_of_this_host = (
+            one.incarnation in before or (context.instances_dir / one.incarnation).exists()
+        )
         is_namesake = one.role == "front" and one.name == context.loaded.settings.hostname
         if is_namesake and not is_of_this_host:
             context.log.note(
