@@ -90,8 +90,13 @@ class LeftMail:
         )
 
 
-def look_at_maildrop(path: str, *, now_s: float | None = None) -> LeftMail:
-    """Look at a maildrop; one that does not exist has no mail. Blocks on its disk."""
+def look_at_maildrop(path: str | None, *, now_s: float | None = None) -> LeftMail | None:
+    """Look at a maildrop; one that does not exist has no mail. Blocks on its disk.
+
+    None: the configuration has none.
+    """
+    if path is None:
+        return None
     now_s = time.time() if now_s is None else now_s
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
