@@ -99,7 +99,7 @@ def test_many_reasons_are_cut_to_the_newest(
     kept = json.loads((tmp_path / "reasons").read_bytes())
     assert set(kept) == set(NAMES[3:])
     assert {len(reason) for reason in kept.values()} == {300}
-    assert os.stat(tmp_path / "reasons").st_mode & 0o777 == 0o600
+    assert (tmp_path / "reasons").stat().st_mode & 0o777 == 0o600
 
 
 def test_one_that_cannot_be_listed_is_trouble(tmp_path: Path) -> None:
