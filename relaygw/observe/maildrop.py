@@ -13,7 +13,6 @@ import secrets
 import stat
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 
@@ -138,9 +137,13 @@ def _files(directory: int, now_s: float) -> Iterator[tuple[str, float]]:
         for entry in entries:
             if entry.name in OURS or entry.name.startswith(WRITING_PREFIX):
                 continue
-            with suppress(FileNotFoundError):  # it was just taken
+            try:
                 changed_s = entry.stat(follow_symlinks=False).st_ctime
-                yield entry.name, max(0.0, now_s - changed_s)
+            except FileNotFoundError:  # it was just taken
+                continue
+            except OSError:  # another user's file system may be mounted there
+                changed_s = now_s
+            yield entry.name, max(0.0, now_s - changed_s)
 
 
 def _shown(name: str) -> str:
