@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from relaygw.observe.maildrop import LeftMail
 from relaygw.settings.alerts import Rule
 from relaygw.store.protocol import Hold, LaneCount
 from relaygw.store.watching import HistoryPoint
@@ -28,6 +29,7 @@ class HostFacts:
     host: str
     volumes: Mapping[str, float] = field(default_factory=dict)  # directory: free share
     certificates: Mapping[str, float] = field(default_factory=dict)  # listener: seconds left
+    maildrop: LeftMail | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

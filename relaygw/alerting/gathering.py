@@ -12,6 +12,7 @@ from relaygw.alerting.findings import HostFacts, QueueFacts
 from relaygw.alerting.sums import DAY_MS, HOUR_MS, busiest_hour
 from relaygw.mail.state import DeliveryState
 from relaygw.observe.history.series import Series
+from relaygw.observe.maildrop import look_at_maildrop
 from relaygw.settings.alerts import Rule
 from relaygw.settings.certificate_end import certificate_end
 from relaygw.settings.model import Settings
@@ -86,12 +87,17 @@ def _gauges(lanes: Sequence[LaneCount], now_ms: int) -> dict[tuple[str, str], in
 
 
 def host_facts(settings: Settings, state_dir: Path) -> HostFacts:
-    """Look at this host: the volume that the state lies on, certificates of listeners."""
+    """Look at this host: the volume of the state, certificates of listeners, the maildrop."""
     volumes: dict[str, float] = {}
     with contextlib.suppress(OSError):
         volume = os.statvfs(state_dir)
         volumes[str(state_dir)] = volume.f_bavail / max(volume.f_blocks, 1)
-    return HostFacts(host=settings.hostname, volumes=volumes, certificates=_certificates(settings))
+    return HostFacts(
+        host=settings.hostname,
+        volumes=volumes,
+        certificates=_certificates(settings),
+        maildrop=look_at_maildrop(settings.maildrop.path),
+    )
 
 
 def _certificates(settings: Settings) -> dict[str, float]:

@@ -21,7 +21,7 @@ from relaygw.settings.units import format_duration
 from relaygw.store.protocol import UNREACHABLE, Hold
 from relaygw.upstream.advice import certificate_remedy
 
-HOST_RULES = frozenset({Rule.DISK_LOW, Rule.CERTIFICATE_EXPIRING})
+HOST_RULES = frozenset({Rule.DISK_LOW, Rule.CERTIFICATE_EXPIRING, Rule.MAILDROP_STUCK})
 """Rules whose keys begin with the name of a host; the others are about the shared queue."""
 GROWTH_LEAST = 1000
 REFUSALS = ("451 4.3.", "452 4.3.")
@@ -75,7 +75,22 @@ def host_findings(facts: HostFacts, settings: Settings) -> list[Finding]:
         for listener, left_s in facts.certificates.items()
         if left_s < rules.certificate_left
     ]
-    return low + expiring
+    return low + expiring + _maildrop_stuck(facts)
+
+
+def _maildrop_stuck(facts: HostFacts) -> list[Finding]:
+    """Find mail of local programs that nobody takes: they were told that it is on its way."""
+    left = facts.maildrop
+    if left is None or left.summary is None:
+        return []
+    return [
+        Finding(
+            rule=Rule.MAILDROP_STUCK,
+            key=f"{facts.host} {left.path}",
+            summary=f"on {facts.host}: {left.summary}",
+            remedy=left.remedy,
+        )
+    ]
 
 
 def _providers(facts: FleetFacts, settings: Settings) -> Iterator[Finding]:

@@ -61,6 +61,18 @@ def screen(snapshot: Snapshot, settings: Settings) -> Iterator[str]:
     yield from _lane_lines(snapshot, settings)
     yield ""
     yield labelled("sandbox", f"{snapshot.captured} captured, {snapshot.unread} unread")
+    yield from _maildrop_lines(snapshot)
+
+
+def _maildrop_lines(snapshot: Snapshot) -> Iterator[str]:
+    """Yield what lies in the maildrop; what is wrong there stands among the warnings as well."""
+    left = snapshot.maildrop
+    if left is None or left.trouble is not None:
+        return
+    oldest = f", the oldest for {age(int(left.oldest_age_s * 1000))}" if left.oldest_age_s else ""
+    yield labelled("maildrop", f"{left.waiting} waiting, {left.aside} set aside{oldest}")
+    for one in left.named:
+        yield labelled("", printable(f"{one.name}: {one.reason}"))
 
 
 def _instance_lines(snapshot: Snapshot) -> Iterator[str]:

@@ -10,6 +10,7 @@ from typing import Any
 from relaygw import __version__
 from relaygw.mail.search import EVERYTHING
 from relaygw.mail.timestamp import rfc3339
+from relaygw.observe.maildrop import LeftMail, look_at_maildrop
 from relaygw.operations.provider_usage import (
     Usage,
     hold_object,
@@ -39,6 +40,7 @@ class Snapshot:
     lanes: list[LaneCount]
     captured: int
     unread: int
+    maildrop: LeftMail | None = None
 
     def drifted(self) -> list[Instance]:
         """Return the instances that run other routing or policy settings than the file's."""
@@ -62,6 +64,7 @@ def take_snapshot(store: Store, settings: Settings) -> Snapshot:
         lanes=store.counts(),
         captured=captured,
         unread=unread,
+        maildrop=look_at_maildrop(settings.maildrop.path),
     )
 
 
@@ -81,6 +84,8 @@ def warnings(snapshot: Snapshot) -> Iterator[str]:
     if drifted:
         names = ", ".join(f"{one.role} {one.pid} on {one.name}" for one in drifted)
         yield f"{names}: run other routing or policy settings than the file; reload or restart"
+    if snapshot.maildrop is not None and snapshot.maildrop.summary is not None:
+        yield f"{snapshot.maildrop.summary}; {snapshot.maildrop.remedy}"
 
 
 def status_object(snapshot: Snapshot, settings: Settings) -> dict[str, Any]:
@@ -131,4 +136,19 @@ def status_object(snapshot: Snapshot, settings: Settings) -> dict[str, Any]:
         ],
         "captured": snapshot.captured,
         "unread": snapshot.unread,
+        "maildrop": None if snapshot.maildrop is None else _maildrop_object(snapshot.maildrop),
+    }
+
+
+def _maildrop_object(left: LeftMail) -> dict[str, Any]:
+    return {
+        "path": left.path,
+        "waiting": left.waiting,
+        "late": left.late,
+        "aside": left.aside,
+        "oldest_age_s": int(left.oldest_age_s),
+        "files": [
+            {"name": one.name, "reason": one.reason, "age_s": int(one.age_s)} for one in left.named
+        ],
+        "trouble": left.trouble,
     }

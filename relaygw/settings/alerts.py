@@ -38,6 +38,7 @@ class Rule(StrEnum):
     IN_DOUBT = "in_doubt"
     DISK_LOW = "disk_low"
     CERTIFICATE_EXPIRING = "certificate_expiring"
+    MAILDROP_STUCK = "maildrop_stuck"
 
 
 _KINDS = ("webhook", "command", "email", "apprise")

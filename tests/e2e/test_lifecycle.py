@@ -138,6 +138,8 @@ def test_a_refused_reload_leaves_no_port_open(gateway: Gateway) -> None:
         ]
         (line,) = gateway.wait_for_log("reload refused", start=gateway.reload())
     assert f"cannot listen on 127.0.0.1:{taken}" in line
+    assert "stop it, or take another port: set bind of its entry in listeners, or " in line
+    assert "RELAYGW__LISTENERS='[{bind: " in line
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", free), timeout=PATIENCE_S)
     gateway.send("a@shop.test", ["b@cust.test"], CONTENT)

@@ -76,6 +76,7 @@ def settings(**rules: Any) -> Settings:
             "listeners": [{"bind": "127.0.0.1:25"}],
             "providers": {name: {"host": "smtp.example.com"} for name in ("main", "spare")},
             "routes": [{"name": "default", "providers": ["main", "spare"]}],
+            "maildrop": {"path": rules.pop("maildrop", None)},
             "alert_rules": {"lasting": "100ms", "disk_free": "0%", **rules},
         }
     )
@@ -139,6 +140,23 @@ def fail(store: Store, provider: str = "main") -> None:
 
 def recover(store: Store, provider: str = "main") -> None:
     store.drop_hold(UNREACHABLE, provider, now_ms=time.time_ns() // 1_000_000)
+
+
+async def test_a_file_that_lies_in_the_maildrop_is_told_until_it_is_gone(
+    store: Store, tmp_path: Path
+) -> None:
+    maildrop = tmp_path / "maildrop"
+    maildrop.mkdir()
+    odd = maildrop / "no.mail"
+    odd.touch()
+    channel, key = Recording(), f"gw.test {maildrop}"
+    rules = {"maildrop": str(maildrop)}
+    async with watching(store, tmp_path, channel, incarnation="a", rules=rules):
+        await wait_until(lambda: channel.states == [(key, "begun")])
+        odd.unlink()
+        await wait_until(lambda: channel.states == [(key, "begun"), (key, "over")])
+    assert channel.notices[0].rule == "maildrop_stuck"
+    assert "no.mail (not a name of mail)" in channel.notices[0].summary
 
 
 async def test_trouble_is_told_once_and_its_end_once(store: Store, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 from relaygw.cli.text import clock_ms
+from relaygw.inbound.drop_directory import DropDirectory
 from relaygw.mail.state import DeliveryState
 from relaygw.store.protocol import Hold
 from tests.integration.cli.conftest import Desk
@@ -78,6 +79,28 @@ def test_status_tells_which_provider_is_held_or_slowed_and_why(desk: Desk) -> No
     states = {one["name"]: one["state"] for one in found["providers"]}
     assert states == {"main": "partly held", "spare": "slowed", "third": "ok"}
     assert found["providers"][1]["learned"]["rate_per_s"] == 29.0
+
+
+def test_status_names_files_of_the_maildrop_that_nobody_takes(desk: Desk, tmp_path: Path) -> None:
+    maildrop = tmp_path / "maildrop"
+    desk.config.write_text(f"{desk.config.read_text()}maildrop: {{path: {maildrop}}}\n")
+    assert "0 waiting, 0 set aside\n" in desk.run("status").stdout
+    directory = DropDirectory(maildrop, None)
+    stuck, waiting = "a" * 32 + ".drop", "b" * 32 + ".drop"
+    for name in (stuck, waiting):
+        (maildrop / name).write_bytes(b"")
+    directory.reasons.write({stuck: "a hard link: the file has another name, too"})
+    directory.close()
+    result = desk.run("status")
+    assert "1 waiting, 1 set aside, the oldest for 0s\n" in result.stdout
+    assert f" {stuck}: a hard link: the file has" in result.stdout
+    assert waiting not in result.stdout
+    said = " ".join(result.stderr.split())
+    assert f"files in the maildrop {maildrop}: 1 set aside: {stuck} (a hard link" in said
+    assert "mend it, and it is taken within ten minutes, or remove it" in said
+    (found,) = desk.lines("status", "--json")
+    assert (found["maildrop"]["waiting"], found["maildrop"]["aside"]) == (1, 1)
+    assert [one["name"] for one in found["maildrop"]["files"]] == [stuck]
 
 
 def test_nothing_runs(desk: Desk) -> None:

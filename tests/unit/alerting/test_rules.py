@@ -10,6 +10,7 @@ from relaygw.alerting.findings import Finding, FleetFacts, HostFacts, QueueFacts
 from relaygw.alerting.rules import HOST_RULES, fleet_findings, host_findings
 from relaygw.alerting.sums import HOUR_MS, busiest_hour, waiting_then
 from relaygw.mail.state import DeliveryState
+from relaygw.observe.maildrop import LeftMail
 from relaygw.settings.alerts import Rule
 from relaygw.settings.model import Settings
 from relaygw.store.protocol import Hold, LaneCount
@@ -288,6 +289,19 @@ def test_mail_in_doubt() -> None:
             HostFacts(host="gw1", certificates={":465": -5.0}),
             [("certificate_expiring", "gw1 :465")],
         ),
+        (HostFacts(host="gw1", maildrop=LeftMail(path="/m", waiting=9)), []),
+        (
+            HostFacts(host="gw1", maildrop=LeftMail(path="/m", waiting=9, late=1)),
+            [("maildrop_stuck", "gw1 /m")],
+        ),
+        (
+            HostFacts(host="gw1", maildrop=LeftMail(path="/m", aside=1)),
+            [("maildrop_stuck", "gw1 /m")],
+        ),
+        (
+            HostFacts(host="gw1", maildrop=LeftMail(path="/m", trouble="Permission denied")),
+            [("maildrop_stuck", "gw1 /m")],
+        ),
     ],
 )
 def test_what_is_wrong_with_a_host(facts: HostFacts, wrong: list[tuple[str, str]]) -> None:
@@ -323,7 +337,12 @@ def test_every_rule_has_a_remedy_and_a_summary_on_one_line() -> None:
             busiest_hour={},
         ),
     )
-    host = HostFacts(host="gw1", volumes={"/var": 0.0}, certificates={":465": 0.0})
+    host = HostFacts(
+        host="gw1",
+        volumes={"/var": 0.0},
+        certificates={":465": 0.0},
+        maildrop=LeftMail(path="/m", aside=1),
+    )
     findings: list[Finding] = [
         *fleet_findings(everything, SETTINGS),
         *host_findings(host, SETTINGS),

@@ -58,6 +58,22 @@ def body(description: str = "", **properties: Schema) -> Schema:
     return {k: v for k, v in answer(description, **properties).items() if k != "required"}
 
 
+_MAILDROP = {
+    **answer(
+        "Mail of local programs on this host that is not in the queue; null without a maildrop.",
+        path=TEXT,
+        waiting=said(NUMBER, "files to be taken"),
+        late=said(NUMBER, "of these, for more than a minute"),
+        aside=said(NUMBER, "files that are left alone"),
+        oldest_age_s=NUMBER,
+        files=said(
+            list_of(answer(name=TEXT, reason=TEXT, age_s=NUMBER)),
+            "three of those that are left alone or late, the oldest first",
+        ),
+        trouble=said(MAYBE_TEXT, "why nobody can tell"),
+    ),
+    "type": ["object", "null"],
+}
 _RECIPIENT = answer(
     address=TEXT,
     original=said(MAYBE_TEXT, "as the client gave it, where it was rewritten"),
@@ -214,6 +230,7 @@ _STATUS = answer(
     ),
     captured=NUMBER,
     unread=NUMBER,
+    maildrop=_MAILDROP,
     warnings=list_of(TEXT),
 )
 _INCIDENT = answer(
