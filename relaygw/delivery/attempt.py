@@ -24,6 +24,7 @@ from relaygw.mail.outcome import (
     Verdict,
 )
 from relaygw.policy.modes import Modes
+from relaygw.policy.recipient_fields import NOTHING, FieldRule, FieldRules, FieldsFound
 from relaygw.policy.recipients import RecipientPolicy
 from relaygw.policy.releasing import ReleasePolicy
 from relaygw.settings.model import Mode, Settings
@@ -31,6 +32,7 @@ from relaygw.store.protocol import Store
 from relaygw.upstream.classify import Classifier
 from relaygw.upstream.outgoing import OutgoingMail, RecipientReply
 from relaygw.upstream.session import UpstreamError, UpstreamSession
+from relaygw.upstream.sifting import sift
 from relaygw.upstream.terms import Terms
 
 _MAX_STALE_SESSIONS = 3
@@ -38,11 +40,12 @@ _MAX_STALE_SESSIONS = 3
 
 @dataclass(frozen=True, slots=True)
 class Screened:
-    """The recipients of a delivery by what may happen to them now."""
+    """The recipients of a delivery by what may happen to them now, and what its header may name."""
 
     sendable: tuple[Recipient, ...]
     blocked: tuple[Recipient, ...]
     held: tuple[Recipient, ...]  # the mode or the allow list of now does not permit them
+    field_rule: FieldRule | None
 
 
 class Screen:
@@ -52,6 +55,7 @@ class Screen:
         self._policy = RecipientPolicy(settings.mode, settings.recipients)
         self._modes = Modes(settings)
         self._releases = ReleasePolicy(settings)
+        self._field_rules = FieldRules(settings)
 
     def sort(self, claimed: ClaimedDelivery) -> Screened:
         """Return the pending recipients by what may happen to them."""
@@ -60,7 +64,14 @@ class Screen:
         for recipient in claimed.recipients:
             by_obstacle[obstacle(recipient.address)].append(recipient)
         return Screened(
-            tuple(by_obstacle[None]), tuple(by_obstacle["blocked"]), tuple(by_obstacle["mode"])
+            tuple(by_obstacle[None]),
+            tuple(by_obstacle["blocked"]),
+            tuple(by_obstacle["mode"]),
+            self._field_rules.of(
+                claimed.source,
+                accepted_in=Mode(claimed.mode),
+                is_released=claimed.released is not None,
+            ),
         )
 
     def _obstacle_of(self, claimed: ClaimedDelivery) -> Callable[[str], str | None]:
@@ -89,6 +100,7 @@ async def attempt_delivery(
     check_lease: Callable[[], bool],
     may_go_on: Callable[[], bool],
     terms: Terms,
+    field_rule: FieldRule | None,
 ) -> AttemptReport:
     """Send a delivery to `recipients` and return what the provider said.
 
@@ -109,7 +121,7 @@ async def attempt_delivery(
             left = RecipientReply(stage=Stage.LOCAL, detail="stopping, nothing sent")
             outcomes += _outcomes(part, (left,) * len(part), by_address, classifier)
             continue
-        mail = _outgoing(claimed, part, store, terms)
+        mail = _outgoing(claimed, part, store, terms, field_rule)
         is_last = start + max_recipients >= len(addresses)
         try:
             session, replies, waited_s = await _transact(line, mail, check_lease, may_chain=is_last)
@@ -198,11 +210,25 @@ def single_mail(
     addresses = tuple(dict.fromkeys(recipient.address for recipient in screened.sendable))
     if not 0 < len(addresses) <= max_recipients:
         return None
-    return _outgoing(claimed, addresses, store, terms)
+    return _outgoing(claimed, addresses, store, terms, screened.field_rule)
+
+
+async def fields_found(
+    claimed: ClaimedDelivery, screened: Screened, *, store: Store, terms: Terms
+) -> FieldsFound:
+    """Return what of a delivery's header stays behind, or keeps it from being sent."""
+    if screened.field_rule is None:
+        return NOTHING
+    mail = _outgoing(claimed, (), store, terms, screened.field_rule)
+    return (await sift(mail.content, mail.added, mail.fields, mail.field_rule)).found
 
 
 def _outgoing(
-    claimed: ClaimedDelivery, addresses: tuple[str, ...], store: Store, terms: Terms
+    claimed: ClaimedDelivery,
+    addresses: tuple[str, ...],
+    store: Store,
+    terms: Terms,
+    field_rule: FieldRule | None,
 ) -> OutgoingMail:
     notify = {one.address: one.dsn_notify for one in claimed.recipients if one.dsn_notify}
     return OutgoingMail(
@@ -217,6 +243,7 @@ def _outgoing(
         smtputf8=claimed.smtputf8,
         added=terms.source_of(claimed.source),
         fields=terms.fields,
+        field_rule=field_rule,
         max_size_bytes=terms.max_size_bytes,
         dsn_ret=claimed.dsn_ret,
         dsn_envid=claimed.dsn_envid,

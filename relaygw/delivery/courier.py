@@ -11,7 +11,9 @@ from dataclasses import replace
 
 from relaygw.delivery.attempt import (
     Screen,
+    Screened,
     attempt_delivery,
+    fields_found,
     single_mail,
 )
 from relaygw.delivery.gate import Gate
@@ -26,7 +28,13 @@ from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.observe.events import Event, Held, Outcome, Removed
 from relaygw.observe.maillog import MailLog
 from relaygw.observe.metrics.meters import SILENT, DeliveryMeter
-from relaygw.policy.retry import REASON_MODE, REASON_POISON, is_expired, settle
+from relaygw.policy.retry import (
+    REASON_MODE,
+    REASON_POISON,
+    field_reason,
+    is_expired,
+    settle,
+)
 from relaygw.settings.model import Settings
 from relaygw.store.protocol import InFlight, Store
 from relaygw.upstream.classify import Classifier
@@ -130,6 +138,10 @@ class Courier:
             held = [recipient.rcpt_no for recipient in screened.held]
             await self._record_unsent(claimed, held=bool(held), blocked=screened.blocked)
             return
+        obstacle = await self._obstacle_in_fields(gate, claimed, screened)
+        if obstacle is not None:
+            await self.set_aside(claimed, obstacle)
+            return
         provider = self._settings.providers[gate.provider]
         was_held = gate.is_held
         report = await attempt_delivery(
@@ -143,6 +155,7 @@ class Courier:
             check_lease=self._leases.is_held,
             may_go_on=lambda: not self._leases.is_draining,
             terms=self._terms[gate.provider],
+            field_rule=screened.field_rule,
         )
         lesson = await self._lesson(gate, claimed, report, was_held=was_held)
         now_ms = time.time_ns() // 1_000_000
@@ -169,6 +182,21 @@ class Courier:
         if update.state is DeliveryState.HELD and lesson.held_reason is not None:
             with contextlib.suppress(StoreUnavailable):  # the next look at the holds settles it
                 await self._learning.settle_hold(gate, claimed)
+
+    async def _obstacle_in_fields(
+        self, gate: Gate, claimed: ClaimedDelivery, screened: Screened
+    ) -> str | None:
+        """Return why a mail's header keeps it here, None if it does not; log what stays behind."""
+        found = await fields_found(
+            claimed, screened, store=self._store, terms=self._terms[gate.provider]
+        )
+        if found.names and claimed.attempts == 0:
+            names = ", ".join(found.names)
+            verb = "fields {} are" if len(found.names) > 1 else "field {} is"
+            self._log.note(
+                "smtp", f"{claimed.queue_id}: {verb.format(names)} not sent ({found.why})"
+            )
+        return field_reason(found.obstacle) if found.obstacle is not None else None
 
     async def _lesson(
         self, gate: Gate, claimed: ClaimedDelivery, report: AttemptReport, *, was_held: bool

@@ -27,6 +27,7 @@ _UNCHARGED = frozenset({Verdict.THROTTLE, Verdict.HOLD})
 _PARKED = re.compile(r"sender domain (\S*) is refused by (.+)")
 _NO_SENDER = "no provider of route"
 _OVER_QUOTA = "no daily_quota"
+_IN_HEADER = "in its header: "
 
 
 def held_sender_reason(providers: Iterable[str], domain: str) -> str:
@@ -50,9 +51,20 @@ def over_quota_reason(route: str, recipients: int) -> str:
     return f"{_OVER_QUOTA} of route {route} covers its {recipients} recipients"
 
 
+def field_reason(obstacle: str) -> str:
+    """Return the reason of a mail that its header keeps here; see policy.recipient_fields."""
+    return f"{_IN_HEADER}{obstacle}"
+
+
+def is_of_header(reason: str) -> bool:
+    """True for what a field of the header that names recipients is the reason for."""
+    return reason.startswith(_IN_HEADER)
+
+
 def is_of_configuration(reason: str) -> bool:
     """True for what another configuration may settle: a look at it again is worth while."""
-    return reason.startswith((_NO_SENDER, _OVER_QUOTA)) or parked_for(reason) is not None
+    of_this = reason.startswith((_NO_SENDER, _OVER_QUOTA, _IN_HEADER))
+    return of_this or parked_for(reason) is not None
 
 
 def delay_s(attempts: int, retry: Retry, *, chance: float) -> float:

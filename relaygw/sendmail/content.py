@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import posix
 
-from relaygw.sendmail.addresses import read_addresses
+from relaygw.mail.address_list import read_addresses
 from relaygw.sendmail.exits import EX_NOINPUT, EX_UNAVAILABLE, Failure, warn
 
 MAX_CONTENT_BYTES = 100 * 2**20

@@ -10,19 +10,16 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
 from relaygw.errors import ContentInvalid
-from relaygw.mail.content import has_long_line
 from relaygw.mail.dsn import mail_parameters, rcpt_parameters
 from relaygw.mail.outcome import Stage
 from relaygw.mail.reply import SmtpReply
-from relaygw.upstream.added_fields import Field, missing_fields
+from relaygw.policy.recipient_fields import NO_FIELDS, FieldRule
+from relaygw.upstream.added_fields import Field
+from relaygw.upstream.sifting import Content, sift
 from relaygw.upstream.seven_bit import to_seven_bit
-
-Content = bytes | Callable[[], AsyncIterator[bytes]]
-"""Whole content, or what opens a stream of chunks of it (at most 1 MiB each)."""
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
@@ -33,6 +30,7 @@ class OutgoingMail:
 
     `added` and those of `fields` whose name the header lacks go in front of the content. Sizes
     and flags are of the content alone. `dsn_notify` has a NOTIFY for each recipient, or is empty.
+    `field_rule` says which fields that name recipients may go with it; None: all of them.
     """
 
     sender: str  # "" is the null sender
@@ -44,6 +42,7 @@ class OutgoingMail:
     smtputf8: bool
     added: bytes = b""  # whole header lines in ASCII
     fields: tuple[Field, ...] = ()
+    field_rule: FieldRule | None = NO_FIELDS
     max_size_bytes: int | None = None  # besides what the provider says
     dsn_ret: str | None = None  # RFC 3461; see mail.dsn
     dsn_envid: str | None = None
@@ -106,11 +105,14 @@ async def plan_transaction(mail: OutgoingMail, offered: Capabilities) -> Transac
     ValueError means an address that no listener lets in: a defect here, not at the provider.
     """
     refused = _refuse_addresses(mail, offered)
-    added = await _added(mail)
-    content = _behind(added, mail.content) if added else mail.content
-    size_bytes, is_8bit = mail.size_bytes + len(added), mail.is_8bit
-    fold = mail.has_long_line or has_long_line(added)
+    sifted = await sift(mail.content, mail.added, mail.fields, mail.field_rule)
+    content = sifted.content
+    size_bytes, is_8bit = mail.size_bytes + sifted.grown_bytes, mail.is_8bit
+    fold = mail.has_long_line or sifted.has_long_line
     everyone = range(len(mail.recipients))
+    if sifted.found.obstacle is not None:  # whoever sends looks before; nobody gets past it here
+        reply = _local(451, f"4.7.1 {sifted.found.obstacle}")
+        refused = dict.fromkeys(everyone, reply)
     too_large = _refuse_size(size_bytes, mail, offered)
     if (
         too_large is None
@@ -171,27 +173,6 @@ def _needs_seven_bit(mail: OutgoingMail, offered: Capabilities) -> bool:
     # header fields in raw UTF-8 are legal under SMTPUTF8 only, so they are rewritten without it
     without_utf8 = mail.smtputf8 and not offered.smtputf8
     return mail.is_8bit and (not offered.eight_bit_mime or without_utf8)
-
-
-async def _added(mail: OutgoingMail) -> bytes:
-    if not mail.fields:
-        return mail.added
-    # the first chunk of a stream holds the header
-    start = mail.content if isinstance(mail.content, bytes) else await anext(mail.content(), b"")
-    return mail.added + missing_fields(mail.fields, start)
-
-
-def _behind(added: bytes, content: Content) -> Content:
-    """Return `content` with `added` in front of it."""
-    if isinstance(content, bytes):
-        return added + content
-
-    async def stream() -> AsyncIterator[bytes]:
-        yield added
-        async for chunk in content():
-            yield chunk
-
-    return stream
 
 
 async def _convert(content: Content) -> bytes:

@@ -9,6 +9,7 @@ from relaygw.policy.retry import (
     REASON_MODE,
     REASON_POISON,
     is_of_configuration,
+    is_of_header,
     parked_for,
 )
 from relaygw.policy.story import Advice
@@ -66,6 +67,12 @@ def _advice_on_configuration(reason: str) -> Iterator[Advice]:
                 f"Have {domain} verified as a sender at {name}. A probe finds out by itself; now:",
                 f"relaygw provider release {name}",
             )
+    elif is_of_header(reason):
+        yield Advice(
+            "A provider would send to whom this field names. Have the program that sends it leave "
+            "the address out, and delete this mail; or take the address off recipients.block and "
+            "reload: it is looked at again then."
+        )
     elif is_of_configuration(reason):
         yield Advice(
             "Correct senders, daily_quota or the route in the configuration and reload: it is "
