@@ -28,13 +28,7 @@ from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.observe.events import Event, Held, Outcome, Removed
 from relaygw.observe.maillog import MailLog
 from relaygw.observe.metrics.meters import SILENT, DeliveryMeter
-from relaygw.policy.retry import (
-    REASON_MODE,
-    REASON_POISON,
-    field_reason,
-    is_expired,
-    settle,
-)
+from relaygw.policy.retry import REASON_MODE, REASON_POISON, is_expired, settle
 from relaygw.settings.model import Settings
 from relaygw.store.protocol import InFlight, Store
 from relaygw.upstream.classify import Classifier
@@ -196,7 +190,7 @@ class Courier:
             self._log.note(
                 "smtp", f"{claimed.queue_id}: {verb.format(names)} not sent ({found.why})"
             )
-        return field_reason(found.obstacle) if found.obstacle is not None else None
+        return found.obstacle
 
     async def _lesson(
         self, gate: Gate, claimed: ClaimedDelivery, report: AttemptReport, *, was_held: bool

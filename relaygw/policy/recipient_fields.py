@@ -202,7 +202,9 @@ def _is_harmless(found: _Found) -> bool:
         return False
     return all(
         key in field.harmless
-        or (isinstance(value, dict) and {f"{key}.{inner}" for inner in value} <= set(field.harmless))
+        or (
+            isinstance(value, dict) and {f"{key}.{inner}" for inner in value} <= set(field.harmless)
+        )
         for key, value in values.items()
     )
 

@@ -27,7 +27,7 @@ _UNCHARGED = frozenset({Verdict.THROTTLE, Verdict.HOLD})
 _PARKED = re.compile(r"sender domain (\S*) is refused by (.+)")
 _NO_SENDER = "no provider of route"
 _OVER_QUOTA = "no daily_quota"
-_IN_HEADER = "in its header: "
+_IN_HEADER = ("field ", "its header ")  # see policy.recipient_fields and upstream.sifting
 
 
 def held_sender_reason(providers: Iterable[str], domain: str) -> str:
@@ -51,11 +51,6 @@ def over_quota_reason(route: str, recipients: int) -> str:
     return f"{_OVER_QUOTA} of route {route} covers its {recipients} recipients"
 
 
-def field_reason(obstacle: str) -> str:
-    """Return the reason of a mail that its header keeps here; see policy.recipient_fields."""
-    return f"{_IN_HEADER}{obstacle}"
-
-
 def is_of_header(reason: str) -> bool:
     """True for what a field of the header that names recipients is the reason for."""
     return reason.startswith(_IN_HEADER)
@@ -63,8 +58,9 @@ def is_of_header(reason: str) -> bool:
 
 def is_of_configuration(reason: str) -> bool:
     """True for what another configuration may settle: a look at it again is worth while."""
-    of_this = reason.startswith((_NO_SENDER, _OVER_QUOTA, _IN_HEADER))
-    return of_this or parked_for(reason) is not None
+    if is_of_header(reason) or parked_for(reason) is not None:
+        return True
+    return reason.startswith((_NO_SENDER, _OVER_QUOTA))
 
 
 def delay_s(attempts: int, retry: Retry, *, chance: float) -> float:

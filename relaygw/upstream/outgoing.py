@@ -18,8 +18,8 @@ from relaygw.mail.outcome import Stage
 from relaygw.mail.reply import SmtpReply
 from relaygw.policy.recipient_fields import NO_FIELDS, FieldRule
 from relaygw.upstream.added_fields import Field
-from relaygw.upstream.sifting import Content, sift
 from relaygw.upstream.seven_bit import to_seven_bit
+from relaygw.upstream.sifting import Content, sift
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
