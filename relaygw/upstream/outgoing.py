@@ -2,7 +2,8 @@
 
 Pure but for the 7 bit conversion, which runs in a thread. A provider that lacks an extension
 never gets mail that needs it: the content is rewritten (8BITMIME) or the recipients are refused
-here, as a reply at Stage.LOCAL: 5.3.4 (SIZE), 5.6.3 (8BITMIME), 5.6.7 (SMTPUTF8).
+here, as a reply at Stage.LOCAL: 5.3.4 (SIZE), 5.6.3 (8BITMIME, which another provider may have, so
+that it bounces nobody), 5.6.7 (SMTPUTF8).
 RFC 1870, RFC 3461, RFC 3463, RFC 6152, RFC 6531.
 """
 
@@ -11,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from relaygw.errors import ContentInvalid
@@ -25,6 +27,8 @@ Content = bytes | Callable[[], AsyncIterator[bytes]]
 """Whole content, or what opens a stream of chunks of it (at most 1 MiB each)."""
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_REWRITERS = ThreadPoolExecutor(2, thread_name_prefix="seven-bit")
+"""Few, and of their own: large content takes seconds, and the store must not wait for it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,22 +112,18 @@ async def plan_transaction(mail: OutgoingMail, offered: Capabilities) -> Transac
     refused = _refuse_addresses(mail, offered)
     added = await _added(mail)
     content = _behind(added, mail.content) if added else mail.content
-    size_bytes, is_8bit = mail.size_bytes + len(added), mail.is_8bit
+    size_bytes, is_8bit = mail.size_bytes + len(added), mail.is_8bit or not added.isascii()
     fold = mail.has_long_line or has_long_line(added)
     everyone = range(len(mail.recipients))
     too_large = _refuse_size(size_bytes, mail, offered)
-    if (
-        too_large is None
-        and len(refused) < len(mail.recipients)
-        and _needs_seven_bit(mail, offered)
-    ):
+    if too_large is None and len(refused) < len(mail.recipients) and needs_seven_bit(mail, offered):
         try:
             content = await _convert(content)
-            size_bytes, is_8bit, fold = len(content), False, True
-            too_large = _refuse_size(size_bytes, mail, offered)
+            size_bytes, is_8bit, fold = len(content), False, has_long_line(content)
+            _check_grown(size_bytes, mail, offered)
         except ContentInvalid as error:
             reply = _local(554, f"5.6.3 content not sent to a provider without 8BITMIME: {error}")
-            refused = dict.fromkeys(everyone, reply)
+            refused |= {n: refused.get(n, reply) for n in everyone}
     if too_large is not None:
         refused = dict.fromkeys(everyone, too_large)
     return Transaction(
@@ -167,7 +167,15 @@ def _refuse_size(
     return _local(552, f"5.3.4 the message has {size_bytes} bytes, {shown}")
 
 
-def _needs_seven_bit(mail: OutgoingMail, offered: Capabilities) -> bool:
+def _check_grown(size_bytes: int, mail: OutgoingMail, offered: Capabilities) -> None:
+    """Raise ContentInvalid when the rewriting made a message too large for this provider."""
+    too_large = _refuse_size(size_bytes, mail, offered)
+    if too_large is not None:
+        raise ContentInvalid(f"rewritten, {too_large.detail.partition(' ')[2]}")
+
+
+def needs_seven_bit(mail: OutgoingMail, offered: Capabilities) -> bool:
+    """Return whether content has to be rewritten first, which may take seconds."""
     # header fields in raw UTF-8 are legal under SMTPUTF8 only, so they are rewritten without it
     without_utf8 = mail.smtputf8 and not offered.smtputf8
     return mail.is_8bit and (not offered.eight_bit_mime or without_utf8)
@@ -198,7 +206,7 @@ async def _convert(content: Content) -> bytes:
     # whole in memory: MIME cannot be rewritten chunk by chunk, and such providers are rare
     if not isinstance(content, bytes):
         content = b"".join([chunk async for chunk in content()])
-    return await asyncio.to_thread(to_seven_bit, content)
+    return await asyncio.get_running_loop().run_in_executor(_REWRITERS, to_seven_bit, content)
 
 
 def _mail_command(
