@@ -27,6 +27,7 @@ _UNCHARGED = frozenset({Verdict.THROTTLE, Verdict.HOLD})
 _PARKED = re.compile(r"sender domain (\S*) is refused by (.+)")
 _NO_SENDER = "no provider of route"
 _OVER_QUOTA = "no daily_quota"
+_NEEDS_8BITMIME = "needs 8BITMIME"
 _IN_HEADER = ("field ", "its header ")  # see policy.recipient_fields and upstream.sifting
 
 
@@ -51,6 +52,11 @@ def over_quota_reason(route: str, recipients: int) -> str:
     return f"{_OVER_QUOTA} of route {route} covers its {recipients} recipients"
 
 
+def needs_8bitmime_reason(route: str, why: str) -> str:
+    """Return the reason of content that no provider of the route can be given as it is."""
+    return f"{_NEEDS_8BITMIME}, which no provider of route {route} has for it: {why}"
+
+
 def is_of_header(reason: str) -> bool:
     """True for what a field of the header that names recipients is the reason for."""
     return reason.startswith(_IN_HEADER)
@@ -58,9 +64,10 @@ def is_of_header(reason: str) -> bool:
 
 def is_of_configuration(reason: str) -> bool:
     """True for what another configuration may settle: a look at it again is worth while."""
-    if is_of_header(reason) or parked_for(reason) is not None:
-        return True
-    return reason.startswith((_NO_SENDER, _OVER_QUOTA))
+    return (
+        reason.startswith((_NO_SENDER, _OVER_QUOTA, _NEEDS_8BITMIME, *_IN_HEADER))
+        or parked_for(reason) is not None
+    )
 
 
 def delay_s(attempts: int, retry: Retry, *, chance: float) -> float:

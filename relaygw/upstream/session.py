@@ -23,6 +23,7 @@ from relaygw.upstream.outgoing import (
     OutgoingMail,
     RecipientReply,
     Transaction,
+    needs_seven_bit,
     plan_transaction,
 )
 from relaygw.upstream.protocol import ConnectionLost, ReplyInvalid, ReplyTimeout, WireFailure
@@ -334,7 +335,7 @@ class UpstreamSession:
         if progress.next_mail is None or not self._offered.pipelining:
             return b""
         mail = progress.next_mail(self.uses)
-        if mail is None:
+        if mail is None or needs_seven_bit(mail, self._offered):  # the dot does not wait for that
             return b""
         following = await self._plan(mail)
         if following.plan.refused:

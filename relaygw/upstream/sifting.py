@@ -32,6 +32,7 @@ class Sifted:
 
     content: Content
     grown_bytes: int = 0  # how much longer it is than before
+    is_8bit: bool = False  # what was added
     has_long_line: bool = False  # in what was added
     found: FieldsFound = NOTHING
 
@@ -58,6 +59,7 @@ async def sift(
     return Sifted(
         content=changed,
         grown_bytes=len(added) - sum(end - start for start, end in found.removed),
+        is_8bit=not added.isascii(),
         has_long_line=has_long_line(added),
         found=found,
     )
