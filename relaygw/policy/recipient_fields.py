@@ -33,6 +33,7 @@ from relaygw.settings.recipient_fields import RecipientField, recipient_fields
 
 _LOWER = bytes(range(256)).lower()
 _NOT_LETTERS = bytes(byte for byte in range(256) if not (byte < 128 and chr(byte).isalnum()))
+_JSON_START = re.compile(rb"""\s*(?:\[\s*[\[\]{"]|\{\s*["}])""")  # `[Shop] Jo <a@b>` is a name
 _MAX_SHOWN = 100  # characters of an address in a reason
 _EMPTY_PATH = (b"", b"<>")
 
@@ -175,7 +176,7 @@ def _in_stray_lines(header: bytes, start: int, end: int) -> Iterator[_Found]:
 def _chosen(
     known: Sequence[RecipientField], value: bytes, start: int, end: int
 ) -> Iterator[_Found]:
-    is_json = value.lstrip()[:1] in (b"[", b"{")
+    is_json = _JSON_START.match(value) is not None
     fitting = [field for field in known if is_json or not field.json_only]
     if fitting:
         field = next((one for one in fitting if one.json_only), fitting[0])

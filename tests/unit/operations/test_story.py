@@ -86,6 +86,20 @@ def test_it_looks_at_the_headers_that_decide(tmp_path: Path) -> None:
     rig.store.close()
 
 
+def test_it_names_fields_that_are_left_out(tmp_path: Path) -> None:
+    rig = StoryRig(tmp_path, mode="staging", recipients={"allow": ["dev@agency.test"]})
+    content = (
+        b'X-SMTPAPI: {"to": ["c@cust.test"]}\r\nBcc: c@cust.test\r\nSubject: x\r\n\r\nhello\r\n'
+    )
+    message = rig.accept("dev@agency.test", content=content, mode="staging")
+    told = notes(rig.story(message).events[0])
+    assert told["left out"] == "X-SMTPAPI, Bcc: names recipients (mode staging)"
+    captured = NewRecipient(address="c@cust.test", state=RecipientState.CAPTURED, reason="x")
+    message = rig.accept(captured, content=content, mode="staging")
+    assert "left out" not in notes(rig.story(message).events[0])  # none of it was sent
+    rig.store.close()
+
+
 def test_captured_on_staging(tmp_path: Path) -> None:
     rig = StoryRig(tmp_path, mode="staging", recipients={"allow": ["dev@agency.test"]})
     reason = "staging: not on the allow list"
