@@ -24,7 +24,7 @@ from relaygw.mail.outcome import (
     Verdict,
 )
 from relaygw.policy.modes import Modes
-from relaygw.policy.recipient_fields import NOTHING, FieldRule, FieldRules, FieldsFound
+from relaygw.policy.recipient_fields import NO_FIELDS, NOTHING, FieldRule, FieldRules, FieldsFound
 from relaygw.policy.recipients import RecipientPolicy
 from relaygw.policy.releasing import ReleasePolicy
 from relaygw.settings.model import Mode, Settings
@@ -45,7 +45,7 @@ class Screened:
     sendable: tuple[Recipient, ...]
     blocked: tuple[Recipient, ...]
     held: tuple[Recipient, ...]  # the mode or the allow list of now does not permit them
-    field_rule: FieldRule | None
+    field_rule: FieldRule | None = NO_FIELDS
 
 
 class Screen:

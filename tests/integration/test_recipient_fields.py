@@ -18,6 +18,7 @@ from tests.fakes.scripted_provider import ReceivedMessage, ScriptedProvider
 from tests.integration.delivery_rig import Rig, running
 
 STAGING: dict[str, Any] = {"mode": "staging", "recipients": {"allow": ["dev@agency.test"]}}
+CHAINED = {"chain_transactions": True, "max_connections": 1}
 CUSTOMER = b"customer@cust.test"
 AUDIT = AuditEntry(at_ms=NOW_MS, actor="a", action="x", target="", affected=1, detail="")
 NAMING = [
@@ -90,7 +91,7 @@ async def test_no_field_names_a_customer_to_the_provider_of_a_staging_gateway(
 ) -> None:
     async with (
         ScriptedProvider() as provider,
-        running(tmp_path, {"p": provider.settings()}, **STAGING) as rig,
+        running(tmp_path, {"p": provider.settings(**CHAINED)}, **STAGING) as rig,
     ):
         mails = [holding(field, mode="staging") for field in NAMING]
         got = await all_sent(rig, provider, mails)
@@ -243,15 +244,18 @@ HELD = [
 async def test_a_blocked_address_in_a_field_holds_the_mail_in_production(tmp_path: Path) -> None:
     async with (
         ScriptedProvider() as provider,
-        running(tmp_path, {"p": provider.settings()}, **BLOCK) as rig,
+        running(tmp_path, {"p": provider.settings(**CHAINED)}, **BLOCK) as rig,
     ):
         messages = [accepted(**holding(field)) for field, _ in HELD]
-        rig.accept(*messages)
+        free = [accepted() for _ in HELD]
+        rig.accept(*(one for pair in zip(messages, free, strict=True) for one in pair))
         for message, (field, reason) in zip(messages, HELD, strict=True):
             entry = await rig.wait_for(message, DeliveryState.HELD)
             assert (entry.deliveries[0].reason or "").startswith(reason), field
             assert is_of_configuration(entry.deliveries[0].reason or "")
-        assert not provider.messages
+        for message in free:
+            await rig.wait_for(message, DeliveryState.FINISHED)
+        assert {one.content for one in provider.messages} == {free[0].content[0]}
 
 
 async def test_a_field_that_only_repeats_the_envelope_is_removed_for_a_blocked_address(
