@@ -14,11 +14,12 @@ import binascii
 import codecs
 import re
 from collections.abc import Iterator
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import NamedTuple
 
 from relaygw.errors import ContentInvalid
 
+MAX_PARAMETERS = 1000
 _PARAMETER_FIELDS = frozenset(("content-type", "content-disposition"))
 _ADDRESS_FIELDS = frozenset(
     (
@@ -455,7 +456,9 @@ def _repaired_parameters(value: bytes) -> bytes:
 
 
 def _write_parameters(writer: _Writer, value: bytes) -> None:
-    parameters = list(read_parameters(value))
+    parameters = list(islice(read_parameters(value), MAX_PARAMETERS + 1))
+    if len(parameters) > MAX_PARAMETERS:
+        raise ContentInvalid(f"has more than {MAX_PARAMETERS} parameters")
     taken = {parameter.name for parameter in parameters}
     written = 0
     for parameter in parameters:
