@@ -56,6 +56,11 @@ def needs_8bitmime_reason(route: str, why: str) -> str:
     return f"{_NEEDS_8BITMIME}, which no provider of route {route} has for it: {why}"
 
 
+def is_in_8_bit(reason: str) -> bool:
+    """True for content that needs a provider with 8BITMIME."""
+    return reason.startswith(_NEEDS_8BITMIME)
+
+
 def is_of_configuration(reason: str) -> bool:
     """True for what another configuration may settle: a look at it again is worth while."""
     return (
