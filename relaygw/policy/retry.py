@@ -62,6 +62,11 @@ def is_of_header(reason: str) -> bool:
     return reason.startswith(_IN_HEADER)
 
 
+def is_in_8_bit(reason: str) -> bool:
+    """True for content that needs a provider with 8BITMIME."""
+    return reason.startswith(_NEEDS_8BITMIME)
+
+
 def is_of_configuration(reason: str) -> bool:
     """True for what another configuration may settle: a look at it again is worth while."""
     return (

@@ -14,14 +14,12 @@ import binascii
 import codecs
 import re
 from collections.abc import Iterator
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import NamedTuple
 
 from relaygw.errors import ContentInvalid
 
-FALLBACK_CHARSET = "iso-8859-1"
-"""What bytes are taken for that are neither UTF-8 nor in the charset that the message names."""
-
+MAX_PARAMETERS = 1000
 _PARAMETER_FIELDS = frozenset(("content-type", "content-disposition"))
 _ADDRESS_FIELDS = frozenset(
     (
@@ -78,14 +76,14 @@ _STRUCTURED_FIELDS = frozenset(
         "return-path",
     )
 )
-_ASCII_SUPERSETS = re.compile(
+_ASCII_SUPERSETS = re.compile(  # Python's names
     r"cp125[0-8]|cp866|cp932|cp949|cp950|iso8859-\d{1,2}|koi8-[ru]|mac-roman|gb2312|gbk|gb18030"
     r"|big5|big5hkscs|euc_jp|euc_kr|shift_jis"
 )
-_CHARSET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,39}")
 _LINE_BYTES = 76  # RFC 2047 section 2: a line with an encoded word is no longer
 _WORD_BYTES = 45  # of text in one encoded word: 60 in base64
-_SHORTEST_WORD_BYTES = 6  # a whole character of every charset
+_SHORTEST_WORD_BYTES = 6  # more than a character
+_WORD_MARKS = len("=?utf-8?b??=")
 _PARAMETER_BYTES = 18  # 54 in the extended form, so that a piece has a line of its own
 
 # an encoded word as readers take it: white space may be missing around it and stand in it
@@ -116,13 +114,6 @@ _ATTRIBUTE = re.compile(rb"[!#$%&'*+.0-9A-Z^_`a-z{|}~-]+")
 _NOT_PLAIN = re.compile(rb"[^!#$&+.0-9A-Z^_`a-z{|}~-]")  # RFC 2231 attribute-char
 
 
-class Charset(NamedTuple):
-    """How 8-bit bytes are named: `label` as written in the message, `codec` None for UTF-8."""
-
-    label: bytes
-    codec: str | None
-
-
 class Parameter(NamedTuple):
     """One parameter of a Content-Type or Content-Disposition, as offsets into the value."""
 
@@ -135,53 +126,46 @@ class Parameter(NamedTuple):
 def convert_field(field: bytes, *, name: bytes, value_at: int, declared: str) -> bytes:
     """Return a whole field with its line end in ASCII; ContentInvalid if that cannot be.
 
-    The value begins at `value_at`. `declared` is the charset that the message names, "" if none.
+    The value begins at `value_at`. Its bytes are taken for UTF-8 if they can be, else for the
+    charset `declared` by the message ("": none), else for what Windows writes in the west.
     """
-    value = field[value_at:].removesuffix(b"\r\n")
-    line_end = field[value_at + len(value) :]
-    writer = _Writer(field[:value_at], _charset_of(value, declared))
+    raw = field[value_at:].removesuffix(b"\r\n")
+    line_end = field[value_at + len(raw) :]
+    writer = _Writer(field[:value_at])
     kind = name.decode("ascii").lower()
     try:
         if kind in _PARAMETER_FIELDS:
-            _write_parameters(writer, value)
+            _write_parameters(writer, _as_utf8(_repaired_parameters(raw), declared))
         elif kind in _ADDRESS_FIELDS:
-            _write_addresses(writer, value)
+            _write_addresses(writer, _as_utf8(raw, declared))
         elif kind in _STRUCTURED_FIELDS:
-            _write_structured(writer, value, is_trace=kind == "received")
+            _write_structured(writer, _as_utf8(raw, declared), is_trace=kind == "received")
         else:
-            _write_text(writer, value)
+            _write_text(writer, _as_utf8(_ENCODED_WORD.sub(_repaired_word, raw), declared))
     except ContentInvalid as error:
         shown = name.decode("ascii")[:60]
         raise ContentInvalid(f"its field {shown} {error}") from None
     return writer.whole() + line_end
 
 
-def _charset_of(value: bytes, declared: str) -> Charset:
-    """Return the charset that all 8-bit bytes of a value are said in."""
-    try:
-        value.decode("utf-8")
-    except UnicodeDecodeError:
-        pass
-    else:
-        return Charset(b"utf-8", None)
-    if _CHARSET_NAME.fullmatch(declared):
+def _as_utf8(value: bytes, declared: str) -> bytes:
+    for charset in ("utf-8", declared, "cp1252"):
         try:
-            codec = codecs.lookup(declared).name
-            if _ASCII_SUPERSETS.fullmatch(codec) and value.decode(codec).encode(codec) == value:
-                return Charset(declared.lower().encode(), codec)
+            name = codecs.lookup(charset).name
+            if name in ("utf-8", "cp1252") or _ASCII_SUPERSETS.fullmatch(name):
+                return value.decode(name).encode("utf-8")
         except (LookupError, ValueError):
-            pass
-    return Charset(FALLBACK_CHARSET.encode(), FALLBACK_CHARSET)
+            continue
+    return value.decode("latin-1").encode("utf-8")
 
 
 class _Writer:
     """A field as it grows, which knows how full its last line is."""
 
-    def __init__(self, prefix: bytes, charset: Charset) -> None:
+    def __init__(self, prefix: bytes) -> None:
         self._parts = [prefix]
         self._column = len(prefix)
         self._is_blank = True  # nothing but the name stands on the line
-        self.charset = charset
 
     def whole(self) -> bytes:
         return b"".join(self._parts)
@@ -198,20 +182,18 @@ class _Writer:
 
     def add_words(self, space: bytes, text: bytes) -> None:
         """Write `space` (b"" in front of nothing) and `text` as encoded words, folded."""
-        label = self.charset.label
-        overhead = len(b"=??b??=") + len(label)
-        need = min(len(text), _WORD_BYTES) * 4 // 3 + 4 + overhead
+        need = min(len(text), _WORD_BYTES) * 4 // 3 + 4 + _WORD_MARKS
         is_tight = self._column + len(space) + need > _LINE_BYTES
         if is_tight and space and not self._is_blank and b"\r\n" not in space:
             space = b"\r\n" + space
         self.add(space)
-        start, room = 0, _LINE_BYTES - self._column - overhead
+        start, room = 0, _LINE_BYTES - self._column - _WORD_MARKS
         while start < len(text):
             most = max(min(room // 4 * 3, _WORD_BYTES), _SHORTEST_WORD_BYTES)
-            end = _character_end(text, start, most, self.charset)
+            end = _character_end(text, start, most)
             encoded = binascii.b2a_base64(text[start:end], newline=False)
-            self.add((b"\r\n " if start else b"") + b"=?%b?b?%b?=" % (label, encoded))
-            start, room = end, _LINE_BYTES - 1 - overhead
+            self.add((b"\r\n " if start else b"") + b"=?utf-8?b?%b?=" % encoded)
+            start, room = end, _LINE_BYTES - 1 - _WORD_MARKS
 
     def add_on_line(self, text: bytes) -> None:
         """Write `text` on a new line if it does not fit on this one."""
@@ -220,22 +202,13 @@ class _Writer:
         self.add(b" " + text)
 
 
-def _character_end(text: bytes, start: int, most: int, charset: Charset) -> int:
-    """Return where the characters end that fit into `most` bytes from `start`."""
+def _character_end(text: bytes, start: int, most: int) -> int:
+    """Return where the characters end that fit into `most` bytes of UTF-8 from `start`."""
     end = start + most
     if end >= len(text):
         return len(text)
-    if charset.codec is None:
-        while text[end] & 0xC0 == 0x80:
-            end -= 1
-        return end
-    # the longest piece of whole characters, whatever their size in this charset
-    for shorter in range(4):
-        try:
-            text[start : end - shorter].decode(charset.codec)
-        except UnicodeDecodeError:
-            continue
-        return end - shorter
+    while text[end] & 0xC0 == 0x80:
+        end -= 1
     return end
 
 
@@ -253,17 +226,17 @@ def _write_text(writer: _Writer, value: bytes) -> None:
     end = 0
     follows = False  # an encoded word: white space behind it is lost to readers
     for match in _ENCODED_WORD.finditer(body):
-        word = match[0]
-        if not word.isascii() and not _is_quoted_printable(word):
-            continue
-        _write_piece(writer, body[end : match.start()], follows=follows, leads=True)
-        writer.add(_EIGHT_BIT.sub(lambda found: b"=%02X" % ord(found[0]), word))
-        end, follows = match.end(), True
+        if match[0].isascii():
+            _write_piece(writer, body[end : match.start()], follows=follows, leads=True)
+            writer.add(match[0])
+            end, follows = match.end(), True
     _write_piece(writer, body[end:], follows=follows, leads=False)
 
 
-def _is_quoted_printable(word: bytes) -> bool:
-    return word.split(b"?", 3)[2] in b"qQ"
+def _repaired_word(word: re.Match[bytes]) -> bytes:
+    """Return an encoded word in which no byte is left as it was; base64 cannot be repaired."""
+    is_quoted = word[0].split(b"?", 3)[2] in b"qQ"
+    return _EIGHT_BIT.sub(lambda byte: b"=%02X" % ord(byte[0]), word[0]) if is_quoted else word[0]
 
 
 def _write_piece(writer: _Writer, piece: bytes, *, follows: bool, leads: bool) -> None:
@@ -467,8 +440,25 @@ def _parameter_value(given: bytes) -> bytes:
     return inner.replace(rb"\\", b"\\").replace(rb"\"", b'"')
 
 
+def _repaired_parameters(value: bytes) -> bytes:
+    """Return a value in whose extended parameters (RFC 2231) no byte is left as it was."""
+    parts = []
+    end = 0
+    for parameter in read_parameters(value):
+        if parameter.name.endswith(b"*"):
+            raw = value[parameter.start : parameter.end]
+            parts += [
+                value[end : parameter.start],
+                _EIGHT_BIT.sub(lambda byte: b"%%%02X" % ord(byte[0]), raw),
+            ]
+            end = parameter.end
+    return b"".join([*parts, value[end:]])
+
+
 def _write_parameters(writer: _Writer, value: bytes) -> None:
-    parameters = list(read_parameters(value))
+    parameters = list(islice(read_parameters(value), MAX_PARAMETERS + 1))
+    if len(parameters) > MAX_PARAMETERS:
+        raise ContentInvalid(f"has more than {MAX_PARAMETERS} parameters")
     taken = {parameter.name for parameter in parameters}
     written = 0
     for parameter in parameters:
@@ -479,7 +469,7 @@ def _write_parameters(writer: _Writer, value: bytes) -> None:
         blank = before[len(before.rstrip(b" \t\r\n")) :]
         writer.add(before[: len(before) - len(blank)])
         written = parameter.end
-        _write_parameter(writer, parameter, raw, taken)
+        _write_parameter(writer, parameter, raw[: len(parameter.name)], taken)
     writer.add(value[written:])
 
 
@@ -488,9 +478,7 @@ def _write_parameter(writer: _Writer, parameter: Parameter, raw: bytes, taken: s
     shown = raw[: len(name)]
     if name in (b"boundary", b"charset") or not _ATTRIBUTE.fullmatch(name):
         raise ContentInvalid("has a parameter that cannot be said in ASCII")
-    if name.endswith(b"*"):  # extended already, and some bytes were left as they were
-        writer.add_on_line(_EIGHT_BIT.sub(lambda found: b"%%%02X" % ord(found[0]), _unfolded(raw)))
-    elif b"*" in name:
+    if b"*" in name:
         raise ContentInvalid("has a parameter in pieces with 8-bit bytes")
     elif taken & {name + b"*", name + b"*0", name + b"*0*"}:
         # the old form beside the extended one: as old readers expect it
@@ -504,18 +492,17 @@ def _write_parameter(writer: _Writer, parameter: Parameter, raw: bytes, taken: s
 
 def _write_extended(writer: _Writer, name: bytes, text: bytes) -> None:
     """Write a parameter in the form of RFC 2231, in pieces when it is long."""
-    label = writer.charset.label
     pieces = []
     start = 0
     while start < len(text):
-        end = _character_end(text, start, _PARAMETER_BYTES, writer.charset)
+        end = _character_end(text, start, _PARAMETER_BYTES)
         pieces.append(_NOT_PLAIN.sub(lambda found: b"%%%02X" % ord(found[0]), text[start:end]))
         start = end
-    whole = b"%b*=%b''%b" % (name, label, b"".join(pieces))
+    whole = b"%b*=utf-8''%b" % (name, b"".join(pieces))
     if len(whole) < _LINE_BYTES:
         writer.add_on_line(whole)
         return
     for number, piece in enumerate(pieces):
-        charset = label + b"''" if number == 0 else b""
+        charset = b"utf-8''" if number == 0 else b""
         end_of_line = b";" if number < len(pieces) - 1 else b""
         writer.add_on_line(b"%b*%d*=%b%b%b" % (name, number, charset, piece, end_of_line))

@@ -8,6 +8,7 @@ from relaygw.policy.retry import (
     REASON_IN_DOUBT,
     REASON_MODE,
     REASON_POISON,
+    is_in_8_bit,
     is_of_configuration,
     is_of_header,
     parked_for,
@@ -72,6 +73,11 @@ def _advice_on_configuration(reason: str) -> Iterator[Advice]:
             "A provider would send to whom this field names. Have the program that sends it leave "
             "the address out, and delete this mail; or take the address off recipients.block and "
             "reload: it is looked at again then."
+        )
+    elif is_in_8_bit(reason):
+        yield Advice(
+            "Give the route a provider with 8BITMIME and reload: it is looked at again then. Or "
+            "have the program that writes it write ASCII."
         )
     elif is_of_configuration(reason):
         yield Advice(
