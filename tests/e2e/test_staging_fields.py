@@ -68,12 +68,12 @@ def test_nobody_but_the_list_is_named_to_a_gateway_or_provider_behind_it(
         provider.wait_for_messages(6)
         gateway.wait_until_empty()
         central.wait_until_empty()
+        assert {one.recipients for one in provider.messages} == {(DEV,)}
+        assert len(provider.messages) == 6
+        for connection in provider.connections:
+            assert b"@named.test" not in bytes(connection.transcript)
         told = gateway.wait_for_log(r"not sent \(mode staging\)", count=5)
         gateway.wait_for_log(r"not sent \(released mail\)")
 
         assert gateway.content(captured_id).count(b"@named.test") == 9  # as it came
     assert f"{queue_id}: fields X-SMTPAPI, X-MSYS-API, X-MC-BccAddress, To, Bcc" in told[0]
-    assert {one.recipients for one in provider.messages} == {(DEV,)}
-    assert len(provider.messages) == 6
-    for connection in provider.connections:
-        assert b"@named.test" not in bytes(connection.transcript)

@@ -70,9 +70,9 @@ def _advice_on_configuration(reason: str) -> Iterator[Advice]:
             )
     elif is_of_header(reason):
         yield Advice(
-            "A provider would send to whom this field names. Have the program that sends it leave "
-            "the address out, and delete this mail; or take the address off recipients.block and "
-            "reload: it is looked at again then."
+            "A provider may send to whom the header names. Have the program that writes it leave "
+            "the address out (of a header without end: make it shorter) and delete this mail; or "
+            "take the address off recipients.block and reload: it is looked at again then."
         )
     elif is_in_8_bit(reason):
         yield Advice(
