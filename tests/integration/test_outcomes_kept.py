@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from relaygw.delivery import worker as worker_module
+from relaygw.delivery.leases import LeaseLost
 from relaygw.errors import StoreUnavailable
 from relaygw.mail.attempt import AttemptState
 from relaygw.mail.envelope import AcceptedMessage
@@ -294,6 +295,54 @@ async def test_what_was_sent_with_a_lease_that_others_took_over_is_told(tmp_path
     assert "may have been sending it" in vanished.reply
     assert late.state is AttemptState.IN_DOUBT
     assert late.reply == "told after its lease was lost: 250 2.0.0 Ok: queued"
+
+
+# --- a worker that does not end as it should
+
+
+async def sent_and_not_answered(rig: Rig, provider: ScriptedProvider) -> AcceptedMessage:
+    provider.script("CONTENT", (Action.RECORD, Action.HANG))
+    message = accepted()
+    rig.accept(message)
+    rig.worker.wake()
+    await provider.wait_for_messages(1)
+    return message
+
+
+async def test_a_worker_that_was_taken_over_tells_of_what_it_had_sent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("relaygw.delivery.leases.HEARTBEAT_S", 0.05)
+    async with ScriptedProvider() as provider:
+        with pytest.raises(LeaseLost):
+            async with running(tmp_path, {"p": provider.settings()}, store_class=Kept) as rig:
+                message = await sent_and_not_answered(rig, provider)
+                rig.store.bury("w", begun=None)
+                await rig.wait_until(lambda: "lease was lost" in rig.log.getvalue())
+        states = [one.state for one in rig.store.attempts(message.queue_id)]
+    assert states == [AttemptState.INTERRUPTED, AttemptState.IN_DOUBT]
+    assert f"{message.queue_id}: warning: the lease was lost before this outcome" in (
+        rig.log.getvalue()
+    )
+
+
+async def test_a_worker_that_breaks_down_records_what_it_had_sent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with ScriptedProvider() as provider:
+        with pytest.raises(ExceptionGroup):
+            async with running(tmp_path, {"p": provider.settings()}, store_class=Kept) as rig:
+                message = await sent_and_not_answered(rig, provider)
+
+                def fail(*_: object) -> None:
+                    raise ValueError("a defect")
+
+                monkeypatch.setattr(rig.worker, "_connections", fail)
+                await rig.wait_until(lambda: "more than once" in rig.log.getvalue())
+        (attempt,) = rig.store.attempts(message.queue_id)
+        (delivery,) = rig.entry(message).deliveries
+    assert attempt.state is AttemptState.IN_DOUBT
+    assert (delivery.state, delivery.is_in_doubt) == (DeliveryState.DEFERRED, True)
 
 
 # --- content
