@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 
 from relaygw.mail.envelope import ClaimedDelivery, DeliveryUpdate, RecipientUpdate
 from relaygw.mail.outcome import NO_RELAY, AttemptReport, RecipientOutcome, Verdict
@@ -148,6 +149,24 @@ def settle(
         # whose worker died with it has a provider, but no attempt
         is_first_try=claimed.attempts == 0 and claimed.provider is None,
     )
+
+
+def with_rest(told: DeliveryUpdate, rest: DeliveryUpdate) -> DeliveryUpdate:
+    """Return what an attempt told, of a delivery with recipients that were not reached.
+
+    `rest` is what would be written if none had been: a hold of either holds both, and neither is
+    tried before its time.
+    """
+    if told.state is DeliveryState.FINISHED:
+        state, due_at_ms, reason = rest.state, rest.due_at_ms, rest.reason
+        if state is DeliveryState.INCOMING:
+            state = DeliveryState.DEFERRED
+    elif rest.state is DeliveryState.HELD and told.state is not DeliveryState.HELD:
+        state, due_at_ms, reason = rest.state, rest.due_at_ms, rest.reason
+    else:
+        state, reason = told.state, told.reason
+        due_at_ms = max(told.due_at_ms, rest.due_at_ms)
+    return replace(told, state=state, due_at_ms=due_at_ms, reason=reason)
 
 
 def _next_step(

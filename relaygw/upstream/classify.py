@@ -20,7 +20,7 @@ _DELIVERED = Meaning(
     explanation="The provider has taken the message and is responsible for it now.",
     source="RFC 5321, 4.2.5",
 )
-_DOUBT = Meaning(
+IN_DOUBT = Meaning(
     verdict=Verdict.DOUBT,
     scope=Scope.MESSAGE,
     explanation="The connection was lost after the whole message was sent, before the reply came: "
@@ -75,7 +75,7 @@ class Classifier:
         `reply` is None when none came; `in_doubt` says that the final dot had been sent by then.
         """
         if in_doubt:
-            return _DOUBT
+            return IN_DOUBT
         if stage is Stage.LOCAL:
             return _local(reply)
         if reply is None:

@@ -77,6 +77,19 @@ class RecipientReply:
         return "4.0.0" if self.stage is Stage.LOCAL else "4.4.2"
 
 
+@dataclass(slots=True)
+class Ledger:
+    """How far one transaction got: its owner keeps it, so nothing that ends the session loses it.
+
+    The session writes it as it goes. Once the final dot may have left, `replies` has an answer
+    for each recipient, in doubt where none came, also when `transact` raises.
+    """
+
+    is_dot_sent: bool = False  # noted right before the dot is given to the connection
+    is_fenced: bool = False  # the lease was lost: the connection was closed without a dot
+    replies: tuple[RecipientReply, ...] | None = None  # None: the transaction has not ended
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Capabilities:
     """The extensions that a provider offered in its EHLO reply."""
