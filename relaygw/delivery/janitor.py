@@ -111,7 +111,7 @@ class Janitor:
             if incarnation != self._incarnation:
                 # what it was sending is known on its own host only
                 hint = "; what it was sending may be sent more than once"
-                self._report(incarnation, self._store.bury(incarnation), hint)
+                self._report(incarnation, self._store.bury(incarnation, begun=None), hint)
 
     def _report(self, incarnation: str, leases: int, hint: str = "") -> None:
         if leases:

@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from relaygw.delivery.courier import Courier
 from relaygw.delivery.gate import Gate
 from relaygw.delivery.holds import HoldKeeper
+from relaygw.delivery.in_hand import InHand
 from relaygw.delivery.lanes import build_lanes
 from relaygw.delivery.learning import Learning
 from relaygw.delivery.leases import LeaseLost, Leases
@@ -35,6 +36,7 @@ from relaygw.upstream.pool import Pool
 
 POLL_S = 1.0
 _DRAIN_S = 25.0
+_LAST_RECORDS_S = 10.0  # for the outcomes of a worker that does not end as it should
 _SENDERS_EACH_S = 5.0
 
 
@@ -78,6 +80,7 @@ class Worker:
             senders=self._senders,
             lanes=self._lanes,
         )
+        in_hand = InHand()
         courier = Courier(
             settings,
             store,
@@ -88,6 +91,7 @@ class Worker:
             pools=self._pools,
             classifiers=classifiers,
             in_flight=in_flight,
+            in_hand=in_hand,
             meter=meter,
         )
         self._threads = ThreadPoolExecutor(max_workers=4, thread_name_prefix="store")
@@ -97,6 +101,7 @@ class Worker:
             lanes=self._lanes,
             gates=self._gates,
             leases=self._leases,
+            in_hand=in_hand,
             holds=self._holds,
             courier=courier,
             prober=Prober(learning, self._pools, classifiers),
@@ -128,7 +133,14 @@ class Worker:
         finally:
             if self._hints is not None:
                 loop.remove_reader(self._hints)
+            await self._cut_short()
             self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def _cut_short(self) -> None:
+        """End what is still under way, whatever ends the worker: every attempt has an outcome."""
+        self._pump.stop()
+        await self._pump.drain(0)
+        await self._recorder.drain(_LAST_RECORDS_S)
 
     async def _drain(self) -> None:
         """Give back windows, let transactions end, record everything, close the pools."""

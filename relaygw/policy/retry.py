@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 
 from relaygw.mail.envelope import ClaimedDelivery, DeliveryUpdate, RecipientUpdate
 from relaygw.mail.outcome import NO_RELAY, AttemptReport, RecipientOutcome, Verdict
@@ -27,6 +28,8 @@ _UNCHARGED = frozenset({Verdict.THROTTLE, Verdict.HOLD})
 _PARKED = re.compile(r"sender domain (\S*) is refused by (.+)")
 _NO_SENDER = "no provider of route"
 _OVER_QUOTA = "no daily_quota"
+_NEEDS_8BITMIME = "needs 8BITMIME"
+_IN_HEADER = ("field ", "its header ")  # see policy.recipient_fields and upstream.sifting
 
 
 def held_sender_reason(providers: Iterable[str], domain: str) -> str:
@@ -55,9 +58,27 @@ def put_off_reason(provider: str) -> str:
     return f"waits for provider {provider}"
 
 
+def needs_8bitmime_reason(route: str, why: str) -> str:
+    """Return the reason of content that no provider of the route can be given as it is."""
+    return f"{_NEEDS_8BITMIME}, which no provider of route {route} has for it: {why}"
+
+
+def is_of_header(reason: str) -> bool:
+    """True for what a field of the header that names recipients is the reason for."""
+    return reason.startswith(_IN_HEADER)
+
+
+def is_in_8_bit(reason: str) -> bool:
+    """True for content that needs a provider with 8BITMIME."""
+    return reason.startswith(_NEEDS_8BITMIME)
+
+
 def is_of_configuration(reason: str) -> bool:
     """True for what another configuration may settle: a look at it again is worth while."""
-    return reason.startswith((_NO_SENDER, _OVER_QUOTA)) or parked_for(reason) is not None
+    return (
+        reason.startswith((_NO_SENDER, _OVER_QUOTA, _NEEDS_8BITMIME, *_IN_HEADER))
+        or parked_for(reason) is not None
+    )
 
 
 def delay_s(attempts: int, retry: Retry, *, chance: float) -> float:
@@ -133,6 +154,24 @@ def settle(
         # whose worker died with it has a provider, but no attempt
         is_first_try=claimed.attempts == 0 and claimed.provider is None,
     )
+
+
+def with_rest(told: DeliveryUpdate, rest: DeliveryUpdate) -> DeliveryUpdate:
+    """Return what an attempt told, of a delivery with recipients that were not reached.
+
+    `rest` is what would be written if none had been: a hold of either holds both, and neither is
+    tried before its time.
+    """
+    if told.state is DeliveryState.FINISHED:
+        state, due_at_ms, reason = rest.state, rest.due_at_ms, rest.reason
+        if state is DeliveryState.INCOMING:
+            state = DeliveryState.DEFERRED
+    elif rest.state is DeliveryState.HELD and told.state is not DeliveryState.HELD:
+        state, due_at_ms, reason = rest.state, rest.due_at_ms, rest.reason
+    else:
+        state, reason = told.state, told.reason
+        due_at_ms = max(told.due_at_ms, rest.due_at_ms)
+    return replace(told, state=state, due_at_ms=due_at_ms, reason=reason)
 
 
 def _next_step(

@@ -13,9 +13,9 @@ from __future__ import annotations
 import posix
 import sys
 
+from relaygw.mail.address_list import read_addresses
 from relaygw.sendmail import arguments as mode
 from relaygw.sendmail import spool
-from relaygw.sendmail.addresses import read_addresses
 from relaygw.sendmail.arguments import Arguments, parse_arguments
 from relaygw.sendmail.content import Message, read_input
 from relaygw.sendmail.exits import EX_NOINPUT, EX_TEMPFAIL, EX_USAGE, Failure, shown, warn

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import posix
 
+from relaygw.mail.address_list import read_addresses
 from relaygw.mail.drop import MAX_CONTENT_BYTES
-from relaygw.sendmail.addresses import read_addresses
 from relaygw.sendmail.exits import EX_NOINPUT, EX_UNAVAILABLE, Failure, warn
 
 _READ_BYTES = 256 * 1024

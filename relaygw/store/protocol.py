@@ -263,7 +263,10 @@ class Store(Attempts, CapturedMail, QueueCommands, Watching, Protocol):
     ) -> Recorded:
         """Write outcomes and end the leases; no change if the incarnation is dead.
 
-        What a call before this one wrote, whose answer was lost, stays as it is.
+        The outcome of a part (state ACTIVE) leaves the lease; a delivery stands once in `updates`.
+        Its due time differs from that of the outcome before. What a call before this one wrote,
+        whose answer was lost, stays as it is. What is told too late and may have been sent is
+        noted as an attempt in doubt.
         """
 
     def give_back(self, deliveries: Sequence[Key], *, incarnation: str) -> None:
@@ -284,11 +287,12 @@ class Store(Attempts, CapturedMail, QueueCommands, Watching, Protocol):
     def heartbeat(self, incarnation: str, *, state: str = "running") -> bool:
         """Renew all leases of an incarnation; False when it has been buried."""
 
-    def bury(self, incarnation: str, *, begun: Collection[Begun] = ()) -> int:
+    def bury(self, incarnation: str, *, begun: Collection[Begun] | None = ()) -> int:
         """Forget a dead incarnation: free its leases and permits; return the leases freed.
 
         `begun` names deliveries it was sending when it died: one that was in the hands of
-        three dying workers is held as `poison`, those that only waited are free.
+        three dying workers is held as `poison`, those that only waited are free. None: nobody
+        knows, and each of its deliveries has an attempt that says so.
         """
 
     def stale_incarnations(self, older_than_s: float) -> list[str]:

@@ -147,7 +147,7 @@ class SqlStore(SqlAttempts, SqlCapturedMail, SqlQueueCommands, SqlWatching):
         with self._write() as connection:
             return registry.heartbeat(connection, incarnation, state, self._clock)
 
-    def bury(self, incarnation: str, *, begun: Collection[Begun] = ()) -> int:
+    def bury(self, incarnation: str, *, begun: Collection[Begun] | None = ()) -> int:
         with self._write() as connection:
             return leasing.bury(
                 connection, incarnation, begun=begun, now_ms=self._now_ms(connection)

@@ -20,7 +20,7 @@ _DELIVERED = Meaning(
     explanation="The provider has taken the message and is responsible for it now.",
     source="RFC 5321, 4.2.5",
 )
-_DOUBT = Meaning(
+IN_DOUBT = Meaning(
     verdict=Verdict.DOUBT,
     scope=Scope.MESSAGE,
     explanation="The connection was lost after the whole message was sent, before the reply came: "
@@ -41,6 +41,14 @@ _NO_REPLY = Meaning(
 _REFUSED_HERE = "relaygw did not hand it over: this provider cannot take such a message."
 _LOCAL = Meaning(verdict=Verdict.BOUNCE, scope=Scope.MESSAGE, explanation=_REFUSED_HERE)
 _LOCAL_ADDRESS = Meaning(verdict=Verdict.BOUNCE, scope=Scope.RECIPIENT, explanation=_REFUSED_HERE)
+_LOCAL_CONTENT = Meaning(
+    verdict=Verdict.HOLD,
+    scope=Scope.MESSAGE,
+    explanation="The content has 8-bit bytes, the provider has no 8BITMIME, and the content cannot "
+    "be rewritten without loss.",
+    remedy="Give its route a provider with 8BITMIME, or have its program write it in ASCII.",
+    source="RFC 6152, 3",
+)
 _NOT_SENT = Meaning(verdict=Verdict.RETRY, scope=Scope.MESSAGE)
 _UNKNOWN = {
     stage: Meaning(
@@ -67,7 +75,7 @@ class Classifier:
         `reply` is None when none came; `in_doubt` says that the final dot had been sent by then.
         """
         if in_doubt:
-            return _DOUBT
+            return IN_DOUBT
         if stage is Stage.LOCAL:
             return _local(reply)
         if reply is None:
@@ -87,4 +95,4 @@ def _local(reply: SmtpReply | None) -> Meaning:
     """Return what it means that the provider was not asked (SIZE, 8BITMIME, SMTPUTF8)."""
     if reply is None or not reply.is_permanent:
         return _NOT_SENT
-    return _LOCAL_ADDRESS if str(reply.status) == "5.6.7" else _LOCAL
+    return {"5.6.7": _LOCAL_ADDRESS, "5.6.3": _LOCAL_CONTENT}.get(str(reply.status), _LOCAL)

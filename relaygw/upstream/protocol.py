@@ -114,6 +114,23 @@ class WireProtocol(asyncio.Protocol):
             self._transport.write(view[start : start + _SLICE_BYTES])
             await self._drain(timeout_s)
 
+    async def flush(self, *, timeout_s: float) -> None:
+        """Return when the kernel has all that was written; as early as `write_content` does.
+
+        What is written next leaves at once, or not at all when it is not written.
+        """
+        if self.is_open and self._transport.get_write_buffer_size():
+            self._transport.set_write_buffer_limits(high=1, low=0)
+            try:
+                await self._drain(timeout_s)
+            finally:
+                if self.is_open:
+                    self._transport.set_write_buffer_limits()
+
+    def reply_at_hand(self) -> SmtpReply | None:
+        """Return the next reply if all of it has arrived; raises ReplyInvalid."""
+        return self._take_reply()
+
     async def read_reply(self, *, timeout_s: float) -> SmtpReply:
         """Return the next reply; raises WireFailure."""
         reply = self._take_reply()

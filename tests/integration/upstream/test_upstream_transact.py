@@ -351,7 +351,7 @@ async def test_a_failing_content_source_breaks_the_session() -> None:
 
     async with ScriptedProvider() as provider, session_with(provider) as session:
         with pytest.raises(OSError, match="the store is gone"):
-            await session.transact(mail(content=chunks))
+            await session.transact(mail(content=chunks, field_rule=None))
         assert not session.is_usable
         await provider.wait_until(lambda: provider.connections[0].is_closed)
         assert provider.messages == []

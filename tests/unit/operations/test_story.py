@@ -12,6 +12,7 @@ from relaygw.mail.envelope import NewDelivery, NewRecipient, Released, ReleasedD
 from relaygw.mail.outcome import Stage
 from relaygw.mail.state import RecipientState
 from relaygw.operations.story import tell_story
+from relaygw.operations.story.reasons import held_advice, held_words
 from relaygw.policy.retry import held_sender_reason
 from relaygw.policy.story import EventKind, as_object
 from relaygw.store.protocol import UNREACHABLE, AuditEntry, Hold, Release
@@ -84,6 +85,27 @@ def test_it_looks_at_the_headers_that_decide(tmp_path: Path) -> None:
     gone = notes(rig.story(message).events[0])
     assert gone["unknown"] == "an earlier route looks at X-Campaign, and the content is gone"
     rig.store.close()
+
+
+def test_it_names_fields_that_are_left_out(tmp_path: Path) -> None:
+    rig = StoryRig(tmp_path, mode="staging", recipients={"allow": ["dev@agency.test"]})
+    content = (
+        b'X-SMTPAPI: {"to": ["c@cust.test"]}\r\nBcc: c@cust.test\r\nSubject: x\r\n\r\nhello\r\n'
+    )
+    message = rig.accept("dev@agency.test", content=content, mode="staging")
+    told = notes(rig.story(message).events[0])
+    assert told["left out"] == "X-SMTPAPI, Bcc: names recipients (mode staging)"
+    captured = NewRecipient(address="c@cust.test", state=RecipientState.CAPTURED, reason="x")
+    message = rig.accept(captured, content=content, mode="staging")
+    assert "left out" not in notes(rig.story(message).events[0])  # none of it was sent
+    rig.store.close()
+
+
+def test_what_is_held_for_a_field_says_which_and_what_to_do() -> None:
+    reason = "field X-SMTPAPI names c@cust.test, who is on recipients.block"
+    assert held_words(reason) == reason
+    (advice,) = held_advice(reason, "2KQ7ZJ4M1X", "", None)
+    assert "take the address off recipients.block and reload" in advice.text
 
 
 def test_captured_on_staging(tmp_path: Path) -> None:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from relaygw.mail.envelope import DeliveryUpdate
 from relaygw.mail.outcome import AttemptReport, Meaning, RecipientOutcome, Scope, Stage, Verdict
 from relaygw.mail.reply import SmtpReply
 from relaygw.mail.state import DeliveryState, RecipientState
-from relaygw.policy.retry import DOUBT_LADDER_S, delay_s, settle
+from relaygw.policy.retry import DOUBT_LADDER_S, delay_s, settle, with_rest
 from relaygw.settings.model import Retry
 from tests.builders import NOW_MS, claimed
 
@@ -145,3 +147,42 @@ def test_only_a_delivery_that_no_provider_saw_is_at_its_first_try(
     mail = claimed(**before)
     update = settle(mail, report(Verdict.DELIVERED), RETRY, now_ms=NOW_MS, chance=0.5)
     assert update.is_first_try is is_first_try
+
+
+# --- those whom an attempt did not reach
+
+
+def _step(state: str, due_at_ms: int, reason: str | None = None) -> DeliveryUpdate:
+    return DeliveryUpdate(
+        queue_id="Q",
+        delivery_no=0,
+        state=DeliveryState(state),
+        due_at_ms=due_at_ms,
+        provider="p",
+        reason=reason,
+        recipients=(),
+    )
+
+
+@pytest.mark.parametrize(
+    ("told", "rest", "expected"),
+    [
+        (("finished", 5), ("incoming", 1), ("deferred", 1)),
+        (("finished", 5), ("deferred", 9), ("deferred", 9)),
+        (("finished", 5), ("held", 9, "poison"), ("held", 9, "poison")),
+        (("deferred", 300, "in doubt"), ("incoming", 1), ("deferred", 300, "in doubt")),
+        (("deferred", 5, "later"), ("deferred", 60), ("deferred", 60, "later")),
+        (("deferred", 5, "later"), ("held", 9, "poison"), ("held", 9, "poison")),
+        (("held", 5, "in_doubt"), ("held", 9, "poison"), ("held", 9, "in_doubt")),
+        (("held", 5, "in_doubt"), ("incoming", 1), ("held", 5, "in_doubt")),
+    ],
+)
+def test_recipients_that_were_not_reached_keep_a_delivery_open(
+    told: tuple[Any, ...], rest: tuple[Any, ...], expected: tuple[Any, ...]
+) -> None:
+    joined, wanted = with_rest(_step(*told), _step(*rest)), _step(*expected)
+    assert (joined.state, joined.due_at_ms, joined.reason) == (
+        wanted.state,
+        wanted.due_at_ms,
+        wanted.reason,
+    )

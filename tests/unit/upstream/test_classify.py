@@ -82,7 +82,7 @@ def classify(
         (MAIL, "553 5.1.8 sender", BOUNCE, Scope.MESSAGE),
         (DATA, "554 5.5.1 no", BOUNCE, Scope.MESSAGE),
         (Stage.LOCAL, "552 5.3.4 too large", BOUNCE, Scope.MESSAGE),
-        (Stage.LOCAL, "554 5.6.3 no conversion", BOUNCE, Scope.MESSAGE),
+        (Stage.LOCAL, "554 5.6.3 no conversion", HOLD, Scope.MESSAGE),
         (Stage.LOCAL, "550 5.6.7 not ASCII", BOUNCE, Scope.RECIPIENT),
         (MAIL, "354 go", RETRY, Scope.MESSAGE),
         (DATA, "250 ok", RETRY, Scope.MESSAGE),
