@@ -117,6 +117,11 @@ class Attempt:
         """True when there are recipients of whom nothing is known: nothing was sent to them."""
         return len(self.outcomes) < len(self.screened.sendable)
 
+    @property
+    def taken(self) -> int:
+        """For how many recipients the provider took it, or may have taken it."""
+        return sum(one.verdict in (Verdict.DELIVERED, Verdict.DOUBT) for one in self.outcomes)
+
     def report(self) -> AttemptReport:
         """Return what is known now."""
         return AttemptReport(

@@ -135,6 +135,8 @@ class Courier:
                 raise
             if recorded is not None:
                 await recorded
+        finally:
+            gate.allowance.take_back(claimed, taken=attempt.taken)
 
     def _begin_slot(self, claimed: ClaimedDelivery, provider: str) -> int | None:
         """Note what is being sent; a note that cannot be written must not cost the delivery."""

@@ -287,6 +287,7 @@ class Pump:
             # what was not carried, for whatever reason, goes back to the queue
             waiting = line.take_following() or waiting
             if waiting is not None:
+                gate.allowance.take_back(waiting, taken=0)
                 self._courier.give_back(waiting)
             gate.finish(stream, time.monotonic())
             line.close()
