@@ -13,7 +13,7 @@ from relaygw.mail.outcome import Stage
 from relaygw.mail.state import RecipientState
 from relaygw.operations.story import tell_story
 from relaygw.operations.story.reasons import held_advice, held_words
-from relaygw.policy.retry import held_sender_reason
+from relaygw.policy.retry import held_sender_reason, needs_8bitmime_reason
 from relaygw.policy.story import EventKind, as_object
 from relaygw.store.protocol import UNREACHABLE, AuditEntry, Hold, Release
 from tests.builders import NOW_MS
@@ -520,3 +520,10 @@ def test_a_story_as_an_object(rig: StoryRig) -> None:
     assert told["events"][1]["at"].endswith("Z")
     assert told["next"][0]["next_attempt_at"] is not None
     assert told["what_to_do"][-1]["command"].startswith("relaygw queue retry")
+
+
+def test_content_that_needs_8bitmime_has_its_reason_and_what_to_do() -> None:
+    reason = needs_8bitmime_reason("default", "it is signed")
+    assert held_words(reason) == reason
+    (advice,) = held_advice(reason, "Q", "<1@x>", None)
+    assert advice.text.startswith("Give the route a provider with 8BITMIME and reload")
