@@ -258,7 +258,8 @@ class Courier:
         attempt.is_doubted |= update.doubted
         attempt.due_at_ms = update.due_at_ms
         is_recorded = await recorded
-        self._meter.settled(claimed, update, report, now_ms=now_ms)
+        with contextlib.suppress(Exception):  # counting is no reason to leave the rest unsent
+            self._meter.settled(claimed, update, report, now_ms=now_ms)
         if not is_recorded:
             attempt.is_handed_in = True  # others have the rest, and this part was told of
             self._let_go(claimed, attempt.slot)
@@ -314,10 +315,9 @@ class Courier:
         if isinstance(error, StoreUnavailable):  # no trouble of the message: it only waits
             self._troubles[key] = times = self._troubles.get(key, 0) + 1
             wait_s = _STORE_LADDER_S[min(times, len(_STORE_LADDER_S)) - 1]
-            self._log.note(
-                "qmgr",
+            self._note(
                 f"{claimed.queue_id}: warning: {error}; what was not sent is tried again in "
-                f"{wait_s:g} s",
+                f"{wait_s:g} s"
             )
             given_back = _given_back(claimed, now_ms)
             due_at_ms = now_ms + int(wait_s * 1000)
@@ -346,9 +346,11 @@ class Courier:
         self._troubles.pop(key, None)
 
     def _note_error(self, claimed: ClaimedDelivery, error: Exception, what: str) -> None:
-        self._log.note(
-            "qmgr", f"{claimed.queue_id}: error: {type(error).__name__}: {error} ({what})"
-        )
+        self._note(f"{claimed.queue_id}: error: {type(error).__name__}: {error} ({what})")
+
+    def _note(self, text: str) -> None:
+        with contextlib.suppress(Exception):  # a log that cannot be written costs no outcome
+            self._log.note("qmgr", text)
 
     async def _obstacle_in_fields(self, gate: Gate, attempt: Attempt) -> str | None:
         """Return why a mail's header keeps it here, None if it does not; log what stays behind."""

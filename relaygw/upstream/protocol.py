@@ -115,9 +115,10 @@ class WireProtocol(asyncio.Protocol):
             await self._drain(timeout_s)
 
     async def flush(self, *, timeout_s: float) -> None:
-        """Return when the kernel has all that was written; as early as `write_content` does.
+        """Return when the transport has nothing left to write; as early as `write_content` does.
 
-        What is written next leaves at once, or not at all when it is not written.
+        Without TLS all is with the kernel then. With it the event loop may hold 64 KiB more, of
+        which it tells nobody.
         """
         if self.is_open and self._transport.get_write_buffer_size():
             self._transport.set_write_buffer_limits(high=1, low=0)

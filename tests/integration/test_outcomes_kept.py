@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import threading
 import time
 from collections import Counter
@@ -20,12 +21,17 @@ from relaygw.errors import StoreUnavailable
 from relaygw.mail.attempt import AttemptState
 from relaygw.mail.envelope import AcceptedMessage
 from relaygw.mail.state import DeliveryState, RecipientState
+from relaygw.roles.context import RoleContext
+from relaygw.roles.life import registered
+from relaygw.settings.load import load_settings
+from relaygw.store import migrate
 from relaygw.store.protocol import QueueEntry
 from relaygw.store.sqlite import SqliteStore
 from relaygw.upstream import classify
 from tests.builders import NOW_MS, accepted
 from tests.fakes.scripted_provider import Action, ScriptedProvider, Wait
 from tests.integration.delivery_rig import Rig, running
+from tests.logs import text_log
 
 LINE = b"y" * 76 + b"\r\n"
 LARGE = b"Subject: x\r\n\r\n" + LINE * 1000  # more than comes with a claim
@@ -343,6 +349,24 @@ async def test_a_worker_that_breaks_down_records_what_it_had_sent(
         (delivery,) = rig.entry(message).deliveries
     assert attempt.state is AttemptState.IN_DOUBT
     assert (delivery.state, delivery.is_in_doubt) == (DeliveryState.DEFERRED, True)
+
+
+def test_what_a_process_leaves_without_an_outcome_is_told_at_its_end(tmp_path: Path) -> None:
+    config = tmp_path / "relaygw.yaml"
+    config.write_text(f"mode: sandbox\nqueue: {{url: 'sqlite:///{tmp_path}/queue.db'}}\n")
+    loaded = load_settings(config=config, environ={})
+    migrate.upgrade(loaded.settings.queue.url)
+    store = Kept(loaded.settings.queue.url, keep_content=False)
+    context = RoleContext(loaded=loaded, lifeline=0, log=text_log(io.StringIO()))
+    message, waiting = accepted(), accepted()
+    store.accept_batch([message, waiting])
+    with registered(context, "delivery", store) as lifeline:
+        store.claim("default", limit=9, incarnation=context.incarnation, now_ms=NOW_MS)
+        lifeline.begin(message.queue_id, 0, "p")
+    (attempt,) = store.attempts(message.queue_id)
+    assert (attempt.state, attempt.provider) == (AttemptState.INTERRUPTED, "p")
+    assert store.attempts(waiting.queue_id) == []
+    SqliteStore.close(store)
 
 
 # --- content
