@@ -19,6 +19,10 @@ credits left", Mailtrap's 535 "too many connections", a 550 of Gmail "come back 
 each reply is looked up: in the provider's own rows of the configuration, in those of its preset,
 in the generic ones. The first row that matches decides; what no row knows is tried again.
 
+Only the fault of the recipient or of the message bounces. What a provider says of this server, of
+the account, the login or the sender never does, at RCPT as little as elsewhere: it waits or holds,
+and so does a 5xx that no row knows. Mail that waits so long that its lifetime ends is told of.
+
 `relaygw classify PROVIDER 'REPLY'` shows what a reply means here.
 
 ## Verdicts
