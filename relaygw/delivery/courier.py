@@ -144,6 +144,7 @@ class Courier:
             may_go_on=lambda: not self._leases.is_draining,
             terms=self._terms[gate.provider],
         )
+        report = gate.brake.watch(claimed, report)
         lesson = await self._lesson(gate, claimed, report, was_held=was_held)
         now_ms = time.time_ns() // 1_000_000
         claimed = await self._without_holds(gate, claimed, now_ms)
