@@ -370,7 +370,7 @@ async def test_a_stopping_worker_begins_no_further_part(tmp_path: Path) -> None:
     assert sorted(states) == [RecipientState.DELIVERED] + [RecipientState.PENDING] * 3
 
 
-async def test_a_sender_that_a_fresh_connection_refuses_too_bounces(tmp_path: Path) -> None:
+async def test_a_sender_that_a_fresh_connection_refuses_too_is_refused(tmp_path: Path) -> None:
     held = asyncio.Event()
     async with ScriptedProvider() as provider:
         provider.script("CONTENT", *[(Wait(held), Action.DEFAULT)] * 3)
@@ -382,9 +382,11 @@ async def test_a_sender_that_a_fresh_connection_refuses_too_bounces(tmp_path: Pa
             held.set()
             for message in good:
                 await rig.wait_for(message, DeliveryState.FINISHED)
-            provider.script("MAIL", *[b"501 5.1.7 bad sender\r\n"] * 2)
+            provider.script("MAIL", *[b"501 5.1.7 refused\r\n"] * 2)
             bad = accepted("b@x.test")
             rig.accept(bad)
             entry = await rig.wait_for(bad, DeliveryState.FINISHED)
         assert len(provider.connections) == 4  # the second word was that of a new one
-    assert [recipient.state for recipient in entry.recipients] == [RecipientState.BOUNCED]
+    assert [(one.state, one.attempts) for one in entry.recipients] == [
+        (RecipientState.DELIVERED, 2)
+    ]
