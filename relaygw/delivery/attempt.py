@@ -116,7 +116,9 @@ async def attempt_delivery(
             relay, uses, connect_s = session.relay, session.uses, connect_s + waited_s
         except UpstreamError as error:
             relay = error.relay
-            failure = RecipientReply(stage=error.stage, reply=error.reply, detail=error.detail)
+            failure = RecipientReply(
+                stage=error.stage, reply=error.reply, said=error.said, detail=error.detail
+            )
             replies = (failure,) * len(part)
             outcomes += _outcomes(part, replies, by_address, classifier, dsn=error.dsn)
             continue
@@ -163,7 +165,12 @@ def _outcomes(
 ) -> list[RecipientOutcome]:
     found = []
     for address, answer in zip(addresses, replies, strict=True):
-        meaning = classifier.meaning(answer.stage, answer.reply, in_doubt=answer.in_doubt)
+        meaning = classifier.meaning(
+            answer.stage,
+            answer.said or answer.reply,
+            in_doubt=answer.in_doubt,
+            recipients=len(addresses),
+        )
         found += [
             RecipientOutcome(
                 rcpt_no=rcpt_no,

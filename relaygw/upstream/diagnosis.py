@@ -168,7 +168,7 @@ async def _try_sender(connection: OpenConnection, provider: Provider, sender: st
     if reply.is_positive:
         return Finding(step=Step.SENDER, detail=shown)
     remedy = advise_sender(provider, reply)
-    detail = f"{shown}: {reply}"
+    detail = f"{shown}: {connection.mask.reply(reply) if connection.mask else reply}"
     return Finding(step=Step.SENDER, result=Result.FAILED, detail=detail, remedy=remedy)
 
 
