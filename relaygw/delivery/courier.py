@@ -26,8 +26,9 @@ from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.observe.events import Event, Held, Outcome, Removed
 from relaygw.observe.maillog import MailLog
 from relaygw.observe.metrics.meters import SILENT, DeliveryMeter
-from relaygw.policy.retry import REASON_MODE, REASON_POISON, is_expired, settle
+from relaygw.policy.retry import REASON_MODE, REASON_POISON, is_over_age, ladder_s, settle
 from relaygw.settings.model import Settings
+from relaygw.store.attempts import MOST_ATTEMPTS, tried_since_ms
 from relaygw.store.protocol import InFlight, Store
 from relaygw.upstream.classify import Classifier
 from relaygw.upstream.pool import Pool
@@ -147,7 +148,7 @@ class Courier:
         report = gate.brake.watch(claimed, report)
         lesson = await self._lesson(gate, claimed, report, was_held=was_held)
         now_ms = time.time_ns() // 1_000_000
-        claimed = await self._without_holds(gate, claimed, now_ms)
+        claimed, tried_since_ms = await self._of_old_age(gate, claimed, now_ms)
         update = settle(
             claimed,
             report,
@@ -157,6 +158,7 @@ class Courier:
             throttle_wait_s=lesson.wait_s,
             retry_wait_s=lesson.retry_wait_s,
             held_reason=lesson.held_reason,
+            tried_since_ms=tried_since_ms,
         )
         if screened.blocked or screened.held:
             update = replace(
@@ -185,20 +187,32 @@ class Courier:
             self._log.note("qmgr", f"error: {claimed.queue_id}: {type(error).__name__}: {error}")
         return Lesson()
 
-    async def _without_holds(
+    async def _of_old_age(
         self, gate: Gate, claimed: ClaimedDelivery, now_ms: int
-    ) -> ClaimedDelivery:
-        """Take the time its provider was held off the age of mail that seems over its time."""
-        if not is_expired(claimed, self._settings.retry, now_ms):
-            return claimed
+    ) -> tuple[ClaimedDelivery, int | None]:
+        """Take the time its provider was held off the age of mail that seems over its time.
+
+        With it comes since when it was tried, None for mail that is not that old.
+        """
+        if not is_over_age(claimed, self._settings.retry, now_ms):
+            return claimed, None
+
+        def look() -> tuple[int, int | None]:
+            since_ms = claimed.accepted_at_ms
+            held_ms = self._store.held_ms(gate.provider, since_ms=since_ms, now_ms=now_ms)
+            attempts = self._store.attempts(claimed.queue_id)
+            first_ms = tried_since_ms(attempts, claimed.delivery_no)
+            if first_ms is not None and len(attempts) >= MOST_ATTEMPTS:  # the first ones are gone
+                least_ms = int(ladder_s(claimed.attempts, self._settings.retry) * 1000)
+                first_ms = min(first_ms, now_ms - least_ms)
+            return held_ms, first_ms
+
         try:
-            held_ms = await asyncio.to_thread(
-                self._store.held_ms, gate.provider, since_ms=claimed.accepted_at_ms, now_ms=now_ms
-            )
+            held_ms, since_ms = await asyncio.to_thread(look)
         except StoreUnavailable:
             # the attempt is made and its outcome must be kept; unknown never costs a mail
-            held_ms = now_ms - claimed.accepted_at_ms
-        return replace(claimed, held_ms=claimed.held_ms + held_ms)
+            return claimed, None
+        return replace(claimed, held_ms=claimed.held_ms + held_ms), since_ms
 
     async def set_aside(self, claimed: ClaimedDelivery, reason: str) -> None:
         """Hold a delivery that no provider may take now; return when that is durable."""

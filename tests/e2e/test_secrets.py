@@ -146,7 +146,9 @@ def test_a_password_that_is_a_word_changes_no_meaning_and_its_login_shows_nowher
         with Gateway(tmp_path, providers={"main": main}) as gateway:
             gateway.send("a@x.test", ["b@y.test"], b"Subject: x\r\n\r\nx\r\n")
             gateway.wait_for_log(r"provider main is held \(provider\)")
-            online = run(gateway, "check", "--online", "--sender", "a@x.test", "--recipient", "b@y.test")
+            online = run(
+                gateway, "check", "--online", "--sender", "a@x.test", "--recipient", "b@y.test"
+            )
             shown = {
                 "status": run(gateway, "status") + run(gateway, "status", "--json"),
                 "queue": run(gateway, "queue", "list", "--json"),
