@@ -65,11 +65,14 @@ class Brake:
     _recipients: set[str] = field(default_factory=set)
 
     def watch(self, claimed: ClaimedDelivery, report: AttemptReport) -> AttemptReport:
-        """Learn from a report; return it, with refusals as holds of the provider while it is on."""
+        """Learn from a report; return it, with refusals as holds of the provider while it is on.
+
+        A hold for what was said at RCPT of one recipient, while another one was taken, is none.
+        """
         if any(outcome.verdict is Verdict.DELIVERED for outcome in report.outcomes):
             if self._words is not None or self.is_on:
                 self._reset()
-            return report
+            return _apart(report) if len(report.outcomes) > 1 else report
         refused = [outcome for outcome in report.outcomes if _is_refusal(outcome)]
         if not refused:
             return report
@@ -126,6 +129,22 @@ def _is_refusal(outcome: RecipientOutcome) -> bool:
         and outcome.stage is not Stage.LOCAL
         and outcome.stage not in BEFORE_MAIL
     )
+
+
+def _apart(report: AttemptReport) -> AttemptReport:
+    """Return a report that took somebody: who was refused at RCPT then waits alone."""
+
+    def is_held(outcome: RecipientOutcome) -> bool:
+        return outcome.verdict is Verdict.HOLD and outcome.stage is Stage.RCPT
+
+    def alone(outcome: RecipientOutcome) -> RecipientOutcome:
+        meaning = replace(outcome.meaning, verdict=Verdict.RETRY, scope=Scope.RECIPIENT)
+        return replace(outcome, meaning=meaning)
+
+    if not any(map(is_held, report.outcomes)):
+        return report
+    outcomes = tuple(alone(one) if is_held(one) else one for one in report.outcomes)
+    return replace(report, outcomes=outcomes)
 
 
 def _add(known: set[str], more: Iterable[str]) -> None:

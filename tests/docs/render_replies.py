@@ -50,6 +50,19 @@ A wait is a ladder: `5s, 30s, 20m` is 5 seconds, then 30, then 20 minutes again 
 retry it is the wait before the next attempt instead of the usual one, for hold that before the
 next probe, for throttle that before the next message once nothing gets through any more.
 
+## When everybody is refused alike
+
+No list knows all words. So a provider is held, too, when it refuses 20 messages in a row, to 20
+recipients at least, for good and with the same words; addresses, names, ids and numbers in them do
+not count. The 20th and what follows stay in the queue, and so they do after a restart, until one
+message is taken or the hold is ended (`relaygw provider release NAME`). The hold shows the words
+and the remedy. What is taken in between begins the count anew. If the words were right and 20
+addresses in a row are at fault, delete their mail before you end the hold.
+
+Who is refused at RCPT in a transaction that took another recipient waits alone, whatever was said:
+client, login and sender were good enough for the other one. A recipient's refusal after the
+content of a transaction with several bounces nobody, because it does not say whose it is.
+
 ## Own rows
 
 A provider's own rows stand before all others, in the form of the built-in ones

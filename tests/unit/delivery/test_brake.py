@@ -172,3 +172,24 @@ def test_a_row_stays_small() -> None:
         brake.watch(one, report(one))
     assert len(brake._messages) <= REFUSALS_IN_A_ROW
     assert hold_reason("550 no").endswith("550 no")
+
+
+@pytest.mark.parametrize("scope", [Scope.SENDER_DOMAIN, Scope.CREDENTIAL, Scope.PROVIDER])
+@pytest.mark.parametrize(
+    ("stage", "verdict"), [(Stage.RCPT, Verdict.RETRY), (Stage.MAIL, Verdict.HOLD)]
+)
+def test_who_is_refused_beside_one_that_is_taken_holds_nobody(
+    scope: Scope, stage: Stage, verdict: Verdict
+) -> None:
+    """Login, sender and client were good enough for the other one in the same transaction."""
+    two = claimed("a@x.test", "b@y.test")
+    said = report(two, "5.7.1 Relaying denied. Proper authentication required.", stage=stage)
+    taken, refused = said.outcomes
+    outcomes = (
+        replace(taken, meaning=Meaning(verdict=Verdict.DELIVERED, scope=Scope.MESSAGE)),
+        replace(refused, meaning=Meaning(verdict=Verdict.HOLD, scope=scope, wait_s=(60.0,))),
+    )
+    found = Brake().watch(two, replace(said, outcomes=outcomes)).outcomes
+    assert [one.verdict for one in found] == [Verdict.DELIVERED, verdict]
+    alone = Brake().watch(two, replace(said, outcomes=(outcomes[1],))).outcomes
+    assert [one.verdict for one in alone] == [Verdict.HOLD]

@@ -119,3 +119,17 @@ def test_every_reply_has_an_answer(stage: Stage, code: int, text: str) -> None:
 @given(st.sampled_from(Stage), st.none() | st.builds(SmtpReply, st.integers(200, 599)))
 def test_doubt_comes_first(stage: Stage, reply: SmtpReply | None) -> None:
     assert classify(stage, reply, in_doubt=True) == (Verdict.DOUBT, Scope.MESSAGE)
+
+
+@pytest.mark.parametrize("stage", [DATA, END])
+def test_one_of_several_that_is_refused_after_the_content_bounces_nobody(stage: Stage) -> None:
+    """Which of them it is, nobody knows."""
+    unknown = SmtpReply(550, ("5.1.1 User unknown",))
+    alone = GENERIC.meaning(stage, unknown)
+    assert (alone.verdict, alone.scope) == (BOUNCE, Scope.RECIPIENT)
+    several = GENERIC.meaning(stage, unknown, recipients=2)
+    assert (several.verdict, several.scope) == (RETRY, Scope.MESSAGE)
+    assert "max_recipients" in several.remedy
+    assert GENERIC.meaning(RCPT, unknown, recipients=2).verdict is BOUNCE
+    too_large = SmtpReply(552, ("5.3.4 too large",))
+    assert GENERIC.meaning(stage, too_large, recipients=2).verdict is BOUNCE
