@@ -108,19 +108,35 @@ async def test_a_password_that_the_provider_echoes_is_shown_nowhere(tmp_path: Pa
     assert echoed.decode() not in shown
 
 
-async def test_a_password_that_is_echoed_for_a_message_is_shown_nowhere(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("verb", "said", "state", "shown_as"),
+    [
+        (
+            "CONTENT",
+            b"550 5.6.0 token canary-7f3a is bad\r\n",
+            DeliveryState.FINISHED,
+            "token *** is",
+        ),
+        ("CONTENT", b"token canary-7f3a is bad\r\n", DeliveryState.DEFERRED, "'token *** is"),
+        ("MAIL", b"token canary-7f3a is bad\r\n", DeliveryState.FINISHED, "'token *** is"),
+    ],
+)
+async def test_a_password_that_is_echoed_for_a_message_is_shown_nowhere(
+    tmp_path: Path, verb: str, said: bytes, state: DeliveryState, shown_as: str
+) -> None:
     async with (
         ScriptedProvider(users={"u": "canary-7f3a"}, tls="starttls") as provider,
         running(
             tmp_path, {"p": provider.settings(username="u", password="plain:canary-7f3a")}
         ) as rig,
     ):
-        provider.script("CONTENT", b"550 5.6.0 token canary-7f3a is bad\r\n")
+        provider.script(verb, said)
         message = accepted()
         rig.accept(message)
-        entry = await rig.wait_for(message, DeliveryState.FINISHED)
-    shown = f"{entry} {rig.log.getvalue()}"
-    assert "token *** is bad" in shown
+        entry = await rig.wait_for(message, state)
+        attempts = rig.store.attempts(message.queue_id)
+    shown = f"{entry} {attempts} {rig.log.getvalue()}"
+    assert shown_as in shown
     assert "canary-7f3a" not in shown
 
 
