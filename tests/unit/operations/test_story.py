@@ -9,7 +9,7 @@ import pytest
 
 from relaygw import operations
 from relaygw.mail.envelope import NewDelivery, NewRecipient, Released, ReleasedDelivery, Source
-from relaygw.mail.outcome import Stage
+from relaygw.mail.outcome import Stage, Verdict
 from relaygw.mail.state import RecipientState
 from relaygw.operations.story import tell_story
 from relaygw.policy.retry import held_sender_reason
@@ -178,6 +178,17 @@ def test_what_was_not_tried_for_long_is_given_up_later(rig: StoryRig) -> None:
     (told,) = (note.text for note in outlook.notes if note.label == "given up")
     assert "in 59 minutes" in told or "in 1 hour" in told, told
     assert told.endswith("after 3 tries at least")
+
+
+def test_a_refusal_that_holds_the_provider_is_not_told_as_the_recipients_fault(
+    rig: StoryRig,
+) -> None:
+    """Everybody was refused with these words, so it waits; they would bounce one recipient."""
+    message = rig.accept()
+    rig.attempt(message, REFUSED, verdict=Verdict.HOLD)
+    held = notes(event_of(rig.story(message), EventKind.HELD))
+    assert held["said"].startswith("550 5.1.1 No such user")
+    assert "meaning" not in held
 
 
 def test_expired(rig: StoryRig) -> None:
