@@ -78,12 +78,12 @@ async def test_one_that_is_taken_lets_the_next_ones_bounce(tmp_path: Path) -> No
     mail = messages(45)
     async with ScriptedProvider() as provider:
         refuse_all(provider, mail)
-        for taken in mail[15], mail[30]:
+        for taken in mail[4::8]:  # close together: mail is claimed in parts, not quite in order
             del provider.recipients[taken.deliveries[0].recipients[0].address]
         settings = {"main": provider.settings(max_connections=1)}
         async with running(tmp_path, settings) as rig:
             rig.accept(*mail)
             rig.worker.wake()
             await rig.wait_until(lambda: answered(rig, mail) == len(mail))
-            assert states(rig, mail) == {R.BOUNCED: 43, R.DELIVERED: 2}
+            assert states(rig, mail) == {R.BOUNCED: 39, R.DELIVERED: 6}
             assert rig.store.holds() == []
