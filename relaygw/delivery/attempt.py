@@ -198,7 +198,9 @@ async def attempt_delivery(
             replies = await _transact(attempt, line, mail, check_lease, may_chain=is_last)
         except UpstreamError as error:
             attempt.relay = error.relay
-            failure = RecipientReply(stage=error.stage, reply=error.reply, detail=error.detail)
+            failure = RecipientReply(
+                stage=error.stage, reply=error.reply, said=error.said, detail=error.detail
+            )
             attempt.end_part((failure,) * len(attempt.part), classifier, dsn=error.dsn)
             continue
         if attempt.transaction.is_fenced:
@@ -247,7 +249,12 @@ def _outcomes(
 ) -> list[RecipientOutcome]:
     found = []
     for address, answer in zip(addresses, replies, strict=True):
-        meaning = classifier.meaning(answer.stage, answer.reply, in_doubt=answer.in_doubt)
+        meaning = classifier.meaning(
+            answer.stage,
+            answer.said or answer.reply,
+            in_doubt=answer.in_doubt,
+            recipients=len(addresses),
+        )
         found += [
             RecipientOutcome(
                 rcpt_no=rcpt_no,

@@ -34,12 +34,14 @@ from relaygw.policy.retry import (
     REASON_IN_DOUBT,
     REASON_MODE,
     REASON_POISON,
-    is_expired,
+    is_over_age,
+    ladder_s,
     put_off_reason,
     settle,
     with_rest,
 )
 from relaygw.settings.model import Settings
+from relaygw.store.attempts import MOST_ATTEMPTS, tried_since_ms
 from relaygw.store.protocol import InFlight, Key, Store
 from relaygw.upstream.classify import Classifier
 from relaygw.upstream.pool import Pool
@@ -173,7 +175,7 @@ class Courier:
             store=self._store,
             classifier=self._classifiers[gate.provider],
             check_lease=self._leases.is_held,
-            keep_part=self._keep_part,
+            keep_part=partial(self._keep_part, gate),
             terms=self._terms[gate.provider],
         )
         if attempt.is_handed_in:
@@ -184,14 +186,16 @@ class Courier:
                 f"{claimed.queue_id}: warning: the lease was lost before the final dot; "
                 "nothing was sent" + (" to the rest of the recipients" if attempt.told else ""),
             )
-        report = attempt.report()
+        report = self._watched(gate, attempt)
         lesson = Lesson()
         if report.outcomes:
             lesson = await self._lesson(gate, claimed, report, was_held=was_held)
         now_ms = time.time_ns() // 1_000_000
-        seen = await self._without_holds(gate, claimed, now_ms)
+        seen, since_ms = await self._of_old_age(gate, claimed, now_ms)
         rest = _given_back(claimed, now_ms) if attempt.has_rest else None
-        update = self._settled(attempt, seen, report, lesson, now_ms, rest=rest)
+        update = self._settled(
+            attempt, seen, report, lesson, now_ms, rest=rest, tried_since_ms=since_ms
+        )
         await self._hand_in(attempt, update, report, now_ms)
         self._meter.settled(claimed, update, report, now_ms=now_ms)
         if self._crashes or self._troubles:
@@ -209,6 +213,7 @@ class Courier:
         now_ms: int,
         *,
         rest: DeliveryUpdate | None,
+        tried_since_ms: int | None = None,
     ) -> DeliveryUpdate:
         """Return what an attempt comes to; `rest` is for those whom it did not reach."""
         screened = attempt.screened
@@ -223,6 +228,7 @@ class Courier:
             throttle_wait_s=lesson.wait_s,
             retry_wait_s=lesson.retry_wait_s,
             held_reason=lesson.held_reason,
+            tried_since_ms=tried_since_ms,
         )
         if rest is not None:
             update = with_rest(update, rest)
@@ -237,20 +243,31 @@ class Courier:
             )
         return update
 
-    async def _keep_part(self, attempt: Attempt) -> bool:
+    def _watched(self, gate: Gate, attempt: Attempt) -> AttemptReport:
+        """Let the brake see what is new of an attempt, before any of it is recorded."""
+        report = attempt.report()
+        fresh = report
+        if attempt.told:
+            fresh = replace(report, outcomes=report.outcomes[attempt.told :])
+        watched = gate.brake.watch(attempt.claimed, fresh)
+        if watched is fresh:
+            return report
+        attempt.outcomes[attempt.told :] = watched.outcomes
+        return attempt.report()
+
+    async def _keep_part(self, gate: Gate, attempt: Attempt) -> bool:
         """Make what is known of an attempt durable; False when the rest may not be sent now.
 
         What only has to be tried again is kept for the end of the attempt.
         """
         if self._leases.is_draining or not self._leases.is_held():
             return False
+        report = self._watched(gate, attempt)
         verdicts = {outcome.verdict for outcome in attempt.outcomes[attempt.told :]}
         if verdicts.isdisjoint(_KEPT):
             return True
-        claimed, report, now_ms = attempt.claimed, attempt.report(), time.time_ns() // 1_000_000
-        update = settle(
-            _of_any_age(claimed, now_ms), report, self._settings.retry, now_ms=now_ms, chance=0.5
-        )
+        claimed, now_ms = attempt.claimed, time.time_ns() // 1_000_000
+        update = settle(claimed, report, self._settings.retry, now_ms=now_ms, chance=0.5)
         update = replace(_what_is_new(attempt, update), state=DeliveryState.ACTIVE, reason=None)
         recorded = self._recorder.record(update, _events(claimed, update, report, now_ms))
         attempt.told = len(attempt.outcomes)
@@ -282,7 +299,7 @@ class Courier:
             report = attempt.report()
             update = self._settled(
                 attempt,
-                _of_any_age(claimed, now_ms),
+                claimed,
                 report,
                 Lesson(wait_s=_STORE_LADDER_S[0]),
                 now_ms,
@@ -380,20 +397,32 @@ class Courier:
             self._log.note("qmgr", f"error: {claimed.queue_id}: {type(error).__name__}: {error}")
         return Lesson()
 
-    async def _without_holds(
+    async def _of_old_age(
         self, gate: Gate, claimed: ClaimedDelivery, now_ms: int
-    ) -> ClaimedDelivery:
-        """Take the time its provider was held off the age of mail that seems over its time."""
-        if not is_expired(claimed, self._settings.retry, now_ms):
-            return claimed
+    ) -> tuple[ClaimedDelivery, int | None]:
+        """Take the time its provider was held off the age of mail that seems over its time.
+
+        With it comes since when it was tried, None for mail that is not that old.
+        """
+        if not is_over_age(claimed, self._settings.retry, now_ms):
+            return claimed, None
+
+        def look() -> tuple[int, int | None]:
+            since_ms = claimed.accepted_at_ms
+            held_ms = self._store.held_ms(gate.provider, since_ms=since_ms, now_ms=now_ms)
+            attempts = self._store.attempts(claimed.queue_id)
+            first_ms = tried_since_ms(attempts, claimed.delivery_no)
+            if first_ms is not None and len(attempts) >= MOST_ATTEMPTS:  # the first ones are gone
+                least_ms = int(ladder_s(claimed.attempts, self._settings.retry) * 1000)
+                first_ms = min(first_ms, now_ms - least_ms)
+            return held_ms, first_ms
+
         try:
-            held_ms = await asyncio.to_thread(
-                self._store.held_ms, gate.provider, since_ms=claimed.accepted_at_ms, now_ms=now_ms
-            )
+            held_ms, since_ms = await asyncio.to_thread(look)
         except StoreUnavailable:
             # the attempt is made and its outcome must be kept; unknown never costs a mail
-            held_ms = now_ms - claimed.accepted_at_ms
-        return replace(claimed, held_ms=claimed.held_ms + held_ms)
+            return claimed, None
+        return replace(claimed, held_ms=claimed.held_ms + held_ms), since_ms
 
     async def set_aside(self, claimed: ClaimedDelivery, reason: str) -> None:
         """Hold a delivery that no provider may take now; return when that is durable."""
@@ -503,11 +532,6 @@ def _given_back(claimed: ClaimedDelivery, now_ms: int) -> DeliveryUpdate:
         recipients=(),
         charged=False,
     )
-
-
-def _of_any_age(claimed: ClaimedDelivery, now_ms: int) -> ClaimedDelivery:
-    """Return a delivery that does not expire: nobody has looked how long it was held."""
-    return replace(claimed, held_ms=claimed.held_ms + max(0, now_ms - claimed.accepted_at_ms))
 
 
 def _blocked(recipients: Sequence[Recipient]) -> tuple[RecipientUpdate, ...]:

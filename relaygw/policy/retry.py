@@ -17,6 +17,10 @@ from relaygw.settings.model import Retry
 
 DOUBT_LADDER_S = (300.0, 1800.0)
 """Waits before the second and the third attempt of a delivery in doubt; then it is held."""
+LEAST_TRIES = 3
+LEAST_TRYING_S = 3600.0
+"""Mail expires only after so many attempts over so long, however old it is: what nobody tried, as
+no worker ran or its route was missing, was not given a chance yet."""
 REASON_IN_DOUBT = "in_doubt"
 REASON_MODE = "mode"
 REASON_POISON = "poison"
@@ -91,10 +95,39 @@ def delay_s(attempts: int, retry: Retry, *, chance: float) -> float:
     return wait_s * (1 + retry.jitter * (2 * chance - 1))
 
 
-def is_expired(claimed: ClaimedDelivery, retry: Retry, now_ms: int) -> bool:
+def ladder_s(attempts: int, retry: Retry) -> float:
+    """Return how long so many failed attempts took at least, if each had its usual wait."""
+    return sum(delay_s(number, retry, chance=0.0) for number in range(1, min(attempts, 200) + 1))
+
+
+def is_over_age(claimed: ClaimedDelivery, retry: Retry, now_ms: int) -> bool:
     """True when the lifetime is over; time spent held does not count."""
-    age_ms = now_ms - claimed.accepted_at_ms - claimed.held_ms
-    return age_ms >= retry.lifetime * 1000
+    return now_ms >= given_up_at_ms(claimed.accepted_at_ms, claimed.held_ms, retry)
+
+
+def given_up_at_ms(
+    accepted_at_ms: int, held_ms: int, retry: Retry, *, tried_since_ms: int | None = None
+) -> int:
+    """Return when mail expires at the earliest: its lifetime over, and tried for long enough.
+
+    `tried_since_ms`: its first attempt, None when that is not known.
+    """
+    over_at_ms = accepted_at_ms + held_ms + int(retry.lifetime * 1000)
+    if tried_since_ms is None:
+        return over_at_ms
+    return max(over_at_ms, tried_since_ms + int(LEAST_TRYING_S * 1000))
+
+
+def _is_expired(
+    claimed: ClaimedDelivery, retry: Retry, now_ms: int, tried_since_ms: int | None
+) -> bool:
+    """True when mail that is deferred now has had its time and its tries; unknown is no."""
+    if tried_since_ms is None or claimed.attempts + 1 < LEAST_TRIES:
+        return False
+    ends_at_ms = given_up_at_ms(
+        claimed.accepted_at_ms, claimed.held_ms, retry, tried_since_ms=tried_since_ms
+    )
+    return now_ms >= ends_at_ms
 
 
 def settle(
@@ -107,11 +140,13 @@ def settle(
     throttle_wait_s: float = 0.0,
     retry_wait_s: float | None = None,
     held_reason: str | None = None,
+    tried_since_ms: int | None = None,
 ) -> DeliveryUpdate:
     """Turn the outcomes of one attempt into what is written about it.
 
     `retry_wait_s` replaces the usual wait of a retry. `held_reason`: the sender is refused; what
-    is left waits without a timer.
+    is left waits without a timer. `tried_since_ms`: when it was first tried, as far as that is
+    known of mail over its lifetime; without it nothing expires.
     """
     verdicts = {outcome.verdict for outcome in report.outcomes}
     open_verdicts = verdicts - set(_FINAL)
@@ -119,7 +154,7 @@ def settle(
     expired = (
         Verdict.RETRY in open_verdicts
         and open_verdicts <= {Verdict.RETRY, Verdict.THROTTLE}
-        and is_expired(claimed, retry, now_ms)
+        and _is_expired(claimed, retry, now_ms, tried_since_ms)
     )
     charged = bool(verdicts - _UNCHARGED)
     if held_reason is not None and open_verdicts == {Verdict.HOLD}:

@@ -18,10 +18,11 @@ from relaygw.mail.attempt import REPEATED, AttemptState, attempt_state, waiting_
 from relaygw.mail.envelope import DeliveryUpdate, RecipientUpdate
 from relaygw.mail.outcome import Stage, Verdict
 from relaygw.mail.state import DeliveryState, RecipientState
+from relaygw.store.attempts import MOST_ATTEMPTS
 from relaygw.store.batch import BatchStatement, Row, Statement
 from relaygw.store.protocol import Begun
 
-KEPT = 200
+KEPT = MOST_ATTEMPTS
 """Rows of one message."""
 MAX_ROWS = 50
 """Rows of one outcome: of many recipients with replies of their own the first ones."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import re
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from relaygw.errors import ContentInvalid
 from relaygw.mail.content import has_long_line
@@ -59,7 +59,8 @@ class RecipientReply:
     """What a transaction came to for one recipient.
 
     `reply` None: none came, `detail` says why. `in_doubt`: the final dot had been sent by then,
-    so the mail may have been taken. `stale_session`: an idle connection turned out dead before
+    so the mail may have been taken. `said` is the reply as it came, where `reply` was masked: for
+    what it means, not to be shown. `stale_session`: an idle connection turned out dead before
     the provider said anything; the caller may try again at once on another one.
     """
 
@@ -68,6 +69,7 @@ class RecipientReply:
     detail: str = ""
     in_doubt: bool = False
     stale_session: bool = False
+    said: SmtpReply | None = field(default=None, repr=False)  # as it came: may hold a secret
 
     @property
     def dsn(self) -> str:

@@ -201,11 +201,10 @@ class UpstreamSession:
 
     def _shown(self, answer: RecipientReply) -> RecipientReply:
         """Return an answer as it may be logged and stored: some providers echo a key."""
-        if self._mask is None or answer.reply is None:
+        if self._mask is None:
             return answer
-        return replace(
-            answer, reply=self._mask.reply(answer.reply), detail=self._mask(answer.detail)
-        )
+        shown = self._mask.reply(answer.reply) if answer.reply is not None else None
+        return replace(answer, reply=shown, said=answer.reply, detail=self._mask(answer.detail))
 
     async def close(self) -> None:
         """Say QUIT, wait a moment for the answer, and close."""

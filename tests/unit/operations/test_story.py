@@ -9,7 +9,7 @@ import pytest
 
 from relaygw import operations
 from relaygw.mail.envelope import NewDelivery, NewRecipient, Released, ReleasedDelivery, Source
-from relaygw.mail.outcome import Stage
+from relaygw.mail.outcome import Stage, Verdict
 from relaygw.mail.state import RecipientState
 from relaygw.operations.story import tell_story
 from relaygw.operations.story.reasons import held_advice, held_words
@@ -191,11 +191,36 @@ def test_bounced(rig: StoryRig) -> None:
     assert "send a new one to b@cust.test" in advised(story)
 
 
+def test_what_was_not_tried_for_long_is_given_up_later(rig: StoryRig) -> None:
+    """Nothing ran for a week: three tries over an hour come first, and the story says so."""
+    message = rig.accept()
+    week_ms = NOW_MS + 7 * 24 * HOUR_MS
+    rig.attempt(message, LATER, at_ms=week_ms)
+    (outlook,) = rig.story(message, now_ms=week_ms + 1).outlooks
+    (told,) = (note.text for note in outlook.notes if note.label == "given up")
+    assert "in 59 minutes" in told or "in 1 hour" in told, told
+    assert told.endswith("after 3 tries at least")
+
+
+def test_a_refusal_that_holds_the_provider_is_not_told_as_the_recipients_fault(
+    rig: StoryRig,
+) -> None:
+    """Everybody was refused with these words, so it waits; they would bounce one recipient."""
+    message = rig.accept()
+    rig.attempt(message, REFUSED, verdict=Verdict.HOLD)
+    held = notes(event_of(rig.story(message), EventKind.HELD))
+    assert held["said"].startswith("550 5.1.1 No such user")
+    assert "meaning" not in held
+
+
 def test_expired(rig: StoryRig) -> None:
     message = rig.accept()
-    rig.attempt(message, LATER, at_ms=NOW_MS + 6 * 24 * HOUR_MS)
+    for tries in range(2):
+        rig.attempt(message, LATER, at_ms=NOW_MS + tries * 24 * HOUR_MS)
+    late_ms = NOW_MS + 6 * 24 * HOUR_MS
+    rig.attempt(message, LATER, at_ms=late_ms, tried_since_ms=NOW_MS)
     story = rig.story(message, now_ms=NOW_MS + 7 * 24 * HOUR_MS)
-    assert kinds(story) == ["accepted", "expired"]
+    assert kinds(story)[-1] == "expired"
     assert story.headline == f"Not delivered: given up ({LATER[1]})."
     assert "not tried again" in advised(story)
 
