@@ -19,6 +19,7 @@ from relaygw.operations.messages import (
     entries_of,
     left_alone,
 )
+from relaygw.policy.retry import operator_reason
 from relaygw.store.protocol import AuditEntry, QueueEntry, Store
 
 _D = DeliveryState
@@ -137,7 +138,7 @@ def hold(
     store: Store, ids: Sequence[str], *, actor: str, now_ms: int, detail: str = "", note: str = ""
 ) -> Result:
     """Stop messages until they are released; `note` says why and is shown with them."""
-    write = _to(store, Action.HOLD, _D.HELD, reason=f"operator: {note or actor}")
+    write = _to(store, Action.HOLD, _D.HELD, reason=operator_reason(note or actor))
     return _change(store, Action.HOLD, ids, write, actor=actor, now_ms=now_ms, detail=detail)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from enum import StrEnum
 
 from relaygw.mail.envelope import ClaimedDelivery, DeliveryUpdate, RecipientUpdate
 from relaygw.mail.outcome import NO_RELAY, AttemptReport, RecipientOutcome, Verdict
@@ -27,6 +28,42 @@ _UNCHARGED = frozenset({Verdict.THROTTLE, Verdict.HOLD})
 _PARKED = re.compile(r"sender domain (\S*) is refused by (.+)")
 _NO_SENDER = "no provider of route"
 _OVER_QUOTA = "no daily_quota"
+_LOST_PROVIDER = "in doubt with"
+_OPERATOR = "operator: "
+
+
+class Why(StrEnum):
+    """Why a delivery is held, as a word; docs/states.md has a row for each."""
+
+    MODE = "mode"  # the mode or the lists of the time of sending do not permit its recipients
+    POISON = "poison"
+    IN_DOUBT = "in_doubt"
+    SENDER_REFUSED = "sender_refused"  # by its providers, as long as their holds last
+    NO_SENDER = "no_sender"  # no provider of its route may send as its sender
+    OVER_QUOTA = "over_quota"
+    OPERATOR = "operator"
+    OTHER = "other"
+
+
+def why_held(reason: str) -> Why:
+    """Return the word for the reason of a held delivery."""
+    if parked_for(reason) is not None:
+        return Why.SENDER_REFUSED
+    known = ((REASON_MODE, Why.MODE), (REASON_POISON, Why.POISON), (REASON_IN_DOUBT, Why.IN_DOUBT))
+    beginnings = (
+        (_LOST_PROVIDER, Why.IN_DOUBT),
+        (_NO_SENDER, Why.NO_SENDER),
+        (_OVER_QUOTA, Why.OVER_QUOTA),
+        (_OPERATOR, Why.OPERATOR),
+    )
+    exact = (why for text, why in known if reason == text)
+    begun = (why for text, why in beginnings if reason.startswith(text))
+    return next(exact, None) or next(begun, Why.OTHER)
+
+
+def operator_reason(note: str) -> str:
+    """Return the reason of what an operator holds."""
+    return f"{_OPERATOR}{note}"
 
 
 def held_sender_reason(providers: Iterable[str], domain: str) -> str:
@@ -48,6 +85,11 @@ def no_sender_reason(route: str, sender: str) -> str:
 def over_quota_reason(route: str, recipients: int) -> str:
     """Return the reason of a delivery with more recipients than a day's quota."""
     return f"{_OVER_QUOTA} of route {route} covers its {recipients} recipients"
+
+
+def lost_provider_reason(route: str, provider: str) -> str:
+    """Return the reason of a delivery in doubt with a provider that its route has no more."""
+    return f"{_LOST_PROVIDER} {provider}, which route {route} has no more"
 
 
 def is_of_configuration(reason: str) -> bool:

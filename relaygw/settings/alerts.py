@@ -36,6 +36,10 @@ class Rule(StrEnum):
     VOLUME_ANOMALY = "volume_anomaly"
     QUOTA_NEAR = "quota_near"
     IN_DOUBT = "in_doubt"
+    HELD = "held"
+    ROUTE_GONE = "route_gone"
+    STUCK = "stuck"
+    INSTANCE_LOST = "instance_lost"
     DISK_LOW = "disk_low"
     CERTIFICATE_EXPIRING = "certificate_expiring"
 

@@ -259,6 +259,14 @@ _HELD_FOR = Statement(
     ORDER BY delivery.queue_id LIMIT {{?}}
     """
 )
+_HELD_BEFORE = BatchStatement(
+    """
+    SELECT delivery.queue_id, delivery.delivery_no FROM (VALUES {rows}) AS v
+    JOIN delivery ON delivery.queue_id = v.column1 AND delivery.delivery_no = v.column2
+    WHERE delivery.state = 'held' AND delivery.reason = v.column3
+    """,
+    columns=3,
+)
 _HELD_REASONS = Statement(
     f"""
     SELECT DISTINCT delivery.reason FROM delivery
@@ -303,6 +311,12 @@ def release_held(connection: Connection, reason: str, *, limit: int, now_ms: int
     """Make deliveries due that are held for a reason, oldest first; see Store.release_held."""
     keys = _HELD_FOR.fetch(connection, reason, limit)
     return _RELEASE.run(connection, [(*key, now_ms) for key in keys])
+
+
+def let_go(connection: Connection, keys: Sequence[Key], *, reason: str, now_ms: int) -> int:
+    """Make deliveries due that are held for a reason; see Store.let_go."""
+    held = _HELD_BEFORE.fetch(connection, [(*key, reason) for key in keys])
+    return _RELEASE.run(connection, [(*key, now_ms) for key in held])
 
 
 def bury(connection: Connection, incarnation: str, *, begun: Collection[Begun], now_ms: int) -> int:

@@ -11,6 +11,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from relaygw.mail.standing import HeldMail, MailInHand
+
 HISTORY_SLICE_MS = 300_000
 """How long a slice of history is; slices begin at multiples of it."""
 DUTY_S = 20.0
@@ -45,6 +47,18 @@ class Incident:
     recovery_told: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LostInstance:
+    """A process that died without a goodbye, and none of its name and role came back."""
+
+    incarnation: str
+    name: str
+    role: str
+    pid: int
+    heartbeat_at_ms: int  # the last one
+    leases: int  # deliveries it had in hand, which others have now
+
+
 class Watching(Protocol):
     """History, duties and incidents; `protocol.Store` says what holds for all methods."""
 
@@ -65,7 +79,7 @@ class Watching(Protocol):
     def forget_watched(self, before_ms: int) -> bool:
         """Delete a day of history before a time, and incidents over by then; True if more is left.
 
-        The incidents go all at once.
+        The incidents go all at once, and so do instances lost before it.
         """
 
     # --- duties --------------------------------------------------------------------------
@@ -90,5 +104,19 @@ class Watching(Protocol):
     def incidents(self, since_ms: int) -> list[Incident]:
         """Return the incidents that last, and those that ended since; oldest first."""
 
+    # --- what stands still ---------------------------------------------------------------
+
     def doubtful(self) -> dict[str, int]:
         """Return how many open deliveries a provider may have taken, by provider."""
+
+    def held_mail(self) -> list[HeldMail]:
+        """Return what is held, by route and reason."""
+
+    def in_hand_since(self, before_ms: int) -> list[MailInHand]:
+        """Return the deliveries that a registered worker has had in hand since before a time."""
+
+    def lost_instances(self, since_ms: int) -> list[LostInstance]:
+        """Return the instances lost whose last heartbeat came since a time, the latest first.
+
+        Without those of a name and role that is registered again.
+        """
