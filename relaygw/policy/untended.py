@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from relaygw.mail.outcome import Scope
 from relaygw.mail.standing import HeldMail, MailInHand
@@ -18,6 +19,8 @@ from relaygw.settings.model import Settings, Stream
 from relaygw.settings.provider import Provider
 from relaygw.settings.units import format_duration
 
+LOST_MS = 86_400_000
+"""For how long a lost instance is told of."""
 ROLLING_S = 900.0
 """As long workers may run different settings before mail of a route that only some may know of
 is told of: a change of settings goes from one gateway to the next."""
@@ -47,12 +50,24 @@ class Standing:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Untended:
-    """Mail that waits for somebody."""
+class LostInstance:
+    """A process that died without a goodbye, and none of its name and role came back."""
 
-    kind: str  # a word of Why, `route_gone` or `stuck`
+    incarnation: str
+    name: str
+    role: str
+    pid: int
+    heartbeat_at_ms: int  # the last one
+    leases: int  # deliveries it had in hand, which others have now
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Untended:
+    """What waits for somebody."""
+
+    kind: str  # a word of Why, `route_gone`, `stuck` or `instance_lost`
     rule: Rule
-    key: str  # the kind, the route, or the worker's host
+    key: str  # the kind, the route, or the host
     deliveries: int
     since_ms: int | None  # the longest of it; None: nobody knows
     summary: str
@@ -63,7 +78,7 @@ class Untended:
 
 ROUTE_GONE = "route_gone"
 STUCK = "stuck"
-KINDS = (*Why, ROUTE_GONE, STUCK)
+KINDS: tuple[str, ...] = (*(why.value for why in Why), ROUTE_GONE, STUCK)
 
 _HELD: dict[Why, tuple[str, str]] = {
     Why.MODE: (
@@ -248,10 +263,39 @@ def _limit_s(one: MailInHand, settings: Settings) -> float:
     names = [
         name for route in settings.routes if route.name == one.route for name in route.providers
     ]
-    aside = provider_of_route(one.route)
+    aside = provider_of_route(one.route) or ""
     used = [settings.providers[name] for name in names or [aside] if name in settings.providers]
     limits = [longest_in_hand_s(it, one.recipients) for it in used or settings.providers.values()]
     return max(limits, default=3600.0)
+
+
+# --- instances that are gone --------------------------------------------------------------
+
+
+def lost_gateways(lost: Iterable[LostInstance]) -> list[Untended]:
+    """Return the hosts whose processes are gone, with what they had."""
+    by_name: defaultdict[str, list[LostInstance]] = defaultdict(list)
+    for one in lost:
+        by_name[one.name].append(one)
+    return [_lost(name, mine) for name, mine in by_name.items()]
+
+
+def _lost(name: str, mine: Sequence[LostInstance]) -> Untended:
+    roles = ", ".join(dict.fromkeys(one.role for one in mine))
+    leases = sum(one.leases for one in mine)
+    last_ms = max(one.heartbeat_at_ms for one in mine)
+    at = f"{datetime.fromtimestamp(last_ms // 1000, UTC):%d %b %H:%M:%S} UTC"
+    had = f"; {deliveries(leases)} it had in hand went back into the queue" if leases else ""
+    return Untended(
+        kind=Rule.INSTANCE_LOST,
+        rule=Rule.INSTANCE_LOST,
+        key=name,
+        deliveries=leases,
+        since_ms=last_ms,
+        summary=f"gateway {name} is lost ({roles}): its last heartbeat was at {at}{had}",
+        remedy="look at that machine; mail in its maildrop waits there until it runs again. One "
+        "that will not come back is forgotten after a day",
+    )
 
 
 # --- words --------------------------------------------------------------------------------

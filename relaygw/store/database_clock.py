@@ -20,6 +20,7 @@ from relaygw.errors import StoreUnavailable
 from relaygw.mail.envelope import AcceptedMessage, ClaimedDelivery, DeliveryUpdate
 from relaygw.mail.standing import HeldMail, MailInHand, Rerouting
 from relaygw.mail.state import DeliveryState
+from relaygw.policy.untended import LostInstance
 from relaygw.store.commands import EVERYTHING_DONE, ShapeCount, ShapeKey, Trail, Waiting
 from relaygw.store.protocol import (
     Account,
@@ -32,7 +33,7 @@ from relaygw.store.protocol import (
     Selection,
 )
 from relaygw.store.sql import SqlStore
-from relaygw.store.watching import Count, HistoryPoint, Incident, LostInstance
+from relaygw.store.watching import Count, HistoryPoint, Incident
 
 _SAME_MS = 1000
 _SHARP_MS = 500  # an answer that took longer says too little

@@ -2,21 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
-
 from sqlalchemy import Connection, delete
 
 from relaygw.mail.standing import HeldMail, MailInHand
-from relaygw.mail.state import DeliveryState
-from relaygw.policy.untended import Lane, Standing, shortest_in_hand_s
-from relaygw.settings.model import Settings
+from relaygw.policy.untended import LostInstance
 from relaygw.store.batch import Statement
 from relaygw.store.tables import IS_OPEN, lost_instance
-from relaygw.store.watching import LostInstance
-
-if TYPE_CHECKING:  # it takes its types from here
-    from relaygw.store.protocol import Hold, Instance, LaneCount, Store
 
 _HELD = Statement(
     f"""
@@ -131,44 +122,3 @@ def forget_lost(connection: Connection, before_ms: int) -> None:
 def ownerless(connection: Connection) -> list[str]:
     """Return who holds something and is not registered: see Store.ownerless."""
     return [incarnation for (incarnation,) in _OWNERLESS.fetch(connection)]
-
-
-# --- all of it ----------------------------------------------------------------------------
-
-
-def standing_of(
-    store: Store,
-    settings: Settings,
-    *,
-    fingerprint: str,
-    lanes: Sequence[LaneCount],
-    holds: Sequence[Hold],
-    instances: Sequence[Instance],
-    now_ms: int,
-) -> Standing:
-    """Return what `policy.untended` judges; `fingerprint` is that of `settings`.
-
-    Raises StoreUnavailable.
-    """
-    is_held = any(lane.state is DeliveryState.HELD for lane in lanes)
-    is_in_hand = any(lane.state is DeliveryState.ACTIVE for lane in lanes)
-    before_ms = now_ms - int(shortest_in_hand_s(settings) * 1000)
-    return Standing(
-        held=store.held_mail() if is_held else (),
-        in_hand=store.in_hand_since(before_ms) if is_in_hand else (),
-        lanes=tuple(
-            Lane(
-                route=lane.route,
-                deliveries=lane.deliveries,
-                accepted_at_ms=lane.oldest_accepted_at_ms,
-            )
-            for lane in lanes
-            if lane.state in (DeliveryState.INCOMING, DeliveryState.DEFERRED)
-        ),
-        holds=frozenset((hold.scope, hold.key) for hold in holds),
-        others=tuple(
-            f"{one.role} {one.pid} on {one.name}"
-            for one in instances
-            if one.role == "delivery" and one.state != "draining" and one.fingerprint != fingerprint
-        ),
-    )

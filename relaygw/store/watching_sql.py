@@ -8,9 +8,10 @@ from collections.abc import Collection, Mapping
 from sqlalchemy import Connection
 
 from relaygw.mail.standing import HeldMail, MailInHand
+from relaygw.policy.untended import LostInstance
 from relaygw.store import history, incidents, standing
 from relaygw.store.transactions import Transactions, Write
-from relaygw.store.watching import Count, HistoryPoint, Incident, LostInstance
+from relaygw.store.watching import Count, HistoryPoint, Incident
 
 
 class SqlWatching(Transactions):

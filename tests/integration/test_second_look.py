@@ -10,7 +10,7 @@ import pytest
 from relaygw.delivery import second_look
 from relaygw.mail.envelope import AcceptedMessage, DeliveryUpdate, NewDelivery, NewRecipient
 from relaygw.mail.state import DeliveryState, RecipientState
-from relaygw.settings.model import Route
+from relaygw.settings.model import Route, Stream
 from relaygw.store import migrate
 from relaygw.store.protocol import Instance, QueueEntry
 from relaygw.store.sqlite import SqliteStore
@@ -98,7 +98,7 @@ async def test_what_went_by_one_route_may_part(tmp_path: Path) -> None:
     queue(tmp_path, waits).close()
     routes = [
         Route(name="one", recipient=("@one.test",), providers=("p",)),
-        Route(name="two", stream="promotional", providers=("p",)),
+        Route(name="two", stream=Stream.PROMOTIONAL, providers=("p",)),
     ]
     async with (
         ScriptedProvider() as p,
