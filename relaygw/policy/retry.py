@@ -30,6 +30,7 @@ _NO_SENDER = "no provider of route"
 _OVER_QUOTA = "no daily_quota"
 _LOST_PROVIDER = "in doubt with"
 _OPERATOR = "operator: "
+_OF_CONTENT = ("needs 8BITMIME", "field ", "its header ")
 
 
 class Why(StrEnum):
@@ -41,6 +42,7 @@ class Why(StrEnum):
     SENDER_REFUSED = "sender_refused"  # by its providers, as long as their holds last
     NO_SENDER = "no_sender"  # no provider of its route may send as its sender
     OVER_QUOTA = "over_quota"
+    CONTENT = "content"  # no provider of its route can be given it as it is
     OPERATOR = "operator"
     OTHER = "other"
 
@@ -55,6 +57,7 @@ def why_held(reason: str) -> Why:
         (_NO_SENDER, Why.NO_SENDER),
         (_OVER_QUOTA, Why.OVER_QUOTA),
         (_OPERATOR, Why.OPERATOR),
+        *((text, Why.CONTENT) for text in _OF_CONTENT),
     )
     exact = (why for text, why in known if reason == text)
     begun = (why for text, why in beginnings if reason.startswith(text))

@@ -108,6 +108,11 @@ _HELD: dict[Why, tuple[str, str]] = {
         "raise daily_quota and reload: it is looked at again then; or relaygw queue move "
         "--reason daily_quota --to PROVIDER",
     ),
+    Why.CONTENT: (
+        "no provider of its route can be given it as it is",
+        "relaygw queue explain ID names what stands in the way; then relaygw queue move --id ID "
+        "--to PROVIDER, or release",
+    ),
     Why.OPERATOR: (
         "an operator holds it",
         "relaygw queue release --reason 'operator:' lets it go",

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, case, delete, func, select, update
 from relaygw.mail.envelope import DeliveryUpdate
 from relaygw.mail.state import DeliveryState, check_transition
 from relaygw.policy.retry import REASON_POISON
-from relaygw.store import attempts_writing
+from relaygw.store import attempts_writing, standing
 from relaygw.store.batch import BatchStatement, Row, Statement
 from relaygw.store.protocol import Begun, Key, Recorded
 from relaygw.store.registry import has_ended, is_alive
@@ -319,8 +319,17 @@ def let_go(connection: Connection, keys: Sequence[Key], *, reason: str, now_ms: 
     return _RELEASE.run(connection, [(*key, now_ms) for key in held])
 
 
-def bury(connection: Connection, incarnation: str, *, begun: Collection[Begun], now_ms: int) -> int:
+def bury(
+    connection: Connection,
+    incarnation: str,
+    *,
+    begun: Collection[Begun],
+    now_ms: int,
+    is_lost: bool = False,
+) -> int:
     """Free everything that a dead incarnation held; see Store.bury."""
+    if is_lost:
+        standing.note_lost(connection, incarnation)
     connection.execute(delete(instance).where(instance.c.incarnation == incarnation))
     connection.execute(delete(permit).where(permit.c.incarnation == incarnation))
     _COUNT_RECLAIMS.run(connection, list(begun), incarnation)

@@ -154,10 +154,12 @@ class SqlStore(SqlAttempts, SqlCapturedMail, SqlQueueCommands, SqlWatching):
         self, incarnation: str, *, begun: Collection[Begun] = (), is_lost: bool = False
     ) -> int:
         with self._write() as connection:
-            if is_lost:
-                standing.note_lost(connection, incarnation)
             return leasing.bury(
-                connection, incarnation, begun=begun, now_ms=self._now_ms(connection)
+                connection,
+                incarnation,
+                begun=begun,
+                is_lost=is_lost,
+                now_ms=self._now_ms(connection),
             )
 
     def ownerless(self) -> list[str]:

@@ -234,7 +234,7 @@ def test_retry_says_when_nobody_would_send_it(desk: Desk) -> None:
     for route in ("before", "default"):
         desk.attempt(D.DEFERRED, reason="451 later", route=route)
     known = desk.run("queue", "retry", lost, "--yes")
-    assert known.stdout.splitlines()[-1] == "1 message due now", "a worker with other settings may send it"
+    assert known.stdout.splitlines()[-1] == "1 message due now", "others may know its route"
     for one in desk.store.instances():
         desk.store.bury(one.incarnation)
     for words in (("queue", "retry", "--all", "--yes"), ("queue", "flush")):

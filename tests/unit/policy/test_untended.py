@@ -72,6 +72,7 @@ def example_reasons() -> dict[str, str]:
     found: dict[str, str] = {
         name: value for name, value in vars(retry).items() if name.startswith("REASON_")
     }
+    found |= {text: f"{text}x" for text in retry._OF_CONTENT}
     samples = {"providers": ["main"], "recipients": 7}
     for name, function in inspect.getmembers(retry, inspect.isfunction):
         if name.endswith("_reason") and function.__module__ == retry.__name__:
