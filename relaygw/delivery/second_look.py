@@ -3,8 +3,8 @@
 What waits on a route that is not configured any more takes the one of now, each recipient as if
 it had just come; what is in doubt stays, as no other provider may get it. It is looked for again
 and again: a front of the settings before ends its sessions first, and a worker may give mail back.
-As long as another worker runs other settings nothing is changed, since that one may know the
-route. What was held for the mode is looked at once, when a worker starts.
+As long as another worker runs other settings, or anything newer ones, nothing is changed: that
+one may know the route. What was held for the mode is looked at once, when a worker starts.
 """
 
 from __future__ import annotations
@@ -100,21 +100,30 @@ class SecondLook:
                 self._tell_once(
                     "other settings",
                     route,
-                    f"mail of {gone_words(route)}, is left to others: {others} other workers run "
-                    "other settings",
+                    f"mail of {gone_words(route)}, stays as it is while others run other "
+                    f"settings: {', '.join(others)}",
                 )
             elif time.monotonic() >= self._due_s.get(route, 0.0):
                 await self._route_anew(route)
 
-    def _others(self) -> int:
-        """Count the workers that claim mail by other settings than this one."""
-        workers = [
-            one
-            for one in self._store.instances()
-            if one.role == "delivery" and one.state != "draining"
+    def _others(self) -> list[str]:
+        """Return the processes whose settings count as well, or more than these.
+
+        Another worker may know the route; whatever started later has newer settings.
+        """
+        instances = self._store.instances()
+        me = next((one for one in instances if one.incarnation == self._incarnation), None)
+        if me is None:  # others have buried it: it says nothing about mail any more
+            return ["whoever buried this one"]
+        return [
+            f"{one.role} {one.pid} on {one.name}"
+            for one in instances
+            if one.fingerprint != me.fingerprint
+            and (
+                (one.role == "delivery" and one.state != "draining")
+                or one.started_at_ms > me.started_at_ms
+            )
         ]
-        mine = {one.fingerprint for one in workers if one.incarnation == self._incarnation}
-        return sum(one.fingerprint not in mine for one in workers)
 
     def _tell_once(self, what: str, route: str, text: str) -> None:
         if (what, route) not in self._told:

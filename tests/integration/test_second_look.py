@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -181,10 +182,19 @@ async def test_a_rolling_change_of_settings_does_not_fight(tmp_path: Path) -> No
     store = queue(tmp_path, waits)
     store.register(worker("other", fingerprint="of the settings before"))
     async with ScriptedProvider() as p, running(tmp_path, {"p": p.settings()}, routes=MAIN) as rig:
-        await rig.wait_until(lambda: "other workers run other settings" in rig.log.getvalue())
+        said = "stays as it is while others run other settings: "
+        await rig.wait_until(lambda: f"{said}delivery 1 on gw" in rig.log.getvalue())
         assert routes_of(rig.entry(waits)) == [("default", "incoming")]
         store.heartbeat("other", state="draining")  # it takes nothing new any more
         await rig.wait_for(waits, D.FINISHED)
+        # a worker that is about to stop does not undo what the front of a reload has decided
+        store.register(replace(worker("new", fingerprint="newer"), role="front"))
+        late = accepted()
+        rig.accept(late)
+        await rig.wait_until(lambda: f"{said}front 1 on gw" in rig.log.getvalue())
+        assert routes_of(rig.entry(late)) == [("default", "incoming")]
+        store.bury("new")
+        await rig.wait_for(late, D.FINISHED)
     store.close()
 
 
