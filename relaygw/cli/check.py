@@ -223,7 +223,7 @@ def _warn_of_waiting(invocation: Invocation, loaded: LoadedSettings) -> None:
     for route in waiting:
         if route not in known_routes(loaded.settings):
             warn(
-                f"warning: mail waits of {gone_words(route)}; once all workers run this one, it "
+                f"warning: mail waits on {gone_words(route)}; once all workers run this one, it "
                 "goes by the routes of now, but for what a provider may have taken already"
             )
 

@@ -256,5 +256,5 @@ def test_check_names_routes_that_mail_waits_on_and_that_are_gone(desk: Desk) -> 
     desk.add()
     result = desk.run("check")
     assert result.exit_code == 0
-    assert "mail waits of route before, which is not in the configuration" in result.stderr
+    assert "mail waits on route before, which is not in the configuration" in result.stderr
     assert "route default" not in result.stderr
