@@ -15,6 +15,7 @@ from relaygw.alerting.sums import HOUR_MS, total, totals, waiting_then
 from relaygw.mail.outcome import Scope
 from relaygw.mail.state import DeliveryState
 from relaygw.observe.history.series import Series
+from relaygw.policy.untended import lost_gateways
 from relaygw.settings.alerts import AlertRules, Rule
 from relaygw.settings.model import Settings
 from relaygw.settings.units import format_duration
@@ -47,6 +48,7 @@ def fleet_findings(facts: FleetFacts, settings: Settings) -> list[Finding]:
         _volume(facts, rules),
         _quota(facts, rules),
         _in_doubt(facts),
+        _untended(facts),
     )
     return list({(one.rule, one.key): one for one in found}.values())
 
@@ -276,6 +278,19 @@ def _in_doubt(facts: FleetFacts) -> Iterator[Finding]:
             remedy="relaygw queue list --reason in_doubt shows those that are held; ask the "
             "provider what it took, then relaygw queue release or delete",
         )
+
+
+def _untended(facts: FleetFacts) -> Iterator[Finding]:
+    """Find mail that waits for somebody, and gateways that are gone."""
+    for one in (*facts.queue.untended, *lost_gateways(facts.lost)):
+        if one.is_told:
+            yield Finding(
+                rule=one.rule,
+                key=one.key,
+                summary=one.summary,
+                remedy=one.remedy,
+                since_ms=one.since_ms,
+            )
 
 
 def _percent(share: float) -> str:

@@ -59,6 +59,8 @@ def screen(snapshot: Snapshot, settings: Settings) -> Iterator[str]:
     yield from _provider_lines(snapshot)
     yield ""
     yield from _lane_lines(snapshot, settings)
+    for one in snapshot.untended:
+        yield labelled("untended", f"{one.summary}; {one.remedy}")
     yield ""
     yield labelled("sandbox", f"{snapshot.captured} captured, {snapshot.unread} unread")
     yield from _maildrop_lines(snapshot)
@@ -85,6 +87,9 @@ def _instance_lines(snapshot: Snapshot) -> Iterator[str]:
             f"{fitted(one.role, 9)} {fitted(one.name, 25)} {one.pid:>8}  "
             f"{since:<7}{beat:<11}{printable(state)}"
         )
+    for gone in snapshot.lost:
+        beat = age(snapshot.at_ms - gone.heartbeat_at_ms)
+        yield f"{fitted(gone.role, 9)} {fitted(gone.name, 25)} {gone.pid:>8}  {'':<7}{beat:<11}lost"
     if not snapshot.instances:
         yield "nothing runs; start it: relaygw serve"
 

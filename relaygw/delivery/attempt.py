@@ -15,7 +15,7 @@ from functools import partial
 
 from relaygw.delivery.line import Line
 from relaygw.errors import ContentDamaged
-from relaygw.mail.envelope import ClaimedDelivery, Recipient
+from relaygw.mail.envelope import ClaimedDelivery, Recipient, Source
 from relaygw.mail.outcome import (
     NO_RELAY,
     AttemptDelays,
@@ -60,7 +60,7 @@ class Screen:
 
     def sort(self, claimed: ClaimedDelivery) -> Screened:
         """Return the pending recipients by what may happen to them."""
-        obstacle = self._obstacle_of(claimed)
+        obstacle = self.obstacle_of(claimed.source, Mode(claimed.mode), claimed.released)
         by_obstacle: dict[str | None, list[Recipient]] = {None: [], "blocked": [], "mode": []}
         for recipient in claimed.recipients:
             by_obstacle[obstacle(recipient.address)].append(recipient)
@@ -75,13 +75,14 @@ class Screen:
             ),
         )
 
-    def _obstacle_of(self, claimed: ClaimedDelivery) -> Callable[[str], str | None]:
+    def obstacle_of(
+        self, source: Source, accepted_in: Mode, released: str | None
+    ) -> Callable[[str], str | None]:
         """Return what says why an address may not be sent to; None: it may."""
-        source, accepted_in = claimed.source, Mode(claimed.mode)
-        if claimed.released is not None:
+        if released is not None:
             return partial(
                 self._releases.obstacle,
-                released=claimed.released,
+                released=released,
                 source=source,
                 accepted_in=accepted_in,
             )

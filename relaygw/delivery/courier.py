@@ -36,8 +36,8 @@ from relaygw.policy.retry import (
     REASON_POISON,
     is_over_age,
     ladder_s,
-    put_off_reason,
     settle,
+    waits_for_provider,
     with_rest,
 )
 from relaygw.settings.model import Settings
@@ -451,7 +451,7 @@ class Courier:
             state=DeliveryState.DEFERRED,
             due_at_ms=now_ms + int(wait_s * 1000),
             provider=claimed.provider,
-            reason=put_off_reason(provider),
+            reason=waits_for_provider(provider),
             recipients=(),
             charged=False,
         )

@@ -16,6 +16,7 @@ from relaygw.delivery.gate import Gate, sender_domain
 from relaygw.mail.envelope import ClaimedDelivery
 from relaygw.policy.retry import (
     held_sender_reason,
+    lost_provider_reason,
     needs_8bitmime_reason,
     no_sender_reason,
     over_quota_reason,
@@ -105,7 +106,7 @@ class Lane:
         allowed = self._allowed(claimed)
         if not allowed:
             if _is_bound(claimed):
-                return f"in doubt with {claimed.provider}, which route {self.route} has no more"
+                return lost_provider_reason(self.route, str(claimed.provider))
             if not any(gate.may_send_as(claimed.sender) for gate in self.gates):
                 return no_sender_reason(self.route, claimed.sender)
             return over_quota_reason(self.route, len(claimed.recipients))

@@ -25,6 +25,7 @@ from relaygw.delivery.outages import Outages
 from relaygw.delivery.probes import Prober
 from relaygw.delivery.pump import Pump
 from relaygw.delivery.recorder import Recorder
+from relaygw.delivery.second_look import SecondLook
 from relaygw.delivery.senders import SenderLedger
 from relaygw.errors import StoreUnavailable
 from relaygw.observe.maillog import MailLog
@@ -94,6 +95,9 @@ class Worker:
             in_hand=in_hand,
             meter=meter,
         )
+        self._second_look = SecondLook(
+            settings, store, log, incarnation=incarnation, wake=self.wake
+        )
         self._threads = ThreadPoolExecutor(max_workers=4, thread_name_prefix="store")
         self._pump = Pump(
             store,
@@ -123,9 +127,11 @@ class Worker:
             async with asyncio.TaskGroup() as group:
                 beat = group.create_task(self._leases.beat())
                 poll = group.create_task(self._poll())
+                second_look = group.create_task(self._second_look.run())
                 await stop.wait()
                 self._leases.is_draining = True
                 poll.cancel()
+                second_look.cancel()
                 await self._drain()
                 beat.cancel()
         except* LeaseLost as lost:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import replace
+from enum import StrEnum
 
 from relaygw.mail.envelope import ClaimedDelivery, DeliveryUpdate, RecipientUpdate
 from relaygw.mail.outcome import NO_RELAY, AttemptReport, RecipientOutcome, Verdict
@@ -34,6 +35,44 @@ _NO_SENDER = "no provider of route"
 _OVER_QUOTA = "no daily_quota"
 _NEEDS_8BITMIME = "needs 8BITMIME"
 _IN_HEADER = ("field ", "its header ")  # see policy.recipient_fields and upstream.sifting
+_LOST_PROVIDER = "in doubt with"
+_OPERATOR = "operator: "
+
+
+class Why(StrEnum):
+    """Why a delivery is held, as a word; docs/states.md has a row for each."""
+
+    MODE = "mode"  # the mode or the lists of the time of sending do not permit its recipients
+    POISON = "poison"
+    IN_DOUBT = "in_doubt"
+    SENDER_REFUSED = "sender_refused"  # by its providers, as long as their holds last
+    NO_SENDER = "no_sender"  # no provider of its route may send as its sender
+    OVER_QUOTA = "over_quota"
+    CONTENT = "content"  # no provider of its route can be given it as it is
+    OPERATOR = "operator"
+    OTHER = "other"
+
+
+def why_held(reason: str) -> Why:
+    """Return the word for the reason of a held delivery."""
+    if parked_for(reason) is not None:
+        return Why.SENDER_REFUSED
+    known = ((REASON_MODE, Why.MODE), (REASON_POISON, Why.POISON), (REASON_IN_DOUBT, Why.IN_DOUBT))
+    beginnings = (
+        (_LOST_PROVIDER, Why.IN_DOUBT),
+        (_NO_SENDER, Why.NO_SENDER),
+        (_OVER_QUOTA, Why.OVER_QUOTA),
+        (_OPERATOR, Why.OPERATOR),
+        *((text, Why.CONTENT) for text in (_NEEDS_8BITMIME, *_IN_HEADER)),
+    )
+    exact = (why for text, why in known if reason == text)
+    begun = (why for text, why in beginnings if reason.startswith(text))
+    return next(exact, None) or next(begun, Why.OTHER)
+
+
+def operator_reason(note: str) -> str:
+    """Return the reason of what an operator holds."""
+    return f"{_OPERATOR}{note}"
 
 
 def held_sender_reason(providers: Iterable[str], domain: str) -> str:
@@ -57,7 +96,7 @@ def over_quota_reason(route: str, recipients: int) -> str:
     return f"{_OVER_QUOTA} of route {route} covers its {recipients} recipients"
 
 
-def put_off_reason(provider: str) -> str:
+def waits_for_provider(provider: str) -> str:
     """Return the reason of deliveries that only a provider in trouble may take."""
     return f"waits for provider {provider}"
 
@@ -75,6 +114,11 @@ def is_of_header(reason: str) -> bool:
 def is_in_8_bit(reason: str) -> bool:
     """True for content that needs a provider with 8BITMIME."""
     return reason.startswith(_NEEDS_8BITMIME)
+
+
+def lost_provider_reason(route: str, provider: str) -> str:
+    """Return the reason of a delivery in doubt with a provider that its route has no more."""
+    return f"{_LOST_PROVIDER} {provider}, which route {route} has no more"
 
 
 def is_of_configuration(reason: str) -> bool:

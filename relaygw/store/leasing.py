@@ -13,7 +13,7 @@ from sqlalchemy import Connection, case, delete, func, select, update
 from relaygw.mail.envelope import DeliveryUpdate
 from relaygw.mail.state import DeliveryState, check_transition
 from relaygw.policy.retry import REASON_POISON
-from relaygw.store import attempts_writing
+from relaygw.store import attempts_writing, standing
 from relaygw.store.batch import BatchStatement, Row, Statement
 from relaygw.store.protocol import Begun, Key, Recorded
 from relaygw.store.registry import has_ended, is_alive
@@ -285,6 +285,14 @@ _HELD_FOR = Statement(
     ORDER BY delivery.queue_id LIMIT {{?}}
     """
 )
+_HELD_BEFORE = BatchStatement(
+    """
+    SELECT delivery.queue_id, delivery.delivery_no FROM (VALUES {rows}) AS v
+    JOIN delivery ON delivery.queue_id = v.column1 AND delivery.delivery_no = v.column2
+    WHERE delivery.state = 'held' AND delivery.reason = v.column3
+    """,
+    columns=3,
+)
 _HELD_REASONS = Statement(
     f"""
     SELECT DISTINCT delivery.reason FROM delivery
@@ -331,10 +339,23 @@ def release_held(connection: Connection, reason: str, *, limit: int, now_ms: int
     return _RELEASE.run(connection, [(*key, now_ms) for key in keys])
 
 
+def let_go(connection: Connection, keys: Sequence[Key], *, reason: str, now_ms: int) -> int:
+    """Make deliveries due that are held for a reason; see Store.let_go."""
+    held = _HELD_BEFORE.fetch(connection, [(*key, reason) for key in keys])
+    return _RELEASE.run(connection, [(*key, now_ms) for key in held])
+
+
 def bury(
-    connection: Connection, incarnation: str, *, begun: Collection[Begun] | None, now_ms: int
+    connection: Connection,
+    incarnation: str,
+    *,
+    begun: Collection[Begun] | None,
+    now_ms: int,
+    is_lost: bool = False,
 ) -> int:
     """Free everything that a dead incarnation held; see Store.bury."""
+    if is_lost:
+        standing.note_lost(connection, incarnation)
     connection.execute(delete(instance).where(instance.c.incarnation == incarnation))
     connection.execute(delete(permit).where(permit.c.incarnation == incarnation))
     if begun is None:

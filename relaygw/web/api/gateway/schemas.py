@@ -7,6 +7,7 @@ from typing import Any
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.observe.history.series import Series
 from relaygw.policy.story import EventKind
+from relaygw.policy.untended import KINDS
 from relaygw.web.queue_asked import NAMES
 
 Schema = dict[str, Any]
@@ -226,6 +227,30 @@ _STATUS = answer(
             state=one_of(DeliveryState),
             deliveries=NUMBER,
             oldest_accepted_at=TIME,
+        )
+    ),
+    untended=list_of(
+        answer(
+            "Mail that does not move by itself.",
+            kind={"type": "string", "enum": sorted(KINDS)},
+            rule=said(TEXT, "of alerts"),
+            key=said(TEXT, "the kind, the route, or the worker's host"),
+            deliveries=NUMBER,
+            since=MAYBE_TIME,
+            examples=said(list_of(TEXT), "queue ids"),
+            summary=TEXT,
+            remedy=TEXT,
+        )
+    ),
+    lost=list_of(
+        answer(
+            "A process that died in the last day and has not come back.",
+            role=TEXT,
+            name=TEXT,
+            incarnation=TEXT,
+            pid=NUMBER,
+            heartbeat_at=said(TIME, "the last one"),
+            leases=said(NUMBER, "deliveries it had in hand"),
         )
     ),
     captured=NUMBER,
