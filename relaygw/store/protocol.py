@@ -229,6 +229,12 @@ class Store(Attempts, CapturedMail, QueueCommands, Watching, Protocol):
     def close(self) -> None:
         """Close all connections."""
 
+    def clock_ms(self) -> int:
+        """Return the time, in ms, by the clock that all times of the queue are kept by.
+
+        It costs no call: where that is the database's, as it was when it was last measured.
+        """
+
     # --- the front -----------------------------------------------------------------------
 
     def accept_batch(self, messages: Sequence[AcceptedMessage]) -> None:

@@ -64,6 +64,9 @@ class SqlStore(SqlAttempts, SqlCapturedMail, SqlQueueCommands, SqlWatching):
     def _clock(self) -> ColumnElement[Any]:
         """The database's time in ms, as an SQL expression."""
 
+    def clock_ms(self) -> int:
+        return time.time_ns() // 1_000_000
+
     def _now_us(self, _connection: Connection) -> int:
         """Return the database's time in microseconds."""
         return time.time_ns() // 1000
