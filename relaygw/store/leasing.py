@@ -178,21 +178,27 @@ def _hold_apart(connection: Connection, entry: DeliveryUpdate, now_ms: int) -> N
 
 # small content goes with the outcome, large content piece by piece later (purging.shed);
 # captured mail keeps its content for the sandbox's own retention
-_FINISH_MESSAGES = BatchStatement(
-    """
-    UPDATE message
-    SET finished_at_ms = v.column2,
-        chunk_count = CASE WHEN chunk_count = 1 AND captured_at_ms IS NULL THEN v.column3
-            ELSE chunk_count END
-    FROM (VALUES {rows}) AS v
-    WHERE message.queue_id = v.column1
-    AND NOT EXISTS (
-        SELECT 1 FROM delivery WHERE delivery.queue_id = message.queue_id
-        AND delivery.state IN ('incoming', 'active', 'deferred', 'held')
+def _finish_statement(ended_states: str) -> BatchStatement:
+    return BatchStatement(
+        f"""
+        UPDATE message
+        SET finished_at_ms = v.column2,
+            chunk_count = CASE WHEN chunk_count = 1 AND captured_at_ms IS NULL THEN v.column3
+                ELSE chunk_count END
+        FROM (VALUES {{rows}}) AS v
+        WHERE message.queue_id = v.column1
+        AND NOT EXISTS (
+            SELECT 1 FROM delivery WHERE delivery.queue_id = message.queue_id
+            AND delivery.state NOT IN ({ended_states})
+        )
+        """,
+        columns=3,
     )
-    """,
-    columns=3,
-)
+
+
+# what is in the trash may come back, with its content
+_FINISH_MESSAGES = _finish_statement("'finished'")
+_EMPTY_TRASH = _finish_statement("'finished', 'deleted'")
 # Two workers that record the last two deliveries of a message at once would each see the other's
 # as open. Who waits for this lock sees in the next statement what the one before wrote.
 _LOCK_PARTED = BatchStatement(
@@ -218,7 +224,7 @@ _DROP_FORGOTTEN_CONTENT = BatchStatement(
 def finish_messages(
     connection: Connection, queue_ids: Sequence[str], *, now_ms: int, keep_content: bool
 ) -> None:
-    """Finish the messages that have no open delivery left, and drop their content if small."""
+    """Finish messages without a delivery that waits or may come back; drop small content."""
     if connection.dialect.name == "postgresql":  # SQLite has one writer at a time
         _LOCK_PARTED.fetch(connection, [(queue_id,) for queue_id in sorted(queue_ids)])
     _FINISH_MESSAGES.run(
@@ -226,6 +232,15 @@ def finish_messages(
     )
     if not keep_content:
         _DROP_FORGOTTEN_CONTENT.run(connection, [(queue_id,) for queue_id in queue_ids])
+
+
+def empty_trash(connection: Connection, queue_ids: Sequence[str], *, now_ms: int) -> None:
+    """Finish messages of which what is in the trash has been there for long enough.
+
+    Locked before: see operating.lock_messages.
+    """
+    _EMPTY_TRASH.run(connection, [(queue_id, now_ms, 0) for queue_id in queue_ids])
+    _DROP_FORGOTTEN_CONTENT.run(connection, [(queue_id,) for queue_id in queue_ids])
 
 
 # --- the end of a lease without an outcome ------------------------------------------------

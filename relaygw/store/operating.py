@@ -50,6 +50,19 @@ def in_batches(items: Sequence[str]) -> Iterator[Sequence[str]]:
         yield items[start : start + _IN_LIMIT]
 
 
+def lock_messages(connection: Connection, queue_ids: Sequence[str]) -> None:
+    """Wait for whoever changes these messages, or ends or adds parts of them, and keep others out.
+
+    The next statement sees what they did.
+    """
+    connection.execute(
+        select(message.c.queue_id)
+        .where(message.c.queue_id.in_(queue_ids))
+        .order_by(message.c.queue_id)
+        .with_for_update()
+    ).all()
+
+
 def is_listed(
     connection: Connection, column: ColumnElement[str], values: Sequence[str]
 ) -> ColumnElement[bool]:

@@ -240,11 +240,15 @@ class Store(Attempts, CapturedMail, QueueCommands, Watching, Protocol):
     def accept_batch(self, messages: Sequence[AcceptedMessage]) -> None:
         """Store all of `messages` or none; a delivery without pending recipients is finished.
 
-        Raises AlreadyAccepted when one has the drop id of a message that was stored before.
+        Raises AlreadyAccepted when one has the drop id of a message that was stored before, and
+        StoreUnavailable when content that was stored ahead of its message is not there any more.
         """
 
     def add_chunks(self, queue_id: str, first_no: int, bodies: Sequence[bytes]) -> None:
-        """Store content of a large message ahead of it; orphans are cleared after an hour."""
+        """Store content of a large message ahead of it.
+
+        It is cleared when for an hour nothing more of it came, and no message.
+        """
 
     # --- the delivery worker -------------------------------------------------------------
 
@@ -417,7 +421,8 @@ class Store(Attempts, CapturedMail, QueueCommands, Watching, Protocol):
         """Delete what is over its time, at most `limit` messages a call; return how many.
 
         Cutoffs are `finished`, `captured`, `deleted` and `orphans`, each a time in ms before
-        which such things go. Logins that have expired go as well.
+        which such things go: orphans when a store that was open then saw them as they are now.
+        Logins that have expired go as well.
         """
 
     def shed_content(self, before_ms: int) -> bool:

@@ -58,6 +58,7 @@ class SqlStore(SqlAttempts, SqlCapturedMail, SqlQueueCommands, SqlWatching):
     def __init__(self, *, keep_content: bool) -> None:
         self._keep_content = keep_content
         self._turns = claiming.Turns()
+        self._orphans = purging.Orphans()
 
     @property
     @abstractmethod
@@ -328,6 +329,9 @@ class SqlStore(SqlAttempts, SqlCapturedMail, SqlQueueCommands, SqlWatching):
         self._tidy_captured(limit=limit, is_thorough="orphans" in cutoffs)
         with self._read() as connection:
             found = purging.find(connection, cutoffs, limit=limit)
+            if "orphans" in cutoffs:
+                age_s = (self._now_ms(connection) - cutoffs["orphans"]) / 1000
+                found["orphans"] = self._orphans.find(connection, age_s=age_s, limit=limit)
         if not any(found.values()):
             return 0
         with self._write() as connection:

@@ -273,8 +273,7 @@ def walk(wrong: WrongClock) -> tuple[dict[str, Any], set[str]]:
     call("heartbeat", "wrong")
     captured = NewRecipient(address="c@x.test", state=RecipientState.CAPTURED)
     sent, put_off, held, trash, kept, seen = (
-        accepted(*people, at_ms=now_ms)
-        for people in ([], [], [], [], [], [captured])
+        accepted(*people, at_ms=now_ms) for people in ([], [], [], [], [], [captured])
     )
     call("accept_batch", [sent, put_off, held, trash, kept, seen])
     call("add_chunks", accepted(at_ms=now_ms).queue_id, 0, [b"x"])
@@ -283,7 +282,10 @@ def walk(wrong: WrongClock) -> tuple[dict[str, Any], set[str]]:
     assert {one.queue_id for one in claimed} == {
         one.queue_id for one in (sent, put_off, held, trash, kept)
     }
-    outcomes = [finish(sent.queue_id), defer(put_off.queue_id, due_at_ms=wrong.now_ms() + 1000)]
+    outcomes = [
+        replace(finish(sent.queue_id), due_at_ms=wrong.now_ms()),
+        defer(put_off.queue_id, due_at_ms=wrong.now_ms() + 1000),
+    ]
     call("record_batch", outcomes, incarnation="wrong", now_ms=wrong.now_ms())
     call("give_back", [(one.queue_id, 0) for one in (held, trash)], incarnation="wrong")
     call("free_unknown", "default", known=(), incarnation="wrong")
@@ -342,6 +344,7 @@ def walk(wrong: WrongClock) -> tuple[dict[str, Any], set[str]]:
     call("delete_tag", "y")
     gone = accepted(captured, at_ms=now_ms)
     call("accept_batch", [gone])
+    call("accept_batch", [accepted(captured, at_ms=now_ms)])
     call("delete_captured", [gone.queue_id], entry=entry("sandbox.delete"))
     session = WebSession(
         token_hash="h",
@@ -431,7 +434,6 @@ def test_a_machine_whose_clock_is_an_hour_wrong_writes_and_reads_as_all_others(
     told, used = walk(wrong)
     assert used == VERBS, "each verb belongs into this walk"
     about_ms = 600_000  # slices of history and of a quota begin earlier
-    told.pop("unindexed"), told.pop("instances")
     for verb, result in told.items():
         found = list(times_in(result, verb))
         assert found, f"{verb} tells of no time"

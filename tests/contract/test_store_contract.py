@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import multiprocessing
 import threading
+import time
 from contextlib import suppress
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from sqlalchemy import update
@@ -29,6 +31,8 @@ from tests.builders import NOW_MS, accepted
 from tests.contract.conftest import instance, open_store
 
 ALL_STATES = frozenset(DeliveryState)
+ENTRY = AuditEntry(at_ms=NOW_MS, actor="a", action="queue.x", target="t", affected=0, detail="")
+LATE_MS = 4_000_000_000_000
 
 
 def entry_of(store: Store, queue_id: str) -> QueueEntry:
@@ -544,13 +548,136 @@ def test_large_content_of_finished_mail_goes_piece_by_piece(store: Store) -> Non
     assert entry_of(store, large.queue_id).chunk_count == 0
 
 
+@pytest.mark.parametrize("is_sent_first", [True, False], ids=["sent_first", "deleted_first"])
+def test_a_part_in_the_trash_keeps_the_content_until_its_own_time_is_over(
+    store: Store, is_sent_first: bool
+) -> None:
+    parts = (("b", "x@b.test"), ("default", "y@a.test"), ("c", "z@c.test"))
+    message = accepted(
+        deliveries=tuple(
+            NewDelivery(
+                route=route, stream="transactional", recipients=(NewRecipient(address=address),)
+            )
+            for route, address in parts
+        )
+    )
+    store.accept_batch([message])
+
+    def send(route: str, number: int) -> None:
+        claim(store, route=route)
+        update = finish(message.queue_id, delivery_no=number, rcpt_nos=(number,))
+        store.record_batch([update], incarnation="one", now_ms=NOW_MS)
+
+    def delete(at_ms: int) -> None:
+        store.change_state(
+            [message.queue_id],
+            from_states=frozenset({DeliveryState.INCOMING}),
+            to=DeliveryState.DELETED,
+            reason=None,
+            due_at_ms=0,
+            entry=replace(ENTRY, at_ms=at_ms),
+        )
+
+    if is_sent_first:
+        send("default", 1)
+    else:
+        claim(store, route="default")
+    claim(store, route="c")
+    delete(NOW_MS)  # the first part
+    store.give_back([(message.queue_id, 2)], incarnation="one")
+    delete(NOW_MS + 1000)  # the last part
+    if not is_sent_first:
+        update = finish(message.queue_id, delivery_no=1, rcpt_nos=(1,))
+        store.record_batch([update], incarnation="one", now_ms=NOW_MS)
+    assert store.read_chunk(message.queue_id, 0) is not None
+    assert not store.shed_content(NOW_MS * 2)
+    assert store.purge({"deleted": NOW_MS + 500, "finished": NOW_MS * 2}, limit=9) == 0
+    assert store.undelete([message.queue_id], entry=ENTRY) == 2
+    assert entry_of(store, message.queue_id).chunk_count == 1
+    send("c", 2)
+    store.change_state(
+        [message.queue_id],
+        from_states=frozenset({DeliveryState.DEFERRED}),
+        to=DeliveryState.DELETED,
+        reason=None,
+        due_at_ms=0,
+        entry=ENTRY,
+    )
+    assert store.read_chunk(message.queue_id, 0) is not None
+    assert store.purge({"deleted": NOW_MS * 2}, limit=9) == 1
+    assert store.read_chunk(message.queue_id, 0) is None
+    assert store.undelete([message.queue_id], entry=ENTRY) == 0
+    assert store.purge({"finished": LATE_MS}, limit=9) == 1
+
+
+def test_emptying_the_trash_ends_where_messages_still_wait(store: Store) -> None:
+    """What waits beside a part in the trash is not found again and again."""
+    parts = (("b", "x@b.test"), ("default", "y@a.test"))
+    message = accepted(
+        deliveries=tuple(
+            NewDelivery(
+                route=route, stream="transactional", recipients=(NewRecipient(address=address),)
+            )
+            for route, address in parts
+        )
+    )
+    store.accept_batch([message])
+    claim(store)
+    store.change_state(
+        [message.queue_id],
+        from_states=frozenset({DeliveryState.INCOMING}),
+        to=DeliveryState.DELETED,
+        reason=None,
+        due_at_ms=0,
+        entry=ENTRY,
+    )
+    assert store.purge({"deleted": NOW_MS * 2}, limit=9) == 0
+
+
 def test_orphaned_chunks_are_cleared(store: Store) -> None:
     orphan, message = accepted(), accepted()
     store.add_chunks(orphan.queue_id, 0, [b"x"])
     store.accept_batch([message])
-    assert store.purge({"orphans": NOW_MS + 1}, limit=10) == 1
+    assert store.purge({"orphans": time.time_ns() // 1_000_000 + 60_000}, limit=10) == 1
     assert store.read_chunk(orphan.queue_id, 0) is None
     assert store.read_chunk(message.queue_id, 0) is not None
+
+
+@pytest.mark.parametrize("hours", [-2, 2], ids=["slow", "fast"])
+def test_content_on_its_way_is_no_orphan_whatever_the_clock_of_who_takes_it(
+    store: Store, hours: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is one when for an hour of those who look nothing of it came, and no message."""
+    watch = SimpleNamespace(now_s=1000.0)
+    monkeypatch.setattr("relaygw.store.purging._monotonic_s", lambda: watch.now_s)
+    now_ms = time.time_ns() // 1_000_000
+    coming, left = (accepted(at_ms=now_ms + hours * 3_600_000) for _ in range(2))
+
+    def purged_after(age_s: float) -> int:
+        watch.now_s += age_s
+        return store.purge({"orphans": time.time_ns() // 1_000_000 - 3_600_000}, limit=10)
+
+    for message in (coming, left):
+        store.add_chunks(message.queue_id, 0, [b"x"])
+    assert purged_after(0) == 0
+    store.add_chunks(coming.queue_id, 1, [b"y"])
+    assert purged_after(3000) == 0
+    assert purged_after(700) == 1
+    assert store.read_chunk(left.queue_id, 0) is None
+    store.accept_batch([replace(coming, content=(), stored_chunks=2)])
+    assert purged_after(7200) == 0
+    assert store.read_chunk(coming.queue_id, 1) == b"y"
+
+
+def test_a_message_whose_content_is_not_all_there_is_not_taken(store: Store) -> None:
+    large = replace(accepted(), content=(), stored_chunks=2)
+    store.add_chunks(large.queue_id, 0, [b"x"])
+    with pytest.raises(StoreUnavailable, match="1 of its 2 chunks"):
+        store.accept_batch([accepted(), large])
+    assert store.counts() == []
+    store.add_chunks(large.queue_id, 1, [b"y"])
+    store.accept_batch([large])
+    assert [lane.deliveries for lane in store.counts()] == [1]
 
 
 def test_the_sandbox_keeps_the_newest(store: Store) -> None:
