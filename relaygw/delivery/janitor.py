@@ -41,13 +41,16 @@ class Janitor:
         incarnation: str,
         bury_dead_of_this_host: Callable[[], list[tuple[str, int, list[Begun]]]],
         wake_workers: Callable[[], None],
+        has_lock_file: Callable[[str], bool] = lambda _incarnation: False,
     ) -> None:
+        """`has_lock_file`: of an incarnation whose lock says whether it lives, late or not."""
         self._settings = settings
         self._store = store
         self._log = log
         self._incarnation = incarnation
         self._bury_dead_of_this_host = bury_dead_of_this_host
         self._wake_workers = wake_workers
+        self._has_lock_file = has_lock_file
 
     async def run(self) -> None:
         """Clean up until cancelled."""
@@ -108,10 +111,11 @@ class Janitor:
                     "the message may be sent more than once",
                 )
         for incarnation in self._store.stale_incarnations(LEASE_S):
-            if incarnation != self._incarnation:
+            if incarnation != self._incarnation and not self._has_lock_file(incarnation):
                 # what it was sending is known on its own host only
                 hint = "; what it was sending may be sent more than once"
-                self._report(incarnation, self._store.bury(incarnation), hint)
+                freed = self._store.bury(incarnation, unless_heard=True)
+                self._report(incarnation, freed, hint)
 
     def _report(self, incarnation: str, leases: int, hint: str = "") -> None:
         if leases:

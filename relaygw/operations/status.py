@@ -20,7 +20,7 @@ from relaygw.operations.provider_usage import (
 from relaygw.operations.providers import holds_of
 from relaygw.settings.model import Settings
 from relaygw.settings.show import fingerprint
-from relaygw.store.protocol import Hold, Instance, LaneCount, Store
+from relaygw.store.protocol import Hold, Instance, LaneCount, Store, silent_incarnations
 
 SILENT_AFTER_S = 15.0
 """An instance that did not renew its heartbeat for this long is shown as silent."""
@@ -52,11 +52,13 @@ class Snapshot:
 def take_snapshot(store: Store, settings: Settings) -> Snapshot:
     """Ask the store for everything that the screen shows; raises StoreUnavailable."""
     captured, unread = store.count_captured(EVERYTHING)
+    instances = store.instances()
+    now_ms = time.time_ns() // 1_000_000
     return Snapshot(
-        at_ms=time.time_ns() // 1_000_000,
+        at_ms=now_ms,
         fingerprint=fingerprint(settings),
-        instances=store.instances(),
-        silent=frozenset(store.stale_incarnations(SILENT_AFTER_S)),
+        instances=instances,
+        silent=silent_incarnations(instances, SILENT_AFTER_S, now_ms=now_ms),
         holds=store.holds(),
         usages=read_usages(store, settings.providers),
         lanes=store.counts(),

@@ -20,6 +20,7 @@ from relaygw.roles.context import RoleContext
 from relaygw.roles.hinting import listening
 from relaygw.roles.life import registered, stop_event
 from relaygw.roles.opening import open_store
+from relaygw.settings.model import Settings
 from relaygw.store import hints, lifelines
 from relaygw.store.protocol import Begun, Store
 
@@ -48,6 +49,7 @@ async def delivery(context: RoleContext) -> int:
                     incarnation=context.incarnation,
                     bury_dead_of_this_host=lambda: bury_dead(context.instances_dir, store),
                     wake_workers=hints.HintSender(hint_dir).send,
+                    has_lock_file=has_lock_file(context.instances_dir, context.loaded.settings),
                 ).run()
             )
             tally = HistoryTally()
@@ -97,6 +99,16 @@ def _watching(
             unreached=unreached,
         ).run()
     )
+
+
+def has_lock_file(directory: Path, settings: Settings) -> Callable[[str], bool]:
+    """Return whether the lock of an incarnation says if it lives: all of a SQLite queue are here.
+
+    Those of a shared queue may be frozen, or cut off, here as elsewhere.
+    """
+    if settings.queue.is_postgres:
+        return lambda _incarnation: False
+    return lambda incarnation: (directory / incarnation).exists()
 
 
 def bury_dead(directory: Path, store: Store) -> list[Buried]:

@@ -320,9 +320,20 @@ def release_held(connection: Connection, reason: str, *, limit: int, now_ms: int
     return _RELEASE.run(connection, [(*key, now_ms) for key in keys])
 
 
-def bury(connection: Connection, incarnation: str, *, begun: Collection[Begun], now_ms: int) -> int:
-    """Free everything that a dead incarnation held; see Store.bury."""
-    connection.execute(delete(instance).where(instance.c.incarnation == incarnation))
+def bury(
+    connection: Connection,
+    incarnation: str,
+    *,
+    begun: Collection[Begun],
+    now_ms: int,
+    heartbeat_at_ms: int | None = None,
+) -> int:
+    """Free everything that a dead incarnation held, if that is its last heartbeat."""
+    gone = delete(instance).where(instance.c.incarnation == incarnation)
+    if heartbeat_at_ms is not None:
+        gone = gone.where(instance.c.heartbeat_at_ms == heartbeat_at_ms)
+    if not connection.execute(gone).rowcount and heartbeat_at_ms is not None:
+        return 0
     connection.execute(delete(permit).where(permit.c.incarnation == incarnation))
     _COUNT_RECLAIMS.run(connection, list(begun), incarnation)
     attempts_writing.write_interrupted(connection, incarnation, begun, now_ms=now_ms)

@@ -8,7 +8,7 @@ method returns from is durable: it survives a crash of the process and of the ma
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -294,15 +294,22 @@ class Store(Attempts, CapturedMail, QueueCommands, Watching, Protocol):
     def heartbeat(self, incarnation: str, *, state: str = "running") -> bool:
         """Renew all leases of an incarnation; False when it has been buried."""
 
-    def bury(self, incarnation: str, *, begun: Collection[Begun] = ()) -> int:
+    def bury(
+        self, incarnation: str, *, begun: Collection[Begun] = (), unless_heard: bool = False
+    ) -> int:
         """Forget a dead incarnation: free its leases and permits; return the leases freed.
 
+        `unless_heard`: nothing happens if it has renewed since `stale_incarnations` named it.
         `begun` names deliveries it was sending when it died: one that was in the hands of
         three dying workers is held as `poison`, those that only waited are free.
         """
 
-    def stale_incarnations(self, older_than_s: float) -> list[str]:
-        """Return incarnations whose heartbeat is older, by the database's clock."""
+    def stale_incarnations(self, after_s: float) -> list[str]:
+        """Return incarnations whose heartbeat stayed the same for so long while this store looked.
+
+        Ask again and again: who asks for the first time is told of none. No clock that somebody
+        sets has a say.
+        """
 
     def instances(self) -> list[Instance]:
         """Return the registered instances."""
@@ -439,6 +446,14 @@ class Store(Attempts, CapturedMail, QueueCommands, Watching, Protocol):
 
     def shrink(self) -> None:
         """Give some of the space back that deleted mail left, a small step a call."""
+
+
+def silent_incarnations(
+    instances: Iterable[Instance], for_s: float, *, now_ms: int
+) -> frozenset[str]:
+    """Return the incarnations whose heartbeat is older: to be shown, nobody is buried for it."""
+    oldest_ms = now_ms - int(for_s * 1000)
+    return frozenset(one.incarnation for one in instances if one.heartbeat_at_ms < oldest_ms)
 
 
 def read_content(store: Store, entry: QueueEntry) -> Iterator[bytes]:

@@ -6,7 +6,6 @@ too long, and removed by its queue ids if it still has to go then.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 
 from sqlalchemy import Connection, Select, and_, delete, exists, func, or_, select, update
@@ -110,9 +109,8 @@ class Orphans:
     def __init__(self) -> None:
         self._seen: dict[str, tuple[int, float]] = {}
 
-    def find(self, connection: Connection, *, age_s: float, limit: int) -> list[str]:
+    def find(self, connection: Connection, *, age_s: float, now_s: float, limit: int) -> list[str]:
         """Return those that have been as they are for so long since they were seen first."""
-        now_s = _monotonic_s()
         rows = connection.execute(
             select(chunk.c.queue_id, func.count())
             .where(_HAS_NO_MESSAGE)
@@ -126,10 +124,6 @@ class Orphans:
         self._seen = seen
         over = [queue_id for queue_id, (_, since_s) in seen.items() if now_s - since_s >= age_s]
         return over[:limit]
-
-
-def _monotonic_s() -> float:
-    return time.monotonic()
 
 
 # the trash is emptied into finished messages first

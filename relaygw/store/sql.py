@@ -47,6 +47,7 @@ from relaygw.store.protocol import (
     SenderNote,
     Tokens,
 )
+from relaygw.store.steadiness import Heartbeats
 from relaygw.store.tables import chunk
 from relaygw.store.transactions import Write
 from relaygw.store.watching_sql import SqlWatching
@@ -59,6 +60,7 @@ class SqlStore(SqlAttempts, SqlCapturedMail, SqlQueueCommands, SqlWatching):
         self._keep_content = keep_content
         self._turns = claiming.Turns()
         self._orphans = purging.Orphans()
+        self._heartbeats = Heartbeats()
 
     @property
     @abstractmethod
@@ -151,15 +153,24 @@ class SqlStore(SqlAttempts, SqlCapturedMail, SqlQueueCommands, SqlWatching):
         with self._write() as connection:
             return registry.heartbeat(connection, incarnation, state, self._clock)
 
-    def bury(self, incarnation: str, *, begun: Collection[Begun] = ()) -> int:
+    def bury(
+        self, incarnation: str, *, begun: Collection[Begun] = (), unless_heard: bool = False
+    ) -> int:
         with self._write() as connection:
             return leasing.bury(
-                connection, incarnation, begun=begun, now_ms=self._now_ms(connection)
+                connection,
+                incarnation,
+                begun=begun,
+                now_ms=self._now_ms(connection),
+                heartbeat_at_ms=self._heartbeats.last(incarnation) if unless_heard else None,
             )
 
-    def stale_incarnations(self, older_than_s: float) -> list[str]:
+    def stale_incarnations(self, after_s: float) -> list[str]:
         with self._read() as connection:
-            return registry.stale_incarnations(connection, older_than_s, self._clock)
+            found = registry.heartbeats(connection)
+        now_s = _monotonic_s()
+        self._heartbeats.look(found, now_s)
+        return self._heartbeats.unchanged_for(after_s, now_s)
 
     def instances(self) -> list[Instance]:
         with self._read() as connection:
@@ -331,7 +342,9 @@ class SqlStore(SqlAttempts, SqlCapturedMail, SqlQueueCommands, SqlWatching):
             found = purging.find(connection, cutoffs, limit=limit)
             if "orphans" in cutoffs:
                 age_s = (self._now_ms(connection) - cutoffs["orphans"]) / 1000
-                found["orphans"] = self._orphans.find(connection, age_s=age_s, limit=limit)
+                found["orphans"] = self._orphans.find(
+                    connection, age_s=age_s, now_s=_monotonic_s(), limit=limit
+                )
         if not any(found.values()):
             return 0
         with self._write() as connection:
@@ -353,3 +366,8 @@ class SqlStore(SqlAttempts, SqlCapturedMail, SqlQueueCommands, SqlWatching):
             return 0
         with self._write() as connection:
             return purging.uncapture(connection, oldest)
+
+
+def _monotonic_s() -> float:
+    """Return a clock that stands still while the machine is suspended, as all that runs here."""
+    return time.monotonic()

@@ -17,7 +17,14 @@ from relaygw.operations.provider_usage import read_usages
 from relaygw.operations.status import SILENT_AFTER_S
 from relaygw.settings.model import Settings
 from relaygw.settings.provider import Provider
-from relaygw.store.protocol import UNREACHABLE, Hold, Instance, LaneCount, Store
+from relaygw.store.protocol import (
+    UNREACHABLE,
+    Hold,
+    Instance,
+    LaneCount,
+    Store,
+    silent_incarnations,
+)
 
 ROLES = ("front", "delivery", "web")
 CAUSES = ("account", "credential", "operator", "sender_domain")
@@ -29,9 +36,10 @@ def store_gauges(store: Store, settings: Settings, *, now_ms: int) -> Iterator[G
     yield from _queue(store.counts(), [route.name for route in settings.routes], now_ms)
     yield from _health(store.holds(), settings.providers)
     yield from _limits(store, settings.providers)
-    stale = set(store.stale_incarnations(SILENT_AFTER_S))
+    instances = store.instances()
+    stale = silent_incarnations(instances, SILENT_AFTER_S, now_ms=now_ms)
     name = settings.hostname if settings.queue.is_postgres else None
-    yield _instances([one for one in store.instances() if one.incarnation not in stale], name)
+    yield _instances([one for one in instances if one.incarnation not in stale], name)
 
 
 def _queue(lanes: Sequence[LaneCount], routes: Sequence[str], now_ms: int) -> Iterator[GaugeFamily]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import threading
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 from types import SimpleNamespace
@@ -287,11 +288,80 @@ def test_mail_that_only_waited_with_a_dead_worker_is_never_poison(store: Store) 
     assert len(claim(store)) == 1
 
 
-def test_a_heartbeat_keeps_an_incarnation_from_growing_stale(store: Store) -> None:
-    assert store.heartbeat("one")
+class Watch:
+    """The monotonic clock of a process that looks at the others, and the database's clock."""
+
+    def __init__(self, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now_s = 1000.0
+        self.set_by_ms = 0
+        kind = type(store)
+        clock = kind._clock.fget
+        monkeypatch.setattr("relaygw.store.sql._monotonic_s", lambda: self.now_s)
+        monkeypatch.setattr("relaygw.store.postgres._awake_s", lambda: self.now_s)
+        monkeypatch.setattr(kind, "_clock", property(lambda one: clock(one) + self.set_by_ms))
+
+
+@pytest.fixture
+def watch(url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Store, Watch]]:
+    store = open_store(url)
+    watch = Watch(store, monkeypatch)
+    for name in ("one", "two"):
+        store.register(instance(name))
+    yield store, watch
+    store.close()
+
+
+@pytest.mark.parametrize("hours", [0, 1, -1], ids=["right", "forward", "back"])
+def test_who_is_dead_is_told_by_a_heartbeat_that_does_not_change_and_never_by_its_age(
+    watch: tuple[Store, Watch], hours: int
+) -> None:
+    """Whatever the database's clock is set to, and takeover takes no longer for it."""
+    store, clock = watch
     assert not store.heartbeat("stranger")
-    assert store.stale_incarnations(60) == []
-    assert store.stale_incarnations(-60) == ["one"]
+
+    def stale_after(wait_s: float, *beating: str) -> list[str]:
+        clock.now_s += wait_s
+        for name in beating:
+            store.heartbeat(name)
+        return store.stale_incarnations(20.0)
+
+    assert stale_after(0) == []
+    assert [stale_after(5, "one", "two") for _ in range(4)] == [[]] * 4
+    clock.set_by_ms = hours * 3_600_000
+    assert store.stale_incarnations(20.0) == [], "none had time to renew its own"
+    assert [stale_after(5, "one") for _ in range(3)] == [[]] * 3
+    assert stale_after(5, "one") == ["two"]
+    assert stale_after(1, "one", "two") == []
+
+
+def test_who_looks_for_the_first_time_calls_nobody_dead(watch: tuple[Store, Watch]) -> None:
+    store, clock = watch
+    clock.now_s += 3600
+    store.heartbeat("one")
+    assert store.stale_incarnations(0.1) == []
+
+
+def test_who_renews_at_the_last_moment_is_not_buried(watch: tuple[Store, Watch]) -> None:
+    store, clock = watch
+    message = accepted()
+    store.accept_batch([message])
+    assert len(store.claim("default", limit=1, incarnation="two", now_ms=NOW_MS)) == 1
+    store.stale_incarnations(20.0)
+    for _ in range(4):
+        clock.now_s += 5
+        store.heartbeat("one")
+    assert store.stale_incarnations(20.0) == ["two"]
+    time.sleep(0.002)  # heartbeats have milliseconds
+    store.heartbeat("two")
+    assert store.bury("two", unless_heard=True) == 0
+    assert store.heartbeat("two")
+    assert store.stale_incarnations(20.0) == []
+    for _ in range(4):
+        clock.now_s += 5
+        store.heartbeat("one")
+    assert store.stale_incarnations(20.0) == ["two"]
+    assert store.bury("two", unless_heard=True) == 1
+    assert not store.heartbeat("two")
 
 
 # --- outcomes -----------------------------------------------------------------------------
@@ -649,7 +719,7 @@ def test_content_on_its_way_is_no_orphan_whatever_the_clock_of_who_takes_it(
 ) -> None:
     """It is one when for an hour of those who look nothing of it came, and no message."""
     watch = SimpleNamespace(now_s=1000.0)
-    monkeypatch.setattr("relaygw.store.purging._monotonic_s", lambda: watch.now_s)
+    monkeypatch.setattr("relaygw.store.sql._monotonic_s", lambda: watch.now_s)
     now_ms = time.time_ns() // 1_000_000
     coming, left = (accepted(at_ms=now_ms + hours * 3_600_000) for _ in range(2))
 
