@@ -49,3 +49,4 @@ class FleetFacts:
     holds: Sequence[Hold] = ()
     unreached: Mapping[str, float] = field(default_factory=dict)  # provider: seconds, here
     queue: QueueFacts = QueueFacts()
+    clock_step: str | None = None  # how the clock of the queue was set lately

@@ -46,6 +46,7 @@ def fleet_findings(facts: FleetFacts, settings: Settings) -> list[Finding]:
         _volume(facts, rules),
         _quota(facts, rules),
         _in_doubt(facts),
+        _clock_step(facts),
     )
     return list({(one.rule, one.key): one for one in found}.values())
 
@@ -255,6 +256,17 @@ def _in_doubt(facts: FleetFacts) -> Iterator[Finding]:
             "be sent twice",
             remedy="relaygw queue list --reason in_doubt shows those that are held; ask the "
             "provider what it took, then relaygw queue release or delete",
+        )
+
+
+def _clock_step(facts: FleetFacts) -> Iterator[Finding]:
+    if facts.clock_step is not None:
+        yield Finding(
+            rule=Rule.CLOCK_STEP,
+            key="",
+            summary=f"the clock of the queue was {facts.clock_step}",
+            remedy="nothing is to be done for mail that waits; have the clock kept by NTP, on the "
+            "host or the database server: timedatectl shows whether it is",
         )
 
 

@@ -56,9 +56,13 @@ class Watch:
         teller: Teller,
         note: Callable[[str], None],
         unreached: Callable[[], Mapping[str, float]] = dict,
+        clock_step: Callable[[], str | None] = lambda: None,
         pace: Pace | None = None,
     ) -> None:
-        """`unreached` tells for how many seconds connecting to providers has been in vain."""
+        """`unreached` tells for how many seconds connecting to providers has been in vain.
+
+        `clock_step` tells how the clock of the queue was set lately, if it was.
+        """
         self._settings = settings
         self._store = store
         self._incarnation = incarnation
@@ -66,6 +70,7 @@ class Watch:
         self._teller = teller
         self._note = note
         self._unreached = unreached
+        self._clock_step = clock_step
         self._pace = pace or Pace()
         self._gatherer = Gatherer(store, settings)
         lasting_s = settings.alert_rules.lasting
@@ -144,6 +149,7 @@ class Watch:
             holds=self._store.holds(),
             unreached=self._unreached(),
             queue=self._queue,
+            clock_step=self._clock_step(),
         )
         self._settle(self._fleet, fleet_findings(facts, self._settings), shared, now_ms)
 

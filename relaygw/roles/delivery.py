@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 from relaygw.alerting.aside import Aside
@@ -63,7 +63,7 @@ async def delivery(context: RoleContext) -> int:
                 hints=hint_socket,
                 meter=DeliveryHistory(meter, tally),
             )
-            with listening(context, worker.wake), _watching(context, store, worker.unreached):
+            with listening(context, worker.wake), _watching(context, store, worker):
                 async with history_kept(tally, store):
                     await worker.run(stop)
             janitor.cancel()
@@ -79,7 +79,7 @@ async def delivery(context: RoleContext) -> int:
 
 
 def _watching(
-    context: RoleContext, store: Store, unreached: Callable[[], Mapping[str, float]]
+    context: RoleContext, store: Store, worker: Worker
 ) -> contextlib.AbstractContextManager[object]:
     """Look for trouble and tell people, for the length of a with block."""
 
@@ -96,7 +96,8 @@ def _watching(
             incarnation=context.incarnation,
             state_dir=context.loaded.state_dir,
             note=note,
-            unreached=unreached,
+            unreached=worker.unreached,
+            clock_step=worker.clock_step,
         ).run()
     )
 

@@ -38,6 +38,7 @@ class Rule(StrEnum):
     IN_DOUBT = "in_doubt"
     DISK_LOW = "disk_low"
     CERTIFICATE_EXPIRING = "certificate_expiring"
+    CLOCK_STEP = "clock_step"
 
 
 _KINDS = ("webhook", "command", "email", "apprise")

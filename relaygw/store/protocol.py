@@ -263,7 +263,14 @@ class Store(Attempts, CapturedMail, QueueCommands, Watching, Protocol):
         """
 
     def next_due_at_ms(self, route: str) -> int | None:
-        """Return when the next delivery of a route is due, or None."""
+        """Return when the next delivery of a route is due, or None; new mail always is."""
+
+    def restart_waits(self, *, limit: int) -> int:
+        """Let up to `limit` deferred deliveries wait anew from now; return how many.
+
+        Those only that were put off at a time still to come: the clock was set back since, and
+        they would wait until it has caught up.
+        """
 
     def read_chunk(self, queue_id: str, chunk_no: int) -> bytes | None:
         """Return one chunk of content, or None when it is gone."""

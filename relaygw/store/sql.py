@@ -112,7 +112,11 @@ class SqlStore(SqlAttempts, SqlCapturedMail, SqlQueueCommands, SqlWatching):
 
     def next_due_at_ms(self, route: str) -> int | None:
         with self._read() as connection:
-            return claiming.next_due_at_ms(connection, route)
+            return claiming.next_due_at_ms(connection, route, now_ms=self.clock_ms())
+
+    def restart_waits(self, *, limit: int) -> int:
+        with self._write() as connection:
+            return claiming.restart_waits(connection, limit=limit, now_ms=self._now_ms(connection))
 
     def read_chunk(self, queue_id: str, chunk_no: int) -> bytes | None:
         with self._read() as connection:

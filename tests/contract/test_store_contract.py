@@ -27,7 +27,7 @@ from relaygw.store.protocol import (
     read_content,
 )
 from relaygw.store.sql import SqlStore
-from relaygw.store.tables import usage
+from relaygw.store.tables import account, duty, usage
 from tests.builders import NOW_MS, accepted
 from tests.contract.conftest import instance, open_store
 
@@ -362,6 +362,101 @@ def test_who_renews_at_the_last_moment_is_not_buried(watch: tuple[Store, Watch])
     assert store.stale_incarnations(20.0) == ["two"]
     assert store.bury("two", unless_heard=True) == 1
     assert not store.heartbeat("two")
+
+
+# --- a clock that was set back -------------------------------------------------------------
+
+
+HOUR_MS = 3_600_000
+
+
+def now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def test_new_mail_is_due_whatever_the_clock_was_set_to(store: Store) -> None:
+    message = accepted(at_ms=now_ms() + HOUR_MS)
+    store.accept_batch([message])
+    due_at_ms = store.next_due_at_ms("default")
+    assert due_at_ms is not None
+    assert due_at_ms <= now_ms()
+    assert [one.queue_id for one in claim(store, now_ms=now_ms())] == [message.queue_id]
+
+
+def test_mail_that_was_put_off_before_the_clock_was_set_back_waits_anew_and_no_longer(
+    store: Store,
+) -> None:
+    ahead_ms = now_ms() + HOUR_MS
+    early, late, plain, given_back = (accepted(at_ms=ahead_ms) for _ in range(4))
+    store.accept_batch([early, late, plain, given_back])
+    claim(store, now_ms=ahead_ms)
+    updates = [
+        defer(early.queue_id, due_at_ms=ahead_ms + 1_000),
+        defer(late.queue_id, due_at_ms=ahead_ms + 600_000),
+        defer(given_back.queue_id, due_at_ms=ahead_ms),
+    ]
+    store.record_batch(updates, incarnation="one", now_ms=ahead_ms)
+    claim(store, now_ms=ahead_ms)
+    store.give_back([(given_back.queue_id, 0)], incarnation="one")
+    later_ms = now_ms() + 2 * HOUR_MS
+    store.record_batch(
+        [defer(plain.queue_id, due_at_ms=later_ms)], incarnation="one", now_ms=now_ms()
+    )
+    assert claim(store, now_ms=now_ms()) == []
+    assert store.restart_waits(limit=2) == 2
+    assert store.restart_waits(limit=2) == 1
+    assert store.restart_waits(limit=2) == 0
+    dues_ms = [
+        entry_of(store, one.queue_id).deliveries[0].due_at_ms - now_ms()
+        for one in (early, late, given_back)
+    ]
+    for due_ms, wait_ms in zip(dues_ms, (1_000, 600_000, 0), strict=True):
+        assert wait_ms - 20_000 < due_ms <= wait_ms
+    assert entry_of(store, plain.queue_id).deliveries[0].due_at_ms == later_ms
+    found = claim(store, now_ms=now_ms() + 1_000)
+    assert {one.queue_id for one in found} == {early.queue_id, given_back.queue_id}
+
+
+def test_a_rate_goes_on_when_the_clock_is_set_back(store: Store) -> None:
+    assert isinstance(store, SqlStore)
+    assert store.take_tokens("p", wanted=1, per_s=2.0).granted == 1
+    with store._write() as connection:
+        ahead_us = time.time_ns() // 1000 + HOUR_MS * 1000
+        connection.execute(update(account).values(next_slot_us=ahead_us))
+    assert store.take_tokens("p", wanted=1, per_s=2.0).granted == 1
+    tokens = store.take_tokens("slow", wanted=1, per_s=0.001)
+    assert tokens.granted == 1
+    tokens = store.take_tokens("slow", wanted=1, per_s=0.001)
+    assert tokens.granted == 0, "its next one is a quarter of an hour away"
+    assert tokens.starts_in_s > 900
+
+
+def test_a_provider_teaches_when_the_clock_was_set_back(store: Store) -> None:
+    assert isinstance(store, SqlStore)
+    store.lower_rate("p", per_s=30.0, guard_s=1.0)
+    store.lower_connections("p", own=3, incarnation="one", guard_s=1.0)
+    with store._write() as connection:
+        ahead_ms = now_ms() + HOUR_MS
+        connection.execute(
+            update(account).values(ceiling_at_ms=ahead_ms, connections_at_ms=ahead_ms)
+        )
+    store.lower_rate("p", per_s=5.0, guard_s=1.0)
+    store.lower_connections("p", own=4, incarnation="one", guard_s=1.0)
+    learnt = store.accounts()["p"]
+    assert (learnt.ceiling_per_s, learnt.ceiling_connections) == (5.0, 4)
+    assert learnt.ceiling_at_ms <= now_ms() + 5_000
+
+
+def test_a_duty_changes_hands_when_the_clock_was_set_back(store: Store) -> None:
+    """Who had it may not have renewed it for an hour."""
+    assert isinstance(store, SqlStore)
+    store.register(instance("two"))
+    assert store.duty("watch", "one")
+    assert not store.duty("watch", "two")
+    with store._write() as connection:
+        connection.execute(update(duty).values(renewed_at_ms=now_ms() + HOUR_MS))
+    assert store.duty("watch", "two")
+    assert not store.duty("watch", "one")
 
 
 # --- outcomes -----------------------------------------------------------------------------
