@@ -14,6 +14,8 @@ STEP_S = 5.0
 """A clock that moves by less between two looks is only being corrected."""
 UNSURE_S = 60.0
 """How long after a start or a step there may be times that are still to come."""
+EACH_S = 10.0
+"""How often they are looked for meanwhile."""
 _SHARP_S = 1.0
 
 
@@ -36,7 +38,8 @@ class ClockWatch:
     def __init__(self) -> None:
         self.last_step: ClockStep | None = None
         self._beyond_s: float | None = None
-        self._unsure_until_s = time.monotonic() + UNSURE_S
+        self._due_s = time.monotonic()
+        self._unsure_until_s = self._due_s + UNSURE_S
 
     def look(self, clock_ms: Callable[[], int]) -> ClockStep | None:
         """Return by how much the clock was set since the last look, None if it was not."""
@@ -50,12 +53,16 @@ class ClockWatch:
             return None
         now_s = time.monotonic()
         self.last_step = ClockStep(by_s=self._beyond_s - before_s, noticed_s=now_s)
-        self._unsure_until_s = now_s + UNSURE_S
+        self._due_s, self._unsure_until_s = now_s, now_s + UNSURE_S
         return self.last_step
 
     def is_unsure(self) -> bool:
-        """True when what is in the queue may have been written at a time still to come."""
-        return time.monotonic() < self._unsure_until_s
+        """True when it is time to look for what was written at a time still to come."""
+        now_s = time.monotonic()
+        if not self._due_s <= now_s < self._unsure_until_s:
+            return False
+        self._due_s = now_s + EACH_S
+        return True
 
 
 def _awake_s() -> float:

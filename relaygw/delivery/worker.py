@@ -193,8 +193,8 @@ class Worker:
             self._log.note("qmgr", f"warning: the clock of the queue was {step.words}")
             if step.by_s < 0:
                 self._holds.begin_anew()
-        number = _WAITS_AT_ONCE
-        while number == _WAITS_AT_ONCE and self._clock.is_unsure():
+        number = _WAITS_AT_ONCE if self._clock.is_unsure() else 0
+        while number == _WAITS_AT_ONCE:
             number = await asyncio.to_thread(self._store.restart_waits, limit=_WAITS_AT_ONCE)
 
     def clock_step(self) -> str | None:

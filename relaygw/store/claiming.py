@@ -329,7 +329,7 @@ _WRITTEN_LATER = Statement(
     SELECT delivery.queue_id, delivery.delivery_no FROM delivery
     WHERE delivery.state = 'deferred' AND {IS_CLAIMABLE}
     AND delivery.due_at_ms > {{?}} AND delivery.changed_at_ms > {{?}}
-    LIMIT {{?}} {{skip_locked}}
+    LIMIT {{?}}
     """
 )
 _WAIT_ANEW = BatchStatement(
@@ -346,7 +346,12 @@ _WAIT_ANEW = BatchStatement(
 )
 
 
-def restart_waits(connection: Connection, *, limit: int, now_ms: int) -> int:
-    """Have deferred mail wait anew that a clock put off which was set back since."""
-    keys = _WRITTEN_LATER.fetch(connection, now_ms, now_ms + _STILL_TO_COME_MS, limit)
+def written_later(connection: Connection, *, limit: int, now_ms: int) -> list[Key]:
+    """Return deferred mail that a clock put off which was set back since; for a read."""
+    found = _WRITTEN_LATER.fetch(connection, now_ms, now_ms + _STILL_TO_COME_MS, limit)
+    return sorted(cast("list[Key]", found))
+
+
+def restart_waits(connection: Connection, keys: Sequence[Key], *, now_ms: int) -> int:
+    """Have such mail wait anew from now; return how much still had to."""
     return _WAIT_ANEW.run(connection, [(*key, now_ms) for key in keys])

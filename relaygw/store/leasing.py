@@ -285,7 +285,8 @@ _RELEASE = BatchStatement(
     """
     UPDATE delivery
     SET state = 'deferred', due_at_ms = v.column3, changed_at_ms = v.column3,
-        held_ms = held_ms + v.column3 - held_at_ms, held_at_ms = NULL
+        held_ms = held_ms + CASE WHEN v.column3 > held_at_ms THEN v.column3 - held_at_ms ELSE 0 END,
+        held_at_ms = NULL
     FROM (VALUES {rows}) AS v
     WHERE delivery.queue_id = v.column1 AND delivery.delivery_no = v.column2
     AND delivery.state = 'held'

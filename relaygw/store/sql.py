@@ -115,8 +115,12 @@ class SqlStore(SqlAttempts, SqlCapturedMail, SqlQueueCommands, SqlWatching):
             return claiming.next_due_at_ms(connection, route, now_ms=self.clock_ms())
 
     def restart_waits(self, *, limit: int) -> int:
+        with self._read() as connection:
+            keys = claiming.written_later(connection, limit=limit, now_ms=self._now_ms(connection))
+        if not keys:
+            return 0
         with self._write() as connection:
-            return claiming.restart_waits(connection, limit=limit, now_ms=self._now_ms(connection))
+            return claiming.restart_waits(connection, keys, now_ms=self._now_ms(connection))
 
     def read_chunk(self, queue_id: str, chunk_no: int) -> bytes | None:
         with self._read() as connection:
