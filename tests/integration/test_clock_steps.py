@@ -66,22 +66,24 @@ async def test_mail_goes_on_when_the_clock_is_set(
 async def test_a_held_provider_is_tried_when_the_clock_was_set_back(
     tmp_path: Path, set_clock: SetClock
 ) -> None:
-    async with ScriptedProvider() as provider:
-        async with running(tmp_path, {"p": provider.settings()}) as rig:
-            since_ms = now_ms()
-            hold = Hold(
-                scope="provider",
-                key="p",
-                reason="full",
-                remedy="",
-                since_ms=since_ms,
-                probe_at_ms=since_ms + 60_000,
-            )
-            rig.store.put_hold(hold)
-            message = accepted(at_ms=since_ms)
-            rig.accept(message)
-            await rig.wait_until(lambda: next(iter(rig.worker._gates.values())).is_held)
-            assert provider.messages == []
-            set_clock(-HOUR_S)
-            await rig.wait_for(message, DeliveryState.FINISHED)
-            assert rig.store.holds() == []
+    async with (
+        ScriptedProvider() as provider,
+        running(tmp_path, {"p": provider.settings()}) as rig,
+    ):
+        since_ms = now_ms()
+        hold = Hold(
+            scope="provider",
+            key="p",
+            reason="full",
+            remedy="",
+            since_ms=since_ms,
+            probe_at_ms=since_ms + 60_000,
+        )
+        rig.store.put_hold(hold)
+        message = accepted(at_ms=since_ms)
+        rig.accept(message)
+        await rig.wait_until(lambda: next(iter(rig.worker._gates.values())).is_held)
+        assert provider.messages == []
+        set_clock(-HOUR_S)
+        await rig.wait_for(message, DeliveryState.FINISHED)
+        assert rig.store.holds() == []
