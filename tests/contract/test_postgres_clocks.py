@@ -308,6 +308,7 @@ def walk(wrong: WrongClock) -> tuple[dict[str, Any], set[str]]:
     call("move", [kept.queue_id], entry=entry("queue.move"), **moved)
     call("release_held", "why", limit=9, now_ms=wrong.now_ms())
     call("held_reasons")
+    assert call("restart_waits", limit=9) == 0
     part = ReleasedDelivery(
         released=Released.ALLOWED,
         route="default",

@@ -12,7 +12,7 @@ from relaygw.mail.state import DeliveryState
 from relaygw.store.protocol import Hold
 from tests.builders import accepted
 from tests.fakes.scripted_provider import ScriptedProvider
-from tests.integration.delivery_rig import running
+from tests.integration.delivery_rig import Rig, running
 
 HOUR_S = 3600
 LATER = b"450 4.2.1 later\r\n"
@@ -37,6 +37,11 @@ def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
+async def looked_once(rig: Rig) -> None:
+    """Wait until the worker has looked at the clock and at holds for the first time."""
+    await rig.wait_until(lambda: not rig.worker._holds._is_fresh)
+
+
 @pytest.mark.parametrize("hours", [1, -1], ids=["forward", "back"])
 async def test_mail_goes_on_when_the_clock_is_set(
     tmp_path: Path, set_clock: SetClock, hours: int
@@ -49,6 +54,7 @@ async def test_mail_goes_on_when_the_clock_is_set(
             rig.accept(put_off)
             rig.worker.wake()
             await rig.wait_for(put_off, DeliveryState.DEFERRED)
+            await looked_once(rig)
             assert rig.worker.clock_step() is None
             set_clock(hours * HOUR_S)
             rig.accept(new)
@@ -70,6 +76,7 @@ async def test_a_held_provider_is_tried_when_the_clock_was_set_back(
         ScriptedProvider() as provider,
         running(tmp_path, {"p": provider.settings()}) as rig,
     ):
+        await looked_once(rig)
         since_ms = now_ms()
         hold = Hold(
             scope="provider",
