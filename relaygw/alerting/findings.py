@@ -54,3 +54,4 @@ class FleetFacts:
     unreached: Mapping[str, float] = field(default_factory=dict)  # provider: seconds, here
     lost: Sequence[LostInstance] = ()
     queue: QueueFacts = QueueFacts()
+    clock_step: str | None = None  # how the clock of the queue was set lately

@@ -25,7 +25,7 @@ class Lasting:
         """Return findings that have lasted and are no incidents yet, and since when they last."""
         found = {kind_of(finding): finding for finding in findings}
         self._since_ms = {
-            kind: min(self._since_ms.get(kind, now_ms), finding.since_ms or now_ms)
+            kind: min(self._since_ms.get(kind, now_ms), finding.since_ms or now_ms, now_ms)
             for kind, finding in found.items()
         }
         known = {(one.rule, one.key) for one in open_incidents}
@@ -41,7 +41,7 @@ class Lasting:
         """Return incidents whose cause has been gone for as long."""
         found = {kind_of(finding) for finding in findings}
         gone = {kind: one for one in open_incidents if (kind := (one.rule, one.key)) not in found}
-        self._gone_ms = {kind: self._gone_ms.get(kind, now_ms) for kind in gone}
+        self._gone_ms = {kind: min(self._gone_ms.get(kind, now_ms), now_ms) for kind in gone}
         return [
             one for kind, one in gone.items() if now_ms - self._gone_ms[kind] >= self._lasting_ms
         ]

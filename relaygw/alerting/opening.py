@@ -22,6 +22,7 @@ def open_watch(
     state_dir: Path,
     note: Callable[[str], None],
     unreached: Callable[[], Mapping[str, float]] = dict,
+    clock_step: Callable[[], str | None] = lambda: None,
     pace: Pace | None = None,
 ) -> Watch:
     """Return the watch of a delivery worker."""
@@ -42,6 +43,7 @@ def open_watch(
         teller=Teller(settings, receivers, partial(keep_told, store), note),
         note=note,
         unreached=unreached,
+        clock_step=clock_step,
         pace=pace,
     )
 

@@ -49,6 +49,7 @@ def fleet_findings(facts: FleetFacts, settings: Settings) -> list[Finding]:
         _quota(facts, rules),
         _in_doubt(facts),
         _untended(facts),
+        _clock_step(facts),
     )
     return list({(one.rule, one.key): one for one in found}.values())
 
@@ -291,6 +292,17 @@ def _untended(facts: FleetFacts) -> Iterator[Finding]:
                 remedy=one.remedy,
                 since_ms=one.since_ms,
             )
+
+
+def _clock_step(facts: FleetFacts) -> Iterator[Finding]:
+    if facts.clock_step is not None:
+        yield Finding(
+            rule=Rule.CLOCK_STEP,
+            key="",
+            summary=f"the clock of the queue was {facts.clock_step}",
+            remedy="nothing is to be done for mail that waits; have the clock kept by NTP, on the "
+            "host or the database server: timedatectl shows whether it is",
+        )
 
 
 def _percent(share: float) -> str:

@@ -57,9 +57,13 @@ class Watch:
         teller: Teller,
         note: Callable[[str], None],
         unreached: Callable[[], Mapping[str, float]] = dict,
+        clock_step: Callable[[], str | None] = lambda: None,
         pace: Pace | None = None,
     ) -> None:
-        """`unreached` tells for how many seconds connecting to providers has been in vain."""
+        """`unreached` tells for how many seconds connecting to providers has been in vain.
+
+        `clock_step` tells how the clock of the queue was set lately, if it was.
+        """
         self._settings = settings
         self._store = store
         self._incarnation = incarnation
@@ -67,6 +71,7 @@ class Watch:
         self._teller = teller
         self._note = note
         self._unreached = unreached
+        self._clock_step = clock_step
         self._pace = pace or Pace()
         self._gatherer = Gatherer(store, settings)
         lasting_s = settings.alert_rules.lasting
@@ -146,6 +151,7 @@ class Watch:
             unreached=self._unreached(),
             lost=self._store.lost_instances(now_ms - LOST_MS),
             queue=self._queue,
+            clock_step=self._clock_step(),
         )
         self._settle(self._fleet, fleet_findings(facts, self._settings), shared, now_ms)
 

@@ -17,7 +17,7 @@ from relaygw.cli.frame import PROGRAM, Command, CommandFailed, Invocation, pass_
 from relaygw.cli.leaving import leave
 from relaygw.cli.text import printable
 from relaygw.operations.status import SILENT_AFTER_S
-from relaygw.store.protocol import Store
+from relaygw.store.protocol import Store, silent_incarnations
 
 
 def _seconds(_ctx: click.Context, _option: click.Parameter, value: str) -> float:
@@ -82,8 +82,9 @@ def drain(invocation: Invocation, wait_s: float, grace_s: float, wants_json: boo
 
 
 def _check_worker(store: Store) -> None:
-    silent = set(store.stale_incarnations(SILENT_AFTER_S))
-    for one in store.instances():
+    instances = store.instances()
+    silent = silent_incarnations(instances, SILENT_AFTER_S, now_ms=time.time_ns() // 1_000_000)
+    for one in instances:
         if one.role == "delivery" and one.state == "running" and one.incarnation not in silent:
             return
     raise CommandFailed(

@@ -129,7 +129,7 @@ class Gate:
 
     def is_wanted(self) -> bool:
         """True when another worker waits for a permit."""
-        return time.time() - self.account.wanted_at_ms / 1000 < _WANTED_FOR_S
+        return abs(time.time() - self.account.wanted_at_ms / 1000) < _WANTED_FOR_S
 
     def rate_per_s(self) -> float | None:
         """Return how much may be sent a second: as configured, or less if the provider says so."""

@@ -41,6 +41,10 @@ class HoldKeeper:
         self._log = log
         self._is_fresh = True  # a restart or reload tries a held provider at once
 
+    def begin_anew(self) -> None:
+        """Try held providers at once, as after a start: probe times may be far ahead."""
+        self._is_fresh = True
+
     async def obey(self, in_force: Sequence[Hold], gates: Iterable[Gate]) -> None:
         """Let the gates know of the holds in force, those of others included."""
         if self._is_fresh:

@@ -43,13 +43,16 @@ class Janitor:
         incarnation: str,
         bury_dead_of_this_host: Callable[[], list[tuple[str, int, list[Begun]]]],
         wake_workers: Callable[[], None],
+        has_lock_file: Callable[[str], bool] = lambda _incarnation: False,
     ) -> None:
+        """`has_lock_file`: of an incarnation whose lock says whether it lives, late or not."""
         self._settings = settings
         self._store = store
         self._log = log
         self._incarnation = incarnation
         self._bury_dead_of_this_host = bury_dead_of_this_host
         self._wake_workers = wake_workers
+        self._has_lock_file = has_lock_file
 
     async def run(self) -> None:
         """Clean up until cancelled."""
@@ -110,9 +113,9 @@ class Janitor:
                     "the message may be sent more than once",
                 )
         for incarnation in self._store.stale_incarnations(LEASE_S):
-            if incarnation != self._incarnation:
+            if incarnation != self._incarnation and not self._has_lock_file(incarnation):
                 # what it was sending is known on its own host only
-                leases = self._store.bury(incarnation, begun=None, is_lost=True)
+                leases = self._store.bury(incarnation, begun=None, is_lost=True, unless_heard=True)
                 self._report(incarnation, leases, _UNSEEN)
         for incarnation in self._store.ownerless():
             self._report(incarnation, self._store.bury(incarnation, begun=None), _UNSEEN)

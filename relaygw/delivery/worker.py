@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
+from relaygw.delivery.clock import ClockWatch
 from relaygw.delivery.courier import Courier
 from relaygw.delivery.gate import Gate
 from relaygw.delivery.holds import HoldKeeper
@@ -39,6 +40,8 @@ POLL_S = 1.0
 _DRAIN_S = 25.0
 _LAST_RECORDS_S = 10.0  # for the outcomes of a worker that does not end as it should
 _SENDERS_EACH_S = 5.0
+_WAITS_AT_ONCE = 500
+_NEWS_S = 900.0
 
 
 class Worker:
@@ -112,6 +115,7 @@ class Worker:
             threads=self._threads,
         )
         self._senders_due_s = 0.0
+        self._clock = ClockWatch()
 
     # --- life ----------------------------------------------------------------------------
 
@@ -163,6 +167,7 @@ class Worker:
         """Once a second: due retries, holds, limits, probes, idle connections."""
         while True:
             try:
+                await self._mind_clock()
                 await self._obey_others()
             except StoreUnavailable as error:
                 self._log.note("qmgr", f"warning: {error}")
@@ -198,6 +203,26 @@ class Worker:
             gate.account = accounts.get(gate.limit_group, gate.account)
         self._outages.obey(holds, untaught())
         await self._holds.obey(holds, untaught())
+
+    async def _mind_clock(self) -> None:
+        """Notice when the clock is set; what was put off before it was set back waits anew."""
+        step = await asyncio.to_thread(self._clock.look, self._store.clock_ms)
+        if step is not None:
+            self._log.note("qmgr", f"warning: the clock of the queue was {step.words}")
+            if step.by_s < 0:
+                self._holds.begin_anew()
+        number = _WAITS_AT_ONCE if self._clock.is_unsure() else 0
+        while number == _WAITS_AT_ONCE:
+            number = await asyncio.to_thread(self._store.restart_waits, limit=_WAITS_AT_ONCE)
+
+    def clock_step(self) -> str | None:
+        """Return how the clock of the queue was set within the last quarter of an hour.
+
+        For any thread.
+        """
+        step = self._clock.last_step
+        is_news = step is not None and time.monotonic() - step.noticed_s < _NEWS_S
+        return step.words if step is not None and is_news else None
 
     async def _write_senders(self) -> None:
         notes = self._senders.take_unwritten()

@@ -46,7 +46,8 @@ _D = DeliveryState
 TRANSITIONS: dict[DeliveryState, frozenset[DeliveryState]] = {
     # a delivery without pending recipients is FINISHED from the start
     # FINISHED from anything but ACTIVE: an operator lets it expire
-    _D.INCOMING: frozenset({_D.ACTIVE, _D.HELD, _D.DELETED, _D.FINISHED}),
+    # DEFERRED from INCOMING: an operator makes it due
+    _D.INCOMING: frozenset({_D.ACTIVE, _D.DEFERRED, _D.HELD, _D.DELETED, _D.FINISHED}),
     # INCOMING: given back untried; ACTIVE never returns to itself, a claim is exclusive
     _D.ACTIVE: frozenset({_D.INCOMING, _D.DEFERRED, _D.HELD, _D.FINISHED}),
     _D.DEFERRED: frozenset({_D.ACTIVE, _D.DEFERRED, _D.HELD, _D.DELETED, _D.FINISHED}),

@@ -31,7 +31,7 @@ _D = DeliveryState
 class Action(StrEnum):
     """A change of queued mail."""
 
-    RETRY = "retry"  # deferred mail is due now
+    RETRY = "retry"  # what waits is due now
     HOLD = "hold"  # stays until somebody releases it
     RELEASE = "release"  # held mail is due now
     DELETE = "delete"  # into the trash for seven days
@@ -40,7 +40,7 @@ class Action(StrEnum):
 
 
 MOVES = {
-    Action.RETRY: frozenset({_D.DEFERRED}),
+    Action.RETRY: frozenset({_D.INCOMING, _D.DEFERRED}),
     Action.HOLD: frozenset({_D.INCOMING, _D.DEFERRED}),
     Action.RELEASE: frozenset({_D.HELD}),
     Action.DELETE: frozenset({_D.INCOMING, _D.DEFERRED, _D.HELD}),
@@ -124,7 +124,7 @@ def _obstacle(action: Action, entry: QueueEntry, is_forced: bool) -> LeftAlone |
 def _doubt(entry: QueueEntry) -> LeftAlone | None:
     """Return that a message waits longer, because a provider may have it: it knows when."""
     for part in entry.deliveries:
-        if part.state is _D.DEFERRED and part.is_in_doubt:
+        if part.state in MOVES[Action.RETRY] and part.is_in_doubt:
             why = f"{part.provider} may have sent it already; with --force it may be sent twice"
             return left_alone(entry, why, is_temporary=True)
     return None
@@ -149,7 +149,7 @@ def retry(
     is_forced: bool = False,
     routes: frozenset[str] | None = None,
 ) -> Result:
-    """Make deferred messages due now; the attempts made so far still count.
+    """Make messages that wait due now; the attempts made so far still count.
 
     What a provider may have taken already is left to its own ladder unless `is_forced`; for
     `routes` see `plan`.

@@ -28,7 +28,7 @@ from relaygw.policy.untended import (
 )
 from relaygw.settings.model import Settings
 from relaygw.settings.show import fingerprint
-from relaygw.store.protocol import Hold, Instance, LaneCount, Store
+from relaygw.store.protocol import Hold, Instance, LaneCount, Store, silent_incarnations
 from relaygw.store.watching import standing_of
 
 SILENT_AFTER_S = 15.0
@@ -80,7 +80,7 @@ def take_snapshot(store: Store, settings: Settings) -> Snapshot:
         at_ms=now_ms,
         fingerprint=mine,
         instances=instances,
-        silent=frozenset(store.stale_incarnations(SILENT_AFTER_S)),
+        silent=silent_incarnations(instances, SILENT_AFTER_S, now_ms=now_ms),
         holds=holds,
         usages=read_usages(store, settings.providers),
         lanes=lanes,

@@ -30,7 +30,7 @@ def pace(ceiling_per_s: float, since_s: float) -> float:
 
 def connections(ceiling: int, since_s: float, configured: int) -> int:
     """Return how many connections to use, so long after more than `ceiling` were refused."""
-    return max(1, min(configured, ceiling + int(since_s // _CONNECTION_EVERY_S)))
+    return max(1, min(configured, ceiling + int(max(0.0, since_s) // _CONNECTION_EVERY_S)))
 
 
 def allowed_per_s(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 from relaygw.alerting.aside import Aside
@@ -20,6 +20,7 @@ from relaygw.roles.context import RoleContext
 from relaygw.roles.hinting import listening
 from relaygw.roles.life import registered, stop_event
 from relaygw.roles.opening import open_store
+from relaygw.settings.model import Settings
 from relaygw.store import hints, lifelines
 from relaygw.store.protocol import Begun, Store
 
@@ -48,6 +49,7 @@ async def delivery(context: RoleContext) -> int:
                     incarnation=context.incarnation,
                     bury_dead_of_this_host=lambda: bury_dead(context.instances_dir, store),
                     wake_workers=hints.HintSender(hint_dir).send,
+                    has_lock_file=has_lock_file(context.instances_dir, context.loaded.settings),
                 ).run()
             )
             tally = HistoryTally()
@@ -61,7 +63,7 @@ async def delivery(context: RoleContext) -> int:
                 hints=hint_socket,
                 meter=DeliveryHistory(meter, tally),
             )
-            with listening(context, worker.wake), _watching(context, store, worker.unreached):
+            with listening(context, worker.wake), _watching(context, store, worker):
                 async with history_kept(tally, store):
                     await worker.run(stop)
             janitor.cancel()
@@ -77,7 +79,7 @@ async def delivery(context: RoleContext) -> int:
 
 
 def _watching(
-    context: RoleContext, store: Store, unreached: Callable[[], Mapping[str, float]]
+    context: RoleContext, store: Store, worker: Worker
 ) -> contextlib.AbstractContextManager[object]:
     """Look for trouble and tell people, for the length of a with block."""
 
@@ -94,9 +96,20 @@ def _watching(
             incarnation=context.incarnation,
             state_dir=context.loaded.state_dir,
             note=note,
-            unreached=unreached,
+            unreached=worker.unreached,
+            clock_step=worker.clock_step,
         ).run()
     )
+
+
+def has_lock_file(directory: Path, settings: Settings) -> Callable[[str], bool]:
+    """Return whether the lock of an incarnation says if it lives: all of a SQLite queue are here.
+
+    Those of a shared queue may be frozen, or cut off, here as elsewhere.
+    """
+    if settings.queue.is_postgres:
+        return lambda _incarnation: False
+    return lambda incarnation: (directory / incarnation).exists()
 
 
 def bury_dead(directory: Path, store: Store) -> list[Buried]:

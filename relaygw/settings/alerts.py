@@ -43,6 +43,7 @@ class Rule(StrEnum):
     DISK_LOW = "disk_low"
     CERTIFICATE_EXPIRING = "certificate_expiring"
     MAILDROP_STUCK = "maildrop_stuck"
+    CLOCK_STEP = "clock_step"
 
 
 _KINDS = ("webhook", "command", "email", "apprise")

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 from sqlalchemy import Connection
 
+from relaygw.errors import StoreUnavailable
 from relaygw.mail.envelope import AcceptedMessage, NewDelivery
 from relaygw.mail.state import DeliveryState, RecipientState
-from relaygw.store.batch import Row, insert_into
+from relaygw.store.batch import Row, Statement, insert_into
 
 _INSERT_MESSAGES = insert_into(
     "message",
@@ -67,10 +68,20 @@ _INSERT_RECIPIENTS = insert_into(
     "dsn_notify",
 )
 _INSERT_CHUNKS = insert_into("chunk", "queue_id", "chunk_no", "body")
+# locked: who clears orphans waits, and finds the message then
+_STORED_CHUNKS = Statement(
+    """
+    SELECT chunk_no FROM chunk WHERE queue_id = {?} AND chunk_no < {?}
+    ORDER BY chunk_no {key_share}
+    """
+)
 
 
 def insert_messages(connection: Connection, messages: Sequence[AcceptedMessage]) -> None:
-    """Insert `messages` with their deliveries, recipients and content."""
+    """Insert `messages` with their deliveries, recipients and content.
+
+    Raises StoreUnavailable when content that was stored ahead of its message is not all there.
+    """
     deliveries: list[Row] = []
     recipients: list[Row] = []
     chunks: list[Row] = []
@@ -85,6 +96,8 @@ def insert_messages(connection: Connection, messages: Sequence[AcceptedMessage])
         finished = all(state is DeliveryState.FINISHED for state in states)
         kept = captured or not finished  # dropped mail leaves its record only
         if kept:
+            if accepted.stored_chunks:
+                _check_stored(connection, accepted)
             chunks.extend(
                 (accepted.queue_id, number, body) for number, body in enumerate(accepted.content)
             )
@@ -93,6 +106,17 @@ def insert_messages(connection: Connection, messages: Sequence[AcceptedMessage])
     _INSERT_DELIVERIES.run(connection, deliveries)
     _INSERT_RECIPIENTS.run(connection, recipients)
     _INSERT_CHUNKS.run(connection, chunks)
+
+
+def _check_stored(connection: Connection, accepted: AcceptedMessage) -> None:
+    """Raise StoreUnavailable unless all chunks of a message are there; they stay until it is."""
+    expected = accepted.stored_chunks
+    found = len(_STORED_CHUNKS.fetch(connection, accepted.queue_id, expected))
+    if found < expected:
+        raise StoreUnavailable(
+            f"{accepted.queue_id}: {found} of its {expected} chunks of content are in the queue, "
+            "the others were cleared as orphans; its client has to send it again"
+        )
 
 
 def insert_chunks(

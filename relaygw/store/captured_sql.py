@@ -6,8 +6,10 @@ for one of them. Nothing of it is hard to repeat: what a crash leaves undone can
 
 from __future__ import annotations
 
-import time
+from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
+
+from sqlalchemy import Connection
 
 from relaygw.mail.content_facts import ContentFacts
 from relaygw.mail.search import EVERYTHING, MailSearch
@@ -25,6 +27,10 @@ _MERGE_STEPS = 8  # after each batch of the index; merging goes on at the next o
 class SqlCapturedMail(Transactions):
     """`captured.CapturedMail` in SQLAlchemy Core; see there for what each method promises."""
 
+    @abstractmethod
+    def _now_ms(self, connection: Connection) -> int:
+        """Return the database's time in milliseconds."""
+
     # --- content -------------------------------------------------------------------------
 
     def unindexed(self, *, limit: int) -> list[QueueEntry]:
@@ -34,7 +40,7 @@ class SqlCapturedMail(Transactions):
     def index(self, facts: Mapping[str, ContentFacts]) -> None:
         for batch in _index_batches(facts):
             with self._write(Write.UNSYNCED) as connection:
-                indexing.index(connection, batch, now_ms=_now_ms())
+                indexing.index(connection, batch, now_ms=self._now_ms(connection))
                 has_to_merge = full_text.has_table(connection)
             for _ in range(_MERGE_STEPS if has_to_merge else 0):
                 with self._write(Write.UNSYNCED) as connection:
@@ -142,16 +148,12 @@ class SqlCapturedMail(Transactions):
     def _tidy_captured(self, *, limit: int, is_thorough: bool) -> None:
         """Delete logins that have expired and, thoroughly, what deleted messages left behind."""
         with self._read() as connection:
-            has_expired = logins.has_expired(connection, _now_ms())
+            has_expired = logins.has_expired(connection, self._now_ms(connection))
             strays = indexing.strays(connection, limit=limit) if is_thorough else []
         if has_expired or strays:
             with self._write(Write.UNSYNCED) as connection:
-                logins.drop_expired(connection, _now_ms())
+                logins.drop_expired(connection, self._now_ms(connection))
                 indexing.forget(connection, strays)
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000
 
 
 def _batches(queue_ids: Sequence[str]) -> Iterator[Sequence[str]]:

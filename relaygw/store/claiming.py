@@ -23,6 +23,10 @@ from relaygw.store.tables import IS_CLAIMABLE
 PREFETCH_BYTES = 64 * 1024
 """Content up to this size comes with the claim."""
 _MAX_CLIENTS = 200  # clients that take turns in one claim
+_ALWAYS_MS = 2**62
+"""New mail is due at any time: it would wait for a clock that was set back."""
+_STILL_TO_COME_MS = 5_000
+"""What was written so much later than now was written by a clock that was set back since."""
 
 _D = DeliveryState
 
@@ -191,7 +195,8 @@ def claim(
     if not is_alive(connection, incarnation):
         return []
     keys = _due(connection, route, _D.DEFERRED, turns, limit=-(-limit // 2), now_ms=now_ms)
-    keys += _due(connection, route, _D.INCOMING, turns, limit=limit - len(keys), now_ms=now_ms)
+    left = limit - len(keys)
+    keys += _due(connection, route, _D.INCOMING, turns, limit=left, now_ms=_ALWAYS_MS)
     rows = [(*key, incarnation, now_ms) for key in keys]
     _LEASE.run(connection, rows)
     return _load_claimed(connection, keys, now_ms)
@@ -308,11 +313,45 @@ _NEXT_DUE = Statement(
 )
 
 
-def next_due_at_ms(connection: Connection, route: str) -> int | None:
-    """Return the earliest due time among the claimable deliveries of a route."""
+def next_due_at_ms(connection: Connection, route: str, *, now_ms: int) -> int | None:
+    """Return the earliest due time among the claimable deliveries of a route: now of new mail."""
     due_ms = []
-    for state in (_D.INCOMING, _D.DEFERRED):
+    for state, latest_ms in ((_D.INCOMING, now_ms), (_D.DEFERRED, _ALWAYS_MS)):
         ((earliest_ms,),) = _NEXT_DUE.fetch(connection, *(route, state.value) * 3)
         if earliest_ms is not None:
-            due_ms.append(earliest_ms)
+            due_ms.append(min(earliest_ms, latest_ms))
     return min(due_ms, default=None)
+
+
+# what is to come is in the index, and is little beside what waited for its turn
+_WRITTEN_LATER = Statement(
+    f"""
+    SELECT delivery.queue_id, delivery.delivery_no FROM delivery
+    WHERE delivery.state = 'deferred' AND {IS_CLAIMABLE}
+    AND delivery.due_at_ms > {{?}} AND delivery.changed_at_ms > {{?}}
+    LIMIT {{?}}
+    """
+)
+_WAIT_ANEW = BatchStatement(
+    """
+    UPDATE delivery
+    SET due_at_ms = CASE WHEN due_at_ms > changed_at_ms THEN v.column3 + due_at_ms - changed_at_ms
+            ELSE v.column3 END,
+        changed_at_ms = v.column3
+    FROM (VALUES {rows}) AS v
+    WHERE delivery.queue_id = v.column1 AND delivery.delivery_no = v.column2
+    AND delivery.state = 'deferred' AND delivery.changed_at_ms > v.column3
+    """,
+    columns=3,
+)
+
+
+def written_later(connection: Connection, *, limit: int, now_ms: int) -> list[Key]:
+    """Return deferred mail that a clock put off which was set back since; for a read."""
+    found = _WRITTEN_LATER.fetch(connection, now_ms, now_ms + _STILL_TO_COME_MS, limit)
+    return sorted(cast("list[Key]", found))
+
+
+def restart_waits(connection: Connection, keys: Sequence[Key], *, now_ms: int) -> int:
+    """Have such mail wait anew from now; return how much still had to."""
+    return _WAIT_ANEW.run(connection, [(*key, now_ms) for key in keys])

@@ -109,7 +109,7 @@ def has_duty(connection: Connection, name: str, incarnation: str, *, now_ms: int
     if found is None:
         return None
     owner, renewed_at_ms = found
-    age_ms = now_ms - renewed_at_ms
+    age_ms = abs(now_ms - renewed_at_ms)  # the clock may have been set back since
     if owner == incarnation:
         return True if age_ms < _RENEW_MS and _is_registered(connection, owner) else None
     return False if age_ms < DUTY_S * 1000 and _is_registered(connection, owner) else None
@@ -123,7 +123,7 @@ def take_duty(connection: Connection, name: str, incarnation: str, *, now_ms: in
     if not found:
         return _NEW_DUTY.run(connection, [(name, incarnation, now_ms)]) > 0
     ((owner, renewed_at_ms),) = found
-    is_kept = now_ms - renewed_at_ms < DUTY_S * 1000 and _is_registered(connection, owner)
+    is_kept = abs(now_ms - renewed_at_ms) < DUTY_S * 1000 and _is_registered(connection, owner)
     if owner != incarnation and is_kept:
         return False
     _TAKE_DUTY.run(connection, incarnation, now_ms, name)

@@ -204,21 +204,27 @@ def _hold_apart(connection: Connection, entry: DeliveryUpdate, now_ms: int) -> N
 
 # small content goes with the outcome, large content piece by piece later (purging.shed);
 # captured mail keeps its content for the sandbox's own retention
-_FINISH_MESSAGES = BatchStatement(
-    """
-    UPDATE message
-    SET finished_at_ms = v.column2,
-        chunk_count = CASE WHEN chunk_count = 1 AND captured_at_ms IS NULL THEN v.column3
-            ELSE chunk_count END
-    FROM (VALUES {rows}) AS v
-    WHERE message.queue_id = v.column1
-    AND NOT EXISTS (
-        SELECT 1 FROM delivery WHERE delivery.queue_id = message.queue_id
-        AND delivery.state IN ('incoming', 'active', 'deferred', 'held')
+def _finish_statement(ended_states: str) -> BatchStatement:
+    return BatchStatement(
+        f"""
+        UPDATE message
+        SET finished_at_ms = v.column2,
+            chunk_count = CASE WHEN chunk_count = 1 AND captured_at_ms IS NULL THEN v.column3
+                ELSE chunk_count END
+        FROM (VALUES {{rows}}) AS v
+        WHERE message.queue_id = v.column1
+        AND NOT EXISTS (
+            SELECT 1 FROM delivery WHERE delivery.queue_id = message.queue_id
+            AND delivery.state NOT IN ({ended_states})
+        )
+        """,
+        columns=3,
     )
-    """,
-    columns=3,
-)
+
+
+# what is in the trash may come back, with its content
+_FINISH_MESSAGES = _finish_statement("'finished'")
+_EMPTY_TRASH = _finish_statement("'finished', 'deleted'")
 # Two workers that record the last two deliveries of a message at once would each see the other's
 # as open. Who waits for this lock sees in the next statement what the one before wrote.
 _LOCK_PARTED = BatchStatement(
@@ -244,7 +250,7 @@ _DROP_FORGOTTEN_CONTENT = BatchStatement(
 def finish_messages(
     connection: Connection, queue_ids: Sequence[str], *, now_ms: int, keep_content: bool
 ) -> None:
-    """Finish the messages that have no open delivery left, and drop their content if small."""
+    """Finish messages without a delivery that waits or may come back; drop small content."""
     if connection.dialect.name == "postgresql":  # SQLite has one writer at a time
         _LOCK_PARTED.fetch(connection, [(queue_id,) for queue_id in sorted(queue_ids)])
     _FINISH_MESSAGES.run(
@@ -252,6 +258,15 @@ def finish_messages(
     )
     if not keep_content:
         _DROP_FORGOTTEN_CONTENT.run(connection, [(queue_id,) for queue_id in queue_ids])
+
+
+def empty_trash(connection: Connection, queue_ids: Sequence[str], *, now_ms: int) -> None:
+    """Finish messages of which what is in the trash has been there for long enough.
+
+    Locked before: see operating.lock_messages.
+    """
+    _EMPTY_TRASH.run(connection, [(queue_id, now_ms, 0) for queue_id in queue_ids])
+    _DROP_FORGOTTEN_CONTENT.run(connection, [(queue_id,) for queue_id in queue_ids])
 
 
 # --- the end of a lease without an outcome ------------------------------------------------
@@ -304,7 +319,8 @@ _RELEASE = BatchStatement(
     """
     UPDATE delivery
     SET state = 'deferred', due_at_ms = v.column3, changed_at_ms = v.column3,
-        held_ms = held_ms + v.column3 - held_at_ms, held_at_ms = NULL
+        held_ms = held_ms + CASE WHEN v.column3 > held_at_ms THEN v.column3 - held_at_ms ELSE 0 END,
+        held_at_ms = NULL
     FROM (VALUES {rows}) AS v
     WHERE delivery.queue_id = v.column1 AND delivery.delivery_no = v.column2
     AND delivery.state = 'held'
@@ -352,11 +368,19 @@ def bury(
     begun: Collection[Begun] | None,
     now_ms: int,
     is_lost: bool = False,
+    heartbeat_at_ms: int | None = None,
 ) -> int:
-    """Free everything that a dead incarnation held; see Store.bury."""
+    """Free everything that a dead incarnation held, if that is its last heartbeat."""
+    mine = instance.c.incarnation == incarnation
+    if heartbeat_at_ms is not None:
+        same = select(instance.c.incarnation).where(
+            mine, instance.c.heartbeat_at_ms == heartbeat_at_ms
+        )
+        if connection.execute(same.with_for_update()).first() is None:
+            return 0
     if is_lost:
         standing.note_lost(connection, incarnation)
-    connection.execute(delete(instance).where(instance.c.incarnation == incarnation))
+    connection.execute(delete(instance).where(mine))
     connection.execute(delete(permit).where(permit.c.incarnation == incarnation))
     if begun is None:
         attempts_writing.write_vanished(connection, incarnation, now_ms=now_ms)

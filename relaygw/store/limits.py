@@ -19,6 +19,8 @@ from relaygw.store.protocol import Account, SenderNote, Tokens
 TOKEN_LEASE_S = 0.25
 """Tokens are handed out so far ahead, so that no worker keeps the others waiting for long."""
 _CATCH_UP_S = 0.1  # what was not used within this time is lost
+_FARTHEST_S = 60.0
+"""No turn is farther away, but at a rate that is as slow; else the clock was set back."""
 _DAY_MS = 86_400_000
 _SLICE_MS = 600_000
 _KEPT_MS = _DAY_MS + _SLICE_MS
@@ -43,14 +45,16 @@ _ACCOUNTS = Statement(
 _LOWER_RATE = Statement(
     """
     UPDATE account SET ceiling_per_s = {?}, ceiling_at_ms = {?}
-    WHERE limit_group = {?} AND (ceiling_at_ms IS NULL OR ceiling_at_ms <= {?})
+    WHERE limit_group = {?}
+    AND (ceiling_at_ms IS NULL OR ceiling_at_ms <= {?} OR ceiling_at_ms > {?})
     """
 )
 _LOWER_CONNECTIONS = Statement(
     """
     UPDATE account SET ceiling_connections = {?}, connections_at_ms = {?}
     WHERE limit_group = {?}
-    AND (ceiling_connections IS NULL OR ceiling_connections > {?} OR connections_at_ms <= {?})
+    AND (ceiling_connections IS NULL OR ceiling_connections > {?} OR connections_at_ms <= {?}
+        OR connections_at_ms > {?})
     """
 )
 _WANT = Statement("UPDATE account SET wanted_at_ms = {?} WHERE limit_group = {?}")
@@ -107,6 +111,8 @@ def take_tokens(
     _ADD_ACCOUNT.run(connection, limit_group)
     ((next_slot_us,),) = _NEXT_SLOT.fetch(connection, limit_group)
     now_us = clock_us(connection)
+    if next_slot_us - now_us > max(_FARTHEST_S, 2 / per_s) * 1e6:
+        next_slot_us = now_us
     start_us = max(next_slot_us, now_us - int(_CATCH_UP_S * 1e6))
     ahead_s = TOKEN_LEASE_S - (start_us - now_us) / 1e6
     starts_in_s = (start_us - now_us) / 1e6
@@ -186,7 +192,8 @@ def lower_rate(
     """Note the rate at which a provider said "slower", unless somebody did within `guard_s`."""
     _ADD_ACCOUNT.run(connection, limit_group)
     not_since_ms = now_ms - int(guard_s * 1000)
-    _LOWER_RATE.run(connection, per_s, now_ms, limit_group, not_since_ms)
+    still_to_come_ms = now_ms + int(guard_s * 1000)  # the clock was set back since
+    _LOWER_RATE.run(connection, per_s, now_ms, limit_group, not_since_ms, still_to_come_ms)
 
 
 def lower_connections(
@@ -203,7 +210,10 @@ def lower_connections(
     ((others,),) = _OTHERS_PERMITS.fetch(connection, limit_group, incarnation)
     most = max(1, own + others)
     not_since_ms = now_ms - int(guard_s * 1000)
-    _LOWER_CONNECTIONS.run(connection, most, now_ms, limit_group, most, not_since_ms)
+    still_to_come_ms = now_ms + int(guard_s * 1000)  # the clock was set back since
+    _LOWER_CONNECTIONS.run(
+        connection, most, now_ms, limit_group, most, not_since_ms, still_to_come_ms
+    )
 
 
 def note_senders(connection: Connection, notes: Sequence[SenderNote]) -> None:

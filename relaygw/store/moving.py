@@ -10,7 +10,7 @@ from sqlalchemy.sql.elements import ColumnElement
 from relaygw.mail.state import DeliveryState, RecipientState, sources_of
 from relaygw.policy.routing import provider_route
 from relaygw.store.leasing import finish_messages
-from relaygw.store.operating import IS_IN_DOUBT, in_batches
+from relaygw.store.operating import IS_IN_DOUBT, held_until, in_batches, lock_messages
 from relaygw.store.tables import delivery, message, recipient
 
 _D = DeliveryState
@@ -23,6 +23,7 @@ def undelete(connection: Connection, queue_ids: Sequence[str], *, now_ms: int) -
     was_held = delivery.c.held_at_ms.is_not(None)
     number = 0
     for batch in in_batches(queue_ids):
+        lock_messages(connection, batch)  # against who drops their content at this moment
         back = list(
             connection.execute(
                 update(delivery)
@@ -145,8 +146,7 @@ def move(
                 due_at_ms=now_ms,
                 changed_at_ms=now_ms,
                 reason=case((is_let_go, None), else_=delivery.c.reason),
-                held_ms=delivery.c.held_ms
-                + case((is_let_go, now_ms - func.coalesce(delivery.c.held_at_ms, now_ms)), else_=0),
+                held_ms=delivery.c.held_ms + case((is_let_go, held_until(now_ms)), else_=0),
                 held_at_ms=case((is_let_go, None), else_=delivery.c.held_at_ms),
                 # nobody has to wait for the other provider any more
                 doubts=case((is_elsewhere, 0), else_=delivery.c.doubts),

@@ -50,6 +50,19 @@ def in_batches(items: Sequence[str]) -> Iterator[Sequence[str]]:
         yield items[start : start + _IN_LIMIT]
 
 
+def lock_messages(connection: Connection, queue_ids: Sequence[str]) -> None:
+    """Wait for whoever changes these messages, or ends or adds parts of them, and keep others out.
+
+    The next statement sees what they did.
+    """
+    connection.execute(
+        select(message.c.queue_id)
+        .where(message.c.queue_id.in_(queue_ids))
+        .order_by(message.c.queue_id)
+        .with_for_update()
+    ).all()
+
+
 def is_listed(
     connection: Connection, column: ColumnElement[str], values: Sequence[str]
 ) -> ColumnElement[bool]:
@@ -238,15 +251,20 @@ def change_state(
     return changed
 
 
+def held_until(now_ms: int) -> ColumnElement[int]:
+    """Return how long a held delivery was held; never less than nothing, whatever the clock."""
+    since_ms = delivery.c.held_at_ms
+    return case((since_ms < now_ms, now_ms - since_ms), else_=0)
+
+
 def _changed(to: DeliveryState, *, reason: str | None, now_ms: int) -> dict[str, Any]:
     """Return what else a change of state changes."""
     if to is _D.DELETED:
         return {}  # whether it was held, and why, is kept for who takes it out of the trash
     is_held = delivery.c.state == _D.HELD.value
-    held_ms = case((is_held, now_ms - func.coalesce(delivery.c.held_at_ms, now_ms)), else_=0)
     values: dict[str, Any] = {
         "reason": reason,
-        "held_ms": delivery.c.held_ms + held_ms,
+        "held_ms": delivery.c.held_ms + case((is_held, held_until(now_ms)), else_=0),
         "held_at_ms": now_ms if to is _D.HELD else None,
     }
     if to is _D.DEFERRED:

@@ -223,10 +223,10 @@ class PostgresStore(DatabaseClockStore):
         self._steadiness.note_beat(_awake_s())
         return is_known
 
-    def stale_incarnations(self, older_than_s: float) -> list[str]:
+    def stale_incarnations(self, after_s: float) -> list[str]:
         """See Store.stale_incarnations; none while the others may just not have had the time."""
-        stale = super().stale_incarnations(older_than_s)
-        return stale if self._steadiness.has_lasted(older_than_s, _awake_s()) else []
+        stale = super().stale_incarnations(after_s)
+        return stale if self._steadiness.has_lasted(after_s, _awake_s()) else []
 
     # --- writes that outlive the server's restart ------------------------------------------
 

@@ -8,7 +8,7 @@ method returns from is durable: it survives a crash of the process and of the ma
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -230,16 +230,26 @@ class Store(Attempts, CapturedMail, QueueCommands, Watching, Protocol):
     def close(self) -> None:
         """Close all connections."""
 
+    def clock_ms(self) -> int:
+        """Return the time, in ms, by the clock that all times of the queue are kept by.
+
+        It costs no call: where that is the database's, as it was when it was last measured.
+        """
+
     # --- the front -----------------------------------------------------------------------
 
     def accept_batch(self, messages: Sequence[AcceptedMessage]) -> None:
         """Store all of `messages` or none; a delivery without pending recipients is finished.
 
-        Raises AlreadyAccepted when one has the drop id of a message that was stored before.
+        Raises AlreadyAccepted when one has the drop id of a message that was stored before, and
+        StoreUnavailable when content that was stored ahead of its message is not there any more.
         """
 
     def add_chunks(self, queue_id: str, first_no: int, bodies: Sequence[bytes]) -> None:
-        """Store content of a large message ahead of it; orphans are cleared after an hour."""
+        """Store content of a large message ahead of it.
+
+        It is cleared when for an hour nothing more of it came, and no message.
+        """
 
     # --- the delivery worker -------------------------------------------------------------
 
@@ -254,7 +264,14 @@ class Store(Attempts, CapturedMail, QueueCommands, Watching, Protocol):
         """
 
     def next_due_at_ms(self, route: str) -> int | None:
-        """Return when the next delivery of a route is due, or None."""
+        """Return when the next delivery of a route is due, or None; new mail always is."""
+
+    def restart_waits(self, *, limit: int) -> int:
+        """Let up to `limit` deferred deliveries wait anew from now; return how many.
+
+        Those only that were put off at a time still to come: the clock was set back since, and
+        they would wait until it has caught up.
+        """
 
     def read_chunk(self, queue_id: str, chunk_no: int) -> bytes | None:
         """Return one chunk of content, or None when it is gone."""
@@ -289,20 +306,30 @@ class Store(Attempts, CapturedMail, QueueCommands, Watching, Protocol):
         """Renew all leases of an incarnation; False when it has been buried."""
 
     def bury(
-        self, incarnation: str, *, begun: Collection[Begun] | None = (), is_lost: bool = False
+        self,
+        incarnation: str,
+        *,
+        begun: Collection[Begun] | None = (),
+        is_lost: bool = False,
+        unless_heard: bool = False,
     ) -> int:
         """Forget a dead incarnation: free its leases and permits; return the leases freed.
 
         `is_lost`: it said no goodbye and its host does not tell why; `lost_instances` does then,
-        unless it was draining.
+        unless it was draining. `unless_heard`: nothing happens if it has renewed since
+        `stale_incarnations` named it.
 
         `begun` names deliveries it was sending when it died: one that was in the hands of
         three dying workers is held as `poison`, those that only waited are free. None: nobody
         knows, and each of its deliveries has an attempt that says so.
         """
 
-    def stale_incarnations(self, older_than_s: float) -> list[str]:
-        """Return incarnations whose heartbeat is older, by the database's clock."""
+    def stale_incarnations(self, after_s: float) -> list[str]:
+        """Return incarnations whose heartbeat stayed the same for so long while this store looked.
+
+        Ask again and again: who asks for the first time is told of none. No clock that somebody
+        sets has a say.
+        """
 
     def ownerless(self) -> list[str]:
         """Return incarnations that hold leases or permits and are not registered; bury them."""
@@ -436,7 +463,8 @@ class Store(Attempts, CapturedMail, QueueCommands, Watching, Protocol):
         """Delete what is over its time, at most `limit` messages a call; return how many.
 
         Cutoffs are `finished`, `captured`, `deleted` and `orphans`, each a time in ms before
-        which such things go. Logins that have expired go as well.
+        which such things go: orphans when a store that was open then saw them as they are now.
+        Logins that have expired go as well.
         """
 
     def shed_content(self, before_ms: int) -> bool:
@@ -453,6 +481,14 @@ class Store(Attempts, CapturedMail, QueueCommands, Watching, Protocol):
 
     def shrink(self) -> None:
         """Give some of the space back that deleted mail left, a small step a call."""
+
+
+def silent_incarnations(
+    instances: Iterable[Instance], for_s: float, *, now_ms: int
+) -> frozenset[str]:
+    """Return the incarnations whose heartbeat is older: to be shown, nobody is buried for it."""
+    oldest_ms = now_ms - int(for_s * 1000)
+    return frozenset(one.incarnation for one in instances if one.heartbeat_at_ms < oldest_ms)
 
 
 def read_content(store: Store, entry: QueueEntry) -> Iterator[bytes]:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from sqlalchemy import Connection, Select, and_, delete, exists, or_, select, update
+from sqlalchemy import Connection, Select, and_, delete, exists, func, or_, select, update
 
 from relaygw.mail.queue_id import first_id_at
 from relaygw.mail.state import DeliveryState
 from relaygw.store import indexing
-from relaygw.store.leasing import finish_messages
-from relaygw.store.operating import in_batches
+from relaygw.store.leasing import empty_trash
+from relaygw.store.operating import in_batches, lock_messages
 from relaygw.store.tables import (
     HAS_KEPT_CONTENT,
     IS_OPEN,
@@ -49,7 +49,11 @@ def delete_messages(connection: Connection, queue_ids: Sequence[str]) -> int:
     return len(queue_ids)
 
 
+_other = delivery.alias("other")
+
+
 def _trash(cutoff_ms: int) -> Found:
+    """Mail of which nothing waits any more, and nothing is in the trash for less than that."""
     return (
         select(delivery.c.queue_id)
         .distinct()
@@ -59,6 +63,14 @@ def _trash(cutoff_ms: int) -> Found:
             delivery.c.changed_at_ms < cutoff_ms,
             exists().where(
                 message.c.queue_id == delivery.c.queue_id, message.c.finished_at_ms.is_(None)
+            ),
+            ~exists().where(
+                _other.c.queue_id == delivery.c.queue_id,
+                _other.c.state != DeliveryState.FINISHED.value,
+                or_(
+                    _other.c.state != DeliveryState.DELETED.value,
+                    _other.c.changed_at_ms >= cutoff_ms,
+                ),
             ),
         )
     )
@@ -84,16 +96,34 @@ def _captured(cutoff_ms: int) -> Found:
     )
 
 
-def _orphans(cutoff_ms: int) -> Found:
-    """Content whose message never came: its client left before the end."""
-    return (
-        select(chunk.c.queue_id)
-        .distinct()
-        .where(
-            chunk.c.queue_id < first_id_at(cutoff_ms),
-            ~exists().where(message.c.queue_id == chunk.c.queue_id),
+_HAS_NO_MESSAGE = ~exists().where(message.c.queue_id == chunk.c.queue_id)
+
+
+class Orphans:
+    """Content whose message never came, since its client left before the end.
+
+    What is on its way looks the same, and its id says when it began by another machine's clock.
+    So it is an orphan when nothing more of it came for a time, by the clock of this process.
+    """
+
+    def __init__(self) -> None:
+        self._seen: dict[str, tuple[int, float]] = {}
+
+    def find(self, connection: Connection, *, age_s: float, now_s: float, limit: int) -> list[str]:
+        """Return those that have been as they are for so long since they were seen first."""
+        rows = connection.execute(
+            select(chunk.c.queue_id, func.count())
+            .where(_HAS_NO_MESSAGE)
+            .group_by(chunk.c.queue_id)
+            .order_by(chunk.c.queue_id)
         )
-    )
+        seen = {}
+        for queue_id, count in rows:
+            before, since_s = self._seen.get(queue_id, (count, now_s))
+            seen[queue_id] = (count, since_s if count == before else now_s)
+        self._seen = seen
+        over = [queue_id for queue_id, (_, since_s) in seen.items() if now_s - since_s >= age_s]
+        return over[:limit]
 
 
 # the trash is emptied into finished messages first
@@ -101,7 +131,6 @@ _FINDERS: dict[str, Callable[[int], Found]] = {
     "deleted": _trash,
     "finished": _finished,
     "captured": _captured,
-    "orphans": _orphans,
 }
 
 
@@ -124,27 +153,44 @@ def purge(
     """Remove what `find` returned and is still over its time; return how many messages."""
     done = 0
     for kind, queue_ids in found.items():
-        finder = _FINDERS[kind](cutoffs[kind]).order_by(None)
-        id_column = finder.selected_columns[0]
-        still: list[str] = []
         for batch in in_batches(queue_ids):
-            still += connection.execute(finder.where(id_column.in_(batch))).scalars()
-        _remove(connection, kind, still, now_ms)
-        done += len(still)
+            if kind == "orphans":
+                done += _remove_orphans(connection, batch)
+                continue
+            if kind == "deleted":
+                lock_messages(connection, batch)
+            finder = _FINDERS[kind](cutoffs[kind]).order_by(None)
+            id_column = finder.selected_columns[0]
+            still = list(connection.execute(finder.where(id_column.in_(batch))).scalars())
+            _remove(connection, kind, still, now_ms)
+            done += len(still)
     return done
 
 
 def _remove(connection: Connection, kind: str, queue_ids: Sequence[str], now_ms: int) -> None:
     match kind:
         case "deleted":
-            finish_messages(connection, queue_ids, now_ms=now_ms, keep_content=False)
+            empty_trash(connection, queue_ids, now_ms=now_ms)
         case "finished":
             delete_messages(connection, queue_ids)
         case "captured":
             uncapture(connection, queue_ids)
-        case "orphans":
-            for batch in in_batches(queue_ids):
-                connection.execute(delete(chunk).where(chunk.c.queue_id.in_(batch)))
+
+
+def _remove_orphans(connection: Connection, queue_ids: Sequence[str]) -> int:
+    is_mine = chunk.c.queue_id.in_(queue_ids)
+    # first, and by a statement of its own: who takes the message meanwhile is waited for
+    connection.execute(
+        select(chunk.c.queue_id)
+        .where(is_mine)
+        .order_by(chunk.c.queue_id, chunk.c.chunk_no)
+        .with_for_update()
+    ).all()
+    still = set(
+        connection.execute(select(chunk.c.queue_id).where(is_mine, _HAS_NO_MESSAGE)).scalars()
+    )
+    connection.execute(delete(chunk).where(chunk.c.queue_id.in_(still)))
+    return len(still)
 
 
 def find_kept(connection: Connection, before_ms: int) -> str | None:

@@ -63,14 +63,10 @@ def heartbeat(connection: Connection, incarnation: str, state: str, clock: Clock
     )
 
 
-def stale_incarnations(connection: Connection, older_than_s: float, clock: Clock) -> list[str]:
-    """Return incarnations that have not renewed for a while."""
-    limit_ms = int(older_than_s * 1000)
-    return list(
-        connection.execute(
-            select(instance.c.incarnation).where(instance.c.heartbeat_at_ms < clock - limit_ms)
-        ).scalars()
-    )
+def heartbeats(connection: Connection) -> dict[str, int]:
+    """Return the last heartbeat of each incarnation."""
+    rows = connection.execute(select(instance.c.incarnation, instance.c.heartbeat_at_ms))
+    return {row.incarnation: row.heartbeat_at_ms for row in rows}
 
 
 def instances(connection: Connection) -> list[Instance]:

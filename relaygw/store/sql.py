@@ -50,6 +50,7 @@ from relaygw.store.protocol import (
     SenderNote,
     Tokens,
 )
+from relaygw.store.steadiness import Heartbeats
 from relaygw.store.tables import chunk
 from relaygw.store.transactions import Write
 from relaygw.store.watching_sql import SqlWatching
@@ -61,11 +62,16 @@ class SqlStore(SqlAttempts, SqlCapturedMail, SqlQueueCommands, SqlWatching):
     def __init__(self, *, keep_content: bool) -> None:
         self._keep_content = keep_content
         self._turns = claiming.Turns()
+        self._orphans = purging.Orphans()
+        self._heartbeats = Heartbeats()
 
     @property
     @abstractmethod
     def _clock(self) -> ColumnElement[Any]:
         """The database's time in ms, as an SQL expression."""
+
+    def clock_ms(self) -> int:
+        return time.time_ns() // 1_000_000
 
     def _now_us(self, _connection: Connection) -> int:
         """Return the database's time in microseconds."""
@@ -109,7 +115,15 @@ class SqlStore(SqlAttempts, SqlCapturedMail, SqlQueueCommands, SqlWatching):
 
     def next_due_at_ms(self, route: str) -> int | None:
         with self._read() as connection:
-            return claiming.next_due_at_ms(connection, route)
+            return claiming.next_due_at_ms(connection, route, now_ms=self.clock_ms())
+
+    def restart_waits(self, *, limit: int) -> int:
+        with self._read() as connection:
+            keys = claiming.written_later(connection, limit=limit, now_ms=self._now_ms(connection))
+        if not keys:
+            return 0
+        with self._write() as connection:
+            return claiming.restart_waits(connection, keys, now_ms=self._now_ms(connection))
 
     def read_chunk(self, queue_id: str, chunk_no: int) -> bytes | None:
         with self._read() as connection:
@@ -151,7 +165,12 @@ class SqlStore(SqlAttempts, SqlCapturedMail, SqlQueueCommands, SqlWatching):
             return registry.heartbeat(connection, incarnation, state, self._clock)
 
     def bury(
-        self, incarnation: str, *, begun: Collection[Begun] | None = (), is_lost: bool = False
+        self,
+        incarnation: str,
+        *,
+        begun: Collection[Begun] | None = (),
+        is_lost: bool = False,
+        unless_heard: bool = False,
     ) -> int:
         with self._write() as connection:
             return leasing.bury(
@@ -160,15 +179,19 @@ class SqlStore(SqlAttempts, SqlCapturedMail, SqlQueueCommands, SqlWatching):
                 begun=begun,
                 is_lost=is_lost,
                 now_ms=self._now_ms(connection),
+                heartbeat_at_ms=self._heartbeats.last(incarnation) if unless_heard else None,
             )
 
     def ownerless(self) -> list[str]:
         with self._read() as connection:
             return standing.ownerless(connection)
 
-    def stale_incarnations(self, older_than_s: float) -> list[str]:
+    def stale_incarnations(self, after_s: float) -> list[str]:
         with self._read() as connection:
-            return registry.stale_incarnations(connection, older_than_s, self._clock)
+            found = registry.heartbeats(connection)
+        now_s = _monotonic_s()
+        self._heartbeats.look(found, now_s)
+        return self._heartbeats.unchanged_for(after_s, now_s)
 
     def instances(self) -> list[Instance]:
         with self._read() as connection:
@@ -353,6 +376,11 @@ class SqlStore(SqlAttempts, SqlCapturedMail, SqlQueueCommands, SqlWatching):
         self._tidy_captured(limit=limit, is_thorough="orphans" in cutoffs)
         with self._read() as connection:
             found = purging.find(connection, cutoffs, limit=limit)
+            if "orphans" in cutoffs:
+                age_s = (self._now_ms(connection) - cutoffs["orphans"]) / 1000
+                found["orphans"] = self._orphans.find(
+                    connection, age_s=age_s, now_s=_monotonic_s(), limit=limit
+                )
         if not any(found.values()):
             return 0
         with self._write() as connection:
@@ -374,3 +402,8 @@ class SqlStore(SqlAttempts, SqlCapturedMail, SqlQueueCommands, SqlWatching):
             return 0
         with self._write() as connection:
             return purging.uncapture(connection, oldest)
+
+
+def _monotonic_s() -> float:
+    """Return a clock that stands still while the machine is suspended, as all that runs here."""
+    return time.monotonic()

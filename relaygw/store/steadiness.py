@@ -1,11 +1,14 @@
-"""Whether this process was in touch with the database all along.
+"""What one process can tell of the life of others: by its own clock, which nobody sets.
 
-Only who was can tell that another instance is dead. After the server was away, frozen or cut off
-from all, every heartbeat is old, and whoever comes back first must leave the others time to renew
-theirs. Pure.
+How old a heartbeat is says nothing: the database's clock may have been set since. Dead is whose
+heartbeat stays the same for too long while somebody looks. And only who was in touch with the
+database all along can tell: after the server was away, frozen or cut off from all, no heartbeat
+is new, and whoever comes back first must leave the others time to renew theirs. Pure.
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 MISSED_S = 10.0
 """Heartbeats so far apart were not answered in time; they are due each five seconds."""
@@ -29,3 +32,27 @@ class Steadiness:
         if self._last_s is None:
             return True
         return now_s - self._last_s <= MISSED_S and now_s - self._since_s >= span_s
+
+
+class Heartbeats:
+    """The heartbeats of all instances, as one process saw them."""
+
+    def __init__(self) -> None:
+        self._seen: dict[str, tuple[int, float]] = {}
+
+    def look(self, heartbeats: Mapping[str, int], now_s: float) -> None:
+        """Note what was read just now, by incarnation."""
+        seen = {}
+        for incarnation, at_ms in heartbeats.items():
+            before_ms, since_s = self._seen.get(incarnation, (at_ms, now_s))
+            seen[incarnation] = (at_ms, since_s if at_ms == before_ms else now_s)
+        self._seen = seen
+
+    def unchanged_for(self, span_s: float, now_s: float) -> list[str]:
+        """Return the incarnations whose heartbeat was the same for so long."""
+        return [one for one, (_, since_s) in self._seen.items() if now_s - since_s >= span_s]
+
+    def last(self, incarnation: str) -> int | None:
+        """Return the heartbeat of an incarnation that was seen last."""
+        at_ms, _ = self._seen.get(incarnation, (None, 0.0))
+        return at_ms

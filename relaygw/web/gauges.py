@@ -19,7 +19,14 @@ from relaygw.policy.untended import KINDS, LOST_MS, LostInstance, Untended, unte
 from relaygw.settings.model import Settings
 from relaygw.settings.provider import Provider
 from relaygw.settings.show import fingerprint
-from relaygw.store.protocol import UNREACHABLE, Hold, Instance, LaneCount, Store
+from relaygw.store.protocol import (
+    UNREACHABLE,
+    Hold,
+    Instance,
+    LaneCount,
+    Store,
+    silent_incarnations,
+)
 from relaygw.store.watching import standing_of
 
 ROLES = ("front", "delivery", "web")
@@ -33,7 +40,7 @@ def store_gauges(store: Store, settings: Settings, *, now_ms: int) -> Iterator[G
     yield from _queue(lanes, [route.name for route in settings.routes], now_ms)
     yield from _health(holds, settings.providers)
     yield from _limits(store, settings.providers)
-    stale = set(store.stale_incarnations(SILENT_AFTER_S))
+    stale = silent_incarnations(instances, SILENT_AFTER_S, now_ms=now_ms)
     name = settings.hostname if settings.queue.is_postgres else None
     yield _instances([one for one in instances if one.incarnation not in stale], name)
     standing = standing_of(

@@ -8,6 +8,7 @@ in a 503 is one line and names no path or address, because these pages are open 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 
 from starlette.concurrency import run_in_threadpool
@@ -16,7 +17,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from relaygw.errors import StoreUnavailable
-from relaygw.store.protocol import Store
+from relaygw.store.protocol import Store, silent_incarnations
 
 STALE_AFTER_S = 15.0
 """A front without a heartbeat for longer does not count."""
@@ -39,7 +40,7 @@ def front_problem(store: Store, instance: str | None) -> str | None:
             for entry in store.instances()
             if entry.role == "front" and instance in (None, entry.name)
         ]
-        stale = set(store.stale_incarnations(STALE_AFTER_S))
+        stale = silent_incarnations(fronts, STALE_AFTER_S, now_ms=time.time_ns() // 1_000_000)
     except StoreUnavailable:
         return _SILENT_STORE
     if not fronts:

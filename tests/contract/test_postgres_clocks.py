@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import inspect
 import time
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import fields, is_dataclass, replace
+from typing import Any
 
 import pytest
 
-from relaygw.mail.state import DeliveryState
+from relaygw.mail.content_facts import ContentFacts
+from relaygw.mail.envelope import NewRecipient, Released, ReleasedDelivery
+from relaygw.mail.search import parse_search
+from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.store import migrate
+from relaygw.store.captured import WebSession
+from relaygw.store.commands import ShapeKey, Trail
 from relaygw.store.postgres import PostgresStore
-from relaygw.store.protocol import AuditEntry, Hold, Selection
+from relaygw.store.protocol import AuditEntry, Hold, Release, Selection, SenderNote, Store
+from relaygw.store.tables import metadata
 from relaygw.store.watching import Incident
 from tests.builders import accepted
 from tests.contract.conftest import instance
@@ -207,3 +215,236 @@ def test_history_and_incidents_have_one_time_for_all(right: PostgresStore, fast:
     assert seen.recovered_at_ms is not None
     assert abs(seen.recovered_at_ms - fast._here_ms() - 5000) < TOLERANCE_MS
     assert fast.incidents(fast._here_ms() + 60_000) == []
+
+
+# --- every verb, by a machine whose clock is wrong ---------------------------------------------
+
+HOUR_MS = 3_600_000
+LEAST_MS = 10**12  # a greater number is a time
+VERBS = {
+    name
+    for base in Store.__mro__
+    for name, member in vars(base).items()
+    if inspect.isfunction(member) and not name.startswith("_")
+}
+
+
+class WrongClock:
+    """A store whose machine's clock is wrong, for the store and for whoever calls it."""
+
+    def __init__(self, store: PostgresStore, wrong_ms: int) -> None:
+        self.store = store
+        self._wrong_ms = wrong_ms
+
+    def now_ms(self) -> int:
+        return time.time_ns() // 1_000_000 + self._wrong_ms
+
+    def call(self, verb: str, *given: Any, **named: Any) -> Any:
+        right_ns = time.time_ns
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(time, "time_ns", lambda: right_ns() + self._wrong_ms * 1_000_000)
+            return getattr(self.store, verb)(*given, **named)
+
+
+@pytest.fixture(params=[HOUR_MS, -HOUR_MS], ids=["fast", "slow"])
+def wrong(
+    request: pytest.FixtureRequest, right: PostgresStore, postgres_url: str
+) -> Iterator[WrongClock]:
+    store = PostgresStore(postgres_url, keep_content=True)
+    yield WrongClock(store, request.param)
+    store.close()
+
+
+def walk(wrong: WrongClock) -> tuple[dict[str, Any], set[str]]:
+    """Use every verb as a gateway would; return what those said that tell of times."""
+    used: set[str] = set()
+    now_ms = wrong.now_ms()
+
+    def call(verb: str, *given: Any, **named: Any) -> Any:
+        used.add(verb)
+        return wrong.call(verb, *given, **named)
+
+    def entry(action: str) -> AuditEntry:
+        return AuditEntry(
+            at_ms=wrong.now_ms(), actor="a", action=action, target="t", affected=0, detail=action
+        )
+
+    call("register", instance("wrong"))
+    call("heartbeat", "wrong")
+    captured = NewRecipient(address="c@x.test", state=RecipientState.CAPTURED)
+    sent, put_off, held, trash, kept, seen = (
+        accepted(*people, at_ms=now_ms) for people in ([], [], [], [], [], [captured])
+    )
+    call("accept_batch", [sent, put_off, held, trash, kept, seen])
+    call("add_chunks", accepted(at_ms=now_ms).queue_id, 0, [b"x"])
+    assert call("next_due_at_ms", "default") is not None
+    claimed = call("claim", "default", limit=9, incarnation="wrong", now_ms=wrong.now_ms())
+    assert {one.queue_id for one in claimed} == {
+        one.queue_id for one in (sent, put_off, held, trash, kept)
+    }
+    outcomes = [
+        replace(finish(sent.queue_id), due_at_ms=wrong.now_ms()),
+        defer(put_off.queue_id, due_at_ms=wrong.now_ms() + 1000),
+    ]
+    call("record_batch", outcomes, incarnation="wrong", now_ms=wrong.now_ms())
+    call("give_back", [(one.queue_id, 0) for one in (held, trash)], incarnation="wrong")
+    call("free_unknown", "default", known=(), incarnation="wrong")
+    call("bury", "nobody")
+    call("stale_incarnations", 20.0)
+    call("read_chunk", kept.queue_id, 0)
+    for one, to in ((held, DeliveryState.HELD), (trash, DeliveryState.DELETED)):
+        call(
+            "change_state",
+            [one.queue_id],
+            from_states=frozenset(DeliveryState),
+            to=to,
+            reason="why",
+            due_at_ms=wrong.now_ms(),
+            entry=entry(f"queue.{to}"),
+        )
+    call("undelete", [trash.queue_id], entry=entry("queue.undelete"))
+    call("expire", [trash.queue_id], reason="over", entry=entry("queue.expire"))
+    moved = {"provider": "p", "ended_reasons": (), "is_forced": True}
+    call("move", [kept.queue_id], entry=entry("queue.move"), **moved)
+    call("release_held", "why", limit=9, now_ms=wrong.now_ms())
+    call("held_reasons")
+    assert call("restart_waits", limit=9) == 0
+    part = ReleasedDelivery(
+        released=Released.ALLOWED,
+        route="default",
+        stream="transactional",
+        recipients=(NewRecipient(address="d@x.test"),),
+    )
+    released = Release(queue_id=seen.queue_id, deliveries=(part,), entry=entry("sandbox.release"))
+    assert call("release_captured", [released]) == {seen.queue_id}
+
+    call("acquire_permits", "p", wanted=1, limit=1, incarnation="wrong")
+    call("acquire_permits", "p", wanted=1, limit=1, incarnation="wrong")
+    call("permits_held", "p", incarnation="wrong")
+    call("release_permits", "p", count=0, incarnation="wrong")
+    call("take_tokens", "p", wanted=1, per_s=5.0)
+    call("use_quota", "p", wanted=1, quota=5)
+    assert call("quota_used", "p") == 1
+    call("lower_rate", "p", per_s=3.0, guard_s=1.0)
+    call("lower_connections", "p", own=2, incarnation="wrong", guard_s=1.0)
+    note = SenderNote(provider="p", sender="s", accepted_at_ms=now_ms, refused_at_ms=now_ms)
+    call("note_senders", [note])
+    hold = Hold(
+        scope="provider", key="p", reason="", remedy="", since_ms=now_ms, probe_at_ms=now_ms
+    )
+    call("put_hold", hold, entry=entry("provider.hold"))
+    call("put_hold", replace(hold, key="q"))
+    call("drop_hold", "provider", "q", now_ms=wrong.now_ms(), entry=entry("provider.release"))
+    assert call("held_ms", "p", since_ms=0, now_ms=now_ms + 5000) == 5000
+
+    call("index", {seen.queue_id: ContentFacts()})
+    call("mark_read", [seen.queue_id], at_ms=wrong.now_ms())
+    call("set_tags", [seen.queue_id], ["x"])
+    call("rename_tag", "x", "y")
+    call("tags")
+    call("delete_tag", "y")
+    gone = accepted(captured, at_ms=now_ms)
+    call("accept_batch", [gone])
+    call("accept_batch", [accepted(captured, at_ms=now_ms)])
+    call("delete_captured", [gone.queue_id], entry=entry("sandbox.delete"))
+    session = WebSession(
+        token_hash="h",
+        user_name="u",
+        created_at_ms=now_ms,
+        seen_at_ms=now_ms,
+        expires_at_ms=now_ms + 60_000,
+    )
+    call("put_session", session)
+    call("put_session", replace(session, token_hash="i"))
+    call("drop_session", "i")
+    call("drop_sessions_of", "nobody")
+
+    call("add_history", wrong.now_ms(), {("x", "a"): 1})
+    call("raise_history", wrong.now_ms(), {("y", "a"): 1})
+    call("duty", "watch", "wrong")
+    incident = Incident(
+        incident_id="1", rule="x", key="", summary="", remedy="", since_ms=wrong.now_ms()
+    )
+    call("open_incident", incident)
+    call("end_incident", "1", at_ms=wrong.now_ms())
+    call("note_told", "1", "ops", is_recovery=False)
+    call("doubtful")
+    call("add_audit", entry("config.changed"))
+
+    # nothing of this is over its time
+    cutoffs = dict.fromkeys(("finished", "captured", "deleted", "orphans"), now_ms - 60_000)
+    assert call("purge", cutoffs, limit=9) == 0
+    assert not call("shed_content", now_ms - 60_000)
+    assert not call("forget_watched", now_ms - 600_000)
+    call("trim_captured", keep=9, limit=9)
+    call("checkpoint")
+    call("shrink")
+    assert abs(call("clock_ms") - time.time_ns() // 1_000_000) < TOLERANCE_MS
+    old = Selection(states=frozenset(DeliveryState), accepted_before_ms=now_ms + 60_000)
+    bounds_ms = [60_000, 2 * HOUR_MS]
+    counted = call("shape", old, by=ShapeKey.ROUTE, bounds_ms=bounds_ms, now_ms=wrong.now_ms())
+    assert {one.step for one in counted} == {0}
+    new = parse_search(f"after:{(now_ms - 60_000) // 1000}")
+    assert call("count_captured", new) == (1, 0)
+    assert call("captured_ids", new, limit=9) == [seen.queue_id]
+    assert call("search_ids", old, limit=9)
+    call("taken_drops", ["d"])
+    everything = [one.queue_id for one in (sent, put_off, held, trash, kept, seen)]
+    asked: dict[str, Any] = {
+        "search": ((old,), {"limit": 9}),
+        "entries": ((everything,), {}),
+        "waiting": ((), {"limit": 9}),
+        "counts": ((), {}),
+        "attempts": ((put_off.queue_id,), {}),
+        "record_of": ((put_off.queue_id,), {}),
+        "audit_entries": ((), {"limit": 20, "trail": Trail(since_ms=now_ms - 60_000)}),
+        "unindexed": ((), {"limit": 9}),
+        "find_captured": ((new,), {"start": 0, "limit": 9}),
+        "captured_entry": ((None,), {}),
+        "session": (("h",), {}),
+        "instances": ((), {}),
+        "accounts": ((), {}),
+        "senders": ((), {}),
+        "holds": ((), {}),
+        "history": ((now_ms - 300_000,), {}),
+        "incidents": ((now_ms - 60_000,), {}),
+    }
+    told = {verb: call(verb, *given, **named) for verb, (given, named) in asked.items()}
+    return told, used | {"close"}
+
+
+def times_in(value: Any, path: str) -> Iterator[tuple[str, int]]:
+    """Yield every time in a value, wherever it stands."""
+    if isinstance(value, int):
+        if value > LEAST_MS:
+            yield path, value
+    elif is_dataclass(value):
+        for field in fields(value):
+            yield from times_in(getattr(value, field.name), f"{path}.{field.name}")
+    elif isinstance(value, dict):
+        for key, one in value.items():
+            yield from times_in(one, f"{path}[{key}]")
+    elif isinstance(value, (list, tuple)):
+        for number, one in enumerate(value):
+            yield from times_in(one, f"{path}[{number}]")
+
+
+def test_a_machine_whose_clock_is_an_hour_wrong_writes_and_reads_as_all_others(
+    right: PostgresStore, wrong: WrongClock
+) -> None:
+    told, used = walk(wrong)
+    assert used == VERBS, "each verb belongs into this walk"
+    about_ms = 600_000  # slices of history and of a quota begin earlier
+    for verb, result in told.items():
+        found = list(times_in(result, verb))
+        assert found, f"{verb} tells of no time"
+        for path, at_ms in found:
+            assert abs(at_ms - wrong.now_ms()) < about_ms, path
+    now_ms = time.time_ns() // 1_000_000
+    with right._read() as connection:
+        for table in metadata.sorted_tables:
+            for row in connection.execute(table.select()):
+                for column, value in row._mapping.items():
+                    if isinstance(value, int) and value > LEAST_MS:
+                        at_ms = value // 1000 if column.endswith("_us") else value
+                        assert abs(at_ms - now_ms) < about_ms, f"{table.name}.{column}"

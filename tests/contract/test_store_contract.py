@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import multiprocessing
 import threading
+import time
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from sqlalchemy import update
@@ -24,11 +27,13 @@ from relaygw.store.protocol import (
     read_content,
 )
 from relaygw.store.sql import SqlStore
-from relaygw.store.tables import usage
+from relaygw.store.tables import account, duty, usage
 from tests.builders import NOW_MS, accepted
 from tests.contract.conftest import instance, open_store
 
 ALL_STATES = frozenset(DeliveryState)
+ENTRY = AuditEntry(at_ms=NOW_MS, actor="a", action="queue.x", target="t", affected=0, detail="")
+LATE_MS = 4_000_000_000_000
 
 
 def entry_of(store: Store, queue_id: str) -> QueueEntry:
@@ -283,11 +288,175 @@ def test_mail_that_only_waited_with_a_dead_worker_is_never_poison(store: Store) 
     assert len(claim(store)) == 1
 
 
-def test_a_heartbeat_keeps_an_incarnation_from_growing_stale(store: Store) -> None:
-    assert store.heartbeat("one")
+class Watch:
+    """The monotonic clock of a process that looks at the others, and the database's clock."""
+
+    def __init__(self, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now_s = 1000.0
+        self.set_by_ms = 0
+        kind = type(store)
+        clock = kind._clock.fget
+        monkeypatch.setattr("relaygw.store.sql._monotonic_s", lambda: self.now_s)
+        monkeypatch.setattr("relaygw.store.postgres._awake_s", lambda: self.now_s)
+        monkeypatch.setattr(kind, "_clock", property(lambda one: clock(one) + self.set_by_ms))
+
+
+@pytest.fixture
+def watch(url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Store, Watch]]:
+    store = open_store(url)
+    watch = Watch(store, monkeypatch)
+    for name in ("one", "two"):
+        store.register(instance(name))
+    yield store, watch
+    store.close()
+
+
+@pytest.mark.parametrize("hours", [0, 1, -1], ids=["right", "forward", "back"])
+def test_who_is_dead_is_told_by_a_heartbeat_that_does_not_change_and_never_by_its_age(
+    watch: tuple[Store, Watch], hours: int
+) -> None:
+    """Whatever the database's clock is set to, and takeover takes no longer for it."""
+    store, clock = watch
     assert not store.heartbeat("stranger")
-    assert store.stale_incarnations(60) == []
-    assert store.stale_incarnations(-60) == ["one"]
+
+    def stale_after(wait_s: float, *beating: str) -> list[str]:
+        clock.now_s += wait_s
+        for name in beating:
+            store.heartbeat(name)
+        return store.stale_incarnations(20.0)
+
+    assert stale_after(0) == []
+    assert [stale_after(5, "one", "two") for _ in range(4)] == [[]] * 4
+    clock.set_by_ms = hours * 3_600_000
+    assert store.stale_incarnations(20.0) == [], "none had time to renew its own"
+    assert [stale_after(5, "one") for _ in range(3)] == [[]] * 3
+    assert stale_after(5, "one") == ["two"]
+    assert stale_after(1, "one", "two") == []
+
+
+def test_who_looks_for_the_first_time_calls_nobody_dead(watch: tuple[Store, Watch]) -> None:
+    store, clock = watch
+    clock.now_s += 3600
+    store.heartbeat("one")
+    assert store.stale_incarnations(0.1) == []
+
+
+def test_who_renews_at_the_last_moment_is_not_buried(watch: tuple[Store, Watch]) -> None:
+    store, clock = watch
+    message = accepted()
+    store.accept_batch([message])
+    assert len(store.claim("default", limit=1, incarnation="two", now_ms=NOW_MS)) == 1
+    store.stale_incarnations(20.0)
+    for _ in range(4):
+        clock.now_s += 5
+        store.heartbeat("one")
+    assert store.stale_incarnations(20.0) == ["two"]
+    time.sleep(0.002)  # heartbeats have milliseconds
+    store.heartbeat("two")
+    assert store.bury("two", unless_heard=True) == 0
+    assert store.heartbeat("two")
+    assert store.stale_incarnations(20.0) == []
+    for _ in range(4):
+        clock.now_s += 5
+        store.heartbeat("one")
+    assert store.stale_incarnations(20.0) == ["two"]
+    assert store.bury("two", unless_heard=True) == 1
+    assert not store.heartbeat("two")
+
+
+# --- a clock that was set back -------------------------------------------------------------
+
+
+HOUR_MS = 3_600_000
+
+
+def now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def test_new_mail_is_due_whatever_the_clock_was_set_to(store: Store) -> None:
+    message = accepted(at_ms=now_ms() + HOUR_MS)
+    store.accept_batch([message])
+    due_at_ms = store.next_due_at_ms("default")
+    assert due_at_ms is not None
+    assert due_at_ms <= now_ms()
+    assert [one.queue_id for one in claim(store, now_ms=now_ms())] == [message.queue_id]
+
+
+def test_mail_that_was_put_off_before_the_clock_was_set_back_waits_anew_and_no_longer(
+    store: Store,
+) -> None:
+    ahead_ms = now_ms() + HOUR_MS
+    early, late, plain, given_back = (accepted(at_ms=ahead_ms) for _ in range(4))
+    store.accept_batch([early, late, plain, given_back])
+    claim(store, now_ms=ahead_ms)
+    updates = [
+        defer(early.queue_id, due_at_ms=ahead_ms + 1_000),
+        defer(late.queue_id, due_at_ms=ahead_ms + 600_000),
+        defer(given_back.queue_id, due_at_ms=ahead_ms),
+    ]
+    store.record_batch(updates, incarnation="one", now_ms=ahead_ms)
+    claim(store, now_ms=ahead_ms)
+    store.give_back([(given_back.queue_id, 0)], incarnation="one")
+    later_ms = now_ms() + 2 * HOUR_MS
+    store.record_batch(
+        [defer(plain.queue_id, due_at_ms=later_ms)], incarnation="one", now_ms=now_ms()
+    )
+    assert claim(store, now_ms=now_ms()) == []
+    assert store.restart_waits(limit=2) == 2
+    assert store.restart_waits(limit=2) == 1
+    assert store.restart_waits(limit=2) == 0
+    dues_ms = [
+        entry_of(store, one.queue_id).deliveries[0].due_at_ms - now_ms()
+        for one in (early, late, given_back)
+    ]
+    for due_ms, wait_ms in zip(dues_ms, (1_000, 600_000, 0), strict=True):
+        assert wait_ms - 20_000 < due_ms <= wait_ms
+    assert entry_of(store, plain.queue_id).deliveries[0].due_at_ms == later_ms
+    found = claim(store, now_ms=now_ms() + 1_000)
+    assert {one.queue_id for one in found} == {early.queue_id, given_back.queue_id}
+
+
+def test_a_rate_goes_on_when_the_clock_is_set_back(store: Store) -> None:
+    assert isinstance(store, SqlStore)
+    assert store.take_tokens("p", wanted=1, per_s=2.0).granted == 1
+    with store._write() as connection:
+        ahead_us = time.time_ns() // 1000 + HOUR_MS * 1000
+        connection.execute(update(account).values(next_slot_us=ahead_us))
+    assert store.take_tokens("p", wanted=1, per_s=2.0).granted == 1
+    tokens = store.take_tokens("slow", wanted=1, per_s=0.001)
+    assert tokens.granted == 1
+    tokens = store.take_tokens("slow", wanted=1, per_s=0.001)
+    assert tokens.granted == 0, "its next one is a quarter of an hour away"
+    assert tokens.starts_in_s > 900
+
+
+def test_a_provider_teaches_when_the_clock_was_set_back(store: Store) -> None:
+    assert isinstance(store, SqlStore)
+    store.lower_rate("p", per_s=30.0, guard_s=1.0)
+    store.lower_connections("p", own=3, incarnation="one", guard_s=1.0)
+    with store._write() as connection:
+        ahead_ms = now_ms() + HOUR_MS
+        connection.execute(
+            update(account).values(ceiling_at_ms=ahead_ms, connections_at_ms=ahead_ms)
+        )
+    store.lower_rate("p", per_s=5.0, guard_s=1.0)
+    store.lower_connections("p", own=4, incarnation="one", guard_s=1.0)
+    learnt = store.accounts()["p"]
+    assert (learnt.ceiling_per_s, learnt.ceiling_connections) == (5.0, 4)
+    assert learnt.ceiling_at_ms <= now_ms() + 5_000
+
+
+def test_a_duty_changes_hands_when_the_clock_was_set_back(store: Store) -> None:
+    """Who had it may not have renewed it for an hour."""
+    assert isinstance(store, SqlStore)
+    store.register(instance("two"))
+    assert store.duty("watch", "one")
+    assert not store.duty("watch", "two")
+    with store._write() as connection:
+        connection.execute(update(duty).values(renewed_at_ms=now_ms() + HOUR_MS))
+    assert store.duty("watch", "two")
+    assert not store.duty("watch", "one")
 
 
 # --- outcomes -----------------------------------------------------------------------------
@@ -544,13 +713,136 @@ def test_large_content_of_finished_mail_goes_piece_by_piece(store: Store) -> Non
     assert entry_of(store, large.queue_id).chunk_count == 0
 
 
+@pytest.mark.parametrize("is_sent_first", [True, False], ids=["sent_first", "deleted_first"])
+def test_a_part_in_the_trash_keeps_the_content_until_its_own_time_is_over(
+    store: Store, is_sent_first: bool
+) -> None:
+    parts = (("b", "x@b.test"), ("default", "y@a.test"), ("c", "z@c.test"))
+    message = accepted(
+        deliveries=tuple(
+            NewDelivery(
+                route=route, stream="transactional", recipients=(NewRecipient(address=address),)
+            )
+            for route, address in parts
+        )
+    )
+    store.accept_batch([message])
+
+    def send(route: str, number: int) -> None:
+        claim(store, route=route)
+        update = finish(message.queue_id, delivery_no=number, rcpt_nos=(number,))
+        store.record_batch([update], incarnation="one", now_ms=NOW_MS)
+
+    def delete(at_ms: int) -> None:
+        store.change_state(
+            [message.queue_id],
+            from_states=frozenset({DeliveryState.INCOMING}),
+            to=DeliveryState.DELETED,
+            reason=None,
+            due_at_ms=0,
+            entry=replace(ENTRY, at_ms=at_ms),
+        )
+
+    if is_sent_first:
+        send("default", 1)
+    else:
+        claim(store, route="default")
+    claim(store, route="c")
+    delete(NOW_MS)  # the first part
+    store.give_back([(message.queue_id, 2)], incarnation="one")
+    delete(NOW_MS + 1000)  # the last part
+    if not is_sent_first:
+        update = finish(message.queue_id, delivery_no=1, rcpt_nos=(1,))
+        store.record_batch([update], incarnation="one", now_ms=NOW_MS)
+    assert store.read_chunk(message.queue_id, 0) is not None
+    assert not store.shed_content(NOW_MS * 2)
+    assert store.purge({"deleted": NOW_MS + 500, "finished": NOW_MS * 2}, limit=9) == 0
+    assert store.undelete([message.queue_id], entry=ENTRY) == 2
+    assert entry_of(store, message.queue_id).chunk_count == 1
+    send("c", 2)
+    store.change_state(
+        [message.queue_id],
+        from_states=frozenset({DeliveryState.DEFERRED}),
+        to=DeliveryState.DELETED,
+        reason=None,
+        due_at_ms=0,
+        entry=ENTRY,
+    )
+    assert store.read_chunk(message.queue_id, 0) is not None
+    assert store.purge({"deleted": NOW_MS * 2}, limit=9) == 1
+    assert store.read_chunk(message.queue_id, 0) is None
+    assert store.undelete([message.queue_id], entry=ENTRY) == 0
+    assert store.purge({"finished": LATE_MS}, limit=9) == 1
+
+
+def test_emptying_the_trash_ends_where_messages_still_wait(store: Store) -> None:
+    """What waits beside a part in the trash is not found again and again."""
+    parts = (("b", "x@b.test"), ("default", "y@a.test"))
+    message = accepted(
+        deliveries=tuple(
+            NewDelivery(
+                route=route, stream="transactional", recipients=(NewRecipient(address=address),)
+            )
+            for route, address in parts
+        )
+    )
+    store.accept_batch([message])
+    claim(store)
+    store.change_state(
+        [message.queue_id],
+        from_states=frozenset({DeliveryState.INCOMING}),
+        to=DeliveryState.DELETED,
+        reason=None,
+        due_at_ms=0,
+        entry=ENTRY,
+    )
+    assert store.purge({"deleted": NOW_MS * 2}, limit=9) == 0
+
+
 def test_orphaned_chunks_are_cleared(store: Store) -> None:
     orphan, message = accepted(), accepted()
     store.add_chunks(orphan.queue_id, 0, [b"x"])
     store.accept_batch([message])
-    assert store.purge({"orphans": NOW_MS + 1}, limit=10) == 1
+    assert store.purge({"orphans": time.time_ns() // 1_000_000 + 60_000}, limit=10) == 1
     assert store.read_chunk(orphan.queue_id, 0) is None
     assert store.read_chunk(message.queue_id, 0) is not None
+
+
+@pytest.mark.parametrize("hours", [-2, 2], ids=["slow", "fast"])
+def test_content_on_its_way_is_no_orphan_whatever_the_clock_of_who_takes_it(
+    store: Store, hours: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is one when for an hour of those who look nothing of it came, and no message."""
+    watch = SimpleNamespace(now_s=1000.0)
+    monkeypatch.setattr("relaygw.store.sql._monotonic_s", lambda: watch.now_s)
+    now_ms = time.time_ns() // 1_000_000
+    coming, left = (accepted(at_ms=now_ms + hours * 3_600_000) for _ in range(2))
+
+    def purged_after(age_s: float) -> int:
+        watch.now_s += age_s
+        return store.purge({"orphans": time.time_ns() // 1_000_000 - 3_600_000}, limit=10)
+
+    for message in (coming, left):
+        store.add_chunks(message.queue_id, 0, [b"x"])
+    assert purged_after(0) == 0
+    store.add_chunks(coming.queue_id, 1, [b"y"])
+    assert purged_after(3000) == 0
+    assert purged_after(700) == 1
+    assert store.read_chunk(left.queue_id, 0) is None
+    store.accept_batch([replace(coming, content=(), stored_chunks=2)])
+    assert purged_after(7200) == 0
+    assert store.read_chunk(coming.queue_id, 1) == b"y"
+
+
+def test_a_message_whose_content_is_not_all_there_is_not_taken(store: Store) -> None:
+    large = replace(accepted(), content=(), stored_chunks=2)
+    store.add_chunks(large.queue_id, 0, [b"x"])
+    with pytest.raises(StoreUnavailable, match="1 of its 2 chunks"):
+        store.accept_batch([accepted(), large])
+    assert store.counts() == []
+    store.add_chunks(large.queue_id, 1, [b"y"])
+    store.accept_batch([large])
+    assert [lane.deliveries for lane in store.counts()] == [1]
 
 
 def test_the_sandbox_keeps_the_newest(store: Store) -> None:

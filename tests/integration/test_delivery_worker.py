@@ -11,14 +11,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from sqlalchemy import delete
 
 from relaygw.errors import StoreFull, StoreUnavailable
 from relaygw.mail.envelope import AcceptedMessage, DeliveryUpdate, NewDelivery, NewRecipient
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.settings.model import Route, Stream
+from relaygw.store.accepting import insert_messages
 from relaygw.store.lifelines import Lifeline
 from relaygw.store.protocol import Hold, Selection
 from relaygw.store.sqlite import SqliteStore
+from relaygw.store.tables import chunk
 from tests.builders import NOW_MS, accepted
 from tests.fakes.scripted_provider import Action, ScriptedProvider, Wait
 from tests.integration.delivery_rig import running
@@ -317,7 +320,10 @@ async def test_content_that_is_gone_is_poison_and_held_alone(tmp_path: Path) -> 
             **{name: getattr(lost, name) for name in lost.__slots__} | {"content": ()}
         )
         fine = accepted()
-        rig.accept(lost, fine)
+        rig.store.add_chunks(lost.queue_id, 0, [b"x"])
+        with rig.store._write() as connection:
+            insert_messages(connection, [lost, fine])
+            connection.execute(delete(chunk).where(chunk.c.queue_id == lost.queue_id))
         await rig.wait_for(fine, DeliveryState.FINISHED)
         entry = await rig.wait_for(lost, DeliveryState.DEFERRED)
         assert entry.deliveries[0].reason == "internal error, try 1"

@@ -177,3 +177,24 @@ def test_only_the_parts_that_an_action_is_meant_for_move(store: SqliteStore) -> 
     assert states() == [D.DEFERRED, D.HELD]
     release(store, [message.queue_id], actor="a", now_ms=NOW_MS)
     assert states() == [D.DEFERRED, D.DEFERRED]
+
+
+def test_retry_makes_new_mail_due_as_well(store: SqliteStore) -> None:
+    """It may have been accepted before the clock was set back."""
+    queue_id = add(store)
+    assert operations.retry(store, [queue_id], actor="ann", now_ms=1).changed == (queue_id,)
+    assert entry(store, queue_id).deliveries[0].due_at_ms == 1
+
+
+def test_retry_leaves_new_mail_that_a_dead_worker_may_have_sent(store: SqliteStore) -> None:
+    queue_id = add(store)
+    store.register(
+        Instance(incarnation="w", name="g", role="delivery", pid=1, version="1", fingerprint="f")
+    )
+    store.claim("default", limit=1, incarnation="w", now_ms=LATER_MS)
+    store.bury("w", begun=[(queue_id, 0, "main")])
+    assert entry(store, queue_id).deliveries[0].state is D.INCOMING
+    (left,) = operations.retry(store, [queue_id], actor="ann", now_ms=LATER_MS).left
+    assert "main may have sent it already" in left.why
+    forced = operations.retry(store, [queue_id], actor="a", now_ms=LATER_MS, is_forced=True)
+    assert forced.changed == (queue_id,)

@@ -58,3 +58,14 @@ def test_what_comes_back_in_between_does_not_end() -> None:
     for seconds in range(0, 200, 10):
         findings = [MAIN] if seconds % 20 else []
         assert lasting.ended(findings, [INCIDENT], now_ms=at(seconds)) == []
+
+
+def test_nothing_waits_for_a_clock_that_was_set_back() -> None:
+    lasting = Lasting(20.0)
+    known = Finding(rule=Rule.QUOTA_NEAR, key="main", summary="s", remedy="r", since_ms=at(3600))
+    lasting.begun([MAIN], [], now_ms=at(3600))
+    assert lasting.begun([MAIN, known], [], now_ms=at(0)) == []
+    assert lasting.begun([MAIN, known], [], now_ms=at(20)) == [(MAIN, at(0)), (known, at(0))]
+    lasting.ended([], [INCIDENT], now_ms=at(3600))
+    assert lasting.ended([], [INCIDENT], now_ms=at(0)) == []
+    assert lasting.ended([], [INCIDENT], now_ms=at(20)) == [INCIDENT]

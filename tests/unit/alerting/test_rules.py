@@ -300,6 +300,14 @@ def test_a_quota_is_nearly_used_up(share: float, is_wrong: bool) -> None:
     assert (("quota_near", "main") in found(quotas={"main": share})) is is_wrong
 
 
+def test_a_clock_that_was_set() -> None:
+    facts = FleetFacts(now_ms=NOW_MS, clock_step="set back by 3600 s")
+    (finding,) = fleet_findings(facts, SETTINGS)
+    assert (finding.rule, finding.key) == ("clock_step", "")
+    assert finding.summary == "the clock of the queue was set back by 3600 s"
+    assert fleet_findings(FleetFacts(now_ms=NOW_MS), SETTINGS) == []
+
+
 def test_mail_in_doubt() -> None:
     assert found(doubts={"main": 1}) == [("in_doubt", "main")]
 
@@ -370,6 +378,7 @@ def test_every_rule_has_a_remedy_and_a_summary_on_one_line() -> None:
             untended=[waiting(rule) for rule in (Rule.HELD, Rule.ROUTE_GONE, Rule.STUCK)],
         ),
         lost=(LOST,),
+        clock_step="set back by 3600 s",
     )
     host = HostFacts(
         host="gw1",

@@ -125,6 +125,20 @@ def test_what_a_provider_taught_limits_rate_and_connections(gate: Gate) -> None:
     assert gate.limit() == gate.max_connections() == 3
 
 
+def test_what_was_learnt_before_the_clock_was_set_back_is_of_now(gate: Gate) -> None:
+    ahead_ms = int((time.time() + 3600) * 1000)
+    gate.account = Account(
+        ceiling_per_s=40.0,
+        ceiling_at_ms=ahead_ms,
+        ceiling_connections=12,
+        connections_at_ms=ahead_ms,
+        wanted_at_ms=ahead_ms,
+    )
+    assert gate.max_connections() == 12
+    assert gate.rate_per_s() == pytest.approx(34.0)
+    assert not gate.is_wanted()
+
+
 def test_the_configured_rate_is_never_exceeded() -> None:
     gate = Gate(provider="p", settings=Provider(host="smtp.example.com", rate="14/s"))
     assert gate.rate_per_s() == 14

@@ -106,6 +106,15 @@ def test_leases_are_found_by_their_index(url: str) -> None:
     assert [step for step in steps if "delivery_lease" in step] == steps
 
 
+def test_what_was_written_later_is_found_by_the_index_of_what_is_due(url: str) -> None:
+    engine = create_sqlite_engine(url, begin="BEGIN")
+    with engine.begin() as connection:
+        sql = "EXPLAIN QUERY PLAN " + claiming._WRITTEN_LATER.text()
+        steps = [row[3] for row in connection.exec_driver_sql(sql, (1, 1, 1))]
+    engine.dispose()
+    assert [step for step in steps if "INDEX delivery_due" in step] == steps
+
+
 def test_kept_content_is_found_by_its_index(url: str) -> None:
     engine = create_sqlite_engine(url, begin="BEGIN")
     compiled = str(purging._kept(1).compile(engine))

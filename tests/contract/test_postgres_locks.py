@@ -1,0 +1,168 @@
+"""Transactions of two gateways that overlap: neither takes the content away under the other."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+import pytest
+
+from relaygw.errors import StoreUnavailable
+from relaygw.mail.envelope import AcceptedMessage, NewDelivery, NewRecipient
+from relaygw.mail.state import DeliveryState
+from relaygw.store import accepting, migrate, moving, purging
+from relaygw.store.leasing import record
+from relaygw.store.postgres import PostgresStore
+from relaygw.store.protocol import AuditEntry
+from tests.builders import NOW_MS, accepted
+from tests.contract.conftest import instance
+from tests.contract.test_store_contract import entry_of, finish
+
+ENTRY = AuditEntry(at_ms=NOW_MS, actor="a", action="queue.x", target="t", affected=0, detail="")
+LATE_MS = 4_000_000_000_000
+
+
+@pytest.fixture
+def one(postgres_url: str) -> Iterator[PostgresStore]:
+    migrate.upgrade(postgres_url)
+    store = PostgresStore(postgres_url, keep_content=False)
+    store.register(instance("one"))
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def other(one: PostgresStore, postgres_url: str) -> Iterator[PostgresStore]:
+    store = PostgresStore(postgres_url, keep_content=False)
+    yield store
+    store.close()
+
+
+@contextmanager
+def meanwhile(store: PostgresStore, call: Callable[[], object]) -> Iterator[list[object]]:
+    """Let another gateway make a call and wait for a lock; what came of it is there at the end."""
+    said: list[object] = []
+
+    def run() -> None:
+        try:
+            said.append(call())
+        except StoreUnavailable as error:
+            said.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    while thread.is_alive() and not _is_waited_for(store):
+        time.sleep(0.01)
+    yield said
+    thread.join()
+
+
+def _is_waited_for(store: PostgresStore) -> bool:
+    with store._read() as connection:
+        waiting = connection.exec_driver_sql("SELECT 1 FROM pg_locks WHERE NOT granted")
+        return waiting.first() is not None
+
+
+def test_the_end_of_one_part_leaves_the_content_to_a_part_that_comes_back(
+    one: PostgresStore, other: PostgresStore
+) -> None:
+    message = two_parts(one)
+    delete(one, message.queue_id)
+    with one._write() as connection:
+        update = finish(message.queue_id, delivery_no=1, rcpt_nos=(1,))
+        record(connection, [update], incarnation="one", now_ms=NOW_MS, keep_content=False)
+        with meanwhile(other, lambda: other.undelete([message.queue_id], entry=ENTRY)) as said:
+            connection.commit()
+    assert said == [1]
+    assert entry_of(one, message.queue_id).chunk_count == 1
+    assert one.read_chunk(message.queue_id, 0) is not None
+
+
+def test_the_trash_is_not_emptied_under_mail_that_comes_back(
+    one: PostgresStore, other: PostgresStore
+) -> None:
+    message = accepted()
+    one.accept_batch([message])
+    delete(one, message.queue_id)
+    with one._write() as connection:
+        assert moving.undelete(connection, [message.queue_id], now_ms=NOW_MS) == 1
+        with meanwhile(other, lambda: other.purge({"deleted": LATE_MS}, limit=9)) as said:
+            connection.commit()
+    assert said == [0]
+    assert one.read_chunk(message.queue_id, 0) is not None
+
+
+def test_mail_does_not_come_back_while_the_trash_is_emptied(
+    one: PostgresStore, other: PostgresStore
+) -> None:
+    message = accepted()
+    one.accept_batch([message])
+    delete(one, message.queue_id)
+    cutoffs = {"deleted": LATE_MS}
+    with one._write() as connection:
+        found = purging.find(connection, cutoffs, limit=9)
+        assert purging.purge(connection, found, cutoffs, now_ms=NOW_MS) == 1
+        with meanwhile(other, lambda: other.undelete([message.queue_id], entry=ENTRY)) as said:
+            connection.commit()
+    assert said == [0]
+    assert entry_of(one, message.queue_id).deliveries[0].state is DeliveryState.DELETED
+
+
+def test_a_message_that_is_being_taken_keeps_its_content(
+    one: PostgresStore, other: PostgresStore
+) -> None:
+    large = replace(accepted(), content=(), stored_chunks=1)
+    one.add_chunks(large.queue_id, 0, [b"x"])
+    with one._write() as connection:
+        accepting.insert_messages(connection, [large])
+        with meanwhile(other, lambda: other.purge({"orphans": LATE_MS}, limit=9)) as said:
+            connection.commit()
+    assert said == [0]
+    assert one.read_chunk(large.queue_id, 0) == b"x"
+
+
+def test_a_message_is_not_taken_while_its_content_is_purged(
+    one: PostgresStore, other: PostgresStore
+) -> None:
+    large = replace(accepted(), content=(), stored_chunks=1)
+    one.add_chunks(large.queue_id, 0, [b"x"])
+    cutoffs = {"orphans": LATE_MS}
+    with one._write() as connection:
+        purging.purge(connection, {"orphans": [large.queue_id]}, cutoffs, now_ms=NOW_MS)
+        with meanwhile(other, lambda: other.accept_batch([large])) as said:
+            connection.commit()
+    (error,) = said
+    assert isinstance(error, StoreUnavailable)
+    assert one.counts() == []
+
+
+def two_parts(store: PostgresStore) -> AcceptedMessage:
+    """Store a message on two routes, the second of which is being sent."""
+    parts = (("b", "x@b.test"), ("default", "y@a.test"))
+    message = accepted(
+        deliveries=tuple(
+            NewDelivery(
+                route=route, stream="transactional", recipients=(NewRecipient(address=address),)
+            )
+            for route, address in parts
+        )
+    )
+    store.accept_batch([message])
+    assert len(store.claim("default", limit=5, incarnation="one", now_ms=NOW_MS)) == 1
+    return message
+
+
+def delete(store: PostgresStore, queue_id: str) -> None:
+    """Put what waits of a message into the trash."""
+    changed = store.change_state(
+        [queue_id],
+        from_states=frozenset({DeliveryState.INCOMING}),
+        to=DeliveryState.DELETED,
+        reason=None,
+        due_at_ms=NOW_MS,
+        entry=ENTRY,
+    )
+    assert changed == 1

@@ -1,0 +1,68 @@
+"""Who is buried by the housekeeping, and who is not."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from relaygw.delivery.janitor import Janitor
+from relaygw.roles.delivery import bury_dead, has_lock_file
+from relaygw.settings.model import Settings
+from relaygw.store import migrate
+from relaygw.store.lifelines import Lifeline
+from relaygw.store.protocol import Instance
+from relaygw.store.sqlite import SqliteStore
+from tests.builders import NOW_MS, accepted
+from tests.logs import text_log
+
+HOUR_S = 3600.0
+SETTINGS = Settings.model_validate({"mode": "sandbox"})
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[SqliteStore]:
+    url = f"sqlite:///{tmp_path}/queue.db"
+    migrate.upgrade(url)
+    store = SqliteStore(url, keep_content=False)
+    yield store
+    store.close()
+
+
+def register(store: SqliteStore, name: str) -> None:
+    store.register(
+        Instance(incarnation=name, name="gw", role="delivery", pid=1, version="1", fingerprint="f")
+    )
+
+
+@pytest.mark.parametrize("is_locked", [True, False], ids=["lives", "has_no_file"])
+def test_a_worker_of_this_host_lives_as_long_as_it_holds_its_lock(
+    store: SqliteStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_locked: bool
+) -> None:
+    """However long its heartbeat is late; without a file, as in a copied queue, that tells."""
+    clock = SimpleNamespace(now_s=1000.0)
+    monkeypatch.setattr("relaygw.store.sql._monotonic_s", lambda: clock.now_s)
+    directory = tmp_path / "instances"
+    line = Lifeline(directory, "late") if is_locked else None
+    for name in ("late", "judge"):
+        register(store, name)
+    store.accept_batch([accepted()])
+    assert len(store.claim("default", limit=1, incarnation="late", now_ms=NOW_MS)) == 1
+    janitor = Janitor(
+        SETTINGS,
+        store,
+        text_log(io.StringIO()),
+        incarnation="judge",
+        bury_dead_of_this_host=lambda: bury_dead(directory, store),
+        has_lock_file=has_lock_file(directory, SETTINGS),
+        wake_workers=lambda: None,
+    )
+    for _ in range(3):
+        janitor._bury()
+        clock.now_s += HOUR_S
+    assert store.heartbeat("late") == is_locked
+    if line is not None:
+        line.release()
