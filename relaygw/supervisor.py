@@ -23,7 +23,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from relaygw.errors import RelaygwError, StoreUnavailable
+from relaygw.errors import QueueDamaged, RelaygwError, StoreUnavailable
 from relaygw.observe.library_records import carry_library_records
 from relaygw.observe.maillog import MailLog
 from relaygw.observe.metrics.opening import open_run_files
@@ -290,8 +290,10 @@ class Supervisor:
             lambda: prepare_schema(loaded), complaint="fatal: the queue cannot be prepared"
         )
         _, status = os.waitpid(pid, 0)
-        if os.waitstatus_to_exitcode(status) != 0:
-            raise StoreUnavailable("the queue could not be prepared, see the line above")
+        exit_code = os.waitstatus_to_exitcode(status)
+        if exit_code != 0:
+            kind = QueueDamaged if exit_code == os.EX_DATAERR else StoreUnavailable
+            raise kind("the queue could not be prepared, see the line above")
 
     def _note_settings(self, occasion: str) -> None:
         """Record what settings are in force now, in a child that nobody waits for."""
@@ -311,6 +313,8 @@ class Supervisor:
                 work()
                 exit_code = 0
             except BaseException as error:
+                if isinstance(error, QueueDamaged):
+                    exit_code = os.EX_DATAERR
                 self._log.note("master", f"{complaint}: {error}")
             finally:
                 self._log.close()

@@ -25,6 +25,7 @@ from relaygw.cli.values import use_storable_text
 from relaygw.errors import (
     IntakeFull,
     InvalidAddress,
+    QueueDamaged,
     RelaygwError,
     SchemaMismatch,
     SettingsError,
@@ -42,6 +43,7 @@ INTERRUPTED = 128 + signal.SIGINT
 _EXIT_CODES: tuple[tuple[type[Exception], int], ...] = (
     (SettingsError, os.EX_CONFIG),
     (SchemaMismatch, os.EX_CONFIG),
+    (QueueDamaged, os.EX_DATAERR),
     (StoreUnavailable, os.EX_UNAVAILABLE),
     (InvalidAddress, os.EX_DATAERR),
     (IntakeFull, os.EX_TEMPFAIL),
