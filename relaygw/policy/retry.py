@@ -19,6 +19,7 @@ DOUBT_LADDER_S = (300.0, 1800.0)
 REASON_IN_DOUBT = "in_doubt"
 REASON_MODE = "mode"
 REASON_POISON = "poison"
+REASON_RECOVERED = "recovered"
 
 _FINAL = {Verdict.DELIVERED: RecipientState.DELIVERED, Verdict.BOUNCE: RecipientState.BOUNCED}
 _UNCHARGED = frozenset({Verdict.THROTTLE, Verdict.HOLD})

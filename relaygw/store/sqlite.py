@@ -29,15 +29,10 @@ from relaygw.errors import (
 )
 from relaygw.mail.envelope import AcceptedMessage, ClaimedDelivery
 from relaygw.store import letter_case
+from relaygw.store.log_check import DriverError, database_path, driver, lock_directory
 from relaygw.store.place import damage
 from relaygw.store.protocol import Instance
-from relaygw.store.queue_file import (
-    DriverError,
-    QueueFile,
-    database_path,
-    driver,
-    lock_directory,
-)
+from relaygw.store.queue_file import QueueFile
 from relaygw.store.sql import SqlStore
 from relaygw.store.transactions import Write
 from relaygw.store.write_lock import WriteLock
@@ -230,6 +225,7 @@ class SqliteStore(SqlStore):
     def close(self) -> None:
         with suppress(StoreUnavailable):
             self._finish()
+        self._file.end_reading()
         for writer in self._writers.values():
             writer.close()
         self._readers.dispose()
@@ -307,6 +303,7 @@ def open_engine(url: str, *, is_for_writing: bool) -> Iterator[Engine]:
         if is_for_writing and file.has_mark:
             _end_writing(url, engine, file)
     finally:
+        file.end_reading()
         engine.dispose()
         file.close()
 

@@ -213,7 +213,7 @@ def test_what_is_recovered_without_its_log_is_held_until_somebody_lets_it_go(
             assert {part.reason for entry in queue for part in entry.deliveries} <= {"recovered"}
             gateway.send("shop@a.test", ["c@b.test"], b"Subject: new\r\n\r\nhello\r\n")
             provider.wait_for_messages(1)
-            assert len(gateway.queue()) == len(queue)
+            gateway.wait_until(lambda: len(gateway.queue()) == len(queue), "only what is held")
             run(gateway, "queue", "release", "--reason", "recovered", "--yes")
             gateway.wait_until_empty()
             provider.wait_for_messages(1 + len(queue))
