@@ -31,7 +31,7 @@ from relaygw.observe.opening import open_log
 from relaygw.roles import note_settings, prepare_schema
 from relaygw.roles.context import RoleContext
 from relaygw.roles.running import ROLES, preload, run_role
-from relaygw.service_file import ServiceFile
+from relaygw.service_file import RunningEntry, RunningGateway, ServiceFile, user_name
 from relaygw.settings.bind import Bind
 from relaygw.settings.load import LoadedSettings, load_settings
 from relaygw.settings.model import Mode, Settings
@@ -89,6 +89,7 @@ class Supervisor:
         gc.freeze()  # forked children share these pages as long as nobody touches them
         self._start_generation()
         self._note_settings("start")
+        entry = RunningEntry(_entry_of(self._loaded), os.environ)
         self._announce()
         deadline_s = float("inf")
         while self._children or not self._is_stopping:
@@ -105,6 +106,7 @@ class Supervisor:
             self._restart_due()
             if time.monotonic() > deadline_s:
                 self._signal_all(signal.SIGKILL)
+        entry.remove()
         self._log.note("master", "stopped")
         self._log.close()
         return 0
@@ -333,6 +335,16 @@ class Supervisor:
                 "every message is captured, none is sent; to relay: set mode: production, "
                 "providers: and routes: in /etc/relaygw/relaygw.yaml (see config/relaygw.yaml)",
             )
+
+
+def _entry_of(loaded: LoadedSettings) -> RunningGateway:
+    return RunningGateway(
+        pid=os.getpid(),
+        user=user_name(),
+        config=str(loaded.files[0].absolute()) if loaded.files else "",
+        queue=loaded.settings.queue.url,
+        state_dir=str(loaded.state_dir),
+    )
 
 
 def run(loaded: LoadedSettings, *, config: Path | None, roles: Sequence[str] = ROLES) -> int:

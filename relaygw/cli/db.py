@@ -33,7 +33,7 @@ def db() -> None:
 @pass_invocation
 def upgrade(invocation: Invocation) -> None:
     """Bring the schema to this version; safe to repeat."""
-    loaded = invocation.load()
+    loaded = invocation.load_running()
     from relaygw import roles
 
     before, after = roles.upgrade_schema(loaded)
@@ -51,7 +51,7 @@ def check_db(invocation: Invocation) -> None:
     With SQLite all pages are read, and its log is looked at. Exit code 65 when something is
     damaged or missing, 78 when the schema is of another version.
     """
-    loaded = invocation.load()
+    loaded = invocation.load_running()
     from relaygw import roles
 
     if not loaded.settings.queue.is_postgres:
@@ -73,7 +73,7 @@ def recover(invocation: Invocation, release: bool) -> None:
     stopped. Mail that is whole comes back. What may have been sent since the state that can be
     read is held. What is left of the rest is written to files.
     """
-    loaded = invocation.load()
+    loaded = invocation.load_running()
     from relaygw import roles
 
     if loaded.settings.queue.is_postgres:
