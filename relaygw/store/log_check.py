@@ -12,8 +12,9 @@ account itself:
 * `*.locks/users` is locked, shared, by everyone who has the queue open.
 * `*.locks/progress` says how long the log was after the last synced commit. It is not synced
   itself: after a power cut it is older than the log, which is right.
-* `*.locks/moved` is there when the log was lost while processes used it, and they have moved all
-  of it into the database: then it is not missed.
+* `*.locks/moved` is there when a file was lost while processes used the queue, and they have moved
+  all of the log into the database: a log that was lost is not missed then. Nobody else may open
+  the queue as long as they live.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ from relaygw.store.place import damage
 __all__ = [
     "HAS_FRAME_COUNT",
     "LOG_HEADER_BYTES",
+    "WITHOUT_LOG",
+    "WITH_LOG",
     "WORD",
     "DriverError",
     "LogFinding",
@@ -71,6 +74,8 @@ _LOG_MAGIC = 0x377F0682, 0x377F0683
 _PROGRESS = struct.Struct(">IIQ")  # both salts, frames
 _MOST_RESTARTS = 1 << 20  # of a log since its mark; each is some 16 MB of mail
 LOG_HEADER_BYTES = _LOG_HEADER.size
+WITH_LOG, WITHOUT_LOG = b"with log\n", b"without log\n"
+"""What `moved` says: whether the log is still the one that was used."""
 WORD = 1 << 32
 """Salts are numbers below this."""
 
@@ -167,8 +172,11 @@ def check_log(path: Path, *, is_alone: bool) -> LogFinding:
         return LogFinding(LogState.WHOLE)
     log = log_of(path)
     salts = salts_of(log)
-    if (lock_directory_of(path) / "moved").exists():
-        return _check_moved(path, is_alone=is_alone, is_in_the_way=salts is not None)
+    moved = _read(lock_directory_of(path) / "moved")
+    if moved and not is_alone:
+        return _off(path)
+    if moved == WITHOUT_LOG or (moved and salts is None):
+        return _without_log(path, is_other_there=salts is not None)
     if salts is None:
         state = "is empty or no log" if log.exists() else "is missing"
         return _finding(LogState.LOST, path, state)
@@ -177,29 +185,37 @@ def check_log(path: Path, *, is_alone: bool) -> LogFinding:
     return _check_length(path, salts) if is_alone else LogFinding(LogState.WHOLE, is_marked=True)
 
 
-def _check_moved(path: Path, *, is_alone: bool, is_in_the_way: bool) -> LogFinding:
-    if not is_alone:
-        problem = (
-            f"{log_of(path)}: removed while relaygw ran, which takes no mail since then; "
-            "nothing is lost: stop relaygw and start it again"
-        )
-        return LogFinding(LogState.OFF, problem, is_marked=True)
-    if is_in_the_way:
-        problem = (
-            f"{log_of(path)}: all that the log of the queue held is in {path.name} already, "
-            "and this one is older: remove it"
-        )
-        return LogFinding(LogState.SPARE, problem, is_marked=True)
-    return LogFinding(LogState.WHOLE, is_marked=True)
+def _read(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError:
+        return b""
+
+
+def _off(path: Path) -> LogFinding:
+    problem = (
+        f"{path}: a file of the queue was removed or replaced while relaygw ran, which takes no "
+        "mail since then; nothing is lost: stop relaygw and start it again"
+    )
+    return LogFinding(LogState.OFF, problem, is_marked=True)
+
+
+def _without_log(path: Path, *, is_other_there: bool) -> LogFinding:
+    if not is_other_there:
+        return LogFinding(LogState.WHOLE, is_marked=True)
+    problem = (
+        f"{log_of(path)}: all that the log of the queue held is in {path.name} already, and this "
+        "one is older: remove it"
+    )
+    return LogFinding(LogState.SPARE, problem, is_marked=True)
 
 
 def _check_length(path: Path, salts: Salts) -> LogFinding:
     """Compare what SQLite can read of a log with what was committed."""
-    try:
-        noted = (lock_directory_of(path) / "progress").read_bytes()
-        first, second, frames = _PROGRESS.unpack(noted)
-    except (OSError, struct.error):
+    noted = _read(lock_directory_of(path) / "progress")
+    if len(noted) < _PROGRESS.size:
         return LogFinding(LogState.WHOLE, is_marked=True)  # it came without this file
+    first, second, frames = _PROGRESS.unpack_from(noted)
     if (first, second) != salts:
         if not is_later(salts[0], first):
             return _finding(LogState.LOST, path, "is older than the database")

@@ -18,6 +18,8 @@ from relaygw.errors import QueueDamaged, StoreUnavailable
 from relaygw.store.log_check import (
     HAS_FRAME_COUNT,
     LOG_HEADER_BYTES,
+    WITH_LOG,
+    WITHOUT_LOG,
     WORD,
     DriverError,
     LogState,
@@ -32,6 +34,7 @@ from relaygw.store.log_check import (
     open_lock_file,
     read_only,
     salts_in,
+    salts_of,
     stamps_of,
 )
 
@@ -101,6 +104,8 @@ class QueueFile:
                 anchor = read_only(self.path)
                 # to the end: a statement that is not done would keep the log from starting anew
                 anchor.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchall()
+                # in the log alone it counts as well: it is in the database once the log is moved
+                self._found_mark = self._found_mark or stamps_of(anchor)[0] != 0
                 self._anchor = anchor
                 self._identities = self._identify()
         self.may_connect()
@@ -176,7 +181,11 @@ class QueueFile:
             self._moved.unlink(missing_ok=True)
             if _identity(self._name) != self._identities[0] or not _move_all(raw):
                 raise QueueDamaged(trouble)
-            os.close(open_lock_file(self.path, self._moved.name))
+            is_log_there = _identity(self._log_name) == self._identities[1]
+            descriptor = open_lock_file(self.path, self._moved.name)
+            os.write(descriptor, WITH_LOG if is_log_there else WITHOUT_LOG)
+            os.fsync(descriptor)
+            os.close(descriptor)
             _sync(self._moved.parent)
         except OSError as error:
             raise QueueDamaged(f"{trouble} ({error.strerror})") from error
@@ -185,8 +194,8 @@ class QueueFile:
 
     def end_reading(self) -> None:
         """Let the last connection remove a log that no mark needs; before all others are closed."""
-        with contextlib.suppress(StoreUnavailable):
-            if not self.has_mark and (not self.path.exists() or mark_of(self.path) is None):
+        with contextlib.suppress(DriverError):
+            if not self.has_mark and (self._anchor is None or stamps_of(self._anchor)[0] == 0):
                 self._close_anchor()
 
     def finish(self, raw: Any) -> None:
@@ -197,13 +206,18 @@ class QueueFile:
         """
         if not self._is_alone():
             return
-        if _identity(self._name) != self._identities[0]:
-            return  # another database is there, which must keep its log
+        if not self._identities or self._is_another_there():
+            return  # which would lose its log, or put an old one into the database
         with contextlib.suppress(DriverError, OSError):
             raw.execute("PRAGMA user_version = 0")
             if _move_all(raw):
                 self._close_anchor()
                 self._moved.unlink(missing_ok=True)
+
+    def _is_another_there(self) -> bool:
+        database, log, _ = self._identities
+        is_log_other = _identity(self._log_name) != log and salts_of(self._log) is not None
+        return _identity(self._name) != database or is_log_other
 
     @property
     def has_mark(self) -> bool:

@@ -41,6 +41,7 @@ __all__ = ["DriverError", "SqliteStore", "create_sqlite_engine", "database_path"
 
 _BUSY_TIMEOUT_MS = 10_000  # foreign processes only (a backup, a shell): we have the lock
 _WAL_PAGES = 65_536  # the janitor checkpoints; this bounds the log if it cannot
+_INCREMENTAL = 2  # as SQLite counts the ways of auto_vacuum
 _LONG_LOG_FRAMES = 4_096
 _FEW_FRAMES = 256
 _CHECKPOINT_ROUNDS = 5
@@ -73,8 +74,10 @@ def create_sqlite_engine(
     def configure(connection: Any, _record: object) -> None:
         connection.isolation_level = None  # transactions are ours, not the driver's
         letter_case.add_to_sqlite(connection)
+        (vacuums,) = connection.execute("PRAGMA auto_vacuum").fetchone()
+        if vacuums != _INCREMENTAL:  # setting it again writes a page, outside of the write lock
+            connection.execute(f"PRAGMA auto_vacuum={_INCREMENTAL}")
         for pragma in (
-            "auto_vacuum=INCREMENTAL",
             "journal_mode=WAL",
             f"synchronous={expected_level}",
             "temp_store=MEMORY",
@@ -137,6 +140,13 @@ class _Writer:
         """Lend the driver's connection outside of any transaction and lock."""
         with self._engine.connect() as connection:
             yield connection.connection.dbapi_connection
+
+    @contextmanager
+    def kept(self) -> Iterator[Any]:
+        """Lend the connection of the transactions, which may not be opened again; with the lock."""
+        if self._connection is None or self._connection.closed:
+            self._connection = self._engine.connect()
+        yield self._connection.connection.dbapi_connection
 
     def close(self) -> None:
         """Close the connection."""
@@ -237,7 +247,7 @@ class SqliteStore(SqlStore):
         """Leave a database that needs no log, unless somebody else has it open."""
         if self._file.has_mark:
             writer = self._writers[Write.SYNCED]
-            with self._translated(), self._lock.held(), writer.beside() as raw:
+            with self._translated(), self._lock.held(), writer.kept() as raw:
                 self._file.finish(raw)
 
     def checkpoint(self) -> bool:
