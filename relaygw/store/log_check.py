@@ -10,8 +10,10 @@ account itself:
   write is answered, and is taken away by the last who closes the queue. A log starts anew with a
   salt that is greater by one, so that a later log of the same queue is known, too.
 * `*.locks/users` is locked, shared, by everyone who has the queue open.
-* `*.locks/progress` says how long the log was after the last synced commit. It is not synced
-  itself: after a power cut it is older than the log, which is right.
+* `*.locks/progress` says how long the log was after the last synced commit, and what its last page
+  was. It is not synced itself: after a power cut it is older than the log, which is right. When
+  the log is gone and that page is in the database, which was written later, another program has
+  moved the log: whoever opens the queue of a killed gateway does so, as its last user.
 * `*.locks/moved` is there when a file was lost while processes used the queue, and they have moved
   all of the log into the database: a log that was lost is not missed then. Nobody else may open
   the queue as long as they live.
@@ -22,6 +24,7 @@ from __future__ import annotations
 import contextlib
 import os
 import struct
+import zlib
 from dataclasses import dataclass
 from enum import Enum, auto
 from pathlib import Path
@@ -53,11 +56,13 @@ __all__ = [
     "lock_directory_of",
     "log_of",
     "mark_of",
+    "note_progress",
     "open_lock_file",
     "read_only",
     "salts_in",
     "salts_of",
     "stamps_of",
+    "this_boot",
 ]
 
 try:
@@ -71,9 +76,13 @@ HAS_FRAME_COUNT = driver.sqlite_version_info >= (3, 51, 0)
 """Whether the length of a log can be asked for without moving it."""
 _LOG_HEADER = struct.Struct(">8I")  # https://sqlite.org/fileformat.html#the_wal_file_format
 _LOG_MAGIC = 0x377F0682, 0x377F0683
-_PROGRESS = struct.Struct(">IIQ")  # both salts, frames
+# both salts, frames, number and checksum of the last page, the boot of the machine
+_PROGRESS = struct.Struct(">IIQIII")
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_FRAME_HEADER_BYTES = 24
 _MOST_RESTARTS = 1 << 20  # of a log since its mark; each is some 16 MB of mail
 LOG_HEADER_BYTES = _LOG_HEADER.size
+_SALTS_AT = 16  # in the header
 WITH_LOG, WITHOUT_LOG = b"with log\n", b"without log\n"
 """What `moved` says: whether the log is still the one that was used."""
 WORD = 1 << 32
@@ -177,6 +186,8 @@ def check_log(path: Path, *, is_alone: bool) -> LogFinding:
         return _off(path)
     if moved == WITHOUT_LOG or (moved and salts is None):
         return _without_log(path, is_other_there=salts is not None)
+    if salts is None and is_alone and _is_moved(path, mark):
+        return LogFinding(LogState.WHOLE, is_marked=True)
     if salts is None:
         state = "is empty or no log" if log.exists() else "is missing"
         return _finding(LogState.LOST, path, state)
@@ -210,12 +221,50 @@ def _without_log(path: Path, *, is_other_there: bool) -> LogFinding:
     return LogFinding(LogState.SPARE, problem, is_marked=True)
 
 
+def _is_moved(path: Path, mark: int) -> bool:
+    """True when the last page of a log that is gone has come into the database."""
+    progress = lock_directory_of(path) / "progress"
+    noted = _read(progress)
+    if len(noted) < _PROGRESS.size:
+        return False
+    first, _, frames, page, checksum, boot = _PROGRESS.unpack_from(noted)
+    # of another boot it may be older than the log was
+    if frames == 0 or not is_later(first, mark) or boot == 0 or boot != this_boot():
+        return False
+    if path.stat().st_mtime_ns < progress.stat().st_mtime_ns:
+        return False
+    # nobody has it open, so that no lock is dropped
+    with path.open("rb") as file:
+        page_bytes = int.from_bytes(file.read(18)[16:]) or 1
+        page_bytes = 65536 if page_bytes == 1 else page_bytes
+        file.seek((page - 1) * page_bytes)
+        return bool(zlib.crc32(file.read(page_bytes)) == checksum)
+
+
+def this_boot() -> int:
+    """Return a number of the machine's present run, 0 when it cannot be told."""
+    return zlib.crc32(_read(_BOOT_ID))
+
+
+def note_progress(log: int, progress: int, frames: int, page_bytes: int, boot: int) -> None:
+    """Write down how far a log is, both given by their descriptors; `frames` 0: at its begin."""
+    salts = os.pread(log, 8, _SALTS_AT)
+    if frames == 0:
+        os.pwrite(progress, salts + bytes(_PROGRESS.size - 8), 0)
+        return
+    frame_bytes = _FRAME_HEADER_BYTES + page_bytes
+    frame = os.pread(log, frame_bytes, LOG_HEADER_BYTES + (frames - 1) * frame_bytes)
+    checksum = zlib.crc32(memoryview(frame)[_FRAME_HEADER_BYTES:])
+    last = frames.to_bytes(8) + frame[:4] + checksum.to_bytes(4) + boot.to_bytes(4)
+    os.pwrite(progress, salts + last, 0)
+
+
 def _check_length(path: Path, salts: Salts) -> LogFinding:
     """Compare what SQLite can read of a log with what was committed."""
     noted = _read(lock_directory_of(path) / "progress")
     if len(noted) < _PROGRESS.size:
         return LogFinding(LogState.WHOLE, is_marked=True)  # it came without this file
-    first, second, frames = _PROGRESS.unpack_from(noted)
+    first, second, frames, *_ = _PROGRESS.unpack_from(noted)
     if (first, second) != salts:
         if not is_later(salts[0], first):
             return _finding(LogState.LOST, path, "is older than the database")

@@ -31,11 +31,13 @@ from relaygw.store.log_check import (
     lock_directory_of,
     log_of,
     mark_of,
+    note_progress,
     open_lock_file,
     read_only,
     salts_in,
     salts_of,
     stamps_of,
+    this_boot,
 )
 
 _MOVE_TRIES = 20
@@ -57,6 +59,8 @@ class QueueFile:
         self._anchor: Any = None
         self._is_marked = False
         self._found_mark = False
+        self._page_bytes = 0
+        self._boot = this_boot()
         self._trouble: str | None = None
         self._identities: tuple[_Identity, ...] = ()
         self._anchoring = threading.Lock()
@@ -122,10 +126,12 @@ class QueueFile:
         marked, of_schema, schema = stamps_of(raw)
         if marked == 0 or of_schema != schema or not is_later(salts[0], marked):
             # synced before the mark: a length that is of another log would tell of a loss
-            os.pwrite(self._progress, os.pread(self._log_descriptor, 8, 16) + bytes(8), 0)
+            self._note_progress(0)
             os.fsync(self._progress)
             raw.execute(f"PRAGMA application_id = {schema}")
             raw.execute(f"PRAGMA user_version = {_signed(salts[0] or 1)}")
+            if HAS_FRAME_COUNT:
+                self._note_progress(frames_of(raw))
         elif mark_of(self.path) is not None:
             self._is_marked = True  # by another process
         self._is_marked = self._is_marked or _move_all(raw)
@@ -141,8 +147,7 @@ class QueueFile:
         if self._trouble is None and self._is_marked:
             if self._identify() == self._identities:
                 if HAS_FRAME_COUNT:
-                    salts = os.pread(self._log_descriptor, 8, 16)
-                    os.pwrite(self._progress, salts + frames_of(raw).to_bytes(8), 0)
+                    self._note_progress(frames_of(raw))
                 return
             self._note_trouble()
         if self._trouble is not None:
@@ -160,8 +165,13 @@ class QueueFile:
                 os.close(self._log_descriptor)
                 self._log_descriptor = -1
             self._log_descriptor = os.open(self._log, os.O_RDONLY | os.O_CLOEXEC)
-            return salts_in(os.pread(self._log_descriptor, LOG_HEADER_BYTES, 0))
+            header = os.pread(self._log_descriptor, LOG_HEADER_BYTES, 0)
+            self._page_bytes = int.from_bytes(header[8:12])
+            return salts_in(header)
         return None
+
+    def _note_progress(self, frames: int) -> None:
+        note_progress(self._log_descriptor, self._progress, frames, self._page_bytes, self._boot)
 
     def _identify(self) -> tuple[_Identity, ...]:
         return _identity(self._name), _identity(self._log_name), _identity(self._index_name)

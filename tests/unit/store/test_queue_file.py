@@ -21,6 +21,8 @@ from relaygw.store.sqlite import SqliteStore
 from tests.builders import accepted
 
 ANY = frozenset(DeliveryState)
+MARKS = 2
+"""How often the queue of `live` gets a mark: after it was made, and after it was closed."""
 
 
 def open_store(directory: Path) -> SqliteStore:
@@ -182,6 +184,24 @@ def test_a_command_that_only_reads_leaves_the_log_of_a_killed_gateway(tmp_path: 
     reader.close()
     assert stored(tmp_path / "killed again") == {message.queue_id}
     assert stored(killed) == {message.queue_id}
+
+
+def test_a_log_that_another_program_moved_into_the_database_is_not_missed(
+    moments: Moments, tmp_path: Path
+) -> None:
+    moved, missed = 0, []
+    for moment, acknowledged in moments.taken:
+        database = shutil.copytree(moment, tmp_path / moment.name) / "queue.db"
+        had_log = log_of(database).exists()
+        with closing(sqlite3.connect(database)) as connection:  # its end moves the log
+            connection.execute("SELECT count(*) FROM sqlite_schema").fetchall()
+        moved += had_log and not log_of(database).exists()
+        try:
+            assert acknowledged <= stored(database.parent), moment.name
+        except QueueDamaged:
+            missed.append(moment.name)
+    assert moved > 10
+    assert len(missed) <= MARKS, "only between a mark and the note of it"
 
 
 def remove(path: Path) -> None:
