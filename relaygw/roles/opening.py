@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from relaygw.errors import SettingsError, StoreUnavailable
 from relaygw.settings.load import LoadedSettings
 from relaygw.store import hints, migrate
 from relaygw.store.place import Place
-from relaygw.store.protocol import Store
+from relaygw.store.protocol import Recovered, Store
 from relaygw.store.sqlite import SqliteStore
-
-if TYPE_CHECKING:
-    from relaygw.store.recovery import Recovered
 
 
 def queue_place(loaded: LoadedSettings) -> Place:

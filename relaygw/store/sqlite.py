@@ -232,6 +232,10 @@ class SqliteStore(SqlStore):
         self._file.refuse_if_broken()
         return super().heartbeat(incarnation, state=state)
 
+    def duty(self, name: str, incarnation: str) -> bool:
+        self._file.refuse_if_broken()  # whoever looks for trouble is to find it
+        return super().duty(name, incarnation)
+
     def close(self) -> None:
         with suppress(StoreUnavailable):
             self._finish()

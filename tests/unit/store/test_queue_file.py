@@ -228,6 +228,8 @@ def test_what_was_committed_when_the_log_went_is_there_for_the_next_process(
         store.accept_batch(messages[2:])
     with pytest.raises(QueueDamaged):
         store.heartbeat("x")
+    with pytest.raises(QueueDamaged):
+        store.duty("watch", "x")
     with pytest.raises(QueueDamaged, match="start it again"):
         SqliteStore(f"sqlite:///{tmp_path}/queue.db", keep_content=False)
     killed = tmp_path / "killed"
