@@ -58,3 +58,7 @@ class IntakeFull(RelaygwError):
 
 class ContentInvalid(RelaygwError):
     """Message content cannot be converted for a provider that lacks an extension."""
+
+
+class ContentDamaged(RelaygwError):
+    """The stored content of a message is not what was accepted; it must not be sent."""

@@ -273,7 +273,7 @@ class Supervisor:
     def _open_sockets(self, settings: Settings) -> None:
         for place in self._wanted_places(settings):
             if place not in self._sockets:
-                self._sockets[place] = _listen(place[1])
+                self._sockets[place] = _listen(place[1], _setting(place, settings))
 
     def _close_unused_sockets(self) -> None:
         for place in set(self._sockets) - set(self._wanted_places(self._loaded.settings)):
@@ -362,8 +362,11 @@ def _open_log(settings: Settings) -> MailLog:
     return log
 
 
-def _listen(bind: Bind) -> socket.socket:
-    """Return a listening socket; waits a moment for an address that is being let go."""
+def _listen(bind: Bind, setting: str) -> socket.socket:
+    """Return a listening socket; waits a moment for an address that is being let go.
+
+    `setting` is the key that says so.
+    """
     host = "127.0.0.1" if bind.host == "localhost" else bind.host
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     give_up_s = time.monotonic() + _BIND_PATIENCE_S
@@ -380,7 +383,7 @@ def _listen(bind: Bind) -> socket.socket:
         except OSError as error:
             listening.close()
             if error.errno != errno.EADDRINUSE or time.monotonic() > give_up_s:
-                raise StoreUnavailable(_bind_problem(bind, error)) from error
+                raise StoreUnavailable(_bind_problem(bind, setting, error)) from error
             time.sleep(0.1)
 
 
@@ -392,9 +395,28 @@ def _service(place: Place, settings: Settings) -> str:
     return "web on http://" if is_pages else "metrics on http://"
 
 
-def _bind_problem(bind: Bind, error: OSError) -> str:
+def _setting(place: Place, settings: Settings) -> str:
+    """Return the key whose address a place has."""
+    if place[0] == "front":
+        return "listeners"
+    return "web.bind" if (place[1], place[2]) == (settings.web.bind, 0) else "metrics.bind"
+
+
+def _move_words(bind: Bind, setting: str) -> str:
+    """Return how to take another port, with a configuration file and without one."""
+    other = Bind(bind.host, bind.port + (1000 if bind.port < 60_000 else -1000))
+    if setting == "listeners":
+        key, value = "bind of its entry in listeners", f"'[{{bind: \"{other}\"}}]'"
+    else:
+        key, value = setting, f"'{other}'"
+    variable = f"RELAYGW__{setting.upper().replace('.', '__')}"
+    return f"set {key}, or without a configuration file {variable}={value}"
+
+
+def _bind_problem(bind: Bind, setting: str, error: OSError) -> str:
     remedy = {
-        errno.EADDRINUSE: "another program listens there; stop it or choose another port",
+        errno.EADDRINUSE: "another program listens there; stop it, or take another port: "
+        + _move_words(bind, setting),
         errno.EACCES: "ports below 1024 need root or CAP_NET_BIND_SERVICE",
         errno.EADDRNOTAVAIL: "this machine has no such address",
     }.get(error.errno or 0, "choose another address")

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from relaygw.observe.maildrop import LeftMail
+from relaygw.policy.untended import LostInstance, Untended
 from relaygw.settings.alerts import Rule
 from relaygw.store.protocol import Hold, LaneCount
 from relaygw.store.watching import HistoryPoint
@@ -19,6 +21,7 @@ class QueueFacts:
     doubts: Mapping[str, int] = field(default_factory=dict)  # open deliveries by provider
     quotas: Mapping[str, float] = field(default_factory=dict)  # provider: share that is used
     busiest_hour: Mapping[str, int] | None = None  # route: recipients; None: not known yet
+    untended: Sequence[Untended] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +31,7 @@ class HostFacts:
     host: str
     volumes: Mapping[str, float] = field(default_factory=dict)  # directory: free share
     certificates: Mapping[str, float] = field(default_factory=dict)  # listener: seconds left
+    maildrop: LeftMail | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,4 +52,5 @@ class FleetFacts:
     now_ms: int
     holds: Sequence[Hold] = ()
     unreached: Mapping[str, float] = field(default_factory=dict)  # provider: seconds, here
+    lost: Sequence[LostInstance] = ()
     queue: QueueFacts = QueueFacts()

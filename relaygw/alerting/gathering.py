@@ -12,11 +12,14 @@ from relaygw.alerting.findings import HostFacts, QueueFacts
 from relaygw.alerting.sums import DAY_MS, HOUR_MS, busiest_hour
 from relaygw.mail.state import DeliveryState
 from relaygw.observe.history.series import Series
+from relaygw.observe.maildrop import look_at_maildrop
+from relaygw.policy.untended import Untended, untended
 from relaygw.settings.alerts import Rule
 from relaygw.settings.certificate_end import certificate_end
 from relaygw.settings.model import Settings
+from relaygw.settings.show import fingerprint
 from relaygw.store.protocol import LaneCount, Store
-from relaygw.store.watching import HISTORY_SLICE_MS, Incident
+from relaygw.store.watching import HISTORY_SLICE_MS, Incident, standing_of
 
 _RECENT_MS = 2 * HOUR_MS
 _USUAL_MS = 7 * DAY_MS
@@ -48,7 +51,20 @@ class Gatherer:
             doubts=self._store.doubtful(),
             quotas=self._quotas(),
             busiest_hour=self._busiest_hour(open_incidents, now_ms),
+            untended=self._untended(lanes, now_ms),
         )
+
+    def _untended(self, lanes: Sequence[LaneCount], now_ms: int) -> list[Untended]:
+        standing = standing_of(
+            self._store,
+            self._settings,
+            fingerprint=fingerprint(self._settings),
+            lanes=lanes,
+            holds=self._store.holds(),
+            instances=self._store.instances(),
+            now_ms=now_ms,
+        )
+        return untended(standing, self._settings, now_ms=now_ms)
 
     def _quotas(self) -> dict[str, float]:
         return {
@@ -86,12 +102,17 @@ def _gauges(lanes: Sequence[LaneCount], now_ms: int) -> dict[tuple[str, str], in
 
 
 def host_facts(settings: Settings, state_dir: Path) -> HostFacts:
-    """Look at this host: the volume that the state lies on, certificates of listeners."""
+    """Look at this host: the volume of the state, certificates of listeners, the maildrop."""
     volumes: dict[str, float] = {}
     with contextlib.suppress(OSError):
         volume = os.statvfs(state_dir)
         volumes[str(state_dir)] = volume.f_bavail / max(volume.f_blocks, 1)
-    return HostFacts(host=settings.hostname, volumes=volumes, certificates=_certificates(settings))
+    return HostFacts(
+        host=settings.hostname,
+        volumes=volumes,
+        certificates=_certificates(settings),
+        maildrop=look_at_maildrop(settings.maildrop.path),
+    )
 
 
 def _certificates(settings: Settings) -> dict[str, float]:

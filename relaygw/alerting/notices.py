@@ -15,6 +15,9 @@ _PAGES = {
     Rule.QUEUE_GROWTH: "/queue",
     Rule.IN_DOUBT: "/queue",
     Rule.NO_DELIVERY: "/queue",
+    Rule.HELD: "/queue",
+    Rule.ROUTE_GONE: "/queue",
+    Rule.STUCK: "/queue",
 }
 """The page that shows more, where it is not the first one."""
 

@@ -15,13 +15,14 @@ from relaygw.alerting.sums import HOUR_MS, total, totals, waiting_then
 from relaygw.mail.outcome import Scope
 from relaygw.mail.state import DeliveryState
 from relaygw.observe.history.series import Series
+from relaygw.policy.untended import lost_gateways
 from relaygw.settings.alerts import AlertRules, Rule
 from relaygw.settings.model import Settings
 from relaygw.settings.units import format_duration
 from relaygw.store.protocol import UNREACHABLE, Hold
 from relaygw.upstream.advice import certificate_remedy
 
-HOST_RULES = frozenset({Rule.DISK_LOW, Rule.CERTIFICATE_EXPIRING})
+HOST_RULES = frozenset({Rule.DISK_LOW, Rule.CERTIFICATE_EXPIRING, Rule.MAILDROP_STUCK})
 """Rules whose keys begin with the name of a host; the others are about the shared queue."""
 GROWTH_LEAST = 1000
 REFUSALS = ("451 4.3.", "452 4.3.")
@@ -47,6 +48,7 @@ def fleet_findings(facts: FleetFacts, settings: Settings) -> list[Finding]:
         _volume(facts, rules),
         _quota(facts, rules),
         _in_doubt(facts),
+        _untended(facts),
     )
     return list({(one.rule, one.key): one for one in found}.values())
 
@@ -75,7 +77,22 @@ def host_findings(facts: HostFacts, settings: Settings) -> list[Finding]:
         for listener, left_s in facts.certificates.items()
         if left_s < rules.certificate_left
     ]
-    return low + expiring
+    return low + expiring + _maildrop_stuck(facts)
+
+
+def _maildrop_stuck(facts: HostFacts) -> list[Finding]:
+    """Find mail of local programs that nobody takes: they were told that it is on its way."""
+    left = facts.maildrop
+    if left is None or left.summary is None:
+        return []
+    return [
+        Finding(
+            rule=Rule.MAILDROP_STUCK,
+            key=f"{facts.host} {left.path}",
+            summary=f"on {facts.host}: {left.summary}",
+            remedy=left.remedy,
+        )
+    ]
 
 
 def _providers(facts: FleetFacts, settings: Settings) -> Iterator[Finding]:
@@ -261,6 +278,19 @@ def _in_doubt(facts: FleetFacts) -> Iterator[Finding]:
             remedy="relaygw queue list --reason in_doubt shows those that are held; ask the "
             "provider what it took, then relaygw queue release or delete",
         )
+
+
+def _untended(facts: FleetFacts) -> Iterator[Finding]:
+    """Find mail that waits for somebody, and gateways that are gone."""
+    for one in (*facts.queue.untended, *lost_gateways(facts.lost)):
+        if one.is_told:
+            yield Finding(
+                rule=one.rule,
+                key=one.key,
+                summary=one.summary,
+                remedy=one.remedy,
+                since_ms=one.since_ms,
+            )
 
 
 def _percent(share: float) -> str:

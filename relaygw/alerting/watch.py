@@ -21,6 +21,7 @@ from relaygw.alerting.lasting import Lasting
 from relaygw.alerting.rules import HOST_RULES, fleet_findings, host_findings
 from relaygw.alerting.telling import FORGET_MS, Teller, Told
 from relaygw.errors import StoreUnavailable
+from relaygw.policy.untended import LOST_MS
 from relaygw.settings.alerts import Rule
 from relaygw.settings.model import Settings
 from relaygw.store.protocol import Store
@@ -143,6 +144,7 @@ class Watch:
             now_ms=now_ms,
             holds=self._store.holds(),
             unreached=self._unreached(),
+            lost=self._store.lost_instances(now_ms - LOST_MS),
             queue=self._queue,
         )
         self._settle(self._fleet, fleet_findings(facts, self._settings), shared, now_ms)

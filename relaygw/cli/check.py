@@ -11,7 +11,7 @@ import click
 from relaygw.cli.explaining import explain, listener_words, provider_words, web_words
 from relaygw.cli.frame import Command, CommandFailed, Invocation, pass_invocation, warn
 from relaygw.cli.text import labelled
-from relaygw.errors import InvalidAddress, SettingsError
+from relaygw.errors import InvalidAddress, SchemaMismatch, SettingsError, StoreUnavailable
 
 if TYPE_CHECKING:
     from relaygw.settings.load import LoadedSettings
@@ -74,6 +74,8 @@ def check(
     _check_known(loaded.settings, listener, user)
     if not as_json:
         _tell(loaded, sender, recipient, headers, listener=listener, user=user)
+    if recipient is None and not as_json:
+        _warn_of_waiting(invocation, loaded)
     if not online:
         return os.EX_OK
     return _check_online(loaded.settings, sender, recipient, headers, as_json=as_json)
@@ -207,6 +209,23 @@ def _route_words(route: Route) -> str:
     ]
     wanted = " and ".join(conditions) or "everything else"
     return f"{route.name} ({route.stream.value}) to {' '.join(route.providers)}: {wanted}"
+
+
+def _warn_of_waiting(invocation: Invocation, loaded: LoadedSettings) -> None:
+    """Name routes that mail waits on and that are gone; a queue out of reach says nothing."""
+    from relaygw.policy.untended import gone_words, known_routes
+
+    try:
+        with invocation.open_store(loaded) as store:
+            waiting = store.routes_waiting()
+    except (StoreUnavailable, SchemaMismatch, SettingsError):
+        return
+    for route in waiting:
+        if route not in known_routes(loaded.settings):
+            warn(
+                f"warning: mail waits on {gone_words(route)}; once all workers run this one, it "
+                "goes by the routes of now, but for what a provider may have taken already"
+            )
 
 
 def _warn_of_certificates(settings: Settings) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
     from relaygw.upstream.classify import Classifier
 
 _STAGES = {stage.name.lower(): stage for stage in Stage if stage is not Stage.LOCAL}
-_USUAL = "content"
+_LIKELY = ("content", "rcpt", "mail")
+"""Stages to assume, the first one at which a row knows the reply."""
 
 
 @click.command(cls=Command)
@@ -29,7 +31,8 @@ _USUAL = "content"
 @click.argument("reply")
 @click.option(
     "--stage", type=click.Choice(list(_STAGES)),
-    help="What the reply answers; without it content, the final dot.",
+    help="What the reply answers; without it the first of content (the final dot), rcpt and "
+    "mail at which a row knows it.",
 )  # fmt: skip
 @click.option("--json", "wants_json", is_flag=True, help="The whole as one object.")
 @pass_invocation
@@ -41,10 +44,11 @@ def classify(
     PROVIDER is one of the configuration, a preset's name, or generic. REPLY is as on the wire:
     '454 Throttling failure: ...'.
     """
-    classifier = _classifier(invocation, provider)
+    classifier, places = _classifier(invocation, provider)
     parsed = _parsed(reply)
-    name = stage or _USUAL
+    name = stage or _likely(classifier, parsed)
     meaning = classifier.meaning(_STAGES[name], parsed)
+    meaning = replace(meaning, rule=places.get(meaning.rule, meaning.rule))
     others = {} if stage else _others(classifier, parsed, meaning)
     if wants_json:
         click.echo(as_json(_as_object(provider, name, parsed, meaning, others)))
@@ -56,25 +60,39 @@ def classify(
         click.echo(line)
 
 
-def _classifier(invocation: Invocation, name: str) -> Classifier:
+def _likely(classifier: Classifier, reply: SmtpReply) -> str:
+    known = (one for one in _LIKELY if classifier.meaning(_STAGES[one], reply).rule != "none")
+    return next(known, _LIKELY[0])
+
+
+def _classifier(invocation: Invocation, name: str) -> tuple[Classifier, dict[str, str]]:
+    """Return what judges the replies of `name`, and where its own rows stand."""
     from relaygw.settings.provider import Provider
     from relaygw.upstream.catalogue import GENERIC, catalogue
     from relaygw.upstream.classify import Classifier
 
     providers: dict[str, Provider] = {}
+    origins: Mapping[str, str] = {}
     try:
-        providers = invocation.load().settings.providers
+        loaded = invocation.load()
+        providers, origins = loaded.settings.providers, loaded.origins
     except SettingsError:
         # the usual file may be broken or not for this user; a preset needs none
         if name not in catalogue() or invocation.config is not None:
             raise
     if name in providers:
-        return Classifier(providers[name])
+        own = range(len(providers[name].replies))
+        places = {
+            f"own row {number + 1}": f"providers.{name}.replies, row {number + 1} "
+            f"({origins.get(f'providers.{name}.replies.{number}.verdict', 'configuration')})"
+            for number in own
+        }
+        return Classifier(providers[name]), places
     if name not in catalogue():
         known = ", ".join([*providers, *catalogue()])
         raise click.UsageError(f"{name!r} is no provider of the configuration and no preset; "
                                f"write one of {known}")  # fmt: skip
-    return Classifier(Provider(host="localhost", preset=None if name == GENERIC else name))
+    return Classifier(Provider(host="localhost", preset=None if name == GENERIC else name)), {}
 
 
 def _parsed(text: str) -> SmtpReply:
@@ -111,6 +129,7 @@ def _others(
 
 def _lines(meaning: Meaning, others: dict[str, tuple[Verdict, Scope]]) -> Iterator[str]:
     limit = f", {meaning.limit}" if meaning.limit else ""
+    yield labelled("rule", meaning.rule)
     yield labelled("meaning", f"{meaning.verdict} ({meaning.scope}{limit})")
     yield labelled("mail", mail_words(meaning))
     wait = wait_words(meaning)
@@ -142,6 +161,7 @@ def _as_object(
         "code": reply.code,
         "status": str(reply.status) if reply.status else None,
         "text": reply.text,
+        "rule": meaning.rule,
         "verdict": meaning.verdict,
         "scope": meaning.scope,
         "limit": meaning.limit,

@@ -70,7 +70,7 @@ def told(remains: Remains, waited_s: float) -> Iterator[str]:
     if len(remains.held) > SHOWN_ROWS:
         yield f"... and {len(remains.held) - SHOWN_ROWS} more held"
     if left.files:
-        yield "the maildrop is not empty: the log of relaygw serve says why"
+        yield "the maildrop is not empty: relaygw status says why"
 
 
 def as_object(remains: Remains, waited_s: float) -> dict[str, Any]:

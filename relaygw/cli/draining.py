@@ -67,11 +67,11 @@ def take_look(store: Store, maildrop: Path | None) -> Look:
 
 def count_drops(maildrop: Path) -> int:
     """Return how many messages lie in the maildrop. Raises CommandFailed if nobody may know."""
-    from relaygw.inbound.drop_file import NAME
+    from relaygw.mail.drop import is_complete
 
     try:
         with os.scandir(maildrop) as entries:
-            return sum(NAME.fullmatch(entry.name) is not None for entry in entries)
+            return sum(is_complete(entry.name) for entry in entries)
     except FileNotFoundError:
         return 0
     except OSError as error:

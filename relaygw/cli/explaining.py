@@ -78,9 +78,34 @@ def explain(
     yield labelled("route", way.route)
     for name in way.providers:
         yield labelled("provider", f"{name}: {provider_words(settings.providers[name])}")
+    if way.route_name is not None:
+        yield from _field_lines(settings, headers, listener=listener, user=user)
     if way.unseen_headers:
         names = ", ".join(way.unseen_headers)
         yield labelled("note", f"an earlier route looks at {names}; see --header")
+
+
+def _field_lines(
+    settings: Settings, headers: Mapping[str, str], *, listener: str | None, user: str | None
+) -> Iterator[str]:
+    """Yield what happens to fields in which a provider reads recipients."""
+    from relaygw.mail.envelope import Source
+    from relaygw.policy.recipient_fields import FieldRules
+
+    source = Source(listener=listener, user=user)
+    rule = FieldRules(settings).of(source, accepted_in=settings.mode, is_released=False)
+    if rule is None:
+        return
+    lines = (f"{name}: {' '.join(value.split())}\r\n" for name, value in headers.items())
+    found = rule.look("".join(lines).encode())
+    if found.obstacle is not None:
+        yield labelled("fields", f"the mail is held: {found.obstacle}")
+    elif found.names:
+        yield labelled(
+            "fields",
+            f"left out, as a provider reads recipients there: "
+            f"{', '.join(found.names)} ({found.why})",
+        )
 
 
 def _change(given: str, used: str) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from relaygw.cli.frame import Command, CommandFailed, Invocation, pass_invocation
+from relaygw.cli.frame import Command, CommandFailed, Invocation, pass_invocation, warn
 
 
 @click.command("install-sendmail", cls=Command)
@@ -42,6 +42,8 @@ def install_sendmail(invocation: Invocation, *, prefix: Path, force: bool, unins
             force=force,
         ):
             click.echo(line)
+        for doubt in programs.doubts(loaded.settings.maildrop.path, loaded.settings.maildrop.group):
+            warn(f"warning: {doubt}")
     except Obstacle as obstacle:
         raise CommandFailed(str(obstacle), exit_code=os.EX_CANTCREAT) from obstacle
     except PermissionError as error:

@@ -95,8 +95,10 @@ def show_queue(
         return print_messages(store, ids, entries, wants_json=wants_json, raw=raw)
 
 
-def _judge(action: Action, is_forced: bool, entry: QueueEntry) -> LeftAlone | None:
-    left = operations.plan(action, (entry,), is_forced=is_forced).left
+def _judge(
+    action: Action, is_forced: bool, routes: frozenset[str] | None, entry: QueueEntry
+) -> LeftAlone | None:
+    left = operations.plan(action, (entry,), is_forced=is_forced, routes=routes).left
     return left[0] if left else None
 
 
@@ -114,12 +116,17 @@ def _change(
     default_states = operations.MOVES[action] | {DeliveryState.ACTIVE}
     choice = choose(given, default_states=default_states)
     check_scope(choice, answer)
-    with invocation.open_store() as store:
+    loaded = invocation.load()
+    with invocation.open_store(loaded) as store:
+        routes = None
+        if action is Action.RETRY:
+            routes = operations.routes_taken(store, loaded.settings)
+            change = partial(change, routes=routes)
         task = Task(
             verb=action.value,
             done=_DONE[action],
             warning=TWICE if is_forced else "",
-            judge=partial(_judge, action, is_forced),
+            judge=partial(_judge, action, is_forced, routes),
             carry_out=lambda ids, now_ms: change(
                 store, ids, actor=login_name(), now_ms=now_ms, detail=choice.words
             ),

@@ -1,7 +1,7 @@
 """What a provider's last reply for one recipient tells: its own queue id, or why it refused.
 
-The queue keeps a reply without its stage, so the stage is the first one at which the reply means
-what was done about it.
+The queue keeps a reply without its stage, so the stage is the first one at which a row knows the
+reply and means what was done about it.
 """
 
 from __future__ import annotations
@@ -60,5 +60,6 @@ def _meaning(settings: Settings, one: RecipientEntry, reply: SmtpReply) -> Meani
         return None
     classifier = Classifier(provider)
     done = {Verdict.BOUNCE} if one.state is RecipientState.BOUNCED else _UNDECIDED
-    meanings = (classifier.meaning(stage, reply) for stage in _STAGES)
-    return next((meaning for meaning in meanings if meaning.verdict in done), None)
+    meanings = [classifier.meaning(stage, reply) for stage in _STAGES]
+    found = [meaning for meaning in meanings if meaning.verdict in done]
+    return next((one for one in found if one.rule != "none"), found[0] if found else None)

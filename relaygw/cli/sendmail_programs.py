@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import compileall
 import os
+import stat
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -58,6 +59,33 @@ class Programs:
         if maildrop is not None:
             yield from self._make_maildrop(Path(maildrop), group, state_dir)
 
+    def doubts(self, maildrop: str | None, group: str | None) -> Iterator[str]:
+        """Yield what keeps other users, such as PHP's, from using what is in place.
+
+        Looks at modes only: a directory that others may not pass, a file that they may not read.
+        """
+        reads = {
+            "the interpreter": _interpreter(),
+            "its library": Path(os.__file__).resolve(),
+            "the package relaygw": Path(__file__).parents[1].resolve() / "sendmail/__init__.py",
+            "the command": self._launcher.resolve(),
+        }
+        for what, path in reads.items():
+            closed = _closed(path)
+            if closed is not None:
+                yield (
+                    f"users other than {_owner(closed)} cannot run sendmail: {what}, {path}, lies "
+                    f"behind {closed}, which has mode {_mode(closed)}; install relaygw where "
+                    "everybody may read, e.g. in /opt"
+                )
+        path = Path(maildrop or DIRECTORY).resolve()
+        closed = _closed(path.parent) or (None if group else _closed(path))
+        if closed is not None:
+            yield (
+                f"users other than {_owner(closed)} cannot leave mail in {path}: {closed} has mode "
+                f"{_mode(closed)}; chmod o+x {closed}, or set maildrop.path to another place"
+            )
+
     def remove(self) -> Iterator[str]:
         """Remove what `install` made below the prefix; mail in the maildrop stays."""
         for path in self._links():
@@ -92,16 +120,43 @@ class Programs:
     def _write_launcher(self, maildrop: str) -> None:
         package = Path(__file__).parents[1]
         compileall.compile_dir(package, quiet=2)  # a program that is compiled each time is slow
-        interpreter = Path(getattr(sys, "_base_executable", sys.executable)).resolve()
         gateway = Path(sys.prefix) / "bin" / "relaygw"
         text = (
-            f"#!{interpreter} -IS\n{_MARK}\nimport sys\n"
+            f"#!{_interpreter()} -IS\n{_MARK}\nimport sys\n"
             f"sys.path.insert(0, {str(package.parent)!r})\n"
             f"from relaygw.sendmail import main\nmain({str(gateway)!r}, {maildrop!r})\n"
         )
         self._launcher.parent.mkdir(parents=True, exist_ok=True)
         self._launcher.write_text(text)
         self._launcher.chmod(0o755)
+
+
+def _interpreter() -> Path:
+    """Return the interpreter itself, not the environment's link to it."""
+    return Path(getattr(sys, "_base_executable", sys.executable)).resolve()
+
+
+def _closed(path: Path) -> Path | None:
+    """Return the first part of a resolved path that its mode closes to others, if there is one.
+
+    They must be able to pass each directory, and to read a file.
+    """
+    for part in (*reversed(path.parents), path):
+        needed = stat.S_IXOTH if part.is_dir() else stat.S_IROTH
+        if not part.stat().st_mode & needed:
+            return part
+    return None
+
+
+def _mode(path: Path) -> str:
+    return f"{stat.S_IMODE(path.stat().st_mode):04o}"
+
+
+def _owner(path: Path) -> str:
+    try:
+        return path.owner()
+    except KeyError:
+        return str(path.stat().st_uid)
 
 
 def _aside(path: Path) -> Path:

@@ -59,8 +59,22 @@ def screen(snapshot: Snapshot, settings: Settings) -> Iterator[str]:
     yield from _provider_lines(snapshot)
     yield ""
     yield from _lane_lines(snapshot, settings)
+    for one in snapshot.untended:
+        yield labelled("untended", f"{one.summary}; {one.remedy}")
     yield ""
     yield labelled("sandbox", f"{snapshot.captured} captured, {snapshot.unread} unread")
+    yield from _maildrop_lines(snapshot)
+
+
+def _maildrop_lines(snapshot: Snapshot) -> Iterator[str]:
+    """Yield what lies in the maildrop; what is wrong there stands among the warnings as well."""
+    left = snapshot.maildrop
+    if left is None or left.trouble is not None:
+        return
+    oldest = f", the oldest for {age(int(left.oldest_age_s * 1000))}" if left.oldest_age_s else ""
+    yield labelled("maildrop", f"{left.waiting} waiting, {left.aside} set aside{oldest}")
+    for one in left.named:
+        yield labelled("", printable(f"{one.name}: {one.reason}"))
 
 
 def _instance_lines(snapshot: Snapshot) -> Iterator[str]:
@@ -73,6 +87,9 @@ def _instance_lines(snapshot: Snapshot) -> Iterator[str]:
             f"{fitted(one.role, 9)} {fitted(one.name, 25)} {one.pid:>8}  "
             f"{since:<7}{beat:<11}{printable(state)}"
         )
+    for gone in snapshot.lost:
+        beat = age(snapshot.at_ms - gone.heartbeat_at_ms)
+        yield f"{fitted(gone.role, 9)} {fitted(gone.name, 25)} {gone.pid:>8}  {'':<7}{beat:<11}lost"
     if not snapshot.instances:
         yield "nothing runs; start it: relaygw serve"
 

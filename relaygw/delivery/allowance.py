@@ -65,6 +65,15 @@ class Allowance:
         if self.quota is not None:
             self.quota_left -= self._quota_cost(claimed)
 
+    def take_back(self, claimed: ClaimedDelivery, *, taken: int) -> None:
+        """Get back what a delivery was counted for and the provider did not take.
+
+        `taken` are the recipients whom it took it for, or may have.
+        """
+        if self.quota is not None:
+            used = taken if self._quota_counts == "recipients" else min(taken, 1)
+            self.quota_left += max(0, self._quota_cost(claimed) - used)
+
     def covers(self, claimed: ClaimedDelivery) -> bool:
         """True unless a delivery takes more than a whole day's quota."""
         return self.quota is None or self._quota_cost(claimed) <= self.quota

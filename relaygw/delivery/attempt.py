@@ -1,22 +1,23 @@
 """One attempt to send one delivery: policy again, transaction, verdicts.
 
-Never raises for what a provider does; what it returns says all. Lists and mode are checked
-on every attempt, so that mail accepted under other settings is not sent against the
-present ones.
+Never raises for what a provider does; its `Attempt` says all, at any moment, also when it is cut
+short by something else. Lists and mode are checked on every attempt, so that mail accepted under
+other settings is not sent against the present ones.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 
 from relaygw.delivery.line import Line
-from relaygw.errors import ContentInvalid
-from relaygw.mail.envelope import ClaimedDelivery, Recipient
+from relaygw.errors import ContentDamaged
+from relaygw.mail.envelope import ClaimedDelivery, Recipient, Source
 from relaygw.mail.outcome import (
+    NO_RELAY,
     AttemptDelays,
     AttemptReport,
     RecipientOutcome,
@@ -24,13 +25,15 @@ from relaygw.mail.outcome import (
     Verdict,
 )
 from relaygw.policy.modes import Modes
+from relaygw.policy.recipient_fields import NO_FIELDS, NOTHING, FieldRule, FieldRules, FieldsFound
 from relaygw.policy.recipients import RecipientPolicy
 from relaygw.policy.releasing import ReleasePolicy
 from relaygw.settings.model import Mode, Settings
 from relaygw.store.protocol import Store
-from relaygw.upstream.classify import Classifier
+from relaygw.upstream.classify import IN_DOUBT, Classifier
 from relaygw.upstream.outgoing import OutgoingMail, RecipientReply
-from relaygw.upstream.session import UpstreamError, UpstreamSession
+from relaygw.upstream.session import Ledger, UpstreamError
+from relaygw.upstream.sifting import sift
 from relaygw.upstream.terms import Terms
 
 _MAX_STALE_SESSIONS = 3
@@ -38,11 +41,12 @@ _MAX_STALE_SESSIONS = 3
 
 @dataclass(frozen=True, slots=True)
 class Screened:
-    """The recipients of a delivery by what may happen to them now."""
+    """The recipients of a delivery by what may happen to them now, and what its header may name."""
 
     sendable: tuple[Recipient, ...]
     blocked: tuple[Recipient, ...]
     held: tuple[Recipient, ...]  # the mode or the allow list of now does not permit them
+    field_rule: FieldRule | None = NO_FIELDS
 
 
 class Screen:
@@ -52,24 +56,33 @@ class Screen:
         self._policy = RecipientPolicy(settings.mode, settings.recipients)
         self._modes = Modes(settings)
         self._releases = ReleasePolicy(settings)
+        self._field_rules = FieldRules(settings)
 
     def sort(self, claimed: ClaimedDelivery) -> Screened:
         """Return the pending recipients by what may happen to them."""
-        obstacle = self._obstacle_of(claimed)
+        obstacle = self.obstacle_of(claimed.source, Mode(claimed.mode), claimed.released)
         by_obstacle: dict[str | None, list[Recipient]] = {None: [], "blocked": [], "mode": []}
         for recipient in claimed.recipients:
             by_obstacle[obstacle(recipient.address)].append(recipient)
         return Screened(
-            tuple(by_obstacle[None]), tuple(by_obstacle["blocked"]), tuple(by_obstacle["mode"])
+            tuple(by_obstacle[None]),
+            tuple(by_obstacle["blocked"]),
+            tuple(by_obstacle["mode"]),
+            self._field_rules.of(
+                claimed.source,
+                accepted_in=Mode(claimed.mode),
+                is_released=claimed.released is not None,
+            ),
         )
 
-    def _obstacle_of(self, claimed: ClaimedDelivery) -> Callable[[str], str | None]:
+    def obstacle_of(
+        self, source: Source, accepted_in: Mode, released: str | None
+    ) -> Callable[[str], str | None]:
         """Return what says why an address may not be sent to; None: it may."""
-        source, accepted_in = claimed.source, Mode(claimed.mode)
-        if claimed.released is not None:
+        if released is not None:
             return partial(
                 self._releases.obstacle,
-                released=claimed.released,
+                released=released,
                 source=source,
                 accepted_in=accepted_in,
             )
@@ -77,85 +90,159 @@ class Screen:
         return partial(self._policy.obstacle, mode=mode)
 
 
+@dataclass(slots=True)
+class Attempt:
+    """One attempt as far as it is known: its owner keeps it, so nothing that ends it loses it."""
+
+    claimed: ClaimedDelivery
+    provider: str
+    slot: int | None = None  # where a trace of it is kept while it goes on
+    screened: Screened = Screened((), (), ())
+    outcomes: list[RecipientOutcome] = field(default_factory=list)  # of the parts that ended
+    part: tuple[str, ...] = ()  # the addresses that are being sent to
+    transaction: Ledger = field(default_factory=Ledger)  # of that part
+    by_address: dict[str, list[int]] = field(default_factory=dict)
+    relay: str = NO_RELAY
+    session_uses: int = 1
+    started_s: float = field(default_factory=time.monotonic)
+    queue_s: float = 0.0
+    connect_s: float = 0.0
+    told: int = 0  # how many of `outcomes` the recorder has
+    is_charged: bool = False  # by what it has
+    is_doubted: bool = False
+    due_at_ms: int = 0  # of what it has
+    is_handed_in: bool = False  # to its end
+
+    @property
+    def has_rest(self) -> bool:
+        """True when there are recipients of whom nothing is known: nothing was sent to them."""
+        return len(self.outcomes) < len(self.screened.sendable)
+
+    @property
+    def taken(self) -> int:
+        """For how many recipients the provider took it, or may have taken it."""
+        return sum(one.verdict in (Verdict.DELIVERED, Verdict.DOUBT) for one in self.outcomes)
+
+    def report(self) -> AttemptReport:
+        """Return what is known now."""
+        return AttemptReport(
+            provider=self.provider,
+            relay=self.relay,
+            outcomes=tuple(self.outcomes),
+            delays=AttemptDelays(
+                queue_s=max(0.0, self.queue_s),
+                connect_s=self.connect_s,
+                transmit_s=time.monotonic() - self.started_s - self.connect_s,
+            ),
+            session_uses=self.session_uses,
+        )
+
+    def end_part(
+        self, replies: Sequence[RecipientReply], classifier: Classifier, *, dsn: str | None = None
+    ) -> None:
+        """Note what came of the part that was being sent."""
+        self.outcomes += _outcomes(self.part, replies, self.by_address, classifier, dsn=dsn)
+        self.part = ()
+
+    def cut_short(self, classifier: Classifier) -> None:
+        """Account for a part that something else than the provider has ended.
+
+        It is in doubt as soon as its dot may have left; before that nothing was sent. Never raises.
+        """
+        if not (self.part and self.transaction.is_dot_sent):
+            return
+        unknown = RecipientReply(stage=Stage.CONTENT, detail="no answer is known", in_doubt=True)
+        try:
+            self.end_part(self.transaction.replies or (unknown,) * len(self.part), classifier)
+        except Exception as error:  # a defect in the meaning of a reply is no reason to send again
+            what = f"{type(error).__name__} over the answer; the message may be sent more than once"
+            self.outcomes += [
+                RecipientOutcome(
+                    rcpt_no=rcpt_no, meaning=IN_DOUBT, stage=Stage.CONTENT, detail=what, dsn="4.4.2"
+                )
+                for address in self.part
+                for rcpt_no in self.by_address[address]
+            ]
+
+
 async def attempt_delivery(
-    claimed: ClaimedDelivery,
-    recipients: Sequence[Recipient],
+    attempt: Attempt,
     *,
-    provider: str,
     line: Line,
     max_recipients: int,
     store: Store,
     classifier: Classifier,
     check_lease: Callable[[], bool],
-    may_go_on: Callable[[], bool],
+    keep_part: Callable[[Attempt], Awaitable[bool]],
     terms: Terms,
-) -> AttemptReport:
-    """Send a delivery to `recipients` and return what the provider said.
+) -> None:
+    """Send a delivery to the sendable recipients and note in `attempt` what the provider said.
 
     An address that stands twice is sent once. More recipients than a transaction takes are
-    sent in several, one after the other, as long as `may_go_on` says so.
+    sent in several, one after the other: `keep_part` makes the outcomes so far durable before the
+    next begins, and says whether it may begin. Who was not reached has no outcome.
     """
-    started_s = time.monotonic()
-    queue_s = time.time() - claimed.accepted_at_ms / 1000
-    by_address: dict[str, list[int]] = {}
-    for recipient in recipients:
-        by_address.setdefault(recipient.address, []).append(recipient.rcpt_no)
-    addresses = list(by_address)
-    outcomes: list[RecipientOutcome] = []
-    relay, uses, connect_s = "none", 1, 0.0
+    claimed = attempt.claimed
+    attempt.queue_s = time.time() - claimed.accepted_at_ms / 1000
+    for recipient in attempt.screened.sendable:
+        attempt.by_address.setdefault(recipient.address, []).append(recipient.rcpt_no)
+    addresses = list(attempt.by_address)
     for start in range(0, len(addresses), max_recipients):
-        part = tuple(addresses[start : start + max_recipients])
-        if start and not may_go_on():
-            left = RecipientReply(stage=Stage.LOCAL, detail="stopping, nothing sent")
-            outcomes += _outcomes(part, (left,) * len(part), by_address, classifier)
-            continue
-        mail = _outgoing(claimed, part, store, terms)
+        if start:
+            if not await keep_part(attempt):
+                return
+            attempt.transaction = Ledger()
+        attempt.part = tuple(addresses[start : start + max_recipients])
+        mail = _outgoing(claimed, attempt.part, store, terms, attempt.screened.field_rule)
         is_last = start + max_recipients >= len(addresses)
         try:
-            session, replies, waited_s = await _transact(line, mail, check_lease, may_chain=is_last)
-            relay, uses, connect_s = session.relay, session.uses, connect_s + waited_s
+            replies = await _transact(attempt, line, mail, check_lease, may_chain=is_last)
         except UpstreamError as error:
-            relay = error.relay
-            failure = RecipientReply(stage=error.stage, reply=error.reply, detail=error.detail)
-            replies = (failure,) * len(part)
-            outcomes += _outcomes(part, replies, by_address, classifier, dsn=error.dsn)
+            attempt.relay = error.relay
+            failure = RecipientReply(
+                stage=error.stage, reply=error.reply, said=error.said, detail=error.detail
+            )
+            attempt.end_part((failure,) * len(attempt.part), classifier, dsn=error.dsn)
             continue
-        outcomes += _outcomes(part, replies, by_address, classifier)
-    return AttemptReport(
-        provider=provider,
-        relay=relay,
-        outcomes=tuple(outcomes),
-        delays=AttemptDelays(
-            queue_s=max(0.0, queue_s),
-            connect_s=connect_s,
-            transmit_s=time.monotonic() - started_s - connect_s,
-        ),
-        session_uses=uses,
-    )
+        if attempt.transaction.is_fenced:
+            return
+        attempt.end_part(replies, classifier)
 
 
 async def _transact(
-    line: Line, mail: OutgoingMail, check_lease: Callable[[], bool], *, may_chain: bool
-) -> tuple[UpstreamSession, tuple[RecipientReply, ...], float]:
+    attempt: Attempt,
+    line: Line,
+    mail: OutgoingMail,
+    check_lease: Callable[[], bool],
+    *,
+    may_chain: bool,
+) -> tuple[RecipientReply, ...]:
     """Run one transaction; an idle connection that turns out dead or deaf is replaced at once."""
     for tries in range(_MAX_STALE_SESSIONS):
+        if tries:
+            attempt.transaction = Ledger()
         asked_s = time.monotonic()
         session = await line.acquire(mail, fresh=tries > 0)
-        waited_s = time.monotonic() - asked_s
+        attempt.connect_s += time.monotonic() - asked_s
+        attempt.relay = session.relay
         try:
             replies = await session.transact(
-                mail, check_lease=check_lease, next_mail=line.next_mail if may_chain else None
+                mail,
+                check_lease=check_lease,
+                next_mail=line.next_mail if may_chain else None,
+                ledger=attempt.transaction,
             )
         finally:
             line.release(session)
         if not any(reply.stale_session for reply in replies):
             break
-    return session, replies, waited_s
+    attempt.session_uses = session.uses
+    return replies
 
 
 def _outcomes(
     addresses: tuple[str, ...],
-    replies: tuple[RecipientReply, ...],
+    replies: Sequence[RecipientReply],
     by_address: dict[str, list[int]],
     classifier: Classifier,
     *,
@@ -163,7 +250,12 @@ def _outcomes(
 ) -> list[RecipientOutcome]:
     found = []
     for address, answer in zip(addresses, replies, strict=True):
-        meaning = classifier.meaning(answer.stage, answer.reply, in_doubt=answer.in_doubt)
+        meaning = classifier.meaning(
+            answer.stage,
+            answer.said or answer.reply,
+            in_doubt=answer.in_doubt,
+            recipients=len(addresses),
+        )
         found += [
             RecipientOutcome(
                 rcpt_no=rcpt_no,
@@ -198,12 +290,28 @@ def single_mail(
     addresses = tuple(dict.fromkeys(recipient.address for recipient in screened.sendable))
     if not 0 < len(addresses) <= max_recipients:
         return None
-    return _outgoing(claimed, addresses, store, terms)
+    return _outgoing(claimed, addresses, store, terms, screened.field_rule)
+
+
+async def fields_found(
+    claimed: ClaimedDelivery, screened: Screened, *, store: Store, terms: Terms
+) -> FieldsFound:
+    """Return what of a delivery's header stays behind, or keeps it from being sent."""
+    if screened.field_rule is None:
+        return NOTHING
+    mail = _outgoing(claimed, (), store, terms, screened.field_rule)
+    return (await sift(mail.content, mail.added, mail.fields, mail.field_rule)).found
 
 
 def _outgoing(
-    claimed: ClaimedDelivery, addresses: tuple[str, ...], store: Store, terms: Terms
+    claimed: ClaimedDelivery,
+    addresses: tuple[str, ...],
+    store: Store,
+    terms: Terms,
+    field_rule: FieldRule | None,
 ) -> OutgoingMail:
+    if claimed.content is not None:
+        _check_size(claimed, len(claimed.content))
     notify = {one.address: one.dsn_notify for one in claimed.recipients if one.dsn_notify}
     return OutgoingMail(
         sender=claimed.sender,
@@ -217,6 +325,7 @@ def _outgoing(
         smtputf8=claimed.smtputf8,
         added=terms.source_of(claimed.source),
         fields=terms.fields,
+        field_rule=field_rule,
         max_size_bytes=terms.max_size_bytes,
         dsn_ret=claimed.dsn_ret,
         dsn_envid=claimed.dsn_envid,
@@ -225,8 +334,22 @@ def _outgoing(
 
 
 async def _stored_content(claimed: ClaimedDelivery, store: Store) -> AsyncIterator[bytes]:
+    """Yield the chunks; raises before the last one is used up if they are not what was accepted."""
+    size_bytes = 0
     for chunk_no in range(claimed.chunk_count):
         body = await asyncio.to_thread(store.read_chunk, claimed.queue_id, chunk_no)
         if body is None:
-            raise ContentInvalid(f"{claimed.queue_id}: chunk {chunk_no} of its content is gone")
+            raise ContentDamaged(
+                f"chunk {chunk_no} of {claimed.chunk_count} of its content is gone"
+            )
+        size_bytes += len(body)
         yield body
+    _check_size(claimed, size_bytes)
+
+
+def _check_size(claimed: ClaimedDelivery, size_bytes: int) -> None:
+    if size_bytes != claimed.size_bytes:
+        raise ContentDamaged(
+            f"its content has {size_bytes} bytes, {claimed.size_bytes} were accepted; "
+            "it is not sent"
+        )

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 from relaygw.delivery.allowance import Allowance
+from relaygw.delivery.brake import Brake
 from relaygw.delivery.pacing import GUARD_S, Throughput, new_ceiling, step
 from relaygw.mail.address import split
 from relaygw.mail.envelope import ClaimedDelivery
@@ -66,6 +67,7 @@ class Gate:
     hold_step: int = 0
     held_senders: dict[str, float] = field(default_factory=dict)  # domain: probe time
     sender_passes: set[str] = field(default_factory=set)  # of which one message may try
+    brake: Brake = field(default_factory=Brake)
     account: Account = field(default_factory=Account)
     teachings: int = 0  # begun and ended, see `teaching`
     teachings_under_way: int = 0

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
+from relaygw.delivery.brake import BRAKED, hold_reason, is_of_brake
 from relaygw.delivery.gate import Gate, sender_domain
 from relaygw.delivery.pacing import step
 from relaygw.errors import StoreUnavailable
@@ -66,6 +67,7 @@ class HoldKeeper:
 
     def _obey_provider(self, gate: Gate, in_force: Sequence[Hold]) -> None:
         mine = [h for h in in_force if h.scope in _OF_THE_PROVIDER and h.key == gate.provider]
+        gate.brake.obey(is_held=any(is_of_brake(hold.reason) for hold in mine))
         if not mine:
             gate.is_held, gate.probe_at_s = False, None
             return
@@ -116,7 +118,13 @@ class HoldKeeper:
         wait_s = step(outcome.meaning.wait_s or PROBE_LADDER_S, gate.hold_step)
         gate.hold_step += 1
         remedy = outcome.meaning.remedy or _REMEDIES.get(outcome.scope, "")
-        await self._hold(gate, outcome.scope, _words(outcome), remedy, wait_s)
+        reason = _words(outcome)
+        if outcome.meaning is BRAKED:
+            reason, remedy = (
+                hold_reason(reason),
+                f"{remedy}: relaygw provider release {gate.provider}",
+            )
+        await self._hold(gate, outcome.scope, reason, remedy, wait_s)
 
     async def put_quota(self, gate: Gate, quota: int, wait_s: float) -> None:
         """Hold the provider until its daily quota has room again."""

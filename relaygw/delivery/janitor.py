@@ -26,6 +26,8 @@ TRASH_S = 7 * 86400.0
 ORPHANS_S = 3600.0
 WATCHED_S = 14 * 86400.0
 _SHED_PAUSE_S = 0.01
+# known on its own host only
+_UNSEEN = "; what it was sending may be sent more than once"
 _PAUSE_S = 0.2  # between steps of a long purge
 
 
@@ -110,8 +112,10 @@ class Janitor:
         for incarnation in self._store.stale_incarnations(LEASE_S):
             if incarnation != self._incarnation:
                 # what it was sending is known on its own host only
-                hint = "; what it was sending may be sent more than once"
-                self._report(incarnation, self._store.bury(incarnation), hint)
+                leases = self._store.bury(incarnation, begun=None, is_lost=True)
+                self._report(incarnation, leases, _UNSEEN)
+        for incarnation in self._store.ownerless():
+            self._report(incarnation, self._store.bury(incarnation, begun=None), _UNSEEN)
 
     def _report(self, incarnation: str, leases: int, hint: str = "") -> None:
         if leases:

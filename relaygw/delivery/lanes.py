@@ -14,13 +14,20 @@ from operator import itemgetter
 
 from relaygw.delivery.gate import Gate, sender_domain
 from relaygw.mail.envelope import ClaimedDelivery
-from relaygw.policy.retry import held_sender_reason, no_sender_reason, over_quota_reason
+from relaygw.policy.retry import (
+    held_sender_reason,
+    lost_provider_reason,
+    needs_8bitmime_reason,
+    no_sender_reason,
+    over_quota_reason,
+)
 from relaygw.policy.routing import provider_route
 from relaygw.settings.model import Settings, Stream
 
 WINDOW_PER_CONNECTION = 8
 MIN_WINDOW = 4
 MAX_WINDOW = 200
+_MAX_UNFIT = 10_000
 
 
 @dataclass(slots=True, eq=False)
@@ -36,6 +43,8 @@ class Lane:
     is_claiming: bool = False
     may_have_more: bool = True  # False until a hint, a due retry or the next poll
     is_hinted: bool = True  # False: clients bring it nothing, the next poll is soon enough
+    # by queue id: the providers that lack what a message needs, while another may have it
+    unfit: dict[str, set[str]] = field(default_factory=dict)
 
     @property
     def wants_claim(self) -> bool:
@@ -97,7 +106,7 @@ class Lane:
         allowed = self._allowed(claimed)
         if not allowed:
             if _is_bound(claimed):
-                return f"in doubt with {claimed.provider}, which route {self.route} has no more"
+                return lost_provider_reason(self.route, str(claimed.provider))
             if not any(gate.may_send_as(claimed.sender) for gate in self.gates):
                 return no_sender_reason(self.route, claimed.sender)
             return over_quota_reason(self.route, len(claimed.recipients))
@@ -105,6 +114,19 @@ class Lane:
             names = (gate.provider for gate in allowed)
             return held_sender_reason(names, sender_domain(claimed.sender))
         return None
+
+    def pass_by(self, gate: Gate, claimed: ClaimedDelivery, why: str) -> str | None:
+        """Note that a provider cannot carry a message; return the reason to hold it for.
+
+        None: another provider of the route may carry it.
+        """
+        self.unfit.setdefault(claimed.queue_id, set()).add(gate.provider)
+        if len(self.unfit) > _MAX_UNFIT:  # sent by another one long ago
+            del self.unfit[next(iter(self.unfit))]
+        if any(one.provider in self.unfit[claimed.queue_id] for one in self._allowed(claimed)[:1]):
+            del self.unfit[claimed.queue_id]  # once it is released all are asked again
+            return needs_8bitmime_reason(self.route, why)
+        return self.obstacle(claimed)
 
     def _allowed(self, claimed: ClaimedDelivery) -> list[Gate]:
         if _is_bound(claimed):
@@ -115,7 +137,12 @@ class Lane:
             if gate.may_send_as(claimed.sender) and gate.allowance.covers(claimed)
         ]
         # what is too large for all of them bounces at the first
-        return [gate for gate in able if gate.takes_size(claimed.size_bytes)] or able[:1]
+        able = [gate for gate in able if gate.takes_size(claimed.size_bytes)] or able[:1]
+        unfit = self.unfit.get(claimed.queue_id) if self.unfit else None
+        if unfit:
+            # where all of them are: as if none were
+            able = [gate for gate in able if gate.provider not in unfit] or able
+        return able
 
 
 def taking_turns(deliveries: Iterable[ClaimedDelivery]) -> list[ClaimedDelivery]:

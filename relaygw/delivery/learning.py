@@ -108,7 +108,7 @@ class Learning:
     ) -> Lesson:
         """Learn from an attempt in which the provider did its work, whatever came of it."""
         if all(outcome.stage is Stage.LOCAL for outcome in report.outcomes):
-            return Lesson()
+            return self._from_refusal_here(gate, claimed, report)
         taken = sum(outcome.verdict is Verdict.DELIVERED for outcome in report.outcomes)
         if taken or all(outcome.reply is not None for outcome in report.outcomes):
             gate.note_success(gate.allowance.rate_cost(taken) if taken else 0, time.monotonic())
@@ -129,6 +129,17 @@ class Learning:
         if taken and gate.held_senders:
             await self._holds.drop_sender(gate, claimed.sender)
         return Lesson()
+
+    def _from_refusal_here(
+        self, gate: Gate, claimed: ClaimedDelivery, report: AttemptReport
+    ) -> Lesson:
+        """Let what this provider cannot be given go by the next one of its route, or be held."""
+        kept = next((one for one in report.outcomes if one.verdict is Verdict.HOLD), None)
+        if kept is None:
+            return Lesson()
+        why = kept.detail.rpartition("8BITMIME: ")[2]
+        reason = self._lanes[claimed.route].pass_by(gate, claimed, why)
+        return Lesson(held_reason=reason, wait_s=_AT_ONCE_S)
 
     async def settle_hold(self, gate: Gate, claimed: ClaimedDelivery) -> None:
         """Release what was just held for its sender, if that hold ended in the meantime."""

@@ -1,6 +1,6 @@
 """The leases of one incarnation: renewed by one heartbeat, trusted only while it is fresh.
 
-`is_held` is asked right before content is sent: a process that slept past its lease
+`is_held` is asked right before each final dot is sent: a process that slept past its lease
 (stopped, swapped out, suspended) sends nothing with it.
 """
 
@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import time
+from concurrent.futures import ThreadPoolExecutor
 
+from relaygw.delivery.store_calls import in_thread
 from relaygw.errors import RelaygwError, StoreUnavailable
 from relaygw.observe.maillog import MailLog
 from relaygw.store.protocol import Store
@@ -44,20 +46,28 @@ class Leases:
 
     async def beat(self) -> None:
         """Renew until cancelled; raises LeaseLost when the incarnation was buried."""
-        while True:
-            sent_s = _awake_s()
-            wait_s = HEARTBEAT_S
-            try:
-                if await asyncio.to_thread(self._renew):
-                    self._until_s = sent_s + LEASE_S
-                else:
-                    self.lose()
-            except StoreUnavailable as error:
-                self._log.note("qmgr", f"warning: heartbeat failed: {error}")
-                wait_s = _AGAIN_S
-            if self._is_lost:
-                raise LeaseLost(f"the leases of {self.incarnation} were taken over")
-            await asyncio.sleep(wait_s)
+        thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="heartbeat")
+        try:
+            while True:
+                wait_s = await self._beat_once(thread)
+                if self._is_lost:
+                    raise LeaseLost(f"the leases of {self.incarnation} were taken over")
+                await asyncio.sleep(wait_s)
+        finally:
+            thread.shutdown(wait=False)
+
+    async def _beat_once(self, thread: ThreadPoolExecutor) -> float:
+        """Renew, in a thread that does nothing else; return after how long to do so again."""
+        sent_s = _awake_s()
+        try:
+            if await in_thread(thread, self._renew):
+                self._until_s = sent_s + LEASE_S
+            else:
+                self.lose()
+        except StoreUnavailable as error:
+            self._log.note("qmgr", f"warning: heartbeat failed: {error}")
+            return _AGAIN_S
+        return HEARTBEAT_S
 
     def _renew(self) -> bool:
         state = "draining" if self.is_draining else "running"

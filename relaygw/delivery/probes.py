@@ -54,7 +54,7 @@ class Prober:
         except UpstreamError as error:
             return RecipientOutcome(
                 rcpt_no=-1,
-                meaning=self._classifiers[gate.provider].meaning(error.stage, error.reply),
+                meaning=self._classifiers[gate.provider].meaning(error.stage, error.said),
                 stage=error.stage,
                 reply=error.reply,
                 detail=error.detail,

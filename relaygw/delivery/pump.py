@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from relaygw.delivery.courier import Courier
 from relaygw.delivery.gate import Gate
 from relaygw.delivery.holds import HoldKeeper
+from relaygw.delivery.in_hand import InHand
 from relaygw.delivery.lanes import Lane, next_lane
 from relaygw.delivery.leases import Leases
 from relaygw.delivery.permits import Permits
@@ -39,6 +40,7 @@ class Pump:
         lanes: Sequence[Lane],
         gates: Mapping[str, Gate],
         leases: Leases,
+        in_hand: InHand,
         holds: HoldKeeper,
         courier: Courier,
         prober: Prober,
@@ -54,6 +56,7 @@ class Pump:
             store,
             log,
             incarnation=leases.incarnation,
+            in_hand=in_hand,
             courier=courier,
             holds=holds,
             threads=threads,
@@ -103,13 +106,16 @@ class Pump:
             self._windows.give_back(lane)
 
     async def drain(self, limit_s: float) -> None:
-        """Return when what was begun has ended; what takes longer than `limit_s` is cancelled."""
+        """Return when what was begun has ended; what takes longer than `limit_s` is cancelled.
+
+        What that comes to is with the recorder on return.
+        """
         deadline_s = time.monotonic() + limit_s
         while self._tasks and (left_s := deadline_s - time.monotonic()) > 0:
             await asyncio.wait(self._tasks, timeout=left_s)
-        for task in self._tasks:
-            task.cancel()
-        if self._tasks:
+        while self._tasks:  # what is cancelled may begin something else
+            for task in self._tasks:
+                task.cancel()
             await asyncio.wait(self._tasks)
 
     def run_all(self, *, has_more: bool = False) -> None:
@@ -172,7 +178,7 @@ class Pump:
             if gate.allowance.is_short:  # others may fit into what is left
                 gate.allowance.is_short = False
                 del lane.window[place]
-                self.spawn(self._windows.put_off(claimed, gate.provider, QUOTA_SLICE_S))
+                self.spawn(self._courier.put_off(claimed, gate.provider, QUOTA_SLICE_S))
                 return self._next_turn(gate)
             self.supplies.ask_for_quota(gate, claimed)
             return None
@@ -276,15 +282,15 @@ class Pump:
             while waiting is not None and self._may_start(gate):
                 carried, waiting = waiting, None
                 await self._courier.deliver(gate, carried, line)
-                self._windows.let_go(carried)
                 waiting = line.take_following()
         finally:
             # what was not carried, for whatever reason, goes back to the queue
             waiting = line.take_following() or waiting
             if waiting is not None:
-                self.spawn(self._windows.give_back_now([waiting]))
-            line.close()
+                gate.allowance.take_back(waiting, taken=0)
+                self._courier.give_back(waiting)
             gate.finish(stream, time.monotonic())
+            line.close()
         self.run(gate)
         if gate.has_alternative and not gate.is_open(time.monotonic()):
             for other in lane.gates:

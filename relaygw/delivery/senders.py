@@ -8,11 +8,12 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 
-from relaygw.mail.outcome import AttemptReport, Scope, Stage, Verdict
+from relaygw.mail.outcome import AttemptReport, RecipientOutcome, Scope, Stage, Verdict
 from relaygw.store.protocol import SenderNote
 
 _MOST = 10_000
 _AGAIN_AFTER_MS = 300_000
+_LOST_STEP = 503  # says nothing of the sender
 
 
 class SenderLedger:
@@ -57,7 +58,13 @@ def _refusal(report: AttemptReport) -> str | None:
     """Return what was said against the sender: of its domain, or to MAIL FROM for good."""
     for outcome in report.outcomes:
         is_of_sender = outcome.scope is Scope.SENDER_DOMAIN
-        is_refused = outcome.stage is Stage.MAIL and outcome.verdict is Verdict.BOUNCE
-        if (is_of_sender or is_refused) and outcome.reply is not None:
+        if (is_of_sender or _is_refused_at_mail(outcome)) and outcome.reply is not None:
             return str(outcome.reply)
     return None
+
+
+def _is_refused_at_mail(outcome: RecipientOutcome) -> bool:
+    """True for a 5xx to MAIL FROM that is not about the message: that one bounces."""
+    is_at_mail = outcome.stage is Stage.MAIL and outcome.verdict is Verdict.RETRY
+    reply = outcome.reply
+    return is_at_mail and reply is not None and reply.is_permanent and reply.code != _LOST_STEP

@@ -37,6 +37,7 @@ class Windows:
         log: MailLog,
         *,
         incarnation: str,
+        in_hand: InHand,
         courier: Courier,
         holds: HoldKeeper,
         threads: ThreadPoolExecutor,
@@ -49,7 +50,7 @@ class Windows:
         self._holds = holds
         self._threads = threads
         self._spawn = spawn
-        self._in_hand = InHand()
+        self._in_hand = in_hand
         self._unsure: set[str] = set()  # routes with leases that are not in hand, perhaps
         # a claim that overtook a give-back would take for known what is queued again by then
         self._leasing: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
@@ -121,15 +122,6 @@ class Windows:
                 "are queued again",
             )
 
-    def let_go(self, claimed: ClaimedDelivery) -> None:
-        """Note that the outcome of a delivery is durable."""
-        self._in_hand.let_go([claimed])
-
-    async def put_off(self, claimed: ClaimedDelivery, provider: str, wait_s: float) -> None:
-        """Let a delivery wait for a provider outside of the window."""
-        await self._courier.put_off(claimed, provider, wait_s)
-        self.let_go(claimed)
-
     def sweep(self, lane: Lane) -> None:
         """Take out of a window what no provider may take, or only one that is in trouble."""
         if lane.is_plain:
@@ -145,7 +137,7 @@ class Windows:
                 wait_s = _PUT_OFF_S
                 if not gate.is_held:
                     wait_s = min(wait_s, max(1.0, gate.blocked_until_s - now_s + 1.0))
-                self._spawn(self.put_off(claimed, gate.provider, wait_s))
+                self._spawn(self._courier.put_off(claimed, gate.provider, wait_s))
             else:
                 kept.append(claimed)
         lane.window.clear()
@@ -153,11 +145,10 @@ class Windows:
         for claimed in clogging(lane, now_s):
             lane.window.remove(claimed)
             lane.may_have_more = True
-            self._spawn(self.put_off(claimed, "of its sender", _CLOGGED_S))
+            self._spawn(self._courier.put_off(claimed, "of its sender", _CLOGGED_S))
 
     async def _set_aside(self, lane: Lane, claimed: ClaimedDelivery, reason: str) -> None:
         await self._courier.set_aside(claimed, reason)
-        self.let_go(claimed)
         if lane.obstacle(claimed) is None:  # its hold ended while that was written
             for gate in lane.gates:
                 await self._holds.release_sender(gate.provider, sender_domain(claimed.sender))

@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from relaygw.delivery.courier import Courier
 from relaygw.delivery.gate import Gate
 from relaygw.delivery.holds import HoldKeeper
+from relaygw.delivery.in_hand import InHand
 from relaygw.delivery.lanes import build_lanes
 from relaygw.delivery.learning import Learning
 from relaygw.delivery.leases import LeaseLost, Leases
@@ -24,6 +25,7 @@ from relaygw.delivery.outages import Outages
 from relaygw.delivery.probes import Prober
 from relaygw.delivery.pump import Pump
 from relaygw.delivery.recorder import Recorder
+from relaygw.delivery.second_look import SecondLook
 from relaygw.delivery.senders import SenderLedger
 from relaygw.errors import StoreUnavailable
 from relaygw.observe.maillog import MailLog
@@ -35,6 +37,7 @@ from relaygw.upstream.pool import Pool
 
 POLL_S = 1.0
 _DRAIN_S = 25.0
+_LAST_RECORDS_S = 10.0  # for the outcomes of a worker that does not end as it should
 _SENDERS_EACH_S = 5.0
 
 
@@ -78,6 +81,7 @@ class Worker:
             senders=self._senders,
             lanes=self._lanes,
         )
+        in_hand = InHand()
         courier = Courier(
             settings,
             store,
@@ -88,7 +92,11 @@ class Worker:
             pools=self._pools,
             classifiers=classifiers,
             in_flight=in_flight,
+            in_hand=in_hand,
             meter=meter,
+        )
+        self._second_look = SecondLook(
+            settings, store, log, incarnation=incarnation, wake=self.wake
         )
         self._threads = ThreadPoolExecutor(max_workers=4, thread_name_prefix="store")
         self._pump = Pump(
@@ -97,6 +105,7 @@ class Worker:
             lanes=self._lanes,
             gates=self._gates,
             leases=self._leases,
+            in_hand=in_hand,
             holds=self._holds,
             courier=courier,
             prober=Prober(learning, self._pools, classifiers),
@@ -118,9 +127,11 @@ class Worker:
             async with asyncio.TaskGroup() as group:
                 beat = group.create_task(self._leases.beat())
                 poll = group.create_task(self._poll())
+                second_look = group.create_task(self._second_look.run())
                 await stop.wait()
                 self._leases.is_draining = True
                 poll.cancel()
+                second_look.cancel()
                 await self._drain()
                 beat.cancel()
         except* LeaseLost as lost:
@@ -128,7 +139,14 @@ class Worker:
         finally:
             if self._hints is not None:
                 loop.remove_reader(self._hints)
+            await self._cut_short()
             self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def _cut_short(self) -> None:
+        """End what is still under way, whatever ends the worker: every attempt has an outcome."""
+        self._pump.stop()
+        await self._pump.drain(0)
+        await self._recorder.drain(_LAST_RECORDS_S)
 
     async def _drain(self) -> None:
         """Give back windows, let transactions end, record everything, close the pools."""

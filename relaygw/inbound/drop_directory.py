@@ -20,8 +20,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from relaygw.errors import RelaygwError
-from relaygw.inbound import drop_file
-from relaygw.mail.drop import WAKE_SOCKET, WRITING_PREFIX
+from relaygw.mail.drop import WAKE_SOCKET, WRITING_PREFIX, is_complete
+from relaygw.observe.maildrop import OURS, ReasonsFile
 
 MAX_LISTED = 10_000
 UNFINISHED_S = 86400.0
@@ -40,7 +40,8 @@ class Listing:
     """What lies in the maildrop."""
 
     drops: list[str] = field(default_factory=list)  # at most MAX_LISTED
-    odd: list[tuple[str, str]] = field(default_factory=list)  # name and what is wrong with it
+    odd: list[tuple[str, str]] = field(default_factory=list)  # name and what is wrong, as many
+    skipped: set[str] = field(default_factory=set)
 
 
 class DropDirectory:
@@ -56,6 +57,7 @@ class DropDirectory:
             self.descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
             raise MaildropUnusable(_problem(path, error.strerror or str(error), group)) from error
+        self.reasons = ReasonsFile(self.descriptor)
         try:
             self._set_up(gid, group)
         except BaseException:
@@ -121,24 +123,30 @@ class DropDirectory:
             for _ in range(_MAX_DATAGRAMS):
                 self._socket.recv(1)
 
-    def look(self, skip: Container[str]) -> Listing:
-        """Return what lies here, without the drops in `skip`; remove what was never finished."""
+    def look(self, skip: Container[str], last: Container[str] = ()) -> Listing:
+        """Return what lies here, without the drops in `skip`; remove what was never finished.
+
+        Drops in `last` come after the others: whoever keeps thousands of files unfinished must
+        not keep the rest from being listed.
+        """
         is_sweep = time.monotonic() - self._swept_at_s >= _SWEEP_S
         if is_sweep:
             self._swept_at_s = time.monotonic()
         found = Listing()
+        later: list[str] = []
         with os.scandir(self.descriptor) as entries:
             for entry in entries:
                 name = entry.name
-                if drop_file.NAME.fullmatch(name):
-                    if name not in skip:
-                        found.drops.append(name)
-                        if len(found.drops) >= MAX_LISTED:
-                            break
+                if is_complete(name):
+                    if name in skip:
+                        found.skipped.add(name)
+                    elif len(found.drops) < MAX_LISTED:
+                        (later if name in last else found.drops).append(name)
                 elif _UNFINISHED.fullmatch(name):
                     found.odd += self._sweep(name) if is_sweep else ()
-                elif name != WAKE_SOCKET:
+                elif name not in OURS and len(found.odd) < MAX_LISTED:
                     found.odd.append((name, "not a name of mail"))
+        found.drops += later[: MAX_LISTED - len(found.drops)]
         return found
 
     def _sweep(self, name: str) -> Iterator[tuple[str, str]]:

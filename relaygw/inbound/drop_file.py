@@ -10,6 +10,8 @@ import os
 import re
 import stat
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -19,7 +21,6 @@ from relaygw.mail.content import normalise_line_ends
 from relaygw.mail.drop import COMPLETE_SUFFIX, FIRST_LINE, MAX_HEAD_BYTES
 from relaygw.mail.dsn import NO_REQUEST, DsnRequest, read_request
 
-NAME = re.compile(r"[0-9a-fA-F]{32}" + re.escape(COMPLETE_SUFFIX))
 SETTLE_S = 60.0
 """A file that is not complete is damaged when it was not changed for this long."""
 _LARGE_BYTES = MEMORY_BYTES // 2  # line ends may double it
@@ -36,6 +37,8 @@ _NOT_OURS_TO_READ = {
     errno.EACCES: "this user may not read it",
     errno.EPERM: "this user may not read it",
 }
+_OF_THE_MACHINE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+"""Errors that the next file would meet as well; every other one is about a single file."""
 
 
 class Unfit(Exception):
@@ -44,6 +47,10 @@ class Unfit(Exception):
 
 class NotYet(Exception):
     """The file is not complete, but may be soon."""
+
+
+class Unreadable(Exception):
+    """The system does not let this one file be read now: a lease, a bad block; the text says it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +62,7 @@ class Drop:
     sender: str | None  # "" is the null sender, None: none was given
     recipients: tuple[str, ...]
     content: ReceivedContent
+    given_bytes: int = 0  # of the content as it was left
     cwd: str | None = None  # the caller's working directory
     dsn: DsnRequest = NO_REQUEST
 
@@ -86,23 +94,26 @@ class OpenDrop:
         os.close(self._descriptor)
 
     def look(self, limit_bytes: int) -> None:
-        """Find the trailer without reading the rest; raises Unfit, NotYet."""
+        """Find the trailer without reading the rest; raises Unfit, NotYet, Unreadable."""
         size_bytes = self._found.st_size
         start = max(0, size_bytes - _TRAILER_LIMIT_BYTES)
-        trailer = _TRAILER.search(os.pread(self._descriptor, size_bytes - start, start))
+        with _own_trouble():
+            end = os.pread(self._descriptor, size_bytes - start, start)
+        trailer = _TRAILER.search(end)
         if trailer is None:
             raise self._damaged("its end is missing")
         self._trailer = trailer[0]
         self.content_bytes = int(trailer[1])
         if self.content_bytes > limit_bytes:
-            raise Unfit(f"larger than max_message_size, {limit_bytes} bytes")
+            raise _too_large(limit_bytes)
         if not len(FIRST_LINE) < self._head_bytes <= MAX_HEAD_BYTES:
             raise self._damaged("its end tells another size")
 
     def read(self, spool_directory: Path) -> Drop:
-        """Copy the file once and return what the copy says; raises Unfit, NotYet.
+        """Copy the file once and return what the copy says; raises Unfit, NotYet, Unreadable.
 
-        Blocks as long as its size takes. Raises OSError when the spool file fails.
+        Blocks as long as its size takes. Raises OSError for trouble of the machine, which is
+        all that may happen to the spool file.
         """
         head = self._read(self._head_bytes)
         recipients, others = self._parse(head)
@@ -121,6 +132,7 @@ class OpenDrop:
             sender=others.get(b"from"),
             recipients=recipients,
             content=content,
+            given_bytes=self.content_bytes,
             cwd=others.get(b"cwd"),
             dsn=read_request(
                 notify=others.get(b"notify"), ret=others.get(b"ret"), envid=others.get(b"envid")
@@ -134,8 +146,9 @@ class OpenDrop:
     def _read(self, count: int) -> bytes:
         """Return `count` bytes, less at the end of the file."""
         data = b""
-        while len(data) < count and (more := os.read(self._descriptor, count - len(data))):
-            data += more
+        with _own_trouble():
+            while len(data) < count and (more := os.read(self._descriptor, count - len(data))):
+                data += more
         return data
 
     def _parse(self, head: bytes) -> tuple[tuple[str, ...], dict[bytes, str]]:
@@ -184,19 +197,17 @@ class OpenDrop:
 def open_drop(directory: int, name: str, *, limit_bytes: int) -> OpenDrop | None:
     """Open the file `name` in the open `directory`, if it may be mail of up to `limit_bytes`.
 
-    Never waits and follows nothing. None when the file is gone. Raises Unfit, NotYet, and
-    OSError for trouble of the machine.
+    Never waits and follows nothing. None when the file is gone. Raises Unfit, NotYet,
+    Unreadable, and OSError for trouble of the machine.
     """
+    with _own_trouble():
+        try:
+            descriptor = os.open(name, _OPEN_FLAGS, dir_fd=directory)
+        except FileNotFoundError:
+            return None
     try:
-        descriptor = os.open(name, _OPEN_FLAGS, dir_fd=directory)
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        if error.errno in _NOT_OURS_TO_READ:
-            raise Unfit(_NOT_OURS_TO_READ[error.errno]) from error
-        raise
-    try:
-        found = os.fstat(descriptor)
+        with _own_trouble():
+            found = os.fstat(descriptor)
         if found.st_nlink == 0:
             os.close(descriptor)
             return None
@@ -209,13 +220,36 @@ def open_drop(directory: int, name: str, *, limit_bytes: int) -> OpenDrop | None
     return drop
 
 
+@contextmanager
+def _own_trouble() -> Iterator[None]:
+    """Turn an error of a call about one file into Unfit or Unreadable, unless it is the machine's.
+
+    Whoever owns a file can make calls about it fail (a lease: EAGAIN), and so can the disk
+    (EIO); that must stop no other mail.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _OF_THE_MACHINE:
+            raise
+        if error.errno in _NOT_OURS_TO_READ:
+            raise Unfit(_NOT_OURS_TO_READ[error.errno]) from error
+        is_leased = error.errno == errno.EAGAIN
+        reason = "a program holds a lease on it" if is_leased else error.strerror or str(error)
+        raise Unreadable(reason) from error
+
+
 def _check_kind(found: os.stat_result, limit_bytes: int) -> None:
     if not stat.S_ISREG(found.st_mode):
         raise Unfit("not a regular file")
     if found.st_nlink != 1:
         raise Unfit("a hard link: the file has another name, too")
     if found.st_size > limit_bytes + MAX_HEAD_BYTES + _TRAILER_LIMIT_BYTES:
-        raise Unfit(f"larger than max_message_size, {limit_bytes} bytes")
+        raise _too_large(limit_bytes)
+
+
+def _too_large(limit_bytes: int) -> Unfit:
+    return Unfit(f"larger than {limit_bytes} bytes, the most that is taken from here")
 
 
 def _with_last_end(data: bytes) -> bytes:

@@ -22,8 +22,9 @@ class Wave:
     large: list[str] = field(default_factory=list)  # to be read where nobody waits for it
     stored: list[str] = field(default_factory=list)  # their mail is in the queue already
     unfit: list[tuple[str, str]] = field(default_factory=list)
-    broken: list[tuple[str, Exception]] = field(default_factory=list)
-    trouble: Exception | None = None  # of the machine: not the files' fault
+    unfinished: list[str] = field(default_factory=list)
+    broken: list[tuple[str, Exception]] = field(default_factory=list)  # each alone: count it
+    trouble: Exception | None = None  # of the machine, which every other file would meet
 
 
 def read_wave(
@@ -76,10 +77,10 @@ def _read(
         drop.content.read_head()
         wave.drops.append(drop)
     except NotYet:
-        pass  # looked at again in a second
+        wave.unfinished.append(name)  # looked at again in a second
     except Unfit as error:
         wave.unfit.append((name, str(error)))
-    except OSError as error:
+    except (OSError, MemoryError) as error:
         wave.trouble = error
     except Exception as error:
         wave.broken.append((name, error))

@@ -8,6 +8,7 @@ nobody else.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -105,7 +106,7 @@ class GroupCommitter:
         written = asyncio.get_running_loop().run_in_executor(
             self._thread, self._write, [message for message, _ in batch]
         )
-        written.add_done_callback(lambda result: self._finish_batch(batch, result.result()))
+        written.add_done_callback(lambda result: self._end_batch(batch, result))
 
     def _write(self, messages: list[AcceptedMessage]) -> list[Failure | None]:
         """Write a batch, in the store's thread; return what went wrong with each message."""
@@ -120,10 +121,29 @@ class GroupCommitter:
             if len(messages) == 1:
                 return [Unstorable(f"{type(error).__name__}: {error}")]
             return [self._write([message])[0] for message in messages]
-        self._meter.wrote(time.monotonic() - began_s)
+        with contextlib.suppress(Exception):  # it is durable, whatever is wrong with counting
+            self._meter.wrote(time.monotonic() - began_s)
         return [None] * len(messages)
 
-    def _finish_batch(self, batch: list[Waiter], errors: Sequence[Failure | None]) -> None:
+    def _end_batch(
+        self, batch: list[Waiter], written: asyncio.Future[list[Failure | None]]
+    ) -> None:
+        """Answer a batch and begin the next one, whatever goes wrong with telling of it."""
+        error = None if written.cancelled() else written.exception()
+        try:
+            if written.cancelled() or error is not None:
+                what = f"{type(error).__name__}: {error}" if error is not None else "cancelled"
+                self._answer(batch, [Unstorable(f"it was not written: {what}")] * len(batch))
+            else:
+                self._answer(batch, written.result())
+        finally:
+            if self._waiting:
+                self._start_next_batch()
+            else:
+                self._is_writing = False
+                self._idle.set()
+
+    def _answer(self, batch: list[Waiter], errors: Sequence[Failure | None]) -> None:
         stored = []
         for (message, done), error in zip(batch, errors, strict=True):
             self._pending_bytes -= sum(map(len, message.content))
@@ -136,9 +156,4 @@ class GroupCommitter:
             else:
                 done.set_exception(error)
         if stored:
-            self._committed(stored)
-        if self._waiting:
-            self._start_next_batch()
-        else:
-            self._is_writing = False
-            self._idle.set()
+            self._committed(stored)  # what it raises, the loop's handler tells

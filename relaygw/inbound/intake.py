@@ -16,7 +16,7 @@ from pathlib import Path
 from relaygw.errors import RelaygwError
 from relaygw.inbound.data import CHUNK_BYTES, ReceivedContent
 from relaygw.inbound.sources import TrustedSources, without_late_fields
-from relaygw.mail.content import HeaderFacts, read_header, without_fields
+from relaygw.mail.content import HeaderFacts, has_long_line, read_header, without_fields
 from relaygw.mail.dsn import NO_REQUEST, DsnRequest
 from relaygw.mail.envelope import AcceptedMessage, NewDelivery, NewRecipient, Source
 from relaygw.mail.queue_id import QueueIdSource
@@ -129,7 +129,8 @@ class Intake:
         source, is_denied = self._sources.judge(origin.source, facts, is_whole=is_whole)
         if facts.source_fields and is_whole:
             block = without_fields(block, facts.source_fields)
-        head = added + self._rewriter.headers(block) + body
+        header = added + self._rewriter.headers(block)
+        head = header + body
         size_bytes = content.size_bytes + len(head) - len(content.head)
         message = AcceptedMessage(
             queue_id=queue_id,
@@ -141,8 +142,8 @@ class Intake:
             size_bytes=size_bytes,
             subject=facts.subject,
             message_id=message_id,
-            is_8bit=content.is_8bit,
-            has_long_line=content.has_long_line,
+            is_8bit=content.is_8bit or not header.isascii(),
+            has_long_line=content.has_long_line or has_long_line(header),
             smtputf8=origin.smtputf8,
             mode=strictest(self._mode, origin.mode).value,
             source=source,
@@ -234,7 +235,9 @@ class Intake:
             )
         peer = f"unknown [{_literal(source.client)}]" if source.client else "local"
         given = recipients[0].original or recipients[0].address
-        audience = f"\r\n\tfor <{given}>" if len(recipients) == 1 else ""
+        # not in UTF-8: our own trace must not make a message need 8BITMIME or SMTPUTF8
+        is_told = len(recipients) == 1 and given.isascii()
+        audience = f"\r\n\tfor <{given}>" if is_told else ""
         return (
             f"Received: from {source.helo or 'localhost'} ({peer})\r\n"
             f"\tby {self.hostname} (relaygw) with {origin.protocol} id {queue_id}{audience};\r\n"

@@ -24,11 +24,17 @@ _MAX_CWD_CHARACTERS = 1024
 
 
 def compose_local(
-    intake: Intake, drop: Drop, *, listener: str | None = None, mode: Mode | None = None
+    intake: Intake,
+    drop: Drop,
+    *,
+    listener: str | None = None,
+    mode: Mode | None = None,
+    limit_bytes: int | None = None,
 ) -> tuple[AcceptedMessage, Iterator[bytes]]:
     """Return the message of a drop, and for large content the chunks to store ahead of it.
 
     It is treated as in the gateway's mode, or in `mode`; `listener` stands for where it came in.
+    What was left with more than `limit_bytes` of content is captured.
     """
     given = _user_name(drop.uid) if drop.sender is None else drop.sender
     recipients = [_resolve(intake, address, mode) for address in drop.recipients]
@@ -39,6 +45,8 @@ def compose_local(
             sender = intake.resolve_sender(given)
     except InvalidAddress as error:
         recipients = _captured(recipients, f"invalid sender {_shown(given)}: {error}")
+    if limit_bytes is not None and drop.given_bytes > limit_bytes:
+        recipients = _captured(recipients, f"larger than max_message_size, {limit_bytes} bytes")
     origin = Origin(
         source=Source(
             listener=listener,

@@ -16,8 +16,7 @@ from relaygw.inbound.group_commit import GroupCommitter
 from relaygw.inbound.intake import Intake
 from relaygw.inbound.pickup import Pickup
 from relaygw.inbound.queue_listing import QueueListing
-from relaygw.mail import queue_socket
-from relaygw.mail.drop import WAKE_SOCKET
+from relaygw.mail.drop import MAX_CONTENT_BYTES, WAKE_SOCKET
 from relaygw.observe.maillog import MailLog
 from relaygw.settings.model import Settings
 from relaygw.store.protocol import Store
@@ -49,9 +48,8 @@ class Maildrop:
             intake=intake,
             committer=committer,
             log=log,
-            limit_bytes=settings.listeners[0].max_message_size if settings.listeners else 0,
+            limit_bytes=_limit_bytes(settings),
             large_message_turn=large_message_turn,
-            own_sockets=(queue_socket.NAME,),
             troubled=self._back_off,
         )
         self._task: asyncio.Task[None] | None = None
@@ -173,3 +171,8 @@ class Maildrop:
         if text != self._trouble:
             self._trouble = text
             self._log.note("pickup", f"warning: {text}")
+
+
+def _limit_bytes(settings: Settings) -> int:
+    """Return what the first listener takes: local mail has no listener of its own."""
+    return settings.listeners[0].max_message_size if settings.listeners else MAX_CONTENT_BYTES

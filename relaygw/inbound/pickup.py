@@ -10,22 +10,22 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Container
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from relaygw.errors import AlreadyAccepted, IntakeFull, StoreFull, StoreUnavailable, Unstorable
-from relaygw.inbound.drop_directory import DropDirectory
-from relaygw.inbound.drop_file import Drop
+from relaygw.inbound.drop_directory import MAX_LISTED, DropDirectory, Listing
+from relaygw.inbound.drop_file import Drop, Unreadable
 from relaygw.inbound.drop_wave import Wave, read_one, read_wave
 from relaygw.inbound.group_commit import GroupCommitter
 from relaygw.inbound.intake import Intake
 from relaygw.inbound.local_mail import compose_local
-from relaygw.inbound.set_aside import SetAside
+from relaygw.inbound.set_aside import MAX_ASIDE, SetAside
+from relaygw.mail.drop import MAX_CONTENT_BYTES
+from relaygw.observe.maildrop import REASONS
 from relaygw.observe.maillog import MailLog
 
-MAX_FAILURES = 3
-"""Unexpected errors over one file after which it is left alone."""
 MAX_LARGE_WAITING = 100
 
 T = TypeVar("T")
@@ -34,6 +34,7 @@ T = TypeVar("T")
 class Pickup:
     """Takes mail from the directory that it is given.
 
+    Content over `limit_bytes` is captured: the command took it, and nobody can be told any more.
     `troubled` is told what keeps it from taking any mail at all: the store, a full volume.
     """
 
@@ -45,19 +46,19 @@ class Pickup:
         log: MailLog,
         limit_bytes: int,
         large_message_turn: asyncio.Semaphore,
-        own_sockets: Container[str],
         troubled: Callable[[Exception], None],
     ) -> None:
         self._intake = intake
         self._committer = committer
         self._log = log
         self._limit_bytes = limit_bytes
+        self._most_bytes = max(limit_bytes, MAX_CONTENT_BYTES)
         self._large_message_turn = large_message_turn
-        self._own_sockets = own_sockets
         self._troubled = troubled
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="maildrop")
         self._is_retired = False
         self._aside = SetAside(log)
+        self._unfinished: set[str] = set()
         self._stored: set[str] = set()  # mail is in the queue, the file could not be removed yet
         self._large: deque[str] = deque()
         self._large_task: asyncio.Task[None] | None = None
@@ -94,11 +95,37 @@ class Pickup:
 
     async def look(self, directory: DropDirectory) -> bool:
         """Take what lies there; False when there is trouble, of which `troubled` was told."""
-        listing = await self.blocking(lambda: directory.look(self._aside))
+        listing = await self.blocking(lambda: directory.look(self._aside, self._unfinished))
+        self._note(directory, listing)
+        try:
+            return await self._take_listed(directory, listing)
+        finally:
+            await self._tell_reasons(directory)
+
+    def _note(self, directory: DropDirectory, listing: Listing) -> None:
+        """Name what is no mail, and forget what was known of files that are gone."""
         for name, reason in listing.odd:
-            if name not in self._own_sockets:
-                self._aside.say(str(directory.path / name), reason)
+            self._aside.say(str(directory.path / name), reason)
+        if len(listing.drops) < MAX_LISTED:  # these are all
+            there = listing.skipped.union(listing.drops)
+            self._aside.keep(there)
+            self._unfinished &= there
+
+    async def _tell_reasons(self, directory: DropDirectory) -> None:
+        """Keep the file of reasons up to date; without it mail is taken all the same."""
+        file, changes, reasons = directory.reasons, self._aside.changes, self._aside.reasons
+        if file.changes == changes:
+            return
+        try:
+            await self.blocking(lambda: file.write(dict(reasons)))
+        except OSError as error:
+            self.say(str(directory.path / REASONS), f"not written: {error.strerror or error}")
+        else:
+            file.changes = changes
+
+    async def _take_listed(self, directory: DropDirectory, listing: Listing) -> bool:
         names = deque(name for name in listing.drops if name not in self._large)
+        self._put_off(directory, [])  # those that wait go on, whatever ended their task
         if names and not self._intake.has_space():
             self._troubled(StoreFull("the volume of the queue is nearly full"))
             return False
@@ -107,7 +134,7 @@ class Pickup:
                 lambda: read_wave(
                     directory.descriptor,
                     names,
-                    limit_bytes=self._limit_bytes,
+                    limit_bytes=self._most_bytes,
                     spool_directory=self._intake.state_dir,
                     stored=self._stored,
                 )
@@ -122,6 +149,8 @@ class Pickup:
             self._aside.put(name, str(directory.path / name), reason)
         for name, broken in wave.broken:
             self._failed(directory, name, broken)
+        if len(self._unfinished) < MAX_ASIDE:
+            self._unfinished.update(wave.unfinished)
         self._put_off(directory, wave.large)
         results = await asyncio.gather(*map(self._store, wave.drops))
         done = [drop.name for drop, error in zip(wave.drops, results, strict=True) if not error]
@@ -142,7 +171,7 @@ class Pickup:
     async def _store(self, drop: Drop) -> Exception | None:
         """Return None once the mail of `drop` is durable, else what went wrong."""
         try:
-            message, chunks = compose_local(self._intake, drop)
+            message, chunks = compose_local(self._intake, drop, limit_bytes=self._limit_bytes)
             if drop.content.is_spooled:
                 await self._committer.add_chunks(message.queue_id, chunks)
             await self._committer.submit(message)
@@ -160,10 +189,12 @@ class Pickup:
             return
         staying = await self.blocking(lambda: directory.remove(names))
         self._stored.difference_update(names)
+        self._aside.forget(names)
+        self._unfinished.difference_update(names)
         for name, reason in staying:
             self._stored.add(name)
-            self._aside.say(str(directory.path / name), f"stored, but cannot be removed: {reason}")
-        self._aside.forget_failures(names)
+            text = f"its mail is in the queue, but it cannot be removed: {reason}"
+            self._aside.put(name, str(directory.path / name), text)
 
     # --- large mail ----------------------------------------------------------------------
 
@@ -189,7 +220,7 @@ class Pickup:
             lambda: read_one(
                 directory.descriptor,
                 name,
-                limit_bytes=self._limit_bytes,
+                limit_bytes=self._most_bytes,
                 spool_directory=self._intake.state_dir,
             )
         )
@@ -197,15 +228,10 @@ class Pickup:
     # --- trouble -------------------------------------------------------------------------
 
     def _failed(self, directory: DropDirectory, name: str, error: Exception) -> None:
-        """Count an unexpected error over one file; in the end leave the file alone."""
-        text = f"{type(error).__name__}: {error}"
-        count = self._aside.count_failure(name)
-        if count >= MAX_FAILURES:
-            self._aside.put(
-                name, str(directory.path / name), f"failed {count} times: {text}", for_good=True
-            )
-        else:
-            self._log.note("pickup", f"warning: {name}: {text}; tried again")
+        """Count an error over one file; it stands back for a while, longer each time."""
+        is_plain = isinstance(error, (Unreadable, StoreUnavailable))
+        text = str(error) if is_plain else f"{type(error).__name__}: {error}"
+        self._aside.fail(name, str(directory.path / name), text)
 
 
 def _is_trouble(error: Exception) -> bool:

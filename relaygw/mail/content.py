@@ -7,21 +7,26 @@ Content is kept as it came, but for line ends: every line ends with CRLF (RFC 53
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from email.errors import HeaderParseError
 from email.header import decode_header, make_header
 from functools import lru_cache
+from typing import NamedTuple
 
 MAX_LINE_BYTES = 998
 """The longest line that providers must take, without its CRLF (RFC 5321 section 4.5.3.1.6)."""
 
-_FIELD_START = re.compile(rb"[!-9;-~]+[ \t]*:")
+_NAME = rb"[!-9;-~]+"
+_FIELD = rb"^(%b)[ \t]*+:([^\r\n]*+(?:\r\n[ \t][^\r\n]*+)*+)(?:\r\n)?"
+_FIELD_START = re.compile(_NAME + rb"[ \t]*:")
 _MBOX_LINE = re.compile(rb">?From ")
 SOURCE_FIELD = "X-Relaygw-Source"
 """The field by which one relaygw tells the next where a message came from: see source_header."""
 _SOURCE = SOURCE_FIELD.lower()
-_STANDARD = ("received", "date", "message-id", "subject", "x-php-originating-script", _SOURCE)
+_STANDARD = frozenset(
+    ("received", "date", "message-id", "subject", "x-php-originating-script", _SOURCE)
+)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+ *")
 _MAX_SUBJECT_BYTES = 4096  # what is decoded and stored; the header itself is untouched
 
@@ -66,13 +71,58 @@ class HeaderFacts:
     end: int = 0  # where the header block ends, without the blank line
 
 
+class HeaderField(NamedTuple):
+    """Where a field of a header stands: offsets into the content that it was found in."""
+
+    name: bytes  # as it is written, without the spaces that some put before the colon
+    start: int
+    value_start: int  # behind the colon
+    value_end: int  # before its last line end; folding is part of the value
+    end: int  # behind its last line end
+
+
+@lru_cache(maxsize=64)
+def _field_pattern(names: frozenset[str] | None) -> re.Pattern[bytes]:
+    chosen = _NAME if names is None else "|".join(map(re.escape, sorted(names))).encode()
+    return re.compile(_FIELD % chosen, re.IGNORECASE | re.MULTILINE)
+
+
 @lru_cache(maxsize=16)
-def _field_pattern(wanted: frozenset[str]) -> re.Pattern[bytes]:
-    names = "|".join(re.escape(name) for name in sorted({*_STANDARD, *wanted}))
-    return re.compile(
-        rb"^(" + names.encode() + rb")[ \t]*:([^\r\n]*(?:\r\n[ \t][^\r\n]*)*)",
-        re.IGNORECASE | re.MULTILINE,
-    )
+def _wanted_pattern(wanted: frozenset[str]) -> re.Pattern[bytes]:
+    return _field_pattern(_STANDARD | wanted)
+
+
+def header_fields(
+    content: bytes,
+    start: int = 0,
+    end: int | None = None,
+    *,
+    names: Collection[str] | None = None,
+) -> Iterator[HeaderField]:
+    """Yield the fields of the header between `start` and `end` of normalised `content`, in order.
+
+    This is what a header field is for the whole program (RFC 5322 section 2.2, with the spaces of
+    section 4.5.8 before the colon): a line that begins with a name of printable ASCII and a colon,
+    and the lines behind it that begin with a space or a tab. Only CRLF ends a line. Other lines
+    (an mbox separator, text) are no fields and are passed over. `names`, in lower case: only these
+    fields. Time grows with the size alone. `end` None: the content is all header; see header_end.
+    """
+    pattern = _field_pattern(None if names is None else frozenset(names))
+    for match in pattern.finditer(content, start, len(content) if end is None else end):
+        yield HeaderField(match[1], match.start(), match.start(2), match.end(2), match.end())
+
+
+def header_end(content: bytes, start: int = 0, limit: int | None = None) -> int:
+    """Return where the header that begins at `start` is over, before the empty line.
+
+    It is `start` itself when the content begins with an empty line. Without an empty line before
+    `limit` all of it is header.
+    """
+    if content.startswith(b"\r\n", start):
+        return start
+    limit = len(content) if limit is None else limit
+    blank = content.find(b"\r\n\r\n", start, limit)
+    return limit if blank < 0 else blank + 2
 
 
 def read_header(content: bytes, wanted: frozenset[str] = frozenset()) -> HeaderFacts:
@@ -88,17 +138,16 @@ def read_header(content: bytes, wanted: frozenset[str] = frozenset()) -> HeaderF
         return HeaderFacts(is_mbox_line_first=is_mbox, end=start)
     if not _FIELD_START.match(content, start):
         return HeaderFacts(has_header=False, is_mbox_line_first=is_mbox)
-    blank = content.find(b"\r\n\r\n", start)
-    end = len(content) if blank < 0 else blank + 2
+    end = header_end(content, start)
     hops = 0
     first: dict[str, bytes] = {}
     source_fields: list[tuple[int, int]] = []
-    for match in _field_pattern(wanted).finditer(content, 0, end):
+    for match in _wanted_pattern(wanted).finditer(content, start, end):  # header_fields, quicker
         name = match[1].decode("ascii").lower()
         if name == "received":
             hops += 1
         elif name == _SOURCE:
-            source_fields.append((match.start(), match.end() + 2))
+            source_fields.append(match.span())
         if name not in first:
             first[name] = match[2]
     script = first.get("x-php-originating-script")

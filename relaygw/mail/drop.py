@@ -22,13 +22,23 @@ DIRECTORY = "/var/spool/relaygw/maildrop"
 WAKE_SOCKET = "wake"
 """Name in the maildrop of the datagram socket on which the front hears of new files."""
 
+MAX_CONTENT_BYTES = 100 * 2**20
+"""The largest content that the command leaves, whatever a listener takes."""
 ID_BYTES = 16
 """Random bytes in a drop id; its hex digits make the file's name."""
 WRITING_PREFIX = ".w-"
 COMPLETE_SUFFIX = ".drop"
 MODE = 0o640
 
+_HEX_DIGITS = "0123456789abcdefABCDEF"
 _ESCAPED = bytes(range(0x20)) + b"\x7f%"
+
+
+def is_complete(name: str) -> bool:
+    """True for the name of a file that is to be taken."""
+    digits = name.removesuffix(COMPLETE_SUFFIX)
+    is_long_enough = len(digits) == 2 * ID_BYTES == len(name) - len(COMPLETE_SUFFIX)
+    return is_long_enough and not digits.strip(_HEX_DIGITS)
 
 
 def escape(value: bytes) -> bytes:

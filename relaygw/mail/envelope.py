@@ -160,6 +160,7 @@ class DeliveryUpdate:
 
     `held_apart` names recipients that are moved to a held delivery of their own, because
     they may not be sent now while the others go on. `is_first_try`: no provider was asked before.
+    With the state ACTIVE it tells of a part of an attempt that goes on: the lease stays.
     """
 
     queue_id: str
@@ -175,3 +176,13 @@ class DeliveryUpdate:
     held_apart_reason: str | None = None
     relay: str | None = None  # "host[address]:port" that was spoken to
     is_first_try: bool = False
+
+    @property
+    def is_partial(self) -> bool:
+        """True when more recipients follow under the same lease."""
+        return self.state is DeliveryState.ACTIVE
+
+    @property
+    def tells_of_sending(self) -> bool:
+        """True unless it only gives a delivery back: then nothing of it was sent."""
+        return self.charged or self.doubted or bool(self.recipients)

@@ -67,7 +67,8 @@ class Meaning:
     """What a reply means: a row of the catalogue, or a generic rule.
 
     `wait_s` are the waits before the next tries, the last one again and again; empty: the usual
-    ones. `explanation` and `remedy` are for people, `source` says where the reply is documented.
+    ones. `explanation` and `remedy` are for people, `source` says where the reply is documented,
+    `rule` where the row stands that decided; "none" when no row knows the reply.
     """
 
     verdict: Verdict
@@ -77,6 +78,7 @@ class Meaning:
     explanation: str = ""
     remedy: str = ""
     source: str = ""
+    rule: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,6 +20,7 @@ from relaygw.operations.queue import (
     plan,
     release,
     retry,
+    routes_taken,
     undelete,
 )
 from relaygw.operations.release_plan import Copy, RefusedCopy, ReleaseResult
@@ -51,5 +52,6 @@ __all__ = [
     "release_captured",
     "release_provider",
     "retry",
+    "routes_taken",
     "undelete",
 ]

@@ -19,6 +19,10 @@ from relaygw.operations.messages import (
     entries_of,
     left_alone,
 )
+from relaygw.policy.retry import operator_reason
+from relaygw.policy.untended import gone_remedy, gone_words, known_routes
+from relaygw.settings.model import Settings
+from relaygw.settings.show import fingerprint
 from relaygw.store.protocol import AuditEntry, QueueEntry, Store
 
 _D = DeliveryState
@@ -65,15 +69,34 @@ class Plan:
     left: tuple[LeftAlone, ...]
 
 
-def plan(action: Action, entries: Sequence[QueueEntry], *, is_forced: bool = False) -> Plan:
+def routes_taken(store: Store, settings: Settings) -> frozenset[str] | None:
+    """Return the routes that mail is sent of, None: a worker with other settings may know more."""
+    mine = fingerprint(settings)
+    is_other = any(
+        one.role == "delivery" and one.state != "draining" and one.fingerprint != mine
+        for one in store.instances()
+    )
+    return None if is_other else known_routes(settings)
+
+
+def plan(
+    action: Action,
+    entries: Sequence[QueueEntry],
+    *,
+    is_forced: bool = False,
+    routes: frozenset[str] | None = None,
+) -> Plan:
     """Part messages into those that `action` may change and those it leaves alone.
 
-    What a provider may have taken already is retried only when `is_forced`.
+    What a provider may have taken already is retried only when `is_forced`; what is on none of
+    `routes` is not retried: nobody would send it.
     """
     ready: list[QueueEntry] = []
     left: list[LeftAlone] = []
     for entry in entries:
         obstacle = _obstacle(action, entry, is_forced)
+        if obstacle is None and action is Action.RETRY and routes is not None:
+            obstacle = _without_route(entry, routes)
         if obstacle is None:
             ready.append(entry)
         else:
@@ -107,6 +130,15 @@ def _doubt(entry: QueueEntry) -> LeftAlone | None:
     return None
 
 
+def _without_route(entry: QueueEntry, routes: frozenset[str]) -> LeftAlone | None:
+    """Return that nobody sends what is deferred of a message, whenever it is due."""
+    mine = [part.route for part in entry.deliveries if part.state is _D.DEFERRED]
+    if any(route in routes for route in mine):
+        return None
+    why = f"nobody sends mail of {gone_words(mine[0])}; {gone_remedy(mine[0])}"
+    return left_alone(entry, why)
+
+
 def retry(
     store: Store,
     ids: Sequence[str],
@@ -115,10 +147,12 @@ def retry(
     now_ms: int,
     detail: str = "",
     is_forced: bool = False,
+    routes: frozenset[str] | None = None,
 ) -> Result:
     """Make deferred messages due now; the attempts made so far still count.
 
-    What a provider may have taken already is left to its own ladder unless `is_forced`.
+    What a provider may have taken already is left to its own ladder unless `is_forced`; for
+    `routes` see `plan`.
     """
     write = _to(store, Action.RETRY, _D.DEFERRED)
     return _change(
@@ -130,6 +164,7 @@ def retry(
         now_ms=now_ms,
         detail=detail,
         is_forced=is_forced,
+        routes=routes,
     )
 
 
@@ -137,7 +172,7 @@ def hold(
     store: Store, ids: Sequence[str], *, actor: str, now_ms: int, detail: str = "", note: str = ""
 ) -> Result:
     """Stop messages until they are released; `note` says why and is shown with them."""
-    write = _to(store, Action.HOLD, _D.HELD, reason=f"operator: {note or actor}")
+    write = _to(store, Action.HOLD, _D.HELD, reason=operator_reason(note or actor))
     return _change(store, Action.HOLD, ids, write, actor=actor, now_ms=now_ms, detail=detail)
 
 
@@ -208,12 +243,14 @@ def _change(
     now_ms: int,
     detail: str,
     is_forced: bool = False,
+    routes: frozenset[str] | None = None,
 ) -> Result:
     """Look at the messages as they are now, change what may be changed, see what came of it."""
     changed: list[str] = []
     left: list[LeftAlone] = []
     for batch in batches(ids):
-        planned = plan(action, entries_of(store, batch), is_forced=is_forced)
+        entries = entries_of(store, batch)
+        planned = plan(action, entries, is_forced=is_forced, routes=routes)
         left += planned.left
         ready = [entry.queue_id for entry in planned.ready]
         if not ready:

@@ -10,6 +10,7 @@ from typing import Any
 from relaygw import __version__
 from relaygw.mail.search import EVERYTHING
 from relaygw.mail.timestamp import rfc3339
+from relaygw.observe.maildrop import LeftMail, look_at_maildrop
 from relaygw.operations.provider_usage import (
     Usage,
     hold_object,
@@ -18,9 +19,17 @@ from relaygw.operations.provider_usage import (
     usage_object,
 )
 from relaygw.operations.providers import holds_of
+from relaygw.policy.untended import (
+    LOST_MS,
+    LostInstance,
+    Untended,
+    lost_gateways,
+    untended,
+)
 from relaygw.settings.model import Settings
 from relaygw.settings.show import fingerprint
 from relaygw.store.protocol import Hold, Instance, LaneCount, Store
+from relaygw.store.watching import standing_of
 
 SILENT_AFTER_S = 15.0
 """An instance that did not renew its heartbeat for this long is shown as silent."""
@@ -39,6 +48,9 @@ class Snapshot:
     lanes: list[LaneCount]
     captured: int
     unread: int
+    untended: list[Untended]
+    lost: list[LostInstance]
+    maildrop: LeftMail | None = None
 
     def drifted(self) -> list[Instance]:
         """Return the instances that run other routing or policy settings than the file's."""
@@ -52,16 +64,31 @@ class Snapshot:
 def take_snapshot(store: Store, settings: Settings) -> Snapshot:
     """Ask the store for everything that the screen shows; raises StoreUnavailable."""
     captured, unread = store.count_captured(EVERYTHING)
+    now_ms = time.time_ns() // 1_000_000
+    instances, holds, lanes = store.instances(), store.holds(), store.counts()
+    mine = fingerprint(settings)
+    standing = standing_of(
+        store,
+        settings,
+        fingerprint=mine,
+        lanes=lanes,
+        holds=holds,
+        instances=instances,
+        now_ms=now_ms,
+    )
     return Snapshot(
-        at_ms=time.time_ns() // 1_000_000,
-        fingerprint=fingerprint(settings),
-        instances=store.instances(),
+        at_ms=now_ms,
+        fingerprint=mine,
+        instances=instances,
         silent=frozenset(store.stale_incarnations(SILENT_AFTER_S)),
-        holds=store.holds(),
+        holds=holds,
         usages=read_usages(store, settings.providers),
-        lanes=store.counts(),
+        lanes=lanes,
         captured=captured,
         unread=unread,
+        maildrop=look_at_maildrop(settings.maildrop.path),
+        untended=untended(standing, settings, now_ms=now_ms),
+        lost=store.lost_instances(now_ms - LOST_MS),
     )
 
 
@@ -81,6 +108,10 @@ def warnings(snapshot: Snapshot) -> Iterator[str]:
     if drifted:
         names = ", ".join(f"{one.role} {one.pid} on {one.name}" for one in drifted)
         yield f"{names}: run other routing or policy settings than the file; reload or restart"
+    if snapshot.maildrop is not None and snapshot.maildrop.summary is not None:
+        yield f"{snapshot.maildrop.summary}; {snapshot.maildrop.remedy}"
+    for one in lost_gateways(snapshot.lost):
+        yield f"{one.summary}; {one.remedy}"
 
 
 def status_object(snapshot: Snapshot, settings: Settings) -> dict[str, Any]:
@@ -129,6 +160,45 @@ def status_object(snapshot: Snapshot, settings: Settings) -> dict[str, Any]:
             }
             for lane in snapshot.lanes
         ],
+        "untended": [
+            {
+                "kind": one.kind,
+                "rule": one.rule.value,
+                "key": one.key,
+                "deliveries": one.deliveries,
+                "since": None if one.since_ms is None else rfc3339(one.since_ms),
+                "examples": list(one.examples),
+                "summary": one.summary,
+                "remedy": one.remedy,
+            }
+            for one in snapshot.untended
+        ],
+        "lost": [
+            {
+                "role": one.role,
+                "name": one.name,
+                "incarnation": one.incarnation,
+                "pid": one.pid,
+                "heartbeat_at": rfc3339(one.heartbeat_at_ms),
+                "leases": one.leases,
+            }
+            for one in snapshot.lost
+        ],
         "captured": snapshot.captured,
         "unread": snapshot.unread,
+        "maildrop": None if snapshot.maildrop is None else _maildrop_object(snapshot.maildrop),
+    }
+
+
+def _maildrop_object(left: LeftMail) -> dict[str, Any]:
+    return {
+        "path": left.path,
+        "waiting": left.waiting,
+        "late": left.late,
+        "aside": left.aside,
+        "oldest_age_s": int(left.oldest_age_s),
+        "files": [
+            {"name": one.name, "reason": one.reason, "age_s": int(one.age_s)} for one in left.named
+        ],
+        "trouble": left.trouble,
     }

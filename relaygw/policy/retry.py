@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from dataclasses import replace
+from enum import StrEnum
 
 from relaygw.mail.envelope import ClaimedDelivery, DeliveryUpdate, RecipientUpdate
 from relaygw.mail.outcome import NO_RELAY, AttemptReport, RecipientOutcome, Verdict
@@ -16,6 +18,10 @@ from relaygw.settings.model import Retry
 
 DOUBT_LADDER_S = (300.0, 1800.0)
 """Waits before the second and the third attempt of a delivery in doubt; then it is held."""
+LEAST_TRIES = 3
+LEAST_TRYING_S = 3600.0
+"""Mail expires only after so many attempts over so long, however old it is: what nobody tried, as
+no worker ran or its route was missing, was not given a chance yet."""
 REASON_IN_DOUBT = "in_doubt"
 REASON_MODE = "mode"
 REASON_POISON = "poison"
@@ -28,6 +34,46 @@ _UNCHARGED = frozenset({Verdict.THROTTLE, Verdict.HOLD})
 _PARKED = re.compile(r"sender domain (\S*) is refused by (.+)")
 _NO_SENDER = "no provider of route"
 _OVER_QUOTA = "no daily_quota"
+_NEEDS_8BITMIME = "needs 8BITMIME"
+_IN_HEADER = ("field ", "its header ")  # see policy.recipient_fields and upstream.sifting
+_LOST_PROVIDER = "in doubt with"
+_OPERATOR = "operator: "
+
+
+class Why(StrEnum):
+    """Why a delivery is held, as a word; docs/states.md has a row for each."""
+
+    MODE = "mode"  # the mode or the lists of the time of sending do not permit its recipients
+    POISON = "poison"
+    IN_DOUBT = "in_doubt"
+    SENDER_REFUSED = "sender_refused"  # by its providers, as long as their holds last
+    NO_SENDER = "no_sender"  # no provider of its route may send as its sender
+    OVER_QUOTA = "over_quota"
+    CONTENT = "content"  # no provider of its route can be given it as it is
+    OPERATOR = "operator"
+    OTHER = "other"
+
+
+def why_held(reason: str) -> Why:
+    """Return the word for the reason of a held delivery."""
+    if parked_for(reason) is not None:
+        return Why.SENDER_REFUSED
+    known = ((REASON_MODE, Why.MODE), (REASON_POISON, Why.POISON), (REASON_IN_DOUBT, Why.IN_DOUBT))
+    beginnings = (
+        (_LOST_PROVIDER, Why.IN_DOUBT),
+        (_NO_SENDER, Why.NO_SENDER),
+        (_OVER_QUOTA, Why.OVER_QUOTA),
+        (_OPERATOR, Why.OPERATOR),
+        *((text, Why.CONTENT) for text in (_NEEDS_8BITMIME, *_IN_HEADER)),
+    )
+    exact = (why for text, why in known if reason == text)
+    begun = (why for text, why in beginnings if reason.startswith(text))
+    return next(exact, None) or next(begun, Why.OTHER)
+
+
+def operator_reason(note: str) -> str:
+    """Return the reason of what an operator holds."""
+    return f"{_OPERATOR}{note}"
 
 
 def held_sender_reason(providers: Iterable[str], domain: str) -> str:
@@ -51,14 +97,37 @@ def over_quota_reason(route: str, recipients: int) -> str:
     return f"{_OVER_QUOTA} of route {route} covers its {recipients} recipients"
 
 
-def put_off_reason(provider: str) -> str:
+def waits_for_provider(provider: str) -> str:
     """Return the reason of deliveries that only a provider in trouble may take."""
     return f"waits for provider {provider}"
 
 
+def needs_8bitmime_reason(route: str, why: str) -> str:
+    """Return the reason of content that no provider of the route can be given as it is."""
+    return f"{_NEEDS_8BITMIME}, which no provider of route {route} has for it: {why}"
+
+
+def is_of_header(reason: str) -> bool:
+    """True for what a field of the header that names recipients is the reason for."""
+    return reason.startswith(_IN_HEADER)
+
+
+def is_in_8_bit(reason: str) -> bool:
+    """True for content that needs a provider with 8BITMIME."""
+    return reason.startswith(_NEEDS_8BITMIME)
+
+
+def lost_provider_reason(route: str, provider: str) -> str:
+    """Return the reason of a delivery in doubt with a provider that its route has no more."""
+    return f"{_LOST_PROVIDER} {provider}, which route {route} has no more"
+
+
 def is_of_configuration(reason: str) -> bool:
     """True for what another configuration may settle: a look at it again is worth while."""
-    return reason.startswith((_NO_SENDER, _OVER_QUOTA)) or parked_for(reason) is not None
+    return (
+        reason.startswith((_NO_SENDER, _OVER_QUOTA, _NEEDS_8BITMIME, *_IN_HEADER))
+        or parked_for(reason) is not None
+    )
 
 
 def delay_s(attempts: int, retry: Retry, *, chance: float) -> float:
@@ -71,10 +140,39 @@ def delay_s(attempts: int, retry: Retry, *, chance: float) -> float:
     return wait_s * (1 + retry.jitter * (2 * chance - 1))
 
 
-def is_expired(claimed: ClaimedDelivery, retry: Retry, now_ms: int) -> bool:
+def ladder_s(attempts: int, retry: Retry) -> float:
+    """Return how long so many failed attempts took at least, if each had its usual wait."""
+    return sum(delay_s(number, retry, chance=0.0) for number in range(1, min(attempts, 200) + 1))
+
+
+def is_over_age(claimed: ClaimedDelivery, retry: Retry, now_ms: int) -> bool:
     """True when the lifetime is over; time spent held does not count."""
-    age_ms = now_ms - claimed.accepted_at_ms - claimed.held_ms
-    return age_ms >= retry.lifetime * 1000
+    return now_ms >= given_up_at_ms(claimed.accepted_at_ms, claimed.held_ms, retry)
+
+
+def given_up_at_ms(
+    accepted_at_ms: int, held_ms: int, retry: Retry, *, tried_since_ms: int | None = None
+) -> int:
+    """Return when mail expires at the earliest: its lifetime over, and tried for long enough.
+
+    `tried_since_ms`: its first attempt, None when that is not known.
+    """
+    over_at_ms = accepted_at_ms + held_ms + int(retry.lifetime * 1000)
+    if tried_since_ms is None:
+        return over_at_ms
+    return max(over_at_ms, tried_since_ms + int(LEAST_TRYING_S * 1000))
+
+
+def _is_expired(
+    claimed: ClaimedDelivery, retry: Retry, now_ms: int, tried_since_ms: int | None
+) -> bool:
+    """True when mail that is deferred now has had its time and its tries; unknown is no."""
+    if tried_since_ms is None or claimed.attempts + 1 < LEAST_TRIES:
+        return False
+    ends_at_ms = given_up_at_ms(
+        claimed.accepted_at_ms, claimed.held_ms, retry, tried_since_ms=tried_since_ms
+    )
+    return now_ms >= ends_at_ms
 
 
 def settle(
@@ -87,11 +185,13 @@ def settle(
     throttle_wait_s: float = 0.0,
     retry_wait_s: float | None = None,
     held_reason: str | None = None,
+    tried_since_ms: int | None = None,
 ) -> DeliveryUpdate:
     """Turn the outcomes of one attempt into what is written about it.
 
     `retry_wait_s` replaces the usual wait of a retry. `held_reason`: the sender is refused; what
-    is left waits without a timer.
+    is left waits without a timer. `tried_since_ms`: when it was first tried, as far as that is
+    known of mail over its lifetime; without it nothing expires.
     """
     verdicts = {outcome.verdict for outcome in report.outcomes}
     open_verdicts = verdicts - set(_FINAL)
@@ -99,7 +199,7 @@ def settle(
     expired = (
         Verdict.RETRY in open_verdicts
         and open_verdicts <= {Verdict.RETRY, Verdict.THROTTLE}
-        and is_expired(claimed, retry, now_ms)
+        and _is_expired(claimed, retry, now_ms, tried_since_ms)
     )
     charged = bool(verdicts - _UNCHARGED)
     if held_reason is not None and open_verdicts == {Verdict.HOLD}:
@@ -134,6 +234,24 @@ def settle(
         # whose worker died with it has a provider, but no attempt
         is_first_try=claimed.attempts == 0 and claimed.provider is None,
     )
+
+
+def with_rest(told: DeliveryUpdate, rest: DeliveryUpdate) -> DeliveryUpdate:
+    """Return what an attempt told, of a delivery with recipients that were not reached.
+
+    `rest` is what would be written if none had been: a hold of either holds both, and neither is
+    tried before its time.
+    """
+    if told.state is DeliveryState.FINISHED:
+        state, due_at_ms, reason = rest.state, rest.due_at_ms, rest.reason
+        if state is DeliveryState.INCOMING:
+            state = DeliveryState.DEFERRED
+    elif rest.state is DeliveryState.HELD and told.state is not DeliveryState.HELD:
+        state, due_at_ms, reason = rest.state, rest.due_at_ms, rest.reason
+    else:
+        state, reason = told.state, told.reason
+        due_at_ms = max(told.due_at_ms, rest.due_at_ms)
+    return replace(told, state=state, due_at_ms=due_at_ms, reason=reason)
 
 
 def _next_step(

@@ -10,10 +10,11 @@ import re
 from collections.abc import Mapping
 
 from relaygw.mail.address import canonical, split
+from relaygw.mail.content import header_fields
 from relaygw.settings.model import Rewrite
 
-_SENDER_FIELDS = rb"from|sender|reply-to"
-_RECIPIENT_FIELDS = rb"to|cc"
+_SENDER_FIELDS = frozenset(("from", "sender", "reply-to"))
+_RECIPIENT_FIELDS = frozenset(("to", "cc"))
 # an addr-spec or, between angle brackets, a bare local part
 _TOKEN = re.compile(
     rb"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.\-]+@[A-Za-z0-9_.\-]+|(?<=<)[A-Za-z0-9_.\-]+(?=>)"
@@ -80,7 +81,7 @@ class Rewriter:
         return block
 
 
-def _replace(block: bytes, fields: bytes, mapping: _Map) -> bytes:
+def _replace(block: bytes, fields: frozenset[str], mapping: _Map) -> bytes:
     def one(token: re.Match[bytes]) -> bytes:
         try:
             found = mapping.get(token[0].decode("ascii"))
@@ -88,8 +89,12 @@ def _replace(block: bytes, fields: bytes, mapping: _Map) -> bytes:
             return token[0]
         return token[0] if found is None else found.encode()
 
-    def field(match: re.Match[bytes]) -> bytes:
-        return match[1] + _TOKEN.sub(one, match[2])
-
-    pattern = rb"(?im)^((?:" + fields + rb")[ \t]*:)((?:[^\r\n]|\r\n[ \t])*)"
-    return re.sub(pattern, field, block)
+    parts = []
+    start = 0
+    for found in header_fields(block, names=fields):
+        parts += [
+            block[start : found.value_start],
+            _TOKEN.sub(one, block[found.value_start : found.value_end]),
+        ]
+        start = found.value_end
+    return b"".join([*parts, block[start:]])

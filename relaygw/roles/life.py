@@ -7,8 +7,10 @@ import contextlib
 import signal
 import time
 from collections.abc import Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 from relaygw.delivery.leases import HEARTBEAT_S
+from relaygw.delivery.store_calls import in_thread
 from relaygw.errors import StoreUnavailable
 from relaygw.roles.context import RoleContext
 from relaygw.store import lifelines
@@ -53,14 +55,20 @@ def registered(
         yield lifeline
     finally:
         with contextlib.suppress(StoreUnavailable):
-            store.bury(context.incarnation)
+            # what has no recorded outcome is told of, as if the process had been killed
+            begun = lifelines.begun_by(context.instances_dir, context.incarnation)
+            store.bury(context.incarnation, begun=begun)
             lifeline.release()
 
 
 def _warn_of_a_namesake(context: RoleContext, store: Store) -> None:
     """Say that a gateway elsewhere has this name: what is told of one would be of both."""
+    # one of this host has a file while it is registered: it may end, or begin, while we look
+    before = {path.name for path in context.instances_dir.iterdir()}
     for one in store.instances():
-        is_of_this_host = (context.instances_dir / one.incarnation).exists()
+        is_of_this_host = (
+            one.incarnation in before or (context.instances_dir / one.incarnation).exists()
+        )
         is_namesake = one.role == "front" and one.name == context.loaded.settings.hostname
         if is_namesake and not is_of_this_host:
             context.log.note(
@@ -86,14 +94,18 @@ class Pulse:
         return time.monotonic() - self._written_at_s
 
     async def beat(self) -> None:
-        """Renew until cancelled."""
-        while True:
-            try:
-                await asyncio.to_thread(self._write)
-                self._written_at_s = time.monotonic()
-            except StoreUnavailable as error:
-                self._context.log.note("master", f"warning: heartbeat failed: {error}")
-            await asyncio.sleep(HEARTBEAT_S)
+        """Renew until cancelled, in a thread that does nothing else."""
+        thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="heartbeat")
+        try:
+            while True:
+                try:
+                    await in_thread(thread, self._write)
+                    self._written_at_s = time.monotonic()
+                except StoreUnavailable as error:
+                    self._context.log.note("master", f"warning: heartbeat failed: {error}")
+                await asyncio.sleep(HEARTBEAT_S)
+        finally:
+            thread.shutdown(wait=False)
 
     def _write(self) -> None:
         if not self._store.heartbeat(self._context.incarnation):

@@ -13,9 +13,9 @@ from __future__ import annotations
 import posix
 import sys
 
+from relaygw.mail.address_list import read_addresses
 from relaygw.sendmail import arguments as mode
 from relaygw.sendmail import spool
-from relaygw.sendmail.addresses import read_addresses
 from relaygw.sendmail.arguments import Arguments, parse_arguments
 from relaygw.sendmail.content import Message, read_input
 from relaygw.sendmail.exits import EX_NOINPUT, EX_TEMPFAIL, EX_USAGE, Failure, shown, warn
@@ -55,6 +55,8 @@ def _run(gateway_program: str) -> int:
         from relaygw.sendmail.smtp import serve
 
         serve()
+    elif arguments.mode == mode.VERIFY:
+        return _verify(gateway_program, arguments)
     elif arguments.mode != mode.NOTHING and not _is_listed(arguments):
         _run_gateway(gateway_program, arguments)
     return 0
@@ -146,14 +148,30 @@ def _is_listed(arguments: Arguments) -> bool:
     return copy_report()
 
 
+def _verify(program: str, arguments: Arguments) -> int:
+    """Print what would become of mail to each address; return the first exit code that is not 0."""
+    recipients = [one for word in arguments.addresses for one in _read_all(word, "recipient")]
+    if not recipients:
+        raise Failure(EX_USAGE, "-bv needs an address")
+    sender = _text(_sender(arguments.sender)) or "<>"
+    exit_code = 0
+    for recipient in recipients:
+        words = [program, "check", f"--sender={sender}", f"--recipient={_text(recipient)}"]
+        try:
+            child = posix.posix_spawn(program, words, posix.environ)
+        except OSError as error:
+            raise _cannot_run(program, error) from error
+        exit_code = exit_code or posix.waitstatus_to_exitcode(posix.waitpid(child, 0)[1])
+    return exit_code
+
+
+def _cannot_run(program: str, error: OSError) -> Failure:
+    return Failure(EX_TEMPFAIL, f"cannot run {program}: {error.strerror}")
+
+
 def _run_gateway(program: str, arguments: Arguments) -> None:
     """Become the gateway's own command line; returns only by an error."""
-    addresses = [_text(word) for word in arguments.addresses]
-    if arguments.mode == mode.VERIFY:
-        if len(addresses) != 1:
-            raise Failure(EX_USAGE, "-bv takes one address")
-        words = ["check", f"--recipient={addresses[0]}"]
-    elif addresses:
+    if arguments.addresses:
         raise Failure(EX_USAGE, "this mode takes no addresses")
     elif arguments.mode == mode.LIST:
         words = ["queue", "list"]
@@ -164,4 +182,4 @@ def _run_gateway(program: str, arguments: Arguments) -> None:
     try:
         posix.execv(program, [program, *words])
     except OSError as error:
-        raise Failure(EX_TEMPFAIL, f"cannot run {program}: {error.strerror}") from error
+        raise _cannot_run(program, error) from error

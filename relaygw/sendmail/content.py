@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import posix
 
-from relaygw.sendmail.addresses import read_addresses
+from relaygw.mail.address_list import read_addresses
+from relaygw.mail.drop import MAX_CONTENT_BYTES
 from relaygw.sendmail.exits import EX_NOINPUT, EX_UNAVAILABLE, Failure, warn
 
-MAX_CONTENT_BYTES = 100 * 2**20
 _READ_BYTES = 256 * 1024
 _DROPPED = (b"bcc", b"resent-bcc")
 _RECIPIENTS = (b"to", b"cc", b"bcc")

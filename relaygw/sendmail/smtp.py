@@ -10,7 +10,8 @@ from __future__ import annotations
 import posix
 
 from relaygw.inbound import replies
-from relaygw.sendmail.content import MAX_CONTENT_BYTES, Message
+from relaygw.mail.drop import MAX_CONTENT_BYTES
+from relaygw.sendmail.content import Message
 from relaygw.sendmail.exits import Failure, warn
 from relaygw.sendmail.from_field import compose_from
 from relaygw.sendmail.smtp_arguments import Refusal, parse_path_argument, wants_smtputf8

@@ -7,7 +7,7 @@ than all of this program; every other path goes to that parser.
 from __future__ import annotations
 
 from relaygw.inbound import replies
-from relaygw.sendmail.content import MAX_CONTENT_BYTES
+from relaygw.mail.drop import MAX_CONTENT_BYTES
 
 _PLAIN = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+-."
 

@@ -129,9 +129,28 @@ def _failure(directory: str, error: OSError) -> SpoolFailure:
     elif error.errno == errno.EINTR:
         remedy = "send the message again"
     else:
-        remedy = "let this user write there: owner relaygw, mode 3733"
+        remedy = _closed(directory)
     text = f"cannot leave the message in {directory}: {error.strerror}; {remedy}"
     return SpoolFailure(text, is_full=is_full)
+
+
+def _closed(directory: str) -> str:
+    """Name what keeps this user out, which may be a directory on the way, and what to do."""
+    for end, letter in enumerate(directory):
+        above = directory[:end]
+        if letter == "/" and above and not posix.access(above, posix.X_OK):
+            return (
+                f"this user may not pass {above}, which has mode {_mode(above)}: "
+                f"chmod o+x {above}, or set maildrop.path to a place outside of it"
+            )
+    return f"let this user write there: owner relaygw, mode 3733; it has mode {_mode(directory)}"
+
+
+def _mode(path: str) -> str:
+    try:
+        return f"{posix.stat(path).st_mode & 0o7777:o}"
+    except OSError:
+        return "unknown"
 
 
 def _wake(directory: str) -> None:

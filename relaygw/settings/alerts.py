@@ -36,8 +36,13 @@ class Rule(StrEnum):
     VOLUME_ANOMALY = "volume_anomaly"
     QUOTA_NEAR = "quota_near"
     IN_DOUBT = "in_doubt"
+    HELD = "held"
+    ROUTE_GONE = "route_gone"
+    STUCK = "stuck"
+    INSTANCE_LOST = "instance_lost"
     DISK_LOW = "disk_low"
     CERTIFICATE_EXPIRING = "certificate_expiring"
+    MAILDROP_STUCK = "maildrop_stuck"
 
 
 _KINDS = ("webhook", "command", "email", "apprise")

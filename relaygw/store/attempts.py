@@ -5,6 +5,7 @@ A first try that was taken at once leaves no attempt: the recipient itself tells
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -55,11 +56,29 @@ class MessageRecord:
     finished_at_ms: int | None = None
 
 
+MOST_ATTEMPTS = 200
+"""Of one message: the newest are kept."""
+_COUNTED = frozenset({AttemptState.DEFERRED, AttemptState.IN_DOUBT})
+
+
+def tried_since_ms(attempts: Iterable[AttemptEntry], delivery_no: int) -> int | None:
+    """Return when a provider was first asked to take a delivery, in an attempt that counts.
+
+    None when none is written down; of a history that was cut it is the oldest that is left.
+    """
+    asked = (
+        one.since_ms
+        for one in attempts
+        if one.delivery_no == delivery_no and one.provider is not None and one.state in _COUNTED
+    )
+    return min(asked, default=None)
+
+
 class Attempts(Protocol):
     """Attempts and actions in a database; `protocol.Store` says what holds for all methods."""
 
     def attempts(self, queue_id: str) -> list[AttemptEntry]:
-        """Return the attempts to send a message, oldest first: the newest 200 at most."""
+        """Return the attempts to send a message, oldest first: the newest MOST_ATTEMPTS."""
 
     def record_of(self, queue_id: str) -> MessageRecord:
         """Return all that was done with a message; of an unknown one, what operators did."""

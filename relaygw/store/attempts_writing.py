@@ -1,31 +1,36 @@
 """What attempts came to, written with their outcomes.
 
-Only outcomes whose lease still stands leave a row, in the transaction that ends the lease. What a
-provider puts off without a charge may come again every second for days: that is counted in the
-row it has. A message keeps its newest KEPT rows, an outcome adds at most MAX_ROWS.
+Outcomes whose lease still stands leave rows, in the transaction that ends the lease; what was found
+out with a lease that was over leaves one in doubt if it may have been sent. What a provider puts
+off without a charge may come again every second for days: that is counted in the row it has. A
+message keeps its newest KEPT rows, an outcome adds at most MAX_ROWS.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
 
 from sqlalchemy import Connection
 
 from relaygw.mail.attempt import REPEATED, AttemptState, attempt_state, waiting_state
 from relaygw.mail.envelope import DeliveryUpdate, RecipientUpdate
-from relaygw.mail.outcome import Stage
+from relaygw.mail.outcome import Stage, Verdict
 from relaygw.mail.state import DeliveryState, RecipientState
-from relaygw.store.batch import BatchStatement, Row
+from relaygw.store.attempts import MOST_ATTEMPTS
+from relaygw.store.batch import BatchStatement, Row, Statement
 from relaygw.store.protocol import Begun
 
-KEPT = 200
+KEPT = MOST_ATTEMPTS
 """Rows of one message."""
 MAX_ROWS = 50
 """Rows of one outcome: of many recipients with replies of their own the first ones."""
 MAX_REPLY = 2000
 """Characters of a reply."""
 _WORKER_DIED = "the worker that was sending it died"
+_WORKER_VANISHED = "the worker that held it is out of reach, and may have been sending it"
+_TOO_LATE = "told after its lease was lost"
 
 # columns of a row: queue_id, delivery_no, rcpt_no, at_ms, provider, relay, stage, state, reply,
 # dsn, next_at_ms
@@ -61,6 +66,25 @@ _ADD = BatchStatement(
         AND delivery.lease = {?}
     """,
     columns=11,
+)
+_ADD_LATE = BatchStatement(
+    """
+    INSERT INTO attempt (queue_id, delivery_no, rcpt_no, at_ms, since_ms, times, provider, relay,
+        stage, state, reply, dsn, next_at_ms)
+    SELECT v.column1, v.column2, CAST(v.column3 AS INTEGER), v.column4, v.column4, 1, v.column5,
+        v.column6, v.column7, v.column8, v.column9, v.column10, CAST(v.column11 AS BIGINT)
+    FROM (VALUES {rows}) AS v
+    JOIN delivery ON delivery.queue_id = v.column1 AND delivery.delivery_no = v.column2
+    """,
+    columns=11,
+)
+_ADD_VANISHED = Statement(
+    """
+    INSERT INTO attempt (queue_id, delivery_no, at_ms, since_ms, times, stage, state, reply)
+    SELECT queue_id, delivery_no, CAST({?} AS BIGINT), CAST({?} AS BIGINT), 1, CAST({?} AS TEXT),
+        CAST({?} AS TEXT), CAST({?} AS TEXT)
+    FROM delivery WHERE lease = {?}
+    """
 )
 _DROP_OLDEST = BatchStatement(
     f"""
@@ -106,6 +130,33 @@ def write_interrupted(
         for queue_id, delivery_no, provider in begun
     ]
     _add(connection, rows, incarnation)
+
+
+def write_vanished(connection: Connection, incarnation: str, *, now_ms: int) -> None:
+    """Write which deliveries a worker held that nobody can ask, before they are freed."""
+    told = (Stage.LOCAL.value, AttemptState.INTERRUPTED.value, _WORKER_VANISHED)
+    _ADD_VANISHED.run(connection, now_ms, now_ms, *told, incarnation)
+
+
+def write_late(connection: Connection, updates: Sequence[DeliveryUpdate], *, now_ms: int) -> None:
+    """Write what was found out with leases that were over by then: others may have sent it, too."""
+    rows = [
+        _late(row)
+        for entry in updates
+        for row in islice(_rows(replace(entry, is_first_try=False), now_ms), MAX_ROWS)
+        if any(_may_be_taken(change) for change in entry.recipients)
+    ]
+    _ADD_LATE.run(connection, rows)
+    _DROP_OLDEST.run(connection, [(queue_id,) for queue_id in sorted({row[0] for row in rows})])
+
+
+def _may_be_taken(change: RecipientUpdate) -> bool:
+    return change.state is RecipientState.DELIVERED or change.verdict is Verdict.DOUBT
+
+
+def _late(row: Row) -> Row:
+    told = f"{_TOO_LATE}: {row[8]}"[:MAX_REPLY]
+    return (*row[:7], AttemptState.IN_DOUBT.value, told, row[9], None)
 
 
 def _add(connection: Connection, rows: Sequence[Row], incarnation: str) -> None:

@@ -18,13 +18,16 @@ from typing import Any, TypeVar
 
 from relaygw.errors import StoreUnavailable
 from relaygw.mail.envelope import AcceptedMessage, ClaimedDelivery, DeliveryUpdate
+from relaygw.mail.standing import HeldMail, MailInHand, Rerouting
 from relaygw.mail.state import DeliveryState
+from relaygw.policy.untended import LostInstance
 from relaygw.store.commands import EVERYTHING_DONE, ShapeCount, ShapeKey, Trail, Waiting
 from relaygw.store.protocol import (
     Account,
     AuditEntry,
     Hold,
     Instance,
+    Key,
     QueueEntry,
     Recorded,
     Selection,
@@ -210,6 +213,12 @@ class DatabaseClockStore(SqlStore):
         ahead_ms = self._ahead_ms
         return super().held_ms(key, since_ms=since_ms + ahead_ms, now_ms=now_ms + ahead_ms)
 
+    def let_go(self, keys: Sequence[Key], *, reason: str, now_ms: int) -> int:
+        return super().let_go(keys, reason=reason, now_ms=now_ms + self._ahead_ms)
+
+    def reroute(self, steps: Sequence[Rerouting], *, entry: AuditEntry) -> int:
+        return super().reroute(steps, entry=self._there(entry, "at_ms"))
+
     def release_held(self, reason: str, *, limit: int, now_ms: int) -> int:
         return super().release_held(reason, limit=limit, now_ms=now_ms + self._ahead_ms)
 
@@ -237,6 +246,17 @@ class DatabaseClockStore(SqlStore):
     def incidents(self, since_ms: int) -> list[Incident]:
         found = super().incidents(since_ms + self._ahead_ms)
         return [self._here(one, "since_ms", "recovered_at_ms") for one in found]
+
+    def held_mail(self) -> list[HeldMail]:
+        return [self._here(one, "since_ms") for one in super().held_mail()]
+
+    def in_hand_since(self, before_ms: int) -> list[MailInHand]:
+        found = super().in_hand_since(before_ms + self._ahead_ms)
+        return [self._here(one, "since_ms") for one in found]
+
+    def lost_instances(self, since_ms: int) -> list[LostInstance]:
+        found = super().lost_instances(since_ms + self._ahead_ms)
+        return [self._here(one, "heartbeat_at_ms") for one in found]
 
 
 def _moved(entry: T, by_ms: int, names: Sequence[str]) -> T:

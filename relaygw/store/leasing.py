@@ -13,7 +13,7 @@ from sqlalchemy import Connection, case, delete, func, select, update
 from relaygw.mail.envelope import DeliveryUpdate
 from relaygw.mail.state import DeliveryState, check_transition
 from relaygw.policy.retry import REASON_POISON
-from relaygw.store import attempts_writing
+from relaygw.store import attempts_writing, standing
 from relaygw.store.batch import BatchStatement, Row, Statement
 from relaygw.store.protocol import Begun, Key, Recorded
 from relaygw.store.registry import has_ended, is_alive
@@ -31,7 +31,7 @@ _RECORD_DELIVERIES = BatchStatement(
         attempts = attempts + v.column6, doubts = doubts + v.column7,
         held_at_ms = CAST(v.column8 AS BIGINT),
         provider = v.column9, reason = v.column10,
-        lease = NULL,
+        lease = CASE WHEN v.column3 = 'active' THEN lease END,  -- more of this attempt follows
         reclaims = 0  -- its worker lived to tell
     FROM (VALUES {rows}) AS v
     WHERE delivery.queue_id = v.column1 AND delivery.delivery_no = v.column2
@@ -79,12 +79,16 @@ def record(
 ) -> Recorded:
     """Write outcomes if the incarnation lives: see Store.record_batch.
 
-    What was recorded before, in a commit that seemed lost, is left as it is: its lease is over.
+    What was recorded before, in a commit that seemed lost, is left as it is: its lease is over, or
+    its due time says so.
     """
     if not is_alive(connection, incarnation):
-        return Recorded(is_alive=False, lost=_lost(connection, updates))
+        return _told_too_late(connection, updates, is_alive=False, now_ms=now_ms)
+    if any(entry.is_partial for entry in updates):
+        updates = _not_recorded(connection, updates)
     for entry in updates:
-        check_transition(_D.ACTIVE, entry.state)
+        if not entry.is_partial:
+            check_transition(_D.ACTIVE, entry.state)
     attempts_writing.write(connection, updates, incarnation=incarnation, now_ms=now_ms)
     _RECORD_RECIPIENTS.run(
         connection,
@@ -116,16 +120,38 @@ def record(
         now_ms=now_ms,
         keep_content=keep_content,
     )
-    lost = () if written == len(updates) else _lost(connection, updates)
-    return Recorded(is_alive=True, lost=lost)
+    if written == len(updates):
+        return Recorded(is_alive=True)
+    return _told_too_late(connection, updates, is_alive=True, now_ms=now_ms)
 
 
-def _lost(connection: Connection, updates: Sequence[DeliveryUpdate]) -> tuple[Key, ...]:
-    """Return the deliveries whose outcome is not in the database, whenever it was written."""
-    keys = [(entry.queue_id, entry.delivery_no) for entry in updates]
-    rows = [(*key, entry.due_at_ms) for key, entry in zip(keys, updates, strict=True)]
-    recorded = set(_RECORDED.fetch(connection, rows))
-    return tuple(key for key in keys if key not in recorded)
+def _told_too_late(
+    connection: Connection, updates: Sequence[DeliveryUpdate], *, is_alive: bool, now_ms: int
+) -> Recorded:
+    """Note as attempts what is not in the database, whenever it was written; it changes nothing."""
+    recorded = _recorded(connection, updates)
+    late = [entry for entry in updates if (entry.queue_id, entry.delivery_no) not in recorded]
+    attempts_writing.write_late(connection, late, now_ms=now_ms)
+    return Recorded(
+        is_alive=is_alive, lost=tuple((entry.queue_id, entry.delivery_no) for entry in late)
+    )
+
+
+def _recorded(connection: Connection, updates: Sequence[DeliveryUpdate]) -> set[Key]:
+    rows = [(entry.queue_id, entry.delivery_no, entry.due_at_ms) for entry in updates]
+    return {(queue_id, number) for queue_id, number in _RECORDED.fetch(connection, rows)}
+
+
+def _not_recorded(
+    connection: Connection, updates: Sequence[DeliveryUpdate]
+) -> Sequence[DeliveryUpdate]:
+    """Leave out the parts that were recorded: their leases go on, and would let them in again."""
+    recorded = _recorded(connection, [entry for entry in updates if entry.is_partial])
+    return [
+        entry
+        for entry in updates
+        if not (entry.is_partial and (entry.queue_id, entry.delivery_no) in recorded)
+    ]
 
 
 def _is_leased(connection: Connection, entry: DeliveryUpdate, incarnation: str) -> bool:
@@ -259,6 +285,14 @@ _HELD_FOR = Statement(
     ORDER BY delivery.queue_id LIMIT {{?}}
     """
 )
+_HELD_BEFORE = BatchStatement(
+    """
+    SELECT delivery.queue_id, delivery.delivery_no FROM (VALUES {rows}) AS v
+    JOIN delivery ON delivery.queue_id = v.column1 AND delivery.delivery_no = v.column2
+    WHERE delivery.state = 'held' AND delivery.reason = v.column3
+    """,
+    columns=3,
+)
 _HELD_REASONS = Statement(
     f"""
     SELECT DISTINCT delivery.reason FROM delivery
@@ -305,12 +339,30 @@ def release_held(connection: Connection, reason: str, *, limit: int, now_ms: int
     return _RELEASE.run(connection, [(*key, now_ms) for key in keys])
 
 
-def bury(connection: Connection, incarnation: str, *, begun: Collection[Begun], now_ms: int) -> int:
+def let_go(connection: Connection, keys: Sequence[Key], *, reason: str, now_ms: int) -> int:
+    """Make deliveries due that are held for a reason; see Store.let_go."""
+    held = _HELD_BEFORE.fetch(connection, [(*key, reason) for key in keys])
+    return _RELEASE.run(connection, [(*key, now_ms) for key in held])
+
+
+def bury(
+    connection: Connection,
+    incarnation: str,
+    *,
+    begun: Collection[Begun] | None,
+    now_ms: int,
+    is_lost: bool = False,
+) -> int:
     """Free everything that a dead incarnation held; see Store.bury."""
+    if is_lost:
+        standing.note_lost(connection, incarnation)
     connection.execute(delete(instance).where(instance.c.incarnation == incarnation))
     connection.execute(delete(permit).where(permit.c.incarnation == incarnation))
-    _COUNT_RECLAIMS.run(connection, list(begun), incarnation)
-    attempts_writing.write_interrupted(connection, incarnation, begun, now_ms=now_ms)
+    if begun is None:
+        attempts_writing.write_vanished(connection, incarnation, now_ms=now_ms)
+    else:
+        _COUNT_RECLAIMS.run(connection, list(begun), incarnation)
+        attempts_writing.write_interrupted(connection, incarnation, begun, now_ms=now_ms)
     is_poison = delivery.c.reclaims >= MAX_RECLAIMS
     return connection.execute(
         update(delivery)

@@ -20,6 +20,7 @@ from relaygw.mail.envelope import (
     ReleasedDelivery,
     Source,
 )
+from relaygw.mail.standing import Rerouting
 from relaygw.mail.state import OPEN, DeliveryState, RecipientState
 from relaygw.store.attempts import Attempts
 from relaygw.store.captured import CapturedMail
@@ -279,7 +280,10 @@ class Store(Attempts, CapturedMail, QueueCommands, Watching, Protocol):
     ) -> Recorded:
         """Write outcomes and end the leases; no change if the incarnation is dead.
 
-        What a call before this one wrote, whose answer was lost, stays as it is.
+        The outcome of a part (state ACTIVE) leaves the lease; a delivery stands once in `updates`.
+        Its due time differs from that of the outcome before. What a call before this one wrote,
+        whose answer was lost, stays as it is. What is told too late and may have been sent is
+        noted as an attempt in doubt.
         """
 
     def give_back(self, deliveries: Sequence[Key], *, incarnation: str) -> None:
@@ -300,15 +304,24 @@ class Store(Attempts, CapturedMail, QueueCommands, Watching, Protocol):
     def heartbeat(self, incarnation: str, *, state: str = "running") -> bool:
         """Renew all leases of an incarnation; False when it has been buried."""
 
-    def bury(self, incarnation: str, *, begun: Collection[Begun] = ()) -> int:
+    def bury(
+        self, incarnation: str, *, begun: Collection[Begun] | None = (), is_lost: bool = False
+    ) -> int:
         """Forget a dead incarnation: free its leases and permits; return the leases freed.
 
+        `is_lost`: it said no goodbye and its host does not tell why; `lost_instances` does then,
+        unless it was draining.
+
         `begun` names deliveries it was sending when it died: one that was in the hands of
-        three dying workers is held as `poison`, those that only waited are free.
+        three dying workers is held as `poison`, those that only waited are free. None: nobody
+        knows, and each of its deliveries has an attempt that says so.
         """
 
     def stale_incarnations(self, older_than_s: float) -> list[str]:
         """Return incarnations whose heartbeat is older, by the database's clock."""
+
+    def ownerless(self) -> list[str]:
+        """Return incarnations that hold leases or permits and are not registered; bury them."""
 
     def instances(self) -> list[Instance]:
         """Return the registered instances."""
@@ -365,6 +378,18 @@ class Store(Attempts, CapturedMail, QueueCommands, Watching, Protocol):
 
     def release_held(self, reason: str, *, limit: int, now_ms: int) -> int:
         """Make up to `limit` deliveries that are held for exactly `reason` due; return how many."""
+
+    def let_go(self, keys: Sequence[Key], *, reason: str, now_ms: int) -> int:
+        """Make those of `keys` due that are held for exactly `reason`; return how many."""
+
+    def routes_waiting(self) -> list[str]:
+        """Return the routes that something may be claimed of, now or when it is due."""
+
+    def reroute(self, steps: Sequence[Rerouting], *, entry: AuditEntry) -> int:
+        """Let deliveries that wait take other routes; audited; return how many.
+
+        Due times stay. One that was taken, or has come in doubt, meanwhile stays as it is.
+        """
 
     def holds(self) -> list[Hold]:
         """Return the holds in force."""

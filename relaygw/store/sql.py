@@ -15,6 +15,7 @@ from sqlalchemy import Connection, select
 from sqlalchemy.sql.elements import ColumnElement
 
 from relaygw.mail.envelope import AcceptedMessage, ClaimedDelivery, DeliveryUpdate
+from relaygw.mail.standing import Rerouting
 from relaygw.mail.state import DeliveryState
 from relaygw.store import (
     accepting,
@@ -27,6 +28,8 @@ from relaygw.store import (
     purging,
     registry,
     releasing,
+    rerouting,
+    standing,
 )
 from relaygw.store.attempts_sql import SqlAttempts
 from relaygw.store.captured_sql import SqlCapturedMail
@@ -147,11 +150,21 @@ class SqlStore(SqlAttempts, SqlCapturedMail, SqlQueueCommands, SqlWatching):
         with self._write() as connection:
             return registry.heartbeat(connection, incarnation, state, self._clock)
 
-    def bury(self, incarnation: str, *, begun: Collection[Begun] = ()) -> int:
+    def bury(
+        self, incarnation: str, *, begun: Collection[Begun] | None = (), is_lost: bool = False
+    ) -> int:
         with self._write() as connection:
             return leasing.bury(
-                connection, incarnation, begun=begun, now_ms=self._now_ms(connection)
+                connection,
+                incarnation,
+                begun=begun,
+                is_lost=is_lost,
+                now_ms=self._now_ms(connection),
             )
+
+    def ownerless(self) -> list[str]:
+        with self._read() as connection:
+            return standing.ownerless(connection)
 
     def stale_incarnations(self, older_than_s: float) -> list[str]:
         with self._read() as connection:
@@ -249,6 +262,21 @@ class SqlStore(SqlAttempts, SqlCapturedMail, SqlQueueCommands, SqlWatching):
     def release_held(self, reason: str, *, limit: int, now_ms: int) -> int:
         with self._write() as connection:
             return leasing.release_held(connection, reason, limit=limit, now_ms=now_ms)
+
+    def let_go(self, keys: Sequence[Key], *, reason: str, now_ms: int) -> int:
+        with self._write() as connection:
+            return leasing.let_go(connection, keys, reason=reason, now_ms=now_ms)
+
+    def routes_waiting(self) -> list[str]:
+        with self._read() as connection:
+            return rerouting.routes_waiting(connection)
+
+    def reroute(self, steps: Sequence[Rerouting], *, entry: AuditEntry) -> int:
+        with self._write() as connection:
+            number = rerouting.reroute(connection, steps)
+            if number:
+                auditing.add_audit(connection, entry, number)
+            return number
 
     def holds(self) -> list[Hold]:
         with self._read() as connection:

@@ -22,7 +22,7 @@ from sqlalchemy import (
     text,
 )
 
-SCHEMA_REVISION = "0005"
+SCHEMA_REVISION = "0006"
 """The alembic revision that this code reads and writes."""
 
 metadata = MetaData()
@@ -188,6 +188,19 @@ instance = Table(
     Column("state", Text, nullable=False),  # running | draining
     Column("started_at_ms", BigInteger, nullable=False),
     Column("heartbeat_at_ms", BigInteger, nullable=False),  # the database's clock
+)
+
+# those that died without a goodbye, and nobody on their host told why: kept for a while
+lost_instance = Table(
+    "lost_instance",
+    metadata,
+    Column("incarnation", Text, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("role", Text, nullable=False),
+    Column("pid", BigInteger, nullable=False),
+    Column("heartbeat_at_ms", BigInteger, nullable=False),  # the last one
+    Column("leases", Integer, nullable=False),  # deliveries it had in hand
+    sqlite_with_rowid=False,
 )
 
 hold = Table(

@@ -7,9 +7,17 @@ Counts and duties are not synced by themselves: a power cut may forget the last 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+from relaygw.mail.standing import HeldMail, MailInHand
+from relaygw.mail.state import DeliveryState
+from relaygw.policy.untended import Lane, LostInstance, Standing, shortest_in_hand_s
+from relaygw.settings.model import Settings
+
+if TYPE_CHECKING:  # protocol.Store inherits from here
+    from relaygw.store.protocol import Hold, Instance, LaneCount
 
 HISTORY_SLICE_MS = 300_000
 """How long a slice of history is; slices begin at multiples of it."""
@@ -65,7 +73,7 @@ class Watching(Protocol):
     def forget_watched(self, before_ms: int) -> bool:
         """Delete a day of history before a time, and incidents over by then; True if more is left.
 
-        The incidents go all at once.
+        The incidents go all at once, and so do instances lost before it.
         """
 
     # --- duties --------------------------------------------------------------------------
@@ -90,5 +98,57 @@ class Watching(Protocol):
     def incidents(self, since_ms: int) -> list[Incident]:
         """Return the incidents that last, and those that ended since; oldest first."""
 
+    # --- what stands still ---------------------------------------------------------------
+
     def doubtful(self) -> dict[str, int]:
         """Return how many open deliveries a provider may have taken, by provider."""
+
+    def held_mail(self) -> list[HeldMail]:
+        """Return what is held, by route and reason."""
+
+    def in_hand_since(self, before_ms: int) -> list[MailInHand]:
+        """Return the deliveries that a registered worker has had in hand since before a time."""
+
+    def lost_instances(self, since_ms: int) -> list[LostInstance]:
+        """Return the instances lost whose last heartbeat came since a time, the latest first.
+
+        Without those of a name and role that is registered again.
+        """
+
+
+def standing_of(
+    store: Watching,
+    settings: Settings,
+    *,
+    fingerprint: str,
+    lanes: Sequence[LaneCount],
+    holds: Sequence[Hold],
+    instances: Sequence[Instance],
+    now_ms: int,
+) -> Standing:
+    """Return what `policy.untended` judges; `fingerprint` is that of `settings`.
+
+    Raises StoreUnavailable.
+    """
+    is_held = any(lane.state is DeliveryState.HELD for lane in lanes)
+    is_in_hand = any(lane.state is DeliveryState.ACTIVE for lane in lanes)
+    before_ms = now_ms - int(shortest_in_hand_s(settings) * 1000)
+    return Standing(
+        held=store.held_mail() if is_held else (),
+        in_hand=store.in_hand_since(before_ms) if is_in_hand else (),
+        lanes=tuple(
+            Lane(
+                route=lane.route,
+                deliveries=lane.deliveries,
+                accepted_at_ms=lane.oldest_accepted_at_ms,
+            )
+            for lane in lanes
+            if lane.state in (DeliveryState.INCOMING, DeliveryState.DEFERRED)
+        ),
+        holds=frozenset((hold.scope, hold.key) for hold in holds),
+        others=tuple(
+            f"{one.role} {one.pid} on {one.name}"
+            for one in instances
+            if one.role == "delivery" and one.state != "draining" and one.fingerprint != fingerprint
+        ),
+    )

@@ -7,7 +7,9 @@ from collections.abc import Collection, Mapping
 
 from sqlalchemy import Connection
 
-from relaygw.store import history, incidents
+from relaygw.mail.standing import HeldMail, MailInHand
+from relaygw.policy.untended import LostInstance
+from relaygw.store import history, incidents, standing
 from relaygw.store.transactions import Transactions, Write
 from relaygw.store.watching import Count, HistoryPoint, Incident
 
@@ -38,6 +40,7 @@ class SqlWatching(Transactions):
     def forget_watched(self, before_ms: int) -> bool:
         with self._write(Write.UNSYNCED) as connection:
             incidents.forget(connection, before_ms)
+            standing.forget_lost(connection, before_ms)
             return history.forget(connection, before_ms)
 
     # --- duties --------------------------------------------------------------------------
@@ -72,6 +75,20 @@ class SqlWatching(Transactions):
         with self._read() as connection:
             return incidents.listed(connection, since_ms)
 
+    # --- what stands still ---------------------------------------------------------------
+
     def doubtful(self) -> dict[str, int]:
         with self._read() as connection:
             return incidents.doubtful(connection)
+
+    def held_mail(self) -> list[HeldMail]:
+        with self._read() as connection:
+            return standing.held_mail(connection)
+
+    def in_hand_since(self, before_ms: int) -> list[MailInHand]:
+        with self._read() as connection:
+            return standing.in_hand_since(connection, before_ms)
+
+    def lost_instances(self, since_ms: int) -> list[LostInstance]:
+        with self._read() as connection:
+            return standing.lost_instances(connection, since_ms)

@@ -29,8 +29,8 @@ FOR_UNKNOWN_NAME = "check the spelling of host, and this machine's DNS"
 
 def advise(error: UpstreamError, provider: Provider, *, ehlo_name: str) -> str:
     """Return what to do about `error`, "" where its own text says so."""
-    if error.reply is not None:
-        return _of_reply(provider, error.stage, error.reply) or _of_stage(error, ehlo_name)
+    if error.said is not None:
+        return _of_reply(provider, error.stage, error.said) or _of_stage(error, ehlo_name)
     if error.stage is Stage.TLS:
         return _of_handshake(error.detail, provider)
     return _of_stage(error, ehlo_name)

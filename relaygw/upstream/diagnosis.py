@@ -163,13 +163,19 @@ async def _try_sender(connection: OpenConnection, provider: Provider, sender: st
         await _ask(connection, "RSET", provider)
     except WireFailure as failure:
         return Finding(
-            step=Step.SENDER, result=Result.FAILED, detail=f"{shown}: no answer ({failure})"
+            step=Step.SENDER,
+            result=Result.FAILED,
+            detail=_masked(connection, f"{shown}: no answer ({failure})"),
         )
     if reply.is_positive:
         return Finding(step=Step.SENDER, detail=shown)
     remedy = advise_sender(provider, reply)
-    detail = f"{shown}: {reply}"
+    detail = _masked(connection, f"{shown}: {reply}")
     return Finding(step=Step.SENDER, result=Result.FAILED, detail=detail, remedy=remedy)
+
+
+def _masked(connection: OpenConnection, text: str) -> str:
+    return connection.mask(text) if connection.mask is not None else text
 
 
 async def _ask(connection: OpenConnection, command: str, provider: Provider) -> SmtpReply:

@@ -27,7 +27,10 @@ _DSN = {Stage.CONNECT: "4.4.1", Stage.STARTTLS: "4.7.5", Stage.TLS: "4.7.5", Sta
 
 
 class UpstreamError(RelaygwError):
-    """No session could be opened: the stage it failed at, and the reply if there was one."""
+    """No session could be opened: the stage it failed at, and the reply if there was one.
+
+    `reply` and `detail` are to be shown; `said` is the reply as it came, for what it means alone.
+    """
 
     def __init__(
         self, stage: Stage, *, reply: SmtpReply | None = None, detail: str, relay: str = "none"
@@ -35,6 +38,7 @@ class UpstreamError(RelaygwError):
         super().__init__(f"{stage}: {detail}")
         self.stage = stage
         self.reply = reply
+        self.said = reply
         self.detail = detail
         self.relay = relay
 
@@ -45,7 +49,7 @@ class UpstreamError(RelaygwError):
 
 
 def mask(error: UpstreamError, login: Login) -> None:
-    """Take a secret out of what a provider said: some echo the AUTH command they refuse."""
+    """Take a secret out of what is shown of a failure: some echo the AUTH command they refuse."""
     error.detail = masked(error.detail, login)
     error.args = (f"{error.stage}: {error.detail}",)
     if error.reply is not None:

@@ -10,7 +10,12 @@ from urllib.parse import quote, quote_plus
 
 from relaygw.mail.reply import SmtpReply
 
-_SHORTEST_PART = 12
+_SHORTEST = 6
+"""Characters of what is masked at all. Less guards nothing, stands in ordinary words ("limit"), and
+whoever knows the words would read the password from the gap."""
+_LONG = 12
+"""From here on it is masked wherever it stands, and so is a word that begins like it; what is
+shorter only as a word of its own: "exceed" is none in "exceeded"."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -32,22 +37,24 @@ class Login:
 
 
 class Mask:
-    """Takes a login's secret out of what a provider says: plain, in base64, percent-encoded.
+    """Takes a login's secret out of what is shown of a provider: plain, base64, percent-encoded.
 
-    A word that begins with a good part of it goes, too: who echoes a command may cut it.
+    A word that begins with a good part of it goes, too: who echoes a command may cut it. For what
+    is shown, logged and stored only: what a reply means is asked of the reply as it came.
     """
 
     def __init__(self, login: Login) -> None:
         # the longest first: one is a part of another
-        self._forms = sorted(set(_forms(login)), key=len, reverse=True)
-        heads = dict.fromkeys(form[:_SHORTEST_PART] for form in self._forms)
-        self._heads = [head for head in heads if len(head) == _SHORTEST_PART]
+        forms = {form for form in _forms(login) if len(form) >= _SHORTEST}
+        self._forms = sorted(forms, key=len, reverse=True)
+        heads = (form[:_LONG] for form in self._forms if len(form) >= _LONG)
+        self._heads = list(dict.fromkeys(heads))
 
     def __call__(self, text: str) -> str:
         """Return `text` without the secret."""
         for form in self._forms:
             if form in text:
-                text = text.replace(form, "***")
+                text = text.replace(form, "***") if len(form) >= _LONG else _without(form, text)
         for head in self._heads:
             if head in text:
                 text = re.sub(re.escape(head) + r"\S*", "***", text)
@@ -56,6 +63,13 @@ class Mask:
     def reply(self, reply: SmtpReply) -> SmtpReply:
         """Return a reply without the secret."""
         return SmtpReply(reply.code, tuple(map(self, reply.lines)))
+
+
+def _without(word: str, text: str) -> str:
+    """Return `text` without `word` where neither letter nor digit goes on on either side."""
+    before = r"(?<![^\W_])" if word[0].isalnum() else ""
+    after = r"(?![^\W_])" if word[-1].isalnum() else ""
+    return re.sub(f"{before}{re.escape(word)}{after}", "***", text)
 
 
 def masked(text: str, login: Login) -> str:

@@ -2,7 +2,8 @@
 
 Pure but for the 7 bit conversion, which runs in a thread. A provider that lacks an extension
 never gets mail that needs it: the content is rewritten (8BITMIME) or the recipients are refused
-here, as a reply at Stage.LOCAL: 5.3.4 (SIZE), 5.6.3 (8BITMIME), 5.6.7 (SMTPUTF8).
+here, as a reply at Stage.LOCAL: 5.3.4 (SIZE), 5.6.3 (8BITMIME, which another provider may have, so
+that it bounces nobody), 5.6.7 (SMTPUTF8).
 RFC 1870, RFC 3461, RFC 3463, RFC 6152, RFC 6531.
 """
 
@@ -10,21 +11,22 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 
 from relaygw.errors import ContentInvalid
 from relaygw.mail.content import has_long_line
 from relaygw.mail.dsn import mail_parameters, rcpt_parameters
 from relaygw.mail.outcome import Stage
 from relaygw.mail.reply import SmtpReply
-from relaygw.upstream.added_fields import Field, missing_fields
+from relaygw.policy.recipient_fields import NO_FIELDS, FieldRule
+from relaygw.upstream.added_fields import Field
 from relaygw.upstream.seven_bit import to_seven_bit
-
-Content = bytes | Callable[[], AsyncIterator[bytes]]
-"""Whole content, or what opens a stream of chunks of it (at most 1 MiB each)."""
+from relaygw.upstream.sifting import Content, sift
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_REWRITERS = ThreadPoolExecutor(2, thread_name_prefix="seven-bit")
+"""Few, and of their own: large content takes seconds, and the store must not wait for it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +35,7 @@ class OutgoingMail:
 
     `added` and those of `fields` whose name the header lacks go in front of the content. Sizes
     and flags are of the content alone. `dsn_notify` has a NOTIFY for each recipient, or is empty.
+    `field_rule` says which fields that name recipients may go with it; None: all of them.
     """
 
     sender: str  # "" is the null sender
@@ -44,6 +47,7 @@ class OutgoingMail:
     smtputf8: bool
     added: bytes = b""  # whole header lines in ASCII
     fields: tuple[Field, ...] = ()
+    field_rule: FieldRule | None = NO_FIELDS
     max_size_bytes: int | None = None  # besides what the provider says
     dsn_ret: str | None = None  # RFC 3461; see mail.dsn
     dsn_envid: str | None = None
@@ -55,7 +59,8 @@ class RecipientReply:
     """What a transaction came to for one recipient.
 
     `reply` None: none came, `detail` says why. `in_doubt`: the final dot had been sent by then,
-    so the mail may have been taken. `stale_session`: an idle connection turned out dead before
+    so the mail may have been taken. `said` is the reply as it came, where `reply` was masked: for
+    what it means, not to be shown. `stale_session`: an idle connection turned out dead before
     the provider said anything; the caller may try again at once on another one.
     """
 
@@ -64,6 +69,7 @@ class RecipientReply:
     detail: str = ""
     in_doubt: bool = False
     stale_session: bool = False
+    said: SmtpReply | None = field(default=None, repr=False)  # as it came: may hold a secret
 
     @property
     def dsn(self) -> str:
@@ -71,6 +77,19 @@ class RecipientReply:
         if self.reply is not None:
             return self.reply.dsn
         return "4.0.0" if self.stage is Stage.LOCAL else "4.4.2"
+
+
+@dataclass(slots=True)
+class Ledger:
+    """How far one transaction got: its owner keeps it, so nothing that ends the session loses it.
+
+    The session writes it as it goes. Once the final dot may have left, `replies` has an answer
+    for each recipient, in doubt where none came, also when `transact` raises.
+    """
+
+    is_dot_sent: bool = False  # noted right before the dot is given to the connection
+    is_fenced: bool = False  # the lease was lost: the connection was closed without a dot
+    replies: tuple[RecipientReply, ...] | None = None  # None: the transaction has not ended
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,24 +125,23 @@ async def plan_transaction(mail: OutgoingMail, offered: Capabilities) -> Transac
     ValueError means an address that no listener lets in: a defect here, not at the provider.
     """
     refused = _refuse_addresses(mail, offered)
-    added = await _added(mail)
-    content = _behind(added, mail.content) if added else mail.content
-    size_bytes, is_8bit = mail.size_bytes + len(added), mail.is_8bit
-    fold = mail.has_long_line or has_long_line(added)
+    sifted = await sift(mail.content, mail.added, mail.fields, mail.field_rule)
+    content = sifted.content
+    size_bytes, is_8bit = mail.size_bytes + sifted.grown_bytes, mail.is_8bit or sifted.is_8bit
+    fold = mail.has_long_line or sifted.has_long_line
     everyone = range(len(mail.recipients))
+    if sifted.found.obstacle is not None:  # whoever sends looks before; nobody gets past it here
+        reply = _local(451, f"4.7.1 {sifted.found.obstacle}")
+        refused = dict.fromkeys(everyone, reply)
     too_large = _refuse_size(size_bytes, mail, offered)
-    if (
-        too_large is None
-        and len(refused) < len(mail.recipients)
-        and _needs_seven_bit(mail, offered)
-    ):
+    if too_large is None and len(refused) < len(mail.recipients) and needs_seven_bit(mail, offered):
         try:
             content = await _convert(content)
-            size_bytes, is_8bit, fold = len(content), False, True
-            too_large = _refuse_size(size_bytes, mail, offered)
+            size_bytes, is_8bit, fold = len(content), False, has_long_line(content)
+            _check_grown(size_bytes, mail, offered)
         except ContentInvalid as error:
             reply = _local(554, f"5.6.3 content not sent to a provider without 8BITMIME: {error}")
-            refused = dict.fromkeys(everyone, reply)
+            refused |= {n: refused.get(n, reply) for n in everyone}
     if too_large is not None:
         refused = dict.fromkeys(everyone, too_large)
     return Transaction(
@@ -167,38 +185,25 @@ def _refuse_size(
     return _local(552, f"5.3.4 the message has {size_bytes} bytes, {shown}")
 
 
-def _needs_seven_bit(mail: OutgoingMail, offered: Capabilities) -> bool:
+def _check_grown(size_bytes: int, mail: OutgoingMail, offered: Capabilities) -> None:
+    """Raise ContentInvalid when the rewriting made a message too large for this provider."""
+    too_large = _refuse_size(size_bytes, mail, offered)
+    if too_large is not None:
+        raise ContentInvalid(f"rewritten, {too_large.detail.partition(' ')[2]}")
+
+
+def needs_seven_bit(mail: OutgoingMail, offered: Capabilities) -> bool:
+    """Return whether content has to be rewritten first, which may take seconds."""
     # header fields in raw UTF-8 are legal under SMTPUTF8 only, so they are rewritten without it
     without_utf8 = mail.smtputf8 and not offered.smtputf8
     return mail.is_8bit and (not offered.eight_bit_mime or without_utf8)
-
-
-async def _added(mail: OutgoingMail) -> bytes:
-    if not mail.fields:
-        return mail.added
-    # the first chunk of a stream holds the header
-    start = mail.content if isinstance(mail.content, bytes) else await anext(mail.content(), b"")
-    return mail.added + missing_fields(mail.fields, start)
-
-
-def _behind(added: bytes, content: Content) -> Content:
-    """Return `content` with `added` in front of it."""
-    if isinstance(content, bytes):
-        return added + content
-
-    async def stream() -> AsyncIterator[bytes]:
-        yield added
-        async for chunk in content():
-            yield chunk
-
-    return stream
 
 
 async def _convert(content: Content) -> bytes:
     # whole in memory: MIME cannot be rewritten chunk by chunk, and such providers are rare
     if not isinstance(content, bytes):
         content = b"".join([chunk async for chunk in content()])
-    return await asyncio.to_thread(to_seven_bit, content)
+    return await asyncio.get_running_loop().run_in_executor(_REWRITERS, to_seven_bit, content)
 
 
 def _mail_command(

@@ -114,6 +114,24 @@ class WireProtocol(asyncio.Protocol):
             self._transport.write(view[start : start + _SLICE_BYTES])
             await self._drain(timeout_s)
 
+    async def flush(self, *, timeout_s: float) -> None:
+        """Return when the transport has nothing left to write; as early as `write_content` does.
+
+        Without TLS all is with the kernel then. With it the event loop may hold 64 KiB more, of
+        which it tells nobody.
+        """
+        if self.is_open and self._transport.get_write_buffer_size():
+            self._transport.set_write_buffer_limits(high=1, low=0)
+            try:
+                await self._drain(timeout_s)
+            finally:
+                if self.is_open:
+                    self._transport.set_write_buffer_limits()
+
+    def reply_at_hand(self) -> SmtpReply | None:
+        """Return the next reply if all of it has arrived; raises ReplyInvalid."""
+        return self._take_reply()
+
     async def read_reply(self, *, timeout_s: float) -> SmtpReply:
         """Return the next reply; raises WireFailure."""
         reply = self._take_reply()

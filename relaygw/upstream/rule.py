@@ -47,6 +47,11 @@ class Rule:
     text: re.Pattern[str] | None
     meaning: Meaning
 
+    @property
+    def bounces_one(self) -> bool:
+        """True when a match bounces one recipient, not the message."""
+        return self.meaning.verdict is Verdict.BOUNCE and self.meaning.scope is Scope.RECIPIENT
+
     def matches(self, seen: SeenReply) -> bool:
         """True when the reply is one that the row knows."""
         return (
@@ -56,10 +61,19 @@ class Rule:
         )
 
 
-def rules_by_stage(rows: Iterable[ReplyRow]) -> dict[Stage, tuple[Rule, ...]]:
+@dataclass(frozen=True, slots=True)
+class PlacedRow:
+    """A row and where it stands, for people."""
+
+    place: str
+    row: ReplyRow
+
+
+def rules_by_stage(rows: Iterable[PlacedRow]) -> dict[Stage, tuple[Rule, ...]]:
     """Return the rules to ask at each stage of a session, in the order of the rows."""
     rules: dict[Stage, list[Rule]] = {stage: [] for stage in STAGES.values()}
-    for row in rows:
+    for placed in rows:
+        row = placed.row
         # a row for a bounce knows 5xx from MAIL on only: the promise is kept here once more
         code = row.code or ("5.." if row.verdict == "bounce" else "")
         patterns = tuple(
@@ -70,7 +84,7 @@ def rules_by_stage(rows: Iterable[ReplyRow]) -> dict[Stage, tuple[Rule, ...]]:
             if row.verdict == "bounce" and stage in BEFORE_MAIL:
                 continue
             code_is, status_is, text_has = patterns
-            meaning = _meaning(row, stage)
+            meaning = _meaning(placed, stage)
             rules[stage].append(
                 Rule(code=code_is, status=status_is, text=text_has, meaning=meaning)
             )
@@ -84,7 +98,8 @@ def own_scope(stage: Stage) -> Scope:
     return Scope.RECIPIENT if stage is Stage.RCPT else Scope.MESSAGE
 
 
-def _meaning(row: ReplyRow, stage: Stage) -> Meaning:
+def _meaning(placed: PlacedRow, stage: Stage) -> Meaning:
+    row = placed.row
     verdict = Verdict(row.verdict)
     limit = None
     if verdict is Verdict.THROTTLE:
@@ -98,6 +113,7 @@ def _meaning(row: ReplyRow, stage: Stage) -> Meaning:
         explanation=row.explanation,
         remedy=row.remedy,
         source=row.source,
+        rule=placed.place,
     )
 
 

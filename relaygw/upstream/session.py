@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from relaygw.mail.outcome import Stage
@@ -20,15 +21,24 @@ from relaygw.upstream.connect import OpenConnection, open_connection
 from relaygw.upstream.credentials import Credentials
 from relaygw.upstream.failure import UpstreamError
 from relaygw.upstream.outgoing import (
+    Ledger,
     OutgoingMail,
     RecipientReply,
     Transaction,
+    needs_seven_bit,
     plan_transaction,
 )
 from relaygw.upstream.protocol import ConnectionLost, ReplyInvalid, ReplyTimeout, WireFailure
 from relaygw.upstream.wire import ContentEncoder, encode_whole
 
-__all__ = ["OutgoingMail", "RecipientReply", "UpstreamError", "UpstreamSession", "open_session"]
+__all__ = [
+    "Ledger",
+    "OutgoingMail",
+    "RecipientReply",
+    "UpstreamError",
+    "UpstreamSession",
+    "open_session",
+]
 
 NextMail = Callable[[int], OutgoingMail | None]
 """Gives the mail that will be transacted next on a session of so many uses, if one will."""
@@ -77,17 +87,22 @@ class _Progress:
     mail: OutgoingMail
     plan: Transaction
     answers: list[RecipientReply | None]
+    ledger: Ledger
     stage: Stage = Stage.MAIL
     is_begun: bool = False  # something was sent
     has_reply: bool = False  # and the provider answered at all
     is_mail_accepted: bool = False
-    is_dot_sent: bool = False
     is_chained: bool = False  # its envelope went out behind the content before
+    check_lease: Callable[[], bool] | None = None
     next_mail: NextMail | None = None  # asks for what may follow in one group with the content
 
     @property
     def is_decided(self) -> bool:
         return None not in self.answers
+
+    @property
+    def has_lost_lease(self) -> bool:
+        return self.check_lease is not None and not self.check_lease()
 
     def settle(self, answer: RecipientReply) -> None:
         """Give `answer` to every recipient that has none."""
@@ -137,11 +152,13 @@ class UpstreamSession:
         *,
         check_lease: Callable[[], bool] | None = None,
         next_mail: NextMail | None = None,
+        ledger: Ledger | None = None,
     ) -> tuple[RecipientReply, ...]:
         """Send `mail` and return one reply per recipient, in order.
 
-        `check_lease` is asked right before content is sent; when it says no, none is sent.
-        An exception from the content's own source, and cancellation, break the session.
+        `check_lease` is asked before large content is begun and right before each final dot; when
+        it says no, the connection is closed without the dot. An exception from the content's own
+        source, and cancellation, break the session; `ledger` then says what is known.
 
         `next_mail` is asked when content is about to be sent to a provider with PIPELINING. The
         envelope of what it returns goes out in one group with the content (RFC 2920 section
@@ -151,34 +168,43 @@ class UpstreamSession:
         if progress is None:
             progress = await self._plan(mail)
         assert progress.mail == mail, "another transaction was begun"
-        progress.next_mail = next_mail
+        progress.next_mail, progress.check_lease = next_mail, check_lease
+        if ledger is not None:
+            progress.ledger = ledger
         if not progress.is_decided:
             self.uses += 1
             self._is_busy = True
             try:
-                await self._run(progress, check_lease)
+                await self._run(progress)
             except _ServiceClosing as closing:
                 self.abort()
                 progress.settle(RecipientReply(stage=progress.stage, reply=closing.reply))
             except WireFailure as failure:
                 self.abort()
-                if progress.is_chained and not progress.is_dot_sent:
+                if progress.is_chained and not progress.ledger.is_dot_sent:
                     self._take_back(progress, failure)
                 progress.settle(self._explain(failure, progress))
-            except BaseException:
+            except BaseException as error:
                 self.abort()
+                progress.settle(self._cut_short(error, progress))
+                self._answers(progress)
                 raise
             finally:
                 self._is_busy = False
-        return tuple(self._shown(answer) for answer in progress.answers if answer is not None)
+        return self._answers(progress)
+
+    def _answers(self, progress: _Progress) -> tuple[RecipientReply, ...]:
+        """Return the answers of a transaction that has ended, and write them in its ledger."""
+        answers = tuple(self._shown(answer) for answer in progress.answers if answer is not None)
+        progress.ledger.replies = answers
+        return answers
 
     def _shown(self, answer: RecipientReply) -> RecipientReply:
         """Return an answer as it may be logged and stored: some providers echo a key."""
-        if self._mask is None or answer.reply is None:
+        if self._mask is None:
             return answer
-        return replace(
-            answer, reply=self._mask.reply(answer.reply), detail=self._mask(answer.detail)
-        )
+        shown = self._mask.reply(answer.reply) if answer.reply is not None else None
+        return replace(answer, reply=shown, said=answer.reply, detail=self._mask(answer.detail))
 
     async def close(self) -> None:
         """Say QUIT, wait a moment for the answer, and close."""
@@ -204,9 +230,10 @@ class UpstreamSession:
 
     async def _plan(self, mail: OutgoingMail) -> _Progress:
         plan = await plan_transaction(mail, self._offered)
-        return _Progress(mail, plan, [plan.refused.get(n) for n in range(len(mail.recipients))])
+        answers = [plan.refused.get(n) for n in range(len(mail.recipients))]
+        return _Progress(mail, plan, answers, Ledger())
 
-    async def _run(self, progress: _Progress, check_lease: Callable[[], bool] | None) -> None:
+    async def _run(self, progress: _Progress) -> None:
         if self._wire.has_unread and not progress.is_begun:
             raise ReplyInvalid("the provider spoke before it was asked")
         reply = await self._send_envelope(progress)
@@ -217,10 +244,6 @@ class UpstreamSession:
             progress.settle(RecipientReply(stage=Stage.DATA, reply=reply))
         elif progress.is_decided:
             await self._send_empty_content()
-        elif check_lease is not None and not check_lease():
-            # content is awaited now and there is no command to take DATA back
-            self.abort()
-            progress.settle(RecipientReply(stage=Stage.LOCAL, detail="lease lost, nothing sent"))
         else:
             progress.settle(await self._send_content(progress))
             self._needs_reset = False
@@ -310,6 +333,8 @@ class UpstreamSession:
         if isinstance(content, bytes) and len(content) <= _SMALL_BYTES:
             last = encode_whole(content, fold=fold)
         else:
+            if progress.has_lost_lease:
+                return self._end_without_dot(progress)
             encoder = ContentEncoder(fold=fold)
             async for chunk in _chunks(content):
                 await self._wire.write_content(
@@ -318,9 +343,13 @@ class UpstreamSession:
                 if self._wire.has_unread or not self._wire.is_open:
                     return await self._read_refusal()
             last = encoder.finish()
+            # the dot must not wait behind content that a slow provider has not taken yet
+            await self._wire.flush(timeout_s=self._timeouts.command)
         following = await self._begin_next(progress)
+        if progress.has_lost_lease:
+            return self._end_without_dot(progress)
         progress.stage = Stage.CONTENT
-        progress.is_dot_sent = True
+        progress.ledger.is_dot_sent = True
         self._wire.write(last + following)
         reply = await self._wire.read_reply(timeout_s=self._timeouts.final_reply)
         if reply.code == 421:
@@ -329,14 +358,23 @@ class UpstreamSession:
             raise ReplyInvalid(f"{reply.code} is no answer to {Stage.CONTENT}")
         return RecipientReply(stage=Stage.CONTENT, reply=reply)
 
+    def _end_without_dot(self, progress: _Progress) -> RecipientReply:
+        """Close: content is awaited and there is no command to take DATA back."""
+        self.abort()
+        progress.ledger.is_fenced = True
+        return RecipientReply(stage=Stage.LOCAL, detail="lease lost, nothing sent")
+
     async def _begin_next(self, progress: _Progress) -> bytes:
         """Return the envelope of the mail that follows, b"" when none is to follow at once."""
         if progress.next_mail is None or not self._offered.pipelining:
             return b""
-        mail = progress.next_mail(self.uses)
-        if mail is None:
+        try:
+            mail = progress.next_mail(self.uses)
+            if mail is None or needs_seven_bit(mail, self._offered):
+                return b""  # the dot does not wait for a conversion
+            following = await self._plan(mail)
+        except Exception:  # of the mail that follows: it is met again when its own turn comes
             return b""
-        following = await self._plan(mail)
         if following.plan.refused:
             return b""
         following.is_begun = following.is_chained = True
@@ -351,6 +389,18 @@ class UpstreamSession:
             raise ReplyInvalid(f"{reply.code} came before the content was sent")
         return RecipientReply(stage=Stage.CONTENT, reply=reply)
 
+    def _cut_short(self, error: BaseException, progress: _Progress) -> RecipientReply:
+        """Return what is known when something else than the provider ends a transaction."""
+        if not progress.ledger.is_dot_sent:
+            return RecipientReply(stage=Stage.LOCAL, detail="stopped, nothing sent")
+        with suppress(WireFailure):
+            reply = self._wire.reply_at_hand()
+            if reply is not None and reply.code // 100 != 3:
+                return RecipientReply(stage=progress.stage, reply=reply)
+        why = "stopped" if isinstance(error, asyncio.CancelledError) else type(error).__name__
+        detail = f"{why} before {self.relay} answered {progress.stage}"
+        return RecipientReply(stage=progress.stage, detail=detail, in_doubt=True)
+
     def _explain(self, failure: WireFailure, progress: _Progress) -> RecipientReply:
         is_gone = isinstance(failure, ConnectionLost | _OutOfStep) or not progress.is_begun
         is_gone = is_gone or progress.is_chained
@@ -358,11 +408,11 @@ class UpstreamSession:
         return RecipientReply(
             stage=progress.stage,
             detail=f"{detail} ({failure})",
-            in_doubt=progress.is_dot_sent,
+            in_doubt=progress.ledger.is_dot_sent,
             stale_session=(
                 self.uses > 1
                 and is_gone
-                and not progress.is_dot_sent
+                and not progress.ledger.is_dot_sent
                 and (not progress.has_reply or isinstance(failure, _OutOfStep))
             ),
         )

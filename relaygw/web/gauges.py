@@ -15,9 +15,12 @@ from relaygw.observe.metrics.exposition import GaugeFamily, Numbers
 from relaygw.operations import holds_of
 from relaygw.operations.provider_usage import read_usages
 from relaygw.operations.status import SILENT_AFTER_S
+from relaygw.policy.untended import KINDS, LOST_MS, LostInstance, Untended, untended
 from relaygw.settings.model import Settings
 from relaygw.settings.provider import Provider
+from relaygw.settings.show import fingerprint
 from relaygw.store.protocol import UNREACHABLE, Hold, Instance, LaneCount, Store
+from relaygw.store.watching import standing_of
 
 ROLES = ("front", "delivery", "web")
 CAUSES = ("account", "credential", "operator", "sender_domain")
@@ -26,12 +29,24 @@ CAUSES = ("account", "credential", "operator", "sender_domain")
 
 def store_gauges(store: Store, settings: Settings, *, now_ms: int) -> Iterator[GaugeFamily]:
     """Yield the gauges; blocks on the store, raises StoreUnavailable."""
-    yield from _queue(store.counts(), [route.name for route in settings.routes], now_ms)
-    yield from _health(store.holds(), settings.providers)
+    lanes, holds, instances = store.counts(), store.holds(), store.instances()
+    yield from _queue(lanes, [route.name for route in settings.routes], now_ms)
+    yield from _health(holds, settings.providers)
     yield from _limits(store, settings.providers)
     stale = set(store.stale_incarnations(SILENT_AFTER_S))
     name = settings.hostname if settings.queue.is_postgres else None
-    yield _instances([one for one in store.instances() if one.incarnation not in stale], name)
+    yield _instances([one for one in instances if one.incarnation not in stale], name)
+    standing = standing_of(
+        store,
+        settings,
+        fingerprint=fingerprint(settings),
+        lanes=lanes,
+        holds=holds,
+        instances=instances,
+        now_ms=now_ms,
+    )
+    yield _untended(untended(standing, settings, now_ms=now_ms))
+    yield _lost(store.lost_instances(now_ms - LOST_MS))
 
 
 def _queue(lanes: Sequence[LaneCount], routes: Sequence[str], now_ms: int) -> Iterator[GaugeFamily]:
@@ -104,6 +119,27 @@ def _limits(store: Store, providers: Mapping[str, Provider]) -> Iterator[GaugeFa
         meaning="Share of daily_quota used in the last 24 hours.",
         labels=("provider",),
         numbers=quotas,
+    )
+
+
+def _untended(found: Sequence[Untended]) -> GaugeFamily:
+    waiting = Counter(dict.fromkeys(KINDS, 0))
+    for one in found:
+        waiting[one.kind] += one.deliveries
+    return GaugeFamily(
+        name="waiting_untended",
+        meaning="Deliveries that do not move by themselves, by what keeps them.",
+        labels=("kind",),
+        numbers={(kind,): float(number) for kind, number in waiting.items()},
+    )
+
+
+def _lost(lost: Sequence[LostInstance]) -> GaugeFamily:
+    return GaugeFamily(
+        name="instances_lost",
+        meaning="Processes that died in the last day and have not come back.",
+        labels=("role",),
+        numbers={(role,): float(sum(one.role == role for one in lost)) for role in ROLES},
     )
 
 

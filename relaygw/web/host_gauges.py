@@ -1,4 +1,4 @@
-"""What is known of this host without the store, as gauges: version, disk, certificates."""
+"""What is known of a host without its store, as gauges: version, disk, certificates, maildrop."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from relaygw import __version__
+from relaygw.observe.maildrop import look_at_maildrop
 from relaygw.observe.metrics.exposition import GaugeFamily, Numbers
 from relaygw.settings.certificate_end import certificate_end
 from relaygw.settings.model import Settings
@@ -32,6 +33,28 @@ def host_gauges(settings: Settings, state_dir: Path) -> Iterator[GaugeFamily]:
         meaning="When the certificate of a listener ends.",
         labels=("listener",),
         numbers=_ends(settings),
+    )
+    yield from _maildrop(settings.maildrop.path)
+
+
+def _maildrop(path: str | None) -> Iterator[GaugeFamily]:
+    """Yield what lies in the maildrop, no numbers where nobody can tell."""
+    left = look_at_maildrop(path)
+    files: Numbers = {}
+    oldest: Numbers = {}
+    if left is not None and left.trouble is None:
+        files = {("waiting",): left.waiting, ("aside",): left.aside}
+        oldest = {(): left.oldest_age_s}
+    yield GaugeFamily(
+        name="maildrop_files",
+        meaning="Files in the maildrop: to be taken, or left alone by the front.",
+        labels=("state",),
+        numbers=files,
+    )
+    yield GaugeFamily(
+        name="maildrop_oldest_age_seconds",
+        meaning="Age of the oldest file in the maildrop; 0 without any.",
+        numbers=oldest,
     )
 
 

@@ -19,6 +19,10 @@ credits left", Mailtrap's 535 "too many connections", a 550 of Gmail "come back 
 each reply is looked up: in the provider's own rows of the configuration, in those of its preset,
 in the generic ones. The first row that matches decides; what no row knows is tried again.
 
+Only the fault of the recipient or of the message bounces. What a provider says of this server, of
+the account, the login or the sender never does, at RCPT as little as elsewhere: it waits or holds,
+and so does a 5xx that no row knows. Mail that waits so long that its lifetime ends is told of.
+
 `relaygw classify PROVIDER 'REPLY'` shows what a reply means here.
 
 ## Verdicts
@@ -45,6 +49,19 @@ in the generic ones. The first row that matches decides; what no row knows is tr
 A wait is a ladder: `5s, 30s, 20m` is 5 seconds, then 30, then 20 minutes again and again. For
 retry it is the wait before the next attempt instead of the usual one, for hold that before the
 next probe, for throttle that before the next message once nothing gets through any more.
+
+## When everybody is refused alike
+
+No list knows all words. So a provider is held, too, when it refuses 20 messages in a row, to 20
+recipients at least, for good and with the same words; addresses, names, ids and numbers in them do
+not count. The 20th and what follows stay in the queue, and so they do after a restart, until one
+message is taken or the hold is ended (`relaygw provider release NAME`). The hold shows the words
+and the remedy. What is taken in between begins the count anew. If the words were right and 20
+addresses in a row are at fault, delete their mail before you end the hold.
+
+Who is refused at RCPT in a transaction that took another recipient waits alone, whatever was said:
+client, login and sender were good enough for the other one. A recipient's refusal after the
+content of a transaction with several bounces nobody, because it does not say whose it is.
 
 ## Own rows
 

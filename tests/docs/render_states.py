@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from relaygw.mail.outcome import Scope
 from relaygw.mail.state import TRANSITIONS, DeliveryState, RecipientState
+from relaygw.policy.retry import Why
+from relaygw.store.protocol import UNREACHABLE
 
 DELIVERY = {
     DeliveryState.INCOMING: "accepted, never tried",
@@ -21,6 +24,107 @@ RECIPIENT = {
     RecipientState.BLOCKED: "on the block list or not allowed, dropped",
     RecipientState.CANCELLED: "deleted by an operator",
 }
+OPEN_ENDS: dict[DeliveryState | Why | str, tuple[str, str, str]] = {
+    DeliveryState.INCOMING: (
+        "`incoming`",
+        "a worker takes it within a second, or when a connection is free",
+        "`queue_age`, `queue_growth`, `no_delivery`",
+    ),
+    DeliveryState.ACTIVE: (
+        "`active`",
+        "with the outcome of its attempt; queued again within 20 s when its worker dies, and "
+        "within 5 s when its worker is not registered at all",
+        "`stuck`, when it lasts longer than the timeouts of its provider let an attempt last",
+    ),
+    DeliveryState.DEFERRED: (
+        "`deferred`",
+        "at its due time, or when a probe finds its provider again; expires after `retry.lifetime`",
+        "`queue_age`, `no_delivery`",
+    ),
+    "deferred in doubt": (
+        "`deferred`, in doubt",
+        "the provider that may have it is asked again after 5 and 30 minutes, then it is held",
+        "`in_doubt`, at once",
+    ),
+    "route_gone": (
+        "`incoming` or `deferred`, its route is gone",
+        "it takes the route of now within 5 s, once all workers run the same settings; not what is "
+        "in doubt",
+        "`route_gone`; the log; `relaygw check`; `relaygw queue retry` refuses it",
+    ),
+    DeliveryState.HELD: ("`held`, whatever for", "by its reason, see below", "`held`"),
+    Why.MODE: (
+        "`held`: mode",
+        "looked at again when a worker starts, also at a reload: due if the mode permits it now",
+        "`held`",
+    ),
+    Why.POISON: ("`held`: poison", "not at all", "`held`"),
+    Why.IN_DOUBT: (
+        "`held`: in_doubt, in doubt with a provider",
+        "not at all",
+        "`held`, `in_doubt`",
+    ),
+    Why.SENDER_REFUSED: (
+        "`held`: its sender is refused",
+        "a probe ends the hold of the sender's domain, and all of it is due; looked at again when "
+        "a worker starts",
+        "`provider_down` of the hold; `held`, if there is no such hold any more",
+    ),
+    Why.NO_SENDER: (
+        "`held`: no provider may send as its sender",
+        "looked at again when a worker starts",
+        "`held`",
+    ),
+    Why.OVER_QUOTA: (
+        "`held`: more recipients than a day's quota",
+        "looked at again when a worker starts",
+        "`held`",
+    ),
+    Why.CONTENT: (
+        "`held`: its content or header",
+        "looked at again when a worker starts",
+        "`held`",
+    ),
+    Why.OPERATOR: (
+        "`held`: operator",
+        "not at all: whoever held it lets it go",
+        "`held`, once it is older than `alert_rules.queue_age`",
+    ),
+    Why.OTHER: ("`held`: another reason", "not at all", "`held`"),
+    Scope.PROVIDER: (
+        "a provider is held",
+        "a probe, by one message",
+        "`provider_down`",
+    ),
+    Scope.CREDENTIAL: (
+        "a key is refused",
+        "a probe, by a connection; at once with a new key",
+        "`auth_failed`",
+    ),
+    Scope.SENDER_DOMAIN: (
+        "a sender's domain is refused",
+        "a probe, by one message of that domain",
+        "`provider_down`",
+    ),
+    UNREACHABLE: ("a provider cannot be reached", "tried each 30 s at least", "`provider_down`"),
+    "operator's hold": ("an operator holds a provider", "not at all", "`provider_down`"),
+    "file": (
+        "a file in the maildrop",
+        "the front takes it within a second",
+        "`maildrop_stuck`, when it is older than a minute",
+    ),
+    "file aside": ("a file set aside", "not at all: it is no mail", "`maildrop_stuck`"),
+    "instance": (
+        "an instance is gone without a goodbye",
+        "when one of its name and role is back; mail in its maildrop waits there",
+        "`instance_lost`, by the others, for a day",
+    ),
+    "clock": ("a clock was set", "what waits is due by the time of now", "`clock_step`"),
+    "queue": ("the queue is out of reach", "tried again by itself", "`front_refusing`"),
+    DeliveryState.FINISHED: ("`finished`", "deleted after `queue.retention`", "nothing waits"),
+    DeliveryState.DELETED: ("`deleted`", "deleted for good after seven days", "nothing waits"),
+}
+"""What waits, how that ends by itself, and which rule of alerts tells when it does not."""
 
 
 def render() -> str:
@@ -28,7 +132,8 @@ def render() -> str:
     lines = [
         "# States",
         "",
-        "Printed from `relaygw/mail/state.py`, which is the only authority; a test compares.",
+        "Printed from `relaygw/mail/state.py`, which is the only authority, and from",
+        "`tests/docs/render_states.py`; a test compares.",
         "",
         "A message has a delivery for each route it takes, a delivery has recipients.",
         "",
@@ -42,6 +147,17 @@ def render() -> str:
         lines.append(f"| `{state}` | {DELIVERY[state]} | {targets} |")
     lines += ["", "## Recipient", "", "| state | meaning |", "|---|---|"]
     lines += [f"| `{state}` | {RECIPIENT[state]} |" for state in RecipientState]
+    lines += [
+        "",
+        "## What waits, and who is told",
+        "",
+        "Rules are those of [alerts](operating.md#alerts), which also name the remedy. What waits",
+        "for somebody stands in `relaygw status` as well, and is counted in `waiting_untended`.",
+        "",
+        "| what | how it ends by itself | who is told when it does not |",
+        "|---|---|---|",
+    ]
+    lines += [f"| {what} | {ends} | {told} |" for what, ends, told in OPEN_ENDS.values()]
     return "\n".join(lines) + "\n"
 
 

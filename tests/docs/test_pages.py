@@ -8,8 +8,14 @@ from pathlib import Path
 import pytest
 
 from relaygw import __version__
+from relaygw.mail.outcome import Scope
+from relaygw.mail.state import DeliveryState
+from relaygw.policy.retry import Why
+from relaygw.policy.untended import ROUTE_GONE
+from relaygw.settings.alerts import Rule
 from relaygw.settings.load import load_settings
-from tests.docs.render_states import render
+from relaygw.store.protocol import UNREACHABLE
+from tests.docs.render_states import OPEN_ENDS, render
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -17,6 +23,21 @@ PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 
 def test_states_are_printed_from_the_table() -> None:
     assert (ROOT / "docs/states.md").read_text() == render()
+
+
+HOLDS = (Scope.PROVIDER, Scope.CREDENTIAL, Scope.SENDER_DOMAIN, UNREACHABLE)
+
+
+@pytest.mark.parametrize("one", [*DeliveryState, *Why, *HOLDS, ROUTE_GONE], ids=str)
+def test_all_that_waits_has_a_row_that_says_who_is_told(one: str) -> None:
+    assert one in OPEN_ENDS, f"tests/docs/render_states.py: how does {one} end, who is told?"
+    assert all(OPEN_ENDS[one])
+
+
+def test_each_rule_about_what_stands_still_is_in_the_table() -> None:
+    told = " ".join(words for _, _, words in OPEN_ENDS.values())
+    for rule in (Rule.HELD, Rule.ROUTE_GONE, Rule.STUCK, Rule.INSTANCE_LOST, Rule.IN_DOUBT):
+        assert f"`{rule}`" in told
 
 
 def test_the_changelog_has_a_heading_for_this_version() -> None:

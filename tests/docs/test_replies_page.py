@@ -35,5 +35,5 @@ def test_the_example_of_own_rows_works(tmp_path: Path) -> None:
     assert burst.wait_s == (10, 60, 600)
     sender = classifier.meaning(Stage.MAIL, SmtpReply(553, ("5.7.60 unknown sender domain x",)))
     assert (sender.verdict, sender.scope) == (Verdict.HOLD, Scope.SENDER_DOMAIN)
-    elsewhere = classifier.meaning(Stage.RCPT, SmtpReply(550, ("5.7.1 unknown sender domain",)))
-    assert elsewhere.verdict is Verdict.BOUNCE
+    elsewhere = classifier.meaning(Stage.RCPT, SmtpReply(550, ("5.7.1 not here",)))
+    assert (elsewhere.verdict, elsewhere.scope) == (Verdict.RETRY, Scope.RECIPIENT)

@@ -19,6 +19,7 @@ from relaygw.store import migrate
 from tests.e2e.fleet import Start, arrived, send_all, starter, status_of, worker_of
 from tests.e2e.gateway import Gateway, provider_settings
 from tests.fakes.limited_provider import LimitedProvider
+from tests.fakes.notice_receiver import NoticeReceiver
 from tests.fakes.scripted_provider import Action, ThreadedProvider
 from tests.postgres import running_server
 
@@ -61,13 +62,19 @@ def test_mail_of_an_instance_without_a_worker_is_sent_by_another_at_once(start: 
 
 
 def test_the_mail_of_a_dead_instance_is_taken_over(start: Start) -> None:
-    with ThreadedProvider() as provider:
+    with ThreadedProvider() as provider, NoticeReceiver() as receiver:
         settings = {"p": provider_settings(provider.port, max_connections=10)}
         dead = start("gw1", providers=settings)
         provider.script("CONTENT", *[Action.HANG] * 10)
         sent = send_all(dead, 80)
         provider.wait_until(lambda: provider.pending("CONTENT") == 0)
-        other = start("gw2", providers=settings)
+        alerts = [{"webhook": receiver.url, "on": ["instance_lost"]}]
+        other = start("gw2", providers=settings, alerts=alerts, alert_rules={"lasting": "100ms"})
+        other.wait_until(lambda: bool(other.pids("front")), "a front")
+        mended = other.kill("front")  # by its own supervisor, which nobody has to be told of
+        other.wait_until(lambda: mended not in other.pids("front"), "a fresh front")
+        leaving = start("gw3", providers=settings)
+        assert leaving.stop() == 0
         dead.kill_all()
         killed_s = time.monotonic()
         provider.wait_for_messages(1, limit_s=35.0)
@@ -75,6 +82,29 @@ def test_the_mail_of_a_dead_instance_is_taken_over(start: Start) -> None:
         provider.wait_for_messages(80, limit_s=90.0)
         other.wait_until_empty()
         counts = arrived(provider)
+        receiver.wait_for(1)
+        roles = ["delivery", "front", "web"]
+        other.wait_until(
+            lambda: sorted(one.role for one in other.store.lost_instances(0)) == roles, "all lost"
+        )
+        shown = subprocess.run(
+            [sys.executable, "-m", "relaygw", "--config", str(other.config), "status"],
+            capture_output=True,
+            text=True,
+            env=other.environment,
+            check=True,
+        )
+        dead.start()
+        receiver.wait_for(2)
+    assert [(one["key"], one["state"]) for one in receiver.bodies] == [
+        ("gw1.test", "open"),
+        ("gw1.test", "recovered"),
+    ], "neither a crash that was mended nor a clean stop is told"
+    assert "gateway gw1.test is lost (" in receiver.bodies[0]["summary"]
+    lost = [line.split() for line in shown.stdout.splitlines() if line.endswith(" lost")]
+    assert sorted(line[:2] for line in lost) == [[role, "gw1.test"] for role in roles]
+    assert "gateway gw1.test is lost" in shown.stderr
+    print(f"told after {receiver.taken_at_s[0] - killed_s:.1f} s")
     print(f"first re-delivery after {took_over_s:.1f} s")
     assert took_over_s <= 30
     assert set(counts) == set(sent)

@@ -107,6 +107,7 @@ def test_reload_keeps_an_open_session_and_new_ones_see_the_new_settings(
     with gateway.connect() as old:
         old_size = offered_size(old)
         gateway.settings["listeners"][0]["max_message_size"] = "1000B"
+        gateway.settings["routes"][0]["name"] = "renamed"
         gateway.wait_for_log("reloaded: mode production", start=gateway.reload())
 
         def is_new_offered() -> bool:
@@ -121,6 +122,8 @@ def test_reload_keeps_an_open_session_and_new_ones_see_the_new_settings(
         assert old.command(large + b".").startswith("250 2.0.0 Ok: queued as ")
         assert old.command(b"QUIT").startswith("221 ")
         assert old.is_closed()
+    # by the route that its front knew, which is gone
+    gateway.wait_for_log("route default, which is not in the .* goes by route renamed now")
     provider.wait_for_messages(1)
     assert provider.messages[0].content.endswith(large)
     gateway.wait_until(lambda: len(gateway.pids("front")) == 1, "the old front has ended")
@@ -138,6 +141,8 @@ def test_a_refused_reload_leaves_no_port_open(gateway: Gateway) -> None:
         ]
         (line,) = gateway.wait_for_log("reload refused", start=gateway.reload())
     assert f"cannot listen on 127.0.0.1:{taken}" in line
+    assert "stop it, or take another port: set bind of its entry in listeners, or " in line
+    assert "RELAYGW__LISTENERS='[{bind: " in line
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", free), timeout=PATIENCE_S)
     gateway.send("a@shop.test", ["b@cust.test"], CONTENT)

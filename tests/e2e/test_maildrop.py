@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 
 from relaygw.mail.state import DeliveryState, RecipientState
+from relaygw.observe.maildrop import look_at_maildrop
 from relaygw.store.protocol import QueueEntry
 from tests.e2e.gateway import Gateway, provider_settings
 from tests.e2e.ports import fixed_binds
@@ -302,6 +303,9 @@ def test_hostile_entries_hold_up_nobody_and_are_named_once(
             lines = [line for line in gateway.lines if f"maildrop/{shown}: " in line]
             assert len(lines) == 1, (name, lines)
             assert f"{shown}: {reason}" in lines[0]
+        left = look_at_maildrop(str(maildrop))
+        assert left is not None
+        assert (left.waiting, left.aside) == (0, len(said))
     assert begun[1].exists()
     assert set(said) <= {path.name for path in maildrop.iterdir()}
     assert (tmp_path / "victim").read_bytes().endswith(b"end 6\n")

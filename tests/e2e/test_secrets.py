@@ -130,3 +130,37 @@ def run_all(gateway: Gateway) -> dict[str, str]:
     }
     gateway.stop()
     return {**shown, "log": "\n".join(gateway.lines)}
+
+
+@pytest.mark.parametrize("password", ["x", "limit", "exceeded"])
+def test_a_password_that_is_a_word_changes_no_meaning_and_its_login_shows_nowhere(
+    tmp_path: Path, password: str
+) -> None:
+    """A quota is told as one, and what AUTH was sent is masked."""
+    sent = base64.b64encode(f"\0shop\0{password}".encode()).decode()
+    with ThreadedProvider(tls="starttls", users={"shop": password}, auth=["PLAIN"]) as server:
+        said = f"550 5.4.5 Daily user sending limit exceeded ({sent})\r\n".encode()
+        server.script("MAIL", *[said] * 50)
+        place = {"host": "127.0.0.1", "port": server.port, "tls_ca": server.tls_ca}
+        main = {**place, "username": "shop", "password": f"plain:{password}"}
+        with Gateway(tmp_path, providers={"main": main}) as gateway:
+            gateway.send("a@x.test", ["b@y.test"], b"Subject: x\r\n\r\nx\r\n")
+            gateway.wait_for_log(r"provider main is held \(provider\)")
+            online = run(
+                gateway, "check", "--online", "--sender", "a@x.test", "--recipient", "b@y.test"
+            )
+            shown = {
+                "status": run(gateway, "status") + run(gateway, "status", "--json"),
+                "queue": run(gateway, "queue", "list", "--json"),
+                "online": online,
+                "web": web(gateway, "/"),
+            }
+            gateway.stop()
+            shown["log"] = "\n".join(gateway.lines)
+    stored = (path for path in (tmp_path / "state").rglob("*") if path.is_file())
+    shown |= {str(path): path.read_bytes().decode("latin-1") for path in stored}
+    assert {where for where, text in shown.items() if sent in text} == set()
+    is_word = len(password) < 6
+    for where in ("status", "queue", "log", "online"):
+        assert ("Daily user sending limit exceeded" in shown[where]) is is_word, where
+    assert "as much as it may" in online or "limit of the account" in online

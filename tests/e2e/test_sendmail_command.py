@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import pwd
+import shutil
 import signal
 import socket
 import stat
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -316,6 +318,23 @@ def test_a_maildrop_that_is_closed_to_the_user(command: Installation) -> None:
 
 
 @ROOT_ONLY
+def test_a_directory_on_the_way_that_is_closed_to_the_user_is_named(command: Installation) -> None:
+    closed = command.root / "home"
+    maildrop = closed / "state" / "maildrop"
+    maildrop.mkdir(parents=True)
+    maildrop.chmod(0o3733)
+    closed.chmod(0o700)
+    try:
+        done = command.run("-i", "a@x.test", content=CONTENT, maildrop=maildrop, uid=NOBODY)
+    finally:
+        closed.chmod(0o755)
+        shutil.rmtree(closed)
+    assert done.returncode == 75
+    said = f"this user may not pass {closed}, which has mode 700: chmod o+x {closed}, or set "
+    assert said.encode() in done.stderr
+
+
+@ROOT_ONLY
 def test_a_full_disk(command: Installation) -> None:
     small = command.root / "small"
     small.mkdir()
@@ -361,6 +380,12 @@ def test_a_wake_socket_that_nobody_reads_is_no_trouble(command: Installation) ->
     command.only_drop()
 
 
+def _asked(sender: str, *recipients: str) -> bytes:
+    """Return what the gateway's own program is asked."""
+    lines = [f"check --sender={sender} --recipient={one}\n" for one in recipients]
+    return "".join(lines).encode()
+
+
 @pytest.mark.parametrize(
     ("name", "words", "said"),
     [
@@ -368,7 +393,13 @@ def test_a_wake_socket_that_nobody_reads_is_no_trouble(command: Installation) ->
         ("sendmail", ["-bp"], b"queue list\n"),
         ("sendmail", ["-q"], b"queue retry --all --yes\n"),
         ("sendmail", ["-qIabc"], b"queue retry --id=abc --yes\n"),
-        ("sendmail", ["-bv", "a@x.test"], b"check --recipient=a@x.test\n"),
+        ("sendmail", ["-bv", "-fs@x.test", "a@x.test"], _asked("s@x.test", "a@x.test")),
+        ("sendmail", ["-bv", "-f", "<>", "a@x.test"], _asked("<>", "a@x.test")),
+        (
+            "sendmail",
+            ["-bv", "-fs@x.test", "a@x.test", "b@x.test"],
+            _asked("s@x.test", "a@x.test", "b@x.test"),
+        ),
         ("newaliases", [], b""),
         ("sendmail", ["-bi"], b""),
         ("sendmail", ["-I"], b""),
@@ -378,3 +409,31 @@ def test_other_programs(command: Installation, name: str, words: list[str], said
     done = command.run(*words, name=name)
     assert (done.returncode, done.stdout, done.stderr) == (0, said, b"")
     assert command.drops() == []
+
+
+def test_what_would_become_of_mail_is_printed_for_each_address(
+    command: Installation, tmp_path: Path
+) -> None:
+    config = tmp_path / "relaygw.yaml"
+    config.write_text(
+        "mode: staging\nproviders: {main: {host: smtp.example.com}}\n"
+        "routes: [{name: default, providers: [main]}]\nrecipients: {allow: [dev@agency.test]}\n"
+    )
+    before = command.gateway.read_text()
+    relaygw = f'{sys.executable} -m relaygw --config {config} "$@"'
+    command.gateway.write_text(f"#!/bin/sh\nexec {relaygw}\n")
+    try:
+        done = command.run("-bv", "-fshop@agency.test", "dev@agency.test", "c@cust.test")
+        wrong = command.run("-bv", "a..b@x.test", "dev@agency.test")
+    finally:
+        command.gateway.write_text(before)
+    assert (done.returncode, done.stderr) == (0, b"")
+    told = [" ".join(line.split()[:2]) for line in done.stdout.decode().splitlines()]
+    assert told == [
+        *("sender shop@agency.test,", "recipient dev@agency.test,"),
+        *("decision sent", "route default", "provider main:"),
+        *("sender shop@agency.test,", "recipient c@cust.test,"),
+        *("decision captured,", "route none"),
+    ]
+    assert wrong.returncode == 65
+    assert b"recipient   dev@agency.test" in wrong.stdout

@@ -149,6 +149,10 @@ class ScriptedProvider:
         """Add actions for the next uses of `verb`."""
         self._scripts[verb].extend(actions)
 
+    def clear(self) -> None:
+        """Forget the actions that were not begun."""
+        self._scripts.clear()
+
     def pending(self, verb: str) -> int:
         """Return how many actions for `verb` were not begun yet."""
         return len(self._scripts[verb])

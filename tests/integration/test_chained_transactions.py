@@ -200,6 +200,6 @@ async def test_a_refused_sender_is_asked_again_alone_and_chains_go_on(tmp_path: 
             for message in messages:
                 await rig.wait_for(message, DeliveryState.FINISHED)
     log = rig.log.getvalue()
-    assert log.count("status=bounced") == 1
+    assert log.count("status=deferred") == 1
     assert "does not answer chained transactions" not in log
-    assert len(provider.messages) == 3
+    assert len(provider.messages) == 4

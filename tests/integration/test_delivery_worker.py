@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import errno
+import sqlite3
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -107,20 +108,65 @@ async def test_a_password_that_the_provider_echoes_is_shown_nowhere(tmp_path: Pa
     assert echoed.decode() not in shown
 
 
-async def test_a_password_that_is_echoed_for_a_message_is_shown_nowhere(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("verb", "said", "state", "shown_as"),
+    [
+        (
+            "CONTENT",
+            b"550 5.6.0 token canary-7f3a is bad\r\n",
+            DeliveryState.FINISHED,
+            "token *** is",
+        ),
+        ("CONTENT", b"token canary-7f3a is bad\r\n", DeliveryState.DEFERRED, "'token *** is"),
+        ("MAIL", b"token canary-7f3a is bad\r\n", DeliveryState.FINISHED, "'token *** is"),
+    ],
+)
+async def test_a_password_that_is_echoed_for_a_message_is_shown_nowhere(
+    tmp_path: Path, verb: str, said: bytes, state: DeliveryState, shown_as: str
+) -> None:
     async with (
         ScriptedProvider(users={"u": "canary-7f3a"}, tls="starttls") as provider,
         running(
             tmp_path, {"p": provider.settings(username="u", password="plain:canary-7f3a")}
         ) as rig,
     ):
-        provider.script("CONTENT", b"550 5.6.0 token canary-7f3a is bad\r\n")
+        provider.script(verb, said)
         message = accepted()
         rig.accept(message)
-        entry = await rig.wait_for(message, DeliveryState.FINISHED)
-    shown = f"{entry} {rig.log.getvalue()}"
-    assert "token *** is bad" in shown
+        entry = await rig.wait_for(message, state)
+        attempts = rig.store.attempts(message.queue_id)
+    shown = f"{entry} {attempts} {rig.log.getvalue()}"
+    assert shown_as in shown
     assert "canary-7f3a" not in shown
+
+
+LIMIT = "5.4.5 Daily user sending limit exceeded"
+
+
+@pytest.mark.parametrize("password", ["x", "e", "limit", "exceeded", "Daily user", LIMIT])
+@pytest.mark.parametrize("verb", ["AUTH", "MAIL", "CONTENT"])
+async def test_what_a_reply_means_does_not_depend_on_the_password(
+    tmp_path: Path, password: str, verb: str
+) -> None:
+    """Words of a reply that are the password, too, are masked where it is shown at most."""
+    async with (
+        ScriptedProvider(users={"u": password}, tls="starttls") as provider,
+        running(
+            tmp_path, {"p": provider.settings(username="u", password=f"plain:{password}")}
+        ) as rig,
+    ):
+        provider.script(verb, f"550 {LIMIT}\r\n".encode())
+        message = accepted()
+        rig.accept(message)
+        (hold,) = await rig.wait_for_holds()
+        entry = await rig.wait_for(message, DeliveryState.DEFERRED)
+    assert hold.scope == ("credential" if verb == "AUTH" else "provider")
+    assert entry.recipients[0].state is RecipientState.PENDING
+    if len(password) < 6:
+        assert f"550 {LIMIT}" in f"{hold} {entry}"
+        assert f"550 {LIMIT}" in rig.log.getvalue()
+    else:
+        assert password not in f"{hold} {entry} {rig.log.getvalue()}"
 
 
 async def test_a_greylisted_recipient_holds_back_nobody_else(tmp_path: Path) -> None:
@@ -183,6 +229,44 @@ async def test_a_long_hold_does_not_cost_a_mail(tmp_path: Path) -> None:
         rig.accept(old)
         entry = await rig.wait_for(old, DeliveryState.FINISHED)
         assert entry.recipients[0].state is RecipientState.DELIVERED
+
+
+GREYLISTED = b"450 4.2.0 come back in a minute\r\n"
+
+
+async def test_mail_that_nobody_tried_for_days_does_not_expire_at_its_first_tries(
+    tmp_path: Path,
+) -> None:
+    """No worker ran for a week; that is not the mail's fault."""
+    week_ago_ms = time.time_ns() // 1_000_000 - 7 * 86_400_000
+    async with (
+        ScriptedProvider() as provider,
+        running(tmp_path, {"p": provider.settings()}) as rig,
+    ):
+        provider.script("RCPT", *[GREYLISTED] * 4)
+        old = accepted(at_ms=week_ago_ms)
+        rig.accept(old)
+        entry = await rig.wait_for(old, DeliveryState.FINISHED)
+    (recipient,) = entry.recipients
+    assert (recipient.state, recipient.attempts) == (RecipientState.DELIVERED, 5)
+
+
+async def test_old_mail_that_was_tried_for_an_hour_expires(tmp_path: Path) -> None:
+    week_ago_ms = time.time_ns() // 1_000_000 - 7 * 86_400_000
+    async with (
+        ScriptedProvider() as provider,
+        running(tmp_path, {"p": provider.settings()}) as rig,
+    ):
+        provider.script("RCPT", *[GREYLISTED] * 500)
+        old = accepted(at_ms=week_ago_ms)
+        rig.accept(old)
+        await rig.wait_until(lambda: rig.entry(old).recipients[0].attempts >= 2)
+        with sqlite3.connect(tmp_path / "queue.db") as database:
+            database.execute("UPDATE attempt SET since_ms = since_ms - 3600000")
+        entry = await rig.wait_for(old, DeliveryState.FINISHED)
+    (recipient,) = entry.recipients
+    assert recipient.state is RecipientState.EXPIRED
+    assert recipient.attempts >= 3
 
 
 class ForgetfulStore(SqliteStore):
@@ -370,7 +454,7 @@ async def test_a_stopping_worker_begins_no_further_part(tmp_path: Path) -> None:
     assert sorted(states) == [RecipientState.DELIVERED] + [RecipientState.PENDING] * 3
 
 
-async def test_a_sender_that_a_fresh_connection_refuses_too_bounces(tmp_path: Path) -> None:
+async def test_a_sender_that_a_fresh_connection_refuses_too_is_refused(tmp_path: Path) -> None:
     held = asyncio.Event()
     async with ScriptedProvider() as provider:
         provider.script("CONTENT", *[(Wait(held), Action.DEFAULT)] * 3)
@@ -382,9 +466,11 @@ async def test_a_sender_that_a_fresh_connection_refuses_too_bounces(tmp_path: Pa
             held.set()
             for message in good:
                 await rig.wait_for(message, DeliveryState.FINISHED)
-            provider.script("MAIL", *[b"501 5.1.7 bad sender\r\n"] * 2)
+            provider.script("MAIL", *[b"501 5.1.7 refused\r\n"] * 2)
             bad = accepted("b@x.test")
             rig.accept(bad)
             entry = await rig.wait_for(bad, DeliveryState.FINISHED)
         assert len(provider.connections) == 4  # the second word was that of a new one
-    assert [recipient.state for recipient in entry.recipients] == [RecipientState.BOUNCED]
+    assert [(one.state, one.attempts) for one in entry.recipients] == [
+        (RecipientState.DELIVERED, 2)
+    ]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+import pytest
+
 from relaygw.mail.state import DeliveryState
 from relaygw.settings.model import Route
 from tests.builders import accepted
@@ -105,6 +107,28 @@ async def test_what_was_taken_of_a_quota_and_not_used_is_given_back(tmp_path: Pa
         rig.accept(*(accepted() for _ in range(3)))
         await provider.wait_for_messages(3)
         await rig.wait_until(lambda: rig.store.quota_used("p") == 3)
+
+
+@pytest.mark.parametrize("counts", ["messages", "recipients"])
+async def test_what_the_provider_refuses_uses_up_no_quota(tmp_path: Path, counts: str) -> None:
+    async with ScriptedProvider() as provider:
+        settings = provider.settings(daily_quota=4, quota_counts=counts)
+        async with running(tmp_path, {"p": settings}) as rig:
+            provider.recipients["full@cust.test"] = b"452 4.2.2 mailbox full\r\n"
+            provider.recipients["gone@cust.test"] = b"550 5.1.1 no such user\r\n"
+            refused = [accepted("gone@cust.test") for _ in range(5)]
+            full = accepted("full@cust.test")
+            rig.accept(full, *refused)
+            for message in refused:
+                await rig.wait_for(message, DeliveryState.FINISHED)
+            await rig.wait_until(lambda: rig.entry(full).recipients[0].attempts >= 5)
+            half = accepted("a@cust.test", "gone@cust.test")
+            taken = [half, accepted("b@cust.test"), accepted("c@cust.test")]
+            rig.accept(*taken)
+            for message in taken:
+                await rig.wait_for(message, DeliveryState.FINISHED)
+            assert len(provider.messages) == 3
+            assert not rig.store.holds()
 
 
 async def test_a_quota_survives_a_restart(tmp_path: Path) -> None:

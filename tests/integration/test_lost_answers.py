@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import io
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
+from relaygw.delivery.janitor import Janitor
 from relaygw.errors import StoreUnavailable
 from relaygw.mail.envelope import DeliveryUpdate
 from relaygw.mail.state import DeliveryState
+from relaygw.settings.model import Mode, Settings
 from relaygw.store import migrate
 from relaygw.store.postgres import PostgresStore
 from relaygw.store.protocol import Key, Recorded
 from relaygw.store.sqlite import SqliteStore
-from tests.builders import accepted
+from tests.builders import NOW_MS, accepted
+from tests.contract.conftest import instance
 from tests.contract.cutting_proxy import CuttingProxy
 from tests.fakes.scripted_provider import Action, ScriptedProvider, Wait
 from tests.integration.delivery_rig import Rig, running
+from tests.logs import text_log
 
 CLAIM = "SET state = 'active'"
 GIVE_BACK = "CASE WHEN attempts > 0 THEN 'deferred'"
@@ -205,3 +210,33 @@ async def test_permits_are_right_again_after_an_answer_was_lost(
         is_over.set()
         await provider.wait_for_messages(50)
     assert set(sent(provider).values()) == {1}
+
+
+async def test_leases_of_a_worker_that_nobody_knows_are_freed_and_told(tmp_path: Path) -> None:
+    migrate.upgrade(f"sqlite:///{tmp_path}/queue.db")
+    store = SqliteStore(f"sqlite:///{tmp_path}/queue.db", keep_content=False)
+    message = accepted()
+    store.accept_batch([message])
+    store.register(instance("nobody"))
+    assert store.claim("default", limit=1, incarnation="nobody", now_ms=NOW_MS)
+    with store._write() as connection:  # as a hand in the database would
+        connection.exec_driver_sql("DELETE FROM instance")
+    output = io.StringIO()
+    async with (
+        ScriptedProvider() as provider,
+        running(tmp_path, {"p": provider.settings()}) as rig,
+    ):
+        janitor = Janitor(
+            Settings(mode=Mode.SANDBOX),
+            store,
+            text_log(output),
+            incarnation="w",
+            bury_dead_of_this_host=list,
+            wake_workers=lambda: None,  # it looks by itself, a second later
+        )
+        task = asyncio.create_task(janitor.run())
+        await rig.wait_for(message, DeliveryState.FINISHED)
+        task.cancel()
+    store.close()
+    assert "1 deliveries of nobody, which died, are queued again" in output.getvalue()
+    assert "what it was sending may be sent more than once" in output.getvalue()

@@ -17,6 +17,7 @@ _CAPTURED = {
     "local recipient": "no_domain",
     "invalid address": "invalid_address",
     "mail loop": "loop",
+    "larger than max_message_size": "too_large",
 }
 """By how the reason begins that is stored."""
 _REFUSED = {scope: f"refused_{scope.value.replace(' ', '_')}" for scope in Scope}

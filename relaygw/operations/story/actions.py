@@ -9,12 +9,14 @@ from relaygw.operations.story.words import counted
 from relaygw.policy.story import EventKind, Note, StoryEvent
 from relaygw.store.protocol import AuditEntry
 
+_BY_ITSELF = "queue.reroute"
 _DONE = {
     "queue.retry": "made it due at once",
     "queue.hold": "held it",
     "queue.release": "let it go",
     "queue.delete": "put it into the trash",
     "queue.undelete": "took it out of the trash",
+    _BY_ITSELF: "let it take the route of now, since its own is not configured any more",
     "queue.move": "moved it to another provider",
     "queue.expire": "gave it up",
     "queue.import": "brought it in from a file",
@@ -27,10 +29,11 @@ def action_events(facts: Facts) -> Iterator[StoryEvent]:
     """Yield an event for each thing that an operator did."""
     for action in facts.record.actions:
         done = _DONE.get(action.action, f"did {action.action}")
+        who = action.actor if action.action == _BY_ITSELF else f"operator {action.actor}"
         yield StoryEvent(
             kind=EventKind.OPERATOR,
             at_ms=action.at_ms,
-            text=f"operator {action.actor} {done}",
+            text=f"{who} {done}",
             notes=tuple(_notes(action)),
         )
 

@@ -19,6 +19,7 @@ _MODES = {
     Mode.STAGING: "staging: only who is on the allow list receives",
     Mode.SANDBOX: "sandbox: everything is captured, nothing goes out",
 }
+_NOT_SENT = frozenset({RecipientState.CAPTURED, RecipientState.BLOCKED})
 
 
 def acceptance(facts: Facts) -> StoryEvent:
@@ -28,6 +29,9 @@ def acceptance(facts: Facts) -> StoryEvent:
     for part in facts.entry.deliveries:
         if part.released is None:  # else it was added later, by an operator
             notes += _part_notes(facts, part, explainer)
+    if facts.fields.names and any(one.state not in _NOT_SENT for one in facts.entry.recipients):
+        names = ", ".join(facts.fields.names)
+        notes.append(Note("left out", f"{names}: names recipients ({facts.fields.why})"))
     return StoryEvent(
         kind=EventKind.ACCEPTED,
         at_ms=facts.entry.accepted_at_ms,

@@ -11,8 +11,9 @@ from relaygw.mail.state import CLAIMABLE, OPEN, DeliveryState, RecipientState
 from relaygw.operations.messages import entries_of
 from relaygw.operations.provider_usage import Usage, read_usages
 from relaygw.policy.explaining import Explainer
+from relaygw.policy.recipient_fields import NOTHING, FieldRules, FieldsFound
 from relaygw.policy.routing import provider_of_route
-from relaygw.settings.model import Route, Settings
+from relaygw.settings.model import Mode, Route, Settings
 from relaygw.store.attempts import AttemptEntry, DeliveryCircumstances, MessageRecord
 from relaygw.store.protocol import (
     DeliveryEntry,
@@ -35,6 +36,7 @@ class Facts:
     holds: Sequence[Hold] = ()
     instances: Sequence[Instance] = ()
     headers: Mapping[str, str] | None = None  # None: the content is gone
+    fields: FieldsFound = NOTHING  # that name recipients to a provider and are not sent
     usages: Mapping[str, Usage] = field(default_factory=dict)  # by provider
     queued: Mapping[str, int] = field(default_factory=dict)  # deliveries that wait, by route
 
@@ -101,6 +103,7 @@ def gather(store: Store, settings: Settings, queue_id: str, *, now_ms: int) -> F
         holds=store.holds() if is_open else (),
         instances=store.instances() if is_open else (),
         headers=_headers(store, settings, entry),
+        fields=_fields(store, settings, entry),
         usages=read_usages(store, settings.providers) if is_open else {},
         queued=_queued(store) if _is_due(entry, now_ms) else {},
     )
@@ -112,6 +115,13 @@ def _headers(store: Store, settings: Settings, entry: QueueEntry) -> Mapping[str
         return {}
     head = store.read_chunk(entry.queue_id, 0) if entry.chunk_count else None
     return None if head is None else read_header(head, names).values
+
+
+def _fields(store: Store, settings: Settings, entry: QueueEntry) -> FieldsFound:
+    rules = FieldRules(settings)
+    rule = rules.of(entry.source, accepted_in=Mode(entry.mode), is_released=False)
+    head = store.read_chunk(entry.queue_id, 0) if rule is not None and entry.chunk_count else None
+    return NOTHING if rule is None or head is None else rule.look(head)
 
 
 def _is_due(entry: QueueEntry, now_ms: int) -> bool:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 from relaygw.mail.attempt import AttemptState
-from relaygw.mail.outcome import Meaning, Stage
+from relaygw.mail.outcome import Meaning, Stage, Verdict
 from relaygw.mail.reply import SmtpReply
 from relaygw.policy.story import Note
 from relaygw.settings.model import Settings
@@ -30,17 +30,23 @@ class Meanings:
         self._classifiers: dict[str, Classifier] = {}
 
     def of(self, attempt: AttemptEntry) -> Meaning | None:
-        """Return what an attempt's reply means, None of a provider that is gone."""
+        """Return what an attempt's reply means, None of a provider that is gone.
+
+        None, too, where a refusal was held although its words bounce: everybody was refused with
+        them, and the hold of the provider tells why.
+        """
         name = attempt.provider
         if name is None or name not in self._providers:
             return None
         if name not in self._classifiers:
             self._classifiers[name] = Classifier(self._providers[name])
-        return self._classifiers[name].meaning(
+        meaning = self._classifiers[name].meaning(
             Stage(attempt.stage),
             reply_of(attempt.reply),
             in_doubt=attempt.state is AttemptState.IN_DOUBT,
         )
+        is_held_apart = attempt.state is AttemptState.HELD and meaning.verdict is Verdict.BOUNCE
+        return None if is_held_apart else meaning
 
 
 def meaning_notes(meaning: Meaning | None) -> Iterator[Note]:

@@ -12,6 +12,7 @@ from relaygw.operations.story.facts import Facts
 from relaygw.operations.story.words import seen_from
 from relaygw.policy.routing import provider_of_route
 from relaygw.policy.story import Advice, Note
+from relaygw.policy.untended import known_routes
 from relaygw.store.protocol import UNREACHABLE, DeliveryEntry, Hold
 
 _WORKER = "delivery"
@@ -33,7 +34,7 @@ def obstacles(facts: Facts, part: DeliveryEntry) -> list[Obstacle]:
         advice = Advice("Start the gateway; what runs is told by:", "relaygw status")
         return [Obstacle(text="no delivery worker runs", advice=advice)]
     names = facts.providers(part)
-    if not names:
+    if not names or part.route not in known_routes(facts.settings):
         return [_of_route(facts, part)]
     in_the_way = [next(_of_provider(facts, part, name), None) for name in names]
     found = [one for one in in_the_way if one is not None]

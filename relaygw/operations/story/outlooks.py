@@ -13,9 +13,10 @@ from relaygw.operations.story.obstacles import Obstacle, obstacles
 from relaygw.operations.story.pace import pace_notes
 from relaygw.operations.story.reasons import held_advice, held_words
 from relaygw.operations.story.words import seen_from, span_words
-from relaygw.policy.retry import DOUBT_LADDER_S
+from relaygw.policy.retry import DOUBT_LADDER_S, LEAST_TRIES, given_up_at_ms
 from relaygw.policy.story import Advice, Note, Outlook
 from relaygw.settings.units import format_duration
+from relaygw.store.attempts import tried_since_ms
 from relaygw.store.protocol import DeliveryEntry
 
 _SOON = Advice("Nothing: that takes seconds unless much waits.")
@@ -167,6 +168,11 @@ def _wait_words(facts: Facts, part: DeliveryEntry, meaning: Meaning | None) -> s
 
 def _lifetime_note(facts: Facts, part: DeliveryEntry) -> Note:
     held_ms = facts.circumstances(part).held_ms
-    lifetime_ms = int(facts.settings.retry.lifetime * 1000)
-    until_ms = facts.entry.accepted_at_ms + held_ms + lifetime_ms
-    return Note("given up", seen_from(until_ms, facts.now_ms))
+    since_ms = tried_since_ms(facts.record.attempts, part.delivery_no)
+    until_ms = given_up_at_ms(
+        facts.entry.accepted_at_ms, held_ms, facts.settings.retry, tried_since_ms=since_ms
+    )
+    text = seen_from(until_ms, facts.now_ms)
+    if part.attempts + 1 < LEAST_TRIES:
+        text += f", after {LEAST_TRIES} tries at least"
+    return Note("given up", text)

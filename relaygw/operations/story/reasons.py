@@ -9,7 +9,9 @@ from relaygw.policy.retry import (
     REASON_MODE,
     REASON_POISON,
     REASON_RECOVERED,
+    is_in_8_bit,
     is_of_configuration,
+    is_of_header,
     parked_for,
 )
 from relaygw.policy.story import Advice
@@ -82,6 +84,17 @@ def _advice_on_configuration(reason: str) -> Iterator[Advice]:
                 f"Have {domain} verified as a sender at {name}. A probe finds out by itself; now:",
                 f"relaygw provider release {name}",
             )
+    elif is_of_header(reason):
+        yield Advice(
+            "A provider may send to whom the header names. Have the program that writes it leave "
+            "the address out (of a header without end: make it shorter) and delete this mail; or "
+            "take the address off recipients.block and reload: it is looked at again then."
+        )
+    elif is_in_8_bit(reason):
+        yield Advice(
+            "Give the route a provider with 8BITMIME and reload: it is looked at again then. Or "
+            "have the program that writes it write ASCII."
+        )
     elif is_of_configuration(reason):
         yield Advice(
             "Correct senders, daily_quota or the route in the configuration and reload: it is "

@@ -51,7 +51,7 @@ class Verb:
     takes_force: bool = False  # leaves alone what may have been sent, unless told otherwise
 
 
-def _retry(store: Store, _: Settings, ids: Sequence[str], order: Order) -> Result:
+def _retry(store: Store, settings: Settings, ids: Sequence[str], order: Order) -> Result:
     return operations.retry(
         store,
         ids,
@@ -59,6 +59,7 @@ def _retry(store: Store, _: Settings, ids: Sequence[str], order: Order) -> Resul
         now_ms=order.now_ms,
         detail=order.detail,
         is_forced=order.is_forced,
+        routes=operations.routes_taken(store, settings),
     )
 
 

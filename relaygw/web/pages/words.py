@@ -21,6 +21,7 @@ _REASONS = (
     ("on the block list", "On the block list"),
     ("local recipient without a rule", "No domain in the address"),
     ("invalid address", "Not a valid address"),
+    ("larger than max_message_size", "Larger than max_message_size"),
 )
 
 

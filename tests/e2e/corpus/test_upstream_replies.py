@@ -118,10 +118,10 @@ TROUBLES = (
     Trouble(
         id="U14",
         verb="DATA",
-        says=(b"354 go\r\n", b"550 5.7.1 no\r\n", Action.DROP),
+        says=(b"354 go\r\n", b"550 5.6.0 no\r\n", Action.DROP),
         outcome=_BOUNCED,
         content=_LARGE,
-        log=r"dsn=5\.7\.1, status=bounced \(550 5\.7\.1 no\)",
+        log=r"dsn=5\.6\.0, status=bounced \(550 5\.6\.0 no\)",
         is_content_sent=False,
     ),
 )

@@ -18,10 +18,14 @@ from relaygw.alerting.notices import Notice
 from relaygw.alerting.telling import Receiver, Teller
 from relaygw.alerting.watch import Pace, Watch, keep_told
 from relaygw.errors import StoreUnavailable
+from relaygw.mail.envelope import DeliveryUpdate
+from relaygw.mail.state import DeliveryState
 from relaygw.settings.model import Settings
+from relaygw.settings.show import fingerprint
 from relaygw.store import migrate
-from relaygw.store.protocol import UNREACHABLE, Hold, Store
+from relaygw.store.protocol import UNREACHABLE, AuditEntry, Hold, Store
 from relaygw.store.sql import SqlStore
+from tests.builders import accepted
 from tests.contract.conftest import instance, open_store
 
 PATIENCE_S = 60.0
@@ -76,6 +80,7 @@ def settings(**rules: Any) -> Settings:
             "listeners": [{"bind": "127.0.0.1:25"}],
             "providers": {name: {"host": "smtp.example.com"} for name in ("main", "spare")},
             "routes": [{"name": "default", "providers": ["main", "spare"]}],
+            "maildrop": {"path": rules.pop("maildrop", None)},
             "alert_rules": {"lasting": "100ms", "disk_free": "0%", **rules},
         }
     )
@@ -93,7 +98,8 @@ async def watching(
 ) -> AsyncIterator[Watch]:
     """Run a watch as its worker would; it is buried at its end."""
     configured = settings(**(rules or {}))
-    here = replace(instance(incarnation), name=configured.hostname)
+    mine = fingerprint(configured)
+    here = replace(instance(incarnation), name=configured.hostname, fingerprint=mine)
     await asyncio.to_thread(store.register, here)
     note = (notes if notes is not None else []).append
     receivers = [Receiver(f"c{n}", channel, on) for n, channel in enumerate(channels)]
@@ -139,6 +145,23 @@ def fail(store: Store, provider: str = "main") -> None:
 
 def recover(store: Store, provider: str = "main") -> None:
     store.drop_hold(UNREACHABLE, provider, now_ms=time.time_ns() // 1_000_000)
+
+
+async def test_a_file_that_lies_in_the_maildrop_is_told_until_it_is_gone(
+    store: Store, tmp_path: Path
+) -> None:
+    maildrop = tmp_path / "maildrop"
+    maildrop.mkdir()
+    odd = maildrop / "no.mail"
+    odd.touch()
+    channel, key = Recording(), f"gw.test {maildrop}"
+    rules = {"maildrop": str(maildrop)}
+    async with watching(store, tmp_path, channel, incarnation="a", rules=rules):
+        await wait_until(lambda: channel.states == [(key, "begun")])
+        odd.unlink()
+        await wait_until(lambda: channel.states == [(key, "begun"), (key, "over")])
+    assert channel.notices[0].rule == "maildrop_stuck"
+    assert "no.mail (not a name of mail)" in channel.notices[0].summary
 
 
 async def test_trouble_is_told_once_and_its_end_once(store: Store, tmp_path: Path) -> None:
@@ -275,6 +298,72 @@ async def test_a_full_disk_is_told_by_its_host_and_ends_with_the_host(
     other = {"hostname": "gw2.test"}
     async with watching(store, tmp_path, channel, incarnation="b", rules=other):
         await wait_until(lambda: channel.states == [(f"gw.test {tmp_path}", "over")])
+
+
+async def test_mail_that_waits_for_somebody_is_told_and_that_it_was_tended(
+    store: Store, tmp_path: Path
+) -> None:
+    channel = Recording()
+    now_ms = time.time_ns() // 1_000_000
+    long_ago_ms = now_ms - 90 * 60_000
+    on_hold, in_hand = accepted(at_ms=now_ms), accepted(at_ms=long_ago_ms)
+    homeless = accepted(at_ms=now_ms, route="before")
+    store.register(replace(instance("one"), name="gw1", fingerprint=fingerprint(settings())))
+    for message, claimed_at_ms in ((on_hold, now_ms), (in_hand, long_ago_ms)):
+        store.accept_batch([message])
+        store.claim("default", limit=1, incarnation="one", now_ms=claimed_at_ms)
+        if message is on_hold:
+            update = DeliveryUpdate(
+                queue_id=message.queue_id,
+                delivery_no=0,
+                state=DeliveryState.HELD,
+                due_at_ms=now_ms,
+                provider=None,
+                reason="poison",
+                recipients=(),
+            )
+            store.record_batch([update], incarnation="one", now_ms=now_ms)
+    store.accept_batch([homeless])
+    async with watching(store, tmp_path, channel, incarnation="a"):
+        told = [("poison", "begun"), ("before", "begun"), ("gw1", "begun")]
+        await wait_until(lambda: sorted(channel.states) == sorted(told))
+        words = " ".join(f"{one.rule}: {one.summary}" for one in channel.notices)
+        assert f"held: 1 delivery is held, the longest for 0s ({on_hold.queue_id})" in words
+        assert "route_gone: nobody sends 1 delivery of route before" in words
+        assert "stuck: delivery worker 1 on gw1 has had 1 delivery in hand" in words
+        store.bury("one")
+        await wait_until(lambda: ("gw1", "over") in channel.states)
+        deed = AuditEntry(at_ms=now_ms, actor="x", action="x", target="x", affected=1, detail="")
+        for message, source, to in (
+            (on_hold, DeliveryState.HELD, DeliveryState.DELETED),
+            (homeless, DeliveryState.INCOMING, DeliveryState.DELETED),
+        ):
+            store.change_state(
+                [message.queue_id],
+                from_states=frozenset({source}),
+                to=to,
+                reason=None,
+                due_at_ms=now_ms,
+                entry=deed,
+            )
+        await wait_until(lambda: len(channel.notices) == 6)
+
+
+async def test_a_gateway_that_died_is_told_by_another_and_that_it_is_back(
+    store: Store, tmp_path: Path
+) -> None:
+    channel = Recording()
+    for role in ("front", "delivery"):
+        store.register(replace(instance(f"lost {role}", role=role), name="gw2.test"))
+    async with watching(store, tmp_path, channel, incarnation="a"):
+        for role in ("front", "delivery"):
+            store.bury(f"lost {role}", is_lost=True)
+        await wait_until(lambda: channel.states == [("gw2.test", "begun")])
+        for role in ("front", "delivery"):
+            store.register(replace(instance(f"new {role}", role=role), name="gw2.test"))
+        await wait_until(lambda: channel.states[1:] == [("gw2.test", "over")])
+    assert "gateway gw2.test is lost" in channel.notices[0].summary
+    assert channel.notices[0].rule == "instance_lost"
 
 
 class Away:

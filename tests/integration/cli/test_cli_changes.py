@@ -240,3 +240,34 @@ def test_sandbox_delete_all_spares_what_still_waits_to_be_sent(desk: Desk) -> No
     assert desk.lines("sandbox", "list", "--json") == []
     assert desk.states(mixed) == {D.INCOMING}
     assert desk.run("sandbox", "show", captured).exit_code == 65
+
+
+def test_retry_says_when_nobody_would_send_it(desk: Desk) -> None:
+    lost, fine = desk.add(route="before"), desk.add()
+    for route in ("before", "default"):
+        desk.attempt(D.DEFERRED, reason="451 later", route=route)
+    known = desk.run("queue", "retry", lost, "--yes")
+    assert known.stdout.splitlines()[-1] == "1 message due now", "others may know its route"
+    for one in desk.store.instances():
+        desk.store.bury(one.incarnation)
+    for words in (("queue", "retry", "--all", "--yes"), ("queue", "flush")):
+        result = desk.run(*words)
+        assert result.exit_code == 65
+        assert result.stdout.splitlines()[-1] == "1 message due now"
+        assert (
+            f"{lost}: left alone: nobody sends mail of route before, which is not in the "
+            "configuration; put the route into the configuration again and reload, or relaygw "
+            "queue move --route before --to PROVIDER"
+        ) in result.stderr
+    assert desk.run("queue", "move", lost, "--to", "main", "--yes").exit_code == 0
+    assert desk.run("queue", "retry", lost, fine, "--yes").exit_code == 0
+
+
+def test_check_names_routes_that_mail_waits_on_and_that_are_gone(desk: Desk) -> None:
+    assert "mail waits" not in desk.run("check").stderr
+    desk.add(route="before")
+    desk.add()
+    result = desk.run("check")
+    assert result.exit_code == 0
+    assert "mail waits on route before, which is not in the configuration" in result.stderr
+    assert "route default" not in result.stderr

@@ -2,11 +2,14 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 from relaygw.cli.text import clock_ms
+from relaygw.inbound.drop_directory import DropDirectory
 from relaygw.mail.state import DeliveryState
 from relaygw.store.protocol import Hold
+from tests.contract.conftest import instance
 from tests.integration.cli.conftest import Desk
 
 
@@ -80,6 +83,28 @@ def test_status_tells_which_provider_is_held_or_slowed_and_why(desk: Desk) -> No
     assert found["providers"][1]["learned"]["rate_per_s"] == 29.0
 
 
+def test_status_names_files_of_the_maildrop_that_nobody_takes(desk: Desk, tmp_path: Path) -> None:
+    maildrop = tmp_path / "maildrop"
+    desk.config.write_text(f"{desk.config.read_text()}maildrop: {{path: {maildrop}}}\n")
+    assert "0 waiting, 0 set aside\n" in desk.run("status").stdout
+    directory = DropDirectory(maildrop, None)
+    stuck, waiting = "a" * 32 + ".drop", "b" * 32 + ".drop"
+    for name in (stuck, waiting):
+        (maildrop / name).write_bytes(b"")
+    directory.reasons.write({stuck: "a hard link: the file has another name, too"})
+    directory.close()
+    result = desk.run("status")
+    assert "1 waiting, 1 set aside, the oldest for 0s\n" in result.stdout
+    assert f" {stuck}: a hard link: the file has" in result.stdout
+    assert waiting not in result.stdout
+    said = " ".join(result.stderr.split())
+    assert f"files in the maildrop {maildrop}: 1 set aside: {stuck} (a hard link" in said
+    assert "mend it, and it is taken within ten minutes, or remove it" in said
+    (found,) = desk.lines("status", "--json")
+    assert (found["maildrop"]["waiting"], found["maildrop"]["aside"]) == (1, 1)
+    assert [one["name"] for one in found["maildrop"]["files"]] == [stuck]
+
+
 def test_nothing_runs(desk: Desk) -> None:
     result = desk.run("status")
     assert "nothing runs; start it: relaygw serve" in result.stdout
@@ -122,3 +147,33 @@ def test_config_show(desk: Desk) -> None:
         json.loads(line) for line in desk.run("config", "show", "--json").stdout.splitlines()
     ]
     assert {"key": "mode", "value": "production", "origin": "relaygw.yaml:1"} in objects
+
+
+def test_status_tells_of_mail_that_waits_for_somebody_with_the_remedy(desk: Desk) -> None:
+    held = desk.add(age_s=7200)
+    desk.attempt(DeliveryState.HELD, reason="mode")
+    desk.add(age_s=60, route="before")
+    desk.store.register(replace(instance("lost", role="front"), name="gw2.shop.test", pid=77))
+    desk.store.bury("lost", is_lost=True)
+    for one in desk.store.instances():  # its settings are others: it might know the route
+        desk.store.bury(one.incarnation)
+    result = desk.run("status")
+    assert max(map(len, result.stdout.splitlines()[3:])) <= 80
+    words = " ".join(result.stdout.split())
+    assert f"untended 1 delivery is held, the longest for 0s ({held}): the mode" in words
+    assert "set mode and recipients as they should be and reload" in words
+    assert "untended nobody sends 1 delivery of route before, which is not in the" in words
+    assert "relaygw queue move --route before --to PROVIDER" in words
+    assert "front gw2.shop.test 77" in words
+    (line,) = [line for line in result.stdout.splitlines() if "gw2.shop.test" in line]
+    assert line.split()[-1] == "lost"
+    assert "warning: gateway gw2.shop.test is lost (front)" in result.stderr
+    (found,) = desk.lines("status", "--json")
+    assert [(one["kind"], one["rule"], one["deliveries"]) for one in found["untended"]] == [
+        ("mode", "held", 1),
+        ("route_gone", "route_gone", 1),
+    ]
+    assert found["untended"][0]["examples"] == [held]
+    assert [(one["role"], one["name"], one["leases"]) for one in found["lost"]] == [
+        ("front", "gw2.shop.test", 0)
+    ]

@@ -5,10 +5,14 @@ from __future__ import annotations
 import os
 import stat
 import subprocess
+import sys
+import tempfile
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from relaygw.cli import main
 from relaygw.cli.sendmail_programs import LINKS, Obstacle, Programs
 
 
@@ -81,3 +85,40 @@ def test_removing_leaves_what_is_not_ours(tmp_path: Path) -> None:
     list(Programs(prefix).remove())
     assert link.read_text() == "somebody else's\n"
     assert not any(os.path.lexists(prefix / name) for name in LINKS if name != "bin/mailq")
+
+
+def test_what_keeps_other_users_out_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        root = Path(name).resolve()
+        root.chmod(0o755)
+        closed, programs = root / "home", Programs(root / "usr")
+        maildrop, interpreter = closed / "state/maildrop", closed / "python3"
+        closed.mkdir()
+        interpreter.write_bytes(b"")
+        list(programs.install(maildrop=str(maildrop), group=None, state_dir=root, force=False))
+        monkeypatch.setattr(sys, "_base_executable", str(interpreter))
+
+        def doubts(group: str | None = None) -> list[str]:
+            found = programs.doubts(str(maildrop), group)
+            return [one for one in found if str(root) in one]
+
+        assert doubts() == []
+        maildrop.chmod(0o3730)
+        (at_maildrop,) = doubts()
+        assert f"cannot leave mail in {maildrop}: {maildrop} has mode 3730" in at_maildrop
+        assert doubts(group="mail") == []
+        closed.chmod(0o700)
+        at_interpreter, at_maildrop = doubts(group="mail")
+        assert f"{interpreter}, lies behind {closed}, which has mode 0700" in at_interpreter
+        assert f"leave mail in {maildrop}: {closed} has mode 0700; chmod o+x" in at_maildrop
+
+
+def test_the_command_warns_of_it(tmp_path: Path) -> None:
+    config = tmp_path / "relaygw.yaml"
+    config.write_text(f"mode: sandbox\nmaildrop: {{path: {tmp_path}/home/maildrop}}\n")
+    (tmp_path / "home").mkdir(mode=0o700)
+    words = ["--config", str(config), "install-sendmail", "--prefix", str(tmp_path / "usr")]
+    result = CliRunner().invoke(main, words)
+    assert result.exit_code == 0
+    assert "sendmail_path" in result.stdout
+    assert f"cannot leave mail in {tmp_path}/home/maildrop: " in " ".join(result.stderr.split())

@@ -11,7 +11,9 @@ import pytest
 from relaygw.mail.outcome import Stage
 from relaygw.settings.provider import Provider
 from relaygw.upstream.connect import build_tls_context
+from relaygw.upstream.diagnosis import diagnose
 from relaygw.upstream.dialing import connect_socket
+from relaygw.upstream.finding import Step
 from relaygw.upstream.session import UpstreamError, open_session
 from tests.fakes.scripted_provider import Action, ScriptedProvider
 
@@ -255,3 +257,17 @@ def test_tls_context_is_strict() -> None:
     assert context.verify_mode is ssl.CERT_REQUIRED
     assert context.check_hostname
     assert not context.hostname_checks_common_name
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        (b"550 5.7.1 not s3cret\r\n", "a@x.test: 550 5.7.1 not ***"),
+        (b"s3cret\r\n", "a@x.test: no answer (not an SMTP reply: '***')"),
+    ],
+)
+async def test_what_is_said_of_a_sender_online_is_masked(said: bytes, shown: str) -> None:
+    async with ScriptedProvider(tls="starttls", users=USERS) as provider:
+        provider.script("MAIL", said)
+        findings = diagnose(provider.settings(**LOGIN), ehlo_name="gw.test", senders=["a@x.test"])
+        assert [one.detail async for one in findings if one.step is Step.SENDER] == [shown]

@@ -326,6 +326,33 @@ async def test_a_lost_lease_sends_nothing() -> None:
         assert provider.messages == []
 
 
+async def test_no_dot_waits_behind_content_that_a_slow_provider_has_not_taken() -> None:
+    untaken: list[int] = []
+
+    def left_bytes() -> int:
+        return session._wire._transport.get_write_buffer_size()
+
+    def check_lease() -> bool:
+        untaken.append(left_bytes())
+        return len(untaken) == 1  # lost while the provider took its time
+
+    async def chunks() -> AsyncIterator[bytes]:
+        while not left_bytes():  # until nobody takes any more
+            yield (b"z" * 98 + b"\r\n") * 100
+        untaken.append(left_bytes())
+        asyncio.get_running_loop().call_soon(go_on.set)
+
+    async with ScriptedProvider() as provider, session_with(provider) as session:
+        go_on = asyncio.Event()
+        provider.script("DATA", (b"354 go\r\n", Wait(go_on)))
+        (answer,) = await session.transact(mail(content=chunks), check_lease=check_lease)
+        assert untaken[1] > 0
+        assert untaken[2] == 0
+        assert answer.detail == "lease lost, nothing sent"
+        assert b"\r\n.\r\n" not in provider.connections[0].transcript
+        assert provider.messages == []
+
+
 async def test_a_dead_idle_session_is_reported_as_stale() -> None:
     async with ScriptedProvider() as provider, session_with(provider) as session:
         await session.transact(mail())
@@ -351,7 +378,7 @@ async def test_a_failing_content_source_breaks_the_session() -> None:
 
     async with ScriptedProvider() as provider, session_with(provider) as session:
         with pytest.raises(OSError, match="the store is gone"):
-            await session.transact(mail(content=chunks))
+            await session.transact(mail(content=chunks, field_rule=None))
         assert not session.is_usable
         await provider.wait_until(lambda: provider.connections[0].is_closed)
         assert provider.messages == []

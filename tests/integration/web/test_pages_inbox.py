@@ -10,7 +10,7 @@ import pytest
 
 from relaygw.store.sqlite import SqliteStore
 from tests.integration.web.conftest import sandbox
-from tests.integration.web.people import with_logins
+from tests.integration.web.people import PASSWORDS, with_logins
 
 Capture = Callable[..., str]
 Serve = Callable[..., Awaitable[httpx2.AsyncClient]]
@@ -30,6 +30,19 @@ async def test_an_empty_sandbox_says_how_to_send(serve: Serve) -> None:
     page = (await (await serve()).get("/sandbox")).text
     assert "No captured mail yet" in page
     assert all(word in page for word in ("swaks --server", "curl smtp://", "php -d sendmail_path"))
+
+
+@pytest.mark.parametrize("mode", ["staging", "production"])
+async def test_an_empty_sandbox_offers_nothing_that_would_really_send(
+    serve: Serve, mode: str
+) -> None:
+    client = await serve(with_logins(mode))
+    await client.post("/login", data={"name": "vera", "password": PASSWORDS["vera"]})
+    page = (await client.get("/sandbox")).text
+    assert "No captured mail yet" in page
+    assert ("not on the allow list" in page) == (mode == "staging")
+    assert ("swaks --server" in page) == (mode == "staging")
+    assert ("Mail is sent in this mode" in page) == (mode == "production")
 
 
 async def test_newest_first_with_what_a_line_says(serve: Serve, capture: Capture) -> None:

@@ -20,6 +20,7 @@ from starlette.types import ASGIApp
 from relaygw.mail.outcome import Scope
 from relaygw.mail.state import DeliveryState
 from relaygw.observe.metrics.run_files import RunFiles
+from relaygw.policy.untended import KINDS
 from relaygw.settings.model import Settings
 from relaygw.store.protocol import UNREACHABLE, AuditEntry, Hold, Instance, LaneCount
 from relaygw.store.sqlite import SqliteStore
@@ -105,6 +106,12 @@ async def test_the_queue_by_state_and_route(store: SqliteStore, tmp_path: Path) 
     assert age_s is not None
     assert 600 <= age_s < 660
     assert found("relaygw_queue_oldest_age_seconds", route="promo") == 0
+    untended = {kind: found("relaygw_waiting_untended", kind=kind) for kind in KINDS}
+    assert None not in untended.values()
+    assert {kind: number for kind, number in untended.items() if number} == {
+        "other": 1,
+        "route_gone": 1,
+    }
 
 
 def hold(scope: str, key: str, *, probe_at_ms: int | None = 1) -> Hold:
@@ -157,6 +164,10 @@ async def test_instances_with_a_fresh_heartbeat(store: SqliteStore, tmp_path: Pa
     found = await scraped_once(store, tmp_path)
     running = {role: found("relaygw_instances", role=role) for role in ("front", "delivery", "web")}
     assert running == {"front": 2, "delivery": 1, "web": 0}
+    assert found("relaygw_instances_lost", role="delivery") == 0
+    store.bury("2", is_lost=True)
+    found = await scraped_once(store, tmp_path)
+    assert found("relaygw_instances_lost", role="delivery") == 1
 
 
 async def test_when_a_certificate_ends(store: SqliteStore, tmp_path: Path) -> None:

@@ -10,6 +10,8 @@ from relaygw.alerting.findings import Finding, FleetFacts, HostFacts, QueueFacts
 from relaygw.alerting.rules import HOST_RULES, fleet_findings, host_findings
 from relaygw.alerting.sums import HOUR_MS, busiest_hour, waiting_then
 from relaygw.mail.state import DeliveryState
+from relaygw.observe.maildrop import LeftMail
+from relaygw.policy.untended import LostInstance, Untended
 from relaygw.settings.alerts import Rule
 from relaygw.settings.model import Settings
 from relaygw.store.protocol import Hold, LaneCount
@@ -94,6 +96,37 @@ def test_nothing_is_wrong_with_a_gateway_that_works() -> None:
         )
         == []
     )
+
+
+# --- what stands still --------------------------------------------------------------------
+
+LOST = LostInstance(
+    incarnation="x", name="gw2", role="front", pid=1, heartbeat_at_ms=NOW_MS - 25_000, leases=0
+)
+
+
+def waiting(rule: Rule, *, is_told: bool = True) -> Untended:
+    return Untended(
+        kind="mode",
+        rule=rule,
+        key="k",
+        deliveries=1,
+        since_ms=NOW_MS - 5,
+        summary="mail waits",
+        remedy="do this",
+        is_told=is_told,
+    )
+
+
+@pytest.mark.parametrize("rule", [Rule.HELD, Rule.ROUTE_GONE, Rule.STUCK])
+def test_mail_that_waits_for_somebody_is_told_in_its_time(rule: Rule) -> None:
+    assert found(untended=[waiting(rule)]) == [(rule, "k")]
+    assert found(untended=[waiting(rule, is_told=False)]) == []
+
+
+def test_a_lost_gateway_is_told_since_its_last_heartbeat() -> None:
+    (one,) = fleet_findings(FleetFacts(now_ms=NOW_MS, lost=[LOST]), SETTINGS)
+    assert (one.rule, one.key, one.since_ms) == (Rule.INSTANCE_LOST, "gw2", NOW_MS - 25_000)
 
 
 # --- providers ----------------------------------------------------------------------------
@@ -288,6 +321,19 @@ def test_mail_in_doubt() -> None:
             HostFacts(host="gw1", certificates={":465": -5.0}),
             [("certificate_expiring", "gw1 :465")],
         ),
+        (HostFacts(host="gw1", maildrop=LeftMail(path="/m", waiting=9)), []),
+        (
+            HostFacts(host="gw1", maildrop=LeftMail(path="/m", waiting=9, late=1)),
+            [("maildrop_stuck", "gw1 /m")],
+        ),
+        (
+            HostFacts(host="gw1", maildrop=LeftMail(path="/m", aside=1)),
+            [("maildrop_stuck", "gw1 /m")],
+        ),
+        (
+            HostFacts(host="gw1", maildrop=LeftMail(path="/m", trouble="Permission denied")),
+            [("maildrop_stuck", "gw1 /m")],
+        ),
     ],
 )
 def test_what_is_wrong_with_a_host(facts: HostFacts, wrong: list[tuple[str, str]]) -> None:
@@ -321,9 +367,16 @@ def test_every_rule_has_a_remedy_and_a_summary_on_one_line() -> None:
             doubts={"main": 1},
             quotas={"main": 1.0},
             busiest_hour={},
+            untended=[waiting(rule) for rule in (Rule.HELD, Rule.ROUTE_GONE, Rule.STUCK)],
         ),
+        lost=(LOST,),
     )
-    host = HostFacts(host="gw1", volumes={"/var": 0.0}, certificates={":465": 0.0})
+    host = HostFacts(
+        host="gw1",
+        volumes={"/var": 0.0},
+        certificates={":465": 0.0},
+        maildrop=LeftMail(path="/m", aside=1),
+    )
     findings: list[Finding] = [
         *fleet_findings(everything, SETTINGS),
         *host_findings(host, SETTINGS),

@@ -185,6 +185,18 @@ def test_what_staging_does_with_others(config: Path, refused: str, decision: str
     assert decision in " ".join(result.stdout.split())
 
 
+def test_fields_in_which_a_provider_reads_recipients(config: Path) -> None:
+    mail = ("--sender", "a@b.test", "--header", 'X-SMTPAPI: {"to": ["abuse@qa.test"]}')
+    config.write_text(STAGING)
+    staging = " ".join(check(config, *mail, "--recipient", "b@qa.test").stdout.split())
+    assert "reads recipients there: X-SMTPAPI (mode staging)" in staging
+    config.write_text(STAGING.replace("mode: staging", "mode: production"))
+    live = " ".join(check(config, *mail, "--recipient", "b@qa.test").stdout.split())
+    assert (
+        "the mail is held: field X-SMTPAPI names abuse@qa.test, who is on recipients.block" in live
+    )
+
+
 @pytest.mark.parametrize("address", ["", "b@", "a b@c.test", "<>", "x@y.test\r\nRCPT"])
 def test_what_is_no_address_is_a_data_error(config: Path, address: str) -> None:
     result = check(config, "--sender", "a@b.test", "--recipient", address)

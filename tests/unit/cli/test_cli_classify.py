@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import re
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ from relaygw.cli import main
 from relaygw.cli.reply_words import mail_words
 from relaygw.mail.outcome import Limit, Meaning, Scope, Verdict
 from relaygw.upstream.catalogue import catalogue
-from relaygw.upstream.rule import rules_by_stage
+from relaygw.upstream.rule import PlacedRow, rules_by_stage
 
 CONFIG = """\
 mode: sandbox
@@ -58,7 +60,7 @@ def test_a_preset_needs_no_configuration() -> None:
 
 def test_a_verdict_that_differs_by_stage_is_said() -> None:
     reply = "550 5.1.1 no such user"
-    assert "elsewhere   at rcpt: bounce (recipient)" in classify("generic", reply).stdout
+    assert "elsewhere   at mail: hold (sender domain)" in classify("generic", reply).stdout
     assert "elsewhere   at auth: hold (credential)" in classify("generic", reply).stdout
     at_rcpt = classify("generic", reply, "--stage", "rcpt").stdout
     assert "elsewhere" not in at_rcpt
@@ -77,7 +79,7 @@ def test_a_provider_of_the_configuration_has_its_own_rows(config: Path) -> None:
 def test_a_name_in_the_configuration_is_not_the_preset(config: Path) -> None:
     line = "554 Message rejected: Sending paused for this account"
     assert as_object("ses", line)["verdict"] == "hold"
-    assert as_object("ses", line, config=config)["verdict"] == "bounce"
+    assert as_object("ses", line, config=config)["verdict"] == "retry"
 
 
 def test_a_preset_needs_no_readable_configuration(tmp_path: Path) -> None:
@@ -125,10 +127,47 @@ def test_delivered_and_unknown() -> None:
 
 def test_there_are_words_for_every_meaning_that_a_row_can_have() -> None:
     for rows in catalogue().values():
-        for rules in rules_by_stage(rows).values():
+        for rules in rules_by_stage(PlacedRow("", row) for row in rows).values():
             for rule in rules:
                 assert mail_words(rule.meaning)
     for scope in (Scope.PROVIDER, Scope.CREDENTIAL, Scope.MESSAGE, Scope.RECIPIENT):
         assert mail_words(Meaning(verdict=Verdict.RETRY, scope=scope))
     for limit in Limit:
         assert mail_words(Meaning(verdict=Verdict.THROTTLE, scope=Scope.CREDENTIAL, limit=limit))
+
+
+def test_the_row_that_decided_is_named(config: Path) -> None:
+    own = classify("orders", "550 burst", config=config).stdout
+    assert "rule        providers.orders.replies, row 1 (relaygw.yaml:6)" in own
+    file = (files("relaygw.upstream") / "replies.yaml").read_text().splitlines()
+    for provider, reply, section in (
+        ("ses", "454 Throttling failure: Maximum sending rate exceeded.", "ses"),
+        ("gmail", "550 5.4.5 Daily user sending limit exceeded.", "gmail workspace"),
+        ("ses", "550 5.1.1 no such user", "generic"),
+    ):
+        found = as_object(provider, reply)
+        match = re.fullmatch(rf"{section}, row \d+ \(replies\.yaml:(\d+)\)", found["rule"])
+        assert match is not None, found["rule"]
+        row = "\n".join(file[int(match[1]) - 1 :]).partition("\n  - ")[0]
+        assert found["explanation"] in row
+
+
+def test_a_reply_that_no_row_knows_is_told_as_such() -> None:
+    found = as_object("generic", "554 zzz", "--stage", "rcpt")
+    assert (found["rule"], found["verdict"]) == ("none", "retry")
+    assert "tried again" in found["explanation"]
+
+
+@pytest.mark.parametrize(
+    ("reply", "stage"),
+    [
+        ("550 5.7.1 spam", "content"),
+        ("550 5.2.1 The mailbox is disabled", "rcpt"),
+        ("550 5.1.7 a sender like that", "rcpt"),
+        ("550 zzz", "content"),
+    ],
+)
+def test_the_stage_that_is_assumed_is_one_where_the_reply_is_known(reply: str, stage: str) -> None:
+    assert (
+        f"stage       {stage} (assumed, --stage names another)" in classify("generic", reply).stdout
+    )

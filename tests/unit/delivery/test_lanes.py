@@ -49,6 +49,26 @@ def test_transactional_mail_goes_first() -> None:
     assert start_all(made, *lanes) == [Stream.TRANSACTIONAL] * 5
 
 
+def test_what_a_provider_cannot_carry_goes_by_the_next_one_of_its_route() -> None:
+    first, second, small = gate("a"), gate("b"), gate("c", max_message_size="1KiB")
+    mail, other = claimed(size_bytes=2000), claimed()
+    made = lane(first, second, small, mails=0)
+    assert made.pass_by(first, mail, "why") is None
+    assert (made.gate_for(mail, 0.0), made.gate_for(other, 0.0)) == (second, first)
+    reason = made.pass_by(second, mail, "why")  # the third one takes nothing of that size
+    assert reason == "needs 8BITMIME, which no provider of route transactional has for it: why"
+    assert made.gate_for(mail, 0.0) is first, "once it is released all are asked again"
+    for number in range(20_000):
+        assert made.pass_by(first, claimed(queue_id=f"{number}"), "why") is None
+    assert len(made.unfit) <= 10_000
+
+
+def test_mail_in_doubt_goes_by_no_other_provider_whatever_it_lacks() -> None:
+    made = lane(gate("a"), gate("b"), mails=0)
+    bound = claimed(doubts=1, provider="a")
+    assert str(made.pass_by(made.gates[0], bound, "why")).startswith("needs 8BITMIME")
+
+
 def test_one_connection_is_kept_for_transactional_mail() -> None:
     made = gate()
     made.is_shared = True

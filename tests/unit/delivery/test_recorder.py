@@ -5,13 +5,15 @@ import io
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from relaygw.delivery.recorder import Recorder
 from relaygw.errors import StoreUnavailable, Unstorable
-from relaygw.mail.envelope import AcceptedMessage, DeliveryUpdate
-from relaygw.mail.state import DeliveryState
+from relaygw.mail.envelope import AcceptedMessage, DeliveryUpdate, RecipientUpdate
+from relaygw.mail.state import DeliveryState, RecipientState
+from relaygw.observe.metrics.meters import Silent
 from relaygw.store import migrate
 from relaygw.store.protocol import Instance, Recorded, Selection
 from relaygw.store.sqlite import SqliteStore
@@ -52,27 +54,32 @@ def store(tmp_path: Path) -> Iterator[Picky]:
 class Desk:
     """A recorder on a store, and what it said."""
 
-    def __init__(self, store: SqliteStore) -> None:
+    def __init__(self, store: SqliteStore, **more: Any) -> None:
         self.output = io.StringIO()
         self.lost = 0
-        log = text_log(self.output)
-        self.recorder = Recorder(store, log, incarnation="w", lost_leases=self._lose)
+        self.log = text_log(self.output)
+        self.recorder = Recorder(store, self.log, incarnation="w", lost_leases=self._lose, **more)
 
     def _lose(self) -> None:
         self.lost += 1
 
-    async def record(self, messages: Sequence[AcceptedMessage]) -> None:
-        update = DeliveryUpdate(
-            queue_id="",
-            delivery_no=0,
-            state=DeliveryState.FINISHED,
-            due_at_ms=NOW_MS + 50,
-            provider="p",
-            reason=None,
-            recipients=(),
-        )
-        updates = [replace(update, queue_id=message.queue_id) for message in messages]
-        await asyncio.gather(*(self.recorder.record(each, []) for each in updates))
+    async def record(self, messages: Sequence[AcceptedMessage]) -> list[bool]:
+        """Record that these are finished; return which of that was written."""
+        updates = [finished(message) for message in messages]
+        return await asyncio.gather(*(self.recorder.record(each, []) for each in updates))
+
+
+def finished(message: AcceptedMessage, **more: Any) -> DeliveryUpdate:
+    update = DeliveryUpdate(
+        queue_id=message.queue_id,
+        delivery_no=0,
+        state=DeliveryState.FINISHED,
+        due_at_ms=NOW_MS + 50,
+        provider="p",
+        reason=None,
+        recipients=(),
+    )
+    return replace(update, **more)
 
 
 def claim(store: SqliteStore, count: int) -> list[AcceptedMessage]:
@@ -94,7 +101,7 @@ async def test_an_outcome_with_a_defect_stops_no_other(store: Picky, error: Exce
     messages = claim(store, 10)
     store.refused, store.error = frozenset({messages[4].queue_id}), error
     desk = Desk(store)
-    await desk.record(messages)
+    assert await desk.record(messages) == [number != 4 for number in range(10)]
     expected = [DeliveryState.FINISHED] * 10
     expected[4] = DeliveryState.ACTIVE
     assert states(store, messages) == expected
@@ -138,3 +145,104 @@ async def test_a_dead_incarnation_is_told_of_at_once(store: Picky) -> None:
     assert desk.output.getvalue().count("lease was lost") == 3
     assert desk.lost >= 1
     await desk.recorder.drain()
+
+
+class Choosy(SqliteStore):
+    """A store that refuses an outcome for what it says of recipients."""
+
+    def record_batch(
+        self, updates: Sequence[DeliveryUpdate], *, incarnation: str, now_ms: int
+    ) -> Recorded:
+        if any(change.reply == "bad" for update in updates for change in update.recipients):
+            raise Unstorable("no such text")
+        return super().record_batch(updates, incarnation=incarnation, now_ms=now_ms)
+
+
+async def test_a_delivery_whose_outcome_is_refused_is_held_and_not_sent_again(
+    store: Picky, tmp_path: Path
+) -> None:
+    choosy = Choosy(f"sqlite:///{tmp_path}/queue.db", keep_content=False)
+    (message,) = claim(store, 1)
+    bad = RecipientUpdate(
+        rcpt_no=0, state=RecipientState.DELIVERED, reply="bad", dsn="2.0.0", provider="p"
+    )
+    desk = Desk(choosy)
+    assert not await desk.recorder.record(finished(message, recipients=(bad,)), [])
+    (entry,) = store.search(Selection(queue_ids=(message.queue_id,)), limit=1)
+    (part,) = entry.deliveries
+    assert (part.state, part.reason) == (DeliveryState.HELD, "in_doubt")
+    assert part.is_in_doubt
+    assert "it is held, and may have been sent" in desk.output.getvalue()
+    assert [one.reply for one in store.attempts(message.queue_id)] == ["in_doubt"]
+    await desk.recorder.drain()
+    choosy.close()
+
+
+async def test_of_a_delivery_one_outcome_is_written_at_a_time_and_in_order(store: Picky) -> None:
+    first, second = claim(store, 2)
+    desk = Desk(store)
+    partial = finished(first, state=DeliveryState.ACTIVE, due_at_ms=NOW_MS + 7)
+    told = [desk.recorder.record(finished(second), [])]  # the writer has this in hand
+    told += [desk.recorder.record(partial, []), desk.recorder.record(finished(first), [])]
+    assert await asyncio.gather(*told) == [True] * 3
+    assert states(store, [first, second]) == [DeliveryState.FINISHED] * 2
+    await desk.recorder.drain()
+
+
+async def test_a_cancelled_caller_withdraws_nothing_and_what_waits_for_the_end_is_told(
+    store: Picky,
+) -> None:
+    (message,) = claim(store, 1)
+    store.away = 1
+    desk = Desk(store)
+    ended: list[str] = []
+    told = desk.recorder.record(finished(message), [], lambda: ended.append(message.queue_id))
+    told.cancel()
+    await asyncio.sleep(0)
+    assert ended == [], "its trace must stay until it is recorded"
+    await desk.recorder.drain()
+    assert ended == [message.queue_id]
+    assert states(store, [message]) == [DeliveryState.FINISHED]
+
+
+@pytest.mark.parametrize("broken", ["log", "meter", "end", "lease"])
+async def test_what_goes_wrong_around_an_outcome_stops_no_other(
+    store: Picky, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    def fail(*_: object) -> None:
+        raise ValueError("odd text in the log's form")
+
+    messages = claim(store, 3)
+    meter = Silent()
+    desk = Desk(store, meter=meter)
+    if broken == "log":
+        monkeypatch.setattr(desk.log, "write", fail)
+    elif broken == "meter":
+        meter.wrote = fail  # type: ignore[method-assign]
+    elif broken == "lease":
+        monkeypatch.setattr(desk.recorder, "_lost_leases", fail)
+    async with asyncio.timeout(60):
+        for message in messages[:2]:
+            end = fail if broken == "end" else None
+            assert await desk.recorder.record(finished(message), [], end)
+        if broken == "lease":
+            store.bury("w")
+            assert not await desk.recorder.record(finished(messages[2]), [])
+        await desk.recorder.drain()
+    assert states(store, messages[:2]) == [DeliveryState.FINISHED] * 2
+    assert "cannot be recorded" not in desk.output.getvalue()
+
+
+async def test_outcomes_that_the_store_does_not_take_in_time_are_told(store: Picky) -> None:
+    (message,) = claim(store, 1)
+    store.away = 1000
+    desk = Desk(store)
+    ended: list[str] = []
+    told = desk.recorder.record(finished(message), [], lambda: ended.append("slot"))
+    await desk.recorder.drain(0.05)
+    assert not told.done()
+    assert ended == [], "its trace stays for whoever buries this worker"
+    assert (
+        f"{message.queue_id}: warning: its outcome is not recorded: the store did not take it in "
+        "0.05 s; the message may be sent more than once"
+    ) in desk.output.getvalue()

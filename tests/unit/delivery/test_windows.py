@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from relaygw.delivery.gate import Gate
+from relaygw.delivery.in_hand import InHand
 from relaygw.delivery.lanes import Lane
 from relaygw.delivery.windows import Windows
 from relaygw.settings.model import Stream
@@ -55,6 +56,7 @@ async def test_what_is_claimed_again_before_its_give_back_is_answered_is_at_hand
             store,
             text_log(io.StringIO()),
             incarnation="w",
+            in_hand=InHand(),
             courier=cast(Any, None),
             holds=cast(Any, None),
             threads=threads,

@@ -190,13 +190,13 @@ def test_only_regular_files_with_one_name_are_read(directory: int, tmp_path: Pat
 def test_a_huge_sparse_file_is_refused_by_its_size(directory: int, tmp_path: Path) -> None:
     with (tmp_path / NAME).open("wb") as stream:
         stream.truncate(10 * 2**30)
-    with pytest.raises(Unfit, match="larger than max_message_size"):
+    with pytest.raises(Unfit, match="larger than"):
         open_drop(directory, NAME, limit_bytes=LIMIT_BYTES)
 
 
 def test_content_over_the_limit_is_refused(directory: int, tmp_path: Path) -> None:
     (tmp_path / NAME).write_bytes(drop_bytes(b"x" * 101))
-    with pytest.raises(Unfit, match="larger than max_message_size"):
+    with pytest.raises(Unfit, match="larger than"):
         open_drop(directory, NAME, limit_bytes=100)
 
 

@@ -13,6 +13,7 @@ from relaygw.errors import AlreadyAccepted, IntakeFull, Unstorable
 from relaygw.inbound import group_commit
 from relaygw.inbound.group_commit import GroupCommitter
 from relaygw.mail.envelope import AcceptedMessage
+from relaygw.observe.metrics.meters import Silent
 from relaygw.store import migrate
 from relaygw.store.protocol import Selection
 from relaygw.store.sqlite import SqliteStore
@@ -124,4 +125,37 @@ async def test_too_much_waiting_mail_is_refused(
     store.gate.set()
     await first
     await committer.drain()
+    store.close()
+
+
+@pytest.mark.parametrize("broken", ["what follows a commit", "the meter", "the thread"])
+async def test_what_goes_wrong_around_a_commit_stops_no_acceptance(
+    store: GatedStore, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    told: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, what: told.append(what))
+    store.gate.set()
+
+    def fail(*_: object) -> None:
+        raise ValueError("odd text in the log's form")
+
+    meter = Silent()
+    committer = GroupCommitter(
+        store, committed=fail if broken == "what follows a commit" else lambda _: None, meter=meter
+    )
+    if broken == "the meter":
+        meter.wrote = fail  # type: ignore[method-assign]
+    if broken == "the thread":
+        monkeypatch.setattr(committer, "_write", fail)
+        with pytest.raises(Unstorable, match="it was not written: ValueError: odd text"):
+            await committer.submit(accepted())
+    else:
+        await committer.submit(accepted())  # it is durable, so it is acknowledged
+        assert len(store.search(Selection(), limit=9)) == 1
+    await asyncio.sleep(0)
+    monkeypatch.undo()
+    async with asyncio.timeout(60):
+        await committer.submit(accepted())
+        await committer.drain()
+    assert len(told) == 2 * (broken == "what follows a commit")
     store.close()

@@ -1,11 +1,16 @@
-"""The maildrop while the store is in trouble: files stay, are tried again, and are said once."""
+"""The maildrop at work: what holds up one file, or all of them, and what becomes of the rest."""
 
 from __future__ import annotations
 
 import asyncio
 import io
+import os
 import secrets
-from collections.abc import Callable, Sequence
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -17,12 +22,32 @@ from relaygw.inbound.intake import Intake
 from relaygw.inbound.maildrop import Maildrop
 from relaygw.mail.envelope import AcceptedMessage
 from relaygw.mail.search import EVERYTHING
+from relaygw.observe.maildrop import OURS, look_at_maildrop
 from relaygw.settings.model import Settings
 from relaygw.store import migrate
 from relaygw.store.protocol import Selection
 from relaygw.store.sqlite import SqliteStore
 from tests.logs import text_log
 from tests.unit.inbound.test_drop_file import drop_bytes
+
+LIMIT_BYTES = 100_000
+PROVIDER: dict[str, object] = {
+    "providers": {"main": {"host": "smtp.example.com"}},
+    "routes": [{"name": "default", "providers": ["main"]}],
+}
+HOLDS_A_LEASE = """
+import fcntl, os, signal, sys
+signal.signal(signal.SIGIO, signal.SIG_IGN)
+held = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT, 0o600)
+if os.geteuid() == 0:
+    os.fchown(held, 65534, 65534)
+    os.setgroups([])
+    os.setresgid(65534, 65534, 65534)
+    os.setresuid(65534, 65534, 65534)
+fcntl.fcntl(held, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+print("held", flush=True)
+sys.stdin.read()
+"""
 
 
 class TroubledStore(SqliteStore):
@@ -37,6 +62,74 @@ class TroubledStore(SqliteStore):
         super().accept_batch(messages)
 
 
+@dataclass
+class Rig:
+    """A maildrop that is served, its store and its log."""
+
+    directory: Path
+    store: TroubledStore
+    log: io.StringIO
+
+    def leave(self, data: bytes | None = None) -> Path:
+        """Put a file there; return its path."""
+        path = self.directory / f"{secrets.token_hex(16)}.drop"
+        path.write_bytes(drop_bytes(b"Subject: x\n\nhello\n") if data is None else data)
+        return path
+
+    def plant(self, name: bytes) -> None:
+        """Put what is no mail there, and directories in the place of what the front makes."""
+        Path(os.fsdecode(os.fsencode(self.directory) + b"/" + name)).write_bytes(b"x")
+        for own in OURS:
+            (self.directory / own).mkdir(exist_ok=True)
+
+    @property
+    def told(self) -> dict[str, str]:
+        """Files that are left alone, and why, without how often something failed."""
+        found = look_at_maildrop(str(self.directory))
+        assert found is not None
+        return {one.name: one.reason.rpartition("times: ")[2] for one in found.named}
+
+    @property
+    def captured(self) -> int:
+        return len(self.store.captured_ids(EVERYTHING, limit=9))
+
+
+@asynccontextmanager
+async def serving(tmp_path: Path, rig: Rig, **sections: object) -> AsyncIterator[Rig]:
+    settings = Settings.model_validate(
+        {
+            "mode": "sandbox",
+            "listeners": [{"bind": "127.0.0.1:25", "max_message_size": LIMIT_BYTES}],
+            "maildrop": {"path": str(rig.directory)},
+            "queue": {"min_free": "0%"},
+            **sections,
+        }
+    )
+    committer = GroupCommitter(rig.store, committed=lambda _: None)
+    service = Maildrop(
+        settings,
+        store=rig.store,
+        intake=Intake(settings, state_dir=tmp_path),
+        committer=committer,
+        log=text_log(rig.log),
+        large_message_turn=asyncio.Semaphore(1),
+    )
+    service.start()
+    async with asyncio.timeout(90):
+        yield rig
+    await service.ended(5)
+    await committer.drain()
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Rig:
+    url = f"sqlite:///{tmp_path}/queue.db"
+    migrate.upgrade(url)
+    directory = tmp_path / "maildrop"
+    directory.mkdir()
+    return Rig(directory, TroubledStore(url, keep_content=False), io.StringIO())
+
+
 async def until(condition: Callable[[], bool]) -> None:
     while True:
         if condition():
@@ -45,46 +138,71 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 async def test_files_stay_until_the_store_is_back(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    rig: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(maildrop, "MAX_BACKOFF_S", 0.05)
-    url = f"sqlite:///{tmp_path}/queue.db"
-    migrate.upgrade(url)
-    store = TroubledStore(url, keep_content=False)
-    store.failures = 9
-    directory = tmp_path / "maildrop"
-    settings = Settings.model_validate(
-        {
-            "mode": "sandbox",
-            "listeners": [{"bind": "127.0.0.1:25"}],
-            "maildrop": {"path": str(directory)},
-            "queue": {"min_free": "0%"},
-        }
-    )
-    directory.mkdir()
-    files = [directory / f"{secrets.token_hex(16)}.drop" for _ in range(3)]
-    for file in files:
-        file.write_bytes(drop_bytes(b"Subject: x\n\nhello\n"))
-    stream = io.StringIO()
-    committer = GroupCommitter(store, committed=lambda _: None)
-    service = Maildrop(
-        settings,
-        store=store,
-        intake=Intake(settings, state_dir=tmp_path),
-        committer=committer,
-        log=text_log(stream),
-        large_message_turn=asyncio.Semaphore(1),
-    )
-    service.start()
-    async with asyncio.timeout(90):
-        await until(lambda: store.failures < 9)
+    rig.store.failures = 9
+    files = [rig.leave() for _ in range(3)]
+    async with serving(tmp_path, rig):
+        await until(lambda: rig.store.failures < 9)
         assert all(file.exists() for file in files)
         await until(lambda: not any(file.exists() for file in files))
-    await service.ended(5)
-    await committer.drain()
-    found = store.captured_ids(EVERYTHING, limit=9)
-    assert len(found) == 3
-    assert store.search(Selection(), limit=9) == []
-    assert stream.getvalue().count("no database; local mail stays in the maildrop") == 1
-    assert stream.getvalue().count("local mail is taken again") == 1
-    store.close()
+    assert rig.captured == 3
+    assert rig.store.search(Selection(), limit=9) == []
+    assert rig.log.getvalue().count("no database; local mail stays in the maildrop") == 1
+    assert rig.log.getvalue().count("local mail is taken again") == 1
+    rig.store.close()
+
+
+async def test_a_lease_that_another_user_holds_on_a_file_stops_no_other_mail(
+    rig: Rig, tmp_path: Path
+) -> None:
+    held = rig.directory / f"{'0' * 32}.drop"
+    command = [sys.executable, "-c", HOLDS_A_LEASE, str(held)]
+    with subprocess.Popen(  # noqa: ASYNC220 - nothing runs in the loop yet
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"held\n"
+        async with serving(tmp_path, rig):
+            for _ in range(3):  # each look meets the lease again
+                file = rig.leave()
+                await until(lambda file=file: not file.exists())  # type: ignore[misc]
+            assert holder.poll() is None
+            await until(lambda: rig.told == {held.name: "a program holds a lease on it"})
+        holder.kill()
+    assert held.exists()
+    assert "local mail stays in the maildrop" not in rig.log.getvalue()
+    assert rig.captured == 3
+    rig.store.close()
+
+
+async def test_mail_above_the_limit_that_the_command_took_is_captured_with_its_reason(
+    rig: Rig, tmp_path: Path
+) -> None:
+    content = b"Subject: report\n\n" + b"x" * 70 + b"\n"
+    file = rig.leave(drop_bytes(content + b"y" * LIMIT_BYTES))
+    large = rig.leave(drop_bytes(content + (b"z" * 70 + b"\n") * 30_000))
+    async with serving(tmp_path, rig, mode="production", **PROVIDER):
+        await until(lambda: not file.exists() and not large.exists())
+    for queue_id in rig.store.captured_ids(EVERYTHING, limit=9):
+        found = rig.store.captured_entry(queue_id)
+        assert found is not None
+        (recipient,) = found.entry.recipients
+        assert recipient.reply == f"larger than max_message_size, {LIMIT_BYTES} bytes"
+        assert found.entry.size_bytes > LIMIT_BYTES
+    assert rig.captured == 2
+    rig.store.close()
+
+
+async def test_names_that_are_no_mails_stop_none(rig: Rig, tmp_path: Path) -> None:
+    for name in (b"\xff\xfe.drop", b"\xff" * 32 + b".drop", b"a\nb", b"wake\xc3", b"..."):
+        rig.plant(name)
+    async with serving(tmp_path, rig):
+        for _ in range(2):
+            file = rig.leave()
+            await until(lambda file=file: not file.exists())  # type: ignore[misc]
+    assert rig.captured == 2
+    assert rig.log.getvalue().count("not a name of mail") == 5
+    assert rig.log.getvalue().count(f"{rig.directory}/reasons: not written: ") == 1
+    rig.store.close()

@@ -33,13 +33,45 @@ def test_a_file_is_named_once_for_each_reason(aside: SetAside, stream: io.String
     ]
 
 
-def test_after_a_while_it_is_looked_at_again_unless_it_failed_for_good(
+def test_after_a_while_it_is_looked_at_again(
     aside: SetAside, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(set_aside, "LOOK_AGAIN_S", -1.0)
     aside.put("x.drop", "/m/x.drop", "a fifo")
-    aside.put("y.drop", "/m/y.drop", "failed", for_good=True)
+    aside.fail("y.drop", "/m/y.drop", "an error")
+    assert ("x.drop" in aside, "y.drop" in aside) == (False, False)
+
+
+def test_an_error_is_tried_again_soon_then_later_and_is_told_in_the_end(
+    aside: SetAside, stream: io.StringIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now_s = 1000.0
+    monkeypatch.setattr(set_aside.time, "monotonic", lambda: now_s)
+    pauses_s = []
+    for count in range(1, 14):
+        aside.fail("x.drop", "/m/x.drop", "EIO")
+        assert bool(aside.reasons) == (count >= 3)
+        begun_s = now_s
+        while "x.drop" in aside:
+            now_s += 1
+        pauses_s.append(now_s - begun_s)
+    assert pauses_s == [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 600, 600, 600]
+    lines = stream.getvalue().splitlines()
+    assert [line.partition("warning: ")[2] for line in lines] == [
+        "/m/x.drop: EIO; tried again",
+        "/m/x.drop: failed 3 times: EIO; left where it is",
+    ]
+    assert aside.reasons == {"x.drop": "failed 3 times: EIO"}
+
+
+def test_what_is_gone_is_forgotten(aside: SetAside) -> None:
+    for name in ("x.drop", "y.drop"):
+        aside.put(name, f"/m/{name}", "damaged")
+    aside.keep({"y.drop"})
     assert ("x.drop" in aside, "y.drop" in aside) == (False, True)
+    assert aside.reasons == {"y.drop": "damaged"}
+    aside.forget(["y.drop"])
+    assert aside.reasons == {}
 
 
 def test_rubbish_without_end_does_not_fill_the_log(

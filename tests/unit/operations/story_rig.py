@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from relaygw.mail.envelope import AcceptedMessage, NewRecipient
-from relaygw.mail.outcome import AttemptReport, RecipientOutcome, Stage
+from relaygw.mail.outcome import AttemptReport, RecipientOutcome, Stage, Verdict
 from relaygw.operations.story import tell_story
 from relaygw.operations.story.meanings import reply_of
 from relaygw.policy.retry import settle
@@ -78,6 +79,7 @@ class StoryRig:
         provider: str = "main",
         in_doubt: bool = False,
         route: str = "default",
+        verdict: Verdict | None = None,
         **settled: Any,
     ) -> None:
         """Let the worker try a message once; the provider said this to each recipient."""
@@ -88,6 +90,10 @@ class StoryRig:
             _outcome(classifier, one.rcpt_no, *words, in_doubt=in_doubt)
             for one, words in zip(claimed.recipients, said, strict=True)
         ]
+        if verdict is not None:  # whatever the words mean
+            outcomes = [
+                replace(one, meaning=replace(one.meaning, verdict=verdict)) for one in outcomes
+            ]
         report = AttemptReport(provider=provider, relay=RELAY, outcomes=tuple(outcomes))
         update = settle(claimed, report, self.settings.retry, now_ms=at_ms, chance=0.5, **settled)
         recorded = self.store.record_batch([update], incarnation="w", now_ms=at_ms)

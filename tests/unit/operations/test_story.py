@@ -9,10 +9,11 @@ import pytest
 
 from relaygw import operations
 from relaygw.mail.envelope import NewDelivery, NewRecipient, Released, ReleasedDelivery, Source
-from relaygw.mail.outcome import Stage
+from relaygw.mail.outcome import Stage, Verdict
 from relaygw.mail.state import RecipientState
 from relaygw.operations.story import tell_story
-from relaygw.policy.retry import held_sender_reason
+from relaygw.operations.story.reasons import held_advice, held_words
+from relaygw.policy.retry import held_sender_reason, needs_8bitmime_reason
 from relaygw.policy.story import EventKind, as_object
 from relaygw.store.protocol import UNREACHABLE, AuditEntry, Hold, Release
 from tests.builders import NOW_MS
@@ -84,6 +85,27 @@ def test_it_looks_at_the_headers_that_decide(tmp_path: Path) -> None:
     gone = notes(rig.story(message).events[0])
     assert gone["unknown"] == "an earlier route looks at X-Campaign, and the content is gone"
     rig.store.close()
+
+
+def test_it_names_fields_that_are_left_out(tmp_path: Path) -> None:
+    rig = StoryRig(tmp_path, mode="staging", recipients={"allow": ["dev@agency.test"]})
+    content = (
+        b'X-SMTPAPI: {"to": ["c@cust.test"]}\r\nBcc: c@cust.test\r\nSubject: x\r\n\r\nhello\r\n'
+    )
+    message = rig.accept("dev@agency.test", content=content, mode="staging")
+    told = notes(rig.story(message).events[0])
+    assert told["left out"] == "X-SMTPAPI, Bcc: names recipients (mode staging)"
+    captured = NewRecipient(address="c@cust.test", state=RecipientState.CAPTURED, reason="x")
+    message = rig.accept(captured, content=content, mode="staging")
+    assert "left out" not in notes(rig.story(message).events[0])  # none of it was sent
+    rig.store.close()
+
+
+def test_what_is_held_for_a_field_says_which_and_what_to_do() -> None:
+    reason = "field X-SMTPAPI names c@cust.test, who is on recipients.block"
+    assert held_words(reason) == reason
+    (advice,) = held_advice(reason, "2KQ7ZJ4M1X", "", None)
+    assert "take the address off recipients.block and reload" in advice.text
 
 
 def test_captured_on_staging(tmp_path: Path) -> None:
@@ -169,11 +191,36 @@ def test_bounced(rig: StoryRig) -> None:
     assert "send a new one to b@cust.test" in advised(story)
 
 
+def test_what_was_not_tried_for_long_is_given_up_later(rig: StoryRig) -> None:
+    """Nothing ran for a week: three tries over an hour come first, and the story says so."""
+    message = rig.accept()
+    week_ms = NOW_MS + 7 * 24 * HOUR_MS
+    rig.attempt(message, LATER, at_ms=week_ms)
+    (outlook,) = rig.story(message, now_ms=week_ms + 1).outlooks
+    (told,) = (note.text for note in outlook.notes if note.label == "given up")
+    assert "in 59 minutes" in told or "in 1 hour" in told, told
+    assert told.endswith("after 3 tries at least")
+
+
+def test_a_refusal_that_holds_the_provider_is_not_told_as_the_recipients_fault(
+    rig: StoryRig,
+) -> None:
+    """Everybody was refused with these words, so it waits; they would bounce one recipient."""
+    message = rig.accept()
+    rig.attempt(message, REFUSED, verdict=Verdict.HOLD)
+    held = notes(event_of(rig.story(message), EventKind.HELD))
+    assert held["said"].startswith("550 5.1.1 No such user")
+    assert "meaning" not in held
+
+
 def test_expired(rig: StoryRig) -> None:
     message = rig.accept()
-    rig.attempt(message, LATER, at_ms=NOW_MS + 6 * 24 * HOUR_MS)
+    for tries in range(2):
+        rig.attempt(message, LATER, at_ms=NOW_MS + tries * 24 * HOUR_MS)
+    late_ms = NOW_MS + 6 * 24 * HOUR_MS
+    rig.attempt(message, LATER, at_ms=late_ms, tried_since_ms=NOW_MS)
     story = rig.story(message, now_ms=NOW_MS + 7 * 24 * HOUR_MS)
-    assert kinds(story) == ["accepted", "expired"]
+    assert kinds(story)[-1] == "expired"
     assert story.headline == f"Not delivered: given up ({LATER[1]})."
     assert "not tried again" in advised(story)
 
@@ -498,3 +545,10 @@ def test_a_story_as_an_object(rig: StoryRig) -> None:
     assert told["events"][1]["at"].endswith("Z")
     assert told["next"][0]["next_attempt_at"] is not None
     assert told["what_to_do"][-1]["command"].startswith("relaygw queue retry")
+
+
+def test_content_that_needs_8bitmime_has_its_reason_and_what_to_do() -> None:
+    reason = needs_8bitmime_reason("default", "it is signed")
+    assert held_words(reason) == reason
+    (advice,) = held_advice(reason, "Q", "<1@x>", None)
+    assert advice.text.startswith("Give the route a provider with 8BITMIME and reload")

@@ -21,7 +21,7 @@ OUTSIDE = (
     "dev@agency.te\u0455t",  # a Cyrillic letter
     "dev@agency\u3002test",  # a full stop of another script
     "dev\u212a@agency.test",  # the Kelvin sign
-    '"dev"@agency.test',  # the same mailbox to a provider, and yet no entry says so
+    '"dev "@agency.test',  # quotes that are needed: another mailbox
     '"dev@agency.test"@cust.test',
     "b%cust.test@qa.agency.test",
     "cust.test!b@qa.agency.test",

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from relaygw.mail.envelope import DeliveryUpdate
 from relaygw.mail.outcome import AttemptReport, Meaning, RecipientOutcome, Scope, Stage, Verdict
 from relaygw.mail.reply import SmtpReply
 from relaygw.mail.state import DeliveryState, RecipientState
-from relaygw.policy.retry import DOUBT_LADDER_S, delay_s, settle
+from relaygw.policy.retry import DOUBT_LADDER_S, delay_s, ladder_s, settle, with_rest
 from relaygw.settings.model import Retry
 from tests.builders import NOW_MS, claimed
 
@@ -54,12 +56,22 @@ def test_the_first_delays_are_as_configured() -> None:
     verdicts=st.lists(st.sampled_from(Verdict), min_size=1, max_size=6),
     age_ms=st.integers(0, 20 * DAY_MS),
     doubts=st.integers(0, 5),
+    attempts=st.integers(0, 5),
+    tried_since_ms=st.none() | st.integers(NOW_MS, NOW_MS + 20 * DAY_MS),
 )
 def test_settling_is_total_and_consistent(
-    verdicts: list[Verdict], age_ms: int, doubts: int
+    verdicts: list[Verdict], age_ms: int, doubts: int, attempts: int, tried_since_ms: int | None
 ) -> None:
-    delivery = claimed(*(f"r{n}@x.test" for n in range(len(verdicts))), doubts=doubts)
-    update = settle(delivery, report(*verdicts), RETRY, now_ms=NOW_MS + age_ms, chance=0.5)
+    addresses = [f"r{n}@x.test" for n in range(len(verdicts))]
+    delivery = claimed(*addresses, doubts=doubts, attempts=attempts)
+    update = settle(
+        delivery,
+        report(*verdicts),
+        RETRY,
+        now_ms=NOW_MS + age_ms,
+        chance=0.5,
+        tried_since_ms=tried_since_ms,
+    )
     states = {change.state for change in update.recipients}
     is_open = RecipientState.PENDING in states
     assert (update.state is DeliveryState.FINISHED) == (not is_open)
@@ -69,7 +81,7 @@ def test_settling_is_total_and_consistent(
             assert change.state is RecipientState.DELIVERED
         if verdict in (Verdict.HOLD, Verdict.DOUBT, Verdict.THROTTLE):
             assert change.state in (RecipientState.PENDING, RecipientState.EXPIRED)
-    if Verdict.HOLD in verdicts or Verdict.DOUBT in verdicts:
+    if Verdict.HOLD in verdicts or Verdict.DOUBT in verdicts or tried_since_ms is None:
         assert RecipientState.EXPIRED not in states
 
 
@@ -112,13 +124,42 @@ def test_doubt_waits_on_a_slow_ladder_and_is_held_in_the_end() -> None:
     assert (held.state, held.reason) == (DeliveryState.HELD, "in_doubt")
 
 
-def test_mail_expires_after_its_lifetime_but_not_by_time_held() -> None:
-    late_ms = NOW_MS + 5 * DAY_MS
-    gone = settle(claimed(), report(Verdict.RETRY), RETRY, now_ms=late_ms, chance=0.5)
-    assert gone.recipients[0].state is RecipientState.EXPIRED
-    held = replace(claimed(), held_ms=DAY_MS)
-    kept = settle(held, report(Verdict.RETRY), RETRY, now_ms=late_ms, chance=0.5)
-    assert kept.recipients[0].state is RecipientState.PENDING
+def test_so_many_tries_took_so_long_at_least() -> None:
+    assert ladder_s(0, RETRY) == 0
+    assert ladder_s(3, RETRY) == pytest.approx((30 + 60 + 120) * (1 - RETRY.jitter))
+    assert ladder_s(100_000, RETRY) < 30 * 86_400
+
+
+HOUR_MS = 3_600_000
+
+
+@pytest.mark.parametrize(
+    ("before", "age_ms", "tried_ms", "state"),
+    [
+        ({"attempts": 2}, 5 * DAY_MS, HOUR_MS, RecipientState.EXPIRED),
+        ({"attempts": 200}, 5 * DAY_MS, 5 * DAY_MS, RecipientState.EXPIRED),
+        ({"attempts": 200}, 5 * DAY_MS - 1, 5 * DAY_MS, RecipientState.PENDING),
+        ({"attempts": 200, "held_ms": DAY_MS}, 5 * DAY_MS, 5 * DAY_MS, RecipientState.PENDING),
+        # nothing ran for days, or tries came one after the other
+        ({"attempts": 0}, 50 * DAY_MS, None, RecipientState.PENDING),
+        ({"attempts": 1}, 50 * DAY_MS, 2 * HOUR_MS, RecipientState.PENDING),
+        ({"attempts": 9}, 50 * DAY_MS, HOUR_MS - 1, RecipientState.PENDING),
+        ({"attempts": 9}, 50 * DAY_MS, None, RecipientState.PENDING),
+    ],
+)
+def test_mail_expires_after_its_lifetime_if_it_was_tried(
+    before: dict[str, int], age_ms: int, tried_ms: int | None, state: RecipientState
+) -> None:
+    now_ms = NOW_MS + age_ms
+    update = settle(
+        claimed(**before),
+        report(Verdict.RETRY),
+        RETRY,
+        now_ms=now_ms,
+        chance=0.5,
+        tried_since_ms=now_ms - tried_ms if tried_ms is not None else None,
+    )
+    assert update.recipients[0].state is state
 
 
 def test_an_outcome_tells_where_it_comes_from() -> None:
@@ -145,3 +186,42 @@ def test_only_a_delivery_that_no_provider_saw_is_at_its_first_try(
     mail = claimed(**before)
     update = settle(mail, report(Verdict.DELIVERED), RETRY, now_ms=NOW_MS, chance=0.5)
     assert update.is_first_try is is_first_try
+
+
+# --- those whom an attempt did not reach
+
+
+def _step(state: str, due_at_ms: int, reason: str | None = None) -> DeliveryUpdate:
+    return DeliveryUpdate(
+        queue_id="Q",
+        delivery_no=0,
+        state=DeliveryState(state),
+        due_at_ms=due_at_ms,
+        provider="p",
+        reason=reason,
+        recipients=(),
+    )
+
+
+@pytest.mark.parametrize(
+    ("told", "rest", "expected"),
+    [
+        (("finished", 5), ("incoming", 1), ("deferred", 1)),
+        (("finished", 5), ("deferred", 9), ("deferred", 9)),
+        (("finished", 5), ("held", 9, "poison"), ("held", 9, "poison")),
+        (("deferred", 300, "in doubt"), ("incoming", 1), ("deferred", 300, "in doubt")),
+        (("deferred", 5, "later"), ("deferred", 60), ("deferred", 60, "later")),
+        (("deferred", 5, "later"), ("held", 9, "poison"), ("held", 9, "poison")),
+        (("held", 5, "in_doubt"), ("held", 9, "poison"), ("held", 9, "in_doubt")),
+        (("held", 5, "in_doubt"), ("incoming", 1), ("held", 5, "in_doubt")),
+    ],
+)
+def test_recipients_that_were_not_reached_keep_a_delivery_open(
+    told: tuple[Any, ...], rest: tuple[Any, ...], expected: tuple[Any, ...]
+) -> None:
+    joined, wanted = with_rest(_step(*told), _step(*rest)), _step(*expected)
+    assert (joined.state, joined.due_at_ms, joined.reason) == (
+        wanted.state,
+        wanted.due_at_ms,
+        wanted.reason,
+    )

@@ -8,7 +8,16 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from relaygw.store import attempts_writing, claiming, finding, leasing, migrate, purging
+from relaygw.store import (
+    attempts_writing,
+    claiming,
+    finding,
+    leasing,
+    migrate,
+    purging,
+    rerouting,
+    standing,
+)
 from relaygw.store.batch import BatchStatement, Statement
 from relaygw.store.protocol import Selection
 from relaygw.store.sqlite import SqliteStore, create_sqlite_engine
@@ -47,10 +56,33 @@ def test_claims_use_the_index(url: str, statement: Statement) -> None:
 
 
 @pytest.mark.parametrize(
+    ("statement", "index"),
+    [
+        (rerouting._ROUTES, "delivery_due"),
+        (standing._HELD, "delivery_open"),
+        (standing._IN_HAND, "delivery_lease"),
+        (standing._OWNERLESS, "delivery_lease"),
+    ],
+    ids=["routes", "held", "in_hand", "ownerless"],
+)
+def test_what_is_looked_for_all_the_time_uses_an_index(
+    url: str, statement: Statement, index: str
+) -> None:
+    engine = create_sqlite_engine(url, begin="BEGIN")
+    sql = statement.text()
+    with engine.begin() as connection:
+        plan = connection.exec_driver_sql("EXPLAIN QUERY PLAN " + sql, tuple("x" * sql.count("?")))
+        steps = [row[3] for row in plan]
+    engine.dispose()
+    looks = [step for step in steps if " delivery " in step]
+    assert looks and all(index in look for look in looks), steps
+
+
+@pytest.mark.parametrize(
     "statement",
     [
         pytest.param(statement, id=name.strip("_").lower())
-        for room in (claiming, leasing, attempts_writing)
+        for room in (claiming, leasing, rerouting, attempts_writing)
         for name, statement in vars(room).items()
         if isinstance(statement, BatchStatement)
     ],

@@ -44,7 +44,7 @@ def classify(
         (RCPT, "450 4.7.1 <g@x.test>: Greylisted", RETRY, Scope.RECIPIENT),
         (RCPT, "550 <quota@x.test>: User unknown", BOUNCE, Scope.RECIPIENT),
         (END, "554 5.4.0 Error: too many hops", BOUNCE, Scope.MESSAGE),
-        (END, "554 5.7.1 Message rated as spam", BOUNCE, Scope.MESSAGE),
+        (END, "554 5.7.1 Message rated as spam", RETRY, Scope.MESSAGE),
         (END, "550 5.6.0 header line length limit exceeded", BOUNCE, Scope.MESSAGE),
         (END, "550 5.6.0 too many MIME parts", BOUNCE, Scope.MESSAGE),
         (MAIL, "550 5.4.5 Daily sending rate exceeded", HOLD, Scope.PROVIDER),
@@ -62,7 +62,7 @@ def classify(
         (MAIL, "552 5.3.4 Message size exceeds limit", BOUNCE, Scope.MESSAGE),
         (MAIL, "552 Message size limit exceeded", BOUNCE, Scope.MESSAGE),
         (END, "554 5.2.3 too large", BOUNCE, Scope.MESSAGE),
-        (END, "552 no room", BOUNCE, Scope.MESSAGE),
+        (END, "552 no room", RETRY, Scope.MESSAGE),
         (END, "552 5.7.0 sending quota reached", HOLD, Scope.PROVIDER),
         (END, "550 5.4.5 Daily user sending limit exceeded", HOLD, Scope.PROVIDER),
         (END, "550 5.7.0 too many emails per second", HOLD, Scope.PROVIDER),
@@ -71,18 +71,18 @@ def classify(
         (RCPT, "550 User over quota", RETRY, Scope.RECIPIENT),
         (RCPT, "554 5.7.1 <x@y.test>: Relay access denied", RETRY, Scope.RECIPIENT),
         (END, "552 5.2.2 The email account is over quota", RETRY, Scope.MESSAGE),
-        (END, "550 5.7.1 spam rate of this content too high", BOUNCE, Scope.MESSAGE),
+        (END, "550 5.7.1 spam rate of this content too high", RETRY, Scope.MESSAGE),
         (END, "554 5.7.0 Monthly limit reached", HOLD, Scope.PROVIDER),
         (MAIL, "550 API key revoked", HOLD, Scope.CREDENTIAL),
         (END, "550 5.7.1 You are not authorized to send from x", HOLD, Scope.SENDER_DOMAIN),
         (MAIL, "554 5.7.1 Client host blocked using zen.spamhaus.org", RETRY, Scope.MESSAGE),
         (END, "550 Maximum credits exceeded", HOLD, Scope.PROVIDER),
-        (END, "550 5.7.1 separate corporate policy", BOUNCE, Scope.MESSAGE),
-        (END, "554 5.7.1 spam", BOUNCE, Scope.MESSAGE),
-        (MAIL, "553 5.1.8 sender", BOUNCE, Scope.MESSAGE),
-        (DATA, "554 5.5.1 no", BOUNCE, Scope.MESSAGE),
+        (END, "550 5.7.1 separate corporate policy", RETRY, Scope.MESSAGE),
+        (END, "554 5.7.1 spam", RETRY, Scope.MESSAGE),
+        (MAIL, "553 5.1.8 sender", HOLD, Scope.SENDER_DOMAIN),
+        (DATA, "554 5.5.1 no", RETRY, Scope.MESSAGE),
         (Stage.LOCAL, "552 5.3.4 too large", BOUNCE, Scope.MESSAGE),
-        (Stage.LOCAL, "554 5.6.3 no conversion", BOUNCE, Scope.MESSAGE),
+        (Stage.LOCAL, "554 5.6.3 no conversion", HOLD, Scope.MESSAGE),
         (Stage.LOCAL, "550 5.6.7 not ASCII", BOUNCE, Scope.RECIPIENT),
         (MAIL, "354 go", RETRY, Scope.MESSAGE),
         (DATA, "250 ok", RETRY, Scope.MESSAGE),
@@ -119,3 +119,17 @@ def test_every_reply_has_an_answer(stage: Stage, code: int, text: str) -> None:
 @given(st.sampled_from(Stage), st.none() | st.builds(SmtpReply, st.integers(200, 599)))
 def test_doubt_comes_first(stage: Stage, reply: SmtpReply | None) -> None:
     assert classify(stage, reply, in_doubt=True) == (Verdict.DOUBT, Scope.MESSAGE)
+
+
+@pytest.mark.parametrize("stage", [DATA, END])
+def test_one_of_several_that_is_refused_after_the_content_bounces_nobody(stage: Stage) -> None:
+    """Which of them it is, nobody knows."""
+    unknown = SmtpReply(550, ("5.1.1 User unknown",))
+    alone = GENERIC.meaning(stage, unknown)
+    assert (alone.verdict, alone.scope) == (BOUNCE, Scope.RECIPIENT)
+    several = GENERIC.meaning(stage, unknown, recipients=2)
+    assert (several.verdict, several.scope) == (RETRY, Scope.MESSAGE)
+    assert "max_recipients" in several.remedy
+    assert GENERIC.meaning(RCPT, unknown, recipients=2).verdict is BOUNCE
+    too_large = SmtpReply(552, ("5.3.4 too large",))
+    assert GENERIC.meaning(stage, too_large, recipients=2).verdict is BOUNCE

@@ -48,3 +48,30 @@ def test_other_words_stay() -> None:
     login = Login(username="shop", secret="hunter2")
     said = "535 5.7.8 shop: Username and Password not accepted"
     assert masked(said, login) == said
+
+
+@pytest.mark.parametrize("secret", ["x", "limit", "admin", "12345"])
+def test_a_short_one_is_no_secret_and_takes_nothing_out_of_words(secret: str) -> None:
+    said = f"452 x limit exceeded, admin: {secret} limits 12345 bytes"
+    assert masked(said, Login(username="shop", secret=secret)) == said
+
+
+@pytest.mark.parametrize("secret", ["exceed", "hunter2", "sending", "se-ret_x", "=secret="])
+def test_a_usual_one_is_masked_as_a_whole_word_only(secret: str) -> None:
+    login = Login(username="shop", secret=secret)
+    for said in (f"not {secret}!", f"key={secret};", f"'{secret}'", f"_{secret}_", f"at {secret}"):
+        assert masked(said, login) == said.replace(secret, "***")
+    if secret[0].isalnum():
+        for said in (f"x{secret}", f"{secret}ed", f"x{secret}y"):
+            assert masked(said, login) == said
+
+
+def test_a_long_one_is_masked_wherever_it_stands() -> None:
+    login = Login(username="shop", secret="SG.a1b2c3d4e5f6")
+    assert masked("xSG.a1b2c3d4e5f6y", login) == "x***y"
+
+
+def test_what_a_short_one_was_sent_as_is_masked() -> None:
+    login = Login(username="shop", secret="x")
+    said = f"501 cannot decode {b64(f'{chr(0)}shop{chr(0)}x')}"
+    assert masked(said, login) == "501 cannot decode ***"

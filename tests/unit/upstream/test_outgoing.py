@@ -66,7 +66,17 @@ async def test_the_rewritten_size_counts() -> None:
     content = b"Subject: x\r\n\r\n" + b"\xc3\xa4" * 400 + b"\r\n"
     offered = Capabilities(size=True, max_size_bytes=1000)
     plan = await plan_transaction(mail(is_8bit=True, content=content, size_bytes=816), offered)
-    assert refusals(plan)[0].startswith("552 5.3.4")
+    assert refusals(plan)[0].startswith(
+        "554 5.6.3 content not sent to a provider without 8BITMIME: rewritten, the message has "
+    )
+
+
+async def test_a_header_line_added_in_8_bit_counts() -> None:
+    added = "X-Note: ü\r\n".encode()
+    plan = await plan_transaction(mail(added=added), Capabilities(eight_bit_mime=True))
+    assert plan.mail_command == b"MAIL FROM:<a@x.test> BODY=8BITMIME\r\n"
+    plan = await plan_transaction(mail(is_8bit=True, added=added), NOTHING)
+    assert isinstance(plan.content, bytes) and plan.content.isascii()
 
 
 async def test_what_cannot_be_rewritten_is_refused() -> None:

@@ -34,15 +34,15 @@ def test_own_rows_come_before_those_of_the_preset_and_the_generic_ones() -> None
 
 def test_all_conditions_must_hold() -> None:
     own = classifier(
-        {"stages": ["mail"], "code": "55.", "status": r"5\.7\.9", "text": "odd", "verdict": "retry"}
+        {"stages": ["mail"], "code": "55.", "status": r"5\.7\.9", "text": "odd", "verdict": "hold"}
     )
     for stage, code, text, verdict in (
-        (Stage.MAIL, 550, "5.7.9 so ODD", Verdict.RETRY),
-        (Stage.CONTENT, 550, "5.7.9 odd", Verdict.BOUNCE),
-        (Stage.MAIL, 544, "5.7.9 odd", Verdict.BOUNCE),
-        (Stage.MAIL, 550, "5.7.90 odd", Verdict.BOUNCE),
-        (Stage.MAIL, 550, "odd", Verdict.BOUNCE),
-        (Stage.MAIL, 550, "5.7.9 <odd@odd.example> odd@odd.example", Verdict.BOUNCE),
+        (Stage.MAIL, 550, "5.7.9 so ODD", Verdict.HOLD),
+        (Stage.CONTENT, 550, "5.7.9 odd", Verdict.RETRY),
+        (Stage.MAIL, 544, "5.7.9 odd", Verdict.RETRY),
+        (Stage.MAIL, 550, "5.7.90 odd", Verdict.RETRY),
+        (Stage.MAIL, 550, "odd", Verdict.RETRY),
+        (Stage.MAIL, 550, "5.7.9 <odd@odd.example> odd@odd.example", Verdict.RETRY),
     ):
         assert own.meaning(stage, SmtpReply(code, (text,))).verdict is verdict, text
 

@@ -7,6 +7,7 @@ from typing import Any
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.observe.history.series import Series
 from relaygw.policy.story import EventKind
+from relaygw.policy.untended import KINDS
 from relaygw.web.queue_asked import NAMES
 
 Schema = dict[str, Any]
@@ -58,6 +59,22 @@ def body(description: str = "", **properties: Schema) -> Schema:
     return {k: v for k, v in answer(description, **properties).items() if k != "required"}
 
 
+_MAILDROP = {
+    **answer(
+        "Mail of local programs on this host that is not in the queue; null without a maildrop.",
+        path=TEXT,
+        waiting=said(NUMBER, "files to be taken"),
+        late=said(NUMBER, "of these, for more than a minute"),
+        aside=said(NUMBER, "files that are left alone"),
+        oldest_age_s=NUMBER,
+        files=said(
+            list_of(answer(name=TEXT, reason=TEXT, age_s=NUMBER)),
+            "three of those that are left alone or late, the oldest first",
+        ),
+        trouble=said(MAYBE_TEXT, "why nobody can tell"),
+    ),
+    "type": ["object", "null"],
+}
 _RECIPIENT = answer(
     address=TEXT,
     original=said(MAYBE_TEXT, "as the client gave it, where it was rewritten"),
@@ -212,8 +229,33 @@ _STATUS = answer(
             oldest_accepted_at=TIME,
         )
     ),
+    untended=list_of(
+        answer(
+            "Mail that does not move by itself.",
+            kind={"type": "string", "enum": sorted(KINDS)},
+            rule=said(TEXT, "of alerts"),
+            key=said(TEXT, "the kind, the route, or the worker's host"),
+            deliveries=NUMBER,
+            since=MAYBE_TIME,
+            examples=said(list_of(TEXT), "queue ids"),
+            summary=TEXT,
+            remedy=TEXT,
+        )
+    ),
+    lost=list_of(
+        answer(
+            "A process that died in the last day and has not come back.",
+            role=TEXT,
+            name=TEXT,
+            incarnation=TEXT,
+            pid=NUMBER,
+            heartbeat_at=said(TIME, "the last one"),
+            leases=said(NUMBER, "deliveries it had in hand"),
+        )
+    ),
     captured=NUMBER,
     unread=NUMBER,
+    maildrop=_MAILDROP,
     warnings=list_of(TEXT),
 )
 _INCIDENT = answer(

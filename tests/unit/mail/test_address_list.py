@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relaygw.mail.address import check_address
-from relaygw.sendmail.addresses import read_addresses
+from relaygw.mail.address_list import read_addresses
 
 CLEAN = [
     ("", []),

@@ -1,0 +1,169 @@
+"""The brake of a provider: when it refuses everybody with the same words, nothing bounces for them.
+
+What a provider says of one recipient may be about all of us: a table of users that is gone, an
+account closed in words that no row knows. So refusals are watched by behaviour. Pure bookkeeping,
+no I/O; nothing is done for mail that is taken but to look whether a row of refusals ends.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+
+from relaygw.mail.address import split
+from relaygw.mail.envelope import ClaimedDelivery
+from relaygw.mail.outcome import (
+    BEFORE_MAIL,
+    AttemptReport,
+    Meaning,
+    RecipientOutcome,
+    Scope,
+    Stage,
+    Verdict,
+)
+from relaygw.upstream.rule import look_at
+
+REFUSALS_IN_A_ROW = 20
+"""Messages in a row, and recipients, that are refused alike before the provider is held."""
+BRAKED = Meaning(
+    verdict=Verdict.HOLD,
+    scope=Scope.PROVIDER,
+    explanation="The provider refuses everybody with the same words: no recipient is at fault.",
+    remedy="have that put right at the provider or here; if all these addresses are at fault, "
+    "delete their mail and let the rest go",
+    rule=f"{REFUSALS_IN_A_ROW} messages in a row refused alike",
+)
+_REASON = f"{REFUSALS_IN_A_ROW} messages in a row were refused alike: "
+_WITH_A_NUMBER = re.compile(r"\S*\d\S*")
+_NAME = re.compile(r"[\w.+-]*\w")
+_REFUSED = frozenset({Verdict.BOUNCE, Verdict.RETRY})
+
+
+def hold_reason(words: str) -> str:
+    """Return the reason of a hold that the brake sets for a refusal in these words."""
+    return f"{_REASON}{words}"
+
+
+def is_of_brake(reason: str) -> bool:
+    """True for the reason of a hold that a brake set, in whichever worker."""
+    return reason.startswith(_REASON)
+
+
+@dataclass(slots=True)
+class Brake:
+    """Watches the refusals of one provider.
+
+    On from the REFUSALS_IN_A_ROW-th message refused alike until one is taken, or until the hold
+    that it sets has ended: so long every refusal for good holds the provider and bounces nobody.
+    """
+
+    is_on: bool = False
+    _is_held: bool = False  # a hold of a brake was seen in force
+    _words: str | None = None  # of the refusals so far, without what differs
+    _messages: set[str] = field(default_factory=set)
+    _recipients: set[str] = field(default_factory=set)
+
+    def watch(self, claimed: ClaimedDelivery, report: AttemptReport) -> AttemptReport:
+        """Learn from a report; return it, with refusals as holds of the provider while it is on.
+
+        A hold for what was said at RCPT of one recipient, while another one was taken, is none.
+        """
+        if any(outcome.verdict is Verdict.DELIVERED for outcome in report.outcomes):
+            if self._words is not None or self.is_on:
+                self._reset()
+            return _apart(report) if len(report.outcomes) > 1 else report
+        refused = [outcome for outcome in report.outcomes if _is_refusal(outcome)]
+        if not refused:
+            return report
+        if not self.is_on and len(refused) == len(report.outcomes):
+            self._count(claimed, refused)
+        if not self.is_on:
+            return report
+        outcomes = tuple(
+            replace(outcome, meaning=BRAKED) if _is_refusal(outcome) else outcome
+            for outcome in report.outcomes
+        )
+        return replace(report, outcomes=outcomes)
+
+    def obey(self, *, is_held: bool) -> None:
+        """Learn whether a hold of a brake is in force, of another worker or from before a restart.
+
+        One that was and is no more was ended by an operator or by mail that another worker sent.
+        """
+        if is_held:
+            self.is_on = self._is_held = True
+        elif self._is_held:
+            self._reset()
+
+    def _count(self, claimed: ClaimedDelivery, refused: list[RecipientOutcome]) -> None:
+        names = _names(claimed)
+        words = {_without_names(outcome, names) for outcome in refused}
+        if words != {self._words}:
+            self._reset()
+        if len(words) > 1:
+            return
+        self._words = words.pop()
+        # what waits is refused again and again: only its first time tells anything new
+        if claimed.attempts and not any(one.verdict is Verdict.BOUNCE for one in refused):
+            return
+        _add(self._messages, [claimed.queue_id])
+        _add(self._recipients, (one.address.lower() for one in claimed.recipients))
+        self.is_on = (
+            len(self._messages) >= REFUSALS_IN_A_ROW and len(self._recipients) >= REFUSALS_IN_A_ROW
+        )
+
+    def _reset(self) -> None:
+        self.is_on = self._is_held = False
+        self._words = None
+        self._messages.clear()
+        self._recipients.clear()
+
+
+def _is_refusal(outcome: RecipientOutcome) -> bool:
+    """True for a 5xx to mail of which nobody knows yet that it is not the recipient's fault."""
+    return (
+        outcome.verdict in _REFUSED
+        and outcome.reply is not None
+        and outcome.reply.is_permanent
+        and outcome.stage is not Stage.LOCAL
+        and outcome.stage not in BEFORE_MAIL
+    )
+
+
+def _apart(report: AttemptReport) -> AttemptReport:
+    """Return a report that took somebody: who was refused at RCPT then waits alone."""
+
+    def is_held(outcome: RecipientOutcome) -> bool:
+        return outcome.verdict is Verdict.HOLD and outcome.stage is Stage.RCPT
+
+    def alone(outcome: RecipientOutcome) -> RecipientOutcome:
+        meaning = replace(outcome.meaning, verdict=Verdict.RETRY, scope=Scope.RECIPIENT)
+        return replace(outcome, meaning=meaning)
+
+    if not any(map(is_held, report.outcomes)):
+        return report
+    outcomes = tuple(alone(one) if is_held(one) else one for one in report.outcomes)
+    return replace(report, outcomes=outcomes)
+
+
+def _add(known: set[str], more: Iterable[str]) -> None:
+    """Add to a set as far as it counts, so that it stays small."""
+    for one in more:
+        if len(known) >= REFUSALS_IN_A_ROW:
+            return
+        known.add(one)
+
+
+def _names(claimed: ClaimedDelivery) -> frozenset[str]:
+    addresses = (claimed.sender, *(one.address for one in claimed.recipients))
+    return frozenset(part.lower() for one in addresses for part in split(one) if part)
+
+
+def _without_names(outcome: RecipientOutcome, names: frozenset[str]) -> str:
+    """Return a refusal without addresses, their parts, ids and numbers."""
+    assert outcome.reply is not None
+    seen = look_at(outcome.reply)
+    text = _WITH_A_NUMBER.sub("#", seen.text.lower())
+    text = _NAME.sub(lambda name: "#" if name[0] in names else name[0], text)
+    return f"{seen.code} {seen.status} {text}"

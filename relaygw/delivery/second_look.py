@@ -1,0 +1,266 @@
+"""Mail that other settings left behind, looked at by the settings of now.
+
+What waits on a route that is not configured any more takes the one of now, each recipient as if
+it had just come; what is in doubt stays, as no other provider may get it. It is looked for again
+and again: a front of the settings before ends its sessions first, and a worker may give mail back.
+As long as another worker runs other settings, or anything newer ones, nothing is changed: that
+one may know the route. What was held for the mode is looked at once, when a worker starts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from relaygw.delivery.attempt import Screen
+from relaygw.errors import StoreUnavailable
+from relaygw.mail.content import read_header
+from relaygw.mail.standing import Rerouting, RouteWay
+from relaygw.mail.state import CLAIMABLE, DeliveryState, RecipientState
+from relaygw.observe.maillog import MailLog
+from relaygw.policy.retry import REASON_MODE
+from relaygw.policy.routing import Router
+from relaygw.policy.untended import deliveries, gone_remedy, gone_words, known_routes
+from relaygw.settings.model import Mode, Settings
+from relaygw.store.protocol import (
+    AuditEntry,
+    DeliveryEntry,
+    Key,
+    QueueEntry,
+    Selection,
+    Store,
+)
+
+LOOK_S = 5.0
+_LEFT_S = 60.0
+"""What stays on a route is not looked at again before."""
+_PAGE = 200
+_ACTOR = "relaygw"
+
+
+@dataclass(slots=True)
+class _Tally:
+    """What became of the mail of one route."""
+
+    moved: Counter[str] = field(default_factory=Counter)
+    left: int = 0
+
+
+class SecondLook:
+    """Runs beside one delivery worker."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        store: Store,
+        log: MailLog,
+        *,
+        incarnation: str,
+        wake: Callable[[], None],
+    ) -> None:
+        """`wake` lets the worker look at the queue now."""
+        self._store = store
+        self._log = log
+        self._incarnation = incarnation
+        self._wake = wake
+        self._router = Router(settings.routes)
+        self._screen = Screen(settings)
+        self._known = known_routes(settings)
+        self._is_fresh = True
+        self._due_s: dict[str, float] = {}
+        self._told: set[tuple[str, str]] = set()
+
+    async def run(self) -> None:
+        """Look until cancelled."""
+        while True:
+            try:
+                await self._look()
+            except StoreUnavailable as error:
+                self._log.note("qmgr", f"warning: {error}")
+            except Exception as error:  # mail of known routes does not depend on it
+                self._log.note("qmgr", f"error: {type(error).__name__}: {error}")
+            await asyncio.sleep(LOOK_S)
+
+    async def _look(self) -> None:
+        if self._is_fresh:
+            await self._look_at_the_mode()
+            self._is_fresh = False
+        waiting = await asyncio.to_thread(self._store.routes_waiting)
+        gone = [route for route in waiting if route not in self._known]
+        self._told = {told for told in self._told if told[1] in gone}
+        self._due_s = {route: due_s for route, due_s in self._due_s.items() if route in gone}
+        if not gone:
+            return
+        others = await asyncio.to_thread(self._others)
+        for route in gone:
+            if others:
+                self._tell_once(
+                    "other settings",
+                    route,
+                    f"mail of {gone_words(route)}, stays as it is while others run other "
+                    f"settings: {', '.join(others)}",
+                )
+            elif time.monotonic() >= self._due_s.get(route, 0.0):
+                await self._route_anew(route)
+
+    def _others(self) -> list[str]:
+        """Return the processes whose settings count as well, or more than these.
+
+        Another worker may know the route; whatever started later has newer settings.
+        """
+        instances = self._store.instances()
+        me = next((one for one in instances if one.incarnation == self._incarnation), None)
+        if me is None:  # others have buried it: it says nothing about mail any more
+            return ["whoever buried this one"]
+        return [
+            f"{one.role} {one.pid} on {one.name}"
+            for one in instances
+            if one.fingerprint != me.fingerprint
+            and (
+                (one.role == "delivery" and one.state != "draining")
+                or one.started_at_ms > me.started_at_ms
+            )
+        ]
+
+    def _tell_once(self, what: str, route: str, text: str) -> None:
+        if (what, route) not in self._told:
+            self._told.add((what, route))
+            self._log.note("qmgr", f"warning: {text}")
+
+    # --- routes --------------------------------------------------------------------------
+
+    async def _route_anew(self, route: str) -> None:
+        tally = _Tally()
+        selection = Selection(states=CLAIMABLE, route=route)
+        after = ""
+        while True:
+            page = await asyncio.to_thread(self._store.search, selection, limit=_PAGE, after=after)
+            await asyncio.to_thread(self._reroute, route, page, tally)
+            if len(page) < _PAGE:
+                break
+            after = page[-1].queue_id
+        if tally.moved:
+            self._wake()
+        for name, number in tally.moved.items():
+            verb = "goes" if number == 1 else "go"
+            self._log.note(
+                "qmgr",
+                f"{deliveries(number)} of {gone_words(route)} any more, {verb} by route {name} now",
+            )
+        if tally.left:
+            self._due_s[route] = time.monotonic() + _LEFT_S
+            self._tell_once(
+                "left",
+                route,
+                f"nobody sends {deliveries(tally.left)} of {gone_words(route)}: a provider may "
+                f"have taken it, or there are no routes; {gone_remedy(route)}",
+            )
+
+    def _reroute(self, route: str, page: Sequence[QueueEntry], tally: _Tally) -> None:
+        """Give a page of mail its routes of now; in a thread."""
+        steps = []
+        for entry in page:
+            for part in entry.deliveries:
+                if part.route != route or part.state not in CLAIMABLE:
+                    continue
+                step = None if part.is_in_doubt else self._step(entry, part)
+                if step is None:
+                    tally.left += 1
+                else:
+                    steps.append(step)
+        if not steps:
+            return
+        ids = dict.fromkeys(step.queue_id for step in steps)
+        done = self._store.reroute(
+            steps,
+            entry=AuditEntry(
+                at_ms=time.time_ns() // 1_000_000,
+                actor=_ACTOR,
+                action="queue.reroute",
+                target=" ".join(ids),
+                affected=len(steps),
+                detail=f"from={route!r}",
+            ),
+        )
+        if done:
+            tally.moved.update(way.route for step in steps for way in step.ways)
+
+    def _step(self, entry: QueueEntry, part: DeliveryEntry) -> Rerouting | None:
+        """Return where the recipients of a delivery go now, None if there is no route for one."""
+        headers = self._headers(entry)
+        ways: dict[tuple[str, str], list[int]] = {}
+        for one in entry.recipients:
+            if one.delivery_no != part.delivery_no or one.state is not RecipientState.PENDING:
+                continue
+            route = self._router.route_for(
+                sender=entry.sender,
+                recipient=one.address,
+                headers=headers,
+                listener=entry.source.listener,
+                user=entry.source.user,
+            )
+            if route is None:
+                return None
+            ways.setdefault((route.name, route.stream.value), []).append(one.rcpt_no)
+        return Rerouting(
+            queue_id=entry.queue_id,
+            delivery_no=part.delivery_no,
+            route=part.route,
+            ways=tuple(
+                RouteWay(route=name, stream=stream, rcpt_nos=tuple(numbers))
+                for (name, stream), numbers in ways.items()
+            ),
+        )
+
+    def _headers(self, entry: QueueEntry) -> Mapping[str, str]:
+        """Return the fields that conditions of routes look at."""
+        if not self._router.header_names:
+            return {}
+        head = self._store.read_chunk(entry.queue_id, 0) or b""
+        return read_header(head, self._router.header_names).values
+
+    # --- the mode ------------------------------------------------------------------------
+
+    async def _look_at_the_mode(self) -> None:
+        """Make due what was held for the mode and is permitted now."""
+        if REASON_MODE not in await asyncio.to_thread(self._store.held_reasons):
+            return
+        selection = Selection(states=frozenset({DeliveryState.HELD}), reason=REASON_MODE)
+        number, after = 0, ""
+        while True:
+            page = await asyncio.to_thread(self._store.search, selection, limit=_PAGE, after=after)
+            number += await asyncio.to_thread(self._let_go, list(self._permitted(page)))
+            if len(page) < _PAGE:
+                break
+            after = page[-1].queue_id
+        if number:
+            self._wake()
+            verb = "was" if number == 1 else "were"
+            self._log.note(
+                "qmgr",
+                f"{deliveries(number)} that {verb} held for the mode: due, as permitted now",
+            )
+
+    def _let_go(self, keys: Sequence[Key]) -> int:
+        if not keys:
+            return 0
+        now_ms = time.time_ns() // 1_000_000
+        return self._store.let_go(keys, reason=REASON_MODE, now_ms=now_ms)
+
+    def _permitted(self, page: Iterable[QueueEntry]) -> Iterable[Key]:
+        """Yield the deliveries of which somebody may receive now."""
+        for entry in page:
+            for part in entry.deliveries:
+                if part.state is not DeliveryState.HELD or part.reason != REASON_MODE:
+                    continue
+                obstacle = self._screen.obstacle_of(entry.source, Mode(entry.mode), part.released)
+                if any(
+                    one.delivery_no == part.delivery_no
+                    and one.state is RecipientState.PENDING
+                    and obstacle(one.address) is None
+                    for one in entry.recipients
+                ):
+                    yield entry.queue_id, part.delivery_no

@@ -1,0 +1,189 @@
+"""What lies in the maildrop, for those who are asked: status, metrics, alerts.
+
+The directory itself is looked at, so that waiting mail is seen when no front runs, too. Why a
+file is left alone only the front knows: it keeps a file of reasons beside them, which is believed
+when it belongs to root or to the owner of the directory, as anybody may put files there.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import stat
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import islice
+
+from relaygw.mail import queue_socket
+from relaygw.mail.drop import WAKE_SOCKET, WRITING_PREFIX, is_complete
+
+REASONS = "reasons"
+"""Name in the maildrop of the file that says why others are left alone."""
+LATE_S = 60.0
+"""Mail that waits for longer than this is in trouble: the front looks each second."""
+MAX_LOOKED_AT = 10_000
+"""Files beyond that are not counted: looking must stay cheap when thousands wait."""
+MAX_REASONS = 1000
+_MAX_REASON_CHARACTERS = 300
+_MAX_REASONS_BYTES = 2**20
+_NAMED = 3
+_NO_MAIL = "not a name of mail"
+OURS = frozenset({WAKE_SOCKET, queue_socket.NAME, REASONS})
+"""Names in the maildrop that are the front's own."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeftFile:
+    """One file that the front does not take, and why."""
+
+    name: str
+    reason: str
+    age_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeftMail:
+    """What lies in a maildrop now."""
+
+    path: str
+    waiting: int = 0  # to be taken
+    late: int = 0  # of these, for more than LATE_S
+    aside: int = 0  # left alone by the front, or never to be mail
+    oldest_age_s: float = 0.0  # of all these
+    named: tuple[LeftFile, ...] = ()  # three of those in trouble, the oldest first
+    trouble: str | None = None  # why nobody can tell
+
+    @property
+    def summary(self) -> str | None:
+        """What is wrong in a few words; None: nothing."""
+        if self.trouble is not None:
+            return f"the maildrop {self.path} cannot be looked at: {self.trouble}"
+        counts = [
+            *([f"{self.aside} set aside"] if self.aside else []),
+            *([f"{self.late} waiting for more than a minute"] if self.late else []),
+        ]
+        if not counts:
+            return None
+        names = ", ".join(f"{one.name} ({one.reason})" for one in self.named)
+        more = ", …" if self.aside + self.late > len(self.named) else ""
+        return f"files in the maildrop {self.path}: {' and '.join(counts)}: {names}{more}"
+
+    @property
+    def remedy(self) -> str:
+        """What to do about it."""
+        if self.trouble is not None:
+            return (
+                "it must belong to the gateway's user, who alone and root may look; the gateway's "
+                "log has the command"
+            )
+        if not self.aside:
+            return (
+                "the log says why local mail is not taken: no front runs, its queue or disk is in "
+                "trouble, or there is more than it can take"
+            )
+        return (
+            "look at each file: mend it, and it is taken within ten minutes, or remove it; nothing "
+            "else does"
+        )
+
+
+def look_at_maildrop(path: str | None, *, now_s: float | None = None) -> LeftMail | None:
+    """Look at a maildrop; one that does not exist has no mail. Blocks on its disk.
+
+    None: the configuration has none.
+    """
+    if path is None:
+        return None
+    now_s = time.time() if now_s is None else now_s
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return LeftMail(path=path)
+    except OSError as error:
+        return LeftMail(path=path, trouble=error.strerror or str(error))
+    try:
+        return _look(path, descriptor, now_s)
+    except OSError as error:
+        return LeftMail(path=path, trouble=error.strerror or str(error))
+    finally:
+        os.close(descriptor)
+
+
+def _look(path: str, directory: int, now_s: float) -> LeftMail:
+    reasons = _read_reasons(directory)
+    waiting: list[LeftFile] = []
+    aside: list[LeftFile] = []
+    for name, age_s in islice(_files(directory, now_s), MAX_LOOKED_AT):
+        reason = reasons.get(name) if is_complete(name) else _NO_MAIL
+        one = LeftFile(name=_shown(name), reason=reason or "not taken yet", age_s=age_s)
+        (waiting if reason is None else aside).append(one)
+    late = [one for one in waiting if one.age_s > LATE_S]
+    in_trouble = sorted([*aside, *late], key=lambda one: -one.age_s)
+    return LeftMail(
+        path=path,
+        waiting=len(waiting),
+        late=len(late),
+        aside=len(aside),
+        oldest_age_s=max((one.age_s for one in (*waiting, *aside)), default=0.0),
+        named=tuple(in_trouble[:_NAMED]),
+    )
+
+
+def _files(directory: int, now_s: float) -> Iterator[tuple[str, float]]:
+    """Yield name and age of what is not on its way; the time of the last change cannot be set."""
+    with os.scandir(directory) as entries:
+        for entry in entries:
+            if entry.name in OURS or entry.name.startswith(WRITING_PREFIX):
+                continue
+            try:
+                changed_s = entry.stat(follow_symlinks=False).st_ctime
+            except FileNotFoundError:  # it was just taken
+                continue
+            except OSError:  # another user's file system may be mounted there
+                changed_s = now_s
+            yield entry.name, max(0.0, now_s - changed_s)
+
+
+def _shown(name: str) -> str:
+    return ascii(name)[1:-1]
+
+
+def _read_reasons(directory: int) -> Mapping[str, str]:
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        with os.fdopen(os.open(REASONS, flags, dir_fd=directory), "rb") as stream:
+            found = os.fstat(stream.fileno())
+            owners = (0, os.fstat(directory).st_uid)
+            if not stat.S_ISREG(found.st_mode) or found.st_uid not in owners:
+                return {}
+            reasons = json.loads(stream.read(_MAX_REASONS_BYTES))
+    except (OSError, ValueError):
+        return {}
+    return reasons if isinstance(reasons, dict) else {}
+
+
+class ReasonsFile:
+    """The file of reasons, as the front that takes the mail keeps it."""
+
+    def __init__(self, directory: int) -> None:
+        self._directory = directory
+        self.changes: int | None = None  # how many it tells of; None: a front before wrote it
+
+    def write(self, reasons: dict[str, str]) -> None:
+        """Replace it by the newest MAX_REASONS of `reasons`. Raises OSError: nothing changed."""
+        newest = {
+            name: reason[:_MAX_REASON_CHARACTERS]
+            for name, reason in islice(reversed(reasons.items()), MAX_REASONS)
+        }
+        unfinished = f"{WRITING_PREFIX}{secrets.token_hex(16)}"
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        descriptor = os.open(unfinished, flags, 0o600, dir_fd=self._directory)
+        try:
+            with os.fdopen(descriptor, "w", encoding="ascii") as stream:
+                json.dump(newest, stream)
+            os.rename(unfinished, REASONS, src_dir_fd=self._directory, dst_dir_fd=self._directory)
+        except BaseException:
+            os.unlink(unfinished, dir_fd=self._directory)
+            raise

@@ -1,0 +1,279 @@
+"""Header fields that name recipients to a provider: who may be named there.
+
+RCPT TO is not the only way to a recipient: services read addresses in fields of their own
+(settings/recipient_fields.yaml), and what a provider passes on may be read by the next one. So
+all fields of all services count at every provider.
+
+Mail that is not in production mode, and captured mail that was released, is sent without them:
+its recipients are those of its envelope. In production the block list holds for them, too: a
+field that names recipients of its own keeps its mail here when one of them is blocked; one that
+only repeats the envelope, or says where notices go, is left out. Pure; linear in the size of the
+header.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from email.errors import HeaderParseError
+from email.header import decode_header
+from functools import cache
+from typing import Any, NamedTuple
+
+from relaygw.errors import InvalidAddress
+from relaygw.mail.address_list import read_addresses
+from relaygw.mail.content import header_end, header_fields
+from relaygw.mail.envelope import Source
+from relaygw.policy.modes import Modes, strictest
+from relaygw.policy.recipients import RecipientPolicy
+from relaygw.settings.model import Mode, Settings
+from relaygw.settings.recipient_fields import RecipientField, recipient_fields
+
+_LOWER = bytes(range(256)).lower()
+_NOT_LETTERS = bytes(byte for byte in range(256) if not (byte < 128 and chr(byte).isalnum()))
+_JSON_START = re.compile(rb"""\s*(?:\[\s*[\[\]{"]|\{\s*["}])""")  # `[Shop] Jo <a@b>` is a name
+_MAX_SHOWN = 100  # characters of an address in a reason
+_EMPTY_PATH = (b"", b"<>")
+
+
+@dataclass(frozen=True, slots=True)
+class FieldsFound:
+    """What a look at a header came to."""
+
+    removed: tuple[tuple[int, int], ...] = ()  # from where to where these fields stand, in order
+    names: tuple[str, ...] = ()  # of what is removed, each once
+    why: str = ""  # they are removed
+    obstacle: str | None = None  # why the mail may not be sent at all
+
+
+NOTHING = FieldsFound()
+
+
+class _Found(NamedTuple):
+    field: RecipientField
+    value: bytes
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class FieldRule:
+    """What holds for the fields of one mail: none is sent, or none that names somebody blocked."""
+
+    why: str = "mode unknown"
+    blocked: RecipientPolicy | None = None  # None: none is sent
+
+    def look(self, header: bytes) -> FieldsFound:
+        """Return what of the header at the start of `header` may not be sent."""
+        found = list(_found_in(header))
+        if not found:
+            return NOTHING
+        if self.blocked is not None:
+            return _screened(found, self.blocked)
+        counts: dict[str, int] = {}
+        for one in found:
+            counts[one.field.name] = counts.get(one.field.name, 0) + 1
+        return _removing(
+            [one for one in found if counts[one.field.name] > 1 or not _is_harmless(one)], self.why
+        )
+
+
+NO_FIELDS = FieldRule()
+"""For mail of which nobody said what holds for it."""
+
+
+class FieldRules:
+    """The rules of a configuration, compiled once."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._modes = Modes(settings)
+        has_blocked = bool(settings.recipients.block)
+        policy = RecipientPolicy(settings.mode, settings.recipients)
+        self._in_production = FieldRule(blocked=policy) if has_blocked else None
+        self._by_mode = {mode: FieldRule(f"mode {mode.value}") for mode in Mode}
+        self._released = FieldRule("released mail")
+
+    def of(self, source: Source, *, accepted_in: Mode, is_released: bool) -> FieldRule | None:
+        """Return the rule for a mail by the modes of then and now; None: all fields may be sent."""
+        if is_released:
+            return self._released
+        now = self._modes.of(source.listener, source.user, accepted_in=accepted_in)
+        mode = strictest(now, accepted_in)
+        return self._in_production if mode is Mode.PRODUCTION else self._by_mode[mode]
+
+
+def _screened(found: Sequence[_Found], policy: RecipientPolicy) -> FieldsFound:
+    removed = []
+    why = ""
+    for one in found:
+        trouble = _trouble(one, policy)
+        if trouble is None:
+            continue
+        if one.field.carries == "recipients":
+            return FieldsFound(obstacle=f"field {one.field.name} {trouble}")
+        removed.append(one)
+        why = why or trouble
+    return _removing(removed, why)
+
+
+def _removing(found: Sequence[_Found], why: str) -> FieldsFound:
+    return FieldsFound(
+        removed=tuple((one.start, one.end) for one in found),
+        names=tuple(dict.fromkeys(one.field.name for one in found)),
+        why=why,
+    )
+
+
+# --- finding the fields
+
+
+@cache
+def _by_name() -> Mapping[bytes, tuple[RecipientField, ...]]:
+    """Return the fields by their names, written as `_plain` does."""
+    table: dict[bytes, tuple[RecipientField, ...]] = {}
+    for service in recipient_fields().values():
+        for field in service.fields:
+            key = _plain(field.name.encode())
+            table[key] = (*table.get(key, ()), field)
+    return table
+
+
+def _plain(name: bytes) -> bytes:
+    """Return the letters and digits of a name: what a lenient program might compare."""
+    return name.translate(_LOWER, _NOT_LETTERS)
+
+
+def _found_in(header: bytes) -> Iterator[_Found]:
+    """Yield the fields of the table, those that only a lenient program takes for one, too."""
+    table = _by_name()
+    end = header_end(header)
+    at = 0
+    for field in header_fields(header, 0, end):
+        if field.start > at:
+            yield from _in_stray_lines(header, at, field.start)
+        at = field.end
+        known = table.get(_plain(field.name)) or (
+            table.get(_plain(_decoded(field.name))) if b"=?" in field.name else None
+        )
+        if known is not None:
+            value = header[field.value_start : field.value_end]
+            yield from _chosen(known, value, field.start, field.end)
+    if end > at:
+        yield from _in_stray_lines(header, at, end)
+
+
+def _in_stray_lines(header: bytes, start: int, end: int) -> Iterator[_Found]:
+    """Yield the fields among lines that are none by RFC 5322: a name with 8-bit bytes or spaces."""
+    for match in re.finditer(rb"[^\r\n]+(?:\r\n[ \t][^\r\n]*)*(?:\r\n)?", header[start:end]):
+        name, colon, value = match[0].partition(b":")
+        known = _by_name().get(_plain(name)) if colon else None
+        if known is not None:
+            yield from _chosen(known, value, start + match.start(), start + match.end())
+
+
+def _chosen(
+    known: Sequence[RecipientField], value: bytes, start: int, end: int
+) -> Iterator[_Found]:
+    is_json = _JSON_START.match(value) is not None
+    fitting = [field for field in known if is_json or not field.json_only]
+    if fitting:
+        field = next((one for one in fitting if one.json_only), fitting[0])
+        yield _Found(field, value, start, end)
+
+
+def _decoded(name: bytes) -> bytes:
+    """Return a name with its encoded words (RFC 2047) decoded."""
+    try:
+        parts = decode_header(name.decode("latin-1"))
+    except (HeaderParseError, ValueError):
+        return name
+    return b"".join(part.encode("latin-1") if isinstance(part, str) else part for part, _ in parts)
+
+
+# --- what they say
+
+
+def _is_harmless(found: _Found) -> bool:
+    """True for JSON of which all is known, and none of it names anybody."""
+    field = found.field
+    values = _json(found.value) if field.harmless else None
+    if not isinstance(values, dict):
+        return False
+    return all(
+        key in field.harmless
+        or (
+            isinstance(value, dict) and {f"{key}.{inner}" for inner in value} <= set(field.harmless)
+        )
+        for key, value in values.items()
+    )
+
+
+def _trouble(found: _Found, policy: RecipientPolicy) -> str | None:
+    """Return why a field may not pass a block list, None if it may."""
+    if found.field.form == "url":
+        return None
+    addresses = _addresses(found)
+    if addresses is None:
+        return "cannot be read, and may name somebody who is on recipients.block"
+    for address in addresses:
+        try:
+            if policy.is_blocked(address):
+                return f"names {address[:_MAX_SHOWN]}, who is on recipients.block"
+        except InvalidAddress:
+            return "cannot be read, and may name somebody who is on recipients.block"
+    return None
+
+
+def _addresses(found: _Found) -> list[str] | None:
+    """Return all addresses in a field, None if it is not sure that these are all."""
+    if found.field.form == "addresses":
+        return _listed(found.value)
+    values = _json(found.value)
+    if values is None:
+        return None
+    addresses = []
+    for path in found.field.addresses:
+        texts = _at(values, path.split("."))
+        listed = None if texts is None else [_listed(text.encode()) for text in texts]
+        if listed is None or None in listed:
+            return None
+        addresses += [address for some in listed if some for address in some]
+    return addresses
+
+
+def _listed(value: bytes) -> list[str] | None:
+    if value.strip() in _EMPTY_PATH:
+        return []
+    addresses, is_clean = read_addresses(value)
+    return [address.decode() for address in addresses] if is_clean else None
+
+
+def _json(value: bytes) -> Any | None:
+    """Return JSON with its keys in lower case; None unless every program reads it in one way."""
+    try:
+        return json.loads(
+            value.replace(b"\r\n", b"").decode("utf-8"), object_pairs_hook=_mapping, strict=False
+        )
+    except (ValueError, RecursionError):
+        return None
+
+
+def _mapping(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = {key.lower(): value for key, value in pairs}
+    if len(values) != len(pairs):
+        raise ValueError("a key stands twice")
+    return values
+
+
+def _at(values: Any, path: Sequence[str]) -> list[str] | None:
+    """Return the texts at a path, lists looked through; None if something else is there."""
+    if isinstance(values, list):
+        found = [_at(value, path) for value in values]
+        return None if None in found else [text for some in found if some for text in some]
+    if not path:
+        return [values] if isinstance(values, str) else None
+    if not isinstance(values, dict):
+        return None
+    return _at(values[path[0]], path[1:]) if path[0] in values else []

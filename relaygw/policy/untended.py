@@ -1,0 +1,322 @@
+"""Mail that does not move by itself, and what to do about it. Pure; docs/states.md has the table.
+
+Alerts, `relaygw status` and the metrics tell of the same: what is found here.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from relaygw.mail.outcome import Scope
+from relaygw.mail.standing import HeldMail, MailInHand
+from relaygw.policy.retry import Why, parked_for, why_held
+from relaygw.policy.routing import provider_of_route, provider_route
+from relaygw.settings.alerts import Rule
+from relaygw.settings.model import Settings, Stream
+from relaygw.settings.provider import Provider
+from relaygw.settings.units import format_duration
+
+LOST_MS = 86_400_000
+"""For how long a lost instance is told of."""
+ROLLING_S = 900.0
+"""As long workers may run different settings before mail of a route that only some may know of
+is told of: a change of settings goes from one gateway to the next."""
+_STEPS_TO_OPEN = 6  # greeting or TLS, EHLO, STARTTLS, EHLO, two of AUTH
+_STEPS_OF_MAIL = 3  # MAIL, RCPT, DATA: pipelined replies come together
+_LEAST_WINDOW = 4  # deliveries that a worker has at hand of a slow route
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lane:
+    """What waits on a route, and when the oldest of it was accepted."""
+
+    route: str
+    deliveries: int
+    accepted_at_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """What the queue has that may stand still."""
+
+    held: Sequence[HeldMail] = ()
+    in_hand: Sequence[MailInHand] = ()  # for longer than `shortest_in_hand_s`
+    lanes: Sequence[Lane] = ()
+    holds: frozenset[tuple[str, str]] = frozenset()  # in force: scope and key
+    others: Sequence[str] = ()  # workers with other settings: they may know other routes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LostInstance:
+    """A process that died without a goodbye, and none of its name and role came back."""
+
+    incarnation: str
+    name: str
+    role: str
+    pid: int
+    heartbeat_at_ms: int  # the last one
+    leases: int  # deliveries it had in hand, which others have now
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Untended:
+    """What waits for somebody."""
+
+    kind: str  # a word of Why, `route_gone`, `stuck` or `instance_lost`
+    rule: Rule
+    key: str  # the kind, the route, or the host
+    deliveries: int
+    since_ms: int | None  # the longest of it; None: nobody knows
+    summary: str
+    remedy: str
+    examples: tuple[str, ...] = ()  # queue ids
+    is_told: bool = True  # False: status shows it, an alert would come too early
+
+
+ROUTE_GONE = "route_gone"
+STUCK = "stuck"
+KINDS: tuple[str, ...] = (*(why.value for why in Why), ROUTE_GONE, STUCK)
+
+_HELD: dict[Why, tuple[str, str]] = {
+    Why.MODE: (
+        "the mode or the lists of recipients do not permit it",
+        "set mode and recipients as they should be and reload: it is looked at again then",
+    ),
+    Why.POISON: (
+        "workers failed or died with it three times",
+        "the log says with what; then relaygw queue release --reason poison tries it again",
+    ),
+    Why.IN_DOUBT: (
+        "a provider may have taken it, and is not asked again by itself",
+        "ask the provider what it took, then relaygw queue release or delete "
+        "(relaygw queue list --reason doubt)",
+    ),
+    Why.SENDER_REFUSED: (
+        "its sender was refused, but no such hold is in force any more",
+        "relaygw queue release --reason 'is refused by' tries it again",
+    ),
+    Why.NO_SENDER: (
+        "no provider of its route may send as its sender",
+        "add the sender to senders of a provider of the route and reload: it is looked at again "
+        "then; or relaygw queue move --reason 'may send as' --to PROVIDER",
+    ),
+    Why.OVER_QUOTA: (
+        "it has more recipients than the daily_quota of its route",
+        "raise daily_quota and reload: it is looked at again then; or relaygw queue move "
+        "--reason daily_quota --to PROVIDER",
+    ),
+    Why.CONTENT: (
+        "no provider of its route can be given it as it is",
+        "relaygw queue explain ID names what stands in the way; then relaygw queue move --id ID "
+        "--to PROVIDER, or release",
+    ),
+    Why.OPERATOR: (
+        "an operator holds it",
+        "relaygw queue release --reason 'operator:' lets it go",
+    ),
+    Why.OTHER: ("", "relaygw queue explain ID says why, and what to do"),
+}
+"""What is told of held mail: why, and the remedy."""
+
+
+def untended(standing: Standing, settings: Settings, *, now_ms: int) -> list[Untended]:
+    """Return what waits for somebody, the longest held first."""
+    return [
+        *_held(standing, settings, now_ms),
+        *_without_route(standing, settings, now_ms),
+        *_stuck(standing.in_hand, settings, now_ms),
+    ]
+
+
+# --- held ---------------------------------------------------------------------------------
+
+
+def _held(standing: Standing, settings: Settings, now_ms: int) -> Iterator[Untended]:
+    by_why: defaultdict[Why, list[HeldMail]] = defaultdict(list)
+    for group in standing.held:
+        if not _is_attended(group.reason, standing.holds):
+            by_why[why_held(group.reason)].append(group)
+    for why, groups in by_why.items():
+        words, remedy = _HELD[why]
+        oldest = min(groups, key=lambda group: group.since_ms)
+        number = sum(group.deliveries for group in groups)
+        age_s = (now_ms - oldest.since_ms) / 1000
+        yield Untended(
+            kind=why,
+            rule=Rule.HELD,
+            key=why,
+            deliveries=number,
+            since_ms=oldest.since_ms,
+            summary=f"{_are(number, 'held')}, the longest for {_span(age_s)} "
+            f"({' '.join(oldest.examples)}): {words or oldest.reason[:100] or 'nobody knows why'}",
+            remedy=remedy,
+            examples=oldest.examples,
+            # who holds a mail knows of it; who forgets it is told
+            is_told=why is not Why.OPERATOR or age_s > settings.alert_rules.queue_age,
+        )
+
+
+def _is_attended(reason: str, holds: frozenset[tuple[str, str]]) -> bool:
+    """True for what a hold in force is about: that is told of, and a probe ends it."""
+    parked = parked_for(reason)
+    if parked is None:
+        return False
+    providers, domain = parked
+    return any((Scope.SENDER_DOMAIN, f"{name} {domain}") in holds for name in providers)
+
+
+# --- a route that is gone -----------------------------------------------------------------
+
+
+def known_routes(settings: Settings) -> frozenset[str]:
+    """Return the routes that a worker with these settings takes mail of."""
+    asides = (provider_route(name, one) for name in settings.providers for one in Stream)
+    return frozenset([*(route.name for route in settings.routes), *asides])
+
+
+def gone_words(route: str) -> str:
+    """Return a route that is not in the configuration, as the middle of a sentence."""
+    provider = provider_of_route(route)
+    what = f"route {route}" if provider is None else f"provider {provider}"
+    return f"{what}, which is not in the configuration"
+
+
+def gone_remedy(route: str) -> str:
+    """Return what to do about mail of such a route."""
+    provider = provider_of_route(route)
+    what = "route" if provider is None else "provider"
+    return (
+        f"put the {what} into the configuration again and reload, or relaygw queue move --route "
+        f"{route} --to PROVIDER (--force for what may have been sent already)"
+    )
+
+
+def _without_route(standing: Standing, settings: Settings, now_ms: int) -> Iterator[Untended]:
+    known = known_routes(settings)
+    lanes: defaultdict[str, list[Lane]] = defaultdict(list)
+    for lane in standing.lanes:
+        if lane.route not in known:
+            lanes[lane.route].append(lane)
+    for route, mine in lanes.items():
+        number = sum(lane.deliveries for lane in mine)
+        age_s = (now_ms - min(lane.accepted_at_ms for lane in mine)) / 1000
+        who = "nobody sends"
+        if standing.others:
+            who = f"only {', '.join(standing.others)}, with other settings, may send"
+        yield Untended(
+            kind=ROUTE_GONE,
+            rule=Rule.ROUTE_GONE,
+            key=route,
+            deliveries=number,
+            since_ms=None,
+            summary=f"{who} {deliveries(number)} of {gone_words(route)}",
+            remedy=gone_remedy(route),
+            is_told=not standing.others or age_s > ROLLING_S,
+        )
+
+
+# --- in hand for too long -----------------------------------------------------------------
+
+
+def longest_attempt_s(provider: Provider, recipients: int) -> float:
+    """Return how long an attempt may take by the provider's timeouts, with its connection."""
+    limits = provider.timeouts
+    parts = max(1, -(-recipients // provider.max_recipients))
+    opening_s = limits.connect + _STEPS_TO_OPEN * limits.command
+    # the content has one more `command`: what is sent is taken within it, piece by piece
+    part_s = (_STEPS_OF_MAIL + 1) * limits.command + limits.final_reply
+    return opening_s + parts * part_s
+
+
+def longest_in_hand_s(provider: Provider, recipients: int) -> float:
+    """Return how long a worker may have a delivery: what goes before it at a low rate counts."""
+    wait_s = 0.0 if provider.rate is None else _LEAST_WINDOW / provider.rate.per_s
+    return longest_attempt_s(provider, recipients) + wait_s
+
+
+def shortest_in_hand_s(settings: Settings) -> float:
+    """Return for how long nothing in hand is worth a look."""
+    return min((longest_in_hand_s(one, 1) for one in settings.providers.values()), default=3600.0)
+
+
+def _stuck(in_hand: Iterable[MailInHand], settings: Settings, now_ms: int) -> Iterator[Untended]:
+    by_worker: defaultdict[str, list[MailInHand]] = defaultdict(list)
+    for one in in_hand:
+        if now_ms - one.since_ms > _limit_s(one, settings) * 1000:
+            by_worker[one.worker].append(one)
+    for worker, mine in by_worker.items():
+        first = min(mine, key=lambda one: one.since_ms)
+        yield Untended(
+            kind=STUCK,
+            rule=Rule.STUCK,
+            key=worker,
+            deliveries=len(mine),
+            since_ms=first.since_ms,
+            summary=f"delivery worker {first.pid} on {worker} has had {deliveries(len(mine))} in "
+            f"hand for longer than an attempt lasts, {first.queue_id} for "
+            f"{_span((now_ms - first.since_ms) / 1000)}",
+            remedy=f"restart the gateway on {worker}: they are queued again; one that was just "
+            "being sent may be sent twice",
+            examples=tuple(dict.fromkeys(one.queue_id for one in mine[:2])),
+        )
+
+
+def _limit_s(one: MailInHand, settings: Settings) -> float:
+    names = [
+        name for route in settings.routes if route.name == one.route for name in route.providers
+    ]
+    aside = provider_of_route(one.route) or ""
+    used = [settings.providers[name] for name in names or [aside] if name in settings.providers]
+    limits = [longest_in_hand_s(it, one.recipients) for it in used or settings.providers.values()]
+    return max(limits, default=3600.0)
+
+
+# --- instances that are gone --------------------------------------------------------------
+
+
+def lost_gateways(lost: Iterable[LostInstance]) -> list[Untended]:
+    """Return the hosts whose processes are gone, with what they had."""
+    by_name: defaultdict[str, list[LostInstance]] = defaultdict(list)
+    for one in lost:
+        by_name[one.name].append(one)
+    return [_lost(name, mine) for name, mine in by_name.items()]
+
+
+def _lost(name: str, mine: Sequence[LostInstance]) -> Untended:
+    roles = ", ".join(dict.fromkeys(one.role for one in mine))
+    leases = sum(one.leases for one in mine)
+    last_ms = max(one.heartbeat_at_ms for one in mine)
+    at = f"{datetime.fromtimestamp(last_ms // 1000, UTC):%d %b %H:%M:%S} UTC"
+    had = f"; {deliveries(leases)} it had in hand went back into the queue" if leases else ""
+    return Untended(
+        kind=Rule.INSTANCE_LOST,
+        rule=Rule.INSTANCE_LOST,
+        key=name,
+        deliveries=leases,
+        since_ms=last_ms,
+        summary=f"gateway {name} is lost ({roles}): its last heartbeat was at {at}{had}",
+        remedy="look at that machine; mail in its maildrop waits there until it runs again. One "
+        "that will not come back is forgotten after a day",
+    )
+
+
+# --- words --------------------------------------------------------------------------------
+
+
+def deliveries(number: int) -> str:
+    """Return `1 delivery`, `3 deliveries`."""
+    return "1 delivery" if number == 1 else f"{number} deliveries"
+
+
+def _are(number: int, what: str) -> str:
+    return f"{deliveries(number)} {'is' if number == 1 else 'are'} {what}"
+
+
+def _span(seconds: float) -> str:
+    """Return a span of time in its largest unit."""
+    whole = max(0, int(seconds))
+    unit = next((unit for unit in (86_400, 3600, 60) if whole >= unit), 1)
+    return format_duration(whole - whole % unit)

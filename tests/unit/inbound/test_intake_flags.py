@@ -1,0 +1,80 @@
+"""What is recorded of a message's bytes holds for all that is sent, our own fields included."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from relaygw.inbound.data import MEMORY_BYTES, ReceivedContent
+from relaygw.inbound.intake import Intake, Origin
+from relaygw.mail.content import has_long_line
+from relaygw.mail.envelope import AcceptedMessage, Source
+from relaygw.settings.model import Settings
+
+LONG = b"Subject: x\r\n\r\n" + b"plain text\r\n" * (MEMORY_BYTES // 12 + 1)
+
+
+def compose(
+    tmp_path: Path, content: bytes, recipient: str = "b@cust.test", **more: Any
+) -> tuple[AcceptedMessage, bytes]:
+    """Return what is stored of a message, and its whole content."""
+    settings = {"mode": "sandbox", "hostname": "gw.test", **more}
+    into = Intake(Settings.model_validate(settings), state_dir=tmp_path)
+    received = ReceivedContent(tmp_path)
+    if len(content) > MEMORY_BYTES:
+        received.add(content)
+    else:
+        received.set_whole(content)
+    received.read_head()
+    source = Source(client="127.0.0.1", helo="web1")
+    message, chunks = into.compose(
+        sender="a@shop.test",
+        recipients=[into.resolve_recipient(recipient)],
+        content=received,
+        origin=Origin(source=source, client_key="", protocol="UTF8SMTP", smtputf8=True),
+    )
+    stored = b"".join(message.content or chunks)
+    received.close()
+    return message, stored
+
+
+@pytest.mark.parametrize("content", [b"Subject: x\r\n\r\nhello\r\n", LONG], ids=["small", "large"])
+@pytest.mark.parametrize("recipient", ["jürgen@müller.test", "b@müller.test"])
+def test_our_own_trace_never_makes_a_message_8_bit(
+    tmp_path: Path, recipient: str, content: bytes
+) -> None:
+    message, stored = compose(tmp_path, content, recipient)
+    assert stored.isascii() and not message.is_8bit
+    assert b"UTF8SMTP id" in stored and b"for <" not in stored
+
+
+def test_an_ascii_recipient_stands_in_the_trace(tmp_path: Path) -> None:
+    _, stored = compose(tmp_path, b"Subject: x\r\n\r\nhello\r\n")
+    assert b"\r\n\tfor <b@cust.test>;\r\n" in stored
+
+
+@pytest.mark.parametrize(
+    ("content", "more"),
+    [
+        (b"From: a@x.test\r\n\r\nhi\r\n", {"rewrite": {"senders": {"a@x.test": "ä@x.test"}}}),
+        (b"From: a@x.test\r\n" + LONG, {"rewrite": {"senders": {"a@x.test": "ä@x.test"}}}),
+        (b"From " + b"x" * 990 + b"\r\nSubject: x\r\n\r\nhi\r\n", {}),
+        (
+            b"To: " + b"b@x.test, " * 98 + b"b@x.test\r\n\r\nhi\r\n",
+            {"rewrite": {"recipients": {"b@x.test": "somebody.else@x.test"}}},
+        ),
+        (b"just text, " + b"x" * 990 + b"\r\n", {}),
+        (b"Subject: x\r\n\r\n\xc3\xbc\r\n", {}),
+        (b"Subject: x\r\n\r\nhi\r\n", {}),
+    ],
+    ids=["rewritten", "large", "mbox", "longer", "long", "body", "plain"],
+)
+def test_flags_and_size_are_those_of_what_is_stored(
+    tmp_path: Path, content: bytes, more: dict[str, Any]
+) -> None:
+    message, stored = compose(tmp_path, content, **more)
+    assert message.is_8bit is not stored.isascii()
+    assert message.has_long_line is has_long_line(stored)
+    assert message.size_bytes == len(stored)
