@@ -59,6 +59,7 @@ class QueueFile:
         self._anchor: Any = None
         self._is_marked = False
         self._found_mark = False
+        self._tries = _MOVE_TRIES
         self._page_bytes = 0
         self._boot = this_boot()
         self._trouble: str | None = None
@@ -134,7 +135,8 @@ class QueueFile:
                 self._note_progress(frames_of(raw))
         elif mark_of(self.path) is not None:
             self._is_marked = True  # by another process
-        self._is_marked = self._is_marked or _move_all(raw)
+        self._is_marked = self._is_marked or _move_all(raw, tries=self._tries)
+        self._tries = 1  # a long reader may be in the way; writers do not wait for it each time
         if self._is_marked:
             self._moved.unlink(missing_ok=True)
 
@@ -256,13 +258,14 @@ def _signed(word: int) -> int:
     return word - WORD if word >= WORD // 2 else word
 
 
-def _move_all(raw: Any) -> bool:
+def _move_all(raw: Any, *, tries: int = _MOVE_TRIES) -> bool:
     """Move all of the log into the database, synced; False when somebody is in the way."""
-    for _ in range(_MOVE_TRIES):
+    for number in range(tries):
+        if number:
+            time.sleep(_MOVE_PATIENCE_S)
         busy, frames, moved = raw.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()[0]
         if busy == 0 and moved == frames:
             return True
-        time.sleep(_MOVE_PATIENCE_S)
     return False
 
 

@@ -14,7 +14,7 @@ from sqlalchemy import Engine, event
 
 from relaygw.errors import QueueDamaged
 from relaygw.mail.state import DeliveryState
-from relaygw.store.log_check import log_of, mark_of
+from relaygw.store.log_check import log_of, mark_of, read_only
 from relaygw.store.migrate import current_revision, upgrade
 from relaygw.store.protocol import Selection
 from relaygw.store.sqlite import SqliteStore
@@ -148,6 +148,21 @@ def test_a_queue_that_was_closed_needs_no_log(tmp_path: Path) -> None:
     store.close()
     assert mark_of(tmp_path / "queue.db") is None
     assert not log_of(tmp_path / "queue.db").exists()
+
+
+def test_a_long_reader_holds_up_the_mark_and_not_the_mail(tmp_path: Path) -> None:
+    upgrade(f"sqlite:///{tmp_path}/queue.db")
+    with closing(read_only(tmp_path / "queue.db")) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM message").fetchall()
+        store = open_store(tmp_path)
+        messages = [accepted(), accepted()]
+        store.accept_batch(messages[:1])
+        assert mark_of(tmp_path / "queue.db") is None
+    store.accept_batch(messages[1:])
+    assert mark_of(tmp_path / "queue.db") is not None
+    store.close()
+    assert stored(tmp_path) == {message.queue_id for message in messages}
 
 
 def test_a_queue_of_an_older_version_starts_with_what_its_log_holds(tmp_path: Path) -> None:
