@@ -40,6 +40,10 @@ class StoreFull(StoreUnavailable):
     """The volume or database has no space left; nothing was changed."""
 
 
+class QueueDamaged(StoreUnavailable):
+    """The queue's files are not whole: the text names the file and the remedy."""
+
+
 class AlreadyAccepted(RelaygwError):
     """A message with this drop id was stored before; nothing was changed. No trouble at all."""
 

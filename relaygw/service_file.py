@@ -1,15 +1,24 @@
-"""The running gateway of a state directory: its process id, and whether it is being drained.
+"""The running gateway of a state directory, and all that run on this host.
 
 `service.pid` is locked by the supervisor for as long as it lives, so a number that an old one
 left behind means nothing. `draining` makes /readyz say no before the gateway stops.
+
+Beside that each supervisor keeps an entry in a directory of the host, locked in the same way and
+readable by all: commands find the gateway by it that runs under another user or configuration.
 """
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import os
+import pwd
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
+
+_SYSTEM_RUN_DIR = Path("/run/relaygw")
 
 
 def draining_mark(state_dir: Path) -> Path:
@@ -46,3 +55,84 @@ def running_service(state_dir: Path) -> int | None:
     finally:
         os.close(descriptor)
     return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunningGateway:
+    """A gateway of this host; `config` is empty for one without a file, `queue` a URL."""
+
+    pid: int
+    user: str
+    config: str
+    queue: str
+    state_dir: str
+
+
+class RunningEntry:
+    """What tells the commands of this host of a gateway; held by a supervisor for its life."""
+
+    def __init__(self, gateway: RunningGateway, environ: Mapping[str, str]) -> None:
+        self._path: Path | None = None
+        for directory in _run_directories(environ):
+            with contextlib.suppress(OSError):  # the next one; without any, only commands miss it
+                self._write(directory, gateway)
+                return
+
+    def _write(self, directory: Path, gateway: RunningGateway) -> None:
+        if not directory.exists():
+            directory.mkdir(parents=True)
+            directory.chmod(0o755)
+        for _ in _entries(directory, removes_dead=True):
+            pass
+        path = directory / f"{gateway.pid}.json"
+        path.unlink(missing_ok=True)
+        # kept open: the lock ends with the process, however that ends
+        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        fcntl.lockf(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.write(self._descriptor, json.dumps(asdict(gateway)).encode() + b"\n")
+        os.fchmod(self._descriptor, 0o644)
+        self._path = path
+
+    def remove(self) -> None:
+        """Take the entry away."""
+        if self._path is not None:
+            self._path.unlink(missing_ok=True)
+
+
+def running_gateways(environ: Mapping[str, str]) -> list[RunningGateway]:
+    """Return the gateways that run on this host, as far as this user is told of them."""
+    found: dict[int, RunningGateway] = {}
+    for directory in _run_directories(environ):
+        with contextlib.suppress(OSError):
+            found |= {one.pid: one for one in _entries(directory)}
+    return sorted(found.values(), key=lambda one: one.pid)
+
+
+def user_name() -> str:
+    """Return the name of the user that this process runs as."""
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return f"uid {os.geteuid()}"
+
+
+def _run_directories(environ: Mapping[str, str]) -> list[Path]:
+    """Return where entries may lie, the best place first."""
+    chosen = environ.get("RELAYGW_RUN_DIR", "")
+    if chosen:
+        return [Path(chosen)]
+    own = environ.get("XDG_RUNTIME_DIR", "")
+    return [_SYSTEM_RUN_DIR, *([Path(own) / "relaygw"] if own.startswith("/") else [])]
+
+
+def _entries(directory: Path, *, removes_dead: bool = False) -> Iterator[RunningGateway]:
+    for path in sorted(directory.glob("*.json")):
+        with contextlib.suppress(OSError, ValueError, TypeError):
+            with path.open("rb") as file:
+                try:
+                    fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    yield RunningGateway(**json.load(file))
+                    continue
+            if removes_dead:
+                path.unlink(missing_ok=True)

@@ -23,7 +23,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from relaygw.errors import RelaygwError, StoreUnavailable
+from relaygw.errors import QueueDamaged, RelaygwError, StoreUnavailable
 from relaygw.observe.library_records import carry_library_records
 from relaygw.observe.maillog import MailLog
 from relaygw.observe.metrics.opening import open_run_files
@@ -31,7 +31,7 @@ from relaygw.observe.opening import open_log
 from relaygw.roles import note_settings, prepare_schema
 from relaygw.roles.context import RoleContext
 from relaygw.roles.running import ROLES, preload, run_role
-from relaygw.service_file import ServiceFile
+from relaygw.service_file import RunningEntry, RunningGateway, ServiceFile, user_name
 from relaygw.settings.bind import Bind
 from relaygw.settings.load import LoadedSettings, load_settings
 from relaygw.settings.model import Mode, Settings
@@ -89,6 +89,7 @@ class Supervisor:
         gc.freeze()  # forked children share these pages as long as nobody touches them
         self._start_generation()
         self._note_settings("start")
+        entry = RunningEntry(_entry_of(self._loaded), os.environ)
         self._announce()
         deadline_s = float("inf")
         while self._children or not self._is_stopping:
@@ -105,6 +106,7 @@ class Supervisor:
             self._restart_due()
             if time.monotonic() > deadline_s:
                 self._signal_all(signal.SIGKILL)
+        entry.remove()
         self._log.note("master", "stopped")
         self._log.close()
         return 0
@@ -290,8 +292,10 @@ class Supervisor:
             lambda: prepare_schema(loaded), complaint="fatal: the queue cannot be prepared"
         )
         _, status = os.waitpid(pid, 0)
-        if os.waitstatus_to_exitcode(status) != 0:
-            raise StoreUnavailable("the queue could not be prepared, see the line above")
+        exit_code = os.waitstatus_to_exitcode(status)
+        if exit_code != 0:
+            kind = QueueDamaged if exit_code == os.EX_DATAERR else StoreUnavailable
+            raise kind("the queue could not be prepared, see the line above")
 
     def _note_settings(self, occasion: str) -> None:
         """Record what settings are in force now, in a child that nobody waits for."""
@@ -311,6 +315,8 @@ class Supervisor:
                 work()
                 exit_code = 0
             except BaseException as error:
+                if isinstance(error, QueueDamaged):
+                    exit_code = os.EX_DATAERR
                 self._log.note("master", f"{complaint}: {error}")
             finally:
                 self._log.close()
@@ -329,6 +335,16 @@ class Supervisor:
                 "every message is captured, none is sent; to relay: set mode: production, "
                 "providers: and routes: in /etc/relaygw/relaygw.yaml (see config/relaygw.yaml)",
             )
+
+
+def _entry_of(loaded: LoadedSettings) -> RunningGateway:
+    return RunningGateway(
+        pid=os.getpid(),
+        user=user_name(),
+        config=str(loaded.files[0].absolute()) if loaded.files else "",
+        queue=loaded.settings.queue.url,
+        state_dir=str(loaded.state_dir),
+    )
 
 
 def run(loaded: LoadedSettings, *, config: Path | None, roles: Sequence[str] = ROLES) -> int:

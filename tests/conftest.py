@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Iterator
 
 import pytest
 
 from tests.postgres import PostgresServer, running_server
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_run_directory() -> Iterator[None]:
+    """Let commands of the tests know of no gateway but theirs."""
+    with tempfile.TemporaryDirectory() as directory:
+        os.environ["RELAYGW_RUN_DIR"] = directory
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -89,7 +89,7 @@ def test_alerts(invocation: Invocation, channel: str | None) -> int:
 
     Exit code 69: one was not told.
     """
-    loaded = invocation.load()
+    loaded = invocation.load_running()
     chosen = _chosen(loaded.settings, channel)
     results = asyncio.run(_tell_all(invocation, loaded.settings, chosen))
     for name, target, words, is_told in results:

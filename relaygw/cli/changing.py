@@ -144,7 +144,7 @@ def wake_workers(invocation: Invocation) -> None:
     """Let workers see the change now, not with their next look."""
     from relaygw import roles
 
-    roles.wake_workers(invocation.load())
+    roles.wake_workers(invocation.load_running())
 
 
 def _gather(entries: Iterable[QueueEntry], task: Task, choice: Choice) -> _Gathered:

@@ -47,7 +47,7 @@ def drain(invocation: Invocation, wait_s: float, grace_s: float, wants_json: boo
     """
     from relaygw import roles
 
-    loaded = invocation.load()
+    loaded = invocation.load_running()
     path = loaded.settings.maildrop.path
     maildrop = Path(path) if path else None
     if loaded.settings.queue.is_postgres:

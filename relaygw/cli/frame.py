@@ -25,6 +25,7 @@ from relaygw.cli.values import use_storable_text
 from relaygw.errors import (
     IntakeFull,
     InvalidAddress,
+    QueueDamaged,
     RelaygwError,
     SchemaMismatch,
     SettingsError,
@@ -39,9 +40,13 @@ PROGRAM = "relaygw"
 BROKEN_PIPE = 128 + signal.SIGPIPE
 INTERRUPTED = 128 + signal.SIGINT
 
+_NAMED = ("RELAYGW_CONFIG", "RELAYGW__QUEUE__URL")
+"""Who sets one of these has said which gateway is meant."""
+
 _EXIT_CODES: tuple[tuple[type[Exception], int], ...] = (
     (SettingsError, os.EX_CONFIG),
     (SchemaMismatch, os.EX_CONFIG),
+    (QueueDamaged, os.EX_DATAERR),
     (StoreUnavailable, os.EX_UNAVAILABLE),
     (InvalidAddress, os.EX_DATAERR),
     (IntakeFull, os.EX_TEMPFAIL),
@@ -63,6 +68,7 @@ class Invocation:
 
     config: Path | None = None
     is_debug: bool = False
+    _of_running: LoadedSettings | None = None
 
     def load(self) -> LoadedSettings:
         """Read the configuration. Raises SettingsError."""
@@ -70,12 +76,26 @@ class Invocation:
 
         return load_settings(config=self.config, environ=os.environ)
 
+    def load_running(self) -> LoadedSettings:
+        """Read the configuration that is meant when somebody asks about the gateway.
+
+        It is the one that is named, else that of the gateway that runs on this host. Raises
+        SettingsError, and StoreUnavailable when nobody can tell which.
+        """
+        if self.config is not None or any(os.environ.get(name) for name in _NAMED):
+            return self.load()
+        if self._of_running is None:
+            from relaygw.cli.running import load_running
+
+            self._of_running = load_running(self.load)
+        return self._of_running
+
     @contextmanager
     def open_store(self, loaded: LoadedSettings | None = None) -> Iterator[Store]:
-        """Open the queue of the configuration. Raises SchemaMismatch, StoreUnavailable."""
+        """Open the queue of the gateway. Raises SchemaMismatch, StoreUnavailable, SettingsError."""
         from relaygw import roles
 
-        loaded = loaded or self.load()
+        loaded = loaded or self.load_running()
         if not loaded.settings.queue.is_postgres:
             check_queue_file(loaded.settings.queue.url)
         store = roles.open_store(loaded)

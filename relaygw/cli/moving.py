@@ -39,7 +39,7 @@ def move(invocation: Invocation, /, provider: str, is_forced: bool, **given: Any
     answer = take_answer(given)
     choice = choose(given, default_states=MOVABLE | {DeliveryState.ACTIVE})
     check_scope(choice, answer)
-    loaded = invocation.load()
+    loaded = invocation.load_running()
     moving = operations.Moving(
         provider=provider,
         settings=_settings_of(provider, loaded.settings.providers),

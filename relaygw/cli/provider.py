@@ -30,7 +30,7 @@ provider.add_command(senders)
 @pass_invocation
 def hold(invocation: Invocation, name: str, reason: str) -> None:
     """Send nothing by a provider until it is released; its mail waits."""
-    loaded = invocation.load()
+    loaded = invocation.load_running()
     check_name(name, loaded.settings.providers, ())
     with invocation.open_store(loaded) as store:
         is_new = operations.hold_provider(
@@ -54,7 +54,7 @@ def hold(invocation: Invocation, name: str, reason: str) -> None:
 @pass_invocation
 def release(invocation: Invocation, name: str) -> None:
     """End all holds of a provider, its key and its sender domains; mail goes at once."""
-    loaded = invocation.load()
+    loaded = invocation.load_running()
     with invocation.open_store(loaded) as store:
         held = [name] if operations.holds_of(store.holds(), name) else []
         check_name(name, loaded.settings.providers, held)

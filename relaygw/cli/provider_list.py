@@ -29,7 +29,7 @@ NAME_WIDTHS = (14, 26)
 @pass_invocation
 def list_providers(invocation: Invocation, wants_json: bool) -> None:
     """List the providers with their limits, and why one is held or slowed."""
-    loaded = invocation.load()
+    loaded = invocation.load_running()
     providers = loaded.settings.providers
     with invocation.open_store(loaded) as store:
         holds = store.holds()

@@ -25,7 +25,7 @@ _NO_TEXT = "(the reply is not kept)"
 @pass_invocation
 def senders(invocation: Invocation, name: str | None, wants_json: bool) -> None:
     """List the sender addresses seen, those a provider refuses first; with NAME one provider's."""
-    loaded = invocation.load()
+    loaded = invocation.load_running()
     providers = loaded.settings.providers
     with invocation.open_store(loaded) as store:
         notes = store.senders()

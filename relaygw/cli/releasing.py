@@ -102,7 +102,7 @@ def release_sandbox(
     check_scope(choice, answer)
     if expected_outside is not None and not anyone:
         raise click.UsageError("--outside goes with --anyone; give it, too")
-    settings = invocation.load().settings
+    settings = invocation.load_running().settings
     if not settings.providers:
         raise CommandFailed(
             "nothing can be released: no provider is configured; add providers and routes",

@@ -37,7 +37,7 @@ _SHOWN_STATES = (
 @pass_invocation
 def status(invocation: Invocation, wants_json: bool) -> None:
     """Show processes, providers, routes and the queue on one screen."""
-    loaded = invocation.load()
+    loaded = invocation.load_running()
     with invocation.open_store(loaded) as store:
         snapshot = take_snapshot(store, loaded.settings)
     if wants_json:

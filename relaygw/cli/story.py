@@ -33,7 +33,7 @@ def explain_queue(invocation: Invocation, queue_ids: tuple[str, ...], wants_json
     from relaygw.operations.story import tell_story
     from relaygw.policy.story import as_object
 
-    loaded = invocation.load()
+    loaded = invocation.load_running()
     exit_code = os.EX_OK
     is_first = True
     with invocation.open_store(loaded) as store:

@@ -25,6 +25,7 @@ no worker ran or its route was missing, was not given a chance yet."""
 REASON_IN_DOUBT = "in_doubt"
 REASON_MODE = "mode"
 REASON_POISON = "poison"
+REASON_RECOVERED = "recovered"
 
 _FINAL = {Verdict.DELIVERED: RecipientState.DELIVERED, Verdict.BOUNCE: RecipientState.BOUNCED}
 _UNCHARGED = frozenset({Verdict.THROTTLE, Verdict.HOLD})

@@ -7,20 +7,24 @@ new connections and ends with its last session. What is named here is cheap to i
 
 from relaygw.roles.opening import (
     check_schema,
+    examine_queue,
     note_settings,
     open_store,
     prepare_schema,
     queue_place,
+    recover_queue,
     upgrade_schema,
     wake_workers,
 )
 
 __all__ = [
     "check_schema",
+    "examine_queue",
     "note_settings",
     "open_store",
     "prepare_schema",
     "queue_place",
+    "recover_queue",
     "upgrade_schema",
     "wake_workers",
 ]

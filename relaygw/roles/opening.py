@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 from relaygw.errors import SettingsError, StoreUnavailable
 from relaygw.settings.load import LoadedSettings
 from relaygw.store import hints, migrate
 from relaygw.store.place import Place
-from relaygw.store.protocol import Store
+from relaygw.store.protocol import Recovered, Store
 from relaygw.store.sqlite import SqliteStore
 
 
@@ -67,6 +68,23 @@ def upgrade_schema(loaded: LoadedSettings) -> tuple[str | None, str]:
 def check_schema(loaded: LoadedSettings) -> None:
     """Raise SchemaMismatch unless the queue has the schema of this version."""
     migrate.check_schema(queue_place(loaded))
+
+
+def examine_queue(loaded: LoadedSettings) -> list[str]:
+    """Return what is wrong with the file of a SQLite queue, a line for each; changes nothing."""
+    from relaygw.store.recovery import examine
+
+    return [] if loaded.settings.queue.is_postgres else examine(loaded.settings.queue.url)
+
+
+def recover_queue(
+    loaded: LoadedSettings, *, is_released: bool, tell: Callable[[int], None]
+) -> Recovered:
+    """Put what can be read of a damaged SQLite queue into a new one: see store.recovery."""
+    from relaygw.store.recovery import recover
+
+    now_ms = time.time_ns() // 1_000_000
+    return recover(loaded.settings.queue.url, is_released=is_released, now_ms=now_ms, tell=tell)
 
 
 def note_settings(loaded: LoadedSettings, *, occasion: str) -> None:

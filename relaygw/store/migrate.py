@@ -13,8 +13,8 @@ from pathlib import Path
 from sqlalchemy import Connection, Engine, inspect, text
 from sqlalchemy.exc import DBAPIError
 
-from relaygw.errors import SchemaMismatch, StoreUnavailable
-from relaygw.store.place import Place
+from relaygw.errors import QueueDamaged, SchemaMismatch, StoreUnavailable
+from relaygw.store.place import Place, damage
 from relaygw.store.tables import SCHEMA_REVISION
 
 _DEADLOCK_TRIES = 10
@@ -33,35 +33,40 @@ def _revision(connection: Connection) -> str | None:
     return found
 
 
-def _engine(place: Place, *, is_for_writing: bool) -> Engine:
+@contextmanager
+def _engine(place: Place, *, is_for_writing: bool) -> Iterator[Engine]:
+    """Lend an engine; what it leaves of a SQLite queue is whole."""
     if place.is_postgres:
         from relaygw.store.postgres import create_postgres_engine
 
-        return create_postgres_engine(place)
-    from relaygw.store.sqlite import create_private, create_sqlite_engine
+        engine = create_postgres_engine(place)
+        try:
+            yield engine
+        finally:
+            engine.dispose()
+        return
+    from relaygw.store.sqlite import open_engine
 
-    if is_for_writing:
-        create_private(place.url)
-    return create_sqlite_engine(place.url, begin="BEGIN IMMEDIATE" if is_for_writing else "BEGIN")
+    with open_engine(place.url, is_for_writing=is_for_writing) as engine:
+        yield engine
 
 
 @contextmanager
 def _transaction(place: Place, *, is_for_writing: bool) -> Iterator[Connection]:
     """Lend a connection in a transaction; raises StoreUnavailable."""
-    from relaygw.store.sqlite import DriverError
+    from relaygw.store.sqlite import DriverError, is_damage
 
     driver_errors: tuple[type[Exception], ...] = (DBAPIError, DriverError)
-    engine = _engine(place, is_for_writing=is_for_writing)
     try:
-        with engine.begin() as connection:
+        with _engine(place, is_for_writing=is_for_writing) as engine, engine.begin() as connection:
             if place.is_postgres and is_for_writing:
                 connection.execute(text(f"SELECT pg_advisory_xact_lock({_UPGRADE_LOCK})"))
             yield connection
     except driver_errors as error:
         cause = error.orig if isinstance(error, DBAPIError) else error
+        if not place.is_postgres and is_damage(cause):
+            raise QueueDamaged(damage(str(place), str(cause))) from error
         raise StoreUnavailable(place.explain(str(cause).strip())) from error
-    finally:
-        engine.dispose()
 
 
 def current_revision(place: Place | str) -> str | None:

@@ -44,3 +44,8 @@ class Place:
             else "check the file, its owner and the space on its volume"
         )
         return f"{self}: {problem}; {remedy}"
+
+
+def damage(path: str, what: str) -> str:
+    """Return what is wrong with a SQLite database, and what to do."""
+    return f"{path}: {what}; relaygw db check tells more, relaygw db recover saves what can be read"

@@ -9,7 +9,8 @@ method returns from is durable: it survives a crash of the process and of the ma
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol
 
 from relaygw.mail.envelope import (
@@ -222,6 +223,21 @@ class InFlight(Protocol):
 
     def end(self, slot: int) -> None:
         """Note that the outcome of a delivery is durable."""
+
+
+@dataclass(slots=True)
+class Recovered:
+    """What a recovery came to; `damaged` has queue ids with what is missing."""
+
+    recovered: int = 0
+    held: int = 0
+    damaged: dict[str, str] = field(default_factory=dict)
+    lost: list[str] = field(default_factory=list)
+    is_log_lost: bool = False
+    aside: Path | None = None
+    """Where the old database is now; None when nothing was wrong and nothing was done."""
+    exported: Path | None = None
+    """The directory with what is left of damaged mail."""
 
 
 class Store(Attempts, CapturedMail, QueueCommands, Watching, Protocol):

@@ -10,9 +10,8 @@ runs under `WriteLock`. Checkpoints run beside the writers but for their last fe
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any
 
 from sqlalchemy import BigInteger, Connection, Engine, cast, create_engine, event, func
@@ -21,21 +20,28 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import QueuePool
 from sqlalchemy.sql.elements import ColumnElement
 
-from relaygw.errors import AlreadyAccepted, StoreFull, StoreUnavailable, Unstorable
+from relaygw.errors import (
+    AlreadyAccepted,
+    QueueDamaged,
+    StoreFull,
+    StoreUnavailable,
+    Unstorable,
+)
+from relaygw.mail.envelope import AcceptedMessage, ClaimedDelivery
 from relaygw.store import letter_case
+from relaygw.store.log_check import DriverError, database_path, driver, lock_directory
+from relaygw.store.place import damage
+from relaygw.store.protocol import Instance
+from relaygw.store.queue_file import QueueFile
 from relaygw.store.sql import SqlStore
 from relaygw.store.transactions import Write
 from relaygw.store.write_lock import WriteLock
 
-try:
-    from pysqlite3 import dbapi2 as driver
-except ImportError:  # no wheel for this platform: the standard module works under the lock
-    import sqlite3 as driver
+__all__ = ["DriverError", "SqliteStore", "create_sqlite_engine", "database_path", "open_engine"]
 
-DriverError: type[Exception] = driver.Error
-"""What the driver raises outside of SQLAlchemy, on connecting for one."""
 _BUSY_TIMEOUT_MS = 10_000  # foreign processes only (a backup, a shell): we have the lock
 _WAL_PAGES = 65_536  # the janitor checkpoints; this bounds the log if it cannot
+_INCREMENTAL = 2  # as SQLite counts the ways of auto_vacuum
 _LONG_LOG_FRAMES = 4_096
 _FEW_FRAMES = 256
 _CHECKPOINT_ROUNDS = 5
@@ -47,21 +53,13 @@ _EPOCH_JULIAN_DAY = 2440587.5
 _MS_PER_DAY = 86_400_000
 
 
-def database_path(url: str) -> Path:
-    """Return the file of a `sqlite:///` URL."""
-    return Path(make_url(url).database or "")
-
-
-def lock_directory(url: str) -> Path:
-    """Return the directory beside the database that holds its lock files."""
-    path = database_path(url)
-    return path.with_name(path.name + ".locks")
-
-
-def create_sqlite_engine(url: str, *, begin: str, is_synced: bool = True) -> Engine:
+def create_sqlite_engine(
+    url: str, *, begin: str, is_synced: bool = True, file: QueueFile | None = None
+) -> Engine:
     """Return an engine whose transactions start with the statement `begin`.
 
-    `is_synced` False: a commit is durable only with the next one that is synced.
+    `is_synced` False: a commit is durable only with the next one that is synced. `file` outlives
+    its connections.
     """
     expected_level = 2 if is_synced else 1
     engine = create_engine(
@@ -76,8 +74,10 @@ def create_sqlite_engine(url: str, *, begin: str, is_synced: bool = True) -> Eng
     def configure(connection: Any, _record: object) -> None:
         connection.isolation_level = None  # transactions are ours, not the driver's
         letter_case.add_to_sqlite(connection)
+        (vacuums,) = connection.execute("PRAGMA auto_vacuum").fetchone()
+        if vacuums != _INCREMENTAL:  # setting it again writes a page, outside of the write lock
+            connection.execute(f"PRAGMA auto_vacuum={_INCREMENTAL}")
         for pragma in (
-            "auto_vacuum=INCREMENTAL",
             "journal_mode=WAL",
             f"synchronous={expected_level}",
             "temp_store=MEMORY",
@@ -87,10 +87,14 @@ def create_sqlite_engine(url: str, *, begin: str, is_synced: bool = True) -> Eng
         (level,) = connection.execute("PRAGMA synchronous").fetchone()
         if level != expected_level:
             raise StoreUnavailable(f"{url}: synchronous is {level}, expected {expected_level}")
+        if file is not None:
+            file.keep_log()
 
     def start(connection: Connection) -> None:
         connection.exec_driver_sql(begin)
 
+    if file is not None:
+        event.listen(engine, "do_connect", lambda *_: file.may_connect())
     event.listen(engine, "connect", configure)
     event.listen(engine, "begin", start)
     return engine
@@ -99,9 +103,15 @@ def create_sqlite_engine(url: str, *, begin: str, is_synced: bool = True) -> Eng
 class _Writer:
     """One connection that is kept open, since a checkout costs more than a row, and its lock."""
 
-    def __init__(self, url: str, lock: WriteLock, *, is_synced: bool = True) -> None:
-        self._engine = create_sqlite_engine(url, begin="BEGIN IMMEDIATE", is_synced=is_synced)
+    def __init__(
+        self, url: str, lock: WriteLock, file: QueueFile, *, is_synced: bool = True
+    ) -> None:
+        self._engine = create_sqlite_engine(
+            url, begin="BEGIN IMMEDIATE", is_synced=is_synced, file=file
+        )
         self._lock = lock
+        self._file = file
+        self._is_synced = is_synced
         self._connection: Connection | None = None
 
     @contextmanager
@@ -111,6 +121,8 @@ class _Writer:
             if self._connection is None or self._connection.closed:
                 self._connection = self._engine.connect()
             connection = self._connection
+            raw = connection.connection.dbapi_connection
+            self._file.mark(raw)
             try:
                 with connection.begin():
                     yield connection
@@ -120,12 +132,21 @@ class _Writer:
                 connection.close()
                 self._connection = None
                 raise
+            if self._is_synced:
+                self._file.note_commit(raw)
 
     @contextmanager
     def beside(self) -> Iterator[Any]:
         """Lend the driver's connection outside of any transaction and lock."""
         with self._engine.connect() as connection:
             yield connection.connection.dbapi_connection
+
+    @contextmanager
+    def kept(self) -> Iterator[Any]:
+        """Lend the connection of the transactions, which may not be opened again; with the lock."""
+        if self._connection is None or self._connection.closed:
+            self._connection = self._engine.connect()
+        yield self._connection.connection.dbapi_connection
 
     def close(self) -> None:
         """Close the connection."""
@@ -142,20 +163,21 @@ class SqliteStore(SqlStore):
         super().__init__(keep_content=keep_content)
         self._path = database_path(url)
         directory = lock_directory(url)
+        self._file = QueueFile(self._path)
         try:
-            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._lock = WriteLock(directory, first_in_line=first_in_line)
             # large content queues with everyone else, also behind the front's own mail
             self._bulk_lock = WriteLock(directory, first_in_line=False)
         except OSError as error:
+            self._file.close()
             raise StoreUnavailable(f"{directory}: {error.strerror}") from error
-        self._readers = create_sqlite_engine(url, begin="BEGIN")
-        unsynced = _Writer(url, self._lock, is_synced=False)
+        self._readers = create_sqlite_engine(url, begin="BEGIN", file=self._file)
+        unsynced = _Writer(url, self._lock, self._file, is_synced=False)
         self._writers = {
-            Write.SYNCED: _Writer(url, self._lock),
+            Write.SYNCED: _Writer(url, self._lock, self._file),
             Write.UNSYNCED: unsynced,
             Write.LEASE: unsynced,  # what forgets it is the machine, and the worker goes with it
-            Write.BULK: _Writer(url, self._bulk_lock),
+            Write.BULK: _Writer(url, self._bulk_lock, self._file),
         }
         self._moved_at_ns = 0  # the log's time of change when all of it was moved
 
@@ -177,6 +199,8 @@ class SqliteStore(SqlStore):
             return AlreadyAccepted("a message with this drop id was stored before")
         if isinstance(cause, (driver.IntegrityError, driver.DataError)):
             return Unstorable(f"{self._path}: {cause}")
+        if isinstance(cause, DriverError) and is_damage(cause):
+            return QueueDamaged(damage(str(self._path), str(cause)))
         if isinstance(cause, DriverError):
             kind = StoreFull if "full" in str(cause) else StoreUnavailable
             return kind(f"{self._path}: {cause}")
@@ -184,12 +208,51 @@ class SqliteStore(SqlStore):
             return StoreUnavailable(f"{self._path}: {error.strerror}")
         return error
 
+    # what a queue whose files are gone takes no more; outcomes are recorded as long as it can
+
+    def accept_batch(self, messages: Sequence[AcceptedMessage]) -> None:
+        self._file.refuse_if_broken()
+        super().accept_batch(messages)
+
+    def add_chunks(self, queue_id: str, first_no: int, bodies: Sequence[bytes]) -> None:
+        self._file.refuse_if_broken()
+        super().add_chunks(queue_id, first_no, bodies)
+
+    def claim(
+        self, route: str, *, limit: int, incarnation: str, now_ms: int
+    ) -> list[ClaimedDelivery]:
+        self._file.refuse_if_broken()
+        return super().claim(route, limit=limit, incarnation=incarnation, now_ms=now_ms)
+
+    def register(self, entry: Instance) -> None:
+        self._file.refuse_if_broken()
+        super().register(entry)
+
+    def heartbeat(self, incarnation: str, *, state: str = "running") -> bool:
+        self._file.refuse_if_broken()
+        return super().heartbeat(incarnation, state=state)
+
+    def duty(self, name: str, incarnation: str) -> bool:
+        self._file.refuse_if_broken()  # whoever looks for trouble is to find it
+        return super().duty(name, incarnation)
+
     def close(self) -> None:
+        with suppress(StoreUnavailable):
+            self._finish()
+        self._file.end_reading()
         for writer in self._writers.values():
             writer.close()
         self._readers.dispose()
+        self._file.close()
         self._lock.close()
         self._bulk_lock.close()
+
+    def _finish(self) -> None:
+        """Leave a database that needs no log, unless somebody else has it open."""
+        if self._file.has_mark:
+            writer = self._writers[Write.SYNCED]
+            with self._translated(), self._lock.held(), writer.kept() as raw:
+                self._file.finish(raw)
 
     def checkpoint(self) -> bool:
         changed_at_ns = self._log_changed_at_ns()
@@ -220,6 +283,11 @@ class SqliteStore(SqlStore):
                     raw.execute(f"PRAGMA incremental_vacuum({_FREE_PAGES_A_STEP})").fetchall()
 
 
+def is_damage(error: BaseException | None) -> bool:
+    """True for what SQLite says of a database that it cannot read."""
+    return any(words in str(error) for words in ("malformed", "not a database"))
+
+
 def _move_log(raw: Any) -> int:
     """Move the log into the database beside the writers; return its length in frames.
 
@@ -231,6 +299,39 @@ def _move_log(raw: Any) -> int:
         if frames - moved < _FEW_FRAMES:
             break
     return int(frames)
+
+
+@contextmanager
+def open_engine(url: str, *, is_for_writing: bool) -> Iterator[Engine]:
+    """Lend an engine for one transaction beside those of stores; raises QueueDamaged.
+
+    For writing the database is created where there is none, and left needing no log.
+    """
+    if is_for_writing:
+        create_private(url)
+    file = QueueFile(database_path(url))
+    begin = "BEGIN IMMEDIATE" if is_for_writing else "BEGIN"
+    engine = create_sqlite_engine(url, begin=begin, file=file)
+    try:
+        yield engine
+        if is_for_writing and file.has_mark:
+            _end_writing(url, engine, file)
+    finally:
+        file.end_reading()
+        engine.dispose()
+        file.close()
+
+
+def _end_writing(url: str, engine: Engine, file: QueueFile) -> None:
+    """Renew the mark, which a new schema has made void, or take it away."""
+    lock = WriteLock(lock_directory(url), first_in_line=False)
+    try:
+        with lock.held(), engine.connect() as connection:
+            raw = connection.connection.dbapi_connection
+            file.mark(raw)
+            file.finish(raw)
+    finally:
+        lock.close()
 
 
 def create_private(url: str) -> None:

@@ -8,6 +8,7 @@ from relaygw.policy.retry import (
     REASON_IN_DOUBT,
     REASON_MODE,
     REASON_POISON,
+    REASON_RECOVERED,
     is_in_8_bit,
     is_of_configuration,
     is_of_header,
@@ -27,6 +28,8 @@ def held_words(reason: str) -> str:
         return "the mode or the allow list of the time of sending does not permit its recipients"
     if reason == REASON_POISON:
         return "its worker died or failed with it three times, so it is kept from the others"
+    if reason == REASON_RECOVERED:
+        return "the queue was recovered after damage, and this may have been sent already"
     parked = parked_for(reason)
     if parked is not None:
         return f"{' and '.join(sorted(parked[0]))} refused to send for {parked[1]}"
@@ -56,7 +59,20 @@ def held_advice(reason: str, queue_id: str, message_id: str, provider: str | Non
         return [
             Advice(f"Look into relaygw's own log for {queue_id}; then let it try again:", release)
         ]
+    if reason == REASON_RECOVERED:
+        return _advice_on_recovered(queue_id, message_id, release)
     return list(_advice_on_configuration(reason)) or [Advice("Let it go:", release)]
+
+
+def _advice_on_recovered(queue_id: str, message_id: str, release: str) -> list[Advice]:
+    return [
+        Advice(
+            f"Look into relaygw's mail log for {queue_id}, or into the provider's for "
+            f"{message_id or queue_id}. If it was not sent:",
+            release,
+        ),
+        Advice("If it was:", f"relaygw queue delete --id {queue_id}"),
+    ]
 
 
 def _advice_on_configuration(reason: str) -> Iterator[Advice]:

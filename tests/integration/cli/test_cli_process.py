@@ -89,5 +89,5 @@ def test_a_queue_that_is_no_database_is_told_without_a_traceback(
     desk.config.write_text(desk.config.read_text().replace("queue.db", "bad.db"))
     process = desk.popen("queue", "list")
     _, stderr = process.communicate()
-    assert process.returncode in (69, 70)
+    assert process.returncode == os.EX_DATAERR
     assert b"Traceback" not in stderr

@@ -225,7 +225,7 @@ def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:
     from relaygw.errors import StoreUnavailable
 
     (tmp_path / "queue.db").write_bytes(b"no database at all" * 100)
-    with pytest.raises(StoreUnavailable, match=r"queue\.db: file is not a database; check"):
+    with pytest.raises(StoreUnavailable, match=r"queue\.db: file is not a database; relaygw"):
         migrate.upgrade(f"sqlite:///{tmp_path}/queue.db")
 
 

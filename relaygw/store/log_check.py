@@ -1,0 +1,341 @@
+"""Whether the log of a SQLite queue is the one that its database needs.
+
+Mail that was acknowledged may stand in the log (`queue.db-wal`) alone. SQLite takes a database
+whose log is missing, cut short or of another as if nothing had been in it, so the queue keeps
+account itself:
+
+* The **mark** stands in the database: `user_version` is the first salt of the log, 0 when nobody
+  needs one, and `application_id` is the schema's version then, which is another in every copy
+  that SQLite makes (backup, VACUUM INTO). It is in the file itself, synced, before the first
+  write is answered, and is taken away by the last who closes the queue. A log starts anew with a
+  salt that is greater by one, so that a later log of the same queue is known, too.
+* `*.locks/users` is locked, shared, by everyone who has the queue open.
+* `*.locks/progress` says how long the log was after the last synced commit, and what its last page
+  was. It is not synced itself: after a power cut it is older than the log, which is right. When
+  the log is gone and that page is in the database, which was written later, another program has
+  moved the log: whoever opens the queue of a killed gateway does so, as its last user.
+* `*.locks/moved` is there when a file was lost while processes used the queue, and they have moved
+  all of the log into the database: a log that was lost is not missed then. Nobody else may open
+  the queue as long as they live.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import struct
+import zlib
+from dataclasses import dataclass
+from enum import Enum, auto
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from sqlalchemy.engine import make_url
+
+from relaygw.errors import QueueDamaged
+from relaygw.store.place import damage
+
+__all__ = [
+    "HAS_FRAME_COUNT",
+    "LOG_HEADER_BYTES",
+    "WITHOUT_LOG",
+    "WITH_LOG",
+    "WORD",
+    "DriverError",
+    "LogFinding",
+    "LogState",
+    "Salts",
+    "check_log",
+    "database_path",
+    "driver",
+    "frames_of",
+    "index_of",
+    "is_later",
+    "lock_directory",
+    "lock_directory_of",
+    "log_of",
+    "mark_of",
+    "note_progress",
+    "open_lock_file",
+    "read_only",
+    "salts_in",
+    "salts_of",
+    "stamps_of",
+    "this_boot",
+]
+
+try:
+    from pysqlite3 import dbapi2 as driver
+except ImportError:  # no wheel for this platform: the standard module works under the lock
+    import sqlite3 as driver
+
+DriverError: type[Exception] = driver.Error
+"""What the driver raises outside of SQLAlchemy, on connecting for one."""
+HAS_FRAME_COUNT = driver.sqlite_version_info >= (3, 51, 0)
+"""Whether the length of a log can be asked for without moving it."""
+_LOG_HEADER = struct.Struct(">8I")  # https://sqlite.org/fileformat.html#the_wal_file_format
+_LOG_MAGIC = 0x377F0682, 0x377F0683
+# both salts, frames, number and checksum of the last page, the boot of the machine
+_PROGRESS = struct.Struct(">IIQIII")
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_FRAME_HEADER_BYTES = 24
+_MOST_RESTARTS = 1 << 20  # of a log since its mark; each is some 16 MB of mail
+LOG_HEADER_BYTES = _LOG_HEADER.size
+_SALTS_AT = 16  # in the header
+WITH_LOG, WITHOUT_LOG = b"with log\n", b"without log\n"
+"""What `moved` says: whether the log is still the one that was used."""
+WORD = 1 << 32
+"""Salts are numbers below this."""
+
+Salts = tuple[int, int]
+
+
+class LogState(Enum):
+    """What a log is to its database."""
+
+    WHOLE = auto()  # all that is needed is there
+    SHORT = auto()  # the end of it is missing
+    LOST = auto()  # it is missing, or what lies there is of another moment or database
+    SPARE = auto()  # all of it is in the database, and what lies there is older
+    OFF = auto()  # those who use the queue have lost it, and moved all of it
+
+
+@dataclass(frozen=True, slots=True)
+class LogFinding:
+    """What was found, in words where something is wrong; `is_marked`: the database needs a log."""
+
+    state: LogState
+    problem: str = ""
+    is_marked: bool = False
+
+
+def database_path(url: str) -> Path:
+    """Return the file of a `sqlite:///` URL."""
+    return Path(make_url(url).database or "")
+
+
+def lock_directory(url: str) -> Path:
+    """Return the directory beside the database that holds its lock files."""
+    return lock_directory_of(database_path(url))
+
+
+def lock_directory_of(path: Path) -> Path:
+    """Return the directory that holds the lock files of a database."""
+    return path.with_name(path.name + ".locks")
+
+
+def log_of(path: Path) -> Path:
+    """Return the write-ahead log of a database."""
+    return path.with_name(path.name + "-wal")
+
+
+def index_of(path: Path) -> Path:
+    """Return the shared index of a database's log."""
+    return path.with_name(path.name + "-shm")
+
+
+def open_lock_file(path: Path, name: str) -> int:
+    """Open a lock file of a database, and make it with the database's owner; raises OSError."""
+    directory = lock_directory_of(path)
+    if not directory.exists():
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _give_to_owner_of(path, directory)
+    file = directory / name
+    try:
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        descriptor = os.open(file, flags, 0o600)
+    except FileExistsError:
+        return os.open(file, os.O_RDWR | os.O_CLOEXEC)
+    _give_to_owner_of(path, file)
+    return descriptor
+
+
+def _give_to_owner_of(path: Path, file: Path) -> None:
+    """Let the gateway's user have what root made."""
+    if os.geteuid() == 0:
+        with contextlib.suppress(FileNotFoundError):  # a database that is made next
+            owner = path.stat()
+            os.chown(file, owner.st_uid, owner.st_gid)
+
+
+def read_only(path: Path, *, as_it_lies: bool = False) -> Any:
+    """Return a connection that changes nothing; `as_it_lies` leaves the log out and locks nothing.
+
+    By SQLite itself, even for a few bytes: whoever opens and closes the file otherwise drops
+    the locks that SQLite has on it in this process.
+    """
+    how = "immutable=1" if as_it_lies else "mode=ro"
+    return driver.connect(
+        f"file:{quote(str(path.absolute()))}?{how}", uri=True, check_same_thread=False
+    )
+
+
+def check_log(path: Path, *, is_alone: bool) -> LogFinding:
+    """Look whether a database has the log that it needs.
+
+    `is_alone`: nobody else has it open. Raises QueueDamaged when it is no database.
+    """
+    mark = mark_of(path) if path.exists() else None
+    if mark is None:
+        return LogFinding(LogState.WHOLE)
+    log = log_of(path)
+    salts = salts_of(log)
+    moved = _read(lock_directory_of(path) / "moved")
+    if moved and not is_alone:
+        return _off(path)
+    if moved == WITHOUT_LOG or (moved and salts is None):
+        return _without_log(path, is_other_there=salts is not None)
+    if salts is None and is_alone and _is_moved(path, mark):
+        return LogFinding(LogState.WHOLE, is_marked=True)
+    if salts is None:
+        state = "is empty or no log" if log.exists() else "is missing"
+        return _finding(LogState.LOST, path, state)
+    if not is_later(salts[0], mark):
+        return _finding(LogState.LOST, path, "belongs to another database or is too old")
+    return _check_length(path, salts) if is_alone else LogFinding(LogState.WHOLE, is_marked=True)
+
+
+def _read(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError:
+        return b""
+
+
+def _off(path: Path) -> LogFinding:
+    problem = (
+        f"{path}: a file of the queue was removed or replaced while relaygw ran, which takes no "
+        "mail since then; nothing is lost: stop relaygw and start it again"
+    )
+    return LogFinding(LogState.OFF, problem, is_marked=True)
+
+
+def _without_log(path: Path, *, is_other_there: bool) -> LogFinding:
+    if not is_other_there:
+        return LogFinding(LogState.WHOLE, is_marked=True)
+    problem = (
+        f"{log_of(path)}: all that the log of the queue held is in {path.name} already, and this "
+        "one is older: remove it"
+    )
+    return LogFinding(LogState.SPARE, problem, is_marked=True)
+
+
+def _is_moved(path: Path, mark: int) -> bool:
+    """True when the last page of a log that is gone has come into the database."""
+    progress = lock_directory_of(path) / "progress"
+    noted = _read(progress)
+    if len(noted) < _PROGRESS.size:
+        return False
+    first, _, frames, page, checksum, boot = _PROGRESS.unpack_from(noted)
+    # of another boot it may be older than the log was
+    if frames == 0 or not is_later(first, mark) or boot == 0 or boot != this_boot():
+        return False
+    if path.stat().st_mtime_ns < progress.stat().st_mtime_ns:
+        return False
+    # nobody has it open, so that no lock is dropped
+    with path.open("rb") as file:
+        page_bytes = int.from_bytes(file.read(18)[16:]) or 1
+        page_bytes = 65536 if page_bytes == 1 else page_bytes
+        file.seek((page - 1) * page_bytes)
+        return bool(zlib.crc32(file.read(page_bytes)) == checksum)
+
+
+def this_boot() -> int:
+    """Return a number of the machine's present run, 0 when it cannot be told."""
+    return zlib.crc32(_read(_BOOT_ID))
+
+
+def note_progress(log: int, progress: int, frames: int, page_bytes: int, boot: int) -> None:
+    """Write down how far a log is, both given by their descriptors; `frames` 0: at its begin."""
+    salts = os.pread(log, 8, _SALTS_AT)
+    if frames == 0:
+        os.pwrite(progress, salts + bytes(_PROGRESS.size - 8), 0)
+        return
+    frame_bytes = _FRAME_HEADER_BYTES + page_bytes
+    frame = os.pread(log, frame_bytes, LOG_HEADER_BYTES + (frames - 1) * frame_bytes)
+    checksum = zlib.crc32(memoryview(frame)[_FRAME_HEADER_BYTES:])
+    last = frames.to_bytes(8) + frame[:4] + checksum.to_bytes(4) + boot.to_bytes(4)
+    os.pwrite(progress, salts + last, 0)
+
+
+def _check_length(path: Path, salts: Salts) -> LogFinding:
+    """Compare what SQLite can read of a log with what was committed."""
+    noted = _read(lock_directory_of(path) / "progress")
+    if len(noted) < _PROGRESS.size:
+        return LogFinding(LogState.WHOLE, is_marked=True)  # it came without this file
+    first, second, frames, *_ = _PROGRESS.unpack_from(noted)
+    if (first, second) != salts:
+        if not is_later(salts[0], first):
+            return _finding(LogState.LOST, path, "is older than the database")
+        return LogFinding(LogState.WHOLE, is_marked=True)
+    if HAS_FRAME_COUNT:
+        try:
+            with contextlib.closing(read_only(path)) as connection:
+                connection.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchall()
+                readable = frames_of(connection)
+        except DriverError as error:
+            return _finding(LogState.SHORT, path, f"cannot be read ({error})")
+        if readable < frames:
+            what = f"is cut short or damaged: {readable} of {frames} pages are readable"
+            return _finding(LogState.SHORT, path, what)
+    return LogFinding(LogState.WHOLE, is_marked=True)
+
+
+def _finding(state: LogState, path: Path, what: str) -> LogFinding:
+    problem = (
+        f"{log_of(path)}: the log of the queue {what}, and mail that was acknowledged may be in "
+        f"it alone; put it back beside {path.name}, both from the same moment. If it is gone for "
+        "good: relaygw db recover"
+    )
+    return LogFinding(state, problem, is_marked=True)
+
+
+def mark_of(path: Path) -> int | None:
+    """Return the salt that a database's log must have or come from, None without a mark.
+
+    Looks into the file as it lies, without its log; raises QueueDamaged when it is no database.
+    """
+    try:
+        with contextlib.closing(read_only(path, as_it_lies=True)) as connection:
+            marked, of_schema, schema = stamps_of(connection)
+    except DriverError as error:
+        raise QueueDamaged(damage(str(path), str(error))) from error
+    return marked if marked != 0 and of_schema == schema else None
+
+
+def stamps_of(connection: Any) -> tuple[int, int, int]:
+    """Return the salt of the mark, the schema's version of the mark, and that of now."""
+    names = ("user_version", "application_id", "schema_version")
+    marked, of_schema, schema = (
+        connection.execute(f"PRAGMA {name}").fetchall()[0][0] for name in names
+    )
+    return marked % WORD, of_schema, schema
+
+
+def is_later(salt: int, mark: int) -> bool:
+    """True when a log with this first salt is the marked one, or one that it became."""
+    return (salt - mark) % WORD < _MOST_RESTARTS
+
+
+def salts_of(log: Path) -> Salts | None:
+    """Return the salts of a log, None when it is none."""
+    try:
+        with log.open("rb") as file:
+            return salts_in(file.read(_LOG_HEADER.size))
+    except OSError:
+        return None
+
+
+def salts_in(header: bytes) -> Salts | None:
+    """Return the salts in a log's header, None when it is none."""
+    if len(header) < _LOG_HEADER.size:
+        return None
+    magic, _, _, _, first, second, _, _ = _LOG_HEADER.unpack(header)
+    return (first, second) if magic in _LOG_MAGIC else None
+
+
+def frames_of(raw: Any) -> int:
+    """Return the length of the log in pages."""
+    _, frames, _ = raw.execute("PRAGMA wal_checkpoint(NOOP)").fetchall()[0]
+    return int(frames)

@@ -1,0 +1,285 @@
+"""The file of a SQLite queue as those use it who have it open: see `log_check`.
+
+SQLite removes the log when the last connection ends. A marked database must keep it, so each
+process has one more connection, for reading only, which ends last and may not remove anything.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import threading
+import time
+from pathlib import Path
+from typing import Any, Final
+
+from relaygw.errors import QueueDamaged, StoreUnavailable
+from relaygw.store.log_check import (
+    HAS_FRAME_COUNT,
+    LOG_HEADER_BYTES,
+    WITH_LOG,
+    WITHOUT_LOG,
+    WORD,
+    DriverError,
+    LogState,
+    Salts,
+    check_log,
+    frames_of,
+    index_of,
+    is_later,
+    lock_directory_of,
+    log_of,
+    mark_of,
+    note_progress,
+    open_lock_file,
+    read_only,
+    salts_in,
+    salts_of,
+    stamps_of,
+    this_boot,
+)
+
+_MOVE_TRIES = 20
+_MOVE_PATIENCE_S = 0.005
+
+_Identity = tuple[int, int] | None
+
+
+class QueueFile:
+    """One user of a queue's file; raises QueueDamaged when mail may be missing in it."""
+
+    def __init__(self, path: Path) -> None:
+        directory = lock_directory_of(path)
+        self.path: Final = path
+        self._log = log_of(path)
+        # text: three looks at each commit
+        self._name, self._log_name, self._index_name = map(str, (path, self._log, index_of(path)))
+        self._moved = directory / "moved"
+        self._anchor: Any = None
+        self._is_marked = False
+        self._found_mark = False
+        self._tries = _MOVE_TRIES
+        self._page_bytes = 0
+        self._boot = this_boot()
+        self._trouble: str | None = None
+        self._identities: tuple[_Identity, ...] = ()
+        self._anchoring = threading.Lock()
+        self._users = self._progress = self._log_descriptor = -1
+        try:
+            self._users = open_lock_file(path, "users")
+            self._progress = open_lock_file(path, "progress")
+        except OSError as error:
+            self._let_go()
+            raise StoreUnavailable(f"{directory}: {error.strerror}") from error
+        try:
+            is_alone = self._is_alone()
+            if not is_alone:
+                fcntl.flock(self._users, fcntl.LOCK_SH)
+            finding = check_log(path, is_alone=is_alone)
+            if finding.state is not LogState.WHOLE:
+                raise QueueDamaged(finding.problem)
+            self._found_mark = finding.is_marked
+            fcntl.flock(self._users, fcntl.LOCK_SH)
+        except BaseException:
+            self._let_go()
+            raise
+
+    # --- opening -------------------------------------------------------------------------
+
+    def _is_alone(self) -> bool:
+        try:
+            fcntl.flock(self._users, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    # --- while it is open ----------------------------------------------------------------
+
+    def may_connect(self) -> None:
+        """Raise QueueDamaged when a new connection would not use the files that others use."""
+        if self._trouble is None and self._identities and self._identify() != self._identities:
+            self._note_trouble()
+        self.refuse_if_broken()
+
+    def keep_log(self) -> None:
+        """Keep the log until `close`, however many other connections end; after each is made."""
+        with self._anchoring:
+            if self._anchor is None:
+                anchor = read_only(self.path)
+                # to the end: a statement that is not done would keep the log from starting anew
+                anchor.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchall()
+                # in the log alone it counts as well: it is in the database once the log is moved
+                self._found_mark = self._found_mark or stamps_of(anchor)[0] != 0
+                self._anchor = anchor
+                self._identities = self._identify()
+        self.may_connect()
+
+    def mark(self, raw: Any) -> None:
+        """Have the mark in the database before something is written; with the write lock."""
+        if self._is_marked or self._trouble is not None:
+            return
+        if self._open_log() is None:
+            raw.execute("PRAGMA user_version = 0")  # a log has salts once something is in it
+        salts = self._open_log()
+        if salts is None:
+            raise StoreUnavailable(f"{self._log}: the log of the queue cannot be read")
+        marked, of_schema, schema = stamps_of(raw)
+        if marked == 0 or of_schema != schema or not is_later(salts[0], marked):
+            # synced before the mark: a length that is of another log would tell of a loss
+            self._note_progress(0)
+            os.fsync(self._progress)
+            raw.execute(f"PRAGMA application_id = {schema}")
+            raw.execute(f"PRAGMA user_version = {_signed(salts[0] or 1)}")
+            if HAS_FRAME_COUNT:
+                self._note_progress(frames_of(raw))
+        elif mark_of(self.path) is not None:
+            self._is_marked = True  # by another process
+        self._is_marked = self._is_marked or _move_all(raw, tries=self._tries)
+        self._tries = 1  # a long reader may be in the way; writers do not wait for it each time
+        if self._is_marked:
+            self._moved.unlink(missing_ok=True)
+
+    def note_commit(self, raw: Any) -> None:
+        """Make sure that a commit, which is synced, is where the next process looks for it.
+
+        With the write lock. When the log is gone, all of it is moved into the database instead;
+        raises QueueDamaged where that cannot be done either: then nothing must be acknowledged.
+        """
+        if self._trouble is None and self._is_marked:
+            if self._identify() == self._identities:
+                if HAS_FRAME_COUNT:
+                    self._note_progress(frames_of(raw))
+                return
+            self._note_trouble()
+        if self._trouble is not None:
+            self._rescue(raw, self._trouble)
+
+    def refuse_if_broken(self) -> None:
+        """Raise QueueDamaged once a file of the queue was seen to be removed or replaced."""
+        if self._trouble is not None:
+            raise QueueDamaged(self._trouble)
+
+    def _open_log(self) -> Salts | None:
+        """Open the log, by which nobody holds locks, for a look at each commit."""
+        with contextlib.suppress(OSError):
+            if self._log_descriptor >= 0:
+                os.close(self._log_descriptor)
+                self._log_descriptor = -1
+            self._log_descriptor = os.open(self._log, os.O_RDONLY | os.O_CLOEXEC)
+            header = os.pread(self._log_descriptor, LOG_HEADER_BYTES, 0)
+            self._page_bytes = int.from_bytes(header[8:12])
+            return salts_in(header)
+        return None
+
+    def _note_progress(self, frames: int) -> None:
+        note_progress(self._log_descriptor, self._progress, frames, self._page_bytes, self._boot)
+
+    def _identify(self) -> tuple[_Identity, ...]:
+        return _identity(self._name), _identity(self._log_name), _identity(self._index_name)
+
+    def _note_trouble(self) -> None:
+        names = (self._name, self._log_name, self._index_name)
+        pairs = zip(names, self._identify(), self._identities, strict=True)
+        changed = next((name for name, now, before in pairs if now != before), self._name)
+        self._trouble = (
+            f"{changed}: removed or replaced while relaygw ran; no mail is taken or sent until "
+            "relaygw is started again"
+        )
+
+    def _rescue(self, raw: Any, trouble: str) -> None:
+        """Move what the lost log holds into the database; raise QueueDamaged when it cannot."""
+        try:
+            self._moved.unlink(missing_ok=True)
+            if _identity(self._name) != self._identities[0] or not _move_all(raw):
+                raise QueueDamaged(trouble)
+            is_log_there = _identity(self._log_name) == self._identities[1]
+            descriptor = open_lock_file(self.path, self._moved.name)
+            os.write(descriptor, WITH_LOG if is_log_there else WITHOUT_LOG)
+            os.fsync(descriptor)
+            os.close(descriptor)
+            _sync(self._moved.parent)
+        except OSError as error:
+            raise QueueDamaged(f"{trouble} ({error.strerror})") from error
+
+    # --- closing -------------------------------------------------------------------------
+
+    def end_reading(self) -> None:
+        """Let the last connection remove a log that no mark needs; before all others are closed."""
+        with contextlib.suppress(DriverError):
+            if not self.has_mark and (self._anchor is None or stamps_of(self._anchor)[0] == 0):
+                self._close_anchor()
+
+    def finish(self, raw: Any) -> None:
+        """Take the mark away if nobody else has the queue open; with the write lock.
+
+        The caller closes all connections next, and this file last. When anything goes wrong the
+        mark stays, and with it the log.
+        """
+        if not self._is_alone():
+            return
+        if not self._identities or self._is_another_there():
+            return  # which would lose its log, or put an old one into the database
+        with contextlib.suppress(DriverError, OSError):
+            raw.execute("PRAGMA user_version = 0")
+            if _move_all(raw):
+                self._close_anchor()
+                self._moved.unlink(missing_ok=True)
+
+    def _is_another_there(self) -> bool:
+        database, log, _ = self._identities
+        is_log_other = _identity(self._log_name) != log and salts_of(self._log) is not None
+        return _identity(self._name) != database or is_log_other
+
+    @property
+    def has_mark(self) -> bool:
+        """True when the database was found with a mark or has got one."""
+        return self._is_marked or self._found_mark
+
+    def close(self) -> None:
+        """End this use of the file, after all other connections of it."""
+        self._close_anchor()
+        self._let_go()
+
+    def _close_anchor(self) -> None:
+        with self._anchoring:
+            if self._anchor is not None:
+                self._anchor.close()
+                self._anchor = None
+
+    def _let_go(self) -> None:
+        for descriptor in (self._users, self._progress, self._log_descriptor):
+            if descriptor >= 0:
+                os.close(descriptor)
+        self._users = self._progress = self._log_descriptor = -1
+
+
+def _signed(word: int) -> int:
+    return word - WORD if word >= WORD // 2 else word
+
+
+def _move_all(raw: Any, *, tries: int = _MOVE_TRIES) -> bool:
+    """Move all of the log into the database, synced; False when somebody is in the way."""
+    for number in range(tries):
+        if number:
+            time.sleep(_MOVE_PATIENCE_S)
+        busy, frames, moved = raw.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()[0]
+        if busy == 0 and moved == frames:
+            return True
+    return False
+
+
+def _identity(name: str) -> _Identity:
+    try:
+        found = os.stat(name)  # noqa: PTH116 - three at each commit, and a Path costs as much
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _sync(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

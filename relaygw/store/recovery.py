@@ -1,0 +1,368 @@
+"""Putting what is left of a damaged SQLite queue into a new one, which takes its place.
+
+Nothing is overwritten: the new database is written beside the old one, which is moved aside once
+all of it is on disk. A run that was cut short is begun anew by the next.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Table
+
+from relaygw.errors import QueueDamaged, SchemaMismatch, StoreUnavailable
+from relaygw.mail.state import DeliveryState
+from relaygw.policy.retry import REASON_RECOVERED
+from relaygw.store import lifelines, migrate
+from relaygw.store.log_check import (
+    DriverError,
+    LogFinding,
+    LogState,
+    check_log,
+    database_path,
+    driver,
+    index_of,
+    lock_directory_of,
+    log_of,
+    open_lock_file,
+    read_only,
+)
+from relaygw.store.protocol import Recovered
+from relaygw.store.salvage import DamagedQueue, Row, Salvaged
+from relaygw.store.tables import SCHEMA_REVISION, chunk, delivery, message, metadata, recipient
+
+_MESSAGES_A_STEP = 200
+_TEMPORARY = frozenset({"instance", "permit", "duty"})  # of processes that are gone
+_MADE_AGAIN = frozenset({"captured_index", "captured_text", "captured_facts"})
+_MESSAGE_TABLES = frozenset({"message", "delivery", "recipient", "chunk"})
+_SENDABLE = frozenset({DeliveryState.INCOMING, DeliveryState.ACTIVE, DeliveryState.DEFERRED})
+
+
+def examine(url: str) -> list[str]:
+    """Return what is wrong with a queue, a line for each; changes nothing, a gateway may run."""
+    path = database_path(url)
+    users = _users(path)
+    try:
+        is_alone = _lock(users)
+        if not is_alone:
+            fcntl.flock(users, fcntl.LOCK_SH)
+        try:
+            finding = check_log(path, is_alone=is_alone)
+        except QueueDamaged as error:
+            return [str(error)]
+        if finding.state is not LogState.WHOLE:
+            return [finding.problem]
+        return list(_page_problems(path, finding))
+    finally:
+        os.close(users)
+
+
+def recover(url: str, *, is_released: bool, now_ms: int, tell: Callable[[int], None]) -> Recovered:
+    """Write a new queue with what can be read of a damaged one, and put it in its place.
+
+    Messages that are whole come back as they were. What may have been sent since the state that
+    can be read is held, unless `is_released`: everything that is unfinished when the log was
+    lost, else what was being sent. The rest is written into a directory of files. `tell` gets
+    the number of messages that are done. Raises StoreUnavailable while a gateway runs,
+    QueueDamaged when nothing can be read, SchemaMismatch for a queue of another version.
+    """
+    path = database_path(url)
+    users = _users(path)
+    try:
+        if not _lock(users):
+            raise StoreUnavailable(
+                f"{path}: relaygw, or a command of it, has the queue open; stop relaygw first"
+            )
+        _undo_cut(path)
+        finding = check_log(path, is_alone=True)
+        if finding.state is LogState.WHOLE and not any(_page_problems(path, finding)):
+            return Recovered()
+        return _Recovery(path, finding, is_released=is_released, now_ms=now_ms).run(tell)
+    except OSError as error:
+        raise StoreUnavailable(f"{error.filename or path}: {error.strerror}") from error
+    finally:
+        os.close(users)
+
+
+def _users(path: Path) -> int:
+    try:
+        return open_lock_file(path, "users")
+    except OSError as error:
+        raise StoreUnavailable(f"{error.filename}: {error.strerror}") from error
+
+
+def _lock(users: int) -> bool:
+    try:
+        fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _uses_log(finding: LogFinding) -> bool:
+    return finding.state in (LogState.WHOLE, LogState.SHORT)
+
+
+def _page_problems(path: Path, finding: LogFinding) -> Iterator[str]:
+    """Yield what SQLite finds wrong with the pages of a database."""
+    try:
+        with contextlib.closing(read_only(path, as_it_lies=not _uses_log(finding))) as connection:
+            for (problem,) in connection.execute("PRAGMA integrity_check(20)").fetchall():
+                if problem != "ok":
+                    yield f"{path}: {' '.join(problem.split())}"
+    except DriverError as error:
+        yield f"{path}: {error}"
+
+
+class _Recovery:
+    """One run, of which nobody else has the database open."""
+
+    def __init__(self, path: Path, finding: LogFinding, *, is_released: bool, now_ms: int) -> None:
+        stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime(now_ms / 1000))
+        self._path = path
+        self._finding = finding
+        self._is_released = is_released
+        self._now_ms = now_ms
+        self._new = path.with_name(path.name + ".recovering")
+        self._aside = _unused(path.with_name(f"{path.name}.damaged-{stamp}"))
+        self._exported = _unused(path.with_name(f"{path.name}.parts-{stamp}"))
+        is_lost = finding.state in (LogState.LOST, LogState.SHORT)
+        self._done = Recovered(is_log_lost=is_lost, aside=self._aside)
+        self._instances = lifelines.lifeline_directory(path.parent)
+        self._kept: set[str] = set()
+        self._has_all_envelopes = False
+
+    def run(self, tell: Callable[[int], None]) -> Recovered:
+        _remove(self._new)
+        migrate.upgrade(f"sqlite:///{self._new}")
+        try:
+            self._copy(tell)
+        except DriverError as error:
+            raise QueueDamaged(
+                f"{self._path}: nothing of it can be read ({error}); restore a backup"
+            ) from error
+        _take_owner(self._path, self._new)
+        _publish(self._path, self._new, self._aside)
+        return self._done
+
+    def _is_unacknowledged(self, left: Salvaged) -> bool:
+        """Return whether this is content whose client left before the end."""
+        is_content_only = not (left.message or left.deliveries or left.recipients)
+        return is_content_only and self._has_all_envelopes
+
+    def _copy(self, tell: Callable[[int], None]) -> None:
+        as_it_lies = not _uses_log(self._finding)
+        with (
+            contextlib.closing(read_only(self._path, as_it_lies=as_it_lies)) as source,
+            contextlib.closing(driver.connect(self._new, isolation_level=None)) as target,
+        ):
+            _check_revision(source)
+            queue = DamagedQueue(source)
+            queue_ids = queue.queue_ids()
+            self._has_all_envelopes = queue.has_all_envelopes and not self._done.is_log_lost
+            target.execute("PRAGMA synchronous = FULL")
+            target.execute("BEGIN")
+            for number, queue_id in enumerate(queue_ids, 1):
+                self._take(target, queue.read(queue_id))
+                if number % _MESSAGES_A_STEP == 0:
+                    target.execute("COMMIT")
+                    target.execute("BEGIN")
+                    tell(number)
+            for table in metadata.sorted_tables:
+                if table.name not in _MESSAGE_TABLES | _TEMPORARY | _MADE_AGAIN:
+                    self._copy_table(target, queue, table)
+            target.execute("COMMIT")
+            target.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    def _copy_table(self, target: Any, queue: DamagedQueue, table: Table) -> None:
+        for row in queue.rows(table):
+            if "queue_id" not in row or row["queue_id"] in self._kept:
+                _insert(target, table, row, or_ignore=True)
+
+    def _take(self, target: Any, left: Salvaged) -> None:
+        row = left.message
+        if row is not None and _is_history(row):
+            # its content is of no further use
+            if left.missing and all("content" in one for one in left.missing):
+                left.missing, left.content = [], []
+            row["chunk_count"] = len(left.content)
+        if row is None or left.missing or not self._put(target, left, row):
+            self._set_aside(left)
+            return
+        self._done.recovered += 1
+        self._kept.add(left.queue_id)
+
+    def _put(self, target: Any, left: Salvaged, row: Row) -> bool:
+        """Insert a message that is whole; False when it is not after all."""
+        row |= {"indexed_at_ms": None}
+        parts = [self._as_it_may_go(part) for part in left.deliveries]
+        bodies = enumerate(left.content)
+        target.execute("SAVEPOINT message")
+        try:
+            _insert(target, message, row)
+            for part in parts:
+                _insert(target, delivery, part)
+            for one in left.recipients:
+                _insert(target, recipient, one)
+            for number, body in bodies:
+                piece = {"queue_id": left.queue_id, "chunk_no": number, "body": body}
+                _insert(target, chunk, piece)
+        except (driver.IntegrityError, driver.DataError, driver.ProgrammingError) as error:
+            target.execute("ROLLBACK TO message")
+            left.missing.append(f"values that make sense ({error})")
+            return False
+        finally:
+            target.execute("RELEASE message")
+        self._done.held += any(part["reason"] == REASON_RECOVERED for part in parts)
+        return True
+
+    def _as_it_may_go(self, part: Row) -> Row:
+        if part["state"] not in _SENDABLE:
+            return part
+        lease, state = part["lease"], part["state"]
+        is_touched = self._done.is_log_lost or (lease is not None and self._was_sent(part))
+        if state == DeliveryState.ACTIVE.value:
+            untried = part["attempts"] == 0
+            state = DeliveryState.INCOMING.value if untried else DeliveryState.DEFERRED.value
+        changes = {"state": state, "lease": None}
+        if is_touched and not self._is_released:
+            changes |= {
+                "state": DeliveryState.HELD.value,
+                "held_at_ms": self._now_ms,
+                "reason": REASON_RECOVERED,
+            }
+        return {**part, **changes, "changed_at_ms": self._now_ms}
+
+    def _was_sent(self, part: Row) -> bool:
+        """Return whether a leased delivery may have been with its provider."""
+        if not (self._instances / str(part["lease"])).exists():
+            return True
+        begun = lifelines.begun_by(self._instances, part["lease"])
+        return (part["queue_id"], part["delivery_no"]) in {one[:2] for one in begun}
+
+    def _set_aside(self, left: Salvaged) -> None:
+        if self._is_unacknowledged(left):
+            return
+        if not left.has_something:
+            self._done.lost.append(left.queue_id)
+            return
+        self._done.damaged[left.queue_id] = ", ".join(left.missing)
+        self._done.exported = self._exported
+        self._exported.mkdir(mode=0o700, exist_ok=True)
+        name = self._exported / "".join(c for c in left.queue_id if c.isalnum())
+        facts = {
+            "missing": left.missing,
+            "message": left.message,
+            "deliveries": left.deliveries,
+            "recipients": left.recipients,
+        }
+        text = json.dumps(facts, indent=1, default=repr)
+        _write(name.with_suffix(".json"), text.encode())
+        if left.content:
+            _write(name.with_suffix(".eml"), b"".join(left.content))
+
+
+def _is_history(row: Row) -> bool:
+    return row["finished_at_ms"] is not None and row["captured_at_ms"] is None
+
+
+def _check_revision(source: Any) -> None:
+    try:
+        found = source.execute("SELECT version_num FROM alembic_version").fetchall()
+    except DriverError:
+        return  # as good as any other that can be read
+    if found and found[0][0] != SCHEMA_REVISION:
+        raise SchemaMismatch(
+            f"the queue has schema {found[0][0]}, this version recovers {SCHEMA_REVISION}; recover "
+            "it by the version that wrote it"
+        )
+
+
+def _insert(target: Any, table: Table, row: Row, *, or_ignore: bool = False) -> None:
+    columns = [column.name for column in table.columns if column.name in row]
+    marks = ", ".join("?" * len(columns))
+    target.execute(
+        f"INSERT {'OR IGNORE ' if or_ignore else ''}INTO {table.name} ({', '.join(columns)}) "
+        f"VALUES ({marks})",
+        [row[name] for name in columns],
+    )
+
+
+# --- files --------------------------------------------------------------------------------
+
+
+def _unused(path: Path) -> Path:
+    number, found = 1, path
+    while found.exists():
+        number, found = number + 1, path.with_name(f"{path.name}-{number + 1}")
+    return found
+
+
+def _remove(path: Path) -> None:
+    for one in (path, log_of(path), index_of(path)):
+        one.unlink(missing_ok=True)
+    with contextlib.suppress(FileNotFoundError):
+        for one in lock_directory_of(path).iterdir():
+            one.unlink()
+        lock_directory_of(path).rmdir()
+
+
+def _write(path: Path, content: bytes) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _take_owner(old: Path, new: Path) -> None:
+    found = old.stat()
+    new.chmod(found.st_mode & 0o777)
+    if os.geteuid() == 0:
+        os.chown(new, found.st_uid, found.st_gid)
+
+
+def _publish(path: Path, new: Path, aside: Path) -> None:
+    """Move the old database aside with its log, and the new one into its place.
+
+    The log goes first: SQLite would put an old one into a new database. Cut short between, the
+    old database is without its log and refused; `_undo_cut` gives it back.
+    """
+    if log_of(new).exists():
+        raise StoreUnavailable(f"{log_of(new)}: could not be moved into {new.name}; try again")
+    _sync(new)
+    os.link(path, aside)
+    if log_of(path).exists():
+        log_of(path).rename(log_of(aside))
+    index_of(path).unlink(missing_ok=True)
+    _sync(path.parent)
+    new.rename(path)
+    _sync(path.parent)
+    (lock_directory_of(path) / "moved").unlink(missing_ok=True)
+    with contextlib.suppress(FileNotFoundError):
+        os.truncate(lock_directory_of(path) / "progress", 0)
+    _remove(new)
+
+
+def _undo_cut(path: Path) -> None:
+    """Give a database its log back that a run moved aside before it was cut short."""
+    for aside in path.parent.glob(f"{path.name}.damaged-*"):
+        if path.exists() and not aside.name.endswith("-wal") and aside.samefile(path):
+            if log_of(aside).exists():
+                log_of(aside).rename(log_of(path))
+            aside.unlink()
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

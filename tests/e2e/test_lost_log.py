@@ -1,0 +1,293 @@
+"""A gateway that was killed under traffic, and what was done to its files before the next start."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from smtplib import SMTPException
+
+import pytest
+
+from relaygw.mail.state import DeliveryState
+from tests.e2e.gateway import Gateway, provider_settings
+from tests.e2e.ports import free_port
+from tests.fakes.scripted_provider import ThreadedProvider
+
+CLIENTS = 3
+ENOUGH = 60
+PAGE = 4096
+
+
+@dataclass(frozen=True)
+class Killed:
+    """The state directory of a gateway after SIGKILL, and the mail that it had acknowledged."""
+
+    state: Path
+    acknowledged: frozenset[str]
+
+    def copied_to(self, directory: Path) -> Path:
+        """Copy all of it; return the database."""
+        shutil.copytree(self.state, directory / "state", ignore=shutil.ignore_patterns("wake"))
+        return directory / "state/queue.db"
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory: pytest.TempPathFactory) -> Killed:
+    directory = tmp_path_factory.mktemp("killed")
+    acknowledged: list[str] = []
+    enough = threading.Event()
+    with Gateway(directory, providers={"p": provider_settings(free_port())}) as gateway:
+
+        def send_on() -> None:
+            with suppress(OSError, SMTPException):  # the end comes in the middle
+                while True:
+                    content = b"Subject: order\r\n\r\n" + b"x" * 3000 + b"\r\n"
+                    acknowledged.append(gateway.send("shop@a.test", ["c@b.test"], content))
+                    if len(acknowledged) >= ENOUGH:
+                        enough.set()
+
+        clients = [threading.Thread(target=send_on) for _ in range(CLIENTS)]
+        for client in clients:
+            client.start()
+        assert enough.wait(60)
+        gateway.kill_all()
+        for client in clients:
+            client.join()
+    return Killed(directory / "state", frozenset(acknowledged))
+
+
+def log_of(database: Path) -> Path:
+    return database.with_name("queue.db-wal")
+
+
+def remove_log(database: Path) -> None:
+    log_of(database).unlink()
+
+
+def empty_log(database: Path) -> None:
+    os.truncate(log_of(database), 0)
+
+
+def cut_log(database: Path) -> None:
+    os.truncate(log_of(database), log_of(database).stat().st_size // 2 // PAGE * PAGE)
+
+
+def spoil_log(database: Path) -> None:
+    with log_of(database).open("r+b") as log:
+        log.seek(32 + 3 * (PAGE + 24) + 500)
+        log.write(os.urandom(64))
+
+
+def swap_log(database: Path) -> None:
+    other = database.with_name("other.db")
+    with closing(sqlite3.connect(other)) as connection:
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("CREATE TABLE other (text)")
+        connection.commit()
+        shutil.copy(other.with_name("other.db-wal"), log_of(database))
+
+
+def leave_all_but_database(database: Path) -> None:
+    alone = database.read_bytes()
+    shutil.rmtree(database.parent)
+    database.parent.mkdir(mode=0o700)
+    database.write_bytes(alone)
+
+
+def run(gateway: Gateway, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run a relaygw command with a gateway's configuration."""
+    return subprocess.run(
+        [sys.executable, "-m", "relaygw", "--config", str(gateway.config), *words],
+        env=gateway.environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def start_refused(gateway: Gateway) -> str:
+    """Start a gateway that must not start; return what it said."""
+    gateway.write_config()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "relaygw", "--config", str(gateway.config), "serve"],
+        env={**gateway.environment, "PYTHONUNBUFFERED": "1"},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    said = ""
+    assert process.stderr is not None
+    with process.stderr:
+        for line in process.stderr:
+            said += line
+            if "started: mode" in line:
+                process.kill()
+                break
+    assert process.wait() == os.EX_DATAERR, said
+    return said
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [remove_log, empty_log, cut_log, spoil_log, swap_log, leave_all_but_database],
+)
+def test_a_queue_without_its_whole_log_is_refused_and_the_remedy_is_told(
+    killed: Killed, tmp_path: Path, damage: Callable[[Path], None]
+) -> None:
+    damage(killed.copied_to(tmp_path))
+    before = {path.name: path.stat().st_size for path in (tmp_path / "state").glob("queue.db*")}
+    gateway = Gateway(tmp_path, providers={"p": provider_settings(free_port())})
+    said = start_refused(gateway)
+    assert "queue.db-wal" in said
+    assert "relaygw db recover" in said
+    checked = run(gateway, "db", "check")
+    assert checked.returncode == os.EX_DATAERR, checked
+    assert "queue.db-wal" in checked.stderr
+    after = {path.name: path.stat().st_size for path in (tmp_path / "state").glob("queue.db*")}
+    assert {name: after.get(name) for name in before} == before, "nothing was changed"
+
+
+def test_all_files_together_start_again_with_all_that_was_acknowledged(
+    killed: Killed, tmp_path: Path
+) -> None:
+    killed.copied_to(tmp_path)
+    with Gateway(tmp_path, providers={"p": provider_settings(free_port())}) as gateway:
+        assert killed.acknowledged <= {entry.queue_id for entry in gateway.queue()}
+
+
+def by_backup(database: Path) -> None:
+    copy = database.with_name("copy.db")
+    with closing(sqlite3.connect(database)) as source, closing(sqlite3.connect(copy)) as target:
+        source.backup(target)
+    leave_only(database, copy)
+
+
+def by_vacuum(database: Path) -> None:
+    copy = database.with_name("copy.db")
+    with closing(sqlite3.connect(database)) as source:
+        source.execute(f"VACUUM INTO '{copy}'")
+    leave_only(database, copy)
+
+
+def leave_only(database: Path, copy: Path) -> None:
+    content = copy.read_bytes()
+    shutil.rmtree(database.parent)
+    database.parent.mkdir(mode=0o700)
+    database.write_bytes(content)
+
+
+@pytest.mark.parametrize("back_up", [by_backup, by_vacuum])
+def test_a_backup_that_sqlite_made_starts_without_a_word(
+    killed: Killed, tmp_path: Path, back_up: Callable[[Path], None]
+) -> None:
+    back_up(killed.copied_to(tmp_path))
+    with Gateway(tmp_path, providers={"p": provider_settings(free_port())}) as gateway:
+        assert killed.acknowledged <= {entry.queue_id for entry in gateway.queue()}
+        assert not [line for line in gateway.lines if "recover" in line]
+
+
+def test_what_is_recovered_without_its_log_is_held_until_somebody_lets_it_go(
+    killed: Killed, tmp_path: Path
+) -> None:
+    database = killed.copied_to(tmp_path)
+    with closing(sqlite3.connect(database)) as connection:  # moves the log; it is not known who did
+        connection.execute("SELECT count(*) FROM message").fetchone()
+    shutil.rmtree(database.with_name("queue.db.locks"))
+    with ThreadedProvider() as provider:
+        gateway = Gateway(tmp_path, providers={"p": provider_settings(provider.port)})
+        gateway.write_config()
+        recovered = run(gateway, "db", "recover")
+        assert recovered.returncode == 0, recovered
+        assert "held" in recovered.stdout
+        assert run(gateway, "db", "check").returncode == 0
+        with gateway:
+            queue = gateway.queue()
+            states = {part.state for entry in queue for part in entry.deliveries}
+            assert states <= {DeliveryState.HELD}
+            assert {part.reason for entry in queue for part in entry.deliveries} <= {"recovered"}
+            gateway.send("shop@a.test", ["c@b.test"], b"Subject: new\r\n\r\nhello\r\n")
+            provider.wait_for_messages(1)
+            gateway.wait_until(lambda: len(gateway.queue()) == len(queue), "only what is held")
+            run(gateway, "queue", "release", "--reason", "recovered", "--yes")
+            gateway.wait_until_empty()
+            provider.wait_for_messages(1 + len(queue))
+
+
+def pages_with(database: Path, words: bytes) -> Iterator[int]:
+    content = database.read_bytes()
+    for start in range(PAGE, len(content), PAGE):
+        if words in content[start : start + PAGE]:
+            yield start
+
+
+def test_a_damaged_queue_gives_back_each_mail_or_tells_its_id(
+    killed: Killed, tmp_path: Path
+) -> None:
+    database = killed.copied_to(tmp_path)
+    with closing(sqlite3.connect(database)) as connection:  # its end moves the log
+        connection.execute("SELECT count(*) FROM message").fetchone()
+    content = list(pages_with(database, b"xxxxxxxx"))
+    rows = list(pages_with(database, b"shop@a.test"))
+    with database.open("r+b") as file:
+        for start in (content[5], content[11], rows[len(rows) // 2]):
+            file.seek(start)
+            file.write(os.urandom(PAGE))
+    gateway = Gateway(tmp_path, providers={"p": provider_settings(free_port())})
+    gateway.write_config()
+    checked = run(gateway, "db", "check")
+    assert checked.returncode == os.EX_DATAERR, checked
+    recovered = run(gateway, "db", "recover")
+    assert recovered.returncode == 0, recovered
+    with gateway:
+        queued = {entry.queue_id for entry in gateway.queue()}
+        whole = {queue_id for queue_id in queued if len(gateway.content(queue_id)) > 3000}
+    assert whole == queued
+    named = {queue_id for queue_id in killed.acknowledged if queue_id in recovered.stdout}
+    assert queued | named >= killed.acknowledged
+    assert queued
+    assert named
+    again = run(gateway, "db", "recover")
+    assert again.returncode == 0
+    assert "nothing" in again.stdout
+
+
+def readiness(gateway: Gateway) -> int:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{gateway.web_port}/readyz") as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
+def test_a_log_that_goes_while_it_is_used_ends_the_intake_and_loses_nothing(
+    tmp_path: Path,
+) -> None:
+    providers = {"p": provider_settings(free_port())}
+    content = b"Subject: order\r\n\r\n" + b"x" * 3000 + b"\r\n"
+    with Gateway(tmp_path, providers=providers) as gateway:
+        acknowledged = {gateway.send("shop@a.test", ["c@b.test"], content) for _ in range(20)}
+        assert readiness(gateway) == 200
+        log_of(tmp_path / "state/queue.db").unlink()
+        with suppress(AssertionError):  # what is taken while it is found out is safe, too
+            for _ in range(20):
+                acknowledged.add(gateway.send("shop@a.test", ["c@b.test"], content))
+            pytest.fail("the front took twenty messages without a log")
+        with gateway.connect() as client:
+            for command in (b"HELO c", b"MAIL FROM:<a@b.test>", b"RCPT TO:<c@b.test>", b"DATA"):
+                client.command(command)
+            assert client.command(b"Subject: x\r\n\r\n.").startswith("451 4.3.0")
+        gateway.wait_for_log("queue.db-wal.*relaygw")
+        gateway.wait_until(lambda: readiness(gateway) == 503, "not ready")
+        assert run(gateway, "queue", "list").returncode == os.EX_DATAERR
+        gateway.kill_all()
+    with Gateway(tmp_path, providers=providers) as gateway:
+        assert acknowledged <= {entry.queue_id for entry in gateway.queue()}

@@ -1,0 +1,116 @@
+"""Commands about a gateway that runs under another user, configuration and state directory."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.gateway import Gateway
+
+SERVICE = "nobody"
+AS_SERVICE = [
+    "setpriv", f"--reuid={SERVICE}", "--clear-groups",
+    # the interpreter of a test may lie where only root may look
+    "--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search",
+]  # fmt: skip
+
+
+@pytest.fixture
+def run_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    directory = tmp_path / "run"
+    monkeypatch.setenv("RELAYGW_RUN_DIR", str(directory))
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "usual"))
+    monkeypatch.delenv("RELAYGW_CONFIG", raising=False)
+    return directory
+
+
+def relaygw(*words: str) -> subprocess.CompletedProcess[str]:
+    """Run a command that names no configuration."""
+    return subprocess.run(
+        [sys.executable, "-m", "relaygw", *words], capture_output=True, text=True, check=False
+    )
+
+
+@pytest.fixture
+def service(run_dir: Path) -> Iterator[Gateway]:
+    """A gateway of a user of its own, as systemd starts it with RuntimeDirectory=."""
+    if os.geteuid() != 0 or shutil.which("setpriv") is None:
+        pytest.skip("needs root and setpriv")
+    uid = pwd.getpwnam(SERVICE).pw_uid
+    with tempfile.TemporaryDirectory() as name:  # tmp_path is for this user alone
+        directory = Path(name)
+        (directory / "state").mkdir()
+        run_dir.mkdir()
+        for one in (directory, directory / "state", run_dir):
+            os.chown(one, uid, -1)
+        gateway = Gateway(directory, mode="sandbox", before=AS_SERVICE)
+        gateway.write_config()
+        os.chown(gateway.config, uid, -1)
+        with gateway:
+            yield gateway
+
+
+def test_root_sees_the_queue_of_the_service_and_is_told_so(service: Gateway) -> None:
+    queue_id = service.send("shop@a.test", ["c@b.test"], b"Subject: x\r\n\r\nhello\r\n")
+    said = relaygw("status")
+    assert said.returncode == 0, said
+    assert said.stderr == f"relaygw: using the gateway of user nobody: {service.config}\n"
+    assert "delivery" in said.stdout
+    assert "1 captured" in said.stdout
+    listed = relaygw("queue", "list", "--state", "all")
+    assert queue_id in listed.stdout
+    assert str(service.config) in listed.stderr
+    named = relaygw("--config", str(service.config), "status")
+    assert named.stderr == ""
+
+    assert service.stop() == 0
+    assert relaygw("status").returncode == os.EX_UNAVAILABLE, "there is no queue of root's own"
+
+
+def test_several_gateways_are_named_and_one_must_be_chosen(tmp_path: Path, run_dir: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+    with Gateway(tmp_path / "one", mode="sandbox") as one:
+        with Gateway(tmp_path / "two", mode="sandbox") as two:
+            refused = relaygw("queue", "list")
+            assert refused.returncode == os.EX_UNAVAILABLE, refused
+            assert str(one.config) in refused.stderr
+            assert str(two.config) in refused.stderr
+            assert "--config" in refused.stderr
+            two.kill_all()
+        assert relaygw("queue", "list").returncode == 0, "one that was killed does not count"
+        one.config.rename(tmp_path / "elsewhere.yaml")
+        refused = relaygw("status")
+        assert refused.returncode == os.EX_UNAVAILABLE, refused
+        assert "cannot be read" in refused.stderr
+        assert run_dir.stat().st_mode & 0o777 == 0o755
+
+
+def test_mail_of_a_queue_that_nobody_runs_is_told_beside_the_gateway(
+    tmp_path: Path, run_dir: Path
+) -> None:
+    usual = tmp_path / "usual/relaygw/queue.db"
+    for name in ("own", "other"):
+        (tmp_path / name).mkdir()
+    # the usual queue, with mail that waits for a provider
+    own = Gateway(
+        tmp_path / "own",
+        queue={"url": f"sqlite:///{usual}", "min_free": "0%"},
+        providers={"p": {"host": "127.0.0.1", "port": 1, "tls": "none"}},
+    )
+    with own:
+        own.send("shop@a.test", ["c@b.test"], b"Subject: x\r\n\r\nhello\r\n")
+        assert relaygw("queue", "list").stderr == "", "the gateway that runs has the usual queue"
+    with Gateway(tmp_path / "other", mode="sandbox") as other:
+        said = relaygw("queue", "list")
+    assert said.returncode == 0, said
+    assert str(other.config) in said.stderr
+    assert f"mail waits in sqlite:///{usual}" in said.stderr

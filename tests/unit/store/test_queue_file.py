@@ -1,0 +1,269 @@
+"""The file of a SQLite queue and its log, at every moment that a kill may choose."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, event
+
+from relaygw.errors import QueueDamaged
+from relaygw.mail.state import DeliveryState
+from relaygw.store.log_check import log_of, mark_of, read_only
+from relaygw.store.migrate import current_revision, upgrade
+from relaygw.store.protocol import Selection
+from relaygw.store.sqlite import SqliteStore
+from tests.builders import accepted
+
+ANY = frozenset(DeliveryState)
+COMMITS = 8
+"""Of the queue in `live`: six messages, a mark after it was made and one after it was closed."""
+
+
+def open_store(directory: Path) -> SqliteStore:
+    url = f"sqlite:///{directory}/queue.db"
+    upgrade(url)
+    return SqliteStore(url, keep_content=False)
+
+
+def stored(directory: Path) -> set[str]:
+    store = open_store(directory)
+    try:
+        return {entry.queue_id for entry in store.search(Selection(states=ANY), limit=1000)}
+    finally:
+        store.close()
+
+
+class Moments:
+    """Copies of a directory, as a kill would leave it before each statement that is run in it."""
+
+    def __init__(self, directory: Path, copies: Path) -> None:
+        self._directory = directory
+        self._copies = copies
+        self.acknowledged: set[str] = set()
+        self.taken: list[tuple[Path, set[str]]] = []
+        self._last: list[bytes] = []
+
+    def take(self, *_: object) -> None:
+        files = sorted(path for path in self._directory.rglob("*") if path.is_file())
+        content = [path.read_bytes() for path in files]
+        if content != self._last:
+            self._last = content
+            copy = self._copies / str(len(self.taken))
+            shutil.copytree(self._directory, copy)
+            self.taken.append((copy, set(self.acknowledged)))
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        def watch(connection: Any, _record: object) -> None:
+            connection.set_trace_callback(self.take)
+
+        event.listen(Engine, "connect", watch)
+        try:
+            yield
+        finally:
+            event.remove(Engine, "connect", watch)
+            self.take()
+
+
+def live(directory: Path, moments: Moments) -> None:
+    """Use a queue in all ways that change its files."""
+
+    def accept(store: SqliteStore) -> None:
+        message = accepted()
+        store.accept_batch([message])
+        moments.acknowledged.add(message.queue_id)
+
+    store = open_store(directory)
+    accept(store)
+    accept(store)
+    store.checkpoint()
+    accept(store)  # the log starts anew
+    other = SqliteStore(f"sqlite:///{directory}/queue.db", keep_content=False)
+    accept(other)
+    store.close()
+    accept(other)
+    other.close()
+    again = open_store(directory)
+    accept(again)
+    again.close()
+
+
+@pytest.fixture(scope="module")
+def moments(tmp_path_factory: pytest.TempPathFactory) -> Moments:
+    directory, copies = tmp_path_factory.mktemp("live"), tmp_path_factory.mktemp("copies")
+    found = Moments(directory, copies)
+    with found.watched():
+        live(directory, found)
+    assert len(found.taken) > 20
+    return found
+
+
+def test_a_kill_at_any_moment_leaves_a_queue_that_starts_with_all_acknowledged_mail(
+    moments: Moments, tmp_path: Path
+) -> None:
+    for moment, acknowledged in moments.taken:
+        copy = shutil.copytree(moment, tmp_path / moment.name)
+        assert acknowledged <= stored(copy), copy.name
+
+
+def test_a_log_that_goes_after_a_kill_is_missed_unless_nothing_is_lost(
+    moments: Moments, tmp_path: Path
+) -> None:
+    refused = 0
+    for moment, acknowledged in moments.taken:
+        copy = shutil.copytree(moment, tmp_path / moment.name)
+        log_of(copy / "queue.db").unlink(missing_ok=True)
+        try:
+            assert acknowledged <= stored(copy), copy.name
+        except QueueDamaged:
+            refused += 1
+    assert 0 < refused < len(moments.taken)
+
+
+def test_a_copy_of_the_database_alone_is_refused_while_its_log_holds_mail(
+    moments: Moments, tmp_path: Path
+) -> None:
+    refused = 0
+    for moment, acknowledged in moments.taken:
+        alone = tmp_path / moment.name
+        alone.mkdir()
+        shutil.copy(moment / "queue.db", alone)
+        try:
+            assert acknowledged <= stored(alone), moment.name
+        except QueueDamaged:
+            refused += 1
+    assert 0 < refused < len(moments.taken)
+
+
+def test_a_queue_that_was_closed_needs_no_log(tmp_path: Path) -> None:
+    store = open_store(tmp_path)
+    store.accept_batch([accepted()])
+    assert mark_of(tmp_path / "queue.db") is not None
+    store.close()
+    assert mark_of(tmp_path / "queue.db") is None
+    assert not log_of(tmp_path / "queue.db").exists()
+
+
+def test_a_long_reader_holds_up_the_mark_and_not_the_mail(tmp_path: Path) -> None:
+    upgrade(f"sqlite:///{tmp_path}/queue.db")
+    with closing(read_only(tmp_path / "queue.db")) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM message").fetchall()
+        store = open_store(tmp_path)
+        messages = [accepted(), accepted()]
+        store.accept_batch(messages[:1])
+        assert mark_of(tmp_path / "queue.db") is None
+    store.accept_batch(messages[1:])
+    assert mark_of(tmp_path / "queue.db") is not None
+    store.close()
+    assert stored(tmp_path) == {message.queue_id for message in messages}
+
+
+def test_a_queue_of_an_older_version_starts_with_what_its_log_holds(tmp_path: Path) -> None:
+    store = open_store(tmp_path)
+    first = accepted()
+    store.accept_batch([first])
+    store.close()
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    # written without a mark, and killed
+    with closing(sqlite3.connect(tmp_path / "queue.db")) as connection:
+        connection.execute("UPDATE message SET subject = 'of the log'")
+        connection.commit()
+        for name in ("queue.db", "queue.db-wal"):
+            shutil.copy(tmp_path / name, copy)
+    later = open_store(copy)
+    (entry,) = later.search(Selection(states=ANY), limit=10)
+    later.close()
+    assert (entry.queue_id, entry.subject) == (first.queue_id, "of the log")
+
+
+def test_a_command_that_only_reads_leaves_the_log_of_a_killed_gateway(tmp_path: Path) -> None:
+    live_dir, killed = tmp_path / "live", tmp_path / "killed"
+    live_dir.mkdir()
+    store = open_store(live_dir)
+    message = accepted()
+    store.accept_batch([message])
+    shutil.copytree(live_dir, killed)
+    store.close()
+    assert current_revision(f"sqlite:///{killed}/queue.db") is not None
+    reader = SqliteStore(f"sqlite:///{killed}/queue.db", keep_content=False)
+    assert reader.search(Selection(states=ANY), limit=10)
+    shutil.copytree(killed, tmp_path / "killed again")
+    reader.close()
+    assert stored(tmp_path / "killed again") == {message.queue_id}
+    assert stored(killed) == {message.queue_id}
+
+
+def test_a_log_that_another_program_moved_into_the_database_is_not_missed(
+    moments: Moments, tmp_path: Path
+) -> None:
+    moved, missed = 0, []
+    for moment, acknowledged in moments.taken:
+        database = shutil.copytree(moment, tmp_path / moment.name) / "queue.db"
+        had_log = log_of(database).exists()
+        with closing(sqlite3.connect(database)) as connection:  # its end moves the log
+            connection.execute("SELECT count(*) FROM sqlite_schema").fetchall()
+        moved += had_log and not log_of(database).exists()
+        try:
+            assert acknowledged <= stored(database.parent), moment.name
+        except QueueDamaged:
+            missed.append(moment.name)
+    assert moved > 10
+    assert len(missed) <= COMMITS, "only between a commit and the note of it"
+
+
+def remove(path: Path) -> None:
+    path.unlink()
+
+
+def replace(path: Path) -> None:
+    copy = path.with_name("copy")
+    shutil.copy(path, copy)
+    copy.rename(path)
+
+
+@pytest.mark.parametrize("change", [remove, replace])
+@pytest.mark.parametrize("name", ["queue.db-wal", "queue.db-shm"])
+def test_what_was_committed_when_the_log_went_is_there_for_the_next_process(
+    tmp_path: Path, name: str, change: Callable[[Path], None]
+) -> None:
+    store = open_store(tmp_path)
+    messages = [accepted(), accepted(), accepted()]
+    store.accept_batch(messages[:1])
+    change(tmp_path / name)
+    store.accept_batch(messages[1:2])  # found out, and moved into the database
+    with pytest.raises(QueueDamaged, match=name):
+        store.accept_batch(messages[2:])
+    with pytest.raises(QueueDamaged):
+        store.heartbeat("x")
+    with pytest.raises(QueueDamaged):
+        store.duty("watch", "x")
+    with pytest.raises(QueueDamaged, match="start it again"):
+        SqliteStore(f"sqlite:///{tmp_path}/queue.db", keep_content=False)
+    killed = tmp_path / "killed"
+    shutil.copytree(tmp_path, killed, ignore=shutil.ignore_patterns("killed", "queue.db-wal"))
+    store.close()
+    expected = {message.queue_id for message in messages[:2]}
+    assert stored(killed) == expected
+    if change is remove or name != "queue.db-wal":
+        assert stored(tmp_path) == expected
+
+
+@pytest.mark.parametrize("change", [remove, replace])
+def test_nothing_is_acknowledged_once_the_database_itself_is_gone(
+    tmp_path: Path, change: Callable[[Path], None]
+) -> None:
+    store = open_store(tmp_path)
+    store.accept_batch([accepted()])
+    change(tmp_path / "queue.db")
+    for _ in range(2):
+        with pytest.raises(QueueDamaged, match=r"queue\.db: removed or replaced"):
+            store.accept_batch([accepted()])
+    store.close()

@@ -1,0 +1,133 @@
+"""Saving what is left of a damaged queue: what is let go, what is held, and what a cut leaves."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from relaygw.errors import StoreUnavailable
+from relaygw.mail.state import DeliveryState
+from relaygw.store.lifelines import Lifeline, lifeline_directory
+from relaygw.store.log_check import log_of
+from relaygw.store.migrate import upgrade
+from relaygw.store.protocol import Instance, Recovered, Selection
+from relaygw.store.recovery import examine, recover
+from relaygw.store.sqlite import SqliteStore
+from tests.builders import NOW_MS, accepted
+
+PAGE = 4096
+ANY = frozenset(DeliveryState)
+
+
+def url_in(directory: Path) -> str:
+    return f"sqlite:///{directory}/queue.db"
+
+
+def open_store(directory: Path) -> SqliteStore:
+    upgrade(url_in(directory))
+    return SqliteStore(url_in(directory), keep_content=False)
+
+
+def recovered(directory: Path, *, is_released: bool = False) -> Recovered:
+    return recover(url_in(directory), is_released=is_released, now_ms=NOW_MS, tell=lambda _: None)
+
+
+def states(directory: Path) -> dict[str, tuple[str, str | None]]:
+    store = open_store(directory)
+    entries = store.search(Selection(states=ANY), limit=100)
+    store.close()
+    return {
+        entry.queue_id: (part.state.value, part.reason)
+        for entry in entries
+        for part in entry.deliveries
+    }
+
+
+def break_page_with(database: Path, words: bytes) -> None:
+    """Spoil the last page with some words: where they were before, only their trace is left."""
+    at = database.read_bytes().rindex(words) // PAGE * PAGE
+    with database.open("r+b") as file:
+        file.seek(at)
+        file.write(os.urandom(PAGE))
+
+
+def test_what_was_being_sent_is_held_and_what_only_was_to_be_sent_goes_on(tmp_path: Path) -> None:
+    store = open_store(tmp_path)
+    broken = accepted(content=b"Subject: x\r\n\r\n" + b"broken" * 667)  # a page of its own
+    sent, claimed, waiting = accepted(), accepted(), accepted()
+    store.accept_batch([broken])
+    store.accept_batch([sent, claimed])
+    instances = lifeline_directory(tmp_path)
+    lifeline = Lifeline(instances, "worker")
+    store.register(
+        Instance(
+            incarnation="worker", name="gw", role="delivery", pid=1, version="1", fingerprint=""
+        )
+    )
+    store.claim("default", limit=10, incarnation="worker", now_ms=NOW_MS)
+    lifeline.begin(sent.queue_id, 0, "p")
+    store.accept_batch([waiting])
+    store.close()
+    break_page_with(tmp_path / "queue.db", b"broken" * 50)
+
+    assert examine(url_in(tmp_path))
+    done = recovered(tmp_path)
+    assert set(done.damaged) == {broken.queue_id}, done
+    assert (done.recovered, done.held, done.lost) == (3, 1, [])
+    assert done.exported is not None
+    assert (done.exported / f"{broken.queue_id}.json").exists()
+    assert states(tmp_path) == {
+        sent.queue_id: ("held", "recovered"),
+        claimed.queue_id: ("incoming", None),
+        waiting.queue_id: ("incoming", None),
+    }
+    assert examine(url_in(tmp_path)) == []
+    assert recovered(tmp_path).aside is None, "nothing more to do"
+
+
+def test_an_operator_may_let_everything_go_at_once(tmp_path: Path) -> None:
+    store = open_store(tmp_path)
+    message = accepted()
+    store.accept_batch([message])
+    store.checkpoint()
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    # the database alone, as a copy of files that forgets the log leaves it
+    (copy / "queue.db").write_bytes((tmp_path / "queue.db").read_bytes())
+    store.close()
+    done = recovered(copy, is_released=True)
+    assert (done.is_log_lost, done.recovered, done.held) == (True, 1, 0)
+    assert states(copy) == {message.queue_id: ("incoming", None)}
+    assert done.aside is not None
+    assert done.aside.exists()
+
+
+def test_a_queue_in_use_is_left_alone(tmp_path: Path) -> None:
+    store = open_store(tmp_path)
+    with pytest.raises(StoreUnavailable, match="stop relaygw first"):
+        recovered(tmp_path)
+    store.close()
+    assert recovered(tmp_path).aside is None
+
+
+def test_a_recovery_that_was_cut_short_is_begun_anew_with_the_log(tmp_path: Path) -> None:
+    live, killed = tmp_path / "live", tmp_path / "killed"
+    live.mkdir()
+    killed.mkdir()
+    store = open_store(live)
+    message = accepted()
+    store.accept_batch([message])
+    for name in ("queue.db", "queue.db-wal"):
+        (killed / name).write_bytes((live / name).read_bytes())
+    store.close()
+    # as it is between the two moves
+    aside = killed / "queue.db.damaged-20261127-000000"
+    os.link(killed / "queue.db", aside)
+    log_of(killed / "queue.db").rename(log_of(aside))
+    (killed / "queue.db.recovering").write_bytes(b"half")
+
+    assert recovered(killed).aside is None, "with its log it is whole"
+    assert set(states(killed)) == {message.queue_id}
+    assert not aside.exists()
