@@ -308,6 +308,12 @@ def walk(wrong: WrongClock) -> tuple[dict[str, Any], set[str]]:
     call("move", [kept.queue_id], entry=entry("queue.move"), **moved)
     call("release_held", "why", limit=9, now_ms=wrong.now_ms())
     call("held_reasons")
+    call("routes_waiting")
+    call("let_go", [(held.queue_id, 0)], reason="another", now_ms=wrong.now_ms())
+    call("reroute", [], entry=entry("queue.reroute"))
+    call("register", instance("lost"))
+    call("bury", "lost", is_lost=True)
+    call("ownerless")
     assert call("restart_waits", limit=9) == 0
     part = ReleasedDelivery(
         released=Released.ALLOWED,
@@ -371,6 +377,19 @@ def walk(wrong: WrongClock) -> tuple[dict[str, Any], set[str]]:
     call("doubtful")
     call("add_audit", entry("config.changed"))
 
+    parked, in_hand = accepted(at_ms=now_ms), accepted(at_ms=now_ms)
+    call("accept_batch", [parked, in_hand])
+    call(
+        "change_state",
+        [parked.queue_id],
+        from_states=frozenset(DeliveryState),
+        to=DeliveryState.HELD,
+        reason="why",
+        due_at_ms=wrong.now_ms(),
+        entry=entry("queue.held"),
+    )
+    call("claim", "default", limit=9, incarnation="wrong", now_ms=wrong.now_ms())
+
     # nothing of this is over its time
     cutoffs = dict.fromkeys(("finished", "captured", "deleted", "orphans"), now_ms - 60_000)
     assert call("purge", cutoffs, limit=9) == 0
@@ -406,6 +425,9 @@ def walk(wrong: WrongClock) -> tuple[dict[str, Any], set[str]]:
         "accounts": ((), {}),
         "senders": ((), {}),
         "holds": ((), {}),
+        "held_mail": ((), {}),
+        "in_hand_since": ((now_ms + 60_000,), {}),
+        "lost_instances": ((now_ms - 60_000,), {}),
         "history": ((now_ms - 300_000,), {}),
         "incidents": ((now_ms - 60_000,), {}),
     }

@@ -264,13 +264,13 @@ SCENARIOS = [
     ),
     Scenario(
         "sender-refused",
-        recipients=(("a", "no"),),
+        recipients=(("no",),),
         refused={"no": NOT_VERIFIED},
         provider={"preset": "ses"},
     ),
     Scenario(
         "sender-verified",
-        recipients=(("a", "no"),),
+        recipients=(("no",),),
         refused={"no": NOT_VERIFIED},
         provider={"preset": "ses"},
         script=_verified_meanwhile,
@@ -279,6 +279,17 @@ SCENARIOS = [
     Scenario("refused-midway", chunks=2, script=_refused_midway, small_buffers=True),
     Scenario("refused-at-once", script=_refused_at_once),
     Scenario("blocked", settings={"recipients": {"block": ["@cust.test"]}}),
+    Scenario(
+        "fields-left-out",
+        content=b'X-SMTPAPI: {"to": ["c@other.test"]}\r\nSubject: x\r\n\r\nhello\r\n',
+        chunks=1,
+        settings={"mode": "staging", "recipients": {"allow": ["@cust.test"]}},
+    ),
+    Scenario(
+        "held-for-a-field",
+        content=b"X-SMTPAPI: {what is this\r\nSubject: x\r\n\r\nhello\r\n",
+        settings={"recipients": {"block": ["@spam.test"]}},
+    ),
 ]
 
 
@@ -458,8 +469,7 @@ class Trial:
                     assert doubted == frozenset(), f"{run.incarnation}\n{self.shown()}"
         ids = ", ".join(f"'{entry.queue_id}'" for entry in entries)
         self.change(
-            f"UPDATE delivery SET due_at_ms = {NEVER_MS}, held_at_ms = NULL, "
-            "state = CASE WHEN state = 'held' THEN 'deferred' ELSE state END "
+            f"UPDATE delivery SET due_at_ms = {NEVER_MS}, held_at_ms = NULL, state = 'deferred' "
             f"WHERE state <> 'finished' AND queue_id IN ({ids})",
             *(f"DELETE FROM {table}" for table in ("hold", "account", "usage")),
         )
@@ -504,8 +514,7 @@ class Trial:
         with super(FragileStore, self.store)._read() as connection:
             return bool(
                 connection.exec_driver_sql(
-                    "SELECT 1 FROM delivery WHERE state = 'active' OR state = 'incoming'"
-                    f" AND due_at_ms < {NEVER_MS} LIMIT 1"
+                    "SELECT 1 FROM delivery WHERE state IN ('active', 'incoming') LIMIT 1"
                 ).all()
             )
 
@@ -613,7 +622,8 @@ async def test_a_fault_at_any_await_sends_nothing_twice_without_a_doubt(
             if not await trial.run(number):
                 break
         await trial.finish()
-    assert number > 1 or scenario.name == "blocked", "it was hardly suspended at all"
+    is_sent = scenario.name not in ("blocked", "held-for-a-field")
+    assert number > 1 or not is_sent, "it was hardly suspended at all"
 
 
 ON_THE_WAY = [
@@ -623,7 +633,8 @@ ON_THE_WAY = [
     *sites_of(recorder, less=frozenset({"drain"})),
     *sites_of(outgoing),
     *sites_of(protocol),
-    *sites_of(session, less=frozenset({"open_session", "close"})),  # before MAIL, after all
+    # before MAIL, after all; and mail that takes time to be planned is never chained
+    *sites_of(session, less=frozenset({"open_session", "close", "_begin_next"})),
 ]
 """Where an attempt may be suspended between MAIL and its recorded outcome."""
 
