@@ -75,6 +75,9 @@ DriverError: type[Exception] = driver.Error
 HAS_FRAME_COUNT = driver.sqlite_version_info >= (3, 51, 0)
 """Whether the length of a log can be asked for without moving it."""
 _LOG_HEADER = struct.Struct(">8I")  # https://sqlite.org/fileformat.html#the_wal_file_format
+# its magic, and at 40, 60, 68 the versions of schema, user and application: the same page
+_DATABASE_HEADER = struct.Struct(">16s24xI16xI4xI")
+_DATABASE_MAGIC = b"SQLite format 3\0"
 _LOG_MAGIC = 0x377F0682, 0x377F0683
 # both salts, frames, number and checksum of the last page, the boot of the machine
 _PROGRESS = struct.Struct(">IIQIII")
@@ -176,7 +179,10 @@ def check_log(path: Path, *, is_alone: bool) -> LogFinding:
 
     `is_alone`: nobody else has it open. Raises QueueDamaged when it is no database.
     """
-    mark = mark_of(path) if path.exists() else None
+    try:
+        mark = (_mark_alone(path) if is_alone else mark_of(path)) if path.exists() else None
+    except DriverError:  # others move the log into it just now, and look after it
+        return LogFinding(LogState.WHOLE, is_marked=True)
     if mark is None:
         return LogFinding(LogState.WHOLE)
     log = log_of(path)
@@ -294,13 +300,29 @@ def _finding(state: LogState, path: Path, what: str) -> LogFinding:
 def mark_of(path: Path) -> int | None:
     """Return the salt that a database's log must have or come from, None without a mark.
 
-    Looks into the file as it lies, without its log; raises QueueDamaged when it is no database.
+    Looks into the file as it lies, without its log; raises DriverError while it is being written.
     """
-    try:
-        with contextlib.closing(read_only(path, as_it_lies=True)) as connection:
-            marked, of_schema, schema = stamps_of(connection)
-    except DriverError as error:
-        raise QueueDamaged(damage(str(path), str(error))) from error
+    with contextlib.closing(read_only(path, as_it_lies=True)) as connection:
+        return _mark_in(*stamps_of(connection))
+
+
+def _mark_alone(path: Path) -> int | None:
+    """Return the same of a database that nobody has open; raises QueueDamaged for what is none.
+
+    Whoever was killed while the log was moved left a file that only makes sense with its log. So
+    this looks at the header alone; no lock is dropped by that, as nobody has one.
+    """
+    with path.open("rb") as file:
+        header = file.read(_DATABASE_HEADER.size)
+    if not header:
+        return None  # it was made and not used yet
+    if len(header) < _DATABASE_HEADER.size or not header.startswith(_DATABASE_MAGIC):
+        raise QueueDamaged(damage(str(path), "file is not a database"))
+    _, schema, marked, of_schema = _DATABASE_HEADER.unpack(header)
+    return _mark_in(marked, of_schema, schema)
+
+
+def _mark_in(marked: int, of_schema: int, schema: int) -> int | None:
     return marked if marked != 0 and of_schema == schema else None
 
 

@@ -133,8 +133,9 @@ class QueueFile:
             raw.execute(f"PRAGMA user_version = {_signed(salts[0] or 1)}")
             if HAS_FRAME_COUNT:
                 self._note_progress(frames_of(raw))
-        elif mark_of(self.path) is not None:
-            self._is_marked = True  # by another process
+        else:
+            with contextlib.suppress(DriverError):
+                self._is_marked = mark_of(self.path) is not None  # by another process
         self._is_marked = self._is_marked or _move_all(raw, tries=self._tries)
         self._tries = 1  # a long reader may be in the way; writers do not wait for it each time
         if self._is_marked:
