@@ -311,7 +311,7 @@ def walk(wrong: WrongClock) -> tuple[dict[str, Any], set[str]]:
     call("routes_waiting")
     call("let_go", [(held.queue_id, 0)], reason="another", now_ms=wrong.now_ms())
     call("reroute", [], entry=entry("queue.reroute"))
-    call("register", instance("lost"))
+    call("register", replace(instance("lost"), name="elsewhere"))
     call("bury", "lost", is_lost=True)
     call("ownerless")
     assert call("restart_waits", limit=9) == 0
