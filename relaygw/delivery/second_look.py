@@ -103,7 +103,9 @@ class SecondLook:
                     f"mail of {gone_words(route)}, stays as it is while others run other "
                     f"settings: {', '.join(others)}",
                 )
-            elif time.monotonic() >= self._due_s.get(route, 0.0):
+                continue
+            self._told.discard(("other settings", route))
+            if time.monotonic() >= self._due_s.get(route, 0.0):
                 await self._route_anew(route)
 
     def _others(self) -> list[str]:
