@@ -61,6 +61,7 @@ class Pump:
             holds=holds,
             threads=threads,
             spawn=self.spawn,
+            wake=lambda: self.run_all(has_more=True),
         )
         self._permits = Permits(
             store, log, incarnation=leases.incarnation, gates=gates.values(), threads=threads
@@ -82,6 +83,8 @@ class Pump:
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._turns = itertools.count(1)
         self._is_stopping = False
+        self._shut: set[str] = set()  # providers that were down at the last look
+        self._reopened: set[str] = set()  # and not any more at the one before
 
     # --- life
 
@@ -124,6 +127,18 @@ class Pump:
             lane.may_have_more = lane.may_have_more or (has_more and lane.is_hinted)
         for gate in self._gates.values():
             self.run(gate)
+
+    def hurry_reopened(self) -> None:
+        """Make due what was put off for a provider that has come back since the last look.
+
+        Once more at the next look: what was being put off then is written by that time.
+        """
+        now_s = time.monotonic()
+        shut = {name for name, gate in self._gates.items() if gate.is_down(now_s)}
+        reopened = self._shut - shut
+        for name in reopened | (self._reopened - shut):
+            self.spawn(self._windows.hurry(name))
+        self._shut, self._reopened = shut, reopened
 
     async def tend(self, gate: Gate, connections: int) -> None:
         """Do what a gate with so many connections needs once a second."""

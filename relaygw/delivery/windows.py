@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from relaygw.delivery.courier import Courier
@@ -21,9 +21,12 @@ from relaygw.delivery.lanes import Lane, clogging
 from relaygw.delivery.store_calls import Spawn, in_thread
 from relaygw.errors import StoreUnavailable
 from relaygw.mail.envelope import ClaimedDelivery
+from relaygw.mail.state import DeliveryState
 from relaygw.observe.maillog import MailLog
-from relaygw.store.protocol import Store
+from relaygw.policy.retry import waits_for_provider
+from relaygw.store.protocol import Selection, Store
 
+_PAGE = 500
 _PUT_OFF_S = 30.0
 _CLOGGED_S = 5.0
 
@@ -42,8 +45,10 @@ class Windows:
         holds: HoldKeeper,
         threads: ThreadPoolExecutor,
         spawn: Spawn,
+        wake: Callable[[], None],
     ) -> None:
         self._store = store
+        self._wake = wake
         self._log = log
         self._incarnation = incarnation
         self._courier = courier
@@ -121,6 +126,30 @@ class Windows:
                 f"{freed} deliveries of route {lane.route}, leased and not in hand, "
                 "are queued again",
             )
+
+    async def hurry(self, provider: str) -> None:
+        """Make due what was put off for a provider that takes mail again."""
+        reason = waits_for_provider(provider)
+        waiting = Selection(states=frozenset({DeliveryState.DEFERRED}), reason=reason)
+
+        def make_due() -> int:
+            number, after = 0, ""
+            while page := self._store.search(waiting, limit=_PAGE, after=after):
+                after = page[-1].queue_id
+                keys = [
+                    (entry.queue_id, part.delivery_no)
+                    for entry in page
+                    for part in entry.deliveries
+                ]
+                now_ms = time.time_ns() // 1_000_000
+                number += self._store.let_go(keys, reason=reason, now_ms=now_ms)
+            return number
+
+        try:
+            if await in_thread(self._threads, make_due):
+                self._wake()
+        except StoreUnavailable as error:
+            self._log.note("qmgr", f"warning: what waits for {provider} is not hurried: {error}")
 
     def sweep(self, lane: Lane) -> None:
         """Take out of a window what no provider may take, or only one that is in trouble."""

@@ -176,6 +176,7 @@ class Worker:
                 if gate.is_wanted():
                     self._pools[name].close_idle()
                 await self._pump.tend(gate, self._pools[name].connection_count)
+            self._pump.hurry_reopened()
             self._meter.sample(self._connections())
             if time.monotonic() >= self._senders_due_s:
                 self._senders_due_s = time.monotonic() + _SENDERS_EACH_S

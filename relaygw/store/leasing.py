@@ -300,11 +300,11 @@ _HELD_FOR = Statement(
     ORDER BY delivery.queue_id LIMIT {{?}}
     """
 )
-_HELD_BEFORE = BatchStatement(
+_WAITING_FOR = BatchStatement(
     """
     SELECT delivery.queue_id, delivery.delivery_no FROM (VALUES {rows}) AS v
     JOIN delivery ON delivery.queue_id = v.column1 AND delivery.delivery_no = v.column2
-    WHERE delivery.state = 'held' AND delivery.reason = v.column3
+    WHERE delivery.state IN ('held', 'deferred') AND delivery.reason = v.column3
     """,
     columns=3,
 )
@@ -323,7 +323,7 @@ _RELEASE = BatchStatement(
         held_at_ms = NULL
     FROM (VALUES {rows}) AS v
     WHERE delivery.queue_id = v.column1 AND delivery.delivery_no = v.column2
-    AND delivery.state = 'held'
+    AND delivery.state IN ('held', 'deferred')
     """,
     columns=3,
 )
@@ -356,9 +356,9 @@ def release_held(connection: Connection, reason: str, *, limit: int, now_ms: int
 
 
 def let_go(connection: Connection, keys: Sequence[Key], *, reason: str, now_ms: int) -> int:
-    """Make deliveries due that are held for a reason; see Store.let_go."""
-    held = _HELD_BEFORE.fetch(connection, [(*key, reason) for key in keys])
-    return _RELEASE.run(connection, [(*key, now_ms) for key in held])
+    """Make deliveries due that wait for a reason; see Store.let_go."""
+    waiting = _WAITING_FOR.fetch(connection, [(*key, reason) for key in keys])
+    return _RELEASE.run(connection, [(*key, now_ms) for key in waiting])
 
 
 def bury(

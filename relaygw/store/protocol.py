@@ -407,7 +407,10 @@ class Store(Attempts, CapturedMail, QueueCommands, Watching, Protocol):
         """Make up to `limit` deliveries that are held for exactly `reason` due; return how many."""
 
     def let_go(self, keys: Sequence[Key], *, reason: str, now_ms: int) -> int:
-        """Make those of `keys` due that are held for exactly `reason`; return how many."""
+        """Make those of `keys` due that are held, or wait longer, for exactly `reason`.
+
+        Returns how many.
+        """
 
     def routes_waiting(self) -> list[str]:
         """Return the routes that something may be claimed of, now or when it is due."""

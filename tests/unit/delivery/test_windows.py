@@ -61,6 +61,7 @@ async def test_what_is_claimed_again_before_its_give_back_is_answered_is_at_hand
             holds=cast(Any, None),
             threads=threads,
             spawn=lambda work: work.close(),
+            wake=lambda: None,
         )
         await windows.claim(lane)
         given = list(lane.window)
