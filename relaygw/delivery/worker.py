@@ -128,6 +128,8 @@ class Worker:
         if self._hints is not None:
             loop.add_reader(self._hints, self._read_hints)
         try:
+            with contextlib.suppress(StoreUnavailable):  # before anybody hears of this worker
+                await asyncio.to_thread(self._clock.look, self._store.clock_ms)
             async with asyncio.TaskGroup() as group:
                 beat = group.create_task(self._leases.beat())
                 poll = group.create_task(self._poll())

@@ -41,6 +41,7 @@ def test_a_clock_that_is_set_stops_no_mail_buries_no_worker_and_is_told(
             environment=environment,
         ) as gateway,
     ):
+        gateway.wait_until(lambda: have_begun(gateway), "both workers look at the clock")
         provider.script("RCPT", *[LATER] * COUNT)
         sent = send_all(gateway, COUNT)
         gateway.wait_for_log("status=deferred", count=COUNT)
@@ -53,3 +54,9 @@ def test_a_clock_that_is_set_stops_no_mail_buries_no_worker_and_is_told(
         receiver.wait_for(1)
         assert receiver.bodies[0]["rule"] == "clock_step"
         assert not [line for line in gateway.lines if "which died" in line]
+
+
+def have_begun(gateway: Gateway) -> bool:
+    """True when both workers have sent a heartbeat: they have looked at the clock by then."""
+    workers = [one for one in gateway.store.instances() if one.role == "delivery"]
+    return len(workers) == 2 and all(one.heartbeat_at_ms > one.started_at_ms for one in workers)
