@@ -22,6 +22,7 @@ from relaygw.mail.outcome import (
     Stage,
     Verdict,
 )
+from relaygw.policy.retry import refused_alike, words_refused_alike
 from relaygw.upstream.rule import look_at
 
 REFUSALS_IN_A_ROW = 20
@@ -34,7 +35,6 @@ BRAKED = Meaning(
     "delete their mail and let the rest go",
     rule=f"{REFUSALS_IN_A_ROW} messages in a row refused alike",
 )
-_REASON = f"{REFUSALS_IN_A_ROW} messages in a row were refused alike: "
 _WITH_A_NUMBER = re.compile(r"\S*\d\S*")
 _NAME = re.compile(r"[\w.+-]*\w")
 _REFUSED = frozenset({Verdict.BOUNCE, Verdict.RETRY})
@@ -42,12 +42,12 @@ _REFUSED = frozenset({Verdict.BOUNCE, Verdict.RETRY})
 
 def hold_reason(words: str) -> str:
     """Return the reason of a hold that the brake sets for a refusal in these words."""
-    return f"{_REASON}{words}"
+    return refused_alike(REFUSALS_IN_A_ROW, words)
 
 
 def is_of_brake(reason: str) -> bool:
     """True for the reason of a hold that a brake set, in whichever worker."""
-    return reason.startswith(_REASON)
+    return words_refused_alike(reason) is not None
 
 
 @dataclass(slots=True)

@@ -173,6 +173,7 @@ def folded(address: str) -> str:
     local = unicodedata.normalize("NFKC", local).casefold()
     if domain is None:
         return local
+    domain = domain.removesuffix(".")  # the root, as some programs write it
     try:
         domain = domain.encode("idna").decode("ascii")
     except UnicodeError:  # not a host name: compared as it stands

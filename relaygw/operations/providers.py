@@ -8,7 +8,7 @@ from relaygw.mail.outcome import Scope
 from relaygw.mail.state import DeliveryState
 from relaygw.operations.messages import BATCH_MESSAGES
 from relaygw.operations.queue import retry
-from relaygw.policy.retry import parked_for, waits_for_provider
+from relaygw.policy.retry import parked_for, waits_for_provider, words_refused_alike
 from relaygw.store.protocol import UNREACHABLE, AuditEntry, Hold, Selection, Store
 
 _OF_THE_PROVIDER = (Scope.PROVIDER, Scope.CREDENTIAL, UNREACHABLE)
@@ -50,7 +50,8 @@ def release_provider(store: Store, name: str, *, actor: str, now_ms: int) -> lis
             ended.append(hold)
         if hold.scope == Scope.SENDER_DOMAIN:
             _release_parked(store, name, hold.key.removeprefix(f"{name} "), now_ms)
-    for reason in dict.fromkeys((*(hold.reason for hold in ended), waits_for_provider(name))):
+    told = [words_refused_alike(hold.reason) or hold.reason for hold in ended]
+    for reason in dict.fromkeys((*told, waits_for_provider(name))):
         if ended:
             _retry_put_off(store, name, reason, actor=actor, now_ms=now_ms)
     return ended

@@ -235,7 +235,7 @@ def _addresses(found: _Found) -> list[str] | None:
         return None
     addresses = []
     for path in found.field.addresses:
-        texts = _at(values, path.split("."))
+        texts = _at(values, path.split("."), is_inner=False)
         listed = None if texts is None else [_listed(text.encode()) for text in texts]
         if listed is None or None in listed:
             return None
@@ -267,13 +267,18 @@ def _mapping(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return values
 
 
-def _at(values: Any, path: Sequence[str]) -> list[str] | None:
-    """Return the texts at a path, lists looked through; None if something else is there."""
+def _at(values: Any, path: Sequence[str], *, is_inner: bool) -> list[str] | None:
+    """Return the texts at a path, lists looked through; None if something else is there.
+
+    So is who is named in a way of his own: an object that should have the address and has not.
+    """
     if isinstance(values, list):
-        found = [_at(value, path) for value in values]
+        found = [_at(value, path, is_inner=is_inner) for value in values]
         return None if None in found else [text for some in found if some for text in some]
     if not path:
         return [values] if isinstance(values, str) else None
     if not isinstance(values, dict):
         return None
-    return _at(values[path[0]], path[1:]) if path[0] in values else []
+    if path[0] in values:
+        return _at(values[path[0]], path[1:], is_inner=True)
+    return None if is_inner and len(path) == 1 else []

@@ -50,6 +50,7 @@ class Why(StrEnum):
     NO_SENDER = "no_sender"  # no provider of its route may send as its sender
     OVER_QUOTA = "over_quota"
     CONTENT = "content"  # no provider of its route can be given it as it is
+    RECOVERED = "recovered"  # from a damaged queue, and may have been sent already
     OPERATOR = "operator"
     OTHER = "other"
 
@@ -58,7 +59,12 @@ def why_held(reason: str) -> Why:
     """Return the word for the reason of a held delivery."""
     if parked_for(reason) is not None:
         return Why.SENDER_REFUSED
-    known = ((REASON_MODE, Why.MODE), (REASON_POISON, Why.POISON), (REASON_IN_DOUBT, Why.IN_DOUBT))
+    known = (
+        (REASON_MODE, Why.MODE),
+        (REASON_POISON, Why.POISON),
+        (REASON_IN_DOUBT, Why.IN_DOUBT),
+        (REASON_RECOVERED, Why.RECOVERED),
+    )
     beginnings = (
         (_LOST_PROVIDER, Why.IN_DOUBT),
         (_NO_SENDER, Why.NO_SENDER),
@@ -95,6 +101,20 @@ def no_sender_reason(route: str, sender: str) -> str:
 def over_quota_reason(route: str, recipients: int) -> str:
     """Return the reason of a delivery with more recipients than a day's quota."""
     return f"{_OVER_QUOTA} of route {route} covers its {recipients} recipients"
+
+
+_REFUSED_ALIKE = " messages in a row were refused alike: "
+
+
+def refused_alike(number: int, words: str) -> str:
+    """Return the reason of a provider's hold that so many refusals in these words have set."""
+    return f"{number}{_REFUSED_ALIKE}{words}"
+
+
+def words_refused_alike(reason: str) -> str | None:
+    """Return the words of such a hold, None for the reason of another one."""
+    _, is_such, words = reason.partition(_REFUSED_ALIKE)
+    return words if is_such else None
 
 
 def waits_for_provider(provider: str) -> str:
@@ -142,7 +162,11 @@ def delay_s(attempts: int, retry: Retry, *, chance: float) -> float:
 
 def ladder_s(attempts: int, retry: Retry) -> float:
     """Return how long so many failed attempts took at least, if each had its usual wait."""
-    return sum(delay_s(number, retry, chance=0.0) for number in range(1, min(attempts, 200) + 1))
+    growing_s, number = 0.0, 1
+    while number <= min(attempts, 64) and retry.first * retry.factor ** (number - 1) < retry.max:
+        growing_s += delay_s(number, retry, chance=0.0)
+        number += 1
+    return growing_s + (attempts - number + 1) * delay_s(number, retry, chance=0.0)
 
 
 def is_over_age(claimed: ClaimedDelivery, retry: Retry, now_ms: int) -> bool:
@@ -166,8 +190,14 @@ def given_up_at_ms(
 def _is_expired(
     claimed: ClaimedDelivery, retry: Retry, now_ms: int, tried_since_ms: int | None
 ) -> bool:
-    """True when mail that is deferred now has had its time and its tries; unknown is no."""
+    """True when mail that is deferred now has had its time and its tries; unknown is no.
+
+    The waits between the tries count besides the clock, which may have been set, or have gone on
+    while nothing ran.
+    """
     if tried_since_ms is None or claimed.attempts + 1 < LEAST_TRIES:
+        return False
+    if ladder_s(claimed.attempts, retry) < LEAST_TRYING_S:
         return False
     ends_at_ms = given_up_at_ms(
         claimed.accepted_at_ms, claimed.held_ms, retry, tried_since_ms=tried_since_ms

@@ -87,7 +87,12 @@ _HELD: dict[Why, tuple[str, str]] = {
     ),
     Why.POISON: (
         "workers failed or died with it three times",
-        "the log says with what; then relaygw queue release --reason poison tries it again",
+        "the log says with what, and whether the provider may have it; then relaygw queue release "
+        "--reason poison tries it again",
+    ),
+    Why.RECOVERED: (
+        "it comes from a damaged queue, and may have been sent already",
+        "look into the mail log, then relaygw queue release --reason recovered, or delete",
     ),
     Why.IN_DOUBT: (
         "a provider may have taken it, and is not asked again by itself",

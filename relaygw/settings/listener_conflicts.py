@@ -22,6 +22,7 @@ _OWN = tuple(
     )
 )
 _OWN_IPV6 = tuple(map(IPv6Network, ("::1/128", "fc00::/7", "fe80::/10")))
+_IPV4_AS_IPV6 = tuple(map(IPv6Network, ("::ffff:0:0/96", "64:ff9b::/96")))  # RFC 4291, RFC 6052
 _MAX_PUBLIC = 2**24  # addresses, as many as a /8 has
 _MAX_PUBLIC_IPV6 = 2**104  # a /24: no site has more than a /32
 
@@ -41,8 +42,18 @@ def listener_tls_conflicts(tls: ListenerTls) -> Iterator[Conflict]:
 def open_relays(settings: Settings) -> Iterator[Conflict]:
     """Check that no listener lets the Internet send, but where nothing is sent."""
     for number, listener in enumerate(settings.listeners):
-        if settings.mode != "sandbox" and not listener.bind.is_loopback:
+        if settings.mode == "sandbox":
+            continue
+        # a balancer on this machine brings clients of others
+        if not listener.bind.is_loopback or listener.proxy_protocol:
             yield from _open_relay(("listeners", number), listener)
+        wide = _public_part(listener.proxy_protocol)
+        if wide is not None:
+            yield Conflict(
+                ("listeners", number, "proxy_protocol"),
+                f"believes {wide} on who the client is: an open relay; list only the addresses of "
+                "your load balancers",
+            )
 
 
 def same_addresses(settings: Settings) -> Iterator[Conflict]:
@@ -116,6 +127,9 @@ def _public_part(networks: Iterable[Network]) -> str | None:
     public_ipv6 = [n for n in ipv6 if not any(n.subnet_of(own) for own in _OWN_IPV6)]
     if sum(n.num_addresses for n in public) >= _MAX_PUBLIC:
         return f"much of the Internet ({_named(public)})"
+    as_ipv6 = [n for n in ipv6 if any(n.subnet_of(whole) for whole in _IPV4_AS_IPV6)]
+    if sum(n.num_addresses for n in as_ipv6) >= _MAX_PUBLIC:
+        return f"much of the Internet ({_named(as_ipv6)})"
     if sum(n.num_addresses for n in public_ipv6) >= _MAX_PUBLIC_IPV6:
         return f"much of the Internet ({_named(public_ipv6)})"
     return None

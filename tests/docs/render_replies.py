@@ -21,7 +21,7 @@ in the generic ones. The first row that matches decides; what no row knows is tr
 
 Only the fault of the recipient or of the message bounces. What a provider says of this server, of
 the account, the login or the sender never does, at RCPT as little as elsewhere: it waits or holds,
-and so does a 5xx that no row knows. Mail that waits so long that its lifetime ends is told of.
+and so does a 5xx that no row knows. Mail that waits for hours is told of (`queue_age`) long before its lifetime ends.
 
 `relaygw classify PROVIDER 'REPLY'` shows what a reply means here.
 

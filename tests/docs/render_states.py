@@ -90,6 +90,7 @@ OPEN_ENDS: dict[DeliveryState | Why | str, tuple[str, str, str]] = {
         "not at all: whoever held it lets it go",
         "`held`, once it is older than `alert_rules.queue_age`",
     ),
+    Why.RECOVERED: ("`held`: recovered from a damaged queue", "not at all", "`held`"),
     Why.OTHER: ("`held`: another reason", "not at all", "`held`"),
     Scope.PROVIDER: (
         "a provider is held",
@@ -113,7 +114,11 @@ OPEN_ENDS: dict[DeliveryState | Why | str, tuple[str, str, str]] = {
         "the front takes it within a second",
         "`maildrop_stuck`, when it is older than a minute",
     ),
-    "file aside": ("a file set aside", "not at all: it is no mail", "`maildrop_stuck`"),
+    "file aside": (
+        "a file set aside",
+        "it is looked at again within ten minutes",
+        "`maildrop_stuck`",
+    ),
     "instance": (
         "an instance is gone without a goodbye",
         "when one of its name and role is back; mail in its maildrop waits there",

@@ -31,6 +31,13 @@ class Rig:
         self.store = store
         self.worker = worker
         self.log = log
+        self._stop = asyncio.Event()
+        self._task = asyncio.create_task(worker.run(self._stop))
+
+    async def stop(self) -> None:
+        """Stop the worker as its process does, and return when it has ended."""
+        self._stop.set()
+        await self._task
 
     def accept(self, *messages: AcceptedMessage) -> None:
         self.store.accept_batch(messages)
@@ -95,13 +102,11 @@ async def running(
     log = text_log(output)
     lifeline = Lifeline(directory, "w")
     worker = Worker(settings, store, log, incarnation="w", in_flight=lifeline, hints=None)
-    stop = asyncio.Event()
-    task = asyncio.create_task(worker.run(stop))
+    rig = Rig(store, worker, output)
     try:
-        yield Rig(store, worker, output)
+        yield rig
     finally:
-        stop.set()
-        await task
+        await rig.stop()
         store.bury("w")
         lifeline.release()
         store.close()

@@ -156,7 +156,8 @@ async def test_a_stopped_worker_leaves_nothing_leased(tmp_path: Path) -> None:
                 lambda: any(b"\r\n.\r\n" in c.transcript for c in provider.connections)
             )
             asyncio.get_running_loop().call_soon(held.set)
-        states = [part.state for message in messages for part in rig.entry(message).deliveries]
+            await rig.stop()
+            states = [part.state for message in messages for part in rig.entry(message).deliveries]
     assert states.count(DeliveryState.FINISHED) == len(provider.messages)
     assert DeliveryState.ACTIVE not in states
 

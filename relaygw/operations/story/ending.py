@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
+from relaygw.mail.attempt import AttemptState
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.mail.taken_as import provider_id
 from relaygw.operations.story.facts import Facts, is_deleted
@@ -15,6 +16,7 @@ from relaygw.policy.story import Advice
 from relaygw.store.protocol import RecipientEntry
 
 _R = RecipientState
+_MAYBE_TAKEN = frozenset({AttemptState.IN_DOUBT, AttemptState.INTERRUPTED})
 TRASH_MS = 7 * 86_400_000
 """How long the trash keeps a message."""
 _ORDER = (_R.DELIVERED, _R.BOUNCED, _R.EXPIRED, _R.CAPTURED, _R.BLOCKED, _R.CANCELLED, _R.PENDING)
@@ -95,7 +97,7 @@ def last_advice(facts: Facts, meanings: Meanings) -> list[Advice]:
             Advice(f"If {who} should receive, change recipients.block and send it again.")
         )
     if not advice:
-        advice.extend(_taken(by_state.get(_R.DELIVERED, [])))
+        advice.extend(_taken(facts, by_state.get(_R.DELIVERED, [])))
     return advice or [Advice("Nothing.")]
 
 
@@ -125,11 +127,13 @@ def _failed(
     yield Advice(f"It is not tried again: correct what was refused and send a new one to {who}.")
 
 
-def _taken(members: Sequence[RecipientEntry]) -> Iterator[Advice]:
+def _taken(facts: Facts, members: Sequence[RecipientEntry]) -> Iterator[Advice]:
+    is_unsure = any(one.state in _MAYBE_TAKEN for one in facts.record.attempts)
     for one in members[:1]:
         own_id = provider_id(one.reply or "")
         by_id = f" by its id {own_id}" if own_id else ""
-        yield Advice(f"Nothing. If it is missed, {one.provider} can be asked{by_id}.")
+        twice = " It may have arrived more than once." if is_unsure else ""
+        yield Advice(f"Nothing.{twice} If it is missed, {one.provider} can be asked{by_id}.")
 
 
 def shown_state(facts: Facts, state: DeliveryState) -> str:

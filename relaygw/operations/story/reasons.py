@@ -57,7 +57,11 @@ def held_advice(reason: str, queue_id: str, message_id: str, provider: str | Non
         ]
     if reason == REASON_POISON:
         return [
-            Advice(f"Look into relaygw's own log for {queue_id}; then let it try again:", release)
+            Advice(
+                f"Look into relaygw's own log for {queue_id}. If a worker died while sending it, "
+                "the provider may have it: ask there before you let it try again:",
+                release,
+            )
         ]
     if reason == REASON_RECOVERED:
         return _advice_on_recovered(queue_id, message_id, release)

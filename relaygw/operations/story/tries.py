@@ -29,8 +29,8 @@ _TEXTS = {
     AttemptState.DELIVERED: "delivered: {} took it",
     AttemptState.THROTTLED: "throttled: {} asks to slow down",
     AttemptState.IN_DOUBT: "in doubt: nobody knows whether {} took it",
-    AttemptState.INTERRUPTED: "interrupted: the worker that was sending it by {} died; "
-    "it was taken over",
+    AttemptState.INTERRUPTED: "interrupted: the worker that was sending it by {0} died; {0} may "
+    "have taken it, and it was sent again",
     AttemptState.BOUNCED: "bounced: {} refused it for good",
     AttemptState.EXPIRED: "expired: given up",
     AttemptState.BLOCKED: "dropped, not sent: on the block list",
@@ -86,6 +86,8 @@ def _text(attempt: AttemptEntry, meaning: Meaning | None) -> str:
         return _deferred_text(attempt)
     if attempt.state is AttemptState.HELD:
         return _held_text(attempt, meaning)
+    if attempt.state is AttemptState.INTERRUPTED and attempt.provider is None:
+        return "interrupted: its worker is out of reach and may have sent it; it was sent again"
     return _TEXTS[attempt.state].format(attempt.provider or "relaygw")
 
 

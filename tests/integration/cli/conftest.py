@@ -71,15 +71,22 @@ class Desk:
         return message.queue_id
 
     def add_large(self, address: str, pieces: list[bytes], *, stored: int | None = None) -> str:
-        """Put a message of several chunks into the queue, the first `stored` of them there."""
+        """Put a message of several chunks into the queue; the first `stored` of them stay there."""
         message = accepted(
             address,
             content=b"",
             stored_chunks=len(pieces),
             size_bytes=sum(map(len, pieces)),
         )
-        self.store.add_chunks(message.queue_id, 0, pieces[:stored])
-        return self.add_message(replace(message, content=()))
+        self.store.add_chunks(message.queue_id, 0, pieces)
+        self.add_message(replace(message, content=()))
+        if stored is not None:
+            with self.store._write() as connection:
+                connection.exec_driver_sql(
+                    "DELETE FROM chunk WHERE queue_id = ? AND chunk_no >= ?",
+                    (message.queue_id, stored),
+                )
+        return message.queue_id
 
     def add_captured(self, address: str = "b@cust.test", **more: Any) -> str:
         """Put a captured message into the sandbox; return its id."""

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from relaygw.cli import main
 from relaygw.cli.text import clock_ms
 from relaygw.mail.state import DeliveryState
-from relaygw.policy.retry import held_sender_reason
+from relaygw.policy.retry import held_sender_reason, refused_alike
 from relaygw.settings.presets import presets
 from relaygw.store.protocol import Hold, SenderNote
 from tests.integration.cli.conftest import Desk
@@ -242,6 +242,22 @@ def test_release_makes_due_what_the_hold_had_put_off(shop: Desk) -> None:
     assert shop.due_at_ms(put_off) <= clock_ms() < before[put_off]
     assert shop.due_at_ms(doubtful) == before[doubtful]
     assert shop.due_at_ms(greylisted) == before[greylisted]
+
+
+def test_release_makes_due_what_was_refused_like_all_before(shop: Desk) -> None:
+    refused = shop.add()
+    shop.attempt(DeliveryState.DEFERRED, reason="550 5.1.1 user unknown")
+    hold = Hold(
+        scope="provider",
+        key="main",
+        reason=refused_alike(20, "550 5.1.1 user unknown"),
+        remedy="look",
+        since_ms=clock_ms(),
+        probe_at_ms=clock_ms() + 240_000,
+    )
+    shop.store.put_hold(hold)
+    assert shop.run("provider", "release", "main").exit_code == 0
+    assert shop.due_at_ms(refused) <= clock_ms()
 
 
 def test_a_hold_whose_next_try_is_over_is_due(shop: Desk) -> None:

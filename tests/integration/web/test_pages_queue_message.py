@@ -51,7 +51,7 @@ async def test_actions_fit_the_state(serve: Serve, store: SqliteStore) -> None:
         page = (await client.get(f"/queue/{queue_id}")).text
         return set(re.findall(r'name="action" value="(\w+)"', page))
 
-    assert await actions() == {"hold", "move", "expire", "delete"}
+    assert await actions() == {"retry", "hold", "move", "expire", "delete"}
     done = await send(client, action="hold", tick=queue_id, back="message", confirmed="1")
     assert done.headers["location"] == f"/queue/{queue_id}?did=held&number=1"
     assert await actions() == {"release", "move", "expire", "delete"}

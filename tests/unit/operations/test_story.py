@@ -215,8 +215,8 @@ def test_a_refusal_that_holds_the_provider_is_not_told_as_the_recipients_fault(
 
 def test_expired(rig: StoryRig) -> None:
     message = rig.accept()
-    for tries in range(2):
-        rig.attempt(message, LATER, at_ms=NOW_MS + tries * 24 * HOUR_MS)
+    for tries in range(8):
+        rig.attempt(message, LATER, at_ms=NOW_MS + tries * 12 * HOUR_MS)
     late_ms = NOW_MS + 6 * 24 * HOUR_MS
     rig.attempt(message, LATER, at_ms=late_ms, tried_since_ms=NOW_MS)
     story = rig.story(message, now_ms=NOW_MS + 7 * 24 * HOUR_MS)

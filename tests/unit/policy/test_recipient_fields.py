@@ -197,3 +197,14 @@ def test_the_strictest_mode_decides(
     )
     assert rule is not None and rule.blocked is None
     assert rule.look(b"Bcc: y@cust.test\r\n\r\n").why == why
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        b"X-MC-BccAddress: x@cust.test.",
+        b'X-MSYS-API: {"bcc": [{"address": {"email": "x@cust.test"}}]}',
+    ],
+)
+def test_an_address_written_in_another_way_does_not_pass_the_list(field: bytes) -> None:
+    assert BLOCKED.look(field + b"\r\n\r\n").obstacle is not None

@@ -56,6 +56,23 @@ def test_with_a_login_for_everyone_no_network_is_too_wide(load: Load) -> None:
         load(relay(f"bind: '0.0.0.0:25', allow: [0.0.0.0/0], auth: required, {tls}", USER))
 
 
+@pytest.mark.parametrize("networks", ["64:ff9b::/96", "::ffff:0:0/96", "::ffff:0.0.0.0/100"])
+def test_all_of_ipv4_written_as_ipv6_is_an_open_relay(lines_of: Fail, networks: str) -> None:
+    [line] = lines_of(relay(f"bind: '0.0.0.0:25', allow: ['{networks}']"))
+    assert "an open relay" in line
+
+
+def test_a_proxy_whose_word_anyone_can_give_is_an_open_relay(lines_of: Fail, load: Load) -> None:
+    [line] = lines_of(relay("bind: '0.0.0.0:25', proxy_protocol: [0.0.0.0/0]"))
+    assert (
+        "listeners.0.proxy_protocol: believes everyone on who the client is: an open relay" in line
+    )
+    balanced = "bind: '127.0.0.1:25', proxy_protocol: [127.0.0.1/32]"
+    [line] = lines_of(relay(f"{balanced}, allow: [0.0.0.0/0]"))
+    assert "listeners.0.allow: lets everyone send through 127.0.0.1:25: an open relay" in line
+    load(relay(f"{balanced}, allow: [10.0.0.0/8]"))
+
+
 BROKEN = [
     ("bind: '127.0.0.1:25', auth: required", "", "listeners.0.auth: required lets nobody in: the"),
     (
