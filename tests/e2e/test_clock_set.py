@@ -45,7 +45,9 @@ def test_a_clock_that_is_set_stops_no_mail_buries_no_worker_and_is_told(
         provider.script("RCPT", *[LATER] * COUNT)
         sent = send_all(gateway, COUNT)
         gateway.wait_for_log("status=deferred", count=COUNT)
-        time_file.write_text(f"{offset}\n")
+        changed = tmp_path / "changed"
+        changed.write_text(f"{offset}\n")
+        changed.rename(time_file)  # whoever found it empty would end
         sent += send_all(gateway, COUNT, first=100)
         gateway.wait_until_empty()
         assert arrived(provider) == Counter(sent)
