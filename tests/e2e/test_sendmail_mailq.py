@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from relaygw.store import lifelines
+from relaygw.store.protocol import Instance
 from tests.builders import accepted
 from tests.e2e.gateway import PATIENCE_S, Gateway, provider_settings
 from tests.e2e.ports import fixed_binds
@@ -125,10 +127,11 @@ def stat_mode(path: Path) -> int:
 def test_many_messages_and_a_reload(
     command: Installation, provider: ThreadedProvider, tmp_path: Path
 ) -> None:
-    # three pages and a beginning of the fourth, on a route that nobody serves any more
+    # three pages and a beginning of the fourth, on a route that nobody serves
     messages = [accepted(f"r{number}@cust.test", route="gone") for number in range(1650)]
     with gateway_at(command, tmp_path, provider, **fixed_binds()) as gateway:
         wait_for_socket(command, gateway)
+        stay_on_its_route(gateway, tmp_path)
         gateway.store.accept_batch(messages)
         listed = ask(command)
         in_order = [m.deliveries[0].recipients[0].address for m in sorted_by_id(messages)]
@@ -138,6 +141,21 @@ def test_many_messages_and_a_reload(
         gateway.wait_for_log("reloaded", start=gateway.reload())
         gateway.wait_until(lambda: is_answering(command), "a new front that answers")
         assert ask(command) == listed
+
+
+def stay_on_its_route(gateway: Gateway, directory: Path) -> None:
+    """Have mail of an unknown route left where it is: another worker may know that route."""
+    lifelines.Lifeline(directory / "state/instances", "other")  # it lives as long as this process
+    gateway.store.register(
+        Instance(
+            incarnation="other",
+            name="gw.shop.test",
+            role="delivery",
+            pid=1,
+            version="1",
+            fingerprint="of other settings",
+        )
+    )
 
 
 def sorted_by_id(messages: list[Any]) -> list[Any]:
@@ -160,6 +178,7 @@ def test_who_connects_and_does_not_read_harms_nobody(
     provider.recipients["b@cust.test"] = b"450 4.2.1 later\r\n"
     with gateway_at(command, tmp_path, provider) as gateway:
         wait_for_socket(command, gateway)
+        stay_on_its_route(gateway, tmp_path)
         gateway.store.accept_batch([accepted(route="gone") for _ in range(3000)])
         hoarder = subprocess.Popen(
             ["/usr/bin/python3", "-c", _HOARDER, str(command.maildrop / "queue")],
