@@ -69,7 +69,7 @@ class RecipientReply:
     detail: str = ""
     in_doubt: bool = False
     stale_session: bool = False
-    said: SmtpReply | None = field(default=None, repr=False)  # as it came: may hold a secret
+    said: SmtpReply | None = field(default=None, repr=False)
 
     @property
     def dsn(self) -> str:
