@@ -163,10 +163,11 @@ class Courier:
         if not screened.sendable:
             await self._hand_in_unsent(attempt)
             return
-        obstacle = await self._obstacle_in_fields(gate, attempt)
-        if obstacle is not None:
-            await self._hand_in_held(attempt, obstacle)
-            return
+        if screened.field_rule is not None:
+            obstacle = await self._obstacle_in_fields(gate, attempt)
+            if obstacle is not None:
+                await self._hand_in_held(attempt, obstacle)
+                return
         was_held = gate.is_held
         await attempt_delivery(
             attempt,
