@@ -44,13 +44,13 @@ class PostgresServer:
         if os.geteuid() == 0:
             shutil.chown(self.directory, self._user)
         self.directory.chmod(0o755)
-        self._data = self.directory / "data"
-        self._fill(str(self._data))
+        self.data = self.directory / "data"
+        self._fill(str(self.data))
         self._process: subprocess.Popen[bytes] | None = None
 
     def _fill(self, data: str) -> None:
         self._run("initdb", "-D", data, "-A", "trust", "-U", "relaygw", "-E", "UTF8")
-        with (self._data / "pg_hba.conf").open("a") as rules:
+        with (self.data / "pg_hba.conf").open("a") as rules:
             rules.write("host all all samenet trust\n")
 
     def url(self, database: str) -> str:
@@ -70,7 +70,7 @@ class PostgresServer:
         options = [part for name, value in given.items() for part in ("-c", f"{name}={value}")]
         with (self.directory / "log").open("ab") as log:
             self._process = subprocess.Popen(
-                [*self._inside, _program("postgres"), "-D", str(self._data), *options],
+                [*self._inside, _program("postgres"), "-D", str(self.data), *options],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -115,9 +115,14 @@ class PostgresServer:
             with suppress(ProcessLookupError):
                 os.kill(process, number)
 
-    def execute(self, statement: str) -> list[tuple[Any, ...]]:
+    def move_data(self, place: Path) -> None:
+        """Keep the data of a server that does not run at another place."""
+        subprocess.run(["cp", "-a", self.data, place], check=True)
+        self.data = place
+
+    def execute(self, statement: str, url: str | None = None) -> list[tuple[Any, ...]]:
         """Run a statement as superuser, outside of a transaction; return its rows."""
-        with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
+        with psycopg.connect(url or self.url("postgres"), autocommit=True) as connection:
             cursor = connection.execute(statement.encode())
             return cursor.fetchall() if cursor.description else []
 
@@ -146,10 +151,10 @@ class PostgresServer:
                 return True
         return False
 
-    def create_database(self) -> str:
+    def create_database(self, options: str = "") -> str:
         """Create a database and return its URL."""
         name = f"q{secrets.token_hex(6)}"
-        self.execute(f"CREATE DATABASE {name}")
+        self.execute(f"CREATE DATABASE {name} {options}")
         return self.url(name)
 
     def drop_database(self, url: str) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 from relaygw.settings.model import Mode, Settings
 
 
+@cache  # few combinations, and several looks for each message
 def strictest(*modes: Mode | None) -> Mode:
     """Return the mode that lets least out; at least one must be given."""
     return max((mode for mode in modes if mode is not None), key=lambda mode: mode.strictness)

@@ -1,0 +1,157 @@
+"""PostgreSQL with a full volume, or with a part of the queue gone, while mail flows.
+
+What cannot be stored is refused for now, the outcome of what was sent is kept until it can be
+recorded, and all is well again once the trouble is over.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.fleet import Traffic, starter, worker_of
+from tests.e2e.gateway import Gateway, provider_settings
+from tests.fakes.scripted_provider import ThreadedProvider
+from tests.postgres import PostgresServer, running_server
+
+_TABLES = "SELECT tablename FROM pg_tables WHERE schemaname = 'public' ORDER BY 1"
+LINE = b"x" * 78 + b"\r\n"
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a volume")
+
+
+@pytest.fixture
+def provider() -> Iterator[ThreadedProvider]:
+    with ThreadedProvider() as running:
+        yield running
+
+
+@pytest.fixture
+def server() -> Iterator[PostgresServer]:
+    with running_server() as server:
+        yield server
+
+
+@contextmanager
+def small_volume(place: Path, size: str) -> Iterator[Path]:
+    place.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", place], check=True)
+    try:
+        shutil.chown(place, "postgres")
+        yield place
+    finally:
+        subprocess.run(["umount", "-l", place], check=True)
+
+
+@contextmanager
+def filled(volume: Path) -> Iterator[None]:
+    """Leave no byte free on a volume for the length of a with block."""
+    ballast = volume / "ballast"
+    with ballast.open("wb", buffering=0) as file, suppress(OSError):
+        while True:
+            file.write(bytes(4096))
+    try:
+        yield
+    finally:
+        ballast.unlink()
+
+
+@contextmanager
+def fleet_on(
+    directory: Path, url: str, provider: ThreadedProvider, names: tuple[str, ...] = ("gw1", "gw2")
+) -> Iterator[list[Gateway]]:
+    with ExitStack() as stack:
+        start = starter(directory, url, stack)
+        yield [start(name, providers={"p": provider_settings(provider.port)}) for name in names]
+
+
+@needs_root
+def test_the_volume_of_the_tables_is_full(
+    tmp_path: Path, server: PostgresServer, provider: ThreadedProvider
+) -> None:
+    with small_volume(server.directory / "small", "48m") as volume:
+        server.execute(f"CREATE TABLESPACE small LOCATION '{volume}'")
+        url = server.create_database("TABLESPACE small")
+        with fleet_on(tmp_path, url, provider) as fleet:
+            with Traffic(*fleet) as traffic:
+                traffic.wait_for_more(20)
+                with filled(volume):
+                    fleet[0].wait_until(lambda: "452 4.3.1" in str(traffic.refused), "452 4.3.1")
+                traffic.wait_for_more(40)
+            traffic.wait_until_delivered(fleet[0], provider)
+            traffic.check(provider)
+        server.drop_database(url)
+
+
+@needs_root
+def test_the_volume_of_the_whole_server_is_full(tmp_path: Path, provider: ThreadedProvider) -> None:
+    """The server cannot write its log: it ends, and is started again when there is room."""
+    small_log = {"min_wal_size": "32MB", "max_wal_size": "32MB"}
+    with ExitStack() as stack:
+        server = PostgresServer()
+        stack.callback(server.remove)
+        volume = stack.enter_context(small_volume(server.directory / "small", "200m"))
+        server.move_data(volume / "data")
+        server.start(**small_log)
+        with fleet_on(tmp_path, server.create_database(), provider) as fleet:
+            with Traffic(*fleet) as traffic:
+                traffic.wait_for_more(20)
+                with filled(volume):
+                    fleet[0].wait_until(lambda: bool(traffic.refused), "a refusal")
+                    server.kill()
+                server.start(**small_log)
+                traffic.wait_for_more(40)
+            traffic.wait_until_delivered(fleet[0], provider)
+            traffic.check(provider)
+        server.stop()
+
+
+def test_each_table_is_gone_for_a_while(
+    tmp_path: Path, server: PostgresServer, provider: ThreadedProvider
+) -> None:
+    """A table is away, as in a copy that is not complete: mail waits, and nothing goes twice."""
+    url = server.create_database()
+    with fleet_on(tmp_path, url, provider) as fleet:
+        with Traffic(*fleet, pause_s=0.02) as traffic:
+            traffic.wait_for_more(20)
+            tables = server.execute(_TABLES, url)
+            assert len(tables) > 10
+            for (table,) in tables:
+                tried = traffic.tried
+                server.execute(f'ALTER TABLE "{table}" RENAME TO "{table}_gone"', url)
+                fleet[0].wait_until(lambda seen=tried: traffic.tried >= seen + 20, "more tries")
+                server.execute(f'ALTER TABLE "{table}_gone" RENAME TO "{table}"', url)
+                traffic.wait_for_more(10)
+        traffic.wait_until_delivered(fleet[0], provider)
+        traffic.check(provider)
+
+
+def test_the_file_of_the_content_is_gone_for_a_while(
+    tmp_path: Path, server: PostgresServer, provider: ThreadedProvider
+) -> None:
+    """What cannot be read waits without a charge, and goes once when it is there again."""
+    url = server.create_database()
+    with fleet_on(tmp_path, url, provider, ("gw1",)) as (gateway,):
+        worker = worker_of(gateway)
+        os.kill(worker, signal.SIGSTOP)
+        gateway.send("a@shop.test", ["b@cust.test"], b"Subject: x\r\n\r\n" + LINE * 25_000)
+        server.execute("CHECKPOINT")
+        ((name,),) = server.execute("SELECT pg_relation_filepath('chunk')", url)
+        file = server.data / name
+        server.stop()
+        file.rename(file.with_suffix(".gone"))
+        server.start()
+        os.kill(worker, signal.SIGCONT)
+        gateway.wait_for_log("warning: .*could not open file")
+        server.stop()
+        file.with_suffix(".gone").rename(file)
+        server.start()
+        provider.wait_for_messages(1)
+        gateway.wait_until_empty()
+    assert len(provider.messages) == 1
