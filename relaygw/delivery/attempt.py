@@ -1,8 +1,7 @@
 """One attempt to send one delivery: policy again, transaction, verdicts.
 
 Never raises for what a provider does; its `Attempt` says all, at any moment, also when it is cut
-short by something else. Lists and mode are checked on every attempt, so that mail accepted under
-other settings is not sent against the present ones.
+short by something else.
 """
 
 from __future__ import annotations
@@ -11,11 +10,9 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 
-from relaygw.delivery.line import Line
 from relaygw.errors import ContentDamaged
-from relaygw.mail.envelope import ClaimedDelivery, Recipient, Source
+from relaygw.mail.envelope import ClaimedDelivery
 from relaygw.mail.outcome import (
     NO_RELAY,
     AttemptDelays,
@@ -24,70 +21,19 @@ from relaygw.mail.outcome import (
     Stage,
     Verdict,
 )
-from relaygw.policy.modes import Modes
-from relaygw.policy.recipient_fields import NO_FIELDS, NOTHING, FieldRule, FieldRules, FieldsFound
-from relaygw.policy.recipients import RecipientPolicy
-from relaygw.policy.releasing import ReleasePolicy
-from relaygw.settings.model import Mode, Settings
+from relaygw.policy.recipient_fields import NOTHING, FieldRule, FieldsFound
+from relaygw.policy.screen import Screened
 from relaygw.store.protocol import Store
 from relaygw.upstream.classify import IN_DOUBT, Classifier
 from relaygw.upstream.outgoing import OutgoingMail, RecipientReply
-from relaygw.upstream.session import Ledger, UpstreamError
+from relaygw.upstream.pool import Pool
+from relaygw.upstream.session import Ledger, UpstreamError, UpstreamSession
 from relaygw.upstream.sifting import sift
 from relaygw.upstream.terms import Terms
 
 _MAX_STALE_SESSIONS = 3
-
-
-@dataclass(frozen=True, slots=True)
-class Screened:
-    """The recipients of a delivery by what may happen to them now, and what its header may name."""
-
-    sendable: tuple[Recipient, ...]
-    blocked: tuple[Recipient, ...]
-    held: tuple[Recipient, ...]  # the mode or the allow list of now does not permit them
-    field_rule: FieldRule | None = NO_FIELDS
-
-
-class Screen:
-    """Looks once more at who may receive, by the settings of now (mode flips hold)."""
-
-    def __init__(self, settings: Settings) -> None:
-        self._policy = RecipientPolicy(settings.mode, settings.recipients)
-        self._modes = Modes(settings)
-        self._releases = ReleasePolicy(settings)
-        self._field_rules = FieldRules(settings)
-
-    def sort(self, claimed: ClaimedDelivery) -> Screened:
-        """Return the pending recipients by what may happen to them."""
-        obstacle = self.obstacle_of(claimed.source, Mode(claimed.mode), claimed.released)
-        by_obstacle: dict[str | None, list[Recipient]] = {None: [], "blocked": [], "mode": []}
-        for recipient in claimed.recipients:
-            by_obstacle[obstacle(recipient.address)].append(recipient)
-        return Screened(
-            tuple(by_obstacle[None]),
-            tuple(by_obstacle["blocked"]),
-            tuple(by_obstacle["mode"]),
-            self._field_rules.of(
-                claimed.source,
-                accepted_in=Mode(claimed.mode),
-                is_released=claimed.released is not None,
-            ),
-        )
-
-    def obstacle_of(
-        self, source: Source, accepted_in: Mode, released: str | None
-    ) -> Callable[[str], str | None]:
-        """Return what says why an address may not be sent to; None: it may."""
-        if released is not None:
-            return partial(
-                self._releases.obstacle,
-                released=released,
-                source=source,
-                accepted_in=accepted_in,
-            )
-        mode = self._modes.of(source.listener, source.user, accepted_in=accepted_in)
-        return partial(self._policy.obstacle, mode=mode)
+TakeNext = Callable[[], ClaimedDelivery | None]
+Prepare = Callable[[ClaimedDelivery], OutgoingMail | None]
 
 
 @dataclass(slots=True)
@@ -107,11 +53,11 @@ class Attempt:
     started_s: float = field(default_factory=time.monotonic)
     queue_s: float = 0.0
     connect_s: float = 0.0
-    told: int = 0  # how many of `outcomes` the recorder has
+    recorded: int = 0  # how many of `outcomes` the recorder has
     is_charged: bool = False  # by what it has
     is_doubted: bool = False
     due_at_ms: int = 0  # of what it has
-    is_handed_in: bool = False  # to its end
+    is_ended: bool = False  # the recorder has all of it
 
     @property
     def has_rest(self) -> bool:
@@ -163,6 +109,78 @@ class Attempt:
                 for address in self.part
                 for rcpt_no in self.by_address[address]
             ]
+
+
+class Line:
+    """One place among a provider's connections, and what is sent on it without a pause.
+
+    Where the provider's `chain_transactions` is on, the envelope of the next delivery goes out
+    behind the content of this one (RFC 2920 section 3.1), which saves a round trip a message: the
+    session is kept back meanwhile. The next content still waits until the outcome of this one is
+    durable, so that a line never has more than one message in doubt.
+
+    `take_next` gives the delivery that this line will carry next, if any; `prepare` the mail of
+    one that can be sent in a single transaction. `lost_step` is called when the provider did not
+    answer a chained envelope as it should.
+    """
+
+    def __init__(
+        self,
+        pool: Pool,
+        *,
+        take_next: TakeNext | None,
+        prepare: Prepare,
+        lost_step: Callable[[], None],
+    ) -> None:
+        self._pool = pool
+        self._take_next = take_next
+        self._prepare = prepare
+        self._lost_step = lost_step
+        self._kept: UpstreamSession | None = None
+        self._following: ClaimedDelivery | None = None
+
+    async def acquire(self, mail: OutgoingMail, *, fresh: bool = False) -> UpstreamSession:
+        """Return a session for `mail`, which must be released; raises UpstreamError.
+
+        `fresh`: on a new connection.
+        """
+        kept, self._kept = self._kept, None
+        if kept is not None:
+            if kept.expects(mail):
+                return kept
+            kept.abort()
+            self._pool.release(kept)
+        return await self._pool.acquire(fresh=fresh)
+
+    def release(self, session: UpstreamSession) -> None:
+        """Take a session back: to the pool, unless the next mail is begun on it."""
+        if session.has_lost_step:
+            self._take_next = None
+            self._lost_step()
+        if session.is_chained:
+            self._kept = session
+        else:
+            self._pool.release(session)
+
+    def next_mail(self, session_uses: int) -> OutgoingMail | None:
+        """Choose the delivery that follows; return its mail if it may be begun already."""
+        if self._take_next is None or session_uses >= self._pool.max_messages_per_connection:
+            return None
+        if self._following is None:
+            self._following = self._take_next()
+        return self._prepare(self._following) if self._following is not None else None
+
+    def take_following(self) -> ClaimedDelivery | None:
+        """Return the delivery that was chosen, which has to be delivered or given back."""
+        following, self._following = self._following, None
+        return following
+
+    def close(self) -> None:
+        """Give up what was begun: nothing of its content was sent."""
+        if self._kept is not None:
+            self._kept.abort()
+            self._pool.release(self._kept)
+            self._kept = None
 
 
 async def attempt_delivery(

@@ -22,7 +22,7 @@ from relaygw.mail.outcome import (
     Stage,
     Verdict,
 )
-from relaygw.policy.retry import refused_alike, words_refused_alike
+from relaygw.policy.hold_reasons import refused_alike, words_refused_alike
 from relaygw.upstream.rule import look_at
 
 REFUSALS_IN_A_ROW = 20

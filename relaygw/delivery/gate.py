@@ -1,7 +1,8 @@
 """Gates: how much may go to one provider now. Pure bookkeeping, no I/O.
 
 A gate knows its provider's health (unreachable, throttled, held), how many transactions may run
-at once, and what it may send as. Which mail it takes is the lanes' business.
+at once, what rate and quota leave, and what it may send as. Which mail it takes is the lanes'
+business.
 """
 
 from __future__ import annotations
@@ -11,17 +12,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
-from relaygw.delivery.allowance import Allowance
 from relaygw.delivery.brake import Brake
-from relaygw.delivery.pacing import GUARD_S, Throughput, new_ceiling, step
-from relaygw.mail.address import split
 from relaygw.mail.envelope import ClaimedDelivery
 from relaygw.mail.outcome import Meaning
-from relaygw.policy.pacing import allowed_per_s, connections
+from relaygw.policy.hold_reasons import sender_domain
+from relaygw.policy.pacing import (
+    GUARD_S,
+    Throughput,
+    allowed_per_s,
+    connections,
+    ladder_step,
+    new_ceiling,
+)
 from relaygw.policy.patterns import AddressPatterns
 from relaygw.settings.model import Stream
-from relaygw.settings.provider import Provider
-from relaygw.store.protocol import Account
+from relaygw.settings.provider import Counted, Provider
+from relaygw.store.protocol import Account, Tokens
 
 UNREACHABLE_LADDER_S = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
 """Waits after a provider could not be reached or closed the service, then the last again."""
@@ -36,6 +42,93 @@ _STALLED_AFTER_S = 2.0
 _WANTED_FOR_S = 3.0
 _TIMER_SLACK_S = 0.05  # a timer of the loop may fire a moment early
 _FEW = 8
+_QUOTA_SHARE, _QUOTA_MOST = 100, 50  # how much of a quota is taken ahead
+
+
+class Allowance:
+    """Tokens of the rate and of the daily quota that this worker holds for a provider.
+
+    They are leased from the store, then spent. A gate without limits has none of it to do.
+    """
+
+    def __init__(self, provider: Provider) -> None:
+        self.quota = provider.daily_quota
+        self._rate_counts: Counted = provider.rate_counts
+        self._quota_counts: Counted = provider.quota_counts
+        self._tokens = 0
+        self._next_s = 0.0  # when the first token may be used
+        self._spacing_s = 0.0
+        self._ask_again_s = 0.0
+        self.quota_left = 0
+        self.is_short = False  # what is left did not cover the delivery that was asked for
+
+    def ready_at_s(self, claimed: ClaimedDelivery, now_s: float) -> float | None:
+        """Return when the rate lets a delivery go, or None when tokens have to be taken first."""
+        cost = _cost(claimed, self._rate_counts)
+        if self._tokens >= cost:
+            return self._next_s + (cost - 1) * self._spacing_s
+        return self._ask_again_s if self._ask_again_s > now_s else None
+
+    def wanted_tokens(self, claimed: ClaimedDelivery, waiting: int) -> int:
+        """Return how many tokens to ask for, with so many more deliveries waiting."""
+        return _cost(claimed, self._rate_counts) - self._tokens + waiting
+
+    def add_tokens(self, tokens: Tokens, *, per_s: float, asked_s: float) -> None:
+        """Take what the store granted at `asked_s` by the clock of this process."""
+        self._spacing_s = 1 / per_s
+        starts_s = asked_s + tokens.starts_in_s
+        if tokens.granted:
+            self._next_s = max(self._next_s, starts_s - self._tokens * self._spacing_s)
+            self._tokens += tokens.granted
+        else:
+            self._ask_again_s = starts_s
+
+    def lacks_quota(self, claimed: ClaimedDelivery) -> bool:
+        """True when some of the daily quota has to be taken first."""
+        return self.quota is not None and self.quota_left < self._quota_cost(claimed)
+
+    def wanted_quota(self, claimed: ClaimedDelivery) -> int:
+        """Return how much of the quota to take."""
+        ahead = min(_QUOTA_MOST, (self.quota or 0) // _QUOTA_SHARE)
+        return max(self._quota_cost(claimed), ahead) - self.quota_left
+
+    def spend(self, claimed: ClaimedDelivery, *, is_paced: bool) -> None:
+        """Count a delivery that begins."""
+        if is_paced:
+            cost = _cost(claimed, self._rate_counts)
+            self._tokens -= cost
+            self._next_s += cost * self._spacing_s
+        if self.quota is not None:
+            self.quota_left -= self._quota_cost(claimed)
+
+    def take_back(self, claimed: ClaimedDelivery, *, taken: int) -> None:
+        """Get back what a delivery was counted for and the provider did not take.
+
+        `taken` are the recipients whom it took it for, or may have.
+        """
+        if self.quota is not None:
+            used = taken if self._quota_counts == "recipients" else min(taken, 1)
+            self.quota_left += max(0, self._quota_cost(claimed) - used)
+
+    def covers(self, claimed: ClaimedDelivery) -> bool:
+        """True unless a delivery takes more than a whole day's quota."""
+        return self.quota is None or self._quota_cost(claimed) <= self.quota
+
+    def _quota_cost(self, claimed: ClaimedDelivery) -> int:
+        return _cost(claimed, self._quota_counts)
+
+    def rate_cost(self, recipients: int) -> int:
+        """Return how much of the rate a transaction with so many recipients takes."""
+        return recipients if self._rate_counts == "recipients" else 1
+
+    def forget_tokens(self) -> None:
+        """Drop tokens of a rate that is not the rate any more."""
+        self._tokens = 0
+        self._next_s = self._ask_again_s = 0.0
+
+
+def _cost(claimed: ClaimedDelivery, counts: Counted) -> int:
+    return len(claimed.recipients) if counts == "recipients" else 1
 
 
 @dataclass(slots=True, eq=False)
@@ -262,7 +355,7 @@ class Gate:
             return  # several in flight met the same trouble
         if not self.failures:
             self.failing_since_s = now_s
-        self.blocked_until_s = now_s + step(UNREACHABLE_LADDER_S, self.failures)
+        self.blocked_until_s = now_s + ladder_step(UNREACHABLE_LADDER_S, self.failures)
         self.failures += 1
         self.is_reached = False
 
@@ -290,7 +383,7 @@ class Gate:
         if self.throttles == 1 and self.accepted.per_s(now_s) > 0:
             return THROTTLED_WAIT_S
         ladder_s = meaning.wait_s or THROTTLE_LADDER_S
-        wait_s = step(ladder_s, max(0, self.throttles - 1))
+        wait_s = ladder_step(ladder_s, max(0, self.throttles - 1))
         self.blocked_until_s = now_s + wait_s
         self.is_proving = True
         return wait_s
@@ -304,9 +397,3 @@ class Gate:
         if allowed_per_s is not None:
             offered_per_s = min(offered_per_s, allowed_per_s)
         return new_ceiling(offered_per_s, self.accepted.per_s(now_s))
-
-
-def sender_domain(sender: str) -> str:
-    """Return the domain that holds of senders are about; "" of the null sender."""
-    domain = split(sender)[1] or ""
-    return domain.lower() if domain.isascii() else domain

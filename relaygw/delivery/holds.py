@@ -8,23 +8,27 @@ an operator set has no probe time: only the operator ends it.
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from relaygw.delivery.brake import BRAKED, hold_reason, is_of_brake
-from relaygw.delivery.gate import Gate, sender_domain
-from relaygw.delivery.pacing import step
-from relaygw.errors import StoreUnavailable
+from relaygw.delivery.context import WorkerContext
+from relaygw.delivery.gate import Gate
 from relaygw.mail.outcome import BEFORE_MAIL, RecipientOutcome, Scope
-from relaygw.observe.maillog import MailLog
-from relaygw.policy.retry import is_of_configuration, parked_for
-from relaygw.store.protocol import Hold, Store
+from relaygw.mail.state import DeliveryState
+from relaygw.policy.hold_reasons import (
+    is_of_configuration,
+    parked_for,
+    sender_domain,
+    waits_for_provider,
+)
+from relaygw.policy.pacing import ladder_step
+from relaygw.store.protocol import Hold, Selection
 
 PROBE_LADDER_S = (300.0,)
 """Waits before a held provider is tried again, where its replies do not say better."""
-_RELEASE_BATCH = 500
+_PAGE = 500
 _OF_THE_PROVIDER = (Scope.PROVIDER, Scope.CREDENTIAL)
 _REMEDIES = {
     Scope.CREDENTIAL: "check its user name and password or key",
@@ -33,12 +37,12 @@ _REMEDIES = {
 }
 
 
-class HoldKeeper:
+class Holds:
     """The holds that the gates of one worker obey."""
 
-    def __init__(self, store: Store, log: MailLog) -> None:
-        self._store = store
-        self._log = log
+    def __init__(self, context: WorkerContext) -> None:
+        self._context = context
+        self._store = context.store
         self._is_fresh = True  # a restart or reload tries a held provider at once
 
     def begin_anew(self) -> None:
@@ -49,39 +53,25 @@ class HoldKeeper:
         """Let the gates know of the holds in force, those of others included."""
         if self._is_fresh:
             in_force = [await self._made_due(hold) for hold in in_force]
-            await self._look_again_at_parked()
+            await self._release_for_configuration()
             self._is_fresh = False
         for gate in gates:
-            self._obey_provider(gate, in_force)
+            _obey_provider(gate, in_force)
             await self._obey_senders(gate, in_force)
             await self._probe_senders(gate)
 
-    async def _look_again_at_parked(self) -> None:
+    async def _release_for_configuration(self) -> None:
         """Make due what waits for a configuration: this may be another one."""
-        for reason in await asyncio.to_thread(self._store.held_reasons):
+        for reason in await self._context.call(self._store.held_reasons):
             if is_of_configuration(reason):
                 await self._release_all(reason)
 
     async def _made_due(self, hold: Hold) -> Hold:
         if hold.probe_at_ms is None:
             return hold
-        hold = replace(hold, probe_at_ms=time.time_ns() // 1_000_000)
-        await asyncio.to_thread(self._store.put_hold, hold)
+        hold = replace(hold, probe_at_ms=_now_ms())
+        await self._context.call(self._store.put_hold, hold)
         return hold
-
-    def _obey_provider(self, gate: Gate, in_force: Sequence[Hold]) -> None:
-        mine = [h for h in in_force if h.scope in _OF_THE_PROVIDER and h.key == gate.provider]
-        gate.brake.obey(is_held=any(is_of_brake(hold.reason) for hold in mine))
-        if not mine:
-            gate.is_held, gate.probe_at_s = False, None
-            return
-        if not gate.is_held:  # another worker or an operator set it
-            gate.is_probed_by_mail = all(hold.scope != Scope.CREDENTIAL for hold in mine)
-        gate.is_held = True
-        due_ms = [hold.probe_at_ms for hold in mine]
-        gate.probe_at_s = None
-        if None not in due_ms:
-            gate.probe_at_s = _here_s(max(at_ms for at_ms in due_ms if at_ms is not None))
 
     async def _obey_senders(self, gate: Gate, in_force: Sequence[Hold]) -> None:
         prefix = f"{gate.provider} "
@@ -102,16 +92,16 @@ class HoldKeeper:
             if now_s < probe_at_s:
                 continue
             gate.sender_passes.add(domain)
-            await self._put_off(gate, domain)
+            await self._put_off_probe(gate, domain)
             await self.release_sender(gate.provider, domain, limit=1)
 
-    async def _put_off(self, gate: Gate, domain: str) -> None:
+    async def _put_off_probe(self, gate: Gate, domain: str) -> None:
         """Let the next probe of a sender's domain wait for the outcome of this one."""
         key = f"{gate.provider} {domain}"
-        for hold in await asyncio.to_thread(self._store.holds):
+        for hold in await self._context.call(self._store.holds):
             if hold.scope == Scope.SENDER_DOMAIN and hold.key == key:
-                at_ms = time.time_ns() // 1_000_000 + int(PROBE_LADDER_S[0] * 1000)
-                await asyncio.to_thread(self._store.put_hold, replace(hold, probe_at_ms=at_ms))
+                at_ms = _now_ms() + int(PROBE_LADDER_S[0] * 1000)
+                await self._context.call(self._store.put_hold, replace(hold, probe_at_ms=at_ms))
                 gate.held_senders[domain] = _here_s(at_ms)
 
     async def put(self, gate: Gate, outcome: RecipientOutcome) -> None:
@@ -119,74 +109,54 @@ class HoldKeeper:
         if gate.is_held and (gate.probe_at_s is None or time.monotonic() < gate.probe_at_s):
             return  # by an operator, or by what was refused together with this
         gate.is_probed_by_mail = outcome.stage not in BEFORE_MAIL
-        wait_s = step(outcome.meaning.wait_s or PROBE_LADDER_S, gate.hold_step)
+        wait_s = ladder_step(outcome.meaning.wait_s or PROBE_LADDER_S, gate.hold_step)
         gate.hold_step += 1
         remedy = outcome.meaning.remedy or _REMEDIES.get(outcome.scope, "")
         reason = _words(outcome)
         if outcome.meaning is BRAKED:
-            reason, remedy = (
-                hold_reason(reason),
-                f"{remedy}: relaygw provider release {gate.provider}",
-            )
-        await self._hold(gate, outcome.scope, reason, remedy, wait_s)
+            reason = hold_reason(reason)
+            remedy = f"{remedy}: relaygw provider release {gate.provider}"
+        await self._put_provider(gate, outcome.scope, reason, remedy, wait_s)
 
     async def put_quota(self, gate: Gate, quota: int, wait_s: float) -> None:
         """Hold the provider until its daily quota has room again."""
         at = time.strftime("%d %b %H:%M", time.localtime(time.time() + wait_s))
         reason = f"daily_quota of {quota} is used up; the next goes at {at}"
         gate.is_probed_by_mail = True
-        await self._hold(gate, Scope.PROVIDER, reason, "wait, or raise daily_quota", wait_s)
+        remedy = "wait, or raise daily_quota"
+        await self._put_provider(gate, Scope.PROVIDER, reason, remedy, wait_s)
 
     async def put_sender(self, gate: Gate, sender: str, outcome: RecipientOutcome) -> None:
         """Hold mail of a sender's domain at a provider."""
         domain = sender_domain(sender)
         wait_s = (outcome.meaning.wait_s or PROBE_LADDER_S)[0]
         gate.held_senders[domain] = time.monotonic() + wait_s
-        await self._put(
-            gate,
+        hold = new_hold(
             Scope.SENDER_DOMAIN,
             f"{gate.provider} {domain}",
             _words(outcome),
             outcome.meaning.remedy or _REMEDIES[Scope.SENDER_DOMAIN],
             wait_s,
-            f"provider {gate.provider} refuses sender domain {domain}, its mail is held",
         )
+        what = f"provider {gate.provider} refuses sender domain {domain}, its mail is held"
+        await self._put(gate, hold, what)
 
-    async def _hold(
+    async def _put_provider(
         self, gate: Gate, scope: Scope, reason: str, remedy: str, wait_s: float
     ) -> None:
         gate.is_held = True
         gate.probe_at_s = time.monotonic() + wait_s
-        what = f"provider {gate.provider} is held ({scope})"
-        await self._put(gate, scope, gate.provider, reason, remedy, wait_s, what)
+        hold = new_hold(scope, gate.provider, reason, remedy, wait_s)
+        await self._put(gate, hold, f"provider {gate.provider} is held ({scope})")
 
-    async def _put(
-        self,
-        gate: Gate,
-        scope: Scope,
-        key: str,
-        reason: str,
-        remedy: str,
-        wait_s: float,
-        what: str,
-    ) -> None:
-        now_ms = time.time_ns() // 1_000_000
-        hold = Hold(
-            scope=scope.value,
-            key=key,
-            reason=reason,
-            remedy=remedy,
-            since_ms=now_ms,
-            probe_at_ms=now_ms + int(wait_s * 1000),
-        )
-        try:
-            with gate.teaching():
-                is_new = await asyncio.to_thread(self._store.put_hold, hold)
-        except StoreUnavailable as error:
-            self._log.note("qmgr", f"warning: hold of {key} not recorded: {error}")
-            return
+    async def _put(self, gate: Gate, hold: Hold, what: str) -> None:
+        trouble = f"hold of {hold.key} not recorded"
+        with gate.teaching():
+            is_new = await self._context.ask(trouble, self._store.put_hold, hold)
         if is_new:
-            self._log.note("qmgr", f"warning: {what}: {reason}; no mail is lost; {remedy}")
+            self._context.note(
+                f"warning: {what}: {hold.reason}; no mail is lost; {hold.remedy}"
+            )
 
     async def drop(self, gate: Gate) -> None:
         """End the hold of a provider: a probe went through. An operator's stays."""
@@ -195,7 +165,7 @@ class HoldKeeper:
         gate.is_held, gate.probe_at_s, gate.hold_step = False, None, 0
         gate.is_reached = True
         if await self._drop(gate, _OF_THE_PROVIDER, gate.provider):
-            self._log.note("qmgr", f"provider {gate.provider} works again, its hold has ended")
+            self._context.note(f"provider {gate.provider} works again, its hold has ended")
 
     async def drop_sender(self, gate: Gate, sender: str) -> None:
         """End the hold of a sender's domain: mail of it was taken; what waited is due."""
@@ -203,25 +173,23 @@ class HoldKeeper:
         if gate.held_senders.pop(domain, None) is None:
             return
         if await self._drop(gate, (Scope.SENDER_DOMAIN,), f"{gate.provider} {domain}"):
-            self._log.note("qmgr", f"provider {gate.provider} takes sender domain {domain} again")
+            self._context.note(f"provider {gate.provider} takes sender domain {domain} again")
         await self.release_sender(gate.provider, domain)
 
     async def _drop(self, gate: Gate, scopes: Iterable[Scope], key: str) -> bool:
-        now_ms = time.time_ns() // 1_000_000
-        try:
-            with gate.teaching():
-                dropped = [
-                    await asyncio.to_thread(self._store.drop_hold, scope.value, key, now_ms=now_ms)
-                    for scope in scopes
-                ]
-        except StoreUnavailable as error:
-            self._log.note("qmgr", f"warning: hold of {key} not ended: {error}")
-            return False
-        return any(dropped)
+        def drop() -> bool:
+            now_ms = _now_ms()
+            dropped = [self._store.drop_hold(scope.value, key, now_ms=now_ms) for scope in scopes]
+            return any(dropped)
+
+        with gate.teaching():
+            return await self._context.ask(f"hold of {key} not ended", drop) or False
+
+    # --- mail that waits for the end of a hold
 
     async def release_sender(self, provider: str, domain: str, *, limit: int = 0) -> None:
         """Make due what waits for a provider to take a sender's domain; `limit` 0: all of it."""
-        for reason in await asyncio.to_thread(self._store.held_reasons):
+        for reason in await self._context.call(self._store.held_reasons):
             parked = parked_for(reason)
             if parked is None or provider not in parked[0] or parked[1] != domain:
                 continue
@@ -231,17 +199,69 @@ class HoldKeeper:
                 return
 
     async def _release_all(self, reason: str) -> None:
-        while await self._release(reason, limit=_RELEASE_BATCH) == _RELEASE_BATCH:
+        while await self._release(reason, limit=_PAGE) == _PAGE:
             pass
 
     async def _release(self, reason: str, *, limit: int) -> int:
-        try:
-            return await asyncio.to_thread(
-                self._store.release_held, reason, limit=limit, now_ms=time.time_ns() // 1_000_000
-            )
-        except StoreUnavailable as error:
-            self._log.note("qmgr", f"warning: what waits is not released: {error}")
-            return 0
+        released = await self._context.ask(
+            "what waits is not released",
+            self._store.release_held,
+            reason,
+            limit=limit,
+            now_ms=_now_ms(),
+        )
+        return released or 0
+
+    async def release_put_off(self, provider: str) -> int:
+        """Make due what was put off for a provider that takes mail again; return how many."""
+        reason = waits_for_provider(provider)
+        waiting = Selection(states=frozenset({DeliveryState.DEFERRED}), reason=reason)
+
+        def make_due() -> int:
+            number, after = 0, ""
+            while page := self._store.search(waiting, limit=_PAGE, after=after):
+                after = page[-1].queue_id
+                keys = [
+                    (entry.queue_id, part.delivery_no)
+                    for entry in page
+                    for part in entry.deliveries
+                ]
+                number += self._store.let_go(keys, reason=reason, now_ms=_now_ms())
+            return number
+
+        return await self._context.ask(f"what waits for {provider} is not hurried", make_due) or 0
+
+
+def _obey_provider(gate: Gate, in_force: Sequence[Hold]) -> None:
+    mine = [h for h in in_force if h.scope in _OF_THE_PROVIDER and h.key == gate.provider]
+    gate.brake.obey(is_held=any(is_of_brake(hold.reason) for hold in mine))
+    if not mine:
+        gate.is_held, gate.probe_at_s = False, None
+        return
+    if not gate.is_held:  # another worker or an operator set it
+        gate.is_probed_by_mail = all(hold.scope != Scope.CREDENTIAL for hold in mine)
+    gate.is_held = True
+    due_ms = [hold.probe_at_ms for hold in mine]
+    gate.probe_at_s = None
+    if None not in due_ms:
+        gate.probe_at_s = _here_s(max(at_ms for at_ms in due_ms if at_ms is not None))
+
+
+def new_hold(scope: str, key: str, reason: str, remedy: str, wait_s: float) -> Hold:
+    """Return a hold that begins now and is probed after `wait_s`."""
+    now_ms = _now_ms()
+    return Hold(
+        scope=str(scope),
+        key=key,
+        reason=reason,
+        remedy=remedy,
+        since_ms=now_ms,
+        probe_at_ms=now_ms + int(wait_s * 1000),
+    )
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
 
 
 def _here_s(at_ms: int) -> float:

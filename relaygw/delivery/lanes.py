@@ -12,14 +12,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from operator import itemgetter
 
-from relaygw.delivery.gate import Gate, sender_domain
+from relaygw.delivery.gate import Gate
 from relaygw.mail.envelope import ClaimedDelivery
-from relaygw.policy.retry import (
+from relaygw.policy.hold_reasons import (
     held_sender_reason,
     lost_provider_reason,
     needs_8bitmime_reason,
     no_sender_reason,
     over_quota_reason,
+    sender_domain,
 )
 from relaygw.policy.routing import provider_route
 from relaygw.settings.model import Settings, Stream

@@ -5,19 +5,16 @@ The gate of this worker learns at once; what others should know goes to the stor
 
 from __future__ import annotations
 
-import asyncio
 import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from relaygw.delivery.gate import DOWN_AFTER_S, THROTTLED_WAIT_S, Gate, sender_domain
-from relaygw.delivery.holds import HoldKeeper
+from relaygw.delivery.context import WorkerContext
+from relaygw.delivery.gate import DOWN_AFTER_S, THROTTLED_WAIT_S, Gate
+from relaygw.delivery.holds import Holds
 from relaygw.delivery.lanes import Lane
 from relaygw.delivery.outages import Outages
-from relaygw.delivery.pacing import GUARD_S
-from relaygw.delivery.senders import SenderLedger
-from relaygw.errors import StoreUnavailable
 from relaygw.mail.envelope import ClaimedDelivery
 from relaygw.mail.outcome import (
     BEFORE_MAIL,
@@ -29,8 +26,9 @@ from relaygw.mail.outcome import (
     Stage,
     Verdict,
 )
-from relaygw.observe.maillog import MailLog
-from relaygw.store.protocol import Store
+from relaygw.policy.hold_reasons import sender_domain
+from relaygw.policy.pacing import GUARD_S
+from relaygw.store.protocol import SenderNote
 from relaygw.upstream.pool import Pool
 
 PROBE_BY_ANOTHER_S = 5.0
@@ -42,10 +40,13 @@ _SOMEBODY_ELSE_S = 1800.0
 _IDENTITIES = re.compile(r"identities failed the check[^:]*:(.*)")  # as Amazon SES says it
 _TAKEN_OVER_S = DOWN_AFTER_S + 1.0
 """When a message that could not reach its provider is due again where another may take over."""
+_MOST_SENDERS = 10_000
+_SENDER_AGAIN_MS = 300_000
+_LOST_STEP = 503  # says nothing of the sender
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Lesson:
+class Consequence:
     """What an attempt's report means for its own delivery."""
 
     wait_s: float = 0.0  # when the provider asked to slow down or is held
@@ -57,22 +58,12 @@ class Learning:
     """Lets gates, holds and the store know what providers said."""
 
     def __init__(
-        self,
-        store: Store,
-        log: MailLog,
-        *,
-        incarnation: str,
-        holds: HoldKeeper,
-        outages: Outages,
-        senders: SenderLedger,
-        lanes: Sequence[Lane],
+        self, context: WorkerContext, holds: Holds, outages: Outages, lanes: Sequence[Lane]
     ) -> None:
-        self._store = store
-        self._log = log
-        self._incarnation = incarnation
+        self._context = context
         self._holds = holds
         self._outages = outages
-        self._senders = senders
+        self._senders = SenderNotes()
         self._lanes = {lane.route: lane for lane in lanes}
 
     async def from_report(
@@ -83,10 +74,10 @@ class Learning:
         report: AttemptReport,
         *,
         was_held: bool,
-    ) -> Lesson:
+    ) -> Consequence:
         """Learn from an attempt that began while the gate `was_held` or not."""
         now_s = time.monotonic()
-        self._senders.note(gate.provider, claimed.sender, report)
+        self._senders.add(gate.provider, claimed.sender, report)
         own = _of_scope(report, Scope.PROVIDER, Scope.CREDENTIAL)
         if own is None:
             return await self._from_mail(gate, claimed, report, was_held=was_held)
@@ -94,18 +85,18 @@ class Learning:
             case Verdict.HOLD:
                 await self._holds.put(gate, own)
                 is_innocent = own.stage in BEFORE_MAIL or gate.has_alternative
-                return Lesson(
+                return Consequence(
                     wait_s=_AT_ONCE_S if is_innocent else _HOLD_WAIT_S + PROBE_BY_ANOTHER_S
                 )
             case Verdict.THROTTLE:
-                return Lesson(wait_s=await self._throttle(gate, pool, own, now_s))
+                return Consequence(wait_s=await self._throttle(gate, pool, own, now_s))
             case _:
-                await self._note_failure(gate, own.detail or str(own.reply), now_s)
-                return Lesson(retry_wait_s=_TAKEN_OVER_S if gate.has_alternative else None)
+                await self._outages.note_failure(gate, own.detail or str(own.reply), now_s)
+                return _taken_over(gate)
 
     async def _from_mail(
         self, gate: Gate, claimed: ClaimedDelivery, report: AttemptReport, *, was_held: bool
-    ) -> Lesson:
+    ) -> Consequence:
         """Learn from an attempt in which the provider did its work, whatever came of it."""
         if all(outcome.stage is Stage.LOCAL for outcome in report.outcomes):
             return self._from_refusal_here(gate, claimed, report)
@@ -116,53 +107,46 @@ class Learning:
         elif gate.note_silence(time.monotonic()):
             if gate.is_down(time.monotonic()) and not gate.is_outage_known:
                 await self._outages.begin(gate, report.outcomes[0].detail)
-            return Lesson(retry_wait_s=_TAKEN_OVER_S if gate.has_alternative else None)
+            return _taken_over(gate)
         if was_held and gate.is_held and taken:
             await self._holds.drop(gate)
         refused = _of_scope(report, Scope.SENDER_DOMAIN)
         if refused is not None and refused.verdict is Verdict.HOLD:
             if not _names_sender(refused, claimed.sender):
-                return Lesson(wait_s=_SOMEBODY_ELSE_S)  # Amazon's sandbox verifies recipients, too
+                # Amazon's sandbox verifies recipients, too
+                return Consequence(wait_s=_SOMEBODY_ELSE_S)
             await self._holds.put_sender(gate, claimed.sender, refused)
             reason = self._lanes[claimed.route].obstacle(claimed)
-            return Lesson(held_reason=reason, wait_s=_AT_ONCE_S)
+            return Consequence(held_reason=reason, wait_s=_AT_ONCE_S)
         if taken and gate.held_senders:
             await self._holds.drop_sender(gate, claimed.sender)
-        return Lesson()
+        return Consequence()
 
     def _from_refusal_here(
         self, gate: Gate, claimed: ClaimedDelivery, report: AttemptReport
-    ) -> Lesson:
+    ) -> Consequence:
         """Let what this provider cannot be given go by the next one of its route, or be held."""
         kept = next((one for one in report.outcomes if one.verdict is Verdict.HOLD), None)
         if kept is None:
-            return Lesson()
+            return Consequence()
         why = kept.detail.rpartition("8BITMIME: ")[2]
         reason = self._lanes[claimed.route].pass_by(gate, claimed, why)
-        return Lesson(held_reason=reason, wait_s=_AT_ONCE_S)
+        return Consequence(held_reason=reason, wait_s=_AT_ONCE_S)
 
-    async def settle_hold(self, gate: Gate, claimed: ClaimedDelivery) -> None:
-        """Release what was just held for its sender, if that hold ended in the meantime."""
+    async def release_if_hold_ended(self, gate: Gate, claimed: ClaimedDelivery) -> None:
+        """Make due what was just held for its sender, if that hold ended in the meantime."""
         if not gate.holds_sender(claimed.sender):
             await self._holds.release_sender(gate.provider, sender_domain(claimed.sender))
-
-    async def _note_failure(self, gate: Gate, what: str, now_s: float) -> None:
-        was_down = gate.is_down(now_s)
-        gate.note_failure(now_s)
-        if gate.is_down(now_s) and not was_down:
-            await self._outages.begin(gate, what)
 
     async def _throttle(
         self, gate: Gate, pool: Pool, outcome: RecipientOutcome, now_s: float
     ) -> float:
         """Slow down, and let the other workers know; return the wait of the message."""
-        try:
+        with self._context.noting():
             if outcome.meaning.limit is Limit.CONNECTIONS:
                 return await self._fewer_connections(gate, pool, outcome, now_s)
             return await self._slower(gate, outcome.meaning, now_s)
-        except StoreUnavailable as error:
-            self._log.note("qmgr", f"warning: {error}")
-            return THROTTLED_WAIT_S
+        return THROTTLED_WAIT_S
 
     async def _slower(self, gate: Gate, meaning: Meaning, now_s: float) -> float:
         if now_s - gate.throttled_at_s < GUARD_S:
@@ -172,18 +156,20 @@ class Learning:
         if wait_s > THROTTLED_WAIT_S:
             return wait_s + PROBE_BY_ANOTHER_S
         if gate.account.ceiling_per_s is None:
-            self._log.note(
-                "qmgr",
+            self._context.note(
                 f"provider {gate.provider} asks to slow down at about {ceiling_per_s:.3g}/s; "
-                "its rate is adapted from now on",
+                "its rate is adapted from now on"
             )
         gate.account = replace(
             gate.account, ceiling_per_s=ceiling_per_s, ceiling_at_ms=time.time_ns() // 1_000_000
         )
         gate.allowance.forget_tokens()
         with gate.teaching():
-            await asyncio.to_thread(
-                self._store.lower_rate, gate.limit_group, per_s=ceiling_per_s, guard_s=GUARD_S
+            await self._context.call(
+                self._context.store.lower_rate,
+                gate.limit_group,
+                per_s=ceiling_per_s,
+                guard_s=GUARD_S,
             )
         return wait_s
 
@@ -195,48 +181,99 @@ class Learning:
         is_first = gate.account.ceiling_connections is None
         wait_s = gate.note_too_many(outcome.meaning, now_s, others=others)
         if is_first:
-            self._log.note(
-                "qmgr",
+            self._context.note(
                 f"provider {gate.provider} bears fewer connections than {others + 1}; "
-                "their number is adapted from now on",
+                "their number is adapted from now on"
             )
         with gate.teaching():
-            await asyncio.to_thread(
-                self._store.lower_connections,
+            await self._context.call(
+                self._context.store.lower_connections,
                 gate.limit_group,
                 own=max(1, others),
-                incarnation=self._incarnation,
+                incarnation=self._context.incarnation,
                 guard_s=GUARD_S,
             )
         return wait_s
 
-    async def from_probe(
-        self, gate: Gate, outcome: RecipientOutcome | None, *, begun_s: float
-    ) -> None:
-        """Learn from a connection that was only made to see whether the provider is back.
+    async def write_senders(self) -> None:
+        """Write what was learnt of senders since the last time; later what cannot be now."""
+        notes = self._senders.take_unwritten()
+        if not notes:
+            return
+        is_written = False
+        with self._context.noting():
+            await self._context.call(self._context.store.note_senders, notes)
+            is_written = True
+        if not is_written:
+            self._senders.put_back(notes)
 
-        `outcome` is None when it was made, logged in and all.
-        """
-        if outcome is None:
-            gate.note_reached()
-            await self._outages.end(gate)
-            if gate.is_held and not gate.is_probed_by_mail:
-                await self._holds.drop(gate)
-        elif outcome.verdict is Verdict.HOLD:
-            gate.note_reached()
-            await self._holds.put(gate, outcome)
+
+class SenderNotes:
+    """Which sender addresses were seen, and what each provider said of them.
+
+    Written now and then: what is new at once, what is known once in five minutes.
+    """
+
+    def __init__(self) -> None:
+        self._last: dict[tuple[str, str], tuple[int, str | None]] = {}  # when noted, refusal
+        self._unwritten: dict[tuple[str, str], SenderNote] = {}
+
+    def add(self, provider: str, sender: str, report: AttemptReport) -> None:
+        """Learn from an attempt whether the provider takes mail of this sender."""
+        refusal = _refusal_of_sender(report)
+        if refusal is None and not any(o.verdict is Verdict.DELIVERED for o in report.outcomes):
+            return
+        key = (provider, sender)
+        now_ms = time.time_ns() // 1_000_000
+        noted_at_ms, last = self._last.get(key, (0, None))
+        if now_ms - noted_at_ms < _SENDER_AGAIN_MS and last == refusal:
+            return
+        if key not in self._last and len(self._last) >= _MOST_SENDERS:
+            return
+        self._last[key] = (now_ms, refusal)
+        note = self._unwritten.get(key, SenderNote(provider=provider, sender=sender))
+        if refusal is None:
+            note = replace(note, accepted_at_ms=now_ms)
         else:
-            await self._note_failure(gate, outcome.detail or str(outcome.reply), begun_s)
+            note = replace(note, refused_at_ms=now_ms, reply=refusal)
+        self._unwritten[key] = note
+
+    def take_unwritten(self) -> list[SenderNote]:
+        """Return what the store does not know yet; it has to be written or put back."""
+        notes, self._unwritten = list(self._unwritten.values()), {}
+        return notes
+
+    def put_back(self, notes: list[SenderNote]) -> None:
+        """Keep what could not be written."""
+        for note in notes:
+            self._unwritten.setdefault((note.provider, note.sender), note)
+
+
+def _refusal_of_sender(report: AttemptReport) -> str | None:
+    """Return what was said against the sender: of its domain, or to MAIL FROM for good."""
+    for outcome in report.outcomes:
+        is_of_sender = outcome.scope is Scope.SENDER_DOMAIN
+        if (is_of_sender or _is_refused_at_mail(outcome)) and outcome.reply is not None:
+            return str(outcome.reply)
+    return None
+
+
+def _is_refused_at_mail(outcome: RecipientOutcome) -> bool:
+    """True for a 5xx to MAIL FROM that is not about the message: that one bounces."""
+    is_at_mail = outcome.stage is Stage.MAIL and outcome.verdict is Verdict.RETRY
+    reply = outcome.reply
+    return is_at_mail and reply is not None and reply.is_permanent and reply.code != _LOST_STEP
+
+
+def _taken_over(gate: Gate) -> Consequence:
+    return Consequence(retry_wait_s=_TAKEN_OVER_S if gate.has_alternative else None)
 
 
 def _names_sender(outcome: RecipientOutcome, sender: str) -> bool:
     """True unless a refusal lists the identities at fault and the sender is none of them."""
-    listed = _IDENTITIES.search(_words(outcome).lower())
+    said = outcome.reply.text if outcome.reply is not None else outcome.detail
+    listed = _IDENTITIES.search(said.lower())
     return listed is None or sender_domain(sender) in listed[1]
-
-
-def _words(outcome: RecipientOutcome) -> str:
-    return outcome.reply.text if outcome.reply is not None else outcome.detail
 
 
 def _of_scope(report: AttemptReport, *scopes: Scope) -> RecipientOutcome | None:

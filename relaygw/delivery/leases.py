@@ -1,19 +1,23 @@
-"""The leases of one incarnation: renewed by one heartbeat, trusted only while it is fresh.
+"""The leases of one incarnation: claimed, kept by one heartbeat, given back.
 
-`is_held` is asked right before each final dot is sent: a process that slept past its lease
-(stopped, swapped out, suspended) sends nothing with it.
+They are trusted only while the heartbeat is fresh: `is_held` is asked right before each final dot,
+so a process that slept past its lease (stopped, swapped out, suspended) sends nothing with it. When
+an answer of the store was lost, leases may exist that this worker does not know of, and would keep
+from everybody as long as it lives: `free_unknown` ends them.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from relaygw.delivery.store_calls import in_thread
-from relaygw.errors import RelaygwError, StoreUnavailable
-from relaygw.observe.maillog import MailLog
-from relaygw.store.protocol import Store
+from relaygw.delivery.context import WorkerContext
+from relaygw.errors import RelaygwError
+from relaygw.mail.envelope import ClaimedDelivery
+from relaygw.store.protocol import Key
 
 HEARTBEAT_S = 5.0
 _AGAIN_S = 1.0  # after one that failed
@@ -26,15 +30,24 @@ class LeaseLost(RelaygwError):
 
 
 class Leases:
-    """Keeps an incarnation alive in the store and knows how long it may rely on that."""
+    """Keeps an incarnation alive in the store, and knows which deliveries it has leased.
 
-    def __init__(self, store: Store, log: MailLog, *, incarnation: str) -> None:
-        self.incarnation = incarnation
+    That is what waits in a window, is under way or chained to that, is being recorded or given
+    back. A lease in the database that is not known here belongs to nobody: its claim was never
+    answered.
+    """
+
+    def __init__(self, context: WorkerContext) -> None:
         self.is_draining = False
-        self._store = store
-        self._log = log
+        self._context = context
         self._until_s = _awake_s() + LEASE_S
         self._is_lost = False
+        self._known: defaultdict[str, set[Key]] = defaultdict(set)  # by route
+        self._unsure: set[str] = set()  # routes with leases that are not known, perhaps
+        # a claim that overtook a give-back would take for known what is queued again by then
+        self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+
+    # --- alive
 
     def is_held(self) -> bool:
         """True while nobody else may have taken over."""
@@ -51,7 +64,7 @@ class Leases:
             while True:
                 wait_s = await self._beat_once(thread)
                 if self._is_lost:
-                    raise LeaseLost(f"the leases of {self.incarnation} were taken over")
+                    raise LeaseLost(f"the leases of {self._context.incarnation} were taken over")
                 await asyncio.sleep(wait_s)
         finally:
             thread.shutdown(wait=False)
@@ -59,19 +72,85 @@ class Leases:
     async def _beat_once(self, thread: ThreadPoolExecutor) -> float:
         """Renew, in a thread that does nothing else; return after how long to do so again."""
         sent_s = _awake_s()
-        try:
-            if await in_thread(thread, self._renew):
+        with self._context.noting("heartbeat failed"):
+            if await asyncio.get_running_loop().run_in_executor(thread, self._renew):
                 self._until_s = sent_s + LEASE_S
             else:
                 self.lose()
-        except StoreUnavailable as error:
-            self._log.note("qmgr", f"warning: heartbeat failed: {error}")
-            return _AGAIN_S
-        return HEARTBEAT_S
+            return HEARTBEAT_S
+        return _AGAIN_S
 
     def _renew(self) -> bool:
         state = "draining" if self.is_draining else "running"
-        return self._store.heartbeat(self.incarnation, state=state)
+        return self._context.store.heartbeat(self._context.incarnation, state=state)
+
+    # --- deliveries
+
+    async def claim(self, route: str, limit: int) -> list[ClaimedDelivery]:
+        """Lease due deliveries of a route, at most `limit`; none while the store is away."""
+        async with self._turns[route]:
+            before = frozenset(self._known[route])
+            claimed = await self._context.ask(
+                "",
+                self._context.store.claim,
+                route,
+                limit=limit,
+                incarnation=self._context.incarnation,
+                now_ms=time.time_ns() // 1_000_000,
+            )
+            if claimed is None:
+                self._unsure.add(route)
+                return []
+            # what was known already is being recorded: that may end this new lease as well
+            fresh = [one for one in claimed if key_of(one) not in before]
+            if len(fresh) < len(claimed):
+                self._unsure.add(route)
+            self._known[route].update(map(key_of, fresh))
+            return fresh
+
+    async def give_back(self, claimed: Sequence[ClaimedDelivery]) -> None:
+        """Return deliveries of one route to the queue; what fails is for `free_unknown`."""
+        async with self._turns[claimed[0].route]:
+            try:
+                with self._context.noting("could not give back leases"):
+                    await self._context.call(
+                        self._context.store.give_back,
+                        [key_of(one) for one in claimed],
+                        incarnation=self._context.incarnation,
+                    )
+                    return
+                self._unsure.update(one.route for one in claimed)
+            finally:
+                self.forget(claimed)
+
+    def forget(self, claimed: Iterable[ClaimedDelivery]) -> None:
+        """Note that leases have ended, or that nobody here works on them any more."""
+        for one in claimed:
+            self._known[one.route].discard(key_of(one))
+
+    def is_unsure(self, route: str) -> bool:
+        """True when there may be leases of a route that nobody works on."""
+        return route in self._unsure
+
+    async def free_unknown(self, route: str) -> int:
+        """End the leases on a route that are not known; return how many are queued again."""
+        async with self._turns[route]:  # nothing may be claimed meanwhile
+            self._unsure.discard(route)
+            freed = await self._context.ask(
+                "",
+                self._context.store.free_unknown,
+                route,
+                known=frozenset(self._known[route]),
+                incarnation=self._context.incarnation,
+            )
+            if freed is None:
+                self._unsure.add(route)
+            return freed or 0
+
+
+def key_of(claimed: ClaimedDelivery) -> Key:
+    """Return how the store names a delivery."""
+    return (claimed.queue_id, claimed.delivery_no)
 
 
 def _awake_s() -> float:

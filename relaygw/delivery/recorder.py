@@ -16,14 +16,13 @@ from collections.abc import Callable, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
+from relaygw.delivery.context import WorkerContext
 from relaygw.errors import StoreUnavailable, Unstorable
 from relaygw.mail.envelope import DeliveryUpdate
 from relaygw.mail.state import DeliveryState
 from relaygw.observe.events import Event
-from relaygw.observe.maillog import MailLog
-from relaygw.observe.metrics.meters import SILENT, DeliveryMeter
-from relaygw.policy.retry import REASON_IN_DOUBT
-from relaygw.store.protocol import Key, Recorded, Store
+from relaygw.policy.hold_reasons import REASON_IN_DOUBT
+from relaygw.store.protocol import Key, Recorded
 
 MAX_BATCH = 200
 _RETRY_LADDER_S = (0.1, 0.5, 1.0, 2.0)
@@ -42,19 +41,8 @@ class Entry:
 class Recorder:
     """Writes the outcomes of one worker."""
 
-    def __init__(
-        self,
-        store: Store,
-        log: MailLog,
-        *,
-        incarnation: str,
-        lost_leases: Callable[[], None],
-        meter: DeliveryMeter = SILENT,
-    ) -> None:
-        self._store = store
-        self._log = log
-        self._meter = meter
-        self._incarnation = incarnation
+    def __init__(self, context: WorkerContext, lost_leases: Callable[[], None]) -> None:
+        self._context = context
         self._lost_leases = lost_leases
         self._waiting: list[Entry] = []
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="record")
@@ -146,9 +134,9 @@ class Recorder:
     ) -> None:
         if not recorded.is_alive:
             self._lost_leases()
-        self._log.write([event for entry in batch for event in entry.events])
+        self._context.log.write([event for entry in batch for event in entry.events])
         for problem in refused.values():
-            self._log.note("qmgr", problem)
+            self._context.note(problem)
         if lost:
             for entry in batch:
                 if _key(entry.update) in lost and entry.update.tells_of_sending:
@@ -165,7 +153,7 @@ class Recorder:
 
     def _note(self, text: str) -> None:
         with contextlib.suppress(Exception):  # a log that cannot be written stops no outcome
-            self._log.note("qmgr", text)
+            self._context.note(text)
 
     def _write(self, updates: Sequence[DeliveryUpdate], refused: dict[Key, str]) -> Recorded:
         """Write outcomes, in the thread; what cannot be written is told in `refused`."""
@@ -211,11 +199,11 @@ class Recorder:
 
     def _record(self, updates: Sequence[DeliveryUpdate]) -> Recorded:
         began_s = time.monotonic()
-        recorded = self._store.record_batch(
-            updates, incarnation=self._incarnation, now_ms=time.time_ns() // 1_000_000
+        recorded = self._context.store.record_batch(
+            updates, incarnation=self._context.incarnation, now_ms=time.time_ns() // 1_000_000
         )
         with contextlib.suppress(Exception):  # it is written, whatever is wrong with counting
-            self._meter.wrote(time.monotonic() - began_s)
+            self._context.meter.wrote(time.monotonic() - began_s)
         return recorded
 
     async def _wait_for_store(self, error: Exception) -> None:
@@ -230,10 +218,9 @@ class Recorder:
         self._note(f"{update.queue_id}: warning: its outcome is not recorded: {why}{hint}")
 
     def _report_lost(self, queue_id: str) -> None:
-        self._log.note(
-            "qmgr",
+        self._context.note(
             f"{queue_id}: warning: the lease was lost before this outcome was recorded; "
-            "the message may be sent more than once",
+            "the message may be sent more than once"
         )
 
 

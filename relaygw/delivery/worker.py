@@ -1,4 +1,4 @@
-"""The delivery worker: keeps every lane's window filled and every gate's connections busy.
+"""The delivery worker: makes its parts, and has them look around once a second.
 
 One event loop; store calls run in threads. What starts here ends in the recorder or is
 given back. A worker whose incarnation was buried (it slept past its lease) sends nothing
@@ -11,23 +11,22 @@ import asyncio
 import contextlib
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
-from relaygw.delivery.clock import ClockWatch
-from relaygw.delivery.courier import Courier
+from relaygw.delivery.agent import DeliveryAgent
+from relaygw.delivery.context import BackgroundTasks, WorkerContext
 from relaygw.delivery.gate import Gate
-from relaygw.delivery.holds import HoldKeeper
-from relaygw.delivery.in_hand import InHand
+from relaygw.delivery.holds import Holds
 from relaygw.delivery.lanes import build_lanes
 from relaygw.delivery.learning import Learning
 from relaygw.delivery.leases import LeaseLost, Leases
-from relaygw.delivery.outages import Outages
-from relaygw.delivery.probes import Prober
-from relaygw.delivery.pump import Pump
+from relaygw.delivery.outages import Outages, Prober
+from relaygw.delivery.outcome import Outcomes
+from relaygw.delivery.reconciler import Reconciler
 from relaygw.delivery.recorder import Recorder
-from relaygw.delivery.second_look import SecondLook
-from relaygw.delivery.senders import SenderLedger
+from relaygw.delivery.scheduler import Scheduler
 from relaygw.errors import StoreUnavailable
 from relaygw.observe.maillog import MailLog
 from relaygw.observe.metrics.meters import SILENT, DeliveryMeter
@@ -41,6 +40,14 @@ _DRAIN_S = 25.0
 _LAST_RECORDS_S = 10.0  # for the outcomes of a worker that does not end as it should
 _SENDERS_EACH_S = 5.0
 _WAITS_AT_ONCE = 500
+_THREADS = 8
+STEP_S = 5.0
+"""A clock that moves by less between two looks is only being corrected."""
+UNSURE_S = 60.0
+"""How long after a start or a step there may be times that are still to come."""
+EACH_S = 10.0
+"""How often they are looked for meanwhile."""
+_SHARP_S = 1.0
 _NEWS_S = 900.0
 
 
@@ -58,64 +65,49 @@ class Worker:
         hints: socket.socket | None,
         meter: DeliveryMeter = SILENT,
     ) -> None:
-        self._store = store
-        self._log = log
-        self._meter = meter
-        self._hints = hints
-        self._leases = Leases(store, log, incarnation=incarnation)
-        self._recorder = Recorder(
-            store, log, incarnation=incarnation, lost_leases=self._leases.lose, meter=meter
+        self._tasks = BackgroundTasks(log)
+        self._context = context = WorkerContext(
+            settings=settings,
+            store=store,
+            log=log,
+            incarnation=incarnation,
+            threads=ThreadPoolExecutor(max_workers=_THREADS, thread_name_prefix="store"),
+            spawn=self._tasks.spawn,
+            meter=meter,
         )
-        self._holds = HoldKeeper(store, log)
-        self._outages = Outages(store, log)
-        self._senders = SenderLedger()
+        self._hints = hints
         self._lanes, self._gates = build_lanes(settings)
         self._pools = {
             name: Pool(name, settings.providers[name], ehlo_name=settings.hostname)
             for name in self._gates
         }
         classifiers = {name: Classifier(settings.providers[name]) for name in self._gates}
-        learning = Learning(
-            store,
-            log,
-            incarnation=incarnation,
-            holds=self._holds,
-            outages=self._outages,
-            senders=self._senders,
-            lanes=self._lanes,
-        )
-        in_hand = InHand()
-        courier = Courier(
-            settings,
-            store,
-            log,
-            leases=self._leases,
-            recorder=self._recorder,
-            learning=learning,
-            pools=self._pools,
-            classifiers=classifiers,
-            in_flight=in_flight,
-            in_hand=in_hand,
-            meter=meter,
-        )
-        self._second_look = SecondLook(
-            settings, store, log, incarnation=incarnation, wake=self.wake
-        )
-        self._threads = ThreadPoolExecutor(max_workers=4, thread_name_prefix="store")
-        self._pump = Pump(
-            store,
-            log,
+        self._leases = Leases(context)
+        self._recorder = Recorder(context, self._leases.lose)
+        self._holds = Holds(context)
+        self._outages = Outages(context)
+        self._learning = Learning(context, self._holds, self._outages, self._lanes)
+        outcomes = Outcomes(context, self._leases, self._recorder, in_flight)
+        self._scheduler = Scheduler(
+            context,
             lanes=self._lanes,
             gates=self._gates,
             leases=self._leases,
-            in_hand=in_hand,
             holds=self._holds,
-            courier=courier,
-            prober=Prober(learning, self._pools, classifiers),
-            threads=self._threads,
+            outcomes=outcomes,
+            agent=DeliveryAgent(
+                context,
+                leases=self._leases,
+                outcomes=outcomes,
+                learning=self._learning,
+                pools=self._pools,
+                classifiers=classifiers,
+            ),
+            prober=Prober(self._holds, self._outages, self._pools, classifiers),
         )
+        self._reconciler = Reconciler(context, self.wake)
         self._senders_due_s = 0.0
-        self._clock = ClockWatch()
+        self.clock = ClockWatch()
 
     # --- life ----------------------------------------------------------------------------
 
@@ -129,15 +121,15 @@ class Worker:
             loop.add_reader(self._hints, self._read_hints)
         try:
             with contextlib.suppress(StoreUnavailable):  # before anybody hears of this worker
-                await asyncio.to_thread(self._clock.look, self._store.clock_ms)
+                await self._context.call(self.clock.look, self._context.store.clock_ms)
             async with asyncio.TaskGroup() as group:
                 beat = group.create_task(self._leases.beat())
                 poll = group.create_task(self._poll())
-                second_look = group.create_task(self._second_look.run())
+                reconciling = group.create_task(self._reconciler.run())
                 await stop.wait()
                 self._leases.is_draining = True
                 poll.cancel()
-                second_look.cancel()
+                reconciling.cancel()
                 await self._drain()
                 beat.cancel()
         except* LeaseLost as lost:
@@ -146,43 +138,41 @@ class Worker:
             if self._hints is not None:
                 loop.remove_reader(self._hints)
             await self._cut_short()
-            self._threads.shutdown(wait=False, cancel_futures=True)
+            self._context.threads.shutdown(wait=False, cancel_futures=True)
 
     async def _cut_short(self) -> None:
         """End what is still under way, whatever ends the worker: every attempt has an outcome."""
-        self._pump.stop()
-        await self._pump.drain(0)
+        self._scheduler.stop()
+        await self._tasks.drain(0)
         await self._recorder.drain(_LAST_RECORDS_S)
 
     async def _drain(self) -> None:
         """Give back windows, let transactions end, record everything, close the pools."""
-        self._pump.stop()
-        await self._pump.drain(_DRAIN_S)
+        self._scheduler.stop()
+        await self._tasks.drain(_DRAIN_S)
         await self._recorder.drain()
         for gate in self._gates.values():
-            await self._pump.supplies.return_quota(gate)
-        await self._write_senders()
-        self._meter.sample(self._connections())
+            await self._scheduler.shares.return_quota(gate)
+        await self._learning.write_senders()
+        self._context.meter.sample(self._connections())
         await asyncio.gather(*(pool.aclose() for pool in self._pools.values()))
 
     async def _poll(self) -> None:
         """Once a second: due retries, holds, limits, probes, idle connections."""
         while True:
-            try:
+            with self._context.noting():
                 await self._mind_clock()
                 await self._obey_others()
-            except StoreUnavailable as error:
-                self._log.note("qmgr", f"warning: {error}")
             for name, gate in self._gates.items():
                 self._pools[name].close_expired()
                 if gate.is_wanted():
                     self._pools[name].close_idle()
-                await self._pump.tend(gate, self._pools[name].connection_count)
-            self._pump.hurry_reopened()
-            self._meter.sample(self._connections())
+                await self._scheduler.tend(gate, self._pools[name].connection_count)
+            self._scheduler.hurry_reopened()
+            self._context.meter.sample(self._connections())
             if time.monotonic() >= self._senders_due_s:
                 self._senders_due_s = time.monotonic() + _SENDERS_EACH_S
-                await self._write_senders()
+                await self._learning.write_senders()
             await asyncio.sleep(POLL_S)
 
     def _connections(self) -> dict[str, tuple[int, int]]:
@@ -197,7 +187,7 @@ class Worker:
         before = {
             gate: gate.teachings for gate in self._gates.values() if not gate.teachings_under_way
         }
-        holds, accounts = await asyncio.to_thread(self._look)
+        holds, accounts = await self._context.call(self._look)
 
         def untaught() -> Iterator[Gate]:
             return (gate for gate, teachings in before.items() if gate.teachings == teachings)
@@ -209,50 +199,30 @@ class Worker:
 
     async def _mind_clock(self) -> None:
         """Notice when the clock is set; what was put off before it was set back waits anew."""
-        step = await asyncio.to_thread(self._clock.look, self._store.clock_ms)
+        step = await self._context.call(self.clock.look, self._context.store.clock_ms)
         if step is not None:
-            self._log.note("qmgr", f"warning: the clock of the queue was {step.words}")
+            self._context.note(f"warning: the clock of the queue was {step.words}")
             if step.by_s < 0:
                 self._holds.begin_anew()
-        number = _WAITS_AT_ONCE if self._clock.is_unsure() else 0
-        while number == _WAITS_AT_ONCE:
-            number = await asyncio.to_thread(self._store.restart_waits, limit=_WAITS_AT_ONCE)
+        if self.clock.is_unsure():
+            await self._context.call(self._restart_waits)
 
-    def clock_step(self) -> str | None:
-        """Return how the clock of the queue was set within the last quarter of an hour.
-
-        For any thread.
-        """
-        step = self._clock.last_step
-        is_news = step is not None and time.monotonic() - step.noticed_s < _NEWS_S
-        return step.words if step is not None and is_news else None
-
-    async def _write_senders(self) -> None:
-        notes = self._senders.take_unwritten()
-        if not notes:
-            return
-        try:
-            await asyncio.to_thread(self._store.note_senders, notes)
-        except StoreUnavailable as error:
-            self._senders.put_back(notes)
-            self._log.note("qmgr", f"warning: {error}")
+    def _restart_waits(self) -> None:
+        while self._context.store.restart_waits(limit=_WAITS_AT_ONCE) == _WAITS_AT_ONCE:
+            pass
 
     def _look(self) -> tuple[list[Hold], dict[str, Account]]:
         """Note which lanes have something due; return holds and accounts; in a thread."""
+        store = self._context.store
         for lane in self._lanes:
             if lane.may_have_more:
                 continue
-            due_at_ms = self._store.next_due_at_ms(lane.route)
+            due_at_ms = store.next_due_at_ms(lane.route)
             if due_at_ms is not None and due_at_ms <= time.time() * 1000:
                 lane.may_have_more = True
-        return self._store.holds(), self._store.accounts()
+        return store.holds(), store.accounts()
 
-    def _read_hints(self) -> None:
-        assert self._hints is not None
-        with contextlib.suppress(BlockingIOError):
-            while True:
-                self._hints.recv(16)
-        self.wake()
+    # --- what others ask and tell --------------------------------------------------------
 
     def unreached(self) -> dict[str, float]:
         """Return for how many seconds connecting to providers has been in vain; for any thread.
@@ -263,6 +233,74 @@ class Worker:
         since = {name: pool.unreached_since_s for name, pool in self._pools.items()}
         return {name: now_s - begun_s for name, begun_s in since.items() if begun_s is not None}
 
+    def _read_hints(self) -> None:
+        assert self._hints is not None
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                self._hints.recv(16)
+        self.wake()
+
     def wake(self) -> None:
         """Look at the queue now: something new may be there."""
-        self._pump.run_all(has_more=True)
+        self._scheduler.run_all(has_more=True)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClockStep:
+    """The clock was set: by how much, negative when back, and when that was noticed."""
+
+    by_s: float
+    noticed_s: float  # time.monotonic
+
+    @property
+    def words(self) -> str:
+        """In which direction, and by how many seconds."""
+        return f"set {'back' if self.by_s < 0 else 'forward'} by {abs(self.by_s):.0f} s"
+
+
+class ClockWatch:
+    """Notices when somebody sets the clock that the queue goes by: beside one that nobody sets.
+
+    A clock that is set back leaves due times far ahead: what was put off before would wait until
+    it has caught up.
+    """
+
+    def __init__(self) -> None:
+        self.last_step: ClockStep | None = None
+        self._beyond_s: float | None = None
+        self._due_s = time.monotonic()
+        self._unsure_until_s = self._due_s + UNSURE_S
+
+    def look(self, clock_ms: Callable[[], int]) -> ClockStep | None:
+        """Return by how much the clock was set since the last look, None if it was not."""
+        asked_s = _awake_s()
+        at_s = clock_ms() / 1000
+        answered_s = _awake_s()
+        if answered_s - asked_s > _SHARP_S:  # this process was stopped, or the answer took long
+            return None
+        before_s, self._beyond_s = self._beyond_s, at_s - answered_s
+        if before_s is None or abs(self._beyond_s - before_s) < STEP_S:
+            return None
+        now_s = time.monotonic()
+        self.last_step = ClockStep(by_s=self._beyond_s - before_s, noticed_s=now_s)
+        self._due_s, self._unsure_until_s = now_s, now_s + UNSURE_S
+        return self.last_step
+
+    def recent_step(self) -> str | None:
+        """Return how the clock was set within the last quarter of an hour; for any thread."""
+        step = self.last_step
+        is_news = step is not None and time.monotonic() - step.noticed_s < _NEWS_S
+        return step.words if step is not None and is_news else None
+
+    def is_unsure(self) -> bool:
+        """True when it is time to look for what was written at a time still to come."""
+        now_s = time.monotonic()
+        if not self._due_s <= now_s < self._unsure_until_s:
+            return False
+        self._due_s = now_s + EACH_S
+        return True
+
+
+def _awake_s() -> float:
+    """Return a clock that goes on while the machine is suspended, as the other does."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)

@@ -20,7 +20,7 @@ from relaygw.operations.messages import (
     left_alone,
 )
 from relaygw.policy.patterns import AddressPatterns
-from relaygw.policy.retry import REASON_IN_DOUBT, is_of_configuration, parked_for
+from relaygw.policy.hold_reasons import REASON_IN_DOUBT, is_of_configuration, parked_for
 from relaygw.policy.routing import provider_of_route
 from relaygw.settings.provider import Provider
 from relaygw.store.protocol import AuditEntry, DeliveryEntry, QueueEntry, Store

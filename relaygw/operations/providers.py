@@ -8,7 +8,7 @@ from relaygw.mail.outcome import Scope
 from relaygw.mail.state import DeliveryState
 from relaygw.operations.messages import BATCH_MESSAGES
 from relaygw.operations.queue import retry
-from relaygw.policy.retry import parked_for, waits_for_provider, words_refused_alike
+from relaygw.policy.hold_reasons import parked_for, waits_for_provider, words_refused_alike
 from relaygw.store.protocol import UNREACHABLE, AuditEntry, Hold, Selection, Store
 
 _OF_THE_PROVIDER = (Scope.PROVIDER, Scope.CREDENTIAL, UNREACHABLE)

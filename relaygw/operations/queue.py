@@ -19,7 +19,7 @@ from relaygw.operations.messages import (
     entries_of,
     left_alone,
 )
-from relaygw.policy.retry import operator_reason
+from relaygw.policy.hold_reasons import operator_reason
 from relaygw.policy.untended import gone_remedy, gone_words, known_routes
 from relaygw.settings.model import Settings
 from relaygw.settings.show import fingerprint

@@ -6,14 +6,13 @@ states, so the promises about them are tested here.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import replace
-from enum import StrEnum
 
-from relaygw.mail.envelope import ClaimedDelivery, DeliveryUpdate, RecipientUpdate
+from relaygw.mail.envelope import ClaimedDelivery, DeliveryUpdate, Recipient, RecipientUpdate
 from relaygw.mail.outcome import NO_RELAY, AttemptReport, RecipientOutcome, Verdict
 from relaygw.mail.state import DeliveryState, RecipientState
+from relaygw.policy.hold_reasons import REASON_IN_DOUBT
 from relaygw.settings.model import Retry
 
 DOUBT_LADDER_S = (300.0, 1800.0)
@@ -22,132 +21,9 @@ LEAST_TRIES = 3
 LEAST_TRYING_S = 3600.0
 """Mail expires only after so many attempts over so long, however old it is: what nobody tried, as
 no worker ran or its route was missing, was not given a chance yet."""
-REASON_IN_DOUBT = "in_doubt"
-REASON_MODE = "mode"
-REASON_POISON = "poison"
-REASON_RECOVERED = "recovered"
 
 _FINAL = {Verdict.DELIVERED: RecipientState.DELIVERED, Verdict.BOUNCE: RecipientState.BOUNCED}
 _UNCHARGED = frozenset({Verdict.THROTTLE, Verdict.HOLD})
-
-
-_PARKED = re.compile(r"sender domain (\S*) is refused by (.+)")
-_NO_SENDER = "no provider of route"
-_OVER_QUOTA = "no daily_quota"
-_NEEDS_8BITMIME = "needs 8BITMIME"
-_IN_HEADER = ("field ", "its header ")  # see policy.recipient_fields and upstream.sifting
-_LOST_PROVIDER = "in doubt with"
-_OPERATOR = "operator: "
-
-
-class Why(StrEnum):
-    """Why a delivery is held, as a word; docs/states.md has a row for each."""
-
-    MODE = "mode"  # the mode or the lists of the time of sending do not permit its recipients
-    POISON = "poison"
-    IN_DOUBT = "in_doubt"
-    SENDER_REFUSED = "sender_refused"  # by its providers, as long as their holds last
-    NO_SENDER = "no_sender"  # no provider of its route may send as its sender
-    OVER_QUOTA = "over_quota"
-    CONTENT = "content"  # no provider of its route can be given it as it is
-    RECOVERED = "recovered"  # from a damaged queue, and may have been sent already
-    OPERATOR = "operator"
-    OTHER = "other"
-
-
-def why_held(reason: str) -> Why:
-    """Return the word for the reason of a held delivery."""
-    if parked_for(reason) is not None:
-        return Why.SENDER_REFUSED
-    known = (
-        (REASON_MODE, Why.MODE),
-        (REASON_POISON, Why.POISON),
-        (REASON_IN_DOUBT, Why.IN_DOUBT),
-        (REASON_RECOVERED, Why.RECOVERED),
-    )
-    beginnings = (
-        (_LOST_PROVIDER, Why.IN_DOUBT),
-        (_NO_SENDER, Why.NO_SENDER),
-        (_OVER_QUOTA, Why.OVER_QUOTA),
-        (_OPERATOR, Why.OPERATOR),
-        *((text, Why.CONTENT) for text in (_NEEDS_8BITMIME, *_IN_HEADER)),
-    )
-    exact = (why for text, why in known if reason == text)
-    begun = (why for text, why in beginnings if reason.startswith(text))
-    return next(exact, None) or next(begun, Why.OTHER)
-
-
-def operator_reason(note: str) -> str:
-    """Return the reason of what an operator holds."""
-    return f"{_OPERATOR}{note}"
-
-
-def held_sender_reason(providers: Iterable[str], domain: str) -> str:
-    """Return the reason of deliveries that wait until a provider takes a sender's domain."""
-    return f"sender domain {domain} is refused by {', '.join(providers)}"
-
-
-def parked_for(reason: str) -> tuple[frozenset[str], str] | None:
-    """Return the providers and the sender's domain of such a reason, None of another one."""
-    match = _PARKED.fullmatch(reason)
-    return (frozenset(match[2].split(", ")), match[1]) if match else None
-
-
-def no_sender_reason(route: str, sender: str) -> str:
-    """Return the reason of deliveries whose sender no provider of the route may send as."""
-    return f"{_NO_SENDER} {route} may send as {sender}"
-
-
-def over_quota_reason(route: str, recipients: int) -> str:
-    """Return the reason of a delivery with more recipients than a day's quota."""
-    return f"{_OVER_QUOTA} of route {route} covers its {recipients} recipients"
-
-
-_REFUSED_ALIKE = " messages in a row were refused alike: "
-
-
-def refused_alike(number: int, words: str) -> str:
-    """Return the reason of a provider's hold that so many refusals in these words have set."""
-    return f"{number}{_REFUSED_ALIKE}{words}"
-
-
-def words_refused_alike(reason: str) -> str | None:
-    """Return the words of such a hold, None for the reason of another one."""
-    _, is_such, words = reason.partition(_REFUSED_ALIKE)
-    return words if is_such else None
-
-
-def waits_for_provider(provider: str) -> str:
-    """Return the reason of deliveries that only a provider in trouble may take."""
-    return f"waits for provider {provider}"
-
-
-def needs_8bitmime_reason(route: str, why: str) -> str:
-    """Return the reason of content that no provider of the route can be given as it is."""
-    return f"{_NEEDS_8BITMIME}, which no provider of route {route} has for it: {why}"
-
-
-def is_of_header(reason: str) -> bool:
-    """True for what a field of the header that names recipients is the reason for."""
-    return reason.startswith(_IN_HEADER)
-
-
-def is_in_8_bit(reason: str) -> bool:
-    """True for content that needs a provider with 8BITMIME."""
-    return reason.startswith(_NEEDS_8BITMIME)
-
-
-def lost_provider_reason(route: str, provider: str) -> str:
-    """Return the reason of a delivery in doubt with a provider that its route has no more."""
-    return f"{_LOST_PROVIDER} {provider}, which route {route} has no more"
-
-
-def is_of_configuration(reason: str) -> bool:
-    """True for what another configuration may settle: a look at it again is worth while."""
-    return (
-        reason.startswith((_NO_SENDER, _OVER_QUOTA, _NEEDS_8BITMIME, *_IN_HEADER))
-        or parked_for(reason) is not None
-    )
 
 
 def delay_s(attempts: int, retry: Retry, *, chance: float) -> float:
@@ -282,6 +158,60 @@ def with_rest(told: DeliveryUpdate, rest: DeliveryUpdate) -> DeliveryUpdate:
         state, reason = told.state, told.reason
         due_at_ms = max(told.due_at_ms, rest.due_at_ms)
     return replace(told, state=state, due_at_ms=due_at_ms, reason=reason)
+
+
+def since_recorded(
+    update: DeliveryUpdate, *, recipients: int, charged: bool, doubted: bool, due_at_ms: int
+) -> DeliveryUpdate:
+    """Take out of an update what was recorded of its attempt before: of so many recipients.
+
+    Its due time is another than theirs, `due_at_ms`: by that the store tells outcomes apart.
+    """
+    return replace(
+        update,
+        recipients=update.recipients[recipients:],
+        charged=update.charged and not charged,
+        doubted=update.doubted and not doubted,
+        due_at_ms=max(update.due_at_ms, due_at_ms + 1),
+    )
+
+
+def unsent(
+    claimed: ClaimedDelivery, state: DeliveryState, due_at_ms: int, reason: str | None = None
+) -> DeliveryUpdate:
+    """Return what is written of a delivery of which nothing was sent: nothing is charged."""
+    return DeliveryUpdate(
+        queue_id=claimed.queue_id,
+        delivery_no=claimed.delivery_no,
+        state=state,
+        due_at_ms=due_at_ms,
+        provider=claimed.provider,
+        reason=reason,
+        recipients=(),
+        charged=False,
+    )
+
+
+def given_back(claimed: ClaimedDelivery, now_ms: int) -> DeliveryUpdate:
+    """Return what ends a lease as if it had not been: due at once, and nothing is charged."""
+    if claimed.attempts == 0:
+        return unsent(claimed, DeliveryState.INCOMING, claimed.accepted_at_ms)
+    return unsent(claimed, DeliveryState.DEFERRED, now_ms)
+
+
+def blocked(recipients: Sequence[Recipient]) -> tuple[RecipientUpdate, ...]:
+    """Return what is written of recipients that the block list of now names."""
+    return tuple(
+        RecipientUpdate(
+            rcpt_no=recipient.rcpt_no,
+            state=RecipientState.BLOCKED,
+            reply="on the block list",
+            dsn="5.7.1",
+            provider=None,
+            charged=False,
+        )
+        for recipient in recipients
+    )
 
 
 def _next_step(

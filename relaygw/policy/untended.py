@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 
 from relaygw.mail.outcome import Scope
 from relaygw.mail.standing import HeldMail, MailInHand
-from relaygw.policy.retry import Why, parked_for, why_held
+from relaygw.policy.hold_reasons import Why, parked_for, why_held
 from relaygw.policy.routing import provider_of_route, provider_route
 from relaygw.settings.alerts import Rule
 from relaygw.settings.model import Settings, Stream

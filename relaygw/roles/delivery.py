@@ -97,7 +97,7 @@ def _watching(
             state_dir=context.loaded.state_dir,
             note=note,
             unreached=worker.unreached,
-            clock_step=worker.clock_step,
+            clock_step=worker.clock.recent_step,
         ).run()
     )
 

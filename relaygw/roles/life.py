@@ -10,7 +10,6 @@ from collections.abc import Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 from relaygw.delivery.leases import HEARTBEAT_S
-from relaygw.delivery.store_calls import in_thread
 from relaygw.errors import StoreUnavailable
 from relaygw.roles.context import RoleContext
 from relaygw.store import lifelines
@@ -99,7 +98,7 @@ class Pulse:
         try:
             while True:
                 try:
-                    await in_thread(thread, self._write)
+                    await asyncio.get_running_loop().run_in_executor(thread, self._write)
                     self._written_at_s = time.monotonic()
                 except StoreUnavailable as error:
                     self._context.log.note("master", f"warning: heartbeat failed: {error}")

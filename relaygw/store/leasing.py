@@ -12,7 +12,7 @@ from sqlalchemy import Connection, case, delete, func, select, update
 
 from relaygw.mail.envelope import DeliveryUpdate
 from relaygw.mail.state import DeliveryState, check_transition
-from relaygw.policy.retry import REASON_POISON
+from relaygw.policy.hold_reasons import REASON_POISON
 from relaygw.store import attempts_writing, standing
 from relaygw.store.batch import BatchStatement, Row, Statement
 from relaygw.store.protocol import Begun, Key, Recorded

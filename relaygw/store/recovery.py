@@ -19,7 +19,7 @@ from sqlalchemy import Table
 
 from relaygw.errors import QueueDamaged, SchemaMismatch, StoreUnavailable
 from relaygw.mail.state import DeliveryState
-from relaygw.policy.retry import REASON_RECOVERED
+from relaygw.policy.hold_reasons import REASON_RECOVERED
 from relaygw.store import lifelines, migrate
 from relaygw.store.log_check import (
     DriverError,

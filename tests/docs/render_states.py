@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from relaygw.mail.outcome import Scope
 from relaygw.mail.state import TRANSITIONS, DeliveryState, RecipientState
-from relaygw.policy.retry import Why
+from relaygw.policy.hold_reasons import Why
 from relaygw.store.protocol import UNREACHABLE
 
 DELIVERY = {

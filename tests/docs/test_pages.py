@@ -10,7 +10,7 @@ import pytest
 from relaygw import __version__
 from relaygw.mail.outcome import Scope
 from relaygw.mail.state import DeliveryState
-from relaygw.policy.retry import Why
+from relaygw.policy.hold_reasons import Why
 from relaygw.policy.untended import ROUTE_GONE
 from relaygw.settings.alerts import Rule
 from relaygw.settings.load import load_settings

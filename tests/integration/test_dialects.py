@@ -88,7 +88,7 @@ async def gateway(
 def accept(rig: Rig, *messages: AcceptedMessage) -> None:
     """Accept as the front does, the hint to the worker included."""
     rig.accept(*messages)
-    rig.worker._pump.run_all(has_more=True)
+    rig.worker._scheduler.run_all(has_more=True)
 
 
 @pytest.mark.parametrize("name", DIALECTS)

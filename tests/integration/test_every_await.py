@@ -26,10 +26,10 @@ from typing import Any, NamedTuple
 import pytest
 from sqlalchemy import Connection
 
-from relaygw.delivery import attempt, courier, line, recorder
+from relaygw.delivery import agent, attempt, outcome, recorder
 from relaygw.delivery import worker as worker_module
+from relaygw.delivery.agent import DeliveryAgent
 from relaygw.delivery.attempt import Attempt
-from relaygw.delivery.courier import Courier
 from relaygw.delivery.leases import LeaseLost
 from relaygw.delivery.recorder import Recorder
 from relaygw.delivery.worker import Worker
@@ -540,11 +540,11 @@ class Trial:
 @pytest.fixture
 def looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have `Run.current` look at each suspension of deliveries and of the recorder."""
-    deliver, write_all, init = Courier.deliver, Recorder._write_all, Attempt.__init__
+    deliver, write_all, init = DeliveryAgent.deliver, Recorder._write_all, Attempt.__init__
 
-    async def stepped_delivery(self: Courier, *arguments: Any) -> None:
+    async def stepped_delivery(self: DeliveryAgent, *arguments: Any) -> None:
         run = Run.current
-        if run is None or self is not run.worker._pump._courier:
+        if run is None or self is not run.worker._scheduler._agent:
             return await deliver(self, *arguments)
         task = asyncio.current_task()
         assert task is not None
@@ -564,7 +564,7 @@ def looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
         if Run.current is not None:
             Run.current.attempts.append(self)
 
-    monkeypatch.setattr(Courier, "deliver", stepped_delivery)
+    monkeypatch.setattr(DeliveryAgent, "deliver", stepped_delivery)
     monkeypatch.setattr(Recorder, "_write_all", stepped_writing)
     monkeypatch.setattr(Attempt, "__init__", noted)
 
@@ -575,7 +575,7 @@ async def trial_of(
 ) -> AsyncIterator[Trial]:
     monkeypatch.setattr(worker_module, "_DRAIN_S", fault.drain_s)
     monkeypatch.setattr(recorder, "_RETRY_LADDER_S", (0.001,))
-    monkeypatch.setattr(courier, "_STORE_LADDER_S", (0.001,))
+    monkeypatch.setattr(outcome, "_STORE_LADDER_S", (0.001,))
     async with ScriptedProvider(extensions=scenario.extensions) as provider:
         if scenario.small_buffers:
             _make_small(provider, monkeypatch)
@@ -629,8 +629,8 @@ async def test_a_fault_at_any_await_sends_nothing_twice_without_a_doubt(
 
 ON_THE_WAY = [
     *sites_of(attempt),
-    *sites_of(courier, less=frozenset({"set_aside", "put_off"})),  # no attempt is made
-    *sites_of(line),
+    *sites_of(agent),
+    *sites_of(outcome, less=frozenset({"hold", "put_off"})),  # no attempt is made
     *sites_of(recorder, less=frozenset({"drain"})),
     *sites_of(outgoing),
     *sites_of(protocol),

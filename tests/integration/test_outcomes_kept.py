@@ -214,7 +214,7 @@ class Failing(SqliteStore):
 async def test_trouble_of_the_store_is_never_the_messages(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("relaygw.delivery.courier._STORE_LADDER_S", (0.01,))
+    monkeypatch.setattr("relaygw.delivery.outcome._STORE_LADDER_S", (0.01,))
     async with ScriptedProvider() as provider:
         settings = {"p": provider.settings(max_recipients=2)}
         async with running(tmp_path, settings, store_class=Failing) as rig:

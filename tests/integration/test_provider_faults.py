@@ -129,7 +129,7 @@ async def faulty(
 def accept(rig: Rig, messages: Iterable[AcceptedMessage]) -> None:
     """Accept as the front does, the hint to the worker included."""
     rig.accept(*messages)
-    rig.worker._pump.run_all(has_more=True)
+    rig.worker._scheduler.run_all(has_more=True)
 
 
 def lines_of(rig: Rig, message: AcceptedMessage) -> list[str]:

@@ -11,7 +11,7 @@ import pytest
 
 from relaygw.mail.envelope import NewRecipient, Released, ReleasedDelivery, Source
 from relaygw.mail.state import DeliveryState, RecipientState
-from relaygw.policy.retry import is_of_configuration
+from relaygw.policy.hold_reasons import is_of_configuration
 from relaygw.store.protocol import AuditEntry, Release
 from tests.builders import NOW_MS, accepted
 from tests.fakes.scripted_provider import ReceivedMessage, ScriptedProvider

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from relaygw.policy.retry import (
+from relaygw.policy.hold_reasons import (
     REASON_IN_DOUBT,
     REASON_MODE,
     REASON_POISON,

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from relaygw.cli import main
 from relaygw.cli.text import clock_ms
 from relaygw.mail.state import DeliveryState
-from relaygw.policy.retry import held_sender_reason, refused_alike
+from relaygw.policy.hold_reasons import held_sender_reason, refused_alike
 from relaygw.settings.presets import presets
 from relaygw.store.protocol import Hold, SenderNote
 from tests.integration.cli.conftest import Desk

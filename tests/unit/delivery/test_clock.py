@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from relaygw.delivery.clock import EACH_S, STEP_S, UNSURE_S, ClockWatch
+from relaygw.delivery.worker import EACH_S, STEP_S, UNSURE_S, ClockWatch
 
 AT_MS = 1_795_600_000_000
 
@@ -15,8 +15,8 @@ AT_MS = 1_795_600_000_000
 def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """Return the clock of the queue and the one that nobody sets."""
     clock = SimpleNamespace(at_s=0.0, awake_s=1000.0, takes_s=0.0)
-    monkeypatch.setattr("relaygw.delivery.clock._awake_s", lambda: clock.awake_s)
-    monkeypatch.setattr("relaygw.delivery.clock.time.monotonic", lambda: clock.awake_s)
+    monkeypatch.setattr("relaygw.delivery.worker._awake_s", lambda: clock.awake_s)
+    monkeypatch.setattr("relaygw.delivery.worker.time.monotonic", lambda: clock.awake_s)
 
     def read_ms() -> int:
         clock.awake_s += clock.takes_s

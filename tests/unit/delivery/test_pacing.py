@@ -6,9 +6,8 @@ from itertools import pairwise
 
 import pytest
 
-from relaygw.delivery.allowance import Allowance
-from relaygw.delivery.pacing import Throughput, new_ceiling
-from relaygw.policy.pacing import connections, pace
+from relaygw.delivery.gate import Allowance
+from relaygw.policy.pacing import Throughput, connections, new_ceiling, pace
 from relaygw.settings.provider import Provider
 from relaygw.store.protocol import Tokens
 from tests.builders import claimed

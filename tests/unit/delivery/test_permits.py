@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from relaygw.delivery.gate import Gate
-from relaygw.delivery.permits import share_out
+from relaygw.delivery.shares import share_out
 from relaygw.settings.provider import Provider
 
 

@@ -19,6 +19,7 @@ from relaygw.store.protocol import Instance, Recorded, Selection
 from relaygw.store.sqlite import SqliteStore
 from tests.builders import NOW_MS, accepted
 from tests.logs import text_log
+from tests.unit.delivery.worker_context import worker_context
 
 
 class Picky(SqliteStore):
@@ -58,7 +59,8 @@ class Desk:
         self.output = io.StringIO()
         self.lost = 0
         self.log = text_log(self.output)
-        self.recorder = Recorder(store, self.log, incarnation="w", lost_leases=self._lose, **more)
+        context = worker_context(store, log=self.log, **more)
+        self.recorder = Recorder(context, self._lose)
 
     def _lose(self) -> None:
         self.lost += 1

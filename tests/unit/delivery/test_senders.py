@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from relaygw.delivery.senders import SenderLedger
+from relaygw.delivery.learning import SenderNotes
 from relaygw.mail.outcome import AttemptReport, Meaning, RecipientOutcome, Scope, Stage, Verdict
 from relaygw.mail.reply import SmtpReply
 
@@ -30,6 +30,6 @@ def test_a_refused_sender_is_noted(
         stage=stage,
         reply=SmtpReply(code, ("no",)),
     )
-    ledger = SenderLedger()
-    ledger.note("p", "a@shop.test", AttemptReport(provider="p", relay="none", outcomes=(outcome,)))
-    assert [note.reply for note in ledger.take_unwritten()] == ([f"{code} no"] if is_noted else [])
+    notes = SenderNotes()
+    notes.add("p", "a@shop.test", AttemptReport(provider="p", relay="none", outcomes=(outcome,)))
+    assert [note.reply for note in notes.take_unwritten()] == ([f"{code} no"] if is_noted else [])

@@ -13,7 +13,7 @@ from relaygw.mail.outcome import Stage, Verdict
 from relaygw.mail.state import RecipientState
 from relaygw.operations.story import tell_story
 from relaygw.operations.story.reasons import held_advice, held_words
-from relaygw.policy.retry import held_sender_reason, needs_8bitmime_reason
+from relaygw.policy.hold_reasons import held_sender_reason, needs_8bitmime_reason
 from relaygw.policy.story import EventKind, as_object
 from relaygw.store.protocol import UNREACHABLE, AuditEntry, Hold, Release
 from tests.builders import NOW_MS

@@ -9,7 +9,7 @@ import pytest
 
 from relaygw.mail.standing import HeldMail, MailInHand
 from relaygw.policy import retry
-from relaygw.policy.retry import Why, held_sender_reason, why_held
+from relaygw.policy.hold_reasons import Why, held_sender_reason, why_held
 from relaygw.policy.untended import (
     KINDS,
     Lane,

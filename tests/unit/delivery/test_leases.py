@@ -1,26 +1,20 @@
-"""Windows on a real store: what is given back and claimed again at the same moment."""
+"""Leases on a real store: what is given back and claimed again at the same moment."""
 
 from __future__ import annotations
 
 import asyncio
-import io
 import threading
 from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-from relaygw.delivery.gate import Gate
-from relaygw.delivery.in_hand import InHand
-from relaygw.delivery.lanes import Lane
-from relaygw.delivery.windows import Windows
-from relaygw.settings.model import Stream
-from relaygw.settings.provider import Provider
+from relaygw.delivery.leases import Leases
 from relaygw.store import migrate
 from relaygw.store.protocol import Instance, Key
 from relaygw.store.sqlite import SqliteStore
 from tests.builders import accepted
-from tests.logs import text_log
+from tests.unit.delivery.worker_context import worker_context
 
 
 class SlowAnswers(SqliteStore):
@@ -46,37 +40,39 @@ async def test_what_is_claimed_again_before_its_give_back_is_answered_is_at_hand
     )
     message = accepted("b@cust.test")
     store.accept_batch([message])
-    lane = Lane(
-        route="default",
-        stream=Stream.TRANSACTIONAL,
-        gates=[Gate(provider="p", settings=Provider(host="smtp.test"))],
-    )
     with ThreadPoolExecutor(max_workers=2) as threads:
-        windows = Windows(
-            store,
-            text_log(io.StringIO()),
-            incarnation="w",
-            in_hand=InHand(),
-            courier=cast(Any, None),
-            holds=cast(Any, None),
-            threads=threads,
-            spawn=lambda work: work.close(),
-            wake=lambda: None,
-        )
-        await windows.claim(lane)
-        given = list(lane.window)
+        leases = Leases(worker_context(store, threads=threads))
+        given = await leases.claim("default", 8)
         assert [one.queue_id for one in given] == [message.queue_id]
-        lane.window.clear()
-        back = asyncio.create_task(windows.give_back_now(given))
+        back = asyncio.create_task(leases.give_back(given))
         await asyncio.to_thread(_wait_until_incoming, store)
-        again = asyncio.create_task(windows.claim(lane))
+        again = asyncio.create_task(leases.claim("default", 8))
         await asyncio.sleep(0)
         # behind a claim that did not wait, on the one thread that is left
         await asyncio.get_running_loop().run_in_executor(threads, lambda: None)
         store.may_answer.set()
-        await asyncio.gather(back, again)
-    assert [one.queue_id for one in lane.window] == [message.queue_id]
-    assert not windows.is_unsure(lane)
+        await back
+        assert [one.queue_id for one in await again] == [message.queue_id]
+    assert not leases.is_unsure("default")
+    store.close()
+
+
+async def test_leases_that_are_not_known_are_ended(tmp_path: Path) -> None:
+    store = SlowAnswers(f"sqlite:///{tmp_path}/queue.db", keep_content=False)
+    migrate.upgrade(f"sqlite:///{tmp_path}/queue.db")
+    store.register(
+        Instance(incarnation="w", name="gw", role="delivery", pid=1, version="1", fingerprint="f")
+    )
+    messages = [accepted("b@cust.test") for _ in range(3)]
+    store.accept_batch(messages)
+    with ThreadPoolExecutor(max_workers=2) as threads:
+        leases = Leases(worker_context(store, threads=threads))
+        (known,) = await leases.claim("default", 1)
+        lost = store.claim("default", limit=9, incarnation="w", now_ms=known.claimed_at_ms)
+        assert await leases.free_unknown("default") == len(lost) == 2
+        assert await leases.free_unknown("other") == 0
+        leases.forget([known])
+        assert await leases.free_unknown("default") == 1
     store.close()
 
 

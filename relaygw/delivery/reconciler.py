@@ -1,4 +1,4 @@
-"""Mail that other settings left behind, looked at by the settings of now.
+"""The reconciler: brings mail that other settings left behind in line with those of now.
 
 What waits on a route that is not configured any more takes the one of now, each recipient as if
 it had just come; what is in doubt stays, as no other provider may get it. It is looked for again
@@ -15,23 +15,21 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from relaygw.delivery.attempt import Screen
-from relaygw.errors import StoreUnavailable
+from relaygw.delivery.context import WorkerContext
 from relaygw.mail.content import read_header
 from relaygw.mail.standing import Rerouting, RouteWay
 from relaygw.mail.state import CLAIMABLE, DeliveryState, RecipientState
-from relaygw.observe.maillog import MailLog
-from relaygw.policy.retry import REASON_MODE
+from relaygw.policy.hold_reasons import REASON_MODE
 from relaygw.policy.routing import Router
+from relaygw.policy.screen import Screen
 from relaygw.policy.untended import deliveries, gone_remedy, gone_words, known_routes
-from relaygw.settings.model import Mode, Settings
+from relaygw.settings.model import Mode
 from relaygw.store.protocol import (
     AuditEntry,
     DeliveryEntry,
     Key,
     QueueEntry,
     Selection,
-    Store,
 )
 
 LOOK_S = 5.0
@@ -49,62 +47,51 @@ class _Tally:
     left: int = 0
 
 
-class SecondLook:
-    """Runs beside one delivery worker."""
+class Reconciler:
+    """Runs beside one delivery worker; `wake` lets that look at the queue now."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        store: Store,
-        log: MailLog,
-        *,
-        incarnation: str,
-        wake: Callable[[], None],
-    ) -> None:
-        """`wake` lets the worker look at the queue now."""
-        self._store = store
-        self._log = log
-        self._incarnation = incarnation
+    def __init__(self, context: WorkerContext, wake: Callable[[], None]) -> None:
+        self._context = context
+        self._store = context.store
         self._wake = wake
-        self._router = Router(settings.routes)
-        self._screen = Screen(settings)
-        self._known = known_routes(settings)
+        self._router = Router(context.settings.routes)
+        self._screen = Screen(context.settings)
+        self._known = known_routes(context.settings)
         self._is_fresh = True
         self._due_s: dict[str, float] = {}
-        self._told: set[tuple[str, str]] = set()
+        self._noted: set[tuple[str, str]] = set()
 
     async def run(self) -> None:
         """Look until cancelled."""
         while True:
             try:
-                await self._look()
-            except StoreUnavailable as error:
-                self._log.note("qmgr", f"warning: {error}")
+                with self._context.noting():
+                    await self._look()
             except Exception as error:  # mail of known routes does not depend on it
-                self._log.note("qmgr", f"error: {type(error).__name__}: {error}")
+                self._context.note(f"error: {type(error).__name__}: {error}")
             await asyncio.sleep(LOOK_S)
 
     async def _look(self) -> None:
         if self._is_fresh:
             await self._look_at_the_mode()
             self._is_fresh = False
-        waiting = await asyncio.to_thread(self._store.routes_waiting)
+        waiting = await self._context.call(self._store.routes_waiting)
         gone = [route for route in waiting if route not in self._known]
-        self._told = {told for told in self._told if told[1] in gone}
+        self._noted = {noted for noted in self._noted if noted[1] in gone}
         self._due_s = {route: due_s for route, due_s in self._due_s.items() if route in gone}
         if not gone:
             return
-        others = await asyncio.to_thread(self._others)
+        others = await self._context.call(self._others)
         for route in gone:
             if others:
-                self._tell_once(
+                self._note_once(
                     "other settings",
                     route,
                     f"mail of {gone_words(route)}, stays as it is while others run other "
                     f"settings: {', '.join(others)}",
                 )
                 continue
-            self._told.discard(("other settings", route))
+            self._noted.discard(("other settings", route))
             if time.monotonic() >= self._due_s.get(route, 0.0):
                 await self._route_anew(route)
 
@@ -114,7 +101,7 @@ class SecondLook:
         Another worker may know the route; whatever started later has newer settings.
         """
         instances = self._store.instances()
-        me = next((one for one in instances if one.incarnation == self._incarnation), None)
+        me = next((one for one in instances if one.incarnation == self._context.incarnation), None)
         if me is None:  # others have buried it: it says nothing about mail any more
             return ["whoever buried this one"]
         return [
@@ -127,10 +114,10 @@ class SecondLook:
             )
         ]
 
-    def _tell_once(self, what: str, route: str, text: str) -> None:
-        if (what, route) not in self._told:
-            self._told.add((what, route))
-            self._log.note("qmgr", f"warning: {text}")
+    def _note_once(self, what: str, route: str, text: str) -> None:
+        if (what, route) not in self._noted:
+            self._noted.add((what, route))
+            self._context.note(f"warning: {text}")
 
     # --- routes --------------------------------------------------------------------------
 
@@ -139,8 +126,8 @@ class SecondLook:
         selection = Selection(states=CLAIMABLE, route=route)
         after = ""
         while True:
-            page = await asyncio.to_thread(self._store.search, selection, limit=_PAGE, after=after)
-            await asyncio.to_thread(self._reroute, route, page, tally)
+            page = await self._context.call(self._store.search, selection, limit=_PAGE, after=after)
+            await self._context.call(self._reroute, route, page, tally)
             if len(page) < _PAGE:
                 break
             after = page[-1].queue_id
@@ -148,13 +135,12 @@ class SecondLook:
             self._wake()
         for name, number in tally.moved.items():
             verb = "goes" if number == 1 else "go"
-            self._log.note(
-                "qmgr",
+            self._context.note(
                 f"{deliveries(number)} of {gone_words(route)} any more, {verb} by route {name} now",
             )
         if tally.left:
             self._due_s[route] = time.monotonic() + _LEFT_S
-            self._tell_once(
+            self._note_once(
                 "left",
                 route,
                 f"nobody sends {deliveries(tally.left)} of {gone_words(route)}: a provider may "
@@ -228,21 +214,20 @@ class SecondLook:
 
     async def _look_at_the_mode(self) -> None:
         """Make due what was held for the mode and is permitted now."""
-        if REASON_MODE not in await asyncio.to_thread(self._store.held_reasons):
+        if REASON_MODE not in await self._context.call(self._store.held_reasons):
             return
         selection = Selection(states=frozenset({DeliveryState.HELD}), reason=REASON_MODE)
         number, after = 0, ""
         while True:
-            page = await asyncio.to_thread(self._store.search, selection, limit=_PAGE, after=after)
-            number += await asyncio.to_thread(self._let_go, list(self._permitted(page)))
+            page = await self._context.call(self._store.search, selection, limit=_PAGE, after=after)
+            number += await self._context.call(self._let_go, list(self._permitted(page)))
             if len(page) < _PAGE:
                 break
             after = page[-1].queue_id
         if number:
             self._wake()
             verb = "was" if number == 1 else "were"
-            self._log.note(
-                "qmgr",
+            self._context.note(
                 f"{deliveries(number)} that {verb} held for the mode: due, as permitted now",
             )
 

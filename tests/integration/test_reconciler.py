@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from relaygw.delivery import second_look
+from relaygw.delivery import reconciler
 from relaygw.mail.envelope import AcceptedMessage, DeliveryUpdate, NewDelivery, NewRecipient
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.settings.model import Route, Stream
@@ -25,7 +25,7 @@ GONE = "route default, which is not in the configuration"
 
 @pytest.fixture(autouse=True)
 def impatience(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(second_look, "LOOK_S", 0.05)
+    monkeypatch.setattr(reconciler, "LOOK_S", 0.05)
 
 
 def worker(incarnation: str, *, fingerprint: str = "f") -> Instance:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from relaygw.delivery.attempt import Screen
+from relaygw.policy.screen import Screen
 from relaygw.inbound.importing import LISTENER
 from relaygw.mail.envelope import ClaimedDelivery, Source
 from relaygw.settings.model import Settings

@@ -1,6 +1,7 @@
-"""The pump: keeps every lane's window filled and every gate's connections busy.
+"""The scheduler: keeps every lane's window filled and every gate's connections busy.
 
-What starts here ends in the recorder or is given back.
+What starts here ends in the recorder or is given back. What cannot be sent from a window leaves it:
+held alone, put off until its provider may be back, or given back to the queue for others.
 """
 
 from __future__ import annotations
@@ -8,78 +9,53 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
-from relaygw.delivery.courier import Courier
+from relaygw.delivery.agent import DeliveryAgent
+from relaygw.delivery.context import WorkerContext
 from relaygw.delivery.gate import Gate
-from relaygw.delivery.holds import HoldKeeper
-from relaygw.delivery.in_hand import InHand
-from relaygw.delivery.lanes import Lane, next_lane
+from relaygw.delivery.holds import Holds
+from relaygw.delivery.lanes import Lane, clogging, next_lane
 from relaygw.delivery.leases import Leases
-from relaygw.delivery.permits import Permits
-from relaygw.delivery.probes import Prober
-from relaygw.delivery.supplies import QUOTA_SLICE_S, Supplies
-from relaygw.delivery.windows import Windows
+from relaygw.delivery.outages import Prober
+from relaygw.delivery.outcome import Outcomes
+from relaygw.delivery.shares import QUOTA_SLICE_S, Shares
 from relaygw.mail.envelope import ClaimedDelivery
-from relaygw.observe.maillog import MailLog
+from relaygw.policy.hold_reasons import sender_domain
 from relaygw.settings.model import Stream
-from relaygw.store.protocol import Store
 
 PERMITS_AT_FIRST = 2
+_PUT_OFF_S = 30.0
+_CLOGGED_S = 5.0
 
 
-class Pump:
+class Scheduler:
     """Starts whatever may start now, at all gates of a worker."""
 
     def __init__(
         self,
-        store: Store,
-        log: MailLog,
+        context: WorkerContext,
         *,
         lanes: Sequence[Lane],
         gates: Mapping[str, Gate],
         leases: Leases,
-        in_hand: InHand,
-        holds: HoldKeeper,
-        courier: Courier,
+        holds: Holds,
+        outcomes: Outcomes,
+        agent: DeliveryAgent,
         prober: Prober,
-        threads: ThreadPoolExecutor,
     ) -> None:
-        self._log = log
+        self._context = context
         self._lanes = lanes
         self._gates = gates
         self._leases = leases
-        self._courier = courier
+        self._holds = holds
+        self._outcomes = outcomes
+        self._agent = agent
         self._prober = prober
-        self._windows = Windows(
-            store,
-            log,
-            incarnation=leases.incarnation,
-            in_hand=in_hand,
-            courier=courier,
-            holds=holds,
-            threads=threads,
-            spawn=self.spawn,
-            wake=lambda: self.run_all(has_more=True),
-        )
-        self._permits = Permits(
-            store, log, incarnation=leases.incarnation, gates=gates.values(), threads=threads
-        )
-        self.supplies = Supplies(
-            store,
-            log,
-            incarnation=leases.incarnation,
-            permits=self._permits,
-            holds=holds,
-            threads=threads,
-            spawn=self.spawn,
-            pump=self.run,
-        )
+        self.shares = Shares(context, gates.values(), holds, self.run)
         self._lanes_of = {
             name: [lane for lane in lanes if gate in lane.gates] for name, gate in gates.items()
         }
-        self._tasks: set[asyncio.Task[None]] = set()
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._turns = itertools.count(1)
         self._is_stopping = False
@@ -88,38 +64,13 @@ class Pump:
 
     # --- life
 
-    def spawn(self, work: Coroutine[None, None, None]) -> None:
-        """Run `work` in the background; `drain` waits for it."""
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._end_task)
-
-    def _end_task(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        error = None if task.cancelled() else task.exception()
-        if error is not None:
-            self._log.note("qmgr", f"error: {type(error).__name__}: {error}")
-
     def stop(self) -> None:
         """Start nothing new, and give back what was not begun."""
         self._is_stopping = True
         for timer in self._timers.values():
             timer.cancel()
         for lane in self._lanes:
-            self._windows.give_back(lane)
-
-    async def drain(self, limit_s: float) -> None:
-        """Return when what was begun has ended; what takes longer than `limit_s` is cancelled.
-
-        What that comes to is with the recorder on return.
-        """
-        deadline_s = time.monotonic() + limit_s
-        while self._tasks and (left_s := deadline_s - time.monotonic()) > 0:
-            await asyncio.wait(self._tasks, timeout=left_s)
-        while self._tasks:  # what is cancelled may begin something else
-            for task in self._tasks:
-                task.cancel()
-            await asyncio.wait(self._tasks)
+            self._give_back(lane)
 
     def run_all(self, *, has_more: bool = False) -> None:
         """Start what may start at all gates; `has_more`: the store has something new."""
@@ -137,26 +88,31 @@ class Pump:
         shut = {name for name, gate in self._gates.items() if gate.is_down(now_s)}
         reopened = self._shut - shut
         for name in reopened | (self._reopened - shut):
-            self.spawn(self._windows.hurry(name))
+            self._context.spawn(self._hurry(name))
         self._shut, self._reopened = shut, reopened
+
+    async def _hurry(self, provider: str) -> None:
+        if await self._holds.release_put_off(provider):
+            self.run_all(has_more=True)
 
     async def tend(self, gate: Gate, connections: int) -> None:
         """Do what a gate with so many connections needs once a second."""
         if gate.is_held and gate.probe_at_s is not None and not gate.is_probed_by_mail:
-            self.spawn(self._try_new_key(gate))
+            self._context.spawn(self._try_new_key(gate))
         lanes = self._lanes_of[gate.provider]
         is_idle = not any(lane.window for lane in lanes)
         is_sharing = is_idle or gate.is_wanted()
-        await self._permits.return_spare(gate, connections, is_sharing=is_sharing)
+        await self.shares.permits.return_spare(gate, connections, is_sharing=is_sharing)
         if is_idle and not gate.in_flight:
-            await self.supplies.return_quota(gate)
+            await self.shares.return_quota(gate)
         self._probe_if_wanted(gate)
         for lane in lanes:
-            self._settle_if_unsure(lane)
-            self._windows.sweep(lane)
+            if self._leases.is_unsure(lane.route) and not (lane.is_claiming or self._is_stopping):
+                self._fill(lane, self._free_unknown)
+            self._sweep(lane)
             is_stuck = not (gate.permits or gate.in_flight or gate.is_asking or lane.has_choice)
             if lane.window and is_stuck:
-                self._windows.give_back(lane)  # whoever has a permit can send it
+                self._give_back(lane)  # whoever has a permit can send it
         self.run(gate)
 
     # --- what may start
@@ -168,14 +124,17 @@ class Pump:
             for lane in lanes:
                 # others may be able to send it; where this worker is, it waits
                 if lane.window and not self._is_stopping and not lane.has_choice:
-                    self._windows.give_back(lane)
+                    self._give_back(lane)
             self._wake_probe(gate)
             return
         self._refill(gate)
         while (turn := self._next_turn(gate)) is not None:
             lane, claimed = turn
             gate.start(lane.stream, time.monotonic(), claimed)
-            self.spawn(self._deliver(gate, lane, claimed))
+            self._context.spawn(self._deliver(gate, lane, claimed))
+
+    def _may_start(self, gate: Gate) -> bool:
+        return not self._is_stopping and self._leases.is_held() and gate.is_open(time.monotonic())
 
     def _next_turn(self, gate: Gate) -> tuple[Lane, ClaimedDelivery] | None:
         """Take the delivery whose turn it is, if permits, rate and quota allow it now."""
@@ -187,15 +146,16 @@ class Pump:
         claimed = lane.window[place]
         if gate.permits <= gate.in_flight:
             waiting = sum(len(one.window) for one in self._lanes_of[gate.provider])
-            self.supplies.ask_for_permits(gate, min(waiting, gate.limit() - gate.permits))
+            self.shares.ask_for_permits(gate, min(waiting, gate.limit() - gate.permits))
             return None
         if gate.allowance.lacks_quota(claimed):
             if gate.allowance.is_short:  # others may fit into what is left
                 gate.allowance.is_short = False
                 del lane.window[place]
-                self.spawn(self._courier.put_off(claimed, gate.provider, QUOTA_SLICE_S))
+                put_off = self._outcomes.put_off(claimed, gate.provider, QUOTA_SLICE_S)
+                self._context.spawn(put_off)
                 return self._next_turn(gate)
-            self.supplies.ask_for_quota(gate, claimed)
+            self.shares.ask_for_quota(gate, claimed)
             return None
         is_paced = gate.rate_per_s() is not None
         if is_paced:
@@ -203,35 +163,25 @@ class Pump:
             if ready_at_s is None:
                 # more than connections are free for would be used late, above the rate
                 soon = min(len(lane.window), gate.permits - gate.in_flight)
-                self.supplies.ask_for_tokens(gate, claimed, soon - 1)
+                self.shares.ask_for_tokens(gate, claimed, soon - 1)
                 return None
             if ready_at_s > now_s:
-                self._wake(gate, ready_at_s - now_s)
+                self._call_later(gate, ready_at_s - now_s, self.run)
                 return None
         gate.allowance.spend(claimed, is_paced=is_paced)
         del lane.window[place]
         lane.turn = next(self._turns)
         return lane, claimed
 
-    def _wake(self, gate: Gate, wait_s: float) -> None:
-        """Pump again in a moment."""
+    def _call_later(self, gate: Gate, wait_s: float, look: Callable[[Gate], None]) -> None:
+        """Look at a gate in a moment: the one look that is planned for it."""
         timer = self._timers.pop(gate.provider, None)
         if timer is not None:
             timer.cancel()
         loop = asyncio.get_running_loop()
-        self._timers[gate.provider] = loop.call_later(wait_s, self.run, gate)
+        self._timers[gate.provider] = loop.call_later(wait_s, look, gate)
 
-    def _wake_probe(self, gate: Gate) -> None:
-        """Probe an unreachable provider the moment its wait is over."""
-        wait_s = gate.blocked_until_s - time.monotonic()
-        if gate.is_reached or self._is_stopping:
-            return
-        if wait_s > 0:
-            timer = self._timers.pop(gate.provider, None)
-            if timer is not None:
-                timer.cancel()
-            loop = asyncio.get_running_loop()
-            self._timers[gate.provider] = loop.call_later(wait_s, self._probe_if_wanted, gate)
+    # --- windows
 
     def _refill(self, gate: Gate) -> None:
         """Claim what the gate can send; without a permit that is left to others."""
@@ -241,30 +191,95 @@ class Pump:
             if not lane.leads_to(gate, time.monotonic()):
                 continue
             if not gate.permits:
-                self.supplies.ask_for_permits(gate, min(gate.limit(), PERMITS_AT_FIRST))
+                self.shares.ask_for_permits(gate, min(gate.limit(), PERMITS_AT_FIRST))
             else:
-                lane.is_claiming = True
-                self.spawn(self._fill(lane, self._windows.claim))
+                self._fill(lane, self._claim)
 
-    def _settle_if_unsure(self, lane: Lane) -> None:
-        if self._windows.is_unsure(lane) and not (lane.is_claiming or self._is_stopping):
-            lane.is_claiming = True
-            self.spawn(self._fill(lane, self._windows.settle))
-
-    async def _fill(self, lane: Lane, step: Callable[[Lane], Awaitable[None]]) -> None:
+    def _fill(self, lane: Lane, step: Callable[[Lane], Awaitable[None]]) -> None:
         """Take a step that only one task at a time takes for a lane; start what it brought."""
-        await step(lane)
-        if self._is_stopping:
-            self._windows.give_back(lane)
-        for gate in lane.gates:
-            self.run(gate)
+
+        async def fill() -> None:
+            try:
+                await step(lane)
+            finally:
+                lane.is_claiming = False
+            self._sweep(lane)
+            if self._is_stopping:
+                self._give_back(lane)
+            for gate in lane.gates:
+                self.run(gate)
+
+        lane.is_claiming = True
+        self._context.spawn(fill())
+
+    async def _claim(self, lane: Lane) -> None:
+        room = lane.room
+        lane.may_have_more = False  # a hint that arrives meanwhile sets it again
+        claimed = await self._leases.claim(lane.route, room)
+        # fewer than asked for: nothing more is due until a hint or the next poll
+        lane.may_have_more = lane.may_have_more or len(claimed) == room
+        lane.take(claimed)
+
+    async def _free_unknown(self, lane: Lane) -> None:
+        freed = await self._leases.free_unknown(lane.route)
+        if freed:
+            lane.may_have_more = True
+            self._context.note(
+                f"{freed} deliveries of route {lane.route}, leased and not in hand, "
+                "are queued again"
+            )
+
+    def _sweep(self, lane: Lane) -> None:
+        """Take out of a window what no provider may take, or only one that is in trouble."""
+        if lane.is_plain:
+            return
+        now_s = time.monotonic()
+        kept = []
+        for claimed in lane.window:
+            reason = lane.obstacle(claimed)
+            gate = lane.gate_for(claimed, now_s)
+            if reason is not None:
+                self._context.spawn(self._hold(lane, claimed, reason))
+            elif gate is not None and lane.has_choice and gate.keeps_waiting(now_s):
+                wait_s = _PUT_OFF_S
+                if not gate.is_held:
+                    wait_s = min(wait_s, max(1.0, gate.blocked_until_s - now_s + 1.0))
+                self._context.spawn(self._outcomes.put_off(claimed, gate.provider, wait_s))
+            else:
+                kept.append(claimed)
+        lane.window.clear()
+        lane.window.extend(kept)
+        for claimed in clogging(lane, now_s):
+            lane.window.remove(claimed)
+            lane.may_have_more = True
+            self._context.spawn(self._outcomes.put_off(claimed, "of its sender", _CLOGGED_S))
+
+    async def _hold(self, lane: Lane, claimed: ClaimedDelivery, reason: str) -> None:
+        await self._outcomes.hold(claimed, reason)
+        if lane.obstacle(claimed) is None:  # its hold ended while that was written
+            for gate in lane.gates:
+                await self._holds.release_sender(gate.provider, sender_domain(claimed.sender))
+
+    def _give_back(self, lane: Lane) -> None:
+        """Return claimed deliveries to the queue: others may be able to send them."""
+        claimed = list(lane.window)
+        lane.window.clear()
+        lane.may_have_more = True
+        if claimed:
+            self._context.spawn(self._leases.give_back(claimed))
 
     # --- probes
+
+    def _wake_probe(self, gate: Gate) -> None:
+        """Probe an unreachable provider the moment its wait is over."""
+        wait_s = gate.blocked_until_s - time.monotonic()
+        if wait_s > 0 and not gate.is_reached and not self._is_stopping:
+            self._call_later(gate, wait_s, self._probe_if_wanted)
 
     def _probe_if_wanted(self, gate: Gate) -> None:
         if not self._is_stopping and gate.wants_probe(time.monotonic()):
             gate.is_probing = True  # already: the next timer may come before the probe begins
-            self.spawn(self._probe(gate))
+            self._context.spawn(self._probe(gate))
 
     async def _try_new_key(self, gate: Gate) -> None:
         if not gate.is_probing and await self._prober.has_new_key(gate):
@@ -291,19 +306,19 @@ class Pump:
             self._refill(gate)
             return carried
 
-        line = self._courier.open_line(gate, take_next)
+        line = self._agent.open_line(gate, take_next)
         waiting: ClaimedDelivery | None = claimed
         try:
             while waiting is not None and self._may_start(gate):
                 carried, waiting = waiting, None
-                await self._courier.deliver(gate, carried, line)
+                await self._agent.deliver(gate, carried, line)
                 waiting = line.take_following()
         finally:
             # what was not carried, for whatever reason, goes back to the queue
             waiting = line.take_following() or waiting
             if waiting is not None:
                 gate.allowance.take_back(waiting, taken=0)
-                self._courier.give_back(waiting)
+                self._outcomes.give_back(waiting)
             gate.finish(stream, time.monotonic())
             line.close()
         self.run(gate)
@@ -322,6 +337,3 @@ class Pump:
         lane, claimed = turn
         gate.start(lane.stream, now_s, claimed)
         return lane.stream, claimed
-
-    def _may_start(self, gate: Gate) -> bool:
-        return not self._is_stopping and self._leases.is_held() and gate.is_open(time.monotonic())

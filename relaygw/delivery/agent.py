@@ -1,0 +1,249 @@
+"""The delivery agent: makes the attempts of a worker, one delivery at a time on each line."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+
+from relaygw.delivery.attempt import (
+    Attempt,
+    Line,
+    TakeNext,
+    attempt_delivery,
+    fields_found,
+    single_mail,
+)
+from relaygw.delivery.context import WorkerContext
+from relaygw.delivery.gate import Gate
+from relaygw.delivery.learning import Consequence, Learning
+from relaygw.delivery.leases import Leases
+from relaygw.delivery.outcome import Outcomes
+from relaygw.errors import StoreUnavailable
+from relaygw.mail.envelope import ClaimedDelivery
+from relaygw.mail.outcome import AttemptReport, Verdict
+from relaygw.mail.state import DeliveryState
+from relaygw.policy.retry import given_back, is_over_age, ladder_s
+from relaygw.policy.screen import Screen
+from relaygw.store.attempts import MOST_ATTEMPTS, tried_since_ms
+from relaygw.upstream.classify import Classifier
+from relaygw.upstream.pool import Pool
+from relaygw.upstream.terms import terms_of
+
+_KEPT = frozenset({Verdict.DELIVERED, Verdict.BOUNCE, Verdict.DOUBT})
+"""What must be durable before more of the same message is sent."""
+
+
+class DeliveryAgent:
+    """What every attempt of a worker needs, and how one is made and ends."""
+
+    def __init__(
+        self,
+        context: WorkerContext,
+        *,
+        leases: Leases,
+        outcomes: Outcomes,
+        learning: Learning,
+        pools: Mapping[str, Pool],
+        classifiers: Mapping[str, Classifier],
+    ) -> None:
+        self._context = context
+        self._settings = settings = context.settings
+        self._store = context.store
+        self._leases = leases
+        self._outcomes = outcomes
+        self._learning = learning
+        self._pools = pools
+        self._screen = Screen(settings)
+        self._classifiers = classifiers
+        self._terms = {
+            name: terms_of(settings.providers[name], hostname=settings.hostname) for name in pools
+        }
+        self._unchained: set[str] = set()  # providers that lost step over it
+
+    # --- lines
+
+    def open_line(self, gate: Gate, take_next: TakeNext) -> Line:
+        """Return a line to a gate's provider; `take_next` is asked where chaining is on."""
+        provider = self._settings.providers[gate.provider]
+        is_chaining = provider.chain_transactions and gate.provider not in self._unchained
+        return Line(
+            self._pools[gate.provider],
+            take_next=take_next if is_chaining else None,
+            lost_step=lambda: self._stop_chaining(gate.provider),
+            prepare=lambda claimed: single_mail(
+                claimed,
+                self._screen.sort(claimed),
+                max_recipients=provider.max_recipients,
+                store=self._store,
+                terms=self._terms[gate.provider],
+            ),
+        )
+
+    def _stop_chaining(self, provider: str) -> None:
+        """Send to a provider without chaining until the next reload, and say so once."""
+        if provider not in self._unchained:
+            self._unchained.add(provider)
+            self._context.note(
+                f"warning: provider {provider} does not answer chained transactions as it should; "
+                "they are not chained from now on; set its chain_transactions to false"
+            )
+
+    # --- one attempt
+
+    async def deliver(self, gate: Gate, claimed: ClaimedDelivery, line: Line) -> None:
+        """Make one attempt; return when its outcome, whatever it is, is durable."""
+        attempt = Attempt(claimed, gate.provider)
+        try:
+            attempt.slot = self._outcomes.begin_slot(claimed, gate.provider)
+            await self._attempt(gate, attempt, line)
+        except BaseException as error:
+            recorded = self._outcomes.close(attempt, error, self._classifiers[gate.provider])
+            if not isinstance(error, Exception):
+                raise
+            if recorded is not None:
+                await recorded
+        finally:
+            gate.allowance.take_back(claimed, taken=attempt.taken)
+
+    async def _attempt(self, gate: Gate, attempt: Attempt, line: Line) -> None:
+        claimed = attempt.claimed
+        attempt.screened = screened = self._screen.sort(claimed)
+        if not screened.sendable:
+            await self._outcomes.record_unsendable(attempt)
+            return
+        if screened.field_rule is not None:
+            obstacle = await self._obstacle_in_fields(gate, attempt)
+            if obstacle is not None:
+                await self._outcomes.record_held(attempt, obstacle)
+                return
+        was_held = gate.is_held
+        await attempt_delivery(
+            attempt,
+            line=line,
+            max_recipients=self._settings.providers[gate.provider].max_recipients,
+            store=self._store,
+            classifier=self._classifiers[gate.provider],
+            check_lease=self._leases.is_held,
+            keep_part=partial(self._keep_part, gate),
+            terms=self._terms[gate.provider],
+        )
+        if attempt.is_ended:
+            return  # its lease was lost after a part
+        if attempt.transaction.is_fenced:
+            rest = " to the rest of the recipients" if attempt.recorded else ""
+            self._context.note(
+                f"{claimed.queue_id}: warning: the lease was lost before the final dot; "
+                f"nothing was sent{rest}"
+            )
+        await self._end(gate, attempt, was_held=was_held)
+
+    async def _end(self, gate: Gate, attempt: Attempt, *, was_held: bool) -> None:
+        """Learn from an attempt and have its outcome recorded."""
+        claimed = attempt.claimed
+        report = self._watched(gate, attempt)
+        consequence = Consequence()
+        if report.outcomes:
+            consequence = await self._learn(gate, claimed, report, was_held=was_held)
+        now_ms = time.time_ns() // 1_000_000
+        seen, since_ms = await self._of_old_age(gate, claimed, now_ms)
+        rest = given_back(claimed, now_ms) if attempt.has_rest else None
+        update = self._outcomes.settled(
+            attempt, seen, report, consequence, now_ms, rest=rest, tried_since_ms=since_ms
+        )
+        await self._outcomes.record(attempt, update, report, now_ms)
+        self._context.meter.settled(claimed, update, report, now_ms=now_ms)
+        self._outcomes.forget_troubles(claimed)
+        if update.state is DeliveryState.HELD and consequence.held_reason is not None:
+            with contextlib.suppress(StoreUnavailable):  # the next look at the holds settles it
+                await self._learning.release_if_hold_ended(gate, claimed)
+
+    async def _obstacle_in_fields(self, gate: Gate, attempt: Attempt) -> str | None:
+        """Return why a mail's header keeps it here, None if it does not; log what stays behind."""
+        claimed = attempt.claimed
+        found = await fields_found(
+            claimed, attempt.screened, store=self._store, terms=self._terms[gate.provider]
+        )
+        if found.names and claimed.attempts == 0:
+            names = ", ".join(found.names)
+            verb = "fields {} are" if len(found.names) > 1 else "field {} is"
+            self._context.log.note(
+                "smtp", f"{claimed.queue_id}: {verb.format(names)} not sent ({found.why})"
+            )
+        return found.obstacle
+
+    async def _learn(
+        self, gate: Gate, claimed: ClaimedDelivery, report: AttemptReport, *, was_held: bool
+    ) -> Consequence:
+        """Learn from an attempt; whatever goes wrong with that, its outcome is recorded."""
+        try:
+            return await self._learning.from_report(
+                gate, self._pools[gate.provider], claimed, report, was_held=was_held
+            )
+        except StoreUnavailable as error:
+            self._context.note(f"warning: {claimed.queue_id}: {error}")
+        except Exception as error:  # a defect must not send again what the provider took
+            self._context.note(f"error: {claimed.queue_id}: {type(error).__name__}: {error}")
+        return Consequence()
+
+    async def _of_old_age(
+        self, gate: Gate, claimed: ClaimedDelivery, now_ms: int
+    ) -> tuple[ClaimedDelivery, int | None]:
+        """Take the time its provider was held off the age of mail that seems over its time.
+
+        With it comes since when it was tried, None for mail that is not that old.
+        """
+        if not is_over_age(claimed, self._settings.retry, now_ms):
+            return claimed, None
+
+        def look() -> tuple[int, int | None]:
+            since_ms = claimed.accepted_at_ms
+            held_ms = self._store.held_ms(gate.provider, since_ms=since_ms, now_ms=now_ms)
+            attempts = self._store.attempts(claimed.queue_id)
+            first_ms = tried_since_ms(attempts, claimed.delivery_no)
+            if first_ms is not None and len(attempts) >= MOST_ATTEMPTS:  # the first ones are gone
+                least_ms = int(ladder_s(claimed.attempts, self._settings.retry) * 1000)
+                first_ms = min(first_ms, now_ms - least_ms)
+            return held_ms, first_ms
+
+        try:
+            held_ms, since_ms = await self._context.call(look)
+        except StoreUnavailable:
+            # the attempt is made and its outcome must be kept; unknown never costs a mail
+            return claimed, None
+        return replace(claimed, held_ms=claimed.held_ms + held_ms), since_ms
+
+    def _watched(self, gate: Gate, attempt: Attempt) -> AttemptReport:
+        """Let the brake see what is new of an attempt, before any of it is recorded."""
+        report = attempt.report()
+        fresh = report
+        if attempt.recorded:
+            fresh = replace(report, outcomes=report.outcomes[attempt.recorded :])
+        watched = gate.brake.watch(attempt.claimed, fresh)
+        if watched is fresh:
+            return report
+        attempt.outcomes[attempt.recorded :] = watched.outcomes
+        return attempt.report()
+
+    async def _keep_part(self, gate: Gate, attempt: Attempt) -> bool:
+        """Make what is known of an attempt durable; False when the rest may not be sent now.
+
+        What only has to be tried again is kept for the end of the attempt.
+        """
+        if self._leases.is_draining or not self._leases.is_held():
+            return False
+        report = self._watched(gate, attempt)
+        verdicts = {outcome.verdict for outcome in attempt.outcomes[attempt.recorded :]}
+        if verdicts.isdisjoint(_KEPT):
+            return True
+        claimed, now_ms = attempt.claimed, time.time_ns() // 1_000_000
+        update, recorded = self._outcomes.record_part(attempt, report, now_ms)
+        is_recorded = await recorded
+        with contextlib.suppress(Exception):  # counting is no reason to leave the rest unsent
+            self._context.meter.settled(claimed, update, report, now_ms=now_ms)
+        if not is_recorded:
+            attempt.is_ended = True  # others have the rest, and this part was told of
+            self._outcomes.end_lease(attempt)
+        return is_recorded and not self._leases.is_draining

@@ -1,0 +1,109 @@
+"""What the parts of a delivery worker share: settings, store and log, its threads and tasks."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import ParamSpec, TypeVar
+
+from relaygw.errors import StoreUnavailable
+from relaygw.observe.maillog import MailLog
+from relaygw.observe.metrics.meters import SILENT, DeliveryMeter
+from relaygw.settings.model import Settings
+from relaygw.store.protocol import Store
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerContext:
+    """Handed to each part of a worker."""
+
+    settings: Settings
+    store: Store
+    log: MailLog
+    incarnation: str
+    threads: ThreadPoolExecutor  # calls of the store block
+    spawn: Callable[[Coroutine[None, None, None]], None]  # runs work until the worker has drained
+    meter: DeliveryMeter = SILENT
+
+    def note(self, text: str) -> None:
+        """Write a line of the queue manager into the mail log."""
+        self.log.note("qmgr", text)
+
+    def call(
+        self, blocking: Callable[P, T], *args: P.args, **kwargs: P.kwargs
+    ) -> asyncio.Future[T]:
+        """Run a blocking call in the worker's threads; what is returned has its result."""
+        call = partial(blocking, *args, **kwargs)
+        return asyncio.get_running_loop().run_in_executor(self.threads, call)
+
+    async def ask(
+        self, trouble: str, blocking: Callable[P, T], *args: P.args, **kwargs: P.kwargs
+    ) -> T | None:
+        """Return what a call of the store returns; None and a line in the log when it is away.
+
+        `trouble` says what did not happen then.
+        """
+        with self.noting(trouble):
+            return await self.call(blocking, *args, **kwargs)
+        return None
+
+    def noting(self, trouble: str = "") -> _StoreTrouble:
+        """Note in the log when the store is away, and go on behind the `with`."""
+        return _StoreTrouble(self.note, trouble)
+
+
+class _StoreTrouble:
+    def __init__(self, note: Callable[[str], None], what: str) -> None:
+        self._note = note
+        self._what = what
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, _: object, error: BaseException | None, __: object
+    ) -> bool:
+        if not isinstance(error, StoreUnavailable):
+            return False
+        self._note(f"warning: {self._what}: {error}" if self._what else f"warning: {error}")
+        return True
+
+
+class BackgroundTasks:
+    """The tasks of a worker."""
+
+    def __init__(self, log: MailLog) -> None:
+        self._log = log
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def spawn(self, work: Coroutine[None, None, None]) -> None:
+        """Run `work` in the background; an error of it is told in the log."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._end)
+
+    def _end(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            self._log.note("qmgr", f"error: {type(error).__name__}: {error}")
+
+    async def drain(self, limit_s: float) -> None:
+        """Return when all tasks have ended; what takes longer than `limit_s` is cancelled.
+
+        What that comes to is with the recorder on return.
+        """
+        deadline_s = time.monotonic() + limit_s
+        while self._tasks and (left_s := deadline_s - time.monotonic()) > 0:
+            await asyncio.wait(self._tasks, timeout=left_s)
+        while self._tasks:  # what is cancelled may begin something else
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.wait(self._tasks)
