@@ -22,7 +22,7 @@ from relaygw.mail.outcome import (
     Verdict,
 )
 from relaygw.policy.recipient_fields import NOTHING, FieldRule, FieldsFound
-from relaygw.policy.screen import Screened
+from relaygw.policy.screen import NOBODY, Screened
 from relaygw.store.protocol import Store
 from relaygw.upstream.classify import IN_DOUBT, Classifier
 from relaygw.upstream.outgoing import OutgoingMail, RecipientReply
@@ -43,7 +43,7 @@ class Attempt:
     claimed: ClaimedDelivery
     provider: str
     slot: int | None = None  # where a trace of it is kept while it goes on
-    screened: Screened = Screened((), (), ())
+    screened: Screened = NOBODY
     outcomes: list[RecipientOutcome] = field(default_factory=list)  # of the parts that ended
     part: tuple[str, ...] = ()  # the addresses that are being sent to
     transaction: Ledger = field(default_factory=Ledger)  # of that part

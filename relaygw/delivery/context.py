@@ -67,9 +67,7 @@ class _StoreTrouble:
     def __enter__(self) -> None:
         pass
 
-    def __exit__(
-        self, _: object, error: BaseException | None, __: object
-    ) -> bool:
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> bool:
         if not isinstance(error, StoreUnavailable):
             return False
         self._note(f"warning: {self._what}: {error}" if self._what else f"warning: {error}")

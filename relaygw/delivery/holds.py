@@ -154,9 +154,7 @@ class Holds:
         with gate.teaching():
             is_new = await self._context.ask(trouble, self._store.put_hold, hold)
         if is_new:
-            self._context.note(
-                f"warning: {what}: {hold.reason}; no mail is lost; {hold.remedy}"
-            )
+            self._context.note(f"warning: {what}: {hold.reason}; no mail is lost; {hold.remedy}")
 
     async def drop(self, gate: Gate) -> None:
         """End the hold of a provider: a probe went through. An operator's stays."""

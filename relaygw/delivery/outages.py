@@ -116,7 +116,9 @@ class Prober:
                 gate.note_reached()
                 await self._holds.put(gate, outcome)
             else:
-                await self._outages.note_failure(gate, outcome.detail or str(outcome.reply), begun_s)
+                await self._outages.note_failure(
+                    gate, outcome.detail or str(outcome.reply), begun_s
+                )
         finally:
             gate.is_probing = False
 

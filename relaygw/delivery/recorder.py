@@ -1,10 +1,10 @@
-"""Records outcomes by group commit: what ends while one batch is written is the next one.
+"""Records outcomes, many in one transaction.
 
 An outcome is never dropped: while the store cannot take it, the batch is tried again. Its
 delivery counts as under way until then, so that a worker that dies can have left no more
-unrecorded than it has connections. Log lines go out after the commit. When the store works and
-refuses a batch, its outcomes are written one by one, so that one with a defect stops no other; that
-one is held instead, in doubt. Nothing that goes wrong with telling of an outcome stops the next.
+unrecorded than it has connections. Log lines go out after the commit. An outcome that a working
+store refuses is held instead, in doubt. Nothing that goes wrong with telling of an outcome stops
+the next.
 """
 
 from __future__ import annotations
@@ -12,8 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Mapping, Sequence, Set
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from relaygw.delivery.context import WorkerContext
@@ -22,20 +21,24 @@ from relaygw.mail.envelope import DeliveryUpdate
 from relaygw.mail.state import DeliveryState
 from relaygw.observe.events import Event
 from relaygw.policy.hold_reasons import REASON_IN_DOUBT
-from relaygw.store.protocol import Key, Recorded
+from relaygw.store.batch_writer import BatchWriter
+from relaygw.store.protocol import Key
 
 MAX_BATCH = 200
-_RETRY_LADDER_S = (0.1, 0.5, 1.0, 2.0)
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Entry:
-    """An outcome that waits to be written, and who waits for that."""
+    """An outcome that waits to be written, and what is told of it then."""
 
     update: DeliveryUpdate
     events: Sequence[Event]
     ended: Callable[[], None] | None
-    done: asyncio.Future[bool]
+
+    @property
+    def key(self) -> Key:
+        """Which delivery it is of."""
+        return (self.update.queue_id, self.update.delivery_no)
 
 
 class Recorder:
@@ -44,10 +47,19 @@ class Recorder:
     def __init__(self, context: WorkerContext, lost_leases: Callable[[], None]) -> None:
         self._context = context
         self._lost_leases = lost_leases
-        self._waiting: list[Entry] = []
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="record")
-        self._writer: asyncio.Task[None] | None = None
-        self._failures = 0
+        self._writer = BatchWriter[Entry, bool](
+            "record",
+            size=_batch_size,
+            write_all=self._write,
+            refused=self._write_refused,
+            told=self._end,
+            is_away=_is_away,
+            away=self._note_waiting,
+        )
+        # of the batch that is being written
+        self._is_alive = True
+        self._lost: set[Key] = set()
+        self._refused: dict[Key, str] = {}
 
     def record(
         self,
@@ -61,120 +73,29 @@ class Recorder:
         it. `ended` is called then, too. Nothing withdraws it: neither the caller's end nor a
         cancellation of the future.
         """
-        loop = asyncio.get_running_loop()
-        done: asyncio.Future[bool] = loop.create_future()
-        self._waiting.append(Entry(update, events, ended, done))
-        if self._writer is None:
-            self._writer = loop.create_task(self._write_all())
-        return done
+        return self._writer.add(Entry(update, events, ended))
 
     async def drain(self, limit_s: float | None = None) -> None:
         """Return when everything is durable, and stop the thread.
 
         What takes longer than `limit_s` is told and left; its lease and its trace stay.
         """
-        deadline_s = None if limit_s is None else time.monotonic() + limit_s
-        while self._writer is not None:
-            left_s = None if deadline_s is None else deadline_s - time.monotonic()
-            if left_s is not None and left_s <= 0:
-                self._writer.cancel()
-                for entry in self._waiting:
-                    self._note_unrecorded(
-                        entry.update, f"the store did not take it in {limit_s:g} s"
-                    )
-                break
-            await asyncio.wait({self._writer}, timeout=left_s)
-        self._thread.shutdown(wait=False)
-
-    async def _write_all(self) -> None:
-        try:
-            while self._waiting:
-                await self._write_next()
-        finally:
-            self._writer = None
-
-    async def _write_next(self) -> None:
-        """Write a batch and tell of it; whatever goes wrong, it is written or waits."""
-        batch = self._next_batch()
-        refused: dict[Key, str] = {}
-        try:
-            recorded = await asyncio.get_running_loop().run_in_executor(
-                self._thread, self._write, [entry.update for entry in batch], refused
-            )
-        except Exception as error:
-            await self._wait_for_store(error)
-            return
-        self._failures = 0
-        del self._waiting[: len(batch)]
-        lost = set(recorded.lost)
-        try:
-            self._tell(batch, recorded, lost, refused)
-        except Exception as error:  # a line of the log is worth less than the outcomes behind it
+        for entry in await self._writer.drain(limit_s):
+            hint = "; the message may be sent more than once"
             self._note(
-                f"error: outcomes are recorded and not told: {type(error).__name__}: {error}"
+                f"{entry.update.queue_id}: warning: its outcome is not recorded: the store did not "
+                f"take it in {limit_s:g} s{hint if entry.update.tells_of_sending else ''}"
             )
-        finally:
-            missed = lost.union(refused)
-            for entry in batch:
-                self._end(entry, is_written=_key(entry.update) not in missed)
 
-    def _next_batch(self) -> list[Entry]:
-        """Return what is written next; of a delivery one outcome at a time."""
-        batch = self._waiting[:MAX_BATCH]
-        seen: set[Key] = set()
-        for place, entry in enumerate(batch):
-            key = _key(entry.update)
-            if key in seen:
-                return batch[:place]
-            seen.add(key)
-        return batch
+    # --- in the thread
 
-    def _tell(
-        self, batch: Sequence[Entry], recorded: Recorded, lost: Set[Key], refused: Mapping[Key, str]
-    ) -> None:
-        if not recorded.is_alive:
-            self._lost_leases()
-        self._context.log.write([event for entry in batch for event in entry.events])
-        for problem in refused.values():
-            self._context.note(problem)
-        if lost:
-            for entry in batch:
-                if _key(entry.update) in lost and entry.update.tells_of_sending:
-                    self._report_lost(entry.update.queue_id)
+    def _write(self, entries: Sequence[Entry]) -> list[bool]:
+        self._record([entry.update for entry in entries])
+        return [entry.key not in self._lost for entry in entries]
 
-    def _end(self, entry: Entry, *, is_written: bool) -> None:
-        try:
-            if entry.ended is not None:
-                entry.ended()
-        except Exception as error:
-            self._note(f"{entry.update.queue_id}: error: {type(error).__name__}: {error}")
-        if not entry.done.done():
-            entry.done.set_result(is_written)
-
-    def _note(self, text: str) -> None:
-        with contextlib.suppress(Exception):  # a log that cannot be written stops no outcome
-            self._context.note(text)
-
-    def _write(self, updates: Sequence[DeliveryUpdate], refused: dict[Key, str]) -> Recorded:
-        """Write outcomes, in the thread; what cannot be written is told in `refused`."""
-        try:
-            return self._record(updates)
-        except Exception as error:
-            if _is_away(error):
-                raise
-            if len(updates) == 1:
-                return self._write_refused(updates[0], error, refused)
-        # those that are written already stay so when the store goes away in the middle
-        each = [self._write([update], refused) for update in updates]
-        return Recorded(
-            is_alive=all(one.is_alive for one in each),
-            lost=tuple(key for one in each for key in one.lost),
-        )
-
-    def _write_refused(
-        self, update: DeliveryUpdate, error: Exception, refused: dict[Key, str]
-    ) -> Recorded:
+    def _write_refused(self, entry: Entry, error: Exception) -> bool:
         """Hold a delivery whose outcome a working store refuses, so that it is not sent again."""
+        update = entry.update
         what = f"{update.queue_id}: error: its outcome cannot be recorded: "
         what += f"{type(error).__name__}: {error}"
         held = replace(
@@ -188,44 +109,73 @@ class Recorder:
             relay=None,
         )
         try:
-            recorded = self._record([held])
+            self._record([held])
+            self._refused[entry.key] = f"{what}; it is held, and may have been sent"
         except Exception as second:
             if _is_away(second):
                 raise
-            refused[_key(update)] = f"{what}; the message may be sent more than once"
-            return Recorded(is_alive=True)
-        refused[_key(update)] = f"{what}; it is held, and may have been sent"
-        return recorded
+            self._refused[entry.key] = f"{what}; the message may be sent more than once"
+        return False
 
-    def _record(self, updates: Sequence[DeliveryUpdate]) -> Recorded:
+    def _record(self, updates: Sequence[DeliveryUpdate]) -> None:
         began_s = time.monotonic()
         recorded = self._context.store.record_batch(
             updates, incarnation=self._context.incarnation, now_ms=time.time_ns() // 1_000_000
         )
+        self._is_alive = self._is_alive and recorded.is_alive
+        self._lost.update(recorded.lost)
         with contextlib.suppress(Exception):  # it is written, whatever is wrong with counting
             self._context.meter.wrote(time.monotonic() - began_s)
-        return recorded
 
-    async def _wait_for_store(self, error: Exception) -> None:
+    # --- once it is written
+
+    def _end(self, entries: Sequence[Entry], _: Sequence[bool]) -> None:
+        try:
+            self._tell(entries)
+        except Exception as error:  # a line of the log is worth less than the outcomes behind it
+            self._note(
+                f"error: outcomes are recorded and not told: {type(error).__name__}: {error}"
+            )
+        self._is_alive = True
+        self._lost.clear()
+        self._refused.clear()
+        for entry in entries:
+            try:
+                if entry.ended is not None:
+                    entry.ended()
+            except Exception as error:
+                self._note(f"{entry.update.queue_id}: error: {type(error).__name__}: {error}")
+
+    def _tell(self, entries: Sequence[Entry]) -> None:
+        if not self._is_alive:
+            self._lost_leases()
+        self._context.log.write([event for entry in entries for event in entry.events])
+        for problem in self._refused.values():
+            self._context.note(problem)
+        for entry in entries:
+            if entry.key in self._lost and entry.update.tells_of_sending:
+                self._context.note(
+                    f"{entry.update.queue_id}: warning: the lease was lost before this outcome was "
+                    "recorded; the message may be sent more than once"
+                )
+
+    def _note_waiting(self, error: Exception, waiting: int) -> None:
         kind = "" if isinstance(error, StoreUnavailable) else f"{type(error).__name__}: "
-        self._note(f"warning: {kind}{error}; {len(self._waiting)} outcomes wait to be recorded")
-        wait_s = _RETRY_LADDER_S[min(self._failures, len(_RETRY_LADDER_S) - 1)]
-        self._failures += 1
-        await asyncio.sleep(wait_s)
+        self._note(f"warning: {kind}{error}; {waiting} outcomes wait to be recorded")
 
-    def _note_unrecorded(self, update: DeliveryUpdate, why: str) -> None:
-        hint = "; the message may be sent more than once" if update.tells_of_sending else ""
-        self._note(f"{update.queue_id}: warning: its outcome is not recorded: {why}{hint}")
-
-    def _report_lost(self, queue_id: str) -> None:
-        self._context.note(
-            f"{queue_id}: warning: the lease was lost before this outcome was recorded; "
-            "the message may be sent more than once"
-        )
+    def _note(self, text: str) -> None:
+        with contextlib.suppress(Exception):  # a log that cannot be written stops no outcome
+            self._context.note(text)
 
 
-def _key(update: DeliveryUpdate) -> Key:
-    return (update.queue_id, update.delivery_no)
+def _batch_size(waiting: Sequence[Entry]) -> int:
+    """Return how many are written next; of a delivery one outcome at a time."""
+    seen: set[Key] = set()
+    for number, entry in enumerate(waiting[:MAX_BATCH]):
+        if entry.key in seen:
+            return number
+        seen.add(entry.key)
+    return min(len(waiting), MAX_BATCH)
 
 
 def _is_away(error: Exception) -> bool:

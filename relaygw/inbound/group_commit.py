@@ -1,8 +1,7 @@
-"""Group commit: what arrives while one transaction is written is the next transaction.
+"""Group commit of accepted mail: many messages share one synced transaction.
 
-No timer: an idle front commits a message at once, a busy one shares each sync among all
-that wait. A failed batch is retried message by message once, so that one bad row refuses
-nobody else.
+A busy front shares each sync among all that wait, an idle one commits a message at once. What is
+too much to wait is refused.
 """
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ from typing import TypeVar
 from relaygw.errors import AlreadyAccepted, IntakeFull, StoreUnavailable, Unstorable
 from relaygw.mail.envelope import AcceptedMessage
 from relaygw.observe.metrics.meters import SILENT, FrontMeter
+from relaygw.store.batch_writer import BatchWriter
 from relaygw.store.protocol import Store
 
 MAX_BATCH_MESSAGES = 200
@@ -24,7 +24,6 @@ MAX_BATCH_BYTES = 16 * 2**20
 MAX_PENDING_BYTES = 64 * 2**20
 
 T = TypeVar("T")
-Waiter = tuple[AcceptedMessage, asyncio.Future[None]]
 Failure = StoreUnavailable | AlreadyAccepted
 
 
@@ -41,14 +40,12 @@ class GroupCommitter:
         self._store = store
         self._meter = meter
         self._committed = committed
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="commit")
+        self._writer = BatchWriter[AcceptedMessage, Failure | None](
+            "commit", size=_batch_size, write_all=self._accept, refused=_failure, told=self._told
+        )
         # large content has a thread of its own: a small message waits for one chunk at most
         self._bulk_thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="chunks")
-        self._waiting: list[Waiter] = []
         self._pending_bytes = 0
-        self._is_writing = False
-        self._idle = asyncio.Event()
-        self._idle.set()
 
     async def submit(self, message: AcceptedMessage) -> None:
         """Return once `message` is durable; many callers share one transaction.
@@ -57,15 +54,13 @@ class GroupCommitter:
         or IntakeFull (too much waits already).
         Cancelling the caller does not withdraw the message.
         """
-        size_bytes = sum(map(len, message.content))
+        size_bytes = _size_bytes(message)
         if self._pending_bytes + size_bytes > MAX_PENDING_BYTES:
             raise IntakeFull(f"{self._pending_bytes} bytes wait to be written")
         self._pending_bytes += size_bytes
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append((message, done))
-        if not self._is_writing:
-            self._start_next_batch()
-        await done
+        failure = await self._writer.add(message)
+        if failure is not None:
+            raise failure
 
     def work_aside(self, work: Callable[[], T]) -> asyncio.Future[T]:
         """Run blocking work on large content where it holds up no small message."""
@@ -88,72 +83,43 @@ class GroupCommitter:
 
     async def drain(self) -> None:
         """Return when nothing waits any more, and stop the threads."""
-        await self._idle.wait()
+        await self._writer.drain()
         await asyncio.to_thread(self._bulk_thread.shutdown)
-        await asyncio.to_thread(self._thread.shutdown)
 
-    def _start_next_batch(self) -> None:
-        batch: list[Waiter] = []
-        size_bytes = 0
-        for waiter in self._waiting[:MAX_BATCH_MESSAGES]:
-            size_bytes += sum(map(len, waiter[0].content))
-            if batch and size_bytes > MAX_BATCH_BYTES:
-                break
-            batch.append(waiter)
-        del self._waiting[: len(batch)]
-        self._is_writing = True
-        self._idle.clear()
-        written = asyncio.get_running_loop().run_in_executor(
-            self._thread, self._write, [message for message, _ in batch]
-        )
-        written.add_done_callback(lambda result: self._end_batch(batch, result))
-
-    def _write(self, messages: list[AcceptedMessage]) -> list[Failure | None]:
-        """Write a batch, in the store's thread; return what went wrong with each message."""
+    def _accept(self, messages: Sequence[AcceptedMessage]) -> list[Failure | None]:
+        """Write a batch, in the store's thread."""
         began_s = time.monotonic()
-        try:
-            self._store.accept_batch(messages)
-        except (StoreUnavailable, AlreadyAccepted) as error:
-            if len(messages) == 1:
-                return [error]
-            return [self._write([message])[0] for message in messages]
-        except Exception as error:  # a defect is the front's trouble, never the client's
-            if len(messages) == 1:
-                return [Unstorable(f"{type(error).__name__}: {error}")]
-            return [self._write([message])[0] for message in messages]
+        self._store.accept_batch(messages)
         with contextlib.suppress(Exception):  # it is durable, whatever is wrong with counting
             self._meter.wrote(time.monotonic() - began_s)
         return [None] * len(messages)
 
-    def _end_batch(
-        self, batch: list[Waiter], written: asyncio.Future[list[Failure | None]]
+    def _told(
+        self, messages: Sequence[AcceptedMessage], failures: Sequence[Failure | None]
     ) -> None:
-        """Answer a batch and begin the next one, whatever goes wrong with telling of it."""
-        error = None if written.cancelled() else written.exception()
-        try:
-            if written.cancelled() or error is not None:
-                what = f"{type(error).__name__}: {error}" if error is not None else "cancelled"
-                self._answer(batch, [Unstorable(f"it was not written: {what}")] * len(batch))
-            else:
-                self._answer(batch, written.result())
-        finally:
-            if self._waiting:
-                self._start_next_batch()
-            else:
-                self._is_writing = False
-                self._idle.set()
-
-    def _answer(self, batch: list[Waiter], errors: Sequence[Failure | None]) -> None:
-        stored = []
-        for (message, done), error in zip(batch, errors, strict=True):
-            self._pending_bytes -= sum(map(len, message.content))
-            if error is None:
-                stored.append(message)
-            if done.cancelled():
-                continue
-            if error is None:
-                done.set_result(None)
-            else:
-                done.set_exception(error)
+        self._pending_bytes -= sum(map(_size_bytes, messages))
+        stored = [
+            message for message, failure in zip(messages, failures, strict=True) if failure is None
+        ]
         if stored:
-            self._committed(stored)  # what it raises, the loop's handler tells
+            self._committed(stored)
+
+
+def _batch_size(waiting: Sequence[AcceptedMessage]) -> int:
+    size_bytes = 0
+    for number, message in enumerate(waiting[:MAX_BATCH_MESSAGES]):
+        size_bytes += _size_bytes(message)
+        if number and size_bytes > MAX_BATCH_BYTES:
+            return number
+    return min(len(waiting), MAX_BATCH_MESSAGES)
+
+
+def _size_bytes(message: AcceptedMessage) -> int:
+    return sum(map(len, message.content))
+
+
+def _failure(_: AcceptedMessage, error: Exception) -> Failure:
+    if isinstance(error, StoreUnavailable | AlreadyAccepted):
+        return error
+    # a defect is the front's trouble, never the client's
+    return Unstorable(f"{type(error).__name__}: {error}")

@@ -19,8 +19,8 @@ from relaygw.operations.messages import (
     entries_of,
     left_alone,
 )
-from relaygw.policy.patterns import AddressPatterns
 from relaygw.policy.hold_reasons import REASON_IN_DOUBT, is_of_configuration, parked_for
+from relaygw.policy.patterns import AddressPatterns
 from relaygw.policy.routing import provider_of_route
 from relaygw.settings.provider import Provider
 from relaygw.store.protocol import AuditEntry, DeliveryEntry, QueueEntry, Store

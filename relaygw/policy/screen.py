@@ -24,6 +24,9 @@ class Screened:
     field_rule: FieldRule | None = NO_FIELDS
 
 
+NOBODY = Screened((), (), ())
+
+
 class Screen:
     """Looks once more at who may receive, by the settings of now (mode flips hold)."""
 

@@ -55,15 +55,15 @@ async def test_mail_goes_on_when_the_clock_is_set(
             rig.worker.wake()
             await rig.wait_for(put_off, DeliveryState.DEFERRED)
             await looked_once(rig)
-            assert rig.worker.clock_step() is None
+            assert rig.worker.clock.recent_step() is None
             set_clock(hours * HOUR_S)
             rig.accept(new)
             for message in (put_off, new):
                 await rig.wait_for(message, DeliveryState.FINISHED)
-            await rig.wait_until(lambda: rig.worker.clock_step() is not None)
+            await rig.wait_until(lambda: rig.worker.clock.recent_step() is not None)
             assert len(provider.messages) == 2
     direction = "forward" if hours > 0 else "back"
-    told = rig.worker.clock_step()
+    told = rig.worker.clock.recent_step()
     assert told is not None
     assert told.startswith(f"set {direction} by 3")  # 3600 s, give or take
     assert f"warning: the clock of the queue was {told}" in rig.log.getvalue()

@@ -31,14 +31,14 @@ from relaygw.delivery import worker as worker_module
 from relaygw.delivery.agent import DeliveryAgent
 from relaygw.delivery.attempt import Attempt
 from relaygw.delivery.leases import LeaseLost
-from relaygw.delivery.recorder import Recorder
 from relaygw.delivery.worker import Worker
 from relaygw.errors import StoreUnavailable
 from relaygw.mail.attempt import AttemptState
 from relaygw.mail.envelope import AcceptedMessage
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.settings.model import Route, Settings
-from relaygw.store import lifelines, migrate
+from relaygw.store import batch_writer, lifelines, migrate
+from relaygw.store.batch_writer import BatchWriter
 from relaygw.store.protocol import Instance, QueueEntry, Selection
 from relaygw.store.sqlite import SqliteStore
 from relaygw.store.transactions import Write
@@ -540,7 +540,7 @@ class Trial:
 @pytest.fixture
 def looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have `Run.current` look at each suspension of deliveries and of the recorder."""
-    deliver, write_all, init = DeliveryAgent.deliver, Recorder._write_all, Attempt.__init__
+    deliver, write, init = DeliveryAgent.deliver, BatchWriter._run, Attempt.__init__
 
     async def stepped_delivery(self: DeliveryAgent, *arguments: Any) -> None:
         run = Run.current
@@ -553,11 +553,11 @@ def looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
             deliver(self, *arguments), lambda frames: run.suspended(frames, in_delivery=True)
         )
 
-    async def stepped_writing(self: Recorder) -> None:
+    async def stepped_writing(self: BatchWriter[Any, Any]) -> None:
         run = Run.current
-        if run is None or self is not run.worker._recorder:
-            return await write_all(self)
-        await Stepped(write_all(self), lambda frames: run.suspended(frames, in_delivery=False))
+        if run is None or self is not run.worker._recorder._writer:
+            return await write(self)
+        await Stepped(write(self), lambda frames: run.suspended(frames, in_delivery=False))
 
     def noted(self: Attempt, *arguments: Any, **more: Any) -> None:
         init(self, *arguments, **more)
@@ -565,7 +565,7 @@ def looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
             Run.current.attempts.append(self)
 
     monkeypatch.setattr(DeliveryAgent, "deliver", stepped_delivery)
-    monkeypatch.setattr(Recorder, "_write_all", stepped_writing)
+    monkeypatch.setattr(BatchWriter, "_run", stepped_writing)
     monkeypatch.setattr(Attempt, "__init__", noted)
 
 
@@ -574,7 +574,7 @@ async def trial_of(
     scenario: Scenario, fault: Fault, directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Trial]:
     monkeypatch.setattr(worker_module, "_DRAIN_S", fault.drain_s)
-    monkeypatch.setattr(recorder, "_RETRY_LADDER_S", (0.001,))
+    monkeypatch.setattr(batch_writer, "_RETRY_LADDER_S", (0.001,))
     monkeypatch.setattr(outcome, "_STORE_LADDER_S", (0.001,))
     async with ScriptedProvider(extensions=scenario.extensions) as provider:
         if scenario.small_buffers:
@@ -632,6 +632,7 @@ ON_THE_WAY = [
     *sites_of(agent),
     *sites_of(outcome, less=frozenset({"hold", "put_off"})),  # no attempt is made
     *sites_of(recorder, less=frozenset({"drain"})),
+    *sites_of(batch_writer, less=frozenset({"drain"})),
     *sites_of(outgoing),
     *sites_of(protocol),
     *sites_of(session, less=frozenset({"open_session", "close"})),  # before MAIL, after all

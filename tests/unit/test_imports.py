@@ -65,6 +65,7 @@ SEAMS = (
     "store.commands.",
     "store.attempts.",
     "store.watching.",
+    "store.batch_writer.",
 )
 """What other rooms see of the store: protocols and the data they speak of, no SQL."""
 

@@ -146,7 +146,7 @@ async def test_what_goes_wrong_around_a_commit_stops_no_acceptance(
     if broken == "the meter":
         meter.wrote = fail  # type: ignore[method-assign]
     if broken == "the thread":
-        monkeypatch.setattr(committer, "_write", fail)
+        monkeypatch.setattr(committer._writer, "_write", fail)
         with pytest.raises(Unstorable, match="it was not written: ValueError: odd text"):
             await committer.submit(accepted())
     else:

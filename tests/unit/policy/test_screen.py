@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from relaygw.policy.screen import Screen
 from relaygw.inbound.importing import LISTENER
 from relaygw.mail.envelope import ClaimedDelivery, Source
+from relaygw.policy.screen import Screen
 from relaygw.settings.model import Settings
 from tests.builders import claimed
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from relaygw.mail.standing import HeldMail, MailInHand
-from relaygw.policy import retry
+from relaygw.policy import hold_reasons
 from relaygw.policy.hold_reasons import Why, held_sender_reason, why_held
 from relaygw.policy.untended import (
     KINDS,
@@ -65,17 +65,17 @@ def judged(**standing: Any) -> list[Untended]:
 
 
 def example_reasons() -> dict[str, str]:
-    """Return a reason of each kind that `policy.retry` can give to held mail, by its name there.
+    """Return a reason of each kind in `policy.hold_reasons`, by its name there.
 
     Found by their names, so that a new one is judged as well.
     """
     found: dict[str, str] = {
-        name: value for name, value in vars(retry).items() if name.startswith("REASON_")
+        name: value for name, value in vars(hold_reasons).items() if name.startswith("REASON_")
     }
-    found |= {text: f"{text}x" for text in retry._IN_HEADER}
+    found |= {text: f"{text}x" for text in hold_reasons._IN_HEADER}
     samples = {"providers": ["main"], "recipients": 7}
-    for name, function in inspect.getmembers(retry, inspect.isfunction):
-        if name.endswith("_reason") and function.__module__ == retry.__name__:
+    for name, function in inspect.getmembers(hold_reasons, inspect.isfunction):
+        if name.endswith("_reason") and function.__module__ == hold_reasons.__name__:
             arguments = inspect.signature(function).parameters
             found[name] = function(*(samples.get(argument, "x") for argument in arguments))
     return found
@@ -86,7 +86,7 @@ def example_reasons() -> dict[str, str]:
 
 @pytest.mark.parametrize(("name", "reason"), example_reasons().items())
 def test_every_reason_to_hold_mail_has_a_word(name: str, reason: str) -> None:
-    assert why_held(reason) is not Why.OTHER, f"give {name} a word in policy.retry.Why"
+    assert why_held(reason) is not Why.OTHER, f"give {name} a word in policy.hold_reasons.Why"
 
 
 @pytest.mark.parametrize("reason", [*example_reasons().values(), "what nobody has thought of", ""])
@@ -101,7 +101,9 @@ def test_held_mail_is_told_whatever_it_is_held_for(reason: str) -> None:
 
 
 def test_reasons_of_one_word_are_told_together() -> None:
-    words = [held(retry.no_sender_reason("default", f"{n}@x.test"), age_ms=n) for n in (5, 9)]
+    words = [
+        held(hold_reasons.no_sender_reason("default", f"{n}@x.test"), age_ms=n) for n in (5, 9)
+    ]
     (one,) = judged(held=words)
     assert (one.deliveries, one.since_ms) == (2, NOW_MS - 9)
 
