@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address
 
 from relaygw.errors import InvalidAddress
@@ -16,6 +17,7 @@ from relaygw.errors import InvalidAddress
 MAX_PATH_BYTES = 1000
 MAX_DOMAIN_BYTES = 255  # RFC 5321 section 4.5.3.1.2
 MAX_LABEL_BYTES = 63
+_KNOWN = 1024  # one message looks at its few addresses again and again
 
 _BEYOND_ASCII = r"\u00a0-\u2027\u202a-\U0010ffff"  # without control and line separators
 _ATEXT = rf"[A-Za-z0-9!#$%&'*+/=?^_`{{|}}~\-{_BEYOND_ASCII}]+"
@@ -119,6 +121,7 @@ def _check_literal(domain: str) -> None:
         raise InvalidAddress("bad address literal") from error
 
 
+@lru_cache(maxsize=_KNOWN)
 def split(address: str) -> tuple[str, str | None]:
     """Return local part and domain; the domain is None when there is none."""
     if address.startswith('"'):
@@ -133,6 +136,7 @@ def split(address: str) -> tuple[str, str | None]:
     return local, domain if at else None
 
 
+@lru_cache(maxsize=_KNOWN)
 def canonical(address: str) -> str:
     """Return the form in which addresses are compared: ASCII parts in lower case.
 
