@@ -5,8 +5,9 @@ from __future__ import annotations
 from relaygw.errors import IntakeFull, StoreFull, StoreUnavailable
 from relaygw.inbound import replies
 from relaygw.inbound.data import ReceivedContent
-from relaygw.inbound.dialogue import Dialogue, Refusal, Transaction
+from relaygw.inbound.dialogue import Dialogue, Transaction
 from relaygw.inbound.intake import Origin, TooManyHops
+from relaygw.inbound.replies import Refusal
 from relaygw.mail.envelope import Source
 
 

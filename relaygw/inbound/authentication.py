@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from relaygw.access.passwords import Passwords
+from relaygw.access import Passwords
 from relaygw.inbound.identity import Login
 from relaygw.settings.model import User
 

@@ -20,10 +20,6 @@ from relaygw.settings.model import Mode
 MAX_ERRORS = 20  # as Postfix's smtpd_hard_error_limit
 
 
-class Refusal(Exception):
-    """A command is answered with this reply and counts as an error of the client."""
-
-
 @dataclass(slots=True)
 class Transaction:
     """One MAIL transaction."""

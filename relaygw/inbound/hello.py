@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 
 from relaygw.inbound import replies
-from relaygw.inbound.dialogue import Dialogue, Refusal
+from relaygw.inbound.dialogue import Dialogue
 from relaygw.inbound.login import is_login_offered
+from relaygw.inbound.replies import Refusal
 
 _HELO = re.compile(rb"[!-~]{1,255}")
 

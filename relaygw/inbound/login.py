@@ -5,9 +5,10 @@ from __future__ import annotations
 import base64
 import binascii
 
-from relaygw.access.passwords import LoginBusy
+from relaygw.access import LoginBusy
 from relaygw.inbound import replies
-from relaygw.inbound.dialogue import Dialogue, Refusal
+from relaygw.inbound.dialogue import Dialogue
+from relaygw.inbound.replies import Refusal
 from relaygw.policy.admission import may_log_in
 
 MAX_AUTH_LINE_BYTES = 12288  # RFC 4954 section 4

@@ -9,7 +9,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from relaygw.inbound import hello, login, replies, transaction
-from relaygw.inbound.dialogue import Dialogue, Refusal
+from relaygw.inbound.dialogue import Dialogue
+from relaygw.inbound.replies import Refusal
 
 MAX_COMMAND_BYTES = 2048
 MAX_JUNK_COMMANDS = 100  # as Postfix's smtpd_junk_command_limit

@@ -16,10 +16,8 @@ from relaygw.delivery.worker import Worker
 from relaygw.observe.history.delivery import DeliveryHistory
 from relaygw.observe.history.tally import HistoryTally
 from relaygw.observe.metrics.opening import delivery_meter
-from relaygw.roles.context import RoleContext
-from relaygw.roles.hinting import listening
-from relaygw.roles.life import registered, stop_event
-from relaygw.roles.opening import open_store
+from relaygw.roles import open_store
+from relaygw.roles.process import RoleContext, listening, registered, stop_event
 from relaygw.settings.model import Settings
 from relaygw.store import hints, lifelines
 from relaygw.store.protocol import Begun, Store

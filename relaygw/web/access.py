@@ -12,7 +12,7 @@ from urllib.parse import quote
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from relaygw.access.passwords import LoginBusy
+from relaygw.access import LoginBusy
 from relaygw.errors import StoreUnavailable
 from relaygw.web.bodies import MAX_BODY_BYTES, MAX_LOGIN_BYTES, BadBody, Gone, read_body, replayed
 from relaygw.web.csrf import SAFE_METHODS, has_token

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Iterable
 
-from relaygw.access.passwords import LoginBusy, Passwords
+from relaygw.access import LoginBusy, Passwords
 from relaygw.settings.web import WebUser
 from relaygw.web.name_delays import NameDelays
 

@@ -1,7 +1,7 @@
 """Guesses at one name from many addresses: the more, the later each is looked at.
 
 Never a lock: whoever owns the name waits a few seconds and gets in, so nobody can be kept out by
-somebody who guesses. An address that guesses is locked (`access.guessing`). In memory.
+somebody who guesses. An address that guesses is locked (`relaygw.access`). In memory.
 """
 
 from __future__ import annotations

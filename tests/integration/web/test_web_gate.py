@@ -9,7 +9,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from relaygw.access import passwords
+from relaygw import access
 from relaygw.web import bodies
 from relaygw.web.csrf import csrf_token
 from relaygw.web.sessions import COOKIE, token_of
@@ -24,7 +24,7 @@ OWN = "http://127.0.0.1:{port}"
 
 @pytest.fixture(autouse=True)
 def quick_failures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(passwords, "FAILURE_S", 0.05)
+    monkeypatch.setattr(access, "FAILURE_S", 0.05)
 
 
 def origin_of(client: httpx2.AsyncClient) -> str:
