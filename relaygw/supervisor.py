@@ -39,6 +39,7 @@ _STEADY_S = 30.0  # a child that lived this long starts the ladder anew
 _LOG_PATIENCE_S = 1.0  # log lines that could not go out are tried again after this
 _SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD, signal.SIGUSR2}
 
+
 @dataclass(slots=True)
 class Child:
     """One running role process."""

@@ -14,7 +14,7 @@ from relaygw.cli.frame import CommandFailed, warn
 from relaygw.cli.progress import Progress
 from relaygw.cli.text import counted
 from relaygw.errors import AlreadyAccepted
-from relaygw.inbound.importing import Importer
+from relaygw.inbound.local_mail import Importer
 from relaygw.mail.envelope import AcceptedMessage
 from relaygw.mail.exported import Exported, NotExported
 from relaygw.mail.state import OPEN, DeliveryState, RecipientState

@@ -22,7 +22,7 @@ from relaygw.cli.import_run import ImportRun
 from relaygw.cli.selecting import NULL_SENDER, STDIN
 from relaygw.cli.text import clock_ms, printable
 from relaygw.errors import InvalidAddress
-from relaygw.inbound.importing import Importer
+from relaygw.inbound.local_mail import Importer
 from relaygw.mail.address import MAX_PATH_BYTES, check_address
 from relaygw.mail.exported import Exported, NotExported, from_line
 from relaygw.mail.mbox import exported, read_entries

@@ -8,7 +8,7 @@ import signal
 
 from relaygw.alerting.history import history_kept
 from relaygw.inbound.intake import Intake
-from relaygw.inbound.listener import FrontService
+from relaygw.inbound.listeners import FrontService
 from relaygw.observe.history.front import FrontHistory
 from relaygw.observe.history.tally import HistoryTally
 from relaygw.observe.metrics.opening import front_meter

@@ -115,7 +115,7 @@ def registered(
 ) -> Iterator[lifelines.Lifeline]:
     """Announce this process for the length of a with block.
 
-    `later`: when the store is out of reach the `Heartbeat` of the role does so as soon as it is back.
+    `later`: when the store is out of reach its `Heartbeat` does so as soon as it is back.
     """
     lifeline = lifelines.Lifeline(context.instances_dir, context.incarnation)
     try:

@@ -1,0 +1,218 @@
+"""The front as a service: listening sockets in, sessions out, one committer behind them."""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+import socket
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+from relaygw.inbound.clients import ClientRates, ClientTable
+from relaygw.inbound.connection import Connection
+from relaygw.inbound.group_commit import GroupCommitter
+from relaygw.inbound.intake import Intake
+from relaygw.inbound.login import Authenticator
+from relaygw.inbound.maildrop import Maildrop
+from relaygw.inbound.tls import Certificate
+from relaygw.mail.envelope import AcceptedMessage
+from relaygw.observe.maillog import MailLog
+from relaygw.observe.metrics.meters import SILENT, FrontMeter, ListenerMeter
+from relaygw.settings.model import Listener, Settings
+from relaygw.store.protocol import Store
+
+BACKLOG = 1024
+LARGE_MESSAGES_AT_ONCE = 2
+"""Large messages that are written at once: one is read from its file while one is stored."""
+STOP_S = 25.0
+"""How long transactions under way may take when the front stops."""
+MAILDROP_STOP_S = 3.0
+"""How long, after that, what was being taken from the maildrop may still take."""
+CHECK_EACH_S = 1.0
+"""How often all sessions are asked whether their client takes longer than it may."""
+_COUNT_EACH_S = 1.0
+_OWN_DESCRIPTORS = 256
+"""What a front needs besides its connections: the database, spool files, the maildrop, the log."""
+
+
+@dataclass(slots=True, kw_only=True)
+class ActiveListener:
+    """One listener at work: what all its sessions share."""
+
+    settings: Listener
+    name: str
+    clients: ClientTable
+    intake: Intake
+    committer: GroupCommitter
+    log: MailLog
+    session_left: asyncio.Event  # set each time a session ends
+    large_message_turn: asyncio.Semaphore  # to have a chunk of spooled content in memory
+    authenticator: Authenticator | None  # None: nobody can log in here
+    certificate: Certificate | None
+    rates: ClientRates | None
+    meter: ListenerMeter
+    connections: set[Connection] = field(default_factory=set)
+    is_stopping: bool = False
+
+    @property
+    def is_implicit(self) -> bool:
+        """True when connections begin with TLS."""
+        return self.settings.tls.mode == "implicit"
+
+    def note(self, text: str) -> None:
+        """Write a line of the log."""
+        self.log.note("smtpd", text)
+
+
+class FrontService:
+    """Accepts mail on every listener of a configuration, and takes it from the maildrop."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        store: Store,
+        log: MailLog,
+        *,
+        intake: Intake,
+        notify: Callable[[], None],
+        meter: FrontMeter = SILENT,
+    ) -> None:
+        self._settings = settings
+        self._log = log
+        self._meter = meter
+        self._notify = notify
+        self._committer = GroupCommitter(store, committed=self._committed, meter=meter)
+        self._intake = intake
+        self._session_left = asyncio.Event()
+        self._large_message_turn = asyncio.Semaphore(LARGE_MESSAGES_AT_ONCE)
+        self._maildrop = Maildrop(
+            settings,
+            store=store,
+            intake=intake,
+            committer=self._committer,
+            log=log,
+            large_message_turn=self._large_message_turn,
+        )
+        self._authenticator = Authenticator(settings.users) if settings.users else None
+        self._listeners: list[ActiveListener] = []
+        self._servers: list[asyncio.Server] = []
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self, sockets: Sequence[socket.socket]) -> None:
+        """Serve on `sockets`, which are bound and stand in the order of the listeners."""
+        loop = asyncio.get_running_loop()
+        wanted = sum(one.max_connections for one in self._settings.listeners)
+        allowed, problem = ensure_descriptors(wanted)
+        if problem is not None:
+            self._log.note("smtpd", f"warning: {problem}")
+        for settings, listening in zip(self._settings.listeners, sockets, strict=True):
+            share = -(-settings.max_connections * allowed // wanted)
+            listener = self._activated(settings, max_connections=share)
+            self._listeners.append(listener)
+            self._servers.append(
+                await loop.create_server(
+                    partial(Connection, listener, loop), sock=listening, backlog=BACKLOG
+                )
+            )
+        self._maildrop.start()
+        self._tasks = [loop.create_task(one) for one in (self._check_time(), self._keep_counting())]
+
+    def retire(self) -> None:
+        """Take no new connections; those that are open go on until their clients leave.
+
+        The maildrop is left to the next front as soon as what was begun is stored.
+        """
+        self._maildrop.retire()
+        for server in self._servers:
+            server.close()
+
+    async def ended(self) -> None:
+        """Return when the last session is over."""
+        while any(listener.connections for listener in self._listeners):
+            self._session_left.clear()
+            await self._session_left.wait()
+
+    async def stop(self) -> None:
+        """Refuse what is new, let transactions under way end, commit everything."""
+        self.retire()
+        for listener in self._listeners:
+            listener.is_stopping = True
+            for connection in tuple(listener.connections):
+                connection.stop_if_idle()
+        try:
+            await asyncio.wait_for(self.ended(), STOP_S)
+        except TimeoutError:
+            self._log.note("master", "warning: sessions were cut: they did not end in time")
+        await self._maildrop.ended(MAILDROP_STOP_S)
+        await self._committer.drain()
+        for task in self._tasks:
+            task.cancel()
+        self._count()
+        if self._authenticator is not None:
+            self._authenticator.close()
+
+    def _activated(self, settings: Listener, *, max_connections: int) -> ActiveListener:
+        name = str(settings.bind)
+        certificate = None
+        if settings.tls.mode != "off":
+            certificate = Certificate(settings.tls, name=name, log=self._log)
+            certificate.context()  # says at once what is wrong with it
+        return ActiveListener(
+            settings=settings,
+            name=name,
+            authenticator=self._authenticator if settings.auth != "off" else None,
+            certificate=certificate,
+            rates=ClientRates(settings.rate_per_client) if settings.rate_per_client else None,
+            clients=ClientTable(settings, max_connections),
+            intake=self._intake,
+            committer=self._committer,
+            log=self._log,
+            session_left=self._session_left,
+            large_message_turn=self._large_message_turn,
+            meter=self._meter.listener(name),
+        )
+
+    def _committed(self, messages: Sequence[AcceptedMessage]) -> None:
+        self._notify()
+        self._meter.accepted(messages)
+        self._log.accepted(messages)
+
+    async def _check_time(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(CHECK_EACH_S)
+            for listener in self._listeners:
+                for connection in tuple(listener.connections):
+                    connection.check_time(loop.time())
+
+    async def _keep_counting(self) -> None:
+        while True:
+            self._count()
+            await asyncio.sleep(_COUNT_EACH_S)
+
+    def _count(self) -> None:
+        self._meter.sample()
+        for listener in self._listeners:
+            listener.meter.sample(len(listener.connections))
+
+
+def ensure_descriptors(connections: int) -> tuple[int, str | None]:
+    """Raise this process's limit for so many connections.
+
+    Returns how many may be open, and what is wrong if that is fewer: a quarter of what the
+    system allows stays with the front, so that those who are connected can be served.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = connections + _OWN_DESCRIPTORS
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return connections, None
+    possible = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (possible, hard))
+    if possible >= wanted:
+        return connections, None
+    allowed = min(connections, possible - min(_OWN_DESCRIPTORS, possible // 4))
+    return allowed, (
+        f"{connections} connections need {wanted} open files, the system allows {possible}: "
+        f"{allowed} are taken at once; raise LimitNOFILE of the service, or lower max_connections"
+    )
