@@ -20,7 +20,7 @@ from relaygw.policy.patterns import AddressPatterns
 if TYPE_CHECKING:
     from relaygw.settings.model import Route, Settings
     from relaygw.settings.provider import Provider
-    from relaygw.upstream.finding import Finding
+    from relaygw.upstream.diagnosis import Finding
 
 _PATIENCE_S = 4.0
 
@@ -85,7 +85,7 @@ class _Desk:
         self._found: asyncio.Queue[tuple[str, Finding | None]] = asyncio.Queue()
 
     async def check(self, senders: Mapping[str, tuple[str, ...]]) -> bool:
-        from relaygw.upstream.finding import Result
+        from relaygw.upstream.diagnosis import Result
 
         is_fine = True
         waiting = dict.fromkeys(senders)
@@ -122,7 +122,7 @@ class _Desk:
 
 
 def _unused(senders: Iterator[str]) -> Iterator[Finding]:
-    from relaygw.upstream.finding import Finding, Result, Step
+    from relaygw.upstream.diagnosis import Finding, Result, Step
 
     for sender in senders:
         yield Finding(

@@ -19,7 +19,7 @@ from relaygw.mail.outcome import Meaning, Scope, Stage, Verdict
 
 if TYPE_CHECKING:
     from relaygw.mail.reply import SmtpReply
-    from relaygw.upstream.classify import Classifier
+    from relaygw.upstream.classifier import Classifier
 
 _STAGES = {stage.name.lower(): stage for stage in Stage if stage is not Stage.LOCAL}
 _LIKELY = ("content", "rcpt", "mail")
@@ -69,7 +69,7 @@ def _classifier(invocation: Invocation, name: str) -> tuple[Classifier, dict[str
     """Return what judges the replies of `name`, and where its own rows stand."""
     from relaygw.settings.provider import Provider
     from relaygw.upstream.catalogue import GENERIC, catalogue
-    from relaygw.upstream.classify import Classifier
+    from relaygw.upstream.classifier import Classifier
 
     providers: dict[str, Provider] = {}
     origins: Mapping[str, str] = {}
@@ -96,7 +96,7 @@ def _classifier(invocation: Invocation, name: str) -> tuple[Classifier, dict[str
 
 
 def _parsed(text: str) -> SmtpReply:
-    from relaygw.upstream.reply_parser import ReplyInvalid, take_reply
+    from relaygw.upstream.protocol import ReplyInvalid, take_reply
 
     lines = text.strip().splitlines()
     if len(lines) == 1 and re.match(r"\d{3}-", lines[0]):

@@ -53,7 +53,7 @@ def reply_story(settings: Settings, one: RecipientEntry) -> Iterator[str]:
 
 
 def _meaning(settings: Settings, one: RecipientEntry, reply: SmtpReply) -> Meaning | None:
-    from relaygw.upstream.classify import Classifier
+    from relaygw.upstream.classifier import Classifier
 
     provider = settings.providers.get(one.provider or "")
     if provider is None:

@@ -32,7 +32,7 @@ from relaygw.observe.maillog import MailLog
 from relaygw.observe.metrics.meters import SILENT, DeliveryMeter
 from relaygw.settings.model import Settings
 from relaygw.store.protocol import Account, Hold, InFlight, Store
-from relaygw.upstream.classify import Classifier
+from relaygw.upstream.classifier import Classifier
 from relaygw.upstream.pool import Pool
 
 POLL_S = 1.0

@@ -10,8 +10,7 @@ from collections.abc import Sequence
 from relaygw.mail.outcome import Stage
 from relaygw.mail.reply import SmtpReply
 from relaygw.settings.provider import Provider, TlsPolicy
-from relaygw.upstream import usual_ports
-from relaygw.upstream.classify import Classifier
+from relaygw.upstream.classifier import Classifier
 from relaygw.upstream.failure import UpstreamError
 
 _CERTIFICATE = (
@@ -22,8 +21,10 @@ _CERTIFICATE = (
     ("", "if it has a CA of its own, name that in tls_ca; else something reads along on the way"),
 )
 """Parts of OpenSSL's words for a certificate that is not verified; the first match counts."""
-
-
+USUAL_PORTS = (587, 2525, 465, 25, 2587, 2465, 8025, 8465, 443)
+"""The ports on which mail services take submissions, the likeliest first."""
+IMPLICIT_TLS_PORTS = (465, 2465, 8465, 443)
+"""Those with TLS from the first byte; the others begin in clear."""
 FOR_UNKNOWN_NAME = "check the spelling of host, and this machine's DNS"
 
 
@@ -54,7 +55,7 @@ def advise_port(provider: Provider, open_ports: Sequence[int]) -> str:
     is_protected = provider.tls in (TlsPolicy.REQUIRED, TlsPolicy.IMPLICIT)
     port = open_ports[0]
     change = f"port: {port}"
-    tls = TlsPolicy.IMPLICIT if port in usual_ports.IMPLICIT_TLS else TlsPolicy.REQUIRED
+    tls = TlsPolicy.IMPLICIT if port in IMPLICIT_TLS_PORTS else TlsPolicy.REQUIRED
     if is_protected and tls is not provider.tls:
         change += f" and tls: {tls}"
     works = " ".join(map(str, open_ports))

@@ -9,22 +9,55 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
+import time
 from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from enum import StrEnum
 
 from relaygw.mail.outcome import Stage
 from relaygw.mail.reply import SmtpReply
-from relaygw.settings.provider import Provider
-from relaygw.upstream.advice import FOR_UNKNOWN_NAME, advise, advise_port, advise_sender
-from relaygw.upstream.connect import OpenConnection, open_connection
-from relaygw.upstream.credentials import Credentials
+from relaygw.settings.provider import Provider, TlsPolicy
+from relaygw.upstream import advice
+from relaygw.upstream.connection import OpenConnection, open_connection
 from relaygw.upstream.failure import UpstreamError
-from relaygw.upstream.finding import Finding, Result, Step
-from relaygw.upstream.port_search import may_be_blocked, open_ports, without_login
 from relaygw.upstream.protocol import WireFailure
 from relaygw.upstream.session import UpstreamSession
-from relaygw.upstream.tls_facts import tls_words
 
 STEP_LIMIT_S = 10.0
+_SOON_DAYS = 14  # a certificate that ends by then is told
+
+
+class Step(StrEnum):
+    """What is looked at, in this order."""
+
+    DNS = "DNS"
+    TCP = "TCP"
+    GREETING = "greeting"  # only when it is the trouble
+    TLS = "TLS"
+    EHLO = "EHLO"
+    AUTH = "AUTH"
+    SIZE = "SIZE"
+    SENDER = "sender"
+
+
+class Result(StrEnum):
+    """How a step ended."""
+
+    OK = "ok"
+    WARNING = "warning"  # works now
+    FAILED = "FAILED"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One step's end, in words; `remedy` says what to do, where there is something to do."""
+
+    step: Step
+    result: Result = Result.OK
+    detail: str
+    remedy: str = ""
 
 
 _STEP_OF = {
@@ -45,59 +78,50 @@ async def diagnose(
     `senders` are envelope addresses to try, "" is the null sender. Never raises for what the
     network or the provider does.
     """
-    provider = _impatient(provider)
+    provider = _with_short_timeouts(provider)
     try:
         yield Finding(step=Step.DNS, detail=await _look_up(provider.host))
     except OSError as error:
-        yield Finding(
-            step=Step.DNS, result=Result.FAILED, detail=str(error), remedy=FOR_UNKNOWN_NAME
-        )
+        yield _failed(Step.DNS, str(error), advice.FOR_UNKNOWN_NAME)
         return
     try:
-        connection = await open_connection(without_login(provider), ehlo_name=ehlo_name)
+        async with _connected(_without_login(provider), ehlo_name) as connection:
+            for finding in _on_connection(connection, provider):
+                yield finding
     except UpstreamError as error:
         if error.stage is not Stage.CONNECT:
             yield Finding(step=Step.TCP, detail=f"port {provider.port}")
         yield await _failure(error, provider, ehlo_name)
         return
     try:
-        for finding in _on_connection(connection, provider):
-            yield finding
-    finally:
-        await UpstreamSession(connection, timeouts=provider.timeouts).close()
-    async for finding in _logged_in(provider, ehlo_name, tuple(senders)):
-        yield finding
-
-
-async def _logged_in(
-    provider: Provider, ehlo_name: str, senders: tuple[str, ...]
-) -> AsyncIterator[Finding]:
-    """Log in, and try the senders on that connection."""
-    try:
-        connection = await open_connection(
-            provider, ehlo_name=ehlo_name, credentials=Credentials(provider)
-        )
+        async with _connected(provider, ehlo_name) as connection:
+            yield Finding(step=Step.AUTH, detail=_auth_words(provider))
+            limit_bytes = connection.offered.max_size_bytes
+            yield Finding(step=Step.SIZE, detail=_size_words(limit_bytes, provider))
+            for sender in senders:
+                yield await _try_sender(connection, provider, sender)
     except UpstreamError as error:
         yield await _failure(error, provider, ehlo_name)
-        return
+
+
+@asynccontextmanager
+async def _connected(provider: Provider, ehlo_name: str) -> AsyncIterator[OpenConnection]:
+    connection = await open_connection(provider, ehlo_name=ehlo_name)
     try:
-        words = f"by {provider.auth}" if provider.auth != "auto" else "logged in"
-        yield Finding(
-            step=Step.AUTH, detail=words if provider.has_credentials else "none is wanted"
-        )
-        limit_bytes = connection.offered.max_size_bytes
-        yield Finding(step=Step.SIZE, detail=_size_words(limit_bytes, provider))
-        for sender in senders:
-            yield await _try_sender(connection, provider, sender)
+        yield connection
     finally:
         await UpstreamSession(connection, timeouts=provider.timeouts).close()
 
 
-def _impatient(provider: Provider) -> Provider:
+def _with_short_timeouts(provider: Provider) -> Provider:
     given = provider.timeouts
     limits = {name: min(getattr(given, name), STEP_LIMIT_S) for name in type(given).model_fields}
-    timeouts = given.model_copy(update=limits)
-    return provider.model_copy(update={"timeouts": timeouts})
+    return provider.model_copy(update={"timeouts": given.model_copy(update=limits)})
+
+
+def _without_login(provider: Provider, **changes: object) -> Provider:
+    nothing = {"username": None, "password": None, "oauth": None, "auth": "auto"}
+    return provider.model_copy(update={**nothing, **changes})
 
 
 async def _look_up(host: str) -> str:
@@ -121,14 +145,7 @@ async def _look_up(host: str) -> str:
 def _on_connection(connection: OpenConnection, provider: Provider) -> Iterable[Finding]:
     address = connection.relay.partition("[")[2].partition("]")[0]
     yield Finding(step=Step.TCP, detail=f"port {provider.port} at {address}")
-    words = tls_words(connection.tls, provider)
-    is_fine = not words.remedy
-    yield Finding(
-        step=Step.TLS,
-        result=Result.OK if is_fine else Result.WARNING,
-        detail=words.detail,
-        remedy=words.remedy,
-    )
+    yield _tls_finding(connection.tls, provider)
     offered = connection.offered
     names = {
         "PIPELINING": offered.pipelining,
@@ -140,42 +157,68 @@ def _on_connection(connection: OpenConnection, provider: Provider) -> Iterable[F
     yield Finding(step=Step.EHLO, detail=f"offers {shown}" if shown else "offers no extension")
 
 
+def _tls_finding(tls: ssl.SSLObject | None, provider: Provider) -> Finding:
+    """Say what TLS an open connection has: version, certificate, and how long that lasts."""
+    remedy = ""
+    if tls is None and provider.tls is TlsPolicy.NONE:
+        words = "none, as tls: none says"
+    elif tls is None:
+        words, remedy = "not offered, mail goes in clear", "tls: required would refuse that"
+    elif not (certificate := tls.getpeercert()):  # not verified, so Python does not read it
+        words = f"{tls.version() or 'TLS'}, certificate not verified"
+        remedy = "write tls: required, so that it is"
+    else:
+        ends_at_s = ssl.cert_time_to_seconds(str(certificate["notAfter"]))
+        day = time.strftime("%Y-%m-%d", time.gmtime(ends_at_s))
+        words = f"{tls.version() or 'TLS'}, certificate verified, until {day}"
+        days_left = int((ends_at_s - time.time()) // 86400)
+        if days_left < _SOON_DAYS:
+            words += ", 1 day left" if days_left == 1 else f", {days_left} days left"
+            remedy = "who runs the server has to renew it in time"
+    result = Result.WARNING if remedy else Result.OK
+    return Finding(step=Step.TLS, result=result, detail=words, remedy=remedy)
+
+
+def _auth_words(provider: Provider) -> str:
+    if not provider.has_credentials:
+        return "none is wanted"
+    return f"by {provider.auth}" if provider.auth != "auto" else "logged in"
+
+
+def _size_words(offered_bytes: int | None, provider: Provider) -> str:
+    limits = [limit for limit in (offered_bytes, provider.max_message_size) if limit is not None]
+    return f"up to {min(limits):,} bytes" if limits else "no limit is told"
+
+
+def _failed(step: Step, detail: str, remedy: str = "") -> Finding:
+    return Finding(step=step, result=Result.FAILED, detail=detail, remedy=remedy)
+
+
 async def _failure(error: UpstreamError, provider: Provider, ehlo_name: str) -> Finding:
-    step = _STEP_OF.get(error.stage, Step.AUTH)
-    remedy = advise(error, provider, ehlo_name=ehlo_name)
-    if may_be_blocked(error):
-        remedy = advise_port(provider, await open_ports(provider, error, ehlo_name=ehlo_name))
-    return Finding(step=step, result=Result.FAILED, detail=error.detail, remedy=remedy)
+    if error.stage is Stage.CONNECT or (error.stage is Stage.GREETING and error.reply is None):
+        # nothing came through at all: another port may do better
+        others = await _open_ports(provider, error, ehlo_name)
+        remedy = advice.advise_port(provider, others)
+    else:
+        remedy = advice.advise(error, provider, ehlo_name=ehlo_name)
+    return _failed(_STEP_OF.get(error.stage, Step.AUTH), error.detail, remedy)
 
 
 async def _try_sender(connection: OpenConnection, provider: Provider, sender: str) -> Finding:
     shown = sender or "<>"
     parameter = "" if sender.isascii() else " SMTPUTF8"
     if parameter and not connection.offered.smtputf8:
-        return Finding(
-            step=Step.SENDER,
-            result=Result.FAILED,
-            detail=f"{shown} needs SMTPUTF8, which the provider does not offer",
-            remedy="use a sender in ASCII",
-        )
+        problem = f"{shown} needs SMTPUTF8, which the provider does not offer"
+        return _failed(Step.SENDER, problem, "use a sender in ASCII")
+    masked = connection.mask or str
     try:
         reply = await _ask(connection, f"MAIL FROM:<{sender}>{parameter}", provider)
         await _ask(connection, "RSET", provider)
     except WireFailure as failure:
-        return Finding(
-            step=Step.SENDER,
-            result=Result.FAILED,
-            detail=_masked(connection, f"{shown}: no answer ({failure})"),
-        )
+        return _failed(Step.SENDER, masked(f"{shown}: no answer ({failure})"))
     if reply.is_positive:
         return Finding(step=Step.SENDER, detail=shown)
-    remedy = advise_sender(provider, reply)
-    detail = _masked(connection, f"{shown}: {reply}")
-    return Finding(step=Step.SENDER, result=Result.FAILED, detail=detail, remedy=remedy)
-
-
-def _masked(connection: OpenConnection, text: str) -> str:
-    return connection.mask(text) if connection.mask is not None else text
+    return _failed(Step.SENDER, masked(f"{shown}: {reply}"), advice.advise_sender(provider, reply))
 
 
 async def _ask(connection: OpenConnection, command: str, provider: Provider) -> SmtpReply:
@@ -184,9 +227,24 @@ async def _ask(connection: OpenConnection, command: str, provider: Provider) -> 
     return await wire.read_reply(timeout_s=provider.timeouts.command)
 
 
-def _size_words(limit_bytes: int | None, provider: Provider) -> str:
-    own_bytes = provider.max_message_size
-    limits = [limit for limit in (limit_bytes, own_bytes) if limit is not None]
-    if not limits:
-        return "no limit is told"
-    return f"up to {min(limits):,} bytes"
+async def _open_ports(provider: Provider, error: UpstreamError, ehlo_name: str) -> list[int]:
+    """Return the usual ports on which it greets, with TLS where TLS is wanted; all at once."""
+    ports = [port for port in advice.USUAL_PORTS if port != provider.port]
+    is_implicit = provider.port in advice.IMPLICIT_TLS_PORTS
+    if error.stage is Stage.GREETING and is_implicit and provider.tls is not TlsPolicy.IMPLICIT:
+        # it waits for TLS and says nothing to one who waits for a greeting in clear
+        ports.insert(0, provider.port)
+    works = await asyncio.gather(*(_is_open(provider, port, ehlo_name) for port in ports))
+    return [port for port, is_open in zip(ports, works, strict=True) if is_open]
+
+
+async def _is_open(provider: Provider, port: int, ehlo_name: str) -> bool:
+    tls = provider.tls
+    if tls in (TlsPolicy.REQUIRED, TlsPolicy.IMPLICIT):
+        is_implicit = port in advice.IMPLICIT_TLS_PORTS
+        tls = TlsPolicy.IMPLICIT if is_implicit else TlsPolicy.REQUIRED
+    try:
+        async with _connected(_without_login(provider, port=port, tls=tls), ehlo_name):
+            return True
+    except UpstreamError:
+        return False

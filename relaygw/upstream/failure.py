@@ -7,21 +7,15 @@ knows which of them means what.
 from __future__ import annotations
 
 import ssl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from aiosmtplib import (
-    SMTPException,
-    SMTPReadTimeoutError,
-    SMTPResponseException,
-    SMTPTimeoutError,
-)
+from aiosmtplib import SMTPException, SMTPReadTimeoutError, SMTPResponseException, SMTPTimeoutError
 
 from relaygw.errors import RelaygwError
 from relaygw.mail.outcome import Stage
 from relaygw.mail.reply import SmtpReply
-from relaygw.upstream.login import Login, masked
-from relaygw.upstream.reply_parser import clean_text
+from relaygw.upstream.protocol import clean_text
 
 _DSN = {Stage.CONNECT: "4.4.1", Stage.STARTTLS: "4.7.5", Stage.TLS: "4.7.5", Stage.AUTH: "4.7.0"}
 
@@ -47,16 +41,14 @@ class UpstreamError(RelaygwError):
         """The enhanced status to report: the reply's, or one that fits the stage."""
         return self.reply.dsn if self.reply is not None else _DSN.get(self.stage, "4.4.2")
 
-
-def mask(error: UpstreamError, login: Login) -> None:
-    """Take a secret out of what is shown of a failure: some echo the AUTH command they refuse."""
-    error.detail = masked(error.detail, login)
-    error.args = (f"{error.stage}: {error.detail}",)
-    if error.reply is not None:
-        lines = tuple(masked(line, login) for line in error.reply.lines)
-        error.reply = SmtpReply(error.reply.code, lines)
-    # what it was raised from says the same, unmasked
-    error.__cause__ = error.__context__ = None
+    def mask(self, masked: Callable[[str], str]) -> None:
+        """Take a secret out of what is shown: some providers echo the AUTH command they refuse."""
+        self.detail = masked(self.detail)
+        self.args = (f"{self.stage}: {self.detail}",)
+        if self.reply is not None:
+            self.reply = SmtpReply(self.reply.code, tuple(map(masked, self.reply.lines)))
+        # what it was raised from says the same, unmasked
+        self.__cause__ = self.__context__ = None
 
 
 @contextmanager

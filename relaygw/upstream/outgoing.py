@@ -12,17 +12,19 @@ from __future__ import annotations
 import asyncio
 import re
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from relaygw.errors import ContentInvalid
 from relaygw.mail.content import has_long_line
 from relaygw.mail.dsn import mail_parameters, rcpt_parameters
+from relaygw.mail.envelope import Source
 from relaygw.mail.outcome import Stage
 from relaygw.mail.reply import SmtpReply
+from relaygw.mail.source_header import source_line
 from relaygw.policy.recipient_fields import NO_FIELDS, FieldRule
-from relaygw.upstream.added_fields import Field
+from relaygw.settings.provider import Provider
+from relaygw.upstream.content import Content, Field, chunks, sift
 from relaygw.upstream.seven_bit import to_seven_bit
-from relaygw.upstream.sifting import Content, sift
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _REWRITERS = ThreadPoolExecutor(2, thread_name_prefix="seven-bit")
@@ -52,6 +54,38 @@ class OutgoingMail:
     dsn_ret: str | None = None  # RFC 3461; see mail.dsn
     dsn_envid: str | None = None
     dsn_notify: tuple[str | None, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """What the settings of a provider ask of every mail that it gets."""
+
+    hostname: str = ""  # of this gateway
+    sends_source: bool = False
+    fields: tuple[Field, ...] = ()  # added where the mail has none of that name
+    max_size_bytes: int | None = None
+
+    def source_of(self, source: Source) -> bytes:
+        """Return the field that tells a provider, itself a relaygw, where a mail came from.
+
+        The first relaygw on the way is named as the host; what another one told of stays its
+        word, and its client, which only that one knew, is left out.
+        """
+        if not self.sends_source:
+            return b""
+        if source.host is not None:
+            return source_line(replace(source, client=None))
+        return source_line(replace(source, host=self.hostname))
+
+
+def terms_of(provider: Provider, *, hostname: str) -> Terms:
+    """Return the terms of one provider."""
+    return Terms(
+        hostname=hostname,
+        sends_source=provider.send_source,
+        fields=tuple(provider.headers.items()),
+        max_size_bytes=provider.max_message_size,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,23 +167,24 @@ async def plan_transaction(mail: OutgoingMail, offered: Capabilities) -> Transac
     if sifted.found.obstacle is not None:  # whoever sends looks before; nobody gets past it here
         reply = _local(451, f"4.7.1 {sifted.found.obstacle}")
         refused = dict.fromkeys(everyone, reply)
-    too_large = _refuse_size(size_bytes, mail, offered)
-    if too_large is None and len(refused) < len(mail.recipients) and needs_seven_bit(mail, offered):
+    too_large = _size_problem(size_bytes, mail, offered)
+    if too_large is not None:
+        refused = dict.fromkeys(everyone, _local(552, f"5.3.4 {too_large}"))
+    elif len(refused) < len(mail.recipients) and needs_seven_bit(mail, offered):
         try:
             content = await _convert(content)
             size_bytes, is_8bit, fold = len(content), False, has_long_line(content)
-            _check_grown(size_bytes, mail, offered)
+            grown = _size_problem(size_bytes, mail, offered)
+            if grown is not None:
+                raise ContentInvalid(f"rewritten, {grown}")
         except ContentInvalid as error:
             reply = _local(554, f"5.6.3 content not sent to a provider without 8BITMIME: {error}")
             refused |= {n: refused.get(n, reply) for n in everyone}
-    if too_large is not None:
-        refused = dict.fromkeys(everyone, too_large)
     return Transaction(
         mail_command=_mail_command(mail, offered, size_bytes=size_bytes, is_8bit=is_8bit),
         rcpt_commands={
-            position: b"RCPT TO:<%s>%s\r\n"
-            % (_encode_address(address), _rcpt_parameters(mail, offered, position))
-            for position, address in enumerate(mail.recipients)
+            position: _rcpt_command(mail, offered, position)
+            for position in everyone
             if position not in refused
         },
         content=content,
@@ -173,23 +208,14 @@ def _refuse_addresses(mail: OutgoingMail, offered: Capabilities) -> dict[int, Re
     }
 
 
-def _refuse_size(
-    size_bytes: int, mail: OutgoingMail, offered: Capabilities
-) -> RecipientReply | None:
+def _size_problem(size_bytes: int, mail: OutgoingMail, offered: Capabilities) -> str | None:
     limits = [limit for limit in (offered.max_size_bytes, mail.max_size_bytes) if limit]
     if not limits or size_bytes <= min(limits):
         return None
     limit = min(limits)
     has_said = limit == offered.max_size_bytes
     shown = f"the provider takes {limit}" if has_said else f"its max_message_size is {limit}"
-    return _local(552, f"5.3.4 the message has {size_bytes} bytes, {shown}")
-
-
-def _check_grown(size_bytes: int, mail: OutgoingMail, offered: Capabilities) -> None:
-    """Raise ContentInvalid when the rewriting made a message too large for this provider."""
-    too_large = _refuse_size(size_bytes, mail, offered)
-    if too_large is not None:
-        raise ContentInvalid(f"rewritten, {too_large.detail.partition(' ')[2]}")
+    return f"the message has {size_bytes} bytes, {shown}"
 
 
 def needs_seven_bit(mail: OutgoingMail, offered: Capabilities) -> bool:
@@ -201,9 +227,8 @@ def needs_seven_bit(mail: OutgoingMail, offered: Capabilities) -> bool:
 
 async def _convert(content: Content) -> bytes:
     # whole in memory: MIME cannot be rewritten chunk by chunk, and such providers are rare
-    if not isinstance(content, bytes):
-        content = b"".join([chunk async for chunk in content()])
-    return await asyncio.get_running_loop().run_in_executor(_REWRITERS, to_seven_bit, content)
+    whole = b"".join([chunk async for chunk in chunks(content)])
+    return await asyncio.get_running_loop().run_in_executor(_REWRITERS, to_seven_bit, whole)
 
 
 def _mail_command(
@@ -221,10 +246,11 @@ def _mail_command(
     return command + b"\r\n"
 
 
-def _rcpt_parameters(mail: OutgoingMail, offered: Capabilities, position: int) -> bytes:
-    if not (offered.dsn and mail.dsn_notify):
-        return b""
-    return rcpt_parameters(mail.dsn_notify[position])
+def _rcpt_command(mail: OutgoingMail, offered: Capabilities, position: int) -> bytes:
+    command = b"RCPT TO:<%s>" % _encode_address(mail.recipients[position])
+    if offered.dsn and mail.dsn_notify:
+        command += rcpt_parameters(mail.dsn_notify[position])
+    return command + b"\r\n"
 
 
 def _encode_address(address: str) -> bytes:

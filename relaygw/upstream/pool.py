@@ -14,7 +14,7 @@ import time
 
 from relaygw.mail.outcome import Stage
 from relaygw.settings.provider import Provider
-from relaygw.upstream.connect import load_tls_context
+from relaygw.upstream.connection import load_tls_context
 from relaygw.upstream.credentials import Credentials
 from relaygw.upstream.failure import UpstreamError
 from relaygw.upstream.session import UpstreamSession, open_session

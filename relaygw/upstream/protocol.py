@@ -3,33 +3,49 @@
 Takes over a transport from aiosmtplib. One task at a time may use it. Failures are WireFailure:
 ConnectionLost, ReplyTimeout, ReplyInvalid. Replies that arrived before the connection was lost
 can still be read: a provider that refuses content half way closes right after saying why.
+
+Replies are read strictly and bounded. One that breaks the grammar or a limit stays in the buffer:
+nobody knows where the next reply begins, so the connection must be dropped. RFC 5321 sections 4.2
+and 4.2.1; a code without text is legal there, and clients must take it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import re
 
 from relaygw.mail.reply import SmtpReply
-from relaygw.upstream import reply_parser
 
-_PAUSE_AT_BYTES = 2 * reply_parser.MAX_REPLY_BYTES
+MAX_LINES = 100
+MAX_LINE_BYTES = 4096
+MAX_REPLY_BYTES = 65536
+_PAUSE_AT_BYTES = 2 * MAX_REPLY_BYTES
 _SLICE_BYTES = 262144
+
+_SINGLE = re.compile(rb"([2-5][0-9][0-9])(?: ([\x20-\x7e]*))?\r\n")
+_LINE = re.compile(rb"([2-5][0-9][0-9])(?:([ -])(.*))?", re.DOTALL)
 
 
 class WireFailure(Exception):
     """The connection cannot be used any further; the text says what happened."""
 
+    summary = "protocol error from {relay}"
+
 
 class ConnectionLost(WireFailure):
     """The provider closed or reset the connection."""
+
+    summary = "lost connection with {relay}"
 
 
 class ReplyTimeout(WireFailure):
     """No reply, or no progress in sending, within the limit."""
 
+    summary = "conversation with {relay} timed out"
+
 
 class ReplyInvalid(WireFailure):
-    """The provider broke the protocol."""
+    """The provider broke the protocol: a reply's grammar, a limit, or whose turn it is."""
 
 
 class WireProtocol(asyncio.Protocol):
@@ -155,10 +171,7 @@ class WireProtocol(asyncio.Protocol):
         self._transport.abort()
 
     def _take_reply(self) -> SmtpReply | None:
-        try:
-            reply = reply_parser.take_reply(self._buffer)
-        except reply_parser.ReplyInvalid as error:
-            raise ReplyInvalid(str(error)) from error
+        reply = take_reply(self._buffer)
         if self._is_read_paused and len(self._buffer) <= _PAUSE_AT_BYTES:
             self._is_read_paused = False
             if self.is_open:
@@ -206,3 +219,63 @@ class WireProtocol(asyncio.Protocol):
     def _wake(self) -> None:
         if self._wakeup is not None and not self._wakeup.done():
             self._wakeup.set_result(None)
+
+
+# --- replies
+
+
+def clean_text(raw: bytes) -> str:
+    """Return a provider's text fit for logs and pages: UTF-8, unprintable characters as `?`."""
+    text = raw.decode("utf-8", errors="replace")
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else "?" for char in text)
+
+
+def take_reply(buffer: bytearray) -> SmtpReply | None:
+    """Remove the first whole reply from `buffer` and return it; None when more is needed.
+
+    Raises ReplyInvalid.
+    """
+    # nearly every reply is one short line of ASCII
+    single = _SINGLE.match(buffer)
+    if single is not None and single.end() <= MAX_LINE_BYTES:
+        reply = SmtpReply(int(single[1]), ((single[2] or b"").decode("ascii").strip(),))
+        del buffer[: single.end()]
+        return reply
+    return _take_any_reply(buffer)
+
+
+def _take_any_reply(buffer: bytearray) -> SmtpReply | None:
+    lines: list[str] = []
+    code, start = 0, 0
+    while True:
+        end = buffer.find(b"\n", start)
+        length = (end if end != -1 else len(buffer)) - start
+        if length > MAX_LINE_BYTES:
+            raise ReplyInvalid(f"a reply line is longer than {MAX_LINE_BYTES} bytes")
+        if (end if end != -1 else len(buffer)) > MAX_REPLY_BYTES:
+            raise ReplyInvalid(f"a reply is longer than {MAX_REPLY_BYTES} bytes")
+        if end == -1:
+            return None
+        line_code, is_last, text = _parse_line(bytes(buffer[start:end]))
+        if lines and line_code != code:
+            raise ReplyInvalid(f"a reply mixes the codes {code} and {line_code}")
+        code = line_code
+        lines.append(text)
+        if len(lines) > MAX_LINES:
+            raise ReplyInvalid(f"a reply has more than {MAX_LINES} lines")
+        start = end + 1
+        if is_last:
+            del buffer[:start]
+            return SmtpReply(code, tuple(lines))
+
+
+def _parse_line(line: bytes) -> tuple[int, bool, str]:
+    """Return code, whether it is the last line, and text of a line without its LF."""
+    if not line.endswith(b"\r"):
+        raise ReplyInvalid("a reply line ends with a bare LF")
+    match = _LINE.fullmatch(line[:-1])
+    if match is None:
+        raise ReplyInvalid(f"not an SMTP reply: {clean_text(line[:40].rstrip())!r}")
+    return int(match[1]), match[2] != b"-", clean_text(match[3] or b"").strip()

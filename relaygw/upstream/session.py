@@ -10,16 +10,16 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from relaygw.mail.outcome import Stage
 from relaygw.mail.reply import SmtpReply
 from relaygw.settings.provider import Provider, Timeouts
-from relaygw.upstream.connect import OpenConnection, open_connection
+from relaygw.upstream.connection import OpenConnection, open_connection
+from relaygw.upstream.content import ContentEncoder, chunks, encode_whole
 from relaygw.upstream.credentials import Credentials
-from relaygw.upstream.failure import UpstreamError
 from relaygw.upstream.outgoing import (
     Ledger,
     OutgoingMail,
@@ -28,17 +28,7 @@ from relaygw.upstream.outgoing import (
     needs_seven_bit,
     plan_transaction,
 )
-from relaygw.upstream.protocol import ConnectionLost, ReplyInvalid, ReplyTimeout, WireFailure
-from relaygw.upstream.wire import ContentEncoder, encode_whole
-
-__all__ = [
-    "Ledger",
-    "OutgoingMail",
-    "RecipientReply",
-    "UpstreamError",
-    "UpstreamSession",
-    "open_session",
-]
+from relaygw.upstream.protocol import ConnectionLost, ReplyInvalid, WireFailure
 
 NextMail = Callable[[int], OutgoingMail | None]
 """Gives the mail that will be transacted next on a session of so many uses, if one will."""
@@ -64,20 +54,18 @@ async def open_session(
     return UpstreamSession(connection, timeouts=provider.timeouts)
 
 
-class _OutOfStep(WireFailure):
-    """What came may answer something else: only a new connection tells what it means."""
-
-    def __init__(self, reply: SmtpReply) -> None:
-        super().__init__(str(reply))
-        self.is_certain = _is_lost(reply)
-
-
-class _ServiceClosing(Exception):
-    """The provider answered 421: whatever is left of the session is void."""
-
+class _FailureByReply(WireFailure):
     def __init__(self, reply: SmtpReply) -> None:
         super().__init__(str(reply))
         self.reply = reply
+
+
+class _OutOfStep(_FailureByReply):
+    """What came may answer something else: only a new connection tells what it means."""
+
+
+class _ServiceClosing(_FailureByReply):
+    """The provider answered 421: whatever is left of the session is void."""
 
 
 @dataclass(slots=True)
@@ -86,8 +74,8 @@ class _Progress:
 
     mail: OutgoingMail
     plan: Transaction
-    answers: list[RecipientReply | None]
-    ledger: Ledger
+    answers: list[RecipientReply | None] = field(init=False)
+    ledger: Ledger = field(default_factory=Ledger)
     stage: Stage = Stage.MAIL
     is_begun: bool = False  # something was sent
     has_reply: bool = False  # and the provider answered at all
@@ -96,6 +84,9 @@ class _Progress:
     check_lease: Callable[[], bool] | None = None
     next_mail: NextMail | None = None  # asks for what may follow in one group with the content
 
+    def __post_init__(self) -> None:
+        self.forget_replies()
+
     @property
     def is_decided(self) -> bool:
         return None not in self.answers
@@ -103,6 +94,11 @@ class _Progress:
     @property
     def has_lost_lease(self) -> bool:
         return self.check_lease is not None and not self.check_lease()
+
+    def forget_replies(self) -> None:
+        """Leave only the answers that were known before anything was sent."""
+        self.has_reply = False
+        self.answers = [self.plan.refused.get(n) for n in range(len(self.mail.recipients))]
 
     def settle(self, answer: RecipientReply) -> None:
         """Give `answer` to every recipient that has none."""
@@ -176,13 +172,8 @@ class UpstreamSession:
             self._is_busy = True
             try:
                 await self._run(progress)
-            except _ServiceClosing as closing:
-                self.abort()
-                progress.settle(RecipientReply(stage=progress.stage, reply=closing.reply))
             except WireFailure as failure:
                 self.abort()
-                if progress.is_chained and not progress.ledger.is_dot_sent:
-                    self._take_back(progress, failure)
                 progress.settle(self._explain(failure, progress))
             except BaseException as error:
                 self.abort()
@@ -208,15 +199,12 @@ class UpstreamSession:
 
     async def close(self) -> None:
         """Say QUIT, wait a moment for the answer, and close."""
-        if self.is_usable:
-            try:
-                self._wire.write(b"QUIT\r\n")
-                await self._wire.read_reply(timeout_s=_QUIT_TIMEOUT_S)
-            except WireFailure:
-                pass  # it is being closed anyway
-            finally:
-                self.abort()
-        else:
+        try:
+            if self.is_usable:
+                with suppress(WireFailure):  # it is being closed anyway
+                    self._wire.write(b"QUIT\r\n")
+                    await self._wire.read_reply(timeout_s=_QUIT_TIMEOUT_S)
+        finally:
             self.abort()
         await asyncio.wait({self._wire.closed}, timeout=_QUIT_TIMEOUT_S)
 
@@ -229,9 +217,7 @@ class UpstreamSession:
     # --- one transaction
 
     async def _plan(self, mail: OutgoingMail) -> _Progress:
-        plan = await plan_transaction(mail, self._offered)
-        answers = [plan.refused.get(n) for n in range(len(mail.recipients))]
-        return _Progress(mail, plan, answers, Ledger())
+        return _Progress(mail, await plan_transaction(mail, self._offered))
 
     async def _run(self, progress: _Progress) -> None:
         if self._wire.has_unread and not progress.is_begun:
@@ -257,9 +243,11 @@ class UpstreamSession:
             self._wire.write(reset + plan.envelope())
         progress.is_begun = True
         if reset:
-            await self._ask(progress, Stage.MAIL, b"" if is_piped else reset)
-        reply = await self._ask(progress, Stage.MAIL, b"" if is_piped else plan.mail_command)
-        if self._is_out_of_step(reply, progress):
+            await self._ask(progress, Stage.MAIL, reset)
+        reply = await self._ask(progress, Stage.MAIL, plan.mail_command)
+        # a connection that took MAIL before says neither "what?" nor, in a chain, no to it now:
+        # that may be the answer to something that was sent before it
+        if (progress.is_chained and reply.is_permanent) or (self.uses > 1 and _is_lost(reply)):
             raise _OutOfStep(reply)
         progress.is_mail_accepted = reply.is_positive
         if not reply.is_positive:
@@ -267,44 +255,30 @@ class UpstreamSession:
             if not is_piped:
                 return None
         for position, command in plan.rcpt_commands.items():
-            reply = await self._ask(progress, Stage.RCPT, b"" if is_piped else command)
+            reply = await self._ask(progress, Stage.RCPT, command)
             if progress.is_chained and reply.code == 503:
                 raise _OutOfStep(reply)
             if not reply.is_positive and progress.answers[position] is None:
                 progress.answers[position] = RecipientReply(stage=Stage.RCPT, reply=reply)
         if progress.is_decided and not is_piped:
             return None
-        return await self._ask(progress, Stage.DATA, b"" if is_piped else b"DATA\r\n")
-
-    def _is_out_of_step(self, reply: SmtpReply, progress: _Progress) -> bool:
-        """True when a reply to MAIL may belong to something that was sent before it.
-
-        A connection that took the command before does not say "what?" to it now.
-        """
-        if progress.is_chained and reply.is_permanent:
-            return True
-        return self.uses > 1 and _is_lost(reply)
+        return await self._ask(progress, Stage.DATA, b"DATA\r\n")
 
     def _take_back(self, progress: _Progress, failure: WireFailure) -> None:
         """Forget what was answered to a chained envelope that did not come to its end.
 
         A connection that was closed, or a sender that is refused, says nothing of chaining.
         """
-        match failure:
-            case _OutOfStep():
-                self.has_lost_step = failure.is_certain
-            case ConnectionLost():
-                pass
-            case _:
-                self.has_lost_step = True
-        progress.has_reply = False
-        refused = progress.plan.refused
-        progress.answers = [refused.get(n) for n in range(len(progress.answers))]
+        if isinstance(failure, _OutOfStep):
+            self.has_lost_step = _is_lost(failure.reply)
+        elif not isinstance(failure, ConnectionLost):
+            self.has_lost_step = True
+        progress.forget_replies()
 
     async def _ask(self, progress: _Progress, stage: Stage, command: bytes) -> SmtpReply:
-        """Send `command` (b"": sent already) and return its reply."""
+        """Return the reply to `command`, which went out before in a group with PIPELINING."""
         progress.stage = stage
-        if command:
+        if not self._offered.pipelining:
             if self._wire.has_unread:
                 raise ReplyInvalid("the provider spoke before it was asked")
             self._wire.write(command)
@@ -336,10 +310,9 @@ class UpstreamSession:
             if progress.has_lost_lease:
                 return self._end_without_dot(progress)
             encoder = ContentEncoder(fold=fold)
-            async for chunk in _chunks(content):
-                await self._wire.write_content(
-                    encoder.encode(chunk), timeout_s=self._timeouts.command
-                )
+            async for chunk in chunks(content):
+                octets = encoder.encode(chunk)
+                await self._wire.write_content(octets, timeout_s=self._timeouts.command)
                 if self._wire.has_unread or not self._wire.is_open:
                     return await self._read_refusal()
             last = encoder.finish()
@@ -402,18 +375,22 @@ class UpstreamSession:
         return RecipientReply(stage=progress.stage, detail=detail, in_doubt=True)
 
     def _explain(self, failure: WireFailure, progress: _Progress) -> RecipientReply:
-        is_gone = isinstance(failure, ConnectionLost | _OutOfStep) or not progress.is_begun
-        is_gone = is_gone or progress.is_chained
-        detail = f"{_what_happened(failure, self.relay)} while sending {progress.stage}"
+        if isinstance(failure, _ServiceClosing):
+            return RecipientReply(stage=progress.stage, reply=failure.reply)
+        if progress.is_chained and not progress.ledger.is_dot_sent:
+            self._take_back(progress, failure)
+        is_out_of_step = isinstance(failure, _OutOfStep)
+        is_gone = is_out_of_step or isinstance(failure, ConnectionLost)
+        happened = failure.summary.format(relay=self.relay)
         return RecipientReply(
             stage=progress.stage,
-            detail=f"{detail} ({failure})",
+            detail=f"{happened} while sending {progress.stage} ({failure})",
             in_doubt=progress.ledger.is_dot_sent,
             stale_session=(
                 self.uses > 1
-                and is_gone
+                and (is_gone or progress.is_chained or not progress.is_begun)
                 and not progress.ledger.is_dot_sent
-                and (not progress.has_reply or isinstance(failure, _OutOfStep))
+                and (not progress.has_reply or is_out_of_step)
             ),
         )
 
@@ -421,21 +398,3 @@ class UpstreamSession:
 def _is_lost(reply: SmtpReply) -> bool:
     """True for "what?" and "not now": the two sides of a connection count differently."""
     return 500 <= reply.code <= 503
-
-
-def _what_happened(failure: WireFailure, relay: str) -> str:
-    match failure:
-        case ConnectionLost():
-            return f"lost connection with {relay}"
-        case ReplyTimeout():
-            return f"conversation with {relay} timed out"
-        case _:
-            return f"protocol error from {relay}"
-
-
-async def _chunks(content: bytes | Callable[[], AsyncIterator[bytes]]) -> AsyncIterator[bytes]:
-    if isinstance(content, bytes):
-        yield content
-    else:
-        async for chunk in content():
-            yield chunk

@@ -9,7 +9,7 @@ from relaygw.mail.outcome import Limit, Scope, Stage, Verdict
 from relaygw.mail.reply import SmtpReply
 from relaygw.settings.load import load_settings
 from relaygw.upstream.catalogue import catalogue
-from relaygw.upstream.classify import Classifier
+from relaygw.upstream.classifier import Classifier
 from tests.docs.render_replies import TITLES, render
 
 PAGE = Path(__file__).parents[2] / "docs/replies.md"

@@ -26,7 +26,7 @@ from relaygw.settings.load import load_settings
 from relaygw.store import migrate
 from relaygw.store.protocol import QueueEntry
 from relaygw.store.sqlite import SqliteStore
-from relaygw.upstream import classify
+from relaygw.upstream import classifier
 from tests.builders import NOW_MS, accepted
 from tests.fakes.scripted_provider import Action, ScriptedProvider, Wait
 from tests.integration.delivery_rig import Rig, running
@@ -406,7 +406,7 @@ async def test_a_defect_after_the_providers_answer_is_no_reason_to_send_again(
     def fail(*_args: object, **_more: object) -> None:
         raise ValueError("a defect")
 
-    monkeypatch.setattr(classify.Classifier, "meaning", fail)
+    monkeypatch.setattr(classifier.Classifier, "meaning", fail)
     async with ScriptedProvider() as provider:
         async with running(tmp_path, {"p": provider.settings()}, store_class=Kept) as rig:
             message = accepted()

@@ -18,11 +18,11 @@ from relaygw.alerting.channels.channel import NotTold
 from relaygw.alerting.notices import Notice
 from relaygw.settings.model import Settings
 from relaygw.settings.provider import Provider, Timeouts
-from relaygw.upstream.connect import load_tls_context
+from relaygw.upstream.connection import load_tls_context
 from relaygw.upstream.credentials import Credentials
 from relaygw.upstream.failure import UpstreamError
-from relaygw.upstream.session import OutgoingMail, open_session
-from relaygw.upstream.terms import terms_of
+from relaygw.upstream.outgoing import OutgoingMail, terms_of
+from relaygw.upstream.session import open_session
 
 LIMIT_S = 15.0
 """For each provider that is tried."""

@@ -11,7 +11,7 @@ from relaygw.mail.reply import SmtpReply
 from relaygw.policy.story import Note
 from relaygw.settings.model import Settings
 from relaygw.store.attempts import AttemptEntry
-from relaygw.upstream.classify import Classifier
+from relaygw.upstream.classifier import Classifier
 
 _REPLY = re.compile(r"([2-5]\d\d)(?: (.*))?", re.DOTALL)
 

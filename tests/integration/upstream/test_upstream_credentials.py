@@ -11,8 +11,9 @@ import pytest
 from relaygw.mail.outcome import Stage
 from relaygw.settings.provider import Provider
 from relaygw.upstream.credentials import Credentials
+from relaygw.upstream.failure import UpstreamError
 from relaygw.upstream.pool import Pool
-from relaygw.upstream.session import UpstreamError, open_session
+from relaygw.upstream.session import open_session
 from tests.fakes.scripted_provider import ScriptedProvider
 
 

@@ -11,9 +11,10 @@ import pytest
 
 from relaygw.mail.outcome import Scope, Stage, Verdict
 from relaygw.settings.provider import Provider
-from relaygw.upstream.classify import Classifier
+from relaygw.upstream.classifier import Classifier
 from relaygw.upstream.credentials import Credentials
-from relaygw.upstream.session import UpstreamError, open_session
+from relaygw.upstream.failure import UpstreamError
+from relaygw.upstream.session import open_session
 from tests.fakes.scripted_provider import ScriptedProvider
 from tests.fakes.token_endpoint import HANG, TokenEndpoint
 

@@ -7,8 +7,10 @@ import asyncio
 import pytest
 
 from relaygw.mail.outcome import Stage
+from relaygw.upstream.failure import UpstreamError
+from relaygw.upstream.outgoing import OutgoingMail
 from relaygw.upstream.pool import Pool
-from relaygw.upstream.session import OutgoingMail, UpstreamError, UpstreamSession, open_session
+from relaygw.upstream.session import UpstreamSession, open_session
 from tests.fakes.scripted_provider import Action, ScriptedProvider, Wait
 
 MAIL = OutgoingMail(

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import pytest
 
 from relaygw.settings.provider import Provider
-from relaygw.upstream.dialing import connect_first, connect_socket
-from relaygw.upstream.opening import may_authenticate
+from relaygw.upstream.connection import may_authenticate
+from relaygw.upstream.happy_eyeballs import connect_first, connect_socket
 from relaygw.upstream.protocol import ConnectionLost, ReplyInvalid, WireProtocol
 
 

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from relaygw.mail.outcome import Stage
-from relaygw.upstream.session import OutgoingMail, RecipientReply, UpstreamSession, open_session
+from relaygw.upstream.outgoing import OutgoingMail, RecipientReply
+from relaygw.upstream.session import UpstreamSession, open_session
 from tests.fakes.scripted_provider import DEFAULT_EXTENSIONS, Action, ScriptedProvider, Wait
 
 SHORT = {"connect": "30s", "command": "500ms", "final_reply": "500ms"}

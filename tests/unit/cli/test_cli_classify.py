@@ -12,8 +12,7 @@ from click.testing import CliRunner, Result
 from relaygw.cli import main
 from relaygw.cli.reply_words import mail_words
 from relaygw.mail.outcome import Limit, Meaning, Scope, Verdict
-from relaygw.upstream.catalogue import catalogue
-from relaygw.upstream.rule import PlacedRow, rules_by_stage
+from relaygw.upstream.catalogue import PlacedRow, catalogue, rules_by_stage
 
 CONFIG = """\
 mode: sandbox

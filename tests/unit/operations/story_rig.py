@@ -17,7 +17,7 @@ from relaygw.settings.model import Settings
 from relaygw.store.migrate import upgrade
 from relaygw.store.protocol import Instance
 from relaygw.store.sqlite import SqliteStore
-from relaygw.upstream.classify import Classifier
+from relaygw.upstream.classifier import Classifier
 from tests.builders import NOW_MS, accepted
 
 RELAY = "smtp.provider.test[192.0.2.1]:587"

@@ -16,7 +16,7 @@ from relaygw.mail.outcome import BEFORE_MAIL, Limit, Meaning, Scope, Stage, Verd
 from relaygw.mail.reply import SmtpReply
 from relaygw.settings.provider import Provider
 from relaygw.upstream.catalogue import GENERIC, catalogue
-from relaygw.upstream.classify import Classifier
+from relaygw.upstream.classifier import Classifier
 
 PRESETS = [
     "sendgrid",

@@ -7,9 +7,13 @@ from urllib.parse import quote, quote_plus
 
 import pytest
 
-from relaygw.upstream.login import Login, masked
+from relaygw.upstream.credentials import Login, Mask
 
 SECRET = "cAnary p@ss+wörd/7f3a=&x"
+
+
+def masked(text: str, login: Login) -> str:
+    return Mask(login)(text)
 
 
 def b64(text: str) -> str:

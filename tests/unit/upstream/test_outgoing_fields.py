@@ -8,9 +8,15 @@ import pytest
 
 from relaygw.mail.envelope import Source
 from relaygw.settings.provider import Provider
-from relaygw.upstream.added_fields import missing_fields
-from relaygw.upstream.outgoing import Capabilities, Content, Transaction, plan_transaction
-from relaygw.upstream.terms import NO_TERMS, terms_of
+from relaygw.upstream.content import missing_fields
+from relaygw.upstream.outgoing import (
+    Capabilities,
+    Content,
+    Terms,
+    Transaction,
+    plan_transaction,
+    terms_of,
+)
 from tests.unit.upstream.test_outgoing import EVERYTHING, NOTHING, mail, refusals
 
 CONTENT = b"Subject: x\r\nX-Tag:\r\n\r\nX-Stream: body\r\n"
@@ -102,4 +108,4 @@ def test_the_terms_of_a_provider() -> None:
     # what another relaygw told goes on; whose client that was, only that one knew
     told = Source(client="10.0.0.9", host="web7", uid=33)
     assert terms.source_of(told) == b"X-Relaygw-Source: v=1; host=web7; uid=33\r\n"
-    assert NO_TERMS.source_of(here) == b""
+    assert Terms().source_of(here) == b""

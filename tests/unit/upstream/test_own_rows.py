@@ -10,7 +10,7 @@ from relaygw.mail.outcome import BEFORE_MAIL, Scope, Stage, Verdict
 from relaygw.mail.reply import SmtpReply
 from relaygw.settings.provider import Provider
 from relaygw.settings.reply_row import ReplyRow
-from relaygw.upstream.classify import Classifier
+from relaygw.upstream.classifier import Classifier
 
 
 def classifier(*rows: dict[str, object], preset: str | None = None) -> Classifier:

@@ -13,7 +13,7 @@ from relaygw.mail.reply import SmtpReply
 from relaygw.settings.provider import Provider
 from relaygw.settings.reply_row import STAGES
 from relaygw.upstream.catalogue import GENERIC, catalogue
-from relaygw.upstream.classify import Classifier
+from relaygw.upstream.classifier import Classifier
 
 MAY_BOUNCE = frozenset({"recipient", "message"})
 SECTIONS = {

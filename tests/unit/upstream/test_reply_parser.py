@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relaygw.mail.reply import SmtpReply
-from relaygw.upstream.reply_parser import MAX_LINE_BYTES, ReplyInvalid, take_reply
+from relaygw.upstream.protocol import MAX_LINE_BYTES, ReplyInvalid, take_reply
 
 
 def read(octets: bytes) -> tuple[SmtpReply | None, bytes]:

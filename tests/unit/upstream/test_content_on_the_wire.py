@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relaygw.mail.content import MAX_LINE_BYTES, normalise_line_ends
-from relaygw.upstream.wire import ContentEncoder, encode_whole
+from relaygw.upstream.content import ContentEncoder, encode_whole
 
 PIECES = st.sampled_from([b"\r\n", b"\r", b"\n", b".", b" ", b"a", b"\xc3\xa9", b"x" * 997, b".."])
 CONTENT = st.lists(PIECES, max_size=40).map(b"".join)

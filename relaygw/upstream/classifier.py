@@ -14,8 +14,14 @@ from __future__ import annotations
 from relaygw.mail.outcome import BEFORE_MAIL, Meaning, Scope, Stage, Verdict
 from relaygw.mail.reply import SmtpReply
 from relaygw.settings.provider import Provider
-from relaygw.upstream.catalogue import GENERIC, preset_rows
-from relaygw.upstream.rule import PlacedRow, look_at, own_scope, rules_by_stage
+from relaygw.upstream.catalogue import (
+    GENERIC,
+    PlacedRow,
+    look_at,
+    own_scope,
+    preset_rows,
+    rules_by_stage,
+)
 
 _DELIVERED = Meaning(
     verdict=Verdict.DELIVERED,

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from relaygw.mail.outcome import BEFORE_MAIL, Scope, Stage, Verdict
 from relaygw.mail.reply import SmtpReply
 from relaygw.settings.provider import Provider
-from relaygw.upstream.classify import Classifier
+from relaygw.upstream.classifier import Classifier
 
 GENERIC = Classifier(Provider(host="smtp.example.com"))
 RETRY, THROTTLE, HOLD, BOUNCE = Verdict.RETRY, Verdict.THROTTLE, Verdict.HOLD, Verdict.BOUNCE

@@ -1,6 +1,11 @@
-"""The steps of opening one connection: connect, greeting, EHLO, STARTTLS, AUTH.
+"""From nothing to an authenticated connection: connect, greeting, EHLO, STARTTLS, AUTH.
 
-aiosmtplib does these steps one by one; afterwards its transport goes to WireProtocol, because
+With TLS `required` or `implicit` the certificate's chain, host name and dates are verified, and
+neither AUTH nor MAIL is sent before that worked. One AUTH mechanism is chosen and tried once,
+for every failed login counts at the provider; only what had been kept from before, an access
+token or a command's answer, is tried a second time after it was fetched anew.
+
+aiosmtplib does the steps one by one; afterwards its transport goes to WireProtocol, because
 its own reader takes no pipelined replies and forgets a reply when the connection closes. Every
 failure is an UpstreamError with its stage, so that nothing before MAIL FROM can bounce mail.
 RFC 5321 section 3.1, RFC 3207, RFC 4954.
@@ -11,7 +16,8 @@ from __future__ import annotations
 import asyncio
 import ssl
 import time
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import cast
@@ -20,15 +26,21 @@ import aiosmtplib
 
 from relaygw.mail.outcome import Stage
 from relaygw.settings.provider import Provider, TlsPolicy
-from relaygw.upstream.dialing import connect_socket
+from relaygw.upstream.credentials import Credentials, Login, Mask
 from relaygw.upstream.failure import UpstreamError, failing_at
-from relaygw.upstream.login import Login, Mask
+from relaygw.upstream.happy_eyeballs import connect_socket
 from relaygw.upstream.outgoing import Capabilities
-from relaygw.upstream.protocol import WireProtocol
-from relaygw.upstream.reply_parser import clean_text
+from relaygw.upstream.protocol import WireProtocol, clean_text
 
+_VERIFIED = frozenset({TlsPolicy.REQUIRED, TlsPolicy.IMPLICIT})
 _ENCRYPTED_ORDER = ("plain", "login", "cram-md5")
 _CLEAR_ORDER = ("cram-md5", "plain", "login")  # without TLS the password is better not sent
+_AUTH = {
+    "plain": aiosmtplib.SMTP.auth_plain,
+    "login": aiosmtplib.SMTP.auth_login,
+    "cram-md5": aiosmtplib.SMTP.auth_crammd5,
+    "xoauth2": aiosmtplib.SMTP.auth_xoauth2,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,10 +55,96 @@ class OpenConnection:
     tls: ssl.SSLObject | None = None  # for its certificate and version; None: in clear
 
 
+def build_tls_context(provider: Provider) -> ssl.SSLContext:
+    """Return the context for `provider`: TLS 1.2 at least, verified unless opportunistic.
+
+    Reads certificates from disk, some milliseconds: call it in a thread. Raises OSError.
+    """
+    context = ssl.create_default_context(cafile=provider.tls_ca)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.hostname_checks_common_name = False
+    if provider.tls not in _VERIFIED:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+async def load_tls_context(provider: Provider) -> ssl.SSLContext | None:
+    """Return the context for `provider`, None for `tls: none`; raises UpstreamError."""
+    if provider.tls is TlsPolicy.NONE:
+        return None
+    try:
+        return await asyncio.to_thread(build_tls_context, provider)
+    except OSError as error:
+        detail = f"cannot read the certificates of tls_ca {provider.tls_ca}: {error}"
+        raise UpstreamError(Stage.TLS, detail=detail) from error
+
+
+async def open_connection(
+    provider: Provider,
+    *,
+    ehlo_name: str,
+    credentials: Credentials | None = None,
+    tls_context: ssl.SSLContext | None = None,
+) -> OpenConnection:
+    """Open a connection that is ready for MAIL FROM; raises UpstreamError.
+
+    `credentials` of this provider keep what is costly to get; they learn of a refusal, and what
+    they had kept is then tried once more as it is now. `timeouts.connect` covers the TCP
+    connection, `timeouts.command` each later step.
+    """
+    credentials = credentials or Credentials(provider)
+    login = await credentials.read()
+    if tls_context is None:
+        tls_context = await load_tls_context(provider)
+    try:
+        return await _open_once(provider, ehlo_name, tls_context, login)
+    except UpstreamError as error:
+        if login is None or not _is_login_refused(error):
+            raise
+        credentials.forget(login)
+        if not login.is_kept:
+            raise
+        anew = await credentials.read()
+        if anew is None or anew.secret == login.secret:
+            raise
+    try:
+        return await _open_once(provider, ehlo_name, tls_context, anew)
+    except UpstreamError as error:
+        if _is_login_refused(error):
+            credentials.forget(anew)
+        raise
+
+
+def _is_login_refused(error: UpstreamError) -> bool:
+    return error.stage is Stage.AUTH and error.reply is not None and error.reply.is_permanent
+
+
+async def _open_once(
+    provider: Provider, ehlo_name: str, tls_context: ssl.SSLContext | None, login: Login | None
+) -> OpenConnection:
+    try:
+        try:
+            return await _Opener(provider, ehlo_name, tls_context).open(login)
+        except UpstreamError as error:
+            is_tls_at_fault = error.stage in (Stage.STARTTLS, Stage.TLS)
+            if not is_tls_at_fault or provider.tls is not TlsPolicy.OPPORTUNISTIC:
+                raise
+        # opportunistic: a provider whose TLS is broken is worth as much as one without
+        return await _Opener(provider, ehlo_name, None).open(login)
+    except UpstreamError as error:
+        if login is not None:
+            error.mask(Mask(login))
+        raise
+
+
+# --- the steps
+
+
 def may_authenticate(provider: Provider, *, is_private: bool) -> bool:
     """Return whether the password may go out; private: encrypted, or within this machine.
 
-    Asked again on each connection: with `opportunistic` TLS it depends on the provider's mood.
+    Asked again on each connection: with `opportunistic` TLS it is encrypted or not.
     """
     return is_private or provider.auth_without_tls
 
@@ -62,11 +160,11 @@ class _Client(aiosmtplib.SMTP):
         super().close()
 
 
-class Opening:
-    """The steps of opening one connection; used once."""
+class _Opener:
+    """Opens one connection, once."""
 
     def __init__(
-        self, provider: Provider, *, ehlo_name: str, tls_context: ssl.SSLContext | None
+        self, provider: Provider, ehlo_name: str, tls_context: ssl.SSLContext | None
     ) -> None:
         self._provider = provider
         self._context = tls_context
@@ -74,7 +172,7 @@ class Opening:
         self._relay = "none"
         self._is_loopback = False
 
-    async def run(self, login: Login | None) -> OpenConnection:
+    async def open(self, login: Login | None) -> OpenConnection:
         """Go through all steps, AUTH only with a login; raises UpstreamError."""
         started_s = time.monotonic()
         smtp = await self._connect()
@@ -117,8 +215,7 @@ class Opening:
             tls_context=self._context if is_implicit else None,
             sock=sock,
         )
-        handshake = Stage.TLS if is_implicit else None
-        with failing_at(Stage.GREETING, relay=self._relay, limit_s=limit_s, handshake=handshake):
+        with self._step(smtp, Stage.GREETING, handshake=Stage.TLS if is_implicit else None):
             try:
                 # with a limit of its own, aiosmtplib would leave the socket to nobody when it is
                 # cancelled right at the start (Python 3.11)
@@ -126,28 +223,23 @@ class Opening:
                     await smtp.connect(timeout=None)
             except TimeoutError:
                 raise TimeoutError(f"no greeting within {limit_s:g} s") from None
-        self._check_in_step(smtp, Stage.GREETING)
         return smtp
 
-    @property
-    def _needs_tls(self) -> bool:
-        return self._provider.tls is TlsPolicy.REQUIRED
-
     async def _say_hello(self, smtp: aiosmtplib.SMTP) -> None:
-        with self._failing_at(Stage.EHLO):
+        with self._step(smtp, Stage.EHLO):
             try:
                 await smtp.ehlo()
             except aiosmtplib.SMTPHeloError as refusal:
                 # without EHLO there is neither STARTTLS nor AUTH, so where they are needed HELO
                 # would only hide what was said
-                needs_ehlo = self._needs_tls or self._provider.has_credentials
+                needs_tls = self._provider.tls is TlsPolicy.REQUIRED
+                needs_ehlo = needs_tls or self._provider.has_credentials
                 if needs_ehlo or not 500 <= refusal.code < 600 or not smtp.is_connected:
                     raise
                 try:
                     await smtp.helo()
                 except aiosmtplib.SMTPServerDisconnected:
                     raise refusal from None  # it says more than the lost connection
-        self._check_in_step(smtp, Stage.EHLO)
 
     async def _start_tls(self, smtp: aiosmtplib.SMTP) -> None:
         policy = self._provider.tls
@@ -157,7 +249,8 @@ class Opening:
             if policy is TlsPolicy.OPPORTUNISTIC:
                 return
             raise self._error(Stage.STARTTLS, "STARTTLS is required and the provider offers none")
-        with self._failing_at(Stage.STARTTLS, handshake=Stage.TLS):
+        limit_s = self._provider.timeouts.command
+        with failing_at(Stage.STARTTLS, relay=self._relay, limit_s=limit_s, handshake=Stage.TLS):
             await smtp.starttls(server_hostname=self._provider.host, tls_context=self._context)
         await self._say_hello(smtp)
 
@@ -170,23 +263,12 @@ class Opening:
         offered = smtp.server_auth_methods
         wanted = self._wanted_mechanisms(is_encrypted=is_encrypted)
         mechanism = next((name for name in wanted if name in offered), None)
-        with self._failing_at(Stage.AUTH):
-            match mechanism:
-                case "plain":
-                    await smtp.auth_plain(login.username, login.secret)
-                case "login":
-                    await smtp.auth_login(login.username, login.secret)
-                case "cram-md5":
-                    await smtp.auth_crammd5(login.username, login.secret)
-                case "xoauth2":
-                    await smtp.auth_xoauth2(login.username, login.secret)
-                case _:
-                    names = clean_text(" ".join(offered).upper().encode()) or "no AUTH"
-                    known = ", ".join(name.upper() for name in wanted)
-                    raise self._error(
-                        Stage.AUTH, f"the provider offers {names}; to be used here: {known}"
-                    )
-        self._check_in_step(smtp, Stage.AUTH)
+        if mechanism is None:
+            names = clean_text(" ".join(offered).upper().encode()) or "no AUTH"
+            known = ", ".join(name.upper() for name in wanted)
+            raise self._error(Stage.AUTH, f"the provider offers {names}; to be used here: {known}")
+        with self._step(smtp, Stage.AUTH):
+            await _AUTH[mechanism](smtp, login.username, login.secret)
 
     def _wanted_mechanisms(self, *, is_encrypted: bool) -> tuple[str, ...]:
         if self._provider.uses_xoauth2:
@@ -203,13 +285,13 @@ class Opening:
         transport.set_protocol(protocol)
         return protocol
 
-    def _failing_at(
-        self, stage: Stage, *, handshake: Stage | None = None
-    ) -> AbstractContextManager[None]:
+    @contextmanager
+    def _step(
+        self, smtp: aiosmtplib.SMTP, stage: Stage, *, handshake: Stage | None = None
+    ) -> Iterator[None]:
         limit_s = self._provider.timeouts.command
-        return failing_at(stage, relay=self._relay, limit_s=limit_s, handshake=handshake)
-
-    def _check_in_step(self, smtp: aiosmtplib.SMTP, stage: Stage) -> None:
+        with failing_at(stage, relay=self._relay, limit_s=limit_s, handshake=handshake):
+            yield
         # aiosmtplib would take a reply that came too early for the answer to the next command;
         # its buffer is the only place where one shows
         if getattr(smtp.protocol, "_buffer", b""):
@@ -221,13 +303,14 @@ class Opening:
 
 
 def _capabilities(smtp: aiosmtplib.SMTP) -> Capabilities:
+    offers = smtp.supports_extension
     size = smtp.esmtp_extensions.get("size", "").strip()
     limit_bytes = int(size) if size.isascii() and size.isdigit() else 0
     return Capabilities(
-        pipelining=smtp.supports_extension("pipelining"),
-        eight_bit_mime=smtp.supports_extension("8bitmime"),
-        smtputf8=smtp.supports_extension("smtputf8"),
-        dsn=smtp.supports_extension("dsn"),
-        size=smtp.supports_extension("size"),
+        pipelining=offers("pipelining"),
+        eight_bit_mime=offers("8bitmime"),
+        smtputf8=offers("smtputf8"),
+        dsn=offers("dsn"),
+        size=offers("size"),
         max_size_bytes=limit_bytes or None,  # RFC 1870 section 4: 0 means no fixed limit
     )
