@@ -1,7 +1,9 @@
 """From nothing to an authenticated connection: connect, greeting, EHLO, STARTTLS, AUTH.
 
 With TLS `required` or `implicit` the certificate's chain, host name and dates are verified, and
-neither AUTH nor MAIL is sent before that worked. One AUTH mechanism is chosen and tried once,
+neither AUTH nor MAIL is sent before that worked. The addresses of a host are raced (RFC 8305): they
+take turns by family, and the next is tried when the one before fails, or after a quarter of a
+second. One AUTH mechanism is chosen and tried once,
 for every failed login counts at the provider; only what had been kept from before, an access
 token or a command's answer, is tried a second time after it was fetched anew.
 
@@ -14,13 +16,16 @@ RFC 5321 section 3.1, RFC 3207, RFC 4954.
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
 import ssl
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from ipaddress import ip_address
-from typing import cast
+from itertools import chain, zip_longest
+from typing import Any, cast
 
 import aiosmtplib
 
@@ -28,10 +33,12 @@ from relaygw.mail.outcome import Stage
 from relaygw.settings.provider import Provider, TlsPolicy
 from relaygw.upstream.credentials import Credentials, Login, Mask
 from relaygw.upstream.failure import UpstreamError, failing_at
-from relaygw.upstream.happy_eyeballs import connect_socket
 from relaygw.upstream.outgoing import Capabilities
 from relaygw.upstream.protocol import WireProtocol, clean_text
 
+_NEXT_ADDRESS_AFTER_S = 0.25
+_Address = tuple[socket.AddressFamily, Any]  # family and what socket.connect takes
+_Attempt = asyncio.Task[tuple[socket.socket, str]]
 _VERIFIED = frozenset({TlsPolicy.REQUIRED, TlsPolicy.IMPLICIT})
 _ENCRYPTED_ORDER = ("plain", "login", "cram-md5")
 _CLEAR_ORDER = ("cram-md5", "plain", "login")  # without TLS the password is better not sent
@@ -98,22 +105,14 @@ async def open_connection(
     if tls_context is None:
         tls_context = await load_tls_context(provider)
     try:
-        return await _open_once(provider, ehlo_name, tls_context, login)
+        return await _open_once(provider, ehlo_name, tls_context, credentials, login)
     except UpstreamError as error:
-        if login is None or not _is_login_refused(error):
-            raise
-        credentials.forget(login)
-        if not login.is_kept:
+        if login is None or not login.is_kept or not _is_login_refused(error):
             raise
         anew = await credentials.read()
         if anew is None or anew.secret == login.secret:
             raise
-    try:
-        return await _open_once(provider, ehlo_name, tls_context, anew)
-    except UpstreamError as error:
-        if _is_login_refused(error):
-            credentials.forget(anew)
-        raise
+    return await _open_once(provider, ehlo_name, tls_context, credentials, anew)
 
 
 def _is_login_refused(error: UpstreamError) -> bool:
@@ -121,7 +120,11 @@ def _is_login_refused(error: UpstreamError) -> bool:
 
 
 async def _open_once(
-    provider: Provider, ehlo_name: str, tls_context: ssl.SSLContext | None, login: Login | None
+    provider: Provider,
+    ehlo_name: str,
+    tls_context: ssl.SSLContext | None,
+    credentials: Credentials,
+    login: Login | None,
 ) -> OpenConnection:
     try:
         try:
@@ -135,6 +138,8 @@ async def _open_once(
     except UpstreamError as error:
         if login is not None:
             error.mask(Mask(login))
+            if _is_login_refused(error):
+                credentials.forget(login)
         raise
 
 
@@ -142,10 +147,7 @@ async def _open_once(
 
 
 def may_authenticate(provider: Provider, *, is_private: bool) -> bool:
-    """Return whether the password may go out; private: encrypted, or within this machine.
-
-    Asked again on each connection: with `opportunistic` TLS it is encrypted or not.
-    """
+    """Return whether the password may go out; private: encrypted, or within this machine."""
     return is_private or provider.auth_without_tls
 
 
@@ -226,14 +228,14 @@ class _Opener:
         return smtp
 
     async def _say_hello(self, smtp: aiosmtplib.SMTP) -> None:
+        provider = self._provider
         with self._step(smtp, Stage.EHLO):
             try:
                 await smtp.ehlo()
             except aiosmtplib.SMTPHeloError as refusal:
                 # without EHLO there is neither STARTTLS nor AUTH, so where they are needed HELO
                 # would only hide what was said
-                needs_tls = self._provider.tls is TlsPolicy.REQUIRED
-                needs_ehlo = needs_tls or self._provider.has_credentials
+                needs_ehlo = provider.tls is TlsPolicy.REQUIRED or provider.has_credentials
                 if needs_ehlo or not 500 <= refusal.code < 600 or not smtp.is_connected:
                     raise
                 try:
@@ -314,3 +316,82 @@ def _capabilities(smtp: aiosmtplib.SMTP) -> Capabilities:
         size=offers("size"),
         max_size_bytes=limit_bytes or None,  # RFC 1870 section 4: 0 means no fixed limit
     )
+
+
+# --- TCP
+
+
+async def connect_socket(host: str, port: int, *, timeout_s: float) -> tuple[socket.socket, str]:
+    """Return a connected, non-blocking socket and the address it is connected to.
+
+    `timeout_s` covers the name lookup too.
+    """
+    try:
+        async with asyncio.timeout(timeout_s):
+            found = await asyncio.get_running_loop().getaddrinfo(
+                host, port, type=socket.SOCK_STREAM
+            )
+            return await connect_first(host, interleave([(info[0], info[4]) for info in found]))
+    except socket.gaierror as error:
+        raise OSError(f"Host {host} not found: {error.strerror}") from error
+    except UnicodeError as error:
+        raise OSError(f"Host {host!r} is no host name: {error}") from error
+    except TimeoutError as error:
+        raise TimeoutError(f"connect to {host}:{port}: no answer within {timeout_s:g} s") from error
+
+
+def interleave(addresses: list[_Address]) -> list[_Address]:
+    """Return `addresses` with the families taking turns, the resolver's first family first."""
+    families = dict.fromkeys(family for family, _ in addresses)
+    columns = [[one for one in addresses if one[0] == family] for family in families]
+    return [one for one in chain.from_iterable(zip_longest(*columns)) if one is not None]
+
+
+async def connect_first(host: str, addresses: list[_Address]) -> tuple[socket.socket, str]:
+    """Return the first connection to be made; raises the first address's OSError if none is."""
+    attempts: list[_Attempt] = []
+    pending: set[_Attempt] = set()
+    winner: tuple[socket.socket, str] | None = None
+    try:
+        while winner is None and (pending or len(attempts) < len(addresses)):
+            if len(attempts) < len(addresses):
+                attempt = asyncio.create_task(_connect(host, addresses[len(attempts)]))
+                attempts.append(attempt)
+                pending.add(attempt)
+            is_last = len(attempts) == len(addresses)
+            done, pending = await asyncio.wait(
+                pending,
+                timeout=None if is_last else _NEXT_ADDRESS_AFTER_S,
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+            winner = next((one.result() for one in done if one.exception() is None), None)
+    finally:
+        _close_losers(attempts, winner)
+    if winner is None:
+        raise attempts[0].exception() or OSError(f"Host {host} has no address")
+    return winner
+
+
+def _close_losers(attempts: list[_Attempt], winner: tuple[socket.socket, str] | None) -> None:
+    # no waiting here: a caller cancelled while it waits would lose the winner's socket
+    for attempt in attempts:
+        if not attempt.done():
+            attempt.cancel()  # it closes its own socket
+        elif attempt.exception() is None and attempt.result() is not winner:
+            attempt.result()[0].close()
+
+
+async def _connect(host: str, address: _Address) -> tuple[socket.socket, str]:
+    family, target = address
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    sock.setblocking(False)
+    try:
+        await asyncio.get_running_loop().sock_connect(sock, target)
+    except OSError as error:
+        sock.close()
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        raise OSError(f"connect to {host}[{target[0]}]:{target[1]}: {reason}") from error
+    except BaseException:
+        sock.close()
+        raise
+    return sock, target[0]

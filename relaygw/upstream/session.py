@@ -46,7 +46,7 @@ async def open_session(
 ) -> UpstreamSession:
     """Connect, greet, protect and authenticate; raises UpstreamError with the stage it failed at.
 
-    `credentials` and `tls_context` save getting them for each connection: see connect.
+    `credentials` and `tls_context` save getting them for each connection.
     """
     connection = await open_connection(
         provider, ehlo_name=ehlo_name, credentials=credentials, tls_context=tls_context
@@ -213,8 +213,6 @@ class UpstreamSession:
         self._is_broken = True
         self._chained = None
         self._wire.abort()
-
-    # --- one transaction
 
     async def _plan(self, mail: OutgoingMail) -> _Progress:
         return _Progress(mail, await plan_transaction(mail, self._offered))

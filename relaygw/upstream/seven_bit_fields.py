@@ -18,66 +18,24 @@ from itertools import islice, pairwise
 from typing import NamedTuple
 
 from relaygw.errors import ContentInvalid
+from relaygw.mail.content import HeaderField
+from relaygw.upstream.mime_parts import BLANKS, Parameter, read_parameters
 
-MAX_PARAMETERS = 1000
-_PARAMETER_FIELDS = frozenset(("content-type", "content-disposition"))
-_ADDRESS_FIELDS = frozenset(
-    (
-        *(
-            prefix + name
-            for prefix in ("", "resent-")
-            for name in ("from", "sender", "reply-to", "to", "cc", "bcc")
-        ),
-        "apparently-to",
-        "disposition-notification-to",
-        "errors-to",
-        "list-id",  # a phrase and an identifier in angle brackets: the same rules (RFC 2919)
-        "mail-followup-to",
-        "mail-reply-to",
-        "return-receipt-to",
-    )
+_MAX_PARAMETERS = 1000
+_ADDRESS_FIELD = re.compile(
+    r"(?:resent-)?(?:from|sender|reply-to|to|cc|bcc)|apparently-to|disposition-notification-to"
+    r"|errors-to|mail-(?:followup|reply)-to|return-receipt-to"
+    r"|list-id"  # a phrase and an identifier in angle brackets: the same rules (RFC 2919)
 )
-_STRUCTURED_FIELDS = frozenset(
-    (
-        "arc-authentication-results",
-        "arc-message-signature",
-        "arc-seal",
-        "archived-at",
-        "authentication-results",
-        "auto-submitted",
-        "autocrypt",
-        "bimi-selector",
-        "content-base",
-        "content-id",
-        "content-language",
-        "content-location",
-        "content-md5",
-        "content-transfer-encoding",
-        "date",
-        "delivered-to",
-        "dkim-signature",
-        "domainkey-signature",
-        "in-reply-to",
-        "list-archive",
-        "list-help",
-        "list-owner",
-        "list-post",
-        "list-subscribe",
-        "list-unsubscribe",
-        "list-unsubscribe-post",
-        "message-id",
-        "mime-version",
-        "original-message-id",
-        "received",
-        "received-spf",
-        "references",
-        "resent-date",
-        "resent-message-id",
-        "return-path",
-    )
+_STRUCTURED_FIELD = re.compile(
+    r"arc-(?:authentication-results|message-signature|seal)|archived-at|authentication-results"
+    r"|auto-submitted|autocrypt|bimi-selector|(?:dkim|domainkey)-signature|mime-version"
+    r"|content-(?:base|id|language|location|md5|transfer-encoding)|delivered-to|return-path"
+    r"|list-(?:archive|help|owner|post|subscribe|unsubscribe(?:-post)?)|received(?:-spf)?"
+    r"|in-reply-to|references|(?:resent-)?(?:date|message-id)|original-message-id"
 )
 _ASCII_SUPERSETS = re.compile(  # Python's names
-    r"cp125[0-8]|cp866|cp932|cp949|cp950|iso8859-\d{1,2}|koi8-[ru]|mac-roman|gb2312|gbk|gb18030"
+    r"utf-8|cp125[0-8]|cp866|cp932|cp949|cp950|iso8859-\d{1,2}|koi8-[ru]|mac-roman|gb2312|gbk|gb18030"
     r"|big5|big5hkscs|euc_jp|euc_kr|shift_jis"
 )
 _LINE_BYTES = 76  # RFC 2047 section 2: a line with an encoded word is no longer
@@ -105,54 +63,44 @@ _TOKEN = re.compile(
     rb'|(?P<atom>(?:[^"<()\[,:; \t\r\n\\=]|=(?!\?[!->@-~]+\?[bBqQ]\?)|\\.)++|.)',
     re.DOTALL,
 )
+_PHRASE_PIECE = re.compile("w(?:s?w)*|.")  # in the marks of tokens
 _COMMENT_SPECIAL = re.compile(rb"(?:\\.|[^()\\])++|[()\\]", re.DOTALL)
 _BACKSLASHED = re.compile(rb"\\(.)", re.DOTALL)
-_SEGMENT = re.compile(rb'(?:[^;"]++|"(?:[^"\\]|\\.)*+"?)*+', re.DOTALL)
 _BLANK = re.compile(rb"[ \t\r\n]*+")
 _EIGHT_BIT = re.compile(rb"[\x80-\xff]")
 _ATTRIBUTE = re.compile(rb"[!#$%&'*+.0-9A-Z^_`a-z{|}~-]+")
 _NOT_PLAIN = re.compile(rb"[^!#$&+.0-9A-Z^_`a-z{|}~-]")  # RFC 2231 attribute-char
 
 
-class Parameter(NamedTuple):
-    """One parameter of a Content-Type or Content-Disposition, as offsets into the value."""
-
-    name: bytes  # in lower case, with the marks of RFC 2231
-    value: bytes  # without quotes and folding
-    start: int  # of the name
-    end: int  # of the value; blanks follow
-
-
-def convert_field(field: bytes, *, name: bytes, value_at: int, declared: str) -> bytes:
+def convert_field(content: bytes, found: HeaderField, declared: str) -> bytes:
     """Return a whole field with its line end in ASCII; ContentInvalid if that cannot be.
 
-    The value begins at `value_at`. Its bytes are taken for UTF-8 if they can be, else for the
-    charset `declared` by the message ("": none), else for what Windows writes in the west.
+    Its bytes are taken for UTF-8 if they can be, else for the charset `declared` by the message
+    ("": none), else for what Windows writes in the west.
     """
-    raw = field[value_at:].removesuffix(b"\r\n")
-    line_end = field[value_at + len(raw) :]
-    writer = _Writer(field[:value_at])
-    kind = name.decode("ascii").lower()
+    raw = content[found.value_start : found.value_end]
+    writer = _Writer(content[found.start : found.value_start])
+    kind = found.name.decode("ascii").lower()
     try:
-        if kind in _PARAMETER_FIELDS:
+        if kind in ("content-type", "content-disposition"):
             _write_parameters(writer, _as_utf8(_repaired_parameters(raw), declared))
-        elif kind in _ADDRESS_FIELDS:
+        elif _ADDRESS_FIELD.fullmatch(kind):
             _write_addresses(writer, _as_utf8(raw, declared))
-        elif kind in _STRUCTURED_FIELDS:
+        elif _STRUCTURED_FIELD.fullmatch(kind):
             _write_structured(writer, _as_utf8(raw, declared), is_trace=kind == "received")
         else:
             _write_text(writer, _as_utf8(_ENCODED_WORD.sub(_repaired_word, raw), declared))
     except ContentInvalid as error:
-        shown = name.decode("ascii")[:60]
+        shown = found.name.decode("ascii")[:60]
         raise ContentInvalid(f"its field {shown} {error}") from None
-    return writer.whole() + line_end
+    return writer.whole() + content[found.value_end : found.end]
 
 
 def _as_utf8(value: bytes, declared: str) -> bytes:
     for charset in ("utf-8", declared, "cp1252"):
         try:
             name = codecs.lookup(charset).name
-            if name in ("utf-8", "cp1252") or _ASCII_SUPERSETS.fullmatch(name):
+            if _ASCII_SUPERSETS.fullmatch(name):
                 return value.decode(name).encode("utf-8")
         except (LookupError, ValueError):
             continue
@@ -187,13 +135,11 @@ class _Writer:
         if is_tight and space and not self._is_blank and b"\r\n" not in space:
             space = b"\r\n" + space
         self.add(space)
-        start, room = 0, _LINE_BYTES - self._column - _WORD_MARKS
-        while start < len(text):
-            most = max(min(room // 4 * 3, _WORD_BYTES), _SHORTEST_WORD_BYTES)
-            end = _character_end(text, start, most)
-            encoded = binascii.b2a_base64(text[start:end], newline=False)
-            self.add((b"\r\n " if start else b"") + b"=?utf-8?b?%b?=" % encoded)
-            start, room = end, _LINE_BYTES - 1 - _WORD_MARKS
+        room = _LINE_BYTES - self._column - _WORD_MARKS
+        first = max(min(room // 4 * 3, _WORD_BYTES), _SHORTEST_WORD_BYTES)
+        for number, piece in enumerate(_slices(text, first, _WORD_BYTES)):
+            encoded = binascii.b2a_base64(piece, newline=False)
+            self.add((b"\r\n " if number else b"") + b"=?utf-8?b?%b?=" % encoded)
 
     def add_on_line(self, text: bytes) -> None:
         """Write `text` on a new line if it does not fit on this one."""
@@ -202,18 +148,23 @@ class _Writer:
         self.add(b" " + text)
 
 
-def _character_end(text: bytes, start: int, most: int) -> int:
-    """Return where the characters end that fit into `most` bytes of UTF-8 from `start`."""
-    end = start + most
-    if end >= len(text):
-        return len(text)
-    while text[end] & 0xC0 == 0x80:
-        end -= 1
-    return end
+def _slices(text: bytes, first: int, most: int) -> Iterator[bytes]:
+    """Yield UTF-8 in whole characters: at most `first` bytes, then at most `most` at a time."""
+    start, end = 0, first
+    while start < len(text):
+        while end < len(text) and text[end] & 0xC0 == 0x80:
+            end -= 1
+        yield text[start:end]
+        start, end = end, end + most
 
 
 def _unfolded(text: bytes) -> bytes:
     return text.replace(b"\r\n", b"")
+
+
+def _in_hex(text: bytes, mark: bytes) -> bytes:
+    """Return `text` with each 8-bit byte as `mark` and two hexadecimal digits."""
+    return _EIGHT_BIT.sub(lambda byte: b"%b%02X" % (mark, ord(byte[0])), text)
 
 
 # --- text
@@ -221,7 +172,7 @@ def _unfolded(text: bytes) -> bytes:
 
 def _write_text(writer: _Writer, value: bytes) -> None:
     """Write unstructured text: encoded words that stand there stay, others are added."""
-    body = value.lstrip(b" \t\r\n")
+    body = value.lstrip(BLANKS)
     writer.add(value[: len(value) - len(body)] or b" ")
     end = 0
     follows = False  # an encoded word: white space behind it is lost to readers
@@ -234,21 +185,21 @@ def _write_text(writer: _Writer, value: bytes) -> None:
 
 
 def _repaired_word(word: re.Match[bytes]) -> bytes:
-    """Return an encoded word in which no byte is left as it was; base64 cannot be repaired."""
-    is_quoted = word[0].split(b"?", 3)[2] in b"qQ"
-    return _EIGHT_BIT.sub(lambda byte: b"=%02X" % ord(byte[0]), word[0]) if is_quoted else word[0]
+    """Return an encoded word in ASCII; one in base64 cannot be repaired."""
+    return _in_hex(word[0], b"=") if word[0].split(b"?", 3)[2] in b"qQ" else word[0]
 
 
 def _write_piece(writer: _Writer, piece: bytes, *, follows: bool, leads: bool) -> None:
     """Write text between encoded words; `follows` and `leads` say on which sides there is one."""
     end = 0
     for match in _RUN.finditer(piece):
-        before, text = piece[end : match.start()], _unfolded(match[0])
-        space = before[len(before.rstrip(b" \t\r\n")) :]
-        if not end and follows and len(space) == len(before):  # between two encoded words
-            text, space = _unfolded(before) + text, space or b" "
+        text = _unfolded(match[0])
+        before = piece[end : match.start()].rstrip(BLANKS)
+        space = piece[end + len(before) : match.start()]
+        if not end and follows and not before:  # between two encoded words
+            text, space = _unfolded(space) + text, space or b" "
         else:
-            writer.add(before[: len(before) - len(space)])
+            writer.add(before)
         end = match.end()
         if leads and _BLANK.fullmatch(piece, end):
             rest = piece[end:]
@@ -265,6 +216,13 @@ def _write_piece(writer: _Writer, piece: bytes, *, follows: bool, leads: bool) -
 class _Token(NamedTuple):
     kind: str
     raw: bytes
+
+    @property
+    def mark(self) -> str:
+        """One letter of what it is to a phrase: `w` is a word with 8-bit bytes, `a` one without."""
+        if self.kind in ("space", "encoded", "comment"):
+            return self.kind[0]
+        return "a" if self.raw.isascii() else "w"
 
 
 def _tokens(value: bytes) -> Iterator[_Token]:
@@ -292,81 +250,54 @@ def _comment_end(value: bytes, start: int) -> int:
 
 def _write_addresses(writer: _Writer, value: bytes) -> None:
     pending: list[_Token] = []
-    for token in _tokens(value):
-        if token.kind == "angle":
-            _write_phrase(writer, pending, precedes=True)
-            if not token.raw.isascii():
-                raise ContentInvalid("holds an address that is not ASCII")
-            writer.add(token.raw)
-        elif token.kind == "special" and token.raw in b",:;":
-            _write_mailbox(writer, pending, is_group=token.raw == b":")
-            writer.add(token.raw)
-        else:
+    for token in (*_tokens(value), _Token("special", b"")):
+        is_angle = token.kind == "angle"
+        if not is_angle and not (token.kind == "special" and token.raw in b",:;"):
             pending.append(token)
             continue
+        addresses = [token] if is_angle else []
+        if not is_angle and token.raw != b":":  # an address without brackets, or text that is none
+            words = [one for one in pending if one.kind not in ("comment", "space")]
+            if any(b"@" in word.raw for word in words if word.kind == "atom"):
+                addresses = words
+        if not all(one.raw.isascii() for one in addresses):
+            raise ContentInvalid("holds an address that is not ASCII")
+        _write_phrase(writer, pending, precedes=is_angle)
+        writer.add(token.raw)
         pending = []
-    _write_mailbox(writer, pending, is_group=False)
-
-
-def _write_mailbox(writer: _Writer, tokens: list[_Token], *, is_group: bool) -> None:
-    """Write what stands without angle brackets: an address, or text that is none."""
-    words = [token for token in tokens if token.kind not in ("comment", "space")]
-    is_address = any(b"@" in word.raw for word in words if word.kind == "atom") and not is_group
-    if is_address and not all(word.raw.isascii() for word in words):
-        raise ContentInvalid("holds an address that is not ASCII")
-    _write_phrase(writer, tokens, precedes=False)
 
 
 def _write_phrase(writer: _Writer, tokens: list[_Token], *, precedes: bool) -> None:
     """Write words and comments; `precedes`: an address follows at once."""
-    place = 0
+    marks = "".join(token.mark for token in tokens)
     follows = False  # an encoded word was the last word
     space = b""
-    while place < len(tokens):
-        token = tokens[place]
-        place += 1
-        if token.kind == "space":
+    for match in _PHRASE_PIECE.finditer(marks):
+        start, end = match.span()
+        mark, raw = marks[start], tokens[start].raw
+        if mark == "s":
             writer.add(space)
-            space = token.raw
-        elif token.raw.isascii():
-            writer.add(space + token.raw)
-            space, follows = b"", token.kind == "encoded"
-        elif token.kind == "comment":
+            space = raw
+        elif mark != "w":
             writer.add(space)
-            _write_comment(writer, token.raw)
-            space, follows = b"", False
+            write = _write_comment if mark == "c" else _Writer.add
+            write(writer, raw)
+            space, follows = b"", mark == "e"
         else:
-            place, text = _run_of(tokens, place - 1)
-            leads = [token.kind for token in tokens[place : place + 2]]
-            text = (b" " if follows and space else b"") + text
-            text += b" " if leads == ["space", "encoded"] else b""
+            leads = marks[end : end + 2]
+            text = b" ".join(_said(token) for token in tokens[start:end] if token.kind != "space")
+            text = (b" " if follows and space else b"") + text + (b" " if leads == "se" else b"")
             writer.add_words(space or b" ", text)
             # nothing may touch an encoded word (RFC 2047 section 5)
-            space = b" " if (precedes if not leads else leads[0] != "space") else b""
+            space = b" " if (leads[0] != "s" if leads else precedes) else b""
             follows = True
     writer.add(space)
-
-
-def _run_of(tokens: list[_Token], start: int) -> tuple[int, bytes]:
-    """Return where the words with 8-bit bytes from `start` end, and what they say."""
-    said = [_said(tokens[start])]
-    end = start + 1
-    while end < len(tokens):
-        place = end + (tokens[end].kind == "space")
-        if place >= len(tokens) or tokens[place].kind == "comment":
-            break
-        if tokens[place].raw.isascii():
-            break
-        said.append(_said(tokens[place]))
-        end = place + 1
-    return end, b" ".join(said)
 
 
 def _said(token: _Token) -> bytes:
     if token.kind != "quoted":
         return token.raw
-    inner = token.raw[1:].removesuffix(b'"') if len(token.raw) > 1 else b""
-    return _BACKSLASHED.sub(rb"\1", _unfolded(inner))
+    return _BACKSLASHED.sub(rb"\1", _unfolded(token.raw[1:].removesuffix(b'"')))
 
 
 def _write_comment(writer: _Writer, comment: bytes) -> None:
@@ -383,10 +314,10 @@ def _write_structured(writer: _Writer, value: bytes, *, is_trace: bool) -> None:
     if is_trace:
         tokens = _without_audience(tokens)
     for token in tokens:
-        if token.raw.isascii():
-            writer.add(token.raw)
-        elif token.kind == "comment":
+        if token.kind == "comment":
             _write_comment(writer, token.raw)
+        elif token.raw.isascii():
+            writer.add(token.raw)
         else:
             raise ContentInvalid("holds 8-bit bytes and no text that could be encoded")
 
@@ -407,75 +338,37 @@ def _without_audience(tokens: list[_Token]) -> list[_Token]:
 # --- parameters
 
 
-def read_parameters(value: bytes) -> Iterator[Parameter]:
-    """Yield the parameters of a Content-Type or Content-Disposition (RFC 2045 section 5.1).
-
-    As lenient as readers are: a value may have blanks without quotes, and quotes may not end.
-    """
-    position = 0
-    is_first = True
-    while position <= len(value):
-        match = _SEGMENT.match(value, position)
-        assert match is not None  # it may be empty
-        position = match.end() + 1
-        name, sign, given = match[0].partition(b"=")
-        if is_first or not sign:
-            is_first = False
-            if not match[0].isascii():
-                raise ContentInvalid("holds 8-bit bytes outside of its parameters")
-            continue
-        start = match.start() + len(name) - len(name.lstrip(b" \t\r\n"))
-        end = match.end() - (len(given) - len(given.rstrip(b" \t\r\n")))
-        name = name.strip(b" \t\r\n")
-        if not name.isascii():
-            raise ContentInvalid("has a parameter whose name is not ASCII")
-        yield Parameter(name.lower(), _parameter_value(given), start, max(start, end))
-
-
-def _parameter_value(given: bytes) -> bytes:
-    text = _unfolded(given).strip(b" \t")
-    if not text.startswith(b'"'):
-        return text
-    inner = text[1:-1] if text.endswith(b'"') and len(text) > 1 else text[1:]
-    return inner.replace(rb"\\", b"\\").replace(rb"\"", b'"')
-
-
 def _repaired_parameters(value: bytes) -> bytes:
     """Return a value in whose extended parameters (RFC 2231) no byte is left as it was."""
-    parts = []
-    end = 0
-    for parameter in read_parameters(value):
-        if parameter.name.endswith(b"*"):
-            raw = value[parameter.start : parameter.end]
-            parts += [
-                value[end : parameter.start],
-                _EIGHT_BIT.sub(lambda byte: b"%%%02X" % ord(byte[0]), raw),
-            ]
-            end = parameter.end
+    parts, end = [], 0
+    for name, _, start, stop in read_parameters(value):
+        if name.endswith(b"*"):
+            parts += [value[end:start], _in_hex(value[start:stop], b"%")]
+            end = stop
     return b"".join([*parts, value[end:]])
 
 
 def _write_parameters(writer: _Writer, value: bytes) -> None:
-    parameters = list(islice(read_parameters(value), MAX_PARAMETERS + 1))
-    if len(parameters) > MAX_PARAMETERS:
-        raise ContentInvalid(f"has more than {MAX_PARAMETERS} parameters")
+    parameters = list(islice(read_parameters(value), _MAX_PARAMETERS + 1))
+    if len(parameters) > _MAX_PARAMETERS:
+        raise ContentInvalid(f"has more than {_MAX_PARAMETERS} parameters")
     taken = {parameter.name for parameter in parameters}
     written = 0
     for parameter in parameters:
         raw = value[parameter.start : parameter.end]
         if raw.isascii():
             continue
-        before = value[written : parameter.start]
-        blank = before[len(before.rstrip(b" \t\r\n")) :]
-        writer.add(before[: len(before) - len(blank)])
+        writer.add(value[written : parameter.start].rstrip(BLANKS))
         written = parameter.end
         _write_parameter(writer, parameter, raw[: len(parameter.name)], taken)
     writer.add(value[written:])
 
 
-def _write_parameter(writer: _Writer, parameter: Parameter, raw: bytes, taken: set[bytes]) -> None:
+def _write_parameter(
+    writer: _Writer, parameter: Parameter, shown: bytes, taken: set[bytes]
+) -> None:
+    """Write a parameter whose name is written as `shown`, next to those with the names `taken`."""
     name = parameter.name
-    shown = raw[: len(name)]
     if name in (b"boundary", b"charset") or not _ATTRIBUTE.fullmatch(name):
         raise ContentInvalid("has a parameter that cannot be said in ASCII")
     if b"*" in name:
@@ -492,17 +385,15 @@ def _write_parameter(writer: _Writer, parameter: Parameter, raw: bytes, taken: s
 
 def _write_extended(writer: _Writer, name: bytes, text: bytes) -> None:
     """Write a parameter in the form of RFC 2231, in pieces when it is long."""
-    pieces = []
-    start = 0
-    while start < len(text):
-        end = _character_end(text, start, _PARAMETER_BYTES)
-        pieces.append(_NOT_PLAIN.sub(lambda found: b"%%%02X" % ord(found[0]), text[start:end]))
-        start = end
-    whole = b"%b*=utf-8''%b" % (name, b"".join(pieces))
+    pieces = [
+        _NOT_PLAIN.sub(lambda found: b"%%%02X" % ord(found[0]), piece)
+        for piece in _slices(text, _PARAMETER_BYTES, _PARAMETER_BYTES)
+    ]
+    pieces[0] = b"utf-8''" + pieces[0]
+    whole = b"%b*=%b" % (name, b"".join(pieces))
     if len(whole) < _LINE_BYTES:
         writer.add_on_line(whole)
         return
     for number, piece in enumerate(pieces):
-        charset = b"utf-8''" if number == 0 else b""
-        end_of_line = b";" if number < len(pieces) - 1 else b""
-        writer.add_on_line(b"%b*%d*=%b%b%b" % (name, number, charset, piece, end_of_line))
+        more = b";" if number < len(pieces) - 1 else b""
+        writer.add_on_line(b"%b*%d*=%b%b" % (name, number, piece, more))

@@ -10,10 +10,9 @@ import pytest
 
 from relaygw.mail.outcome import Stage
 from relaygw.settings.provider import Provider
-from relaygw.upstream.connection import build_tls_context
+from relaygw.upstream.connection import build_tls_context, connect_socket
 from relaygw.upstream.diagnosis import Step, diagnose
 from relaygw.upstream.failure import UpstreamError
-from relaygw.upstream.happy_eyeballs import connect_socket
 from relaygw.upstream.session import open_session
 from tests.fakes.scripted_provider import Action, ScriptedProvider
 

@@ -9,8 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from relaygw.settings.provider import Provider
-from relaygw.upstream.connection import may_authenticate
-from relaygw.upstream.happy_eyeballs import connect_first, connect_socket
+from relaygw.upstream.connection import connect_first, connect_socket, may_authenticate
 from relaygw.upstream.protocol import ConnectionLost, ReplyInvalid, WireProtocol
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 
-from relaygw.upstream.happy_eyeballs import interleave
+from relaygw.upstream.connection import interleave
 
 V4, V6 = socket.AF_INET, socket.AF_INET6
 
