@@ -28,9 +28,9 @@ from relaygw.mail.state import DeliveryState
 from relaygw.policy.retry import given_back, is_over_age, ladder_s
 from relaygw.policy.screen import Screen
 from relaygw.store.attempts import MOST_ATTEMPTS, tried_since_ms
-from relaygw.upstream.classify import Classifier
+from relaygw.upstream.classifier import Classifier
+from relaygw.upstream.outgoing import terms_of
 from relaygw.upstream.pool import Pool
-from relaygw.upstream.terms import terms_of
 
 _KEPT = frozenset({Verdict.DELIVERED, Verdict.BOUNCE, Verdict.DOUBT})
 """What must be durable before more of the same message is sent."""

@@ -24,12 +24,12 @@ from relaygw.mail.outcome import (
 from relaygw.policy.recipient_fields import NOTHING, FieldRule, FieldsFound
 from relaygw.policy.screen import NOBODY, Screened
 from relaygw.store.protocol import Store
-from relaygw.upstream.classify import IN_DOUBT, Classifier
-from relaygw.upstream.outgoing import OutgoingMail, RecipientReply
+from relaygw.upstream.classifier import IN_DOUBT, Classifier
+from relaygw.upstream.content import sift
+from relaygw.upstream.failure import UpstreamError
+from relaygw.upstream.outgoing import OutgoingMail, RecipientReply, Terms
 from relaygw.upstream.pool import Pool
-from relaygw.upstream.session import Ledger, UpstreamError, UpstreamSession
-from relaygw.upstream.sifting import sift
-from relaygw.upstream.terms import Terms
+from relaygw.upstream.session import Ledger, UpstreamSession
 
 _MAX_STALE_SESSIONS = 3
 TakeNext = Callable[[], ClaimedDelivery | None]

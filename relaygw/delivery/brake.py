@@ -23,7 +23,7 @@ from relaygw.mail.outcome import (
     Verdict,
 )
 from relaygw.policy.hold_reasons import refused_alike, words_refused_alike
-from relaygw.upstream.rule import look_at
+from relaygw.upstream.catalogue import look_at
 
 REFUSALS_IN_A_ROW = 20
 """Messages in a row, and recipients, that are refused alike before the provider is held."""

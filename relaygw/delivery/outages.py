@@ -15,7 +15,7 @@ from relaygw.delivery.holds import Holds, new_hold
 from relaygw.mail.outcome import RecipientOutcome, Verdict
 from relaygw.store.protocol import UNREACHABLE, Hold
 from relaygw.upstream.advice import certificate_remedy
-from relaygw.upstream.classify import Classifier
+from relaygw.upstream.classifier import Classifier
 from relaygw.upstream.failure import UpstreamError
 from relaygw.upstream.pool import Pool
 

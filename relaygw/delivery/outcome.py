@@ -32,7 +32,7 @@ from relaygw.policy.hold_reasons import (
 from relaygw.policy.pacing import ladder_step
 from relaygw.policy.retry import blocked, given_back, settle, since_recorded, unsent, with_rest
 from relaygw.store.protocol import InFlight, Key
-from relaygw.upstream.classify import Classifier
+from relaygw.upstream.classifier import Classifier
 
 POISON_ATTEMPTS = 3
 _POISON_WAIT_S = 60

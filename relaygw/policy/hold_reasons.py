@@ -16,7 +16,7 @@ _PARKED = re.compile(r"sender domain (\S*) is refused by (.+)")
 _NO_SENDER = "no provider of route"
 _OVER_QUOTA = "no daily_quota"
 _NEEDS_8BITMIME = "needs 8BITMIME"
-_IN_HEADER = ("field ", "its header ")  # see policy.recipient_fields and upstream.sifting
+_IN_HEADER = ("field ", "its header ")  # see policy.recipient_fields and upstream.content
 _LOST_PROVIDER = "in doubt with"
 _OPERATOR = "operator: "
 
