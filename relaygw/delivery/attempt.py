@@ -27,9 +27,9 @@ from relaygw.store.protocol import Store
 from relaygw.upstream.classifier import IN_DOUBT, Classifier
 from relaygw.upstream.content import sift
 from relaygw.upstream.failure import UpstreamError
-from relaygw.upstream.outgoing import OutgoingMail, RecipientReply, Terms
+from relaygw.upstream.outgoing import Ledger, OutgoingMail, RecipientReply, Terms
 from relaygw.upstream.pool import Pool
-from relaygw.upstream.session import Ledger, UpstreamSession
+from relaygw.upstream.session import UpstreamSession
 
 _MAX_STALE_SESSIONS = 3
 TakeNext = Callable[[], ClaimedDelivery | None]
