@@ -23,7 +23,7 @@ _LINE = b"x" * 74 + b"\n"
 _INSTALL = """
 import sys
 from pathlib import Path
-from relaygw.cli.sendmail_programs import Programs
+from relaygw.cli.install_sendmail import Programs
 prefix = Path(sys.argv[1])
 list(Programs(prefix).install(maildrop=None, group=None, state_dir=prefix, force=False))
 """

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from relaygw.cli.entries import as_json
 from relaygw.cli.frame import Command, CommandFailed, Group, Invocation, pass_invocation
-from relaygw.cli.text import age, clock_ms, fitted, labelled, terminal_width
+from relaygw.cli.text import age, as_json, clock_ms, fitted, labelled, terminal_width
 from relaygw.mail.timestamp import rfc3339
 
 if TYPE_CHECKING:

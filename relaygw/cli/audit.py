@@ -6,13 +6,11 @@ from typing import Any
 
 import click
 
-from relaygw.cli.entries import as_json
-from relaygw.cli.frame import Command, Invocation, pass_invocation
-from relaygw.cli.selecting import not_empty, take_duration
-from relaygw.cli.text import clock_ms, fitted, terminal_width
-from relaygw.cli.values import number_from_1
+from relaygw.cli.frame import Command, Invocation, number_from_1, pass_invocation
+from relaygw.cli.selection import not_empty, take_duration
+from relaygw.cli.text import as_json, clock_ms, fitted, terminal_width
 from relaygw.mail.timestamp import rfc3339
-from relaygw.operations.changed_settings import ACTION, words_of
+from relaygw.operations.audit import SETTINGS_CHANGE, audit_object, settings_change_words
 from relaygw.store.commands import Trail
 from relaygw.store.protocol import AuditEntry
 
@@ -67,18 +65,11 @@ def audit(
 
 
 def _audit_object(entry: AuditEntry) -> dict[str, Any]:
-    return {
-        "at": rfc3339(entry.at_ms),
-        "actor": entry.actor,
-        "action": entry.action,
-        "target": entry.target,
-        "affected": entry.affected,
-        "detail": _detail(entry),
-    }
+    return {**audit_object(entry), "detail": _detail(entry)}
 
 
 def _detail(entry: AuditEntry) -> str:
-    return words_of(entry.detail) if entry.action == ACTION else entry.detail
+    return settings_change_words(entry.detail) if entry.action == SETTINGS_CHANGE else entry.detail
 
 
 def _rest_cells() -> int:

@@ -1,23 +1,32 @@
-"""`relaygw check`: is the configuration right, what would it do with mail, are providers there."""
+"""`relaygw check`: is the configuration right, what would it do with mail, are providers there.
+
+With --online providers are looked at side by side, each finding is a line as soon as it is known;
+no mail is sent. Who waits longer than some seconds is told on stderr for whom.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import click
 
-from relaygw.cli.explaining import explain, listener_words, provider_words, web_words
+from relaygw.cli.check_summary import explain, routes_gone, summary, warnings
 from relaygw.cli.frame import Command, CommandFailed, Invocation, pass_invocation, warn
-from relaygw.cli.text import labelled
-from relaygw.errors import InvalidAddress, SchemaMismatch, SettingsError, StoreUnavailable
+from relaygw.cli.text import as_json, printable
+from relaygw.errors import InvalidAddress
+from relaygw.policy.patterns import AddressPatterns
 
 if TYPE_CHECKING:
     from relaygw.settings.load import LoadedSettings
-    from relaygw.settings.log import Log
     from relaygw.settings.model import Route, Settings
-    from relaygw.settings.secrets import SecretRef
+    from relaygw.settings.provider import Provider
+    from relaygw.upstream.diagnosis import Finding
+
+_PATIENCE_S = 4.0
 
 
 def _header(
@@ -42,7 +51,7 @@ def _header(
 @click.option("--listener", metavar="BIND", help="That mail comes in by this listener.")
 @click.option("--user", metavar="NAME", help="That mail is from this user.")
 @click.option("--online", is_flag=True, help="Ask the providers, too; no mail is sent.")
-@click.option("--json", "as_json", is_flag=True, help="With --online: one object a line.")
+@click.option("--json", "wants_json", is_flag=True, help="With --online: one object a line.")
 @pass_invocation
 def check(
     invocation: Invocation,
@@ -52,7 +61,7 @@ def check(
     listener: str | None,
     user: str | None,
     online: bool,
-    as_json: bool,
+    wants_json: bool,
 ) -> int:
     """Check the configuration; with --sender and --recipient explain what happens to mail.
 
@@ -64,7 +73,7 @@ def check(
         raise click.UsageError("--header goes with --sender and --recipient; give them, too")
     if (listener or user) and recipient is None:
         raise click.UsageError("--listener and --user go with --sender and --recipient")
-    if as_json and not online:
+    if wants_json and not online:
         raise click.UsageError("--json goes with --online; give it, too")
     loaded = invocation.load()
     if sender is not None:
@@ -72,13 +81,11 @@ def check(
     if recipient is not None:
         recipient = _address(recipient, "--recipient")
     _check_known(loaded.settings, listener, user)
-    if not as_json:
-        _tell(loaded, sender, recipient, headers, listener=listener, user=user)
-    if recipient is None and not as_json:
-        _warn_of_waiting(invocation, loaded)
+    if not wants_json:
+        _tell(invocation, loaded, sender, recipient, headers, listener=listener, user=user)
     if not online:
         return os.EX_OK
-    return _check_online(loaded.settings, sender, recipient, headers, as_json=as_json)
+    return _check_online(loaded.settings, sender, recipient, headers, wants_json=wants_json)
 
 
 def _check_known(settings: Settings, listener: str | None, user: str | None) -> None:
@@ -96,6 +103,7 @@ def _check_known(settings: Settings, listener: str | None, user: str | None) -> 
 
 
 def _tell(
+    invocation: Invocation,
     loaded: LoadedSettings,
     sender: str | None,
     recipient: str | None,
@@ -118,11 +126,8 @@ def _tell(
     for line in lines:
         click.echo(line)
     if recipient is None:
-        _warn_of_alerts(loaded.settings)
-        _warn_of_secrets(loaded.settings)
-        _warn_of_certificates(loaded.settings)
-        _warn_of_web(loaded.settings)
-        _warn_of_log(loaded.settings.log)
+        for text in chain(warnings(loaded.settings), routes_gone(invocation, loaded)):
+            warn(f"warning: {text}")
 
 
 def _check_online(
@@ -131,11 +136,9 @@ def _check_online(
     recipient: str | None,
     headers: dict[str, str],
     *,
-    as_json: bool,
+    wants_json: bool,
 ) -> int:
     """Check all providers with the senders known, or those of one route with one sender."""
-    from relaygw.cli.checking_online import check_online, known_senders, route_of, sender_at
-
     if sender is not None and recipient is not None:
         route, used = route_of(settings, sender=sender, recipient=recipient, headers=headers)
         names = route.providers if route is not None else ()
@@ -146,7 +149,7 @@ def _check_online(
         senders = {name: known_senders(settings, name) for name in settings.providers}
     if not senders:
         warn("no provider is used for this; nothing to check online")
-    is_fine = check_online(settings, senders, as_json=as_json)
+    is_fine = check_online(settings, senders, wants_json=wants_json)
     return os.EX_OK if is_fine else os.EX_UNAVAILABLE
 
 
@@ -170,138 +173,126 @@ def _address(text: str, option: str) -> str:
     return bare
 
 
-def summary(loaded: LoadedSettings) -> Iterator[str]:
-    """Yield what a configuration says, in a few lines."""
-    settings = loaded.settings
-    files = ", ".join(map(str, loaded.files)) or "no file: the sandbox"
-    yield labelled("ok", files)
-    yield labelled("mode", f"{settings.mode.value}: {_mode_words(settings)}")
-    yield labelled("hostname", settings.hostname)
-    yield labelled("queue", settings.queue.url)
-    for listener in settings.listeners:
-        words = listener_words(listener, has_users=bool(settings.users))
-        yield labelled("listener", f"{listener.bind} for {words}")
-    base_path = settings.web.base_path.rstrip("/")
-    yield labelled("web", f"http://{settings.web.bind}{base_path} for {web_words(settings)}")
-    for name, provider in settings.providers.items():
-        yield labelled("provider", f"{name}: {provider_words(provider)}")
-    for route in settings.routes:
-        yield labelled("route", _route_words(route))
-    yield from _alert_lines(settings)
+def check_online(
+    settings: Settings, senders: Mapping[str, tuple[str, ...]], *, wants_json: bool
+) -> bool:
+    """Check the providers that are keys of `senders` with these addresses, and print.
 
-
-def _mode_words(settings: Settings) -> str:
-    entries = len(settings.recipients.allow)
-    return {
-        "production": "mail is sent",
-        "staging": f"mail is sent to recipients.allow only ({entries} entries)",
-        "sandbox": "all mail is captured, none is sent",
-    }[settings.mode.value]
-
-
-def _route_words(route: Route) -> str:
-    conditions = [
-        *([f"sender {' '.join(route.sender)}"] if route.sender else []),
-        *([f"recipient {' '.join(route.recipient)}"] if route.recipient else []),
-        *(f"{name}: {glob}" for name, glob in route.header.items()),
-        *([f"listener {' '.join(map(str, route.listener))}"] if route.listener else []),
-        *([f"user {' '.join(route.user)}"] if route.user else []),
-    ]
-    wanted = " and ".join(conditions) or "everything else"
-    return f"{route.name} ({route.stream.value}) to {' '.join(route.providers)}: {wanted}"
-
-
-def _warn_of_waiting(invocation: Invocation, loaded: LoadedSettings) -> None:
-    """Name routes that mail waits on and that are gone; a queue out of reach says nothing."""
-    from relaygw.policy.untended import gone_words, known_routes
-
+    Returns True when nothing failed.
+    """
     try:
-        with invocation.open_store(loaded) as store:
-            waiting = store.routes_waiting()
-    except (StoreUnavailable, SchemaMismatch, SettingsError):
-        return
-    for route in waiting:
-        if route not in known_routes(loaded.settings):
-            warn(
-                f"warning: mail waits on {gone_words(route)}; once all workers run this one, it "
-                "goes by the routes of now, but for what a provider may have taken already"
-            )
+        return asyncio.run(_OnlineCheck(settings, wants_json=wants_json).check(senders))
+    except ExceptionGroup as group:
+        raise group.exceptions[0] from None
 
 
-def _warn_of_certificates(settings: Settings) -> None:
-    """Name certificates of listeners that clients would not like."""
-    from relaygw.settings.certificates import doubtful_certificates
-
-    for doubt in doubtful_certificates(settings):
-        warn(f"warning: {doubt}")
-
-
-def _warn_of_secrets(settings: Settings) -> None:
-    """Name secrets that cannot be read here; commands are not run for a check."""
-    for key, secret in _secrets(settings):
-        if secret is None or secret.kind == "command":
-            continue
-        try:
-            secret.read()
-        except SettingsError as error:
-            warn(f"warning: {key}: {error}")
+def known_senders(settings: Settings, name: str) -> tuple[str, ...]:
+    """Return the whole addresses that the configuration sends as by this provider."""
+    patterns = [
+        *settings.providers[name].senders,
+        *(entry for route in settings.routes if name in route.providers for entry in route.sender),
+    ]
+    addresses = dict.fromkeys(one for one in patterns if not one.startswith(("@", ".")))
+    return tuple(one for one in addresses if _may_send(settings.providers[name], one))
 
 
-def _secrets(settings: Settings) -> Iterator[tuple[str, SecretRef | None]]:
-    for name, provider in settings.providers.items():
-        yield f"providers.{name}.password", provider.password
-        if provider.oauth is not None:
-            yield f"providers.{name}.oauth.client_secret", provider.oauth.client_secret
-            yield f"providers.{name}.oauth.refresh_token", provider.oauth.refresh_token
-    for number, alert in enumerate(settings.alerts):
-        yield f"alerts.{number}.apprise", alert.apprise
-        yield f"alerts.{number}.webhook", alert.webhook.reference if alert.webhook else None
-    for token in settings.web.tokens:
-        yield f"web.tokens.{token.name}", token.token
+def route_of(
+    settings: Settings, *, sender: str, recipient: str, headers: Mapping[str, str]
+) -> tuple[Route | None, str]:
+    """Return the route on which such mail leaves (None: none does), and its rewritten sender."""
+    from relaygw.policy.recipients import Fate, RecipientPolicy
+    from relaygw.policy.rewriting import Rewriter
+    from relaygw.policy.routing import Router
+
+    used = sender_at(settings, sender)
+    target = Rewriter(settings.rewrite, settings.hostname).recipient(recipient)
+    decision = RecipientPolicy(settings.mode, settings.recipients).decide(target)
+    if decision.fate is not Fate.DELIVER:
+        return None, used
+    target = decision.redirect_to or target
+    return Router(settings.routes).route_for(sender=used, recipient=target, headers=headers), used
 
 
-def _alert_lines(settings: Settings) -> Iterator[str]:
-    from relaygw.alerting.opening import target_words
-    from relaygw.settings.alerts import channel_name
+def sender_at(settings: Settings, sender: str) -> str:
+    """Return the envelope sender that `sender` becomes."""
+    from relaygw.policy.rewriting import Rewriter
 
-    for number, alert in enumerate(settings.alerts):
-        rules = " ".join(alert.on) or "everything"
-        name = channel_name(alert, number)
-        yield labelled("alert", f"{name}: {rules} by {target_words(alert)}")
+    return Rewriter(settings.rewrite, settings.hostname).sender(sender)
 
 
-def _warn_of_alerts(settings: Settings) -> None:
-    """Name channels that can tell nobody as things are."""
-    from relaygw.alerting.opening import problem_of
-
-    for number, alert in enumerate(settings.alerts):
-        problem = problem_of(alert, settings)
-        if problem is not None:
-            warn(f"warning: alerts.{number}.{alert.kind}: {problem}")
+def _may_send(provider: Provider, sender: str) -> bool:
+    return not provider.senders or AddressPatterns(provider.senders).matches(sender)
 
 
-def _warn_of_web(settings: Settings) -> None:
-    web = settings.web
-    if web.has_logins and not (web.bind.is_loopback or web.proxies):
-        warn(
-            f"warning: web.bind: passwords for {web.bind} cross the network in clear; put a "
-            "reverse proxy with TLS before it and name it in web.proxies"
+class _OnlineCheck:
+    """Starts the checks and prints what comes in."""
+
+    def __init__(self, settings: Settings, *, wants_json: bool) -> None:
+        self._settings = settings
+        self._wants_json = wants_json
+        self._found: asyncio.Queue[tuple[str, Finding | None]] = asyncio.Queue()
+
+    async def check(self, senders: Mapping[str, tuple[str, ...]]) -> bool:
+        from relaygw.upstream.diagnosis import Result
+
+        is_fine = True
+        waiting = dict.fromkeys(senders)
+        async with asyncio.TaskGroup() as group:
+            for name, addresses in senders.items():
+                group.create_task(self._ask(name, addresses))
+            while waiting:
+                name, finding = await self._next(waiting)
+                if finding is None:
+                    del waiting[name]
+                    continue
+                is_fine = is_fine and finding.result is not Result.FAILED
+                form = _finding_json if self._wants_json else _finding_line
+                click.echo(form(name, finding))
+        return is_fine
+
+    async def _ask(self, name: str, addresses: tuple[str, ...]) -> None:
+        from relaygw.upstream.diagnosis import diagnose
+
+        provider = self._settings.providers[name]
+        usable = [one for one in addresses if _may_send(provider, one)]
+        async for finding in diagnose(provider, ehlo_name=self._settings.hostname, senders=usable):
+            self._found.put_nowait((name, finding))
+        for finding in _unused(one for one in addresses if one not in usable):
+            self._found.put_nowait((name, finding))
+        self._found.put_nowait((name, None))
+
+    async def _next(self, waiting: Mapping[str, None]) -> tuple[str, Finding | None]:
+        while True:
+            try:
+                async with asyncio.timeout(_PATIENCE_S):
+                    return await self._found.get()
+            except TimeoutError:
+                warn(f"waiting for {', '.join(waiting)}")
+
+
+def _unused(senders: Iterator[str]) -> Iterator[Finding]:
+    from relaygw.upstream.diagnosis import Finding, Result, Step
+
+    for sender in senders:
+        yield Finding(
+            step=Step.SENDER,
+            result=Result.WARNING,
+            detail=f"{sender or '<>'} is not among the provider's senders, it is not used for it",
         )
 
 
-def _warn_of_log(log: Log) -> None:
-    """Name a log file that cannot be one; mail would go on, lines would be lost."""
-    if log.file is None:
-        return
-    directory = log.file.parent
-    if log.file.is_dir():
-        problem = f"is a directory; name a file in it, e.g. file:{log.file}/mail.log"
-    elif directory.is_dir():
-        return
-    elif directory.exists():
-        problem = f"{directory} is no directory; name another"
-    else:
-        problem = (
-            f"{directory} does not exist; create it, writable by the user that relaygw runs as"
-        )
-    warn(f"warning: log.target: {log.target}: {problem}")
+def _finding_line(name: str, finding: Finding) -> str:
+    head = f"provider {name}: {finding.step.value:<8} {finding.result.value:<7}"
+    return printable(f"{head} {finding.detail}" + (f"; {finding.remedy}" if finding.remedy else ""))
+
+
+def _finding_json(name: str, finding: Finding) -> str:
+    return as_json(
+        {
+            "provider": name,
+            "step": finding.step.value,
+            "result": finding.result.value.lower(),
+            "detail": finding.detail,
+            "remedy": finding.remedy or None,
+        }
+    )

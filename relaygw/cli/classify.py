@@ -10,12 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from relaygw.cli.entries import as_json
 from relaygw.cli.frame import Command, CommandFailed, Invocation, pass_invocation
-from relaygw.cli.reply_words import mail_words, wait_words
-from relaygw.cli.text import labelled
+from relaygw.cli.text import as_json, labelled
 from relaygw.errors import SettingsError
-from relaygw.mail.outcome import Meaning, Scope, Stage, Verdict
+from relaygw.mail.outcome import Limit, Meaning, Scope, Stage, Verdict
 
 if TYPE_CHECKING:
     from relaygw.mail.reply import SmtpReply
@@ -24,6 +22,23 @@ if TYPE_CHECKING:
 _STAGES = {stage.name.lower(): stage for stage in Stage if stage is not Stage.LOCAL}
 _LIKELY = ("content", "rcpt", "mail")
 """Stages to assume, the first one at which a row knows the reply."""
+_MAIL = {
+    (Verdict.DELIVERED, Scope.MESSAGE): "is delivered; the provider is responsible for it now",
+    (Verdict.RETRY, Scope.RECIPIENT): "stays in the queue for this recipient and is tried again",
+    (Verdict.RETRY, Scope.MESSAGE): "stays in the queue and is tried again",
+    (Verdict.RETRY, Scope.CREDENTIAL): "stays in the queue; the login is tried again",
+    (Verdict.RETRY, Scope.PROVIDER): "stays in the queue; the provider is tried again",
+    (Verdict.HOLD, Scope.SENDER_DOMAIN): "stays in the queue with all mail of this sender's "
+    "domain, no attempt is counted; other mail goes on, and a probe finds when it works again",
+    (Verdict.BOUNCE, Scope.RECIPIENT): "bounces for this recipient; others are not touched",
+    (Verdict.BOUNCE, Scope.MESSAGE): "bounces for all recipients of this transaction",
+}
+_SLOWER = {Limit.RATE: "sends slower", Limit.CONNECTIONS: "opens fewer connections"}
+_USUAL_WAIT = {
+    Verdict.RETRY: "the usual one, as the section retry says",
+    Verdict.HOLD: "the usual one between two probes",
+    Verdict.THROTTLE: "the usual one, when nothing gets through any more",
+}
 
 
 @click.command(cls=Command)
@@ -175,3 +190,26 @@ def _as_object(
             for name, (verdict, scope) in others.items()
         ],
     }
+
+
+def mail_words(meaning: Meaning) -> str:
+    """Return what happens to the mail, as the end of a sentence about it."""
+    if meaning.verdict is Verdict.THROTTLE and meaning.limit is not None:
+        slower = _SLOWER[meaning.limit]
+        return f"stays in the queue, no attempt is counted; relaygw {slower} at this provider"
+    if meaning.verdict is Verdict.HOLD and meaning.scope is not Scope.SENDER_DOMAIN:
+        return (
+            "stays in the queue, no attempt is counted; all mail for this provider waits, and "
+            "one message at a time probes whether it works again"
+        )
+    return _MAIL[meaning.verdict, meaning.scope]
+
+
+def wait_words(meaning: Meaning) -> str:
+    """Return the ladder of waits in words, empty where nothing waits."""
+    from relaygw.settings.units import format_duration
+
+    if not meaning.wait_s:
+        return _USUAL_WAIT.get(meaning.verdict, "")
+    *first, last = map(format_duration, meaning.wait_s)
+    return ", ".join([*first, f"{last} again and again" if first else f"{last} each time"])

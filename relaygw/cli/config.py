@@ -9,9 +9,8 @@ import json
 
 import click
 
-from relaygw.cli.entries import as_json
 from relaygw.cli.frame import Group, Invocation, pass_invocation
-from relaygw.cli.text import printable
+from relaygw.cli.text import as_json, printable
 
 
 @click.group(cls=Group)

@@ -1,23 +1,62 @@
-"""`relaygw drain`: before a machine goes away, get its mail out; for shutdown hooks."""
+"""`relaygw drain`: before a machine goes away, get its mail out; for shutdown hooks.
+
+Waits until nothing is left to send, and makes deferred mail due meanwhile. The running workers
+send; this only looks, and asks them to try again. Mail in doubt may have been taken by its
+provider: it is hurried once, as an operator would, and never again and again.
+
+On a shared queue this instance leaves instead, the others have its mail. First /readyz says no, so
+that a load balancer sends nobody here any more, and the maildrop, which only this machine
+reads, goes into the queue; then the gateway gets TERM: sessions finish, what is being sent ends,
+the rest of the leases goes back.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import sys
 import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import click
 
-from relaygw.cli.changing import login_name
-from relaygw.cli.drain_report import as_object, read_remains, told
-from relaygw.cli.draining import Draining, Look
-from relaygw.cli.entries import as_json
-from relaygw.cli.frame import PROGRAM, Command, CommandFailed, Invocation, pass_invocation, warn
-from relaygw.cli.leaving import leave
-from relaygw.cli.text import printable
+from relaygw import service_file
+from relaygw.cli.drain_report import Look, as_object, count_drops, read_remains, take_look, told
+from relaygw.cli.frame import (
+    PROGRAM,
+    Command,
+    CommandFailed,
+    Invocation,
+    login_name,
+    pass_invocation,
+    warn,
+)
+from relaygw.cli.selection import PAGE_MESSAGES
+from relaygw.cli.text import as_json, clock_ms, printable
+from relaygw.errors import StoreUnavailable
+from relaygw.mail.state import DeliveryState, RecipientState
+from relaygw.operations.queue_actions import RETRY, Order, change_queued
 from relaygw.operations.status import SILENT_AFTER_S
-from relaygw.store.protocol import Store, silent_incarnations
+from relaygw.store.protocol import (
+    DeliveryEntry,
+    QueueEntry,
+    Selection,
+    Store,
+    silent_incarnations,
+)
+
+HURRY_S = 5.0
+"""How long deferred mail waits before it is made due once more: nobody is to be hammered."""
+_LOOK_S = 0.25
+_SOON_MS = 1000  # mail that is due so soon needs no help
+_LOOK_SHARE = 4  # of a large queue, looking takes at most one part in so many and one
+# the words of the log and of the queue for mail in doubt (delivery/attempt.py)
+_IN_DOUBT = "may be sent more than once"
+
+_D = DeliveryState
+_STEP_S = 0.1
 
 
 def _seconds(_ctx: click.Context, _option: click.Parameter, value: str) -> float:
@@ -83,7 +122,7 @@ def drain(invocation: Invocation, wait_s: float, grace_s: float, wants_json: boo
 
 def _check_worker(store: Store) -> None:
     instances = store.instances()
-    silent = silent_incarnations(instances, SILENT_AFTER_S, now_ms=time.time_ns() // 1_000_000)
+    silent = silent_incarnations(instances, SILENT_AFTER_S, now_ms=clock_ms())
     for one in instances:
         if one.role == "delivery" and one.state == "running" and one.incarnation not in silent:
             return
@@ -113,3 +152,118 @@ class _Progress:
     def close(self) -> None:
         if self._is_terminal and self._said:
             click.echo(err=True)
+
+
+class Draining:
+    """Waits for an empty queue. `wake` is called whenever mail was made due."""
+
+    def __init__(
+        self, store: Store, *, maildrop: Path | None, actor: str, wake: Callable[[], None]
+    ) -> None:
+        self._store = store
+        self._maildrop = maildrop
+        self._actor = actor
+        self._wake = wake
+        self._rounds = 0
+
+    def run(self, wait_s: float, *, show: Callable[[Look], None]) -> Look:
+        """Return what is left when nothing is left to send, or after `wait_s`.
+
+        A store that is busy is asked again. Raises StoreUnavailable when it stays so.
+        """
+        deadline_s = time.monotonic() + wait_s
+        hurried_s = float("-inf")
+        while True:
+            began_s = time.monotonic()
+            try:
+                if began_s - hurried_s >= HURRY_S:
+                    self._hurry()
+                    hurried_s = time.monotonic()
+                now = take_look(self._store, self._maildrop)
+                show(now)
+                if now.is_over or time.monotonic() >= deadline_s:
+                    return now
+            except StoreUnavailable:
+                if time.monotonic() >= deadline_s:
+                    raise
+            took_s = time.monotonic() - began_s
+            left_s = deadline_s - time.monotonic()
+            time.sleep(max(0.0, min(left_s, max(_LOOK_S, _LOOK_SHARE * took_s))))
+
+    def _hurry(self) -> None:
+        """Make deferred mail due now."""
+        selection = Selection(states=frozenset({_D.DEFERRED}))
+        order = Order(actor=self._actor, detail="drain", is_forced=True)  # once: _is_to_hurry
+        now_ms = clock_ms()
+        after = ""
+        while page := self._store.search(selection, limit=PAGE_MESSAGES, after=after):
+            after = page[-1].queue_id
+            ids = [entry.queue_id for entry in page if self._is_to_hurry(entry, now_ms)]
+            if ids:
+                change_queued(self._store, RETRY, ids, order, now_ms=now_ms)
+        self._rounds += 1
+        self._wake()
+
+    def _is_to_hurry(self, entry: QueueEntry, now_ms: int) -> bool:
+        waiting = [part for part in entry.deliveries if part.state is _D.DEFERRED]
+        if not any(part.due_at_ms > now_ms + _SOON_MS for part in waiting):
+            return False
+        return self._rounds == 0 or not is_in_doubt(entry, waiting)
+
+
+def is_in_doubt(entry: QueueEntry, parts: Iterable[DeliveryEntry]) -> bool:
+    """True when a provider may have taken the mail of one of these deliveries."""
+    numbers = {part.delivery_no for part in parts}
+    return any(
+        one.delivery_no in numbers
+        and one.state is RecipientState.PENDING
+        and _IN_DOUBT in (one.reply or "")
+        for one in entry.recipients
+    )
+
+
+def leave(
+    state_dir: Path, *, maildrop: Path | None, grace_s: float, wait_s: float, wants_json: bool
+) -> int:
+    """Stop the gateway of a state directory within `wait_s`; return the exit code."""
+    began_s = time.monotonic()
+    pid = service_file.running_service(state_dir)
+    if pid is None:
+        raise CommandFailed(
+            f"no gateway runs with the state in {state_dir}; name its file: --config FILE",
+            exit_code=os.EX_UNAVAILABLE,
+        )
+    deadline_s = began_s + wait_s
+    mark = service_file.draining_mark(state_dir)
+    mark.touch(mode=0o600)
+    try:
+        warn(f"not ready any more; stopping in {grace_s:g} s")
+        time.sleep(min(grace_s, wait_s))
+        # half of what is left of the time, so that the other half is there to stop in
+        turn_s = (time.monotonic() + deadline_s) / 2
+        while count_drops(maildrop) and time.monotonic() < turn_s:
+            time.sleep(_STEP_S)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGTERM)
+        while service_file.running_service(state_dir) == pid:
+            if time.monotonic() >= deadline_s:
+                raise CommandFailed(
+                    f"process {pid} has not ended within {wait_s:g} s; what it holds goes to the "
+                    "other instances when it does, or 20 s after it is killed",
+                    exit_code=os.EX_TEMPFAIL,
+                )
+            time.sleep(_STEP_S)
+    finally:
+        mark.unlink(missing_ok=True)
+    files = count_drops(maildrop)
+    if wants_json:
+        waited_s = round(time.monotonic() - began_s, 3)
+        click.echo(as_json({"drained": not files, "waited_s": waited_s, "maildrop": files}))
+    elif not files:
+        click.echo("stopped; the other instances have its mail")
+    if files:
+        warn(
+            f"stopped, but {files} messages lie in the maildrop {maildrop} of this machine, where "
+            "no other instance sees them; start the gateway again and then: relaygw drain"
+        )
+    return os.EX_TEMPFAIL if files else os.EX_OK

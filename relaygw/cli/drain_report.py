@@ -2,20 +2,75 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from relaygw.cli.changing import SHOWN_ROWS
-from relaygw.cli.draining import Look
-from relaygw.cli.frame import PROGRAM
+from relaygw.cli.frame import PROGRAM, CommandFailed
+from relaygw.cli.mail_change import SHOWN_ROWS
 from relaygw.mail.state import OPEN, DeliveryState
-from relaygw.store.protocol import DeliveryEntry, Hold, QueueEntry, Selection, Store
+from relaygw.store.protocol import DeliveryEntry, Hold, LaneCount, QueueEntry, Selection, Store
 
 _MAX_READ = 1000  # messages whose reasons are told
 _MAX_REASONS = 10
 _NOT_TRIED = "not tried yet"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """What is left at one moment."""
+
+    files: int  # in the maildrop
+    lanes: tuple[LaneCount, ...]
+
+    def deliveries(self, *states: DeliveryState) -> int:
+        """Return how many deliveries are in these states."""
+        return sum(lane.deliveries for lane in self.lanes if lane.state in states)
+
+    @property
+    def is_empty(self) -> bool:
+        """True when nothing is left, held mail included."""
+        return not self.files and not self.lanes
+
+    @property
+    def is_over(self) -> bool:
+        """True when waiting changes nothing: no mail is left that anything would send."""
+        return not self.files and all(lane.state is DeliveryState.HELD for lane in self.lanes)
+
+    def __str__(self) -> str:
+        sending = self.deliveries(DeliveryState.ACTIVE)
+        waiting = self.deliveries(DeliveryState.INCOMING, DeliveryState.DEFERRED)
+        held = self.deliveries(DeliveryState.HELD)
+        return f"{self.files} in the maildrop, {waiting} waiting, {sending} being sent, {held} held"
+
+
+def take_look(store: Store, maildrop: Path | None) -> Look:
+    """Count what is left: the maildrop first, since mail goes from there into the queue."""
+    return Look(files=count_drops(maildrop), lanes=tuple(store.counts()))
+
+
+def count_drops(maildrop: Path | None) -> int:
+    """Return how many messages lie in the maildrop, 0 without one.
+
+    Raises CommandFailed if nobody may know.
+    """
+    from relaygw.mail.drop import is_complete
+
+    if maildrop is None:
+        return 0
+    try:
+        with os.scandir(maildrop) as entries:
+            return sum(is_complete(entry.name) for entry in entries)
+    except FileNotFoundError:
+        return 0
+    except OSError as error:
+        raise CommandFailed(
+            f"maildrop {maildrop}: {error.strerror}; run this as relaygw's user",
+            exit_code=os.EX_UNAVAILABLE,
+        ) from error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,27 +1,30 @@
-"""What all commands share: the global options, exit codes, and how errors are told.
+"""What all commands share: the global options, kinds of values, exit codes, how errors are told.
 
 An error is one line on stderr that says what to do, and an exit code of sysexits.h; a
 traceback appears with --debug only. A reader that goes away (`relaygw queue list | head`)
-ends a command quietly with 141, as the shell shows it for other tools.
+ends a command quietly with 141, as the shell shows it for other tools. A stream that the caller
+left closed is None to Python: what is printed would be lost without a word, and the next file
+that is opened would be in its place.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import pwd
 import signal
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import TextIOWrapper
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 import click
 
-from relaygw.cli.streams import leave_stdout, open_streams
-from relaygw.cli.values import use_storable_text
+from relaygw.cli.text import printable
 from relaygw.errors import (
     IntakeFull,
     InvalidAddress,
@@ -31,6 +34,7 @@ from relaygw.errors import (
     SettingsError,
     StoreUnavailable,
 )
+from relaygw.mail.storable import unstorable_sign
 
 if TYPE_CHECKING:
     from relaygw.settings.load import LoadedSettings
@@ -39,6 +43,9 @@ if TYPE_CHECKING:
 PROGRAM = "relaygw"
 BROKEN_PIPE = 128 + signal.SIGPIPE
 INTERRUPTED = 128 + signal.SIGINT
+MAX_NUMBER = 1_000_000_000
+"""Of what is counted or listed: more than there will be, and no trouble for a database."""
+_STDIN, _STDOUT, _STDERR = range(3)
 
 _NAMED = ("RELAYGW_CONFIG", "RELAYGW__QUEUE__URL")
 """Who sets one of these has said which gateway is meant."""
@@ -85,10 +92,16 @@ class Invocation:
         if self.config is not None or any(os.environ.get(name) for name in _NAMED):
             return self.load()
         if self._of_running is None:
-            from relaygw.cli.running import load_running
+            from relaygw.cli.running_gateway import load_running
 
             self._of_running = load_running(self.load)
         return self._of_running
+
+    def wake_workers(self) -> None:
+        """Let workers see a change now, not with their next look."""
+        from relaygw import roles
+
+        roles.wake_workers(self.load_running())
 
     @contextmanager
     def open_store(self, loaded: LoadedSettings | None = None) -> Iterator[Store]:
@@ -123,10 +136,19 @@ pass_invocation = click.make_pass_decorator(Invocation, ensure=True)
 
 def warn(text: str) -> None:
     """Write one or more lines to stderr, each with the name of the program."""
-    from relaygw.cli.text import printable
-
     for line in text.splitlines() or [""]:
         click.echo(f"{PROGRAM}: {printable(line)}", err=True)
+
+
+def login_name() -> str:
+    """Return who runs this command, for the audit trail; sudo's caller is named, too."""
+    uid = os.getuid()
+    try:
+        name = pwd.getpwuid(uid).pw_name
+    except KeyError:
+        name = f"uid {uid}"
+    caller = os.environ.get("SUDO_USER", "")
+    return f"{name} (sudo by {caller})" if uid == 0 and caller else name
 
 
 def _take_config(ctx: click.Context, _option: click.Parameter, value: str | None) -> None:
@@ -160,13 +182,38 @@ def _global_options() -> list[click.Parameter]:
     ]
 
 
+class _Text(click.types.StringParamType):
+    """Text as it can be stored; bytes that are no UTF-8 come from a shell as surrogates."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        text = super().convert(value, param, ctx)
+        if unstorable_sign(text) is not None:
+            self.fail(f"{text[:40]!r} is not UTF-8", param, ctx)
+        return text
+
+
+TEXT = _Text()
+
+
+def _use_storable_text(params: list[click.Parameter]) -> None:
+    """Let all parameters of a command that are text, and no names of files, be checked."""
+    for one in params:
+        if isinstance(one.type, click.types.StringParamType):
+            one.type = TEXT
+
+
+def number_from_1() -> click.IntRange:
+    """Return the kind of a number of things."""
+    return click.IntRange(min=1, max=MAX_NUMBER)
+
+
 class Command(click.Command):
     """A command that takes the global options."""
 
     def __init__(self, *args: Any, **keywords: Any) -> None:
         super().__init__(*args, **keywords)
         self.params += _global_options()
-        use_storable_text(self.params)
+        _use_storable_text(self.params)
 
 
 class Group(click.Group):
@@ -178,7 +225,7 @@ class Group(click.Group):
     def __init__(self, *args: Any, later: tuple[str, ...] = (), **keywords: Any) -> None:
         super().__init__(*args, **keywords)
         self.params += _global_options()
-        use_storable_text(self.params)
+        _use_storable_text(self.params)
         self._later = frozenset(later)
 
     def resolve_command(
@@ -202,7 +249,7 @@ class Root(Group):
         **extra: Any,
     ) -> Any:
         """Run the command line; a standalone run ends the process with an exit code."""
-        open_streams()
+        _open_streams()
         try:
             code = super().main(args, prog_name or PROGRAM, standalone_mode=False, **extra)
         except click.ClickException as error:
@@ -231,7 +278,7 @@ class Root(Group):
 
 
 def _tell_failed_stream(error: OSError) -> int:
-    leave_stdout()
+    _leave_stdout()
     if isinstance(error, BrokenPipeError):
         return BROKEN_PIPE
     if error.errno == errno.EBADF and error.filename is None:
@@ -260,3 +307,37 @@ def _tell_usage(error: click.ClickException) -> None:
     problem = " ".join(error.format_message().split())
     place = path.removeprefix(PROGRAM).strip()
     warn(f"{place + ': ' if place else ''}{problem.rstrip('.')}; see: {path} --help")
+
+
+# --- streams ------------------------------------------------------------------------------
+
+
+def _open_streams() -> None:
+    """Make stdin and stdout raise OSError (EBADF) where they are closed; stderr swallows."""
+    # in their order, so that each gets its own number
+    sys.stdin = sys.stdin or _stand_in(_STDIN, os.O_WRONLY, "r")
+    sys.stdout = sys.stdout or _stand_in(_STDOUT, os.O_RDONLY, "w")
+    sys.stderr = sys.stderr or _stand_in(_STDERR, os.O_WRONLY, "w")
+    for stream in (sys.stdin, sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            # a letter that the terminal or the input's encoding lacks is a question mark
+            stream.reconfigure(errors="replace")
+
+
+def _stand_in(number: int, flags: int, mode: Literal["r", "w"]) -> TextIO:
+    nowhere = os.open(os.devnull, flags)
+    if nowhere != number:
+        os.dup2(nowhere, number)
+        os.close(nowhere)
+    return open(number, mode, closefd=False)
+
+
+def _leave_stdout() -> None:
+    """Point stdout nowhere: Python writes the rest of it once more when it ends."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, sys.stdout.fileno())
+    except OSError:  # not a stream of the system
+        pass
+    finally:
+        os.close(nowhere)

@@ -1,13 +1,28 @@
-"""`relaygw install-sendmail`: the drop-in sendmail, mailq and newaliases."""
+"""`relaygw install-sendmail`: the drop-in sendmail, mailq and newaliases.
+
+One launcher, links to it, the maildrop. The launcher runs the interpreter without site-packages:
+PHP starts one for each mail. What was in the place of a link is moved aside, not overwritten, and
+comes back when the link is removed.
+"""
 
 from __future__ import annotations
 
 import os
+import stat
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
 
 from relaygw.cli.frame import Command, CommandFailed, Invocation, pass_invocation, warn
+from relaygw.errors import RelaygwError
+from relaygw.mail.drop import DIRECTORY
+
+LINKS = ("sbin/sendmail", "lib/sendmail", "bin/mailq", "bin/newaliases")
+_LAUNCHER = "bin/relaygw-sendmail"
+_MARK = "# installed by relaygw install-sendmail"
+_ASIDE = ".before-relaygw"
 
 
 @click.command("install-sendmail", cls=Command)
@@ -26,8 +41,6 @@ def install_sendmail(invocation: Invocation, *, prefix: Path, force: bool, unins
 
     What belongs to another mailer is left alone without --force.
     """
-    from relaygw.cli.sendmail_programs import Obstacle, Programs
-
     programs = Programs(prefix.absolute())
     try:
         if uninstall:
@@ -54,3 +67,147 @@ def install_sendmail(invocation: Invocation, *, prefix: Path, force: bool, unins
         ) from error
     click.echo("For PHP, in php.ini of FPM and of the command line (cron):")
     click.echo(f'  sendmail_path = "{prefix.absolute()}/sbin/sendmail -t -i"')
+
+
+class Obstacle(RelaygwError):
+    """Something else is in the place; nothing was changed."""
+
+
+class Programs:
+    """The programs below one prefix."""
+
+    def __init__(self, prefix: Path) -> None:
+        self._prefix = prefix
+        self._launcher = prefix / _LAUNCHER
+
+    def install(
+        self, *, maildrop: str | None, group: str | None, state_dir: Path, force: bool
+    ) -> Iterator[str]:
+        """Put everything in place; yields what was done. Raises Obstacle before any change."""
+        foreign = [path for path in self._links() if not self._is_free(path)]
+        if self._launcher.exists() and not self._is_ours(self._launcher):
+            raise Obstacle(f"{self._launcher} is there and not relaygw's; remove it first")
+        if foreign and not force:
+            raise Obstacle(
+                f"{', '.join(map(str, foreign))}: another mailer's; remove its package, or give "
+                f"--force to move them aside (to NAME{_ASIDE}, back with --uninstall)"
+            )
+        for path in foreign:
+            path.rename(_aside(path))
+            yield f"{path}: moved aside to {_aside(path)}"
+        self._write_launcher(maildrop or DIRECTORY)
+        yield f"{self._launcher}: written"
+        for path in self._links():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if not path.is_symlink():
+                path.symlink_to(self._launcher)
+            yield f"{path} -> {self._launcher}"
+        if maildrop is not None:
+            yield from self._make_maildrop(Path(maildrop), group, state_dir)
+
+    def doubts(self, maildrop: str | None, group: str | None) -> Iterator[str]:
+        """Yield what keeps other users, such as PHP's, from using what is in place.
+
+        Looks at modes only: a directory that others may not pass, a file that they may not read.
+        """
+        reads = {
+            "the interpreter": _interpreter(),
+            "its library": Path(os.__file__).resolve(),
+            "the package relaygw": Path(__file__).parents[1].resolve() / "sendmail/__init__.py",
+            "the command": self._launcher.resolve(),
+        }
+        for what, path in reads.items():
+            closed = _closed(path)
+            if closed is not None:
+                yield (
+                    f"users other than {_owner(closed)} cannot run sendmail: {what}, {path}, lies "
+                    f"behind {closed}, which has mode {_mode(closed)}; install relaygw where "
+                    "everybody may read, e.g. in /opt"
+                )
+        path = Path(maildrop or DIRECTORY).resolve()
+        closed = _closed(path.parent) or (None if group else _closed(path))
+        if closed is not None:
+            yield (
+                f"users other than {_owner(closed)} cannot leave mail in {path}: {closed} has mode "
+                f"{_mode(closed)}; chmod o+x {closed}, or set maildrop.path to another place"
+            )
+
+    def remove(self) -> Iterator[str]:
+        """Remove what `install` made below the prefix; mail in the maildrop stays."""
+        for path in self._links():
+            if path.is_symlink() and path.readlink() == self._launcher:
+                path.unlink()
+                yield f"{path}: removed"
+                if _aside(path).exists() or _aside(path).is_symlink():
+                    _aside(path).rename(path)
+                    yield f"{path}: put back"
+        if self._launcher.exists() and self._is_ours(self._launcher):
+            self._launcher.unlink()
+            yield f"{self._launcher}: removed"
+
+    def _links(self) -> list[Path]:
+        return [self._prefix / name for name in LINKS]
+
+    def _is_free(self, path: Path) -> bool:
+        if path.is_symlink():
+            return path.readlink() == self._launcher
+        return not path.exists()
+
+    def _is_ours(self, path: Path) -> bool:
+        return _MARK in path.read_text(errors="replace")
+
+    def _make_maildrop(self, path: Path, group: str | None, state_dir: Path) -> Iterator[str]:
+        """Make the directory for the user whom the gateway's state belongs to."""
+        from relaygw.inbound.drop_directory import DropDirectory
+
+        DropDirectory(path, group).close()
+        if state_dir.exists() and os.geteuid() == 0:
+            os.chown(path, state_dir.stat().st_uid, -1)
+        yield f"{path}: mail is left here until the gateway takes it"
+
+    def _write_launcher(self, maildrop: str) -> None:
+        import compileall
+
+        package = Path(__file__).parents[1]
+        compileall.compile_dir(package, quiet=2)  # a program that is compiled each time is slow
+        gateway = Path(sys.prefix) / "bin" / "relaygw"
+        text = (
+            f"#!{_interpreter()} -IS\n{_MARK}\nimport sys\n"
+            f"sys.path.insert(0, {str(package.parent)!r})\n"
+            f"from relaygw.sendmail import main\nmain({str(gateway)!r}, {maildrop!r})\n"
+        )
+        self._launcher.parent.mkdir(parents=True, exist_ok=True)
+        self._launcher.write_text(text)
+        self._launcher.chmod(0o755)
+
+
+def _interpreter() -> Path:
+    """Return the interpreter itself, not the environment's link to it."""
+    return Path(getattr(sys, "_base_executable", sys.executable)).resolve()
+
+
+def _closed(path: Path) -> Path | None:
+    """Return the first part of a resolved path that its mode closes to others, if there is one.
+
+    They must be able to pass each directory, and to read a file.
+    """
+    for part in (*reversed(path.parents), path):
+        needed = stat.S_IXOTH if part.is_dir() else stat.S_IROTH
+        if not part.stat().st_mode & needed:
+            return part
+    return None
+
+
+def _mode(path: Path) -> str:
+    return f"{stat.S_IMODE(path.stat().st_mode):04o}"
+
+
+def _owner(path: Path) -> str:
+    try:
+        return path.owner()
+    except KeyError:
+        return str(path.stat().st_uid)
+
+
+def _aside(path: Path) -> Path:
+    return path.with_name(path.name + _ASIDE)

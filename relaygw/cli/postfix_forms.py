@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from relaygw.cli.entries import as_json
+from relaygw.cli.text import as_json
 from relaygw.inbound.queue_report import (
     HEADINGS,
     NULL_SENDER,

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from relaygw.cli.entries import as_json
 from relaygw.cli.frame import Command, CommandFailed
-from relaygw.cli.text import fitted, labelled
+from relaygw.cli.text import as_json, fitted, labelled
 
 if TYPE_CHECKING:
     from relaygw.settings.presets import Choice, Preset

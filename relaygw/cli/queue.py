@@ -2,52 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import click
 
-from relaygw import operations
-from relaygw.cli.changing import (
+from relaygw.cli.frame import Command, Group, Invocation, login_name, pass_invocation
+from relaygw.cli.mail_change import (
     CHANGE_OPTIONS,
     TWICE,
     Answer,
     Task,
     carry_through,
     check_scope,
-    login_name,
     take_answer,
 )
-from relaygw.cli.exporting import export
-from relaygw.cli.frame import Group, Invocation, pass_invocation
-from relaygw.cli.importing import import_mail
-from relaygw.cli.listing import print_list, print_messages
-from relaygw.cli.moving import move
+from relaygw.cli.messages import print_list, print_messages
 from relaygw.cli.postfix_forms import all_waiting, as_waiting, print_mailq, print_postqueue
-from relaygw.cli.selecting import (
+from relaygw.cli.queue_explain import explain_queue
+from relaygw.cli.queue_export import export
+from relaygw.cli.queue_import import import_mail
+from relaygw.cli.queue_shape import shape
+from relaygw.cli.selection import (
     QUEUE_OPTIONS,
+    Choice,
+    Decorator,
     choose,
     found,
     ids_argument,
     options,
     some_ids_argument,
 )
-from relaygw.cli.shape import shape
-from relaygw.cli.story import explain_queue
 from relaygw.mail.state import DeliveryState
-from relaygw.operations import Action, LeftAlone, Result
-from relaygw.store.protocol import QueueEntry
-
-_DONE = {
-    Action.RETRY: "due now",
-    Action.HOLD: "held",
-    Action.RELEASE: "released",
-    Action.DELETE: "deleted",
-    Action.UNDELETE: "back in the queue",
-    Action.EXPIRE: "expired",
-}
+from relaygw.operations.queue_actions import (
+    ACTIONS,
+    RETRY,
+    Order,
+    QueueAction,
+    change_queued,
+    objection,
+    routes_taken,
+)
+from relaygw.settings.provider import Provider
 
 
 @click.group(cls=Group)
@@ -95,104 +92,81 @@ def show_queue(
         return print_messages(store, ids, entries, wants_json=wants_json, raw=raw)
 
 
-def _judge(
-    action: Action, is_forced: bool, routes: frozenset[str] | None, entry: QueueEntry
-) -> LeftAlone | None:
-    left = operations.plan(action, (entry,), is_forced=is_forced, routes=routes).left
-    return left[0] if left else None
+def _choose(action: QueueAction, given: dict[str, Any]) -> Choice:
+    return choose(given, default_states=action.from_states | {DeliveryState.ACTIVE})
 
 
 def _change(
     invocation: Invocation,
-    action: Action,
-    change: Callable[..., Result],
-    given: dict[str, Any],
+    action: QueueAction,
+    choice: Choice,
+    answer: Answer,
     *,
-    answer: Answer | None = None,
+    note: str = "",
     is_forced: bool = False,
+    provider: str = "",
 ) -> int:
-    """Run one of the changing commands; returns its exit code."""
-    answer = answer or take_answer(given)
-    default_states = operations.MOVES[action] | {DeliveryState.ACTIVE}
-    choice = choose(given, default_states=default_states)
+    """Carry out an action on the chosen messages; return the exit code."""
     check_scope(choice, answer)
-    loaded = invocation.load()
+    loaded = invocation.load_running()
+    senders = _senders_of(provider, loaded.settings.providers) if action.takes_provider else ()
+    aim = f" to {provider}" if action.takes_provider else ""
     with invocation.open_store(loaded) as store:
-        routes = None
-        if action is Action.RETRY:
-            routes = operations.routes_taken(store, loaded.settings)
-            change = partial(change, routes=routes)
-        task = Task(
-            verb=action.value,
-            done=_DONE[action],
-            warning=TWICE if is_forced else "",
-            judge=partial(_judge, action, is_forced, routes),
-            carry_out=lambda ids, now_ms: change(
-                store, ids, actor=login_name(), now_ms=now_ms, detail=choice.words
-            ),
-            waits_for_workers=action in (Action.HOLD, Action.DELETE, Action.EXPIRE),
+        order = Order(
+            actor=login_name(),
+            detail=choice.words,
+            note=note,
+            is_forced=is_forced,
+            provider=provider,
+            senders=senders,
+            routes=routes_taken(store, loaded.settings),
         )
-        return carry_through(found(store, choice), task, choice=choice, answer=answer)
+        task = Task(
+            verb=action.name,
+            done=f"{action.done}{aim}",
+            aim=aim,
+            warning=TWICE if is_forced else "",
+            judge=lambda entry: objection(action, entry, order),
+            carry_out=lambda ids, now_ms: change_queued(store, action, ids, order, now_ms=now_ms),
+            waits_for_workers=action.needs_whole,
+        )
+        entries = found(store, choice)
+        return carry_through(invocation, entries, task, choice=choice, answer=answer)
 
 
-@queue.command()
-@ids_argument
-@options((*QUEUE_OPTIONS, *CHANGE_OPTIONS))
-@click.option(
-    "--force", "is_forced", is_flag=True, help="Also mail that its provider may have sent already."
-)
-@pass_invocation
-def retry(invocation: Invocation, /, is_forced: bool, **given: Any) -> int:
-    """Try deferred messages now. ID - reads ids from stdin."""
-    change = partial(operations.retry, is_forced=is_forced)
-    return _change(invocation, Action.RETRY, change, given, is_forced=is_forced)
+def _senders_of(name: str, providers: dict[str, Provider]) -> Sequence[str]:
+    if name not in providers:
+        known = ", ".join(providers) or "none yet"
+        raise click.UsageError(f"--to {name!r} is no provider; name one of: {known}")
+    return providers[name].senders
 
 
-@queue.command()
-@ids_argument
-@options((*QUEUE_OPTIONS, *CHANGE_OPTIONS))
-@click.option("--note", default="", metavar="TEXT", help="Why; shown with the message.")
-@pass_invocation
-def hold(invocation: Invocation, /, note: str, **given: Any) -> int:
-    """Keep messages until they are released. ID - reads ids from stdin."""
-    return _change(invocation, Action.HOLD, partial(operations.hold, note=note), given)
+def _command_of(action: QueueAction) -> click.Command:
+    """Return the command of a row of the table."""
+
+    @ids_argument
+    @options((*QUEUE_OPTIONS, *CHANGE_OPTIONS, *_own_options(action)))
+    @pass_invocation
+    def command(invocation: Invocation, /, **given: Any) -> int:
+        own = {name: given.pop(name) for name in _OWN_VALUES if name in given}
+        answer = take_answer(given)
+        return _change(invocation, action, _choose(action, given), answer, **own)
+
+    text = f"{action.help} ID - reads ids from stdin."
+    return click.command(action.name, cls=Command, help=text)(command)
 
 
-@queue.command()
-@ids_argument
-@options((*QUEUE_OPTIONS, *CHANGE_OPTIONS))
-@pass_invocation
-def release(invocation: Invocation, /, **given: Any) -> int:
-    """Let held messages go. ID - reads ids from stdin."""
-    return _change(invocation, Action.RELEASE, operations.release, given)
+_OWN_VALUES = ("note", "provider", "is_forced")
 
 
-@queue.command()
-@ids_argument
-@options((*QUEUE_OPTIONS, *CHANGE_OPTIONS))
-@pass_invocation
-def delete(invocation: Invocation, /, **given: Any) -> int:
-    """Put messages into the trash for seven days. ID - reads ids from stdin."""
-    return _change(invocation, Action.DELETE, operations.delete, given)
-
-
-@queue.command()
-@ids_argument
-@options((*QUEUE_OPTIONS, *CHANGE_OPTIONS))
-@pass_invocation
-def undelete(invocation: Invocation, /, **given: Any) -> int:
-    """Take messages out of the trash. ID - reads ids from stdin."""
-    return _change(invocation, Action.UNDELETE, operations.undelete, given)
-
-
-@queue.command()
-@ids_argument
-@options((*QUEUE_OPTIONS, *CHANGE_OPTIONS))
-@click.option("--note", default="", metavar="TEXT", help="Why; kept with the message.")
-@pass_invocation
-def expire(invocation: Invocation, /, note: str, **given: Any) -> int:
-    """End messages as if their lifetime were over. ID - reads ids from stdin."""
-    return _change(invocation, Action.EXPIRE, partial(operations.expire, note=note), given)
+def _own_options(action: QueueAction) -> Iterator[Decorator]:
+    if action.takes_note:
+        yield click.option("--note", default="", metavar="TEXT", help=action.note_help)
+    if action.takes_provider:
+        where = "Who sends it instead."
+        yield click.option("--to", "provider", metavar="PROVIDER", required=True, help=where)
+    if action.takes_force:
+        yield click.option("--force", "is_forced", is_flag=True, help=action.force_help)
 
 
 @queue.command()
@@ -203,14 +177,15 @@ def expire(invocation: Invocation, /, note: str, **given: Any) -> int:
 @pass_invocation
 def flush(invocation: Invocation, /, is_dry_run: bool, wants_json: bool, **given: Any) -> int:
     """Try all deferred messages now, or those chosen; asks nothing, as postqueue -f."""
+    choice = _choose(RETRY, given)
     answer = Answer(
-        is_all=not choose(given).has_conditions,
+        is_all=not choice.has_conditions,
         is_sure=True,
         is_dry_run=is_dry_run,
         wants_json=wants_json,
     )
-    return _change(invocation, Action.RETRY, operations.retry, given, answer=answer)
+    return _change(invocation, RETRY, choice, answer)
 
 
-for _command in (explain_queue, move, shape, export, import_mail):
+for _command in (explain_queue, shape, export, import_mail, *map(_command_of, ACTIONS.values())):
     queue.add_command(_command)

@@ -7,29 +7,28 @@ from typing import Any
 
 import click
 
-from relaygw import operations
-from relaygw.cli.captured import captured, chosen, with_latest
-from relaygw.cli.changing import (
+from relaygw.cli.frame import Group, Invocation, login_name, pass_invocation
+from relaygw.cli.mail_change import (
     CHANGE_OPTIONS,
     Task,
     carry_through,
     check_scope,
-    login_name,
     take_answer,
 )
-from relaygw.cli.frame import Group, Invocation, pass_invocation
-from relaygw.cli.listing import print_list, print_messages
-from relaygw.cli.releasing import release_sandbox
-from relaygw.cli.selecting import (
-    ANY_STATE,
+from relaygw.cli.messages import print_list, print_messages
+from relaygw.cli.sandbox_release import release_sandbox
+from relaygw.cli.selection import (
     CAPTURED_OPTIONS,
+    captured,
     choose,
+    chosen_captured,
     ids_argument,
     options,
     search_option,
+    with_latest,
 )
-from relaygw.operations import LeftAlone
-from relaygw.store.protocol import QueueEntry
+from relaygw.operations.captured import delete_captured, objection_to_delete
+from relaygw.operations.selectors import ANY_STATE
 
 
 @click.group(cls=Group)
@@ -68,15 +67,9 @@ def show_sandbox(invocation: Invocation, /, wants_json: bool, raw: bool, **given
         raise click.UsageError("give ids, latest or --search, and only one of these")
     with invocation.open_store() as store:
         choice = with_latest(store, choose(given))
-        entries = [one for one in chosen(store, choice) if one.captured_at_ms is not None]
+        entries = [one for one in chosen_captured(store, choice) if one.captured_at_ms is not None]
         ids = choice.selection.queue_ids or tuple(one.queue_id for one in entries)
         return print_messages(store, ids, entries, wants_json=wants_json, raw=raw)
-
-
-def _judge(entry: QueueEntry) -> LeftAlone | None:
-    if entry.captured_at_ms is not None:
-        return None
-    return LeftAlone(queue_id=entry.queue_id, why="it is not captured", is_temporary=False)
 
 
 @sandbox.command("delete")
@@ -93,9 +86,10 @@ def delete_sandbox(invocation: Invocation, /, **given: Any) -> int:
         task = Task(
             verb="delete",
             done="deleted",
-            judge=_judge,
-            carry_out=lambda ids, now_ms: operations.delete_captured(
+            judge=objection_to_delete,
+            carry_out=lambda ids, now_ms: delete_captured(
                 store, ids, actor=login_name(), now_ms=now_ms, detail=choice.words
             ),
         )
-        return carry_through(chosen(store, choice), task, choice=choice, answer=answer)
+        entries = chosen_captured(store, choice)
+        return carry_through(invocation, entries, task, choice=choice, answer=answer)

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING
 import click
 
 from relaygw import __version__
-from relaygw.cli.entries import as_json
 from relaygw.cli.frame import Command, Invocation, pass_invocation, warn
-from relaygw.cli.provider_limits import slowed_lines
-from relaygw.cli.text import age, fitted, labelled, moment, printable
+from relaygw.cli.provider import slowed_lines
+from relaygw.cli.text import age, as_json, fitted, labelled, moment, printable
 from relaygw.mail.state import DeliveryState
 from relaygw.operations.status import (
     Snapshot,

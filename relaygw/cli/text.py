@@ -1,4 +1,4 @@
-"""Text for a terminal: columns, ages, sizes, and nothing that a terminal would obey.
+"""Text for a terminal: columns, ages, sizes, and nothing that a terminal would obey; JSON lines.
 
 Subjects, addresses and replies come from strangers; whatever is not printable becomes a
 question mark. Widths are counted in terminal cells.
@@ -6,6 +6,7 @@ question mark. Widths are counted in terminal cells.
 
 from __future__ import annotations
 
+import json
 import shutil
 import textwrap
 import time
@@ -21,6 +22,11 @@ DEFAULT_WIDTH = 80
 def clock_ms() -> int:
     """Return the time of this machine."""
     return time.time_ns() // 1_000_000
+
+
+def as_json(value: object) -> str:
+    """Return one line of JSON in ASCII, which no terminal and no encoding can spoil."""
+    return json.dumps(value, separators=(",", ":"))
 
 
 def terminal_width() -> int:

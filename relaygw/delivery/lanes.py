@@ -227,7 +227,7 @@ def build_lanes(settings: Settings) -> tuple[list[Lane], dict[str, Gate]]:
 
 
 def _aside(gate: Gate, stream: Stream) -> Lane:
-    """Return the lane of mail that goes by one provider alone: see operations.moving."""
+    """Return the lane of mail that goes by one provider alone: see operations.queue_actions."""
     return Lane(
         route=provider_route(gate.provider, stream),
         stream=stream,

@@ -1,17 +1,27 @@
-"""Providers: held by an operator, and let go again."""
+"""Providers: held by an operator and let go again, and how near they are to their limits.
+
+The pace and the connections of now are computed as the delivery worker does.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
 
 from relaygw.mail.outcome import Scope
 from relaygw.mail.state import DeliveryState
-from relaygw.operations.messages import BATCH_MESSAGES
-from relaygw.operations.queue import retry
+from relaygw.mail.timestamp import rfc3339
+from relaygw.operations.queue_actions import BATCH_MESSAGES, RETRY, Order, change_queued
 from relaygw.policy.hold_reasons import parked_for, waits_for_provider, words_refused_alike
-from relaygw.store.protocol import UNREACHABLE, AuditEntry, Hold, Selection, Store
+from relaygw.policy.pacing import allowed_per_s, connections
+from relaygw.settings.provider import Provider
+from relaygw.store.protocol import UNREACHABLE, Account, AuditEntry, Hold, Selection, Store
 
 _OF_THE_PROVIDER = (Scope.PROVIDER, Scope.CREDENTIAL, UNREACHABLE)
+_FREE_AT = 2.0
+"""A provider without a `rate` is slowed until its pace is so many times what it refused."""
 
 
 def hold_provider(store: Store, name: str, *, actor: str, now_ms: int, note: str = "") -> bool:
@@ -60,11 +70,11 @@ def release_provider(store: Store, name: str, *, actor: str, now_ms: int) -> lis
 def _retry_put_off(store: Store, provider: str, reason: str, *, actor: str, now_ms: int) -> None:
     """Make due what waits longer with just this reason."""
     waiting = Selection(states=frozenset({DeliveryState.DEFERRED}), reason=reason)
+    order = Order(actor=actor, detail=f"provider {provider} was released")
     after = ""
     while ids := store.search_ids(waiting, limit=BATCH_MESSAGES, after=after):
         after = ids[-1]
-        detail = f"provider {provider} was released"
-        retry(store, ids, actor=actor, now_ms=now_ms, detail=detail)
+        change_queued(store, RETRY, ids, order, now_ms=now_ms)
 
 
 def _release_parked(store: Store, provider: str, domain: str, now_ms: int) -> None:
@@ -90,3 +100,139 @@ def _provider_entry(verb: str, name: str, *, actor: str, now_ms: int, detail: st
     return AuditEntry(
         at_ms=now_ms, actor=actor, action=f"provider.{verb}", target=name, affected=1, detail=detail
     )
+
+
+# --- how near they are to their limits ------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """What one provider may get now, and why it is less than its settings say."""
+
+    settings: Provider
+    account: Account  # what it taught
+    quota_used: int  # in the last 24 hours, by all providers of its account
+    rate_per_s: float | None  # its pace now; None: as fast as it answers
+    connections: int  # at most so many now
+
+    @property
+    def is_slower(self) -> bool:
+        """True while its pace is held down by what it taught."""
+        ceiling_per_s = self.account.ceiling_per_s
+        if ceiling_per_s is None or self.rate_per_s is None:
+            return False
+        rate = self.settings.rate
+        return self.rate_per_s < (rate.per_s if rate else ceiling_per_s * _FREE_AT)
+
+    @property
+    def is_narrower(self) -> bool:
+        """True while it gets fewer connections than its settings say."""
+        return self.connections < self.settings.max_connections
+
+    @property
+    def is_slowed(self) -> bool:
+        """True while it gets less than its settings say, because of what it taught."""
+        return self.is_slower or self.is_narrower
+
+
+def read_usages(store: Store, providers: Mapping[str, Provider]) -> dict[str, Usage]:
+    """Ask the store for what was used and taught; by the provider's name."""
+    accounts = store.accounts()
+    return {
+        name: _usage(store, settings, accounts, settings.account or name)
+        for name, settings in providers.items()
+    }
+
+
+def _usage(
+    store: Store, settings: Provider, accounts: Mapping[str, Account], limit_group: str
+) -> Usage:
+    account = accounts.get(limit_group, Account())
+    now_s = time.time()
+    has_quota = settings.daily_quota is not None
+    return Usage(
+        settings=settings,
+        account=account,
+        quota_used=store.quota_used(limit_group) if has_quota else 0,
+        rate_per_s=allowed_per_s(
+            settings.rate.per_s if settings.rate else None,
+            account.ceiling_per_s,
+            now_s - account.ceiling_at_ms / 1000,
+        ),
+        connections=_connections(settings, account, now_s),
+    )
+
+
+def _connections(settings: Provider, account: Account, now_s: float) -> int:
+    if account.ceiling_connections is None:
+        return settings.max_connections
+    since_s = now_s - account.connections_at_ms / 1000
+    return connections(account.ceiling_connections, since_s, settings.max_connections)
+
+
+def state_of(mine: Iterable[Hold], usage: Usage) -> str:
+    """Return `held`, `partly held` (only mail of some senders waits), `slowed`, `down` or `ok`."""
+    scopes = {hold.scope for hold in mine}
+    if scopes:
+        if scopes == {UNREACHABLE}:
+            return "down"
+        return "partly held" if scopes == {Scope.SENDER_DOMAIN.value} else "held"
+    return "slowed" if usage.is_slowed else "ok"
+
+
+# --- the forms of JSON --------------------------------------------------------------------
+
+
+def provider_object(name: str, usage: Usage, mine: Iterable[Hold]) -> dict[str, Any]:
+    """Return a provider with its settings, its state, its limits and its holds."""
+    held = list(mine)
+    shown = usage.settings.model_dump(
+        mode="json",
+        include={
+            *("preset", "host", "port", "tls", "account", "max_connections", "rate"),
+            *("rate_counts", "daily_quota", "quota_counts", "senders"),
+        },
+    )
+    return {
+        "name": name,
+        "state": state_of(held, usage),
+        "holds": [hold_object(hold) for hold in held],
+        **shown,
+        **usage_object(usage),
+    }
+
+
+def hold_object(hold: Hold) -> dict[str, Any]:
+    """Return a hold."""
+    return {
+        "scope": hold.scope,
+        "key": hold.key,
+        "reason": hold.reason,
+        "remedy": hold.remedy,
+        "since": rfc3339(hold.since_ms),
+        "probe_at": None if hold.probe_at_ms is None else rfc3339(hold.probe_at_ms),
+    }
+
+
+def usage_object(usage: Usage) -> dict[str, Any]:
+    """Return what a provider may get now."""
+    taught = usage.account
+    has_quota = usage.settings.daily_quota is not None
+    return {
+        "quota_used": usage.quota_used if has_quota else None,
+        "is_slowed": usage.is_slowed,
+        "rate_now_per_s": _rounded(usage.rate_per_s) if usage.is_slower else None,
+        "connections_now": usage.connections,
+        "learned": {
+            "rate_per_s": _rounded(taught.ceiling_per_s),
+            "rate_at": rfc3339(taught.ceiling_at_ms) if taught.ceiling_at_ms else None,
+            "connections": taught.ceiling_connections,
+            "connections_at": (
+                rfc3339(taught.connections_at_ms) if taught.connections_at_ms else None
+            ),
+        },
+    }
+
+
+def _rounded(per_s: float | None) -> float | None:
+    return None if per_s is None else round(per_s, 3)

@@ -9,7 +9,7 @@ from typing import Any
 
 from relaygw.mail.state import CLAIMABLE, DeliveryState, RecipientState
 from relaygw.mail.timestamp import rfc3339
-from relaygw.store.protocol import AuditEntry, DeliveryEntry, QueueEntry, RecipientEntry
+from relaygw.store.protocol import DeliveryEntry, QueueEntry, RecipientEntry
 
 _LEAST_FINISHED = (
     DeliveryState.INCOMING,
@@ -78,18 +78,6 @@ def _recipient(one: RecipientEntry, part: DeliveryEntry) -> dict[str, Any]:
         "next_attempt_at": _time(next_attempt_at_ms(part)) if waits else None,
         "route": part.route,
         "released": part.released,
-    }
-
-
-def audit_object(entry: AuditEntry) -> dict[str, Any]:
-    """Return a line of the audit trail."""
-    return {
-        "at": rfc3339(entry.at_ms),
-        "actor": entry.actor,
-        "action": entry.action,
-        "target": entry.target,
-        "affected": entry.affected,
-        "detail": entry.detail,
     }
 
 

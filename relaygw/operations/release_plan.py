@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from relaygw.mail.content import read_header
 from relaygw.mail.envelope import Released
 from relaygw.mail.state import RecipientState
-from relaygw.operations.messages import LeftAlone
+from relaygw.operations.queue_actions import LeftAlone
 from relaygw.policy.releasing import Judgement, Refusal, ReleasePolicy, was_invalid
 from relaygw.policy.routing import Router
 from relaygw.settings.model import Mode, Settings
@@ -112,7 +112,7 @@ class ReleasePlanner:
     def _plan_one(self, entry: QueueEntry) -> ReleaseResult:
         obstacle = self._obstacle(entry)
         if obstacle is not None:
-            left = LeftAlone(queue_id=entry.queue_id, why=obstacle, is_temporary=False)
+            left = LeftAlone(queue_id=entry.queue_id, why=obstacle)
             return ReleaseResult(left=(left,))
         headers = self._headers(entry)
         found = [

@@ -11,14 +11,14 @@ from relaygw import __version__
 from relaygw.mail.search import EVERYTHING
 from relaygw.mail.timestamp import rfc3339
 from relaygw.observe.maildrop import LeftMail, look_at_maildrop
-from relaygw.operations.provider_usage import (
+from relaygw.operations.providers import (
     Usage,
     hold_object,
+    holds_of,
     read_usages,
     state_of,
     usage_object,
 )
-from relaygw.operations.providers import holds_of
 from relaygw.policy.untended import (
     LOST_MS,
     LostInstance,

@@ -93,7 +93,7 @@ def recover_queue(
 
 def note_settings(loaded: LoadedSettings, *, occasion: str) -> None:
     """Leave a line in the audit trail if the settings are others than before."""
-    from relaygw.operations.changed_settings import note_settings
+    from relaygw.operations.audit import note_settings
 
     store = open_store(loaded)
     try:

@@ -12,8 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from relaygw.mail.outcome import Scope
 from relaygw.mail.state import OPEN
 from relaygw.observe.metrics.exposition import GaugeFamily, Numbers
-from relaygw.operations import holds_of
-from relaygw.operations.provider_usage import read_usages
+from relaygw.operations.providers import holds_of, read_usages
 from relaygw.operations.status import SILENT_AFTER_S
 from relaygw.policy.untended import KINDS, LOST_MS, LostInstance, Untended, untended
 from relaygw.settings.model import Settings

@@ -12,24 +12,11 @@ from typing import Protocol
 from urllib.parse import urlencode
 
 from relaygw.mail.state import OPEN, DeliveryState
+from relaygw.operations.selectors import NULL_SENDER, SELECTORS, STATES, selection_of
 from relaygw.settings.units import parse_duration
 from relaygw.store.protocol import MAX_TEXT_CHARACTERS, QueueEntry, Selection, Store
 from relaygw.web.problem import Problem
 
-ANY_STATE = frozenset(DeliveryState)
-NULL_SENDER = "<>"
-TEXTS = (
-    "subject",
-    "sender",
-    "recipient",
-    "reason",
-    "reply",
-    "provider",
-    "route",
-    "stream",
-    "client",
-)
-NAMES = (*TEXTS, "state", "older_than", "id")
 PAGE_MESSAGES = 500
 
 
@@ -79,7 +66,7 @@ class Asked:
 
 def read_asked(given: Given, *, now_ms: int) -> Asked:
     """Return what parameters ask for; other names are not looked at. Raises Problem."""
-    pairs = [(name, str(value)) for name, value in given.multi_items() if name in NAMES]
+    pairs = [(name, str(value)) for name, value in given.multi_items() if name in SELECTORS]
     return read_pairs(pairs, now_ms=now_ms)
 
 
@@ -89,7 +76,7 @@ def read_pairs(pairs: Iterable[tuple[str, str]], *, now_ms: int) -> Asked:
     for name, value in pairs:
         word = check_length(name, value.replace("\0", "").strip())
         if word and word not in found.get(name, ()):
-            several = found.get(name, ()) if name in ("state", "id") else ()
+            several = found.get(name, ()) if SELECTORS[name].is_repeated else ()
             found[name] = (*several, word)
     return Asked(given=found, selection=_selection(found, now_ms))
 
@@ -106,35 +93,28 @@ def check_length(name: str, value: str) -> str:
 
 
 def _selection(found: Mapping[str, tuple[str, ...]], now_ms: int) -> Selection:
-    texts = {name: found[name][0] for name in TEXTS if name in found}
-    if texts.get("sender") == NULL_SENDER:
-        del texts["sender"]
-    ids = tuple(one.upper() for one in found.get("id", ()))
-    before_ms = None
+    values: dict[str, object] = {
+        name: given[0] for name, given in found.items() if SELECTORS[name].is_text
+    }
+    if "id" in found:
+        values["id"] = [one.upper() for one in found["id"]]
+    if "state" in found:
+        values["state"] = list(_states(found["state"]))
     if "older_than" in found:
-        before_ms = now_ms - int(_duration_s(found["older_than"][0]) * 1000)
-    return Selection(
-        queue_ids=ids,
-        states=_states(found.get("state", ()), default=ANY_STATE if ids else OPEN),
-        accepted_before_ms=before_ms,
-        **texts,
-    )
+        values["older_than"] = _duration_s(found["older_than"][0])
+    return selection_of(values, default_states=OPEN, now_ms=now_ms)
 
 
-def _states(words: Iterable[str], *, default: frozenset[DeliveryState]) -> frozenset[DeliveryState]:
-    names = [name for word in words for name in word.split(",") if name]
-    known = {state.value for state in DeliveryState}
-    for name in names:
-        if name not in known and name != "all":
+def _states(words: Iterable[str]) -> Iterator[str]:
+    for name in (name for word in words for name in word.split(",") if name):
+        if name not in STATES:
             raise Problem(
                 400,
                 f"state {name[:40]!r} is none",
-                expected=f"{', '.join(sorted(known))} or all",
+                expected=f"{', '.join(sorted(DeliveryState))} or all",
                 remedy="leave state out for all that wait",
             )
-    if "all" in names:
-        return ANY_STATE
-    return frozenset(map(DeliveryState, names)) if names else default
+        yield name
 
 
 def _duration_s(word: str) -> float:

@@ -68,6 +68,9 @@ def test_root_sees_the_queue_of_the_service_and_is_told_so(service: Gateway) -> 
     listed = relaygw("queue", "list", "--state", "all")
     assert queue_id in listed.stdout
     assert str(service.config) in listed.stderr
+    changed = relaygw("queue", "retry", "--all", "--yes")
+    assert (changed.returncode, changed.stdout) == (0, "0 messages due now\n")
+    assert str(service.config) in changed.stderr
     named = relaygw("--config", str(service.config), "status")
     assert named.stderr == ""
 

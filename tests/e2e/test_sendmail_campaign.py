@@ -16,7 +16,7 @@ from typing import IO
 
 import pytest
 
-from relaygw.cli.sendmail_programs import Programs
+from relaygw.cli.install_sendmail import Programs
 from tests.e2e.gateway import PATIENCE_S, Gateway, provider_settings
 from tests.fakes.scripted_provider import ReceivedMessage, ThreadedProvider
 

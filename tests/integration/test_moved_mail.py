@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from relaygw import operations
 from relaygw.cli.text import clock_ms
 from relaygw.mail.state import DeliveryState, RecipientState
-from relaygw.operations import Moving
+from relaygw.operations.queue_actions import MOVE, RELEASE, Order, change_queued
 from relaygw.settings.provider import Provider
 from tests.builders import accepted
 from tests.e2e.ports import free_port
@@ -23,10 +22,8 @@ def dead() -> Provider:
 
 
 async def move(rig: Rig, provider: str, settings: Provider, *ids: str, force: bool = False) -> None:
-    moving = Moving(provider=provider, settings=settings, is_forced=force)
-    result = await asyncio.to_thread(
-        operations.move, rig.store, ids, moving, actor="ann", now_ms=clock_ms()
-    )
+    order = Order(actor="ann", provider=provider, senders=settings.senders, is_forced=force)
+    result = await asyncio.to_thread(change_queued, rig.store, MOVE, ids, order, now_ms=clock_ms())
     assert sorted(result.changed) == sorted(ids), result.left
 
 
@@ -71,10 +68,10 @@ async def test_mail_in_doubt_waits_for_its_provider_unless_it_is_forced(tmp_path
         rig.accept(message)
         entry = await rig.wait_for(message, D.DEFERRED)
         assert entry.deliveries[0].is_in_doubt
-        moving = Moving(provider="b", settings=b.settings())
+        order = Order(actor="ann", provider="b")
         (left,) = (
             await asyncio.to_thread(
-                operations.move, rig.store, [message.queue_id], moving, actor="ann", now_ms=1
+                change_queued, rig.store, MOVE, [message.queue_id], order, now_ms=1
             )
         ).left
         assert "may be sent twice" in left.why
@@ -102,9 +99,8 @@ async def test_on_staging_moved_mail_still_reaches_no_customer(tmp_path: Path) -
         await rig.wait_for(allowed, D.FINISHED)
         assert rig.entry(customer).deliveries[0].route == "provider:b"
         # and when somebody lets it go there
-        await asyncio.to_thread(
-            operations.release, rig.store, [customer.queue_id], actor="ann", now_ms=clock_ms()
-        )
+        ann, ids = Order(actor="ann"), [customer.queue_id]
+        await asyncio.to_thread(change_queued, rig.store, RELEASE, ids, ann, now_ms=clock_ms())
         entry = await rig.wait_for(customer, D.HELD)
         assert entry.recipients[0].state is R.PENDING
         assert [message.recipients for message in b.messages] == [("dev@agency.test",)]

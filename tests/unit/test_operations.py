@@ -6,11 +6,22 @@ from pathlib import Path
 
 import pytest
 
-from relaygw import operations
 from relaygw.mail.envelope import DeliveryUpdate, NewDelivery, NewRecipient, Source
 from relaygw.mail.search import EVERYTHING
 from relaygw.mail.state import DeliveryState, RecipientState
-from relaygw.operations import MOVES, Action, plan, release, retry
+from relaygw.operations.captured import delete_captured
+from relaygw.operations.queue_actions import (
+    ACTIONS,
+    DELETE,
+    HOLD,
+    RELEASE,
+    RETRY,
+    Order,
+    QueueAction,
+    Result,
+    change_queued,
+    objection,
+)
 from relaygw.store.migrate import upgrade
 from relaygw.store.protocol import AuditEntry, DeliveryEntry, Instance, QueueEntry, Selection
 from relaygw.store.sqlite import SqliteStore
@@ -18,6 +29,13 @@ from tests.builders import NOW_MS, accepted
 
 D = DeliveryState
 LATER_MS = NOW_MS + 60_000
+ANN = Order(actor="ann")
+
+
+def change(
+    store: SqliteStore, action: QueueAction, *ids: str, order: Order = ANN, now_ms: int = LATER_MS
+) -> Result:
+    return change_queued(store, action, ids, order, now_ms=now_ms)
 
 
 def entry_in(*states: DeliveryState) -> QueueEntry:
@@ -51,17 +69,18 @@ def entry_in(*states: DeliveryState) -> QueueEntry:
     )
 
 
-@pytest.mark.parametrize("action", Action)
-def test_one_delivery_in_the_right_state_is_moved(action: Action) -> None:
+@pytest.mark.parametrize("name", ACTIONS)
+def test_one_delivery_in_the_right_state_is_moved(name: str) -> None:
+    action = ACTIONS[name]
     for state in D:
-        planned = plan(action, [entry_in(state)])
-        assert bool(planned.ready) == (state in MOVES[action])
-        assert len(planned.ready) + len(planned.left) == 1
+        left = objection(action, entry_in(state), ANN)
+        assert (left is None) == (state in action.from_states)
 
 
-@pytest.mark.parametrize("action", [Action.HOLD, Action.DELETE])
-def test_a_message_with_an_active_part_is_not_stopped_by_halves(action: Action) -> None:
-    (left,) = plan(action, [entry_in(D.ACTIVE, D.DEFERRED)]).left
+@pytest.mark.parametrize("action", [HOLD, DELETE], ids=lambda action: action.name)
+def test_a_message_with_an_active_part_is_not_stopped_by_halves(action: QueueAction) -> None:
+    left = objection(action, entry_in(D.ACTIVE, D.DEFERRED), ANN)
+    assert left is not None
     assert left.is_temporary
     assert left.why == "a worker is sending it right now"
 
@@ -88,34 +107,33 @@ def entry(store: SqliteStore, queue_id: str) -> QueueEntry:
 
 def test_hold_release_delete_on_a_store(store: SqliteStore) -> None:
     queue_id = add(store)
-    held = operations.hold(store, [queue_id], actor="ann", now_ms=LATER_MS)
+    held = change(store, HOLD, queue_id)
     assert held.changed == (queue_id,)
     assert entry(store, queue_id).deliveries[0].reason == "operator: ann"
-    operations.release(store, [queue_id], actor="ann", now_ms=LATER_MS)
+    change(store, RELEASE, queue_id)
     assert entry(store, queue_id).deliveries[0].state is D.DEFERRED
-    operations.retry(store, [queue_id], actor="ann", now_ms=LATER_MS + 1)
+    change(store, RETRY, queue_id, now_ms=LATER_MS + 1)
     assert entry(store, queue_id).deliveries[0].due_at_ms == LATER_MS + 1
-    operations.delete(store, [queue_id], actor="ann", now_ms=LATER_MS, detail="state='held'")
+    change(store, DELETE, queue_id)
     assert entry(store, queue_id).recipients[0].state is RecipientState.CANCELLED
     trail = store.audit_entries(limit=10)
     assert {(one.action, one.actor, one.target, one.affected) for one in trail} == {
-        (f"queue.{action}", "ann", queue_id, 1)
-        for action in (Action.RETRY, Action.HOLD, Action.RELEASE, Action.DELETE)
+        (f"queue.{action.name}", "ann", queue_id, 1) for action in (RETRY, HOLD, RELEASE, DELETE)
     }
 
 
 def test_no_ids_change_nothing(store: SqliteStore) -> None:
     queue_id = add(store)
-    for change in (operations.retry, operations.hold, operations.release, operations.delete):
-        assert change(store, [], actor="ann", now_ms=LATER_MS).changed == ()
-    assert operations.delete_captured(store, [], actor="ann", now_ms=LATER_MS).changed == ()
+    for action in ACTIONS.values():
+        assert change(store, action).changed == ()
+    assert delete_captured(store, [], actor="ann", now_ms=LATER_MS).changed == ()
     assert entry(store, queue_id).deliveries[0].state is D.INCOMING
     assert store.audit_entries(limit=1) == []
 
 
 def test_what_is_left_alone_leaves_no_trail(store: SqliteStore) -> None:
     queue_id = add(store)
-    result = operations.release(store, [queue_id, queue_id], actor="ann", now_ms=LATER_MS)
+    result = change(store, RELEASE, queue_id, queue_id)
     assert (result.changed, len(result.left)) == ((), 1)
     assert store.audit_entries(limit=1) == []
 
@@ -125,7 +143,7 @@ def test_only_captured_mail_leaves_the_sandbox(store: SqliteStore) -> None:
     recipient = NewRecipient(address="b@cust.test", state=RecipientState.CAPTURED)
     part = NewDelivery(route="captured", stream="transactional", recipients=(recipient,))
     captured = add(store, deliveries=(part,))
-    result = operations.delete_captured(store, [queued, captured], actor="ann", now_ms=LATER_MS)
+    result = delete_captured(store, [queued, captured], actor="ann", now_ms=LATER_MS)
     assert result.changed == (captured,)
     assert [one.queue_id for one in result.left] == [queued]
     assert store.captured_ids(EVERYTHING, limit=10) == []
@@ -173,17 +191,23 @@ def test_only_the_parts_that_an_action_is_meant_for_move(store: SqliteStore) -> 
         return [part.state for part in found.deliveries]
 
     assert states() == [D.DEFERRED, D.HELD]
-    retry(store, [message.queue_id], actor="a", now_ms=NOW_MS)
+    change(store, RETRY, message.queue_id, now_ms=NOW_MS)
     assert states() == [D.DEFERRED, D.HELD]
-    release(store, [message.queue_id], actor="a", now_ms=NOW_MS)
+    change(store, RELEASE, message.queue_id, now_ms=NOW_MS)
     assert states() == [D.DEFERRED, D.DEFERRED]
 
 
 def test_retry_makes_new_mail_due_as_well(store: SqliteStore) -> None:
     """It may have been accepted before the clock was set back."""
     queue_id = add(store)
-    assert operations.retry(store, [queue_id], actor="ann", now_ms=1).changed == (queue_id,)
+    assert change(store, RETRY, queue_id, now_ms=1).changed == (queue_id,)
     assert entry(store, queue_id).deliveries[0].due_at_ms == 1
+
+
+def test_new_mail_is_retried_whatever_the_routes(store: SqliteStore) -> None:
+    queue_id = add(store)
+    order = Order(actor="ann", routes=frozenset({"another"}))
+    assert change(store, RETRY, queue_id, order=order).changed == (queue_id,)
 
 
 def test_retry_leaves_new_mail_that_a_dead_worker_may_have_sent(store: SqliteStore) -> None:
@@ -194,7 +218,7 @@ def test_retry_leaves_new_mail_that_a_dead_worker_may_have_sent(store: SqliteSto
     store.claim("default", limit=1, incarnation="w", now_ms=LATER_MS)
     store.bury("w", begun=[(queue_id, 0, "main")])
     assert entry(store, queue_id).deliveries[0].state is D.INCOMING
-    (left,) = operations.retry(store, [queue_id], actor="ann", now_ms=LATER_MS).left
+    (left,) = change(store, RETRY, queue_id).left
     assert "main may have sent it already" in left.why
-    forced = operations.retry(store, [queue_id], actor="a", now_ms=LATER_MS, is_forced=True)
+    forced = change(store, RETRY, queue_id, order=Order(actor="a", is_forced=True))
     assert forced.changed == (queue_id,)

@@ -9,18 +9,24 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
+from relaygw.operations.queue_actions import ACTIONS
 from relaygw.operations.queue_object import leading_delivery
-from relaygw.operations.story.actions import action_events
-from relaygw.operations.story.door import acceptance, endings
-from relaygw.operations.story.ending import headline, last_advice, shown_state
-from relaygw.operations.story.facts import Facts, gather
-from relaygw.operations.story.meanings import Meanings
-from relaygw.operations.story.outlooks import prospect
-from relaygw.operations.story.tries import attempt_events
-from relaygw.policy.story import Note, Story, StoryEvent
+from relaygw.operations.story.events import acceptance, attempt_events, endings
+from relaygw.operations.story.facts import Facts, Meanings, gather
+from relaygw.operations.story.outlook import headline, last_advice, prospect, shown_state
+from relaygw.operations.story.words import counted
+from relaygw.policy.story import EventKind, Note, Story, StoryEvent
 from relaygw.settings.model import Settings
-from relaygw.store.protocol import Store
+from relaygw.store.protocol import AuditEntry, Store
 
+_BY_ITSELF = "queue.reroute"
+_DONE = {
+    **{f"queue.{one.name}": one.told for one in ACTIONS.values()},
+    _BY_ITSELF: "let it take the route of now, since its own is not configured any more",
+    "queue.import": "brought it in from a file",
+    "sandbox.release": "released it from the sandbox",
+    "sandbox.delete": "deleted it from the sandbox",
+}
 _EXPLAINED = ("meaning", "remedy")
 
 
@@ -37,7 +43,7 @@ def story_of(facts: Facts) -> Story:
     """Return the story that the facts tell."""
     meanings = Meanings(facts.settings)
     prospects = [prospect(facts, part, meanings) for part in facts.open_parts]
-    later = [*action_events(facts), *attempt_events(facts, meanings)]
+    later = [*_operator_events(facts), *attempt_events(facts, meanings)]
     later.sort(key=lambda event: event.at_ms)  # of one moment: first the cause
     advice = [step for one in prospects for step in one.advice] or last_advice(facts, meanings)
     entry = facts.entry
@@ -63,3 +69,24 @@ def _without_repetition(events: Sequence[StoryEvent]) -> Iterator[StoryEvent]:
         notes = [note for note in event.notes if note.label not in _EXPLAINED or note not in told]
         told.update(event.notes)
         yield replace(event, notes=tuple(notes))
+
+
+def _operator_events(facts: Facts) -> Iterator[StoryEvent]:
+    """Yield an event for each thing that an operator did, as the audit trail has it."""
+    for action in facts.record.actions:
+        done = _DONE.get(action.action, f"did {action.action}")
+        who = action.actor if action.action == _BY_ITSELF else f"operator {action.actor}"
+        yield StoryEvent(
+            kind=EventKind.OPERATOR,
+            at_ms=action.at_ms,
+            text=f"{who} {done}",
+            notes=tuple(_audit_notes(action)),
+        )
+
+
+def _audit_notes(action: AuditEntry) -> Iterator[Note]:
+    others = len(action.target.split()) - 1
+    if others:
+        yield Note("with", counted(others, "other message"))
+    if action.detail:
+        yield Note("detail", action.detail)

@@ -1,18 +1,25 @@
-"""What a story is told from: all that the store and the settings know of one message."""
+"""What a story is told from: all that the store and the settings know of one message.
+
+What replies mean is read here as well, from attempts that were written down as text.
+"""
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from relaygw.mail.attempt import AttemptState
 from relaygw.mail.content import read_header
+from relaygw.mail.outcome import Meaning, Stage, Verdict
+from relaygw.mail.reply import SmtpReply
 from relaygw.mail.state import CLAIMABLE, OPEN, DeliveryState, RecipientState
-from relaygw.operations.messages import entries_of
-from relaygw.operations.provider_usage import Usage, read_usages
+from relaygw.operations.providers import Usage, read_usages
 from relaygw.policy.explaining import Explainer
 from relaygw.policy.recipient_fields import NOTHING, FieldRules, FieldsFound
 from relaygw.policy.routing import provider_of_route
+from relaygw.policy.story import Note
 from relaygw.settings.model import Mode, Route, Settings
 from relaygw.store.attempts import AttemptEntry, DeliveryCircumstances, MessageRecord
 from relaygw.store.protocol import (
@@ -23,6 +30,9 @@ from relaygw.store.protocol import (
     RecipientEntry,
     Store,
 )
+from relaygw.upstream.classifier import Classifier
+
+_REPLY = re.compile(r"([2-5]\d\d)(?: (.*))?", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,7 +100,7 @@ class Facts:
 
 def gather(store: Store, settings: Settings, queue_id: str, *, now_ms: int) -> Facts | None:
     """Read the facts of a message, None if there is no such message."""
-    entries = entries_of(store, [queue_id])
+    entries = store.entries([queue_id])
     if not entries:
         return None
     (entry,) = entries
@@ -140,3 +150,47 @@ def _queued(store: Store) -> dict[str, int]:
 def is_deleted(part: DeliveryEntry) -> bool:
     """True for what lies in the trash."""
     return part.state is DeliveryState.DELETED
+
+
+# --- what replies mean, by the present configuration ----------------------------------------
+
+
+def reply_of(text: str) -> SmtpReply | None:
+    """Return the reply that a line tells of, None where no reply came."""
+    match = _REPLY.fullmatch(text)
+    return SmtpReply(int(match[1]), (match[2] or "",)) if match else None
+
+
+class Meanings:
+    """The meanings of replies as the catalogue says them."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._providers = settings.providers
+        self._classifiers: dict[str, Classifier] = {}
+
+    def of(self, attempt: AttemptEntry) -> Meaning | None:
+        """Return what an attempt's reply means, None of a provider that is gone.
+
+        None, too, where a refusal was held although its words bounce: everybody was refused with
+        them, and the hold of the provider tells why.
+        """
+        name = attempt.provider
+        if name is None or name not in self._providers:
+            return None
+        if name not in self._classifiers:
+            self._classifiers[name] = Classifier(self._providers[name])
+        meaning = self._classifiers[name].meaning(
+            Stage(attempt.stage),
+            reply_of(attempt.reply),
+            in_doubt=attempt.state is AttemptState.IN_DOUBT,
+        )
+        is_held_apart = attempt.state is AttemptState.HELD and meaning.verdict is Verdict.BOUNCE
+        return None if is_held_apart else meaning
+
+
+def meaning_notes(meaning: Meaning | None) -> Iterator[Note]:
+    """Yield what a reply means and what can be done about it."""
+    if meaning is not None and meaning.explanation:
+        yield Note("meaning", meaning.explanation)
+    if meaning is not None and meaning.remedy:
+        yield Note("remedy", meaning.remedy)

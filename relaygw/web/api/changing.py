@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
 from relaygw.mail.search import EVERYTHING, MailSearch
-from relaygw.operations import delete_captured
+from relaygw.operations.captured import delete_captured
 from relaygw.web.api.asked import query_of, search_of
 from relaygw.web.api.json_body import Found, flag, read_object, strings, text
 from relaygw.web.api.reading import found_ids

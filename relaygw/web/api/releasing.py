@@ -6,7 +6,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
-from relaygw.operations import ReleaseResult, plan_release, release_captured
+from relaygw.operations.captured import plan_release, release_captured
+from relaygw.operations.release_plan import ReleaseResult, Wish
 from relaygw.web.api.json_body import flag, read_object, strings
 from relaygw.web.api.reading import found_by
 from relaygw.web.pages import words
@@ -41,40 +42,28 @@ class Releasing:
     def _release(
         self, request: Request, addresses: list[str], principal: Principal, anyone: bool
     ) -> None:
-        queue_id = found_by(self._desk, request).entry.queue_id
-        planned = {one: self._planned(queue_id, one, principal, anyone) for one in addresses}
-        problems = [f"{to}: {why}" for to, plan in planned.items() for why in _problems(plan)]
+        store, settings = self._desk.store, self._desk.settings
+        ids = [found_by(self._desk, request).entry.queue_id]
+        wishes = [Wish(to=to, is_admin=principal.is_admin, anyone=anyone) for to in addresses]
+        problems = [
+            f"{wish.to}: {why}"
+            for wish in wishes
+            for why in _problems(plan_release(store, settings, ids, wish))
+        ]
         if problems:
             raise HTTPException(400, "; ".join(problems))
-        for to in addresses:
-            done = self._carried_out(queue_id, to, principal, anyone)
-            if problems := [f"{to}: {why}" for why in _problems(done)]:
+        for wish in wishes:
+            done = release_captured(
+                store,
+                settings,
+                ids,
+                wish,
+                actor=principal.name,
+                now_ms=words.now_ms(),
+                detail="api",
+            )
+            if problems := [f"{wish.to}: {why}" for why in _problems(done)]:
                 raise HTTPException(409, "; ".join(problems))  # it changed since it was planned
-
-    def _planned(self, queue_id: str, to: str, principal: Principal, anyone: bool) -> ReleaseResult:
-        return plan_release(
-            self._desk.store,
-            self._desk.settings,
-            [queue_id],
-            to=to,
-            is_admin=principal.is_admin,
-            anyone=anyone,
-        )
-
-    def _carried_out(
-        self, queue_id: str, to: str, principal: Principal, anyone: bool
-    ) -> ReleaseResult:
-        return release_captured(
-            self._desk.store,
-            self._desk.settings,
-            [queue_id],
-            to=to,
-            is_admin=principal.is_admin,
-            anyone=anyone,
-            actor=principal.name,
-            now_ms=words.now_ms(),
-            detail="api",
-        )
 
 
 def _problems(result: ReleaseResult) -> list[str]:

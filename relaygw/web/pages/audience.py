@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 from relaygw.mail.envelope import Released
 from relaygw.mail.state import RecipientState
-from relaygw.operations import Copy, RefusedCopy, ReleaseResult, plan_release
+from relaygw.operations.captured import plan_release
+from relaygw.operations.release_plan import Copy, RefusedCopy, ReleaseResult, Wish
 from relaygw.policy.releasing import Refusal
 from relaygw.settings.model import Settings
 from relaygw.store.protocol import DeliveryEntry, QueueEntry, RecipientEntry, Store
@@ -51,7 +52,7 @@ class Reader:
 
 def audience(store: Store, settings: Settings, entry: QueueEntry) -> list[Reader]:
     """Return the recipients of a message, at most MAX_RECIPIENTS."""
-    planned = plan_release(store, settings, [entry.queue_id], to=None, is_admin=True, anyone=True)
+    planned = plan_release(store, settings, [entry.queue_id], Wish(is_admin=True, anyone=True))
     outlooks = _by_address(planned)
     deliveries = {part.delivery_no: part for part in entry.deliveries}
     return [

@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from relaygw.operations import delete_captured
+from relaygw.operations.captured import delete_captured
 from relaygw.web.pages import words
 from relaygw.web.pages.choice import Choice, read_choice
 from relaygw.web.pages.desk import Desk

@@ -17,7 +17,6 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 from relaygw.mail.search import MailSearch, parse_search
-from relaygw.operations.messages import entries_of
 from relaygw.settings.model import Settings
 from relaygw.store.captured import CapturedEntry
 from relaygw.store.protocol import QueueEntry, Store, read_content
@@ -93,7 +92,7 @@ class Desk:
     def queued(self, request: Request) -> QueueEntry:
         """Return the message that the path names, whatever its state; raises 404 without one."""
         queue_id = request.path_params["queue_id"]
-        found = entries_of(self.store, [queue_id]) if is_queue_id(queue_id) else []
+        found = self.store.entries([queue_id]) if is_queue_id(queue_id) else []
         if not found:
             raise HTTPException(404)
         return found[0]

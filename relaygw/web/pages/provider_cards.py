@@ -6,10 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from relaygw.observe.history.series import Series
-from relaygw.operations import holds_of
-from relaygw.operations.provider_usage import Usage
+from relaygw.operations.providers import Usage, holds_of
 from relaygw.operations.status import Snapshot
-from relaygw.operations.story.meanings import Meanings
+from relaygw.operations.story.facts import Meanings
 from relaygw.settings.model import Settings
 from relaygw.store.attempts import AttemptEntry
 from relaygw.store.protocol import Hold

@@ -6,12 +6,12 @@ from starlette.datastructures import FormData
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from relaygw.operations import hold_provider, holds_of, release_provider
+from relaygw.operations.providers import hold_provider, holds_of, release_provider
 from relaygw.web.pages import words
 from relaygw.web.pages.desk import Desk
 from relaygw.web.pages.notices import with_notice
 from relaygw.web.pages.queue_changes import MAX_NOTE_CHARACTERS
-from relaygw.web.pages.queue_verbs import known_provider
+from relaygw.web.pages.queue_work import known_provider
 from relaygw.web.pages.rendering import render
 from relaygw.web.principal import Principal, Role, require
 from relaygw.web.problem import Problem

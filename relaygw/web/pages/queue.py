@@ -10,34 +10,25 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from relaygw.mail.state import DeliveryState
+from relaygw.operations.queue_actions import ACTIONS
+from relaygw.operations.selectors import SELECTORS, Kind
 from relaygw.store.protocol import LaneCount
 from relaygw.web.pages import words
 from relaygw.web.pages.desk import Desk, is_queue_id
 from relaygw.web.pages.filters import Filter
 from relaygw.web.pages.notices import notice_of
 from relaygw.web.pages.queue_rows import make_queue_rows
-from relaygw.web.pages.queue_verbs import VERBS
 from relaygw.web.pages.rendering import render
 from relaygw.web.queue_asked import Asked, found_messages, read_asked
 
 PAGE_ROWS = 50
-LABELS = {
-    "subject": "Subject contains",
-    "sender": "Sender contains",
-    "recipient": "A recipient contains",
-    "reason": "Reason contains",
-    "reply": "Last reply contains",
-    "provider": "Provider tried last is",
-    "route": "Route is",
-    "stream": "Stream is",
-    "client": "Client or user is",
-    "older_than": "Older than",
-}
-_EXAMPLES = {
-    "sender": "shop@example.com, or <>",
-    "older_than": "30m, 4h, 7d",
-    "reason": "timed out",
-}
+_FIELDS = sorted(
+    (one for one in SELECTORS.values() if one.label),
+    key=lambda one: (one.name != "subject", list(Kind).index(one.kind)),
+)
+"""The search box's own first, then by kind."""
+LABELS = {one.name: one.label for one in _FIELDS}
+_EXAMPLES = {one.name: one.example for one in _FIELDS}
 _STATES = (
     (DeliveryState.DEFERRED, "Deferred"),
     (DeliveryState.HELD, "Held"),
@@ -79,7 +70,7 @@ class QueueList:
                 (name, value, asked.changed(name, "").path()) for name, value in asked.pairs()
             ],
             "rows": make_queue_rows(shown, now=now),
-            "verbs": list(VERBS.values()),
+            "verbs": list(ACTIONS.values()),
             "waiting": sum(lane.deliveries for lane in lanes),
             "looked_at": now,
             "filters": _state_filters(asked, lanes),

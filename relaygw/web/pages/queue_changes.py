@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from starlette.datastructures import FormData
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from relaygw.operations import Result
-from relaygw.operations.messages import entries_of
+from relaygw.operations.queue_actions import ACTIONS, Order, QueueAction, Result
 from relaygw.store.protocol import QueueEntry
 from relaygw.web.pages import words
 from relaygw.web.pages.desk import Desk
 from relaygw.web.pages.notices import with_notice
 from relaygw.web.pages.queue_choice import QueueChoice, read_queue_choice
 from relaygw.web.pages.queue_rows import make_queue_rows
-from relaygw.web.pages.queue_verbs import VERBS, Order, Verb, known_provider
-from relaygw.web.pages.queue_work import carry_out
+from relaygw.web.pages.queue_work import carry_out, known_provider
 from relaygw.web.pages.rendering import render
 from relaygw.web.principal import Role, require
 from relaygw.web.problem import Problem
@@ -44,31 +43,34 @@ class QueueChanges:
         if form.get("confirmed") != "1":
             context = await self._desk.read(lambda: self._question(verb, choice))
             return render(request, "queue_confirm.html", {**context, "back": back})
+        provider = str(form.get("to", ""))
         order = Order(
             actor=principal.name,
-            now_ms=words.now_ms(),
             detail=choice.words(),
             note=" ".join(str(form.get("note", "")).split())[:MAX_NOTE_CHARACTERS],
-            provider=str(form.get("to", "")),
             is_forced=form.get("forced") == "1",
         )
         if verb.takes_provider:
-            known_provider(self._desk.settings, order.provider)
-        result = await self._desk.change(lambda: carry_out(self._desk, verb, choice, order))
+            senders = known_provider(self._desk.settings, provider).senders
+            order = replace(order, provider=provider, senders=senders)
+        now = words.now_ms()
+        result = await self._desk.change(
+            lambda: carry_out(self._desk, verb, choice, order, now_ms=now)
+        )
         self._desk.wake_workers()
         if not result.left:
-            path = with_notice(back, verb.done, len(result.changed))
+            path = with_notice(back, verb.notice, len(result.changed))
             return RedirectResponse(_root(request) + path, status_code=303)
         return render(request, "queue_done.html", self._done(verb, result, back))
 
-    def _question(self, verb: Verb, choice: QueueChoice) -> dict[str, Any]:
+    def _question(self, verb: QueueAction, choice: QueueChoice) -> dict[str, Any]:
         store = self._desk.store
         number = 0
         shown: list[QueueEntry] = []
-        for batch in choice.batches(store, verb.states):
+        for batch in choice.batches(store, verb.from_states):
             number += len(batch)
             if len(shown) < SHOWN:
-                shown += entries_of(store, batch[: SHOWN - len(shown)])
+                shown += store.entries(batch[: SHOWN - len(shown)])
         return {
             **self._desk.page_context,
             "verb": verb,
@@ -79,7 +81,7 @@ class QueueChanges:
             "providers": list(self._desk.settings.providers),
         }
 
-    def _done(self, verb: Verb, result: Result, back: str) -> dict[str, Any]:
+    def _done(self, verb: QueueAction, result: Result, back: str) -> dict[str, Any]:
         return {
             **self._desk.page_context,
             "verb": verb,
@@ -90,11 +92,11 @@ class QueueChanges:
         }
 
 
-def _verb(form: FormData) -> Verb:
+def _verb(form: FormData) -> QueueAction:
     name = str(form.get("all") or form.get("action", ""))
-    if name not in VERBS:
-        raise Problem(400, f"action {name[:40]!r} is none", expected=f"one of {', '.join(VERBS)}")
-    return VERBS[name]
+    if name not in ACTIONS:
+        raise Problem(400, f"action {name[:40]!r} is none", expected=f"one of {', '.join(ACTIONS)}")
+    return ACTIONS[name]
 
 
 def _back_path(choice: QueueChoice, form: FormData) -> str:

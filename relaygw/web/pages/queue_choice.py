@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from starlette.datastructures import FormData
 
 from relaygw.mail.state import DeliveryState
-from relaygw.operations import LeftAlone
-from relaygw.operations.messages import entries_of
+from relaygw.operations.queue_actions import LeftAlone
 from relaygw.store.protocol import Store
 from relaygw.web.pages.desk import is_queue_id
 from relaygw.web.queue_asked import Asked, all_messages, in_states, read_asked, until
@@ -56,9 +55,9 @@ class QueueChoice:
 
     def missing(self, store: Store) -> list[LeftAlone]:
         """Return the ticked messages that are not there any more."""
-        found = {entry.queue_id for entry in entries_of(store, self.ids)} if self.ids else set()
+        found = {entry.queue_id for entry in store.entries(self.ids)} if self.ids else set()
         return [
-            LeftAlone(queue_id=one, why="it is not there any more", is_temporary=False)
+            LeftAlone(queue_id=one, why="it is not there any more")
             for one in self.ids
             if one not in found
         ]

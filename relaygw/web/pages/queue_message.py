@@ -10,6 +10,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
+from relaygw.operations.queue_actions import ACTIONS
 from relaygw.operations.queue_object import leading_delivery
 from relaygw.operations.story import tell_story
 from relaygw.store.protocol import QueueEntry
@@ -22,7 +23,6 @@ from relaygw.web.pages.notices import notice_of
 from relaygw.web.pages.parts import MAX_LISTED_PARTS, part_lines
 from relaygw.web.pages.queue_rows import TONES, shown_state
 from relaygw.web.pages.queue_story import fates, story_context
-from relaygw.web.pages.queue_verbs import VERBS
 from relaygw.web.pages.rendering import render
 
 VIEWS = ("html", "text", "headers", "links", "parts", "source")
@@ -65,7 +65,7 @@ class QueueMessagePage:
             "size": words.size(entry.size_bytes),
             "accepted": words.exact_time(entry.accepted_at_ms),
             "accepted_iso": words.iso_time(entry.accepted_at_ms),
-            "verbs": [verb for verb in VERBS.values() if verb.states & states],
+            "verbs": [one for one in ACTIONS.values() if one.from_states & states],
             "audit": deeds_of(reversed(record.actions), now=now),
             "view": STORY,
             "has_content": bool(entry.chunk_count),

@@ -16,14 +16,9 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from relaygw.operations import (
-    Copy,
-    LeftAlone,
-    RefusedCopy,
-    ReleaseResult,
-    plan_release,
-    release_captured,
-)
+from relaygw.operations.captured import plan_release, release_captured
+from relaygw.operations.queue_actions import LeftAlone
+from relaygw.operations.release_plan import Copy, RefusedCopy, ReleaseResult, Wish
 from relaygw.web.pages import words
 from relaygw.web.pages.choice import Choice, read_choice
 from relaygw.web.pages.desk import Desk, is_queue_id
@@ -81,14 +76,17 @@ class ReleasePage:
     def _carry_out(
         self, choice: Choice, form: FormData, to: str, principal: Principal
     ) -> ReleaseResult:
-        released = release_captured(
-            self._desk.store,
-            self._desk.settings,
-            self._ids(choice),
+        wish = Wish(
             to=to or None,
             is_admin=principal.is_admin,
             anyone=form.get("anyone") == "1",
             confirmed=[str(value) for value in form.getlist("address")][:MAX_CONFIRMED],
+        )
+        released = release_captured(
+            self._desk.store,
+            self._desk.settings,
+            self._ids(choice),
+            wish,
             actor=principal.name,
             now_ms=words.now_ms(),
             detail=choice.words(),
@@ -130,14 +128,8 @@ class ReleasePage:
         return render(request, "release.html", context)
 
     def _planned(self, choice: Choice, to: str, principal: Principal) -> ReleaseResult:
-        return plan_release(
-            self._desk.store,
-            self._desk.settings,
-            self._ids(choice),
-            to=to or None,
-            is_admin=principal.is_admin,
-            anyone=True,
-        )
+        wish = Wish(to=to or None, is_admin=principal.is_admin, anyone=True)
+        return plan_release(self._desk.store, self._desk.settings, self._ids(choice), wish)
 
     def _report(self, request: Request, choice: Choice, result: ReleaseResult) -> Response:
         context: dict[str, Any] = {

@@ -10,7 +10,7 @@ import pytest
 from relaygw.cli.text import clock_ms
 from relaygw.mail.envelope import DeliveryUpdate
 from relaygw.mail.state import DeliveryState, RecipientState
-from relaygw.operations.changed_settings import note_settings
+from relaygw.operations.audit import note_settings
 from relaygw.settings.load import load_settings
 from tests.integration.cli.conftest import Desk
 

@@ -12,9 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from relaygw.cli import draining
-from relaygw.cli.drain import _Progress
-from relaygw.cli.draining import Draining, Look, count_drops
+from relaygw.cli.drain import Draining, _Progress
+from relaygw.cli.drain_report import Look, count_drops
 from relaygw.cli.text import clock_ms
 from relaygw.mail.envelope import DeliveryUpdate, RecipientUpdate
 from relaygw.mail.state import DeliveryState, RecipientState
@@ -116,8 +115,8 @@ def test_a_wrong_time_is_refused(desk: Desk, wait: str) -> None:
 def test_mail_in_doubt_is_hurried_once_the_rest_again(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(draining, "HURRY_S", 0.02)
-    monkeypatch.setattr(draining, "_LOOK_S", 0.01)
+    monkeypatch.setattr(sys.modules["relaygw.cli.drain"], "HURRY_S", 0.02)
+    monkeypatch.setattr(sys.modules["relaygw.cli.drain"], "_LOOK_S", 0.01)
     ids = {desk.add("b@cust.test"): IN_DOUBT, desk.add("c@cust.test"): "450 later"}
     desk.attempt(DEFERRED, reason="450 later")
     tries = dict.fromkeys(ids, 0)

@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from relaygw.cli import main
-from relaygw.cli.sendmail_programs import LINKS, Obstacle, Programs
+from relaygw.cli.install_sendmail import LINKS, Obstacle, Programs
 
 
 def install(prefix: Path, tmp_path: Path, *, force: bool = False) -> list[str]:

@@ -10,7 +10,6 @@ from relaygw.mail.envelope import DeliveryUpdate, RecipientUpdate, Source
 from relaygw.mail.outcome import Stage, Verdict
 from relaygw.mail.queue_id import QueueIdSource
 from relaygw.mail.state import DeliveryState, RecipientState
-from relaygw.operations.messages import entries_of
 from relaygw.settings.model import Settings
 from relaygw.store.protocol import Instance
 from relaygw.store.sqlite import SqliteStore
@@ -108,5 +107,5 @@ def _try(store: SqliteStore, reply: str, provider: str, *, is_taken: bool) -> li
 
 def state_of(store: SqliteStore, queue_id: str) -> str:
     """Return the state of a message's first delivery."""
-    (entry,) = entries_of(store, [queue_id])
+    (entry,) = store.entries([queue_id])
     return entry.deliveries[0].state.value

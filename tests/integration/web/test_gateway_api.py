@@ -9,7 +9,6 @@ from typing import Any
 import httpx2
 import pytest
 
-from relaygw.operations.messages import entries_of
 from relaygw.operations.queue_object import queue_object
 from relaygw.store.sqlite import SqliteStore
 from relaygw.store.watching import Incident
@@ -36,7 +35,7 @@ async def test_a_page_of_messages_as_the_command_line_prints_them(
     queue_mail(store, "Invoice")
     client = await client_of(serve, VIEWER)
     answer = (await client.get(f"{API}/queue?subject=order&limit=2")).json()
-    assert answer["messages"] == [queue_object(entry) for entry in entries_of(store, ids[:2])]
+    assert answer["messages"] == [queue_object(entry) for entry in store.entries(ids[:2])]
     assert answer["next"] == ids[1]
     rest = (await client.get(f"{API}/queue?subject=order&limit=2&after={ids[1]}")).json()
     assert [one["queue_id"] for one in rest["messages"]] == ids[2:]

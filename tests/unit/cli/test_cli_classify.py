@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from relaygw.cli import main
-from relaygw.cli.reply_words import mail_words
+from relaygw.cli.classify import mail_words
 from relaygw.mail.outcome import Limit, Meaning, Scope, Verdict
 from relaygw.upstream.catalogue import PlacedRow, catalogue, rules_by_stage
 

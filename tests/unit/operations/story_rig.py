@@ -10,7 +10,7 @@ from typing import Any
 from relaygw.mail.envelope import AcceptedMessage, NewRecipient
 from relaygw.mail.outcome import AttemptReport, RecipientOutcome, Stage, Verdict
 from relaygw.operations.story import tell_story
-from relaygw.operations.story.meanings import reply_of
+from relaygw.operations.story.facts import reply_of
 from relaygw.policy.retry import settle
 from relaygw.policy.story import EventKind, Story, StoryEvent
 from relaygw.settings.model import Settings

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from relaygw import operations
 from relaygw.mail.envelope import (
     ClaimedDelivery,
     NewDelivery,
@@ -16,7 +15,9 @@ from relaygw.mail.envelope import (
     Source,
 )
 from relaygw.mail.state import RecipientState
-from relaygw.operations import ReleaseResult
+from relaygw.operations.captured import plan_release, release_captured
+from relaygw.operations.queue_actions import BATCH_MESSAGES
+from relaygw.operations.release_plan import ReleaseResult, Wish
 from relaygw.policy.releasing import CAPTURED_AS_INVALID, Refusal
 from relaygw.settings.model import Settings
 from relaygw.store.migrate import upgrade
@@ -84,12 +85,12 @@ def release(
     configuration: Settings | None = None,
     **more: Any,
 ) -> ReleaseResult:
-    return operations.release_captured(
+    terms = {name: more.pop(name) for name in ("anyone", "only_for", "confirmed") if name in more}
+    return release_captured(
         store,
         configuration or settings(),
         [ids] if isinstance(ids, str) else ids,
-        to=to,
-        is_admin=is_admin,
+        Wish(to=to, is_admin=is_admin, **terms),
         actor="ann",
         now_ms=LATER_MS,
         **more,
@@ -370,9 +371,7 @@ def test_the_trail_says_who_got_it_and_how(store: SqliteStore) -> None:
 
 def test_a_plan_changes_nothing(store: SqliteStore) -> None:
     queue_id = add(store, DEV, CUSTOMER)
-    planned = operations.plan_release(
-        store, settings(), [queue_id], to=None, is_admin=True, anyone=True
-    )
+    planned = plan_release(store, settings(), [queue_id], Wish(is_admin=True, anyone=True))
     assert [one.address for one in planned.copies] == [DEV, CUSTOMER]
     assert planned.outside == (CUSTOMER,)
     assert envelopes(store) == []
@@ -391,7 +390,7 @@ def test_many_messages_are_released_in_several_transactions(store: SqliteStore) 
                 ),
             ),
         )
-        for _ in range(operations.BATCH_MESSAGES + 1)
+        for _ in range(BATCH_MESSAGES + 1)
     ]
     store.accept_batch(messages)
     result = release(store, [one.queue_id for one in messages])

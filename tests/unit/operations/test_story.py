@@ -7,12 +7,20 @@ from pathlib import Path
 
 import pytest
 
-from relaygw import operations
 from relaygw.mail.envelope import NewDelivery, NewRecipient, Released, ReleasedDelivery, Source
 from relaygw.mail.outcome import Stage, Verdict
 from relaygw.mail.state import RecipientState
+from relaygw.operations.queue_actions import (
+    DELETE,
+    EXPIRE,
+    HOLD,
+    MOVE,
+    RELEASE,
+    Order,
+    change_queued,
+)
 from relaygw.operations.story import tell_story
-from relaygw.operations.story.reasons import held_advice, held_words
+from relaygw.operations.story.obstacles import held_advice, held_words
 from relaygw.policy.hold_reasons import held_sender_reason, needs_8bitmime_reason
 from relaygw.policy.story import EventKind, as_object
 from relaygw.store.protocol import UNREACHABLE, AuditEntry, Hold, Release
@@ -393,17 +401,18 @@ def test_no_worker_and_no_route(rig: StoryRig) -> None:
 def test_an_operators_actions_are_told(rig: StoryRig) -> None:
     message, other = rig.accept(), rig.accept()
     ids = [message.queue_id, other.queue_id]
-    operations.hold(rig.store, ids, actor="ann", now_ms=NOW_MS + 5000, note="wait for the boss")
+    ann, bob = Order(actor="ann", note="wait for the boss"), Order(actor="bob")
+    change_queued(rig.store, HOLD, ids, ann, now_ms=NOW_MS + 5000)
     story = rig.story(message)
     held = event_of(story, EventKind.OPERATOR)
     assert (held.text, notes(held)["with"]) == ("operator ann held it", "1 other message")
     assert story.headline == "Not sent yet: it is held: an operator holds it (wait for the boss)."
-    operations.release(rig.store, ids[:1], actor="bob", now_ms=NOW_MS + 9000)
+    change_queued(rig.store, RELEASE, ids[:1], bob, now_ms=NOW_MS + 9000)
     story = rig.story(message)
     assert [event.text for event in story.events[1:]] == [
         "operator ann held it", "operator bob let it go",
     ]  # fmt: skip
-    operations.delete(rig.store, ids[:1], actor="bob", now_ms=NOW_MS + 10_000)
+    change_queued(rig.store, DELETE, ids[:1], bob, now_ms=NOW_MS + 10_000)
     story = rig.story(message)
     assert story.headline == "Deleted by an operator; the trash keeps it for seven days."
     assert commands(story) == [f"relaygw queue undelete --id {message.queue_id}"]
@@ -412,9 +421,8 @@ def test_an_operators_actions_are_told(rig: StoryRig) -> None:
 def test_moved_by_an_operator(rig: StoryRig) -> None:
     message = rig.accept()
     rig.attempt(message, LATER)
-    moving = operations.Moving(provider="other", settings=rig.settings.providers["other"])
-    ids = [message.queue_id]
-    operations.move(rig.store, ids, moving, actor="ann", now_ms=NOW_MS + 9000)
+    order = Order(actor="ann", provider="other")
+    change_queued(rig.store, MOVE, [message.queue_id], order, now_ms=NOW_MS + 9000)
     story = rig.story(message)
     assert kinds(story) == ["accepted", "deferred", "operator"]
     assert story.events[-1].text == "operator ann moved it to another provider"
@@ -433,7 +441,8 @@ def test_moved_by_an_operator(rig: StoryRig) -> None:
 
 def test_given_up_by_an_operator(rig: StoryRig) -> None:
     message = rig.accept()
-    operations.expire(rig.store, [message.queue_id], actor="ann", now_ms=NOW_MS + 9000)
+    order = Order(actor="ann")
+    change_queued(rig.store, EXPIRE, [message.queue_id], order, now_ms=NOW_MS + 9000)
     story = rig.story(message)
     assert kinds(story) == ["accepted", "operator", "expired"]
     assert story.headline == "Not delivered: given up (expired by ann)."

@@ -14,12 +14,13 @@ from starlette.requests import Request
 
 from relaygw.mail.search_values import read_time_ms
 from relaygw.mail.storable import unstorable_sign
+from relaygw.operations.selectors import SELECTORS
 from relaygw.settings.units import parse_duration
 from relaygw.web.api.json_body import WHOLE, Found, read_object
 from relaygw.web.pages import words
 from relaygw.web.pages.desk import is_queue_id
 from relaygw.web.problem import Problem
-from relaygw.web.queue_asked import NAMES, Asked, check_length, read_pairs
+from relaygw.web.queue_asked import Asked, check_length, read_pairs
 
 MAX_IDS = 10_000
 MAX_LISTED = 1000
@@ -147,7 +148,7 @@ def selection_of(body: Found, *, now_ms: int) -> Asked:
 
 
 def _pairs(given: dict[str, Any]) -> Iterable[tuple[str, str]]:
-    names = [name for name in NAMES if name != "id"]
+    names = [name for name in SELECTORS if name != "id"]
     for name, value in given.items():
         if name not in names:
             raise Problem(

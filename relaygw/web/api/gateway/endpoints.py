@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+from relaygw.operations.queue_actions import ACTIONS, QueueAction
+from relaygw.operations.selectors import SELECTORS
 from relaygw.web.api.gateway.asked import DEFAULT_LISTED, MAX_IDS, MAX_LISTED
 from relaygw.web.api.gateway.schemas import (
     FLAG,
@@ -18,24 +20,10 @@ from relaygw.web.api.gateway.schemas import (
     ref,
     said,
 )
-from relaygw.web.pages.queue_verbs import VERBS, Verb
 
 V1 = "/api/gateway/v1"
 _SINCE = "RFC 3339, or an age like 6h"
-_SELECTORS = {
-    "id": "queue id; may be repeated",
-    "subject": "the subject contains it",
-    "sender": "the envelope sender contains it; <> is the null sender",
-    "recipient": "a recipient contains it",
-    "reason": "the reason of a delay or hold contains it",
-    "reply": "a last reply contains it",
-    "state": "of a delivery; several with commas or repeated; `all` for every state",
-    "provider": "the last provider tried is exactly this",
-    "route": "the route is exactly this",
-    "stream": "transactional or promotional",
-    "client": "the client's address or user is exactly this",
-    "older_than": "accepted longer ago: 30s, 5m, 4h, 7d",
-}
+_SELECTORS = {name: one.help for name, one in SELECTORS.items()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +53,7 @@ def _list_parameters(*names: str) -> dict[str, str]:
 def endpoints() -> Iterator[Endpoint]:
     """Yield them in the order in which they are shown."""
     yield from _queue()
-    yield from (_change(verb) for verb in VERBS.values())
+    yield from (_change(verb) for verb in ACTIONS.values())
     yield from _providers()
     yield from _watching()
     yield Endpoint(
@@ -122,8 +110,8 @@ def _queue() -> Iterator[Endpoint]:
     )
 
 
-def _change(verb: Verb) -> Endpoint:
-    states = " or ".join(sorted(verb.states))
+def _change(verb: QueueAction) -> Endpoint:
+    states = " or ".join(sorted(verb.from_states))
     more: dict[str, Schema] = {}
     if verb.takes_note:
         more["note"] = said(TEXT, "why; kept with the message")

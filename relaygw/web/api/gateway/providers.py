@@ -7,8 +7,14 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from relaygw.operations import hold_provider, holds_of, release_provider
-from relaygw.operations.provider_usage import hold_object, provider_object, read_usages
+from relaygw.operations.providers import (
+    hold_object,
+    hold_provider,
+    holds_of,
+    provider_object,
+    read_usages,
+    release_provider,
+)
 from relaygw.web.api.gateway.asked import body_of, known_parameters, text
 from relaygw.web.pages import words
 from relaygw.web.pages.desk import Desk

@@ -9,9 +9,9 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from relaygw.operations import Result
-from relaygw.operations.messages import entries_of
+from relaygw.operations.queue_actions import Order, QueueAction, Result
 from relaygw.operations.queue_object import queue_object
+from relaygw.operations.selectors import ANY_STATE, SELECTORS
 from relaygw.operations.story import tell_story
 from relaygw.policy.story import as_object as story_object
 from relaygw.store.protocol import QueueEntry
@@ -28,11 +28,10 @@ from relaygw.web.api.gateway.asked import (
 from relaygw.web.pages import words
 from relaygw.web.pages.desk import Desk, is_queue_id
 from relaygw.web.pages.queue_choice import QueueChoice
-from relaygw.web.pages.queue_verbs import Order, Verb, known_provider
-from relaygw.web.pages.queue_work import carry_out
+from relaygw.web.pages.queue_work import carry_out, known_provider
 from relaygw.web.principal import Role, require
 from relaygw.web.problem import Problem
-from relaygw.web.queue_asked import ANY_STATE, NAMES, Asked, found_messages, read_asked
+from relaygw.web.queue_asked import Asked, found_messages, read_asked
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
@@ -45,7 +44,7 @@ class QueueApi:
 
     async def show_page(self, request: Request) -> Response:
         """Answer a page of messages, the oldest first; `next` is for the page after it."""
-        given = known_parameters(request, {*NAMES, "limit", "after"})
+        given = known_parameters(request, {*SELECTORS, "limit", "after"})
         limit, after = limit_of(given), after_of(given)
         asked = read_asked(given, now_ms=words.now_ms())
         entries = await self._desk.read(
@@ -75,7 +74,7 @@ class QueueApi:
             raise _missing(queue_id)
         return JSONResponse(story_object(story))
 
-    def act(self, verb: Verb) -> Endpoint:
+    def act(self, verb: QueueAction) -> Endpoint:
         """Return the endpoint that does something to messages."""
 
         async def change(request: Request) -> Response:
@@ -89,38 +88,41 @@ class QueueApi:
             choice = _choice(body, now_ms=words.now_ms())
             order = Order(
                 actor=principal.name,
-                now_ms=words.now_ms(),
                 detail=choice.words().replace("web", "api", 1),
                 note=text(body, "note")[:200],
                 provider=text(body, "provider"),
                 is_forced=flag(body, "force"),
             )
             if verb.takes_provider:
-                known_provider(self._desk.settings, order.provider)
+                senders = known_provider(self._desk.settings, order.provider).senders
+                order = replace(order, senders=senders)
             if flag(body, "dry_run"):
                 ids = await self._desk.read(lambda: self._would_touch(verb, choice))
                 return JSONResponse(_outcome(verb, Result(changed=ids, left=()), is_dry_run=True))
-            result = await self._desk.change(lambda: carry_out(self._desk, verb, choice, order))
+            now = words.now_ms()
+            result = await self._desk.change(
+                lambda: carry_out(self._desk, verb, choice, order, now_ms=now)
+            )
             self._desk.wake_workers()
             return JSONResponse(_outcome(verb, result, is_dry_run=False))
 
         return change
 
-    def _would_touch(self, verb: Verb, choice: QueueChoice) -> tuple[str, ...]:
+    def _would_touch(self, verb: QueueAction, choice: QueueChoice) -> tuple[str, ...]:
         store = self._desk.store
         if choice.is_all:
-            batches = choice.batches(store, verb.states)
+            batches = choice.batches(store, verb.from_states)
             return tuple(queue_id for batch in batches for queue_id in batch)
-        found = entries_of(store, choice.ids)
+        found = store.entries(choice.ids)
         return tuple(
             entry.queue_id
             for entry in found
-            if verb.states & {part.state for part in entry.deliveries}
+            if verb.from_states & {part.state for part in entry.deliveries}
         )
 
     def _found(self, request: Request) -> QueueEntry:
         queue_id = _id_of(request)
-        found = entries_of(self._desk.store, [queue_id])
+        found = self._desk.store.entries([queue_id])
         if not found:
             raise _missing(queue_id)
         return found[0]
@@ -171,7 +173,7 @@ def _check_meant(body: dict[str, Any], asked: Asked) -> None:
         raise Problem(400, "all is false: no message is named", expected="ids or select")
 
 
-def _outcome(verb: Verb, result: Result, *, is_dry_run: bool) -> dict[str, Any]:
+def _outcome(verb: QueueAction, result: Result, *, is_dry_run: bool) -> dict[str, Any]:
     return {
         "action": verb.name,
         "dry_run": is_dry_run,

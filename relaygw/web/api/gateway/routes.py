@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from starlette.routing import Route
 
+from relaygw.operations.queue_actions import ACTIONS
 from relaygw.web.api.gateway.docs import DocsPage
 from relaygw.web.api.gateway.providers import ProvidersApi
 from relaygw.web.api.gateway.queue import QueueApi
 from relaygw.web.api.gateway.watching import WatchingApi
 from relaygw.web.pages.desk import Desk
-from relaygw.web.pages.queue_verbs import VERBS
 
 API = "/api/gateway/v1"
 
@@ -24,7 +24,7 @@ def gateway_routes(desk: Desk) -> list[Route]:
         Route(API + "/queue", queue.show_page, methods=["GET"]),
         *(
             Route(f"{API}/queue/{verb.name}", queue.act(verb), methods=["POST"])
-            for verb in VERBS.values()
+            for verb in ACTIONS.values()
         ),
         Route(one, queue.show, methods=["GET"]),
         Route(one + "/explain", queue.explain, methods=["GET"]),

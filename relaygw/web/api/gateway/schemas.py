@@ -6,9 +6,9 @@ from typing import Any
 
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.observe.history.series import Series
+from relaygw.operations.selectors import SELECTORS
 from relaygw.policy.story import EventKind
 from relaygw.policy.untended import KINDS
-from relaygw.web.queue_asked import NAMES
 
 Schema = dict[str, Any]
 
@@ -152,7 +152,7 @@ _STORY = answer(
 _SELECT = body(
     "Messages that all conditions hold for; texts are found anywhere, without case, but for "
     "provider, route, stream and client, which are compared whole.",
-    **{name: TEXT for name in NAMES if name not in ("id", "state")},
+    **{name: TEXT for name in SELECTORS if name not in ("id", "state")},
     state={"anyOf": [TEXT, list_of(TEXT)]},
 )
 _OUTCOME = answer(

@@ -9,7 +9,7 @@ from starlette.responses import JSONResponse, Response
 
 from relaygw.mail.timestamp import rfc3339
 from relaygw.observe.history.series import Series
-from relaygw.operations.queue_object import audit_object
+from relaygw.operations.audit import audit_object
 from relaygw.operations.status import status_object, take_snapshot, warnings
 from relaygw.store.commands import Trail
 from relaygw.store.watching import HISTORY_SLICE_MS, HistoryPoint, Incident

@@ -7,43 +7,54 @@ admin. Addresses outside of the allow list take --anyone and a second answer, th
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import click
 
-from relaygw import operations
-from relaygw.cli.captured import chosen, with_latest
-from relaygw.cli.changing import (
+from relaygw.cli.frame import (
+    Command,
+    CommandFailed,
+    Invocation,
+    login_name,
+    number_from_1,
+    pass_invocation,
+    warn,
+)
+from relaygw.cli.mail_change import (
     CHANGE_OPTIONS,
     SHOWN_ROWS,
     Answer,
     check_scope,
-    login_name,
     may_go_on,
     raise_if_alone,
     take_answer,
-    wake_workers,
+    tell_missing,
 )
-from relaygw.cli.frame import Command, CommandFailed, Invocation, pass_invocation, warn
-from relaygw.cli.release_report import report, show_plan
-from relaygw.cli.selecting import (
-    ANY_STATE,
+from relaygw.cli.selection import (
     CAPTURED_OPTIONS,
     Choice,
     Decorator,
     choose,
+    chosen_captured,
     ids_argument,
     not_empty,
     options,
+    with_latest,
 )
-from relaygw.cli.text import clock_ms, counted, printable
-from relaygw.cli.values import number_from_1
+from relaygw.cli.text import as_json, clock_ms, counted, fitted, printable, terminal_width
 from relaygw.errors import InvalidAddress
-from relaygw.operations import ReleaseResult
+from relaygw.mail.envelope import Released
+from relaygw.operations.captured import plan_release, release_captured
+from relaygw.operations.release_plan import ReleaseResult, Wish
+from relaygw.operations.selectors import ANY_STATE
 from relaygw.settings.model import Settings
 from relaygw.store.protocol import Store
+
+_ID_CELLS, _LIST_CELLS, _ROUTE_CELLS = 17, 7, 12
+_FIXED_CELLS = _ID_CELLS + _LIST_CELLS + _ROUTE_CELLS + 4  # with the spaces
+_MIN_REST_CELLS = 30
 
 
 def _bare_addresses(
@@ -108,15 +119,15 @@ def release_sandbox(
             "nothing can be released: no provider is configured; add providers and routes",
             exit_code=os.EX_CONFIG,
         )
-    task = _Release(
-        settings,
+    wish = Wish(
         to=None if to is None else _address(to, "--to"),
         only_for=only_for,
+        is_admin=True,
         anyone=anyone,
-        expected_outside=expected_outside,
     )
     with invocation.open_store() as store:
-        return task.carry_through(store, with_latest(store, choice), answer)
+        release = _Release(store, settings, wish, answer, expected_outside)
+        return release.carry_through(invocation, with_latest(store, choice))
 
 
 def _address(text: str, option: str) -> str:
@@ -134,59 +145,48 @@ def _address(text: str, option: str) -> str:
 
 
 class _Release:
-    """One call: what it would do, the questions, the deed, the report."""
+    """One call: what it would do, the questions, the release, the report."""
 
     def __init__(
         self,
+        store: Store,
         settings: Settings,
-        *,
-        to: str | None,
-        only_for: tuple[str, ...],
-        anyone: bool,
+        wish: Wish,
+        answer: Answer,
         expected_outside: int | None,
     ) -> None:
+        self._store = store
         self._settings = settings
-        self._to = to
-        self._only_for = only_for
-        self._anyone = anyone
+        self._wish = wish
+        self._answer = answer
         self._expected_outside = expected_outside
 
-    def carry_through(self, store: Store, choice: Choice, answer: Answer) -> int:
+    def carry_through(self, invocation: Invocation, choice: Choice) -> int:
         """Release the chosen messages after asking; return the exit code."""
-        entries = list(chosen(store, choice))
+        entries = list(chosen_captured(self._store, choice))
         ids = [entry.queue_id for entry in entries]
-        planned = operations.plan_release(
-            store,
-            self._settings,
-            ids,
-            to=self._to,
-            is_admin=True,
-            anyone=self._anyone,
-            only_for=self._only_for,
-        )
-        subjects = {entry.queue_id: entry.subject for entry in entries}
-        if not answer.wants_json:
-            show_plan(planned, subjects)
-        if self._may_go_on(planned, answer):
-            result = self._release(store, planned, choice)
-            wake_workers()
-        elif answer.is_dry_run or not planned.copies:
+        planned = plan_release(self._store, self._settings, ids, self._wish)
+        if not self._answer.wants_json:
+            show_plan(planned, {entry.queue_id: entry.subject for entry in entries})
+        if self._may_go_on(planned):
+            result = self._release(planned, choice)
+            invocation.wake_workers()
+        elif self._answer.is_dry_run or not planned.copies:
             result = planned
         else:
             click.echo("nothing changed")
             return os.EX_OK
-        report(result, answer)
-        missing = _missing(choice, set(ids))
-        for queue_id in missing:
-            warn(f"{queue_id}: no such message, or it does not match")
+        report(result, self._answer)
+        missing = choice.missing(set(ids))
+        tell_missing(missing)
         return _exit_code(result, missing)
 
-    def _may_go_on(self, planned: ReleaseResult, answer: Answer) -> bool:
+    def _may_go_on(self, planned: ReleaseResult) -> bool:
         if not planned.copies:
             return False
         mails, messages = len(planned.copies), len(planned.changed)
         question = f"release {counted(mails, 'mail')} of {counted(messages, 'message')}?"
-        return may_go_on(question, answer) and self._is_outside_confirmed(planned)
+        return may_go_on(question, self._answer) and self._is_outside_confirmed(planned)
 
     def _is_outside_confirmed(self, planned: ReleaseResult) -> bool:
         """Ask for the number of addresses that are not on the list; True if it is right."""
@@ -203,17 +203,13 @@ class _Release:
             exit_code=os.EX_DATAERR,
         )
 
-    def _release(self, store: Store, planned: ReleaseResult, choice: Choice) -> ReleaseResult:
+    def _release(self, planned: ReleaseResult, choice: Choice) -> ReleaseResult:
         changed = planned.changed
-        result = operations.release_captured(
-            store,
+        result = release_captured(
+            self._store,
             self._settings,
             changed,
-            to=self._to,
-            is_admin=True,
-            anyone=self._anyone,
-            only_for=self._only_for,
-            confirmed=planned.outside,
+            replace(self._wish, confirmed=planned.outside),
             actor=login_name(),
             now_ms=clock_ms(),
             detail=choice.words,
@@ -238,13 +234,77 @@ def _ask_number(outside: Sequence[str]) -> bool:
     return str(given).strip() == str(len(outside))
 
 
-def _missing(choice: Choice, present: Collection[str]) -> list[str]:
-    if choice.limit is not None:
-        return []
-    return [queue_id for queue_id in choice.selection.queue_ids if queue_id not in present]
-
-
 def _exit_code(result: ReleaseResult, missing: Collection[str]) -> int:
     if missing or result.refused or not all(one.is_temporary for one in result.left):
         return os.EX_DATAERR
     return os.EX_TEMPFAIL if result.left else os.EX_OK
+
+
+def show_plan(planned: ReleaseResult, subjects: Mapping[str, str]) -> None:
+    """Print who would get what, those outside of the allow list first."""
+    if not planned.copies:
+        return
+    rest = max(terminal_width() - _FIXED_CELLS, _MIN_REST_CELLS)
+    to, subject = rest // 2, rest - rest // 2
+    click.echo(
+        f"{'QUEUE ID':<{_ID_CELLS}} {'LIST':<{_LIST_CELLS}} {'ROUTE':<{_ROUTE_CELLS}} "
+        f"{'TO':<{to}} SUBJECT"
+    )
+    rows = sorted(planned.copies, key=lambda one: one.released is not Released.ANYONE)
+    for one in rows[:SHOWN_ROWS]:
+        mark = "OUTSIDE" if one.released is Released.ANYONE else "allowed"
+        click.echo(
+            f"{fitted(one.queue_id, _ID_CELLS)} {mark:<{_LIST_CELLS}} "
+            f"{fitted(one.route, _ROUTE_CELLS)} {fitted(one.address, to)} "
+            f"{fitted(subjects[one.queue_id], subject)}".rstrip()
+        )
+    if len(rows) > SHOWN_ROWS:
+        click.echo(f"... and {len(rows) - SHOWN_ROWS} more")
+
+
+def report(result: ReleaseResult, answer: Answer) -> None:
+    """Print what was released, and on stderr what was not and why."""
+    would = "would be " if answer.is_dry_run else ""
+    if answer.wants_json:
+        for line in _objects(result, f"{would}released"):
+            click.echo(as_json(line))
+        return
+    click.echo(f"{counted(len(result.copies), 'mail')} {would}released")
+    refused = [f"{one.queue_id}: {one.address} {one.why}" for one in result.refused]
+    left = [f"{one.queue_id}: left alone: {one.why}" for one in result.left]
+    for text in (refused + left)[:SHOWN_ROWS]:
+        warn(text)
+    more = len(refused) + len(left) - SHOWN_ROWS
+    if more > 0:
+        warn(f"... and {more} more not released")
+
+
+def _objects(result: ReleaseResult, done: str) -> Iterator[dict[str, str | None]]:
+    for copy in result.copies:
+        yield {
+            "queue_id": copy.queue_id,
+            "captured_for": copy.captured,
+            "address": copy.address,
+            "result": done,
+            "released": copy.released.value,
+            "route": copy.route,
+            "reason": None,
+        }
+    for one in result.refused:
+        yield _not_released(one.queue_id, "refused", one.why, one.captured, one.address)
+    for left in result.left:
+        yield _not_released(left.queue_id, "left alone", left.why)
+
+
+def _not_released(
+    queue_id: str, result: str, reason: str, captured: str | None = None, address: str | None = None
+) -> dict[str, str | None]:
+    return {
+        "queue_id": queue_id,
+        "captured_for": captured,
+        "address": address,
+        "result": result,
+        "released": None,
+        "route": None,
+        "reason": reason,
+    }

@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from relaygw.cli.entries import as_json
 from relaygw.cli.frame import Command, Invocation, pass_invocation, warn
-from relaygw.cli.selecting import choose, some_ids_argument
-from relaygw.cli.text import clock_ms, moment, printable, terminal_width
+from relaygw.cli.selection import choose, some_ids_argument
+from relaygw.cli.text import as_json, clock_ms, moment, printable, terminal_width
 
 if TYPE_CHECKING:
     from relaygw.policy.story import Note, Outlook, Story, StoryEvent

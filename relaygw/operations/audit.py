@@ -1,4 +1,4 @@
-"""Changes of the configuration, in the audit trail: when they came into force, and of what.
+"""The audit trail: its lines for JSON, and those that changes of the configuration leave in it.
 
 Values are not recorded, only which sections differ from what the last start or reload of this
 host had. Each entry keeps a short hash of every section, so that the next one can compare.
@@ -10,13 +10,28 @@ import hashlib
 import json
 from typing import Any
 
+from relaygw.mail.timestamp import rfc3339
 from relaygw.settings.model import Settings
 from relaygw.store.commands import Trail
 from relaygw.store.protocol import AuditEntry, Store
 
-ACTION = "settings.change"
-_NOTHING_BEFORE = AuditEntry(at_ms=0, actor="", action=ACTION, target="", affected=0, detail="")
+SETTINGS_CHANGE = "settings.change"
+_NOTHING_BEFORE = AuditEntry(
+    at_ms=0, actor="", action=SETTINGS_CHANGE, target="", affected=0, detail=""
+)
 _HASH_DIGITS = 12
+
+
+def audit_object(entry: AuditEntry) -> dict[str, Any]:
+    """Return a line of the audit trail; `--json` and the API have the same names of fields."""
+    return {
+        "at": rfc3339(entry.at_ms),
+        "actor": entry.actor,
+        "action": entry.action,
+        "target": entry.target,
+        "affected": entry.affected,
+        "detail": entry.detail,
+    }
 
 
 def note_settings(store: Store, settings: Settings, *, occasion: str, now_ms: int) -> bool:
@@ -26,7 +41,8 @@ def note_settings(store: Store, settings: Settings, *, occasion: str, now_ms: in
     them writes the entry. Returns whether it was this one. Raises StoreUnavailable.
     """
     host = settings.hostname
-    last = next(iter(store.audit_entries(limit=1, trail=Trail(action=ACTION, target=host))), None)
+    trail = Trail(action=SETTINGS_CHANGE, target=host)
+    last = next(iter(store.audit_entries(limit=1, trail=trail)), None)
     before = _recorded(last)
     sections = _hashes(settings)
     known = before.get("sections", {})
@@ -44,7 +60,7 @@ def note_settings(store: Store, settings: Settings, *, occasion: str, now_ms: in
     entry = AuditEntry(
         at_ms=now_ms,
         actor=f"{occasion} on {host}",
-        action=ACTION,
+        action=SETTINGS_CHANGE,
         target=host,
         affected=len(changed) if known else 0,
         detail=json.dumps(detail, separators=(",", ":")),
@@ -52,8 +68,8 @@ def note_settings(store: Store, settings: Settings, *, occasion: str, now_ms: in
     return store.add_audit(entry, only_after=last or _NOTHING_BEFORE)
 
 
-def words_of(detail: str) -> str:
-    """Return what an entry says in words."""
+def settings_change_words(detail: str) -> str:
+    """Return what the detail of a SETTINGS_CHANGE says in words."""
     noted = _parsed(detail)
     after = noted.get("after", "?")
     if not noted.get("before"):

@@ -15,10 +15,9 @@ from typing import IO, Any
 
 import click
 
-from relaygw.cli.changing import login_name
-from relaygw.cli.frame import Command, CommandFailed, Invocation, pass_invocation, warn
+from relaygw.cli.frame import Command, CommandFailed, Invocation, login_name, pass_invocation, warn
 from relaygw.cli.progress import Progress
-from relaygw.cli.selecting import QUEUE_OPTIONS, Choice, choose, found, ids_argument, options
+from relaygw.cli.selection import QUEUE_OPTIONS, Choice, choose, found, ids_argument, options
 from relaygw.cli.text import clock_ms, counted, printable
 from relaygw.mail.exported import Exported, as_line
 from relaygw.mail.mbox import as_entry

@@ -1,15 +1,36 @@
-"""A message as a row of a list, and told in full; what is JSON as one line."""
+"""Messages on stdout: lists of rows, single ones in full, as JSON, or their content."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
+import os
+import sys
+from collections.abc import Iterable, Iterator
 
-from relaygw.cli.text import age, counted, cut, fitted, labelled, moment, size
+import click
+
+from relaygw.cli.frame import CommandFailed, warn
+from relaygw.cli.text import (
+    age,
+    as_json,
+    clock_ms,
+    counted,
+    cut,
+    fitted,
+    labelled,
+    moment,
+    size,
+    terminal_width,
+)
 from relaygw.mail.envelope import Released
 from relaygw.mail.state import DeliveryState, RecipientState
-from relaygw.operations.queue_object import leading_delivery, next_attempt_at_ms
-from relaygw.store.protocol import DeliveryEntry, QueueEntry, RecipientEntry
+from relaygw.operations.queue_object import leading_delivery, next_attempt_at_ms, queue_object
+from relaygw.store.protocol import (
+    DeliveryEntry,
+    QueueEntry,
+    RecipientEntry,
+    Store,
+    read_content,
+)
 
 _ID_CELLS, _AGE_CELLS, _STATE_CELLS, _SIZE_CELLS = 17, 4, 8, 5
 _RELEASED_WORDS = {
@@ -19,11 +40,6 @@ _RELEASED_WORDS = {
 _FIXED_CELLS = _ID_CELLS + _AGE_CELLS + _STATE_CELLS + _SIZE_CELLS + 6  # with the spaces
 _MIN_REST_CELLS = 30
 _MAX_SUBJECT_CELLS = 320
-
-
-def as_json(value: object) -> str:
-    """Return one line of JSON in ASCII, which no terminal and no encoding can spoil."""
-    return json.dumps(value, separators=(",", ":"))
 
 
 def _columns(width: int) -> tuple[int, int, int]:
@@ -68,7 +84,7 @@ def _shown_recipients(entry: QueueEntry, width: int) -> str:
     return fitted(fitted(first, width - len(more)).rstrip() + more, width)
 
 
-def story(entry: QueueEntry, now_ms: int) -> Iterator[str]:
+def _told_in_full(entry: QueueEntry, now_ms: int) -> Iterator[str]:
     """Yield the lines that tell all about a message."""
     leading = leading_delivery(entry)
     yield _told("queue id", entry.queue_id)
@@ -135,3 +151,73 @@ def _recipient_story(one: RecipientEntry, now_ms: int) -> Iterator[str]:
 
 def _told(label: str, text: str, *, indent: int = 0) -> str:
     return labelled(label, text, indent=indent, breaks_words=True)
+
+
+def print_list(
+    entries: Iterable[QueueEntry], *, wants_json: bool, limit: int | None, empty: str
+) -> None:
+    """Print at most `limit` of `entries`, as rows with a footer or as JSON lines."""
+    width, now_ms = terminal_width(), clock_ms()
+    number = 0
+    has_more = False
+    for entry in entries:
+        if number == limit:
+            has_more = True
+            break
+        if wants_json:
+            click.echo(as_json(queue_object(entry)))
+        else:
+            if number == 0:
+                click.echo(head_row(width))
+            click.echo(row(entry, now_ms, width=width))
+        number += 1
+    if not wants_json:
+        more = ", more match" if has_more else ""
+        click.echo(f"-- {counted(number, 'message')}{more}" if number else empty)
+
+
+def print_messages(
+    store: Store, ids: tuple[str, ...], entries: list[QueueEntry], *, wants_json: bool, raw: bool
+) -> int:
+    """Print all about each of `ids`; return 65 when one of them is not among `entries`."""
+    by_id = {entry.queue_id: entry for entry in entries}
+    exit_code = os.EX_OK
+    now_ms = clock_ms()
+    is_first = True
+    for queue_id in ids:
+        entry = by_id.get(queue_id)
+        if entry is None:
+            sys.stdout.flush()
+            warn(f"{queue_id}: no such message")
+            exit_code = os.EX_DATAERR
+        elif raw:
+            _write_content(store, entry)
+        elif wants_json:
+            click.echo(as_json(queue_object(entry)))
+        else:
+            if not is_first:
+                click.echo()
+            click.echo("\n".join(_told_in_full(entry, now_ms)))
+        is_first = False
+    return exit_code
+
+
+def _write_content(store: Store, entry: QueueEntry) -> None:
+    if not entry.chunk_count:
+        raise CommandFailed(
+            f"{entry.queue_id}: its content is no longer kept; see queue.keep_content",
+            exit_code=os.EX_DATAERR,
+        )
+    sys.stdout.flush()
+    stdout = sys.stdout.buffer
+    written_bytes = 0
+    for body in read_content(store, entry):
+        stdout.write(body)
+        written_bytes += len(body)
+    stdout.flush()
+    if written_bytes != entry.size_bytes:
+        raise CommandFailed(
+            f"{entry.queue_id}: only {written_bytes} of {entry.size_bytes} bytes were there; "
+            "it was being deleted",
+            exit_code=os.EX_DATAERR,
+        )

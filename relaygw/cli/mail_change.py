@@ -8,7 +8,6 @@ holds a message right now, else 0.
 from __future__ import annotations
 
 import os
-import pwd
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -16,13 +15,12 @@ from typing import Any
 
 import click
 
-from relaygw.cli.entries import as_json, head_row, row
-from relaygw.cli.frame import Invocation, pass_invocation, warn
+from relaygw.cli.frame import Invocation, warn
+from relaygw.cli.messages import head_row, row
 from relaygw.cli.progress import Progress
-from relaygw.cli.selecting import STDIN, Choice, Decorator
-from relaygw.cli.text import clock_ms, counted, terminal_width
-from relaygw.operations import LeftAlone, Result
-from relaygw.operations.messages import batches
+from relaygw.cli.selection import STDIN, Choice, Decorator
+from relaygw.cli.text import as_json, clock_ms, counted, terminal_width
+from relaygw.operations.queue_actions import LeftAlone, Result, batches
 from relaygw.store.protocol import QueueEntry
 
 SHOWN_ROWS = 20
@@ -94,7 +92,12 @@ def check_scope(choice: Choice, answer: Answer) -> None:
 
 
 def carry_through(
-    entries: Iterable[QueueEntry], task: Task, *, choice: Choice, answer: Answer
+    invocation: Invocation,
+    entries: Iterable[QueueEntry],
+    task: Task,
+    *,
+    choice: Choice,
+    answer: Answer,
 ) -> int:
     """Do `task` to `entries` after asking; return the exit code."""
     gathered = _gather(entries, task, choice)
@@ -106,7 +109,7 @@ def carry_through(
         warn(task.warning)
     if gathered.ready and may_go_on(question, answer):
         result = _carry_out(gathered.ready, task)
-        wake_workers()
+        invocation.wake_workers()
         left = [*left, *result.left]
         _report(result.changed, left, task, answer)
     elif answer.is_dry_run or not gathered.ready:
@@ -114,8 +117,7 @@ def carry_through(
     else:
         click.echo("nothing changed")
         return 0
-    for queue_id in gathered.missing:
-        warn(f"{queue_id}: no such message, or it does not match")
+    tell_missing(gathered.missing)
     return _exit_code(left, gathered.missing, task)
 
 
@@ -139,14 +141,6 @@ def _carry_out(ready: list[str], task: Task) -> Result:
     return Result(changed=tuple(changed), left=tuple(left))
 
 
-@pass_invocation
-def wake_workers(invocation: Invocation) -> None:
-    """Let workers see the change now, not with their next look."""
-    from relaygw import roles
-
-    roles.wake_workers(invocation.load_running())
-
-
 def _gather(entries: Iterable[QueueEntry], task: Task, choice: Choice) -> _Gathered:
     gathered = _Gathered()
     present: set[str] = set()
@@ -163,9 +157,7 @@ def _gather(entries: Iterable[QueueEntry], task: Task, choice: Choice) -> _Gathe
         if len(gathered.rows) < SHOWN_ROWS:
             gathered.rows.append(row(entry, now_ms, width=width))
     progress.end()
-    if choice.limit is None:
-        wanted = choice.selection.queue_ids
-        gathered.missing = [queue_id for queue_id in wanted if queue_id not in present]
+    gathered.missing = choice.missing(present)
     return gathered
 
 
@@ -178,6 +170,12 @@ def _show(gathered: _Gathered) -> None:
     more = len(gathered.ready) - len(gathered.rows)
     if more:
         click.echo(f"... and {more} more")
+
+
+def tell_missing(ids: Iterable[str]) -> None:
+    """Name on stderr ids that no message was found for."""
+    for queue_id in ids:
+        warn(f"{queue_id}: no such message, or it does not match")
 
 
 def may_go_on(question: str, answer: Answer) -> bool:
@@ -222,14 +220,3 @@ def _exit_code(left: list[LeftAlone], missing: list[str], task: Task) -> int:
     if missing or not all(one.is_temporary for one in left):
         return os.EX_DATAERR
     return os.EX_TEMPFAIL if left and task.waits_for_workers else os.EX_OK
-
-
-def login_name() -> str:
-    """Return who runs this command, for the audit trail; sudo's caller is named, too."""
-    uid = os.getuid()
-    try:
-        name = pwd.getpwuid(uid).pw_name
-    except KeyError:
-        name = f"uid {uid}"
-    caller = os.environ.get("SUDO_USER", "")
-    return f"{name} (sudo by {caller})" if uid == 0 and caller else name

@@ -8,10 +8,9 @@ from typing import Any
 
 import click
 
-from relaygw.cli.entries import as_json
 from relaygw.cli.frame import Command, Invocation, pass_invocation
-from relaygw.cli.selecting import QUEUE_OPTIONS, choose, ids_argument, options
-from relaygw.cli.text import cells, clock_ms, fitted, terminal_width
+from relaygw.cli.selection import QUEUE_OPTIONS, choose, ids_argument, options
+from relaygw.cli.text import as_json, cells, clock_ms, fitted, terminal_width
 from relaygw.store.commands import ShapeCount, ShapeKey
 
 BOUNDS_MIN = (5, 10, 20, 40, 80, 160, 320, 640, 1280)

@@ -1,0 +1,278 @@
+"""The options that choose messages, queued or captured, and the messages they choose.
+
+A condition without a value is an error, never "any": an unset variable in a script must not
+turn `queue delete --sender "$WHO"` into a deletion of everything.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Any
+
+import click
+
+from relaygw.cli.frame import number_from_1
+from relaygw.cli.text import clock_ms
+from relaygw.mail.search import parse_search
+from relaygw.mail.state import OPEN, DeliveryState
+from relaygw.operations.selectors import (
+    NULL_SENDER,
+    SELECTORS,
+    STATES,
+    Kind,
+    Selector,
+    selection_of,
+)
+from relaygw.store.protocol import MAX_TEXT_CHARACTERS, QueueEntry, Selection, Store
+
+PAGE_MESSAGES = 500
+MAX_IDS = 100_000
+"""Ids of one search: a few MB."""
+STDIN = "-"
+LATEST = "LATEST"
+"""The id that stands for the newest captured message; ids are in upper case by then."""
+_STATE_MARKS = "*!#"  # beside the ids in what mailq prints
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+def not_empty(_ctx: click.Context, _option: click.Parameter, value: str | None) -> str | None:
+    """Refuse a text that is empty, or too long to be looked for."""
+    if value is not None and not value.strip():
+        raise click.BadParameter("is empty; write a value or leave the option out")
+    if value is not None and len(value) > MAX_TEXT_CHARACTERS:
+        raise click.BadParameter(
+            f"it has {len(value):,} characters; write at most {MAX_TEXT_CHARACTERS:,}"
+        )
+    return value
+
+
+def _not_empty_ids(
+    _ctx: click.Context, _option: click.Parameter, values: tuple[str, ...]
+) -> tuple[str, ...]:
+    if not all(value.strip() for value in values):
+        raise click.BadParameter("an id is empty; write a queue id or leave it out")
+    return tuple(value.strip().upper() for value in values)
+
+
+def take_duration(_ctx: click.Context, _option: click.Parameter, value: str | None) -> float | None:
+    """Turn the value of an option into seconds."""
+    from relaygw.settings.units import parse_duration
+
+    if value is None:
+        return None
+    try:
+        return parse_duration(value)
+    except ValueError as error:
+        raise click.BadParameter(f"{value!r} {error}") from error
+
+
+ids_argument = click.argument("queue_ids", metavar="[ID]...", nargs=-1, callback=_not_empty_ids)
+some_ids_argument = click.argument(
+    "queue_ids", metavar="ID...", nargs=-1, required=True, callback=_not_empty_ids
+)
+
+
+def _text_option(name: str, text: str) -> Decorator:
+    return click.option(f"--{name}", metavar="TEXT", callback=not_empty, help=text)
+
+
+def _option(one: Selector) -> Decorator:
+    """Return the option of a row of the table."""
+    match one.kind:
+        case Kind.ID:
+            return click.option(
+                "--id", "id_options", metavar="ID", multiple=True, callback=_not_empty_ids,
+                help=one.help,
+            )  # fmt: skip
+        case Kind.STATE:
+            return click.option(
+                "--state", "state_names", multiple=True, type=click.Choice(STATES), help=one.help
+            )
+        case Kind.AGE:
+            return click.option(
+                "--older-than", "older_than_s", metavar="AGE", callback=take_duration,
+                help=one.help,
+            )  # fmt: skip
+        case _:
+            return _text_option(one.name, one.help)
+
+
+_PARAMETERS = {"id": "id_options", "state": "state_names", "older_than": "older_than_s"}
+"""Where a parameter has another name than the selector; audit lines show it."""
+_LIMIT = click.option("--limit", metavar="N", type=number_from_1(), help="At most N messages.")
+search_option = _text_option("search", "Matches TEXT, written as in the sandbox's search box.")
+QUEUE_OPTIONS: tuple[Decorator, ...] = (*map(_option, SELECTORS.values()), _LIMIT)
+CAPTURED_OPTIONS: tuple[Decorator, ...] = (
+    _option(SELECTORS["id"]),
+    search_option,
+    *(_option(SELECTORS[name]) for name in ("sender", "recipient", "subject", "older_than")),
+    _LIMIT,
+)
+
+
+def options(chosen: Iterable[Decorator]) -> Decorator:
+    """Return a decorator that adds several options in their order."""
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed(tuple(chosen)):
+            function = option(function)
+        return function
+
+    return decorate
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """What the options of one call ask for."""
+
+    selection: Selection
+    search: str = ""  # of captured mail, in the words of mail.search
+    is_null_sender: bool = False
+    has_ids: bool = False  # True with no id at all means no message
+    has_conditions: bool = False  # False: nothing was asked for, so everything would match
+    limit: int | None = None
+    words: str = ""  # the conditions without the ids, for the audit trail
+
+    def missing(self, found: Collection[str]) -> list[str]:
+        """Return the ids asked for that are not among those found; none under a limit."""
+        wanted = self.selection.queue_ids if self.limit is None else ()
+        return [queue_id for queue_id in wanted if queue_id not in found]
+
+
+def choose(given: dict[str, Any], *, default_states: frozenset[DeliveryState] = OPEN) -> Choice:
+    """Turn the values of the options, and of the arguments `queue_ids`, into a Choice.
+
+    With ids every state matches unless one is asked for.
+    """
+    conditions = {name: value for name, value in given.items() if value not in (None, ())}
+    limit = conditions.pop("limit", None)
+    words = (*conditions.pop("queue_ids", ()), *conditions.pop("id_options", ()))
+    parameters = {name: _PARAMETERS.get(name, name) for name in SELECTORS}
+    values = {name: conditions[key] for name, key in parameters.items() if key in conditions}
+    if words:
+        values["id"] = _read_ids(words)
+    return Choice(
+        selection=selection_of(values, default_states=default_states, now_ms=clock_ms()),
+        search=conditions.get("search", ""),
+        is_null_sender=values.get("sender") == NULL_SENDER,
+        has_ids=bool(words),
+        has_conditions=bool(words or conditions),
+        limit=limit,
+        words=" ".join(f"{name}={value!r}" for name, value in conditions.items()),
+    )
+
+
+def _read_ids(given: Iterable[str]) -> tuple[str, ...]:
+    """Return the ids, each once, for `-` those on stdin."""
+    ids: list[str] = []
+    for word in given:
+        if word == STDIN:
+            ids += [
+                line.split()[0].rstrip(_STATE_MARKS).upper() for line in sys.stdin if line.strip()
+            ]
+        else:
+            ids.append(word)
+    return tuple(dict.fromkeys(ids))
+
+
+def found(store: Store, choice: Choice) -> Iterator[QueueEntry]:
+    """Yield the chosen messages in the order of acceptance, page by page."""
+    return islice(_matching(store, choice), choice.limit)
+
+
+def _matching(store: Store, choice: Choice) -> Iterator[QueueEntry]:
+    ids = choice.selection.queue_ids
+    if not choice.has_ids:
+        selections = [choice.selection]
+    else:
+        pages = [ids[at : at + PAGE_MESSAGES] for at in range(0, len(ids), PAGE_MESSAGES)]
+        selections = [replace(choice.selection, queue_ids=page) for page in pages]
+    limit = MAX_IDS if choice.limit is None or choice.is_null_sender else choice.limit
+    for selection in selections:
+        for page in _pages(store, selection, min(limit, MAX_IDS)):
+            for entry in store.entries(page):
+                # it may be in another state since its id was found
+                is_still = any(part.state in selection.states for part in entry.deliveries)
+                if is_still and not (choice.is_null_sender and entry.sender):
+                    yield entry
+
+
+def _pages(store: Store, selection: Selection, limit: int) -> Iterator[list[str]]:
+    """Yield the ids that match; many are found at once, since a search looks at the whole queue."""
+    after = ""
+    while True:
+        ids = store.search_ids(selection, limit=limit, after=after)
+        for start in range(0, len(ids), PAGE_MESSAGES):
+            yield ids[start : start + PAGE_MESSAGES]
+        if len(ids) < limit:
+            return
+        after = ids[-1]
+
+
+# --- captured messages ---------------------------------------------------------------------
+
+
+def with_latest(store: Store, choice: Choice) -> Choice:
+    """Return a choice with the newest captured message's id in the place of `latest`."""
+    ids = choice.selection.queue_ids
+    if LATEST not in ids:
+        return choice
+    newest = store.captured_entry(None)
+    found_id = newest.entry.queue_id if newest is not None else LATEST.lower()
+    named = dict.fromkeys(found_id if word == LATEST else word for word in ids)
+    return replace(choice, selection=replace(choice.selection, queue_ids=tuple(named)))
+
+
+def chosen_captured(store: Store, choice: Choice) -> Iterator[QueueEntry]:
+    """Yield the chosen messages: with ids whether captured or not, else captured ones.
+
+    Captured ones come newest first. A search reads content that nobody has read yet before.
+    """
+    if choice.has_ids and not choice.search:
+        return found(store, choice)
+    return captured(store, choice)
+
+
+def captured(store: Store, choice: Choice) -> Iterator[QueueEntry]:
+    """Yield the chosen captured messages, the newest first."""
+    if choice.search:
+        from relaygw.web.indexing import Indexer
+
+        Indexer(store).catch_up(within_s=None)
+    return islice(
+        (entry for entry in _captured_pages(store, choice.search) if _is_chosen(entry, choice)),
+        choice.limit,
+    )
+
+
+def _captured_pages(store: Store, search: str) -> Iterator[QueueEntry]:
+    wanted = parse_search(search)
+    seen: set[str] = set()  # mail that arrives meanwhile moves the pages
+    start = 0
+    while page := store.find_captured(wanted, start=start, limit=PAGE_MESSAGES):
+        for one in page:
+            if one.entry.queue_id not in seen:
+                seen.add(one.entry.queue_id)
+                yield one.entry
+        start += len(page)
+
+
+def _is_chosen(entry: QueueEntry, choice: Choice) -> bool:
+    wanted = choice.selection
+    before_ms = wanted.accepted_before_ms
+    return (
+        (not choice.has_ids or entry.queue_id in wanted.queue_ids)
+        and (not choice.is_null_sender or not entry.sender)
+        and _contains([entry.sender], wanted.sender)
+        and _contains([one.address for one in entry.recipients], wanted.recipient)
+        and _contains([entry.subject], wanted.subject)
+        and (before_ms is None or entry.accepted_at_ms < before_ms)
+    )
+
+
+def _contains(texts: Iterable[str], part: str | None) -> bool:
+    return part is None or any(part.lower() in text.lower() for text in texts)

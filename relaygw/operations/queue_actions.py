@@ -1,0 +1,398 @@
+"""Changes of queued mail: the table of them, what each leaves alone, and how it is carried out.
+
+Only deliveries in the states that an action is meant for move; a message is left alone, and
+named, when it has none or a worker is sending it. Each change leaves a line in the audit trail.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from relaygw.mail.state import DeliveryState
+from relaygw.policy.hold_reasons import (
+    REASON_IN_DOUBT,
+    is_of_configuration,
+    operator_reason,
+    parked_for,
+)
+from relaygw.policy.patterns import AddressPatterns
+from relaygw.policy.routing import provider_of_route
+from relaygw.policy.untended import gone_remedy, gone_words, known_routes
+from relaygw.settings.model import Settings
+from relaygw.settings.show import fingerprint
+from relaygw.store.protocol import AuditEntry, DeliveryEntry, QueueEntry, Store
+
+BATCH_MESSAGES = 500
+"""Messages changed in one transaction, so that the front never waits long for the store."""
+
+BEING_SENT = "a worker is sending it right now"
+
+_D = DeliveryState
+_IN_DOUBT = (REASON_IN_DOUBT, "in doubt with")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeftAlone:
+    """A message that an action does not touch, and why."""
+
+    queue_id: str
+    why: str
+    is_temporary: bool = False  # True: trying again later may work
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """What an action did."""
+
+    changed: tuple[str, ...]  # queue ids
+    left: tuple[LeftAlone, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """Who wants a change, and on what terms; an action looks at those that it takes."""
+
+    actor: str
+    detail: str = ""  # by what the messages were chosen, for the audit trail
+    note: str = ""  # why it is held or expired; kept with the message
+    is_forced: bool = False  # retried or moved although it may be sent twice
+    provider: str = ""  # where mail is moved to
+    senders: Sequence[str] = ()  # whom that provider may send as; none: everybody
+    routes: frozenset[str] | None = None  # that mail is sent of; None: nobody can tell
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueAction:
+    """A change of queued mail. The command line, the pages, the API and the story read it here."""
+
+    name: str
+    from_states: frozenset[DeliveryState]  # that it is meant for
+    reached: frozenset[DeliveryState]
+    needs_whole: bool = False  # a message of which a part is being sent is left alone
+    takes_note: bool = False
+    takes_provider: bool = False
+    takes_force: bool = False
+    help: str  # of the command
+    note_help: str = ""
+    force_help: str = ""
+    means: str  # what comes of it, for pages and the API
+    done: str  # 3 messages ...
+    notice: str  # of a page: 3 messages ...
+    told: str  # of the story: operator ann ...
+    icon: str
+    is_usual: bool = False  # has a button of its own beside the list
+    is_danger: bool = False
+    write: Callable[[Store, QueueAction, Sequence[QueueEntry], Order, AuditEntry], int]
+    objection: Callable[[QueueEntry, Order], LeftAlone | None] = lambda _entry, _order: None
+
+    @property
+    def label(self) -> str:
+        """The name for a button."""
+        return self.name.capitalize()
+
+
+def objection(action: QueueAction, entry: QueueEntry, order: Order) -> LeftAlone | None:
+    """Return why a message is left alone; None: the action may change it."""
+    states = {part.state for part in entry.deliveries}
+    is_meant = bool(states & action.from_states)
+    if _D.ACTIVE in states and (action.needs_whole or not is_meant):
+        return LeftAlone(queue_id=entry.queue_id, why=BEING_SENT, is_temporary=True)
+    if not is_meant:
+        shown, wanted = " and ".join(sorted(states)), " or ".join(sorted(action.from_states))
+        why = f"it is {shown}; {action.name} is for mail that is {wanted}"
+        return LeftAlone(queue_id=entry.queue_id, why=why)
+    return action.objection(entry, order)
+
+
+def change_queued(
+    store: Store, action: QueueAction, ids: Sequence[str], order: Order, *, now_ms: int
+) -> Result:
+    """Change the messages that may be changed as they are now, a batch a transaction.
+
+    The changes are durable on return. Raises StoreUnavailable; batches before it are done.
+    """
+    changed: list[str] = []
+    left: list[LeftAlone] = []
+    for batch in batches(ids):
+        ready: list[QueueEntry] = []
+        for entry in store.entries(batch):
+            obstacle = objection(action, entry, order)
+            if obstacle is None:
+                ready.append(entry)
+            else:
+                left.append(obstacle)
+        if ready:
+            taken = _change_ready(store, action, ready, order, now_ms)
+            left += taken
+            lost = {one.queue_id for one in taken}
+            changed += [one.queue_id for one in ready if one.queue_id not in lost]
+    return Result(changed=tuple(changed), left=tuple(left))
+
+
+def batches(ids: Sequence[str]) -> Iterator[Sequence[str]]:
+    """Yield ids, each once, as many as one transaction changes."""
+    unique = tuple(dict.fromkeys(ids))
+    for start in range(0, len(unique), BATCH_MESSAGES):
+        yield unique[start : start + BATCH_MESSAGES]
+
+
+def routes_taken(store: Store, settings: Settings) -> frozenset[str] | None:
+    """Return the routes that mail is sent of, None: a worker with other settings may know more."""
+    mine = fingerprint(settings)
+    is_other = any(
+        one.role == "delivery" and one.state != "draining" and one.fingerprint != mine
+        for one in store.instances()
+    )
+    return None if is_other else known_routes(settings)
+
+
+def _change_ready(
+    store: Store, action: QueueAction, ready: Sequence[QueueEntry], order: Order, now_ms: int
+) -> list[LeftAlone]:
+    """Change messages; return those that a worker took between the look and the change."""
+    moved_to = f"to={order.provider!r} " if action.takes_provider else ""
+    audited = AuditEntry(
+        at_ms=now_ms,
+        actor=order.actor,
+        action=f"queue.{action.name}",
+        target=" ".join(_ids(ready)),
+        affected=len(ready),
+        detail=f"{moved_to}{order.detail}".strip(),
+    )
+    expected = sum(part.state in action.from_states for one in ready for part in one.deliveries)
+    if action.write(store, action, ready, order, audited) >= expected:
+        return []
+    why = "a worker took it at this moment"
+    return [
+        LeftAlone(queue_id=entry.queue_id, why=why, is_temporary=True)
+        for entry in store.entries(_ids(ready))
+        if not _is_reached(action, entry, order)
+    ]
+
+
+def _is_reached(action: QueueAction, entry: QueueEntry, order: Order) -> bool:
+    if action.takes_provider:
+        return order.provider in {provider_of_route(part.route) for part in entry.deliveries}
+    return bool(action.reached & {part.state for part in entry.deliveries})
+
+
+def _ids(entries: Iterable[QueueEntry]) -> list[str]:
+    return [entry.queue_id for entry in entries]
+
+
+# --- what each writes; returned is how many deliveries changed -----------------------------
+
+
+def _change_state(
+    store: Store, action: QueueAction, ready: Sequence[QueueEntry], order: Order, entry: AuditEntry
+) -> int:
+    (state,) = action.reached
+    return store.change_state(
+        _ids(ready),
+        from_states=action.from_states,
+        to=state,
+        reason=operator_reason(order.note or order.actor) if action.takes_note else None,
+        due_at_ms=entry.at_ms,
+        entry=entry,
+    )
+
+
+def _undelete(
+    store: Store, _: QueueAction, ready: Sequence[QueueEntry], _order: Order, entry: AuditEntry
+) -> int:
+    return store.undelete(_ids(ready), entry=entry)
+
+
+def _expire(
+    store: Store, _: QueueAction, ready: Sequence[QueueEntry], order: Order, entry: AuditEntry
+) -> int:
+    why = f": {order.note}" if order.note else ""
+    return store.expire(_ids(ready), reason=f"expired by {order.actor}{why}", entry=entry)
+
+
+def _move(
+    store: Store, _: QueueAction, ready: Sequence[QueueEntry], order: Order, entry: AuditEntry
+) -> int:
+    """Make due what waited, and what was held on account of the providers it had.
+
+    What an operator, the mode or a list holds stays held.
+    """
+    ended = {
+        part.reason
+        for one in ready
+        for part in one.deliveries
+        if part.state is _D.HELD and part.reason is not None and _is_hold_over(part.reason, order)
+    }
+    return store.move(
+        _ids(ready),
+        provider=order.provider,
+        ended_reasons=ended,
+        is_forced=order.is_forced,
+        entry=entry,
+    )
+
+
+def _is_hold_over(reason: str, order: Order) -> bool:
+    return is_of_configuration(reason) or (order.is_forced and reason.startswith(_IN_DOUBT))
+
+
+# --- what each leaves alone of mail in the states that it is meant for ----------------------
+
+
+def _objection_to_retry(entry: QueueEntry, order: Order) -> LeftAlone | None:
+    """Object to mail that a provider may have, and to mail that nobody would send."""
+    for part in entry.deliveries if not order.is_forced else ():
+        if part.state in RETRY.from_states and part.is_in_doubt:
+            why = f"{part.provider} may have sent it already; with --force it may be sent twice"
+            return LeftAlone(queue_id=entry.queue_id, why=why, is_temporary=True)
+    waiting = [part.route for part in entry.deliveries if part.state is _D.DEFERRED]
+    if order.routes is None or not waiting or not order.routes.isdisjoint(waiting):
+        return None
+    why = f"nobody sends mail of {gone_words(waiting[0])}; {gone_remedy(waiting[0])}"
+    return LeftAlone(queue_id=entry.queue_id, why=why)
+
+
+def _objection_to_undelete(entry: QueueEntry, _: Order) -> LeftAlone | None:
+    if entry.chunk_count:
+        return None
+    why = "its content is gone: the rest of the message was finished meanwhile"
+    return LeftAlone(queue_id=entry.queue_id, why=why)
+
+
+def _objection_to_move(entry: QueueEntry, order: Order) -> LeftAlone | None:
+    """Object to a provider that may not send it, and to mail that another one may have."""
+    if order.senders and entry.sender and not AddressPatterns(order.senders).matches(entry.sender):
+        why = f"provider {order.provider} may not send as {entry.sender}: see its senders"
+        return LeftAlone(queue_id=entry.queue_id, why=why)
+    parts = [part for part in entry.deliveries if part.state in MOVE.from_states]
+    found = (why for part in parts for why in _objections_to_provider(part, order.provider))
+    first = None if order.is_forced else next(found, None)
+    return None if first is None else LeftAlone(queue_id=entry.queue_id, why=first)
+
+
+def _objections_to_provider(part: DeliveryEntry, provider: str) -> Iterator[str]:
+    if part.is_in_doubt and part.provider != provider:
+        yield f"{part.provider} may have sent it already; with --force it may be sent twice"
+    parked = parked_for(part.reason or "")
+    if parked is not None and provider in parked[0]:
+        yield (
+            f"{provider} refuses sender domain {parked[1]}; with --force it is tried there "
+            "all the same, and what was taken unseen may be sent twice"
+        )
+
+
+# --- the table ------------------------------------------------------------------------------
+
+_WAITING = frozenset({_D.INCOMING, _D.DEFERRED})
+_UNSENT = frozenset({_D.INCOMING, _D.DEFERRED, _D.HELD})
+
+RETRY = QueueAction(
+    name="retry",
+    from_states=_WAITING,
+    reached=frozenset({_D.DEFERRED}),
+    takes_force=True,
+    help="Try deferred messages now.",
+    force_help="Also mail that its provider may have sent already.",
+    means="Deferred mail is tried now. The attempts made so far still count.",
+    done="due now",
+    notice="retried",
+    told="made it due at once",
+    icon="retry",
+    is_usual=True,
+    write=_change_state,
+    objection=_objection_to_retry,
+)
+HOLD = QueueAction(
+    name="hold",
+    from_states=_WAITING,
+    reached=frozenset({_D.HELD}),
+    needs_whole=True,
+    takes_note=True,
+    help="Keep messages until they are released.",
+    note_help="Why; shown with the message.",
+    means="Held mail stays in the queue, untried, until somebody releases it.",
+    done="held",
+    notice="held",
+    told="held it",
+    icon="hold",
+    is_usual=True,
+    write=_change_state,
+)
+RELEASE = QueueAction(
+    name="release",
+    from_states=frozenset({_D.HELD}),
+    reached=frozenset({_D.DEFERRED}),
+    help="Let held messages go.",
+    means="Held mail is due now and starts afresh.",
+    done="released",
+    notice="released",
+    told="let it go",
+    icon="send",
+    is_usual=True,
+    write=_change_state,
+)
+MOVE = QueueAction(
+    name="move",
+    from_states=_UNSENT,
+    reached=_UNSENT,
+    needs_whole=True,
+    takes_provider=True,
+    takes_force=True,
+    help="Let messages go by one provider alone.",
+    force_help="Also mail that another provider may have sent, or that this one refuses.",
+    means="The mail goes by one provider alone from now on, and is due now.",
+    done="moved",
+    notice="moved",
+    told="moved it to another provider",
+    icon="move",
+    write=_move,
+    objection=_objection_to_move,
+)
+UNDELETE = QueueAction(
+    name="undelete",
+    from_states=frozenset({_D.DELETED}),
+    reached=frozenset({_D.DEFERRED, _D.HELD}),
+    help="Take messages out of the trash.",
+    means="Mail in the trash is due now; what was held is held as before.",
+    done="back in the queue",
+    notice="undeleted",
+    told="took it out of the trash",
+    icon="undo",
+    write=_undelete,
+    objection=_objection_to_undelete,
+)
+EXPIRE = QueueAction(
+    name="expire",
+    from_states=_UNSENT,
+    reached=frozenset({_D.FINISHED}),
+    needs_whole=True,
+    takes_note=True,
+    help="End messages as if their lifetime were over.",
+    note_help="Why; kept with the message.",
+    means="The mail ends now, undelivered, as if its lifetime were over. "
+    "This cannot be taken back.",
+    done="expired",
+    notice="expired",
+    told="gave it up",
+    icon="clock",
+    is_danger=True,
+    write=_expire,
+)
+DELETE = QueueAction(
+    name="delete",
+    from_states=_UNSENT,
+    reached=frozenset({_D.DELETED}),
+    needs_whole=True,
+    help="Put messages into the trash for seven days.",
+    means="Nobody gets it. It stays in the trash for seven days, then it is gone.",
+    done="deleted",
+    notice="trashed",
+    told="put it into the trash",
+    icon="trash",
+    is_usual=True,
+    is_danger=True,
+    write=_change_state,
+)
+ACTIONS = {one.name: one for one in (RETRY, HOLD, RELEASE, MOVE, UNDELETE, EXPIRE, DELETE)}
+"""In the order in which they are offered."""
