@@ -21,7 +21,7 @@ from relaygw.store import migrate
 from relaygw.store.postgres import PostgresStore
 from relaygw.store.sql import SqlStore
 from relaygw.store.sqlite import SqliteStore, database_path
-from relaygw.web.indexing import Indexer
+from relaygw.web.sandbox.index import Indexer
 
 PAGE_ROWS = 50
 _BATCH = 200

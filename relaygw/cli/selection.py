@@ -240,7 +240,7 @@ def chosen_captured(store: Store, choice: Choice) -> Iterator[QueueEntry]:
 def captured(store: Store, choice: Choice) -> Iterator[QueueEntry]:
     """Yield the chosen captured messages, the newest first."""
     if choice.search:
-        from relaygw.web.indexing import Indexer
+        from relaygw.web.sandbox.index import Indexer
 
         Indexer(store).catch_up(within_s=None)
     return islice(

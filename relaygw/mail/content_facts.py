@@ -1,7 +1,7 @@
 """What a list shows and a search looks at of the content of a message; pure.
 
-Read once from the content (`web/message_view.py`) and kept beside the message, so that neither
-a list nor a search has to parse mail.
+Read once from the content (`web/`) and kept beside the message, so that neither a list nor a search
+has to parse mail.
 """
 
 from __future__ import annotations

@@ -19,20 +19,20 @@ from starlette.responses import PlainTextResponse, Response
 from relaygw.errors import StoreUnavailable
 from relaygw.settings.model import Settings
 from relaygw.store.protocol import Store
-from relaygw.web.access import Access
-from relaygw.web.api.routes import api_routes
+from relaygw.web.context import Desk
+from relaygw.web.dashboard.health import ReadyCheck, health_routes
+from relaygw.web.dashboard.local_metrics import LocalMetrics
+from relaygw.web.dashboard.metrics import MetricsPage
 from relaygw.web.error_answers import error_answer, store_answer
-from relaygw.web.guards import STRICT_HEADERS, Guards, refusal
-from relaygw.web.health import ReadyCheck, health_routes
-from relaygw.web.identity import Identity
-from relaygw.web.indexing import Indexer
-from relaygw.web.local_metrics import LocalMetrics
-from relaygw.web.login import LoginPages
-from relaygw.web.metrics import MetricsPage
-from relaygw.web.pages.contents import MailPages
-from relaygw.web.pages.desk import Desk
-from relaygw.web.pages.routes import page_routes
+from relaygw.web.gate.access import Access
+from relaygw.web.gate.guards import STRICT_HEADERS, Guards, refusal
+from relaygw.web.gate.identity import Identity
+from relaygw.web.gate.login import LoginPages
+from relaygw.web.mail.contents import MailPages
 from relaygw.web.problem import Problem
+from relaygw.web.routes import page_routes
+from relaygw.web.sandbox.api.routes import api_routes
+from relaygw.web.sandbox.index import Indexer
 
 _KEPT_CHARACTERS = 12 * 2**20
 

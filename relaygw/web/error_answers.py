@@ -9,9 +9,9 @@ from http import HTTPStatus
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
-from relaygw.web.guards import NOT_FOUND
-from relaygw.web.pages.rendering import render
-from relaygw.web.paths import is_for_programs, route_path
+from relaygw.web.gate.guards import NOT_FOUND
+from relaygw.web.gate.paths import is_for_programs, route_path
+from relaygw.web.page import render
 from relaygw.web.problem import Problem
 
 _TITLES = {

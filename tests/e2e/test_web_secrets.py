@@ -16,7 +16,7 @@ from urllib.parse import quote, urlencode
 import argon2
 import pytest
 
-from relaygw.web.sessions import COOKIE
+from relaygw.web.gate.sessions import COOKIE
 from tests.e2e.gateway import Gateway
 
 PASSWORD = "cAnary+password/8e2b1=&x"

@@ -18,7 +18,7 @@ from relaygw.settings.model import Settings
 from relaygw.store.migrate import upgrade
 from relaygw.store.sqlite import SqliteStore
 from relaygw.web.app import create_app
-from relaygw.web.health import ReadyCheck
+from relaygw.web.dashboard.health import ReadyCheck
 from relaygw.web.server import serve_web
 
 CHUNK_BYTES = 2**20

@@ -8,7 +8,7 @@ import httpx2
 
 from relaygw.store.protocol import AuditEntry
 from relaygw.store.sqlite import SqliteStore
-from relaygw.web.indexing import MAX_PARSED_BYTES
+from relaygw.web.sandbox.index import MAX_PARSED_BYTES
 
 Capture = Callable[..., str]
 Serve = Callable[..., Awaitable[httpx2.AsyncClient]]

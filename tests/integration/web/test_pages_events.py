@@ -16,7 +16,7 @@ import pytest
 from relaygw.store.protocol import AuditEntry
 from relaygw.store.sqlite import SqliteStore
 from relaygw.web.app import create_app
-from relaygw.web.pages import events
+from relaygw.web.sandbox import events
 from relaygw.web.server import serve_web
 from tests.integration.web.conftest import sandbox
 from tests.integration.web.people import with_logins

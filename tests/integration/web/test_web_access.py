@@ -8,7 +8,7 @@ import pytest
 
 from relaygw.settings.bind import Bind
 from relaygw.settings.model import Settings
-from relaygw.web.guards import host_name
+from relaygw.web.gate.guards import host_name
 
 Capture = Callable[..., str]
 Serve = Callable[..., Awaitable[httpx2.AsyncClient]]

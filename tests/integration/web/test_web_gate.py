@@ -10,9 +10,9 @@ import httpx2
 import pytest
 
 from relaygw import access
-from relaygw.web import bodies
-from relaygw.web.csrf import csrf_token
-from relaygw.web.sessions import COOKIE, token_of
+from relaygw.web.gate import bodies
+from relaygw.web.gate.csrf import csrf_token
+from relaygw.web.gate.sessions import COOKIE, token_of
 from tests.integration.web.conftest import sandbox
 from tests.integration.web.people import PASSWORDS, ROLES, TOKENS, with_logins
 

@@ -13,7 +13,7 @@ from relaygw.settings.model import Settings
 from relaygw.store.protocol import Instance
 from relaygw.store.sqlite import SqliteStore
 from relaygw.web.app import create_app
-from relaygw.web.health import STALE_AFTER_S
+from relaygw.web.dashboard.health import STALE_AFTER_S
 from relaygw.web.server import serve_web
 
 Serve = Callable[..., Awaitable[httpx2.AsyncClient]]
@@ -74,7 +74,7 @@ async def test_ready_when_a_front_takes_mail(serve: Serve, store: SqliteStore) -
 async def test_a_silent_store_is_not_waited_for(
     serve: Serve, store: SqliteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("relaygw.web.health.PATIENCE_S", 0.2)
+    monkeypatch.setattr("relaygw.web.dashboard.health.PATIENCE_S", 0.2)
     asked, answer, looked = [], threading.Event(), threading.Event()
     look = store.instances
 

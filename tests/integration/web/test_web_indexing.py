@@ -13,10 +13,11 @@ from relaygw.errors import StoreUnavailable, Unstorable
 from relaygw.mail.content_facts import ContentFacts
 from relaygw.mail.search import EVERYTHING, parse_search
 from relaygw.store.sqlite import SqliteStore
-from relaygw.web import indexing, keeping_indexed
-from relaygw.web.indexing import Indexer
-from relaygw.web.keeping_indexed import keep_indexed
-from relaygw.web.mime_tree import MimeTree
+from relaygw.web.mail.mime_tree import MimeTree
+from relaygw.web.sandbox import index as indexing
+from relaygw.web.sandbox import keeping_indexed
+from relaygw.web.sandbox.index import Indexer
+from relaygw.web.sandbox.keeping_indexed import keep_indexed
 
 Capture = Callable[..., str]
 MAIL = (

@@ -15,9 +15,9 @@ from relaygw import access
 from relaygw.errors import StoreUnavailable
 from relaygw.settings.model import Settings
 from relaygw.store.sqlite import SqliteStore
-from relaygw.web import sessions
-from relaygw.web.csrf import csrf_token
-from relaygw.web.sessions import COOKIE, token_of
+from relaygw.web.gate import sessions
+from relaygw.web.gate.csrf import csrf_token
+from relaygw.web.gate.sessions import COOKIE, token_of
 from tests.integration.web.people import PASSWORDS, hash_of, with_logins
 
 Serve = Callable[..., Awaitable[httpx2.AsyncClient]]

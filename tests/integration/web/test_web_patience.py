@@ -9,7 +9,8 @@ from contextlib import asynccontextmanager, suppress
 import httpx2
 import pytest
 
-from relaygw.web import bodies, patience
+from relaygw.web import patience
+from relaygw.web.gate import bodies
 from tests.integration.web.conftest import sandbox
 from tests.integration.web.people import with_logins
 

@@ -9,9 +9,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from relaygw.settings.model import Settings
 from relaygw.store.sqlite import SqliteStore
-from relaygw.web.access import Access
-from relaygw.web.guards import Guards, refusal
-from relaygw.web.identity import Identity
+from relaygw.web.gate.access import Access
+from relaygw.web.gate.guards import Guards, refusal
+from relaygw.web.gate.identity import Identity
 from tests.integration.web.conftest import sandbox
 from tests.integration.web.people import TOKENS, with_logins
 

@@ -6,7 +6,7 @@ from starlette.datastructures import QueryParams
 from relaygw.mail.state import OPEN, DeliveryState
 from relaygw.operations.selectors import ANY_STATE
 from relaygw.web.problem import Problem
-from relaygw.web.queue_asked import in_states, read_asked, until
+from relaygw.web.queue.selection import in_states, read_asked, until
 
 NOW = 1_795_600_000_000
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from relaygw.web.csrf import csrf_token, form_field, has_token
+from relaygw.web.gate.csrf import csrf_token, form_field, has_token
 from tests.unit.web.heads import connection
 
 FORM = ("content-type", "application/x-www-form-urlencoded")

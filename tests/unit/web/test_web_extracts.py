@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from relaygw.web.api.extracts import MAX_CODES, codes_of
+from relaygw.web.sandbox.api.extracts import MAX_CODES, codes_of
 
 
 @pytest.mark.parametrize(

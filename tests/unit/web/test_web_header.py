@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relaygw.web.mime_header import (
+from relaygw.web.mail.mime_header import (
     MAX_ADDRESSES,
     MAX_FIELDS,
     decode_base64,

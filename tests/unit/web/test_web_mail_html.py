@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relaygw.web.pages.html_tree import MAX_DEPTH
-from relaygw.web.pages.mail_html import MAX_HTML_CHARACTERS, MailPage, mail_page
+from relaygw.web.mail.html_page import MAX_HTML_CHARACTERS, MailPage, mail_page
+from relaygw.web.mail.html_tree import MAX_DEPTH
 
 PICTURE = "data:image/png;base64,AAAA"
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from relaygw.web import name_delays
-from relaygw.web.name_delays import FREE_FAILURES, MAX_DELAY_S, WITHIN_S, NameDelays
+from relaygw.web.gate import name_delays
+from relaygw.web.gate.name_delays import FREE_FAILURES, MAX_DELAY_S, WITHIN_S, NameDelays
 
 
 class Clock:

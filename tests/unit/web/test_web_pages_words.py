@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import pytest
 
-from relaygw.web.pages import words
-from relaygw.web.pages.filters import list_path, make_filter, message_path, tag_term
-from relaygw.web.pages.links import listed_links
-from relaygw.web.pages.mail_writer import Link
-from relaygw.web.pages.notices import notice_of, with_notice
+from relaygw.web import words
+from relaygw.web.mail.html_writer import Link
+from relaygw.web.mail.links import listed_links
+from relaygw.web.notices import notice_of, with_notice
+from relaygw.web.sandbox.filters import list_path, make_filter, message_path, tag_term
 
 NOW_MS = 1_795_600_000_000
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from relaygw.settings.web import WebToken
-from relaygw.web import tokens as tokens_module
-from relaygw.web.tokens import Tokens
+from relaygw.web.gate import tokens as tokens_module
+from relaygw.web.gate.tokens import Tokens
 
 GOOD = "a-token-of-24-characters"
 SHORT = "s3cr3t-of-19-letter"

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from relaygw.web.mime_tree import MAX_LEVELS, MAX_PARTS, MimeTree, read_tree
+from relaygw.web.mail.mime_tree import MAX_LEVELS, MAX_PARTS, MimeTree, read_tree
 
 
 def multipart(*parts: bytes, kind: bytes = b"mixed", boundary: bytes = b"b") -> bytes:

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relaygw.store.protocol import QueueEntry
-from relaygw.web.html_text import text_of_html
-from relaygw.web.message_view import (
+from relaygw.web.mail.html_text import text_of_html
+from relaygw.web.mail.mime_tree import Part, read_tree
+from relaygw.web.sandbox.message_view import (
     MAX_SHOWN_CHARACTERS,
     MAX_SNIPPET_CHARACTERS,
     file_name_of,
@@ -20,7 +21,6 @@ from relaygw.web.message_view import (
     read_facts,
     summary_json,
 )
-from relaygw.web.mime_tree import Part, read_tree
 
 MakeEntry = Callable[..., QueueEntry]
 

@@ -16,11 +16,11 @@ from relaygw.mail.search_values import read_time_ms
 from relaygw.mail.storable import unstorable_sign
 from relaygw.operations.selectors import SELECTORS
 from relaygw.settings.units import parse_duration
+from relaygw.web import words
 from relaygw.web.api.json_body import WHOLE, Found, read_object
-from relaygw.web.pages import words
-from relaygw.web.pages.desk import is_queue_id
+from relaygw.web.context import is_queue_id
 from relaygw.web.problem import Problem
-from relaygw.web.queue_asked import Asked, check_length, read_pairs
+from relaygw.web.queue.selection import Asked, check_length, read_pairs
 
 MAX_IDS = 10_000
 MAX_LISTED = 1000

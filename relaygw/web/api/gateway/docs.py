@@ -10,8 +10,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from relaygw.web.api.gateway.openapi import document
-from relaygw.web.pages.desk import Desk
-from relaygw.web.pages.rendering import render
+from relaygw.web.context import Desk
+from relaygw.web.page import render
 
 _REF = "#/components/schemas/"
 

@@ -15,10 +15,10 @@ from relaygw.operations.providers import (
     read_usages,
     release_provider,
 )
+from relaygw.web import words
 from relaygw.web.api.gateway.asked import body_of, known_parameters, text
-from relaygw.web.pages import words
-from relaygw.web.pages.desk import Desk
-from relaygw.web.principal import Role, require
+from relaygw.web.context import Desk
+from relaygw.web.gate.principal import Role, require
 from relaygw.web.problem import Problem
 
 

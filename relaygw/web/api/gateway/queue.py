@@ -15,6 +15,7 @@ from relaygw.operations.selectors import ANY_STATE, SELECTORS
 from relaygw.operations.story import tell_story
 from relaygw.policy.story import as_object as story_object
 from relaygw.store.protocol import QueueEntry
+from relaygw.web import words
 from relaygw.web.api.gateway.asked import (
     after_of,
     body_of,
@@ -25,13 +26,12 @@ from relaygw.web.api.gateway.asked import (
     selection_of,
     text,
 )
-from relaygw.web.pages import words
-from relaygw.web.pages.desk import Desk, is_queue_id
-from relaygw.web.pages.queue_choice import QueueChoice
-from relaygw.web.pages.queue_work import carry_out, known_provider
-from relaygw.web.principal import Role, require
+from relaygw.web.context import Desk, is_queue_id
+from relaygw.web.gate.principal import Role, require
 from relaygw.web.problem import Problem
-from relaygw.web.queue_asked import Asked, found_messages, read_asked
+from relaygw.web.queue.choice import QueueChoice
+from relaygw.web.queue.selection import Asked, found_messages, read_asked
+from relaygw.web.queue.work import carry_out, known_provider
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 

@@ -9,7 +9,7 @@ from relaygw.web.api.gateway.docs import DocsPage
 from relaygw.web.api.gateway.providers import ProvidersApi
 from relaygw.web.api.gateway.queue import QueueApi
 from relaygw.web.api.gateway.watching import WatchingApi
-from relaygw.web.pages.desk import Desk
+from relaygw.web.context import Desk
 
 API = "/api/gateway/v1"
 

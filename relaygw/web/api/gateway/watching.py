@@ -13,9 +13,9 @@ from relaygw.operations.audit import audit_object
 from relaygw.operations.status import status_object, take_snapshot, warnings
 from relaygw.store.commands import Trail
 from relaygw.store.watching import HISTORY_SLICE_MS, HistoryPoint, Incident
+from relaygw.web import words
 from relaygw.web.api.gateway.asked import known_parameters, limit_of, since_of
-from relaygw.web.pages import words
-from relaygw.web.pages.desk import Desk
+from relaygw.web.context import Desk
 from relaygw.web.problem import Problem
 
 _DAY_MS = 86_400_000

@@ -1,0 +1,109 @@
+"""What all pages work with: the store, read in threads, few at a time.
+
+The event loop only waits. Lists and changes are short; content is opened one message at a time,
+because all of it is in memory then.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+import anyio
+import anyio.to_thread
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+
+from relaygw.mail.search import MailSearch, parse_search
+from relaygw.settings.model import Settings
+from relaygw.store.captured import CapturedEntry
+from relaygw.store.protocol import QueueEntry, Store, read_content
+from relaygw.web.mail.mime_tree import MimeTree, read_tree
+from relaygw.web.sandbox.index import MAX_PARSED_BYTES, Indexer
+
+_QUEUE_ID = re.compile(r"[A-Z0-9]{10,20}")
+_READERS = 4
+_WRITERS = 2
+
+Result = TypeVar("Result")
+Find = Callable[[Request], QueueEntry]
+"""Returns the message that a request is about; raises 404 where there is none."""
+
+
+def is_queue_id(text: str) -> bool:
+    """True for what may be the id of a message."""
+    return _QUEUE_ID.fullmatch(text) is not None
+
+
+class Desk:
+    """One store, and the settings of now."""
+
+    def __init__(
+        self,
+        store: Store,
+        settings: Settings,
+        indexer: Indexer,
+        *,
+        wake_workers: Callable[[], None],
+    ) -> None:
+        self.store = store
+        self.wake_workers = wake_workers
+        self.settings = settings
+        self.indexer = indexer
+        self._readers = anyio.CapacityLimiter(_READERS)
+        self._writers = anyio.CapacityLimiter(_WRITERS)
+        self._openers = anyio.CapacityLimiter(1)
+
+    @property
+    def page_context(self) -> dict[str, Any]:
+        """What every page says of the gateway."""
+        return {"mode": self.settings.mode.value}
+
+    async def read(self, function: Callable[[], Result]) -> Result:
+        """Run what only reads rows of the store."""
+        return await anyio.to_thread.run_sync(function, limiter=self._readers)
+
+    async def change(self, function: Callable[[], Result]) -> Result:
+        """Run what changes mail; of many messages it may take long."""
+        return await anyio.to_thread.run_sync(function, limiter=self._writers)
+
+    async def open(self, function: Callable[[], Result]) -> Result:
+        """Run what reads the content of a message."""
+        return await anyio.to_thread.run_sync(function, limiter=self._openers)
+
+    def search(self, query: str) -> MailSearch:
+        """Return what a search box asks for; its dates are of this machine's time zone."""
+        return parse_search(query, tz=datetime.now().astimezone().tzinfo or UTC)
+
+    def found(self, request: Request) -> CapturedEntry:
+        """Return the captured message that the path names; raises 404 if there is none."""
+        queue_id = request.path_params["queue_id"]
+        found = self.store.captured_entry(queue_id) if is_queue_id(queue_id) else None
+        if found is None:
+            raise HTTPException(404)
+        return found
+
+    def captured(self, request: Request) -> QueueEntry:
+        """Return the captured message that the path names, without what its content says."""
+        return self.found(request).entry
+
+    def queued(self, request: Request) -> QueueEntry:
+        """Return the message that the path names, whatever its state; raises 404 without one."""
+        queue_id = request.path_params["queue_id"]
+        found = self.store.entries([queue_id]) if is_queue_id(queue_id) else []
+        if not found:
+            raise HTTPException(404)
+        return found[0]
+
+    def tree(self, entry: QueueEntry) -> MimeTree:
+        """Return a message in parts; `left_out` says what is not there."""
+        is_whole = entry.size_bytes <= MAX_PARSED_BYTES
+        chunks = read_content(self.store, entry)
+        tree = read_tree(b"".join(chunks) if is_whole else next(chunks, b""))
+        if not is_whole:
+            tree.left_out.append("everything after the first MiB; the source has all of it")
+        elif not tree.content and entry.size_bytes:
+            tree.left_out.append("the content, which is no longer stored")
+        return tree

@@ -1,0 +1,1 @@
+"""How the gateway is doing: the first page, health, metrics, providers."""

@@ -1,0 +1,169 @@
+"""Providers as the first page shows them: state, limits and their use, the last reply explained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from relaygw.observe.history.series import Series
+from relaygw.operations.providers import Usage, holds_of
+from relaygw.operations.status import Snapshot
+from relaygw.operations.story.facts import Meanings
+from relaygw.settings.model import Settings
+from relaygw.store.attempts import AttemptEntry
+from relaygw.store.protocol import Hold
+from relaygw.store.watching import HISTORY_SLICE_MS, HistoryPoint
+from relaygw.web import words
+from relaygw.web.dashboard.plots import sums_by_label
+
+_TONES = {
+    "ok": "sent",
+    "slowed": "waiting",
+    "partly held": "waiting",
+    "held": "failed",
+    "down": "failed",
+}
+_SHOWN = {"down": "unreachable"}
+_HOUR_MS = 3_600_000
+_TRIED = (Series.DELIVERED, Series.DEFERRED, Series.BOUNCED)
+
+Example = tuple[str, Sequence[AttemptEntry]]
+"""A message by its id, and its attempts, oldest first."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Held:
+    """Why a provider gets nothing, or not all."""
+
+    what: str
+    reason: str
+    remedy: str
+    since: str
+    probe: str  # when it is tried again, "" when only an operator ends it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LastReply:
+    """What it said last of mail that still waits for it."""
+
+    reply: str
+    explanation: str
+    remedy: str
+    queue_id: str
+    at: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Card:
+    """One provider."""
+
+    name: str
+    where: str
+    state: str
+    tone: str
+    is_held: bool
+    limits: tuple[tuple[str, str], ...]
+    quota_share: int | None  # percent; None without a quota
+    last_hour: tuple[tuple[str, int], ...]
+    holds: tuple[Held, ...]
+    last: LastReply | None
+
+
+def provider_cards(
+    snapshot: Snapshot,
+    settings: Settings,
+    examples: Mapping[str, Example],
+    points: Sequence[HistoryPoint],
+    now: int,
+) -> list[Card]:
+    """Return the providers; `examples` are messages that wait for them, and how they were tried."""
+    since_ms = now - _HOUR_MS
+    meanings = Meanings(settings)
+    counts = {
+        label: sums_by_label(series.value, points, since_ms=since_ms)
+        for label, series in (
+            ("delivered", Series.DELIVERED),
+            ("deferred", Series.DEFERRED),
+            ("bounced", Series.BOUNCED),
+        )
+    }
+    cards = []
+    for name, usage in snapshot.usages.items():
+        state = snapshot.state_of(name)
+        holds = holds_of(snapshot.holds, name)
+        queue_id, attempts = examples.get(name, ("", ()))
+        cards.append(
+            Card(
+                name=name,
+                where=f"{usage.settings.host}:{usage.settings.port}",
+                state=_SHOWN.get(state, state),
+                tone=_TONES[state],
+                is_held=state in ("held", "partly held"),
+                limits=tuple(_limits(usage, _lately_per_s(points, name, now), now)),
+                quota_share=_quota_share(usage),
+                last_hour=tuple((label, sums[name]) for label, sums in counts.items()),
+                holds=tuple(_held(hold, name, now) for hold in holds),
+                last=_last_reply(meanings, name, attempts, queue_id, now),
+            )
+        )
+    return cards
+
+
+def _lately_per_s(points: Sequence[HistoryPoint], name: str, now: int) -> float:
+    """Return how many recipients a second it was asked to take, in the last 5 to 10 minutes."""
+    start_ms = now - now % HISTORY_SLICE_MS - HISTORY_SLICE_MS
+    counts = (sums_by_label(each.value, points, since_ms=start_ms) for each in _TRIED)
+    return sum(sums[name] for sums in counts) * 1000 / (now - start_ms)
+
+
+def _limits(usage: Usage, lately_per_s: float, now: int) -> list[tuple[str, str]]:
+    settings, taught = usage.settings, usage.account
+    rate = "as fast as it answers"
+    if usage.rate_per_s is not None:
+        rate = f"{usage.rate_per_s:.3g}/s"
+    if usage.is_slower:
+        when = words.ago(taught.ceiling_at_ms, now)
+        rate += f"; it asked for less at {taught.ceiling_per_s:.3g}/s, {when}"
+    if lately_per_s:
+        rate += f"; lately {lately_per_s:.2g}/s"
+    connections = str(settings.max_connections)
+    if usage.is_narrower:
+        when = words.ago(taught.connections_at_ms, now)
+        connections = f"{usage.connections} of {connections}; it refused more {when}"
+    limits = [("Rate", rate), ("Connections", f"at most {connections}")]
+    if settings.daily_quota is not None:
+        used = f"{usage.quota_used:,} of {settings.daily_quota:,} {settings.quota_counts} a day"
+        limits.append(("Quota", used))
+    return limits
+
+
+def _quota_share(usage: Usage) -> int | None:
+    quota = usage.settings.daily_quota
+    return None if quota is None else min(100, round(100 * usage.quota_used / max(1, quota)))
+
+
+def _held(hold: Hold, provider: str, now: int) -> Held:
+    is_whole = hold.key == provider
+    return Held(
+        what=hold.scope if is_whole else f"{hold.scope} {hold.key.partition(' ')[2]}",
+        reason=hold.reason,
+        remedy=hold.remedy,
+        since=words.ago(hold.since_ms, now),
+        probe="" if hold.probe_at_ms is None else words.until(hold.probe_at_ms, now),
+    )
+
+
+def _last_reply(
+    meanings: Meanings, name: str, attempts: Sequence[AttemptEntry], queue_id: str, now: int
+) -> LastReply | None:
+    newest = next((one for one in reversed(attempts) if one.provider == name), None)
+    if newest is None:
+        return None
+    meaning = meanings.of(newest)
+    return LastReply(
+        reply=newest.reply,
+        explanation=meaning.explanation if meaning is not None else "",
+        remedy=meaning.remedy if meaning is not None else "",
+        queue_id=queue_id,
+        at=words.ago(newest.at_ms, now),
+    )

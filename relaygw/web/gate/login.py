@@ -1,0 +1,111 @@
+"""The login page: a session for whoever knows a password of `web.users`, and its end.
+
+A login always begins a session of its own and ends the one that the browser had, so no session
+that somebody planted there is ever worth anything.
+"""
+
+from __future__ import annotations
+
+from urllib.parse import quote
+
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import Route
+
+from relaygw.access import LOCKED_S, LoginBusy
+from relaygw.web.gate.csrf import form_field
+from relaygw.web.gate.identity import Identity
+from relaygw.web.gate.paths import LOGIN, LOGOUT, own_path
+from relaygw.web.gate.sessions import cookie_of, forget_cookie, set_cookie
+from relaygw.web.page import render
+
+_WRONG = "Name or password is wrong."
+_BUSY = "Too many failed logins. Try again in {minutes} minutes."
+_NOBODY = "Nobody can log in here: there are no web.users in relaygw.yaml."
+
+
+class LoginPages:
+    """The endpoints of one web role."""
+
+    def __init__(self, identity: Identity) -> None:
+        self._identity = identity
+
+    def routes(self) -> list[Route]:
+        """Return the routes; the first is open to everybody."""
+        return [
+            Route(LOGIN, self.show, methods=["GET"]),
+            Route(LOGIN, self.log_in, methods=["POST"]),
+            Route(LOGOUT, self.log_out, methods=["POST"]),
+        ]
+
+    async def show(self, request: Request) -> Response:
+        """Show the form, or go on where somebody has a session."""
+        wanted = own_path(request.query_params.get("next", ""), _root(request))
+        if self._identity.is_open or await self._has_session(request):
+            return RedirectResponse(wanted, status_code=303)
+        if request.headers.get("sec-fetch-site") == "cross-site":
+            return _once_more(request, wanted)
+        problem = "" if self._identity.has_users else _NOBODY
+        return _form(request, wanted, problem=problem)
+
+    async def log_in(self, request: Request) -> Response:
+        """Begin a session and go where the browser wanted to, or show the form again."""
+        body = await request.body()
+        name = form_field(request, body, "name")
+        password = form_field(request, body, "password").encode()
+        wanted = own_path(form_field(request, body, "next"), _root(request))
+        guesser = self._identity.forwarded.guesser(request)
+        try:
+            user = await self._identity.logins.log_in(name, password, guesser=guesser)
+        except LoginBusy:
+            problem = _BUSY.format(minutes=round(LOCKED_S / 60))
+            return _form(request, wanted, name=name, problem=problem, status_code=429)
+        if user is None:
+            return _form(request, wanted, name=name, problem=_WRONG, status_code=403)
+        sessions = self._identity.sessions
+        earlier = cookie_of(request)
+        if earlier is not None:
+            await run_in_threadpool(sessions.end, earlier)
+        cookie = await run_in_threadpool(sessions.begin, user)
+        response = RedirectResponse(wanted, status_code=303)
+        set_cookie(response, cookie, root_path=_root(request), is_https=self._is_https(request))
+        return response
+
+    async def log_out(self, request: Request) -> Response:
+        """End the session; `access` has asked for its token."""
+        cookie = cookie_of(request)
+        if cookie is not None:
+            await run_in_threadpool(self._identity.sessions.end, cookie)
+        response = RedirectResponse(_root(request) + LOGIN, status_code=303)
+        forget_cookie(response, root_path=_root(request), is_https=self._is_https(request))
+        return response
+
+    async def _has_session(self, request: Request) -> bool:
+        cookie = cookie_of(request)
+        if cookie is None:
+            return False
+        return await run_in_threadpool(self._identity.sessions.user, cookie) is not None
+
+    def _is_https(self, request: Request) -> bool:
+        return self._identity.forwarded.is_https(request)
+
+
+def _root(request: Request) -> str:
+    root_path: str = request.scope.get("root_path", "")
+    return root_path
+
+
+def _once_more(request: Request, wanted: str) -> Response:
+    """Let the browser ask again by itself: who follows a link from another site sends no
+    SameSite=Strict cookie, and would have to log in again.
+    """
+    again = f"{_root(request)}{LOGIN}?next={quote(wanted, safe='/')}"
+    return Response(headers={"Refresh": f"0; url={again}"})
+
+
+def _form(
+    request: Request, wanted: str, *, name: str = "", problem: str = "", status_code: int = 200
+) -> Response:
+    context = {"next": wanted, "name": name, "problem": problem}
+    return render(request, "login.html", context, status_code=status_code)

@@ -1,0 +1,74 @@
+"""What operators did: all of it, newest first, or what concerns one message."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from relaygw.store.protocol import AuditEntry
+from relaygw.web import words
+from relaygw.web.context import Desk, is_queue_id
+from relaygw.web.page import render
+
+MAX_ENTRIES = 500
+_SHOWN_TARGETS = 3
+_MAX_DETAIL_CHARACTERS = 400
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deed:
+    """A line of the trail as a page shows it."""
+
+    at: str  # for machines
+    exact: str
+    age: str
+    actor: str
+    action: str
+    targets: tuple[tuple[str, bool], ...]  # each with whether it is a message
+    more: int
+    affected: int
+    detail: str
+
+
+class AuditPage:
+    """The endpoint of the whole trail."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+
+    async def show(self, request: Request) -> Response:
+        """Show the newest lines of the trail."""
+        store = self._desk.store
+        entries = await self._desk.read(lambda: store.audit_entries(limit=MAX_ENTRIES))
+        now = words.now_ms()
+        context = {
+            **self._desk.page_context,
+            "deeds_found": deeds_of(entries, now=now),
+            "is_cut": len(entries) == MAX_ENTRIES,
+        }
+        return render(request, "audit.html", context)
+
+
+def deeds_of(entries: Iterable[AuditEntry], *, now: int) -> list[Deed]:
+    """Return lines of the trail as a page shows them."""
+    return [_deed(entry, now) for entry in entries]
+
+
+def _deed(entry: AuditEntry, now: int) -> Deed:
+    targets = entry.target.split() if " " in entry.target else [entry.target]
+    is_list = all(is_queue_id(one) for one in targets)
+    shown = targets[:_SHOWN_TARGETS] if is_list else [entry.target]
+    return Deed(
+        at=words.iso_time(entry.at_ms),
+        exact=words.exact_time(entry.at_ms),
+        age=words.age(entry.at_ms, now),
+        actor=entry.actor,
+        action=entry.action,
+        targets=tuple((one, is_list) for one in shown if one),
+        more=len(targets) - len(shown) if is_list else 0,
+        affected=entry.affected,
+        detail=entry.detail[:_MAX_DETAIL_CHARACTERS],
+    )

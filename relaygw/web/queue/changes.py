@@ -1,0 +1,111 @@
+"""Changes of queued mail from the pages: each asks first and says how many messages it is about."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from starlette.datastructures import FormData
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+
+from relaygw.operations.queue_actions import ACTIONS, Order, QueueAction, Result
+from relaygw.store.protocol import QueueEntry
+from relaygw.web import words
+from relaygw.web.context import Desk
+from relaygw.web.gate.principal import Role, require
+from relaygw.web.notices import with_notice
+from relaygw.web.page import render
+from relaygw.web.problem import Problem
+from relaygw.web.queue.choice import QueueChoice, read_queue_choice
+from relaygw.web.queue.rows import make_queue_rows
+from relaygw.web.queue.work import carry_out, known_provider
+
+SHOWN = 20
+MAX_NOTE_CHARACTERS = 200
+
+
+class QueueChanges:
+    """The endpoint of the forms around the list and of a message."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+
+    async def change(self, request: Request) -> Response:
+        """Do what a form asks for once it is confirmed; else ask."""
+        principal = require(request, Role.OPERATOR)
+        form = await request.form()
+        verb = _verb(form)
+        choice = read_queue_choice(form, now_ms=words.now_ms())
+        back = _back_path(choice, form)
+        if choice.is_empty:
+            return RedirectResponse(_root(request) + back, status_code=303)
+        if form.get("confirmed") != "1":
+            context = await self._desk.read(lambda: self._question(verb, choice))
+            return render(request, "queue_confirm.html", {**context, "back": back})
+        provider = str(form.get("to", ""))
+        order = Order(
+            actor=principal.name,
+            detail=choice.words(),
+            note=" ".join(str(form.get("note", "")).split())[:MAX_NOTE_CHARACTERS],
+            is_forced=form.get("forced") == "1",
+        )
+        if verb.takes_provider:
+            senders = known_provider(self._desk.settings, provider).senders
+            order = replace(order, provider=provider, senders=senders)
+        now = words.now_ms()
+        result = await self._desk.change(
+            lambda: carry_out(self._desk, verb, choice, order, now_ms=now)
+        )
+        self._desk.wake_workers()
+        if not result.left:
+            path = with_notice(back, verb.notice, len(result.changed))
+            return RedirectResponse(_root(request) + path, status_code=303)
+        return render(request, "queue_done.html", self._done(verb, result, back))
+
+    def _question(self, verb: QueueAction, choice: QueueChoice) -> dict[str, Any]:
+        store = self._desk.store
+        number = 0
+        shown: list[QueueEntry] = []
+        for batch in choice.batches(store, verb.from_states):
+            number += len(batch)
+            if len(shown) < SHOWN:
+                shown += store.entries(batch[: SHOWN - len(shown)])
+        return {
+            **self._desk.page_context,
+            "verb": verb,
+            "number": number,
+            "choice": choice,
+            "rows": make_queue_rows(shown, now=words.now_ms()),
+            "more": number - len(shown),
+            "providers": list(self._desk.settings.providers),
+        }
+
+    def _done(self, verb: QueueAction, result: Result, back: str) -> dict[str, Any]:
+        return {
+            **self._desk.page_context,
+            "verb": verb,
+            "number": len(result.changed),
+            "left": result.left[:SHOWN],
+            "more": max(0, len(result.left) - SHOWN),
+            "back": back,
+        }
+
+
+def _verb(form: FormData) -> QueueAction:
+    name = str(form.get("all") or form.get("action", ""))
+    if name not in ACTIONS:
+        raise Problem(400, f"action {name[:40]!r} is none", expected=f"one of {', '.join(ACTIONS)}")
+    return ACTIONS[name]
+
+
+def _back_path(choice: QueueChoice, form: FormData) -> str:
+    """Return where the form came from: a message, else the list."""
+    if form.get("back") == "message" and len(choice.ids) == 1:
+        return f"/queue/{choice.ids[0]}"
+    return choice.asked.path()
+
+
+def _root(request: Request) -> str:
+    root_path: str = request.scope.get("root_path", "")
+    return root_path

@@ -1,0 +1,112 @@
+"""The queue as a list: the oldest first, page by page, all that waits or what matches."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from relaygw.mail.state import DeliveryState
+from relaygw.operations.queue_actions import ACTIONS
+from relaygw.operations.selectors import SELECTORS, Kind
+from relaygw.store.protocol import LaneCount
+from relaygw.web import words
+from relaygw.web.context import Desk, is_queue_id
+from relaygw.web.notices import notice_of
+from relaygw.web.page import render
+from relaygw.web.queue.rows import make_queue_rows
+from relaygw.web.queue.selection import Asked, found_messages, read_asked
+from relaygw.web.sandbox.filters import Filter
+
+PAGE_ROWS = 50
+_FIELDS = sorted(
+    (one for one in SELECTORS.values() if one.label),
+    key=lambda one: (one.name != "subject", list(Kind).index(one.kind)),
+)
+"""The search box's own first, then by kind."""
+LABELS = {one.name: one.label for one in _FIELDS}
+_EXAMPLES = {one.name: one.example for one in _FIELDS}
+_STATES = (
+    (DeliveryState.DEFERRED, "Deferred"),
+    (DeliveryState.HELD, "Held"),
+    (DeliveryState.INCOMING, "Incoming"),
+    (DeliveryState.ACTIVE, "Being sent"),
+)
+_ENDED = ((DeliveryState.FINISHED, "Finished"), (DeliveryState.DELETED, "In the trash"))
+
+
+class QueueList:
+    """The endpoint of the list."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+
+    async def show(self, request: Request) -> Response:
+        """Show a page of the list."""
+        now = words.now_ms()
+        asked = read_asked(request.query_params, now_ms=now)
+        after = request.query_params.get("after", "")
+        after = after if is_queue_id(after) else ""
+        context = await self._desk.read(lambda: self._context(asked, after, now))
+        context["notice"] = notice_of(request.query_params)
+        return render(request, "queue.html", context)
+
+    def _context(self, asked: Asked, after: str, now: int) -> dict[str, Any]:
+        store = self._desk.store
+        entries = found_messages(store, asked, limit=PAGE_ROWS + 1, after=after)
+        shown = entries[:PAGE_ROWS]
+        has_more = len(entries) > PAGE_ROWS
+        lanes = store.counts()
+        routes = [route.name for route in self._desk.settings.routes]
+        return {
+            **self._desk.page_context,
+            "asked": asked,
+            "labels": LABELS,
+            "examples": _EXAMPLES,
+            "chips": [
+                (name, value, asked.changed(name, "").path()) for name, value in asked.pairs()
+            ],
+            "rows": make_queue_rows(shown, now=now),
+            "verbs": list(ACTIONS.values()),
+            "waiting": sum(lane.deliveries for lane in lanes),
+            "looked_at": now,
+            "filters": _state_filters(asked, lanes),
+            "ended": [_filter(asked, "state", state.value, label) for state, label in _ENDED],
+            "routes": _route_filters(asked, lanes, routes),
+            "is_first": not after,
+            "first_path": asked.path(),
+            "next_path": asked.path(after=shown[-1].queue_id) if has_more else "",
+        }
+
+
+def _state_filters(asked: Asked, lanes: Sequence[LaneCount]) -> list[Filter]:
+    numbers: Counter[DeliveryState] = Counter()
+    for lane in lanes:
+        numbers[lane.state] += lane.deliveries
+    return [
+        _filter(asked, "state", state.value, label, number=numbers[state])
+        for state, label in _STATES
+    ]
+
+
+def _route_filters(
+    asked: Asked, lanes: Sequence[LaneCount], configured: Sequence[str]
+) -> list[Filter]:
+    numbers: Counter[str] = Counter(dict.fromkeys(configured, 0))
+    for lane in lanes:
+        numbers[lane.route] += lane.deliveries
+    return [
+        _filter(asked, "route", route, route, number=number) for route, number in numbers.items()
+    ]
+
+
+def _filter(
+    asked: Asked, name: str, value: str, label: str, *, number: int | None = None
+) -> Filter:
+    """Return a filter that sets one condition, or takes it away where it is set."""
+    is_on = asked.given.get(name) == (value,)
+    path = asked.changed(name, "" if is_on else value).path()
+    return Filter(label=label, path=path, is_on=is_on, number=number)

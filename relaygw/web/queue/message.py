@@ -1,0 +1,88 @@
+"""One queued message: its story, its recipients and what was said of each, its content, its audit.
+
+Nothing is marked by looking; what may be done about it depends on its state.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from relaygw.operations.queue_actions import ACTIONS
+from relaygw.operations.queue_object import leading_delivery
+from relaygw.operations.story import tell_story
+from relaygw.store.protocol import QueueEntry
+from relaygw.web import words
+from relaygw.web.context import Desk
+from relaygw.web.mail.contents import MailPages
+from relaygw.web.mail.parts import MAX_LISTED_PARTS, part_lines
+from relaygw.web.notices import notice_of
+from relaygw.web.page import render
+from relaygw.web.queue.audit import deeds_of
+from relaygw.web.queue.rows import TONES, shown_state
+from relaygw.web.queue.story import fates, story_context
+from relaygw.web.sandbox.message_context import view_context
+
+VIEWS = ("html", "text", "headers", "links", "parts", "source")
+STORY = "story"
+MAX_RECIPIENTS = 200
+
+
+class QueueMessagePage:
+    """The endpoint of a message."""
+
+    def __init__(self, desk: Desk, mail_pages: MailPages) -> None:
+        self._desk = desk
+        self._mail_pages = mail_pages
+
+    async def show(self, request: Request) -> Response:
+        """Show the story of a message, or a view of its content."""
+        entry = await self._desk.read(lambda: self._desk.queued(request))
+        wanted = request.query_params.get("view", STORY)
+        context = await self._desk.read(lambda: self._context(entry))
+        if wanted in VIEWS and entry.chunk_count:
+            context |= await self._desk.open(lambda: self._content(entry, wanted))
+        context["notice"] = notice_of(request.query_params)
+        return render(request, "queue_message.html", context)
+
+    def _context(self, entry: QueueEntry) -> dict[str, Any]:
+        store, settings, now = self._desk.store, self._desk.settings, words.now_ms()
+        leading = leading_delivery(entry)
+        states = {part.state for part in entry.deliveries}
+        record = store.record_of(entry.queue_id)
+        path = f"/queue/{entry.queue_id}"
+        return {
+            **self._desk.page_context,
+            **story_context(tell_story(store, settings, entry.queue_id, now_ms=now), now=now),
+            "entry": entry,
+            "state": shown_state(entry),
+            "tone": TONES[leading.state],
+            "leading": leading,
+            "fates": fates(entry, now=now)[:MAX_RECIPIENTS],
+            "fates_left": max(0, len(entry.recipients) - MAX_RECIPIENTS),
+            "size": words.size(entry.size_bytes),
+            "accepted": words.exact_time(entry.accepted_at_ms),
+            "accepted_iso": words.iso_time(entry.accepted_at_ms),
+            "verbs": [one for one in ACTIONS.values() if one.from_states & states],
+            "audit": deeds_of(reversed(record.actions), now=now),
+            "view": STORY,
+            "has_content": bool(entry.chunk_count),
+            "views": VIEWS,
+            "mail_path": path,
+            "view_path": lambda view: path if view == STORY else f"{path}?view={view}",
+        }
+
+    def _content(self, entry: QueueEntry, wanted: str) -> dict[str, Any]:
+        tree = self._desk.tree(entry)
+        page = self._mail_pages.make(entry, tree)
+        view = "text" if wanted == "html" and page is None else wanted
+        parts = part_lines(tree)
+        return {
+            "view": view,
+            "parts": parts[:MAX_LISTED_PARTS],
+            "parts_left": max(0, len(parts) - MAX_LISTED_PARTS),
+            "left_out": tree.left_out,
+            **view_context(view, tree, page),
+        }

@@ -1,0 +1,63 @@
+"""The addresses of the pages."""
+
+from __future__ import annotations
+
+import asyncio
+
+from starlette.routing import Route
+
+from relaygw.web.context import Desk, Find
+from relaygw.web.dashboard.overview import Dashboard
+from relaygw.web.dashboard.provider_changes import ProviderChanges
+from relaygw.web.mail.contents import MailPages
+from relaygw.web.mail.frame import Frame
+from relaygw.web.mail.saving import Saving
+from relaygw.web.queue.audit import AuditPage
+from relaygw.web.queue.changes import QueueChanges
+from relaygw.web.queue.list import QueueList
+from relaygw.web.queue.message import QueueMessagePage
+from relaygw.web.sandbox.bulk import Bulk
+from relaygw.web.sandbox.events import Events
+from relaygw.web.sandbox.inbox import Inbox
+from relaygw.web.sandbox.message import MessagePage
+from relaygw.web.sandbox.release import ReleasePage
+from relaygw.web.static_files import static_routes
+
+
+def page_routes(
+    desk: Desk, mail_pages: MailPages, *, stop: asyncio.Event | None = None
+) -> list[Route]:
+    """Return the routes of all pages and of what they are made of.
+
+    `stop` ends the connections of open pages, which would go on for ever.
+    """
+    inbox, message, release = Inbox(desk), MessagePage(desk, mail_pages), ReleasePage(desk)
+    one = "/sandbox/{queue_id}"
+    return [
+        *static_routes(),
+        Route("/", Dashboard(desk).show, methods=["GET"]),
+        Route("/providers/change", ProviderChanges(desk).change, methods=["POST"]),
+        Route("/audit", AuditPage(desk).show, methods=["GET"]),
+        Route("/queue", QueueList(desk).show, methods=["GET"]),
+        Route("/queue/change", QueueChanges(desk).change, methods=["POST"]),
+        Route("/queue/{queue_id}", QueueMessagePage(desk, mail_pages).show, methods=["GET"]),
+        *_content_routes("/queue/{queue_id}", desk, mail_pages, desk.queued),
+        Route("/sandbox", inbox.show, methods=["GET"]),
+        Route("/sandbox/events", Events(desk, stop=stop).show, methods=["GET"]),
+        Route("/sandbox/bulk", Bulk(desk, release).change, methods=["POST"]),
+        Route("/sandbox/release", release.release, methods=["POST"]),
+        Route(one, message.show, methods=["GET"]),
+        *_content_routes(one, desk, mail_pages, desk.captured),
+        Route(one + "/release", release.show, methods=["GET"]),
+        Route(one + "/release", release.release, methods=["POST"]),
+    ]
+
+
+def _content_routes(one: str, desk: Desk, mail_pages: MailPages, find: Find) -> list[Route]:
+    """Return the routes of what a message says, below its page."""
+    saving = Saving(desk, find)
+    return [
+        Route(one + "/html", Frame(desk, mail_pages, find).show, methods=["GET"]),
+        Route(one + "/source", saving.show_source, methods=["GET"]),
+        Route(one + "/part/{part_id}", saving.show_part, methods=["GET"]),
+    ]

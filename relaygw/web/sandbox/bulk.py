@@ -1,0 +1,144 @@
+"""Changes of many messages: read, unread, tags, delete; release has a page of its own.
+
+What touches more than was ticked, and what cannot be taken back, asks first and says how many.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from starlette.datastructures import FormData
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+
+from relaygw.operations.captured import delete_captured
+from relaygw.web import words
+from relaygw.web.context import Desk
+from relaygw.web.gate.principal import Principal, Role, require
+from relaygw.web.notices import with_notice
+from relaygw.web.page import render
+from relaygw.web.sandbox.choice import Choice, read_choice
+from relaygw.web.sandbox.filters import list_path
+from relaygw.web.sandbox.release import ReleasePage
+
+MAX_TAGS = 20
+MAX_TAG_CHARACTERS = 100
+
+_DONE = {"read": "read", "unread": "unread", "delete": "deleted", "tag": "tagged",
+         "untag": "tagged", "settags": "tagged"}  # fmt: skip
+_ASKING = {
+    "read": ("Mark {} as read?", "Mark as read"),
+    "unread": ("Mark {} as unread?", "Mark as unread"),
+    "delete": ("Delete {} for good?", "Delete"),
+    "tag": ("Tag {}?", "Tag"),
+    "untag": ("Take tags off {}?", "Take off"),
+}
+
+
+class Bulk:
+    """The endpoint of the forms around the list."""
+
+    def __init__(self, desk: Desk, release: ReleasePage) -> None:
+        self._desk = desk
+        self._release = release
+
+    async def change(self, request: Request) -> Response:
+        """Do what a form asks for, or ask whether that is meant."""
+        principal = require(request, Role.OPERATOR)
+        form = await request.form()
+        choice = read_choice(form)
+        action = str(form.get("all") or form.get("action", ""))
+        if action not in (*_DONE, "release"):
+            raise HTTPException(400, f"action {action[:40]!r} is none of {', '.join(_DONE)}")
+        if choice.is_empty:
+            return self._back(request, choice, form)
+        if action == "release":
+            return await self._release.ask(request, choice)
+        tags = _tags(form)
+        must_ask = action == "delete" or choice.is_search
+        if must_ask and form.get("confirmed") != "1":
+            return await self._ask(request, choice, action, form)
+        change = self._change_of(action, tags, principal, choice)
+        number = await self._desk.change(lambda: _carry_out(self._desk, choice, change))
+        path = with_notice(_back_path(choice, form), _DONE[action], number)
+        return RedirectResponse(_root(request) + path, status_code=303)
+
+    def _back(self, request: Request, choice: Choice, form: FormData) -> Response:
+        return RedirectResponse(_root(request) + _back_path(choice, form), status_code=303)
+
+    async def _ask(self, request: Request, choice: Choice, action: str, form: FormData) -> Response:
+        number = await self._desk.read(lambda: choice.count(self._desk))
+        question, verb = _ASKING[action]
+        context: dict[str, Any] = {
+            **self._desk.page_context,
+            "question": question.format(words.counted(number, "message")),
+            "verb": f"{verb} {words.counted(number, 'message')}",
+            "number": number,
+            "action": action,
+            "is_danger": action == "delete",
+            "choice": choice,
+            "tags": ", ".join(_tags(form)),
+            "back": _back_path(choice, form),
+        }
+        return render(request, "confirm.html", context)
+
+    def _change_of(
+        self, action: str, tags: list[str], principal: Principal, choice: Choice
+    ) -> Callable[[list[str]], int]:
+        """Return what changes a batch of messages and returns how many changed."""
+        store = self._desk.store
+        now = words.now_ms()
+
+        def delete(ids: list[str]) -> int:
+            done = delete_captured(
+                store, ids, actor=principal.name, now_ms=now, detail=choice.words()
+            )
+            return len(done.changed)
+
+        def mark(ids: list[str]) -> int:
+            store.mark_read(ids, at_ms=now if action == "read" else None)
+            return len(ids)
+
+        def retag(ids: list[str]) -> int:
+            if action == "settags":
+                store.set_tags(ids, tags)
+                return len(ids)
+            for queue_id in ids:
+                self._retag_one(queue_id, tags, is_added=action == "tag")
+            return len(ids)
+
+        return {"delete": delete, "read": mark, "unread": mark}.get(action, retag)
+
+    def _retag_one(self, queue_id: str, tags: list[str], *, is_added: bool) -> None:
+        found = self._desk.store.captured_entry(queue_id)
+        if found is None:
+            return
+        taken = {tag.lower() for tag in tags}
+        kept = [tag for tag in found.tags if tag.lower() not in taken]
+        self._desk.store.set_tags([queue_id], [*kept, *tags] if is_added else kept)
+
+
+def _carry_out(desk: Desk, choice: Choice, change: Callable[[list[str]], int]) -> int:
+    return sum(change(batch) for batch in choice.batches(desk))
+
+
+def _tags(form: FormData) -> list[str]:
+    """Return the tags of a form: separated by commas, each once, within limits."""
+    given = str(form.get("tags", "")).split(",")
+    cleaned = (" ".join(tag.split())[:MAX_TAG_CHARACTERS] for tag in given)
+    return list(dict.fromkeys(tag for tag in cleaned if tag))[:MAX_TAGS]
+
+
+def _back_path(choice: Choice, form: FormData) -> str:
+    """Return where the form came from: a message, else the page of the list."""
+    if form.get("back") == "message" and len(choice.ids) == 1:
+        return f"/sandbox/{choice.ids[0]}"
+    page = str(form.get("page", "1"))
+    return list_path(choice.query, page=int(page) if page.isdigit() and len(page) < 8 else 1)
+
+
+def _root(request: Request) -> str:
+    root_path: str = request.scope.get("root_path", "")
+    return root_path

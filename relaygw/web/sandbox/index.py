@@ -1,0 +1,88 @@
+"""Reads the content of captured mail once, so that lists and searches need not.
+
+A message that cannot be read is listed with what its envelope says, and keeps nobody waiting.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+import time
+
+from relaygw.errors import Unstorable
+from relaygw.mail.content_facts import ContentFacts
+from relaygw.store.protocol import QueueEntry, Store, read_content
+from relaygw.web.mail.mime_tree import read_tree
+from relaygw.web.sandbox.message_view import read_facts
+
+MAX_PARSED_BYTES = 32 * 2**20
+"""Of a message above this only the first chunk is read."""
+PATIENCE_S = 1.0
+"""How long a request waits for the reading of what came in while nobody read."""
+_BATCH_MESSAGES = 25
+_BATCH_S = 0.25  # what was read so far is findable by then, even among large messages
+
+_log = logging.getLogger("relaygw.web")
+
+
+class Indexer:
+    """Makes captured mail of one store findable; for many threads, one of which works."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._lock = threading.Lock()
+
+    def catch_up(self, *, within_s: float | None = PATIENCE_S) -> bool:
+        """Read what nobody has read yet, for about so long (None: all); True when all was read.
+
+        Blocks. What was captured before the call is found when it has returned True.
+        """
+        until_s = math.inf if within_s is None else time.monotonic() + within_s
+        while self._acquire(until_s):
+            try:
+                entries = self._store.unindexed(limit=_BATCH_MESSAGES)
+                if not entries:
+                    return True
+                self._read_batch(entries)
+            finally:
+                self._lock.release()  # others who wait need a look only
+            if time.monotonic() >= until_s:
+                return False
+        return False
+
+    def _acquire(self, until_s: float) -> bool:
+        if until_s == math.inf:
+            return self._lock.acquire()
+        return self._lock.acquire(timeout=max(0.0, until_s - time.monotonic()))
+
+    def _read_batch(self, entries: list[QueueEntry]) -> None:
+        facts: dict[str, ContentFacts] = {}
+        began_s = time.monotonic()
+        for entry in entries:
+            facts[entry.queue_id] = self._read(entry)
+            if time.monotonic() - began_s >= _BATCH_S:
+                break  # the others come with the next batch
+        try:
+            self._store.index(facts)
+        except Unstorable as error:
+            _log.warning("content is indexed one by one: %s", error)
+            self._index_one_by_one(facts)
+
+    def _read(self, entry: QueueEntry) -> ContentFacts:
+        chunks = read_content(self._store, entry)
+        is_whole = entry.size_bytes <= MAX_PARSED_BYTES
+        content = b"".join(chunks) if is_whole else next(chunks, b"")
+        try:
+            return read_facts(read_tree(content))
+        except Exception:  # a defect: the others are to be found all the same
+            _log.exception("%s: the content cannot be read", entry.queue_id)
+            return ContentFacts()
+
+    def _index_one_by_one(self, facts: dict[str, ContentFacts]) -> None:
+        for queue_id, one in facts.items():
+            try:
+                self._store.index({queue_id: one})
+            except Unstorable as error:
+                _log.warning("%s: content cannot be indexed: %s", queue_id, error)
+                self._store.index({queue_id: ContentFacts()})

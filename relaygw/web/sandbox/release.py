@@ -1,0 +1,184 @@
+"""Letting captured mail out: a page that says who would get it and who not, then the deed.
+
+What is decided is `operations.release`'s; an address outside of the allow list is reached only
+if an admin was shown that very address and confirmed it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+from starlette.datastructures import FormData
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from relaygw.operations.captured import plan_release, release_captured
+from relaygw.operations.queue_actions import LeftAlone
+from relaygw.operations.release_plan import Copy, RefusedCopy, ReleaseResult, Wish
+from relaygw.web import words
+from relaygw.web.context import Desk, is_queue_id
+from relaygw.web.gate.principal import Principal, Role, require
+from relaygw.web.page import render
+from relaygw.web.sandbox.choice import Choice, read_choice
+from relaygw.web.sandbox.filters import list_path
+
+MAX_RELEASED = 500
+"""Messages in one release from a page."""
+MAX_CONFIRMED = 200
+"""Addresses outside of the allow list in one release."""
+_MAX_LINES = 50
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """One recipient of a release, or several messages with one answer."""
+
+    address: str
+    captured: str  # whom it was for, "" when that is the same
+    words: str
+    number: int
+
+
+class ReleasePage:
+    """The endpoints of releases."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+
+    async def show(self, request: Request) -> Response:
+        """Show who would get one message."""
+        require(request, Role.OPERATOR)
+        found = await self._desk.read(lambda: self._desk.found(request))
+        choice = Choice(ids=(found.entry.queue_id,), query="", until="")
+        return await self._plan(request, choice, to="", problem="")
+
+    async def ask(self, request: Request, choice: Choice) -> Response:
+        """Show who would get the chosen messages."""
+        return await self._plan(request, choice, to="", problem="")
+
+    async def release(self, request: Request) -> Response:
+        """Show the plan for another address, or carry out what was confirmed."""
+        principal = require(request, Role.OPERATOR)
+        form = await request.form()
+        choice = _choice(request, form)
+        if choice.is_empty:
+            raise HTTPException(400, "no message was named; tick some in the list")
+        to = str(form.get("to", "")).strip()[:1000]
+        if form.get("confirmed") != "1":
+            return await self._plan(request, choice, to=to, problem="")
+        result = await self._desk.change(lambda: self._carry_out(choice, form, to, principal))
+        return self._report(request, choice, result)
+
+    def _carry_out(
+        self, choice: Choice, form: FormData, to: str, principal: Principal
+    ) -> ReleaseResult:
+        wish = Wish(
+            to=to or None,
+            is_admin=principal.is_admin,
+            anyone=form.get("anyone") == "1",
+            confirmed=[str(value) for value in form.getlist("address")][:MAX_CONFIRMED],
+        )
+        released = release_captured(
+            self._desk.store,
+            self._desk.settings,
+            self._ids(choice),
+            wish,
+            actor=principal.name,
+            now_ms=words.now_ms(),
+            detail=choice.words(),
+        )
+        self._desk.wake_workers()
+        return released
+
+    def _ids(self, choice: Choice) -> list[str]:
+        ids = (queue_id for batch in choice.batches(self._desk) for queue_id in batch)
+        return list(islice(ids, MAX_RELEASED))
+
+    async def _plan(self, request: Request, choice: Choice, *, to: str, problem: str) -> Response:
+        principal = require(request, Role.OPERATOR)
+        number = await self._desk.read(lambda: choice.count(self._desk))
+        if number > MAX_RELEASED:
+            problem = (
+                f"{words.counted(number, 'message')} are too many for one release; at most "
+                f"{MAX_RELEASED} at a time: narrow the search, or use relaygw sandbox release"
+            )
+            planned = ReleaseResult()
+        else:
+            planned = await self._desk.open(lambda: self._planned(choice, to, principal))
+        copies = [one for one in planned.copies if one.address not in planned.outside]
+        context: dict[str, Any] = {
+            **self._desk.page_context,
+            "choice": choice,
+            "number": number,
+            "to": to,
+            "problem": problem,
+            "copies": len(copies),
+            "going": _going(copies)[:_MAX_LINES],
+            "outside": planned.outside[:MAX_CONFIRMED],
+            "outside_copies": len(planned.copies) - len(copies),
+            "outside_left": max(0, len(planned.outside) - MAX_CONFIRMED),
+            "refused": _refused(planned.refused)[:_MAX_LINES],
+            "left": _left(planned.left)[:_MAX_LINES],
+            "back": _back(choice),
+        }
+        return render(request, "release.html", context)
+
+    def _planned(self, choice: Choice, to: str, principal: Principal) -> ReleaseResult:
+        wish = Wish(to=to or None, is_admin=principal.is_admin, anyone=True)
+        return plan_release(self._desk.store, self._desk.settings, self._ids(choice), wish)
+
+    def _report(self, request: Request, choice: Choice, result: ReleaseResult) -> Response:
+        context: dict[str, Any] = {
+            **self._desk.page_context,
+            "choice": choice,
+            "copies": len(result.copies),
+            "messages": len(result.changed),
+            "going": _going(result.copies)[:_MAX_LINES],
+            "refused": _refused(result.refused)[:_MAX_LINES],
+            "left": _left(result.left)[:_MAX_LINES],
+            "back": _back(choice),
+        }
+        return render(request, "released.html", context)
+
+
+def _choice(request: Request, form: FormData) -> Choice:
+    """Return the message that the path names, else what the form is about."""
+    queue_id = request.path_params.get("queue_id")
+    if queue_id is None:
+        return read_choice(form)
+    if not is_queue_id(queue_id):
+        raise HTTPException(404)
+    return Choice(ids=(queue_id,), query="", until="")
+
+
+def _going(copies: Iterable[Copy]) -> list[Line]:
+    return _lines((one.address, one.captured, f"by route {one.route}") for one in copies)
+
+
+def _refused(copies: Iterable[RefusedCopy]) -> list[Line]:
+    return _lines((one.address, one.captured, one.why) for one in copies)
+
+
+def _left(left: Iterable[LeftAlone]) -> list[Line]:
+    return _lines(("", "", one.why) for one in left)
+
+
+def _lines(found: Iterable[tuple[str, str, str]]) -> list[Line]:
+    numbers: dict[tuple[str, str, str], int] = {}
+    for address, captured, why in found:
+        key = (address, captured if captured != address else "", why)
+        numbers[key] = numbers.get(key, 0) + 1
+    return [
+        Line(address=address, captured=captured, words=why, number=number)
+        for (address, captured, why), number in numbers.items()
+    ]
+
+
+def _back(choice: Choice) -> str:
+    if len(choice.ids) == 1:
+        return f"/sandbox/{choice.ids[0]}"
+    return list_path(choice.query)
