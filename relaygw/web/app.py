@@ -23,13 +23,12 @@ from relaygw.web.context import Desk
 from relaygw.web.dashboard.health import ReadyCheck, health_routes
 from relaygw.web.dashboard.local_metrics import LocalMetrics
 from relaygw.web.dashboard.metrics import MetricsPage
-from relaygw.web.error_answers import error_answer, store_answer
 from relaygw.web.gate.access import Access
 from relaygw.web.gate.guards import STRICT_HEADERS, Guards, refusal
 from relaygw.web.gate.identity import Identity
 from relaygw.web.gate.login import LoginPages
 from relaygw.web.mail.contents import MailPages
-from relaygw.web.problem import Problem
+from relaygw.web.problem import Problem, error_answer, store_answer
 from relaygw.web.routes import page_routes
 from relaygw.web.sandbox.api.routes import api_routes
 from relaygw.web.sandbox.index import Indexer

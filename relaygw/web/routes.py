@@ -12,6 +12,7 @@ from relaygw.web.dashboard.provider_changes import ProviderChanges
 from relaygw.web.mail.contents import MailPages
 from relaygw.web.mail.frame import Frame
 from relaygw.web.mail.saving import Saving
+from relaygw.web.page import static_routes
 from relaygw.web.queue.audit import AuditPage
 from relaygw.web.queue.changes import QueueChanges
 from relaygw.web.queue.list import QueueList
@@ -21,7 +22,6 @@ from relaygw.web.sandbox.events import Events
 from relaygw.web.sandbox.inbox import Inbox
 from relaygw.web.sandbox.message import MessagePage
 from relaygw.web.sandbox.release import ReleasePage
-from relaygw.web.static_files import static_routes
 
 
 def page_routes(

@@ -13,8 +13,49 @@ from contextlib import contextmanager
 
 import uvicorn
 from starlette.types import ASGIApp
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from relaygw.web.patience import PatientProtocol
+HEAD_S = 20.0
+"""From the connection, or the first byte of a later request, to the end of the head."""
+
+
+class _TimedProtocol(H11Protocol):
+    """Closes a connection whose next request does not come whole in time.
+
+    uvicorn itself waits for ever for the first request of a connection and for the end of a
+    head, and a few hundred connections of one that says nothing would keep everybody else out.
+    """
+
+    _limit: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Start the clock."""
+        super().connection_made(transport)
+        self._limit = self.loop.call_later(HEAD_S, self._give_up)
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes; more of a head do not buy more time."""
+        super().data_received(data)
+        is_waiting = self.cycle is None or self.cycle.response_complete
+        if not is_waiting or self.transport.get_protocol() is not self:  # or it is a websocket
+            self._stop_waiting()
+        elif self._limit is None:
+            self._limit = self.loop.call_later(HEAD_S, self._give_up)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stop the clock."""
+        self._stop_waiting()
+        super().connection_lost(exc)
+
+    def _stop_waiting(self) -> None:
+        if self._limit is not None:
+            self._limit.cancel()
+            self._limit = None
+
+    def _give_up(self) -> None:
+        self._limit = None
+        self.transport.close()
+
 
 _DRAIN_S = 5  # how long a stop waits for answers that are under way
 _MAX_CONNECTIONS = 500
@@ -44,7 +85,7 @@ async def serve_web(app: ASGIApp, listening_socket: socket.socket, *, stop: asyn
     server = _EmbeddedServer(
         uvicorn.Config(
             app,
-            http=PatientProtocol,
+            http=_TimedProtocol,
             ws="websockets-sansio",
             lifespan="off",
             log_config=None,

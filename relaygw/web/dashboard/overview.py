@@ -31,8 +31,7 @@ from relaygw.web.dashboard.tables import (
     queue_lines,
     refusal_lines,
 )
-from relaygw.web.notices import notice_of
-from relaygw.web.page import render
+from relaygw.web.page import notice_of, render
 
 FRESH_S = 2.0
 REFRESH_S = 10

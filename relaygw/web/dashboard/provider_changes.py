@@ -9,9 +9,8 @@ from starlette.responses import RedirectResponse, Response
 from relaygw.operations.providers import hold_provider, holds_of, release_provider
 from relaygw.web import words
 from relaygw.web.context import Desk
-from relaygw.web.gate.principal import Principal, Role, require
-from relaygw.web.notices import with_notice
-from relaygw.web.page import render
+from relaygw.web.gate.identity import Principal, Role, require
+from relaygw.web.page import render, with_notice
 from relaygw.web.problem import Problem
 from relaygw.web.queue.changes import MAX_NOTE_CHARACTERS
 from relaygw.web.queue.work import known_provider

@@ -1,34 +1,31 @@
 """The gate before every endpoint: who is asking, whether that one may, and with which body.
 
-Nobody gets in unless `paths.is_free`. Whoever is only a viewer changes nothing. What a browser
-sends to change something comes from a page of ours and has its token; programs, which no other
-site can make send anything, need none.
+Nobody gets in unless the path `is_free`. A viewer changes nothing. What a browser sends to
+change something comes from a page of ours and has its token; programs, which no other site can
+make send anything, need none. Bodies are read whole before anything is done: small, in time, or
+not at all.
 """
 
 from __future__ import annotations
 
+import asyncio
 from urllib.parse import quote
 
 from starlette.requests import HTTPConnection
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from relaygw.access import LoginBusy
 from relaygw.errors import StoreUnavailable
-from relaygw.web.error_answers import error_answer, store_answer
-from relaygw.web.gate.bodies import (
-    MAX_BODY_BYTES,
-    MAX_LOGIN_BYTES,
-    BadBody,
-    Gone,
-    read_body,
-    replayed,
-)
-from relaygw.web.gate.csrf import SAFE_METHODS, has_token
-from relaygw.web.gate.identity import Identity
-from relaygw.web.gate.origins import is_foreign, is_from_browser
-from relaygw.web.gate.paths import LOGIN, LOGOUT, MAX_PATH, is_for_programs, is_free, route_path
-from relaygw.web.gate.principal import Principal, Role, set_principal
+from relaygw.web.gate.csrf import SAFE_METHODS, has_token, is_foreign, is_from_browser
+from relaygw.web.gate.guards import LOGIN, LOGOUT, MAX_PATH, is_for_programs, is_free, route_path
+from relaygw.web.gate.identity import Identity, Principal, Role, set_principal
+from relaygw.web.problem import error_answer, store_answer
 
+MAX_BODY_BYTES = 2**20
+MAX_LOGIN_BYTES = 8192
+"""Of a body that somebody sends whom nobody knows."""
+BODY_S = 30.0
+"""How long a body may take."""
 RETRY_AFTER_S = 60
 _CHALLENGE = 'Basic realm="relaygw", charset="UTF-8"'
 
@@ -40,6 +37,10 @@ class _Refused(Exception):
         super().__init__(text)
         self.status = status
         self.headers = headers
+
+
+class _Gone(Exception):
+    """The client has hung up; there is nobody to answer."""
 
 
 class Access:
@@ -55,16 +56,16 @@ class Access:
         answer: ASGIApp = self._app
         try:
             receive = await self._let_in(connection, receive)
-        except (_Refused, BadBody) as refused:
+        except _Refused as refused:
             answer = error_answer(connection, refused.status, str(refused), refused.headers)
         except StoreUnavailable as error:
             answer = store_answer(connection, error)
-        except Gone:
+        except _Gone:
             return
         await answer(scope, receive, send)
 
     async def _let_in(self, connection: HTTPConnection, receive: Receive) -> Receive:
-        """Return the `receive` for the endpoint; raises _Refused and what bodies raise."""
+        """Return the `receive` for the endpoint; raises _Refused and _Gone."""
         path = route_path(connection.scope)
         is_safe = connection.scope.get("method", "GET") in SAFE_METHODS
         if not is_safe or connection.scope["type"] == "websocket":
@@ -77,10 +78,10 @@ class Access:
         if principal is not None and principal.role < Role.OPERATOR and path != LOGOUT:
             raise _Refused(403, f"{principal.name} has the role viewer, which changes nothing")
         limit_bytes = MAX_LOGIN_BYTES if principal is None else MAX_BODY_BYTES
-        body = await read_body(connection, receive, limit_bytes=limit_bytes)
+        body = await _read_body(connection, receive, limit_bytes=limit_bytes)
         if principal is not None:
             _check_token(connection, principal, body)
-        return replayed(body, receive)
+        return _replayed(body, receive)
 
     def _check_origin(self, connection: HTTPConnection) -> None:
         is_https = self._identity.forwarded.is_https(connection)
@@ -132,3 +133,44 @@ def _as_sent(scope: Scope) -> str:
     path: bytes = scope["raw_path"]
     query: bytes = scope["query_string"]
     return (path + b"?" + query if query else path).decode("latin-1")
+
+
+async def _read_body(connection: HTTPConnection, receive: Receive, *, limit_bytes: int) -> bytes:
+    """Return the whole body; raises _Refused, or _Gone."""
+    too_large = _Refused(413, f"the body is larger than {limit_bytes} bytes")
+    told = connection.headers.get("content-length", "0")
+    if not told.isascii() or not told.isdigit() or int(told) > limit_bytes:
+        raise too_large
+    chunks: list[bytes] = []
+    size_bytes = 0
+    try:
+        async with asyncio.timeout(BODY_S):
+            while True:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise _Gone
+                chunks.append(message.get("body", b""))
+                size_bytes += len(chunks[-1])
+                if size_bytes > limit_bytes:
+                    raise too_large
+                if not message.get("more_body", False):
+                    return b"".join(chunks)
+    except TimeoutError:
+        # a body that comes too late would be taken for the next request; too large a one is read
+        # to its end by the server, so that the client gets to read the answer
+        late = f"the body took longer than {BODY_S:.0f} s"
+        raise _Refused(408, late, {"Connection": "close"}) from None
+
+
+def _replayed(body: bytes, receive: Receive) -> Receive:
+    """Return a `receive` that gives a body that was read, then what comes after it."""
+    is_told = False
+
+    async def again() -> Message:
+        nonlocal is_told
+        if is_told:
+            return await receive()
+        is_told = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return again

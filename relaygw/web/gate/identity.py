@@ -1,8 +1,11 @@
-"""Finds out who sends a request: by session, by password, by token, or that it does not matter.
+"""Who sends a request, and what that one may do.
 
 A session counts everywhere. HTTP basic and bearer tokens count where programs ask (`/api`,
 `/view`), so that what a reverse proxy's own password leaves in a browser's requests for pages is
 neither believed nor counted as a guess.
+
+`access` finds out before any endpoint runs. Reading needs no call of `require`: nobody without
+the role viewer gets as far as an endpoint, and a viewer sends no unsafe method past `access`.
 """
 
 from __future__ import annotations
@@ -10,20 +13,143 @@ from __future__ import annotations
 import base64
 import binascii
 import secrets
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import IntEnum
+from ipaddress import IPv4Network, IPv6Network
+from typing import Literal
 
 from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
 
+from relaygw.policy.admission import Address, guesser, is_trusted, parse_client
 from relaygw.settings.model import Mode, Settings
 from relaygw.settings.web import WebToken, WebUser
 from relaygw.store.protocol import Store
+from relaygw.web.gate.credentials import Logins, Tokens
 from relaygw.web.gate.csrf import csrf_token
-from relaygw.web.gate.forwarded import Forwarded
-from relaygw.web.gate.logins import Logins
-from relaygw.web.gate.paths import is_for_programs, route_path
-from relaygw.web.gate.principal import Principal, Role
+from relaygw.web.gate.guards import is_for_programs, route_path
 from relaygw.web.gate.sessions import Sessions, cookie_of, token_of
-from relaygw.web.gate.tokens import Tokens
+
+_STATE_KEY = "principal"
+
+
+class Role(IntEnum):
+    """What somebody may do; each role may do what those before it may."""
+
+    VIEWER = 1  # reads
+    OPERATOR = 2  # deletes, tags, marks, releases to whom the lists allow
+    ADMIN = 3  # releases to anyone
+
+    @property
+    def word(self) -> str:
+        """The role as it is written in relaygw.yaml."""
+        return self.name.lower()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Principal:
+    """Who is asking: the name for the audit trail, the role, and the token for forms.
+
+    `csrf` goes into each form as the field `csrf`, or into the header X-CSRF-Token.
+    """
+
+    name: str
+    role: Role
+    csrf: str
+    how: Literal["session", "password", "token", "open"]  # open: nobody has to log in here
+
+    @property
+    def is_admin(self) -> bool:
+        """True for the role that may release to anyone."""
+        return self.role is Role.ADMIN
+
+
+def principal_of(connection: HTTPConnection) -> Principal | None:
+    """Return who sends a request or opens a websocket; None only where nobody has to log in:
+    the login page, static files and health.
+    """
+    found: Principal | None = connection.scope.get("state", {}).get(_STATE_KEY)
+    return found
+
+
+def require(connection: HTTPConnection, role: Role) -> Principal:
+    """Return who is asking if that one has `role` or more.
+
+    Raises HTTPException: 401 for nobody, 403 for too small a role.
+    """
+    principal = principal_of(connection)
+    if principal is None:
+        raise HTTPException(401, "log in first")
+    if principal.role < role:
+        raise HTTPException(
+            403, f"{principal.name} has the role {principal.role.word}; this needs {role.word}"
+        )
+    return principal
+
+
+def set_principal(connection: HTTPConnection, principal: Principal) -> None:
+    """Say who is asking; only `access` does."""
+    connection.scope.setdefault("state", {})[_STATE_KEY] = principal
+
+
+_MAX_HOPS = 20
+
+
+class Forwarded:
+    """What reverse proxies say of a request, believed from those in `web.proxies` only.
+
+    Anybody may send these fields. X-Forwarded-For grows to the right, so it is read from there,
+    as far as proxies wrote it; X-Forwarded-Proto is the word of the last one.
+    """
+
+    def __init__(self, proxies: Iterable[IPv4Network | IPv6Network]) -> None:
+        self._proxies = tuple(proxies)
+
+    def guesser(self, connection: HTTPConnection) -> str:
+        """Return for whom wrong passwords are counted: the address, of IPv6 the /64."""
+        client = _peer(connection)
+        for hop in _hops(connection):
+            if client is None or not is_trusted(client, self._proxies):
+                break
+            client = hop
+        return guesser(client) if client is not None else "unknown"
+
+    def is_https(self, connection: HTTPConnection) -> bool:
+        """True when the browser speaks TLS, as far as a proxy that is believed says so."""
+        if connection.url.scheme in ("https", "wss"):
+            return True
+        peer = _peer(connection)
+        if peer is None or not is_trusted(peer, self._proxies):
+            return False
+        told = ",".join(connection.headers.getlist("x-forwarded-proto"))
+        return told.rpartition(",")[2].strip().lower() == "https"
+
+
+def _peer(connection: HTTPConnection) -> Address | None:
+    return _parsed(connection.client.host) if connection.client else None
+
+
+def _hops(connection: HTTPConnection) -> Iterable[Address]:
+    """Yield the addresses of X-Forwarded-For from the right, up to one that is none."""
+    told = ",".join(connection.headers.getlist("x-forwarded-for"))
+    for text in reversed(told.rsplit(",", _MAX_HOPS)[-_MAX_HOPS:]):
+        hop = _parsed(text.strip())
+        if hop is None:
+            return
+        yield hop
+
+
+def _parsed(text: str) -> Address | None:
+    host = text[1:].partition("]")[0] if text.startswith("[") else text
+    if host.count(":") == 1:  # some proxies write the port, too
+        host = host.partition(":")[0]
+    try:
+        return parse_client(host)
+    except ValueError:
+        return None
+
 
 ANYONE = "anyone"
 

@@ -15,8 +15,8 @@ from starlette.routing import Route
 
 from relaygw.access import LOCKED_S, LoginBusy
 from relaygw.web.gate.csrf import form_field
+from relaygw.web.gate.guards import LOGIN, LOGOUT, own_path
 from relaygw.web.gate.identity import Identity
-from relaygw.web.gate.paths import LOGIN, LOGOUT, own_path
 from relaygw.web.gate.sessions import cookie_of, forget_cookie, set_cookie
 from relaygw.web.page import render
 

@@ -13,9 +13,8 @@ from relaygw.operations.queue_actions import ACTIONS, Order, QueueAction, Result
 from relaygw.store.protocol import QueueEntry
 from relaygw.web import words
 from relaygw.web.context import Desk
-from relaygw.web.gate.principal import Role, require
-from relaygw.web.notices import with_notice
-from relaygw.web.page import render
+from relaygw.web.gate.identity import Role, require
+from relaygw.web.page import render, with_notice
 from relaygw.web.problem import Problem
 from relaygw.web.queue.choice import QueueChoice, read_queue_choice
 from relaygw.web.queue.rows import make_queue_rows

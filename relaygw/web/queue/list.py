@@ -15,8 +15,7 @@ from relaygw.operations.selectors import SELECTORS, Kind
 from relaygw.store.protocol import LaneCount
 from relaygw.web import words
 from relaygw.web.context import Desk, is_queue_id
-from relaygw.web.notices import notice_of
-from relaygw.web.page import render
+from relaygw.web.page import notice_of, render
 from relaygw.web.queue.rows import make_queue_rows
 from relaygw.web.queue.selection import Asked, found_messages, read_asked
 from relaygw.web.sandbox.filters import Filter

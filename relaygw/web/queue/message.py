@@ -18,8 +18,7 @@ from relaygw.web import words
 from relaygw.web.context import Desk
 from relaygw.web.mail.contents import MailPages
 from relaygw.web.mail.parts import MAX_LISTED_PARTS, part_lines
-from relaygw.web.notices import notice_of
-from relaygw.web.page import render
+from relaygw.web.page import notice_of, render
 from relaygw.web.queue.audit import deeds_of
 from relaygw.web.queue.rows import TONES, shown_state
 from relaygw.web.queue.story import fates, story_context

@@ -16,9 +16,8 @@ from starlette.responses import RedirectResponse, Response
 from relaygw.operations.captured import delete_captured
 from relaygw.web import words
 from relaygw.web.context import Desk
-from relaygw.web.gate.principal import Principal, Role, require
-from relaygw.web.notices import with_notice
-from relaygw.web.page import render
+from relaygw.web.gate.identity import Principal, Role, require
+from relaygw.web.page import render, with_notice
 from relaygw.web.sandbox.choice import Choice, read_choice
 from relaygw.web.sandbox.filters import list_path
 from relaygw.web.sandbox.release import ReleasePage

@@ -11,8 +11,7 @@ from starlette.responses import Response
 from relaygw.mail.search import EVERYTHING, MAX_CHARACTERS, MAX_TERMS
 from relaygw.web import words
 from relaygw.web.context import Desk
-from relaygw.web.notices import notice_of
-from relaygw.web.page import render
+from relaygw.web.page import notice_of, render
 from relaygw.web.sandbox.filters import (
     MAX_QUERY_CHARACTERS,
     Filter,

@@ -17,8 +17,7 @@ from relaygw.web import words
 from relaygw.web.context import Desk
 from relaygw.web.mail.contents import MailPages
 from relaygw.web.mail.parts import MAX_LISTED_PARTS, part_lines
-from relaygw.web.notices import notice_of
-from relaygw.web.page import render
+from relaygw.web.page import notice_of, render
 from relaygw.web.sandbox.audience import MAX_RECIPIENTS, audience
 from relaygw.web.sandbox.filters import list_path, message_path
 from relaygw.web.sandbox.inbox import query_of

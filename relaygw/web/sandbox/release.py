@@ -21,7 +21,7 @@ from relaygw.operations.queue_actions import LeftAlone
 from relaygw.operations.release_plan import Copy, RefusedCopy, ReleaseResult, Wish
 from relaygw.web import words
 from relaygw.web.context import Desk, is_queue_id
-from relaygw.web.gate.principal import Principal, Role, require
+from relaygw.web.gate.identity import Principal, Role, require
 from relaygw.web.page import render
 from relaygw.web.sandbox.choice import Choice, read_choice
 from relaygw.web.sandbox.filters import list_path

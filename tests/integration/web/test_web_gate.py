@@ -10,7 +10,7 @@ import httpx2
 import pytest
 
 from relaygw import access
-from relaygw.web.gate import bodies
+from relaygw.web.gate.access import MAX_BODY_BYTES, MAX_LOGIN_BYTES
 from relaygw.web.gate.csrf import csrf_token
 from relaygw.web.gate.sessions import COOKIE, token_of
 from tests.integration.web.conftest import sandbox
@@ -222,9 +222,9 @@ async def test_bodies_have_a_bound(serve: Serve, is_chunked: bool) -> None:
         content: Any = chunks(size_bytes) if is_chunked else b"x" * size_bytes
         return (await client.post(path, content=content)).status_code
 
-    assert await status(anyone, PAST_THE_GATE, bodies.MAX_BODY_BYTES) == 404
-    assert await status(anyone, PAST_THE_GATE, bodies.MAX_BODY_BYTES + 1) == 413
-    assert await status(known, "/login", bodies.MAX_LOGIN_BYTES) == 403
-    assert await status(known, "/login", bodies.MAX_LOGIN_BYTES + 1) == 413
+    assert await status(anyone, PAST_THE_GATE, MAX_BODY_BYTES) == 404
+    assert await status(anyone, PAST_THE_GATE, MAX_BODY_BYTES + 1) == 413
+    assert await status(known, "/login", MAX_LOGIN_BYTES) == 403
+    assert await status(known, "/login", MAX_LOGIN_BYTES + 1) == 413
     # whom nobody knows is not even listened to
-    assert await status(known, PAST_THE_GATE, bodies.MAX_BODY_BYTES + 1) == 401
+    assert await status(known, PAST_THE_GATE, MAX_BODY_BYTES + 1) == 401

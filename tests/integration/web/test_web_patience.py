@@ -9,8 +9,8 @@ from contextlib import asynccontextmanager, suppress
 import httpx2
 import pytest
 
-from relaygw.web import patience
-from relaygw.web.gate import bodies
+from relaygw.web import server
+from relaygw.web.gate import access
 from tests.integration.web.conftest import sandbox
 from tests.integration.web.people import with_logins
 
@@ -47,7 +47,7 @@ async def rest_of(reader: asyncio.StreamReader) -> bytes:
 
 
 async def test_a_body_that_does_not_come(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bodies, "BODY_S", 0.2)
+    monkeypatch.setattr(access, "BODY_S", 0.2)
     client = await serve(sandbox())
     answer = await answer_to(client, HEAD + b"Content-Length: 10\r\n\r\n123")
     assert answer.startswith(b"HTTP/1.1 408 ")
@@ -60,7 +60,7 @@ async def test_a_body_that_does_not_come(serve: Serve, monkeypatch: pytest.Monke
 async def test_a_head_that_does_not_come(
     serve: Serve, monkeypatch: pytest.MonkeyPatch, sent: bytes
 ) -> None:
-    monkeypatch.setattr(patience, "HEAD_S", 0.2)
+    monkeypatch.setattr(server, "HEAD_S", 0.2)
     client = await serve(sandbox())
     assert await answer_to(client, sent) == b""
 
@@ -68,7 +68,7 @@ async def test_a_head_that_does_not_come(
 async def test_a_head_that_comes_letter_by_letter(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(patience, "HEAD_S", 0.3)
+    monkeypatch.setattr(server, "HEAD_S", 0.3)
     client = await serve(sandbox())
     async with raw(client) as (reader, writer):
         ended = asyncio.create_task(rest_of(reader))
@@ -84,7 +84,7 @@ async def test_a_head_that_comes_letter_by_letter(
 async def test_the_second_head_is_waited_for_as_the_first(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(patience, "HEAD_S", 0.3)
+    monkeypatch.setattr(server, "HEAD_S", 0.3)
     client = await serve(sandbox())
     get = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
     answer = await answer_to(client, get + b"GET /heal")
@@ -93,7 +93,7 @@ async def test_the_second_head_is_waited_for_as_the_first(
 
 
 async def test_a_slow_answer_is_not_cut_off(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(patience, "HEAD_S", 0.2)
+    monkeypatch.setattr(server, "HEAD_S", 0.2)
     client = await serve(with_logins())  # a wrong password takes 1.5 s
     assert (await client.post("/login", data={"name": "a", "password": "b"})).status_code == 403
 

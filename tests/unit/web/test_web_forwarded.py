@@ -6,7 +6,7 @@ from ipaddress import ip_network
 
 import pytest
 
-from relaygw.web.gate.forwarded import Forwarded
+from relaygw.web.gate.identity import Forwarded
 from tests.unit.web.heads import connection
 
 PROXIES = Forwarded([ip_network("10.0.0.0/8"), ip_network("127.0.0.1/32")])

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from relaygw.web.gate import name_delays
-from relaygw.web.gate.name_delays import FREE_FAILURES, MAX_DELAY_S, WITHIN_S, NameDelays
+from relaygw.web.gate import credentials
+from relaygw.web.gate.credentials import FREE_FAILURES, MAX_DELAY_S, WITHIN_S, NameDelays
 
 
 class Clock:
@@ -19,7 +19,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(name_delays, "time", clock)
+    monkeypatch.setattr(credentials, "time", clock)
     return clock
 
 
@@ -39,7 +39,7 @@ def test_delays_grow_to_a_bound_and_end(clock: Clock) -> None:
 
 
 def test_the_table_does_not_grow_for_ever(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(name_delays, "_MAX_NAMES", 10)
+    monkeypatch.setattr(credentials, "_MAX_NAMES", 10)
     delays = NameDelays()
     for number in range(1000):
         delays.count_failure(str(number))

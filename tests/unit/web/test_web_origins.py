@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from relaygw.web.gate.origins import is_foreign, is_from_browser
+from relaygw.web.gate.csrf import is_foreign, is_from_browser
 from tests.unit.web.heads import connection
 
 SITE = "sec-fetch-site"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from relaygw.web.gate.paths import is_for_programs, is_free, own_path
+from relaygw.web.gate.guards import is_for_programs, is_free, own_path
 
 
 @pytest.mark.parametrize("root", ["", "/mail"])

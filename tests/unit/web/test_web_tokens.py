@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from relaygw.settings.web import WebToken
-from relaygw.web.gate import tokens as tokens_module
-from relaygw.web.gate.tokens import Tokens
+from relaygw.web.gate import credentials
+from relaygw.web.gate.credentials import Tokens
 
 GOOD = "a-token-of-24-characters"
 SHORT = "s3cr3t-of-19-letter"
@@ -58,7 +58,7 @@ async def test_a_new_token_counts_without_a_reload(
     assert await tokens.holder(GOOD.encode()) is not None
     file.write_text(GOOD[::-1] + "\n")
     assert await tokens.holder(GOOD[::-1].encode()) is None  # looked at a moment ago
-    monkeypatch.setattr(tokens_module, "READ_AGAIN_S", 0.0)
+    monkeypatch.setattr(credentials, "READ_AGAIN_S", 0.0)
     assert await tokens.holder(GOOD[::-1].encode()) is not None
     assert await tokens.holder(GOOD.encode()) is None
 
@@ -67,7 +67,7 @@ async def test_a_key_store_that_is_down_locks_nobody_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Anybody can have it asked again."""
-    monkeypatch.setattr(tokens_module, "READ_AGAIN_S", 0.0)
+    monkeypatch.setattr(credentials, "READ_AGAIN_S", 0.0)
     file = tmp_path / "token"
     file.write_text(GOOD)
     file.chmod(0o600)

@@ -4,7 +4,7 @@ import hashlib
 import re
 from pathlib import Path
 
-from relaygw.web.static_files import static_path
+from relaygw.web.page import static_path
 
 STATIC = Path(__file__).parents[3] / "relaygw/web/static"
 

@@ -18,7 +18,7 @@ from relaygw.operations.providers import (
 from relaygw.web import words
 from relaygw.web.api.gateway.asked import body_of, known_parameters, text
 from relaygw.web.context import Desk
-from relaygw.web.gate.principal import Role, require
+from relaygw.web.gate.identity import Role, require
 from relaygw.web.problem import Problem
 
 

@@ -27,7 +27,7 @@ from relaygw.web.api.gateway.asked import (
     text,
 )
 from relaygw.web.context import Desk, is_queue_id
-from relaygw.web.gate.principal import Role, require
+from relaygw.web.gate.identity import Role, require
 from relaygw.web.problem import Problem
 from relaygw.web.queue.choice import QueueChoice
 from relaygw.web.queue.selection import Asked, found_messages, read_asked

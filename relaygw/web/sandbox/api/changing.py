@@ -15,7 +15,7 @@ from relaygw.operations.captured import delete_captured
 from relaygw.web import words
 from relaygw.web.api.json_body import Found, flag, read_object, strings, text
 from relaygw.web.context import Desk, is_queue_id
-from relaygw.web.gate.principal import Principal, Role, require
+from relaygw.web.gate.identity import Principal, Role, require
 from relaygw.web.sandbox.api.asked import query_of, search_of
 from relaygw.web.sandbox.api.reading import found_ids
 from relaygw.web.sandbox.api.tags import clean_tag, clean_tags

@@ -11,7 +11,7 @@ from relaygw.operations.release_plan import ReleaseResult, Wish
 from relaygw.web import words
 from relaygw.web.api.json_body import flag, read_object, strings
 from relaygw.web.context import Desk
-from relaygw.web.gate.principal import Principal, Role, require
+from relaygw.web.gate.identity import Principal, Role, require
 from relaygw.web.sandbox.api.reading import found_by
 
 MAX_TARGETS = 50

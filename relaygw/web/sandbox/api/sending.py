@@ -15,7 +15,7 @@ from relaygw.settings.model import Mode, Stream
 from relaygw.web import words
 from relaygw.web.api.json_body import Found, read_object, strings
 from relaygw.web.context import Desk
-from relaygw.web.gate.principal import Principal, Role, require
+from relaygw.web.gate.identity import Principal, Role, require
 from relaygw.web.sandbox.api.composing import MAX_RECIPIENTS, checked, compose, contact, contacts
 from relaygw.web.sandbox.api.tags import clean_tags
 

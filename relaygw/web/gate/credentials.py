@@ -1,0 +1,152 @@
+"""Passwords of people (`web.users`) and tokens of programs (`web.tokens`).
+
+Passwords are slow to guess and no name is ever locked, so nobody can be kept out by somebody who
+guesses: the more failures at a name, the later each try is looked at. An address that guesses
+is locked (`relaygw.access`). All of it is in memory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import secrets
+import time
+from collections import OrderedDict, deque
+from collections.abc import Iterable
+
+from relaygw.access import LoginBusy, Passwords
+from relaygw.errors import SettingsError
+from relaygw.settings.web import WebToken, WebUser
+
+MAX_PASSWORD_BYTES = 1024
+MIN_TOKEN_LENGTH = 20
+READ_AGAIN_S = 30.0
+"""How long after the last time the tokens are not read again, whoever asks."""
+WITHIN_S = 600.0
+FREE_FAILURES = 5
+MAX_DELAY_S = 8.0
+_FIRST_DELAY_S = 0.5
+_COUNTED = 16
+_MAX_NAMES = 10_000
+_log = logging.getLogger("relaygw.web")
+
+
+class NameDelays:
+    """Counts failures by name; names that are nobody's are counted alike."""
+
+    def __init__(self) -> None:
+        self._failures: OrderedDict[str, deque[float]] = OrderedDict()
+
+    def delay_s(self, name: str) -> float:
+        """Return how long the next try at a name has to wait."""
+        since_s = time.monotonic() - WITHIN_S
+        recent = sum(at_s > since_s for at_s in self._failures.get(name, ()))
+        if recent < FREE_FAILURES:
+            return 0.0
+        return min(MAX_DELAY_S, _FIRST_DELAY_S * 2.0 ** (recent - FREE_FAILURES))
+
+    def count_failure(self, name: str) -> None:
+        """Note a failure."""
+        self._failures.setdefault(name, deque(maxlen=_COUNTED)).append(time.monotonic())
+        self._failures.move_to_end(name)
+        while len(self._failures) > _MAX_NAMES:
+            self._failures.popitem(last=False)
+
+
+class Logins:
+    """Verifies passwords for one web role."""
+
+    def __init__(self, users: Iterable[WebUser]) -> None:
+        self._users = {user.name: user for user in users}
+        hashes = {user.name: user.password_hash for user in self._users.values()}
+        self._passwords = Passwords(hashes) if hashes else None
+        self._delays = NameDelays()
+
+    def user(self, name: str) -> WebUser | None:
+        """Return a user by name."""
+        return self._users.get(name)
+
+    async def log_in(self, name: str, password: bytes, *, guesser: str) -> WebUser | None:
+        """Return the user, or None, which takes a while; `guesser` is whom failures count for.
+
+        Raises LoginBusy while nothing from there is looked at.
+        """
+        if self._passwords is None or len(password) > MAX_PASSWORD_BYTES:
+            return None
+        if not self._passwords.is_remembered(name, password):
+            await asyncio.sleep(self._delays.delay_s(name))
+        # an unknown name may be a password in the wrong field
+        shown = name if self._passwords.is_known(name) else "(unknown)"
+        try:
+            is_right = await self._passwords.verify(name, password, guesser=guesser)
+        except LoginBusy as error:
+            _log.warning("login of %s from %s put off: %s", shown, guesser, error)
+            raise
+        if is_right:
+            return self._users[name]
+        self._delays.count_failure(name)
+        _log.warning("login of %s from %s failed", shown, guesser)
+        return None
+
+
+class Tokens:
+    """The tokens of programs, as keyed hashes.
+
+    Where they are kept is read once, and again when none fits. A token that is short enough to
+    be guessed, or was never read, lets nobody in, and the log says why; one that cannot be read
+    any more stays as it was, for anybody can have it read.
+    """
+
+    def __init__(self, tokens: Iterable[WebToken]) -> None:
+        self._tokens = tuple(tokens)
+        self._names = frozenset(token.name for token in self._tokens)
+        self._key = secrets.token_bytes(32)
+        self._holders: dict[bytes, WebToken] = {}
+        self._read_at_s: float | None = None
+        self._reading = asyncio.Lock()
+
+    def is_known(self, name: str) -> bool:
+        """True if there is a token of that name."""
+        return name in self._names
+
+    async def holder(self, given: bytes) -> WebToken | None:
+        """Return the token that was given, or None."""
+        digest = self._digest(given)
+        if self._tokens and digest not in self._holders:
+            await self._read_again()
+        return self._holders.get(digest)
+
+    async def _read_again(self) -> None:
+        async with self._reading:
+            now_s = time.monotonic()
+            if self._read_at_s is not None and now_s < self._read_at_s + READ_AGAIN_S:
+                return
+            self._holders = await asyncio.to_thread(self._read)
+            self._read_at_s = now_s
+
+    def _read(self) -> dict[bytes, WebToken]:
+        holders: dict[bytes, WebToken] = {}
+        for token in self._tokens:
+            try:
+                secret = token.token.read()
+            except SettingsError as error:
+                before = {digest: one for digest, one in self._holders.items() if one is token}
+                effect = "stays as it was" if before else "lets nobody in"
+                _log.warning("web.tokens: %s %s: %s", token.name, effect, error)
+                holders |= before
+                continue
+            if len(secret) < MIN_TOKEN_LENGTH:
+                _log.warning(
+                    "web.tokens: %s lets nobody in: the token has %d characters; make one of %d or "
+                    "more, e.g. by: openssl rand -hex 20",
+                    token.name,
+                    len(secret),
+                    MIN_TOKEN_LENGTH,
+                )
+                continue
+            holders[self._digest(secret.encode())] = token
+        return holders
+
+    def _digest(self, secret: bytes) -> bytes:
+        return hashlib.blake2b(secret, key=self._key).digest()
