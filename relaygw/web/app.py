@@ -27,7 +27,7 @@ from relaygw.web.gate.access import Access
 from relaygw.web.gate.guards import STRICT_HEADERS, Guards, refusal
 from relaygw.web.gate.identity import Identity
 from relaygw.web.gate.login import LoginPages
-from relaygw.web.mail.contents import MailPages
+from relaygw.web.mail.html_page import MailPages
 from relaygw.web.problem import Problem, error_answer, store_answer
 from relaygw.web.routes import page_routes
 from relaygw.web.sandbox.api.routes import api_routes

@@ -19,9 +19,8 @@ from starlette.requests import Request
 from relaygw.mail.search import MailSearch, parse_search
 from relaygw.settings.model import Settings
 from relaygw.store.captured import CapturedEntry
-from relaygw.store.protocol import QueueEntry, Store, read_content
-from relaygw.web.mail.mime_tree import MimeTree, read_tree
-from relaygw.web.sandbox.index import MAX_PARSED_BYTES, Indexer
+from relaygw.store.protocol import QueueEntry, Store
+from relaygw.web.sandbox.index import Indexer
 
 _QUEUE_ID = re.compile(r"[A-Z0-9]{10,20}")
 _READERS = 4
@@ -96,14 +95,3 @@ class Desk:
         if not found:
             raise HTTPException(404)
         return found[0]
-
-    def tree(self, entry: QueueEntry) -> MimeTree:
-        """Return a message in parts; `left_out` says what is not there."""
-        is_whole = entry.size_bytes <= MAX_PARSED_BYTES
-        chunks = read_content(self.store, entry)
-        tree = read_tree(b"".join(chunks) if is_whole else next(chunks, b""))
-        if not is_whole:
-            tree.left_out.append("everything after the first MiB; the source has all of it")
-        elif not tree.content and entry.size_bytes:
-            tree.left_out.append("the content, which is no longer stored")
-        return tree

@@ -6,12 +6,11 @@ import asyncio
 
 from starlette.routing import Route
 
-from relaygw.web.context import Desk, Find
+from relaygw.web.context import Desk
 from relaygw.web.dashboard.overview import Dashboard
 from relaygw.web.dashboard.provider_changes import ProviderChanges
-from relaygw.web.mail.contents import MailPages
-from relaygw.web.mail.frame import Frame
-from relaygw.web.mail.saving import Saving
+from relaygw.web.mail.content import MailContent
+from relaygw.web.mail.html_page import MailPages
 from relaygw.web.page import static_routes
 from relaygw.web.queue.audit import AuditPage
 from relaygw.web.queue.changes import QueueChanges
@@ -41,23 +40,13 @@ def page_routes(
         Route("/queue", QueueList(desk).show, methods=["GET"]),
         Route("/queue/change", QueueChanges(desk).change, methods=["POST"]),
         Route("/queue/{queue_id}", QueueMessagePage(desk, mail_pages).show, methods=["GET"]),
-        *_content_routes("/queue/{queue_id}", desk, mail_pages, desk.queued),
+        *MailContent(desk, mail_pages, desk.queued).routes("/queue/{queue_id}"),
         Route("/sandbox", inbox.show, methods=["GET"]),
         Route("/sandbox/events", Events(desk, stop=stop).show, methods=["GET"]),
         Route("/sandbox/bulk", Bulk(desk, release).change, methods=["POST"]),
         Route("/sandbox/release", release.release, methods=["POST"]),
         Route(one, message.show, methods=["GET"]),
-        *_content_routes(one, desk, mail_pages, desk.captured),
+        *MailContent(desk, mail_pages, desk.captured).routes(one),
         Route(one + "/release", release.show, methods=["GET"]),
         Route(one + "/release", release.release, methods=["POST"]),
-    ]
-
-
-def _content_routes(one: str, desk: Desk, mail_pages: MailPages, find: Find) -> list[Route]:
-    """Return the routes of what a message says, below its page."""
-    saving = Saving(desk, find)
-    return [
-        Route(one + "/html", Frame(desk, mail_pages, find).show, methods=["GET"]),
-        Route(one + "/source", saving.show_source, methods=["GET"]),
-        Route(one + "/part/{part_id}", saving.show_part, methods=["GET"]),
     ]

@@ -12,6 +12,7 @@ import re
 from dataclasses import dataclass, field
 
 from relaygw.mail.content import normalise_line_ends
+from relaygw.store.protocol import QueueEntry, Store, read_content
 from relaygw.web.mail.mime_header import decode_base64, decode_text, read_fields, read_parameters
 
 MAX_PARTS = 1000
@@ -20,7 +21,11 @@ MAX_HEADER_BYTES = 64 * 1024
 MAX_ROOT_HEADER_BYTES = 1024 * 1024
 MAX_BOUNDARY_BYTES = 1000  # RFC 2046 has 70
 MAX_DELIMITER_LOOKS = 200_000  # lines that start with two hyphens
-MAX_BYTES_A_CHARACTER = 16  # four bytes in quoted-printable, and its line ends
+MAX_LOADED_BYTES = 32 * 2**20
+"""Of a message above this only the first chunk is read."""
+_BYTES_A_CHARACTER = 4
+# bytes of content for one decoded byte, with line ends; quoted-printable may be nothing but these
+_RAW_BYTES = {"base64": 1.5, "quoted-printable": 4}
 
 _MEDIA_TYPE = re.compile(r"[a-z0-9][a-z0-9!#$&^_.+-]{0,126}/[a-z0-9][a-z0-9!#$&^_.+-]{0,126}")
 
@@ -73,10 +78,30 @@ class MimeTree:
             return binascii.a2b_qp(raw)
         return raw
 
-    def text(self, part: Part, *, limit_characters: int) -> str:
-        """Return a leaf as text; what is cut has more than `limit_characters` before it."""
-        limit_bytes = (limit_characters + 1) * MAX_BYTES_A_CHARACTER
-        return decode_text(self.body(part, limit_bytes=limit_bytes), part.charset)
+    def text(self, part: Part, *, limit_characters: int) -> tuple[str, bool]:
+        """Return a leaf as text of at most `limit_characters`, and whether there is more of it.
+
+        Cut before it is decoded: one sign outside of Latin makes each character four bytes in
+        memory.
+        """
+        limit_bytes = limit_characters * _BYTES_A_CHARACTER
+        raw_bytes = int(limit_bytes * _RAW_BYTES.get(part.encoding, 1))
+        body = self.body(part, limit_bytes=raw_bytes)
+        text = decode_text(body[:limit_bytes], part.charset)
+        has_more = part.end - part.start > raw_bytes or len(body) > limit_bytes
+        return text[:limit_characters], has_more or len(text) > limit_characters
+
+
+def load_tree(store: Store, entry: QueueEntry) -> MimeTree:
+    """Return a stored message in parts; `left_out` says what is not there. Blocks."""
+    is_whole = entry.size_bytes <= MAX_LOADED_BYTES
+    chunks = read_content(store, entry)
+    tree = read_tree(b"".join(chunks) if is_whole else next(chunks, b""))
+    if not is_whole:
+        tree.left_out.append("everything after the first MiB; the source has all of it")
+    elif not tree.content and entry.size_bytes:
+        tree.left_out.append("the content, which is no longer stored")
+    return tree
 
 
 def read_tree(content: bytes) -> MimeTree:
@@ -227,3 +252,29 @@ class _Splitter:
     def _leave_out(self, what: str) -> None:
         if what not in self._tree.left_out:
             self._tree.left_out.append(what)
+
+
+def filed_parts(tree: MimeTree) -> tuple[list[Part], list[Part]]:
+    """Return the parts that are not read but filed: inline ones, and attachments."""
+    inline: list[Part] = []
+    attachments: list[Part] = []
+    is_alone = tree.leaves == [tree.root]
+    for part in tree.leaves:
+        is_stream = part.content_type == "application/octet-stream"
+        is_named = bool(part.file_name or part.content_id)
+        if part.disposition == "attachment" or is_stream or (is_alone and _is_only_file(part)):
+            attachments.append(part)
+        elif is_named and (part.disposition == "inline" or not part.is_body):
+            inline.append(part)
+    return inline, attachments
+
+
+def _is_only_file(part: Part) -> bool:
+    is_inline = part.disposition == "inline" and part.has_disposition_parameters
+    return not part.is_body and not is_inline
+
+
+def filed_ids(tree: MimeTree) -> frozenset[str]:
+    """Return the ids of the parts that are not read but filed."""
+    inline, attachments = filed_parts(tree)
+    return frozenset(part.part_id for part in (*inline, *attachments))

@@ -1,19 +1,20 @@
-"""The parts of a message as its page lists them, and as a browser gets them: to be saved only."""
+"""Parts of a message: names to save them under, lines of a list, pictures for its HTML."""
 
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from urllib.parse import quote
 
-from starlette.responses import Response
-
 from relaygw.web import words
 from relaygw.web.gate.guards import STRICT_HEADERS
 from relaygw.web.mail.mime_header import decode_words
-from relaygw.web.mail.mime_tree import MimeTree, Part
-from relaygw.web.sandbox.message_view import file_name_of, filed_parts
+from relaygw.web.mail.mime_tree import MimeTree, Part, filed_parts
+
+_RESERVED_NAMES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)
+_UNSAFE = re.compile(r'[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069"*:<>?|]+')
 
 MAX_LISTED_PARTS = 200
 MAX_PICTURE_BYTES = 2 * 2**20  # of one picture in its HTML
@@ -65,16 +66,6 @@ def _decoded_bytes(tree: MimeTree, part: Part) -> int:
     return max(0, letters * 3 // 4 - padding)
 
 
-def part_response(tree: MimeTree, part_id: str) -> Response | None:
-    """Return a part as a file to be saved, whatever it says it is; None if there is none."""
-    part = next((one for one in tree.leaves if one.part_id == part_id), None)
-    if part is None:
-        return None
-    return Response(
-        tree.body(part), media_type="application/octet-stream", headers=saved_headers(part)
-    )
-
-
 def saved_headers(part: Part) -> dict[str, str]:
     """Return the fields that make a browser save a part under its name."""
     name = file_name_of(part)
@@ -112,3 +103,15 @@ def _by_content_id(parts: Iterable[Part]) -> dict[str, Part]:
         if part.content_id and part.content_type in _PICTURES:
             found.setdefault(decode_words(part.content_id), part)
     return found
+
+
+def file_name_of(part: Part) -> str:
+    """Return a name that is safe to save under: no path, no control characters, not empty."""
+    name = part.file_name or part.content_id
+    name = re.split(r"[/\\]", _UNSAFE.sub("_", name))[-1].strip(" .")
+    if len(name) > 120:
+        stem, dot, ending = name.rpartition(".")
+        name = stem[:100] + dot + ending[:19] if stem else name[:120]
+    if _RESERVED_NAMES.match(name):
+        name = f"_{name}"
+    return name or f"part-{part.part_id}"

@@ -16,13 +16,14 @@ from relaygw.operations.story import tell_story
 from relaygw.store.protocol import QueueEntry
 from relaygw.web import words
 from relaygw.web.context import Desk
-from relaygw.web.mail.contents import MailPages
+from relaygw.web.mail.html_page import MailPages
+from relaygw.web.mail.mime_tree import load_tree
 from relaygw.web.mail.parts import MAX_LISTED_PARTS, part_lines
+from relaygw.web.mail.views import view_context
 from relaygw.web.page import notice_of, render
 from relaygw.web.queue.audit import deeds_of
 from relaygw.web.queue.rows import TONES, shown_state
 from relaygw.web.queue.story import fates, story_context
-from relaygw.web.sandbox.message_context import view_context
 
 VIEWS = ("html", "text", "headers", "links", "parts", "source")
 STORY = "story"
@@ -74,7 +75,7 @@ class QueueMessagePage:
         }
 
     def _content(self, entry: QueueEntry, wanted: str) -> dict[str, Any]:
-        tree = self._desk.tree(entry)
+        tree = load_tree(self._desk.store, entry)
         page = self._mail_pages.make(entry, tree)
         view = "text" if wanted == "html" and page is None else wanted
         parts = part_lines(tree)

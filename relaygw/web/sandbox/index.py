@@ -10,14 +10,12 @@ import math
 import threading
 import time
 
-from relaygw.errors import Unstorable
+from relaygw.errors import StoreUnavailable, Unstorable
 from relaygw.mail.content_facts import ContentFacts
-from relaygw.store.protocol import QueueEntry, Store, read_content
-from relaygw.web.mail.mime_tree import read_tree
-from relaygw.web.sandbox.message_view import read_facts
+from relaygw.store.protocol import QueueEntry, Store
+from relaygw.web.mail.mime_tree import load_tree
+from relaygw.web.mail.text import read_facts
 
-MAX_PARSED_BYTES = 32 * 2**20
-"""Of a message above this only the first chunk is read."""
 PATIENCE_S = 1.0
 """How long a request waits for the reading of what came in while nobody read."""
 _BATCH_MESSAGES = 25
@@ -70,11 +68,10 @@ class Indexer:
             self._index_one_by_one(facts)
 
     def _read(self, entry: QueueEntry) -> ContentFacts:
-        chunks = read_content(self._store, entry)
-        is_whole = entry.size_bytes <= MAX_PARSED_BYTES
-        content = b"".join(chunks) if is_whole else next(chunks, b"")
         try:
-            return read_facts(read_tree(content))
+            return read_facts(load_tree(self._store, entry))
+        except StoreUnavailable:
+            raise
         except Exception:  # a defect: the others are to be found all the same
             _log.exception("%s: the content cannot be read", entry.queue_id)
             return ContentFacts()

@@ -15,13 +15,15 @@ from relaygw.store.captured import CapturedEntry
 from relaygw.store.protocol import QueueEntry
 from relaygw.web import words
 from relaygw.web.context import Desk
-from relaygw.web.mail.contents import MailPages
+from relaygw.web.mail.html_page import MailPages
+from relaygw.web.mail.mime_tree import load_tree
 from relaygw.web.mail.parts import MAX_LISTED_PARTS, part_lines
+from relaygw.web.mail.views import view_context
 from relaygw.web.page import notice_of, render
 from relaygw.web.sandbox.audience import MAX_RECIPIENTS, audience
 from relaygw.web.sandbox.filters import list_path, message_path
 from relaygw.web.sandbox.inbox import query_of
-from relaygw.web.sandbox.message_context import envelope_context, view_context
+from relaygw.web.sandbox.message_context import envelope_context
 
 VIEWS = ("html", "text", "headers", "links", "parts", "source")
 _NEIGHBOURS = 20  # messages of one moment that are looked through for the next one
@@ -73,7 +75,7 @@ class MessagePage:
 
     def _context(self, request: Request, found: CapturedEntry) -> dict[str, Any]:
         entry = found.entry
-        tree = self._desk.tree(entry)
+        tree = load_tree(self._desk.store, entry)
         page = self._mail_pages.make(entry, tree)
         wanted = request.query_params.get("view", "")
         default = "html" if page is not None else "text"

@@ -8,9 +8,6 @@ from typing import Any
 from relaygw.mail.content_facts import Contact, ContentFacts, hidden_recipients, nobody
 from relaygw.store.captured import CapturedEntry
 from relaygw.web import words
-from relaygw.web.mail import contents
-from relaygw.web.mail.html_page import MailPage
-from relaygw.web.mail.links import listed_links
 from relaygw.web.mail.mime_header import decode_words, read_addresses
 from relaygw.web.mail.mime_tree import MimeTree
 from relaygw.web.sandbox.rows import make_tag
@@ -64,29 +61,3 @@ def _people(tree: MimeTree) -> ContentFacts:
 
 def _hidden(contacts: list[Contact]) -> Iterator[tuple[str, list[Contact], int]]:
     yield "Bcc", contacts[:_MAX_CONTACTS], len(contacts) - _MAX_CONTACTS
-
-
-def view_context(view: str, tree: MimeTree, page: MailPage | None) -> dict[str, Any]:
-    """Return what one view shows."""
-    text = contents.plain_text(tree)
-    unsubscribe = _unsubscribe(tree)
-    links, has_more = listed_links(
-        page.links if page is not None else (), text.text if text is not None else "", unsubscribe
-    )
-    shown: dict[str, Any] = {"links": links, "has_more_links": has_more}
-    match view:
-        case "html" if page is not None:
-            not_loaded, taken_out = contents.removed_words(page.removed)
-            shown |= {"not_loaded": not_loaded, "taken_out": taken_out, "is_cut": page.is_cut}
-        case "text":
-            shown |= {"is_from_html": text is None, "text": text or contents.text_of_page(tree)}
-        case "headers":
-            shown |= {"fields": contents.decoded_fields(tree), "raw": contents.raw_header(tree)}
-        case "source":
-            shown |= {"source": contents.source(tree)}
-    return shown
-
-
-def _unsubscribe(tree: MimeTree) -> list[str]:
-    value = decode_words(tree.first("List-Unsubscribe"))
-    return [word.strip("<> ") for word in value.split(",") if word.strip("<> ")][:10]

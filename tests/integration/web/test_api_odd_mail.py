@@ -8,7 +8,7 @@ import httpx2
 
 from relaygw.store.protocol import AuditEntry
 from relaygw.store.sqlite import SqliteStore
-from relaygw.web.sandbox.index import MAX_PARSED_BYTES
+from relaygw.web.mail.mime_tree import MAX_LOADED_BYTES
 
 Capture = Callable[..., str]
 Serve = Callable[..., Awaitable[httpx2.AsyncClient]]
@@ -50,7 +50,7 @@ async def test_a_deleted_message_is_gone(
 async def test_a_message_too_large_to_parse_is_shown_from_its_start(
     serve: Serve, capture: Capture
 ) -> None:
-    content = b"Subject: huge\r\nTo: ann@x.test\r\n\r\nhello\r\n" + b"x" * MAX_PARSED_BYTES
+    content = b"Subject: huge\r\nTo: ann@x.test\r\n\r\nhello\r\n" + b"x" * MAX_LOADED_BYTES
     capture(content)
     client = await serve()
     shown = (await client.get("/api/v1/message/latest")).json()

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relaygw.web.mail.html_page import MAX_HTML_CHARACTERS, MailPage, mail_page
-from relaygw.web.mail.html_tree import MAX_DEPTH
+from relaygw.web.mail.html_syntax import MAX_DEPTH
 
 PICTURE = "data:image/png;base64,AAAA"
 

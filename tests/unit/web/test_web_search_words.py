@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from relaygw.web.mail.search_words import MAX_WORDS_CHARACTERS, read_words
+from relaygw.web.mail.text import MAX_WORDS_CHARACTERS, read_words
 
 
 def test_the_page_and_the_names_of_files() -> None:

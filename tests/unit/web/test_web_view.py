@@ -10,15 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relaygw.store.protocol import QueueEntry
-from relaygw.web.mail.html_text import text_of_html
 from relaygw.web.mail.mime_tree import Part, read_tree
-from relaygw.web.sandbox.message_view import (
+from relaygw.web.mail.parts import file_name_of
+from relaygw.web.mail.text import MAX_SNIPPET_CHARACTERS, read_facts, text_of_html
+from relaygw.web.sandbox.api.message_json import (
     MAX_SHOWN_CHARACTERS,
-    MAX_SNIPPET_CHARACTERS,
-    file_name_of,
     headers_json,
     message_json,
-    read_facts,
     summary_json,
 )
 

@@ -8,13 +8,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from relaygw.web.context import Desk
-from relaygw.web.mail.contents import html_part
-from relaygw.web.mail.cut_text import cut_text
-from relaygw.web.mail.html_page import MAX_HTML_CHARACTERS, mail_page
-from relaygw.web.mail.links import ListedLink, listed_links
-from relaygw.web.mail.mime_tree import MimeTree
+from relaygw.web.mail.html_page import MAX_HTML_CHARACTERS, html_part, mail_page
+from relaygw.web.mail.mime_tree import MimeTree, load_tree
+from relaygw.web.mail.views import ListedLink, listed_links
+from relaygw.web.sandbox.api.message_json import Json
 from relaygw.web.sandbox.api.reading import found_by, message_of
-from relaygw.web.sandbox.message_view import Json
 
 NOT_FETCHED = "not fetched"
 
@@ -24,7 +22,7 @@ def links_of(message: Json, tree: MimeTree) -> list[ListedLink]:
     part = html_part(tree)
     html = ""
     if part is not None:
-        html, _ = cut_text(tree, part, limit_characters=MAX_HTML_CHARACTERS)
+        html, _ = tree.text(part, limit_characters=MAX_HTML_CHARACTERS)
     page = mail_page(html, title="", picture=lambda _: None)
     links, _ = listed_links(page.links, message["Text"], message["ListUnsubscribe"]["Links"])
     return links
@@ -35,7 +33,7 @@ def check_links(desk: Desk) -> Callable[[Request], Awaitable[Response]]:
 
     def read(request: Request) -> Response:
         found = found_by(desk, request)
-        tree = desk.tree(found.entry)
+        tree = load_tree(desk.store, found.entry)
         links = links_of(message_of(found, tree), tree)
         web = dict.fromkeys(one.target for one in links if one.is_web)
         listed = [{"URL": url, "StatusCode": 0, "Status": NOT_FETCHED} for url in web]

@@ -17,9 +17,9 @@ from relaygw.errors import StoreUnavailable
 from relaygw.mail.search import EVERYTHING
 from relaygw.store.captured import CapturedEntry
 from relaygw.web.context import Desk
+from relaygw.web.sandbox.api.message_json import Json
 from relaygw.web.sandbox.api.reading import summary_of
 from relaygw.web.sandbox.arrivals import Arrivals
-from relaygw.web.sandbox.message_view import Json
 
 MAX_SOCKETS = 20
 WATCHED = 200

@@ -20,10 +20,10 @@ from relaygw.store.captured import CapturedEntry
 from relaygw.store.protocol import QueueEntry, read_content
 from relaygw.web import words
 from relaygw.web.context import Desk
-from relaygw.web.mail.mime_tree import MimeTree, Part
+from relaygw.web.mail.mime_tree import MimeTree, Part, load_tree
 from relaygw.web.mail.parts import saved_headers
 from relaygw.web.sandbox.api.asked import page_of, query_of, search_of
-from relaygw.web.sandbox.message_view import (
+from relaygw.web.sandbox.api.message_json import (
     Json,
     headers_json,
     message_json,
@@ -74,7 +74,7 @@ class Reading:
             found = found_by(self._desk, request)
             if found.entry.read_at_ms is None:
                 self._desk.store.mark_read([found.entry.queue_id], at_ms=words.now_ms())
-            message = message_of(found, self._desk.tree(found.entry))
+            message = message_of(found, load_tree(self._desk.store, found.entry))
             return JSONResponse(message | {"Read": True})
 
         return await self._desk.open(read)
@@ -83,7 +83,7 @@ class Reading:
         """Answer the header of a message as a map of lists."""
 
         def read() -> Response:
-            tree = self._desk.tree(found_by(self._desk, request).entry)
+            tree = load_tree(self._desk.store, found_by(self._desk, request).entry)
             return JSONResponse(headers_json(tree))
 
         return await self._desk.open(read)
@@ -109,7 +109,7 @@ class Reading:
         """Answer the decoded bytes of a part under its own type, to be saved, never shown."""
 
         def read() -> tuple[Part, bytes]:
-            tree = self._desk.tree(found_by(self._desk, request).entry)
+            tree = load_tree(self._desk.store, found_by(self._desk, request).entry)
             for part in tree.leaves:
                 if part.part_id == request.path_params["part_id"]:
                     return part, tree.body(part)

@@ -10,7 +10,7 @@ from starlette.routing import BaseRoute, Route, WebSocketRoute
 
 from relaygw.web.api.gateway.routes import gateway_routes
 from relaygw.web.context import Desk
-from relaygw.web.mail.contents import MailPages
+from relaygw.web.mail.html_page import MailPages
 from relaygw.web.sandbox.api.changing import Changing
 from relaygw.web.sandbox.api.links import check_links
 from relaygw.web.sandbox.api.live import Live

@@ -9,8 +9,8 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 
 from relaygw.web.context import Desk
-from relaygw.web.mail.contents import MailPages
-from relaygw.web.mail.frame import FRAME_HEADERS
+from relaygw.web.mail.content import FRAME_HEADERS, MailPages
+from relaygw.web.mail.mime_tree import load_tree
 from relaygw.web.sandbox.api.reading import LATEST, found_by, message_of
 
 _PLACEHOLDER = re.compile(r'href="#relaygw-link" title="((?:https?|mailto):[^"]*)"')
@@ -43,7 +43,7 @@ class Views:
 
         def make() -> Response:
             entry = found_by(self._desk, request).entry
-            page = self._mail_pages.make(entry, self._desk.tree(entry))
+            page = self._mail_pages.make(entry, load_tree(self._desk.store, entry))
             if page is None:
                 raise HTTPException(404)
             return HTMLResponse(with_links(page.document), headers=FRAME_HEADERS)
@@ -55,6 +55,8 @@ class Views:
 
         def read() -> Response:
             found = found_by(self._desk, request)
-            return PlainTextResponse(message_of(found, self._desk.tree(found.entry))["Text"])
+            return PlainTextResponse(
+                message_of(found, load_tree(self._desk.store, found.entry))["Text"]
+            )
 
         return await self._desk.open(read)

@@ -25,6 +25,7 @@ from relaygw.mail.search_values import read_time_ms
 from relaygw.settings.units import parse_duration
 from relaygw.store.captured import CapturedEntry
 from relaygw.web.context import Desk
+from relaygw.web.mail.mime_tree import load_tree
 from relaygw.web.sandbox.api.extracts import codes_of
 from relaygw.web.sandbox.api.links import links_of
 from relaygw.web.sandbox.api.reading import message_of
@@ -91,7 +92,7 @@ class Waiting:
         return None
 
     def _answer(self, found: CapturedEntry) -> Response:
-        tree = self._desk.tree(found.entry)
+        tree = load_tree(self._desk.store, found.entry)
         message = message_of(found, tree)
         return JSONResponse(
             {

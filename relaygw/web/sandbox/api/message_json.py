@@ -12,46 +12,22 @@ from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-from relaygw.mail.content_facts import ContentFacts, hidden_recipients, nobody
+from relaygw.mail.content_facts import ContentFacts, hidden_recipients
 from relaygw.store.protocol import QueueEntry
-from relaygw.web.mail.html_text import text_of_html
-from relaygw.web.mail.mime_header import decode_words, read_addresses
+from relaygw.web.mail.mime_header import decode_words
 from relaygw.web.mail.mime_tree import MimeTree, Part
-from relaygw.web.mail.search_words import read_words
+from relaygw.web.mail.parts import file_name_of, filed_parts
+from relaygw.web.mail.text import bodies_of, read_facts, text_of_html
 
 Json = dict[str, Any]
 
 MAX_SHOWN_CHARACTERS = 4 * 2**20
 """How much of the text, and of the HTML, of a message is shown."""
-MAX_SNIPPET_CHARACTERS = 250
 
-_SNIPPET_SOURCE_CHARACTERS = 128 * 1024  # style sheets of shop mail are long
 _EPOCH = datetime.fromtimestamp(0, UTC)
-_RESERVED_NAMES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)
-_UNSAFE = re.compile(r'[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069"*:<>?|]+')
 _MAX_LINKS = 10
 _LINK = re.compile(r"<([^<>]*)>")
 _LINK_TARGET = re.compile(r"(mailto|https?):[^\s]*\w", re.IGNORECASE)
-
-
-def read_facts(tree: MimeTree) -> ContentFacts:
-    """Return what a list shows of a message."""
-    text, html = _bodies(tree, limit_characters=_SNIPPET_SOURCE_CHARACTERS)
-    words = " ".join((text or text_of_html(html)).split())
-    if len(words) > MAX_SNIPPET_CHARACTERS:
-        words = words[: MAX_SNIPPET_CHARACTERS - 3] + "..."
-    inlines, attachments = filed_parts(tree)
-    return ContentFacts(
-        sender=next(iter(read_addresses(tree.first("From"))), nobody()),
-        to=tuple(read_addresses(tree.first("To"))),
-        cc=tuple(read_addresses(tree.first("Cc"))),
-        bcc=tuple(read_addresses(tree.first("Bcc"))),
-        reply_to=tuple(read_addresses(tree.first("Reply-To"))),
-        attachments=len(attachments),
-        inlines=len(inlines),
-        snippet=words,
-        words=read_words(text, html, (part.file_name for part in (*attachments, *inlines))),
-    )
 
 
 def summary_json(entry: QueueEntry, facts: ContentFacts) -> Json:
@@ -66,7 +42,7 @@ def summary_json(entry: QueueEntry, facts: ContentFacts) -> Json:
 
 def message_json(entry: QueueEntry, tree: MimeTree) -> Json:
     """Return a whole message with its texts and the list of its parts."""
-    text, html = _bodies(tree, limit_characters=MAX_SHOWN_CHARACTERS)
+    text, html = bodies_of(tree, limit_characters=MAX_SHOWN_CHARACTERS)
     text = text or text_of_html(html)
     for what in tree.left_out:
         text += f"\n[relaygw left out {what}]"
@@ -91,38 +67,6 @@ def headers_json(tree: MimeTree) -> dict[str, list[str]]:
     return fields
 
 
-def filed_parts(tree: MimeTree) -> tuple[list[Part], list[Part]]:
-    """Return the parts that are not read but filed: inline ones, and attachments."""
-    inline: list[Part] = []
-    attachments: list[Part] = []
-    is_alone = tree.leaves == [tree.root]
-    for part in tree.leaves:
-        is_stream = part.content_type == "application/octet-stream"
-        is_named = bool(part.file_name or part.content_id)
-        if part.disposition == "attachment" or is_stream or (is_alone and _is_only_file(part)):
-            attachments.append(part)
-        elif is_named and (part.disposition == "inline" or not part.is_body):
-            inline.append(part)
-    return inline, attachments
-
-
-def _is_only_file(part: Part) -> bool:
-    is_inline = part.disposition == "inline" and part.has_disposition_parameters
-    return not part.is_body and not is_inline
-
-
-def file_name_of(part: Part) -> str:
-    """Return a name that is safe to save under: no path, no control characters, not empty."""
-    name = part.file_name or part.content_id
-    name = re.split(r"[/\\]", _UNSAFE.sub("_", name))[-1].strip(" .")
-    if len(name) > 120:
-        stem, dot, ending = name.rpartition(".")
-        name = stem[:100] + dot + ending[:19] if stem else name[:120]
-    if _RESERVED_NAMES.match(name):
-        name = f"_{name}"
-    return name or f"part-{part.part_id}"
-
-
 def _common_json(entry: QueueEntry, facts: ContentFacts) -> Json:
     return {
         "ID": entry.queue_id,
@@ -138,32 +82,6 @@ def _common_json(entry: QueueEntry, facts: ContentFacts) -> Json:
         "Tags": [],
         "Size": entry.size_bytes,
     }
-
-
-def _bodies(tree: MimeTree, *, limit_characters: int) -> tuple[str, str]:
-    """Return text and HTML of a message, each cut with a note at the end if it is too long.
-
-    Of alternatives the first text is taken, else all of them with a line of hyphens between.
-    """
-    bodies = [part for part in tree.leaves if part.is_body]
-    texts = [part for part in bodies if part.content_type == "text/plain"]
-    if tree.root.content_type == "multipart/alternative":
-        texts = texts[:1]
-    pages = [part for part in bodies if part.content_type == "text/html"][:1]
-    return _shown(tree, texts, limit_characters), _shown(tree, pages, limit_characters)
-
-
-def _shown(tree: MimeTree, parts: list[Part], limit_characters: int) -> str:
-    shown: list[str] = []
-    left = limit_characters
-    for part in parts:
-        text = tree.text(part, limit_characters=left)
-        shown.append(text[:left])
-        left -= len(text)
-        if left < 0:
-            shown[-1] += f"\n[relaygw left out what is beyond {limit_characters} characters]"
-            break
-    return "\n--\n".join(shown)
 
 
 def _part_json(tree: MimeTree, part: Part) -> Json:

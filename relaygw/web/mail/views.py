@@ -1,0 +1,199 @@
+"""What a page shows of the content of a message: links, text, header, source, each within a limit.
+
+Links are listed with their real targets; none is ever fetched.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from relaygw.web.mail.html_page import MailPage, html_part
+from relaygw.web.mail.html_writer import MAX_LINKS, Link, Removed
+from relaygw.web.mail.mime_header import decode_text, decode_words
+from relaygw.web.mail.mime_tree import MimeTree, filed_ids
+from relaygw.web.mail.text import text_of_html
+from relaygw.web.words import counted
+
+MAX_TEXT_CHARACTERS = 512 * 1024
+MAX_SOURCE_BYTES = 256 * 1024
+MAX_HEADER_BYTES = 256 * 1024
+MAX_LISTED_FIELDS = 500
+
+_IN_TEXT = re.compile(r"\bhttps?://[^\s<>\"'\x00-\x1f]{1,4000}", re.IGNORECASE)
+_TRAILING = ".,;:!?)]}>"
+_LOOKS_LIKE_HOST = re.compile(r"(?:https?://)?((?:[a-z0-9-]+\.)+[a-z]{2,})(?:[:/?#]\S*)?", re.I)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListedLink:
+    """A link as the page lists it."""
+
+    target: str
+    text: str
+    where: str  # HTML, text or header
+    number: int  # how often it is there
+    is_web: bool  # http or https, so that a browser may open it when somebody wants to
+    warning: str
+
+
+def listed_links(
+    html: Iterable[Link], text: str, unsubscribe: Iterable[str]
+) -> tuple[list[ListedLink], bool]:
+    """Return the links, each once, and whether there are more than are listed."""
+    found: dict[tuple[str, str, str], int] = {}
+    for key in _all(html, text, unsubscribe):
+        found[key] = found.get(key, 0) + 1
+    lines = [
+        _listed(target, words, where, number) for (target, words, where), number in found.items()
+    ]
+    return lines[:MAX_LINKS], len(lines) > MAX_LINKS
+
+
+def _all(
+    html: Iterable[Link], text: str, unsubscribe: Iterable[str]
+) -> Iterator[tuple[str, str, str]]:
+    for link in html:
+        yield link.target, link.text, "HTML"
+    for match in _IN_TEXT.finditer(text):
+        yield match[0].rstrip(_TRAILING), "", "text"
+    for target in unsubscribe:
+        yield target, "List-Unsubscribe", "header"
+
+
+def _listed(target: str, text: str, where: str, number: int) -> ListedLink:
+    host = _host(target)
+    return ListedLink(
+        target=target,
+        text=text,
+        where=where,
+        number=number,
+        is_web=host is not None,
+        warning=_warning(target, text, host),
+    )
+
+
+def _host(target: str) -> str | None:
+    """Return the host of a web address in lower case, None of anything else."""
+    try:
+        parts = urlsplit(target)
+        host = parts.hostname
+    except ValueError:
+        return None
+    return host if parts.scheme in ("http", "https") and host else None
+
+
+def _warning(target: str, text: str, host: str | None) -> str:
+    scheme = target.partition(":")[0].lower()
+    if scheme in ("javascript", "vbscript", "data"):
+        return "a script or data, not an address"
+    if host is None:
+        return "" if scheme in ("mailto", "tel", "sms") else "no whole address"
+    shown = _LOOKS_LIKE_HOST.fullmatch(text.strip())
+    if shown is not None and not _same_site(shown[1].lower(), host):
+        return f"shows {shown[1]}, leads to {host}"
+    return ""
+
+
+def _same_site(one: str, other: str) -> bool:
+    return one.removeprefix("www.") == other.removeprefix("www.")
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A text, and what is not in it (for people, "" if nothing)."""
+
+    text: str
+    left_out: str = ""
+
+
+def _plain_text(tree: MimeTree) -> Shown | None:
+    """Return the plain text of a message; of alternatives the first, else all. None without."""
+    filed = filed_ids(tree)
+    parts = [
+        one
+        for one in tree.leaves
+        if one.is_body and one.content_type == "text/plain" and one.part_id not in filed
+    ]
+    if not parts:
+        return None
+    if tree.root.content_type == "multipart/alternative":
+        parts = parts[:1]
+    pieces: list[str] = []
+    left, is_cut = MAX_TEXT_CHARACTERS, False
+    for part in parts:
+        text, is_cut = tree.text(part, limit_characters=left)
+        pieces.append(text)
+        left -= len(text)
+        if is_cut or not left:
+            break
+    what = f"The text goes on: {MAX_TEXT_CHARACTERS:,} characters of it are shown."
+    return Shown("\n\n".join(pieces), what if is_cut else "")
+
+
+def _text_of_page(tree: MimeTree) -> Shown:
+    """Return the words of a message's HTML, for one without a plain text."""
+    part = html_part(tree)
+    if part is None:
+        return Shown("")
+    source, is_cut = tree.text(part, limit_characters=MAX_TEXT_CHARACTERS)
+    what = f"The HTML goes on: the words of {MAX_TEXT_CHARACTERS:,} characters are shown."
+    return Shown(text_of_html(source), what if is_cut else "")
+
+
+def _as_it_is(raw: bytes, limit_bytes: int, what: str) -> Shown:
+    text = decode_text(raw[:limit_bytes], "utf-8").replace("\r\n", "\n")
+    goes_on = f"The {what} goes on: {limit_bytes:,} of {len(raw):,} bytes are shown."
+    return Shown(text, goes_on if len(raw) > limit_bytes else "")
+
+
+def _removed_words(removed: Removed) -> tuple[str, str]:
+    """Return what of the HTML was not loaded, and what was taken out, "" for nothing."""
+    not_loaded = [
+        counted(number, noun)
+        for number, noun in ((removed.images, "remote image"), (removed.sheets, "style sheet"))
+        if number
+    ]
+    taken_out = [
+        counted(number, noun)
+        for number, noun in (
+            (removed.scripts, "script"),
+            (removed.forms, "form"),
+            (removed.frames, "embedded object"),
+        )
+        if number
+    ]
+    return " and ".join(not_loaded), ", ".join(taken_out)
+
+
+def view_context(view: str, tree: MimeTree, page: MailPage | None) -> dict[str, Any]:
+    """Return what one view shows."""
+    text = _plain_text(tree)
+    unsubscribe = _unsubscribe(tree)
+    links, has_more = listed_links(
+        page.links if page is not None else (), text.text if text is not None else "", unsubscribe
+    )
+    shown: dict[str, Any] = {"links": links, "has_more_links": has_more}
+    match view:
+        case "html" if page is not None:
+            not_loaded, taken_out = _removed_words(page.removed)
+            shown |= {"not_loaded": not_loaded, "taken_out": taken_out, "is_cut": page.is_cut}
+        case "text":
+            shown |= {"is_from_html": text is None, "text": text or _text_of_page(tree)}
+        case "headers":
+            fields = [
+                (name, decode_words(value)) for name, value in tree.fields[:MAX_LISTED_FIELDS]
+            ]
+            header = tree.content[: tree.root.start]
+            shown |= {"fields": fields, "raw": _as_it_is(header, MAX_HEADER_BYTES, "header")}
+        case "source":
+            shown |= {"source": _as_it_is(tree.content, MAX_SOURCE_BYTES, "source")}
+    return shown
+
+
+def _unsubscribe(tree: MimeTree) -> list[str]:
+    value = decode_words(tree.first("List-Unsubscribe"))
+    return [word.strip("<> ") for word in value.split(",") if word.strip("<> ")][:10]
