@@ -29,8 +29,7 @@ from relaygw.web.gate.identity import Identity
 from relaygw.web.gate.login import LoginPages
 from relaygw.web.mail.html_page import MailPages
 from relaygw.web.problem import Problem, error_answer, store_answer
-from relaygw.web.routes import page_routes
-from relaygw.web.sandbox.api.routes import api_routes
+from relaygw.web.routes import api_routes, page_routes
 from relaygw.web.sandbox.index import Indexer
 
 _KEPT_CHARACTERS = 12 * 2**20

@@ -13,13 +13,10 @@ from typing import Any, TypeVar
 
 import anyio
 import anyio.to_thread
-from starlette.exceptions import HTTPException
-from starlette.requests import Request
 
 from relaygw.mail.search import MailSearch, parse_search
 from relaygw.settings.model import Settings
-from relaygw.store.captured import CapturedEntry
-from relaygw.store.protocol import QueueEntry, Store
+from relaygw.store.protocol import Store
 from relaygw.web.sandbox.index import Indexer
 
 _QUEUE_ID = re.compile(r"[A-Z0-9]{10,20}")
@@ -27,8 +24,6 @@ _READERS = 4
 _WRITERS = 2
 
 Result = TypeVar("Result")
-Find = Callable[[Request], QueueEntry]
-"""Returns the message that a request is about; raises 404 where there is none."""
 
 
 def is_queue_id(text: str) -> bool:
@@ -75,23 +70,3 @@ class Desk:
     def search(self, query: str) -> MailSearch:
         """Return what a search box asks for; its dates are of this machine's time zone."""
         return parse_search(query, tz=datetime.now().astimezone().tzinfo or UTC)
-
-    def found(self, request: Request) -> CapturedEntry:
-        """Return the captured message that the path names; raises 404 if there is none."""
-        queue_id = request.path_params["queue_id"]
-        found = self.store.captured_entry(queue_id) if is_queue_id(queue_id) else None
-        if found is None:
-            raise HTTPException(404)
-        return found
-
-    def captured(self, request: Request) -> QueueEntry:
-        """Return the captured message that the path names, without what its content says."""
-        return self.found(request).entry
-
-    def queued(self, request: Request) -> QueueEntry:
-        """Return the message that the path names, whatever its state; raises 404 without one."""
-        queue_id = request.path_params["queue_id"]
-        found = self.store.entries([queue_id]) if is_queue_id(queue_id) else []
-        if not found:
-            raise HTTPException(404)
-        return found[0]

@@ -6,7 +6,7 @@ its origin and all rights, and nothing but pictures in the document itself is lo
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import chain
 
 from starlette.exceptions import HTTPException
@@ -15,10 +15,13 @@ from starlette.responses import HTMLResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from relaygw.store.protocol import QueueEntry, Store, read_content
-from relaygw.web.context import Desk, Find
+from relaygw.web.context import Desk
 from relaygw.web.mail.html_page import MailPage, MailPages
 from relaygw.web.mail.mime_tree import Part, load_tree
 from relaygw.web.mail.parts import saved_headers
+
+Find = Callable[[Request], QueueEntry]
+"""Returns the message that a request is about; raises 404 where there is none."""
 
 FRAME_HEADERS = {
     "Content-Security-Policy": (

@@ -23,6 +23,7 @@ from relaygw.web.mail.views import view_context
 from relaygw.web.page import notice_of, render
 from relaygw.web.queue.audit import deeds_of
 from relaygw.web.queue.rows import TONES, shown_state
+from relaygw.web.queue.selection import queued_of
 from relaygw.web.queue.story import fates, story_context
 
 VIEWS = ("html", "text", "headers", "links", "parts", "source")
@@ -39,7 +40,7 @@ class QueueMessagePage:
 
     async def show(self, request: Request) -> Response:
         """Show the story of a message, or a view of its content."""
-        entry = await self._desk.read(lambda: self._desk.queued(request))
+        entry = await self._desk.read(lambda: queued_of(self._desk, request))
         wanted = request.query_params.get("view", STORY)
         context = await self._desk.read(lambda: self._context(entry))
         if wanted in VIEWS and entry.chunk_count:

@@ -18,12 +18,10 @@ from relaygw.web import words
 from relaygw.web.context import Desk
 from relaygw.web.gate.identity import Principal, Role, require
 from relaygw.web.page import render, with_notice
+from relaygw.web.sandbox.captured import MAX_TAG_CHARACTERS, MAX_TAGS
 from relaygw.web.sandbox.choice import Choice, read_choice
 from relaygw.web.sandbox.filters import list_path
 from relaygw.web.sandbox.release import ReleasePage
-
-MAX_TAGS = 20
-MAX_TAG_CHARACTERS = 100
 
 _DONE = {"read": "read", "unread": "unread", "delete": "deleted", "tag": "tagged",
          "untag": "tagged", "settags": "tagged"}  # fmt: skip

@@ -21,6 +21,7 @@ from relaygw.web.mail.parts import MAX_LISTED_PARTS, part_lines
 from relaygw.web.mail.views import view_context
 from relaygw.web.page import notice_of, render
 from relaygw.web.sandbox.audience import MAX_RECIPIENTS, audience
+from relaygw.web.sandbox.captured import captured_of
 from relaygw.web.sandbox.filters import list_path, message_path
 from relaygw.web.sandbox.inbox import query_of
 from relaygw.web.sandbox.message_context import envelope_context
@@ -56,7 +57,7 @@ class MessagePage:
         return render(request, "message.html", context)
 
     def _found_and_read(self, request: Request) -> CapturedEntry:
-        found = self._desk.found(request)
+        found = captured_of(self._desk, request)
         if found.entry.read_at_ms is None:
             self._desk.store.mark_read([found.entry.queue_id], at_ms=words.now_ms())
         return found

@@ -23,6 +23,7 @@ from relaygw.web import words
 from relaygw.web.context import Desk, is_queue_id
 from relaygw.web.gate.identity import Principal, Role, require
 from relaygw.web.page import render
+from relaygw.web.sandbox.captured import captured_of
 from relaygw.web.sandbox.choice import Choice, read_choice
 from relaygw.web.sandbox.filters import list_path
 
@@ -52,7 +53,7 @@ class ReleasePage:
     async def show(self, request: Request) -> Response:
         """Show who would get one message."""
         require(request, Role.OPERATOR)
-        found = await self._desk.read(lambda: self._desk.found(request))
+        found = await self._desk.read(lambda: captured_of(self._desk, request))
         choice = Choice(ids=(found.entry.queue_id,), query="", until="")
         return await self._plan(request, choice, to="", problem="")
 

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from relaygw.web.sandbox.api.extracts import MAX_CODES, codes_of
+from relaygw.web.sandbox.api.wait import MAX_CODES, codes_of
 
 
 @pytest.mark.parametrize(

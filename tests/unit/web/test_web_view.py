@@ -9,6 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from relaygw.mail.content_facts import ContentFacts
+from relaygw.store.captured import CapturedEntry
 from relaygw.store.protocol import QueueEntry
 from relaygw.web.mail.mime_tree import Part, read_tree
 from relaygw.web.mail.parts import file_name_of
@@ -61,6 +63,10 @@ Content-Transfer-Encoding: base64
 aGVsbG8=
 --o--
 """.replace(b"\n", b"\r\n")
+
+
+def captured(entry: QueueEntry, facts: ContentFacts) -> CapturedEntry:
+    return CapturedEntry(entry=entry, facts=facts, tags=())
 
 
 def view(make_entry: MakeEntry, content: bytes, *recipients: str) -> dict[str, Any]:
@@ -123,7 +129,7 @@ def test_a_whole_message_has_every_key_of_the_form(make_entry: MakeEntry) -> Non
 
 def test_a_summary_has_every_key_of_the_form(make_entry: MakeEntry) -> None:
     entry = make_entry("ann@x.test", "c@x.test", "root", read_at_ms=5)
-    shown = summary_json(entry, read_facts(read_tree(ORDER_MAIL)))
+    shown = summary_json(captured(entry, read_facts(read_tree(ORDER_MAIL))))
     assert list(shown) == [
         "ID", "MessageID", "Read", "From", "To", "Cc", "Bcc", "ReplyTo", "Subject", "Username",
         "Tags", "Size", "Created", "Attachments", "Snippet",
@@ -292,5 +298,9 @@ def test_any_content_gives_an_answer_that_can_be_sent(
 ) -> None:
     tree = read_tree(b"".join(fragments))
     entry = make_entry("a@b")
-    shown = [message_json(entry, tree), summary_json(entry, read_facts(tree)), headers_json(tree)]
+    shown = [
+        message_json(entry, tree),
+        summary_json(captured(entry, read_facts(tree))),
+        headers_json(tree),
+    ]
     json.dumps(shown, ensure_ascii=False).encode("utf-8")

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Any
 
 from relaygw.mail.content_facts import ContentFacts, hidden_recipients
+from relaygw.store.captured import CapturedEntry
 from relaygw.store.protocol import QueueEntry
 from relaygw.web.mail.mime_header import decode_words
 from relaygw.web.mail.mime_tree import MimeTree, Part
@@ -30,17 +32,18 @@ _LINK = re.compile(r"<([^<>]*)>")
 _LINK_TARGET = re.compile(r"(mailto|https?):[^\s]*\w", re.IGNORECASE)
 
 
-def summary_json(entry: QueueEntry, facts: ContentFacts) -> Json:
+def summary_json(found: CapturedEntry) -> Json:
     """Return a message as an element of a list."""
+    entry, facts = found.entry, found.facts or ContentFacts()
     return {
-        **_common_json(entry, facts),
+        **_common_json(entry, facts, found.tags),
         "Created": _rfc3339(_accepted_at(entry)),
         "Attachments": facts.attachments,
         "Snippet": facts.snippet,
     }
 
 
-def message_json(entry: QueueEntry, tree: MimeTree) -> Json:
+def message_json(entry: QueueEntry, tree: MimeTree, *, tags: Sequence[str] = ()) -> Json:
     """Return a whole message with its texts and the list of its parts."""
     text, html = bodies_of(tree, limit_characters=MAX_SHOWN_CHARACTERS)
     text = text or text_of_html(html)
@@ -48,7 +51,7 @@ def message_json(entry: QueueEntry, tree: MimeTree) -> Json:
         text += f"\n[relaygw left out {what}]"
     inline, attachments = filed_parts(tree)
     return {
-        **_common_json(entry, read_facts(tree)),
+        **_common_json(entry, read_facts(tree), tags),
         "ReturnPath": entry.sender,
         "ListUnsubscribe": _unsubscribe_json(tree),
         "Date": _rfc3339(_date(tree.first("Date"), entry)),
@@ -67,7 +70,7 @@ def headers_json(tree: MimeTree) -> dict[str, list[str]]:
     return fields
 
 
-def _common_json(entry: QueueEntry, facts: ContentFacts) -> Json:
+def _common_json(entry: QueueEntry, facts: ContentFacts, tags: Sequence[str]) -> Json:
     return {
         "ID": entry.queue_id,
         "MessageID": entry.message_id.strip("<> "),
@@ -79,7 +82,7 @@ def _common_json(entry: QueueEntry, facts: ContentFacts) -> Json:
         "ReplyTo": facts.reply_to,
         "Subject": entry.subject,
         "Username": entry.source.user or "",
-        "Tags": [],
+        "Tags": list(tags),
         "Size": entry.size_bytes,
     }
 

@@ -17,8 +17,7 @@ from relaygw.errors import StoreUnavailable
 from relaygw.mail.search import EVERYTHING
 from relaygw.store.captured import CapturedEntry
 from relaygw.web.context import Desk
-from relaygw.web.sandbox.api.message_json import Json
-from relaygw.web.sandbox.api.reading import summary_of
+from relaygw.web.sandbox.api.message_json import Json, summary_json
 from relaygw.web.sandbox.arrivals import Arrivals
 
 MAX_SOCKETS = 20
@@ -99,7 +98,7 @@ def _events(seen: _Look, now: _Look) -> list[Json]:
     gone = [one for one in _missing(seen, now) if _order(seen.entries[one]) >= _end(now)]
     # and what a list shows then may be old, moved up because others went
     added = [one for one in _missing(now, seen) if _order(now.entries[one]) >= _end(seen)]
-    events = [{"Type": "new", "Data": summary_of(now.entries[one])} for one in reversed(added)]
+    events = [{"Type": "new", "Data": summary_json(now.entries[one])} for one in reversed(added)]
     events += [
         {"Type": "update", "Data": _marks(one)}
         for queue_id, one in now.entries.items()

@@ -1,4 +1,4 @@
-"""What Mailpit's API changes in the sandbox: read marks, tags, deletion.
+"""What Mailpit's API changes in the sandbox: read marks, tags, deletion, release.
 
 Nothing here touches mail that waits to be sent. A list of ids that is empty means all captured
 mail, as in Mailpit; that includes nothing that is captured after the request came in.
@@ -6,25 +6,31 @@ mail, as in Mailpit; that includes nothing that is captured after the request ca
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
+
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
-from relaygw.mail.search import EVERYTHING, MailSearch
-from relaygw.operations.captured import delete_captured
+from relaygw.mail.search import EVERYTHING, MailSearch, tag_key
+from relaygw.operations.captured import delete_captured, plan_release, release_captured
+from relaygw.operations.release_plan import ReleaseResult, Wish
 from relaygw.web import words
 from relaygw.web.api.json_body import Found, flag, read_object, strings, text
 from relaygw.web.context import Desk, is_queue_id
 from relaygw.web.gate.identity import Principal, Role, require
-from relaygw.web.sandbox.api.asked import query_of, search_of
-from relaygw.web.sandbox.api.reading import found_ids
-from relaygw.web.sandbox.api.tags import clean_tag, clean_tags
+from relaygw.web.sandbox.api.messages import found_by, found_ids, query_of, search_of
+from relaygw.web.sandbox.captured import MAX_TAG_CHARACTERS, MAX_TAGS
 
+MAX_TARGETS = 50
 OK = "ok"
+# what pages part tags by, and what neither a database nor UTF-8 takes
+_UNFIT = re.compile(r"[,\x00-\x1f\x7f-\x9f\ud800-\udfff]+")
 
 
-class Changing:
-    """The endpoints that need the role operator."""
+class Changes:
+    """The endpoints; all need the role operator."""
 
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
@@ -99,8 +105,72 @@ class Changing:
     def _delete_found(self, search: MailSearch, principal: Principal, detail: str) -> None:
         self._delete(found_ids(self._desk, search), principal, detail)
 
+    async def release(self, request: Request) -> Response:
+        """Send a message to the addresses `To`: to all of them, or to none with 400.
+
+        Who is not on the allow list gets it only if an admin says `"Anyone": true` as well.
+        """
+        principal = require(request, Role.OPERATOR)
+        body = await read_object(request)
+        addresses = list({one.lower(): one for one in strings(body, "To")}.values())
+        if not addresses:
+            raise HTTPException(400, "To is empty; name the addresses to release it to")
+        if len(addresses) > MAX_TARGETS:
+            raise HTTPException(400, f"To has more than {MAX_TARGETS} addresses")
+        anyone = flag(body, "Anyone")
+        await self._desk.change(lambda: self._release(request, addresses, principal, anyone))
+        return PlainTextResponse(OK)
+
+    def _release(
+        self, request: Request, addresses: list[str], principal: Principal, anyone: bool
+    ) -> None:
+        store, settings = self._desk.store, self._desk.settings
+        ids = [found_by(self._desk, request).entry.queue_id]
+        wishes = [Wish(to=to, is_admin=principal.is_admin, anyone=anyone) for to in addresses]
+        problems = [
+            problem
+            for wish in wishes
+            for problem in _problems(wish, plan_release(store, settings, ids, wish))
+        ]
+        if problems:
+            raise HTTPException(400, "; ".join(problems))
+        for wish in wishes:
+            done = release_captured(
+                store,
+                settings,
+                ids,
+                wish,
+                actor=principal.name,
+                now_ms=words.now_ms(),
+                detail="api",
+            )
+            if problems := _problems(wish, done):
+                raise HTTPException(409, "; ".join(problems))  # it changed since it was planned
+
 
 def _ids(body: Found) -> list[str] | None:
     """Return the ids of a body, None for all; what is no id is of no message, and is left out."""
     given = strings(body, "IDs")
     return [one for one in given if is_queue_id(one)] if given else None
+
+
+def clean_tag(given: str) -> str:
+    """Return a tag without what does not belong into one."""
+    tag = " ".join(_UNFIT.sub(" ", given).split())
+    if not tag_key(tag) or len(tag) > MAX_TAG_CHARACTERS:
+        raise HTTPException(400, f"a tag has 1 to {MAX_TAG_CHARACTERS} characters")
+    return tag
+
+
+def clean_tags(given: Iterable[str]) -> list[str]:
+    """Return tags, each once."""
+    tags = list(dict.fromkeys(map(clean_tag, given)))
+    if len(tags) > MAX_TAGS:
+        raise HTTPException(400, f"{len(tags)} tags are too many; a message has up to {MAX_TAGS}")
+    return tags
+
+
+def _problems(wish: Wish, result: ReleaseResult) -> list[str]:
+    """Return why a message does not go out as wished; nothing if it does."""
+    whys = [one.why for one in result.refused] + [one.why for one in result.left]
+    return [f"{wish.to}: {why}" for why in whys]

@@ -1,4 +1,7 @@
-"""A message as RFC 5322 has it, made of the JSON of Mailpit's `send`. Errors are 400."""
+"""Mailpit's `send`: a message given as JSON goes into the sandbox, and never anywhere else.
+
+It is made of the JSON as RFC 5322 has it. Errors are 400.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +15,22 @@ from email.policy import SMTP
 from email.utils import localtime
 
 from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
 
 from relaygw.errors import InvalidAddress
 from relaygw.mail.address import check_address
-from relaygw.web.api.json_body import Found, objects, text, value_of
+from relaygw.mail.content import read_header
+from relaygw.mail.envelope import AcceptedMessage, NewDelivery, NewRecipient, Source
+from relaygw.mail.queue_id import QueueIdSource
+from relaygw.mail.state import RecipientState
+from relaygw.policy.routing import CAPTURE_ROUTE
+from relaygw.settings.model import Mode, Stream
+from relaygw.web import words
+from relaygw.web.api.json_body import Found, objects, read_object, strings, text, value_of
+from relaygw.web.context import Desk
+from relaygw.web.gate.identity import Principal, Role, require
+from relaygw.web.sandbox.api.changes import clean_tags
 
 MAX_FIELDS = 100
 MAX_FIELD_CHARACTERS = 1000
@@ -23,12 +38,83 @@ MAX_HEADER_CHARACTERS = 10_000
 """The time to fold a field grows with its length's square."""
 MAX_RECIPIENTS = 100
 
+REASON = "sent by the API"
+_CHUNK_BYTES = 2**20
 _FIELD_NAME = re.compile(r"[!-9;-~]{1,100}")
 _MEDIA_TYPE = re.compile(r"[a-z0-9][a-z0-9.+-]{0,60}/[a-z0-9][a-z0-9.+-]{0,60}")
 _POLICY = SMTP.clone(cte_type="7bit")
 
 
-def compose(body: Found, *, message_id: str) -> bytes:
+class Send:
+    """The endpoint."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+        self._ids = QueueIdSource()
+
+    async def send(self, request: Request) -> Response:
+        """Capture a message that the body describes; answer its id."""
+        principal = require(request, Role.OPERATOR)
+        body = await read_object(request)
+        at_ms = words.now_ms()
+        queue_id = self._ids.next_id(at_ms)
+
+        def capture() -> None:
+            message = self._accepted(queue_id, at_ms, body, principal)
+            tags = clean_tags(strings(body, "Tags"))
+            self._desk.store.accept_batch([message])
+            if tags:
+                self._desk.store.set_tags([queue_id], tags)
+
+        await self._desk.change(capture)
+        return JSONResponse({"ID": queue_id})
+
+    def _accepted(
+        self, queue_id: str, at_ms: int, body: Found, principal: Principal
+    ) -> AcceptedMessage:
+        addresses = _recipients(body)
+        message_id = f"<{queue_id}@{self._desk.settings.hostname}>"
+        content = _compose(body, message_id=message_id)
+        facts = read_header(content)
+        starts = range(0, len(content), _CHUNK_BYTES)
+        return AcceptedMessage(
+            queue_id=queue_id,
+            accepted_at_ms=at_ms,
+            sender=_contact(body, "From").addr_spec,
+            deliveries=(_captured(addresses),),
+            content=tuple(content[start : start + _CHUNK_BYTES] for start in starts),
+            size_bytes=len(content),
+            subject=facts.subject,
+            message_id=facts.message_id,
+            is_8bit=False,
+            has_long_line=False,
+            smtputf8=not all(address.isascii() for address in addresses),
+            mode=Mode.SANDBOX.value,
+            source=Source(user=principal.name),
+            client_key="api",
+        )
+
+
+def _recipients(body: Found) -> list[str]:
+    named = [one.addr_spec for name in ("To", "Cc") for one in _contacts(body, name)]
+    hidden = strings(body, "Bcc")
+    if not 0 < len(named) + len(hidden) <= MAX_RECIPIENTS:
+        raise HTTPException(400, f"To, Cc and Bcc name 1 to {MAX_RECIPIENTS} recipients")
+    return list(dict.fromkeys([*named, *(_checked(one, "Bcc") for one in hidden)]))
+
+
+def _captured(addresses: list[str]) -> NewDelivery:
+    return NewDelivery(
+        route=CAPTURE_ROUTE,
+        stream=Stream.TRANSACTIONAL.value,
+        recipients=tuple(
+            NewRecipient(address=one, state=RecipientState.CAPTURED, reason=REASON)
+            for one in addresses
+        ),
+    )
+
+
+def _compose(body: Found, *, message_id: str) -> bytes:
     """Return the message that a body describes; `message_id` if it names none."""
     try:
         return _message(body, message_id).as_bytes()
@@ -37,7 +123,7 @@ def compose(body: Found, *, message_id: str) -> bytes:
         raise HTTPException(400, f"no message can be made of this: {error}") from None
 
 
-def contacts(body: Found, name: str) -> list[Address]:
+def _contacts(body: Found, name: str) -> list[Address]:
     """Return a list of objects with Email and Name as addresses."""
     found = objects(body, name)
     if len(found) > MAX_RECIPIENTS:
@@ -45,7 +131,7 @@ def contacts(body: Found, name: str) -> list[Address]:
     return [_address(one, name) for one in found]
 
 
-def contact(body: Found, name: str) -> Address:
+def _contact(body: Found, name: str) -> Address:
     """Return an object with Email and Name as an address."""
     found = value_of(body, name)
     if not isinstance(found, dict):
@@ -53,7 +139,7 @@ def contact(body: Found, name: str) -> Address:
     return _address(found, name)
 
 
-def checked(address: str, name: str) -> str:
+def _checked(address: str, name: str) -> str:
     """Return an address that mail can be sent to."""
     try:
         check_address(address)
@@ -64,9 +150,9 @@ def checked(address: str, name: str) -> str:
 
 def _message(body: Found, message_id: str) -> EmailMessage:
     message = EmailMessage(policy=_POLICY)
-    message["From"] = contact(body, "From")
+    message["From"] = _contact(body, "From")
     for name, field in (("To", "To"), ("Cc", "Cc"), ("ReplyTo", "Reply-To")):
-        if found := contacts(body, name):
+        if found := _contacts(body, name):
             message[field] = found
     message["Subject"] = _short(text(body, "Subject"), "Subject")
     _add_fields(message, value_of(body, "Headers"))
@@ -134,7 +220,7 @@ def _attach(message: EmailMessage, one: Found) -> None:
 
 
 def _address(found: Found, name: str) -> Address:
-    address = checked(text(found, "Email"), name)
+    address = _checked(text(found, "Email"), name)
     try:
         return Address(_short(text(found, "Name"), name), addr_spec=address)
     except (ValueError, MessageError, LookupError) as error:

@@ -5,7 +5,9 @@ A test asks once instead of asking for the list again and again.
 
 from __future__ import annotations
 
+import re
 import time
+from bisect import bisect_left
 from collections.abc import Mapping
 from datetime import UTC
 
@@ -26,9 +28,8 @@ from relaygw.settings.units import parse_duration
 from relaygw.store.captured import CapturedEntry
 from relaygw.web.context import Desk
 from relaygw.web.mail.mime_tree import load_tree
-from relaygw.web.sandbox.api.extracts import codes_of
-from relaygw.web.sandbox.api.links import links_of
-from relaygw.web.sandbox.api.reading import message_of
+from relaygw.web.sandbox.api.message_json import message_json
+from relaygw.web.sandbox.api.messages import links_of
 from relaygw.web.sandbox.arrivals import Arrivals
 
 MAX_WAIT_S = 120.0
@@ -40,8 +41,32 @@ _RECHECK_S = 2.0  # for what nobody is woken by: new tags
 _TERMS = {"from": Field.FROM, "subject": Field.SUBJECT}
 _PARAMETERS = ("to", *_TERMS, "query", "since", "timeout")
 
+MAX_CODES = 20
+_MAX_CHARACTERS = 64 * 1024
+_NEAR_CHARACTERS = 80
+_SENTENCE_END_CHARACTERS = 40  # a word of another sentence is as if it stood so far away
 
-class Waiting:
+_CODE = re.compile(
+    r"(?<![\w.,/@#:&=?%-])(?:\d{3}[ -]\d{3}|\d{4,8}|(?=[A-Z0-9-]*\d)(?=[A-Z0-9-]*[A-Z])"
+    r"[A-Z0-9]{4,10}(?:-[A-Z0-9]{3,10})?)(?![\w@/%]|[.,:-]\w)"
+)
+_WORD = re.compile(
+    r"code|kode|\bpin\b|\botp\b|\btan\b|token|verif|bestätig|confirm|kennwort|passw|"
+    r"código|codice|clave|wachtwoord",
+    re.IGNORECASE,
+)
+_OF_SOMETHING_ELSE = re.compile(
+    r"(?:(?:order|invoice|customer|article|item|bestell|rechnung|auftrag|kunden|artikel|zip|plz|"
+    r"tel|phone|fax)\w*|\bnr|\bno)\W{0,3}(?:(?:number|nummer|no|nr|id)\b\W{0,3})?$",
+    re.IGNORECASE,
+)
+_AMOUNT = re.compile(r"\s?(?:€|\$|£|eur|usd|chf|gbp|euro)", re.IGNORECASE)
+_AMOUNT_BEFORE = re.compile(r"(?:€|\$|£|\b(?:eur|usd|chf|gbp))\s?$", re.IGNORECASE)
+_YEAR = re.compile(r"(?:19|20)\d\d")
+_SENTENCE_END = re.compile(r"[.!?](?:\s|$)")
+
+
+class Wait:
     """The endpoint."""
 
     def __init__(self, desk: Desk, arrivals: Arrivals) -> None:
@@ -55,7 +80,7 @@ class Waiting:
         `to` is a whole address, of the envelope or of the header; `from` and `subject` are
         parts of a text; `query` is a search; `since` leaves out what was captured before.
         """
-        search, to, wait_s = _asked(request)
+        search, to, wait_s = _wanted(request)
         if self._waiting >= MAX_WAITING:
             raise HTTPException(503, f"{MAX_WAITING} wait already", {"Retry-After": "5"})
         self._waiting += 1
@@ -93,7 +118,7 @@ class Waiting:
 
     def _answer(self, found: CapturedEntry) -> Response:
         tree = load_tree(self._desk.store, found.entry)
-        message = message_of(found, tree)
+        message = message_json(found.entry, tree, tags=found.tags)
         return JSONResponse(
             {
                 "message": message,
@@ -106,7 +131,7 @@ class Waiting:
         )
 
 
-def _asked(request: Request) -> tuple[MailSearch, str, float]:
+def _wanted(request: Request) -> tuple[MailSearch, str, float]:
     """Return what is waited for, for whom, and how long; raises 400."""
     given = request.query_params
     unknown = set(given) - set(_PARAMETERS)
@@ -165,3 +190,45 @@ def _is_to(found: CapturedEntry, address: str) -> bool:
         for one in (recipient.address, recipient.original or "")
     ]
     return address in {one.lower() for one in (*envelope, *(c["Address"] for c in named))}
+
+
+def codes_of(text: str) -> list[str]:
+    """Return what may be codes in a text, the likely ones first, each once.
+
+    A code is what people would type: digits, or capitals with digits. Codes that stand close to
+    a word such as "code" come first, numbers of orders and amounts after them, years last.
+    """
+    text = text[:_MAX_CHARACTERS]
+    words = [(match.start(), match.end()) for match in _WORD.finditer(text)]
+    ranked: list[tuple[int, int, str]] = []
+    for match in _CODE.finditer(text):
+        rank = _rank(text, match.start(), match.end(), words)
+        ranked.append((rank, match.start(), re.sub(r"(?<=\d)[ -](?=\d)", "", match[0])))
+    return list(dict.fromkeys(code for _, _, code in sorted(ranked)))[:MAX_CODES]
+
+
+def _rank(text: str, start: int, end: int, words: list[tuple[int, int]]) -> int:
+    """Return how unlikely a code is: below `_NEAR_CHARACTERS` by its distance to a word."""
+    before, after = text[max(0, start - 40) : start], text[end : end + 6]
+    distance = _distance(text, start, end, words)
+    if _YEAR.fullmatch(text[start:end]) and distance > 3:
+        return 3 * _NEAR_CHARACTERS
+    if _AMOUNT.match(after) or _AMOUNT_BEFORE.search(before):
+        return 2 * _NEAR_CHARACTERS
+    if _OF_SOMETHING_ELSE.search(before):
+        return 2 * _NEAR_CHARACTERS
+    return min(distance, _NEAR_CHARACTERS)
+
+
+def _distance(text: str, start: int, end: int, words: list[tuple[int, int]]) -> int:
+    """Return the characters between a code and the nearest word before or after it."""
+    following = bisect_left(words, (start, start))
+    gaps = []
+    if following > 0:
+        gaps.append(text[words[following - 1][1] : start][-_NEAR_CHARACTERS:])
+    if following < len(words):
+        gaps.append(text[end : words[following][0]][:_NEAR_CHARACTERS])
+    return min(
+        (len(gap) + (_SENTENCE_END_CHARACTERS if _SENTENCE_END.search(gap) else 0) for gap in gaps),
+        default=_NEAR_CHARACTERS,
+    )
