@@ -10,8 +10,7 @@ from relaygw.roles.process import Heartbeat, RoleContext, registered, stop_event
 from relaygw.web.app import create_app
 from relaygw.web.dashboard.health import STALE_AFTER_S
 from relaygw.web.dashboard.metrics import MetricsPage
-from relaygw.web.sandbox.index import Indexer
-from relaygw.web.sandbox.keeping_indexed import keep_indexed
+from relaygw.web.sandbox.index import Indexer, keep_indexed
 from relaygw.web.server import serve_web
 
 

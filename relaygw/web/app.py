@@ -21,8 +21,7 @@ from relaygw.settings.model import Settings
 from relaygw.store.protocol import Store
 from relaygw.web.context import Desk
 from relaygw.web.dashboard.health import ReadyCheck, health_routes
-from relaygw.web.dashboard.local_metrics import LocalMetrics
-from relaygw.web.dashboard.metrics import MetricsPage
+from relaygw.web.dashboard.metrics import LocalMetrics, MetricsPage
 from relaygw.web.gate.access import Access
 from relaygw.web.gate.guards import STRICT_HEADERS, Guards, refusal
 from relaygw.web.gate.identity import Identity
@@ -30,6 +29,7 @@ from relaygw.web.gate.login import LoginPages
 from relaygw.web.mail.html_page import MailPages
 from relaygw.web.problem import Problem, error_answer, store_answer
 from relaygw.web.routes import api_routes, page_routes
+from relaygw.web.sandbox.captured import Arrivals
 from relaygw.web.sandbox.index import Indexer
 
 _KEPT_CHARACTERS = 12 * 2**20
@@ -55,13 +55,14 @@ def create_app(
     instance = settings.hostname if settings.queue.is_postgres else None
     identity = Identity(store, settings)
     desk = Desk(store, settings, indexer or Indexer(store), wake_workers=wake_workers)
+    arrivals = Arrivals(desk, stop=stop)
     mail_pages = MailPages(limit_characters=_KEPT_CHARACTERS)
     return Starlette(
         routes=[
             *health_routes(store, is_ready, instance),
             *LoginPages(identity).routes(),
-            *page_routes(desk, mail_pages, stop=stop),
-            *api_routes(desk, mail_pages, stop=stop),
+            *page_routes(desk, mail_pages, arrivals),
+            *api_routes(desk, mail_pages, arrivals),
             *(metrics.routes() if metrics is not None else ()),
         ],
         middleware=[

@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 import anyio
 import anyio.to_thread
 
-from relaygw.mail.search import MailSearch, parse_search
 from relaygw.settings.model import Settings
 from relaygw.store.protocol import Store
 from relaygw.web.sandbox.index import Indexer
@@ -66,7 +64,3 @@ class Desk:
     async def open(self, function: Callable[[], Result]) -> Result:
         """Run what reads the content of a message."""
         return await anyio.to_thread.run_sync(function, limiter=self._openers)
-
-    def search(self, query: str) -> MailSearch:
-        """Return what a search box asks for; its dates are of this machine's time zone."""
-        return parse_search(query, tz=datetime.now().astimezone().tzinfo or UTC)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route, WebSocketRoute
@@ -11,7 +9,7 @@ from starlette.routing import BaseRoute, Route, WebSocketRoute
 from relaygw.web.api.gateway.routes import gateway_routes
 from relaygw.web.context import Desk
 from relaygw.web.dashboard.overview import Dashboard
-from relaygw.web.dashboard.provider_changes import ProviderChanges
+from relaygw.web.dashboard.providers import ProviderChanges
 from relaygw.web.mail.content import MailContent
 from relaygw.web.mail.html_page import MailPages
 from relaygw.web.page import static_routes
@@ -25,9 +23,8 @@ from relaygw.web.sandbox.api.events import Live
 from relaygw.web.sandbox.api.messages import Messages, OneMessage
 from relaygw.web.sandbox.api.send import Send
 from relaygw.web.sandbox.api.wait import Wait
-from relaygw.web.sandbox.arrivals import Arrivals
 from relaygw.web.sandbox.bulk import Bulk
-from relaygw.web.sandbox.captured import captured_of
+from relaygw.web.sandbox.captured import Arrivals, captured_of
 from relaygw.web.sandbox.events import Events
 from relaygw.web.sandbox.inbox import Inbox
 from relaygw.web.sandbox.message import MessagePage
@@ -36,13 +33,8 @@ from relaygw.web.sandbox.release import ReleasePage
 API = "/api/v1"
 
 
-def page_routes(
-    desk: Desk, mail_pages: MailPages, *, stop: asyncio.Event | None = None
-) -> list[Route]:
-    """Return the routes of all pages and of what they are made of.
-
-    `stop` ends the connections of open pages, which would go on for ever.
-    """
+def page_routes(desk: Desk, mail_pages: MailPages, arrivals: Arrivals) -> list[Route]:
+    """Return the routes of all pages and of what they are made of."""
     inbox, message, release = Inbox(desk), MessagePage(desk, mail_pages), ReleasePage(desk)
     one = "/sandbox/{queue_id}"
     return [
@@ -57,7 +49,7 @@ def page_routes(
             "/queue/{queue_id}"
         ),
         Route("/sandbox", inbox.show, methods=["GET"]),
-        Route("/sandbox/events", Events(desk, stop=stop).show, methods=["GET"]),
+        Route("/sandbox/events", Events(desk, arrivals).show, methods=["GET"]),
         Route("/sandbox/bulk", Bulk(desk, release).change, methods=["POST"]),
         Route("/sandbox/release", release.release, methods=["POST"]),
         Route(one, message.show, methods=["GET"]),
@@ -69,12 +61,9 @@ def page_routes(
     ]
 
 
-def api_routes(
-    desk: Desk, mail_pages: MailPages, *, stop: asyncio.Event | None = None
-) -> list[BaseRoute]:
-    """Return the routes of the API; `stop` ends what would go on for ever."""
+def api_routes(desk: Desk, mail_pages: MailPages, arrivals: Arrivals) -> list[BaseRoute]:
+    """Return the routes of the APIs."""
     messages, message, changes = Messages(desk), OneMessage(desk, mail_pages), Changes(desk)
-    arrivals = Arrivals(desk, stop=stop)
     one = API + "/message/{queue_id}"
     tag = API + "/tags/{tag:path}"
     return [

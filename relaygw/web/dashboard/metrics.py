@@ -14,17 +14,19 @@ from pathlib import Path
 
 import anyio.to_thread
 from starlette.applications import Starlette
+from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from relaygw.errors import StoreUnavailable
 from relaygw.observe.metrics.exposition import GaugeFamily, exposition
 from relaygw.settings.model import Settings
+from relaygw.settings.web import Web
 from relaygw.store.protocol import Store
-from relaygw.web.dashboard.gauges import store_gauges
-from relaygw.web.dashboard.host_gauges import host_gauges
-from relaygw.web.gate.guards import STRICT_HEADERS
+from relaygw.web.dashboard.gauges import host_gauges, store_gauges
+from relaygw.web.gate.guards import STRICT_HEADERS, host_name
 
 PATH = "/metrics"
 FRESH_S = 5.0
@@ -90,3 +92,33 @@ def _store_up(number: float) -> GaugeFamily:
     return GaugeFamily(
         name="store_up", meaning="0 while the store does not answer.", numbers={(): number}
     )
+
+
+class LocalMetrics:
+    """Answers with the metrics ahead of all that looks at who is asking, for this host only.
+
+    Captured mail is not served in mode production without a login. Numbers are: to whoever is
+    on this host, under a name that is no other site's.
+    """
+
+    def __init__(self, app: ASGIApp, *, page: MetricsPage, web: Web) -> None:
+        self._app = app
+        self._page = page
+        self._is_open = web.bind.is_loopback and not web.has_logins
+        self._hosts = frozenset(host.strip("[]").lower() for host in web.hosts)
+        self._paths = {PATH, web.base_path.rstrip("/") + PATH}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request, or hand it on."""
+        if self._is_open and self._is_asked(scope):
+            response = await self._page.show(Request(scope, receive))
+            await response(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
+
+    def _is_asked(self, scope: Scope) -> bool:
+        if scope["type"] != "http" or scope["path"] not in self._paths:
+            return False
+        hosts = Headers(scope=scope).getlist("host")
+        is_known = len(hosts) == 1 and host_name(hosts[0]) in self._hosts
+        return is_known and scope["method"] in ("GET", "HEAD")

@@ -17,7 +17,7 @@ from relaygw.web.gate.identity import Role, require
 from relaygw.web.page import render, with_notice
 from relaygw.web.problem import Problem
 from relaygw.web.queue.choice import QueueChoice, read_queue_choice
-from relaygw.web.queue.rows import make_queue_rows
+from relaygw.web.queue.list import make_queue_rows
 from relaygw.web.queue.work import carry_out, known_provider
 
 SHOWN = 20

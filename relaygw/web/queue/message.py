@@ -5,14 +5,17 @@ Nothing is marked by looking; what may be done about it depends on its state.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
 
+from relaygw.mail.state import RecipientState
 from relaygw.operations.queue_actions import ACTIONS
 from relaygw.operations.queue_object import leading_delivery
 from relaygw.operations.story import tell_story
+from relaygw.policy.story import Story
 from relaygw.store.protocol import QueueEntry
 from relaygw.web import words
 from relaygw.web.context import Desk
@@ -22,13 +25,21 @@ from relaygw.web.mail.parts import MAX_LISTED_PARTS, part_lines
 from relaygw.web.mail.views import view_context
 from relaygw.web.page import notice_of, render
 from relaygw.web.queue.audit import deeds_of
-from relaygw.web.queue.rows import TONES, shown_state
+from relaygw.web.queue.list import TONES, shown_state
 from relaygw.web.queue.selection import queued_of
-from relaygw.web.queue.story import fates, story_context
 
 VIEWS = ("html", "text", "headers", "links", "parts", "source")
 STORY = "story"
 MAX_RECIPIENTS = 200
+_TONES = {
+    RecipientState.PENDING: "waiting",
+    RecipientState.DELIVERED: "sent",
+    RecipientState.BOUNCED: "failed",
+    RecipientState.EXPIRED: "failed",
+    RecipientState.CAPTURED: "captured",
+    RecipientState.BLOCKED: "failed",
+    RecipientState.CANCELLED: "captured",
+}
 
 
 class QueueMessagePage:
@@ -61,7 +72,7 @@ class QueueMessagePage:
             "state": shown_state(entry),
             "tone": TONES[leading.state],
             "leading": leading,
-            "fates": fates(entry, now=now)[:MAX_RECIPIENTS],
+            "fates": _fates(entry, now=now)[:MAX_RECIPIENTS],
             "fates_left": max(0, len(entry.recipients) - MAX_RECIPIENTS),
             "size": words.size(entry.size_bytes),
             "accepted": words.exact_time(entry.accepted_at_ms),
@@ -87,3 +98,49 @@ class QueueMessagePage:
             "left_out": tree.left_out,
             **view_context(view, tree, page),
         }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fate:
+    """One recipient, and what was said of it last."""
+
+    address: str
+    original: str  # "" when it is the same
+    state: str
+    tone: str
+    provider: str
+    reply: str
+    at: str
+    route: str
+    attempts: int
+
+
+def _fates(entry: QueueEntry, *, now: int) -> list[Fate]:
+    """Return the recipients of a message, those who wait first."""
+    routes = {part.delivery_no: part.route for part in entry.deliveries}
+    ordered = sorted(entry.recipients, key=lambda one: one.state is not RecipientState.PENDING)
+    return [
+        Fate(
+            address=one.address,
+            original=one.original if one.original and one.original != one.address else "",
+            state=one.state.value,
+            tone=_TONES[one.state],
+            provider=one.provider or "",
+            reply=one.reply or "",
+            at=words.age(one.changed_at_ms, now),
+            route=routes.get(one.delivery_no, ""),
+            attempts=one.attempts,
+        )
+        for one in ordered
+    ]
+
+
+def story_context(story: Story | None, *, now: int) -> dict[str, Any]:
+    """Return the story of a message for its page; None: it has gone just now."""
+    return {
+        "story": story,
+        "iso_time": words.iso_time,
+        "exact_time": words.exact_time,
+        "clock_time": lambda at_ms: words.clock_time(at_ms, now),
+        "until": lambda at_ms: words.until(at_ms, now),
+    }

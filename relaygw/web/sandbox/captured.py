@@ -1,13 +1,20 @@
-"""Captured mail as pages and API find it."""
+"""Captured mail as pages and API find it, and how they notice that it has changed."""
 
 from __future__ import annotations
+
+import asyncio
+import contextlib
+from datetime import UTC, datetime
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
+from relaygw.errors import StoreUnavailable
+from relaygw.mail.search import EVERYTHING, MailSearch, parse_search
 from relaygw.store.captured import CapturedEntry
 from relaygw.web.context import Desk, is_queue_id
 
+LOOK_S = 0.2
 MAX_TAGS = 20
 """Of a message."""
 MAX_TAG_CHARACTERS = 100
@@ -20,3 +27,66 @@ def captured_of(desk: Desk, request: Request) -> CapturedEntry:
     if found is None:
         raise HTTPException(404)
     return found
+
+
+def read_search(query: str) -> MailSearch:
+    """Return what a search box asks for; its dates are of this machine's time zone."""
+    return parse_search(query, tz=datetime.now().astimezone().tzinfo or UTC)
+
+
+class Arrivals:
+    """Wakes those who wait for something to come, to go or to be read; `stop` ends all waits.
+
+    The store is looked at five times a second, only while somebody waits, and once for all.
+    """
+
+    def __init__(self, desk: Desk, *, stop: asyncio.Event | None = None) -> None:
+        self.stop = stop or asyncio.Event()
+        self.version = 0  # another one after each change
+        self._desk = desk
+        self._seen: tuple[str, int, int] | None = None
+        self._changed = asyncio.Event()
+        self._waiting = 0
+        self._watching: asyncio.Task[None] | None = None
+
+    async def after(self, version: int, *, timeout_s: float) -> None:
+        """Wait for a change after `version`, for the stop, or so long.
+
+        Who reads `version`, then looks, then waits misses nothing.
+        """
+        self._waiting += 1
+        try:
+            if self._watching is None or self._watching.done():
+                self._watching = asyncio.create_task(self._watch(), name="sandbox arrivals")
+            if self.version == version and not self.stop.is_set():
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(timeout_s):
+                        await self._changed.wait()
+        finally:
+            self._waiting -= 1
+
+    async def _watch(self) -> None:
+        while self._waiting and not self.stop.is_set():
+            with contextlib.suppress(StoreUnavailable):  # the next look may do
+                if await self._desk.read(self._look):
+                    self._tell()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.stop.wait(), LOOK_S)
+        self._tell()
+
+    def _tell(self) -> None:
+        self.version += 1
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    def _look(self) -> bool:
+        """Return whether something changed; while content is still being read it does."""
+        is_all_read = self._desk.indexer.catch_up()
+        newest = self._desk.store.captured_entry(None)
+        now = (
+            newest.entry.queue_id if newest is not None else "",
+            *self._desk.store.count_captured(EVERYTHING),
+        )
+        is_new = now != self._seen
+        self._seen = now
+        return is_new or not is_all_read

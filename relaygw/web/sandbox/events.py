@@ -1,17 +1,19 @@
 """Live lists by server-sent events: new mail, what is gone, what was read.
 
-The store is looked at five times a second, and only while somebody listens; one look serves all
-listeners, and all with the same search share one more. Each event carries the lines to put in
-as HTML. A browser that lost its connection says which message it saw last and gets what is newer.
+One look at the store serves all listeners, and all with the same search share one more. Each
+event carries the lines to put in as HTML. A browser that lost its connection says which message
+it saw last and gets what is newer.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from typing import Any
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -19,17 +21,96 @@ from starlette.responses import Response, StreamingResponse
 
 from relaygw.errors import StoreUnavailable
 from relaygw.mail.search import EVERYTHING
+from relaygw.store.captured import CapturedEntry
+from relaygw.web import words
 from relaygw.web.context import Desk
-from relaygw.web.sandbox.changes import Change, Snapshot, difference, event_text, since, state_of
-from relaygw.web.sandbox.inbox import PAGE_ROWS, query_of
+from relaygw.web.page import render_text
+from relaygw.web.sandbox.captured import LOOK_S, Arrivals, read_search
+from relaygw.web.sandbox.inbox import PAGE_ROWS, make_row, query_of
 
-LOOK_S = 0.2
 SIGN_OF_LIFE_S = 15.0
 LISTENING_S = 600.0
 """After that a page has to come again, and so has a login that still holds."""
 MAX_LISTENERS = 100
-
+_RECHECK_S = 5.0  # for what nobody is woken by
 _WAITING_EVENTS = 50  # of a listener that does not read; then it has to come back
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The newest messages that a search finds, and how many there are."""
+
+    entries: tuple[CapturedEntry, ...] = ()
+    found: tuple[int, int] = (0, 0)  # and how many of them are unread
+    all: tuple[int, int] = (0, 0)
+
+    @property
+    def newest(self) -> str:
+        """The id of the first message, "" without one."""
+        return self.entries[0].entry.queue_id if self.entries else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What to do to a list."""
+
+    new: tuple[CapturedEntry, ...] = ()  # newest first
+    gone: tuple[str, ...] = ()
+    read: dict[str, bool] = field(default_factory=dict)
+    is_too_much: bool = False  # load the list again
+
+
+def state_of(snapshot: Snapshot) -> tuple[Any, ...]:
+    """Return what an open page would be told of if it changed."""
+    return snapshot.all, snapshot.found, _read_states(snapshot)
+
+
+def _read_states(snapshot: Snapshot) -> dict[str, bool]:
+    return {one.entry.queue_id: one.entry.read_at_ms is not None for one in snapshot.entries}
+
+
+def since(last: str, snapshot: Snapshot) -> Change:
+    """Return what is newer than the last message that a page shows."""
+    new = tuple(one for one in snapshot.entries if one.entry.queue_id > last)
+    return Change(new=new, is_too_much=len(new) == PAGE_ROWS)
+
+
+def difference(old: Snapshot, new: Snapshot) -> Change:
+    """Return what happened between two looks at one search."""
+    before, now = _read_states(old), _read_states(new)
+    # what a full list does not show any more may only have been pushed down
+    is_full = len(new.entries) == PAGE_ROWS
+    oldest = new.entries[-1].entry.queue_id if is_full else ""
+    added = tuple(one for one in new.entries if one.entry.queue_id not in before)
+    return Change(
+        new=added,  # or older, moved up because others went: a page puts them in order
+        gone=tuple(one for one in before if one not in now and one >= oldest),
+        read={one: state for one, state in now.items() if before.get(one, state) != state},
+        is_too_much=len(added) == PAGE_ROWS,
+    )
+
+
+def event_text(change: Change, snapshot: Snapshot, *, query: str, root_path: str) -> str:
+    """Return a change as a server-sent event (HTML standard, 9.2); its id is the newest mail."""
+    now = words.now_ms()
+    rows = [
+        {
+            "id": one.entry.queue_id,
+            "html": render_text(root_path, "row.html", {"row": make_row(one, query, now=now)}),
+        }
+        for one in (() if change.is_too_much else change.new)
+    ]
+    told = {
+        "total": snapshot.all[0],
+        "unread": snapshot.all[1],
+        "found": snapshot.found[0],
+        "found_unread": snapshot.found[1],
+        "rows": rows,
+        "gone": change.gone,
+        "read": change.read,
+        "reload": change.is_too_much,
+    }
+    return f"event: change\nid: {snapshot.newest}\ndata: {json.dumps(told)}\n\n"
 
 
 @dataclass(eq=False, slots=True)
@@ -59,13 +140,12 @@ class Listener:
 class Events:
     """The endpoint, and the one task that looks while there are listeners."""
 
-    def __init__(self, desk: Desk, *, stop: asyncio.Event | None = None) -> None:
+    def __init__(self, desk: Desk, arrivals: Arrivals) -> None:
         self._desk = desk
-        self._stop = stop or asyncio.Event()
+        self._arrivals = arrivals
         self._listeners: set[Listener] = set()
         self._seen: dict[str, Snapshot] = {}  # by search
         self._watching: asyncio.Task[None] | None = None
-        self._mark: tuple[str, tuple[int, int]] | None = None  # of the look before
 
     async def show(self, request: Request) -> Response:
         """Answer events until the client hangs up or the role stops."""
@@ -111,11 +191,11 @@ class Events:
 
     async def _watch(self) -> None:
         """Look until nobody listens any more or the role stops."""
-        while self._listeners and not self._stop.is_set():
+        while self._listeners and not self._arrivals.stop.is_set():
+            version = self._arrivals.version
             with contextlib.suppress(StoreUnavailable):  # the next look may do
                 await self._look()
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stop.wait(), LOOK_S)
+            await self._arrivals.after(version, timeout_s=_RECHECK_S)
         for listener in self._listeners:
             listener.send(None)
 
@@ -131,14 +211,6 @@ class Events:
 
     def _changed(self, seen: dict[str, Snapshot]) -> dict[str, Snapshot]:
         """Return the searches for which there is something new."""
-        self._desk.indexer.catch_up(within_s=LOOK_S)
-        store = self._desk.store
-        now_all = store.count_captured(EVERYTHING)
-        newest = store.captured_entry(None)
-        mark = (newest.entry.queue_id if newest else "", now_all)
-        if mark == self._mark:
-            return {}
-        self._mark = mark
         found = {query: self._snapshot(query) for query in seen}
         return {
             query: new for query, new in found.items() if state_of(new) != state_of(seen[query])
@@ -146,7 +218,7 @@ class Events:
 
     def _snapshot(self, query: str) -> Snapshot:
         self._desk.indexer.catch_up(within_s=LOOK_S)
-        store, search = self._desk.store, self._desk.search(query)
+        store, search = self._desk.store, read_search(query)
         entries = tuple(store.find_captured(search, start=0, limit=PAGE_ROWS))
         total = store.count_captured(EVERYTHING)
         return Snapshot(

@@ -1,31 +1,170 @@
-"""The list of captured mail: newest first, page by page, all of it or what a search finds."""
+"""The list of captured mail: newest first, page by page, all of it or what a search finds.
+
+Searches are put together by clicking, too: a filter is a word of the search, set or taken out.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlencode
+from zlib import crc32
 
 from starlette.requests import Request
 from starlette.responses import Response
 
+from relaygw.mail.content_facts import Contact, ContentFacts, hidden_recipients
 from relaygw.mail.search import EVERYTHING, MAX_CHARACTERS, MAX_TERMS
+from relaygw.store.captured import CapturedEntry
 from relaygw.web import words
 from relaygw.web.context import Desk
 from relaygw.web.page import notice_of, render
-from relaygw.web.sandbox.filters import (
-    MAX_QUERY_CHARACTERS,
-    Filter,
-    list_path,
-    make_filter,
-    tag_term,
-)
+from relaygw.web.sandbox.captured import read_search
 from relaygw.web.sandbox.index import PATIENCE_S
-from relaygw.web.sandbox.rows import make_rows
 
+MAX_QUERY_CHARACTERS = 1000
 PAGE_ROWS = 50
 _UNREAD_S = 0.1
 _MAX_TAGS = 40
 _MAX_PAGE = 1_000_000
+TAG_COLOURS = 6
+_MAX_SHOWN_TAGS = 3
+_WORD = re.compile(r'(?:[^\s"]|"[^"]*"?)+')
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Filter:
+    """A filter beside the list."""
+
+    label: str
+    path: str
+    is_on: bool
+    number: int | None = None  # of messages, None: not counted
+
+
+def list_path(query: str = "", *, page: int = 1) -> str:
+    """Return the path of a page of the list."""
+    parameters: dict[str, str | int] = {}
+    if query:
+        parameters["query"] = query
+    if page > 1:
+        parameters["page"] = page
+    return "/sandbox" + (f"?{urlencode(parameters)}" if parameters else "")
+
+
+def message_path(queue_id: str, query: str = "", *, view: str = "") -> str:
+    """Return the path of a message, opened from the list that `query` makes."""
+    parameters = {"query": query, "view": view}
+    given = urlencode({name: value for name, value in parameters.items() if value})
+    return f"/sandbox/{queue_id}" + (f"?{given}" if given else "")
+
+
+def tag_term(tag: str) -> str:
+    """Return the search for a tag."""
+    plain = tag.replace('"', " ")
+    return f"tag:{plain}" if re.fullmatch(r"[\w.-]+", plain) else f'tag:"{plain}"'
+
+
+def make_filter(query: str, term: str, label: str, *, number: int | None = None) -> Filter:
+    """Return a filter that adds `term` to a search, or takes it out if it is there."""
+    words = [match[0] for match in _WORD.finditer(query)]
+    others = [word for word in words if word.lower() != term.lower()]
+    is_on = len(others) < len(words)
+    wanted = others if is_on else [*words, term]
+    return Filter(label=label, path=list_path(" ".join(wanted)), is_on=is_on, number=number)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tag:
+    """A tag, the search for it, and which of the colours it has."""
+
+    name: str
+    path: str
+    colour: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """What a line says."""
+
+    queue_id: str
+    path: str
+    is_read: bool
+    to: str
+    to_title: str
+    sender: str
+    subject: str
+    snippet: str
+    tags: tuple[Tag, ...]
+    more_tags: int
+    reason: str
+    attachments: int
+    size: str
+    age: str
+    at: str  # for machines
+    exact: str
+
+
+def make_rows(found: Sequence[CapturedEntry], query: str, *, now: int) -> list[Row]:
+    """Return the lines of messages that a search found."""
+    return [make_row(one, query, now=now) for one in found]
+
+
+def make_row(one: CapturedEntry, query: str, *, now: int) -> Row:
+    """Return the line of a message; it leads back to the search that found it."""
+    entry = one.entry
+    facts = one.facts or ContentFacts()
+    to = recipients_of(one)
+    at_ms = entry.captured_at_ms or entry.accepted_at_ms
+    return Row(
+        queue_id=entry.queue_id,
+        path=message_path(entry.queue_id, query),
+        is_read=entry.read_at_ms is not None,
+        to=_shortened(to),
+        to_title=", ".join(map(_whole, to[:20])),
+        sender=_name(facts.sender) or entry.sender or "<> (no sender)",
+        subject=entry.subject or "(no subject)",
+        snippet=facts.snippet,
+        tags=tuple(make_tag(tag) for tag in one.tags[:_MAX_SHOWN_TAGS]),
+        more_tags=max(0, len(one.tags) - _MAX_SHOWN_TAGS),
+        reason=", ".join(words.capture_reasons(entry)),
+        attachments=facts.attachments,
+        size=words.size(entry.size_bytes),
+        age=words.age(at_ms, now),
+        at=words.iso_time(at_ms),
+        exact=words.exact_time(at_ms),
+    )
+
+
+def make_tag(name: str) -> Tag:
+    """Return a tag; the same name always has the same colour."""
+    colour = crc32(name.lower().encode("utf-8", "replace")) % TAG_COLOURS
+    return Tag(name=name, path=list_path(tag_term(name)), colour=colour)
+
+
+def recipients_of(one: CapturedEntry) -> list[Contact]:
+    """Return whom a message names and whom its envelope adds."""
+    facts = one.facts or ContentFacts()
+    envelope = [(each.address, each.original) for each in one.entry.recipients]
+    return [*facts.to, *facts.cc, *hidden_recipients(facts, envelope)]
+
+
+def _shortened(contacts: Sequence[Contact]) -> str:
+    if not contacts:
+        return "(nobody)"
+    first = contacts[0]["Address"] or contacts[0]["Name"]
+    return first if len(contacts) == 1 else f"{first} +{len(contacts) - 1}"
+
+
+def _name(contact: Contact) -> str:
+    return contact["Name"] or contact["Address"]
+
+
+def _whole(contact: Contact) -> str:
+    name, address = contact["Name"], contact["Address"]
+    return f"{name} <{address}>" if name and address else name or address
 
 
 class Inbox:
@@ -46,7 +185,7 @@ class Inbox:
 
     def _context(self, query: str, page: int) -> dict[str, Any]:
         store = self._desk.store
-        search = self._desk.search(query)
+        search = read_search(query)
         # a list without a search has lines for mail that nobody has read yet, too
         self._desk.indexer.catch_up(within_s=_UNREAD_S if search == EVERYTHING else PATIENCE_S)
         total, unread = store.count_captured(EVERYTHING)

@@ -5,6 +5,8 @@ A message that cannot be read is listed with what its envelope says, and keeps n
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import logging
 import math
 import threading
@@ -18,6 +20,9 @@ from relaygw.web.mail.text import read_facts
 
 PATIENCE_S = 1.0
 """How long a request waits for the reading of what came in while nobody read."""
+LOOK_S = 1.0
+_AT_ONCE_S = 0.5  # a stop waits no longer than this
+_REST_S = 0.25  # while there is more to read: the front has work to do as well
 _BATCH_MESSAGES = 25
 _BATCH_S = 0.25  # what was read so far is findable by then, even among large messages
 
@@ -83,3 +88,18 @@ class Indexer:
             except Unstorable as error:
                 _log.warning("%s: content cannot be indexed: %s", queue_id, error)
                 self._store.index({queue_id: ContentFacts()})
+
+
+async def keep_indexed(indexer: Indexer, stop: asyncio.Event) -> None:
+    """Read new captured mail each second until `stop` is set, before anybody asks for it.
+
+    A store that does not answer is asked again.
+    """
+    while not stop.is_set():
+        is_done = True
+        try:
+            is_done = await asyncio.to_thread(indexer.catch_up, within_s=_AT_ONCE_S)
+        except StoreUnavailable as error:
+            _log.warning("captured mail is not indexed for now: %s", error)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), LOOK_S if is_done else _REST_S)

@@ -1,33 +1,60 @@
 """One captured message: its HTML in a frame, text, header, links, parts, source, and its fate.
 
-Whoever opens it marks it as read, whatever the view.
+Whoever opens it marks it as read, whatever the view. Whom it was for is told by the
+configuration of now, as a release would be decided (`policy.releasing`).
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
 
+from relaygw.mail.content_facts import Contact, ContentFacts, hidden_recipients, nobody
+from relaygw.mail.envelope import Released
 from relaygw.mail.search import Field, MailSearch, Term
+from relaygw.mail.state import RecipientState
+from relaygw.operations.captured import plan_release
+from relaygw.operations.release_plan import Copy, RefusedCopy, ReleaseResult, Wish
+from relaygw.policy.releasing import Refusal
+from relaygw.settings.model import Settings
 from relaygw.store.captured import CapturedEntry
-from relaygw.store.protocol import QueueEntry
+from relaygw.store.protocol import DeliveryEntry, QueueEntry, RecipientEntry, Store
 from relaygw.web import words
 from relaygw.web.context import Desk
 from relaygw.web.mail.html_page import MailPages
-from relaygw.web.mail.mime_tree import load_tree
+from relaygw.web.mail.mime_header import decode_words, read_addresses
+from relaygw.web.mail.mime_tree import MimeTree, load_tree
 from relaygw.web.mail.parts import MAX_LISTED_PARTS, part_lines
 from relaygw.web.mail.views import view_context
 from relaygw.web.page import notice_of, render
-from relaygw.web.sandbox.audience import MAX_RECIPIENTS, audience
-from relaygw.web.sandbox.captured import captured_of
-from relaygw.web.sandbox.filters import list_path, message_path
-from relaygw.web.sandbox.inbox import query_of
-from relaygw.web.sandbox.message_context import envelope_context
+from relaygw.web.sandbox.captured import captured_of, read_search
+from relaygw.web.sandbox.inbox import list_path, make_tag, message_path, query_of
+from relaygw.web.words import reason_words
 
 VIEWS = ("html", "text", "headers", "links", "parts", "source")
+MAX_RECIPIENTS = 100
+_MAX_CONTACTS = 50
 _NEIGHBOURS = 20  # messages of one moment that are looked through for the next one
+_STATES = {
+    RecipientState.PENDING: ("On its way", "waiting"),
+    RecipientState.DELIVERED: ("Delivered", "sent"),
+    RecipientState.BOUNCED: ("Bounced", "failed"),
+    RecipientState.EXPIRED: ("Expired", "failed"),
+    RecipientState.CAPTURED: ("Captured", "captured"),
+    RecipientState.BLOCKED: ("Blocked", "failed"),
+    RecipientState.CANCELLED: ("Cancelled", "failed"),
+}
+"""What is said of each state, and the tone that it has."""
+_OUTLOOKS = {
+    Refusal.INVALID: "Could not be sent: this is no valid address.",
+    Refusal.BLOCKED: "Is never sent to: on the block list.",
+    Refusal.OUTSIDE: "Only an admin may release it.",
+    Refusal.WAITING: "Is on its way there already.",
+    Refusal.NO_ROUTE: "Could not be sent: no route and provider for it is configured.",
+}
 
 
 class MessagePage:
@@ -64,7 +91,7 @@ class MessagePage:
 
     def _neighbours(self, entry: QueueEntry, query: str) -> tuple[str, str]:
         """Return the ids of the next newer and older message that the search finds, "" for none."""
-        store, search = self._desk.store, self._desk.search(query)
+        store, search = self._desk.store, read_search(query)
         newer = store.captured_ids(search, limit=1, after=entry.queue_id)
         at_ms = entry.captured_at_ms or entry.accepted_at_ms
         until = Term(field=Field.BEFORE, number=at_ms)
@@ -84,14 +111,132 @@ class MessagePage:
         parts = part_lines(tree)
         return {
             **self._desk.page_context,
-            **envelope_context(found, tree),
+            **_envelope_context(found, tree),
             "view": view,
             "mail_path": f"/sandbox/{entry.queue_id}",
             "has_html": page is not None,
             "parts": parts[:MAX_LISTED_PARTS],
             "parts_left": max(0, len(parts) - MAX_LISTED_PARTS),
             "left_out": tree.left_out,
-            "audience": audience(self._desk.store, self._desk.settings, entry),
+            "audience": _audience(self._desk.store, self._desk.settings, entry),
             "audience_left": max(0, len(entry.recipients) - MAX_RECIPIENTS),
             **view_context(view, tree, page),
         }
+
+
+def _envelope_context(found: CapturedEntry, tree: MimeTree) -> dict[str, Any]:
+    """Return what stands above and beside each view."""
+    entry = found.entry
+    facts = _people(tree)
+    hidden = hidden_recipients(facts, [(one.address, one.original) for one in entry.recipients])
+    at_ms = entry.captured_at_ms or entry.accepted_at_ms
+    local = words.local_time(at_ms)
+    return {
+        "entry": entry,
+        "subject": entry.subject,
+        "sender": facts.sender,
+        "contacts": [
+            ("To", facts.to[:_MAX_CONTACTS], len(facts.to) - _MAX_CONTACTS),
+            ("Cc", facts.cc[:_MAX_CONTACTS], len(facts.cc) - _MAX_CONTACTS),
+            ("Bcc", hidden[:_MAX_CONTACTS], len(hidden) - _MAX_CONTACTS),
+            ("Reply-To", facts.reply_to[:_MAX_CONTACTS], 0),
+        ],
+        "date": decode_words(tree.first("Date")),
+        "tags": [make_tag(tag) for tag in found.tags],
+        "tag_names": list(found.tags),
+        "reasons": words.capture_reasons(entry),
+        "size": words.size(entry.size_bytes),
+        "captured": words.exact_time(at_ms),
+        "captured_iso": words.iso_time(at_ms),
+        "stamp": (f"{local.day} {local:%b %Y}".upper(), f"{local:%H:%M}"),
+        "was_read": words.exact_time(entry.read_at_ms) if entry.read_at_ms else "",
+    }
+
+
+def _people(tree: MimeTree) -> ContentFacts:
+    """Return whom the header names; unlike what the store keeps, of a message not read yet, too."""
+
+    def named(field: str) -> tuple[Contact, ...]:
+        return tuple(read_addresses(tree.first(field)))
+
+    return ContentFacts(
+        sender=next(iter(named("From")), nobody()),
+        to=named("To"),
+        cc=named("Cc"),
+        bcc=named("Bcc"),
+        reply_to=named("Reply-To"),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reader:
+    """One recipient of the envelope."""
+
+    address: str
+    original: str  # "" when it is the same
+    state: str
+    tone: str  # captured, sent, waiting or failed
+    story: str  # why it was captured, or what the provider said
+    outlook: str  # what would happen to it now, "" when it has happened
+    route: str
+    providers: tuple[str, ...]
+
+
+def _audience(store: Store, settings: Settings, entry: QueueEntry) -> list[Reader]:
+    """Return the recipients of a message, at most MAX_RECIPIENTS."""
+    planned = plan_release(store, settings, [entry.queue_id], Wish(is_admin=True, anyone=True))
+    outlooks = _by_address(planned)
+    deliveries = {part.delivery_no: part for part in entry.deliveries}
+    return [
+        _reader(one, deliveries.get(one.delivery_no), outlooks.get(one.address), settings)
+        for one in entry.recipients[:MAX_RECIPIENTS]
+    ]
+
+
+def _by_address(planned: ReleaseResult) -> dict[str, Copy | RefusedCopy]:
+    refused = {one.captured: one for one in planned.refused}
+    return refused | {one.captured: one for one in planned.copies}
+
+
+def _reader(
+    one: RecipientEntry,
+    delivery: DeliveryEntry | None,
+    outlook: Copy | RefusedCopy | None,
+    settings: Settings,
+) -> Reader:
+    is_captured = one.state is RecipientState.CAPTURED
+    filed_under = delivery.route if delivery is not None else ""
+    copy = outlook if is_captured and isinstance(outlook, Copy) else None
+    route = copy.route if copy is not None else ("" if is_captured else filed_under)
+    return Reader(
+        address=one.address,
+        original=one.original if one.original and one.original != one.address else "",
+        state=_state(one, delivery),
+        tone=_STATES[one.state][1],
+        story=reason_words(one.reply, filed_under) if is_captured else one.reply or "",
+        outlook=_outlook(outlook) if is_captured else "",
+        route=route,
+        providers=_providers(settings, route, one),
+    )
+
+
+def _state(one: RecipientEntry, delivery: DeliveryEntry | None) -> str:
+    state = _STATES[one.state][0]
+    is_released = delivery is not None and delivery.released is not None
+    return f"Released: {state.lower()}" if is_released else state
+
+
+def _outlook(outlook: Copy | RefusedCopy | None) -> str:
+    if outlook is None:
+        return ""
+    if isinstance(outlook, RefusedCopy):
+        return _OUTLOOKS[outlook.refusal]
+    if outlook.released is Released.ANYONE:
+        return _OUTLOOKS[Refusal.OUTSIDE]
+    return "May be released: the lists of now allow it."
+
+
+def _providers(settings: Settings, route: str, one: RecipientEntry) -> tuple[str, ...]:
+    if one.provider:
+        return (one.provider,)
+    return next((tuple(each.providers) for each in settings.routes if each.name == route), ())

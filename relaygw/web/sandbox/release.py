@@ -23,9 +23,9 @@ from relaygw.web import words
 from relaygw.web.context import Desk, is_queue_id
 from relaygw.web.gate.identity import Principal, Role, require
 from relaygw.web.page import render
+from relaygw.web.sandbox.bulk import Choice, read_choice
 from relaygw.web.sandbox.captured import captured_of
-from relaygw.web.sandbox.choice import Choice, read_choice
-from relaygw.web.sandbox.filters import list_path
+from relaygw.web.sandbox.inbox import list_path
 
 MAX_RELEASED = 500
 """Messages in one release from a page."""

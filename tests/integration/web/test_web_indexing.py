@@ -15,9 +15,7 @@ from relaygw.mail.search import EVERYTHING, parse_search
 from relaygw.store.sqlite import SqliteStore
 from relaygw.web.mail.mime_tree import MimeTree
 from relaygw.web.sandbox import index as indexing
-from relaygw.web.sandbox import keeping_indexed
-from relaygw.web.sandbox.index import Indexer
-from relaygw.web.sandbox.keeping_indexed import keep_indexed
+from relaygw.web.sandbox.index import Indexer, keep_indexed
 
 Capture = Callable[..., str]
 MAIL = (
@@ -151,7 +149,7 @@ def test_a_request_does_not_wait_for_another_for_longer(
 async def test_it_keeps_up_by_itself(
     store: SqliteStore, capture: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(keeping_indexed, "LOOK_S", 0.01)
+    monkeypatch.setattr(indexing, "LOOK_S", 0.01)
     failures = iter([StoreUnavailable("away")])
     unindexed = store.unindexed
 

@@ -25,8 +25,7 @@ from relaygw.settings.model import Settings
 from relaygw.store.protocol import UNREACHABLE, AuditEntry, Hold, Instance, LaneCount
 from relaygw.store.sqlite import SqliteStore
 from relaygw.web.dashboard import metrics
-from relaygw.web.dashboard.local_metrics import LocalMetrics
-from relaygw.web.dashboard.metrics import MetricsPage
+from relaygw.web.dashboard.metrics import LocalMetrics, MetricsPage
 from relaygw.web.server import serve_web
 from tests.builders import accepted
 from tests.unit.observe.counting_process import counting

@@ -21,8 +21,7 @@ from relaygw.observe.metrics.front import FrontCounters
 from relaygw.settings.model import Settings
 from relaygw.store.migrate import upgrade
 from relaygw.store.sqlite import SqliteStore
-from relaygw.web.dashboard.gauges import CAUSES, store_gauges
-from relaygw.web.dashboard.host_gauges import host_gauges
+from relaygw.web.dashboard.gauges import CAUSES, host_gauges, store_gauges
 from tests.builders import NOW_MS, claimed
 from tests.unit.observe.scraped import scraped
 

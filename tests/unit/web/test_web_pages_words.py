@@ -6,7 +6,7 @@ from relaygw.web import words
 from relaygw.web.mail.html_writer import Link
 from relaygw.web.mail.views import listed_links
 from relaygw.web.page import notice_of, with_notice
-from relaygw.web.sandbox.filters import list_path, make_filter, message_path, tag_term
+from relaygw.web.sandbox.inbox import list_path, make_filter, message_path, tag_term
 
 NOW_MS = 1_795_600_000_000
 

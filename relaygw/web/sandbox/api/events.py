@@ -18,7 +18,7 @@ from relaygw.mail.search import EVERYTHING
 from relaygw.store.captured import CapturedEntry
 from relaygw.web.context import Desk
 from relaygw.web.sandbox.api.message_json import Json, summary_json
-from relaygw.web.sandbox.arrivals import Arrivals
+from relaygw.web.sandbox.captured import Arrivals
 
 MAX_SOCKETS = 20
 WATCHED = 200

@@ -30,7 +30,7 @@ from relaygw.web.context import Desk
 from relaygw.web.mail.mime_tree import load_tree
 from relaygw.web.sandbox.api.message_json import message_json
 from relaygw.web.sandbox.api.messages import links_of
-from relaygw.web.sandbox.arrivals import Arrivals
+from relaygw.web.sandbox.captured import Arrivals
 
 MAX_WAIT_S = 120.0
 DEFAULT_WAIT_S = 10.0
