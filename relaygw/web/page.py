@@ -15,7 +15,7 @@ from urllib.parse import urlencode
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, Response
+from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from relaygw import __version__
@@ -75,6 +75,11 @@ def render(
     page = render_text(request.scope.get("root_path", ""), name, {**_who(request), **context})
     headers = {**PAGE_HEADERS, **_NO_LOOKUPS}
     return HTMLResponse(page, status_code=status_code, headers=headers)
+
+
+def redirect(request: Request, path: str) -> Response:
+    """Return the answer that leads to another page, by GET."""
+    return RedirectResponse(request.scope.get("root_path", "") + path, status_code=303)
 
 
 def render_text(root_path: str, name: str, context: Mapping[str, Any]) -> str:

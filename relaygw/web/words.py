@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 
 from relaygw.mail.state import RecipientState
 from relaygw.policy.routing import CAPTURE_ROUTE
-from relaygw.store.protocol import QueueEntry
+from relaygw.store.protocol import QueueEntry, RecipientEntry
 
 _EPOCH = datetime.fromtimestamp(0, UTC)
 _UNITS = ((10**3, "kB"), (10**6, "MB"), (10**9, "GB"))
@@ -53,8 +53,18 @@ def iso_time(at_ms: int) -> str:
     return (_EPOCH + timedelta(milliseconds=at_ms)).isoformat(timespec="milliseconds")
 
 
-def age(at_ms: int, now: int) -> str:
-    """Return how long ago a time was, at most a week; else the day: `4 min`, `3 h`, `12 Nov`."""
+def moment(at_ms: int, now: int) -> dict[str, str]:
+    """Return a time as lines of lists show it: `at` for machines, `exact`, and `age`."""
+    return {"at": iso_time(at_ms), "exact": exact_time(at_ms), "age": age(at_ms, now)}
+
+
+def age(at_ms: int | None, now: int) -> str:
+    """Return how long ago a time was, at most a week; else the day: `4 min`, `3 h`, `12 Nov`.
+
+    "" for no time.
+    """
+    if at_ms is None:
+        return ""
     seconds = max(0, now - at_ms) // 1000
     if seconds < 10:
         return "now"
@@ -78,8 +88,10 @@ def ago(at_ms: int, now: int) -> str:
     return f"{shown} ago" if now - at_ms < 7 * 86_400_000 else f"on {shown}"
 
 
-def until(at_ms: int, now: int) -> str:
-    """Return how long until a time: `now`, `in 40 s`, `in 4 min`, `in 3 h`."""
+def until(at_ms: int | None, now: int) -> str:
+    """Return how long until a time: `now`, `in 40 s`, `in 4 min`, `in 3 h`; "" for no time."""
+    if at_ms is None:
+        return ""
     seconds = (at_ms - now) // 1000
     if seconds < 1:
         return "now"
@@ -119,6 +131,11 @@ def capture_reasons(entry: QueueEntry) -> list[str]:
     routes = {part.delivery_no: part.route for part in entry.deliveries}
     captured = (one for one in entry.recipients if one.state is RecipientState.CAPTURED)
     return unique(reason_words(one.reply, routes.get(one.delivery_no, "")) for one in captured)
+
+
+def given_as(one: RecipientEntry) -> str:
+    """Return a recipient's address as the client gave it, "" when that is the same."""
+    return one.original if one.original and one.original != one.address else ""
 
 
 def unique(words: Iterable[str]) -> list[str]:

@@ -126,9 +126,7 @@ class Dashboard:
             "read_at": words.exact_time(snapshot.at_ms),
             "warnings": list(warnings(snapshot)),
             "incidents": [(one, words.age(one.since_ms, now)) for one in lasting],
-            "ended": [
-                (one, words.age(one.recovered_at_ms or 0, now)) for one in ended[:_MAX_ENDED]
-            ],
+            "ended": [(one, words.age(one.recovered_at_ms, now)) for one in ended[:_MAX_ENDED]],
             "plots": [
                 plot(label, tone, [each.value for each in series], look.points, span)
                 for label, tone, series in _PLOTS
@@ -154,58 +152,20 @@ def _times(span: Span) -> tuple[str, str, str]:
     return f"{start:{shape}}", f"{middle:{shape}}", "now"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class QueueLine:
-    """What waits in one state."""
-
-    label: str
-    path: str
-    number: int
-    oldest: str  # "" when nothing waits
-    is_old: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LaneLine:
-    """What waits on one route."""
-
-    route: str
-    stream: str
-    providers: tuple[str, ...]
-    path: str
-    numbers: tuple[int, ...]  # as SHOWN_STATES
-    oldest: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class InstanceLine:
-    """One process."""
-
-    name: str
-    role: str
-    pid: int
-    version: str
-    state: str
-    tone: str
-    since: str
-    heartbeat: str
-    has_drifted: bool
-
-
-def _queue_lines(snapshot: Snapshot, now: int) -> list[QueueLine]:
+def _queue_lines(snapshot: Snapshot, now: int) -> list[dict[str, Any]]:
     """Return what waits, by state."""
     lines = []
     for state, label in SHOWN_STATES:
         lanes = [lane for lane in snapshot.lanes if lane.state is state]
         oldest_ms = min((lane.oldest_accepted_at_ms for lane in lanes), default=None)
         lines.append(
-            QueueLine(
-                label=label,
-                path=f"/queue?state={state.value}",
-                number=sum(lane.deliveries for lane in lanes),
-                oldest="" if oldest_ms is None else words.age(oldest_ms, now),
-                is_old=oldest_ms is not None and now - oldest_ms > _OLD_MS,
-            )
+            {
+                "label": label,
+                "path": f"/queue?state={state.value}",
+                "number": sum(lane.deliveries for lane in lanes),
+                "oldest": words.age(oldest_ms, now),
+                "is_old": oldest_ms is not None and now - oldest_ms > _OLD_MS,
+            }
         )
     return lines
 
@@ -224,7 +184,7 @@ def _age_steps(counts: Iterable[ShapeCount]) -> list[tuple[str, int, int]]:
 
 def _lane_lines(
     snapshot: Snapshot, lanes: Sequence[tuple[str, str]], settings: Settings, now: int
-) -> list[LaneLine]:
+) -> list[dict[str, Any]]:
     """Return the routes with what waits on them."""
     providers = {route.name: tuple(route.providers) for route in settings.routes}
     lines = []
@@ -233,19 +193,19 @@ def _lane_lines(
         numbers = Counter({one.state: one.deliveries for one in mine})
         oldest_ms = min((one.oldest_accepted_at_ms for one in mine), default=None)
         lines.append(
-            LaneLine(
-                route=route,
-                stream=stream,
-                providers=providers.get(route, ()),
-                path="/queue?" + urlencode({"route": route}),
-                numbers=tuple(numbers[state] for state, _ in SHOWN_STATES),
-                oldest="" if oldest_ms is None else words.age(oldest_ms, now),
-            )
+            {
+                "route": route,
+                "stream": stream,
+                "providers": providers.get(route, ()),
+                "path": "/queue?" + urlencode({"route": route}),
+                "numbers": tuple(numbers[state] for state, _ in SHOWN_STATES),
+                "oldest": words.age(oldest_ms, now),
+            }
         )
     return lines
 
 
-def _instance_lines(snapshot: Snapshot, now: int) -> list[InstanceLine]:
+def _instance_lines(snapshot: Snapshot, now: int) -> list[dict[str, Any]]:
     """Return the processes."""
     drifted = {one.incarnation for one in snapshot.drifted()}
     lines = []
@@ -253,17 +213,17 @@ def _instance_lines(snapshot: Snapshot, now: int) -> list[InstanceLine]:
         is_silent = one.incarnation in snapshot.silent
         tone = "sent" if one.state == "running" else "waiting"
         lines.append(
-            InstanceLine(
-                name=one.name,
-                role=one.role,
-                pid=one.pid,
-                version=one.version,
-                state="silent" if is_silent else one.state,
-                tone="failed" if is_silent else tone,
-                since=words.age(one.started_at_ms, now),
-                heartbeat=words.age(one.heartbeat_at_ms, now),
-                has_drifted=one.incarnation in drifted,
-            )
+            {
+                "name": one.name,
+                "role": one.role,
+                "pid": one.pid,
+                "version": one.version,
+                "state": "silent" if is_silent else one.state,
+                "tone": "failed" if is_silent else tone,
+                "since": words.age(one.started_at_ms, now),
+                "heartbeat": words.age(one.heartbeat_at_ms, now),
+                "has_drifted": one.incarnation in drifted,
+            }
         )
     return lines
 

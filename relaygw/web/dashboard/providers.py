@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from typing import Any
 
 from starlette.datastructures import FormData
 from starlette.requests import Request
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import Response
 
 from relaygw.observe.history.series import Series
 from relaygw.operations.providers import Usage, hold_provider, holds_of, release_provider
@@ -21,7 +21,7 @@ from relaygw.web import words
 from relaygw.web.context import Desk
 from relaygw.web.dashboard.plots import sums_by_label
 from relaygw.web.gate.identity import Principal, Role, require
-from relaygw.web.page import render, with_notice
+from relaygw.web.page import redirect, render, with_notice
 from relaygw.web.problem import Problem
 from relaygw.web.queue.changes import MAX_NOTE_CHARACTERS
 from relaygw.web.queue.work import known_provider
@@ -42,51 +42,13 @@ Example = tuple[str, Sequence[AttemptEntry]]
 """A message by its id, and its attempts, oldest first."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Held:
-    """Why a provider gets nothing, or not all."""
-
-    what: str
-    reason: str
-    remedy: str
-    since: str
-    probe: str  # when it is tried again, "" when only an operator ends it
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LastReply:
-    """What it said last of mail that still waits for it."""
-
-    reply: str
-    explanation: str
-    remedy: str
-    queue_id: str
-    at: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Card:
-    """One provider."""
-
-    name: str
-    where: str
-    state: str
-    tone: str
-    is_held: bool
-    limits: tuple[tuple[str, str], ...]
-    quota_share: int | None  # percent; None without a quota
-    last_hour: tuple[tuple[str, int], ...]
-    holds: tuple[Held, ...]
-    last: LastReply | None
-
-
 def provider_cards(
     snapshot: Snapshot,
     settings: Settings,
     examples: Mapping[str, Example],
     points: Sequence[HistoryPoint],
     now: int,
-) -> list[Card]:
+) -> list[dict[str, Any]]:
     """Return the providers; `examples` are messages that wait for them, and how they were tried."""
     since_ms = now - _HOUR_MS
     meanings = Meanings(settings)
@@ -104,18 +66,18 @@ def provider_cards(
         holds = holds_of(snapshot.holds, name)
         queue_id, attempts = examples.get(name, ("", ()))
         cards.append(
-            Card(
-                name=name,
-                where=f"{usage.settings.host}:{usage.settings.port}",
-                state=_SHOWN.get(state, state),
-                tone=_TONES[state],
-                is_held=state in ("held", "partly held"),
-                limits=tuple(_limits(usage, _lately_per_s(points, name, now), now)),
-                quota_share=_quota_share(usage),
-                last_hour=tuple((label, sums[name]) for label, sums in counts.items()),
-                holds=tuple(_held(hold, name, now) for hold in holds),
-                last=_last_reply(meanings, name, attempts, queue_id, now),
-            )
+            {
+                "name": name,
+                "where": f"{usage.settings.host}:{usage.settings.port}",
+                "state": _SHOWN.get(state, state),
+                "tone": _TONES[state],
+                "is_held": state in ("held", "partly held"),
+                "limits": tuple(_limits(usage, _lately_per_s(points, name, now), now)),
+                "quota_share": _quota_share(usage),  # percent; None without a quota
+                "last_hour": tuple((label, sums[name]) for label, sums in counts.items()),
+                "holds": tuple(_held(hold, name, now) for hold in holds),
+                "last": _last_reply(meanings, name, attempts, queue_id, now),
+            }
         )
     return cards
 
@@ -153,31 +115,31 @@ def _quota_share(usage: Usage) -> int | None:
     return None if quota is None else min(100, round(100 * usage.quota_used / max(1, quota)))
 
 
-def _held(hold: Hold, provider: str, now: int) -> Held:
+def _held(hold: Hold, provider: str, now: int) -> dict[str, Any]:
     is_whole = hold.key == provider
-    return Held(
-        what=hold.scope if is_whole else f"{hold.scope} {hold.key.partition(' ')[2]}",
-        reason=hold.reason,
-        remedy=hold.remedy,
-        since=words.ago(hold.since_ms, now),
-        probe="" if hold.probe_at_ms is None else words.until(hold.probe_at_ms, now),
-    )
+    return {
+        "what": hold.scope if is_whole else f"{hold.scope} {hold.key.partition(' ')[2]}",
+        "reason": hold.reason,
+        "remedy": hold.remedy,
+        "since": words.ago(hold.since_ms, now),
+        "probe": words.until(hold.probe_at_ms, now),  # "": only an operator ends it
+    }
 
 
 def _last_reply(
     meanings: Meanings, name: str, attempts: Sequence[AttemptEntry], queue_id: str, now: int
-) -> LastReply | None:
+) -> dict[str, Any] | None:
     newest = next((one for one in reversed(attempts) if one.provider == name), None)
     if newest is None:
         return None
     meaning = meanings.of(newest)
-    return LastReply(
-        reply=newest.reply,
-        explanation=meaning.explanation if meaning is not None else "",
-        remedy=meaning.remedy if meaning is not None else "",
-        queue_id=queue_id,
-        at=words.ago(newest.at_ms, now),
-    )
+    return {
+        "reply": newest.reply,
+        "explanation": meaning.explanation if meaning is not None else "",
+        "remedy": meaning.remedy if meaning is not None else "",
+        "queue_id": queue_id,
+        "at": words.ago(newest.at_ms, now),
+    }
 
 
 class ProviderChanges:
@@ -205,9 +167,8 @@ class ProviderChanges:
             return render(request, "provider_confirm.html", context)
         await self._desk.change(lambda: self._carry_out(name, action, principal, form))
         self._desk.wake_workers()
-        root_path: str = request.scope.get("root_path", "")
-        path = with_notice("/", "provider_held" if action == "hold" else "provider_released", 1)
-        return RedirectResponse(root_path + path, status_code=303)
+        did = "provider_held" if action == "hold" else "provider_released"
+        return redirect(request, with_notice("/", did, 1))
 
     def _carry_out(self, name: str, action: str, principal: Principal, form: FormData) -> None:
         store, now = self._desk.store, words.now_ms()

@@ -18,7 +18,7 @@ from relaygw.web.gate.csrf import form_field
 from relaygw.web.gate.guards import LOGIN, LOGOUT, own_path
 from relaygw.web.gate.identity import Identity
 from relaygw.web.gate.sessions import cookie_of, forget_cookie, set_cookie
-from relaygw.web.page import render
+from relaygw.web.page import redirect, render
 
 _WRONG = "Name or password is wrong."
 _BUSY = "Too many failed logins. Try again in {minutes} minutes."
@@ -77,7 +77,7 @@ class LoginPages:
         cookie = cookie_of(request)
         if cookie is not None:
             await run_in_threadpool(self._identity.sessions.end, cookie)
-        response = RedirectResponse(_root(request) + LOGIN, status_code=303)
+        response = redirect(request, LOGIN)
         forget_cookie(response, root_path=_root(request), is_https=self._is_https(request))
         return response
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from typing import Any
 from urllib.parse import quote
 
 from relaygw.web import words
@@ -26,18 +26,7 @@ _PICTURES = frozenset(
 )  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PartLine:
-    """A part in the list of parts."""
-
-    part_id: str
-    name: str
-    content_type: str
-    size: str
-    is_inline: bool
-
-
-def part_lines(tree: MimeTree) -> list[PartLine]:
+def part_lines(tree: MimeTree) -> list[dict[str, Any]]:
     """Return attachments, then inline parts."""
     inline, attachments = filed_parts(tree)
     return [
@@ -46,14 +35,14 @@ def part_lines(tree: MimeTree) -> list[PartLine]:
     ]
 
 
-def _line(tree: MimeTree, part: Part, *, is_inline: bool) -> PartLine:
-    return PartLine(
-        part_id=part.part_id,
-        name=file_name_of(part),
-        content_type=part.content_type,
-        size=words.size(_decoded_bytes(tree, part)),
-        is_inline=is_inline,
-    )
+def _line(tree: MimeTree, part: Part, *, is_inline: bool) -> dict[str, Any]:
+    return {
+        "part_id": part.part_id,
+        "name": file_name_of(part),
+        "content_type": part.content_type,
+        "size": words.size(_decoded_bytes(tree, part)),
+        "is_inline": is_inline,
+    }
 
 
 def _decoded_bytes(tree: MimeTree, part: Part) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -16,21 +16,6 @@ from relaygw.web.page import render
 MAX_ENTRIES = 500
 _SHOWN_TARGETS = 3
 _MAX_DETAIL_CHARACTERS = 400
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Deed:
-    """A line of the trail as a page shows it."""
-
-    at: str  # for machines
-    exact: str
-    age: str
-    actor: str
-    action: str
-    targets: tuple[tuple[str, bool], ...]  # each with whether it is a message
-    more: int
-    affected: int
-    detail: str
 
 
 class AuditPage:
@@ -52,23 +37,21 @@ class AuditPage:
         return render(request, "audit.html", context)
 
 
-def deeds_of(entries: Iterable[AuditEntry], *, now: int) -> list[Deed]:
+def deeds_of(entries: Iterable[AuditEntry], *, now: int) -> list[dict[str, Any]]:
     """Return lines of the trail as a page shows them."""
     return [_deed(entry, now) for entry in entries]
 
 
-def _deed(entry: AuditEntry, now: int) -> Deed:
+def _deed(entry: AuditEntry, now: int) -> dict[str, Any]:
     targets = entry.target.split() if " " in entry.target else [entry.target]
     is_list = all(is_queue_id(one) for one in targets)
     shown = targets[:_SHOWN_TARGETS] if is_list else [entry.target]
-    return Deed(
-        at=words.iso_time(entry.at_ms),
-        exact=words.exact_time(entry.at_ms),
-        age=words.age(entry.at_ms, now),
-        actor=entry.actor,
-        action=entry.action,
-        targets=tuple((one, is_list) for one in shown if one),
-        more=len(targets) - len(shown) if is_list else 0,
-        affected=entry.affected,
-        detail=entry.detail[:_MAX_DETAIL_CHARACTERS],
-    )
+    return {
+        **words.moment(entry.at_ms, now),
+        "actor": entry.actor,
+        "action": entry.action,
+        "targets": [(one, is_list) for one in shown if one],  # and whether it is a message
+        "more": len(targets) - len(shown) if is_list else 0,
+        "affected": entry.affected,
+        "detail": entry.detail[:_MAX_DETAIL_CHARACTERS],
+    }

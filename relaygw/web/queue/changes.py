@@ -7,14 +7,14 @@ from typing import Any
 
 from starlette.datastructures import FormData
 from starlette.requests import Request
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import Response
 
 from relaygw.operations.queue_actions import ACTIONS, Order, QueueAction, Result
 from relaygw.store.protocol import QueueEntry
 from relaygw.web import words
 from relaygw.web.context import Desk
 from relaygw.web.gate.identity import Role, require
-from relaygw.web.page import render, with_notice
+from relaygw.web.page import redirect, render, with_notice
 from relaygw.web.problem import Problem
 from relaygw.web.queue.choice import QueueChoice, read_queue_choice
 from relaygw.web.queue.list import make_queue_rows
@@ -38,7 +38,7 @@ class QueueChanges:
         choice = read_queue_choice(form, now_ms=words.now_ms())
         back = _back_path(choice, form)
         if choice.is_empty:
-            return RedirectResponse(_root(request) + back, status_code=303)
+            return redirect(request, back)
         if form.get("confirmed") != "1":
             context = await self._desk.read(lambda: self._question(verb, choice))
             return render(request, "queue_confirm.html", {**context, "back": back})
@@ -58,8 +58,7 @@ class QueueChanges:
         )
         self._desk.wake_workers()
         if not result.left:
-            path = with_notice(back, verb.notice, len(result.changed))
-            return RedirectResponse(_root(request) + path, status_code=303)
+            return redirect(request, with_notice(back, verb.notice, len(result.changed)))
         return render(request, "queue_done.html", self._done(verb, result, back))
 
     def _question(self, verb: QueueAction, choice: QueueChoice) -> dict[str, Any]:
@@ -103,8 +102,3 @@ def _back_path(choice: QueueChoice, form: FormData) -> str:
     if form.get("back") == "message" and len(choice.ids) == 1:
         return f"/queue/{choice.ids[0]}"
     return choice.asked.path()
-
-
-def _root(request: Request) -> str:
-    root_path: str = request.scope.get("root_path", "")
-    return root_path

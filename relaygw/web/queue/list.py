@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from starlette.requests import Request
@@ -47,50 +46,27 @@ TONES = {
 _MAX_REASON_CHARACTERS = 300
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class QueueRow:
-    """What a line says."""
-
-    queue_id: str
-    to: str
-    more: int  # recipients beside it
-    sender: str
-    subject: str
-    reason: str
-    state: str
-    tone: str
-    next_try: str  # "" when no timer runs
-    route: str
-    size: str
-    age: str
-    at: str  # for machines
-    exact: str
-
-
-def make_queue_rows(entries: Sequence[QueueEntry], *, now: int) -> list[QueueRow]:
+def make_queue_rows(entries: Sequence[QueueEntry], *, now: int) -> list[dict[str, Any]]:
     """Return the lines of messages."""
     return [_row(entry, now) for entry in entries]
 
 
-def _row(entry: QueueEntry, now: int) -> QueueRow:
+def _row(entry: QueueEntry, now: int) -> dict[str, Any]:
     leading = leading_delivery(entry)
-    due_at_ms = next_attempt_at_ms(leading)
-    return QueueRow(
-        queue_id=entry.queue_id,
-        to=_to(entry),
-        more=max(0, len(entry.recipients) - 1),
-        sender=entry.sender or "<> (no sender)",
-        subject=entry.subject or "(no subject)",
-        reason=_reason(entry, leading.reason)[:_MAX_REASON_CHARACTERS],
-        state=shown_state(entry),
-        tone=TONES[leading.state],
-        next_try="" if due_at_ms is None else words.until(due_at_ms, now),
-        route=leading.route,
-        size=words.size(entry.size_bytes),
-        age=words.age(entry.accepted_at_ms, now),
-        at=words.iso_time(entry.accepted_at_ms),
-        exact=words.exact_time(entry.accepted_at_ms),
-    )
+    return {
+        "queue_id": entry.queue_id,
+        "to": _to(entry),
+        "more": max(0, len(entry.recipients) - 1),  # recipients beside it
+        "sender": entry.sender or "<> (no sender)",
+        "subject": entry.subject or "(no subject)",
+        "reason": _reason(entry, leading.reason)[:_MAX_REASON_CHARACTERS],
+        "state": shown_state(entry),
+        "tone": TONES[leading.state],
+        "next_try": words.until(next_attempt_at_ms(leading), now),
+        "route": leading.route,
+        "size": words.size(entry.size_bytes),
+        **words.moment(entry.accepted_at_ms, now),
+    }
 
 
 def shown_state(entry: QueueEntry) -> str:

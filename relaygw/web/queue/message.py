@@ -5,7 +5,6 @@ Nothing is marked by looking; what may be done about it depends on its state.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from starlette.requests import Request
@@ -100,37 +99,22 @@ class QueueMessagePage:
         }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Fate:
-    """One recipient, and what was said of it last."""
-
-    address: str
-    original: str  # "" when it is the same
-    state: str
-    tone: str
-    provider: str
-    reply: str
-    at: str
-    route: str
-    attempts: int
-
-
-def _fates(entry: QueueEntry, *, now: int) -> list[Fate]:
+def _fates(entry: QueueEntry, *, now: int) -> list[dict[str, Any]]:
     """Return the recipients of a message, those who wait first."""
     routes = {part.delivery_no: part.route for part in entry.deliveries}
     ordered = sorted(entry.recipients, key=lambda one: one.state is not RecipientState.PENDING)
     return [
-        Fate(
-            address=one.address,
-            original=one.original if one.original and one.original != one.address else "",
-            state=one.state.value,
-            tone=_TONES[one.state],
-            provider=one.provider or "",
-            reply=one.reply or "",
-            at=words.age(one.changed_at_ms, now),
-            route=routes.get(one.delivery_no, ""),
-            attempts=one.attempts,
-        )
+        {
+            "address": one.address,
+            "original": words.given_as(one),
+            "state": one.state.value,
+            "tone": _TONES[one.state],
+            "provider": one.provider or "",
+            "reply": one.reply or "",
+            "at": words.age(one.changed_at_ms, now),
+            "route": routes.get(one.delivery_no, ""),
+            "attempts": one.attempts,
+        }
         for one in ordered
     ]
 

@@ -14,14 +14,14 @@ from typing import Any
 from starlette.datastructures import FormData
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import Response
 
 from relaygw.mail.search import Field, MailSearch, Term
 from relaygw.operations.captured import delete_captured
 from relaygw.web import words
 from relaygw.web.context import Desk, is_queue_id
 from relaygw.web.gate.identity import Principal, Role, require
-from relaygw.web.page import render, with_notice
+from relaygw.web.page import redirect, render, with_notice
 from relaygw.web.sandbox.captured import MAX_TAG_CHARACTERS, MAX_TAGS, read_search
 from relaygw.web.sandbox.inbox import MAX_QUERY_CHARACTERS, list_path
 from relaygw.web.sandbox.release import ReleasePage
@@ -133,10 +133,10 @@ class Bulk:
         change = self._change_of(action, tags, principal, choice)
         number = await self._desk.change(lambda: _carry_out(self._desk, choice, change))
         path = with_notice(_back_path(choice, form), _DONE[action], number)
-        return RedirectResponse(_root(request) + path, status_code=303)
+        return redirect(request, path)
 
     def _back(self, request: Request, choice: Choice, form: FormData) -> Response:
-        return RedirectResponse(_root(request) + _back_path(choice, form), status_code=303)
+        return redirect(request, _back_path(choice, form))
 
     async def _ask(self, request: Request, choice: Choice, action: str, form: FormData) -> Response:
         number = await self._desk.read(lambda: choice.count(self._desk))
@@ -207,8 +207,3 @@ def _back_path(choice: Choice, form: FormData) -> str:
         return f"/sandbox/{choice.ids[0]}"
     page = str(form.get("page", "1"))
     return list_path(choice.query, page=int(page) if page.isdigit() and len(page) < 8 else 1)
-
-
-def _root(request: Request) -> str:
-    root_path: str = request.scope.get("root_path", "")
-    return root_path

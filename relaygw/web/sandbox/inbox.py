@@ -76,72 +76,39 @@ def make_filter(query: str, term: str, label: str, *, number: int | None = None)
     return Filter(label=label, path=list_path(" ".join(wanted)), is_on=is_on, number=number)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tag:
-    """A tag, the search for it, and which of the colours it has."""
-
-    name: str
-    path: str
-    colour: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
-    """What a line says."""
-
-    queue_id: str
-    path: str
-    is_read: bool
-    to: str
-    to_title: str
-    sender: str
-    subject: str
-    snippet: str
-    tags: tuple[Tag, ...]
-    more_tags: int
-    reason: str
-    attachments: int
-    size: str
-    age: str
-    at: str  # for machines
-    exact: str
-
-
-def make_rows(found: Sequence[CapturedEntry], query: str, *, now: int) -> list[Row]:
+def make_rows(found: Sequence[CapturedEntry], query: str, *, now: int) -> list[dict[str, Any]]:
     """Return the lines of messages that a search found."""
     return [make_row(one, query, now=now) for one in found]
 
 
-def make_row(one: CapturedEntry, query: str, *, now: int) -> Row:
+def make_row(one: CapturedEntry, query: str, *, now: int) -> dict[str, Any]:
     """Return the line of a message; it leads back to the search that found it."""
     entry = one.entry
     facts = one.facts or ContentFacts()
     to = recipients_of(one)
     at_ms = entry.captured_at_ms or entry.accepted_at_ms
-    return Row(
-        queue_id=entry.queue_id,
-        path=message_path(entry.queue_id, query),
-        is_read=entry.read_at_ms is not None,
-        to=_shortened(to),
-        to_title=", ".join(map(_whole, to[:20])),
-        sender=_name(facts.sender) or entry.sender or "<> (no sender)",
-        subject=entry.subject or "(no subject)",
-        snippet=facts.snippet,
-        tags=tuple(make_tag(tag) for tag in one.tags[:_MAX_SHOWN_TAGS]),
-        more_tags=max(0, len(one.tags) - _MAX_SHOWN_TAGS),
-        reason=", ".join(words.capture_reasons(entry)),
-        attachments=facts.attachments,
-        size=words.size(entry.size_bytes),
-        age=words.age(at_ms, now),
-        at=words.iso_time(at_ms),
-        exact=words.exact_time(at_ms),
-    )
+    return {
+        "queue_id": entry.queue_id,
+        "path": message_path(entry.queue_id, query),
+        "is_read": entry.read_at_ms is not None,
+        "to": _shortened(to),
+        "to_title": ", ".join(map(_whole, to[:20])),
+        "sender": _name(facts.sender) or entry.sender or "<> (no sender)",
+        "subject": entry.subject or "(no subject)",
+        "snippet": facts.snippet,
+        "tags": [make_tag(tag) for tag in one.tags[:_MAX_SHOWN_TAGS]],
+        "more_tags": max(0, len(one.tags) - _MAX_SHOWN_TAGS),
+        "reason": ", ".join(words.capture_reasons(entry)),
+        "attachments": facts.attachments,
+        "size": words.size(entry.size_bytes),
+        **words.moment(at_ms, now),
+    }
 
 
-def make_tag(name: str) -> Tag:
+def make_tag(name: str) -> dict[str, Any]:
     """Return a tag; the same name always has the same colour."""
     colour = crc32(name.lower().encode("utf-8", "replace")) % TAG_COLOURS
-    return Tag(name=name, path=list_path(tag_term(name)), colour=colour)
+    return {"name": name, "path": list_path(tag_term(name)), "colour": colour}
 
 
 def recipients_of(one: CapturedEntry) -> list[Contact]:

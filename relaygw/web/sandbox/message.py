@@ -6,7 +6,6 @@ configuration of now, as a release would be decided (`policy.releasing`).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from starlette.requests import Request
@@ -32,7 +31,6 @@ from relaygw.web.mail.views import view_context
 from relaygw.web.page import notice_of, render
 from relaygw.web.sandbox.captured import captured_of, read_search
 from relaygw.web.sandbox.inbox import list_path, make_tag, message_path, query_of
-from relaygw.web.words import reason_words
 
 VIEWS = ("html", "text", "headers", "links", "parts", "source")
 MAX_RECIPIENTS = 100
@@ -168,21 +166,7 @@ def _people(tree: MimeTree) -> ContentFacts:
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reader:
-    """One recipient of the envelope."""
-
-    address: str
-    original: str  # "" when it is the same
-    state: str
-    tone: str  # captured, sent, waiting or failed
-    story: str  # why it was captured, or what the provider said
-    outlook: str  # what would happen to it now, "" when it has happened
-    route: str
-    providers: tuple[str, ...]
-
-
-def _audience(store: Store, settings: Settings, entry: QueueEntry) -> list[Reader]:
+def _audience(store: Store, settings: Settings, entry: QueueEntry) -> list[dict[str, Any]]:
     """Return the recipients of a message, at most MAX_RECIPIENTS."""
     planned = plan_release(store, settings, [entry.queue_id], Wish(is_admin=True, anyone=True))
     outlooks = _by_address(planned)
@@ -203,21 +187,23 @@ def _reader(
     delivery: DeliveryEntry | None,
     outlook: Copy | RefusedCopy | None,
     settings: Settings,
-) -> Reader:
+) -> dict[str, Any]:
     is_captured = one.state is RecipientState.CAPTURED
     filed_under = delivery.route if delivery is not None else ""
     copy = outlook if is_captured and isinstance(outlook, Copy) else None
     route = copy.route if copy is not None else ("" if is_captured else filed_under)
-    return Reader(
-        address=one.address,
-        original=one.original if one.original and one.original != one.address else "",
-        state=_state(one, delivery),
-        tone=_STATES[one.state][1],
-        story=reason_words(one.reply, filed_under) if is_captured else one.reply or "",
-        outlook=_outlook(outlook) if is_captured else "",
-        route=route,
-        providers=_providers(settings, route, one),
-    )
+    return {
+        "address": one.address,
+        "original": words.given_as(one),
+        "state": _state(one, delivery),
+        "tone": _STATES[one.state][1],
+        # why it was captured, or what the provider said
+        "story": words.reason_words(one.reply, filed_under) if is_captured else one.reply or "",
+        # what would happen to it now, "" when it has happened
+        "outlook": _outlook(outlook) if is_captured else "",
+        "route": route,
+        "providers": _providers(settings, route, one),
+    }
 
 
 def _state(one: RecipientEntry, delivery: DeliveryEntry | None) -> str:

@@ -7,7 +7,6 @@ if an admin was shown that very address and confirmed it.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
@@ -32,16 +31,6 @@ MAX_RELEASED = 500
 MAX_CONFIRMED = 200
 """Addresses outside of the allow list in one release."""
 _MAX_LINES = 50
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Line:
-    """One recipient of a release, or several messages with one answer."""
-
-    address: str
-    captured: str  # whom it was for, "" when that is the same
-    words: str
-    number: int
 
 
 class ReleasePage:
@@ -156,25 +145,30 @@ def _choice(request: Request, form: FormData) -> Choice:
     return Choice(ids=(queue_id,), query="", until="")
 
 
-def _going(copies: Iterable[Copy]) -> list[Line]:
+def _going(copies: Iterable[Copy]) -> list[dict[str, Any]]:
     return _lines((one.address, one.captured, f"by route {one.route}") for one in copies)
 
 
-def _refused(copies: Iterable[RefusedCopy]) -> list[Line]:
+def _refused(copies: Iterable[RefusedCopy]) -> list[dict[str, Any]]:
     return _lines((one.address, one.captured, one.why) for one in copies)
 
 
-def _left(left: Iterable[LeftAlone]) -> list[Line]:
+def _left(left: Iterable[LeftAlone]) -> list[dict[str, Any]]:
     return _lines(("", "", one.why) for one in left)
 
 
-def _lines(found: Iterable[tuple[str, str, str]]) -> list[Line]:
+def _lines(found: Iterable[tuple[str, str, str]]) -> list[dict[str, Any]]:
     numbers: dict[tuple[str, str, str], int] = {}
     for address, captured, why in found:
         key = (address, captured if captured != address else "", why)
         numbers[key] = numbers.get(key, 0) + 1
     return [
-        Line(address=address, captured=captured, words=why, number=number)
+        {
+            "address": address,
+            "captured": captured,  # whom it was for, "" when that is the same
+            "words": why,
+            "number": number,
+        }
         for (address, captured, why), number in numbers.items()
     ]
 
