@@ -17,8 +17,8 @@ from relaygw.mail.content_facts import ContentFacts, hidden_recipients
 from relaygw.store.captured import CapturedEntry
 from relaygw.store.protocol import QueueEntry
 from relaygw.web.mail.mime_header import decode_words
-from relaygw.web.mail.mime_tree import MimeTree, Part
-from relaygw.web.mail.parts import file_name_of, filed_parts
+from relaygw.web.mail.mime_tree import MimeTree, Part, filed_parts
+from relaygw.web.mail.parts import file_name_of
 from relaygw.web.mail.text import bodies_of, read_facts, text_of_html
 
 Json = dict[str, Any]
