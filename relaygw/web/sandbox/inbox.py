@@ -21,10 +21,9 @@ from relaygw.store.captured import CapturedEntry
 from relaygw.web import words
 from relaygw.web.context import Desk
 from relaygw.web.page import notice_of, render
-from relaygw.web.sandbox.captured import read_search
+from relaygw.web.sandbox.captured import MAX_QUERY_CHARACTERS, read_search
 from relaygw.web.sandbox.index import PATIENCE_S
 
-MAX_QUERY_CHARACTERS = 1000
 PAGE_ROWS = 50
 _UNREAD_S = 0.1
 _MAX_TAGS = 40

@@ -22,8 +22,7 @@ from relaygw.web import words
 from relaygw.web.context import Desk, is_queue_id
 from relaygw.web.gate.identity import Principal, Role, require
 from relaygw.web.page import render
-from relaygw.web.sandbox.bulk import Choice, read_choice
-from relaygw.web.sandbox.captured import captured_of
+from relaygw.web.sandbox.captured import Choice, captured_of, read_choice
 from relaygw.web.sandbox.inbox import list_path
 
 MAX_RELEASED = 500
