@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from starlette.datastructures import FormData
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
@@ -23,6 +24,7 @@ from relaygw.web.gate.guards import PAGE_HEADERS
 from relaygw.web.gate.identity import Role, principal_of
 from relaygw.web.words import counted
 
+MAX_NOTE_CHARACTERS = 200
 _DIRECTORY = Path(__file__).parent / "static"
 _TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 _FILES = {path.name: path.read_bytes() for path in _DIRECTORY.iterdir() if path.suffix in _TYPES}
@@ -80,6 +82,11 @@ def render(
 def redirect(request: Request, path: str) -> Response:
     """Return the answer that leads to another page, by GET."""
     return RedirectResponse(request.scope.get("root_path", "") + path, status_code=303)
+
+
+def note_of(form: FormData) -> str:
+    """Return what an operator wrote why something is held or ended, on one line."""
+    return " ".join(str(form.get("note", "")).split())[:MAX_NOTE_CHARACTERS]
 
 
 def render_text(root_path: str, name: str, context: Mapping[str, Any]) -> str:

@@ -21,10 +21,9 @@ from relaygw.web import words
 from relaygw.web.context import Desk
 from relaygw.web.dashboard.plots import sums_by_label
 from relaygw.web.gate.identity import Principal, Role, require
-from relaygw.web.page import redirect, render, with_notice
+from relaygw.web.page import note_of, redirect, render, with_notice
 from relaygw.web.problem import Problem
-from relaygw.web.queue.changes import MAX_NOTE_CHARACTERS
-from relaygw.web.queue.work import known_provider
+from relaygw.web.queue.actions import known_provider
 
 _ACTIONS = ("hold", "release")
 _TONES = {
@@ -173,7 +172,7 @@ class ProviderChanges:
     def _carry_out(self, name: str, action: str, principal: Principal, form: FormData) -> None:
         store, now = self._desk.store, words.now_ms()
         if action == "hold":
-            note = " ".join(str(form.get("note", "")).split())[:MAX_NOTE_CHARACTERS]
+            note = note_of(form)
             hold_provider(store, name, actor=principal.name, now_ms=now, note=note)
         else:
             release_provider(store, name, actor=principal.name, now_ms=now)

@@ -15,9 +15,11 @@ from relaygw.web.mail.html_page import MailPage, html_part
 from relaygw.web.mail.html_writer import MAX_LINKS, Link, Removed
 from relaygw.web.mail.mime_header import decode_text, decode_words
 from relaygw.web.mail.mime_tree import MimeTree, filed_ids
+from relaygw.web.mail.parts import MAX_LISTED_PARTS, part_lines
 from relaygw.web.mail.text import text_of_html
 from relaygw.web.words import counted
 
+VIEWS = ("html", "text", "headers", "links", "parts", "source")
 MAX_TEXT_CHARACTERS = 512 * 1024
 MAX_SOURCE_BYTES = 256 * 1024
 MAX_HEADER_BYTES = 256 * 1024
@@ -170,13 +172,20 @@ def _removed_words(removed: Removed) -> tuple[str, str]:
 
 
 def view_context(view: str, tree: MimeTree, page: MailPage | None) -> dict[str, Any]:
-    """Return what one view shows."""
+    """Return what one of VIEWS shows, and how many links and parts there are."""
     text = _plain_text(tree)
     unsubscribe = _unsubscribe(tree)
     links, has_more = listed_links(
         page.links if page is not None else (), text.text if text is not None else "", unsubscribe
     )
-    shown: dict[str, Any] = {"links": links, "has_more_links": has_more}
+    parts = part_lines(tree)
+    shown: dict[str, Any] = {
+        "links": links,
+        "has_more_links": has_more,
+        "parts": parts[:MAX_LISTED_PARTS],
+        "parts_left": max(0, len(parts) - MAX_LISTED_PARTS),
+        "left_out": tree.left_out,
+    }
     match view:
         case "html" if page is not None:
             not_loaded, taken_out = _removed_words(page.removed)

@@ -14,14 +14,13 @@ from relaygw.store.protocol import QueueEntry
 from relaygw.web import words
 from relaygw.web.context import Desk
 from relaygw.web.gate.identity import Role, require
-from relaygw.web.page import redirect, render, with_notice
+from relaygw.web.inbox import action_of
+from relaygw.web.page import note_of, redirect, render, with_notice
 from relaygw.web.problem import Problem
-from relaygw.web.queue.choice import QueueChoice, read_queue_choice
+from relaygw.web.queue.actions import QueueChoice, carry_out, known_provider, read_queue_choice
 from relaygw.web.queue.list import make_queue_rows
-from relaygw.web.queue.work import carry_out, known_provider
 
 SHOWN = 20
-MAX_NOTE_CHARACTERS = 200
 
 
 class QueueChanges:
@@ -36,7 +35,7 @@ class QueueChanges:
         form = await request.form()
         verb = _verb(form)
         choice = read_queue_choice(form, now_ms=words.now_ms())
-        back = _back_path(choice, form)
+        back = choice.back_path(form)
         if choice.is_empty:
             return redirect(request, back)
         if form.get("confirmed") != "1":
@@ -46,7 +45,7 @@ class QueueChanges:
         order = Order(
             actor=principal.name,
             detail=choice.words(),
-            note=" ".join(str(form.get("note", "")).split())[:MAX_NOTE_CHARACTERS],
+            note=note_of(form),
             is_forced=form.get("forced") == "1",
         )
         if verb.takes_provider:
@@ -91,14 +90,7 @@ class QueueChanges:
 
 
 def _verb(form: FormData) -> QueueAction:
-    name = str(form.get("all") or form.get("action", ""))
+    name = action_of(form)
     if name not in ACTIONS:
         raise Problem(400, f"action {name[:40]!r} is none", expected=f"one of {', '.join(ACTIONS)}")
     return ACTIONS[name]
-
-
-def _back_path(choice: QueueChoice, form: FormData) -> str:
-    """Return where the form came from: a message, else the list."""
-    if form.get("back") == "message" and len(choice.ids) == 1:
-        return f"/queue/{choice.ids[0]}"
-    return choice.asked.path()

@@ -16,11 +16,10 @@ from relaygw.operations.selectors import SELECTORS, Kind
 from relaygw.store.protocol import LaneCount, QueueEntry
 from relaygw.web import words
 from relaygw.web.context import Desk, is_queue_id
+from relaygw.web.inbox import PAGE_ROWS, Filter, line_of
 from relaygw.web.page import notice_of, render
 from relaygw.web.queue.selection import Asked, found_messages, read_asked
-from relaygw.web.sandbox.inbox import Filter
 
-PAGE_ROWS = 50
 _FIELDS = sorted(
     (one for one in SELECTORS.values() if one.label),
     key=lambda one: (one.name != "subject", list(Kind).index(one.kind)),
@@ -54,18 +53,15 @@ def make_queue_rows(entries: Sequence[QueueEntry], *, now: int) -> list[dict[str
 def _row(entry: QueueEntry, now: int) -> dict[str, Any]:
     leading = leading_delivery(entry)
     return {
-        "queue_id": entry.queue_id,
+        **line_of(entry, entry.accepted_at_ms, now),
         "to": _to(entry),
         "more": max(0, len(entry.recipients) - 1),  # recipients beside it
         "sender": entry.sender or "<> (no sender)",
-        "subject": entry.subject or "(no subject)",
         "reason": _reason(entry, leading.reason)[:_MAX_REASON_CHARACTERS],
         "state": shown_state(entry),
         "tone": TONES[leading.state],
         "next_try": words.until(next_attempt_at_ms(leading), now),
         "route": leading.route,
-        "size": words.size(entry.size_bytes),
-        **words.moment(entry.accepted_at_ms, now),
     }
 
 

@@ -14,20 +14,17 @@ from relaygw.mail.state import RecipientState
 from relaygw.operations.queue_actions import ACTIONS
 from relaygw.operations.queue_object import leading_delivery
 from relaygw.operations.story import tell_story
-from relaygw.policy.story import Story
 from relaygw.store.protocol import QueueEntry
 from relaygw.web import words
 from relaygw.web.context import Desk
 from relaygw.web.mail.html_page import MailPages
 from relaygw.web.mail.mime_tree import load_tree
-from relaygw.web.mail.parts import MAX_LISTED_PARTS, part_lines
-from relaygw.web.mail.views import view_context
+from relaygw.web.mail.views import VIEWS, view_context
 from relaygw.web.page import notice_of, render
 from relaygw.web.queue.audit import deeds_of
 from relaygw.web.queue.list import TONES, shown_state
 from relaygw.web.queue.selection import queued_of
 
-VIEWS = ("html", "text", "headers", "links", "parts", "source")
 STORY = "story"
 MAX_RECIPIENTS = 200
 _TONES = {
@@ -66,7 +63,11 @@ class QueueMessagePage:
         path = f"/queue/{entry.queue_id}"
         return {
             **self._desk.page_context,
-            **story_context(tell_story(store, settings, entry.queue_id, now_ms=now), now=now),
+            "story": tell_story(store, settings, entry.queue_id, now_ms=now),  # None: just gone
+            "iso_time": words.iso_time,
+            "exact_time": words.exact_time,
+            "clock_time": lambda at_ms: words.clock_time(at_ms, now),
+            "until": lambda at_ms: words.until(at_ms, now),
             "entry": entry,
             "state": shown_state(entry),
             "tone": TONES[leading.state],
@@ -89,14 +90,7 @@ class QueueMessagePage:
         tree = load_tree(self._desk.store, entry)
         page = self._mail_pages.make(entry, tree)
         view = "text" if wanted == "html" and page is None else wanted
-        parts = part_lines(tree)
-        return {
-            "view": view,
-            "parts": parts[:MAX_LISTED_PARTS],
-            "parts_left": max(0, len(parts) - MAX_LISTED_PARTS),
-            "left_out": tree.left_out,
-            **view_context(view, tree, page),
-        }
+        return {"view": view, **view_context(view, tree, page)}
 
 
 def _fates(entry: QueueEntry, *, now: int) -> list[dict[str, Any]]:
@@ -117,14 +111,3 @@ def _fates(entry: QueueEntry, *, now: int) -> list[dict[str, Any]]:
         }
         for one in ordered
     ]
-
-
-def story_context(story: Story | None, *, now: int) -> dict[str, Any]:
-    """Return the story of a message for its page; None: it has gone just now."""
-    return {
-        "story": story,
-        "iso_time": words.iso_time,
-        "exact_time": words.exact_time,
-        "clock_time": lambda at_ms: words.clock_time(at_ms, now),
-        "until": lambda at_ms: words.until(at_ms, now),
-    }

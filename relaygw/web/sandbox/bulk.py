@@ -19,14 +19,10 @@ from relaygw.operations.captured import delete_captured
 from relaygw.web import words
 from relaygw.web.context import Desk
 from relaygw.web.gate.identity import Principal, Role, require
+from relaygw.web.inbox import action_of
 from relaygw.web.page import redirect, render, with_notice
-from relaygw.web.sandbox.captured import (
-    MAX_TAG_CHARACTERS,
-    MAX_TAGS,
-    Choice,
-    read_choice,
-)
-from relaygw.web.sandbox.inbox import list_path
+from relaygw.web.sandbox.captured import MAX_TAG_CHARACTERS, MAX_TAGS
+from relaygw.web.sandbox.inbox import CapturedChoice, read_choice
 from relaygw.web.sandbox.release import ReleasePage
 
 _DONE = {"read": "read", "unread": "unread", "delete": "deleted", "tag": "tagged",
@@ -52,26 +48,25 @@ class Bulk:
         principal = require(request, Role.OPERATOR)
         form = await request.form()
         choice = read_choice(form)
-        action = str(form.get("all") or form.get("action", ""))
+        action = action_of(form)
         if action not in (*_DONE, "release"):
             raise HTTPException(400, f"action {action[:40]!r} is none of {', '.join(_DONE)}")
         if choice.is_empty:
-            return self._back(request, choice, form)
+            return redirect(request, choice.back_path(form))
         if action == "release":
             return await self._release.ask(request, choice)
         tags = _tags(form)
-        must_ask = action == "delete" or choice.is_search
+        must_ask = action == "delete" or choice.is_all
         if must_ask and form.get("confirmed") != "1":
             return await self._ask(request, choice, action, form)
         change = self._change_of(action, tags, principal, choice)
-        number = await self._desk.change(lambda: _carry_out(self._desk, choice, change))
-        path = with_notice(_back_path(choice, form), _DONE[action], number)
-        return redirect(request, path)
+        desk = self._desk
+        number = await desk.change(lambda: sum(map(change, choice.batches(desk))))
+        return redirect(request, with_notice(choice.back_path(form), _DONE[action], number))
 
-    def _back(self, request: Request, choice: Choice, form: FormData) -> Response:
-        return redirect(request, _back_path(choice, form))
-
-    async def _ask(self, request: Request, choice: Choice, action: str, form: FormData) -> Response:
+    async def _ask(
+        self, request: Request, choice: CapturedChoice, action: str, form: FormData
+    ) -> Response:
         number = await self._desk.read(lambda: choice.count(self._desk))
         question, verb = _ASKING[action]
         context: dict[str, Any] = {
@@ -83,12 +78,12 @@ class Bulk:
             "is_danger": action == "delete",
             "choice": choice,
             "tags": ", ".join(_tags(form)),
-            "back": _back_path(choice, form),
+            "back": choice.back_path(form),
         }
         return render(request, "confirm.html", context)
 
     def _change_of(
-        self, action: str, tags: list[str], principal: Principal, choice: Choice
+        self, action: str, tags: list[str], principal: Principal, choice: CapturedChoice
     ) -> Callable[[list[str]], int]:
         """Return what changes a batch of messages and returns how many changed."""
         store = self._desk.store
@@ -123,20 +118,8 @@ class Bulk:
         self._desk.store.set_tags([queue_id], [*kept, *tags] if is_added else kept)
 
 
-def _carry_out(desk: Desk, choice: Choice, change: Callable[[list[str]], int]) -> int:
-    return sum(change(batch) for batch in choice.batches(desk))
-
-
 def _tags(form: FormData) -> list[str]:
     """Return the tags of a form: separated by commas, each once, within limits."""
     given = str(form.get("tags", "")).split(",")
     cleaned = (" ".join(tag.split())[:MAX_TAG_CHARACTERS] for tag in given)
     return list(dict.fromkeys(tag for tag in cleaned if tag))[:MAX_TAGS]
-
-
-def _back_path(choice: Choice, form: FormData) -> str:
-    """Return where the form came from: a message, else the page of the list."""
-    if form.get("back") == "message" and len(choice.ids) == 1:
-        return f"/sandbox/{choice.ids[0]}"
-    page = str(form.get("page", "1"))
-    return list_path(choice.query, page=int(page) if page.isdigit() and len(page) < 8 else 1)

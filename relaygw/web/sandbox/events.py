@@ -24,9 +24,10 @@ from relaygw.mail.search import EVERYTHING
 from relaygw.store.captured import CapturedEntry
 from relaygw.web import words
 from relaygw.web.context import Desk
+from relaygw.web.inbox import PAGE_ROWS
 from relaygw.web.page import render_text
 from relaygw.web.sandbox.captured import LOOK_S, Arrivals, read_search
-from relaygw.web.sandbox.inbox import PAGE_ROWS, make_row, query_of
+from relaygw.web.sandbox.inbox import make_row, query_of
 
 SIGN_OF_LIFE_S = 15.0
 LISTENING_S = 600.0

@@ -6,12 +6,13 @@ Searches are put together by clicking, too: a filter is a word of the search, se
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
 from zlib import crc32
 
+from starlette.datastructures import FormData
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -19,28 +20,20 @@ from relaygw.mail.content_facts import Contact, ContentFacts, hidden_recipients
 from relaygw.mail.search import EVERYTHING, MAX_CHARACTERS, MAX_TERMS
 from relaygw.store.captured import CapturedEntry
 from relaygw.web import words
-from relaygw.web.context import Desk
+from relaygw.web.context import Desk, is_queue_id
+from relaygw.web.inbox import PAGE_ROWS, Choice, Filter, line_of, ticked_ids
 from relaygw.web.page import notice_of, render
-from relaygw.web.sandbox.captured import MAX_QUERY_CHARACTERS, read_search
+from relaygw.web.sandbox.captured import before, read_search
 from relaygw.web.sandbox.index import PATIENCE_S
 
-PAGE_ROWS = 50
+MAX_QUERY_CHARACTERS = 1000
+_BATCH_IDS = 500
 _UNREAD_S = 0.1
 _MAX_TAGS = 40
 _MAX_PAGE = 1_000_000
 TAG_COLOURS = 6
 _MAX_SHOWN_TAGS = 3
 _WORD = re.compile(r'(?:[^\s"]|"[^"]*"?)+')
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Filter:
-    """A filter beside the list."""
-
-    label: str
-    path: str
-    is_on: bool
-    number: int | None = None  # of messages, None: not counted
 
 
 def list_path(query: str = "", *, page: int = 1) -> str:
@@ -87,20 +80,17 @@ def make_row(one: CapturedEntry, query: str, *, now: int) -> dict[str, Any]:
     to = recipients_of(one)
     at_ms = entry.captured_at_ms or entry.accepted_at_ms
     return {
-        "queue_id": entry.queue_id,
+        **line_of(entry, at_ms, now),
         "path": message_path(entry.queue_id, query),
         "is_read": entry.read_at_ms is not None,
         "to": _shortened(to),
         "to_title": ", ".join(map(_whole, to[:20])),
         "sender": _name(facts.sender) or entry.sender or "<> (no sender)",
-        "subject": entry.subject or "(no subject)",
         "snippet": facts.snippet,
         "tags": [make_tag(tag) for tag in one.tags[:_MAX_SHOWN_TAGS]],
         "more_tags": max(0, len(one.tags) - _MAX_SHOWN_TAGS),
         "reason": ", ".join(words.capture_reasons(entry)),
         "attachments": facts.attachments,
-        "size": words.size(entry.size_bytes),
-        **words.moment(at_ms, now),
     }
 
 
@@ -195,7 +185,12 @@ class Inbox:
 
 def query_of(request: Request) -> str:
     """Return the search of a request, on one line."""
-    return " ".join(request.query_params.get("query", "")[:MAX_QUERY_CHARACTERS].split())
+    return one_line(request.query_params.get("query", ""))
+
+
+def one_line(query: str) -> str:
+    """Return a search without line ends, cut to what is looked at."""
+    return " ".join(query[:MAX_QUERY_CHARACTERS].split())
 
 
 def _filters(query: str, unread: int) -> list[Filter]:
@@ -210,3 +205,70 @@ def _tag_filters(query: str, tags: Mapping[str, int]) -> list[Filter]:
         make_filter(query, tag_term(tag), tag, number=number)
         for tag, number in list(tags.items())[:_MAX_TAGS]
     ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CapturedChoice(Choice):
+    """Ticked messages, or, without any, those found by `query` up to the id `until`."""
+
+    box = "id"
+    place = "/sandbox"
+
+    query: str = ""
+    until: str = ""  # the newest message that there was when somebody looked
+
+    @property
+    def is_all(self) -> bool:
+        """True for all that the search finds."""
+        return not self.ids and bool(self.until)
+
+    @property
+    def found(self) -> str:
+        """The search."""
+        return f"search: {self.query}" if self.query else "all messages"
+
+    def list_fields(self) -> list[tuple[str, str]]:
+        """Return the search and its end."""
+        return [("query", self.query), *([("until", self.until)] if self.is_all else [])]
+
+    def list_path(self, form: FormData) -> str:
+        """Return the path of the page of the list that a form came from."""
+        page = str(form.get("page", "1"))
+        return list_path(self.query, page=int(page) if page.isdigit() and len(page) < 8 else 1)
+
+    def batches(self, desk: Desk) -> Iterator[list[str]]:
+        """Yield the ids of the messages, some at a time, oldest first."""
+        if not self.is_all:
+            yield list(self.ids)  # none, if nothing was ticked
+            return
+        search = read_search(self.query)
+        after = ""
+        while True:
+            found = desk.store.captured_ids(search, limit=_BATCH_IDS, after=after)
+            batch = [queue_id for queue_id in found if queue_id <= self.until]
+            if batch:
+                yield batch
+            if len(batch) < _BATCH_IDS:
+                return
+            after = batch[-1]
+
+    def count(self, desk: Desk) -> int:
+        """Return how many messages these are."""
+        if not self.is_all:
+            return len(self.ids)
+        desk.indexer.catch_up()
+        newest = desk.store.captured_entry(self.until)
+        search = read_search(self.query)
+        if newest is not None and newest.entry.captured_at_ms is not None:
+            search = before(search, newest.entry.captured_at_ms)
+        return desk.store.count_captured(search)[0]
+
+
+def read_choice(form: FormData) -> CapturedChoice:
+    """Return what a form is about: the boxes, or by `all` or `scope` what the search finds."""
+    until = str(form.get("until", ""))
+    return CapturedChoice(
+        ids=ticked_ids(form, CapturedChoice.box),
+        query=one_line(str(form.get("query", ""))),
+        until=until if is_queue_id(until) else "",
+    )

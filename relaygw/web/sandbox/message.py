@@ -13,7 +13,6 @@ from starlette.responses import Response
 
 from relaygw.mail.content_facts import Contact, ContentFacts, hidden_recipients, nobody
 from relaygw.mail.envelope import Released
-from relaygw.mail.search import Field, MailSearch, Term
 from relaygw.mail.state import RecipientState
 from relaygw.operations.captured import plan_release
 from relaygw.operations.release_plan import Copy, RefusedCopy, ReleaseResult, Wish
@@ -26,13 +25,11 @@ from relaygw.web.context import Desk
 from relaygw.web.mail.html_page import MailPages
 from relaygw.web.mail.mime_header import decode_words, read_addresses
 from relaygw.web.mail.mime_tree import MimeTree, load_tree
-from relaygw.web.mail.parts import MAX_LISTED_PARTS, part_lines
-from relaygw.web.mail.views import view_context
+from relaygw.web.mail.views import VIEWS, view_context
 from relaygw.web.page import notice_of, render
-from relaygw.web.sandbox.captured import captured_of, read_search
+from relaygw.web.sandbox.captured import before, captured_of, read_search
 from relaygw.web.sandbox.inbox import list_path, make_tag, message_path, query_of
 
-VIEWS = ("html", "text", "headers", "links", "parts", "source")
 MAX_RECIPIENTS = 100
 _MAX_CONTACTS = 50
 _NEIGHBOURS = 20  # messages of one moment that are looked through for the next one
@@ -92,9 +89,7 @@ class MessagePage:
         store, search = self._desk.store, read_search(query)
         newer = store.captured_ids(search, limit=1, after=entry.queue_id)
         at_ms = entry.captured_at_ms or entry.accepted_at_ms
-        until = Term(field=Field.BEFORE, number=at_ms)
-        before = MailSearch(terms=(*search.terms, until), is_void=search.is_void)
-        found = store.find_captured(before, start=0, limit=_NEIGHBOURS)
+        found = store.find_captured(before(search, at_ms), start=0, limit=_NEIGHBOURS)
         ids = [one.entry.queue_id for one in found]
         older = [queue_id for queue_id in ids if queue_id < entry.queue_id]
         return (newer[0] if newer else ""), (older[0] if older else "")
@@ -106,16 +101,12 @@ class MessagePage:
         wanted = request.query_params.get("view", "")
         default = "html" if page is not None else "text"
         view = wanted if wanted in VIEWS and (wanted != "html" or page is not None) else default
-        parts = part_lines(tree)
         return {
             **self._desk.page_context,
             **_envelope_context(found, tree),
             "view": view,
             "mail_path": f"/sandbox/{entry.queue_id}",
             "has_html": page is not None,
-            "parts": parts[:MAX_LISTED_PARTS],
-            "parts_left": max(0, len(parts) - MAX_LISTED_PARTS),
-            "left_out": tree.left_out,
             "audience": _audience(self._desk.store, self._desk.settings, entry),
             "audience_left": max(0, len(entry.recipients) - MAX_RECIPIENTS),
             **view_context(view, tree, page),

@@ -22,8 +22,8 @@ from relaygw.web import words
 from relaygw.web.context import Desk, is_queue_id
 from relaygw.web.gate.identity import Principal, Role, require
 from relaygw.web.page import render
-from relaygw.web.sandbox.captured import Choice, captured_of, read_choice
-from relaygw.web.sandbox.inbox import list_path
+from relaygw.web.sandbox.captured import captured_of
+from relaygw.web.sandbox.inbox import CapturedChoice, list_path, read_choice
 
 MAX_RELEASED = 500
 """Messages in one release from a page."""
@@ -42,10 +42,10 @@ class ReleasePage:
         """Show who would get one message."""
         require(request, Role.OPERATOR)
         found = await self._desk.read(lambda: captured_of(self._desk, request))
-        choice = Choice(ids=(found.entry.queue_id,), query="", until="")
+        choice = CapturedChoice(ids=(found.entry.queue_id,))
         return await self._plan(request, choice, to="", problem="")
 
-    async def ask(self, request: Request, choice: Choice) -> Response:
+    async def ask(self, request: Request, choice: CapturedChoice) -> Response:
         """Show who would get the chosen messages."""
         return await self._plan(request, choice, to="", problem="")
 
@@ -63,7 +63,7 @@ class ReleasePage:
         return self._report(request, choice, result)
 
     def _carry_out(
-        self, choice: Choice, form: FormData, to: str, principal: Principal
+        self, choice: CapturedChoice, form: FormData, to: str, principal: Principal
     ) -> ReleaseResult:
         wish = Wish(
             to=to or None,
@@ -83,11 +83,13 @@ class ReleasePage:
         self._desk.wake_workers()
         return released
 
-    def _ids(self, choice: Choice) -> list[str]:
+    def _ids(self, choice: CapturedChoice) -> list[str]:
         ids = (queue_id for batch in choice.batches(self._desk) for queue_id in batch)
         return list(islice(ids, MAX_RELEASED))
 
-    async def _plan(self, request: Request, choice: Choice, *, to: str, problem: str) -> Response:
+    async def _plan(
+        self, request: Request, choice: CapturedChoice, *, to: str, problem: str
+    ) -> Response:
         principal = require(request, Role.OPERATOR)
         number = await self._desk.read(lambda: choice.count(self._desk))
         if number > MAX_RELEASED:
@@ -116,11 +118,11 @@ class ReleasePage:
         }
         return render(request, "release.html", context)
 
-    def _planned(self, choice: Choice, to: str, principal: Principal) -> ReleaseResult:
+    def _planned(self, choice: CapturedChoice, to: str, principal: Principal) -> ReleaseResult:
         wish = Wish(to=to or None, is_admin=principal.is_admin, anyone=True)
         return plan_release(self._desk.store, self._desk.settings, self._ids(choice), wish)
 
-    def _report(self, request: Request, choice: Choice, result: ReleaseResult) -> Response:
+    def _report(self, request: Request, choice: CapturedChoice, result: ReleaseResult) -> Response:
         context: dict[str, Any] = {
             **self._desk.page_context,
             "choice": choice,
@@ -134,14 +136,14 @@ class ReleasePage:
         return render(request, "released.html", context)
 
 
-def _choice(request: Request, form: FormData) -> Choice:
+def _choice(request: Request, form: FormData) -> CapturedChoice:
     """Return the message that the path names, else what the form is about."""
     queue_id = request.path_params.get("queue_id")
     if queue_id is None:
         return read_choice(form)
     if not is_queue_id(queue_id):
         raise HTTPException(404)
-    return Choice(ids=(queue_id,), query="", until="")
+    return CapturedChoice(ids=(queue_id,))
 
 
 def _going(copies: Iterable[Copy]) -> list[dict[str, Any]]:
@@ -172,7 +174,7 @@ def _lines(found: Iterable[tuple[str, str, str]]) -> list[dict[str, Any]]:
     ]
 
 
-def _back(choice: Choice) -> str:
+def _back(choice: CapturedChoice) -> str:
     if len(choice.ids) == 1:
         return f"/sandbox/{choice.ids[0]}"
     return list_path(choice.query)

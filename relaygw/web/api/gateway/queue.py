@@ -29,9 +29,8 @@ from relaygw.web.api.gateway.asked import (
 from relaygw.web.context import Desk, is_queue_id
 from relaygw.web.gate.identity import Role, require
 from relaygw.web.problem import Problem
-from relaygw.web.queue.choice import QueueChoice
+from relaygw.web.queue.actions import QueueChoice, carry_out, known_provider
 from relaygw.web.queue.selection import Asked, found_messages, read_asked
-from relaygw.web.queue.work import carry_out, known_provider
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
