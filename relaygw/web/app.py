@@ -19,7 +19,7 @@ from starlette.responses import PlainTextResponse, Response
 from relaygw.errors import StoreUnavailable
 from relaygw.settings.model import Settings
 from relaygw.store.protocol import Store
-from relaygw.web.context import Desk
+from relaygw.web.context import WebContext
 from relaygw.web.dashboard.health import ReadyCheck, health_routes
 from relaygw.web.dashboard.metrics import LocalMetrics, MetricsPage
 from relaygw.web.gate.access import Access
@@ -51,23 +51,25 @@ def create_app(
     None. `stop` ends answers that would go on for ever. `wake_workers` lets workers look at the
     queue at once.
     """
-    web = settings.web
+    options = settings.web
     instance = settings.hostname if settings.queue.is_postgres else None
     identity = Identity(store, settings)
-    desk = Desk(store, settings, indexer or Indexer(store), wake_workers=wake_workers)
-    arrivals = Arrivals(desk, stop=stop)
+    web = WebContext(store, settings, indexer or Indexer(store), wake_workers=wake_workers)
+    arrivals = Arrivals(web, stop=stop)
     mail_pages = MailPages(limit_characters=_KEPT_CHARACTERS)
     return Starlette(
         routes=[
             *health_routes(store, is_ready, instance),
             *LoginPages(identity).routes(),
-            *page_routes(desk, mail_pages, arrivals),
-            *api_routes(desk, mail_pages, arrivals),
+            *page_routes(web, mail_pages, arrivals),
+            *api_routes(web, mail_pages, arrivals),
             *(metrics.routes() if metrics is not None else ()),
         ],
         middleware=[
-            *([Middleware(LocalMetrics, page=metrics, web=web)] if metrics is not None else ()),
-            Middleware(Guards, hosts=web.hosts, refused=refusal(settings), base_path=web.base_path),
+            *([Middleware(LocalMetrics, page=metrics, web=options)] if metrics is not None else ()),
+            Middleware(
+                Guards, hosts=options.hosts, refused=refusal(settings), base_path=options.base_path
+            ),
             Middleware(Access, identity=identity),
         ],
         exception_handlers={

@@ -1,4 +1,4 @@
-"""What all pages work with: the store, read in threads, few at a time.
+"""What pages and APIs work with: the store, read in threads, few at a time.
 
 The event loop only waits. Lists and changes are short; content is opened one message at a time,
 because all of it is in memory then.
@@ -29,8 +29,8 @@ def is_queue_id(text: str) -> bool:
     return _QUEUE_ID.fullmatch(text) is not None
 
 
-class Desk:
-    """One store, and the settings of now."""
+class WebContext:
+    """One store, the settings of now, and the threads for both."""
 
     def __init__(
         self,

@@ -7,7 +7,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 
 from relaygw.web.api.gateway.routes import gateway_routes
-from relaygw.web.context import Desk
+from relaygw.web.context import WebContext
 from relaygw.web.dashboard.overview import Dashboard
 from relaygw.web.dashboard.providers import ProviderChanges
 from relaygw.web.mail.content import MailContent
@@ -33,37 +33,35 @@ from relaygw.web.sandbox.release import ReleasePage
 API = "/api/v1"
 
 
-def page_routes(desk: Desk, mail_pages: MailPages, arrivals: Arrivals) -> list[Route]:
+def page_routes(web: WebContext, mail_pages: MailPages, arrivals: Arrivals) -> list[Route]:
     """Return the routes of all pages and of what they are made of."""
-    inbox, message, release = Inbox(desk), MessagePage(desk, mail_pages), ReleasePage(desk)
+    inbox, message, release = Inbox(web), MessagePage(web, mail_pages), ReleasePage(web)
     one = "/sandbox/{queue_id}"
     return [
         *static_routes(),
-        Route("/", Dashboard(desk).show, methods=["GET"]),
-        Route("/providers/change", ProviderChanges(desk).change, methods=["POST"]),
-        Route("/audit", AuditPage(desk).show, methods=["GET"]),
-        Route("/queue", QueueList(desk).show, methods=["GET"]),
-        Route("/queue/change", QueueChanges(desk).change, methods=["POST"]),
-        Route("/queue/{queue_id}", QueueMessagePage(desk, mail_pages).show, methods=["GET"]),
-        *MailContent(desk, mail_pages, lambda request: queued_of(desk, request)).routes(
+        Route("/", Dashboard(web).show, methods=["GET"]),
+        Route("/providers/change", ProviderChanges(web).change, methods=["POST"]),
+        Route("/audit", AuditPage(web).show, methods=["GET"]),
+        Route("/queue", QueueList(web).show, methods=["GET"]),
+        Route("/queue/change", QueueChanges(web).change, methods=["POST"]),
+        Route("/queue/{queue_id}", QueueMessagePage(web, mail_pages).show, methods=["GET"]),
+        *MailContent(web, mail_pages, lambda request: queued_of(web, request)).routes(
             "/queue/{queue_id}"
         ),
         Route("/sandbox", inbox.show, methods=["GET"]),
-        Route("/sandbox/events", Events(desk, arrivals).show, methods=["GET"]),
-        Route("/sandbox/bulk", Bulk(desk, release).change, methods=["POST"]),
+        Route("/sandbox/events", Events(web, arrivals).show, methods=["GET"]),
+        Route("/sandbox/bulk", Bulk(web, release).change, methods=["POST"]),
         Route("/sandbox/release", release.release, methods=["POST"]),
         Route(one, message.show, methods=["GET"]),
-        *MailContent(desk, mail_pages, lambda request: captured_of(desk, request).entry).routes(
-            one
-        ),
+        *MailContent(web, mail_pages, lambda request: captured_of(web, request).entry).routes(one),
         Route(one + "/release", release.show, methods=["GET"]),
         Route(one + "/release", release.release, methods=["POST"]),
     ]
 
 
-def api_routes(desk: Desk, mail_pages: MailPages, arrivals: Arrivals) -> list[BaseRoute]:
+def api_routes(web: WebContext, mail_pages: MailPages, arrivals: Arrivals) -> list[BaseRoute]:
     """Return the routes of the APIs."""
-    messages, message, changes = Messages(desk), OneMessage(desk, mail_pages), Changes(desk)
+    messages, message, changes = Messages(web), OneMessage(web, mail_pages), Changes(web)
     one = API + "/message/{queue_id}"
     tag = API + "/tags/{tag:path}"
     return [
@@ -77,7 +75,7 @@ def api_routes(desk: Desk, mail_pages: MailPages, arrivals: Arrivals) -> list[Ba
         Route(API + "/tags", changes.set_tags, methods=["PUT"]),
         Route(tag, changes.rename_tag, methods=["PUT"]),
         Route(tag, changes.delete_tag, methods=["DELETE"]),
-        Route(API + "/send", Send(desk).send, methods=["POST"]),
+        Route(API + "/send", Send(web).send, methods=["POST"]),
         Route(API + "/chaos", _no_chaos, methods=["GET", "PUT"]),
         Route(one, message.show, methods=["GET"]),
         Route(one + "/headers", message.show_headers, methods=["GET"]),
@@ -88,9 +86,9 @@ def api_routes(desk: Desk, mail_pages: MailPages, arrivals: Arrivals) -> list[Ba
         *message.view_routes("/view"),
         # cypress-mailpit 2.0.0 puts two slashes there, which Mailpit takes for one
         *message.view_routes("//view"),
-        WebSocketRoute("/api/events", Live(desk, arrivals).show),
-        Route("/api/gateway/v1/wait", Wait(desk, arrivals).wait, methods=["GET"]),
-        *gateway_routes(desk),
+        WebSocketRoute("/api/events", Live(web, arrivals).show),
+        Route("/api/gateway/v1/wait", Wait(web, arrivals).wait, methods=["GET"]),
+        *gateway_routes(web),
     ]
 
 

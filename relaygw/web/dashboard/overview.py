@@ -24,7 +24,7 @@ from relaygw.store.commands import ShapeCount, ShapeKey
 from relaygw.store.protocol import Selection
 from relaygw.store.watching import HistoryPoint, Incident
 from relaygw.web import words
-from relaygw.web.context import Desk
+from relaygw.web.context import WebContext
 from relaygw.web.dashboard.plots import Span, plot, span_of, sums_by_label
 from relaygw.web.dashboard.providers import Example, provider_cards
 from relaygw.web.page import notice_of, render
@@ -72,8 +72,8 @@ class Look:
 class Dashboard:
     """The endpoint of the first page."""
 
-    def __init__(self, desk: Desk) -> None:
-        self._desk = desk
+    def __init__(self, web: WebContext) -> None:
+        self._web = web
         self._looks: dict[int, tuple[float, asyncio.Task[Look]]] = {}
 
     async def show(self, request: Request) -> Response:
@@ -90,12 +90,12 @@ class Dashboard:
         """Return what the store says, or said a moment ago; several pages ask it once."""
         read_at_s, reading = self._looks.get(hours, (0.0, None))
         if reading is None or (reading.done() and time.monotonic() - read_at_s > FRESH_S):
-            reading = asyncio.create_task(self._desk.read(lambda: self._read(hours)))
+            reading = asyncio.create_task(self._web.read(lambda: self._read(hours)))
             self._looks[hours] = (time.monotonic(), reading)
         return await asyncio.shield(reading)
 
     def _read(self, hours: int) -> Look:
-        store, settings, now = self._desk.store, self._desk.settings, words.now_ms()
+        store, settings, now = self._web.store, self._web.settings, words.now_ms()
         return Look(
             snapshot=take_snapshot(store, settings),
             points=store.history(span_of(hours, now=now).start_ms),
@@ -108,17 +108,17 @@ class Dashboard:
 
     def _examples(self) -> Iterator[tuple[str, Example]]:
         """Yield a message that waits for each provider, if there is one."""
-        store = self._desk.store
-        for name in self._desk.settings.providers:
+        store = self._web.store
+        for name in self._web.settings.providers:
             for entry in store.search(Selection(provider=name), limit=1):
                 yield name, (entry.queue_id, store.attempts(entry.queue_id))
 
     def _context(self, look: Look, hours: int, span: Span, now: int) -> dict[str, Any]:
-        settings, snapshot = self._desk.settings, look.snapshot
+        settings, snapshot = self._web.settings, look.snapshot
         lasting = [one for one in look.incidents if one.recovered_at_ms is None]
         ended = [one for one in reversed(look.incidents) if one.recovered_at_ms is not None]
         return {
-            **self._desk.page_context,
+            **self._web.page_context,
             "hostname": settings.hostname,
             "hours": hours,
             "all_hours": HOURS,

@@ -18,7 +18,7 @@ from relaygw.store.attempts import AttemptEntry
 from relaygw.store.protocol import Hold
 from relaygw.store.watching import HISTORY_SLICE_MS, HistoryPoint
 from relaygw.web import words
-from relaygw.web.context import Desk
+from relaygw.web.context import WebContext
 from relaygw.web.dashboard.plots import sums_by_label
 from relaygw.web.gate.identity import Principal, Role, require
 from relaygw.web.page import note_of, redirect, render, with_notice
@@ -144,33 +144,33 @@ def _last_reply(
 class ProviderChanges:
     """The endpoint of the forms beside the providers; each asks first."""
 
-    def __init__(self, desk: Desk) -> None:
-        self._desk = desk
+    def __init__(self, web: WebContext) -> None:
+        self._web = web
 
     async def change(self, request: Request) -> Response:
         """Hold or release a provider once it is confirmed; else ask."""
         principal = require(request, Role.OPERATOR)
         form = await request.form()
         name, action = str(form.get("provider", "")), str(form.get("action", ""))
-        known_provider(self._desk.settings, name)
+        known_provider(self._web.settings, name)
         if action not in _ACTIONS:
             raise Problem(400, f"action {action[:40]!r} is none", expected=" or ".join(_ACTIONS))
         if form.get("confirmed") != "1":
-            holds = await self._desk.read(self._desk.store.holds)
+            holds = await self._web.read(self._web.store.holds)
             context = {
-                **self._desk.page_context,
+                **self._web.page_context,
                 "provider": name,
                 "action": action,
                 "holds": holds_of(holds, name),
             }
             return render(request, "provider_confirm.html", context)
-        await self._desk.change(lambda: self._carry_out(name, action, principal, form))
-        self._desk.wake_workers()
+        await self._web.change(lambda: self._carry_out(name, action, principal, form))
+        self._web.wake_workers()
         did = "provider_held" if action == "hold" else "provider_released"
         return redirect(request, with_notice("/", did, 1))
 
     def _carry_out(self, name: str, action: str, principal: Principal, form: FormData) -> None:
-        store, now = self._desk.store, words.now_ms()
+        store, now = self._web.store, words.now_ms()
         if action == "hold":
             note = note_of(form)
             hold_provider(store, name, actor=principal.name, now_ms=now, note=note)

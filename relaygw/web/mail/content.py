@@ -15,7 +15,7 @@ from starlette.responses import HTMLResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from relaygw.store.protocol import QueueEntry, Store, read_content
-from relaygw.web.context import Desk
+from relaygw.web.context import WebContext
 from relaygw.web.mail.html_page import MailPage, MailPages
 from relaygw.web.mail.mime_tree import Part, load_tree
 from relaygw.web.mail.parts import saved_headers
@@ -53,8 +53,8 @@ def read_part(store: Store, entry: QueueEntry, part_id: str) -> tuple[Part, byte
 class MailContent:
     """The endpoints of content, for messages as `find` knows them."""
 
-    def __init__(self, desk: Desk, mail_pages: MailPages, find: Find) -> None:
-        self._desk = desk
+    def __init__(self, web: WebContext, mail_pages: MailPages, find: Find) -> None:
+        self._web = web
         self._mail_pages = mail_pages
         self._find = find
 
@@ -68,14 +68,14 @@ class MailContent:
 
     async def show_html(self, request: Request) -> Response:
         """Answer the document; 404 for a message without HTML."""
-        entry = await self._desk.read(lambda: self._find(request))
+        entry = await self._web.read(lambda: self._find(request))
         page = self._mail_pages.get(entry.queue_id)
         if page is None:
-            page = await self._desk.open(lambda: self._make_page(entry))
+            page = await self._web.open(lambda: self._make_page(entry))
         return HTMLResponse(page.document, headers=FRAME_HEADERS)
 
     def _make_page(self, entry: QueueEntry) -> MailPage:
-        page = self._mail_pages.make(entry, load_tree(self._desk.store, entry))
+        page = self._mail_pages.make(entry, load_tree(self._web.store, entry))
         if page is None:
             raise HTTPException(404)
         return page
@@ -85,9 +85,9 @@ class MailContent:
 
         def start() -> tuple[QueueEntry, Iterator[bytes]]:
             entry = self._find(request)
-            return entry, source_chunks(self._desk.store, entry)
+            return entry, source_chunks(self._web.store, entry)
 
-        entry, chunks = await self._desk.read(start)
+        entry, chunks = await self._web.read(start)
         disposition = f'attachment; filename="{entry.queue_id}.eml"'
         return StreamingResponse(
             chunks,
@@ -99,7 +99,7 @@ class MailContent:
         """Answer a part as a file, whatever it says it is."""
 
         def read() -> tuple[Part, bytes]:
-            return read_part(self._desk.store, self._find(request), request.path_params["part_id"])
+            return read_part(self._web.store, self._find(request), request.path_params["part_id"])
 
-        part, body = await self._desk.open(read)
+        part, body = await self._web.open(read)
         return Response(body, media_type="application/octet-stream", headers=saved_headers(part))

@@ -23,7 +23,7 @@ from relaygw.operations.queue_actions import (
 from relaygw.settings.model import Settings
 from relaygw.settings.provider import Provider
 from relaygw.store.protocol import Store
-from relaygw.web.context import Desk
+from relaygw.web.context import WebContext
 from relaygw.web.inbox import Choice, means_all, ticked_ids
 from relaygw.web.problem import Problem
 from relaygw.web.queue.selection import Asked, all_messages, in_states, read_asked, until
@@ -96,14 +96,14 @@ def read_queue_choice(form: FormData, *, now_ms: int) -> QueueChoice:
 
 
 def carry_out(
-    desk: Desk, action: QueueAction, choice: QueueChoice, order: Order, *, now_ms: int
+    web: WebContext, action: QueueAction, choice: QueueChoice, order: Order, *, now_ms: int
 ) -> Result:
     """Do `action` to the messages of a choice; blocks on the store, raises StoreUnavailable."""
-    order = replace(order, routes=routes_taken(desk.store, desk.settings))
+    order = replace(order, routes=routes_taken(web.store, web.settings))
     changed: list[str] = []
-    left: list[LeftAlone] = choice.missing(desk.store)
-    for batch in choice.batches(desk.store, action.from_states):
-        result = change_queued(desk.store, action, batch, order, now_ms=now_ms)
+    left: list[LeftAlone] = choice.missing(web.store)
+    for batch in choice.batches(web.store, action.from_states):
+        result = change_queued(web.store, action, batch, order, now_ms=now_ms)
         changed += result.changed
         left += result.left
     return Result(changed=tuple(changed), left=tuple(left))

@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from relaygw.store.protocol import AuditEntry
 from relaygw.web import words
-from relaygw.web.context import Desk, is_queue_id
+from relaygw.web.context import WebContext, is_queue_id
 from relaygw.web.page import render
 
 MAX_ENTRIES = 500
@@ -21,16 +21,16 @@ _MAX_DETAIL_CHARACTERS = 400
 class AuditPage:
     """The endpoint of the whole trail."""
 
-    def __init__(self, desk: Desk) -> None:
-        self._desk = desk
+    def __init__(self, web: WebContext) -> None:
+        self._web = web
 
     async def show(self, request: Request) -> Response:
         """Show the newest lines of the trail."""
-        store = self._desk.store
-        entries = await self._desk.read(lambda: store.audit_entries(limit=MAX_ENTRIES))
+        store = self._web.store
+        entries = await self._web.read(lambda: store.audit_entries(limit=MAX_ENTRIES))
         now = words.now_ms()
         context = {
-            **self._desk.page_context,
+            **self._web.page_context,
             "deeds_found": deeds_of(entries, now=now),
             "is_cut": len(entries) == MAX_ENTRIES,
         }

@@ -12,7 +12,7 @@ from starlette.responses import Response
 from relaygw.operations.queue_actions import ACTIONS, Order, QueueAction, Result
 from relaygw.store.protocol import QueueEntry
 from relaygw.web import words
-from relaygw.web.context import Desk
+from relaygw.web.context import WebContext
 from relaygw.web.gate.identity import Role, require
 from relaygw.web.inbox import action_of
 from relaygw.web.page import note_of, redirect, render, with_notice
@@ -26,8 +26,8 @@ SHOWN = 20
 class QueueChanges:
     """The endpoint of the forms around the list and of a message."""
 
-    def __init__(self, desk: Desk) -> None:
-        self._desk = desk
+    def __init__(self, web: WebContext) -> None:
+        self._web = web
 
     async def change(self, request: Request) -> Response:
         """Do what a form asks for once it is confirmed; else ask."""
@@ -39,7 +39,7 @@ class QueueChanges:
         if choice.is_empty:
             return redirect(request, back)
         if form.get("confirmed") != "1":
-            context = await self._desk.read(lambda: self._question(verb, choice))
+            context = await self._web.read(lambda: self._question(verb, choice))
             return render(request, "queue_confirm.html", {**context, "back": back})
         provider = str(form.get("to", ""))
         order = Order(
@@ -49,19 +49,19 @@ class QueueChanges:
             is_forced=form.get("forced") == "1",
         )
         if verb.takes_provider:
-            senders = known_provider(self._desk.settings, provider).senders
+            senders = known_provider(self._web.settings, provider).senders
             order = replace(order, provider=provider, senders=senders)
         now = words.now_ms()
-        result = await self._desk.change(
-            lambda: carry_out(self._desk, verb, choice, order, now_ms=now)
+        result = await self._web.change(
+            lambda: carry_out(self._web, verb, choice, order, now_ms=now)
         )
-        self._desk.wake_workers()
+        self._web.wake_workers()
         if not result.left:
             return redirect(request, with_notice(back, verb.notice, len(result.changed)))
         return render(request, "queue_done.html", self._done(verb, result, back))
 
     def _question(self, verb: QueueAction, choice: QueueChoice) -> dict[str, Any]:
-        store = self._desk.store
+        store = self._web.store
         number = 0
         shown: list[QueueEntry] = []
         for batch in choice.batches(store, verb.from_states):
@@ -69,18 +69,18 @@ class QueueChanges:
             if len(shown) < SHOWN:
                 shown += store.entries(batch[: SHOWN - len(shown)])
         return {
-            **self._desk.page_context,
+            **self._web.page_context,
             "verb": verb,
             "number": number,
             "choice": choice,
             "rows": make_queue_rows(shown, now=words.now_ms()),
             "more": number - len(shown),
-            "providers": list(self._desk.settings.providers),
+            "providers": list(self._web.settings.providers),
         }
 
     def _done(self, verb: QueueAction, result: Result, back: str) -> dict[str, Any]:
         return {
-            **self._desk.page_context,
+            **self._web.page_context,
             "verb": verb,
             "number": len(result.changed),
             "left": result.left[:SHOWN],

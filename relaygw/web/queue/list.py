@@ -15,7 +15,7 @@ from relaygw.operations.queue_object import leading_delivery, next_attempt_at_ms
 from relaygw.operations.selectors import SELECTORS, Kind
 from relaygw.store.protocol import LaneCount, QueueEntry
 from relaygw.web import words
-from relaygw.web.context import Desk, is_queue_id
+from relaygw.web.context import WebContext, is_queue_id
 from relaygw.web.inbox import PAGE_ROWS, Filter, line_of
 from relaygw.web.page import notice_of, render
 from relaygw.web.queue.selection import Asked, found_messages, read_asked
@@ -89,8 +89,8 @@ def _reason(entry: QueueEntry, reason: str | None) -> str:
 class QueueList:
     """The endpoint of the list."""
 
-    def __init__(self, desk: Desk) -> None:
-        self._desk = desk
+    def __init__(self, web: WebContext) -> None:
+        self._web = web
 
     async def show(self, request: Request) -> Response:
         """Show a page of the list."""
@@ -98,19 +98,19 @@ class QueueList:
         asked = read_asked(request.query_params, now_ms=now)
         after = request.query_params.get("after", "")
         after = after if is_queue_id(after) else ""
-        context = await self._desk.read(lambda: self._context(asked, after, now))
+        context = await self._web.read(lambda: self._context(asked, after, now))
         context["notice"] = notice_of(request.query_params)
         return render(request, "queue.html", context)
 
     def _context(self, asked: Asked, after: str, now: int) -> dict[str, Any]:
-        store = self._desk.store
+        store = self._web.store
         entries = found_messages(store, asked, limit=PAGE_ROWS + 1, after=after)
         shown = entries[:PAGE_ROWS]
         has_more = len(entries) > PAGE_ROWS
         lanes = store.counts()
-        routes = [route.name for route in self._desk.settings.routes]
+        routes = [route.name for route in self._web.settings.routes]
         return {
-            **self._desk.page_context,
+            **self._web.page_context,
             "asked": asked,
             "labels": LABELS,
             "examples": _EXAMPLES,

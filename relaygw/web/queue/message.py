@@ -16,7 +16,7 @@ from relaygw.operations.queue_object import leading_delivery
 from relaygw.operations.story import tell_story
 from relaygw.store.protocol import QueueEntry
 from relaygw.web import words
-from relaygw.web.context import Desk
+from relaygw.web.context import WebContext
 from relaygw.web.mail.html_page import MailPages
 from relaygw.web.mail.mime_tree import load_tree
 from relaygw.web.mail.views import VIEWS, view_context
@@ -41,28 +41,28 @@ _TONES = {
 class QueueMessagePage:
     """The endpoint of a message."""
 
-    def __init__(self, desk: Desk, mail_pages: MailPages) -> None:
-        self._desk = desk
+    def __init__(self, web: WebContext, mail_pages: MailPages) -> None:
+        self._web = web
         self._mail_pages = mail_pages
 
     async def show(self, request: Request) -> Response:
         """Show the story of a message, or a view of its content."""
-        entry = await self._desk.read(lambda: queued_of(self._desk, request))
+        entry = await self._web.read(lambda: queued_of(self._web, request))
         wanted = request.query_params.get("view", STORY)
-        context = await self._desk.read(lambda: self._context(entry))
+        context = await self._web.read(lambda: self._context(entry))
         if wanted in VIEWS and entry.chunk_count:
-            context |= await self._desk.open(lambda: self._content(entry, wanted))
+            context |= await self._web.open(lambda: self._content(entry, wanted))
         context["notice"] = notice_of(request.query_params)
         return render(request, "queue_message.html", context)
 
     def _context(self, entry: QueueEntry) -> dict[str, Any]:
-        store, settings, now = self._desk.store, self._desk.settings, words.now_ms()
+        store, settings, now = self._web.store, self._web.settings, words.now_ms()
         leading = leading_delivery(entry)
         states = {part.state for part in entry.deliveries}
         record = store.record_of(entry.queue_id)
         path = f"/queue/{entry.queue_id}"
         return {
-            **self._desk.page_context,
+            **self._web.page_context,
             "story": tell_story(store, settings, entry.queue_id, now_ms=now),  # None: just gone
             "iso_time": words.iso_time,
             "exact_time": words.exact_time,
@@ -87,7 +87,7 @@ class QueueMessagePage:
         }
 
     def _content(self, entry: QueueEntry, wanted: str) -> dict[str, Any]:
-        tree = load_tree(self._desk.store, entry)
+        tree = load_tree(self._web.store, entry)
         page = self._mail_pages.make(entry, tree)
         view = "text" if wanted == "html" and page is None else wanted
         return {"view": view, **view_context(view, tree, page)}

@@ -18,7 +18,7 @@ from relaygw.mail.state import OPEN, DeliveryState
 from relaygw.operations.selectors import NULL_SENDER, SELECTORS, STATES, selection_of
 from relaygw.settings.units import parse_duration
 from relaygw.store.protocol import MAX_TEXT_CHARACTERS, QueueEntry, Selection, Store
-from relaygw.web.context import Desk, is_queue_id
+from relaygw.web.context import WebContext, is_queue_id
 from relaygw.web.problem import Problem
 
 PAGE_MESSAGES = 500
@@ -166,10 +166,10 @@ def in_states(asked: Asked, states: frozenset[DeliveryState]) -> Asked | None:
     return replace(asked, selection=replace(asked.selection, states=narrowed))
 
 
-def queued_of(desk: Desk, request: Request) -> QueueEntry:
+def queued_of(web: WebContext, request: Request) -> QueueEntry:
     """Return the message that the path names, whatever its state; raises 404 without one."""
     queue_id = request.path_params["queue_id"]
-    found = desk.store.entries([queue_id]) if is_queue_id(queue_id) else []
+    found = web.store.entries([queue_id]) if is_queue_id(queue_id) else []
     if not found:
         raise HTTPException(404)
     return found[0]

@@ -17,7 +17,7 @@ from starlette.responses import Response
 
 from relaygw.operations.captured import delete_captured
 from relaygw.web import words
-from relaygw.web.context import Desk
+from relaygw.web.context import WebContext
 from relaygw.web.gate.identity import Principal, Role, require
 from relaygw.web.inbox import action_of
 from relaygw.web.page import redirect, render, with_notice
@@ -39,8 +39,8 @@ _ASKING = {
 class Bulk:
     """The endpoint of the forms around the list."""
 
-    def __init__(self, desk: Desk, release: ReleasePage) -> None:
-        self._desk = desk
+    def __init__(self, web: WebContext, release: ReleasePage) -> None:
+        self._web = web
         self._release = release
 
     async def change(self, request: Request) -> Response:
@@ -60,17 +60,17 @@ class Bulk:
         if must_ask and form.get("confirmed") != "1":
             return await self._ask(request, choice, action, form)
         change = self._change_of(action, tags, principal, choice)
-        desk = self._desk
-        number = await desk.change(lambda: sum(map(change, choice.batches(desk))))
+        web = self._web
+        number = await web.change(lambda: sum(map(change, choice.batches(web))))
         return redirect(request, with_notice(choice.back_path(form), _DONE[action], number))
 
     async def _ask(
         self, request: Request, choice: CapturedChoice, action: str, form: FormData
     ) -> Response:
-        number = await self._desk.read(lambda: choice.count(self._desk))
+        number = await self._web.read(lambda: choice.count(self._web))
         question, verb = _ASKING[action]
         context: dict[str, Any] = {
-            **self._desk.page_context,
+            **self._web.page_context,
             "question": question.format(words.counted(number, "message")),
             "verb": f"{verb} {words.counted(number, 'message')}",
             "number": number,
@@ -86,7 +86,7 @@ class Bulk:
         self, action: str, tags: list[str], principal: Principal, choice: CapturedChoice
     ) -> Callable[[list[str]], int]:
         """Return what changes a batch of messages and returns how many changed."""
-        store = self._desk.store
+        store = self._web.store
         now = words.now_ms()
 
         def delete(ids: list[str]) -> int:
@@ -110,12 +110,12 @@ class Bulk:
         return {"delete": delete, "read": mark, "unread": mark}.get(action, retag)
 
     def _retag_one(self, queue_id: str, tags: list[str], *, is_added: bool) -> None:
-        found = self._desk.store.captured_entry(queue_id)
+        found = self._web.store.captured_entry(queue_id)
         if found is None:
             return
         taken = {tag.lower() for tag in tags}
         kept = [tag for tag in found.tags if tag.lower() not in taken]
-        self._desk.store.set_tags([queue_id], [*kept, *tags] if is_added else kept)
+        self._web.store.set_tags([queue_id], [*kept, *tags] if is_added else kept)
 
 
 def _tags(form: FormData) -> list[str]:

@@ -12,7 +12,7 @@ from starlette.requests import Request
 from relaygw.errors import StoreUnavailable
 from relaygw.mail.search import EVERYTHING, Field, MailSearch, Term, parse_search
 from relaygw.store.captured import CapturedEntry
-from relaygw.web.context import Desk, is_queue_id
+from relaygw.web.context import WebContext, is_queue_id
 
 LOOK_S = 0.2
 MAX_TAGS = 20
@@ -20,10 +20,10 @@ MAX_TAGS = 20
 MAX_TAG_CHARACTERS = 100
 
 
-def captured_of(desk: Desk, request: Request) -> CapturedEntry:
+def captured_of(web: WebContext, request: Request) -> CapturedEntry:
     """Return the captured message that the path names; raises 404 if there is none."""
     queue_id = request.path_params["queue_id"]
-    found = desk.store.captured_entry(queue_id) if is_queue_id(queue_id) else None
+    found = web.store.captured_entry(queue_id) if is_queue_id(queue_id) else None
     if found is None:
         raise HTTPException(404)
     return found
@@ -46,10 +46,10 @@ class Arrivals:
     The store is looked at five times a second, only while somebody waits, and once for all.
     """
 
-    def __init__(self, desk: Desk, *, stop: asyncio.Event | None = None) -> None:
+    def __init__(self, web: WebContext, *, stop: asyncio.Event | None = None) -> None:
         self.stop = stop or asyncio.Event()
         self.version = 0  # another one after each change
-        self._desk = desk
+        self._web = web
         self._seen: tuple[str, int, int] | None = None
         self._changed = asyncio.Event()
         self._waiting = 0
@@ -74,7 +74,7 @@ class Arrivals:
     async def _watch(self) -> None:
         while self._waiting and not self.stop.is_set():
             with contextlib.suppress(StoreUnavailable):  # the next look may do
-                if await self._desk.read(self._look):
+                if await self._web.read(self._look):
                     self._tell()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self.stop.wait(), LOOK_S)
@@ -87,11 +87,11 @@ class Arrivals:
 
     def _look(self) -> bool:
         """Return whether something changed; while content is still being read it does."""
-        is_all_read = self._desk.indexer.catch_up()
-        newest = self._desk.store.captured_entry(None)
+        is_all_read = self._web.indexer.catch_up()
+        newest = self._web.store.captured_entry(None)
         now = (
             newest.entry.queue_id if newest is not None else "",
-            *self._desk.store.count_captured(EVERYTHING),
+            *self._web.store.count_captured(EVERYTHING),
         )
         is_new = now != self._seen
         self._seen = now

@@ -23,7 +23,7 @@ from relaygw.errors import StoreUnavailable
 from relaygw.mail.search import EVERYTHING
 from relaygw.store.captured import CapturedEntry
 from relaygw.web import words
-from relaygw.web.context import Desk
+from relaygw.web.context import WebContext
 from relaygw.web.inbox import PAGE_ROWS
 from relaygw.web.page import render_text
 from relaygw.web.sandbox.captured import LOOK_S, Arrivals, read_search
@@ -141,8 +141,8 @@ class Listener:
 class Events:
     """The endpoint, and the one task that looks while there are listeners."""
 
-    def __init__(self, desk: Desk, arrivals: Arrivals) -> None:
-        self._desk = desk
+    def __init__(self, web: WebContext, arrivals: Arrivals) -> None:
+        self._web = web
         self._arrivals = arrivals
         self._listeners: set[Listener] = set()
         self._seen: dict[str, Snapshot] = {}  # by search
@@ -161,7 +161,7 @@ class Events:
         )
 
     async def _stream(self, listener: Listener, last: str) -> AsyncIterator[str]:
-        snapshot = await self._desk.read(lambda: self._snapshot(listener.query))
+        snapshot = await self._web.read(lambda: self._snapshot(listener.query))
         self._join(listener, snapshot)
         until_s = time.monotonic() + LISTENING_S
         try:
@@ -202,7 +202,7 @@ class Events:
 
     async def _look(self) -> None:
         seen = dict(self._seen)
-        for query, new in (await self._desk.read(lambda: self._changed(seen))).items():
+        for query, new in (await self._web.read(lambda: self._changed(seen))).items():
             change = difference(seen[query], new)
             if query in self._seen:
                 self._seen[query] = new
@@ -218,8 +218,8 @@ class Events:
         }
 
     def _snapshot(self, query: str) -> Snapshot:
-        self._desk.indexer.catch_up(within_s=LOOK_S)
-        store, search = self._desk.store, read_search(query)
+        self._web.indexer.catch_up(within_s=LOOK_S)
+        store, search = self._web.store, read_search(query)
         entries = tuple(store.find_captured(search, start=0, limit=PAGE_ROWS))
         total = store.count_captured(EVERYTHING)
         return Snapshot(

@@ -20,7 +20,7 @@ from relaygw.mail.content_facts import Contact, ContentFacts, hidden_recipients
 from relaygw.mail.search import EVERYTHING, MAX_CHARACTERS, MAX_TERMS
 from relaygw.store.captured import CapturedEntry
 from relaygw.web import words
-from relaygw.web.context import Desk, is_queue_id
+from relaygw.web.context import WebContext, is_queue_id
 from relaygw.web.inbox import PAGE_ROWS, Choice, Filter, line_of, ticked_ids
 from relaygw.web.page import notice_of, render
 from relaygw.web.sandbox.captured import before, read_search
@@ -126,24 +126,24 @@ def _whole(contact: Contact) -> str:
 class Inbox:
     """The endpoint of the list."""
 
-    def __init__(self, desk: Desk) -> None:
-        self._desk = desk
+    def __init__(self, web: WebContext) -> None:
+        self._web = web
 
     async def show(self, request: Request) -> Response:
         """Show a page of the list."""
         query = query_of(request)
         number = request.query_params.get("page", "1")
         page = min(int(number), _MAX_PAGE) if number.isascii() and number.isdigit() else 1
-        context = await self._desk.read(lambda: self._context(query, max(page, 1)))
+        context = await self._web.read(lambda: self._context(query, max(page, 1)))
         context["notice"] = notice_of(request.query_params)
         context["smtp"] = self._smtp_address(request)
         return render(request, "inbox.html", context)
 
     def _context(self, query: str, page: int) -> dict[str, Any]:
-        store = self._desk.store
+        store = self._web.store
         search = read_search(query)
         # a list without a search has lines for mail that nobody has read yet, too
-        self._desk.indexer.catch_up(within_s=_UNREAD_S if search == EVERYTHING else PATIENCE_S)
+        self._web.indexer.catch_up(within_s=_UNREAD_S if search == EVERYTHING else PATIENCE_S)
         total, unread = store.count_captured(EVERYTHING)
         found = (total, unread) if search == EVERYTHING else store.count_captured(search)
         pages = max(1, -(-found[0] // PAGE_ROWS))
@@ -154,7 +154,7 @@ class Inbox:
         newest = entries[0] if shows_newest else store.captured_entry(None)
         tags = store.tags()
         return {
-            **self._desk.page_context,
+            **self._web.page_context,
             "query": query,
             "rows": make_rows(entries, query, now=words.now_ms()),
             "total": total,
@@ -175,7 +175,7 @@ class Inbox:
 
     def _smtp_address(self, request: Request) -> tuple[str, int]:
         """Return where mail is taken, by a name that works where the browser is."""
-        listeners = self._desk.settings.listeners
+        listeners = self._web.settings.listeners
         if not listeners:
             return "127.0.0.1", 1025
         bind = listeners[0].bind
@@ -236,7 +236,7 @@ class CapturedChoice(Choice):
         page = str(form.get("page", "1"))
         return list_path(self.query, page=int(page) if page.isdigit() and len(page) < 8 else 1)
 
-    def batches(self, desk: Desk) -> Iterator[list[str]]:
+    def batches(self, web: WebContext) -> Iterator[list[str]]:
         """Yield the ids of the messages, some at a time, oldest first."""
         if not self.is_all:
             yield list(self.ids)  # none, if nothing was ticked
@@ -244,7 +244,7 @@ class CapturedChoice(Choice):
         search = read_search(self.query)
         after = ""
         while True:
-            found = desk.store.captured_ids(search, limit=_BATCH_IDS, after=after)
+            found = web.store.captured_ids(search, limit=_BATCH_IDS, after=after)
             batch = [queue_id for queue_id in found if queue_id <= self.until]
             if batch:
                 yield batch
@@ -252,16 +252,16 @@ class CapturedChoice(Choice):
                 return
             after = batch[-1]
 
-    def count(self, desk: Desk) -> int:
+    def count(self, web: WebContext) -> int:
         """Return how many messages these are."""
         if not self.is_all:
             return len(self.ids)
-        desk.indexer.catch_up()
-        newest = desk.store.captured_entry(self.until)
+        web.indexer.catch_up()
+        newest = web.store.captured_entry(self.until)
         search = read_search(self.query)
         if newest is not None and newest.entry.captured_at_ms is not None:
             search = before(search, newest.entry.captured_at_ms)
-        return desk.store.count_captured(search)[0]
+        return web.store.count_captured(search)[0]
 
 
 def read_choice(form: FormData) -> CapturedChoice:

@@ -21,7 +21,7 @@ from relaygw.settings.model import Settings
 from relaygw.store.captured import CapturedEntry
 from relaygw.store.protocol import DeliveryEntry, QueueEntry, RecipientEntry, Store
 from relaygw.web import words
-from relaygw.web.context import Desk
+from relaygw.web.context import WebContext
 from relaygw.web.mail.html_page import MailPages
 from relaygw.web.mail.mime_header import decode_words, read_addresses
 from relaygw.web.mail.mime_tree import MimeTree, load_tree
@@ -55,16 +55,16 @@ _OUTLOOKS = {
 class MessagePage:
     """The endpoints of one message."""
 
-    def __init__(self, desk: Desk, mail_pages: MailPages) -> None:
-        self._desk = desk
+    def __init__(self, web: WebContext, mail_pages: MailPages) -> None:
+        self._web = web
         self._mail_pages = mail_pages
 
     async def show(self, request: Request) -> Response:
         """Show a message in one of its views."""
-        found = await self._desk.read(lambda: self._found_and_read(request))
+        found = await self._web.read(lambda: self._found_and_read(request))
         query = query_of(request)
-        newer, older = await self._desk.read(lambda: self._neighbours(found.entry, query))
-        context = await self._desk.open(lambda: self._context(request, found))
+        newer, older = await self._web.read(lambda: self._neighbours(found.entry, query))
+        context = await self._web.open(lambda: self._context(request, found))
         paths = {"newer": newer, "older": older}
         context |= {
             name: message_path(queue_id, query) if queue_id else ""
@@ -79,14 +79,14 @@ class MessagePage:
         return render(request, "message.html", context)
 
     def _found_and_read(self, request: Request) -> CapturedEntry:
-        found = captured_of(self._desk, request)
+        found = captured_of(self._web, request)
         if found.entry.read_at_ms is None:
-            self._desk.store.mark_read([found.entry.queue_id], at_ms=words.now_ms())
+            self._web.store.mark_read([found.entry.queue_id], at_ms=words.now_ms())
         return found
 
     def _neighbours(self, entry: QueueEntry, query: str) -> tuple[str, str]:
         """Return the ids of the next newer and older message that the search finds, "" for none."""
-        store, search = self._desk.store, read_search(query)
+        store, search = self._web.store, read_search(query)
         newer = store.captured_ids(search, limit=1, after=entry.queue_id)
         at_ms = entry.captured_at_ms or entry.accepted_at_ms
         found = store.find_captured(before(search, at_ms), start=0, limit=_NEIGHBOURS)
@@ -96,18 +96,18 @@ class MessagePage:
 
     def _context(self, request: Request, found: CapturedEntry) -> dict[str, Any]:
         entry = found.entry
-        tree = load_tree(self._desk.store, entry)
+        tree = load_tree(self._web.store, entry)
         page = self._mail_pages.make(entry, tree)
         wanted = request.query_params.get("view", "")
         default = "html" if page is not None else "text"
         view = wanted if wanted in VIEWS and (wanted != "html" or page is not None) else default
         return {
-            **self._desk.page_context,
+            **self._web.page_context,
             **_envelope_context(found, tree),
             "view": view,
             "mail_path": f"/sandbox/{entry.queue_id}",
             "has_html": page is not None,
-            "audience": _audience(self._desk.store, self._desk.settings, entry),
+            "audience": _audience(self._web.store, self._web.settings, entry),
             "audience_left": max(0, len(entry.recipients) - MAX_RECIPIENTS),
             **view_context(view, tree, page),
         }

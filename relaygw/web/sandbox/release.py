@@ -19,7 +19,7 @@ from relaygw.operations.captured import plan_release, release_captured
 from relaygw.operations.queue_actions import LeftAlone
 from relaygw.operations.release_plan import Copy, RefusedCopy, ReleaseResult, Wish
 from relaygw.web import words
-from relaygw.web.context import Desk, is_queue_id
+from relaygw.web.context import WebContext, is_queue_id
 from relaygw.web.gate.identity import Principal, Role, require
 from relaygw.web.page import render
 from relaygw.web.sandbox.captured import captured_of
@@ -35,13 +35,13 @@ _MAX_LINES = 50
 class ReleasePage:
     """The endpoints of releases."""
 
-    def __init__(self, desk: Desk) -> None:
-        self._desk = desk
+    def __init__(self, web: WebContext) -> None:
+        self._web = web
 
     async def show(self, request: Request) -> Response:
         """Show who would get one message."""
         require(request, Role.OPERATOR)
-        found = await self._desk.read(lambda: captured_of(self._desk, request))
+        found = await self._web.read(lambda: captured_of(self._web, request))
         choice = CapturedChoice(ids=(found.entry.queue_id,))
         return await self._plan(request, choice, to="", problem="")
 
@@ -59,7 +59,7 @@ class ReleasePage:
         to = str(form.get("to", "")).strip()[:1000]
         if form.get("confirmed") != "1":
             return await self._plan(request, choice, to=to, problem="")
-        result = await self._desk.change(lambda: self._carry_out(choice, form, to, principal))
+        result = await self._web.change(lambda: self._carry_out(choice, form, to, principal))
         return self._report(request, choice, result)
 
     def _carry_out(
@@ -72,26 +72,26 @@ class ReleasePage:
             confirmed=[str(value) for value in form.getlist("address")][:MAX_CONFIRMED],
         )
         released = release_captured(
-            self._desk.store,
-            self._desk.settings,
+            self._web.store,
+            self._web.settings,
             self._ids(choice),
             wish,
             actor=principal.name,
             now_ms=words.now_ms(),
             detail=choice.words(),
         )
-        self._desk.wake_workers()
+        self._web.wake_workers()
         return released
 
     def _ids(self, choice: CapturedChoice) -> list[str]:
-        ids = (queue_id for batch in choice.batches(self._desk) for queue_id in batch)
+        ids = (queue_id for batch in choice.batches(self._web) for queue_id in batch)
         return list(islice(ids, MAX_RELEASED))
 
     async def _plan(
         self, request: Request, choice: CapturedChoice, *, to: str, problem: str
     ) -> Response:
         principal = require(request, Role.OPERATOR)
-        number = await self._desk.read(lambda: choice.count(self._desk))
+        number = await self._web.read(lambda: choice.count(self._web))
         if number > MAX_RELEASED:
             problem = (
                 f"{words.counted(number, 'message')} are too many for one release; at most "
@@ -99,10 +99,10 @@ class ReleasePage:
             )
             planned = ReleaseResult()
         else:
-            planned = await self._desk.open(lambda: self._planned(choice, to, principal))
+            planned = await self._web.open(lambda: self._planned(choice, to, principal))
         copies = [one for one in planned.copies if one.address not in planned.outside]
         context: dict[str, Any] = {
-            **self._desk.page_context,
+            **self._web.page_context,
             "choice": choice,
             "number": number,
             "to": to,
@@ -120,11 +120,11 @@ class ReleasePage:
 
     def _planned(self, choice: CapturedChoice, to: str, principal: Principal) -> ReleaseResult:
         wish = Wish(to=to or None, is_admin=principal.is_admin, anyone=True)
-        return plan_release(self._desk.store, self._desk.settings, self._ids(choice), wish)
+        return plan_release(self._web.store, self._web.settings, self._ids(choice), wish)
 
     def _report(self, request: Request, choice: CapturedChoice, result: ReleaseResult) -> Response:
         context: dict[str, Any] = {
-            **self._desk.page_context,
+            **self._web.page_context,
             "choice": choice,
             "copies": len(result.copies),
             "messages": len(result.changed),

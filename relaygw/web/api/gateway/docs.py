@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from relaygw.web.api.gateway.openapi import document
-from relaygw.web.context import Desk
+from relaygw.web.context import WebContext
 from relaygw.web.page import render
 
 _REF = "#/components/schemas/"
@@ -45,7 +45,7 @@ class OperationView:
 class DocsPage:
     """The endpoints of the description."""
 
-    def __init__(self, desk: Desk) -> None:
+    def __init__(self, desk: WebContext) -> None:
         self._desk = desk
 
     async def show(self, request: Request) -> Response:

@@ -17,7 +17,7 @@ from relaygw.operations.providers import (
 )
 from relaygw.web import words
 from relaygw.web.api.gateway.asked import body_of, known_parameters, text
-from relaygw.web.context import Desk
+from relaygw.web.context import WebContext
 from relaygw.web.gate.identity import Role, require
 from relaygw.web.problem import Problem
 
@@ -25,7 +25,7 @@ from relaygw.web.problem import Problem
 class ProvidersApi:
     """The endpoints of providers."""
 
-    def __init__(self, desk: Desk) -> None:
+    def __init__(self, desk: WebContext) -> None:
         self._desk = desk
 
     async def show_all(self, request: Request) -> Response:

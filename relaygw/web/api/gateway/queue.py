@@ -26,7 +26,7 @@ from relaygw.web.api.gateway.asked import (
     selection_of,
     text,
 )
-from relaygw.web.context import Desk, is_queue_id
+from relaygw.web.context import WebContext, is_queue_id
 from relaygw.web.gate.identity import Role, require
 from relaygw.web.problem import Problem
 from relaygw.web.queue.actions import QueueChoice, carry_out, known_provider
@@ -38,7 +38,7 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 class QueueApi:
     """The endpoints of the queue."""
 
-    def __init__(self, desk: Desk) -> None:
+    def __init__(self, desk: WebContext) -> None:
         self._desk = desk
 
     async def show_page(self, request: Request) -> Response:

@@ -9,12 +9,12 @@ from relaygw.web.api.gateway.docs import DocsPage
 from relaygw.web.api.gateway.providers import ProvidersApi
 from relaygw.web.api.gateway.queue import QueueApi
 from relaygw.web.api.gateway.watching import WatchingApi
-from relaygw.web.context import Desk
+from relaygw.web.context import WebContext
 
 API = "/api/gateway/v1"
 
 
-def gateway_routes(desk: Desk) -> list[Route]:
+def gateway_routes(desk: WebContext) -> list[Route]:
     """Return the routes; `wait` stands with what it waits for."""
     queue, providers, watching, docs = (
         QueueApi(desk), ProvidersApi(desk), WatchingApi(desk), DocsPage(desk)

@@ -15,7 +15,7 @@ from relaygw.store.commands import Trail
 from relaygw.store.watching import HISTORY_SLICE_MS, HistoryPoint, Incident
 from relaygw.web import words
 from relaygw.web.api.gateway.asked import known_parameters, limit_of, since_of
-from relaygw.web.context import Desk
+from relaygw.web.context import WebContext
 from relaygw.web.problem import Problem
 
 _DAY_MS = 86_400_000
@@ -25,7 +25,7 @@ _HOURS_MS = 6 * 3_600_000
 class WatchingApi:
     """The endpoints that only tell."""
 
-    def __init__(self, desk: Desk) -> None:
+    def __init__(self, desk: WebContext) -> None:
         self._desk = desk
 
     async def status(self, request: Request) -> Response:

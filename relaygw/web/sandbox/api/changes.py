@@ -18,7 +18,7 @@ from relaygw.operations.captured import delete_captured, plan_release, release_c
 from relaygw.operations.release_plan import ReleaseResult, Wish
 from relaygw.web import words
 from relaygw.web.api.json_body import Found, flag, read_object, strings, text
-from relaygw.web.context import Desk, is_queue_id
+from relaygw.web.context import WebContext, is_queue_id
 from relaygw.web.gate.identity import Principal, Role, require
 from relaygw.web.sandbox.api.messages import found_by, found_ids, query_of, search_of
 from relaygw.web.sandbox.captured import MAX_TAG_CHARACTERS, MAX_TAGS
@@ -32,8 +32,8 @@ _UNFIT = re.compile(r"[,\x00-\x1f\x7f-\x9f\ud800-\udfff]+")
 class Changes:
     """The endpoints; all need the role operator."""
 
-    def __init__(self, desk: Desk) -> None:
-        self._desk = desk
+    def __init__(self, web: WebContext) -> None:
+        self._web = web
 
     async def mark(self, request: Request) -> Response:
         """Mark messages as read, or as unread: those named, those that `Search` finds, or all."""
@@ -46,10 +46,10 @@ class Changes:
         at_ms = words.now_ms() if flag(body, "Read") else None
 
         def change() -> None:
-            chosen = ids if search is None else found_ids(self._desk, search)
-            self._desk.store.mark_read(chosen, at_ms=at_ms)
+            chosen = ids if search is None else found_ids(self._web, search)
+            self._web.store.mark_read(chosen, at_ms=at_ms)
 
-        await self._desk.change(change)
+        await self._web.change(change)
         return PlainTextResponse(OK)
 
     async def delete(self, request: Request) -> Response:
@@ -57,9 +57,9 @@ class Changes:
         principal = require(request, Role.OPERATOR)
         ids = _ids(await read_object(request))
         if ids is None:
-            await self._desk.change(lambda: self._delete_found(EVERYTHING, principal, "api, all"))
+            await self._web.change(lambda: self._delete_found(EVERYTHING, principal, "api, all"))
         else:
-            await self._desk.change(lambda: self._delete(ids, principal, "api"))
+            await self._web.change(lambda: self._delete(ids, principal, "api"))
         return PlainTextResponse(OK)
 
     async def delete_found(self, request: Request) -> Response:
@@ -67,7 +67,7 @@ class Changes:
         principal = require(request, Role.OPERATOR)
         query = query_of(request)
         search, detail = search_of(request, query), f"api, search: {query[:200]}"
-        await self._desk.change(lambda: self._delete_found(search, principal, detail))
+        await self._web.change(lambda: self._delete_found(search, principal, detail))
         return PlainTextResponse(OK)
 
     async def set_tags(self, request: Request) -> Response:
@@ -77,7 +77,7 @@ class Changes:
         ids, tags = _ids(body), clean_tags(strings(body, "Tags"))
         if ids is None:
             raise HTTPException(400, "IDs is empty; name the messages to tag")
-        await self._desk.change(lambda: self._desk.store.set_tags(ids, tags))
+        await self._web.change(lambda: self._web.store.set_tags(ids, tags))
         return PlainTextResponse(OK)
 
     async def rename_tag(self, request: Request) -> Response:
@@ -85,7 +85,7 @@ class Changes:
         require(request, Role.OPERATOR)
         old = request.path_params["tag"]
         new = clean_tag(text(await read_object(request), "Name"))
-        if not await self._desk.change(lambda: self._desk.store.rename_tag(old, new)):
+        if not await self._web.change(lambda: self._web.store.rename_tag(old, new)):
             raise HTTPException(404)
         return PlainTextResponse(OK)
 
@@ -93,17 +93,17 @@ class Changes:
         """Take a tag off all messages."""
         require(request, Role.OPERATOR)
         tag = request.path_params["tag"]
-        if not await self._desk.change(lambda: self._desk.store.delete_tag(tag)):
+        if not await self._web.change(lambda: self._web.store.delete_tag(tag)):
             raise HTTPException(404)
         return PlainTextResponse(OK)
 
     def _delete(self, ids: list[str], principal: Principal, detail: str) -> None:
         delete_captured(
-            self._desk.store, ids, actor=principal.name, now_ms=words.now_ms(), detail=detail
+            self._web.store, ids, actor=principal.name, now_ms=words.now_ms(), detail=detail
         )
 
     def _delete_found(self, search: MailSearch, principal: Principal, detail: str) -> None:
-        self._delete(found_ids(self._desk, search), principal, detail)
+        self._delete(found_ids(self._web, search), principal, detail)
 
     async def release(self, request: Request) -> Response:
         """Send a message to the addresses `To`: to all of them, or to none with 400.
@@ -118,14 +118,14 @@ class Changes:
         if len(addresses) > MAX_TARGETS:
             raise HTTPException(400, f"To has more than {MAX_TARGETS} addresses")
         anyone = flag(body, "Anyone")
-        await self._desk.change(lambda: self._release(request, addresses, principal, anyone))
+        await self._web.change(lambda: self._release(request, addresses, principal, anyone))
         return PlainTextResponse(OK)
 
     def _release(
         self, request: Request, addresses: list[str], principal: Principal, anyone: bool
     ) -> None:
-        store, settings = self._desk.store, self._desk.settings
-        ids = [found_by(self._desk, request).entry.queue_id]
+        store, settings = self._web.store, self._web.settings
+        ids = [found_by(self._web, request).entry.queue_id]
         wishes = [Wish(to=to, is_admin=principal.is_admin, anyone=anyone) for to in addresses]
         problems = [
             problem

@@ -16,7 +16,7 @@ from relaygw import __version__
 from relaygw.errors import StoreUnavailable
 from relaygw.mail.search import EVERYTHING
 from relaygw.store.captured import CapturedEntry
-from relaygw.web.context import Desk
+from relaygw.web.context import WebContext
 from relaygw.web.sandbox.api.message_json import Json, summary_json
 from relaygw.web.sandbox.captured import Arrivals
 
@@ -40,8 +40,8 @@ class _Look:
 class Live:
     """The endpoint."""
 
-    def __init__(self, desk: Desk, arrivals: Arrivals) -> None:
-        self._desk = desk
+    def __init__(self, web: WebContext, arrivals: Arrivals) -> None:
+        self._web = web
         self._arrivals = arrivals
         self._open = 0
 
@@ -54,7 +54,7 @@ class Live:
         self._open += 1
         try:
             # before the client knows that it is heard: what comes from then on is new to it
-            seen = await self._desk.read(self._look)
+            seen = await self._web.read(self._look)
             await socket.accept()
             await self._serve(socket, seen)
         finally:
@@ -74,7 +74,7 @@ class Live:
         while not self._arrivals.stop.is_set():
             version = self._arrivals.version
             with contextlib.suppress(StoreUnavailable):  # the next look may do
-                now = await self._desk.read(self._look)
+                now = await self._web.read(self._look)
                 for event in _events(seen, now):
                     await socket.send_json(event)
                 seen = now
@@ -83,9 +83,9 @@ class Live:
 
     def _look(self) -> _Look:
         for _ in range(_LOOKS):
-            self._desk.indexer.catch_up()
-            counts = self._desk.store.count_captured(EVERYTHING)
-            found = self._desk.store.find_captured(EVERYTHING, start=0, limit=WATCHED)
+            self._web.indexer.catch_up()
+            counts = self._web.store.count_captured(EVERYTHING)
+            found = self._web.store.find_captured(EVERYTHING, start=0, limit=WATCHED)
             if all(one.facts is not None for one in found):
                 break
         # what came at this moment is told by the next look, with what its content says

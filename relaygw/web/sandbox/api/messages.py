@@ -27,7 +27,7 @@ from relaygw.mail.search import EVERYTHING, MAX_CHARACTERS, MAX_TERMS, MailSearc
 from relaygw.store.captured import CapturedEntry
 from relaygw.store.protocol import QueueEntry
 from relaygw.web import words
-from relaygw.web.context import Desk
+from relaygw.web.context import WebContext
 from relaygw.web.mail.content import FRAME_HEADERS, read_part, source_chunks
 from relaygw.web.mail.html_page import MAX_HTML_CHARACTERS, MailPages, html_part, mail_page
 from relaygw.web.mail.mime_tree import MimeTree, Part, load_tree
@@ -49,37 +49,37 @@ _LINK = re.compile(r'href="#relaygw-link" title="((?:https?|mailto):[^"]*)"')
 class Messages:
     """The endpoints of lists."""
 
-    def __init__(self, desk: Desk) -> None:
-        self._desk = desk
+    def __init__(self, web: WebContext) -> None:
+        self._web = web
 
     async def show_info(self, _: Request) -> Response:
         """Answer what Mailpit tells of itself; 0 where this role does not know."""
-        store = self._desk.store
+        store = self._web.store
 
         def read() -> Json:
             total, unread = store.count_captured(EVERYTHING)
             return _info_json(total, unread, store.tags())
 
-        return await self._desk.read(lambda: JSONResponse(read()))
+        return await self._web.read(lambda: JSONResponse(read()))
 
     async def list_messages(self, request: Request) -> Response:
         """Answer `limit` messages from `start` on, newest first."""
         start, limit = page_of(request)
-        return await self._desk.read(lambda: self._list(EVERYTHING, start, limit))
+        return await self._web.read(lambda: self._list(EVERYTHING, start, limit))
 
     async def search(self, request: Request) -> Response:
         """Answer the messages that `query` finds, as `list_messages` does."""
         search = search_of(request, query_of(request))
         start, limit = page_of(request)
-        return await self._desk.read(lambda: self._list(search, start, limit))
+        return await self._web.read(lambda: self._list(search, start, limit))
 
     async def list_tags(self, _: Request) -> Response:
         """Answer the tags in use."""
-        return JSONResponse(await self._desk.read(lambda: list(self._desk.store.tags())))
+        return JSONResponse(await self._web.read(lambda: list(self._web.store.tags())))
 
     def _list(self, search: MailSearch, start: int, limit: int) -> Response:
-        store = self._desk.store
-        self._desk.indexer.catch_up()
+        store = self._web.store
+        self._web.indexer.catch_up()
         total, unread = store.count_captured(EVERYTHING)
         matching = (total, unread) if search == EVERYTHING else store.count_captured(search)
         found = store.find_captured(search, start=start, limit=limit)
@@ -99,8 +99,8 @@ class Messages:
 class OneMessage:
     """The endpoints of one message."""
 
-    def __init__(self, desk: Desk, mail_pages: MailPages) -> None:
-        self._desk = desk
+    def __init__(self, web: WebContext, mail_pages: MailPages) -> None:
+        self._web = web
         self._mail_pages = mail_pages
 
     def view_routes(self, path: str) -> list[BaseRoute]:
@@ -117,23 +117,23 @@ class OneMessage:
         def read() -> Response:
             found, tree = self._opened(request)
             if found.entry.read_at_ms is None:
-                self._desk.store.mark_read([found.entry.queue_id], at_ms=words.now_ms())
+                self._web.store.mark_read([found.entry.queue_id], at_ms=words.now_ms())
             return JSONResponse(message_json(found.entry, tree, tags=found.tags) | {"Read": True})
 
-        return await self._desk.open(read)
+        return await self._web.open(read)
 
     async def show_headers(self, request: Request) -> Response:
         """Answer the header as a map of lists."""
-        return await self._desk.open(lambda: JSONResponse(headers_json(self._opened(request)[1])))
+        return await self._web.open(lambda: JSONResponse(headers_json(self._opened(request)[1])))
 
     async def show_raw(self, request: Request) -> Response:
         """Answer the source, chunk by chunk as the store has it."""
 
         def read() -> tuple[QueueEntry, Iterator[bytes]]:
-            entry = found_by(self._desk, request).entry
-            return entry, source_chunks(self._desk.store, entry)
+            entry = found_by(self._web, request).entry
+            return entry, source_chunks(self._web.store, entry)
 
-        entry, chunks = await self._desk.read(read)
+        entry, chunks = await self._web.read(read)
         headers = {}
         if request.query_params.get("dl") == "1":
             headers["Content-Disposition"] = f'attachment; filename="{entry.queue_id}.eml"'
@@ -143,10 +143,10 @@ class OneMessage:
         """Answer the decoded bytes of a part under its own type, to be saved, never shown."""
 
         def read() -> tuple[Part, bytes]:
-            entry = found_by(self._desk, request).entry
-            return read_part(self._desk.store, entry, request.path_params["part_id"])
+            entry = found_by(self._web, request).entry
+            return read_part(self._web.store, entry, request.path_params["part_id"])
 
-        part, body = await self._desk.open(read)
+        part, body = await self._web.open(read)
         return Response(body, headers=_part_headers(part))
 
     async def check_links(self, request: Request) -> Response:
@@ -155,16 +155,16 @@ class OneMessage:
         def read() -> Response:
             found, tree = self._opened(request)
             links = links_of(message_json(found.entry, tree), tree)
-            web = dict.fromkeys(one.target for one in links if one.is_web)
-            listed = [{"URL": url, "StatusCode": 0, "Status": NOT_FETCHED} for url in web]
+            targets = dict.fromkeys(one.target for one in links if one.is_web)
+            listed = [{"URL": url, "StatusCode": 0, "Status": NOT_FETCHED} for url in targets]
             return JSONResponse({"Errors": 0, "Links": listed})
 
-        return await self._desk.open(read)
+        return await self._web.open(read)
 
     async def show_latest(self, request: Request) -> Response:
         """Lead to the page of the newest message."""
         request.path_params["queue_id"] = LATEST
-        found = await self._desk.read(lambda: found_by(self._desk, request))
+        found = await self._web.read(lambda: found_by(self._web, request))
         root_path: str = request.scope.get("root_path", "")
         return RedirectResponse(f"{root_path}/sandbox/{found.entry.queue_id}", status_code=302)
 
@@ -182,7 +182,7 @@ class OneMessage:
             document = _LINK.sub(r'href="\1" rel="noopener noreferrer"', page.document)
             return HTMLResponse(document, headers=FRAME_HEADERS)
 
-        return await self._desk.open(make)
+        return await self._web.open(make)
 
     async def show_text(self, request: Request) -> Response:
         """Answer the text of a message."""
@@ -191,11 +191,11 @@ class OneMessage:
             found, tree = self._opened(request)
             return PlainTextResponse(message_json(found.entry, tree)["Text"])
 
-        return await self._desk.open(read)
+        return await self._web.open(read)
 
     def _opened(self, request: Request) -> tuple[CapturedEntry, MimeTree]:
-        found = found_by(self._desk, request)
-        return found, load_tree(self._desk.store, found.entry)
+        found = found_by(self._web, request)
+        return found, load_tree(self._web.store, found.entry)
 
 
 def page_of(request: Request) -> tuple[int, int]:
@@ -241,25 +241,25 @@ def _number(request: Request, name: str, *, default: int) -> int:
     return int(value)
 
 
-def found_by(desk: Desk, request: Request) -> CapturedEntry:
+def found_by(web: WebContext, request: Request) -> CapturedEntry:
     """Return the captured message that the path names; raises 404 if there is none."""
     if request.path_params["queue_id"] != LATEST:
-        return captured_of(desk, request)
-    found = desk.store.captured_entry(None)
+        return captured_of(web, request)
+    found = web.store.captured_entry(None)
     if found is None:
         raise HTTPException(404)
     return found
 
 
-def found_ids(desk: Desk, search: MailSearch) -> list[str]:
+def found_ids(web: WebContext, search: MailSearch) -> list[str]:
     """Return the ids of all that a search finds, also of what nobody has read yet; may be slow.
 
     An id is no measure of when something was captured, so nothing less than all of them tells
     what there was before a change.
     """
-    desk.indexer.catch_up(within_s=None)
+    web.indexer.catch_up(within_s=None)
     ids: list[str] = []
-    while found := desk.store.captured_ids(search, limit=_BATCH_IDS, after=ids[-1] if ids else ""):
+    while found := web.store.captured_ids(search, limit=_BATCH_IDS, after=ids[-1] if ids else ""):
         ids += found
         if len(found) < _BATCH_IDS:
             break

@@ -28,7 +28,7 @@ from relaygw.policy.routing import CAPTURE_ROUTE
 from relaygw.settings.model import Mode, Stream
 from relaygw.web import words
 from relaygw.web.api.json_body import Found, objects, read_object, strings, text, value_of
-from relaygw.web.context import Desk
+from relaygw.web.context import WebContext
 from relaygw.web.gate.identity import Principal, Role, require
 from relaygw.web.sandbox.api.changes import clean_tags
 
@@ -48,8 +48,8 @@ _POLICY = SMTP.clone(cte_type="7bit")
 class Send:
     """The endpoint."""
 
-    def __init__(self, desk: Desk) -> None:
-        self._desk = desk
+    def __init__(self, web: WebContext) -> None:
+        self._web = web
         self._ids = QueueIdSource()
 
     async def send(self, request: Request) -> Response:
@@ -62,18 +62,18 @@ class Send:
         def capture() -> None:
             message = self._accepted(queue_id, at_ms, body, principal)
             tags = clean_tags(strings(body, "Tags"))
-            self._desk.store.accept_batch([message])
+            self._web.store.accept_batch([message])
             if tags:
-                self._desk.store.set_tags([queue_id], tags)
+                self._web.store.set_tags([queue_id], tags)
 
-        await self._desk.change(capture)
+        await self._web.change(capture)
         return JSONResponse({"ID": queue_id})
 
     def _accepted(
         self, queue_id: str, at_ms: int, body: Found, principal: Principal
     ) -> AcceptedMessage:
         addresses = _recipients(body)
-        message_id = f"<{queue_id}@{self._desk.settings.hostname}>"
+        message_id = f"<{queue_id}@{self._web.settings.hostname}>"
         content = _compose(body, message_id=message_id)
         facts = read_header(content)
         starts = range(0, len(content), _CHUNK_BYTES)

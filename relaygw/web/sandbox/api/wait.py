@@ -26,7 +26,7 @@ from relaygw.mail.search import (
 from relaygw.mail.search_values import read_time_ms
 from relaygw.settings.units import parse_duration
 from relaygw.store.captured import CapturedEntry
-from relaygw.web.context import Desk
+from relaygw.web.context import WebContext
 from relaygw.web.mail.mime_tree import load_tree
 from relaygw.web.sandbox.api.message_json import message_json
 from relaygw.web.sandbox.api.messages import links_of
@@ -69,8 +69,8 @@ _SENTENCE_END = re.compile(r"[.!?](?:\s|$)")
 class Wait:
     """The endpoint."""
 
-    def __init__(self, desk: Desk, arrivals: Arrivals) -> None:
-        self._desk = desk
+    def __init__(self, web: WebContext, arrivals: Arrivals) -> None:
+        self._web = web
         self._arrivals = arrivals
         self._waiting = 0
 
@@ -90,14 +90,14 @@ class Wait:
             self._waiting -= 1
         if found is None:
             raise HTTPException(408, f"no such mail within {wait_s:g} s")
-        return await self._desk.open(lambda: self._answer(found))
+        return await self._web.open(lambda: self._answer(found))
 
     async def _found(
         self, request: Request, search: MailSearch, to: str, until_s: float
     ) -> CapturedEntry | None:
         while True:
             version = self._arrivals.version
-            found = await self._desk.read(lambda: self._newest(search, to))
+            found = await self._web.read(lambda: self._newest(search, to))
             left_s = until_s - time.monotonic()
             if found is not None or left_s <= 0 or await request.is_disconnected():
                 return found
@@ -106,9 +106,9 @@ class Wait:
             await self._arrivals.after(version, timeout_s=min(_RECHECK_S, left_s))
 
     def _newest(self, search: MailSearch, to: str) -> CapturedEntry | None:
-        self._desk.indexer.catch_up()
+        self._web.indexer.catch_up()
         for start in range(0, _MAX_LOOKED_AT, _PAGE):
-            found = self._desk.store.find_captured(search, start=start, limit=_PAGE)
+            found = self._web.store.find_captured(search, start=start, limit=_PAGE)
             for one in found:
                 if not to or _is_to(one, to):
                     return one
@@ -117,7 +117,7 @@ class Wait:
         return None
 
     def _answer(self, found: CapturedEntry) -> Response:
-        tree = load_tree(self._desk.store, found.entry)
+        tree = load_tree(self._web.store, found.entry)
         message = message_json(found.entry, tree, tags=found.tags)
         return JSONResponse(
             {
