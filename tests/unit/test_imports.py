@@ -107,6 +107,38 @@ def test_imports_point_down(path: Path) -> None:
     assert list(broken_rules(path)) == []
 
 
+WEB = PACKAGE / "web"
+RENDERERS = ("relaygw.web.page.render", "relaygw.web.page.render_text")
+
+
+def is_page(path: Path) -> bool:
+    """True for a module of web that renders templates."""
+    return path.is_relative_to(WEB) and any(name in RENDERERS for name in imports_of(path))
+
+
+def is_api(path: Path) -> bool:
+    return path.is_relative_to(WEB) and "api" in path.relative_to(WEB).parts and not is_page(path)
+
+
+def modules_of(path: Path) -> set[Path]:
+    """The modules of web that a module imports."""
+    names = [name for name in imports_of(path) if name.startswith("relaygw.web.")]
+    return {PACKAGE.parent.joinpath(*name.split(".")[:-1]).with_suffix(".py") for name in names}
+
+
+@pytest.mark.parametrize(
+    "path", sorted(WEB.rglob("*.py")), ids=lambda path: str(path.relative_to(WEB))
+)
+def test_pages_and_apis_do_not_know_each_other(path: Path) -> None:
+    """What both need is in their subject; only who names the addresses knows both."""
+    known = {each for each in modules_of(path) if each.exists()} if path.name != "routes.py" else ()
+    if is_api(path):
+        answers = WEB / "problem.py"  # errors are pages for people
+        assert [each for each in known if is_page(each) and each != answers] == []
+    elif not is_page(path) or "api" not in path.parts:
+        assert [each for each in known if is_api(each)] == []
+
+
 def test_every_room_has_a_level() -> None:
     assert {room_of(path) for path in FILES} - {"__init__"} == set(LEVELS)
 
