@@ -25,9 +25,7 @@ from bench.standing.setting import Setting
 from relaygw.mail.envelope import AcceptedMessage, NewDelivery, NewRecipient, Source
 from relaygw.mail.queue_id import QueueIdSource
 from relaygw.store import migrate
-from relaygw.store.postgres import PostgresStore
-from relaygw.store.sql import SqlStore
-from relaygw.store.sqlite import SqliteStore
+from relaygw.store.store import Store, open_store
 
 _BATCH = 500
 _SPAN_MS = 86_400_000
@@ -46,7 +44,7 @@ def queue_commands(setting: Setting) -> Result:
         url = f"sqlite:///{root}/gateway/state/queue.db"
         (root / "gateway" / "state").mkdir(parents=True)
         migrate.upgrade(url)
-        return _measure(setting, root, url, lambda: SqliteStore(url, keep_content=False))
+        return _measure(setting, root, url, lambda: open_store(url, keep_content=False))
 
 
 def queue_commands_postgres(setting: Setting) -> Result:
@@ -54,10 +52,10 @@ def queue_commands_postgres(setting: Setting) -> Result:
     with ExitStack() as stack:
         root = stack.enter_context(setting.directory())
         url = stack.enter_context(postgres_queue())
-        return _measure(setting, root, url, lambda: PostgresStore(url, keep_content=False))
+        return _measure(setting, root, url, lambda: open_store(url, keep_content=False))
 
 
-def _measure(setting: Setting, root: Path, url: str, open_store: Callable[[], SqlStore]) -> Result:
+def _measure(setting: Setting, root: Path, url: str, open_store: Callable[[], Store]) -> Result:
     count = setting.size.queued
     setting.say(f"queueing {count:,} messages")
     _fill(open_store(), count)
@@ -145,7 +143,7 @@ def _run_s(words: list[str], environment: dict[str, str] | None = None) -> float
     return time.perf_counter() - begun_s
 
 
-def _fill(store: SqlStore, count: int) -> None:
+def _fill(store: Store, count: int) -> None:
     """Store messages as the front does, then let all of them wait for their second try."""
     first_ms = time.time_ns() // 1_000_000 - _SPAN_MS
     ids = QueueIdSource()
@@ -154,8 +152,8 @@ def _fill(store: SqlStore, count: int) -> None:
     )
     try:
         while batch := list(islice(messages, _BATCH)):
-            store.accept_batch(batch)
-        with store._write() as connection:
+            store.intake.accept_batch(batch)
+        with store.database.write() as connection:
             connection.execute(
                 text(
                     "UPDATE delivery SET state = 'deferred', attempts = 1, provider = 'sink',"
@@ -163,17 +161,17 @@ def _fill(store: SqlStore, count: int) -> None:
                 ),
                 {"day_ms": _SPAN_MS},
             )
-        with store._write() as connection:
+        with store.database.write() as connection:
             connection.execute(
                 text(
                     "UPDATE recipient SET attempts = 1, provider = 'sink', dsn = '4.3.0',"
                     " reply = '451 4.3.0 try again later'"
                 )
             )
-        with store._write() as connection:
-            if connection.dialect.name == "postgresql":  # as autovacuum does within a minute
+        with store.database.write() as connection:
+            if connection.is_postgres:  # as autovacuum does within a minute
                 connection.execute(text("ANALYZE"))
-        while store.checkpoint():
+        while store.janitor.checkpoint():
             pass
     finally:
         store.close()
@@ -203,9 +201,9 @@ def _accepted(number: int, at_ms: int, ids: QueueIdSource) -> AcceptedMessage:
     )
 
 
-def _count_deleted(store: SqlStore) -> int:
+def _count_deleted(store: Store) -> int:
     try:
-        with store._read() as connection:
+        with store.database.read() as connection:
             found: int = connection.execute(
                 text("SELECT count(*) FROM delivery WHERE state = 'deleted'")
             ).scalar_one()

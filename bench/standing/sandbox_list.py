@@ -18,9 +18,8 @@ from relaygw.mail.queue_id import QueueIdSource
 from relaygw.mail.search import parse_search
 from relaygw.mail.state import RecipientState
 from relaygw.store import migrate
-from relaygw.store.postgres import PostgresStore
-from relaygw.store.sql import SqlStore
-from relaygw.store.sqlite import SqliteStore, database_path
+from relaygw.store.sqlite import database_path
+from relaygw.store.store import Store, open_store
 from relaygw.web.sandbox.index import Indexer
 
 PAGE_ROWS = 50
@@ -81,7 +80,7 @@ def sandbox_list(setting: Setting) -> Result:
     with setting.directory() as root:
         url = f"sqlite:///{root}/queue.db"
         migrate.upgrade(url)
-        store = SqliteStore(url, keep_content=False)
+        store = open_store(url, keep_content=False)
         try:
             return _measure(setting, store, lambda: _sqlite_bytes(store, database_path(url)))
         finally:
@@ -91,23 +90,23 @@ def sandbox_list(setting: Setting) -> Result:
 def sandbox_list_postgres(setting: Setting) -> Result:
     """Page and search of 100,000 captured messages, on PostgreSQL."""
     with PostgresServer() as server:
-        store = PostgresStore(server.url, keep_content=False)
+        store = open_store(server.url, keep_content=False)
         try:
             return _measure(setting, store, lambda: _postgres_bytes(store))
         finally:
             store.close()
 
 
-def _measure(setting: Setting, store: SqlStore, size_bytes: Callable[[], int]) -> Result:
+def _measure(setting: Setting, store: Store, size_bytes: Callable[[], int]) -> Result:
     count = setting.size.captured
     middle_ms = _fill(setting, store, count)
     before_bytes = size_bytes()
     index_s = _index(setting, store)
     index_bytes = size_bytes() - before_bytes
     setting.say(f"indexed in {index_s:.0f} s; now looking")
-    newest = store.captured_ids(parse_search(""), limit=count)[-_READ * 3 :]
-    store.mark_read(newest[::3], at_ms=1)
-    store.set_tags(newest[: _TAGGED // 2] + newest[-_TAGGED // 2 :], ["checkout"])
+    newest = store.sandbox.captured_ids(parse_search(""), limit=count)[-_READ * 3 :]
+    store.sandbox.mark_read(newest[::3], at_ms=1)
+    store.sandbox.set_tags(newest[: _TAGGED // 2] + newest[-_TAGGED // 2 :], ["checkout"])
     searches = {name: text.format(middle=middle_ms) for name, text in _SEARCHES.items()}
     pages, page_hits = _time(
         setting, store, {"first page": ("", 0), "in the middle": ("", count // 2)}
@@ -129,7 +128,7 @@ def _measure(setting: Setting, store: SqlStore, size_bytes: Callable[[], int]) -
     )
 
 
-def _fill(setting: Setting, store: SqlStore, count: int) -> int:
+def _fill(setting: Setting, store: Store, count: int) -> int:
     """Store messages as the front does; return when the middle one was captured."""
     setting.say(f"capturing {count:,} messages")
     first_ms = time.time_ns() // 1_000_000 - count * _SPACING_MS
@@ -140,10 +139,10 @@ def _fill(setting: Setting, store: SqlStore, count: int) -> int:
     )
     done = 0
     while batch := list(islice(messages, _BATCH)):
-        store.accept_batch(batch)
+        store.intake.accept_batch(batch)
         done += len(batch)
         if done % 20_000 < _BATCH:
-            store.checkpoint()
+            store.janitor.checkpoint()
             setting.say(f"{done:,} captured")
     return first_ms + count // 2 * _SPACING_MS
 
@@ -170,19 +169,19 @@ def _accepted(mail: ShopMail, ids: QueueIdSource, at_ms: int) -> AcceptedMessage
     )
 
 
-def _index(setting: Setting, store: SqlStore) -> float:
+def _index(setting: Setting, store: Store) -> float:
     """Let everything be read; return the seconds it took."""
     indexer = Indexer(store)
     began_s = time.monotonic()
     while not indexer.catch_up(within_s=10.0):
-        indexed = store.count_captured(parse_search("larger:1"))[0]
+        indexed = store.sandbox.count_captured(parse_search("larger:1"))[0]
         setting.say(f"{indexed:,} indexed")
-        store.checkpoint()
+        store.janitor.checkpoint()
     return time.monotonic() - began_s
 
 
 def _time(
-    setting: Setting, store: SqlStore, asked: dict[str, tuple[str, int]]
+    setting: Setting, store: Store, asked: dict[str, tuple[str, int]]
 ) -> tuple[_Timings, dict[str, int]]:
     """Time each page with its counts, taking turns."""
     durations: dict[str, list[float]] = {name: [] for name in asked}
@@ -192,21 +191,21 @@ def _time(
         for name, (text, start) in asked.items():
             began_s = time.perf_counter()
             search = parse_search(text)
-            store.find_captured(search, start=start, limit=PAGE_ROWS)
-            hits[name], _ = store.count_captured(search)
+            store.sandbox.find_captured(search, start=start, limit=PAGE_ROWS)
+            hits[name], _ = store.sandbox.count_captured(search)
             durations[name].append((time.perf_counter() - began_s) * 1000)
     return _Timings(durations), hits
 
 
-def _sqlite_bytes(store: SqlStore, path: Path) -> int:
-    while store.checkpoint():
+def _sqlite_bytes(store: Store, path: Path) -> int:
+    while store.janitor.checkpoint():
         pass
     return path.stat().st_size
 
 
-def _postgres_bytes(store: SqlStore) -> int:
-    with store._read() as connection:
-        size: int = connection.exec_driver_sql(
+def _postgres_bytes(store: Store) -> int:
+    with store.database.read() as connection:
+        size: int = connection.connection.exec_driver_sql(
             "SELECT pg_database_size(current_database())"
         ).scalar_one()
         return size

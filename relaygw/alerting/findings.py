@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from relaygw.observe.maildrop import LeftMail
 from relaygw.policy.untended import LostInstance, Untended
 from relaygw.settings.alerts import Rule
-from relaygw.store.protocol import Hold, LaneCount
-from relaygw.store.watching import HistoryPoint
+from relaygw.store.holds import Hold
+from relaygw.store.queue import LaneCount
+from relaygw.store.watch import HistoryPoint
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

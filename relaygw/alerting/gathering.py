@@ -18,8 +18,9 @@ from relaygw.settings.alerts import Rule
 from relaygw.settings.certificate_end import certificate_end
 from relaygw.settings.model import Settings
 from relaygw.settings.show import fingerprint
-from relaygw.store.protocol import LaneCount, Store
-from relaygw.store.watching import HISTORY_SLICE_MS, Incident, standing_of
+from relaygw.store.queue import LaneCount
+from relaygw.store.store import Store
+from relaygw.store.watch import HISTORY_SLICE_MS, Incident, standing_of
 
 _RECENT_MS = 2 * HOUR_MS
 _USUAL_MS = 7 * DAY_MS
@@ -42,13 +43,13 @@ class Gatherer:
 
     def queue_facts(self, open_incidents: Sequence[Incident], *, now_ms: int) -> QueueFacts:
         """Look at the queue; also leaves its gauges in the history. Raises StoreUnavailable."""
-        lanes = self._store.counts()
-        self._store.raise_history(now_ms, _gauges(lanes, now_ms))
+        lanes = self._store.queue.counts()
+        self._store.watch.raise_history(now_ms, _gauges(lanes, now_ms))
         window_ms = max(_RECENT_MS, int(self._settings.alert_rules.no_delivery * 2000))
         return QueueFacts(
             lanes=lanes,
-            points=self._store.history(now_ms - window_ms, series=_RECENT_SERIES),
-            doubts=self._store.doubtful(),
+            points=self._store.watch.history(now_ms - window_ms, series=_RECENT_SERIES),
+            doubts=self._store.watch.doubtful(),
             quotas=self._quotas(),
             busiest_hour=self._busiest_hour(open_incidents, now_ms),
             untended=self._untended(lanes, now_ms),
@@ -60,15 +61,15 @@ class Gatherer:
             self._settings,
             fingerprint=fingerprint(self._settings),
             lanes=lanes,
-            holds=self._store.holds(),
-            instances=self._store.instances(),
+            holds=self._store.holds.in_force(),
+            instances=self._store.instances.registered(),
             now_ms=now_ms,
         )
         return untended(standing, self._settings, now_ms=now_ms)
 
     def _quotas(self) -> dict[str, float]:
         return {
-            name: self._store.quota_used(provider.account or name) / provider.daily_quota
+            name: self._store.limits.quota_used(provider.account or name) / provider.daily_quota
             for name, provider in self._settings.providers.items()
             if provider.daily_quota is not None
         }
@@ -81,7 +82,7 @@ class Gatherer:
         until_ms = min([now_ms, *begun_ms]) - HOUR_MS
         until_ms -= until_ms % HISTORY_SLICE_MS
         if until_ms != self._usual_until_ms:
-            points = self._store.history(now_ms - _USUAL_MS, series=[Series.ACCEPTED])
+            points = self._store.watch.history(now_ms - _USUAL_MS, series=[Series.ACCEPTED])
             is_enough = bool(points) and points[0].slice_at_ms <= until_ms - _ENOUGH_MS
             self._usual = busiest_hour(points, until_ms=until_ms) if is_enough else None
             self._usual_until_ms = until_ms

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 
 from relaygw.errors import StoreUnavailable
 from relaygw.observe.history.tally import HistoryTally
-from relaygw.store.protocol import Store
+from relaygw.store.store import Store
 
 WRITE_EACH_S = 10.0
 
@@ -45,7 +45,7 @@ async def write_history(tally: HistoryTally, store: Store) -> None:
     while slices:
         at_ms, counts = slices[0]
         try:
-            await asyncio.to_thread(store.add_history, at_ms, counts)
+            await asyncio.to_thread(store.watch.add_history, at_ms, counts)
         except StoreUnavailable:
             break
         del slices[0]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from relaygw.alerting.findings import Finding
-from relaygw.store.watching import Incident
+from relaygw.store.watch import Incident
 
 Kind = tuple[str, str]
 """Rule and key."""

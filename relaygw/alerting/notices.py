@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from relaygw.mail.timestamp import rfc3339
 from relaygw.settings.alerts import Rule
 from relaygw.settings.model import Settings
-from relaygw.store.watching import Incident
+from relaygw.store.watch import Incident
 
 _PAGES = {
     Rule.QUEUE_AGE: "/queue",

@@ -11,7 +11,7 @@ from relaygw.alerting.telling import Receiver, Teller
 from relaygw.alerting.watch import Pace, Watch, keep_told, providers_in_trouble
 from relaygw.settings.alerts import Alert, channel_name
 from relaygw.settings.model import Mode, Settings
-from relaygw.store.protocol import Store
+from relaygw.store.store import Store
 
 
 def open_watch(

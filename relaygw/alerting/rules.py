@@ -19,7 +19,7 @@ from relaygw.policy.untended import lost_gateways
 from relaygw.settings.alerts import AlertRules, Rule
 from relaygw.settings.model import Settings
 from relaygw.settings.units import format_duration
-from relaygw.store.protocol import UNREACHABLE, Hold
+from relaygw.store.holds import UNREACHABLE, Hold
 from relaygw.upstream.advice import certificate_remedy
 
 HOST_RULES = frozenset({Rule.DISK_LOW, Rule.CERTIFICATE_EXPIRING, Rule.MAILDROP_STUCK})

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from relaygw.mail.state import DeliveryState
 from relaygw.observe.history.series import Series
-from relaygw.store.watching import HISTORY_SLICE_MS, HistoryPoint
+from relaygw.store.watch import HISTORY_SLICE_MS, HistoryPoint
 
 HOUR_MS = 3_600_000
 DAY_MS = 86_400_000

@@ -15,7 +15,7 @@ from relaygw.alerting.channels.channel import Channel, NotTold
 from relaygw.alerting.notices import notice_of
 from relaygw.errors import StoreUnavailable
 from relaygw.settings.model import Settings
-from relaygw.store.watching import Incident
+from relaygw.store.watch import Incident
 
 RETRY_LADDER_S = (10.0, 30.0, 60.0, 300.0)
 FORGET_MS = 3_600_000

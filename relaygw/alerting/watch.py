@@ -24,8 +24,8 @@ from relaygw.errors import StoreUnavailable
 from relaygw.policy.untended import LOST_MS
 from relaygw.settings.alerts import Rule
 from relaygw.settings.model import Settings
-from relaygw.store.protocol import Store
-from relaygw.store.watching import Incident
+from relaygw.store.store import Store
+from relaygw.store.watch import Incident
 
 DUTY = "watch"
 LOOK_S = 5.0
@@ -120,23 +120,23 @@ class Watch:
             return []
         self._teller.write()
         self._look_at_fleet(now_ms)
-        return self._store.incidents(now_ms - FORGET_MS)
+        return self._store.watch.incidents(now_ms - FORGET_MS)
 
     def _has_duty(self, name: str) -> bool:
-        return self._store.duty(name, self._incarnation)
+        return self._store.watch.duty(name, self._incarnation)
 
     def _look_at_host(self, now_ms: int) -> None:
         findings = host_findings(host_facts(self._settings, self._state_dir), self._settings)
         host = self._settings.hostname
         mine = [
             one
-            for one in self._store.incidents(now_ms)
+            for one in self._store.watch.incidents(now_ms)
             if one.rule in HOST_RULES and one.key.partition(" ")[0] == host
         ]
         self._settle(self._host, findings, mine, now_ms)
 
     def _look_at_fleet(self, now_ms: int) -> None:
-        known = self._store.incidents(now_ms)
+        known = self._store.watch.incidents(now_ms)
         shared = [one for one in known if one.rule not in HOST_RULES]
         is_due = time.monotonic() >= self._queue_due_s
         if self._queue is None or is_due:
@@ -147,9 +147,9 @@ class Watch:
             self._queue_due_s = begun_s + max(self._pace.queue_look_s, _LOAD * took_s)
         facts = FleetFacts(
             now_ms=now_ms,
-            holds=self._store.holds(),
+            holds=self._store.holds.in_force(),
             unreached=self._unreached(),
-            lost=self._store.lost_instances(now_ms - LOST_MS),
+            lost=self._store.watch.lost_instances(now_ms - LOST_MS),
             queue=self._queue,
             clock_step=self._clock_step(),
         )
@@ -157,7 +157,7 @@ class Watch:
 
     def _end_of_lost_hosts(self, known: Sequence[Incident], now_ms: int) -> None:
         """End what was wrong with hosts that are not there any more."""
-        hosts = {instance.name for instance in self._store.instances()}
+        hosts = {instance.name for instance in self._store.instances.registered()}
         for one in known:
             if one.rule in HOST_RULES and one.key.partition(" ")[0] not in hosts:
                 self._end(one, now_ms)
@@ -171,14 +171,14 @@ class Watch:
     ) -> None:
         is_open = [one for one in known if one.recovered_at_ms is None]
         for finding, since_ms in lasting.begun(findings, is_open, now_ms=now_ms):
-            if self._store.open_incident(_incident(finding, since_ms)):
+            if self._store.watch.open_incident(_incident(finding, since_ms)):
                 self._note(f"warning: alert: {finding.summary}; {finding.remedy}")
         for incident in lasting.ended(findings, is_open, now_ms=now_ms):
             self._end(incident, now_ms)
 
     def _end(self, incident: Incident, now_ms: int) -> None:
         if incident.recovered_at_ms is None:
-            self._store.end_incident(incident.incident_id, at_ms=now_ms)
+            self._store.watch.end_incident(incident.incident_id, at_ms=now_ms)
             self._note(f"alert is over: {incident.summary}")
 
     # --- the store itself ------------------------------------------------------------------
@@ -223,12 +223,12 @@ def _incident(finding: Finding, since_ms: int) -> Incident:
 
 def keep_told(store: Store, told: Told) -> None:
     """Write that a channel took a notice; of what is nowhere but here there is nothing to write."""
-    store.note_told(told.incident_id, told.channel, is_recovery=told.is_recovery)
+    store.watch.note_told(told.incident_id, told.channel, is_recovery=told.is_recovery)
 
 
 def providers_in_trouble(store: Store) -> Collection[str]:
     """Return the providers that are down or held, none when nobody knows."""
     try:
-        return {hold.key.partition(" ")[0] for hold in store.holds()}
+        return {hold.key.partition(" ")[0] for hold in store.holds.in_force()}
     except StoreUnavailable:
         return frozenset()

@@ -16,7 +16,7 @@ from relaygw.mail.timestamp import rfc3339
 if TYPE_CHECKING:
     from relaygw.settings.alerts import Alert
     from relaygw.settings.model import Settings
-    from relaygw.store.watching import Incident
+    from relaygw.store.watch import Incident
 
 _RECENT_DAYS = 7
 _RULE_WIDTH = 20
@@ -34,7 +34,7 @@ def list_alerts(invocation: Invocation, wants_json: bool) -> None:
     """List what is wrong now, and what was in the last seven days."""
     now_ms = clock_ms()
     with invocation.open_store() as store:
-        found = store.incidents(now_ms - _RECENT_DAYS * 86_400_000)
+        found = store.watch.incidents(now_ms - _RECENT_DAYS * 86_400_000)
     found.sort(key=lambda one: (one.recovered_at_ms is not None, -one.since_ms))
     lines = map(_object, found) if wants_json else _rows(found, now_ms)
     for line in lines:
@@ -161,6 +161,6 @@ def _in_trouble(invocation: Invocation) -> frozenset[str]:
 
     try:
         with invocation.open_store() as store:
-            return frozenset(hold.key.partition(" ")[0] for hold in store.holds())
+            return frozenset(hold.key.partition(" ")[0] for hold in store.holds.in_force())
     except RelaygwError:
         return frozenset()

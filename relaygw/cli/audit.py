@@ -11,8 +11,7 @@ from relaygw.cli.selection import not_empty, take_duration
 from relaygw.cli.text import as_json, clock_ms, fitted, terminal_width
 from relaygw.mail.timestamp import rfc3339
 from relaygw.operations.audit import SETTINGS_CHANGE, audit_object, settings_change_words
-from relaygw.store.commands import Trail
-from relaygw.store.protocol import AuditEntry
+from relaygw.store.audit import AuditEntry, Trail
 
 _TIME_CELLS, _ACTOR_CELLS, _ACTION_CELLS, _NUMBER_CELLS = 19, 10, 15, 6
 _MIN_REST_CELLS = 20
@@ -49,7 +48,7 @@ def audit(
     since_ms = None if since_s is None else clock_ms() - int(since_s * 1000)
     trail = Trail(since_ms=since_ms, actor=actor, action=action)
     with invocation.open_store() as store:
-        entries = store.audit_entries(limit=limit + 1, trail=trail)
+        entries = store.audit.entries(limit=limit + 1, trail=trail)
     shown = entries[:limit]
     if wants_json:
         for entry in shown:

@@ -78,7 +78,7 @@ def routes_gone(invocation: Invocation, loaded: LoadedSettings) -> Iterator[str]
 
     try:
         with invocation.open_store(loaded) as store:
-            waiting = store.routes_waiting()
+            waiting = store.leases.routes_waiting()
     except (StoreUnavailable, SchemaMismatch, SettingsError):
         return
     for route in waiting:

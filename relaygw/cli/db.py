@@ -19,7 +19,7 @@ from relaygw.cli.progress import Progress
 from relaygw.cli.text import counted, printable
 
 if TYPE_CHECKING:
-    from relaygw.store.protocol import Recovered
+    from relaygw.store.recovery import Recovered
 
 _REMEDY = "restore a backup, or stop relaygw and save what can be read: relaygw db recover"
 

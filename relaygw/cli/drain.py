@@ -39,13 +39,10 @@ from relaygw.errors import StoreUnavailable
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.operations.queue_actions import RETRY, Order, change_queued
 from relaygw.operations.status import SILENT_AFTER_S
-from relaygw.store.protocol import (
-    DeliveryEntry,
-    QueueEntry,
-    Selection,
-    Store,
-    silent_incarnations,
-)
+from relaygw.store.instances import silent_incarnations
+from relaygw.store.queue import Selection
+from relaygw.store.queue_entry import DeliveryEntry, QueueEntry
+from relaygw.store.store import Store
 
 HURRY_S = 5.0
 """How long deferred mail waits before it is made due once more: nobody is to be hammered."""
@@ -121,7 +118,7 @@ def drain(invocation: Invocation, wait_s: float, grace_s: float, wants_json: boo
 
 
 def _check_worker(store: Store) -> None:
-    instances = store.instances()
+    instances = store.instances.registered()
     silent = silent_incarnations(instances, SILENT_AFTER_S, now_ms=clock_ms())
     for one in instances:
         if one.role == "delivery" and one.state == "running" and one.incarnation not in silent:
@@ -196,7 +193,7 @@ class Draining:
         order = Order(actor=self._actor, detail="drain", is_forced=True)  # once: _is_to_hurry
         now_ms = clock_ms()
         after = ""
-        while page := self._store.search(selection, limit=PAGE_MESSAGES, after=after):
+        while page := self._store.queue.search(selection, limit=PAGE_MESSAGES, after=after):
             after = page[-1].queue_id
             ids = [entry.queue_id for entry in page if self._is_to_hurry(entry, now_ms)]
             if ids:

@@ -12,7 +12,10 @@ from typing import Any
 from relaygw.cli.frame import PROGRAM, CommandFailed
 from relaygw.cli.mail_change import SHOWN_ROWS
 from relaygw.mail.state import OPEN, DeliveryState
-from relaygw.store.protocol import DeliveryEntry, Hold, LaneCount, QueueEntry, Selection, Store
+from relaygw.store.holds import Hold
+from relaygw.store.queue import LaneCount, Selection
+from relaygw.store.queue_entry import DeliveryEntry, QueueEntry
+from relaygw.store.store import Store
 
 _MAX_READ = 1000  # messages whose reasons are told
 _MAX_REASONS = 10
@@ -49,7 +52,7 @@ class Look:
 
 def take_look(store: Store, maildrop: Path | None) -> Look:
     """Count what is left: the maildrop first, since mail goes from there into the queue."""
-    return Look(files=count_drops(maildrop), lanes=tuple(store.counts()))
+    return Look(files=count_drops(maildrop), lanes=tuple(store.queue.counts()))
 
 
 def count_drops(maildrop: Path | None) -> int:
@@ -87,7 +90,7 @@ def read_remains(store: Store, left: Look) -> Remains:
     """Read why mail is left."""
     reasons: Counter[tuple[str, str]] = Counter()
     held = []
-    for entry in [] if left.is_empty else store.search(Selection(), limit=_MAX_READ):
+    for entry in [] if left.is_empty else store.queue.search(Selection(), limit=_MAX_READ):
         for part in entry.deliveries:
             if part.state is DeliveryState.HELD:
                 held.append((entry.queue_id, part.route, part.reason or ""))
@@ -97,7 +100,7 @@ def read_remains(store: Store, left: Look) -> Remains:
         left=left,
         reasons=[(*what, number) for what, number in reasons.most_common(_MAX_REASONS)],
         held=held,
-        holds=[] if left.is_empty else store.holds(),
+        holds=[] if left.is_empty else store.holds.in_force(),
     )
 
 

@@ -38,7 +38,7 @@ from relaygw.mail.storable import unstorable_sign
 
 if TYPE_CHECKING:
     from relaygw.settings.load import LoadedSettings
-    from relaygw.store.protocol import Store
+    from relaygw.store.store import Store
 
 PROGRAM = "relaygw"
 BROKEN_PIPE = 128 + signal.SIGPIPE

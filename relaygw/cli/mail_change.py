@@ -21,7 +21,7 @@ from relaygw.cli.progress import Progress
 from relaygw.cli.selection import STDIN, Choice, Decorator
 from relaygw.cli.text import as_json, clock_ms, counted, terminal_width
 from relaygw.operations.queue_actions import LeftAlone, Result, batches
-from relaygw.store.protocol import QueueEntry
+from relaygw.store.queue_entry import QueueEntry
 
 SHOWN_ROWS = 20
 TWICE = "what a provider may have taken already is not spared: it may be sent twice"

@@ -24,13 +24,8 @@ from relaygw.cli.text import (
 from relaygw.mail.envelope import Released
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.operations.queue_object import leading_delivery, next_attempt_at_ms, queue_object
-from relaygw.store.protocol import (
-    DeliveryEntry,
-    QueueEntry,
-    RecipientEntry,
-    Store,
-    read_content,
-)
+from relaygw.store.queue_entry import DeliveryEntry, QueueEntry, RecipientEntry
+from relaygw.store.store import Store, read_content
 
 _ID_CELLS, _AGE_CELLS, _STATE_CELLS, _SIZE_CELLS = 17, 4, 8, 5
 _RELEASED_WORDS = {

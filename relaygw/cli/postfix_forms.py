@@ -17,8 +17,9 @@ from relaygw.inbound.queue_report import (
 )
 from relaygw.mail.queue_socket import EMPTY
 from relaygw.mail.state import OPEN, DeliveryState, RecipientState
-from relaygw.store.commands import Waiting
-from relaygw.store.protocol import QueueEntry, Store
+from relaygw.store.queue import Waiting
+from relaygw.store.queue_entry import QueueEntry
+from relaygw.store.store import Store
 
 PAGE_MESSAGES = 500
 _D = DeliveryState
@@ -28,7 +29,7 @@ def all_waiting(store: Store) -> Iterator[Waiting]:
     """Yield the whole queue in the order of acceptance."""
     after = ""
     while True:
-        page = store.waiting(limit=PAGE_MESSAGES, after=after)
+        page = store.queue.waiting(limit=PAGE_MESSAGES, after=after)
         yield from page
         if len(page) < PAGE_MESSAGES:
             return

@@ -30,7 +30,8 @@ from relaygw.operations.providers import (
     release_provider,
     state_of,
 )
-from relaygw.store.protocol import Hold, SenderNote
+from relaygw.store.holds import Hold
+from relaygw.store.limits import SenderNote
 
 if TYPE_CHECKING:
     from relaygw.settings.provider import Provider
@@ -83,7 +84,7 @@ def release(invocation: Invocation, name: str) -> None:
     """End all holds of a provider, its key and its sender domains; mail goes at once."""
     loaded = invocation.load_running()
     with invocation.open_store(loaded) as store:
-        held = [name] if holds_of(store.holds(), name) else []
+        held = [name] if holds_of(store.holds.in_force(), name) else []
         check_name(name, loaded.settings.providers, held)
         ended = release_provider(store, name, actor=login_name(), now_ms=clock_ms())
     if ended:
@@ -103,7 +104,7 @@ def list_providers(invocation: Invocation, wants_json: bool) -> None:
     loaded = invocation.load_running()
     providers = loaded.settings.providers
     with invocation.open_store(loaded) as store:
-        holds = store.holds()
+        holds = store.holds.in_force()
         usages = read_usages(store, providers)
     lines = _objects(usages, holds) if wants_json else _rows(usages, holds)
     for line in lines:
@@ -215,7 +216,7 @@ def senders(invocation: Invocation, name: str | None, wants_json: bool) -> None:
     loaded = invocation.load_running()
     providers = loaded.settings.providers
     with invocation.open_store(loaded) as store:
-        notes = store.senders()
+        notes = store.limits.senders()
     if name is not None:
         check_name(name, providers, {note.provider for note in notes})
     wanted = providers if name is None else (name,)

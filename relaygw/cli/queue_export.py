@@ -24,7 +24,9 @@ from relaygw.mail.mbox import as_entry
 from relaygw.mail.state import RecipientState
 from relaygw.mail.timestamp import rfc3339
 from relaygw.operations.queue_object import leading_delivery
-from relaygw.store.protocol import AuditEntry, QueueEntry, Store, read_content
+from relaygw.store.audit import AuditEntry
+from relaygw.store.queue_entry import QueueEntry
+from relaygw.store.store import Store, read_content
 
 
 @click.command("export", cls=Command)
@@ -56,7 +58,7 @@ def export(invocation: Invocation, /, form: str, output: Path | None, **given: A
             affected=number,
             detail=choice.words,
         )
-        store.add_audit(entry)
+        store.audit.add(entry)
     warn(f"{counted(number, 'message')} exported to {output or 'stdout'}")
     return os.EX_DATAERR if left_out else os.EX_OK
 

@@ -22,14 +22,15 @@ from relaygw.cli.progress import Progress
 from relaygw.cli.selection import STDIN
 from relaygw.cli.text import as_json, clock_ms, counted, printable
 from relaygw.errors import AlreadyAccepted, InvalidAddress
-from relaygw.inbound.local_mail import Importer
+from relaygw.inbound.importing import Importer
 from relaygw.mail.address import MAX_PATH_BYTES, check_address
 from relaygw.mail.envelope import AcceptedMessage
 from relaygw.mail.exported import Exported, NotExported, from_line
 from relaygw.mail.mbox import exported, read_entries
 from relaygw.mail.state import OPEN, DeliveryState, RecipientState
 from relaygw.operations.selectors import NULL_SENDER
-from relaygw.store.protocol import AuditEntry, Store
+from relaygw.store.audit import AuditEntry
+from relaygw.store.store import Store
 
 _BATCH_MESSAGES = 50
 _BATCH_BYTES = 4 * 2**20
@@ -107,7 +108,7 @@ def import_mail(
         finally:
             work.progress.end()
             if work.counts["imported"] and not is_dry_run:
-                store.add_audit(
+                store.audit.add(
                     AuditEntry(
                         at_ms=clock_ms(),
                         actor=login_name(),
@@ -205,11 +206,11 @@ class ImportRun:
         for body in chunks:
             bodies.append(body)
             if len(bodies) == _CHUNKS_A_STEP:
-                self.store.add_chunks(message.queue_id, done, bodies)
+                self.store.intake.add_chunks(message.queue_id, done, bodies)
                 done += len(bodies)
                 bodies = []
         if bodies:
-            self.store.add_chunks(message.queue_id, done, bodies)
+            self.store.intake.add_chunks(message.queue_id, done, bodies)
 
     def flush(self) -> None:
         """Store what is at hand."""
@@ -218,12 +219,14 @@ class ImportRun:
         if not batch:
             return
         if self.is_dry_run:
-            known = self.store.taken_drops([message.drop_id or "" for _, _, message in batch])
+            known = self.store.intake.taken_drops(
+                [message.drop_id or "" for _, _, message in batch]
+            )
             batch = [one for one in batch if not self._is_known(*one, known)]
         else:
             self._check_space()
             try:
-                self.store.accept_batch([message for _, _, message in batch])
+                self.store.intake.accept_batch([message for _, _, message in batch])
             except AlreadyAccepted:
                 batch = [one for one in batch if self._is_stored(*one)]
         for number, mail, message in batch:
@@ -231,7 +234,7 @@ class ImportRun:
 
     def _is_still_here(self, number: int, mail: Exported) -> bool:
         """True for a message of this very queue that still waits: it would be sent twice."""
-        found = self.store.entries([mail.queue_id]) if mail.queue_id else []
+        found = self.store.queue.entries([mail.queue_id]) if mail.queue_id else []
         states = {part.state for entry in found for part in entry.deliveries}
         if states & OPEN:
             why = "it is still in this queue, and would be sent twice"
@@ -244,7 +247,7 @@ class ImportRun:
 
     def _is_stored(self, number: int, mail: Exported, message: AcceptedMessage) -> bool:
         try:
-            self.store.accept_batch([message])
+            self.store.intake.accept_batch([message])
         except AlreadyAccepted:
             self._note_known(number, mail)
             return False

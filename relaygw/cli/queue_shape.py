@@ -11,7 +11,7 @@ import click
 from relaygw.cli.frame import Command, Invocation, pass_invocation
 from relaygw.cli.selection import QUEUE_OPTIONS, choose, ids_argument, options
 from relaygw.cli.text import as_json, cells, clock_ms, fitted, terminal_width
-from relaygw.store.commands import ShapeCount, ShapeKey
+from relaygw.store.queue import ShapeCount, ShapeKey
 
 BOUNDS_MIN = (5, 10, 20, 40, 80, 160, 320, 640, 1280)
 _MAX_KEY_CELLS = 40
@@ -58,7 +58,7 @@ def shape(invocation: Invocation, /, by: str, wants_json: bool, **given: Any) ->
         pages = [ids[at : at + 500] for at in range(0, len(ids), 500)] if choice.has_ids else [()]
         for page in pages:
             selection = replace(choice.selection, queue_ids=page)
-            counts += store.shape(selection, by=key, bounds_ms=bounds_ms, now_ms=clock_ms())
+            counts += store.queue.shape(selection, by=key, bounds_ms=bounds_ms, now_ms=clock_ms())
     table = _table(counts, key)
     rows = sorted(table.items(), key=lambda row: (-sum(row[1]), row[0]))[:limit]
     if wants_json:

@@ -82,7 +82,7 @@ def _has_mail(loaded: LoadedSettings) -> bool:
     with contextlib.suppress(RelaygwError, OSError):
         store = roles.open_store(loaded)
         try:
-            return bool(store.counts())
+            return bool(store.queue.counts())
         finally:
             store.close()
     return False

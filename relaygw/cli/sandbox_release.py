@@ -50,7 +50,7 @@ from relaygw.operations.captured import plan_release, release_captured
 from relaygw.operations.release_plan import ReleaseResult, Wish
 from relaygw.operations.selectors import ANY_STATE
 from relaygw.settings.model import Settings
-from relaygw.store.protocol import Store
+from relaygw.store.store import Store
 
 _ID_CELLS, _LIST_CELLS, _ROUTE_CELLS = 17, 7, 12
 _FIXED_CELLS = _ID_CELLS + _LIST_CELLS + _ROUTE_CELLS + 4  # with the spaces

@@ -26,7 +26,9 @@ from relaygw.operations.selectors import (
     Selector,
     selection_of,
 )
-from relaygw.store.protocol import MAX_TEXT_CHARACTERS, QueueEntry, Selection, Store
+from relaygw.store.queue import MAX_TEXT_CHARACTERS, Selection
+from relaygw.store.queue_entry import QueueEntry
+from relaygw.store.store import Store
 
 PAGE_MESSAGES = 500
 MAX_IDS = 100_000
@@ -194,7 +196,7 @@ def _matching(store: Store, choice: Choice) -> Iterator[QueueEntry]:
     limit = MAX_IDS if choice.limit is None or choice.is_null_sender else choice.limit
     for selection in selections:
         for page in _pages(store, selection, min(limit, MAX_IDS)):
-            for entry in store.entries(page):
+            for entry in store.queue.entries(page):
                 # it may be in another state since its id was found
                 is_still = any(part.state in selection.states for part in entry.deliveries)
                 if is_still and not (choice.is_null_sender and entry.sender):
@@ -205,7 +207,7 @@ def _pages(store: Store, selection: Selection, limit: int) -> Iterator[list[str]
     """Yield the ids that match; many are found at once, since a search looks at the whole queue."""
     after = ""
     while True:
-        ids = store.search_ids(selection, limit=limit, after=after)
+        ids = store.queue.search_ids(selection, limit=limit, after=after)
         for start in range(0, len(ids), PAGE_MESSAGES):
             yield ids[start : start + PAGE_MESSAGES]
         if len(ids) < limit:
@@ -221,7 +223,7 @@ def with_latest(store: Store, choice: Choice) -> Choice:
     ids = choice.selection.queue_ids
     if LATEST not in ids:
         return choice
-    newest = store.captured_entry(None)
+    newest = store.sandbox.captured_entry(None)
     found_id = newest.entry.queue_id if newest is not None else LATEST.lower()
     named = dict.fromkeys(found_id if word == LATEST else word for word in ids)
     return replace(choice, selection=replace(choice.selection, queue_ids=tuple(named)))
@@ -253,7 +255,7 @@ def _captured_pages(store: Store, search: str) -> Iterator[QueueEntry]:
     wanted = parse_search(search)
     seen: set[str] = set()  # mail that arrives meanwhile moves the pages
     start = 0
-    while page := store.find_captured(wanted, start=start, limit=PAGE_MESSAGES):
+    while page := store.sandbox.find_captured(wanted, start=start, limit=PAGE_MESSAGES):
         for one in page:
             if one.entry.queue_id not in seen:
                 seen.add(one.entry.queue_id)

@@ -25,13 +25,15 @@ from relaygw.mail.reply import SmtpReply
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.mail.taken_as import provider_id
 from relaygw.operations.selectors import ANY_STATE
-from relaygw.store.protocol import QueueEntry, Selection, Store
+from relaygw.store.queue import Selection
+from relaygw.store.queue_entry import QueueEntry
+from relaygw.store.store import Store
 
 if TYPE_CHECKING:
     from relaygw.mail.outcome import Meaning
     from relaygw.settings.bind import Bind
     from relaygw.settings.model import Settings
-    from relaygw.store.protocol import RecipientEntry
+    from relaygw.store.queue_entry import RecipientEntry
 
 _QUEUED_AS = re.compile(r"queued as ([A-Z0-9]{10,20})")
 _POLL_S = 0.2
@@ -164,7 +166,7 @@ def _watch(store: Store, settings: Settings, queue_id: str, *, timeout_s: float)
     selection = Selection(queue_ids=(queue_id,), states=ANY_STATE)
     shown = ""
     while True:
-        for entry in store.search(selection, limit=1):
+        for entry in store.queue.search(selection, limit=1):
             words = _standing(entry)
             if words != shown:
                 click.echo(f"{queue_id}: {printable(words)}")
@@ -207,7 +209,7 @@ def _verdict(entry: QueueEntry, deadline_ms: int) -> int | None:
 
 
 def _tell_holds(store: Store) -> None:
-    for hold in store.holds():
+    for hold in store.holds.in_force():
         remedy = f"; {hold.remedy}" if hold.remedy else ""
         click.echo(printable(f"held: {hold.scope} {hold.key}: {hold.reason}{remedy}"))
 

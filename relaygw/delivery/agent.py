@@ -200,8 +200,8 @@ class DeliveryAgent:
 
         def look() -> tuple[int, int | None]:
             since_ms = claimed.accepted_at_ms
-            held_ms = self._store.held_ms(gate.provider, since_ms=since_ms, now_ms=now_ms)
-            attempts = self._store.attempts(claimed.queue_id)
+            held_ms = self._store.holds.held_ms(gate.provider, since_ms=since_ms, now_ms=now_ms)
+            attempts = self._store.queue.attempts(claimed.queue_id)
             first_ms = tried_since_ms(attempts, claimed.delivery_no)
             if first_ms is not None and len(attempts) >= MOST_ATTEMPTS:  # the first ones are gone
                 least_ms = int(ladder_s(claimed.attempts, self._settings.retry) * 1000)

@@ -23,7 +23,7 @@ from relaygw.mail.outcome import (
 )
 from relaygw.policy.recipient_fields import NOTHING, FieldRule, FieldsFound
 from relaygw.policy.screen import NOBODY, Screened
-from relaygw.store.protocol import Store
+from relaygw.store.store import Store
 from relaygw.upstream.classifier import IN_DOUBT, Classifier
 from relaygw.upstream.content import sift
 from relaygw.upstream.failure import UpstreamError
@@ -355,7 +355,7 @@ async def _stored_content(claimed: ClaimedDelivery, store: Store) -> AsyncIterat
     """Yield the chunks; raises before the last one is used up if they are not what was accepted."""
     size_bytes = 0
     for chunk_no in range(claimed.chunk_count):
-        body = await asyncio.to_thread(store.read_chunk, claimed.queue_id, chunk_no)
+        body = await asyncio.to_thread(store.intake.read_chunk, claimed.queue_id, chunk_no)
         if body is None:
             raise ContentDamaged(
                 f"chunk {chunk_no} of {claimed.chunk_count} of its content is gone"

@@ -14,7 +14,7 @@ from relaygw.errors import StoreUnavailable
 from relaygw.observe.maillog import MailLog
 from relaygw.observe.metrics.meters import SILENT, DeliveryMeter
 from relaygw.settings.model import Settings
-from relaygw.store.protocol import Store
+from relaygw.store.store import Store
 
 P = ParamSpec("P")
 T = TypeVar("T")

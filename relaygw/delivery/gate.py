@@ -27,7 +27,7 @@ from relaygw.policy.pacing import (
 from relaygw.policy.patterns import AddressPatterns
 from relaygw.settings.model import Stream
 from relaygw.settings.provider import Counted, Provider
-from relaygw.store.protocol import Account, Tokens
+from relaygw.store.limits import Account, Tokens
 
 UNREACHABLE_LADDER_S = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
 """Waits after a provider could not be reached or closed the service, then the last again."""

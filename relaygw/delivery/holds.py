@@ -24,7 +24,8 @@ from relaygw.policy.hold_reasons import (
     waits_for_provider,
 )
 from relaygw.policy.pacing import ladder_step
-from relaygw.store.protocol import Hold, Selection
+from relaygw.store.holds import Hold
+from relaygw.store.queue import Selection
 
 PROBE_LADDER_S = (300.0,)
 """Waits before a held provider is tried again, where its replies do not say better."""
@@ -62,7 +63,7 @@ class Holds:
 
     async def _release_for_configuration(self) -> None:
         """Make due what waits for a configuration: this may be another one."""
-        for reason in await self._context.call(self._store.held_reasons):
+        for reason in await self._context.call(self._store.holds.held_reasons):
             if is_of_configuration(reason):
                 await self._release_all(reason)
 
@@ -70,7 +71,7 @@ class Holds:
         if hold.probe_at_ms is None:
             return hold
         hold = replace(hold, probe_at_ms=_now_ms())
-        await self._context.call(self._store.put_hold, hold)
+        await self._context.call(self._store.holds.put_hold, hold)
         return hold
 
     async def _obey_senders(self, gate: Gate, in_force: Sequence[Hold]) -> None:
@@ -98,10 +99,12 @@ class Holds:
     async def _put_off_probe(self, gate: Gate, domain: str) -> None:
         """Let the next probe of a sender's domain wait for the outcome of this one."""
         key = f"{gate.provider} {domain}"
-        for hold in await self._context.call(self._store.holds):
+        for hold in await self._context.call(self._store.holds.in_force):
             if hold.scope == Scope.SENDER_DOMAIN and hold.key == key:
                 at_ms = _now_ms() + int(PROBE_LADDER_S[0] * 1000)
-                await self._context.call(self._store.put_hold, replace(hold, probe_at_ms=at_ms))
+                await self._context.call(
+                    self._store.holds.put_hold, replace(hold, probe_at_ms=at_ms)
+                )
                 gate.held_senders[domain] = _here_s(at_ms)
 
     async def put(self, gate: Gate, outcome: RecipientOutcome) -> None:
@@ -152,7 +155,7 @@ class Holds:
     async def _put(self, gate: Gate, hold: Hold, what: str) -> None:
         trouble = f"hold of {hold.key} not recorded"
         with gate.teaching():
-            is_new = await self._context.ask(trouble, self._store.put_hold, hold)
+            is_new = await self._context.ask(trouble, self._store.holds.put_hold, hold)
         if is_new:
             self._context.note(f"warning: {what}: {hold.reason}; no mail is lost; {hold.remedy}")
 
@@ -177,7 +180,9 @@ class Holds:
     async def _drop(self, gate: Gate, scopes: Iterable[Scope], key: str) -> bool:
         def drop() -> bool:
             now_ms = _now_ms()
-            dropped = [self._store.drop_hold(scope.value, key, now_ms=now_ms) for scope in scopes]
+            dropped = [
+                self._store.holds.drop_hold(scope.value, key, now_ms=now_ms) for scope in scopes
+            ]
             return any(dropped)
 
         with gate.teaching():
@@ -187,7 +192,7 @@ class Holds:
 
     async def release_sender(self, provider: str, domain: str, *, limit: int = 0) -> None:
         """Make due what waits for a provider to take a sender's domain; `limit` 0: all of it."""
-        for reason in await self._context.call(self._store.held_reasons):
+        for reason in await self._context.call(self._store.holds.held_reasons):
             parked = parked_for(reason)
             if parked is None or provider not in parked[0] or parked[1] != domain:
                 continue
@@ -203,7 +208,7 @@ class Holds:
     async def _release(self, reason: str, *, limit: int) -> int:
         released = await self._context.ask(
             "what waits is not released",
-            self._store.release_held,
+            self._store.holds.release_held,
             reason,
             limit=limit,
             now_ms=_now_ms(),
@@ -217,14 +222,14 @@ class Holds:
 
         def make_due() -> int:
             number, after = 0, ""
-            while page := self._store.search(waiting, limit=_PAGE, after=after):
+            while page := self._store.queue.search(waiting, limit=_PAGE, after=after):
                 after = page[-1].queue_id
                 keys = [
                     (entry.queue_id, part.delivery_no)
                     for entry in page
                     for part in entry.deliveries
                 ]
-                number += self._store.let_go(keys, reason=reason, now_ms=_now_ms())
+                number += self._store.holds.let_go(keys, reason=reason, now_ms=_now_ms())
             return number
 
         return await self._context.ask(f"what waits for {provider} is not hurried", make_due) or 0

@@ -13,7 +13,8 @@ from relaygw.delivery.leases import LEASE_S
 from relaygw.errors import StoreUnavailable
 from relaygw.observe.maillog import MailLog
 from relaygw.settings.model import Settings
-from relaygw.store.protocol import Begun, Store
+from relaygw.store.lifelines import Begun
+from relaygw.store.store import Store
 
 CHECKPOINT_S = 2.0
 CHECKPOINT_PAUSE_S = 0.1
@@ -76,7 +77,7 @@ class Janitor:
     async def _keep_log_short(self, _number: int) -> None:
         is_growing = True
         while is_growing:
-            is_growing = await asyncio.to_thread(self._store.checkpoint)
+            is_growing = await asyncio.to_thread(self._store.janitor.checkpoint)
             await asyncio.sleep(CHECKPOINT_PAUSE_S)
 
     async def _clean_up(self, number: int) -> None:
@@ -91,7 +92,7 @@ class Janitor:
         has_more = True
         while has_more:
             before_ms = time.time_ns() // 1_000_000 - int(WATCHED_S * 1000)
-            has_more = await asyncio.to_thread(self._store.forget_watched, before_ms)
+            has_more = await asyncio.to_thread(self._store.watch.forget_watched, before_ms)
             await asyncio.sleep(_PAUSE_S)
 
     async def _shed_content(self, _number: int) -> None:
@@ -100,7 +101,7 @@ class Janitor:
         has_more = True
         while has_more:
             before_ms = time.time_ns() // 1_000_000 - keep_ms
-            has_more = await asyncio.to_thread(self._store.shed_content, before_ms)
+            has_more = await asyncio.to_thread(self._store.janitor.shed_content, before_ms)
             await asyncio.sleep(_SHED_PAUSE_S)
 
     def _bury(self) -> None:
@@ -112,13 +113,15 @@ class Janitor:
                     f"{queue_id}: warning: was being sent when {incarnation} died; "
                     "the message may be sent more than once",
                 )
-        for incarnation in self._store.stale_incarnations(LEASE_S):
+        for incarnation in self._store.instances.stale_incarnations(LEASE_S):
             if incarnation != self._incarnation and not self._has_lock_file(incarnation):
                 # what it was sending is known on its own host only
-                leases = self._store.bury(incarnation, begun=None, is_lost=True, unless_heard=True)
+                leases = self._store.instances.bury(
+                    incarnation, begun=None, is_lost=True, unless_heard=True
+                )
                 self._report(incarnation, leases, _UNSEEN)
-        for incarnation in self._store.ownerless():
-            self._report(incarnation, self._store.bury(incarnation, begun=None), _UNSEEN)
+        for incarnation in self._store.instances.ownerless():
+            self._report(incarnation, self._store.instances.bury(incarnation, begun=None), _UNSEEN)
 
     def _report(self, incarnation: str, leases: int, hint: str = "") -> None:
         if leases:
@@ -137,7 +140,7 @@ class Janitor:
 
     def _tidy(self) -> None:
         self._bury()
-        self._store.shrink()
+        self._store.janitor.shrink()
 
     def _purge_step(self) -> int:
         return self._purge_older_than(
@@ -152,9 +155,9 @@ class Janitor:
     def _purge_older_than(self, **ages_s: float) -> int:
         now_ms = time.time_ns() // 1_000_000
         cutoffs = {name: now_ms - int(age_s * 1000) for name, age_s in ages_s.items()}
-        return self._store.purge(cutoffs, limit=PURGE_LIMIT)
+        return self._store.janitor.purge(cutoffs, limit=PURGE_LIMIT)
 
     def _trim_step(self) -> int:
-        return self._store.trim_captured(
+        return self._store.janitor.trim_captured(
             keep=self._settings.sandbox.max_messages, limit=PURGE_LIMIT
         )

@@ -28,7 +28,7 @@ from relaygw.mail.outcome import (
 )
 from relaygw.policy.hold_reasons import sender_domain
 from relaygw.policy.pacing import GUARD_S
-from relaygw.store.protocol import SenderNote
+from relaygw.store.limits import SenderNote
 from relaygw.upstream.pool import Pool
 
 PROBE_BY_ANOTHER_S = 5.0
@@ -166,7 +166,7 @@ class Learning:
         gate.allowance.forget_tokens()
         with gate.teaching():
             await self._context.call(
-                self._context.store.lower_rate,
+                self._context.store.limits.lower_rate,
                 gate.limit_group,
                 per_s=ceiling_per_s,
                 guard_s=GUARD_S,
@@ -187,7 +187,7 @@ class Learning:
             )
         with gate.teaching():
             await self._context.call(
-                self._context.store.lower_connections,
+                self._context.store.limits.lower_connections,
                 gate.limit_group,
                 own=max(1, others),
                 incarnation=self._context.incarnation,
@@ -202,7 +202,7 @@ class Learning:
             return
         is_written = False
         with self._context.noting():
-            await self._context.call(self._context.store.note_senders, notes)
+            await self._context.call(self._context.store.limits.note_senders, notes)
             is_written = True
         if not is_written:
             self._senders.put_back(notes)

@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from relaygw.delivery.context import WorkerContext
 from relaygw.errors import RelaygwError
 from relaygw.mail.envelope import ClaimedDelivery
-from relaygw.store.protocol import Key
+from relaygw.store.claims import Key
 
 HEARTBEAT_S = 5.0
 _AGAIN_S = 1.0  # after one that failed
@@ -82,7 +82,7 @@ class Leases:
 
     def _renew(self) -> bool:
         state = "draining" if self.is_draining else "running"
-        return self._context.store.heartbeat(self._context.incarnation, state=state)
+        return self._context.store.instances.heartbeat(self._context.incarnation, state=state)
 
     # --- deliveries
 
@@ -92,7 +92,7 @@ class Leases:
             before = frozenset(self._known[route])
             claimed = await self._context.ask(
                 "",
-                self._context.store.claim,
+                self._context.store.leases.claim,
                 route,
                 limit=limit,
                 incarnation=self._context.incarnation,
@@ -114,7 +114,7 @@ class Leases:
             try:
                 with self._context.noting("could not give back leases"):
                     await self._context.call(
-                        self._context.store.give_back,
+                        self._context.store.leases.give_back,
                         [key_of(one) for one in claimed],
                         incarnation=self._context.incarnation,
                     )
@@ -138,7 +138,7 @@ class Leases:
             self._unsure.discard(route)
             freed = await self._context.ask(
                 "",
-                self._context.store.free_unknown,
+                self._context.store.leases.free_unknown,
                 route,
                 known=frozenset(self._known[route]),
                 incarnation=self._context.incarnation,

@@ -13,7 +13,7 @@ from relaygw.delivery.context import WorkerContext
 from relaygw.delivery.gate import UNREACHABLE_LADDER_S, Gate
 from relaygw.delivery.holds import Holds, new_hold
 from relaygw.mail.outcome import RecipientOutcome, Verdict
-from relaygw.store.protocol import UNREACHABLE, Hold
+from relaygw.store.holds import UNREACHABLE, Hold
 from relaygw.upstream.advice import certificate_remedy
 from relaygw.upstream.classifier import Classifier
 from relaygw.upstream.failure import UpstreamError
@@ -43,7 +43,7 @@ class Outages:
         hold = new_hold(UNREACHABLE, gate.provider, what, remedy, UNREACHABLE_LADDER_S[-1])
         with gate.teaching():
             is_new = await self._context.ask(
-                f"outage of {gate.provider} not recorded", self._context.store.put_hold, hold
+                f"outage of {gate.provider} not recorded", self._context.store.holds.put_hold, hold
             )
         gate.is_outage_known = gate.is_outage_known or is_new is not None
         if is_new:
@@ -60,7 +60,7 @@ class Outages:
         with gate.teaching():
             was_there = await self._context.ask(
                 f"outage of {gate.provider} not ended",
-                self._context.store.drop_hold,
+                self._context.store.holds.drop_hold,
                 UNREACHABLE,
                 gate.provider,
                 now_ms=time.time_ns() // 1_000_000,

@@ -31,7 +31,8 @@ from relaygw.policy.hold_reasons import (
 )
 from relaygw.policy.pacing import ladder_step
 from relaygw.policy.retry import blocked, given_back, settle, since_recorded, unsent, with_rest
-from relaygw.store.protocol import InFlight, Key
+from relaygw.store.claims import Key
+from relaygw.store.lifelines import InFlight
 from relaygw.upstream.classifier import Classifier
 
 POISON_ATTEMPTS = 3

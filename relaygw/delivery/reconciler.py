@@ -24,13 +24,10 @@ from relaygw.policy.routing import Router
 from relaygw.policy.screen import Screen
 from relaygw.policy.untended import deliveries, gone_remedy, gone_words, known_routes
 from relaygw.settings.model import Mode
-from relaygw.store.protocol import (
-    AuditEntry,
-    DeliveryEntry,
-    Key,
-    QueueEntry,
-    Selection,
-)
+from relaygw.store.audit import AuditEntry
+from relaygw.store.claims import Key
+from relaygw.store.queue import Selection
+from relaygw.store.queue_entry import DeliveryEntry, QueueEntry
 
 LOOK_S = 5.0
 _LEFT_S = 60.0
@@ -75,7 +72,7 @@ class Reconciler:
         if self._is_fresh:
             await self._look_at_the_mode()
             self._is_fresh = False
-        waiting = await self._context.call(self._store.routes_waiting)
+        waiting = await self._context.call(self._store.leases.routes_waiting)
         gone = [route for route in waiting if route not in self._known]
         self._noted = {noted for noted in self._noted if noted[1] in gone}
         self._due_s = {route: due_s for route, due_s in self._due_s.items() if route in gone}
@@ -100,7 +97,7 @@ class Reconciler:
 
         Another worker may know the route; whatever started later has newer settings.
         """
-        instances = self._store.instances()
+        instances = self._store.instances.registered()
         me = next((one for one in instances if one.incarnation == self._context.incarnation), None)
         if me is None:  # others have buried it: it says nothing about mail any more
             return ["whoever buried this one"]
@@ -126,7 +123,9 @@ class Reconciler:
         selection = Selection(states=CLAIMABLE, route=route)
         after = ""
         while True:
-            page = await self._context.call(self._store.search, selection, limit=_PAGE, after=after)
+            page = await self._context.call(
+                self._store.queue.search, selection, limit=_PAGE, after=after
+            )
             await self._context.call(self._reroute, route, page, tally)
             if len(page) < _PAGE:
                 break
@@ -162,7 +161,7 @@ class Reconciler:
         if not steps:
             return
         ids = dict.fromkeys(step.queue_id for step in steps)
-        done = self._store.reroute(
+        done = self._store.leases.reroute(
             steps,
             entry=AuditEntry(
                 at_ms=time.time_ns() // 1_000_000,
@@ -207,19 +206,21 @@ class Reconciler:
         """Return the fields that conditions of routes look at."""
         if not self._router.header_names:
             return {}
-        head = self._store.read_chunk(entry.queue_id, 0) or b""
+        head = self._store.intake.read_chunk(entry.queue_id, 0) or b""
         return read_header(head, self._router.header_names).values
 
     # --- the mode ------------------------------------------------------------------------
 
     async def _look_at_the_mode(self) -> None:
         """Make due what was held for the mode and is permitted now."""
-        if REASON_MODE not in await self._context.call(self._store.held_reasons):
+        if REASON_MODE not in await self._context.call(self._store.holds.held_reasons):
             return
         selection = Selection(states=frozenset({DeliveryState.HELD}), reason=REASON_MODE)
         number, after = 0, ""
         while True:
-            page = await self._context.call(self._store.search, selection, limit=_PAGE, after=after)
+            page = await self._context.call(
+                self._store.queue.search, selection, limit=_PAGE, after=after
+            )
             number += await self._context.call(self._let_go, list(self._permitted(page)))
             if len(page) < _PAGE:
                 break
@@ -235,7 +236,7 @@ class Reconciler:
         if not keys:
             return 0
         now_ms = time.time_ns() // 1_000_000
-        return self._store.let_go(keys, reason=REASON_MODE, now_ms=now_ms)
+        return self._store.holds.let_go(keys, reason=REASON_MODE, now_ms=now_ms)
 
     def _permitted(self, page: Iterable[QueueEntry]) -> Iterable[Key]:
         """Yield the deliveries of which somebody may receive now."""

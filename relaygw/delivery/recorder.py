@@ -22,7 +22,7 @@ from relaygw.mail.state import DeliveryState
 from relaygw.observe.events import Event
 from relaygw.policy.hold_reasons import REASON_IN_DOUBT
 from relaygw.store.batch_writer import BatchWriter
-from relaygw.store.protocol import Key
+from relaygw.store.claims import Key
 
 MAX_BATCH = 200
 
@@ -119,7 +119,7 @@ class Recorder:
 
     def _record(self, updates: Sequence[DeliveryUpdate]) -> None:
         began_s = time.monotonic()
-        recorded = self._context.store.record_batch(
+        recorded = self._context.store.leases.record_batch(
             updates, incarnation=self._context.incarnation, now_ms=time.time_ns() // 1_000_000
         )
         self._is_alive = self._is_alive and recorded.is_alive

@@ -44,7 +44,7 @@ class Permits:
         """Get up to `wanted` more for a gate; raises StoreUnavailable."""
         async with self._turn(gate.limit_group):
             gate.permits += await self._context.call(
-                self._context.store.acquire_permits,
+                self._context.store.limits.acquire_permits,
                 gate.limit_group,
                 wanted=wanted,
                 limit=gate.max_connections(),
@@ -72,7 +72,7 @@ class Permits:
     async def _give_back(self, gate: Gate, count: int) -> None:
         gate.permits -= count  # nothing begins with them meanwhile
         await self._context.call(
-            self._context.store.release_permits,
+            self._context.store.limits.release_permits,
             gate.limit_group,
             count=count,
             incarnation=self._context.incarnation,
@@ -91,7 +91,9 @@ class Permits:
 
     async def _count(self, limit_group: str) -> None:
         held = await self._context.call(
-            self._context.store.permits_held, limit_group, incarnation=self._context.incarnation
+            self._context.store.limits.permits_held,
+            limit_group,
+            incarnation=self._context.incarnation,
         )
         self._unsure.discard(limit_group)
         share_out(self._gates_of[limit_group], held)
@@ -167,7 +169,7 @@ class Shares:
             return True
         asked_s = time.monotonic()
         tokens = await self._context.call(
-            self._context.store.take_tokens,
+            self._context.store.limits.take_tokens,
             gate.limit_group,
             wanted=gate.allowance.wanted_tokens(claimed, waiting),
             per_s=per_s,
@@ -179,7 +181,7 @@ class Shares:
         allowance = gate.allowance
         assert allowance.quota is not None
         taken = await self._context.call(
-            self._context.store.use_quota,
+            self._context.store.limits.use_quota,
             gate.limit_group,
             wanted=allowance.wanted_quota(claimed),
             quota=allowance.quota,
@@ -204,7 +206,7 @@ class Shares:
             return
         await self._context.ask(
             f"quota of {gate.limit_group} not given back",
-            self._context.store.use_quota,
+            self._context.store.limits.use_quota,
             gate.limit_group,
             wanted=-left,
             quota=allowance.quota,

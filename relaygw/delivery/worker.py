@@ -31,7 +31,10 @@ from relaygw.errors import StoreUnavailable
 from relaygw.observe.maillog import MailLog
 from relaygw.observe.metrics.meters import SILENT, DeliveryMeter
 from relaygw.settings.model import Settings
-from relaygw.store.protocol import Account, Hold, InFlight, Store
+from relaygw.store.holds import Hold
+from relaygw.store.lifelines import InFlight
+from relaygw.store.limits import Account
+from relaygw.store.store import Store
 from relaygw.upstream.classifier import Classifier
 from relaygw.upstream.pool import Pool
 
@@ -208,7 +211,7 @@ class Worker:
             await self._context.call(self._restart_waits)
 
     def _restart_waits(self) -> None:
-        while self._context.store.restart_waits(limit=_WAITS_AT_ONCE) == _WAITS_AT_ONCE:
+        while self._context.store.leases.restart_waits(limit=_WAITS_AT_ONCE) == _WAITS_AT_ONCE:
             pass
 
     def _look(self) -> tuple[list[Hold], dict[str, Account]]:
@@ -217,10 +220,10 @@ class Worker:
         for lane in self._lanes:
             if lane.may_have_more:
                 continue
-            due_at_ms = store.next_due_at_ms(lane.route)
+            due_at_ms = store.leases.next_due_at_ms(lane.route)
             if due_at_ms is not None and due_at_ms <= time.time() * 1000:
                 lane.may_have_more = True
-        return store.holds(), store.accounts()
+        return store.holds.in_force(), store.limits.accounts()
 
     # --- what others ask and tell --------------------------------------------------------
 

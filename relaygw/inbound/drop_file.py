@@ -1,4 +1,4 @@
-"""Files of the maildrop, read so that their owners, who may still write to them, cannot hurt.
+"""One file of the maildrop, read so that its owner, who may still write to it, cannot hurt.
 
 The form is mail.drop's. The user is the file's owner, never anything that the file says.
 """
@@ -10,21 +10,17 @@ import os
 import re
 import stat
 import time
-from collections import deque
-from collections.abc import Container, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from relaygw.inbound.content import MEMORY_BYTES, ReceivedContent
+from relaygw.inbound.data import MEMORY_BYTES, ReceivedContent
 from relaygw.mail.content import normalise_line_ends
 from relaygw.mail.drop import COMPLETE_SUFFIX, FIRST_LINE, MAX_HEAD_BYTES
 from relaygw.mail.dsn import NO_REQUEST, DsnRequest, read_request
 
-MAX_DROPS = 100
-MAX_BYTES = 16 * 2**20
-"""Content that is read at once; a quarter of what may wait to be written, the rest is for SMTP."""
 SETTLE_S = 60.0
 """A file that is not complete is damaged when it was not changed for this long."""
 _LARGE_BYTES = MEMORY_BYTES // 2  # line ends may double it
@@ -222,69 +218,6 @@ def open_drop(directory: int, name: str, *, limit_bytes: int) -> OpenDrop | None
         os.close(descriptor)
         raise
     return drop
-
-
-@dataclass(slots=True)
-class Wave:
-    """Files that were read together, within bounds of number and memory, by what became of them."""
-
-    drops: list[Drop] = field(default_factory=list)
-    large: list[str] = field(default_factory=list)  # to be read where nobody waits for it
-    stored: list[str] = field(default_factory=list)  # their mail is in the queue already
-    unfit: list[tuple[str, str]] = field(default_factory=list)
-    unfinished: list[str] = field(default_factory=list)
-    broken: list[tuple[str, Exception]] = field(default_factory=list)  # each alone: count it
-    trouble: Exception | None = None  # of the machine, which every other file would meet
-
-
-class DropReader:
-    """Reads files of an open maildrop with up to `limit_bytes` of content each; blocks."""
-
-    def __init__(self, directory: int, *, limit_bytes: int, spool_directory: Path) -> None:
-        self._directory = directory
-        self._limit_bytes = limit_bytes
-        self._spool_directory = spool_directory
-
-    def read_wave(self, names: deque[str], *, stored: Container[str] = ()) -> Wave:
-        """Take names from the left of `names` and read their files, until the wave is full."""
-        wave = Wave()
-        size_bytes = 0
-        while names and len(wave.drops) < MAX_DROPS and size_bytes < MAX_BYTES and not wave.trouble:
-            name = names.popleft()
-            if name in stored:
-                wave.stored.append(name)
-                continue
-            before = len(wave.drops)
-            self._read(wave, name)
-            size_bytes += sum(drop.content.size_bytes for drop in wave.drops[before:])
-        return wave
-
-    def read_large(self, name: str) -> Wave:
-        """Read one file of any size, up to its first chunk in memory."""
-        wave = Wave()
-        self._read(wave, name, is_large_wanted=True)
-        return wave
-
-    def _read(self, wave: Wave, name: str, *, is_large_wanted: bool = False) -> None:
-        try:
-            opened = open_drop(self._directory, name, limit_bytes=self._limit_bytes)
-            if opened is None:
-                return
-            with opened:
-                if opened.is_large and not is_large_wanted:
-                    wave.large.append(name)
-                    return
-                drop = opened.read(self._spool_directory)
-            drop.content.read_head()
-            wave.drops.append(drop)
-        except NotYet:
-            wave.unfinished.append(name)  # looked at again in a second
-        except Unfit as error:
-            wave.unfit.append((name, str(error)))
-        except (OSError, MemoryError) as error:
-            wave.trouble = error
-        except Exception as error:
-            wave.broken.append((name, error))
 
 
 @contextmanager

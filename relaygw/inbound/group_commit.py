@@ -17,7 +17,7 @@ from relaygw.errors import AlreadyAccepted, IntakeFull, StoreUnavailable, Unstor
 from relaygw.mail.envelope import AcceptedMessage
 from relaygw.observe.metrics.meters import SILENT, FrontMeter
 from relaygw.store.batch_writer import BatchWriter
-from relaygw.store.protocol import Store
+from relaygw.store.store import Store
 
 MAX_BATCH_MESSAGES = 200
 MAX_BATCH_BYTES = 16 * 2**20
@@ -77,7 +77,7 @@ class GroupCommitter:
 
     def _store_next(self, queue_id: str, numbered: Iterator[tuple[int, bytes]]) -> bool:
         for number, body in numbered:
-            self._store.add_chunks(queue_id, number, [body])
+            self._store.intake.add_chunks(queue_id, number, [body])
             return True
         return False
 
@@ -89,7 +89,7 @@ class GroupCommitter:
     def _accept(self, messages: Sequence[AcceptedMessage]) -> list[Failure | None]:
         """Write a batch, in the store's thread."""
         began_s = time.monotonic()
-        self._store.accept_batch(messages)
+        self._store.intake.accept_batch(messages)
         with contextlib.suppress(Exception):  # it is durable, whatever is wrong with counting
             self._meter.wrote(time.monotonic() - began_s)
         return [None] * len(messages)

@@ -23,7 +23,7 @@ from relaygw.inbound.drop_directory import DropDirectory
 from relaygw.inbound.queue_report import HEADINGS, compose_closing, compose_rows
 from relaygw.mail import queue_socket
 from relaygw.observe.maillog import MailLog
-from relaygw.store.protocol import Store
+from relaygw.store.store import Store
 
 MAX_CLIENTS = 20
 MAX_CLIENTS_OF_A_USER = 4
@@ -160,7 +160,7 @@ class QueueListing:
     def _next_page(self, progress: _Progress) -> bytes:
         """Return the next piece of a report."""
         begun_s = time.thread_time()
-        entries = self._store.waiting(limit=PAGE_MESSAGES, after=progress.after)
+        entries = self._store.queue.waiting(limit=PAGE_MESSAGES, after=progress.after)
         rows = [compose_rows(entry) for entry in entries]
         if rows and not progress.messages:
             rows.insert(0, HEADINGS)

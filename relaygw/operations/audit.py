@@ -12,8 +12,8 @@ from typing import Any
 
 from relaygw.mail.timestamp import rfc3339
 from relaygw.settings.model import Settings
-from relaygw.store.commands import Trail
-from relaygw.store.protocol import AuditEntry, Store
+from relaygw.store.audit import AuditEntry, Trail
+from relaygw.store.store import Store
 
 SETTINGS_CHANGE = "settings.change"
 _NOTHING_BEFORE = AuditEntry(
@@ -42,7 +42,7 @@ def note_settings(store: Store, settings: Settings, *, occasion: str, now_ms: in
     """
     host = settings.hostname
     trail = Trail(action=SETTINGS_CHANGE, target=host)
-    last = next(iter(store.audit_entries(limit=1, trail=trail)), None)
+    last = next(iter(store.audit.entries(limit=1, trail=trail)), None)
     before = _recorded(last)
     sections = _hashes(settings)
     known = before.get("sections", {})
@@ -65,7 +65,7 @@ def note_settings(store: Store, settings: Settings, *, occasion: str, now_ms: in
         affected=len(changed) if known else 0,
         detail=json.dumps(detail, separators=(",", ":")),
     )
-    return store.add_audit(entry, only_after=last or _NOTHING_BEFORE)
+    return store.audit.add(entry, only_after=last or _NOTHING_BEFORE)
 
 
 def settings_change_words(detail: str) -> str:

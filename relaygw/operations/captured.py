@@ -17,7 +17,10 @@ from relaygw.mail.envelope import NewRecipient, Released, ReleasedDelivery
 from relaygw.operations.queue_actions import LeftAlone, Result, batches
 from relaygw.operations.release_plan import Copy, ReleasePlanner, ReleaseResult, Wish, joined
 from relaygw.settings.model import Settings
-from relaygw.store.protocol import AuditEntry, QueueEntry, Release, Store
+from relaygw.store.audit import AuditEntry
+from relaygw.store.queue_entry import QueueEntry
+from relaygw.store.release import Release
+from relaygw.store.store import Store
 
 
 def objection_to_delete(entry: QueueEntry) -> LeftAlone | None:
@@ -38,7 +41,7 @@ def delete_captured(
     changed: list[str] = []
     left: list[LeftAlone] = []
     for batch in batches(ids):
-        entries = store.entries(batch)
+        entries = store.queue.entries(batch)
         left += filter(None, map(objection_to_delete, entries))
         captured = [one.queue_id for one in entries if one.captured_at_ms is not None]
         if captured:
@@ -50,7 +53,7 @@ def delete_captured(
                 affected=len(captured),
                 detail=detail,
             )
-            store.delete_captured(captured, entry=entry)
+            store.sandbox.delete_captured(captured, entry=entry)
             changed += captured
     return Result(changed=tuple(changed), left=tuple(left))
 
@@ -58,7 +61,7 @@ def delete_captured(
 def plan_release(store: Store, settings: Settings, ids: Sequence[str], wish: Wish) -> ReleaseResult:
     """Return what `release_captured` would do; changes nothing."""
     planner = ReleasePlanner(store, settings, wish)
-    return joined(planner.plan(store.entries(batch)) for batch in batches(ids))
+    return joined(planner.plan(store.queue.entries(batch)) for batch in batches(ids))
 
 
 def release_captured(
@@ -80,7 +83,7 @@ def release_captured(
     planner = ReleasePlanner(store, settings, wish)
 
     def carry_out(batch: Sequence[str]) -> ReleaseResult:
-        planned = planner.plan(store.entries(batch))
+        planned = planner.plan(store.queue.entries(batch))
         releases = [
             Release(
                 queue_id=queue_id,
@@ -96,7 +99,7 @@ def release_captured(
             )
             for queue_id, copies in _by_message(planned.copies)
         ]
-        return _done(planned, store.release_captured(releases) if releases else frozenset())
+        return _done(planned, store.sandbox.release_captured(releases) if releases else frozenset())
 
     return joined(map(carry_out, batches(ids)))
 

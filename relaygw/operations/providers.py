@@ -17,7 +17,11 @@ from relaygw.operations.queue_actions import BATCH_MESSAGES, RETRY, Order, chang
 from relaygw.policy.hold_reasons import parked_for, waits_for_provider, words_refused_alike
 from relaygw.policy.pacing import allowed_per_s, connections
 from relaygw.settings.provider import Provider
-from relaygw.store.protocol import UNREACHABLE, Account, AuditEntry, Hold, Selection, Store
+from relaygw.store.audit import AuditEntry
+from relaygw.store.holds import UNREACHABLE, Hold
+from relaygw.store.limits import Account
+from relaygw.store.queue import Selection
+from relaygw.store.store import Store
 
 _OF_THE_PROVIDER = (Scope.PROVIDER, Scope.CREDENTIAL, UNREACHABLE)
 _FREE_AT = 2.0
@@ -31,7 +35,7 @@ def hold_provider(store: Store, name: str, *, actor: str, now_ms: int, note: str
     """
     was_held = any(
         hold.scope == Scope.PROVIDER and hold.probe_at_ms is None
-        for hold in holds_of(store.holds(), name)
+        for hold in holds_of(store.holds.in_force(), name)
     )
     hold = Hold(
         scope=Scope.PROVIDER.value,
@@ -42,7 +46,7 @@ def hold_provider(store: Store, name: str, *, actor: str, now_ms: int, note: str
         probe_at_ms=None,  # no probe ends it
     )
     entry = _provider_entry("hold", name, actor=actor, now_ms=now_ms, detail=note)
-    store.put_hold(hold, entry=entry)
+    store.holds.put_hold(hold, entry=entry)
     return not was_held
 
 
@@ -53,10 +57,10 @@ def release_provider(store: Store, name: str, *, actor: str, now_ms: int) -> lis
     and what was put off when the provider refused it. Mail in doubt keeps its own time.
     """
     ended = []
-    for hold in holds_of(store.holds(), name):
+    for hold in holds_of(store.holds.in_force(), name):
         detail = f"{hold.scope} {hold.key}: {hold.reason}"
         entry = _provider_entry("release", name, actor=actor, now_ms=now_ms, detail=detail)
-        if store.drop_hold(hold.scope, hold.key, now_ms=now_ms, entry=entry):
+        if store.holds.drop_hold(hold.scope, hold.key, now_ms=now_ms, entry=entry):
             ended.append(hold)
         if hold.scope == Scope.SENDER_DOMAIN:
             _release_parked(store, name, hold.key.removeprefix(f"{name} "), now_ms)
@@ -72,17 +76,17 @@ def _retry_put_off(store: Store, provider: str, reason: str, *, actor: str, now_
     waiting = Selection(states=frozenset({DeliveryState.DEFERRED}), reason=reason)
     order = Order(actor=actor, detail=f"provider {provider} was released")
     after = ""
-    while ids := store.search_ids(waiting, limit=BATCH_MESSAGES, after=after):
+    while ids := store.queue.search_ids(waiting, limit=BATCH_MESSAGES, after=after):
         after = ids[-1]
         change_queued(store, RETRY, ids, order, now_ms=now_ms)
 
 
 def _release_parked(store: Store, provider: str, domain: str, now_ms: int) -> None:
-    for reason in store.held_reasons():
+    for reason in store.holds.held_reasons():
         parked = parked_for(reason)
         if parked is None or provider not in parked[0] or parked[1] != domain:
             continue
-        while store.release_held(reason, limit=BATCH_MESSAGES, now_ms=now_ms):
+        while store.holds.release_held(reason, limit=BATCH_MESSAGES, now_ms=now_ms):
             pass
 
 
@@ -137,7 +141,7 @@ class Usage:
 
 def read_usages(store: Store, providers: Mapping[str, Provider]) -> dict[str, Usage]:
     """Ask the store for what was used and taught; by the provider's name."""
-    accounts = store.accounts()
+    accounts = store.limits.accounts()
     return {
         name: _usage(store, settings, accounts, settings.account or name)
         for name, settings in providers.items()
@@ -153,7 +157,7 @@ def _usage(
     return Usage(
         settings=settings,
         account=account,
-        quota_used=store.quota_used(limit_group) if has_quota else 0,
+        quota_used=store.limits.quota_used(limit_group) if has_quota else 0,
         rate_per_s=allowed_per_s(
             settings.rate.per_s if settings.rate else None,
             account.ceiling_per_s,

@@ -21,7 +21,9 @@ from relaygw.policy.routing import provider_of_route
 from relaygw.policy.untended import gone_remedy, gone_words, known_routes
 from relaygw.settings.model import Settings
 from relaygw.settings.show import fingerprint
-from relaygw.store.protocol import AuditEntry, DeliveryEntry, QueueEntry, Store
+from relaygw.store.audit import AuditEntry
+from relaygw.store.queue_entry import DeliveryEntry, QueueEntry
+from relaygw.store.store import Store
 
 BATCH_MESSAGES = 500
 """Messages changed in one transaction, so that the front never waits long for the store."""
@@ -116,7 +118,7 @@ def change_queued(
     left: list[LeftAlone] = []
     for batch in batches(ids):
         ready: list[QueueEntry] = []
-        for entry in store.entries(batch):
+        for entry in store.queue.entries(batch):
             obstacle = objection(action, entry, order)
             if obstacle is None:
                 ready.append(entry)
@@ -142,7 +144,7 @@ def routes_taken(store: Store, settings: Settings) -> frozenset[str] | None:
     mine = fingerprint(settings)
     is_other = any(
         one.role == "delivery" and one.state != "draining" and one.fingerprint != mine
-        for one in store.instances()
+        for one in store.instances.registered()
     )
     return None if is_other else known_routes(settings)
 
@@ -166,7 +168,7 @@ def _change_ready(
     why = "a worker took it at this moment"
     return [
         LeftAlone(queue_id=entry.queue_id, why=why, is_temporary=True)
-        for entry in store.entries(_ids(ready))
+        for entry in store.queue.entries(_ids(ready))
         if not _is_reached(action, entry, order)
     ]
 
@@ -188,7 +190,7 @@ def _change_state(
     store: Store, action: QueueAction, ready: Sequence[QueueEntry], order: Order, entry: AuditEntry
 ) -> int:
     (state,) = action.reached
-    return store.change_state(
+    return store.queue.change_state(
         _ids(ready),
         from_states=action.from_states,
         to=state,
@@ -201,14 +203,14 @@ def _change_state(
 def _undelete(
     store: Store, _: QueueAction, ready: Sequence[QueueEntry], _order: Order, entry: AuditEntry
 ) -> int:
-    return store.undelete(_ids(ready), entry=entry)
+    return store.queue.undelete(_ids(ready), entry=entry)
 
 
 def _expire(
     store: Store, _: QueueAction, ready: Sequence[QueueEntry], order: Order, entry: AuditEntry
 ) -> int:
     why = f": {order.note}" if order.note else ""
-    return store.expire(_ids(ready), reason=f"expired by {order.actor}{why}", entry=entry)
+    return store.queue.expire(_ids(ready), reason=f"expired by {order.actor}{why}", entry=entry)
 
 
 def _move(
@@ -224,7 +226,7 @@ def _move(
         for part in one.deliveries
         if part.state is _D.HELD and part.reason is not None and _is_hold_over(part.reason, order)
     }
-    return store.move(
+    return store.queue.move(
         _ids(ready),
         provider=order.provider,
         ended_reasons=ended,

@@ -9,7 +9,7 @@ from typing import Any
 
 from relaygw.mail.state import CLAIMABLE, DeliveryState, RecipientState
 from relaygw.mail.timestamp import rfc3339
-from relaygw.store.protocol import DeliveryEntry, QueueEntry, RecipientEntry
+from relaygw.store.queue_entry import DeliveryEntry, QueueEntry, RecipientEntry
 
 _LEAST_FINISHED = (
     DeliveryState.INCOMING,

@@ -15,7 +15,8 @@ from relaygw.operations.queue_actions import LeftAlone
 from relaygw.policy.releasing import Judgement, Refusal, ReleasePolicy, was_invalid
 from relaygw.policy.routing import Router
 from relaygw.settings.model import Mode, Settings
-from relaygw.store.protocol import QueueEntry, RecipientEntry, Store
+from relaygw.store.queue_entry import QueueEntry, RecipientEntry
+from relaygw.store.store import Store
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,7 +153,7 @@ class ReleasePlanner:
         """Return the fields that conditions of routes look at."""
         if not self._router.header_names:
             return {}
-        head = self._store.read_chunk(entry.queue_id, 0) or b""
+        head = self._store.intake.read_chunk(entry.queue_id, 0) or b""
         return read_header(head, self._router.header_names).values
 
     def _judge(

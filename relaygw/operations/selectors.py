@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import Any
 
 from relaygw.mail.state import DeliveryState
-from relaygw.store.protocol import Selection
+from relaygw.store.queue import Selection
 
 ANY_STATE = frozenset(DeliveryState)
 ALL = "all"

@@ -28,8 +28,11 @@ from relaygw.policy.untended import (
 )
 from relaygw.settings.model import Settings
 from relaygw.settings.show import fingerprint
-from relaygw.store.protocol import Hold, Instance, LaneCount, Store, silent_incarnations
-from relaygw.store.watching import standing_of
+from relaygw.store.holds import Hold
+from relaygw.store.instances import Instance, silent_incarnations
+from relaygw.store.queue import LaneCount
+from relaygw.store.store import Store
+from relaygw.store.watch import standing_of
 
 SILENT_AFTER_S = 15.0
 """An instance that did not renew its heartbeat for this long is shown as silent."""
@@ -63,9 +66,13 @@ class Snapshot:
 
 def take_snapshot(store: Store, settings: Settings) -> Snapshot:
     """Ask the store for everything that the screen shows; raises StoreUnavailable."""
-    captured, unread = store.count_captured(EVERYTHING)
+    captured, unread = store.sandbox.count_captured(EVERYTHING)
     now_ms = time.time_ns() // 1_000_000
-    instances, holds, lanes = store.instances(), store.holds(), store.counts()
+    instances, holds, lanes = (
+        store.instances.registered(),
+        store.holds.in_force(),
+        store.queue.counts(),
+    )
     mine = fingerprint(settings)
     standing = standing_of(
         store,
@@ -88,7 +95,7 @@ def take_snapshot(store: Store, settings: Settings) -> Snapshot:
         unread=unread,
         maildrop=look_at_maildrop(settings.maildrop.path),
         untended=untended(standing, settings, now_ms=now_ms),
-        lost=store.lost_instances(now_ms - LOST_MS),
+        lost=store.watch.lost_instances(now_ms - LOST_MS),
     )
 
 

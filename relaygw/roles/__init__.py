@@ -12,9 +12,10 @@ from collections.abc import Callable
 from relaygw.errors import SettingsError, StoreUnavailable
 from relaygw.settings.load import LoadedSettings
 from relaygw.store import hints, migrate
-from relaygw.store.place import Place
-from relaygw.store.protocol import Recovered, Store
-from relaygw.store.sqlite import SqliteStore
+from relaygw.store.database import Place
+from relaygw.store.recovery import Recovered
+from relaygw.store.store import Store
+from relaygw.store.store import open_store as open_store_at
 
 
 def queue_place(loaded: LoadedSettings) -> Place:
@@ -45,16 +46,11 @@ def open_store(
 
     `is_checked`: somebody has looked at its schema, so that it may be out of reach now.
     """
-    queue = loaded.settings.queue
     place = queue_place(loaded)
     if not is_checked:
         migrate.check_schema(place)
-    keep_content = queue.keep_content > 0
-    if place.is_postgres:
-        from relaygw.store.postgres import PostgresStore
-
-        return PostgresStore(place, keep_content=keep_content)
-    return SqliteStore(queue.url, keep_content=keep_content, first_in_line=first_in_line)
+    keep_content = loaded.settings.queue.keep_content > 0
+    return open_store_at(place, keep_content=keep_content, first_in_line=first_in_line)
 
 
 def wake_workers(loaded: LoadedSettings) -> None:

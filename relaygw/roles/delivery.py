@@ -16,11 +16,14 @@ from relaygw.delivery.worker import Worker
 from relaygw.observe.history.delivery import DeliveryHistory
 from relaygw.observe.history.tally import HistoryTally
 from relaygw.observe.metrics.opening import delivery_meter
-from relaygw.roles import open_store
-from relaygw.roles.process import RoleContext, listening, registered, stop_event
+from relaygw.roles.context import RoleContext
+from relaygw.roles.hinting import listening
+from relaygw.roles.life import registered, stop_event
+from relaygw.roles.opening import open_store
 from relaygw.settings.model import Settings
 from relaygw.store import hints, lifelines
-from relaygw.store.protocol import Begun, Store
+from relaygw.store.lifelines import Begun
+from relaygw.store.store import Store
 
 Buried = tuple[str, int, list[Begun]]
 """An incarnation, how many leases it held, and the deliveries it was sending."""
@@ -115,6 +118,6 @@ def bury_dead(directory: Path, store: Store) -> list[Buried]:
     buried = []
     for incarnation in lifelines.dead_incarnations(directory):
         begun = lifelines.begun_by(directory, incarnation)
-        buried.append((incarnation, store.bury(incarnation, begun=begun), begun))
+        buried.append((incarnation, store.instances.bury(incarnation, begun=begun), begun))
         lifelines.forget(directory, incarnation)
     return buried

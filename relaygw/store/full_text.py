@@ -10,11 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import Connection, Integer, Text, column, func, insert, select, table
+from sqlalchemy import Integer, Text, column, func, insert, select, table
 from sqlalchemy.sql.elements import ColumnElement
 from sqlalchemy.sql.selectable import Select
 
 from relaygw.mail.search import Term
+from relaygw.store.database import Transaction
 from relaygw.store.tables import captured_text
 
 MIN_CHARACTERS = 3
@@ -25,47 +26,47 @@ fts = table("captured_fts", column("rowid", Integer), column("captured_fts", Tex
 """rowid is captured_index.index_no."""
 
 
-def has_table(connection: Connection) -> bool:
+def has_table(tx: Transaction) -> bool:
     """True on SQLite with FTS5 as the schema was made."""
-    if connection.dialect.name != "sqlite":
+    if tx.is_postgres:
         return False
-    if _IS_THERE not in connection.info:
-        found = connection.exec_driver_sql(
+    if _IS_THERE not in tx.connection.info:
+        found = tx.connection.exec_driver_sql(
             "SELECT count(*) FROM sqlite_master WHERE name = 'captured_fts'"
         )
-        connection.info[_IS_THERE] = bool(found.scalar())
-    return bool(connection.info[_IS_THERE])
+        tx.connection.info[_IS_THERE] = bool(found.scalar())
+    return bool(tx.connection.info[_IS_THERE])
 
 
-def add(connection: Connection, rows: Sequence[tuple[int, str]]) -> None:
+def add(tx: Transaction, rows: Sequence[tuple[int, str]]) -> None:
     """Make texts of new rows findable."""
-    if rows and has_table(connection):
-        connection.exec_driver_sql(
+    if rows and has_table(tx):
+        tx.connection.exec_driver_sql(
             "INSERT INTO captured_fts (rowid, search_text) VALUES (?, ?)", list(rows)
         )
 
 
-def remove(connection: Connection, index_nos: Sequence[int]) -> None:
+def remove(tx: Transaction, index_nos: Sequence[int]) -> None:
     """Forget rows that are deleted from captured_index in the same transaction, or before."""
-    if not (index_nos and has_table(connection)):
+    if not (index_nos and has_table(tx)):
         return
-    if connection.exec_driver_sql("SELECT 1 FROM captured_index LIMIT 1").scalar() is None:
-        connection.execute(insert(fts).values(captured_fts="delete-all"))
+    if tx.connection.exec_driver_sql("SELECT 1 FROM captured_index LIMIT 1").scalar() is None:
+        tx.execute(insert(fts).values(captured_fts="delete-all"))
         return
-    connection.exec_driver_sql(
+    tx.connection.exec_driver_sql(
         "DELETE FROM captured_fts WHERE rowid = ?", [(number,) for number in index_nos]
     )
 
 
-def merge(connection: Connection) -> bool:
+def merge(tx: Transaction) -> bool:
     """Bring a few pages of the index together, so that searches stay quick; False: all is done."""
     changes = "SELECT total_changes()"
-    before = connection.exec_driver_sql(changes).scalar_one()
-    connection.exec_driver_sql(
+    before = tx.connection.exec_driver_sql(changes).scalar_one()
+    tx.connection.exec_driver_sql(
         "INSERT INTO captured_fts (captured_fts, rank) VALUES ('merge', ?)", (_MERGE_PAGES,)
     )
     # the statement itself counts as one
-    return bool(connection.exec_driver_sql(changes).scalar_one() - before > 1)
+    return bool(tx.connection.exec_driver_sql(changes).scalar_one() - before > 1)
 
 
 def matches(wanted: Sequence[str], unwanted: Sequence[str]) -> ColumnElement[bool]:
@@ -84,18 +85,18 @@ def _match(query: str) -> ColumnElement[bool]:
     return condition
 
 
-def stands_in_text(connection: Connection, term: Term) -> ColumnElement[bool]:
+def stands_in_text(tx: Transaction, term: Term) -> ColumnElement[bool]:
     """Return the condition on captured_text that a term holds."""
     found: ColumnElement[bool]
-    if connection.dialect.name == "sqlite":
-        found = contains(connection, captured_text.c.search_text, term.text)
+    if not tx.is_postgres:
+        found = contains(tx, captured_text.c.search_text, term.text)
     else:  # only LIKE can use the index
         literal = term.text.replace("\\", r"\\").replace("%", r"\%").replace("_", r"\_")
         found = captured_text.c.search_text.like(f"%{literal}%")
     return ~found if term.is_negated else found
 
 
-def contains(connection: Connection, text: ColumnElement[str], part: str) -> ColumnElement[bool]:
+def contains(tx: Transaction, text: ColumnElement[str], part: str) -> ColumnElement[bool]:
     """Return the condition that `part` stands in `text`, letter by letter."""
-    find = func.instr if connection.dialect.name == "sqlite" else func.strpos
+    find = func.instr if not tx.is_postgres else func.strpos
     return find(text, part) > 0

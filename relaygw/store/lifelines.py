@@ -14,11 +14,23 @@ import contextlib
 import fcntl
 import os
 from pathlib import Path
+from typing import Protocol
 
-from relaygw.store.protocol import Begun
+Begun = tuple[str, int, str]
+"""A delivery that was being sent, and the provider: queue id, delivery number, name."""
 
 _SLOT_BYTES = 128
 _EMPTY_SLOT = b" " * (_SLOT_BYTES - 1) + b"\n"
+
+
+class InFlight(Protocol):
+    """Remembers, beyond the death of the process, which deliveries are being sent."""
+
+    def begin(self, queue_id: str, delivery_no: int, provider: str) -> int:
+        """Note that a delivery is being sent by a provider; return the slot to end it by."""
+
+    def end(self, slot: int) -> None:
+        """Note that the outcome of a delivery is durable."""
 
 
 def lifeline_directory(state_dir: Path) -> Path:

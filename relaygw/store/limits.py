@@ -1,4 +1,4 @@
-"""Limits of accounts, shared by all workers: rate, quota, and what a provider taught.
+"""Limits of accounts, shared by all workers: connections, rate, quota, what a provider taught.
 
 A limit group is an account, or a provider on its own. Its rate is a row with the time at which
 the next one may go: whoever takes tokens moves it on, so the rate holds for all together. The
@@ -8,13 +8,15 @@ database's clock decides. Quotas count slices of ten minutes over the last 24 ho
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from typing import cast
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-from sqlalchemy import Connection
+from sqlalchemy import delete, select
 
-from relaygw.store.batch import Row, Statement
-from relaygw.store.protocol import Account, SenderNote, Tokens
+from relaygw.store.database import Repository, Transaction, Write
+from relaygw.store.instances import has_ended, is_alive
+from relaygw.store.statement import BatchStatement, Row, Statement
+from relaygw.store.tables import permit
 
 TOKEN_LEASE_S = 0.25
 """Tokens are handed out so far ahead, so that no worker keeps the others waiting for long."""
@@ -93,149 +95,222 @@ _SENDERS = Statement(
     ORDER BY provider, sender
     """
 )
-
-
-def take_tokens(
-    connection: Connection,
-    limit_group: str,
-    *,
-    wanted: int,
-    per_s: float,
-    clock_us: Callable[[Connection], int],
-) -> Tokens:
-    """Take up to `wanted` tokens; the first may be used in `starts_in_s`, then one each 1/rate.
-
-    None are granted beyond TOKEN_LEASE_S ahead, but at least one mail's worth, `wanted`, when
-    its turn is nearer than that.
+_TAKEN_PERMITS = Statement("SELECT slot FROM permit WHERE limit_group = {?}")
+_OWN_PERMITS = Statement(
+    "SELECT count(*) FROM permit WHERE limit_group = {?} AND incarnation = {?}"
+)
+_TAKE_PERMITS = BatchStatement(
     """
-    _ADD_ACCOUNT.run(connection, limit_group)
-    ((next_slot_us,),) = _NEXT_SLOT.fetch(connection, limit_group)
-    now_us = clock_us(connection)
-    if next_slot_us - now_us > max(_FARTHEST_S, 2 / per_s) * 1e6:
-        next_slot_us = now_us
-    start_us = max(next_slot_us, now_us - int(_CATCH_UP_S * 1e6))
-    ahead_s = TOKEN_LEASE_S - (start_us - now_us) / 1e6
-    starts_in_s = (start_us - now_us) / 1e6
-    if ahead_s <= 0:
-        return Tokens(granted=0, starts_in_s=starts_in_s - TOKEN_LEASE_S / 2)
-    granted = min(wanted, max(1, math.floor(ahead_s * per_s)))
-    _MOVE_SLOT.run(connection, start_us + math.ceil(granted * 1e6 / per_s), limit_group)
-    return Tokens(granted=granted, starts_in_s=starts_in_s)
+    INSERT INTO permit (limit_group, slot, incarnation, leased_at_ms) VALUES {rows}
+    ON CONFLICT (limit_group, slot) DO NOTHING
+    """,
+    columns=4,
+)
 
 
-def use_quota(
-    connection: Connection, limit_group: str, *, wanted: int, quota: int, now_ms: int
-) -> Tokens:
-    """Take up to `wanted` of what the last 24 hours leave of `quota`; negative gives back."""
-    _ADD_ACCOUNT.run(connection, limit_group)
-    _NEXT_SLOT.fetch(connection, limit_group)  # locked: one counts at a time
-    slices = _USED.fetch(connection, limit_group, now_ms - _KEPT_MS)
-    room = quota - sum(used for _, used in slices)
-    if wanted < 0:
-        _give_back(connection, limit_group, slices, -wanted)
-        return Tokens(granted=wanted, starts_in_s=0.0)
-    granted = min(wanted, room)
-    if granted > 0:
-        _USE.run(connection, limit_group, now_ms // _SLICE_MS * _SLICE_MS, granted)
-        _FORGET_USAGE.run(connection, limit_group, now_ms - _KEPT_MS)
-        return Tokens(granted=granted, starts_in_s=0.0)
-    first_ms = next((at_ms for at_ms, used in slices if used > 0), now_ms)
-    return Tokens(granted=0, starts_in_s=max(1.0, (first_ms + _KEPT_MS - now_ms) / 1000))
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tokens:
+    """What may be sent of a limited provider: how much, and in how many seconds.
+
+    With none granted, `starts_in_s` says when to ask again.
+    """
+
+    granted: int
+    starts_in_s: float
 
 
-def _give_back(
-    connection: Connection, limit_group: str, slices: Sequence[Row], amount: int
-) -> None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Account:
+    """What is known of a limit group: where its provider said "slower" or "too many"."""
+
+    ceiling_per_s: float | None = None
+    ceiling_at_ms: int = 0
+    ceiling_connections: int | None = None
+    connections_at_ms: int = 0
+    wanted_at_ms: int = 0  # when a worker last found all permits taken
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SenderNote:
+    """When a provider last accepted, and last refused, mail from a sender address."""
+
+    provider: str
+    sender: str
+    accepted_at_ms: int | None = None
+    refused_at_ms: int | None = None
+    reply: str | None = None  # the last refusal
+
+
+class Limits(Repository):
+    """What limit groups allow, and who has how much of it."""
+
+    # --- connections ---------------------------------------------------------------------
+
+    def acquire_permits(
+        self, limit_group: str, *, wanted: int, limit: int, incarnation: str
+    ) -> int:
+        """Lease up to `wanted` more of the `limit` permits of a group; return how many.
+
+        The lowest free ones, and none to a dead incarnation. When none is left, `accounts` tells
+        the other workers that somebody waits.
+        """
+        with self._write() as tx:
+            now_ms = tx.now_ms()
+            granted = 0
+            if is_alive(tx, incarnation):
+                taken = {slot for (slot,) in _TAKEN_PERMITS.fetch(tx, limit_group)}
+                room = min(wanted, max(0, limit - len(taken)))
+                free = [slot for slot in range(limit) if slot not in taken][:room]
+                rows = [(limit_group, slot, incarnation, now_ms) for slot in free]
+                # another instance may take the same slot at this moment: then it is one less here
+                granted = _TAKE_PERMITS.run(tx, rows)
+            if not granted:
+                _ADD_ACCOUNT.run(tx, limit_group)
+                _WANT.run(tx, now_ms, limit_group)
+            return granted
+
+    def release_permits(self, limit_group: str, *, count: int, incarnation: str) -> None:
+        """Give back `count` permits of a group: the highest, so that a lowered limit is reached."""
+        mine = (permit.c.limit_group == limit_group) & (permit.c.incarnation == incarnation)
+        highest = select(permit.c.slot).where(mine).order_by(permit.c.slot.desc()).limit(count)
+        with self._write() as tx:
+            if is_alive(tx, incarnation):
+                slots = list(tx.execute(highest).scalars())
+                tx.execute(delete(permit).where(mine, permit.c.slot.in_(slots)))
+
+    def permits_held(self, limit_group: str, *, incarnation: str) -> int:
+        """Return how many permits of a group an incarnation has.
+
+        For a worker that does not know what one of the two above came to. What such a call
+        still does in the database is waited for.
+        """
+        with self._write(Write.UNSYNCED) as tx:
+            if has_ended(tx, incarnation):
+                return 0
+            ((count,),) = _OWN_PERMITS.fetch(tx, limit_group, incarnation)
+            return int(count)
+
+    # --- rate and quota ------------------------------------------------------------------
+
+    def take_tokens(self, limit_group: str, *, wanted: int, per_s: float) -> Tokens:
+        """Take up to `wanted` tokens of a rate that all workers share.
+
+        The first may be used in `starts_in_s`, then one each 1/rate. None are granted beyond
+        TOKEN_LEASE_S ahead, but at least one when its turn is nearer than that.
+        """
+        with self._write(Write.UNSYNCED) as tx:
+            _ADD_ACCOUNT.run(tx, limit_group)
+            ((next_slot_us,),) = _NEXT_SLOT.fetch(tx, limit_group)
+            now_us = tx.now_us()
+            if next_slot_us - now_us > max(_FARTHEST_S, 2 / per_s) * 1e6:
+                next_slot_us = now_us
+            start_us = max(next_slot_us, now_us - int(_CATCH_UP_S * 1e6))
+            starts_in_s = (start_us - now_us) / 1e6
+            ahead_s = TOKEN_LEASE_S - starts_in_s
+            if ahead_s <= 0:
+                return Tokens(granted=0, starts_in_s=starts_in_s - TOKEN_LEASE_S / 2)
+            granted = min(wanted, max(1, math.floor(ahead_s * per_s)))
+            _MOVE_SLOT.run(tx, start_us + math.ceil(granted * 1e6 / per_s), limit_group)
+            return Tokens(granted=granted, starts_in_s=starts_in_s)
+
+    def use_quota(self, limit_group: str, *, wanted: int, quota: int) -> Tokens:
+        """Take up to `wanted` of what the last 24 hours leave of `quota`; negative: give back."""
+        with self._write(Write.UNSYNCED) as tx:
+            now_ms = tx.now_ms()
+            _ADD_ACCOUNT.run(tx, limit_group)
+            _NEXT_SLOT.fetch(tx, limit_group)  # locked: one counts at a time
+            slices = _USED.fetch(tx, limit_group, now_ms - _KEPT_MS)
+            if wanted < 0:
+                _give_back(tx, limit_group, slices, -wanted)
+                return Tokens(granted=wanted, starts_in_s=0.0)
+            granted = min(wanted, quota - sum(used for _, used in slices))
+            if granted > 0:
+                _USE.run(tx, limit_group, now_ms // _SLICE_MS * _SLICE_MS, granted)
+                _FORGET_USAGE.run(tx, limit_group, now_ms - _KEPT_MS)
+                return Tokens(granted=granted, starts_in_s=0.0)
+            first_ms = next((at_ms for at_ms, used in slices if used > 0), now_ms)
+            return Tokens(granted=0, starts_in_s=max(1.0, (first_ms + _KEPT_MS - now_ms) / 1000))
+
+    def quota_used(self, limit_group: str) -> int:
+        """Return how much of its quota a limit group used in the last 24 hours."""
+        with self._read() as tx:
+            return sum(used for _, used in _USED.fetch(tx, limit_group, tx.now_ms() - _KEPT_MS))
+
+    # --- what providers taught -----------------------------------------------------------
+
+    def accounts(self) -> dict[str, Account]:
+        """Return what providers taught of their limits, by limit group."""
+        with self._read() as tx:
+            return {
+                limit_group: Account(
+                    ceiling_per_s=per_s,
+                    ceiling_at_ms=tx.to_local(ceiling_at_ms) or 0,
+                    ceiling_connections=connections,
+                    connections_at_ms=tx.to_local(connections_at_ms) or 0,
+                    wanted_at_ms=tx.to_local(wanted_at_ms) or 0,
+                )
+                for (
+                    limit_group,
+                    per_s,
+                    ceiling_at_ms,
+                    connections,
+                    connections_at_ms,
+                    wanted_at_ms,
+                ) in _ACCOUNTS.fetch(tx)
+            }
+
+    def lower_rate(self, limit_group: str, *, per_s: float, guard_s: float) -> None:
+        """Note the rate at which a provider said "slower", unless one was within `guard_s`."""
+        guard_ms = int(guard_s * 1000)
+        with self._write(Write.UNSYNCED) as tx:
+            now_ms = tx.now_ms()
+            # one that is still to come: the clock was set back since
+            guarded = (now_ms - guard_ms, now_ms + guard_ms)
+            _ADD_ACCOUNT.run(tx, limit_group)
+            _LOWER_RATE.run(tx, per_s, now_ms, limit_group, *guarded)
+
+    def lower_connections(
+        self, limit_group: str, *, own: int, incarnation: str, guard_s: float
+    ) -> None:
+        """Note that no more connections than this worker's `own` and others' permits work."""
+        guard_ms = int(guard_s * 1000)
+        with self._write(Write.UNSYNCED) as tx:
+            now_ms = tx.now_ms()
+            guarded = (now_ms - guard_ms, now_ms + guard_ms)
+            _ADD_ACCOUNT.run(tx, limit_group)
+            ((others,),) = _OTHERS_PERMITS.fetch(tx, limit_group, incarnation)
+            most = max(1, own + others)
+            _LOWER_CONNECTIONS.run(tx, most, now_ms, limit_group, most, *guarded)
+
+    def note_senders(self, notes: Sequence[SenderNote]) -> None:
+        """Remember what providers said of sender addresses."""
+        with self._write(Write.UNSYNCED) as tx:
+            for note in notes:
+                who = (note.provider, note.sender)
+                if note.accepted_at_ms is not None:
+                    _SENDER_ACCEPTED.run(tx, *who, tx.to_stored(note.accepted_at_ms))
+                if note.refused_at_ms is not None:
+                    _SENDER_REFUSED.run(tx, *who, tx.to_stored(note.refused_at_ms), note.reply)
+
+    def senders(self) -> list[SenderNote]:
+        """Return what providers said of sender addresses, by provider and sender."""
+        with self._read() as tx:
+            return [
+                SenderNote(
+                    provider=provider,
+                    sender=sender,
+                    accepted_at_ms=tx.to_local(accepted_at_ms),
+                    refused_at_ms=tx.to_local(refused_at_ms),
+                    reply=reply,
+                )
+                for provider, sender, accepted_at_ms, refused_at_ms, reply in _SENDERS.fetch(tx)
+            ]
+
+
+def _give_back(tx: Transaction, limit_group: str, slices: Sequence[Row], amount: int) -> None:
     """Take back what was taken last: no slice may stand for less than nothing."""
     for at_ms, used in reversed(slices):
         back = min(amount, max(0, used))
         if back:
-            _USE.run(connection, limit_group, at_ms, -back)
+            _USE.run(tx, limit_group, at_ms, -back)
             amount -= back
-
-
-def quota_used(connection: Connection, limit_group: str, *, now_ms: int) -> int:
-    """Return how much the last 24 hours took."""
-    return sum(used for _, used in _USED.fetch(connection, limit_group, now_ms - _KEPT_MS))
-
-
-def accounts(connection: Connection) -> dict[str, Account]:
-    """Return what providers taught of their limits, by limit group."""
-    return {
-        limit_group: Account(
-            ceiling_per_s=per_s,
-            ceiling_at_ms=at_ms or 0,
-            ceiling_connections=connections,
-            connections_at_ms=connections_at_ms or 0,
-            wanted_at_ms=wanted_at_ms or 0,
-        )
-        for (
-            limit_group,
-            per_s,
-            at_ms,
-            connections,
-            connections_at_ms,
-            wanted_at_ms,
-        ) in _ACCOUNTS.fetch(connection)
-    }
-
-
-def note_wanted(connection: Connection, limit_group: str, *, now_ms: int) -> None:
-    """Let those who hold permits and do not use them know that somebody waits."""
-    _ADD_ACCOUNT.run(connection, limit_group)
-    _WANT.run(connection, now_ms, limit_group)
-
-
-def lower_rate(
-    connection: Connection, limit_group: str, *, per_s: float, now_ms: int, guard_s: float
-) -> None:
-    """Note the rate at which a provider said "slower", unless somebody did within `guard_s`."""
-    _ADD_ACCOUNT.run(connection, limit_group)
-    not_since_ms = now_ms - int(guard_s * 1000)
-    still_to_come_ms = now_ms + int(guard_s * 1000)  # the clock was set back since
-    _LOWER_RATE.run(connection, per_s, now_ms, limit_group, not_since_ms, still_to_come_ms)
-
-
-def lower_connections(
-    connection: Connection,
-    limit_group: str,
-    *,
-    own: int,
-    incarnation: str,
-    now_ms: int,
-    guard_s: float,
-) -> None:
-    """Note how many connections a provider bore: this worker's own, and others' permits."""
-    _ADD_ACCOUNT.run(connection, limit_group)
-    ((others,),) = _OTHERS_PERMITS.fetch(connection, limit_group, incarnation)
-    most = max(1, own + others)
-    not_since_ms = now_ms - int(guard_s * 1000)
-    still_to_come_ms = now_ms + int(guard_s * 1000)  # the clock was set back since
-    _LOWER_CONNECTIONS.run(
-        connection, most, now_ms, limit_group, most, not_since_ms, still_to_come_ms
-    )
-
-
-def note_senders(connection: Connection, notes: Sequence[SenderNote]) -> None:
-    """Remember what providers said of sender addresses."""
-    for note in notes:
-        if note.accepted_at_ms is not None:
-            _SENDER_ACCEPTED.run(connection, note.provider, note.sender, note.accepted_at_ms)
-        if note.refused_at_ms is not None:
-            _SENDER_REFUSED.run(
-                connection, note.provider, note.sender, note.refused_at_ms, note.reply
-            )
-
-
-def senders(connection: Connection) -> list[SenderNote]:
-    """Return what is remembered, by provider and sender."""
-    return [
-        SenderNote(
-            provider=cast("str", provider),
-            sender=sender,
-            accepted_at_ms=accepted_at_ms,
-            refused_at_ms=refused_at_ms,
-            reply=reply,
-        )
-        for provider, sender, accepted_at_ms, refused_at_ms, reply in _SENDERS.fetch(connection)
-    ]

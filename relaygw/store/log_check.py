@@ -34,7 +34,7 @@ from urllib.parse import quote
 from sqlalchemy.engine import make_url
 
 from relaygw.errors import QueueDamaged
-from relaygw.store.place import damage
+from relaygw.store.database import damage
 
 __all__ = [
     "HAS_FRAME_COUNT",

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sqlalchemy import Connection, Select, exists, false, or_, select
+from sqlalchemy import Select, exists, false, or_, select
 from sqlalchemy.sql.elements import ColumnElement
 from sqlalchemy.sql.selectable import FromClause
 
 from relaygw.mail.search import Field, MailSearch, Term
 from relaygw.store import full_text
+from relaygw.store.database import Transaction
 from relaygw.store.full_text import contains
 from relaygw.store.tables import captured_index, captured_tag, captured_text
 
@@ -42,23 +43,23 @@ class Matching:
         return select(*columns).select_from(self.source).where(*self.conditions)
 
 
-def matching(connection: Connection, search: MailSearch) -> Matching:
+def matching(tx: Transaction, search: MailSearch) -> Matching:
     """Return the rows that a search finds."""
     texts = [term for term in search.terms if term.field is Field.TEXT]
     others = [term for term in search.terms if term.field is not Field.TEXT]
     rows = Matching(
         source=captured_index,
         conditions=(
-            *(_condition(connection, term) for term in others),
+            *(_condition(tx, term) for term in others),
             *([false()] if search.is_void else []),
         ),
         number=_I.index_no,
     )
-    if full_text.has_table(connection):
+    if full_text.has_table(tx):
         long = [term for term in texts if len(term.text) >= full_text.MIN_CHARACTERS]
         texts = [term for term in texts if term not in long]
         rows = _by_full_text(rows, long)
-    return _by_reading(connection, rows, texts)
+    return _by_reading(tx, rows, texts)
 
 
 def _by_full_text(rows: Matching, terms: Sequence[Term]) -> Matching:
@@ -74,20 +75,20 @@ def _by_full_text(rows: Matching, terms: Sequence[Term]) -> Matching:
     return rows
 
 
-def _by_reading(connection: Connection, rows: Matching, terms: Sequence[Term]) -> Matching:
+def _by_reading(tx: Transaction, rows: Matching, terms: Sequence[Term]) -> Matching:
     if not terms:
         return rows
     source = rows.source.join(captured_text, captured_text.c.index_no == _I.index_no)
-    found = (full_text.stands_in_text(connection, term) for term in terms)
+    found = (full_text.stands_in_text(tx, term) for term in terms)
     return replace(rows, source=source, conditions=(*rows.conditions, *found))
 
 
-def _condition(connection: Connection, term: Term) -> ColumnElement[bool]:
-    found = _positive(connection, term)
+def _condition(tx: Transaction, term: Term) -> ColumnElement[bool]:
+    found = _positive(tx, term)
     return ~found if term.is_negated else found
 
 
-def _positive(connection: Connection, term: Term) -> ColumnElement[bool]:
+def _positive(tx: Transaction, term: Term) -> ColumnElement[bool]:
     match term.field:
         case Field.TAG:
             tagged = select(captured_tag.c.queue_id).where(captured_tag.c.tag_key == term.text)
@@ -101,11 +102,11 @@ def _positive(connection: Connection, term: Term) -> ColumnElement[bool]:
         case Field.HAS_INLINE:
             return _I.inlines > 0
         case Field.AFTER:
-            return _I.captured_at_ms >= term.number
+            return _I.captured_at_ms >= tx.to_stored(term.number)
         case Field.BEFORE:
-            return _I.captured_at_ms <= term.number
+            return _I.captured_at_ms <= tx.to_stored(term.number)
         case Field.LARGER:
             return _I.size_bytes > term.number
         case Field.SMALLER:
             return _I.size_bytes < term.number
-    return or_(*(contains(connection, column, term.text) for column in _TEXTS[term.field]))
+    return or_(*(contains(tx, column, term.text) for column in _TEXTS[term.field]))

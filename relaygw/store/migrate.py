@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Engine, inspect, text
 from sqlalchemy.exc import DBAPIError
 
 from relaygw.errors import QueueDamaged, SchemaMismatch, StoreUnavailable
-from relaygw.store.place import Place, damage
+from relaygw.store.database import Place, damage
 from relaygw.store.tables import SCHEMA_REVISION
 
 _DEADLOCK_TRIES = 10

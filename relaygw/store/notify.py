@@ -13,7 +13,7 @@ from contextlib import suppress
 
 import psycopg
 
-from relaygw.store.place import Place
+from relaygw.store.database import Place
 
 CHANNEL = "relaygw_queue"
 _PAUSE_S = 0.02  # many messages, one hint

@@ -9,12 +9,13 @@ The database's clock decides about leases, rates and quotas.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
 import psycopg
 from psycopg import errors
+from psycopg.abc import PQGen
 from psycopg.adapt import Buffer
 from psycopg.types.string import StrDumper, StrDumperUnknown
 from sqlalchemy import (
@@ -31,18 +32,10 @@ from sqlalchemy import (
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, DisconnectionError, SQLAlchemyError
 from sqlalchemy.pool import ConnectionPoolEntry
-from sqlalchemy.sql.elements import ColumnElement
 
 from relaygw.errors import AlreadyAccepted, StoreFull, StoreUnavailable, Unstorable
-from relaygw.mail.envelope import AcceptedMessage
-from relaygw.store.answering import AnsweringConnection
-from relaygw.store.batch import RAW_CURSOR
-from relaygw.store.database_clock import DatabaseClockStore
-from relaygw.store.place import Place
-from relaygw.store.protocol import Instance
-from relaygw.store.steadiness import Steadiness
-from relaygw.store.tables import message
-from relaygw.store.transactions import Write
+from relaygw.store.database import Database, Place, Write
+from relaygw.store.statement import RAW_CURSOR
 
 ANSWER_S = 20.0
 """How long a server that is there may take for one answer."""
@@ -67,9 +60,64 @@ _CONNECT_ARGUMENTS = {
 }
 _CONNECTED_AT_S = "connected_at_s"
 """Key in a connection's `info`: when it was made."""
+_SAME_MS = 1000
+_SHARP_MS = 500  # an answer that took longer says too little
 _UNSAFE = {"fsync": "off", "synchronous_commit": "off"}
 
 T = TypeVar("T")
+
+
+class AnsweringConnection(psycopg.Connection[Any]):
+    """Closes itself when an answer takes longer than `answer_s`.
+
+    The system's limits end a connection whose other side is gone; a server that is frozen, sits
+    behind a pooler that hangs, or waits for its standby keeps the connection alive and says
+    nothing. Its own `statement_timeout` does not help: one that is frozen keeps no time, and a
+    commit that waits for a standby would be called done.
+    """
+
+    answer_s: float | None = None  # None: waits as long as it takes
+    _is_given_up = False
+
+    def wait(self, gen: PQGen[T], *args: Any, **more: Any) -> T:
+        """Wait as psycopg does; raises OperationalError without a SQLSTATE when it is too long.
+
+        What was asked may still happen in the server.
+        """
+        if self.answer_s is None:
+            return super().wait(gen, *args, **more)
+        try:
+            return super().wait(_within(gen, self.answer_s), *args, **more)
+        except _NoAnswer:
+            self._is_given_up = True
+            self.pgconn.finish()
+            raise psycopg.OperationalError(
+                f"the server did not answer within {self.answer_s:g} s"
+            ) from None
+
+    def rollback(self) -> None:
+        """Undo the transaction; of no effect, and no second error, on one that was given up."""
+        if not self._is_given_up:
+            super().rollback()
+
+
+class _NoAnswer(Exception):
+    pass
+
+
+def _within(gen: PQGen[T], limit_s: float) -> PQGen[T]:
+    """Pass a generator of psycopg on, which is told several times a second that nothing came."""
+    until_s = time.monotonic() + limit_s
+    try:
+        wanted = next(gen)
+        while True:
+            ready = yield wanted
+            if not ready and time.monotonic() > until_s:
+                raise _NoAnswer
+            wanted = gen.send(ready)
+    except StopIteration as end:
+        result: T = end.value
+        return result
 
 
 def create_postgres_engine(place: Place, *, answer_s: float | None = None) -> Engine:
@@ -136,30 +184,75 @@ class _StorableStrUnknown(StrDumperUnknown):
         return super().dump(_storable(obj))
 
 
-class PostgresStore(DatabaseClockStore):
-    """`protocol.Store` in a PostgreSQL database."""
+class PostgresDatabase(Database):
+    """A PostgreSQL database that instances on many machines share.
 
-    def __init__(
-        self,
-        place: Place | str,
-        *,
-        keep_content: bool,
-    ) -> None:
-        super().__init__(keep_content=keep_content)
+    Its clock is the one that counts, and is looked at with each heartbeat. Less than a second is
+    no difference to this machine's: it comes from measuring.
+    """
+
+    is_shared = True
+
+    def __init__(self, place: Place | str) -> None:
         self._place = Place.of(place)
         self._engine = create_postgres_engine(self._place, answer_s=ANSWER_S)
         self._worked_until_s = float("-inf")  # when the last call began whose connection was lost
         self._refusing_until_s = float("-inf")
-        self._steadiness = Steadiness()
+        # how far the database was ahead, and this machine's clock beyond its time awake, then
+        self._measured: tuple[int, int] | None = None
         event.listen(self._engine, "checkout", self._check_age)
 
-    @property
-    def _clock(self) -> ColumnElement[Any]:
-        return cast(extract("epoch", func.clock_timestamp()) * 1000, BigInteger)
+    # --- the clock -----------------------------------------------------------------------
 
     def _now_us(self, connection: Connection) -> int:
         micros = cast(extract("epoch", func.clock_timestamp()) * 1_000_000, BigInteger)
         return int(connection.execute(select(micros)).scalar_one())
+
+    def _here_ms(self) -> int:
+        """Return this machine's time."""
+        return time.time_ns() // 1_000_000
+
+    def _ahead_ms(self) -> int:
+        if self._measured is None:
+            self._measure()
+        return self._known_ahead_ms()
+
+    def _known_ahead_ms(self) -> int:
+        """Return the difference as it was measured; a clock that was set here since is allowed for.
+
+        Kept as it is if it can be: what is written again, because an answer was lost, is the same.
+        """
+        if self._measured is None:
+            return 0
+        ahead_ms, beyond_ms = self._measured
+        set_by_ms = self._here_ms() - _awake_ms() - beyond_ms
+        return ahead_ms - set_by_ms if abs(set_by_ms) > _SAME_MS else ahead_ms
+
+    def _measure(self) -> None:
+        with self._reading() as connection:
+            asked_ms = self._here_ms()
+            there_ms = self._now_us(connection) // 1000
+            answered_ms = self._here_ms()
+        before_ms = self._known_ahead_ms()
+        ahead_ms = there_ms - (asked_ms + answered_ms) // 2
+        is_new = abs(ahead_ms - before_ms) > _SAME_MS
+        is_sharp = answered_ms - asked_ms <= _SHARP_MS or self._measured is None
+        self._measured = (
+            ahead_ms if is_new and is_sharp else before_ms,
+            answered_ms - _awake_ms(),
+        )
+
+    def clock_ms(self) -> int:
+        """Return the database's time as it was when it was last measured."""
+        with self._translated():
+            return self._here_ms() + self._ahead_ms()
+
+    def measure_clock(self) -> None:
+        """Look at the database's clock; errors are left for the next call."""
+        with suppress(StoreUnavailable), self._translated():
+            self._measure()
+
+    # --- transactions --------------------------------------------------------------------
 
     @contextmanager
     def _reading(self) -> Iterator[Connection]:
@@ -168,7 +261,7 @@ class PostgresStore(DatabaseClockStore):
             yield connection
 
     @contextmanager
-    def _writing(self, kind: Write = Write.SYNCED) -> Iterator[Connection]:
+    def _writing(self, kind: Write) -> Iterator[Connection]:
         with self._connection() as connection, connection.begin():
             if kind is Write.UNSYNCED:
                 connection.exec_driver_sql("SET LOCAL synchronous_commit = off")
@@ -212,42 +305,7 @@ class PostgresStore(DatabaseClockStore):
                 return StoreUnavailable(text)
         return error
 
-    # --- who is dead, and who was only cut off -----------------------------------------------
-
-    def register(self, entry: Instance) -> None:
-        super().register(entry)
-        self._steadiness.note_beat(_awake_s())
-
-    def heartbeat(self, incarnation: str, *, state: str = "running") -> bool:
-        is_known = super().heartbeat(incarnation, state=state)
-        self._steadiness.note_beat(_awake_s())
-        return is_known
-
-    def stale_incarnations(self, after_s: float) -> list[str]:
-        """See Store.stale_incarnations; none while the others may just not have had the time."""
-        stale = super().stale_incarnations(after_s)
-        return stale if self._steadiness.has_lasted(after_s, _awake_s()) else []
-
-    # --- writes that outlive the server's restart ------------------------------------------
-
-    def accept_batch(self, messages: Sequence[AcceptedMessage]) -> None:
-        def is_stored() -> bool:
-            # one transaction: the first is there if all of them are
-            with self._read() as connection:
-                found = select(message.c.queue_id).where(message.c.queue_id == messages[0].queue_id)
-                return connection.execute(found).scalar() is not None
-
-        super_accept = super().accept_batch
-        self._through_restarts(lambda: super_accept(messages), is_done=is_stored)
-
-    def add_chunks(self, queue_id: str, first_no: int, bodies: Sequence[bytes]) -> None:
-        def is_stored() -> bool:
-            return self.read_chunk(queue_id, first_no) is not None
-
-        super_add = super().add_chunks
-        self._through_restarts(lambda: super_add(queue_id, first_no, bodies), is_done=is_stored)
-
-    def _through_restarts(self, write: Callable[[], None], *, is_done: Callable[[], bool]) -> None:
+    def outlive_restarts(self, write: Callable[[], None], *, is_done: Callable[[], bool]) -> None:
         """Write once; after a lost connection look up whether it happened, and write again."""
         if time.monotonic() < self._refusing_until_s:
             raise StoreUnavailable(self._place.explain("the server is out of reach"))
@@ -269,10 +327,15 @@ class PostgresStore(DatabaseClockStore):
             time.sleep(_RECONNECT_LADDER_S[min(tries, len(_RECONNECT_LADDER_S) - 1)])
             tries += 1
 
+    def refuse_if_broken(self) -> None:
+        """Nothing to do: its files are the server's."""
+
     def close(self) -> None:
+        """Close all connections."""
         self._engine.dispose()
 
     def checkpoint(self) -> bool:
+        """See Janitor.checkpoint."""
         return False  # the server's own business
 
     def shrink(self) -> None:
@@ -285,8 +348,9 @@ def _said(cause: object) -> str:
     return primary or str(cause)
 
 
-def _awake_s() -> float:
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
+def _awake_ms() -> int:
+    """Return a clock that nobody sets, and that goes on while the machine is suspended."""
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000
 
 
 def _is_lost(error: BaseException | None) -> bool:

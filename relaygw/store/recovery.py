@@ -12,6 +12,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,6 @@ from relaygw.store.log_check import (
     open_lock_file,
     read_only,
 )
-from relaygw.store.protocol import Recovered
 from relaygw.store.salvage import DamagedQueue, Row, Salvaged
 from relaygw.store.tables import SCHEMA_REVISION, chunk, delivery, message, metadata, recipient
 
@@ -43,6 +43,21 @@ _TEMPORARY = frozenset({"instance", "permit", "duty"})  # of processes that are 
 _MADE_AGAIN = frozenset({"captured_index", "captured_text", "captured_facts"})
 _MESSAGE_TABLES = frozenset({"message", "delivery", "recipient", "chunk"})
 _SENDABLE = frozenset({DeliveryState.INCOMING, DeliveryState.ACTIVE, DeliveryState.DEFERRED})
+
+
+@dataclass(slots=True)
+class Recovered:
+    """What a recovery came to; `damaged` has queue ids with what is missing."""
+
+    recovered: int = 0
+    held: int = 0
+    damaged: dict[str, str] = field(default_factory=dict)
+    lost: list[str] = field(default_factory=list)
+    is_log_lost: bool = False
+    aside: Path | None = None
+    """Where the old database is now; None when nothing was wrong and nothing was done."""
+    exported: Path | None = None
+    """The directory with what is left of damaged mail."""
 
 
 def examine(url: str) -> list[str]:

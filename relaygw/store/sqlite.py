@@ -10,15 +10,15 @@ runs under `WriteLock`. Checkpoints run beside the writers but for their last fe
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any
 
-from sqlalchemy import BigInteger, Connection, Engine, cast, create_engine, event, func
+from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import QueuePool
-from sqlalchemy.sql.elements import ColumnElement
 
 from relaygw.errors import (
     AlreadyAccepted,
@@ -27,17 +27,19 @@ from relaygw.errors import (
     StoreUnavailable,
     Unstorable,
 )
-from relaygw.mail.envelope import AcceptedMessage, ClaimedDelivery
 from relaygw.store import letter_case
+from relaygw.store.database import Database, Write, damage
 from relaygw.store.log_check import DriverError, database_path, driver, lock_directory
-from relaygw.store.place import damage
-from relaygw.store.protocol import Instance
 from relaygw.store.queue_file import QueueFile
-from relaygw.store.sql import SqlStore
-from relaygw.store.transactions import Write
 from relaygw.store.write_lock import WriteLock
 
-__all__ = ["DriverError", "SqliteStore", "create_sqlite_engine", "database_path", "open_engine"]
+__all__ = [
+    "DriverError",
+    "SqliteDatabase",
+    "create_sqlite_engine",
+    "database_path",
+    "open_engine",
+]
 
 _BUSY_TIMEOUT_MS = 10_000  # foreign processes only (a backup, a shell): we have the lock
 _WAL_PAGES = 65_536  # the janitor checkpoints; this bounds the log if it cannot
@@ -49,8 +51,6 @@ _SPARE_PAGES = 16_384  # free pages that are kept for the mail to come
 _FREE_PAGES_A_STEP = 256
 # before 3.51.3 a log that was reset under a checkpoint could corrupt the database
 _CAN_CHECKPOINT_BESIDE_WRITERS = driver.sqlite_version_info >= (3, 51, 3)
-_EPOCH_JULIAN_DAY = 2440587.5
-_MS_PER_DAY = 86_400_000
 
 
 def create_sqlite_engine(
@@ -156,11 +156,12 @@ class _Writer:
         self._engine.dispose()
 
 
-class SqliteStore(SqlStore):
-    """`protocol.Store` in one SQLite file."""
+class SqliteDatabase(Database):
+    """One SQLite file; `first_in_line`: writes go before those of other processes."""
 
-    def __init__(self, url: str, *, keep_content: bool, first_in_line: bool = False) -> None:
-        super().__init__(keep_content=keep_content)
+    is_shared = False
+
+    def __init__(self, url: str, *, first_in_line: bool = False) -> None:
         self._path = database_path(url)
         directory = lock_directory(url)
         self._file = QueueFile(self._path)
@@ -181,16 +182,12 @@ class SqliteStore(SqlStore):
         }
         self._moved_at_ns = 0  # the log's time of change when all of it was moved
 
-    @property
-    def _clock(self) -> ColumnElement[Any]:
-        return cast((func.julianday("now") - _EPOCH_JULIAN_DAY) * _MS_PER_DAY, BigInteger)
-
     @contextmanager
     def _reading(self) -> Iterator[Connection]:
         with self._readers.begin() as connection:
             yield connection
 
-    def _writing(self, kind: Write = Write.SYNCED) -> AbstractContextManager[Connection]:
+    def _writing(self, kind: Write) -> AbstractContextManager[Connection]:
         return self._writers[kind].transaction()
 
     def _translate(self, error: Exception) -> Exception:
@@ -208,35 +205,29 @@ class SqliteStore(SqlStore):
             return StoreUnavailable(f"{self._path}: {error.strerror}")
         return error
 
-    # what a queue whose files are gone takes no more; outcomes are recorded as long as it can
+    def _now_us(self, _connection: Connection) -> int:
+        return time.time_ns() // 1000
 
-    def accept_batch(self, messages: Sequence[AcceptedMessage]) -> None:
+    def _ahead_ms(self) -> int:
+        return 0
+
+    def clock_ms(self) -> int:
+        """Return this machine's time."""
+        return time.time_ns() // 1_000_000
+
+    def measure_clock(self) -> None:
+        """Nothing to do: it is this machine's."""
+
+    def outlive_restarts(self, write: Callable[[], None], *, is_done: Callable[[], bool]) -> None:
+        """Write; a commit here is never in doubt."""
+        write()
+
+    def refuse_if_broken(self) -> None:
+        """Raise QueueDamaged: what a queue whose files are gone takes no more."""
         self._file.refuse_if_broken()
-        super().accept_batch(messages)
-
-    def add_chunks(self, queue_id: str, first_no: int, bodies: Sequence[bytes]) -> None:
-        self._file.refuse_if_broken()
-        super().add_chunks(queue_id, first_no, bodies)
-
-    def claim(
-        self, route: str, *, limit: int, incarnation: str, now_ms: int
-    ) -> list[ClaimedDelivery]:
-        self._file.refuse_if_broken()
-        return super().claim(route, limit=limit, incarnation=incarnation, now_ms=now_ms)
-
-    def register(self, entry: Instance) -> None:
-        self._file.refuse_if_broken()
-        super().register(entry)
-
-    def heartbeat(self, incarnation: str, *, state: str = "running") -> bool:
-        self._file.refuse_if_broken()
-        return super().heartbeat(incarnation, state=state)
-
-    def duty(self, name: str, incarnation: str) -> bool:
-        self._file.refuse_if_broken()  # whoever looks for trouble is to find it
-        return super().duty(name, incarnation)
 
     def close(self) -> None:
+        """Close all connections; the last one leaves a database that needs no log."""
         with suppress(StoreUnavailable):
             self._finish()
         self._file.end_reading()
@@ -255,6 +246,7 @@ class SqliteStore(SqlStore):
                 self._file.finish(raw)
 
     def checkpoint(self) -> bool:
+        """See Janitor.checkpoint."""
         changed_at_ns = self._log_changed_at_ns()
         if changed_at_ns == self._moved_at_ns:
             return False
@@ -276,6 +268,7 @@ class SqliteStore(SqlStore):
             return 0
 
     def shrink(self) -> None:
+        """See Janitor.shrink."""
         with self._translated(), self._writers[Write.SYNCED].beside() as raw:
             (free_pages,) = raw.execute("PRAGMA freelist_count").fetchone()
             if free_pages > _SPARE_PAGES:

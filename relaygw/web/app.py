@@ -18,7 +18,7 @@ from starlette.responses import PlainTextResponse, Response
 
 from relaygw.errors import StoreUnavailable
 from relaygw.settings.model import Settings
-from relaygw.store.protocol import Store
+from relaygw.store.store import Store
 from relaygw.web.context import WebContext
 from relaygw.web.dashboard.health import ReadyCheck, health_routes
 from relaygw.web.dashboard.metrics import LocalMetrics, MetricsPage

@@ -14,7 +14,7 @@ import anyio
 import anyio.to_thread
 
 from relaygw.settings.model import Settings
-from relaygw.store.protocol import Store
+from relaygw.store.store import Store
 from relaygw.web.sandbox.index import Indexer
 
 _QUEUE_ID = re.compile(r"[A-Z0-9]{10,20}")

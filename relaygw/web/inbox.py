@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 from starlette.datastructures import FormData
 
-from relaygw.store.protocol import QueueEntry
+from relaygw.store.queue_entry import QueueEntry
 from relaygw.web import words
 from relaygw.web.context import is_queue_id
 

@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 
 from relaygw.mail.state import RecipientState
 from relaygw.policy.routing import CAPTURE_ROUTE
-from relaygw.store.protocol import QueueEntry, RecipientEntry
+from relaygw.store.queue_entry import QueueEntry, RecipientEntry
 
 _EPOCH = datetime.fromtimestamp(0, UTC)
 _UNITS = ((10**3, "kB"), (10**6, "MB"), (10**9, "GB"))

@@ -8,7 +8,8 @@ from relaygw.mail.content_facts import Contact, ContentFacts
 from relaygw.mail.envelope import NewRecipient
 from relaygw.mail.search import EVERYTHING, parse_search
 from relaygw.mail.state import RecipientState
-from relaygw.store.protocol import AuditEntry, Store
+from relaygw.store.audit import AuditEntry
+from relaygw.store.store import Store
 from tests.builders import NOW_MS, accepted
 
 AUDITED = AuditEntry(
@@ -31,7 +32,7 @@ def capture(
         for entry in recipients or ("b@cust.test",)
     ]
     message = accepted(*entries, **more)
-    store.accept_batch([message])
+    store.intake.accept_batch([message])
     return message.queue_id
 
 
@@ -40,19 +41,21 @@ def indexed(
 ) -> str:
     """Store a captured message whose content was read, and return its id."""
     queue_id = capture(store, *recipients, **more)
-    store.index({queue_id: facts or ContentFacts()})
+    store.sandbox.index({queue_id: facts or ContentFacts()})
     return queue_id
 
 
 def found(store: Store, query: str) -> list[str]:
     """Return the ids that a search finds, after a look at whether all its ways agree."""
     search = parse_search(query)
-    ids = [one.entry.queue_id for one in store.find_captured(search, start=0, limit=1000)]
-    assert store.count_captured(search)[0] == len(ids)
-    assert store.captured_ids(search, limit=1000) == sorted(ids)
+    ids = [one.entry.queue_id for one in store.sandbox.find_captured(search, start=0, limit=1000)]
+    assert store.sandbox.count_captured(search)[0] == len(ids)
+    assert store.sandbox.captured_ids(search, limit=1000) == sorted(ids)
     return ids
 
 
 def listed(store: Store) -> list[str]:
     """Return the ids of the list without conditions."""
-    return [one.entry.queue_id for one in store.find_captured(EVERYTHING, start=0, limit=1000)]
+    return [
+        one.entry.queue_id for one in store.sandbox.find_captured(EVERYTHING, start=0, limit=1000)
+    ]

@@ -8,22 +8,14 @@ from pathlib import Path
 import pytest
 
 from relaygw.store import migrate
-from relaygw.store.postgres import PostgresStore
-from relaygw.store.protocol import Instance, Store
-from relaygw.store.sql import SqlStore
-from relaygw.store.sqlite import SqliteStore
+from relaygw.store.instances import Instance
+from relaygw.store.store import Store, open_store
 
 
 def instance(incarnation: str, role: str = "delivery") -> Instance:
     return Instance(
         incarnation=incarnation, name="gw", role=role, pid=1, version="1", fingerprint="f"
     )
-
-
-def open_store(url: str, *, keep_content: bool = False) -> SqlStore:
-    if url.startswith("postgresql:"):
-        return PostgresStore(url, keep_content=keep_content)
-    return SqliteStore(url, keep_content=keep_content)
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
@@ -38,6 +30,6 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 @pytest.fixture
 def store(url: str) -> Iterator[Store]:
     store = open_store(url)
-    store.register(instance("one"))
+    store.instances.register(instance("one"))
     yield store
     store.close()

@@ -9,31 +9,28 @@ import pytest
 
 from relaygw.mail.content_facts import ContentFacts
 from relaygw.mail.search import parse_search
-from relaygw.store import indexing, migrate, purging, tagging
-from relaygw.store.postgres import PostgresStore
-from relaygw.store.protocol import Store
+from relaygw.store import captured_index, migrate, removal, sandbox
+from relaygw.store.store import Store, open_store
 from tests.builders import NOW_MS
 from tests.contract.captured import AUDITED, capture, found, indexed
 from tests.contract.test_captured_contract import FACTS, rows_left
 
 
 @pytest.fixture
-def shared(postgres_url: str) -> Iterator[PostgresStore]:
+def shared(postgres_url: str) -> Iterator[Store]:
     migrate.upgrade(postgres_url)
-    store = PostgresStore(postgres_url, keep_content=False)
+    store = open_store(postgres_url, keep_content=False)
     yield store
     store.close()
 
 
-def in_turn(
-    shared: PostgresStore, first: Callable[..., object], second: Callable[[], object]
-) -> None:
+def in_turn(shared: Store, first: Callable[..., object], second: Callable[[], object]) -> None:
     """Let `second` begin while `first` is not committed yet."""
     committed = threading.Event()
     locked = threading.Event()
 
     def run_first() -> None:
-        with shared._write() as connection:
+        with shared.database.write() as connection:
             first(connection)
             locked.set()
             assert committed.wait(60)
@@ -51,11 +48,11 @@ def in_turn(
         other.join()
 
 
-def _wait_for_a_lock(shared: PostgresStore, other: threading.Thread) -> None:
+def _wait_for_a_lock(shared: Store, other: threading.Thread) -> None:
     pause = threading.Event()
     while True:
-        with shared._read() as connection:
-            found = connection.exec_driver_sql(
+        with shared.database.read() as connection:
+            found = connection.connection.exec_driver_sql(
                 "SELECT count(*) FROM pg_stat_activity"
                 " WHERE datname = current_database() AND wait_event_type = 'Lock'"
             )
@@ -65,74 +62,74 @@ def _wait_for_a_lock(shared: PostgresStore, other: threading.Thread) -> None:
         pause.wait(0.01)
 
 
-def test_a_message_is_not_indexed_twice(shared: PostgresStore) -> None:
+def test_a_message_is_not_indexed_twice(shared: Store) -> None:
     queue_id = capture(shared)
     facts = {queue_id: FACTS}
     in_turn(
         shared,
-        lambda connection: indexing.index(connection, facts, now_ms=1),
-        lambda: shared.index({queue_id: ContentFacts(words="other")}),
+        lambda connection: captured_index.write_index(connection, facts),
+        lambda: shared.sandbox.index({queue_id: ContentFacts(words="other")}),
     )
     assert found(shared, "order") == [queue_id]
     assert rows_left(shared) == [1, 1, 1, 0]
 
 
-def test_an_index_row_does_not_outlive_a_message_deleted_meanwhile(shared: PostgresStore) -> None:
+def test_an_index_row_does_not_outlive_a_message_deleted_meanwhile(shared: Store) -> None:
     queue_id = capture(shared)
     in_turn(
         shared,
-        lambda connection: indexing.index(connection, {queue_id: FACTS}, now_ms=1),
-        lambda: shared.delete_captured([queue_id], entry=AUDITED),
+        lambda connection: captured_index.write_index(connection, {queue_id: FACTS}),
+        lambda: shared.sandbox.delete_captured([queue_id], entry=AUDITED),
     )
     assert rows_left(shared) == [0, 0, 0, 0]
 
 
-def test_a_message_that_was_deleted_is_not_indexed(shared: PostgresStore) -> None:
+def test_a_message_that_was_deleted_is_not_indexed(shared: Store) -> None:
     queue_id = capture(shared)
     in_turn(
         shared,
-        lambda connection: purging.uncapture(connection, [queue_id]),
-        lambda: shared.index({queue_id: FACTS}),
+        lambda connection: removal.uncapture(connection, [queue_id]),
+        lambda: shared.sandbox.index({queue_id: FACTS}),
     )
     assert rows_left(shared) == [0, 0, 0, 0]
 
 
-def test_a_message_opened_while_it_is_indexed_is_read(shared: PostgresStore) -> None:
+def test_a_message_opened_while_it_is_indexed_is_read(shared: Store) -> None:
     queue_id = capture(shared)
     in_turn(
         shared,
-        lambda connection: indexing.index(connection, {queue_id: FACTS}, now_ms=1),
-        lambda: shared.mark_read([queue_id], at_ms=5),
+        lambda connection: captured_index.write_index(connection, {queue_id: FACTS}),
+        lambda: shared.sandbox.mark_read([queue_id], at_ms=5),
     )
     assert found(shared, "is:read") == [queue_id]
 
 
-def test_a_message_opened_before_it_is_indexed_is_read(shared: PostgresStore) -> None:
+def test_a_message_opened_before_it_is_indexed_is_read(shared: Store) -> None:
     queue_id = capture(shared)
     in_turn(
         shared,
-        lambda connection: indexing.mark_read(connection, [queue_id], at_ms=5),
-        lambda: shared.index({queue_id: FACTS}),
+        lambda connection: sandbox._mark_read(connection, [queue_id], 5),
+        lambda: shared.sandbox.index({queue_id: FACTS}),
     )
     assert found(shared, "is:read") == [queue_id]
 
 
-def test_a_deleted_message_gets_no_tags(shared: PostgresStore) -> None:
+def test_a_deleted_message_gets_no_tags(shared: Store) -> None:
     queue_id = indexed(shared)
     in_turn(
         shared,
-        lambda connection: purging.uncapture(connection, [queue_id]),
-        lambda: shared.set_tags([queue_id], ["x"]),
+        lambda connection: removal.uncapture(connection, [queue_id]),
+        lambda: shared.sandbox.set_tags([queue_id], ["x"]),
     )
     assert rows_left(shared) == [0, 0, 0, 0]
 
 
-def test_tags_of_a_message_deleted_meanwhile_go(shared: PostgresStore) -> None:
+def test_tags_of_a_message_deleted_meanwhile_go(shared: Store) -> None:
     queue_id = indexed(shared)
     in_turn(
         shared,
-        lambda connection: tagging.set_tags(connection, [queue_id], {"x": "x"}),
-        lambda: shared.delete_captured([queue_id], entry=AUDITED),
+        lambda connection: sandbox._set_tags(connection, [queue_id], {"x": "x"}),
+        lambda: shared.sandbox.delete_captured([queue_id], entry=AUDITED),
     )
     assert rows_left(shared) == [0, 0, 0, 0]
 
@@ -142,11 +139,11 @@ def test_many_threads_index_and_delete(store: Store) -> None:
 
     def index_all() -> None:
         for one in ids:
-            store.index({one: FACTS})
+            store.sandbox.index({one: FACTS})
 
     def delete_half() -> None:
         for one in ids[::2]:
-            store.delete_captured([one], entry=AUDITED)
+            store.sandbox.delete_captured([one], entry=AUDITED)
 
     threads = [threading.Thread(target=each) for each in (index_all, delete_half, index_all)]
     for thread in threads:
@@ -155,4 +152,4 @@ def test_many_threads_index_and_delete(store: Store) -> None:
         thread.join()
     assert found(store, "order") == ids[:0:-2]
     assert rows_left(store) == [40, 40, 40, 0]
-    assert store.count_captured(parse_search("order")) == (40, 40)
+    assert store.sandbox.count_captured(parse_search("order")) == (40, 40)

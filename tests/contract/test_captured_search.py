@@ -12,8 +12,8 @@ from relaygw.mail.content_facts import ContentFacts
 from relaygw.mail.envelope import NewRecipient
 from relaygw.mail.search import Field, MailSearch, Term, parse_search, searchable
 from relaygw.mail.state import RecipientState
-from relaygw.store import searching
-from relaygw.store.protocol import Store
+from relaygw.store import sandbox
+from relaygw.store.store import Store
 from tests.builders import NOW_MS
 from tests.contract.captured import AUDITED, capture, contact, found, indexed
 
@@ -44,7 +44,7 @@ def order(store: Store) -> str:
         size_bytes=5000,
         at_ms=NOW_MS + DAY_MS,
     )
-    store.set_tags([queue_id], ["Checkout"])
+    store.sandbox.set_tags([queue_id], ["Checkout"])
     indexed(store, "y@other.test", facts=ContentFacts(inlines=2), at_ms=NOW_MS + 2 * DAY_MS)
     return queue_id
 
@@ -199,20 +199,20 @@ def test_addresses_before_rewriting_and_after_it_are_found(store: Store) -> None
 
 def test_many_hits_and_their_page(store: Store) -> None:
     ids = [capture(store, at_ms=NOW_MS + number, subject=f"order {number}") for number in range(60)]
-    store.index({one: ContentFacts(words="common") for one in ids})
+    store.sandbox.index({one: ContentFacts(words="common") for one in ids})
     search = parse_search("common")
-    page = store.find_captured(search, start=55, limit=50)
+    page = store.sandbox.find_captured(search, start=55, limit=50)
     assert [one.entry.queue_id for one in page] == ids[4::-1]
-    store.delete_captured(ids[:30], entry=AUDITED)
+    store.sandbox.delete_captured(ids[:30], entry=AUDITED)
     assert found(store, "common") == ids[:29:-1]
-    assert store.count_captured(search) == (30, 30)
+    assert store.sandbox.count_captured(search) == (30, 30)
 
 
 @pytest.mark.parametrize("newest", [1, 3, 6])
 def test_hits_beyond_the_newest_are_found_too(
     store: Store, monkeypatch: pytest.MonkeyPatch, newest: int
 ) -> None:
-    monkeypatch.setattr(searching, "_NEWEST", newest)
+    monkeypatch.setattr(sandbox, "_NEWEST", newest)
     ids = [
         indexed(store, facts=ContentFacts(words=words), at_ms=NOW_MS + number)
         for number, words in enumerate(("order", "order", "other", "order", "other"))
@@ -220,7 +220,7 @@ def test_hits_beyond_the_newest_are_found_too(
     assert found(store, "order") == [ids[3], ids[1], ids[0]]
     assert found(store, "-order") == [ids[4], ids[2]]
     for start in range(4):
-        page = store.find_captured(parse_search("order"), start=start, limit=2)
+        page = store.sandbox.find_captured(parse_search("order"), start=start, limit=2)
         expected = [ids[3], ids[1], ids[0]][start : start + 2]
         assert [one.entry.queue_id for one in page] == expected
 
@@ -281,7 +281,7 @@ _TERM = st.one_of(
 def test_it_finds_what_a_search_by_hand_finds(
     store: Store, mails: list[Mail], searches: list[list[Term]]
 ) -> None:
-    store.delete_captured(None, entry=AUDITED)
+    store.sandbox.delete_captured(None, entry=AUDITED)
     ids = {}
     for mail in mails:
         facts = ContentFacts(words=mail.words, to=(contact(mail.to),))
@@ -294,15 +294,15 @@ def test_it_finds_what_a_search_by_hand_finds(
             reason="",
             at_ms=NOW_MS + len(ids),
         )
-        store.index({queue_id: facts})
-        store.set_tags([queue_id], [mail.tag])
-        store.mark_read([queue_id], at_ms=1 if mail.is_read else None)
+        store.sandbox.index({queue_id: facts})
+        store.sandbox.set_tags([queue_id], [mail.tag])
+        store.sandbox.mark_read([queue_id], at_ms=1 if mail.is_read else None)
         ids[queue_id] = mail
     for terms in searches:
         search = MailSearch(terms=tuple(terms))
         expected = [one for one, mail in ids.items() if all(holds(term, mail) for term in terms)]
-        page = store.find_captured(search, start=0, limit=100)
+        page = store.sandbox.find_captured(search, start=0, limit=100)
         assert [one.entry.queue_id for one in page] == expected[::-1], search
         unread = sum(not ids[one].is_read for one in expected)
-        assert store.count_captured(search) == (len(expected), unread)
-        assert store.captured_ids(search, limit=100) == expected
+        assert store.sandbox.count_captured(search) == (len(expected), unread)
+        assert store.sandbox.captured_ids(search, limit=100) == expected

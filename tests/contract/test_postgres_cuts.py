@@ -10,9 +10,9 @@ from types import SimpleNamespace
 import pytest
 
 from relaygw.errors import StoreUnavailable, Unstorable
-from relaygw.store import claiming, migrate
-from relaygw.store.postgres import PostgresStore
-from relaygw.store.protocol import Selection
+from relaygw.store import claims, migrate
+from relaygw.store.queue import Selection
+from relaygw.store.store import Store, open_store
 from tests.builders import NOW_MS, accepted
 from tests.contract.conftest import instance
 from tests.contract.cutting_proxy import CuttingProxy
@@ -34,10 +34,10 @@ def proxy(postgres_url: str) -> Iterator[CuttingProxy]:
 
 
 @pytest.fixture
-def store(proxy: CuttingProxy) -> Iterator[PostgresStore]:
+def store(proxy: CuttingProxy) -> Iterator[Store]:
     """Return a store whose connections may be cut."""
-    store = PostgresStore(proxy.url, keep_content=False)
-    store.register(instance("one"))
+    store = open_store(proxy.url, keep_content=False)
+    store.instances.register(instance("one"))
     yield store
     store.close()
 
@@ -50,15 +50,15 @@ def own_server() -> Iterator[PostgresServer]:
 
 
 @pytest.fixture
-def other(postgres_url: str) -> Iterator[PostgresStore]:
+def other(postgres_url: str) -> Iterator[Store]:
     """Return a store of the same queue that nothing happens to."""
-    store = PostgresStore(postgres_url, keep_content=False)
+    store = open_store(postgres_url, keep_content=False)
     yield store
     store.close()
 
 
-def claim(store: PostgresStore) -> list[str]:
-    found = store.claim("default", limit=10, incarnation="one", now_ms=NOW_MS)
+def claim(store: Store) -> list[str]:
+    found = store.leases.claim("default", limit=10, incarnation="one", now_ms=NOW_MS)
     return [one.queue_id for one in found]
 
 
@@ -66,32 +66,34 @@ def claim(store: PostgresStore) -> list[str]:
 
 
 def test_leases_of_a_claim_whose_answer_was_lost_are_freed(
-    store: PostgresStore, proxy: CuttingProxy
+    store: Store, proxy: CuttingProxy
 ) -> None:
     known, unknown = accepted(at_ms=NOW_MS - 1), accepted()
-    store.accept_batch([known])
+    store.intake.accept_batch([known])
     assert claim(store) == [known.queue_id]
-    store.accept_batch([unknown])
+    store.intake.accept_batch([unknown])
     proxy.lose_answer(CLAIM)
     with pytest.raises(StoreUnavailable):
         claim(store)
     assert claim(store) == [], "the claim took place"
-    freed = store.free_unknown("default", known=[(known.queue_id, 0)], incarnation="one")
+    freed = store.leases.free_unknown("default", known=[(known.queue_id, 0)], incarnation="one")
     assert freed == 1
     assert claim(store) == [unknown.queue_id]
 
 
 def test_a_claim_that_is_still_under_way_is_waited_for(
-    store: PostgresStore, other: PostgresStore, proxy: CuttingProxy
+    store: Store, other: Store, proxy: CuttingProxy
 ) -> None:
     message = accepted()
-    store.accept_batch([message])
+    store.intake.accept_batch([message])
     cut = proxy.hold_commit(CLAIM)
     with pytest.raises(StoreUnavailable):
         claim(store)
     freed: list[int] = []
     waiting = threading.Thread(
-        target=lambda: freed.append(other.free_unknown("default", known=[], incarnation="one"))
+        target=lambda: freed.append(
+            other.leases.free_unknown("default", known=[], incarnation="one")
+        )
     )
     waiting.start()
     waiting.join(0.3)
@@ -103,48 +105,46 @@ def test_a_claim_that_is_still_under_way_is_waited_for(
 
 
 def test_a_return_of_leases_whose_answer_was_lost_is_known_afterwards(
-    store: PostgresStore, proxy: CuttingProxy
+    store: Store, proxy: CuttingProxy
 ) -> None:
     message = accepted()
-    store.accept_batch([message])
+    store.intake.accept_batch([message])
     claim(store)
     proxy.lose_answer(GIVE_BACK)
     with pytest.raises(StoreUnavailable):
-        store.give_back([(message.queue_id, 0)], incarnation="one")
-    assert store.free_unknown("default", known=[], incarnation="one") == 0
+        store.leases.give_back([(message.queue_id, 0)], incarnation="one")
+    assert store.leases.free_unknown("default", known=[], incarnation="one") == 0
     assert claim(store) == [message.queue_id]
 
 
 # --- permits ------------------------------------------------------------------------------
 
 
-def test_permits_are_counted_after_an_answer_was_lost(
-    store: PostgresStore, proxy: CuttingProxy
-) -> None:
+def test_permits_are_counted_after_an_answer_was_lost(store: Store, proxy: CuttingProxy) -> None:
     proxy.lose_answer(TAKE_PERMITS)
     with pytest.raises(StoreUnavailable):
-        store.acquire_permits("p", wanted=3, limit=5, incarnation="one")
-    assert store.permits_held("p", incarnation="one") == 3
+        store.limits.acquire_permits("p", wanted=3, limit=5, incarnation="one")
+    assert store.limits.permits_held("p", incarnation="one") == 3
     proxy.lose_answer(RELEASE_PERMITS)
     with pytest.raises(StoreUnavailable):
-        store.release_permits("p", count=2, incarnation="one")
-    assert store.permits_held("p", incarnation="one") == 1
+        store.limits.release_permits("p", count=2, incarnation="one")
+    assert store.limits.permits_held("p", incarnation="one") == 1
 
 
 @pytest.mark.parametrize("change", [TAKE_PERMITS, RELEASE_PERMITS])
 def test_permits_are_not_counted_while_they_still_change(
-    store: PostgresStore, other: PostgresStore, proxy: CuttingProxy, change: str
+    store: Store, other: Store, proxy: CuttingProxy, change: str
 ) -> None:
-    store.acquire_permits("p", wanted=2, limit=5, incarnation="one")
+    store.limits.acquire_permits("p", wanted=2, limit=5, incarnation="one")
     cut = proxy.hold_commit(change)
     with pytest.raises(StoreUnavailable):
         if change == TAKE_PERMITS:
-            store.acquire_permits("p", wanted=2, limit=5, incarnation="one")
+            store.limits.acquire_permits("p", wanted=2, limit=5, incarnation="one")
         else:
-            store.release_permits("p", count=2, incarnation="one")
+            store.limits.release_permits("p", count=2, incarnation="one")
     held: list[int] = []
     waiting = threading.Thread(
-        target=lambda: held.append(other.permits_held("p", incarnation="one"))
+        target=lambda: held.append(other.limits.permits_held("p", incarnation="one"))
     )
     waiting.start()
     waiting.join(0.3)
@@ -158,28 +158,30 @@ def test_permits_are_not_counted_while_they_still_change(
 
 
 def test_mail_whose_commit_was_not_answered_is_stored_once(
-    store: PostgresStore, proxy: CuttingProxy
+    store: Store, proxy: CuttingProxy
 ) -> None:
     message = accepted()
     cut = proxy.lose_answer(ACCEPT)
-    store.accept_batch([message])
+    store.intake.accept_batch([message])
     assert cut.happened.is_set()
-    assert [entry.queue_id for entry in store.search(Selection(), limit=10)] == [message.queue_id]
+    assert [entry.queue_id for entry in store.queue.search(Selection(), limit=10)] == [
+        message.queue_id
+    ]
 
 
-def test_mail_whose_commit_comes_late_is_stored_once(
-    store: PostgresStore, proxy: CuttingProxy
-) -> None:
+def test_mail_whose_commit_comes_late_is_stored_once(store: Store, proxy: CuttingProxy) -> None:
     message = accepted()
     cut = proxy.hold_commit(ACCEPT)
-    accepting = threading.Thread(target=store.accept_batch, args=([message],))
+    accepting = threading.Thread(target=store.intake.accept_batch, args=([message],))
     accepting.start()
     assert cut.happened.wait(20)
     accepting.join(0.5)  # by now it writes a second time, and waits for the first
     cut.let_go()
     accepting.join(20)
     assert not accepting.is_alive()
-    assert [entry.queue_id for entry in store.search(Selection(), limit=10)] == [message.queue_id]
+    assert [entry.queue_id for entry in store.queue.search(Selection(), limit=10)] == [
+        message.queue_id
+    ]
 
 
 def test_what_waited_behind_a_write_that_gave_up_does_not_wait_again(
@@ -187,28 +189,30 @@ def test_what_waited_behind_a_write_that_gave_up_does_not_wait_again(
 ) -> None:
     monkeypatch.setattr("relaygw.store.postgres.RECONNECT_S", 0.5)
     monkeypatch.setattr("relaygw.store.postgres.REFUSING_S", 60.0)
-    store = PostgresStore(f"postgresql://relaygw@127.0.0.1:{free_port()}/q", keep_content=False)
+    store = open_store(f"postgresql://relaygw@127.0.0.1:{free_port()}/q", keep_content=False)
     began_s = time.monotonic()
     for _ in range(50):
         with pytest.raises(StoreUnavailable, match="check that the server runs"):
-            store.accept_batch([accepted()])
+            store.intake.accept_batch([accepted()])
     assert 0.5 <= time.monotonic() - began_s < 5.0
     store.close()
 
 
 def test_a_server_that_is_there_and_silent_is_not_waited_for(
-    proxy: CuttingProxy, other: PostgresStore, monkeypatch: pytest.MonkeyPatch
+    proxy: CuttingProxy, other: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("relaygw.store.postgres.ANSWER_S", 0.5)
-    store = PostgresStore(proxy.url, keep_content=False)
-    store.register(instance("one"))
+    store = open_store(proxy.url, keep_content=False)
+    store.instances.register(instance("one"))
     proxy.is_frozen = True
     with pytest.raises(StoreUnavailable, match="did not answer within"):
-        store.heartbeat("one")
+        store.instances.heartbeat("one")
     proxy.is_frozen = False
     message = accepted()
-    store.accept_batch([message])
-    assert [entry.queue_id for entry in other.search(Selection(), limit=10)] == [message.queue_id]
+    store.intake.accept_batch([message])
+    assert [entry.queue_id for entry in other.queue.search(Selection(), limit=10)] == [
+        message.queue_id
+    ]
     store.close()
 
 
@@ -220,26 +224,28 @@ def test_a_commit_that_waits_for_a_standby_is_not_called_done(
     monkeypatch.setattr("relaygw.store.postgres.REFUSING_S", 0.0)
     url = own_server.create_database()
     migrate.upgrade(url)
-    store = PostgresStore(url, keep_content=False)
+    store = open_store(url, keep_content=False)
     own_server.set("synchronous_standby_names", "nobody")
     with pytest.raises(StoreUnavailable, match="did not answer within"):
-        store.accept_batch([accepted()])
+        store.intake.accept_batch([accepted()])
     own_server.set("synchronous_standby_names", "")
     message = accepted()
-    store.accept_batch([message])
-    assert message.queue_id in [entry.queue_id for entry in store.search(Selection(), limit=10)]
+    store.intake.accept_batch([message])
+    assert message.queue_id in [
+        entry.queue_id for entry in store.queue.search(Selection(), limit=10)
+    ]
     store.close()
 
 
-def test_what_cannot_be_stored_is_not_shown_in_the_error(
-    other: PostgresStore, postgres_url: str
-) -> None:
+def test_what_cannot_be_stored_is_not_shown_in_the_error(other: Store, postgres_url: str) -> None:
     migrate.upgrade(postgres_url)
     message = accepted()
-    with other._write() as connection:
-        connection.exec_driver_sql("ALTER TABLE message ADD CONSTRAINT bad CHECK (subject = '')")
+    with other.database.write() as connection:
+        connection.connection.exec_driver_sql(
+            "ALTER TABLE message ADD CONSTRAINT bad CHECK (subject = '')"
+        )
     with pytest.raises(Unstorable, match='violates check constraint "bad"') as refused:
-        other.accept_batch([message])
+        other.intake.accept_batch([message])
     assert message.sender not in str(refused.value)
 
 
@@ -247,50 +253,50 @@ def test_what_cannot_be_stored_is_not_shown_in_the_error(
 
 
 def test_a_transaction_whose_client_is_silent_ends_and_frees_what_it_locked(
-    proxy: CuttingProxy, other: PostgresStore, monkeypatch: pytest.MonkeyPatch
+    proxy: CuttingProxy, other: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("relaygw.store.postgres.IDLE_IN_TRANSACTION_S", 1.0)
-    store = PostgresStore(proxy.url, keep_content=False)
-    store.register(instance("one"))
+    store = open_store(proxy.url, keep_content=False)
+    store.instances.register(instance("one"))
     message = accepted()
-    store.accept_batch([message])
-    with pytest.raises(StoreUnavailable), store._write() as connection:
-        turns = claiming.Turns()
-        claiming.claim(connection, "default", turns, limit=9, incarnation="one", now_ms=NOW_MS)
+    store.intake.accept_batch([message])
+    with pytest.raises(StoreUnavailable), store.database.write() as connection:
+        turns = claims.Turns()
+        claims.claim(connection, "default", turns, limit=9, incarnation="one", now_ms=NOW_MS)
         proxy.is_frozen = True  # as when the machine loses its power or its network
         began_s = time.monotonic()
-        assert other.bury("one") == 0, "the claim was never committed"
+        assert other.instances.bury("one") == 0, "the claim was never committed"
         assert time.monotonic() - began_s < 10
         proxy.cut_all()
-    other.register(instance("two"))
-    found = other.claim("default", limit=9, incarnation="two", now_ms=NOW_MS)
+    other.instances.register(instance("two"))
+    found = other.leases.claim("default", limit=9, incarnation="two", now_ms=NOW_MS)
     assert [one.queue_id for one in found] == [message.queue_id]
     store.close()
 
 
 def test_who_was_cut_off_leaves_the_others_time_before_it_calls_them_dead(
-    other: PostgresStore, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+    other: Store, postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     migrate.upgrade(postgres_url)
     clock = SimpleNamespace(now_s=1000.0)
-    for clock_of in ("relaygw.store.postgres._awake_s", "relaygw.store.sql._monotonic_s"):
+    for clock_of in ("relaygw.store.instances._awake_s", "relaygw.store.instances._monotonic_s"):
         monkeypatch.setattr(clock_of, lambda: clock.now_s)
-    judge = PostgresStore(postgres_url, keep_content=False)
+    judge = open_store(postgres_url, keep_content=False)
     for name in ("judge", "dead"):
-        judge.register(instance(name))
-    assert judge.stale_incarnations(20.0) == []
+        judge.instances.register(instance(name))
+    assert judge.instances.stale_incarnations(20.0) == []
 
     def judged_at(now_s: float, *, with_beat: bool = True) -> list[str]:
         clock.now_s = now_s
         if with_beat:
-            judge.heartbeat("judge")
-        return judge.stale_incarnations(20.0)
+            judge.instances.heartbeat("judge")
+        return judge.instances.stale_incarnations(20.0)
 
     assert [judged_at(1000.0 + age_s) for age_s in (5, 10, 15, 20)] == [[], [], [], ["dead"]]
     assert judged_at(1041.0, with_beat=False) == [], "its own heartbeats were not answered"
     assert [judged_at(1042.0 + age_s) for age_s in (0, 5, 10, 15)] == [[]] * 4
     assert judged_at(1062.0) == ["dead"]
-    assert other.stale_incarnations(20.0) == [], "it has not looked for so long"
+    assert other.instances.stale_incarnations(20.0) == [], "it has not looked for so long"
     clock.now_s += 20
-    assert "dead" in other.stale_incarnations(20.0)
+    assert "dead" in other.instances.stale_incarnations(20.0)
     judge.close()

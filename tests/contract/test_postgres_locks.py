@@ -13,10 +13,10 @@ import pytest
 from relaygw.errors import StoreUnavailable
 from relaygw.mail.envelope import AcceptedMessage, NewDelivery, NewRecipient
 from relaygw.mail.state import DeliveryState
-from relaygw.store import accepting, migrate, moving, purging
-from relaygw.store.leasing import record
-from relaygw.store.postgres import PostgresStore
-from relaygw.store.protocol import AuditEntry
+from relaygw.store import changes, intake, janitor, migrate
+from relaygw.store.audit import AuditEntry
+from relaygw.store.outcomes import record
+from relaygw.store.store import Store, open_store
 from tests.builders import NOW_MS, accepted
 from tests.contract.conftest import instance
 from tests.contract.test_store_contract import entry_of, finish
@@ -26,23 +26,23 @@ LATE_MS = 4_000_000_000_000
 
 
 @pytest.fixture
-def one(postgres_url: str) -> Iterator[PostgresStore]:
+def one(postgres_url: str) -> Iterator[Store]:
     migrate.upgrade(postgres_url)
-    store = PostgresStore(postgres_url, keep_content=False)
-    store.register(instance("one"))
+    store = open_store(postgres_url, keep_content=False)
+    store.instances.register(instance("one"))
     yield store
     store.close()
 
 
 @pytest.fixture
-def other(one: PostgresStore, postgres_url: str) -> Iterator[PostgresStore]:
-    store = PostgresStore(postgres_url, keep_content=False)
+def other(one: Store, postgres_url: str) -> Iterator[Store]:
+    store = open_store(postgres_url, keep_content=False)
     yield store
     store.close()
 
 
 @contextmanager
-def meanwhile(store: PostgresStore, call: Callable[[], object]) -> Iterator[list[object]]:
+def meanwhile(store: Store, call: Callable[[], object]) -> Iterator[list[object]]:
     """Let another gateway make a call and wait for a lock; what came of it is there at the end."""
     said: list[object] = []
 
@@ -60,86 +60,82 @@ def meanwhile(store: PostgresStore, call: Callable[[], object]) -> Iterator[list
     thread.join()
 
 
-def _is_waited_for(store: PostgresStore) -> bool:
-    with store._read() as connection:
-        waiting = connection.exec_driver_sql("SELECT 1 FROM pg_locks WHERE NOT granted")
+def _is_waited_for(store: Store) -> bool:
+    with store.database.read() as connection:
+        waiting = connection.connection.exec_driver_sql("SELECT 1 FROM pg_locks WHERE NOT granted")
         return waiting.first() is not None
 
 
 def test_the_end_of_one_part_leaves_the_content_to_a_part_that_comes_back(
-    one: PostgresStore, other: PostgresStore
+    one: Store, other: Store
 ) -> None:
     message = two_parts(one)
     delete(one, message.queue_id)
-    with one._write() as connection:
+    with one.database.write() as connection:
         update = finish(message.queue_id, delivery_no=1, rcpt_nos=(1,))
         record(connection, [update], incarnation="one", now_ms=NOW_MS, keep_content=False)
-        with meanwhile(other, lambda: other.undelete([message.queue_id], entry=ENTRY)) as said:
-            connection.commit()
+        with meanwhile(
+            other, lambda: other.queue.undelete([message.queue_id], entry=ENTRY)
+        ) as said:
+            connection.connection.commit()
     assert said == [1]
     assert entry_of(one, message.queue_id).chunk_count == 1
-    assert one.read_chunk(message.queue_id, 0) is not None
+    assert one.intake.read_chunk(message.queue_id, 0) is not None
 
 
-def test_the_trash_is_not_emptied_under_mail_that_comes_back(
-    one: PostgresStore, other: PostgresStore
-) -> None:
+def test_the_trash_is_not_emptied_under_mail_that_comes_back(one: Store, other: Store) -> None:
     message = accepted()
-    one.accept_batch([message])
+    one.intake.accept_batch([message])
     delete(one, message.queue_id)
-    with one._write() as connection:
-        assert moving.undelete(connection, [message.queue_id], now_ms=NOW_MS) == 1
-        with meanwhile(other, lambda: other.purge({"deleted": LATE_MS}, limit=9)) as said:
-            connection.commit()
+    with one.database.write() as connection:
+        assert changes.undelete(connection, [message.queue_id], now_ms=NOW_MS) == 1
+        with meanwhile(other, lambda: other.janitor.purge({"deleted": LATE_MS}, limit=9)) as said:
+            connection.connection.commit()
     assert said == [0]
-    assert one.read_chunk(message.queue_id, 0) is not None
+    assert one.intake.read_chunk(message.queue_id, 0) is not None
 
 
-def test_mail_does_not_come_back_while_the_trash_is_emptied(
-    one: PostgresStore, other: PostgresStore
-) -> None:
+def test_mail_does_not_come_back_while_the_trash_is_emptied(one: Store, other: Store) -> None:
     message = accepted()
-    one.accept_batch([message])
+    one.intake.accept_batch([message])
     delete(one, message.queue_id)
     cutoffs = {"deleted": LATE_MS}
-    with one._write() as connection:
-        found = purging.find(connection, cutoffs, limit=9)
-        assert purging.purge(connection, found, cutoffs, now_ms=NOW_MS) == 1
-        with meanwhile(other, lambda: other.undelete([message.queue_id], entry=ENTRY)) as said:
-            connection.commit()
+    with one.database.write() as connection:
+        found = janitor._find(connection, cutoffs, limit=9)
+        assert janitor._purge(connection, found, cutoffs) == 1
+        with meanwhile(
+            other, lambda: other.queue.undelete([message.queue_id], entry=ENTRY)
+        ) as said:
+            connection.connection.commit()
     assert said == [0]
     assert entry_of(one, message.queue_id).deliveries[0].state is DeliveryState.DELETED
 
 
-def test_a_message_that_is_being_taken_keeps_its_content(
-    one: PostgresStore, other: PostgresStore
-) -> None:
+def test_a_message_that_is_being_taken_keeps_its_content(one: Store, other: Store) -> None:
     large = replace(accepted(), content=(), stored_chunks=1)
-    one.add_chunks(large.queue_id, 0, [b"x"])
-    with one._write() as connection:
-        accepting.insert_messages(connection, [large])
-        with meanwhile(other, lambda: other.purge({"orphans": LATE_MS}, limit=9)) as said:
-            connection.commit()
+    one.intake.add_chunks(large.queue_id, 0, [b"x"])
+    with one.database.write() as connection:
+        intake.insert_messages(connection, [large])
+        with meanwhile(other, lambda: other.janitor.purge({"orphans": LATE_MS}, limit=9)) as said:
+            connection.connection.commit()
     assert said == [0]
-    assert one.read_chunk(large.queue_id, 0) == b"x"
+    assert one.intake.read_chunk(large.queue_id, 0) == b"x"
 
 
-def test_a_message_is_not_taken_while_its_content_is_purged(
-    one: PostgresStore, other: PostgresStore
-) -> None:
+def test_a_message_is_not_taken_while_its_content_is_purged(one: Store, other: Store) -> None:
     large = replace(accepted(), content=(), stored_chunks=1)
-    one.add_chunks(large.queue_id, 0, [b"x"])
+    one.intake.add_chunks(large.queue_id, 0, [b"x"])
     cutoffs = {"orphans": LATE_MS}
-    with one._write() as connection:
-        purging.purge(connection, {"orphans": [large.queue_id]}, cutoffs, now_ms=NOW_MS)
-        with meanwhile(other, lambda: other.accept_batch([large])) as said:
-            connection.commit()
+    with one.database.write() as connection:
+        janitor._purge(connection, {"orphans": [large.queue_id]}, cutoffs)
+        with meanwhile(other, lambda: other.intake.accept_batch([large])) as said:
+            connection.connection.commit()
     (error,) = said
     assert isinstance(error, StoreUnavailable)
-    assert one.counts() == []
+    assert one.queue.counts() == []
 
 
-def two_parts(store: PostgresStore) -> AcceptedMessage:
+def two_parts(store: Store) -> AcceptedMessage:
     """Store a message on two routes, the second of which is being sent."""
     parts = (("b", "x@b.test"), ("default", "y@a.test"))
     message = accepted(
@@ -150,14 +146,14 @@ def two_parts(store: PostgresStore) -> AcceptedMessage:
             for route, address in parts
         )
     )
-    store.accept_batch([message])
-    assert len(store.claim("default", limit=5, incarnation="one", now_ms=NOW_MS)) == 1
+    store.intake.accept_batch([message])
+    assert len(store.leases.claim("default", limit=5, incarnation="one", now_ms=NOW_MS)) == 1
     return message
 
 
-def delete(store: PostgresStore, queue_id: str) -> None:
+def delete(store: Store, queue_id: str) -> None:
     """Put what waits of a message into the trash."""
-    changed = store.change_state(
+    changed = store.queue.change_state(
         [queue_id],
         from_states=frozenset({DeliveryState.INCOMING}),
         to=DeliveryState.DELETED,

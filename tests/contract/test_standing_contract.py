@@ -10,7 +10,9 @@ from sqlalchemy import delete
 from relaygw.mail.envelope import AcceptedMessage, DeliveryUpdate
 from relaygw.mail.standing import Rerouting, RouteWay
 from relaygw.mail.state import DeliveryState
-from relaygw.store.protocol import AuditEntry, QueueEntry, Store
+from relaygw.store.audit import AuditEntry
+from relaygw.store.queue_entry import QueueEntry
+from relaygw.store.store import Store
 from relaygw.store.tables import instance as table
 from tests.builders import NOW_MS, accepted
 from tests.contract.conftest import instance
@@ -36,18 +38,18 @@ def leave(store: Store, message: AcceptedMessage, **more: object) -> None:
         "recipients": (),
     }
     update = DeliveryUpdate(**values | more)  # type: ignore[arg-type]
-    store.record_batch([update], incarnation="one", now_ms=NOW_MS)
+    store.leases.record_batch([update], incarnation="one", now_ms=NOW_MS)
 
 
 def hold(store: Store, reason: str, *, route: str = "default") -> AcceptedMessage:
     message = accepted(route=route)
-    store.accept_batch([message])
+    store.intake.accept_batch([message])
     leave(store, message, state=D.HELD, reason=reason)
     return message
 
 
 def entry_of(store: Store, message: AcceptedMessage) -> QueueEntry:
-    (found,) = store.entries([message.queue_id])
+    (found,) = store.queue.entries([message.queue_id])
     return found
 
 
@@ -57,8 +59,8 @@ def entry_of(store: Store, message: AcceptedMessage) -> QueueEntry:
 def test_held_mail_is_counted_by_route_and_reason(store: Store) -> None:
     first, second = hold(store, "mode"), hold(store, "mode")
     other = hold(store, "poison", route="bulk")
-    store.accept_batch([accepted()])
-    found = {(one.route, one.reason): one for one in store.held_mail()}
+    store.intake.accept_batch([accepted()])
+    found = {(one.route, one.reason): one for one in store.holds.held_mail()}
     assert {key: one.deliveries for key, one in found.items()} == {
         ("default", "mode"): 2,
         ("bulk", "poison"): 1,
@@ -71,7 +73,7 @@ def test_held_mail_is_counted_by_route_and_reason(store: Store) -> None:
 def test_what_is_let_go_by_its_key_is_due_and_the_rest_stays_held(store: Store) -> None:
     goes, stays, other = hold(store, "mode"), hold(store, "mode"), hold(store, "poison")
     keys = [(goes.queue_id, 0), (other.queue_id, 0)]
-    assert store.let_go(keys, reason="mode", now_ms=NOW_MS + 7) == 1
+    assert store.holds.let_go(keys, reason="mode", now_ms=NOW_MS + 7) == 1
     states = [entry_of(store, one).deliveries[0].state for one in (goes, stays, other)]
     assert states == [D.DEFERRED, D.HELD, D.HELD]
     assert entry_of(store, goes).deliveries[0].due_at_ms == NOW_MS + 7
@@ -82,10 +84,10 @@ def test_what_is_let_go_by_its_key_is_due_and_the_rest_stays_held(store: Store) 
 
 def test_mail_that_is_long_in_hand_is_told_with_its_worker(store: Store) -> None:
     message = accepted("a@cust.test", "b@cust.test")
-    store.accept_batch([message])
+    store.intake.accept_batch([message])
     claim(store, now_ms=NOW_MS)
-    assert store.in_hand_since(NOW_MS) == []
-    (found,) = store.in_hand_since(NOW_MS + 1)
+    assert store.watch.in_hand_since(NOW_MS) == []
+    (found,) = store.watch.in_hand_since(NOW_MS + 1)
     assert (found.queue_id, found.route, found.recipients) == (message.queue_id, "default", 2)
     assert (found.worker, found.pid, found.since_ms) == ("gw", 1, NOW_MS)
 
@@ -94,12 +96,12 @@ def test_mail_that_is_long_in_hand_is_told_with_its_worker(store: Store) -> None
 
 
 def test_the_routes_that_mail_waits_on_are_told_once_each(store: Store) -> None:
-    assert store.routes_waiting() == []
-    store.accept_batch([accepted(route=name) for name in ("b", "a", "b", "c", "held")])
+    assert store.leases.routes_waiting() == []
+    store.intake.accept_batch([accepted(route=name) for name in ("b", "a", "b", "c", "held")])
     leave(store, accepted(route="a"))
     leave(store, accepted(route="held"), state=D.HELD, reason="mode")
     claim(store, route="c")
-    assert store.routes_waiting() == ["a", "b"]
+    assert store.leases.routes_waiting() == ["a", "b"]
 
 
 def way(route: str, *numbers: int, stream: str = "promotional") -> RouteWay:
@@ -112,21 +114,21 @@ def step(message: AcceptedMessage, *ways: RouteWay) -> Rerouting:
 
 def test_a_delivery_takes_another_route_with_its_due_time(store: Store) -> None:
     message = accepted()
-    store.accept_batch([message])
+    store.intake.accept_batch([message])
     leave(store, message)
-    assert store.reroute([step(message, way("main", 0))], entry=DEED) == 1
+    assert store.leases.reroute([step(message, way("main", 0))], entry=DEED) == 1
     (part,) = entry_of(store, message).deliveries
     assert (part.route, part.stream, part.state) == ("main", "promotional", D.DEFERRED)
     assert (part.due_at_ms, part.attempts) == (NOW_MS + 5, 1)
-    assert [one.affected for one in store.audit_entries(limit=9)] == [1]
+    assert [one.affected for one in store.audit.entries(limit=9)] == [1]
     assert claim(store, route="default", now_ms=NOW_MS + 9) == []
     assert len(claim(store, route="main", now_ms=NOW_MS + 9)) == 1
 
 
 def test_a_delivery_parts_where_its_recipients_part(store: Store) -> None:
     message = accepted("a@cust.test", "b@cust.test", "c@cust.test")
-    store.accept_batch([message])
-    assert store.reroute([step(message, way("one", 0, 2), way("two", 1))], entry=DEED) == 2
+    store.intake.accept_batch([message])
+    assert store.leases.reroute([step(message, way("one", 0, 2), way("two", 1))], entry=DEED) == 2
     entry = entry_of(store, message)
     assert [(one.delivery_no, one.route) for one in entry.deliveries] == [(0, "one"), (1, "two")]
     assert [one.delivery_no for one in entry.recipients] == [0, 1, 0]
@@ -139,19 +141,19 @@ def test_what_changed_meanwhile_keeps_its_route(store: Store, ways: tuple[RouteW
     doubtful, held, moved, in_hand = changed = [
         accepted("a@cust.test", "b@cust.test") for _ in range(4)
     ]
-    store.accept_batch([doubtful])
+    store.intake.accept_batch([doubtful])
     leave(store, doubtful, doubted=True)
-    store.accept_batch([held])
+    store.intake.accept_batch([held])
     leave(store, held, state=D.HELD, reason="mode")
-    store.accept_batch([moved])
-    store.reroute([step(moved, way("other", 0, 1))], entry=DEED)
-    store.accept_batch([in_hand])
+    store.intake.accept_batch([moved])
+    store.leases.reroute([step(moved, way("other", 0, 1))], entry=DEED)
+    store.intake.accept_batch([in_hand])
     claim(store)
     before = [entry_of(store, one) for one in changed]
     late = replace(DEED, actor="late")
-    assert store.reroute([step(one, *ways) for one in changed], entry=late) == 0
+    assert store.leases.reroute([step(one, *ways) for one in changed], entry=late) == 0
     assert [entry_of(store, one) for one in changed] == before
-    assert "late" not in {one.actor for one in store.audit_entries(limit=9)}
+    assert "late" not in {one.actor for one in store.audit.entries(limit=9)}
 
 
 # --- instances ----------------------------------------------------------------------------
@@ -160,58 +162,58 @@ def test_what_changed_meanwhile_keeps_its_route(store: Store, ways: tuple[RouteW
 def test_a_lost_instance_is_remembered_until_one_of_its_name_and_role_is_back(
     store: Store,
 ) -> None:
-    store.register(replace(instance("lost"), name="gw2", pid=7))
-    store.accept_batch([accepted()])
-    store.claim("default", limit=1, incarnation="lost", now_ms=NOW_MS)
-    (before,) = [one for one in store.instances() if one.incarnation == "lost"]
-    assert store.bury("lost", is_lost=True) == 1
-    (found,) = store.lost_instances(LONG_AGO)
+    store.instances.register(replace(instance("lost"), name="gw2", pid=7))
+    store.intake.accept_batch([accepted()])
+    store.leases.claim("default", limit=1, incarnation="lost", now_ms=NOW_MS)
+    (before,) = [one for one in store.instances.registered() if one.incarnation == "lost"]
+    assert store.instances.bury("lost", is_lost=True) == 1
+    (found,) = store.watch.lost_instances(LONG_AGO)
     assert (found.name, found.role, found.pid, found.leases) == ("gw2", "delivery", 7, 1)
     assert abs(found.heartbeat_at_ms - before.heartbeat_at_ms) <= 1
-    assert store.lost_instances(found.heartbeat_at_ms + 60_000) == []
-    assert "lost" not in {one.incarnation for one in store.instances()}
-    store.register(replace(instance("front", role="front"), name="gw2"))
-    assert store.lost_instances(LONG_AGO), "another role of its host is no worker"
-    store.register(replace(instance("again"), name="gw2"))
-    assert store.lost_instances(LONG_AGO) == []
+    assert store.watch.lost_instances(found.heartbeat_at_ms + 60_000) == []
+    assert "lost" not in {one.incarnation for one in store.instances.registered()}
+    store.instances.register(replace(instance("front", role="front"), name="gw2"))
+    assert store.watch.lost_instances(LONG_AGO), "another role of its host is no worker"
+    store.instances.register(replace(instance("again"), name="gw2"))
+    assert store.watch.lost_instances(LONG_AGO) == []
 
 
 def test_who_said_goodbye_or_was_leaving_is_not_lost(store: Store) -> None:
     for name in ("stopped", "leaving", "twice"):
-        store.register(replace(instance(name), name=name))
-    store.bury("stopped")
-    store.heartbeat("leaving", state="draining")
-    store.bury("leaving", is_lost=True)
-    store.bury("twice", is_lost=True)
-    store.bury("twice", is_lost=True)
-    assert [one.name for one in store.lost_instances(LONG_AGO)] == ["twice"]
+        store.instances.register(replace(instance(name), name=name))
+    store.instances.bury("stopped")
+    store.instances.heartbeat("leaving", state="draining")
+    store.instances.bury("leaving", is_lost=True)
+    store.instances.bury("twice", is_lost=True)
+    store.instances.bury("twice", is_lost=True)
+    assert [one.name for one in store.watch.lost_instances(LONG_AGO)] == ["twice"]
 
 
 def test_lost_instances_are_forgotten_after_a_while(store: Store) -> None:
-    store.register(replace(instance("lost"), name="gw2"))
-    store.bury("lost", is_lost=True)
-    (found,) = store.lost_instances(LONG_AGO)
-    store.forget_watched(found.heartbeat_at_ms - 60_000)
-    assert store.lost_instances(LONG_AGO)
-    store.forget_watched(found.heartbeat_at_ms + 60_000)
-    assert store.lost_instances(LONG_AGO) == []
+    store.instances.register(replace(instance("lost"), name="gw2"))
+    store.instances.bury("lost", is_lost=True)
+    (found,) = store.watch.lost_instances(LONG_AGO)
+    store.watch.forget_watched(found.heartbeat_at_ms - 60_000)
+    assert store.watch.lost_instances(LONG_AGO)
+    store.watch.forget_watched(found.heartbeat_at_ms + 60_000)
+    assert store.watch.lost_instances(LONG_AGO) == []
 
 
 def test_leases_of_nobody_are_found_and_can_be_freed(store: Store) -> None:
-    store.accept_batch([accepted(), accepted()])
+    store.intake.accept_batch([accepted(), accepted()])
     claim(store)
-    store.acquire_permits("p", wanted=1, limit=1, incarnation="one")
-    assert store.ownerless() == []
+    store.limits.acquire_permits("p", wanted=1, limit=1, incarnation="one")
+    assert store.instances.ownerless() == []
     forget_registration(store, "one")
-    assert store.ownerless() == ["one"]
-    assert store.bury("one") == 2
-    assert store.ownerless() == []
-    store.register(instance("two"))
-    assert store.acquire_permits("p", wanted=1, limit=1, incarnation="two") == 1
-    assert len(store.claim("default", limit=9, incarnation="two", now_ms=NOW_MS)) == 2
+    assert store.instances.ownerless() == ["one"]
+    assert store.instances.bury("one") == 2
+    assert store.instances.ownerless() == []
+    store.instances.register(instance("two"))
+    assert store.limits.acquire_permits("p", wanted=1, limit=1, incarnation="two") == 1
+    assert len(store.leases.claim("default", limit=9, incarnation="two", now_ms=NOW_MS)) == 2
 
 
 def forget_registration(store: Store, incarnation: str) -> None:
     """Take a row away as a hand in the database would."""
-    with store._write() as connection:  # type: ignore[attr-defined]
+    with store.database.write() as connection:  # type: ignore[attr-defined]
         connection.execute(delete(table).where(table.c.incarnation == incarnation))

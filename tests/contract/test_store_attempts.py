@@ -11,9 +11,10 @@ from relaygw.mail.attempt import AttemptState
 from relaygw.mail.envelope import AcceptedMessage, DeliveryUpdate, RecipientUpdate
 from relaygw.mail.outcome import Stage, Verdict
 from relaygw.mail.state import DeliveryState, RecipientState
-from relaygw.store import attempts_writing
-from relaygw.store.batch import BatchStatement
-from relaygw.store.protocol import AuditEntry, Store
+from relaygw.store import attempts
+from relaygw.store.audit import AuditEntry
+from relaygw.store.statement import BatchStatement
+from relaygw.store.store import Store
 from tests.builders import NOW_MS, accepted
 from tests.contract.conftest import instance
 from tests.contract.test_store_contract import claim, entry_of, finish
@@ -67,20 +68,20 @@ def outcome(
 def waiting(store: Store, *recipients: str) -> AcceptedMessage:
     """Return a message that the worker "one" has in hand."""
     message = accepted(*recipients)
-    store.accept_batch([message])
+    store.intake.accept_batch([message])
     claim(store)
     return message
 
 
 def record(store: Store, *updates: DeliveryUpdate, now_ms: int = NOW_MS) -> None:
-    assert store.record_batch(updates, incarnation="one", now_ms=now_ms).is_alive
+    assert store.leases.record_batch(updates, incarnation="one", now_ms=now_ms).is_alive
 
 
 def test_a_first_try_that_is_taken_leaves_no_attempt(store: Store) -> None:
     message = waiting(store, "b@cust.test", "c@cust.test")
     first = finish(message.queue_id, rcpt_nos=(0, 1))
     record(store, replace(first, is_first_try=True))
-    assert store.attempts(message.queue_id) == []
+    assert store.queue.attempts(message.queue_id) == []
     assert entry_of(store, message.queue_id).deliveries[0].state is DeliveryState.FINISHED
 
 
@@ -105,7 +106,7 @@ def test_what_is_taken_at_once_costs_no_statement(
 def test_a_deferral_is_written_with_what_was_said(store: Store) -> None:
     message = waiting(store)
     record(store, outcome(message, said("451 4.7.1 later"), is_first_try=True))
-    (entry,) = store.attempts(message.queue_id)
+    (entry,) = store.queue.attempts(message.queue_id)
     assert (entry.delivery_no, entry.rcpt_no, entry.times) == (0, None, 1)
     assert (entry.at_ms, entry.since_ms, entry.next_at_ms) == (NOW_MS, NOW_MS, DUE_MS)
     assert (entry.provider, entry.relay) == ("main", "smtp.provider.test[192.0.2.1]:587")
@@ -119,7 +120,7 @@ def test_delivery_after_earlier_tries_is_written(store: Store) -> None:
     claim(store, now_ms=DUE_MS)
     taken = said("250 Ok", state=DELIVERED, verdict=Verdict.DELIVERED, stage=Stage.CONTENT)
     record(store, outcome(message, taken, state=DeliveryState.FINISHED), now_ms=DUE_MS)
-    first, second = store.attempts(message.queue_id)
+    first, second = store.queue.attempts(message.queue_id)
     assert (first.state, second.state) == (AttemptState.DEFERRED, AttemptState.DELIVERED)
     assert (second.next_at_ms, second.reply) == (None, "250 Ok")
 
@@ -139,7 +140,7 @@ def test_every_other_outcome_is_written(store: Store, change: RecipientUpdate, s
     over = change.state is not PENDING
     next_state = DeliveryState.FINISHED if over else DeliveryState.DEFERRED
     record(store, outcome(message, change, state=next_state, is_first_try=True))
-    (entry,) = store.attempts(message.queue_id)
+    (entry,) = store.queue.attempts(message.queue_id)
     assert (entry.state, entry.reply) == (AttemptState(state), change.reply)
     assert (entry.next_at_ms is None) == over
 
@@ -150,7 +151,7 @@ def test_what_is_held_here_is_written_and_what_only_waits_is_not(store: Store) -
     record(store, replace(held, state=DeliveryState.DEFERRED, reason="waits for provider main"))
     claim(store, now_ms=DUE_MS)
     record(store, held)
-    (entry,) = store.attempts(message.queue_id)
+    (entry,) = store.queue.attempts(message.queue_id)
     assert (entry.state, entry.reply, entry.stage) == (AttemptState.HELD, "poison", Stage.LOCAL)
 
 
@@ -159,14 +160,14 @@ def test_recipients_that_were_told_different_things_have_a_row_each(store: Store
     taken = said("250 Ok", state=DELIVERED, verdict=Verdict.DELIVERED, stage=Stage.CONTENT)
     changes = (taken, said("451 later", rcpt_no=1), said("452 full", rcpt_no=2))
     record(store, outcome(message, *changes, is_first_try=True))
-    found = [(one.rcpt_no, one.reply) for one in store.attempts(message.queue_id)]
+    found = [(one.rcpt_no, one.reply) for one in store.queue.attempts(message.queue_id)]
     assert found == [(1, "451 later"), (2, "452 full")]
 
 
 def test_recipients_that_were_told_the_same_share_a_row(store: Store) -> None:
     message = waiting(store, "b@cust.test", "c@cust.test")
     record(store, outcome(message, said("451 later"), said("451 later", rcpt_no=1)))
-    assert [one.rcpt_no for one in store.attempts(message.queue_id)] == [None]
+    assert [one.rcpt_no for one in store.queue.attempts(message.queue_id)] == [None]
 
 
 def test_recipients_held_apart_are_written_beside_the_others(store: Store) -> None:
@@ -174,26 +175,26 @@ def test_recipients_held_apart_are_written_beside_the_others(store: Store) -> No
     taken = said("250 Ok", state=DELIVERED, verdict=Verdict.DELIVERED, stage=Stage.CONTENT)
     apart = {"held_apart": (1,), "held_apart_reason": "mode", "is_first_try": True}
     record(store, outcome(message, taken, state=DeliveryState.FINISHED, **apart))
-    (entry,) = store.attempts(message.queue_id)
+    (entry,) = store.queue.attempts(message.queue_id)
     assert (entry.rcpt_no, entry.state, entry.reply) == (1, AttemptState.HELD, "mode")
 
 
 def test_a_lost_lease_leaves_no_attempt(store: Store) -> None:
     kept, lost = waiting(store), waiting(store)
-    store.give_back([(lost.queue_id, 0)], incarnation="one")
+    store.leases.give_back([(lost.queue_id, 0)], incarnation="one")
     record(store, outcome(kept, said("451 later")), outcome(lost, said("451 later")))
-    assert len(store.attempts(kept.queue_id)) == 1
-    assert store.attempts(lost.queue_id) == []
+    assert len(store.queue.attempts(kept.queue_id)) == 1
+    assert store.queue.attempts(lost.queue_id) == []
     throttled = outcome(kept, said("454 slower", verdict=Verdict.THROTTLE))
     record(store, throttled)
-    assert len(store.attempts(kept.queue_id)) == 1
+    assert len(store.queue.attempts(kept.queue_id)) == 1
 
 
 def test_an_outcome_that_is_recorded_twice_leaves_one_attempt(store: Store) -> None:
     message = waiting(store)
     for try_ms in (NOW_MS, NOW_MS + 700):  # the answer to the first was lost
         record(store, outcome(message, said("454 slower", verdict=Verdict.THROTTLE)), now_ms=try_ms)
-    (entry,) = store.attempts(message.queue_id)
+    (entry,) = store.queue.attempts(message.queue_id)
     assert (entry.times, entry.at_ms) == (1, NOW_MS)
 
 
@@ -204,7 +205,7 @@ def test_tries_without_a_charge_are_counted_in_one_row(store: Store) -> None:
         throttled = outcome(message, said(reply, verdict=Verdict.THROTTLE))
         record(store, throttled, now_ms=NOW_MS + number)
         claim(store, now_ms=DUE_MS)
-    (entry,) = store.attempts(message.queue_id)
+    (entry,) = store.queue.attempts(message.queue_id)
     assert (entry.times, entry.since_ms, entry.at_ms) == (3, NOW_MS, NOW_MS + 2)
     assert entry.reply == words[-1]
     record(store, outcome(message, said("454 slower", verdict=Verdict.THROTTLE, provider="b")))
@@ -212,66 +213,66 @@ def test_tries_without_a_charge_are_counted_in_one_row(store: Store) -> None:
     record(store, outcome(message, said("451 later")))
     claim(store, now_ms=DUE_MS)
     record(store, outcome(message, said("454 slower", verdict=Verdict.THROTTLE)))
-    states = [(one.state.value, one.times) for one in store.attempts(message.queue_id)]
+    states = [(one.state.value, one.times) for one in store.queue.attempts(message.queue_id)]
     assert states == [("throttled", 3), ("throttled", 1), ("deferred", 1), ("throttled", 1)]
 
 
 def test_a_message_keeps_its_newest_attempts(store: Store) -> None:
     message, other = waiting(store), waiting(store)
     record(store, outcome(other, said("451 other")))
-    for number in range(attempts_writing.KEPT + 3):
+    for number in range(attempts.MOST_ATTEMPTS + 3):
         record(store, outcome(message, said(f"451 {number}")), now_ms=NOW_MS + number)
         claim(store, now_ms=DUE_MS)
-    found = store.attempts(message.queue_id)
-    assert len(found) == attempts_writing.KEPT
-    assert (found[0].reply, found[-1].reply) == ("451 3", f"451 {attempts_writing.KEPT + 2}")
-    assert len(store.attempts(other.queue_id)) == 1
+    found = store.queue.attempts(message.queue_id)
+    assert len(found) == attempts.MOST_ATTEMPTS
+    assert (found[0].reply, found[-1].reply) == ("451 3", f"451 {attempts.MOST_ATTEMPTS + 2}")
+    assert len(store.queue.attempts(other.queue_id)) == 1
 
 
 def test_an_attempt_for_many_recipients_adds_no_more_than_its_share(store: Store) -> None:
     message = waiting(store, *(f"c{number}@cust.test" for number in range(120)))
     changes = [said(f"451 {number}", rcpt_no=number) for number in range(120)]
     record(store, outcome(message, *changes))
-    assert len(store.attempts(message.queue_id)) == attempts_writing.MAX_ROWS
+    assert len(store.queue.attempts(message.queue_id)) == attempts.MAX_ROWS
     assert entry_of(store, message.queue_id).recipients[119].reply == "451 119"
 
 
 def test_a_reply_is_cut_and_may_hold_anything(store: Store) -> None:
     message = waiting(store)
     record(store, outcome(message, said("451 \0 " + "x" * 5000)))
-    (entry,) = store.attempts(message.queue_id)
-    assert len(entry.reply) == attempts_writing.MAX_REPLY
+    (entry,) = store.queue.attempts(message.queue_id)
+    assert len(entry.reply) == attempts.MAX_REPLY
 
 
 def test_attempts_go_with_their_message(store: Store) -> None:
     message = waiting(store)
     bounced = said("550 no", state=RecipientState.BOUNCED, verdict=Verdict.BOUNCE)
     record(store, outcome(message, bounced, state=DeliveryState.FINISHED))
-    assert store.attempts(message.queue_id)
+    assert store.queue.attempts(message.queue_id)
     late_ms = NOW_MS + 10**9
-    store.purge({"finished": late_ms}, limit=10)
-    assert store.attempts(message.queue_id) == []
+    store.janitor.purge({"finished": late_ms}, limit=10)
+    assert store.queue.attempts(message.queue_id) == []
 
 
 def test_the_death_of_a_worker_is_written_for_what_it_was_sending(store: Store) -> None:
     begun, waited = waiting(store), waiting(store)
-    store.bury("one", begun=[(begun.queue_id, 0, "main")])
-    (entry,) = store.attempts(begun.queue_id)
+    store.instances.bury("one", begun=[(begun.queue_id, 0, "main")])
+    (entry,) = store.queue.attempts(begun.queue_id)
     assert (entry.state, entry.provider) == (AttemptState.INTERRUPTED, "main")
-    assert store.attempts(waited.queue_id) == []
-    (facts,) = store.record_of(begun.queue_id).deliveries
+    assert store.queue.attempts(waited.queue_id) == []
+    (facts,) = store.queue.record_of(begun.queue_id).deliveries
     assert (facts.reclaims, facts.lease) == (1, None)
 
 
 def test_the_record_of_a_message_has_its_operators_actions(store: Store) -> None:
     one, other = waiting(store), waiting(store)
-    store.register(instance("two"))
+    store.instances.register(instance("two"))
     entry = AuditEntry(
         at_ms=NOW_MS, actor="ann", action="queue.hold", target="", affected=0, detail="a reason"
     )
-    store.give_back([(one.queue_id, 0)], incarnation="one")
+    store.leases.give_back([(one.queue_id, 0)], incarnation="one")
     for at_ms, targets in ((2, one.queue_id), (1, f"{other.queue_id} {one.queue_id}"), (3, "main")):
-        store.change_state(
+        store.queue.change_state(
             [],
             from_states=frozenset({DeliveryState.INCOMING}),
             to=DeliveryState.HELD,
@@ -279,9 +280,9 @@ def test_the_record_of_a_message_has_its_operators_actions(store: Store) -> None
             due_at_ms=NOW_MS,
             entry=replace(entry, at_ms=at_ms, target=targets),
         )
-    record_of_one = store.record_of(one.queue_id)
+    record_of_one = store.queue.record_of(one.queue_id)
     assert [action.at_ms for action in record_of_one.actions] == [1, 2]
     assert (record_of_one.attempts, record_of_one.finished_at_ms) == ((), None)
-    assert [part.lease for part in store.record_of(other.queue_id).deliveries] == ["one"]
-    unknown = store.record_of("NOSUCHID00")
+    assert [part.lease for part in store.queue.record_of(other.queue_id).deliveries] == ["one"]
+    unknown = store.queue.record_of("NOSUCHID00")
     assert (unknown.attempts, unknown.actions, unknown.deliveries) == ((), (), ())

@@ -10,8 +10,10 @@ import pytest
 
 from relaygw.mail.envelope import DeliveryUpdate, NewDelivery, NewRecipient, RecipientUpdate
 from relaygw.mail.state import DeliveryState, RecipientState
-from relaygw.store.commands import ShapeKey, Trail
-from relaygw.store.protocol import AuditEntry, QueueEntry, Selection, Store
+from relaygw.store.audit import AuditEntry, Trail
+from relaygw.store.queue import Selection, ShapeKey
+from relaygw.store.queue_entry import QueueEntry
+from relaygw.store.store import Store
 from tests.builders import NOW_MS, accepted
 
 D, R = DeliveryState, RecipientState
@@ -20,7 +22,7 @@ HOUR_MS = 3_600_000
 
 
 def entry_of(store: Store, queue_id: str) -> QueueEntry:
-    (found,) = store.search(Selection(queue_ids=(queue_id,), states=ALL_STATES), limit=1)
+    (found,) = store.queue.search(Selection(queue_ids=(queue_id,), states=ALL_STATES), limit=1)
     return found
 
 
@@ -30,7 +32,7 @@ def audit(action: str = "queue.test", *, at_ms: int = NOW_MS, **more: Any) -> Au
 
 
 def change(store: Store, queue_id: str, to: DeliveryState, *, at_ms: int = NOW_MS) -> None:
-    changed = store.change_state(
+    changed = store.queue.change_state(
         [queue_id],
         from_states=ALL_STATES,
         to=to,
@@ -69,14 +71,16 @@ def attempt(
             ),
             doubted=doubted,
         )
-        for one in store.claim("default", limit=100, incarnation="one", now_ms=NOW_MS + HOUR_MS)
+        for one in store.leases.claim(
+            "default", limit=100, incarnation="one", now_ms=NOW_MS + HOUR_MS
+        )
     ]
-    assert store.record_batch(updates, incarnation="one", now_ms=NOW_MS).is_alive
+    assert store.leases.record_batch(updates, incarnation="one", now_ms=NOW_MS).is_alive
 
 
 def add(store: Store, *recipients: str, **more: Any) -> str:
     message = accepted(*recipients, **more)
-    store.accept_batch([message])
+    store.intake.accept_batch([message])
     return message.queue_id
 
 
@@ -87,11 +91,11 @@ def test_what_was_due_is_due_again(store: Store) -> None:
     queue_id = add(store)
     attempt(store)
     change(store, queue_id, D.DELETED)
-    assert store.undelete([queue_id], entry=audit(at_ms=NOW_MS + HOUR_MS)) == 1
+    assert store.queue.undelete([queue_id], entry=audit(at_ms=NOW_MS + HOUR_MS)) == 1
     entry = entry_of(store, queue_id)
     assert entry.deliveries[0].state is D.DEFERRED
     assert entry.recipients[0].state is R.PENDING
-    (claimed,) = store.claim("default", limit=9, incarnation="one", now_ms=NOW_MS + HOUR_MS)
+    (claimed,) = store.leases.claim("default", limit=9, incarnation="one", now_ms=NOW_MS + HOUR_MS)
     assert claimed.attempts == 1
     assert claimed.held_ms == HOUR_MS  # time in the trash is no age
 
@@ -100,17 +104,17 @@ def test_what_was_held_is_held_again_for_the_same_reason(store: Store) -> None:
     queue_id = add(store)
     change(store, queue_id, D.HELD)
     change(store, queue_id, D.DELETED, at_ms=NOW_MS + 1000)
-    assert store.undelete([queue_id], entry=audit(at_ms=NOW_MS + 2000)) == 1
+    assert store.queue.undelete([queue_id], entry=audit(at_ms=NOW_MS + 2000)) == 1
     (part,) = entry_of(store, queue_id).deliveries
     assert (part.state, part.reason) == (D.HELD, "operator: why")
     change(store, queue_id, D.DEFERRED, at_ms=NOW_MS + 3000)
-    (claimed,) = store.claim("default", limit=9, incarnation="one", now_ms=NOW_MS + HOUR_MS)
+    (claimed,) = store.leases.claim("default", limit=9, incarnation="one", now_ms=NOW_MS + HOUR_MS)
     assert claimed.held_ms == 3000
 
 
 def test_only_the_trash_is_undeleted(store: Store) -> None:
     queue_id = add(store)
-    assert store.undelete([queue_id], entry=audit()) == 0
+    assert store.queue.undelete([queue_id], entry=audit()) == 0
     assert entry_of(store, queue_id).deliveries[0].state is D.INCOMING
 
 
@@ -125,9 +129,9 @@ def test_what_came_out_of_the_trash_is_not_finished(store: Store) -> None:
         for route in ("default", "other")
     )
     message = replace(accepted(), deliveries=parts, content=(), stored_chunks=2)
-    store.add_chunks(message.queue_id, 0, [b"one", b"two"])
-    store.accept_batch([message])
-    store.claim("default", limit=9, incarnation="one", now_ms=NOW_MS)
+    store.intake.add_chunks(message.queue_id, 0, [b"one", b"two"])
+    store.intake.accept_batch([message])
+    store.leases.claim("default", limit=9, incarnation="one", now_ms=NOW_MS)
     change(store, message.queue_id, D.DELETED)
     done = DeliveryUpdate(
         queue_id=message.queue_id,
@@ -138,9 +142,9 @@ def test_what_came_out_of_the_trash_is_not_finished(store: Store) -> None:
         reason=None,
         recipients=(),
     )
-    store.record_batch([done], incarnation="one", now_ms=NOW_MS)
-    assert store.undelete([message.queue_id], entry=audit()) == 1
-    store.purge({"finished": NOW_MS + HOUR_MS}, limit=9)
+    store.leases.record_batch([done], incarnation="one", now_ms=NOW_MS)
+    assert store.queue.undelete([message.queue_id], entry=audit()) == 1
+    store.janitor.purge({"finished": NOW_MS + HOUR_MS}, limit=9)
     assert [part.state for part in entry_of(store, message.queue_id).deliveries] == [
         D.FINISHED,
         D.DEFERRED,
@@ -154,7 +158,7 @@ def test_expired_mail_keeps_why_and_what_was_said_last(store: Store) -> None:
     tried, fresh = add(store), None
     attempt(store)
     fresh = add(store)
-    assert store.expire([tried, fresh], reason="expired by ann", entry=audit()) == 2
+    assert store.queue.expire([tried, fresh], reason="expired by ann", entry=audit()) == 2
     for queue_id, reply in (
         (tried, "expired by ann; before: 451 later"),
         (fresh, "expired by ann"),
@@ -164,17 +168,17 @@ def test_expired_mail_keeps_why_and_what_was_said_last(store: Store) -> None:
         (recipient,) = entry.recipients
         assert (recipient.state, recipient.reply, recipient.dsn) == (R.EXPIRED, reply, "4.4.7")
         assert entry.chunk_count == 0
-    assert store.search(Selection(), limit=9) == []
-    store.purge({"finished": NOW_MS + 1}, limit=9)
-    assert store.search(Selection(states=ALL_STATES), limit=9) == []
+    assert store.queue.search(Selection(), limit=9) == []
+    store.janitor.purge({"finished": NOW_MS + 1}, limit=9)
+    assert store.queue.search(Selection(states=ALL_STATES), limit=9) == []
 
 
 def test_what_is_being_sent_does_not_expire_and_the_rest_of_its_recipients_stays(
     store: Store,
 ) -> None:
     queue_id = add(store)
-    store.claim("default", limit=9, incarnation="one", now_ms=NOW_MS)
-    assert store.expire([queue_id], reason="expired by ann", entry=audit()) == 0
+    store.leases.claim("default", limit=9, incarnation="one", now_ms=NOW_MS)
+    assert store.queue.expire([queue_id], reason="expired by ann", entry=audit()) == 0
     assert entry_of(store, queue_id).recipients[0].state is R.PENDING
 
 
@@ -184,7 +188,7 @@ def test_what_is_being_sent_does_not_expire_and_the_rest_of_its_recipients_stays
 def move(
     store: Store, queue_id: str, *, is_forced: bool = False, reasons: Collection[str] = ()
 ) -> int:
-    return store.move(
+    return store.queue.move(
         [queue_id],
         provider="other",
         ended_reasons=reasons,
@@ -194,7 +198,7 @@ def move(
 
 
 def claimed_on(store: Store, route: str) -> list[str]:
-    claimed = store.claim(route, limit=9, incarnation="one", now_ms=NOW_MS + 1)
+    claimed = store.leases.claim(route, limit=9, incarnation="one", now_ms=NOW_MS + 1)
     return [one.queue_id for one in claimed]
 
 
@@ -217,7 +221,7 @@ def test_promotional_mail_stays_apart_when_it_is_moved(store: Store) -> None:
 
 def test_what_is_being_sent_is_not_moved(store: Store) -> None:
     queue_id = add(store)
-    store.claim("default", limit=9, incarnation="one", now_ms=NOW_MS)
+    store.leases.claim("default", limit=9, incarnation="one", now_ms=NOW_MS)
     assert move(store, queue_id) == 0
 
 
@@ -236,7 +240,7 @@ def test_a_doubt_outlives_hold_and_trash(store: Store) -> None:
     attempt(store, doubted=True)
     change(store, queue_id, D.HELD)
     change(store, queue_id, D.DELETED)
-    store.undelete([queue_id], entry=audit())
+    store.queue.undelete([queue_id], entry=audit())
     assert entry_of(store, queue_id).deliveries[0].is_in_doubt
     change(store, queue_id, D.DEFERRED)  # an operator let it go
     assert not entry_of(store, queue_id).deliveries[0].is_in_doubt
@@ -258,16 +262,16 @@ def test_what_waits_is_told_as_mailq_tells_it(store: Store) -> None:
     deferred = add(store, "b@x.test", "c@x.test")
     finished = add(store, "gone@x.test", at_ms=NOW_MS + 1)
     attempt(store)
-    store.expire([finished], reason="x", entry=audit())
+    store.queue.expire([finished], reason="x", entry=audit())
     held = add(store, "d@x.test", at_ms=NOW_MS + 2)
     fresh = add(store, "e@x.test", at_ms=NOW_MS + 3)
     change(store, held, D.HELD)
-    found = store.waiting(limit=2)
+    found = store.queue.waiting(limit=2)
     assert [one.queue_id for one in found] == [deferred, held]
     assert found[0].recipients == (("b@x.test", "451 later"), ("c@x.test", "451 later"))
     assert found[1].states == {"held"}
     assert found[1].recipients == (("d@x.test", "operator: why"),)
-    (last,) = store.waiting(limit=2, after=held)
+    (last,) = store.queue.waiting(limit=2, after=held)
     assert (last.queue_id, last.recipients) == (fresh, (("e@x.test", ""),))
     assert (last.sender, last.size_bytes, last.accepted_at_ms) == ("a@shop.test", 21, NOW_MS + 3)
 
@@ -282,11 +286,11 @@ def test_a_message_on_two_routes_is_one_of_those_that_wait(store: Store) -> None
         for route in ("default", "other")
     )
     queue_id = add(store, deliveries=parts)
-    store.claim("other", limit=9, incarnation="one", now_ms=NOW_MS)
-    (found,) = store.waiting(limit=9)
+    store.leases.claim("other", limit=9, incarnation="one", now_ms=NOW_MS)
+    (found,) = store.queue.waiting(limit=9)
     assert found.states == {"incoming", "active"}
     assert [address for address, _ in found.recipients] == ["x@default.test", "x@other.test"]
-    (listed,) = store.search(Selection(), limit=9)
+    (listed,) = store.queue.search(Selection(), limit=9)
     assert listed.queue_id == queue_id
 
 
@@ -294,7 +298,7 @@ def test_the_last_reply_selects(store: Store) -> None:
     queue_id = add(store)
     attempt(store, reason="451 4.7.1 Slow Down")
     add(store)
-    (found,) = store.search(Selection(reply="slow down"), limit=9)
+    (found,) = store.queue.search(Selection(reply="slow down"), limit=9)
     assert found.queue_id == queue_id
 
 
@@ -302,7 +306,7 @@ BOUNDS_MS = (5 * 60_000, 10 * 60_000)
 
 
 def shape(store: Store, by: ShapeKey, **conditions: Any) -> set[tuple[str, int, int]]:
-    counts = store.shape(
+    counts = store.queue.shape(
         Selection(**conditions), by=by, bounds_ms=BOUNDS_MS, now_ms=NOW_MS + 20 * 60_000
     )
     return {(one.key, one.step, one.number) for one in counts}
@@ -335,11 +339,11 @@ def test_the_trail_is_searched(store: Store) -> None:
     for number, (actor, action) in enumerate(
         [("ann", "queue.delete"), ("bob", "queue.hold"), ("Ann", "provider.hold")]
     ):
-        store.add_audit(audit(action, at_ms=NOW_MS + number, actor=actor))
+        store.audit.add(audit(action, at_ms=NOW_MS + number, actor=actor))
 
     def found(**conditions: Any) -> list[str]:
         trail = Trail(**conditions)
-        return [one.action for one in store.audit_entries(limit=9, trail=trail)]
+        return [one.action for one in store.audit.entries(limit=9, trail=trail)]
 
     assert found() == ["provider.hold", "queue.hold", "queue.delete"]
     assert found(actor="ANN") == ["provider.hold", "queue.delete"]
@@ -348,13 +352,13 @@ def test_the_trail_is_searched(store: Store) -> None:
     assert found(action="que") == []
     assert found(since_ms=NOW_MS + 1) == ["provider.hold", "queue.hold"]
     assert found(target="y") == []
-    assert [one.at_ms for one in store.audit_entries(limit=1)] == [NOW_MS + 2]
+    assert [one.at_ms for one in store.audit.entries(limit=1)] == [NOW_MS + 2]
 
 
 def test_one_line_follows_another(store: Store) -> None:
     first = audit("settings.change", detail="1")
-    assert store.add_audit(first)
+    assert store.audit.add(first)
     for second in (audit("settings.change", detail="2"), audit("settings.change", detail="3")):
         is_first = second.detail == "2"
-        assert store.add_audit(second, only_after=first) is is_first
-    assert {one.detail for one in store.audit_entries(limit=9)} == {"1", "2"}
+        assert store.audit.add(second, only_after=first) is is_first
+    assert {one.detail for one in store.audit.entries(limit=9)} == {"1", "2"}

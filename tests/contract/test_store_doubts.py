@@ -6,8 +6,8 @@ from dataclasses import replace
 
 from relaygw.mail.envelope import DeliveryUpdate
 from relaygw.mail.state import DeliveryState, RecipientState
-from relaygw.store.protocol import Recorded, Store
-from relaygw.store.sql import SqlStore
+from relaygw.store.outcomes import Recorded
+from relaygw.store.store import Store
 from tests.builders import NOW_MS, accepted
 from tests.contract.conftest import instance
 from tests.contract.test_store_contract import claim, defer, entry_of, finish
@@ -18,28 +18,30 @@ from tests.contract.test_store_contract import claim, defer, entry_of, finish
 def test_only_leases_that_are_not_known_are_freed(store: Store) -> None:
     messages = [accepted(at_ms=NOW_MS - number) for number in range(120)]
     promo, others = accepted(route="promo"), accepted()
-    store.accept_batch([*messages, promo])
+    store.intake.accept_batch([*messages, promo])
     claimed = claim(store, limit=200)
     claim(store, route="promo")
-    store.accept_batch([others])
-    store.register(instance("two"))
-    store.claim("default", limit=10, incarnation="two", now_ms=NOW_MS)
+    store.intake.accept_batch([others])
+    store.instances.register(instance("two"))
+    store.leases.claim("default", limit=10, incarnation="two", now_ms=NOW_MS)
     known = [(one.queue_id, one.delivery_no) for one in claimed[:50]]
-    assert store.free_unknown("default", known=known, incarnation="one") == 70
-    assert store.free_unknown("default", known=known, incarnation="one") == 0
+    assert store.leases.free_unknown("default", known=known, incarnation="one") == 70
+    assert store.leases.free_unknown("default", known=known, incarnation="one") == 0
     again = {one.queue_id for one in claim(store, limit=200)}
     assert again == {one.queue_id for one in claimed[50:]}, "not of others, not of other routes"
-    assert store.free_unknown("default", known=[], incarnation="stranger") == 0
+    assert store.leases.free_unknown("default", known=[], incarnation="stranger") == 0
 
 
 def test_freed_leases_are_due_as_they_were_before(store: Store) -> None:
     tried, fresh = accepted(), accepted()
-    store.accept_batch([tried])
+    store.intake.accept_batch([tried])
     claim(store)
-    store.record_batch([defer(tried.queue_id, due_at_ms=NOW_MS)], incarnation="one", now_ms=NOW_MS)
-    store.accept_batch([fresh])
+    store.leases.record_batch(
+        [defer(tried.queue_id, due_at_ms=NOW_MS)], incarnation="one", now_ms=NOW_MS
+    )
+    store.intake.accept_batch([fresh])
     claim(store)
-    assert store.free_unknown("default", known=[], incarnation="one") == 2
+    assert store.leases.free_unknown("default", known=[], incarnation="one") == 2
     states = [entry_of(store, one.queue_id).deliveries[0].state for one in (tried, fresh)]
     assert states == [DeliveryState.DEFERRED, DeliveryState.INCOMING]
 
@@ -54,10 +56,12 @@ def outcome(queue_id: str, *, delivery_no: int = 0) -> DeliveryUpdate:
 
 def test_an_outcome_whose_lease_is_gone_is_named_and_not_written(store: Store) -> None:
     kept, lost = accepted(), accepted()
-    store.accept_batch([kept, lost])
+    store.intake.accept_batch([kept, lost])
     claim(store)
-    store.give_back([(lost.queue_id, 0)], incarnation="one")  # as if a crash had forgotten it
-    recorded = store.record_batch(
+    store.leases.give_back(
+        [(lost.queue_id, 0)], incarnation="one"
+    )  # as if a crash had forgotten it
+    recorded = store.leases.record_batch(
         [outcome(kept.queue_id), outcome(lost.queue_id)], incarnation="one", now_ms=NOW_MS + 50
     )
     assert recorded == Recorded(is_alive=True, lost=((lost.queue_id, 0),))
@@ -68,24 +72,24 @@ def test_an_outcome_whose_lease_is_gone_is_named_and_not_written(store: Store) -
 
 def test_an_outcome_that_another_instance_has_recorded_is_lost(store: Store) -> None:
     message = accepted()
-    store.accept_batch([message])
+    store.intake.accept_batch([message])
     claim(store)
-    store.give_back([(message.queue_id, 0)], incarnation="one")
-    store.register(instance("two"))
-    store.claim("default", limit=1, incarnation="two", now_ms=NOW_MS)
+    store.leases.give_back([(message.queue_id, 0)], incarnation="one")
+    store.instances.register(instance("two"))
+    store.leases.claim("default", limit=1, incarnation="two", now_ms=NOW_MS)
     theirs = replace(outcome(message.queue_id), due_at_ms=NOW_MS + 60)
-    assert store.record_batch([theirs], incarnation="two", now_ms=NOW_MS).lost == ()
-    mine = store.record_batch([outcome(message.queue_id)], incarnation="one", now_ms=NOW_MS)
+    assert store.leases.record_batch([theirs], incarnation="two", now_ms=NOW_MS).lost == ()
+    mine = store.leases.record_batch([outcome(message.queue_id)], incarnation="one", now_ms=NOW_MS)
     assert mine.lost == ((message.queue_id, 0),)
 
 
 def test_an_outcome_that_was_recorded_before_is_not_lost(store: Store) -> None:
     done, later = accepted(), accepted()
-    store.accept_batch([done, later])
+    store.intake.accept_batch([done, later])
     claim(store)
     updates = [outcome(done.queue_id), defer(later.queue_id, due_at_ms=NOW_MS + 9000)]
     for try_ms in (NOW_MS, NOW_MS + 700):  # the answer to the first was lost
-        recorded = store.record_batch(updates, incarnation="one", now_ms=try_ms)
+        recorded = store.leases.record_batch(updates, incarnation="one", now_ms=try_ms)
         assert recorded == Recorded(is_alive=True)
     assert entry_of(store, later.queue_id).recipients[0].attempts == 1, "counted once"
 
@@ -94,12 +98,12 @@ def test_outcomes_of_a_dead_incarnation_are_lost_but_for_those_recorded_before(
     store: Store,
 ) -> None:
     before, after = accepted(), accepted()
-    store.accept_batch([before, after])
+    store.intake.accept_batch([before, after])
     claim(store)
-    store.record_batch([outcome(before.queue_id)], incarnation="one", now_ms=NOW_MS)
-    store.bury("one")
+    store.leases.record_batch([outcome(before.queue_id)], incarnation="one", now_ms=NOW_MS)
+    store.instances.bury("one")
     updates = [outcome(before.queue_id), outcome(after.queue_id)]
-    recorded = store.record_batch(updates, incarnation="one", now_ms=NOW_MS)
+    recorded = store.leases.record_batch(updates, incarnation="one", now_ms=NOW_MS)
     assert recorded == Recorded(is_alive=False, lost=((after.queue_id, 0),))
 
 
@@ -107,30 +111,32 @@ def test_outcomes_of_a_dead_incarnation_are_lost_but_for_those_recorded_before(
 
 
 def test_a_worker_can_count_its_permits(store: Store) -> None:
-    store.register(instance("two"))
-    assert store.acquire_permits("p", wanted=3, limit=9, incarnation="one") == 3
-    assert store.acquire_permits("p", wanted=2, limit=9, incarnation="two") == 2
-    assert store.acquire_permits("q", wanted=1, limit=9, incarnation="one") == 1
-    assert store.permits_held("p", incarnation="one") == 3
-    store.release_permits("p", count=2, incarnation="one")
-    assert store.permits_held("p", incarnation="one") == 1
-    assert store.permits_held("p", incarnation="two") == 2
+    store.instances.register(instance("two"))
+    assert store.limits.acquire_permits("p", wanted=3, limit=9, incarnation="one") == 3
+    assert store.limits.acquire_permits("p", wanted=2, limit=9, incarnation="two") == 2
+    assert store.limits.acquire_permits("q", wanted=1, limit=9, incarnation="one") == 1
+    assert store.limits.permits_held("p", incarnation="one") == 3
+    store.limits.release_permits("p", count=2, incarnation="one")
+    assert store.limits.permits_held("p", incarnation="one") == 1
+    assert store.limits.permits_held("p", incarnation="two") == 2
 
 
 def test_a_dead_incarnation_gets_no_permit(store: Store) -> None:
-    store.bury("one")
-    assert store.acquire_permits("p", wanted=1, limit=1, incarnation="one") == 0
-    store.register(instance("two"))
-    assert store.acquire_permits("p", wanted=1, limit=1, incarnation="two") == 1
+    store.instances.bury("one")
+    assert store.limits.acquire_permits("p", wanted=1, limit=1, incarnation="one") == 0
+    store.instances.register(instance("two"))
+    assert store.limits.acquire_permits("p", wanted=1, limit=1, incarnation="two") == 1
 
 
 # --- quota --------------------------------------------------------------------------------
 
 
-def test_what_an_unanswered_request_took_of_a_quota_is_back_after_a_day(store: SqlStore) -> None:
-    assert store.use_quota("p", wanted=10, quota=10).granted == 10  # and nobody was told
-    assert store.use_quota("p", wanted=1, quota=10).granted == 0
-    with store._write() as connection:
-        connection.exec_driver_sql("UPDATE usage SET slice_at_ms = slice_at_ms - 87000000")
-    assert store.quota_used("p") == 0
-    assert store.use_quota("p", wanted=10, quota=10).granted == 10
+def test_what_an_unanswered_request_took_of_a_quota_is_back_after_a_day(store: Store) -> None:
+    assert store.limits.use_quota("p", wanted=10, quota=10).granted == 10  # and nobody was told
+    assert store.limits.use_quota("p", wanted=1, quota=10).granted == 0
+    with store.database.write() as connection:
+        connection.connection.exec_driver_sql(
+            "UPDATE usage SET slice_at_ms = slice_at_ms - 87000000"
+        )
+    assert store.limits.quota_used("p") == 0
+    assert store.limits.use_quota("p", wanted=10, quota=10).granted == 10

@@ -40,7 +40,7 @@ def test_a_message_is_finished_when_its_last_two_deliveries_end_at_once(url: str
     routes = ("a", "b")
     stores = [open_store(url) for _ in routes]
     for store, route in zip(stores, routes, strict=True):
-        store.register(instance(route))
+        store.instances.register(instance(route))
     parts = tuple(
         NewDelivery(
             route=route,
@@ -50,21 +50,21 @@ def test_a_message_is_finished_when_its_last_two_deliveries_end_at_once(url: str
         for route in routes
     )
     messages = [replace(accepted(at_ms=NOW_MS + n), deliveries=parts) for n in range(ROUNDS)]
-    stores[0].accept_batch(messages)
+    stores[0].intake.accept_batch(messages)
     for store, route in zip(stores, routes, strict=True):
-        store.claim(route, limit=ROUNDS, incarnation=route, now_ms=NOW_MS + ROUNDS)
+        store.leases.claim(route, limit=ROUNDS, incarnation=route, now_ms=NOW_MS + ROUNDS)
     together = threading.Barrier(len(routes))
 
     def end_all(number: int) -> None:
         for one in messages:
             together.wait()
-            stores[number].record_batch(
+            stores[number].leases.record_batch(
                 [delivered(one.queue_id, number)], incarnation=routes[number], now_ms=NOW_MS
             )
 
     with ThreadPoolExecutor(len(routes)) as threads:
         list(threads.map(end_all, range(len(routes))))
-    with stores[0]._read() as connection:
+    with stores[0].database.read() as connection:
         ends = connection.execute(select(message.c.finished_at_ms)).scalars().all()
     for store in stores:
         store.close()

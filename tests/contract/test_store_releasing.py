@@ -21,9 +21,12 @@ from relaygw.mail.envelope import (
     ReleasedDelivery,
 )
 from relaygw.mail.state import DeliveryState, RecipientState
-from relaygw.store import migrate, releasing
-from relaygw.store.protocol import AuditEntry, QueueEntry, Release, Selection, Store, read_content
-from relaygw.store.sql import SqlStore
+from relaygw.store import migrate, release
+from relaygw.store.audit import AuditEntry
+from relaygw.store.queue import Selection
+from relaygw.store.queue_entry import QueueEntry
+from relaygw.store.release import Release
+from relaygw.store.store import Store, read_content
 from tests.builders import NOW_MS, accepted
 from tests.contract.conftest import instance, open_store
 
@@ -43,7 +46,7 @@ def captured(*addresses: str) -> tuple[NewRecipient, ...]:
 
 def add(store: Store, *addresses: str, **more: Any) -> str:
     message = accepted(*captured(*addresses), mode="staging", **more)
-    store.accept_batch([message])
+    store.intake.accept_batch([message])
     return message.queue_id
 
 
@@ -67,12 +70,12 @@ def let_go(queue_id: str, *parts: ReleasedDelivery) -> Release:
 
 
 def entry_of(store: Store, queue_id: str) -> QueueEntry:
-    (found,) = store.search(Selection(queue_ids=(queue_id,), states=STATES), limit=1)
+    (found,) = store.queue.search(Selection(queue_ids=(queue_id,), states=STATES), limit=1)
     return found
 
 
 def claim(store: Store, *, route: str = "default") -> list[ClaimedDelivery]:
-    return store.claim(route, limit=10, incarnation="one", now_ms=LATER_MS)
+    return store.leases.claim(route, limit=10, incarnation="one", now_ms=LATER_MS)
 
 
 def finish(store: Store, queue_id: str, *, delivery_no: int = 1, rcpt_no: int = 1) -> None:
@@ -92,7 +95,7 @@ def finish(store: Store, queue_id: str, *, delivery_no: int = 1, rcpt_no: int = 
         reason=None,
         recipients=(change,),
     )
-    assert store.record_batch([update], incarnation="one", now_ms=LATER_MS).is_alive
+    assert store.leases.record_batch([update], incarnation="one", now_ms=LATER_MS).is_alive
 
 
 # --- the new delivery ---------------------------------------------------------------------
@@ -101,7 +104,7 @@ def finish(store: Store, queue_id: str, *, delivery_no: int = 1, rcpt_no: int = 
 def test_a_release_is_a_new_delivery_that_is_due_and_what_was_captured_stays(store: Store) -> None:
     queue_id = add(store)
     assert claim(store) == []
-    assert store.release_captured([let_go(queue_id)]) == {queue_id}
+    assert store.sandbox.release_captured([let_go(queue_id)]) == {queue_id}
     (claimed,) = claim(store)
     assert (claimed.queue_id, claimed.delivery_no, claimed.released) == (queue_id, 1, "allowed")
     assert claimed.content == CONTENT
@@ -125,14 +128,14 @@ def test_a_release_is_a_new_delivery_that_is_due_and_what_was_captured_stays(sto
 
 
 def test_mail_that_was_never_captured_has_no_mark(store: Store) -> None:
-    store.accept_batch([accepted()])
+    store.intake.accept_batch([accepted()])
     (claimed,) = claim(store)
     assert claimed.released is None
 
 
 def test_the_lifetime_begins_with_the_release(store: Store) -> None:
     queue_id = add(store)
-    store.release_captured([let_go(queue_id)])
+    store.sandbox.release_captured([let_go(queue_id)])
     (claimed,) = claim(store)
     assert LATER_MS - claimed.accepted_at_ms - claimed.held_ms == 0
 
@@ -140,7 +143,7 @@ def test_the_lifetime_begins_with_the_release(store: Store) -> None:
 def test_each_part_has_its_mark_and_its_route(store: Store) -> None:
     queue_id = add(store, "b@cust.test", "c@cust.test")
     anyone = part("b@cust.test", released=Released.ANYONE, route="promo")
-    store.release_captured([let_go(queue_id, part(), anyone)])
+    store.sandbox.release_captured([let_go(queue_id, part(), anyone)])
     (allowed,), (other,) = claim(store), claim(store, route="promo")
     assert (allowed.delivery_no, allowed.released) == (1, "allowed")
     assert (other.delivery_no, other.released) == (2, "anyone")
@@ -150,7 +153,7 @@ def test_each_part_has_its_mark_and_its_route(store: Store) -> None:
 def test_recipients_held_apart_keep_the_mark(store: Store) -> None:
     queue_id = add(store)
     both = part("dev@agency.test", "qa@agency.test", released=Released.ANYONE)
-    store.release_captured([let_go(queue_id, both)])
+    store.sandbox.release_captured([let_go(queue_id, both)])
     claim(store)
     finished = DeliveryUpdate(
         queue_id=queue_id,
@@ -163,7 +166,7 @@ def test_recipients_held_apart_keep_the_mark(store: Store) -> None:
         held_apart=(2,),
         held_apart_reason="mode",
     )
-    store.record_batch([finished], incarnation="one", now_ms=LATER_MS)
+    store.leases.record_batch([finished], incarnation="one", now_ms=LATER_MS)
     held = entry_of(store, queue_id).deliveries[2]
     assert (held.state, held.released) == (DeliveryState.HELD, "anyone")
 
@@ -173,15 +176,15 @@ def test_recipients_held_apart_keep_the_mark(store: Store) -> None:
 )
 def test_an_address_beyond_ascii_needs_smtputf8(store: Store, address: str, needs_it: bool) -> None:
     queue_id = add(store)
-    store.release_captured([let_go(queue_id, part(address))])
+    store.sandbox.release_captured([let_go(queue_id, part(address))])
     (claimed,) = claim(store)
     assert claimed.smtputf8 == needs_it
 
 
 def test_each_message_leaves_a_line_in_the_trail(store: Store) -> None:
     first, second = add(store), add(store)
-    store.release_captured([let_go(first), let_go(second)])
-    trail = store.audit_entries(limit=9)
+    store.sandbox.release_captured([let_go(first), let_go(second)])
+    trail = store.audit.entries(limit=9)
     assert {(one.action, one.actor, one.target, one.detail) for one in trail} == {
         ("sandbox.release", "ann", first, "to dev"),
         ("sandbox.release", "ann", second, "to dev"),
@@ -196,24 +199,24 @@ def test_only_captured_mail_with_its_content_is_released(store: Store) -> None:
     dropped = accepted(
         NewRecipient(address="b@cust.test", state=RecipientState.BLOCKED), mode="staging"
     )
-    store.accept_batch([queued, dropped])
+    store.intake.accept_batch([queued, dropped])
     captured_id = add(store)
     ids = (queued.queue_id, dropped.queue_id, "1M89BZ88N46GD3SE7", captured_id)
-    assert store.release_captured([let_go(queue_id) for queue_id in ids]) == {captured_id}
-    assert [one.target for one in store.audit_entries(limit=9)] == [captured_id]
+    assert store.sandbox.release_captured([let_go(queue_id) for queue_id in ids]) == {captured_id}
+    assert [one.target for one in store.audit.entries(limit=9)] == [captured_id]
     assert {one.queue_id for one in claim(store)} == {queued.queue_id, captured_id}
 
 
 def test_who_is_to_get_it_already_does_not_get_it_twice(store: Store) -> None:
     queue_id = add(store)
-    store.release_captured([let_go(queue_id)])
+    store.sandbox.release_captured([let_go(queue_id)])
     for address in ("dev@agency.test", "DEV@Agency.test"):
-        assert store.release_captured([let_go(queue_id, part(address))]) == set()
-    assert store.release_captured([let_go(queue_id, part("qa@agency.test"))]) == {queue_id}
+        assert store.sandbox.release_captured([let_go(queue_id, part(address))]) == set()
+    assert store.sandbox.release_captured([let_go(queue_id, part("qa@agency.test"))]) == {queue_id}
     assert len(claim(store)) == 2
     finish(store, queue_id)
     # it was delivered: whoever asks again wants it again
-    assert store.release_captured([let_go(queue_id)]) == {queue_id}
+    assert store.sandbox.release_captured([let_go(queue_id)]) == {queue_id}
     assert [one.delivery_no for one in claim(store)] == [3]
 
 
@@ -224,11 +227,11 @@ def sweep(store: Store) -> None:
     """Do all that a janitor does with mail that is over every time."""
     end_ms = LATER_MS + 1000 * DAY_MS
     cutoffs = dict.fromkeys(("finished", "captured", "deleted", "orphans"), end_ms)
-    store.purge(cutoffs, limit=100)
-    store.trim_captured(keep=0, limit=100)
-    while store.shed_content(end_ms):
+    store.janitor.purge(cutoffs, limit=100)
+    store.janitor.trim_captured(keep=0, limit=100)
+    while store.janitor.shed_content(end_ms):
         pass
-    store.purge(cutoffs, limit=100)
+    store.janitor.purge(cutoffs, limit=100)
 
 
 @pytest.mark.parametrize("chunks", [1, 3])
@@ -240,11 +243,11 @@ def test_a_release_is_kept_whatever_becomes_of_the_sandbox(
     queue_id = add(store, content=CONTENT, size_bytes=len(CONTENT) * chunks)
     if chunks > 1:
         message = replace(accepted(*captured()), content=body, size_bytes=len(CONTENT) * chunks)
-        store.accept_batch([message])
+        store.intake.accept_batch([message])
         queue_id = message.queue_id
-    store.release_captured([let_go(queue_id)])
+    store.sandbox.release_captured([let_go(queue_id)])
     if is_deleted:
-        store.delete_captured([queue_id], entry=AUDIT)
+        store.sandbox.delete_captured([queue_id], entry=AUDIT)
     sweep(store)
     (claimed,) = claim(store)
     sweep(store)  # while it is being sent, too
@@ -253,29 +256,29 @@ def test_a_release_is_kept_whatever_becomes_of_the_sandbox(
     assert b"".join(read_content(store, entry)) == CONTENT * chunks
     assert entry.captured_at_ms is None
     finish(store, queue_id)
-    while store.shed_content(LATER_MS + 1):
+    while store.janitor.shed_content(LATER_MS + 1):
         pass
     assert entry_of(store, queue_id).chunk_count == 0
-    assert store.read_chunk(queue_id, 0) is None
+    assert store.intake.read_chunk(queue_id, 0) is None
     sweep(store)
-    assert store.search(Selection(queue_ids=(queue_id,), states=STATES), limit=1) == []
+    assert store.queue.search(Selection(queue_ids=(queue_id,), states=STATES), limit=1) == []
 
 
 def test_what_is_still_in_the_sandbox_keeps_its_content_after_its_release(store: Store) -> None:
     queue_id = add(store)
-    store.release_captured([let_go(queue_id)])
+    store.sandbox.release_captured([let_go(queue_id)])
     claim(store)
     finish(store, queue_id)
-    assert store.shed_content(LATER_MS + 1) is False
-    store.purge({"finished": LATER_MS + DAY_MS}, limit=9)
+    assert store.janitor.shed_content(LATER_MS + 1) is False
+    store.janitor.purge({"finished": LATER_MS + DAY_MS}, limit=9)
     assert b"".join(read_content(store, entry_of(store, queue_id))) == CONTENT
     assert entry_of(store, queue_id).captured_at_ms == NOW_MS
 
 
 def test_a_release_that_was_put_into_the_trash_goes_with_it(store: Store) -> None:
     queue_id = add(store)
-    store.release_captured([let_go(queue_id)])
-    store.change_state(
+    store.sandbox.release_captured([let_go(queue_id)])
+    store.queue.change_state(
         [queue_id],
         from_states=frozenset({DeliveryState.INCOMING}),
         to=DeliveryState.DELETED,
@@ -289,9 +292,9 @@ def test_a_release_that_was_put_into_the_trash_goes_with_it(store: Store) -> Non
         RecipientState.CAPTURED,
         RecipientState.CANCELLED,
     ]
-    assert store.purge({"deleted": LATER_MS + DAY_MS}, limit=9) == 1
+    assert store.janitor.purge({"deleted": LATER_MS + DAY_MS}, limit=9) == 1
     assert b"".join(read_content(store, entry)) == CONTENT  # of the sandbox
-    assert store.release_captured([let_go(queue_id)]) == {queue_id}
+    assert store.sandbox.release_captured([let_go(queue_id)]) == {queue_id}
 
 
 def test_a_mixed_message_is_finished_when_all_of_it_is(store: Store) -> None:
@@ -300,12 +303,12 @@ def test_a_mixed_message_is_finished_when_all_of_it_is(store: Store) -> None:
         NewDelivery(route="default", stream="transactional", recipients=(allowed, *captured())),
     )
     message = accepted(deliveries=parts, mode="staging")
-    store.accept_batch([message])
+    store.intake.accept_batch([message])
     queue_id = message.queue_id
-    store.release_captured([let_go(queue_id, part("qa@agency.test"))])
+    store.sandbox.release_captured([let_go(queue_id, part("qa@agency.test"))])
     assert [one.delivery_no for one in claim(store)] == [0, 1]
     finish(store, queue_id, delivery_no=0, rcpt_no=0)
-    store.delete_captured([queue_id], entry=AUDIT)
+    store.sandbox.delete_captured([queue_id], entry=AUDIT)
     sweep(store)
     assert b"".join(read_content(store, entry_of(store, queue_id))) == CONTENT
     finish(store, queue_id, rcpt_no=2)
@@ -316,16 +319,16 @@ def test_a_mixed_message_is_finished_when_all_of_it_is(store: Store) -> None:
 
 
 @pytest.fixture
-def shared(postgres_url: str) -> Iterator[SqlStore]:
+def shared(postgres_url: str) -> Iterator[Store]:
     migrate.upgrade(postgres_url)
     store = open_store(postgres_url)
-    store.register(instance("one"))
+    store.instances.register(instance("one"))
     yield store
     store.close()
 
 
 @pytest.mark.parametrize("what", ["delete", "trim", "held apart"])
-def test_nobody_gets_between(shared: SqlStore, postgres_url: str, what: str) -> None:
+def test_nobody_gets_between(shared: Store, postgres_url: str, what: str) -> None:
     """Deleting, or adding another delivery, waits for a release that is being written."""
     message = accepted(
         NewRecipient(address="dev@agency.test"),
@@ -333,7 +336,7 @@ def test_nobody_gets_between(shared: SqlStore, postgres_url: str, what: str) -> 
         *captured(),
         mode="staging",
     )
-    shared.accept_batch([message])
+    shared.intake.accept_batch([message])
     queue_id = message.queue_id
     claim(shared)
     if what != "held apart":
@@ -341,9 +344,9 @@ def test_nobody_gets_between(shared: SqlStore, postgres_url: str, what: str) -> 
 
     def disturb() -> None:
         if what == "delete":
-            shared.delete_captured([queue_id], entry=AUDIT)
+            shared.sandbox.delete_captured([queue_id], entry=AUDIT)
         elif what == "trim":
-            shared.trim_captured(keep=0, limit=9)
+            shared.janitor.trim_captured(keep=0, limit=9)
         else:
             update = DeliveryUpdate(
                 queue_id=queue_id,
@@ -356,11 +359,11 @@ def test_nobody_gets_between(shared: SqlStore, postgres_url: str, what: str) -> 
                 held_apart=(1,),
                 held_apart_reason="mode",
             )
-            shared.record_batch([update], incarnation="one", now_ms=LATER_MS)
+            shared.leases.record_batch([update], incarnation="one", now_ms=LATER_MS)
 
     thread = threading.Thread(target=disturb)
-    with shared._write() as connection:
-        releasing.release(connection, [let_go(queue_id, part("qa@agency.test"))])
+    with shared.database.write() as connection:
+        release.release(connection, [let_go(queue_id, part("qa@agency.test"))])
         thread.start()
         wait_for_lock(postgres_url)
     thread.join()
@@ -371,19 +374,19 @@ def test_nobody_gets_between(shared: SqlStore, postgres_url: str, what: str) -> 
 
 
 def test_the_end_of_another_delivery_at_that_moment_does_not_end_the_message(
-    shared: SqlStore, postgres_url: str
+    shared: Store, postgres_url: str
 ) -> None:
     message = accepted(NewRecipient(address="old@agency.test"), *captured(), mode="staging")
-    shared.accept_batch([message])
+    shared.intake.accept_batch([message])
     queue_id = message.queue_id
     claim(shared)
     thread = threading.Thread(target=lambda: finish(shared, queue_id, delivery_no=0, rcpt_no=0))
-    with shared._write() as connection:
-        releasing.release(connection, [let_go(queue_id)])
+    with shared.database.write() as connection:
+        release.release(connection, [let_go(queue_id)])
         thread.start()
         wait_for_lock(postgres_url)
     thread.join()
-    shared.delete_captured([queue_id], entry=AUDIT)
+    shared.sandbox.delete_captured([queue_id], entry=AUDIT)
     sweep(shared)
     (claimed,) = claim(shared)
     assert claimed.content == CONTENT

@@ -9,8 +9,9 @@ import pytest
 
 from relaygw.mail.envelope import NewRecipient, Source
 from relaygw.store import migrate
-from relaygw.store.protocol import Instance, Selection, Store
-from relaygw.store.sqlite import SqliteStore
+from relaygw.store.instances import Instance
+from relaygw.store.queue import Selection
+from relaygw.store.store import Store, open_store
 from tests.builders import NOW_MS, accepted
 
 SOURCE = Source(
@@ -29,8 +30,8 @@ SOURCE = Source(
 def store(tmp_path: Path) -> Iterator[Store]:
     url = f"sqlite:///{tmp_path}/queue.db"
     migrate.upgrade(url)
-    store = SqliteStore(url, keep_content=False)
-    store.register(
+    store = open_store(url, keep_content=False)
+    store.instances.register(
         Instance(incarnation="one", name="gw", role="delivery", pid=1, version="1", fingerprint="0")
     )
     yield store
@@ -38,23 +39,23 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 
 def test_the_whole_source_is_kept(store: Store) -> None:
-    store.accept_batch([accepted("b@cust.test", source=SOURCE)])
-    (entry,) = store.search(Selection(), limit=2)
+    store.intake.accept_batch([accepted("b@cust.test", source=SOURCE)])
+    (entry,) = store.queue.search(Selection(), limit=2)
     assert entry.source == SOURCE
 
 
 def test_a_claim_has_what_a_provider_is_told(store: Store) -> None:
     plain = accepted("b@cust.test", source=Source())
-    store.accept_batch([plain])
+    store.intake.accept_batch([plain])
     recipients = (
         NewRecipient(address="b@cust.test", dsn_notify="NEVER"),
         NewRecipient(address="c@cust.test"),
     )
     wishing = accepted(*recipients, source=SOURCE, dsn_ret="HDRS", dsn_envid="o 1")
-    store.accept_batch([wishing])
+    store.intake.accept_batch([wishing])
     claimed = {
         one.queue_id: one
-        for one in store.claim("default", limit=9, incarnation="one", now_ms=NOW_MS)
+        for one in store.leases.claim("default", limit=9, incarnation="one", now_ms=NOW_MS)
     }
     one = claimed[plain.queue_id]
     assert (one.source, one.dsn_ret, one.dsn_envid) == (Source(), None, None)

@@ -8,9 +8,9 @@ from dataclasses import replace
 
 import pytest
 
-from relaygw.store import incidents
-from relaygw.store.protocol import Store
-from relaygw.store.watching import HISTORY_SLICE_MS, HistoryPoint, Incident
+from relaygw.store import watch
+from relaygw.store.store import Store
+from relaygw.store.watch import HISTORY_SLICE_MS, HistoryPoint, Incident
 from tests.builders import NOW_MS, accepted
 from tests.contract.conftest import instance, open_store
 from tests.contract.test_store_contract import claim, defer
@@ -38,30 +38,30 @@ def incident(incident_id: str = "1", **more: object) -> Incident:
 
 
 def test_counts_of_a_slice_add_up(store: Store) -> None:
-    store.add_history(SLICE_MS, {("x", "a"): 2, ("x", "b"): 1})
-    store.add_history(SLICE_MS + HISTORY_SLICE_MS - 1, {("x", "a"): 3})
-    store.add_history(SLICE_MS + HISTORY_SLICE_MS, {("x", "a"): 4})
+    store.watch.add_history(SLICE_MS, {("x", "a"): 2, ("x", "b"): 1})
+    store.watch.add_history(SLICE_MS + HISTORY_SLICE_MS - 1, {("x", "a"): 3})
+    store.watch.add_history(SLICE_MS + HISTORY_SLICE_MS, {("x", "a"): 4})
     later = point("a", 4, at_ms=SLICE_MS + HISTORY_SLICE_MS)
-    assert store.history(SLICE_MS) == [point("a", 5), point("b", 1), later]
-    assert store.history(SLICE_MS + HISTORY_SLICE_MS) == [later]
+    assert store.watch.history(SLICE_MS) == [point("a", 5), point("b", 1), later]
+    assert store.watch.history(SLICE_MS + HISTORY_SLICE_MS) == [later]
 
 
 def test_of_gauges_the_greatest_is_kept(store: Store) -> None:
     for amount in (3, 7, 5):
-        store.raise_history(NOW_MS, {("queue", "deferred"): amount})
-    assert store.history(0) == [point("deferred", 7, series="queue")]
+        store.watch.raise_history(NOW_MS, {("queue", "deferred"): amount})
+    assert store.watch.history(0) == [point("deferred", 7, series="queue")]
 
 
 def test_one_may_ask_for_some_series_only(store: Store) -> None:
-    store.add_history(NOW_MS, {("x", "a"): 1, ("y", "a"): 1, ("z", ""): 1})
-    assert [one.series for one in store.history(0, series=["y", "z"])] == ["y", "z"]
+    store.watch.add_history(NOW_MS, {("x", "a"): 1, ("y", "a"): 1, ("z", ""): 1})
+    assert [one.series for one in store.watch.history(0, series=["y", "z"])] == ["y", "z"]
 
 
 def test_more_counts_than_a_statement_takes(store: Store) -> None:
     amounts = {("x", f"{number:03}"): number for number in range(170)}
     for _ in range(2):
-        store.add_history(NOW_MS, amounts)
-    assert [one.amount for one in store.history(0)] == [2 * number for number in range(170)]
+        store.watch.add_history(NOW_MS, amounts)
+    assert [one.amount for one in store.watch.history(0)] == [2 * number for number in range(170)]
 
 
 def test_instances_add_into_the_same_rows(store: Store, url: str) -> None:
@@ -69,7 +69,7 @@ def test_instances_add_into_the_same_rows(store: Store, url: str) -> None:
 
     def add_often(one: Store) -> None:
         for _ in range(20):
-            one.add_history(NOW_MS, {("x", "a"): 1, ("x", "b"): 1, ("y", "c"): 1})
+            one.watch.add_history(NOW_MS, {("x", "a"): 1, ("x", "b"): 1, ("y", "c"): 1})
 
     threads = [threading.Thread(target=add_often, args=(one,)) for one in others]
     for thread in threads:
@@ -78,83 +78,85 @@ def test_instances_add_into_the_same_rows(store: Store, url: str) -> None:
         thread.join()
     for one in others:
         one.close()
-    assert [one.amount for one in store.history(0)] == [60, 60, 60]
+    assert [one.amount for one in store.watch.history(0)] == [60, 60, 60]
 
 
 def test_old_history_goes_day_by_day(store: Store) -> None:
     for day in range(4):
-        store.add_history(SLICE_MS - day * DAY_MS, {("x", "a"): day})
+        store.watch.add_history(SLICE_MS - day * DAY_MS, {("x", "a"): day})
     before_ms = SLICE_MS - DAY_MS
-    assert store.forget_watched(before_ms)
-    assert [one.amount for one in store.history(0)] == [2, 1, 0]
-    while store.forget_watched(before_ms):
+    assert store.watch.forget_watched(before_ms)
+    assert [one.amount for one in store.watch.history(0)] == [2, 1, 0]
+    while store.watch.forget_watched(before_ms):
         pass
-    assert [one.amount for one in store.history(0)] == [1, 0], "what is not over its time stays"
-    assert not store.forget_watched(before_ms)
+    assert [one.amount for one in store.watch.history(0)] == [1, 0], (
+        "what is not over its time stays"
+    )
+    assert not store.watch.forget_watched(before_ms)
 
 
 # --- duties -------------------------------------------------------------------------------
 
 
 def test_one_living_incarnation_has_a_duty(store: Store) -> None:
-    store.register(instance("two"))
-    assert store.duty("watch", "one")
-    assert not store.duty("watch", "two")
-    assert store.duty("watch", "one")
-    assert store.duty("other", "two")
+    store.instances.register(instance("two"))
+    assert store.watch.duty("watch", "one")
+    assert not store.watch.duty("watch", "two")
+    assert store.watch.duty("watch", "one")
+    assert store.watch.duty("other", "two")
 
 
 def test_a_duty_is_taken_over_from_who_died(store: Store) -> None:
-    store.register(instance("two"))
-    assert store.duty("watch", "one")
-    store.bury("one")
-    assert store.duty("watch", "two")
-    assert not store.duty("watch", "one"), "the dead have no duty"
+    store.instances.register(instance("two"))
+    assert store.watch.duty("watch", "one")
+    store.instances.bury("one")
+    assert store.watch.duty("watch", "two")
+    assert not store.watch.duty("watch", "one"), "the dead have no duty"
 
 
 def test_a_duty_is_taken_over_from_who_is_silent(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store.register(instance("two"))
-    assert store.duty("watch", "one")
-    monkeypatch.setattr(incidents, "DUTY_S", 0.2)
+    store.instances.register(instance("two"))
+    assert store.watch.duty("watch", "one")
+    monkeypatch.setattr(watch, "DUTY_S", 0.2)
     deadline_s = time.monotonic() + 10
-    while not store.duty("watch", "two"):
+    while not store.watch.duty("watch", "two"):
         assert time.monotonic() < deadline_s
     monkeypatch.undo()
-    assert not store.duty("watch", "one"), "it belongs to the other one now"
+    assert not store.watch.duty("watch", "one"), "it belongs to the other one now"
 
 
 def test_who_renews_keeps_a_duty(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    store.register(instance("two"))
-    monkeypatch.setattr(incidents, "_RENEW_MS", 0)
-    monkeypatch.setattr(incidents, "DUTY_S", 2.0)
-    assert store.duty("watch", "one")
+    store.instances.register(instance("two"))
+    monkeypatch.setattr(watch, "_RENEW_MS", 0)
+    monkeypatch.setattr(watch, "DUTY_S", 2.0)
+    assert store.watch.duty("watch", "one")
     until_s = time.monotonic() + 3.0
     while time.monotonic() < until_s:
-        assert store.duty("watch", "one")
-        assert not store.duty("watch", "two")
+        assert store.watch.duty("watch", "one")
+        assert not store.watch.duty("watch", "two")
 
 
 def test_nobody_who_is_not_registered_has_a_duty(store: Store) -> None:
-    assert not store.duty("watch", "stranger")
-    assert store.duty("watch", "one")
+    assert not store.watch.duty("watch", "stranger")
+    assert store.watch.duty("watch", "one")
 
 
 def test_of_many_who_want_a_duty_at_once_one_has_it(
     store: Store, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # as if all had looked before the first of them took it
-    monkeypatch.setattr(incidents, "has_duty", lambda *_args, **_more: None)
+    monkeypatch.setattr(watch, "_has_duty", lambda *_args, **_more: None)
     others = [open_store(url) for _ in range(4)]
     for number in range(4):
-        store.register(instance(f"i{number}"))
+        store.instances.register(instance(f"i{number}"))
     have: list[bool] = []
     gate = threading.Barrier(4)
 
     def want(number: int) -> None:
         gate.wait()
-        have.append(others[number].duty("watch", f"i{number}"))
+        have.append(others[number].watch.duty("watch", f"i{number}"))
 
     threads = [threading.Thread(target=want, args=(number,)) for number in range(4)]
     for thread in threads:
@@ -170,48 +172,48 @@ def test_of_many_who_want_a_duty_at_once_one_has_it(
 
 
 def test_an_incident_is_opened_once(store: Store) -> None:
-    assert store.open_incident(incident("1"))
-    assert not store.open_incident(incident("2"))
-    assert store.open_incident(incident("3", key="spare"))
-    assert [one.incident_id for one in store.incidents(NOW_MS)] == ["1", "3"]
+    assert store.watch.open_incident(incident("1"))
+    assert not store.watch.open_incident(incident("2"))
+    assert store.watch.open_incident(incident("3", key="spare"))
+    assert [one.incident_id for one in store.watch.incidents(NOW_MS)] == ["1", "3"]
 
 
 def test_an_incident_that_is_over_may_come_again(store: Store) -> None:
-    store.open_incident(incident("1"))
-    store.end_incident("1", at_ms=NOW_MS + 5)
-    store.end_incident("1", at_ms=NOW_MS + 9)
-    assert store.open_incident(incident("2", since_ms=NOW_MS + 10))
+    store.watch.open_incident(incident("1"))
+    store.watch.end_incident("1", at_ms=NOW_MS + 5)
+    store.watch.end_incident("1", at_ms=NOW_MS + 9)
+    assert store.watch.open_incident(incident("2", since_ms=NOW_MS + 10))
     ended = incident("1", recovered_at_ms=NOW_MS + 5)
     again = incident("2", since_ms=NOW_MS + 10)
-    assert store.incidents(NOW_MS + 5) == [ended, again]
-    assert store.incidents(NOW_MS + 6) == [again], "what ended before is not asked for"
+    assert store.watch.incidents(NOW_MS + 5) == [ended, again]
+    assert store.watch.incidents(NOW_MS + 6) == [again], "what ended before is not asked for"
 
 
 def test_who_was_told_is_kept(store: Store) -> None:
-    store.open_incident(incident("1"))
+    store.watch.open_incident(incident("1"))
     for channel in ("ops", "pager", "ops"):
-        store.note_told("1", channel, is_recovery=False)
-    store.note_told("1", "ops", is_recovery=True)
-    store.note_told("unknown", "ops", is_recovery=True)
-    (found,) = store.incidents(NOW_MS)
+        store.watch.note_told("1", channel, is_recovery=False)
+    store.watch.note_told("1", "ops", is_recovery=True)
+    store.watch.note_told("unknown", "ops", is_recovery=True)
+    (found,) = store.watch.incidents(NOW_MS)
     assert found.told == ("ops", "pager")
     assert found.recovery_told == ("ops",)
 
 
 def test_incidents_that_are_over_go_with_the_history(store: Store) -> None:
     for number in range(3):
-        store.open_incident(incident(str(number), key=str(number)))
-    store.end_incident("0", at_ms=NOW_MS + 5)
-    store.end_incident("1", at_ms=NOW_MS + 7)
-    store.forget_watched(NOW_MS + 7)
-    assert [one.incident_id for one in store.incidents(0)] == ["1", "2"]
+        store.watch.open_incident(incident(str(number), key=str(number)))
+    store.watch.end_incident("0", at_ms=NOW_MS + 5)
+    store.watch.end_incident("1", at_ms=NOW_MS + 7)
+    store.watch.forget_watched(NOW_MS + 7)
+    assert [one.incident_id for one in store.watch.incidents(0)] == ["1", "2"]
 
 
 def test_mail_in_doubt_is_counted_by_provider(store: Store) -> None:
     doubted, other = accepted(), accepted()
-    store.accept_batch([doubted, other])
+    store.intake.accept_batch([doubted, other])
     claim(store)
-    store.record_batch(
+    store.leases.record_batch(
         [
             replace(defer(doubted.queue_id, due_at_ms=NOW_MS), doubted=True),
             defer(other.queue_id, due_at_ms=NOW_MS),
@@ -219,4 +221,4 @@ def test_mail_in_doubt_is_counted_by_provider(store: Store) -> None:
         incarnation="one",
         now_ms=NOW_MS,
     )
-    assert store.doubtful() == {"main": 1}
+    assert store.watch.doubtful() == {"main": 1}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from relaygw.mail.outcome import Scope
 from relaygw.mail.state import TRANSITIONS, DeliveryState, RecipientState
 from relaygw.policy.hold_reasons import Why
-from relaygw.store.protocol import UNREACHABLE
+from relaygw.store.holds import UNREACHABLE
 
 DELIVERY = {
     DeliveryState.INCOMING: "accepted, never tried",

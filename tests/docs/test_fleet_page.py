@@ -15,7 +15,8 @@ from relaygw.delivery.leases import HEARTBEAT_S, LEASE_S
 from relaygw.settings.load import load_settings
 from relaygw.settings.queue_url import check_queue_url
 from relaygw.store import migrate
-from relaygw.store.postgres import RECONNECT_S, PostgresStore
+from relaygw.store.postgres import RECONNECT_S
+from relaygw.store.store import open_store
 from relaygw.supervisor import DRAIN_S
 from tests.postgres import PostgresServer
 
@@ -37,8 +38,8 @@ def test_the_role_of_the_page_may_do_all_that_a_gateway_does(postgres: PostgresS
         url = postgres.url(name).replace("relaygw@", f"{name}@")
         try:
             migrate.upgrade(url)
-            store = PostgresStore(url, keep_content=False)
-            assert store.instances() == []
+            store = open_store(url, keep_content=False)
+            assert store.instances.registered() == []
             store.close()
         finally:
             postgres.drop_database(url)

@@ -14,7 +14,7 @@ from relaygw.policy.hold_reasons import Why
 from relaygw.policy.untended import ROUTE_GONE
 from relaygw.settings.alerts import Rule
 from relaygw.settings.load import load_settings
-from relaygw.store.protocol import UNREACHABLE
+from relaygw.store.holds import UNREACHABLE
 from tests.docs.render_states import OPEN_ENDS, render
 
 ROOT = Path(__file__).parents[2]

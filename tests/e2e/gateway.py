@@ -27,10 +27,9 @@ import yaml
 
 from relaygw.errors import StoreUnavailable
 from relaygw.mail.state import OPEN, DeliveryState
-from relaygw.store.postgres import PostgresStore
-from relaygw.store.protocol import QueueEntry, Selection
-from relaygw.store.sql import SqlStore
-from relaygw.store.sqlite import SqliteStore
+from relaygw.store.queue import Selection
+from relaygw.store.queue_entry import QueueEntry
+from relaygw.store.store import Store, open_store
 
 PATIENCE_S = 90.0
 _QUEUED = re.compile(rb"queued as ([A-Z0-9]{10,20})")
@@ -86,7 +85,7 @@ class Gateway:
         self.lines: list[str] = []
         self._changed = threading.Condition()
         self._process: subprocess.Popen[str] | None = None
-        self._store: SqlStore | None = None
+        self._store: Store | None = None
         self.smtp_ports: list[int] = []
         self.web_port = 0
 
@@ -199,7 +198,9 @@ class Gateway:
     def pids(self, role: str) -> list[int]:
         """Return the process ids of a role's registered instances of this gateway."""
         name = self.settings["hostname"]
-        return [e.pid for e in self.store.instances() if (e.role, e.name) == (role, name)]
+        return [
+            e.pid for e in self.store.instances.registered() if (e.role, e.name) == (role, name)
+        ]
 
     def kill(self, role: str) -> int:
         """SIGKILL one process of a role; return its pid."""
@@ -251,28 +252,26 @@ class Gateway:
     # --- the queue -----------------------------------------------------------------------
 
     @property
-    def store(self) -> SqlStore:
+    def store(self) -> Store:
         """The gateway's own queue, opened once."""
         if self._store is None:
-            url = self.settings["queue"]["url"]
-            kind = PostgresStore if url.startswith("postgresql:") else SqliteStore
-            self._store = kind(url, keep_content=False)
+            self._store = open_store(self.settings["queue"]["url"], keep_content=False)
         return self._store
 
     def queue(self, states: frozenset[DeliveryState] = OPEN) -> list[QueueEntry]:
         """Return the messages in these states."""
-        return self.store.search(Selection(states=states), limit=100_000)
+        return self.store.queue.search(Selection(states=states), limit=100_000)
 
     def entry(self, queue_id: str) -> QueueEntry:
         """Return one message, whatever its state."""
         states = frozenset(DeliveryState)
-        (found,) = self.store.search(Selection(queue_ids=(queue_id,), states=states), limit=1)
+        (found,) = self.store.queue.search(Selection(queue_ids=(queue_id,), states=states), limit=1)
         return found
 
     def content(self, queue_id: str) -> bytes:
         """Return the stored content of a message."""
         entry = self.entry(queue_id)
-        chunks = (self.store.read_chunk(queue_id, n) for n in range(entry.chunk_count))
+        chunks = (self.store.intake.read_chunk(queue_id, n) for n in range(entry.chunk_count))
         return b"".join(chunk for chunk in chunks if chunk is not None)
 
     # --- clients -------------------------------------------------------------------------

@@ -209,7 +209,7 @@ def test_what_happens_is_in_the_history(tmp_path: Path, each_database: str, metr
             gateway.wait_until_empty()
             assert gateway.stop() == 0
             found: Counter[tuple[str, str]] = Counter()
-            for point in gateway.store.history(0):
+            for point in gateway.store.watch.history(0):
                 if point.series not in ("queue", "oldest_s"):
                     found[point.series, point.label] += point.amount
     refused = {key: count for key, count in found.items() if key[0] == "refused"}

@@ -27,7 +27,7 @@ def fill(gateway: Gateway, count: int) -> None:
     migrate.upgrade(gateway.settings["queue"]["url"])
     now_ms = time.time_ns() // 1_000_000
     for first in range(0, count, _A_BATCH):
-        gateway.store.accept_batch(
+        gateway.store.intake.accept_batch(
             [
                 accepted(at_ms=now_ms - 60_000, subject=f"order {number}", content=CONTENT % number)
                 for number in range(first, first + _A_BATCH)

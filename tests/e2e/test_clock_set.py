@@ -60,5 +60,5 @@ def test_a_clock_that_is_set_stops_no_mail_buries_no_worker_and_is_told(
 
 def have_begun(gateway: Gateway) -> bool:
     """True when both workers have sent a heartbeat: they have looked at the clock by then."""
-    workers = [one for one in gateway.store.instances() if one.role == "delivery"]
+    workers = [one for one in gateway.store.instances.registered() if one.role == "delivery"]
     return len(workers) == 2 and all(one.heartbeat_at_ms > one.started_at_ms for one in workers)

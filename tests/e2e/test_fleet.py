@@ -44,7 +44,11 @@ def test_instances_share_a_queue_and_send_each_message_once(start: Start) -> Non
         for gateway in fleet:
             gateway.wait_until_empty()
         assert arrived(provider) == Counter(sent)
-        names = {entry.name for entry in fleet[0].store.instances() if entry.role == "delivery"}
+        names = {
+            entry.name
+            for entry in fleet[0].store.instances.registered()
+            if entry.role == "delivery"
+        }
     assert names == {"gw1.test", "gw2.test", "gw3.test"}
 
 
@@ -85,7 +89,8 @@ def test_the_mail_of_a_dead_instance_is_taken_over(start: Start) -> None:
         receiver.wait_for(1)
         roles = ["delivery", "front", "web"]
         other.wait_until(
-            lambda: sorted(one.role for one in other.store.lost_instances(0)) == roles, "all lost"
+            lambda: sorted(one.role for one in other.store.watch.lost_instances(0)) == roles,
+            "all lost",
         )
         shown = subprocess.run(
             [sys.executable, "-m", "relaygw", "--config", str(other.config), "status"],
@@ -157,7 +162,9 @@ def wait_for_beats(gateway: Gateway, count: int) -> None:
 
 def beat_of(gateway: Gateway, pid: int) -> int:
     """Return when a worker last renewed its leases."""
-    return next(one.heartbeat_at_ms for one in gateway.store.instances() if one.pid == pid)
+    return next(
+        one.heartbeat_at_ms for one in gateway.store.instances.registered() if one.pid == pid
+    )
 
 
 def test_a_gateway_with_the_name_of_another_says_so(start: Start) -> None:
@@ -232,20 +239,20 @@ def test_a_gateway_refuses_a_database_without_the_schema(tmp_path: Path, postgre
 
 def test_a_database_that_may_forget_is_refused(tmp_path: Path) -> None:
     from relaygw.errors import StoreUnavailable
-    from relaygw.store.place import Place
-    from relaygw.store.postgres import PostgresStore
+    from relaygw.store.database import Place
+    from relaygw.store.store import open_store
 
     with running_server() as server:
         url = server.create_database()
         server.stop()
         server.start(fsync="off")
-        store = PostgresStore(url, keep_content=False)
+        store = open_store(url, keep_content=False)
         with pytest.raises(StoreUnavailable, match="fsync = off"):
-            store.instances()
+            store.instances.registered()
         store.close()
         migrate.upgrade(Place(url=url, allow_unsafe=True))
-        store = PostgresStore(Place(url=url, allow_unsafe=True), keep_content=False)
-        assert store.instances() == []
+        store = open_store(Place(url=url, allow_unsafe=True), keep_content=False)
+        assert store.instances.registered() == []
         store.close()
 
 

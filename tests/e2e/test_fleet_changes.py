@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from relaygw.mail.state import DeliveryState, RecipientState
-from relaygw.store.protocol import QueueEntry
+from relaygw.store.queue_entry import QueueEntry
 from tests.e2e.fleet import Traffic, arrived, starter
 from tests.e2e.gateway import Gateway, provider_settings
 from tests.e2e.ports import fixed_binds

@@ -65,7 +65,7 @@ def test_a_user_takes_turns_as_itself(door: tuple[Gateway, ThreadedProvider]) ->
         client.command(b"EHLO c.test")
         client.command(plain("shop1", PASSWORD))
         found = queue_id(send(client))
-    with gateway.store._read() as connection:
+    with gateway.store.database.read() as connection:
         key = select(message.c.client_key).where(message.c.queue_id == found)
         assert connection.execute(key).scalar_one() == "shop1"
 

@@ -24,7 +24,7 @@ from typing import Any
 import pytest
 
 from relaygw.mail.state import DeliveryState, RecipientState
-from relaygw.store.protocol import QueueEntry
+from relaygw.store.queue_entry import QueueEntry
 from tests.e2e.doors import OTHER_PASSWORD, PASSWORD, user
 from tests.e2e.gateway import PATIENCE_S, Gateway, provider_settings
 from tests.e2e.logged_gateway import FileGateway, SyslogGateway

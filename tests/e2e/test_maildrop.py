@@ -21,7 +21,7 @@ import pytest
 
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.observe.maildrop import look_at_maildrop
-from relaygw.store.protocol import QueueEntry
+from relaygw.store.queue_entry import QueueEntry
 from tests.e2e.gateway import Gateway, provider_settings
 from tests.e2e.ports import fixed_binds
 from tests.e2e.syscalls import Strace
@@ -447,8 +447,8 @@ def test_a_message_that_cannot_be_stored_is_left_alone(
 ) -> None:
     with gateway_to(provider, tmp_path) as gateway:
         maildrop = wait_until_serving(gateway)
-        with gateway.store._write() as connection:
-            connection.exec_driver_sql(POISON[each_database])
+        with gateway.store.database.write() as connection:
+            connection.connection.exec_driver_sql(POISON[each_database])
         poison = leave(maildrop, content=b"Subject: poison\n\nx\n", wake=False)
         gateway.wait_for_log(f"{poison}.drop: failed 3 times: .*poison.*; left where it is")
         for number in range(3):

@@ -15,8 +15,8 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from relaygw.store.database import Place
 from relaygw.store.notify import NotifySender
-from relaygw.store.place import Place
 from tests.e2e.fleet import arrived, send_all, starter, worker_of
 from tests.e2e.gateway import provider_settings
 from tests.e2e.ports import free_port

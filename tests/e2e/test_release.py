@@ -169,7 +169,7 @@ def test_an_admin_may_name_somebody_and_opens_nothing_for_the_others(
         provider.wait_for_messages(1)
         gateway.wait_until_empty()
         later = release(gateway, queue_id, "--yes")
-        trail = gateway.store.audit_entries(limit=9)
+        trail = gateway.store.audit.entries(limit=9)
     assert envelopes(provider) == [(CUSTOMER,)]
     assert not heard_of(provider, OTHER)
     # it was for that one time
@@ -305,7 +305,7 @@ def test_a_release_is_tried_again_like_any_mail(tmp_path: Path, provider: Thread
     """Also one that was captured longer ago than the usual lifetime."""
     with staging(tmp_path, provider) as gateway:
         queue_id = gateway.send(SENDER, [CUSTOMER], CONTENT)
-        with gateway.store._write() as connection:
+        with gateway.store.database.write() as connection:
             older = update(message).values(accepted_at_ms=message.c.accepted_at_ms - 20 * DAY_MS)
             connection.execute(older)
         provider.script("RCPT", b"451 4.3.0 later\r\n")
@@ -454,7 +454,7 @@ def test_a_search_releases_what_it_finds(
         assert (ended.returncode, ended.stderr) == (0, ""), ended
         provider.wait_for_messages(1)
         gateway.wait_until_empty()
-        trail = gateway.store.audit_entries(limit=9)
+        trail = gateway.store.audit.entries(limit=9)
     assert envelopes(provider) == [(DEV,)]
     assert b"invoice 4711" in provider.messages[0].content
     (line,) = [one for one in trail if one.action == "sandbox.release"]

@@ -42,7 +42,7 @@ def test_an_accepted_and_a_refused_sender(tmp_path: Path) -> None:
         provider.recipients["gone@cust.test"] = b"550 5.1.1 no such user\r\n"
         gateway.send("c@shop.test", ["gone@cust.test"], CONTENT)
         gateway.wait_for_log("gone@cust.test.*status=bounced")
-        gateway.wait_until(lambda: len(gateway.store.senders()) == 3, "three senders noted")
+        gateway.wait_until(lambda: len(gateway.store.limits.senders()) == 3, "three senders noted")
         found = senders(gateway)
     assert {sender: one["state"] for sender, one in found.items()} == {
         "a@shop.test": "accepted",

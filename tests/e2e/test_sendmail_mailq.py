@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from relaygw.store import lifelines
-from relaygw.store.protocol import Instance
+from relaygw.store.instances import Instance
 from tests.builders import accepted
 from tests.e2e.gateway import PATIENCE_S, Gateway, provider_settings
 from tests.e2e.ports import fixed_binds
@@ -132,7 +132,7 @@ def test_many_messages_and_a_reload(
     with gateway_at(command, tmp_path, provider, **fixed_binds()) as gateway:
         wait_for_socket(command, gateway)
         stay_on_its_route(gateway, tmp_path)
-        gateway.store.accept_batch(messages)
+        gateway.store.intake.accept_batch(messages)
         listed = ask(command)
         in_order = [m.deliveries[0].recipients[0].address for m in sorted_by_id(messages)]
         assert re.findall(rb"^ {48}(\S+)$", listed, re.MULTILINE) == [a.encode() for a in in_order]
@@ -146,7 +146,7 @@ def test_many_messages_and_a_reload(
 def stay_on_its_route(gateway: Gateway, directory: Path) -> None:
     """Have mail of an unknown route left where it is: another worker may know that route."""
     lifelines.Lifeline(directory / "state/instances", "other")  # it lives as long as this process
-    gateway.store.register(
+    gateway.store.instances.register(
         Instance(
             incarnation="other",
             name="gw.shop.test",
@@ -179,7 +179,7 @@ def test_who_connects_and_does_not_read_harms_nobody(
     with gateway_at(command, tmp_path, provider) as gateway:
         wait_for_socket(command, gateway)
         stay_on_its_route(gateway, tmp_path)
-        gateway.store.accept_batch([accepted(route="gone") for _ in range(3000)])
+        gateway.store.intake.accept_batch([accepted(route="gone") for _ in range(3000)])
         hoarder = subprocess.Popen(
             ["/usr/bin/python3", "-c", _HOARDER, str(command.maildrop / "queue")],
             stdin=subprocess.PIPE,

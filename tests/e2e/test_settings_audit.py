@@ -7,14 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from relaygw.store.commands import Trail
-from relaygw.store.protocol import AuditEntry
+from relaygw.store.audit import AuditEntry, Trail
 from tests.e2e.gateway import Gateway, provider_settings
 from tests.e2e.ports import fixed_binds, free_port
 
 
 def changes(gateway: Gateway) -> list[AuditEntry]:
-    return gateway.store.audit_entries(limit=9, trail=Trail(action="settings.change"))
+    return gateway.store.audit.entries(limit=9, trail=Trail(action="settings.change"))
 
 
 @pytest.mark.usefixtures("each_database")

@@ -12,7 +12,7 @@ import pytest
 from relaygw.mail.envelope import Source
 from relaygw.mail.source_header import source_line
 from relaygw.mail.state import DeliveryState
-from relaygw.store.protocol import QueueEntry
+from relaygw.store.queue_entry import QueueEntry
 from tests.e2e.gateway import PATIENCE_S, Gateway, provider_settings
 from tests.e2e.sendmail_rig import Installation
 from tests.fakes.scripted_provider import ThreadedProvider

@@ -47,7 +47,7 @@ def test_one_transaction_delivers_to_the_allowed_and_captures_the_refused(
         assert message.recipients == ("dev@agency.test",)
         # nothing of the refused one ever reached the provider
         assert all(b"b@cust.test" not in bytes(c.transcript) for c in provider.connections)
-        assert gateway.store.captured_ids(EVERYTHING, limit=9) == [queue_id]
+        assert gateway.store.sandbox.captured_ids(EVERYTHING, limit=9) == [queue_id]
         assert gateway.content(queue_id).endswith(CONTENT)
 
 

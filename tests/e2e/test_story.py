@@ -34,11 +34,11 @@ def test_a_mail_that_was_deferred_twice_tells_so(tmp_path: Path) -> None:
         with Gateway(tmp_path, providers={"main": provider_settings(provider.port)}) as gateway:
             queue_id = gateway.send("a@shop.test", ["b@cust.test"], b"Subject: Order\r\n\r\nx\r\n")
             gateway.wait_for_log(f"{queue_id}: removed")
-            states = [one.state for one in gateway.store.attempts(queue_id)]
+            states = [one.state for one in gateway.store.queue.attempts(queue_id)]
             assert states == [AttemptState.DEFERRED, AttemptState.DEFERRED, AttemptState.DELIVERED]
             plain = gateway.send("a@shop.test", ["c@cust.test"], b"Subject: y\r\n\r\ny\r\n")
             gateway.wait_for_log(f"{plain}: removed")
-            assert gateway.store.attempts(plain) == []
+            assert gateway.store.queue.attempts(plain) == []
             told = explain(gateway, queue_id.lower(), "NOSUCHID00")
             objects = explain(gateway, queue_id, plain, "--json")
     assert (told.returncode, told.stderr) == (65, "relaygw: NOSUCHID00: no such message\n")

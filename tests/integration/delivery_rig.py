@@ -15,9 +15,12 @@ from relaygw.mail.state import DeliveryState
 from relaygw.settings.model import Route, Settings
 from relaygw.settings.provider import Provider
 from relaygw.store import migrate
+from relaygw.store.holds import Hold
+from relaygw.store.instances import Instance
 from relaygw.store.lifelines import Lifeline
-from relaygw.store.protocol import Hold, Instance, QueueEntry, Selection
-from relaygw.store.sqlite import SqliteStore
+from relaygw.store.queue import Selection
+from relaygw.store.queue_entry import QueueEntry
+from relaygw.store.store import Store, open_store
 from tests.logs import text_log
 
 ALL_STATES = frozenset(DeliveryState)
@@ -27,7 +30,7 @@ PATIENCE_S = 90.0
 class Rig:
     """A worker on a real store, and a look at what it did."""
 
-    def __init__(self, store: SqliteStore, worker: Worker, log: io.StringIO) -> None:
+    def __init__(self, store: Store, worker: Worker, log: io.StringIO) -> None:
         self.store = store
         self.worker = worker
         self.log = log
@@ -40,11 +43,11 @@ class Rig:
         await self._task
 
     def accept(self, *messages: AcceptedMessage) -> None:
-        self.store.accept_batch(messages)
+        self.store.intake.accept_batch(messages)
 
     def entry(self, message: AcceptedMessage) -> QueueEntry:
         selection = Selection(queue_ids=(message.queue_id,), states=ALL_STATES)
-        (found,) = self.store.search(selection, limit=1)
+        (found,) = self.store.queue.search(selection, limit=1)
         return found
 
     async def wait_for(self, message: AcceptedMessage, *states: DeliveryState) -> QueueEntry:
@@ -68,7 +71,7 @@ class Rig:
         """Wait until something is held."""
         async with asyncio.timeout(PATIENCE_S):
             while True:
-                if found := await asyncio.to_thread(self.store.holds):
+                if found := await asyncio.to_thread(self.store.holds.in_force):
                     return found
                 await asyncio.sleep(0.02)
 
@@ -79,13 +82,13 @@ async def running(
     providers: dict[str, Provider],
     *,
     routes: Sequence[Route] | None = None,
-    store_class: type[SqliteStore] = SqliteStore,
+    store_class: Callable[..., Store] = open_store,
     **more: Any,
 ) -> AsyncIterator[Rig]:
     url = f"sqlite:///{directory}/queue.db"
     migrate.upgrade(url)
     store = store_class(url, keep_content=False)
-    store.register(
+    store.instances.register(
         Instance(incarnation="w", name="gw", role="delivery", pid=1, version="1", fingerprint="f")
     )
     settings = Settings.model_validate(
@@ -107,6 +110,6 @@ async def running(
         yield rig
     finally:
         await rig.stop()
-        store.bury("w")
+        store.instances.bury("w")
         lifeline.release()
         store.close()

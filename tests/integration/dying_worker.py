@@ -11,19 +11,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection
-
 from relaygw.delivery.worker import Worker
 from relaygw.settings.model import Route, Settings
 from relaygw.settings.provider import Provider
+from relaygw.store.database import Transaction, Write
+from relaygw.store.instances import Instance
 from relaygw.store.lifelines import Lifeline
-from relaygw.store.protocol import Instance
-from relaygw.store.sqlite import SqliteStore
-from relaygw.store.transactions import Write
+from relaygw.store.sqlite import SqliteDatabase
+from relaygw.store.store import Store, store_on
 from tests.logs import text_log
 
 
-class DyingStore(SqliteStore):
+class DyingDatabase(SqliteDatabase):
     """Kills its process right before, or right after, the transaction of that number."""
 
     number = 0  # 0: never
@@ -31,13 +30,13 @@ class DyingStore(SqliteStore):
     written = 0
 
     @contextmanager
-    def _write(self, kind: Write = Write.SYNCED) -> Iterator[Connection]:
+    def write(self, kind: Write = Write.SYNCED) -> Iterator[Transaction]:
         self.written += 1
         is_last = self.written == self.number
         if is_last and not self.is_after:
             os.kill(os.getpid(), signal.SIGKILL)
-        with super()._write(kind) as connection:
-            yield connection
+        with super().write(kind) as tx:
+            yield tx
         if is_last:
             os.kill(os.getpid(), signal.SIGKILL)
 
@@ -52,10 +51,11 @@ def deliver(
 async def _deliver(
     directory: Path, incarnation: str, provider: dict[str, Any], number: int, is_after: bool
 ) -> None:
-    store = DyingStore(f"sqlite:///{directory}/queue.db", keep_content=False)
-    store.number, store.is_after = number, is_after
+    database = DyingDatabase(f"sqlite:///{directory}/queue.db")
+    database.number, database.is_after = number, is_after
+    store = store_on(database, keep_content=False)
     lifeline = Lifeline(directory / "instances", incarnation)
-    store.register(
+    store.instances.register(
         Instance(
             incarnation=incarnation, name="g", role="delivery", pid=1, version="1", fingerprint="f"
         )
@@ -83,12 +83,12 @@ async def _deliver(
         await asyncio.sleep(0.01)
     stop.set()
     await running
-    store.bury(incarnation)
+    store.instances.bury(incarnation)
     lifeline.release()
     store.close()
 
 
-def _has_work(store: SqliteStore) -> bool:
-    with store._read() as connection:
+def _has_work(store: Store) -> bool:
+    with store.database.read() as connection:
         left = "SELECT 1 FROM delivery WHERE state <> 'finished' LIMIT 1"
-        return bool(connection.exec_driver_sql(left).all())
+        return bool(connection.connection.exec_driver_sql(left).all())

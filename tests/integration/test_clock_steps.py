@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from relaygw.mail.state import DeliveryState
-from relaygw.store.protocol import Hold
+from relaygw.store.holds import Hold
 from tests.builders import accepted
 from tests.fakes.scripted_provider import ScriptedProvider
 from tests.integration.delivery_rig import Rig, running
@@ -86,10 +86,10 @@ async def test_a_held_provider_is_tried_when_the_clock_was_set_back(
             since_ms=since_ms,
             probe_at_ms=since_ms + 60_000,
         )
-        rig.store.put_hold(hold)
+        rig.store.holds.put_hold(hold)
         await rig.wait_until(lambda: rig.worker._gates["p"].is_held)
         message = accepted(at_ms=since_ms)
         rig.accept(message)
         set_clock(-HOUR_S)
         await rig.wait_for(message, DeliveryState.FINISHED)
-        assert rig.store.holds() == []
+        assert rig.store.holds.in_force() == []

@@ -11,7 +11,7 @@ from relaygw.mail.envelope import AcceptedMessage
 from relaygw.mail.state import DeliveryState
 from relaygw.settings.model import Route, Stream
 from relaygw.settings.provider import Provider, TlsPolicy
-from relaygw.store.protocol import Hold
+from relaygw.store.holds import Hold
 from tests.builders import accepted
 from tests.e2e.ports import free_port
 from tests.fakes.limited_provider import LimitedProvider
@@ -54,7 +54,7 @@ async def test_routes_with_the_same_providers_in_opposite_orders(tmp_path: Path)
         rig.accept(*one, *two)
         assert set(await finished(rig, *one)) == {"a"}
         assert set(await finished(rig, *two)) == {"b"}
-        rig.store.put_hold(operators("a"))
+        rig.store.holds.put_hold(operators("a"))
         await rig.wait_until(lambda: rig.worker._gates["a"].is_held)
         one = [accepted(route="one") for _ in range(30)]
         two = [accepted() for _ in range(30)]
@@ -87,7 +87,7 @@ async def test_parked_senders_are_tried_at_once_after_a_restart(tmp_path: Path) 
                 await rig.wait_for(message, DeliveryState.HELD)
         async with running(tmp_path, providers) as rig:
             await finished(rig, *messages)
-            assert rig.store.holds() == []
+            assert rig.store.holds.in_force() == []
         assert len(a.messages) == 30
 
 
@@ -174,7 +174,7 @@ async def test_chained_transactions_keep_rate_and_quota(tmp_path: Path) -> None:
         (hold,) = await rig.wait_for_holds()
         assert "daily_quota of 60 is used up" in hold.reason
         await provider.wait_for_messages(60)
-        assert rig.store.quota_used("p") == 60
+        assert rig.store.limits.quota_used("p") == 60
         times = provider.accepted_at_s
     assert times[-1] - times[0] >= 59 / 40 * 0.9
     assert len({message.recipients for message in provider.messages}) == 60
@@ -194,8 +194,8 @@ async def test_mail_in_doubt_goes_to_its_provider_although_the_sender_is_not_its
         async with running(
             tmp_path, {"a": a.settings(senders=["@new.test"]), "b": b.settings()}, routes=BOTH
         ) as rig:
-            with rig.store._write() as connection:
-                connection.exec_driver_sql("UPDATE delivery SET due_at_ms = 0")
+            with rig.store.database.write() as connection:
+                connection.connection.exec_driver_sql("UPDATE delivery SET due_at_ms = 0")
             assert await finished(rig, lost) == ["a"]
 
 

@@ -13,8 +13,9 @@ from relaygw.errors import StoreUnavailable
 from relaygw.mail.envelope import AcceptedMessage
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.settings.model import Route, Stream
-from relaygw.store.protocol import AuditEntry, Hold
-from relaygw.store.sqlite import SqliteStore
+from relaygw.store.audit import AuditEntry
+from relaygw.store.holds import Hold
+from tests.altered_store import AlteredStore
 from tests.builders import NOW_MS, accepted
 from tests.fakes.scripted_provider import Action, ScriptedProvider, Wait
 from tests.integration.delivery_rig import Rig, running
@@ -162,7 +163,7 @@ async def test_several_connections_that_are_refused_are_one_step_of_the_ladder(
         together.set()
         for message in messages:
             await rig.wait_for(message, DeliveryState.DEFERRED)
-        (hold,) = rig.store.holds()
+        (hold,) = rig.store.holds.in_force()
         assert hold.probe_at_ms is not None
         assert hold.probe_at_ms <= (time.time() + 600) * 1000
 
@@ -177,11 +178,11 @@ async def test_a_probe_does_not_end_what_an_operator_holds_meanwhile(tmp_path: P
         message = accepted()
         rig.accept(message)
         (hold,) = await rig.wait_for_holds()
-        rig.store.put_hold(
+        rig.store.holds.put_hold(
             Hold(scope=hold.scope, key="a", reason="x", remedy="", since_ms=0, probe_at_ms=1)
         )
         await a.wait_until(lambda: a.pending("AUTH") == 0)  # the probe is on its way
-        rig.store.put_hold(
+        rig.store.holds.put_hold(
             Hold(scope="provider", key="a", reason="op", remedy="", since_ms=0, probe_at_ms=None)
         )
         gate = rig.worker._gates["a"]
@@ -201,7 +202,7 @@ async def test_a_small_second_provider_does_not_bounce_what_the_first_would_take
             tmp_path, {"a": a.settings(), "b": b.settings(max_message_size=1000)}, routes=BOTH
         ) as rig,
     ):
-        rig.store.put_hold(
+        rig.store.holds.put_hold(
             Hold(scope="provider", key="a", reason="op", remedy="", since_ms=0, probe_at_ms=None)
         )
         await rig.wait_until(lambda: rig.worker._gates["a"].is_held)
@@ -276,13 +277,13 @@ async def test_a_sender_that_both_refuse_goes_by_the_one_that_takes_it_first(
         b.script("CONTENT", UNVERIFIED)
         first, second, third = (accepted(at_ms=NOW_MS + n) for n in range(3))
         rig.accept(first)
-        await rig.wait_until(lambda: len(rig.store.holds()) == 2)
+        await rig.wait_until(lambda: len(rig.store.holds.in_force()) == 2)
         rig.accept(second, third)
         await rig.wait_for(third, DeliveryState.HELD)
         released = AuditEntry(
             at_ms=1, actor="op", action="provider.release", target="b", affected=1, detail=""
         )
-        rig.store.drop_hold("sender domain", "b shop.test", now_ms=1, entry=released)
+        rig.store.holds.drop_hold("sender domain", "b shop.test", now_ms=1, entry=released)
         await finished(rig, first, second, third)
         assert len(b.messages) == 3
 
@@ -358,7 +359,7 @@ async def test_a_hold_does_not_end_by_a_probe_that_was_refused(tmp_path: Path) -
         (hold,) = await rig.wait_for_holds()
         bad = accepted("bad@x.test", at_ms=NOW_MS - 1)
         rig.accept(bad)
-        rig.store.put_hold(
+        rig.store.holds.put_hold(
             Hold(scope=hold.scope, key="a", reason="x", remedy="", since_ms=0, probe_at_ms=1)
         )
         await finished(rig, bad)
@@ -384,7 +385,7 @@ async def test_a_provider_that_always_drops_after_the_dot_is_given_no_more(
         assert doubts() < 50
 
 
-class LateStore(SqliteStore):
+class LateStore(AlteredStore):
     """What its second look at the holds found is handed over once a hold was put since."""
 
     def __init__(self, url: str, *, keep_content: bool) -> None:
@@ -392,8 +393,8 @@ class LateStore(SqliteStore):
         self.is_put = threading.Event()
         self.begun = self.ended = 0
 
-    def holds(self) -> list[Hold]:
-        found = super().holds()
+    def in_force(self) -> list[Hold]:
+        found = super().in_force()
         self.begun += 1
         if self.begun == 2:
             self.is_put.wait()
@@ -425,7 +426,7 @@ async def test_a_hold_is_not_undone_by_a_look_that_began_before_it(tmp_path: Pat
         assert a.messages == []
 
 
-class DeafStore(SqliteStore):
+class DeafStore(AlteredStore):
     """Cannot say what is held, nor end a hold, once it is `deaf`."""
 
     deaf = False

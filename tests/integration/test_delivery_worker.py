@@ -17,11 +17,13 @@ from relaygw.errors import StoreFull, StoreUnavailable
 from relaygw.mail.envelope import AcceptedMessage, DeliveryUpdate, NewDelivery, NewRecipient
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.settings.model import Route, Stream
-from relaygw.store.accepting import insert_messages
+from relaygw.store.holds import Hold
+from relaygw.store.intake import insert_messages
 from relaygw.store.lifelines import Lifeline
-from relaygw.store.protocol import Hold, Selection
-from relaygw.store.sqlite import SqliteStore
+from relaygw.store.queue import Selection
+from relaygw.store.store import open_store
 from relaygw.store.tables import chunk
+from tests.altered_store import AlteredStore
 from tests.builders import NOW_MS, accepted
 from tests.fakes.scripted_provider import Action, ScriptedProvider, Wait
 from tests.integration.delivery_rig import running
@@ -137,7 +139,7 @@ async def test_a_password_that_is_echoed_for_a_message_is_shown_nowhere(
         message = accepted()
         rig.accept(message)
         entry = await rig.wait_for(message, state)
-        attempts = rig.store.attempts(message.queue_id)
+        attempts = rig.store.queue.attempts(message.queue_id)
     shown = f"{entry} {attempts} {rig.log.getvalue()}"
     assert shown_as in shown
     assert "canary-7f3a" not in shown
@@ -216,7 +218,7 @@ async def test_a_long_hold_does_not_cost_a_mail(tmp_path: Path) -> None:
         ScriptedProvider() as provider,
         running(tmp_path, {"p": provider.settings()}) as rig,
     ):
-        rig.store.put_hold(
+        rig.store.holds.put_hold(
             Hold(
                 scope="provider",
                 key="p",
@@ -226,7 +228,7 @@ async def test_a_long_hold_does_not_cost_a_mail(tmp_path: Path) -> None:
                 probe_at_ms=now_ms + day_ms,
             )
         )
-        rig.store.drop_hold("provider", "p", now_ms=now_ms)
+        rig.store.holds.drop_hold("provider", "p", now_ms=now_ms)
         provider.script("MAIL", b"451 4.3.0 later\r\n")
         old = accepted(at_ms=now_ms - 6 * day_ms)
         rig.accept(old)
@@ -274,7 +276,7 @@ async def test_old_mail_that_was_tried_for_an_hour_expires(tmp_path: Path) -> No
     assert recipient.attempts >= 3
 
 
-class ForgetfulStore(SqliteStore):
+class ForgetfulStore(AlteredStore):
     """A store that cannot say how long a provider was held."""
 
     def held_ms(self, key: str, *, since_ms: int, now_ms: int) -> int:
@@ -322,8 +324,8 @@ async def test_content_that_is_gone_is_poison_and_held_alone(tmp_path: Path) -> 
             **{name: getattr(lost, name) for name in lost.__slots__} | {"content": ()}
         )
         fine = accepted()
-        rig.store.add_chunks(lost.queue_id, 0, [b"x"])
-        with rig.store._write() as connection:
+        rig.store.intake.add_chunks(lost.queue_id, 0, [b"x"])
+        with rig.store.database.write() as connection:
             insert_messages(connection, [lost, fine])
             connection.execute(delete(chunk).where(chunk.c.queue_id == lost.queue_id))
         await rig.wait_for(fine, DeliveryState.FINISHED)
@@ -332,7 +334,7 @@ async def test_content_that_is_gone_is_poison_and_held_alone(tmp_path: Path) -> 
         assert len(provider.messages) == 1
 
 
-class FullStore(SqliteStore):
+class FullStore(AlteredStore):
     """A store whose first three outcome batches meet a full disk."""
 
     refusals = 3
@@ -365,9 +367,11 @@ async def test_a_stopped_worker_gives_everything_back(tmp_path: Path) -> None:
             rig.accept(*(accepted() for _ in range(100)))
             await provider.wait_for_messages(1)
     url = f"sqlite:///{tmp_path}/queue.db"
-    store = SqliteStore(url, keep_content=False)
+    store = open_store(url, keep_content=False)
     states = {
-        part.state for entry in store.search(Selection(), limit=200) for part in entry.deliveries
+        part.state
+        for entry in store.queue.search(Selection(), limit=200)
+        for part in entry.deliveries
     }
     store.close()
     assert DeliveryState.ACTIVE not in states

@@ -22,7 +22,7 @@ from relaygw.settings.load import load_settings
 from relaygw.settings.model import Route
 from relaygw.settings.presets import presets
 from relaygw.settings.provider import Provider
-from relaygw.store.protocol import Hold
+from relaygw.store.holds import Hold
 from tests.builders import accepted
 from tests.fakes.dialect_provider import DIALECTS, Dialect, DialectProvider, Refusal
 from tests.fakes.scripted_provider import Action
@@ -168,7 +168,7 @@ class Case:
         return self.rig.entry(message).recipients[0].attempts
 
     def _holds(self) -> list[Hold]:
-        return [h for h in self.rig.store.holds() if h.key.split(" ")[0] == self.provider]
+        return [h for h in self.rig.store.holds.in_force() if h.key.split(" ")[0] == self.provider]
 
     async def _others_go(self) -> None:
         other = self._accept("a@other.test")
@@ -195,7 +195,7 @@ class Case:
         assert entry.recipients[0].state is RecipientState.DELIVERED
         assert self._attempts(culprit) == 1, "no attempt is charged for the refusal"
         assert self._holds() == []
-        assert self.provider in self.rig.store.accounts()
+        assert self.provider in self.rig.store.limits.accounts()
 
     async def _parked(self, culprit: AcceptedMessage) -> None:
         await self.rig.wait_for(culprit, DeliveryState.HELD)

@@ -24,7 +24,6 @@ from types import FrameType
 from typing import Any, NamedTuple
 
 import pytest
-from sqlalchemy import Connection
 
 from relaygw.delivery import agent, attempt, outcome, recorder
 from relaygw.delivery import worker as worker_module
@@ -39,9 +38,12 @@ from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.settings.model import Route, Settings
 from relaygw.store import batch_writer, lifelines, migrate
 from relaygw.store.batch_writer import BatchWriter
-from relaygw.store.protocol import Instance, QueueEntry, Selection
-from relaygw.store.sqlite import SqliteStore
-from relaygw.store.transactions import Write
+from relaygw.store.database import Transaction, Write
+from relaygw.store.instances import Instance
+from relaygw.store.queue import Selection
+from relaygw.store.queue_entry import QueueEntry
+from relaygw.store.sqlite import SqliteDatabase
+from relaygw.store.store import Store, store_on
 from relaygw.upstream import outgoing, protocol, session
 from relaygw.upstream.protocol import WireProtocol
 from tests.builders import accepted
@@ -100,7 +102,7 @@ class StoreAway(Fault):
     is_harmless = True
 
     def strike(self, run: Run, *, in_delivery: bool) -> None:
-        run.trial.store.away = 3
+        run.trial.store.database.away = 3
 
 
 class ReadFails(Fault):
@@ -117,7 +119,7 @@ class AnswerLost(Fault):
     is_harmless = True
 
     def strike(self, run: Run, *, in_delivery: bool) -> None:
-        run.trial.store.unanswered = 3
+        run.trial.store.database.unanswered = 3
 
 
 class LeaseLostToOthers(Fault):
@@ -125,7 +127,7 @@ class LeaseLostToOthers(Fault):
 
     def strike(self, run: Run, *, in_delivery: bool) -> None:
         run.worker._leases._until_s = 0.0
-        run.trial.store.bury(run.incarnation, begun=None)
+        run.trial.store.instances.bury(run.incarnation, begun=None)
 
 
 FAULTS = {
@@ -166,7 +168,7 @@ class Scenario:
     script: Callable[[ScriptedProvider], list[Released]] = lambda _: []
     small_buffers: bool = False
 
-    def messages(self, number: int, store: SqliteStore) -> list[AcceptedMessage]:
+    def messages(self, number: int, store: Store) -> list[AcceptedMessage]:
         """Put the mail of one run into the store."""
         made = []
         for place, names in enumerate(self.recipients):
@@ -175,13 +177,13 @@ class Scenario:
             message = replace(message, accepted_at_ms=message.accepted_at_ms + place)
             if self.chunks:
                 whole = [self.content, *[CHUNK] * self.chunks]
-                store.add_chunks(message.queue_id, 0, whole)
+                store.intake.add_chunks(message.queue_id, 0, whole)
                 size_bytes = sum(map(len, whole))
                 message = replace(
                     message, content=(), stored_chunks=len(whole), size_bytes=size_bytes
                 )
             made.append(message)
-        store.accept_batch(made)
+        store.intake.accept_batch(made)
         return made
 
 
@@ -297,23 +299,23 @@ SCENARIOS = [
 # --- how it is delivered
 
 
-class FragileStore(SqliteStore):
-    """A store that is away for some calls, or cannot say what it did."""
+class FragileDatabase(SqliteDatabase):
+    """A database that is away for some calls, or cannot say what it did."""
 
     away = 0
     unanswered = 0
 
     @contextmanager
-    def _read(self) -> Iterator[Connection]:
+    def read(self) -> Iterator[Transaction]:
         self._be_away()
-        with super()._read() as connection:
-            yield connection
+        with super().read() as tx:
+            yield tx
 
     @contextmanager
-    def _write(self, kind: Write = Write.SYNCED) -> Iterator[Connection]:
+    def write(self, kind: Write = Write.SYNCED) -> Iterator[Transaction]:
         self._be_away()
-        with super()._write(kind) as connection:
-            yield connection
+        with super().write(kind) as tx:
+            yield tx
         if self.unanswered:
             self.unanswered -= 1
             raise StoreUnavailable("no answer")
@@ -377,7 +379,8 @@ class Trial:
         self.provider = provider
         self.seen: set[tuple[str, int]] = set()
         self._directory = directory
-        self.store = FragileStore(f"sqlite:///{directory}/queue.db", keep_content=False)
+        database = FragileDatabase(f"sqlite:///{directory}/queue.db")
+        self.store = store_on(database, keep_content=False)
         self.log = io.StringIO()
         self._settings = Settings.model_validate(
             {
@@ -391,7 +394,7 @@ class Trial:
         )
 
     def worker(self, incarnation: str) -> Worker:
-        self.store.register(
+        self.store.instances.register(
             Instance(
                 incarnation=incarnation, name="g", role="delivery", pid=1, version="1",
                 fingerprint="f",
@@ -410,12 +413,12 @@ class Trial:
     def entries(self, messages: list[AcceptedMessage]) -> list[QueueEntry]:
         ids = tuple(message.queue_id for message in messages)
         selection = Selection(queue_ids=ids, states=frozenset(DeliveryState))
-        return self.store.search(selection, limit=len(ids))
+        return self.store.queue.search(selection, limit=len(ids))
 
     def change(self, *statements: str) -> None:
-        with self.store._write() as connection:
+        with self.store.database.write() as connection:
             for sql in statements:
-                connection.exec_driver_sql(sql)
+                connection.connection.exec_driver_sql(sql)
 
     async def run(self, number: int) -> bool:
         """Strike at suspension `number`; False when everything was over before."""
@@ -441,9 +444,10 @@ class Trial:
             with contextlib.suppress(LeaseLost):
                 await task
         Run.current = None
-        self.store.away = self.store.unanswered = 0
+        database = self.store.database
+        database.away = database.unanswered = 0
         begun = lifelines.begun_by(self._directory / "instances", run.incarnation)
-        self.store.bury(run.incarnation, begun=begun)
+        self.store.instances.bury(run.incarnation, begun=begun)
         lifeline.release()
         if run.successor is not None:
             await run.successor
@@ -481,7 +485,7 @@ class Trial:
     def doubted(self, entry: QueueEntry) -> frozenset[str]:
         """Return the recipients of whom a doubt is written down."""
         told = (AttemptState.IN_DOUBT, AttemptState.INTERRUPTED)
-        attempts = [one for one in self.store.attempts(entry.queue_id) if one.state in told]
+        attempts = [one for one in self.store.queue.attempts(entry.queue_id) if one.state in told]
         return frozenset(
             one.address
             for one in entry.recipients
@@ -507,14 +511,14 @@ class Trial:
                 await asyncio.sleep(0.02)
             stop.set()
             await task
-        self.store.bury(incarnation)
+        self.store.instances.bury(incarnation)
         lifeline.release()
 
     def _is_due(self) -> bool:
         """True while a worker has something to do at once, or does it."""
-        with super(FragileStore, self.store)._read() as connection:
+        with super(FragileDatabase, self.store.database).read() as connection:
             return bool(
-                connection.exec_driver_sql(
+                connection.connection.exec_driver_sql(
                     "SELECT 1 FROM delivery WHERE state IN ('active', 'incoming') LIMIT 1"
                 ).all()
             )
@@ -528,7 +532,7 @@ class Trial:
         )
         await self.deliver_rest("last")
         copies = self.copies()
-        entries = self.store.search(Selection(states=frozenset(DeliveryState)), limit=1000)
+        entries = self.store.queue.search(Selection(states=frozenset(DeliveryState)), limit=1000)
         for entry in entries:
             doubted = self.doubted(entry)
             for one in entry.recipients:

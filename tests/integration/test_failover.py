@@ -10,7 +10,8 @@ import pytest
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.settings.model import Route
 from relaygw.settings.provider import Provider
-from relaygw.store.protocol import AuditEntry, Hold
+from relaygw.store.audit import AuditEntry
+from relaygw.store.holds import Hold
 from tests.builders import accepted
 from tests.e2e.ports import free_port
 from tests.fakes.scripted_provider import Action, ScriptedProvider, Wait
@@ -96,7 +97,7 @@ async def test_mail_in_doubt_is_never_sent_by_another_provider(tmp_path: Path) -
         lost = accepted()
         rig.accept(lost)
         await rig.wait_for(lost, DeliveryState.DEFERRED)
-        rig.store.put_hold(
+        rig.store.holds.put_hold(
             Hold(
                 scope="provider",
                 key="a",
@@ -118,8 +119,8 @@ async def test_mail_in_doubt_is_never_sent_by_another_provider(tmp_path: Path) -
 
 def make_due(rig: Rig, queue_id: str) -> None:
     """Let a deferred message be due now, without an operator."""
-    with rig.store._write() as connection:
-        connection.exec_driver_sql(
+    with rig.store.database.write() as connection:
+        connection.connection.exec_driver_sql(
             "UPDATE delivery SET due_at_ms = 0 WHERE queue_id = ?", (queue_id,)
         )
     for lane in rig.worker._lanes:
@@ -169,7 +170,7 @@ async def test_an_unverified_sender_stops_only_its_own_domain(tmp_path: Path) ->
         rig.accept(second, other)
         await rig.wait_for(second, DeliveryState.HELD)
         await rig.wait_for(other, DeliveryState.FINISHED)
-        rig.store.put_hold(
+        rig.store.holds.put_hold(
             Hold(
                 scope=hold.scope,
                 key=hold.key,
@@ -181,10 +182,10 @@ async def test_an_unverified_sender_stops_only_its_own_domain(tmp_path: Path) ->
         )
         await rig.wait_for(first, DeliveryState.FINISHED)
         entry = await rig.wait_for(second, DeliveryState.FINISHED)
-        assert rig.store.holds() == []
+        assert rig.store.holds.in_force() == []
         assert entry.recipients[0].state is RecipientState.DELIVERED
-        await rig.wait_until(lambda: len(rig.store.senders()) == 3)
-        notes = {note.sender: note for note in rig.store.senders()}
+        await rig.wait_until(lambda: len(rig.store.limits.senders()) == 3)
+        notes = {note.sender: note for note in rig.store.limits.senders()}
         assert notes["a@shop.test"].refused_at_ms is not None
         assert "not verified" in (notes["a@shop.test"].reply or "")
         assert notes["a@other.test"].refused_at_ms is None
@@ -227,7 +228,7 @@ async def test_a_key_that_was_rotated_heals_by_itself(tmp_path: Path) -> None:
             await a.wait_for_messages(21)
         for message in messages:
             await rig.wait_for(message, DeliveryState.FINISHED)
-        assert rig.store.holds() == []
+        assert rig.store.holds.in_force() == []
 
 
 async def test_what_an_operator_holds_only_an_operator_releases(tmp_path: Path) -> None:
@@ -238,7 +239,7 @@ async def test_what_an_operator_holds_only_an_operator_releases(tmp_path: Path) 
         hold = Hold(
             scope="provider", key="a", reason="upgrade", remedy="", since_ms=0, probe_at_ms=None
         )
-        rig.store.put_hold(hold)
+        rig.store.holds.put_hold(hold)
         await rig.wait_until(lambda: rig.worker._gates["a"].is_held)
         message = accepted()
         rig.accept(message)
@@ -246,12 +247,12 @@ async def test_what_an_operator_holds_only_an_operator_releases(tmp_path: Path) 
             lane.may_have_more = True
         await rig.wait_until(lambda: rig.worker._gates["a"].is_held)
         assert a.connections == []
-        rig.store.drop_hold("provider", "a", now_ms=1)
-        assert rig.store.holds(), "a probe does not end it"
+        rig.store.holds.drop_hold("provider", "a", now_ms=1)
+        assert rig.store.holds.in_force(), "a probe does not end it"
         released = AuditEntry(
             at_ms=1, actor="op", action="provider.release", target="a", affected=1, detail=""
         )
-        rig.store.drop_hold("provider", "a", now_ms=1, entry=released)
+        rig.store.holds.drop_hold("provider", "a", now_ms=1, entry=released)
         await rig.wait_for(message, DeliveryState.FINISHED)
 
 
@@ -280,11 +281,11 @@ async def test_an_outage_is_told_to_all_workers_and_ends_for_all(tmp_path: Path)
     ):
         a.script("greeting", *[(b"421 4.3.2 away\r\n", Action.DROP)] * 3)
         rig.accept(accepted())
-        await rig.wait_until(lambda: len(rig.store.holds()) == 1)
-        (outage,) = rig.store.holds()
+        await rig.wait_until(lambda: len(rig.store.holds.in_force()) == 1)
+        (outage,) = rig.store.holds.in_force()
         assert (outage.scope, outage.key) == ("unreachable", "a")
         assert "421 4.3.2 away" in outage.reason
-        await rig.wait_until(lambda: rig.store.holds() == [])
+        await rig.wait_until(lambda: rig.store.holds.in_force() == [])
         await a.wait_for_messages(1)
     assert rig.log.getvalue().count("provider a is down") == 1
     assert rig.log.getvalue().count("provider a is back") == 1
@@ -298,7 +299,7 @@ async def test_what_another_worker_found_out_costs_one_connection_not_mail(
         running(tmp_path, {"a": a.settings()}) as rig,
     ):
         a.script("greeting", *[(b"421 4.3.2 away\r\n", Action.DROP)] * 2)
-        rig.store.put_hold(
+        rig.store.holds.put_hold(
             Hold(
                 scope="unreachable",
                 key="a",
@@ -314,4 +315,4 @@ async def test_what_another_worker_found_out_costs_one_connection_not_mail(
         await a.wait_for_messages(1)
         await rig.wait_for(message, DeliveryState.FINISHED)
         assert rig.entry(message).recipients[0].attempts == 1, "only the one that went through"
-        assert rig.store.holds() == []
+        assert rig.store.holds.in_force() == []

@@ -18,8 +18,8 @@ from relaygw.mail.attempt import AttemptState
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.roles.delivery import bury_dead
 from relaygw.store import migrate
-from relaygw.store.protocol import Selection
-from relaygw.store.sqlite import SqliteStore
+from relaygw.store.queue import Selection
+from relaygw.store.store import open_store
 from tests.builders import NOW_MS, accepted
 from tests.fakes.scripted_provider import ThreadedProvider
 from tests.integration import dying_worker
@@ -57,7 +57,7 @@ class Killed:
         self._provider = provider
         self._directory = directory
         self._settings = provider.settings(**settings).model_dump(mode="json") | settings
-        self.store = SqliteStore(f"sqlite:///{directory}/queue.db", keep_content=False)
+        self.store = open_store(f"sqlite:///{directory}/queue.db", keep_content=False)
 
     def deliver(self, incarnation: str, *, number: int = 0, is_after: bool = False) -> bool:
         """Return True if the worker was killed, False if it came to its end."""
@@ -79,8 +79,8 @@ class Killed:
         """Return the recipients that are written down as perhaps sent twice."""
         return {
             one.address
-            for entry in self.store.search(Selection(states=ALL), limit=100)
-            for attempt in self.store.attempts(entry.queue_id)
+            for entry in self.store.queue.search(Selection(states=ALL), limit=100)
+            for attempt in self.store.queue.attempts(entry.queue_id)
             if attempt.state in TOLD
             for one in entry.recipients
             if attempt.rcpt_no in (None, one.rcpt_no)
@@ -90,7 +90,7 @@ class Killed:
         """Return the recipients whose delivery is durable."""
         return {
             one.address
-            for entry in self.store.search(Selection(states=ALL), limit=100)
+            for entry in self.store.queue.search(Selection(states=ALL), limit=100)
             for one in entry.recipients
             if one.state is RecipientState.DELIVERED
         }
@@ -130,7 +130,7 @@ def test_killed_at_any_write_nothing_is_sent_twice_untold(
             )
             for place, count in enumerate(recipients)
         ]
-        killed.store.accept_batch(mail)
+        killed.store.intake.accept_batch(mail)
         was_killed = killed.deliver("one", number=number, is_after=is_after)
         bury_dead(directory / "instances", killed.store)
         recorded, told, before = killed.recorded(), killed.told(), killed.copies()

@@ -73,7 +73,7 @@ async def test_an_unknown_rate_is_found_and_nothing_is_lost(tmp_path: Path) -> N
         for message in messages:
             entry = await rig.wait_for(message, DeliveryState.FINISHED)
             assert entry.recipients[0].attempts <= 1, "a throttle charges no attempt"
-        (account,) = rig.store.accounts().values()
+        (account,) = rig.store.limits.accounts().values()
         assert account.ceiling_connections is not None
         assert account.ceiling_connections <= 4
         assert account.ceiling_per_s is not None
@@ -95,7 +95,7 @@ async def test_a_quota_holds_the_provider_until_there_is_room(tmp_path: Path) ->
         assert "daily_quota of 5 is used up" in hold.reason
         assert hold.probe_at_ms is not None
         assert hold.probe_at_ms > (time.time() + 23 * 3600) * 1000
-        assert rig.store.quota_used("p") == 5
+        assert rig.store.limits.quota_used("p") == 5
         assert len(provider.messages) == 5
 
 
@@ -106,7 +106,7 @@ async def test_what_was_taken_of_a_quota_and_not_used_is_given_back(tmp_path: Pa
     ):
         rig.accept(*(accepted() for _ in range(3)))
         await provider.wait_for_messages(3)
-        await rig.wait_until(lambda: rig.store.quota_used("p") == 3)
+        await rig.wait_until(lambda: rig.store.limits.quota_used("p") == 3)
 
 
 @pytest.mark.parametrize("counts", ["messages", "recipients"])
@@ -128,7 +128,7 @@ async def test_what_the_provider_refuses_uses_up_no_quota(tmp_path: Path, counts
             for message in taken:
                 await rig.wait_for(message, DeliveryState.FINISHED)
             assert len(provider.messages) == 3
-            assert not rig.store.holds()
+            assert not rig.store.holds.in_force()
 
 
 async def test_a_quota_survives_a_restart(tmp_path: Path) -> None:

@@ -16,9 +16,10 @@ from relaygw.mail.envelope import DeliveryUpdate
 from relaygw.mail.state import DeliveryState
 from relaygw.settings.model import Mode, Settings
 from relaygw.store import migrate
-from relaygw.store.postgres import PostgresStore
-from relaygw.store.protocol import Key, Recorded
-from relaygw.store.sqlite import SqliteStore
+from relaygw.store.claims import Key
+from relaygw.store.outcomes import Recorded
+from relaygw.store.store import open_store
+from tests.altered_store import AlteredStore
 from tests.builders import NOW_MS, accepted
 from tests.contract.conftest import instance
 from tests.contract.cutting_proxy import CuttingProxy
@@ -42,7 +43,7 @@ def proxy(postgres_url: str) -> Iterator[CuttingProxy]:
 
 def through(proxy: CuttingProxy):
     """Return what opens the worker's store through a proxy."""
-    return lambda _url, keep_content: PostgresStore(proxy.url, keep_content=keep_content)
+    return lambda _url, keep_content: open_store(proxy.url, keep_content=keep_content)
 
 
 def sent(provider: ScriptedProvider) -> Counter[bytes]:
@@ -112,7 +113,7 @@ async def test_an_outcome_whose_answer_was_lost_is_no_lost_lease(
     assert "lease was lost" not in rig.log.getvalue()
 
 
-class Forgetful(SqliteStore):
+class Forgetful(AlteredStore):
     """A store that has recorded a first outcome and fails for a while to say so."""
 
     failures = 4
@@ -146,7 +147,7 @@ async def test_mail_that_is_due_again_while_its_outcome_waits_is_sent_once(tmp_p
     assert "lease was lost" not in rig.log.getvalue()
 
 
-class Grudging(SqliteStore):
+class Grudging(AlteredStore):
     """A store that refuses to take leases back at first."""
 
     refusals = 2
@@ -176,7 +177,7 @@ async def test_leases_that_could_not_be_given_back_are_no_loss(tmp_path: Path) -
 
 
 def held(rig: Rig) -> int:
-    return rig.store.permits_held("p", incarnation="w")
+    return rig.store.limits.permits_held("p", incarnation="w")
 
 
 def counted(rig: Rig) -> int:
@@ -214,13 +215,13 @@ async def test_permits_are_right_again_after_an_answer_was_lost(
 
 async def test_leases_of_a_worker_that_nobody_knows_are_freed_and_told(tmp_path: Path) -> None:
     migrate.upgrade(f"sqlite:///{tmp_path}/queue.db")
-    store = SqliteStore(f"sqlite:///{tmp_path}/queue.db", keep_content=False)
+    store = open_store(f"sqlite:///{tmp_path}/queue.db", keep_content=False)
     message = accepted()
-    store.accept_batch([message])
-    store.register(instance("nobody"))
-    assert store.claim("default", limit=1, incarnation="nobody", now_ms=NOW_MS)
-    with store._write() as connection:  # as a hand in the database would
-        connection.exec_driver_sql("DELETE FROM instance")
+    store.intake.accept_batch([message])
+    store.instances.register(instance("nobody"))
+    assert store.leases.claim("default", limit=1, incarnation="nobody", now_ms=NOW_MS)
+    with store.database.write() as connection:  # as a hand in the database would
+        connection.connection.exec_driver_sql("DELETE FROM instance")
     output = io.StringIO()
     async with (
         ScriptedProvider() as provider,

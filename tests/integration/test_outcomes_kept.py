@@ -21,12 +21,14 @@ from relaygw.errors import StoreUnavailable
 from relaygw.mail.attempt import AttemptState
 from relaygw.mail.envelope import AcceptedMessage
 from relaygw.mail.state import DeliveryState, RecipientState
-from relaygw.roles.process import RoleContext, registered
+from relaygw.roles.context import RoleContext
+from relaygw.roles.life import registered
 from relaygw.settings.load import load_settings
 from relaygw.store import migrate
-from relaygw.store.protocol import QueueEntry
-from relaygw.store.sqlite import SqliteStore
+from relaygw.store.queue_entry import QueueEntry
+from relaygw.store.store import Store
 from relaygw.upstream import classifier
+from tests.altered_store import AlteredStore
 from tests.builders import NOW_MS, accepted
 from tests.fakes.scripted_provider import Action, ScriptedProvider, Wait
 from tests.integration.delivery_rig import Rig, running
@@ -55,7 +57,7 @@ def states(entry: QueueEntry) -> list[RecipientState]:
     return [recipient.state for recipient in entry.recipients]
 
 
-class Kept(SqliteStore):
+class Kept(AlteredStore):
     """A store that is looked at once the worker is gone."""
 
     def close(self) -> None:
@@ -90,7 +92,7 @@ async def test_a_stop_after_the_final_dot_is_a_recorded_doubt(tmp_path: Path) ->
     assert delivery.is_in_doubt
     assert delivery.provider == "p"
     assert delivery.due_at_ms > time.time() * 1000 + 200_000, "it is not sent again at once"
-    (attempt,) = rig.store.attempts(message.queue_id)
+    (attempt,) = rig.store.queue.attempts(message.queue_id)
     assert attempt.state is AttemptState.IN_DOUBT
     assert attempt.reply.startswith("stopped before 127.0.0.1")
     assert "may be sent more than once" in rig.log.getvalue()
@@ -107,7 +109,7 @@ async def test_a_stop_before_the_final_dot_gives_the_delivery_back(
     (delivery,) = entry.deliveries
     assert (delivery.state, delivery.attempts) == (DeliveryState.INCOMING, 0)
     assert not delivery.is_in_doubt
-    assert rig.store.attempts(message.queue_id) == []
+    assert rig.store.queue.attempts(message.queue_id) == []
     assert "status=" not in rig.log.getvalue()
 
 
@@ -168,7 +170,7 @@ async def test_a_part_is_durable_before_the_next_begins(tmp_path: Path) -> None:
     assert copies(provider) == {"c0@cust.test": 1, "c2@cust.test": 1}
 
 
-class Forgetful(SqliteStore):
+class Forgetful(AlteredStore):
     """Each batch of outcomes is written and the answer lost."""
 
     lost = 0
@@ -191,14 +193,14 @@ async def test_a_part_whose_answer_was_lost_is_counted_once(tmp_path: Path) -> N
             rig.accept(message)
             rig.worker.wake()
             entry = await rig.wait_for(message, DeliveryState.FINISHED)
-            told = rig.store.attempts(message.queue_id)
+            told = rig.store.queue.attempts(message.queue_id)
         assert (entry.deliveries[0].attempts, len(told)) == (1, 1)
         assert [one.attempts for one in entry.recipients] == [1] * 6
         assert "lease was lost" not in rig.log.getvalue()
         assert set(copies(provider).values()) == {1}
 
 
-class Failing(SqliteStore):
+class Failing(AlteredStore):
     """Cannot read content for a while."""
 
     reads = 0
@@ -221,7 +223,7 @@ async def test_trouble_of_the_store_is_never_the_messages(
             rig.accept(message)
             rig.worker.wake()
             entry = await rig.wait_for(message, DeliveryState.FINISHED)
-            told = rig.store.attempts(message.queue_id)
+            told = rig.store.queue.attempts(message.queue_id)
     assert copies(provider) == dict.fromkeys(SIX, 1)
     assert [one.attempts for one in entry.recipients] == [1] * 6
     assert AttemptState.HELD not in [one.state for one in told]
@@ -237,7 +239,7 @@ def overslept(rig: Rig) -> None:
     rig.worker._leases._until_s = 0.0
 
 
-class Slow(SqliteStore):
+class Slow(AlteredStore):
     """Something happens each time that content was read."""
 
     when_read: Callable[[], None] = staticmethod(lambda: None)
@@ -291,11 +293,11 @@ async def test_what_was_sent_with_a_lease_that_others_took_over_is_told(tmp_path
             rig.accept(message)
             rig.worker.wake()
             await provider.wait_until(lambda: not provider.pending("CONTENT"))
-            rig.store.bury("w", begun=None)  # by the janitor of another host
-            (vanished,) = rig.store.attempts(message.queue_id)
+            rig.store.instances.bury("w", begun=None)  # by the janitor of another host
+            (vanished,) = rig.store.queue.attempts(message.queue_id)
             go_on.set()
             await rig.wait_until(lambda: "more than once" in rig.log.getvalue())
-        _, late = rig.store.attempts(message.queue_id)
+        _, late = rig.store.queue.attempts(message.queue_id)
     assert vanished.state is AttemptState.INTERRUPTED
     assert "may have been sending it" in vanished.reply
     assert late.state is AttemptState.IN_DOUBT
@@ -322,9 +324,9 @@ async def test_a_worker_that_was_taken_over_tells_of_what_it_had_sent(
         with pytest.raises(LeaseLost):
             async with running(tmp_path, {"p": provider.settings()}, store_class=Kept) as rig:
                 message = await sent_and_not_answered(rig, provider)
-                rig.store.bury("w", begun=None)
+                rig.store.instances.bury("w", begun=None)
                 await rig.wait_until(lambda: "lease was lost" in rig.log.getvalue())
-        states = [one.state for one in rig.store.attempts(message.queue_id)]
+        states = [one.state for one in rig.store.queue.attempts(message.queue_id)]
     assert states == [AttemptState.INTERRUPTED, AttemptState.IN_DOUBT]
     assert f"{message.queue_id}: warning: the lease was lost before this outcome" in (
         rig.log.getvalue()
@@ -344,7 +346,7 @@ async def test_a_worker_that_breaks_down_records_what_it_had_sent(
 
                 monkeypatch.setattr(rig.worker, "_connections", fail)
                 await rig.wait_until(lambda: "more than once" in rig.log.getvalue())
-        (attempt,) = rig.store.attempts(message.queue_id)
+        (attempt,) = rig.store.queue.attempts(message.queue_id)
         (delivery,) = rig.entry(message).deliveries
     assert attempt.state is AttemptState.IN_DOUBT
     assert (delivery.state, delivery.is_in_doubt) == (DeliveryState.DEFERRED, True)
@@ -358,14 +360,14 @@ def test_what_a_process_leaves_without_an_outcome_is_told_at_its_end(tmp_path: P
     store = Kept(loaded.settings.queue.url, keep_content=False)
     context = RoleContext(loaded=loaded, lifeline=0, log=text_log(io.StringIO()))
     message, waiting = accepted(), accepted()
-    store.accept_batch([message, waiting])
+    store.intake.accept_batch([message, waiting])
     with registered(context, "delivery", store) as lifeline:
-        store.claim("default", limit=9, incarnation=context.incarnation, now_ms=NOW_MS)
+        store.leases.claim("default", limit=9, incarnation=context.incarnation, now_ms=NOW_MS)
         lifeline.begin(message.queue_id, 0, "p")
-    (attempt,) = store.attempts(message.queue_id)
+    (attempt,) = store.queue.attempts(message.queue_id)
     assert (attempt.state, attempt.provider) == (AttemptState.INTERRUPTED, "p")
-    assert store.attempts(waiting.queue_id) == []
-    SqliteStore.close(store)
+    assert store.queue.attempts(waiting.queue_id) == []
+    Store.close(store)
 
 
 # --- content
@@ -388,8 +390,8 @@ async def test_content_that_is_not_what_was_accepted_is_never_ended_by_a_dot(
         async with running(tmp_path, {"p": provider.settings()}) as rig:
             message = replace(accepted(content=content), is_8bit=True)
             rig.accept(message)
-            with rig.store._write() as connection:
-                connection.exec_driver_sql(damage)
+            with rig.store.database.write() as connection:
+                connection.connection.exec_driver_sql(damage)
             rig.worker.wake()
             entry = await rig.wait_for(message, DeliveryState.DEFERRED)
         assert provider.messages == []
@@ -413,13 +415,13 @@ async def test_a_defect_after_the_providers_answer_is_no_reason_to_send_again(
             rig.accept(message)
             rig.worker.wake()
             entry = await rig.wait_for(message, DeliveryState.DEFERRED)
-        (attempt,) = rig.store.attempts(message.queue_id)
+        (attempt,) = rig.store.queue.attempts(message.queue_id)
         assert attempt.state is AttemptState.IN_DOUBT
         assert entry.deliveries[0].is_in_doubt
         assert len(provider.messages) == 1
 
 
-class Watched(SqliteStore):
+class Watched(AlteredStore):
     """Notes in which threads it was called."""
 
     def __init__(self, url: str, *, keep_content: bool) -> None:

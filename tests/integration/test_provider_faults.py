@@ -18,7 +18,7 @@ from relaygw.mail.envelope import AcceptedMessage
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.settings.model import Route
 from relaygw.settings.provider import Provider
-from relaygw.store.protocol import QueueEntry
+from relaygw.store.queue_entry import QueueEntry
 from tests.builders import accepted
 from tests.e2e.ports import free_port
 from tests.fakes.full_backlog import full_backlog
@@ -170,7 +170,7 @@ async def check_all(rig: Rig, servers: dict[str, tuple[str, ScriptedProvider]], 
     ends = dict(zip(faults, await asyncio.gather(*checks, return_exceptions=True), strict=True))
     problems = {name: repr(end) for name, end in ends.items() if isinstance(end, BaseException)}
     assert problems == {}
-    assert rig.store.holds() == []
+    assert rig.store.holds.in_force() == []
     return ends
 
 
@@ -280,7 +280,7 @@ async def test_ports_that_refuse_or_do_not_answer_cost_no_mail(tmp_path: Path) -
                     entries = [rig.entry(message) for message in messages]
                     assert all(e.recipients[0].state is RecipientState.PENDING for e in entries)
                     assert sum(e.recipients[0].attempts for e in entries) <= 5
-                assert rig.store.holds() == []
+                assert rig.store.holds.in_force() == []
 
 
 def in_clear(server: ScriptedProvider) -> bytes:
@@ -310,7 +310,7 @@ async def send_nothing(directory: Path, servers: dict[str, ScriptedProvider]) ->
             entries = [rig.entry(message) for message in messages]
             assert all(e.recipients[0].state is RecipientState.PENDING for e in entries)
             assert 1 <= sum(e.recipients[0].attempts for e in entries) <= 5
-        assert rig.store.holds() == []
+        assert rig.store.holds.in_force() == []
     for name, server in servers.items():
         if server.tls != "implicit":  # else the handshake fails before a connection is counted
             assert len(server.connections) >= 2, name

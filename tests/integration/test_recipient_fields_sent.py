@@ -12,7 +12,8 @@ import pytest
 from relaygw.mail.envelope import NewRecipient, Released, ReleasedDelivery, Source
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.policy.hold_reasons import is_of_configuration
-from relaygw.store.protocol import AuditEntry, Release
+from relaygw.store.audit import AuditEntry
+from relaygw.store.release import Release
 from tests.builders import NOW_MS, accepted
 from tests.fakes.scripted_provider import ReceivedMessage, ScriptedProvider
 from tests.integration.delivery_rig import Rig, running
@@ -141,7 +142,7 @@ async def test_released_mail_reaches_those_it_was_released_to_and_nobody_else(
             stream="transactional",
             recipients=(NewRecipient(address="dev@agency.test"),),
         )
-        rig.store.release_captured(
+        rig.store.sandbox.release_captured(
             [Release(queue_id=message.queue_id, deliveries=(part,), entry=AUDIT)]
         )
         await provider.wait_for_messages(1)
@@ -149,7 +150,7 @@ async def test_released_mail_reaches_those_it_was_released_to_and_nobody_else(
         (got,) = provider.messages
         assert got.recipients == ("dev@agency.test",)
         assert CUSTOMER not in got.content
-        stored = rig.store.read_chunk(message.queue_id, 0)
+        stored = rig.store.intake.read_chunk(message.queue_id, 0)
         assert stored is not None and CUSTOMER in stored  # people look at it as it came
 
 
@@ -171,7 +172,7 @@ async def test_a_large_message_and_one_in_parts_are_cleaned_as_well(tmp_path: Pa
             mode="staging",
         )
         message = replace(message, content=(), stored_chunks=len(chunks))
-        rig.store.add_chunks(message.queue_id, 0, chunks)
+        rig.store.intake.add_chunks(message.queue_id, 0, chunks)
         rig.accept(message)
         await rig.wait_for(message, DeliveryState.FINISHED)
         assert len(provider.messages) == 2
@@ -192,7 +193,7 @@ async def test_a_header_without_end_is_held_in_staging(tmp_path: Path) -> None:
             "dev@agency.test", content=content, size_bytes=len(content), mode="staging"
         )
         message = replace(message, content=(), stored_chunks=len(chunks))
-        rig.store.add_chunks(message.queue_id, 0, chunks)
+        rig.store.intake.add_chunks(message.queue_id, 0, chunks)
         rig.accept(message)
         entry = await rig.wait_for(message, DeliveryState.HELD)
         assert "header has no end within 1 MiB" in (entry.deliveries[0].reason or "")

@@ -13,8 +13,9 @@ from relaygw.mail.envelope import AcceptedMessage, DeliveryUpdate, NewDelivery, 
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.settings.model import Route, Stream
 from relaygw.store import migrate
-from relaygw.store.protocol import Instance, QueueEntry
-from relaygw.store.sqlite import SqliteStore
+from relaygw.store.instances import Instance
+from relaygw.store.queue_entry import QueueEntry
+from relaygw.store.store import Store, open_store
 from tests.builders import NOW_MS, accepted
 from tests.fakes.scripted_provider import ScriptedProvider
 from tests.integration.delivery_rig import Rig, running
@@ -39,19 +40,19 @@ def worker(incarnation: str, *, fingerprint: str = "f") -> Instance:
     )
 
 
-def queue(directory: Path, *messages: AcceptedMessage) -> SqliteStore:
+def queue(directory: Path, *messages: AcceptedMessage) -> Store:
     """Return a queue that has messages before the worker of now starts."""
     url = f"sqlite:///{directory}/queue.db"
     migrate.upgrade(url)
-    store = SqliteStore(url, keep_content=False)
-    store.accept_batch(messages)
+    store = open_store(url, keep_content=False)
+    store.intake.accept_batch(messages)
     return store
 
 
-def leave(store: SqliteStore, message: AcceptedMessage, **update: Any) -> None:
+def leave(store: Store, message: AcceptedMessage, **update: Any) -> None:
     """Let a worker of yesterday leave a message as `update` says."""
-    store.register(worker("before"))
-    (claimed,) = store.claim(
+    store.instances.register(worker("before"))
+    (claimed,) = store.leases.claim(
         message.deliveries[0].route, limit=1, incarnation="before", now_ms=NOW_MS
     )
     values: dict[str, Any] = {
@@ -63,8 +64,10 @@ def leave(store: SqliteStore, message: AcceptedMessage, **update: Any) -> None:
         "reason": None,
         "recipients": (),
     }
-    store.record_batch([DeliveryUpdate(**values | update)], incarnation="before", now_ms=NOW_MS)
-    store.bury("before")
+    store.leases.record_batch(
+        [DeliveryUpdate(**values | update)], incarnation="before", now_ms=NOW_MS
+    )
+    store.instances.bury("before")
 
 
 def routes_of(entry: QueueEntry) -> list[tuple[str, str]]:
@@ -86,7 +89,7 @@ async def test_mail_of_a_renamed_route_goes_by_the_rules_of_now(tmp_path: Path) 
         rig.accept(late)
         await rig.wait_for(late, D.FINISHED)
         (deed,) = [
-            one for one in rig.store.audit_entries(limit=9) if waits.queue_id in one.target.split()
+            one for one in rig.store.audit.entries(limit=9) if waits.queue_id in one.target.split()
         ]
     assert routes_of(entry) == [("main", "finished")]
     assert len(p.messages) == 2
@@ -180,20 +183,20 @@ async def test_what_is_in_doubt_stays_and_the_log_says_so(tmp_path: Path) -> Non
 async def test_a_rolling_change_of_settings_does_not_fight(tmp_path: Path) -> None:
     waits = accepted()
     store = queue(tmp_path, waits)
-    store.register(worker("other", fingerprint="of the settings before"))
+    store.instances.register(worker("other", fingerprint="of the settings before"))
     async with ScriptedProvider() as p, running(tmp_path, {"p": p.settings()}, routes=MAIN) as rig:
         said = "stays as it is while others run other settings: "
         await rig.wait_until(lambda: f"{said}delivery 1 on gw" in rig.log.getvalue())
         assert routes_of(rig.entry(waits)) == [("default", "incoming")]
-        store.heartbeat("other", state="draining")  # it takes nothing new any more
+        store.instances.heartbeat("other", state="draining")  # it takes nothing new any more
         await rig.wait_for(waits, D.FINISHED)
         # a worker that is about to stop does not undo what the front of a reload has decided
-        store.register(replace(worker("new", fingerprint="newer"), role="front"))
+        store.instances.register(replace(worker("new", fingerprint="newer"), role="front"))
         late = accepted()
         rig.accept(late)
         await rig.wait_until(lambda: f"{said}front 1 on gw" in rig.log.getvalue())
         assert routes_of(rig.entry(late)) == [("default", "incoming")]
-        store.bury("new")
+        store.instances.bury("new")
         await rig.wait_for(late, D.FINISHED)
     store.close()
 
@@ -203,7 +206,7 @@ async def held_for_the_mode(tmp_path: Path, mode: str, **more: Any) -> tuple[Rig
     waits, sign = accepted(), accepted("qa@shop.test")
     store = queue(tmp_path, waits)
     leave(store, waits, state=D.HELD, reason="mode")
-    store.accept_batch([sign])
+    store.intake.accept_batch([sign])
     store.close()
     async with (
         ScriptedProvider() as p,
@@ -215,7 +218,7 @@ async def held_for_the_mode(tmp_path: Path, mode: str, **more: Any) -> tuple[Rig
         return (
             rig,
             rig.entry(waits),
-            rig.store.record_of(waits.queue_id).deliveries[0].held_at_ms or 0,
+            rig.store.queue.record_of(waits.queue_id).deliveries[0].held_at_ms or 0,
         )
 
 
@@ -237,7 +240,7 @@ async def test_what_an_operator_holds_beside_it_stays_held(tmp_path: Path) -> No
     by_mode, by_hand = accepted(), accepted()
     store = queue(tmp_path, by_hand)
     leave(store, by_hand, state=D.HELD, reason="operator: mode of work")
-    store.accept_batch([by_mode])
+    store.intake.accept_batch([by_mode])
     leave(store, by_mode, state=D.HELD, reason="mode")
     store.close()
     async with ScriptedProvider() as p, running(tmp_path, {"p": p.settings()}) as rig:

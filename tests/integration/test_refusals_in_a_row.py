@@ -40,8 +40,8 @@ def answered(rig: Rig, mail: list[AcceptedMessage]) -> int:
 
 
 def probe_now(rig: Rig) -> None:
-    (hold,) = rig.store.holds()
-    rig.store.put_hold(replace(hold, probe_at_ms=time.time_ns() // 1_000_000))
+    (hold,) = rig.store.holds.in_force()
+    rig.store.holds.put_hold(replace(hold, probe_at_ms=time.time_ns() // 1_000_000))
 
 
 async def test_a_provider_that_refuses_twenty_in_a_row_alike_is_held(tmp_path: Path) -> None:
@@ -70,7 +70,7 @@ async def test_a_provider_that_refuses_twenty_in_a_row_alike_is_held(tmp_path: P
             # the provider is well again: what was kept goes out, but for what probed a moment ago
             provider.recipients.clear()
             probe_now(rig)
-            await rig.wait_until(lambda: not rig.store.holds())
+            await rig.wait_until(lambda: not rig.store.holds.in_force())
             await rig.wait_until(lambda: states(rig, mail)[R.DELIVERED] >= len(mail) - IN_A_ROW - 2)
 
 
@@ -86,4 +86,4 @@ async def test_one_that_is_taken_lets_the_next_ones_bounce(tmp_path: Path) -> No
             rig.worker.wake()
             await rig.wait_until(lambda: answered(rig, mail) == len(mail))
             assert states(rig, mail) == {R.BOUNCED: 39, R.DELIVERED: 6}
-            assert rig.store.holds() == []
+            assert rig.store.holds.in_force() == []

@@ -60,14 +60,27 @@ LIBRARY_ROOMS = {
 }
 
 SEAMS = (
-    "store.protocol.",
-    "store.captured.",
-    "store.commands.",
+    "store.store.",
+    "store.intake.",
+    "store.leases.",
+    "store.instances.",
+    "store.limits.",
+    "store.holds.",
+    "store.queue.",
+    "store.audit.",
+    "store.sandbox.",
+    "store.watch.",
+    "store.sessions.",
+    "store.queue_entry.",
     "store.attempts.",
-    "store.watching.",
+    "store.claims.Key",
+    "store.outcomes.Recorded",
+    "store.release.Release",
+    "store.lifelines.",
+    "store.recovery.Recovered",
     "store.batch_writer.",
 )
-"""What other rooms see of the store: protocols and the data they speak of, no SQL."""
+"""What other rooms see of the store: repositories and the data they speak of, no SQL."""
 
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if "migrations" not in path.parts)
 

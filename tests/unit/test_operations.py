@@ -22,9 +22,12 @@ from relaygw.operations.queue_actions import (
     change_queued,
     objection,
 )
+from relaygw.store.audit import AuditEntry
+from relaygw.store.instances import Instance
 from relaygw.store.migrate import upgrade
-from relaygw.store.protocol import AuditEntry, DeliveryEntry, Instance, QueueEntry, Selection
-from relaygw.store.sqlite import SqliteStore
+from relaygw.store.queue import Selection
+from relaygw.store.queue_entry import DeliveryEntry, QueueEntry
+from relaygw.store.store import Store, open_store
 from tests.builders import NOW_MS, accepted
 
 D = DeliveryState
@@ -33,7 +36,7 @@ ANN = Order(actor="ann")
 
 
 def change(
-    store: SqliteStore, action: QueueAction, *ids: str, order: Order = ANN, now_ms: int = LATER_MS
+    store: Store, action: QueueAction, *ids: str, order: Order = ANN, now_ms: int = LATER_MS
 ) -> Result:
     return change_queued(store, action, ids, order, now_ms=now_ms)
 
@@ -86,26 +89,26 @@ def test_a_message_with_an_active_part_is_not_stopped_by_halves(action: QueueAct
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[SqliteStore]:
+def store(tmp_path: Path) -> Iterator[Store]:
     url = f"sqlite:///{tmp_path}/queue.db"
     upgrade(url)
-    store = SqliteStore(url, keep_content=False)
+    store = open_store(url, keep_content=False)
     yield store
     store.close()
 
 
-def add(store: SqliteStore, **more: object) -> str:
+def add(store: Store, **more: object) -> str:
     message = accepted(**more)
-    store.accept_batch([message])
+    store.intake.accept_batch([message])
     return message.queue_id
 
 
-def entry(store: SqliteStore, queue_id: str) -> QueueEntry:
-    (found,) = store.search(Selection(queue_ids=(queue_id,), states=frozenset(D)), limit=1)
+def entry(store: Store, queue_id: str) -> QueueEntry:
+    (found,) = store.queue.search(Selection(queue_ids=(queue_id,), states=frozenset(D)), limit=1)
     return found
 
 
-def test_hold_release_delete_on_a_store(store: SqliteStore) -> None:
+def test_hold_release_delete_on_a_store(store: Store) -> None:
     queue_id = add(store)
     held = change(store, HOLD, queue_id)
     assert held.changed == (queue_id,)
@@ -116,29 +119,29 @@ def test_hold_release_delete_on_a_store(store: SqliteStore) -> None:
     assert entry(store, queue_id).deliveries[0].due_at_ms == LATER_MS + 1
     change(store, DELETE, queue_id)
     assert entry(store, queue_id).recipients[0].state is RecipientState.CANCELLED
-    trail = store.audit_entries(limit=10)
+    trail = store.audit.entries(limit=10)
     assert {(one.action, one.actor, one.target, one.affected) for one in trail} == {
         (f"queue.{action.name}", "ann", queue_id, 1) for action in (RETRY, HOLD, RELEASE, DELETE)
     }
 
 
-def test_no_ids_change_nothing(store: SqliteStore) -> None:
+def test_no_ids_change_nothing(store: Store) -> None:
     queue_id = add(store)
     for action in ACTIONS.values():
         assert change(store, action).changed == ()
     assert delete_captured(store, [], actor="ann", now_ms=LATER_MS).changed == ()
     assert entry(store, queue_id).deliveries[0].state is D.INCOMING
-    assert store.audit_entries(limit=1) == []
+    assert store.audit.entries(limit=1) == []
 
 
-def test_what_is_left_alone_leaves_no_trail(store: SqliteStore) -> None:
+def test_what_is_left_alone_leaves_no_trail(store: Store) -> None:
     queue_id = add(store)
     result = change(store, RELEASE, queue_id, queue_id)
     assert (result.changed, len(result.left)) == ((), 1)
-    assert store.audit_entries(limit=1) == []
+    assert store.audit.entries(limit=1) == []
 
 
-def test_only_captured_mail_leaves_the_sandbox(store: SqliteStore) -> None:
+def test_only_captured_mail_leaves_the_sandbox(store: Store) -> None:
     queued = add(store)
     recipient = NewRecipient(address="b@cust.test", state=RecipientState.CAPTURED)
     part = NewDelivery(route="captured", stream="transactional", recipients=(recipient,))
@@ -146,11 +149,11 @@ def test_only_captured_mail_leaves_the_sandbox(store: SqliteStore) -> None:
     result = delete_captured(store, [queued, captured], actor="ann", now_ms=LATER_MS)
     assert result.changed == (captured,)
     assert [one.queue_id for one in result.left] == [queued]
-    assert store.captured_ids(EVERYTHING, limit=10) == []
+    assert store.sandbox.captured_ids(EVERYTHING, limit=10) == []
     assert entry(store, queued).deliveries[0].state is D.INCOMING
 
 
-def test_only_the_parts_that_an_action_is_meant_for_move(store: SqliteStore) -> None:
+def test_only_the_parts_that_an_action_is_meant_for_move(store: Store) -> None:
     parts = tuple(
         NewDelivery(
             route=route,
@@ -160,11 +163,11 @@ def test_only_the_parts_that_an_action_is_meant_for_move(store: SqliteStore) -> 
         for route in ("deferred", "held")
     )
     message = replace(accepted(), deliveries=parts)
-    store.accept_batch([message])
-    store.register(
+    store.intake.accept_batch([message])
+    store.instances.register(
         Instance(incarnation="w", name="g", role="delivery", pid=1, version="1", fingerprint="f")
     )
-    store.claim("deferred", limit=1, incarnation="w", now_ms=NOW_MS)
+    store.leases.claim("deferred", limit=1, incarnation="w", now_ms=NOW_MS)
     update = DeliveryUpdate(
         queue_id=message.queue_id,
         delivery_no=0,
@@ -174,9 +177,9 @@ def test_only_the_parts_that_an_action_is_meant_for_move(store: SqliteStore) -> 
         reason="451 later",
         recipients=(),
     )
-    store.record_batch([update], incarnation="w", now_ms=NOW_MS)
+    store.leases.record_batch([update], incarnation="w", now_ms=NOW_MS)
     entry = AuditEntry(at_ms=NOW_MS, actor="a", action="x", target="", affected=0, detail="")
-    store.change_state(
+    store.queue.change_state(
         [message.queue_id],
         from_states=frozenset({D.INCOMING}),
         to=D.HELD,
@@ -187,7 +190,7 @@ def test_only_the_parts_that_an_action_is_meant_for_move(store: SqliteStore) -> 
 
     def states() -> list[DeliveryState]:
         selection = Selection(queue_ids=(message.queue_id,), states=frozenset(D))
-        (found,) = store.search(selection, limit=1)
+        (found,) = store.queue.search(selection, limit=1)
         return [part.state for part in found.deliveries]
 
     assert states() == [D.DEFERRED, D.HELD]
@@ -197,26 +200,26 @@ def test_only_the_parts_that_an_action_is_meant_for_move(store: SqliteStore) -> 
     assert states() == [D.DEFERRED, D.DEFERRED]
 
 
-def test_retry_makes_new_mail_due_as_well(store: SqliteStore) -> None:
+def test_retry_makes_new_mail_due_as_well(store: Store) -> None:
     """It may have been accepted before the clock was set back."""
     queue_id = add(store)
     assert change(store, RETRY, queue_id, now_ms=1).changed == (queue_id,)
     assert entry(store, queue_id).deliveries[0].due_at_ms == 1
 
 
-def test_new_mail_is_retried_whatever_the_routes(store: SqliteStore) -> None:
+def test_new_mail_is_retried_whatever_the_routes(store: Store) -> None:
     queue_id = add(store)
     order = Order(actor="ann", routes=frozenset({"another"}))
     assert change(store, RETRY, queue_id, order=order).changed == (queue_id,)
 
 
-def test_retry_leaves_new_mail_that_a_dead_worker_may_have_sent(store: SqliteStore) -> None:
+def test_retry_leaves_new_mail_that_a_dead_worker_may_have_sent(store: Store) -> None:
     queue_id = add(store)
-    store.register(
+    store.instances.register(
         Instance(incarnation="w", name="g", role="delivery", pid=1, version="1", fingerprint="f")
     )
-    store.claim("default", limit=1, incarnation="w", now_ms=LATER_MS)
-    store.bury("w", begun=[(queue_id, 0, "main")])
+    store.leases.claim("default", limit=1, incarnation="w", now_ms=LATER_MS)
+    store.instances.bury("w", begun=[(queue_id, 0, "main")])
     assert entry(store, queue_id).deliveries[0].state is D.INCOMING
     (left,) = change(store, RETRY, queue_id).left
     assert "main may have sent it already" in left.why

@@ -17,7 +17,8 @@ from relaygw.operations.story.outlook import headline, last_advice, prospect, sh
 from relaygw.operations.story.words import counted
 from relaygw.policy.story import EventKind, Note, Story, StoryEvent
 from relaygw.settings.model import Settings
-from relaygw.store.protocol import AuditEntry, Store
+from relaygw.store.audit import AuditEntry
+from relaygw.store.store import Store
 
 _BY_ITSELF = "queue.reroute"
 _DONE = {

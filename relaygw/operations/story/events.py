@@ -18,7 +18,7 @@ from relaygw.policy.routing import CAPTURE_ROUTE, provider_of_route
 from relaygw.policy.story import EventKind, Note, StoryEvent
 from relaygw.settings.model import Mode
 from relaygw.store.attempts import AttemptEntry
-from relaygw.store.protocol import DeliveryEntry, RecipientEntry
+from relaygw.store.queue_entry import DeliveryEntry, RecipientEntry
 
 _MODES = {
     Mode.PRODUCTION: "production: mail goes out",

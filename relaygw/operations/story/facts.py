@@ -22,14 +22,10 @@ from relaygw.policy.routing import provider_of_route
 from relaygw.policy.story import Note
 from relaygw.settings.model import Mode, Route, Settings
 from relaygw.store.attempts import AttemptEntry, DeliveryCircumstances, MessageRecord
-from relaygw.store.protocol import (
-    DeliveryEntry,
-    Hold,
-    Instance,
-    QueueEntry,
-    RecipientEntry,
-    Store,
-)
+from relaygw.store.holds import Hold
+from relaygw.store.instances import Instance
+from relaygw.store.queue_entry import DeliveryEntry, QueueEntry, RecipientEntry
+from relaygw.store.store import Store
 from relaygw.upstream.classifier import Classifier
 
 _REPLY = re.compile(r"([2-5]\d\d)(?: (.*))?", re.DOTALL)
@@ -100,18 +96,18 @@ class Facts:
 
 def gather(store: Store, settings: Settings, queue_id: str, *, now_ms: int) -> Facts | None:
     """Read the facts of a message, None if there is no such message."""
-    entries = store.entries([queue_id])
+    entries = store.queue.entries([queue_id])
     if not entries:
         return None
     (entry,) = entries
     is_open = any(part.state in OPEN for part in entry.deliveries)
     return Facts(
         entry=entry,
-        record=store.record_of(queue_id),
+        record=store.queue.record_of(queue_id),
         settings=settings,
         now_ms=now_ms,
-        holds=store.holds() if is_open else (),
-        instances=store.instances() if is_open else (),
+        holds=store.holds.in_force() if is_open else (),
+        instances=store.instances.registered() if is_open else (),
         headers=_headers(store, settings, entry),
         fields=_fields(store, settings, entry),
         usages=read_usages(store, settings.providers) if is_open else {},
@@ -123,14 +119,18 @@ def _headers(store: Store, settings: Settings, entry: QueueEntry) -> Mapping[str
     names = Explainer(settings).header_names
     if not names:
         return {}
-    head = store.read_chunk(entry.queue_id, 0) if entry.chunk_count else None
+    head = store.intake.read_chunk(entry.queue_id, 0) if entry.chunk_count else None
     return None if head is None else read_header(head, names).values
 
 
 def _fields(store: Store, settings: Settings, entry: QueueEntry) -> FieldsFound:
     rules = FieldRules(settings)
     rule = rules.of(entry.source, accepted_in=Mode(entry.mode), is_released=False)
-    head = store.read_chunk(entry.queue_id, 0) if rule is not None and entry.chunk_count else None
+    head = (
+        store.intake.read_chunk(entry.queue_id, 0)
+        if rule is not None and entry.chunk_count
+        else None
+    )
     return NOTHING if rule is None or head is None else rule.look(head)
 
 
@@ -141,7 +141,7 @@ def _is_due(entry: QueueEntry, now_ms: int) -> bool:
 
 def _queued(store: Store) -> dict[str, int]:
     numbers: Counter[str] = Counter()
-    for lane in store.counts():
+    for lane in store.queue.counts():
         if lane.state is not DeliveryState.HELD:
             numbers[lane.route] += lane.deliveries
     return dict(numbers)

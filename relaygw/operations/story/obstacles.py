@@ -26,7 +26,8 @@ from relaygw.policy.hold_reasons import (
 from relaygw.policy.routing import provider_of_route
 from relaygw.policy.story import Advice, Note
 from relaygw.policy.untended import known_routes
-from relaygw.store.protocol import UNREACHABLE, DeliveryEntry, Hold
+from relaygw.store.holds import UNREACHABLE, Hold
+from relaygw.store.queue_entry import DeliveryEntry
 
 _WORKER = "delivery"
 _IN_DOUBT = (REASON_IN_DOUBT, "in doubt with")

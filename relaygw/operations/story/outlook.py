@@ -20,7 +20,7 @@ from relaygw.policy.retry import DOUBT_LADDER_S, LEAST_TRIES, given_up_at_ms
 from relaygw.policy.story import Advice, Note, Outlook
 from relaygw.settings.units import format_duration
 from relaygw.store.attempts import tried_since_ms
-from relaygw.store.protocol import DeliveryEntry, RecipientEntry
+from relaygw.store.queue_entry import DeliveryEntry, RecipientEntry
 
 _SOON = Advice("Nothing: that takes seconds unless much waits.")
 _STALE_MS = 20_000

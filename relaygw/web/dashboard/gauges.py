@@ -24,15 +24,11 @@ from relaygw.settings.certificate_end import certificate_end
 from relaygw.settings.model import Settings
 from relaygw.settings.provider import Provider
 from relaygw.settings.show import fingerprint
-from relaygw.store.protocol import (
-    UNREACHABLE,
-    Hold,
-    Instance,
-    LaneCount,
-    Store,
-    silent_incarnations,
-)
-from relaygw.store.watching import standing_of
+from relaygw.store.holds import UNREACHABLE, Hold
+from relaygw.store.instances import Instance, silent_incarnations
+from relaygw.store.queue import LaneCount
+from relaygw.store.store import Store
+from relaygw.store.watch import standing_of
 
 ROLES = ("front", "delivery", "web")
 CAUSES = ("account", "credential", "operator", "sender_domain")
@@ -41,7 +37,11 @@ CAUSES = ("account", "credential", "operator", "sender_domain")
 
 def store_gauges(store: Store, settings: Settings, *, now_ms: int) -> Iterator[GaugeFamily]:
     """Yield the gauges; blocks on the store, raises StoreUnavailable."""
-    lanes, holds, instances = store.counts(), store.holds(), store.instances()
+    lanes, holds, instances = (
+        store.queue.counts(),
+        store.holds.in_force(),
+        store.instances.registered(),
+    )
     yield from _queue(lanes, [route.name for route in settings.routes], now_ms)
     yield from _health(holds, settings.providers)
     yield from _limits(store, settings.providers)
@@ -58,7 +58,7 @@ def store_gauges(store: Store, settings: Settings, *, now_ms: int) -> Iterator[G
         now_ms=now_ms,
     )
     yield _untended(untended(standing, settings, now_ms=now_ms))
-    yield _lost(store.lost_instances(now_ms - LOST_MS))
+    yield _lost(store.watch.lost_instances(now_ms - LOST_MS))
 
 
 def _queue(lanes: Sequence[LaneCount], routes: Sequence[str], now_ms: int) -> Iterator[GaugeFamily]:

@@ -17,7 +17,8 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from relaygw.errors import StoreUnavailable
-from relaygw.store.protocol import Store, silent_incarnations
+from relaygw.store.instances import silent_incarnations
+from relaygw.store.store import Store
 
 STALE_AFTER_S = 15.0
 """A front without a heartbeat for longer does not count."""
@@ -37,7 +38,7 @@ def front_problem(store: Store, instance: str | None) -> str | None:
     try:
         fronts = [
             entry
-            for entry in store.instances()
+            for entry in store.instances.registered()
             if entry.role == "front" and instance in (None, entry.name)
         ]
         stale = silent_incarnations(fronts, STALE_AFTER_S, now_ms=time.time_ns() // 1_000_000)

@@ -24,7 +24,7 @@ from relaygw.errors import StoreUnavailable
 from relaygw.observe.metrics.exposition import GaugeFamily, exposition
 from relaygw.settings.model import Settings
 from relaygw.settings.web import Web
-from relaygw.store.protocol import Store
+from relaygw.store.store import Store
 from relaygw.web.dashboard.gauges import host_gauges, store_gauges
 from relaygw.web.gate.guards import STRICT_HEADERS, host_name
 

@@ -20,9 +20,8 @@ from relaygw.mail.state import DeliveryState
 from relaygw.observe.history.series import Series
 from relaygw.operations.status import Snapshot, lanes_of, take_snapshot, warnings
 from relaygw.settings.model import Settings
-from relaygw.store.commands import ShapeCount, ShapeKey
-from relaygw.store.protocol import Selection
-from relaygw.store.watching import HistoryPoint, Incident
+from relaygw.store.queue import Selection, ShapeCount, ShapeKey
+from relaygw.store.watch import HistoryPoint, Incident
 from relaygw.web import words
 from relaygw.web.context import WebContext
 from relaygw.web.dashboard.plots import Span, plot, span_of, sums_by_label
@@ -98,9 +97,9 @@ class Dashboard:
         store, settings, now = self._web.store, self._web.settings, words.now_ms()
         return Look(
             snapshot=take_snapshot(store, settings),
-            points=store.history(span_of(hours, now=now).start_ms),
-            incidents=store.incidents(now - _DAY_MS),
-            ages=store.shape(
+            points=store.watch.history(span_of(hours, now=now).start_ms),
+            incidents=store.watch.incidents(now - _DAY_MS),
+            ages=store.queue.shape(
                 Selection(), by=ShapeKey.ROUTE, bounds_ms=list(AGE_BOUNDS_MS), now_ms=now
             ),
             examples=dict(self._examples()),
@@ -110,8 +109,8 @@ class Dashboard:
         """Yield a message that waits for each provider, if there is one."""
         store = self._web.store
         for name in self._web.settings.providers:
-            for entry in store.search(Selection(provider=name), limit=1):
-                yield name, (entry.queue_id, store.attempts(entry.queue_id))
+            for entry in store.queue.search(Selection(provider=name), limit=1):
+                yield name, (entry.queue_id, store.queue.attempts(entry.queue_id))
 
     def _context(self, look: Look, hours: int, span: Span, now: int) -> dict[str, Any]:
         settings, snapshot = self._web.settings, look.snapshot

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from relaygw.store.watching import HISTORY_SLICE_MS, HistoryPoint
+from relaygw.store.watch import HISTORY_SLICE_MS, HistoryPoint
 from relaygw.web import words
 
 HEIGHT = 100

@@ -15,8 +15,8 @@ from relaygw.operations.status import Snapshot
 from relaygw.operations.story.facts import Meanings
 from relaygw.settings.model import Settings
 from relaygw.store.attempts import AttemptEntry
-from relaygw.store.protocol import Hold
-from relaygw.store.watching import HISTORY_SLICE_MS, HistoryPoint
+from relaygw.store.holds import Hold
+from relaygw.store.watch import HISTORY_SLICE_MS, HistoryPoint
 from relaygw.web import words
 from relaygw.web.context import WebContext
 from relaygw.web.dashboard.plots import sums_by_label
@@ -156,7 +156,7 @@ class ProviderChanges:
         if action not in _ACTIONS:
             raise Problem(400, f"action {action[:40]!r} is none", expected=" or ".join(_ACTIONS))
         if form.get("confirmed") != "1":
-            holds = await self._web.read(self._web.store.holds)
+            holds = await self._web.read(self._web.store.holds.in_force)
             context = {
                 **self._web.page_context,
                 "provider": name,

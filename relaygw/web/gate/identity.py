@@ -26,7 +26,7 @@ from starlette.requests import HTTPConnection
 from relaygw.policy.admission import Address, guesser, is_trusted, parse_client
 from relaygw.settings.model import Mode, Settings
 from relaygw.settings.web import WebToken, WebUser
-from relaygw.store.protocol import Store
+from relaygw.store.store import Store
 from relaygw.web.gate.credentials import Logins, Tokens
 from relaygw.web.gate.csrf import csrf_token
 from relaygw.web.gate.guards import is_for_programs, route_path

@@ -20,8 +20,8 @@ from starlette.requests import HTTPConnection
 from starlette.responses import Response
 
 from relaygw.settings.web import WebUser
-from relaygw.store.captured import WebSession
-from relaygw.store.protocol import Store
+from relaygw.store.sessions import WebSession
+from relaygw.store.store import Store
 
 COOKIE = "relaygw_session"
 IDLE_MS = 12 * 3_600_000
@@ -79,7 +79,7 @@ class Sessions:
         """Begin a session; return the value of its cookie."""
         token = secrets.token_urlsafe(32)
         now_ms = _now_ms()
-        self._store.put_session(
+        self._store.sessions.put(
             WebSession(
                 token_hash=_hash(token),
                 user_name=user.name,
@@ -96,7 +96,7 @@ class Sessions:
         if match is None:
             return None
         token, seal = match.groups()
-        session = self._store.session(_hash(token))
+        session = self._store.sessions.get(_hash(token))
         now_ms = _now_ms()
         if session is None or now_ms >= session.expires_at_ms:
             return None
@@ -109,15 +109,15 @@ class Sessions:
 
     def _note_use(self, session: WebSession, now_ms: int) -> None:
         with self._lock:
-            if self._store.session(session.token_hash) is not None:
-                self._store.put_session(_seen(session, now_ms))
+            if self._store.sessions.get(session.token_hash) is not None:
+                self._store.sessions.put(_seen(session, now_ms))
 
     def end(self, cookie: str) -> None:
         """End the session of a cookie, if it is one."""
         match = _VALUE.fullmatch(cookie)
         if match is not None:
             with self._lock:
-                self._store.drop_session(_hash(match[1]))
+                self._store.sessions.drop(_hash(match[1]))
 
 
 def _seen(session: WebSession, now_ms: int) -> WebSession:

@@ -14,7 +14,8 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from relaygw.store.protocol import QueueEntry, Store, read_content
+from relaygw.store.queue_entry import QueueEntry
+from relaygw.store.store import Store, read_content
 from relaygw.web.context import WebContext
 from relaygw.web.mail.html_page import MailPage, MailPages
 from relaygw.web.mail.mime_tree import Part, load_tree

@@ -20,7 +20,7 @@ from html import escape
 
 import nh3
 
-from relaygw.store.protocol import QueueEntry
+from relaygw.store.queue_entry import QueueEntry
 from relaygw.web.mail.html_syntax import ALLOWED_TAGS
 from relaygw.web.mail.html_writer import ATTRIBUTES, SHOW, Link, MailWriter, Removed
 from relaygw.web.mail.mime_tree import MimeTree, Part, filed_ids

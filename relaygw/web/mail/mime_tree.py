@@ -12,7 +12,8 @@ import re
 from dataclasses import dataclass, field
 
 from relaygw.mail.content import normalise_line_ends
-from relaygw.store.protocol import QueueEntry, Store, read_content
+from relaygw.store.queue_entry import QueueEntry
+from relaygw.store.store import Store, read_content
 from relaygw.web.mail.mime_header import decode_base64, decode_text, read_fields, read_parameters
 
 MAX_PARTS = 1000

@@ -22,7 +22,7 @@ from relaygw.operations.queue_actions import (
 )
 from relaygw.settings.model import Settings
 from relaygw.settings.provider import Provider
-from relaygw.store.protocol import Store
+from relaygw.store.store import Store
 from relaygw.web.context import WebContext
 from relaygw.web.inbox import Choice, means_all, ticked_ids
 from relaygw.web.problem import Problem
@@ -72,7 +72,7 @@ class QueueChoice(Choice):
 
     def missing(self, store: Store) -> list[LeftAlone]:
         """Return the ticked messages that are not there any more."""
-        found = {entry.queue_id for entry in store.entries(self.ids)} if self.ids else set()
+        found = {entry.queue_id for entry in store.queue.entries(self.ids)} if self.ids else set()
         return [
             LeftAlone(queue_id=one, why="it is not there any more")
             for one in self.ids

@@ -8,7 +8,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from relaygw.store.protocol import AuditEntry
+from relaygw.store.audit import AuditEntry
 from relaygw.web import words
 from relaygw.web.context import WebContext, is_queue_id
 from relaygw.web.page import render
@@ -27,7 +27,7 @@ class AuditPage:
     async def show(self, request: Request) -> Response:
         """Show the newest lines of the trail."""
         store = self._web.store
-        entries = await self._web.read(lambda: store.audit_entries(limit=MAX_ENTRIES))
+        entries = await self._web.read(lambda: store.audit.entries(limit=MAX_ENTRIES))
         now = words.now_ms()
         context = {
             **self._web.page_context,

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from relaygw.operations.queue_actions import ACTIONS, Order, QueueAction, Result
-from relaygw.store.protocol import QueueEntry
+from relaygw.store.queue_entry import QueueEntry
 from relaygw.web import words
 from relaygw.web.context import WebContext
 from relaygw.web.gate.identity import Role, require
@@ -67,7 +67,7 @@ class QueueChanges:
         for batch in choice.batches(store, verb.from_states):
             number += len(batch)
             if len(shown) < SHOWN:
-                shown += store.entries(batch[: SHOWN - len(shown)])
+                shown += store.queue.entries(batch[: SHOWN - len(shown)])
         return {
             **self._web.page_context,
             "verb": verb,

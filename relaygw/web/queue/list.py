@@ -13,7 +13,8 @@ from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.operations.queue_actions import ACTIONS
 from relaygw.operations.queue_object import leading_delivery, next_attempt_at_ms
 from relaygw.operations.selectors import SELECTORS, Kind
-from relaygw.store.protocol import LaneCount, QueueEntry
+from relaygw.store.queue import LaneCount
+from relaygw.store.queue_entry import QueueEntry
 from relaygw.web import words
 from relaygw.web.context import WebContext, is_queue_id
 from relaygw.web.inbox import PAGE_ROWS, Filter, line_of
@@ -107,7 +108,7 @@ class QueueList:
         entries = found_messages(store, asked, limit=PAGE_ROWS + 1, after=after)
         shown = entries[:PAGE_ROWS]
         has_more = len(entries) > PAGE_ROWS
-        lanes = store.counts()
+        lanes = store.queue.counts()
         routes = [route.name for route in self._web.settings.routes]
         return {
             **self._web.page_context,

@@ -14,7 +14,7 @@ from relaygw.mail.state import RecipientState
 from relaygw.operations.queue_actions import ACTIONS
 from relaygw.operations.queue_object import leading_delivery
 from relaygw.operations.story import tell_story
-from relaygw.store.protocol import QueueEntry
+from relaygw.store.queue_entry import QueueEntry
 from relaygw.web import words
 from relaygw.web.context import WebContext
 from relaygw.web.mail.html_page import MailPages
@@ -59,7 +59,7 @@ class QueueMessagePage:
         store, settings, now = self._web.store, self._web.settings, words.now_ms()
         leading = leading_delivery(entry)
         states = {part.state for part in entry.deliveries}
-        record = store.record_of(entry.queue_id)
+        record = store.queue.record_of(entry.queue_id)
         path = f"/queue/{entry.queue_id}"
         return {
             **self._web.page_context,

@@ -17,7 +17,9 @@ from starlette.requests import Request
 from relaygw.mail.state import OPEN, DeliveryState
 from relaygw.operations.selectors import NULL_SENDER, SELECTORS, STATES, selection_of
 from relaygw.settings.units import parse_duration
-from relaygw.store.protocol import MAX_TEXT_CHARACTERS, QueueEntry, Selection, Store
+from relaygw.store.queue import MAX_TEXT_CHARACTERS, Selection
+from relaygw.store.queue_entry import QueueEntry
+from relaygw.store.store import Store
 from relaygw.web.context import WebContext, is_queue_id
 from relaygw.web.problem import Problem
 
@@ -135,7 +137,7 @@ def found_messages(store: Store, asked: Asked, *, limit: int, after: str = "") -
     found: list[QueueEntry] = []
     while len(found) < limit:
         most = PAGE_MESSAGES if asked.is_null_sender else limit - len(found)
-        page = store.search(asked.selection, limit=most, after=after)
+        page = store.queue.search(asked.selection, limit=most, after=after)
         found += [one for one in page if not (asked.is_null_sender and one.sender)]
         if len(page) < most:
             break
@@ -169,7 +171,7 @@ def in_states(asked: Asked, states: frozenset[DeliveryState]) -> Asked | None:
 def queued_of(web: WebContext, request: Request) -> QueueEntry:
     """Return the message that the path names, whatever its state; raises 404 without one."""
     queue_id = request.path_params["queue_id"]
-    found = web.store.entries([queue_id]) if is_queue_id(queue_id) else []
+    found = web.store.queue.entries([queue_id]) if is_queue_id(queue_id) else []
     if not found:
         raise HTTPException(404)
     return found[0]

@@ -96,12 +96,12 @@ class Bulk:
             return len(done.changed)
 
         def mark(ids: list[str]) -> int:
-            store.mark_read(ids, at_ms=now if action == "read" else None)
+            store.sandbox.mark_read(ids, at_ms=now if action == "read" else None)
             return len(ids)
 
         def retag(ids: list[str]) -> int:
             if action == "settags":
-                store.set_tags(ids, tags)
+                store.sandbox.set_tags(ids, tags)
                 return len(ids)
             for queue_id in ids:
                 self._retag_one(queue_id, tags, is_added=action == "tag")
@@ -110,12 +110,12 @@ class Bulk:
         return {"delete": delete, "read": mark, "unread": mark}.get(action, retag)
 
     def _retag_one(self, queue_id: str, tags: list[str], *, is_added: bool) -> None:
-        found = self._web.store.captured_entry(queue_id)
+        found = self._web.store.sandbox.captured_entry(queue_id)
         if found is None:
             return
         taken = {tag.lower() for tag in tags}
         kept = [tag for tag in found.tags if tag.lower() not in taken]
-        self._web.store.set_tags([queue_id], [*kept, *tags] if is_added else kept)
+        self._web.store.sandbox.set_tags([queue_id], [*kept, *tags] if is_added else kept)
 
 
 def _tags(form: FormData) -> list[str]:

@@ -11,7 +11,7 @@ from starlette.requests import Request
 
 from relaygw.errors import StoreUnavailable
 from relaygw.mail.search import EVERYTHING, Field, MailSearch, Term, parse_search
-from relaygw.store.captured import CapturedEntry
+from relaygw.store.sandbox import CapturedEntry
 from relaygw.web.context import WebContext, is_queue_id
 
 LOOK_S = 0.2
@@ -23,7 +23,7 @@ MAX_TAG_CHARACTERS = 100
 def captured_of(web: WebContext, request: Request) -> CapturedEntry:
     """Return the captured message that the path names; raises 404 if there is none."""
     queue_id = request.path_params["queue_id"]
-    found = web.store.captured_entry(queue_id) if is_queue_id(queue_id) else None
+    found = web.store.sandbox.captured_entry(queue_id) if is_queue_id(queue_id) else None
     if found is None:
         raise HTTPException(404)
     return found
@@ -88,10 +88,10 @@ class Arrivals:
     def _look(self) -> bool:
         """Return whether something changed; while content is still being read it does."""
         is_all_read = self._web.indexer.catch_up()
-        newest = self._web.store.captured_entry(None)
+        newest = self._web.store.sandbox.captured_entry(None)
         now = (
             newest.entry.queue_id if newest is not None else "",
-            *self._web.store.count_captured(EVERYTHING),
+            *self._web.store.sandbox.count_captured(EVERYTHING),
         )
         is_new = now != self._seen
         self._seen = now

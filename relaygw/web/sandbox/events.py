@@ -21,7 +21,7 @@ from starlette.responses import Response, StreamingResponse
 
 from relaygw.errors import StoreUnavailable
 from relaygw.mail.search import EVERYTHING
-from relaygw.store.captured import CapturedEntry
+from relaygw.store.sandbox import CapturedEntry
 from relaygw.web import words
 from relaygw.web.context import WebContext
 from relaygw.web.inbox import PAGE_ROWS
@@ -220,8 +220,8 @@ class Events:
     def _snapshot(self, query: str) -> Snapshot:
         self._web.indexer.catch_up(within_s=LOOK_S)
         store, search = self._web.store, read_search(query)
-        entries = tuple(store.find_captured(search, start=0, limit=PAGE_ROWS))
-        total = store.count_captured(EVERYTHING)
+        entries = tuple(store.sandbox.find_captured(search, start=0, limit=PAGE_ROWS))
+        total = store.sandbox.count_captured(EVERYTHING)
         return Snapshot(
-            entries, total if search == EVERYTHING else store.count_captured(search), total
+            entries, total if search == EVERYTHING else store.sandbox.count_captured(search), total
         )

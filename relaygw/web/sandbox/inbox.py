@@ -18,7 +18,7 @@ from starlette.responses import Response
 
 from relaygw.mail.content_facts import Contact, ContentFacts, hidden_recipients
 from relaygw.mail.search import EVERYTHING, MAX_CHARACTERS, MAX_TERMS
-from relaygw.store.captured import CapturedEntry
+from relaygw.store.sandbox import CapturedEntry
 from relaygw.web import words
 from relaygw.web.context import WebContext, is_queue_id
 from relaygw.web.inbox import PAGE_ROWS, Choice, Filter, line_of, ticked_ids
@@ -144,15 +144,15 @@ class Inbox:
         search = read_search(query)
         # a list without a search has lines for mail that nobody has read yet, too
         self._web.indexer.catch_up(within_s=_UNREAD_S if search == EVERYTHING else PATIENCE_S)
-        total, unread = store.count_captured(EVERYTHING)
-        found = (total, unread) if search == EVERYTHING else store.count_captured(search)
+        total, unread = store.sandbox.count_captured(EVERYTHING)
+        found = (total, unread) if search == EVERYTHING else store.sandbox.count_captured(search)
         pages = max(1, -(-found[0] // PAGE_ROWS))
         page = min(page, pages)
         start = (page - 1) * PAGE_ROWS
-        entries = store.find_captured(search, start=start, limit=PAGE_ROWS)
+        entries = store.sandbox.find_captured(search, start=start, limit=PAGE_ROWS)
         shows_newest = search == EVERYTHING and page == 1 and bool(entries)
-        newest = entries[0] if shows_newest else store.captured_entry(None)
-        tags = store.tags()
+        newest = entries[0] if shows_newest else store.sandbox.captured_entry(None)
+        tags = store.sandbox.tags()
         return {
             **self._web.page_context,
             "query": query,
@@ -244,7 +244,7 @@ class CapturedChoice(Choice):
         search = read_search(self.query)
         after = ""
         while True:
-            found = web.store.captured_ids(search, limit=_BATCH_IDS, after=after)
+            found = web.store.sandbox.captured_ids(search, limit=_BATCH_IDS, after=after)
             batch = [queue_id for queue_id in found if queue_id <= self.until]
             if batch:
                 yield batch
@@ -257,11 +257,11 @@ class CapturedChoice(Choice):
         if not self.is_all:
             return len(self.ids)
         web.indexer.catch_up()
-        newest = web.store.captured_entry(self.until)
+        newest = web.store.sandbox.captured_entry(self.until)
         search = read_search(self.query)
         if newest is not None and newest.entry.captured_at_ms is not None:
             search = before(search, newest.entry.captured_at_ms)
-        return web.store.count_captured(search)[0]
+        return web.store.sandbox.count_captured(search)[0]
 
 
 def read_choice(form: FormData) -> CapturedChoice:

@@ -14,7 +14,8 @@ import time
 
 from relaygw.errors import StoreUnavailable, Unstorable
 from relaygw.mail.content_facts import ContentFacts
-from relaygw.store.protocol import QueueEntry, Store
+from relaygw.store.queue_entry import QueueEntry
+from relaygw.store.store import Store
 from relaygw.web.mail.mime_tree import load_tree
 from relaygw.web.mail.text import read_facts
 
@@ -44,7 +45,7 @@ class Indexer:
         until_s = math.inf if within_s is None else time.monotonic() + within_s
         while self._acquire(until_s):
             try:
-                entries = self._store.unindexed(limit=_BATCH_MESSAGES)
+                entries = self._store.sandbox.unindexed(limit=_BATCH_MESSAGES)
                 if not entries:
                     return True
                 self._read_batch(entries)
@@ -67,7 +68,7 @@ class Indexer:
             if time.monotonic() - began_s >= _BATCH_S:
                 break  # the others come with the next batch
         try:
-            self._store.index(facts)
+            self._store.sandbox.index(facts)
         except Unstorable as error:
             _log.warning("content is indexed one by one: %s", error)
             self._index_one_by_one(facts)
@@ -84,10 +85,10 @@ class Indexer:
     def _index_one_by_one(self, facts: dict[str, ContentFacts]) -> None:
         for queue_id, one in facts.items():
             try:
-                self._store.index({queue_id: one})
+                self._store.sandbox.index({queue_id: one})
             except Unstorable as error:
                 _log.warning("%s: content cannot be indexed: %s", queue_id, error)
-                self._store.index({queue_id: ContentFacts()})
+                self._store.sandbox.index({queue_id: ContentFacts()})
 
 
 async def keep_indexed(indexer: Indexer, stop: asyncio.Event) -> None:

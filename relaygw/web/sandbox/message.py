@@ -18,8 +18,9 @@ from relaygw.operations.captured import plan_release
 from relaygw.operations.release_plan import Copy, RefusedCopy, ReleaseResult, Wish
 from relaygw.policy.releasing import Refusal
 from relaygw.settings.model import Settings
-from relaygw.store.captured import CapturedEntry
-from relaygw.store.protocol import DeliveryEntry, QueueEntry, RecipientEntry, Store
+from relaygw.store.queue_entry import DeliveryEntry, QueueEntry, RecipientEntry
+from relaygw.store.sandbox import CapturedEntry
+from relaygw.store.store import Store
 from relaygw.web import words
 from relaygw.web.context import WebContext
 from relaygw.web.mail.html_page import MailPages
@@ -81,15 +82,15 @@ class MessagePage:
     def _found_and_read(self, request: Request) -> CapturedEntry:
         found = captured_of(self._web, request)
         if found.entry.read_at_ms is None:
-            self._web.store.mark_read([found.entry.queue_id], at_ms=words.now_ms())
+            self._web.store.sandbox.mark_read([found.entry.queue_id], at_ms=words.now_ms())
         return found
 
     def _neighbours(self, entry: QueueEntry, query: str) -> tuple[str, str]:
         """Return the ids of the next newer and older message that the search finds, "" for none."""
         store, search = self._web.store, read_search(query)
-        newer = store.captured_ids(search, limit=1, after=entry.queue_id)
+        newer = store.sandbox.captured_ids(search, limit=1, after=entry.queue_id)
         at_ms = entry.captured_at_ms or entry.accepted_at_ms
-        found = store.find_captured(before(search, at_ms), start=0, limit=_NEIGHBOURS)
+        found = store.sandbox.find_captured(before(search, at_ms), start=0, limit=_NEIGHBOURS)
         ids = [one.entry.queue_id for one in found]
         older = [queue_id for queue_id in ids if queue_id < entry.queue_id]
         return (newer[0] if newer else ""), (older[0] if older else "")

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from relaygw.store.protocol import AuditEntry
+from relaygw.store.audit import AuditEntry
 from tests.e2e.browser.browsing import Chromium, Visit, chromium
 from tests.e2e.gateway import Gateway
 
@@ -39,4 +39,4 @@ def _is_empty(sandbox: Gateway) -> Iterator[None]:
     """Let each test begin with an empty sandbox."""
     yield
     entry = AuditEntry(at_ms=1, actor="test", action="x", target="", affected=0, detail="")
-    sandbox.store.delete_captured(None, entry=entry)
+    sandbox.store.sandbox.delete_captured(None, entry=entry)

@@ -151,7 +151,7 @@ def test_a_viewer_may_look_and_nothing_else(context: BrowserContext, guarded: Ga
         }"""
     )
     assert statuses == [403, 403, 403]
-    assert guarded.store.count_captured(EVERYTHING)[0] == 1
+    assert guarded.store.sandbox.count_captured(EVERYTHING)[0] == 1
 
 
 ATTACK = """<!doctype html><title>a game</title><script>
@@ -211,7 +211,7 @@ def test_other_sites_read_and_change_nothing(
     changing = [status for where, status in answers if "/sandbox/bulk" in where]
     assert changing
     assert set(changing) == {403}
-    assert gateway.store.count_captured(EVERYTHING)[0] == 1
+    assert gateway.store.sandbox.count_captured(EVERYTHING)[0] == 1
     page.goto(url(gateway, "/sandbox"))  # and nobody was logged out
     expect(page.get_by_text(SUBJECT).first).to_be_visible()
 
@@ -223,7 +223,7 @@ def test_a_link_from_another_site_leads_to_the_mail(
     page = context.new_page()
     log_in(page, guarded, "anna")
     expect(page).to_have_url(url(guarded, "/sandbox"))
-    [entry] = guarded.store.find_captured(EVERYTHING, start=0, limit=1)
+    [entry] = guarded.store.sandbox.find_captured(EVERYTHING, start=0, limit=1)
     wanted = url(guarded, f"/sandbox/{entry.entry.queue_id}?x=1&y=%20")
     with site(f'<a href="{wanted.replace("&", "&amp;")}">look at this</a>') as port:
         page.goto(f"http://127.0.0.1:{port}/")

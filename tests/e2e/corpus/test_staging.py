@@ -90,7 +90,7 @@ def test_staging(rig: Rig, recipients: tuple[str, ...], released: tuple[str, ...
 
 
 def _captured_ids(rig: Rig) -> list[str]:
-    return rig.gateway.store.captured_ids(EVERYTHING, limit=1000)
+    return rig.gateway.store.sandbox.captured_ids(EVERYTHING, limit=1000)
 
 
 @pytest.mark.parametrize("path", [row[1] for row in _RELAYED], ids=[row[0] for row in _RELAYED])

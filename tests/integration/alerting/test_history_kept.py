@@ -19,13 +19,13 @@ from relaygw.observe.history.series import Series
 from relaygw.observe.history.tally import HistoryTally
 from relaygw.settings.model import Settings
 from relaygw.store import migrate
-from relaygw.store.sqlite import SqliteStore
+from tests.altered_store import AlteredStore
 from tests.logs import text_log
 
 DAY_MS = 86_400_000
 
 
-class FlakyStore(SqliteStore):
+class FlakyStore(AlteredStore):
     """Fails as often as it is told to."""
 
     failures = 0
@@ -47,7 +47,7 @@ def store(tmp_path: Path) -> Iterator[FlakyStore]:
 
 
 def amount(store: FlakyStore) -> int:
-    return sum(point.amount for point in store.history(0))
+    return sum(point.amount for point in store.watch.history(0))
 
 
 async def test_counts_are_written_in_time_and_the_last_ones_at_the_end(store: FlakyStore) -> None:
@@ -81,7 +81,7 @@ async def test_the_janitor_forgets_what_is_two_weeks_old(
     monkeypatch.setattr(janitor_module, "_FIRST_ORPHANS_STEP", 0)
     now_ms = time.time_ns() // 1_000_000
     for days in (0, 13, 15, 16, 40):
-        store.add_history(now_ms - days * DAY_MS, {("x", str(days)): 1})
+        store.watch.add_history(now_ms - days * DAY_MS, {("x", str(days)): 1})
     janitor = Janitor(
         Settings.model_validate({"mode": "sandbox"}),
         store,
@@ -96,4 +96,4 @@ async def test_the_janitor_forgets_what_is_two_weeks_old(
             await asyncio.sleep(0.02)
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
-    assert [point.label for point in store.history(0)] == ["13", "0"]
+    assert [point.label for point in store.watch.history(0)] == ["13", "0"]

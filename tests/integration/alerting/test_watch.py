@@ -23,8 +23,9 @@ from relaygw.mail.state import DeliveryState
 from relaygw.settings.model import Settings
 from relaygw.settings.show import fingerprint
 from relaygw.store import migrate
-from relaygw.store.protocol import UNREACHABLE, AuditEntry, Hold, Store
-from relaygw.store.sql import SqlStore
+from relaygw.store.audit import AuditEntry
+from relaygw.store.holds import UNREACHABLE, Hold
+from relaygw.store.store import Store
 from tests.builders import accepted
 from tests.contract.conftest import instance, open_store
 
@@ -100,7 +101,7 @@ async def watching(
     configured = settings(**(rules or {}))
     mine = fingerprint(configured)
     here = replace(instance(incarnation), name=configured.hostname, fingerprint=mine)
-    await asyncio.to_thread(store.register, here)
+    await asyncio.to_thread(store.instances.register, here)
     note = (notes if notes is not None else []).append
     receivers = [Receiver(f"c{n}", channel, on) for n, channel in enumerate(channels)]
     watch = Watch(
@@ -120,7 +121,7 @@ async def watching(
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-        await asyncio.to_thread(store.bury, incarnation)
+        await asyncio.to_thread(store.instances.bury, incarnation)
 
 
 async def wait_until(condition: Callable[[], bool]) -> None:
@@ -131,7 +132,7 @@ async def wait_until(condition: Callable[[], bool]) -> None:
 
 def fail(store: Store, provider: str = "main") -> None:
     now_ms = time.time_ns() // 1_000_000
-    store.put_hold(
+    store.holds.put_hold(
         Hold(
             scope=UNREACHABLE,
             key=provider,
@@ -144,7 +145,7 @@ def fail(store: Store, provider: str = "main") -> None:
 
 
 def recover(store: Store, provider: str = "main") -> None:
-    store.drop_hold(UNREACHABLE, provider, now_ms=time.time_ns() // 1_000_000)
+    store.holds.drop_hold(UNREACHABLE, provider, now_ms=time.time_ns() // 1_000_000)
 
 
 async def test_a_file_that_lies_in_the_maildrop_is_told_until_it_is_gone(
@@ -174,7 +175,7 @@ async def test_trouble_is_told_once_and_its_end_once(store: Store, tmp_path: Pat
         recover(store)
         await wait_until(lambda: len(channel.notices) == 3)
     assert channel.states == [("main", "begun"), ("spare", "begun"), ("main", "over")]
-    found = {one.key: one for one in store.incidents(0)}
+    found = {one.key: one for one in store.watch.incidents(0)}
     assert (found["main"].told, found["main"].recovery_told) == (("c0",), ("c0",))
     assert (found["spare"].told, found["spare"].recovered_at_ms) == (("c0",), None)
     assert sum("alert: provider main cannot be reached" in note for note in notes) == 1
@@ -201,7 +202,7 @@ async def test_a_restart_tells_nothing_twice_and_misses_no_end(
 async def test_of_two_gateways_one_tells_and_the_other_takes_over(
     store: Store, url: str, tmp_path: Path
 ) -> None:
-    other: SqlStore = open_store(url)
+    other: Store = open_store(url)
     one, two = Recording(), Recording()
     async with watching(other, tmp_path, two, incarnation="b", rules={"hostname": "gw2.test"}):
         async with watching(store, tmp_path, one, incarnation="a"):
@@ -248,7 +249,7 @@ async def test_what_was_over_before_a_channel_took_it_is_told_in_one_notice(
         fail(store)
         await wait_until(lambda: channel.asked >= 2)
         recover(store)
-        await wait_until(lambda: any(one.recovered_at_ms for one in store.incidents(0)))
+        await wait_until(lambda: any(one.recovered_at_ms for one in store.watch.incidents(0)))
         channel.refusals = 0
         await wait_until(lambda: bool(channel.notices))
     assert channel.states == [("main", "over")]
@@ -259,9 +260,9 @@ async def test_a_channel_hears_only_of_its_rules(store: Store, tmp_path: Path) -
     on = frozenset({"auth_failed"})
     async with watching(store, tmp_path, channel, incarnation="a", on=on):
         fail(store)
-        await wait_until(lambda: bool(store.incidents(0)))
+        await wait_until(lambda: bool(store.watch.incidents(0)))
         now_ms = time.time_ns() // 1_000_000
-        store.put_hold(
+        store.holds.put_hold(
             Hold(
                 scope="credential",
                 key="spare",
@@ -285,7 +286,7 @@ async def test_what_flaps_is_not_told(store: Store, tmp_path: Path) -> None:
             recover(store)
             await asyncio.sleep(0.1)
     assert channel.notices == []
-    assert store.incidents(0) == []
+    assert store.watch.incidents(0) == []
 
 
 async def test_a_full_disk_is_told_by_its_host_and_ends_with_the_host(
@@ -308,10 +309,12 @@ async def test_mail_that_waits_for_somebody_is_told_and_that_it_was_tended(
     long_ago_ms = now_ms - 90 * 60_000
     on_hold, in_hand = accepted(at_ms=now_ms), accepted(at_ms=long_ago_ms)
     homeless = accepted(at_ms=now_ms, route="before")
-    store.register(replace(instance("one"), name="gw1", fingerprint=fingerprint(settings())))
+    store.instances.register(
+        replace(instance("one"), name="gw1", fingerprint=fingerprint(settings()))
+    )
     for message, claimed_at_ms in ((on_hold, now_ms), (in_hand, long_ago_ms)):
-        store.accept_batch([message])
-        store.claim("default", limit=1, incarnation="one", now_ms=claimed_at_ms)
+        store.intake.accept_batch([message])
+        store.leases.claim("default", limit=1, incarnation="one", now_ms=claimed_at_ms)
         if message is on_hold:
             update = DeliveryUpdate(
                 queue_id=message.queue_id,
@@ -322,8 +325,8 @@ async def test_mail_that_waits_for_somebody_is_told_and_that_it_was_tended(
                 reason="poison",
                 recipients=(),
             )
-            store.record_batch([update], incarnation="one", now_ms=now_ms)
-    store.accept_batch([homeless])
+            store.leases.record_batch([update], incarnation="one", now_ms=now_ms)
+    store.intake.accept_batch([homeless])
     async with watching(store, tmp_path, channel, incarnation="a"):
         told = [("poison", "begun"), ("before", "begun"), ("gw1", "begun")]
         await wait_until(lambda: sorted(channel.states) == sorted(told))
@@ -331,14 +334,14 @@ async def test_mail_that_waits_for_somebody_is_told_and_that_it_was_tended(
         assert f"held: 1 delivery is held, the longest for 0s ({on_hold.queue_id})" in words
         assert "route_gone: nobody sends 1 delivery of route before" in words
         assert "stuck: delivery worker 1 on gw1 has had 1 delivery in hand" in words
-        store.bury("one")
+        store.instances.bury("one")
         await wait_until(lambda: ("gw1", "over") in channel.states)
         deed = AuditEntry(at_ms=now_ms, actor="x", action="x", target="x", affected=1, detail="")
         for message, source, to in (
             (on_hold, DeliveryState.HELD, DeliveryState.DELETED),
             (homeless, DeliveryState.INCOMING, DeliveryState.DELETED),
         ):
-            store.change_state(
+            store.queue.change_state(
                 [message.queue_id],
                 from_states=frozenset({source}),
                 to=to,
@@ -354,13 +357,13 @@ async def test_a_gateway_that_died_is_told_by_another_and_that_it_is_back(
 ) -> None:
     channel = Recording()
     for role in ("front", "delivery"):
-        store.register(replace(instance(f"lost {role}", role=role), name="gw2.test"))
+        store.instances.register(replace(instance(f"lost {role}", role=role), name="gw2.test"))
     async with watching(store, tmp_path, channel, incarnation="a"):
         for role in ("front", "delivery"):
-            store.bury(f"lost {role}", is_lost=True)
+            store.instances.bury(f"lost {role}", is_lost=True)
         await wait_until(lambda: channel.states == [("gw2.test", "begun")])
         for role in ("front", "delivery"):
-            store.register(replace(instance(f"new {role}", role=role), name="gw2.test"))
+            store.instances.register(replace(instance(f"new {role}", role=role), name="gw2.test"))
         await wait_until(lambda: channel.states[1:] == [("gw2.test", "over")])
     assert "gateway gw2.test is lost" in channel.notices[0].summary
     assert channel.notices[0].rule == "instance_lost"
@@ -374,16 +377,34 @@ class Away:
         self.is_away = False
 
     def __getattr__(self, name: str) -> Any:
-        if self.is_away:
-            raise StoreUnavailable("the server is out of reach")
-        return getattr(self._store, name)
+        return AwayPart(self, getattr(self._store, name))
+
+
+class AwayPart:
+    """A repository of such a store."""
+
+    def __init__(self, away: Away, repository: Any) -> None:
+        self._away, self._repository = away, repository
+
+    def __getattr__(self, name: str) -> Any:
+        verb = getattr(self._repository, name)
+
+        def call(*given: Any, **named: Any) -> Any:
+            if self._away.is_away:
+                raise StoreUnavailable("the server is out of reach")
+            return verb(*given, **named)
+
+        return call
+
+    def __call__(self) -> Any:
+        return self._repository()
 
 
 async def test_a_queue_that_is_away_is_told_too(store: Store, tmp_path: Path) -> None:
     channel, notes = Recording(), []
     away: Any = Away(store)
     async with watching(away, tmp_path, channel, incarnation="a", notes=notes):
-        await wait_until(lambda: store.duty("watch", "a"))
+        await wait_until(lambda: store.watch.duty("watch", "a"))
         away.is_away = True
         await wait_until(lambda: len(channel.notices) == 1)
         away.is_away = False
@@ -392,13 +413,13 @@ async def test_a_queue_that_is_away_is_told_too(store: Store, tmp_path: Path) ->
         await wait_until(lambda: len(channel.notices) == 3)
     assert channel.states == [("gw.test", "begun"), ("gw.test", "over"), ("main", "begun")]
     assert "the server is out of reach" in channel.notices[0].summary
-    assert [one.key for one in store.incidents(0)] == ["main"]
+    assert [one.key for one in store.watch.incidents(0)] == ["main"]
 
 
 async def test_the_watch_leaves_gauges_of_the_queue_in_the_history(
     store: Store, tmp_path: Path
 ) -> None:
     async with watching(store, tmp_path, incarnation="a"):
-        await wait_until(lambda: bool(store.history(0)))
-    (point,) = store.history(0)
+        await wait_until(lambda: bool(store.watch.history(0)))
+    (point,) = store.watch.history(0)
     assert (point.series, point.amount) == ("queue", 0)

@@ -16,9 +16,11 @@ from relaygw.cli import main
 from relaygw.cli.text import clock_ms
 from relaygw.mail.envelope import AcceptedMessage, DeliveryUpdate, NewRecipient, RecipientUpdate
 from relaygw.mail.state import DeliveryState, RecipientState
+from relaygw.store.instances import Instance
 from relaygw.store.migrate import upgrade
-from relaygw.store.protocol import Instance, QueueEntry, Selection
-from relaygw.store.sqlite import SqliteStore
+from relaygw.store.queue import Selection
+from relaygw.store.queue_entry import QueueEntry
+from relaygw.store.store import open_store
 from tests.builders import accepted
 
 CONFIG = """\
@@ -40,7 +42,7 @@ class Desk:
         self.config.write_text(CONFIG.format(directory=directory))
         self.url = f"sqlite:///{directory}/state/queue.db"
         upgrade(self.url)
-        self.store = SqliteStore(self.url, keep_content=False)
+        self.store = open_store(self.url, keep_content=False)
         self._environ = {"COLUMNS": "80", "PYTHONUNBUFFERED": ""}
 
     def run(self, *words: str, stdin: str | None = None) -> Result:
@@ -67,7 +69,7 @@ class Desk:
         return self.add_message(message)
 
     def add_message(self, message: AcceptedMessage) -> str:
-        self.store.accept_batch([message])
+        self.store.intake.accept_batch([message])
         return message.queue_id
 
     def add_large(self, address: str, pieces: list[bytes], *, stored: int | None = None) -> str:
@@ -78,11 +80,11 @@ class Desk:
             stored_chunks=len(pieces),
             size_bytes=sum(map(len, pieces)),
         )
-        self.store.add_chunks(message.queue_id, 0, pieces)
+        self.store.intake.add_chunks(message.queue_id, 0, pieces)
         self.add_message(replace(message, content=()))
         if stored is not None:
-            with self.store._write() as connection:
-                connection.exec_driver_sql(
+            with self.store.database.write() as connection:
+                connection.connection.exec_driver_sql(
                     "DELETE FROM chunk WHERE queue_id = ? AND chunk_no >= ?",
                     (message.queue_id, stored),
                 )
@@ -97,13 +99,13 @@ class Desk:
 
     def due_at_ms(self, queue_id: str) -> int:
         """Return when a message of one delivery is due."""
-        (entry,) = self.store.entries([queue_id])
+        (entry,) = self.store.queue.entries([queue_id])
         return entry.deliveries[0].due_at_ms
 
     def claim(self, route: str = "default") -> str:
         """Take what is due on a route as a worker does; return the worker's incarnation."""
         incarnation = os.urandom(6).hex()
-        self.store.register(
+        self.store.instances.register(
             Instance(
                 incarnation=incarnation,
                 name="gw.shop.test",
@@ -113,7 +115,7 @@ class Desk:
                 fingerprint="0" * 16,
             )
         )
-        self.claimed = self.store.claim(
+        self.claimed = self.store.leases.claim(
             route, limit=1000, incarnation=incarnation, now_ms=clock_ms()
         )
         return incarnation
@@ -151,11 +153,13 @@ class Desk:
             )
             for one in self.claimed
         ]
-        assert self.store.record_batch(updates, incarnation=incarnation, now_ms=clock_ms()).is_alive
+        assert self.store.leases.record_batch(
+            updates, incarnation=incarnation, now_ms=clock_ms()
+        ).is_alive
 
     def entry(self, queue_id: str) -> QueueEntry:
         selection = Selection(queue_ids=(queue_id,), states=frozenset(DeliveryState))
-        (found,) = self.store.search(selection, limit=1)
+        (found,) = self.store.queue.search(selection, limit=1)
         return found
 
     def states(self, queue_id: str) -> set[DeliveryState]:

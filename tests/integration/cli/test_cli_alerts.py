@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from relaygw.cli.text import clock_ms
-from relaygw.store.watching import Incident
+from relaygw.store.watch import Incident
 from tests.fakes.notice_receiver import Behaviour, NoticeReceiver
 from tests.integration.cli.conftest import Desk
 
@@ -22,7 +22,7 @@ def with_alerts(desk: Desk, *alerts: dict[str, Any], **more: Any) -> None:
 
 
 def add_incident(desk: Desk, number: int, *, hours_ago: int, key: str = "main") -> None:
-    desk.store.open_incident(
+    desk.store.watch.open_incident(
         Incident(
             incident_id=str(number),
             rule="provider_down",
@@ -43,9 +43,9 @@ def test_nothing_was_wrong(desk: Desk) -> None:
 
 def test_incidents_that_last_come_first_with_their_remedy(desk: Desk) -> None:
     add_incident(desk, 1, hours_ago=5)
-    desk.store.end_incident("1", at_ms=clock_ms() - 3 * HOUR_MS)
+    desk.store.watch.end_incident("1", at_ms=clock_ms() - 3 * HOUR_MS)
     add_incident(desk, 2, hours_ago=2)
-    desk.store.note_told("2", "ops", is_recovery=False)
+    desk.store.watch.note_told("2", "ops", is_recovery=False)
     lines = desk.run("alerts", "list").stdout.splitlines()
     assert lines[0].split() == ["SINCE", "FOR", "RULE", "WHAT"]
     assert lines[1].split()[:3] == ["2h", "lasts", "provider_down"]
@@ -61,7 +61,7 @@ def test_incidents_that_last_come_first_with_their_remedy(desk: Desk) -> None:
 
 def test_what_ended_long_ago_is_not_listed(desk: Desk) -> None:
     add_incident(desk, 1, hours_ago=24 * 9)
-    desk.store.end_incident("1", at_ms=clock_ms() - 8 * 24 * HOUR_MS)
+    desk.store.watch.end_incident("1", at_ms=clock_ms() - 8 * 24 * HOUR_MS)
     assert desk.lines("alerts", "list", "--json") == []
 
 

@@ -80,7 +80,7 @@ def test_a_dry_run_shows_and_changes_nothing(desk: Desk) -> None:
     assert queue_id in result.stdout
     assert result.stdout.splitlines()[-1] == "1 message would be deleted"
     assert desk.states(queue_id) == {D.INCOMING}
-    assert desk.store.audit_entries(limit=1) == []
+    assert desk.store.audit.entries(limit=1) == []
 
 
 def test_a_long_preview_is_cut_but_all_are_changed(desk: Desk) -> None:
@@ -94,7 +94,7 @@ def test_more_than_one_transaction_of_messages(desk: Desk) -> None:
     ids = [desk.add() for _ in range(1001)]
     assert desk.run("queue", "hold", "--all", "--yes").exit_code == 0
     assert len(desk.lines("queue", "list", "--state", "held", "--json")) == len(ids)
-    entries = desk.store.audit_entries(limit=10)
+    entries = desk.store.audit.entries(limit=10)
     assert sum(entry.affected for entry in entries) == len(ids)
 
 
@@ -177,7 +177,7 @@ def test_json_tells_the_result_of_each_message(desk: Desk) -> None:
 def test_every_change_is_in_the_audit_trail(desk: Desk) -> None:
     queue_id = desk.add()
     desk.run("queue", "delete", "--sender", "a@shop.test", "--yes")
-    (entry,) = desk.store.audit_entries(limit=10)
+    (entry,) = desk.store.audit.entries(limit=10)
     assert (entry.action, entry.target, entry.affected) == ("queue.delete", queue_id, 1)
     assert entry.detail == "sender='a@shop.test'"
     assert entry.actor
@@ -248,8 +248,8 @@ def test_retry_says_when_nobody_would_send_it(desk: Desk) -> None:
         desk.attempt(D.DEFERRED, reason="451 later", route=route)
     known = desk.run("queue", "retry", lost, "--yes")
     assert known.stdout.splitlines()[-1] == "1 message due now", "others may know its route"
-    for one in desk.store.instances():
-        desk.store.bury(one.incarnation)
+    for one in desk.store.instances.registered():
+        desk.store.instances.bury(one.incarnation)
     for words in (("queue", "retry", "--all", "--yes"), ("queue", "flush")):
         result = desk.run(*words)
         assert result.exit_code == 65

@@ -74,7 +74,7 @@ def test_expired_mail_says_who_ended_it_and_why(desk: Desk) -> None:
     assert recipient.reply is not None
     assert recipient.reply.startswith("expired by ")
     assert recipient.reply.endswith(": shop closed; before: 451 later")
-    assert desk.store.audit_entries(limit=1)[0].action == "queue.expire"
+    assert desk.store.audit.entries(limit=1)[0].action == "queue.expire"
 
 
 def test_mail_that_is_being_sent_does_not_expire(desk: Desk) -> None:
@@ -109,7 +109,7 @@ def test_moved_mail_is_due_by_the_other_provider(two: Desk) -> None:
     (part,) = two.entry(queue_id).deliveries
     assert part.route == "provider:other"
     assert part.due_at_ms <= clock_ms()
-    entry = two.store.audit_entries(limit=1)[0]
+    entry = two.store.audit.entries(limit=1)[0]
     assert (entry.action, entry.target, entry.detail) == ("queue.move", queue_id, "to='other'")
     two.claim("provider:other")
     assert [one.queue_id for one in two.claimed] == [queue_id]
@@ -140,7 +140,7 @@ def doubt(desk: Desk) -> None:
         )
         for one in desk.claimed
     ]
-    desk.store.record_batch(updates, incarnation=incarnation, now_ms=clock_ms())
+    desk.store.leases.record_batch(updates, incarnation=incarnation, now_ms=clock_ms())
 
 
 def test_mail_in_doubt_is_moved_by_force_only_and_said_to_be_sent_twice(two: Desk) -> None:
@@ -395,4 +395,4 @@ def test_no_secret_is_in_the_trail(desk: Desk, tmp_path: Path) -> None:
     desk.config.chmod(0o600)
     settings = load_settings(config=desk.config, environ={}).settings
     note_settings(desk.store, settings, occasion="start", now_ms=clock_ms())
-    assert secret not in desk.store.audit_entries(limit=1)[0].detail
+    assert secret not in desk.store.audit.entries(limit=1)[0].detail

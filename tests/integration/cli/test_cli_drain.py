@@ -17,7 +17,7 @@ from relaygw.cli.drain_report import Look, count_drops
 from relaygw.cli.text import clock_ms
 from relaygw.mail.envelope import DeliveryUpdate, RecipientUpdate
 from relaygw.mail.state import DeliveryState, RecipientState
-from relaygw.store.protocol import LaneCount
+from relaygw.store.queue import LaneCount
 from tests.integration.cli.conftest import Desk
 
 IN_DOUBT = "lost connection while sending content; the message may be sent more than once"
@@ -42,7 +42,7 @@ def test_an_empty_queue_is_drained(desk: Desk) -> None:
     result = desk.run("drain")
     assert (result.exit_code, result.stdout) == (0, "drained: nothing is left\n")
     assert result.stderr == "relaygw: 0 in the maildrop, 0 waiting, 0 being sent, 0 held\n"
-    assert desk.store.audit_entries(limit=9) == []
+    assert desk.store.audit.entries(limit=9) == []
 
 
 def test_deferred_mail_is_due_now_and_told(desk: Desk) -> None:
@@ -55,7 +55,7 @@ def test_deferred_mail_is_due_now_and_told(desk: Desk) -> None:
     assert "0 in the maildrop, 2 waiting, 0 being sent, 0 held" in result.stdout
     assert "route default: 1 of these: 450 4.2.1 later\n" in result.stdout
     assert "route default: 1 of these: not tried yet\n" in result.stdout
-    (audited,) = desk.store.audit_entries(limit=9)
+    (audited,) = desk.store.audit.entries(limit=9)
     assert (audited.action, audited.target, audited.detail) == ("queue.retry", late, "drain")
     assert fresh not in audited.target
 
@@ -148,7 +148,9 @@ def test_mail_in_doubt_is_hurried_once_the_rest_again(
             )
             for one in desk.claimed
         ]
-        assert desk.store.record_batch(updates, incarnation=incarnation, now_ms=clock_ms()).is_alive
+        assert desk.store.leases.record_batch(
+            updates, incarnation=incarnation, now_ms=clock_ms()
+        ).is_alive
         if tries[list(ids)[1]] >= 4:
             over.set()
 

@@ -10,7 +10,9 @@ import pytest
 
 from relaygw.mail.envelope import NewRecipient
 from relaygw.mail.state import DeliveryState, RecipientState
-from relaygw.store.protocol import QueueEntry, Selection, read_content
+from relaygw.store.queue import Selection
+from relaygw.store.queue_entry import QueueEntry
+from relaygw.store.store import read_content
 from tests.integration.cli.conftest import Desk
 
 D, R = DeliveryState, RecipientState
@@ -30,7 +32,7 @@ def there(tmp_path: Path) -> Iterator[Desk]:
 
 
 def mails(desk: Desk) -> list[QueueEntry]:
-    return desk.store.search(Selection(states=frozenset(D)), limit=100)
+    return desk.store.queue.search(Selection(states=frozenset(D)), limit=100)
 
 
 def content_of(desk: Desk, entry: QueueEntry) -> bytes:
@@ -65,7 +67,7 @@ def test_mail_comes_over_whole_and_by_the_rules_of_there(
         ("customer@cust.test", R.CAPTURED),
     }
     assert content_of(there, entry).endswith(CONTENT)  # below its Received field
-    (noted,) = there.store.audit_entries(limit=9)
+    (noted,) = there.store.audit.entries(limit=9)
     assert (noted.action, noted.target, noted.affected) == ("queue.import", str(file), 1)
 
 
@@ -86,7 +88,7 @@ def test_an_import_that_is_repeated_takes_nothing_twice(
         "50 messages imported, 50 recipients: 50 queued, 0 captured, 0 blocked",
         "70 messages imported before, not taken again",
     ]
-    assert len(there.store.search(Selection(), limit=1000)) == 120
+    assert len(there.store.queue.search(Selection(), limit=1000)) == 120
 
 
 def test_what_still_waits_in_the_same_queue_is_not_sent_twice(desk: Desk) -> None:
@@ -161,7 +163,7 @@ def test_a_dry_run_imports_nothing(desk: Desk, there: Desk) -> None:
         "1 message would be imported, 1 recipient: 1 queued, 0 captured, 0 blocked\n"
     )
     assert mails(there) == []
-    assert there.store.audit_entries(limit=1) == []
+    assert there.store.audit.entries(limit=1) == []
     there.run("queue", "import", stdin=text)
     result = there.run("queue", "import", "--dry-run", stdin=text)
     assert "1 message imported before, not taken again" in result.stdout

@@ -10,7 +10,7 @@ from base64 import b64encode
 import pytest
 
 from relaygw.mail.state import DeliveryState
-from relaygw.store.protocol import Selection
+from relaygw.store.queue import Selection
 from tests.integration.cli.conftest import Desk
 
 BAD = os.fsdecode(b"a\xffb")
@@ -47,7 +47,7 @@ def test_a_line_that_cannot_be_read_is_named_and_the_rest_goes_on(
     assert result.exit_code == 65
     assert f"message 2: refused: {why}" in result.stderr
     assert "2 messages imported" in result.stdout
-    found = desk.store.search(Selection(), limit=9)
+    found = desk.store.queue.search(Selection(), limit=9)
     assert [entry.recipients[0].address for entry in found] == ["one@x.test", "two@x.test"]
 
 
@@ -121,13 +121,13 @@ def test_an_envelope_that_is_none_is_a_usage_error(desk: Desk, words: tuple[str,
     assert result.exit_code == 64, result.stderr
     assert words[0] in result.stderr
     assert repr(words[1]) in result.stderr
-    assert desk.store.search(Selection(), limit=9) == []
+    assert desk.store.queue.search(Selection(), limit=9) == []
 
 
 def test_the_null_sender_of_an_import(desk: Desk) -> None:
     text = line("a@qa.test", "b@x.test")
     assert desk.run("queue", "import", "--sender", "<>", stdin=text).exit_code == 0
-    (entry,) = desk.store.search(Selection(), limit=9)
+    (entry,) = desk.store.queue.search(Selection(), limit=9)
     assert entry.sender == ""
 
 

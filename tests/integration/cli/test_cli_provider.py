@@ -12,7 +12,8 @@ from relaygw.cli.text import clock_ms
 from relaygw.mail.state import DeliveryState
 from relaygw.policy.hold_reasons import held_sender_reason, refused_alike
 from relaygw.settings.presets import presets
-from relaygw.store.protocol import Hold, SenderNote
+from relaygw.store.holds import Hold
+from relaygw.store.limits import SenderNote
 from tests.integration.cli.conftest import Desk
 
 PROVIDERS = """\
@@ -36,7 +37,7 @@ def shop(desk: Desk) -> Desk:
 
 
 def put_hold(desk: Desk, scope: str, key: str, *, probe_at_ms: int | None = None) -> None:
-    desk.store.put_hold(
+    desk.store.holds.put_hold(
         Hold(
             scope=scope,
             key=key,
@@ -88,12 +89,12 @@ def test_the_list_as_json(shop: Desk) -> None:
 
 
 def test_the_list_tells_how_much_of_a_quota_is_used(shop: Desk) -> None:
-    shop.store.use_quota("main", wanted=12_345, quota=50_000)
+    shop.store.limits.use_quota("main", wanted=12_345, quota=50_000)
     *_, last = shop.run("provider", "list").stdout.splitlines()
     assert last == "quota       main: 12345 of 50000 recipients used in the last 24 hours"
     text = shop.config.read_text().replace("rate: 14/s", "account: ses, rate: 14/s")
     shop.config.write_text(text)
-    shop.store.use_quota("ses", wanted=7, quota=50_000)
+    shop.store.limits.use_quota("ses", wanted=7, quota=50_000)
     *_, last = shop.run("provider", "list").stdout.splitlines()
     assert last.endswith("main: 7 of 50000 recipients used by account ses in the last 24 hours")
     main_object, spare = shop.lines("provider", "list", "--json")
@@ -101,8 +102,8 @@ def test_the_list_tells_how_much_of_a_quota_is_used(shop: Desk) -> None:
 
 
 def test_the_list_tells_what_a_provider_is_slowed_to_and_why(shop: Desk) -> None:
-    shop.store.lower_rate("main", per_s=10.0, guard_s=0.0)
-    shop.store.lower_connections("spare", own=4, incarnation="w1", guard_s=0.0)
+    shop.store.limits.lower_rate("main", per_s=10.0, guard_s=0.0)
+    shop.store.limits.lower_connections("spare", own=4, incarnation="w1", guard_s=0.0)
     lines = shop.run("provider", "list").stdout.splitlines()
     assert max(map(len, lines)) <= 80
     assert [line.split()[-1] for line in lines[1:3]] == ["slowed", "slowed"]
@@ -124,8 +125,8 @@ def test_the_list_tells_what_a_provider_is_slowed_to_and_why(shop: Desk) -> None
 
 
 def test_a_ceiling_above_the_rate_slows_nothing(shop: Desk) -> None:
-    shop.store.lower_rate("main", per_s=100.0, guard_s=0.0)
-    shop.store.lower_connections("spare", own=9, incarnation="w1", guard_s=0.0)
+    shop.store.limits.lower_rate("main", per_s=100.0, guard_s=0.0)
+    shop.store.limits.lower_connections("spare", own=9, incarnation="w1", guard_s=0.0)
     lines = shop.run("provider", "list").stdout.splitlines()
     assert [line.split()[-1] for line in lines[1:3]] == ["ok", "ok"]
     assert "slowed" not in " ".join(lines)
@@ -143,7 +144,7 @@ def seen(shop: Desk) -> Desk:
     refusal = (
         "554 5.7.1 Message rejected: Email address is not verified in region EU-CENTRAL-1 " * 2
     )
-    shop.store.note_senders(
+    shop.store.limits.note_senders(
         [
             note("main", "a@shop.test", accepted_at_ms=now_ms - hour_ms),
             note("main", "news@promo.test", refused_at_ms=now_ms - 60_000, reply=refusal),
@@ -199,7 +200,7 @@ def test_no_sender_was_seen(shop: Desk) -> None:
 
 def test_a_refusal_that_would_steer_the_terminal_is_harmless(shop: Desk) -> None:
     evil = note("main", "a\x1b[2J@x.test", refused_at_ms=clock_ms(), reply="550 \x1b]0;x\x07")
-    shop.store.note_senders([evil])
+    shop.store.limits.note_senders([evil])
     assert "\x1b" not in shop.run("provider", "senders").stdout
 
 
@@ -212,7 +213,7 @@ def test_hold_and_release(shop: Desk) -> None:
         "it would",
         "mail waits on routes without another provider: promo",
     ]
-    (hold,) = shop.store.holds()
+    (hold,) = shop.store.holds.in_force()
     assert (hold.scope, hold.key, hold.probe_at_ms) == ("provider", "main", None)
     assert hold.reason == "operator: key is being changed"
     again = shop.run("provider", "hold", "main")
@@ -220,8 +221,8 @@ def test_hold_and_release(shop: Desk) -> None:
     released = shop.run("provider", "release", "main")
     assert released.exit_code == 0
     assert released.stdout.startswith("main: released; it was held: operator: ")
-    assert shop.store.holds() == []
-    trail = [(one.action, one.target, one.affected) for one in shop.store.audit_entries(limit=9)]
+    assert shop.store.holds.in_force() == []
+    trail = [(one.action, one.target, one.affected) for one in shop.store.audit.entries(limit=9)]
     assert sorted(trail) == [
         *[("provider.hold", "main", 1)] * 2,
         ("provider.release", "main", 1),
@@ -255,7 +256,7 @@ def test_release_makes_due_what_was_refused_like_all_before(shop: Desk) -> None:
         since_ms=clock_ms(),
         probe_at_ms=clock_ms() + 240_000,
     )
-    shop.store.put_hold(hold)
+    shop.store.holds.put_hold(hold)
     assert shop.run("provider", "release", "main").exit_code == 0
     assert shop.due_at_ms(refused) <= clock_ms()
 
@@ -270,7 +271,7 @@ def test_an_operators_hold_outlasts_what_the_provider_says(shop: Desk) -> None:
     put_hold(shop, "provider", "main", probe_at_ms=1)
     assert "main: held until" in shop.run("provider", "hold", "main").stdout
     put_hold(shop, "provider", "main", probe_at_ms=2)
-    (hold,) = shop.store.holds()
+    (hold,) = shop.store.holds.in_force()
     assert hold.probe_at_ms is None
     assert hold.reason.startswith("operator: ")
 
@@ -286,8 +287,8 @@ def test_release_ends_the_holds_of_key_and_sender_domains_of_that_provider_only(
     result = shop.run("provider", "release", "main")
     assert len(result.stdout.splitlines()) == 3
     assert "main: released (sender domain main promo.test); it was held: 535" in result.stdout
-    assert {hold.key for hold in shop.store.holds()} == {"mainframe promo.test", "spare"}
-    assert len(shop.store.audit_entries(limit=9)) == 3
+    assert {hold.key for hold in shop.store.holds.in_force()} == {"mainframe promo.test", "spare"}
+    assert len(shop.store.audit.entries(limit=9)) == 3
 
 
 def test_release_lets_mail_of_a_refused_sender_domain_go(shop: Desk) -> None:
@@ -304,7 +305,7 @@ def test_release_lets_mail_of_a_refused_sender_domain_go(shop: Desk) -> None:
 def test_nothing_to_release(shop: Desk) -> None:
     result = shop.run("provider", "release", "spare")
     assert (result.exit_code, result.stdout) == (0, "spare: nothing to release, it is not held\n")
-    assert shop.store.audit_entries(limit=9) == []
+    assert shop.store.audit.entries(limit=9) == []
 
 
 @pytest.mark.parametrize("verb", ["hold", "release"])
@@ -312,13 +313,13 @@ def test_an_unknown_name_is_refused_with_the_known_ones(shop: Desk, verb: str) -
     result = shop.run("provider", verb, "mian")
     assert result.exit_code == 65
     assert result.stderr == "relaygw: mian: no such provider; name one of: main, spare\n"
-    assert shop.store.holds() == []
+    assert shop.store.holds.in_force() == []
 
 
 def test_a_hold_of_a_provider_that_is_no_more_can_be_released(shop: Desk) -> None:
     put_hold(shop, "provider", "gone")
     assert shop.run("provider", "release", "gone").exit_code == 0
-    assert shop.store.holds() == []
+    assert shop.store.holds.in_force() == []
 
 
 def test_gateways_of_relay_to_are_listed_by_their_names(desk: Desk) -> None:

@@ -83,7 +83,7 @@ def test_without_the_second_confirmation_nobody_gets_anything(
     result = desk.run("sandbox", "release", queue_id, *words, stdin=answers)
     assert result.exit_code == code, result.output
     assert pending(desk, queue_id) == []
-    assert desk.store.audit_entries(limit=1) == []
+    assert desk.store.audit.entries(limit=1) == []
 
 
 @pytest.mark.parametrize(
@@ -269,7 +269,7 @@ def test_a_search_chooses_for_every_command(desk: Desk) -> None:
     desk.run("sandbox", "release", *search, "--to", DEV, "--yes")
     assert (pending(desk, wanted), pending(desk, other)) == ([DEV], [])
     assert (
-        "search='subject:4711 addressed:b@cust.test'" in desk.store.audit_entries(limit=1)[0].detail
+        "search='subject:4711 addressed:b@cust.test'" in desk.store.audit.entries(limit=1)[0].detail
     )
     deleted = desk.run("sandbox", "delete", "--search", "addressed:c@cust.test", "--yes")
     assert deleted.stdout.splitlines()[-1] == "1 message deleted"

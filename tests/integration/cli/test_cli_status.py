@@ -8,7 +8,7 @@ from pathlib import Path
 from relaygw.cli.text import clock_ms
 from relaygw.inbound.drop_directory import DropDirectory
 from relaygw.mail.state import DeliveryState
-from relaygw.store.protocol import Hold
+from relaygw.store.holds import Hold
 from tests.contract.conftest import instance
 from tests.integration.cli.conftest import Desk
 
@@ -17,7 +17,7 @@ def test_status_fits_one_screen_and_tells_what_is_wrong(desk: Desk) -> None:
     desk.add(age_s=7200)
     desk.attempt(DeliveryState.DEFERRED, reason="451 later")
     desk.add_captured()
-    desk.store.put_hold(
+    desk.store.holds.put_hold(
         Hold(
             scope="credential",
             key="main",
@@ -59,8 +59,8 @@ def test_status_tells_which_provider_is_held_or_slowed_and_why(desk: Desk) -> No
     text = desk.config.read_text()
     spare = "  spare: {host: smtp.spare.test, rate: 50/s}\n  third: {host: smtp.third.test}\nroutes"
     desk.config.write_text(text.replace("routes", spare))
-    desk.store.lower_rate("spare", per_s=29.0, guard_s=0.0)
-    desk.store.put_hold(
+    desk.store.limits.lower_rate("spare", per_s=29.0, guard_s=0.0)
+    desk.store.holds.put_hold(
         Hold(
             scope="sender domain",
             key="main promo.test",
@@ -153,10 +153,14 @@ def test_status_tells_of_mail_that_waits_for_somebody_with_the_remedy(desk: Desk
     held = desk.add(age_s=7200)
     desk.attempt(DeliveryState.HELD, reason="mode")
     desk.add(age_s=60, route="before")
-    desk.store.register(replace(instance("lost", role="front"), name="gw2.shop.test", pid=77))
-    desk.store.bury("lost", is_lost=True)
-    for one in desk.store.instances():  # its settings are others: it might know the route
-        desk.store.bury(one.incarnation)
+    desk.store.instances.register(
+        replace(instance("lost", role="front"), name="gw2.shop.test", pid=77)
+    )
+    desk.store.instances.bury("lost", is_lost=True)
+    for (
+        one
+    ) in desk.store.instances.registered():  # its settings are others: it might know the route
+        desk.store.instances.bury(one.incarnation)
     result = desk.run("status")
     assert max(map(len, result.stdout.splitlines()[3:])) <= 80
     words = " ".join(result.stdout.split())

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from relaygw.inbound.intake import Intake
-from relaygw.inbound.listeners import FrontService
+from relaygw.inbound.listener import FrontService
 from relaygw.mail import queue_socket
 from relaygw.settings.model import Settings
 from relaygw.store import migrate
-from relaygw.store.sqlite import SqliteStore
+from relaygw.store.store import open_store
 from tests.logs import text_log
 
 
@@ -95,7 +95,7 @@ async def running_front(
             "users": users or [],
         }
     )
-    store = SqliteStore(url, keep_content=False)
+    store = open_store(url, keep_content=False)
     log = io.StringIO()
     service = FrontService(
         settings,

@@ -16,7 +16,7 @@ from relaygw.mail.queue_id import QueueIdSource
 from relaygw.mail.state import RecipientState
 from relaygw.settings.model import Settings
 from relaygw.store.migrate import upgrade
-from relaygw.store.sqlite import SqliteStore
+from relaygw.store.store import Store, open_store
 from relaygw.web.app import create_app
 from relaygw.web.dashboard.health import ReadyCheck
 from relaygw.web.server import serve_web
@@ -29,16 +29,16 @@ Serve = Callable[..., Awaitable[httpx2.AsyncClient]]
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[SqliteStore]:
+def store(tmp_path: Path) -> Iterator[Store]:
     url = f"sqlite:///{tmp_path}/queue.db"
     upgrade(url)
-    opened = SqliteStore(url, keep_content=False)
+    opened = open_store(url, keep_content=False)
     yield opened
     opened.close()
 
 
 @pytest.fixture
-def capture(store: SqliteStore) -> Capture:
+def capture(store: Store) -> Capture:
     """Store a message as the front does in sandbox mode and return its queue id."""
     ids = QueueIdSource()
     at_ms = iter(range(FIRST_AT_MS, FIRST_AT_MS + 1_000_000))
@@ -53,7 +53,7 @@ def capture(store: SqliteStore) -> Capture:
         now_ms = next(at_ms)
         facts = read_header(content)
         queue_id = ids.next_id(now_ms)
-        store.accept_batch(
+        store.intake.accept_batch(
             [
                 AcceptedMessage(
                     queue_id=queue_id,
@@ -95,7 +95,7 @@ def sandbox(**web: Any) -> Settings:
 
 @asynccontextmanager
 async def running(
-    store: SqliteStore, settings: Settings, is_ready: ReadyCheck | None
+    store: Store, settings: Settings, is_ready: ReadyCheck | None
 ) -> AsyncIterator[httpx2.AsyncClient]:
     """Serve on a loopback socket and yield a client for it; stops in the end."""
     listening = socket.create_server(("127.0.0.1", 0))
@@ -112,7 +112,7 @@ async def running(
 
 
 @pytest.fixture
-async def serve(store: SqliteStore) -> AsyncIterator[Serve]:
+async def serve(store: Store) -> AsyncIterator[Serve]:
     """Start the web role, in sandbox mode unless told otherwise, and return a client."""
     async with AsyncExitStack() as stack:
 

@@ -11,8 +11,8 @@ from relaygw.mail.outcome import Stage, Verdict
 from relaygw.mail.queue_id import QueueIdSource
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.settings.model import Settings
-from relaygw.store.protocol import Instance
-from relaygw.store.sqlite import SqliteStore
+from relaygw.store.instances import Instance
+from relaygw.store.store import Store
 from tests.builders import accepted
 from tests.integration.web.people import with_logins
 
@@ -41,7 +41,7 @@ def gateway(**more: Any) -> Settings:
     return with_logins("production", relay={"providers": providers, "routes": routes}, **more)
 
 
-def queue_mail(store: SqliteStore, subject: str = "hello", *to: str, **more: Any) -> str:
+def queue_mail(store: Store, subject: str = "hello", *to: str, **more: Any) -> str:
     """Put a message into the queue; return its id. `age_s` is how long ago it was accepted."""
     at_ms = now_ms() - int(more.pop("age_s", 0) * 1000)
     queue_id = _ids.next_id(at_ms + next(_steps) % 1000)
@@ -55,29 +55,29 @@ def queue_mail(store: SqliteStore, subject: str = "hello", *to: str, **more: Any
         content=content,
         **{"source": source, **more},
     )
-    store.accept_batch([message])
+    store.intake.accept_batch([message])
     return queue_id
 
 
-def defer(store: SqliteStore, *, reply: str = GREYLISTED, provider: str = "main") -> list[str]:
+def defer(store: Store, *, reply: str = GREYLISTED, provider: str = "main") -> list[str]:
     """Let a worker try all that is due and be told to come again; return the ids."""
     return _try(store, reply, provider, is_taken=False)
 
 
-def deliver(store: SqliteStore) -> list[str]:
+def deliver(store: Store) -> list[str]:
     """Let a worker deliver all that is due; its content goes. Return the ids."""
     return _try(store, "250 2.0.0 Ok: queued as 4F1B23C04D", "main", is_taken=True)
 
 
-def _try(store: SqliteStore, reply: str, provider: str, *, is_taken: bool) -> list[str]:
+def _try(store: Store, reply: str, provider: str, *, is_taken: bool) -> list[str]:
     worker = f"{WORKER}{next(_steps)}"
-    store.register(
+    store.instances.register(
         Instance(
             incarnation=worker, name="gw.test", role="delivery", pid=1, version="0", fingerprint="x"
         )
     )
     now = now_ms() + 1000
-    claimed = store.claim("default", limit=1000, incarnation=worker, now_ms=now)
+    claimed = store.leases.claim("default", limit=1000, incarnation=worker, now_ms=now)
     updates = [
         DeliveryUpdate(
             queue_id=one.queue_id,
@@ -101,11 +101,11 @@ def _try(store: SqliteStore, reply: str, provider: str, *, is_taken: bool) -> li
         )
         for one in claimed
     ]
-    assert store.record_batch(updates, incarnation=worker, now_ms=now).is_alive
+    assert store.leases.record_batch(updates, incarnation=worker, now_ms=now).is_alive
     return [one.queue_id for one in claimed]
 
 
-def state_of(store: SqliteStore, queue_id: str) -> str:
+def state_of(store: Store, queue_id: str) -> str:
     """Return the state of a message's first delivery."""
-    (entry,) = store.entries([queue_id])
+    (entry,) = store.queue.entries([queue_id])
     return entry.deliveries[0].state.value

@@ -10,8 +10,8 @@ import pytest
 
 from relaygw.mail.search import EVERYTHING
 from relaygw.mail.state import RecipientState
-from relaygw.store.protocol import Selection
-from relaygw.store.sqlite import SqliteStore
+from relaygw.store.queue import Selection
+from relaygw.store.store import Store
 from tests.integration.web.people import TOKENS, with_logins
 
 Capture = Callable[..., str]
@@ -26,13 +26,15 @@ def ids(capture: Capture) -> list[str]:
     return [capture(MAIL % number) for number in range(4)]
 
 
-def unread(store: SqliteStore) -> list[str]:
-    found = store.find_captured(EVERYTHING, start=0, limit=100)
+def unread(store: Store) -> list[str]:
+    found = store.sandbox.find_captured(EVERYTHING, start=0, limit=100)
     return [one.entry.subject for one in found if one.entry.read_at_ms is None]
 
 
-def left(store: SqliteStore) -> list[str]:
-    return [one.entry.subject for one in store.find_captured(EVERYTHING, start=0, limit=100)]
+def left(store: Store) -> list[str]:
+    return [
+        one.entry.subject for one in store.sandbox.find_captured(EVERYTHING, start=0, limit=100)
+    ]
 
 
 async def put(client: httpx2.AsyncClient, path: str, **body: Any) -> httpx2.Response:
@@ -43,7 +45,7 @@ async def delete(client: httpx2.AsyncClient, path: str, **body: Any) -> httpx2.R
     return await client.request("DELETE", f"/api/v1/{path}", json=body)
 
 
-async def test_marks(serve: Serve, ids: list[str], store: SqliteStore) -> None:
+async def test_marks(serve: Serve, ids: list[str], store: Store) -> None:
     client = await serve()
     answer = await put(client, "messages", IDs=[ids[1], UNKNOWN], Read=True)
     assert (answer.status_code, answer.text) == (200, "ok")
@@ -62,7 +64,7 @@ async def test_marks(serve: Serve, ids: list[str], store: SqliteStore) -> None:
 
 
 async def test_deletion_by_ids_and_of_all(
-    serve: Serve, ids: list[str], store: SqliteStore, capture: Capture
+    serve: Serve, ids: list[str], store: Store, capture: Capture
 ) -> None:
     queued = capture(MAIL % 9, state=RecipientState.PENDING)
     client = await serve()
@@ -75,8 +77,8 @@ async def test_deletion_by_ids_and_of_all(
     assert left(store) == ["Order 3", "Order 2"]
     assert (await client.delete("/api/v1/messages")).text == "ok"
     assert left(store) == []
-    assert [one.queue_id for one in store.search(Selection(), limit=9)] == [queued]
-    lines = [(one.action, one.affected, one.detail) for one in store.audit_entries(limit=9)]
+    assert [one.queue_id for one in store.queue.search(Selection(), limit=9)] == [queued]
+    lines = [(one.action, one.affected, one.detail) for one in store.audit.entries(limit=9)]
     assert lines == [
         ("sandbox.delete", 2, "api, all"),
         ("sandbox.delete", 1, "api"),
@@ -85,7 +87,7 @@ async def test_deletion_by_ids_and_of_all(
 
 
 async def test_deletion_by_search_has_a_time_zone(
-    serve: Serve, ids: list[str], store: SqliteStore
+    serve: Serve, ids: list[str], store: Store
 ) -> None:
     client = await serve()  # all are of 2025-11-25T10:00:00Z
 
@@ -107,11 +109,11 @@ async def test_deletion_by_search_has_a_time_zone(
 
 
 async def test_all_is_all_whatever_the_ids(
-    serve: Serve, ids: list[str], store: SqliteStore, capture: Capture
+    serve: Serve, ids: list[str], store: Store, capture: Capture
 ) -> None:
     """What was accepted first may be captured last; then the newest has a small id."""
-    with store._write() as connection:
-        connection.exec_driver_sql(
+    with store.database.write() as connection:
+        connection.connection.exec_driver_sql(
             "UPDATE message SET captured_at_ms = captured_at_ms + 5000 WHERE queue_id = ?",
             (ids[0],),
         )
@@ -152,7 +154,7 @@ async def test_tags(serve: Serve, ids: list[str]) -> None:
     ],
 )
 async def test_bad_bodies(
-    serve: Serve, ids: list[str], store: SqliteStore, body: bytes, words: str
+    serve: Serve, ids: list[str], store: Store, body: bytes, words: str
 ) -> None:
     client = await serve()
     answer = await client.put("/api/v1/messages", content=body)
@@ -163,16 +165,14 @@ async def test_bad_bodies(
     assert len(unread(store)) == 4
 
 
-async def test_a_megabyte_of_ids_is_too_much(
-    serve: Serve, ids: list[str], store: SqliteStore
-) -> None:
+async def test_a_megabyte_of_ids_is_too_much(serve: Serve, ids: list[str], store: Store) -> None:
     client = await serve()
     answer = await delete(client, "messages", IDs=[UNKNOWN] * 60_000)
     assert answer.status_code == 413
     assert len(left(store)) == 4
 
 
-async def test_a_viewer_changes_nothing(serve: Serve, ids: list[str], store: SqliteStore) -> None:
+async def test_a_viewer_changes_nothing(serve: Serve, ids: list[str], store: Store) -> None:
     client = await serve(with_logins())
     client.headers["Authorization"] = f"Bearer {TOKENS['look']}"
     for method, path in (

@@ -12,7 +12,7 @@ import pytest
 
 from relaygw import __version__
 from relaygw.settings.model import Settings
-from relaygw.store.sqlite import SqliteStore
+from relaygw.store.store import Store
 from tests.integration.web.api_clients import Client, ClientError, mailpit_api
 from tests.integration.web.people import RELAY, TOKENS
 
@@ -239,11 +239,11 @@ async def test_tags(client: Client) -> None:
     assert await client.call("getTags") == []
 
 
-async def test_release(client: Client, store: SqliteStore) -> None:
+async def test_release(client: Client, store: Store) -> None:
     queue_id = await sent(client)
     to = {"To": ["dev@x.test", "ann@qa.test"]}
     assert await client.call("releaseMessage", "latest", to) == "ok"
-    found = store.captured_entry(queue_id)
+    found = store.sandbox.captured_entry(queue_id)
     assert found is not None
     assert [one.address for one in found.entry.recipients if one.state != "captured"] == [
         "dev@x.test",

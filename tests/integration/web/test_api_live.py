@@ -13,7 +13,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from relaygw import __version__
-from relaygw.store.sqlite import SqliteStore
+from relaygw.store.store import Store
 from tests.integration.web.conftest import running, sandbox
 from tests.integration.web.people import TOKENS, with_logins
 
@@ -68,7 +68,7 @@ async def test_no_site_listens_and_nobody_without_a_login(serve: Serve) -> None:
         pass
 
 
-async def test_a_stop_ends_it(store: SqliteStore) -> None:
+async def test_a_stop_ends_it(store: Store) -> None:
     async with running(store, sandbox(), None) as client:
         socket = await connect(address(client))
     with pytest.raises(ConnectionClosed):

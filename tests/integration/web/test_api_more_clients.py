@@ -9,7 +9,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from relaygw.store.sqlite import SqliteStore
+from relaygw.store.store import Store
 from relaygw.web.sandbox.index import Indexer
 from tests.integration.web.api_clients import (
     Client,
@@ -88,9 +88,7 @@ async def test_cypress_sends_and_looks_at_a_mail(cypress: Client) -> None:
     assert [one["Subject"] for one in second["messages"]] == ["Hello Mailpit"]
 
 
-async def test_cypress_searches_and_waits(
-    cypress: Client, capture: Capture, store: SqliteStore
-) -> None:
+async def test_cypress_searches_and_waits(cypress: Client, capture: Capture, store: Store) -> None:
     for number in range(2):
         capture(ORDER % (number, number, number), PEOPLE)
     await asyncio.to_thread(Indexer(store).catch_up, within_s=None)

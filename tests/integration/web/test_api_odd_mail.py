@@ -6,8 +6,8 @@ from collections.abc import Awaitable, Callable
 
 import httpx2
 
-from relaygw.store.protocol import AuditEntry
-from relaygw.store.sqlite import SqliteStore
+from relaygw.store.audit import AuditEntry
+from relaygw.store.store import Store
 from relaygw.web.mail.mime_tree import MAX_LOADED_BYTES
 
 Capture = Callable[..., str]
@@ -17,12 +17,12 @@ PLAIN = b"Subject: Order %d\r\nFrom: shop@shop.test\r\nTo: ann@x.test\r\n\r\nTex
 
 
 async def test_content_that_is_gone_leaves_the_envelope(
-    serve: Serve, capture: Capture, store: SqliteStore
+    serve: Serve, capture: Capture, store: Store
 ) -> None:
     queue_id = capture(PLAIN % (1, 1))
     # as a purge of content leaves it, while the row is still captured
-    with store._write() as connection:
-        connection.exec_driver_sql("DELETE FROM chunk")
+    with store.database.write() as connection:
+        connection.connection.exec_driver_sql("DELETE FROM chunk")
     client = await serve()
     shown = (await client.get(f"/api/v1/message/{queue_id}")).json()
     assert (shown["Subject"], shown["Bcc"]) == (
@@ -33,13 +33,11 @@ async def test_content_that_is_gone_leaves_the_envelope(
     assert (await client.get(f"/api/v1/message/{queue_id}/raw")).status_code == 404
 
 
-async def test_a_deleted_message_is_gone(
-    serve: Serve, capture: Capture, store: SqliteStore
-) -> None:
+async def test_a_deleted_message_is_gone(serve: Serve, capture: Capture, store: Store) -> None:
     queue_id = capture(PLAIN % (1, 1))
     client = await serve()
     await client.get("/api/v1/messages")
-    store.delete_captured(
+    store.sandbox.delete_captured(
         [queue_id],
         entry=AuditEntry(at_ms=1, actor="a", action="delete", target="t", affected=1, detail=""),
     )

@@ -9,7 +9,7 @@ import httpx2
 import pytest
 
 from relaygw.settings.model import Settings
-from relaygw.store.sqlite import SqliteStore
+from relaygw.store.store import Store
 from tests.integration.web.people import RELAY
 
 Capture = Callable[..., str]
@@ -48,9 +48,9 @@ async def release(
     return answer.status_code, answer.text
 
 
-def sent_to(store: SqliteStore, queue_id: str) -> list[tuple[str, str | None]]:
+def sent_to(store: Store, queue_id: str) -> list[tuple[str, str | None]]:
     """Return who gets it, and how each was released."""
-    found = store.captured_entry(queue_id)
+    found = store.sandbox.captured_entry(queue_id)
     assert found is not None
     released = {one.delivery_no: one.released for one in found.entry.deliveries}
     return [
@@ -60,7 +60,7 @@ def sent_to(store: SqliteStore, queue_id: str) -> list[tuple[str, str | None]]:
     ]
 
 
-async def test_to_the_allowed(serve: Serve, queue_id: str, store: SqliteStore) -> None:
+async def test_to_the_allowed(serve: Serve, queue_id: str, store: Store) -> None:
     client = await serve(STAGING)
     to = ["dev@x.test", "DEV@x.test", "ann@qa.test"]
     assert await release(client, "operator", "latest", To=to) == (200, "ok")
@@ -68,8 +68,8 @@ async def test_to_the_allowed(serve: Serve, queue_id: str, store: SqliteStore) -
         "dev@x.test": "allowed",
         "ann@qa.test": "allowed",
     }
-    assert {one.action for one in store.audit_entries(limit=5)} == {"sandbox.release"}
-    assert {one.actor for one in store.audit_entries(limit=5)} == {"operator"}
+    assert {one.action for one in store.audit.entries(limit=5)} == {"sandbox.release"}
+    assert {one.actor for one in store.audit.entries(limit=5)} == {"operator"}
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ async def test_to_the_allowed(serve: Serve, queue_id: str, store: SqliteStore) -
     ],
 )
 async def test_one_refused_address_stops_all(
-    serve: Serve, queue_id: str, store: SqliteStore, to: str, words: str
+    serve: Serve, queue_id: str, store: Store, to: str, words: str
 ) -> None:
     client = await serve(STAGING)
     status, text = await release(client, "operator", queue_id, To=["dev@x.test", to])
@@ -90,11 +90,11 @@ async def test_one_refused_address_stops_all(
     assert words in text
     assert "dev@x.test:" not in text
     assert sent_to(store, queue_id) == []
-    assert store.audit_entries(limit=5) == []
+    assert store.audit.entries(limit=5) == []
 
 
 async def test_only_an_admin_who_says_so_reaches_anyone(
-    serve: Serve, queue_id: str, store: SqliteStore
+    serve: Serve, queue_id: str, store: Store
 ) -> None:
     client = await serve(STAGING)
     outside = ["ann@x.test", "bob@y.test"]
@@ -107,7 +107,7 @@ async def test_only_an_admin_who_says_so_reaches_anyone(
     assert (await release(client, "admin", queue_id, To=outside, Anyone=True))[0] == 400  # waiting
 
 
-async def test_a_viewer_releases_nothing(serve: Serve, queue_id: str, store: SqliteStore) -> None:
+async def test_a_viewer_releases_nothing(serve: Serve, queue_id: str, store: Store) -> None:
     client = await serve(STAGING)
     assert (await release(client, "viewer", queue_id, To=["dev@x.test"]))[0] == 403
     assert sent_to(store, queue_id) == []
@@ -125,7 +125,7 @@ async def test_a_viewer_releases_nothing(serve: Serve, queue_id: str, store: Sql
     ],
 )
 async def test_bad_requests(
-    serve: Serve, queue_id: str, store: SqliteStore, body: dict[str, Any], status: int
+    serve: Serve, queue_id: str, store: Store, body: dict[str, Any], status: int
 ) -> None:
     client = await serve(STAGING)
     assert (await release(client, "admin", queue_id, **body))[0] == status

@@ -11,7 +11,7 @@ import httpx2
 import pytest
 
 from relaygw.mail.search import EVERYTHING
-from relaygw.store.sqlite import SqliteStore
+from relaygw.store.store import Store
 from tests.integration.web.people import TOKENS, with_logins
 
 Serve = Callable[..., Awaitable[httpx2.AsyncClient]]
@@ -20,12 +20,12 @@ SHOP = {"Email": "shop@shop.test", "Name": "Shop"}
 LEAST: dict[str, Any] = {"From": SHOP, "To": [{"Email": "ann@x.test"}], "Text": "hello"}
 
 
-async def test_it_is_captured_and_nothing_else(serve: Serve, store: SqliteStore) -> None:
+async def test_it_is_captured_and_nothing_else(serve: Serve, store: Store) -> None:
     client = await serve(with_logins())
     client.headers["Authorization"] = f"Bearer {TOKENS['tests']}"
     answer = await client.post("/api/v1/send", json=LEAST | {"Bcc": ["dev@x.test"]})
     assert answer.status_code == 200
-    (found,) = store.find_captured(EVERYTHING, start=0, limit=9)
+    (found,) = store.sandbox.find_captured(EVERYTHING, start=0, limit=9)
     assert answer.json() == {"ID": found.entry.queue_id}
     assert {(one.address, one.state.value) for one in found.entry.recipients} == {
         ("ann@x.test", "captured"),
@@ -95,13 +95,13 @@ def attached(**one: str) -> dict[str, Any]:
     ],
 )
 async def test_what_is_no_message_is_refused(
-    serve: Serve, store: SqliteStore, changes: dict[str, Any], words: str
+    serve: Serve, store: Store, changes: dict[str, Any], words: str
 ) -> None:
     client = await serve()
     answer = await client.post("/api/v1/send", json=LEAST | changes)
     assert answer.status_code == 400
     assert words in answer.text
-    assert store.count_captured(EVERYTHING) == (0, 0)
+    assert store.sandbox.count_captured(EVERYTHING) == (0, 0)
 
 
 async def test_fields_that_are_the_body_s_own_are_left_to_it(serve: Serve) -> None:

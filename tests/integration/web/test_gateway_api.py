@@ -10,8 +10,8 @@ import httpx2
 import pytest
 
 from relaygw.operations.queue_object import queue_object
-from relaygw.store.sqlite import SqliteStore
-from relaygw.store.watching import Incident
+from relaygw.store.store import Store
+from relaygw.store.watch import Incident
 from tests.integration.web.people import PASSWORDS, TOKENS
 from tests.integration.web.queued import defer, gateway, now_ms, queue_mail, state_of
 from tests.integration.web.test_pages_queue import log_in, token
@@ -29,13 +29,13 @@ async def client_of(serve: Serve, headers: dict[str, str] = OPERATOR) -> httpx2.
 
 
 async def test_a_page_of_messages_as_the_command_line_prints_them(
-    serve: Serve, store: SqliteStore
+    serve: Serve, store: Store
 ) -> None:
     ids = [queue_mail(store, f"Order {number}") for number in range(3)]
     queue_mail(store, "Invoice")
     client = await client_of(serve, VIEWER)
     answer = (await client.get(f"{API}/queue?subject=order&limit=2")).json()
-    assert answer["messages"] == [queue_object(entry) for entry in store.entries(ids[:2])]
+    assert answer["messages"] == [queue_object(entry) for entry in store.queue.entries(ids[:2])]
     assert answer["next"] == ids[1]
     rest = (await client.get(f"{API}/queue?subject=order&limit=2&after={ids[1]}")).json()
     assert [one["queue_id"] for one in rest["messages"]] == ids[2:]
@@ -47,7 +47,7 @@ async def test_a_page_of_messages_as_the_command_line_prints_them(
     assert story["events"][0]["kind"] == "accepted"
 
 
-async def test_changes_by_ids(serve: Serve, store: SqliteStore) -> None:
+async def test_changes_by_ids(serve: Serve, store: Store) -> None:
     one, two = queue_mail(store), queue_mail(store)
     client = await client_of(serve)
     body: dict[str, Any] = {"ids": [one, two.lower(), "NOSUCHMAIL0"], "note": "look at it"}
@@ -60,14 +60,14 @@ async def test_changes_by_ids(serve: Serve, store: SqliteStore) -> None:
         {"queue_id": "NOSUCHMAIL0", "why": "it is not there any more", "is_temporary": False}
     ]
     assert state_of(store, one) == "held"
-    entry = store.audit_entries(limit=1)[0]
+    entry = store.audit.entries(limit=1)[0]
     assert (entry.actor, entry.action, entry.detail) == ("tests", "queue.hold", "api")
     again = (await client.post(f"{API}/queue/hold", json={"ids": [one]})).json()
     assert again["number"] == 0
     assert "hold is for mail that is deferred or incoming" in again["left"][0]["why"]
 
 
-async def test_changes_by_conditions(serve: Serve, store: SqliteStore) -> None:
+async def test_changes_by_conditions(serve: Serve, store: Store) -> None:
     order, invoice = queue_mail(store, "Order", age_s=5), queue_mail(store, "Invoice", age_s=5)
     client = await client_of(serve)
 
@@ -78,7 +78,7 @@ async def test_changes_by_conditions(serve: Serve, store: SqliteStore) -> None:
         return changed
 
     assert await act("delete", {"select": {"subject": "order"}}) == [order]
-    assert store.audit_entries(limit=1)[0].detail == "api, subject='order'"
+    assert store.audit.entries(limit=1)[0].detail == "api, subject='order'"
     assert await act("undelete", {"select": {"subject": "order", "state": ["deleted"]}}) == [order]
     assert await act("move", {"all": True, "provider": "spare"}) == [order, invoice]
     assert await act("expire", {"select": {"sender": "a@shop"}, "note": "old"}) == [order, invoice]
@@ -115,7 +115,7 @@ async def test_changes_by_conditions(serve: Serve, store: SqliteStore) -> None:
     ],
 )
 async def test_what_is_not_understood_changes_nothing(
-    serve: Serve, store: SqliteStore, action: str, body: Any, words: str
+    serve: Serve, store: Store, action: str, body: Any, words: str
 ) -> None:
     queue_id = queue_mail(store, age_s=5)
     client = await client_of(serve)
@@ -157,7 +157,7 @@ async def test_errors_are_json(serve: Serve, path: str, status: int, words: str)
     assert words in answer.json()["error"]["what"]
 
 
-async def test_providers_are_held_and_released(serve: Serve, store: SqliteStore) -> None:
+async def test_providers_are_held_and_released(serve: Serve, store: Store) -> None:
     client = await client_of(serve)
     held = await client.post(f"{API}/providers/main/hold", json={"note": "look"})
     assert held.json() == {"provider": "main", "was_held": False}
@@ -171,13 +171,13 @@ async def test_providers_are_held_and_released(serve: Serve, store: SqliteStore)
     assert missing.json()["error"]["expected"] == "main, spare"
 
 
-async def test_what_is_watched(serve: Serve, store: SqliteStore) -> None:
+async def test_what_is_watched(serve: Serve, store: Store) -> None:
     now = now_ms()
     queue_id = queue_mail(store)
     defer(store)
     for ago_s, amount in ((0, 4), (7 * 3600, 9)):
-        store.add_history(now - ago_s * 1000, {("delivered", "main"): amount})
-    store.open_incident(
+        store.watch.add_history(now - ago_s * 1000, {("delivered", "main"): amount})
+    store.watch.open_incident(
         Incident(incident_id="i", rule="queue_age", key="", summary="s", remedy="r", since_ms=now)
     )
     client = await client_of(serve)
@@ -196,7 +196,7 @@ async def test_what_is_watched(serve: Serve, store: SqliteStore) -> None:
     assert [(one["actor"], one["action"]) for one in entries] == [("tests", "queue.retry")]
 
 
-async def test_who_may(serve: Serve, store: SqliteStore) -> None:
+async def test_who_may(serve: Serve, store: Store) -> None:
     queue_id = queue_mail(store)
     client = await serve(gateway())
     nobody = await client.get(f"{API}/queue")
@@ -212,7 +212,7 @@ async def test_who_may(serve: Serve, store: SqliteStore) -> None:
     assert basic.status_code == 200
 
 
-async def test_a_browser_needs_the_token_of_a_page(serve: Serve, store: SqliteStore) -> None:
+async def test_a_browser_needs_the_token_of_a_page(serve: Serve, store: Store) -> None:
     queue_id = queue_mail(store)
     client = await log_in(await serve(gateway()), "otto")
     body = {"ids": [queue_id]}

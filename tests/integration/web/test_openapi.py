@@ -12,9 +12,9 @@ import openapi_spec_validator
 import pytest
 from starlette.routing import Route
 
-from relaygw.store.protocol import Hold
-from relaygw.store.sqlite import SqliteStore
-from relaygw.store.watching import Incident
+from relaygw.store.holds import Hold
+from relaygw.store.store import Store
+from relaygw.store.watch import Incident
 from relaygw.web.api.gateway.openapi import document
 from relaygw.web.app import create_app
 from tests.integration.web.conftest import sandbox
@@ -30,7 +30,7 @@ def operations() -> set[tuple[str, str]]:
     return {(method, path) for path, methods in DESCRIBED["paths"].items() for method in methods}
 
 
-def routes_of_the_api(store: SqliteStore) -> set[tuple[str, str]]:
+def routes_of_the_api(store: Store) -> set[tuple[str, str]]:
     found = set()
     for route in create_app(store, sandbox()).routes:
         if not isinstance(route, Route) or not route.path.startswith(("/api/", "/view/")):
@@ -64,23 +64,23 @@ def test_it_is_openapi() -> None:
     openapi_spec_validator.validate(DESCRIBED)
 
 
-def test_it_describes_every_route_and_nothing_else(store: SqliteStore) -> None:
+def test_it_describes_every_route_and_nothing_else(store: Store) -> None:
     assert operations() == routes_of_the_api(store)
 
 
-async def test_answers_are_as_it_says(serve: Serve, store: SqliteStore) -> None:
+async def test_answers_are_as_it_says(serve: Serve, store: Store) -> None:
     now = now_ms()
     queue_mail(store, "delivered", "ann@cust.test", "bob@cust.test")
     deliver(store)
     ids = [queue_mail(store, str(number)) for number in range(3)]
     defer(store)
-    store.lower_rate("main", per_s=4.0, guard_s=1)
-    store.lower_connections("main", own=1, incarnation="x", guard_s=1)
-    store.put_hold(
+    store.limits.lower_rate("main", per_s=4.0, guard_s=1)
+    store.limits.lower_connections("main", own=1, incarnation="x", guard_s=1)
+    store.holds.put_hold(
         Hold(scope="credential", key="spare", reason="535", remedy="r", since_ms=now, probe_at_ms=9)
     )
-    store.add_history(now, {("delivered", "main"): 4, ("refused", "554 5.7.1"): 1})
-    store.open_incident(
+    store.watch.add_history(now, {("delivered", "main"): 4, ("refused", "554 5.7.1"): 1})
+    store.watch.open_incident(
         Incident(incident_id="i", rule="queue_age", key="", summary="s", remedy="r", since_ms=now)
     )
     client = await client_of(serve)

@@ -12,7 +12,7 @@ import pytest
 from relaygw.mail.search import EVERYTHING
 from relaygw.mail.state import RecipientState
 from relaygw.settings.model import Settings
-from relaygw.store.sqlite import SqliteStore
+from relaygw.store.store import Store
 from tests.integration.web.people import PASSWORDS, RELAY, USERS
 
 Capture = Callable[..., str]
@@ -43,8 +43,8 @@ async def send(client: httpx2.AsyncClient, path: str, **fields: Any) -> httpx2.R
     return await client.post(path, data={"csrf": await token(client), **fields})
 
 
-def read_states(store: SqliteStore) -> dict[str, bool]:
-    found = store.find_captured(EVERYTHING, start=0, limit=100)
+def read_states(store: Store) -> dict[str, bool]:
+    found = store.sandbox.find_captured(EVERYTHING, start=0, limit=100)
     return {one.entry.subject: one.entry.read_at_ms is not None for one in found}
 
 
@@ -55,9 +55,7 @@ def hidden_fields(page: str) -> dict[str, list[str]]:
     return {name: list(dict.fromkeys(values)) for name, values in fields.items()}
 
 
-async def test_ticked_mail_is_marked_at_once(
-    serve: Serve, capture: Capture, store: SqliteStore
-) -> None:
+async def test_ticked_mail_is_marked_at_once(serve: Serve, capture: Capture, store: Store) -> None:
     client = await serve()
     one, two, _ = (capture(CONTENT % word) for word in (b"one", b"two", b"three"))
     answer = await send(client, "/sandbox/bulk", action="read", id=[one, two], query="hello")
@@ -70,13 +68,13 @@ async def test_ticked_mail_is_marked_at_once(
 
 
 async def test_tags_are_added_taken_off_and_set(
-    serve: Serve, capture: Capture, store: SqliteStore
+    serve: Serve, capture: Capture, store: Store
 ) -> None:
     client = await serve()
     queue_id = capture(CONTENT % b"one")
 
     def tags() -> tuple[str, ...]:
-        found = store.captured_entry(queue_id)
+        found = store.sandbox.captured_entry(queue_id)
         assert found is not None
         return found.tags
 
@@ -96,7 +94,7 @@ async def test_tags_are_added_taken_off_and_set(
 
 
 async def test_all_that_a_search_finds_is_tagged(
-    serve: Serve, capture: Capture, store: SqliteStore
+    serve: Serve, capture: Capture, store: Store
 ) -> None:
     client = await serve()
     for word in (b"order 1", b"order 2", b"invoice"):
@@ -106,11 +104,11 @@ async def test_all_that_a_search_finds_is_tagged(
     assert "Tag 2 messages?" in asked.text
     assert '<input id="tags" name="tags"' in asked.text
     await client.post("/sandbox/bulk", data={**hidden_fields(asked.text), "tags": "eu, shop"})
-    assert store.tags() == {"eu": 2, "shop": 2}
+    assert store.sandbox.tags() == {"eu": 2, "shop": 2}
 
 
 async def test_deletion_asks_first_and_says_how_many(
-    serve: Serve, capture: Capture, store: SqliteStore
+    serve: Serve, capture: Capture, store: Store
 ) -> None:
     client = await serve()
     one, two, _ = (capture(CONTENT % word) for word in (b"one", b"two", b"three"))
@@ -121,12 +119,12 @@ async def test_deletion_asks_first_and_says_how_many(
     done = await client.post("/sandbox/bulk", data=hidden_fields(asked.text))
     assert done.status_code == 303
     assert list(read_states(store)) == ["three"]
-    (line,) = store.audit_entries(limit=5)
+    (line,) = store.audit.entries(limit=5)
     assert (line.action, line.actor, line.affected) == ("sandbox.delete", "anyone", 2)
 
 
 async def test_all_that_a_search_finds_ends_at_what_was_seen(
-    serve: Serve, capture: Capture, store: SqliteStore
+    serve: Serve, capture: Capture, store: Store
 ) -> None:
     client = await serve()
     for number in range(60):
@@ -143,9 +141,7 @@ async def test_all_that_a_search_finds_ends_at_what_was_seen(
     assert set(read_states(store)) == {"invoice", "order that came later"}
 
 
-async def test_all_of_nothing_is_nothing(
-    serve: Serve, capture: Capture, store: SqliteStore
-) -> None:
+async def test_all_of_nothing_is_nothing(serve: Serve, capture: Capture, store: Store) -> None:
     client = await serve()
     capture(CONTENT % b"one")
     for fields in ({"all": "delete"}, {"scope": "found", "action": "delete", "confirmed": "1"}):
@@ -156,7 +152,7 @@ async def test_all_of_nothing_is_nothing(
 
 @pytest.mark.parametrize("queue_id", ["x", "", "../..", "A" * 21, "\x00" * 12, "0" * 17])
 async def test_ids_that_are_none_change_nothing(
-    serve: Serve, capture: Capture, store: SqliteStore, queue_id: str
+    serve: Serve, capture: Capture, store: Store, queue_id: str
 ) -> None:
     client = await serve()
     capture(CONTENT % b"one")
@@ -166,7 +162,7 @@ async def test_ids_that_are_none_change_nothing(
         )
         assert answer.status_code in (200, 303)
     assert read_states(store) == {"one": False}
-    assert store.tags() == {}
+    assert store.sandbox.tags() == {}
 
 
 async def test_an_unknown_action_is_refused(serve: Serve) -> None:
@@ -176,7 +172,7 @@ async def test_an_unknown_action_is_refused(serve: Serve) -> None:
 
 
 async def test_reading_an_address_changes_nothing(
-    serve: Serve, capture: Capture, store: SqliteStore
+    serve: Serve, capture: Capture, store: Store
 ) -> None:
     client = await serve()
     queue_id = capture(CONTENT % b"one")
@@ -186,7 +182,7 @@ async def test_reading_an_address_changes_nothing(
     assert len(read_states(store)) == 1
 
 
-async def test_a_viewer_changes_nothing(serve: Serve, capture: Capture, store: SqliteStore) -> None:
+async def test_a_viewer_changes_nothing(serve: Serve, capture: Capture, store: Store) -> None:
     client = await serve(staging())
     queue_id = capture(CONTENT % b"one")
     await log_in(client, "vera")
@@ -197,7 +193,7 @@ async def test_a_viewer_changes_nothing(serve: Serve, capture: Capture, store: S
 
 
 async def test_a_release_shows_who_gets_it_and_who_not(
-    serve: Serve, capture: Capture, store: SqliteStore
+    serve: Serve, capture: Capture, store: Store
 ) -> None:
     client = await serve(staging())
     queue_id = capture(CONTENT % b"one", ["dev@x.test", "ann@x.test"])
@@ -213,15 +209,15 @@ async def test_a_release_shows_who_gets_it_and_who_not(
     )
     assert "1 mail of 1 message released" in done.text
     assert "is not on recipients.allow" in done.text
-    found = store.captured_entry(queue_id)
+    found = store.sandbox.captured_entry(queue_id)
     assert found is not None
     pending = [one.address for one in found.entry.recipients if one.state is RecipientState.PENDING]
     assert pending == ["dev@x.test"]
-    assert store.audit_entries(limit=1)[0].actor == "otto"
+    assert store.audit.entries(limit=1)[0].actor == "otto"
 
 
 async def test_an_admin_confirms_the_very_addresses(
-    serve: Serve, capture: Capture, store: SqliteStore
+    serve: Serve, capture: Capture, store: Store
 ) -> None:
     client = await serve(staging())
     queue_id = capture(CONTENT % b"one", ["ann@x.test", "bob@x.test"])
@@ -235,15 +231,13 @@ async def test_an_admin_confirms_the_very_addresses(
     fields["address"] = ["ann@x.test"]
     done = await client.post(f"/sandbox/{queue_id}/release", data={**fields, "anyone": "1"})
     assert "1 mail of 1 message released" in done.text
-    found = store.captured_entry(queue_id)
+    found = store.sandbox.captured_entry(queue_id)
     assert found is not None
     pending = [one.address for one in found.entry.recipients if one.state is RecipientState.PENDING]
     assert pending == ["ann@x.test"]
 
 
-async def test_a_release_to_another_address(
-    serve: Serve, capture: Capture, store: SqliteStore
-) -> None:
+async def test_a_release_to_another_address(serve: Serve, capture: Capture, store: Store) -> None:
     client = await serve(staging())
     queue_id = capture(CONTENT % b"one")
     await log_in(client, "otto")
@@ -254,13 +248,13 @@ async def test_a_release_to_another_address(
     assert "is not an address that mail can go to" in bad.text
     done = await client.post(path, data=hidden_fields(plan.text))
     assert "1 mail of 1 message released" in done.text
-    found = store.captured_entry(queue_id)
+    found = store.sandbox.captured_entry(queue_id)
     assert found is not None
     assert found.entry.recipients[-1].address == "dev@x.test"
 
 
 async def test_a_release_of_what_a_search_finds(
-    serve: Serve, capture: Capture, store: SqliteStore
+    serve: Serve, capture: Capture, store: Store
 ) -> None:
     client = await serve(staging())
     for number in range(3):
@@ -284,7 +278,7 @@ async def test_without_a_provider_a_release_says_so(serve: Serve, capture: Captu
 
 @pytest.mark.parametrize("path", ["/sandbox/bulk", "/sandbox/release"])
 async def test_a_form_without_the_token_of_the_page_is_refused(
-    serve: Serve, capture: Capture, store: SqliteStore, path: str
+    serve: Serve, capture: Capture, store: Store, path: str
 ) -> None:
     client = await serve(staging())
     queue_id = capture(CONTENT % b"one", ["dev@x.test"])

@@ -9,9 +9,10 @@ import httpx2
 
 from relaygw.mail.outcome import Scope
 from relaygw.settings.show import fingerprint
-from relaygw.store.protocol import UNREACHABLE, Hold, Instance
-from relaygw.store.sqlite import SqliteStore
-from relaygw.store.watching import Incident
+from relaygw.store.holds import UNREACHABLE, Hold
+from relaygw.store.instances import Instance
+from relaygw.store.store import Store
+from relaygw.store.watch import Incident
 from tests.integration.web.conftest import sandbox
 from tests.integration.web.queued import defer, gateway, now_ms, queue_mail
 from tests.integration.web.test_pages_queue import hidden_fields, log_in, token
@@ -36,7 +37,7 @@ async def test_an_empty_gateway(serve: Serve) -> None:
     assert "Nothing was refused, deferred or bounced" in page
 
 
-async def test_what_waits_by_state_age_and_route(serve: Serve, store: SqliteStore) -> None:
+async def test_what_waits_by_state_age_and_route(serve: Serve, store: Store) -> None:
     queue_mail(store, age_s=7200)
     defer(store)
     queue_mail(store)
@@ -50,11 +51,13 @@ async def test_what_waits_by_state_age_and_route(serve: Serve, store: SqliteStor
     assert "default transactional → main, spare 2 – 1 – 2 h" in text
 
 
-async def test_plots_of_the_last_hours(serve: Serve, store: SqliteStore) -> None:
+async def test_plots_of_the_last_hours(serve: Serve, store: Store) -> None:
     now = now_ms()
     for ago, delivered in ((0, 5), (300_000, 20), (3_600_000, 7), (86_400_000, 1000)):
-        store.add_history(now - ago, {("delivered", "main"): delivered, ("bounced", "main"): 1})
-    store.add_history(now, {("refused", "554 5.7.1"): 12, ("bounced_for", "expired"): 3})
+        store.watch.add_history(
+            now - ago, {("delivered", "main"): delivered, ("bounced", "main"): 1}
+        )
+    store.watch.add_history(now, {("refused", "554 5.7.1"): 12, ("bounced_for", "expired"): 3})
     client = await log_in(await serve(gateway()), "vera")
     page = (await client.get("/")).text
     figure = page[page.index("Delivered</span>") : page.index("Deferred</span>")]
@@ -71,9 +74,9 @@ async def test_plots_of_the_last_hours(serve: Serve, store: SqliteStore) -> None
     assert "at most 1,000 in 30 min" in long
 
 
-async def test_a_held_provider_says_why_and_what_to_do(serve: Serve, store: SqliteStore) -> None:
+async def test_a_held_provider_says_why_and_what_to_do(serve: Serve, store: Store) -> None:
     now = now_ms()
-    store.put_hold(
+    store.holds.put_hold(
         Hold(
             scope=Scope.CREDENTIAL.value,
             key="main",
@@ -83,7 +86,7 @@ async def test_a_held_provider_says_why_and_what_to_do(serve: Serve, store: Sqli
             probe_at_ms=now + 300_000,
         )
     )
-    store.put_hold(
+    store.holds.put_hold(
         Hold(
             scope=UNREACHABLE,
             key="spare",
@@ -103,13 +106,13 @@ async def test_a_held_provider_says_why_and_what_to_do(serve: Serve, store: Sqli
     assert "unreachable" in card_of(page, "spare")
 
 
-async def test_limits_their_use_and_the_last_reply(serve: Serve, store: SqliteStore) -> None:
+async def test_limits_their_use_and_the_last_reply(serve: Serve, store: Store) -> None:
     queue_id = queue_mail(store)
     defer(store)
-    store.use_quota("main", wanted=870, quota=1000)
-    store.lower_rate("main", per_s=4.0, guard_s=1)
+    store.limits.use_quota("main", wanted=870, quota=1000)
+    store.limits.lower_rate("main", per_s=4.0, guard_s=1)
     now = now_ms()
-    store.add_history(now - now % 300_000 - 1000, {("delivered", "main"): 600})
+    store.watch.add_history(now - now % 300_000 - 1000, {("delivered", "main"): 600})
     client = await log_in(await serve(gateway()), "vera")
     page = (await client.get("/")).text
     main = card_of(page, "main")
@@ -125,16 +128,16 @@ async def test_limits_their_use_and_the_last_reply(serve: Serve, store: SqliteSt
     assert "Last reply" not in card_of(page, "spare")
 
 
-async def test_processes_and_what_is_wrong(serve: Serve, store: SqliteStore) -> None:
+async def test_processes_and_what_is_wrong(serve: Serve, store: Store) -> None:
     settings = gateway()
     for name, mark in (("a", fingerprint(settings)), ("b", "other")):
-        store.register(
+        store.instances.register(
             Instance(
                 incarnation=name, name=f"gw-{name}.test", role="front", pid=7, version="9.9",
                 fingerprint=mark,
             )
         )  # fmt: skip
-    store.open_incident(
+    store.watch.open_incident(
         Incident(
             incident_id="i", rule="queue_age", key="", summary="oldest mail <i>waits</i> 2 h",
             remedy="look at the providers", since_ms=now_ms() - 720_000, told=("ops",),
@@ -149,26 +152,24 @@ async def test_processes_and_what_is_wrong(serve: Serve, store: SqliteStore) -> 
     assert "no delivery runs; start it: relaygw serve --role delivery" in text
     assert "oldest mail &lt;i&gt;waits&lt;/i&gt; 2 h for 12 min, told ops" in text
     assert "look at the providers" in text
-    store.end_incident("i", at_ms=now_ms())
+    store.watch.end_incident("i", at_ms=now_ms())
 
 
-async def test_an_operator_holds_a_provider_and_lets_it_go(
-    serve: Serve, store: SqliteStore
-) -> None:
+async def test_an_operator_holds_a_provider_and_lets_it_go(serve: Serve, store: Store) -> None:
     client = await log_in(await serve(gateway()), "otto")
     csrf = await token(client, "/")
     asked = await client.post(
         "/providers/change", data={"csrf": csrf, "provider": "main", "action": "hold"}
     )
     assert "Hold provider main?" in asked.text
-    assert store.holds() == []
+    assert store.holds.in_force() == []
     fields = {"csrf": csrf, "provider": "main", "confirmed": "1"}
     await client.post("/providers/change", data={**fields, "action": "hold", "note": "look"})
-    (hold,) = store.holds()
+    (hold,) = store.holds.in_force()
     assert (hold.key, hold.reason) == ("main", "operator: look")
     await client.post("/providers/change", data={**fields, "action": "release"})
-    assert store.holds() == []
-    assert [one.action for one in store.audit_entries(limit=9)] == [
+    assert store.holds.in_force() == []
+    assert [one.action for one in store.audit.entries(limit=9)] == [
         "provider.release",
         "provider.hold",
     ]
@@ -176,11 +177,9 @@ async def test_an_operator_holds_a_provider_and_lets_it_go(
     assert wrong.status_code == 400
 
 
-async def test_the_page_needs_nothing_that_its_policy_forbids(
-    serve: Serve, store: SqliteStore
-) -> None:
+async def test_the_page_needs_nothing_that_its_policy_forbids(serve: Serve, store: Store) -> None:
     queue_id = queue_mail(store)
-    store.add_history(now_ms(), {("delivered", "main"): 5})
+    store.watch.add_history(now_ms(), {("delivered", "main"): 5})
     client = await serve(sandbox())
     for path in ("/", "/queue", f"/queue/{queue_id}", "/audit", "/api/docs"):
         page = (await client.get(path)).text

@@ -13,8 +13,8 @@ from typing import Any
 import httpx2
 import pytest
 
-from relaygw.store.protocol import AuditEntry
-from relaygw.store.sqlite import SqliteStore
+from relaygw.store.audit import AuditEntry
+from relaygw.store.store import Store
 from relaygw.web.app import create_app
 from relaygw.web.sandbox import events
 from relaygw.web.server import serve_web
@@ -148,7 +148,7 @@ async def test_only_what_the_search_of_the_page_finds(serve: Serve, capture: Cap
 
 
 async def test_what_is_read_and_what_is_gone_is_told(
-    serve: Serve, capture: Capture, store: SqliteStore
+    serve: Serve, capture: Capture, store: Store
 ) -> None:
     client = await serve()
     one, two = capture(CONTENT % b"one"), capture(CONTENT % b"two")
@@ -161,7 +161,7 @@ async def test_what_is_read_and_what_is_gone_is_told(
         entry = AuditEntry(
             at_ms=1, actor="x", action="sandbox.delete", target=two, affected=1, detail=""
         )
-        store.delete_captured([two], entry=entry)
+        store.sandbox.delete_captured([two], entry=entry)
         change = await told.until(lambda change: bool(change["gone"]))
         assert change["gone"] == [two]
         assert change["total"] == 1
@@ -180,11 +180,11 @@ async def test_what_was_pushed_off_the_first_page_is_not_gone(
 
 
 async def test_nobody_looks_when_nobody_listens(
-    serve: Serve, capture: Capture, store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+    serve: Serve, capture: Capture, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client = await serve()
     loop, many, looks = asyncio.get_running_loop(), asyncio.Event(), 0
-    real = store.count_captured
+    real = store.sandbox.count_captured
 
     def counting(*arguments: Any) -> tuple[int, int]:
         nonlocal looks
@@ -193,7 +193,7 @@ async def test_nobody_looks_when_nobody_listens(
             loop.call_soon_threadsafe(many.set)
         return real(*arguments)
 
-    monkeypatch.setattr(store, "count_captured", counting)
+    monkeypatch.setattr(store.sandbox, "count_captured", counting)
     async with listening(client) as told:
         await told.next()
         await many.wait()
@@ -206,7 +206,7 @@ async def test_nobody_looks_when_nobody_listens(
         await told.until(lambda change: bool(change["rows"]))
 
 
-async def test_a_stop_ends_the_events_at_once(store: SqliteStore) -> None:
+async def test_a_stop_ends_the_events_at_once(store: Store) -> None:
     stop, listening_socket = asyncio.Event(), socket.create_server(("127.0.0.1", 0))
     base = f"http://127.0.0.1:{listening_socket.getsockname()[1]}"
     app = create_app(store, sandbox(), stop=stop)

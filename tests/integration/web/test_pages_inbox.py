@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 import httpx2
 import pytest
 
-from relaygw.store.sqlite import SqliteStore
+from relaygw.store.store import Store
 from tests.integration.web.conftest import sandbox
 from tests.integration.web.people import PASSWORDS, with_logins
 
@@ -88,9 +88,7 @@ async def test_no_search_breaks_the_page(serve: Serve, capture: Capture, query: 
     assert HOSTILE not in answer.text
 
 
-async def test_nothing_of_a_mail_becomes_html(
-    serve: Serve, capture: Capture, store: SqliteStore
-) -> None:
+async def test_nothing_of_a_mail_becomes_html(serve: Serve, capture: Capture, store: Store) -> None:
     client = await serve()
     queue_id = capture(
         f'From: "{HOSTILE}" <{HOSTILE}@x.test>\r\nTo: {HOSTILE} <a@x.test>\r\n'
@@ -98,7 +96,7 @@ async def test_nothing_of_a_mail_becomes_html(
         [HOSTILE],
     )
     await client.get("/sandbox")
-    store.set_tags([queue_id], [HOSTILE])
+    store.sandbox.set_tags([queue_id], [HOSTILE])
     for path in (
         "/sandbox",
         f"/sandbox?query={HOSTILE}",

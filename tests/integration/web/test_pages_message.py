@@ -10,7 +10,7 @@ import httpx2
 import pytest
 
 from relaygw.settings.model import Settings
-from relaygw.store.sqlite import SqliteStore
+from relaygw.store.store import Store
 from tests.e2e.browser.letters import newsletter, order_confirmation
 from tests.integration.web.people import RELAY, USERS
 
@@ -97,9 +97,7 @@ async def test_who_would_have_got_it_and_how(serve: Serve, capture: Capture) -> 
     ]
 
 
-async def test_the_source_is_what_was_stored(
-    serve: Serve, capture: Capture, store: SqliteStore
-) -> None:
+async def test_the_source_is_what_was_stored(serve: Serve, capture: Capture, store: Store) -> None:
     client = await serve()
     content = b"Subject: x\r\n\r\n" + b"y" * 3_000_000
     answer = await client.get(f"/sandbox/{capture(content)}/source")
@@ -183,7 +181,7 @@ async def test_a_part_that_the_html_shows_is_in_the_frame(serve: Serve, capture:
 
 @pytest.mark.parametrize("path", ["", "/html", "/source", "/part/1", "/release"])
 async def test_what_is_not_captured_is_not_there(
-    serve: Serve, capture: Capture, store: SqliteStore, path: str
+    serve: Serve, capture: Capture, store: Store, path: str
 ) -> None:
     client = await serve()
     for queue_id in ("0" * 17, "x", "%00" * 12, "LATEST", "0" * 5000):
@@ -193,7 +191,7 @@ async def test_what_is_not_captured_is_not_there(
 
 
 async def test_a_deleted_message_is_not_shown_from_memory(
-    serve: Serve, capture: Capture, store: SqliteStore
+    serve: Serve, capture: Capture, store: Store
 ) -> None:
     client = await serve()
     queue_id = capture(html_mail(b"<p>secret</p>"))

@@ -10,7 +10,7 @@ import httpx2
 import pytest
 
 from relaygw.settings.model import Settings
-from relaygw.store.sqlite import SqliteStore
+from relaygw.store.store import Store
 from tests.integration.web.conftest import sandbox
 from tests.integration.web.people import PASSWORDS, RELAY
 from tests.integration.web.queued import defer, gateway, queue_mail, state_of
@@ -49,7 +49,7 @@ def hidden_fields(page: str) -> dict[str, list[str]]:
     return fields
 
 
-async def test_the_oldest_first_with_state_and_reason(serve: Serve, store: SqliteStore) -> None:
+async def test_the_oldest_first_with_state_and_reason(serve: Serve, store: Store) -> None:
     queue_mail(store, "first", age_s=7200)
     defer(store)
     queue_mail(store, "second", "ann@cust.test", "bob@cust.test")
@@ -88,7 +88,7 @@ async def test_an_empty_queue(serve: Serve) -> None:
     ],
 )
 async def test_searching_by_every_selector(
-    serve: Serve, store: SqliteStore, query: dict[str, Any], found: list[str]
+    serve: Serve, store: Store, query: dict[str, Any], found: list[str]
 ) -> None:
     queue_mail(store, "Order 1", age_s=7200)
     defer(store)
@@ -112,7 +112,7 @@ async def test_what_nothing_can_be_searched_by(
     assert words in answer.text
 
 
-async def test_pages_by_id(serve: Serve, store: SqliteStore) -> None:
+async def test_pages_by_id(serve: Serve, store: Store) -> None:
     for number in range(120):
         queue_mail(store, f"number {number}", age_s=1000 - number)
     client = await serve()
@@ -128,7 +128,7 @@ async def test_pages_by_id(serve: Serve, store: SqliteStore) -> None:
     assert seen == [f"number {number}" for number in range(120)]
 
 
-async def test_nothing_of_a_mail_becomes_html(serve: Serve, store: SqliteStore) -> None:
+async def test_nothing_of_a_mail_becomes_html(serve: Serve, store: Store) -> None:
     queue_id = queue_mail(store, HOSTILE, f"{HOSTILE}@x.test", sender=f"{HOSTILE}@y.test")
     defer(store, reply=f"451 {HOSTILE}")
     client = await serve()
@@ -153,7 +153,7 @@ async def test_nothing_of_a_mail_becomes_html(serve: Serve, store: SqliteStore) 
     ],
 )
 async def test_changes_ask_first(
-    serve: Serve, store: SqliteStore, action: str, before: str, after: str
+    serve: Serve, store: Store, action: str, before: str, after: str
 ) -> None:
     queue_id = queue_mail(store)
     if before == "deferred":
@@ -169,12 +169,12 @@ async def test_changes_ask_first(
     done = await client.post("/queue/change", data=hidden_fields(asked.text))
     assert done.status_code == 303
     assert state_of(store, queue_id) == after
-    entry = store.audit_entries(limit=1)[0]
+    entry = store.audit.entries(limit=1)[0]
     assert (entry.actor, entry.action, entry.target) == ("otto", f"queue.{action}", queue_id)
     assert "1 message" in (await client.get(done.headers["location"])).text
 
 
-async def test_mail_is_moved_to_a_provider(serve: Serve, store: SqliteStore) -> None:
+async def test_mail_is_moved_to_a_provider(serve: Serve, store: Store) -> None:
     queue_id = queue_mail(store)
     client = await log_in(await serve(gateway()), "otto")
     asked = await send(client, action="move", tick=queue_id)
@@ -183,10 +183,10 @@ async def test_mail_is_moved_to_a_provider(serve: Serve, store: SqliteStore) -> 
     refused = await client.post("/queue/change", data={**fields, "to": "nobody"})
     assert refused.status_code == 400
     await client.post("/queue/change", data={**fields, "to": "spare"})
-    assert "spare" in store.audit_entries(limit=1)[0].detail
+    assert "spare" in store.audit.entries(limit=1)[0].detail
 
 
-async def test_all_that_match_and_no_more(serve: Serve, store: SqliteStore) -> None:
+async def test_all_that_match_and_no_more(serve: Serve, store: Store) -> None:
     wanted = [queue_mail(store, f"Order {number}", age_s=60) for number in range(70)]
     other = queue_mail(store, "Invoice", age_s=60)
     client = await log_in(await serve(gateway()), "otto")
@@ -199,10 +199,10 @@ async def test_all_that_match_and_no_more(serve: Serve, store: SqliteStore) -> N
     await client.post("/queue/change", data=hidden_fields(asked.text))
     assert {state_of(store, one) for one in wanted} == {"deleted"}
     assert state_of(store, other) == state_of(store, later) == "incoming"
-    assert store.audit_entries(limit=1)[0].detail == "web, subject='order'"
+    assert store.audit.entries(limit=1)[0].detail == "web, subject='order'"
 
 
-async def test_what_is_left_alone_is_named(serve: Serve, store: SqliteStore) -> None:
+async def test_what_is_left_alone_is_named(serve: Serve, store: Store) -> None:
     fresh, tried = queue_mail(store, "fresh", age_s=-100), queue_mail(store, "tried")
     client = await log_in(await serve(gateway()), "otto")
     await send(client, action="hold", tick=tried, confirmed="1", note="look at it")
@@ -212,7 +212,7 @@ async def test_what_is_left_alone_is_named(serve: Serve, store: SqliteStore) -> 
     assert state_of(store, tried) == "deferred"
 
 
-async def test_a_viewer_looks_and_changes_nothing(serve: Serve, store: SqliteStore) -> None:
+async def test_a_viewer_looks_and_changes_nothing(serve: Serve, store: Store) -> None:
     queue_id = queue_mail(store)
     client = await log_in(await serve(gateway()), "vera")
     for path in ("/queue", f"/queue/{queue_id}", "/"):
@@ -224,7 +224,7 @@ async def test_a_viewer_looks_and_changes_nothing(serve: Serve, store: SqliteSto
                   "provider": "main", "confirmed": "1"}  # fmt: skip
         assert (await client.post(path, data=fields)).status_code == 403
     assert state_of(store, queue_id) == "incoming"
-    assert store.holds() == []
+    assert store.holds.in_force() == []
 
 
 @pytest.mark.parametrize("path", ["/", "/queue", "/queue/ABCDEFGHIJ", "/audit"])
@@ -238,7 +238,7 @@ async def test_who_gets_in(serve: Serve, path: str) -> None:
     assert basic.status_code == 303
 
 
-async def test_a_form_of_another_page_changes_nothing(serve: Serve, store: SqliteStore) -> None:
+async def test_a_form_of_another_page_changes_nothing(serve: Serve, store: Store) -> None:
     queue_id = queue_mail(store)
     client = await log_in(await serve(gateway()), "otto")
     fields = {"action": "delete", "tick": queue_id, "confirmed": "1"}
@@ -249,7 +249,7 @@ async def test_a_form_of_another_page_changes_nothing(serve: Serve, store: Sqlit
     assert state_of(store, queue_id) == "incoming"
 
 
-async def test_below_a_path(serve: Serve, store: SqliteStore) -> None:
+async def test_below_a_path(serve: Serve, store: Store) -> None:
     queue_id = queue_mail(store)
     client = await serve(sandbox(base_path="/mail"))
     for path in ("/mail/", "/mail/queue", f"/mail/queue/{queue_id}", "/mail/audit"):

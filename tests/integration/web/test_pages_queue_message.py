@@ -9,14 +9,14 @@ import httpx2
 import pytest
 
 from relaygw.operations.story import tell_story
-from relaygw.store.sqlite import SqliteStore
+from relaygw.store.store import Store
 from tests.integration.web.queued import GREYLISTED, defer, deliver, gateway, now_ms, queue_mail
 from tests.integration.web.test_pages_queue import log_in, send
 
 Serve = Callable[..., Awaitable[httpx2.AsyncClient]]
 
 
-async def test_the_story_as_the_command_line_tells_it(serve: Serve, store: SqliteStore) -> None:
+async def test_the_story_as_the_command_line_tells_it(serve: Serve, store: Store) -> None:
     queue_id = queue_mail(store, "hello", "ann@cust.test", "bob@cust.test")
     defer(store)
     settings = gateway()
@@ -43,7 +43,7 @@ async def test_the_story_as_the_command_line_tells_it(serve: Serve, store: Sqlit
     assert "otto queue.hold" in text
 
 
-async def test_actions_fit_the_state(serve: Serve, store: SqliteStore) -> None:
+async def test_actions_fit_the_state(serve: Serve, store: Store) -> None:
     queue_id = queue_mail(store)
     client = await log_in(await serve(gateway()), "otto")
 
@@ -59,7 +59,7 @@ async def test_actions_fit_the_state(serve: Serve, store: SqliteStore) -> None:
     assert await actions() == {"undelete"}
 
 
-async def test_its_content_in_the_safe_viewer(serve: Serve, store: SqliteStore) -> None:
+async def test_its_content_in_the_safe_viewer(serve: Serve, store: Store) -> None:
     queue_id = queue_mail(store)
     client = await log_in(await serve(gateway()), "vera")
     page = (await client.get(f"/queue/{queue_id}?view=html")).text
@@ -77,7 +77,7 @@ async def test_its_content_in_the_safe_viewer(serve: Serve, store: SqliteStore) 
     assert source.headers["content-disposition"] == f'attachment; filename="{queue_id}.eml"'
 
 
-async def test_without_content_there_is_a_story(serve: Serve, store: SqliteStore) -> None:
+async def test_without_content_there_is_a_story(serve: Serve, store: Store) -> None:
     queue_id = queue_mail(store)
     deliver(store)
     client = await serve()
@@ -96,7 +96,7 @@ async def test_what_is_not_there(serve: Serve, queue_id: str) -> None:
         assert (await client.get(f"/queue/{queue_id}{rest}")).status_code == 404
 
 
-async def test_the_audit_leads_to_messages(serve: Serve, store: SqliteStore) -> None:
+async def test_the_audit_leads_to_messages(serve: Serve, store: Store) -> None:
     ids = [queue_mail(store, str(number)) for number in range(5)]
     client = await log_in(await serve(gateway()), "otto")
     await send(client, action="hold", tick=ids, confirmed="1")

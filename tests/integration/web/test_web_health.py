@@ -10,8 +10,8 @@ import httpx2
 import pytest
 
 from relaygw.settings.model import Settings
-from relaygw.store.protocol import Instance
-from relaygw.store.sqlite import SqliteStore
+from relaygw.store.instances import Instance
+from relaygw.store.store import Store
 from relaygw.web.app import create_app
 from relaygw.web.dashboard.health import STALE_AFTER_S
 from relaygw.web.server import serve_web
@@ -31,9 +31,9 @@ def instance(incarnation: str, *, role: str = "front", state: str = "running") -
     )
 
 
-def grow_old(store: SqliteStore, incarnation: str, *, by_s: float) -> None:
-    with store._write() as connection:
-        connection.exec_driver_sql(
+def grow_old(store: Store, incarnation: str, *, by_s: float) -> None:
+    with store.database.write() as connection:
+        connection.connection.exec_driver_sql(
             "UPDATE instance SET heartbeat_at_ms = heartbeat_at_ms - ? WHERE incarnation = ?",
             (int(by_s * 1000), incarnation),
         )
@@ -44,39 +44,39 @@ async def readiness(client: httpx2.AsyncClient) -> tuple[int, str]:
     return answer.status_code, answer.text
 
 
-async def test_alive_whatever_the_store_does(serve: Serve, store: SqliteStore) -> None:
+async def test_alive_whatever_the_store_does(serve: Serve, store: Store) -> None:
     client = await serve()
-    with store._write() as connection:
-        connection.exec_driver_sql("DROP TABLE instance")
+    with store.database.write() as connection:
+        connection.connection.exec_driver_sql("DROP TABLE instance")
     assert (await client.get("/healthz")).text == "ok\n"
     assert (await client.get("/livez")).status_code == 200
     assert await readiness(client) == (503, "not ready: the store does not answer\n")
 
 
-async def test_ready_when_a_front_takes_mail(serve: Serve, store: SqliteStore) -> None:
+async def test_ready_when_a_front_takes_mail(serve: Serve, store: Store) -> None:
     client = await serve()
     assert await readiness(client) == (503, "not ready: no front is registered\n")
-    store.register(instance("d1", role="delivery"))
+    store.instances.register(instance("d1", role="delivery"))
     assert (await readiness(client))[0] == 503
-    store.register(instance("f1", state="draining"))
+    store.instances.register(instance("f1", state="draining"))
     assert await readiness(client) == (503, "not ready: every front is stopping\n")
-    store.register(instance("f2"))
+    store.instances.register(instance("f2"))
     assert await readiness(client) == (200, "ok\n")
     grow_old(store, "f2", by_s=STALE_AFTER_S + 5)
     assert await readiness(client) == (
         503,
         "not ready: no front has given a sign of life in 15 s\n",
     )
-    store.heartbeat("f2")
+    store.instances.heartbeat("f2")
     assert await readiness(client) == (200, "ok\n")
 
 
 async def test_a_silent_store_is_not_waited_for(
-    serve: Serve, store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+    serve: Serve, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("relaygw.web.dashboard.health.PATIENCE_S", 0.2)
     asked, answer, looked = [], threading.Event(), threading.Event()
-    look = store.instances
+    look = store.instances.registered
 
     def instances() -> list[Instance]:
         asked.append(1)
@@ -85,9 +85,9 @@ async def test_a_silent_store_is_not_waited_for(
         looked.set()
         return found
 
-    store.register(instance("f1"))
+    store.instances.register(instance("f1"))
     client = await serve()
-    monkeypatch.setattr(store, "instances", instances)
+    monkeypatch.setattr(store.instances, "registered", instances)
     for _ in range(3):
         assert await readiness(client) == (503, "not ready: the store does not answer\n")
     assert len(asked) == 1, "they share one look"
@@ -97,38 +97,38 @@ async def test_a_silent_store_is_not_waited_for(
     assert await readiness(client) == (200, "ok\n")
 
 
-async def test_one_fresh_front_is_enough(serve: Serve, store: SqliteStore) -> None:
-    store.register(instance("f1"))
-    store.register(instance("f2"))
+async def test_one_fresh_front_is_enough(serve: Serve, store: Store) -> None:
+    store.instances.register(instance("f1"))
+    store.instances.register(instance("f2"))
     grow_old(store, "f1", by_s=STALE_AFTER_S + 5)
     client = await serve()
     assert await readiness(client) == (200, "ok\n")
 
 
-async def test_a_further_condition_is_asked(serve: Serve, store: SqliteStore) -> None:
+async def test_a_further_condition_is_asked(serve: Serve, store: Store) -> None:
     answers = ["the volume is full", None]
 
     async def is_ready() -> str | None:
         return answers.pop(0)
 
-    store.register(instance("f1"))
+    store.instances.register(instance("f1"))
     client = await serve(is_ready=is_ready)
     assert await readiness(client) == (503, "not ready: the volume is full\n")
     assert await readiness(client) == (200, "ok\n")
 
 
 async def test_a_store_that_does_not_answer_is_503_without_its_reason(
-    serve: Serve, store: SqliteStore
+    serve: Serve, store: Store
 ) -> None:
     client = await serve()
-    with store._write() as connection:
-        connection.exec_driver_sql("DROP TABLE recipient")
-        connection.exec_driver_sql("DROP TABLE message")
+    with store.database.write() as connection:
+        connection.connection.exec_driver_sql("DROP TABLE recipient")
+        connection.connection.exec_driver_sql("DROP TABLE message")
     answer = await client.get("/api/v1/messages")
     assert (answer.status_code, answer.text) == (503, "the store does not answer")
 
 
-async def test_a_stop_lets_the_answer_under_way_finish(store: SqliteStore) -> None:
+async def test_a_stop_lets_the_answer_under_way_finish(store: Store) -> None:
     asked, go_on = asyncio.Event(), asyncio.Event()
 
     async def is_ready() -> str | None:
@@ -136,7 +136,7 @@ async def test_a_stop_lets_the_answer_under_way_finish(store: SqliteStore) -> No
         await go_on.wait()
         return None
 
-    store.register(instance("f1"))
+    store.instances.register(instance("f1"))
     listening = socket.create_server(("127.0.0.1", 0))
     url = f"http://127.0.0.1:{listening.getsockname()[1]}"
     stop = asyncio.Event()
@@ -155,7 +155,7 @@ async def test_a_stop_lets_the_answer_under_way_finish(store: SqliteStore) -> No
     assert listening.fileno() == -1
 
 
-async def test_cancelling_closes_the_socket(store: SqliteStore) -> None:
+async def test_cancelling_closes_the_socket(store: Store) -> None:
     listening = socket.create_server(("127.0.0.1", 0))
     app = create_app(store, Settings(mode="sandbox"))  # type: ignore[arg-type]
     serving = asyncio.create_task(serve_web(app, listening, stop=asyncio.Event()))

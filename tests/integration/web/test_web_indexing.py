@@ -12,10 +12,11 @@ import pytest
 from relaygw.errors import StoreUnavailable, Unstorable
 from relaygw.mail.content_facts import ContentFacts
 from relaygw.mail.search import EVERYTHING, parse_search
-from relaygw.store.sqlite import SqliteStore
+from relaygw.store.store import Store
 from relaygw.web.mail.mime_tree import MimeTree
 from relaygw.web.sandbox import index as indexing
 from relaygw.web.sandbox.index import Indexer, keep_indexed
+from tests.altered_store import AlteredStore
 
 Capture = Callable[..., str]
 MAIL = (
@@ -28,22 +29,22 @@ def mail(subject: str) -> bytes:
     return MAIL % {b"subject": subject.encode()}
 
 
-def found(store: SqliteStore, query: str) -> list[str]:
-    return store.captured_ids(parse_search(query), limit=100)
+def found(store: Store, query: str) -> list[str]:
+    return store.sandbox.captured_ids(parse_search(query), limit=100)
 
 
-def test_content_is_findable_after_it_was_read(store: SqliteStore, capture: Capture) -> None:
+def test_content_is_findable_after_it_was_read(store: Store, capture: Capture) -> None:
     ids = [capture(mail(f"order {number}")) for number in range(60)]
     assert found(store, "hello") == []
     assert Indexer(store).catch_up()
     assert found(store, "hello") == ids
     assert found(store, '"hello order 59"') == found(store, "from:shop 59") == ids[59:]
-    one = store.captured_entry(ids[0])
+    one = store.sandbox.captured_entry(ids[0])
     assert one is not None and one.facts is not None
     assert (one.facts.snippet, one.facts.to[0]["Name"]) == ("Hello order 0", "Ann")
 
 
-def test_what_comes_later_is_read_later(store: SqliteStore, capture: Capture) -> None:
+def test_what_comes_later_is_read_later(store: Store, capture: Capture) -> None:
     indexer = Indexer(store)
     capture(mail("first"))
     indexer.catch_up()
@@ -53,7 +54,7 @@ def test_what_comes_later_is_read_later(store: SqliteStore, capture: Capture) ->
 
 
 def test_a_message_that_cannot_be_read_keeps_nobody_waiting(
-    store: SqliteStore, capture: Capture, monkeypatch: pytest.MonkeyPatch
+    store: Store, capture: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read_facts = indexing.read_facts
 
@@ -67,10 +68,10 @@ def test_a_message_that_cannot_be_read_keeps_nobody_waiting(
     assert Indexer(store).catch_up()
     assert found(store, "hello") == [other]
     assert found(store, "subject:broken") == [broken]  # as its row says
-    assert store.unindexed(limit=9) == []
+    assert store.sandbox.unindexed(limit=9) == []
 
 
-class RefusingStore(SqliteStore):
+class RefusingStore(AlteredStore):
     """Refuses a batch that has the words of one message in it."""
 
     def index(self, facts: Mapping[str, ContentFacts]) -> None:
@@ -80,17 +81,17 @@ class RefusingStore(SqliteStore):
 
 
 def test_a_message_that_cannot_be_stored_keeps_nobody_waiting(
-    store: SqliteStore, capture: Capture
+    store: Store, capture: Capture
 ) -> None:
     ids = [capture(mail(subject)) for subject in ("one", "refused", "two")]
-    refusing = RefusingStore(f"sqlite:///{store._path}", keep_content=False)
+    refusing = RefusingStore(f"sqlite:///{store.database._path}", keep_content=False)
     assert Indexer(refusing).catch_up()
     refusing.close()
     assert found(store, "hello") == [ids[0], ids[2]]
-    assert store.unindexed(limit=9) == []
+    assert store.sandbox.unindexed(limit=9) == []
 
 
-def test_a_request_waits_for_so_long_only(store: SqliteStore, capture: Capture) -> None:
+def test_a_request_waits_for_so_long_only(store: Store, capture: Capture) -> None:
     ids = [capture(mail(f"order {number}")) for number in range(60)]
     indexer = Indexer(store)
     assert not indexer.catch_up(within_s=0.0)
@@ -101,7 +102,7 @@ def test_a_request_waits_for_so_long_only(store: SqliteStore, capture: Capture) 
 
 
 def test_of_large_mail_what_was_read_is_findable_soon(
-    store: SqliteStore, capture: Capture, monkeypatch: pytest.MonkeyPatch
+    store: Store, capture: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(indexing, "_BATCH_S", 0.0)
     ids = [capture(mail(f"order {number}")) for number in range(3)]
@@ -109,7 +110,7 @@ def test_of_large_mail_what_was_read_is_findable_soon(
     assert found(store, "hello") == ids[:1]
 
 
-def test_threads_share_the_work(store: SqliteStore, capture: Capture) -> None:
+def test_threads_share_the_work(store: Store, capture: Capture) -> None:
     ids = [capture(mail(f"order {number}")) for number in range(50)]
     indexers = [Indexer(store), Indexer(store)]
     threads = [threading.Thread(target=each.catch_up) for each in indexers * 2]
@@ -118,11 +119,11 @@ def test_threads_share_the_work(store: SqliteStore, capture: Capture) -> None:
     for thread in threads:
         thread.join()
     assert found(store, "hello") == ids
-    assert store.count_captured(parse_search("hello")) == (50, 50)
+    assert store.sandbox.count_captured(parse_search("hello")) == (50, 50)
 
 
 def test_a_request_does_not_wait_for_another_for_longer(
-    store: SqliteStore, capture: Capture, monkeypatch: pytest.MonkeyPatch
+    store: Store, capture: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     began, go_on = threading.Event(), threading.Event()
     read_facts = indexing.read_facts
@@ -147,18 +148,18 @@ def test_a_request_does_not_wait_for_another_for_longer(
 
 
 async def test_it_keeps_up_by_itself(
-    store: SqliteStore, capture: Capture, monkeypatch: pytest.MonkeyPatch
+    store: Store, capture: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(indexing, "LOOK_S", 0.01)
     failures = iter([StoreUnavailable("away")])
-    unindexed = store.unindexed
+    unindexed = store.sandbox.unindexed
 
     def fail_once(*, limit: int) -> list[object]:
         for error in failures:
             raise error
         return list(unindexed(limit=limit))
 
-    monkeypatch.setattr(store, "unindexed", fail_once)
+    monkeypatch.setattr(store.sandbox, "unindexed", fail_once)
     stop = asyncio.Event()
     task = asyncio.create_task(keep_indexed(Indexer(store), stop))
     for subject in ("first", "second"):
@@ -169,10 +170,10 @@ async def test_it_keeps_up_by_itself(
             await asyncio.sleep(0.01)
     stop.set()
     await task
-    assert store.count_captured(EVERYTHING) == (2, 2)
+    assert store.sandbox.count_captured(EVERYTHING) == (2, 2)
 
 
-def test_large_mail_is_read_without_its_files(store: SqliteStore, capture: Capture) -> None:
+def test_large_mail_is_read_without_its_files(store: Store, capture: Capture) -> None:
     head = b'Subject: big\r\nContent-Type: multipart/mixed; boundary="b"\r\n\r\n'
     text = b"--b\r\n\r\nthe words\r\n"
     file = b"--b\r\nContent-Disposition: attachment; filename=a.bin\r\n\r\n" + b"x" * 5 * 2**20

@@ -14,7 +14,8 @@ import pytest
 from relaygw import access
 from relaygw.errors import StoreUnavailable
 from relaygw.settings.model import Settings
-from relaygw.store.sqlite import SqliteStore
+from relaygw.store.sessions import Sessions
+from relaygw.store.store import Store
 from relaygw.web.gate import sessions
 from relaygw.web.gate.csrf import csrf_token
 from relaygw.web.gate.sessions import COOKIE, token_of
@@ -131,7 +132,7 @@ async def test_a_planted_session_is_worth_nothing(serve: Serve) -> None:
         assert (await client.get(MESSAGES, headers=headers)).status_code == 401
 
 
-async def test_logging_out_ends_the_session(serve: Serve, store: SqliteStore) -> None:
+async def test_logging_out_ends_the_session(serve: Serve, store: Store) -> None:
     client = await serve(with_logins())
     await log_in(client, "vera")
     cookie = client.cookies[COOKIE]
@@ -230,7 +231,7 @@ def content_of(directory: Path) -> bytes:
     return b"".join(path.read_bytes() for path in directory.rglob("*") if path.is_file())
 
 
-async def test_the_store_has_no_token(serve: Serve, store: SqliteStore, tmp_path: Path) -> None:
+async def test_the_store_has_no_token(serve: Serve, store: Store, tmp_path: Path) -> None:
     client = await serve(with_logins())
     await log_in(client, "vera")
     token, _, seal = client.cookies[COOKIE].partition(".")
@@ -345,8 +346,8 @@ async def test_a_store_that_is_down(serve: Serve, monkeypatch: pytest.MonkeyPatc
         raise StoreUnavailable("disk of the secret path")
 
     with monkeypatch.context() as broken:
-        broken.setattr(SqliteStore, "session", down)
-        broken.setattr(SqliteStore, "put_session", down)
+        broken.setattr(Sessions, "get", down)
+        broken.setattr(Sessions, "put", down)
         for path in (MESSAGES, "/sandbox", "/login"):
             answer = await client.get(path)
             assert (answer.status_code, "secret path" in answer.text) == (503, False)
@@ -358,26 +359,26 @@ async def test_a_store_that_is_down(serve: Serve, monkeypatch: pytest.MonkeyPatc
 
 
 async def test_a_session_that_was_ended_stays_so(
-    serve: Serve, store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+    serve: Serve, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not even a request that was being answered meanwhile brings it back."""
     now_ms = sessions._now_ms()
     monkeypatch.setattr(sessions, "_now_ms", lambda: now_ms)
     client = await serve(with_logins())
     await log_in(client, "vera")
-    read, reads = SqliteStore.session, 0
+    read, reads = Sessions.get, 0
 
-    def read_and_log_out(self: SqliteStore, token_hash: str) -> object:
+    def read_and_log_out(self: Sessions, token_hash: str) -> object:
         nonlocal reads
         reads += 1
         found = read(self, token_hash)
         if reads == 1:
-            self.drop_session(token_hash)
+            self.drop(token_hash)
         return found
 
     now_ms += 120_000
     with monkeypatch.context() as slow:
-        slow.setattr(SqliteStore, "session", read_and_log_out)
+        slow.setattr(Sessions, "get", read_and_log_out)
         await client.get(MESSAGES)
     assert reads == 2
     assert (await client.get(MESSAGES)).status_code == 401

@@ -22,11 +22,15 @@ from relaygw.mail.state import DeliveryState
 from relaygw.observe.metrics.run_files import RunFiles
 from relaygw.policy.untended import KINDS
 from relaygw.settings.model import Settings
-from relaygw.store.protocol import UNREACHABLE, AuditEntry, Hold, Instance, LaneCount
-from relaygw.store.sqlite import SqliteStore
+from relaygw.store.audit import AuditEntry
+from relaygw.store.holds import UNREACHABLE, Hold
+from relaygw.store.instances import Instance
+from relaygw.store.queue import LaneCount
+from relaygw.store.store import Store
 from relaygw.web.dashboard import metrics
 from relaygw.web.dashboard.metrics import LocalMetrics, MetricsPage
 from relaygw.web.server import serve_web
+from tests.altered_store import AlteredStore
 from tests.builders import accepted
 from tests.unit.observe.counting_process import counting
 from tests.unit.observe.scraped import Scraped, scraped
@@ -70,16 +74,18 @@ async def scrape(client: httpx2.AsyncClient) -> Scraped:
     return scraped(answer.content)
 
 
-async def scraped_once(store: SqliteStore, state_dir: Path, **more: Any) -> Scraped:
+async def scraped_once(store: Store, state_dir: Path, **more: Any) -> Scraped:
     page = MetricsPage(store, settings(**more), state_dir=state_dir)
     async with serving(page.app()) as client:
         return await scrape(client)
 
 
-async def test_the_queue_by_state_and_route(store: SqliteStore, tmp_path: Path) -> None:
+async def test_the_queue_by_state_and_route(store: Store, tmp_path: Path) -> None:
     old, held = accepted(at_ms=now_ms() - 600_000), accepted(at_ms=now_ms() - 5_000)
-    store.accept_batch([old, held, accepted("a@x.test", "b@x.test", route="gone", at_ms=now_ms())])
-    store.change_state(
+    store.intake.accept_batch(
+        [old, held, accepted("a@x.test", "b@x.test", route="gone", at_ms=now_ms())]
+    )
+    store.queue.change_state(
         [held.queue_id],
         from_states=frozenset({DeliveryState.INCOMING}),
         to=DeliveryState.HELD,
@@ -117,12 +123,12 @@ def hold(scope: str, key: str, *, probe_at_ms: int | None = 1) -> Hold:
     return Hold(scope=scope, key=key, reason="r", remedy="", since_ms=1, probe_at_ms=probe_at_ms)
 
 
-async def test_providers_by_what_holds_them(store: SqliteStore, tmp_path: Path) -> None:
-    store.put_hold(hold(UNREACHABLE, "main"))
-    store.put_hold(hold(Scope.CREDENTIAL, "main"))
-    store.put_hold(hold(Scope.SENDER_DOMAIN, "main a.test"))
-    store.put_hold(hold(Scope.SENDER_DOMAIN, "main b.test"))
-    store.put_hold(hold(Scope.PROVIDER, "spare", probe_at_ms=None))
+async def test_providers_by_what_holds_them(store: Store, tmp_path: Path) -> None:
+    store.holds.put_hold(hold(UNREACHABLE, "main"))
+    store.holds.put_hold(hold(Scope.CREDENTIAL, "main"))
+    store.holds.put_hold(hold(Scope.SENDER_DOMAIN, "main a.test"))
+    store.holds.put_hold(hold(Scope.SENDER_DOMAIN, "main b.test"))
+    store.holds.put_hold(hold(Scope.PROVIDER, "spare", probe_at_ms=None))
     found = await scraped_once(store, tmp_path)
     assert found("relaygw_provider_up", provider="main") == 0
     assert found("relaygw_provider_up", provider="spare") == 1
@@ -138,38 +144,40 @@ async def test_providers_by_what_holds_them(store: SqliteStore, tmp_path: Path) 
     }
 
 
-async def test_limits_are_those_of_now(store: SqliteStore, tmp_path: Path) -> None:
-    store.use_quota("main", wanted=50, quota=200)
+async def test_limits_are_those_of_now(store: Store, tmp_path: Path) -> None:
+    store.limits.use_quota("main", wanted=50, quota=200)
     found = await scraped_once(store, tmp_path)
     assert found("relaygw_provider_quota_used_ratio", provider="main") == 0.25
     assert found("relaygw_provider_quota_used_ratio", provider="spare") is None
     assert found("relaygw_provider_rate_limit", provider="main") == 5
     assert found("relaygw_provider_rate_limit", provider="spare") is None
-    store.lower_rate("main", per_s=2.0, guard_s=0)
+    store.limits.lower_rate("main", per_s=2.0, guard_s=0)
     slowed = (await scraped_once(store, tmp_path))("relaygw_provider_rate_limit", provider="main")
     assert slowed is not None
     assert slowed < 5
 
 
-async def test_instances_with_a_fresh_heartbeat(store: SqliteStore, tmp_path: Path) -> None:
+async def test_instances_with_a_fresh_heartbeat(store: Store, tmp_path: Path) -> None:
     for number, role in enumerate(("front", "front", "delivery", "web")):
-        store.register(
+        store.instances.register(
             Instance(
                 incarnation=str(number), name="gw", role=role, pid=1, version="0", fingerprint="f"
             )
         )
-    with store._write() as connection:
-        connection.exec_driver_sql("UPDATE instance SET heartbeat_at_ms = 0 WHERE role = 'web'")
+    with store.database.write() as connection:
+        connection.connection.exec_driver_sql(
+            "UPDATE instance SET heartbeat_at_ms = 0 WHERE role = 'web'"
+        )
     found = await scraped_once(store, tmp_path)
     running = {role: found("relaygw_instances", role=role) for role in ("front", "delivery", "web")}
     assert running == {"front": 2, "delivery": 1, "web": 0}
     assert found("relaygw_instances_lost", role="delivery") == 0
-    store.bury("2", is_lost=True)
+    store.instances.bury("2", is_lost=True)
     found = await scraped_once(store, tmp_path)
     assert found("relaygw_instances_lost", role="delivery") == 1
 
 
-async def test_when_a_certificate_ends(store: SqliteStore, tmp_path: Path) -> None:
+async def test_when_a_certificate_ends(store: Store, tmp_path: Path) -> None:
     end = datetime(2031, 2, 3, tzinfo=UTC)
     issued = trustme.CA().issue_cert("gw.test", not_after=end)
     issued.private_key_and_cert_chain_pem.write_to_path(tmp_path / "gw.pem")
@@ -184,13 +192,13 @@ async def test_when_a_certificate_ends(store: SqliteStore, tmp_path: Path) -> No
 # --- a store in trouble -------------------------------------------------------------------
 
 
-async def test_without_the_store_processes_still_tell(store: SqliteStore, tmp_path: Path) -> None:
+async def test_without_the_store_processes_still_tell(store: Store, tmp_path: Path) -> None:
     files = RunFiles(tmp_path)
     page = MetricsPage(store, settings(), state_dir=tmp_path)
     with counting(files.directory, "total.labels('a').inc()"):
         async with serving(page.app()) as client:
-            with store._write() as connection:
-                connection.exec_driver_sql("DROP TABLE hold")
+            with store.database.write() as connection:
+                connection.connection.exec_driver_sql("DROP TABLE hold")
             found = await scrape(client)
     files.close()
     assert found("relaygw_store_up") == 0
@@ -199,7 +207,7 @@ async def test_without_the_store_processes_still_tell(store: SqliteStore, tmp_pa
     assert not [name for name in found.numbers if name.startswith(("relaygw_queue", "relaygw_pr"))]
 
 
-class SlowStore(SqliteStore):
+class SlowStore(AlteredStore):
     """A store whose answers take as long as the test wants."""
 
     def __init__(self, url: str) -> None:
@@ -214,7 +222,7 @@ class SlowStore(SqliteStore):
 
 
 @pytest.fixture
-def slow(store: SqliteStore, tmp_path: Path) -> Iterator[SlowStore]:
+def slow(store: Store, tmp_path: Path) -> Iterator[SlowStore]:
     opened = SlowStore(f"sqlite:///{tmp_path}/queue.db")
     yield opened
     opened.may_answer.set()
@@ -243,7 +251,7 @@ async def test_many_scrapes_ask_the_store_once_in_a_while(
         await asyncio.gather(*(scrape(client) for _ in range(10)))
         assert slow.asked == 1
         monkeypatch.setattr(metrics, "FRESH_S", 0.0)
-        slow.accept_batch([accepted(at_ms=now_ms())])
+        slow.intake.accept_batch([accepted(at_ms=now_ms())])
         asked = (await scrape(client))(
             "relaygw_queue_recipients", state="incoming", route="default"
         )
@@ -266,7 +274,7 @@ async def test_many_scrapes_ask_the_store_once_in_a_while(
     ],
 )
 async def test_programs_of_this_host_need_no_login_where_there_is_none(
-    store: SqliteStore, tmp_path: Path, web: dict[str, Any], path: str, host: str, is_let_in: bool
+    store: Store, tmp_path: Path, web: dict[str, Any], path: str, host: str, is_let_in: bool
 ) -> None:
     chosen = settings(web=web)
     page = MetricsPage(store, chosen, state_dir=tmp_path)
@@ -280,7 +288,7 @@ async def test_programs_of_this_host_need_no_login_where_there_is_none(
     assert answer.status_code == (200 if is_let_in else 403)
 
 
-async def test_no_other_site_can_embed_it(store: SqliteStore, tmp_path: Path) -> None:
+async def test_no_other_site_can_embed_it(store: Store, tmp_path: Path) -> None:
     async with serving(MetricsPage(store, settings(), state_dir=tmp_path).app()) as client:
         answer = await client.get("/metrics", headers={"Host": "prometheus.example:9154"})
         assert answer.headers["Cross-Origin-Resource-Policy"] == "same-origin"

@@ -8,7 +8,7 @@ import pytest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from relaygw.settings.model import Settings
-from relaygw.store.sqlite import SqliteStore
+from relaygw.store.store import Store
 from relaygw.web.gate.access import Access
 from relaygw.web.gate.guards import Guards, refusal
 from relaygw.web.gate.identity import Identity
@@ -18,7 +18,7 @@ from tests.integration.web.people import TOKENS, with_logins
 OWN = ("origin", "http://localhost:8025")
 
 
-def gate(store: SqliteStore, settings: Settings) -> ASGIApp:
+def gate(store: Store, settings: Settings) -> ASGIApp:
     """Return the guards and the gate before an endpoint that accepts every websocket."""
 
     async def accept(_scope: Scope, _receive: Receive, send: Send) -> None:
@@ -56,7 +56,7 @@ async def opened(app: ASGIApp, *headers: tuple[str, str], host: str = "localhost
     return int(sent[0]["status"])
 
 
-async def test_an_open_sandbox_is_open_to_programs_and_to_its_own_pages(store: SqliteStore) -> None:
+async def test_an_open_sandbox_is_open_to_programs_and_to_its_own_pages(store: Store) -> None:
     app = gate(store, sandbox())
     assert await opened(app) == 101
     assert await opened(app, OWN) == 101
@@ -71,20 +71,18 @@ async def test_an_open_sandbox_is_open_to_programs_and_to_its_own_pages(store: S
         [("origin", "http://localhost:8025"), ("sec-fetch-site", "cross-site")],
     ],
 )
-async def test_other_sites_listen_to_nothing(
-    store: SqliteStore, headers: list[tuple[str, str]]
-) -> None:
+async def test_other_sites_listen_to_nothing(store: Store, headers: list[tuple[str, str]]) -> None:
     assert await opened(gate(store, sandbox()), *headers) == 403
     token = ("authorization", f"Bearer {TOKENS['look']}")
     assert await opened(gate(store, with_logins()), token, *headers) == 403
 
 
-async def test_the_host_counts_here_too(store: SqliteStore) -> None:
+async def test_the_host_counts_here_too(store: Store) -> None:
     app = gate(store, sandbox())
     assert await opened(app, ("origin", "http://evil.test"), host="evil.test") == 421
 
 
-async def test_nobody_listens_where_people_log_in(store: SqliteStore) -> None:
+async def test_nobody_listens_where_people_log_in(store: Store) -> None:
     app = gate(store, with_logins())
     assert await opened(app) == 401
     assert await opened(app, ("authorization", "Bearer x")) == 401

@@ -5,7 +5,7 @@ from __future__ import annotations
 from relaygw.alerting.findings import Finding
 from relaygw.alerting.lasting import Lasting
 from relaygw.settings.alerts import Rule
-from relaygw.store.watching import Incident
+from relaygw.store.watch import Incident
 
 NOW_MS = 1_795_600_000_000
 MAIN = Finding(rule=Rule.PROVIDER_DOWN, key="main", summary="s", remedy="r")

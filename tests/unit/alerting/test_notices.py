@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from relaygw.alerting.notices import notice_of
 from relaygw.settings.model import Settings
-from relaygw.store.watching import Incident
+from relaygw.store.watch import Incident
 
 SETTINGS = Settings.model_validate(
     {"mode": "sandbox", "hostname": "gw.test", "web": {"url": "https://gw.test/mail/"}}

@@ -14,8 +14,9 @@ from relaygw.observe.maildrop import LeftMail
 from relaygw.policy.untended import LostInstance, Untended
 from relaygw.settings.alerts import Rule
 from relaygw.settings.model import Settings
-from relaygw.store.protocol import Hold, LaneCount
-from relaygw.store.watching import HISTORY_SLICE_MS, HistoryPoint
+from relaygw.store.holds import Hold
+from relaygw.store.queue import LaneCount
+from relaygw.store.watch import HISTORY_SLICE_MS, HistoryPoint
 
 SLICE_MS = HISTORY_SLICE_MS
 NOW_MS = 1_795_600_000_000 // SLICE_MS * SLICE_MS + 1000

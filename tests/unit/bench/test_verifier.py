@@ -11,7 +11,7 @@ from bench.killing.doubts import Doubt
 from bench.killing.evidence import CLIENTS, DATABASE, KILLS, SINK, Kill, read_evidence
 from bench.killing.program import main
 from bench.killing.verifier import Findings, verify
-from relaygw.store.accepting import insert_messages
+from relaygw.store.intake import insert_messages
 from relaygw.store.tables import metadata
 from tests.builders import accepted
 

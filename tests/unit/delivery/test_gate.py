@@ -15,7 +15,7 @@ from relaygw.delivery.gate import (
 from relaygw.mail.outcome import Limit, Meaning, Scope, Verdict
 from relaygw.settings.model import Stream
 from relaygw.settings.provider import Provider
-from relaygw.store.protocol import Account
+from relaygw.store.limits import Account
 from tests.builders import claimed
 
 THROTTLE = Meaning(verdict=Verdict.THROTTLE, scope=Scope.PROVIDER, limit=Limit.RATE)

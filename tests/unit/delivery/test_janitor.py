@@ -13,9 +13,9 @@ from relaygw.delivery.janitor import Janitor
 from relaygw.roles.delivery import bury_dead, has_lock_file
 from relaygw.settings.model import Settings
 from relaygw.store import migrate
+from relaygw.store.instances import Instance
 from relaygw.store.lifelines import Lifeline
-from relaygw.store.protocol import Instance
-from relaygw.store.sqlite import SqliteStore
+from relaygw.store.store import Store, open_store
 from tests.builders import NOW_MS, accepted
 from tests.logs import text_log
 
@@ -24,33 +24,33 @@ SETTINGS = Settings.model_validate({"mode": "sandbox"})
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[SqliteStore]:
+def store(tmp_path: Path) -> Iterator[Store]:
     url = f"sqlite:///{tmp_path}/queue.db"
     migrate.upgrade(url)
-    store = SqliteStore(url, keep_content=False)
+    store = open_store(url, keep_content=False)
     yield store
     store.close()
 
 
-def register(store: SqliteStore, name: str) -> None:
-    store.register(
+def register(store: Store, name: str) -> None:
+    store.instances.register(
         Instance(incarnation=name, name="gw", role="delivery", pid=1, version="1", fingerprint="f")
     )
 
 
 @pytest.mark.parametrize("is_locked", [True, False], ids=["lives", "has_no_file"])
 def test_a_worker_of_this_host_lives_as_long_as_it_holds_its_lock(
-    store: SqliteStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_locked: bool
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_locked: bool
 ) -> None:
     """However long its heartbeat is late; without a file, as in a copied queue, that tells."""
     clock = SimpleNamespace(now_s=1000.0)
-    monkeypatch.setattr("relaygw.store.sql._monotonic_s", lambda: clock.now_s)
+    monkeypatch.setattr("relaygw.store.instances._monotonic_s", lambda: clock.now_s)
     directory = tmp_path / "instances"
     line = Lifeline(directory, "late") if is_locked else None
     for name in ("late", "judge"):
         register(store, name)
-    store.accept_batch([accepted()])
-    assert len(store.claim("default", limit=1, incarnation="late", now_ms=NOW_MS)) == 1
+    store.intake.accept_batch([accepted()])
+    assert len(store.leases.claim("default", limit=1, incarnation="late", now_ms=NOW_MS)) == 1
     janitor = Janitor(
         SETTINGS,
         store,
@@ -63,6 +63,6 @@ def test_a_worker_of_this_host_lives_as_long_as_it_holds_its_lock(
     for _ in range(3):
         janitor._bury()
         clock.now_s += HOUR_S
-    assert store.heartbeat("late") == is_locked
+    assert store.instances.heartbeat("late") == is_locked
     if line is not None:
         line.release()

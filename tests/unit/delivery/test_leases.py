@@ -11,13 +11,15 @@ from typing import Any
 
 from relaygw.delivery.leases import Leases
 from relaygw.store import migrate
-from relaygw.store.protocol import Instance, Key
-from relaygw.store.sqlite import SqliteStore
+from relaygw.store.claims import Key
+from relaygw.store.instances import Instance
+from relaygw.store.store import Store
+from tests.altered_store import AlteredStore
 from tests.builders import accepted
 from tests.unit.delivery.worker_context import worker_context
 
 
-class SlowAnswers(SqliteStore):
+class SlowAnswers(AlteredStore):
     """Answers a give-back, which is done by then, when `may_answer` is set."""
 
     may_answer: threading.Event
@@ -35,11 +37,11 @@ async def test_what_is_claimed_again_before_its_give_back_is_answered_is_at_hand
     migrate.upgrade(url)
     store = SlowAnswers(url, keep_content=False)
     store.may_answer = threading.Event()
-    store.register(
+    store.instances.register(
         Instance(incarnation="w", name="gw", role="delivery", pid=1, version="1", fingerprint="f")
     )
     message = accepted("b@cust.test")
-    store.accept_batch([message])
+    store.intake.accept_batch([message])
     with ThreadPoolExecutor(max_workers=2) as threads:
         leases = Leases(worker_context(store, threads=threads))
         given = await leases.claim("default", 8)
@@ -60,15 +62,15 @@ async def test_what_is_claimed_again_before_its_give_back_is_answered_is_at_hand
 async def test_leases_that_are_not_known_are_ended(tmp_path: Path) -> None:
     store = SlowAnswers(f"sqlite:///{tmp_path}/queue.db", keep_content=False)
     migrate.upgrade(f"sqlite:///{tmp_path}/queue.db")
-    store.register(
+    store.instances.register(
         Instance(incarnation="w", name="gw", role="delivery", pid=1, version="1", fingerprint="f")
     )
     messages = [accepted("b@cust.test") for _ in range(3)]
-    store.accept_batch(messages)
+    store.intake.accept_batch(messages)
     with ThreadPoolExecutor(max_workers=2) as threads:
         leases = Leases(worker_context(store, threads=threads))
         (known,) = await leases.claim("default", 1)
-        lost = store.claim("default", limit=9, incarnation="w", now_ms=known.claimed_at_ms)
+        lost = store.leases.claim("default", limit=9, incarnation="w", now_ms=known.claimed_at_ms)
         assert await leases.free_unknown("default") == len(lost) == 2
         assert await leases.free_unknown("other") == 0
         leases.forget([known])
@@ -76,6 +78,6 @@ async def test_leases_that_are_not_known_are_ended(tmp_path: Path) -> None:
     store.close()
 
 
-def _wait_until_incoming(store: SqliteStore) -> None:
-    while store.next_due_at_ms("default") is None:
+def _wait_until_incoming(store: Store) -> None:
+    while store.leases.next_due_at_ms("default") is None:
         pass

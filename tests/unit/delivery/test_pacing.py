@@ -9,7 +9,7 @@ import pytest
 from relaygw.delivery.gate import Allowance
 from relaygw.policy.pacing import Throughput, connections, new_ceiling, pace
 from relaygw.settings.provider import Provider
-from relaygw.store.protocol import Tokens
+from relaygw.store.limits import Tokens
 from tests.builders import claimed
 
 

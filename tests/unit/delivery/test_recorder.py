@@ -15,14 +15,17 @@ from relaygw.mail.envelope import AcceptedMessage, DeliveryUpdate, RecipientUpda
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.observe.metrics.meters import Silent
 from relaygw.store import migrate
-from relaygw.store.protocol import Instance, Recorded, Selection
-from relaygw.store.sqlite import SqliteStore
+from relaygw.store.instances import Instance
+from relaygw.store.outcomes import Recorded
+from relaygw.store.queue import Selection
+from relaygw.store.store import Store
+from tests.altered_store import AlteredStore
 from tests.builders import NOW_MS, accepted
 from tests.logs import text_log
 from tests.unit.delivery.worker_context import worker_context
 
 
-class Picky(SqliteStore):
+class Picky(AlteredStore):
     """A store that refuses any batch with certain messages, and is away at times."""
 
     refused: frozenset[str] = frozenset()
@@ -45,7 +48,7 @@ def store(tmp_path: Path) -> Iterator[Picky]:
     url = f"sqlite:///{tmp_path}/queue.db"
     migrate.upgrade(url)
     store = Picky(url, keep_content=False)
-    store.register(
+    store.instances.register(
         Instance(incarnation="w", name="gw", role="delivery", pid=1, version="1", fingerprint="f")
     )
     yield store
@@ -55,7 +58,7 @@ def store(tmp_path: Path) -> Iterator[Picky]:
 class Desk:
     """A recorder on a store, and what it said."""
 
-    def __init__(self, store: SqliteStore, **more: Any) -> None:
+    def __init__(self, store: Store, **more: Any) -> None:
         self.output = io.StringIO()
         self.lost = 0
         self.log = text_log(self.output)
@@ -84,17 +87,17 @@ def finished(message: AcceptedMessage, **more: Any) -> DeliveryUpdate:
     return replace(update, **more)
 
 
-def claim(store: SqliteStore, count: int) -> list[AcceptedMessage]:
+def claim(store: Store, count: int) -> list[AcceptedMessage]:
     messages = [accepted() for _ in range(count)]
-    store.accept_batch(messages)
-    store.claim("default", limit=count, incarnation="w", now_ms=NOW_MS)
+    store.intake.accept_batch(messages)
+    store.leases.claim("default", limit=count, incarnation="w", now_ms=NOW_MS)
     return messages
 
 
-def states(store: SqliteStore, messages: Sequence[AcceptedMessage]) -> list[DeliveryState]:
+def states(store: Store, messages: Sequence[AcceptedMessage]) -> list[DeliveryState]:
     ids = tuple(message.queue_id for message in messages)
     selection = Selection(queue_ids=ids, states=frozenset(DeliveryState))
-    found = {e.queue_id: e.deliveries[0].state for e in store.search(selection, limit=100)}
+    found = {e.queue_id: e.deliveries[0].state for e in store.queue.search(selection, limit=100)}
     return [found[queue_id] for queue_id in ids]
 
 
@@ -128,7 +131,7 @@ async def test_outcomes_wait_for_a_store_that_is_away(store: Picky) -> None:
 async def test_a_lease_that_is_gone_is_told_of_exactly_those(store: Picky) -> None:
     messages = claim(store, 6)
     gone = [messages[1], messages[5]]
-    store.give_back([(message.queue_id, 0) for message in gone], incarnation="w")
+    store.leases.give_back([(message.queue_id, 0) for message in gone], incarnation="w")
     desk = Desk(store)
     await desk.record(messages)
     warned = [line for line in desk.output.getvalue().splitlines() if "lease was lost" in line]
@@ -141,7 +144,7 @@ async def test_a_lease_that_is_gone_is_told_of_exactly_those(store: Picky) -> No
 
 async def test_a_dead_incarnation_is_told_of_at_once(store: Picky) -> None:
     messages = claim(store, 3)
-    store.bury("w")
+    store.instances.bury("w")
     desk = Desk(store)
     await desk.record(messages)
     assert desk.output.getvalue().count("lease was lost") == 3
@@ -149,7 +152,7 @@ async def test_a_dead_incarnation_is_told_of_at_once(store: Picky) -> None:
     await desk.recorder.drain()
 
 
-class Choosy(SqliteStore):
+class Choosy(AlteredStore):
     """A store that refuses an outcome for what it says of recipients."""
 
     def record_batch(
@@ -170,12 +173,12 @@ async def test_a_delivery_whose_outcome_is_refused_is_held_and_not_sent_again(
     )
     desk = Desk(choosy)
     assert not await desk.recorder.record(finished(message, recipients=(bad,)), [])
-    (entry,) = store.search(Selection(queue_ids=(message.queue_id,)), limit=1)
+    (entry,) = store.queue.search(Selection(queue_ids=(message.queue_id,)), limit=1)
     (part,) = entry.deliveries
     assert (part.state, part.reason) == (DeliveryState.HELD, "in_doubt")
     assert part.is_in_doubt
     assert "it is held, and may have been sent" in desk.output.getvalue()
-    assert [one.reply for one in store.attempts(message.queue_id)] == ["in_doubt"]
+    assert [one.reply for one in store.queue.attempts(message.queue_id)] == ["in_doubt"]
     await desk.recorder.drain()
     choosy.close()
 
@@ -228,7 +231,7 @@ async def test_what_goes_wrong_around_an_outcome_stops_no_other(
             end = fail if broken == "end" else None
             assert await desk.recorder.record(finished(message), [], end)
         if broken == "lease":
-            store.bury("w")
+            store.instances.bury("w")
             assert not await desk.recorder.record(finished(messages[2]), [])
         await desk.recorder.drain()
     assert states(store, messages[:2]) == [DeliveryState.FINISHED] * 2

@@ -8,7 +8,7 @@ from typing import Any
 
 from relaygw.delivery.context import WorkerContext
 from relaygw.settings.model import Settings
-from relaygw.store.protocol import Store
+from relaygw.store.store import Store
 from tests.logs import text_log
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import argon2
 import pytest
 
-from relaygw.inbound.login import Authenticator
+from relaygw.inbound.authentication import Authenticator
 from relaygw.settings.model import User
 
 GUESSER = "198.51.100.7"

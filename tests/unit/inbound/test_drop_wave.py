@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from relaygw.inbound import drop_file
-from relaygw.inbound.drop_file import DropReader, Wave
+from relaygw.inbound.drop_wave import Wave, read_one, read_wave
 from tests.unit.inbound.test_drop_file import drop_bytes
 
 BAD, GOOD = "a" * 32 + ".drop", "b" * 32 + ".drop"
@@ -31,8 +31,7 @@ def directory(tmp_path: Path) -> Iterator[int]:
 
 def look(directory: int, spool_directory: Path) -> Wave:
     names = deque([BAD, GOOD])
-    reader = DropReader(directory, limit_bytes=10_000, spool_directory=spool_directory)
-    wave = reader.read_wave(names)
+    wave = read_wave(directory, names, limit_bytes=10_000, spool_directory=spool_directory)
     for drop in wave.drops:
         drop.content.close()
     return wave
@@ -74,9 +73,9 @@ def test_a_spool_that_cannot_be_written_is_trouble_of_the_machine(
 ) -> None:
     (tmp_path / BAD).write_bytes(drop_bytes(b"x" * 2**21))
     names = deque([BAD])
-    wave = DropReader(directory, limit_bytes=2**22, spool_directory=tmp_path).read_wave(names)
+    wave = read_wave(directory, names, limit_bytes=2**22, spool_directory=tmp_path)
     assert wave.large == [BAD]
     missing = tmp_path / "missing"
-    wave = DropReader(directory, limit_bytes=2**22, spool_directory=missing).read_large(BAD)
+    wave = read_one(directory, BAD, limit_bytes=2**22, spool_directory=missing)
     assert isinstance(wave.trouble, FileNotFoundError)
     assert (wave.unfit, wave.broken) == ([], [])

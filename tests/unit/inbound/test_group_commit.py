@@ -15,12 +15,12 @@ from relaygw.inbound.group_commit import GroupCommitter
 from relaygw.mail.envelope import AcceptedMessage
 from relaygw.observe.metrics.meters import Silent
 from relaygw.store import migrate
-from relaygw.store.protocol import Selection
-from relaygw.store.sqlite import SqliteStore
+from relaygw.store.queue import Selection
+from tests.altered_store import AlteredStore
 from tests.builders import accepted
 
 
-class GatedStore(SqliteStore):
+class GatedStore(AlteredStore):
     """A real store whose first batch waits until the test lets it go."""
 
     def __init__(self, url: str) -> None:
@@ -54,7 +54,7 @@ async def test_what_waits_is_one_batch_and_durable_on_return(store: GatedStore) 
     store.gate.set()
     await asyncio.gather(first, *others)
     assert store.batches == [1, 9]
-    assert len(store.search(Selection(), limit=99)) == len(stored) == 10
+    assert len(store.queue.search(Selection(), limit=99)) == len(stored) == 10
     await committer.drain()
     store.close()
 
@@ -109,7 +109,7 @@ async def test_a_client_that_leaves_does_not_withdraw_its_message(store: GatedSt
     await asyncio.sleep(0)
     store.gate.set()
     await committer.drain()
-    assert len(store.search(Selection(), limit=9)) == 1
+    assert len(store.queue.search(Selection(), limit=9)) == 1
     store.close()
 
 
@@ -151,7 +151,7 @@ async def test_what_goes_wrong_around_a_commit_stops_no_acceptance(
             await committer.submit(accepted())
     else:
         await committer.submit(accepted())  # it is durable, so it is acknowledged
-        assert len(store.search(Selection(), limit=9)) == 1
+        assert len(store.queue.search(Selection(), limit=9)) == 1
     await asyncio.sleep(0)
     monkeypatch.undo()
     async with asyncio.timeout(60):

@@ -25,8 +25,8 @@ from relaygw.mail.search import EVERYTHING
 from relaygw.observe.maildrop import OURS, look_at_maildrop
 from relaygw.settings.model import Settings
 from relaygw.store import migrate
-from relaygw.store.protocol import Selection
-from relaygw.store.sqlite import SqliteStore
+from relaygw.store.queue import Selection
+from tests.altered_store import AlteredStore
 from tests.logs import text_log
 from tests.unit.inbound.test_drop_file import drop_bytes
 
@@ -50,7 +50,7 @@ sys.stdin.read()
 """
 
 
-class TroubledStore(SqliteStore):
+class TroubledStore(AlteredStore):
     """A real store that is unavailable for the first `failures` batches."""
 
     failures = 0
@@ -91,7 +91,7 @@ class Rig:
 
     @property
     def captured(self) -> int:
-        return len(self.store.captured_ids(EVERYTHING, limit=9))
+        return len(self.store.sandbox.captured_ids(EVERYTHING, limit=9))
 
 
 @asynccontextmanager
@@ -148,7 +148,7 @@ async def test_files_stay_until_the_store_is_back(
         assert all(file.exists() for file in files)
         await until(lambda: not any(file.exists() for file in files))
     assert rig.captured == 3
-    assert rig.store.search(Selection(), limit=9) == []
+    assert rig.store.queue.search(Selection(), limit=9) == []
     assert rig.log.getvalue().count("no database; local mail stays in the maildrop") == 1
     assert rig.log.getvalue().count("local mail is taken again") == 1
     rig.store.close()
@@ -185,8 +185,8 @@ async def test_mail_above_the_limit_that_the_command_took_is_captured_with_its_r
     large = rig.leave(drop_bytes(content + (b"z" * 70 + b"\n") * 30_000))
     async with serving(tmp_path, rig, mode="production", **PROVIDER):
         await until(lambda: not file.exists() and not large.exists())
-    for queue_id in rig.store.captured_ids(EVERYTHING, limit=9):
-        found = rig.store.captured_entry(queue_id)
+    for queue_id in rig.store.sandbox.captured_ids(EVERYTHING, limit=9):
+        found = rig.store.sandbox.captured_entry(queue_id)
         assert found is not None
         (recipient,) = found.entry.recipients
         assert recipient.reply == f"larger than max_message_size, {LIMIT_BYTES} bytes"

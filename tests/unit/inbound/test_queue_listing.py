@@ -17,13 +17,13 @@ from relaygw.inbound import queue_listing
 from relaygw.inbound.drop_directory import DropDirectory
 from relaygw.inbound.queue_listing import PAGE_MESSAGES, QueueListing
 from relaygw.store import migrate
-from relaygw.store.commands import Waiting
-from relaygw.store.sqlite import SqliteStore
+from relaygw.store.queue import Waiting
+from tests.altered_store import AlteredStore
 from tests.builders import accepted
 from tests.logs import text_log
 
 
-class WatchedStore(SqliteStore):
+class WatchedStore(AlteredStore):
     """A real store that counts searches and can be made to fail or wait."""
 
     searches = 0
@@ -91,7 +91,7 @@ def rig(tmp_path: Path) -> Iterator[Rig]:
 async def test_a_page_that_is_just_full(rig: Rig) -> None:
     async with rig.listing:
         assert await rig.ask() == b"Mail queue is empty\n"
-        rig.store.accept_batch([accepted() for _ in range(PAGE_MESSAGES)])
+        rig.store.intake.accept_batch([accepted() for _ in range(PAGE_MESSAGES)])
         assert (await rig.ask()).endswith(b"in %d Requests.\n" % PAGE_MESSAGES)
     assert rig.store.threads == {"mailq_0"}
     assert not (rig.directory.path / "queue").exists()
@@ -103,7 +103,7 @@ async def test_a_client_that_does_not_read_is_cut(
 ) -> None:
     monkeypatch.setattr(queue_listing, "STALL_S", 0.2)
     # more than two sockets' buffers hold
-    rig.store.accept_batch([accepted("x" * 60 + "@cust.test") for _ in range(3500)])
+    rig.store.intake.accept_batch([accepted("x" * 60 + "@cust.test") for _ in range(3500)])
     async with rig.listing:
         slow = await rig.connect()
         assert (await rig.ask()).endswith(b"in 3500 Requests.\n")  # nobody waits for it
@@ -116,7 +116,7 @@ async def test_a_client_that_does_not_read_is_cut(
 
 
 async def test_a_client_that_leaves_frees_its_place(rig: Rig) -> None:
-    rig.store.accept_batch([accepted("x" * 60 + "@cust.test") for _ in range(3500)])
+    rig.store.intake.accept_batch([accepted("x" * 60 + "@cust.test") for _ in range(3500)])
     async with rig.listing:
         for _ in range(3 * queue_listing.MAX_CLIENTS_OF_A_USER):
             client = await rig.connect()
@@ -133,7 +133,7 @@ async def test_a_client_that_leaves_frees_its_place(rig: Rig) -> None:
 async def test_a_store_in_trouble_leaves_the_end_out(
     rig: Rig, failure: Exception, said: str
 ) -> None:
-    rig.store.accept_batch([accepted() for _ in range(PAGE_MESSAGES + 1)])
+    rig.store.intake.accept_batch([accepted() for _ in range(PAGE_MESSAGES + 1)])
     rig.store.failure = failure
     async with rig.listing:
         for _ in range(3):

@@ -9,7 +9,7 @@ import pytest
 
 from relaygw.inbound.queue_report import HEADINGS, compose_closing, compose_rows
 from relaygw.mail.queue_socket import EMPTY, LONGEST_CLOSING_BYTES, is_complete
-from relaygw.store.commands import Waiting
+from relaygw.store.queue import Waiting
 
 
 @pytest.fixture(autouse=True)

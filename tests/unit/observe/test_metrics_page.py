@@ -20,7 +20,7 @@ from relaygw.observe.metrics.exposition import GaugeFamily, exposition
 from relaygw.observe.metrics.front import FrontCounters
 from relaygw.settings.model import Settings
 from relaygw.store.migrate import upgrade
-from relaygw.store.sqlite import SqliteStore
+from relaygw.store.store import open_store
 from relaygw.web.dashboard.gauges import CAUSES, host_gauges, store_gauges
 from tests.builders import NOW_MS, claimed
 from tests.unit.observe.scraped import scraped
@@ -66,7 +66,7 @@ def text(state_dir: Path) -> bytes:
     delivery.sample({"main": (1, 0)})
     url = f"sqlite:///{state_dir}/queue.db"
     upgrade(url)
-    store = SqliteStore(url, keep_content=False)
+    store = open_store(url, keep_content=False)
     gauges = [
         GaugeFamily(name="store_up", meaning="Whether the store answers.", numbers={(): 1}),
         *host_gauges(SETTINGS, state_dir),

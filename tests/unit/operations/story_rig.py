@@ -14,9 +14,9 @@ from relaygw.operations.story.facts import reply_of
 from relaygw.policy.retry import settle
 from relaygw.policy.story import EventKind, Story, StoryEvent
 from relaygw.settings.model import Settings
+from relaygw.store.instances import Instance
 from relaygw.store.migrate import upgrade
-from relaygw.store.protocol import Instance
-from relaygw.store.sqlite import SqliteStore
+from relaygw.store.store import open_store
 from relaygw.upstream.classifier import Classifier
 from tests.builders import NOW_MS, accepted
 
@@ -62,13 +62,13 @@ class StoryRig:
     def __init__(self, directory: Path, **sections: Any) -> None:
         url = f"sqlite:///{directory}/queue.db"
         upgrade(url)
-        self.store = SqliteStore(url, keep_content=False)
-        self.store.register(instance("w"))
+        self.store = open_store(url, keep_content=False)
+        self.store.instances.register(instance("w"))
         self.settings = settings(**sections)
 
     def accept(self, *recipients: str | NewRecipient, **more: Any) -> AcceptedMessage:
         message = accepted(*recipients, **more)
-        self.store.accept_batch([message])
+        self.store.intake.accept_batch([message])
         return message
 
     def attempt(
@@ -83,7 +83,7 @@ class StoryRig:
         **settled: Any,
     ) -> None:
         """Let the worker try a message once; the provider said this to each recipient."""
-        claims = self.store.claim(route, limit=100, incarnation="w", now_ms=at_ms)
+        claims = self.store.leases.claim(route, limit=100, incarnation="w", now_ms=at_ms)
         (claimed,) = [one for one in claims if one.queue_id == message.queue_id]
         classifier = Classifier(self.settings.providers[provider])
         outcomes = [
@@ -96,7 +96,7 @@ class StoryRig:
             ]
         report = AttemptReport(provider=provider, relay=RELAY, outcomes=tuple(outcomes))
         update = settle(claimed, report, self.settings.retry, now_ms=at_ms, chance=0.5, **settled)
-        recorded = self.store.record_batch([update], incarnation="w", now_ms=at_ms)
+        recorded = self.store.leases.record_batch([update], incarnation="w", now_ms=at_ms)
         assert recorded.is_alive and not recorded.lost
 
     def story(self, message: AcceptedMessage, *, now_ms: int = NOW_MS + MINUTE_MS) -> Story:

@@ -20,9 +20,12 @@ from relaygw.operations.queue_actions import BATCH_MESSAGES
 from relaygw.operations.release_plan import ReleaseResult, Wish
 from relaygw.policy.releasing import CAPTURED_AS_INVALID, Refusal
 from relaygw.settings.model import Settings
+from relaygw.store.audit import AuditEntry
+from relaygw.store.instances import Instance
 from relaygw.store.migrate import upgrade
-from relaygw.store.protocol import AuditEntry, Instance, Release
-from relaygw.store.sqlite import SqliteStore
+from relaygw.store.release import Release
+from relaygw.store.store import Store, open_store
+from tests.altered_store import AlteredStore
 from tests.builders import NOW_MS, accepted
 
 LATER_MS = NOW_MS + 60_000
@@ -52,18 +55,18 @@ def settings(**sections: Any) -> Settings:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[SqliteStore]:
+def store(tmp_path: Path) -> Iterator[Store]:
     url = f"sqlite:///{tmp_path}/queue.db"
     upgrade(url)
-    store = SqliteStore(url, keep_content=False)
-    store.register(
+    store = open_store(url, keep_content=False)
+    store.instances.register(
         Instance(incarnation="w", name="g", role="delivery", pid=1, version="1", fingerprint="f")
     )
     yield store
     store.close()
 
 
-def add(store: SqliteStore, *recipients: str | NewRecipient, **more: Any) -> str:
+def add(store: Store, *recipients: str | NewRecipient, **more: Any) -> str:
     """Put a message into the sandbox, captured for `recipients` unless they say otherwise."""
     entries = [
         NewRecipient(address=one, state=RecipientState.CAPTURED, reason="staging")
@@ -72,12 +75,12 @@ def add(store: SqliteStore, *recipients: str | NewRecipient, **more: Any) -> str
         for one in recipients
     ]
     message = accepted(*entries, **{"mode": "staging", **more})
-    store.accept_batch([message])
+    store.intake.accept_batch([message])
     return message.queue_id
 
 
 def release(
-    store: SqliteStore,
+    store: Store,
     ids: Sequence[str] | str,
     *,
     to: str | None = None,
@@ -97,11 +100,11 @@ def release(
     )
 
 
-def claimed(store: SqliteStore, route: str = "default") -> list[ClaimedDelivery]:
-    return store.claim(route, limit=100, incarnation="w", now_ms=LATER_MS)
+def claimed(store: Store, route: str = "default") -> list[ClaimedDelivery]:
+    return store.leases.claim(route, limit=100, incarnation="w", now_ms=LATER_MS)
 
 
-def envelopes(store: SqliteStore, route: str = "default") -> list[tuple[str | None, list[str]]]:
+def envelopes(store: Store, route: str = "default") -> list[tuple[str | None, list[str]]]:
     """Take what is due; return the marks and the addresses."""
     return [
         (one.released, [who.address for who in one.recipients]) for one in claimed(store, route)
@@ -116,7 +119,7 @@ def reasons(result: ReleaseResult) -> dict[str, Refusal]:
 
 
 def test_the_one_it_was_captured_for_gets_it_when_the_list_has_it_by_now(
-    store: SqliteStore,
+    store: Store,
 ) -> None:
     queue_id = add(store, DEV)
     result = release(store, queue_id)
@@ -127,7 +130,7 @@ def test_the_one_it_was_captured_for_gets_it_when_the_list_has_it_by_now(
     assert (delivery.released, recipient.dsn_notify) == ("allowed", "NEVER")
 
 
-def test_somebody_else_on_the_list_gets_it(store: SqliteStore) -> None:
+def test_somebody_else_on_the_list_gets_it(store: Store) -> None:
     queue_id = add(store, CUSTOMER, OTHER)
     result = release(store, queue_id, to=QA)
     assert [(one.captured, one.address) for one in result.copies] == [(CUSTOMER, QA)]
@@ -135,21 +138,21 @@ def test_somebody_else_on_the_list_gets_it(store: SqliteStore) -> None:
     assert [(one.address, one.original) for one in delivery.recipients] == [(QA, CUSTOMER)]
 
 
-def test_nobody_else_gets_it(store: SqliteStore) -> None:
+def test_nobody_else_gets_it(store: Store) -> None:
     queue_id = add(store, CUSTOMER)
     for to in (None, OTHER, "x%cust.test@qa.test"):
         result = release(store, queue_id, to=to)
         assert reasons(result) == {to or CUSTOMER: Refusal.OUTSIDE}
         assert (result.changed, result.left) == ((), ())
     assert envelopes(store) == []
-    assert store.audit_entries(limit=9) == []
+    assert store.audit.entries(limit=9) == []
 
 
 @pytest.mark.parametrize(
     ("is_admin", "anyone"), [(False, True), (True, False)], ids=["no admin", "not asked for"]
 )
 def test_outside_of_the_list_takes_an_admin_who_says_so(
-    store: SqliteStore, is_admin: bool, anyone: bool
+    store: Store, is_admin: bool, anyone: bool
 ) -> None:
     queue_id = add(store, CUSTOMER)
     result = release(store, queue_id, is_admin=is_admin, anyone=anyone)
@@ -158,7 +161,7 @@ def test_outside_of_the_list_takes_an_admin_who_says_so(
     assert envelopes(store) == []
 
 
-def test_an_admin_reaches_anyone_but_the_block_list(store: SqliteStore) -> None:
+def test_an_admin_reaches_anyone_but_the_block_list(store: Store) -> None:
     queue_id = add(store, CUSTOMER, "x@spam.test")
     result = release(store, queue_id, is_admin=True, anyone=True)
     assert result.outside == (CUSTOMER,)
@@ -166,7 +169,7 @@ def test_an_admin_reaches_anyone_but_the_block_list(store: SqliteStore) -> None:
     assert envelopes(store) == [("anyone", [CUSTOMER])]
 
 
-def test_anyone_for_one_opens_nothing_for_the_others(store: SqliteStore) -> None:
+def test_anyone_for_one_opens_nothing_for_the_others(store: Store) -> None:
     queue_id = add(store, CUSTOMER, DEV, OTHER)
     result = release(store, queue_id, is_admin=True, anyone=True, confirmed=[CUSTOMER])
     assert reasons(result) == {OTHER: Refusal.OUTSIDE}
@@ -174,7 +177,7 @@ def test_anyone_for_one_opens_nothing_for_the_others(store: SqliteStore) -> None
     assert sorted(envelopes(store)) == [("allowed", [DEV]), ("anyone", [CUSTOMER])]
 
 
-def test_what_was_confirmed_is_that_very_address(store: SqliteStore) -> None:
+def test_what_was_confirmed_is_that_very_address(store: Store) -> None:
     queue_id = add(store, CUSTOMER)
     for confirmed in ([], ["cust.test"], ["@cust.test"], ["xb@cust.test"]):
         result = release(store, queue_id, is_admin=True, anyone=True, confirmed=confirmed)
@@ -182,7 +185,7 @@ def test_what_was_confirmed_is_that_very_address(store: SqliteStore) -> None:
     assert envelopes(store) == []
 
 
-def test_only_what_was_captured_for_the_named_ones(store: SqliteStore) -> None:
+def test_only_what_was_captured_for_the_named_ones(store: Store) -> None:
     queue_id = add(store, CUSTOMER, OTHER, DEV)
     confirmed: dict[str, Any] = {"is_admin": True, "anyone": True}
     release(store, queue_id, only_for=["B@CUST.test"], **confirmed)
@@ -191,14 +194,14 @@ def test_only_what_was_captured_for_the_named_ones(store: SqliteStore) -> None:
     assert left.why == "it was not captured for d@cust.test"
 
 
-def test_only_captured_recipients_are_meant(store: SqliteStore) -> None:
+def test_only_captured_recipients_are_meant(store: Store) -> None:
     blocked = NewRecipient(address=QA, state=RecipientState.BLOCKED)
     sent = NewRecipient(address="y@qa.test")
     queue_id = add(store, DEV, blocked, sent)
     assert [one.address for one in release(store, queue_id).copies] == [DEV]
 
 
-def test_an_address_that_stands_twice_gets_it_once(store: SqliteStore) -> None:
+def test_an_address_that_stands_twice_gets_it_once(store: Store) -> None:
     queue_id = add(store, DEV, "Dev@agency.test")
     assert len(release(store, queue_id).copies) == 1
 
@@ -206,7 +209,7 @@ def test_an_address_that_stands_twice_gets_it_once(store: SqliteStore) -> None:
 # --- the address that is used -------------------------------------------------------------
 
 
-def test_the_rewritten_address_counts_and_not_the_given_one(store: SqliteStore) -> None:
+def test_the_rewritten_address_counts_and_not_the_given_one(store: Store) -> None:
     rewritten = NewRecipient(
         address=CUSTOMER, original=DEV, state=RecipientState.CAPTURED, reason="staging"
     )
@@ -214,7 +217,7 @@ def test_the_rewritten_address_counts_and_not_the_given_one(store: SqliteStore) 
     assert reasons(release(store, queue_id)) == {CUSTOMER: Refusal.OUTSIDE}
 
 
-def test_a_target_is_neither_rewritten_nor_redirected(store: SqliteStore) -> None:
+def test_a_target_is_neither_rewritten_nor_redirected(store: Store) -> None:
     now = settings(
         rewrite={"recipients": {DEV: CUSTOMER, CUSTOMER: DEV}, "default_domain": "qa.test"},
         recipients={"allow": ALLOW, "refused": f"redirect:{DEV}"},
@@ -229,7 +232,7 @@ def test_a_target_is_neither_rewritten_nor_redirected(store: SqliteStore) -> Non
 
 
 @pytest.mark.parametrize("shown", ["root", "a b@qa.test", "a\\nb@qa.test", '"a\\x00b"@qa.test'])
-def test_what_was_captured_as_no_address_needs_another_one(store: SqliteStore, shown: str) -> None:
+def test_what_was_captured_as_no_address_needs_another_one(store: Store, shown: str) -> None:
     reason = "no domain" if shown == "root" else f"{CAPTURED_AS_INVALID}: bad local part"
     queue_id = add(store, NewRecipient(address=shown, state=RecipientState.CAPTURED, reason=reason))
     result = release(store, queue_id, is_admin=True, anyone=True)
@@ -252,9 +255,7 @@ def test_what_was_captured_as_no_address_needs_another_one(store: SqliteStore, s
         ("", b"Subject: x\r\n\r\nhello\r\n", "default"),
     ],
 )
-def test_the_route_is_that_of_now(
-    store: SqliteStore, sender: str, content: bytes, route: str
-) -> None:
+def test_the_route_is_that_of_now(store: Store, sender: str, content: bytes, route: str) -> None:
     queue_id = add(store, CUSTOMER, sender=sender, content=content, route="captured")
     (copy,) = release(store, queue_id, to=DEV).copies
     assert copy.route == route
@@ -263,7 +264,7 @@ def test_the_route_is_that_of_now(
     assert (delivery.stream, delivery.sender) == (copy.stream, sender)
 
 
-def test_recipients_of_several_routes_are_several_deliveries(store: SqliteStore) -> None:
+def test_recipients_of_several_routes_are_several_deliveries(store: Store) -> None:
     routes = [
         {"name": "agency", "recipient": ["@agency.test"], "providers": ["q"]},
         {"name": "default", "providers": ["p"]},
@@ -281,7 +282,7 @@ def test_recipients_of_several_routes_are_several_deliveries(store: SqliteStore)
     ],
 )
 def test_a_sandbox_without_a_way_out_says_so(
-    store: SqliteStore, providers: dict[str, Any], why: str
+    store: Store, providers: dict[str, Any], why: str
 ) -> None:
     now = settings(mode="sandbox", providers=providers, routes=[])
     result = release(store, add(store, DEV, mode="sandbox"), configuration=now)
@@ -289,7 +290,7 @@ def test_a_sandbox_without_a_way_out_says_so(
     assert why in result.refused[0].why
 
 
-def test_a_sandbox_with_a_provider_releases_to_the_list(store: SqliteStore) -> None:
+def test_a_sandbox_with_a_provider_releases_to_the_list(store: Store) -> None:
     result = release(
         store, add(store, DEV, CUSTOMER, mode="sandbox"), configuration=settings(mode="sandbox")
     )
@@ -297,7 +298,7 @@ def test_a_sandbox_with_a_provider_releases_to_the_list(store: SqliteStore) -> N
     assert reasons(result) == {CUSTOMER: Refusal.OUTSIDE}
 
 
-def test_a_listener_and_a_user_still_choose_the_route(store: SqliteStore) -> None:
+def test_a_listener_and_a_user_still_choose_the_route(store: Store) -> None:
     now = settings(
         listeners=[{"bind": "127.0.0.1:25"}],
         routes=[
@@ -313,7 +314,7 @@ def test_a_listener_and_a_user_still_choose_the_route(store: SqliteStore) -> Non
 # --- what is left alone, and the trail ----------------------------------------------------
 
 
-def test_a_second_release_waits_for_the_first(store: SqliteStore) -> None:
+def test_a_second_release_waits_for_the_first(store: Store) -> None:
     queue_id = add(store, CUSTOMER)
     release(store, queue_id, to=DEV)
     assert reasons(release(store, queue_id, to="DEV@agency.test")) == {
@@ -322,7 +323,7 @@ def test_a_second_release_waits_for_the_first(store: SqliteStore) -> None:
     assert len(claimed(store)) == 1
 
 
-def test_what_is_not_captured_is_left_alone(store: SqliteStore) -> None:
+def test_what_is_not_captured_is_left_alone(store: Store) -> None:
     queue_id = add(store, NewRecipient(address=DEV))
     (left,) = release(store, [queue_id, queue_id]).left
     assert (left.queue_id, left.why, left.is_temporary) == (queue_id, "it is not captured", False)
@@ -330,7 +331,7 @@ def test_what_is_not_captured_is_left_alone(store: SqliteStore) -> None:
     assert release(store, "1M89BZ88N46GD3SE7") == ReleaseResult()
 
 
-class Hasty(SqliteStore):
+class Hasty(AlteredStore):
     """A store in which somebody else deletes a captured mail right before it is released."""
 
     doomed = ""
@@ -350,16 +351,16 @@ def test_mail_that_is_gone_meanwhile_is_named(tmp_path: Path) -> None:
     result = release(store, [gone, kept])
     assert (result.changed, [one.queue_id for one in result.left]) == ((kept,), [gone])
     assert result.left[0].is_temporary
-    assert [one.action for one in store.audit_entries(limit=9)].count("sandbox.release") == 1
+    assert [one.action for one in store.audit.entries(limit=9)].count("sandbox.release") == 1
     store.close()
 
 
-def test_the_trail_says_who_got_it_and_how(store: SqliteStore) -> None:
+def test_the_trail_says_who_got_it_and_how(store: Store) -> None:
     queue_id = add(store, DEV, CUSTOMER)
     release(store, queue_id, is_admin=True, anyone=True, detail="search='order'")
     release(store, queue_id, to=QA)
     told = {(one.action, one.actor, one.target, one.affected, one.detail) for one in
-            store.audit_entries(limit=9)}  # fmt: skip
+            store.audit.entries(limit=9)}  # fmt: skip
     assert told == {
         (
             "sandbox.release", "ann", queue_id, 2,
@@ -369,16 +370,16 @@ def test_the_trail_says_who_got_it_and_how(store: SqliteStore) -> None:
     }  # fmt: skip
 
 
-def test_a_plan_changes_nothing(store: SqliteStore) -> None:
+def test_a_plan_changes_nothing(store: Store) -> None:
     queue_id = add(store, DEV, CUSTOMER)
     planned = plan_release(store, settings(), [queue_id], Wish(is_admin=True, anyone=True))
     assert [one.address for one in planned.copies] == [DEV, CUSTOMER]
     assert planned.outside == (CUSTOMER,)
     assert envelopes(store) == []
-    assert store.audit_entries(limit=1) == []
+    assert store.audit.entries(limit=1) == []
 
 
-def test_many_messages_are_released_in_several_transactions(store: SqliteStore) -> None:
+def test_many_messages_are_released_in_several_transactions(store: Store) -> None:
     messages = [
         accepted(
             mode="staging",
@@ -392,7 +393,7 @@ def test_many_messages_are_released_in_several_transactions(store: SqliteStore) 
         )
         for _ in range(BATCH_MESSAGES + 1)
     ]
-    store.accept_batch(messages)
+    store.intake.accept_batch(messages)
     result = release(store, [one.queue_id for one in messages])
     assert len(result.changed) == len(messages)
-    assert len(store.audit_entries(limit=1000)) == len(messages)
+    assert len(store.audit.entries(limit=1000)) == len(messages)

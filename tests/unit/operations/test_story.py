@@ -23,7 +23,9 @@ from relaygw.operations.story import tell_story
 from relaygw.operations.story.obstacles import held_advice, held_words
 from relaygw.policy.hold_reasons import held_sender_reason, needs_8bitmime_reason
 from relaygw.policy.story import EventKind, as_object
-from relaygw.store.protocol import UNREACHABLE, AuditEntry, Hold, Release
+from relaygw.store.audit import AuditEntry
+from relaygw.store.holds import UNREACHABLE, Hold
+from relaygw.store.release import Release
 from tests.builders import NOW_MS
 from tests.unit.operations.story_rig import (
     MINUTE_MS,
@@ -297,7 +299,7 @@ def test_a_held_sender(rig: StoryRig) -> None:
 def test_a_refused_login_holds_the_provider(rig: StoryRig) -> None:
     message = rig.accept()
     rig.attempt(message, (Stage.AUTH, "535 5.7.8 Bad credentials"), throttle_wait_s=1.0)
-    rig.store.put_hold(
+    rig.store.holds.put_hold(
         Hold(
             scope="credential",
             key="main",
@@ -322,7 +324,7 @@ def test_a_provider_that_cannot_be_reached(rig: StoryRig) -> None:
         scope=UNREACHABLE, key="main", reason="Connection refused", remedy="", since_ms=NOW_MS,
         probe_at_ms=NOW_MS,
     )  # fmt: skip
-    rig.store.put_hold(hold)
+    rig.store.holds.put_hold(hold)
     story = rig.story(message)
     assert event_of(story, EventKind.DEFERRED).text == "deferred: main could not be reached"
     assert story.headline == "Not sent yet: main cannot be reached (Connection refused)."
@@ -356,7 +358,7 @@ def test_what_is_in_doubt_waits_for_its_own_provider(tmp_path: Path) -> None:
     hold = Hold(
         scope=UNREACHABLE, key="main", reason="no answer", remedy="", since_ms=NOW_MS, probe_at_ms=0
     )  # fmt: skip
-    rig.store.put_hold(hold)
+    rig.store.holds.put_hold(hold)
     assert rig.story(message).headline == "Not sent yet: main cannot be reached (no answer)."
     rig.store.close()
 
@@ -365,9 +367,9 @@ def test_taken_over_from_a_dead_instance_and_poison(rig: StoryRig) -> None:
     message = rig.accept()
     for number in range(3):
         name = f"dying{number}"
-        rig.store.register(instance(name))
-        rig.store.claim("default", limit=1, incarnation=name, now_ms=NOW_MS)
-        rig.store.bury(name, begun=[(message.queue_id, 0, "main")])
+        rig.store.instances.register(instance(name))
+        rig.store.leases.claim("default", limit=1, incarnation=name, now_ms=NOW_MS)
+        rig.store.instances.bury(name, begun=[(message.queue_id, 0, "main")])
         if number == 0:
             story = rig.story(message)
             taken_over = event_of(story, EventKind.INTERRUPTED)
@@ -381,8 +383,8 @@ def test_taken_over_from_a_dead_instance_and_poison(rig: StoryRig) -> None:
 
 def test_in_the_hands_of_a_worker(rig: StoryRig) -> None:
     message = rig.accept()
-    rig.store.claim("default", limit=1, incarnation="w", now_ms=NOW_MS)
-    (beat_ms,) = [one.heartbeat_at_ms for one in rig.store.instances()]
+    rig.store.leases.claim("default", limit=1, incarnation="w", now_ms=NOW_MS)
+    (beat_ms,) = [one.heartbeat_at_ms for one in rig.store.instances.registered()]
     story = rig.story(message, now_ms=beat_ms + 1000)
     assert story.headline.startswith("Not sent yet: a worker on gw1 has it in hand")
     story = rig.story(message, now_ms=beat_ms + 60_000)
@@ -392,7 +394,7 @@ def test_in_the_hands_of_a_worker(rig: StoryRig) -> None:
 def test_no_worker_and_no_route(rig: StoryRig) -> None:
     message, lost = rig.accept(), rig.accept(route="gone")
     assert "route gone is not in the configuration" in rig.story(lost).headline
-    rig.store.bury("w")
+    rig.store.instances.bury("w")
     story = rig.story(message)
     assert story.headline == "Not sent yet: no delivery worker runs."
     assert commands(story) == ["relaygw status"]
@@ -433,7 +435,7 @@ def test_moved_by_an_operator(rig: StoryRig) -> None:
         scope="provider", key="other", reason="operator: holidays", remedy="", since_ms=NOW_MS,
         probe_at_ms=None,
     )  # fmt: skip
-    rig.store.put_hold(hold)
+    rig.store.holds.put_hold(hold)
     story = rig.story(message)
     assert story.headline == "Not sent yet: an operator holds provider other (holidays)."
     assert story.outlooks[0].next_at_ms is None
@@ -464,7 +466,7 @@ def test_released_from_the_sandbox(rig: StoryRig) -> None:
         recipients=(NewRecipient(address="dev@agency.test"),),
     )
     release = Release(queue_id=message.queue_id, deliveries=(released,), entry=entry)
-    assert rig.store.release_captured([release])
+    assert rig.store.sandbox.release_captured([release])
     assert "dev@agency.test" not in str(rig.story(message).events[0])
     rig.attempt(message, TAKEN, at_ms=NOW_MS + 10_000)
     story = rig.story(message)
@@ -482,7 +484,7 @@ def test_what_is_due_tells_what_is_before_it(tmp_path: Path) -> None:
         ("queue", "5 messages of its route wait"),
         ("pace", "main gets 14/s, as its rate says"),
     ]
-    rig.store.lower_rate("main", per_s=8.0, guard_s=0)
+    rig.store.limits.lower_rate("main", per_s=8.0, guard_s=0)
     (slower,) = [one for one in rig.story(first).outlooks[0].notes if one.label == "pace"]
     assert slower.text.startswith("main gets") and slower.text.endswith("since it asked for less")
     rig.store.close()
@@ -492,7 +494,7 @@ def test_a_used_up_quota(tmp_path: Path) -> None:
     provider = {"host": "smtp.example.com", "daily_quota": 2}
     rig = StoryRig(tmp_path, providers={"main": provider, "other": {"host": "b.example.com"}})
     message = rig.accept()
-    rig.store.use_quota("main", wanted=2, quota=2)
+    rig.store.limits.use_quota("main", wanted=2, quota=2)
     assert rig.story(message).headline == "Not sent yet: main has used its daily_quota of 2."
     rig.store.close()
 
@@ -505,7 +507,7 @@ def test_a_route_with_a_provider_that_works_has_no_obstacle(tmp_path: Path) -> N
             scope="provider", key=name, reason="full", remedy="raise the limit", since_ms=NOW_MS,
             probe_at_ms=NOW_MS + HOUR_MS,
         )  # fmt: skip
-        rig.store.put_hold(hold)
+        rig.store.holds.put_hold(hold)
         story = rig.story(message)
         if name == "main":
             assert story.headline.startswith("Not sent yet: it waits for its first try")

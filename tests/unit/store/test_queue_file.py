@@ -16,8 +16,8 @@ from relaygw.errors import QueueDamaged
 from relaygw.mail.state import DeliveryState
 from relaygw.store.log_check import log_of, mark_of, read_only
 from relaygw.store.migrate import current_revision, upgrade
-from relaygw.store.protocol import Selection
-from relaygw.store.sqlite import SqliteStore
+from relaygw.store.queue import Selection
+from relaygw.store.store import Store, open_store
 from tests.builders import accepted
 
 ANY = frozenset(DeliveryState)
@@ -25,16 +25,16 @@ COMMITS = 8
 """Of the queue in `live`: six messages, a mark after it was made and one after it was closed."""
 
 
-def open_store(directory: Path) -> SqliteStore:
+def open_in(directory: Path) -> Store:
     url = f"sqlite:///{directory}/queue.db"
     upgrade(url)
-    return SqliteStore(url, keep_content=False)
+    return open_store(url, keep_content=False)
 
 
 def stored(directory: Path) -> set[str]:
-    store = open_store(directory)
+    store = open_in(directory)
     try:
-        return {entry.queue_id for entry in store.search(Selection(states=ANY), limit=1000)}
+        return {entry.queue_id for entry in store.queue.search(Selection(states=ANY), limit=1000)}
     finally:
         store.close()
 
@@ -74,22 +74,22 @@ class Moments:
 def live(directory: Path, moments: Moments) -> None:
     """Use a queue in all ways that change its files."""
 
-    def accept(store: SqliteStore) -> None:
+    def accept(store: Store) -> None:
         message = accepted()
-        store.accept_batch([message])
+        store.intake.accept_batch([message])
         moments.acknowledged.add(message.queue_id)
 
-    store = open_store(directory)
+    store = open_in(directory)
     accept(store)
     accept(store)
-    store.checkpoint()
+    store.janitor.checkpoint()
     accept(store)  # the log starts anew
-    other = SqliteStore(f"sqlite:///{directory}/queue.db", keep_content=False)
+    other = open_store(f"sqlite:///{directory}/queue.db", keep_content=False)
     accept(other)
     store.close()
     accept(other)
     other.close()
-    again = open_store(directory)
+    again = open_in(directory)
     accept(again)
     again.close()
 
@@ -142,8 +142,8 @@ def test_a_copy_of_the_database_alone_is_refused_while_its_log_holds_mail(
 
 
 def test_a_queue_that_was_closed_needs_no_log(tmp_path: Path) -> None:
-    store = open_store(tmp_path)
-    store.accept_batch([accepted()])
+    store = open_in(tmp_path)
+    store.intake.accept_batch([accepted()])
     assert mark_of(tmp_path / "queue.db") is not None
     store.close()
     assert mark_of(tmp_path / "queue.db") is None
@@ -155,20 +155,20 @@ def test_a_long_reader_holds_up_the_mark_and_not_the_mail(tmp_path: Path) -> Non
     with closing(read_only(tmp_path / "queue.db")) as reader:
         reader.execute("BEGIN")
         reader.execute("SELECT count(*) FROM message").fetchall()
-        store = open_store(tmp_path)
+        store = open_in(tmp_path)
         messages = [accepted(), accepted()]
-        store.accept_batch(messages[:1])
+        store.intake.accept_batch(messages[:1])
         assert mark_of(tmp_path / "queue.db") is None
-    store.accept_batch(messages[1:])
+    store.intake.accept_batch(messages[1:])
     assert mark_of(tmp_path / "queue.db") is not None
     store.close()
     assert stored(tmp_path) == {message.queue_id for message in messages}
 
 
 def test_a_queue_of_an_older_version_starts_with_what_its_log_holds(tmp_path: Path) -> None:
-    store = open_store(tmp_path)
+    store = open_in(tmp_path)
     first = accepted()
-    store.accept_batch([first])
+    store.intake.accept_batch([first])
     store.close()
     copy = tmp_path / "copy"
     copy.mkdir()
@@ -178,8 +178,8 @@ def test_a_queue_of_an_older_version_starts_with_what_its_log_holds(tmp_path: Pa
         connection.commit()
         for name in ("queue.db", "queue.db-wal"):
             shutil.copy(tmp_path / name, copy)
-    later = open_store(copy)
-    (entry,) = later.search(Selection(states=ANY), limit=10)
+    later = open_in(copy)
+    (entry,) = later.queue.search(Selection(states=ANY), limit=10)
     later.close()
     assert (entry.queue_id, entry.subject) == (first.queue_id, "of the log")
 
@@ -187,14 +187,14 @@ def test_a_queue_of_an_older_version_starts_with_what_its_log_holds(tmp_path: Pa
 def test_a_command_that_only_reads_leaves_the_log_of_a_killed_gateway(tmp_path: Path) -> None:
     live_dir, killed = tmp_path / "live", tmp_path / "killed"
     live_dir.mkdir()
-    store = open_store(live_dir)
+    store = open_in(live_dir)
     message = accepted()
-    store.accept_batch([message])
+    store.intake.accept_batch([message])
     shutil.copytree(live_dir, killed)
     store.close()
     assert current_revision(f"sqlite:///{killed}/queue.db") is not None
-    reader = SqliteStore(f"sqlite:///{killed}/queue.db", keep_content=False)
-    assert reader.search(Selection(states=ANY), limit=10)
+    reader = open_store(f"sqlite:///{killed}/queue.db", keep_content=False)
+    assert reader.queue.search(Selection(states=ANY), limit=10)
     shutil.copytree(killed, tmp_path / "killed again")
     reader.close()
     assert stored(tmp_path / "killed again") == {message.queue_id}
@@ -234,19 +234,19 @@ def replace(path: Path) -> None:
 def test_what_was_committed_when_the_log_went_is_there_for_the_next_process(
     tmp_path: Path, name: str, change: Callable[[Path], None]
 ) -> None:
-    store = open_store(tmp_path)
+    store = open_in(tmp_path)
     messages = [accepted(), accepted(), accepted()]
-    store.accept_batch(messages[:1])
+    store.intake.accept_batch(messages[:1])
     change(tmp_path / name)
-    store.accept_batch(messages[1:2])  # found out, and moved into the database
+    store.intake.accept_batch(messages[1:2])  # found out, and moved into the database
     with pytest.raises(QueueDamaged, match=name):
-        store.accept_batch(messages[2:])
+        store.intake.accept_batch(messages[2:])
     with pytest.raises(QueueDamaged):
-        store.heartbeat("x")
+        store.instances.heartbeat("x")
     with pytest.raises(QueueDamaged):
-        store.duty("watch", "x")
+        store.watch.duty("watch", "x")
     with pytest.raises(QueueDamaged, match="start it again"):
-        SqliteStore(f"sqlite:///{tmp_path}/queue.db", keep_content=False)
+        open_store(f"sqlite:///{tmp_path}/queue.db", keep_content=False)
     killed = tmp_path / "killed"
     shutil.copytree(tmp_path, killed, ignore=shutil.ignore_patterns("killed", "queue.db-wal"))
     store.close()
@@ -260,10 +260,10 @@ def test_what_was_committed_when_the_log_went_is_there_for_the_next_process(
 def test_nothing_is_acknowledged_once_the_database_itself_is_gone(
     tmp_path: Path, change: Callable[[Path], None]
 ) -> None:
-    store = open_store(tmp_path)
-    store.accept_batch([accepted()])
+    store = open_in(tmp_path)
+    store.intake.accept_batch([accepted()])
     change(tmp_path / "queue.db")
     for _ in range(2):
         with pytest.raises(QueueDamaged, match=r"queue\.db: removed or replaced"):
-            store.accept_batch([accepted()])
+            store.intake.accept_batch([accepted()])
     store.close()

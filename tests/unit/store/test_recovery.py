@@ -9,12 +9,13 @@ import pytest
 
 from relaygw.errors import StoreUnavailable
 from relaygw.mail.state import DeliveryState
+from relaygw.store.instances import Instance
 from relaygw.store.lifelines import Lifeline, lifeline_directory
 from relaygw.store.log_check import log_of
 from relaygw.store.migrate import upgrade
-from relaygw.store.protocol import Instance, Recovered, Selection
-from relaygw.store.recovery import examine, recover
-from relaygw.store.sqlite import SqliteStore
+from relaygw.store.queue import Selection
+from relaygw.store.recovery import Recovered, examine, recover
+from relaygw.store.store import Store, open_store
 from tests.builders import NOW_MS, accepted
 
 PAGE = 4096
@@ -25,9 +26,9 @@ def url_in(directory: Path) -> str:
     return f"sqlite:///{directory}/queue.db"
 
 
-def open_store(directory: Path) -> SqliteStore:
+def open_in(directory: Path) -> Store:
     upgrade(url_in(directory))
-    return SqliteStore(url_in(directory), keep_content=False)
+    return open_store(url_in(directory), keep_content=False)
 
 
 def recovered(directory: Path, *, is_released: bool = False) -> Recovered:
@@ -35,8 +36,8 @@ def recovered(directory: Path, *, is_released: bool = False) -> Recovered:
 
 
 def states(directory: Path) -> dict[str, tuple[str, str | None]]:
-    store = open_store(directory)
-    entries = store.search(Selection(states=ANY), limit=100)
+    store = open_in(directory)
+    entries = store.queue.search(Selection(states=ANY), limit=100)
     store.close()
     return {
         entry.queue_id: (part.state.value, part.reason)
@@ -54,21 +55,21 @@ def break_page_with(database: Path, words: bytes) -> None:
 
 
 def test_what_was_being_sent_is_held_and_what_only_was_to_be_sent_goes_on(tmp_path: Path) -> None:
-    store = open_store(tmp_path)
+    store = open_in(tmp_path)
     broken = accepted(content=b"Subject: x\r\n\r\n" + b"broken" * 667)  # a page of its own
     sent, claimed, waiting = accepted(), accepted(), accepted()
-    store.accept_batch([broken])
-    store.accept_batch([sent, claimed])
+    store.intake.accept_batch([broken])
+    store.intake.accept_batch([sent, claimed])
     instances = lifeline_directory(tmp_path)
     lifeline = Lifeline(instances, "worker")
-    store.register(
+    store.instances.register(
         Instance(
             incarnation="worker", name="gw", role="delivery", pid=1, version="1", fingerprint=""
         )
     )
-    store.claim("default", limit=10, incarnation="worker", now_ms=NOW_MS)
+    store.leases.claim("default", limit=10, incarnation="worker", now_ms=NOW_MS)
     lifeline.begin(sent.queue_id, 0, "p")
-    store.accept_batch([waiting])
+    store.intake.accept_batch([waiting])
     store.close()
     break_page_with(tmp_path / "queue.db", b"broken" * 50)
 
@@ -88,10 +89,10 @@ def test_what_was_being_sent_is_held_and_what_only_was_to_be_sent_goes_on(tmp_pa
 
 
 def test_an_operator_may_let_everything_go_at_once(tmp_path: Path) -> None:
-    store = open_store(tmp_path)
+    store = open_in(tmp_path)
     message = accepted()
-    store.accept_batch([message])
-    store.checkpoint()
+    store.intake.accept_batch([message])
+    store.janitor.checkpoint()
     copy = tmp_path / "copy"
     copy.mkdir()
     # the database alone, as a copy of files that forgets the log leaves it
@@ -105,7 +106,7 @@ def test_an_operator_may_let_everything_go_at_once(tmp_path: Path) -> None:
 
 
 def test_a_queue_in_use_is_left_alone(tmp_path: Path) -> None:
-    store = open_store(tmp_path)
+    store = open_in(tmp_path)
     with pytest.raises(StoreUnavailable, match="stop relaygw first"):
         recovered(tmp_path)
     store.close()
@@ -116,9 +117,9 @@ def test_a_recovery_that_was_cut_short_is_begun_anew_with_the_log(tmp_path: Path
     live, killed = tmp_path / "live", tmp_path / "killed"
     live.mkdir()
     killed.mkdir()
-    store = open_store(live)
+    store = open_in(live)
     message = accepted()
-    store.accept_batch([message])
+    store.intake.accept_batch([message])
     for name in ("queue.db", "queue.db-wal"):
         (killed / name).write_bytes((live / name).read_bytes())
     store.close()

@@ -9,20 +9,23 @@ import pytest
 from sqlalchemy import text
 
 from relaygw.store import (
-    attempts_writing,
-    claiming,
-    finding,
-    leasing,
+    attempts,
+    claims,
+    holds,
+    instances,
+    janitor,
+    leases,
     migrate,
-    purging,
-    rerouting,
-    standing,
+    outcomes,
+    queue,
+    watch,
 )
-from relaygw.store.batch import BatchStatement, Statement
-from relaygw.store.protocol import Selection
-from relaygw.store.sqlite import SqliteStore, create_sqlite_engine
+from relaygw.store.database import Write
+from relaygw.store.queue import Selection
+from relaygw.store.sqlite import create_sqlite_engine
+from relaygw.store.statement import BatchStatement, Statement
+from relaygw.store.store import open_store
 from relaygw.store.tables import SCHEMA_REVISION, metadata
-from relaygw.store.transactions import Write
 from tests.builders import accepted
 
 
@@ -36,10 +39,10 @@ def url(tmp_path: Path) -> str:
 @pytest.mark.parametrize(
     "statement",
     [
-        claiming._CLIENTS,
-        claiming._CLIENTS_BEHIND,
-        claiming._DUE_OF_CLIENT,
-        claiming._NEXT_DUE,
+        claims._CLIENTS,
+        claims._CLIENTS_BEHIND,
+        claims._DUE_OF_CLIENT,
+        claims._NEXT_DUE,
     ],
     ids=["clients", "clients_behind", "due_of_client", "next_due"],
 )
@@ -58,10 +61,10 @@ def test_claims_use_the_index(url: str, statement: Statement) -> None:
 @pytest.mark.parametrize(
     ("statement", "index"),
     [
-        (rerouting._ROUTES, "delivery_due"),
-        (standing._HELD, "delivery_open"),
-        (standing._IN_HAND, "delivery_lease"),
-        (standing._OWNERLESS, "delivery_lease"),
+        (leases._ROUTES, "delivery_due"),
+        (holds._HELD_MAIL, "delivery_open"),
+        (watch._IN_HAND, "delivery_lease"),
+        (instances._OWNERLESS, "delivery_lease"),
     ],
     ids=["routes", "held", "in_hand", "ownerless"],
 )
@@ -82,7 +85,7 @@ def test_what_is_looked_for_all_the_time_uses_an_index(
     "statement",
     [
         pytest.param(statement, id=name.strip("_").lower())
-        for room in (claiming, leasing, rerouting, attempts_writing)
+        for room in (claims, outcomes, leases, holds, instances, attempts)
         for name, statement in vars(room).items()
         if isinstance(statement, BatchStatement)
     ],
@@ -100,7 +103,7 @@ def test_a_batch_looks_its_rows_up(url: str, statement: BatchStatement) -> None:
 def test_leases_are_found_by_their_index(url: str) -> None:
     engine = create_sqlite_engine(url, begin="BEGIN")
     with engine.begin() as connection:
-        sql = "EXPLAIN QUERY PLAN " + leasing._LEASES_ON.text()
+        sql = "EXPLAIN QUERY PLAN " + leases._LEASES_ON.text()
         steps = [row[3] for row in connection.exec_driver_sql(sql, ("w", "default"))]
     engine.dispose()
     assert [step for step in steps if "delivery_lease" in step] == steps
@@ -109,7 +112,7 @@ def test_leases_are_found_by_their_index(url: str) -> None:
 def test_what_was_written_later_is_found_by_the_index_of_what_is_due(url: str) -> None:
     engine = create_sqlite_engine(url, begin="BEGIN")
     with engine.begin() as connection:
-        sql = "EXPLAIN QUERY PLAN " + claiming._WRITTEN_LATER.text()
+        sql = "EXPLAIN QUERY PLAN " + claims._WRITTEN_LATER.text()
         steps = [row[3] for row in connection.exec_driver_sql(sql, (1, 1, 1))]
     engine.dispose()
     assert [step for step in steps if "INDEX delivery_due" in step] == steps
@@ -117,7 +120,7 @@ def test_what_was_written_later_is_found_by_the_index_of_what_is_due(url: str) -
 
 def test_kept_content_is_found_by_its_index(url: str) -> None:
     engine = create_sqlite_engine(url, begin="BEGIN")
-    compiled = str(purging._kept(1).compile(engine))
+    compiled = str(janitor._kept(1).compile(engine))
     with engine.begin() as connection:
         plan = connection.exec_driver_sql("EXPLAIN QUERY PLAN " + compiled, (1, 1, 0))
         details = " ".join(row[3] for row in plan)
@@ -153,8 +156,8 @@ def test_a_queue_of_an_earlier_schema_is_upgraded_with_its_mail(tmp_path: Path) 
             connection.execute(text(statement))
     engine.dispose()
     assert migrate.upgrade(url) == ("0001", SCHEMA_REVISION)
-    store = SqliteStore(url, keep_content=False)
-    (entry,) = store.search(Selection(), limit=2)
+    store = open_store(url, keep_content=False)
+    (entry,) = store.queue.search(Selection(), limit=2)
     store.close()
     assert (entry.queue_id, entry.sender) == ("3OLD", "a@shop.test")
     assert [one.address for one in entry.recipients] == ["b@cust.test"]
@@ -188,18 +191,18 @@ def test_every_connection_syncs_fully(url: str) -> None:
 
 
 def test_only_claims_are_not_synced(url: str) -> None:
-    store = SqliteStore(url, keep_content=False)
+    store = open_store(url, keep_content=False)
     levels = {}
     for kind in Write:
-        with store._writing(kind) as connection:
-            raw: Any = connection.connection.dbapi_connection
+        with store.database.write(kind) as tx:
+            raw: Any = tx.connection.connection.dbapi_connection
             levels[kind] = raw.execute("PRAGMA synchronous").fetchone()[0]
     store.close()
     assert levels == {Write.SYNCED: 2, Write.UNSYNCED: 1, Write.LEASE: 1, Write.BULK: 2}
 
 
 def test_an_open_queue_is_listed_by_its_index(url: str) -> None:
-    conditions = list(finding.delivery_conditions(Selection()))
+    conditions = list(queue._delivery_conditions(Selection()))
     assert any("incoming" in str(condition) for condition in conditions)
 
 
@@ -207,7 +210,7 @@ def test_a_store_refuses_to_guess_a_schema(tmp_path: Path) -> None:
     from relaygw.errors import SchemaMismatch
 
     url = f"sqlite:///{tmp_path}/other.db"
-    SqliteStore(url, keep_content=False).close()
+    open_store(url, keep_content=False).close()
     with pytest.raises(SchemaMismatch, match="relaygw db upgrade"):
         migrate.check_schema(url)
 
@@ -231,10 +234,10 @@ def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:
 
 def test_content_of_mail_that_is_queued_is_never_shed(url: str) -> None:
     message = accepted("b@cust.test")
-    store = SqliteStore(url, keep_content=False)
-    store.accept_batch([message])
-    with store._writing(Write.BULK) as connection:
-        purging.shed(connection, message.queue_id)
-    body = store.read_chunk(message.queue_id, 0)
+    store = open_store(url, keep_content=False)
+    store.intake.accept_batch([message])
+    with store.database.write(Write.BULK) as tx:
+        janitor._shed(tx, message.queue_id)
+    body = store.intake.read_chunk(message.queue_id, 0)
     store.close()
     assert body == message.content[0]

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from relaygw.store.steadiness import Heartbeats, Steadiness
+from relaygw.store.instances import Heartbeats, Steadiness
 
 
 def test_who_has_no_heartbeat_only_looks_on() -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from relaygw.mail.envelope import Source
 from relaygw.mail.state import RecipientState
-from relaygw.store.protocol import QueueEntry, RecipientEntry
+from relaygw.store.queue_entry import QueueEntry, RecipientEntry
 
 MakeEntry = Callable[..., QueueEntry]
 

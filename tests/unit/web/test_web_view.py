@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relaygw.mail.content_facts import ContentFacts
-from relaygw.store.captured import CapturedEntry
-from relaygw.store.protocol import QueueEntry
+from relaygw.store.queue_entry import QueueEntry
+from relaygw.store.sandbox import CapturedEntry
 from relaygw.web.mail.mime_tree import Part, read_tree
 from relaygw.web.mail.parts import file_name_of
 from relaygw.web.mail.text import MAX_SNIPPET_CHARACTERS, read_facts, text_of_html

@@ -60,7 +60,7 @@ class ProvidersApi:
         return JSONResponse({"provider": name, "ended": [hold_object(hold) for hold in ended]})
 
     def _objects(self) -> list[dict[str, Any]]:
-        holds = self._desk.store.holds()
+        holds = self._desk.store.holds.in_force()
         usages = read_usages(self._desk.store, self._desk.settings.providers)
         return [
             provider_object(name, usage, holds_of(holds, name)) for name, usage in usages.items()

@@ -14,7 +14,7 @@ from relaygw.operations.queue_object import queue_object
 from relaygw.operations.selectors import ANY_STATE, SELECTORS
 from relaygw.operations.story import tell_story
 from relaygw.policy.story import as_object as story_object
-from relaygw.store.protocol import QueueEntry
+from relaygw.store.queue_entry import QueueEntry
 from relaygw.web import words
 from relaygw.web.api.gateway.asked import (
     after_of,
@@ -112,7 +112,7 @@ class QueueApi:
         if choice.is_all:
             batches = choice.batches(store, verb.from_states)
             return tuple(queue_id for batch in batches for queue_id in batch)
-        found = store.entries(choice.ids)
+        found = store.queue.entries(choice.ids)
         return tuple(
             entry.queue_id
             for entry in found
@@ -121,7 +121,7 @@ class QueueApi:
 
     def _found(self, request: Request) -> QueueEntry:
         queue_id = _id_of(request)
-        found = self._desk.store.entries([queue_id])
+        found = self._desk.store.queue.entries([queue_id])
         if not found:
             raise _missing(queue_id)
         return found[0]

@@ -11,8 +11,8 @@ from relaygw.mail.timestamp import rfc3339
 from relaygw.observe.history.series import Series
 from relaygw.operations.audit import audit_object
 from relaygw.operations.status import status_object, take_snapshot, warnings
-from relaygw.store.commands import Trail
-from relaygw.store.watching import HISTORY_SLICE_MS, HistoryPoint, Incident
+from relaygw.store.audit import Trail
+from relaygw.store.watch import HISTORY_SLICE_MS, HistoryPoint, Incident
 from relaygw.web import words
 from relaygw.web.api.gateway.asked import known_parameters, limit_of, since_of
 from relaygw.web.context import WebContext
@@ -40,7 +40,7 @@ class WatchingApi:
         """Answer what is wrong, and what was since a time: a day ago, if none is given."""
         given = known_parameters(request, {"since"})
         since_ms = since_of(given, default_ms=words.now_ms() - _DAY_MS)
-        found = await self._desk.read(lambda: self._desk.store.incidents(since_ms))
+        found = await self._desk.read(lambda: self._desk.store.watch.incidents(since_ms))
         return JSONResponse({"incidents": [_incident(one) for one in found]})
 
     async def history(self, request: Request) -> Response:
@@ -52,7 +52,9 @@ class WatchingApi:
         for name in series:
             if name not in known:
                 raise Problem(400, f"series {name[:40]!r} is none", expected=", ".join(known))
-        found = await self._desk.read(lambda: self._desk.store.history(since_ms, series=series))
+        found = await self._desk.read(
+            lambda: self._desk.store.watch.history(since_ms, series=series)
+        )
         return JSONResponse(
             {"slice_s": HISTORY_SLICE_MS // 1000, "points": [_point(one) for one in found]}
         )
@@ -68,7 +70,7 @@ class WatchingApi:
         )
         limit = limit_of(given)
         store = self._desk.store
-        found = await self._desk.read(lambda: store.audit_entries(limit=limit, trail=trail))
+        found = await self._desk.read(lambda: store.audit.entries(limit=limit, trail=trail))
         return JSONResponse({"entries": [audit_object(one) for one in found]})
 
 

@@ -47,7 +47,7 @@ class Changes:
 
         def change() -> None:
             chosen = ids if search is None else found_ids(self._web, search)
-            self._web.store.mark_read(chosen, at_ms=at_ms)
+            self._web.store.sandbox.mark_read(chosen, at_ms=at_ms)
 
         await self._web.change(change)
         return PlainTextResponse(OK)
@@ -77,7 +77,7 @@ class Changes:
         ids, tags = _ids(body), clean_tags(strings(body, "Tags"))
         if ids is None:
             raise HTTPException(400, "IDs is empty; name the messages to tag")
-        await self._web.change(lambda: self._web.store.set_tags(ids, tags))
+        await self._web.change(lambda: self._web.store.sandbox.set_tags(ids, tags))
         return PlainTextResponse(OK)
 
     async def rename_tag(self, request: Request) -> Response:
@@ -85,7 +85,7 @@ class Changes:
         require(request, Role.OPERATOR)
         old = request.path_params["tag"]
         new = clean_tag(text(await read_object(request), "Name"))
-        if not await self._web.change(lambda: self._web.store.rename_tag(old, new)):
+        if not await self._web.change(lambda: self._web.store.sandbox.rename_tag(old, new)):
             raise HTTPException(404)
         return PlainTextResponse(OK)
 
@@ -93,7 +93,7 @@ class Changes:
         """Take a tag off all messages."""
         require(request, Role.OPERATOR)
         tag = request.path_params["tag"]
-        if not await self._web.change(lambda: self._web.store.delete_tag(tag)):
+        if not await self._web.change(lambda: self._web.store.sandbox.delete_tag(tag)):
             raise HTTPException(404)
         return PlainTextResponse(OK)
 

@@ -15,7 +15,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from relaygw import __version__
 from relaygw.errors import StoreUnavailable
 from relaygw.mail.search import EVERYTHING
-from relaygw.store.captured import CapturedEntry
+from relaygw.store.sandbox import CapturedEntry
 from relaygw.web.context import WebContext
 from relaygw.web.sandbox.api.message_json import Json, summary_json
 from relaygw.web.sandbox.captured import Arrivals
@@ -84,8 +84,8 @@ class Live:
     def _look(self) -> _Look:
         for _ in range(_LOOKS):
             self._web.indexer.catch_up()
-            counts = self._web.store.count_captured(EVERYTHING)
-            found = self._web.store.find_captured(EVERYTHING, start=0, limit=WATCHED)
+            counts = self._web.store.sandbox.count_captured(EVERYTHING)
+            found = self._web.store.sandbox.find_captured(EVERYTHING, start=0, limit=WATCHED)
             if all(one.facts is not None for one in found):
                 break
         # what came at this moment is told by the next look, with what its content says

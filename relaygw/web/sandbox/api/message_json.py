@@ -14,8 +14,8 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 from relaygw.mail.content_facts import ContentFacts, hidden_recipients
-from relaygw.store.captured import CapturedEntry
-from relaygw.store.protocol import QueueEntry
+from relaygw.store.queue_entry import QueueEntry
+from relaygw.store.sandbox import CapturedEntry
 from relaygw.web.mail.mime_header import decode_words
 from relaygw.web.mail.mime_tree import MimeTree, Part, filed_parts
 from relaygw.web.mail.parts import file_name_of

@@ -24,8 +24,8 @@ from starlette.routing import BaseRoute, Route
 
 from relaygw import __version__
 from relaygw.mail.search import EVERYTHING, MAX_CHARACTERS, MAX_TERMS, MailSearch, parse_search
-from relaygw.store.captured import CapturedEntry
-from relaygw.store.protocol import QueueEntry
+from relaygw.store.queue_entry import QueueEntry
+from relaygw.store.sandbox import CapturedEntry
 from relaygw.web import words
 from relaygw.web.context import WebContext
 from relaygw.web.mail.content import FRAME_HEADERS, read_part, source_chunks
@@ -57,8 +57,8 @@ class Messages:
         store = self._web.store
 
         def read() -> Json:
-            total, unread = store.count_captured(EVERYTHING)
-            return _info_json(total, unread, store.tags())
+            total, unread = store.sandbox.count_captured(EVERYTHING)
+            return _info_json(total, unread, store.sandbox.tags())
 
         return await self._web.read(lambda: JSONResponse(read()))
 
@@ -75,14 +75,14 @@ class Messages:
 
     async def list_tags(self, _: Request) -> Response:
         """Answer the tags in use."""
-        return JSONResponse(await self._web.read(lambda: list(self._web.store.tags())))
+        return JSONResponse(await self._web.read(lambda: list(self._web.store.sandbox.tags())))
 
     def _list(self, search: MailSearch, start: int, limit: int) -> Response:
         store = self._web.store
         self._web.indexer.catch_up()
-        total, unread = store.count_captured(EVERYTHING)
-        matching = (total, unread) if search == EVERYTHING else store.count_captured(search)
-        found = store.find_captured(search, start=start, limit=limit)
+        total, unread = store.sandbox.count_captured(EVERYTHING)
+        matching = (total, unread) if search == EVERYTHING else store.sandbox.count_captured(search)
+        found = store.sandbox.find_captured(search, start=start, limit=limit)
         shown = {
             "total": total,
             "unread": unread,
@@ -90,7 +90,7 @@ class Messages:
             "messages_count": matching[0],
             "messages_unread": matching[1],
             "start": start,
-            "tags": list(store.tags()),
+            "tags": list(store.sandbox.tags()),
             "messages": [summary_json(one) for one in found],
         }
         return JSONResponse(shown)
@@ -117,7 +117,7 @@ class OneMessage:
         def read() -> Response:
             found, tree = self._opened(request)
             if found.entry.read_at_ms is None:
-                self._web.store.mark_read([found.entry.queue_id], at_ms=words.now_ms())
+                self._web.store.sandbox.mark_read([found.entry.queue_id], at_ms=words.now_ms())
             return JSONResponse(message_json(found.entry, tree, tags=found.tags) | {"Read": True})
 
         return await self._web.open(read)
@@ -245,7 +245,7 @@ def found_by(web: WebContext, request: Request) -> CapturedEntry:
     """Return the captured message that the path names; raises 404 if there is none."""
     if request.path_params["queue_id"] != LATEST:
         return captured_of(web, request)
-    found = web.store.captured_entry(None)
+    found = web.store.sandbox.captured_entry(None)
     if found is None:
         raise HTTPException(404)
     return found
@@ -259,7 +259,9 @@ def found_ids(web: WebContext, search: MailSearch) -> list[str]:
     """
     web.indexer.catch_up(within_s=None)
     ids: list[str] = []
-    while found := web.store.captured_ids(search, limit=_BATCH_IDS, after=ids[-1] if ids else ""):
+    while found := web.store.sandbox.captured_ids(
+        search, limit=_BATCH_IDS, after=ids[-1] if ids else ""
+    ):
         ids += found
         if len(found) < _BATCH_IDS:
             break

@@ -62,9 +62,9 @@ class Send:
         def capture() -> None:
             message = self._accepted(queue_id, at_ms, body, principal)
             tags = clean_tags(strings(body, "Tags"))
-            self._web.store.accept_batch([message])
+            self._web.store.intake.accept_batch([message])
             if tags:
-                self._web.store.set_tags([queue_id], tags)
+                self._web.store.sandbox.set_tags([queue_id], tags)
 
         await self._web.change(capture)
         return JSONResponse({"ID": queue_id})

@@ -25,7 +25,7 @@ from relaygw.mail.search import (
 )
 from relaygw.mail.search_values import read_time_ms
 from relaygw.settings.units import parse_duration
-from relaygw.store.captured import CapturedEntry
+from relaygw.store.sandbox import CapturedEntry
 from relaygw.web.context import WebContext
 from relaygw.web.mail.mime_tree import load_tree
 from relaygw.web.sandbox.api.message_json import message_json
@@ -108,7 +108,7 @@ class Wait:
     def _newest(self, search: MailSearch, to: str) -> CapturedEntry | None:
         self._web.indexer.catch_up()
         for start in range(0, _MAX_LOOKED_AT, _PAGE):
-            found = self._web.store.find_captured(search, start=start, limit=_PAGE)
+            found = self._web.store.sandbox.find_captured(search, start=start, limit=_PAGE)
             for one in found:
                 if not to or _is_to(one, to):
                     return one

@@ -1,0 +1,126 @@
+"""Is this the password? argon2 verified in threads, remembered, and guessing made slow.
+
+A client that opens one connection a mail, or sends its password with each request, would pay for
+argon2 each time; what was verified a moment ago is known by a keyed hash of the credentials and
+costs none. Unknown users, wrong passwords and the time they take cannot be told apart.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import secrets
+import time
+from collections import OrderedDict
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+
+import argon2
+from argon2.low_level import Type, verify_secret
+
+from relaygw.access.guessing import Guessing
+
+REMEMBER_S = 300.0
+FAILURE_S = 1.5
+"""When a failed login is answered, counted from its beginning."""
+MAX_VERIFYING = 32
+_THREADS = 2
+_MAX_REMEMBERED = 4096
+_TYPES = {"argon2id": Type.ID, "argon2i": Type.I, "argon2d": Type.D}
+
+
+class LoginBusy(Exception):
+    """Too many logins are being verified, or this client failed too often; try again later."""
+
+
+class Passwords:
+    """Verifies passwords against the hashes of one process's users, which are not none."""
+
+    def __init__(self, hashes: Mapping[str, str]) -> None:
+        self._hashes = dict(hashes)
+        # verified against for a user that does not exist: as expensive as the first one's
+        self._nobody = _like(next(iter(self._hashes.values())))
+        self._key = secrets.token_bytes(32)
+        self._known_until_s: OrderedDict[bytes, float] = OrderedDict()
+        self._guessing = Guessing()
+        self._verifying = 0
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="argon2")
+
+    def close(self) -> None:
+        """Stop the threads."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def is_known(self, name: str) -> bool:
+        """True if there is such a user; for the log, never for the client."""
+        return name in self._hashes
+
+    def is_remembered(self, name: str, password: bytes) -> bool:
+        """True if these were right a moment ago; costs next to nothing."""
+        until_s = self._known_until_s.get(self._digest(name, password))
+        return until_s is not None and time.monotonic() < until_s
+
+    async def verify(self, name: str, password: bytes, *, guesser: str) -> bool:
+        """Return whether the password is right; a no takes FAILURE_S at least.
+
+        `guesser` is whoever failures are counted for. Raises LoginBusy.
+        """
+        began_s = time.monotonic()
+        if self._guessing.is_locked(guesser):
+            raise LoginBusy("too many failed logins")
+        if self.is_remembered(name, password):
+            return True
+        is_right = await self._is_right(name, password)
+        # by guesses that were verified beside this one; right or wrong, nobody is told
+        if self._guessing.is_locked(guesser):
+            raise LoginBusy("too many failed logins")
+        if is_right:
+            self._remember(self._digest(name, password))
+            return True
+        self._guessing.count_failure(guesser)
+        await asyncio.sleep(began_s + FAILURE_S - time.monotonic())
+        return False
+
+    def _digest(self, name: str, password: bytes) -> bytes:
+        return hashlib.blake2b(f"{name}\0".encode() + password, key=self._key).digest()
+
+    def _remember(self, digest: bytes) -> None:
+        self._known_until_s[digest] = time.monotonic() + REMEMBER_S
+        self._known_until_s.move_to_end(digest)
+        while len(self._known_until_s) > _MAX_REMEMBERED:
+            self._known_until_s.popitem(last=False)
+
+    async def _is_right(self, name: str, password: bytes) -> bool:
+        """Return after the whole work of argon2, also for nobody."""
+        if self._verifying >= MAX_VERIFYING:
+            raise LoginBusy("too many logins at once")
+        known = self._hashes.get(name)
+        self._verifying += 1
+        try:
+            is_right = await asyncio.get_running_loop().run_in_executor(
+                self._threads, _fits, known or self._nobody, password
+            )
+        finally:
+            self._verifying -= 1
+        return known is not None and is_right
+
+
+def _fits(password_hash: str, password: bytes) -> bool:
+    kind = _TYPES[password_hash.split("$")[1]]
+    try:
+        verify_secret(password_hash.encode(), password, kind)
+    except argon2.exceptions.VerificationError:
+        return False
+    return True
+
+
+def _like(password_hash: str) -> str:
+    """Return a hash of no password that is as expensive to verify as `password_hash`."""
+    of = argon2.extract_parameters(password_hash)
+    return argon2.PasswordHasher(
+        time_cost=of.time_cost,
+        memory_cost=of.memory_cost,
+        parallelism=of.parallelism,
+        hash_len=of.hash_len,
+        salt_len=of.salt_len,
+        type=of.type,
+    ).hash(secrets.token_bytes(32))

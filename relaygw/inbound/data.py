@@ -1,0 +1,223 @@
+"""Reading message content: bulk, CRLF.CRLF only, memory bounded.
+
+RFC 5321 section 4.1.1.4: the end of data is CRLF.CRLF and nothing else; accepting bare
+CR or LF around the dot is how mail is smuggled. Content is unstuffed by CRLF lines, then
+bare line ends are normalised. Small content stays in memory, large content goes to an
+unlinked file on the state volume.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+from relaygw.mail.content import has_long_line, normalise_line_ends
+
+END_OF_DATA = b"\r\n.\r\n"
+_LAST_LINE = b".\r\n"
+MEMORY_BYTES = 2**20
+"""Content up to this size is committed with its message; larger content goes to a file."""
+CHUNK_BYTES = 2**18
+"""Content over that is stored in chunks of this size, each in a short transaction."""
+_PIECE_BYTES = 128 * 1024  # what is worked up at once: a hostile piece stalls all sessions
+_OVERRUN_FACTOR = 4  # a client that goes on and on after its limit is cut off
+_OVERRUN_BYTES = 64 * 2**20
+
+
+class TooMuchData(Exception):
+    """The client does not stop sending; the connection must be closed."""
+
+
+class ReceivedContent:
+    """One message's content: whole in `head` when small, the rest in a file else."""
+
+    def __init__(self, spool_directory: Path) -> None:
+        self._spool_directory = spool_directory
+        self._file: IO[bytes] | None = None
+        self._parts: list[bytes] = []
+        self._last_line_bytes = 0
+        self.head = b""
+        self.size_bytes = 0
+        self.is_8bit = False
+        self.has_long_line = False
+        self.is_too_big = False
+        self.error: OSError | None = None  # the spool file could not be written
+        self.raw_bytes = 0  # as read from the connection, the end of data included
+
+    @property
+    def is_lost(self) -> bool:
+        """True when there is nothing left to store."""
+        return self.is_too_big or self.error is not None
+
+    @property
+    def is_spooled(self) -> bool:
+        """True when the content is in a file."""
+        return self._file is not None
+
+    def add(self, data: bytes) -> None:
+        """Append normalised content."""
+        self.size_bytes += len(data)
+        self.is_8bit = self.is_8bit or not data.isascii()
+        if self._file is not None:
+            self._file.write(data)
+        else:
+            self._parts.append(data)
+            if self.size_bytes > MEMORY_BYTES:
+                self._spool()
+        self.has_long_line = self.has_long_line or has_long_line(
+            data, carried_bytes=self._last_line_bytes
+        )
+        line_start = data.rfind(b"\n") + 1
+        self._last_line_bytes = (
+            len(data) - line_start + (0 if line_start else self._last_line_bytes)
+        )
+
+    def set_whole(self, data: bytes) -> None:
+        """Take normalised content that arrived in one piece; the usual, short way."""
+        self.head = data
+        self.size_bytes = len(data)
+        self.is_8bit = not data.isascii()
+        self.has_long_line = has_long_line(data)
+
+    def read_head(self) -> None:
+        """Call after the last `add`, and only when its turn has come: it takes memory."""
+        if self._file is not None:
+            self._file.flush()
+            self._file.seek(0)
+            self.head = self._file.read(CHUNK_BYTES)
+        elif self._parts:
+            self.head = b"".join(self._parts)
+        self._parts = []
+
+    def _spool(self) -> None:
+        # lives as long as this object: the file has no name, the kernel frees it
+        self._file = tempfile.TemporaryFile(dir=self._spool_directory)  # noqa: SIM115
+        self._file.writelines(self._parts)
+        self._parts = []
+
+    def chunks(self, head: bytes) -> Iterator[bytes]:
+        """Yield spooled content in chunks of at most CHUNK_BYTES, `head` in place of its own."""
+        rest = head
+        while True:
+            while len(rest) >= CHUNK_BYTES:
+                yield rest[:CHUNK_BYTES]
+                rest = rest[CHUNK_BYTES:]
+            more = self._file.read(CHUNK_BYTES - len(rest)) if self._file is not None else b""
+            if not more:
+                break
+            rest += more
+        if rest:
+            yield rest
+
+    def close(self) -> None:
+        """Free the memory and the file."""
+        if self._file is not None:
+            self._file.close()
+        self._parts = []
+        self.head = b""
+
+
+class ContentReader:
+    """Takes the bytes behind a DATA command as they arrive, up to the end of data.
+
+    `feed` only collects. `work_up` turns what was collected into content and may block: call it
+    whenever `has_piece`, before the next `feed`, and at the end. Over `limit_bytes`, or when the
+    spool file cannot be written, the rest is taken and thrown away; `content` says so.
+    """
+
+    def __init__(self, *, limit_bytes: int, spool_directory: Path) -> None:
+        self.content = ReceivedContent(spool_directory)
+        self._limit_bytes = limit_bytes
+        self._raw_bytes = 0
+        self._pieces: list[bytes] = []
+        self._pieces_bytes = 0
+        # the line before the content ended with the CRLF of the DATA command, so that
+        # `.CRLF` alone ends empty content
+        self._tail = b"\r\n"
+        self._at_line_start = True
+        self._is_complete = False
+
+    def feed(self, data: bytes) -> bytes | None:
+        """Take `data`; return what follows the end of data, or None while that is to come.
+
+        Raises TooMuchData when the client goes on far beyond the limit.
+        """
+        end = self._find_end(data)
+        if end is None:
+            self._tail = (self._tail + data[-4:])[-4:]
+            self._keep(data)
+            return None
+        self._keep(data[:end])
+        self._is_complete = True
+        self.content.raw_bytes = self._raw_bytes
+        return data[end:]
+
+    @property
+    def has_piece(self) -> bool:
+        """True when enough was collected to be worked up."""
+        return self._pieces_bytes >= _PIECE_BYTES
+
+    @property
+    def is_large(self) -> bool:
+        """True when a part was worked up already, so that the rest may block, too."""
+        return not self._at_line_start
+
+    def _find_end(self, data: bytes) -> int | None:
+        """Return where in `data` the end of data is over; it may have begun before."""
+        tail = self._tail
+        at = (tail + data[:4]).find(END_OF_DATA)
+        if at >= 0:
+            return at + len(END_OF_DATA) - len(tail)
+        at = data.find(END_OF_DATA)
+        return at + len(END_OF_DATA) if at >= 0 else None
+
+    def _keep(self, data: bytes) -> None:
+        self._raw_bytes += len(data)
+        if self._raw_bytes - len(_LAST_LINE) > self._limit_bytes and not self.content.is_too_big:
+            self.content.close()
+            self.content.is_too_big = True
+        if self._raw_bytes > _OVERRUN_FACTOR * self._limit_bytes + _OVERRUN_BYTES:
+            raise TooMuchData
+        if self.content.is_lost:
+            self._pieces, self._pieces_bytes = [], 0
+        else:
+            self._pieces.append(data)
+            self._pieces_bytes += len(data)
+
+    def work_up(self) -> None:
+        """Add what was collected to the content, but for an end that what follows decides on."""
+        if self.content.is_lost:
+            return
+        piece = b"".join(self._pieces)
+        self._pieces, self._pieces_bytes = [], 0
+        if self._is_complete:
+            usable = piece[: -len(_LAST_LINE)]
+        else:
+            usable = piece[: len(piece) - _undecided(piece)]
+            self._pieces.append(piece[len(usable) :])
+        unstuffed = _unstuff(usable, at_line_start=self._at_line_start)
+        if self._is_complete and not self.is_large:  # the usual, short way
+            self.content.set_whole(unstuffed)
+            return
+        self._at_line_start = False
+        try:
+            self.content.add(unstuffed)
+        except OSError as error:
+            self.content.close()
+            self.content.error = error
+
+
+def _undecided(piece: bytes) -> int:
+    """Return how many bytes at the end of `piece` may be the start of the end of data."""
+    return next((n for n in (4, 3, 2, 1) if piece.endswith(END_OF_DATA[:n])), 0)
+
+
+def _unstuff(data: bytes, *, at_line_start: bool) -> bytes:
+    """Undo dot-stuffing (RFC 5321 section 4.5.2), then normalise line ends."""
+    if at_line_start and data.startswith(b"."):
+        data = data[1:]
+    if b"\r\n." in data:
+        data = data.replace(b"\r\n.", b"\r\n")
+    return normalise_line_ends(data)

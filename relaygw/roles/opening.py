@@ -1,0 +1,95 @@
+"""The queue of a configuration: where it lies, opening it, its schema."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from relaygw.errors import SettingsError, StoreUnavailable
+from relaygw.settings.load import LoadedSettings
+from relaygw.store import hints, migrate
+from relaygw.store.database import Place
+from relaygw.store.recovery import Recovered
+from relaygw.store.store import Store
+from relaygw.store.store import open_store as open_store_at
+
+
+def queue_place(loaded: LoadedSettings) -> Place:
+    """Return where the queue of a configuration lies."""
+    queue = loaded.settings.queue
+
+    def password() -> str | None:
+        try:
+            return queue.password.read() if queue.password is not None else None
+        except SettingsError as error:
+            raise StoreUnavailable(f"queue.password: {error}") from error
+
+    return Place(url=queue.url, password=password, allow_unsafe=queue.allow_unsafe)
+
+
+def prepare_schema(loaded: LoadedSettings) -> None:
+    """Bring a SQLite queue up to date; a shared one is only checked: see `relaygw db upgrade`."""
+    if loaded.settings.queue.is_postgres:
+        check_schema(loaded)
+    else:
+        upgrade_schema(loaded)
+
+
+def open_store(
+    loaded: LoadedSettings, *, first_in_line: bool = False, is_checked: bool = False
+) -> Store:
+    """Open the queue of a configuration; raises SchemaMismatch, StoreUnavailable.
+
+    `is_checked`: somebody has looked at its schema, so that it may be out of reach now.
+    """
+    place = queue_place(loaded)
+    if not is_checked:
+        migrate.check_schema(place)
+    keep_content = loaded.settings.queue.keep_content > 0
+    return open_store_at(place, keep_content=keep_content, first_in_line=first_in_line)
+
+
+def wake_workers(loaded: LoadedSettings) -> None:
+    """Let this host's workers look at the queue now instead of within a second."""
+    sender = hints.HintSender(hints.hint_directory(loaded.state_dir))
+    sender.send()
+    sender.close()
+
+
+def upgrade_schema(loaded: LoadedSettings) -> tuple[str | None, str]:
+    """Bring the schema up to date; return the revisions before and after."""
+    return migrate.upgrade(queue_place(loaded))
+
+
+def check_schema(loaded: LoadedSettings) -> None:
+    """Raise SchemaMismatch unless the queue has the schema of this version."""
+    migrate.check_schema(queue_place(loaded))
+
+
+def examine_queue(loaded: LoadedSettings) -> list[str]:
+    """Return what is wrong with the file of a SQLite queue, a line for each; changes nothing."""
+    from relaygw.store.recovery import examine
+
+    return [] if loaded.settings.queue.is_postgres else examine(loaded.settings.queue.url)
+
+
+def recover_queue(
+    loaded: LoadedSettings, *, is_released: bool, tell: Callable[[int], None]
+) -> Recovered:
+    """Put what can be read of a damaged SQLite queue into a new one: see store.recovery."""
+    from relaygw.store.recovery import recover
+
+    now_ms = time.time_ns() // 1_000_000
+    return recover(loaded.settings.queue.url, is_released=is_released, now_ms=now_ms, tell=tell)
+
+
+def note_settings(loaded: LoadedSettings, *, occasion: str) -> None:
+    """Leave a line in the audit trail if the settings are others than before."""
+    from relaygw.operations.audit import note_settings
+
+    store = open_store(loaded)
+    try:
+        now_ms = time.time_ns() // 1_000_000
+        note_settings(store, loaded.settings, occasion=occasion, now_ms=now_ms)
+    finally:
+        store.close()

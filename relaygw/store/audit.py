@@ -1,0 +1,125 @@
+"""The audit trail: what operators did, and what the settings became."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections.abc import Iterator, Sequence
+from dataclasses import astuple, dataclass
+from typing import Any
+
+from sqlalchemy import or_, select
+from sqlalchemy.sql.elements import ColumnElement
+
+from relaygw.store.database import Repository, Transaction
+from relaygw.store.letter_case import has_text
+from relaygw.store.statement import BatchStatement, Row
+from relaygw.store.tables import audit
+
+_ADD = BatchStatement(
+    """
+    INSERT INTO audit (audit_id, at_ms, actor, action, target, affected, detail)
+    VALUES {rows} ON CONFLICT (audit_id) DO NOTHING RETURNING audit_id
+    """,
+    columns=7,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditEntry:
+    """What an operator did."""
+
+    at_ms: int
+    actor: str
+    action: str
+    target: str
+    affected: int
+    detail: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trail:
+    """Which lines of the audit trail: every condition set must hold."""
+
+    since_ms: int | None = None
+    actor: str | None = None  # contains it, without regard to case
+    action: str | None = None  # is it, or one below it: `queue` matches `queue.delete`
+    target: str | None = None  # is it exactly
+
+
+EVERYTHING_DONE = Trail()
+
+
+class Audit(Repository):
+    """The trail, for those who write into it without any other change, and for readers."""
+
+    def add(self, entry: AuditEntry, *, only_after: AuditEntry | None = None) -> bool:
+        """Write a line into the audit trail.
+
+        With `only_after` at most one line is written that follows that one: False when somebody
+        was faster.
+        """
+        with self._write() as tx:
+            if only_after is None:
+                add_audit(tx, entry, entry.affected)
+                return True
+            words = "\n".join((entry.action, entry.target, only_after.detail))
+            audit_id = hashlib.sha256(words.encode()).hexdigest()[:16]
+            return bool(_ADD.fetch(tx, [_row(tx, audit_id, entry, entry.affected)]))
+
+    def entries(self, *, limit: int, trail: Trail = EVERYTHING_DONE) -> list[AuditEntry]:
+        """Return what operators did, newest first."""
+        with self._read() as tx:
+            rows = tx.execute(
+                select(audit)
+                .where(*_conditions(tx, trail))
+                .order_by(audit.c.at_ms.desc())
+                .limit(limit)
+            )
+            return [_entry(tx, row) for row in rows]
+
+
+def add_audit(tx: Transaction, entry: AuditEntry, affected: int) -> None:
+    """Write what an operator did into the trail."""
+    _ADD.fetch(tx, [_row(tx, secrets.token_hex(8), entry, affected)])
+
+
+def add_audits(tx: Transaction, entries: Sequence[AuditEntry]) -> None:
+    """Write several lines."""
+    _ADD.fetch(tx, [_row(tx, secrets.token_hex(8), one, one.affected) for one in entries])
+
+
+def _row(tx: Transaction, audit_id: str, entry: AuditEntry, affected: int) -> Row:
+    at_ms, actor, action, target, _, detail = astuple(entry)
+    return (audit_id, tx.to_stored(at_ms), actor, action, target, affected, detail)
+
+
+def actions_on(tx: Transaction, queue_id: str) -> list[AuditEntry]:
+    """Return what operators did with a message, oldest first; a line may be about many."""
+    rows = tx.execute(
+        select(audit)
+        .where(audit.c.target.contains(queue_id, autoescape=True))
+        .order_by(audit.c.at_ms, audit.c.audit_id)
+    )
+    return [_entry(tx, row) for row in rows if queue_id in row.target.split()]
+
+
+def _entry(tx: Transaction, row: Any) -> AuditEntry:
+    """Return a row of the table as others see it."""
+    values = dict(row._mapping)
+    del values["audit_id"]
+    return AuditEntry(**values | {"at_ms": tx.to_local(row.at_ms)})
+
+
+def _conditions(tx: Transaction, trail: Trail) -> Iterator[ColumnElement[bool]]:
+    if trail.since_ms is not None:
+        yield audit.c.at_ms >= tx.to_stored(trail.since_ms)
+    if trail.actor is not None:
+        yield has_text(audit.c.actor, trail.actor)
+    if trail.action is not None:
+        yield or_(
+            audit.c.action == trail.action,
+            audit.c.action.startswith(trail.action + ".", autoescape=True),
+        )
+    if trail.target is not None:
+        yield audit.c.target == trail.target

@@ -1,0 +1,210 @@
+"""Holds: stops on providers, credentials, sender domains and routes; and mail that is held."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import select, update
+
+from relaygw.mail.standing import HeldMail
+from relaygw.store.audit import AuditEntry, add_audit
+from relaygw.store.claims import Key
+from relaygw.store.database import Repository
+from relaygw.store.statement import BatchStatement, Statement
+from relaygw.store.tables import IS_OPEN, hold
+
+UNREACHABLE = "unreachable"
+"""The scope of a hold that says: this provider cannot be reached, and is tried by itself."""
+
+# another instance may set the same hold at this moment
+_PUT_HOLD = BatchStatement(
+    """
+    INSERT INTO hold (hold_id, scope, key, reason, remedy, since_ms, probe_at_ms) VALUES {rows}
+    ON CONFLICT DO NOTHING
+    """,
+    columns=7,
+)
+# the index on what is open finds held mail; it is little beside what is finished
+_HELD_FOR = Statement(
+    f"""
+    SELECT delivery.queue_id, delivery.delivery_no FROM delivery
+    WHERE delivery.state = 'held' AND delivery.reason = {{?}} AND {IS_OPEN}
+    ORDER BY delivery.queue_id LIMIT {{?}}
+    """
+)
+_WAITING_FOR = BatchStatement(
+    """
+    SELECT delivery.queue_id, delivery.delivery_no FROM (VALUES {rows}) AS v
+    JOIN delivery ON delivery.queue_id = v.column1 AND delivery.delivery_no = v.column2
+    WHERE delivery.state IN ('held', 'deferred') AND delivery.reason = v.column3
+    """,
+    columns=3,
+)
+_HELD_REASONS = Statement(
+    f"""
+    SELECT DISTINCT delivery.reason FROM delivery
+    WHERE delivery.state = 'held' AND delivery.reason IS NOT NULL AND {IS_OPEN}
+    ORDER BY delivery.reason
+    """
+)
+_HELD_MAIL = Statement(
+    f"""
+    SELECT delivery.route, delivery.reason, count(*),
+        min(coalesce(delivery.held_at_ms, delivery.changed_at_ms)),
+        min(delivery.queue_id), max(delivery.queue_id)
+    FROM delivery WHERE delivery.state = 'held' AND {IS_OPEN}
+    GROUP BY delivery.route, delivery.reason ORDER BY 4
+    """
+)
+_MAKE_DUE = BatchStatement(
+    """
+    UPDATE delivery
+    SET state = 'deferred', due_at_ms = v.column3, changed_at_ms = v.column3,
+        held_ms = held_ms + CASE WHEN v.column3 > held_at_ms THEN v.column3 - held_at_ms ELSE 0 END,
+        held_at_ms = NULL
+    FROM (VALUES {rows}) AS v
+    WHERE delivery.queue_id = v.column1 AND delivery.delivery_no = v.column2
+    AND delivery.state IN ('held', 'deferred')
+    """,
+    columns=3,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hold:
+    """A stop on a provider, credential, sender domain or route; or an outage."""
+
+    scope: str
+    key: str
+    reason: str
+    remedy: str
+    since_ms: int
+    probe_at_ms: int | None
+
+
+class Holds(Repository):
+    """Stops, and the deliveries that wait for their end."""
+
+    def in_force(self) -> list[Hold]:
+        """Return the holds in force, oldest first."""
+        query = select(hold).where(hold.c.released_at_ms.is_(None)).order_by(hold.c.since_ms)
+        with self._read() as tx:
+            return [
+                Hold(
+                    scope=row.scope,
+                    key=row.key,
+                    reason=row.reason,
+                    remedy=row.remedy,
+                    since_ms=tx.to_local(row.since_ms),
+                    probe_at_ms=tx.to_local(row.probe_at_ms),
+                )
+                for row in tx.execute(query)
+            ]
+
+    def put_hold(self, new: Hold, *, entry: AuditEntry | None = None) -> bool:
+        """Set a hold, or renew its reason and probe time; True if it is new; audited by `entry`.
+
+        One in force without a probe time is an operator's: only another such one renews it.
+        """
+        is_it = (hold.c.scope == new.scope) & (hold.c.key == new.key)
+        in_force = is_it & hold.c.released_at_ms.is_(None)
+        with self._write() as tx:
+            probe_at_ms = tx.to_stored(new.probe_at_ms)
+            row = tx.execute(
+                select(hold.c.probe_at_ms).where(in_force).with_for_update()
+            ).one_or_none()
+            is_new = False
+            if row is None:
+                words = (new.scope, new.key, new.reason, new.remedy)
+                since_ms = tx.to_stored(new.since_ms)
+                values = (secrets.token_hex(8), *words, since_ms, probe_at_ms)
+                is_new = _PUT_HOLD.run(tx, [values]) > 0
+            elif row.probe_at_ms is not None or probe_at_ms is None:
+                renewed = {"reason": new.reason, "remedy": new.remedy}
+                tx.execute(update(hold).where(in_force).values(probe_at_ms=probe_at_ms, **renewed))
+            if entry is not None:
+                add_audit(tx, entry, 1)
+            return is_new
+
+    def drop_hold(
+        self, scope: str, key: str, *, now_ms: int, entry: AuditEntry | None = None
+    ) -> bool:
+        """Release a hold; False if there was none; audited by `entry`, if there was one.
+
+        Without `entry` it is a probe that went through, which does not end an operator's hold.
+        The time held stays on record.
+        """
+        with self._write() as tx:
+            ended = (
+                update(hold)
+                .where(hold.c.scope == scope, hold.c.key == key, hold.c.released_at_ms.is_(None))
+                .values(released_at_ms=tx.to_stored(now_ms))
+            )
+            if entry is None:
+                ended = ended.where(hold.c.probe_at_ms.is_not(None))
+            was_there = bool(tx.execute(ended).rowcount)
+            if entry is not None and was_there:
+                add_audit(tx, entry, 1)
+            return was_there
+
+    def held_ms(self, key: str, *, since_ms: int, now_ms: int) -> int:
+        """Return how long between the two times a hold on `key` was in force, ended ones too.
+
+        Each moment counts once, however many were in force.
+        """
+        query = (
+            select(hold.c.since_ms, hold.c.released_at_ms)
+            .where(hold.c.key == key)
+            .order_by(hold.c.since_ms)
+        )
+        total_ms = 0
+        with self._read() as tx:
+            until_ms, counted_until_ms = tx.to_stored(now_ms), tx.to_stored(since_ms)
+            for begin_ms, released_at_ms in tx.execute(query):
+                end_ms = until_ms if released_at_ms is None else released_at_ms
+                total_ms += max(0, end_ms - max(begin_ms, counted_until_ms))
+                counted_until_ms = max(counted_until_ms, end_ms)
+        return total_ms
+
+    # --- held mail -----------------------------------------------------------------------
+
+    def held_mail(self) -> list[HeldMail]:
+        """Return what is held, by route and reason, the longest held first."""
+        with self._read() as tx:
+            return [
+                HeldMail(
+                    route=route,
+                    reason=reason or "",
+                    deliveries=deliveries,
+                    since_ms=tx.to_local(since_ms),
+                    examples=tuple(dict.fromkeys((first, last))),
+                )
+                for route, reason, deliveries, since_ms, first, last in _HELD_MAIL.fetch(tx)
+            ]
+
+    def held_reasons(self) -> list[str]:
+        """Return the different reasons for which deliveries are held."""
+        with self._read() as tx:
+            return [reason for (reason,) in _HELD_REASONS.fetch(tx)]
+
+    def release_held(self, reason: str, *, limit: int, now_ms: int) -> int:
+        """Make up to `limit` deliveries that are held for exactly `reason` due; return how many.
+
+        The oldest first.
+        """
+        with self._write() as tx:
+            keys = _HELD_FOR.fetch(tx, reason, limit)
+            at_ms = tx.to_stored(now_ms)
+            return _MAKE_DUE.run(tx, [(*key, at_ms) for key in keys])
+
+    def let_go(self, keys: Sequence[Key], *, reason: str, now_ms: int) -> int:
+        """Make those of `keys` due that are held, or wait longer, for exactly `reason`.
+
+        Returns how many.
+        """
+        with self._write() as tx:
+            waiting = _WAITING_FOR.fetch(tx, [(*key, reason) for key in keys])
+            at_ms = tx.to_stored(now_ms)
+            return _MAKE_DUE.run(tx, [(*key, at_ms) for key in waiting])

@@ -1,0 +1,274 @@
+"""The processes that use a queue: who lives, who is dead, and what the dead leave behind.
+
+How old a heartbeat is says nothing: the database's clock may have been set since. Dead is whose
+heartbeat stays the same for too long while somebody looks. And only who was in touch with the
+database all along can tell: after a server was away, frozen or cut off from all, no heartbeat
+is new, and whoever comes back first must leave the others time to renew theirs.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
+
+from sqlalchemy import case, delete, insert, select, update
+
+from relaygw.mail.state import DeliveryState
+from relaygw.policy.hold_reasons import REASON_POISON
+from relaygw.store import attempts
+from relaygw.store.database import Database, Repository, Transaction
+from relaygw.store.lifelines import Begun
+from relaygw.store.statement import BatchStatement, Statement
+from relaygw.store.tables import delivery, instance, permit
+
+MAX_RECLAIMS = 3
+"""A delivery that was in the hands of this many dying workers is held as poison."""
+MISSED_S = 10.0
+"""Heartbeats so far apart were not answered in time; they are due each five seconds."""
+
+# locked against its burial until this transaction ends
+_ALIVE = Statement("SELECT 1 FROM instance WHERE incarnation = {?} {key_share}")
+_SETTLED = Statement("SELECT 1 FROM instance WHERE incarnation = {?} {for_update}")
+_COUNT_RECLAIMS = BatchStatement(
+    """
+    UPDATE delivery SET reclaims = reclaims + 1, provider = v.column3
+    FROM (VALUES {rows}) AS v
+    WHERE delivery.queue_id = v.column1 AND delivery.delivery_no = v.column2
+    AND delivery.lease = {?}
+    """,
+    columns=3,
+)
+_NOTE_LOST = Statement(
+    """
+    INSERT INTO lost_instance (incarnation, name, role, pid, heartbeat_at_ms, leases)
+    SELECT incarnation, name, role, pid, heartbeat_at_ms,
+        (SELECT count(*) FROM delivery WHERE delivery.lease = instance.incarnation)
+    FROM instance WHERE incarnation = {?} AND state <> 'draining'
+    ON CONFLICT (incarnation) DO NOTHING
+    """
+)
+_OWNERLESS = Statement(
+    """
+    SELECT lease FROM delivery WHERE delivery.lease IS NOT NULL
+    AND NOT EXISTS (SELECT 1 FROM instance WHERE instance.incarnation = delivery.lease)
+    UNION
+    SELECT incarnation FROM permit
+    WHERE NOT EXISTS (SELECT 1 FROM instance WHERE instance.incarnation = permit.incarnation)
+    """
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Instance:
+    """One running process of a role; an incarnation is never reused."""
+
+    incarnation: str
+    name: str
+    role: str
+    pid: int
+    version: str
+    fingerprint: str
+    state: str = "running"
+    started_at_ms: int = 0
+    heartbeat_at_ms: int = 0
+
+
+class Instances(Repository):
+    """Registered processes and their heartbeats."""
+
+    def __init__(self, database: Database) -> None:
+        super().__init__(database)
+        self._heartbeats = Heartbeats()
+        self._steadiness = Steadiness()
+
+    def register(self, entry: Instance) -> None:
+        """Announce an incarnation; it may claim from now on."""
+        self._database.refuse_if_broken()
+        with self._write() as tx:
+            now_ms = tx.now_ms()
+            values = {name: getattr(entry, name) for name in Instance.__slots__}
+            values |= {"started_at_ms": now_ms, "heartbeat_at_ms": now_ms}
+            tx.execute(insert(instance).values(values))
+        self._steadiness.note_beat(_awake_s())
+
+    def heartbeat(self, incarnation: str, *, state: str = "running") -> bool:
+        """Renew all leases of an incarnation; False when it has been buried."""
+        self._database.refuse_if_broken()
+        with self._write() as tx:
+            renewed = tx.execute(
+                update(instance)
+                .where(instance.c.incarnation == incarnation)
+                .values(heartbeat_at_ms=tx.now_ms(), state=state)
+            )
+            is_known = bool(renewed.rowcount)
+        self._database.measure_clock()
+        self._steadiness.note_beat(_awake_s())
+        return is_known
+
+    def bury(
+        self,
+        incarnation: str,
+        *,
+        begun: Collection[Begun] | None = (),
+        is_lost: bool = False,
+        unless_heard: bool = False,
+    ) -> int:
+        """Forget a dead incarnation: free its leases and permits; return the leases freed.
+
+        `is_lost`: it said no goodbye and its host does not tell why; `lost_instances` does then,
+        unless it was draining. `unless_heard`: nothing happens if it has renewed since
+        `stale_incarnations` named it.
+
+        `begun` names deliveries it was sending when it died: one that was in the hands of
+        three dying workers is held as `poison`, those that only waited are free. None: nobody
+        knows, and each of its deliveries has an attempt that says so.
+        """
+        mine = instance.c.incarnation == incarnation
+        last_ms = self._heartbeats.last(incarnation) if unless_heard else None
+        with self._write() as tx:
+            if last_ms is not None:
+                same = select(instance.c.incarnation).where(
+                    mine, instance.c.heartbeat_at_ms == last_ms
+                )
+                if tx.execute(same.with_for_update()).first() is None:
+                    return 0
+            if is_lost:
+                _NOTE_LOST.run(tx, incarnation)
+            tx.execute(delete(instance).where(mine))
+            tx.execute(delete(permit).where(permit.c.incarnation == incarnation))
+            now_ms = tx.now_ms()
+            if begun is None:
+                attempts.write_vanished(tx, incarnation, now_ms=now_ms)
+            else:
+                _COUNT_RECLAIMS.run(tx, list(begun), incarnation)
+                attempts.write_interrupted(tx, incarnation, begun, now_ms=now_ms)
+            return _free_leases(tx, incarnation, now_ms)
+
+    def stale_incarnations(self, after_s: float) -> list[str]:
+        """Return incarnations whose heartbeat stayed the same for so long while this store looked.
+
+        Ask again and again: who asks for the first time is told of none. None on a shared database
+        while the others may just not have had the time. No clock that somebody sets has a say.
+        """
+        with self._read() as tx:
+            rows = tx.execute(select(instance.c.incarnation, instance.c.heartbeat_at_ms))
+            found = {row.incarnation: row.heartbeat_at_ms for row in rows}
+        now_s = _monotonic_s()
+        self._heartbeats.look(found, now_s)
+        stale = self._heartbeats.unchanged_for(after_s, now_s)
+        if self._database.is_shared and not self._steadiness.has_lasted(after_s, _awake_s()):
+            return []
+        return stale
+
+    def ownerless(self) -> list[str]:
+        """Return incarnations that hold leases or permits and are not registered; bury them."""
+        with self._read() as tx:
+            return [incarnation for (incarnation,) in _OWNERLESS.fetch(tx)]
+
+    def registered(self) -> list[Instance]:
+        """Return the registered instances, by role and age."""
+        query = select(instance).order_by(instance.c.role, instance.c.started_at_ms)
+        with self._read() as tx:
+            found = [Instance(**row._mapping) for row in tx.execute(query)]
+            return [
+                replace(
+                    one,
+                    started_at_ms=tx.to_local(one.started_at_ms),
+                    heartbeat_at_ms=tx.to_local(one.heartbeat_at_ms),
+                )
+                for one in found
+            ]
+
+
+def is_alive(tx: Transaction, incarnation: str) -> bool:
+    """True while the incarnation is registered."""
+    return bool(_ALIVE.fetch(tx, incarnation))
+
+
+def has_ended(tx: Transaction, incarnation: str) -> bool:
+    """True when the incarnation is not registered any more.
+
+    Locked against all that asks `is_alive`: what a call whose answer was lost still does is over.
+    """
+    return not _SETTLED.fetch(tx, incarnation)
+
+
+def _free_leases(tx: Transaction, incarnation: str, now_ms: int) -> int:
+    """End the leases of a dead incarnation; hold what too many died with."""
+    is_poison = delivery.c.reclaims >= MAX_RECLAIMS
+    untried = case(
+        (delivery.c.attempts > 0, DeliveryState.DEFERRED.value), else_=DeliveryState.INCOMING.value
+    )
+    return tx.execute(
+        update(delivery)
+        .where(delivery.c.lease == incarnation)
+        .values(
+            state=case((is_poison, DeliveryState.HELD.value), else_=untried),
+            held_at_ms=case((is_poison, now_ms), else_=None),
+            reason=case((is_poison, REASON_POISON), else_=delivery.c.reason),
+            lease=None,
+        )
+    ).rowcount
+
+
+def silent_incarnations(
+    instances: Iterable[Instance], for_s: float, *, now_ms: int
+) -> frozenset[str]:
+    """Return the incarnations whose heartbeat is older: to be shown, nobody is buried for it."""
+    oldest_ms = now_ms - int(for_s * 1000)
+    return frozenset(one.incarnation for one in instances if one.heartbeat_at_ms < oldest_ms)
+
+
+class Steadiness:
+    """The answered heartbeats of one process; times are of a clock that goes on in suspension."""
+
+    def __init__(self) -> None:
+        self._since_s = 0.0
+        self._last_s: float | None = None
+
+    def note_beat(self, now_s: float) -> None:
+        """Count a heartbeat, or the registration, that was answered just now."""
+        if self._last_s is None or now_s - self._last_s > MISSED_S:
+            self._since_s = now_s
+        self._last_s = now_s
+
+    def has_lasted(self, span_s: float, now_s: float) -> bool:
+        """True when none was missed for so long; also for who has none and only looks on."""
+        if self._last_s is None:
+            return True
+        return now_s - self._last_s <= MISSED_S and now_s - self._since_s >= span_s
+
+
+class Heartbeats:
+    """The heartbeats of all instances, as one process saw them."""
+
+    def __init__(self) -> None:
+        self._seen: dict[str, tuple[int, float]] = {}
+
+    def look(self, heartbeats: Mapping[str, int], now_s: float) -> None:
+        """Note what was read just now, by incarnation."""
+        seen = {}
+        for incarnation, at_ms in heartbeats.items():
+            before_ms, since_s = self._seen.get(incarnation, (at_ms, now_s))
+            seen[incarnation] = (at_ms, since_s if at_ms == before_ms else now_s)
+        self._seen = seen
+
+    def unchanged_for(self, span_s: float, now_s: float) -> list[str]:
+        """Return the incarnations whose heartbeat was the same for so long."""
+        return [one for one, (_, since_s) in self._seen.items() if now_s - since_s >= span_s]
+
+    def last(self, incarnation: str) -> int | None:
+        """Return the heartbeat of an incarnation that was seen last."""
+        at_ms, _ = self._seen.get(incarnation, (None, 0.0))
+        return at_ms
+
+
+def _monotonic_s() -> float:
+    """Return a clock that stands still while the machine is suspended, as all that runs here."""
+    return time.monotonic()
+
+
+def _awake_s() -> float:
+    """Return a clock that goes on while the machine is suspended."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)

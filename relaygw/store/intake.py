@@ -1,0 +1,216 @@
+"""What the front writes: accepted messages, and content that is stored ahead of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from operator import attrgetter
+
+from sqlalchemy import select
+
+from relaygw.errors import StoreUnavailable
+from relaygw.mail.envelope import AcceptedMessage, NewDelivery
+from relaygw.mail.state import DeliveryState, RecipientState
+from relaygw.store.database import Repository, Transaction, Write
+from relaygw.store.queue_entry import in_batches
+from relaygw.store.statement import Row, Statement, insert_into
+from relaygw.store.tables import chunk, message
+
+_SAME_IN_MESSAGE = (  # columns that are fields of an accepted message
+    "queue_id",
+    "sender",
+    "subject",
+    "message_id",
+    "size_bytes",
+    "is_8bit",
+    "has_long_line",
+    "smtputf8",
+    "mode",
+    "client_key",
+    "drop_id",
+    "dsn_ret",
+    "dsn_envid",
+)
+_SAME_IN_SOURCE = ("client", "helo", "user", "listener", "uid", "script", "cwd", "host")
+_of_message = attrgetter(*_SAME_IN_MESSAGE)
+_of_source = attrgetter(*_SAME_IN_SOURCE)
+_INSERT_MESSAGES = insert_into(
+    "message",
+    *_SAME_IN_MESSAGE,
+    *(f"source_{name}" for name in _SAME_IN_SOURCE),
+    "accepted_at_ms",
+    "chunk_count",
+    "finished_at_ms",
+    "captured_at_ms",
+)
+INSERT_DELIVERIES = insert_into(
+    "delivery",
+    "queue_id",
+    "delivery_no",
+    "route",
+    "stream",
+    "state",
+    "due_at_ms",
+    "changed_at_ms",
+    "client_key",
+    "held_ms",
+    "released",
+    attempts=0,
+    doubts=0,
+    reclaims=0,
+)
+INSERT_RECIPIENTS = insert_into(
+    "recipient",
+    "queue_id",
+    "rcpt_no",
+    "delivery_no",
+    "address",
+    "original",
+    "state",
+    "changed_at_ms",
+    "reply",
+    "dsn_notify",
+    attempts=0,
+)
+_INSERT_CHUNKS = insert_into("chunk", "queue_id", "chunk_no", "body")
+# locked: who clears orphans waits, and finds the message then
+_STORED_CHUNKS = Statement(
+    """
+    SELECT chunk_no FROM chunk WHERE queue_id = {?} AND chunk_no < {?}
+    ORDER BY chunk_no {key_share}
+    """
+)
+
+
+class Intake(Repository):
+    """Accepting mail; reading what was accepted."""
+
+    def accept_batch(self, messages: Sequence[AcceptedMessage]) -> None:
+        """Store all of `messages` or none; a delivery without pending recipients is finished.
+
+        Raises AlreadyAccepted when one has the drop id of a message that was stored before, and
+        StoreUnavailable when content that was stored ahead of its message is not there any more.
+        """
+
+        def write() -> None:
+            with self._write() as tx:
+                insert_messages(tx, messages)
+
+        def is_stored() -> bool:
+            # one transaction: the first is there if all of them are
+            with self._read() as tx:
+                found = select(message.c.queue_id).where(message.c.queue_id == messages[0].queue_id)
+                return tx.execute(found).scalar() is not None
+
+        self._database.refuse_if_broken()
+        self._database.outlive_restarts(write, is_done=is_stored)
+
+    def add_chunks(self, queue_id: str, first_no: int, bodies: Sequence[bytes]) -> None:
+        """Store content of a large message ahead of it.
+
+        It is cleared when for an hour nothing more of it came, and no message.
+        """
+
+        def write() -> None:
+            with self._write(Write.BULK) as tx:
+                _INSERT_CHUNKS.run(
+                    tx, [(queue_id, number, body) for number, body in enumerate(bodies, first_no)]
+                )
+
+        def is_stored() -> bool:
+            return self.read_chunk(queue_id, first_no) is not None
+
+        self._database.refuse_if_broken()
+        self._database.outlive_restarts(write, is_done=is_stored)
+
+    def read_chunk(self, queue_id: str, chunk_no: int) -> bytes | None:
+        """Return one chunk of content, or None when it is gone."""
+        is_it = (chunk.c.queue_id == queue_id) & (chunk.c.chunk_no == chunk_no)
+        with self._read() as tx:
+            body: bytes | None = tx.execute(select(chunk.c.body).where(is_it)).scalar()
+            return body
+
+    def taken_drops(self, drop_ids: Sequence[str]) -> set[str]:
+        """Return which of these drop ids a message was stored with."""
+        found: set[str] = set()
+        with self._read() as tx:
+            for batch in in_batches(drop_ids):
+                chosen = select(message.c.drop_id).where(message.c.drop_id.in_(batch))
+                found.update(tx.execute(chosen).scalars())
+        return found
+
+
+def insert_messages(tx: Transaction, messages: Sequence[AcceptedMessage]) -> None:
+    """Insert `messages` with their deliveries, recipients and content.
+
+    Raises StoreUnavailable when content that was stored ahead of its message is not all there.
+    """
+    deliveries: list[Row] = []
+    recipients: list[Row] = []
+    chunks: list[Row] = []
+    rows: list[Row] = []
+    for accepted in messages:
+        at_ms = tx.to_stored(accepted.accepted_at_ms)
+        states = _add_deliveries(accepted, at_ms, deliveries, recipients)
+        is_captured = any(
+            entry.state is RecipientState.CAPTURED
+            for part in accepted.deliveries
+            for entry in part.recipients
+        )
+        is_finished = all(state is DeliveryState.FINISHED for state in states)
+        count = 0
+        if is_captured or not is_finished:  # dropped mail leaves its record only
+            count = len(accepted.content) or accepted.stored_chunks
+            if accepted.stored_chunks:
+                _check_stored(tx, accepted)
+            chunks.extend(
+                (accepted.queue_id, number, body) for number, body in enumerate(accepted.content)
+            )
+        rows.append(
+            (
+                *_of_message(accepted),
+                *_of_source(accepted.source),
+                at_ms,
+                count,
+                at_ms if is_finished else None,
+                at_ms if is_captured else None,
+            )
+        )
+    _INSERT_MESSAGES.run(tx, rows)
+    INSERT_DELIVERIES.run(tx, deliveries)
+    INSERT_RECIPIENTS.run(tx, recipients)
+    _INSERT_CHUNKS.run(tx, chunks)
+
+
+def _check_stored(tx: Transaction, accepted: AcceptedMessage) -> None:
+    """Raise StoreUnavailable unless all chunks of a message are there; they stay until it is."""
+    expected = accepted.stored_chunks
+    found = len(_STORED_CHUNKS.fetch(tx, accepted.queue_id, expected))
+    if found < expected:
+        raise StoreUnavailable(
+            f"{accepted.queue_id}: {found} of its {expected} chunks of content are in the queue, "
+            "the others were cleared as orphans; its client has to send it again"
+        )
+
+
+def _add_deliveries(
+    accepted: AcceptedMessage, at_ms: int, deliveries: list[Row], recipients: list[Row]
+) -> list[DeliveryState]:
+    states = []
+    rcpt_no = 0
+    queue_id, client = accepted.queue_id, accepted.client_key
+    for number, part in enumerate(accepted.deliveries):
+        state = _first_state(part)
+        states.append(state)
+        where = (queue_id, number, part.route, part.stream, state.value)
+        deliveries.append((*where, at_ms, at_ms, client, 0, None))  # due at once
+        for entry in part.recipients:
+            who = (queue_id, rcpt_no, number, entry.address, entry.original, entry.state.value)
+            recipients.append((*who, at_ms, entry.reason, entry.dsn_notify))
+            rcpt_no += 1
+    return states
+
+
+def _first_state(part: NewDelivery) -> DeliveryState:
+    if any(entry.state is RecipientState.PENDING for entry in part.recipients):
+        return DeliveryState.INCOMING
+    return DeliveryState.FINISHED

@@ -1,0 +1,276 @@
+"""Deleting what is over its time, and keeping the database's files short.
+
+What has to go is looked for without the write lock, which a look at a large queue would hold for
+too long, and removed by its queue ids if it still has to go then.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+from sqlalchemy import Select, delete, exists, func, or_, select, update
+
+from relaygw.mail.queue_id import first_id_at
+from relaygw.mail.state import DeliveryState
+from relaygw.store.captured_index import forget_captured, stray_index_rows
+from relaygw.store.database import Database, Repository, Transaction, Write
+from relaygw.store.outcomes import empty_trash
+from relaygw.store.queue_entry import in_batches, lock_messages
+from relaygw.store.removal import delete_messages, uncapture
+from relaygw.store.sessions import drop_expired_logins, has_expired_logins
+from relaygw.store.tables import HAS_KEPT_CONTENT, chunk, delivery, message
+
+Found = Select[str]
+_CHUNKS_A_STEP = 4
+
+
+class Janitor(Repository):
+    """What is done now and then so that the queue stays small."""
+
+    def __init__(self, database: Database) -> None:
+        super().__init__(database)
+        self._orphans = Orphans()
+
+    def purge(self, cutoffs: Mapping[str, int], *, limit: int) -> int:
+        """Delete what is over its time, at most `limit` messages a call; return how many.
+
+        Cutoffs are `finished`, `captured`, `deleted` and `orphans`, each a time in ms before
+        which such things go: orphans when a store that was open then saw them as they are now.
+        Logins that have expired go as well.
+        """
+        self._tidy(limit=limit, is_thorough="orphans" in cutoffs)
+        with self._read() as tx:
+            stored = {kind: tx.to_stored(at_ms) for kind, at_ms in cutoffs.items()}
+            found = _find(tx, stored, limit=limit)
+            if "orphans" in stored:
+                age_s = (tx.now_ms() - stored["orphans"]) / 1000
+                found["orphans"] = self._orphans.find(
+                    tx, age_s=age_s, now_s=_monotonic_s(), limit=limit
+                )
+        if not any(found.values()):
+            return 0
+        with self._write() as tx:
+            return _purge(tx, found, stored)
+
+    def _tidy(self, *, limit: int, is_thorough: bool) -> None:
+        """Delete logins that have expired and, thoroughly, what deleted messages left behind."""
+        with self._read() as tx:
+            has_expired = has_expired_logins(tx)
+            strays = stray_index_rows(tx, limit=limit) if is_thorough else []
+        if has_expired or strays:
+            with self._write(Write.UNSYNCED) as tx:
+                drop_expired_logins(tx)
+                forget_captured(tx, strays)
+
+    def shed_content(self, before_ms: int) -> bool:
+        """Delete a piece of the content of a message finished before; False when none is left.
+
+        Large content goes piece by piece. Captured mail keeps its content.
+        """
+        with self._read() as tx:
+            queue_id = tx.execute(_kept(tx.to_stored(before_ms))).scalar()
+        if queue_id is None:
+            return False
+        with self._write(Write.BULK) as tx:
+            _shed(tx, queue_id)
+        return True
+
+    def trim_captured(self, *, keep: int, limit: int) -> int:
+        """Delete the oldest captured messages above `keep`; return how many."""
+        newest = (
+            select(message.c.captured_at_ms)
+            .where(message.c.captured_at_ms.is_not(None))
+            .order_by(message.c.captured_at_ms.desc())
+            .offset(keep)
+            .limit(1)
+            .scalar_subquery()
+        )
+        query = (
+            select(message.c.queue_id)
+            .where(message.c.captured_at_ms <= newest)
+            .order_by(message.c.captured_at_ms)
+            .limit(limit)
+        )
+        with self._read() as tx:
+            oldest = list(tx.execute(query).scalars())
+        if not oldest:
+            return 0
+        with self._write() as tx:
+            return uncapture(tx, oldest)
+
+    def checkpoint(self) -> bool:
+        """Keep the database's own log short; writers wait for a moment at most.
+
+        True when it grows fast: call again soon, since moving much at once slows every sync.
+        """
+        return self._database.checkpoint()
+
+    def shrink(self) -> None:
+        """Give some of the space back that deleted mail left, a small step a call."""
+        self._database.shrink()
+
+
+_other = delivery.alias("other")
+
+
+def _trash(cutoff_ms: int) -> Found:
+    """Mail of which nothing waits any more, and nothing is in the trash for less than that."""
+    return (
+        select(delivery.c.queue_id)
+        .distinct()
+        .where(
+            delivery.c.queue_id < first_id_at(cutoff_ms),
+            delivery.c.state == DeliveryState.DELETED.value,
+            delivery.c.changed_at_ms < cutoff_ms,
+            exists().where(
+                message.c.queue_id == delivery.c.queue_id, message.c.finished_at_ms.is_(None)
+            ),
+            ~exists().where(
+                _other.c.queue_id == delivery.c.queue_id,
+                _other.c.state != DeliveryState.FINISHED.value,
+                or_(
+                    _other.c.state != DeliveryState.DELETED.value,
+                    _other.c.changed_at_ms >= cutoff_ms,
+                ),
+            ),
+        )
+    )
+
+
+def _finished(cutoff_ms: int) -> Found:
+    return (
+        select(message.c.queue_id)
+        .where(
+            message.c.queue_id < first_id_at(cutoff_ms),
+            message.c.finished_at_ms < cutoff_ms,
+            message.c.captured_at_ms.is_(None),
+        )
+        .order_by(message.c.queue_id)
+    )
+
+
+def _captured(cutoff_ms: int) -> Found:
+    return (
+        select(message.c.queue_id)
+        .where(message.c.captured_at_ms < cutoff_ms)
+        .order_by(message.c.captured_at_ms)
+    )
+
+
+_HAS_NO_MESSAGE = ~exists().where(message.c.queue_id == chunk.c.queue_id)
+
+
+class Orphans:
+    """Content whose message never came, since its client left before the end.
+
+    What is on its way looks the same, and its id says when it began by another machine's clock.
+    So it is an orphan when nothing more of it came for a time, by the clock of this process.
+    """
+
+    def __init__(self) -> None:
+        self._seen: dict[str, tuple[int, float]] = {}
+
+    def find(self, tx: Transaction, *, age_s: float, now_s: float, limit: int) -> list[str]:
+        """Return those that have been as they are for so long since they were seen first."""
+        rows = tx.execute(
+            select(chunk.c.queue_id, func.count())
+            .where(_HAS_NO_MESSAGE)
+            .group_by(chunk.c.queue_id)
+            .order_by(chunk.c.queue_id)
+        )
+        seen = {}
+        for queue_id, count in rows:
+            before, since_s = self._seen.get(queue_id, (count, now_s))
+            seen[queue_id] = (count, since_s if count == before else now_s)
+        self._seen = seen
+        over = [queue_id for queue_id, (_, since_s) in seen.items() if now_s - since_s >= age_s]
+        return over[:limit]
+
+
+# the trash is emptied into finished messages first
+_FINDERS: dict[str, Callable[[int], Found]] = {
+    "deleted": _trash,
+    "finished": _finished,
+    "captured": _captured,
+}
+
+
+def _find(tx: Transaction, cutoffs: Mapping[str, int], *, limit: int) -> dict[str, list[str]]:
+    """Return the queue ids of what is over its time, by kind; a search for a read transaction."""
+    return {
+        kind: list(tx.execute(finder(cutoffs[kind]).limit(limit)).scalars())
+        for kind, finder in _FINDERS.items()
+        if kind in cutoffs
+    }
+
+
+def _purge(tx: Transaction, found: Mapping[str, Sequence[str]], cutoffs: Mapping[str, int]) -> int:
+    """Remove what `_find` returned and is still over its time; return how many messages."""
+    done = 0
+    for kind, queue_ids in found.items():
+        for batch in in_batches(queue_ids):
+            if kind == "orphans":
+                done += _remove_orphans(tx, batch)
+                continue
+            if kind == "deleted":
+                lock_messages(tx, batch)
+            finder = _FINDERS[kind](cutoffs[kind]).order_by(None)
+            id_column = finder.selected_columns[0]
+            still = list(tx.execute(finder.where(id_column.in_(batch))).scalars())
+            _remove(tx, kind, still)
+            done += len(still)
+    return done
+
+
+def _remove(tx: Transaction, kind: str, queue_ids: Sequence[str]) -> None:
+    match kind:
+        case "deleted":
+            empty_trash(tx, queue_ids, now_ms=tx.now_ms())
+        case "finished":
+            delete_messages(tx, queue_ids)
+        case "captured":
+            uncapture(tx, queue_ids)
+
+
+def _remove_orphans(tx: Transaction, queue_ids: Sequence[str]) -> int:
+    is_mine = chunk.c.queue_id.in_(queue_ids)
+    # first, and by a statement of its own: who takes the message meanwhile is waited for
+    tx.execute(
+        select(chunk.c.queue_id)
+        .where(is_mine)
+        .order_by(chunk.c.queue_id, chunk.c.chunk_no)
+        .with_for_update()
+    ).all()
+    still = set(tx.execute(select(chunk.c.queue_id).where(is_mine, _HAS_NO_MESSAGE)).scalars())
+    tx.execute(delete(chunk).where(chunk.c.queue_id.in_(still)))
+    return len(still)
+
+
+def _kept(before_ms: int) -> Found:
+    """Messages, finished before a time, that still have content and are not captured."""
+    return (
+        select(message.c.queue_id)
+        .where(
+            HAS_KEPT_CONTENT,
+            message.c.finished_at_ms < before_ms,
+            message.c.captured_at_ms.is_(None),
+        )
+        .limit(1)
+    )
+
+
+def _shed(tx: Transaction, queue_id: str) -> None:
+    """Delete the last chunks of a message, if it is finished and not captured (any more)."""
+    is_it = message.c.queue_id == queue_id
+    is_over = message.c.finished_at_ms.is_not(None) & message.c.captured_at_ms.is_(None)
+    count = tx.execute(select(message.c.chunk_count).where(is_it, is_over)).scalar()
+    if count is not None:  # else found without the lock, and other by now
+        left = max(0, count - _CHUNKS_A_STEP)
+        tx.execute(delete(chunk).where(chunk.c.queue_id == queue_id, chunk.c.chunk_no >= left))
+        tx.execute(update(message).where(is_it).values(chunk_count=left))
+
+
+def _monotonic_s() -> float:
+    """Return a clock that stands still while the machine is suspended, as all that runs here."""
+    return time.monotonic()

@@ -1,0 +1,218 @@
+"""Messages with their deliveries and recipients, as operators see them."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import ARRAY, Select, Text, and_, any_, bindparam, or_, select
+from sqlalchemy.sql.elements import ColumnElement
+
+from relaygw.mail.envelope import Source
+from relaygw.mail.state import DeliveryState, RecipientState
+from relaygw.store.database import Transaction
+from relaygw.store.tables import delivery, message, recipient
+
+_IN_LIMIT = 500  # values in one IN list: far below any database's limit
+
+IS_IN_DOUBT = and_(
+    or_(delivery.c.doubts > 0, delivery.c.reclaims > 0), delivery.c.provider.is_not(None)
+)
+"""Its provider may have taken it already; no other may get it (see delivery.lanes)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecipientEntry:
+    """A recipient as an operator sees it."""
+
+    rcpt_no: int
+    delivery_no: int
+    address: str
+    original: str | None
+    state: RecipientState
+    provider: str | None
+    reply: str | None
+    dsn: str | None
+    attempts: int
+    changed_at_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeliveryEntry:
+    """A delivery as an operator sees it."""
+
+    delivery_no: int
+    route: str
+    stream: str
+    state: DeliveryState
+    due_at_ms: int
+    attempts: int
+    provider: str | None
+    reason: str | None
+    released: str | None = None  # of captured mail that was let go: see mail.envelope.Released
+    is_in_doubt: bool = False  # `provider` may have taken it already
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueEntry:
+    """A message with its deliveries and recipients as an operator sees it."""
+
+    queue_id: str
+    accepted_at_ms: int
+    sender: str
+    subject: str
+    message_id: str
+    size_bytes: int
+    chunk_count: int
+    mode: str
+    source: Source
+    captured_at_ms: int | None
+    read_at_ms: int | None
+    deliveries: tuple[DeliveryEntry, ...]
+    recipients: tuple[RecipientEntry, ...]
+
+
+def in_batches(items: Sequence[str]) -> Iterator[Sequence[str]]:
+    """Cut a long list into lists that fit into one statement."""
+    for start in range(0, len(items), _IN_LIMIT):
+        yield items[start : start + _IN_LIMIT]
+
+
+def lock_messages(tx: Transaction, queue_ids: Sequence[str]) -> None:
+    """Wait for whoever changes these messages, or ends or adds parts of them, and keep others out.
+
+    The next statement sees what they did.
+    """
+    tx.execute(
+        select(message.c.queue_id)
+        .where(message.c.queue_id.in_(queue_ids))
+        .order_by(message.c.queue_id)
+        .with_for_update()
+    ).all()
+
+
+def is_listed(
+    tx: Transaction, column: ColumnElement[str], values: Sequence[str]
+) -> ColumnElement[bool]:
+    """Return that a column has one of many values: one parameter where that is less work."""
+    if not tx.is_postgres:
+        return column.in_(values)
+    return column == any_(bindparam(None, list(values), type_=ARRAY(Text)))
+
+
+_DELIVERY = select(
+    delivery.c.queue_id,
+    delivery.c.delivery_no,
+    delivery.c.route,
+    delivery.c.stream,
+    delivery.c.state,
+    delivery.c.due_at_ms,
+    delivery.c.attempts,
+    delivery.c.provider,
+    delivery.c.reason,
+    delivery.c.released,
+    delivery.c.doubts + delivery.c.reclaims,
+).order_by(delivery.c.queue_id, delivery.c.delivery_no)
+_RECIPIENT = select(
+    recipient.c.queue_id,
+    recipient.c.rcpt_no,
+    recipient.c.delivery_no,
+    recipient.c.address,
+    recipient.c.original,
+    recipient.c.state,
+    recipient.c.provider,
+    recipient.c.reply,
+    recipient.c.dsn,
+    recipient.c.attempts,
+    recipient.c.changed_at_ms,
+).order_by(recipient.c.queue_id, recipient.c.rcpt_no)
+_DELIVERY_STATES = {state.value: state for state in DeliveryState}
+_RECIPIENT_STATES = {state.value: state for state in RecipientState}
+
+
+def load_entries(tx: Transaction, query: Select[Any]) -> list[QueueEntry]:
+    """Run a query over `message` and join what belongs to each row."""
+    rows = tx.execute(query).all()
+    deliveries: dict[str, list[DeliveryEntry]] = defaultdict(list)
+    recipients: dict[str, list[RecipientEntry]] = defaultdict(list)
+    for batch in in_batches([row.queue_id for row in rows]):
+        _load_deliveries(tx, batch, deliveries)
+        _load_recipients(tx, batch, recipients)
+    return [_entry(tx, row, deliveries[row.queue_id], recipients[row.queue_id]) for row in rows]
+
+
+def _load_deliveries(
+    tx: Transaction, batch: Sequence[str], into: dict[str, list[DeliveryEntry]]
+) -> None:
+    rows = tx.execute(_DELIVERY.where(is_listed(tx, delivery.c.queue_id, batch)))
+    # by place, not by name: a list of 100,000 messages is long
+    for queue_id, number, route, stream, state, due, tries, provider, why, released, risks in rows:
+        into[queue_id].append(
+            DeliveryEntry(
+                delivery_no=number,
+                route=route,
+                stream=stream,
+                state=_DELIVERY_STATES[state],
+                due_at_ms=tx.to_local(due),
+                attempts=tries,
+                provider=provider,
+                reason=why,
+                released=released,
+                is_in_doubt=risks > 0 and provider is not None,
+            )
+        )
+
+
+def _load_recipients(
+    tx: Transaction, batch: Sequence[str], into: dict[str, list[RecipientEntry]]
+) -> None:
+    rows = tx.execute(_RECIPIENT.where(is_listed(tx, recipient.c.queue_id, batch)))
+    for queue_id, number, part, address, original, state, provider, reply, dsn, tries, at in rows:
+        into[queue_id].append(
+            RecipientEntry(
+                rcpt_no=number,
+                delivery_no=part,
+                address=address,
+                original=original,
+                state=_RECIPIENT_STATES[state],
+                provider=provider,
+                reply=reply,
+                dsn=dsn,
+                attempts=tries,
+                changed_at_ms=tx.to_local(at),
+            )
+        )
+
+
+def _entry(
+    tx: Transaction,
+    row: Any,
+    deliveries: Iterable[DeliveryEntry],
+    recipients: Iterable[RecipientEntry],
+) -> QueueEntry:
+    return QueueEntry(
+        queue_id=row.queue_id,
+        accepted_at_ms=tx.to_local(row.accepted_at_ms),
+        sender=row.sender,
+        subject=row.subject,
+        message_id=row.message_id,
+        size_bytes=row.size_bytes,
+        chunk_count=row.chunk_count,
+        mode=row.mode,
+        source=Source(
+            client=row.source_client,
+            helo=row.source_helo,
+            user=row.source_user,
+            listener=row.source_listener,
+            uid=row.source_uid,
+            script=row.source_script,
+            cwd=row.source_cwd,
+            host=row.source_host,
+        ),
+        captured_at_ms=tx.to_local(row.captured_at_ms),
+        read_at_ms=tx.to_local(row.read_at_ms),
+        deliveries=tuple(deliveries),
+        recipients=tuple(recipients),
+    )

@@ -1,0 +1,119 @@
+"""Captured mail that somebody lets go: a new delivery of the message it was captured from.
+
+What was captured stays as it is. The message counts as queued again, so its content stays until
+the new delivery has ended, whatever becomes of the sandbox meanwhile (see removal.uncapture).
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import func, select, update
+from sqlalchemy.sql.schema import Column
+
+from relaygw.mail.address import canonical
+from relaygw.mail.envelope import ReleasedDelivery
+from relaygw.mail.state import DeliveryState, RecipientState
+from relaygw.store.audit import AuditEntry, add_audits
+from relaygw.store.database import Transaction
+from relaygw.store.intake import INSERT_DELIVERIES, INSERT_RECIPIENTS
+from relaygw.store.queue_entry import in_batches
+from relaygw.store.statement import Row
+from relaygw.store.tables import delivery, message, recipient
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Release:
+    """What is let out of one captured message, and the line for the audit trail."""
+
+    queue_id: str
+    deliveries: tuple[ReleasedDelivery, ...]
+    entry: AuditEntry
+
+
+def release(tx: Transaction, releases: Sequence[Release]) -> frozenset[str]:
+    """Add the deliveries of `releases`; return the messages they were added to."""
+    captured = _lock(tx, sorted(one.queue_id for one in releases))
+    waiting = _waiting(tx, list(captured))
+    chosen = [
+        one
+        for one in releases
+        if one.queue_id in captured and not _addresses(one) & waiting[one.queue_id]
+    ]
+    queue_ids = [one.queue_id for one in chosen]
+    last_delivery = _last(tx, delivery.c.queue_id, delivery.c.delivery_no, queue_ids)
+    last_recipient = _last(tx, recipient.c.queue_id, recipient.c.rcpt_no, queue_ids)
+    deliveries: list[Row] = []
+    recipients: list[Row] = []
+    for one in chosen:
+        key, now_ms = one.queue_id, tx.to_stored(one.entry.at_ms)
+        old = captured[key]
+        held_ms = max(0, now_ms - old.accepted_at_ms)  # as if held so far: its lifetime begins now
+        rcpt_no = last_recipient[key]
+        for number, part in enumerate(one.deliveries, last_delivery[key] + 1):
+            where = (key, number, part.route, part.stream, DeliveryState.INCOMING.value)
+            due = (now_ms, now_ms)  # at once
+            deliveries.append((*where, *due, old.client_key, held_ms, part.released.value))
+            for target in part.recipients:
+                rcpt_no += 1
+                who = (target.address, target.original, target.state.value)
+                recipients.append((key, rcpt_no, number, *who, now_ms, None, target.dsn_notify))
+    INSERT_DELIVERIES.run(tx, deliveries)
+    INSERT_RECIPIENTS.run(tx, recipients)
+    for batch in in_batches(queue_ids):
+        tx.execute(update(message).where(message.c.queue_id.in_(batch)).values(finished_at_ms=None))
+    add_audits(tx, [one.entry for one in chosen])
+    return frozenset(queue_ids)
+
+
+def _lock(tx: Transaction, queue_ids: Sequence[str]) -> dict[str, Any]:
+    """Lock the messages that are captured and have their content; return their rows.
+
+    Whoever deletes them, or gives numbers to deliveries, locks them as well.
+    """
+    found = {}
+    for batch in in_batches(queue_ids):
+        for row in tx.execute(
+            select(message.c.queue_id, message.c.client_key, message.c.accepted_at_ms)
+            .where(
+                message.c.queue_id.in_(batch),
+                message.c.captured_at_ms.is_not(None),
+                message.c.chunk_count > 0,
+            )
+            .order_by(message.c.queue_id)
+            .with_for_update()
+        ):
+            found[row.queue_id] = row
+    return found
+
+
+def _waiting(tx: Transaction, queue_ids: Sequence[str]) -> defaultdict[str, set[str]]:
+    """Return the addresses that messages are still to be sent to, in canonical form."""
+    found: defaultdict[str, set[str]] = defaultdict(set)
+    for batch in in_batches(queue_ids):
+        for queue_id, address in tx.execute(
+            select(recipient.c.queue_id, recipient.c.address).where(
+                recipient.c.queue_id.in_(batch),
+                recipient.c.state == RecipientState.PENDING.value,
+            )
+        ):
+            found[queue_id].add(canonical(address))
+    return found
+
+
+def _addresses(one: Release) -> set[str]:
+    return {canonical(target.address) for part in one.deliveries for target in part.recipients}
+
+
+def _last(
+    tx: Transaction, id_column: Column[str], number: Column[int], queue_ids: Sequence[str]
+) -> dict[str, int]:
+    """Return the greatest number in use of each message."""
+    found: dict[str, int] = {}
+    for batch in in_batches(queue_ids):
+        query = select(id_column, func.max(number)).where(id_column.in_(batch)).group_by(id_column)
+        found.update((queue_id, last) for queue_id, last in tx.execute(query))
+    return found

@@ -1,0 +1,340 @@
+"""The sandbox: captured mail as the web pages, the API and the command line see it.
+
+What the content of a message says is written beside it once somebody has read it (`index`); a
+search finds only messages whose content was read, a list without conditions all of them. A search
+looks at `captured_index`, whose numbers grow in the order of capture, but for messages that were
+captured at the same time. Two spellings of a tag that differ in case only are one tag.
+
+That the content was read and that somebody opened a message are not synced by themselves: a power
+cut may forget the last ones. What may be many messages is changed in several transactions, so that
+the front never waits long for one of them; what a crash leaves undone can be asked for again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import delete, func, select, text, update
+
+from relaygw.mail.content_facts import ContentFacts
+from relaygw.mail.search import EVERYTHING, MailSearch, tag_key
+from relaygw.store import full_text
+from relaygw.store.audit import AuditEntry, add_audit
+from relaygw.store.captured_index import facts_of, write_index
+from relaygw.store.database import Repository, Transaction, Write
+from relaygw.store.matching import matching
+from relaygw.store.queue_entry import QueueEntry, in_batches, load_entries
+from relaygw.store.release import Release, release
+from relaygw.store.removal import uncapture
+from relaygw.store.statement import insert_into
+from relaygw.store.tables import IS_UNINDEXED, IS_UNREAD, captured_index, captured_tag, message
+
+_BATCH_MESSAGES = 200
+_INDEX_MESSAGES = 25
+_INDEX_CHARACTERS = 50_000
+_MERGE_STEPS = 8  # after each batch of the index; merging goes on at the next one
+_NEWEST = 2_000  # rows that are looked at first where the database plans badly
+_FREQUENT = 0.1  # of them: an index of words is of no use
+
+_I = captured_index.c
+_T = captured_tag.c
+_IS_CAPTURED = message.c.captured_at_ms.is_not(None)
+_INSERT_TAGS = insert_into("captured_tag", "queue_id", "tag", "tag_key")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CapturedEntry:
+    """A captured message; `facts` is None as long as nobody has read its content."""
+
+    entry: QueueEntry
+    facts: ContentFacts | None
+    tags: tuple[str, ...] = ()  # in the order of the alphabet
+
+
+class Sandbox(Repository):
+    """Captured mail, its index and its tags."""
+
+    # --- content -------------------------------------------------------------------------
+
+    def unindexed(self, *, limit: int) -> list[QueueEntry]:
+        """Return captured messages whose content was not read yet, oldest first."""
+        query = (
+            select(message)
+            .where(IS_UNINDEXED)
+            .order_by(message.c.captured_at_ms, message.c.queue_id)
+            .limit(limit)
+        )
+        with self._read() as tx:
+            return load_entries(tx, query)
+
+    def index(self, facts: Mapping[str, ContentFacts]) -> None:
+        """Keep what the content of messages says, by queue id.
+
+        Of no effect for a message that has it already, or that is not captured (any more).
+        """
+        for batch in _index_batches(facts):
+            with self._write(Write.UNSYNCED) as tx:
+                write_index(tx, batch)
+                has_to_merge = full_text.has_table(tx)
+            for _ in range(_MERGE_STEPS if has_to_merge else 0):
+                with self._write(Write.UNSYNCED) as tx:
+                    if not full_text.merge(tx):
+                        break
+
+    # --- lists and searches --------------------------------------------------------------
+
+    def find_captured(self, search: MailSearch, *, start: int, limit: int) -> list[CapturedEntry]:
+        """Return matching messages, newest first, without the first `start`."""
+        with self._read() as tx:
+            return _captured_entries(tx, _newest_ids(tx, search, start=start, limit=limit))
+
+    def count_captured(self, search: MailSearch) -> tuple[int, int]:
+        """Return how many messages match, and how many of them are unread."""
+        with self._read() as tx:
+            if search == EVERYTHING:
+                captured = select(func.count()).select_from(message)
+                total = tx.execute(captured.where(_IS_CAPTURED)).scalar_one()
+                return total, tx.execute(captured.where(IS_UNREAD)).scalar_one()
+            if tx.is_postgres:
+                _plan_count(tx, search)
+            unread = func.count().filter(_I.is_unread)
+            row = tx.execute(matching(tx, search).select(func.count(), unread)).one()
+            return row[0], row[1]
+
+    def captured_ids(self, search: MailSearch, *, limit: int, after: str = "") -> list[str]:
+        """Return ids of matching messages in the order of acceptance, those after id `after`."""
+        with self._read() as tx:
+            if search == EVERYTHING:
+                column = message.c.queue_id
+                query = select(column).where(_IS_CAPTURED)
+            else:
+                column = _I.queue_id
+                query = matching(tx, search).select(column)
+            ordered = query.where(column > after).order_by(column).limit(limit)
+            return list(tx.execute(ordered).scalars())
+
+    def captured_entry(self, queue_id: str | None) -> CapturedEntry | None:
+        """Return a captured message, for None the newest one; None if there is none."""
+        with self._read() as tx:
+            newest = _newest_ids(tx, EVERYTHING, start=0, limit=1) if queue_id is None else []
+            found = _captured_entries(tx, newest if queue_id is None else [queue_id])
+        return found[0] if found else None
+
+    # --- changes -------------------------------------------------------------------------
+
+    def mark_read(self, queue_ids: Sequence[str] | None, *, at_ms: int | None) -> int:
+        """Mark captured messages (None: all there are now) as opened at a time, or unread.
+
+        Returns how many changed. One that was opened before keeps its time. Many are marked in
+        several transactions.
+        """
+        changed = 0
+        for batch in _batches(self._or_all(queue_ids)):
+            with self._write(Write.UNSYNCED) as tx:
+                changed += _mark_read(tx, batch, tx.to_stored(at_ms))
+        return changed
+
+    def delete_captured(self, queue_ids: Sequence[str] | None, *, entry: AuditEntry) -> int:
+        """Delete captured mail (None: all of it) with its tags; audited; return how many.
+
+        One that still waits to be sent to somebody only leaves the sandbox.
+        """
+        chosen = self._or_all(queue_ids)
+        first, *others = list(_batches(chosen)) or [[]]
+        with self._write() as tx:
+            # what somebody wants to delete is in the trail before the first of it is gone
+            add_audit(tx, entry, len(chosen))
+            uncapture(tx, first)
+        for batch in others:
+            with self._write() as tx:
+                uncapture(tx, batch)
+        return len(chosen)
+
+    def release_captured(self, releases: Sequence[Release]) -> frozenset[str]:
+        """Add deliveries to captured messages, due at once, each audited; return which messages.
+
+        All of a message's or none: none when it is not captured or has no content (any more),
+        or already waits to be sent to one of the new recipients.
+        """
+        with self._write() as tx:
+            return release(tx, releases)
+
+    def _or_all(self, queue_ids: Sequence[str] | None) -> Sequence[str]:
+        if queue_ids is not None:
+            return list(dict.fromkeys(queue_ids))
+        with self._read() as tx:
+            return list(tx.execute(select(message.c.queue_id).where(_IS_CAPTURED)).scalars())
+
+    # --- tags ----------------------------------------------------------------------------
+
+    def tags(self) -> dict[str, int]:
+        """Return the tags in use, in the order of the alphabet, with their messages' number."""
+        counted = select(func.min(_T.tag), func.count()).group_by(_T.tag_key).order_by(_T.tag_key)
+        with self._read() as tx:
+            return {row[0]: row[1] for row in tx.execute(counted)}
+
+    def set_tags(self, queue_ids: Sequence[str], tags: Sequence[str]) -> None:
+        """Give captured messages exactly these tags.
+
+        Tags that differ in case only are one: the spelling that is in use stays.
+        """
+        for batch in _batches(list(dict.fromkeys(queue_ids))):
+            with self._write() as tx:
+                _set_tags(tx, batch, _spellings(tx, tags))
+
+    def rename_tag(self, old: str, new: str) -> int:
+        """Rename a tag everywhere, into one in use too; return how many messages had it."""
+        old_key, new_key = tag_key(old), tag_key(new)
+        queue_ids = self._having_tag(old_key)
+        for batch in _batches(queue_ids):
+            here = _T.queue_id.in_(batch)
+            with self._write() as tx:
+                spelled = " ".join(new.split())
+                if old_key != new_key:
+                    spelled = _spellings(tx, [new])[new_key]
+                    having_both = select(_T.queue_id).where(here, _T.tag_key == new_key)
+                    is_double = _T.queue_id.in_(having_both.scalar_subquery())
+                    tx.execute(delete(captured_tag).where(here, _T.tag_key == old_key, is_double))
+                tx.execute(
+                    update(captured_tag)
+                    .where(here, _T.tag_key.in_((old_key, new_key)))
+                    .values(tag=spelled, tag_key=new_key)
+                )
+        return len(queue_ids)
+
+    def delete_tag(self, tag: str) -> int:
+        """Take a tag off all messages; return how many had it."""
+        queue_ids = self._having_tag(tag_key(tag))
+        for batch in _batches(queue_ids):
+            is_mine = _T.queue_id.in_(batch) & (_T.tag_key == tag_key(tag))
+            with self._write() as tx:
+                tx.execute(delete(captured_tag).where(is_mine))
+        return len(queue_ids)
+
+    def _having_tag(self, key: str) -> list[str]:
+        with self._read() as tx:
+            return list(tx.execute(select(_T.queue_id).where(_T.tag_key == key)).scalars())
+
+
+def _newest_ids(tx: Transaction, search: MailSearch, *, start: int, limit: int) -> list[str]:
+    if search == EVERYTHING:
+        query = (
+            select(message.c.queue_id)
+            .where(message.c.captured_at_ms.is_not(None))
+            .order_by(message.c.captured_at_ms.desc(), message.c.queue_id.desc())
+        )
+        return list(tx.execute(query.offset(start).limit(limit)).scalars())
+    if tx.is_postgres:
+        found = _among_newest(tx, search, limit=start + limit)
+        if len(found) == start + limit:
+            return found[start:]
+    rows = matching(tx, search)
+    query = rows.select(_I.queue_id).order_by(rows.number.desc())
+    return list(tx.execute(query.offset(start).limit(limit)).scalars())
+
+
+def _among_newest(tx: Transaction, search: MailSearch, *, limit: int) -> list[str]:
+    """Return matching messages among the newest ones.
+
+    PostgreSQL takes every text for a rare one, and would collect all messages with a word that
+    is in each of them before it looks at the newest.
+    """
+    tx.execute(text("SET LOCAL enable_bitmapscan = off"))
+    last = tx.execute(
+        select(_I.index_no).order_by(_I.index_no.desc()).offset(_NEWEST).limit(1)
+    ).scalar()
+    query = matching(tx, search).select(_I.queue_id).where(_I.index_no > (last or 0))
+    found = list(tx.execute(query.order_by(_I.index_no.desc()).limit(limit)).scalars())
+    tx.execute(text("SET LOCAL enable_bitmapscan = DEFAULT"))
+    return found
+
+
+def _captured_entries(tx: Transaction, queue_ids: Sequence[str]) -> list[CapturedEntry]:
+    """Return captured messages with what is kept of them, in the order of `queue_ids`."""
+    found: dict[str, QueueEntry] = {}
+    for batch in in_batches(queue_ids):
+        captured = select(message).where(
+            message.c.queue_id.in_(batch), message.c.captured_at_ms.is_not(None)
+        )
+        found |= {entry.queue_id: entry for entry in load_entries(tx, captured)}
+    facts = facts_of(tx, queue_ids)
+    tags = _tags_of(tx, queue_ids)
+    return [
+        CapturedEntry(entry=found[one], facts=facts.get(one), tags=tags.get(one, ()))
+        for one in queue_ids
+        if one in found
+    ]
+
+
+def _plan_count(tx: Transaction, search: MailSearch) -> None:
+    """Keep PostgreSQL from ways that are good for rare texts only, until the transaction ends."""
+    if len(_among_newest(tx, search, limit=_NEWEST)) > _NEWEST * _FREQUENT:
+        tx.execute(text("SET LOCAL enable_bitmapscan = off"))
+    tx.execute(text("SET LOCAL enable_nestloop = off"))
+
+
+def _tags_of(tx: Transaction, queue_ids: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Return the tags of messages that have any, in alphabetical order."""
+    found: dict[str, tuple[str, ...]] = {}
+    for batch in in_batches(queue_ids):
+        rows = select(_T.queue_id, _T.tag).where(_T.queue_id.in_(batch)).order_by(_T.tag_key)
+        for queue_id, tag in tx.execute(rows):
+            found[queue_id] = (*found.get(queue_id, ()), tag)
+    return found
+
+
+def _spellings(tx: Transaction, wanted: Sequence[str]) -> dict[str, str]:
+    """Return tags by their key, in the spelling that is in use, else as given."""
+    given: dict[str, str] = {}
+    for tag in wanted:
+        given.setdefault(tag_key(tag), " ".join(tag.split()))
+    given.pop("", None)
+    in_use = select(_T.tag_key, func.min(_T.tag)).where(_T.tag_key.in_(given)).group_by(_T.tag_key)
+    return given | {row[0]: row[1] for row in tx.execute(in_use)}
+
+
+def _set_tags(tx: Transaction, queue_ids: Sequence[str], tags: Mapping[str, str]) -> None:
+    """Give those that are captured exactly these tags, by their key."""
+    captured = tx.execute(
+        select(message.c.queue_id)
+        .where(message.c.queue_id.in_(queue_ids), _IS_CAPTURED)
+        .order_by(message.c.queue_id)
+        .with_for_update(read=True)
+    ).scalars()
+    rows = [(one, tag, key) for one in captured for key, tag in tags.items()]
+    tx.execute(delete(captured_tag).where(_T.queue_id.in_(queue_ids)))
+    _INSERT_TAGS.run(tx, rows)
+
+
+def _mark_read(tx: Transaction, queue_ids: Sequence[str], at_ms: int | None) -> int:
+    is_unread = message.c.read_at_ms.is_(None)
+    is_other = ~is_unread if at_ms is None else is_unread
+    changed = tx.execute(
+        update(message)
+        .where(message.c.queue_id.in_(queue_ids), _IS_CAPTURED, is_other)
+        .values(read_at_ms=at_ms)
+    ).rowcount
+    tx.execute(
+        update(captured_index).where(_I.queue_id.in_(queue_ids)).values(is_unread=at_ms is None)
+    )
+    return changed
+
+
+def _batches(queue_ids: Sequence[str]) -> Iterator[Sequence[str]]:
+    for start in range(0, len(queue_ids), _BATCH_MESSAGES):
+        yield queue_ids[start : start + _BATCH_MESSAGES]
+
+
+def _index_batches(facts: Mapping[str, ContentFacts]) -> Iterator[dict[str, ContentFacts]]:
+    """Cut what is to be indexed into what takes some milliseconds under the write lock."""
+    batch: dict[str, ContentFacts] = {}
+    characters = 0
+    for queue_id, one in facts.items():
+        if len(batch) == _INDEX_MESSAGES or (batch and characters > _INDEX_CHARACTERS):
+            yield batch
+            batch, characters = {}, 0
+        batch[queue_id] = one
+        characters += len(one.words)
+    if batch:
+        yield batch

@@ -1,0 +1,79 @@
+"""Logins of the web pages: the hash of a token, whose it is, and until when.
+
+When a login was last seen is not synced by itself: a power cut may forget it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+from sqlalchemy import delete, insert, select, update
+
+from relaygw.store.database import Repository, Transaction, Write
+from relaygw.store.tables import web_session
+
+_S = web_session.c
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WebSession:
+    """A login of the web pages; the token itself is with the browser only."""
+
+    token_hash: str
+    user_name: str
+    created_at_ms: int
+    seen_at_ms: int
+    expires_at_ms: int
+
+
+class Sessions(Repository):
+    """The logins that there are."""
+
+    def put(self, session: WebSession) -> None:
+        """Write a login that begins, or when it was last seen and when it expires."""
+        with self._write(Write.UNSYNCED) as tx:
+            times = {
+                "seen_at_ms": tx.to_stored(session.seen_at_ms),
+                "expires_at_ms": tx.to_stored(session.expires_at_ms),
+            }
+            is_it = _S.token_hash == session.token_hash
+            seen = tx.execute(update(web_session).where(is_it).values(times))
+            if session.seen_at_ms == session.created_at_ms and not seen.rowcount:
+                times["created_at_ms"] = tx.to_stored(session.created_at_ms)
+                tx.execute(insert(web_session).values(asdict(session) | times))
+
+    def get(self, token_hash: str) -> WebSession | None:
+        """Return a login, None when there is none; it may have expired."""
+        query = select(web_session).where(_S.token_hash == token_hash)
+        with self._read() as tx:
+            found = tx.execute(query).one_or_none()
+            if found is None:
+                return None
+            return WebSession(
+                token_hash=found.token_hash,
+                user_name=found.user_name,
+                created_at_ms=tx.to_local(found.created_at_ms),
+                seen_at_ms=tx.to_local(found.seen_at_ms),
+                expires_at_ms=tx.to_local(found.expires_at_ms),
+            )
+
+    def drop(self, token_hash: str) -> None:
+        """End a login."""
+        with self._write() as tx:
+            tx.execute(delete(web_session).where(_S.token_hash == token_hash))
+
+    def drop_all_of(self, user_name: str) -> int:
+        """End all logins of a user; return how many."""
+        with self._write() as tx:
+            return tx.execute(delete(web_session).where(_S.user_name == user_name)).rowcount
+
+
+def has_expired_logins(tx: Transaction) -> bool:
+    """True when there is a login that has expired."""
+    expired = select(_S.token_hash).where(_S.expires_at_ms <= tx.now_ms()).limit(1)
+    return tx.execute(expired).scalar() is not None
+
+
+def drop_expired_logins(tx: Transaction) -> None:
+    """Delete the logins that have expired."""
+    tx.execute(delete(web_session).where(_S.expires_at_ms <= tx.now_ms()))

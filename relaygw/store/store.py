@@ -1,0 +1,97 @@
+"""The store: the queue in a database, as repositories that each know one subject.
+
+Whoever needs one repository takes that one. `tests/contract` holds what both databases must do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from relaygw.store.audit import Audit
+from relaygw.store.database import Database, Place
+from relaygw.store.holds import Holds
+from relaygw.store.instances import Instances
+from relaygw.store.intake import Intake
+from relaygw.store.janitor import Janitor
+from relaygw.store.leases import Leases
+from relaygw.store.limits import Limits
+from relaygw.store.queue import Queue
+from relaygw.store.queue_entry import QueueEntry
+from relaygw.store.sandbox import Sandbox
+from relaygw.store.sessions import Sessions
+from relaygw.store.sqlite import SqliteDatabase
+from relaygw.store.watch import Watch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Store:
+    """All repositories over one database."""
+
+    database: Database
+    intake: Intake
+    leases: Leases
+    instances: Instances
+    limits: Limits
+    holds: Holds
+    queue: Queue
+    audit: Audit
+    sandbox: Sandbox
+    watch: Watch
+    janitor: Janitor
+    sessions: Sessions
+
+    def clock_ms(self) -> int:
+        """Return the time, in ms, by the clock that all times of the queue are kept by.
+
+        It costs no call: where that is the database's, as it was when it was last measured.
+        """
+        return self.database.clock_ms()
+
+    def close(self) -> None:
+        """Close all connections."""
+        self.database.close()
+
+
+def open_store(
+    place: Place | str, *, keep_content: bool = False, first_in_line: bool = False
+) -> Store:
+    """Open a queue whose schema is there; raises StoreUnavailable, QueueDamaged.
+
+    `keep_content`: the content of finished mail stays for a while. `first_in_line`: on SQLite,
+    writes go before those of other processes.
+    """
+    place = Place.of(place)
+    if place.is_postgres:
+        from relaygw.store.postgres import PostgresDatabase
+
+        return store_on(PostgresDatabase(place), keep_content=keep_content)
+    database = SqliteDatabase(place.url, first_in_line=first_in_line)
+    return store_on(database, keep_content=keep_content)
+
+
+def store_on(database: Database, *, keep_content: bool) -> Store:
+    """Return the store on an open database."""
+    return Store(
+        database=database,
+        intake=Intake(database),
+        leases=Leases(database, keep_content=keep_content),
+        instances=Instances(database),
+        limits=Limits(database),
+        holds=Holds(database),
+        queue=Queue(database, keep_content=keep_content),
+        audit=Audit(database),
+        sandbox=Sandbox(database),
+        watch=Watch(database),
+        janitor=Janitor(database),
+        sessions=Sessions(database),
+    )
+
+
+def read_content(store: Store, entry: QueueEntry) -> Iterator[bytes]:
+    """Yield the stored content of a message chunk by chunk; stops early when it is gone."""
+    for chunk_no in range(entry.chunk_count):
+        body = store.intake.read_chunk(entry.queue_id, chunk_no)
+        if body is None:
+            return
+        yield body

@@ -1,0 +1,42 @@
+"""The registration of a role's process."""
+
+from __future__ import annotations
+
+import io
+import os
+from dataclasses import replace
+from pathlib import Path
+
+from relaygw.roles.context import RoleContext
+from relaygw.roles.life import registered
+from relaygw.settings.load import load_settings
+from relaygw.store import lifelines, migrate
+from relaygw.store.instances import Instance
+from tests.altered_store import AlteredStore
+from tests.logs import text_log
+
+
+class EndsMeanwhile(AlteredStore):
+    """Ends another front of this host while the table is looked at, as a reload does."""
+
+    ending: lifelines.Lifeline
+
+    def registered(self) -> list[Instance]:
+        found = super().registered()
+        self.ending.release()
+        return found
+
+
+def test_a_front_of_this_host_that_ends_meanwhile_is_no_namesake(tmp_path: Path) -> None:
+    loaded = load_settings(config=None, environ={"XDG_STATE_HOME": str(tmp_path)})
+    migrate.upgrade(loaded.settings.queue.url)
+    store = EndsMeanwhile(loaded.settings.queue.url, keep_content=False)
+    output = io.StringIO()
+    lifeline, _supervisor = os.pipe()
+    context = RoleContext(loaded=loaded, lifeline=lifeline, log=text_log(output))
+    before = replace(context, incarnation="before")
+    store.ending = lifelines.Lifeline(context.instances_dir, "before")
+    store.instances.register(before.instance("front"))
+    with registered(context, "front", store):
+        assert "hostname" not in output.getvalue()
+    store.close()
