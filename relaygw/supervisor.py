@@ -34,7 +34,8 @@ from relaygw.roles.running import ROLES, preload, run_role
 from relaygw.service_file import RunningEntry, RunningGateway, ServiceFile, user_name
 from relaygw.settings.bind import Bind
 from relaygw.settings.load import LoadedSettings, load_settings
-from relaygw.settings.model import Mode, Settings
+from relaygw.settings.mode import Mode
+from relaygw.settings.model import Settings
 
 DRAIN_S = 30.0
 RESTART_LADDER_S = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0)

@@ -25,7 +25,7 @@ def config() -> None:
 def show(invocation: Invocation, with_origin: bool, wants_json: bool) -> None:
     """Show every value, also those by default."""
     loaded = invocation.load()
-    from relaygw.settings.show import origin_lines
+    from relaygw.settings.load import origin_lines
 
     for key, value, origin in origin_lines(loaded):
         if wants_json:

@@ -23,7 +23,8 @@ from relaygw.policy.hold_reasons import (
     sender_domain,
 )
 from relaygw.policy.routing import provider_route
-from relaygw.settings.model import Settings, Stream
+from relaygw.settings.model import Settings
+from relaygw.settings.routes import Stream
 
 WINDOW_PER_CONNECTION = 8
 MIN_WINDOW = 4

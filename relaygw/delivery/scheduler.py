@@ -22,7 +22,7 @@ from relaygw.delivery.outcome import Outcomes
 from relaygw.delivery.shares import QUOTA_SLICE_S, Shares
 from relaygw.mail.envelope import ClaimedDelivery
 from relaygw.policy.hold_reasons import sender_domain
-from relaygw.settings.model import Stream
+from relaygw.settings.routes import Stream
 
 PERMITS_AT_FIRST = 2
 _PUT_OFF_S = 30.0

@@ -17,7 +17,7 @@ from relaygw.mail.address import MAX_PATH_BYTES, check_address
 from relaygw.mail.envelope import AcceptedMessage, Source
 from relaygw.observe.escaping import escape
 from relaygw.policy.recipients import Decision, Fate
-from relaygw.settings.model import Mode
+from relaygw.settings.mode import Mode
 
 _SHOWN_CHARACTERS = 320
 _MAX_CWD_CHARACTERS = 1024

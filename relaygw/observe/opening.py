@@ -17,7 +17,7 @@ from relaygw.observe.postfix_form import PostfixForm
 from relaygw.observe.redaction import Redaction
 from relaygw.observe.stderr_outlet import StderrOutlet
 from relaygw.observe.syslog_outlet import SyslogOutlet
-from relaygw.settings.log import Log
+from relaygw.settings.model import Log
 
 
 def open_log(settings: Log, *, hostname: str) -> MailLog:

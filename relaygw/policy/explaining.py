@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from relaygw.policy.modes import Modes
 from relaygw.policy.recipients import Decision, Fate, RecipientPolicy
 from relaygw.policy.routing import Router
-from relaygw.settings.model import Mode, Route, Settings
+from relaygw.settings.mode import Mode
+from relaygw.settings.model import Settings
+from relaygw.settings.routes import Route
 
 _FATES = {
     Fate.DELIVER: "sent",

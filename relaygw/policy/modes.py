@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from functools import cache
 
-from relaygw.settings.model import Mode, Settings
+from relaygw.settings.mode import Mode
+from relaygw.settings.model import Settings
 
 
 @cache  # few combinations, and several looks for each message

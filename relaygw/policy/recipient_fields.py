@@ -28,8 +28,9 @@ from relaygw.mail.content import header_end, header_fields
 from relaygw.mail.envelope import Source
 from relaygw.policy.modes import Modes, strictest
 from relaygw.policy.recipients import RecipientPolicy
-from relaygw.settings.model import Mode, Settings
-from relaygw.settings.recipient_fields import RecipientField, recipient_fields
+from relaygw.settings.mode import Mode
+from relaygw.settings.model import Settings
+from relaygw.settings.presets import RecipientField, recipient_fields
 
 _LOWER = bytes(range(256)).lower()
 _NOT_LETTERS = bytes(byte for byte in range(256) if not (byte < 128 and chr(byte).isalnum()))

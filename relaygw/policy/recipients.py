@@ -11,7 +11,8 @@ from enum import StrEnum
 from relaygw.mail.address import folded, is_routable_elsewhere, split
 from relaygw.policy.modes import strictest
 from relaygw.policy.patterns import AddressPatterns
-from relaygw.settings.model import Mode, Recipients
+from relaygw.settings.mode import Mode
+from relaygw.settings.model import Recipients
 
 
 class Fate(StrEnum):

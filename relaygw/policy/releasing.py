@@ -16,7 +16,8 @@ from relaygw.mail.address import MAX_PATH_BYTES, check_address, split
 from relaygw.mail.envelope import Released, Source
 from relaygw.policy.modes import Modes, strictest
 from relaygw.policy.recipients import RecipientPolicy
-from relaygw.settings.model import Mode, Settings
+from relaygw.settings.mode import Mode
+from relaygw.settings.model import Settings
 
 CAPTURED_AS_INVALID = "invalid address"
 """How the reason begins of a recipient that is kept in a readable form, which may be another's."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 
 from relaygw.policy.patterns import AddressPatterns
-from relaygw.settings.model import Route, Stream
+from relaygw.settings.routes import Route, Stream
 
 CAPTURE_ROUTE = "captured"
 """The name under which captured mail is filed when no route is configured or matches."""

@@ -11,7 +11,8 @@ from relaygw.policy.modes import Modes
 from relaygw.policy.recipient_fields import NO_FIELDS, FieldRule, FieldRules
 from relaygw.policy.recipients import RecipientPolicy
 from relaygw.policy.releasing import ReleasePolicy
-from relaygw.settings.model import Mode, Settings
+from relaygw.settings.mode import Mode
+from relaygw.settings.model import Settings
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,8 +15,9 @@ from relaygw.mail.standing import HeldMail, MailInHand
 from relaygw.policy.hold_reasons import Why, parked_for, why_held
 from relaygw.policy.routing import provider_of_route, provider_route
 from relaygw.settings.alerts import Rule
-from relaygw.settings.model import Settings, Stream
+from relaygw.settings.model import Settings
 from relaygw.settings.provider import Provider
+from relaygw.settings.routes import Stream
 from relaygw.settings.units import format_duration
 
 LOST_MS = 86_400_000

@@ -8,15 +8,13 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
+from pydantic import BeforeValidator, Field, PlainSerializer
 
 from relaygw.settings.addresses import Address, Name
-from relaygw.settings.conflicts import Conflict, raise_conflicts
-from relaygw.settings.secret_url import SecretUrl
-from relaygw.settings.secrets import SecretRef
-from relaygw.settings.section import Count, Section
+from relaygw.settings.secrets import SecretRef, SecretUrl
+from relaygw.settings.section import Conflict, Count, Section, unknown_names
 from relaygw.settings.units import Interval, Share
 
 if TYPE_CHECKING:
@@ -97,27 +95,22 @@ class Alert(Section):
         """The key that says how it tells."""
         return next(kind for kind in _KINDS if getattr(self, kind) is not None)
 
-    @model_validator(mode="after")
-    def _is_one_channel(self) -> Self:
-        raise_conflicts(_channel_conflicts(self))
-        return self
-
-
-def _channel_conflicts(alert: Alert) -> Iterator[Conflict]:
-    kinds = [kind for kind in _KINDS if getattr(alert, kind) is not None]
-    if not kinds:
-        yield Conflict((), f"tells nobody; write one of {', '.join(_KINDS)}")
-    elif len(kinds) > 1:
-        yield Conflict(
-            (kinds[1],), f"stands beside {kinds[0]}; an entry is one channel, make it two"
-        )
-    if alert.email is not None and alert.sender is None:
-        yield Conflict(
-            ("email",), "needs sender beside it: an address of yours that the providers accept"
-        )
-    for key, belongs_to in (("sender", "email"), ("providers", "email")):
-        if getattr(alert, key) and getattr(alert, belongs_to) is None:
-            yield Conflict((key,), f"goes with {belongs_to} only; remove it")
+    def conflicts(self) -> Iterator[Conflict]:
+        """Check that it is one channel, with what goes with that kind."""
+        kinds = [kind for kind in _KINDS if getattr(self, kind) is not None]
+        if not kinds:
+            yield Conflict((), f"tells nobody; write one of {', '.join(_KINDS)}")
+        elif len(kinds) > 1:
+            yield Conflict(
+                (kinds[1],), f"stands beside {kinds[0]}; an entry is one channel, make it two"
+            )
+        if self.email is not None and self.sender is None:
+            yield Conflict(
+                ("email",), "needs sender beside it: an address of yours that the providers accept"
+            )
+        for key in ("sender", "providers"):
+            if getattr(self, key) and self.email is None:
+                yield Conflict((key,), "goes with email only; remove it")
 
 
 class AlertRules(Section):
@@ -153,10 +146,5 @@ def alert_conflicts(settings: Settings) -> Iterator[Conflict]:
                 f'"{name}" is the name of an earlier one; choose another',
             )
         seen.add(name)
-        known = ", ".join(settings.providers) or "none yet"
-        for position, provider in enumerate(alert.providers):
-            if provider not in settings.providers:
-                yield Conflict(
-                    ("alerts", number, "providers", position),
-                    f'"{provider}" is not one of the providers; write one of: {known}',
-                )
+        place = ("alerts", number, "providers")
+        yield from unknown_names(place, alert.providers, "providers", settings.providers)

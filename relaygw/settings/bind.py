@@ -8,18 +8,22 @@ sentence that begins with the value.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
-from typing import Any, Self
+from typing import TYPE_CHECKING, Self
 
-from pydantic import GetCoreSchemaHandler
-from pydantic_core import CoreSchema, core_schema
+from relaygw.settings.section import Conflict, Written
+from relaygw.settings.tree import Keys, shown_keys
+
+if TYPE_CHECKING:
+    from relaygw.settings.model import Settings
 
 _HOST_AND_PORT = re.compile(r"(?:\[(?P<ipv6>[^\[\]]+)\]|(?P<host>[^:\[\]]*)):(?P<port>[0-9]{1,5})")
 
 
 @dataclass(frozen=True, slots=True)
-class Bind:
+class Bind(Written):
     """A host and a port to listen on; port 0 lets the kernel choose."""
 
     host: str
@@ -66,14 +70,6 @@ class Bind:
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
-    @classmethod
-    def __get_pydantic_core_schema__(
-        cls, source: type[Any], handler: GetCoreSchemaHandler
-    ) -> CoreSchema:
-        return core_schema.no_info_plain_validator_function(
-            cls.parse, serialization=core_schema.to_string_ser_schema(when_used="json")
-        )
-
 
 def _ip(host: str) -> IPv4Address | IPv6Address:
     return ip_address("127.0.0.1" if host == "localhost" else host)
@@ -91,3 +87,21 @@ def _check_host(host: str, *, is_bracketed: bool) -> None:
         ) from error
     if (version == 6) != is_bracketed:
         raise ValueError("has brackets around an IPv4 address; write e.g. 127.0.0.1:25")
+
+
+def same_addresses(settings: Settings) -> Iterator[Conflict]:
+    """Check that whatever listens can: no address and port is there for two."""
+    binds: list[tuple[Keys, Bind]] = [
+        (("listeners", n, "bind"), one.bind) for n, one in enumerate(settings.listeners)
+    ]
+    binds.append((("web", "bind"), settings.web.bind))
+    metrics = settings.metrics.bind
+    if metrics is not None and metrics != settings.web.bind:  # else said by metrics_conflicts
+        binds.append((("metrics", "bind"), metrics))
+    for position, (keys, bind) in enumerate(binds):
+        for earlier, other in binds[:position]:
+            if bind.overlaps(other):
+                yield Conflict(
+                    keys, f"{bind} is taken by {shown_keys(earlier)} ({other}); choose another port"
+                )
+                break

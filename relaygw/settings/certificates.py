@@ -1,28 +1,35 @@
-"""Certificates of listeners: whether they can be used, and what a client will think of them.
+"""Certificates of listeners: whether they can be used, what clients think of them, and their end.
 
 A certificate is judged as a client judges it, by a handshake in memory that trusts nothing but
-that certificate.
+that certificate. When it ends is read from its PEM file (RFC 7468, RFC 5280 section 4.1), because
+the standard library tells that only of one that it has verified, so not of one that has expired.
 """
 
 from __future__ import annotations
 
+import re
 import ssl
 import time
 from collections.abc import Collection, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from relaygw.errors import SettingsError
-from relaygw.settings.explain import line_for
 from relaygw.settings.permissions import loose_permissions
 from relaygw.settings.tree import Tree
 
 if TYPE_CHECKING:
-    from relaygw.settings.model import ListenerTls, Settings
+    from relaygw.settings.listener import ListenerTls
+    from relaygw.settings.model import Settings
 
 WARN_DAYS = 21
 _X509_HAS_EXPIRED = 10  # OpenSSL's X509_V_ERR_CERT_HAS_EXPIRED
 _X509_NOT_YET_VALID = 9
+_PEM = re.compile(r"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.S)
+_VERSION = 0xA0
+_UTC_TIME = 0x17
+_LONG_LENGTH = 0x80
 
 
 def server_context(tls: ListenerTls) -> ssl.SSLContext:
@@ -84,7 +91,7 @@ def broken_certificates(settings: Settings, tree: Tree, *, owners: Collection[in
             if not isinstance(error.__cause__, PermissionError):
                 problem = str(error)
         if problem:
-            problems.append(line_for(("listeners", number, "tls"), problem, tree))
+            problems.append(tree.line_for(("listeners", number, "tls"), problem))
     return problems
 
 
@@ -151,3 +158,40 @@ def _covers(name: str, hostname: str) -> bool:
     if name.startswith("*."):
         return hostname.partition(".")[2] == name[2:]
     return name == hostname
+
+
+def certificate_end(path: Path) -> datetime:
+    """Return when the first certificate of a file ends; raises OSError, ValueError."""
+    found = _PEM.search(path.read_text("ascii", errors="replace"))
+    if found is None:
+        raise ValueError(f"{path} holds no certificate in PEM form")
+    try:
+        return _end(ssl.PEM_cert_to_DER_cert(found[0]))
+    except (IndexError, ValueError) as error:
+        raise ValueError(f"{path} holds a certificate that cannot be read") from error
+
+
+def _end(der: bytes) -> datetime:
+    (_, certificate), *_ = _elements(der)
+    (_, signed), *_ = _elements(certificate)
+    fields = [content for tag, content in _elements(signed) if tag != _VERSION]
+    _serial, _algorithm, _issuer, validity, *_ = fields
+    _, (tag, end) = _elements(validity)
+    text = end.decode("ascii")
+    if tag == _UTC_TIME:  # two digits of the year: 50 and above are of the last century
+        text = ("19" if text >= "50" else "20") + text
+    return datetime.strptime(text, "%Y%m%d%H%M%SZ").replace(tzinfo=UTC)
+
+
+def _elements(der: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yield tag and content of each element, one after the other (X.690 section 8.1)."""
+    position = 0
+    while position < len(der):
+        tag, length = der[position], der[position + 1]
+        position += 2
+        if length & _LONG_LENGTH:
+            size = length - _LONG_LENGTH
+            length = int.from_bytes(der[position : position + size])
+            position += size
+        yield tag, der[position : position + length]
+        position += length

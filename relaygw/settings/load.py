@@ -3,13 +3,18 @@
 `load_settings` reads, merges and checks everything, and reports all problems of a step
 together: first what is no YAML, then what the model refuses, then loose permissions. Each
 problem is one line of the SettingsError. Secrets are not read here, only their places.
+
+RELAYGW__QUEUE__URL lays `queue.url` over the files. Values of variables are read as YAML writes
+them: a scalar, or a list or mapping in brackets. A mapping is merged, everything else replaces. A
+number selects an entry of a list, the next free number adds one.
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,21 +24,20 @@ from pydantic import ValidationError
 from relaygw.errors import SettingsError
 from relaygw.mail import drop
 from relaygw.settings.certificates import broken_certificates
-from relaygw.settings.conflicts import Conflict, ConflictsFound
-from relaygw.settings.environment import merge_environment
-from relaygw.settings.explain import explain, line_for
-from relaygw.settings.filling import Filling
-from relaygw.settings.loose_secrets import loose_secrets
-from relaygw.settings.model import Mode, Settings
-from relaygw.settings.preset_filling import fill_presets
+from relaygw.settings.mode import Mode
+from relaygw.settings.model import Settings
+from relaygw.settings.permissions import loose_secrets
+from relaygw.settings.presets import fill_presets
+from relaygw.settings.problems import expectation, explain
 from relaygw.settings.relay_to import fill_relay_to
-from relaygw.settings.show import shown_leaves
-from relaygw.settings.tree import Keys, Place, Tree, shown_keys
-from relaygw.settings.yaml_text import read_tree
+from relaygw.settings.section import Conflict, ConflictsFound
+from relaygw.settings.tree import FilledValues, Keys, Place, Tree, shown_keys
+from relaygw.settings.yaml_text import read_flow, read_tree
 
 _NO_LISTENER = {"bind": "127.0.0.1:0"}
 DEFAULT_FILE = Path("/etc/relaygw/relaygw.yaml")
 _SYSTEM_STATE_DIR = Path("/var/lib/relaygw")
+_PREFIX = "RELAYGW__"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,10 +71,10 @@ def load_settings(
         short = file.name if file == main else f"{file.parent.name}/{file.name}"
         tree.merge(_read_file(file, short))
     _raise_if(tree.problems if not tree.is_readable else [])
-    merge_environment(tree, environ)
+    _merge_environment(tree, environ)
     default_dir = _default_state_dir(environ)
     values = _with_defaults(tree.values, default_dir, is_without_file=main is None)
-    filling = Filling(values)
+    filling = FilledValues(values)
     fill_presets(filling)
     fill_relay_to(filling, tree)
     settings = _validated(filling, tree)
@@ -175,16 +179,16 @@ def _default_maildrop(mode: object, state_dir: Path) -> str:
     return str(state_dir / "maildrop")
 
 
-def _validated(filling: Filling, tree: Tree) -> Settings:
+def _validated(filling: FilledValues, tree: Tree) -> Settings:
     problems = list(tree.problems)
-    problems += [line_for(keys, text, tree) for keys, text in filling.problems.items()]
+    problems += [tree.line_for(keys, text) for keys, text in filling.problems.items()]
     try:
         settings = Settings.model_validate(filling.values)
     except ValidationError as error:
         problems += explain(error, tree, filling.problems.keys())
         wrong = {tuple(key for key in item["loc"] if key != "[key]") for item in error.errors()}
         for conflict in _conflicts_despite(wrong | filling.problems.keys(), filling.values):
-            problems.append(line_for(conflict.path, conflict.problem, tree))
+            problems.append(tree.line_for(conflict.path, conflict.problem))
     _raise_if(list(dict.fromkeys(problems)))
     return settings
 
@@ -215,6 +219,115 @@ def _conflicts_despite(wrong: Collection[Keys], values: Mapping[str, Any]) -> It
     return ()
 
 
-def _origins(settings: Settings, tree: Tree, filling: Filling) -> dict[str, str]:
+# --- the environment
+
+
+def _merge_environment(tree: Tree, environ: Mapping[str, str]) -> None:
+    """Lay every RELAYGW__ variable over `tree`; what cannot be used becomes a problem line."""
+    # sorted: what is nearer the top comes first, RELAYGW__QUEUE before RELAYGW__QUEUE__URL
+    for name in sorted(name for name in environ if name.startswith(_PREFIX)):
+        place = Place(f"environment {name}")
+        try:
+            _set(tree, name.removeprefix(_PREFIX).split("__"), read_flow(environ[name]), place)
+        except ValueError as error:
+            tree.problems.append(f"{place}: {error}")
+
+
+def _set(tree: Tree, segments: list[str], value: Any, place: Place) -> None:
+    if not all(segments):
+        raise ValueError("is no key; write two underscores between keys: RELAYGW__QUEUE__URL")
+    container: Any = tree.values
+    keys: Keys = ()
+    for segment in segments[:-1]:
+        keys = (*keys, _key_in(container, segment))
+        container = _child(tree, container, keys, place)
+    _put(tree, container, (*keys, _key_in(container, segments[-1])), value, place)
+
+
+def _key_in(container: Any, segment: str) -> str | int:
+    """Return the key or position that a segment of a variable's name means."""
+    if isinstance(container, list):
+        if segment.isdecimal() and int(segment) <= len(container):
+            return int(segment)
+        raise ValueError("the list has no such entry; count from 0, or set the whole list")
+    wanted = segment.lower()
+    # a variable's name has no hyphen: SES_PROMO means the provider ses-promo
+    return next((key for key in container if key.lower().replace("-", "_") == wanted), wanted)
+
+
+def _child(tree: Tree, container: Any, keys: Keys, place: Place) -> Any:
+    key = keys[-1]
+    if _at(container, key) is None:
+        _assign(container, key, [] if expectation(keys) == "a list" else {})
+        tree.places[keys] = place
+    child = container[key]
+    if not isinstance(child, (dict, list)):
+        raise ValueError(f"{shown_keys(keys)} holds one value; set that key instead")
+    return child
+
+
+def _put(tree: Tree, container: Any, keys: Keys, value: Any, place: Place) -> None:
+    key = keys[-1]
+    old = _at(container, key)
+    if isinstance(value, dict) and isinstance(old, dict):
+        for inner, item in value.items():
+            _put(tree, old, (*keys, inner), item, place)
+        return
+    _assign(container, key, value)
+    tree.forget_places(keys)
+    _mark(tree, keys, value, place)
+
+
+def _at(container: Any, key: str | int) -> Any:
+    if isinstance(container, list):
+        return container[key] if isinstance(key, int) and key < len(container) else None
+    return container.get(key)
+
+
+def _assign(container: Any, key: str | int, value: Any) -> None:
+    if isinstance(container, list) and key == len(container):
+        container.append(value)
+    else:
+        container[key] = value
+
+
+def _mark(tree: Tree, keys: Keys, value: Any, place: Place) -> None:
+    tree.places[keys] = place
+    if isinstance(value, dict):
+        for key, item in value.items():
+            _mark(tree, (*keys, key), item, place)
+    elif isinstance(value, list):
+        for position, item in enumerate(value):
+            _mark(tree, (*keys, position), item, place)
+
+
+# --- as an operator sees them
+
+
+def shown_leaves(settings: Settings) -> Iterator[tuple[Keys, str]]:
+    """Yield keys and YAML form of every value; lists of scalars count as one value."""
+    yield from _leaves((), settings.model_dump(mode="json"))
+
+
+def _leaves(keys: Keys, value: Any) -> Iterator[tuple[Keys, str]]:
+    if isinstance(value, dict) and value:
+        for key, item in value.items():
+            yield from _leaves((*keys, key), item)
+    elif isinstance(value, list) and any(isinstance(item, dict) for item in value):
+        for position, item in enumerate(value):
+            yield from _leaves((*keys, position), item)
+    else:
+        # JSON is YAML, and its escapes keep a line one line
+        yield keys, json.dumps(value, ensure_ascii=False) if value is not None else "~"
+
+
+def origin_lines(loaded: LoadedSettings) -> Iterator[tuple[str, str, str]]:
+    """Yield (dotted key, value in YAML, origin) for every value, in the model's order."""
+    for keys, value in shown_leaves(loaded.settings):
+        key = shown_keys(keys)
+        yield key, value, loaded.origins[key]
+
+
+def _origins(settings: Settings, tree: Tree, filling: FilledValues) -> dict[str, str]:
     origins = {keys: str(place) for keys, place in tree.places.items()} | filling.origins
     return {shown_keys(keys): origins.get(keys, "default") for keys, _ in shown_leaves(settings)}

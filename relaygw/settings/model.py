@@ -1,19 +1,24 @@
 """The model of relaygw.yaml: every key, its type, its default and its meaning.
 
 Field names are the keys users write, so they carry no units; the types do (Duration is
-seconds, Size is bytes). Models are frozen; a null key means its default. What two keys must
-agree on is checked by settings.conflicts, which runs here so that no instance breaks it.
-What needs the network or the disk is not checked here.
+seconds, Size is bytes). Models are frozen; a null key means its default. Large sections have files
+of their own. What two keys must agree on is checked by their section, and between sections here at
+the end, so that no instance breaks it. What needs the network or the disk is not checked here.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
+import re
 import socket
 from collections.abc import Callable, Iterator
-from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import (
+    AfterValidator,
     BeforeValidator,
     Field,
     PlainSerializer,
@@ -23,65 +28,30 @@ from pydantic import (
 )
 
 from relaygw.mail import drop
-from relaygw.settings.addresses import (
-    Address,
-    Domain,
-    Entry,
-    HeaderName,
-    Name,
-    Pattern,
-    RewriteKey,
-)
+from relaygw.settings.addresses import Address, Domain, Entry, Name, RewriteKey, entry_matches
 from relaygw.settings.alerts import Alert, AlertRules, alert_conflicts
-from relaygw.settings.bind import Bind
-from relaygw.settings.conflicts import (
-    Conflict,
-    raise_conflicts,
-    recipients_conflicts,
-    retry_conflicts,
-    settings_conflicts,
-)
-from relaygw.settings.listener_conflicts import (
+from relaygw.settings.bind import same_addresses
+from relaygw.settings.listener import (
+    Listener,
+    User,
     listener_conflicts,
-    listener_tls_conflicts,
     open_relays,
-    same_addresses,
     user_conflicts,
 )
-from relaygw.settings.log import Log
-from relaygw.settings.metrics import Metrics, metrics_conflicts
+from relaygw.settings.mode import Mode
 from relaygw.settings.provider import Provider
-from relaygw.settings.queue_url import check_queue_url
 from relaygw.settings.relay_to import Relay
+from relaygw.settings.routes import Route, route_conflicts
 from relaygw.settings.secrets import SecretRef
-from relaygw.settings.section import Count, Section
-from relaygw.settings.units import Duration, Interval, Network, Pace, Share, Size, parse_network
-from relaygw.settings.user import PasswordHash, UserLogin
-from relaygw.settings.web import Web
-from relaygw.settings.web_conflicts import web_conflicts
+from relaygw.settings.section import Conflict, Section, raise_conflicts
+from relaygw.settings.units import Duration, Interval, Share
+from relaygw.settings.web import Metrics, Web, metrics_conflicts, web_conflicts
 
-
-class Mode(StrEnum):
-    """What may leave the gateway."""
-
-    PRODUCTION = "production"  # everything, less the block list
-    STAGING = "staging"  # only recipients on the allow list
-    SANDBOX = "sandbox"  # nothing
-
-    @property
-    def strictness(self) -> int:
-        """More for what lets less out."""
-        return _STRICTNESS.index(self)
-
-
-_STRICTNESS = (Mode.PRODUCTION, Mode.STAGING, Mode.SANDBOX)
-
-
-class Stream(StrEnum):
-    """Kinds of mail; transactional goes first."""
-
-    TRANSACTIONAL = "transactional"
-    PROMOTIONAL = "promotional"
+_SQLITE = "sqlite:////var/lib/relaygw/queue.db"
+_POSTGRES = "postgresql://relaygw@db.example.com/relaygw"
+_HOSTS = re.compile(r"(postgresql://(?:[^@/?#]*@)?)([^@/?#]*,[^@/?#]*)(/[^?#]*)(?:\?(.*))?")
+_HOST = re.compile(r"([^\[\]:]+|\[[^\]]*\])(?::(\d+))?")
+_LOG_FILE = "/var/log/relaygw/mail.log"
 
 
 class Processes(Section):
@@ -91,64 +61,68 @@ class Processes(Section):
     delivery: int = Field(default=1, strict=True, ge=1, le=64)
 
 
+def check_queue_url(url: str) -> str:
+    """Return `url`; raises ValueError for what names no database, or holds a password."""
+    if url.startswith(("postgres:", "postgresql+")):
+        raise ValueError(f"has another scheme than postgresql; write e.g. {_POSTGRES}")
+    if url.startswith("postgresql:"):
+        return _check_postgres(url)
+    path = url.removeprefix("sqlite:///")
+    if url and (path == url or not path.startswith("/") or path.endswith("/") or "?" in path):
+        raise ValueError(
+            f"is not the URL of a SQLite file with an absolute path; write e.g. {_SQLITE} "
+            f"with four slashes, or {_POSTGRES}"
+        )
+    return url
+
+
+def _check_postgres(url: str) -> str:
+    url = _with_hosts_apart(url)
+    try:
+        parts = urlsplit(url)
+        has_database = bool(parts.path.strip("/"))
+        has_password = parts.password is not None or "password" in parts.query.lower()
+        _ = parts.port
+    except ValueError:
+        has_database = has_password = False
+    if not has_database:
+        raise ValueError(f"names no database; write e.g. {_POSTGRES}")
+    if has_password:
+        raise ValueError(
+            "holds a password; take it out and write queue.password: file:PATH (or env:NAME), or "
+            "use PGPASSFILE"
+        )
+    return url
+
+
+def _with_hosts_apart(url: str) -> str:
+    """Return the URL of several servers with their ports in the one form that all parsers know."""
+    found = _HOSTS.fullmatch(url)
+    if found is None or ":" not in found[2]:
+        return url
+    hosts = [_HOST.fullmatch(one) for one in found[2].split(",")]
+    if not all(hosts):
+        return url
+    names = ",".join(one[1].strip("[]") for one in hosts if one)
+    ports = ",".join(one[2] or "5432" for one in hosts if one)
+    rest = f"&{found[4]}" if found[4] else ""
+    return f"{found[1]}{found[3]}?host={names}&port={ports}{rest}"
+
+
 class Queue(Section):
     """Where accepted mail is kept, and how long."""
 
-    url: str = ""  # empty: the loader puts SQLite in the state directory
+    url: Annotated[str, AfterValidator(check_queue_url)] = ""  # empty: SQLite, by the loader
     password: SecretRef | None = None  # of PostgreSQL; default: its own means, such as PGPASSFILE
     allow_unsafe: bool = False  # a PostgreSQL with fsync or synchronous_commit off
     retention: Duration = 7 * 86400.0  # finished messages stay searchable this long
     keep_content: Duration = 0.0  # content of delivered messages is kept this long
     min_free: Share = 0.05  # share of the volume below which the front answers 452
 
-    @field_validator("url")
-    @classmethod
-    def _known_database(cls, url: str) -> str:
-        return check_queue_url(url)
-
     @property
     def is_postgres(self) -> bool:
         """True when several instances may share the queue."""
         return self.url.startswith("postgresql:")
-
-
-class ListenerTls(Section):
-    """How a listener protects the connections of its clients."""
-
-    mode: Literal["off", "starttls", "implicit"] = "off"
-    cert: str | None = Field(default=None, min_length=1)  # PEM: certificate, then intermediate ones
-    key: str | None = Field(default=None, min_length=1)  # PEM; default: in the file of the cert
-
-    @model_validator(mode="after")
-    def _keys_agree(self) -> Self:
-        raise_conflicts(listener_tls_conflicts(self))
-        return self
-
-
-class Listener(Section):
-    """One SMTP address that the front listens on."""
-
-    bind: Bind = Field(examples=["127.0.0.1:25"])
-    allow: tuple[Network, ...] = (parse_network("127.0.0.0/8"), parse_network("::1/128"))
-    auth: Literal["off", "optional", "required"] = "optional"  # offered once there are users
-    tls: ListenerTls = ListenerTls()
-    proxy_protocol: tuple[Network, ...] = ()  # balancers whose PROXY header is required, believed
-    mode: Mode | None = None  # stricter than the global one
-    max_message_size: Size = Field(default=50 * 2**20, ge=1)
-    max_recipients: Count = 1000
-    max_connections: Count = 1000
-    max_connections_per_client: Count = 50  # networks in allow are exempt
-    rate_per_client: Pace | None = None  # messages of one client, for each front process
-    trust_source: tuple[Network, ...] = ()  # whose word on user and script is taken
-
-
-class User(Section):
-    """Who may log in to a listener, and as whom that client sends."""
-
-    name: UserLogin = Field(examples=["shop1"])
-    password_hash: PasswordHash
-    senders: tuple[Pattern, ...] = ()  # envelope senders; empty: anything
-    mode: Mode | None = None  # stricter than the global one
 
 
 class Maildrop(Section):
@@ -163,34 +137,6 @@ class Maildrop(Section):
         if path is not None and (not path.startswith("/") or not path.strip("/")):
             raise ValueError(f"is not an absolute path; write e.g. {drop.DIRECTORY}")
         return path
-
-
-class Route(Section):
-    """A condition on a message and where it goes; the first match wins."""
-
-    name: Name = Field(examples=["default"])
-    sender: tuple[Pattern, ...] = ()
-    recipient: tuple[Pattern, ...] = ()
-    header: dict[HeaderName, str] = {}  # header name: glob; all must match
-    listener: tuple[Bind, ...] = ()  # one of the listeners, by its bind
-    user: tuple[UserLogin, ...] = ()  # one of the users
-    stream: Stream = Stream.TRANSACTIONAL
-    providers: tuple[str, ...] = Field(examples=["[NAME]"])  # the next while the first is down
-
-    @field_validator("providers")
-    @classmethod
-    def _each_once(cls, providers: tuple[str, ...]) -> tuple[str, ...]:
-        if not providers:
-            raise ValueError("names no provider; write one")
-        if len(set(providers)) < len(providers):
-            raise ValueError("names a provider twice; write each once")
-        return providers
-
-    @property
-    def is_unconditional(self) -> bool:
-        """True when the route matches every message."""
-        conditions = (self.sender, self.recipient, self.header, self.listener, self.user)
-        return not any(conditions)
 
 
 class Refused(Section):
@@ -231,10 +177,14 @@ class Recipients(Section):
     ] = Refused()
     blocked: Literal["drop", "reject", "capture"] = "drop"
 
-    @model_validator(mode="after")
-    def _keys_agree(self) -> Self:
-        raise_conflicts(recipients_conflicts(self))
-        return self
+    def conflicts(self) -> Iterator[Conflict]:
+        """Check that mail is only redirected to someone who may receive it."""
+        target = self.refused.redirect_to
+        if target is not None and not any(entry_matches(entry, target) for entry in self.allow):
+            yield Conflict(
+                ("refused",),
+                f"redirects to {target}, who may not receive; add it to recipients.allow",
+            )
 
 
 class Rewrite(Section):
@@ -254,10 +204,10 @@ class Retry(Section):
     lifetime: Interval = 5 * 86400.0
     jitter: Share = 0.2
 
-    @model_validator(mode="after")
-    def _keys_agree(self) -> Self:
-        raise_conflicts(retry_conflicts(self))
-        return self
+    def conflicts(self) -> Iterator[Conflict]:
+        """Check that the delays can grow from first to max."""
+        if self.first > self.max:
+            yield Conflict(("first",), "is longer than retry.max; write a shorter delay")
 
 
 class Sandbox(Section):
@@ -265,6 +215,48 @@ class Sandbox(Section):
 
     retention: Duration = 30 * 86400.0
     max_messages: int = Field(default=100_000, strict=True, ge=1)
+
+
+def _log_target(value: str) -> str:
+    if value in ("stderr", "syslog"):
+        return value
+    kind, colon, path = value.partition(":")
+    if kind == "file" and colon:
+        return f"file:{_log_path(path)}"
+    raise ValueError(f"is not a target; write stderr, syslog or file:{_LOG_FILE}")
+
+
+def _log_path(path: str) -> str:
+    if not path.startswith("/") or path.endswith("/") or not path.isprintable():
+        raise ValueError(f"has no absolute path of a file; write e.g. {_LOG_FILE}")
+    return path
+
+
+def _syslog_tag(name: str) -> str:
+    if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,31}", name):
+        return name
+    raise ValueError("is not 1-32 letters, digits or any of . _ / -; write e.g. postfix")
+
+
+class Log(Section):
+    """What is logged and how."""
+
+    format: Literal["postfix", "json"] = "postfix"
+    target: Annotated[str, AfterValidator(_log_target)] = "stderr"
+    subject: bool = True  # subject and source behind what Postfix writes
+    redact: tuple[Literal["subject", "local_part", "addresses"], ...] = ()  # see observe.redaction
+    syslog_name: Annotated[str, AfterValidator(_syslog_tag)] = (
+        "relaygw"  # in front of the daemon's name
+    )
+    syslog_socket: Annotated[str, AfterValidator(_log_path)] = Field(
+        default="/dev/log", examples=["/dev/log"]
+    )
+
+    @property
+    def file(self) -> Path | None:
+        """The file that the log goes to, if it does."""
+        kind, _, path = self.target.partition(":")
+        return Path(path) if kind == "file" else None
 
 
 def _default_hostname() -> str:
@@ -315,7 +307,7 @@ _BETWEEN_SECTIONS: tuple[tuple[Callable[[Settings], Iterator[Conflict]], frozens
     (open_relays, frozenset({"listeners"})),  # the first, and with any mode but a known sandbox
     (same_addresses, frozenset({"listeners", "web", "metrics"})),
     (
-        settings_conflicts,
+        route_conflicts,
         frozenset({"mode", "providers", "relay_to", "routes", "listeners", "users"}),
     ),
     (listener_conflicts, frozenset({"mode", "listeners", "users"})),
@@ -325,3 +317,26 @@ _BETWEEN_SECTIONS: tuple[tuple[Callable[[Settings], Iterator[Conflict]], frozens
     (alert_conflicts, frozenset({"alerts", "providers", "routes"})),
 )
 """Each check with the sections that it looks at."""
+
+
+def fingerprint(settings: Settings) -> str:
+    """Return 16 hex digits that change with what decides where mail goes.
+
+    Instances compare it to find out that they run different routing or policy settings;
+    passwords are no part of it.
+    """
+    decisive = settings.model_dump(
+        mode="json",
+        include={
+            "mode": True,
+            "routes": True,
+            "recipients": True,
+            "rewrite": True,
+            "providers": True,
+            "listeners": {"__all__": {"mode"}},  # each gateway binds its own addresses
+            "users": {"__all__": {"name", "mode", "senders"}},
+        },
+        exclude={"providers": {"__all__": {"password", "oauth"}}},
+    )
+    text = json.dumps(decisive, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

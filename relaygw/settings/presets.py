@@ -1,22 +1,32 @@
-"""What is known of mail services, read from presets.yaml beside this file.
+"""What is known of mail services: presets.yaml, recipient_fields.yaml, and how presets are used.
 
-A preset says which keys of a provider it fills in, for which regions and variants, and what
-only the user knows. How it is laid under a configuration is in `preset_filling`.
+A preset says which keys of a provider it fills in, for which regions and variants, and what only
+the user knows. It is laid under the providers that name it: every key of the user's own stays, and
+what neither has is a problem that says what to write. The files beside this one explain their keys;
+each is read once a process.
 """
 
 from __future__ import annotations
 
+import difflib
+import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from pydantic import Field
+
+from relaygw.settings.secrets import SecretRef
 from relaygw.settings.section import Port, Section
-from relaygw.settings.tree import Place
-from relaygw.settings.yaml_text import read_tree
+from relaygw.settings.tree import FilledValues, Keys
+from relaygw.settings.yaml_text import read_own
 
-DATA = Path(__file__).with_name("presets.yaml")
+_PRESETS = Path(__file__).with_name("presets.yaml")
+_RECIPIENT_FIELDS = Path(__file__).with_name("recipient_fields.yaml")
+GENERAL = "general"
+"""The entry of fields that mail servers of any kind know."""
 
 
 class Choice(Section):
@@ -75,6 +85,151 @@ class Preset(Section):
 @cache
 def presets() -> Mapping[str, Preset]:
     """Return all presets by name."""
-    tree = read_tree(DATA.read_bytes(), Place(DATA.name))
-    assert not tree.problems, tree.problems
-    return {name: Preset.model_validate(entry) for name, entry in tree.values.items()}
+    values = read_own(_PRESETS).values
+    return {name: Preset.model_validate(entry) for name, entry in values.items()}
+
+
+def fill_presets(filling: FilledValues) -> None:
+    """Fill in what the providers' presets say, and note what is missing."""
+    providers = filling.values.get("providers")
+    if not isinstance(providers, dict):
+        return
+    filled = dict(providers)
+    for name, written in providers.items():
+        if isinstance(written, dict):
+            filled[name] = _fill(filling, written, ("providers", name))
+    filling.values["providers"] = filled
+
+
+def _fill(filling: FilledValues, written: dict[str, Any], at: Keys) -> dict[str, Any]:
+    def note(problems: Iterator[tuple[str, str]]) -> bool:
+        noted = {(*at, *key.split(".")): problem for key, problem in problems}
+        filling.problems.update(noted)
+        return bool(noted)
+
+    name = written.get("preset")
+    preset = presets().get(name) if isinstance(name, str) else None
+    if note(_choice_problems(preset, written)) or preset is None:
+        return written
+    keys = preset.keys_for(written.get("region"), written.get("variant"))
+    keys |= _transport(preset, written) | _token_twice(preset, written)
+    if isinstance(written.get("oauth"), dict):
+        keys |= preset.with_oauth
+    filled = filling.lay_under(written, keys, at, f"preset {name}")
+    note(_login_problems(preset, filled))
+    return filled
+
+
+def _unknown(value: object, known: Iterable[str], remedy: str) -> str:
+    if not isinstance(value, str):
+        return f"is not one of {', '.join(known)}; write {remedy}"
+    near = difflib.get_close_matches(value.lower(), known, n=1)
+    return f"{_quoted(value)} is not one of {', '.join(known)}; write {near[0] if near else remedy}"
+
+
+def _quoted(value: object) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 80 else text[:76] + '..."'
+
+
+def _choice_problems(preset: Preset | None, written: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield key and problem of a preset, region or variant that is not there."""
+    name, region, variant = (written.get(key) for key in ("preset", "region", "variant"))
+    if name is None:
+        for key in ("region", "variant"):
+            if written.get(key) is not None:
+                yield key, "belongs to a preset and there is none; remove it"
+        return
+    if preset is None:
+        yield "preset", _unknown(name, presets(), "host and port for any other service")
+        return
+    yield from _region_problems(preset, name, region)
+    if variant is not None and not preset.variants:
+        yield "variant", f"preset {name} has no variants; remove it"
+    elif variant is not None and not (isinstance(variant, str) and variant in preset.variants):
+        yield "variant", _unknown(variant, preset.variants, "one of them")
+
+
+def _region_problems(preset: Preset, name: str, region: object) -> Iterator[tuple[str, str]]:
+    if region is None:
+        if preset.needs_region:
+            yield "region", _required(name, preset.asks["region"])
+    elif not (preset.regions or preset.region_pattern):
+        yield "region", f"preset {name} has no regions; remove it"
+    elif not (isinstance(region, str) and preset.has_region(region)):
+        if preset.regions:
+            yield "region", _unknown(region, preset.regions, "one of them")
+        else:
+            remedy = preset.asks["region"]
+            yield "region", f"{_quoted(region)} is not a region of {name}; write {remedy}"
+
+
+def _required(name: str, what: str) -> str:
+    return f"is required with preset {name}; write {what}"
+
+
+def _transport(preset: Preset, written: dict[str, Any]) -> dict[str, Any]:
+    """Port and TLS belong together: either may be written, and the other follows."""
+    if written.get("tls") == "implicit" and written.get("port") is None and preset.implicit_ports:
+        return {"port": preset.implicit_ports[0]}
+    if written.get("port") in preset.implicit_ports:
+        return {"tls": "implicit"}
+    return {}
+
+
+def _token_twice(preset: Preset, written: dict[str, Any]) -> dict[str, Any]:
+    password = written.get("password")
+    if not preset.is_token_twice or not isinstance(password, str):
+        return {}
+    try:
+        SecretRef.parse(password)
+    except ValueError:
+        return {}  # the model says what is wrong with it, once
+    return {"username": password}
+
+
+def _login_problems(preset: Preset, filled: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield what only the user knows and did not write: the login, and parts of `oauth`."""
+    oauth = filled.get("oauth")
+    has_login = oauth is not None or filled.get("username") or filled.get("password")
+    if preset.may_lack_auth and not has_login:
+        return
+    for key, remedy in preset.asks.items():
+        section, _, inner = key.rpartition(".")
+        if section == "oauth" and isinstance(oauth, dict):
+            is_missing = oauth.get(inner) is None
+        else:
+            is_wanted = key == "username" or (key == "password" and oauth is None)
+            is_missing = is_wanted and filled.get(key) is None
+        if is_missing:
+            yield key, _required(filled["preset"], remedy)
+
+
+# --- fields that name recipients
+
+
+class RecipientField(Section):
+    """A header field in which somebody down the line may read addresses."""
+
+    name: str
+    carries: Literal["recipients", "envelope", "notices", "copy"]
+    form: Literal["addresses", "json", "url"]
+    addresses: tuple[str, ...] = ()  # of JSON: paths, keys joined by dots; lists are looked through
+    harmless: tuple[str, ...] = ()
+    json_only: bool = False
+    source: str
+
+
+class ServiceFields(Section):
+    """The fields of one service; none where its pages name none."""
+
+    sources: tuple[str, ...] = Field(min_length=1)
+    note: str = ""
+    fields: tuple[RecipientField, ...] = ()
+
+
+@cache
+def recipient_fields() -> Mapping[str, ServiceFields]:
+    """Return the fields of all services, by preset, and the GENERAL ones."""
+    values = read_own(_RECIPIENT_FIELDS).values
+    return {name: ServiceFields.model_validate(entry) for name, entry in values.items()}

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from enum import StrEnum
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field
 
 from relaygw.settings.addresses import HeaderName, Host, Name, Pattern, is_loopback_host
-from relaygw.settings.auth_conflicts import auth_conflicts
-from relaygw.settings.conflicts import raise_conflicts
 from relaygw.settings.reply_row import ReplyRow
-from relaygw.settings.secrets import SecretRef, UserName
-from relaygw.settings.section import Count, Port, Section
+from relaygw.settings.secrets import SecretRef, UserName, is_url
+from relaygw.settings.section import Conflict, Count, Port, Section
 from relaygw.settings.units import Interval, Pace, Size
 
 Quota = Annotated[int, Field(strict=True, ge=1, le=1_000_000_000)]
@@ -39,22 +38,11 @@ class Timeouts(Section):
 
 
 def _check_token_url(text: str) -> str:
-    if not _is_token_url(text):
+    url = urlsplit(text) if is_url(text) else None
+    is_private = url and (url.scheme == "https" or is_loopback_host(url.hostname or ""))
+    if url is None or not is_private or url.username or url.fragment:
         raise ValueError("is no https URL; write e.g. https://oauth2.googleapis.com/token")
     return text
-
-
-def _is_token_url(text: str) -> bool:
-    if not (text.isascii() and text.isprintable()) or " " in text:
-        return False
-    try:
-        url = urlsplit(text)
-        has_port = url.port != 0  # raises ValueError for what is no port
-    except ValueError:
-        return False
-    host = url.hostname or ""
-    is_private = url.scheme == "https" or (url.scheme == "http" and is_loopback_host(host))
-    return bool(host) and has_port and is_private and not (url.username or url.fragment)
 
 
 TokenUrl = Annotated[str, AfterValidator(_check_token_url)]
@@ -103,10 +91,47 @@ class Provider(Section):
     timeouts: Timeouts = Timeouts()
     replies: tuple[ReplyRow, ...] = ()  # own rows of the reply catalogue, before all others
 
-    @model_validator(mode="after")
-    def _keys_agree(self) -> Self:
-        raise_conflicts(auth_conflicts(self))
-        return self
+    def conflicts(self) -> Iterator[Conflict]:
+        """Check that user name and secret come together, and never in clear over a network."""
+        yield from self._oauth_conflicts()
+        if self.username is not None and not self.has_credentials:
+            if self.auth != "xoauth2" and self.oauth is None:  # else it is told already
+                yield Conflict(("username",), "has no password beside it; set both or neither")
+            return
+        if self.username is None and self.password is not None:
+            yield Conflict(("password",), "has no username beside it; set both or neither")
+        is_clear = self.tls == "none" and not is_loopback_host(self.host)
+        if self.has_credentials and is_clear and not self.auth_without_tls:
+            secret = "access token" if self.uses_xoauth2 else "password"
+            yield Conflict(
+                ("tls",),
+                f"none would send the {secret} to {self.host} in clear text; write "
+                "tls: required, or auth_without_tls: true if the network is yours",
+            )
+
+    def _oauth_conflicts(self) -> Iterator[Conflict]:
+        oauth = self.oauth
+        if oauth is None:
+            if self.auth == "xoauth2":
+                yield Conflict(
+                    ("auth",),
+                    "xoauth2 needs to know where tokens come from; add the section oauth",
+                )
+            return
+        if not self.uses_xoauth2:
+            yield Conflict(
+                ("oauth",),
+                f"is of no use with auth: {self.auth}; write auth: xoauth2, or remove one of them",
+            )
+        if self.username is None:
+            yield Conflict(
+                ("oauth",), "has no username beside it; add the mailbox that the token is for"
+            )
+        if oauth.client_secret is None and oauth.refresh_token is None:
+            yield Conflict(
+                ("oauth",),
+                "has neither client_secret nor refresh_token; add what your provider gave",
+            )
 
     @property
     def uses_xoauth2(self) -> bool:

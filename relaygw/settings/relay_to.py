@@ -20,9 +20,8 @@ from pydantic import GetCoreSchemaHandler, TypeAdapter
 from pydantic_core import CoreSchema, core_schema
 
 from relaygw.settings.addresses import Host, is_loopback_host
-from relaygw.settings.filling import Filling
 from relaygw.settings.secrets import SecretRef, UserName
-from relaygw.settings.tree import Tree
+from relaygw.settings.tree import FilledValues, Tree
 
 ROUTE = "default"
 """The name of the route over the gateways; it is the last one."""
@@ -161,7 +160,7 @@ def _checked(kind: TypeAdapter[str], value: object, problem: str) -> str:
     raise ValueError(f"{problem}; write e.g. smtp://gw1.example.com:587")
 
 
-def fill_relay_to(filling: Filling, tree: Tree) -> None:
+def fill_relay_to(filling: FilledValues, tree: Tree) -> None:
     """Add the providers and the route that `relay_to` stands for.
 
     An entry that cannot be read is left to the model, which refuses it.

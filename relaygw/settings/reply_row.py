@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
-from pydantic import AfterValidator, model_validator
+from pydantic import AfterValidator
 
 from relaygw.mail.outcome import BEFORE_MAIL, Stage
-from relaygw.settings.conflicts import Conflict, raise_conflicts
-from relaygw.settings.section import Section
+from relaygw.settings.section import Conflict, Section
 from relaygw.settings.units import Interval
 
 StageName = Literal[
@@ -71,17 +70,14 @@ class ReplyRow(Section):
     remedy: str = ""
     source: str = ""  # where the text is documented
 
-    @model_validator(mode="after")
-    def _keeps_promises(self) -> Self:
-        raise_conflicts((*_condition_conflicts(self), *_meaning_conflicts(self)))
-        return self
+    def conflicts(self) -> Iterator[Conflict]:
+        """Check that it breaks no promise."""
+        early = next((name for name in self.stages if STAGES[name] in BEFORE_MAIL), None)
+        yield from _condition_conflicts(self, early)
+        yield from _meaning_conflicts(self, early)
 
 
-def _early(row: ReplyRow) -> list[StageName]:
-    return [name for name in row.stages if STAGES[name] in BEFORE_MAIL]
-
-
-def _condition_conflicts(row: ReplyRow) -> Iterator[Conflict]:
+def _condition_conflicts(row: ReplyRow, early: StageName | None) -> Iterator[Conflict]:
     if not (row.code or row.status or row.text):
         yield Conflict((), "matches every reply; give it a code, a status or a text")
     if row.code:
@@ -99,25 +95,24 @@ def _condition_conflicts(row: ReplyRow) -> Iterator[Conflict]:
             yield Conflict(
                 ("code",), f'{row.code} matches {matched[0]}, and only a 5xx bounces; write "5.."'
             )
-    early = _early(row)
     if early and row.verdict == "bounce":
         yield Conflict(
             ("verdict",),
-            f"bounce cannot be at stage {early[0]}: a refusal before MAIL says nothing about a "
+            f"bounce cannot be at stage {early}: a refusal before MAIL says nothing about a "
             "message; write hold or retry, or stages from mail on",
         )
 
 
-def _meaning_conflicts(row: ReplyRow) -> Iterator[Conflict]:
+def _meaning_conflicts(row: ReplyRow, early: StageName | None) -> Iterator[Conflict]:
     allowed = _SCOPES[row.verdict]
     if row.scope is not None and row.scope not in allowed:
         yield Conflict(
             ("scope",), f"{row.scope} does not go with {row.verdict}; write {' or '.join(allowed)}"
         )
-    elif row.scope in _OF_A_MESSAGE and (early := _early(row)) and row.verdict != "bounce":
+    elif row.scope in _OF_A_MESSAGE and early and row.verdict != "bounce":
         yield Conflict(
             ("scope",),
-            f"{row.scope} cannot be at stage {early[0]}, where no message is known; write provider",
+            f"{row.scope} cannot be at stage {early}, where no message is known; write provider",
         )
     if row.limit is not None and row.verdict != "throttle":
         yield Conflict(("limit",), f"does not go with {row.verdict}; remove it, or write throttle")

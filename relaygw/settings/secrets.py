@@ -1,8 +1,9 @@
 """Secrets by reference: where a password is kept, and how it is read.
 
 `env:NAME`, `file:PATH`, `credential:NAME` (systemd), `command:ARGV` (a key store's own
-client), and `plain:VALUE` for tests. No text, repr, dump or error of this module holds a
-secret. A reference that cannot be read raises SettingsError with what, where and remedy.
+client), and `plain:VALUE` for tests; or a URL that is a secret itself. No text, repr, dump or
+error of this module holds a secret. A reference that cannot be read raises SettingsError with
+what, where and remedy. ValueError texts continue a sentence that begins with the value.
 """
 
 from __future__ import annotations
@@ -14,13 +15,14 @@ import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Self
+from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, GetCoreSchemaHandler, PlainSerializer
-from pydantic_core import CoreSchema, core_schema
+from pydantic import AfterValidator, PlainSerializer
 
 from relaygw.errors import SettingsError
 from relaygw.settings.permissions import MAX_SECRET_BYTES, secret_file_problem
+from relaygw.settings.section import Written
 
 FORMS = "env:NAME, file:PATH, credential:NAME, command:ARGV or plain:VALUE"
 _KINDS = ("env", "file", "credential", "command", "plain")
@@ -29,7 +31,7 @@ _COMMAND_LIMIT_S = 10
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class SecretRef:
+class SecretRef(Written):
     """Where a secret is kept; `read` fetches it anew each time."""
 
     kind: str
@@ -151,14 +153,6 @@ class SecretRef:
     def __repr__(self) -> str:
         return f"SecretRef({str(self)!r})"
 
-    @classmethod
-    def __get_pydantic_core_schema__(
-        cls, source: type[Any], handler: GetCoreSchemaHandler
-    ) -> CoreSchema:
-        return core_schema.no_info_plain_validator_function(
-            cls.parse, serialization=core_schema.to_string_ser_schema(when_used="always")
-        )
-
 
 def _target_problem(kind: str, target: str) -> str | None:
     if kind == "env" and not _ENV_NAME.fullmatch(target):
@@ -205,3 +199,63 @@ UserName = Annotated[
     PlainSerializer(_show_user_name, return_type=str, when_used="json"),
 ]
 """A user name as is, or a secret reference to one."""
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class SecretUrl(Written):
+    """An http or https URL, in the configuration or by reference."""
+
+    reference: SecretRef
+
+    @classmethod
+    def parse(cls, value: object) -> Self:
+        """Read a URL or a secret reference; raises ValueError."""
+        if isinstance(value, cls):
+            return value
+        if isinstance(value, str) and not value.lower().startswith(("http:", "https:")):
+            try:
+                return cls(SecretRef.parse(value))
+            except ValueError:
+                raise ValueError(
+                    "is neither a URL nor a secret reference; write e.g. "
+                    "https://hooks.example.com/… or env:ALERT_URL"
+                ) from None
+        if not isinstance(value, str) or not is_url(value):
+            raise ValueError("is no http or https URL; write e.g. https://hooks.example.com/…")
+        return cls(SecretRef("plain", value))
+
+    def read(self, environ: Mapping[str, str] | None = None) -> str:
+        """Return the URL as it is now; see SecretRef.read. Raises SettingsError."""
+        url = self.reference.read(environ)
+        if not is_url(url):
+            raise SettingsError(f"{self}: holds no http or https URL; store one there")
+        return url
+
+    @property
+    def host(self) -> str | None:
+        """The host, if the URL stands in the configuration."""
+        is_here = self.reference.kind == "plain"
+        return urlsplit(self.reference.target).hostname if is_here else None
+
+    def __str__(self) -> str:
+        if self.reference.kind != "plain":
+            return str(self.reference)
+        parts = urlsplit(self.reference.target)
+        host = parts.netloc.rpartition("@")[2]
+        is_bare = parts.path in ("", "/") and not (parts.query or parts.username)
+        return f"{parts.scheme}://{host}{parts.path if is_bare else '/***'}"
+
+    def __repr__(self) -> str:
+        return f"SecretUrl({str(self)!r})"
+
+
+def is_url(text: str) -> bool:
+    """True for an http or https URL with a host."""
+    if not (text.isascii() and text.isprintable()) or " " in text:
+        return False
+    try:
+        url = urlsplit(text)
+        has_port = url.port != 0  # raises ValueError for what is no port
+    except ValueError:
+        return False
+    return url.scheme in ("http", "https") and bool(url.hostname) and has_port

@@ -1,15 +1,61 @@
-"""What all sections of the model share."""
+"""What all sections of the model share, and how one says what its keys disagree on.
+
+A section is a pydantic model with its own checks. What a check yields is raised together as one
+exception that pydantic carries to the loader, which adds file and line.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from collections.abc import Collection, Iterable, Iterator
+from typing import Annotated, Any, NamedTuple, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, model_validator
+from pydantic_core import CoreSchema, core_schema
+
+from relaygw.settings.tree import Keys
 
 # strict: without it pydantic reads `true` as the number 1
 Count = Annotated[int, Field(strict=True, ge=1, le=1_000_000)]
 """A whole number from 1."""
 Port = Annotated[int, Field(strict=True, ge=1, le=65535)]
+
+
+class Conflict(NamedTuple):
+    """One disagreement: the key to point at, and what is wrong with the remedy.
+
+    The keys begin at the section that is checked.
+    """
+
+    path: Keys
+    problem: str
+
+
+class ConflictsFound(ValueError):
+    """Keys that do not fit together; a ValueError, so that pydantic collects it."""
+
+    def __init__(self, conflicts: list[Conflict]) -> None:
+        super().__init__("; ".join(f"{'.'.join(map(str, c.path))}: {c.problem}" for c in conflicts))
+        self.conflicts = conflicts
+
+
+def raise_conflicts(found: Iterable[Conflict]) -> None:
+    """Raise ConflictsFound with everything in `found`, if there is anything."""
+    conflicts = list(found)
+    if conflicts:
+        raise ConflictsFound(conflicts)
+
+
+def unknown_names(
+    keys: Keys, names: Iterable[str], section: str, known: Collection[str]
+) -> Iterator[Conflict]:
+    """Check that all `names`, a list at `keys`, are among those `known` in another section."""
+    for position, name in enumerate(names):
+        if name not in known:
+            yield Conflict(
+                (*keys, position),
+                f'"{name}" is not one of the {section}; write one of: '
+                + (", ".join(known) or "none yet"),
+            )
 
 
 class Section(BaseModel):
@@ -24,3 +70,31 @@ class Section(BaseModel):
         if not isinstance(values, dict):
             return values
         return {k: v for k, v in values.items() if v is not None or k not in cls.model_fields}
+
+    @model_validator(mode="after")
+    def _keys_agree(self) -> Self:
+        raise_conflicts(self.conflicts())
+        return self
+
+    def conflicts(self) -> Iterator[Conflict]:
+        """Yield what the keys of this section disagree on."""
+        yield from ()
+
+
+class Written:
+    """Base of values with a written form of their own: `parse` reads it, `str` gives it back."""
+
+    __slots__ = ()
+
+    @classmethod
+    def parse(cls, value: object) -> Self:
+        """Read the written form, or return what was read already; raises ValueError."""
+        raise NotImplementedError
+
+    @classmethod
+    def __get_pydantic_core_schema__(
+        cls, source: type[Any], handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        return core_schema.no_info_plain_validator_function(
+            cls.parse, serialization=core_schema.to_string_ser_schema(when_used="always")
+        )

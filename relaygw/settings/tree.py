@@ -1,11 +1,13 @@
-"""A tree of plain values that remembers where each one was written.
+"""Trees of plain values that remember where each one was written.
 
-Files and environment are read into trees and laid over each other; the places survive, so
-that an error or `config show --origin` can name the line.
+Files and environment are read into trees and laid over each other; then values are filled in that
+stand for more than is written. The places survive, so that an error or `config show --origin` can
+name the line.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -65,6 +67,51 @@ class Tree:
             if keys[:length] in self.places:
                 return self.places[keys[:length]]
         return None
+
+    def line_for(self, keys: Keys, problem: str) -> str:
+        """Return the line for one problem: where, which key, what."""
+        place = self.place_of(keys)
+        key = shown_keys(keys) or "the configuration"
+        return f"{place}: {key}: {problem}" if place else f"{key}: {problem}"
+
+
+@dataclass(slots=True)
+class FilledValues:
+    """A configuration's values as they are filled in.
+
+    `origins` says where a filled-in value comes from; `problems` what cannot be filled in, by
+    the key to point at.
+    """
+
+    values: dict[str, Any]
+    origins: dict[Keys, str] = field(default_factory=dict)
+    problems: dict[Keys, str] = field(default_factory=dict)
+
+    def lay_under(
+        self, written: dict[str, Any], keys: Mapping[str, Any], at: Keys, origin: str
+    ) -> dict[str, Any]:
+        """Return `written` with what `keys` adds to it; mappings are merged, null is nothing.
+
+        Names are compared without case, since header fields are the same by any case.
+        """
+        merged = dict(written)
+        taken = {name.lower(): name for name, value in written.items() if value is not None}
+        for name, value in keys.items():
+            here = taken.get(name.lower())
+            if here is None:
+                merged[name] = value
+                self.origins.update(dict.fromkeys(_leaves((*at, name), value), origin))
+            elif isinstance(value, dict) and isinstance(merged[here], dict):
+                merged[here] = self.lay_under(merged[here], value, (*at, here), origin)
+        return merged
+
+
+def _leaves(at: Keys, value: Any) -> Iterator[Keys]:
+    if isinstance(value, dict) and value:
+        for name, item in value.items():
+            yield from _leaves((*at, name), item)
+    else:
+        yield at
 
 
 def shown_keys(keys: Keys) -> str:

@@ -1,4 +1,4 @@
-"""The section `web`: where pages and API are served, and who may see them.
+"""The sections `web` and `metrics`: where pages, API and metrics are served, and for whom.
 
 ValueError texts continue a sentence that begins with the value.
 """
@@ -6,19 +6,23 @@ ValueError texts continue a sentence that begins with the value.
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
 from relaygw.settings.bind import Bind
-from relaygw.settings.secret_url import is_url
-from relaygw.settings.secrets import SecretRef
-from relaygw.settings.section import Section
+from relaygw.settings.listener import PasswordHash, UserLogin
+from relaygw.settings.secrets import SecretRef, is_url
+from relaygw.settings.section import Conflict, Section
 from relaygw.settings.units import Network
-from relaygw.settings.user import PasswordHash, UserLogin
+
+if TYPE_CHECKING:
+    from relaygw.settings.model import Settings
 
 _BASE_PATH = re.compile(r"(?:/[A-Za-z0-9_~.-]+)+")
 _DOTS = frozenset({".", ".."})
+_METRICS_EXAMPLE = "127.0.0.1:9154"  # the port that exporters of Postfix's metrics use
 
 RoleName = Literal["viewer", "operator", "admin"]
 """What somebody may do: look; delete, tag and release as the lists allow; release to anyone."""
@@ -73,3 +77,59 @@ class Web(Section):
     def has_logins(self) -> bool:
         """True when somebody is known here, so that nobody else gets in."""
         return bool(self.users or self.tokens)
+
+
+class Metrics(Section):
+    """Where metrics are served beside the pages."""
+
+    bind: Bind | None = Field(
+        default=None, examples=[_METRICS_EXAMPLE]
+    )  # None: with the pages only
+
+
+def web_conflicts(settings: Settings) -> Iterator[Conflict]:
+    """Check who may see captured mail, and that each name is one user or one token."""
+    web = settings.web
+    if web.open and settings.mode != "sandbox":
+        yield Conflict(
+            ("web", "open"),
+            f"shows captured mail to everyone in mode {settings.mode}; only mode sandbox "
+            "may, remove it",
+        )
+    elif web.open and web.has_logins:
+        yield Conflict(
+            ("web", "open"),
+            "lets everyone in, and there are web.users or web.tokens; remove one of the two",
+        )
+    if settings.mode == "sandbox" and not (web.bind.is_loopback or web.open or web.has_logins):
+        yield Conflict(
+            ("web", "bind"),
+            f"{web.bind} would show captured mail to the network without a login; add web.users, "
+            "or write 127.0.0.1:8025, or web.open: true if everyone there may read it",
+        )
+    named = [(("web", "users", n, "name"), user.name) for n, user in enumerate(web.users)]
+    named += [(("web", "tokens", n, "name"), token.name) for n, token in enumerate(web.tokens)]
+    seen: set[str] = set()
+    for keys, name in named:  # the audit trail tells who did something by the name alone
+        if name.lower() in seen:
+            yield Conflict(
+                keys, f'"{name}" is the name of an earlier user or token; choose another'
+            )
+        seen.add(name.lower())
+    for number, network in enumerate(web.proxies):
+        if network.prefixlen == 0:
+            yield Conflict(
+                ("web", "proxies", number),
+                f"{network} believes everyone's word on who they are; list your reverse proxies",
+            )
+
+
+def metrics_conflicts(settings: Settings) -> Iterator[Conflict]:
+    """Check that the address is not that of the pages."""
+    bind = settings.metrics.bind
+    if bind is not None and bind.port and bind == settings.web.bind:
+        yield Conflict(
+            ("metrics", "bind"),
+            f"{bind} is web.bind, where /metrics is served as well; remove it, or write "
+            f"{_METRICS_EXAMPLE}",
+        )

@@ -10,6 +10,7 @@ value in a broken file may be a password.
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -72,6 +73,14 @@ def read_tree(content: bytes, place: Place) -> Tree:
             f"{_at(place, 1)}: the file is not a mapping; write e.g. mode: sandbox"
         )
         tree.is_readable = False
+    return tree
+
+
+def read_own(path: Path) -> Tree:
+    """Read a data file of the program's own."""
+    tree = read_tree(path.read_bytes(), Place(path.name))
+    if tree.problems:
+        raise ValueError("; ".join(tree.problems))
     return tree
 
 

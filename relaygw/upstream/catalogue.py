@@ -11,17 +11,16 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
+from pathlib import Path
 
 from relaygw.mail.outcome import BEFORE_MAIL, Limit, Meaning, Scope, Stage, Verdict
 from relaygw.mail.reply import SmtpReply
 from relaygw.settings.reply_row import STAGES, ReplyRow
-from relaygw.settings.tree import Place
-from relaygw.settings.yaml_text import read_tree
+from relaygw.settings.yaml_text import read_own
 
 GENERIC = "generic"
 """The section for all providers, asked after the provider's own."""
-_FILE = "replies.yaml"
+_FILE = Path(__file__).with_name("replies.yaml")
 # what a client typed must not look like a reason; linear, whatever a provider sends
 _ADDRESS = re.compile(r"<[^<>]*>|(?<!\S)\S*@\S*")
 _REPEATED_STATUS = re.compile(r"[245]\.\d{1,3}\.\d{1,3}(?:\s+|$)")
@@ -50,9 +49,7 @@ def preset_rows(preset: str | None) -> tuple[PlacedRow, ...]:
 
 @cache
 def _sections() -> Mapping[str, tuple[PlacedRow, ...]]:
-    tree = read_tree((files(__package__) / _FILE).read_bytes(), Place(_FILE))
-    if tree.problems:
-        raise ValueError("; ".join(tree.problems))
+    tree = read_own(_FILE)
     sections: dict[str, tuple[PlacedRow, ...]] = defaultdict(tuple)
     for names, rows in tree.values.items():
         read = tuple(

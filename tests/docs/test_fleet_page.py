@@ -13,7 +13,7 @@ import yaml
 from relaygw.cli.drain import drain
 from relaygw.delivery.leases import HEARTBEAT_S, LEASE_S
 from relaygw.settings.load import load_settings
-from relaygw.settings.queue_url import check_queue_url
+from relaygw.settings.model import check_queue_url
 from relaygw.store import migrate
 from relaygw.store.postgres import RECONNECT_S
 from relaygw.store.store import open_store

@@ -12,8 +12,9 @@ from typing import Any
 from relaygw.delivery.worker import Worker
 from relaygw.mail.envelope import AcceptedMessage
 from relaygw.mail.state import DeliveryState
-from relaygw.settings.model import Route, Settings
+from relaygw.settings.model import Settings
 from relaygw.settings.provider import Provider
+from relaygw.settings.routes import Route
 from relaygw.store import migrate
 from relaygw.store.holds import Hold
 from relaygw.store.instances import Instance

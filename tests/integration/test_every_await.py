@@ -35,7 +35,8 @@ from relaygw.errors import StoreUnavailable
 from relaygw.mail.attempt import AttemptState
 from relaygw.mail.envelope import AcceptedMessage
 from relaygw.mail.state import DeliveryState, RecipientState
-from relaygw.settings.model import Route, Settings
+from relaygw.settings.model import Settings
+from relaygw.settings.routes import Route
 from relaygw.store import batch_writer, lifelines, migrate
 from relaygw.store.batch_writer import BatchWriter
 from relaygw.store.database import Transaction, Write

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from relaygw.mail.state import DeliveryState
-from relaygw.settings.model import Route
+from relaygw.settings.routes import Route
 from tests.builders import accepted
 from tests.fakes.limited_provider import LimitedProvider
 from tests.fakes.scripted_provider import ScriptedProvider

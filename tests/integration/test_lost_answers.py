@@ -14,7 +14,8 @@ from relaygw.delivery.janitor import Janitor
 from relaygw.errors import StoreUnavailable
 from relaygw.mail.envelope import DeliveryUpdate
 from relaygw.mail.state import DeliveryState
-from relaygw.settings.model import Mode, Settings
+from relaygw.settings.mode import Mode
+from relaygw.settings.model import Settings
 from relaygw.store import migrate
 from relaygw.store.claims import Key
 from relaygw.store.outcomes import Recorded

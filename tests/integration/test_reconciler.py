@@ -11,7 +11,7 @@ import pytest
 from relaygw.delivery import reconciler
 from relaygw.mail.envelope import AcceptedMessage, DeliveryUpdate, NewDelivery, NewRecipient
 from relaygw.mail.state import DeliveryState, RecipientState
-from relaygw.settings.model import Route, Stream
+from relaygw.settings.routes import Route, Stream
 from relaygw.store import migrate
 from relaygw.store.instances import Instance
 from relaygw.store.queue_entry import QueueEntry

@@ -11,7 +11,7 @@ import pytest
 
 from relaygw.mail.envelope import AcceptedMessage
 from relaygw.mail.state import DeliveryState, RecipientState
-from relaygw.settings.model import Route
+from relaygw.settings.routes import Route
 from relaygw.store.lifelines import begun_by
 from relaygw.upstream import outgoing
 from tests.builders import accepted

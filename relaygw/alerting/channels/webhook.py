@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from relaygw.alerting.channels.channel import NotTold
 from relaygw.alerting.notices import Notice
 from relaygw.errors import SettingsError
-from relaygw.settings.secret_url import SecretUrl
+from relaygw.settings.secrets import SecretUrl
 
 LIMIT_S = 10.0
 _SLACK_HOSTS = ("hooks.slack.com", ".slack.com", "hooks.slack-gov.com")

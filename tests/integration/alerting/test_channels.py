@@ -21,8 +21,7 @@ from relaygw.alerting.channels.email import Email
 from relaygw.alerting.channels.webhook import Webhook
 from relaygw.alerting.notices import Notice
 from relaygw.settings.model import Settings
-from relaygw.settings.secret_url import SecretUrl
-from relaygw.settings.secrets import SecretRef
+from relaygw.settings.secrets import SecretRef, SecretUrl
 from tests.e2e.ports import free_port
 from tests.fakes.notice_receiver import Behaviour, NoticeReceiver
 from tests.fakes.scripted_provider import Action, ScriptedProvider

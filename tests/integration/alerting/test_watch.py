@@ -20,8 +20,7 @@ from relaygw.alerting.watch import Pace, Watch, keep_told
 from relaygw.errors import StoreUnavailable
 from relaygw.mail.envelope import DeliveryUpdate
 from relaygw.mail.state import DeliveryState
-from relaygw.settings.model import Settings
-from relaygw.settings.show import fingerprint
+from relaygw.settings.model import Settings, fingerprint
 from relaygw.store import migrate
 from relaygw.store.audit import AuditEntry
 from relaygw.store.holds import UNREACHABLE, Hold

@@ -9,8 +9,9 @@ import pytest
 from relaygw.delivery.gate import Gate
 from relaygw.delivery.lanes import Lane, build_lanes, next_lane, window_size
 from relaygw.mail.envelope import ClaimedDelivery
-from relaygw.settings.model import Settings, Stream
+from relaygw.settings.model import Settings
 from relaygw.settings.provider import Provider
+from relaygw.settings.routes import Stream
 from tests.builders import claimed
 
 

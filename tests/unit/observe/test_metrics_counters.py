@@ -38,7 +38,8 @@ from relaygw.observe.metrics.reasons import (
     deferral_reason,
 )
 from relaygw.policy.recipients import Decision, Fate, RecipientPolicy
-from relaygw.settings.model import Mode, Recipients
+from relaygw.settings.mode import Mode
+from relaygw.settings.model import Recipients
 from tests.builders import NOW_MS, accepted, claimed
 from tests.unit.observe.scraped import Scraped, scraped
 

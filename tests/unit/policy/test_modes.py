@@ -9,7 +9,9 @@ import pytest
 from relaygw.policy.modes import Modes, strictest
 from relaygw.policy.recipients import Fate, RecipientPolicy
 from relaygw.policy.routing import Router
-from relaygw.settings.model import Mode, Recipients, Route, Settings
+from relaygw.settings.mode import Mode
+from relaygw.settings.model import Recipients, Settings
+from relaygw.settings.routes import Route
 
 HASH = "$argon2id$v=19$m=64,t=1,p=1$c29tZXNhbHRzb21lc2FsdA$4m7RPnoLSPPNPLEvyQ4hSA"
 

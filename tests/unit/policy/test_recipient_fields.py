@@ -13,9 +13,9 @@ from relaygw.mail.content import without_fields
 from relaygw.mail.envelope import Source
 from relaygw.policy.recipient_fields import NO_FIELDS, FieldRule, FieldRules
 from relaygw.policy.recipients import RecipientPolicy
-from relaygw.settings.model import Mode, Recipients, Settings
-from relaygw.settings.presets import presets
-from relaygw.settings.recipient_fields import GENERAL, RecipientField, recipient_fields
+from relaygw.settings.mode import Mode
+from relaygw.settings.model import Recipients, Settings
+from relaygw.settings.presets import GENERAL, RecipientField, presets, recipient_fields
 
 FIELDS = [field for service in recipient_fields().values() for field in service.fields]
 BLOCKED = FieldRule(

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from relaygw.policy.recipients import Fate, RecipientPolicy
-from relaygw.settings.model import Mode, Recipients
+from relaygw.settings.mode import Mode
+from relaygw.settings.model import Recipients
 
 LISTS = Recipients(allow=("dev@ok.test", "@qa.test"), block=("@spam.test", "abuse@customer.test"))
 

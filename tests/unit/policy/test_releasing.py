@@ -8,7 +8,8 @@ import pytest
 
 from relaygw.mail.envelope import Released, Source
 from relaygw.policy.releasing import Refusal, ReleasePolicy
-from relaygw.settings.model import Mode, Settings
+from relaygw.settings.mode import Mode
+from relaygw.settings.model import Settings
 
 STAGING_BIND = "127.0.0.1:2525"
 EVERY_MODE = tuple(Mode)

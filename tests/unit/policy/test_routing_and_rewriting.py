@@ -6,7 +6,8 @@ import pytest
 
 from relaygw.policy.rewriting import Rewriter
 from relaygw.policy.routing import Router
-from relaygw.settings.model import Rewrite, Route
+from relaygw.settings.model import Rewrite
+from relaygw.settings.routes import Route
 
 ROUTES = (
     Route(name="news", sender=("news@shop.test",), providers=("p",)),

@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 
 from relaygw.errors import SettingsError
-from relaygw.settings.load import LoadedSettings, load_settings
-from relaygw.settings.secret_url import SecretUrl
-from relaygw.settings.show import shown_leaves
+from relaygw.settings.load import LoadedSettings, load_settings, shown_leaves
+from relaygw.settings.secrets import SecretUrl
 
 HEAD = """\
 mode: production

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import trustme
 
-from relaygw.settings.certificate_end import certificate_end
+from relaygw.settings.certificates import certificate_end
 
 
 @pytest.mark.parametrize(

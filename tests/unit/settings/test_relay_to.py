@@ -10,10 +10,9 @@ from typing import Any
 import pytest
 
 from relaygw.errors import SettingsError
-from relaygw.settings.load import LoadedSettings, load_settings
+from relaygw.settings.load import LoadedSettings, load_settings, origin_lines
 from relaygw.settings.provider import Provider
 from relaygw.settings.relay_to import Relay
-from relaygw.settings.show import origin_lines
 
 Load = Callable[..., LoadedSettings]
 Fail = Callable[..., list[str]]

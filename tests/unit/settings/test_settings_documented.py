@@ -11,7 +11,7 @@ import yaml
 
 from relaygw.settings.load import load_settings
 from relaygw.settings.model import Settings
-from relaygw.settings.schema import all_keys
+from relaygw.settings.problems import all_keys
 from relaygw.settings.secrets import SecretRef
 
 ROOT = Path(__file__).parents[3]

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from relaygw.errors import SettingsError
-from relaygw.settings.load import LoadedSettings, load_settings
-from relaygw.settings.model import Mode, Settings
-from relaygw.settings.show import fingerprint, origin_lines
+from relaygw.settings.load import LoadedSettings, load_settings, origin_lines
+from relaygw.settings.mode import Mode
+from relaygw.settings.model import Settings, fingerprint
 
 Load = Callable[..., LoadedSettings]
 RELAY = """\

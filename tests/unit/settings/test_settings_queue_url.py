@@ -6,7 +6,7 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict
 from sqlalchemy.engine import make_url
 
-from relaygw.settings.queue_url import check_queue_url
+from relaygw.settings.model import check_queue_url
 
 
 @pytest.mark.parametrize(

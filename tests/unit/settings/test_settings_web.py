@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from relaygw.settings.load import load_settings
-from relaygw.settings.show import origin_lines
+from relaygw.settings.load import load_settings, origin_lines
 
 Fail = Callable[..., list[str]]
 SANDBOX = "mode: sandbox\n"

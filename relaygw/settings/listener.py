@@ -1,0 +1,200 @@
+"""The sections `listeners` and `users`: who may send, by network or by login.
+
+Their checks see to it that nobody gets in by accident and that nothing goes in clear. ValueError
+texts continue a sentence that begins with the value.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from ipaddress import IPv4Network, IPv6Network, collapse_addresses
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import AfterValidator, Field, PlainSerializer
+
+from relaygw.settings.addresses import Pattern
+from relaygw.settings.bind import Bind
+from relaygw.settings.mode import Mode, looser_mode
+from relaygw.settings.section import Conflict, Count, Section
+from relaygw.settings.units import Network, Pace, Size, parse_network
+
+if TYPE_CHECKING:
+    from relaygw.settings.model import Settings
+
+# no slash and no colon: what takes turns is a user or a network, and no user looks like one
+_LOGIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}")
+_HASH = re.compile(
+    r"\$argon2(?:id|i|d)\$v=19\$m=([0-9]{1,8}),t=([0-9]{1,3}),p=([0-9]{1,2})"
+    r"\$[A-Za-z0-9+/]{11,128}\$[A-Za-z0-9+/]{16,128}"
+)
+MAX_HASH_KIB = 256 * 1024
+"""Memory that one verification may take: two run at once in each front."""
+MAX_HASH_PASSES = 16
+_AnyNetwork = IPv4Network | IPv6Network
+_OWN = tuple(
+    IPv4Network(block)
+    for block in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "127.0.0.0/8", "169.254.0.0/16")
+)
+_OWN_IPV6 = tuple(map(IPv6Network, ("::1/128", "fc00::/7", "fe80::/10")))
+_IPV4_AS_IPV6 = tuple(map(IPv6Network, ("::ffff:0:0/96", "64:ff9b::/96")))  # RFC 4291, RFC 6052
+_MAX_PUBLIC = 2**24  # addresses, as many as a /8 has
+_MAX_PUBLIC_IPV6 = 2**104  # a /24: no site has more than a /32
+
+
+def _check_login(text: str) -> str:
+    if _LOGIN.fullmatch(text) is None:
+        raise ValueError(
+            "is no user name; write letters, digits and . _ @ + -, at most 64, e.g. shop1"
+        )
+    return text
+
+
+def _check_hash(text: str) -> str:
+    match = _HASH.fullmatch(text)
+    if match is None:
+        raise ValueError("is no argon2 hash; write what `relaygw users hash` prints, in quotes")
+    memory_kib, passes = int(match[1]), int(match[2])
+    if memory_kib > MAX_HASH_KIB or passes > MAX_HASH_PASSES:
+        raise ValueError(
+            f"takes more than {MAX_HASH_KIB // 1024} MiB or {MAX_HASH_PASSES} passes to verify; "
+            "write what `relaygw users hash` prints"
+        )
+    return text
+
+
+UserLogin = Annotated[str, AfterValidator(_check_login)]
+PasswordHash = Annotated[
+    str,
+    AfterValidator(_check_hash),
+    # who sees the configuration should not be able to guess at leisure
+    PlainSerializer(lambda _: "***", return_type=str, when_used="json"),
+]
+"""An argon2 hash in the usual text form; never shown."""
+
+
+class ListenerTls(Section):
+    """How a listener protects the connections of its clients."""
+
+    mode: Literal["off", "starttls", "implicit"] = "off"
+    cert: str | None = Field(default=None, min_length=1)  # PEM: certificate, then intermediate ones
+    key: str | None = Field(default=None, min_length=1)  # PEM; default: in the file of the cert
+
+    def conflicts(self) -> Iterator[Conflict]:
+        """Check that TLS has its certificate, and that a certificate is used."""
+        if self.mode != "off" and self.cert is None:
+            yield Conflict(
+                ("cert",), f"is required for tls.mode {self.mode}; write the path of a PEM file"
+            )
+        if self.mode == "off" and (self.cert or self.key):
+            yield Conflict(
+                ("mode",),
+                "off uses no certificate; write starttls or implicit, or remove cert and key",
+            )
+
+
+class Listener(Section):
+    """One SMTP address that the front listens on."""
+
+    bind: Bind = Field(examples=["127.0.0.1:25"])
+    allow: tuple[Network, ...] = (parse_network("127.0.0.0/8"), parse_network("::1/128"))
+    auth: Literal["off", "optional", "required"] = "optional"  # offered once there are users
+    tls: ListenerTls = ListenerTls()
+    proxy_protocol: tuple[Network, ...] = ()  # balancers whose PROXY header is required, believed
+    mode: Mode | None = None  # stricter than the global one
+    max_message_size: Size = Field(default=50 * 2**20, ge=1)
+    max_recipients: Count = 1000
+    max_connections: Count = 1000
+    max_connections_per_client: Count = 50  # networks in allow are exempt
+    rate_per_client: Pace | None = None  # messages of one client, for each front process
+    trust_source: tuple[Network, ...] = ()  # whose word on user and script is taken
+
+
+class User(Section):
+    """Who may log in to a listener, and as whom that client sends."""
+
+    name: UserLogin = Field(examples=["shop1"])
+    password_hash: PasswordHash
+    senders: tuple[Pattern, ...] = ()  # envelope senders; empty: anything
+    mode: Mode | None = None  # stricter than the global one
+
+
+def open_relays(settings: Settings) -> Iterator[Conflict]:
+    """Check that no listener lets the Internet send, but where nothing is sent."""
+    if settings.mode == "sandbox":
+        return
+    for number, listener in enumerate(settings.listeners):
+        # a balancer on this machine brings clients of others
+        is_reached = not listener.bind.is_loopback or bool(listener.proxy_protocol)
+        wide = _public_part(listener.allow) if is_reached and listener.auth != "required" else None
+        if wide is not None:
+            yield Conflict(
+                ("listeners", number, "allow"),
+                f"lets {wide} send through {listener.bind}: an open relay; list only the networks "
+                "of your application servers, or write auth: required",
+            )
+        wide = _public_part(listener.proxy_protocol)
+        if wide is not None:
+            yield Conflict(
+                ("listeners", number, "proxy_protocol"),
+                f"believes {wide} on who the client is: an open relay; list only the addresses of "
+                "your load balancers",
+            )
+
+
+def _public_part(networks: Sequence[_AnyNetwork]) -> str | None:
+    """Return words for too many public addresses in `networks`, or None.
+
+    Collapsed and summed, because many parts make a whole.
+    """
+    ipv4 = list(collapse_addresses(n for n in networks if isinstance(n, IPv4Network)))
+    ipv6 = list(collapse_addresses(n for n in networks if isinstance(n, IPv6Network)))
+    if any(n.prefixlen == 0 for n in ipv4) or any(n.prefixlen == 0 for n in ipv6):
+        return "everyone"
+    counted: tuple[tuple[Sequence[_AnyNetwork], int], ...] = (
+        ([n for n in ipv4 if not any(n.subnet_of(own) for own in _OWN)], _MAX_PUBLIC),
+        ([n for n in ipv6 if any(n.subnet_of(one) for one in _IPV4_AS_IPV6)], _MAX_PUBLIC),
+        ([n for n in ipv6 if not any(n.subnet_of(own) for own in _OWN_IPV6)], _MAX_PUBLIC_IPV6),
+    )
+    for public, most in counted:
+        if sum(n.num_addresses for n in public) >= most:
+            widest = sorted(public, key=lambda network: network.prefixlen)
+            named = ", ".join(map(str, widest[:3])) + (", ..." if len(widest) > 3 else "")
+            return f"much of the Internet ({named})"
+    return None
+
+
+def listener_conflicts(settings: Settings) -> Iterator[Conflict]:
+    """Check every listener: no password in clear, no looser mode."""
+    for number, listener in enumerate(settings.listeners):
+        place = ("listeners", number)
+        if listener.auth == "required" and not settings.users:
+            yield Conflict(
+                (*place, "auth"), "required lets nobody in: there are no users; add users, see docs"
+            )
+        is_clear = listener.tls.mode == "off" and not listener.bind.is_loopback
+        if listener.auth == "required" and is_clear:
+            yield Conflict(
+                (*place, "auth"),
+                "required lets nobody in: passwords are not taken over a network without TLS; set "
+                "tls: {mode: starttls, cert: FILE, key: FILE}",
+            )
+        yield from looser_mode((*place, "mode"), listener.mode, settings.mode)
+
+
+def user_conflicts(settings: Settings) -> Iterator[Conflict]:
+    """Check every user: known once, usable somewhere, in no looser mode."""
+    seen: set[str] = set()
+    for number, user in enumerate(settings.users):
+        place = ("users", number)
+        if user.name.lower() in seen:
+            yield Conflict(
+                (*place, "name"), f'"{user.name}" is the name of an earlier user; choose another'
+            )
+        seen.add(user.name.lower())
+        yield from looser_mode((*place, "mode"), user.mode, settings.mode)
+    are_off = [listener.auth == "off" for listener in settings.listeners]
+    if settings.users and are_off and all(are_off):
+        yield Conflict(
+            ("users",), "cannot log in: every listener has auth: off; remove one of the two"
+        )

@@ -1,0 +1,261 @@
+"""What is wrong with a configuration, one line a problem, and what the model wants instead.
+
+A line reads `PLACE: KEY: VALUE what is wrong; remedy`. A value is shown only where the
+model knows the key and the key holds no credential, so that a password in a wrong place is
+not printed.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+import types
+from collections.abc import Collection, Iterator
+from enum import StrEnum
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from pydantic import ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
+
+from relaygw.settings.model import Settings
+from relaygw.settings.section import ConflictsFound, Section
+from relaygw.settings.tree import Keys, Tree
+
+_NOT_YET = frozenset({("bounces",), ("retry", "warn_after")})
+_NOT_SHOWN = "the value (not shown)"
+_CREDENTIALS = (
+    "username",
+    "password",
+    "password_hash",
+    "client_id",
+    "client_secret",
+    "refresh_token",
+    "token",
+)
+_URLS = ("url", "token_url", "relay_to")
+"""Keys of URLs, any of which may carry a password."""
+_SECRET_URLS = ("webhook", "apprise")
+"""Keys of URLs that are secrets themselves."""
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
+_HOST = re.compile(r"[A-Za-z0-9.-]+")
+_FIRST_LABEL = re.compile(r"[A-Za-z0-9-]+(?=\.)")
+
+
+def explain(
+    error: ValidationError, tree: Tree, told: Collection[Keys] = frozenset()
+) -> Iterator[str]:
+    """Yield one line for each thing that the model finds wrong with `tree`.
+
+    `told` are keys whose problem the user hears of anyway; what only follows from one of
+    them is left out.
+    """
+    for item in error.errors(include_url=False):
+        keys = tuple(key for key in item["loc"] if key != "[key]")
+        cause = item.get("ctx", {}).get("error")
+        if keys in told or (_may_follow(item, keys) and any(one[:2] == keys[:2] for one in told)):
+            continue
+        if isinstance(cause, ConflictsFound):
+            for conflict in cause.conflicts:
+                yield tree.line_for((*keys, *conflict.path), conflict.problem)
+        elif item["type"] == "extra_forbidden":
+            yield tree.line_for(keys, _unknown(keys))
+        elif item["type"] == "missing":
+            yield tree.line_for(keys, f"is required; write {_wanted(keys)}")
+        else:
+            is_name = item["loc"][-1:] == ("[key]",)
+            problem = str(cause) if cause else _mismatch(keys, item["input"])
+            value = "" if is_name else f"{_shown(keys, item['input'], is_leaf=bool(cause))} "
+            yield tree.line_for(keys, value + problem)
+
+
+def _may_follow(item: ErrorDetails, keys: Keys) -> bool:
+    """True for what a provider lacks because its preset could not be laid under it."""
+    if keys[:1] != ("providers",):
+        return False
+    is_missing_host = item["type"] == "missing" and keys[2:] == ("host",)
+    return is_missing_host or isinstance(item.get("ctx", {}).get("error"), ConflictsFound)
+
+
+def _unknown(keys: Keys) -> str:
+    if keys in _NOT_YET:
+        return "is not in this version yet; remove it"
+    if ":" in str(keys[-1]):
+        return "is no key; write a space after the colon"
+    section = section_at(keys[:-1])
+    known = list(section.model_fields) if section else []
+    near = difflib.get_close_matches(str(keys[-1]).lower().replace("-", "_"), known, n=1)
+    if near:
+        return f"is no key here; did you mean {near[0]}?"
+    return f"is no key here; the keys are {', '.join(known)}"
+
+
+def _shown(keys: Keys, value: Any, *, is_leaf: bool) -> str:
+    if isinstance(value, dict):
+        return "a mapping"
+    if isinstance(value, (list, tuple)):
+        return "a list"
+    # text in a section's place may be a password whose key was forgotten
+    if not is_leaf and expectation(keys) in ("a mapping", "a list"):
+        return "a single value"
+    return _shown_single(keys, value)
+
+
+def _mismatch(keys: Keys, value: Any) -> str:
+    expected = expectation(keys)
+    if value == "":
+        return "is empty; write a value or remove the key"
+    if isinstance(value, list) and expected != "a list":
+        return f"is not {expected}; write one value"
+    remedies = {
+        "a list": "; write [VALUE, VALUE]",
+        "a mapping": "; write KEY: VALUE below it",
+        "text": "; write it in quotes",
+    }
+    near = example(keys)
+    by_example = f"; write e.g. {near}" if near and not expected.startswith("one of") else ""
+    return f"is not {expected}" + remedies.get(expected, by_example)
+
+
+def _wanted(keys: Keys) -> str:
+    expected = expectation(keys)
+    near = example(keys)
+    return f"e.g. {near}" if near and not expected.startswith("one of") else expected
+
+
+# --- how much of a wrong value is shown: nothing that may be a secret in the wrong form
+
+
+def _shown_single(keys: Keys, value: Any) -> str:
+    """Return a value that is neither a mapping nor a list as an error about `keys` may show it."""
+    if any(key in _CREDENTIALS for key in keys):
+        return _NOT_SHOWN
+    if isinstance(value, str):
+        safe = _safe_text(keys, value)
+        if safe is None:
+            return _NOT_SHOWN
+        value = safe
+    text = json.dumps(value, ensure_ascii=True, default=lambda other: type(other).__name__)
+    return text if len(text) <= 80 else text[:76] + '..."'
+
+
+def _safe_text(keys: Keys, text: str) -> str | None:
+    """Return what may be shown of a text, None for nothing of it."""
+    if any(key in _SECRET_URLS for key in keys):
+        return _head_of_url(text, _FIRST_LABEL)
+    if any(key in _URLS for key in keys):
+        return _head_of_url(text, _HOST)
+    if keys[:1] == ("alerts",) and keys[2:3] == ("command",):
+        program, *arguments = text.split(maxsplit=1) or [""]
+        return f"{program} ***" if arguments else program
+    return text
+
+
+def _head_of_url(text: str, head: re.Pattern[str]) -> str | None:
+    """Return the scheme, or without one what `head` finds at the beginning."""
+    if not text:
+        return text
+    if scheme := _SCHEME.match(text):
+        return text if scheme[0] == text else f"{scheme[0]}..."
+    found = head.match(text)
+    if found is None or text.startswith("@", found.end()):  # a user, or worse
+        return None
+    return text if found[0] == text else f"{found[0]}..."
+
+
+# --- what the model wants
+
+
+def field_at(keys: Keys) -> FieldInfo | None:
+    """Return the field that `keys` name, or None when they name an entry or nothing."""
+    section = section_at(keys[:-1])
+    return section.model_fields.get(str(keys[-1])) if section and keys else None
+
+
+def section_at(keys: Keys) -> type[Section] | None:
+    """Return the section that `keys` lead to, or None when there is no section."""
+    kind = _type_at(keys)
+    return kind if isinstance(kind, type) and issubclass(kind, Section) else None
+
+
+def expectation(keys: Keys) -> str:
+    """Return what the model wants at `keys`, such as `an integer 1-65535`."""
+    kind = _type_at(keys)
+    if get_origin(kind) is Literal:
+        return "one of " + ", ".join(map(str, get_args(kind)))
+    if isinstance(kind, type) and issubclass(kind, StrEnum):
+        return "one of " + ", ".join(kind)
+    if get_origin(kind) is tuple:
+        return "a list"
+    if get_origin(kind) is dict or section_at(keys):
+        return "a mapping"
+    names = {int: "an integer", float: "a number", bool: "true or false", str: "text"}
+    return names.get(kind, "a known value") + _range(field_at(keys))
+
+
+def example(keys: Keys) -> str | None:
+    """Return a value that fits, from the model's examples or its default."""
+    info = field_at(keys)
+    if info is None:
+        return None
+    if info.examples:
+        return str(info.examples[0])
+    is_scalar = isinstance(info.default, (bool, int, float))
+    return json.dumps(info.default) if is_scalar else None
+
+
+def all_keys() -> Iterator[tuple[str, FieldInfo]]:
+    """Yield every key of the model with its field: `listeners[].bind`, `providers.NAME.port`."""
+    yield from _keys_of(Settings, "")
+
+
+def _keys_of(section: type[Section], prefix: str) -> Iterator[tuple[str, FieldInfo]]:
+    for name, info in section.model_fields.items():
+        kind = _bare(info.annotation)
+        inner = {dict: ".NAME", tuple: "[]"}.get(get_origin(kind), "")
+        item = _bare(get_args(kind)[1 if inner == ".NAME" else 0]) if inner else kind
+        # a field with its own written form is a value to the user, whatever it is inside
+        if isinstance(item, type) and issubclass(item, Section) and not info.metadata:
+            if not inner:
+                yield from _keys_of(item, f"{prefix}{name}.")
+                continue
+            yield from _keys_of(item, f"{prefix}{name}{inner}.")
+        else:
+            yield f"{prefix}{name}", info
+
+
+def _type_at(keys: Keys) -> Any:
+    kind: Any = Settings
+    for key in keys:
+        if isinstance(kind, type) and issubclass(kind, Section):
+            info = kind.model_fields.get(str(key))
+            kind = _bare(info.annotation) if info else None
+        elif get_origin(kind) in (dict, tuple):
+            kind = _bare(get_args(kind)[1 if get_origin(kind) is dict else 0])
+        else:
+            return None
+    return kind
+
+
+def _bare(annotation: Any) -> Any:
+    """Return the type without Annotated and without `| None`."""
+    if get_origin(annotation) is Annotated:
+        return _bare(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, types.UnionType):
+        return _bare(next(one for one in get_args(annotation) if one is not type(None)))
+    return annotation
+
+
+def _range(info: FieldInfo | None) -> str:
+    limits = {
+        name: getattr(mark, name)
+        for mark in (info.metadata if info else ())
+        for name in ("ge", "gt", "le")
+        if getattr(mark, name, None) is not None
+    }
+    if "ge" in limits and "le" in limits:
+        return f" {limits['ge']}-{limits['le']}"
+    if "ge" in limits:
+        return f" from {limits['ge']}"
+    return f" above {limits['gt']}" if "gt" in limits else ""
