@@ -22,8 +22,9 @@ from relaygw.policy.patterns import AddressPatterns
 
 if TYPE_CHECKING:
     from relaygw.settings.load import LoadedSettings
-    from relaygw.settings.model import Route, Settings
+    from relaygw.settings.model import Settings
     from relaygw.settings.provider import Provider
+    from relaygw.settings.routes import Route
     from relaygw.upstream.diagnosis import Finding
 
 _PATIENCE_S = 4.0

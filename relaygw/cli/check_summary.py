@@ -14,10 +14,11 @@ from relaygw.cli.text import labelled
 from relaygw.errors import SchemaMismatch, SettingsError, StoreUnavailable
 
 if TYPE_CHECKING:
+    from relaygw.settings.listener import Listener
     from relaygw.settings.load import LoadedSettings
-    from relaygw.settings.log import Log
-    from relaygw.settings.model import Listener, Route, Settings
+    from relaygw.settings.model import Log, Settings
     from relaygw.settings.provider import Provider
+    from relaygw.settings.routes import Route
     from relaygw.settings.secrets import SecretRef
 
 _TLS_WORDS = {

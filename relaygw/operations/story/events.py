@@ -16,7 +16,7 @@ from relaygw.operations.story.words import is_before_mail, some_of, span_words, 
 from relaygw.policy.explaining import Explainer, Way
 from relaygw.policy.routing import CAPTURE_ROUTE, provider_of_route
 from relaygw.policy.story import EventKind, Note, StoryEvent
-from relaygw.settings.model import Mode
+from relaygw.settings.mode import Mode
 from relaygw.store.attempts import AttemptEntry
 from relaygw.store.queue_entry import DeliveryEntry, RecipientEntry
 

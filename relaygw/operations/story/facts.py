@@ -20,7 +20,9 @@ from relaygw.policy.explaining import Explainer
 from relaygw.policy.recipient_fields import NOTHING, FieldRules, FieldsFound
 from relaygw.policy.routing import provider_of_route
 from relaygw.policy.story import Note
-from relaygw.settings.model import Mode, Route, Settings
+from relaygw.settings.mode import Mode
+from relaygw.settings.model import Settings
+from relaygw.settings.routes import Route
 from relaygw.store.attempts import AttemptEntry, DeliveryCircumstances, MessageRecord
 from relaygw.store.holds import Hold
 from relaygw.store.instances import Instance

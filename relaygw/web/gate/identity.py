@@ -24,7 +24,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
 
 from relaygw.policy.admission import Address, guesser, is_trusted, parse_client
-from relaygw.settings.model import Mode, Settings
+from relaygw.settings.mode import Mode
+from relaygw.settings.model import Settings
 from relaygw.settings.web import WebToken, WebUser
 from relaygw.store.store import Store
 from relaygw.web.gate.credentials import Logins, Tokens

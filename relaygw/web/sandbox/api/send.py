@@ -25,7 +25,8 @@ from relaygw.mail.envelope import AcceptedMessage, NewDelivery, NewRecipient, So
 from relaygw.mail.queue_id import QueueIdSource
 from relaygw.mail.state import RecipientState
 from relaygw.policy.routing import CAPTURE_ROUTE
-from relaygw.settings.model import Mode, Stream
+from relaygw.settings.mode import Mode
+from relaygw.settings.routes import Stream
 from relaygw.web import words
 from relaygw.web.api.json_body import Found, objects, read_object, strings, text, value_of
 from relaygw.web.context import WebContext
