@@ -15,9 +15,8 @@ from relaygw.observe.history.series import Series
 from relaygw.observe.maildrop import look_at_maildrop
 from relaygw.policy.untended import Untended, untended
 from relaygw.settings.alerts import Rule
-from relaygw.settings.certificate_end import certificate_end
-from relaygw.settings.model import Settings
-from relaygw.settings.show import fingerprint
+from relaygw.settings.certificates import certificate_end
+from relaygw.settings.model import Settings, fingerprint
 from relaygw.store.queue import LaneCount
 from relaygw.store.store import Store
 from relaygw.store.watch import HISTORY_SLICE_MS, Incident, standing_of

@@ -10,7 +10,8 @@ from relaygw.alerting.channels.channel import Channel
 from relaygw.alerting.telling import Receiver, Teller
 from relaygw.alerting.watch import Pace, Watch, keep_told, providers_in_trouble
 from relaygw.settings.alerts import Alert, channel_name
-from relaygw.settings.model import Mode, Settings
+from relaygw.settings.mode import Mode
+from relaygw.settings.model import Settings
 from relaygw.store.store import Store
 
 

@@ -25,8 +25,8 @@ from relaygw.policy.pacing import (
     new_ceiling,
 )
 from relaygw.policy.patterns import AddressPatterns
-from relaygw.settings.model import Stream
 from relaygw.settings.provider import Counted, Provider
+from relaygw.settings.routes import Stream
 from relaygw.store.limits import Account, Tokens
 
 UNREACHABLE_LADDER_S = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)

@@ -23,7 +23,7 @@ from relaygw.policy.hold_reasons import REASON_MODE
 from relaygw.policy.routing import Router
 from relaygw.policy.screen import Screen
 from relaygw.policy.untended import deliveries, gone_remedy, gone_words, known_routes
-from relaygw.settings.model import Mode
+from relaygw.settings.mode import Mode
 from relaygw.store.audit import AuditEntry
 from relaygw.store.claims import Key
 from relaygw.store.queue import Selection

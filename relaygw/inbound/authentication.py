@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from relaygw.access.passwords import Passwords
 from relaygw.inbound.identity import Login
-from relaygw.settings.model import User
+from relaygw.settings.listener import User
 
 
 class Authenticator:

@@ -13,7 +13,7 @@ from pathlib import Path
 from relaygw.errors import SettingsError
 from relaygw.observe.maillog import MailLog
 from relaygw.settings.certificates import server_context
-from relaygw.settings.model import ListenerTls
+from relaygw.settings.listener import ListenerTls
 
 LOOK_AGAIN_S = 5.0
 

@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, replace
 
 from relaygw.policy.admission import client_key, guesser, is_trusted, parse_client
-from relaygw.settings.model import Listener
+from relaygw.settings.listener import Listener
 
 _MAX_REMEMBERED = 4096
 

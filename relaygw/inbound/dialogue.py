@@ -15,7 +15,7 @@ from relaygw.inbound.front import Front
 from relaygw.inbound.identity import Login
 from relaygw.inbound.intake import ResolvedRecipient
 from relaygw.observe.events import Rejected
-from relaygw.settings.model import Mode
+from relaygw.settings.mode import Mode
 
 MAX_ERRORS = 20  # as Postfix's smtpd_hard_error_limit
 

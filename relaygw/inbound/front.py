@@ -11,7 +11,7 @@ from relaygw.inbound.group_commit import GroupCommitter
 from relaygw.inbound.intake import Intake
 from relaygw.observe.maillog import MailLog
 from relaygw.observe.metrics.meters import SILENT, ListenerMeter
-from relaygw.settings.model import Listener
+from relaygw.settings.listener import Listener
 
 if TYPE_CHECKING:
     from relaygw.inbound.authentication import Authenticator

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from relaygw.policy.patterns import AddressPatterns
-from relaygw.settings.model import User
+from relaygw.settings.listener import User
 
 
 class Login:

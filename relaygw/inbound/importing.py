@@ -20,7 +20,7 @@ from relaygw.mail.drop import COMPLETE_SUFFIX
 from relaygw.mail.envelope import AcceptedMessage
 from relaygw.mail.exported import Exported, NotExported
 from relaygw.policy.modes import strictest
-from relaygw.settings.model import Mode
+from relaygw.settings.mode import Mode
 
 _KEY = "import-"
 LISTENER = "import"

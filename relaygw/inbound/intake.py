@@ -25,7 +25,9 @@ from relaygw.policy.modes import Modes, strictest
 from relaygw.policy.recipients import Decision, Fate, RecipientPolicy
 from relaygw.policy.rewriting import Rewriter
 from relaygw.policy.routing import CAPTURE_ROUTE, Router
-from relaygw.settings.model import Mode, Route, Settings, Stream
+from relaygw.settings.mode import Mode
+from relaygw.settings.model import Settings
+from relaygw.settings.routes import Route, Stream
 
 MAX_HOPS = 50
 _SPACE_CHECK_S = 1.0

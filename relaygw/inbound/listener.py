@@ -20,7 +20,8 @@ from relaygw.inbound.session import FrontSession
 from relaygw.mail.envelope import AcceptedMessage
 from relaygw.observe.maillog import MailLog
 from relaygw.observe.metrics.meters import SILENT, FrontMeter
-from relaygw.settings.model import Listener, Settings
+from relaygw.settings.listener import Listener
+from relaygw.settings.model import Settings
 from relaygw.store.store import Store
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from relaygw.mail.content import HeaderFacts
 from relaygw.mail.envelope import Source
 from relaygw.mail.source_header import parse_source, rename_late
 from relaygw.policy.admission import is_trusted, parse_client
-from relaygw.settings.model import Listener
+from relaygw.settings.listener import Listener
 from relaygw.settings.units import Network
 
 

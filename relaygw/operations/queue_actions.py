@@ -19,8 +19,7 @@ from relaygw.policy.hold_reasons import (
 from relaygw.policy.patterns import AddressPatterns
 from relaygw.policy.routing import provider_of_route
 from relaygw.policy.untended import gone_remedy, gone_words, known_routes
-from relaygw.settings.model import Settings
-from relaygw.settings.show import fingerprint
+from relaygw.settings.model import Settings, fingerprint
 from relaygw.store.audit import AuditEntry
 from relaygw.store.queue_entry import DeliveryEntry, QueueEntry
 from relaygw.store.store import Store

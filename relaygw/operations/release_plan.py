@@ -14,7 +14,8 @@ from relaygw.mail.state import RecipientState
 from relaygw.operations.queue_actions import LeftAlone
 from relaygw.policy.releasing import Judgement, Refusal, ReleasePolicy, was_invalid
 from relaygw.policy.routing import Router
-from relaygw.settings.model import Mode, Settings
+from relaygw.settings.mode import Mode
+from relaygw.settings.model import Settings
 from relaygw.store.queue_entry import QueueEntry, RecipientEntry
 from relaygw.store.store import Store
 

@@ -26,8 +26,7 @@ from relaygw.policy.untended import (
     lost_gateways,
     untended,
 )
-from relaygw.settings.model import Settings
-from relaygw.settings.show import fingerprint
+from relaygw.settings.model import Settings, fingerprint
 from relaygw.store.holds import Hold
 from relaygw.store.instances import Instance, silent_incarnations
 from relaygw.store.queue import LaneCount

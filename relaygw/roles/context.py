@@ -12,7 +12,7 @@ from pathlib import Path
 from relaygw import __version__
 from relaygw.observe.maillog import MailLog
 from relaygw.settings.load import LoadedSettings
-from relaygw.settings.show import fingerprint
+from relaygw.settings.model import fingerprint
 from relaygw.store import lifelines
 from relaygw.store.instances import Instance
 

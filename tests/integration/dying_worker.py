@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from relaygw.delivery.worker import Worker
-from relaygw.settings.model import Route, Settings
+from relaygw.settings.model import Settings
 from relaygw.settings.provider import Provider
+from relaygw.settings.routes import Route
 from relaygw.store.database import Transaction, Write
 from relaygw.store.instances import Instance
 from relaygw.store.lifelines import Lifeline

@@ -9,8 +9,8 @@ import pytest
 
 from relaygw.mail.envelope import AcceptedMessage
 from relaygw.mail.state import DeliveryState
-from relaygw.settings.model import Route, Stream
 from relaygw.settings.provider import Provider, TlsPolicy
+from relaygw.settings.routes import Route, Stream
 from relaygw.store.holds import Hold
 from tests.builders import accepted
 from tests.e2e.ports import free_port

@@ -12,7 +12,7 @@ import pytest
 from relaygw.errors import StoreUnavailable
 from relaygw.mail.envelope import AcceptedMessage
 from relaygw.mail.state import DeliveryState, RecipientState
-from relaygw.settings.model import Route, Stream
+from relaygw.settings.routes import Route, Stream
 from relaygw.store.audit import AuditEntry
 from relaygw.store.holds import Hold
 from tests.altered_store import AlteredStore

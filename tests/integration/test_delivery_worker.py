@@ -16,7 +16,7 @@ from sqlalchemy import delete
 from relaygw.errors import StoreFull, StoreUnavailable
 from relaygw.mail.envelope import AcceptedMessage, DeliveryUpdate, NewDelivery, NewRecipient
 from relaygw.mail.state import DeliveryState, RecipientState
-from relaygw.settings.model import Route, Stream
+from relaygw.settings.routes import Route, Stream
 from relaygw.store.holds import Hold
 from relaygw.store.intake import insert_messages
 from relaygw.store.lifelines import Lifeline

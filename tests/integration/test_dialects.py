@@ -19,9 +19,9 @@ import pytest
 from relaygw.mail.envelope import AcceptedMessage
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.settings.load import load_settings
-from relaygw.settings.model import Route
 from relaygw.settings.presets import presets
 from relaygw.settings.provider import Provider
+from relaygw.settings.routes import Route
 from relaygw.store.holds import Hold
 from tests.builders import accepted
 from tests.fakes.dialect_provider import DIALECTS, Dialect, DialectProvider, Refusal

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from relaygw.mail.state import DeliveryState, RecipientState
-from relaygw.settings.model import Route
 from relaygw.settings.provider import Provider
+from relaygw.settings.routes import Route
 from relaygw.store.audit import AuditEntry
 from relaygw.store.holds import Hold
 from tests.builders import accepted

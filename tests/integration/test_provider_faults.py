@@ -16,8 +16,8 @@ from typing import Any
 
 from relaygw.mail.envelope import AcceptedMessage
 from relaygw.mail.state import DeliveryState, RecipientState
-from relaygw.settings.model import Route
 from relaygw.settings.provider import Provider
+from relaygw.settings.routes import Route
 from relaygw.store.queue_entry import QueueEntry
 from tests.builders import accepted
 from tests.e2e.ports import free_port

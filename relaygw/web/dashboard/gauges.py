@@ -20,10 +20,9 @@ from relaygw.observe.metrics.exposition import GaugeFamily, Numbers
 from relaygw.operations.providers import holds_of, read_usages
 from relaygw.operations.status import SILENT_AFTER_S
 from relaygw.policy.untended import KINDS, LOST_MS, LostInstance, Untended, untended
-from relaygw.settings.certificate_end import certificate_end
-from relaygw.settings.model import Settings
+from relaygw.settings.certificates import certificate_end
+from relaygw.settings.model import Settings, fingerprint
 from relaygw.settings.provider import Provider
-from relaygw.settings.show import fingerprint
 from relaygw.store.holds import UNREACHABLE, Hold
 from relaygw.store.instances import Instance, silent_incarnations
 from relaygw.store.queue import LaneCount

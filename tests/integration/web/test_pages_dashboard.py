@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 import httpx2
 
 from relaygw.mail.outcome import Scope
-from relaygw.settings.show import fingerprint
+from relaygw.settings.model import fingerprint
 from relaygw.store.holds import UNREACHABLE, Hold
 from relaygw.store.instances import Instance
 from relaygw.store.store import Store

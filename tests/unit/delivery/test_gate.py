@@ -13,8 +13,8 @@ from relaygw.delivery.gate import (
     Gate,
 )
 from relaygw.mail.outcome import Limit, Meaning, Scope, Verdict
-from relaygw.settings.model import Stream
 from relaygw.settings.provider import Provider
+from relaygw.settings.routes import Stream
 from relaygw.store.limits import Account
 from tests.builders import claimed
 
