@@ -6,7 +6,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 
-from relaygw.web.api.gateway.routes import gateway_routes
+from relaygw.web.api.openapi import gateway_routes
 from relaygw.web.context import WebContext
 from relaygw.web.dashboard.overview import Dashboard
 from relaygw.web.dashboard.providers import ProviderChanges

@@ -15,7 +15,7 @@ from starlette.routing import Route
 from relaygw.store.holds import Hold
 from relaygw.store.store import Store
 from relaygw.store.watch import Incident
-from relaygw.web.api.gateway.openapi import document
+from relaygw.web.api.openapi import document
 from relaygw.web.app import create_app
 from tests.integration.web.conftest import sandbox
 from tests.integration.web.queued import defer, deliver, gateway, now_ms, queue_mail

@@ -1,0 +1,359 @@
+"""The answers of the gateway's API: what each has, and what its fields mean.
+
+An answer is checked against its class before it is sent; the class is its JSON Schema as well.
+Classes without a line of their own stand within others there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, create_model
+
+from relaygw.mail.state import DeliveryState, RecipientState
+from relaygw.observe.history.series import Series
+from relaygw.policy.story import EventKind
+from relaygw.policy.untended import KINDS
+
+
+def said(description: str, **more: Any) -> Any:
+    """Return a field with a description."""
+    return Field(description=description, **more)
+
+
+def _one_of(values: Iterable[str]) -> WithJsonSchema:
+    return WithJsonSchema({"type": "string", "enum": sorted(values)})
+
+
+Time = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
+QueueId = Annotated[str, Field(pattern=r"^[A-Z0-9]{10,20}$")]
+State = Annotated[DeliveryState, _one_of(DeliveryState)]
+
+
+class Answer(BaseModel):
+    """An object that always has exactly these fields."""
+
+    model_config = ConfigDict(extra="forbid", defer_build=True)
+
+
+class Recipient(Answer):
+    """Who a message is for."""
+
+    address: str
+    original: str | None = said("as the client gave it, where it was rewritten")
+    state: Annotated[RecipientState, _one_of(RecipientState)]
+    provider: str | None = said("the last one tried")
+    reply: str | None = said("its last reply, or why it is captured or blocked")
+    dsn: str | None = said("RFC 3463 status")
+    attempts: int
+    next_attempt_at: Time | None
+    route: str
+    released: str | None = said("of captured mail that was let go: allowed or anyone")
+
+
+class Source(Answer):
+    """Where a message came from."""
+
+    client: str | None
+    user: str | None
+    listener: str | None
+    uid: int | None
+    script: str | None
+    helo: str | None
+    cwd: str | None
+    host: str | None
+
+
+class Message(Answer):
+    """A message, with state, route and stream of its least finished delivery."""
+
+    queue_id: QueueId
+    state: State
+    stream: str
+    route: str
+    sender: str = said("of the envelope; empty is the null sender")
+    recipients: list[Recipient]
+    subject: str
+    size_bytes: int
+    accepted_at: Time
+    source: Source
+    attempts: int
+    next_attempt_at: Time | None
+    reason: str | None = said("why it is deferred or held")
+    message_id: str
+    mode: str = said("of the gateway when it was accepted")
+    captured_at: Time | None
+
+
+class Note(Answer):
+    """A fact beside an event."""
+
+    label: str
+    text: str
+
+
+class Event(Answer):
+    """Something that happened to a message."""
+
+    kind: Annotated[EventKind, _one_of(EventKind)]
+    at: Time
+    until: Time | None = said("the last one, where there were several alike")
+    times: int
+    text: str
+    notes: list[Note]
+
+
+class Outlook(Answer):
+    """How a delivery stands that is not finished."""
+
+    delivery_no: int
+    route: str
+    stream: str
+    state: State
+    recipients: list[str]
+    text: str
+    next_attempt_at: Time | None
+    notes: list[Note]
+
+
+class _Advice(Answer):
+    text: str
+    command: str | None
+
+
+class Story(Answer):
+    """The story of a message, as relaygw queue explain tells it."""
+
+    queue_id: QueueId
+    state: str
+    is_over: bool = said("nothing will happen to it any more by itself")
+    headline: str = said("the whole in a sentence")
+    sender: str
+    recipients: list[str]
+    subject: str
+    events: list[Event] = said("oldest first")
+    next: list[Outlook] = said("of deliveries that are not finished")
+    what_to_do: list[_Advice]
+    as_of: Time
+
+
+class _LeftMessage(Answer):
+    queue_id: QueueId
+    why: str
+    is_temporary: bool
+
+
+class Outcome(Answer):
+    """What a change did, or would do."""
+
+    action: str
+    dry_run: bool
+    number: int = said("of messages changed")
+    changed: list[QueueId]
+    left: list[_LeftMessage]
+
+
+class Hold(Answer):
+    """Why a provider is not used."""
+
+    scope: str
+    key: str
+    reason: str
+    remedy: str
+    since: Time
+    probe_at: Time | None
+
+
+class Learned(Answer):
+    """What the provider taught by refusing."""
+
+    rate_per_s: float | None
+    rate_at: Time | None
+    connections: int | None
+    connections_at: Time | None
+
+
+class _ProviderAnswer(Answer):
+    name: str
+    host: str
+    port: int
+    state: Literal["down", "held", "ok", "partly held", "slowed"]
+    quota_used: int | None = said("in 24 hours; null without a quota")
+    is_slowed: bool
+    rate_now_per_s: float | None = said("while it is slower than its settings say")
+    connections_now: int = said("at most so many now")
+    learned: Learned
+
+
+class Provider(_ProviderAnswer):
+    """A provider with its settings, its limits and its holds."""
+
+    holds: list[Hold]
+    preset: str | None
+    tls: str
+    account: str | None
+    max_connections: int
+    rate: str | None
+    rate_counts: str
+    daily_quota: int | None
+    quota_counts: str
+    senders: list[str]
+
+
+class _Process(Answer):
+    role: str
+    name: str
+    incarnation: str
+    pid: int
+    heartbeat_at: Time = said("the last one")
+
+
+class _Instance(_Process):
+    version: str
+    state: str
+    started_at: Time
+    is_silent: bool
+    fingerprint: str
+    has_drifted: bool
+
+
+class _Lane(Answer):
+    route: str
+    stream: str
+    state: State
+    deliveries: int
+    oldest_accepted_at: Time
+
+
+class Untended(Answer):
+    """Mail that does not move by itself."""
+
+    kind: Annotated[str, _one_of(KINDS)]
+    rule: str = said("of alerts")
+    key: str = said("the kind, the route, or the worker's host")
+    deliveries: int
+    since: Time | None
+    examples: list[str] = said("queue ids")
+    summary: str
+    remedy: str
+
+
+class Lost(_Process):
+    """A process that died in the last day and has not come back."""
+
+    leases: int = said("deliveries it had in hand")
+
+
+class _LeftFile(Answer):
+    name: str
+    reason: str
+    age_s: int
+
+
+class Maildrop(Answer):
+    """Mail of local programs on this host that is not in the queue; null without a maildrop."""
+
+    path: str
+    waiting: int = said("files to be taken")
+    late: int = said("of these, for more than a minute")
+    aside: int = said("files that are left alone")
+    oldest_age_s: int
+    files: list[_LeftFile] = said("three of those that are left alone or late, the oldest first")
+    trouble: str | None = said("why nobody can tell")
+
+
+class Status(Answer):
+    """What relaygw status --json prints, and what it warns of."""
+
+    version: str
+    mode: str
+    hostname: str
+    queue: str
+    fingerprint: str = said("of routing and policy settings")
+    instances: list[_Instance]
+    providers: list[_ProviderAnswer]
+    holds: list[Hold]
+    lanes: list[_Lane]
+    untended: list[Untended]
+    lost: list[Lost]
+    captured: int
+    unread: int
+    maildrop: Maildrop | None
+    warnings: list[str]
+
+
+class Incident(Answer):
+    """Something that is or was wrong."""
+
+    incident_id: str
+    rule: str
+    key: str = said("whom it concerns; empty is the whole gateway")
+    summary: str
+    remedy: str
+    since: Time
+    told: list[str] = said("channels that took the notice")
+    recovered_at: Time | None
+    recovery_told: list[str]
+
+
+class Point(Answer):
+    """What was counted in one slice; queue and oldest_s are the greatest number within it."""
+
+    at: Time = said("the slice's beginning")
+    series: Annotated[Series, _one_of(Series)]
+    label: str
+    amount: int
+
+
+class Deed(Answer):
+    """A line of the audit trail."""
+
+    at: Time
+    actor: str
+    action: str
+    target: str = said("a name, or queue ids with blanks between")
+    affected: int
+    detail: str
+
+
+class _Problem(Answer):
+    status: int
+    what: str = said("what is wrong")
+    expected: str = said("what would do, or empty")
+    remedy: str = said("what to do, or empty")
+
+
+class Error(Answer):
+    """The answer to a request that failed."""
+
+    error: _Problem
+
+
+class _Link(Answer):
+    url: str
+    text: str
+    where: str
+
+
+class Waited(Answer):
+    """Captured mail that was waited for, with its codes and links."""
+
+    message: dict[str, Any] = said("as GET /api/v1/message/ID answers it")
+    codes: list[str]
+    links: list[_Link]
+
+
+def answer_with(**fields: Any) -> type[Answer]:
+    """Return the class of an answer with these fields: types, or each with what is said of it."""
+    given: dict[str, Any] = {
+        name: one if isinstance(one, tuple) else (one, ...) for name, one in fields.items()
+    }
+    return create_model("_Answer", __base__=Answer, **given)
+
+
+COMPONENTS: tuple[type[BaseModel], ...] = (
+    *(Message, Recipient, Source, Story, Event, Outlook, Note, Outcome, Provider, Hold, Learned),
+    *(Status, Incident, Point, Deed, Waited, Error),
+)
+"""Those that have a name in the description."""

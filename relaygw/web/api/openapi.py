@@ -1,0 +1,285 @@
+"""The description of the API, drawn from the table of endpoints and their classes.
+
+An OpenAPI 3.1 document for programs; `/api/docs` shows it to people.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from functools import cache
+from http import HTTPStatus
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from relaygw import __version__
+from relaygw.web.api.answers import COMPONENTS, Error
+from relaygw.web.api.endpoints import ENDPOINTS, V1, Endpoint
+from relaygw.web.api.requests import Select
+from relaygw.web.context import WebContext
+from relaygw.web.page import render
+
+_REF = "#/components/schemas/"
+_TEXT = {"type": "string"}
+_QUEUE_ID = {"type": "string", "pattern": "^[A-Z0-9]{10,20}$"}
+_TAGS = {
+    "Queue": "Mail that waits, and what became of it.",
+    "Providers": "Who sends it on.",
+    "Watching": "How the gateway is doing, and how it did.",
+    "Tests": "For suites of tests that look at captured mail.",
+    "Mailpit": "Captured mail by Mailpit's API: values as its own documentation says. "
+    "Live events are a websocket at /api/events.",
+}
+_NOTHING = {"component": "", "description": ""}
+_REPEATED = frozenset({"id", "state", "series"})
+_MAILPIT = (
+    ("get", "/api/v1/info", "Version and numbers"),
+    ("get", "/api/v1/messages", "List captured mail"),
+    ("put", "/api/v1/messages", "Mark as read or unread"),
+    ("delete", "/api/v1/messages", "Delete"),
+    ("get", "/api/v1/search", "Search captured mail"),
+    ("delete", "/api/v1/search", "Delete what a search finds"),
+    ("get", "/api/v1/tags", "List tags"),
+    ("put", "/api/v1/tags", "Set tags"),
+    ("put", "/api/v1/tags/{tag}", "Rename a tag"),
+    ("delete", "/api/v1/tags/{tag}", "Delete a tag"),
+    ("post", "/api/v1/send", "Capture a message given as JSON"),
+    ("get", "/api/v1/chaos", "Not there: 400"),
+    ("put", "/api/v1/chaos", "Not there: 400"),
+    ("get", "/api/v1/message/{queue_id}", "Show one message"),
+    ("get", "/api/v1/message/{queue_id}/headers", "Show its header"),
+    ("get", "/api/v1/message/{queue_id}/raw", "Show its source"),
+    ("get", "/api/v1/message/{queue_id}/part/{part_id}", "Show a part"),
+    ("get", "/api/v1/message/{queue_id}/link-check", "List its links"),
+    ("post", "/api/v1/message/{queue_id}/release", "Send it after all"),
+    ("get", "/view/latest", "The newest message in the sandbox"),
+    ("get", "/view/{queue_id}.html", "Its HTML, cleaned"),
+    ("get", "/view/{queue_id}.txt", "Its text"),
+)
+"""Method, path and what it does; its live events (a websocket) have no place in OpenAPI."""
+
+
+def document(root_path: str) -> dict[str, Any]:
+    """Return the description of the API below `root_path`."""
+    paths: dict[str, dict[str, Any]] = {}
+    for one in ENDPOINTS:
+        paths.setdefault(V1 + one.path, {})[one.method] = _operation(one)
+    for method, path, summary in _MAILPIT:
+        paths.setdefault(path, {})[method] = {
+            **_called(method, path, "Mailpit", summary),
+            "responses": {"default": {"description": "As Mailpit answers."}},
+        }
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "relaygw",
+            "version": __version__,
+            "description": "The queue of a mail gateway for programs. Times are RFC 3339, UTC. "
+            "Errors are JSON: what is wrong, what was expected, what to do.",
+        },
+        "servers": [{"url": root_path or "/"}],
+        "security": [{"basic": []}, {"bearer": []}],
+        "tags": [{"name": name, "description": text} for name, text in _TAGS.items()],
+        "paths": paths,
+        "components": {
+            "schemas": {one.__name__: _schemas()[one] for one in (*COMPONENTS, Select)},
+            "securitySchemes": {
+                "basic": {"type": "http", "scheme": "basic", "description": "A user of web.users."},
+                "bearer": {
+                    "type": "http",
+                    "scheme": "bearer",
+                    "description": "A token of web.tokens.",
+                },
+            },
+        },
+    }
+
+
+def _operation(one: Endpoint) -> dict[str, Any]:
+    summary, explanation = one.words
+    called = _called(one.method, V1 + one.path, one.tag, summary)
+    operation = {
+        **called,
+        "description": f"{explanation} Needs the role {one.role.word}.".strip(),
+        "parameters": [
+            *called["parameters"],
+            *(_query_parameter(name, text) for name, text in one.parameters.items()),
+        ],
+        "responses": {
+            "200": _response("Done." if one.method != "get" else "The answer.", one.answer),
+            **{str(code): _response(HTTPStatus(code).phrase, Error) for code in one.errors},
+        },
+    }
+    if one.body.model_fields:
+        operation["requestBody"] = {"content": _content(one.body)}
+    return operation
+
+
+def _called(method: str, path: str, tag: str, summary: str) -> dict[str, Any]:
+    words = re.sub(r"[^a-z0-9]+", "_", path.removeprefix("/api/").lower()).strip("_")
+    return {
+        "operationId": f"{method}_{words}",
+        "tags": [tag],
+        "summary": summary,
+        "parameters": [
+            {
+                "name": name,
+                "in": "path",
+                "required": True,
+                "schema": _QUEUE_ID if name == "queue_id" and path.startswith(V1) else _TEXT,
+            }
+            for name in re.findall(r"\{(\w+)\}", path)
+        ],
+    }
+
+
+def _query_parameter(name: str, text: str) -> dict[str, Any]:
+    schema = {"type": "array", "items": _TEXT} if name in _REPEATED else _TEXT
+    return {"name": name, "in": "query", "description": text, "schema": schema}
+
+
+def _response(description: str, model: type[BaseModel]) -> dict[str, Any]:
+    return {"description": description, "content": _content(model)}
+
+
+def _content(model: type[BaseModel]) -> dict[str, Any]:
+    is_named = model in (*COMPONENTS, Select)
+    schema = {"$ref": _REF + model.__name__} if is_named else _schemas()[model]
+    return {"application/json": {"schema": schema}}
+
+
+@cache
+def _schemas() -> dict[type[BaseModel], dict[str, Any]]:
+    """Return the JSON Schema (2020-12) of each class."""
+    models = dict.fromkeys(
+        [*COMPONENTS, Select, *(kind for one in ENDPOINTS for kind in (one.answer, one.body))]
+    )
+    refs, made = models_json_schema(
+        [(one, "validation") for one in models], ref_template=_REF + "{model}"
+    )
+    found = made["$defs"]
+    named = {one.__name__ for one in (*COMPONENTS, Select)}
+    return {
+        model: _plain(refs[model, "validation"], found, named, is_whole=True) for model in models
+    }
+
+
+def _plain(schema: Any, found: dict[str, Any], named: set[str], *, is_whole: bool = False) -> Any:
+    """Return a schema without titles, with `null` as a type, with unnamed classes inside."""
+    if isinstance(schema, list):
+        return [_plain(one, found, named) for one in schema]
+    if not isinstance(schema, dict):
+        return schema
+    name = schema.get("$ref", "").removeprefix(_REF)
+    if name and (is_whole or name not in named):
+        return _plain(
+            {**found[name], **{k: v for k, v in schema.items() if k != "$ref"}}, found, named
+        )
+    plain = {
+        key: {k: _plain(v, found, named) for k, v in one.items()}
+        if key == "properties"
+        else _plain(one, found, named)
+        for key, one in schema.items()
+        if key not in ("title", "default")
+    }
+    first, *rest = plain.get("anyOf", ({},))
+    if rest == [{"type": "null"}] and isinstance(first.get("type"), str):
+        del plain["anyOf"]
+        plain = {**first, **plain, "type": [first["type"], "null"]}
+    return plain
+
+
+# --- for people ----------------------------------------------------------------------------
+
+
+def gateway_routes(web: WebContext) -> list[Route]:
+    """Return the routes of the gateway's API and of its description."""
+
+    async def show(request: Request) -> Response:
+        described = document(request.scope.get("root_path", ""))
+        context = {
+            **web.page_context,
+            "info": described["info"],
+            "base": str(request.base_url).rstrip("/"),
+            "groups": [
+                (tag["name"], tag["description"], list(_operations(described, tag["name"])))
+                for tag in described["tags"]
+            ],
+            "schemas": [
+                (name, schema.get("description", ""), list(_fields(schema)))
+                for name, schema in described["components"]["schemas"].items()
+            ],
+        }
+        return render(request, "api_docs.html", context)
+
+    async def show_document(request: Request) -> Response:
+        return JSONResponse(document(request.scope.get("root_path", "")))
+
+    return [
+        *(one.route(web) for one in ENDPOINTS if one.handle is not None),
+        Route("/api/docs", show, methods=["GET"]),
+        Route("/api/docs/openapi.json", show_document, methods=["GET"]),
+    ]
+
+
+def _operations(described: Mapping[str, Any], tag: str) -> Iterator[dict[str, Any]]:
+    """Yield what the page shows of the operations of a tag."""
+    for path, methods in described["paths"].items():
+        for method, one in methods.items():
+            if tag in one["tags"]:
+                yield {**one, "method": method.upper(), "path": path, **_shown(one)}
+
+
+def _shown(one: Mapping[str, Any]) -> dict[str, Any]:
+    answer = _schema_of(one["responses"].get("200", {}))
+    return {
+        "parameters": [
+            {**_NOTHING, **each, "kind": f"{_kind(each['schema'])[0]}, in the {each['in']}"}
+            for each in one["parameters"]
+        ],
+        "body": list(_fields(_schema_of(one.get("requestBody", {})))),
+        "answer": list(_fields(answer)),
+        "answer_component": answer.get("$ref", "").removeprefix(_REF),
+        "errors": [
+            (code, each["description"])
+            for code, each in one["responses"].items()
+            if code not in ("200", "default")
+        ],
+    }
+
+
+def _schema_of(holder: Mapping[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = holder.get("content", {}).get("application/json", {}).get("schema", {})
+    return found
+
+
+def _fields(schema: Mapping[str, Any], inside: str = "") -> Iterator[dict[str, Any]]:
+    """Yield the fields of an object, those of objects within it after them."""
+    for name, each in schema.get("properties", {}).items():
+        kind, component = _kind(each)
+        yield {**_NOTHING, **each, "name": inside + name, "kind": kind, "component": component}
+        mark = "[]." if "items" in each else "."
+        yield from _fields(each.get("items", each), f"{inside}{name}{mark}")
+
+
+def _kind(schema: Mapping[str, Any]) -> tuple[str, str]:
+    """Return what a value is in words, and the component that it is made of."""
+    if "$ref" in schema:
+        return "", schema["$ref"].removeprefix(_REF)
+    if "anyOf" in schema:
+        return " or ".join(_kind(each)[0] for each in schema["anyOf"]), ""
+    if schema.get("type") == "array":
+        kind, component = _kind(schema["items"])
+        return f"list of {kind}".removesuffix(" of "), component
+    kinds = schema.get("type", "any")
+    word = " or ".join(kinds) if isinstance(kinds, list) else str(kinds)
+    if schema.get("format") == "date-time":
+        word = word.replace("string", "time")
+    if "enum" in schema:
+        word = ", ".join(schema["enum"])
+    return word, ""

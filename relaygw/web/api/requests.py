@@ -1,0 +1,277 @@
+"""What requests to the gateway's API say: parameters and bodies, checked.
+
+Whatever is not understood is a Problem, never "any": an empty variable in a script must not turn
+the deletion of some mail into that of all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, replace
+from datetime import UTC
+from typing import Annotated, Any
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationInfo,
+    create_model,
+    model_validator,
+)
+from starlette.datastructures import QueryParams
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+
+from relaygw.mail.search_values import read_time_ms
+from relaygw.mail.storable import unstorable_sign
+from relaygw.operations.queue_actions import QueueAction
+from relaygw.operations.selectors import ANY_STATE, SELECTORS, Kind
+from relaygw.settings.units import parse_duration
+from relaygw.web import words
+from relaygw.web.api.answers import QueueId, said
+from relaygw.web.api.json_body import WHOLE, read_object
+from relaygw.web.context import is_queue_id
+from relaygw.web.gate.identity import Principal
+from relaygw.web.problem import Problem
+from relaygw.web.queue.actions import QueueChoice
+from relaygw.web.queue.selection import check_length, read_pairs
+
+MAX_IDS = 10_000
+MAX_LISTED = 1000
+DEFAULT_LISTED = 100
+MAX_NOTE_CHARACTERS = 200
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """A request after its checks."""
+
+    request: Request
+    principal: Principal
+    given: QueryParams
+    body: Any  # of the class that the endpoint takes
+
+
+# --- parameters of the query ----------------------------------------------------------------
+
+
+def known_parameters(request: Request, names: Collection[str]) -> QueryParams:
+    """Return the parameters; raises Problem for an unknown name and an empty value."""
+    for name, value in request.query_params.multi_items():
+        if name not in names:
+            known = ", ".join(sorted(names))
+            raise Problem(400, f"parameter {name[:40]!r} is not known", expected=known)
+        _check_condition(name, value)
+    return request.query_params
+
+
+def limit_of(given: QueryParams) -> int:
+    """Return how many are asked for."""
+    word = given.get("limit", str(DEFAULT_LISTED))
+    if not (word.isascii() and word.isdigit() and 0 < int(word[:9]) <= MAX_LISTED):
+        raise Problem(400, f"limit {word[:20]!r} is none", expected=f"1 to {MAX_LISTED}")
+    return int(word)
+
+
+def after_of(given: QueryParams) -> str:
+    """Return the id that a page begins after, "" for the first page."""
+    after = given.get("after", "").upper()
+    if after and not is_queue_id(after):
+        expected = "`next` of the page before"
+        raise Problem(400, f"after {after[:40]!r} is no queue id", expected=expected)
+    return after
+
+
+def since_of(given: QueryParams, *, default_ms: int) -> int:
+    """Return a time that is given as such, or as an age."""
+    word = given.get("since")
+    if word is None:
+        return default_ms
+    at_ms = read_time_ms(word, UTC)
+    if at_ms is not None:
+        return at_ms
+    try:
+        return words.now_ms() - int(parse_duration(word) * 1000)
+    except ValueError:
+        expected = "2026-01-31T12:00:00Z, or an age like 6h"
+        raise Problem(400, f"since {word[:40]!r} is no time", expected=expected) from None
+
+
+# --- values of a body -----------------------------------------------------------------------
+
+
+def _check_condition(name: str, value: object) -> None:
+    if not isinstance(value, str) or not value.strip():
+        what, remedy = f"{name} is empty or no text", "leave it out for any"
+        raise Problem(400, what, expected="a text", remedy=remedy)
+    check_length(name, _storable(name, value))
+
+
+def _storable(name: str | None, value: str) -> str:
+    sign = unstorable_sign(value)
+    if sign is not None:
+        raise Problem(400, f"{name} has {sign!r}", expected=WHOLE)
+    return value
+
+
+def _flag(value: object, info: ValidationInfo) -> object:
+    if not isinstance(value, bool):
+        what = f"{info.field_name} is neither true nor false"
+        raise Problem(400, what, expected="true or false")
+    return value
+
+
+def _line(value: object, info: ValidationInfo) -> str:
+    if not isinstance(value, str):
+        raise Problem(400, f"{info.field_name} is no text", expected="a text")
+    return " ".join(_storable(info.field_name, value).split())
+
+
+def _ids(given: object) -> list[str]:
+    """Return queue ids, each once."""
+    if not isinstance(given, list) or not all(isinstance(one, str) for one in given):
+        raise Problem(400, "ids is no list of texts", expected='["1M8A85JPFC6TFQAQP"]')
+    if len(given) > MAX_IDS:
+        what, remedy = f"ids has {len(given)} of them", "send several requests, or select"
+        raise Problem(400, what, expected=f"at most {MAX_IDS}", remedy=remedy)
+    ids = [one.strip().upper() for one in given]
+    for one in ids:
+        if not is_queue_id(one):
+            raise Problem(400, f"{one[:40]!r} is no queue id", expected="10 to 20 of A-Z and 0-9")
+    return list(dict.fromkeys(ids))
+
+
+def _select(given: object) -> Any:
+    if not isinstance(given, dict):
+        raise Problem(400, "select is no object", expected='{"subject": "order"}')
+    for name, value in given.items():
+        if name not in Select.model_fields:
+            known = ", ".join(sorted(Select.model_fields))
+            raise Problem(400, f"select.{name[:40]} is not known", expected=known)
+        for one in value if name == "state" and isinstance(value, list) else [value]:
+            _check_condition(f"select.{name}", one)
+    made = Select(**given)
+    made._names = tuple(given)
+    return made
+
+
+Flag = Annotated[bool, BeforeValidator(_flag)]
+Line = Annotated[str, BeforeValidator(_line)]
+
+
+# --- bodies ---------------------------------------------------------------------------------
+
+
+class Body(BaseModel):
+    """The object in the body of a request; what it has is among these fields."""
+
+    model_config = ConfigDict(extra="forbid", defer_build=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check_names(cls, given: dict[str, Any]) -> dict[str, Any]:
+        for name in given:
+            if name not in cls.model_fields:
+                known = ", ".join(sorted(cls.model_fields)) or "no body"
+                raise Problem(400, f"{name[:40]!r} in the body is not known", expected=known)
+        return given
+
+
+class ProviderHold(Body):
+    """Why a provider is held."""
+
+    note: Line = said("why; shown beside it", default="")
+
+
+class Conditions(BaseModel):
+    """Conditions of selectors; the class with one field for each is `Select`."""
+
+    model_config = ConfigDict(extra="forbid")
+    _names: tuple[str, ...] = PrivateAttr(())
+
+    def pairs(self) -> Iterator[tuple[str, str]]:
+        """Yield the conditions one by one, in the order in which they were given."""
+        for name in self._names:
+            value = getattr(self, name)
+            yield from ((name, one) for one in (value if isinstance(value, list) else [value]))
+
+
+_CONDITIONS: dict[str, Any] = {
+    name: (str | list[str] if one.kind is Kind.STATE else str, "")
+    for name, one in SELECTORS.items()
+    if one.kind is not Kind.ID
+}
+Select = create_model(
+    "Select",
+    __base__=Conditions,
+    __doc__="Messages that all conditions hold for; texts are found anywhere, without case, but "
+    "for provider, route, stream and client, which are compared whole.",
+    **_CONDITIONS,
+)
+
+
+class Change(Body):
+    """One of ids, select and all names the messages."""
+
+    ids: Annotated[list[QueueId], BeforeValidator(_ids), Field(max_length=MAX_IDS)] = said(
+        "these", default=[]
+    )
+    select: Annotated[Conditions, BeforeValidator(_select)] = Conditions()
+    all: Flag = False
+    dry_run: Flag = said("change nothing, tell which ones it would be", default=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check_named(cls, given: dict[str, Any]) -> dict[str, Any]:
+        named = [name for name in ("ids", "select", "all") if name in given]
+        if len(named) != 1:
+            raise Problem(
+                400,
+                f"the body names {' and '.join(named) or 'nothing'}",
+                expected="one of ids, select and all",
+                remedy='write {"ids": [...]}, {"select": {...}} or {"all": true}',
+            )
+        return given
+
+    def choice(self, *, now_ms: int) -> QueueChoice:
+        """Return which messages are named: by ids, by conditions, or all that wait."""
+        asked = read_pairs(self.select.pairs(), now_ms=now_ms)
+        if "ids" in self.model_fields_set:
+            return QueueChoice(ids=tuple(self.ids), asked=asked, looked_at_ms=None)
+        if "select" in self.model_fields_set and not asked.given:
+            what, remedy = "select has no condition", 'write {"all": true}'
+            raise Problem(400, what, expected="one at least", remedy=remedy)
+        if "all" in self.model_fields_set and not self.all:
+            raise Problem(400, "all is false: no message is named", expected="ids or select")
+        if "state" not in asked.given:  # those that the change is meant for
+            asked = replace(asked, selection=replace(asked.selection, states=ANY_STATE))
+        return QueueChoice(ids=(), asked=asked, looked_at_ms=now_ms + 1)
+
+
+def change_of(action: QueueAction) -> type[Change]:
+    """Return the class of the body that an action takes."""
+    states = " or ".join(sorted(action.from_states))
+    fields: dict[str, Any] = {"all": (Flag, said(f"all that is {states}", default=False))}
+    if action.takes_note:
+        fields["note"] = (Line, said("why; kept with the message", default=""))
+    if action.takes_provider:
+        fields["provider"] = (Line, said("where it is to go", default=""))
+    if action.takes_force:
+        what = "also what may have been taken already: it may be sent twice"
+        fields["force"] = (Flag, said(what, default=False))
+    fields["select"] = (Annotated[Select, BeforeValidator(_select)], Select())
+    return create_model(f"{action.label}Change", __base__=Change, __doc__=Change.__doc__, **fields)
+
+
+async def body_of(request: Request, kind: type[Body]) -> Any:
+    """Return what the body says; raises Problem for what is no object or not of that class."""
+    try:
+        found = await read_object(request)
+    except Problem:
+        raise
+    except HTTPException as error:
+        raise Problem(400, error.detail, expected="a JSON object") from None
+    return kind.model_validate(found)
