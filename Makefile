@@ -3,8 +3,10 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# many tests wait for other processes: one worker more than there are processors
+PYTEST := $(BIN)/python -m pytest -n $(shell expr $$(nproc) + 1) --dist loadfile --no-loadscope-reorder
 
-.PHONY: help run test check lint format types unit system-packages clean
+.PHONY: help run test campaign durations check lint format types unit system-packages clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -19,8 +21,18 @@ run: $(STAMP)  ## start the gateway; without a configuration: the sandbox on 127
 	$(BIN)/relaygw serve
 
 test: $(STAMP) system-packages  ## run everything: style, types, and all tests with real servers and clients
-	$(MAKE) --no-print-directory lint types
-	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
+	@beside=$(VENV)/.lint-and-types; \
+	$(MAKE) --no-print-directory lint types >$$beside 2>&1 & \
+	$(PYTEST); tests=$$?; \
+	wait $$!; checks=$$?; \
+	cat $$beside; \
+	exit $$((tests || checks))
+
+campaign: $(STAMP) system-packages  ## repeat kills, faults and clients many times (an hour)
+	RELAYGW_CAMPAIGN=1 $(PYTEST) -m campaign --timeout 3600
+
+durations: $(STAMP) system-packages  ## run all tests and note how long each file takes
+	$(PYTEST) --record-durations
 
 check: $(STAMP) lint types unit  ## the quick part: style, types, unit, contract and documentation tests
 

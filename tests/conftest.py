@@ -2,13 +2,42 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import signal
 import tempfile
 from collections.abc import Iterator
 
 import pytest
 
+from tests import durations
 from tests.postgres import PostgresServer, running_server
+from tests.queues import EmptyQueues
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--record-durations", action="store_true", help="write tests/durations.json anew"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # nohup and a shell's background ignore these, and what a test starts would inherit that;
+    # a handler is not inherited
+    for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, lambda *_: None)
+    if config.option.record_durations and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(durations.Recorder())
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    durations.longest_first(items)
+
+
+def pytest_collection_finish() -> None:
+    gc.collect()
+    gc.freeze()  # thousands of tests, which nobody need look at again and again
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -32,3 +61,16 @@ def postgres_url(postgres: PostgresServer) -> Iterator[str]:
     url = postgres.create_database()
     yield url
     postgres.drop_database(url)
+
+
+@pytest.fixture(scope="session")
+def empty_queues(postgres: PostgresServer) -> EmptyQueues:
+    """Return what lends empty queues on the server of the session."""
+    return EmptyQueues(postgres)
+
+
+@pytest.fixture
+def queue_url(empty_queues: EmptyQueues) -> Iterator[str]:
+    """Return the URL of an empty queue, for a test that changes nothing but its rows."""
+    with empty_queues.lend() as url:
+        yield url

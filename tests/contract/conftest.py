@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from relaygw.store import migrate
 from relaygw.store.instances import Instance
 from relaygw.store.store import Store, open_store
+from tests.queues import make_queue
 
 
 def instance(incarnation: str, role: str = "delivery") -> Instance:
@@ -20,10 +20,11 @@ def instance(incarnation: str, role: str = "delivery") -> Instance:
 
 @pytest.fixture(params=["sqlite", "postgres"])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    url = f"sqlite:///{tmp_path}/queue.db"
     if request.param == "postgres":
-        url = request.getfixturevalue("postgres_url")
-    migrate.upgrade(url)
+        url: str = request.getfixturevalue("queue_url")
+        return url
+    url = f"sqlite:///{tmp_path}/queue.db"
+    make_queue(url)
     return url
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from relaygw.mail.content_facts import ContentFacts
 from relaygw.mail.search import parse_search
-from relaygw.store import captured_index, migrate, removal, sandbox
+from relaygw.store import captured_index, removal, sandbox
 from relaygw.store.store import Store, open_store
 from tests.builders import NOW_MS
 from tests.contract.captured import AUDITED, capture, found, indexed
@@ -17,9 +17,8 @@ from tests.contract.test_captured_contract import FACTS, rows_left
 
 
 @pytest.fixture
-def shared(postgres_url: str) -> Iterator[Store]:
-    migrate.upgrade(postgres_url)
-    store = open_store(postgres_url, keep_content=False)
+def shared(queue_url: str) -> Iterator[Store]:
+    store = open_store(queue_url, keep_content=False)
     yield store
     store.close()
 

@@ -15,7 +15,6 @@ from relaygw.mail.content_facts import ContentFacts
 from relaygw.mail.envelope import NewRecipient, Released, ReleasedDelivery
 from relaygw.mail.search import parse_search
 from relaygw.mail.state import DeliveryState, RecipientState
-from relaygw.store import migrate
 from relaygw.store.audit import AuditEntry, Trail
 from relaygw.store.holds import Hold
 from relaygw.store.limits import SenderNote
@@ -43,18 +42,17 @@ class FastDatabase(PostgresDatabase):
 
 
 @pytest.fixture
-def right(postgres_url: str) -> Iterator[Store]:
+def right(queue_url: str) -> Iterator[Store]:
     """Return the store of a machine that has the database's time."""
-    migrate.upgrade(postgres_url)
-    store = open_store(postgres_url, keep_content=False)
+    store = open_store(queue_url, keep_content=False)
     store.instances.register(instance("right"))
     yield store
     store.close()
 
 
 @pytest.fixture
-def fast(right: Store, postgres_url: str) -> Iterator[Store]:
-    store = store_on(FastDatabase(postgres_url), keep_content=False)
+def fast(right: Store, queue_url: str) -> Iterator[Store]:
+    store = store_on(FastDatabase(queue_url), keep_content=False)
     store.instances.register(instance("fast"))
     yield store
     store.close()
@@ -251,8 +249,8 @@ class WrongClock:
 
 
 @pytest.fixture(params=[HOUR_MS, -HOUR_MS], ids=["fast", "slow"])
-def wrong(request: pytest.FixtureRequest, right: Store, postgres_url: str) -> Iterator[WrongClock]:
-    store = open_store(postgres_url, keep_content=True)
+def wrong(request: pytest.FixtureRequest, right: Store, queue_url: str) -> Iterator[WrongClock]:
+    store = open_store(queue_url, keep_content=True)
     yield WrongClock(store, request.param)
     store.close()
 

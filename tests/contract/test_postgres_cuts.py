@@ -18,6 +18,7 @@ from tests.contract.conftest import instance
 from tests.contract.cutting_proxy import CuttingProxy
 from tests.e2e.ports import free_port
 from tests.postgres import PostgresServer, running_server
+from tests.queues import make_queue
 
 CLAIM = "SET state = 'active'"
 GIVE_BACK = "CASE WHEN attempts > 0 THEN 'deferred'"
@@ -28,7 +29,7 @@ RELEASE_PERMITS = "DELETE FROM permit"
 
 @pytest.fixture
 def proxy(postgres_url: str) -> Iterator[CuttingProxy]:
-    migrate.upgrade(postgres_url)
+    make_queue(postgres_url)
     with CuttingProxy(postgres_url) as proxy:
         yield proxy
 
@@ -238,7 +239,7 @@ def test_a_commit_that_waits_for_a_standby_is_not_called_done(
 
 
 def test_what_cannot_be_stored_is_not_shown_in_the_error(other: Store, postgres_url: str) -> None:
-    migrate.upgrade(postgres_url)
+    make_queue(postgres_url)
     message = accepted()
     with other.database.write() as connection:
         connection.connection.exec_driver_sql(
@@ -277,7 +278,7 @@ def test_a_transaction_whose_client_is_silent_ends_and_frees_what_it_locked(
 def test_who_was_cut_off_leaves_the_others_time_before_it_calls_them_dead(
     other: Store, postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    migrate.upgrade(postgres_url)
+    make_queue(postgres_url)
     clock = SimpleNamespace(now_s=1000.0)
     for clock_of in ("relaygw.store.instances._awake_s", "relaygw.store.instances._monotonic_s"):
         monkeypatch.setattr(clock_of, lambda: clock.now_s)

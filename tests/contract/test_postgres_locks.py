@@ -13,7 +13,7 @@ import pytest
 from relaygw.errors import StoreUnavailable
 from relaygw.mail.envelope import AcceptedMessage, NewDelivery, NewRecipient
 from relaygw.mail.state import DeliveryState
-from relaygw.store import changes, intake, janitor, migrate
+from relaygw.store import changes, intake, janitor
 from relaygw.store.audit import AuditEntry
 from relaygw.store.outcomes import record
 from relaygw.store.store import Store, open_store
@@ -26,17 +26,16 @@ LATE_MS = 4_000_000_000_000
 
 
 @pytest.fixture
-def one(postgres_url: str) -> Iterator[Store]:
-    migrate.upgrade(postgres_url)
-    store = open_store(postgres_url, keep_content=False)
+def one(queue_url: str) -> Iterator[Store]:
+    store = open_store(queue_url, keep_content=False)
     store.instances.register(instance("one"))
     yield store
     store.close()
 
 
 @pytest.fixture
-def other(one: Store, postgres_url: str) -> Iterator[Store]:
-    store = open_store(postgres_url, keep_content=False)
+def other(one: Store, queue_url: str) -> Iterator[Store]:
+    store = open_store(queue_url, keep_content=False)
     yield store
     store.close()
 

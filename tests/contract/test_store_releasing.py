@@ -21,7 +21,7 @@ from relaygw.mail.envelope import (
     ReleasedDelivery,
 )
 from relaygw.mail.state import DeliveryState, RecipientState
-from relaygw.store import migrate, release
+from relaygw.store import release
 from relaygw.store.audit import AuditEntry
 from relaygw.store.queue import Selection
 from relaygw.store.queue_entry import QueueEntry
@@ -319,16 +319,15 @@ def test_a_mixed_message_is_finished_when_all_of_it_is(store: Store) -> None:
 
 
 @pytest.fixture
-def shared(postgres_url: str) -> Iterator[Store]:
-    migrate.upgrade(postgres_url)
-    store = open_store(postgres_url)
+def shared(queue_url: str) -> Iterator[Store]:
+    store = open_store(queue_url)
     store.instances.register(instance("one"))
     yield store
     store.close()
 
 
 @pytest.mark.parametrize("what", ["delete", "trim", "held apart"])
-def test_nobody_gets_between(shared: Store, postgres_url: str, what: str) -> None:
+def test_nobody_gets_between(shared: Store, queue_url: str, what: str) -> None:
     """Deleting, or adding another delivery, waits for a release that is being written."""
     message = accepted(
         NewRecipient(address="dev@agency.test"),
@@ -365,7 +364,7 @@ def test_nobody_gets_between(shared: Store, postgres_url: str, what: str) -> Non
     with shared.database.write() as connection:
         release.release(connection, [let_go(queue_id, part("qa@agency.test"))])
         thread.start()
-        wait_for_lock(postgres_url)
+        wait_for_lock(queue_url)
     thread.join()
     numbers = [one.delivery_no for one in entry_of(shared, queue_id).deliveries]
     assert numbers == ([0, 1, 2] if what == "held apart" else [0, 1])
@@ -374,7 +373,7 @@ def test_nobody_gets_between(shared: Store, postgres_url: str, what: str) -> Non
 
 
 def test_the_end_of_another_delivery_at_that_moment_does_not_end_the_message(
-    shared: Store, postgres_url: str
+    shared: Store, queue_url: str
 ) -> None:
     message = accepted(NewRecipient(address="old@agency.test"), *captured(), mode="staging")
     shared.intake.accept_batch([message])
@@ -384,7 +383,7 @@ def test_the_end_of_another_delivery_at_that_moment_does_not_end_the_message(
     with shared.database.write() as connection:
         release.release(connection, [let_go(queue_id)])
         thread.start()
-        wait_for_lock(postgres_url)
+        wait_for_lock(queue_url)
     thread.join()
     shared.sandbox.delete_captured([queue_id], entry=AUDIT)
     sweep(shared)

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from relaygw.mail.envelope import NewRecipient, Source
-from relaygw.store import migrate
 from relaygw.store.instances import Instance
 from relaygw.store.queue import Selection
 from relaygw.store.store import Store, open_store
 from tests.builders import NOW_MS, accepted
+from tests.queues import make_queue
 
 SOURCE = Source(
     client="10.1.2.3",
@@ -29,7 +29,7 @@ SOURCE = Source(
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
     url = f"sqlite:///{tmp_path}/queue.db"
-    migrate.upgrade(url)
+    make_queue(url)
     store = open_store(url, keep_content=False)
     store.instances.register(
         Instance(incarnation="one", name="gw", role="delivery", pid=1, version="1", fingerprint="0")

@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import pytest
-
 from relaygw import __version__
 from relaygw.mail.outcome import Scope
 from relaygw.mail.state import DeliveryState
@@ -16,6 +14,7 @@ from relaygw.settings.alerts import Rule
 from relaygw.settings.load import load_settings
 from relaygw.store.holds import UNREACHABLE
 from tests.docs.render_states import OPEN_ENDS, render
+from tests.tables import each_of
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -28,7 +27,7 @@ def test_states_are_printed_from_the_table() -> None:
 HOLDS = (Scope.PROVIDER, Scope.CREDENTIAL, Scope.SENDER_DOMAIN, UNREACHABLE)
 
 
-@pytest.mark.parametrize("one", [*DeliveryState, *Why, *HOLDS, ROUTE_GONE], ids=str)
+@each_of("one", [*DeliveryState, *Why, *HOLDS, ROUTE_GONE], ids=str)
 def test_all_that_waits_has_a_row_that_says_who_is_told(one: str) -> None:
     assert one in OPEN_ENDS, f"tests/docs/render_states.py: how does {one} end, who is told?"
     assert all(OPEN_ENDS[one])
@@ -45,13 +44,13 @@ def test_the_changelog_has_a_heading_for_this_version() -> None:
     assert f"## [{__version__}]" in text or "## [Unreleased]" in text
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+@each_of("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
         assert (page.parent / target).exists(), f"{page.name} links to {target}"
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+@each_of("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_into_a_page_find_their_heading(page: Path) -> None:
     for target, anchor in re.findall(r"\]\(([^)#:\s]*)#([^)\s]+)\)", page.read_text()):
         there = page.parent / target if target else page

@@ -9,6 +9,7 @@ import pytest
 
 from relaygw.settings.load import load_settings
 from relaygw.settings.presets import presets
+from tests.tables import each_of
 
 PAGE = (Path(__file__).parents[2] / "docs/providers.md").read_text()
 ROWS = {
@@ -24,14 +25,14 @@ def test_the_table_has_every_preset() -> None:
     assert list(ROWS) == list(presets())
 
 
-@pytest.mark.parametrize("name", presets())
+@each_of("name", presets())
 def test_the_table_has_the_ports(name: str) -> None:
     starttls, implicit = ([int(port) for port in cell.split()] for cell in ROWS[name][4:])
     assert starttls == list(presets()[name].starttls_ports)
     assert implicit == list(presets()[name].implicit_ports)
 
 
-@pytest.mark.parametrize("name", presets())
+@each_of("name", presets())
 def test_the_table_has_the_limits(name: str) -> None:
     keys = presets()[name].keys_for(None, None)
     words = ROWS[name][3].replace(",", "")

@@ -12,6 +12,7 @@ import yaml
 
 from relaygw.settings.provider import Provider
 from relaygw.settings.secrets import SecretRef
+from tests.tables import each_of
 
 PAGE = (Path(__file__).parents[2] / "docs/secrets.md").read_text()
 RECIPES = [
@@ -45,7 +46,7 @@ print(json.load(sys.stdin)["password"])
 """
 
 
-@pytest.mark.parametrize(("name", "keys"), RECIPES)
+@each_of(("name", "keys"), RECIPES)
 def test_each_recipe_is_a_provider(name: str, keys: dict[str, Any]) -> None:
     provider = Provider.model_validate(keys)
     assert provider.has_credentials

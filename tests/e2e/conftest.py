@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from relaygw.store import migrate
 from tests.e2e.gateway import Gateway
 from tests.e2e.sendmail_rig import Installation
+from tests.queues import make_queue
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def each_database(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatc
         def url_of(directory: Path) -> str:
             if directory not in urls:
                 urls[directory] = server.create_database()
-                migrate.upgrade(urls[directory])
+                make_queue(urls[directory])
             return urls[directory]
 
         monkeypatch.setattr(Gateway, "queue_url", staticmethod(url_of))

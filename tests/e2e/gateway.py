@@ -30,6 +30,8 @@ from relaygw.mail.state import OPEN, DeliveryState
 from relaygw.store.queue import Selection
 from relaygw.store.queue_entry import QueueEntry
 from relaygw.store.store import Store, open_store
+from tests.forked import RelaygwProcess
+from tests.queues import make_queue
 
 PATIENCE_S = 90.0
 _QUEUED = re.compile(rb"queued as ([A-Z0-9]{10,20})")
@@ -47,7 +49,9 @@ def _sqlite_url(directory: Path) -> str:
 class Gateway:
     """One `relaygw serve` with all its roles, its log and its queue.
 
-    `environment` is added to that of the tests; `before` are the words of a program that starts it.
+    It is forked from a loaded image and finds an empty queue with today's schema, unless it
+    `is_new`: then it is started as a program of its own and makes its queue. So it is, too, where
+    `before` says with which words it is started. `environment` is added to that of the tests.
     """
 
     queue_url: ClassVar[Callable[[Path], str]] = staticmethod(_sqlite_url)
@@ -62,11 +66,13 @@ class Gateway:
         routes: Sequence[Mapping[str, Any]] | None = None,
         environment: Mapping[str, str] | None = None,
         before: Sequence[str] = (),
+        is_new: bool = False,
         **sections: Any,
     ) -> None:
         self.directory = directory
         self._environment = dict(environment or {})
         self._before = before
+        self._is_new = is_new
         self.config = directory / "relaygw.yaml"
         self.settings: dict[str, Any] = {
             "mode": mode,
@@ -105,20 +111,31 @@ class Gateway:
     def start(self, *arguments: str) -> Self:
         """Start the gateway and wait until it serves."""
         self.write_config()
+        if not self._is_new:
+            self._make_queue()
         # the same ports after a restart: clients know only one
         seen = len(self.lines)
-        command = [sys.executable, "-m", "relaygw", "--config", str(self.config), "serve"]
-        self._process = subprocess.Popen(
-            [*self._before, *command, *arguments],
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-            env={**self.environment, "PYTHONUNBUFFERED": "1"},
-        )
+        words = ["--config", str(self.config), "serve", *arguments]
+        how: dict[str, Any] = {
+            "stderr": subprocess.PIPE,
+            "text": True,
+            "start_new_session": True,
+            "env": {**self.environment, "PYTHONUNBUFFERED": "1"},
+        }
+        if self._is_new or self._before:
+            command = [*self._before, sys.executable, "-m", "relaygw", *words]
+            self._process = subprocess.Popen(command, **how)
+        else:
+            self._process = RelaygwProcess(words, **how)
         threading.Thread(target=self._follow, args=(self._process,), daemon=True).start()
         self.wait_for_log(r"master\[\d+\]: started: ", start=seen)
         self._learn_ports(seen)
         return self
+
+    def _make_queue(self) -> None:
+        url = self.settings["queue"]["url"]
+        if url == _sqlite_url(self.directory) and not (self.directory / "state").exists():
+            make_queue(url)
 
     def _learn_ports(self, start: int) -> None:
         ports = [

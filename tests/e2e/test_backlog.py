@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from relaygw.store import migrate
 from tests.builders import accepted
 from tests.e2e.fleet import CONTENT, arrived, send_all
 from tests.e2e.gateway import Gateway, provider_settings
 from tests.fakes.scripted_provider import ThreadedProvider
+from tests.queues import make_queue
 
 COUNT = 10_000
 SENT = 500
@@ -24,7 +24,7 @@ _PSS = re.compile(r"^Pss: +(\d+) kB$", re.MULTILINE)
 def fill(gateway: Gateway, count: int) -> None:
     """Put messages 0, 1, ... into the queue of a gateway that does not run."""
     (gateway.directory / "state").mkdir(exist_ok=True)
-    migrate.upgrade(gateway.settings["queue"]["url"])
+    make_queue(gateway.settings["queue"]["url"])
     now_ms = time.time_ns() // 1_000_000
     for first in range(0, count, _A_BATCH):
         gateway.store.intake.accept_batch(

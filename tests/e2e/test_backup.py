@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from relaygw.mail.state import OPEN, DeliveryState
 from tests.e2e.fleet import arrived, send_all, starter
 from tests.e2e.gateway import provider_settings
 from tests.fakes.scripted_provider import Action, ThreadedProvider
+from tests.forked import run_relaygw
 from tests.postgres import PostgresServer
 
 CONNECTIONS = 2
@@ -37,8 +37,8 @@ def queue_command(directory: Path, url: str, *words: str) -> subprocess.Complete
     """Run `relaygw queue` on a queue, whether a gateway uses it or not."""
     config = directory / "queue.yaml"
     config.write_text(yaml.safe_dump({"mode": "sandbox", "queue": {"url": url}}))
-    return subprocess.run(
-        [sys.executable, "-m", "relaygw", "--config", str(config), "queue", *words],
+    return run_relaygw(
+        ["--config", str(config), "queue", *words],
         capture_output=True,
         text=True,
         timeout=60,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +12,15 @@ from tests.e2e.gateway import Gateway, provider_settings
 from tests.e2e.ports import free_port
 from tests.e2e.sendmail_rig import Installation
 from tests.fakes.scripted_provider import Action, ThreadedProvider
+from tests.forked import run_relaygw
 
 CONTENT = b"Subject: x\r\n\r\nhi\r\n"
 SLOW = {"first": "1h", "max": "1h", "jitter": "0%"}
 
 
 def drain(gateway: Gateway, *words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "relaygw", "--config", str(gateway.config), "drain", *words],
+    return run_relaygw(
+        ["--config", str(gateway.config), "drain", *words],
         capture_output=True,
         text=True,
         timeout=100,

@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -21,6 +20,7 @@ from tests.e2e.gateway import Gateway, provider_settings
 from tests.fakes.limited_provider import LimitedProvider
 from tests.fakes.notice_receiver import NoticeReceiver
 from tests.fakes.scripted_provider import Action, ThreadedProvider
+from tests.forked import RelaygwProcess, run_relaygw
 from tests.postgres import running_server
 
 
@@ -92,8 +92,8 @@ def test_the_mail_of_a_dead_instance_is_taken_over(start: Start) -> None:
             lambda: sorted(one.role for one in other.store.watch.lost_instances(0)) == roles,
             "all lost",
         )
-        shown = subprocess.run(
-            [sys.executable, "-m", "relaygw", "--config", str(other.config), "status"],
+        shown = run_relaygw(
+            ["--config", str(other.config), "status"],
             capture_output=True,
             text=True,
             env=other.environment,
@@ -184,11 +184,8 @@ def test_mail_in_the_maildrop_of_a_leaving_instance_is_not_left_behind(start: St
         maildrop = Path(leaving.settings["maildrop"]["path"])
         leaving.wait_until((maildrop / "wake").exists, "a maildrop")
         (maildrop / f"{'0' * 32}.drop").write_bytes(b"relaygw drop 1\n")  # nobody can take it
-        done = subprocess.run(
-            [
-                *(sys.executable, "-m", "relaygw", "--config", str(leaving.config)),
-                *("drain", "--grace", "0s", "--wait", "3s", "--json"),
-            ],
+        done = run_relaygw(
+            ["--config", str(leaving.config), "drain", "--grace", "0s", "--wait", "3s", "--json"],
             env=leaving.environment,
             capture_output=True,
             text=True,
@@ -226,8 +223,8 @@ def test_what_one_instance_learns_all_know(start: Start) -> None:
 def test_a_gateway_refuses_a_database_without_the_schema(tmp_path: Path, postgres_url: str) -> None:
     gateway = Gateway(tmp_path, providers={"p": provider_settings(1)}, queue={"url": postgres_url})
     gateway.write_config()
-    done = subprocess.run(
-        [sys.executable, "-m", "relaygw", "--config", str(gateway.config), "serve"],
+    done = run_relaygw(
+        ["--config", str(gateway.config), "serve"],
         capture_output=True,
         text=True,
         timeout=30,
@@ -262,11 +259,8 @@ def test_drain_takes_an_instance_out_and_leaves_its_mail_to_the_others(start: St
         leaving, other = start("gw1", providers=settings), start("gw2", providers=settings)
         os.kill(worker_of(other), signal.SIGSTOP)
         sent = send_all(leaving, 50)
-        drain = subprocess.Popen(
-            [
-                *(sys.executable, "-m", "relaygw", "--config", str(leaving.config)),
-                *("drain", "--grace", "2s", "--wait", "60s"),
-            ],
+        drain = RelaygwProcess(
+            ["--config", str(leaving.config), "drain", "--grace", "2s", "--wait", "60s"],
             env=leaving.environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -69,18 +69,22 @@ class KillableGateway(Gateway):
         """Return the process of a role that was started last, once there is one that runs."""
 
         def running() -> list[int]:
-            return [pid for pid in self.pids(role) if str(self.config) in command_line(pid)]
+            assert self._process is not None
+            supervisor = self._process.pid
+            return [pid for pid in self.pids(role) if leader_of(pid) == supervisor]
 
         self.wait_until(lambda: bool(running()), f"a running {role}")
         return running()[-1]
 
 
-def command_line(pid: int) -> str:
-    """Return the arguments of a process, "" when it is gone or only waits to be reaped."""
+def leader_of(pid: int) -> int:
+    """Return who leads a process's group, 0 when it is gone or only waits to be reaped."""
     try:
-        return Path(f"/proc/{pid}/cmdline").read_text()
+        status = Path(f"/proc/{pid}/stat").read_text()
     except (FileNotFoundError, ProcessLookupError):
-        return ""
+        return 0
+    state, _parent, leader = status.rpartition(")")[2].split()[:3]
+    return 0 if state == "Z" else int(leader)
 
 
 class Client:

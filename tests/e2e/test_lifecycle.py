@@ -149,13 +149,13 @@ def test_a_refused_reload_leaves_no_port_open(gateway: Gateway) -> None:
 
 
 def test_term_right_after_the_start_is_obeyed(tmp_path: Path) -> None:
-    gateway = Gateway(tmp_path, mode="sandbox").start()
+    gateway = Gateway(tmp_path, mode="sandbox", is_new=True).start()
     assert gateway.stop() == 0
 
 
 @pytest.mark.usefixtures("each_database")
 def test_sandbox_shows_health_and_captured_mail(tmp_path: Path) -> None:
-    with Gateway(tmp_path, mode="sandbox") as gateway:
+    with Gateway(tmp_path, mode="sandbox", is_new=True) as gateway:
         queue_id = gateway.send("a@shop.test", ["b@cust.test"], CONTENT)
 
         assert get(gateway, "/healthz") == b"ok\n"

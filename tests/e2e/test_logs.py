@@ -31,6 +31,7 @@ from tests.e2e.logged_gateway import FileGateway, SyslogGateway
 from tests.e2e.ports import fixed_binds
 from tests.e2e.test_maildrop import leave
 from tests.fakes.scripted_provider import ThreadedProvider
+from tests.forked import RelaygwProcess
 from tests.pflogsumm import totals_of
 
 EVERY_STATE = frozenset(DeliveryState)
@@ -543,8 +544,8 @@ def stop_service(gateway: Gateway) -> None:
 
 def test_a_pipe_that_nobody_reads_slows_nothing(tmp_path: Path, provider: ThreadedProvider) -> None:
     gateway = serve(tmp_path, providers={"main": provider_settings(provider.port)})
-    argv = [sys.executable, "-m", "relaygw", "--config", str(gateway.config), "serve"]
-    process = subprocess.Popen(argv, stderr=subprocess.PIPE)
+    argv = ["--config", str(gateway.config), "serve"]
+    process = RelaygwProcess(argv, stderr=subprocess.PIPE)
     assert process.stderr is not None
     try:
         send_when_ready(gateway)

@@ -6,7 +6,6 @@ import os
 import shutil
 import sqlite3
 import subprocess
-import sys
 import threading
 import urllib.error
 import urllib.request
@@ -22,6 +21,7 @@ from relaygw.mail.state import DeliveryState
 from tests.e2e.gateway import Gateway, provider_settings
 from tests.e2e.ports import free_port
 from tests.fakes.scripted_provider import ThreadedProvider
+from tests.forked import RelaygwProcess, run_relaygw
 
 CLIENTS = 3
 ENOUGH = 60
@@ -106,8 +106,8 @@ def leave_all_but_database(database: Path) -> None:
 
 def run(gateway: Gateway, *words: str) -> subprocess.CompletedProcess[str]:
     """Run a relaygw command with a gateway's configuration."""
-    return subprocess.run(
-        [sys.executable, "-m", "relaygw", "--config", str(gateway.config), *words],
+    return run_relaygw(
+        ["--config", str(gateway.config), *words],
         env=gateway.environment,
         capture_output=True,
         text=True,
@@ -118,8 +118,8 @@ def run(gateway: Gateway, *words: str) -> subprocess.CompletedProcess[str]:
 def start_refused(gateway: Gateway) -> str:
     """Start a gateway that must not start; return what it said."""
     gateway.write_config()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "relaygw", "--config", str(gateway.config), "serve"],
+    process = RelaygwProcess(
+        ["--config", str(gateway.config), "serve"],
         env={**gateway.environment, "PYTHONUNBUFFERED": "1"},
         stderr=subprocess.PIPE,
         text=True,

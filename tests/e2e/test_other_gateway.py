@@ -6,7 +6,6 @@ import os
 import pwd
 import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.gateway import Gateway
+from tests.forked import run_relaygw
 
 SERVICE = "nobody"
 AS_SERVICE = [
@@ -34,9 +34,7 @@ def run_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def relaygw(*words: str) -> subprocess.CompletedProcess[str]:
     """Run a command that names no configuration."""
-    return subprocess.run(
-        [sys.executable, "-m", "relaygw", *words], capture_output=True, text=True, check=False
-    )
+    return run_relaygw([*words], capture_output=True, text=True, check=False)
 
 
 @pytest.fixture

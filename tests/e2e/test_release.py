@@ -8,7 +8,6 @@ import json
 import os
 import re
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from tests.e2e.gateway import PATIENCE_S, Gateway, provider_settings
 from tests.e2e.ports import fixed_binds
 from tests.e2e.test_maildrop import leave
 from tests.fakes.scripted_provider import DEFAULT_EXTENSIONS, ThreadedProvider
+from tests.forked import run_relaygw
 
 DEV, QA, CUSTOMER, OTHER = "dev@agency.test", "x@qa.test", "b@cust.test", "c@cust.test"
 DAY_MS = 86_400_000
@@ -50,8 +50,7 @@ def staging(directory: Path, provider: ThreadedProvider, **sections: Any) -> Gat
 
 def release(gateway: Gateway, *words: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
     """Run `relaygw sandbox release`; what it is asked, it is answered by `stdin`."""
-    return subprocess.run(
-        [sys.executable, "-m", "relaygw", "--config", str(gateway.config), "sandbox", "release",
+    return run_relaygw(["--config", str(gateway.config), "sandbox", "release",
          *words],
         input=stdin,
         capture_output=True,
@@ -283,8 +282,7 @@ def test_deleting_the_captured_mail_takes_no_release_away(
     waiting: tuple[Gateway, str], provider: ThreadedProvider
 ) -> None:
     gateway, queue_id = waiting
-    subprocess.run(
-        [sys.executable, "-m", "relaygw", "--config", str(gateway.config), "sandbox", "delete",
+    run_relaygw(["--config", str(gateway.config), "sandbox", "delete",
          queue_id, "--yes"],
         check=True, env=gateway.environment, stdout=subprocess.DEVNULL,
     )  # fmt: skip

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -21,6 +19,7 @@ from relaygw.store import migrate
 from tests.e2e.fleet import Traffic, arrived, send_all, starter, worker_of
 from tests.e2e.gateway import Gateway, provider_settings
 from tests.fakes.scripted_provider import Action, ThreadedProvider
+from tests.forked import run_relaygw
 
 LATER = "9999"
 
@@ -120,8 +119,8 @@ def test_an_old_version_does_not_start_on_a_later_schema(tmp_path: Path, postgre
     upgrade_to_a_later_version(postgres_url)
     gateway = Gateway(tmp_path, providers={"p": provider_settings(1)}, queue={"url": postgres_url})
     gateway.write_config()
-    done = subprocess.run(
-        [sys.executable, "-m", "relaygw", "--config", str(gateway.config), "serve"],
+    done = run_relaygw(
+        ["--config", str(gateway.config), "serve"],
         capture_output=True,
         text=True,
         timeout=30,

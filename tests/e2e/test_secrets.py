@@ -6,8 +6,6 @@ The providers do their worst: they refuse each login and echo what they were sen
 from __future__ import annotations
 
 import base64
-import subprocess
-import sys
 import urllib.error
 import urllib.request
 from contextlib import ExitStack
@@ -20,6 +18,7 @@ import pytest
 from tests.e2e.gateway import Gateway
 from tests.fakes.scripted_provider import ThreadedProvider
 from tests.fakes.token_endpoint import TokenEndpoint
+from tests.forked import run_relaygw
 
 SECRETS = {
     "file": "cAnary+file/7f3a1=&x",
@@ -41,8 +40,8 @@ ALL_FORMS = {form for secret in SECRETS.values() for form in forms(secret)}
 
 
 def run(gateway: Gateway, *words: str) -> str:
-    argv = [sys.executable, "-m", "relaygw", "--debug", "--config", str(gateway.config), *words]
-    done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60)
+    argv = ["--debug", "--config", str(gateway.config), *words]
+    done = run_relaygw(argv, capture_output=True, text=True, check=False, timeout=60)
     return done.stdout + done.stderr
 
 

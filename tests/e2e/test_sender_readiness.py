@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 from tests.e2e.gateway import Gateway, provider_settings
 from tests.fakes.scripted_provider import ThreadedProvider
+from tests.forked import run_relaygw
 
 CONTENT = b"Subject: x\r\n\r\nhi\r\n"
 REFUSAL = "550 5.7.1 news@promo.test is not a verified sender"
@@ -17,9 +16,7 @@ REFUSAL = "550 5.7.1 news@promo.test is not a verified sender"
 
 def senders(gateway: Gateway) -> dict[str, dict[str, Any]]:
     """Run the command; return its objects by sender address."""
-    ended = subprocess.run(
-        [*(sys.executable, "-m", "relaygw", "--config", str(gateway.config)),
-         *("provider", "senders", "--json")],
+    ended = run_relaygw(["--config", str(gateway.config), "provider", "senders", "--json"],
         capture_output=True,
         text=True,
         timeout=30,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,13 +12,14 @@ import pytest
 from relaygw.mail.attempt import AttemptState
 from tests.e2e.gateway import PATIENCE_S, Gateway, provider_settings
 from tests.fakes.scripted_provider import ThreadedProvider
+from tests.forked import run_relaygw
 
 LATER = b"451 4.7.1 Greylisted, come back later\r\n"
 
 
 def explain(gateway: Gateway, *words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "relaygw", "--config", gateway.config, "queue", "explain", *words],
+    return run_relaygw(
+        ["--config", gateway.config, "queue", "explain", *words],
         env={**gateway.environment, "COLUMNS": "80"},
         capture_output=True,
         text=True,

@@ -11,7 +11,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections import Counter
@@ -29,37 +28,14 @@ from tests.e2e.gateway import PATIENCE_S, RawClient, provider_settings
 from tests.e2e.ports import free_port
 from tests.e2e.syscalls import SYNCS, Strace
 from tests.fakes.scripted_provider import ReceivedMessage, ThreadedProvider
+from tests.forked import RelaygwProcess
+from tests.queues import make_queue
 
 KILLS = 50
 FAILURES = 10
 AT_ONCE = 4
 CONNECTIONS = 3
 _HELD_S = 60  # much longer than it takes to see that the sync returned
-
-# Forks `relaygw serve` from an image that has loaded its code: a start costs a fifth of the
-# time, and what runs is the same, with its own session, sockets and log.
-_LAUNCHER = """
-import ctypes, os, signal, sys
-import alembic.command
-from relaygw import cli, supervisor
-import relaygw.delivery.janitor, relaygw.delivery.worker, relaygw.inbound.listener
-PR_SET_CHILD_SUBREAPER = 36
-ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)  # what is killed leaves no zombie
-signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-for line in open(0, closefd=False):
-    config, log, *roles = line.split()
-    pid = os.fork()
-    if pid == 0:
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        os.setsid()
-        os.dup2(os.open(os.devnull, os.O_RDWR), 0)
-        os.dup2(0, 1)
-        os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), 2)
-        chosen = [word for role in roles for word in ("--role", role)]
-        sys.argv = ["relaygw", "--config", config, "serve", *chosen]
-        cli.main()
-    print(pid, flush=True)
-"""
 
 
 def wait_until(condition: Callable[[], Any], what: str) -> None:
@@ -69,48 +45,29 @@ def wait_until(condition: Callable[[], Any], what: str) -> None:
         time.sleep(0.005)
 
 
-class Launcher:
-    """Starts gateways; used by several threads."""
-
-    def __init__(self) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", _LAUNCHER],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        self._lock = threading.Lock()
-
-    def start(self, config: Path, log: Path, *roles: str) -> int:
-        assert self._process.stdin is not None and self._process.stdout is not None
-        with self._lock:
-            print(config, log, *roles, file=self._process.stdin, flush=True)
-            pid = int(self._process.stdout.readline())
-        # until it leads its own group there is none to look at
-        wait_until(lambda: os.getpgid(pid) == pid, f"a session of {pid}")
-        return pid
-
-    def close(self) -> None:
-        assert self._process.stdin is not None and self._process.stdout is not None
-        self._process.stdin.close()
-        self._process.wait(PATIENCE_S)
-        self._process.stdout.close()
-
-
 @dataclass
 class Life:
     """A gateway from its start to its end by SIGKILL."""
 
-    launcher: Launcher
     directory: Path
     port: int
     roles: tuple[str, ...]
     pid: int = 0
+    process: RelaygwProcess = field(init=False)
 
     def __enter__(self) -> Life:
         log = self.directory / "log"
         seen = log.stat().st_size if log.exists() else 0
-        self.pid = self.launcher.start(self.directory / "relaygw.yaml", log, *self.roles)
+        chosen = [word for role in self.roles for word in ("--role", role)]
+        with log.open("a") as stream:
+            self.process = RelaygwProcess(
+                ["--config", self.directory / "relaygw.yaml", "serve", *chosen],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=stream,
+                start_new_session=True,
+            )
+        self.pid = self.process.pid
 
         def is_started() -> bool:
             text = log.read_text()[seen:] if log.exists() else ""
@@ -138,13 +95,14 @@ class Life:
             os.killpg(self.pid, signal.SIGKILL)
         if strace is not None:
             strace.process.kill()  # or the dead would stay until its delay is over
+        self.process.wait(PATIENCE_S)
         wait_until(self.is_over, f"the end of {self.pid}")
 
     def children(self) -> list[int]:
         text = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text()
         return [int(pid) for pid in text.split()]
 
-    def process(self, role: str) -> int:
+    def process_of(self, role: str) -> int:
         """Return a role's process: they are forked in the order in which they are named."""
         return self.children()[self.roles.index(role)]
 
@@ -210,7 +168,6 @@ class Sweep:
     """One gateway a number, each with its own state directory."""
 
     directory: Path
-    launcher: Launcher
     provider: ThreadedProvider
 
     def run(self, count: int, one: Callable[[int], None]) -> None:
@@ -237,6 +194,7 @@ class Sweep:
             "providers": {"main": provider},
             "routes": [{"name": "default", "providers": ["main"]}],
         }
+        make_queue(settings["queue"]["url"])
         config = directory / "relaygw.yaml"
         config.write_text(yaml.safe_dump(settings))
         config.chmod(0o600)
@@ -244,7 +202,7 @@ class Sweep:
 
     def drain_and_check(self, directory: Path, senders: Senders, *, may_repeat: int) -> None:
         """Start again, wait for all that was acknowledged, compare with what arrived."""
-        with Life(self.launcher, directory, senders.port, ("front", "delivery")):
+        with Life(directory, senders.port, ("front", "delivery")):
             wait_until(
                 lambda: senders.acknowledged <= self.received(senders.name).keys(),
                 f"{sorted(senders.acknowledged - self.received(senders.name).keys())} to arrive",
@@ -270,12 +228,8 @@ class Sweep:
 
 @pytest.fixture
 def sweep(tmp_path: Path) -> Iterator[Sweep]:
-    launcher = Launcher()
-    try:
-        with ThreadedProvider() as provider:
-            yield Sweep(tmp_path, launcher, provider)
-    finally:
-        launcher.close()
+    with ThreadedProvider() as provider:
+        yield Sweep(tmp_path, provider)
 
 
 def at_sync(pid: int, output: Path, fault: str) -> Strace:
@@ -303,8 +257,8 @@ def test_killed_at_each_of_fifty_syncs(sweep: Sweep, role: str, moments: list[st
         directory, port = sweep.place(name)
         output = directory / "trace"
         with (
-            Life(sweep.launcher, directory, port, ROLES[role]) as life,
-            at_sync(life.process(role), output, f"{fault}:when={number}") as strace,
+            Life(directory, port, ROLES[role]) as life,
+            at_sync(life.process_of(role), output, f"{fault}:when={number}") as strace,
             Senders(port, name) as senders,
         ):
             if moment == "before":
@@ -327,8 +281,8 @@ def test_no_250_for_a_sync_that_fails(sweep: Sweep, clients: int) -> None:
         directory, port = sweep.place(name)
         output = directory / "trace"
         with (
-            Life(sweep.launcher, directory, port, ROLES["front"]) as life,
-            at_sync(life.process("front"), output, f"error=EIO:when={number}") as strace,
+            Life(directory, port, ROLES["front"]) as life,
+            at_sync(life.process_of("front"), output, f"error=EIO:when={number}") as strace,
             Senders(port, name, clients) as senders,
         ):
             # two that share a failed batch are tried again one by one, and both may succeed

@@ -11,7 +11,6 @@ import json
 import os
 import re
 import subprocess
-import sys
 import threading
 import time
 from collections import Counter
@@ -22,11 +21,12 @@ from pathlib import Path
 import pytest
 
 from relaygw.mail.state import DeliveryState
-from relaygw.store import migrate
 from tests.e2e.gateway import PATIENCE_S, Gateway, provider_settings
 from tests.e2e.ports import free_port
 from tests.e2e.sendmail_rig import Installation
 from tests.fakes.scripted_provider import ThreadedProvider
+from tests.forked import run_relaygw
+from tests.queues import make_queue
 
 TAKEN_OVER_WITHIN_S = 12.0  # three failures over at least three seconds, and room for a slow host
 EMPTY_WITHIN_S = 75.0  # a probe and a put-off message wait half a minute each at most
@@ -108,8 +108,8 @@ class Fleet:
     def drain(self, *words: str) -> subprocess.CompletedProcess[str]:
         """Run `relaygw drain` on the spool."""
         config = str(self.spool.config)
-        return subprocess.run(
-            [sys.executable, "-m", "relaygw", "--config", config, "drain", *words],
+        return run_relaygw(
+            ["--config", config, "drain", *words],
             capture_output=True,
             text=True,
             timeout=100,
@@ -152,7 +152,7 @@ def fleet(request: pytest.FixtureRequest, command: Installation, tmp_path: Path)
     shared = None
     if getattr(request, "param", "own") == "shared":
         shared = request.getfixturevalue("postgres_url")
-        migrate.upgrade(shared)
+        make_queue(shared)
     with ThreadedProvider() as provider, ExitStack() as stack:
         fleet = Fleet(tmp_path, command, provider, shared)
         for central in fleet.centrals:

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import base64
 import http.client
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -18,6 +16,7 @@ import pytest
 
 from relaygw.web.gate.sessions import COOKIE
 from tests.e2e.gateway import Gateway
+from tests.forked import run_relaygw
 
 PASSWORD = "cAnary+password/8e2b1=&x"
 WRONG = "cAnary+wrong/8e2b2=&x"
@@ -57,8 +56,8 @@ def log_in(gateway: Gateway, name: str, password: str) -> http.client.HTTPRespon
 
 
 def run(gateway: Gateway, *words: str) -> str:
-    argv = [sys.executable, "-m", "relaygw", "--debug", "--config", str(gateway.config), *words]
-    done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60)
+    argv = ["--debug", "--config", str(gateway.config), *words]
+    done = run_relaygw(argv, capture_output=True, text=True, check=False, timeout=60)
     return done.stdout + done.stderr
 
 

@@ -15,7 +15,6 @@ from relaygw.mail.state import DeliveryState
 from relaygw.settings.model import Settings
 from relaygw.settings.provider import Provider
 from relaygw.settings.routes import Route
-from relaygw.store import migrate
 from relaygw.store.holds import Hold
 from relaygw.store.instances import Instance
 from relaygw.store.lifelines import Lifeline
@@ -23,6 +22,7 @@ from relaygw.store.queue import Selection
 from relaygw.store.queue_entry import QueueEntry
 from relaygw.store.store import Store, open_store
 from tests.logs import text_log
+from tests.queues import make_queue
 
 ALL_STATES = frozenset(DeliveryState)
 PATIENCE_S = 90.0
@@ -87,7 +87,7 @@ async def running(
     **more: Any,
 ) -> AsyncIterator[Rig]:
     url = f"sqlite:///{directory}/queue.db"
-    migrate.upgrade(url)
+    make_queue(url)
     store = store_class(url, keep_content=False)
     store.instances.register(
         Instance(incarnation="w", name="gw", role="delivery", pid=1, version="1", fingerprint="f")

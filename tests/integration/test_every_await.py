@@ -37,7 +37,7 @@ from relaygw.mail.envelope import AcceptedMessage
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.settings.model import Settings
 from relaygw.settings.routes import Route
-from relaygw.store import batch_writer, lifelines, migrate
+from relaygw.store import batch_writer, lifelines
 from relaygw.store.batch_writer import BatchWriter
 from relaygw.store.database import Transaction, Write
 from relaygw.store.instances import Instance
@@ -51,6 +51,7 @@ from tests.builders import accepted
 from tests.fakes.scripted_provider import Script, ScriptedProvider, Wait
 from tests.integration.suspensions import Site, Stepped, Thrown, sites_of
 from tests.logs import text_log
+from tests.queues import make_queue
 
 PATIENCE_S = 60.0
 BODY = b"y" * 76 + b"\r\n"
@@ -608,7 +609,7 @@ def _make_small(provider: ScriptedProvider, monkeypatch: pytest.MonkeyPatch) -> 
 def empty_queue(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the file of a queue that was just made."""
     path = tmp_path_factory.mktemp("empty") / "queue.db"
-    migrate.upgrade(f"sqlite:///{path}")
+    make_queue(f"sqlite:///{path}")
     return path
 
 

@@ -17,12 +17,12 @@ import pytest
 from relaygw.mail.attempt import AttemptState
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.roles.delivery import bury_dead
-from relaygw.store import migrate
 from relaygw.store.queue import Selection
 from relaygw.store.store import open_store
 from tests.builders import NOW_MS, accepted
 from tests.fakes.scripted_provider import ThreadedProvider
 from tests.integration import dying_worker
+from tests.queues import make_queue
 
 PATIENCE_S = 60.0
 PART = 2
@@ -117,7 +117,7 @@ def test_killed_at_any_write_nothing_is_sent_twice_untold(
     is_after: bool,
 ) -> None:
     empty = tmp_path / "queue.db"
-    migrate.upgrade(f"sqlite:///{empty}")
+    make_queue(f"sqlite:///{empty}")
     for number in itertools.count(1):
         directory = tmp_path / str(number)
         directory.mkdir()

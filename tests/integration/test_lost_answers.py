@@ -16,7 +16,6 @@ from relaygw.mail.envelope import DeliveryUpdate
 from relaygw.mail.state import DeliveryState
 from relaygw.settings.mode import Mode
 from relaygw.settings.model import Settings
-from relaygw.store import migrate
 from relaygw.store.claims import Key
 from relaygw.store.outcomes import Recorded
 from relaygw.store.store import open_store
@@ -27,6 +26,7 @@ from tests.contract.cutting_proxy import CuttingProxy
 from tests.fakes.scripted_provider import Action, ScriptedProvider, Wait
 from tests.integration.delivery_rig import Rig, running
 from tests.logs import text_log
+from tests.queues import make_queue
 
 CLAIM = "SET state = 'active'"
 GIVE_BACK = "CASE WHEN attempts > 0 THEN 'deferred'"
@@ -36,9 +36,8 @@ RELEASE_PERMITS = "DELETE FROM permit"
 
 
 @pytest.fixture
-def proxy(postgres_url: str) -> Iterator[CuttingProxy]:
-    migrate.upgrade(postgres_url)
-    with CuttingProxy(postgres_url) as proxy:
+def proxy(queue_url: str) -> Iterator[CuttingProxy]:
+    with CuttingProxy(queue_url) as proxy:
         yield proxy
 
 
@@ -215,7 +214,7 @@ async def test_permits_are_right_again_after_an_answer_was_lost(
 
 
 async def test_leases_of_a_worker_that_nobody_knows_are_freed_and_told(tmp_path: Path) -> None:
-    migrate.upgrade(f"sqlite:///{tmp_path}/queue.db")
+    make_queue(f"sqlite:///{tmp_path}/queue.db")
     store = open_store(f"sqlite:///{tmp_path}/queue.db", keep_content=False)
     message = accepted()
     store.intake.accept_batch([message])

@@ -24,7 +24,6 @@ from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.roles.context import RoleContext
 from relaygw.roles.life import registered
 from relaygw.settings.load import load_settings
-from relaygw.store import migrate
 from relaygw.store.queue_entry import QueueEntry
 from relaygw.store.store import Store
 from relaygw.upstream import classifier
@@ -33,6 +32,7 @@ from tests.builders import NOW_MS, accepted
 from tests.fakes.scripted_provider import Action, ScriptedProvider, Wait
 from tests.integration.delivery_rig import Rig, running
 from tests.logs import text_log
+from tests.queues import make_queue
 
 LINE = b"y" * 76 + b"\r\n"
 LARGE = b"Subject: x\r\n\r\n" + LINE * 1000  # more than comes with a claim
@@ -356,7 +356,7 @@ def test_what_a_process_leaves_without_an_outcome_is_told_at_its_end(tmp_path: P
     config = tmp_path / "relaygw.yaml"
     config.write_text(f"mode: sandbox\nqueue: {{url: 'sqlite:///{tmp_path}/queue.db'}}\n")
     loaded = load_settings(config=config, environ={})
-    migrate.upgrade(loaded.settings.queue.url)
+    make_queue(loaded.settings.queue.url)
     store = Kept(loaded.settings.queue.url, keep_content=False)
     context = RoleContext(loaded=loaded, lifeline=0, log=text_log(io.StringIO()))
     message, waiting = accepted(), accepted()

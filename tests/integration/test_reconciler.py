@@ -12,13 +12,13 @@ from relaygw.delivery import reconciler
 from relaygw.mail.envelope import AcceptedMessage, DeliveryUpdate, NewDelivery, NewRecipient
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.settings.routes import Route, Stream
-from relaygw.store import migrate
 from relaygw.store.instances import Instance
 from relaygw.store.queue_entry import QueueEntry
 from relaygw.store.store import Store, open_store
 from tests.builders import NOW_MS, accepted
 from tests.fakes.scripted_provider import ScriptedProvider
 from tests.integration.delivery_rig import Rig, running
+from tests.queues import make_queue
 
 D = DeliveryState
 GONE = "route default, which is not in the configuration"
@@ -43,7 +43,7 @@ def worker(incarnation: str, *, fingerprint: str = "f") -> Instance:
 def queue(directory: Path, *messages: AcceptedMessage) -> Store:
     """Return a queue that has messages before the worker of now starts."""
     url = f"sqlite:///{directory}/queue.db"
-    migrate.upgrade(url)
+    make_queue(url)
     store = open_store(url, keep_content=False)
     store.intake.accept_batch(messages)
     return store

@@ -9,7 +9,7 @@ import ast
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
+from tests.tables import each_of
 
 PACKAGE = Path(__file__).parents[2] / "relaygw"
 
@@ -120,7 +120,7 @@ def broken_rules(path: Path) -> Iterator[str]:
             yield f"{top} lives in {sorted(LIBRARY_ROOMS[top])} only, not in {room}"
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+@each_of("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_imports_point_down(path: Path) -> None:
     assert list(broken_rules(path)) == []
 
@@ -144,9 +144,7 @@ def modules_of(path: Path) -> set[Path]:
     return {PACKAGE.parent.joinpath(*name.split(".")[:-1]).with_suffix(".py") for name in names}
 
 
-@pytest.mark.parametrize(
-    "path", sorted(WEB.rglob("*.py")), ids=lambda path: str(path.relative_to(WEB))
-)
+@each_of("path", sorted(WEB.rglob("*.py")), ids=lambda path: str(path.relative_to(WEB)))
 def test_pages_and_apis_do_not_know_each_other(path: Path) -> None:
     """What both need is in their subject; only who names the addresses knows both."""
     known = {each for each in modules_of(path) if each.exists()} if path.name != "routes.py" else ()
@@ -173,6 +171,6 @@ def imports_of_text(text: str, directory: Path) -> Iterator[str]:
     return imports_of(path)
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+@each_of("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_every_module_says_what_it_is_for(path: Path) -> None:
     assert ast.get_docstring(ast.parse(path.read_text())), f"{path.name} has no docstring"

@@ -10,10 +10,11 @@ from pathlib import Path
 from relaygw.roles.context import RoleContext
 from relaygw.roles.life import registered
 from relaygw.settings.load import load_settings
-from relaygw.store import lifelines, migrate
+from relaygw.store import lifelines
 from relaygw.store.instances import Instance
 from tests.altered_store import AlteredStore
 from tests.logs import text_log
+from tests.queues import make_queue
 
 
 class EndsMeanwhile(AlteredStore):
@@ -29,7 +30,7 @@ class EndsMeanwhile(AlteredStore):
 
 def test_a_front_of_this_host_that_ends_meanwhile_is_no_namesake(tmp_path: Path) -> None:
     loaded = load_settings(config=None, environ={"XDG_STATE_HOME": str(tmp_path)})
-    migrate.upgrade(loaded.settings.queue.url)
+    make_queue(loaded.settings.queue.url)
     store = EndsMeanwhile(loaded.settings.queue.url, keep_content=False)
     output = io.StringIO()
     lifeline, _supervisor = os.pipe()

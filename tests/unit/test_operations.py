@@ -24,11 +24,11 @@ from relaygw.operations.queue_actions import (
 )
 from relaygw.store.audit import AuditEntry
 from relaygw.store.instances import Instance
-from relaygw.store.migrate import upgrade
 from relaygw.store.queue import Selection
 from relaygw.store.queue_entry import DeliveryEntry, QueueEntry
 from relaygw.store.store import Store, open_store
 from tests.builders import NOW_MS, accepted
+from tests.queues import make_queue
 
 D = DeliveryState
 LATER_MS = NOW_MS + 60_000
@@ -91,7 +91,7 @@ def test_a_message_with_an_active_part_is_not_stopped_by_halves(action: QueueAct
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
     url = f"sqlite:///{tmp_path}/queue.db"
-    upgrade(url)
+    make_queue(url)
     store = open_store(url, keep_content=False)
     yield store
     store.close()

@@ -18,9 +18,9 @@ from relaygw.errors import StoreUnavailable
 from relaygw.observe.history.series import Series
 from relaygw.observe.history.tally import HistoryTally
 from relaygw.settings.model import Settings
-from relaygw.store import migrate
 from tests.altered_store import AlteredStore
 from tests.logs import text_log
+from tests.queues import make_queue
 
 DAY_MS = 86_400_000
 
@@ -40,7 +40,7 @@ class FlakyStore(AlteredStore):
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[FlakyStore]:
     url = f"sqlite:///{tmp_path}/queue.db"
-    migrate.upgrade(url)
+    make_queue(url)
     store = FlakyStore(url, keep_content=False)
     yield store
     store.close()

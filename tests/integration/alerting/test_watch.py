@@ -21,12 +21,12 @@ from relaygw.errors import StoreUnavailable
 from relaygw.mail.envelope import DeliveryUpdate
 from relaygw.mail.state import DeliveryState
 from relaygw.settings.model import Settings, fingerprint
-from relaygw.store import migrate
 from relaygw.store.audit import AuditEntry
 from relaygw.store.holds import UNREACHABLE, Hold
 from relaygw.store.store import Store
 from tests.builders import accepted
 from tests.contract.conftest import instance, open_store
+from tests.queues import make_queue
 
 PATIENCE_S = 60.0
 PACE = Pace(look_s=0.02, queue_look_s=0.05)
@@ -34,10 +34,11 @@ PACE = Pace(look_s=0.02, queue_look_s=0.05)
 
 @pytest.fixture(params=["sqlite", "postgres"])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    url = f"sqlite:///{tmp_path}/queue.db"
     if request.param == "postgres":
-        url = request.getfixturevalue("postgres_url")
-    migrate.upgrade(url)
+        url: str = request.getfixturevalue("queue_url")
+        return url
+    url = f"sqlite:///{tmp_path}/queue.db"
+    make_queue(url)
     return url
 
 

@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,11 +16,12 @@ from relaygw.cli.text import clock_ms
 from relaygw.mail.envelope import AcceptedMessage, DeliveryUpdate, NewRecipient, RecipientUpdate
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.store.instances import Instance
-from relaygw.store.migrate import upgrade
 from relaygw.store.queue import Selection
 from relaygw.store.queue_entry import QueueEntry
 from relaygw.store.store import open_store
 from tests.builders import accepted
+from tests.forked import RelaygwProcess
+from tests.queues import make_queue
 
 CONFIG = """\
 mode: production
@@ -41,7 +41,7 @@ class Desk:
         self.config = directory / "relaygw.yaml"
         self.config.write_text(CONFIG.format(directory=directory))
         self.url = f"sqlite:///{directory}/state/queue.db"
-        upgrade(self.url)
+        make_queue(self.url)
         self.store = open_store(self.url, keep_content=False)
         self._environ = {"COLUMNS": "80", "PYTHONUNBUFFERED": ""}
 
@@ -59,9 +59,9 @@ class Desk:
 
     def popen(self, *words: str, **more: Any) -> subprocess.Popen[bytes]:
         """Start a command as a process of its own."""
-        argv = [sys.executable, "-m", "relaygw", "--config", str(self.config), *words]
+        argv = ["--config", str(self.config), *words]
         environ = {**os.environ, **self._environ}
-        return subprocess.Popen(argv, env=environ, stderr=subprocess.PIPE, **more)
+        return RelaygwProcess(argv, env=environ, stderr=subprocess.PIPE, **more)
 
     def add(self, *recipients: str | NewRecipient, age_s: int = 0, **more: Any) -> str:
         """Put a message into the queue; return its id."""

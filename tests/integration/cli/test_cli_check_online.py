@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import socket
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from click.testing import CliRunner
 from relaygw.cli import main
 from tests.fakes.scripted_provider import Action, ThreadedProvider
 from tests.fakes.token_endpoint import TokenEndpoint
+from tests.forked import run_relaygw
 
 USERS = {"shop": "s3cret"}
 LOGIN = {"username": "shop", "password": "plain:s3cret"}
@@ -111,8 +111,8 @@ def test_all_is_well(shop: Shop) -> None:
 def test_the_lines_for_people(shop: Shop) -> None:
     with ThreadedProvider(tls="starttls", users=USERS) as provider:
         shop.add("main", provider, **{**LOGIN, "password": "plain:wrong"})
-        argv = [sys.executable, "-m", "relaygw", "check", "--online", "--config", str(shop.write())]
-        done = subprocess.run(argv, capture_output=True, text=True, check=False)
+        argv = ["check", "--online", "--config", str(shop.write())]
+        done = run_relaygw(argv, capture_output=True, text=True, check=False)
     assert done.returncode == 69, done.stderr
     lines = [line for line in done.stdout.splitlines() if line.startswith("provider main: ")]
     assert lines[0] == "provider main: DNS      ok      127.0.0.1 is 127.0.0.1"

@@ -14,7 +14,8 @@ from relaygw.policy.hold_reasons import held_sender_reason, refused_alike
 from relaygw.settings.presets import presets
 from relaygw.store.holds import Hold
 from relaygw.store.limits import SenderNote
-from tests.integration.cli.conftest import Desk
+from tests.tables import each_of
+from tests.unit.delivery.test_recorder import Desk
 
 PROVIDERS = """\
 mode: production
@@ -350,7 +351,7 @@ def test_presets_need_no_configuration_and_fit_the_screen() -> None:
     )
 
 
-@pytest.mark.parametrize("name", presets())
+@each_of("name", presets())
 def test_all_about_one_preset_fits_the_screen(name: str) -> None:
     code, lines, _ = run(name)
     assert code == 0

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from tests.e2e.gateway import Gateway, provider_settings
 from tests.fakes.scripted_provider import ThreadedProvider
+from tests.forked import run_relaygw
 
 
 def send_test(config: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    argv = [sys.executable, "-m", "relaygw", "send-test", "--config", str(config), *words]
+    argv = ["send-test", "--config", str(config), *words]
     environ = {**os.environ, "COLUMNS": "80"}
-    return subprocess.run(argv, capture_output=True, text=True, check=False, env=environ)
+    return run_relaygw(argv, capture_output=True, text=True, check=False, env=environ)
 
 
 def test_captured_in_a_sandbox(tmp_path: Path) -> None:
@@ -113,8 +113,8 @@ def test_another_server_on_the_port_is_recognised(tmp_path: Path) -> None:
     with ThreadedProvider() as other:
         gateway = Gateway(tmp_path, mode="sandbox", listeners=[{"bind": f"127.0.0.1:{other.port}"}])
         gateway.write_config()
-        subprocess.run(
-            [sys.executable, "-m", "relaygw", "--config", str(gateway.config), "db", "upgrade"],
+        run_relaygw(
+            ["--config", str(gateway.config), "db", "upgrade"],
             check=True,
             capture_output=True,
         )

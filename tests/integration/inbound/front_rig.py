@@ -14,9 +14,9 @@ from relaygw.inbound.intake import Intake
 from relaygw.inbound.listener import FrontService
 from relaygw.mail import queue_socket
 from relaygw.settings.model import Settings
-from relaygw.store import migrate
 from relaygw.store.store import open_store
 from tests.logs import text_log
+from tests.queues import make_queue
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -84,7 +84,7 @@ async def running_front(
 ) -> AsyncIterator[Rig]:
     """Serve one listener in sandbox mode."""
     url = f"sqlite:///{directory}/queue.db"
-    migrate.upgrade(url)
+    make_queue(url)
     settings = Settings.model_validate(
         {
             "mode": "sandbox",

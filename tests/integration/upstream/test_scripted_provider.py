@@ -8,12 +8,13 @@ import ssl
 import pytest
 
 from tests.fakes.scripted_provider import Action, ThreadedProvider
+from tests.tables import each_of
 
 CONTENT = b"Subject: x\r\n\r\n.dot\r\n.\r\n..\r\n"
 
 
-@pytest.mark.parametrize("tls", [None, "starttls", "implicit"])
-@pytest.mark.parametrize("mechanism", ["PLAIN", "LOGIN", "CRAM-MD5"])
+@each_of("tls", [None, "starttls", "implicit"])
+@each_of("mechanism", ["PLAIN", "LOGIN", "CRAM-MD5"])
 def test_takes_mail_from_a_blocking_client(tls: str | None, mechanism: str) -> None:
     with ThreadedProvider(tls=tls, users={"shop": "s3cret"}, auth=[mechanism]) as provider:
         context = ssl.create_default_context(cafile=provider.tls_ca) if tls else None

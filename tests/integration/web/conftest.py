@@ -15,11 +15,11 @@ from relaygw.mail.envelope import AcceptedMessage, NewDelivery, NewRecipient, So
 from relaygw.mail.queue_id import QueueIdSource
 from relaygw.mail.state import RecipientState
 from relaygw.settings.model import Settings
-from relaygw.store.migrate import upgrade
 from relaygw.store.store import Store, open_store
 from relaygw.web.app import create_app
 from relaygw.web.dashboard.health import ReadyCheck
 from relaygw.web.server import serve_web
+from tests.queues import make_queue
 
 CHUNK_BYTES = 2**20
 FIRST_AT_MS = 1_764_064_800_123
@@ -31,7 +31,7 @@ Serve = Callable[..., Awaitable[httpx2.AsyncClient]]
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
     url = f"sqlite:///{tmp_path}/queue.db"
-    upgrade(url)
+    make_queue(url)
     opened = open_store(url, keep_content=False)
     yield opened
     opened.close()

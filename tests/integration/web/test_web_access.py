@@ -9,6 +9,7 @@ import pytest
 from relaygw.settings.bind import Bind
 from relaygw.settings.model import Settings
 from relaygw.web.gate.guards import host_name
+from tests.tables import each_of
 
 Capture = Callable[..., str]
 Serve = Callable[..., Awaitable[httpx2.AsyncClient]]
@@ -84,7 +85,7 @@ async def test_web_hosts_replaces_the_names_and_has_no_wildcard(serve: Serve) ->
         assert answer.status_code == status
 
 
-@pytest.mark.parametrize("value", ["", "a b", "a/b", "a:b", "[::1", "::1", "a:80:80", "[a]"])
+@each_of("value", ["", "a b", "a/b", "a:b", "[::1", "::1", "a:80:80", "[a]"])
 def test_what_is_no_host(value: str) -> None:
     name = host_name(value)
     assert name is None or name == "a"

@@ -17,6 +17,7 @@ from relaygw.settings.model import Settings
 from relaygw.store.holds import Hold
 from relaygw.store.queue import LaneCount
 from relaygw.store.watch import HISTORY_SLICE_MS, HistoryPoint
+from tests.tables import each_of
 
 SLICE_MS = HISTORY_SLICE_MS
 NOW_MS = 1_795_600_000_000 // SLICE_MS * SLICE_MS + 1000
@@ -188,7 +189,7 @@ WAITS = {"lanes": (lane(age_ms=16 * MINUTE_MS),)}
 CAME_IN = point("accepted", 1, "default", minutes_ago=16)
 
 
-@pytest.mark.parametrize(
+@each_of(
     ("queue", "is_wrong"),
     [
         ({**WAITS, "points": (CAME_IN,)}, True),
@@ -316,7 +317,7 @@ def test_mail_in_doubt() -> None:
 # --- hosts --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
+@each_of(
     ("facts", "wrong"),
     [
         (HostFacts(host="gw1", volumes={"/var": 0.1}), []),

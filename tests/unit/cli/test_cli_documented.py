@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import click
-import pytest
 
 from relaygw.cli import main
+from tests.tables import each_of
 
 PAGE = (Path(__file__).parents[3] / "docs" / "commands.md").read_text()
 SECTIONS = {
@@ -41,7 +41,7 @@ def test_every_command_has_its_section_and_no_other() -> None:
     assert set(SECTIONS) == set(ALL_COMMANDS)
 
 
-@pytest.mark.parametrize("path", ALL_COMMANDS)
+@each_of("path", ALL_COMMANDS)
 def test_every_option_is_documented_and_no_other(path: str) -> None:
     lists = re.findall(r"^Options: (?:.|\n)*?(?=\n\n|\Z)", SECTIONS[path], re.M)
     rows = re.findall(r"^\| `(--[a-z-]+)", SECTIONS[path], re.M)

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from relaygw.cli.text import age, cells, cut, fitted, labelled, moment, printable, size
 from relaygw.mail.timestamp import rfc3339
+from tests.tables import each_of
 
 
 @given(st.text(), st.integers(min_value=1, max_value=60))
@@ -59,7 +60,7 @@ def test_age(duration_ms: int, shown: str) -> None:
     assert age(duration_ms) == shown
 
 
-@pytest.mark.parametrize(
+@each_of(
     ("size_bytes", "shown"),
     [(0, "0"), (999, "999"), (1000, "1.0k"), (9949, "9.9k"), (9951, "10k"), (999_499, "999k"),
      (999_600, "1.0M"), (25_000_000, "25M")],

@@ -9,6 +9,7 @@ from click.testing import CliRunner, Result
 from relaygw import __version__
 from relaygw.cli import main
 from relaygw.cli.frame import Root
+from tests.tables import each_of
 
 NOWHERE = "/nonexistent/relaygw.yaml"
 
@@ -32,7 +33,7 @@ def test_version() -> None:
     assert (result.exit_code, result.stdout) == (0, f"relaygw {__version__}\n")
 
 
-@pytest.mark.parametrize("path", ALL_PATHS, ids=" ".join)
+@each_of("path", ALL_PATHS, ids=" ".join)
 def test_help_is_everywhere_and_fits_80_columns(path: tuple[str, ...]) -> None:
     for option in ("--help", "-h"):
         result = run(*path, option)
@@ -41,7 +42,7 @@ def test_help_is_everywhere_and_fits_80_columns(path: tuple[str, ...]) -> None:
         assert max(map(len, result.stdout.splitlines())) <= 80
 
 
-@pytest.mark.parametrize("path", ALL_PATHS, ids=" ".join)
+@each_of("path", ALL_PATHS, ids=" ".join)
 def test_an_unknown_option_is_a_usage_error_in_one_line(path: tuple[str, ...]) -> None:
     result = run(*path, "--no-such-option")
     assert result.exit_code == 64
@@ -71,7 +72,7 @@ def test_what_comes_later_is_refused_by_name(words: tuple[str, ...]) -> None:
     assert "is not in this version yet" in result.stderr
 
 
-@pytest.mark.parametrize(
+@each_of(
     "words",
     [
         ("queue", "show"),
@@ -107,7 +108,7 @@ def test_global_options_stand_anywhere_and_the_last_one_counts(words: tuple[str,
     assert result.stderr.startswith(f"relaygw: {NOWHERE}: cannot be read")
 
 
-@pytest.mark.parametrize("path", ALL_PATHS, ids=" ".join)
+@each_of("path", ALL_PATHS, ids=" ".join)
 def test_every_command_takes_the_global_options(path: tuple[str, ...]) -> None:
     command: click.Command = main
     for name in path:

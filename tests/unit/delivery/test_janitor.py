@@ -12,12 +12,12 @@ import pytest
 from relaygw.delivery.janitor import Janitor
 from relaygw.roles.delivery import bury_dead, has_lock_file
 from relaygw.settings.model import Settings
-from relaygw.store import migrate
 from relaygw.store.instances import Instance
 from relaygw.store.lifelines import Lifeline
 from relaygw.store.store import Store, open_store
 from tests.builders import NOW_MS, accepted
 from tests.logs import text_log
+from tests.queues import make_queue
 
 HOUR_S = 3600.0
 SETTINGS = Settings.model_validate({"mode": "sandbox"})
@@ -26,7 +26,7 @@ SETTINGS = Settings.model_validate({"mode": "sandbox"})
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
     url = f"sqlite:///{tmp_path}/queue.db"
-    migrate.upgrade(url)
+    make_queue(url)
     store = open_store(url, keep_content=False)
     yield store
     store.close()

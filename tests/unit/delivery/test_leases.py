@@ -16,6 +16,7 @@ from relaygw.store.instances import Instance
 from relaygw.store.store import Store
 from tests.altered_store import AlteredStore
 from tests.builders import accepted
+from tests.queues import make_queue
 from tests.unit.delivery.worker_context import worker_context
 
 
@@ -34,7 +35,7 @@ async def test_what_is_claimed_again_before_its_give_back_is_answered_is_at_hand
     tmp_path: Path,
 ) -> None:
     url = f"sqlite:///{tmp_path}/queue.db"
-    migrate.upgrade(url)
+    make_queue(url)
     store = SlowAnswers(url, keep_content=False)
     store.may_answer = threading.Event()
     store.instances.register(

@@ -1,10 +1,9 @@
 from __future__ import annotations
 
-import pytest
-
 from relaygw.delivery.gate import Gate
 from relaygw.delivery.shares import share_out
 from relaygw.settings.provider import Provider
+from tests.tables import each_of
 
 
 def gate(permits: int, in_flight: int) -> Gate:
@@ -12,7 +11,7 @@ def gate(permits: int, in_flight: int) -> Gate:
     return Gate(provider="p", settings=settings, permits=permits, in_flight=in_flight)
 
 
-@pytest.mark.parametrize(
+@each_of(
     ("before", "held", "after"),
     [
         ([(3, 1)], 3, [3]),

@@ -14,7 +14,6 @@ from relaygw.errors import StoreUnavailable, Unstorable
 from relaygw.mail.envelope import AcceptedMessage, DeliveryUpdate, RecipientUpdate
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.observe.metrics.meters import Silent
-from relaygw.store import migrate
 from relaygw.store.instances import Instance
 from relaygw.store.outcomes import Recorded
 from relaygw.store.queue import Selection
@@ -22,6 +21,7 @@ from relaygw.store.store import Store
 from tests.altered_store import AlteredStore
 from tests.builders import NOW_MS, accepted
 from tests.logs import text_log
+from tests.queues import make_queue
 from tests.unit.delivery.worker_context import worker_context
 
 
@@ -46,7 +46,7 @@ class Picky(AlteredStore):
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Picky]:
     url = f"sqlite:///{tmp_path}/queue.db"
-    migrate.upgrade(url)
+    make_queue(url)
     store = Picky(url, keep_content=False)
     store.instances.register(
         Instance(incarnation="w", name="gw", role="delivery", pid=1, version="1", fingerprint="f")

@@ -14,10 +14,10 @@ from relaygw.inbound import group_commit
 from relaygw.inbound.group_commit import GroupCommitter
 from relaygw.mail.envelope import AcceptedMessage
 from relaygw.observe.metrics.meters import Silent
-from relaygw.store import migrate
 from relaygw.store.queue import Selection
 from tests.altered_store import AlteredStore
 from tests.builders import accepted
+from tests.queues import make_queue
 
 
 class GatedStore(AlteredStore):
@@ -37,7 +37,7 @@ class GatedStore(AlteredStore):
 @pytest.fixture
 def store(tmp_path: Path) -> GatedStore:
     url = f"sqlite:///{tmp_path}/queue.db"
-    migrate.upgrade(url)
+    make_queue(url)
     return GatedStore(url)
 
 

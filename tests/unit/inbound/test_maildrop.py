@@ -24,10 +24,10 @@ from relaygw.mail.envelope import AcceptedMessage
 from relaygw.mail.search import EVERYTHING
 from relaygw.observe.maildrop import OURS, look_at_maildrop
 from relaygw.settings.model import Settings
-from relaygw.store import migrate
 from relaygw.store.queue import Selection
 from tests.altered_store import AlteredStore
 from tests.logs import text_log
+from tests.queues import make_queue
 from tests.unit.inbound.test_drop_file import drop_bytes
 
 LIMIT_BYTES = 100_000
@@ -124,7 +124,7 @@ async def serving(tmp_path: Path, rig: Rig, **sections: object) -> AsyncIterator
 @pytest.fixture
 def rig(tmp_path: Path) -> Rig:
     url = f"sqlite:///{tmp_path}/queue.db"
-    migrate.upgrade(url)
+    make_queue(url)
     directory = tmp_path / "maildrop"
     directory.mkdir()
     return Rig(directory, TroubledStore(url, keep_content=False), io.StringIO())

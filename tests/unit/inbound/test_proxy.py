@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relaygw.inbound.proxy import BadHeader, ProxyHeader, ProxyHeaderReader
+from tests.tables import each_of
 
 SIGNATURE = b"\r\n\r\n\x00\r\nQUIT\n"
 V4 = bytes((198, 51, 100, 7, 10, 0, 0, 1, 0, 80, 0, 25))
@@ -42,8 +43,8 @@ def read(pieces: list[bytes]) -> tuple[ProxyHeader, bytes] | None:
     return None
 
 
-@pytest.mark.parametrize(("raw", "client"), GOOD)
-@pytest.mark.parametrize("rest", [b"", b"EHLO x\r\n", b"\x16\x03\x01", b"PROXY UNKNOWN\r\n"])
+@each_of(("raw", "client"), GOOD)
+@each_of("rest", [b"", b"EHLO x\r\n", b"\x16\x03\x01", b"PROXY UNKNOWN\r\n"])
 def test_a_header_however_it_is_cut(raw: bytes, client: str | None, rest: bytes) -> None:
     whole = raw + rest
     assert read([whole]) == (ProxyHeader(client), rest)
@@ -60,7 +61,7 @@ def test_rubbish_is_an_error_or_waits_for_more(raw: bytes, start: bytes) -> None
         assert found is None or isinstance(found[0], ProxyHeader)
 
 
-@pytest.mark.parametrize(
+@each_of(
     "raw",
     [
         b"PROXY  TCP4 198.51.100.7 10.0.0.1 5000 25\r\n",

@@ -16,11 +16,11 @@ from relaygw.errors import StoreUnavailable
 from relaygw.inbound import queue_listing
 from relaygw.inbound.drop_directory import DropDirectory
 from relaygw.inbound.queue_listing import PAGE_MESSAGES, QueueListing
-from relaygw.store import migrate
 from relaygw.store.queue import Waiting
 from tests.altered_store import AlteredStore
 from tests.builders import accepted
 from tests.logs import text_log
+from tests.queues import make_queue
 
 
 class WatchedStore(AlteredStore):
@@ -78,7 +78,7 @@ async def until(condition: Callable[[], bool]) -> None:
 @pytest.fixture
 def rig(tmp_path: Path) -> Iterator[Rig]:
     url = f"sqlite:///{tmp_path}/queue.db"
-    migrate.upgrade(url)
+    make_queue(url)
     store = WatchedStore(url, keep_content=False)
     directory = DropDirectory(tmp_path / "maildrop", None)
     written = io.StringIO()

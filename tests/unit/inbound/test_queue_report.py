@@ -10,6 +10,7 @@ import pytest
 from relaygw.inbound.queue_report import HEADINGS, compose_closing, compose_rows
 from relaygw.mail.queue_socket import EMPTY, LONGEST_CLOSING_BYTES, is_complete
 from relaygw.store.queue import Waiting
+from tests.tables import each_of
 
 
 @pytest.fixture(autouse=True)
@@ -106,7 +107,7 @@ def test_the_closing_line() -> None:
     assert len(longest) < LONGEST_CLOSING_BYTES
 
 
-@pytest.mark.parametrize(
+@each_of(
     ("end", "is_whole"),
     [
         (EMPTY, True),

@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 
 from relaygw.errors import InvalidAddress
 from relaygw.mail.address import canonical, parse_path
+from tests.tables import each_of
 
 
-@pytest.mark.parametrize(
+@each_of(
     ("raw", "address", "rest"),
     [
         (b"<a@b.test>", "a@b.test", b""),
@@ -28,7 +29,7 @@ def test_good_paths(raw: bytes, address: str, rest: bytes) -> None:
     assert parse_path(raw, smtputf8=True) == (address, rest)
 
 
-@pytest.mark.parametrize(
+@each_of(
     "raw",
     [
         b"a@b.test",

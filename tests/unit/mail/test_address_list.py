@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from email.utils import getaddresses
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from relaygw.mail.address import check_address
 from relaygw.mail.address_list import read_addresses
+from tests.tables import each_of
 
 CLEAN = [
     ("", []),
@@ -90,12 +90,12 @@ def read(value: str) -> tuple[list[str], bool]:
     return [address.decode() for address in addresses], is_clean
 
 
-@pytest.mark.parametrize(("value", "expected"), CLEAN)
+@each_of(("value", "expected"), CLEAN)
 def test_clean_lists(value: str, expected: list[str]) -> None:
     assert read(value) == (expected, True)
 
 
-@pytest.mark.parametrize(("value", "expected"), UNCLEAN)
+@each_of(("value", "expected"), UNCLEAN)
 def test_of_others_what_can_be_read_is_used(value: str, expected: list[str]) -> None:
     assert read(value) == (expected, False)
 
@@ -108,7 +108,7 @@ def test_bytes_that_are_not_utf_8() -> None:
 _OURS = ("=?utf-8?q?", "a @ x", "<@a.test,", "; b@y", "team, two", "a(one)", "x%other", "shop@x")
 
 
-@pytest.mark.parametrize(
+@each_of(
     "value", [value for value, _ in CLEAN if value and not any(part in value for part in _OURS)]
 )
 def test_the_standard_library_reads_the_same(value: str) -> None:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from relaygw.mail.content import normalise_line_ends
 from relaygw.mail.exported import Exported, NotExported, as_line, from_line
 from relaygw.mail.mbox import as_entry, exported, read_entries
+from tests.tables import each_of
 
 LIMIT = 10_000
 
@@ -41,7 +42,7 @@ HOSTILE = [
 ]
 
 
-@pytest.mark.parametrize("content", HOSTILE)
+@each_of("content", HOSTILE)
 def test_content_comes_back_byte_for_byte(content: bytes) -> None:
     one = mail(content, "b@cust.test", "jürgen@münchen.test", sender="")
     two = mail(b"Subject: next\r\n\r\nx\r\n")
@@ -93,7 +94,7 @@ def test_what_is_no_mbox_is_refused() -> None:
     assert read_mbox(b"") == []
 
 
-@pytest.mark.parametrize(
+@each_of(
     ("line", "why"),
     [
         (b"{", "no JSON"),

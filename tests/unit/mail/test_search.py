@@ -20,6 +20,7 @@ from relaygw.mail.search import (
     searchable,
     tag_key,
 )
+from tests.tables import each_of
 
 
 def only(query: str) -> Term:
@@ -39,7 +40,7 @@ def ms(*parts: int, tz: timezone = UTC) -> int:
 # --- words --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
+@each_of(
     ("query", "terms"),
     [
         ("order", [word("order")]),
@@ -90,7 +91,7 @@ def test_a_search_that_is_too_long_finds_nothing() -> None:
 # --- fields -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
+@each_of(
     ("query", "field", "text"),
     [
         ("from:Shop@", Field.FROM, "shop@"),
@@ -113,7 +114,7 @@ def test_fields(query: str, field: Field, text: str) -> None:
     assert only(f"!{query}") == Term(field=field, text=text, is_negated=True)
 
 
-@pytest.mark.parametrize(
+@each_of(
     ("query", "field", "is_negated"),
     [
         ("is:unread", Field.IS_UNREAD, False),
@@ -131,7 +132,7 @@ def test_flags(query: str, field: Field, is_negated: bool) -> None:
     assert only(query) == Term(field=field, is_negated=is_negated)
 
 
-@pytest.mark.parametrize(
+@each_of(
     "query",
     [
         "from:",
@@ -158,7 +159,7 @@ def test_what_is_not_understood_is_a_word(query: str) -> None:
 # --- times and sizes ----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
+@each_of(
     ("value", "at_ms"),
     [
         ("2026-01-31", ms(2026, 1, 31)),
@@ -197,7 +198,7 @@ def test_the_ends_of_time_do_no_harm(value: str, hours: int) -> None:
     parse_search(f"after:{value}", tz=timezone(timedelta(hours=hours)))
 
 
-@pytest.mark.parametrize(
+@each_of(
     ("value", "size_bytes"),
     [
         ("1", 1),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,6 +15,7 @@ from relaygw.mail.source_header import (
     rename_late,
     source_line,
 )
+from tests.tables import each_of
 
 printable = st.characters(exclude_categories=("C", "Z")) | st.just(" ")
 texts = st.none() | st.text(printable, max_size=18)  # 12 bytes each at most
@@ -53,7 +53,7 @@ def test_its_form() -> None:
     assert parse_source(b" " + expected.replace(b"; c", b";\r\n\tc").replace(b"\t", b" ")) == source
 
 
-@pytest.mark.parametrize(
+@each_of(
     "raw",
     [
         b"",

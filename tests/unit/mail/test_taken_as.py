@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import pytest
-
 from relaygw.mail.taken_as import provider_id
+from tests.tables import each_of
 
 
-@pytest.mark.parametrize(
+@each_of(
     ("reply", "queue_id"),
     [
         ("250 2.0.0 Ok: queued as 4F9D195432C", "4F9D195432C"),  # Postfix
@@ -42,7 +41,7 @@ def test_the_id_is_found(reply: str, queue_id: str) -> None:
     assert provider_id(reply) == queue_id
 
 
-@pytest.mark.parametrize(
+@each_of(
     "reply",
     [
         "250 Great success",

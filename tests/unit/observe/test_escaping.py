@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from relaygw.observe.escaping import MAX_TEXT_CHARACTERS, cut, escape
+from tests.tables import each_of
 from tests.unit.observe.events import HOSTILE
 
 
@@ -24,7 +25,7 @@ def test_what_is_not_to_be_seen_is_spelled_out(text: str, shown: str) -> None:
     assert escape(text) == shown
 
 
-@pytest.mark.parametrize("text", HOSTILE)
+@each_of("text", HOSTILE)
 def test_nothing_from_outside_starts_a_new_line(text: str) -> None:
     assert escape(text).isprintable()
     escape(text).encode()

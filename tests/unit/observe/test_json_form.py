@@ -17,6 +17,7 @@ from relaygw.observe.events import Accepted, Event, Held, Note, Removed, Settled
 from relaygw.observe.json_form import JsonForm
 from tests.builders import accepted, claimed
 from tests.logs import text_log
+from tests.tables import each_of
 from tests.unit.observe.events import HOSTILE, events_with, outcome
 
 FORM = JsonForm(hostname="gw.example.com", with_subject=True)
@@ -112,7 +113,7 @@ def test_without_subject_there_is_no_subject() -> None:
         assert "subject" not in record
 
 
-@pytest.mark.parametrize("text", HOSTILE)
+@each_of("text", HOSTILE)
 def test_every_line_is_one_object_without_control_bytes(text: str) -> None:
     output = io.StringIO()
     events = events_with(text)

@@ -41,6 +41,7 @@ from relaygw.policy.recipients import Decision, Fate, RecipientPolicy
 from relaygw.settings.mode import Mode
 from relaygw.settings.model import Recipients
 from tests.builders import NOW_MS, accepted, claimed
+from tests.tables import each_of
 from tests.unit.observe.scraped import Scraped, scraped
 
 _R = RecipientState
@@ -273,7 +274,7 @@ def test_a_reason_with_an_address_never_becomes_a_label(decision: Decision, labe
     assert capture_reason(NewRecipient(address="", reason=decision.reason)) == label
 
 
-@pytest.mark.parametrize(
+@each_of(
     ("of", "label"),
     [
         (outcome(0, Verdict.THROTTLE), "throttled"),

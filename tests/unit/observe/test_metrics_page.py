@@ -19,10 +19,10 @@ from relaygw.observe.metrics.delivery import DeliveryCounters
 from relaygw.observe.metrics.exposition import GaugeFamily, exposition
 from relaygw.observe.metrics.front import FrontCounters
 from relaygw.settings.model import Settings
-from relaygw.store.migrate import upgrade
 from relaygw.store.store import open_store
 from relaygw.web.dashboard.gauges import CAUSES, host_gauges, store_gauges
 from tests.builders import NOW_MS, claimed
+from tests.queues import make_queue
 from tests.unit.observe.scraped import scraped
 
 ROOT = Path(__file__).parents[3]
@@ -65,7 +65,7 @@ def text(state_dir: Path) -> bytes:
     delivery.settled(claimed(), update, report, now_ms=NOW_MS)
     delivery.sample({"main": (1, 0)})
     url = f"sqlite:///{state_dir}/queue.db"
-    upgrade(url)
+    make_queue(url)
     store = open_store(url, keep_content=False)
     gauges = [
         GaugeFamily(name="store_up", meaning="Whether the store answers.", numbers={(): 1}),

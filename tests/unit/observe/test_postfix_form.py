@@ -16,6 +16,7 @@ from relaygw.observe.postfix_form import PostfixForm
 from tests.builders import accepted
 from tests.logs import text_log
 from tests.pflogsumm import totals_of
+from tests.tables import each_of
 from tests.unit.observe.events import HOSTILE, events_with, outcome
 
 FORM = PostfixForm(with_subject=True)
@@ -95,7 +96,7 @@ def test_a_note_has_the_level_that_its_text_begins_with() -> None:
     assert set(levels) == {Level.INFO, Level.WARNING}
 
 
-@pytest.mark.parametrize("text", HOSTILE)
+@each_of("text", HOSTILE)
 def test_one_line_stays_one_line(text: str) -> None:
     for event in events_with(text):
         for line in texts(event):

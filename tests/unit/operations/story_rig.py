@@ -15,10 +15,10 @@ from relaygw.policy.retry import settle
 from relaygw.policy.story import EventKind, Story, StoryEvent
 from relaygw.settings.model import Settings
 from relaygw.store.instances import Instance
-from relaygw.store.migrate import upgrade
 from relaygw.store.store import open_store
 from relaygw.upstream.classifier import Classifier
 from tests.builders import NOW_MS, accepted
+from tests.queues import make_queue
 
 RELAY = "smtp.provider.test[192.0.2.1]:587"
 MINUTE_MS = 60_000
@@ -61,7 +61,7 @@ class StoryRig:
 
     def __init__(self, directory: Path, **sections: Any) -> None:
         url = f"sqlite:///{directory}/queue.db"
-        upgrade(url)
+        make_queue(url)
         self.store = open_store(url, keep_content=False)
         self.store.instances.register(instance("w"))
         self.settings = settings(**sections)

@@ -22,11 +22,11 @@ from relaygw.policy.releasing import CAPTURED_AS_INVALID, Refusal
 from relaygw.settings.model import Settings
 from relaygw.store.audit import AuditEntry
 from relaygw.store.instances import Instance
-from relaygw.store.migrate import upgrade
 from relaygw.store.release import Release
 from relaygw.store.store import Store, open_store
 from tests.altered_store import AlteredStore
 from tests.builders import NOW_MS, accepted
+from tests.queues import make_queue
 
 LATER_MS = NOW_MS + 60_000
 DEV, QA, CUSTOMER, OTHER = "dev@agency.test", "x@qa.test", "b@cust.test", "c@cust.test"
@@ -57,7 +57,7 @@ def settings(**sections: Any) -> Settings:
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
     url = f"sqlite:///{tmp_path}/queue.db"
-    upgrade(url)
+    make_queue(url)
     store = open_store(url, keep_content=False)
     store.instances.register(
         Instance(incarnation="w", name="g", role="delivery", pid=1, version="1", fingerprint="f")
@@ -344,7 +344,7 @@ class Hasty(AlteredStore):
 
 def test_mail_that_is_gone_meanwhile_is_named(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/queue.db"
-    upgrade(url)
+    make_queue(url)
     store = Hasty(url, keep_content=False)
     gone, kept = add(store, DEV), add(store, DEV)
     store.doomed = gone

@@ -16,6 +16,7 @@ from relaygw.policy.recipients import RecipientPolicy
 from relaygw.settings.mode import Mode
 from relaygw.settings.model import Recipients, Settings
 from relaygw.settings.presets import GENERAL, RecipientField, presets, recipient_fields
+from tests.tables import each_of
 
 FIELDS = [field for service in recipient_fields().values() for field in service.fields]
 BLOCKED = FieldRule(
@@ -68,7 +69,7 @@ def test_the_table_says_how_to_read_each_field() -> None:
     assert len(set(plain)) == len(plain)
 
 
-@pytest.mark.parametrize("form", FORMS)
+@each_of("form", FORMS)
 def test_every_field_is_found_however_it_is_written(form: str) -> None:
     before, behind = AROUND
     for field in FIELDS:
@@ -80,7 +81,7 @@ def test_every_field_is_found_however_it_is_written(form: str) -> None:
         assert found.names == (field.name,) and found.obstacle is None
 
 
-@pytest.mark.parametrize("field", FIELDS, ids=lambda field: field.name)
+@each_of("field", FIELDS, ids=lambda field: field.name)
 def test_a_blocked_address_in_any_field_goes_nowhere(field: RecipientField) -> None:
     header = AROUND[0] + FORMS["as documented"](field.name.encode(), value_of(field)) + AROUND[1]
     found = BLOCKED.look(header)
@@ -96,7 +97,7 @@ def test_a_blocked_address_in_any_field_goes_nowhere(field: RecipientField) -> N
     assert left_by(BLOCKED, free) == free and BLOCKED.look(free).obstacle is None
 
 
-@pytest.mark.parametrize(
+@each_of(
     "value",
     [
         b"",

@@ -7,6 +7,7 @@ import pytest
 from relaygw.policy.recipients import Fate, RecipientPolicy
 from relaygw.settings.mode import Mode
 from relaygw.settings.model import Recipients
+from tests.tables import each_of
 
 LISTS = Recipients(allow=("dev@ok.test", "@qa.test"), block=("@spam.test", "abuse@customer.test"))
 
@@ -22,7 +23,7 @@ def test_staging_delivers_to_the_allow_list(address: str) -> None:
     assert fate(Mode.STAGING, address) is Fate.DELIVER
 
 
-@pytest.mark.parametrize(
+@each_of(
     "address",
     [
         "dev+x@ok.test",

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
-
 from relaygw.mail.envelope import Released, Source
 from relaygw.policy.releasing import Refusal, ReleasePolicy
 from relaygw.settings.mode import Mode
 from relaygw.settings.model import Settings
+from tests.tables import each_of
 
 STAGING_BIND = "127.0.0.1:2525"
 EVERY_MODE = tuple(Mode)
@@ -93,16 +92,18 @@ def judge(
     return found.released or found.refusal
 
 
-@pytest.mark.parametrize("mode", EVERY_MODE)
-@pytest.mark.parametrize("accepted_in", [Mode.STAGING, Mode.SANDBOX])
 class TestCapturedByItsMode:
     """What staging or sandbox captured, whatever the gateway's mode is now."""
 
-    @pytest.mark.parametrize("target", ["dev@agency.test", "DEV@Agency.Test", "x+y@QA.agency.test"])
+    @each_of("target", ["dev@agency.test", "DEV@Agency.Test", "x+y@QA.agency.test"])
+    @each_of("mode", EVERY_MODE)
+    @each_of("accepted_in", [Mode.STAGING, Mode.SANDBOX])
     def test_goes_to_the_allow_list(self, mode: Mode, accepted_in: Mode, target: str) -> None:
         assert judge(target, mode=mode, accepted_in=accepted_in) is Released.ALLOWED
 
-    @pytest.mark.parametrize("target", OUTSIDE)
+    @each_of("target", OUTSIDE)
+    @each_of("mode", EVERY_MODE)
+    @each_of("accepted_in", [Mode.STAGING, Mode.SANDBOX])
     def test_goes_nowhere_else_without_an_admin(
         self, mode: Mode, accepted_in: Mode, target: str
     ) -> None:
@@ -110,16 +111,20 @@ class TestCapturedByItsMode:
         named = judge(target, mode=mode, accepted_in=accepted_in, anyone=True)
         assert named is Released.ANYONE
 
-    @pytest.mark.parametrize("anyone", [False, True])
-    @pytest.mark.parametrize("target", BLOCKED)
+    @each_of("anyone", [False, True])
+    @each_of("target", BLOCKED)
+    @each_of("mode", EVERY_MODE)
+    @each_of("accepted_in", [Mode.STAGING, Mode.SANDBOX])
     def test_never_goes_to_the_block_list(
         self, mode: Mode, accepted_in: Mode, target: str, anyone: bool
     ) -> None:
         found = judge(target, mode=mode, accepted_in=accepted_in, anyone=anyone)
         assert found is Refusal.BLOCKED
 
-    @pytest.mark.parametrize("anyone", [False, True])
-    @pytest.mark.parametrize("target", NO_ADDRESS)
+    @each_of("anyone", [False, True])
+    @each_of("target", NO_ADDRESS)
+    @each_of("mode", EVERY_MODE)
+    @each_of("accepted_in", [Mode.STAGING, Mode.SANDBOX])
     def test_never_goes_to_what_is_no_address(
         self, mode: Mode, accepted_in: Mode, target: str, anyone: bool
     ) -> None:
@@ -161,10 +166,10 @@ def test_the_mode_of_a_listener_counts_when_it_has_become_stricter() -> None:
     assert found is Refusal.OUTSIDE
 
 
-@pytest.mark.parametrize("mode", EVERY_MODE)
-@pytest.mark.parametrize("accepted_in", EVERY_MODE)
-@pytest.mark.parametrize("target", ["dev@agency.test", *OUTSIDE, *BLOCKED])
-@pytest.mark.parametrize("anyone", [False, True])
+@each_of("mode", EVERY_MODE)
+@each_of("accepted_in", EVERY_MODE)
+@each_of("target", ["dev@agency.test", *OUTSIDE, *BLOCKED])
+@each_of("anyone", [False, True])
 def test_what_is_released_may_be_sent_and_nothing_else(
     mode: Mode, accepted_in: Mode, target: str, anyone: bool
 ) -> None:

@@ -16,6 +16,7 @@ from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.policy.retry import DOUBT_LADDER_S, delay_s, ladder_s, settle, with_rest
 from relaygw.settings.model import Retry
 from tests.builders import NOW_MS, claimed
+from tests.tables import each_of
 
 RETRY = Retry()
 DAY_MS = 86_400_000
@@ -135,7 +136,7 @@ def test_so_many_tries_took_so_long_at_least() -> None:
 HOUR_MS = 3_600_000
 
 
-@pytest.mark.parametrize(
+@each_of(
     ("before", "age_ms", "tried_ms", "state"),
     [
         ({"attempts": 8}, 5 * DAY_MS, HOUR_MS, RecipientState.EXPIRED),
@@ -207,7 +208,7 @@ def _step(state: str, due_at_ms: int, reason: str | None = None) -> DeliveryUpda
     )
 
 
-@pytest.mark.parametrize(
+@each_of(
     ("told", "rest", "expected"),
     [
         (("finished", 5), ("incoming", 1), ("deferred", 1)),

@@ -8,6 +8,7 @@ from relaygw.policy.rewriting import Rewriter
 from relaygw.policy.routing import Router
 from relaygw.settings.model import Rewrite
 from relaygw.settings.routes import Route
+from tests.tables import each_of
 
 ROUTES = (
     Route(name="news", sender=("news@shop.test",), providers=("p",)),
@@ -18,7 +19,7 @@ ROUTES = (
 )
 
 
-@pytest.mark.parametrize(
+@each_of(
     ("sender", "recipient", "headers", "route"),
     [
         ("news@shop.test", "a@b.test", {}, "news"),

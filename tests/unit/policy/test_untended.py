@@ -25,6 +25,7 @@ from relaygw.policy.untended import (
 )
 from relaygw.settings.alerts import Rule
 from relaygw.settings.model import Settings
+from tests.tables import each_of
 
 NOW_MS = 1_795_600_000_000
 HOUR_MS = 3_600_000
@@ -84,12 +85,12 @@ def example_reasons() -> dict[str, str]:
 # --- held ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("name", "reason"), example_reasons().items())
+@each_of(("name", "reason"), example_reasons().items())
 def test_every_reason_to_hold_mail_has_a_word(name: str, reason: str) -> None:
     assert why_held(reason) is not Why.OTHER, f"give {name} a word in policy.hold_reasons.Why"
 
 
-@pytest.mark.parametrize("reason", [*example_reasons().values(), "what nobody has thought of", ""])
+@each_of("reason", [*example_reasons().values(), "what nobody has thought of", ""])
 def test_held_mail_is_told_whatever_it_is_held_for(reason: str) -> None:
     (one,) = judged(held=[held(reason, deliveries=3, age_ms=5 * HOUR_MS)])
     assert (one.rule, one.kind, one.key) == (Rule.HELD, why_held(reason), why_held(reason))

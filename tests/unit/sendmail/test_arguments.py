@@ -15,13 +15,14 @@ from relaygw.sendmail.arguments import (
     parse_arguments,
 )
 from relaygw.sendmail.exits import EX_USAGE, Failure
+from tests.tables import each_of
 
 
 def parse(*words: str, program: str = "sendmail") -> Arguments:
     return parse_arguments(program.encode(), [word.encode() for word in words])
 
 
-@pytest.mark.parametrize(
+@each_of(
     ("words", "expected"),
     [
         (["-t"], {"has_header_recipients": True, "stops_at_dot": True}),
@@ -59,7 +60,7 @@ def test_options(words: list[str], expected: dict[str, object]) -> None:
     assert {name: getattr(arguments, name) for name in expected} == expected
 
 
-@pytest.mark.parametrize(
+@each_of(
     ("words", "addresses"),
     [
         (["a@b.test", "-t"], ["a@b.test", "-t"]),
@@ -84,7 +85,7 @@ def test_what_means_nothing_changes_nothing() -> None:
     assert all(getattr(plain, name) == getattr(other, name) for name in Arguments.__slots__)
 
 
-@pytest.mark.parametrize(
+@each_of(
     "words",
     [
         ["-bd"],

@@ -15,6 +15,7 @@ from relaygw.mail.content import normalise_line_ends
 from relaygw.sendmail import content as module
 from relaygw.sendmail.content import Message, read_input
 from relaygw.sendmail.exits import EX_NOINPUT, EX_UNAVAILABLE, Failure
+from tests.tables import each_of
 
 
 @contextmanager
@@ -40,7 +41,7 @@ def stdin(data: bytes, *, step: int = 1 << 20) -> Iterator[None]:
         os.close(kept)
 
 
-@pytest.mark.parametrize(
+@each_of(
     ("text", "expected"),
     [
         (b"a\n.\nb\n", b"a\n"),
@@ -55,7 +56,7 @@ def stdin(data: bytes, *, step: int = 1 << 20) -> Iterator[None]:
         (b"", b""),
     ],
 )
-@pytest.mark.parametrize("step", [1, 3, 1000])
+@each_of("step", [1, 3, 1000])
 def test_a_lone_dot_ends_the_message(text: bytes, expected: bytes, step: int) -> None:
     with stdin(text, step=step):
         assert read_input(stops_at_dot=True) == expected
@@ -90,7 +91,7 @@ def test_stdin_that_cannot_be_read(tmp_path: object) -> None:
     assert caught.value.exit_code == EX_NOINPUT
 
 
-@pytest.mark.parametrize(
+@each_of(
     ("header", "expected"),
     [
         (b"To: a@x\nCc: b@x\nBcc: c@x\n", [b"a@x", b"b@x", b"c@x"]),
@@ -107,7 +108,7 @@ def test_recipients_of_a_header(header: bytes, expected: list[bytes]) -> None:
     assert Message(header + b"\nTo: body@x\n").recipients() == expected
 
 
-@pytest.mark.parametrize(
+@each_of(
     ("text", "expected"),
     [
         (b"A: 1\nBcc: x@y,\n z@y\nB: 2\n\nBcc: body\n", b"A: 1\nB: 2\n\nBcc: body\n"),

@@ -13,6 +13,7 @@ import pytest
 from relaygw.settings.load import LoadedSettings
 from relaygw.settings.presets import Preset, presets
 from relaygw.settings.provider import Provider
+from tests.tables import each_of
 
 Load = Callable[..., LoadedSettings]
 Fail = Callable[..., list[str]]
@@ -145,7 +146,7 @@ def test_limits_are_the_documented_ones_and_no_others(load: Load, name: str) -> 
     assert {k: v for k, v in found.items() if v != bare[k] and k not in login} == LIMITS[name]
 
 
-@pytest.mark.parametrize("name", NAMES)
+@each_of("name", NAMES)
 def test_every_fact_has_its_source(name: str) -> None:
     preset: Preset = presets()[name]
     choices = (*preset.regions.values(), *preset.variants.values())

@@ -4,6 +4,7 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from relaygw.settings.addresses import Address, Entry, Host, Pattern, entry_matches
+from tests.tables import each_of
 
 ENTRY = TypeAdapter(Entry)
 PATTERN = TypeAdapter(Pattern)
@@ -15,7 +16,7 @@ def test_entries(text: str) -> None:
     assert PATTERN.validate_python(text) == text
 
 
-@pytest.mark.parametrize(
+@each_of(
     "text",
     [
         "",
@@ -63,7 +64,7 @@ def test_a_domain_alone_is_no_address() -> None:
         TypeAdapter(Address).validate_python("@a.test")
 
 
-@pytest.mark.parametrize(
+@each_of(
     ("entry", "address", "expected"),
     [
         ("dev@a.test", "dev@a.test", True),

@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relaygw.settings.bind import Bind
+from tests.tables import each_of
 
 
 @pytest.mark.parametrize(
@@ -24,7 +25,7 @@ def test_a_bind_reads_and_shows_itself(text: str, host: str, port: int, is_loopb
     assert str(bind) == text
 
 
-@pytest.mark.parametrize(
+@each_of(
     ("value", "problem"),
     [
         ("*:25", "0.0.0.0:25"),

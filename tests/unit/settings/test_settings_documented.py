@@ -13,6 +13,7 @@ from relaygw.settings.load import load_settings
 from relaygw.settings.model import Settings
 from relaygw.settings.problems import all_keys
 from relaygw.settings.secrets import SecretRef
+from tests.tables import each_of
 
 ROOT = Path(__file__).parents[3]
 ANNOTATED = ROOT / "config/relaygw.yaml"
@@ -52,7 +53,7 @@ def test_the_page_has_every_key_and_no_other() -> None:
     assert list(ROWS) == list(KEYS)
 
 
-@pytest.mark.parametrize("key", KEYS)
+@each_of("key", KEYS)
 def test_the_page_tells_the_default(key: str) -> None:
     if KEYS[key].is_required():
         assert ROWS[key] == ""
@@ -62,7 +63,7 @@ def test_the_page_tells_the_default(key: str) -> None:
         assert yaml.safe_load(ROWS[key]) == value_at(BARE.model_dump(mode="json"), key)
 
 
-@pytest.mark.parametrize("key", COMMON)
+@each_of("key", COMMON)
 def test_the_annotated_file_has_the_key_with_its_default_and_a_comment(key: str) -> None:
     text = ANNOTATED.read_text()
     written = value_at(yaml.safe_load(text), key)

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from relaygw.errors import SettingsError
 from relaygw.settings.provider import Provider
 from relaygw.settings.secrets import SecretRef, parse_user_name
+from tests.tables import each_of
 
 CANARY = "hunter2-canary"
 
@@ -57,7 +58,7 @@ def test_a_bare_string_is_refused_with_the_five_forms(value: object) -> None:
     assert CANARY not in str(caught.value)
 
 
-@pytest.mark.parametrize(
+@each_of(
     "text",
     [
         "env:",

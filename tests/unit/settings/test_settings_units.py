@@ -14,6 +14,7 @@ from relaygw.settings.units import (
     parse_share,
     parse_size,
 )
+from tests.tables import each_of
 
 
 @given(st.integers(0, 3650 * 86_400_000))
@@ -48,7 +49,7 @@ def test_any_value_is_read_or_refused_with_a_remedy(value: object) -> None:
             assert "; write " in str(error)
 
 
-@pytest.mark.parametrize("value", ["30", 30, "30 parsecs", "-5s", "1h30m", True, "٣s", "9999999d"])
+@each_of("value", ["30", 30, "30 parsecs", "-5s", "1h30m", True, "٣s", "9999999d"])
 def test_what_is_no_duration_is_refused(value: object) -> None:
     with pytest.raises(ValueError, match="; write "):
         parse_duration(value)

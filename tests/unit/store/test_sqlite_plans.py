@@ -27,12 +27,13 @@ from relaygw.store.statement import BatchStatement, Statement
 from relaygw.store.store import open_store
 from relaygw.store.tables import SCHEMA_REVISION, metadata
 from tests.builders import accepted
+from tests.queues import make_queue
 
 
 @pytest.fixture
 def url(tmp_path: Path) -> str:
     url = f"sqlite:///{tmp_path}/queue.db"
-    migrate.upgrade(url)
+    make_queue(url)
     return url
 
 
@@ -219,7 +220,8 @@ def test_an_upgrade_is_done_once(url: str) -> None:
     assert migrate.upgrade(url) == (SCHEMA_REVISION, SCHEMA_REVISION)
 
 
-def test_the_queue_is_for_its_owner_only(url: str, tmp_path: Path) -> None:
+def test_the_queue_is_for_its_owner_only(tmp_path: Path) -> None:
+    migrate.upgrade(f"sqlite:///{tmp_path}/queue.db")
     modes = {path.name: path.stat().st_mode & 0o077 for path in tmp_path.glob("queue.db*")}
     assert set(modes.values()) == {0}, modes
 

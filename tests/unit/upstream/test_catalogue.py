@@ -17,6 +17,7 @@ from relaygw.mail.reply import SmtpReply
 from relaygw.settings.provider import Provider
 from relaygw.upstream.catalogue import GENERIC, catalogue
 from relaygw.upstream.classifier import Classifier
+from tests.tables import each_of
 
 PRESETS = [
     "sendgrid",
@@ -76,9 +77,7 @@ LINES = [
         (Path(__file__).parent / "documented_replies.yaml").read_text(encoding="utf-8")
     )["lines"]
 ]
-EVERY_LINE = pytest.mark.parametrize(
-    "one", LINES, ids=lambda one: f"{one.provider}-{one.line[:40]}"
-)
+EVERY_LINE = each_of("one", LINES, ids=lambda one: f"{one.provider}-{one.line[:40]}")
 
 
 @EVERY_LINE
@@ -112,8 +111,8 @@ def wrapped(reply: SmtpReply, width: int, *, with_status: bool) -> SmtpReply:
 
 
 @EVERY_LINE
-@pytest.mark.parametrize("width", [1, 12, 25, 60])
-@pytest.mark.parametrize("with_status", [True, False])
+@each_of("width", [1, 12, 25, 60])
+@each_of("with_status", [True, False])
 def test_other_line_breaks(one: Documented, width: int, with_status: bool) -> None:
     one.check(wrapped(one.reply, width, with_status=with_status))
 
@@ -143,7 +142,7 @@ def test_variants(one: Documented) -> None:
         one.check(reply)
 
 
-@pytest.mark.parametrize("section", [*PRESETS, GENERIC])
+@each_of("section", [*PRESETS, GENERIC])
 def test_every_row_is_documented(section: str) -> None:
     """Explanations are unique, so that they name the row which decided."""
     hit = {one.meaning().explanation for one in LINES}
@@ -164,7 +163,7 @@ def test_the_sections_are_the_presets() -> None:
     assert set(catalogue()) == {*PRESETS, GENERIC}
 
 
-@pytest.mark.parametrize("other", [*PRESETS, GENERIC])
+@each_of("other", [*PRESETS, GENERIC])
 def test_no_row_leaks(other: str) -> None:
     """What one provider says is judged at another by that one's rows and the generic ones."""
     own = {row.explanation for row in (*catalogue()[other], *catalogue()[GENERIC])}

@@ -10,6 +10,7 @@ from relaygw.mail.outcome import BEFORE_MAIL, Scope, Stage, Verdict
 from relaygw.mail.reply import SmtpReply
 from relaygw.settings.provider import Provider
 from relaygw.upstream.classifier import Classifier
+from tests.tables import each_of
 
 GENERIC = Classifier(Provider(host="smtp.example.com"))
 RETRY, THROTTLE, HOLD, BOUNCE = Verdict.RETRY, Verdict.THROTTLE, Verdict.HOLD, Verdict.BOUNCE
@@ -23,7 +24,7 @@ def classify(
     return meaning.verdict, meaning.scope
 
 
-@pytest.mark.parametrize(
+@each_of(
     ("stage", "reply", "verdict", "scope"),
     [
         (END, "250 2.0.0 Ok: queued", Verdict.DELIVERED, Scope.MESSAGE),
@@ -93,7 +94,7 @@ def test_rules(stage: Stage, reply: str, verdict: Verdict, scope: Scope) -> None
     assert classify(stage, SmtpReply(int(code), (text,))) == (verdict, scope)
 
 
-@pytest.mark.parametrize("stage", Stage)
+@each_of("stage", Stage)
 def test_no_reply_waits(stage: Stage) -> None:
     scope = Scope.PROVIDER if stage in BEFORE_MAIL else Scope.MESSAGE
     assert classify(stage, None) == (RETRY, scope)

@@ -8,6 +8,7 @@ from urllib.parse import quote, quote_plus
 import pytest
 
 from relaygw.upstream.credentials import Login, Mask
+from tests.tables import each_of
 
 SECRET = "cAnary p@ss+wörd/7f3a=&x"
 
@@ -34,14 +35,14 @@ FORMS = [
 ]
 
 
-@pytest.mark.parametrize("form", FORMS)
+@each_of("form", FORMS)
 def test_every_form_is_masked(form: str) -> None:
     login = Login(username="shop", secret=SECRET)
     text = masked(f"501 cannot parse AUTH {form} here, {form}", login)
     assert text == "501 cannot parse AUTH *** here, ***"
 
 
-@pytest.mark.parametrize("form", [form for form in FORMS if " " not in form])
+@each_of("form", [form for form in FORMS if " " not in form])
 def test_a_part_of_it_is_masked(form: str) -> None:
     login = Login(username="shop", secret=SECRET)
     text = masked(f"501 cannot parse AUTH {form[:-8]}... here", login)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from itertools import product
 
-import pytest
-
 from relaygw.mail.outcome import BEFORE_MAIL, Scope, Stage, Verdict
 from relaygw.mail.reply import SmtpReply
 from relaygw.settings.provider import Provider
 from relaygw.settings.reply_row import ReplyRow
 from relaygw.upstream.classifier import Classifier
+from tests.tables import each_of
 
 
 def classifier(*rows: dict[str, object], preset: str | None = None) -> Classifier:
@@ -53,9 +52,9 @@ def test_a_status_condition_needs_a_status() -> None:
     assert own.meaning(Stage.CONTENT, SmtpReply(451, ("4.0.0 later",))).verdict is Verdict.HOLD
 
 
-@pytest.mark.parametrize("verdict", ["retry", "throttle", "hold", "bounce"])
-@pytest.mark.parametrize("scope", [None, *Scope])
-@pytest.mark.parametrize("code", ["", "5..", "[45]..", ".*", "250"])
+@each_of("verdict", ["retry", "throttle", "hold", "bounce"])
+@each_of("scope", [None, *Scope])
+@each_of("code", ["", "5..", "[45]..", ".*", "250"])
 def test_no_row_breaks_a_promise(verdict: str, scope: str | None, code: str) -> None:
     """A row for everything, as wide as the settings let it be, asked at every stage."""
     try:
@@ -75,7 +74,7 @@ def test_no_row_breaks_a_promise(verdict: str, scope: str | None, code: str) -> 
             assert meaning.scope in (Scope.PROVIDER, Scope.CREDENTIAL)
 
 
-@pytest.mark.parametrize("stage", Stage)
+@each_of("stage", Stage)
 def test_doubt_and_silence_come_before_own_rows(stage: Stage) -> None:
     own = classifier({"text": ".*", "verdict": "bounce"})
     any_reply = SmtpReply(550, ("no",))

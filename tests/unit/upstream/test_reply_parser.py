@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from relaygw.mail.reply import SmtpReply
 from relaygw.upstream.protocol import MAX_LINE_BYTES, ReplyInvalid, take_reply
+from tests.tables import each_of
 
 
 def read(octets: bytes) -> tuple[SmtpReply | None, bytes]:
@@ -15,7 +16,7 @@ def read(octets: bytes) -> tuple[SmtpReply | None, bytes]:
     return take_reply(buffer), bytes(buffer)
 
 
-@pytest.mark.parametrize(
+@each_of(
     ("octets", "code", "lines"),
     [
         (b"250 2.0.0 Ok\r\n", 250, ("2.0.0 Ok",)),
@@ -33,7 +34,7 @@ def test_reads_a_reply(octets: bytes, code: int, lines: tuple[str, ...]) -> None
     assert read(octets) == (SmtpReply(code, lines), b"")
 
 
-@pytest.mark.parametrize(
+@each_of(
     "octets",
     [
         b"abc\r\n",  # U3

@@ -7,9 +7,8 @@ from email.errors import CloseBoundaryNotFoundDefect
 from email.message import Message
 from itertools import zip_longest
 
-import pytest
-
 from relaygw.upstream.seven_bit import to_seven_bit
+from tests.tables import each_of
 from tests.unit.upstream.seven_bit_mails import (
     ADDED,
     charset_of,
@@ -92,7 +91,7 @@ def not_ascii(part: Message) -> bool:
     )
 
 
-@pytest.mark.parametrize("group", range(GROUPS))
+@each_of("group", range(GROUPS))
 def test_rewritten_mail_reads_as_before(group: int) -> None:
     size = MAILS // GROUPS
     changed = 0

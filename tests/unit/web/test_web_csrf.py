@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from relaygw.web.gate.csrf import csrf_token, form_field, has_token
+from tests.tables import each_of
 from tests.unit.web.heads import connection
 
 FORM = ("content-type", "application/x-www-form-urlencoded")
@@ -28,7 +29,7 @@ def test_where_it_may_stand(headers: list[tuple[str, str]], body: bytes) -> None
     assert has_token(connection(*headers), body, TOKEN)
 
 
-@pytest.mark.parametrize(
+@each_of(
     ("headers", "body"),
     [
         ([], b""),

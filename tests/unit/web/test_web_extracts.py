@@ -5,9 +5,10 @@ import time
 import pytest
 
 from relaygw.web.sandbox.api.wait import MAX_CODES, codes_of
+from tests.tables import each_of
 
 
-@pytest.mark.parametrize(
+@each_of(
     ("text", "code"),
     [
         ("Your code is 482913.", "482913"),

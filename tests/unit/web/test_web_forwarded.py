@@ -7,6 +7,7 @@ from ipaddress import ip_network
 import pytest
 
 from relaygw.web.gate.identity import Forwarded
+from tests.tables import each_of
 from tests.unit.web.heads import connection
 
 PROXIES = Forwarded([ip_network("10.0.0.0/8"), ip_network("127.0.0.1/32")])
@@ -14,7 +15,7 @@ NOBODY = Forwarded([])
 FOR, PROTO = "x-forwarded-for", "x-forwarded-proto"
 
 
-@pytest.mark.parametrize(
+@each_of(
     ("told", "guesser"),
     [
         ("203.0.113.7", "203.0.113.7"),

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import base64
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,13 +15,14 @@ from relaygw.web.mail.mime_header import (
     read_fields,
     read_parameters,
 )
+from tests.tables import each_of
 
 
 def pairs(value: str) -> list[tuple[str, str]]:
     return [(contact["Name"], contact["Address"]) for contact in read_addresses(value)]
 
 
-@pytest.mark.parametrize(
+@each_of(
     ("value", "expected"),
     [
         ("a@x.test", [("", "a@x.test")]),
@@ -50,7 +50,7 @@ def test_addresses(value: str, expected: list[tuple[str, str]]) -> None:
     assert pairs(value) == expected
 
 
-@pytest.mark.parametrize(
+@each_of(
     ("text", "expected"),
     [
         ("plain", "plain"),
@@ -76,7 +76,7 @@ def test_encoded_words(text: str, expected: str) -> None:
     assert decode_words(text) == expected
 
 
-@pytest.mark.parametrize(
+@each_of(
     ("value", "expected"),
     [
         ("Text/HTML; charset=UTF-8", ("text/html", {"charset": "UTF-8"})),
@@ -109,7 +109,7 @@ def test_base64_comes_back_whatever_its_line_ends(body: bytes) -> None:
     assert decode_base64(base64.encodebytes(body).replace(b"\n", b"\r\n")) == body
 
 
-@pytest.mark.parametrize(
+@each_of(
     ("body", "charset", "expected"),
     [
         (b"\xc3\xa4", "utf-8", "ä"),
@@ -141,7 +141,7 @@ def test_the_numbers_of_fields_and_addresses_are_bounded() -> None:
     assert len(read_addresses("a@b," * (MAX_ADDRESSES * 3))) == MAX_ADDRESSES
 
 
-@pytest.mark.parametrize(
+@each_of(
     "bomb",
     ["=?utf-8?b?" + "A" * 10**6, "=?" * 10**6, "=?a?q?" * 10**5, "(" * 10**6, "<" * 10**6,
      '"' * 10**6, "\\" * 10**6, ';a="' * 10**5, ";" + " " * 10**6, "a " * 10**6, "[" * 10**6],

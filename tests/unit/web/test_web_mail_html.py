@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 import time
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from relaygw.web.mail.html_page import MAX_HTML_CHARACTERS, MailPage, mail_page
 from relaygw.web.mail.html_syntax import MAX_DEPTH
+from tests.tables import each_of
 
 PICTURE = "data:image/png;base64,AAAA"
 
@@ -93,7 +93,7 @@ LOADS = [
 ]
 
 
-@pytest.mark.parametrize("source", SCRIPTS)
+@each_of("source", SCRIPTS)
 def test_no_script_is_left(source: str) -> None:
     shown = page_of(source).document
     tags = re.findall(r"<[^>]*>", re.sub(r'"[^"]*"', '""', shown))
@@ -107,7 +107,7 @@ def test_no_script_is_left(source: str) -> None:
     )
 
 
-@pytest.mark.parametrize("source", LOADS)
+@each_of("source", LOADS)
 def test_nothing_is_loaded(source: str) -> None:
     shown = page_of(source).document
     without_tooltips = re.sub(r' title="[^"]*"', "", shown)
@@ -117,7 +117,7 @@ def test_nothing_is_loaded(source: str) -> None:
     assert all(one.startswith("data:image/") for one in sources)
 
 
-@pytest.mark.parametrize("source", [one for one in LOADS if "x.test" in one and "<a " not in one])
+@each_of("source", [one for one in LOADS if "x.test" in one and "<a " not in one])
 def test_what_is_not_loaded_is_counted(source: str) -> None:
     removed = page_of(source).removed
     counted = removed.images + removed.sheets + removed.frames
@@ -173,7 +173,7 @@ def test_without_a_doctype_there_is_none() -> None:
     assert page_of("<p>x").document.startswith("<html>")
 
 
-@pytest.mark.parametrize(
+@each_of(
     ("source", "shown"),
     [
         ("<p>a<p>b", "<p>a</p><p>b</p>"),
@@ -218,7 +218,7 @@ BOMBS = {
 }
 
 
-@pytest.mark.parametrize("name", BOMBS)
+@each_of("name", BOMBS)
 def test_html_that_is_built_to_be_expensive_is_not(name: str) -> None:
     began_s = time.process_time()
     page = page_of(BOMBS[name])

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import pytest
-
 from relaygw.web.gate.csrf import is_foreign, is_from_browser
+from tests.tables import each_of
 from tests.unit.web.heads import connection
 
 SITE = "sec-fetch-site"
 
 
-@pytest.mark.parametrize(
+@each_of(
     "headers",
     [
         [],  # a program
@@ -28,7 +27,7 @@ def test_ours(headers: list[tuple[str, str]]) -> None:
     assert not is_foreign(connection(*headers), is_https=False)
 
 
-@pytest.mark.parametrize(
+@each_of(
     "headers",
     [
         [("origin", "null")],

@@ -7,11 +7,12 @@ from relaygw.web.mail.html_writer import Link
 from relaygw.web.mail.views import listed_links
 from relaygw.web.page import notice_of, with_notice
 from relaygw.web.sandbox.inbox import list_path, make_filter, message_path, tag_term
+from tests.tables import each_of
 
 NOW_MS = 1_795_600_000_000
 
 
-@pytest.mark.parametrize(
+@each_of(
     ("size_bytes", "shown"),
     [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (9_949, "9.9 kB"), (9_960, "10 kB"),
      (999_400, "999 kB"), (999_600, "1.0 MB"), (25_400_000, "25 MB"),
@@ -21,7 +22,7 @@ def test_sizes(size_bytes: int, shown: str) -> None:
     assert words.size(size_bytes) == shown
 
 
-@pytest.mark.parametrize(
+@each_of(
     ("ago_s", "shown"),
     [(-5, "now"), (9, "now"), (10, "10 s"), (60, "1 min"), (3599, "59 min"), (3600, "1 h"),
      (86_400, "1 d"), (6 * 86_400, "6 d")],

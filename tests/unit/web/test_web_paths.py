@@ -5,15 +5,16 @@ from __future__ import annotations
 import pytest
 
 from relaygw.web.gate.guards import is_for_programs, is_free, own_path
+from tests.tables import each_of
 
 
-@pytest.mark.parametrize("root", ["", "/mail"])
-@pytest.mark.parametrize("below", ["/", "/sandbox", "/sandbox/ABC?x=1&y=%2f#z", "/a//b", "/a..b"])
+@each_of("root", ["", "/mail"])
+@each_of("below", ["/", "/sandbox", "/sandbox/ABC?x=1&y=%2f#z", "/a//b", "/a..b"])
 def test_own_paths_stay(root: str, below: str) -> None:
     assert own_path(root + below, root) == root + below
 
 
-@pytest.mark.parametrize(
+@each_of(
     "text",
     [
         *("", "evil", "http://evil.test", "//evil.test", "///evil.test", "/\\evil.test"),
@@ -34,7 +35,7 @@ def test_with_a_base_path_others_lead_to_the_first_page_below_it(text: str) -> N
     assert own_path(text, "/mail") == "/mail/"
 
 
-@pytest.mark.parametrize(
+@each_of(
     "path", ["/", "/sandbox", "/api/v1/messages", "/view/latest", "/logout", "/loginx", "/static",
              "/login/", "/LOGIN", "/x/static/y", "/healthz/x", "/sandbox/events"],
 )  # fmt: skip

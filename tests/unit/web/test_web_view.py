@@ -21,6 +21,7 @@ from relaygw.web.sandbox.api.message_json import (
     message_json,
     summary_json,
 )
+from tests.tables import each_of
 
 MakeEntry = Callable[..., QueueEntry]
 
@@ -240,7 +241,7 @@ def test_headers_are_spelled_as_go_clients_expect() -> None:
     }
 
 
-@pytest.mark.parametrize(
+@each_of(
     ("name", "expected"),
     [
         ("invoice.pdf", "invoice.pdf"),

@@ -1,0 +1,133 @@
+"""Forks `relaygw` from an image that has loaded all of its code; `tests.forked` asks it to.
+
+What is forked is as if it had been started: its own streams, directory, environment and signals,
+no other descriptor, and the interpreter's usual end. Only the second of imports is saved.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import gc
+import importlib
+import json
+import locale
+import os
+import pkgutil
+import select
+import signal
+import socket
+import sys
+import time
+from typing import Any
+
+_PR_SET_CHILD_SUBREAPER = 36
+_REQUEST_BYTES = 4 * 2**20
+_MOST_DESCRIPTORS = 4096
+_NOT_LOADED = ("relaygw.__main__", "relaygw.migrations")
+_IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
+
+
+def load_all() -> None:
+    """Import every module of relaygw, and what migrations need."""
+    import relaygw
+
+    for found in pkgutil.walk_packages(relaygw.__path__, "relaygw."):
+        if not found.name.startswith(_NOT_LOADED):
+            importlib.import_module(found.name)
+    importlib.import_module("alembic.command")
+
+
+class ForkServer:
+    """Takes requests from a socket; tells of each child's end by its wait status."""
+
+    def __init__(self, requests: socket.socket) -> None:
+        self._requests = requests
+        self._endings: dict[int, int] = {}  # pid: where its wait status is written
+        self._wake_read, wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+
+    def run(self) -> dict[str, Any] | None:
+        """Return in each child what it was asked for, and None once nobody asks any more."""
+        while True:
+            readable, _, _ = select.select([self._requests, self._wake_read], [], [])
+            if self._wake_read in readable:
+                os.read(self._wake_read, 4096)
+                self._reap()
+            if self._requests in readable:
+                data, descriptors, _, _ = socket.recv_fds(self._requests, _REQUEST_BYTES, 4)
+                if not data:
+                    return None
+                asked = json.loads(data)
+                ready, not_yet = os.pipe()
+                pid = os.fork()
+                if pid == 0:
+                    _become(asked, descriptors[:3])
+                    return asked
+                os.close(not_yet)
+                os.read(ready, 1)  # its end is closed once it is what was asked for
+                os.close(ready)
+                *streams, self._endings[pid] = descriptors
+                for stream in streams:
+                    os.close(stream)
+                self._requests.send(b"%d" % pid)
+
+    def _reap(self) -> None:
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            # a role whose supervisor was killed has nobody who asks
+            ending = self._endings.pop(pid, None)
+            if ending is not None:
+                with contextlib.suppress(BrokenPipeError):
+                    os.write(ending, b"%d" % status)
+                os.close(ending)
+
+
+def _become(asked: dict[str, Any], streams: list[int]) -> None:
+    """Turn a fresh child into the process that was asked for."""
+    if asked["new_session"]:
+        os.setsid()
+    signal.set_wakeup_fd(-1)
+    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+        is_ignored = number in _IGNORED_BY_PYTHON
+        signal.signal(number, signal.SIG_IGN if is_ignored else signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number, stream in enumerate(streams):
+        os.dup2(stream, number)
+    os.closerange(3, _MOST_DESCRIPTORS)
+    os.chdir(asked["directory"])
+    os.environ.clear()
+    os.environ.update(asked["environment"])
+    time.tzset()
+    encoding = locale.getencoding()
+    sys.stdin = open(0, encoding=encoding, closefd=False)  # noqa: SIM115
+    sys.stdout = open(1, "w", encoding=encoding, closefd=False)  # noqa: SIM115
+    sys.stderr = open(2, "w", encoding=encoding, errors="backslashreplace", closefd=False)  # noqa: SIM115
+    sys.stderr.reconfigure(line_buffering=True)
+    if asked["environment"].get("PYTHONUNBUFFERED"):
+        sys.stdout.reconfigure(write_through=True)
+        sys.stderr.reconfigure(write_through=True)
+    sys.argv = ["relaygw", *asked["words"]]
+
+
+def serve(requests: socket.socket) -> None:
+    """Load everything, fork on request; a child runs the command line."""
+    load_all()
+    # what is killed leaves no zombie
+    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    gc.collect()
+    gc.freeze()
+    if ForkServer(requests).run() is not None:
+        from relaygw.cli import main
+
+        main()
+
+
+if __name__ == "__main__":
+    serve(socket.socket(fileno=int(sys.argv[1])))
