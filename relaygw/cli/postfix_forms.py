@@ -17,8 +17,7 @@ from relaygw.inbound.queue_report import (
 )
 from relaygw.mail.queue_socket import EMPTY
 from relaygw.mail.state import OPEN, DeliveryState, RecipientState
-from relaygw.store.queue import Waiting
-from relaygw.store.queue_entry import QueueEntry
+from relaygw.store.queue_entry import QueueEntry, Waiting
 from relaygw.store.store import Store
 
 PAGE_MESSAGES = 500

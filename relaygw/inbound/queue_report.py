@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 from relaygw.mail.queue_socket import CLOSING
 from relaygw.mail.state import DeliveryState
-from relaygw.store.queue import Waiting
+from relaygw.store.queue_entry import Waiting
 
 HEADINGS = b"----Queue ID----- --Size-- ---Arrival Time---- --Sender/Recipient------\n"
 NULL_SENDER = "MAILER-DAEMON"

@@ -19,7 +19,7 @@ from sqlalchemy import delete, exists, select, update
 from relaygw.mail.content_facts import Contact, ContentFacts, hidden_recipients
 from relaygw.mail.search import searchable
 from relaygw.mail.state import RecipientState
-from relaygw.store import full_text
+from relaygw.store.captured_search import add_full_text, remove_full_text
 from relaygw.store.database import Transaction
 from relaygw.store.queue_entry import in_batches
 from relaygw.store.statement import Row, insert_into
@@ -154,7 +154,7 @@ def write_index(tx: Transaction, facts: Mapping[str, ContentFacts]) -> None:
         tx, [(number, records[queue_id].facts_text()) for number, queue_id in numbers]
     )
     _INSERT_TEXT.run(tx, texts)
-    full_text.add(tx, texts)
+    add_full_text(tx, texts)
     tx.execute(
         update(message).where(message.c.queue_id.in_(queue_ids)).values(indexed_at_ms=tx.now_ms())
     )
@@ -214,7 +214,7 @@ def forget_captured(tx: Transaction, queue_ids: Sequence[str]) -> None:
         )
         for table in (captured_facts, captured_text, captured_index):
             tx.execute(delete(table).where(table.c.index_no.in_(numbers)))
-        full_text.remove(tx, numbers)
+        remove_full_text(tx, numbers)
         tx.execute(delete(captured_tag).where(captured_tag.c.queue_id.in_(batch)))
 
 

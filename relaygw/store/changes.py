@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from sqlalchemy import and_, case, exists, func, literal, select, true, update
+from sqlalchemy import and_, case, delete, exists, func, literal, select, true, update
 from sqlalchemy.sql.elements import ColumnElement
 
 from relaygw.mail.state import DeliveryState, RecipientState, sources_of
@@ -13,7 +13,7 @@ from relaygw.policy.routing import provider_route
 from relaygw.store.database import Transaction
 from relaygw.store.outcomes import finish_messages
 from relaygw.store.queue_entry import IS_IN_DOUBT, in_batches, is_listed, lock_messages
-from relaygw.store.tables import delivery, message, recipient
+from relaygw.store.tables import attempt, chunk, delivery, message, recipient
 
 _D = DeliveryState
 _R = RecipientState
@@ -225,3 +225,11 @@ def _is_of_a_delivery_in(*states: str) -> ColumnElement[bool]:
         delivery.c.delivery_no == recipient.c.delivery_no,
         delivery.c.state.in_(states),
     )
+
+
+def delete_messages(tx: Transaction, queue_ids: Sequence[str]) -> int:
+    """Delete messages with all that belongs to them."""
+    for batch in in_batches(queue_ids):
+        for table in (chunk, attempt, recipient, delivery, message):
+            tx.execute(delete(table).where(table.c.queue_id.in_(batch)))
+    return len(queue_ids)

@@ -134,11 +134,11 @@ _CLAIMED = BatchStatement(
     """,
     columns=2,
 )
-_OF_RECIPIENT = ("rcpt_no", "address", "original", "attempts", "dsn_notify")
 _PENDING = BatchStatement(
-    f"""
-    SELECT recipient.queue_id, recipient.delivery_no, {", ".join(_OF_RECIPIENT)}
-    FROM (VALUES {{rows}}) AS v
+    """
+    SELECT recipient.queue_id, recipient.delivery_no, recipient.rcpt_no, recipient.address,
+        recipient.original, recipient.attempts, recipient.dsn_notify
+    FROM (VALUES {rows}) AS v
     JOIN recipient ON recipient.queue_id = v.column1 AND recipient.delivery_no = v.column2
     WHERE recipient.state = 'pending'
     """,
@@ -243,29 +243,35 @@ def claim(
 
 def _load_claimed(tx: Transaction, keys: Sequence[Key], now_ms: int) -> list[ClaimedDelivery]:
     pending: dict[Key, list[Recipient]] = {key: [] for key in keys}
-    for queue_id, delivery_no, *values in _PENDING.fetch(tx, keys):
+    for queue_id, delivery_no, rcpt_no, address, original, attempts, notify in _PENDING.fetch(
+        tx, keys
+    ):
         pending[queue_id, delivery_no].append(
-            Recipient(**dict(zip(_OF_RECIPIENT, values, strict=True)))
+            Recipient(
+                rcpt_no=rcpt_no,
+                address=address,
+                original=original,
+                attempts=attempts,
+                dsn_notify=notify,
+            )
         )
     claimed: dict[Key, ClaimedDelivery] = {}
+    claimed_at_ms = tx.to_local(now_ms)
     for row in _CLAIMED.fetch(tx, keys):
         key = (row[0], row[1])
-        same = dict(zip(_SAME, row, strict=False))
-        source = Source(**dict(zip(_OF_SOURCE, row[len(_SAME) : -1], strict=True)))
         recipients = sorted(pending[key], key=attrgetter("rcpt_no"))
-        needs_utf8 = same["released"] is not None and not _is_ascii(recipients)
-        same |= {
-            "is_8bit": bool(same["is_8bit"]),
-            "has_long_line": bool(same["has_long_line"]),
-            "smtputf8": bool(same["smtputf8"]) or needs_utf8,
-            "accepted_at_ms": tx.to_local(same["accepted_at_ms"]),
-        }
+        values = dict(zip(_SAME, row, strict=False))
+        needs_utf8 = values["released"] is not None and not _is_ascii(recipients)
+        for name in ("is_8bit", "has_long_line", "smtputf8"):
+            values[name] = bool(values[name])
+        values["smtputf8"] |= needs_utf8
+        values["accepted_at_ms"] = tx.to_local(values["accepted_at_ms"])
         claimed[key] = ClaimedDelivery(
-            **same,
-            source=source,
+            **values,
+            source=Source(**dict(zip(_OF_SOURCE, row[len(_SAME) :], strict=False))),
             recipients=tuple(recipients),
             content=row[-1],
-            claimed_at_ms=tx.to_local(now_ms),
+            claimed_at_ms=claimed_at_ms,
         )
     return [claimed[key] for key in keys]
 

@@ -10,9 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from itertools import groupby
-from operator import itemgetter
-from typing import Any, NamedTuple
+from typing import Any
 
 from sqlalchemy import Select, TextClause, case, exists, func, literal, select
 from sqlalchemy.sql.elements import ColumnElement
@@ -23,8 +21,14 @@ from relaygw.store.attempts import AttemptEntry, MessageRecord
 from relaygw.store.audit import AuditEntry, add_audit
 from relaygw.store.database import Database, Repository, Transaction
 from relaygw.store.letter_case import has_text
-from relaygw.store.queue_entry import QueueEntry, in_batches, is_listed, load_entries
-from relaygw.store.statement import Row, Statement
+from relaygw.store.queue_entry import (
+    QueueEntry,
+    Waiting,
+    in_batches,
+    is_listed,
+    load_entries,
+    load_waiting,
+)
 from relaygw.store.tables import IS_OPEN, delivery, message, recipient
 
 MAX_TEXT_CHARACTERS = 1000
@@ -84,42 +88,6 @@ class ShapeCount:
     number: int
 
 
-class Waiting(NamedTuple):
-    """A queued message as Postfix's mailq tells it; cheap, since a long queue has many."""
-
-    queue_id: str
-    accepted_at_ms: int
-    size_bytes: int
-    sender: str
-    states: frozenset[str]  # of its open deliveries
-    recipients: tuple[tuple[str, str], ...]  # those that still wait: address, why or nothing
-
-
-# why a recipient waits: what stops a held delivery, else what was said to it last
-_WAITING = Statement(
-    f"""
-    SELECT page.queue_id, delivery.state, message.accepted_at_ms, message.size_bytes,
-        message.sender, recipient.address,
-        COALESCE(
-            NULLIF(
-                CASE WHEN delivery.state = 'held' THEN delivery.reason ELSE recipient.reply END, ''
-            ),
-            delivery.reason, ''
-        )
-    FROM (
-        SELECT DISTINCT delivery.queue_id FROM delivery
-        WHERE {IS_OPEN} AND delivery.queue_id > {{?}} ORDER BY delivery.queue_id LIMIT {{?}}
-    ) AS page
-    JOIN delivery ON delivery.queue_id = page.queue_id
-    JOIN message ON message.queue_id = page.queue_id
-    LEFT JOIN recipient ON recipient.queue_id = delivery.queue_id
-        AND recipient.delivery_no = delivery.delivery_no AND recipient.state = 'pending'
-    WHERE {IS_OPEN} ORDER BY page.queue_id, recipient.rcpt_no
-    """
-)
-_ALONE = {state: frozenset({state}) for state in ("incoming", "active", "deferred", "held")}
-
-
 class Queue(Repository):
     """Searches, counts and changes."""
 
@@ -150,8 +118,7 @@ class Queue(Repository):
         One statement a page: a list of 100,000 messages takes a second.
         """
         with self._read() as tx:
-            rows = _WAITING.fetch(tx, after, limit)
-            return [_waiting(tx, list(mine)) for _, mine in groupby(rows, key=itemgetter(0))]
+            return load_waiting(tx, limit=limit, after=after)
 
     def attempts(self, queue_id: str) -> list[AttemptEntry]:
         """Return the attempts to send a message, oldest first: the newest MOST_ATTEMPTS."""
@@ -366,29 +333,6 @@ def _entries(tx: Transaction, queue_ids: Sequence[str]) -> list[QueueEntry]:
         chosen = select(message).where(is_listed(tx, message.c.queue_id, batch))
         found += load_entries(tx, chosen.order_by(message.c.queue_id))
     return found
-
-
-def _waiting(tx: Transaction, rows: list[Row]) -> Waiting:
-    queue_id, state, accepted_at_ms, size_bytes, sender, address, why = rows[0]
-    at_ms = tx.to_local(accepted_at_ms)
-    if len(rows) == 1:
-        recipients = () if address is None else ((address, why),)
-        states = _ALONE[state]
-        return Waiting(queue_id, at_ms, size_bytes, sender, states, recipients)
-    return Waiting(
-        queue_id,
-        at_ms,
-        size_bytes,
-        sender,
-        frozenset(row[1] for row in rows),
-        tuple(_recipients(rows)),
-    )
-
-
-def _recipients(rows: list[Row]) -> Iterator[tuple[str, str]]:
-    for *_, address, why in rows:
-        if address is not None:
-            yield address, why
 
 
 # --- counts -------------------------------------------------------------------------------

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from itertools import groupby
+from operator import itemgetter
+from typing import Any, NamedTuple
 
 from sqlalchemy import ARRAY, Select, Text, and_, any_, bindparam, or_, select
 from sqlalchemy.sql.elements import ColumnElement
@@ -13,7 +15,8 @@ from sqlalchemy.sql.elements import ColumnElement
 from relaygw.mail.envelope import Source
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.store.database import Transaction
-from relaygw.store.tables import delivery, message, recipient
+from relaygw.store.statement import Row, Statement
+from relaygw.store.tables import IS_OPEN, delivery, message, recipient
 
 _IN_LIMIT = 500  # values in one IN list: far below any database's limit
 
@@ -72,6 +75,17 @@ class QueueEntry:
     read_at_ms: int | None
     deliveries: tuple[DeliveryEntry, ...]
     recipients: tuple[RecipientEntry, ...]
+
+
+class Waiting(NamedTuple):
+    """A queued message as Postfix's mailq tells it; cheap, since a long queue has many."""
+
+    queue_id: str
+    accepted_at_ms: int
+    size_bytes: int
+    sender: str
+    states: frozenset[str]  # of its open deliveries
+    recipients: tuple[tuple[str, str], ...]  # those that still wait: address, why or nothing
 
 
 def in_batches(items: Sequence[str]) -> Iterator[Sequence[str]]:
@@ -216,3 +230,59 @@ def _entry(
         deliveries=tuple(deliveries),
         recipients=tuple(recipients),
     )
+
+
+# --- what waits ---------------------------------------------------------------------------
+
+# why a recipient waits: what stops a held delivery, else what was said to it last
+_WAITING = Statement(
+    f"""
+    SELECT page.queue_id, delivery.state, message.accepted_at_ms, message.size_bytes,
+        message.sender, recipient.address,
+        COALESCE(
+            NULLIF(
+                CASE WHEN delivery.state = 'held' THEN delivery.reason ELSE recipient.reply END, ''
+            ),
+            delivery.reason, ''
+        )
+    FROM (
+        SELECT DISTINCT delivery.queue_id FROM delivery
+        WHERE {IS_OPEN} AND delivery.queue_id > {{?}} ORDER BY delivery.queue_id LIMIT {{?}}
+    ) AS page
+    JOIN delivery ON delivery.queue_id = page.queue_id
+    JOIN message ON message.queue_id = page.queue_id
+    LEFT JOIN recipient ON recipient.queue_id = delivery.queue_id
+        AND recipient.delivery_no = delivery.delivery_no AND recipient.state = 'pending'
+    WHERE {IS_OPEN} ORDER BY page.queue_id, recipient.rcpt_no
+    """
+)
+_ALONE = {state: frozenset({state}) for state in ("incoming", "active", "deferred", "held")}
+
+
+def load_waiting(tx: Transaction, *, limit: int, after: str) -> list[Waiting]:
+    """Return a page of queued messages: see Queue.waiting."""
+    rows = _WAITING.fetch(tx, after, limit)
+    return [_waiting(tx, list(mine)) for _, mine in groupby(rows, key=itemgetter(0))]
+
+
+def _waiting(tx: Transaction, rows: list[Row]) -> Waiting:
+    queue_id, state, accepted_at_ms, size_bytes, sender, address, why = rows[0]
+    at_ms = tx.to_local(accepted_at_ms)
+    if len(rows) == 1:
+        recipients = () if address is None else ((address, why),)
+        states = _ALONE[state]
+        return Waiting(queue_id, at_ms, size_bytes, sender, states, recipients)
+    return Waiting(
+        queue_id,
+        at_ms,
+        size_bytes,
+        sender,
+        frozenset(row[1] for row in rows),
+        tuple(_recipients(rows)),
+    )
+
+
+def _recipients(rows: list[Row]) -> Iterator[tuple[str, str]]:
+    for *_, address, why in rows:
+        if address is not None:
+            yield address, why

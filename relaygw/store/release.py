@@ -1,7 +1,7 @@
 """Captured mail that somebody lets go: a new delivery of the message it was captured from.
 
 What was captured stays as it is. The message counts as queued again, so its content stays until
-the new delivery has ended, whatever becomes of the sandbox meanwhile (see removal.uncapture).
+the new delivery has ended, whatever becomes of the sandbox meanwhile (see sandbox.uncapture).
 """
 
 from __future__ import annotations

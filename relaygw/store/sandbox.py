@@ -15,20 +15,28 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import delete, func, select, text, update
+from sqlalchemy import and_, delete, exists, func, or_, select, text, update
 
 from relaygw.mail.content_facts import ContentFacts
 from relaygw.mail.search import EVERYTHING, MailSearch, tag_key
-from relaygw.store import full_text
+from relaygw.mail.state import DeliveryState
 from relaygw.store.audit import AuditEntry, add_audit
-from relaygw.store.captured_index import facts_of, write_index
+from relaygw.store.captured_index import facts_of, forget_captured, write_index
+from relaygw.store.captured_search import has_full_text, matching, merge_full_text
+from relaygw.store.changes import delete_messages
 from relaygw.store.database import Repository, Transaction, Write
-from relaygw.store.matching import matching
 from relaygw.store.queue_entry import QueueEntry, in_batches, load_entries
 from relaygw.store.release import Release, release
-from relaygw.store.removal import uncapture
 from relaygw.store.statement import insert_into
-from relaygw.store.tables import IS_UNINDEXED, IS_UNREAD, captured_index, captured_tag, message
+from relaygw.store.tables import (
+    IS_OPEN,
+    IS_UNINDEXED,
+    IS_UNREAD,
+    captured_index,
+    captured_tag,
+    delivery,
+    message,
+)
 
 _BATCH_MESSAGES = 200
 _INDEX_MESSAGES = 25
@@ -41,6 +49,17 @@ _I = captured_index.c
 _T = captured_tag.c
 _IS_CAPTURED = message.c.captured_at_ms.is_not(None)
 _INSERT_TAGS = insert_into("captured_tag", "queue_id", "tag", "tag_key")
+_OPEN_DELIVERY = exists().where(
+    delivery.c.queue_id == message.c.queue_id,
+    IS_OPEN,
+)
+_IN_THE_TRASH = and_(
+    message.c.finished_at_ms.is_(None),
+    exists().where(
+        delivery.c.queue_id == message.c.queue_id,
+        delivery.c.state == DeliveryState.DELETED.value,
+    ),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,10 +95,10 @@ class Sandbox(Repository):
         for batch in _index_batches(facts):
             with self._write(Write.UNSYNCED) as tx:
                 write_index(tx, batch)
-                has_to_merge = full_text.has_table(tx)
+                has_to_merge = has_full_text(tx)
             for _ in range(_MERGE_STEPS if has_to_merge else 0):
                 with self._write(Write.UNSYNCED) as tx:
-                    if not full_text.merge(tx):
+                    if not merge_full_text(tx):
                         break
 
     # --- lists and searches --------------------------------------------------------------
@@ -319,6 +338,45 @@ def _mark_read(tx: Transaction, queue_ids: Sequence[str], at_ms: int | None) -> 
         update(captured_index).where(_I.queue_id.in_(queue_ids)).values(is_unread=at_ms is None)
     )
     return changed
+
+
+def uncapture(tx: Transaction, queue_ids: Sequence[str]) -> int:
+    """Delete captured messages, but for those that wait to be sent to somebody or are in the trash.
+
+    Those only leave the sandbox; their content stays until they are finished. Returns how many
+    messages were captured.
+    """
+    deleted: list[str] = []
+    left: list[str] = []
+    for batch in in_batches(queue_ids):
+        # first, and by a statement of its own: who lets one go meanwhile is waited for
+        captured = list(
+            tx.execute(
+                select(message.c.queue_id)
+                .where(message.c.queue_id.in_(batch), message.c.captured_at_ms.is_not(None))
+                .order_by(message.c.queue_id)
+                .with_for_update()
+            ).scalars()
+        )
+        queued = set(
+            tx.execute(
+                select(message.c.queue_id).where(
+                    message.c.queue_id.in_(captured), or_(_OPEN_DELIVERY, _IN_THE_TRASH)
+                )
+            ).scalars()
+        )
+        tx.execute(
+            update(message)
+            .where(message.c.queue_id.in_(queued))
+            .values(
+                captured_at_ms=None, indexed_at_ms=None, finished_at_ms=None
+            )  # queued, so not finished
+        )
+        deleted += [queue_id for queue_id in captured if queue_id not in queued]
+        left += queued
+    delete_messages(tx, deleted)
+    forget_captured(tx, [*deleted, *left])
+    return len(deleted) + len(left)
 
 
 def _batches(queue_ids: Sequence[str]) -> Iterator[Sequence[str]]:

@@ -9,7 +9,7 @@ import pytest
 
 from relaygw.mail.content_facts import ContentFacts
 from relaygw.mail.search import parse_search
-from relaygw.store import captured_index, removal, sandbox
+from relaygw.store import captured_index, sandbox
 from relaygw.store.store import Store, open_store
 from tests.builders import NOW_MS
 from tests.contract.captured import AUDITED, capture, found, indexed
@@ -87,7 +87,7 @@ def test_a_message_that_was_deleted_is_not_indexed(shared: Store) -> None:
     queue_id = capture(shared)
     in_turn(
         shared,
-        lambda connection: removal.uncapture(connection, [queue_id]),
+        lambda connection: sandbox.uncapture(connection, [queue_id]),
         lambda: shared.sandbox.index({queue_id: FACTS}),
     )
     assert rows_left(shared) == [0, 0, 0, 0]
@@ -117,7 +117,7 @@ def test_a_deleted_message_gets_no_tags(shared: Store) -> None:
     queue_id = indexed(shared)
     in_turn(
         shared,
-        lambda connection: removal.uncapture(connection, [queue_id]),
+        lambda connection: sandbox.uncapture(connection, [queue_id]),
         lambda: shared.sandbox.set_tags([queue_id], ["x"]),
     )
     assert rows_left(shared) == [0, 0, 0, 0]

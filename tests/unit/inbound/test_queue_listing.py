@@ -16,7 +16,7 @@ from relaygw.errors import StoreUnavailable
 from relaygw.inbound import queue_listing
 from relaygw.inbound.drop_directory import DropDirectory
 from relaygw.inbound.queue_listing import PAGE_MESSAGES, QueueListing
-from relaygw.store.queue import Waiting
+from relaygw.store.queue_entry import Waiting
 from tests.altered_store import AlteredStore
 from tests.builders import accepted
 from tests.logs import text_log

@@ -9,7 +9,7 @@ import pytest
 
 from relaygw.inbound.queue_report import HEADINGS, compose_closing, compose_rows
 from relaygw.mail.queue_socket import EMPTY, LONGEST_CLOSING_BYTES, is_complete
-from relaygw.store.queue import Waiting
+from relaygw.store.queue_entry import Waiting
 from tests.tables import each_of
 
 

@@ -7,7 +7,7 @@ import signal
 from pathlib import Path
 
 from relaygw.store.lifelines import Lifeline, begun_by, dead_incarnations, forget
-from relaygw.store.write_lock import WriteLock
+from relaygw.store.sqlite import WriteLock
 
 
 def child_that_holds(directory: Path, *, take: str) -> int:
