@@ -1,4 +1,4 @@
 """The delivery worker: claims due mail, sends it through pools, records what came of it.
 
-May import the repositories of `store`, `upstream`, `policy`, `observe`, `settings`, `mail`, `errors`.
+May import `store`, `upstream`, `policy`, `observe`, `settings`, `mail`, `errors`.
 """
