@@ -1,7 +1,6 @@
-"""The command line: one file a command group; `main` is the whole of it.
+"""The command line: one file a command or group, loaded when it is run; `main` is the whole of it.
 
-May import everything below it, but imports settings, policy and the database inside the
-commands, so that `relaygw --help` does not wait for them.
+May import everything below it.
 """
 
 from __future__ import annotations
@@ -9,31 +8,35 @@ from __future__ import annotations
 import click
 
 from relaygw import __version__
-from relaygw.cli.alerts import alerts
-from relaygw.cli.audit import audit
-from relaygw.cli.check import check
-from relaygw.cli.classify import classify
-from relaygw.cli.config import config
-from relaygw.cli.db import db
-from relaygw.cli.drain import drain
 from relaygw.cli.frame import Root
-from relaygw.cli.install_sendmail import install_sendmail
-from relaygw.cli.provider import provider
-from relaygw.cli.queue import queue
-from relaygw.cli.sandbox import sandbox
-from relaygw.cli.send_test import send_test
-from relaygw.cli.serve import serve
-from relaygw.cli.status import status
-from relaygw.cli.users import users
 
-_LATER = (
-    "import-postfix",
-    "import-queue",
-    "sources",
+_COMMANDS = {
+    "serve": "Run the gateway in the foreground; without a configuration the sandbox.",
+    "check": "Check the configuration; with --sender and --recipient explain what happens to mail.",
+    "classify": "Tell what REPLY of PROVIDER means, and what happens to the mail.",
+    "status": "Show processes, providers, routes and the queue on one screen.",
+    "send-test": "Send one message through the gateway and watch it until it ends.",
+    "queue": "Look at the queue and change what is in it.",
+    "sandbox": "Look at captured mail, release and delete it.",
+    "provider": "Look at providers, hold and release them.",
+    "alerts": "Look at trouble that was or is, and try who is told of it.",
+    "audit": "Tell what operators did to mail and providers, the newest first.",
+    "drain": "Send what is queued now; return when nothing is left, or time is up.",
+    "db": "Look after the queue's database.",
+    "config": "Look at the configuration.",
+    "users": "Look after the users who may log in to the gateway.",
+    "install-sendmail": "Put sendmail, mailq and newaliases in place, and make the maildrop.",
+}
+"""Each is in the module of its name; with its first sentence, so that `--help` loads none."""
+_LATER = ("import-postfix", "import-queue", "sources")
+
+
+@click.group(
+    cls=Root,
+    files=_COMMANDS,
+    later=_LATER,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-
-@click.group(cls=Root, later=_LATER, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="relaygw", message="%(prog)s %(version)s")
 def main() -> None:
     """Mail gateway between application servers and e-mail providers.
@@ -41,23 +44,3 @@ def main() -> None:
     Exit codes: 0 done, 64 usage, 65 no such message, 69 unavailable, 75 try again later,
     78 configuration.
     """
-
-
-for _command in (
-    serve,
-    check,
-    classify,
-    status,
-    send_test,
-    queue,
-    sandbox,
-    provider,
-    alerts,
-    audit,
-    drain,
-    db,
-    config,
-    users,
-    install_sendmail,
-):
-    main.add_command(_command)

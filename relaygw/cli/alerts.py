@@ -5,18 +5,17 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from relaygw.cli.frame import Command, CommandFailed, Group, Invocation, pass_invocation
 from relaygw.cli.text import age, as_json, clock_ms, fitted, labelled, terminal_width
+from relaygw.errors import RelaygwError
 from relaygw.mail.timestamp import rfc3339
-
-if TYPE_CHECKING:
-    from relaygw.settings.alerts import Alert
-    from relaygw.settings.model import Settings
-    from relaygw.store.watch import Incident
+from relaygw.settings.alerts import Alert, channel_name
+from relaygw.settings.model import Settings
+from relaygw.store.watch import Incident
 
 _RECENT_DAYS = 7
 _RULE_WIDTH = 20
@@ -97,8 +96,6 @@ def test_alerts(invocation: Invocation, channel: str | None) -> int:
 
 
 def _chosen(settings: Settings, channel: str | None) -> dict[str, Alert]:
-    from relaygw.settings.alerts import channel_name
-
     named = {channel_name(one, number): one for number, one in enumerate(settings.alerts)}
     if not named:
         raise CommandFailed(
@@ -157,8 +154,6 @@ async def _tell(
 
 def _in_trouble(invocation: Invocation) -> frozenset[str]:
     """Return the providers in trouble; none when the queue is not there."""
-    from relaygw.errors import RelaygwError
-
     try:
         with invocation.open_store() as store:
             return frozenset(hold.key.partition(" ")[0] for hold in store.holds.in_force())

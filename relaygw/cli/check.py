@@ -10,7 +10,6 @@ import asyncio
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
-from typing import TYPE_CHECKING
 
 import click
 
@@ -18,14 +17,16 @@ from relaygw.cli.check_summary import explain, routes_gone, summary, warnings
 from relaygw.cli.frame import Command, CommandFailed, Invocation, pass_invocation, warn
 from relaygw.cli.text import as_json, printable
 from relaygw.errors import InvalidAddress
+from relaygw.mail.address import check_address
 from relaygw.policy.patterns import AddressPatterns
-
-if TYPE_CHECKING:
-    from relaygw.settings.load import LoadedSettings
-    from relaygw.settings.model import Settings
-    from relaygw.settings.provider import Provider
-    from relaygw.settings.routes import Route
-    from relaygw.upstream.diagnosis import Finding
+from relaygw.policy.recipients import Fate, RecipientPolicy
+from relaygw.policy.rewriting import Rewriter
+from relaygw.policy.routing import Router
+from relaygw.settings.load import LoadedSettings
+from relaygw.settings.model import Settings
+from relaygw.settings.provider import Provider
+from relaygw.settings.routes import Route
+from relaygw.upstream.diagnosis import Finding, Result, Step, diagnose
 
 _PATIENCE_S = 4.0
 
@@ -159,8 +160,6 @@ def _for_each(providers: Iterable[str], sender: str) -> dict[str, tuple[str, ...
 
 
 def _address(text: str, option: str) -> str:
-    from relaygw.mail.address import check_address
-
     bare = text.removeprefix("<").removesuffix(">")
     try:
         if not bare:
@@ -201,10 +200,6 @@ def route_of(
     settings: Settings, *, sender: str, recipient: str, headers: Mapping[str, str]
 ) -> tuple[Route | None, str]:
     """Return the route on which such mail leaves (None: none does), and its rewritten sender."""
-    from relaygw.policy.recipients import Fate, RecipientPolicy
-    from relaygw.policy.rewriting import Rewriter
-    from relaygw.policy.routing import Router
-
     used = sender_at(settings, sender)
     target = Rewriter(settings.rewrite, settings.hostname).recipient(recipient)
     decision = RecipientPolicy(settings.mode, settings.recipients).decide(target)
@@ -216,8 +211,6 @@ def route_of(
 
 def sender_at(settings: Settings, sender: str) -> str:
     """Return the envelope sender that `sender` becomes."""
-    from relaygw.policy.rewriting import Rewriter
-
     return Rewriter(settings.rewrite, settings.hostname).sender(sender)
 
 
@@ -234,8 +227,6 @@ class _OnlineCheck:
         self._found: asyncio.Queue[tuple[str, Finding | None]] = asyncio.Queue()
 
     async def check(self, senders: Mapping[str, tuple[str, ...]]) -> bool:
-        from relaygw.upstream.diagnosis import Result
-
         is_fine = True
         waiting = dict.fromkeys(senders)
         async with asyncio.TaskGroup() as group:
@@ -252,8 +243,6 @@ class _OnlineCheck:
         return is_fine
 
     async def _ask(self, name: str, addresses: tuple[str, ...]) -> None:
-        from relaygw.upstream.diagnosis import diagnose
-
         provider = self._settings.providers[name]
         usable = [one for one in addresses if _may_send(provider, one)]
         async for finding in diagnose(provider, ehlo_name=self._settings.hostname, senders=usable):
@@ -272,8 +261,6 @@ class _OnlineCheck:
 
 
 def _unused(senders: Iterator[str]) -> Iterator[Finding]:
-    from relaygw.upstream.diagnosis import Finding, Result, Step
-
     for sender in senders:
         yield Finding(
             step=Step.SENDER,

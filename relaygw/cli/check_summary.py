@@ -7,19 +7,23 @@ sent.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
 
 from relaygw.cli.frame import Invocation
 from relaygw.cli.text import labelled
 from relaygw.errors import SchemaMismatch, SettingsError, StoreUnavailable
-
-if TYPE_CHECKING:
-    from relaygw.settings.listener import Listener
-    from relaygw.settings.load import LoadedSettings
-    from relaygw.settings.model import Log, Settings
-    from relaygw.settings.provider import Provider
-    from relaygw.settings.routes import Route
-    from relaygw.settings.secrets import SecretRef
+from relaygw.mail.envelope import Source
+from relaygw.policy.explaining import Explainer
+from relaygw.policy.recipient_fields import FieldRules
+from relaygw.policy.rewriting import Rewriter
+from relaygw.policy.untended import gone_words, known_routes
+from relaygw.settings.alerts import channel_name
+from relaygw.settings.certificates import doubtful_certificates
+from relaygw.settings.listener import Listener
+from relaygw.settings.load import LoadedSettings
+from relaygw.settings.model import Log, Settings
+from relaygw.settings.provider import Provider
+from relaygw.settings.routes import Route
+from relaygw.settings.secrets import SecretRef
 
 _TLS_WORDS = {
     "required": "STARTTLS, verified",
@@ -75,8 +79,6 @@ def routes_gone(invocation: Invocation, loaded: LoadedSettings) -> Iterator[str]
 
     A queue out of reach says nothing.
     """
-    from relaygw.policy.untended import gone_words, known_routes
-
     try:
         with invocation.open_store(loaded) as store:
             waiting = store.leases.routes_waiting()
@@ -93,7 +95,6 @@ def routes_gone(invocation: Invocation, loaded: LoadedSettings) -> Iterator[str]
 def warnings(settings: Settings) -> Iterator[str]:
     """Yield what is allowed and may not be meant, or does not work on this machine."""
     from relaygw.alerting.opening import problem_of
-    from relaygw.settings.certificates import doubtful_certificates
 
     for number, alert in enumerate(settings.alerts):
         problem = problem_of(alert, settings)
@@ -138,7 +139,6 @@ def _secrets(settings: Settings) -> Iterator[tuple[str, SecretRef | None]]:
 
 def _alert_lines(settings: Settings) -> Iterator[str]:
     from relaygw.alerting.opening import target_words
-    from relaygw.settings.alerts import channel_name
 
     for number, alert in enumerate(settings.alerts):
         rules = " ".join(alert.on) or "everything"
@@ -201,9 +201,6 @@ def explain(
     user: str | None = None,
 ) -> Iterator[str]:
     """Yield the lines; header names are in lower case."""
-    from relaygw.policy.explaining import Explainer
-    from relaygw.policy.rewriting import Rewriter
-
     rewriter = Rewriter(settings.rewrite, settings.hostname)
     used_sender = rewriter.sender(sender)
     rewritten = rewriter.recipient(recipient)
@@ -227,9 +224,6 @@ def _field_lines(
     settings: Settings, headers: Mapping[str, str], *, listener: str | None, user: str | None
 ) -> Iterator[str]:
     """Yield what happens to fields in which a provider reads recipients."""
-    from relaygw.mail.envelope import Source
-    from relaygw.policy.recipient_fields import FieldRules
-
     source = Source(listener=listener, user=user)
     rule = FieldRules(settings).of(source, accepted_in=settings.mode, is_released=False)
     if rule is None:

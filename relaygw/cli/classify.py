@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -14,10 +14,12 @@ from relaygw.cli.frame import Command, CommandFailed, Invocation, pass_invocatio
 from relaygw.cli.text import as_json, labelled
 from relaygw.errors import SettingsError
 from relaygw.mail.outcome import Limit, Meaning, Scope, Stage, Verdict
-
-if TYPE_CHECKING:
-    from relaygw.mail.reply import SmtpReply
-    from relaygw.upstream.classifier import Classifier
+from relaygw.mail.reply import SmtpReply
+from relaygw.settings.provider import Provider
+from relaygw.settings.units import format_duration
+from relaygw.upstream.catalogue import GENERIC, catalogue
+from relaygw.upstream.classifier import Classifier
+from relaygw.upstream.protocol import ReplyInvalid, take_reply
 
 _STAGES = {stage.name.lower(): stage for stage in Stage if stage is not Stage.LOCAL}
 _LIKELY = ("content", "rcpt", "mail")
@@ -82,10 +84,6 @@ def _likely(classifier: Classifier, reply: SmtpReply) -> str:
 
 def _classifier(invocation: Invocation, name: str) -> tuple[Classifier, dict[str, str]]:
     """Return what judges the replies of `name`, and where its own rows stand."""
-    from relaygw.settings.provider import Provider
-    from relaygw.upstream.catalogue import GENERIC, catalogue
-    from relaygw.upstream.classifier import Classifier
-
     providers: dict[str, Provider] = {}
     origins: Mapping[str, str] = {}
     try:
@@ -111,8 +109,6 @@ def _classifier(invocation: Invocation, name: str) -> tuple[Classifier, dict[str
 
 
 def _parsed(text: str) -> SmtpReply:
-    from relaygw.upstream.protocol import ReplyInvalid, take_reply
-
     lines = text.strip().splitlines()
     if len(lines) == 1 and re.match(r"\d{3}-", lines[0]):
         # as logs and bounces show a reply of several lines
@@ -207,8 +203,6 @@ def mail_words(meaning: Meaning) -> str:
 
 def wait_words(meaning: Meaning) -> str:
     """Return the ladder of waits in words, empty where nothing waits."""
-    from relaygw.settings.units import format_duration
-
     if not meaning.wait_s:
         return _USUAL_WAIT.get(meaning.verdict, "")
     *first, last = map(format_duration, meaning.wait_s)

@@ -11,6 +11,7 @@ import click
 
 from relaygw.cli.frame import Group, Invocation, pass_invocation
 from relaygw.cli.text import as_json, printable
+from relaygw.settings.load import origin_lines
 
 
 @click.group(cls=Group)
@@ -25,7 +26,6 @@ def config() -> None:
 def show(invocation: Invocation, with_origin: bool, wants_json: bool) -> None:
     """Show every value, also those by default."""
     loaded = invocation.load()
-    from relaygw.settings.load import origin_lines
 
     for key, value, origin in origin_lines(loaded):
         if wants_json:

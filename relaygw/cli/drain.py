@@ -39,6 +39,7 @@ from relaygw.errors import StoreUnavailable
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.operations.queue_actions import RETRY, Order, change_queued
 from relaygw.operations.status import SILENT_AFTER_S
+from relaygw.settings.units import parse_duration
 from relaygw.store.instances import silent_incarnations
 from relaygw.store.queue import Selection
 from relaygw.store.queue_entry import DeliveryEntry, QueueEntry
@@ -57,8 +58,6 @@ _STEP_S = 0.1
 
 
 def _seconds(_ctx: click.Context, _option: click.Parameter, value: str) -> float:
-    from relaygw.settings.units import parse_duration
-
     try:
         return parse_duration(value)
     except ValueError as error:

@@ -11,6 +11,7 @@ from typing import Any
 
 from relaygw.cli.frame import PROGRAM, CommandFailed
 from relaygw.cli.mail_change import SHOWN_ROWS
+from relaygw.mail.drop import is_complete
 from relaygw.mail.state import OPEN, DeliveryState
 from relaygw.store.holds import Hold
 from relaygw.store.queue import LaneCount, Selection
@@ -60,8 +61,6 @@ def count_drops(maildrop: Path | None) -> int:
 
     Raises CommandFailed if nobody may know.
     """
-    from relaygw.mail.drop import is_complete
-
     if maildrop is None:
         return 0
     try:

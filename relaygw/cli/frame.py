@@ -15,9 +15,10 @@ import pwd
 import signal
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TextIO
@@ -238,7 +239,32 @@ class Group(click.Group):
 
 
 class Root(Group):
-    """The whole program: turns what a command raises or returns into an exit code."""
+    """The whole program: turns what a command raises or returns into an exit code.
+
+    `files` are the names of the commands, each with its first sentence; the file of a command is
+    loaded when it is run.
+    """
+
+    def __init__(self, *args: Any, files: Mapping[str, str] | None = None, **keywords: Any) -> None:
+        super().__init__(*args, **keywords)
+        self._files = files or {}
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of the commands."""
+        return sorted([*self.commands, *self._files])
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Load a command, None for a name that is none's."""
+        if cmd_name not in self._files:
+            return super().get_command(ctx, cmd_name)
+        name = cmd_name.replace("-", "_")
+        found: click.Command = getattr(import_module(f"relaygw.cli.{name}"), name)
+        return found
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list of the commands, and load none of them."""
+        files = {name: click.Command(name, help=text) for name, text in self._files.items()}
+        click.Group(commands={**self.commands, **files}).format_commands(ctx, formatter)
 
     def main(  # type: ignore[override]  # click's overloads say what standalone_mode returns
         self,

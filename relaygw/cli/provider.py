@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING
 
 import click
 
@@ -30,11 +29,9 @@ from relaygw.operations.providers import (
     release_provider,
     state_of,
 )
+from relaygw.settings.provider import Provider
 from relaygw.store.holds import Hold
 from relaygw.store.limits import SenderNote
-
-if TYPE_CHECKING:
-    from relaygw.settings.provider import Provider
 
 _STATE_WIDTH = 14
 _OTHER_COLUMNS = 40  # all but NAME and WHERE, with the spaces between them

@@ -5,15 +5,14 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from relaygw.cli.frame import Command, CommandFailed
 from relaygw.cli.text import as_json, fitted, labelled
-
-if TYPE_CHECKING:
-    from relaygw.settings.presets import Choice, Preset
+from relaygw.settings import presets as known
+from relaygw.settings.presets import Choice, Preset
 
 UNCONFIRMED = "unconfirmed"
 """The source, in presets.yaml, of what is known without a page of the service."""
@@ -24,8 +23,6 @@ UNCONFIRMED = "unconfirmed"
 @click.option("--json", "wants_json", is_flag=True, help="One object a line.")
 def presets(name: str | None, wants_json: bool) -> None:
     """List the mail services that are known, or tell all about one."""
-    from relaygw.settings import presets as known
-
     chosen = known.presets()
     if name is not None:
         if name not in chosen:

@@ -6,16 +6,14 @@ import os
 import sys
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING
 
 import click
 
 from relaygw.cli.frame import Command, Invocation, pass_invocation, warn
 from relaygw.cli.selection import choose, some_ids_argument
 from relaygw.cli.text import as_json, clock_ms, moment, printable, terminal_width
-
-if TYPE_CHECKING:
-    from relaygw.policy.story import Note, Outlook, Story, StoryEvent
+from relaygw.operations.story import tell_story
+from relaygw.policy.story import Note, Outlook, Story, StoryEvent, as_object
 
 _INDENT = "  "
 _COLUMN = 12  # where the text beside a label begins
@@ -29,9 +27,6 @@ _SHOWN = 10
 @pass_invocation
 def explain_queue(invocation: Invocation, queue_ids: tuple[str, ...], wants_json: bool) -> int:
     """Tell the story of messages: what happened, what comes next, what to do."""
-    from relaygw.operations.story import tell_story
-    from relaygw.policy.story import as_object
-
     loaded = invocation.load_running()
     exit_code = os.EX_OK
     is_first = True

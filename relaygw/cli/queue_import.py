@@ -23,6 +23,7 @@ from relaygw.cli.selection import STDIN
 from relaygw.cli.text import as_json, clock_ms, counted, printable
 from relaygw.errors import AlreadyAccepted, InvalidAddress
 from relaygw.inbound.importing import Importer
+from relaygw.inbound.intake import Intake
 from relaygw.mail.address import MAX_PATH_BYTES, check_address
 from relaygw.mail.envelope import AcceptedMessage
 from relaygw.mail.exported import Exported, NotExported, from_line
@@ -92,8 +93,6 @@ def import_mail(
     They are new messages, under the rewriting, lists, mode and routes of now. A message that was
     imported before is not taken again.
     """
-    from relaygw.inbound.intake import Intake
-
     loaded = invocation.load()
     settings = loaded.settings
     limit_bytes = max((one.max_message_size for one in settings.listeners), default=0)

@@ -49,6 +49,7 @@ from relaygw.mail.envelope import Released
 from relaygw.operations.captured import plan_release, release_captured
 from relaygw.operations.release_plan import ReleaseResult, Wish
 from relaygw.operations.selectors import ANY_STATE
+from relaygw.policy.releasing import check_target
 from relaygw.settings.model import Settings
 from relaygw.store.store import Store
 
@@ -131,8 +132,6 @@ def release_sandbox(
 
 
 def _address(text: str, option: str) -> str:
-    from relaygw.policy.releasing import check_target
-
     bare = _bare(text)
     try:
         check_target(bare)

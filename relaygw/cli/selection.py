@@ -26,9 +26,11 @@ from relaygw.operations.selectors import (
     Selector,
     selection_of,
 )
+from relaygw.settings.units import parse_duration
 from relaygw.store.queue import MAX_TEXT_CHARACTERS, Selection
 from relaygw.store.queue_entry import QueueEntry
 from relaygw.store.store import Store
+from relaygw.web.sandbox.index import Indexer
 
 PAGE_MESSAGES = 500
 MAX_IDS = 100_000
@@ -62,8 +64,6 @@ def _not_empty_ids(
 
 def take_duration(_ctx: click.Context, _option: click.Parameter, value: str | None) -> float | None:
     """Turn the value of an option into seconds."""
-    from relaygw.settings.units import parse_duration
-
     if value is None:
         return None
     try:
@@ -242,8 +242,6 @@ def chosen_captured(store: Store, choice: Choice) -> Iterator[QueueEntry]:
 def captured(store: Store, choice: Choice) -> Iterator[QueueEntry]:
     """Yield the chosen captured messages, the newest first."""
     if choice.search:
-        from relaygw.web.sandbox.index import Indexer
-
         Indexer(store).catch_up(within_s=None)
     return islice(
         (entry for entry in _captured_pages(store, choice.search) if _is_chosen(entry, choice)),

@@ -12,7 +12,6 @@ import os
 import re
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import click
 
@@ -20,20 +19,18 @@ from relaygw import __version__
 from relaygw.cli.frame import Command, CommandFailed, Invocation, pass_invocation
 from relaygw.cli.text import clock_ms, moment, printable
 from relaygw.errors import InvalidAddress
-from relaygw.mail.outcome import Stage, Verdict
+from relaygw.mail.address import check_address
+from relaygw.mail.outcome import Meaning, Stage, Verdict
 from relaygw.mail.reply import SmtpReply
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.mail.taken_as import provider_id
 from relaygw.operations.selectors import ANY_STATE
+from relaygw.settings.bind import Bind
+from relaygw.settings.model import Settings
 from relaygw.store.queue import Selection
-from relaygw.store.queue_entry import QueueEntry
+from relaygw.store.queue_entry import QueueEntry, RecipientEntry
 from relaygw.store.store import Store
-
-if TYPE_CHECKING:
-    from relaygw.mail.outcome import Meaning
-    from relaygw.settings.bind import Bind
-    from relaygw.settings.model import Settings
-    from relaygw.store.queue_entry import RecipientEntry
+from relaygw.upstream.classifier import Classifier
 
 _QUEUED_AS = re.compile(r"queued as ([A-Z0-9]{10,20})")
 _POLL_S = 0.2
@@ -67,8 +64,6 @@ def send_test(invocation: Invocation, recipient: str, sender: str | None, timeou
     The end is the provider's own queue id, or the refusal and what it means. Exit code 0:
     delivered or captured; 75: still queued; 69: refused or bounced.
     """
-    from relaygw.mail.address import check_address
-
     loaded = invocation.load()
     settings = loaded.settings
     used_sender = sender or f"postmaster@{settings.rewrite.default_domain or settings.hostname}"
@@ -233,8 +228,6 @@ def reply_story(settings: Settings, one: RecipientEntry) -> Iterator[str]:
 
 
 def _meaning(settings: Settings, one: RecipientEntry, reply: SmtpReply) -> Meaning | None:
-    from relaygw.upstream.classifier import Classifier
-
     provider = settings.providers.get(one.provider or "")
     if provider is None:
         return None

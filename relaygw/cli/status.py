@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import click
 
@@ -19,9 +18,7 @@ from relaygw.operations.status import (
     take_snapshot,
     warnings,
 )
-
-if TYPE_CHECKING:
-    from relaygw.settings.model import Settings
+from relaygw.settings.model import Settings
 
 _SHOWN_STATES = (
     DeliveryState.INCOMING,

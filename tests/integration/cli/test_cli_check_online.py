@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import socket
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -291,7 +290,7 @@ def test_a_provider_that_hangs_holds_up_nobody_else(
 ) -> None:
     monkeypatch.setattr("relaygw.upstream.diagnosis.STEP_LIMIT_S", 0.5)
     monkeypatch.setattr("relaygw.upstream.advice.USUAL_PORTS", ())
-    monkeypatch.setattr(sys.modules["relaygw.cli.check"], "_PATIENCE_S", 0.1)
+    monkeypatch.setattr("relaygw.cli.check._PATIENCE_S", 0.1)
     with ThreadedProvider() as slow, ThreadedProvider() as fast:
         slow.script("greeting", Action.HANG)
         shop.add("slow", slow)

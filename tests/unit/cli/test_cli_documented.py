@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import click
 
-from relaygw.cli import main
+from relaygw.cli import _COMMANDS, main
 from tests.tables import each_of
 
 PAGE = (Path(__file__).parents[3] / "docs" / "commands.md").read_text()
@@ -22,7 +24,10 @@ GLOBAL_OPTIONS = {"--config", "--debug", "--help", "-h"}
 
 def commands(command: click.Command, path: str = "") -> Iterator[tuple[str, click.Command]]:
     if isinstance(command, click.Group):
-        for name, child in command.commands.items():
+        ctx = click.Context(command)
+        for name in command.list_commands(ctx):
+            child = command.get_command(ctx, name)
+            assert child is not None
             yield from commands(child, f"{path} {name}".strip())
     else:
         yield path, command
@@ -53,3 +58,20 @@ def test_every_selector_is_explained() -> None:
     explained = PAGE.split("## Selectors", 1)[1].split("\n## ", 1)[0]
     selectors = set(re.findall(r"^\| `(--[a-z-]+)", explained, re.M))
     assert selectors == options_of(ALL_COMMANDS["queue list"]) - FORMS
+
+
+def test_the_list_of_commands_has_their_own_words() -> None:
+    ctx = click.Context(main)
+    told = {name: main.get_command(ctx, name) for name in main.list_commands(ctx)}
+    own = {
+        name: " ".join((one.help or "").split("\n\n")[0].split())
+        for name, one in told.items()
+        if one is not None
+    }
+    assert own == dict(_COMMANDS)
+
+
+def test_help_loads_no_command() -> None:
+    code = "import sys, relaygw.cli; print([one for one in sys.modules if 'sqlalchemy' in one])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"

@@ -21,8 +21,14 @@ def run(*words: str) -> Result:
 def paths(command: click.Command, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
     yield path
     if isinstance(command, click.Group):
-        for name, child in command.commands.items():
-            yield from paths(child, (*path, name))
+        for name in command.list_commands(click.Context(command)):
+            yield from paths(command_of(command, name), (*path, name))
+
+
+def command_of(group: click.Group, name: str) -> click.Command:
+    found = group.get_command(click.Context(group), name)
+    assert found is not None
+    return found
 
 
 ALL_PATHS = list(paths(main))
@@ -113,7 +119,7 @@ def test_every_command_takes_the_global_options(path: tuple[str, ...]) -> None:
     command: click.Command = main
     for name in path:
         assert isinstance(command, click.Group)
-        command = command.commands[name]
+        command = command_of(command, name)
     given = {word for one in command.params for word in one.opts}
     assert {"--config", "--debug"} <= given
 
