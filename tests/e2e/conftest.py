@@ -25,6 +25,13 @@ def command(installed: Installation) -> Installation:
     return installed
 
 
+@pytest.fixture
+def fleet_url(postgres_url: str) -> str:
+    """Return the URL of an empty queue for several gateways."""
+    make_queue(postgres_url)
+    return postgres_url
+
+
 @pytest.fixture(params=["sqlite", "postgres"])
 def each_database(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """Run a test once on either database; return which.

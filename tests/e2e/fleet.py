@@ -20,9 +20,9 @@ from itertools import cycle
 from pathlib import Path
 from typing import Any, Self
 
+from relaygw.store import migrate
 from tests.e2e.gateway import PATIENCE_S, Gateway, RawClient
 from tests.fakes.scripted_provider import ThreadedProvider
-from tests.queues import make_queue
 
 Start = Callable[..., Gateway]
 CONTENT = b"Subject: order %d\r\n\r\nhello\r\n"
@@ -32,7 +32,7 @@ _SUBJECT = re.compile(rb"^Subject: order (\d+)\r$", re.MULTILINE)
 
 def starter(directory: Path, url: str, gateways: ExitStack) -> Start:
     """Return what starts a gateway by a name; all share the queue at `url`."""
-    make_queue(url)
+    migrate.upgrade(url)
 
     def start(name: str, *, hostname: str = "", **more: Any) -> Gateway:
         (directory / name).mkdir()

@@ -25,10 +25,10 @@ from tests.postgres import running_server
 
 
 @pytest.fixture
-def start(tmp_path: Path, postgres_url: str) -> Iterator[Start]:
+def start(tmp_path: Path, fleet_url: str) -> Iterator[Start]:
     """Return what starts a gateway of the fleet by a name; they share one database."""
     with ExitStack() as gateways:
-        yield starter(tmp_path, postgres_url, gateways)
+        yield starter(tmp_path, fleet_url, gateways)
 
 
 def test_instances_share_a_queue_and_send_each_message_once(start: Start) -> None:

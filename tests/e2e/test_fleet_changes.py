@@ -48,10 +48,10 @@ def reload(gateway: Gateway, round_no: int) -> None:
 
 
 def test_reloads_drop_no_session_and_each_message_keeps_its_mode(
-    tmp_path: Path, postgres_url: str, provider: ThreadedProvider
+    tmp_path: Path, fleet_url: str, provider: ThreadedProvider
 ) -> None:
     with ExitStack() as stack:
-        start = starter(tmp_path, postgres_url, stack)
+        start = starter(tmp_path, fleet_url, stack)
         settings = {"p": provider_settings(provider.port)}
         gateway = start("gw1", mode="staging", providers=settings, **fixed_binds())
         with Traffic(gateway) as traffic:
@@ -81,10 +81,10 @@ def test_reloads_drop_no_session_and_each_message_keeps_its_mode(
 
 
 def test_gateways_are_stopped_one_after_the_other(
-    tmp_path: Path, postgres_url: str, provider: ThreadedProvider
+    tmp_path: Path, fleet_url: str, provider: ThreadedProvider
 ) -> None:
     with ExitStack() as stack:
-        start = starter(tmp_path, postgres_url, stack)
+        start = starter(tmp_path, fleet_url, stack)
         settings = {"p": provider_settings(provider.port)}
         fleet = [start(name, providers=settings) for name in ("gw1", "gw2")]
         with Traffic(*fleet) as traffic:

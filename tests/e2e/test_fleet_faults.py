@@ -19,6 +19,7 @@ from tests.e2e.fleet import CONTENT, Traffic, begin, starter, status_of
 from tests.e2e.gateway import PATIENCE_S, Gateway, provider_settings
 from tests.fakes.scripted_provider import ThreadedProvider
 from tests.postgres import PostgresServer, running_server
+from tests.queues import make_queue
 
 ROUNDS = 5
 _OF_GATEWAYS = "FROM pg_stat_activity WHERE application_name = 'relaygw'"
@@ -42,7 +43,9 @@ def fleet(
     tmp_path: Path, server: PostgresServer, provider: ThreadedProvider
 ) -> Iterator[list[Gateway]]:
     with ExitStack() as stack:
-        start = starter(tmp_path, server.create_database(), stack)
+        url = server.create_database()
+        make_queue(url)
+        start = starter(tmp_path, url, stack)
         settings = {"p": provider_settings(provider.port)}
         yield [start(name, providers=settings) for name in ("gw1", "gw2")]
 

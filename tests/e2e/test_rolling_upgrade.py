@@ -59,17 +59,17 @@ def provider() -> Iterator[ThreadedProvider]:
 
 
 def test_a_running_gateway_goes_on_through_an_upgrade_under_load(
-    tmp_path: Path, postgres_url: str, provider: ThreadedProvider
+    tmp_path: Path, fleet_url: str, provider: ThreadedProvider
 ) -> None:
     with ExitStack() as stack:
-        start = starter(tmp_path, postgres_url, stack)
+        start = starter(tmp_path, fleet_url, stack)
         settings = {"p": provider_settings(provider.port)}
         fleet = [start(name, providers=settings) for name in ("gw1", "gw2")]
         for gateway in fleet:
             wait_for_all_roles(gateway)
         with Traffic(*fleet) as traffic:
             traffic.wait_for_more(50)
-            print(f"upgraded by try {upgrade_to_a_later_version(postgres_url)}")
+            print(f"upgraded by try {upgrade_to_a_later_version(fleet_url)}")
             traffic.wait_for_more(200)
         traffic.wait_until_delivered(fleet[0], provider)
         traffic.check(provider)
@@ -79,10 +79,10 @@ def test_a_running_gateway_goes_on_through_an_upgrade_under_load(
 
 
 def test_what_a_dead_old_instance_held_is_taken_over_after_the_upgrade(
-    tmp_path: Path, postgres_url: str, provider: ThreadedProvider
+    tmp_path: Path, fleet_url: str, provider: ThreadedProvider
 ) -> None:
     with ExitStack() as stack:
-        start = starter(tmp_path, postgres_url, stack)
+        start = starter(tmp_path, fleet_url, stack)
         settings = {"p": provider_settings(provider.port, max_connections=1)}
         dead, other = (start(name, providers=settings) for name in ("gw1", "gw2"))
         os.kill(worker_of(other), signal.SIGSTOP)
@@ -90,7 +90,7 @@ def test_what_a_dead_old_instance_held_is_taken_over_after_the_upgrade(
         provider.script("CONTENT", Action.HANG)
         sent = send_all(dead, 40)
         provider.wait_until(lambda: provider.pending("CONTENT") == 0)
-        upgrade_to_a_later_version(postgres_url)
+        upgrade_to_a_later_version(fleet_url)
         dead.kill_all()
         os.kill(worker_of(other), signal.SIGCONT)
         other.wait_until(lambda: set(arrived(provider)) == set(sent), "all mail delivered")
@@ -98,15 +98,15 @@ def test_what_a_dead_old_instance_held_is_taken_over_after_the_upgrade(
 
 
 def test_a_role_of_the_old_version_that_dies_after_the_upgrade_does_not_come_back(
-    tmp_path: Path, postgres_url: str, provider: ThreadedProvider
+    tmp_path: Path, fleet_url: str, provider: ThreadedProvider
 ) -> None:
     with ExitStack() as stack:
-        start = starter(tmp_path, postgres_url, stack)
+        start = starter(tmp_path, fleet_url, stack)
         settings = {"p": provider_settings(provider.port)}
         hurt, other = (start(name, providers=settings) for name in ("gw1", "gw2"))
         for gateway in (hurt, other):
             wait_for_all_roles(gateway)
-        upgrade_to_a_later_version(postgres_url)
+        upgrade_to_a_later_version(fleet_url)
         os.kill(worker_of(hurt), signal.SIGKILL)
         hurt.wait_for_log(f"schema {LATER}")
         sent = send_all(hurt, 20)
