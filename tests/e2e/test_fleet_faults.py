@@ -15,13 +15,16 @@ from pathlib import Path
 
 import pytest
 
+from tests.campaign import times
 from tests.e2e.fleet import CONTENT, Traffic, begin, starter, status_of
 from tests.e2e.gateway import PATIENCE_S, Gateway, provider_settings
 from tests.fakes.scripted_provider import ThreadedProvider
 from tests.postgres import PostgresServer, running_server
 from tests.queues import make_queue
 
-ROUNDS = 5
+pytestmark = pytest.mark.campaign
+
+ROUNDS = times(2, campaign=5)
 _OF_GATEWAYS = "FROM pg_stat_activity WHERE application_name = 'relaygw'"
 
 

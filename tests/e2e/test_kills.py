@@ -15,12 +15,17 @@ import threading
 from collections import Counter
 from pathlib import Path
 
+import pytest
+
 from relaygw.mail.state import DeliveryState
+from tests.campaign import times
 from tests.e2e.gateway import PATIENCE_S, Gateway, provider_settings
 from tests.fakes.scripted_provider import ThreadedProvider
 
+pytestmark = pytest.mark.campaign
+
 SEED = 20_250
-KILLS = {"sqlite": 20, "postgres": 8}
+KILLS = {"sqlite": times(6, campaign=40), "postgres": times(4, campaign=16)}
 CONNECTIONS = 3
 VICTIMS = ("front", "delivery", "supervisor", "all")
 
@@ -155,10 +160,11 @@ def test_random_kills_lose_and_invent_nothing(tmp_path: Path, each_database: str
         client = Client(gateway.smtp_port)
         client.start()
         try:
-            for number in range(kills):
+            # each kind at least once
+            victims = chance.sample(VICTIMS, 4) + chance.choices(VICTIMS, k=kills - 4)
+            for number, victim in enumerate(victims):
                 client.wait_for_more(chance.randint(1, 20))
                 provider.wait_for_messages(len(provider.messages) + chance.randint(1, 20))
-                victim = chance.choice(VICTIMS)
                 unrecorded = gateway.kill_one(victim, provider)
                 print(f"kill {number}: {victim}, {len(unrecorded)} answered but not recorded")
                 # a delivery is under way until its outcome is recorded, one a connection

@@ -9,7 +9,6 @@ import shutil
 import signal
 import socket
 import stat
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -22,12 +21,15 @@ import pytest
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.observe.maildrop import look_at_maildrop
 from relaygw.store.queue_entry import QueueEntry
+from tests.campaign import times
 from tests.e2e.gateway import Gateway, provider_settings
 from tests.e2e.ports import fixed_binds
 from tests.e2e.syscalls import Strace
 from tests.fakes.scripted_provider import ThreadedProvider
 
 EVERY_STATE = frozenset(DeliveryState)
+LEFT = times(300, campaign=1000)
+KILLS = times(4, campaign=20)
 POISON = {
     "sqlite": "CREATE TRIGGER poison BEFORE INSERT ON message WHEN NEW.subject = 'poison' "
     "BEGIN SELECT RAISE(ABORT, 'poison'); END",
@@ -167,19 +169,18 @@ def test_a_large_message_goes_through(provider: ThreadedProvider, tmp_path: Path
     assert large.endswith(b"\r\n\r\n" + body.replace(b"\n", b"\r\n"))
 
 
+@pytest.mark.campaign
 @pytest.mark.usefixtures("each_database")
-def test_a_thousand_that_were_left_while_it_was_down(
-    provider: ThreadedProvider, tmp_path: Path
-) -> None:
+def test_all_that_were_left_while_it_was_down(provider: ThreadedProvider, tmp_path: Path) -> None:
     maildrop = tmp_path / "maildrop"
     maildrop.mkdir()
-    for number in range(1000):
+    for number in range(LEFT):
         leave(maildrop, content=numbered(number), wake=False)
     with gateway_to(provider, tmp_path) as gateway:
-        provider.wait_for_messages(1000)
+        provider.wait_for_messages(LEFT)
         gateway.wait_until_empty()
         gateway.wait_until(lambda: not drops(maildrop), "an empty maildrop")
-    assert numbers(provider) == Counter(range(1000))
+    assert numbers(provider) == Counter(range(LEFT))
 
 
 # --- nobody can be told no ----------------------------------------------------------------
@@ -413,33 +414,26 @@ def test_killed_between_the_commit_and_the_removal(
     assert numbers(provider) == Counter(range(20))
 
 
+@pytest.mark.campaign
 def test_kills_at_random(provider: ThreadedProvider, tmp_path: Path) -> None:
     chance = random.Random(20_251)
+    count = 30 * KILLS
+    moments = set(chance.sample(range(count), KILLS))
     with gateway_to(provider, tmp_path) as gateway:
         maildrop = wait_until_serving(gateway)
-        killed: list[int] = []
-        is_over = threading.Event()
-
-        def kill() -> None:
-            while not is_over.wait(chance.uniform(0.02, 0.4)):
-                pid = gateway.pids("front")[-1]
-                if pid not in killed:
-                    killed.append(pid)
-                    with suppress(ProcessLookupError):
-                        os.kill(pid, signal.SIGKILL)
-
-        killer = threading.Thread(target=kill)
-        killer.start()
-        for number in range(300):
+        killed: set[int] = set()
+        for number in range(count):
             leave(maildrop, content=numbered(number))
-            time.sleep(0.01)
-        is_over.set()
-        killer.join()
-        provider.wait_until(lambda: len(numbers(provider)) == 300)
+            if number in moments:
+                gateway.wait_until(lambda: bool(set(gateway.pids("front")) - killed), "a front")
+                living = set(gateway.pids("front")) - killed
+                killed.update(living)
+                for pid in living:
+                    os.kill(pid, signal.SIGKILL)
+        provider.wait_until(lambda: len(numbers(provider)) == count)
         gateway.wait_until(lambda: not drops(maildrop), "an empty maildrop")
         gateway.wait_until_empty()
-    assert len(killed) >= 3
-    assert numbers(provider) == Counter(range(300))
+    assert numbers(provider) == Counter(range(count))
 
 
 def test_a_message_that_cannot_be_stored_is_left_alone(

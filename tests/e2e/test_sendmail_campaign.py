@@ -17,12 +17,16 @@ from typing import IO
 import pytest
 
 from relaygw.cli.install_sendmail import Programs
+from tests.campaign import times
 from tests.e2e.gateway import PATIENCE_S, Gateway, provider_settings
 from tests.fakes.scripted_provider import ReceivedMessage, ThreadedProvider
 
+pytestmark = pytest.mark.campaign
+
 AT_ONCE = 20
 CONNECTIONS = 5  # of a provider, as it comes
-FRONT_KILLS = {"sqlite": 8, "postgres": 4}
+CALLS = times(200, campaign=1000)
+FRONT_KILLS = {"sqlite": times(3, campaign=8), "postgres": times(2, campaign=4)}
 CALLS_A_KILL = 50
 PIECE_BYTES = 32768
 LARGE_LINES = 20_000  # of 30 bytes
@@ -197,13 +201,13 @@ class FrontKiller:
         return bool(self._living())
 
 
-def test_a_thousand_calls_at_once_while_the_gateway_is_down(
+def test_calls_at_once_while_the_gateway_is_down(
     provider: ThreadedProvider, tmp_path: Path
 ) -> None:
     sendmail = InstalledSendmail(tmp_path)
-    calls = run_all(sendmail.call, 1000)
+    calls = run_all(sendmail.call, CALLS)
     assert set(calls.values()) == {0}
-    assert len(sendmail.left()) == 1000
+    assert len(sendmail.left()) == CALLS
     providers = {"main": provider_settings(provider.port)}
     with Gateway(tmp_path, providers=providers) as gateway:
         assert_each_once(provider, gateway, sendmail, calls)

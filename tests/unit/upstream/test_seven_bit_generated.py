@@ -7,7 +7,10 @@ from email.errors import CloseBoundaryNotFoundDefect
 from email.message import Message
 from itertools import zip_longest
 
+import pytest
+
 from relaygw.upstream.seven_bit import to_seven_bit
+from tests.campaign import times
 from tests.tables import each_of
 from tests.unit.upstream.seven_bit_mails import (
     ADDED,
@@ -19,7 +22,9 @@ from tests.unit.upstream.seven_bit_mails import (
     read_field,
 )
 
-MAILS = 10_000
+pytestmark = pytest.mark.campaign
+
+MAILS = times(1_000, campaign=10_000)
 GROUPS = 10
 _ENCODING = "content-transfer-encoding"
 _FIELD = re.compile(rb"(?m)^[A-Za-z-]+[ \t]*:(?:[^\r\n]|\r\n[ \t])*\r\n")
