@@ -16,6 +16,7 @@ from relaygw.store import sandbox
 from relaygw.store.store import Store
 from tests.builders import NOW_MS
 from tests.contract.captured import AUDITED, capture, contact, found, indexed
+from tests.tables import each_of
 
 DAY_MS = 86_400_000
 DAY = "2026-11-25"  # of NOW_MS
@@ -49,7 +50,7 @@ def order(store: Store) -> str:
     return queue_id
 
 
-@pytest.mark.parametrize(
+@each_of(
     "query",
     [
         "order",
@@ -119,7 +120,7 @@ def test_it_is_found(store: Store, order: str, query: str) -> None:
     assert found(store, query) == [order]
 
 
-@pytest.mark.parametrize(
+@each_of(
     "query",
     [
         "order -order",
@@ -157,7 +158,7 @@ def test_it_is_not_found(store: Store, order: str, query: str) -> None:
     assert order not in found(store, query)
 
 
-@pytest.mark.parametrize("query", ["is:unread", "-order", "-is:tagged", "-larger:4k", "-to:anna"])
+@each_of("query", ["is:unread", "-order", "-is:tagged", "-larger:4k", "-to:anna"])
 def test_the_newest_come_first(store: Store, order: str, query: str) -> None:
     ids = found(store, query)
     assert ids == sorted(ids, reverse=True) and len(ids) >= 2
