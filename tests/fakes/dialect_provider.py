@@ -56,8 +56,9 @@ def _dialect(name: str, values: dict[str, Any]) -> Dialect:
 
 DIALECTS = {
     name: _dialect(name, values)
-    for name, values in yaml.safe_load(
-        Path(__file__).with_name("dialects.yaml").read_text(encoding="utf-8")
+    for name, values in yaml.load(
+        Path(__file__).with_name("dialects.yaml").read_text(encoding="utf-8"),
+        Loader=yaml.CSafeLoader,
     ).items()
 }
 

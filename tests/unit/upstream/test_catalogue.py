@@ -73,8 +73,9 @@ class Documented:
 
 LINES = [
     Documented(**one)
-    for one in yaml.safe_load(
-        (Path(__file__).parent / "documented_replies.yaml").read_text(encoding="utf-8")
+    for one in yaml.load(
+        (Path(__file__).parent / "documented_replies.yaml").read_text(encoding="utf-8"),
+        Loader=yaml.CSafeLoader,
     )["lines"]
 ]
 EVERY_LINE = each_of("one", LINES, ids=lambda one: f"{one.provider}-{one.line[:40]}")

@@ -44,8 +44,9 @@ class Refusal:
 
 CORPUS = [
     Refusal(**row)
-    for row in yaml.safe_load(
-        (Path(__file__).parent / "reply_corpus.yaml").read_text(encoding="utf-8")
+    for row in yaml.load(
+        (Path(__file__).parent / "reply_corpus.yaml").read_text(encoding="utf-8"),
+        Loader=yaml.CSafeLoader,
     )
 ]
 
