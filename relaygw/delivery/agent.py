@@ -23,6 +23,7 @@ from relaygw.delivery.leases import Leases
 from relaygw.delivery.outcome import Outcomes
 from relaygw.errors import StoreUnavailable
 from relaygw.mail.envelope import ClaimedDelivery
+from relaygw.mail.hold import HoldCause, HoldCode
 from relaygw.mail.outcome import AttemptReport, Verdict
 from relaygw.mail.state import DeliveryState
 from relaygw.policy.retry import given_back, is_over_age, ladder_s
@@ -117,7 +118,7 @@ class DeliveryAgent:
         if screened.field_rule is not None:
             obstacle = await self._obstacle_in_fields(gate, attempt)
             if obstacle is not None:
-                await self._outcomes.record_held(attempt, obstacle)
+                await self._outcomes.record_held(attempt, HoldCause(HoldCode.HEADER, obstacle))
                 return
         was_held = gate.is_held
         await attempt_delivery(
@@ -156,7 +157,7 @@ class DeliveryAgent:
         await self._outcomes.record(attempt, update, report, now_ms)
         self._context.meter.settled(claimed, update, report, now_ms=now_ms)
         self._outcomes.forget_troubles(claimed)
-        if update.state is DeliveryState.HELD and consequence.held_reason is not None:
+        if update.state is DeliveryState.HELD and consequence.hold is not None:
             with contextlib.suppress(StoreUnavailable):  # the next look at the holds settles it
                 await self._learning.release_if_hold_ended(gate, claimed)
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 
 from relaygw.mail.address import split
 from relaygw.mail.envelope import ClaimedDelivery
+from relaygw.mail.hold import refused_alike, words_refused_alike
 from relaygw.mail.outcome import (
     BEFORE_MAIL,
     AttemptReport,
@@ -22,7 +23,6 @@ from relaygw.mail.outcome import (
     Stage,
     Verdict,
 )
-from relaygw.policy.hold_reasons import refused_alike, words_refused_alike
 from relaygw.upstream.catalogue import look_at
 
 REFUSALS_IN_A_ROW = 20

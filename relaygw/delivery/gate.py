@@ -14,8 +14,8 @@ from dataclasses import dataclass, field, replace
 
 from relaygw.delivery.brake import Brake
 from relaygw.mail.envelope import ClaimedDelivery
+from relaygw.mail.hold import sender_domain
 from relaygw.mail.outcome import Meaning
-from relaygw.policy.hold_reasons import sender_domain
 from relaygw.policy.pacing import (
     GUARD_S,
     Throughput,

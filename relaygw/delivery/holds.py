@@ -15,21 +15,15 @@ from dataclasses import replace
 from relaygw.delivery.brake import BRAKED, hold_reason, is_of_brake
 from relaygw.delivery.context import WorkerContext
 from relaygw.delivery.gate import Gate
+from relaygw.mail.hold import OF_CONFIGURATION, HoldCause, provider_down, sender_domain
 from relaygw.mail.outcome import BEFORE_MAIL, RecipientOutcome, Scope
-from relaygw.mail.state import DeliveryState
-from relaygw.policy.hold_reasons import (
-    is_of_configuration,
-    parked_for,
-    sender_domain,
-    waits_for_provider,
-)
 from relaygw.policy.pacing import ladder_step
 from relaygw.store.holds import Hold
-from relaygw.store.queue import Selection
 
 PROBE_LADDER_S = (300.0,)
 """Waits before a held provider is tried again, where its replies do not say better."""
 _PAGE = 500
+_NOT_RELEASED = "what waits is not released"
 _OF_THE_PROVIDER = (Scope.PROVIDER, Scope.CREDENTIAL)
 _REMEDIES = {
     Scope.CREDENTIAL: "check its user name and password or key",
@@ -63,9 +57,9 @@ class Holds:
 
     async def _release_for_configuration(self) -> None:
         """Make due what waits for a configuration: this may be another one."""
-        for reason in await self._context.call(self._store.holds.held_reasons):
-            if is_of_configuration(reason):
-                await self._release_all(reason)
+        for cause in await self._context.call(self._store.holds.held_causes):
+            if cause.code in OF_CONFIGURATION:
+                await self._release_all(cause)
 
     async def _made_due(self, hold: Hold) -> Hold:
         if hold.probe_at_ms is None:
@@ -192,47 +186,31 @@ class Holds:
 
     async def release_sender(self, provider: str, domain: str, *, limit: int = 0) -> None:
         """Make due what waits for a provider to take a sender's domain; `limit` 0: all of it."""
-        for reason in await self._context.call(self._store.holds.held_reasons):
-            parked = parked_for(reason)
-            if parked is None or provider not in parked[0] or parked[1] != domain:
+        for cause in await self._context.call(self._store.holds.held_causes):
+            if not cause.is_refused(provider, domain):
                 continue
             if not limit:
-                await self._release_all(reason)
-            elif await self._release(reason, limit=limit):
+                await self._release_all(cause)
+            elif await self._release(cause, limit=limit):
                 return
-
-    async def _release_all(self, reason: str) -> None:
-        while await self._release(reason, limit=_PAGE) == _PAGE:
-            pass
-
-    async def _release(self, reason: str, *, limit: int) -> int:
-        released = await self._context.ask(
-            "what waits is not released",
-            self._store.holds.release_held,
-            reason,
-            limit=limit,
-            now_ms=_now_ms(),
-        )
-        return released or 0
 
     async def release_put_off(self, provider: str) -> int:
         """Make due what was put off for a provider that takes mail again; return how many."""
-        reason = waits_for_provider(provider)
-        waiting = Selection(states=frozenset({DeliveryState.DEFERRED}), reason=reason)
+        trouble = f"what waits for {provider} is not hurried"
+        return await self._release_all(provider_down(provider), trouble)
 
-        def make_due() -> int:
-            number, after = 0, ""
-            while page := self._store.queue.search(waiting, limit=_PAGE, after=after):
-                after = page[-1].queue_id
-                keys = [
-                    (entry.queue_id, part.delivery_no)
-                    for entry in page
-                    for part in entry.deliveries
-                ]
-                number += self._store.holds.let_go(keys, reason=reason, now_ms=_now_ms())
-            return number
+    async def _release_all(self, cause: HoldCause, trouble: str = _NOT_RELEASED) -> int:
+        number = released = await self._release(cause, trouble, limit=_PAGE)
+        while released == _PAGE:
+            released = await self._release(cause, trouble, limit=_PAGE)
+            number += released
+        return number
 
-        return await self._context.ask(f"what waits for {provider} is not hurried", make_due) or 0
+    async def _release(self, cause: HoldCause, trouble: str = _NOT_RELEASED, *, limit: int) -> int:
+        released = await self._context.ask(
+            trouble, self._store.holds.release_held, cause, limit=limit, now_ms=_now_ms()
+        )
+        return released or 0
 
 
 def _obey_provider(gate: Gate, in_force: Sequence[Hold]) -> None:

@@ -14,14 +14,7 @@ from operator import itemgetter
 
 from relaygw.delivery.gate import Gate
 from relaygw.mail.envelope import ClaimedDelivery
-from relaygw.policy.hold_reasons import (
-    held_sender_reason,
-    lost_provider_reason,
-    needs_8bitmime_reason,
-    no_sender_reason,
-    over_quota_reason,
-    sender_domain,
-)
+from relaygw.mail.hold import HoldCause, HoldCode, sender_domain, sender_refused
 from relaygw.policy.routing import provider_route
 from relaygw.settings.model import Settings
 from relaygw.settings.routes import Stream
@@ -103,22 +96,22 @@ class Lane:
                 return gate
         return able[0] if able else None
 
-    def obstacle(self, claimed: ClaimedDelivery) -> str | None:
-        """Return why no provider may take a delivery: the reason to hold it for."""
+    def obstacle(self, claimed: ClaimedDelivery) -> HoldCause | None:
+        """Return why no provider may take a delivery, so that it has to be held."""
         allowed = self._allowed(claimed)
         if not allowed:
             if _is_bound(claimed):
-                return lost_provider_reason(self.route, str(claimed.provider))
+                return HoldCause(HoldCode.LOST_PROVIDER, f"{claimed.provider} {self.route}")
             if not any(gate.may_send_as(claimed.sender) for gate in self.gates):
-                return no_sender_reason(self.route, claimed.sender)
-            return over_quota_reason(self.route, len(claimed.recipients))
+                return HoldCause(HoldCode.NO_SENDER, f"{self.route} {claimed.sender}")
+            return HoldCause(HoldCode.OVER_QUOTA, f"{self.route} {len(claimed.recipients)}")
         if all(gate.holds_sender(claimed.sender) for gate in allowed):
             names = (gate.provider for gate in allowed)
-            return held_sender_reason(names, sender_domain(claimed.sender))
+            return sender_refused(sender_domain(claimed.sender), names)
         return None
 
-    def pass_by(self, gate: Gate, claimed: ClaimedDelivery, why: str) -> str | None:
-        """Note that a provider cannot carry a message; return the reason to hold it for.
+    def pass_by(self, gate: Gate, claimed: ClaimedDelivery, why: str) -> HoldCause | None:
+        """Note that a provider cannot carry a message; return what to hold it for.
 
         None: another provider of the route may carry it.
         """
@@ -127,7 +120,7 @@ class Lane:
             del self.unfit[next(iter(self.unfit))]
         if any(one.provider in self.unfit[claimed.queue_id] for one in self._allowed(claimed)[:1]):
             del self.unfit[claimed.queue_id]  # once it is released all are asked again
-            return needs_8bitmime_reason(self.route, why)
+            return HoldCause(HoldCode.NEEDS_8BITMIME, f"{self.route} {why}")
         return self.obstacle(claimed)
 
     def _allowed(self, claimed: ClaimedDelivery) -> list[Gate]:

@@ -16,6 +16,7 @@ from relaygw.delivery.holds import Holds
 from relaygw.delivery.lanes import Lane
 from relaygw.delivery.outages import Outages
 from relaygw.mail.envelope import ClaimedDelivery
+from relaygw.mail.hold import HoldCause, sender_domain
 from relaygw.mail.outcome import (
     BEFORE_MAIL,
     AttemptReport,
@@ -26,7 +27,6 @@ from relaygw.mail.outcome import (
     Stage,
     Verdict,
 )
-from relaygw.policy.hold_reasons import sender_domain
 from relaygw.policy.pacing import GUARD_S
 from relaygw.store.limits import SenderNote
 from relaygw.upstream.pool import Pool
@@ -51,7 +51,7 @@ class Consequence:
 
     wait_s: float = 0.0  # when the provider asked to slow down or is held
     retry_wait_s: float | None = None  # when it could not be reached, and another may take over
-    held_reason: str | None = None  # when it waits until its sender is accepted
+    hold: HoldCause | None = None  # when it waits until its sender is accepted
 
 
 class Learning:
@@ -116,8 +116,8 @@ class Learning:
                 # Amazon's sandbox verifies recipients, too
                 return Consequence(wait_s=_SOMEBODY_ELSE_S)
             await self._holds.put_sender(gate, claimed.sender, refused)
-            reason = self._lanes[claimed.route].obstacle(claimed)
-            return Consequence(held_reason=reason, wait_s=_AT_ONCE_S)
+            hold = self._lanes[claimed.route].obstacle(claimed)
+            return Consequence(hold=hold, wait_s=_AT_ONCE_S)
         if taken and gate.held_senders:
             await self._holds.drop_sender(gate, claimed.sender)
         return Consequence()
@@ -130,8 +130,8 @@ class Learning:
         if kept is None:
             return Consequence()
         why = kept.detail.rpartition("8BITMIME: ")[2]
-        reason = self._lanes[claimed.route].pass_by(gate, claimed, why)
-        return Consequence(held_reason=reason, wait_s=_AT_ONCE_S)
+        hold = self._lanes[claimed.route].pass_by(gate, claimed, why)
+        return Consequence(hold=hold, wait_s=_AT_ONCE_S)
 
     async def release_if_hold_ended(self, gate: Gate, claimed: ClaimedDelivery) -> None:
         """Make due what was just held for its sender, if that hold ended in the meantime."""

@@ -20,15 +20,10 @@ from relaygw.delivery.leases import Leases, key_of
 from relaygw.delivery.recorder import Recorder
 from relaygw.errors import StoreUnavailable
 from relaygw.mail.envelope import ClaimedDelivery, DeliveryUpdate
+from relaygw.mail.hold import HoldCause, HoldCode, provider_down
 from relaygw.mail.outcome import NO_RELAY, AttemptReport
 from relaygw.mail.state import DeliveryState
 from relaygw.observe.events import Event, Held, Outcome, Removed
-from relaygw.policy.hold_reasons import (
-    REASON_IN_DOUBT,
-    REASON_MODE,
-    REASON_POISON,
-    waits_for_provider,
-)
 from relaygw.policy.pacing import ladder_step
 from relaygw.policy.retry import blocked, given_back, settle, since_recorded, unsent, with_rest
 from relaygw.store.claims import Key
@@ -96,7 +91,7 @@ class Outcomes:
             chance=random.random(),
             throttle_wait_s=consequence.wait_s,
             retry_wait_s=consequence.retry_wait_s,
-            held_reason=consequence.held_reason,
+            hold=consequence.hold,
             tried_since_ms=tried_since_ms,
         )
         if rest is not None:
@@ -108,7 +103,7 @@ class Outcomes:
                 update,
                 recipients=update.recipients + blocked(screened.blocked),
                 held_apart=tuple(recipient.rcpt_no for recipient in screened.held),
-                held_apart_reason=REASON_MODE,
+                held_apart_for=HoldCause(HoldCode.MODE),
             )
         return update
 
@@ -118,7 +113,9 @@ class Outcomes:
         """Give the recorder what is known of an attempt that goes on; its lease stays."""
         claimed = attempt.claimed
         update = settle(claimed, report, self._retry, now_ms=now_ms, chance=0.5)
-        update = replace(_what_is_new(attempt, update), state=DeliveryState.ACTIVE, reason=None)
+        update = replace(
+            _what_is_new(attempt, update), state=DeliveryState.ACTIVE, reason=None, hold=None
+        )
         recorded = self._recorder.record(update, _events(claimed, update, report, now_ms))
         attempt.recorded = len(attempt.outcomes)
         attempt.is_charged |= update.charged
@@ -154,12 +151,14 @@ class Outcomes:
             return self.record(attempt, update, report, now_ms)
         except Exception as defect:
             self._note_error(claimed, defect, "it is held, and may have been sent")
+            in_doubt = HoldCause(HoldCode.IN_DOUBT)
             held = replace(
                 rest,
                 state=DeliveryState.HELD,
                 due_at_ms=max(now_ms, attempt.due_at_ms + 1),
                 provider=attempt.provider,
-                reason=REASON_IN_DOUBT,
+                reason=in_doubt.sentence,
+                hold=in_doubt,
                 charged=True,
                 doubted=True,
             )
@@ -190,9 +189,13 @@ class Outcomes:
         self._crashes[key] = times = self._crashes.get(key, 0) + 1
         is_poison = times >= POISON_ATTEMPTS
         self._note_error(claimed, error, f"time {times} of {POISON_ATTEMPTS}, then it is held")
-        state = DeliveryState.HELD if is_poison else DeliveryState.DEFERRED
-        reason = REASON_POISON if is_poison else f"internal error, try {times}"
-        update = unsent(claimed, state, now_ms + _POISON_WAIT_S * 1000, reason)
+        due_at_ms = now_ms + _POISON_WAIT_S * 1000
+        if is_poison:
+            poison = HoldCause(HoldCode.POISON)
+            update = unsent(claimed, DeliveryState.HELD, due_at_ms, poison)
+        else:
+            update = unsent(claimed, DeliveryState.DEFERRED, due_at_ms)
+            update = replace(update, reason=f"internal error, try {times}")
         return replace(update, provider=None, charged=True)
 
     def _note_error(self, claimed: ClaimedDelivery, error: Exception, what: str) -> None:
@@ -208,15 +211,14 @@ class Outcomes:
             self._crashes.pop(key_of(claimed), None)
             self._troubles.pop(key_of(claimed), None)
 
-    async def hold(self, claimed: ClaimedDelivery, reason: str) -> None:
+    async def hold(self, claimed: ClaimedDelivery, cause: HoldCause) -> None:
         """Hold a delivery that no provider may take now; return when that is durable."""
-        await self.record_held(Attempt(claimed, ""), reason)
+        await self.record_held(Attempt(claimed, ""), cause)
 
     async def put_off(self, claimed: ClaimedDelivery, provider: str, wait_s: float) -> None:
         """Let a delivery wait that only a provider in trouble may take, so that others go on."""
         due_at_ms = time.time_ns() // 1_000_000 + int(wait_s * 1000)
-        reason = waits_for_provider(provider)
-        update = unsent(claimed, DeliveryState.DEFERRED, due_at_ms, reason)
+        update = unsent(claimed, DeliveryState.DEFERRED, due_at_ms, provider_down(provider))
         await self._recorder.record(update, [], partial(self._leases.forget, [claimed]))
 
     def give_back(self, claimed: ClaimedDelivery) -> None:
@@ -224,10 +226,10 @@ class Outcomes:
         update = given_back(claimed, time.time_ns() // 1_000_000)
         self._recorder.record(update, [], partial(self._leases.forget, [claimed]))
 
-    async def record_held(self, attempt: Attempt, reason: str) -> None:
+    async def record_held(self, attempt: Attempt, cause: HoldCause) -> None:
         """Record that an attempt ends before anybody was asked: it is held."""
         now_ms = time.time_ns() // 1_000_000
-        update = unsent(attempt.claimed, DeliveryState.HELD, now_ms, reason)
+        update = unsent(attempt.claimed, DeliveryState.HELD, now_ms, cause)
         await self.record(attempt, update, _NOBODY_ASKED, now_ms)
 
     async def record_unsendable(self, attempt: Attempt) -> None:
@@ -235,7 +237,8 @@ class Outcomes:
         now_ms = time.time_ns() // 1_000_000
         update = unsent(attempt.claimed, DeliveryState.FINISHED, now_ms)
         if attempt.screened.held:
-            update = unsent(attempt.claimed, DeliveryState.HELD, now_ms, REASON_MODE)
+            mode = HoldCause(HoldCode.MODE)
+            update = unsent(attempt.claimed, DeliveryState.HELD, now_ms, mode)
         update = replace(
             update,
             provider=None,

@@ -17,9 +17,9 @@ from dataclasses import dataclass, field
 
 from relaygw.delivery.context import WorkerContext
 from relaygw.mail.content import read_header
+from relaygw.mail.hold import HoldCause, HoldCode
 from relaygw.mail.standing import Rerouting, RouteWay
 from relaygw.mail.state import CLAIMABLE, DeliveryState, RecipientState
-from relaygw.policy.hold_reasons import REASON_MODE
 from relaygw.policy.routing import Router
 from relaygw.policy.screen import Screen
 from relaygw.policy.untended import deliveries, gone_remedy, gone_words, known_routes
@@ -34,6 +34,7 @@ _LEFT_S = 60.0
 """What stays on a route is not looked at again before."""
 _PAGE = 200
 _ACTOR = "relaygw"
+_MODE = HoldCause(HoldCode.MODE)
 
 
 @dataclass(slots=True)
@@ -213,9 +214,9 @@ class Reconciler:
 
     async def _look_at_the_mode(self) -> None:
         """Make due what was held for the mode and is permitted now."""
-        if REASON_MODE not in await self._context.call(self._store.holds.held_reasons):
+        if _MODE not in await self._context.call(self._store.holds.held_causes):
             return
-        selection = Selection(states=frozenset({DeliveryState.HELD}), reason=REASON_MODE)
+        selection = Selection(states=frozenset({DeliveryState.HELD}), reason=_MODE.sentence)
         number, after = 0, ""
         while True:
             page = await self._context.call(
@@ -236,13 +237,13 @@ class Reconciler:
         if not keys:
             return 0
         now_ms = time.time_ns() // 1_000_000
-        return self._store.holds.let_go(keys, reason=REASON_MODE, now_ms=now_ms)
+        return self._store.holds.let_go(keys, _MODE, now_ms=now_ms)
 
     def _permitted(self, page: Iterable[QueueEntry]) -> Iterable[Key]:
         """Yield the deliveries of which somebody may receive now."""
         for entry in page:
             for part in entry.deliveries:
-                if part.state is not DeliveryState.HELD or part.reason != REASON_MODE:
+                if part.state is not DeliveryState.HELD or part.hold != _MODE:
                     continue
                 obstacle = self._screen.obstacle_of(entry.source, Mode(entry.mode), part.released)
                 if any(

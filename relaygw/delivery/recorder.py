@@ -18,9 +18,9 @@ from dataclasses import dataclass, replace
 from relaygw.delivery.context import WorkerContext
 from relaygw.errors import StoreUnavailable, Unstorable
 from relaygw.mail.envelope import DeliveryUpdate
+from relaygw.mail.hold import HoldCause, HoldCode
 from relaygw.mail.state import DeliveryState
 from relaygw.observe.events import Event
-from relaygw.policy.hold_reasons import REASON_IN_DOUBT
 from relaygw.store.batch_writer import BatchWriter
 from relaygw.store.claims import Key
 
@@ -98,11 +98,13 @@ class Recorder:
         update = entry.update
         what = f"{update.queue_id}: error: its outcome cannot be recorded: "
         what += f"{type(error).__name__}: {error}"
+        in_doubt = HoldCause(HoldCode.IN_DOUBT)
         held = replace(
             update,
             state=DeliveryState.HELD,
-            reason=REASON_IN_DOUBT,
+            reason=in_doubt.sentence,
             recipients=(),
+            hold=in_doubt,
             charged=True,
             doubted=True,
             held_apart=(),

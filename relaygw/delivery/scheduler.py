@@ -21,7 +21,7 @@ from relaygw.delivery.outages import Prober
 from relaygw.delivery.outcome import Outcomes
 from relaygw.delivery.shares import QUOTA_SLICE_S, Shares
 from relaygw.mail.envelope import ClaimedDelivery
-from relaygw.policy.hold_reasons import sender_domain
+from relaygw.mail.hold import HoldCause, sender_domain
 from relaygw.settings.routes import Stream
 
 PERMITS_AT_FIRST = 2
@@ -236,10 +236,10 @@ class Scheduler:
         now_s = time.monotonic()
         kept = []
         for claimed in lane.window:
-            reason = lane.obstacle(claimed)
+            cause = lane.obstacle(claimed)
             gate = lane.gate_for(claimed, now_s)
-            if reason is not None:
-                self._context.spawn(self._hold(lane, claimed, reason))
+            if cause is not None:
+                self._context.spawn(self._hold(lane, claimed, cause))
             elif gate is not None and lane.has_choice and gate.keeps_waiting(now_s):
                 wait_s = _PUT_OFF_S
                 if not gate.is_held:
@@ -254,8 +254,8 @@ class Scheduler:
             lane.may_have_more = True
             self._context.spawn(self._outcomes.put_off(claimed, "of its sender", _CLOGGED_S))
 
-    async def _hold(self, lane: Lane, claimed: ClaimedDelivery, reason: str) -> None:
-        await self._outcomes.hold(claimed, reason)
+    async def _hold(self, lane: Lane, claimed: ClaimedDelivery, cause: HoldCause) -> None:
+        await self._outcomes.hold(claimed, cause)
         if lane.obstacle(claimed) is None:  # its hold ended while that was written
             for gate in lane.gates:
                 await self._holds.release_sender(gate.provider, sender_domain(claimed.sender))

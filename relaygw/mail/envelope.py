@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from relaygw.mail.hold import HoldCause
 from relaygw.mail.outcome import Stage, Verdict
 from relaygw.mail.state import DeliveryState, RecipientState
 
@@ -158,6 +159,7 @@ class RecipientUpdate:
 class DeliveryUpdate:
     """What to write for one delivery after an attempt.
 
+    `hold` says why it is held or put off, `reason` the same in words, or what the provider said.
     `held_apart` names recipients that are moved to a held delivery of their own, because
     they may not be sent now while the others go on. `is_first_try`: no provider was asked before.
     With the state ACTIVE it tells of a part of an attempt that goes on: the lease stays.
@@ -170,10 +172,11 @@ class DeliveryUpdate:
     provider: str | None
     reason: str | None
     recipients: tuple[RecipientUpdate, ...]
+    hold: HoldCause | None = None
     charged: bool = True
     doubted: bool = False
     held_apart: tuple[int, ...] = ()
-    held_apart_reason: str | None = None
+    held_apart_for: HoldCause | None = None
     relay: str | None = None  # "host[address]:port" that was spoken to
     is_first_try: bool = False
 

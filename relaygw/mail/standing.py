@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from relaygw.mail.hold import HoldCause
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeldMail:
-    """The deliveries of one route that are held for one reason."""
+    """The deliveries of one route that are held for one cause."""
 
     route: str
-    reason: str
+    cause: HoldCause
     deliveries: int
     since_ms: int  # the longest of them
     examples: tuple[str, ...]  # queue ids: the oldest, and the newest

@@ -10,11 +10,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from relaygw.mail.hold import provider_down, words_refused_alike
 from relaygw.mail.outcome import Scope
 from relaygw.mail.state import DeliveryState
 from relaygw.mail.timestamp import rfc3339
 from relaygw.operations.queue_actions import BATCH_MESSAGES, RETRY, Order, change_queued
-from relaygw.policy.hold_reasons import parked_for, waits_for_provider, words_refused_alike
 from relaygw.policy.pacing import allowed_per_s, connections
 from relaygw.settings.provider import Provider
 from relaygw.store.audit import AuditEntry
@@ -65,7 +65,7 @@ def release_provider(store: Store, name: str, *, actor: str, now_ms: int) -> lis
         if hold.scope == Scope.SENDER_DOMAIN:
             _release_parked(store, name, hold.key.removeprefix(f"{name} "), now_ms)
     told = [words_refused_alike(hold.reason) or hold.reason for hold in ended]
-    for reason in dict.fromkeys((*told, waits_for_provider(name))):
+    for reason in dict.fromkeys((*told, provider_down(name).sentence)):
         if ended:
             _retry_put_off(store, name, reason, actor=actor, now_ms=now_ms)
     return ended
@@ -82,11 +82,10 @@ def _retry_put_off(store: Store, provider: str, reason: str, *, actor: str, now_
 
 
 def _release_parked(store: Store, provider: str, domain: str, now_ms: int) -> None:
-    for reason in store.holds.held_reasons():
-        parked = parked_for(reason)
-        if parked is None or provider not in parked[0] or parked[1] != domain:
+    for cause in store.holds.held_causes():
+        if not cause.is_refused(provider, domain):
             continue
-        while store.holds.release_held(reason, limit=BATCH_MESSAGES, now_ms=now_ms):
+        while store.holds.release_held(cause, limit=BATCH_MESSAGES, now_ms=now_ms):
             pass
 
 

@@ -9,13 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from relaygw.mail.hold import DOUBTFUL, OF_CONFIGURATION, HoldCause, HoldCode
 from relaygw.mail.state import DeliveryState
-from relaygw.policy.hold_reasons import (
-    REASON_IN_DOUBT,
-    is_of_configuration,
-    operator_reason,
-    parked_for,
-)
 from relaygw.policy.patterns import AddressPatterns
 from relaygw.policy.routing import provider_of_route
 from relaygw.policy.untended import gone_remedy, gone_words, known_routes
@@ -30,7 +25,6 @@ BATCH_MESSAGES = 500
 BEING_SENT = "a worker is sending it right now"
 
 _D = DeliveryState
-_IN_DOUBT = (REASON_IN_DOUBT, "in doubt with")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,11 +183,12 @@ def _change_state(
     store: Store, action: QueueAction, ready: Sequence[QueueEntry], order: Order, entry: AuditEntry
 ) -> int:
     (state,) = action.reached
+    why = order.note or order.actor
     return store.queue.change_state(
         _ids(ready),
         from_states=action.from_states,
         to=state,
-        reason=operator_reason(order.note or order.actor) if action.takes_note else None,
+        hold=HoldCause(HoldCode.OPERATOR, why) if action.takes_note else None,
         due_at_ms=entry.at_ms,
         entry=entry,
     )
@@ -219,23 +214,20 @@ def _move(
 
     What an operator, the mode or a list holds stays held.
     """
+    is_over = OF_CONFIGURATION | DOUBTFUL if order.is_forced else OF_CONFIGURATION
     ended = {
-        part.reason
+        part.hold
         for one in ready
         for part in one.deliveries
-        if part.state is _D.HELD and part.reason is not None and _is_hold_over(part.reason, order)
+        if part.state is _D.HELD and part.hold is not None and part.hold.code in is_over
     }
     return store.queue.move(
         _ids(ready),
         provider=order.provider,
-        ended_reasons=ended,
+        ended=ended,
         is_forced=order.is_forced,
         entry=entry,
     )
-
-
-def _is_hold_over(reason: str, order: Order) -> bool:
-    return is_of_configuration(reason) or (order.is_forced and reason.startswith(_IN_DOUBT))
 
 
 # --- what each leaves alone of mail in the states that it is meant for ----------------------
@@ -275,10 +267,12 @@ def _objection_to_move(entry: QueueEntry, order: Order) -> LeftAlone | None:
 def _objections_to_provider(part: DeliveryEntry, provider: str) -> Iterator[str]:
     if part.is_in_doubt and part.provider != provider:
         yield f"{part.provider} may have sent it already; with --force it may be sent twice"
-    parked = parked_for(part.reason or "")
-    if parked is not None and provider in parked[0]:
+    cause = part.hold
+    if cause is None or cause.code is not HoldCode.SENDER_REFUSED:
+        return
+    if provider in cause.providers:
         yield (
-            f"{provider} refuses sender domain {parked[1]}; with --force it is tried there "
+            f"{provider} refuses sender domain {cause.domain}; with --force it is tried there "
             "all the same, and what was taken unseen may be sent twice"
         )
 

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from relaygw.mail.envelope import ClaimedDelivery, DeliveryUpdate, Recipient, RecipientUpdate
+from relaygw.mail.hold import HoldCause, HoldCode
 from relaygw.mail.outcome import NO_RELAY, AttemptReport, RecipientOutcome, Verdict
 from relaygw.mail.state import DeliveryState, RecipientState
-from relaygw.policy.hold_reasons import REASON_IN_DOUBT
 from relaygw.settings.model import Retry
 
 DOUBT_LADDER_S = (300.0, 1800.0)
@@ -90,12 +90,12 @@ def settle(
     chance: float,
     throttle_wait_s: float = 0.0,
     retry_wait_s: float | None = None,
-    held_reason: str | None = None,
+    hold: HoldCause | None = None,
     tried_since_ms: int | None = None,
 ) -> DeliveryUpdate:
     """Turn the outcomes of one attempt into what is written about it.
 
-    `retry_wait_s` replaces the usual wait of a retry. `held_reason`: the sender is refused; what
+    `retry_wait_s` replaces the usual wait of a retry. `hold`: the sender is refused; what
     is left waits without a timer. `tried_since_ms`: when it was first tried, as far as that is
     known of mail over its lifetime; without it nothing expires.
     """
@@ -108,8 +108,8 @@ def settle(
         and _is_expired(claimed, retry, now_ms, tried_since_ms)
     )
     charged = bool(verdicts - _UNCHARGED)
-    if held_reason is not None and open_verdicts == {Verdict.HOLD}:
-        step: tuple[DeliveryState, int, str | None] = (DeliveryState.HELD, now_ms, held_reason)
+    if hold is not None and open_verdicts == {Verdict.HOLD}:
+        step: tuple[DeliveryState, int, HoldCause | None] = (DeliveryState.HELD, now_ms, hold)
     else:
         step = _next_step(
             claimed,
@@ -122,7 +122,8 @@ def settle(
             throttle_wait_s=throttle_wait_s,
             retry_wait_s=retry_wait_s,
         )
-    state, due_at_ms, reason = step
+    state, due_at_ms, cause = step
+    reason = cause.sentence if cause is not None else None
     words = next((_words(o) for o in report.outcomes if o.verdict not in _FINAL), None)
     return DeliveryUpdate(
         queue_id=claimed.queue_id,
@@ -134,6 +135,7 @@ def settle(
         recipients=tuple(
             _recipient_update(outcome, report.provider, expired) for outcome in report.outcomes
         ),
+        hold=cause,
         charged=charged,
         doubted=Verdict.DOUBT in verdicts,
         relay=report.relay if report.relay != NO_RELAY else None,
@@ -148,16 +150,11 @@ def with_rest(told: DeliveryUpdate, rest: DeliveryUpdate) -> DeliveryUpdate:
     `rest` is what would be written if none had been: a hold of either holds both, and neither is
     tried before its time.
     """
-    if told.state is DeliveryState.FINISHED:
-        state, due_at_ms, reason = rest.state, rest.due_at_ms, rest.reason
-        if state is DeliveryState.INCOMING:
-            state = DeliveryState.DEFERRED
-    elif rest.state is DeliveryState.HELD and told.state is not DeliveryState.HELD:
-        state, due_at_ms, reason = rest.state, rest.due_at_ms, rest.reason
-    else:
-        state, reason = told.state, told.reason
-        due_at_ms = max(told.due_at_ms, rest.due_at_ms)
-    return replace(told, state=state, due_at_ms=due_at_ms, reason=reason)
+    is_held = rest.state is DeliveryState.HELD and told.state is not DeliveryState.HELD
+    if told.state is not DeliveryState.FINISHED and not is_held:
+        return replace(told, due_at_ms=max(told.due_at_ms, rest.due_at_ms))
+    state = rest.state if rest.state is not DeliveryState.INCOMING else DeliveryState.DEFERRED
+    return replace(told, state=state, due_at_ms=rest.due_at_ms, reason=rest.reason, hold=rest.hold)
 
 
 def since_recorded(
@@ -177,7 +174,10 @@ def since_recorded(
 
 
 def unsent(
-    claimed: ClaimedDelivery, state: DeliveryState, due_at_ms: int, reason: str | None = None
+    claimed: ClaimedDelivery,
+    state: DeliveryState,
+    due_at_ms: int,
+    hold: HoldCause | None = None,
 ) -> DeliveryUpdate:
     """Return what is written of a delivery of which nothing was sent: nothing is charged."""
     return DeliveryUpdate(
@@ -186,8 +186,9 @@ def unsent(
         state=state,
         due_at_ms=due_at_ms,
         provider=claimed.provider,
-        reason=reason,
+        reason=hold.sentence if hold is not None else None,
         recipients=(),
+        hold=hold,
         charged=False,
     )
 
@@ -225,12 +226,12 @@ def _next_step(
     chance: float,
     throttle_wait_s: float,
     retry_wait_s: float | None,
-) -> tuple[DeliveryState, int, str | None]:
+) -> tuple[DeliveryState, int, HoldCause | None]:
     if not open_verdicts or expired:
         return DeliveryState.FINISHED, now_ms, None
     if Verdict.DOUBT in open_verdicts:
         if claimed.doubts >= len(DOUBT_LADDER_S):
-            return DeliveryState.HELD, now_ms, REASON_IN_DOUBT
+            return DeliveryState.HELD, now_ms, HoldCause(HoldCode.IN_DOUBT)
         wait_s = DOUBT_LADDER_S[claimed.doubts]
     elif Verdict.RETRY in open_verdicts:
         known_wait_s = _known_wait_s(report, claimed.attempts)

@@ -9,10 +9,11 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from enum import StrEnum
 
+from relaygw.mail.hold import HoldCause, HoldCode
 from relaygw.mail.outcome import Scope
 from relaygw.mail.standing import HeldMail, MailInHand
-from relaygw.policy.hold_reasons import Why, parked_for, why_held
 from relaygw.policy.routing import provider_of_route, provider_route
 from relaygw.settings.alerts import Rule
 from relaygw.settings.model import Settings
@@ -28,6 +29,35 @@ is told of: a change of settings goes from one gateway to the next."""
 _STEPS_TO_OPEN = 6  # greeting or TLS, EHLO, STARTTLS, EHLO, two of AUTH
 _STEPS_OF_MAIL = 3  # MAIL, RCPT, DATA: pipelined replies come together
 _LEAST_WINDOW = 4  # deliveries that a worker has at hand of a slow route
+
+
+class Why(StrEnum):
+    """Why a delivery is held, as a word; docs/states.md has a row for each."""
+
+    MODE = "mode"  # the mode or the lists of the time of sending do not permit its recipients
+    POISON = "poison"
+    IN_DOUBT = "in_doubt"
+    SENDER_REFUSED = "sender_refused"  # by its providers, as long as their holds last
+    NO_SENDER = "no_sender"  # no provider of its route may send as its sender
+    OVER_QUOTA = "over_quota"
+    CONTENT = "content"  # no provider of its route can be given it as it is
+    RECOVERED = "recovered"  # from a damaged queue, and may have been sent already
+    OPERATOR = "operator"
+    OTHER = "other"
+
+
+_CODES = {
+    HoldCode.LOST_PROVIDER: Why.IN_DOUBT,
+    HoldCode.NEEDS_8BITMIME: Why.CONTENT,
+    HoldCode.HEADER: Why.CONTENT,
+    HoldCode.PROVIDER_DOWN: Why.OTHER,  # of what is put off, not held
+}
+"""Those that have no word of the same name."""
+
+
+def why_held(code: HoldCode) -> Why:
+    """Return the word for what is held."""
+    return _CODES.get(code) or Why(code.value)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,11 +173,12 @@ def untended(standing: Standing, settings: Settings, *, now_ms: int) -> list[Unt
 def _held(standing: Standing, settings: Settings, now_ms: int) -> Iterator[Untended]:
     by_why: defaultdict[Why, list[HeldMail]] = defaultdict(list)
     for group in standing.held:
-        if not _is_attended(group.reason, standing.holds):
-            by_why[why_held(group.reason)].append(group)
+        if not _is_attended(group.cause, standing.holds):
+            by_why[why_held(group.cause.code)].append(group)
     for why, groups in by_why.items():
         words, remedy = _HELD[why]
         oldest = min(groups, key=lambda group: group.since_ms)
+        what = words or oldest.cause.sentence[:100] or "nobody knows why"
         number = sum(group.deliveries for group in groups)
         age_s = (now_ms - oldest.since_ms) / 1000
         yield Untended(
@@ -157,7 +188,7 @@ def _held(standing: Standing, settings: Settings, now_ms: int) -> Iterator[Unten
             deliveries=number,
             since_ms=oldest.since_ms,
             summary=f"{_are(number, 'held')}, the longest for {_span(age_s)} "
-            f"({' '.join(oldest.examples)}): {words or oldest.reason[:100] or 'nobody knows why'}",
+            f"({' '.join(oldest.examples)}): {what}",
             remedy=remedy,
             examples=oldest.examples,
             # who holds a mail knows of it; who forgets it is told
@@ -165,13 +196,11 @@ def _held(standing: Standing, settings: Settings, now_ms: int) -> Iterator[Unten
         )
 
 
-def _is_attended(reason: str, holds: frozenset[tuple[str, str]]) -> bool:
+def _is_attended(cause: HoldCause, holds: frozenset[tuple[str, str]]) -> bool:
     """True for what a hold in force is about: that is told of, and a probe ends it."""
-    parked = parked_for(reason)
-    if parked is None:
+    if cause.code is not HoldCode.SENDER_REFUSED:
         return False
-    providers, domain = parked
-    return any((Scope.SENDER_DOMAIN, f"{name} {domain}") in holds for name in providers)
+    return any((Scope.SENDER_DOMAIN, f"{name} {cause.domain}") in holds for name in cause.providers)
 
 
 # --- a route that is gone -----------------------------------------------------------------

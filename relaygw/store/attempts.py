@@ -217,8 +217,9 @@ def _rows(tx: Transaction, entry: DeliveryUpdate, now_ms: int) -> Iterator[Row]:
         state = waiting_state(entry.state)
         next_at_ms = due_at_ms if state is AttemptState.DEFERRED else None
         yield _untold(entry, None, entry.reason, state, now_ms, next_at_ms)
+    why_apart = entry.held_apart_for.sentence if entry.held_apart_for is not None else None
     for rcpt_no in entry.held_apart:
-        yield _untold(entry, rcpt_no, entry.held_apart_reason, AttemptState.HELD, now_ms, None)
+        yield _untold(entry, rcpt_no, why_apart, AttemptState.HELD, now_ms, None)
 
 
 def _is_plain(entry: DeliveryUpdate, change: RecipientUpdate) -> bool:

@@ -8,12 +8,13 @@ from typing import Any
 from sqlalchemy import and_, case, delete, exists, func, literal, select, true, update
 from sqlalchemy.sql.elements import ColumnElement
 
+from relaygw.mail.hold import HoldCause
 from relaygw.mail.state import DeliveryState, RecipientState, sources_of
 from relaygw.policy.routing import provider_route
 from relaygw.store.database import Transaction
 from relaygw.store.outcomes import finish_messages
 from relaygw.store.queue_entry import IS_IN_DOUBT, in_batches, is_listed, lock_messages
-from relaygw.store.tables import attempt, chunk, delivery, message, recipient
+from relaygw.store.tables import attempt, chunk, delivery, hold_columns, message, recipient
 
 _D = DeliveryState
 _R = RecipientState
@@ -26,14 +27,14 @@ def change_state(
     *,
     from_states: frozenset[DeliveryState],
     to: DeliveryState,
-    reason: str | None,
+    hold: HoldCause | None,
     due_at_ms: int,
     now_ms: int,
 ) -> int:
     """Move deliveries that may go to `to`; a lease is never taken from a worker."""
     changed = 0
     may_leave = [state.value for state in from_states & sources_of(to) - {_D.ACTIVE}]
-    values = _changed(to, reason=reason, now_ms=now_ms)
+    values = _changed(to, hold, now_ms)
     for batch in in_batches(queue_ids):
         is_mine = is_listed(tx, delivery.c.queue_id, batch)
         changed += tx.execute(
@@ -51,13 +52,13 @@ def _held_until(now_ms: int) -> ColumnElement[int]:
     return case((since_ms < now_ms, now_ms - since_ms), else_=0)
 
 
-def _changed(to: DeliveryState, *, reason: str | None, now_ms: int) -> dict[str, Any]:
+def _changed(to: DeliveryState, hold: HoldCause | None, now_ms: int) -> dict[str, Any]:
     """Return what else a change of state changes."""
     if to is _D.DELETED:
         return {}  # whether it was held, and why, is kept for who takes it out of the trash
     is_held = delivery.c.state == _D.HELD.value
     values: dict[str, Any] = {
-        "reason": reason,
+        **hold_columns(hold),
         "held_ms": delivery.c.held_ms + case((is_held, _held_until(now_ms)), else_=0),
         "held_at_ms": now_ms if to is _D.HELD else None,
     }
@@ -167,7 +168,7 @@ def expire(
                 due_at_ms=now_ms,
                 changed_at_ms=now_ms,
                 held_at_ms=None,
-                reason=None,
+                **hold_columns(None),
             )
             .returning(delivery.c.queue_id)
         ).scalars()
@@ -182,13 +183,13 @@ def move(
     queue_ids: Sequence[str],
     *,
     provider: str,
-    ended_reasons: Collection[str],
+    ended: Collection[HoldCause],
     is_forced: bool,
     now_ms: int,
 ) -> int:
     """Let open deliveries go by one provider alone: see Queue.move."""
     is_held = delivery.c.state == _D.HELD.value
-    is_let_go = and_(is_held, delivery.c.reason.in_(list(ended_reasons)))
+    is_let_go = and_(is_held, delivery.c.reason.in_([cause.sentence for cause in ended]))
     is_elsewhere = and_(IS_IN_DOUBT, delivery.c.provider != provider)
     routes = case(
         (delivery.c.stream == "promotional", provider_route(provider, "promotional")),
@@ -208,7 +209,10 @@ def move(
                 state=case((is_let_go, _D.DEFERRED.value), else_=delivery.c.state),
                 due_at_ms=now_ms,
                 changed_at_ms=now_ms,
-                reason=case((is_let_go, None), else_=delivery.c.reason),
+                **{
+                    name: case((is_let_go, value), else_=delivery.c[name])
+                    for name, value in hold_columns(None).items()
+                },
                 held_ms=delivery.c.held_ms + case((is_let_go, _held_until(now_ms)), else_=0),
                 held_at_ms=case((is_let_go, None), else_=delivery.c.held_at_ms),
                 # nobody has to wait for the other provider any more

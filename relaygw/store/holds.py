@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import select, update
 
+from relaygw.mail.hold import HoldCause, HoldCode, cause_in
 from relaygw.mail.standing import HeldMail
 from relaygw.store.audit import AuditEntry, add_audit
 from relaygw.store.claims import Key
@@ -30,7 +31,20 @@ _PUT_HOLD = BatchStatement(
 _HELD_FOR = Statement(
     f"""
     SELECT delivery.queue_id, delivery.delivery_no FROM delivery
-    WHERE delivery.state = 'held' AND delivery.reason = {{?}} AND {IS_OPEN}
+    WHERE delivery.state = 'held' AND {IS_OPEN}
+    AND delivery.hold_code = {{?}} AND delivery.hold_key = {{?}}
+    ORDER BY delivery.queue_id LIMIT {{?}}
+    """
+)
+# a version before schema 0007 writes the sentence alone
+_PUT_OFF_FOR = Statement(
+    f"""
+    SELECT delivery.queue_id, delivery.delivery_no FROM delivery
+    WHERE delivery.state = 'deferred' AND {IS_OPEN} AND delivery.due_at_ms > {{?}}
+    AND (
+        (delivery.hold_code = {{?}} AND delivery.hold_key = {{?}})
+        OR (delivery.hold_code IS NULL AND delivery.reason = {{?}})
+    )
     ORDER BY delivery.queue_id LIMIT {{?}}
     """
 )
@@ -38,24 +52,32 @@ _WAITING_FOR = BatchStatement(
     """
     SELECT delivery.queue_id, delivery.delivery_no FROM (VALUES {rows}) AS v
     JOIN delivery ON delivery.queue_id = v.column1 AND delivery.delivery_no = v.column2
-    WHERE delivery.state IN ('held', 'deferred') AND delivery.reason = v.column3
+    WHERE delivery.state = 'held'
+    AND delivery.hold_code = v.column3 AND delivery.hold_key = v.column4
+    """,
+    columns=4,
+)
+_HELD_CAUSES = Statement(
+    f"""
+    SELECT DISTINCT delivery.hold_code, delivery.hold_key, delivery.reason FROM delivery
+    WHERE delivery.state = 'held' AND {IS_OPEN}
+    """
+)
+_CODE = BatchStatement(
+    f"""
+    UPDATE delivery SET hold_code = v.column2, hold_key = v.column3
+    FROM (VALUES {{rows}}) AS v
+    WHERE delivery.state = 'held' AND {IS_OPEN} AND delivery.reason = v.column1
     """,
     columns=3,
 )
-_HELD_REASONS = Statement(
-    f"""
-    SELECT DISTINCT delivery.reason FROM delivery
-    WHERE delivery.state = 'held' AND delivery.reason IS NOT NULL AND {IS_OPEN}
-    ORDER BY delivery.reason
-    """
-)
 _HELD_MAIL = Statement(
     f"""
-    SELECT delivery.route, delivery.reason, count(*),
+    SELECT delivery.route, delivery.hold_code, delivery.hold_key, delivery.reason, count(*),
         min(coalesce(delivery.held_at_ms, delivery.changed_at_ms)),
         min(delivery.queue_id), max(delivery.queue_id)
     FROM delivery WHERE delivery.state = 'held' AND {IS_OPEN}
-    GROUP BY delivery.route, delivery.reason ORDER BY 4
+    GROUP BY 1, 2, 3, 4 ORDER BY 6
     """
 )
 _MAKE_DUE = BatchStatement(
@@ -63,7 +85,7 @@ _MAKE_DUE = BatchStatement(
     UPDATE delivery
     SET state = 'deferred', due_at_ms = v.column3, changed_at_ms = v.column3,
         held_ms = held_ms + CASE WHEN v.column3 > held_at_ms THEN v.column3 - held_at_ms ELSE 0 END,
-        held_at_ms = NULL
+        held_at_ms = NULL, hold_code = NULL, hold_key = NULL
     FROM (VALUES {rows}) AS v
     WHERE delivery.queue_id = v.column1 AND delivery.delivery_no = v.column2
     AND delivery.state IN ('held', 'deferred')
@@ -171,40 +193,56 @@ class Holds(Repository):
     # --- held mail -----------------------------------------------------------------------
 
     def held_mail(self) -> list[HeldMail]:
-        """Return what is held, by route and reason, the longest held first."""
+        """Return what is held, by route and cause, the longest held first."""
         with self._read() as tx:
             return [
                 HeldMail(
                     route=route,
-                    reason=reason or "",
-                    deliveries=deliveries,
+                    cause=cause_in(code, key, reason),
+                    deliveries=number,
                     since_ms=tx.to_local(since_ms),
                     examples=tuple(dict.fromkeys((first, last))),
                 )
-                for route, reason, deliveries, since_ms, first, last in _HELD_MAIL.fetch(tx)
+                for route, code, key, reason, number, since_ms, first, last in _HELD_MAIL.fetch(tx)
             ]
 
-    def held_reasons(self) -> list[str]:
-        """Return the different reasons for which deliveries are held."""
-        with self._read() as tx:
-            return [reason for (reason,) in _HELD_REASONS.fetch(tx)]
+    def held_causes(self) -> list[HoldCause]:
+        """Return what deliveries are held for, each cause once.
 
-    def release_held(self, reason: str, *, limit: int, now_ms: int) -> int:
-        """Make up to `limit` deliveries that are held for exactly `reason` due; return how many.
-
-        The oldest first.
+        What an instance of a version before schema 0007 holds has a sentence alone: it gets its
+        code and its key here, so that it is released with the rest.
         """
+        with self._read() as tx:
+            rows = _HELD_CAUSES.fetch(tx)
+        causes = {(code, key, reason): cause_in(code, key, reason) for code, key, reason in rows}
+        uncoded = {
+            (reason, cause.code.value, cause.key)
+            for (code, key, reason), cause in causes.items()
+            if reason is not None and (code, key) != (cause.code.value, cause.key)
+        }
+        if uncoded:
+            with self._write() as tx:
+                _CODE.run(tx, sorted(uncoded))
+        return sorted(set(causes.values()))
+
+    def release_held(self, cause: HoldCause, *, limit: int, now_ms: int) -> int:
+        """Make up to `limit` deliveries due that are held, or put off, for exactly this.
+
+        The oldest first; returns how many. What is held is found by what `held_causes` returned.
+        """
+        names = (cause.code.value, cause.key)
         with self._write() as tx:
-            keys = _HELD_FOR.fetch(tx, reason, limit)
             at_ms = tx.to_stored(now_ms)
+            if cause.code is HoldCode.PROVIDER_DOWN:
+                keys = _PUT_OFF_FOR.fetch(tx, at_ms, *names, cause.sentence, limit)
+            else:
+                keys = _HELD_FOR.fetch(tx, *names, limit)
             return _MAKE_DUE.run(tx, [(*key, at_ms) for key in keys])
 
-    def let_go(self, keys: Sequence[Key], *, reason: str, now_ms: int) -> int:
-        """Make those of `keys` due that are held, or wait longer, for exactly `reason`.
-
-        Returns how many.
-        """
+    def let_go(self, keys: Sequence[Key], cause: HoldCause, *, now_ms: int) -> int:
+        """Make those of `keys` due that are held for exactly this; return how many."""
+        names = (cause.code.value, cause.key)
         with self._write() as tx:
-            waiting = _WAITING_FOR.fetch(tx, [(*key, reason) for key in keys])
+            waiting = _WAITING_FOR.fetch(tx, [(*key, *names) for key in keys])
             at_ms = tx.to_stored(now_ms)
             return _MAKE_DUE.run(tx, [(*key, at_ms) for key in waiting])

@@ -14,13 +14,13 @@ from dataclasses import dataclass, replace
 
 from sqlalchemy import case, delete, insert, select, update
 
+from relaygw.mail.hold import HoldCause, HoldCode
 from relaygw.mail.state import DeliveryState
-from relaygw.policy.hold_reasons import REASON_POISON
 from relaygw.store import attempts
 from relaygw.store.database import Database, Repository, Transaction
 from relaygw.store.lifelines import Begun
 from relaygw.store.statement import BatchStatement, Statement
-from relaygw.store.tables import delivery, instance, permit
+from relaygw.store.tables import delivery, hold_columns, instance, permit
 
 MAX_RECLAIMS = 3
 """A delivery that was in the hands of this many dying workers is held as poison."""
@@ -206,8 +206,11 @@ def _free_leases(tx: Transaction, incarnation: str, now_ms: int) -> int:
         .values(
             state=case((is_poison, DeliveryState.HELD.value), else_=untried),
             held_at_ms=case((is_poison, now_ms), else_=None),
-            reason=case((is_poison, REASON_POISON), else_=delivery.c.reason),
             lease=None,
+            **{
+                name: case((is_poison, value), else_=delivery.c[name])
+                for name, value in hold_columns(HoldCause(HoldCode.POISON)).items()
+            },
         )
     ).rowcount
 

@@ -14,7 +14,7 @@ from relaygw.store.claims import Key
 from relaygw.store.database import Transaction
 from relaygw.store.instances import is_alive
 from relaygw.store.statement import BatchStatement, Row, Statement
-from relaygw.store.tables import delivery, message, recipient
+from relaygw.store.tables import delivery, hold_columns, message, recipient
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,13 +34,14 @@ _RECORD_DELIVERIES = BatchStatement(
         attempts = attempts + v.column6, doubts = doubts + v.column7,
         held_at_ms = CAST(v.column8 AS BIGINT),
         provider = v.column9, reason = v.column10,
+        hold_code = v.column11, hold_key = v.column12,
         lease = CASE WHEN v.column3 = 'active' THEN lease END,  -- more of this attempt follows
         reclaims = 0  -- its worker lived to tell
     FROM (VALUES {rows}) AS v
     WHERE delivery.queue_id = v.column1 AND delivery.delivery_no = v.column2
     AND delivery.lease = {?}
     """,
-    columns=10,
+    columns=12,
 )
 _RECORD_RECIPIENTS = BatchStatement(
     """
@@ -171,6 +172,8 @@ def _delivery_row(tx: Transaction, entry: DeliveryUpdate, now_ms: int) -> Row:
         now_ms if entry.state is _D.HELD else None,
         entry.provider,
         entry.reason,
+        entry.hold.code.value if entry.hold is not None else None,
+        entry.hold.key if entry.hold is not None else None,
     )
 
 
@@ -193,7 +196,7 @@ def _hold_apart(tx: Transaction, entry: DeliveryUpdate, now_ms: int) -> None:
         "state": _D.HELD.value,
         "held_at_ms": now_ms,
         "lease": None,
-        "reason": entry.held_apart_reason,
+        **hold_columns(entry.held_apart_for),
     }
     tx.execute(delivery.insert().values(values))
     tx.execute(

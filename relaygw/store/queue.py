@@ -15,6 +15,7 @@ from typing import Any
 from sqlalchemy import Select, TextClause, case, exists, func, literal, select
 from sqlalchemy.sql.elements import ColumnElement
 
+from relaygw.mail.hold import HoldCause
 from relaygw.mail.state import OPEN, DeliveryState, RecipientState
 from relaygw.store import attempts, changes
 from relaygw.store.attempts import AttemptEntry, MessageRecord
@@ -188,7 +189,7 @@ class Queue(Repository):
         *,
         from_states: frozenset[DeliveryState],
         to: DeliveryState,
-        reason: str | None,
+        hold: HoldCause | None,
         due_at_ms: int,
         entry: AuditEntry,
     ) -> int:
@@ -202,7 +203,7 @@ class Queue(Repository):
                 queue_ids,
                 from_states=from_states,
                 to=to,
-                reason=reason,
+                hold=hold,
                 due_at_ms=tx.to_stored(due_at_ms),
                 now_ms=tx.to_stored(entry.at_ms),
             )
@@ -240,13 +241,13 @@ class Queue(Repository):
         queue_ids: Sequence[str],
         *,
         provider: str,
-        ended_reasons: Collection[str],
+        ended: Collection[HoldCause],
         is_forced: bool,
         entry: AuditEntry,
     ) -> int:
         """Let open deliveries go by one provider alone; audited; return how many.
 
-        Deferred ones are due now, and so are those held for one of `ended_reasons`; others stay
+        Deferred ones are due now, and so are those held for one of `ended`; others stay
         held. Mail that another provider may have taken is moved only when `is_forced`.
         """
         with self._write() as tx:
@@ -254,7 +255,7 @@ class Queue(Repository):
                 tx,
                 queue_ids,
                 provider=provider,
-                ended_reasons=ended_reasons,
+                ended=ended,
                 is_forced=is_forced,
                 now_ms=tx.to_stored(entry.at_ms),
             )

@@ -13,6 +13,7 @@ from sqlalchemy import ARRAY, Select, Text, and_, any_, bindparam, or_, select
 from sqlalchemy.sql.elements import ColumnElement
 
 from relaygw.mail.envelope import Source
+from relaygw.mail.hold import HoldCause, cause_in
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.store.database import Transaction
 from relaygw.store.statement import Row, Statement
@@ -56,6 +57,7 @@ class DeliveryEntry:
     reason: str | None
     released: str | None = None  # of captured mail that was let go: see mail.envelope.Released
     is_in_doubt: bool = False  # `provider` may have taken it already
+    hold: HoldCause | None = None  # of what is held or put off
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,6 +130,8 @@ _DELIVERY = select(
     delivery.c.reason,
     delivery.c.released,
     delivery.c.doubts + delivery.c.reclaims,
+    delivery.c.hold_code,
+    delivery.c.hold_key,
 ).order_by(delivery.c.queue_id, delivery.c.delivery_no)
 _RECIPIENT = select(
     recipient.c.queue_id,
@@ -162,7 +166,9 @@ def _load_deliveries(
 ) -> None:
     rows = tx.execute(_DELIVERY.where(is_listed(tx, delivery.c.queue_id, batch)))
     # by place, not by name: a list of 100,000 messages is long
-    for queue_id, number, route, stream, state, due, tries, provider, why, released, risks in rows:
+    for queue_id, *values, code, key in rows:
+        number, route, stream, state, due, tries, provider, why, released, risks = values
+        is_held = state == DeliveryState.HELD.value
         into[queue_id].append(
             DeliveryEntry(
                 delivery_no=number,
@@ -175,6 +181,7 @@ def _load_deliveries(
                 reason=why,
                 released=released,
                 is_in_doubt=risks > 0 and provider is not None,
+                hold=cause_in(code, key, why) if is_held or code is not None else None,
             )
         )
 

@@ -19,8 +19,8 @@ from typing import Any
 from sqlalchemy import Table
 
 from relaygw.errors import QueueDamaged, SchemaMismatch, StoreUnavailable
+from relaygw.mail.hold import HoldCause, HoldCode
 from relaygw.mail.state import DeliveryState
-from relaygw.policy.hold_reasons import REASON_RECOVERED
 from relaygw.store import lifelines, migrate
 from relaygw.store.log_check import (
     DriverError,
@@ -36,12 +36,21 @@ from relaygw.store.log_check import (
     read_only,
 )
 from relaygw.store.salvage import DamagedQueue, Row, Salvaged
-from relaygw.store.tables import SCHEMA_REVISION, chunk, delivery, message, metadata, recipient
+from relaygw.store.tables import (
+    SCHEMA_REVISION,
+    chunk,
+    delivery,
+    hold_columns,
+    message,
+    metadata,
+    recipient,
+)
 
 _MESSAGES_A_STEP = 200
 _TEMPORARY = frozenset({"instance", "permit", "duty"})  # of processes that are gone
 _MADE_AGAIN = frozenset({"captured_index", "captured_text", "captured_facts"})
 _MESSAGE_TABLES = frozenset({"message", "delivery", "recipient", "chunk"})
+_RECOVERED = HoldCause(HoldCode.RECOVERED)
 _SENDABLE = frozenset({DeliveryState.INCOMING, DeliveryState.ACTIVE, DeliveryState.DEFERRED})
 
 
@@ -235,7 +244,7 @@ class _Recovery:
             return False
         finally:
             target.execute("RELEASE message")
-        self._done.held += any(part["reason"] == REASON_RECOVERED for part in parts)
+        self._done.held += any(part["reason"] == _RECOVERED.sentence for part in parts)
         return True
 
     def _as_it_may_go(self, part: Row) -> Row:
@@ -251,7 +260,7 @@ class _Recovery:
             changes |= {
                 "state": DeliveryState.HELD.value,
                 "held_at_ms": self._now_ms,
-                "reason": REASON_RECOVERED,
+                **hold_columns(_RECOVERED),
             }
         return {**part, **changes, "changed_at_ms": self._now_ms}
 

@@ -22,7 +22,9 @@ from sqlalchemy import (
     text,
 )
 
-SCHEMA_REVISION = "0006"
+from relaygw.mail.hold import HoldCause
+
+SCHEMA_REVISION = "0007"
 """The alembic revision that this code reads and writes."""
 
 metadata = MetaData()
@@ -117,6 +119,8 @@ delivery = Table(
     Column("provider", Text),  # the last one tried
     Column("reason", Text),  # why deferred or held
     Column("released", Text),  # null | allowed | anyone: captured mail that is sent all the same
+    Column("hold_code", Text),  # why held or put off; see mail.hold
+    Column("hold_key", Text),
     sqlite_with_rowid=False,
 )
 # SQLite takes a partial index only when the query repeats its condition word for word,
@@ -388,3 +392,10 @@ history = Table(  # counts in slices of five minutes
     Column("amount", BigInteger, nullable=False),
     sqlite_with_rowid=False,
 )
+
+
+def hold_columns(cause: HoldCause | None) -> dict[str, str | None]:
+    """Return the values of `delivery` that say why one is held or put off; None: it is not."""
+    if cause is None:
+        return {"reason": None, "hold_code": None, "hold_key": None}
+    return {"reason": cause.sentence, "hold_code": cause.code.value, "hold_key": cause.key}

@@ -294,7 +294,7 @@ def test_mail_in_the_trash_of_the_queue_only_leaves(store: Store) -> None:
         [queue_id],
         from_states=frozenset({DeliveryState.INCOMING}),
         to=DeliveryState.DELETED,
-        reason=None,
+        hold=None,
         due_at_ms=NOW_MS,
         entry=AUDITED,
     )

@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 
 from relaygw.mail.envelope import NewDelivery, NewRecipient
+from relaygw.mail.hold import HoldCause, HoldCode
 from relaygw.mail.state import DeliveryState
 from relaygw.store.audit import AuditEntry
 from relaygw.store.holds import Hold
@@ -189,7 +190,7 @@ def change(
         [queue_id],
         from_states=frozenset(from_states),
         to=to,
-        reason="why",
+        hold=HoldCause(HoldCode.OTHER, "why"),
         due_at_ms=clock.now_ms(),
         entry=clock.entry(),
     )

@@ -13,6 +13,7 @@ import pytest
 
 from relaygw.mail.content_facts import ContentFacts
 from relaygw.mail.envelope import NewRecipient, Released, ReleasedDelivery
+from relaygw.mail.hold import HoldCause, HoldCode
 from relaygw.mail.search import parse_search
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.store.audit import AuditEntry, Trail
@@ -163,7 +164,7 @@ def test_time_held_by_operators_is_by_one_clock(right: Store, fast: Store) -> No
             [message.queue_id],
             from_states=frozenset(DeliveryState),
             to=to,
-            reason="operator",
+            hold=HoldCause(HoldCode.OTHER, "operator"),
             due_at_ms=store.database._here_ms(),
             entry=replace(entry, at_ms=store.database._here_ms()),
         )
@@ -298,18 +299,23 @@ def walk(wrong: WrongClock) -> tuple[dict[str, Any], set[str]]:
             [one.queue_id],
             from_states=frozenset(DeliveryState),
             to=to,
-            reason="why",
+            hold=None,
             due_at_ms=wrong.now_ms(),
             entry=entry(f"queue.{to}"),
         )
     call("queue.undelete", [trash.queue_id], entry=entry("queue.undelete"))
     call("queue.expire", [trash.queue_id], reason="over", entry=entry("queue.expire"))
-    moved = {"provider": "p", "ended_reasons": (), "is_forced": True}
+    moved = {"provider": "p", "ended": (), "is_forced": True}
     call("queue.move", [kept.queue_id], entry=entry("queue.move"), **moved)
-    call("holds.release_held", "why", limit=9, now_ms=wrong.now_ms())
-    call("holds.held_reasons")
+    call("holds.release_held", HoldCause(HoldCode.OTHER, "why"), limit=9, now_ms=wrong.now_ms())
+    call("holds.held_causes")
     call("leases.routes_waiting")
-    call("holds.let_go", [(held.queue_id, 0)], reason="another", now_ms=wrong.now_ms())
+    call(
+        "holds.let_go",
+        [(held.queue_id, 0)],
+        HoldCause(HoldCode.OTHER, "another"),
+        now_ms=wrong.now_ms(),
+    )
     call("leases.reroute", [], entry=entry("queue.reroute"))
     call("instances.register", replace(instance("lost"), name="elsewhere"))
     call("instances.bury", "lost", is_lost=True)
@@ -384,7 +390,7 @@ def walk(wrong: WrongClock) -> tuple[dict[str, Any], set[str]]:
         [parked.queue_id],
         from_states=frozenset(DeliveryState),
         to=DeliveryState.HELD,
-        reason="why",
+        hold=None,
         due_at_ms=wrong.now_ms(),
         entry=entry("queue.held"),
     )

@@ -156,7 +156,7 @@ def delete(store: Store, queue_id: str) -> None:
         [queue_id],
         from_states=frozenset({DeliveryState.INCOMING}),
         to=DeliveryState.DELETED,
-        reason=None,
+        hold=None,
         due_at_ms=NOW_MS,
         entry=ENTRY,
     )

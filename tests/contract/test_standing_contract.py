@@ -8,6 +8,7 @@ import pytest
 from sqlalchemy import delete
 
 from relaygw.mail.envelope import AcceptedMessage, DeliveryUpdate
+from relaygw.mail.hold import HoldCause, HoldCode, cause_of
 from relaygw.mail.standing import Rerouting, RouteWay
 from relaygw.mail.state import DeliveryState
 from relaygw.store.audit import AuditEntry
@@ -44,7 +45,7 @@ def leave(store: Store, message: AcceptedMessage, **more: object) -> None:
 def hold(store: Store, reason: str, *, route: str = "default") -> AcceptedMessage:
     message = accepted(route=route)
     store.intake.accept_batch([message])
-    leave(store, message, state=D.HELD, reason=reason)
+    leave(store, message, state=D.HELD, reason=reason, hold=cause_of(reason))
     return message
 
 
@@ -60,7 +61,7 @@ def test_held_mail_is_counted_by_route_and_reason(store: Store) -> None:
     first, second = hold(store, "mode"), hold(store, "mode")
     other = hold(store, "poison", route="bulk")
     store.intake.accept_batch([accepted()])
-    found = {(one.route, one.reason): one for one in store.holds.held_mail()}
+    found = {(one.route, one.cause.sentence): one for one in store.holds.held_mail()}
     assert {key: one.deliveries for key, one in found.items()} == {
         ("default", "mode"): 2,
         ("bulk", "poison"): 1,
@@ -73,7 +74,7 @@ def test_held_mail_is_counted_by_route_and_reason(store: Store) -> None:
 def test_what_is_let_go_by_its_key_is_due_and_the_rest_stays_held(store: Store) -> None:
     goes, stays, other = hold(store, "mode"), hold(store, "mode"), hold(store, "poison")
     keys = [(goes.queue_id, 0), (other.queue_id, 0)]
-    assert store.holds.let_go(keys, reason="mode", now_ms=NOW_MS + 7) == 1
+    assert store.holds.let_go(keys, HoldCause(HoldCode.MODE), now_ms=NOW_MS + 7) == 1
     states = [entry_of(store, one).deliveries[0].state for one in (goes, stays, other)]
     assert states == [D.DEFERRED, D.HELD, D.HELD]
     assert entry_of(store, goes).deliveries[0].due_at_ms == NOW_MS + 7

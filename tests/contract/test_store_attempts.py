@@ -9,6 +9,7 @@ import pytest
 
 from relaygw.mail.attempt import AttemptState
 from relaygw.mail.envelope import AcceptedMessage, DeliveryUpdate, RecipientUpdate
+from relaygw.mail.hold import HoldCause, HoldCode
 from relaygw.mail.outcome import Stage, Verdict
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.store import attempts
@@ -173,7 +174,7 @@ def test_recipients_that_were_told_the_same_share_a_row(store: Store) -> None:
 def test_recipients_held_apart_are_written_beside_the_others(store: Store) -> None:
     message = waiting(store, "b@cust.test", "c@cust.test")
     taken = said("250 Ok", state=DELIVERED, verdict=Verdict.DELIVERED, stage=Stage.CONTENT)
-    apart = {"held_apart": (1,), "held_apart_reason": "mode", "is_first_try": True}
+    apart = {"held_apart": (1,), "held_apart_for": HoldCause(HoldCode.MODE), "is_first_try": True}
     record(store, outcome(message, taken, state=DeliveryState.FINISHED, **apart))
     (entry,) = store.queue.attempts(message.queue_id)
     assert (entry.rcpt_no, entry.state, entry.reply) == (1, AttemptState.HELD, "mode")
@@ -276,7 +277,7 @@ def test_the_record_of_a_message_has_its_operators_actions(store: Store) -> None
             [],
             from_states=frozenset({DeliveryState.INCOMING}),
             to=DeliveryState.HELD,
-            reason=None,
+            hold=None,
             due_at_ms=NOW_MS,
             entry=replace(entry, at_ms=at_ms, target=targets),
         )

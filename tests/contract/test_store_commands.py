@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from relaygw.mail.envelope import DeliveryUpdate, NewDelivery, NewRecipient, RecipientUpdate
+from relaygw.mail.hold import HoldCause, HoldCode
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.store.audit import AuditEntry, Trail
 from relaygw.store.queue import Selection, ShapeKey
@@ -36,7 +37,7 @@ def change(store: Store, queue_id: str, to: DeliveryState, *, at_ms: int = NOW_M
         [queue_id],
         from_states=ALL_STATES,
         to=to,
-        reason="operator: why",
+        hold=HoldCause(HoldCode.OPERATOR, "why"),
         due_at_ms=at_ms,
         entry=audit(at_ms=at_ms),
     )
@@ -186,12 +187,12 @@ def test_what_is_being_sent_does_not_expire_and_the_rest_of_its_recipients_stays
 
 
 def move(
-    store: Store, queue_id: str, *, is_forced: bool = False, reasons: Collection[str] = ()
+    store: Store, queue_id: str, *, is_forced: bool = False, ended: Collection[HoldCause] = ()
 ) -> int:
     return store.queue.move(
         [queue_id],
         provider="other",
-        ended_reasons=reasons,
+        ended=ended,
         is_forced=is_forced,
         entry=audit(at_ms=NOW_MS + 1),
     )
@@ -247,10 +248,11 @@ def test_a_doubt_outlives_hold_and_trash(store: Store) -> None:
 
 
 def test_held_mail_stays_held_unless_its_reason_is_over(store: Store) -> None:
-    for reasons, state in ((set(), D.HELD), ({"refused there"}, D.DEFERRED)):
+    refused = HoldCause(HoldCode.OTHER, "refused there")
+    for ended, state in ((set(), D.HELD), ({refused}, D.DEFERRED)):
         queue_id = add(store)
         attempt(store, D.HELD, reason="refused there")
-        assert move(store, queue_id, reasons=reasons) == 1
+        assert move(store, queue_id, ended=ended) == 1
         (part,) = entry_of(store, queue_id).deliveries
         assert (part.state, part.route) == (state, "provider:other")
 

@@ -15,6 +15,7 @@ from sqlalchemy import update
 
 from relaygw.errors import AlreadyAccepted, StoreUnavailable
 from relaygw.mail.envelope import DeliveryUpdate, NewDelivery, NewRecipient, RecipientUpdate
+from relaygw.mail.hold import HoldCause, HoldCode, sender_refused
 from relaygw.mail.search import EVERYTHING
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.store.audit import AuditEntry
@@ -215,7 +216,7 @@ def test_one_of_very_many_clients_is_found_when_it_is_due(store: Store) -> None:
         [last],
         from_states=frozenset({DeliveryState.DEFERRED}),
         to=DeliveryState.DEFERRED,
-        reason=None,
+        hold=None,
         due_at_ms=NOW_MS,
         entry=AuditEntry(at_ms=1, actor="a", action="x", target="", affected=1, detail=""),
     )
@@ -507,7 +508,9 @@ def test_recipients_held_apart_get_a_delivery_of_their_own(store: Store) -> None
     message = accepted("b@cust.test", "c@cust.test")
     store.intake.accept_batch([message])
     claim(store)
-    update = replace(finish(message.queue_id), held_apart=(1,), held_apart_reason="mode")
+    update = replace(
+        finish(message.queue_id), held_apart=(1,), held_apart_for=HoldCause(HoldCode.MODE)
+    )
     store.leases.record_batch([update], incarnation="one", now_ms=NOW_MS)
     entry = entry_of(store, message.queue_id)
     states = [(d.state, d.reason) for d in entry.deliveries]
@@ -585,7 +588,7 @@ def test_hold_and_release_and_delete(store: Store) -> None:
             [message.queue_id],
             from_states=ALL_STATES,
             to=to,
-            reason="operator",
+            hold=HoldCause(HoldCode.OTHER, "operator"),
             due_at_ms=NOW_MS,
             entry=audit(to),
         )
@@ -611,7 +614,7 @@ def test_an_operator_never_takes_a_lease_away(store: Store) -> None:
             [message.queue_id],
             from_states=ALL_STATES,
             to=to,
-            reason=None,
+            hold=None,
             due_at_ms=NOW_MS,
             entry=audit(to),
         )
@@ -626,7 +629,7 @@ def test_time_held_is_counted(store: Store) -> None:
             [message.queue_id],
             from_states=ALL_STATES,
             to=to,
-            reason=None,
+            hold=None,
             due_at_ms=NOW_MS,
             entry=replace(audit(to), at_ms=at_ms),
         )
@@ -737,7 +740,7 @@ def test_a_part_in_the_trash_keeps_the_content_until_its_own_time_is_over(
             [message.queue_id],
             from_states=frozenset({DeliveryState.INCOMING}),
             to=DeliveryState.DELETED,
-            reason=None,
+            hold=None,
             due_at_ms=0,
             entry=replace(ENTRY, at_ms=at_ms),
         )
@@ -763,7 +766,7 @@ def test_a_part_in_the_trash_keeps_the_content_until_its_own_time_is_over(
         [message.queue_id],
         from_states=frozenset({DeliveryState.DEFERRED}),
         to=DeliveryState.DELETED,
-        reason=None,
+        hold=None,
         due_at_ms=0,
         entry=ENTRY,
     )
@@ -791,7 +794,7 @@ def test_emptying_the_trash_ends_where_messages_still_wait(store: Store) -> None
         [message.queue_id],
         from_states=frozenset({DeliveryState.INCOMING}),
         to=DeliveryState.DELETED,
-        reason=None,
+        hold=None,
         due_at_ms=0,
         entry=ENTRY,
     )
@@ -1002,15 +1005,16 @@ def test_what_is_held_for_one_reason_is_released_in_batches(store: Store) -> Non
             provider="p",
             reason="sender domain a is refused by p" if number < 4 else "other",
             recipients=(),
+            hold=sender_refused("a", ["p"]) if number < 2 else None,  # the others as before 0007
             charged=False,
         )
         for number, one in enumerate(claimed)
     ]
     store.leases.record_batch(updates, incarnation="one", now_ms=NOW_MS + 10)
-    reason = "sender domain a is refused by p"
-    assert store.holds.held_reasons() == ["other", reason]
-    assert store.holds.release_held(reason, limit=3, now_ms=NOW_MS + 110) == 3
-    assert store.holds.release_held(reason, limit=3, now_ms=NOW_MS + 110) == 1
+    cause = sender_refused("a", ["p"])
+    assert store.holds.held_causes() == [HoldCause(HoldCode.OTHER, "other"), cause]
+    assert store.holds.release_held(cause, limit=3, now_ms=NOW_MS + 110) == 3
+    assert store.holds.release_held(cause, limit=3, now_ms=NOW_MS + 110) == 1
     again = store.leases.claim("default", limit=10, incarnation="one", now_ms=NOW_MS + 120)
     assert [one.held_ms for one in again] == [100] * 4
     assert [one.provider for one in again] == ["p"] * 4

@@ -20,6 +20,7 @@ from relaygw.mail.envelope import (
     Released,
     ReleasedDelivery,
 )
+from relaygw.mail.hold import HoldCause, HoldCode
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.store import release
 from relaygw.store.audit import AuditEntry
@@ -164,7 +165,7 @@ def test_recipients_held_apart_keep_the_mark(store: Store) -> None:
         reason=None,
         recipients=(),
         held_apart=(2,),
-        held_apart_reason="mode",
+        held_apart_for=HoldCause(HoldCode.MODE),
     )
     store.leases.record_batch([finished], incarnation="one", now_ms=LATER_MS)
     held = entry_of(store, queue_id).deliveries[2]
@@ -282,7 +283,7 @@ def test_a_release_that_was_put_into_the_trash_goes_with_it(store: Store) -> Non
         [queue_id],
         from_states=frozenset({DeliveryState.INCOMING}),
         to=DeliveryState.DELETED,
-        reason=None,
+        hold=None,
         due_at_ms=LATER_MS,
         entry=AUDIT,
     )
@@ -356,7 +357,7 @@ def test_nobody_gets_between(shared: Store, queue_url: str, what: str) -> None:
                 reason=None,
                 recipients=(),
                 held_apart=(1,),
-                held_apart_reason="mode",
+                held_apart_for=HoldCause(HoldCode.MODE),
             )
             shared.leases.record_batch([update], incarnation="one", now_ms=LATER_MS)
 

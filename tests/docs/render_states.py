@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from relaygw.mail.outcome import Scope
 from relaygw.mail.state import TRANSITIONS, DeliveryState, RecipientState
-from relaygw.policy.hold_reasons import Why
+from relaygw.policy.untended import Why
 from relaygw.store.holds import UNREACHABLE
 
 DELIVERY = {

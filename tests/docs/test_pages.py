@@ -8,8 +8,7 @@ from pathlib import Path
 from relaygw import __version__
 from relaygw.mail.outcome import Scope
 from relaygw.mail.state import DeliveryState
-from relaygw.policy.hold_reasons import Why
-from relaygw.policy.untended import ROUTE_GONE
+from relaygw.policy.untended import ROUTE_GONE, Why
 from relaygw.settings.alerts import Rule
 from relaygw.settings.load import load_settings
 from relaygw.store.holds import UNREACHABLE

@@ -11,6 +11,7 @@ import pytest
 
 from relaygw.errors import StoreUnavailable
 from relaygw.mail.envelope import AcceptedMessage
+from relaygw.mail.hold import HoldCause
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.settings.routes import Route, Stream
 from relaygw.store.audit import AuditEntry
@@ -431,10 +432,10 @@ class DeafStore(AlteredStore):
 
     deaf = False
 
-    def held_reasons(self) -> list[str]:
+    def held_causes(self) -> list[HoldCause]:
         if self.deaf:
             raise StoreUnavailable("gone for a moment")
-        return super().held_reasons()
+        return super().held_causes()
 
 
 async def test_what_was_taken_is_delivered_though_what_it_teaches_cannot_be_stored(

@@ -29,7 +29,7 @@ from relaygw.delivery import agent, attempt, outcome, recorder
 from relaygw.delivery import worker as worker_module
 from relaygw.delivery.agent import DeliveryAgent
 from relaygw.delivery.attempt import Attempt
-from relaygw.delivery.leases import LeaseLost
+from relaygw.delivery.leases import HEARTBEAT_S, LeaseLost, Leases
 from relaygw.delivery.worker import Worker
 from relaygw.errors import StoreUnavailable
 from relaygw.mail.attempt import AttemptState
@@ -575,11 +575,17 @@ def looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Attempt, "__init__", noted)
 
 
+async def no_heartbeat(*_: object) -> float:
+    return HEARTBEAT_S
+
+
 @asynccontextmanager
 async def trial_of(
     scenario: Scenario, fault: Fault, directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Trial]:
     monkeypatch.setattr(worker_module, "_DRAIN_S", fault.drain_s)
+    # one that is under way when the lease is lost would be good for as long as a lease
+    monkeypatch.setattr(Leases, "_beat_once", no_heartbeat)
     monkeypatch.setattr(batch_writer, "_RETRY_LADDER_S", (0.001,))
     monkeypatch.setattr(outcome, "_STORE_LADDER_S", (0.001,))
     async with ScriptedProvider(extensions=scenario.extensions) as provider:

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from relaygw.mail.envelope import NewRecipient, Released, ReleasedDelivery, Source
+from relaygw.mail.hold import HoldCause, HoldCode
 from relaygw.mail.state import DeliveryState, RecipientState
-from relaygw.policy.hold_reasons import is_of_configuration
 from relaygw.store.audit import AuditEntry
 from relaygw.store.release import Release
 from tests.builders import NOW_MS, accepted
@@ -253,7 +253,9 @@ async def test_a_blocked_address_in_a_field_holds_the_mail_in_production(tmp_pat
         for message, (field, reason) in zip(messages, HELD, strict=True):
             entry = await rig.wait_for(message, DeliveryState.HELD)
             assert (entry.deliveries[0].reason or "").startswith(reason), field
-            assert is_of_configuration(entry.deliveries[0].reason or "")
+            assert entry.deliveries[0].hold == HoldCause(
+                HoldCode.HEADER, entry.deliveries[0].reason or ""
+            )
         for message in free:
             await rig.wait_for(message, DeliveryState.FINISHED)
         assert {one.content for one in provider.messages} == {free[0].content[0]}

@@ -73,7 +73,9 @@ async def test_what_cannot_be_rewritten_is_held_with_its_reason_and_bounces_nobo
         assert len(a.messages) == 1
         assert "needs 8BITMIME" in rig.log.getvalue()
         # let go, it is asked about again
-        assert rig.store.holds.release_held(reason, limit=10, now_ms=0) == 1
+        cause = entry.deliveries[0].hold
+        assert cause is not None
+        assert rig.store.holds.release_held(cause, limit=10, now_ms=0) == 1
         rig.worker.wake()
         await rig.wait_until(lambda: rig.log.getvalue().count("needs 8BITMIME") >= 2)
 

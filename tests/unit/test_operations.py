@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from relaygw.mail.envelope import DeliveryUpdate, NewDelivery, NewRecipient, Source
+from relaygw.mail.hold import HoldCause, HoldCode
 from relaygw.mail.search import EVERYTHING
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.operations.captured import delete_captured
@@ -183,7 +184,7 @@ def test_only_the_parts_that_an_action_is_meant_for_move(store: Store) -> None:
         [message.queue_id],
         from_states=frozenset({D.INCOMING}),
         to=D.HELD,
-        reason="operator",
+        hold=HoldCause(HoldCode.OTHER, "operator"),
         due_at_ms=NOW_MS,
         entry=entry,
     )

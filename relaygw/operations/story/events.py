@@ -7,6 +7,7 @@ from dataclasses import replace
 from itertools import groupby
 
 from relaygw.mail.attempt import REPEATED, AttemptState
+from relaygw.mail.hold import cause_of
 from relaygw.mail.outcome import Meaning, Scope, Stage
 from relaygw.mail.state import RecipientState
 from relaygw.mail.taken_as import provider_id
@@ -234,7 +235,7 @@ def _attempt_text(attempt: AttemptEntry, meaning: Meaning | None) -> str:
 
 def _held_text(attempt: AttemptEntry, meaning: Meaning | None) -> str:
     if attempt.provider is None:
-        return f"held: {held_words(attempt.reply)}"
+        return f"held: {held_words(cause_of(attempt.reply))}"
     scope = meaning.scope if meaning is not None else Scope.PROVIDER
     return f"not sent: {attempt.provider} {_REFUSALS.get(scope, 'takes nothing for now')}"
 

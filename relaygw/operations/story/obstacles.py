@@ -9,20 +9,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from relaygw.mail.address import split
+from relaygw.mail.hold import DOUBTFUL, OF_CONFIGURATION, HoldCause, HoldCode
 from relaygw.mail.outcome import Scope
 from relaygw.operations.providers import holds_of
 from relaygw.operations.story.facts import Facts
 from relaygw.operations.story.words import seen_from
-from relaygw.policy.hold_reasons import (
-    REASON_IN_DOUBT,
-    REASON_MODE,
-    REASON_POISON,
-    REASON_RECOVERED,
-    is_in_8_bit,
-    is_of_configuration,
-    is_of_header,
-    parked_for,
-)
 from relaygw.policy.routing import provider_of_route
 from relaygw.policy.story import Advice, Note
 from relaygw.policy.untended import known_routes
@@ -30,8 +21,12 @@ from relaygw.store.holds import UNREACHABLE, Hold
 from relaygw.store.queue_entry import DeliveryEntry
 
 _WORKER = "delivery"
-_IN_DOUBT = (REASON_IN_DOUBT, "in doubt with")
-_OPERATOR = "operator: "
+_WORDS = {
+    HoldCode.MODE: "the mode or the allow list of the time of sending does not permit its "
+    "recipients",
+    HoldCode.POISON: "its worker died or failed with it three times, so it is kept from the others",
+    HoldCode.RECOVERED: "the queue was recovered after damage, and this may have been sent already",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,28 +119,23 @@ def _sentence(text: str) -> str:
 # --- held by itself ------------------------------------------------------------------------
 
 
-def held_words(reason: str) -> str:
+def held_words(cause: HoldCause) -> str:
     """Return why a delivery is held, as the end of a sentence."""
-    if reason.startswith(_IN_DOUBT):
+    if cause.code in DOUBTFUL:
         return "a provider may have taken it already, nobody knows; it is not tried again by itself"
-    if reason == REASON_MODE:
-        return "the mode or the allow list of the time of sending does not permit its recipients"
-    if reason == REASON_POISON:
-        return "its worker died or failed with it three times, so it is kept from the others"
-    if reason == REASON_RECOVERED:
-        return "the queue was recovered after damage, and this may have been sent already"
-    parked = parked_for(reason)
-    if parked is not None:
-        return f"{' and '.join(sorted(parked[0]))} refused to send for {parked[1]}"
-    if reason.startswith(_OPERATOR):
-        return f"an operator holds it ({reason.removeprefix(_OPERATOR)})"
-    return reason or "no reason is written down"
+    if cause.code is HoldCode.SENDER_REFUSED:
+        return f"{' and '.join(sorted(cause.providers))} refused to send for {cause.domain}"
+    if cause.code is HoldCode.OPERATOR:
+        return f"an operator holds it ({cause.key})"
+    return _WORDS.get(cause.code) or cause.sentence or "no reason is written down"
 
 
-def held_advice(reason: str, queue_id: str, message_id: str, provider: str | None) -> list[Advice]:
+def held_advice(
+    cause: HoldCause, queue_id: str, message_id: str, provider: str | None
+) -> list[Advice]:
     """Return what to do about a held delivery."""
     release = f"relaygw queue release --id {queue_id}"
-    if reason.startswith(_IN_DOUBT):
+    if cause.code in DOUBTFUL:
         where = f"the log of {provider}" if provider else "the provider's log"
         return [
             Advice(
@@ -153,13 +143,13 @@ def held_advice(reason: str, queue_id: str, message_id: str, provider: str | Non
             ),
             Advice("If it was:", f"relaygw queue delete --id {queue_id}"),
         ]
-    if reason == REASON_MODE:
+    if cause.code is HoldCode.MODE:
         return [
             Advice(
                 "Set mode and recipients.allow as they should be, reload, then let it go:", release
             )
         ]
-    if reason == REASON_POISON:
+    if cause.code is HoldCode.POISON:
         return [
             Advice(
                 f"Look into relaygw's own log for {queue_id}. If a worker died while sending it, "
@@ -167,9 +157,9 @@ def held_advice(reason: str, queue_id: str, message_id: str, provider: str | Non
                 release,
             )
         ]
-    if reason == REASON_RECOVERED:
+    if cause.code is HoldCode.RECOVERED:
         return _advice_on_recovered(queue_id, message_id, release)
-    return list(_advice_on_configuration(reason)) or [Advice("Let it go:", release)]
+    return list(_advice_on_configuration(cause)) or [Advice("Let it go:", release)]
 
 
 def _advice_on_recovered(queue_id: str, message_id: str, release: str) -> list[Advice]:
@@ -183,27 +173,26 @@ def _advice_on_recovered(queue_id: str, message_id: str, release: str) -> list[A
     ]
 
 
-def _advice_on_configuration(reason: str) -> Iterator[Advice]:
-    parked = parked_for(reason)
-    if parked is not None:
-        providers, domain = parked
-        for name in sorted(providers):
+def _advice_on_configuration(cause: HoldCause) -> Iterator[Advice]:
+    if cause.code is HoldCode.SENDER_REFUSED:
+        for name in sorted(cause.providers):
             yield Advice(
-                f"Have {domain} verified as a sender at {name}. A probe finds out by itself; now:",
+                f"Have {cause.domain} verified as a sender at {name}. "
+                "A probe finds out by itself; now:",
                 f"relaygw provider release {name}",
             )
-    elif is_of_header(reason):
+    elif cause.code is HoldCode.HEADER:
         yield Advice(
             "A provider may send to whom the header names. Have the program that writes it leave "
             "the address out (of a header without end: make it shorter) and delete this mail; or "
             "take the address off recipients.block and reload: it is looked at again then."
         )
-    elif is_in_8_bit(reason):
+    elif cause.code is HoldCode.NEEDS_8BITMIME:
         yield Advice(
             "Give the route a provider with 8BITMIME and reload: it is looked at again then. Or "
             "have the program that writes it write ASCII."
         )
-    elif is_of_configuration(reason):
+    elif cause.code in OF_CONFIGURATION:
         yield Advice(
             "Correct senders, daily_quota or the route in the configuration and reload: it is "
             "looked at again then."

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from relaygw.mail.attempt import AttemptState
+from relaygw.mail.hold import HoldCause, HoldCode
 from relaygw.mail.outcome import Meaning
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.mail.taken_as import provider_id
@@ -79,12 +80,12 @@ def _make(
 
 
 def _held(facts: Facts, part: DeliveryEntry) -> Prospect:
-    reason = part.reason or ""
+    cause = part.hold or HoldCause(HoldCode.OTHER)
     since_ms = facts.circumstances(part).held_at_ms
     notes = () if since_ms is None else (Note("since", seen_from(since_ms, facts.now_ms)),)
     entry = facts.entry
-    advice = held_advice(reason, entry.queue_id, entry.message_id, part.provider)
-    return _make(facts, part, f"it is held: {held_words(reason)}", advice, notes=notes)
+    advice = held_advice(cause, entry.queue_id, entry.message_id, part.provider)
+    return _make(facts, part, f"it is held: {held_words(cause)}", advice, notes=notes)
 
 
 def _in_hand(facts: Facts, part: DeliveryEntry) -> Prospect:
@@ -165,7 +166,7 @@ def _doubt_words(part: DeliveryEntry) -> str:
 
 def _wait_words(facts: Facts, part: DeliveryEntry, meaning: Meaning | None) -> str:
     """Return why the wait is as long as it is."""
-    if (part.reason or "").startswith("waits for provider"):
+    if part.hold is not None and part.hold.code is HoldCode.PROVIDER_DOWN:
         return f"it {part.reason}, which is in trouble"
     number = f"it waits for try {part.attempts + 1}"
     if meaning is not None and meaning.wait_s:

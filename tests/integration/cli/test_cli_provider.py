@@ -9,8 +9,8 @@ from click.testing import CliRunner
 
 from relaygw.cli import main
 from relaygw.cli.text import clock_ms
+from relaygw.mail.hold import refused_alike, sender_refused
 from relaygw.mail.state import DeliveryState
-from relaygw.policy.hold_reasons import held_sender_reason, refused_alike
 from relaygw.settings.presets import presets
 from relaygw.store.holds import Hold
 from relaygw.store.limits import SenderNote
@@ -294,9 +294,9 @@ def test_release_ends_the_holds_of_key_and_sender_domains_of_that_provider_only(
 
 def test_release_lets_mail_of_a_refused_sender_domain_go(shop: Desk) -> None:
     queue_id = shop.add()
-    shop.attempt(DeliveryState.HELD, reason=held_sender_reason(["main"], "shop.test"))
+    shop.attempt(DeliveryState.HELD, reason=sender_refused("shop.test", ["main"]).sentence)
     other = shop.add()
-    shop.attempt(DeliveryState.HELD, reason=held_sender_reason(["main"], "other.test"))
+    shop.attempt(DeliveryState.HELD, reason=sender_refused("other.test", ["main"]).sentence)
     put_hold(shop, "sender domain", "main shop.test")
     shop.run("provider", "release", "main")
     assert shop.states(queue_id) == {DeliveryState.DEFERRED}

@@ -17,6 +17,7 @@ import pytest
 import trustme
 from starlette.types import ASGIApp
 
+from relaygw.mail.hold import HoldCause, HoldCode
 from relaygw.mail.outcome import Scope
 from relaygw.mail.state import DeliveryState
 from relaygw.observe.metrics.run_files import RunFiles
@@ -89,7 +90,7 @@ async def test_the_queue_by_state_and_route(store: Store, tmp_path: Path) -> Non
         [held.queue_id],
         from_states=frozenset({DeliveryState.INCOMING}),
         to=DeliveryState.HELD,
-        reason="look at it",
+        hold=HoldCause(HoldCode.OTHER, "look at it"),
         due_at_ms=0,
         entry=AuditEntry(
             at_ms=0, actor="t", action="hold", target=held.queue_id, affected=1, detail=""

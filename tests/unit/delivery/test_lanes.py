@@ -9,6 +9,7 @@ import pytest
 from relaygw.delivery.gate import Gate
 from relaygw.delivery.lanes import Lane, build_lanes, next_lane, window_size
 from relaygw.mail.envelope import ClaimedDelivery
+from relaygw.mail.hold import HoldCause, HoldCode, sender_refused
 from relaygw.settings.model import Settings
 from relaygw.settings.provider import Provider
 from relaygw.settings.routes import Stream
@@ -57,7 +58,7 @@ def test_what_a_provider_cannot_carry_goes_by_the_next_one_of_its_route() -> Non
     assert made.pass_by(first, mail, "why") is None
     assert (made.gate_for(mail, 0.0), made.gate_for(other, 0.0)) == (second, first)
     reason = made.pass_by(second, mail, "why")  # the third one takes nothing of that size
-    assert reason == "needs 8BITMIME, which no provider of route transactional has for it: why"
+    assert reason == HoldCause(HoldCode.NEEDS_8BITMIME, "transactional why")
     assert made.gate_for(mail, 0.0) is first, "once it is released all are asked again"
     for number in range(20_000):
         assert made.pass_by(first, claimed(queue_id=f"{number}"), "why") is None
@@ -67,7 +68,8 @@ def test_what_a_provider_cannot_carry_goes_by_the_next_one_of_its_route() -> Non
 def test_mail_in_doubt_goes_by_no_other_provider_whatever_it_lacks() -> None:
     made = lane(gate("a"), gate("b"), mails=0)
     bound = claimed(doubts=1, provider="a")
-    assert str(made.pass_by(made.gates[0], bound, "why")).startswith("needs 8BITMIME")
+    reason = made.pass_by(made.gates[0], bound, "why")
+    assert reason == HoldCause(HoldCode.NEEDS_8BITMIME, "transactional why")
 
 
 def test_one_connection_is_kept_for_transactional_mail() -> None:
@@ -140,7 +142,7 @@ def test_mail_in_doubt_stays_with_its_provider(more: dict[str, int]) -> None:
 def test_mail_in_doubt_with_a_provider_of_another_time_is_held() -> None:
     only = lane(gate("b"), mails=0)
     lost = claimed(provider="a", doubts=1)
-    assert only.obstacle(lost) == "in doubt with a, which route transactional has no more"
+    assert only.obstacle(lost) == HoldCause(HoldCode.LOST_PROVIDER, "a transactional")
     only.window.append(lost)
     assert not only.is_plain
 
@@ -164,7 +166,7 @@ def test_a_sender_that_no_provider_takes_has_an_obstacle() -> None:
     both = lane(gate("a", senders=("@one.test",)), gate("b", senders=("@two.test",)))
     assert both.obstacle(sends_as("x@two.test")) is None
     assert both.obstacle(sends_as("")) is None
-    problem = "no provider of route transactional may send as x@three.test"
+    problem = HoldCause(HoldCode.NO_SENDER, "transactional x@three.test")
     assert both.obstacle(sends_as("x@three.test")) == problem
 
 
@@ -174,7 +176,7 @@ def test_a_held_sender_domain_goes_to_the_next_provider_or_waits() -> None:
     both, only = lane(first, second), lane(first)
     assert both.gate_for(sends_as("x@SHOP.test"), 0.0) is second
     assert both.gate_for(sends_as("x@sub.shop.test"), 0.0) is first
-    assert only.obstacle(sends_as("x@shop.test")) == "sender domain shop.test is refused by a"
+    assert only.obstacle(sends_as("x@shop.test")) == sender_refused("shop.test", ["a"])
     first.sender_passes.add("shop.test")
     assert only.obstacle(sends_as("x@shop.test")) is None
     first.start(Stream.TRANSACTIONAL, 0.0, sends_as("x@shop.test"))

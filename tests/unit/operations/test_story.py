@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from relaygw.mail.envelope import NewDelivery, NewRecipient, Released, ReleasedDelivery, Source
+from relaygw.mail.hold import HoldCause, HoldCode, sender_refused
 from relaygw.mail.outcome import Stage, Verdict
 from relaygw.mail.state import RecipientState
 from relaygw.operations.queue_actions import (
@@ -21,7 +22,6 @@ from relaygw.operations.queue_actions import (
 )
 from relaygw.operations.story import tell_story
 from relaygw.operations.story.obstacles import held_advice, held_words
-from relaygw.policy.hold_reasons import held_sender_reason, needs_8bitmime_reason
 from relaygw.policy.story import EventKind, as_object
 from relaygw.store.audit import AuditEntry
 from relaygw.store.holds import UNREACHABLE, Hold
@@ -106,8 +106,9 @@ def test_it_names_fields_that_are_left_out(tmp_path: Path) -> None:
 
 def test_what_is_held_for_a_field_says_which_and_what_to_do() -> None:
     reason = "field X-SMTPAPI names c@cust.test, who is on recipients.block"
-    assert held_words(reason) == reason
-    (advice,) = held_advice(reason, "2KQ7ZJ4M1X", "", None)
+    cause = HoldCause(HoldCode.HEADER, reason)
+    assert held_words(cause) == reason
+    (advice,) = held_advice(cause, "2KQ7ZJ4M1X", "", None)
     assert "take the address off recipients.block and reload" in advice.text
 
 
@@ -281,7 +282,7 @@ def test_throttled(rig: StoryRig) -> None:
 def test_a_held_sender(rig: StoryRig) -> None:
     message = rig.accept()
     refused = (Stage.MAIL, "550 5.7.1 Sender domain is not verified")
-    rig.attempt(message, refused, held_reason=held_sender_reason(["main"], "shop.test"))
+    rig.attempt(message, refused, hold=sender_refused("shop.test", ["main"]))
     story = rig.story(message)
     assert event_of(story, EventKind.HELD).text == "not sent: main refused the sender"
     assert story.headline == "Not sent yet: it is held: main refused to send for shop.test."
@@ -552,7 +553,7 @@ def test_a_story_as_an_object(rig: StoryRig) -> None:
 
 
 def test_content_that_needs_8bitmime_has_its_reason_and_what_to_do() -> None:
-    reason = needs_8bitmime_reason("default", "it is signed")
-    assert held_words(reason) == reason
-    (advice,) = held_advice(reason, "Q", "<1@x>", None)
+    cause = HoldCause(HoldCode.NEEDS_8BITMIME, "default it is signed")
+    assert held_words(cause) == cause.sentence
+    (advice,) = held_advice(cause, "Q", "<1@x>", None)
     assert advice.text.startswith("Give the route a provider with 8BITMIME and reload")

@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-import inspect
 from typing import Any
 
 import pytest
 
+from relaygw.mail.hold import HoldCause, HoldCode, sender_refused
 from relaygw.mail.standing import HeldMail, MailInHand
-from relaygw.policy import hold_reasons
-from relaygw.policy.hold_reasons import Why, held_sender_reason, why_held
 from relaygw.policy.untended import (
     KINDS,
     Lane,
     LostInstance,
     Standing,
     Untended,
+    Why,
     known_routes,
     longest_attempt_s,
     longest_in_hand_s,
     lost_gateways,
     shortest_in_hand_s,
     untended,
+    why_held,
 )
 from relaygw.settings.alerts import Rule
 from relaygw.settings.model import Settings
@@ -29,7 +29,7 @@ from tests.tables import each_of
 
 NOW_MS = 1_795_600_000_000
 HOUR_MS = 3_600_000
-PARKED = held_sender_reason(["main", "spare"], "shop.test")
+PARKED = sender_refused("shop.test", ["main", "spare"])
 
 SETTINGS = Settings.model_validate(
     {
@@ -51,10 +51,10 @@ SETTINGS = Settings.model_validate(
 )
 
 
-def held(reason: str, *, deliveries: int = 1, age_ms: int = HOUR_MS) -> HeldMail:
+def held(cause: HoldCause, *, deliveries: int = 1, age_ms: int = HOUR_MS) -> HeldMail:
     return HeldMail(
         route="default",
-        reason=reason,
+        cause=cause,
         deliveries=deliveries,
         since_ms=NOW_MS - age_ms,
         examples=("A1", "Z9"),
@@ -65,35 +65,22 @@ def judged(**standing: Any) -> list[Untended]:
     return untended(Standing(**standing), SETTINGS, now_ms=NOW_MS)
 
 
-def example_reasons() -> dict[str, str]:
-    """Return a reason of each kind in `policy.hold_reasons`, by its name there.
-
-    Found by their names, so that a new one is judged as well.
-    """
-    found: dict[str, str] = {
-        name: value for name, value in vars(hold_reasons).items() if name.startswith("REASON_")
-    }
-    found |= {text: f"{text}x" for text in hold_reasons._IN_HEADER}
-    samples = {"providers": ["main"], "recipients": 7}
-    for name, function in inspect.getmembers(hold_reasons, inspect.isfunction):
-        if name.endswith("_reason") and function.__module__ == hold_reasons.__name__:
-            arguments = inspect.signature(function).parameters
-            found[name] = function(*(samples.get(argument, "x") for argument in arguments))
-    return found
+HELD = [HoldCause(code, "main x@y.test") for code in HoldCode if code is not HoldCode.PROVIDER_DOWN]
 
 
 # --- held ---------------------------------------------------------------------------------
 
 
-@each_of(("name", "reason"), example_reasons().items())
-def test_every_reason_to_hold_mail_has_a_word(name: str, reason: str) -> None:
-    assert why_held(reason) is not Why.OTHER, f"give {name} a word in policy.hold_reasons.Why"
+@each_of("code", sorted(set(HoldCode) - {HoldCode.OTHER, HoldCode.PROVIDER_DOWN}))
+def test_every_code_of_held_mail_has_a_word(code: HoldCode) -> None:
+    assert why_held(code) is not Why.OTHER
 
 
-@each_of("reason", [*example_reasons().values(), "what nobody has thought of", ""])
-def test_held_mail_is_told_whatever_it_is_held_for(reason: str) -> None:
-    (one,) = judged(held=[held(reason, deliveries=3, age_ms=5 * HOUR_MS)])
-    assert (one.rule, one.kind, one.key) == (Rule.HELD, why_held(reason), why_held(reason))
+@each_of("cause", [*HELD, HoldCause(HoldCode.OTHER)])
+def test_held_mail_is_told_whatever_it_is_held_for(cause: HoldCause) -> None:
+    (one,) = judged(held=[held(cause, deliveries=3, age_ms=5 * HOUR_MS)])
+    word = why_held(cause.code)
+    assert (one.rule, one.kind, one.key) == (Rule.HELD, word, word)
     assert (one.deliveries, one.since_ms) == (3, NOW_MS - 5 * HOUR_MS)
     assert one.summary.startswith("3 deliveries are held, the longest for 5h (A1 Z9): ")
     assert one.summary[-1] != " "
@@ -102,16 +89,14 @@ def test_held_mail_is_told_whatever_it_is_held_for(reason: str) -> None:
 
 
 def test_reasons_of_one_word_are_told_together() -> None:
-    words = [
-        held(hold_reasons.no_sender_reason("default", f"{n}@x.test"), age_ms=n) for n in (5, 9)
-    ]
+    words = [held(HoldCause(HoldCode.NO_SENDER, f"default {n}@x.test"), age_ms=n) for n in (5, 9)]
     (one,) = judged(held=words)
     assert (one.deliveries, one.since_ms) == (2, NOW_MS - 9)
 
 
 def test_what_an_operator_holds_is_told_once_it_may_be_forgotten() -> None:
     for age_ms, is_told in ((4 * HOUR_MS, False), (4 * HOUR_MS + 1000, True)):
-        (one,) = judged(held=[held("operator: wait", age_ms=age_ms)])
+        (one,) = judged(held=[held(HoldCause(HoldCode.OPERATOR, "wait"), age_ms=age_ms)])
         assert one.is_told == is_told
 
 
@@ -238,7 +223,7 @@ def test_the_lost_processes_of_a_host_are_told_together() -> None:
 
 def test_what_is_counted_has_a_name_without_addresses() -> None:
     found = judged(
-        held=[held(reason) for reason in (*example_reasons().values(), "x@y.test")],
+        held=[held(cause) for cause in HELD],
         lanes=[lane("gone")],
         in_hand=[in_hand("default", age_s=9000)],
     )

@@ -1,0 +1,162 @@
+"""Why a delivery does not go: a code and a key for programs, a sentence for people. Pure.
+
+The queue keeps the code and the key beside the sentence, which is what people search for. A
+sentence is made of the other two. `cause_of` reads one only where a version before schema 0007
+wrote it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+
+from relaygw.mail.address import split
+
+
+class HoldCode(StrEnum):
+    """What keeps a delivery; all but the last hold it, that one puts it off."""
+
+    MODE = "mode"  # the mode or the lists of the time of sending do not permit its recipients
+    POISON = "poison"
+    IN_DOUBT = "in_doubt"
+    RECOVERED = "recovered"  # from a damaged queue, and may have been sent already
+    SENDER_REFUSED = "sender_refused"  # by its providers, as long as their holds last
+    NO_SENDER = "no_sender"  # no provider of its route may send as its sender
+    OVER_QUOTA = "over_quota"
+    NEEDS_8BITMIME = "needs_8bitmime"
+    HEADER = "header"  # a field of it that names recipients
+    LOST_PROVIDER = "lost_provider"  # in doubt with one that its route has no more
+    OPERATOR = "operator"
+    OTHER = "other"
+    PROVIDER_DOWN = "provider_down"
+
+
+OF_CONFIGURATION = frozenset(
+    {
+        HoldCode.SENDER_REFUSED,
+        HoldCode.NO_SENDER,
+        HoldCode.OVER_QUOTA,
+        HoldCode.NEEDS_8BITMIME,
+        HoldCode.HEADER,
+    }
+)
+"""What another configuration may settle: a look at it again is worth while."""
+DOUBTFUL = frozenset({HoldCode.IN_DOUBT, HoldCode.LOST_PROVIDER})
+"""A provider may have it already."""
+# `{}` stands for a part of the key, in its order; only the last one may have spaces
+_SENTENCES = {
+    HoldCode.MODE: "mode",
+    HoldCode.POISON: "poison",
+    HoldCode.IN_DOUBT: "in_doubt",
+    HoldCode.RECOVERED: "recovered",
+    HoldCode.SENDER_REFUSED: "sender domain {} is refused by {}",
+    HoldCode.NO_SENDER: "no provider of route {} may send as {}",
+    HoldCode.OVER_QUOTA: "no daily_quota of route {} covers its {} recipients",
+    HoldCode.NEEDS_8BITMIME: "needs 8BITMIME, which no provider of route {} has for it: {}",
+    HoldCode.LOST_PROVIDER: "in doubt with {}, which route {} has no more",
+    HoldCode.OPERATOR: "operator: {}",
+    HoldCode.PROVIDER_DOWN: "waits for provider {}",
+}
+_OF_HEADER = ("field ", "its header ")  # see policy.recipient_fields and upstream.content
+_CODES = {code.value: code for code in HoldCode}
+_BETWEEN_PROVIDERS = ", "
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class HoldCause:
+    """Why a delivery is held or put off; the key is its sentence where the code has none."""
+
+    code: HoldCode
+    key: str = ""
+
+    @property
+    def sentence(self) -> str:
+        """What people read."""
+        if self.code not in _SENTENCES:
+            return self.key
+        text = _SENTENCES[self.code]
+        return text.format(*self.key.split(" ", max(0, text.count("{}") - 1)))
+
+    @property
+    def domain(self) -> str:
+        """The domain of a sender that is refused; "" of the null sender."""
+        return self.key.partition(" ")[0]
+
+    @property
+    def providers(self) -> list[str]:
+        """The providers that refuse a sender."""
+        return self.key.partition(" ")[2].split(_BETWEEN_PROVIDERS)
+
+    def is_refused(self, provider: str, domain: str) -> bool:
+        """True when it waits until this provider takes this sender's domain."""
+        is_such = self.code is HoldCode.SENDER_REFUSED and self.domain == domain
+        return is_such and provider in self.providers
+
+
+def sender_refused(domain: str, providers: Iterable[str]) -> HoldCause:
+    """Return the cause of mail that waits until a provider takes a sender's domain."""
+    names = _BETWEEN_PROVIDERS.join(providers)
+    return HoldCause(HoldCode.SENDER_REFUSED, f"{domain} {names}")
+
+
+def provider_down(provider: str) -> HoldCause:
+    """Return the cause of mail that is put off, as only a provider in trouble may take it."""
+    return HoldCause(HoldCode.PROVIDER_DOWN, provider)
+
+
+def sender_domain(sender: str) -> str:
+    """Return the domain that holds of senders are about; "" of the null sender."""
+    domain = split(sender)[1] or ""
+    return domain.lower() if domain.isascii() else domain
+
+
+# --- holds of providers -------------------------------------------------------------------
+
+_REFUSED_ALIKE = " messages in a row were refused alike: "
+
+
+def refused_alike(number: int, words: str) -> str:
+    """Return the reason of a provider's hold that so many refusals in these words have set."""
+    return f"{number}{_REFUSED_ALIKE}{words}"
+
+
+def words_refused_alike(reason: str) -> str | None:
+    """Return the words of such a hold, None for the reason of another one."""
+    _, is_such, words = reason.partition(_REFUSED_ALIKE)
+    return words if is_such else None
+
+
+# --- sentences that have no code ----------------------------------------------------------
+
+_PATTERNS = {
+    code: re.compile(
+        re.escape(text).replace(r"\{\}", r"(\S*)", text.count("{}") - 1).replace(r"\{\}", "(.*)"),
+        re.DOTALL,
+    )
+    for code, text in _SENTENCES.items()
+}
+
+
+def cause_of(sentence: str) -> HoldCause:
+    """Return the cause of mail that was held by a version before schema 0007."""
+    for code, pattern in _PATTERNS.items():
+        match = pattern.fullmatch(sentence)
+        if match is not None:
+            return HoldCause(code, " ".join(match.groups()))
+    is_of_header = sentence.startswith(_OF_HEADER)
+    return HoldCause(HoldCode.HEADER if is_of_header else HoldCode.OTHER, sentence)
+
+
+def cause_in(code: str | None, key: str | None, sentence: str | None) -> HoldCause:
+    """Return the cause of a held delivery as the queue keeps it.
+
+    A version before schema 0007 writes the sentence alone, and leaves code and key of an earlier
+    hold as they are: they count when the sentence is theirs.
+    """
+    if code in _CODES:
+        cause = HoldCause(_CODES[code], key or "")
+        if cause.sentence == (sentence or ""):
+            return cause
+    return cause_of(sentence or "")
