@@ -16,8 +16,13 @@ from relaygw.web import words
 from relaygw.web.api.requests import MAX_NOTE_CHARACTERS, Call, after_of, limit_of
 from relaygw.web.context import WebContext, is_queue_id
 from relaygw.web.problem import Problem
-from relaygw.web.queue.actions import QueueChoice, carry_out, known_provider
-from relaygw.web.queue.selection import found_messages, read_asked
+from relaygw.web.queue.selection import (
+    QueueChoice,
+    carry_out,
+    found_messages,
+    known_provider,
+    read_asked,
+)
 
 
 async def list_messages(web: WebContext, call: Call) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from relaygw.web.dashboard.plots import sums_by_label
 from relaygw.web.gate.identity import Principal, Role, require
 from relaygw.web.page import note_of, redirect, render, with_notice
 from relaygw.web.problem import Problem
-from relaygw.web.queue.actions import known_provider
+from relaygw.web.queue.selection import known_provider
 
 _ACTIONS = ("hold", "release")
 _TONES = {

@@ -14,21 +14,43 @@ from __future__ import annotations
 import re
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from html import escape
+from urllib.parse import quote, unquote
 
 import nh3
 
 from relaygw.store.queue_entry import QueueEntry
-from relaygw.web.mail.html_syntax import ALLOWED_TAGS
-from relaygw.web.mail.html_writer import ATTRIBUTES, SHOW, Link, MailWriter, Removed
+from relaygw.web.mail.css import filter_css
+from relaygw.web.mail.html_syntax import ALLOWED_TAGS, VOID_TAGS, Balance, Tag, tokens
 from relaygw.web.mail.mime_tree import MimeTree, Part, filed_ids
 from relaygw.web.mail.parts import pictures_of
 
 MAX_HTML_CHARACTERS = 2 * 2**20
 """How much HTML of a message is shown."""
+MAX_TAGS = 15_000
+MAX_CSS_CHARACTERS = 256 * 1024
+MAX_LINKS = 500
+ATTRIBUTES = frozenset(
+    {"abbr", "align", "alt", "bgcolor", "border", "cellpadding", "cellspacing", "class", "clear",
+     "color", "colspan", "compact", "datetime", "dir", "face", "headers", "height", "hspace", "id",
+     "lang", "noshade", "nowrap", "reversed", "role", "rowspan", "scope", "size", "span", "start",
+     "style", "summary", "title", "type", "valign", "value", "vspace", "width"}
+)  # fmt: skip
+"""What may stand on any element."""
 
+# While nh3 works, these noncharacters stand for what is an entity in its input or output: it
+# takes time by the square of their number.
+_MARKS = {"&": "\ufdd0", "<": "\ufdd1", '"': "\ufdd2", ">": "\ufdd3", "\xa0": "\ufdd4"}
+HIDE = str.maketrans(_MARKS | dict.fromkeys(_MARKS.values(), "\ufffd"))
+SHOW = str.maketrans({mark: escape(sign) for sign, mark in _MARKS.items()})
+
+_MAX_LINK_TEXT = 200
+_MAX_TARGET = 4000
+_MAX_VALUE = 10_000
+_ROOT_ATTRIBUTES = ATTRIBUTES | {"text", "link", "leftmargin", "topmargin"}
+_PICTURE = re.compile(r"data:image/(?:png|gif|jpe?g|webp|bmp|avif|svg\+xml)[;,]", re.IGNORECASE)
 _PLACED = re.compile(r'src="data:,(\d+)"')
 _HARMLESS = nh3.Cleaner(
     tags=set(ALLOWED_TAGS),
@@ -37,6 +59,37 @@ _HARMLESS = nh3.Cleaner(
     link_rel=None,
 )
 _BASE_CSS = ":root{color-scheme:light}"
+_MAX_LABEL = 40
+_CHARACTER_PX = 7
+_NUMBER = re.compile(r"\s*(\d{1,4})(?:px)?\s*$")
+_SVG = (
+    '<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}">'
+    '<defs><pattern id="p" width="8" height="8" patternUnits="userSpaceOnUse" '
+    'patternTransform="rotate(45)"><rect width="8" height="8" fill="#f3f5f8"/>'
+    '<rect width="4" height="8" fill="#e7ebf1"/></pattern></defs>'
+    '<rect width="100%" height="100%" fill="url(#p)" stroke="#a3adbb" stroke-width="2" '
+    'stroke-dasharray="4 3"/><text x="50%" y="50%" dy=".35em" text-anchor="middle" '
+    'font-family="sans-serif" font-size="11" fill="#4c5666">{label}</text></svg>'
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A link of a message: where it leads, and what it says of itself."""
+
+    target: str
+    text: str
+
+
+@dataclass(slots=True)
+class Removed:
+    """What was taken out of the HTML of a message."""
+
+    images: int = 0  # remote ones
+    sheets: int = 0
+    scripts: int = 0  # and attributes that are scripts
+    forms: int = 0
+    frames: int = 0  # and objects, sounds, films
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +107,7 @@ def mail_page(source: str, *, title: str, picture: Callable[[str], str | None]) 
 
     `picture` returns the data: address of the part with a Content-ID, None without one.
     """
-    writer = MailWriter(picture)
+    writer = _Writer(picture)
     writer.write(source[:MAX_HTML_CHARACTERS].replace("\0", ""))
     clean = _HARMLESS.clean("".join(writer.out)).translate(SHOW)
     body = _PLACED.sub(writer.placed, clean)
@@ -107,3 +160,175 @@ def html_part(tree: MimeTree) -> Part | None:
     filed = filed_ids(tree)
     pages = [one for one in tree.leaves if one.is_body and one.content_type == "text/html"]
     return min(pages, key=lambda one: one.part_id in filed, default=None)
+
+
+class _Writer:
+    """Writes the tags of a page anew and notes what it leaves out."""
+
+    def __init__(self, picture: Callable[[str], str | None]) -> None:
+        self.out: list[str] = []
+        self.css: list[str] = []
+        self.html = self.body = ""
+        self.links: list[Link] = []
+        self.removed = Removed()
+        self.is_cut = False
+        self._picture = picture
+        self._pictures: list[str] = []
+        self._balance = Balance(self.out)
+        self._link: tuple[str, list[str]] | None = None
+        self._css_left = MAX_CSS_CHARACTERS
+
+    def write(self, source: str) -> None:
+        """Write a page to `out`, its style sheets to `css`, and fill the other attributes."""
+        left = MAX_TAGS
+        for token in tokens(source):
+            if isinstance(token, str):
+                self.out.append(token.translate(HIDE))
+                if self._link is not None:
+                    self._link[1].append(token)
+            else:
+                self._write_tag(token)
+            left -= not isinstance(token, str) or len(token) == 1
+            if left < 0:
+                self.is_cut = True
+                break
+        self._end_link()
+        self._balance.close_all()
+        self.is_cut |= self._balance.is_too_deep
+
+    def placed(self, match: re.Match[str]) -> str:
+        """Put a picture where its number stands."""
+        number = int(match[1])
+        return f'src="{self._pictures[number]}"' if number < len(self._pictures) else 'src=""'
+
+    def _write_tag(self, tag: Tag) -> None:
+        name = tag.name
+        if name in ("html", "body"):
+            self._write_root(tag)
+        elif name not in ALLOWED_TAGS:
+            self._leave_out(tag)
+        elif tag.is_end:
+            if name == "a":
+                self._end_link()
+            self._balance.end(name)
+        else:
+            attributes = self._attributes(tag)
+            if name in VOID_TAGS:
+                self._balance.void(name, attributes)
+            else:
+                self._balance.start(name, attributes)
+
+    def _write_root(self, tag: Tag) -> None:
+        """Keep what the first html and body tags say; the document has its own."""
+        if not tag.is_end and not getattr(self, tag.name):
+            written = self._written(tag, _ROOT_ATTRIBUTES)
+            setattr(self, tag.name, written.translate(SHOW))
+
+    def _leave_out(self, tag: Tag) -> None:
+        if tag.is_end:
+            return
+        match tag.name:
+            case "style":
+                self._add_css(tag.raw)
+            case "script":
+                self.removed.scripts += 1
+            case "form":
+                self.removed.forms += 1
+            case "iframe" | "frame" | "object" | "applet" | "embed" | "audio" | "video":
+                self.removed.frames += 1
+            case "link":
+                self.removed.sheets += "stylesheet" in tag.attributes().get("rel", "").lower()
+
+    def _add_css(self, source: str) -> None:
+        if len(source) > self._css_left:
+            self.is_cut = True
+            return
+        self._css_left -= len(source)
+        filtered = filter_css(source)
+        self.css.append(filtered.css + "\n")
+        self.removed.images += filtered.images
+        self.removed.sheets += filtered.sheets
+
+    def _attributes(self, tag: Tag) -> str:
+        if tag.name == "a":
+            return self._start_link(tag)
+        written = self._written(tag, ATTRIBUTES)
+        if tag.name == "img":
+            written += self._source_of(tag.attributes())
+        return written
+
+    def _written(self, tag: Tag, allowed: frozenset[str]) -> str:
+        parts = []
+        for name, value in tag.attributes().items():
+            if name == "style":
+                filtered = filter_css(value)
+                self.removed.images += filtered.images
+                value = filtered.css
+            elif name not in allowed:
+                self.removed.scripts += name.startswith("on")
+                self.removed.images += name == "background" and bool(value)
+                continue
+            parts.append(f' {name}="{value[:_MAX_VALUE].translate(HIDE)}"')
+        return "".join(parts)
+
+    def _source_of(self, attributes: dict[str, str]) -> str:
+        source = attributes.get("src", "").strip()
+        shown: str | None = None
+        if source[:4].lower() == "cid:":
+            shown = self._picture(unquote(source[4:])) or self._picture(source[4:])
+        elif _PICTURE.match(source):
+            shown = escape(source)
+        elif source:
+            self.removed.images += 1
+        elif "srcset" not in attributes:
+            return ""
+        if shown is None:
+            shown = _placeholder(attributes)
+        self._pictures.append(shown)
+        return f' src="data:,{len(self._pictures) - 1}"'
+
+    def _start_link(self, tag: Tag) -> str:
+        self._end_link()
+        target = tag.attributes().get("href", "").strip()[:_MAX_TARGET]
+        written = self._written(tag, ATTRIBUTES - {"title"})
+        if not target:
+            return written
+        self.removed.scripts += target.lower().lstrip("\0 ").startswith("javascript:")
+        if not target.startswith("#"):
+            self._link = (target, [])
+        # no element has this id, so that a click does not even scroll
+        return f'{written} href="#relaygw-link" title="{target.translate(HIDE)}"'
+
+    def _end_link(self) -> None:
+        if self._link is None:
+            return
+        target, pieces = self._link
+        self._link = None
+        text = " ".join("".join(pieces)[: 4 * _MAX_LINK_TEXT].split())
+        if len(self.links) < MAX_LINKS:
+            self.links.append(Link(target, text[:_MAX_LINK_TEXT]))
+
+
+def _placeholder(attributes: Mapping[str, str]) -> str:
+    """Return the data: address of a hatched field of a picture's size that shows its `alt` text.
+
+    It stands for a picture that is not loaded. Safe in an attribute in double quotes. A picture of
+    a few pixels stays as small.
+    """
+    width, height = _pixels(attributes.get("width")), _pixels(attributes.get("height"))
+    text = " ".join(attributes.get("alt", "").split())
+    label = text if len(text) <= _MAX_LABEL else text[: _MAX_LABEL - 1] + "…"
+    wanted = _CHARACTER_PX * len(label) + 24
+    if (width is not None and width < wanted) or (height is not None and height < 16):
+        label = ""
+    svg = _SVG.format(
+        width=width if width is not None else max(wanted, 48),
+        height=height if height is not None else 32,
+        label=escape(label),
+    )
+    return "data:image/svg+xml," + quote(svg, safe=" =:/();.,-")
+
+
+def _pixels(value: str | None) -> int | None:
+    match = _NUMBER.match(value or "")
+    return int(match[1]) if match else None

@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-from relaygw.web.mail.html_page import MailPage, html_part
-from relaygw.web.mail.html_writer import MAX_LINKS, Link, Removed
+from relaygw.web.mail.html_page import MAX_LINKS, Link, MailPage, Removed, html_part
 from relaygw.web.mail.mime_header import decode_text, decode_words
 from relaygw.web.mail.mime_tree import MimeTree, filed_ids
 from relaygw.web.mail.parts import MAX_LISTED_PARTS, part_lines

@@ -17,8 +17,8 @@ from relaygw.web.gate.identity import Role, require
 from relaygw.web.inbox import action_of
 from relaygw.web.page import note_of, redirect, render, with_notice
 from relaygw.web.problem import Problem
-from relaygw.web.queue.actions import QueueChoice, carry_out, known_provider, read_queue_choice
 from relaygw.web.queue.list import make_queue_rows
+from relaygw.web.queue.selection import QueueChoice, carry_out, known_provider, read_queue_choice
 
 SHOWN = 20
 

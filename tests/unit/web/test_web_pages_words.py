@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from relaygw.web import words
-from relaygw.web.mail.html_writer import Link
+from relaygw.web.mail.html_page import Link
 from relaygw.web.mail.views import listed_links
 from relaygw.web.page import notice_of, with_notice
 from relaygw.web.sandbox.inbox import list_path, make_filter, message_path, tag_term
