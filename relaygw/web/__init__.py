@@ -1,6 +1,6 @@
-"""The web role: health, and captured mail in the form of Mailpit's API.
+"""The web role: health, dashboard, pages and APIs of the queue and of captured mail, over HTTP.
 
-Starlette and uvicorn live here only. What a page or an answer says is decided here, what it
-says it about is read from `store`. May import `inbound`, `delivery`, `operations`,
-`store`, `policy`, `access`, `observe`, `settings`, `mail` and `errors`.
+Starlette and uvicorn live here only. By subject: `gate` (who may ask), `mail` (hostile content),
+`queue`, `sandbox`, `dashboard`. APIs are packages named `api`; they and pages do not know each
+other, and what both need stands in their subject.
 """

@@ -83,6 +83,18 @@ class Asked:
         kept = [(key, each) for key, each in self.pairs() if key != name]
         return read_pairs([*kept, (name, value)], now_ms=0)
 
+    def narrowed(self, states: frozenset[DeliveryState], looked_at_ms: int) -> Asked | None:
+        """Return the same in one of `states`, without what was accepted after somebody looked.
+
+        None when that is nothing, whatever there is.
+        """
+        selection = self.selection
+        states &= selection.states
+        before_ms = selection.accepted_before_ms
+        limit_ms = looked_at_ms if before_ms is None else min(before_ms, looked_at_ms)
+        found = replace(selection, states=states, accepted_before_ms=limit_ms)
+        return replace(self, selection=found) if states else None
+
 
 def read_asked(given: Given, *, now_ms: int) -> Asked:
     """Return what parameters ask for; other names are not looked at. Raises Problem."""
@@ -159,29 +171,6 @@ def found_messages(store: Store, asked: Asked, *, limit: int, after: str = "") -
     return found[:limit]
 
 
-def all_messages(store: Store, asked: Asked) -> Iterator[list[QueueEntry]]:
-    """Yield all of the messages, some at a time, in the order of acceptance."""
-    after = ""
-    while page := found_messages(store, asked, limit=PAGE_MESSAGES, after=after):
-        yield page
-        after = page[-1].queue_id
-
-
-def until(asked: Asked, looked_at_ms: int) -> Asked:
-    """Return the same without what was accepted after somebody looked."""
-    before_ms = asked.selection.accepted_before_ms
-    limit_ms = looked_at_ms if before_ms is None else min(before_ms, looked_at_ms)
-    return replace(asked, selection=replace(asked.selection, accepted_before_ms=limit_ms))
-
-
-def in_states(asked: Asked, states: frozenset[DeliveryState]) -> Asked | None:
-    """Return those of the messages that are in one of `states`, None for none at all."""
-    narrowed = asked.selection.states & states
-    if not narrowed:
-        return None
-    return replace(asked, selection=replace(asked.selection, states=narrowed))
-
-
 def queued_of(web: WebContext, request: Request) -> QueueEntry:
     """Return the message that the path names, whatever its state; raises 404 without one."""
     queue_id = request.path_params["queue_id"]
@@ -225,10 +214,14 @@ class QueueChoice(Choice):
         if self.looked_at_ms is None:
             yield list(self.ids)
             return
-        asked = in_states(until(self.asked, self.looked_at_ms), states)
-        if asked is not None:
-            for page in all_messages(store, asked):
-                yield [entry.queue_id for entry in page]
+        narrowed = self.asked.narrowed(states, self.looked_at_ms)
+        after = ""
+        while narrowed is not None:
+            page = found_messages(store, narrowed, limit=PAGE_MESSAGES, after=after)
+            if not page:
+                return
+            yield [entry.queue_id for entry in page]
+            after = page[-1].queue_id
 
     def missing(self, store: Store) -> list[LeftAlone]:
         """Return the ticked messages that are not there any more."""

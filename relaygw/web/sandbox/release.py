@@ -6,7 +6,7 @@ if an admin was shown that very address and confirmed it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import islice
 from typing import Any
 
@@ -16,8 +16,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from relaygw.operations.captured import plan_release, release_captured
-from relaygw.operations.queue_actions import LeftAlone
-from relaygw.operations.release_plan import Copy, RefusedCopy, ReleaseResult, Wish
+from relaygw.operations.release_plan import Copy, ReleaseResult, Wish
 from relaygw.web import words
 from relaygw.web.context import WebContext, is_queue_id
 from relaygw.web.gate.identity import Principal, Role, require
@@ -43,11 +42,7 @@ class ReleasePage:
         require(request, Role.OPERATOR)
         found = await self._web.read(lambda: captured_of(self._web, request))
         choice = CapturedChoice(ids=(found.entry.queue_id,))
-        return await self._plan(request, choice, to="", problem="")
-
-    async def ask(self, request: Request, choice: CapturedChoice) -> Response:
-        """Show who would get the chosen messages."""
-        return await self._plan(request, choice, to="", problem="")
+        return await self.ask(request, choice)
 
     async def release(self, request: Request) -> Response:
         """Show the plan for another address, or carry out what was confirmed."""
@@ -58,9 +53,10 @@ class ReleasePage:
             raise HTTPException(400, "no message was named; tick some in the list")
         to = str(form.get("to", "")).strip()[:1000]
         if form.get("confirmed") != "1":
-            return await self._plan(request, choice, to=to, problem="")
+            return await self.ask(request, choice, to=to)
         result = await self._web.change(lambda: self._carry_out(choice, form, to, principal))
-        return self._report(request, choice, result)
+        context = self._context(choice, result.copies, result)
+        return render(request, "released.html", {**context, "messages": len(result.changed)})
 
     def _carry_out(
         self, choice: CapturedChoice, form: FormData, to: str, principal: Principal
@@ -87,9 +83,9 @@ class ReleasePage:
         ids = (queue_id for batch in choice.batches(self._web) for queue_id in batch)
         return list(islice(ids, MAX_RELEASED))
 
-    async def _plan(
-        self, request: Request, choice: CapturedChoice, *, to: str, problem: str
-    ) -> Response:
+    async def ask(self, request: Request, choice: CapturedChoice, *, to: str = "") -> Response:
+        """Show who would get the chosen messages, at `to` instead of those they were for."""
+        problem = ""
         principal = require(request, Role.OPERATOR)
         number = await self._web.read(lambda: choice.count(self._web))
         if number > MAX_RELEASED:
@@ -101,39 +97,38 @@ class ReleasePage:
         else:
             planned = await self._web.open(lambda: self._planned(choice, to, principal))
         copies = [one for one in planned.copies if one.address not in planned.outside]
-        context: dict[str, Any] = {
-            **self._web.page_context,
-            "choice": choice,
-            "number": number,
-            "to": to,
-            "problem": problem,
-            "copies": len(copies),
-            "going": _going(copies)[:_MAX_LINES],
-            "outside": planned.outside[:MAX_CONFIRMED],
-            "outside_copies": len(planned.copies) - len(copies),
-            "outside_left": max(0, len(planned.outside) - MAX_CONFIRMED),
-            "refused": _refused(planned.refused)[:_MAX_LINES],
-            "left": _left(planned.left)[:_MAX_LINES],
-            "back": _back(choice),
-        }
-        return render(request, "release.html", context)
+        return render(
+            request,
+            "release.html",
+            {
+                **self._context(choice, copies, planned),
+                "number": number,
+                "to": to,
+                "problem": problem,
+                "outside": planned.outside[:MAX_CONFIRMED],
+                "outside_copies": len(planned.copies) - len(copies),
+                "outside_left": max(0, len(planned.outside) - MAX_CONFIRMED),
+            },
+        )
 
     def _planned(self, choice: CapturedChoice, to: str, principal: Principal) -> ReleaseResult:
         wish = Wish(to=to or None, is_admin=principal.is_admin, anyone=True)
         return plan_release(self._web.store, self._web.settings, self._ids(choice), wish)
 
-    def _report(self, request: Request, choice: CapturedChoice, result: ReleaseResult) -> Response:
-        context: dict[str, Any] = {
+    def _context(
+        self, choice: CapturedChoice, copies: Sequence[Copy], result: ReleaseResult
+    ) -> dict[str, Any]:
+        """Return what a plan and its outcome both show."""
+        is_one = len(choice.ids) == 1
+        return {
             **self._web.page_context,
             "choice": choice,
-            "copies": len(result.copies),
-            "messages": len(result.changed),
-            "going": _going(result.copies)[:_MAX_LINES],
-            "refused": _refused(result.refused)[:_MAX_LINES],
-            "left": _left(result.left)[:_MAX_LINES],
-            "back": _back(choice),
+            "copies": len(copies),
+            "going": _lines((one.address, one.captured, f"by route {one.route}") for one in copies),
+            "refused": _lines((one.address, one.captured, one.why) for one in result.refused),
+            "left": _lines(("", "", one.why) for one in result.left),
+            "back": f"/sandbox/{choice.ids[0]}" if is_one else list_path(choice.query),
         }
-        return render(request, "released.html", context)
 
 
 def _choice(request: Request, form: FormData) -> CapturedChoice:
@@ -144,18 +139,6 @@ def _choice(request: Request, form: FormData) -> CapturedChoice:
     if not is_queue_id(queue_id):
         raise HTTPException(404)
     return CapturedChoice(ids=(queue_id,))
-
-
-def _going(copies: Iterable[Copy]) -> list[dict[str, Any]]:
-    return _lines((one.address, one.captured, f"by route {one.route}") for one in copies)
-
-
-def _refused(copies: Iterable[RefusedCopy]) -> list[dict[str, Any]]:
-    return _lines((one.address, one.captured, one.why) for one in copies)
-
-
-def _left(left: Iterable[LeftAlone]) -> list[dict[str, Any]]:
-    return _lines(("", "", one.why) for one in left)
 
 
 def _lines(found: Iterable[tuple[str, str, str]]) -> list[dict[str, Any]]:
@@ -170,11 +153,5 @@ def _lines(found: Iterable[tuple[str, str, str]]) -> list[dict[str, Any]]:
             "words": why,
             "number": number,
         }
-        for (address, captured, why), number in numbers.items()
+        for (address, captured, why), number in islice(numbers.items(), _MAX_LINES)
     ]
-
-
-def _back(choice: CapturedChoice) -> str:
-    if len(choice.ids) == 1:
-        return f"/sandbox/{choice.ids[0]}"
-    return list_path(choice.query)

@@ -6,7 +6,7 @@ from starlette.datastructures import QueryParams
 from relaygw.mail.state import OPEN, DeliveryState
 from relaygw.operations.selectors import ANY_STATE
 from relaygw.web.problem import Problem
-from relaygw.web.queue.selection import in_states, read_asked, until
+from relaygw.web.queue.selection import read_asked
 
 NOW = 1_795_600_000_000
 
@@ -63,13 +63,15 @@ def test_a_condition_is_set_and_taken_away() -> None:
 
 def test_the_earlier_of_two_limits_holds() -> None:
     asked = read_asked(QueryParams("older_than=1h"), now_ms=NOW)
-    assert until(asked, NOW).selection == asked.selection
-    assert until(asked, 5).selection.accepted_before_ms == 5
+    assert asked.narrowed(OPEN, NOW) == asked
+    found = asked.narrowed(OPEN, 5)
+    assert found is not None
+    assert found.selection.accepted_before_ms == 5
 
 
 def test_no_state_in_common_is_no_message() -> None:
     asked = read_asked(QueryParams("state=held"), now_ms=NOW)
-    assert in_states(asked, frozenset({DeliveryState.DEFERRED})) is None
-    found = in_states(asked, OPEN)
+    assert asked.narrowed(frozenset({DeliveryState.DEFERRED}), NOW) is None
+    found = asked.narrowed(OPEN, NOW)
     assert found is not None
     assert found.selection.states == {DeliveryState.HELD}
