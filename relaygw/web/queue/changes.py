@@ -33,13 +33,13 @@ class QueueChanges:
         """Do what a form asks for once it is confirmed; else ask."""
         principal = require(request, Role.OPERATOR)
         form = await request.form()
-        verb = _verb(form)
+        action = _action(form)
         choice = read_queue_choice(form, now_ms=words.now_ms())
         back = choice.back_path(form)
         if choice.is_empty:
             return redirect(request, back)
         if form.get("confirmed") != "1":
-            context = await self._web.read(lambda: self._question(verb, choice))
+            context = await self._web.read(lambda: self._question(action, choice))
             return render(request, "queue_confirm.html", {**context, "back": back})
         provider = str(form.get("to", ""))
         order = Order(
@@ -48,29 +48,29 @@ class QueueChanges:
             note=note_of(form),
             is_forced=form.get("forced") == "1",
         )
-        if verb.takes_provider:
+        if action.takes_provider:
             senders = known_provider(self._web.settings, provider).senders
             order = replace(order, provider=provider, senders=senders)
         now = words.now_ms()
         result = await self._web.change(
-            lambda: carry_out(self._web, verb, choice, order, now_ms=now)
+            lambda: carry_out(self._web, action, choice, order, now_ms=now)
         )
         self._web.wake_workers()
         if not result.left:
-            return redirect(request, with_notice(back, verb.notice, len(result.changed)))
-        return render(request, "queue_done.html", self._done(verb, result, back))
+            return redirect(request, with_notice(back, action.notice, len(result.changed)))
+        return render(request, "queue_done.html", self._done(action, result, back))
 
-    def _question(self, verb: QueueAction, choice: QueueChoice) -> dict[str, Any]:
+    def _question(self, action: QueueAction, choice: QueueChoice) -> dict[str, Any]:
         store = self._web.store
         number = 0
         shown: list[QueueEntry] = []
-        for batch in choice.batches(store, verb.from_states):
+        for batch in choice.batches(store, action.from_states):
             number += len(batch)
             if len(shown) < SHOWN:
                 shown += store.queue.entries(batch[: SHOWN - len(shown)])
         return {
             **self._web.page_context,
-            "verb": verb,
+            "action": action,
             "number": number,
             "choice": choice,
             "rows": make_queue_rows(shown, now=words.now_ms()),
@@ -78,10 +78,10 @@ class QueueChanges:
             "providers": list(self._web.settings.providers),
         }
 
-    def _done(self, verb: QueueAction, result: Result, back: str) -> dict[str, Any]:
+    def _done(self, action: QueueAction, result: Result, back: str) -> dict[str, Any]:
         return {
             **self._web.page_context,
-            "verb": verb,
+            "action": action,
             "number": len(result.changed),
             "left": result.left[:SHOWN],
             "more": max(0, len(result.left) - SHOWN),
@@ -89,7 +89,7 @@ class QueueChanges:
         }
 
 
-def _verb(form: FormData) -> QueueAction:
+def _action(form: FormData) -> QueueAction:
     name = action_of(form)
     if name not in ACTIONS:
         raise Problem(400, f"action {name[:40]!r} is none", expected=f"one of {', '.join(ACTIONS)}")

@@ -119,7 +119,7 @@ class QueueList:
                 (name, value, asked.changed(name, "").path()) for name, value in asked.pairs()
             ],
             "rows": make_queue_rows(shown, now=now),
-            "verbs": list(ACTIONS.values()),
+            "actions": list(ACTIONS.values()),
             "waiting": sum(lane.deliveries for lane in lanes),
             "looked_at": now,
             "filters": _state_filters(asked, lanes),

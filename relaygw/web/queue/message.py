@@ -77,7 +77,7 @@ class QueueMessagePage:
             "size": words.size(entry.size_bytes),
             "accepted": words.exact_time(entry.accepted_at_ms),
             "accepted_iso": words.iso_time(entry.accepted_at_ms),
-            "verbs": [one for one in ACTIONS.values() if one.from_states & states],
+            "actions": [one for one in ACTIONS.values() if one.from_states & states],
             "audit": deeds_of(reversed(record.actions), now=now),
             "view": STORY,
             "has_content": bool(entry.chunk_count),
