@@ -135,11 +135,11 @@ def _page_routes(web: WebContext, mail_pages: MailPages, arrivals: Arrivals) -> 
         Route("/sandbox", inbox.show, methods=["GET"]),
         Route("/sandbox/events", Events(web, arrivals).show, methods=["GET"]),
         Route("/sandbox/bulk", Bulk(web, release).change, methods=["POST"]),
-        Route("/sandbox/release", release.release, methods=["POST"]),
+        Route("/sandbox/release", release.release_chosen, methods=["POST"]),
         Route(one, message.show, methods=["GET"]),
         *MailContent(web, mail_pages, lambda request: captured_of(web, request).entry).routes(one),
         Route(one + "/release", release.show, methods=["GET"]),
-        Route(one + "/release", release.release, methods=["POST"]),
+        Route(one + "/release", release.release_chosen, methods=["POST"]),
     ]
 
 
@@ -166,7 +166,7 @@ def _api_routes(web: WebContext, mail_pages: MailPages, arrivals: Arrivals) -> l
         Route(one + "/raw", message.show_raw, methods=["GET"]),
         Route(one + "/part/{part_id}", message.show_part, methods=["GET"]),
         Route(one + "/link-check", message.check_links, methods=["GET"]),
-        Route(one + "/release", changes.release, methods=["POST"]),
+        Route(one + "/release", changes.release_message, methods=["POST"]),
         *message.view_routes("/view"),
         # cypress-mailpit 2.0.0 puts two slashes there, which Mailpit takes for one
         *message.view_routes("//view"),

@@ -14,7 +14,9 @@ import anyio
 import anyio.to_thread
 
 from relaygw.settings.model import Settings
+from relaygw.settings.provider import Provider
 from relaygw.store.store import Store
+from relaygw.web.problem import Problem
 from relaygw.web.sandbox.index import Indexer
 
 _QUEUE_ID = re.compile(r"[A-Z0-9]{10,20}")
@@ -52,6 +54,14 @@ class WebContext:
     def page_context(self) -> dict[str, Any]:
         """What every page says of the gateway."""
         return {"mode": self.settings.mode.value}
+
+    def provider(self, name: str) -> Provider:
+        """Return the settings of a provider; raises Problem for a name that is none's."""
+        known = self.settings.providers
+        if name not in known:
+            names = ", ".join(known) or "none is configured"
+            raise Problem(400, f"provider {name[:40]!r} is not known", expected=names)
+        return known[name]
 
     async def read(self, function: Callable[[], Result]) -> Result:
         """Run what only reads rows of the store."""

@@ -20,8 +20,7 @@ from relaygw.web.queue.selection import (
     QueueChoice,
     carry_out,
     found_messages,
-    known_provider,
-    read_asked,
+    read_conditions,
 )
 
 
@@ -31,8 +30,10 @@ async def list_messages(web: WebContext, call: Call) -> dict[str, Any]:
     The oldest first. Without `state` and `id`, what still waits.
     """
     limit, after = limit_of(call.given), after_of(call.given)
-    asked = read_asked(call.given, now_ms=words.now_ms())
-    entries = await web.read(lambda: found_messages(web.store, asked, limit=limit + 1, after=after))
+    conditions = read_conditions(call.given, now_ms=words.now_ms())
+    entries = await web.read(
+        lambda: found_messages(web.store, conditions, limit=limit + 1, after=after)
+    )
     shown = entries[:limit]
     return {
         "messages": [queue_object(entry) for entry in shown],
@@ -69,7 +70,7 @@ def change_by(action: QueueAction) -> Callable[[WebContext, Call], Awaitable[dic
         choice: QueueChoice = call.body.choice(now_ms=now)
         given = call.body.model_dump(include={"note", "provider", "force"})
         provider = given.get("provider", "")
-        by = known_provider(web.settings, provider) if action.takes_provider else None
+        by = web.provider(provider) if action.takes_provider else None
         order = Order(
             actor=call.principal.name,
             detail=choice.words().replace("web", "api", 1),

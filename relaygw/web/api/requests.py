@@ -237,17 +237,19 @@ class Change(Body):
 
     def choice(self, *, now_ms: int) -> QueueChoice:
         """Return which messages are named: by ids, by conditions, or all that wait."""
-        asked = read_pairs(self.select.pairs(), now_ms=now_ms)
+        conditions = read_pairs(self.select.pairs(), now_ms=now_ms)
         if "ids" in self.model_fields_set:
-            return QueueChoice(ids=tuple(self.ids), asked=asked, looked_at_ms=None)
-        if "select" in self.model_fields_set and not asked.given:
+            return QueueChoice(ids=tuple(self.ids), conditions=conditions, looked_at_ms=None)
+        if "select" in self.model_fields_set and not conditions.given:
             what, remedy = "select has no condition", 'write {"all": true}'
             raise Problem(400, what, expected="one at least", remedy=remedy)
         if "all" in self.model_fields_set and not self.all:
             raise Problem(400, "all is false: no message is named", expected="ids or select")
-        if "state" not in asked.given:  # those that the change is meant for
-            asked = replace(asked, selection=replace(asked.selection, states=ANY_STATE))
-        return QueueChoice(ids=(), asked=asked, looked_at_ms=now_ms + 1)
+        if "state" not in conditions.given:  # those that the change is meant for
+            conditions = replace(
+                conditions, selection=replace(conditions.selection, states=ANY_STATE)
+            )
+        return QueueChoice(ids=(), conditions=conditions, looked_at_ms=now_ms + 1)
 
 
 def change_of(action: QueueAction) -> type[Change]:

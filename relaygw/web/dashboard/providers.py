@@ -23,7 +23,6 @@ from relaygw.web.dashboard.plots import sums_by_label
 from relaygw.web.gate.identity import Principal, Role, require
 from relaygw.web.page import note_of, redirect, render, with_notice
 from relaygw.web.problem import Problem
-from relaygw.web.queue.selection import known_provider
 
 _ACTIONS = ("hold", "release")
 _TONES = {
@@ -152,7 +151,7 @@ class ProviderChanges:
         principal = require(request, Role.OPERATOR)
         form = await request.form()
         name, action = str(form.get("provider", "")), str(form.get("action", ""))
-        known_provider(self._web.settings, name)
+        self._web.provider(name)
         if action not in _ACTIONS:
             raise Problem(400, f"action {action[:40]!r} is none", expected=" or ".join(_ACTIONS))
         if form.get("confirmed") != "1":

@@ -18,7 +18,7 @@ from relaygw.web.inbox import action_of
 from relaygw.web.page import note_of, redirect, render, with_notice
 from relaygw.web.problem import Problem
 from relaygw.web.queue.list import make_queue_rows
-from relaygw.web.queue.selection import QueueChoice, carry_out, known_provider, read_queue_choice
+from relaygw.web.queue.selection import QueueChoice, carry_out, read_queue_choice
 
 SHOWN = 20
 
@@ -49,7 +49,7 @@ class QueueChanges:
             is_forced=form.get("forced") == "1",
         )
         if action.takes_provider:
-            senders = known_provider(self._web.settings, provider).senders
+            senders = self._web.provider(provider).senders
             order = replace(order, provider=provider, senders=senders)
         now = words.now_ms()
         result = await self._web.change(

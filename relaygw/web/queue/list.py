@@ -19,7 +19,7 @@ from relaygw.web import words
 from relaygw.web.context import WebContext, is_queue_id
 from relaygw.web.inbox import PAGE_ROWS, Filter, line_of
 from relaygw.web.page import notice_of, render
-from relaygw.web.queue.selection import Asked, found_messages, read_asked
+from relaygw.web.queue.selection import Conditions, found_messages, read_conditions
 
 _FIELDS = sorted(
     (one for one in SELECTORS.values() if one.label),
@@ -96,66 +96,68 @@ class QueueList:
     async def show(self, request: Request) -> Response:
         """Show a page of the list."""
         now = words.now_ms()
-        asked = read_asked(request.query_params, now_ms=now)
+        conditions = read_conditions(request.query_params, now_ms=now)
         after = request.query_params.get("after", "")
         after = after if is_queue_id(after) else ""
-        context = await self._web.read(lambda: self._context(asked, after, now))
+        context = await self._web.read(lambda: self._context(conditions, after, now))
         context["notice"] = notice_of(request.query_params)
         return render(request, "queue.html", context)
 
-    def _context(self, asked: Asked, after: str, now: int) -> dict[str, Any]:
+    def _context(self, conditions: Conditions, after: str, now: int) -> dict[str, Any]:
         store = self._web.store
-        entries = found_messages(store, asked, limit=PAGE_ROWS + 1, after=after)
+        entries = found_messages(store, conditions, limit=PAGE_ROWS + 1, after=after)
         shown = entries[:PAGE_ROWS]
         has_more = len(entries) > PAGE_ROWS
         lanes = store.queue.counts()
         routes = [route.name for route in self._web.settings.routes]
         return {
             **self._web.page_context,
-            "asked": asked,
+            "conditions": conditions,
             "labels": LABELS,
             "examples": _EXAMPLES,
             "chips": [
-                (name, value, asked.changed(name, "").path()) for name, value in asked.pairs()
+                (name, value, conditions.changed(name, "").path())
+                for name, value in conditions.pairs()
             ],
             "rows": make_queue_rows(shown, now=now),
             "actions": list(ACTIONS.values()),
             "waiting": sum(lane.deliveries for lane in lanes),
             "looked_at": now,
-            "filters": _state_filters(asked, lanes),
-            "ended": [_filter(asked, "state", state.value, label) for state, label in _ENDED],
-            "routes": _route_filters(asked, lanes, routes),
+            "filters": _state_filters(conditions, lanes),
+            "ended": [_filter(conditions, "state", state.value, label) for state, label in _ENDED],
+            "routes": _route_filters(conditions, lanes, routes),
             "is_first": not after,
-            "first_path": asked.path(),
-            "next_path": asked.path(after=shown[-1].queue_id) if has_more else "",
+            "first_path": conditions.path(),
+            "next_path": conditions.path(after=shown[-1].queue_id) if has_more else "",
         }
 
 
-def _state_filters(asked: Asked, lanes: Sequence[LaneCount]) -> list[Filter]:
+def _state_filters(conditions: Conditions, lanes: Sequence[LaneCount]) -> list[Filter]:
     numbers: Counter[DeliveryState] = Counter()
     for lane in lanes:
         numbers[lane.state] += lane.deliveries
     return [
-        _filter(asked, "state", state.value, label, number=numbers[state])
+        _filter(conditions, "state", state.value, label, number=numbers[state])
         for state, label in _STATES
     ]
 
 
 def _route_filters(
-    asked: Asked, lanes: Sequence[LaneCount], configured: Sequence[str]
+    conditions: Conditions, lanes: Sequence[LaneCount], configured: Sequence[str]
 ) -> list[Filter]:
     numbers: Counter[str] = Counter(dict.fromkeys(configured, 0))
     for lane in lanes:
         numbers[lane.route] += lane.deliveries
     return [
-        _filter(asked, "route", route, route, number=number) for route, number in numbers.items()
+        _filter(conditions, "route", route, route, number=number)
+        for route, number in numbers.items()
     ]
 
 
 def _filter(
-    asked: Asked, name: str, value: str, label: str, *, number: int | None = None
+    conditions: Conditions, name: str, value: str, label: str, *, number: int | None = None
 ) -> Filter:
     """Return a filter that sets one condition, or takes it away where it is set."""
-    is_on = asked.given.get(name) == (value,)
-    path = asked.changed(name, "" if is_on else value).path()
+    is_on = conditions.given.get(name) == (value,)
+    path = conditions.changed(name, "" if is_on else value).path()
     return Filter(label=label, path=path, is_on=is_on, number=number)

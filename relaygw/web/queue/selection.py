@@ -26,8 +26,6 @@ from relaygw.operations.queue_actions import (
     routes_taken,
 )
 from relaygw.operations.selectors import NULL_SENDER, SELECTORS, STATES, selection_of
-from relaygw.settings.model import Settings
-from relaygw.settings.provider import Provider
 from relaygw.settings.units import parse_duration
 from relaygw.store.queue import MAX_TEXT_CHARACTERS, Selection
 from relaygw.store.queue_entry import QueueEntry
@@ -48,7 +46,7 @@ class Given(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
+class Conditions:
     """Messages that all conditions hold for; none given: all that wait."""
 
     given: Mapping[str, tuple[str, ...]]  # as it was written, without what is empty
@@ -61,7 +59,7 @@ class Asked:
 
     @property
     def words(self) -> str:
-        """What was asked for, for people and the audit trail."""
+        """The conditions for people and the audit trail."""
         return " ".join(f"{name}={value!r}" for name, value in self.pairs())
 
     def pairs(self) -> list[tuple[str, str]]:
@@ -78,12 +76,12 @@ class Asked:
         pairs = [*self.pairs(), *extra]
         return "/queue" + (f"?{urlencode(pairs)}" if pairs else "")
 
-    def changed(self, name: str, value: str) -> Asked:
+    def changed(self, name: str, value: str) -> Conditions:
         """Return the same with another value of one condition, or with "" without it."""
         kept = [(key, each) for key, each in self.pairs() if key != name]
         return read_pairs([*kept, (name, value)], now_ms=0)
 
-    def narrowed(self, states: frozenset[DeliveryState], looked_at_ms: int) -> Asked | None:
+    def narrowed(self, states: frozenset[DeliveryState], looked_at_ms: int) -> Conditions | None:
         """Return the same in one of `states`, without what was accepted after somebody looked.
 
         None when that is nothing, whatever there is.
@@ -96,13 +94,13 @@ class Asked:
         return replace(self, selection=found) if states else None
 
 
-def read_asked(given: Given, *, now_ms: int) -> Asked:
+def read_conditions(given: Given, *, now_ms: int) -> Conditions:
     """Return what parameters ask for; other names are not looked at. Raises Problem."""
     pairs = [(name, str(value)) for name, value in given.multi_items() if name in SELECTORS]
     return read_pairs(pairs, now_ms=now_ms)
 
 
-def read_pairs(pairs: Iterable[tuple[str, str]], *, now_ms: int) -> Asked:
+def read_pairs(pairs: Iterable[tuple[str, str]], *, now_ms: int) -> Conditions:
     """Return what these conditions ask for; raises Problem."""
     found: dict[str, tuple[str, ...]] = {}
     for name, value in pairs:
@@ -110,7 +108,7 @@ def read_pairs(pairs: Iterable[tuple[str, str]], *, now_ms: int) -> Asked:
         if word and word not in found.get(name, ()):
             several = found.get(name, ()) if SELECTORS[name].is_repeated else ()
             found[name] = (*several, word)
-    return Asked(given=found, selection=_selection(found, now_ms))
+    return Conditions(given=found, selection=_selection(found, now_ms))
 
 
 def check_length(name: str, value: str) -> str:
@@ -158,13 +156,15 @@ def _duration_s(word: str) -> float:
         ) from None
 
 
-def found_messages(store: Store, asked: Asked, *, limit: int, after: str = "") -> list[QueueEntry]:
+def found_messages(
+    store: Store, conditions: Conditions, *, limit: int, after: str = ""
+) -> list[QueueEntry]:
     """Return at most `limit` of the messages, in the order of acceptance."""
     found: list[QueueEntry] = []
     while len(found) < limit:
-        most = PAGE_MESSAGES if asked.is_null_sender else limit - len(found)
-        page = store.queue.search(asked.selection, limit=most, after=after)
-        found += [one for one in page if not (asked.is_null_sender and one.sender)]
+        most = PAGE_MESSAGES if conditions.is_null_sender else limit - len(found)
+        page = store.queue.search(conditions.selection, limit=most, after=after)
+        found += [one for one in page if not (conditions.is_null_sender and one.sender)]
         if len(page) < most:
             break
         after = page[-1].queue_id
@@ -182,12 +182,12 @@ def queued_of(web: WebContext, request: Request) -> QueueEntry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueueChoice(Choice):
-    """Ticked messages, or, without any, those that `asked` found at `looked_at_ms`."""
+    """Ticked messages, or, without any, those that `conditions` found at `looked_at_ms`."""
 
     box = "tick"
     place = "/queue"
 
-    asked: Asked
+    conditions: Conditions
     looked_at_ms: int | None  # None: only what was ticked
 
     @property
@@ -198,23 +198,23 @@ class QueueChoice(Choice):
     @property
     def found(self) -> str:
         """The conditions."""
-        return self.asked.words or "all that wait"
+        return self.conditions.words or "all that wait"
 
     def list_fields(self) -> list[tuple[str, str]]:
         """Return when somebody looked, and the conditions."""
         looked_at = [("looked_at", str(self.looked_at_ms))] if self.is_all else []
-        return [*looked_at, *self.asked.pairs()]
+        return [*looked_at, *self.conditions.pairs()]
 
     def list_path(self, form: FormData) -> str:
         """Return the path of the list, its first page."""
-        return self.asked.path()
+        return self.conditions.path()
 
     def batches(self, store: Store, states: frozenset[DeliveryState]) -> Iterator[list[str]]:
         """Yield the ids, some at a time; of all that match, only those in one of `states`."""
         if self.looked_at_ms is None:
             yield list(self.ids)
             return
-        narrowed = self.asked.narrowed(states, self.looked_at_ms)
+        narrowed = self.conditions.narrowed(states, self.looked_at_ms)
         after = ""
         while narrowed is not None:
             page = found_messages(store, narrowed, limit=PAGE_MESSAGES, after=after)
@@ -243,7 +243,7 @@ def read_queue_choice(form: FormData, *, now_ms: int) -> QueueChoice:
     looked_at_ms = min(int(looked_at), _MAX_MS) if is_time else None
     return QueueChoice(
         ids=ticked_ids(form, QueueChoice.box),
-        asked=read_asked(form, now_ms=looked_at_ms or now_ms),
+        conditions=read_conditions(form, now_ms=looked_at_ms or now_ms),
         looked_at_ms=looked_at_ms if means_all(form) else None,
     )
 
@@ -260,11 +260,3 @@ def carry_out(
         changed += result.changed
         left += result.left
     return Result(changed=tuple(changed), left=tuple(left))
-
-
-def known_provider(settings: Settings, name: str) -> Provider:
-    """Return the settings of a provider; raises Problem for a name that is none's."""
-    if name not in settings.providers:
-        names = ", ".join(settings.providers) or "none is configured"
-        raise Problem(400, f"provider {name[:40]!r} is not known", expected=names)
-    return settings.providers[name]

@@ -44,7 +44,7 @@ class ReleasePage:
         choice = CapturedChoice(ids=(found.entry.queue_id,))
         return await self.ask(request, choice)
 
-    async def release(self, request: Request) -> Response:
+    async def release_chosen(self, request: Request) -> Response:
         """Show the plan for another address, or carry out what was confirmed."""
         principal = require(request, Role.OPERATOR)
         form = await request.form()

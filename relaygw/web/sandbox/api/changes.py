@@ -105,7 +105,7 @@ class Changes:
     def _delete_found(self, search: MailSearch, principal: Principal, detail: str) -> None:
         self._delete(found_ids(self._web, search), principal, detail)
 
-    async def release(self, request: Request) -> Response:
+    async def release_message(self, request: Request) -> Response:
         """Send a message to the addresses `To`: to all of them, or to none with 400.
 
         Who is not on the allow list gets it only if an admin says `"Anyone": true` as well.
