@@ -12,12 +12,10 @@ finishes what it is doing. USR1 opens the log again, in every role, for logrotat
 from __future__ import annotations
 
 import contextlib
-import errno
 import gc
 import os
 import select
 import signal
-import socket
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -29,10 +27,9 @@ from relaygw.observe.maillog import MailLog
 from relaygw.observe.metrics.opening import open_run_files
 from relaygw.observe.opening import open_log
 from relaygw.roles import note_settings, prepare_schema
-from relaygw.roles.context import RoleContext
-from relaygw.roles.running import ROLES, preload, run_role
+from relaygw.roles.process import ROLES, RoleContext, preload, run_role
+from relaygw.roles.sockets import ListeningSockets
 from relaygw.service_file import RunningEntry, RunningGateway, ServiceFile, user_name
-from relaygw.settings.bind import Bind
 from relaygw.settings.load import LoadedSettings, load_settings
 from relaygw.settings.mode import Mode
 from relaygw.settings.model import Settings
@@ -42,10 +39,6 @@ RESTART_LADDER_S = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0)
 _STEADY_S = 30.0  # a child that lived this long starts the ladder anew
 _LOG_PATIENCE_S = 1.0  # log lines that could not go out are tried again after this
 _SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD, signal.SIGUSR2}
-_BIND_PATIENCE_S = 5.0  # the front of a killed supervisor needs a moment to let go
-
-Place = tuple[str, Bind, int]
-"""A role, an address it listens on, and how often that stood before: port 0 may repeat."""
 
 
 @dataclass(slots=True)
@@ -68,7 +61,7 @@ class Supervisor:
         self._reread = reread
         self._roles = roles
         self._log = _open_log(loaded.settings)
-        self._sockets: dict[Place, socket.socket] = {}
+        self._sockets = ListeningSockets(roles)
         self._children: dict[int, Child] = {}
         self._generation = 0
         self._failures: dict[str, int] = dict.fromkeys(ROLES, 0)
@@ -84,7 +77,7 @@ class Supervisor:
         self._metrics = open_run_files(self._loaded.state_dir, self._log)
         self._catch_signals()
         self._prepare_schema(self._loaded)
-        self._open_sockets(self._loaded.settings)
+        self._sockets.open(self._loaded.settings)
         preload(self._roles)
         gc.collect()
         gc.freeze()  # forked children share these pages as long as nobody touches them
@@ -139,7 +132,7 @@ class Supervisor:
     def _stop(self) -> float:
         self._is_stopping = True
         self._due.clear()
-        self._close_sockets()
+        self._sockets.close()
         self._signal_all(signal.SIGTERM)
         return time.monotonic() + DRAIN_S
 
@@ -174,13 +167,9 @@ class Supervisor:
             # USR1 stays blocked until the role can open its log again
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
             os.close(self._alive_write)
-            wanted = self._places_of(role)
-            for place, listening in self._sockets.items():
-                if place not in wanted:
-                    listening.close()
             context = RoleContext(
                 loaded=self._loaded,
-                sockets=[self._sockets[place] for place in wanted],
+                sockets=self._sockets.keep_only(role, self._loaded.settings),
                 lifeline=self._alive_read,
                 log=self._log,
                 metrics=self._metrics.directory if self._metrics is not None else None,
@@ -237,9 +226,10 @@ class Supervisor:
             if loaded.settings.queue.url != self._loaded.settings.queue.url:
                 raise RelaygwError("queue.url cannot change by a reload; restart instead")
             self._prepare_schema(loaded)
-            self._open_sockets(loaded.settings)
+            self._sockets.open(loaded.settings)
         except (RelaygwError, OSError) as error:
-            self._close_unused_sockets()  # what the refused settings opened
+            # what the refused settings opened
+            self._sockets.close_unused(self._loaded.settings)
             for line in str(error).splitlines():
                 self._log.note("master", f"error: reload refused, old settings stay: {line}")
             return
@@ -248,7 +238,7 @@ class Supervisor:
         self._log.close()
         self._log = _open_log(loaded.settings)
         self._due.clear()
-        self._close_unused_sockets()
+        self._sockets.close_unused(loaded.settings)
         self._start_generation()
         for child in old:
             number = signal.SIGUSR2 if child.role == "front" else signal.SIGTERM
@@ -256,34 +246,6 @@ class Supervisor:
                 os.kill(child.pid, number)
         self._note_settings("reload")
         self._log.note("master", f"reloaded: mode {loaded.settings.mode}")
-
-    # --- sockets -------------------------------------------------------------------------
-
-    def _places_of(self, role: str, settings: Settings | None = None) -> list[Place]:
-        settings = settings or self._loaded.settings
-        if role == "web":
-            binds = [settings.web.bind]
-            binds += [settings.metrics.bind] if settings.metrics.bind is not None else []
-        else:
-            binds = [listener.bind for listener in settings.listeners] if role == "front" else []
-        return [(role, bind, binds[:number].count(bind)) for number, bind in enumerate(binds)]
-
-    def _wanted_places(self, settings: Settings) -> list[Place]:
-        return [place for role in self._roles for place in self._places_of(role, settings)]
-
-    def _open_sockets(self, settings: Settings) -> None:
-        for place in self._wanted_places(settings):
-            if place not in self._sockets:
-                self._sockets[place] = _listen(place[1], _setting(place, settings))
-
-    def _close_unused_sockets(self) -> None:
-        for place in set(self._sockets) - set(self._wanted_places(self._loaded.settings)):
-            self._sockets.pop(place).close()
-
-    def _close_sockets(self) -> None:
-        for listening in self._sockets.values():
-            listening.close()
-        self._sockets.clear()
 
     # --- start ---------------------------------------------------------------------------
 
@@ -326,9 +288,8 @@ class Supervisor:
 
     def _announce(self) -> None:
         settings = self._loaded.settings
-        for place in self._wanted_places(settings):
-            address = Bind(*self._sockets[place].getsockname()[:2])
-            self._log.note("master", f"{_service(place, settings)}{address}")
+        for line in self._sockets.addresses(settings):
+            self._log.note("master", line)
         self._log.note("master", f"started: mode {settings.mode}, queue {settings.queue.url}")
         if settings.mode is Mode.SANDBOX:
             self._log.note(
@@ -361,64 +322,3 @@ def _open_log(settings: Settings) -> MailLog:
     log = open_log(settings.log, hostname=settings.hostname)
     carry_library_records(log)
     return log
-
-
-def _listen(bind: Bind, setting: str) -> socket.socket:
-    """Return a listening socket; waits a moment for an address that is being let go.
-
-    `setting` is the key that says so.
-    """
-    host = "127.0.0.1" if bind.host == "localhost" else bind.host
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    give_up_s = time.monotonic() + _BIND_PATIENCE_S
-    while True:
-        listening = socket.socket(family, socket.SOCK_STREAM)
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6:
-            listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        try:
-            listening.bind((host, bind.port))
-            listening.listen(1024)
-            listening.setblocking(False)
-            return listening
-        except OSError as error:
-            listening.close()
-            if error.errno != errno.EADDRINUSE or time.monotonic() > give_up_s:
-                raise StoreUnavailable(_bind_problem(bind, setting, error)) from error
-            time.sleep(0.1)
-
-
-def _service(place: Place, settings: Settings) -> str:
-    """Return what is served at a place, up to the address."""
-    if place[0] == "front":
-        return "SMTP on "
-    is_pages = (place[1], place[2]) == (settings.web.bind, 0)
-    return "web on http://" if is_pages else "metrics on http://"
-
-
-def _setting(place: Place, settings: Settings) -> str:
-    """Return the key whose address a place has."""
-    if place[0] == "front":
-        return "listeners"
-    return "web.bind" if (place[1], place[2]) == (settings.web.bind, 0) else "metrics.bind"
-
-
-def _move_words(bind: Bind, setting: str) -> str:
-    """Return how to take another port, with a configuration file and without one."""
-    other = Bind(bind.host, bind.port + (1000 if bind.port < 60_000 else -1000))
-    if setting == "listeners":
-        key, value = "bind of its entry in listeners", f"'[{{bind: \"{other}\"}}]'"
-    else:
-        key, value = setting, f"'{other}'"
-    variable = f"RELAYGW__{setting.upper().replace('.', '__')}"
-    return f"set {key}, or without a configuration file {variable}={value}"
-
-
-def _bind_problem(bind: Bind, setting: str, error: OSError) -> str:
-    remedy = {
-        errno.EADDRINUSE: "another program listens there; stop it, or take another port: "
-        + _move_words(bind, setting),
-        errno.EACCES: "ports below 1024 need root or CAP_NET_BIND_SERVICE",
-        errno.EADDRNOTAVAIL: "this machine has no such address",
-    }.get(error.errno or 0, "choose another address")
-    return f"cannot listen on {bind}: {error.strerror}; {remedy}"

@@ -12,7 +12,8 @@ from bench.rig.sink import Sink
 from bench.standing.figure import Figure, Result
 from bench.standing.latency import summary
 from bench.standing.setting import Setting
-from relaygw.inbound import patience
+from relaygw.inbound.connection import COMMAND_S
+from relaygw.inbound.content import GRACE_S
 
 MB = 1_000_000
 RATE_PER_S = 50.0
@@ -49,7 +50,7 @@ def idle_connections(setting: Setting) -> Result:
 def slow_clients(setting: Setting) -> Result:
     """A good client beside 2,000 that send a byte each ten seconds, and when those are cut."""
     half = setting.size.slow_clients // 2
-    limit_s = {"command": patience.COMMAND_S, "content": patience.CONTENT_GRACE_S}
+    limit_s = {"command": COMMAND_S, "content": GRACE_S}
     with (
         setting.directory() as directory,
         Sink() as sink,

@@ -9,12 +9,6 @@ from typing import Any
 import click
 
 from relaygw.cli.text import as_json
-from relaygw.inbound.queue_report import (
-    HEADINGS,
-    NULL_SENDER,
-    compose_closing,
-    compose_rows,
-)
 from relaygw.mail.queue_socket import EMPTY
 from relaygw.mail.state import OPEN, DeliveryState, RecipientState
 from relaygw.store.queue_entry import QueueEntry, Waiting
@@ -56,6 +50,8 @@ def as_waiting(entry: QueueEntry) -> Waiting:
 
 def print_mailq(messages: Iterable[Waiting]) -> None:
     """Print what `mailq` prints."""
+    from relaygw.inbound.queue_listing import HEADINGS, compose_closing, compose_rows
+
     sys.stdout.flush()
     stdout = sys.stdout.buffer
     number = size_bytes = 0
@@ -76,6 +72,8 @@ def print_postqueue(messages: Iterable[Waiting]) -> None:
 
 
 def _postqueue_object(one: Waiting) -> dict[str, Any]:
+    from relaygw.inbound.queue_listing import NULL_SENDER
+
     return {
         "queue_name": _queue_name(one.states),
         "queue_id": one.queue_id,

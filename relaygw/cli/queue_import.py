@@ -22,8 +22,8 @@ from relaygw.cli.progress import Progress
 from relaygw.cli.selection import STDIN
 from relaygw.cli.text import as_json, clock_ms, counted, printable
 from relaygw.errors import AlreadyAccepted, InvalidAddress
-from relaygw.inbound.importing import Importer
 from relaygw.inbound.intake import Intake
+from relaygw.inbound.local_mail import Importer
 from relaygw.mail.address import MAX_PATH_BYTES, check_address
 from relaygw.mail.envelope import AcceptedMessage
 from relaygw.mail.exported import Exported, NotExported, from_line

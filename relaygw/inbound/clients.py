@@ -1,14 +1,17 @@
-"""Clients of a listener: who is trusted, and how many connections each may hold."""
+"""Clients of a listener: who is trusted, what each may hold at once and begin in a time."""
 
 from __future__ import annotations
 
-from collections import Counter
+import time
+from collections import Counter, OrderedDict
 from dataclasses import dataclass, replace
 
 from relaygw.policy.admission import client_key, guesser, is_trusted, parse_client
 from relaygw.settings.listener import Listener
+from relaygw.settings.units import Rate
 
 _MAX_REMEMBERED = 4096
+_MAX_RATED = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,3 +86,24 @@ class ClientTable:
             self._known.clear()
         self._known[address] = client
         return client
+
+
+class ClientRates:
+    """How many messages each client of a listener may begin in a time: a bucket of tokens each."""
+
+    def __init__(self, rate: Rate) -> None:
+        self._capacity = max(1.0, rate.amount)
+        self._per_s = rate.per_s
+        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
+
+    def take(self, client: str) -> bool:
+        """Count a message of `client`; False, and not counted, when it is over the rate."""
+        now_s = time.monotonic()
+        left, at_s = self._buckets.get(client, (self._capacity, now_s))
+        left = min(self._capacity, left + (now_s - at_s) * self._per_s)
+        is_within = left >= 1.0
+        self._buckets[client] = (left - 1.0 if is_within else left, now_s)
+        self._buckets.move_to_end(client)
+        while len(self._buckets) > _MAX_RATED:  # the one that was quiet longest
+            self._buckets.popitem(last=False)
+        return is_within

@@ -1,58 +1,272 @@
-"""The connection of a session: commands and content one by one, and how long they may take."""
+"""One client's connection: PROXY header, TLS, lines and content, and how long each may take.
+
+A connection begins with a PROXY header where its peer is a balancer, then with TLS where that is
+implicit; only then its session speaks. aiosmtpd sets it up and makes session and envelope; see
+docs/decisions/0004 for what is replaced and why.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from typing import cast
+import ssl
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, cast
 
-from relaygw.inbound import patience, replies
-from relaygw.inbound.arrival import Arrival
-from relaygw.inbound.data import ContentReader
-from relaygw.inbound.front import Front
-from relaygw.inbound.wire import Wire
+from aiosmtpd.smtp import SMTP
 
+from relaygw.inbound import replies
+from relaygw.inbound.clients import Client
+from relaygw.inbound.content import Arrival, ContentReader
+from relaygw.inbound.proxy import BadHeader, ProxyHeaderReader
+from relaygw.inbound.session import Envelope, Session
+from relaygw.inbound.tls import TlsLayer
+
+if TYPE_CHECKING:
+    from relaygw.inbound.listeners import ActiveListener
+
+BUFFER_BYTES = 128 * 1024
+# RFC 5321 section 4.5.3.2; what dribbles in byte by byte is cut earlier, and nobody stays for ever
+IDLE_S = 300.0
+"""From a reply to the next command."""
+COMMAND_S = 60.0
+"""From the first byte of a command to its end."""
+SESSION_S = 3600.0
+"""From the beginning, or the last message, to the next one."""
+HANDSHAKE_S = 30.0
+PROXY_HEADER_S = 10.0
+
+_NEVER = float("inf")
+_NOBODY = ("0.0.0.0",)
 _TLS_HANDSHAKE = 0x16  # first byte of a TLS record with a ClientHello
 
 
-class Connection(Wire):
-    """One client's connection to a front."""
+class _WithoutHandlers:
+    """aiosmtpd looks for handlers in each `dir()`; there are none, and it takes 75 µs."""
 
-    def __init__(self, front: Front, loop: asyncio.AbstractEventLoop) -> None:
-        super().__init__(front, loop)
+    def __dir__(self) -> Iterable[str]:
+        return ()
+
+
+_NO_HANDLER = _WithoutHandlers()
+
+
+class Connection(_WithoutHandlers, SMTP):
+    """One client's connection to a listener, down to the bytes."""
+
+    line_length_limit = BUFFER_BYTES
+    client: Client  # from connection_made on
+    session: Session
+    envelope: Envelope
+
+    def __init__(self, listener: ActiveListener, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(_NO_HANDLER, hostname=listener.intake.hostname, loop=loop)
+        self.listener = listener
+        self.is_done = False
+        self._is_within_limits = True
+        self._header: ProxyHeaderReader | None = None
+        self._tls: TlsLayer | None = None
+        self._preparing: asyncio.Future[None] | None = None  # header, handshake
+        self._arrival: Arrival | None = None
         self._received_bytes = 0  # against _consumed_bytes: what the client sent ahead
         self._consumed_bytes = 0
-        self._arrival: Arrival | None = None
         self._has_begun = False  # a command whose end is still to come
         self._has_ended = False  # the client says no more
-        self._session_end_s = loop.time() + patience.SESSION_S
+        self._is_waiting = False  # for the client
+        self._deadline_s = _NEVER  # for what is waited for now, on the loop's clock
+        self._session_end_s = loop.time() + SESSION_S
 
     @property
-    def is_in_transaction(self) -> bool:
-        """True while a transaction is under way that deserves its end."""
-        raise NotImplementedError
+    def is_encrypted(self) -> bool:
+        """True once TLS is established."""
+        return self._tls is not None and self._tls.is_established
+
+    @property
+    def peer(self) -> str:
+        """The client as the log names it."""
+        return f"unknown[{self.client.address}]"
 
     @property
     def has_sent_ahead(self) -> bool:
         """True when the client sent more than was asked for."""
         return self._received_bytes > self._consumed_bytes
 
+    def _create_session(self) -> Session:
+        return Session(self)
+
+    def _create_envelope(self) -> Envelope:
+        return Envelope()
+
+    def reset_envelope(self) -> None:
+        """End the transaction, if there is one."""
+        self.envelope = Envelope()
+
+    def _reset_timeout(self, duration: float | None = None) -> None:
+        """Do nothing: `check_time` is called for all sessions instead of a timer for each."""
+
+    # --- beginning and end ---------------------------------------------------------------
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Count the session with those of its front, and start it."""
-        self.front.sessions.add(self)
+        """Count the client and start the session."""
+        # a client that has gone already has no name, and so no rights
+        address = (transport.get_extra_info("peername") or _NOBODY)[0]
+        self.listener.connections.add(self)
+        self.client, self._is_within_limits = self.listener.clients.arrive(address)
+        if self.listener.clients.is_balancer(address):
+            self._header = ProxyHeaderReader()
+            self._prepare(PROXY_HEADER_S)
         super().connection_made(transport)
+        if self._header is None and self.listener.is_implicit:
+            self._begin_tls()
+
+    async def _handle_client(self) -> None:
+        """Greet and serve the client until either side ends the session."""
+        try:
+            await self._prepared()
+            if self._greet():
+                await self.session.serve()
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass  # the client left; what was answered 250 is durable, the rest was not accepted
+        finally:
+            self.close()
+
+    def _greet(self) -> bool:
+        if self.listener.is_stopping:
+            self.say(replies.STOPPING)
+        elif not self._is_within_limits:
+            self.say(replies.TOO_MANY_CONNECTIONS.format(client=self.client.address))
+            self.listener.note(f"too many connections from {self.peer}")
+        else:
+            self.say(f"220 {self.hostname} ESMTP relaygw")
+            return True
+        return False
 
     def connection_lost(self, error: Exception | None) -> None:
         """Let the handler finish: a commit under way must not be torn (unlike aiosmtpd)."""
-        self.front.sessions.discard(self)
-        super().connection_lost(error)
+        self.listener.connections.discard(self)
+        self.listener.clients.leave(self.client)
+        self.listener.session_left.set()
+        self._client_has_ended()
+        asyncio.StreamReaderProtocol.connection_lost(self, error)
+        self.transport = None
+
+    def eof_received(self) -> bool | None:
+        """Keep a half-closed connection open, so that its last reply arrives."""
+        self._client_has_ended()
+        return asyncio.StreamReaderProtocol.eof_received(self)
 
     def _client_has_ended(self) -> None:
         """Tell the session that what it waits for will never come."""
-        super()._client_has_ended()
         self._has_ended = True
-        if self._arrival is not None:
-            self._arrival.give_up(asyncio.IncompleteReadError(b"", None))
-            self._arrival = None
+        if self._preparing is not None and not self._preparing.done():
+            self._preparing.set_exception(asyncio.IncompleteReadError(b"", None))
+        self._fail_arrival(asyncio.IncompleteReadError(b"", None))
+
+    def close(self) -> None:
+        """End the session; what was written is still sent."""
+        self.is_done = True
+        if self.transport is not None:
+            if self._tls is not None and not self.transport.is_closing():
+                self._tls.close()
+            self.transport.close()
+
+    def stop_if_idle(self) -> None:
+        """Say 421 and hang up unless a transaction is under way."""
+        if self._is_waiting and self.envelope.mail_from is None:
+            if self._preparing is None:
+                self.say(replies.STOPPING)
+            self.close()
+
+    # --- header and TLS ------------------------------------------------------------------
+
+    def _prepare(self, limit_s: float) -> None:
+        if self._preparing is None:
+            self._preparing = self.loop.create_future()
+        self._deadline_s = self.loop.time() + limit_s
+
+    async def _prepared(self) -> None:
+        """Return when the client may be spoken to."""
+        if self._preparing is not None:
+            self._is_waiting = True
+            await self._preparing
+            self._preparing = None
+            self._is_waiting = False
+
+    def _end_preparing(self) -> None:
+        if self._preparing is not None and not self._preparing.done():
+            self._preparing.set_result(None)
+
+    def _begin_tls(self) -> None:
+        certificate = self.listener.certificate
+        context = certificate.context() if certificate is not None else None
+        self._prepare(HANDSHAKE_S)
+        if context is None:
+            self._break_off("TLS is not available")
+            return
+        self._tls = TlsLayer(context, send=self._send_raw)
+
+    async def start_tls(self, context: ssl.SSLContext) -> None:
+        """Turn to TLS after the reply to STARTTLS; raises ConnectionError."""
+        self._prepare(HANDSHAKE_S)
+        self._tls = TlsLayer(context, send=self._send_raw)
+        await self._prepared()
+
+    def _break_off(self, why: str) -> None:
+        """Give up a connection with which nothing can be said."""
+        self.listener.note(f"warning: {why} from {self.peer}")
+        if self._preparing is not None and not self._preparing.done():
+            self._preparing.set_exception(ConnectionAbortedError(why))
+        self.is_done = True
+        if self.transport is not None:
+            self.transport.close()
+
+    # --- bytes in ------------------------------------------------------------------------
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes of the wire: of the header, of TLS, or of the client."""
+        if self.transport is None or self.transport.is_closing():
+            return
+        if self._header is not None:
+            data = self._take_header(self._header, data)
+            if not data:
+                return
+        if self._tls is None:
+            self._take(data)
+        else:
+            self._take_encrypted(self._tls, data)
+
+    def _take_header(self, header: ProxyHeaderReader, data: bytes) -> bytes:
+        """Return what follows the header once that is complete."""
+        try:
+            found = header.feed(data)
+        except BadHeader as error:
+            self._break_off(str(error))
+            return b""
+        if found is None:
+            return b""
+        self._header = None
+        address, rest = found
+        self.client, self._is_within_limits = self.listener.clients.arrive_behind(
+            self.client, address
+        )
+        if self.listener.is_implicit:
+            self._begin_tls()
+        else:
+            self._end_preparing()
+        return b"" if self.is_done else rest
+
+    def _take_encrypted(self, tls: TlsLayer, data: bytes) -> None:
+        was_established = tls.is_established
+        try:
+            plain = tls.feed(data)
+        except ssl.SSLError as error:
+            self._break_off(f"TLS: {error.reason or 'error'}")
+            return
+        if tls.is_established and not was_established:
+            self._end_preparing()
+        if plain:
+            self._take(plain)
+        if tls.is_ended:
+            self.eof_received()
 
     def _take(self, data: bytes) -> None:
         """Count what the client said, and hang up on what cannot be SMTP."""
@@ -66,8 +280,8 @@ class Connection(Wire):
         if not (self._has_begun or data.endswith(b"\n")):
             # the end of a command is waited for less long than its beginning
             self._has_begun = True
-            self._deadline_s = min(self._deadline_s, self.loop.time() + patience.COMMAND_S)
-        self._hand_on(data)
+            self._deadline_s = min(self._deadline_s, self.loop.time() + COMMAND_S)
+        super().data_received(data)
 
     async def read_line(self) -> bytes:
         """Return what the client says next, with its line end.
@@ -75,14 +289,12 @@ class Connection(Wire):
         Raises LimitOverrunError, IncompleteReadError, ConnectionError.
         """
         self._has_begun = False
-        self._deadline_s = min(self.loop.time() + patience.IDLE_S, self._session_end_s)
+        self._deadline_s = min(self.loop.time() + IDLE_S, self._session_end_s)
         self._is_waiting = True
         line: bytes = await self._reader.readuntil(b"\n")
         self._is_waiting = False
         self._consumed_bytes += len(line)
         return line
-
-    # --- content -------------------------------------------------------------------------
 
     async def receive(self, reader: ContentReader) -> None:
         """Ask for content and return when all has come; raises TooMuchData, IncompleteReadError."""
@@ -101,40 +313,66 @@ class Connection(Wire):
         if arrival.arrived.done():
             self._arrival = None
             if rest:
-                self._hand_on(rest)
+                super().data_received(rest)
         elif arrival.reader.has_piece and self.transport is not None:
             # read on once the thread for large content is done with what has come
             cast("asyncio.ReadTransport", self.transport).pause_reading()
-            done = self.front.committer.work_aside(arrival.reader.work_up)
+            done = self.listener.committer.work_aside(arrival.reader.work_up)
             done.add_done_callback(self._read_on)
 
     def _read_on(self, done: asyncio.Future[None]) -> None:
         error = done.exception()
-        if error is not None and self._arrival is not None:
-            self._arrival.give_up(error)
-            self._arrival = None
+        if error is not None and self._fail_arrival(error):
             self.is_done = True  # what follows is not commands
         if self.transport is not None and not self.transport.is_closing():
             cast("asyncio.ReadTransport", self.transport).resume_reading()
+
+    def _fail_arrival(self, error: BaseException) -> bool:
+        """End the wait for content, if there is one."""
+        arrival, self._arrival = self._arrival, None
+        if arrival is not None:
+            arrival.give_up(error)
+        return arrival is not None
 
     def has_read(self, size_bytes: int) -> None:
         """Count content as asked for."""
         self._consumed_bytes += size_bytes
 
+    # --- bytes out -----------------------------------------------------------------------
+
+    def say(self, reply: str) -> None:
+        """Send a reply, without waiting for it to leave."""
+        if self.transport is None or self.transport.is_closing():
+            return
+        self.listener.meter.replied(reply)
+        data = reply.encode("utf-8") + b"\r\n"
+        if self._tls is None:
+            self._send_raw(data)
+        else:
+            self._tls.write(data)
+
+    def _send_raw(self, data: bytes) -> None:
+        if self.transport is not None and not self.transport.is_closing():
+            self._writer.write(data)
+
+    @property
+    def _has_unsent(self) -> bool:
+        transport = cast("asyncio.WriteTransport | None", self.transport)
+        return transport is not None and transport.get_write_buffer_size() > 0
+
     async def flush(self) -> None:
         """Wait while the client does not take its replies."""
-        transport = cast("asyncio.WriteTransport | None", self.transport)
-        if transport is not None and transport.get_write_buffer_size():
-            self._deadline_s = self.loop.time() + patience.IDLE_S
+        if self._has_unsent:
+            self._deadline_s = self.loop.time() + IDLE_S
             self._is_waiting = True
             await self._writer.drain()
             self._is_waiting = False
 
     # --- time ----------------------------------------------------------------------------
 
-    def message_was_taken(self) -> None:
+    def extend_session(self) -> None:
         """Let a session that sends mail go on for as long again."""
-        self._session_end_s = self.loop.time() + patience.SESSION_S
+        self._session_end_s = self.loop.time() + SESSION_S
 
     def check_time(self, now_s: float) -> None:
         """End the session if the client takes longer than it may."""
@@ -146,15 +384,7 @@ class Connection(Wire):
             stage = "connect"
         else:
             self.say(replies.TIMEOUT)
-        self.front.log.note("smtpd", f"timeout in {stage} from {self.peer}")
+        self.listener.note(f"timeout in {stage} from {self.peer}")
         self.close()
-        transport = cast("asyncio.WriteTransport | None", self.transport)
-        if transport is not None and transport.get_write_buffer_size():
-            transport.abort()  # it does not read either
-
-    def stop_if_idle(self) -> None:
-        """Say 421 and hang up unless a transaction is under way."""
-        if self._is_waiting and not self.is_in_transaction:
-            if self._preparing is None:
-                self.say(replies.STOPPING)
-            self.close()
+        if self._has_unsent:
+            cast("asyncio.WriteTransport", self.transport).abort()  # it does not read either

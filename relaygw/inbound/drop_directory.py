@@ -99,29 +99,38 @@ class DropDirectory:
         except OSError:
             return False
 
-    def listen(self) -> socket.socket:
-        """Return the socket that local users may send to; raises OSError."""
-        receiver = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    def bind(self, name: str, kind: socket.SocketKind, *, mode: int) -> socket.socket:
+        """Return a socket here that local users may reach; raises OSError."""
+        bound = socket.socket(socket.AF_UNIX, kind)
         try:
-            receiver.setblocking(False)
+            bound.setblocking(False)
             with contextlib.suppress(FileNotFoundError):
-                os.unlink(WAKE_SOCKET, dir_fd=self.descriptor)
-            receiver.bind(str(self.path / WAKE_SOCKET))
+                os.unlink(name, dir_fd=self.descriptor)
+            bound.bind(str(self.path / name))
             # who may come here at all is up to the directory
-            os.chmod(WAKE_SOCKET, 0o622, dir_fd=self.descriptor)
+            os.chmod(name, mode, dir_fd=self.descriptor)
         except OSError:
-            receiver.close()
+            bound.close()
             raise
-        self._socket = receiver
-        return receiver
+        return bound
+
+    def unbind(self, name: str, bound: socket.socket) -> None:
+        """Close a socket; while the lock is held: the next front binds its own."""
+        with contextlib.suppress(OSError):
+            os.unlink(name, dir_fd=self.descriptor)
+        bound.close()
+
+    def listen(self) -> socket.socket:
+        """Return the socket on which files are announced, until `close`; raises OSError."""
+        self._socket = self.bind(WAKE_SOCKET, socket.SOCK_DGRAM, mode=0o622)
+        return self._socket
 
     def drain(self) -> None:
         """Take the datagrams that have come."""
-        if self._socket is None:
-            return
-        with contextlib.suppress(OSError):
-            for _ in range(_MAX_DATAGRAMS):
-                self._socket.recv(1)
+        if self._socket is not None:
+            with contextlib.suppress(OSError):
+                for _ in range(_MAX_DATAGRAMS):
+                    self._socket.recv(1)
 
     def look(self, skip: Container[str], last: Container[str] = ()) -> Listing:
         """Return what lies here, without the drops in `skip`; remove what was never finished.
@@ -174,9 +183,7 @@ class DropDirectory:
     def close(self) -> None:
         """Stop listening and let another front take the mail."""
         if self._socket is not None:
-            with contextlib.suppress(OSError):  # before the lock goes: the next one binds its own
-                os.unlink(WAKE_SOCKET, dir_fd=self.descriptor)
-            self._socket.close()
+            self.unbind(WAKE_SOCKET, self._socket)
         os.close(self.descriptor)
 
 

@@ -1,4 +1,4 @@
-"""One file of the maildrop, read so that its owner, who may still write to it, cannot hurt.
+"""Files of the maildrop, read so that their owners, who may still write to them, cannot hurt.
 
 The form is mail.drop's. The user is the file's owner, never anything that the file says.
 """
@@ -10,17 +10,21 @@ import os
 import re
 import stat
 import time
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Container, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
-from relaygw.inbound.data import MEMORY_BYTES, ReceivedContent
+from relaygw.inbound.content import MEMORY_BYTES, ReceivedContent
 from relaygw.mail.content import normalise_line_ends
 from relaygw.mail.drop import COMPLETE_SUFFIX, FIRST_LINE, MAX_HEAD_BYTES
 from relaygw.mail.dsn import NO_REQUEST, DsnRequest, read_request
 
+MAX_DROPS = 100
+MAX_BYTES = 16 * 2**20
+"""Content that is read at once; a quarter of what may wait to be written, the rest is for SMTP."""
 SETTLE_S = 60.0
 """A file that is not complete is damaged when it was not changed for this long."""
 _LARGE_BYTES = MEMORY_BYTES // 2  # line ends may double it
@@ -218,6 +222,71 @@ def open_drop(directory: int, name: str, *, limit_bytes: int) -> OpenDrop | None
         os.close(descriptor)
         raise
     return drop
+
+
+@dataclass(slots=True)
+class DropBatch:
+    """Files that were read together, within bounds of number and memory, by what became of them."""
+
+    drops: list[Drop] = field(default_factory=list)
+    large: list[str] = field(default_factory=list)  # to be read where nobody waits for it
+    stored: list[str] = field(default_factory=list)  # their mail is in the queue already
+    unfit: list[tuple[str, str]] = field(default_factory=list)
+    unfinished: list[str] = field(default_factory=list)
+    broken: list[tuple[str, Exception]] = field(default_factory=list)  # each alone: count it
+    trouble: Exception | None = None  # of the machine, which every other file would meet
+
+
+class DropReader:
+    """Reads files of an open maildrop with up to `limit_bytes` of content each; blocks."""
+
+    def __init__(self, directory: int, *, limit_bytes: int, spool_directory: Path) -> None:
+        self._directory = directory
+        self._limit_bytes = limit_bytes
+        self._spool_directory = spool_directory
+
+    def read_batch(self, names: deque[str], *, stored: Container[str] = ()) -> DropBatch:
+        """Take names from the left of `names` and read their files, until the batch is full."""
+        batch = DropBatch()
+        size_bytes = 0
+        while (
+            names and len(batch.drops) < MAX_DROPS and size_bytes < MAX_BYTES and not batch.trouble
+        ):
+            name = names.popleft()
+            if name in stored:
+                batch.stored.append(name)
+                continue
+            before = len(batch.drops)
+            self._read(batch, name)
+            size_bytes += sum(drop.content.size_bytes for drop in batch.drops[before:])
+        return batch
+
+    def read_large(self, name: str) -> DropBatch:
+        """Read one file of any size, up to its first chunk in memory."""
+        batch = DropBatch()
+        self._read(batch, name, is_large_wanted=True)
+        return batch
+
+    def _read(self, batch: DropBatch, name: str, *, is_large_wanted: bool = False) -> None:
+        try:
+            opened = open_drop(self._directory, name, limit_bytes=self._limit_bytes)
+            if opened is None:
+                return
+            with opened:
+                if opened.is_large and not is_large_wanted:
+                    batch.large.append(name)
+                    return
+                drop = opened.read(self._spool_directory)
+            drop.content.read_head()
+            batch.drops.append(drop)
+        except NotYet:
+            batch.unfinished.append(name)  # looked at again in a second
+        except Unfit as error:
+            batch.unfit.append((name, str(error)))
+        except (OSError, MemoryError) as error:
+            batch.trouble = error
+        except Exception as error:
+            batch.broken.append((name, error))
 
 
 @contextmanager

@@ -1,33 +1,37 @@
-"""From an envelope and content to a message ready to be stored: policy applied.
+"""From an envelope and content to a message ready to be stored: policy applied, source judged.
 
-Every way in (SMTP now, others later) goes through here, so that no door has rules of its
-own.
+Every way in (SMTP, the maildrop, an import) goes through here, so that none has rules of its own.
+The word of another relaygw on where a message came from (X-Relaygw-Source) is taken from clients
+in `trust_source` of their listener only, and taken out of the content whoever sent it.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from email.utils import formatdate
 from pathlib import Path
 
 from relaygw.errors import RelaygwError
-from relaygw.inbound.data import CHUNK_BYTES, ReceivedContent
-from relaygw.inbound.sources import TrustedSources, without_late_fields
+from relaygw.inbound.content import CHUNK_BYTES, ReceivedContent
 from relaygw.mail.content import HeaderFacts, has_long_line, read_header, without_fields
 from relaygw.mail.dsn import NO_REQUEST, DsnRequest
 from relaygw.mail.envelope import AcceptedMessage, NewDelivery, NewRecipient, Source
 from relaygw.mail.queue_id import QueueIdSource
+from relaygw.mail.source_header import parse_source, rename_late
 from relaygw.mail.state import RecipientState
+from relaygw.policy.admission import is_trusted, parse_client
 from relaygw.policy.modes import Modes, strictest
 from relaygw.policy.recipients import Decision, Fate, RecipientPolicy
 from relaygw.policy.rewriting import Rewriter
 from relaygw.policy.routing import CAPTURE_ROUTE, Router
+from relaygw.settings.listener import Listener
 from relaygw.settings.mode import Mode
 from relaygw.settings.model import Settings
 from relaygw.settings.routes import Route, Stream
+from relaygw.settings.units import Network
 
 MAX_HOPS = 50
 _SPACE_CHECK_S = 1.0
@@ -255,3 +259,64 @@ class Intake:
 
 def _literal(client: str) -> str:
     return f"IPv6:{client}" if ":" in client else client
+
+
+class TrustedSources:
+    """The networks of each listener whose word on the source of mail is taken."""
+
+    def __init__(self, listeners: Iterable[Listener]) -> None:
+        self._networks: dict[str, tuple[Network, ...]] = {}
+        for listener in listeners:
+            name, networks = str(listener.bind), listener.trust_source
+            # two listeners on "any port" have one name: nobody is trusted unless both do
+            if self._networks.setdefault(name, networks) != networks:
+                self._networks[name] = ()
+
+    def judge(self, seen: Source, facts: HeaderFacts, *, is_whole: bool) -> tuple[Source, bool]:
+        """Return the source to record, and whether what the header told of it was not believed.
+
+        The client, its HELO and the listener stay as seen. `is_whole` False: the header goes on
+        behind what `facts` is of, so that a field may have been cut.
+        """
+        if seen.uid is not None and facts.script is not None:
+            seen = replace(seen, script=facts.script)
+        if facts.source is None:
+            return seen, False
+        told = parse_source(facts.source) if is_whole and self._is_trusted(seen) else None
+        if told is None:
+            return seen, True
+        return (
+            replace(
+                seen,
+                host=told.host,
+                uid=told.uid,
+                user=told.user if told.user is not None else seen.user,
+                script=told.script,
+            ),
+            False,
+        )
+
+    def _is_trusted(self, seen: Source) -> bool:
+        networks = self._networks.get(seen.listener or "", ())
+        return bool(networks and seen.client) and is_trusted(
+            parse_client(seen.client or ""), networks
+        )
+
+
+def without_late_fields(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """Yield `chunks` with X-Relaygw-Source renamed up to the end of the header.
+
+    For a header that is longer than a chunk: the sizes stay, since they are counted already.
+    """
+    held = next(chunks, b"")
+    for chunk in chunks:
+        joined = held + chunk  # a field may begin in one and end in the other
+        end = joined.find(b"\r\n\r\n")
+        block = joined if end < 0 else joined[: end + 2]
+        joined = rename_late(block) + joined[len(block) :]
+        yield joined[: len(held)]
+        held = joined[len(held) :]
+        if end >= 0:
+            break
+    yield held
+    yield from chunks

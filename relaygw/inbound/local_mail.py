@@ -1,24 +1,36 @@
-"""Local mail to messages: what a drop says, through the same policy as SMTP.
+"""Mail that no SMTP client brings: of local programs, and exported mail that is imported again.
 
-Nobody can be told "no" any more: the sendmail command has left. What SMTP would refuse is
-therefore captured with its reason, or recorded as blocked, and the log says so.
+It goes through the same policy as SMTP. Nobody can be told "no" any more: what SMTP would refuse
+is therefore captured with its reason, or recorded as blocked, and the log says so.
 """
 
 from __future__ import annotations
 
+import os
 import pwd
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 from relaygw.errors import InvalidAddress
+from relaygw.inbound.content import ReceivedContent
 from relaygw.inbound.drop_file import Drop
 from relaygw.inbound.intake import Intake, Origin, ResolvedRecipient, TooManyHops
 from relaygw.mail.address import MAX_PATH_BYTES, check_address
+from relaygw.mail.content import normalise_line_ends
+from relaygw.mail.drop import COMPLETE_SUFFIX
 from relaygw.mail.envelope import AcceptedMessage, Source
+from relaygw.mail.exported import Exported, NotExported
 from relaygw.observe.escaping import escape
+from relaygw.policy.modes import strictest
 from relaygw.policy.recipients import Decision, Fate
 from relaygw.settings.mode import Mode
 
+IMPORT_LISTENER = "import"
+"""Where imported mail came in: no listener has this name, so that the mode of its acceptance holds
+at each attempt, too (policy.modes)."""
+_IMPORT_KEY = "import-"
+_PIECE_BYTES = 128 * 1024
 _SHOWN_CHARACTERS = 320
 _MAX_CWD_CHARACTERS = 1024
 
@@ -109,3 +121,69 @@ def _user_name(uid: int) -> str:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
         return f"uid{uid}"
+
+
+class Importer:
+    """Makes messages to be stored of exported ones; `limit_bytes` is the largest content.
+
+    Rewriting, lists and routes are those of now, the mode is the stricter one of now and of when
+    the message was accepted. A message carries a key of its own: it is taken once however often it
+    comes.
+    """
+
+    def __init__(self, intake: Intake, *, limit_bytes: int) -> None:
+        self.limit_bytes = limit_bytes
+        self._intake = intake
+        self._seen: dict[str, int] = {}
+
+    def has_space(self) -> bool:
+        """False when the state volume is nearly full."""
+        return self._intake.has_space()
+
+    @contextmanager
+    def composed(self, mail: Exported) -> Iterator[tuple[AcceptedMessage, Iterator[bytes]]]:
+        """Yield the message, and for large content the chunks to store ahead of it.
+
+        Two messages of one input that are the same in all are two. Raises NotExported for what
+        cannot be a message.
+        """
+        if not mail.recipients:
+            raise NotExported("nobody is named who is to have it; give --recipient")
+        if mail.sender is None:
+            raise NotExported("no sender is named; give --sender")
+        if len(mail.content) > self.limit_bytes:
+            raise NotExported(f"larger than max_message_size, {self.limit_bytes} bytes")
+        mode = self._mode_of(mail)
+        key = mail.key()
+        number = self._seen[key] = self._seen.get(key, 0) + 1
+        drop = Drop(
+            name=f"{_IMPORT_KEY}{key}-{number}{COMPLETE_SUFFIX}",
+            uid=os.getuid(),
+            sender=mail.sender,
+            recipients=mail.recipients,
+            content=self._content(mail.content),
+        )
+        try:
+            yield compose_local(self._intake, drop, listener=IMPORT_LISTENER, mode=mode)
+        finally:
+            drop.content.close()
+
+    def _mode_of(self, mail: Exported) -> Mode:
+        now = self._intake.modes.of(None, None)
+        if mail.mode is None:
+            return now
+        try:
+            return strictest(now, Mode(mail.mode))
+        except ValueError:
+            known = ", ".join(Mode)
+            raise NotExported(f"mode {mail.mode[:40]!r} is none of {known}") from None
+
+    def _content(self, data: bytes) -> ReceivedContent:
+        data = normalise_line_ends(data)
+        if data and not data.endswith(b"\n"):
+            data += b"\r\n"
+        content = ReceivedContent(self._intake.state_dir)
+        for start in range(0, len(data), _PIECE_BYTES):
+            content.add(data[start : start + _PIECE_BYTES])
+        content.read_head()
+        return content

@@ -1,27 +1,63 @@
-"""AUTH PLAIN and LOGIN (RFC 4954, RFC 4616)."""
+"""AUTH PLAIN and LOGIN (RFC 4954, RFC 4616), and what a user who has logged in may do."""
 
 from __future__ import annotations
 
 import base64
 import binascii
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
-from relaygw.access.passwords import LoginBusy
+from relaygw.access import LoginBusy, Passwords
 from relaygw.inbound import replies
-from relaygw.inbound.dialogue import Dialogue, Refusal
-from relaygw.policy.admission import may_log_in
+from relaygw.inbound.replies import Refusal
+from relaygw.policy.patterns import AddressPatterns
+from relaygw.settings.listener import User
+
+if TYPE_CHECKING:
+    from relaygw.inbound.session import Session
 
 MAX_AUTH_LINE_BYTES = 12288  # RFC 4954 section 4
 MAX_FAILED_LOGINS = 5  # of one connection
 
 
-def is_login_offered(session: Dialogue) -> bool:
-    """True when the client could log in now: never where its password could be overheard."""
-    return session.front.authenticator is not None and may_log_in(
-        is_local=session.client.is_local, is_encrypted=session.is_encrypted
-    )
+class Login:
+    """One user of the configuration."""
+
+    def __init__(self, user: User) -> None:
+        self.name = user.name
+        self._senders = AddressPatterns(user.senders) if user.senders else None
+
+    def may_send_as(self, sender: str) -> bool:
+        """True if the user may use this envelope sender; the null sender is nobody's."""
+        return not sender or self._senders is None or self._senders.matches(sender)
 
 
-async def auth(session: Dialogue, argument: bytes) -> None:
+class Authenticator:
+    """Verifies logins of all listeners of one front process."""
+
+    def __init__(self, users: Iterable[User]) -> None:
+        listed = tuple(users)
+        self._logins = {user.name: Login(user) for user in listed}
+        self._passwords = Passwords({user.name: user.password_hash for user in listed})
+
+    def close(self) -> None:
+        """Stop the threads."""
+        self._passwords.close()
+
+    def is_known(self, name: str) -> bool:
+        """True if there is such a user; for the log, never for the client."""
+        return self._passwords.is_known(name)
+
+    async def log_in(self, name: str, password: bytes, *, guesser: str) -> Login | None:
+        """Return the login, or None, which takes a while. Raises LoginBusy.
+
+        `guesser` is whoever failures are counted for.
+        """
+        is_right = await self._passwords.verify(name, password, guesser=guesser)
+        return self._logins[name] if is_right else None
+
+
+async def auth(session: Session, argument: bytes) -> None:
     """Log in."""
     mechanism, _, initial = argument.partition(b" ")
     _check_state(session)
@@ -32,20 +68,20 @@ async def auth(session: Dialogue, argument: bytes) -> None:
     await _verify(session, mechanism.upper().decode(), name, password)
 
 
-def _check_state(session: Dialogue) -> None:
-    if session.front.authenticator is None:
+def _check_state(session: Session) -> None:
+    if session.listener.authenticator is None:
         raise Refusal(replies.NOT_IMPLEMENTED)
-    if session.protocol != "ESMTP":
+    if not session.extended_smtp:
         raise Refusal(replies.BAD_SEQUENCE.format(expected="send EHLO first"))
     if session.login is not None:
         raise Refusal(replies.BAD_SEQUENCE.format(expected="already authenticated"))
-    if session.transaction is not None:
+    if session.connection.envelope.mail_from is not None:
         raise Refusal(replies.BAD_SEQUENCE.format(expected="AUTH not permitted during mail"))
-    if not is_login_offered(session):
+    if not session.is_login_offered:
         raise Refusal(replies.AUTH_NEEDS_TLS)
 
 
-async def _plain(session: Dialogue, initial: bytes) -> tuple[bytes, bytes]:
+async def _plain(session: Session, initial: bytes) -> tuple[bytes, bytes]:
     response = _decoded(initial) if initial else await _ask(session, replies.SEND_INITIAL)
     parts = response.split(b"\0")
     if len(parts) != 3 or not parts[1] or not parts[2]:
@@ -55,14 +91,14 @@ async def _plain(session: Dialogue, initial: bytes) -> tuple[bytes, bytes]:
     return (name, password) if identity in (b"", name) else (b"", password)
 
 
-async def _login(session: Dialogue, initial: bytes) -> tuple[bytes, bytes]:
+async def _login(session: Session, initial: bytes) -> tuple[bytes, bytes]:
     name = _decoded(initial) if initial else await _ask(session, replies.SEND_USER)
     return name, await _ask(session, replies.SEND_PASSWORD)
 
 
-async def _ask(session: Dialogue, prompt: str) -> bytes:
-    session.say(prompt)
-    line = (await session.read_line()).rstrip(b"\r\n")
+async def _ask(session: Session, prompt: str) -> bytes:
+    session.connection.say(prompt)
+    line = (await session.connection.read_line()).rstrip(b"\r\n")
     if len(line) > MAX_AUTH_LINE_BYTES:
         raise Refusal(replies.AUTH_LINE_TOO_LONG)
     if line == b"*":
@@ -79,36 +115,35 @@ def _decoded(text: bytes) -> bytes:
         raise Refusal(replies.AUTH_NOT_BASE64) from None
 
 
-async def _verify(session: Dialogue, mechanism: str, name: bytes, password: bytes) -> None:
-    authenticator = session.front.authenticator
+async def _verify(session: Session, mechanism: str, name: bytes, password: bytes) -> None:
+    authenticator = session.listener.authenticator
     assert authenticator is not None
-    user = name.decode("utf-8", "replace")
+    user, peer = name.decode("utf-8", "replace"), session.connection.peer
     try:
-        login = await authenticator.log_in(user, password, guesser=session.client.guesser)
-    except LoginBusy as error:
-        session.front.log.note(
-            "smtpd", f"warning: {session.peer}: SASL {mechanism} authentication put off: {error}"
+        login = await authenticator.log_in(
+            user, password, guesser=session.connection.client.guesser
         )
+    except LoginBusy as error:
+        session.listener.note(f"warning: {peer}: SASL {mechanism} authentication put off: {error}")
         _count_failure(session)
-        session.say(replies.LOGIN_BUSY)
+        session.connection.say(replies.LOGIN_BUSY)
         return
     if login is not None:
         session.log_in(login)
-        session.say(replies.LOGGED_IN)
+        session.connection.say(replies.LOGGED_IN)
         return
     # an unknown name may be a password in the wrong field
     shown = user if authenticator.is_known(user) else "(unknown)"
-    session.front.log.note(
-        "smtpd",
-        f"warning: {session.peer}: SASL {mechanism} authentication failed: sasl_username={shown}",
+    session.listener.note(
+        f"warning: {peer}: SASL {mechanism} authentication failed: sasl_username={shown}"
     )
     _count_failure(session)
     raise Refusal(replies.AUTH_FAILED)
 
 
-def _count_failure(session: Dialogue) -> None:
+def _count_failure(session: Session) -> None:
     """End a connection that tries again and again."""
     session.failed_logins += 1
     if session.failed_logins >= MAX_FAILED_LOGINS:
-        session.is_done = True
+        session.connection.is_done = True
         raise Refusal(replies.TOO_MANY_LOGINS)

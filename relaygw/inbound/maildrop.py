@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from relaygw.inbound.drop_directory import DropDirectory, MaildropUnusable
 from relaygw.inbound.group_commit import GroupCommitter
 from relaygw.inbound.intake import Intake
-from relaygw.inbound.pickup import Pickup
+from relaygw.inbound.pickup import Pickup, SetAside
 from relaygw.inbound.queue_listing import QueueListing
 from relaygw.mail.drop import MAX_CONTENT_BYTES, WAKE_SOCKET
 from relaygw.observe.maillog import MailLog
@@ -44,16 +46,22 @@ class Maildrop:
         self._settings = settings.maildrop
         self._store = store
         self._log = log
-        self._pickup = Pickup(
+        self._aside = SetAside(log)
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="maildrop")
+        self._retired = asyncio.Event()
+        self._pickup_at = functools.partial(
+            Pickup,
             intake=intake,
             committer=committer,
             log=log,
+            aside=self._aside,
+            thread=self._thread,
             limit_bytes=_limit_bytes(settings),
             large_message_turn=large_message_turn,
+            retired=self._retired,
             troubled=self._back_off,
         )
         self._task: asyncio.Task[None] | None = None
-        self._retired = asyncio.Event()
         self._wake = asyncio.Event()
         self._backoff_s = 0.0
         self._trouble = ""  # what was said last about it
@@ -66,7 +74,6 @@ class Maildrop:
     def retire(self) -> None:
         """Take nothing new, and leave the directory to the next front."""
         self._retired.set()
-        self._pickup.retire()
         self._wake.set()
 
     async def ended(self, limit_s: float) -> None:
@@ -92,30 +99,33 @@ class Maildrop:
                     self._complain(f"maildrop {path}: {type(error).__name__}: {error}")
                     await self._rest(POLL_S)
         finally:
-            self._pickup.close()
+            self._thread.shutdown(wait=False)
 
     async def _serve(self, path: Path) -> None:
         """Take mail until the front retires or the directory is replaced."""
-        directory = await self._pickup.blocking(lambda: DropDirectory(path, self._settings.group))
+        directory = await asyncio.get_running_loop().run_in_executor(
+            self._thread, DropDirectory, path, self._settings.group
+        )
+        pickup = self._pickup_at(directory)
         try:
             while not directory.try_lock():  # another front takes it
                 await self._rest(POLL_S)
                 if self._retired.is_set() or not directory.is_current():
                     return
             async with QueueListing(directory, self._store, self._log):
-                await self._take_mail(directory)
-            await self._pickup.finish()
+                await self._take_mail(directory, pickup)
+            await pickup.finish()
         finally:
-            await self._pickup.cut()
+            await pickup.cut()
             directory.close()
 
-    async def _take_mail(self, directory: DropDirectory) -> None:
+    async def _take_mail(self, directory: DropDirectory, pickup: Pickup) -> None:
         with self._listening(directory) as listen_again:
             while not self._retired.is_set() and directory.is_current():
                 self._wake.clear()
                 directory.drain()
                 listen_again()
-                if await self._pickup.look(directory):
+                if await pickup.look():
                     self._recover()
                 await self._pause()
 
@@ -125,8 +135,8 @@ class Maildrop:
         try:
             descriptor = directory.listen().fileno()
         except OSError as error:
-            self._pickup.say(
-                str(directory.path / WAKE_SOCKET),
+            self._aside.say(
+                directory.path / WAKE_SOCKET,
                 f"no socket ({error.strerror or error}); mail is found within a second instead",
             )
             yield lambda: None

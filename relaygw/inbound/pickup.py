@@ -1,6 +1,6 @@
-"""Takes mail out of the maildrop: each file exactly once, in waves, without holding up SMTP.
+"""Takes mail out of the maildrop: each file exactly once, in batches, without holding up SMTP.
 
-A wave is what one look finds, up to a number and a size. Its messages go into the same group
+A batch is what one look finds, up to a number and a size. Its messages go into the same group
 commit as those of SMTP sessions; each row carries the drop id, so that a file whose mail was
 stored by a front that died before it removed the file is only removed. Large mail waits
 aside, one at a time. Whatever cannot be mail stays where it is, with one line in the log.
@@ -9,30 +9,122 @@ aside, one at a time. Whatever cannot be mail stays where it is, with one line i
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Container, Iterable
+from concurrent.futures import Executor
+from functools import partial
+from pathlib import Path
 from typing import TypeVar
 
 from relaygw.errors import AlreadyAccepted, IntakeFull, StoreFull, StoreUnavailable, Unstorable
 from relaygw.inbound.drop_directory import MAX_LISTED, DropDirectory, Listing
-from relaygw.inbound.drop_file import Drop, Unreadable
-from relaygw.inbound.drop_wave import Wave, read_one, read_wave
+from relaygw.inbound.drop_file import Drop, DropBatch, DropReader, Unreadable
 from relaygw.inbound.group_commit import GroupCommitter
 from relaygw.inbound.intake import Intake
 from relaygw.inbound.local_mail import compose_local
-from relaygw.inbound.set_aside import MAX_ASIDE, SetAside
 from relaygw.mail.drop import MAX_CONTENT_BYTES
 from relaygw.observe.maildrop import REASONS
 from relaygw.observe.maillog import MailLog
 
 MAX_LARGE_WAITING = 100
+LOOK_AGAIN_S = 600.0
+"""A file set aside is looked at again after this: somebody may have mended it."""
+MAX_FAILURES = 3
+"""Errors over one file after which it is named, and counts as set aside."""
+MAX_NAMED = 1000
+"""Lines in the log: whoever fills the directory with rubbish must not fill the log, too."""
+MAX_ASIDE = 100_000
 
 T = TypeVar("T")
 
 
+class SetAside:
+    """Files that are left alone, why, and what was said of them: one line for file and reason.
+
+    `in` says whether a file is passed over now. Outlives the directory, which may be replaced.
+    """
+
+    def __init__(self, log: MailLog) -> None:
+        self._log = log
+        self._until_s: dict[str, float] = {}
+        self._said: set[tuple[str, str]] = set()
+        self._failures: dict[str, int] = {}
+        self.unfinished: set[str] = set()
+        self.stored: set[str] = set()  # mail is in the queue, the file could not be removed yet
+        self.reasons: dict[str, str] = {}
+        """Why files lie there, by name; for those who ask what became of their mail."""
+        self.changes = 0  # of `reasons`
+
+    def __contains__(self, name: object) -> bool:
+        until_s = self._until_s.get(str(name))
+        return until_s is not None and time.monotonic() < until_s
+
+    def put(self, path: Path, reason: str) -> None:
+        """Pass a file over for a while and say why."""
+        self._pass_over(path.name, LOOK_AGAIN_S)
+        self._set_reason(path.name, reason)
+        self.say(path, f"{reason}; left where it is")
+
+    def fail(self, path: Path, error: str) -> None:
+        """Pass a file over for a second, twice that the next time, and so on; in the end say why.
+
+        What happens over one file may be over in a moment (a lease, a disk that stumbles), so the
+        pause is short at first, and never longer than that of any file set aside.
+        """
+        name = path.name
+        count = self._failures[name] = self._failures.get(name, 0) + 1
+        self._pass_over(name, min(2.0 ** (count - 1), LOOK_AGAIN_S))
+        if count < MAX_FAILURES:
+            self.say(path, f"{error}; tried again")
+            return
+        reason = f"failed {MAX_FAILURES} times: {error}"
+        self._set_reason(name, reason)
+        self.say(path, f"{reason}; left where it is")
+
+    def _set_reason(self, name: str, reason: str) -> None:
+        if self.reasons.get(name) != reason:
+            self.reasons[name] = reason
+            self.changes += 1
+
+    def _pass_over(self, name: str, pause_s: float) -> None:
+        self._until_s.pop(name, None)  # the newest stand last
+        while len(self._until_s) >= MAX_ASIDE:
+            self._forget(next(iter(self._until_s)))
+        self._until_s[name] = time.monotonic() + pause_s
+
+    def say(self, path: Path, reason: str) -> None:
+        """Write a line about a file unless it was written before."""
+        line = (str(path), reason)
+        if line in self._said or len(self._said) > MAX_NAMED:
+            return
+        self._said.add(line)
+        if len(self._said) > MAX_NAMED:
+            self._log.note("pickup", f"warning: more than {MAX_NAMED} odd files; no more are named")
+        else:
+            self._log.note("pickup", f"warning: {path}: {reason}")
+
+    def forget(self, names: Iterable[str]) -> None:
+        """Forget files that are gone, or as good as gone."""
+        for name in names:
+            self._forget(name)
+            self.unfinished.discard(name)
+            self.stored.discard(name)
+
+    def keep(self, there: Container[str]) -> None:
+        """Forget every file but those that are `there`."""
+        for name in [name for name in self._until_s if name not in there]:
+            self._forget(name)
+        self.unfinished = {name for name in self.unfinished if name in there}
+
+    def _forget(self, name: str) -> None:
+        self._until_s.pop(name, None)
+        self._failures.pop(name, None)
+        self.changes += self.reasons.pop(name, None) is not None
+
+
 class Pickup:
-    """Takes mail from the directory that it is given.
+    """Takes mail from one open directory, until `retired` is set.
 
     Content over `limit_bytes` is captured: the command took it, and nobody can be told any more.
     `troubled` is told what keeps it from taking any mail at all: the store, a full volume.
@@ -40,32 +132,35 @@ class Pickup:
 
     def __init__(
         self,
+        directory: DropDirectory,
         *,
         intake: Intake,
         committer: GroupCommitter,
         log: MailLog,
+        aside: SetAside,
+        thread: Executor,
         limit_bytes: int,
         large_message_turn: asyncio.Semaphore,
+        retired: asyncio.Event,
         troubled: Callable[[Exception], None],
     ) -> None:
+        self._directory = directory
         self._intake = intake
         self._committer = committer
         self._log = log
+        self._aside = aside
+        self._thread = thread
         self._limit_bytes = limit_bytes
-        self._most_bytes = max(limit_bytes, MAX_CONTENT_BYTES)
         self._large_message_turn = large_message_turn
+        self._retired = retired
         self._troubled = troubled
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="maildrop")
-        self._is_retired = False
-        self._aside = SetAside(log)
-        self._unfinished: set[str] = set()
-        self._stored: set[str] = set()  # mail is in the queue, the file could not be removed yet
+        self._reader = DropReader(
+            directory.descriptor,
+            limit_bytes=max(limit_bytes, MAX_CONTENT_BYTES),
+            spool_directory=intake.state_dir,
+        )
         self._large: deque[str] = deque()
         self._large_task: asyncio.Task[None] | None = None
-
-    def retire(self) -> None:
-        """Begin nothing new."""
-        self._is_retired = True
 
     async def finish(self) -> None:
         """Return once large mail that was begun is stored."""
@@ -79,89 +174,76 @@ class Pickup:
             await asyncio.wait([self._large_task])
             self._large_task = None
 
-    def close(self) -> None:
-        """Stop the thread."""
-        self._thread.shutdown(wait=False)
-
-    def blocking(self, work: Callable[[], T]) -> asyncio.Future[T]:
-        """Run what waits for the directory's disk in a thread of its own."""
+    def _blocking(self, work: Callable[[], T]) -> asyncio.Future[T]:
+        """Run what waits for the directory's disk."""
         return asyncio.get_running_loop().run_in_executor(self._thread, work)
 
-    def say(self, path: str, reason: str) -> None:
-        """Write a line about a file unless it was written before."""
-        self._aside.say(path, reason)
+    # --- batches ---------------------------------------------------------------------------
 
-    # --- waves ---------------------------------------------------------------------------
-
-    async def look(self, directory: DropDirectory) -> bool:
+    async def look(self) -> bool:
         """Take what lies there; False when there is trouble, of which `troubled` was told."""
-        listing = await self.blocking(lambda: directory.look(self._aside, self._unfinished))
-        self._note(directory, listing)
+        listing = await self._blocking(
+            lambda: self._directory.look(self._aside, self._aside.unfinished)
+        )
+        self._note(listing)
         try:
-            return await self._take_listed(directory, listing)
+            return await self._take_listed(listing)
         finally:
-            await self._tell_reasons(directory)
+            await self._write_reasons()
 
-    def _note(self, directory: DropDirectory, listing: Listing) -> None:
+    def _note(self, listing: Listing) -> None:
         """Name what is no mail, and forget what was known of files that are gone."""
         for name, reason in listing.odd:
-            self._aside.say(str(directory.path / name), reason)
+            self._aside.say(self._directory.path / name, reason)
         if len(listing.drops) < MAX_LISTED:  # these are all
-            there = listing.skipped.union(listing.drops)
-            self._aside.keep(there)
-            self._unfinished &= there
+            self._aside.keep(listing.skipped.union(listing.drops))
 
-    async def _tell_reasons(self, directory: DropDirectory) -> None:
+    async def _write_reasons(self) -> None:
         """Keep the file of reasons up to date; without it mail is taken all the same."""
-        file, changes, reasons = directory.reasons, self._aside.changes, self._aside.reasons
+        file, changes, reasons = self._directory.reasons, self._aside.changes, self._aside.reasons
         if file.changes == changes:
             return
         try:
-            await self.blocking(lambda: file.write(dict(reasons)))
+            await self._blocking(lambda: file.write(dict(reasons)))
         except OSError as error:
-            self.say(str(directory.path / REASONS), f"not written: {error.strerror or error}")
+            reason = f"not written: {error.strerror or error}"
+            self._aside.say(self._directory.path / REASONS, reason)
         else:
             file.changes = changes
 
-    async def _take_listed(self, directory: DropDirectory, listing: Listing) -> bool:
+    async def _take_listed(self, listing: Listing) -> bool:
         names = deque(name for name in listing.drops if name not in self._large)
-        self._put_off(directory, [])  # those that wait go on, whatever ended their task
+        self._put_off([])  # those that wait go on, whatever ended their task
         if names and not self._intake.has_space():
             self._troubled(StoreFull("the volume of the queue is nearly full"))
             return False
-        while names and not self._is_retired:
-            wave = await self.blocking(
-                lambda: read_wave(
-                    directory.descriptor,
-                    names,
-                    limit_bytes=self._most_bytes,
-                    spool_directory=self._intake.state_dir,
-                    stored=self._stored,
-                )
+        while names and not self._retired.is_set():
+            batch = await self._blocking(
+                lambda: self._reader.read_batch(names, stored=self._aside.stored)
             )
-            if not await self._take(directory, wave):
+            if not await self._take(batch):
                 return False
         return True
 
-    async def _take(self, directory: DropDirectory, wave: Wave) -> bool:
-        """Store the mail of a wave and remove its files; False when there is trouble."""
-        for name, reason in wave.unfit:
-            self._aside.put(name, str(directory.path / name), reason)
-        for name, broken in wave.broken:
-            self._failed(directory, name, broken)
-        if len(self._unfinished) < MAX_ASIDE:
-            self._unfinished.update(wave.unfinished)
-        self._put_off(directory, wave.large)
-        results = await asyncio.gather(*map(self._store, wave.drops))
-        done = [drop.name for drop, error in zip(wave.drops, results, strict=True) if not error]
-        await self._remove(directory, [*wave.stored, *done])
-        trouble = wave.trouble
-        for drop, error in zip(wave.drops, results, strict=True):
-            # what fails while others of its wave go in is itself the reason
+    async def _take(self, batch: DropBatch) -> bool:
+        """Store the mail of a batch and remove its files; False when there is trouble."""
+        for name, reason in batch.unfit:
+            self._aside.put(self._directory.path / name, reason)
+        for name, broken in batch.broken:
+            self._fail(name, broken)
+        if len(self._aside.unfinished) < MAX_ASIDE:
+            self._aside.unfinished.update(batch.unfinished)
+        self._put_off(batch.large)
+        results = await asyncio.gather(*map(self._store, batch.drops))
+        done = [drop.name for drop, error in zip(batch.drops, results, strict=True) if not error]
+        await self._remove([*batch.stored, *done])
+        trouble = batch.trouble
+        for drop, error in zip(batch.drops, results, strict=True):
+            # what fails while others of its batch go in is itself the reason
             if error is None or isinstance(error, IntakeFull):
                 trouble = trouble or error
             elif done or not _is_trouble(error):
-                self._failed(directory, drop.name, error)
+                self._fail(drop.name, error)
             else:
                 trouble = error
         if trouble is not None:
@@ -183,55 +265,41 @@ class Pickup:
             drop.content.close()
         return None
 
-    async def _remove(self, directory: DropDirectory, names: list[str]) -> None:
+    async def _remove(self, names: list[str]) -> None:
         """Remove the files of stored mail; what stays is remembered, never taken again."""
         if not names:
             return
-        staying = await self.blocking(lambda: directory.remove(names))
-        self._stored.difference_update(names)
+        staying = await self._blocking(lambda: self._directory.remove(names))
         self._aside.forget(names)
-        self._unfinished.difference_update(names)
         for name, reason in staying:
-            self._stored.add(name)
+            self._aside.stored.add(name)
             text = f"its mail is in the queue, but it cannot be removed: {reason}"
-            self._aside.put(name, str(directory.path / name), text)
+            self._aside.put(self._directory.path / name, text)
 
-    # --- large mail ----------------------------------------------------------------------
-
-    def _put_off(self, directory: DropDirectory, names: list[str]) -> None:
-        self._large.extend(names[: MAX_LARGE_WAITING - len(self._large)])
-        if self._large and (self._large_task is None or self._large_task.done()):
-            self._large_task = asyncio.create_task(self._take_large(directory))
-
-    async def _take_large(self, directory: DropDirectory) -> None:
-        """Take large mail, one at a time, in the threads for large content."""
-        while self._large and not self._is_retired:
-            async with self._large_message_turn:
-                wave = await self._read_large(directory, self._large[0])
-                is_well = await self._take(directory, wave)
-            if not is_well:
-                self._large.clear()  # found again when the trouble is over
-                return
-            self._large.popleft()
-        self._large.clear()
-
-    async def _read_large(self, directory: DropDirectory, name: str) -> Wave:
-        return await self._committer.work_aside(
-            lambda: read_one(
-                directory.descriptor,
-                name,
-                limit_bytes=self._most_bytes,
-                spool_directory=self._intake.state_dir,
-            )
-        )
-
-    # --- trouble -------------------------------------------------------------------------
-
-    def _failed(self, directory: DropDirectory, name: str, error: Exception) -> None:
+    def _fail(self, name: str, error: Exception) -> None:
         """Count an error over one file; it stands back for a while, longer each time."""
         is_plain = isinstance(error, (Unreadable, StoreUnavailable))
         text = str(error) if is_plain else f"{type(error).__name__}: {error}"
-        self._aside.fail(name, str(directory.path / name), text)
+        self._aside.fail(self._directory.path / name, text)
+
+    # --- large mail ----------------------------------------------------------------------
+
+    def _put_off(self, names: list[str]) -> None:
+        self._large.extend(names[: MAX_LARGE_WAITING - len(self._large)])
+        if self._large and (self._large_task is None or self._large_task.done()):
+            self._large_task = asyncio.create_task(self._take_large())
+
+    async def _take_large(self) -> None:
+        """Take large mail, one at a time, in the threads for large content."""
+        while self._large and not self._retired.is_set():
+            read = partial(self._reader.read_large, self._large[0])
+            async with self._large_message_turn:
+                batch = await self._committer.work_aside(read)
+                is_well = await self._take(batch)
+            if not is_well:
+                break  # found again when the trouble is over
+            self._large.popleft()
+        self._large.clear()
 
 
 def _is_trouble(error: Exception) -> bool:

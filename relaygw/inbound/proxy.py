@@ -7,7 +7,6 @@ whoever is believed about addresses must be understood.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 
 _SIGNATURE = b"\r\n\r\n\x00\r\nQUIT\n"
@@ -24,21 +23,17 @@ class BadHeader(ValueError):
     """What came is no PROXY header; the connection must be closed."""
 
 
-@dataclass(frozen=True, slots=True)
-class ProxyHeader:
-    """The client behind a balancer; None when the balancer speaks for itself."""
-
-    client: str | None
-
-
 class ProxyHeaderReader:
     """Collects the first bytes of a connection up to the end of the header."""
 
     def __init__(self) -> None:
         self._held = b""
 
-    def feed(self, data: bytes) -> tuple[ProxyHeader, bytes] | None:
-        """Return the header and what follows it, None while more must come. Raises BadHeader."""
+    def feed(self, data: bytes) -> tuple[str | None, bytes] | None:
+        """Return the client and what follows the header, None while more must come.
+
+        The client is None when the balancer speaks for itself. Raises BadHeader.
+        """
         self._held += data
         if self._held[:1] == b"P":
             return self._version_1()
@@ -46,7 +41,7 @@ class ProxyHeaderReader:
             return self._version_2() if len(self._held) >= 16 else None
         raise BadHeader("no PROXY header")
 
-    def _version_1(self) -> tuple[ProxyHeader, bytes] | None:
+    def _version_1(self) -> tuple[str | None, bytes] | None:
         line, end, rest = self._held[:_MAX_V1_BYTES].partition(b"\r\n")
         if not end:
             if len(self._held) >= _MAX_V1_BYTES or not b"PROXY ".startswith(line[:6]):
@@ -57,12 +52,12 @@ class ProxyHeaderReader:
             raise BadHeader("malformed PROXY header of version 1")
         rest = self._held[len(line) + 2 :]
         if match[1] is None:
-            return ProxyHeader(None), rest
+            return None, rest
         if int(match[3]) > 65535 or int(match[4]) > 65535:
             raise BadHeader("PROXY header with a port beyond 65535")
-        return ProxyHeader(_address(match[1] == b"TCP4", match[2].decode())), rest
+        return _address(match[1] == b"TCP4", match[2].decode()), rest
 
-    def _version_2(self) -> tuple[ProxyHeader, bytes] | None:
+    def _version_2(self) -> tuple[str | None, bytes] | None:
         command, family = self._held[12], self._held[13]
         size_bytes = 16 + int.from_bytes(self._held[14:16], "big")
         if command not in (_LOCAL, _PROXY) or size_bytes > _MAX_V2_BYTES:
@@ -70,15 +65,13 @@ class ProxyHeaderReader:
         if len(self._held) < size_bytes:
             return None
         body, rest = self._held[16:size_bytes], self._held[size_bytes:]
-        if command == _LOCAL:
-            return ProxyHeader(None), rest
-        if family == _UNSPECIFIED:
-            return ProxyHeader(None), rest
+        if command == _LOCAL or family == _UNSPECIFIED:
+            return None, rest
         if family not in _ADDRESS_BYTES or len(body) < _ADDRESS_BYTES[family]:
             raise BadHeader("PROXY header of something else than TCP")
         packed = body[:4] if family == _TCP4 else body[:16]
         address = IPv4Address(packed) if family == _TCP4 else IPv6Address(packed)
-        return ProxyHeader(str(address)), rest
+        return str(address), rest
 
 
 def _address(is_ipv4: bool, text: str) -> str:

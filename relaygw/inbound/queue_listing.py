@@ -1,5 +1,9 @@
 """mailq for any local user: whoever connects to a socket in the maildrop is sent the queue.
 
+Monitoring reads the form of Postfix's mailq with long queue ids, so it is kept: a message begins
+with its id, `*` behind it while it is being sent and `!` while it is held; what the provider said
+stands in parentheses above the recipients it is about; those that have it are not named any more.
+
 One page at a time is read from the store, in a thread that rests as long as it worked, so that
 the front goes on accepting, and no list is held in memory. A client costs a descriptor and a
 page until it has read, left, or been cut for reading too slowly.
@@ -8,21 +12,20 @@ page until it has read, left, or been cut for reading too slowly.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
 import socket
 import struct
 import time
 from collections import Counter
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from relaygw.errors import StoreUnavailable
 from relaygw.inbound.drop_directory import DropDirectory
-from relaygw.inbound.queue_report import HEADINGS, compose_closing, compose_rows
 from relaygw.mail import queue_socket
+from relaygw.mail.state import DeliveryState
 from relaygw.observe.maillog import MailLog
+from relaygw.store.queue_entry import Waiting
 from relaygw.store.store import Store
 
 MAX_CLIENTS = 20
@@ -30,9 +33,16 @@ MAX_CLIENTS_OF_A_USER = 4
 STALL_S = 300.0
 """How long a client may take to make room for a page."""
 PAGE_MESSAGES = 500
+HEADINGS = b"----Queue ID----- --Size-- ---Arrival Time---- --Sender/Recipient------\n"
+NULL_SENDER = "MAILER-DAEMON"
+"""What Postfix prints for the null sender."""
 _BACKLOG = 64
 _PAUSE_S = 0.005  # a flood of connections must not keep the front busy
 _NO_DESCRIPTORS_S = 1.0
+_HELD = frozenset({DeliveryState.HELD.value})
+_RECIPIENT_INDENT = " " * 47  # below the sender
+_REASON_END = 76  # reasons are set against the right
+_REASON_CHARACTERS = 1000
 _CREDENTIALS = struct.Struct("3i")  # pid, uid, gid
 
 
@@ -66,7 +76,10 @@ class QueueListing:
 
     async def __aenter__(self) -> None:
         try:
-            self._listening = self._listen()
+            self._listening = self._directory.bind(
+                queue_socket.NAME, socket.SOCK_STREAM, mode=0o666
+            )
+            self._listening.listen(_BACKLOG)
         except OSError as error:
             path = self._directory.path / queue_socket.NAME
             self._say(
@@ -81,26 +94,9 @@ class QueueListing:
         if self._tasks:
             await asyncio.wait(self._tasks)
         if self._listening is not None:
-            with contextlib.suppress(OSError):  # before the lock goes: the next one binds its own
-                os.unlink(queue_socket.NAME, dir_fd=self._directory.descriptor)
-            self._listening.close()
+            self._directory.unbind(queue_socket.NAME, self._listening)
         # the store may be closed after this
         await asyncio.to_thread(self._thread.shutdown, cancel_futures=True)
-
-    def _listen(self) -> socket.socket:
-        listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            listening.setblocking(False)
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(queue_socket.NAME, dir_fd=self._directory.descriptor)
-            listening.bind(str(self._directory.path / queue_socket.NAME))
-            # who may come here at all is up to the directory
-            os.chmod(queue_socket.NAME, 0o666, dir_fd=self._directory.descriptor)
-            listening.listen(_BACKLOG)
-        except OSError:
-            listening.close()
-            raise
-        return listening
 
     def _start(self, work: Awaitable[None]) -> None:
         async def guarded() -> None:
@@ -186,3 +182,43 @@ def _user_of(client: socket.socket) -> int:
     credentials = client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
     uid: int = _CREDENTIALS.unpack(credentials)[1]
     return uid
+
+
+def compose_rows(one: Waiting) -> bytes:
+    """Return the lines of a message, an empty one last; times are local."""
+    arrival = time.asctime(time.localtime(one.accepted_at_ms / 1000))[:19]
+    sender = _printable(one.sender) or NULL_SENDER
+    # a mark needs a place of its own, so that no size runs into it
+    name = f"{one.queue_id}{_mark(one.states)}"
+    lines = [f"{name:<18} {one.size_bytes:>7} {arrival} {sender}", *_recipient_lines(one)]
+    return ("\n".join(lines) + "\n\n").encode("utf-8", "replace")
+
+
+def compose_closing(*, messages: int, size_bytes: int) -> bytes:
+    """Return the last line."""
+    plural = "" if messages == 1 else "s"
+    text = b"%d Kbytes in %d Request%s.\n" % (size_bytes // 1024, messages, plural.encode())
+    return queue_socket.CLOSING + text
+
+
+def _mark(states: frozenset[str]) -> str:
+    if DeliveryState.ACTIVE in states:
+        return "*"
+    return "!" if states == _HELD else ""
+
+
+def _recipient_lines(one: Waiting) -> Iterator[str]:
+    said = ""
+    for address, why in one.recipients:
+        reason = _printable(why[:_REASON_CHARACTERS])
+        if reason and reason != said:
+            yield f"({reason})".rjust(_REASON_END + 2)
+        said = reason
+        yield f"{_RECIPIENT_INDENT} {_printable(address)}"
+
+
+def _printable(text: str) -> str:
+    """Return `text` with everything spelled out that a terminal might obey."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -5,6 +5,11 @@ The reason of a trouble goes to the log, never to the client.
 
 from __future__ import annotations
 
+
+class Refusal(Exception):
+    """A command is answered with this reply and counts as an error of the client."""
+
+
 OK = "250 2.0.0 Ok"
 OK_SENDER = "250 2.1.0 Ok"
 OK_RECIPIENT = "250 2.1.5 Ok"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from relaygw.alerting.aside import Aside
@@ -16,10 +17,8 @@ from relaygw.delivery.worker import Worker
 from relaygw.observe.history.delivery import DeliveryHistory
 from relaygw.observe.history.tally import HistoryTally
 from relaygw.observe.metrics.opening import delivery_meter
-from relaygw.roles.context import RoleContext
-from relaygw.roles.hinting import listening
-from relaygw.roles.life import registered, stop_event
-from relaygw.roles.opening import open_store
+from relaygw.roles import open_store
+from relaygw.roles.process import RoleContext, in_loop, listening, registered, stop_event
 from relaygw.settings.model import Settings
 from relaygw.store import hints, lifelines
 from relaygw.store.lifelines import Begun
@@ -33,7 +32,6 @@ EXIT_LEASE_LOST = 3
 
 async def delivery(context: RoleContext) -> int:
     """Send mail until told to end; return the exit code."""
-
     stop = stop_event(context)
     store = open_store(context.loaded)
     log = context.log
@@ -83,13 +81,7 @@ def _watching(
     context: RoleContext, store: Store, worker: Worker
 ) -> contextlib.AbstractContextManager[object]:
     """Look for trouble and tell people, for the length of a with block."""
-
-    loop = asyncio.get_running_loop()
-
-    def note(text: str) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop has ended
-            loop.call_soon_threadsafe(context.log.note, "qmgr", text)
-
+    note = in_loop(partial(context.log.note, "qmgr"))
     return Aside(
         lambda: open_watch(
             context.loaded.settings,

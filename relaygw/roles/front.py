@@ -8,14 +8,12 @@ import signal
 
 from relaygw.alerting.history import history_kept
 from relaygw.inbound.intake import Intake
-from relaygw.inbound.listener import FrontService
+from relaygw.inbound.listeners import FrontService
 from relaygw.observe.history.front import FrontHistory
 from relaygw.observe.history.tally import HistoryTally
 from relaygw.observe.metrics.opening import front_meter
-from relaygw.roles.context import RoleContext
-from relaygw.roles.hinting import notifier
-from relaygw.roles.life import Pulse, first_of, registered, stop_event
-from relaygw.roles.opening import open_store
+from relaygw.roles import open_store
+from relaygw.roles.process import Heartbeat, RoleContext, first_of, notifier, registered, stop_event
 from relaygw.store import hints
 
 RETIRE_S = 60.0
@@ -24,7 +22,6 @@ RETIRE_S = 60.0
 
 async def front(context: RoleContext) -> int:
     """Take mail until told to end; return the exit code."""
-
     stop = stop_event(context)
     retire = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGUSR2, retire.set)
@@ -47,7 +44,7 @@ async def front(context: RoleContext) -> int:
         meter=FrontHistory(front_meter(context.metrics, log), tally),
     )
     with registered(context, "front", store, later=True):
-        beat = asyncio.create_task(Pulse(context, "front", store).beat())
+        beat = asyncio.create_task(Heartbeat(context, "front", store).beat())
         async with history_kept(tally, store):
             await service.start(context.sockets)
             sender.send()  # for what a front before this one committed and died over

@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 
 from relaygw import service_file
-from relaygw.roles.context import RoleContext
-from relaygw.roles.life import Pulse, registered, stop_event
-from relaygw.roles.opening import open_store, wake_workers
+from relaygw.roles import open_store, wake_workers
+from relaygw.roles.process import Heartbeat, RoleContext, registered, stop_event
 from relaygw.web.app import create_app
 from relaygw.web.dashboard.health import STALE_AFTER_S
 from relaygw.web.dashboard.metrics import MetricsPage
@@ -17,19 +16,18 @@ from relaygw.web.server import serve_web
 
 async def web(context: RoleContext) -> int:
     """Answer HTTP until told to end; return the exit code."""
-
     stop = stop_event(context)
     store = open_store(context.loaded, is_checked=True)
     settings = context.loaded.settings
     with registered(context, "web", store, later=True):
-        pulse = Pulse(context, "web", store)
-        beat = asyncio.create_task(pulse.beat())
+        heartbeat = Heartbeat(context, "web", store)
+        beat = asyncio.create_task(heartbeat.beat())
         mark = service_file.draining_mark(context.loaded.state_dir)
 
         async def is_ready() -> str | None:
             if mark.exists():
                 return "this instance is being drained"
-            return "the store takes nothing" if pulse.age_s > STALE_AFTER_S else None
+            return "the store takes nothing" if heartbeat.age_s > STALE_AFTER_S else None
 
         metrics = MetricsPage(store, settings, state_dir=context.loaded.state_dir)
         indexer = Indexer(store)

@@ -17,7 +17,7 @@ from relaygw.mail.address_list import read_addresses
 from relaygw.sendmail import arguments as mode
 from relaygw.sendmail import spool
 from relaygw.sendmail.arguments import Arguments, parse_arguments
-from relaygw.sendmail.content import Message, read_input
+from relaygw.sendmail.content import Message, compose_from, read_input
 from relaygw.sendmail.exits import EX_NOINPUT, EX_TEMPFAIL, EX_USAGE, Failure, shown, warn
 
 _NO_RECIPIENTS = "Recipient addresses must be specified on the command line or via the -t option"
@@ -98,8 +98,6 @@ def _submit(arguments: Arguments) -> None:
         raise Failure(EX_USAGE, "No recipient addresses found in message header")
     added, name = b"", None
     if not message.has_field(b"from"):
-        from relaygw.sendmail.from_field import compose_from
-
         name = arguments.full_name
         added = compose_from(sender, name, message.line_end)
     lines = [
@@ -123,15 +121,24 @@ def _read_all(word: bytes, role: str) -> list[bytes]:
 
 def _sender(given: bytes | None) -> bytes:
     if given is None:
-        from relaygw.sendmail.caller import login_name
-
-        return login_name()
+        return _login_name()
     if given.strip() in (b"", b"<>"):
         return b""
     addresses = _read_all(given, "sender")
     if len(addresses) != 1:
         raise Failure(EX_USAGE, f"bad sender address {shown(given)}")
     return addresses[0]
+
+
+def _login_name() -> bytes:
+    """Return the name of the real uid by the system's word, never by USER, LOGNAME or HOME."""
+    import pwd
+
+    uid = posix.getuid()
+    try:
+        return pwd.getpwuid(uid).pw_name.encode("utf-8", "surrogateescape")
+    except KeyError:
+        return b"%d" % uid
 
 
 def _check_name(name: bytes | None) -> None:

@@ -27,19 +27,6 @@ _SERVE = "is the work of `relaygw serve`"
 class Arguments:
     """What the caller asks for; values are bytes as given, None where nothing was said."""
 
-    __slots__ = (
-        "addresses",
-        "envid",
-        "full_name",
-        "has_header_recipients",
-        "mode",
-        "notify",
-        "queue_id",
-        "ret",
-        "sender",
-        "stops_at_dot",
-    )
-
     def __init__(self, mode: str) -> None:
         self.mode = mode
         self.has_header_recipients = False

@@ -89,8 +89,7 @@ def _copy(front: _socket.socket) -> None:
 
 def _write(piece: bytes) -> None:
     try:
-        while piece:
-            piece = piece[posix.write(1, piece) :]
+        spool.write_all(1, piece)
     except BrokenPipeError:
         raise
     except OSError as error:

@@ -84,7 +84,7 @@ def _write(directory: str, parts: list[bytes | memoryview]) -> str:
     left = written
     try:
         for part in parts:
-            _write_all(file, part)
+            write_all(file, part)
         posix.fchmod(file, drop.MODE)
         posix.fsync(file)
         if _signal.sigpending() & _ENDING:
@@ -103,7 +103,8 @@ def _write(directory: str, parts: list[bytes | memoryview]) -> str:
     return drop_id
 
 
-def _write_all(file: int, part: bytes | memoryview) -> None:
+def write_all(file: int, part: bytes | memoryview) -> None:
+    """Write all of `part`, however little is taken at once. Raises OSError."""
     view = memoryview(part)
     while view:
         view = view[posix.write(file, view) :]

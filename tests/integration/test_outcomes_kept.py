@@ -21,8 +21,7 @@ from relaygw.errors import StoreUnavailable
 from relaygw.mail.attempt import AttemptState
 from relaygw.mail.envelope import AcceptedMessage
 from relaygw.mail.state import DeliveryState, RecipientState
-from relaygw.roles.context import RoleContext
-from relaygw.roles.life import registered
+from relaygw.roles.process import RoleContext, registered
 from relaygw.settings.load import load_settings
 from relaygw.store.queue_entry import QueueEntry
 from relaygw.store.store import Store

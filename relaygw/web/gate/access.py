@@ -14,7 +14,7 @@ from urllib.parse import quote
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from relaygw.access.passwords import LoginBusy
+from relaygw.access import LoginBusy
 from relaygw.errors import StoreUnavailable
 from relaygw.web.gate.csrf import SAFE_METHODS, has_token, is_foreign, is_from_browser
 from relaygw.web.gate.guards import LOGIN, LOGOUT, MAX_PATH, is_for_programs, is_free, route_path

@@ -15,7 +15,7 @@ import time
 from collections import OrderedDict, deque
 from collections.abc import Iterable
 
-from relaygw.access.passwords import LoginBusy, Passwords
+from relaygw.access import LoginBusy, Passwords
 from relaygw.errors import SettingsError
 from relaygw.settings.web import WebToken, WebUser
 

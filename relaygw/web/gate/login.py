@@ -13,8 +13,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
-from relaygw.access.guessing import LOCKED_S
-from relaygw.access.passwords import LoginBusy
+from relaygw.access import LOCKED_S, LoginBusy
 from relaygw.web.gate.csrf import form_field
 from relaygw.web.gate.guards import LOGIN, LOGOUT, own_path
 from relaygw.web.gate.identity import Identity

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from relaygw.inbound.intake import Intake
-from relaygw.inbound.listener import FrontService
+from relaygw.inbound.listeners import FrontService
 from relaygw.mail import queue_socket
 from relaygw.settings.model import Settings
 from relaygw.store.store import open_store

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from relaygw.inbound import drop_file
-from relaygw.inbound.data import MEMORY_BYTES
+from relaygw.inbound.content import MEMORY_BYTES
 from relaygw.inbound.drop_file import Drop, NotYet, Unfit, open_drop
 from relaygw.mail.dsn import DsnRequest
 

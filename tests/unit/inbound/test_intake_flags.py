@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from relaygw.inbound.data import MEMORY_BYTES, ReceivedContent
+from relaygw.inbound.content import MEMORY_BYTES, ReceivedContent
 from relaygw.inbound.intake import Intake, Origin
 from relaygw.mail.content import has_long_line
 from relaygw.mail.envelope import AcceptedMessage, Source

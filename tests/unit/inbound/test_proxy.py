@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relaygw.inbound.proxy import BadHeader, ProxyHeader, ProxyHeaderReader
+from relaygw.inbound.proxy import BadHeader, ProxyHeaderReader
 from tests.tables import each_of
 
 SIGNATURE = b"\r\n\r\n\x00\r\nQUIT\n"
@@ -33,7 +33,7 @@ GOOD = [
 ]
 
 
-def read(pieces: list[bytes]) -> tuple[ProxyHeader, bytes] | None:
+def read(pieces: list[bytes]) -> tuple[str | None, bytes] | None:
     reader = ProxyHeaderReader()
     for number, piece in enumerate(pieces):
         found = reader.feed(piece)
@@ -47,18 +47,18 @@ def read(pieces: list[bytes]) -> tuple[ProxyHeader, bytes] | None:
 @each_of("rest", [b"", b"EHLO x\r\n", b"\x16\x03\x01", b"PROXY UNKNOWN\r\n"])
 def test_a_header_however_it_is_cut(raw: bytes, client: str | None, rest: bytes) -> None:
     whole = raw + rest
-    assert read([whole]) == (ProxyHeader(client), rest)
-    assert read([bytes((byte,)) for byte in whole]) == (ProxyHeader(client), rest)
+    assert read([whole]) == (client, rest)
+    assert read([bytes((byte,)) for byte in whole]) == (client, rest)
     for cut in range(1, len(raw)):
         assert read([raw[:cut]]) is None
-        assert read([whole[:cut], whole[cut:]]) == (ProxyHeader(client), rest)
+        assert read([whole[:cut], whole[cut:]]) == (client, rest)
 
 
 @given(st.binary(min_size=1, max_size=300), st.sampled_from([b"", b"PROXY TCP4 ", SIGNATURE]))
 def test_rubbish_is_an_error_or_waits_for_more(raw: bytes, start: bytes) -> None:
     with contextlib.suppress(BadHeader):
         found = ProxyHeaderReader().feed(start + raw)
-        assert found is None or isinstance(found[0], ProxyHeader)
+        assert found is None or isinstance(found[0], str | None)
 
 
 @each_of(

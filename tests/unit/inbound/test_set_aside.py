@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 import pytest
 
-from relaygw.inbound import set_aside
-from relaygw.inbound.set_aside import SetAside
+from relaygw.inbound import pickup
+from relaygw.inbound.pickup import SetAside
 from tests.logs import text_log
 
 
@@ -23,7 +24,7 @@ def aside(stream: io.StringIO) -> SetAside:
 
 def test_a_file_is_named_once_for_each_reason(aside: SetAside, stream: io.StringIO) -> None:
     for reason in ("a fifo", "a fifo", "damaged"):
-        aside.put("x.drop", "/m/x.drop", reason)
+        aside.put(Path("/m/x.drop"), reason)
     assert "x.drop" in aside
     assert "y.drop" not in aside
     lines = stream.getvalue().splitlines()
@@ -36,9 +37,9 @@ def test_a_file_is_named_once_for_each_reason(aside: SetAside, stream: io.String
 def test_after_a_while_it_is_looked_at_again(
     aside: SetAside, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(set_aside, "LOOK_AGAIN_S", -1.0)
-    aside.put("x.drop", "/m/x.drop", "a fifo")
-    aside.fail("y.drop", "/m/y.drop", "an error")
+    monkeypatch.setattr(pickup, "LOOK_AGAIN_S", -1.0)
+    aside.put(Path("/m/x.drop"), "a fifo")
+    aside.fail(Path("/m/y.drop"), "an error")
     assert ("x.drop" in aside, "y.drop" in aside) == (False, False)
 
 
@@ -46,10 +47,10 @@ def test_an_error_is_tried_again_soon_then_later_and_is_told_in_the_end(
     aside: SetAside, stream: io.StringIO, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now_s = 1000.0
-    monkeypatch.setattr(set_aside.time, "monotonic", lambda: now_s)
+    monkeypatch.setattr(pickup.time, "monotonic", lambda: now_s)
     pauses_s = []
     for count in range(1, 14):
-        aside.fail("x.drop", "/m/x.drop", "EIO")
+        aside.fail(Path("/m/x.drop"), "EIO")
         assert bool(aside.reasons) == (count >= 3)
         begun_s = now_s
         while "x.drop" in aside:
@@ -66,7 +67,7 @@ def test_an_error_is_tried_again_soon_then_later_and_is_told_in_the_end(
 
 def test_what_is_gone_is_forgotten(aside: SetAside) -> None:
     for name in ("x.drop", "y.drop"):
-        aside.put(name, f"/m/{name}", "damaged")
+        aside.put(Path("/m", name), "damaged")
     aside.keep({"y.drop"})
     assert ("x.drop" in aside, "y.drop" in aside) == (False, True)
     assert aside.reasons == {"y.drop": "damaged"}
@@ -77,10 +78,10 @@ def test_what_is_gone_is_forgotten(aside: SetAside) -> None:
 def test_rubbish_without_end_does_not_fill_the_log(
     aside: SetAside, stream: io.StringIO, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(set_aside, "MAX_NAMED", 3)
-    monkeypatch.setattr(set_aside, "MAX_ASIDE", 5)
+    monkeypatch.setattr(pickup, "MAX_NAMED", 3)
+    monkeypatch.setattr(pickup, "MAX_ASIDE", 5)
     for number in range(20):
-        aside.put(f"{number}.drop", f"/m/{number}.drop", "damaged")
+        aside.put(Path(f"/m/{number}.drop"), "damaged")
     assert len(stream.getvalue().splitlines()) == 4
     assert "more than 3 odd files" in stream.getvalue()
     assert [number for number in range(20) if f"{number}.drop" in aside] == [15, 16, 17, 18, 19]

@@ -9,9 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from relaygw.inbound.data import CHUNK_BYTES, MEMORY_BYTES, ReceivedContent
-from relaygw.inbound.intake import Intake, Origin
-from relaygw.inbound.sources import without_late_fields
+from relaygw.inbound.content import CHUNK_BYTES, MEMORY_BYTES, ReceivedContent
+from relaygw.inbound.intake import Intake, Origin, without_late_fields
 from relaygw.mail.content import normalise_line_ends
 from relaygw.mail.dsn import NO_REQUEST, DsnRequest
 from relaygw.mail.envelope import AcceptedMessage, Source

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from relaygw.inbound.importing import LISTENER
+from relaygw.inbound.local_mail import IMPORT_LISTENER
 from relaygw.mail.envelope import ClaimedDelivery, Source
 from relaygw.policy.screen import Screen
 from relaygw.settings.model import Settings
@@ -50,7 +50,7 @@ def test_what_a_listener_accepted_keeps_its_mode_when_the_listener_is_gone() -> 
 def test_imported_mail_keeps_the_mode_of_its_acceptance() -> None:
     for mode, held in (("staging", ["customer@x.test"]), ("production", [])):
         mail = claimed(
-            "dev@agency.test", "customer@x.test", source=Source(listener=LISTENER), mode=mode
+            "dev@agency.test", "customer@x.test", source=Source(listener=IMPORT_LISTENER), mode=mode
         )
         assert [one.address for one in screen().sort(mail).held] == held
 

@@ -6,7 +6,7 @@ from email.header import decode_header, make_header
 
 import pytest
 
-from relaygw.sendmail.from_field import compose_from
+from relaygw.sendmail.content import compose_from
 
 
 @pytest.mark.parametrize(

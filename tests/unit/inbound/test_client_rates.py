@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from relaygw.inbound import rates
-from relaygw.inbound.rates import ClientRates
+from relaygw.inbound import clients
+from relaygw.inbound.clients import ClientRates
 from relaygw.settings.units import Rate
 
 
@@ -20,36 +20,36 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(rates, "time", clock)
+    monkeypatch.setattr(clients, "time", clock)
     return clock
 
 
 def test_a_rate_holds_over_any_stretch(clock: Clock) -> None:
-    clients = ClientRates(Rate(60, 60.0))
+    rates = ClientRates(Rate(60, 60.0))
     taken = 0
     for _ in range(3600):
-        taken += clients.take("a")
+        taken += rates.take("a")
         clock.now_s += 0.1
     assert taken == pytest.approx(60 + 360, abs=2)  # the burst and a minute's worth each minute
 
 
 def test_each_client_has_its_own_rate(clock: Clock) -> None:
-    clients = ClientRates(Rate(2, 60.0))
-    assert [clients.take("a") for _ in range(3)] == [True, True, False]
-    assert clients.take("b")
+    rates = ClientRates(Rate(2, 60.0))
+    assert [rates.take("a") for _ in range(3)] == [True, True, False]
+    assert rates.take("b")
 
 
 def test_less_than_one_a_period_is_one(clock: Clock) -> None:
-    clients = ClientRates(Rate(0.5, 1.0))
-    assert clients.take("a")
-    assert not clients.take("a")
+    rates = ClientRates(Rate(0.5, 1.0))
+    assert rates.take("a")
+    assert not rates.take("a")
     clock.now_s += 2.0
-    assert clients.take("a")
+    assert rates.take("a")
 
 
 def test_the_table_does_not_grow_for_ever(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rates, "_MAX_CLIENTS", 10)
-    clients = ClientRates(Rate(2, 60.0))
+    monkeypatch.setattr(clients, "_MAX_RATED", 10)
+    rates = ClientRates(Rate(2, 60.0))
     for number in range(1000):
-        clients.take(str(number))
-    assert len(clients._buckets) == 10
+        rates.take(str(number))
+    assert len(rates._buckets) == 10

@@ -1,19 +1,96 @@
-"""The life of a role's process: its signals, its registration and its heartbeat."""
+"""The process of a role: what it is handed, its signals, registration, heartbeat and hints.
+
+It ends when its supervisor says so (TERM), or when the supervisor dies (its pipe closes); a front
+may also be retired (USR2): it takes no new connections and ends with its last session.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
+import os
+import secrets
 import signal
+import socket
+import sys
 import time
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
 
+from relaygw import __version__
 from relaygw.delivery.leases import HEARTBEAT_S
 from relaygw.errors import StoreUnavailable
-from relaygw.roles.context import RoleContext
+from relaygw.observe.maillog import MailLog
+from relaygw.roles import queue_place
+from relaygw.settings.load import LoadedSettings
+from relaygw.settings.model import fingerprint
 from relaygw.store import lifelines
+from relaygw.store.instances import Instance
 from relaygw.store.store import Store
+
+ROLES = ("front", "delivery", "web")
+_GC_THRESHOLD = 20_000
+_SWITCH_INTERVAL_S = 0.0005
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoleContext:
+    """What the supervisor hands to the process of a role."""
+
+    loaded: LoadedSettings
+    sockets: Sequence[socket.socket] = ()
+    lifeline: int  # read end of a pipe that closes when the supervisor dies
+    log: MailLog
+    metrics: Path | None = None  # where processes count; None: they do not
+    incarnation: str = field(default_factory=lambda: secrets.token_hex(6))
+
+    @property
+    def instances_dir(self) -> Path:
+        """Where the lock files of this host's incarnations lie."""
+        return lifelines.lifeline_directory(self.loaded.state_dir)
+
+    def instance(self, role: str) -> Instance:
+        """Return the registration of this process."""
+        return Instance(
+            incarnation=self.incarnation,
+            name=self.loaded.settings.hostname,
+            role=role,
+            pid=os.getpid(),
+            version=__version__,
+            fingerprint=fingerprint(self.loaded.settings),
+        )
+
+
+def preload(roles: Sequence[str]) -> None:
+    """Import what the roles need before the fork, so that they share it."""
+    _loop_runner()
+    for role in roles:
+        _main_of(role)
+
+
+def run_role(role: str, context: RoleContext) -> int:
+    """Run one role in this process until it is told to end; return the exit code."""
+    gc.set_threshold(_GC_THRESHOLD)  # hardly any garbage here is cyclic
+    sys.setswitchinterval(_SWITCH_INTERVAL_S)  # the loop gets its turn beside threads that compute
+    return _loop_runner()(_main_of(role)(context))
+
+
+def _main_of(role: str) -> Callable[[RoleContext], Coroutine[None, None, int]]:
+    main: Callable[[RoleContext], Coroutine[None, None, int]]
+    main = getattr(import_module(f"relaygw.roles.{role}"), role)
+    return main
+
+
+def _loop_runner() -> Callable[[Coroutine[None, None, int]], int]:
+    try:
+        import uvloop
+    except ImportError:  # everything works without it, only slower
+        return asyncio.run
+    return uvloop.run
 
 
 def stop_event(context: RoleContext) -> asyncio.Event:
@@ -39,7 +116,7 @@ def registered(
 ) -> Iterator[lifelines.Lifeline]:
     """Announce this process for the length of a with block.
 
-    `later`: when the store is out of reach the `Pulse` of the role does so as soon as it is back.
+    `later`: when the store is out of reach its `Heartbeat` does so as soon as it is back.
     """
     lifeline = lifelines.Lifeline(context.instances_dir, context.incarnation)
     try:
@@ -78,7 +155,7 @@ def _warn_of_a_namesake(context: RoleContext, store: Store) -> None:
             return
 
 
-class Pulse:
+class Heartbeat:
     """Renews the registration of a role that holds no leases."""
 
     def __init__(self, context: RoleContext, role: str, store: Store) -> None:
@@ -118,3 +195,40 @@ async def first_of(*waits: Coroutine[None, None, object]) -> None:
     await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     for task in tasks:
         task.cancel()
+
+
+def in_loop(call: Callable[..., object]) -> Callable[..., None]:
+    """Return what lets any thread call `call` in the running loop, for as long as that runs."""
+    loop = asyncio.get_running_loop()
+
+    def hand_over(*arguments: object) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop has ended
+            loop.call_soon_threadsafe(call, *arguments)
+
+    return hand_over
+
+
+def notifier(context: RoleContext) -> Callable[[], None]:
+    """Return what tells other instances that there is something new."""
+    place = queue_place(context.loaded)
+    if not place.is_postgres:
+        return lambda: None
+    from relaygw.store.notify import NotifySender
+
+    return NotifySender(place).send
+
+
+@contextlib.contextmanager
+def listening(context: RoleContext, wake: Callable[[], None]) -> Iterator[None]:
+    """Call `wake` in the event loop when another instance has something new."""
+    place = queue_place(context.loaded)
+    if not place.is_postgres:
+        yield
+        return
+    from relaygw.store.notify import NotifyListener
+
+    listener = NotifyListener(place, in_loop(wake))
+    try:
+        yield
+    finally:
+        listener.close()

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import argon2
 import pytest
 
-from relaygw.inbound.authentication import Authenticator
-from relaygw.settings.listener import User
+from relaygw.inbound.login import Authenticator
+from relaygw.settings.model import User
 
 GUESSER = "198.51.100.7"
 

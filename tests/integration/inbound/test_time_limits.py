@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from relaygw.inbound import patience
+from relaygw.inbound import connection, content, listeners
 from tests.e2e.doors import make_pair
 from tests.integration.inbound.front_rig import Client, Rig, running_front, until
 
@@ -18,7 +18,7 @@ TIMEOUT = "421 4.4.2 Error: timeout exceeded"
 @pytest.fixture(autouse=True)
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
     """Look often; each test makes one limit short."""
-    monkeypatch.setattr(patience, "LOOK_S", 0.02)
+    monkeypatch.setattr(listeners, "CHECK_EACH_S", 0.02)
 
 
 async def dribble(client: Client, text: bytes, *, every_s: float) -> str:
@@ -43,7 +43,7 @@ async def data(rig: Rig) -> Client:
 
 async def test_a_command_byte_by_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """L4."""
-    monkeypatch.setattr(patience, "COMMAND_S", 0.3)
+    monkeypatch.setattr(connection, "COMMAND_S", 0.3)
     async with running_front(tmp_path) as rig:
         client = await rig.greeted()
         assert await dribble(client, b"NOOP" + b"x" * 100, every_s=0.02) == TIMEOUT
@@ -53,7 +53,7 @@ async def test_a_command_byte_by_byte(tmp_path: Path, monkeypatch: pytest.Monkey
 
 async def test_content_byte_by_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """L5: by the rate that content must have on average."""
-    monkeypatch.setattr(patience, "CONTENT_GRACE_S", 0.2)
+    monkeypatch.setattr(content, "GRACE_S", 0.2)
     async with running_front(tmp_path) as rig:
         client = await data(rig)
         assert await dribble(client, b"x" * 1000, every_s=0.02) == TIMEOUT
@@ -64,7 +64,7 @@ async def test_content_byte_by_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 async def test_content_that_is_fast_enough_is_taken(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(patience, "CONTENT_GRACE_S", 0.2)
+    monkeypatch.setattr(content, "GRACE_S", 0.2)
     async with running_front(tmp_path) as rig:
         client = await data(rig)
         for _ in range(10):
@@ -73,11 +73,11 @@ async def test_content_that_is_fast_enough_is_taken(
         assert (await client.command(b".")).startswith("250 ")
 
 
-@pytest.mark.parametrize("limit", ["CONTENT_SILENCE_S", "CONTENT_S"])
+@pytest.mark.parametrize("limit", ["SILENCE_S", "WHOLE_S"])
 async def test_content_that_stops(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str
 ) -> None:
-    monkeypatch.setattr(patience, limit, 0.2)
+    monkeypatch.setattr(content, limit, 0.2)
     async with running_front(tmp_path) as rig:
         client = await data(rig)
         client.writer.write(b"Subject: x\r\n")
@@ -86,7 +86,7 @@ async def test_content_that_stops(
 
 async def test_a_client_that_says_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """L6."""
-    monkeypatch.setattr(patience, "IDLE_S", 0.2)
+    monkeypatch.setattr(connection, "IDLE_S", 0.2)
     async with running_front(tmp_path) as rig:
         client = await rig.connect()
         assert (await client.reply()).startswith("220 ")
@@ -96,7 +96,7 @@ async def test_a_client_that_says_nothing(tmp_path: Path, monkeypatch: pytest.Mo
 
 async def test_a_client_that_only_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """L7; a message buys time."""
-    monkeypatch.setattr(patience, "SESSION_S", 0.5)
+    monkeypatch.setattr(connection, "SESSION_S", 0.5)
     async with running_front(tmp_path) as rig:
         began_s = time.monotonic()
         client = await rig.greeted()
@@ -115,7 +115,7 @@ async def test_a_client_that_only_stays(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 async def test_no_handshake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(patience, "HANDSHAKE_S", 0.2)
+    monkeypatch.setattr(connection, "HANDSHAKE_S", 0.2)
     pair = make_pair(tmp_path)
     async with running_front(tmp_path, tls=pair.tls("implicit")) as rig:
         client = await rig.connect()
@@ -127,7 +127,7 @@ async def test_no_handshake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 async def test_no_header(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(patience, "PROXY_HEADER_S", 0.2)
+    monkeypatch.setattr(connection, "PROXY_HEADER_S", 0.2)
     async with running_front(tmp_path, proxy_protocol=["127.0.0.0/8"]) as rig:
         client = await rig.connect()
         assert await client.reply() == ""
@@ -135,7 +135,7 @@ async def test_no_header(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 async def test_a_client_that_does_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Replies that nobody takes are not waited for for ever, nor kept."""
-    monkeypatch.setattr(patience, "IDLE_S", 0.3)
+    monkeypatch.setattr(connection, "IDLE_S", 0.3)
     monkeypatch.setattr("relaygw.inbound.session.MAX_JUNK_COMMANDS", 10**9)
     async with running_front(tmp_path) as rig:
         client = await rig.greeted()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from relaygw.access import guessing
-from relaygw.access.guessing import Guessing
+from relaygw import access
+from relaygw.access import Guessing
 
 
 class Clock:
@@ -19,12 +19,12 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(guessing, "time", clock)
+    monkeypatch.setattr(access, "time", clock)
     return clock
 
 
 def test_the_table_does_not_grow_for_ever(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(guessing, "_MAX_ADDRESSES", 10)
+    monkeypatch.setattr(access, "_MAX_ADDRESSES", 10)
     guesses = Guessing()
     for number in range(1000):
         guesses.count_failure(str(number))
@@ -33,12 +33,12 @@ def test_the_table_does_not_grow_for_ever(clock: Clock, monkeypatch: pytest.Monk
 
 def test_failures_lock_for_a_while(clock: Clock) -> None:
     guesses = Guessing()
-    for _ in range(guessing.MAX_FAILURES):
+    for _ in range(access.MAX_FAILURES):
         assert not guesses.is_locked("a")
         guesses.count_failure("a")
     assert guesses.is_locked("a")
     assert not guesses.is_locked("b")
-    clock.now_s += guessing.LOCKED_S
+    clock.now_s += access.LOCKED_S
     assert not guesses.is_locked("a")
     guesses.count_failure("a")
     assert not guesses.is_locked("a")
@@ -48,5 +48,5 @@ def test_failures_far_apart_do_not_lock(clock: Clock) -> None:
     guesses = Guessing()
     for _ in range(100):
         guesses.count_failure("a")
-        clock.now_s += guessing.WITHIN_S / (guessing.MAX_FAILURES - 1)
+        clock.now_s += access.WITHIN_S / (access.MAX_FAILURES - 1)
     assert not guesses.is_locked("a")

@@ -1,8 +1,9 @@
-"""Is this the password? argon2 verified in threads, remembered, and guessing made slow.
+"""Passwords of people and programs that log in, by SMTP or in the browser, and guessing at them.
 
-A client that opens one connection a mail, or sends its password with each request, would pay for
-argon2 each time; what was verified a moment ago is known by a keyed hash of the credentials and
-costs none. Unknown users, wrong passwords and the time they take cannot be told apart.
+argon2 is verified in threads. A client that opens one connection a mail, or sends its password
+with each request, would pay for it each time: what was verified a moment ago is known by a keyed
+hash and costs nothing. Unknown users, wrong passwords and the time they take look the same.
+Knows no protocol: whoever asks says for whom failures are counted.
 """
 
 from __future__ import annotations
@@ -11,26 +12,60 @@ import asyncio
 import hashlib
 import secrets
 import time
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 import argon2
 from argon2.low_level import Type, verify_secret
 
-from relaygw.access.guessing import Guessing
-
 REMEMBER_S = 300.0
 FAILURE_S = 1.5
 """When a failed login is answered, counted from its beginning."""
 MAX_VERIFYING = 32
+MAX_FAILURES = 10
+"""Wrong passwords from one client, within `WITHIN_S`, that lock it out for `LOCKED_S`."""
+WITHIN_S = 600.0
+LOCKED_S = 600.0
 _THREADS = 2
 _MAX_REMEMBERED = 4096
+_MAX_ADDRESSES = 10_000
 _TYPES = {"argon2id": Type.ID, "argon2i": Type.I, "argon2d": Type.D}
 
 
 class LoginBusy(Exception):
     """Too many logins are being verified, or this client failed too often; try again later."""
+
+
+class Guessing:
+    """Failed logins by client, in memory; an address that has been good for long is forgotten."""
+
+    def __init__(self) -> None:
+        self._failures: OrderedDict[str, deque[float]] = OrderedDict()
+        self._locked_until_s: OrderedDict[str, float] = OrderedDict()
+
+    def is_locked(self, guesser: str) -> bool:
+        """True while no login of `guesser` is even looked at."""
+        until_s = self._locked_until_s.get(guesser)
+        if until_s is None:
+            return False
+        if time.monotonic() < until_s:
+            return True
+        del self._locked_until_s[guesser]
+        return False
+
+    def count_failure(self, guesser: str) -> None:
+        """Note a failure; the last of too many locks."""
+        now_s = time.monotonic()
+        recent = self._failures.setdefault(guesser, deque(maxlen=MAX_FAILURES))
+        self._failures.move_to_end(guesser)
+        recent.append(now_s)
+        if len(recent) == MAX_FAILURES and now_s - recent[0] < WITHIN_S:
+            self._locked_until_s[guesser] = now_s + LOCKED_S
+            del self._failures[guesser]
+        for table in (self._failures, self._locked_until_s):
+            while len(table) > _MAX_ADDRESSES:
+                table.popitem(last=False)
 
 
 class Passwords:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from relaygw.inbound.queue_report import HEADINGS, compose_closing, compose_rows
+from relaygw.inbound.queue_listing import HEADINGS, compose_closing, compose_rows
 from relaygw.mail.queue_socket import EMPTY, LONGEST_CLOSING_BYTES, is_complete
 from relaygw.store.queue_entry import Waiting
 from tests.tables import each_of

@@ -3,29 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 import socket
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from functools import partial
 
-from relaygw.inbound import patience
-from relaygw.inbound.certificate import Certificate
-from relaygw.inbound.clients import ClientTable
-from relaygw.inbound.descriptors import ensure_descriptors
-from relaygw.inbound.front import Front
+from relaygw.inbound.clients import ClientRates, ClientTable
+from relaygw.inbound.connection import Connection
 from relaygw.inbound.group_commit import GroupCommitter
 from relaygw.inbound.intake import Intake
+from relaygw.inbound.login import Authenticator
 from relaygw.inbound.maildrop import Maildrop
-from relaygw.inbound.rates import ClientRates
-from relaygw.inbound.session import FrontSession
+from relaygw.inbound.tls import Certificate
 from relaygw.mail.envelope import AcceptedMessage
 from relaygw.observe.maillog import MailLog
-from relaygw.observe.metrics.meters import SILENT, FrontMeter
+from relaygw.observe.metrics.meters import SILENT, FrontMeter, ListenerMeter
 from relaygw.settings.listener import Listener
 from relaygw.settings.model import Settings
 from relaygw.store.store import Store
-
-if TYPE_CHECKING:
-    from relaygw.inbound.authentication import Authenticator
 
 BACKLOG = 1024
 LARGE_MESSAGES_AT_ONCE = 2
@@ -34,7 +30,40 @@ STOP_S = 25.0
 """How long transactions under way may take when the front stops."""
 MAILDROP_STOP_S = 3.0
 """How long, after that, what was being taken from the maildrop may still take."""
+CHECK_EACH_S = 1.0
+"""How often all sessions are asked whether their client takes longer than it may."""
 _COUNT_EACH_S = 1.0
+_OWN_DESCRIPTORS = 256
+"""What a front needs besides its connections: the database, spool files, the maildrop, the log."""
+
+
+@dataclass(slots=True, kw_only=True)
+class ActiveListener:
+    """One listener at work: what all its sessions share."""
+
+    settings: Listener
+    name: str
+    clients: ClientTable
+    intake: Intake
+    committer: GroupCommitter
+    log: MailLog
+    session_left: asyncio.Event  # set each time a session ends
+    large_message_turn: asyncio.Semaphore  # to have a chunk of spooled content in memory
+    authenticator: Authenticator | None  # None: nobody can log in here
+    certificate: Certificate | None
+    rates: ClientRates | None
+    meter: ListenerMeter
+    connections: set[Connection] = field(default_factory=set)
+    is_stopping: bool = False
+
+    @property
+    def is_implicit(self) -> bool:
+        """True when connections begin with TLS."""
+        return self.settings.tls.mode == "implicit"
+
+    def note(self, text: str) -> None:
+        """Write a line of the log."""
+        self.log.note("smtpd", text)
 
 
 class FrontService:
@@ -66,8 +95,8 @@ class FrontService:
             log=log,
             large_message_turn=self._large_message_turn,
         )
-        self._authenticator = _authenticator(settings)
-        self._fronts: list[Front] = []
+        self._authenticator = Authenticator(settings.users) if settings.users else None
+        self._listeners: list[ActiveListener] = []
         self._servers: list[asyncio.Server] = []
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -78,23 +107,17 @@ class FrontService:
         allowed, problem = ensure_descriptors(wanted)
         if problem is not None:
             self._log.note("smtpd", f"warning: {problem}")
-        for listener, listening in zip(self._settings.listeners, sockets, strict=True):
-            front = self._front(listener, -(-listener.max_connections * allowed // wanted))
-            self._fronts.append(front)
+        for settings, listening in zip(self._settings.listeners, sockets, strict=True):
+            share = -(-settings.max_connections * allowed // wanted)
+            listener = self._activated(settings, max_connections=share)
+            self._listeners.append(listener)
             self._servers.append(
                 await loop.create_server(
-                    lambda front=front: FrontSession(front, loop),  # type: ignore[misc]
-                    sock=listening,
-                    backlog=BACKLOG,
+                    partial(Connection, listener, loop), sock=listening, backlog=BACKLOG
                 )
             )
         self._maildrop.start()
-        self._tasks = [
-            loop.create_task(
-                patience.watch(lambda: (one for front in self._fronts for one in front.sessions))
-            ),
-            loop.create_task(self._keep_counting()),
-        ]
+        self._tasks = [loop.create_task(one) for one in (self._check_time(), self._keep_counting())]
 
     def retire(self) -> None:
         """Take no new connections; those that are open go on until their clients leave.
@@ -107,17 +130,17 @@ class FrontService:
 
     async def ended(self) -> None:
         """Return when the last session is over."""
-        while any(front.sessions for front in self._fronts):
+        while any(listener.connections for listener in self._listeners):
             self._session_left.clear()
             await self._session_left.wait()
 
     async def stop(self) -> None:
         """Refuse what is new, let transactions under way end, commit everything."""
         self.retire()
-        for front in self._fronts:
-            front.is_stopping = True
-            for session in tuple(front.sessions):
-                session.stop_if_idle()
+        for listener in self._listeners:
+            listener.is_stopping = True
+            for connection in tuple(listener.connections):
+                connection.stop_if_idle()
         try:
             await asyncio.wait_for(self.ended(), STOP_S)
         except TimeoutError:
@@ -130,19 +153,19 @@ class FrontService:
         if self._authenticator is not None:
             self._authenticator.close()
 
-    def _front(self, listener: Listener, max_connections: int) -> Front:
-        name = str(listener.bind)
+    def _activated(self, settings: Listener, *, max_connections: int) -> ActiveListener:
+        name = str(settings.bind)
         certificate = None
-        if listener.tls.mode != "off":
-            certificate = Certificate(listener.tls, name=name, log=self._log)
+        if settings.tls.mode != "off":
+            certificate = Certificate(settings.tls, name=name, log=self._log)
             certificate.context()  # says at once what is wrong with it
-        return Front(
-            listener=listener,
+        return ActiveListener(
+            settings=settings,
             name=name,
-            authenticator=self._authenticator if listener.auth != "off" else None,
+            authenticator=self._authenticator if settings.auth != "off" else None,
             certificate=certificate,
-            rates=ClientRates(listener.rate_per_client) if listener.rate_per_client else None,
-            clients=ClientTable(listener, max_connections),
+            rates=ClientRates(settings.rate_per_client) if settings.rate_per_client else None,
+            clients=ClientTable(settings, max_connections),
             intake=self._intake,
             committer=self._committer,
             log=self._log,
@@ -156,6 +179,14 @@ class FrontService:
         self._meter.accepted(messages)
         self._log.accepted(messages)
 
+    async def _check_time(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(CHECK_EACH_S)
+            for listener in self._listeners:
+                for connection in tuple(listener.connections):
+                    connection.check_time(loop.time())
+
     async def _keep_counting(self) -> None:
         while True:
             self._count()
@@ -163,13 +194,26 @@ class FrontService:
 
     def _count(self) -> None:
         self._meter.sample()
-        for front in self._fronts:
-            front.meter.sample(len(front.sessions))
+        for listener in self._listeners:
+            listener.meter.sample(len(listener.connections))
 
 
-def _authenticator(settings: Settings) -> Authenticator | None:
-    if not settings.users:
-        return None
-    from relaygw.inbound.authentication import Authenticator  # argon2 costs those who need it
+def ensure_descriptors(connections: int) -> tuple[int, str | None]:
+    """Raise this process's limit for so many connections.
 
-    return Authenticator(settings.users)
+    Returns how many may be open, and what is wrong if that is fewer: a quarter of what the
+    system allows stays with the front, so that those who are connected can be served.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = connections + _OWN_DESCRIPTORS
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return connections, None
+    possible = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (possible, hard))
+    if possible >= wanted:
+        return connections, None
+    allowed = min(connections, possible - min(_OWN_DESCRIPTORS, possible // 4))
+    return allowed, (
+        f"{connections} connections need {wanted} open files, the system allows {possible}: "
+        f"{allowed} are taken at once; raise LimitNOFILE of the service, or lower max_connections"
+    )

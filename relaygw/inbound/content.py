@@ -1,13 +1,14 @@
-"""Reading message content: bulk, CRLF.CRLF only, memory bounded.
+"""Message content as it arrives: in bulk, up to CRLF.CRLF only, memory and time bounded.
 
-RFC 5321 section 4.1.1.4: the end of data is CRLF.CRLF and nothing else; accepting bare
-CR or LF around the dot is how mail is smuggled. Content is unstuffed by CRLF lines, then
-bare line ends are normalised. Small content stays in memory, large content goes to an
-unlinked file on the state volume.
+RFC 5321 section 4.1.1.4: the end of data is CRLF.CRLF and nothing else; accepting bare CR or LF
+around the dot is how mail is smuggled. Content is unstuffed by CRLF lines, then bare line ends
+are normalised. Small content stays in memory, large content goes to an unlinked file on the state
+volume.
 """
 
 from __future__ import annotations
 
+import asyncio
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +22,12 @@ MEMORY_BYTES = 2**20
 """Content up to this size is committed with its message; larger content goes to a file."""
 CHUNK_BYTES = 2**18
 """Content over that is stored in chunks of this size, each in a short transaction."""
+SILENCE_S = 180.0
+"""How long nothing may come; all of it may take `WHOLE_S` from 354 to the final dot."""
+WHOLE_S = 3600.0
+GRACE_S = 90.0
+MIN_BYTES_PER_S = 500.0
+"""As Postfix's smtpd_min_data_rate; counted from 354 once the grace is over."""
 _PIECE_BYTES = 128 * 1024  # what is worked up at once: a hostile piece stalls all sessions
 _OVERRUN_FACTOR = 4  # a client that goes on and on after its limit is cut off
 _OVERRUN_BYTES = 64 * 2**20
@@ -221,3 +228,44 @@ def _unstuff(data: bytes, *, at_line_start: bool) -> bytes:
     if b"\r\n." in data:
         data = data.replace(b"\r\n.", b"\r\n")
     return normalise_line_ends(data)
+
+
+class Arrival:
+    """The wait for the content behind one 354: the session is not woken for each piece.
+
+    `arrived` ends with the content or with what went wrong.
+    """
+
+    def __init__(self, reader: ContentReader, loop: asyncio.AbstractEventLoop) -> None:
+        self.reader = reader
+        self.arrived: asyncio.Future[None] = loop.create_future()
+        self._loop = loop
+        self._began_s = self._last_s = loop.time()
+        self._bytes = 0
+
+    def feed(self, data: bytes) -> bytes | None:
+        """Take a piece; return what follows the content once that is complete."""
+        self._bytes += len(data)
+        self._last_s = self._loop.time()
+        try:
+            rest = self.reader.feed(data)
+        except TooMuchData as error:
+            self.give_up(error)
+            return b""
+        if rest is not None:
+            self.arrived.set_result(None)
+        return rest
+
+    def give_up(self, error: BaseException) -> None:
+        """End with an error, unless it has ended."""
+        if not self.arrived.done():
+            self.arrived.set_exception(error)
+
+    @property
+    def deadline_s(self) -> float:
+        """Until when more must have come, on the loop's clock."""
+        return min(
+            self._began_s + WHOLE_S,
+            self._last_s + SILENCE_S,
+            self._began_s + GRACE_S + self._bytes / MIN_BYTES_PER_S,
+        )

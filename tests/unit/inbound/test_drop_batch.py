@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from relaygw.inbound import drop_file
-from relaygw.inbound.drop_wave import Wave, read_one, read_wave
+from relaygw.inbound.drop_file import DropBatch, DropReader
 from tests.unit.inbound.test_drop_file import drop_bytes
 
 BAD, GOOD = "a" * 32 + ".drop", "b" * 32 + ".drop"
@@ -29,12 +29,13 @@ def directory(tmp_path: Path) -> Iterator[int]:
     os.close(descriptor)
 
 
-def look(directory: int, spool_directory: Path) -> Wave:
+def look(directory: int, spool_directory: Path) -> DropBatch:
     names = deque([BAD, GOOD])
-    wave = read_wave(directory, names, limit_bytes=10_000, spool_directory=spool_directory)
-    for drop in wave.drops:
+    reader = DropReader(directory, limit_bytes=10_000, spool_directory=spool_directory)
+    batch = reader.read_batch(names)
+    for drop in batch.drops:
         drop.content.close()
-    return wave
+    return batch
 
 
 def failing_once(call: Callable[..., Any], number: int) -> Callable[..., Any]:
@@ -50,22 +51,22 @@ def failing_once(call: Callable[..., Any], number: int) -> Callable[..., Any]:
 
 
 @pytest.mark.parametrize("call", CALLS)
-def test_an_error_over_one_file_is_that_files_and_one_of_the_machine_stops_the_wave(
+def test_an_error_over_one_file_is_that_files_and_one_of_the_machine_stops_the_batch(
     directory: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
     for number in sorted(errno.errorcode):
         with monkeypatch.context() as patch:
             patch.setattr(drop_file.os, call, failing_once(getattr(os, call), number))
-            wave = look(directory, tmp_path)
-        blamed = [name for name, _ in (*wave.unfit, *wave.broken)]
-        taken = [drop.name for drop in wave.drops]
+            batch = look(directory, tmp_path)
+        blamed = [name for name, _ in (*batch.unfit, *batch.broken)]
+        taken = [drop.name for drop in batch.drops]
         what = errno.errorcode[number]
         if number in MACHINE:
-            assert (wave.trouble is not None, blamed, taken) == (True, [], []), what
+            assert (batch.trouble is not None, blamed, taken) == (True, [], []), what
         elif (call, number) == ("open", errno.ENOENT):  # it is gone, as files are that were taken
-            assert (wave.trouble, blamed, taken) == (None, [], [GOOD]), what
+            assert (batch.trouble, blamed, taken) == (None, [], [GOOD]), what
         else:
-            assert (wave.trouble, blamed, taken) == (None, [BAD], [GOOD]), what
+            assert (batch.trouble, blamed, taken) == (None, [BAD], [GOOD]), what
 
 
 def test_a_spool_that_cannot_be_written_is_trouble_of_the_machine(
@@ -73,9 +74,9 @@ def test_a_spool_that_cannot_be_written_is_trouble_of_the_machine(
 ) -> None:
     (tmp_path / BAD).write_bytes(drop_bytes(b"x" * 2**21))
     names = deque([BAD])
-    wave = read_wave(directory, names, limit_bytes=2**22, spool_directory=tmp_path)
-    assert wave.large == [BAD]
+    batch = DropReader(directory, limit_bytes=2**22, spool_directory=tmp_path).read_batch(names)
+    assert batch.large == [BAD]
     missing = tmp_path / "missing"
-    wave = read_one(directory, BAD, limit_bytes=2**22, spool_directory=missing)
-    assert isinstance(wave.trouble, FileNotFoundError)
-    assert (wave.unfit, wave.broken) == ([], [])
+    batch = DropReader(directory, limit_bytes=2**22, spool_directory=missing).read_large(BAD)
+    assert isinstance(batch.trouble, FileNotFoundError)
+    assert (batch.unfit, batch.broken) == ([], [])

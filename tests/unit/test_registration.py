@@ -7,8 +7,7 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-from relaygw.roles.context import RoleContext
-from relaygw.roles.life import registered
+from relaygw.roles.process import RoleContext, registered
 from relaygw.settings.load import load_settings
 from relaygw.store import lifelines
 from relaygw.store.instances import Instance

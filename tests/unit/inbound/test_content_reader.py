@@ -8,8 +8,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from relaygw.inbound import data
-from relaygw.inbound.data import MEMORY_BYTES, ContentReader, TooMuchData
+from relaygw.inbound import content
+from relaygw.inbound.content import MEMORY_BYTES, ContentReader, TooMuchData
 
 LIMIT = 10 * 2**20
 
@@ -74,7 +74,7 @@ def test_large_content_comes_back_whole(tmp_path: Path, size: int) -> None:
 def test_every_place_between_pieces_is_safe(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
 ) -> None:
-    monkeypatch.setattr(data, "_PIECE_BYTES", 1)  # every piece is worked up at once
+    monkeypatch.setattr(content, "_PIECE_BYTES", 1)  # every piece is worked up at once
     body = b"..a\r\n.b\r\r\n\n.\r\n..\r\n\r\nlast\r\n"
     stuffed = (b"\r\n" + body).replace(b"\r\n.", b"\r\n..")[2:]
     raw = stuffed + b".\r\nNEXT"
