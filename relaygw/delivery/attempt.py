@@ -149,8 +149,8 @@ class Line:
             if kept.expects(mail):
                 return kept
             kept.abort()
-            self._pool.release(kept)
-        return await self._pool.acquire(fresh=fresh)
+            self._pool.release_session(kept)
+        return await self._pool.acquire_session(fresh=fresh)
 
     def release(self, session: UpstreamSession) -> None:
         """Take a session back: to the pool, unless the next mail is begun on it."""
@@ -160,7 +160,7 @@ class Line:
         if session.is_chained:
             self._kept = session
         else:
-            self._pool.release(session)
+            self._pool.release_session(session)
 
     def next_mail(self, session_uses: int) -> OutgoingMail | None:
         """Choose the delivery that follows; return its mail if it may be begun already."""
@@ -179,7 +179,7 @@ class Line:
         """Give up what was begun: nothing of its content was sent."""
         if self._kept is not None:
             self._kept.abort()
-            self._pool.release(self._kept)
+            self._pool.release_session(self._kept)
             self._kept = None
 
 

@@ -7,14 +7,12 @@ ways is an error. ValueError texts continue a sentence that begins with the valu
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from ipaddress import ip_address
 from typing import Annotated
 
-from pydantic import AfterValidator
-
 from relaygw.errors import InvalidAddress
 from relaygw.mail.address import check_address, is_routable_elsewhere
+from relaygw.settings.section import checked
 
 # Letters of any script, digits and what RFC 5322 allows in an atom; no quoted local parts.
 _LOCAL_PART = re.compile(r"[\w!#$%&'*+/=?^`{|}~-]+(?:\.[\w!#$%&'*+/=?^`{|}~-]+)*")
@@ -64,50 +62,35 @@ def _is_host(text: str) -> bool:
     return True
 
 
-def _checked(is_valid: Callable[[str], bool], problem: str) -> AfterValidator:
-    def check(value: str) -> str:
-        if not is_valid(value):
-            raise ValueError(problem)
-        return value
-
-    return AfterValidator(check)
-
-
 Address = Annotated[
-    str, _checked(_is_address, "is not an address; write LOCALPART@DOMAIN, without a name")
+    str, checked(_is_address, "is not an address; write LOCALPART@DOMAIN, without a name")
 ]
 Entry = Annotated[
-    str, _checked(_is_entry, 'is not an address or "@domain"; write e.g. "@example.com"')
+    str, checked(_is_entry, 'is not an address or "@domain"; write e.g. "@example.com"')
 ]
 """An address, or `@domain` for every address of exactly that domain."""
 Pattern = Annotated[
     str,
-    _checked(_is_pattern, 'is not an address, "@domain" or ".domain"; write e.g. "@example.com"'),
+    checked(_is_pattern, 'is not an address, "@domain" or ".domain"; write e.g. "@example.com"'),
 ]
 """An `Entry`, or `.domain` for a domain and all below it."""
 RewriteKey = Annotated[
     str,
-    _checked(_is_rewrite_key, 'is not a local part, an address or "@domain"; write e.g. root'),
+    checked(_is_rewrite_key, 'is not a local part, an address or "@domain"; write e.g. root'),
 ]
-Domain = Annotated[str, _checked(_is_domain, "is not a domain; write e.g. example.com")]
+Domain = Annotated[str, checked(_is_domain, "is not a domain; write e.g. example.com")]
 Host = Annotated[
     str,
-    _checked(
-        _is_host, "is not a host name or IP address; write it alone, the port has its own key"
-    ),
+    checked(_is_host, "is not a host name or IP address; write it alone, the port has its own key"),
 ]
 Name = Annotated[
     str,
-    _checked(
-        lambda text: _NAME.fullmatch(text) is not None,
-        "is not a name; use up to 63 lower-case letters, digits, - and _",
-    ),
+    checked(_NAME.fullmatch, "is not a name; use up to 63 lower-case letters, digits, - and _"),
 ]
 HeaderName = Annotated[
     str,
-    _checked(
-        lambda text: _HEADER_NAME.fullmatch(text) is not None,
-        "is not a header name; write it without the colon, e.g. X-Campaign",
+    checked(
+        _HEADER_NAME.fullmatch, "is not a header name; write it without the colon, e.g. X-Campaign"
     ),
 ]
 

@@ -16,7 +16,7 @@ from pydantic import AfterValidator, Field, PlainSerializer
 from relaygw.settings.addresses import Pattern
 from relaygw.settings.bind import Bind
 from relaygw.settings.mode import Mode, looser_mode
-from relaygw.settings.section import Conflict, Count, Section
+from relaygw.settings.section import Conflict, Count, Section, checked
 from relaygw.settings.units import Network, Pace, Size, parse_network
 
 if TYPE_CHECKING:
@@ -42,14 +42,6 @@ _MAX_PUBLIC = 2**24  # addresses, as many as a /8 has
 _MAX_PUBLIC_IPV6 = 2**104  # a /24: no site has more than a /32
 
 
-def _check_login(text: str) -> str:
-    if _LOGIN.fullmatch(text) is None:
-        raise ValueError(
-            "is no user name; write letters, digits and . _ @ + -, at most 64, e.g. shop1"
-        )
-    return text
-
-
 def _check_hash(text: str) -> str:
     match = _HASH.fullmatch(text)
     if match is None:
@@ -63,7 +55,13 @@ def _check_hash(text: str) -> str:
     return text
 
 
-UserLogin = Annotated[str, AfterValidator(_check_login)]
+UserLogin = Annotated[
+    str,
+    checked(
+        _LOGIN.fullmatch,
+        "is no user name; write letters, digits and . _ @ + -, at most 64, e.g. shop1",
+    ),
+]
 PasswordHash = Annotated[
     str,
     AfterValidator(_check_hash),

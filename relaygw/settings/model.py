@@ -23,7 +23,6 @@ from pydantic import (
     Field,
     PlainSerializer,
     ValidationInfo,
-    field_validator,
     model_validator,
 )
 
@@ -40,10 +39,10 @@ from relaygw.settings.listener import (
 )
 from relaygw.settings.mode import Mode
 from relaygw.settings.provider import Provider
-from relaygw.settings.relay_to import Relay
+from relaygw.settings.relay_to import RelayEntry
 from relaygw.settings.routes import Route, route_conflicts
 from relaygw.settings.secrets import SecretRef
-from relaygw.settings.section import Conflict, Section, raise_conflicts
+from relaygw.settings.section import Conflict, Section, checked, raise_conflicts
 from relaygw.settings.units import Duration, Interval, Share
 from relaygw.settings.web import Metrics, Web, metrics_conflicts, web_conflicts
 
@@ -125,18 +124,22 @@ class Queue(Section):
         return self.url.startswith("postgresql:")
 
 
+_MaildropPath = Annotated[
+    str,
+    checked(
+        lambda path: path.startswith("/") and path.strip("/"),
+        f"is not an absolute path; write e.g. {drop.DIRECTORY}",
+    ),
+]
+
+
 class Maildrop(Section):
     """Where the sendmail command leaves mail."""
 
-    path: str | None = Field(default=None, examples=[drop.DIRECTORY])  # None: the loader's choice
+    path: _MaildropPath | None = Field(
+        default=None, examples=[drop.DIRECTORY]
+    )  # None: the loader's choice
     group: str | None = Field(default=None, min_length=1)  # whose members alone may leave mail
-
-    @field_validator("path")
-    @classmethod
-    def _absolute(cls, path: str | None) -> str | None:
-        if path is not None and (not path.startswith("/") or not path.strip("/")):
-            raise ValueError(f"is not an absolute path; write e.g. {drop.DIRECTORY}")
-        return path
 
 
 class Refused(Section):
@@ -217,38 +220,39 @@ class Sandbox(Section):
     max_messages: int = Field(default=100_000, strict=True, ge=1)
 
 
-def _log_target(value: str) -> str:
-    if value in ("stderr", "syslog"):
-        return value
-    kind, colon, path = value.partition(":")
-    if kind == "file" and colon:
-        return f"file:{_log_path(path)}"
-    raise ValueError(f"is not a target; write stderr, syslog or file:{_LOG_FILE}")
-
-
-def _log_path(path: str) -> str:
+def _check_file_path(path: str) -> str:
     if not path.startswith("/") or path.endswith("/") or not path.isprintable():
         raise ValueError(f"has no absolute path of a file; write e.g. {_LOG_FILE}")
     return path
 
 
-def _syslog_tag(name: str) -> str:
-    if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,31}", name):
-        return name
-    raise ValueError("is not 1-32 letters, digits or any of . _ / -; write e.g. postfix")
+def _check_log_target(value: str) -> str:
+    kind, colon, path = value.partition(":")
+    if kind == "file" and colon:
+        _check_file_path(path)
+    elif value not in ("stderr", "syslog"):
+        raise ValueError(f"is not a target; write stderr, syslog or file:{_LOG_FILE}")
+    return value
+
+
+_SyslogName = Annotated[
+    str,
+    checked(
+        re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,31}").fullmatch,
+        "is not 1-32 letters, digits or any of . _ / -; write e.g. postfix",
+    ),
+]
 
 
 class Log(Section):
     """What is logged and how."""
 
     format: Literal["postfix", "json"] = "postfix"
-    target: Annotated[str, AfterValidator(_log_target)] = "stderr"
+    target: Annotated[str, AfterValidator(_check_log_target)] = "stderr"
     subject: bool = True  # subject and source behind what Postfix writes
     redact: tuple[Literal["subject", "local_part", "addresses"], ...] = ()  # see observe.redaction
-    syslog_name: Annotated[str, AfterValidator(_syslog_tag)] = (
-        "relaygw"  # in front of the daemon's name
-    )
-    syslog_socket: Annotated[str, AfterValidator(_log_path)] = Field(
+    syslog_name: _SyslogName = "relaygw"  # in front of the daemon's name
+    syslog_socket: Annotated[str, AfterValidator(_check_file_path)] = Field(
         default="/dev/log", examples=["/dev/log"]
     )
 
@@ -278,7 +282,7 @@ class Settings(Section):
     users: tuple[User, ...] = ()
     maildrop: Maildrop = Maildrop()
     providers: dict[Name, Provider] = {}
-    relay_to: tuple[Relay, ...] = ()  # the loader has made providers and a route of it
+    relay_to: tuple[RelayEntry, ...] = ()  # the loader has made providers and a route of it
     routes: tuple[Route, ...] = ()
     recipients: Recipients = Recipients()
     rewrite: Rewrite = Rewrite()

@@ -25,14 +25,16 @@ from relaygw.settings.tree import Keys, Tree
 
 _NOT_YET = frozenset({("bounces",), ("retry", "warn_after")})
 _NOT_SHOWN = "the value (not shown)"
-_CREDENTIALS = (
-    "username",
-    "password",
-    "password_hash",
-    "client_id",
-    "client_secret",
-    "refresh_token",
-    "token",
+_CREDENTIALS = frozenset(
+    (
+        "username",
+        "password",
+        "password_hash",
+        "client_id",
+        "client_secret",
+        "refresh_token",
+        "token",
+    )
 )
 _URLS = ("url", "token_url", "relay_to")
 """Keys of URLs, any of which may carry a password."""
@@ -83,7 +85,7 @@ def _unknown(keys: Keys) -> str:
         return "is not in this version yet; remove it"
     if ":" in str(keys[-1]):
         return "is no key; write a space after the colon"
-    section = section_at(keys[:-1])
+    section = _section_at(keys[:-1])
     known = list(section.model_fields) if section else []
     near = difflib.get_close_matches(str(keys[-1]).lower().replace("-", "_"), known, n=1)
     if near:
@@ -113,15 +115,12 @@ def _mismatch(keys: Keys, value: Any) -> str:
         "a mapping": "; write KEY: VALUE below it",
         "text": "; write it in quotes",
     }
-    near = example(keys)
-    by_example = f"; write e.g. {near}" if near and not expected.startswith("one of") else ""
-    return f"is not {expected}" + remedies.get(expected, by_example)
+    near = _example(keys)
+    return f"is not {expected}" + remedies.get(expected, f"; write {near}" if near else "")
 
 
 def _wanted(keys: Keys) -> str:
-    expected = expectation(keys)
-    near = example(keys)
-    return f"e.g. {near}" if near and not expected.startswith("one of") else expected
+    return _example(keys) or expectation(keys)
 
 
 # --- how much of a wrong value is shown: nothing that may be a secret in the wrong form
@@ -167,16 +166,16 @@ def _head_of_url(text: str, head: re.Pattern[str]) -> str | None:
 # --- what the model wants
 
 
-def field_at(keys: Keys) -> FieldInfo | None:
-    """Return the field that `keys` name, or None when they name an entry or nothing."""
-    section = section_at(keys[:-1])
-    return section.model_fields.get(str(keys[-1])) if section and keys else None
-
-
-def section_at(keys: Keys) -> type[Section] | None:
+def _section_at(keys: Keys) -> type[Section] | None:
     """Return the section that `keys` lead to, or None when there is no section."""
     kind = _type_at(keys)
     return kind if isinstance(kind, type) and issubclass(kind, Section) else None
+
+
+def _field_at(keys: Keys) -> FieldInfo | None:
+    """Return the field that `keys` name, or None when they name an entry or nothing."""
+    section = _section_at(keys[:-1])
+    return section.model_fields.get(str(keys[-1])) if section and keys else None
 
 
 def expectation(keys: Keys) -> str:
@@ -188,41 +187,21 @@ def expectation(keys: Keys) -> str:
         return "one of " + ", ".join(kind)
     if get_origin(kind) is tuple:
         return "a list"
-    if get_origin(kind) is dict or section_at(keys):
+    if get_origin(kind) is dict or _section_at(keys):
         return "a mapping"
     names = {int: "an integer", float: "a number", bool: "true or false", str: "text"}
-    return names.get(kind, "a known value") + _range(field_at(keys))
+    return names.get(kind, "a known value") + _range(_field_at(keys))
 
 
-def example(keys: Keys) -> str | None:
-    """Return a value that fits, from the model's examples or its default."""
-    info = field_at(keys)
-    if info is None:
-        return None
+def _example(keys: Keys) -> str:
+    """Return a value that fits, from the model's examples or its default; "" for a choice."""
+    info = _field_at(keys)
+    if info is None or expectation(keys).startswith("one of"):
+        return ""
     if info.examples:
-        return str(info.examples[0])
+        return f"e.g. {info.examples[0]}"
     is_scalar = isinstance(info.default, (bool, int, float))
-    return json.dumps(info.default) if is_scalar else None
-
-
-def all_keys() -> Iterator[tuple[str, FieldInfo]]:
-    """Yield every key of the model with its field: `listeners[].bind`, `providers.NAME.port`."""
-    yield from _keys_of(Settings, "")
-
-
-def _keys_of(section: type[Section], prefix: str) -> Iterator[tuple[str, FieldInfo]]:
-    for name, info in section.model_fields.items():
-        kind = _bare(info.annotation)
-        inner = {dict: ".NAME", tuple: "[]"}.get(get_origin(kind), "")
-        item = _bare(get_args(kind)[1 if inner == ".NAME" else 0]) if inner else kind
-        # a field with its own written form is a value to the user, whatever it is inside
-        if isinstance(item, type) and issubclass(item, Section) and not info.metadata:
-            if not inner:
-                yield from _keys_of(item, f"{prefix}{name}.")
-                continue
-            yield from _keys_of(item, f"{prefix}{name}{inner}.")
-        else:
-            yield f"{prefix}{name}", info
+    return f"e.g. {json.dumps(info.default)}" if is_scalar else ""
 
 
 def _type_at(keys: Keys) -> Any:

@@ -7,12 +7,12 @@ from enum import StrEnum
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field
+from pydantic import Field
 
 from relaygw.settings.addresses import HeaderName, Host, Name, Pattern, is_loopback_host
 from relaygw.settings.reply_row import ReplyRow
 from relaygw.settings.secrets import SecretRef, UserName, is_url
-from relaygw.settings.section import Conflict, Count, Port, Section
+from relaygw.settings.section import Conflict, Count, Port, Section, checked
 from relaygw.settings.units import Interval, Pace, Size
 
 Quota = Annotated[int, Field(strict=True, ge=1, le=1_000_000_000)]
@@ -37,15 +37,18 @@ class Timeouts(Section):
     final_reply: Interval = 600.0
 
 
-def _check_token_url(text: str) -> str:
-    url = urlsplit(text) if is_url(text) else None
-    is_private = url and (url.scheme == "https" or is_loopback_host(url.hostname or ""))
-    if url is None or not is_private or url.username or url.fragment:
-        raise ValueError("is no https URL; write e.g. https://oauth2.googleapis.com/token")
-    return text
+def _is_token_url(text: str) -> bool:
+    if not is_url(text):
+        return False
+    url = urlsplit(text)
+    is_private = url.scheme == "https" or is_loopback_host(url.hostname or "")
+    return is_private and not (url.username or url.fragment)
 
 
-TokenUrl = Annotated[str, AfterValidator(_check_token_url)]
+TokenUrl = Annotated[
+    str,
+    checked(_is_token_url, "is no https URL; write e.g. https://oauth2.googleapis.com/token"),
+]
 """An https URL, or http on this machine: secrets are sent there."""
 
 

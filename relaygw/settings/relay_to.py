@@ -13,11 +13,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Annotated, Any, Self
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
-from pydantic import GetCoreSchemaHandler, TypeAdapter
-from pydantic_core import CoreSchema, core_schema
+from pydantic import PlainSerializer, PlainValidator, TypeAdapter
 
 from relaygw.settings.addresses import Host, is_loopback_host
 from relaygw.settings.secrets import SecretRef, UserName
@@ -100,16 +99,10 @@ class Relay:
             return self.url
         return {"url": self.url, "password": str(self.password)}
 
-    @classmethod
-    def __get_pydantic_core_schema__(
-        cls, source: type[Any], handler: GetCoreSchemaHandler
-    ) -> CoreSchema:
-        return core_schema.no_info_plain_validator_function(
-            cls.parse,
-            serialization=core_schema.plain_serializer_function_ser_schema(
-                lambda relay: relay.written(), when_used="json"
-            ),
-        )
+
+RelayEntry = Annotated[
+    Relay, PlainValidator(Relay.parse), PlainSerializer(Relay.written, when_used="json")
+]
 
 
 def _password(value: object) -> SecretRef:

@@ -6,10 +6,17 @@ exception that pydantic carries to the loader, which adds file and line.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Annotated, Any, NamedTuple, Self
 
-from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    model_validator,
+)
 from pydantic_core import CoreSchema, core_schema
 
 from relaygw.settings.tree import Keys
@@ -18,6 +25,17 @@ from relaygw.settings.tree import Keys
 Count = Annotated[int, Field(strict=True, ge=1, le=1_000_000)]
 """A whole number from 1."""
 Port = Annotated[int, Field(strict=True, ge=1, le=65535)]
+
+
+def checked(is_valid: Callable[[str], object], problem: str) -> AfterValidator:
+    """Return a check of a text; `problem` continues a sentence that begins with the value."""
+
+    def check(text: str) -> str:
+        if not is_valid(text):
+            raise ValueError(problem)
+        return text
+
+    return AfterValidator(check)
 
 
 class Conflict(NamedTuple):

@@ -27,13 +27,15 @@ class Pool:
         self._name = provider_name
         self._provider = provider
         self._ehlo_name = ehlo_name
-        self._credentials = Credentials(provider)
         self._tls_context: ssl.SSLContext | None = None
         self._idle: list[tuple[UpstreamSession, float]] = []  # with the loop time of its return
         self._busy_count = 0
         self._opened_count = 0
         self._closing: set[asyncio.Task[None]] = set()
         self._is_closed = False
+        self.credentials = Credentials(provider)
+        """What connections are logged in with; knows what was refused, and when it changes."""
+        self.max_messages_per_connection = provider.max_messages_per_connection
         self.unreached_since_s: float | None = None
         """When the first connection was begun since the provider last answered one (monotonic)."""
 
@@ -53,18 +55,8 @@ class Pool:
         """How many connections are open or opening, not counting those being closed."""
         return self._busy_count + len(self._idle)
 
-    @property
-    def credentials(self) -> Credentials:
-        """What connections are logged in with; knows what was refused, and when it changes."""
-        return self._credentials
-
-    @property
-    def max_messages_per_connection(self) -> int:
-        """After how many transactions a session is closed."""
-        return self._provider.max_messages_per_connection
-
-    async def acquire(self, *, fresh: bool = False) -> UpstreamSession:
-        """Return an idle session or a new one; give it back with `release` in any case.
+    async def acquire_session(self, *, fresh: bool = False) -> UpstreamSession:
+        """Return an idle session or a new one; give it back with `release_session` in any case.
 
         `fresh`: a new one, for mail that an idle connection did not get through with.
         Raises UpstreamError when none could be opened, or the pool is closed.
@@ -82,11 +74,11 @@ class Pool:
             self._busy_count -= 1
             raise
 
-    def release(self, session: UpstreamSession) -> None:
+    def release_session(self, session: UpstreamSession) -> None:
         """Take back `session`: kept for the next caller, or closed when worn out or broken."""
         assert self._busy_count > 0, "released twice"
         self._busy_count -= 1
-        is_worn_out = session.uses >= self._provider.max_messages_per_connection
+        is_worn_out = session.uses >= self.max_messages_per_connection
         if not session.is_usable or is_worn_out or self._is_closed:
             self._close_in_background(session)
         else:
@@ -159,7 +151,7 @@ class Pool:
             session = await open_session(
                 self._provider,
                 ehlo_name=self._ehlo_name,
-                credentials=self._credentials,
+                credentials=self.credentials,
                 tls_context=self._tls_context,
             )
         except UpstreamError as error:

@@ -24,12 +24,12 @@ async def test_it_is_known_while_the_first_connection_waits_and_over_with_an_ans
         one = pool(provider.settings())
         assert one.unreached_since_s is None
         begun_s = time.monotonic()
-        waiting = asyncio.create_task(one.acquire())
+        waiting = asyncio.create_task(one.acquire_session())
         async with asyncio.timeout(30):
             while one.unreached_since_s is None:  # noqa: ASYNC110 - nobody signals it
                 await asyncio.sleep(0.01)
         assert begun_s <= one.unreached_since_s <= time.monotonic()
-        one.release(await one.acquire())
+        one.release_session(await one.acquire_session())
         assert one.unreached_since_s is None
         waiting.cancel()
         await asyncio.gather(waiting, return_exceptions=True)
@@ -39,11 +39,11 @@ async def test_it_is_known_while_the_first_connection_waits_and_over_with_an_ans
 async def test_failures_do_not_set_the_clock_back() -> None:
     one = pool(Provider(host="127.0.0.1", port=free_port(), tls="none"))
     with pytest.raises(UpstreamError):
-        await one.acquire()
+        await one.acquire_session()
     first_s = one.unreached_since_s
     assert first_s is not None
     with pytest.raises(UpstreamError):
-        await one.acquire()
+        await one.acquire_session()
     assert one.unreached_since_s == first_s
 
 
@@ -52,5 +52,5 @@ async def test_a_refusal_is_an_answer() -> None:
         provider.script("greeting", b"421 4.3.2 later\r\n")
         one = pool(provider.settings())
         with pytest.raises(UpstreamError):
-            await one.acquire()
+            await one.acquire_session()
         assert one.unreached_since_s is None

@@ -61,9 +61,9 @@ async def test_a_command_is_run_once_for_many_connections(tmp_path: Path) -> Non
     async with ScriptedProvider(tls="starttls", users={"shop": "right"}) as provider:
         settings = provider.settings(**keys.login("command"))
         pool = Pool("p", settings, ehlo_name="gw.test")
-        sessions = await asyncio.gather(*(pool.acquire() for _ in range(5)))
+        sessions = await asyncio.gather(*(pool.acquire_session() for _ in range(5)))
         for session in sessions:
-            pool.release(session)
+            pool.release_session(session)
         await pool.aclose()
     assert keys.runs == 1
 

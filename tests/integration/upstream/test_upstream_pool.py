@@ -31,14 +31,14 @@ def pool_for(provider: ScriptedProvider, **changes: object) -> Pool:
 async def test_reuses_the_newest_session() -> None:
     async with ScriptedProvider() as provider:
         pool = pool_for(provider)
-        first, second = await pool.acquire(), await pool.acquire()
+        first, second = await pool.acquire_session(), await pool.acquire()
         assert repr(pool) == "<Pool ses: 2 busy, 0 idle, 2 opened>"
-        pool.release(first)
-        pool.release(second)
+        pool.release_session(first)
+        pool.release_session(second)
         assert repr(pool) == "<Pool ses: 0 busy, 2 idle, 2 opened>"
-        assert await pool.acquire() is second
+        assert await pool.acquire_session() is second
         assert repr(pool) == "<Pool ses: 1 busy, 1 idle, 2 opened>"
-        pool.release(second)
+        pool.release_session(second)
         await pool.aclose()
         assert repr(pool) == "<Pool ses: 0 busy, 0 idle, 2 opened>"
         assert [one.verbs() for one in provider.connections] == [["EHLO", "QUIT"]] * 2
@@ -50,11 +50,11 @@ async def test_a_worn_out_session_is_replaced_without_a_connection_too_many() ->
         pool = pool_for(provider, max_connections=1, max_messages_per_connection=2)
         provider.script("QUIT", (Wait(may_close), Action.DEFAULT))
         for _ in range(2):
-            session = await pool.acquire()
+            session = await pool.acquire_session()
             await session.transact(MAIL)
-            pool.release(session)
+            pool.release_session(session)
         assert repr(pool) == "<Pool ses: 0 busy, 0 idle, 1 opened>"
-        waiting = asyncio.create_task(pool.acquire())
+        waiting = asyncio.create_task(pool.acquire_session())
         await provider.wait_until(lambda: "QUIT" in provider.connections[0].verbs())
         # by the time that another session came and went, one opened too early would show
         await (await open_session(provider.settings(), ehlo_name="other.test")).close()
@@ -63,7 +63,7 @@ async def test_a_worn_out_session_is_replaced_without_a_connection_too_many() ->
             b"EHLO other.test",
         ]
         may_close.set()
-        pool.release(await waiting)
+        pool.release_session(await waiting)
         assert repr(pool) == "<Pool ses: 0 busy, 1 idle, 2 opened>"
         await pool.aclose()
 
@@ -71,25 +71,25 @@ async def test_a_worn_out_session_is_replaced_without_a_connection_too_many() ->
 async def test_an_idle_session_that_the_provider_closed_is_not_handed_out() -> None:
     async with ScriptedProvider() as provider:
         pool = pool_for(provider)
-        session = await pool.acquire()
+        session = await pool.acquire_session()
         provider.script("CONTENT", (b"250 ok\r\n", Action.DROP))
         await session.transact(MAIL)
-        pool.release(session)
+        pool.release_session(session)
         await session._wire.closed
-        other = await pool.acquire()
+        other = await pool.acquire_session()
         assert other is not session
         assert repr(pool) == "<Pool ses: 1 busy, 0 idle, 2 opened>"
-        pool.release(other)
+        pool.release_session(other)
         await pool.aclose()
 
 
 async def test_a_broken_session_is_not_kept() -> None:
     async with ScriptedProvider() as provider:
         pool = pool_for(provider)
-        session = await pool.acquire()
+        session = await pool.acquire_session()
         provider.script("CONTENT", b"421 4.3.2 bye\r\n")
         await session.transact(MAIL)
-        pool.release(session)
+        pool.release_session(session)
         assert repr(pool) == "<Pool ses: 0 busy, 0 idle, 1 opened>"
         await pool.aclose()
         assert "QUIT" not in provider.connections[0].verbs()
@@ -100,7 +100,7 @@ async def test_idle_sessions_expire(idle_close_s: float, idle: int) -> None:
     async with ScriptedProvider() as provider:
         settings = provider.settings().model_copy(update={"idle_close": idle_close_s})
         pool = Pool("ses", settings, ehlo_name="gw.test")
-        pool.release(await pool.acquire())
+        pool.release_session(await pool.acquire_session())
         pool.close_expired()
         assert repr(pool) == f"<Pool ses: 0 busy, {idle} idle, 1 opened>"
         await pool.aclose()
@@ -112,9 +112,9 @@ async def test_a_failure_to_open_frees_the_place() -> None:
         pool = pool_for(provider, max_connections=1)
         provider.script("greeting", b"554 no\r\n")
         with pytest.raises(UpstreamError):
-            await pool.acquire()
+            await pool.acquire_session()
         assert repr(pool) == "<Pool ses: 0 busy, 0 idle, 0 opened>"
-        pool.release(await pool.acquire())
+        pool.release_session(await pool.acquire_session())
         await pool.aclose()
 
 
@@ -124,14 +124,14 @@ async def test_cancelled_while_opening_frees_the_place(verb: str) -> None:
         settings = {"username": "shop", "password": "plain:s3cret", "max_connections": 1}
         pool = pool_for(provider, **settings)
         provider.script(verb, Wait(asyncio.Event()))
-        opening = asyncio.create_task(pool.acquire())
+        opening = asyncio.create_task(pool.acquire_session())
         await provider.wait_until(lambda: not provider.pending(verb))
         assert repr(pool) == "<Pool ses: 1 busy, 0 idle, 0 opened>"
         opening.cancel()
         with pytest.raises(asyncio.CancelledError):
             await opening
         assert repr(pool) == "<Pool ses: 0 busy, 0 idle, 0 opened>"
-        pool.release(await pool.acquire())
+        pool.release_session(await pool.acquire_session())
         assert repr(pool) == "<Pool ses: 0 busy, 1 idle, 1 opened>"
         await pool.aclose()
 
@@ -139,11 +139,11 @@ async def test_cancelled_while_opening_frees_the_place(verb: str) -> None:
 @pytest.mark.parametrize("verb", ["MAIL", "RCPT", "DATA", "CONTENT"])
 async def test_cancelled_in_a_transaction_frees_the_place(verb: str) -> None:
     async def deliver(pool: Pool) -> None:
-        session = await pool.acquire()
+        session = await pool.acquire_session()
         try:
             await session.transact(MAIL)
         finally:
-            pool.release(session)
+            pool.release_session(session)
 
     async with ScriptedProvider() as provider:
         pool = pool_for(provider, max_connections=1)
@@ -162,13 +162,13 @@ async def test_cancelled_in_a_transaction_frees_the_place(verb: str) -> None:
 async def test_a_closed_pool_opens_nothing_and_keeps_nothing() -> None:
     async with ScriptedProvider() as provider:
         pool = pool_for(provider)
-        session = await pool.acquire()
+        session = await pool.acquire_session()
         await pool.aclose()
         with pytest.raises(UpstreamError) as caught:
-            await pool.acquire()
+            await pool.acquire_session()
         assert caught.value.stage is Stage.CONNECT
         await session.transact(MAIL)  # what is under way ends well
-        pool.release(session)
+        pool.release_session(session)
         await pool.aclose()
         assert repr(pool) == "<Pool ses: 0 busy, 0 idle, 1 opened>"
         assert provider.connections[0].verbs()[-1] == "QUIT"
@@ -177,23 +177,23 @@ async def test_a_closed_pool_opens_nothing_and_keeps_nothing() -> None:
 async def test_more_callers_than_connections_is_a_defect() -> None:
     async with ScriptedProvider() as provider:
         pool = pool_for(provider, max_connections=1)
-        session = await pool.acquire()
+        session = await pool.acquire_session()
         with pytest.raises(AssertionError):
-            await pool.acquire()
-        pool.release(session)
+            await pool.acquire_session()
+        pool.release_session(session)
         with pytest.raises(AssertionError):
-            pool.release(session)
+            pool.release_session(session)
         await pool.aclose()
 
 
 async def test_an_aborted_session_makes_room_at_once() -> None:
     async with ScriptedProvider() as provider:
         pool = pool_for(provider, max_connections=1)
-        session: UpstreamSession = await pool.acquire()
+        session: UpstreamSession = await pool.acquire_session()
         session.abort()
-        pool.release(session)
-        other = await pool.acquire()
+        pool.release_session(session)
+        other = await pool.acquire_session()
         assert other is not session
         assert repr(pool) == "<Pool ses: 1 busy, 0 idle, 2 opened>"
-        pool.release(other)
+        pool.release_session(other)
         await pool.aclose()

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin
 
 import pytest
 import yaml
+from pydantic.fields import FieldInfo
 
 from relaygw.settings.load import load_settings
 from relaygw.settings.model import Settings
-from relaygw.settings.problems import all_keys
+from relaygw.settings.problems import _bare
 from relaygw.settings.secrets import SecretRef
+from relaygw.settings.section import Section
 from tests.tables import each_of
 
 ROOT = Path(__file__).parents[3]
@@ -20,7 +23,22 @@ ANNOTATED = ROOT / "config/relaygw.yaml"
 CONFIGS = sorted((ROOT / "config").glob("*.yaml"))
 PAGE = (ROOT / "docs/configuration.md").read_text()
 ROWS = dict(re.findall(r"^\| `([a-zA-Z_.\[\]]+)` \| (?:`(.*?)`|required) \| .+ \|$", PAGE, re.M))
-KEYS = dict(all_keys())
+
+
+def keys_of(section: type[Section], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
+    """Yield every key with its field: `listeners[].bind`, `providers.NAME.port`."""
+    for name, info in section.model_fields.items():
+        kind = _bare(info.annotation)
+        inner = {dict: ".NAME", tuple: "[]"}.get(get_origin(kind), "")
+        item = _bare(get_args(kind)[1 if inner == ".NAME" else 0]) if inner else kind
+        # a field with its own written form is a value to the user, whatever it is inside
+        if isinstance(item, type) and issubclass(item, Section) and not info.metadata:
+            yield from keys_of(item, f"{prefix}{name}{inner}.")
+        else:
+            yield f"{prefix}{name}", info
+
+
+KEYS = dict(keys_of(Settings))
 INSIDE_OPTIONAL = (
     *("providers.NAME.oauth.", "providers.NAME.replies[]."),
     *("users[].", "web.users[].", "web.tokens[].", "alerts[]."),
