@@ -31,7 +31,7 @@ def pool_for(provider: ScriptedProvider, **changes: object) -> Pool:
 async def test_reuses_the_newest_session() -> None:
     async with ScriptedProvider() as provider:
         pool = pool_for(provider)
-        first, second = await pool.acquire_session(), await pool.acquire()
+        first, second = await pool.acquire_session(), await pool.acquire_session()
         assert repr(pool) == "<Pool ses: 2 busy, 0 idle, 2 opened>"
         pool.release_session(first)
         pool.release_session(second)
