@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import AfterValidator
 
@@ -22,18 +22,7 @@ StageName = Literal[
 ]
 """`content` is the reply to the final dot."""
 
-STAGES: dict[StageName, Stage] = {
-    "connect": Stage.CONNECT,
-    "greeting": Stage.GREETING,
-    "ehlo": Stage.EHLO,
-    "starttls": Stage.STARTTLS,
-    "tls": Stage.TLS,
-    "auth": Stage.AUTH,
-    "mail": Stage.MAIL,
-    "rcpt": Stage.RCPT,
-    "data": Stage.DATA,
-    "content": Stage.CONTENT,
-}
+STAGES: dict[StageName, Stage] = {name: Stage[name.upper()] for name in get_args(StageName)}
 
 _SCOPES = {
     "retry": ("recipient", "message", "credential", "provider"),

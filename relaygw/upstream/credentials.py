@@ -155,17 +155,17 @@ def _fetch(
     places: tuple[SecretRef | str, ...], by_command: dict[SecretRef, str]
 ) -> tuple[str, ...]:
     """Read `places`, commands only where `by_command` lacks them; blocks."""
-    found = []
-    for place in places:
+
+    def read(place: SecretRef | str) -> str:
         if isinstance(place, str):
-            found.append(place)
-        elif _is_command(place):
-            if place not in by_command:
-                by_command[place] = place.read()
-            found.append(by_command[place])
-        else:
-            found.append(place.read())
-    return tuple(found)
+            return place
+        if not _is_command(place):
+            return place.read()
+        if place not in by_command:
+            by_command[place] = place.read()
+        return by_command[place]
+
+    return tuple(map(read, places))
 
 
 # --- masking
