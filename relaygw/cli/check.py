@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from itertools import chain
 
 import click
@@ -18,14 +18,12 @@ from relaygw.cli.frame import Command, CommandFailed, Invocation, pass_invocatio
 from relaygw.cli.text import as_json, printable
 from relaygw.errors import InvalidAddress
 from relaygw.mail.address import check_address
+from relaygw.policy.explaining import Explainer
 from relaygw.policy.patterns import AddressPatterns
-from relaygw.policy.recipients import Fate, RecipientPolicy
 from relaygw.policy.rewriting import Rewriter
-from relaygw.policy.routing import Router
 from relaygw.settings.load import LoadedSettings
 from relaygw.settings.model import Settings
 from relaygw.settings.provider import Provider
-from relaygw.settings.routes import Route
 from relaygw.upstream.diagnosis import Finding, Result, Step, diagnose
 
 _PATIENCE_S = 4.0
@@ -141,22 +139,21 @@ def _check_online(
     wants_json: bool,
 ) -> int:
     """Check all providers with the senders known, or those of one route with one sender."""
+    rewriter = Rewriter(settings.rewrite, settings.hostname)
+    senders: dict[str, tuple[str, ...]]
     if sender is not None and recipient is not None:
-        route, used = route_of(settings, sender=sender, recipient=recipient, headers=headers)
-        names = route.providers if route is not None else ()
-        senders = _for_each(names, used)
+        used = rewriter.sender(sender)
+        target = rewriter.recipient(recipient)
+        way = Explainer(settings).way(sender=used, recipient=target, headers=headers)
+        senders = dict.fromkeys(way.providers, (used,))
     elif sender is not None:
-        senders = _for_each(settings.providers, sender_at(settings, sender))
+        senders = dict.fromkeys(settings.providers, (rewriter.sender(sender),))
     else:
         senders = {name: known_senders(settings, name) for name in settings.providers}
     if not senders:
         warn("no provider is used for this; nothing to check online")
     is_fine = check_online(settings, senders, wants_json=wants_json)
     return os.EX_OK if is_fine else os.EX_UNAVAILABLE
-
-
-def _for_each(providers: Iterable[str], sender: str) -> dict[str, tuple[str, ...]]:
-    return dict.fromkeys(providers, (sender,))
 
 
 def _address(text: str, option: str) -> str:
@@ -194,24 +191,6 @@ def known_senders(settings: Settings, name: str) -> tuple[str, ...]:
     ]
     addresses = dict.fromkeys(one for one in patterns if not one.startswith(("@", ".")))
     return tuple(one for one in addresses if _may_send(settings.providers[name], one))
-
-
-def route_of(
-    settings: Settings, *, sender: str, recipient: str, headers: Mapping[str, str]
-) -> tuple[Route | None, str]:
-    """Return the route on which such mail leaves (None: none does), and its rewritten sender."""
-    used = sender_at(settings, sender)
-    target = Rewriter(settings.rewrite, settings.hostname).recipient(recipient)
-    decision = RecipientPolicy(settings.mode, settings.recipients).decide(target)
-    if decision.fate is not Fate.DELIVER:
-        return None, used
-    target = decision.redirect_to or target
-    return Router(settings.routes).route_for(sender=used, recipient=target, headers=headers), used
-
-
-def sender_at(settings: Settings, sender: str) -> str:
-    """Return the envelope sender that `sender` becomes."""
-    return Rewriter(settings.rewrite, settings.hostname).sender(sender)
 
 
 def _may_send(provider: Provider, sender: str) -> bool:

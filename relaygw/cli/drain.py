@@ -17,13 +17,13 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 
 import click
 
 from relaygw import service_file
-from relaygw.cli.drain_report import Look, as_object, count_drops, read_remains, take_look, told
+from relaygw.cli.drain_report import Left, as_object, count_drops, count_left, read_remains, told
 from relaygw.cli.frame import (
     PROGRAM,
     Command,
@@ -36,22 +36,20 @@ from relaygw.cli.frame import (
 from relaygw.cli.selection import PAGE_MESSAGES
 from relaygw.cli.text import as_json, clock_ms, printable
 from relaygw.errors import StoreUnavailable
-from relaygw.mail.state import DeliveryState, RecipientState
+from relaygw.mail.state import DeliveryState
 from relaygw.operations.queue_actions import RETRY, Order, change_queued
 from relaygw.operations.status import SILENT_AFTER_S
 from relaygw.settings.units import parse_duration
 from relaygw.store.instances import silent_incarnations
 from relaygw.store.queue import Selection
-from relaygw.store.queue_entry import DeliveryEntry, QueueEntry
+from relaygw.store.queue_entry import QueueEntry
 from relaygw.store.store import Store
 
-HURRY_S = 5.0
+RETRY_EVERY_S = 5.0
 """How long deferred mail waits before it is made due once more: nobody is to be hammered."""
 _LOOK_S = 0.25
 _SOON_MS = 1000  # mail that is due so soon needs no help
 _LOOK_SHARE = 4  # of a large queue, looking takes at most one part in so many and one
-# the words of the log and of the queue for mail in doubt (delivery/attempt.py)
-_IN_DOUBT = "may be sent more than once"
 
 _D = DeliveryState
 _STEP_S = 0.1
@@ -96,7 +94,7 @@ def drain(invocation: Invocation, wait_s: float, grace_s: float, wants_json: boo
     began_s = time.monotonic()
     with invocation.open_store(loaded) as store:
         _check_worker(store)
-        draining = Draining(
+        run = Drain(
             store,
             maildrop=maildrop,
             actor=login_name(),
@@ -104,7 +102,7 @@ def drain(invocation: Invocation, wait_s: float, grace_s: float, wants_json: boo
         )
         progress = _Progress()
         try:
-            left = draining.run(wait_s, show=progress.show)
+            left = run.run(wait_s, show=progress.show)
         finally:
             progress.close()
         remains = read_remains(store, left)
@@ -135,7 +133,7 @@ class _Progress:
         self._is_terminal = sys.stderr.isatty()
         self._said = ""
 
-    def show(self, now: Look) -> None:
+    def show(self, now: Left) -> None:
         text = str(now)
         if text == self._said:
             return
@@ -150,7 +148,7 @@ class _Progress:
             click.echo(err=True)
 
 
-class Draining:
+class Drain:
     """Waits for an empty queue. `wake` is called whenever mail was made due."""
 
     def __init__(
@@ -162,20 +160,20 @@ class Draining:
         self._wake = wake
         self._rounds = 0
 
-    def run(self, wait_s: float, *, show: Callable[[Look], None]) -> Look:
+    def run(self, wait_s: float, *, show: Callable[[Left], None]) -> Left:
         """Return what is left when nothing is left to send, or after `wait_s`.
 
         A store that is busy is asked again. Raises StoreUnavailable when it stays so.
         """
         deadline_s = time.monotonic() + wait_s
-        hurried_s = float("-inf")
+        retried_s = float("-inf")
         while True:
             began_s = time.monotonic()
             try:
-                if began_s - hurried_s >= HURRY_S:
-                    self._hurry()
-                    hurried_s = time.monotonic()
-                now = take_look(self._store, self._maildrop)
+                if began_s - retried_s >= RETRY_EVERY_S:
+                    self._make_due()
+                    retried_s = time.monotonic()
+                now = count_left(self._store, self._maildrop)
                 show(now)
                 if now.is_over or time.monotonic() >= deadline_s:
                     return now
@@ -186,36 +184,25 @@ class Draining:
             left_s = deadline_s - time.monotonic()
             time.sleep(max(0.0, min(left_s, max(_LOOK_S, _LOOK_SHARE * took_s))))
 
-    def _hurry(self) -> None:
+    def _make_due(self) -> None:
         """Make deferred mail due now."""
         selection = Selection(states=frozenset({_D.DEFERRED}))
-        order = Order(actor=self._actor, detail="drain", is_forced=True)  # once: _is_to_hurry
+        order = Order(actor=self._actor, detail="drain", is_forced=True)  # once: _may_be_made_due
         now_ms = clock_ms()
         after = ""
         while page := self._store.queue.search(selection, limit=PAGE_MESSAGES, after=after):
             after = page[-1].queue_id
-            ids = [entry.queue_id for entry in page if self._is_to_hurry(entry, now_ms)]
+            ids = [entry.queue_id for entry in page if self._may_be_made_due(entry, now_ms)]
             if ids:
                 change_queued(self._store, RETRY, ids, order, now_ms=now_ms)
         self._rounds += 1
         self._wake()
 
-    def _is_to_hurry(self, entry: QueueEntry, now_ms: int) -> bool:
+    def _may_be_made_due(self, entry: QueueEntry, now_ms: int) -> bool:
         waiting = [part for part in entry.deliveries if part.state is _D.DEFERRED]
         if not any(part.due_at_ms > now_ms + _SOON_MS for part in waiting):
             return False
-        return self._rounds == 0 or not is_in_doubt(entry, waiting)
-
-
-def is_in_doubt(entry: QueueEntry, parts: Iterable[DeliveryEntry]) -> bool:
-    """True when a provider may have taken the mail of one of these deliveries."""
-    numbers = {part.delivery_no for part in parts}
-    return any(
-        one.delivery_no in numbers
-        and one.state is RecipientState.PENDING
-        and _IN_DOUBT in (one.reply or "")
-        for one in entry.recipients
-    )
+        return self._rounds == 0 or not any(part.is_in_doubt for part in waiting)
 
 
 def leave(

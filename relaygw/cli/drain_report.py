@@ -24,7 +24,7 @@ _NOT_TRIED = "not tried yet"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Look:
+class Left:
     """What is left at one moment."""
 
     files: int  # in the maildrop
@@ -51,9 +51,9 @@ class Look:
         return f"{self.files} in the maildrop, {waiting} waiting, {sending} being sent, {held} held"
 
 
-def take_look(store: Store, maildrop: Path | None) -> Look:
+def count_left(store: Store, maildrop: Path | None) -> Left:
     """Count what is left: the maildrop first, since mail goes from there into the queue."""
-    return Look(files=count_drops(maildrop), lanes=tuple(store.queue.counts()))
+    return Left(files=count_drops(maildrop), lanes=tuple(store.queue.counts()))
 
 
 def count_drops(maildrop: Path | None) -> int:
@@ -79,13 +79,13 @@ def count_drops(maildrop: Path | None) -> int:
 class Remains:
     """What is left, and why."""
 
-    left: Look
+    left: Left
     reasons: list[tuple[str, str, int]]  # route, reason, deliveries; the most first
     held: list[tuple[str, str, str]]  # queue id, route, reason
     holds: list[Hold]
 
 
-def read_remains(store: Store, left: Look) -> Remains:
+def read_remains(store: Store, left: Left) -> Remains:
     """Read why mail is left."""
     reasons: Counter[tuple[str, str]] = Counter()
     held = []

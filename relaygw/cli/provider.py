@@ -51,11 +51,11 @@ def provider() -> None:
 provider.add_command(presets)
 
 
-@provider.command()
+@provider.command("hold")
 @click.argument("name")
 @click.option("--reason", default="", metavar="TEXT", help="Why; shown with the hold.")
 @pass_invocation
-def hold(invocation: Invocation, name: str, reason: str) -> None:
+def hold_one(invocation: Invocation, name: str, reason: str) -> None:
     """Send nothing by a provider until it is released; its mail waits."""
     loaded = invocation.load_running()
     check_name(name, loaded.settings.providers, ())
@@ -74,10 +74,10 @@ def hold(invocation: Invocation, name: str, reason: str) -> None:
         click.echo(f"mail waits on routes without another provider: {', '.join(waiting)}")
 
 
-@provider.command()
+@provider.command("release")
 @click.argument("name")
 @pass_invocation
-def release(invocation: Invocation, name: str) -> None:
+def release_holds(invocation: Invocation, name: str) -> None:
     """End all holds of a provider, its key and its sender domains; mail goes at once."""
     loaded = invocation.load_running()
     with invocation.open_store(loaded) as store:

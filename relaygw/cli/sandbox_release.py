@@ -47,7 +47,7 @@ from relaygw.cli.text import as_json, clock_ms, counted, fitted, printable, term
 from relaygw.errors import InvalidAddress
 from relaygw.mail.envelope import Released
 from relaygw.operations.captured import plan_release, release_captured
-from relaygw.operations.release_plan import ReleaseResult, Wish
+from relaygw.operations.release_plan import ReleaseRequest, ReleaseResult
 from relaygw.operations.selectors import ANY_STATE
 from relaygw.policy.releasing import check_target
 from relaygw.settings.model import Settings
@@ -120,14 +120,14 @@ def release_sandbox(
             "nothing can be released: no provider is configured; add providers and routes",
             exit_code=os.EX_CONFIG,
         )
-    wish = Wish(
+    wanted = ReleaseRequest(
         to=None if to is None else _address(to, "--to"),
         only_for=only_for,
         is_admin=True,
         anyone=anyone,
     )
     with invocation.open_store() as store:
-        release = _Release(store, settings, wish, answer, expected_outside)
+        release = _Release(store, settings, wanted, answer, expected_outside)
         return release.carry_through(invocation, with_latest(store, choice))
 
 
@@ -150,13 +150,13 @@ class _Release:
         self,
         store: Store,
         settings: Settings,
-        wish: Wish,
+        wanted: ReleaseRequest,
         answer: Answer,
         expected_outside: int | None,
     ) -> None:
         self._store = store
         self._settings = settings
-        self._wish = wish
+        self._wanted = wanted
         self._answer = answer
         self._expected_outside = expected_outside
 
@@ -164,11 +164,11 @@ class _Release:
         """Release the chosen messages after asking; return the exit code."""
         entries = list(chosen_captured(self._store, choice))
         ids = [entry.queue_id for entry in entries]
-        planned = plan_release(self._store, self._settings, ids, self._wish)
+        planned = plan_release(self._store, self._settings, ids, self._wanted)
         if not self._answer.wants_json:
             show_plan(planned, {entry.queue_id: entry.subject for entry in entries})
         if self._may_go_on(planned):
-            result = self._release(planned, choice)
+            result = self._release_planned(planned, choice)
             invocation.wake_workers()
         elif self._answer.is_dry_run or not planned.copies:
             result = planned
@@ -202,13 +202,13 @@ class _Release:
             exit_code=os.EX_DATAERR,
         )
 
-    def _release(self, planned: ReleaseResult, choice: Choice) -> ReleaseResult:
+    def _release_planned(self, planned: ReleaseResult, choice: Choice) -> ReleaseResult:
         changed = planned.changed
         result = release_captured(
             self._store,
             self._settings,
             changed,
-            replace(self._wish, confirmed=planned.outside),
+            replace(self._wanted, confirmed=planned.outside),
             actor=login_name(),
             now_ms=clock_ms(),
             detail=choice.words,

@@ -1,9 +1,7 @@
 """`relaygw send-test`: one message through the real path, watched until it ends.
 
 Goes in by SMTP (RFC 5321) as any client's mail does, so it also shows what the front
-refuses; afterwards the queue tells how far it is, and what the last reply means. The queue keeps a
-reply without its stage, so the stage is the first one at which a row knows the reply and means
-what was done about it.
+refuses; afterwards the queue tells how far it is, and what the last reply means.
 """
 
 from __future__ import annotations
@@ -20,34 +18,20 @@ from relaygw.cli.frame import Command, CommandFailed, Invocation, pass_invocatio
 from relaygw.cli.text import clock_ms, moment, printable
 from relaygw.errors import InvalidAddress
 from relaygw.mail.address import check_address
-from relaygw.mail.outcome import Meaning, Stage, Verdict
-from relaygw.mail.reply import SmtpReply
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.mail.taken_as import provider_id
 from relaygw.operations.selectors import ANY_STATE
+from relaygw.operations.story.facts import Meanings
 from relaygw.settings.bind import Bind
 from relaygw.settings.model import Settings
 from relaygw.store.queue import Selection
-from relaygw.store.queue_entry import QueueEntry, RecipientEntry
+from relaygw.store.queue_entry import QueueEntry
 from relaygw.store.store import Store
-from relaygw.upstream.classifier import Classifier
 
 _QUEUED_AS = re.compile(r"queued as ([A-Z0-9]{10,20})")
 _POLL_S = 0.2
 _SMTP_TIMEOUT_S = 60.0
 _ARRIVED = frozenset({RecipientState.DELIVERED, RecipientState.CAPTURED})
-_REPLY = re.compile(r"([2-5]\d\d)(?: (.*))?")
-_STAGES = (
-    Stage.CONTENT,
-    Stage.RCPT,
-    Stage.MAIL,
-    Stage.DATA,
-    Stage.AUTH,
-    Stage.GREETING,
-    Stage.EHLO,
-    Stage.STARTTLS,
-)
-_UNDECIDED = frozenset({Verdict.RETRY, Verdict.THROTTLE, Verdict.HOLD})
 
 
 @click.command("send-test", cls=Command)
@@ -168,7 +152,7 @@ def _watch(store: Store, settings: Settings, queue_id: str, *, timeout_s: float)
                 shown = words
             exit_code = _verdict(entry, deadline_ms)
             if exit_code is not None:
-                for line in reply_story(settings, entry.recipients[0]):
+                for line in _reply_lines(store, settings, entry):
                     click.echo(f"{queue_id}: {printable(line)}")
                 return exit_code
         if clock_ms() >= deadline_ms:
@@ -209,30 +193,17 @@ def _tell_holds(store: Store) -> None:
         click.echo(printable(f"held: {hold.scope} {hold.key}: {hold.reason}{remedy}"))
 
 
-def reply_story(settings: Settings, one: RecipientEntry) -> Iterator[str]:
-    """Yield lines about the last reply for `one`; none when it tells nothing more."""
-    match = _REPLY.fullmatch(one.reply or "")
-    if match is None or one.provider is None:
-        return
-    reply = SmtpReply(int(match[1]), (match[2] or "",))
+def _reply_lines(store: Store, settings: Settings, entry: QueueEntry) -> Iterator[str]:
+    """Yield what the last reply tells: the provider's own queue id, or why it refused."""
+    one = entry.recipients[0]
     if one.state is RecipientState.DELIVERED:
-        own_id = provider_id(str(reply))
+        own_id = provider_id(one.reply or "")
         if own_id is not None:
             yield f"queue id at {one.provider}: {own_id}"
         return
-    meaning = _meaning(settings, one, reply)
+    attempts = store.queue.record_of(entry.queue_id).attempts
+    meaning = Meanings(settings).of(attempts[-1]) if attempts else None
     if meaning is not None and meaning.explanation:
         yield f"meaning: {meaning.explanation}"
     if meaning is not None and meaning.remedy:
         yield f"remedy: {meaning.remedy}"
-
-
-def _meaning(settings: Settings, one: RecipientEntry, reply: SmtpReply) -> Meaning | None:
-    provider = settings.providers.get(one.provider or "")
-    if provider is None:
-        return None
-    classifier = Classifier(provider)
-    done = {Verdict.BOUNCE} if one.state is RecipientState.BOUNCED else _UNDECIDED
-    meanings = [classifier.meaning(stage, reply) for stage in _STAGES]
-    found = [meaning for meaning in meanings if meaning.verdict in done]
-    return next((one for one in found if one.rule != "none"), found[0] if found else None)

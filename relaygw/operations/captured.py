@@ -15,7 +15,13 @@ from dataclasses import replace
 from relaygw.mail.dsn import NEVER
 from relaygw.mail.envelope import NewRecipient, Released, ReleasedDelivery
 from relaygw.operations.queue_actions import LeftAlone, Result, batches
-from relaygw.operations.release_plan import Copy, ReleasePlanner, ReleaseResult, Wish, joined
+from relaygw.operations.release_plan import (
+    Copy,
+    ReleasePlanner,
+    ReleaseRequest,
+    ReleaseResult,
+    joined,
+)
 from relaygw.settings.model import Settings
 from relaygw.store.audit import AuditEntry
 from relaygw.store.queue_entry import QueueEntry
@@ -58,9 +64,11 @@ def delete_captured(
     return Result(changed=tuple(changed), left=tuple(left))
 
 
-def plan_release(store: Store, settings: Settings, ids: Sequence[str], wish: Wish) -> ReleaseResult:
+def plan_release(
+    store: Store, settings: Settings, ids: Sequence[str], request: ReleaseRequest
+) -> ReleaseResult:
     """Return what `release_captured` would do; changes nothing."""
-    planner = ReleasePlanner(store, settings, wish)
+    planner = ReleasePlanner(store, settings, request)
     return joined(planner.plan(store.queue.entries(batch)) for batch in batches(ids))
 
 
@@ -68,7 +76,7 @@ def release_captured(
     store: Store,
     settings: Settings,
     ids: Sequence[str],
-    wish: Wish,
+    request: ReleaseRequest,
     *,
     actor: str,
     now_ms: int,
@@ -76,11 +84,11 @@ def release_captured(
 ) -> ReleaseResult:
     """Send captured messages to those who may have them, due now; each message is audited.
 
-    Who was shown `plan_release(...).outside` passes it as `wish.confirmed`: nobody else is reached
-    outside of the list, whatever became of the list meanwhile. What cannot be released is in the
-    result.
+    Who was shown `plan_release(...).outside` passes it as `request.confirmed`: nobody else is
+    reached outside of the list, whatever became of the list meanwhile. What cannot be released
+    is in the result.
     """
-    planner = ReleasePlanner(store, settings, wish)
+    planner = ReleasePlanner(store, settings, request)
 
     def carry_out(batch: Sequence[str]) -> ReleaseResult:
         planned = planner.plan(store.queue.entries(batch))

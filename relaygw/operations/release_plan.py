@@ -21,7 +21,7 @@ from relaygw.store.store import Store
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wish:
+class ReleaseRequest:
     """What somebody wants to be released.
 
     `to` None: to whom it was captured for. `only_for`: only what was captured for one of these.
@@ -99,13 +99,13 @@ def joined(results: Iterable[ReleaseResult]) -> ReleaseResult:
 class ReleasePlanner:
     """Decides for each message who gets it, by the configuration of now."""
 
-    def __init__(self, store: Store, settings: Settings, wish: Wish) -> None:
+    def __init__(self, store: Store, settings: Settings, request: ReleaseRequest) -> None:
         self._store = store
-        self._wish = wish
+        self._request = request
         self._policy = ReleasePolicy(settings)
         self._router = Router(settings.routes)
         self._no_route = _NO_ROUTE if settings.providers else _NO_PROVIDER
-        self._only_for = frozenset(map(_folded, wish.only_for))
+        self._only_for = frozenset(map(_folded, request.only_for))
 
     def plan(self, entries: Iterable[QueueEntry]) -> ReleaseResult:
         """Return what a release does with each message."""
@@ -132,7 +132,7 @@ class ReleasePlanner:
         if not entry.chunk_count:
             return "its content is no longer kept"
         if not self._captured(entry):
-            return f"it was not captured for {' or '.join(self._wish.only_for)}"
+            return f"it was not captured for {' or '.join(self._request.only_for)}"
         return None
 
     def _captured(self, entry: QueueEntry) -> list[RecipientEntry]:
@@ -146,8 +146,8 @@ class ReleasePlanner:
     def _targets(self, entry: QueueEntry) -> Iterable[tuple[RecipientEntry, str]]:
         """Return who gets a message, each once, and the captured recipient each stands for."""
         captured = self._captured(entry)
-        if self._wish.to is not None:
-            return [(captured[0], self._wish.to)]
+        if self._request.to is not None:
+            return [(captured[0], self._request.to)]
         return {_folded(one.address): (one, one.address) for one in captured}.values()
 
     def _headers(self, entry: QueueEntry) -> Mapping[str, str]:
@@ -183,13 +183,13 @@ class ReleasePlanner:
         )
 
     def _judgement(self, entry: QueueEntry, captured: RecipientEntry, target: str) -> Judgement:
-        if self._wish.to is None and was_invalid(captured.reply):
+        if self._request.to is None and was_invalid(captured.reply):
             return Judgement(None, Refusal.INVALID, f"captured as such ({captured.reply})")
         judgement = self._policy.judge(
             target,
             source=entry.source,
             accepted_in=Mode(entry.mode),
-            anyone=self._wish.may_be_outside(target),
+            anyone=self._request.may_be_outside(target),
         )
         if judgement.released is not None and _folded(target) in _waiting(entry):
             return Judgement(None, Refusal.WAITING)

@@ -134,7 +134,7 @@ ENDPOINTS = (
     Endpoint(
         "post",
         "/providers/{name}/hold",
-        watch.hold_one,
+        watch.post_provider_hold,
         _HELD,
         role=Role.OPERATOR,
         body=ProviderHold,
@@ -143,7 +143,7 @@ ENDPOINTS = (
     Endpoint(
         "post",
         "/providers/{name}/release",
-        watch.release_one,
+        watch.post_provider_release,
         answer_with(provider=str, ended=list[Hold]),
         role=Role.OPERATOR,
         errors=_CHANGED,

@@ -38,7 +38,7 @@ async def list_providers(web: WebContext, _: Call) -> dict[str, Any]:
     return {"providers": await web.read(lambda: _provider_objects(web))}
 
 
-async def hold_one(web: WebContext, call: Call) -> dict[str, Any]:
+async def post_provider_hold(web: WebContext, call: Call) -> dict[str, Any]:
     """Hold a provider.
 
     Nothing is sent by it until somebody releases it.
@@ -52,7 +52,7 @@ async def hold_one(web: WebContext, call: Call) -> dict[str, Any]:
     return {"provider": name, "was_held": not is_new}
 
 
-async def release_one(web: WebContext, call: Call) -> dict[str, Any]:
+async def post_provider_release(web: WebContext, call: Call) -> dict[str, Any]:
     """Release a provider.
 
     Ends its holds, those of its key and of its sender domains.

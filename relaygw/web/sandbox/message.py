@@ -15,7 +15,7 @@ from relaygw.mail.content_facts import Contact, ContentFacts, hidden_recipients,
 from relaygw.mail.envelope import Released
 from relaygw.mail.state import RecipientState
 from relaygw.operations.captured import plan_release
-from relaygw.operations.release_plan import Copy, RefusedCopy, ReleaseResult, Wish
+from relaygw.operations.release_plan import Copy, RefusedCopy, ReleaseRequest, ReleaseResult
 from relaygw.policy.releasing import Refusal
 from relaygw.settings.model import Settings
 from relaygw.store.queue_entry import DeliveryEntry, QueueEntry, RecipientEntry
@@ -160,7 +160,9 @@ def _people(tree: MimeTree) -> ContentFacts:
 
 def _audience(store: Store, settings: Settings, entry: QueueEntry) -> list[dict[str, Any]]:
     """Return the recipients of a message, at most MAX_RECIPIENTS."""
-    planned = plan_release(store, settings, [entry.queue_id], Wish(is_admin=True, anyone=True))
+    planned = plan_release(
+        store, settings, [entry.queue_id], ReleaseRequest(is_admin=True, anyone=True)
+    )
     outlooks = _by_address(planned)
     deliveries = {part.delivery_no: part for part in entry.deliveries}
     return [

@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from relaygw.operations.captured import plan_release, release_captured
-from relaygw.operations.release_plan import Copy, ReleaseResult, Wish
+from relaygw.operations.release_plan import Copy, ReleaseRequest, ReleaseResult
 from relaygw.web import words
 from relaygw.web.context import WebContext, is_queue_id
 from relaygw.web.gate.identity import Principal, Role, require
@@ -61,7 +61,7 @@ class ReleasePage:
     def _carry_out(
         self, choice: CapturedChoice, form: FormData, to: str, principal: Principal
     ) -> ReleaseResult:
-        wish = Wish(
+        wanted = ReleaseRequest(
             to=to or None,
             is_admin=principal.is_admin,
             anyone=form.get("anyone") == "1",
@@ -71,7 +71,7 @@ class ReleasePage:
             self._web.store,
             self._web.settings,
             self._ids(choice),
-            wish,
+            wanted,
             actor=principal.name,
             now_ms=words.now_ms(),
             detail=choice.words(),
@@ -112,8 +112,8 @@ class ReleasePage:
         )
 
     def _planned(self, choice: CapturedChoice, to: str, principal: Principal) -> ReleaseResult:
-        wish = Wish(to=to or None, is_admin=principal.is_admin, anyone=True)
-        return plan_release(self._web.store, self._web.settings, self._ids(choice), wish)
+        wanted = ReleaseRequest(to=to or None, is_admin=principal.is_admin, anyone=True)
+        return plan_release(self._web.store, self._web.settings, self._ids(choice), wanted)
 
     def _context(
         self, choice: CapturedChoice, copies: Sequence[Copy], result: ReleaseResult

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from relaygw.cli.drain import Draining, _Progress
-from relaygw.cli.drain_report import Look, count_drops
+from relaygw.cli.drain import Drain, _Progress
+from relaygw.cli.drain_report import Left, count_drops
 from relaygw.cli.text import clock_ms
 from relaygw.mail.envelope import DeliveryUpdate, RecipientUpdate
 from relaygw.mail.state import DeliveryState, RecipientState
@@ -100,11 +100,11 @@ def test_held_mail_ends_the_waiting_only_once_the_maildrop_is_empty() -> None:
         recipients=1,
         oldest_accepted_at_ms=1,
     )
-    assert Look(files=0, lanes=(held,)).is_over
-    assert not Look(files=1, lanes=(held,)).is_over
-    assert not Look(files=0, lanes=(held, replace(held, state=DEFERRED))).is_over
-    assert not Look(files=1, lanes=()).is_over
-    assert Look(files=0, lanes=()).is_empty
+    assert Left(files=0, lanes=(held,)).is_over
+    assert not Left(files=1, lanes=(held,)).is_over
+    assert not Left(files=0, lanes=(held, replace(held, state=DEFERRED))).is_over
+    assert not Left(files=1, lanes=()).is_over
+    assert Left(files=0, lanes=()).is_empty
 
 
 @pytest.mark.parametrize("wait", ["", "x", "-1s"])
@@ -115,13 +115,13 @@ def test_a_wrong_time_is_refused(desk: Desk, wait: str) -> None:
 def test_mail_in_doubt_is_hurried_once_the_rest_again(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sys.modules["relaygw.cli.drain"], "HURRY_S", 0.02)
+    monkeypatch.setattr(sys.modules["relaygw.cli.drain"], "RETRY_EVERY_S", 0.02)
     monkeypatch.setattr(sys.modules["relaygw.cli.drain"], "_LOOK_S", 0.01)
     ids = {desk.add("b@cust.test"): IN_DOUBT, desk.add("c@cust.test"): "450 later"}
     desk.attempt(DEFERRED, reason="450 later")
     tries = dict.fromkeys(ids, 0)
 
-    def defer_again(now: Look) -> None:
+    def defer_again(now: Left) -> None:
         """Stand for the worker: try what is due, and nobody gets it."""
         if not now.deliveries(DEFERRED):
             return
@@ -136,6 +136,7 @@ def test_mail_in_doubt_is_hurried_once_the_rest_again(
                 due_at_ms=clock_ms() + 600_000,
                 provider="main",
                 reason=ids[one.queue_id],
+                doubted=ids[one.queue_id] == IN_DOUBT,
                 recipients=(
                     RecipientUpdate(
                         rcpt_no=0,
@@ -155,7 +156,7 @@ def test_mail_in_doubt_is_hurried_once_the_rest_again(
             over.set()
 
     over = threading.Event()
-    draining_now = Draining(desk.store, maildrop=None, actor="test", wake=lambda: None)
+    draining_now = Drain(desk.store, maildrop=None, actor="test", wake=lambda: None)
     while not over.is_set():
         draining_now.run(0.2, show=defer_again)
     assert next(iter(tries.values())) == 1
@@ -170,7 +171,7 @@ def test_on_a_terminal_progress_is_one_line(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(sys, "stderr", terminal)
     progress = _Progress()
     for files in (12, 12, 0):
-        progress.show(Look(files=files, lanes=()))
+        progress.show(Left(files=files, lanes=()))
     progress.close()
     first, rest = terminal.getvalue().removeprefix("\r").split("\r")
     assert first == "relaygw: 12 in the maildrop, 0 waiting, 0 being sent, 0 held"

@@ -17,7 +17,7 @@ from relaygw.mail.envelope import (
 from relaygw.mail.state import RecipientState
 from relaygw.operations.captured import plan_release, release_captured
 from relaygw.operations.queue_actions import BATCH_MESSAGES
-from relaygw.operations.release_plan import ReleaseResult, Wish
+from relaygw.operations.release_plan import ReleaseRequest, ReleaseResult
 from relaygw.policy.releasing import CAPTURED_AS_INVALID, Refusal
 from relaygw.settings.model import Settings
 from relaygw.store.audit import AuditEntry
@@ -93,7 +93,7 @@ def release(
         store,
         configuration or settings(),
         [ids] if isinstance(ids, str) else ids,
-        Wish(to=to, is_admin=is_admin, **terms),
+        ReleaseRequest(to=to, is_admin=is_admin, **terms),
         actor="ann",
         now_ms=LATER_MS,
         **more,
@@ -372,7 +372,9 @@ def test_the_trail_says_who_got_it_and_how(store: Store) -> None:
 
 def test_a_plan_changes_nothing(store: Store) -> None:
     queue_id = add(store, DEV, CUSTOMER)
-    planned = plan_release(store, settings(), [queue_id], Wish(is_admin=True, anyone=True))
+    planned = plan_release(
+        store, settings(), [queue_id], ReleaseRequest(is_admin=True, anyone=True)
+    )
     assert [one.address for one in planned.copies] == [DEV, CUSTOMER]
     assert planned.outside == (CUSTOMER,)
     assert envelopes(store) == []

@@ -15,7 +15,7 @@ from starlette.responses import PlainTextResponse, Response
 
 from relaygw.mail.search import EVERYTHING, MailSearch, tag_key
 from relaygw.operations.captured import delete_captured, plan_release, release_captured
-from relaygw.operations.release_plan import ReleaseResult, Wish
+from relaygw.operations.release_plan import ReleaseRequest, ReleaseResult
 from relaygw.web import words
 from relaygw.web.api.json_body import Found, flag, read_object, strings, text
 from relaygw.web.context import WebContext, is_queue_id
@@ -126,25 +126,27 @@ class Changes:
     ) -> None:
         store, settings = self._web.store, self._web.settings
         ids = [found_by(self._web, request).entry.queue_id]
-        wishes = [Wish(to=to, is_admin=principal.is_admin, anyone=anyone) for to in addresses]
+        all_wanted = [
+            ReleaseRequest(to=to, is_admin=principal.is_admin, anyone=anyone) for to in addresses
+        ]
         problems = [
             problem
-            for wish in wishes
-            for problem in _problems(wish, plan_release(store, settings, ids, wish))
+            for wanted in all_wanted
+            for problem in _problems(wanted, plan_release(store, settings, ids, wanted))
         ]
         if problems:
             raise HTTPException(400, "; ".join(problems))
-        for wish in wishes:
+        for wanted in all_wanted:
             done = release_captured(
                 store,
                 settings,
                 ids,
-                wish,
+                wanted,
                 actor=principal.name,
                 now_ms=words.now_ms(),
                 detail="api",
             )
-            if problems := _problems(wish, done):
+            if problems := _problems(wanted, done):
                 raise HTTPException(409, "; ".join(problems))  # it changed since it was planned
 
 
@@ -170,7 +172,7 @@ def clean_tags(given: Iterable[str]) -> list[str]:
     return tags
 
 
-def _problems(wish: Wish, result: ReleaseResult) -> list[str]:
+def _problems(wanted: ReleaseRequest, result: ReleaseResult) -> list[str]:
     """Return why a message does not go out as wished; nothing if it does."""
     whys = [one.why for one in result.refused] + [one.why for one in result.left]
-    return [f"{wish.to}: {why}" for why in whys]
+    return [f"{wanted.to}: {why}" for why in whys]
