@@ -23,9 +23,8 @@ from pathlib import Path
 
 from relaygw.errors import QueueDamaged, RelaygwError, StoreUnavailable
 from relaygw.observe.library_records import carry_library_records
-from relaygw.observe.maillog import MailLog
-from relaygw.observe.metrics.opening import open_run_files
-from relaygw.observe.opening import open_log
+from relaygw.observe.maillog import MailLog, open_log
+from relaygw.observe.metrics.files import open_run_files
 from relaygw.roles import note_settings, prepare_schema
 from relaygw.roles.process import ROLES, RoleContext, preload, run_role
 from relaygw.roles.sockets import ListeningSockets

@@ -6,8 +6,7 @@ import io
 from collections.abc import Sequence
 
 from relaygw.observe.channel import Channel
-from relaygw.observe.form import Form
-from relaygw.observe.framing import bare, in_a_file
+from relaygw.observe.line import Form, bare, in_a_file
 from relaygw.observe.maillog import MailLog
 from relaygw.observe.postfix_form import PostfixForm
 from relaygw.observe.redaction import Redaction

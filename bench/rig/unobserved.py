@@ -12,7 +12,6 @@ from typing import Any
 
 from relaygw.cli import main
 from relaygw.observe.maillog import MailLog
-from relaygw.observe.metrics.meters import SILENT
 from relaygw.roles import delivery, front
 
 
@@ -21,25 +20,21 @@ async def _nothing_kept(*_: Any, **__: Any) -> AsyncIterator[None]:
     yield
 
 
-def _meter_alone(meter: Any, _tally: Any) -> Any:
-    return meter
-
-
 _REPLACED: tuple[tuple[ModuleType, dict[str, Any]], ...] = (
     (
         front,
         {
             "history_kept": _nothing_kept,
-            "FrontHistory": _meter_alone,
-            "front_meter": lambda *_: SILENT,
+            "History": lambda: None,
+            "can_count": lambda *_: False,
         },
     ),
     (
         delivery,
         {
             "history_kept": _nothing_kept,
-            "DeliveryHistory": _meter_alone,
-            "delivery_meter": lambda *_: SILENT,
+            "History": lambda: None,
+            "can_count": lambda *_: False,
             "_watching": lambda *_: contextlib.nullcontext(),
         },
     ),

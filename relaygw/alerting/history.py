@@ -1,47 +1,110 @@
-"""Writes what a process counted to the history, each few seconds and at its end."""
+"""The history as the queue keeps it: what this process counted goes in, sums come out.
+
+A sum over a window takes in the whole slice that the window begins in.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 from relaygw.errors import StoreUnavailable
-from relaygw.observe.history.tally import HistoryTally
+from relaygw.mail.state import DeliveryState
+from relaygw.observe.history import History, Series
 from relaygw.store.store import Store
+from relaygw.store.watch import HISTORY_SLICE_MS, HistoryPoint
 
 WRITE_EACH_S = 10.0
+HOUR_MS = 3_600_000
+DAY_MS = 86_400_000
+_SLICES_AN_HOUR = HOUR_MS // HISTORY_SLICE_MS
+
+
+def totals(points: Sequence[HistoryPoint], series: Series, *, since_ms: int) -> dict[str, int]:
+    """Add up a series by label."""
+    first_ms = since_ms - since_ms % HISTORY_SLICE_MS
+    found: Counter[str] = Counter()
+    for point in points:
+        if point.series == series and point.slice_at_ms >= first_ms:
+            found[point.label] += point.amount
+    return dict(found)
+
+
+def total(points: Sequence[HistoryPoint], series: Series, *, since_ms: int) -> int:
+    """Add up a series."""
+    return sum(totals(points, series, since_ms=since_ms).values())
+
+
+def waiting_then(points: Sequence[HistoryPoint], *, from_ms: int, until_ms: int) -> int | None:
+    """Return how many mails waited, without those held, in the emptiest slice of a time.
+
+    None: nobody looked.
+    """
+    first_ms = from_ms - from_ms % HISTORY_SLICE_MS
+    waited: defaultdict[int, int] = defaultdict(int)
+    for point in points:
+        if point.series == Series.QUEUE and first_ms <= point.slice_at_ms <= until_ms:
+            is_held = point.label == DeliveryState.HELD
+            waited[point.slice_at_ms] += 0 if is_held else point.amount
+    return min(waited.values(), default=None)
+
+
+def busiest_hour(points: Sequence[HistoryPoint], *, until_ms: int) -> dict[str, int]:
+    """Return the greatest sum of twelve slices in a row before a time, by label."""
+    slices: defaultdict[str, dict[int, int]] = defaultdict(dict)
+    for point in points:
+        if point.slice_at_ms + HISTORY_SLICE_MS <= until_ms:
+            slices[point.label][point.slice_at_ms] = point.amount
+    return {label: _greatest_hour(amounts) for label, amounts in slices.items()}
+
+
+def _greatest_hour(amounts: dict[int, int]) -> int:
+    greatest = running = 0
+    times = sorted(amounts)
+    first = 0
+    for at_ms in times:
+        running += amounts[at_ms]
+        while times[first] <= at_ms - _SLICES_AN_HOUR * HISTORY_SLICE_MS:
+            running -= amounts[times[first]]
+            first += 1
+        greatest = max(greatest, running)
+    return greatest
+
+
+# --- writing ---------------------------------------------------------------------------------
 
 
 @asynccontextmanager
 async def history_kept(
-    tally: HistoryTally, store: Store, *, each_s: float = WRITE_EACH_S
+    history: History, store: Store, *, each_s: float = WRITE_EACH_S
 ) -> AsyncIterator[None]:
-    """Write the counts of `tally` within a with block, the last ones at its end."""
-    writing = asyncio.create_task(_keep_writing(tally, store, each_s))
+    """Write the counts of `history` within a with block, the last ones at its end."""
+    writing = asyncio.create_task(_keep_writing(history, store, each_s))
     try:
         yield
     finally:
         writing.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await writing
-        await write_history(tally, store)
+        await write_history(history, store)
 
 
-async def _keep_writing(tally: HistoryTally, store: Store, each_s: float) -> None:
+async def _keep_writing(history: History, store: Store, each_s: float) -> None:
     while True:
         await asyncio.sleep(each_s)
         # a write that was begun is finished: what was counted is in it once
-        await asyncio.shield(asyncio.ensure_future(write_history(tally, store)))
+        await asyncio.shield(asyncio.ensure_future(write_history(history, store)))
 
 
-async def write_history(tally: HistoryTally, store: Store) -> None:
+async def write_history(history: History, store: Store) -> None:
     """Write what was counted; what cannot be written stays in memory, and nobody is told.
 
     The store's own users tell when it is away. An answer that was lost may count twice.
     """
-    slices = tally.take()
+    slices = history.take()
     while slices:
         at_ms, counts = slices[0]
         try:
@@ -49,4 +112,4 @@ async def write_history(tally: HistoryTally, store: Store) -> None:
         except StoreUnavailable:
             break
         del slices[0]
-    tally.put_back(slices)
+    history.put_back(slices)

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from itertools import chain
 
-from relaygw.alerting.findings import Finding, FleetFacts, HostFacts
-from relaygw.alerting.sums import HOUR_MS, total, totals, waiting_then
+from relaygw.alerting.facts import FleetFacts, HostFacts
+from relaygw.alerting.history import HOUR_MS, total, totals, waiting_then
 from relaygw.mail.outcome import Scope
 from relaygw.mail.state import DeliveryState
-from relaygw.observe.history.series import Series
+from relaygw.observe.history import Series
 from relaygw.policy.untended import lost_gateways
 from relaygw.settings.alerts import AlertRules, Rule
 from relaygw.settings.model import Settings
@@ -35,6 +36,22 @@ _UNREACHED_REMEDY = (
 _LIST_HOLDS = "relaygw provider list says why; relaygw provider release ends it"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """Something is wrong now."""
+
+    rule: Rule
+    key: str
+    summary: str
+    remedy: str
+    since_ms: int | None = None  # when it began, where that is known
+
+    @property
+    def kind(self) -> tuple[str, str]:
+        """What tells it from others."""
+        return self.rule.value, self.key
+
+
 def fleet_findings(facts: FleetFacts, settings: Settings) -> list[Finding]:
     """Return what is wrong with the queue and its providers."""
     rules = settings.alert_rules
@@ -51,7 +68,7 @@ def fleet_findings(facts: FleetFacts, settings: Settings) -> list[Finding]:
         _untended(facts),
         _clock_step(facts),
     )
-    return list({(one.rule, one.key): one for one in found}.values())
+    return list({one.kind: one for one in found}.values())
 
 
 def host_findings(facts: HostFacts, settings: Settings) -> list[Finding]:

@@ -9,18 +9,19 @@ own host that it is.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
+import threading
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from relaygw.alerting.findings import Finding, FleetFacts, QueueFacts
-from relaygw.alerting.gathering import Gatherer, host_facts
-from relaygw.alerting.lasting import Lasting
-from relaygw.alerting.rules import HOST_RULES, fleet_findings, host_findings
-from relaygw.alerting.telling import FORGET_MS, Teller, Told
+from relaygw.alerting.facts import FleetFacts, QueueFacts, QueueFactsReader, host_facts
+from relaygw.alerting.notifier import FORGET_MS, Notifier
+from relaygw.alerting.rules import HOST_RULES, Finding, fleet_findings, host_findings
 from relaygw.errors import StoreUnavailable
+from relaygw.mail.clock import clock_ms
 from relaygw.policy.untended import LOST_MS
 from relaygw.settings.alerts import Rule
 from relaygw.settings.model import Settings
@@ -34,6 +35,7 @@ QUEUE_LOOK_S = 30.0
 _LOAD = 20
 """A look at the queue that takes some time is not made again within so many times that."""
 _DRAIN_S = 2.0
+_STOP_S = 4.0
 
 
 @dataclass(slots=True)
@@ -54,7 +56,7 @@ class Watch:
         *,
         incarnation: str,
         state_dir: Path,
-        teller: Teller,
+        notifier: Notifier,
         note: Callable[[str], None],
         unreached: Callable[[], Mapping[str, float]] = dict,
         clock_step: Callable[[], str | None] = lambda: None,
@@ -68,15 +70,15 @@ class Watch:
         self._store = store
         self._incarnation = incarnation
         self._state_dir = state_dir
-        self._teller = teller
+        self._notifier = notifier
         self._note = note
         self._unreached = unreached
         self._clock_step = clock_step
         self._pace = pace or Pace()
-        self._gatherer = Gatherer(store, settings)
+        self._facts = QueueFactsReader(store, settings)
         lasting_s = settings.alert_rules.lasting
-        self._fleet, self._host = Lasting(lasting_s), Lasting(lasting_s)
-        self._away = Lasting(lasting_s)
+        self._fleet, self._host = Hysteresis(lasting_s), Hysteresis(lasting_s)
+        self._away = Hysteresis(lasting_s)
         self._own: list[Incident] = []  # of the store itself: nowhere but here
         self._queue: QueueFacts | None = None
         self._queue_due_s = 0.0
@@ -92,7 +94,7 @@ class Watch:
         finally:
             if self._looking is not None:  # its thread goes on when nobody waits for it
                 await asyncio.wait([self._looking], timeout=_DRAIN_S)
-            await self._teller.drain(_DRAIN_S)
+            await self._notifier.drain(_DRAIN_S)
 
     async def _look(self) -> None:
         trouble: str | None = None
@@ -105,20 +107,20 @@ class Watch:
         except Exception as error:  # a defect here stops neither mail nor the next look
             self._note(f"error: alerts: {type(error).__name__}: {error}")
         self._judge_store(trouble)
-        now_ms = time.time_ns() // 1_000_000
-        self._teller.tell([*incidents, *self._own], now_ms=now_ms)
+        now_ms = clock_ms()
+        self._notifier.notify([*incidents, *self._own], now_ms=now_ms)
 
     # --- in a thread -----------------------------------------------------------------------
 
     def _look_at_all(self) -> list[Incident]:
         """Open and end incidents; return those to tell, none to who has no duty."""
-        now_ms = time.time_ns() // 1_000_000
+        now_ms = clock_ms()
         if self._has_duty(f"{DUTY} {self._settings.hostname}"):
             self._look_at_host(now_ms)
         if not self._has_duty(DUTY):
             self._queue = None
             return []
-        self._teller.write()
+        self._notifier.write()
         self._look_at_fleet(now_ms)
         return self._store.watch.incidents(now_ms - FORGET_MS)
 
@@ -141,7 +143,7 @@ class Watch:
         is_due = time.monotonic() >= self._queue_due_s
         if self._queue is None or is_due:
             begun_s = time.monotonic()
-            self._queue = self._gatherer.queue_facts(shared, now_ms=now_ms)
+            self._queue = self._facts.queue_facts(shared, now_ms=now_ms)
             self._end_of_lost_hosts(known, now_ms)
             took_s = time.monotonic() - begun_s
             self._queue_due_s = begun_s + max(self._pace.queue_look_s, _LOAD * took_s)
@@ -164,16 +166,16 @@ class Watch:
 
     def _settle(
         self,
-        lasting: Lasting,
+        hysteresis: Hysteresis,
         findings: Sequence[Finding],
         known: Sequence[Incident],
         now_ms: int,
     ) -> None:
         is_open = [one for one in known if one.recovered_at_ms is None]
-        for finding, since_ms in lasting.begun(findings, is_open, now_ms=now_ms):
+        for finding, since_ms in hysteresis.begun(findings, is_open, now_ms=now_ms):
             if self._store.watch.open_incident(_incident(finding, since_ms)):
                 self._note(f"warning: alert: {finding.summary}; {finding.remedy}")
-        for incident in lasting.ended(findings, is_open, now_ms=now_ms):
+        for incident in hysteresis.ended(findings, is_open, now_ms=now_ms):
             self._end(incident, now_ms)
 
     def _end(self, incident: Incident, now_ms: int) -> None:
@@ -184,7 +186,7 @@ class Watch:
     # --- the store itself ------------------------------------------------------------------
 
     def _judge_store(self, trouble: str | None) -> None:
-        now_ms = time.time_ns() // 1_000_000
+        now_ms = clock_ms()
         self._own = [
             one
             for one in self._own
@@ -221,14 +223,85 @@ def _incident(finding: Finding, since_ms: int) -> Incident:
     )
 
 
-def keep_told(store: Store, told: Told) -> None:
-    """Write that a channel took a notice; of what is nowhere but here there is nothing to write."""
-    store.watch.note_told(told.incident_id, told.channel, is_recovery=told.is_recovery)
+# --- its patience and its thread ------------------------------------------------------------
 
 
-def providers_in_trouble(store: Store) -> Collection[str]:
-    """Return the providers that are down or held, none when nobody knows."""
-    try:
-        return {hold.key.partition(" ")[0] for hold in store.holds.in_force()}
-    except StoreUnavailable:
-        return frozenset()
+class Hysteresis:
+    """When findings become incidents, and when those are over: not before it has lasted.
+
+    Knows since when something was found, and since when it was not found any more.
+    """
+
+    def __init__(self, lasting_s: float) -> None:
+        self._lasting_ms = int(lasting_s * 1000)
+        self._since_ms: dict[tuple[str, str], int] = {}
+        self._gone_ms: dict[tuple[str, str], int] = {}
+
+    def begun(
+        self, findings: Sequence[Finding], open_incidents: Sequence[Incident], *, now_ms: int
+    ) -> list[tuple[Finding, int]]:
+        """Return findings that have lasted and are no incidents yet, and since when they last."""
+        found = {finding.kind: finding for finding in findings}
+        self._since_ms = {
+            kind: min(self._since_ms.get(kind, now_ms), finding.since_ms or now_ms, now_ms)
+            for kind, finding in found.items()
+        }
+        known = {(one.rule, one.key) for one in open_incidents}
+        return [
+            (finding, self._since_ms[kind])
+            for kind, finding in found.items()
+            if kind not in known and now_ms - self._since_ms[kind] >= self._lasting_ms
+        ]
+
+    def ended(
+        self, findings: Sequence[Finding], open_incidents: Sequence[Incident], *, now_ms: int
+    ) -> list[Incident]:
+        """Return incidents whose cause has been gone for as long."""
+        found = {finding.kind for finding in findings}
+        gone = {kind: one for one in open_incidents if (kind := (one.rule, one.key)) not in found}
+        self._gone_ms = {kind: min(self._gone_ms.get(kind, now_ms), now_ms) for kind in gone}
+        return [
+            one for kind, one in gone.items() if now_ms - self._gone_ms[kind] >= self._lasting_ms
+        ]
+
+
+class WatchThread:
+    """A watch in a thread with an event loop of its own, beside the one that delivers mail.
+
+    It runs from the start to the end of a with block.
+    """
+
+    def __init__(self, make: Callable[[], Coroutine[None, None, None]]) -> None:
+        self._make = make
+        self._thread = threading.Thread(target=self._run, name="alerts", daemon=True)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._is_stopping = False
+
+    def __enter__(self) -> WatchThread:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        """Stop it, and wait for a moment; what hangs then ends with the process."""
+        self.stop()
+        self._thread.join(_STOP_S)
+
+    def stop(self) -> None:
+        """Cancel the coroutine; returns at once."""
+        self._is_stopping = True
+        loop, task = self._loop, self._task
+        if loop is not None and task is not None:
+            with contextlib.suppress(RuntimeError):  # it has ended
+                loop.call_soon_threadsafe(task.cancel)
+
+    def _run(self) -> None:
+        with contextlib.suppress(asyncio.CancelledError):
+            asyncio.run(self._main())
+
+    async def _main(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._task = asyncio.create_task(self._make())
+        if self._is_stopping:
+            self._task.cancel()
+        await self._task

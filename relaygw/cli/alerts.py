@@ -12,7 +12,7 @@ import click
 from relaygw.cli.frame import Command, CommandFailed, Group, Invocation, pass_invocation
 from relaygw.cli.text import age, as_json, clock_ms, fitted, labelled, terminal_width
 from relaygw.errors import RelaygwError
-from relaygw.mail.timestamp import rfc3339
+from relaygw.mail.clock import rfc3339
 from relaygw.settings.alerts import Alert, channel_name
 from relaygw.settings.model import Settings
 from relaygw.store.watch import Incident
@@ -128,9 +128,8 @@ async def _tell_all(
 async def _tell(
     invocation: Invocation, settings: Settings, name: str, alert: Alert
 ) -> tuple[str, str, str, bool]:
-    from relaygw.alerting.channels.channel import NotTold
-    from relaygw.alerting.notices import Notice
-    from relaygw.alerting.opening import open_channel, problem_of, target_words
+    from relaygw.alerting.notice import Notice, NotSent
+    from relaygw.alerting.notifier import open_channel, problem_of, target_words
 
     target = target_words(alert)
     problem = problem_of(alert, settings)
@@ -147,8 +146,8 @@ async def _tell(
     )
     channel = open_channel(alert, settings, in_trouble=lambda: _in_trouble(invocation))
     try:
-        return name, target, await channel.tell(notice), True
-    except NotTold as error:
+        return name, target, await channel.send(notice), True
+    except NotSent as error:
         return name, target, str(error), False
 
 

@@ -16,8 +16,6 @@ from relaygw.policy.explaining import Explainer
 from relaygw.policy.recipient_fields import FieldRules
 from relaygw.policy.rewriting import Rewriter
 from relaygw.policy.untended import gone_words, known_routes
-from relaygw.settings.alerts import channel_name
-from relaygw.settings.certificates import doubtful_certificates
 from relaygw.settings.listener import Listener
 from relaygw.settings.load import LoadedSettings
 from relaygw.settings.model import Log, Settings
@@ -94,7 +92,8 @@ def routes_gone(invocation: Invocation, loaded: LoadedSettings) -> Iterator[str]
 
 def warnings(settings: Settings) -> Iterator[str]:
     """Yield what is allowed and may not be meant, or does not work on this machine."""
-    from relaygw.alerting.opening import problem_of
+    from relaygw.alerting.notifier import problem_of
+    from relaygw.settings.certificates import doubtful_certificates
 
     for number, alert in enumerate(settings.alerts):
         problem = problem_of(alert, settings)
@@ -138,7 +137,8 @@ def _secrets(settings: Settings) -> Iterator[tuple[str, SecretRef | None]]:
 
 
 def _alert_lines(settings: Settings) -> Iterator[str]:
-    from relaygw.alerting.opening import target_words
+    from relaygw.alerting.notifier import target_words
+    from relaygw.settings.alerts import channel_name
 
     for number, alert in enumerate(settings.alerts):
         rules = " ".join(alert.on) or "everything"

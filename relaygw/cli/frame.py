@@ -35,7 +35,7 @@ from relaygw.errors import (
     SettingsError,
     StoreUnavailable,
 )
-from relaygw.mail.storable import unstorable_sign
+from relaygw.mail.words import unstorable_sign
 
 if TYPE_CHECKING:
     from relaygw.settings.load import LoadedSettings

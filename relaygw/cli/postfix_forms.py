@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from relaygw.cli.text import as_json
-from relaygw.mail.queue_socket import EMPTY
+from relaygw.mail.drop import QUEUE_EMPTY
 from relaygw.mail.state import OPEN, DeliveryState, RecipientState
 from relaygw.store.queue_entry import QueueEntry, Waiting
 from relaygw.store.store import Store
@@ -61,7 +61,7 @@ def print_mailq(messages: Iterable[Waiting]) -> None:
         stdout.write(compose_rows(one))
         number += 1
         size_bytes += one.size_bytes
-    stdout.write(compose_closing(messages=number, size_bytes=size_bytes) if number else EMPTY)
+    stdout.write(compose_closing(messages=number, size_bytes=size_bytes) if number else QUEUE_EMPTY)
     stdout.flush()
 
 

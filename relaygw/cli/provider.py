@@ -19,7 +19,7 @@ from relaygw.cli.text import (
     moment,
     terminal_width,
 )
-from relaygw.mail.timestamp import rfc3339
+from relaygw.mail.clock import rfc3339
 from relaygw.operations.providers import (
     Usage,
     hold_provider,

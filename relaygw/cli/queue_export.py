@@ -19,10 +19,9 @@ from relaygw.cli.frame import Command, CommandFailed, Invocation, login_name, pa
 from relaygw.cli.progress import Progress
 from relaygw.cli.selection import QUEUE_OPTIONS, Choice, choose, found, ids_argument, options
 from relaygw.cli.text import clock_ms, counted, printable
-from relaygw.mail.exported import Exported, as_line
-from relaygw.mail.mbox import as_entry
+from relaygw.mail.clock import rfc3339
+from relaygw.mail.exported import Exported, as_entry, as_line
 from relaygw.mail.state import RecipientState
-from relaygw.mail.timestamp import rfc3339
 from relaygw.operations.queue_object import leading_delivery
 from relaygw.store.audit import AuditEntry
 from relaygw.store.queue_entry import QueueEntry

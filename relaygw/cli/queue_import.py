@@ -26,8 +26,7 @@ from relaygw.inbound.intake import Intake
 from relaygw.inbound.local_mail import Importer
 from relaygw.mail.address import MAX_PATH_BYTES, check_address
 from relaygw.mail.envelope import AcceptedMessage
-from relaygw.mail.exported import Exported, NotExported, from_line
-from relaygw.mail.mbox import exported, read_entries
+from relaygw.mail.exported import Exported, NotExported, exported, from_line, read_entries
 from relaygw.mail.state import OPEN, DeliveryState, RecipientState
 from relaygw.operations.selectors import NULL_SENDER
 from relaygw.store.audit import AuditEntry

@@ -155,7 +155,6 @@ class DeliveryAgent:
             attempt, seen, report, consequence, now_ms, rest=rest, tried_since_ms=since_ms
         )
         await self._outcomes.record(attempt, update, report, now_ms)
-        self._context.meter.settled(claimed, update, report, now_ms=now_ms)
         self._outcomes.forget_troubles(claimed)
         if update.state is DeliveryState.HELD and consequence.hold is not None:
             with contextlib.suppress(StoreUnavailable):  # the next look at the holds settles it
@@ -170,7 +169,7 @@ class DeliveryAgent:
         if found.names and claimed.attempts == 0:
             names = ", ".join(found.names)
             verb = "fields {} are" if len(found.names) > 1 else "field {} is"
-            self._context.log.note(
+            self._context.observer.log.note(
                 "smtp", f"{claimed.queue_id}: {verb.format(names)} not sent ({found.why})"
             )
         return found.obstacle
@@ -239,11 +238,8 @@ class DeliveryAgent:
         verdicts = {outcome.verdict for outcome in attempt.outcomes[attempt.recorded :]}
         if verdicts.isdisjoint(_KEPT):
             return True
-        claimed, now_ms = attempt.claimed, time.time_ns() // 1_000_000
-        update, recorded = self._outcomes.record_part(attempt, report, now_ms)
-        is_recorded = await recorded
-        with contextlib.suppress(Exception):  # counting is no reason to leave the rest unsent
-            self._context.meter.settled(claimed, update, report, now_ms=now_ms)
+        now_ms = time.time_ns() // 1_000_000
+        is_recorded = await self._outcomes.record_part(attempt, report, now_ms)
         if not is_recorded:
             attempt.is_ended = True  # others have the rest, and this part was told of
             self._outcomes.end_lease(attempt)

@@ -12,7 +12,7 @@ from typing import ParamSpec, TypeVar
 
 from relaygw.errors import StoreUnavailable
 from relaygw.observe.maillog import MailLog
-from relaygw.observe.metrics.meters import SILENT, DeliveryMeter
+from relaygw.observe.observer import DeliveryObserver
 from relaygw.settings.model import Settings
 from relaygw.store.store import Store
 
@@ -26,15 +26,14 @@ class WorkerContext:
 
     settings: Settings
     store: Store
-    log: MailLog
+    observer: DeliveryObserver
     incarnation: str
     threads: ThreadPoolExecutor  # calls of the store block
     spawn: Callable[[Coroutine[None, None, None]], None]  # runs work until the worker has drained
-    meter: DeliveryMeter = SILENT
 
     def note(self, text: str) -> None:
         """Write a line of the queue manager into the mail log."""
-        self.log.note("qmgr", text)
+        self.observer.log.note("qmgr", text)
 
     def call(
         self, blocking: Callable[P, T], *args: P.args, **kwargs: P.kwargs

@@ -23,7 +23,7 @@ from relaygw.mail.envelope import ClaimedDelivery, DeliveryUpdate
 from relaygw.mail.hold import HoldCause, HoldCode, provider_down
 from relaygw.mail.outcome import NO_RELAY, AttemptReport
 from relaygw.mail.state import DeliveryState
-from relaygw.observe.events import Event, Held, Outcome, Removed
+from relaygw.observe.events import Attempted
 from relaygw.policy.pacing import ladder_step
 from relaygw.policy.retry import blocked, given_back, settle, since_recorded, unsent, with_rest
 from relaygw.store.claims import Key
@@ -109,19 +109,19 @@ class Outcomes:
 
     def record_part(
         self, attempt: Attempt, report: AttemptReport, now_ms: int
-    ) -> tuple[DeliveryUpdate, asyncio.Future[bool]]:
+    ) -> asyncio.Future[bool]:
         """Give the recorder what is known of an attempt that goes on; its lease stays."""
         claimed = attempt.claimed
         update = settle(claimed, report, self._retry, now_ms=now_ms, chance=0.5)
         update = replace(
             _what_is_new(attempt, update), state=DeliveryState.ACTIVE, reason=None, hold=None
         )
-        recorded = self._recorder.record(update, _events(claimed, update, report, now_ms))
+        recorded = self._recorder.record(update, Attempted(claimed, update, report, now_ms))
         attempt.recorded = len(attempt.outcomes)
         attempt.is_charged |= update.charged
         attempt.is_doubted |= update.doubted
         attempt.due_at_ms = update.due_at_ms
-        return update, recorded
+        return recorded
 
     def close(
         self, attempt: Attempt, error: BaseException, classifier: Classifier
@@ -163,7 +163,7 @@ class Outcomes:
                 doubted=True,
             )
             attempt.is_ended = True
-            return self._recorder.record(held, [], partial(self.end_lease, attempt))
+            return self._recorder.record(held, None, partial(self.end_lease, attempt))
 
     def _rest(self, attempt: Attempt, error: BaseException, now_ms: int) -> DeliveryUpdate:
         """Return what becomes of recipients that an attempt did not reach because of `error`."""
@@ -219,12 +219,12 @@ class Outcomes:
         """Let a delivery wait that only a provider in trouble may take, so that others go on."""
         due_at_ms = time.time_ns() // 1_000_000 + int(wait_s * 1000)
         update = unsent(claimed, DeliveryState.DEFERRED, due_at_ms, provider_down(provider))
-        await self._recorder.record(update, [], partial(self._leases.forget, [claimed]))
+        await self._recorder.record(update, None, partial(self._leases.forget, [claimed]))
 
     def give_back(self, claimed: ClaimedDelivery) -> None:
         """Return a delivery of which nothing was sent to the queue; the recorder writes it."""
         update = given_back(claimed, time.time_ns() // 1_000_000)
-        self._recorder.record(update, [], partial(self._leases.forget, [claimed]))
+        self._recorder.record(update, None, partial(self._leases.forget, [claimed]))
 
     async def record_held(self, attempt: Attempt, cause: HoldCause) -> None:
         """Record that an attempt ends before anybody was asked: it is held."""
@@ -253,24 +253,9 @@ class Outcomes:
 
         Nothing withdraws it from here on.
         """
-        events = _events(attempt.claimed, update, report, now_ms)
+        event = Attempted(attempt.claimed, update, report, now_ms)
         attempt.is_ended = True
-        return self._recorder.record(update, events, partial(self.end_lease, attempt))
-
-
-def _events(
-    claimed: ClaimedDelivery, update: DeliveryUpdate, report: AttemptReport, now_ms: int
-) -> list[Event]:
-    entries = {entry.rcpt_no: entry for entry in claimed.recipients}
-    events: list[Event] = [
-        Outcome(claimed, entries[change.rcpt_no], change, report, now_ms)
-        for change in update.recipients
-    ]
-    if update.state is DeliveryState.FINISHED:
-        events.append(Removed(claimed.queue_id))
-    elif update.state is DeliveryState.HELD:
-        events.append(Held(claimed, update.reason or ""))
-    return events
+        return self._recorder.record(update, event, partial(self.end_lease, attempt))
 
 
 def _what_is_new(attempt: Attempt, update: DeliveryUpdate) -> DeliveryUpdate:

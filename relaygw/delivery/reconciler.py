@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 
 from relaygw.delivery.context import WorkerContext
 from relaygw.mail.content import read_header
+from relaygw.mail.envelope import Rerouting, RouteWay
 from relaygw.mail.hold import HoldCause, HoldCode
-from relaygw.mail.standing import Rerouting, RouteWay
 from relaygw.mail.state import CLAIMABLE, DeliveryState, RecipientState
 from relaygw.policy.routing import Router
 from relaygw.policy.screen import Screen

@@ -20,7 +20,7 @@ from relaygw.errors import StoreUnavailable, Unstorable
 from relaygw.mail.envelope import DeliveryUpdate
 from relaygw.mail.hold import HoldCause, HoldCode
 from relaygw.mail.state import DeliveryState
-from relaygw.observe.events import Event
+from relaygw.observe.events import Attempted
 from relaygw.store.batch_writer import BatchWriter
 from relaygw.store.claims import Key
 
@@ -32,7 +32,7 @@ class Entry:
     """An outcome that waits to be written, and what is told of it then."""
 
     update: DeliveryUpdate
-    events: Sequence[Event]
+    event: Attempted | None
     ended: Callable[[], None] | None
 
     @property
@@ -64,16 +64,16 @@ class Recorder:
     def record(
         self,
         update: DeliveryUpdate,
-        events: Sequence[Event],
+        event: Attempted | None,
         ended: Callable[[], None] | None = None,
     ) -> asyncio.Future[bool]:
-        """Take an outcome; what is returned is done once it is durable and its events are logged.
+        """Take an outcome; what is returned is done once it is durable and its event is told.
 
         The result is False when it was not written: the lease was lost before, or the store refuses
         it. `ended` is called then, too. Nothing withdraws it: neither the caller's end nor a
         cancellation of the future.
         """
-        return self._writer.add(Entry(update, events, ended))
+        return self._writer.add(Entry(update, event, ended))
 
     async def drain(self, limit_s: float | None = None) -> None:
         """Return when everything is durable, and stop the thread.
@@ -127,7 +127,7 @@ class Recorder:
         self._is_alive = self._is_alive and recorded.is_alive
         self._lost.update(recorded.lost)
         with contextlib.suppress(Exception):  # it is written, whatever is wrong with counting
-            self._context.meter.wrote(time.monotonic() - began_s)
+            self._context.observer.wrote(time.monotonic() - began_s)
 
     # --- once it is written
 
@@ -151,7 +151,7 @@ class Recorder:
     def _tell(self, entries: Sequence[Entry]) -> None:
         if not self._is_alive:
             self._lost_leases()
-        self._context.log.write([event for entry in entries for event in entry.events])
+        self._context.observer.tell([one.event for one in entries if one.event is not None])
         for problem in self._refused.values():
             self._context.note(problem)
         for entry in entries:

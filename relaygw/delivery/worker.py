@@ -28,8 +28,7 @@ from relaygw.delivery.reconciler import Reconciler
 from relaygw.delivery.recorder import Recorder
 from relaygw.delivery.scheduler import Scheduler
 from relaygw.errors import StoreUnavailable
-from relaygw.observe.maillog import MailLog
-from relaygw.observe.metrics.meters import SILENT, DeliveryMeter
+from relaygw.observe.observer import DeliveryObserver
 from relaygw.settings.model import Settings
 from relaygw.store.holds import Hold
 from relaygw.store.lifelines import InFlight
@@ -61,22 +60,20 @@ class Worker:
         self,
         settings: Settings,
         store: Store,
-        log: MailLog,
+        observer: DeliveryObserver,
         *,
         incarnation: str,
         in_flight: InFlight,
         hints: socket.socket | None,
-        meter: DeliveryMeter = SILENT,
     ) -> None:
-        self._tasks = BackgroundTasks(log)
+        self._tasks = BackgroundTasks(observer.log)
         self._context = context = WorkerContext(
             settings=settings,
             store=store,
-            log=log,
+            observer=observer,
             incarnation=incarnation,
             threads=ThreadPoolExecutor(max_workers=_THREADS, thread_name_prefix="store"),
             spawn=self._tasks.spawn,
-            meter=meter,
         )
         self._hints = hints
         self._lanes, self._gates = build_lanes(settings)
@@ -157,7 +154,7 @@ class Worker:
         for gate in self._gates.values():
             await self._scheduler.shares.return_quota(gate)
         await self._learning.write_senders()
-        self._context.meter.sample(self._connections())
+        self._context.observer.sample(self._connections())
         await asyncio.gather(*(pool.aclose() for pool in self._pools.values()))
 
     async def _poll(self) -> None:
@@ -172,7 +169,7 @@ class Worker:
                     self._pools[name].close_idle()
                 await self._scheduler.tend(gate, self._pools[name].connection_count)
             self._scheduler.hurry_reopened()
-            self._context.meter.sample(self._connections())
+            self._context.observer.sample(self._connections())
             if time.monotonic() >= self._senders_due_s:
                 self._senders_due_s = time.monotonic() + _SENDERS_EACH_S
                 await self._learning.write_senders()

@@ -344,7 +344,7 @@ class Connection(_WithoutHandlers, SMTP):
         """Send a reply, without waiting for it to leave."""
         if self.transport is None or self.transport.is_closing():
             return
-        self.listener.meter.replied(reply)
+        self.listener.observer.replied(reply)
         data = reply.encode("utf-8") + b"\r\n"
         if self._tls is None:
             self._send_raw(data)

@@ -15,7 +15,6 @@ from typing import TypeVar
 
 from relaygw.errors import AlreadyAccepted, IntakeFull, StoreUnavailable, Unstorable
 from relaygw.mail.envelope import AcceptedMessage
-from relaygw.observe.metrics.meters import SILENT, FrontMeter
 from relaygw.store.batch_writer import BatchWriter
 from relaygw.store.store import Store
 
@@ -35,10 +34,11 @@ class GroupCommitter:
         store: Store,
         *,
         committed: Callable[[Sequence[AcceptedMessage]], None],
-        meter: FrontMeter = SILENT,
+        wrote: Callable[[float], None] = lambda _seconds: None,
     ) -> None:
+        """`wrote` is told by the store's thread how long a batch took."""
         self._store = store
-        self._meter = meter
+        self._wrote = wrote
         self._committed = committed
         self._writer = BatchWriter[AcceptedMessage, Failure | None](
             "commit", size=_batch_size, write_all=self._accept, refused=_failure, told=self._told
@@ -91,7 +91,7 @@ class GroupCommitter:
         began_s = time.monotonic()
         self._store.intake.accept_batch(messages)
         with contextlib.suppress(Exception):  # it is durable, whatever is wrong with counting
-            self._meter.wrote(time.monotonic() - began_s)
+            self._wrote(time.monotonic() - began_s)
         return [None] * len(messages)
 
     def _told(

@@ -17,8 +17,9 @@ from relaygw.inbound.login import Authenticator
 from relaygw.inbound.maildrop import Maildrop
 from relaygw.inbound.tls import Certificate
 from relaygw.mail.envelope import AcceptedMessage
+from relaygw.observe.events import Accepted
 from relaygw.observe.maillog import MailLog
-from relaygw.observe.metrics.meters import SILENT, FrontMeter, ListenerMeter
+from relaygw.observe.observer import FrontObserver, ListenerObserver
 from relaygw.settings.listener import Listener
 from relaygw.settings.model import Settings
 from relaygw.store.store import Store
@@ -52,7 +53,7 @@ class ActiveListener:
     authenticator: Authenticator | None  # None: nobody can log in here
     certificate: Certificate | None
     rates: ClientRates | None
-    meter: ListenerMeter
+    observer: ListenerObserver
     connections: set[Connection] = field(default_factory=set)
     is_stopping: bool = False
 
@@ -73,17 +74,16 @@ class FrontService:
         self,
         settings: Settings,
         store: Store,
-        log: MailLog,
+        observer: FrontObserver,
         *,
         intake: Intake,
         notify: Callable[[], None],
-        meter: FrontMeter = SILENT,
     ) -> None:
         self._settings = settings
-        self._log = log
-        self._meter = meter
+        self._observer = observer
+        self._log = observer.log
         self._notify = notify
-        self._committer = GroupCommitter(store, committed=self._committed, meter=meter)
+        self._committer = GroupCommitter(store, committed=self._committed, wrote=observer.wrote)
         self._intake = intake
         self._session_left = asyncio.Event()
         self._large_message_turn = asyncio.Semaphore(LARGE_MESSAGES_AT_ONCE)
@@ -92,7 +92,7 @@ class FrontService:
             store=store,
             intake=intake,
             committer=self._committer,
-            log=log,
+            log=self._log,
             large_message_turn=self._large_message_turn,
         )
         self._authenticator = Authenticator(settings.users) if settings.users else None
@@ -171,13 +171,12 @@ class FrontService:
             log=self._log,
             session_left=self._session_left,
             large_message_turn=self._large_message_turn,
-            meter=self._meter.listener(name),
+            observer=self._observer.listener(name),
         )
 
     def _committed(self, messages: Sequence[AcceptedMessage]) -> None:
         self._notify()
-        self._meter.accepted(messages)
-        self._log.accepted(messages)
+        self._observer.tell([Accepted(message) for message in messages])
 
     async def _check_time(self) -> None:
         loop = asyncio.get_running_loop()
@@ -193,9 +192,9 @@ class FrontService:
             await asyncio.sleep(_COUNT_EACH_S)
 
     def _count(self) -> None:
-        self._meter.sample()
+        self._observer.sample()
         for listener in self._listeners:
-            listener.meter.sample(len(listener.connections))
+            listener.observer.sample(len(listener.connections))
 
 
 def ensure_descriptors(connections: int) -> tuple[int, str | None]:

@@ -21,7 +21,7 @@ from relaygw.mail.content import normalise_line_ends
 from relaygw.mail.drop import COMPLETE_SUFFIX
 from relaygw.mail.envelope import AcceptedMessage, Source
 from relaygw.mail.exported import Exported, NotExported
-from relaygw.observe.escaping import escape
+from relaygw.observe.line import escape
 from relaygw.policy.modes import strictest
 from relaygw.policy.recipients import Decision, Fate
 from relaygw.settings.mode import Mode

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 
 from relaygw.errors import StoreUnavailable
 from relaygw.inbound.drop_directory import DropDirectory
-from relaygw.mail import queue_socket
+from relaygw.mail import drop
 from relaygw.mail.state import DeliveryState
 from relaygw.observe.maillog import MailLog
 from relaygw.store.queue_entry import Waiting
@@ -77,11 +77,11 @@ class QueueListing:
     async def __aenter__(self) -> None:
         try:
             self._listening = self._directory.bind(
-                queue_socket.NAME, socket.SOCK_STREAM, mode=0o666
+                drop.QUEUE_SOCKET, socket.SOCK_STREAM, mode=0o666
             )
             self._listening.listen(_BACKLOG)
         except OSError as error:
-            path = self._directory.path / queue_socket.NAME
+            path = self._directory.path / drop.QUEUE_SOCKET
             self._say(
                 f"{path}: no socket ({error.strerror or error}); nobody can ask for the queue there"
             )
@@ -94,7 +94,7 @@ class QueueListing:
         if self._tasks:
             await asyncio.wait(self._tasks)
         if self._listening is not None:
-            self._directory.unbind(queue_socket.NAME, self._listening)
+            self._directory.unbind(drop.QUEUE_SOCKET, self._listening)
         # the store may be closed after this
         await asyncio.to_thread(self._thread.shutdown, cancel_futures=True)
 
@@ -174,7 +174,7 @@ class QueueListing:
 
 def _end(progress: _Progress) -> bytes:
     if not progress.messages:
-        return queue_socket.EMPTY
+        return drop.QUEUE_EMPTY
     return compose_closing(messages=progress.messages, size_bytes=progress.size_bytes)
 
 
@@ -198,7 +198,7 @@ def compose_closing(*, messages: int, size_bytes: int) -> bytes:
     """Return the last line."""
     plural = "" if messages == 1 else "s"
     text = b"%d Kbytes in %d Request%s.\n" % (size_bytes // 1024, messages, plural.encode())
-    return queue_socket.CLOSING + text
+    return drop.QUEUE_CLOSING + text
 
 
 def _mark(states: frozenset[str]) -> str:

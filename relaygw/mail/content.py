@@ -1,4 +1,4 @@
-"""Message content as bytes: line ends, header facts, and what is added at acceptance.
+"""Message content: line ends, the fields of its header, and what lists show of it.
 
 Content is kept as it came, but for line ends: every line ends with CRLF (RFC 5321 section
 2.3.8), so that no bare CR or LF can look like an end of data to a server down the line.
@@ -7,12 +7,12 @@ Content is kept as it came, but for line ends: every line ends with CRLF (RFC 53
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from email.errors import HeaderParseError
 from email.header import decode_header, make_header
 from functools import lru_cache
-from typing import NamedTuple
+from typing import NamedTuple, TypedDict
 
 MAX_LINE_BYTES = 998
 """The longest line that providers must take, without its CRLF (RFC 5321 section 4.5.3.1.6)."""
@@ -191,3 +191,57 @@ def _decoded(raw: bytes) -> str:
         return text
     # some charsets decode to lone surrogates, which no database can store
     return _CONTROL.sub(" ", decoded.encode("utf-8", "replace").decode()).strip()
+
+
+# --- what lists show and searches look at ----------------------------------------------------
+
+
+class Contact(TypedDict):
+    """An address with its display name, in the form of Mailpit's API."""
+
+    Name: str
+    Address: str
+
+
+def nobody() -> Contact:
+    """Return the contact of a field that is not there."""
+    return Contact(Name="", Address="")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContentFacts:
+    """What is kept of a message's content, so that no list and no search has to parse mail.
+
+    All of it is empty when it cannot be parsed.
+    """
+
+    sender: Contact = field(default_factory=nobody)
+    to: tuple[Contact, ...] = ()
+    cc: tuple[Contact, ...] = ()
+    bcc: tuple[Contact, ...] = ()  # as the header has it
+    reply_to: tuple[Contact, ...] = ()
+    attachments: int = 0
+    inlines: int = 0
+    snippet: str = ""
+    words: str = ""  # of the body, with names of attachments; empty when read from the store
+
+
+def hidden_recipients(
+    facts: ContentFacts, envelope: Iterable[tuple[str, str | None]]
+) -> list[Contact]:
+    """Return the recipients of the envelope that To and Cc do not name, each once.
+
+    `envelope` has the address of each recipient, and the one that was given if it was rewritten.
+    """
+    seen = {contact["Address"].lower() for contact in (*facts.to, *facts.cc)}
+    named = {contact["Address"].lower(): contact for contact in facts.bcc}
+    hidden: list[Contact] = []
+    for address, original in envelope:
+        # the sender knows the address that it gave, not the one it was rewritten to
+        given = original or address
+        keys = {given.lower(), address.lower()}
+        if keys & seen:
+            continue
+        seen |= keys
+        hidden.append(named.get(given.lower(), Contact(Name="", Address=given)))
+    return hidden

@@ -1,4 +1,4 @@
-"""The drop file, version 1: one message of a local program on its way to the front.
+"""What lies in the maildrop: drop files, version 1, and the sockets of the front.
 
     relaygw drop 1
     cwd VALUE            optional, the caller's working directory
@@ -11,7 +11,9 @@
                          an empty line, then: relaygw end COUNT (bytes of CONTENT)
 
 A VALUE is UTF-8 with `%XX` for control bytes and `%`. The owner of the file is the only proof
-of who wrote it. The sendmail command starts once for each mail, so nothing is imported here.
+of who wrote it. Whoever connects to the queue socket is sent the whole report of what is queued,
+as Postfix's mailq prints it, and then the end of the stream; nothing is read from him. The sendmail
+command starts once for each mail, so nothing is imported here.
 """
 
 from __future__ import annotations
@@ -20,7 +22,13 @@ FIRST_LINE = b"relaygw drop 1\n"
 MAX_HEAD_BYTES = 256 * 1024
 DIRECTORY = "/var/spool/relaygw/maildrop"
 WAKE_SOCKET = "wake"
-"""Name in the maildrop of the datagram socket on which the front hears of new files."""
+"""Name of the datagram socket on which the front hears of new files."""
+QUEUE_SOCKET = "queue"
+"""Name of the stream socket on which the front tells any local user what is queued."""
+QUEUE_EMPTY = b"Mail queue is empty\n"
+QUEUE_CLOSING = b"-- "
+"""How the last line of a report begins when something is queued."""
+LONGEST_CLOSING_BYTES = 100
 
 MAX_CONTENT_BYTES = 100 * 2**20
 """The largest content that the command leaves, whatever a listener takes."""
@@ -57,3 +65,9 @@ def encode_head(lines: list[tuple[bytes, bytes | None]]) -> bytes:
 def encode_trailer(content_bytes: int) -> bytes:
     """Return what follows content of that size; a file without it is not complete."""
     return b"\nrelaygw end %d\n" % content_bytes
+
+
+def is_whole_report(end: bytes) -> bool:
+    """True if a report that ends with `end` (LONGEST_CLOSING_BYTES of it, or all) is whole."""
+    last_line = end[end[:-1].rfind(b"\n") + 1 :]
+    return end == QUEUE_EMPTY or (end.endswith(b"\n") and last_line.startswith(QUEUE_CLOSING))

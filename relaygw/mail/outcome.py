@@ -1,4 +1,4 @@
-"""What an attempt came to: verdict and scope per recipient, and the report of one attempt.
+"""What an attempt came to: verdict and scope per recipient, the report, what is written down.
 
 A verdict says what to do, a scope says whom it concerns; together they are the whole
 language between the wire (`upstream`), the decisions (`policy`) and the store.
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from relaygw.mail.reply import SmtpReply
+from relaygw.mail.state import DeliveryState, RecipientState
 
 
 class Verdict(StrEnum):
@@ -130,3 +131,44 @@ class AttemptReport:
     outcomes: tuple[RecipientOutcome, ...]
     delays: AttemptDelays = AttemptDelays()
     session_uses: int = 1
+
+
+# --- what is written down of it --------------------------------------------------------------
+
+
+class AttemptState(StrEnum):
+    """What an attempt brought a recipient, in a word."""
+
+    DELIVERED = "delivered"
+    DEFERRED = "deferred"
+    THROTTLED = "throttled"  # the provider asked to slow down; not counted
+    HELD = "held"  # the provider, its key or the sender is refused, or it was held here
+    IN_DOUBT = "in doubt"  # nobody knows whether the provider has taken it
+    INTERRUPTED = "interrupted"  # the worker that was sending it died
+    BOUNCED = "bounced"
+    EXPIRED = "expired"
+    BLOCKED = "blocked"
+
+
+REPEATED = frozenset({AttemptState.THROTTLED, AttemptState.HELD})
+"""States without a charge: they may come again and again, and are counted in one place."""
+_WAITING = {
+    Verdict.RETRY: AttemptState.DEFERRED,
+    Verdict.THROTTLE: AttemptState.THROTTLED,
+    Verdict.HOLD: AttemptState.HELD,
+    Verdict.DOUBT: AttemptState.IN_DOUBT,
+}
+
+
+def attempt_state(
+    recipient: RecipientState, delivery: DeliveryState, verdict: Verdict | None
+) -> AttemptState:
+    """Return what to write down of a recipient after an attempt."""
+    if recipient is not RecipientState.PENDING:
+        return AttemptState(recipient.value)
+    return waiting_state(delivery) if verdict is None else _WAITING[verdict]
+
+
+def waiting_state(delivery: DeliveryState) -> AttemptState:
+    """Return what to write down of a delivery that nobody was asked about."""
+    return AttemptState.HELD if delivery is DeliveryState.HELD else AttemptState.DEFERRED

@@ -16,13 +16,36 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from enum import Enum, auto
-
-from relaygw.observe.outlet import Outlet, OutletGone
+from typing import Protocol
 
 MAX_WAITING_BYTES = 4 * 2**20
 RETRY_S = 1.0
 _BATCH = 64  # records sent in one turn: others may add to the queue between two turns
 _FULL_WAIT_S = 0.5
+
+
+class OutletGone(Exception):
+    """Nobody will ever read here again."""
+
+
+class Outlet(Protocol):
+    """Where records leave the process: a file, syslog, or what stderr is. Never waits."""
+
+    def send(self, records: Sequence[bytes]) -> int:
+        """Hand over records in order; return how many bytes of them were taken, at least one.
+
+        Raises BlockingIOError when there is no room at the moment, OutletGone when there will
+        be none any more, and another OSError when it does not work; then nothing was taken.
+        """
+
+    def wait(self, timeout_s: float) -> None:
+        """Return when there may be room again, or after `timeout_s` at the latest."""
+
+    def reopen(self) -> None:
+        """Begin anew under the same name; raises OSError, and then all stays as it was."""
+
+    def close(self) -> None:
+        """Let go."""
 
 
 class Condition(Enum):

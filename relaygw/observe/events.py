@@ -1,18 +1,15 @@
-"""What the log tells of: one record for each event, whatever it looks like in the end."""
+"""What happens in a front or a worker, each thing once; see `observer` for who is told.
+
+An event holds what it is about as it is, so that making one costs next to nothing.
+"""
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from enum import IntEnum
+from typing import NamedTuple
 
-from relaygw.mail.envelope import (
-    AcceptedMessage,
-    ClaimedDelivery,
-    NewRecipient,
-    Recipient,
-    RecipientUpdate,
-)
+from relaygw.mail.envelope import AcceptedMessage, ClaimedDelivery, DeliveryUpdate
 from relaygw.mail.outcome import AttemptReport
 
 
@@ -25,50 +22,22 @@ class Level(IntEnum):
     INFO = 6
 
 
-@dataclass(slots=True)
-class Accepted:
-    """A message is durable."""
+class Accepted(NamedTuple):
+    """A message is durable; some of its recipients may be settled by that."""
 
     message: AcceptedMessage
 
 
-@dataclass(slots=True)
-class Settled:
-    """A recipient has its final state from the start: captured or blocked at the door."""
-
-    message: AcceptedMessage
-    route: str
-    recipient: NewRecipient
-
-
-@dataclass(slots=True)
-class Outcome:
-    """What one attempt came to for one recipient; `at_ms` is when."""
+class Attempted(NamedTuple):
+    """An attempt ended, or a part of it, and `update` was recorded at `at_ms`."""
 
     claimed: ClaimedDelivery
-    recipient: Recipient
-    change: RecipientUpdate
+    update: DeliveryUpdate
     report: AttemptReport
     at_ms: int
 
 
-@dataclass(slots=True)
-class Removed:
-    """A delivery is finished: its last recipient has a final state."""
-
-    queue_id: str
-
-
-@dataclass(slots=True)
-class Held:
-    """A delivery waits without a timer, and why."""
-
-    claimed: ClaimedDelivery
-    reason: str
-
-
-@dataclass(slots=True, kw_only=True)
-class Rejected:
+class Rejected(NamedTuple):
     """The front refused a command of a client.
 
     `stage` is its verb, `peer` the client as host[address], `command` what it sent.
@@ -83,8 +52,7 @@ class Rejected:
     command: str
 
 
-@dataclass(slots=True)
-class Note:
+class Note(NamedTuple):
     """Anything else, in words; `daemon` is the part of the gateway that says it.
 
     The text begins as Postfix's do: with a queue id where it is about one message, with
@@ -102,6 +70,6 @@ class Note:
         return match[1], level, self.text[match.end() :]
 
 
-Event = Accepted | Settled | Outcome | Removed | Held | Rejected | Note
+Event = Accepted | Attempted | Rejected | Note
 
 _NOTE = re.compile(r"(?:([A-Z0-9]{10,20}): )?(?:(warning|error|fatal): )?")

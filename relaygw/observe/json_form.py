@@ -1,4 +1,4 @@
-"""The log as JSON: one object for each event, on one line, in ASCII.
+"""The log as JSON: one object a line, in ASCII.
 
 Keys that a kind of event has are always there, null where nothing is known. Times are UTC,
 `delay` and `delays` are seconds.
@@ -13,21 +13,17 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
-from relaygw.mail.envelope import Source
-from relaygw.mail.outcome import AttemptDelays
-from relaygw.observe.escaping import cut
-from relaygw.observe.events import (
-    Accepted,
-    Event,
-    Held,
-    Level,
-    Note,
-    Outcome,
-    Rejected,
-    Removed,
-    Settled,
+from relaygw.mail.envelope import (
+    AcceptedMessage,
+    NewRecipient,
+    Recipient,
+    RecipientUpdate,
+    Source,
 )
-from relaygw.observe.form import STATUS, Line
+from relaygw.mail.outcome import AttemptDelays
+from relaygw.mail.state import DeliveryState, RecipientState
+from relaygw.observe.events import Accepted, Attempted, Event, Level, Note, Rejected
+from relaygw.observe.line import STATUS, Line, cut
 
 _encode = json.JSONEncoder(separators=(",", ":")).encode  # printable ASCII: all else is escaped
 Fields = dict[str, Any]
@@ -41,8 +37,10 @@ class JsonForm:
         self._with_subject = with_subject
 
     def lines(self, event: Event) -> list[Line]:
-        """Return the one line of one event."""
-        daemon, level, fields = _FIELDS[type(event)](self, event)
+        """Return the lines of one event, one for the whole and one for each recipient of it."""
+        return _LINES[type(event)](self, event)
+
+    def _line(self, daemon: str, fields: Fields, level: Level = Level.INFO) -> Line:
         whole = {
             "ts": _now(),
             "level": level.name.lower(),
@@ -51,112 +49,110 @@ class JsonForm:
             "daemon": daemon,
             "pid": os.getpid(),
         }
-        return [(daemon, level, _encode(_shown(whole)))]
+        return daemon, level, _encode(_shown(whole))
 
-    def _accepted(self, event: Accepted) -> tuple[str, Level, Fields]:
+    def _accepted(self, event: Accepted) -> list[Line]:
         message = event.message
         is_local = message.source.uid is not None and message.source.client is None
-        return (
-            "pickup" if is_local else "smtpd",
-            Level.INFO,
-            {
-                "event": "accepted",
-                "qid": message.queue_id,
-                "from": message.sender,
-                "nrcpt": sum(len(part.recipients) for part in message.deliveries),
-                "size": message.size_bytes,
-                "message_id": message.message_id,
-                "routes": [part.route for part in message.deliveries],
-                "mode": message.mode,
-                **self._tail(message.subject, message.source),
-            },
-        )
+        accepted = {
+            "event": "accepted",
+            "qid": message.queue_id,
+            "from": message.sender,
+            "nrcpt": sum(len(part.recipients) for part in message.deliveries),
+            "size": message.size_bytes,
+            "message_id": message.message_id,
+            "routes": [part.route for part in message.deliveries],
+            "mode": message.mode,
+            **self._tail(message.subject, message.source),
+        }
+        return [
+            self._line("pickup" if is_local else "smtpd", accepted),
+            *(
+                self._line("smtp", self._settled(message, part.route, entry))
+                for part in message.deliveries
+                for entry in part.recipients
+                if entry.state is not RecipientState.PENDING
+            ),
+        ]
 
-    def _settled(self, event: Settled) -> tuple[str, Level, Fields]:
-        message, entry = event.message, event.recipient
-        return (
-            "smtp",
-            Level.INFO,
-            {
-                "event": "outcome",
-                "qid": message.queue_id,
-                "from": message.sender,
-                "to": entry.address,
-                "orig_to": entry.original,
-                "provider": None,
-                "route": event.route,
-                "relay": None,
-                "delay": 0.0,
-                "dsn": "2.0.0",
-                "status": STATUS[entry.state],
-                "reply": entry.reason,
-                "attempt": 0,
-                **self._tail(message.subject, message.source),
-            },
-        )
+    def _settled(self, message: AcceptedMessage, route: str, entry: NewRecipient) -> Fields:
+        """Return the outcome of a recipient that was captured or blocked at acceptance."""
+        return {
+            "event": "outcome",
+            "qid": message.queue_id,
+            "from": message.sender,
+            "to": entry.address,
+            "orig_to": entry.original,
+            "provider": None,
+            "route": route,
+            "relay": None,
+            "delay": 0.0,
+            "dsn": "2.0.0",
+            "status": STATUS[entry.state],
+            "reply": entry.reason,
+            "attempt": 0,
+            **self._tail(message.subject, message.source),
+        }
 
-    def _outcome(self, event: Outcome) -> tuple[str, Level, Fields]:
-        claimed, entry, change = event.claimed, event.recipient, event.change
-        return (
-            "smtp",
-            Level.INFO,
-            {
-                "event": "outcome",
-                "qid": claimed.queue_id,
-                "from": claimed.sender,
-                "to": entry.address,
-                "orig_to": entry.original,
-                "provider": change.provider,
-                "route": claimed.route,
-                "relay": event.report.relay,
-                "delay": max(0.0, (event.at_ms - claimed.accepted_at_ms) / 1000),
-                "delays": _delays(event.report.delays),
-                "dsn": change.dsn or "4.0.0",
-                "status": STATUS[change.state],
-                "reply": change.reply,
-                "attempt": entry.attempts + change.charged,
-                **self._tail(claimed.subject, claimed.source),
-            },
-        )
-
-    def _removed(self, event: Removed) -> tuple[str, Level, Fields]:
-        return "qmgr", Level.INFO, {"event": "removed", "qid": event.queue_id}
-
-    def _held(self, event: Held) -> tuple[str, Level, Fields]:
-        claimed = event.claimed
-        return (
-            "qmgr",
-            Level.INFO,
-            {
+    def _attempted(self, event: Attempted) -> list[Line]:
+        claimed, update = event.claimed, event.update
+        entries = {entry.rcpt_no: entry for entry in claimed.recipients}
+        lines = [
+            self._line("smtp", self._outcome(event, entries[change.rcpt_no], change))
+            for change in update.recipients
+        ]
+        if update.state is DeliveryState.FINISHED:
+            lines.append(self._line("qmgr", {"event": "removed", "qid": claimed.queue_id}))
+        elif update.state is DeliveryState.HELD:
+            held = {
                 "event": "held",
                 "qid": claimed.queue_id,
                 "from": claimed.sender,
                 "provider": claimed.provider,
                 "route": claimed.route,
-                "reason": event.reason,
+                "reason": update.reason or "",
                 **self._tail(claimed.subject, claimed.source),
-            },
-        )
+            }
+            lines.append(self._line("qmgr", held))
+        return lines
 
-    def _rejected(self, event: Rejected) -> tuple[str, Level, Fields]:
-        return (
-            "smtpd",
-            Level.INFO,
-            {
-                "event": "reject",
-                "stage": event.stage,
-                "client": event.peer,
-                "reply": event.reply,
-                "from": event.sender,
-                "proto": event.protocol,
-                "helo": event.helo,
-                "command": event.command,
-            },
-        )
+    def _outcome(self, event: Attempted, entry: Recipient, change: RecipientUpdate) -> Fields:
+        claimed, report = event.claimed, event.report
+        return {
+            "event": "outcome",
+            "qid": claimed.queue_id,
+            "from": claimed.sender,
+            "to": entry.address,
+            "orig_to": entry.original,
+            "provider": change.provider,
+            "route": claimed.route,
+            "relay": report.relay,
+            "delay": max(0.0, (event.at_ms - claimed.accepted_at_ms) / 1000),
+            "delays": _delays(report.delays),
+            "dsn": change.dsn or "4.0.0",
+            "status": STATUS[change.state],
+            "reply": change.reply,
+            "attempt": entry.attempts + change.charged,
+            **self._tail(claimed.subject, claimed.source),
+        }
 
-    def _note(self, event: Note) -> tuple[str, Level, Fields]:
+    def _rejected(self, event: Rejected) -> list[Line]:
+        rejected = {
+            "event": "reject",
+            "stage": event.stage,
+            "client": event.peer,
+            "reply": event.reply,
+            "from": event.sender,
+            "proto": event.protocol,
+            "helo": event.helo,
+            "command": event.command,
+        }
+        return [self._line("smtpd", rejected)]
+
+    def _note(self, event: Note) -> list[Line]:
         queue_id, level, text = event.parts()
-        return event.daemon, level, {"event": "note", "qid": queue_id, "message": text}
+        note = {"event": "note", "qid": queue_id, "message": text}
+        return [self._line(event.daemon, note, level)]
 
     def _tail(self, subject: str, source: Source) -> Fields:
         known = {name: value for name in _SOURCE if (value := getattr(source, name)) is not None}
@@ -165,12 +161,9 @@ class JsonForm:
 
 
 _SOURCE = ("client", "helo", "user", "listener", "uid", "script", "cwd", "host")
-_FIELDS: dict[type[Event], Callable[[JsonForm, Any], tuple[str, Level, Fields]]] = {
+_LINES: dict[type[Event], Callable[[JsonForm, Any], list[Line]]] = {
     Accepted: JsonForm._accepted,
-    Settled: JsonForm._settled,
-    Outcome: JsonForm._outcome,
-    Removed: JsonForm._removed,
-    Held: JsonForm._held,
+    Attempted: JsonForm._attempted,
     Rejected: JsonForm._rejected,
     Note: JsonForm._note,
 }

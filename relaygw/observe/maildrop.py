@@ -16,8 +16,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 
-from relaygw.mail import queue_socket
-from relaygw.mail.drop import WAKE_SOCKET, WRITING_PREFIX, is_complete
+from relaygw.mail.drop import QUEUE_SOCKET, WAKE_SOCKET, WRITING_PREFIX, is_complete
 
 REASONS = "reasons"
 """Name in the maildrop of the file that says why others are left alone."""
@@ -30,7 +29,7 @@ _MAX_REASON_CHARACTERS = 300
 _MAX_REASONS_BYTES = 2**20
 _NAMED = 3
 _NO_MAIL = "not a name of mail"
-OURS = frozenset({WAKE_SOCKET, queue_socket.NAME, REASONS})
+OURS = frozenset({WAKE_SOCKET, QUEUE_SOCKET, REASONS})
 """Names in the maildrop that are the front's own."""
 
 

@@ -5,15 +5,18 @@ A log that cannot be written never stops mail: see `channel`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import contextlib
+from collections.abc import Iterable
+from pathlib import Path
 
-from relaygw.mail.envelope import AcceptedMessage
-from relaygw.mail.state import RecipientState
-from relaygw.observe.channel import Channel
-from relaygw.observe.events import Accepted, Event, Note, Settled
-from relaygw.observe.form import Form
-from relaygw.observe.framing import Framing
+from relaygw.observe.channel import MAX_WAITING_BYTES, Channel, Outlet, OutletGone
+from relaygw.observe.events import Event, Note
+from relaygw.observe.json_form import JsonForm
+from relaygw.observe.line import Form, Framing, bare, for_syslog, in_a_file
+from relaygw.observe.outlets import FileOutlet, StderrOutlet, SyslogOutlet
+from relaygw.observe.postfix_form import PostfixForm
 from relaygw.observe.redaction import Redaction
+from relaygw.settings.model import Log
 
 
 class MailLog:
@@ -44,10 +47,6 @@ class MailLog:
         """Write one line of free text; see `events.Note` for how it begins."""
         self.write([Note(daemon, text)])
 
-    def accepted(self, messages: Sequence[AcceptedMessage]) -> None:
-        """Write that messages are durable, and which of their recipients are settled by that."""
-        self.write(event for message in messages for event in _acceptance(message))
-
     # --- life ----------------------------------------------------------------------------
 
     @property
@@ -72,9 +71,57 @@ class MailLog:
         self._channel.close()
 
 
-def _acceptance(message: AcceptedMessage) -> Iterator[Event]:
-    yield Accepted(message)
-    for part in message.deliveries:
-        for entry in part.recipients:
-            if entry.state is not RecipientState.PENDING:
-                yield Settled(message, part.route, entry)
+# --- the log of the settings ---------------------------------------------------------------
+
+
+def open_log(settings: Log, *, hostname: str) -> MailLog:
+    """Return the log; what is wrong with its place is told on stderr and stops nothing."""
+    outlet = _outlet(settings)
+    form: Form = (
+        JsonForm(hostname=hostname, with_subject=settings.subject)
+        if settings.format == "json"
+        else PostfixForm(with_subject=settings.subject)
+    )
+    framing = _framing(settings, hostname=hostname)
+    stderr = None if isinstance(outlet, StderrOutlet) else StderrOutlet()
+
+    def loss(count: int, why: str) -> bytes:
+        note = Note("master", f"warning: {count} lines of the log were lost here: {why}")
+        (record,) = framing(form.lines(note))
+        return record
+
+    def tell(why: str) -> None:
+        if stderr is not None:
+            _say(stderr, settings, why)
+
+    return MailLog(
+        Channel(outlet, loss=loss, tell=tell),
+        form,
+        framing,
+        redaction=Redaction(settings.redact),
+    )
+
+
+def _say(stderr: Outlet, settings: Log, why: str) -> None:
+    text = (
+        f"relaygw: log.target: {settings.target}: {why}; mail goes on, lines wait in memory "
+        f"({MAX_WAITING_BYTES >> 20} MiB a process at most)\n"
+    )
+    with contextlib.suppress(OSError, OutletGone):  # nobody listens there either
+        stderr.send([text.encode("utf-8", "backslashreplace")])
+
+
+def _outlet(settings: Log) -> Outlet:
+    if settings.target == "syslog":
+        return SyslogOutlet(Path(settings.syslog_socket))
+    if settings.file is not None:
+        return FileOutlet(settings.file)
+    return StderrOutlet()
+
+
+def _framing(settings: Log, *, hostname: str) -> Framing:
+    if settings.target == "syslog":
+        return for_syslog(name=settings.syslog_name)
+    if settings.format == "json":
+        return bare
+    return in_a_file(hostname=hostname, name=settings.syslog_name)

@@ -1,39 +1,29 @@
-"""The log in Postfix's grammar, so that pflogsumm and the like read it unchanged."""
+"""The log in Postfix's grammar, so that pflogsumm and the like read it unchanged.
+
+Programs that read such logs look for their patterns anywhere in a line. What came from outside is
+therefore not only escaped: it cannot look like a field of ours either, so that a subject or a
+reply makes no mail that was not there.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
-from relaygw.mail.envelope import AcceptedMessage, Source
+from relaygw.mail.envelope import (
+    AcceptedMessage,
+    ClaimedDelivery,
+    NewRecipient,
+    Recipient,
+    RecipientUpdate,
+    Source,
+)
 from relaygw.mail.outcome import AttemptDelays
-from relaygw.mail.state import RecipientState
-from relaygw.observe.escaping import escape
-from relaygw.observe.events import (
-    Accepted,
-    Event,
-    Held,
-    Level,
-    Note,
-    Outcome,
-    Rejected,
-    Removed,
-    Settled,
-)
-from relaygw.observe.form import STATUS, Line
-from relaygw.observe.postfix_words import (
-    free_text,
-    origin_of,
-    quoted,
-    recipient_of,
-    script_of,
-    shown_address,
-    shown_delays,
-    shown_seconds,
-)
+from relaygw.mail.state import DeliveryState, RecipientState
+from relaygw.observe.events import Accepted, Attempted, Event, Level, Note, Rejected
+from relaygw.observe.line import STATUS, Line, cut, escape
 
 _INFO = Level.INFO
-_INSTANT = AttemptDelays()
 
 
 class PostfixForm:
@@ -54,100 +44,183 @@ class PostfixForm:
         message = event.message
         queue_id = message.queue_id
         count = sum([len(part.recipients) for part in message.deliveries])
-        subject = f", subject={quoted(message.subject)}" if self._with_subject else ""
-        message_id = free_text(message.message_id).replace(" ", "\\x20")
-        return [
+        subject = f", subject={_quoted(message.subject)}" if self._with_subject else ""
+        message_id = _free_text(message.message_id).replace(" ", "\\x20")
+        lines = [
             self._arrival(message),
             ("cleanup", _INFO, f"{queue_id}: message-id={message_id}"),
             (
                 "qmgr",
                 _INFO,
-                f"{queue_id}: from=<{shown_address(message.sender)}>, size={message.size_bytes}, "
+                f"{queue_id}: from=<{_address(message.sender)}>, size={message.size_bytes}, "
                 f"nrcpt={count} (queue active){subject}",
             ),
         ]
+        lines += [
+            self._settled(message, entry)
+            for part in message.deliveries
+            for entry in part.recipients
+            if entry.state is not RecipientState.PENDING
+        ]
+        return lines
 
     def _arrival(self, message: AcceptedMessage) -> Line:
         source = message.source
         if source.uid is not None and source.client is None:
-            sender = shown_address(message.given_sender)
+            sender = _address(message.given_sender)
             text = f"{message.queue_id}: uid={source.uid} from=<{sender}>"
-            return "pickup", _INFO, text + (script_of(source) if self._with_subject else "")
+            return "pickup", _INFO, text + (_script(source) if self._with_subject else "")
         text = f"{message.queue_id}: client=unknown[{source.client}]"
         if source.user and not source.host:
-            text += f", sasl_username={free_text(source.user)}"
+            text += f", sasl_username={_free_text(source.user)}"
         elif source.host and self._with_subject:
-            text += f", source={quoted(origin_of(source))}"
+            text += f", source={_quoted(_origin(source))}"
         return "smtpd", _INFO, text
 
-    def _settled(self, event: Settled) -> list[Line]:
-        message, entry = event.message, event.recipient
+    def _settled(self, message: AcceptedMessage, entry: NewRecipient) -> Line:
+        """Return the line of a recipient that was captured or blocked at acceptance."""
         relay = "sandbox" if entry.state is RecipientState.CAPTURED else "none"
-        return [
-            (
-                "smtp",
-                _INFO,
-                f"{message.queue_id}: {recipient_of(entry.address, entry.original)}, "
-                f"relay={relay}, delay=0, {shown_delays(_INSTANT)}, dsn=2.0.0, "
-                f"status={STATUS[entry.state]} ({free_text(entry.reason or 'no reason given')})"
-                f"{self._tail(message.subject, message.source)}",
-            )
-        ]
-
-    def _outcome(self, event: Outcome) -> list[Line]:
-        claimed, entry, change, report, at_ms = (
-            event.claimed,
-            event.recipient,
-            event.change,
-            event.report,
-            event.at_ms,
+        return (
+            "smtp",
+            _INFO,
+            f"{message.queue_id}: {_recipient(entry)}, relay={relay}, delay=0, delays=0/0/0/0, "
+            f"dsn=2.0.0, status={STATUS[entry.state]} "
+            f"({_free_text(entry.reason or 'no reason given')})"
+            f"{self._tail(message.subject, message.source)}",
         )
-        uses = f"conn_use={report.session_uses}, " if report.session_uses > 1 else ""
-        return [
-            (
-                "smtp",
-                _INFO,
-                f"{claimed.queue_id}: {recipient_of(entry.address, entry.original)}, "
+
+    def _attempted(self, event: Attempted) -> list[Line]:
+        claimed, update, report = event.claimed, event.update, event.report
+        lines: list[Line] = []
+        if update.recipients:
+            entries = {entry.rcpt_no: entry for entry in claimed.recipients}
+            uses = f"conn_use={report.session_uses}, " if report.session_uses > 1 else ""
+            way = (
                 f"relay={escape(report.relay)}, {uses}"
-                f"delay={shown_seconds((at_ms - claimed.accepted_at_ms) / 1000)}, "
-                f"{shown_delays(report.delays)}, dsn={change.dsn or '4.0.0'}, "
-                f"status={STATUS[change.state]} ({free_text(change.reply or 'no reply')})"
-                f"{self._tail(claimed.subject, claimed.source)}",
+                f"delay={_seconds((event.at_ms - claimed.accepted_at_ms) / 1000)}, "
+                f"{_delays(report.delays)}"
             )
-        ]
-
-    def _removed(self, event: Removed) -> list[Line]:
-        return [("qmgr", _INFO, f"{event.queue_id}: removed")]
-
-    def _held(self, event: Held) -> list[Line]:
-        return [("qmgr", _INFO, f"{event.claimed.queue_id}: held ({free_text(event.reason)})")]
+            tail = self._tail(claimed.subject, claimed.source)
+            lines += [
+                _outcome(claimed, entries[change.rcpt_no], change, way, tail)
+                for change in update.recipients
+            ]
+        if update.state is DeliveryState.FINISHED:
+            lines.append(("qmgr", _INFO, f"{claimed.queue_id}: removed"))
+        elif update.state is DeliveryState.HELD:
+            reason = _free_text(update.reason or "")
+            lines.append(("qmgr", _INFO, f"{claimed.queue_id}: held ({reason})"))
+        return lines
 
     def _rejected(self, event: Rejected) -> list[Line]:
         return [
             (
                 "smtpd",
                 _INFO,
-                f"NOQUEUE: reject: {event.stage} from {event.peer}: {free_text(event.reply)}; "
-                f"from=<{shown_address(event.sender)}> proto={event.protocol} "
-                f"helo=<{free_text(event.helo)}> command={free_text(event.command)}",
+                f"NOQUEUE: reject: {event.stage} from {event.peer}: {_free_text(event.reply)}; "
+                f"from=<{_address(event.sender)}> proto={event.protocol} "
+                f"helo=<{_free_text(event.helo)}> command={_free_text(event.command)}",
             )
         ]
 
     def _note(self, event: Note) -> list[Line]:
-        return [(event.daemon, event.parts()[1], free_text(event.text))]
+        return [(event.daemon, event.parts()[1], _free_text(event.text))]
 
     def _tail(self, subject: str, source: Source) -> str:
         if not self._with_subject:
             return ""
-        return f", subject={quoted(subject)}, source={quoted(origin_of(source))}"
+        return f", subject={_quoted(subject)}, source={_quoted(_origin(source))}"
 
 
 _LINES: dict[type[Event], Callable[[PostfixForm, Any], list[Line]]] = {
     Accepted: PostfixForm._accepted,
-    Settled: PostfixForm._settled,
-    Outcome: PostfixForm._outcome,
-    Removed: PostfixForm._removed,
-    Held: PostfixForm._held,
+    Attempted: PostfixForm._attempted,
     Rejected: PostfixForm._rejected,
     Note: PostfixForm._note,
 }
+
+
+def _outcome(
+    claimed: ClaimedDelivery, entry: Recipient, change: RecipientUpdate, way: str, tail: str
+) -> Line:
+    """Return the line of one recipient of an attempt."""
+    return (
+        "smtp",
+        _INFO,
+        f"{claimed.queue_id}: {_recipient(entry)}, {way}, dsn={change.dsn or '4.0.0'}, "
+        f"status={STATUS[change.state]} ({_free_text(change.reply or 'no reply')}){tail}",
+    )
+
+
+# --- parts of a line -----------------------------------------------------------------------
+
+
+def _script(source: Source) -> str:
+    """Return what a local program told of itself, with a space in front."""
+    script = f" script={_quoted(source.script)}" if source.script else ""
+    return script + (f" cwd={_quoted(source.cwd)}" if source.cwd else "")
+
+
+def _origin(source: Source) -> str:
+    """Return in words who handed a message in: `10.0.0.5 user=shop`, `uid=33 script=60:x.php`."""
+    client, uid, user = source.client, source.uid, source.user
+    if client and uid is None and user is None:  # nearly always
+        return client
+    parts = [source.host or client or ""]
+    if uid is not None:
+        parts.append(f"uid={uid}")
+    if user is not None:
+        parts.append(f"user={user}")
+    if source.script is not None:
+        parts.append(f"script={source.script}")
+    return " ".join(filter(None, parts))
+
+
+def _address(address: str) -> str:
+    """Return an address that ends at the next `>` and is one word, quoted or not."""
+    shown = escape(address)
+    if " " in shown or ">" in shown:
+        shown = shown.replace(" ", "\\x20").replace(">", "\\x3e")
+    return shown
+
+
+def _recipient(entry: NewRecipient | Recipient) -> str:
+    """Return the fields of a recipient: the address, and the one that was given instead."""
+    shown = f"to=<{_address(entry.address)}>"
+    return f"{shown}, orig_to=<{_address(entry.original)}>" if entry.original else shown
+
+
+def _free_text(text: str) -> str:
+    """Return text from outside, escaped, without anything that readers take for a field."""
+    shown = text if text.isprintable() else escape(text)
+    for seen, instead in _FORGERIES:
+        if seen in shown:
+            shown = shown.replace(seen, instead)
+    return cut(shown)
+
+
+def _quoted(text: str) -> str:
+    """Return text from outside in quotes, which end where they seem to."""
+    shown = _free_text(text)
+    return '"' + (shown.replace('"', '\\"') if '"' in shown else shown) + '"'
+
+
+_FORGERIES = (
+    ("=<", "=\\x3c"),  # to=<a@b>, relay=
+    ("client=", "client\\x3d"),
+    ("forwarded as ", "forwarded\\x20as "),  # pflogsumm: not delivered
+)
+
+
+def _delays(delays: AttemptDelays) -> str:
+    """Return Postfix's delays=a/b/c/d."""
+    intake, queue = _seconds(delays.intake_s), _seconds(delays.queue_s)
+    connect, transmit = _seconds(delays.connect_s), _seconds(delays.transmit_s)
+    return f"delays={intake}/{queue}/{connect}/{transmit}"
+
+
+def _seconds(value: float) -> str:
+    """Format as Postfix does: two significant digits below ten, else whole seconds."""
+    if value <= 0:
+        return "0"
+    return f"{value:.2g}" if value < 10 else str(round(value))

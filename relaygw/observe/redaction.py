@@ -11,19 +11,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
-from relaygw.mail.envelope import ClaimedDelivery
-from relaygw.observe.events import (
-    Accepted,
-    Event,
-    Held,
-    Note,
-    Outcome,
-    Rejected,
-    Removed,
-    Settled,
-)
+from relaygw.mail.envelope import NewDelivery, NewRecipient, Recipient
+from relaygw.observe.events import Accepted, Attempted, Event, Note, Rejected
+
+Entry = TypeVar("Entry", NewRecipient, Recipient)
 
 HIDDEN = "*"
 _MIN_QUOTED_CHARACTERS = 4  # shorter subjects stand in a reply by chance
@@ -67,9 +60,6 @@ class Redaction:
             text = _ADDRESS.sub(HIDDEN if self._hides_domain else rf"{HIDDEN}@\1", text)
         return text
 
-    def _optional(self, address: str | None) -> str | None:
-        return None if address is None else self._address(address)
-
     # --- the kinds of events -------------------------------------------------------------
 
     def _accepted(self, event: Accepted) -> Event:
@@ -80,53 +70,43 @@ class Redaction:
                 sender=self._address(message.sender),
                 given_sender=self._address(message.given_sender),
                 subject=self._subject(message.subject),
+                deliveries=tuple(self._part(part, message.subject) for part in message.deliveries),
             )
         )
 
-    def _settled(self, event: Settled) -> Event:
-        entry, subject = event.recipient, event.message.subject
-        shown = replace(
-            entry,
-            address=self._address(entry.address),
-            original=self._optional(entry.original),
-            reason=self._text(entry.reason or "", subject),
+    def _part(self, part: NewDelivery, subject: str) -> NewDelivery:
+        shown = (
+            replace(self._recipient(entry), reason=self._text(entry.reason or "", subject))
+            for entry in part.recipients
         )
-        message = replace(
-            event.message,
-            sender=self._address(event.message.sender),
-            subject=self._subject(subject),
-        )
-        return Settled(message, event.route, shown)
+        return replace(part, recipients=tuple(shown))
 
-    def _outcome(self, event: Outcome) -> Event:
-        recipient, subject = event.recipient, event.claimed.subject
-        return replace(
-            event,
-            claimed=self._claimed(event.claimed),
-            recipient=replace(
-                recipient,
-                address=self._address(recipient.address),
-                original=self._optional(recipient.original),
+    def _recipient(self, entry: Entry) -> Entry:
+        original = None if entry.original is None else self._address(entry.original)
+        return replace(entry, address=self._address(entry.address), original=original)
+
+    def _attempted(self, event: Attempted) -> Event:
+        claimed, update = event.claimed, event.update
+        subject = claimed.subject
+        return event._replace(
+            claimed=replace(
+                claimed,
+                sender=self._address(claimed.sender),
+                subject=self._subject(subject),
+                recipients=tuple(map(self._recipient, claimed.recipients)),
             ),
-            change=replace(event.change, reply=self._text(event.change.reply or "", subject)),
+            update=replace(
+                update,
+                reason=self._text(update.reason or "", subject),
+                recipients=tuple(
+                    replace(change, reply=self._text(change.reply or "", subject))
+                    for change in update.recipients
+                ),
+            ),
         )
-
-    def _claimed(self, claimed: ClaimedDelivery) -> ClaimedDelivery:
-        return replace(
-            claimed,
-            sender=self._address(claimed.sender),
-            subject=self._subject(claimed.subject),
-        )
-
-    def _removed(self, event: Removed) -> Event:
-        return event
-
-    def _held(self, event: Held) -> Event:
-        return Held(self._claimed(event.claimed), self._text(event.reason, event.claimed.subject))
 
     def _rejected(self, event: Rejected) -> Event:
-        return replace(
-            event,
+        return event._replace(
             reply=self._text(event.reply),
             sender=self._address(event.sender),
             helo=self._text(event.helo),
@@ -139,10 +119,7 @@ class Redaction:
 
 _REDACT: dict[type[Event], Callable[[Redaction, Any], Event]] = {
     Accepted: Redaction._accepted,
-    Settled: Redaction._settled,
-    Outcome: Redaction._outcome,
-    Removed: Redaction._removed,
-    Held: Redaction._held,
+    Attempted: Redaction._attempted,
     Rejected: Redaction._rejected,
     Note: Redaction._note,
 }

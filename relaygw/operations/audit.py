@@ -10,7 +10,7 @@ import hashlib
 import json
 from typing import Any
 
-from relaygw.mail.timestamp import rfc3339
+from relaygw.mail.clock import rfc3339
 from relaygw.settings.model import Settings
 from relaygw.store.audit import AuditEntry, Trail
 from relaygw.store.store import Store

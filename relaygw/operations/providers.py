@@ -10,10 +10,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from relaygw.mail.clock import rfc3339
 from relaygw.mail.hold import provider_down, words_refused_alike
 from relaygw.mail.outcome import Scope
 from relaygw.mail.state import DeliveryState
-from relaygw.mail.timestamp import rfc3339
 from relaygw.operations.queue_actions import BATCH_MESSAGES, RETRY, Order, change_queued
 from relaygw.policy.pacing import allowed_per_s, connections
 from relaygw.settings.provider import Provider

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from relaygw.mail.clock import rfc3339
 from relaygw.mail.state import CLAIMABLE, DeliveryState, RecipientState
-from relaygw.mail.timestamp import rfc3339
 from relaygw.store.queue_entry import DeliveryEntry, QueueEntry, RecipientEntry
 
 _LEAST_FINISHED = (

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from relaygw import __version__
+from relaygw.mail.clock import rfc3339
 from relaygw.mail.search import EVERYTHING
-from relaygw.mail.timestamp import rfc3339
 from relaygw.observe.maildrop import LeftMail, look_at_maildrop
 from relaygw.operations.providers import (
     Usage,

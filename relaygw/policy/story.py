@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from relaygw.mail.timestamp import rfc3339
+from relaygw.mail.clock import rfc3339
 
 
 class EventKind(StrEnum):
-    """What kind of thing happened; those of an attempt are named as in `mail.attempt`."""
+    """What kind of thing happened; those of an attempt are named as in `mail.outcome`."""
 
     ACCEPTED = "accepted"
     CAPTURED = "captured"

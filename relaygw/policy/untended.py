@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 
+from relaygw.mail.envelope import HeldMail, MailInHand
 from relaygw.mail.hold import HoldCause, HoldCode
 from relaygw.mail.outcome import Scope
-from relaygw.mail.standing import HeldMail, MailInHand
 from relaygw.policy.routing import provider_of_route, provider_route
 from relaygw.settings.alerts import Rule
 from relaygw.settings.model import Settings

@@ -8,15 +8,16 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from relaygw.alerting.aside import Aside
 from relaygw.alerting.history import history_kept
-from relaygw.alerting.opening import open_watch
+from relaygw.alerting.notifier import open_notifier
+from relaygw.alerting.watch import Watch, WatchThread
 from relaygw.delivery.janitor import Janitor
 from relaygw.delivery.leases import LeaseLost
 from relaygw.delivery.worker import Worker
-from relaygw.observe.history.delivery import DeliveryHistory
-from relaygw.observe.history.tally import HistoryTally
-from relaygw.observe.metrics.opening import delivery_meter
+from relaygw.observe.history import History
+from relaygw.observe.metrics.counters import DeliveryMetrics
+from relaygw.observe.metrics.files import can_count
+from relaygw.observe.observer import DeliveryObserver
 from relaygw.roles import open_store
 from relaygw.roles.process import RoleContext, in_loop, listening, registered, stop_event
 from relaygw.settings.model import Settings
@@ -51,19 +52,19 @@ async def delivery(context: RoleContext) -> int:
                     has_lock_file=has_lock_file(context.instances_dir, context.loaded.settings),
                 ).run()
             )
-            tally = HistoryTally()
-            meter = delivery_meter(context.metrics, context.loaded.settings.providers, log)
+            history = History()
+            providers = context.loaded.settings.providers
+            metrics = DeliveryMetrics(providers) if can_count(context.metrics, log) else None
             worker = Worker(
                 context.loaded.settings,
                 store,
-                log,
+                DeliveryObserver(log, history, metrics),
                 incarnation=context.incarnation,
                 in_flight=lifeline,
                 hints=hint_socket,
-                meter=DeliveryHistory(meter, tally),
             )
             with listening(context, worker.wake), _watching(context, store, worker):
-                async with history_kept(tally, store):
+                async with history_kept(history, store):
                     await worker.run(stop)
             janitor.cancel()
     except LeaseLost as lost:
@@ -82,12 +83,14 @@ def _watching(
 ) -> contextlib.AbstractContextManager[object]:
     """Look for trouble and tell people, for the length of a with block."""
     note = in_loop(partial(context.log.note, "qmgr"))
-    return Aside(
-        lambda: open_watch(
-            context.loaded.settings,
+    settings = context.loaded.settings
+    return WatchThread(
+        lambda: Watch(
+            settings,
             store,
             incarnation=context.incarnation,
             state_dir=context.loaded.state_dir,
+            notifier=open_notifier(settings, store, note),
             note=note,
             unreached=worker.unreached,
             clock_step=worker.clock.recent_step,

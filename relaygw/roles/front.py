@@ -9,9 +9,10 @@ import signal
 from relaygw.alerting.history import history_kept
 from relaygw.inbound.intake import Intake
 from relaygw.inbound.listeners import FrontService
-from relaygw.observe.history.front import FrontHistory
-from relaygw.observe.history.tally import HistoryTally
-from relaygw.observe.metrics.opening import front_meter
+from relaygw.observe.history import History
+from relaygw.observe.metrics.counters import FrontMetrics
+from relaygw.observe.metrics.files import can_count
+from relaygw.observe.observer import FrontObserver
 from relaygw.roles import open_store
 from relaygw.roles.process import Heartbeat, RoleContext, first_of, notifier, registered, stop_event
 from relaygw.store import hints
@@ -34,18 +35,18 @@ async def front(context: RoleContext) -> int:
         sender.send()
         notify_others()
 
-    tally = HistoryTally()
+    history = History()
+    metrics = FrontMetrics() if can_count(context.metrics, log) else None
     service = FrontService(
         context.loaded.settings,
         store,
-        log,
+        FrontObserver(log, history, metrics),
         intake=Intake(context.loaded.settings, state_dir=context.loaded.state_dir),
         notify=notify,
-        meter=FrontHistory(front_meter(context.metrics, log), tally),
     )
     with registered(context, "front", store, later=True):
         beat = asyncio.create_task(Heartbeat(context, "front", store).beat())
-        async with history_kept(tally, store):
+        async with history_kept(history, store):
             await service.start(context.sockets)
             sender.send()  # for what a front before this one committed and died over
             await first_of(stop.wait(), retire.wait())

@@ -10,7 +10,7 @@ import _socket  # `socket` is the most costly module of all
 import posix
 import sys
 
-from relaygw.mail import queue_socket
+from relaygw.mail import drop
 from relaygw.sendmail import spool
 from relaygw.sendmail.exits import EX_IOERR, EX_TEMPFAIL, EX_UNAVAILABLE, Failure
 
@@ -30,7 +30,7 @@ def copy_report() -> bool:
     gateway_uid = _owner(directory)
     front, reason = None, "another user's program listens there"
     try:
-        front = _connect(f"{directory}/{queue_socket.NAME}", gateway_uid)
+        front = _connect(f"{directory}/{drop.QUEUE_SOCKET}", gateway_uid)
     except OSError as error:
         reason = error.strerror or str(error)
     if front is not None:
@@ -74,14 +74,14 @@ def _copy(front: _socket.socket) -> None:
     try:
         while piece := front.recv(_READ_BYTES):
             _write(piece)
-            end = (end + piece)[-queue_socket.LONGEST_CLOSING_BYTES :]
+            end = (end + piece)[-drop.LONGEST_CLOSING_BYTES :]
     except BrokenPipeError:
         return  # the reader has seen enough
     except OSError:
         pass  # the end of the report tells
     finally:
         front.close()
-    if not queue_socket.is_complete(end):
+    if not drop.is_whole_report(end):
         raise Failure(
             EX_TEMPFAIL, "the list ends early: the gateway is busy or was stopped; ask again"
         )

@@ -15,9 +15,15 @@ from itertools import islice
 
 from sqlalchemy import select
 
-from relaygw.mail.attempt import REPEATED, AttemptState, attempt_state, waiting_state
 from relaygw.mail.envelope import DeliveryUpdate, RecipientUpdate
-from relaygw.mail.outcome import Stage, Verdict
+from relaygw.mail.outcome import (
+    REPEATED,
+    AttemptState,
+    Stage,
+    Verdict,
+    attempt_state,
+    waiting_state,
+)
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.store.audit import AuditEntry, actions_on
 from relaygw.store.database import Transaction

@@ -16,7 +16,7 @@ from typing import Any
 
 from sqlalchemy import delete, exists, select, update
 
-from relaygw.mail.content_facts import Contact, ContentFacts, hidden_recipients
+from relaygw.mail.content import Contact, ContentFacts, hidden_recipients
 from relaygw.mail.search import searchable
 from relaygw.mail.state import RecipientState
 from relaygw.store.captured_search import add_full_text, remove_full_text

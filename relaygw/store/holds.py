@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from sqlalchemy import select, update
 
+from relaygw.mail.envelope import HeldMail
 from relaygw.mail.hold import HoldCause, HoldCode, cause_in
-from relaygw.mail.standing import HeldMail
 from relaygw.store.audit import AuditEntry, add_audit
 from relaygw.store.claims import Key
 from relaygw.store.database import Repository

@@ -10,8 +10,7 @@ from collections.abc import Collection, Sequence
 
 from sqlalchemy import func, select, update
 
-from relaygw.mail.envelope import ClaimedDelivery, DeliveryUpdate
-from relaygw.mail.standing import Rerouting
+from relaygw.mail.envelope import ClaimedDelivery, DeliveryUpdate, Rerouting
 from relaygw.mail.state import CLAIMABLE, RecipientState
 from relaygw.store import claims, outcomes
 from relaygw.store.audit import AuditEntry, add_audit

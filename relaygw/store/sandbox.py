@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import and_, delete, exists, func, or_, select, text, update
 
-from relaygw.mail.content_facts import ContentFacts
+from relaygw.mail.content import ContentFacts
 from relaygw.mail.search import EVERYTHING, MailSearch, tag_key
 from relaygw.mail.state import DeliveryState
 from relaygw.store.audit import AuditEntry, add_audit

@@ -299,7 +299,7 @@ captured_facts = Table(
     "captured_facts",
     metadata,
     Column("index_no", _Number, primary_key=True, autoincrement=False),
-    Column("facts", Text, nullable=False),  # JSON: mail.content_facts without the words
+    Column("facts", Text, nullable=False),  # JSON: mail.content.ContentFacts without the words
 )
 captured_tag = Table(
     "captured_tag",
@@ -346,7 +346,7 @@ attempt = Table(  # what tries to send came to, but for a first one that was tak
     Column("provider", Text),
     Column("relay", Text),
     Column("stage", Text, nullable=False),
-    Column("state", Text, nullable=False),  # see mail.attempt
+    Column("state", Text, nullable=False),  # see mail.outcome
     Column("reply", Text, nullable=False),  # or what happened, where no reply came
     Column("dsn", Text),
     Column("next_at_ms", BigInteger),  # when it is due again

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import delete, func, or_, select, update
 
-from relaygw.mail.standing import MailInHand
+from relaygw.mail.envelope import MailInHand
 from relaygw.mail.state import DeliveryState
 from relaygw.policy.untended import Lane, LostInstance, Standing, shortest_in_hand_s
 from relaygw.store.database import Repository, Transaction, Write

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from sqlalchemy import delete, func, select
 
-from relaygw.mail.content_facts import ContentFacts
+from relaygw.mail.content import ContentFacts
 from relaygw.mail.envelope import NewDelivery, NewRecipient
 from relaygw.mail.search import EVERYTHING, MailSearch, parse_search
 from relaygw.mail.state import DeliveryState, RecipientState

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from relaygw.mail.content_facts import ContentFacts
+from relaygw.mail.content import ContentFacts
 from relaygw.mail.envelope import NewRecipient
 from relaygw.mail.search import Field, MailSearch, Term, parse_search, searchable
 from relaygw.mail.state import RecipientState

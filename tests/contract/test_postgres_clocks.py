@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from relaygw.mail.content_facts import ContentFacts
+from relaygw.mail.content import ContentFacts
 from relaygw.mail.envelope import NewRecipient, Released, ReleasedDelivery
 from relaygw.mail.hold import HoldCause, HoldCode
 from relaygw.mail.search import parse_search

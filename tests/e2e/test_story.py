@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from relaygw.mail.attempt import AttemptState
+from relaygw.mail.outcome import AttemptState
 from tests.e2e.gateway import PATIENCE_S, Gateway, provider_settings
 from tests.fakes.scripted_provider import ThreadedProvider
 from tests.forked import run_relaygw

@@ -12,6 +12,7 @@ from typing import Any
 from relaygw.delivery.worker import Worker
 from relaygw.mail.envelope import AcceptedMessage
 from relaygw.mail.state import DeliveryState
+from relaygw.observe.observer import DeliveryObserver
 from relaygw.settings.model import Settings
 from relaygw.settings.provider import Provider
 from relaygw.settings.routes import Route
@@ -103,9 +104,9 @@ async def running(
         }
     )
     output = io.StringIO()
-    log = text_log(output)
+    observer = DeliveryObserver(text_log(output))
     lifeline = Lifeline(directory, "w")
-    worker = Worker(settings, store, log, incarnation="w", in_flight=lifeline, hints=None)
+    worker = Worker(settings, store, observer, incarnation="w", in_flight=lifeline, hints=None)
     rig = Rig(store, worker, output)
     try:
         yield rig

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from relaygw.delivery.worker import Worker
+from relaygw.observe.observer import DeliveryObserver
 from relaygw.settings.model import Settings
 from relaygw.settings.provider import Provider
 from relaygw.settings.routes import Route
@@ -72,7 +73,7 @@ async def _deliver(
     worker = Worker(
         settings,
         store,
-        text_log(io.StringIO()),
+        DeliveryObserver(text_log(io.StringIO())),
         incarnation=incarnation,
         in_flight=lifeline,
         hints=None,

@@ -32,9 +32,10 @@ from relaygw.delivery.attempt import Attempt
 from relaygw.delivery.leases import HEARTBEAT_S, LeaseLost, Leases
 from relaygw.delivery.worker import Worker
 from relaygw.errors import StoreUnavailable
-from relaygw.mail.attempt import AttemptState
 from relaygw.mail.envelope import AcceptedMessage
+from relaygw.mail.outcome import AttemptState
 from relaygw.mail.state import DeliveryState, RecipientState
+from relaygw.observe.observer import DeliveryObserver
 from relaygw.settings.model import Settings
 from relaygw.settings.routes import Route
 from relaygw.store import batch_writer, lifelines
@@ -406,7 +407,7 @@ class Trial:
         return Worker(
             self._settings,
             self.store,
-            text_log(self.log),
+            DeliveryObserver(text_log(self.log)),
             incarnation=incarnation,
             in_flight=self.lifeline,
             hints=None,

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from relaygw.mail.attempt import AttemptState
+from relaygw.mail.outcome import AttemptState
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.roles.delivery import bury_dead
 from relaygw.store.queue import Selection

@@ -11,7 +11,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.multiprocess import MultiProcessCollector
 
-from relaygw.observe.metrics.run_files import files_to_read
+from relaygw.observe.metrics.files import files_to_read
 
 Numbers = dict[tuple[str, ...], float]
 """Numbers by the values of labels."""

@@ -6,11 +6,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby
 
-from relaygw.mail.attempt import REPEATED, AttemptState
 from relaygw.mail.hold import cause_of
-from relaygw.mail.outcome import Meaning, Scope, Stage
+from relaygw.mail.outcome import REPEATED, AttemptState, Meaning, Scope, Stage
+from relaygw.mail.reply import provider_id
 from relaygw.mail.state import RecipientState
-from relaygw.mail.taken_as import provider_id
 from relaygw.operations.story.facts import Facts, Meanings, meaning_notes, reply_of
 from relaygw.operations.story.obstacles import held_words
 from relaygw.operations.story.words import is_before_mail, some_of, span_words, stage_words

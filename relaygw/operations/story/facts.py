@@ -10,9 +10,8 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from relaygw.mail.attempt import AttemptState
 from relaygw.mail.content import read_header
-from relaygw.mail.outcome import Meaning, Stage, Verdict
+from relaygw.mail.outcome import AttemptState, Meaning, Stage, Verdict
 from relaygw.mail.reply import SmtpReply
 from relaygw.mail.state import CLAIMABLE, OPEN, DeliveryState, RecipientState
 from relaygw.operations.providers import Usage, read_usages

@@ -9,11 +9,10 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from relaygw.mail.attempt import AttemptState
 from relaygw.mail.hold import HoldCause, HoldCode
-from relaygw.mail.outcome import Meaning
+from relaygw.mail.outcome import AttemptState, Meaning
+from relaygw.mail.reply import provider_id
 from relaygw.mail.state import DeliveryState, RecipientState
-from relaygw.mail.taken_as import provider_id
 from relaygw.operations.story.facts import Facts, Meanings, is_deleted
 from relaygw.operations.story.obstacles import Obstacle, held_advice, held_words, obstacles
 from relaygw.operations.story.words import counted, seen_from, some_of, span_words

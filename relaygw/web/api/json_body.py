@@ -14,7 +14,7 @@ from urllib.parse import parse_qs
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
-from relaygw.mail.storable import unstorable_sign
+from relaygw.mail.words import unstorable_sign
 from relaygw.web.problem import Problem
 
 MAX_LISTED = 10_000

@@ -25,8 +25,8 @@ from starlette.datastructures import QueryParams
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
-from relaygw.mail.search_values import read_time_ms
-from relaygw.mail.storable import unstorable_sign
+from relaygw.mail.search import read_time_ms
+from relaygw.mail.words import unstorable_sign
 from relaygw.operations.queue_actions import QueueAction
 from relaygw.operations.selectors import ANY_STATE, SELECTORS, Kind
 from relaygw.settings.units import parse_duration

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from relaygw.mail.timestamp import rfc3339
-from relaygw.observe.history.series import Series
+from relaygw.mail.clock import rfc3339
+from relaygw.observe.history import Series
 from relaygw.operations.audit import audit_object
 from relaygw.operations.providers import (
     hold_object,

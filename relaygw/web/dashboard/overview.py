@@ -17,7 +17,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from relaygw.mail.state import DeliveryState
-from relaygw.observe.history.series import Series
+from relaygw.observe.history import Series
 from relaygw.operations.status import Snapshot, lanes_of, take_snapshot, warnings
 from relaygw.settings.model import Settings
 from relaygw.store.queue import Selection, ShapeCount, ShapeKey

@@ -9,7 +9,7 @@ from starlette.datastructures import FormData
 from starlette.requests import Request
 from starlette.responses import Response
 
-from relaygw.observe.history.series import Series
+from relaygw.observe.history import Series
 from relaygw.operations.providers import Usage, hold_provider, holds_of, release_provider
 from relaygw.operations.status import Snapshot
 from relaygw.operations.story.facts import Meanings

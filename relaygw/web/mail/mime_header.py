@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from itertools import islice
 from urllib.parse import unquote_to_bytes
 
-from relaygw.mail.content_facts import Contact
+from relaygw.mail.content import Contact
 
 MAX_FIELDS = 1000
 MAX_PARAMETERS = 100

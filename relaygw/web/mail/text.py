@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable
 from html import unescape
 
-from relaygw.mail.content_facts import ContentFacts, nobody
+from relaygw.mail.content import ContentFacts, nobody
 from relaygw.mail.search import searchable
 from relaygw.web.mail.mime_header import read_addresses
 from relaygw.web.mail.mime_tree import MimeTree, Part, filed_parts

@@ -16,7 +16,7 @@ from starlette.datastructures import FormData
 from starlette.requests import Request
 from starlette.responses import Response
 
-from relaygw.mail.content_facts import Contact, ContentFacts, hidden_recipients
+from relaygw.mail.content import Contact, ContentFacts, hidden_recipients
 from relaygw.mail.search import EVERYTHING, MAX_CHARACTERS, MAX_TERMS
 from relaygw.store.sandbox import CapturedEntry
 from relaygw.web import words

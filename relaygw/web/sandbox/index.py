@@ -13,7 +13,7 @@ import threading
 import time
 
 from relaygw.errors import StoreUnavailable, Unstorable
-from relaygw.mail.content_facts import ContentFacts
+from relaygw.mail.content import ContentFacts
 from relaygw.store.queue_entry import QueueEntry
 from relaygw.store.store import Store
 from relaygw.web.mail.mime_tree import load_tree

@@ -11,7 +11,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from relaygw.mail.content_facts import Contact, ContentFacts, hidden_recipients, nobody
+from relaygw.mail.content import Contact, ContentFacts, hidden_recipients, nobody
 from relaygw.mail.envelope import Released
 from relaygw.mail.state import RecipientState
 from relaygw.operations.captured import plan_release

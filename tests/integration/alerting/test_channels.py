@@ -14,12 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from relaygw.alerting.channels.apprise import Apprise
-from relaygw.alerting.channels.channel import NotTold
-from relaygw.alerting.channels.command import Command
-from relaygw.alerting.channels.email import Email
-from relaygw.alerting.channels.webhook import Webhook
-from relaygw.alerting.notices import Notice
+from relaygw.alerting.apprise import Apprise
+from relaygw.alerting.command import Command
+from relaygw.alerting.email import Email
+from relaygw.alerting.notice import Notice, NotSent
+from relaygw.alerting.webhook import Webhook
 from relaygw.settings.model import Settings
 from relaygw.settings.secrets import SecretRef, SecretUrl
 from tests.e2e.ports import free_port
@@ -46,16 +45,16 @@ def webhook(url: str, *, shape: str = "auto", limit_s: float = 10.0) -> Webhook:
 
 async def test_a_webhook_gets_all_fields_and_slack_a_text() -> None:
     with NoticeReceiver() as receiver:
-        assert await webhook(receiver.url).tell(NOTICE) == f"127.0.0.1:{receiver.port} answered 200"
-        await webhook(receiver.url, shape="slack").tell(NOTICE)
+        assert await webhook(receiver.url).send(NOTICE) == f"127.0.0.1:{receiver.port} answered 200"
+        await webhook(receiver.url, shape="slack").send(NOTICE)
         assert receiver.bodies == [NOTICE.as_json(), {"text": NOTICE.text}]
 
 
 async def test_what_a_provider_said_cannot_be_a_link_or_call_everybody_in_slack() -> None:
     said = replace(NOTICE, summary="550 <!channel> <https://evil.test|log in> &lt; R&D")
     with NoticeReceiver() as receiver:
-        await webhook(receiver.url, shape="slack").tell(said)
-        await webhook(receiver.url).tell(said)
+        await webhook(receiver.url, shape="slack").send(said)
+        await webhook(receiver.url).send(said)
     text, fields = receiver.bodies
     assert "550 &lt;!channel&gt; &lt;https://evil.test|log in&gt; &amp;lt; R&amp;D" in text["text"]
     assert fields == said.as_json()
@@ -88,8 +87,8 @@ async def test_a_receiver_in_trouble_is_named_without_the_secret(
     behaviour: Behaviour, words: str
 ) -> None:
     with NoticeReceiver(behaviour) as receiver:
-        with pytest.raises(NotTold) as raised:
-            await webhook(receiver.url, limit_s=0.5).tell(NOTICE)
+        with pytest.raises(NotSent) as raised:
+            await webhook(receiver.url, limit_s=0.5).send(NOTICE)
         assert str(raised.value) == f"127.0.0.1:{receiver.port} {words}"
         assert receiver.asked == 1, "a redirect is not followed"
         assert raised.value.__cause__ is None
@@ -97,8 +96,8 @@ async def test_a_receiver_in_trouble_is_named_without_the_secret(
 
 async def test_a_receiver_that_is_not_there() -> None:
     port = free_port()
-    with pytest.raises(NotTold, match=rf"^127.0.0.1:{port} cannot be asked \(Connection refused"):
-        await webhook(f"http://user:geheim@127.0.0.1:{port}/secret").tell(NOTICE)
+    with pytest.raises(NotSent, match=rf"^127.0.0.1:{port} cannot be asked \(Connection refused"):
+        await webhook(f"http://user:geheim@127.0.0.1:{port}/secret").send(NOTICE)
 
 
 async def test_the_url_may_be_a_reference(tmp_path: Path) -> None:
@@ -106,10 +105,10 @@ async def test_the_url_may_be_a_reference(tmp_path: Path) -> None:
     with NoticeReceiver() as receiver:
         kept.write_text(receiver.url + "\n")
         kept.chmod(0o600)
-        await webhook(f"file:{kept}").tell(NOTICE)
+        await webhook(f"file:{kept}").send(NOTICE)
         kept.write_text("no url")
-        with pytest.raises(NotTold, match="holds no http or https URL"):
-            await webhook(f"file:{kept}").tell(NOTICE)
+        with pytest.raises(NotSent, match="holds no http or https URL"):
+            await webhook(f"file:{kept}").send(NOTICE)
 
 
 # --- command ------------------------------------------------------------------------------
@@ -125,7 +124,7 @@ def script(directory: Path, text: str) -> str:
 async def test_a_command_gets_json_and_the_text_without_a_shell(tmp_path: Path) -> None:
     out, text = tmp_path / "out", tmp_path / "text"
     words = script(tmp_path, f'cat > {out}; printf "%s" "$RELAYGW_ALERT_TEXT $1" > {text}')
-    assert await Command([words, "$(id); x"]).tell(NOTICE) == "notify ended with exit code 0"
+    assert await Command([words, "$(id); x"]).send(NOTICE) == "notify ended with exit code 0"
     assert json.loads(out.read_text()) == NOTICE.as_json()
     assert text.read_text() == f"{NOTICE.text} $(id); x"
 
@@ -137,7 +136,7 @@ async def test_a_command_gets_no_secrets_of_the_gateway(
     for name in (*names, "ORDERS_KEY", "CREDENTIALS_DIRECTORY", "RELAYGW__QUEUE__URL"):
         monkeypatch.setenv(name, f"{name}-value" if name != "PATH" else os.defpath)
     out = tmp_path / "out"
-    await Command([script(tmp_path, f"env -0 > {out}")]).tell(NOTICE)
+    await Command([script(tmp_path, f"env -0 > {out}")]).send(NOTICE)
     given = dict(one.split("=", 1) for one in out.read_text().split("\0") if one)
     told = {f"RELAYGW_ALERT_{name.upper()}": value or "" for name, value in FIELDS.items()}
     expected = {name: os.environ[name] for name in names} | told
@@ -146,20 +145,20 @@ async def test_a_command_gets_no_secrets_of_the_gateway(
 
 
 async def test_a_command_that_fails_or_does_not_read(tmp_path: Path) -> None:
-    with pytest.raises(NotTold, match="notify ended with exit code 3"):
-        await Command([script(tmp_path, "exit 3")]).tell(NOTICE)
-    with pytest.raises(NotTold, match="notify ended with signal 9"):
-        await Command([script(tmp_path, "kill -9 $$")]).tell(NOTICE)
-    with pytest.raises(NotTold, match=r"none cannot be started \(No such file"):
-        await Command([str(tmp_path / "none")]).tell(NOTICE)
+    with pytest.raises(NotSent, match="notify ended with exit code 3"):
+        await Command([script(tmp_path, "exit 3")]).send(NOTICE)
+    with pytest.raises(NotSent, match="notify ended with signal 9"):
+        await Command([script(tmp_path, "kill -9 $$")]).send(NOTICE)
+    with pytest.raises(NotSent, match=r"none cannot be started \(No such file"):
+        await Command([str(tmp_path / "none")]).send(NOTICE)
 
 
 async def test_a_command_that_hangs_is_killed_with_its_children(tmp_path: Path) -> None:
     pids = tmp_path / "pids"
     words = script(tmp_path, f"sleep 600 & echo $$ $! > {pids}; wait")
     begun_s = time.monotonic()
-    with pytest.raises(NotTold, match="did not end within 1 s and was killed"):
-        await Command([words], limit_s=1.0).tell(NOTICE)
+    with pytest.raises(NotSent, match="did not end within 1 s and was killed"):
+        await Command([words], limit_s=1.0).send(NOTICE)
     assert time.monotonic() - begun_s < 30
     await asyncio.to_thread(wait_for_end, [int(pid) for pid in pids.read_text().split()])
 
@@ -209,7 +208,7 @@ def email(*providers: ScriptedProvider | int, troubled: tuple[str, ...] = ()) ->
 
 async def test_a_mail_goes_by_the_next_provider_while_the_first_is_down() -> None:
     async with ScriptedProvider() as spare:
-        assert await email(free_port(), spare).tell(NOTICE) == "provider p1 took it"
+        assert await email(free_port(), spare).send(NOTICE) == "provider p1 took it"
         (taken,) = spare.messages
         assert (taken.sender, taken.recipients) == ("gw@shop.test", ("ops@shop.test",))
         mail = message_from_bytes(taken.content, policy=default)
@@ -223,7 +222,7 @@ async def test_a_mail_goes_by_the_next_provider_while_the_first_is_down() -> Non
 
 async def test_providers_in_trouble_come_last() -> None:
     async with ScriptedProvider() as first, ScriptedProvider() as second:
-        await email(first, second, troubled=("p0",)).tell(NOTICE)
+        await email(first, second, troubled=("p0",)).send(NOTICE)
         assert (len(first.messages), len(second.messages)) == (0, 1)
         assert not first.connections
 
@@ -236,14 +235,14 @@ async def test_a_provider_that_refuses_or_hangs_is_passed_over() -> None:
     ):
         refusing.script("RCPT", b"550 5.1.1 no\r\n")
         hanging.script("greeting", Action.HANG)
-        assert await email(refusing, hanging, taking).tell(NOTICE) == "provider p2 took it"
+        assert await email(refusing, hanging, taking).send(NOTICE) == "provider p2 took it"
 
 
 async def test_when_no_provider_takes_it_each_is_named() -> None:
     async with ScriptedProvider() as refusing:
         refusing.script("MAIL", b"550 5.7.1 not verified\r\n")
-        with pytest.raises(NotTold, match=r"p0: connect to .* refused; p1: 550 5\.7\.1 not ver"):
-            await email(free_port(), refusing).tell(NOTICE)
+        with pytest.raises(NotSent, match=r"p0: connect to .* refused; p1: 550 5\.7\.1 not ver"):
+            await email(free_port(), refusing).send(NOTICE)
 
 
 # --- apprise ------------------------------------------------------------------------------
@@ -276,7 +275,7 @@ async def test_apprise_is_told_in_a_process_of_its_own(
 ) -> None:
     monkeypatch.setenv("ORDERS_KEY", "geheim")
     monkeypatch.setenv("https_proxy", "http://proxy.test:3128")
-    assert await Apprise(SecretRef.parse("plain:json://x")).tell(NOTICE) == "the service took it"
+    assert await Apprise(SecretRef.parse("plain:json://x")).send(NOTICE) == "the service took it"
     told = json.loads(await asyncio.to_thread(fake_apprise.read_text))
     environment = told.pop("environment")
     assert environment["https_proxy"] == "http://proxy.test:3128"
@@ -298,8 +297,8 @@ async def test_apprise_is_told_in_a_process_of_its_own(
     ],
 )
 async def test_apprise_in_trouble(fake_apprise: Path, url: str, words: str) -> None:
-    with pytest.raises(NotTold, match=words):
-        await Apprise(SecretRef.parse(url), limit_s=3.0).tell(NOTICE)
+    with pytest.raises(NotSent, match=words):
+        await Apprise(SecretRef.parse(url), limit_s=3.0).send(NOTICE)
 
 
 async def test_apprise_that_is_not_installed(
@@ -307,5 +306,5 @@ async def test_apprise_that_is_not_installed(
 ) -> None:
     (tmp_path / "apprise.py").write_text("raise ImportError")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *sys.path]))
-    with pytest.raises(NotTold, match=r"pip install 'relaygw\[apprise\]'"):
-        await Apprise(SecretRef.parse("plain:json://x")).tell(NOTICE)
+    with pytest.raises(NotSent, match=r"pip install 'relaygw\[apprise\]'"):
+        await Apprise(SecretRef.parse("plain:json://x")).send(NOTICE)

@@ -15,8 +15,7 @@ from relaygw.alerting.history import history_kept, write_history
 from relaygw.delivery import janitor as janitor_module
 from relaygw.delivery.janitor import Janitor
 from relaygw.errors import StoreUnavailable
-from relaygw.observe.history.series import Series
-from relaygw.observe.history.tally import HistoryTally
+from relaygw.observe.history import History, Series
 from relaygw.settings.model import Settings
 from tests.altered_store import AlteredStore
 from tests.logs import text_log
@@ -51,27 +50,27 @@ def amount(store: FlakyStore) -> int:
 
 
 async def test_counts_are_written_in_time_and_the_last_ones_at_the_end(store: FlakyStore) -> None:
-    tally = HistoryTally()
-    tally.add(Series.ACCEPTED, "default")
-    async with history_kept(tally, store, each_s=0.01):
+    history = History()
+    history.add(Series.ACCEPTED, "default")
+    async with history_kept(history, store, each_s=0.01):
         async with asyncio.timeout(30):
             while amount(store) != 1:  # noqa: ASYNC110 - nobody signals it
                 await asyncio.sleep(0.01)
-    async with history_kept(tally, store, each_s=600):
-        tally.add(Series.ACCEPTED, "default", 2)
+    async with history_kept(history, store, each_s=600):
+        history.add(Series.ACCEPTED, "default", 2)
     assert amount(store) == 3
 
 
 async def test_what_a_store_that_was_away_did_not_take_is_written_later(store: FlakyStore) -> None:
-    tally = HistoryTally()
-    tally.add(Series.ACCEPTED, "default")
+    history = History()
+    history.add(Series.ACCEPTED, "default")
     store.failures = 2
-    await write_history(tally, store)
-    tally.add(Series.ACCEPTED, "default")
-    await write_history(tally, store)
+    await write_history(history, store)
+    history.add(Series.ACCEPTED, "default")
+    await write_history(history, store)
     assert amount(store) == 0
-    await write_history(tally, store)
-    await write_history(tally, store)
+    await write_history(history, store)
+    await write_history(history, store)
     assert amount(store) == 2
 
 

@@ -7,16 +7,14 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from relaygw.alerting.channels.channel import NotTold
-from relaygw.alerting.notices import Notice
-from relaygw.alerting.telling import Receiver, Teller
-from relaygw.alerting.watch import Pace, Watch, keep_told
+from relaygw.alerting.notice import Notice, NotSent
+from relaygw.alerting.notifier import Notifier, Receiver
+from relaygw.alerting.watch import Pace, Watch
 from relaygw.errors import StoreUnavailable
 from relaygw.mail.envelope import DeliveryUpdate
 from relaygw.mail.state import DeliveryState
@@ -58,13 +56,13 @@ class Recording:
     is_hanging: bool = False
     asked: int = 0
 
-    async def tell(self, notice: Notice) -> str:
+    async def send(self, notice: Notice) -> str:
         self.asked += 1
         if self.is_hanging:
             await asyncio.Event().wait()
         if self.refusals:
             self.refusals -= 1
-            raise NotTold("not now")
+            raise NotSent("not now")
         self.notices.append(notice)
         return "taken"
 
@@ -109,9 +107,7 @@ async def watching(
         store,
         incarnation=incarnation,
         state_dir=directory,
-        teller=Teller(
-            configured, receivers, partial(keep_told, store), note, retry_ladder_s=(0.05,)
-        ),
+        notifier=Notifier(configured, receivers, store, note, retry_ladder_s=(0.05,)),
         note=note,
         pace=PACE,
     )

@@ -12,7 +12,8 @@ from typing import Any
 
 from relaygw.inbound.intake import Intake
 from relaygw.inbound.listeners import FrontService
-from relaygw.mail import queue_socket
+from relaygw.mail import drop
+from relaygw.observe.observer import FrontObserver
 from relaygw.settings.model import Settings
 from relaygw.store.store import open_store
 from tests.logs import text_log
@@ -100,14 +101,14 @@ async def running_front(
     service = FrontService(
         settings,
         store,
-        text_log(log),
+        FrontObserver(text_log(log)),
         intake=Intake(settings, state_dir=directory),
         notify=lambda: None,
     )
     listening = socket.create_server(("127.0.0.1", 0))
     rig = Rig(listening.getsockname()[1], log)
     await service.start([listening])
-    await until((directory / "maildrop" / queue_socket.NAME).exists)
+    await until((directory / "maildrop" / drop.QUEUE_SOCKET).exists)
     try:
         yield rig
     finally:

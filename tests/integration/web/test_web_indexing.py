@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 import pytest
 
 from relaygw.errors import StoreUnavailable, Unstorable
-from relaygw.mail.content_facts import ContentFacts
+from relaygw.mail.content import ContentFacts
 from relaygw.mail.search import EVERYTHING, parse_search
 from relaygw.store.store import Store
 from relaygw.web.mail.mime_tree import MimeTree

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from relaygw.alerting.findings import Finding, FleetFacts, HostFacts, QueueFacts
-from relaygw.alerting.rules import HOST_RULES, fleet_findings, host_findings
-from relaygw.alerting.sums import HOUR_MS, busiest_hour, waiting_then
+from relaygw.alerting.facts import FleetFacts, HostFacts, QueueFacts
+from relaygw.alerting.history import HOUR_MS, busiest_hour, waiting_then
+from relaygw.alerting.rules import HOST_RULES, Finding, fleet_findings, host_findings
 from relaygw.mail.state import DeliveryState
 from relaygw.observe.maildrop import LeftMail
 from relaygw.policy.untended import LostInstance, Untended

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relaygw.cli.text import age, cells, cut, fitted, labelled, moment, printable, size
-from relaygw.mail.timestamp import rfc3339
+from relaygw.mail.clock import rfc3339
 from tests.tables import each_of
 
 

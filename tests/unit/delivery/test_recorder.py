@@ -13,7 +13,7 @@ from relaygw.delivery.recorder import Recorder
 from relaygw.errors import StoreUnavailable, Unstorable
 from relaygw.mail.envelope import AcceptedMessage, DeliveryUpdate, RecipientUpdate
 from relaygw.mail.state import DeliveryState, RecipientState
-from relaygw.observe.metrics.meters import Silent
+from relaygw.observe.observer import DeliveryObserver
 from relaygw.store.instances import Instance
 from relaygw.store.outcomes import Recorded
 from relaygw.store.queue import Selection
@@ -58,11 +58,12 @@ def store(tmp_path: Path) -> Iterator[Picky]:
 class Desk:
     """A recorder on a store, and what it said."""
 
-    def __init__(self, store: Store, **more: Any) -> None:
+    def __init__(self, store: Store) -> None:
         self.output = io.StringIO()
         self.lost = 0
         self.log = text_log(self.output)
-        context = worker_context(store, log=self.log, **more)
+        self.observer = DeliveryObserver(self.log)
+        context = worker_context(store, observer=self.observer)
         self.recorder = Recorder(context, self._lose)
 
     def _lose(self) -> None:
@@ -71,7 +72,7 @@ class Desk:
     async def record(self, messages: Sequence[AcceptedMessage]) -> list[bool]:
         """Record that these are finished; return which of that was written."""
         updates = [finished(message) for message in messages]
-        return await asyncio.gather(*(self.recorder.record(each, []) for each in updates))
+        return await asyncio.gather(*(self.recorder.record(each, None) for each in updates))
 
 
 def finished(message: AcceptedMessage, **more: Any) -> DeliveryUpdate:
@@ -172,7 +173,7 @@ async def test_a_delivery_whose_outcome_is_refused_is_held_and_not_sent_again(
         rcpt_no=0, state=RecipientState.DELIVERED, reply="bad", dsn="2.0.0", provider="p"
     )
     desk = Desk(choosy)
-    assert not await desk.recorder.record(finished(message, recipients=(bad,)), [])
+    assert not await desk.recorder.record(finished(message, recipients=(bad,)), None)
     (entry,) = store.queue.search(Selection(queue_ids=(message.queue_id,)), limit=1)
     (part,) = entry.deliveries
     assert (part.state, part.reason) == (DeliveryState.HELD, "in_doubt")
@@ -187,8 +188,8 @@ async def test_of_a_delivery_one_outcome_is_written_at_a_time_and_in_order(store
     first, second = claim(store, 2)
     desk = Desk(store)
     partial = finished(first, state=DeliveryState.ACTIVE, due_at_ms=NOW_MS + 7)
-    told = [desk.recorder.record(finished(second), [])]  # the writer has this in hand
-    told += [desk.recorder.record(partial, []), desk.recorder.record(finished(first), [])]
+    told = [desk.recorder.record(finished(second), None)]  # the writer has this in hand
+    told += [desk.recorder.record(partial, None), desk.recorder.record(finished(first), None)]
     assert await asyncio.gather(*told) == [True] * 3
     assert states(store, [first, second]) == [DeliveryState.FINISHED] * 2
     await desk.recorder.drain()
@@ -201,7 +202,7 @@ async def test_a_cancelled_caller_withdraws_nothing_and_what_waits_for_the_end_i
     store.away = 1
     desk = Desk(store)
     ended: list[str] = []
-    told = desk.recorder.record(finished(message), [], lambda: ended.append(message.queue_id))
+    told = desk.recorder.record(finished(message), None, lambda: ended.append(message.queue_id))
     told.cancel()
     await asyncio.sleep(0)
     assert ended == [], "its trace must stay until it is recorded"
@@ -210,7 +211,7 @@ async def test_a_cancelled_caller_withdraws_nothing_and_what_waits_for_the_end_i
     assert states(store, [message]) == [DeliveryState.FINISHED]
 
 
-@pytest.mark.parametrize("broken", ["log", "meter", "end", "lease"])
+@pytest.mark.parametrize("broken", ["log", "counting", "end", "lease"])
 async def test_what_goes_wrong_around_an_outcome_stops_no_other(
     store: Picky, monkeypatch: pytest.MonkeyPatch, broken: str
 ) -> None:
@@ -218,21 +219,20 @@ async def test_what_goes_wrong_around_an_outcome_stops_no_other(
         raise ValueError("odd text in the log's form")
 
     messages = claim(store, 3)
-    meter = Silent()
-    desk = Desk(store, meter=meter)
+    desk = Desk(store)
     if broken == "log":
         monkeypatch.setattr(desk.log, "write", fail)
-    elif broken == "meter":
-        meter.wrote = fail  # type: ignore[method-assign]
+    elif broken == "counting":
+        monkeypatch.setattr(desk.observer, "wrote", fail)
     elif broken == "lease":
         monkeypatch.setattr(desk.recorder, "_lost_leases", fail)
     async with asyncio.timeout(60):
         for message in messages[:2]:
             end = fail if broken == "end" else None
-            assert await desk.recorder.record(finished(message), [], end)
+            assert await desk.recorder.record(finished(message), None, end)
         if broken == "lease":
             store.instances.bury("w")
-            assert not await desk.recorder.record(finished(messages[2]), [])
+            assert not await desk.recorder.record(finished(messages[2]), None)
         await desk.recorder.drain()
     assert states(store, messages[:2]) == [DeliveryState.FINISHED] * 2
     assert "cannot be recorded" not in desk.output.getvalue()
@@ -243,7 +243,7 @@ async def test_outcomes_that_the_store_does_not_take_in_time_are_told(store: Pic
     store.away = 1000
     desk = Desk(store)
     ended: list[str] = []
-    told = desk.recorder.record(finished(message), [], lambda: ended.append("slot"))
+    told = desk.recorder.record(finished(message), None, lambda: ended.append("slot"))
     await desk.recorder.drain(0.05)
     assert not told.done()
     assert ended == [], "its trace stays for whoever buries this worker"

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from relaygw.delivery.context import WorkerContext
+from relaygw.observe.observer import DeliveryObserver
 from relaygw.settings.model import Settings
 from relaygw.store.store import Store
 from tests.logs import text_log
@@ -16,7 +17,7 @@ def worker_context(store: Store, **more: Any) -> WorkerContext:
     """Return the context of worker `w`; what it spawns is not run."""
     values: dict[str, Any] = {
         "settings": Settings.model_validate({"mode": "sandbox"}),
-        "log": text_log(io.StringIO()),
+        "observer": DeliveryObserver(text_log(io.StringIO())),
         "incarnation": "w",
         "threads": ThreadPoolExecutor(max_workers=2),
         "spawn": lambda work: work.close(),

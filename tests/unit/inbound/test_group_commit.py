@@ -13,7 +13,6 @@ from relaygw.errors import AlreadyAccepted, IntakeFull, Unstorable
 from relaygw.inbound import group_commit
 from relaygw.inbound.group_commit import GroupCommitter
 from relaygw.mail.envelope import AcceptedMessage
-from relaygw.observe.metrics.meters import Silent
 from relaygw.store.queue import Selection
 from tests.altered_store import AlteredStore
 from tests.builders import accepted
@@ -128,7 +127,7 @@ async def test_too_much_waiting_mail_is_refused(
     store.close()
 
 
-@pytest.mark.parametrize("broken", ["what follows a commit", "the meter", "the thread"])
+@pytest.mark.parametrize("broken", ["what follows a commit", "the counting", "the thread"])
 async def test_what_goes_wrong_around_a_commit_stops_no_acceptance(
     store: GatedStore, monkeypatch: pytest.MonkeyPatch, broken: str
 ) -> None:
@@ -139,12 +138,14 @@ async def test_what_goes_wrong_around_a_commit_stops_no_acceptance(
     def fail(*_: object) -> None:
         raise ValueError("odd text in the log's form")
 
-    meter = Silent()
+    def nothing(_: object) -> None:
+        pass
+
     committer = GroupCommitter(
-        store, committed=fail if broken == "what follows a commit" else lambda _: None, meter=meter
+        store,
+        committed=fail if broken == "what follows a commit" else nothing,
+        wrote=fail if broken == "the counting" else nothing,
     )
-    if broken == "the meter":
-        meter.wrote = fail  # type: ignore[method-assign]
     if broken == "the thread":
         monkeypatch.setattr(committer._writer, "_write", fail)
         with pytest.raises(Unstorable, match="it was not written: ValueError: odd text"):

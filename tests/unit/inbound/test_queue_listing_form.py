@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from relaygw.inbound.queue_listing import HEADINGS, compose_closing, compose_rows
-from relaygw.mail.queue_socket import EMPTY, LONGEST_CLOSING_BYTES, is_complete
+from relaygw.mail.drop import LONGEST_CLOSING_BYTES, QUEUE_EMPTY, is_whole_report
 from relaygw.store.queue_entry import Waiting
 from tests.tables import each_of
 
@@ -110,7 +110,7 @@ def test_the_closing_line() -> None:
 @each_of(
     ("end", "is_whole"),
     [
-        (EMPTY, True),
+        (QUEUE_EMPTY, True),
         (b"\n\n-- 3 Kbytes in 1 Request.\n", True),
         (b"-- 3 Kbytes in 1 Request.\n", True),
         (b"\n\n-- 3 Kbytes in 1 Request.", False),
@@ -121,4 +121,4 @@ def test_the_closing_line() -> None:
     ],
 )
 def test_a_whole_report_has_its_last_line(end: bytes, is_whole: bool) -> None:
-    assert is_complete(end) is is_whole
+    assert is_whole_report(end) is is_whole

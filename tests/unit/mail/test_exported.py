@@ -9,8 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relaygw.mail.content import normalise_line_ends
-from relaygw.mail.exported import Exported, NotExported, as_line, from_line
-from relaygw.mail.mbox import as_entry, exported, read_entries
+from relaygw.mail.exported import (
+    Exported,
+    NotExported,
+    as_entry,
+    as_line,
+    exported,
+    from_line,
+    read_entries,
+)
 from tests.tables import each_of
 
 LIMIT = 10_000

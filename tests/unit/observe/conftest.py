@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 from prometheus_client import values
 
-from relaygw.observe.metrics.own_files import count_in
-from relaygw.observe.metrics.run_files import RunFiles
+from relaygw.observe.metrics.files import RunFiles, count_in
 
 
 @pytest.fixture

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from relaygw.mail.envelope import NewRecipient, Recipient, RecipientUpdate, Source
-from relaygw.mail.outcome import AttemptDelays, AttemptReport
-from relaygw.mail.state import RecipientState
-from relaygw.observe.events import (
-    Accepted,
-    Event,
-    Held,
-    Note,
-    Outcome,
-    Rejected,
-    Removed,
-    Settled,
+from relaygw.mail.envelope import (
+    ClaimedDelivery,
+    DeliveryUpdate,
+    NewRecipient,
+    Recipient,
+    RecipientUpdate,
+    Source,
 )
+from relaygw.mail.outcome import AttemptDelays, AttemptReport
+from relaygw.mail.state import DeliveryState, RecipientState
+from relaygw.observe.events import Accepted, Attempted, Event, Note, Rejected
 from tests.builders import NOW_MS, accepted, claimed
 
 REPORT = AttemptReport(
@@ -56,34 +54,52 @@ def outcome(
     original: str | None = None,
     charged: bool = True,
     **more: Any,
-) -> Outcome:
-    """Return what came of one recipient, a second and a half after acceptance."""
+) -> Attempted:
+    """Return what came of one recipient, a second and a half after acceptance; others follow."""
     recipient = Recipient(rcpt_no=0, address=address, original=original, attempts=2)
     change = RecipientUpdate(
         rcpt_no=0, state=state, reply=reply, dsn="2.0.0", provider="p", charged=charged
     )
-    return Outcome(claimed(**more), recipient, change, REPORT, NOW_MS + 1500)
+    return attempted(claimed(recipients=(recipient,), **more), DeliveryState.ACTIVE, change)
+
+
+def attempted(
+    delivery: ClaimedDelivery,
+    state: DeliveryState,
+    *changes: RecipientUpdate,
+    reason: str | None = None,
+) -> Attempted:
+    """Return the end of an attempt."""
+    update = DeliveryUpdate(
+        queue_id=delivery.queue_id,
+        delivery_no=delivery.delivery_no,
+        state=state,
+        due_at_ms=NOW_MS,
+        provider="p",
+        reason=reason,
+        recipients=changes,
+    )
+    return Attempted(delivery, update, REPORT, NOW_MS + 1500)
 
 
 def events_with(text: str) -> list[Event]:
     """Return an event of every kind that has `text` wherever a stranger may put one."""
     address = text or "x"
     source = Source(client="10.0.0.5", user=text, script=text, host=text, uid=33)
-    message = accepted(sender=address, subject=text, message_id=text, source=source)
+    entry = NewRecipient(
+        address=address, original=address, state=RecipientState.CAPTURED, reason=f"because {text}"
+    )
+    message = accepted(entry, sender=address, subject=text, message_id=text, source=source)
     local = accepted(
         sender="a@shop.test",
         subject=text,
         given_sender=address,
         source=Source(uid=33, script=text, cwd=text),
     )
-    entry = NewRecipient(
-        address=address, original=address, state=RecipientState.CAPTURED, reason=f"because {text}"
-    )
     delivery = claimed(sender=address, subject=text, source=source)
     return [
         Accepted(message),
         Accepted(local),
-        Settled(message, "default", entry),
         *(
             outcome(
                 state, f"451 {text}", address=address, original=address, subject=text, source=source
@@ -95,8 +111,8 @@ def events_with(text: str) -> list[Event]:
                 RecipientState.EXPIRED,
             )
         ),
-        Removed(delivery.queue_id),
-        Held(delivery, text),
+        attempted(delivery, DeliveryState.FINISHED),
+        attempted(delivery, DeliveryState.HELD, reason=text),
         Rejected(
             stage="RCPT",
             peer="unknown[10.0.0.5]",

@@ -11,8 +11,7 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from relaygw.observe import channel as channel_module
-from relaygw.observe.channel import Channel
-from relaygw.observe.outlet import OutletGone
+from relaygw.observe.channel import Channel, OutletGone
 
 PATIENCE_S = 60.0
 

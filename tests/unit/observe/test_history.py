@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,33 +11,36 @@ import pytest
 from relaygw.mail.envelope import DeliveryUpdate, NewRecipient, RecipientUpdate, Source
 from relaygw.mail.outcome import AttemptReport
 from relaygw.mail.state import DeliveryState, RecipientState
-from relaygw.observe.history import tally as tally_module
-from relaygw.observe.history.delivery import DeliveryHistory
-from relaygw.observe.history.front import FrontHistory
-from relaygw.observe.history.series import Series
-from relaygw.observe.history.tally import HistoryTally
-from relaygw.observe.metrics.meters import SILENT
+from relaygw.observe import history as history_module
+from relaygw.observe.events import Accepted, Attempted
+from relaygw.observe.history import History, Series
+from relaygw.observe.metrics.counters import DeliveryMetrics, FrontMetrics
+from relaygw.observe.metrics.exposition import exposition
+from relaygw.observe.observer import DeliveryObserver, FrontObserver, ListenerObserver, Observer
 from tests.builders import NOW_MS, accepted, claimed
+from tests.logs import text_log
+from tests.unit.observe.events import outcome
+from tests.unit.observe.scraped import scraped
 
 
-def counted(tally: HistoryTally) -> dict[tuple[str, str], int]:
+def counted(history: History) -> dict[tuple[str, str], int]:
     found: dict[tuple[str, str], int] = {}
-    for _, counts in tally.take():
+    for _, counts in history.take():
         for key, count in counts.items():
             found[key] = found.get(key, 0) + count
     return found
 
 
 def test_a_front_counts_messages_and_what_becomes_of_their_recipients() -> None:
-    tally = HistoryTally()
-    meter = FrontHistory(SILENT, tally)
+    history = History()
     captured = NewRecipient(
         address="x@y.test", state=RecipientState.CAPTURED, reason="sandbox mode"
     )
     blocked = NewRecipient(address="z@y.test", state=RecipientState.BLOCKED)
-    meter.accepted([accepted("a@y.test", "b@y.test", captured, blocked), accepted("c@y.test")])
-    meter.accepted([accepted(source=Source(listener="127.0.0.1:25"))])
-    assert counted(tally) == {
+    several = [accepted("a@y.test", "b@y.test", captured, blocked), accepted("c@y.test")]
+    history.read([Accepted(message) for message in several])
+    history.read([Accepted(accepted(source=Source(listener="127.0.0.1:25")))])
+    assert counted(history) == {
         ("messages", "maildrop"): 2,
         ("messages", "127.0.0.1:25"): 1,
         ("accepted", "default"): 4,
@@ -56,9 +61,9 @@ def test_a_front_counts_messages_and_what_becomes_of_their_recipients() -> None:
     ],
 )
 def test_refusals_are_counted_by_code_and_status(reply: str, label: str | None) -> None:
-    tally = HistoryTally()
-    FrontHistory(SILENT, tally).listener("x").replied(reply)
-    assert counted(tally) == ({("refused", label): 1} if label else {})
+    history = History()
+    ListenerObserver(history, None).replied(reply)
+    assert counted(history) == ({("refused", label): 1} if label else {})
 
 
 def test_a_worker_counts_what_attempts_came_to() -> None:
@@ -76,11 +81,10 @@ def test_a_worker_counts_what_attempts_came_to() -> None:
             for n, state in enumerate(states)
         ),
     )
-    tally = HistoryTally()
-    meter = DeliveryHistory(SILENT, tally)
+    history = History()
     report = AttemptReport(provider="main", relay="none", outcomes=())
-    meter.settled(claimed(), update, report, now_ms=NOW_MS)
-    assert counted(tally) == {
+    history.read([Attempted(claimed(), update, report, NOW_MS)])
+    assert counted(history) == {
         ("delivered", "main"): 1,
         ("bounced", "main"): 2,
         ("bounced_for", "expired"): 1,
@@ -89,50 +93,62 @@ def test_a_worker_counts_what_attempts_came_to() -> None:
         ("deferred_for", "other"): 1,
     }
     unsent = AttemptReport(provider="", relay="none", outcomes=())
-    meter.settled(claimed(), update, unsent, now_ms=NOW_MS)
-    assert counted(tally) == {}
+    history.read([Attempted(claimed(), update, unsent, NOW_MS)])
+    assert counted(history) == {}
 
 
-def test_the_meter_behind_hears_everything() -> None:
-    heard: list[str] = []
+def test_what_a_front_tells_is_logged_and_counted_twice(state_dir: Path) -> None:
+    output, history = io.StringIO(), History()
+    observer = FrontObserver(text_log(output), history, FrontMetrics())
+    message = accepted(source=Source(client="10.0.0.5", listener="x"))
+    observer.tell([Accepted(message)])
+    observer.wrote(0.1)
+    observer.sample()
+    assert f"{message.queue_id}: client=unknown[10.0.0.5]" in output.getvalue()
+    assert counted(history)["messages", "x"] == 1
+    numbers = scraped(exposition(state_dir, [], accept="")[0])
+    assert numbers("relaygw_messages_received_total", listener="x") == 1
+    assert numbers("relaygw_db_write_seconds_count", role="front") == 1
 
-    class Listening:
-        def __getattr__(self, name: str) -> Any:
-            def hear(*_: object, **__: object) -> Any:
-                heard.append(name)
-                return self
 
-            return hear
+def test_what_a_worker_tells_is_logged_and_counted_twice(state_dir: Path) -> None:
+    output, history = io.StringIO(), History()
+    observer = DeliveryObserver(text_log(output), history, DeliveryMetrics(["p"]))
+    event = outcome()
+    observer.tell([event])
+    observer.sample({})
+    assert f"{event.claimed.queue_id}: to=<b@cust.test>" in output.getvalue()
+    assert counted(history) == {("delivered", "p"): 1}
+    numbers = scraped(exposition(state_dir, [], accept="")[0])
+    assert numbers("relaygw_recipients_delivered_total", provider="p") == 1
 
-    meter: Any = Listening()
-    front = FrontHistory(meter, HistoryTally())
-    front.accepted([])
-    front.wrote(0.1)
-    front.sample()
-    listener = front.listener("x")
-    listener.replied("250 Ok")
-    listener.sample(3)
-    assert heard == ["accepted", "wrote", "sample", "listener", "replied", "sample"]
+
+def test_a_log_with_a_defect_keeps_nothing_from_being_counted() -> None:
+    history = History()
+    log: Any = None  # nothing can be written to it
+    with pytest.raises(AttributeError):
+        Observer(log, history).tell([outcome()])
+    assert counted(history) == {("delivered", "p"): 1}
 
 
 def test_what_could_not_be_written_is_added_to_what_comes(monkeypatch: pytest.MonkeyPatch) -> None:
     now_s = 1_000_000.0
-    monkeypatch.setattr(tally_module.time, "time", lambda: now_s)
-    tally = HistoryTally()
-    tally.add(Series.ACCEPTED, "default", 2)
-    unwritten = tally.take()
-    tally.add(Series.ACCEPTED, "default")
-    tally.put_back(unwritten)
+    monkeypatch.setattr(history_module.time, "time", lambda: now_s)
+    history = History()
+    history.add(Series.ACCEPTED, "default", 2)
+    unwritten = history.take()
+    history.add(Series.ACCEPTED, "default")
+    history.put_back(unwritten)
     now_s += 300
-    tally.add(Series.ACCEPTED, "default", 5)
+    history.add(Series.ACCEPTED, "default", 5)
     key = ("accepted", "default")
-    assert tally.take() == [(999_900_000, {key: 3}), (1_000_200_000, {key: 5})]
-    assert tally.take() == []
+    assert history.take() == [(999_900_000, {key: 3}), (1_000_200_000, {key: 5})]
+    assert history.take() == []
 
 
 def test_of_too_much_that_waits_the_oldest_goes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tally_module, "MAX_COUNTS", 10)
-    tally = HistoryTally()
+    monkeypatch.setattr(history_module, "MAX_COUNTS", 10)
+    history = History()
     slices = [(n * 300_000, {("x", str(k)): 1 for k in range(4)}) for n in range(5)]
-    tally.put_back(slices)
-    assert [at_ms for at_ms, _ in tally.take()] == [3 * 300_000, 4 * 300_000]
+    history.put_back(slices)
+    assert [at_ms for at_ms, _ in history.take()] == [3 * 300_000, 4 * 300_000]

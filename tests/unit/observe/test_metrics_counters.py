@@ -1,4 +1,4 @@
-"""What the front and the worker tell their meters, and the numbers that come of it."""
+"""What a front and a worker count for metrics, and the numbers that come of it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from relaygw.mail.envelope import (
-    AcceptedMessage,
     DeliveryUpdate,
     NewDelivery,
     NewRecipient,
@@ -26,10 +25,8 @@ from relaygw.mail.outcome import (
 )
 from relaygw.mail.reply import SmtpReply
 from relaygw.mail.state import DeliveryState, RecipientState
-from relaygw.observe.metrics.delivery import DeliveryCounters
-from relaygw.observe.metrics.exposition import exposition
-from relaygw.observe.metrics.front import FrontCounters
-from relaygw.observe.metrics.reasons import (
+from relaygw.observe.events import Accepted, Attempted
+from relaygw.observe.labels import (
     BOUNCED,
     DEFERRED,
     OTHER,
@@ -37,6 +34,9 @@ from relaygw.observe.metrics.reasons import (
     capture_reason,
     deferral_reason,
 )
+from relaygw.observe.metrics.counters import DeliveryMetrics, FrontMetrics
+from relaygw.observe.metrics.exposition import exposition
+from relaygw.observe.observer import ListenerObserver
 from relaygw.policy.recipients import Decision, Fate, RecipientPolicy
 from relaygw.settings.mode import Mode
 from relaygw.settings.model import Recipients
@@ -91,41 +91,41 @@ def update(*states: RecipientState) -> DeliveryUpdate:
 # --- front --------------------------------------------------------------------------------
 
 
-def received(listener: str | None, *states: RecipientState, reason: str = "") -> AcceptedMessage:
+def received(listener: str | None, *states: RecipientState, reason: str = "") -> Accepted:
     recipients = tuple(NewRecipient(address="a@x.test", state=s, reason=reason) for s in states)
     delivery = NewDelivery(route="default", stream="transactional", recipients=recipients)
-    return accepted(deliveries=(delivery,), source=Source(listener=listener))
+    return Accepted(accepted(deliveries=(delivery,), source=Source(listener=listener)))
 
 
 def test_messages_count_by_listener_from_zero(state_dir: Path) -> None:
-    meter = FrontCounters()
-    meter.listener("127.0.0.1:25")
-    meter.sample()
+    metrics = FrontMetrics()
+    metrics.listener("127.0.0.1:25")
+    metrics.write()
     assert scrape(state_dir)("relaygw_messages_received_total", listener="127.0.0.1:25") == 0
-    meter.accepted([received("127.0.0.1:25", _R.PENDING), received("127.0.0.1:25", _R.PENDING)])
-    meter.accepted([received(None, _R.PENDING)])
-    meter.sample()
+    metrics.read([received("127.0.0.1:25", _R.PENDING), received("127.0.0.1:25", _R.PENDING)])
+    metrics.read([received(None, _R.PENDING)])
+    metrics.write()
     numbers = scrape(state_dir)
     assert numbers("relaygw_messages_received_total", listener="127.0.0.1:25") == 2
     assert numbers("relaygw_messages_received_total", listener="maildrop") == 1
 
 
 def test_captured_recipients_count_by_reason(state_dir: Path) -> None:
-    meter = FrontCounters()
-    meter.accepted([received("x", _R.CAPTURED, _R.CAPTURED, _R.PENDING, reason="sandbox mode")])
-    meter.accepted([received("x", _R.BLOCKED, reason="on the block list")])
-    meter.sample()
+    metrics = FrontMetrics()
+    metrics.read([received("x", _R.CAPTURED, _R.CAPTURED, _R.PENDING, reason="sandbox mode")])
+    metrics.read([received("x", _R.BLOCKED, reason="on the block list")])
+    metrics.write()
     numbers = scrape(state_dir)
     assert numbers("relaygw_sandbox_captured_total", reason="sandbox") == 2
     assert numbers("relaygw_sandbox_captured_total", reason="blocked") == 0
 
 
 def test_replies_count_by_code_when_a_second_is_over(state_dir: Path) -> None:
-    meter = FrontCounters().listener("127.0.0.1:25")
+    metrics = ListenerObserver(None, FrontMetrics().listener("127.0.0.1:25"))
     for reply in ("220 gw ESMTP", "250-gw\r\n250 SIZE 1", "250 2.0.0 Ok", "554 5.7.1 no"):
-        meter.replied(reply)
-    meter.sample(3)
-    meter.sample(2)
+        metrics.replied(reply)
+    metrics.sample(3)
+    metrics.sample(2)
     numbers = scrape(state_dir)
     found = {
         code: numbers("relaygw_smtp_replies_total", listener="127.0.0.1:25", code=code)
@@ -136,11 +136,11 @@ def test_replies_count_by_code_when_a_second_is_over(state_dir: Path) -> None:
 
 
 def test_batches_of_both_roles_are_one_metric(state_dir: Path) -> None:
-    front, delivery = FrontCounters(), DeliveryCounters(["main"])
-    front.wrote(0.003)
-    delivery.wrote(0.2)
-    front.sample()
-    delivery.sample({})
+    front, delivery = FrontMetrics(), DeliveryMetrics(["main"])
+    front.batches.add(0.003)
+    delivery.batches.add(0.2)
+    front.write()
+    delivery.write({})
     numbers = scrape(state_dir)
     assert numbers("relaygw_db_write_seconds_bucket", role="front", le="0.005") == 1
     assert numbers("relaygw_db_write_seconds_sum", role="delivery") == 0.2
@@ -150,11 +150,11 @@ def test_batches_of_both_roles_are_one_metric(state_dir: Path) -> None:
 
 
 def test_a_delivered_message_counts_once_for_each_recipient(state_dir: Path) -> None:
-    meter = DeliveryCounters(["main", "spare"])
+    metrics = DeliveryMetrics(["main", "spare"])
     taken = report(outcome(0, Verdict.DELIVERED), outcome(1, Verdict.DELIVERED))
     mail = claimed("a@x.test", "b@x.test")
-    meter.settled(mail, update(_R.DELIVERED, _R.DELIVERED), taken, now_ms=NOW_MS + 1500)
-    meter.sample({})
+    metrics.read([Attempted(mail, update(_R.DELIVERED, _R.DELIVERED), taken, NOW_MS + 1500)])
+    metrics.write({})
     numbers = scrape(state_dir)
     assert numbers("relaygw_recipients_delivered_total", provider="main") == 2
     assert numbers("relaygw_recipients_delivered_total", provider="spare") == 0
@@ -169,7 +169,7 @@ def test_a_delivered_message_counts_once_for_each_recipient(state_dir: Path) -> 
 
 
 def test_each_recipient_counts_by_what_became_of_it(state_dir: Path) -> None:
-    meter = DeliveryCounters(["main"])
+    metrics = DeliveryMetrics(["main"])
     mixed = report(
         outcome(0, Verdict.DELIVERED),
         outcome(1, Verdict.BOUNCE),
@@ -177,8 +177,8 @@ def test_each_recipient_counts_by_what_became_of_it(state_dir: Path) -> None:
         outcome(3, Verdict.RETRY, Scope.RECIPIENT),
     )
     states = (_R.DELIVERED, _R.BOUNCED, _R.BOUNCED, _R.PENDING, _R.BLOCKED)
-    meter.settled(claimed(), update(*states), mixed, now_ms=NOW_MS)
-    meter.sample({})
+    metrics.read([Attempted(claimed(), update(*states), mixed, NOW_MS)])
+    metrics.write({})
     numbers = scrape(state_dir)
     assert numbers("relaygw_recipients_delivered_total", provider="main") == 1
     assert (
@@ -192,27 +192,27 @@ def test_each_recipient_counts_by_what_became_of_it(state_dir: Path) -> None:
 
 
 def test_only_attempts_with_an_answer_tell_how_long_a_provider_takes(state_dir: Path) -> None:
-    meter = DeliveryCounters(["main"])
+    metrics = DeliveryMetrics(["main"])
     silent = outcome(0, Verdict.RETRY, stage=Stage.CONNECT, reply=None)
-    meter.settled(claimed(), update(_R.PENDING), report(silent), now_ms=NOW_MS)
-    meter.sample({})
+    metrics.read([Attempted(claimed(), update(_R.PENDING), report(silent), NOW_MS)])
+    metrics.write({})
     assert scrape(state_dir)("relaygw_delivery_duration_seconds_count", provider="main") == 0
 
 
 def test_what_was_decided_without_a_provider_is_no_attempt(state_dir: Path) -> None:
-    meter = DeliveryCounters(["main"])
-    meter.settled(claimed(), update(_R.BLOCKED), report(provider=""), now_ms=NOW_MS)
-    meter.sample({})
+    metrics = DeliveryMetrics(["main"])
+    metrics.read([Attempted(claimed(), update(_R.BLOCKED), report(provider=""), NOW_MS)])
+    metrics.write({})
     assert scrape(state_dir)("relaygw_recipients_delivered_total", provider="main") == 0
 
 
 def test_what_is_written_twice_counts_once(state_dir: Path) -> None:
-    meter = DeliveryCounters(["main"])
+    metrics = DeliveryMetrics(["main"])
     taken = report(outcome(0, Verdict.DELIVERED))
     for _ in range(2):
-        meter.settled(claimed(), update(_R.DELIVERED), taken, now_ms=NOW_MS + 100)
-        meter.sample({})
-        meter.sample({})
+        metrics.read([Attempted(claimed(), update(_R.DELIVERED), taken, NOW_MS + 100)])
+        metrics.write({})
+        metrics.write({})
     numbers = scrape(state_dir)
     assert numbers("relaygw_recipients_delivered_total", provider="main") == 2
     assert numbers("relaygw_time_in_queue_seconds_count") == 2
@@ -222,20 +222,20 @@ def test_what_is_written_twice_counts_once(state_dir: Path) -> None:
 
 
 def test_what_takes_longer_than_every_bound_counts_too(state_dir: Path) -> None:
-    meter = DeliveryCounters(["main"])
+    metrics = DeliveryMetrics(["main"])
     late = NOW_MS + 10 * 86_400_000
     taken = report(outcome(0, Verdict.DELIVERED))
-    meter.settled(claimed(), update(_R.DELIVERED), taken, now_ms=late)
-    meter.sample({})
+    metrics.read([Attempted(claimed(), update(_R.DELIVERED), taken, late)])
+    metrics.write({})
     numbers = scrape(state_dir)
     assert numbers("relaygw_time_in_queue_seconds_bucket", le="86400.0") == 0
     assert numbers("relaygw_time_in_queue_seconds_bucket", le="+Inf") == 1
 
 
 def test_connections_are_those_of_now(state_dir: Path) -> None:
-    meter = DeliveryCounters(["main"])
-    meter.sample({"main": (3, 1)})
-    meter.sample({"main": (1, 2)})
+    metrics = DeliveryMetrics(["main"])
+    metrics.write({"main": (3, 1)})
+    metrics.write({"main": (1, 2)})
     numbers = scrape(state_dir)
     assert numbers("relaygw_provider_connections", provider="main", state="busy") == 1
     assert numbers("relaygw_provider_connections", provider="main", state="idle") == 2
@@ -327,8 +327,8 @@ def test_there_are_few_reasons() -> None:
 
 
 def test_what_rules_look_for_counts_from_zero(state_dir: Path) -> None:
-    FrontCounters().listener("x").sample(0)
-    DeliveryCounters(["main"])
+    FrontMetrics().listener("x").write(0)
+    DeliveryMetrics(["main"])
     numbers = scrape(state_dir)
     assert numbers("relaygw_smtp_replies_total", listener="x", code="451") == 0
     assert numbers("relaygw_recipients_deferred_total", provider="main", reason="in_doubt") == 0

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from relaygw.observe.metrics.exposition import exposition
-from relaygw.observe.metrics.run_files import RunFiles, files_to_read, metrics_root
+from relaygw.observe.metrics.files import RunFiles, files_to_read, metrics_root
 from tests.unit.observe.counting_process import counting
 from tests.unit.observe.scraped import Scraped, scraped
 

@@ -14,10 +14,10 @@ import yaml
 from relaygw.mail.envelope import DeliveryUpdate, RecipientUpdate
 from relaygw.mail.outcome import AttemptReport
 from relaygw.mail.state import DeliveryState, RecipientState
-from relaygw.observe.metrics import reasons
-from relaygw.observe.metrics.delivery import DeliveryCounters
+from relaygw.observe import labels
+from relaygw.observe.events import Attempted
+from relaygw.observe.metrics.counters import DeliveryMetrics, FrontMetrics
 from relaygw.observe.metrics.exposition import GaugeFamily, exposition
-from relaygw.observe.metrics.front import FrontCounters
 from relaygw.settings.model import Settings
 from relaygw.store.store import open_store
 from relaygw.web.dashboard.gauges import CAUSES, host_gauges, store_gauges
@@ -44,11 +44,11 @@ SETTINGS = Settings.model_validate(
 @pytest.fixture
 def text(state_dir: Path) -> bytes:
     """Return a scrape with every metric."""
-    front = FrontCounters()
-    front.listener("127.0.0.1:25").sample(1)
-    front.wrote(0.01)
-    front.sample()
-    delivery = DeliveryCounters(["main"])
+    front = FrontMetrics()
+    front.listener("127.0.0.1:25").write(1)
+    front.batches.add(0.01)
+    front.write()
+    delivery = DeliveryMetrics(["main"])
     taken = RecipientUpdate(
         rcpt_no=0, state=RecipientState.DELIVERED, reply="", dsn="2.0.0", provider="main"
     )
@@ -62,8 +62,8 @@ def text(state_dir: Path) -> bytes:
         recipients=(taken,),
     )
     report = AttemptReport(provider="main", relay="mx.test", outcomes=())
-    delivery.settled(claimed(), update, report, now_ms=NOW_MS)
-    delivery.sample({"main": (1, 0)})
+    delivery.read([Attempted(claimed(), update, report, NOW_MS)])
+    delivery.write({"main": (1, 0)})
     url = f"sqlite:///{state_dir}/queue.db"
     make_queue(url)
     store = open_store(url, keep_content=False)
@@ -99,7 +99,7 @@ def test_the_page_has_the_labels_and_no_other(text: bytes) -> None:
 
 
 def test_the_page_has_every_reason_and_cause() -> None:
-    for word in (*reasons.CAPTURED, *reasons.DEFERRED, *reasons.BOUNCED, *CAUSES):
+    for word in (*labels.CAPTURED, *labels.DEFERRED, *labels.BOUNCED, *CAUSES):
         known = word.removeprefix("refused_")
         assert f"`{known}`" in PAGE, word
 

@@ -14,11 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from relaygw.observe import stderr_outlet
-from relaygw.observe.file_outlet import FileOutlet
-from relaygw.observe.outlet import Outlet, OutletGone
-from relaygw.observe.stderr_outlet import StderrOutlet
-from relaygw.observe.syslog_outlet import SyslogOutlet
+from relaygw.observe import outlets
+from relaygw.observe.channel import Outlet, OutletGone
+from relaygw.observe.outlets import FileOutlet, StderrOutlet, SyslogOutlet
 
 LINE = b"x" * 199 + b"\n"
 
@@ -140,7 +138,7 @@ def test_a_pipe_takes_whole_lines_and_never_blocks(pipe: tuple[int, int]) -> Non
 def test_a_pipe_of_another_user_never_blocks_either(
     pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stderr_outlet, "_AGAIN", "/proc/self/no such descriptor/{}")
+    monkeypatch.setattr(outlets, "_AGAIN", "/proc/self/no such descriptor/{}")
     outlet = StderrOutlet(pipe[1])
     taken = fill(outlet)
     assert len(os.read(pipe[0], 10**6)) == taken > 50_000

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from relaygw.mail.envelope import NewRecipient, Source
-from relaygw.mail.state import RecipientState
-from relaygw.observe.events import Accepted, Event, Level, Removed
+from relaygw.mail.state import DeliveryState, RecipientState
+from relaygw.observe.events import Accepted, Event, Level
 from relaygw.observe.postfix_form import PostfixForm
 from tests.builders import accepted
 from tests.logs import text_log
@@ -121,7 +121,8 @@ def test_pflogsumm_counts_what_happened(tmp_path: Path) -> None:
     captured = NewRecipient(address="c@x.test", state=RecipientState.CAPTURED, reason="staging")
     output = io.StringIO()
     log = text_log(output)
-    log.accepted([accepted(size_bytes=1000), accepted(captured, size_bytes=500)])
+    messages = [accepted(size_bytes=1000), accepted(captured, size_bytes=500)]
+    log.write(map(Accepted, messages))
     log.write(
         [
             outcome(RecipientState.DELIVERED, "250 2.0.0 Ok"),
@@ -145,14 +146,12 @@ def test_no_text_of_a_stranger_changes_what_pflogsumm_counts(text: str, tmp_path
 
 
 def a_day_with(text: str) -> list[Event]:
-    message, delivery = accepted(subject=text, message_id=text), outcome(RecipientState.DELIVERED)
+    message = accepted(subject=text, message_id=text)
+    taken = outcome(
+        RecipientState.DELIVERED, f"250 {text}", queue_id=message.queue_id, subject=text
+    )
     return [
         *events_with(text),
         Accepted(message),
-        replace(
-            delivery,
-            claimed=replace(delivery.claimed, queue_id=message.queue_id, subject=text),
-            change=replace(delivery.change, reply=f"250 {text}"),
-        ),
-        Removed(message.queue_id),
+        taken._replace(update=replace(taken.update, state=DeliveryState.FINISHED)),
     ]

@@ -7,13 +7,13 @@ import io
 import pytest
 
 from relaygw.mail.envelope import NewRecipient, Source
-from relaygw.mail.state import RecipientState
-from relaygw.observe.events import Accepted, Event, Held, Note, Rejected, Settled
-from relaygw.observe.form import Form
+from relaygw.mail.state import DeliveryState, RecipientState
+from relaygw.observe.events import Accepted, Event, Note, Rejected
 from relaygw.observe.json_form import JsonForm
+from relaygw.observe.line import Form
 from tests.builders import accepted, claimed
 from tests.logs import text_log
-from tests.unit.observe.events import events_with, outcome
+from tests.unit.observe.events import attempted, events_with, outcome
 
 SUBJECT, PERSON, DOMAIN = "canary words", "canary.person", "canary-shop.test"
 ADDRESS = f"{PERSON}@{DOMAIN}"
@@ -25,11 +25,12 @@ def private_events() -> list[Event]:
     entry = NewRecipient(
         address=ADDRESS, original=PERSON, state=RecipientState.BLOCKED, reason=SAID
     )
-    message = accepted(sender=ADDRESS, given_sender=PERSON, subject=SUBJECT, source=Source(uid=33))
+    message = accepted(
+        entry, sender=ADDRESS, given_sender=PERSON, subject=SUBJECT, source=Source(uid=33)
+    )
     delivery = claimed(sender=ADDRESS, subject=SUBJECT, source=source)
     return [
         Accepted(message),
-        Settled(message, "default", entry),
         outcome(
             RecipientState.BOUNCED,
             SAID,
@@ -38,7 +39,7 @@ def private_events() -> list[Event]:
             sender=ADDRESS,
             subject=SUBJECT,
         ),
-        Held(delivery, SAID),
+        attempted(delivery, DeliveryState.HELD, reason=SAID),
         Rejected(
             stage="RCPT",
             peer="unknown[10.0.0.5]",
@@ -99,7 +100,7 @@ def test_what_is_no_address_stays() -> None:
 
 def test_the_null_sender_stays_empty() -> None:
     output = io.StringIO()
-    text_log(output, redact=("addresses",)).accepted([accepted(sender="")])
+    text_log(output, redact=("addresses",)).write([Accepted(accepted(sender=""))])
     assert "from=<>, size=" in output.getvalue()
 
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from relaygw.mail.envelope import HeldMail, MailInHand
 from relaygw.mail.hold import HoldCause, HoldCode, sender_refused
-from relaygw.mail.standing import HeldMail, MailInHand
 from relaygw.policy.untended import (
     KINDS,
     Lane,

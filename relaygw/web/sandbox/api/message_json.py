@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-from relaygw.mail.content_facts import ContentFacts, hidden_recipients
+from relaygw.mail.content import ContentFacts, hidden_recipients
 from relaygw.store.queue_entry import QueueEntry
 from relaygw.store.sandbox import CapturedEntry
 from relaygw.web.mail.mime_header import decode_words

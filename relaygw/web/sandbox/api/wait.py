@@ -21,9 +21,9 @@ from relaygw.mail.search import (
     MailSearch,
     Term,
     parse_search,
+    read_time_ms,
     searchable,
 )
-from relaygw.mail.search_values import read_time_ms
 from relaygw.settings.units import parse_duration
 from relaygw.store.sandbox import CapturedEntry
 from relaygw.web.context import WebContext

@@ -1,0 +1,111 @@
+"""Mails notices through a provider that is not in trouble, past the queue.
+
+Mail about a queue that stands still must not stand in it. So each notice is one transaction of
+its own with the first provider that takes it; those that are down or held come last. Neither
+rates nor the lists of `recipients` hold for it: its one recipient is named by whoever runs the
+gateway. Mode sandbox sends nothing, these mails included.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection, Sequence
+from email.message import EmailMessage
+from email.policy import SMTP
+from email.utils import formatdate, make_msgid
+
+from relaygw.alerting.notice import Notice, NotSent
+from relaygw.settings.model import Settings
+from relaygw.settings.provider import Provider, Timeouts
+from relaygw.upstream.connection import load_tls_context
+from relaygw.upstream.credentials import Credentials
+from relaygw.upstream.failure import UpstreamError
+from relaygw.upstream.outgoing import OutgoingMail, terms_of
+from relaygw.upstream.session import open_session
+
+LIMIT_S = 15.0
+"""For each provider that is tried."""
+
+
+class Email:
+    """One address."""
+
+    def __init__(
+        self,
+        address: str,
+        *,
+        sender: str,
+        providers: Sequence[str],
+        settings: Settings,
+        in_trouble: Callable[[], Collection[str]],
+        limit_s: float = LIMIT_S,
+    ) -> None:
+        """`in_trouble` names providers that are down or held; it may block."""
+        self._address = address
+        self._sender = sender
+        self._providers = tuple(providers) or tuple(settings.providers)
+        self._settings = settings
+        self._in_trouble = in_trouble
+        self._limit_s = limit_s
+
+    async def send(self, notice: Notice) -> str:
+        """Send a mail by the first provider that takes it."""
+        troubled = await asyncio.to_thread(self._in_trouble)
+        content = self._content(notice)
+        problems = []
+        for name in sorted(self._providers, key=lambda one: one in troubled):
+            try:
+                async with asyncio.timeout(self._limit_s):
+                    await self._send(name, content)
+                return f"provider {name} took it"
+            except TimeoutError:
+                problems.append(f"{name}: no answer within {self._limit_s:g} s")
+            except NotSent as error:
+                problems.append(f"{name}: {error}")
+        raise NotSent("; ".join(problems) or "there is no provider")
+
+    async def _send(self, name: str, content: bytes) -> None:
+        provider = self._impatient(self._settings.providers[name])
+        hostname = self._settings.hostname
+        try:
+            session = await open_session(
+                provider,
+                ehlo_name=hostname,
+                credentials=Credentials(provider),
+                tls_context=await load_tls_context(provider),
+            )
+        except UpstreamError as error:
+            raise NotSent(error.detail or str(error.reply)) from None
+        try:
+            (answer,) = await session.transact(
+                OutgoingMail(
+                    sender=self._sender,
+                    recipients=(self._address,),
+                    content=content,
+                    size_bytes=len(content),
+                    is_8bit=False,
+                    has_long_line=False,
+                    smtputf8=not (self._sender + self._address).isascii(),
+                    fields=terms_of(provider, hostname=hostname).fields,
+                )
+            )
+        finally:
+            session.abort()
+        if answer.reply is None or not answer.reply.is_positive:
+            raise NotSent(str(answer.reply) if answer.reply is not None else answer.detail)
+
+    def _impatient(self, provider: Provider) -> Provider:
+        given = provider.timeouts
+        limits = {key: min(getattr(given, key), self._limit_s) for key in Timeouts.model_fields}
+        return provider.model_copy(update={"timeouts": given.model_copy(update=limits)})
+
+    def _content(self, notice: Notice) -> bytes:
+        mail = EmailMessage(policy=SMTP.clone(max_line_length=78))
+        mail["From"] = self._sender
+        mail["To"] = self._address
+        mail["Subject"] = " ".join(notice.title.split())[:200]
+        mail["Date"] = formatdate()
+        mail["Message-ID"] = make_msgid(domain=self._settings.hostname)
+        mail["Auto-Submitted"] = "auto-generated"  # RFC 3834: nobody answers it by a program
+        mail.set_content(notice.text + "\n", cte="quoted-printable")
+        return mail.as_bytes()

@@ -1,0 +1,161 @@
+"""The facts that the rules look at, and how they are found: that blocks on the store and disk."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from relaygw.alerting.history import DAY_MS, HOUR_MS, busiest_hour
+from relaygw.mail.state import DeliveryState
+from relaygw.observe.history import Series
+from relaygw.observe.maildrop import LeftMail, look_at_maildrop
+from relaygw.policy.untended import LostInstance, Untended, untended
+from relaygw.settings.alerts import Rule
+from relaygw.settings.certificates import certificate_end
+from relaygw.settings.model import Settings, fingerprint
+from relaygw.store.holds import Hold
+from relaygw.store.queue import LaneCount
+from relaygw.store.store import Store
+from relaygw.store.watch import HISTORY_SLICE_MS, HistoryPoint, Incident, standing_of
+
+_RECENT_MS = 2 * HOUR_MS
+_USUAL_MS = 7 * DAY_MS
+_ENOUGH_MS = DAY_MS
+"""Without so much history nobody knows what is usual."""
+_RECENT_SERIES = (
+    *(Series.ACCEPTED, Series.DELIVERED, Series.BOUNCED),
+    *(Series.REFUSED, Series.QUEUE),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueFacts:
+    """What the store knows of the queue that all instances share; costs some time to gather."""
+
+    lanes: Sequence[LaneCount] = ()
+    points: Sequence[HistoryPoint] = ()  # of the last two hours
+    doubts: Mapping[str, int] = field(default_factory=dict)  # open deliveries by provider
+    quotas: Mapping[str, float] = field(default_factory=dict)  # provider: share that is used
+    busiest_hour: Mapping[str, int] | None = None  # route: recipients; None: not known yet
+    untended: Sequence[Untended] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostFacts:
+    """What is known of one host without the store."""
+
+    host: str
+    volumes: Mapping[str, float] = field(default_factory=dict)  # directory: free share
+    certificates: Mapping[str, float] = field(default_factory=dict)  # listener: seconds left
+    maildrop: LeftMail | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FleetFacts:
+    """All that the rules of the shared queue look at."""
+
+    now_ms: int
+    holds: Sequence[Hold] = ()
+    unreached: Mapping[str, float] = field(default_factory=dict)  # provider: seconds, here
+    lost: Sequence[LostInstance] = ()
+    queue: QueueFacts = QueueFacts()
+    clock_step: str | None = None  # how the clock of the queue was set lately
+
+
+class QueueFactsReader:
+    """Reads the facts of the queue, and leaves gauges of it in the history."""
+
+    def __init__(self, store: Store, settings: Settings) -> None:
+        self._store = store
+        self._settings = settings
+        self._usual: dict[str, int] | None = None
+        self._usual_until_ms = -1
+
+    def queue_facts(self, open_incidents: Sequence[Incident], *, now_ms: int) -> QueueFacts:
+        """Look at the queue; also leaves its gauges in the history. Raises StoreUnavailable."""
+        lanes = self._store.queue.counts()
+        self._store.watch.raise_history(now_ms, _gauges(lanes, now_ms))
+        window_ms = max(_RECENT_MS, int(self._settings.alert_rules.no_delivery * 2000))
+        return QueueFacts(
+            lanes=lanes,
+            points=self._store.watch.history(now_ms - window_ms, series=_RECENT_SERIES),
+            doubts=self._store.watch.doubtful(),
+            quotas=self._quotas(),
+            busiest_hour=self._busiest_hour(open_incidents, now_ms),
+            untended=self._untended(lanes, now_ms),
+        )
+
+    def _untended(self, lanes: Sequence[LaneCount], now_ms: int) -> list[Untended]:
+        standing = standing_of(
+            self._store,
+            self._settings,
+            fingerprint=fingerprint(self._settings),
+            lanes=lanes,
+            holds=self._store.holds.in_force(),
+            instances=self._store.instances.registered(),
+            now_ms=now_ms,
+        )
+        return untended(standing, self._settings, now_ms=now_ms)
+
+    def _quotas(self) -> dict[str, float]:
+        return {
+            name: self._store.limits.quota_used(provider.account or name) / provider.daily_quota
+            for name, provider in self._settings.providers.items()
+            if provider.daily_quota is not None
+        }
+
+    def _busiest_hour(
+        self, open_incidents: Sequence[Incident], now_ms: int
+    ) -> dict[str, int] | None:
+        """Return what is usual: without the last hour, and without an anomaly that lasts."""
+        begun_ms = [one.since_ms for one in open_incidents if one.rule == Rule.VOLUME_ANOMALY]
+        until_ms = min([now_ms, *begun_ms]) - HOUR_MS
+        until_ms -= until_ms % HISTORY_SLICE_MS
+        if until_ms != self._usual_until_ms:
+            points = self._store.watch.history(now_ms - _USUAL_MS, series=[Series.ACCEPTED])
+            is_enough = bool(points) and points[0].slice_at_ms <= until_ms - _ENOUGH_MS
+            self._usual = busiest_hour(points, until_ms=until_ms) if is_enough else None
+            self._usual_until_ms = until_ms
+        return self._usual
+
+
+def _gauges(lanes: Sequence[LaneCount], now_ms: int) -> dict[tuple[str, str], int]:
+    gauges: dict[tuple[str, str], int] = {}
+    for lane in lanes:
+        state = (Series.QUEUE.value, lane.state.value)
+        gauges[state] = gauges.get(state, 0) + lane.deliveries
+        if lane.state is not DeliveryState.HELD:
+            oldest = (Series.OLDEST_S.value, lane.route)
+            age_s = max(0, now_ms - lane.oldest_accepted_at_ms) // 1000
+            gauges[oldest] = max(gauges.get(oldest, 0), age_s)
+    # an empty queue is a fact, too: without a row nobody would know that somebody looked
+    return gauges or {(Series.QUEUE.value, DeliveryState.DEFERRED.value): 0}
+
+
+def host_facts(settings: Settings, state_dir: Path) -> HostFacts:
+    """Look at this host: the volume of the state, certificates of listeners, the maildrop."""
+    volumes: dict[str, float] = {}
+    with contextlib.suppress(OSError):
+        volume = os.statvfs(state_dir)
+        volumes[str(state_dir)] = volume.f_bavail / max(volume.f_blocks, 1)
+    return HostFacts(
+        host=settings.hostname,
+        volumes=volumes,
+        certificates=_certificates(settings),
+        maildrop=look_at_maildrop(settings.maildrop.path),
+    )
+
+
+def _certificates(settings: Settings) -> dict[str, float]:
+    left: dict[str, float] = {}
+    for listener in settings.listeners:
+        if listener.tls.mode == "off" or listener.tls.cert is None:
+            continue
+        with contextlib.suppress(OSError, ValueError):  # the front says what is wrong with it
+            end = certificate_end(Path(listener.tls.cert))
+            left[str(listener.bind)] = end.timestamp() - time.time()
+    return left

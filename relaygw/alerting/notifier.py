@@ -1,0 +1,219 @@
+"""The channels of a configuration, and what they were not told yet.
+
+Each is told on its own, so that none waits for another. A channel has one notice under way. One
+that fails is asked again after a while, ever longer; what was over for an hour by then is not told
+any more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+from relaygw.alerting.notice import Channel, NotSent, notice_of
+from relaygw.errors import StoreUnavailable
+from relaygw.mail.clock import clock_ms
+from relaygw.settings.alerts import Alert, channel_name
+from relaygw.settings.mode import Mode
+from relaygw.settings.model import Settings
+from relaygw.store.store import Store
+from relaygw.store.watch import Incident
+
+RETRY_LADDER_S = (10.0, 30.0, 60.0, 300.0)
+FORGET_MS = 3_600_000
+"""The end of an incident is not told any more when it is so long ago."""
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """A channel took the notice of an incident, or of its end."""
+
+    incident_id: str
+    channel: str
+    is_recovery: bool
+
+
+@dataclass(slots=True)
+class Receiver:
+    """A channel with its name and rules, and how it does."""
+
+    name: str
+    channel: Channel
+    rules: frozenset[str]  # empty: all
+    failures: int = 0
+    again_at_s: float = 0.0  # time.monotonic
+    sending: asyncio.Task[None] | None = None
+
+
+@dataclass(slots=True)
+class Notifier:
+    """All channels of a gateway; `note` writes a line of the log."""
+
+    settings: Settings
+    receivers: Sequence[Receiver]
+    store: Store
+    note: Callable[[str], None]
+    retry_ladder_s: Sequence[float] = RETRY_LADDER_S
+    unwritten: set[Receipt] = field(default_factory=set)  # taken, and not in the store yet
+    _done: set[Receipt] = field(default_factory=set)
+    _started_ms: int = field(default_factory=clock_ms)
+
+    def notify(self, incidents: Sequence[Incident], *, now_ms: int) -> None:
+        """Begin to tell what is to be told; returns at once."""
+        self._forget_but(incidents)
+        for receiver in self.receivers:
+            is_busy = receiver.sending is not None and not receiver.sending.done()
+            if is_busy or time.monotonic() < receiver.again_at_s:
+                continue
+            due = list(self._due(receiver, incidents, now_ms))
+            if due:
+                receiver.sending = asyncio.create_task(self._send(receiver, due))
+
+    def write(self) -> None:
+        """Write what channels took and the store does not know yet; blocks, raises nothing."""
+        for receipt in tuple(self.unwritten):
+            try:
+                self.store.watch.note_told(
+                    receipt.incident_id, receipt.channel, is_recovery=receipt.is_recovery
+                )
+            except StoreUnavailable:
+                return  # the next look tries again
+            self.unwritten.discard(receipt)
+
+    async def drain(self, patience_s: float) -> None:
+        """Let what is being told end, for a moment; stop the rest."""
+        tasks = [one.sending for one in self.receivers if one.sending is not None]
+        if tasks:
+            _, pending = await asyncio.wait(tasks, timeout=patience_s)
+            for task in pending:
+                task.cancel()
+            await asyncio.gather(*pending, return_exceptions=True)
+
+    def _due(
+        self, receiver: Receiver, incidents: Iterable[Incident], now_ms: int
+    ) -> Iterator[tuple[Incident, Receipt]]:
+        for incident in incidents:
+            if receiver.rules and incident.rule not in receiver.rules:
+                continue
+            begin = Receipt(incident.incident_id, receiver.name, False)
+            end = Receipt(incident.incident_id, receiver.name, True)
+            took = self._done | self.unwritten
+            knows_begin = receiver.name in incident.told or begin in took
+            knows_end = receiver.name in incident.recovery_told or end in took
+            if incident.recovered_at_ms is None:
+                if not knows_begin:
+                    yield incident, begin
+            elif not knows_end and self._is_fresh(incident, knows_begin, now_ms):
+                yield incident, end
+
+    def _is_fresh(self, incident: Incident, knows_begin: bool, now_ms: int) -> bool:
+        """True while the end is worth telling; of what a channel never heard, if it is news."""
+        ended_ms = incident.recovered_at_ms or 0
+        return now_ms - ended_ms < FORGET_MS and (knows_begin or ended_ms >= self._started_ms)
+
+    async def _send(self, receiver: Receiver, due: Sequence[tuple[Incident, Receipt]]) -> None:
+        for incident, receipt in due:
+            notice = notice_of(incident, self.settings)
+            try:
+                words = await receiver.channel.send(notice)
+            except NotSent as error:
+                self._put_off(receiver, notice.title, str(error))
+                return
+            except Exception as error:  # a defect of one channel stops neither mail nor others
+                self._put_off(receiver, notice.title, f"{type(error).__name__}")
+                return
+            receiver.failures = 0
+            self._done.add(receipt)
+            self.unwritten.add(receipt)
+            await asyncio.to_thread(self.write)
+            self.note(f"alert told to {receiver.name} ({words}): {notice.title}")
+
+    def _put_off(self, receiver: Receiver, title: str, why: str) -> None:
+        ladder_s = self.retry_ladder_s
+        wait_s = ladder_s[min(receiver.failures, len(ladder_s) - 1)]
+        receiver.failures += 1
+        receiver.again_at_s = time.monotonic() + wait_s
+        self.note(
+            f"warning: alert not told to {receiver.name}: {why}; tried again in {wait_s:g} s: "
+            f"{title}"
+        )
+
+    def _forget_but(self, incidents: Sequence[Incident]) -> None:
+        known = {incident.incident_id for incident in incidents}
+        self._done = {one for one in self._done if one.incident_id in known}
+
+
+# --- channels --------------------------------------------------------------------------------
+
+
+def open_notifier(settings: Settings, store: Store, note: Callable[[str], None]) -> Notifier:
+    """Return the notifier of the configured channels; the log says who cannot be told, and why."""
+    receivers = []
+    for number, alert in enumerate(settings.alerts):
+        name = channel_name(alert, number)
+        problem = problem_of(alert, settings)
+        if problem is not None:
+            note(f"warning: alerts are not told to {name}: {problem}")
+            continue
+        channel = open_channel(alert, settings, in_trouble=partial(providers_in_trouble, store))
+        receivers.append(Receiver(name, channel, frozenset(rule.value for rule in alert.on)))
+    return Notifier(settings, receivers, store, note)
+
+
+def providers_in_trouble(store: Store) -> Collection[str]:
+    """Return the providers that are down or held, none when nobody knows."""
+    try:
+        return {hold.key.partition(" ")[0] for hold in store.holds.in_force()}
+    except StoreUnavailable:
+        return frozenset()
+
+
+def problem_of(alert: Alert, settings: Settings) -> str | None:
+    """Return why a channel can tell nobody as things are, None if it may."""
+    if alert.email is not None and settings.mode is Mode.SANDBOX:
+        return "mode sandbox sends no mail"
+    if alert.apprise is not None:
+        from relaygw.alerting.apprise import NOT_INSTALLED, is_installed
+
+        return None if is_installed() else NOT_INSTALLED
+    return None
+
+
+def open_channel(
+    alert: Alert, settings: Settings, *, in_trouble: Callable[[], Collection[str]]
+) -> Channel:
+    """Return the channel of one entry of `alerts`."""
+    if alert.webhook is not None:
+        from relaygw.alerting.webhook import Webhook
+
+        return Webhook(alert.webhook, shape=alert.shape)
+    if alert.command is not None:
+        from relaygw.alerting.command import Command
+
+        return Command(alert.command)
+    if alert.apprise is not None:
+        from relaygw.alerting.apprise import Apprise
+
+        return Apprise(alert.apprise)
+    from relaygw.alerting.email import Email
+
+    assert alert.email is not None
+    assert alert.sender is not None
+    return Email(
+        alert.email,
+        sender=alert.sender,
+        providers=alert.providers,
+        settings=settings,
+        in_trouble=in_trouble,
+    )
+
+
+def target_words(alert: Alert) -> str:
+    """Return where a channel leads, without what is secret."""
+    if alert.command is not None:
+        more = " ***" if len(alert.command) > 1 else ""
+        return f"command {alert.command[0]}{more}"
+    return f"{alert.kind} {getattr(alert, alert.kind)}"

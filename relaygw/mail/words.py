@@ -1,0 +1,72 @@
+"""Sizes, ages and counts as people read them; and which texts can be stored at all."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+_SECONDS = (86_400, 3600, 60, 1)
+LETTERS = ("d", "h", "m", "s")
+SPACED = (" d", " h", " min", " s")
+_NOUNS = ("day", "hour", "minute", "second")
+SHORT_SIZES = ("", "k", "M", "G", "T")
+SIZES = (" B", " kB", " MB", " GB")
+_UNSTORABLE = re.compile("[\0\ud800-\udfff]")
+
+
+def counted(number: int, noun: str, nouns: str = "", *, form: str = "") -> str:
+    """Return `1 message`, `3 messages`; `nouns` is a plural that is not regular.
+
+    `form` is how the number is written, `,` with commas between thousands.
+    """
+    return f"{number:{form}} {noun if number == 1 else nouns or noun + 's'}"
+
+
+def age(duration_ms: int, units: Sequence[str] = LETTERS) -> str:
+    """Return a duration in its largest whole unit: `12s`, `5m`, `3h`, `7d`."""
+    number, unit = _largest_unit(duration_ms)
+    return f"{number}{units[unit]}"
+
+
+def span(duration_ms: int) -> str:
+    """Return a duration in its largest whole unit, in words: `5 minutes`."""
+    number, unit = _largest_unit(duration_ms)
+    return counted(number, _NOUNS[unit]) if number else "less than a second"
+
+
+def two_units(duration_ms: int) -> str:
+    """Return a duration in its two largest units: `2h 5m`, `3d 10m`, `40s`."""
+    seconds = duration_ms // 1000
+    days, hours, minutes = seconds // 86_400, seconds // 3600 % 24, seconds // 60 % 60
+    parts = [
+        f"{number}{unit}"
+        for number, unit in zip((days, hours, minutes), "dhm", strict=True)
+        if number
+    ]
+    return " ".join([*parts, f"{seconds % 60}s"][:2])
+
+
+def _largest_unit(duration_ms: int) -> tuple[int, int]:
+    seconds = max(0, duration_ms) // 1000
+    unit = next((n for n, length in enumerate(_SECONDS) if seconds >= length), len(_SECONDS) - 1)
+    return seconds // _SECONDS[unit], unit
+
+
+def size(size_bytes: int, units: Sequence[str] = SHORT_SIZES) -> str:
+    """Return a size of three digits at most: `812`, `4.2k`, `25M`."""
+    if size_bytes < 1000:
+        return f"{size_bytes}{units[0]}"
+    power = 1
+    while size_bytes >= 999.5 * 1000**power and power < len(units) - 1:
+        power += 1
+    amount = size_bytes / 1000**power
+    return f"{amount:.1f}{units[power]}" if amount < 9.95 else f"{amount:.0f}{units[power]}"
+
+
+def unstorable_sign(text: str) -> str | None:
+    """Return the first sign that a database cannot hold, None where there is none.
+
+    That is NUL (PostgreSQL has none), and half of a surrogate pair (UTF-8 has none).
+    """
+    found = _UNSTORABLE.search(text)
+    return None if found is None else found[0]
