@@ -18,8 +18,7 @@ from relaygw.cli.frame import Command, CommandFailed, Invocation, pass_invocatio
 from relaygw.cli.text import clock_ms, moment, printable
 from relaygw.errors import InvalidAddress
 from relaygw.mail.address import check_address
-from relaygw.mail.outcome import Meaning, Stage, Verdict
-from relaygw.mail.reply import SmtpReply, provider_id
+from relaygw.mail.reply import provider_id
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.operations.selectors import ANY_STATE
 from relaygw.operations.story.facts import Meanings
