@@ -7,7 +7,6 @@ in a 503 is one line and names no path or address, because these pages are open 
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Awaitable, Callable
 
@@ -19,6 +18,7 @@ from starlette.routing import Route
 from relaygw.errors import StoreUnavailable
 from relaygw.store.instances import silent_incarnations
 from relaygw.store.store import Store
+from relaygw.web.context import SharedRead
 
 STALE_AFTER_S = 15.0
 """A front without a heartbeat for longer does not count."""
@@ -54,37 +54,20 @@ def front_problem(store: Store, instance: str | None) -> str | None:
     return None
 
 
-class _Look:
-    """Looks at the store, one at a time: all that ask meanwhile share the answer."""
-
-    def __init__(self, store: Store, instance: str | None) -> None:
-        self._store = store
-        self._instance = instance
-        self._task: asyncio.Task[str | None] | None = None
-
-    async def problem(self) -> str | None:
-        """Return why mail is not taken; a store that takes long does not answer."""
-        if self._task is None or self._task.done():
-            look = run_in_threadpool(front_problem, self._store, self._instance)
-            self._task = asyncio.ensure_future(look)
-        try:
-            return await asyncio.wait_for(asyncio.shield(self._task), PATIENCE_S)
-        except TimeoutError:
-            return _SILENT_STORE
-
-
 def health_routes(
     store: Store, is_ready: ReadyCheck | None, instance: str | None = None
 ) -> list[Route]:
     """Return the routes; `is_ready` is asked too, once the store and a front are fine."""
-
-    look = _Look(store, instance)
+    look = SharedRead(lambda: run_in_threadpool(front_problem, store, instance))
 
     async def show_life(_: Request) -> Response:
         return PlainTextResponse("ok\n")
 
     async def show_readiness(_: Request) -> Response:
-        problem = await look.problem()
+        try:
+            problem = await look.get(within_s=PATIENCE_S)
+        except TimeoutError:
+            problem = _SILENT_STORE
         if problem is None and is_ready is not None:
             problem = await is_ready()
         if problem is not None:

@@ -6,10 +6,8 @@ What processes counted comes from their files, gauges of the queue from the stor
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import anyio.to_thread
@@ -25,6 +23,7 @@ from relaygw.observe.metrics.exposition import GaugeFamily, exposition
 from relaygw.settings.model import Settings
 from relaygw.settings.web import Web
 from relaygw.store.store import Store
+from relaygw.web.context import SharedRead
 from relaygw.web.dashboard.gauges import host_gauges, store_gauges
 from relaygw.web.gate.guards import STRICT_HEADERS, host_name
 
@@ -43,8 +42,7 @@ class MetricsPage:
         self._store = store
         self._settings = settings
         self._state_dir = state_dir
-        self._reading: asyncio.Task[list[GaugeFamily]] | None = None
-        self._fresh_until_s = float("-inf")
+        self._gauges = SharedRead(self._read, fresh_s=FRESH_S)
 
     def routes(self) -> list[Route]:
         """Return the one route."""
@@ -56,7 +54,10 @@ class MetricsPage:
 
     async def show(self, request: Request) -> Response:
         """Answer a scrape."""
-        of_store = await self._store_gauges()
+        try:
+            of_store = await self._gauges.get(within_s=PATIENCE_S)
+        except TimeoutError:
+            of_store = [_store_up(0)]
         accept = request.headers.get("accept", "")
 
         def compose() -> tuple[bytes, str]:
@@ -65,14 +66,6 @@ class MetricsPage:
 
         body, content_type = await anyio.to_thread.run_sync(compose)
         return Response(body, headers={**STRICT_HEADERS, "Content-Type": content_type})
-
-    async def _store_gauges(self) -> Sequence[GaugeFamily]:
-        """Return what the store says, or said a moment ago; several scrapes ask it once."""
-        is_due = asyncio.get_running_loop().time() >= self._fresh_until_s
-        if self._reading is None or (self._reading.done() and is_due):
-            self._reading = asyncio.create_task(self._read())
-        await asyncio.wait({self._reading}, timeout=PATIENCE_S)
-        return self._reading.result() if self._reading.done() else [_store_up(0)]
 
     async def _read(self) -> list[GaugeFamily]:
         def read() -> list[GaugeFamily]:
@@ -84,8 +77,6 @@ class MetricsPage:
         except StoreUnavailable as error:
             _log.warning("metrics without the store: %s", error)
             return [_store_up(0)]
-        finally:
-            self._fresh_until_s = asyncio.get_running_loop().time() + FRESH_S
 
 
 def _store_up(number: float) -> GaugeFamily:

@@ -5,8 +5,6 @@ What the store says is read at most each two seconds, however many pages are ope
 
 from __future__ import annotations
 
-import asyncio
-import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -23,7 +21,7 @@ from relaygw.settings.model import Settings
 from relaygw.store.queue import Selection, ShapeCount, ShapeKey
 from relaygw.store.watch import HistoryPoint, Incident
 from relaygw.web import words
-from relaygw.web.context import WebContext
+from relaygw.web.context import SharedRead, WebContext
 from relaygw.web.dashboard.plots import Span, plot, span_of, sums_by_label
 from relaygw.web.dashboard.providers import Example, provider_cards
 from relaygw.web.page import notice_of, render
@@ -73,25 +71,20 @@ class Dashboard:
 
     def __init__(self, web: WebContext) -> None:
         self._web = web
-        self._looks: dict[int, tuple[float, asyncio.Task[Look]]] = {}
+        self._looks = {hours: self._look(hours) for hours in HOURS}
 
     async def show(self, request: Request) -> Response:
         """Show how the gateway is doing."""
         asked = request.query_params.get("hours", "")
         hours = next((each for each in HOURS if str(each) == asked), HOURS[0])
-        look = await self._look(hours)
+        look = await self._looks[hours].get()
         now = words.now_ms()
         context = self._context(look, hours, span_of(hours, now=now), now)
         context["notice"] = notice_of(request.query_params)
         return render(request, "dashboard.html", context)
 
-    async def _look(self, hours: int) -> Look:
-        """Return what the store says, or said a moment ago; several pages ask it once."""
-        read_at_s, reading = self._looks.get(hours, (0.0, None))
-        if reading is None or (reading.done() and time.monotonic() - read_at_s > FRESH_S):
-            reading = asyncio.create_task(self._web.read(lambda: self._read(hours)))
-            self._looks[hours] = (time.monotonic(), reading)
-        return await asyncio.shield(reading)
+    def _look(self, hours: int) -> SharedRead[Look]:
+        return SharedRead(lambda: self._web.read(lambda: self._read(hours)), fresh_s=FRESH_S)
 
     def _read(self, hours: int) -> Look:
         store, settings, now = self._web.store, self._web.settings, words.now_ms()

@@ -50,6 +50,16 @@ class Snapshot:
         """The id of the first message, "" without one."""
         return self.entries[0].entry.queue_id if self.entries else ""
 
+    @property
+    def is_read(self) -> dict[str, bool]:
+        """Which of the messages are read, by id."""
+        return {one.entry.queue_id: one.entry.read_at_ms is not None for one in self.entries}
+
+    @property
+    def shown(self) -> tuple[Any, ...]:
+        """What an open page is told of when it changes."""
+        return self.all, self.found, self.is_read
+
 
 @dataclass(frozen=True, slots=True)
 class Change:
@@ -61,15 +71,6 @@ class Change:
     is_too_much: bool = False  # load the list again
 
 
-def state_of(snapshot: Snapshot) -> tuple[Any, ...]:
-    """Return what an open page would be told of if it changed."""
-    return snapshot.all, snapshot.found, _read_states(snapshot)
-
-
-def _read_states(snapshot: Snapshot) -> dict[str, bool]:
-    return {one.entry.queue_id: one.entry.read_at_ms is not None for one in snapshot.entries}
-
-
 def since(last: str, snapshot: Snapshot) -> Change:
     """Return what is newer than the last message that a page shows."""
     new = tuple(one for one in snapshot.entries if one.entry.queue_id > last)
@@ -78,7 +79,7 @@ def since(last: str, snapshot: Snapshot) -> Change:
 
 def difference(old: Snapshot, new: Snapshot) -> Change:
     """Return what happened between two looks at one search."""
-    before, now = _read_states(old), _read_states(new)
+    before, now = old.is_read, new.is_read
     # what a full list does not show any more may only have been pushed down
     is_full = len(new.entries) == PAGE_ROWS
     oldest = new.entries[-1].entry.queue_id if is_full else ""
@@ -89,29 +90,6 @@ def difference(old: Snapshot, new: Snapshot) -> Change:
         read={one: state for one, state in now.items() if before.get(one, state) != state},
         is_too_much=len(added) == PAGE_ROWS,
     )
-
-
-def event_text(change: Change, snapshot: Snapshot, *, query: str, root_path: str) -> str:
-    """Return a change as a server-sent event (HTML standard, 9.2); its id is the newest mail."""
-    now = words.now_ms()
-    rows = [
-        {
-            "id": one.entry.queue_id,
-            "html": render_text(root_path, "row.html", {"row": make_row(one, query, now=now)}),
-        }
-        for one in (() if change.is_too_much else change.new)
-    ]
-    told = {
-        "total": snapshot.all[0],
-        "unread": snapshot.all[1],
-        "found": snapshot.found[0],
-        "found_unread": snapshot.found[1],
-        "rows": rows,
-        "gone": change.gone,
-        "read": change.read,
-        "reload": change.is_too_much,
-    }
-    return f"event: change\nid: {snapshot.newest}\ndata: {json.dumps(told)}\n\n"
 
 
 @dataclass(eq=False, slots=True)
@@ -125,8 +103,29 @@ class Listener:
     )
 
     def event(self, change: Change, snapshot: Snapshot) -> str:
-        """Return a change as this page is told of it."""
-        return event_text(change, snapshot, query=self.query, root_path=self.root_path)
+        """Return a change as a server-sent event (HTML standard, 9.2).
+
+        Its id is that of the newest message.
+        """
+        now = words.now_ms()
+        rows = [
+            {"id": one.entry.queue_id, "html": self._row(one, now)}
+            for one in (() if change.is_too_much else change.new)
+        ]
+        told = {
+            "total": snapshot.all[0],
+            "unread": snapshot.all[1],
+            "found": snapshot.found[0],
+            "found_unread": snapshot.found[1],
+            "rows": rows,
+            "gone": change.gone,
+            "read": change.read,
+            "reload": change.is_too_much,
+        }
+        return f"event: change\nid: {snapshot.newest}\ndata: {json.dumps(told)}\n\n"
+
+    def _row(self, one: CapturedEntry, now: int) -> str:
+        return render_text(self.root_path, "row.html", {"row": make_row(one, self.query, now=now)})
 
     def send(self, event: str | None) -> None:
         """Hand on an event; one that is too far behind is sent away, and comes back."""
@@ -213,9 +212,7 @@ class Events:
     def _changed(self, seen: dict[str, Snapshot]) -> dict[str, Snapshot]:
         """Return the searches for which there is something new."""
         found = {query: self._snapshot(query) for query in seen}
-        return {
-            query: new for query, new in found.items() if state_of(new) != state_of(seen[query])
-        }
+        return {query: new for query, new in found.items() if new.shown != seen[query].shown}
 
     def _snapshot(self, query: str) -> Snapshot:
         self._web.indexer.catch_up(within_s=LOOK_S)
