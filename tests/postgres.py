@@ -6,6 +6,7 @@ server refuses to run as root, so root runs it as the user `postgres`.
 
 from __future__ import annotations
 
+import atexit
 import os
 import pwd
 import secrets
@@ -17,6 +18,7 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -58,9 +60,7 @@ class PostgresServer:
         self._process: subprocess.Popen[bytes] | None = None
 
     def _fill(self, data: str) -> None:
-        self._run("initdb", "-D", data, "-A", "trust", "-U", "relaygw", "-E", "UTF8")
-        with (self.data / "pg_hba.conf").open("a") as rules:
-            rules.write("host all all samenet trust\n")
+        subprocess.run(["cp", "-a", _new_cluster(self._user), data], check=True)
 
     def url(self, database: str) -> str:
         """Return the URL of a database of this server."""
@@ -175,16 +175,6 @@ class PostgresServer:
         self.stop(immediately=True)
         shutil.rmtree(self.directory, ignore_errors=True)
 
-    def _run(self, program: str, *arguments: str) -> None:
-        subprocess.run(
-            [_program(program), *arguments],
-            check=True,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            user=self._user if os.geteuid() == 0 else None,
-            cwd="/",
-        )
-
 
 class Standby(PostgresServer):
     """A copy of a running server; started, it follows that one until it is promoted."""
@@ -194,11 +184,37 @@ class Standby(PostgresServer):
         super().__init__()
 
     def _fill(self, data: str) -> None:
-        self._run("pg_basebackup", "-D", data, "-R", "-c", "fast", "-d", self._primary)
+        _run(self._user, "pg_basebackup", "-D", data, "-R", "-c", "fast", "-d", self._primary)
 
     def promote(self) -> None:
         """Make it a primary; it takes writes on return."""
         self.execute("SELECT pg_promote()")
+
+
+@cache
+def _new_cluster(user: str) -> Path:
+    """Return a cluster that nobody runs, made once: to copy it takes a tenth of the time."""
+    directory = Path(tempfile.mkdtemp(prefix="relaygw-pg-new-", dir=_fast_place()))
+    atexit.register(shutil.rmtree, directory)
+    if os.geteuid() == 0:
+        shutil.chown(directory, user)
+    cluster = directory / "data"
+    words = ["-D", str(cluster), "-A", "trust", "-U", "relaygw", "-E", "UTF8", "--no-sync"]
+    _run(user, "initdb", *words)
+    with (cluster / "pg_hba.conf").open("a") as rules:
+        rules.write("host all all samenet trust\n")
+    return cluster
+
+
+def _run(user: str, program: str, *arguments: str) -> None:
+    subprocess.run(
+        [_program(program), *arguments],
+        check=True,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        user=user if os.geteuid() == 0 else None,
+        cwd="/",
+    )
 
 
 def _program(name: str) -> str:
