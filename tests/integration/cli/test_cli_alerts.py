@@ -11,7 +11,7 @@ import yaml
 from relaygw.cli.text import clock_ms
 from relaygw.store.watch import Incident
 from tests.fakes.notice_receiver import Behaviour, NoticeReceiver
-from tests.unit.delivery.test_recorder import Desk
+from tests.integration.cli.conftest import Desk
 
 HOUR_MS = 3_600_000
 

@@ -5,7 +5,7 @@ import pytest
 from relaygw.cli.text import clock_ms
 from relaygw.mail.envelope import NewDelivery, NewRecipient
 from relaygw.mail.state import DeliveryState, RecipientState
-from tests.unit.delivery.test_recorder import Desk
+from tests.integration.cli.conftest import Desk
 
 D = DeliveryState
 VERBS = ("retry", "hold", "release", "delete")

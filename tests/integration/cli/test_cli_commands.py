@@ -12,7 +12,7 @@ from relaygw.mail.envelope import DeliveryUpdate
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.operations.audit import note_settings
 from relaygw.settings.load import load_settings
-from tests.unit.delivery.test_recorder import Desk
+from tests.integration.cli.conftest import Desk
 
 D, R = DeliveryState, RecipientState
 

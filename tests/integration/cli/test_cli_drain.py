@@ -18,7 +18,7 @@ from relaygw.cli.text import clock_ms
 from relaygw.mail.envelope import DeliveryUpdate, RecipientUpdate
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.store.queue import LaneCount
-from tests.unit.delivery.test_recorder import Desk
+from tests.integration.cli.conftest import Desk
 
 IN_DOUBT = "lost connection while sending content; the message may be sent more than once"
 DEFERRED, HELD = DeliveryState.DEFERRED, DeliveryState.HELD

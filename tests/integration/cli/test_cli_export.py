@@ -13,7 +13,7 @@ from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.store.queue import Selection
 from relaygw.store.queue_entry import QueueEntry
 from relaygw.store.store import read_content
-from tests.unit.delivery.test_recorder import Desk
+from tests.integration.cli.conftest import Desk
 
 D, R = DeliveryState, RecipientState
 CONTENT = b"Subject: sale\r\n\r\nFrom here\r\n>From there\r\n"

@@ -11,7 +11,7 @@ import pytest
 
 from relaygw.mail.state import DeliveryState
 from relaygw.store.queue import Selection
-from tests.unit.delivery.test_recorder import Desk
+from tests.integration.cli.conftest import Desk
 
 BAD = os.fsdecode(b"a\xffb")
 HUGE = "9" * 20

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from relaygw.mail.state import DeliveryState
-from tests.unit.delivery.test_recorder import Desk
+from tests.integration.cli.conftest import Desk
 
 
 def test_a_reader_that_goes_away_ends_a_list_quietly(desk: Desk) -> None:

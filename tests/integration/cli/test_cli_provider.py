@@ -14,8 +14,8 @@ from relaygw.mail.state import DeliveryState
 from relaygw.settings.presets import presets
 from relaygw.store.holds import Hold
 from relaygw.store.limits import SenderNote
+from tests.integration.cli.conftest import Desk
 from tests.tables import each_of
-from tests.unit.delivery.test_recorder import Desk
 
 PROVIDERS = """\
 mode: production

@@ -7,7 +7,7 @@ import pytest
 from relaygw.cli.text import cells
 from relaygw.mail.envelope import NewDelivery, NewRecipient, Source
 from relaygw.mail.state import DeliveryState, RecipientState
-from tests.unit.delivery.test_recorder import Desk
+from tests.integration.cli.conftest import Desk
 
 D = DeliveryState
 

@@ -9,7 +9,7 @@ import pytest
 
 from relaygw.mail.envelope import NewRecipient
 from relaygw.mail.state import RecipientState
-from tests.unit.delivery.test_recorder import Desk
+from tests.integration.cli.conftest import Desk
 
 DEV, CUSTOMER, OTHER = "dev@agency.test", "b@cust.test", "c@cust.test"
 RECIPIENTS = f"recipients: {{allow: [{DEV}], block: ['@spam.test']}}\n"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from relaygw.mail.envelope import Source
-from tests.unit.delivery.test_recorder import Desk
+from tests.integration.cli.conftest import Desk
 
 
 def test_local_mail_names_its_directory_and_script(desk: Desk) -> None:

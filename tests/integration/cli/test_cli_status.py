@@ -10,7 +10,7 @@ from relaygw.inbound.drop_directory import DropDirectory
 from relaygw.mail.state import DeliveryState
 from relaygw.store.holds import Hold
 from tests.contract.conftest import instance
-from tests.unit.delivery.test_recorder import Desk
+from tests.integration.cli.conftest import Desk
 
 
 def test_status_fits_one_screen_and_tells_what_is_wrong(desk: Desk) -> None:

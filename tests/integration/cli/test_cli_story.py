@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from relaygw.mail.state import DeliveryState
-from tests.unit.delivery.test_recorder import Desk
+from tests.integration.cli.conftest import Desk
 
 LONG = "451 4.3.0 " + "x" * 200 + " and \x1b[31mred\nlines " + "words " * 60
 

@@ -10,7 +10,7 @@ import pytest
 
 from relaygw.mail.state import DeliveryState
 from relaygw.store import hints
-from tests.unit.delivery.test_recorder import Desk
+from tests.integration.cli.conftest import Desk
 
 
 @pytest.fixture

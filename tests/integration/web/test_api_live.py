@@ -14,8 +14,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from relaygw import __version__
 from relaygw.store.store import Store
-from tests.integration.delivery_rig import running
-from tests.integration.web.conftest import sandbox
+from tests.integration.web.conftest import running, sandbox
 from tests.integration.web.people import TOKENS, with_logins
 
 Capture = Callable[..., str]

@@ -27,10 +27,17 @@ from relaygw.store.audit import AuditEntry
 from relaygw.store.holds import UNREACHABLE, Hold
 from relaygw.store.release import Release
 from tests.builders import NOW_MS
-from tests.unit.alerting.test_rules import MINUTE_MS
-from tests.unit.bench.test_limited_provider import kinds
-from tests.unit.cli.test_cli_documented import commands
-from tests.unit.operations.story_rig import RELAY, StoryRig, advised, event_of, instance, notes
+from tests.unit.operations.story_rig import (
+    MINUTE_MS,
+    RELAY,
+    StoryRig,
+    advised,
+    commands,
+    event_of,
+    instance,
+    kinds,
+    notes,
+)
 
 LATER = (Stage.RCPT, "451 4.7.1 Greylisted, try again later")
 TAKEN = (Stage.CONTENT, "250 2.0.0 Ok: queued as 4bX7Qz1")
