@@ -77,14 +77,29 @@ class Drop:
 
 
 class OpenDrop:
-    """An open file of the maildrop whose kind, size and trailer are right at first sight."""
+    """An open file of the maildrop whose size and trailer are right at first sight.
 
-    def __init__(self, name: str, descriptor: int, found: os.stat_result) -> None:
+    Opening raises Unfit, NotYet, Unreadable.
+    """
+
+    def __init__(
+        self, name: str, descriptor: int, found: os.stat_result, *, limit_bytes: int
+    ) -> None:
         self.name = name
         self._descriptor = descriptor
         self._found = found
-        self._trailer = b""
-        self.content_bytes = 0
+        start = max(0, found.st_size - _TRAILER_LIMIT_BYTES)  # the rest is not read yet
+        with _errors_of_one_file():
+            end = os.pread(descriptor, found.st_size - start, start)
+        trailer = _TRAILER.search(end)
+        if trailer is None:
+            raise self._damaged("its end is missing")
+        self._trailer = trailer[0]
+        self.content_bytes = int(trailer[1])
+        if self.content_bytes > limit_bytes:
+            raise _too_large(limit_bytes)
+        if not len(FIRST_LINE) < self._head_bytes <= MAX_HEAD_BYTES:
+            raise self._damaged("its end tells another size")
 
     @property
     def is_large(self) -> bool:
@@ -96,22 +111,6 @@ class OpenDrop:
 
     def __exit__(self, *_: object) -> None:
         os.close(self._descriptor)
-
-    def look(self, limit_bytes: int) -> None:
-        """Find the trailer without reading the rest; raises Unfit, NotYet, Unreadable."""
-        size_bytes = self._found.st_size
-        start = max(0, size_bytes - _TRAILER_LIMIT_BYTES)
-        with _own_trouble():
-            end = os.pread(self._descriptor, size_bytes - start, start)
-        trailer = _TRAILER.search(end)
-        if trailer is None:
-            raise self._damaged("its end is missing")
-        self._trailer = trailer[0]
-        self.content_bytes = int(trailer[1])
-        if self.content_bytes > limit_bytes:
-            raise _too_large(limit_bytes)
-        if not len(FIRST_LINE) < self._head_bytes <= MAX_HEAD_BYTES:
-            raise self._damaged("its end tells another size")
 
     def read(self, spool_directory: Path) -> Drop:
         """Copy the file once and return what the copy says; raises Unfit, NotYet, Unreadable.
@@ -150,7 +149,7 @@ class OpenDrop:
     def _read(self, count: int) -> bytes:
         """Return `count` bytes, less at the end of the file."""
         data = b""
-        with _own_trouble():
+        with _errors_of_one_file():
             while len(data) < count and (more := os.read(self._descriptor, count - len(data))):
                 data += more
         return data
@@ -204,24 +203,22 @@ def open_drop(directory: int, name: str, *, limit_bytes: int) -> OpenDrop | None
     Never waits and follows nothing. None when the file is gone. Raises Unfit, NotYet,
     Unreadable, and OSError for trouble of the machine.
     """
-    with _own_trouble():
+    with _errors_of_one_file():
         try:
             descriptor = os.open(name, _OPEN_FLAGS, dir_fd=directory)
         except FileNotFoundError:
             return None
     try:
-        with _own_trouble():
+        with _errors_of_one_file():
             found = os.fstat(descriptor)
         if found.st_nlink == 0:
             os.close(descriptor)
             return None
         _check_kind(found, limit_bytes)
-        drop = OpenDrop(name, descriptor, found)
-        drop.look(limit_bytes)
+        return OpenDrop(name, descriptor, found, limit_bytes=limit_bytes)
     except BaseException:
         os.close(descriptor)
         raise
-    return drop
 
 
 @dataclass(slots=True)
@@ -290,7 +287,7 @@ class DropReader:
 
 
 @contextmanager
-def _own_trouble() -> Iterator[None]:
+def _errors_of_one_file() -> Iterator[None]:
     """Turn an error of a call about one file into Unfit or Unreadable, unless it is the machine's.
 
     Whoever owns a file can make calls about it fail (a lease: EAGAIN), and so can the disk

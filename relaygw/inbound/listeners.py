@@ -151,7 +151,7 @@ class FrontService:
             task.cancel()
         self._count()
         if self._authenticator is not None:
-            self._authenticator.close()
+            self._authenticator.passwords.close()
 
     def _activated(self, settings: Listener, *, max_connections: int) -> ActiveListener:
         name = str(settings.bind)

@@ -38,22 +38,14 @@ class Authenticator:
     def __init__(self, users: Iterable[User]) -> None:
         listed = tuple(users)
         self._logins = {user.name: Login(user) for user in listed}
-        self._passwords = Passwords({user.name: user.password_hash for user in listed})
-
-    def close(self) -> None:
-        """Stop the threads."""
-        self._passwords.close()
-
-    def is_known(self, name: str) -> bool:
-        """True if there is such a user; for the log, never for the client."""
-        return self._passwords.is_known(name)
+        self.passwords = Passwords({user.name: user.password_hash for user in listed})
 
     async def log_in(self, name: str, password: bytes, *, guesser: str) -> Login | None:
         """Return the login, or None, which takes a while. Raises LoginBusy.
 
         `guesser` is whoever failures are counted for.
         """
-        is_right = await self._passwords.verify(name, password, guesser=guesser)
+        is_right = await self.passwords.verify(name, password, guesser=guesser)
         return self._logins[name] if is_right else None
 
 
@@ -133,7 +125,7 @@ async def _verify(session: Session, mechanism: str, name: bytes, password: bytes
         session.connection.say(replies.LOGGED_IN)
         return
     # an unknown name may be a password in the wrong field
-    shown = user if authenticator.is_known(user) else "(unknown)"
+    shown = user if authenticator.passwords.is_known(user) else "(unknown)"
     session.listener.note(
         f"warning: {peer}: SASL {mechanism} authentication failed: sasl_username={shown}"
     )

@@ -93,11 +93,11 @@ class Maildrop:
                 try:
                     await self._serve(path)
                 except MaildropUnusable as error:
-                    self._complain(str(error))
-                    await self._rest(REOPEN_S)
+                    self._warn_once(str(error))
+                    await self._sleep(REOPEN_S)
                 except Exception as error:
-                    self._complain(f"maildrop {path}: {type(error).__name__}: {error}")
-                    await self._rest(POLL_S)
+                    self._warn_once(f"maildrop {path}: {type(error).__name__}: {error}")
+                    await self._sleep(POLL_S)
         finally:
             self._thread.shutdown(wait=False)
 
@@ -109,7 +109,7 @@ class Maildrop:
         pickup = self._pickup_at(directory)
         try:
             while not directory.try_lock():  # another front takes it
-                await self._rest(POLL_S)
+                await self._sleep(POLL_S)
                 if self._retired.is_set() or not directory.is_current():
                     return
             async with QueueListing(directory, self._store, self._log):
@@ -155,13 +155,13 @@ class Maildrop:
     async def _pause(self) -> None:
         """Return when there may be something to do."""
         if self._backoff_s:
-            await self._rest(self._backoff_s)
+            await self._sleep(self._backoff_s)
             return
         await asyncio.sleep(_LEAST_PAUSE_S)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._wake.wait(), POLL_S)
 
-    async def _rest(self, delay_s: float) -> None:
+    async def _sleep(self, delay_s: float) -> None:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._retired.wait(), delay_s)
 
@@ -169,15 +169,15 @@ class Maildrop:
 
     def _back_off(self, error: Exception) -> None:
         self._backoff_s = min(max(1.0, 2 * self._backoff_s), MAX_BACKOFF_S)
-        self._complain(f"{error}; local mail stays in the maildrop and is tried again")
+        self._warn_once(f"{error}; local mail stays in the maildrop and is tried again")
 
     def _recover(self) -> None:
         if self._trouble:
             self._log.note("pickup", "local mail is taken again")
         self._trouble, self._backoff_s = "", 0.0
 
-    def _complain(self, text: str) -> None:
-        """Say what is wrong, once until it is something else."""
+    def _warn_once(self, text: str) -> None:
+        """Write what is wrong, once until it is something else."""
         if text != self._trouble:
             self._trouble = text
             self._log.note("pickup", f"warning: {text}")

@@ -11,9 +11,8 @@ from collections.abc import Callable
 
 from relaygw.errors import SettingsError, StoreUnavailable
 from relaygw.settings.load import LoadedSettings
-from relaygw.store import hints, migrate
+from relaygw.store import hints, migrate, recovery
 from relaygw.store.database import Place
-from relaygw.store.recovery import Recovered
 from relaygw.store.store import Store
 from relaygw.store.store import open_store as open_store_at
 
@@ -72,19 +71,16 @@ def check_schema(loaded: LoadedSettings) -> None:
 
 def examine_queue(loaded: LoadedSettings) -> list[str]:
     """Return what is wrong with the file of a SQLite queue, a line for each; changes nothing."""
-    from relaygw.store.recovery import examine
-
-    return [] if loaded.settings.queue.is_postgres else examine(loaded.settings.queue.url)
+    url = loaded.settings.queue.url
+    return [] if loaded.settings.queue.is_postgres else recovery.examine(url)
 
 
 def recover_queue(
     loaded: LoadedSettings, *, is_released: bool, tell: Callable[[int], None]
-) -> Recovered:
+) -> recovery.Recovered:
     """Put what can be read of a damaged SQLite queue into a new one: see store.recovery."""
-    from relaygw.store.recovery import recover
-
-    now_ms = time.time_ns() // 1_000_000
-    return recover(loaded.settings.queue.url, is_released=is_released, now_ms=now_ms, tell=tell)
+    url, now_ms = loaded.settings.queue.url, time.time_ns() // 1_000_000
+    return recovery.recover(url, is_released=is_released, now_ms=now_ms, tell=tell)
 
 
 def note_settings(loaded: LoadedSettings, *, occasion: str) -> None:

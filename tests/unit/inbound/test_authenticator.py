@@ -23,7 +23,7 @@ def users() -> Iterator[Authenticator]:
         ]
     )
     yield authenticator
-    authenticator.close()
+    authenticator.passwords.close()
 
 
 async def test_a_login_knows_what_its_user_may(users: Authenticator) -> None:
@@ -36,5 +36,5 @@ async def test_a_login_knows_what_its_user_may(users: Authenticator) -> None:
 
 async def test_a_wrong_password_is_no_login(users: Authenticator) -> None:
     assert await users.log_in("shop1", b"else", guesser=GUESSER) is None
-    assert users.is_known("shop1")
-    assert not users.is_known("nobody")
+    assert users.passwords.is_known("shop1")
+    assert not users.passwords.is_known("nobody")
