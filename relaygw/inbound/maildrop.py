@@ -112,7 +112,7 @@ class Maildrop:
                 await self._sleep(POLL_S)
                 if self._retired.is_set() or not directory.is_current():
                     return
-            async with QueueListing(directory, self._store, self._log):
+            async with QueueListing(directory, self._store.queue, self._log):
                 await self._take_mail(directory, pickup)
             await pickup.finish()
         finally:

@@ -25,8 +25,8 @@ from relaygw.inbound.drop_directory import DropDirectory
 from relaygw.mail import drop
 from relaygw.mail.state import DeliveryState
 from relaygw.observe.maillog import MailLog
+from relaygw.store.queue import Queue
 from relaygw.store.queue_entry import Waiting
-from relaygw.store.store import Store
 
 MAX_CLIENTS = 20
 MAX_CLIENTS_OF_A_USER = 4
@@ -59,9 +59,9 @@ class _Progress:
 class QueueListing:
     """Serves the queue at a maildrop for the length of an `async with` block."""
 
-    def __init__(self, directory: DropDirectory, store: Store, log: MailLog) -> None:
+    def __init__(self, directory: DropDirectory, queue: Queue, log: MailLog) -> None:
         self._directory = directory
-        self._store = store
+        self._queue = queue
         self._log = log
         self._listening: socket.socket | None = None
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="mailq")
@@ -156,7 +156,7 @@ class QueueListing:
     def _next_page(self, progress: _Progress) -> bytes:
         """Return the next piece of a report."""
         begun_s = time.thread_time()
-        entries = self._store.queue.waiting(limit=PAGE_MESSAGES, after=progress.after)
+        entries = self._queue.waiting(limit=PAGE_MESSAGES, after=progress.after)
         rows = [compose_rows(entry) for entry in entries]
         if rows and not progress.messages:
             rows.insert(0, HEADINGS)

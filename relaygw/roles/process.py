@@ -213,7 +213,7 @@ def notifier(context: RoleContext) -> Callable[[], None]:
     place = queue_place(context.loaded)
     if not place.is_postgres:
         return lambda: None
-    from relaygw.store.notify import NotifySender
+    from relaygw.store.hints import NotifySender
 
     return NotifySender(place).send
 
@@ -225,7 +225,7 @@ def listening(context: RoleContext, wake: Callable[[], None]) -> Iterator[None]:
     if not place.is_postgres:
         yield
         return
-    from relaygw.store.notify import NotifyListener
+    from relaygw.store.hints import NotifyListener
 
     listener = NotifyListener(place, in_loop(wake))
     try:

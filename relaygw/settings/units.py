@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from functools import partial
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Annotated
 
 from pydantic import BeforeValidator, PlainSerializer
 
-_written = partial(PlainSerializer, return_type=str, when_used="json")
 _MILLISECONDS = {"d": 86_400_000, "h": 3_600_000, "m": 60_000, "s": 1000, "ms": 1}
 _BYTES = {
     "GiB": 2**30,
@@ -156,14 +154,34 @@ def parse_network(value: object) -> IPv4Network | IPv6Network:
     raise ValueError("is not a network; write e.g. 10.0.0.0/8")
 
 
-Duration = Annotated[float, BeforeValidator(parse_duration), _written(format_duration)]
+Duration = Annotated[
+    float,
+    BeforeValidator(parse_duration),
+    PlainSerializer(format_duration, return_type=str, when_used="json"),
+]
 """Seconds, 0 allowed."""
-Interval = Annotated[float, BeforeValidator(parse_interval), _written(format_duration)]
+Interval = Annotated[
+    float,
+    BeforeValidator(parse_interval),
+    PlainSerializer(format_duration, return_type=str, when_used="json"),
+]
 """Seconds, more than 0."""
-Size = Annotated[int, BeforeValidator(parse_size), _written(format_size)]
+Size = Annotated[
+    int,
+    BeforeValidator(parse_size),
+    PlainSerializer(format_size, return_type=str, when_used="json"),
+]
 """Bytes."""
-Share = Annotated[float, BeforeValidator(parse_share), _written(format_share)]
+Share = Annotated[
+    float,
+    BeforeValidator(parse_share),
+    PlainSerializer(format_share, return_type=str, when_used="json"),
+]
 """0…1."""
-Pace = Annotated[Rate, BeforeValidator(parse_rate), _written(format_rate)]
+Pace = Annotated[
+    Rate,
+    BeforeValidator(parse_rate),
+    PlainSerializer(format_rate, return_type=str, when_used="json"),
+]
 """A rate, as `14/s`."""
 Network = Annotated[IPv4Network | IPv6Network, BeforeValidator(parse_network)]

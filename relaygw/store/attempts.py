@@ -290,23 +290,8 @@ def attempts_of(tx: Transaction, queue_id: str) -> list[AttemptEntry]:
     rows = tx.execute(
         select(attempt).where(attempt.c.queue_id == queue_id).order_by(attempt.c.attempt_id)
     )
-    return [
-        AttemptEntry(
-            delivery_no=row.delivery_no,
-            rcpt_no=row.rcpt_no,
-            at_ms=tx.to_local(row.at_ms),
-            since_ms=tx.to_local(row.since_ms),
-            times=row.times,
-            provider=row.provider,
-            relay=row.relay,
-            stage=row.stage,
-            state=AttemptState(row.state),
-            reply=row.reply,
-            dsn=row.dsn,
-            next_at_ms=tx.to_local(row.next_at_ms),
-        )
-        for row in rows
-    ]
+    times = ("at_ms", "since_ms", "next_at_ms")
+    return [tx.entry(AttemptEntry, row, *times, state=AttemptState(row.state)) for row in rows]
 
 
 def record_of(tx: Transaction, queue_id: str) -> MessageRecord:
@@ -321,15 +306,7 @@ def record_of(tx: Transaction, queue_id: str) -> MessageRecord:
         attempts=tuple(attempts_of(tx, queue_id)),
         actions=tuple(actions_on(tx, queue_id)),
         deliveries=tuple(
-            DeliveryCircumstances(
-                delivery_no=row.delivery_no,
-                changed_at_ms=tx.to_local(row.changed_at_ms),
-                held_at_ms=tx.to_local(row.held_at_ms),
-                held_ms=row.held_ms,
-                doubts=row.doubts,
-                reclaims=row.reclaims,
-                lease=row.lease,
-            )
+            tx.entry(DeliveryCircumstances, row, "changed_at_ms", "held_at_ms")
             for row in deliveries
         ),
         finished_at_ms=tx.to_local(finished_at_ms),

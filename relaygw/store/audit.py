@@ -6,7 +6,6 @@ import hashlib
 import secrets
 from collections.abc import Iterator, Sequence
 from dataclasses import astuple, dataclass
-from typing import Any
 
 from sqlalchemy import or_, select
 from sqlalchemy.sql.elements import ColumnElement
@@ -76,7 +75,7 @@ class Audit(Repository):
                 .order_by(audit.c.at_ms.desc())
                 .limit(limit)
             )
-            return [_entry(tx, row) for row in rows]
+            return [tx.entry(AuditEntry, row, "at_ms") for row in rows]
 
 
 def add_audit(tx: Transaction, entry: AuditEntry, affected: int) -> None:
@@ -101,14 +100,7 @@ def actions_on(tx: Transaction, queue_id: str) -> list[AuditEntry]:
         .where(audit.c.target.contains(queue_id, autoescape=True))
         .order_by(audit.c.at_ms, audit.c.audit_id)
     )
-    return [_entry(tx, row) for row in rows if queue_id in row.target.split()]
-
-
-def _entry(tx: Transaction, row: Any) -> AuditEntry:
-    """Return a row of the table as others see it."""
-    values = dict(row._mapping)
-    del values["audit_id"]
-    return AuditEntry(**values | {"at_ms": tx.to_local(row.at_ms)})
+    return [tx.entry(AuditEntry, row, "at_ms") for row in rows if queue_id in row.target.split()]
 
 
 def _conditions(tx: Transaction, trail: Trail) -> Iterator[ColumnElement[bool]]:

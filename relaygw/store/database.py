@@ -9,16 +9,20 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import Enum, auto
-from typing import Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Row
 from sqlalchemy.engine import make_url
 
 from relaygw.errors import StoreUnavailable
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
 Time = TypeVar("Time", int, int | None)
+Entry = TypeVar("Entry", bound="DataclassInstance")
 
 
 class Write(Enum):
@@ -68,6 +72,17 @@ class Transaction:
     def to_local(self, at_ms: Time) -> Time:
         """Return a time of the database by the caller's clock; None and 0 stay as they are."""
         return at_ms - self._ahead_ms if at_ms else at_ms
+
+    def entry(self, kind: type[Entry], row: Row[Any], *times: str, **others: Any) -> Entry:
+        """Return a row as a dataclass, by the names of its fields.
+
+        `times` are those of the caller's clock; `others` are not in the row as they are wanted.
+        """
+        columns = row._mapping
+        found = {one.name: columns[one.name] for one in fields(kind) if one.name not in others}
+        for name in times:
+            found[name] = self.to_local(found[name])
+        return kind(**found, **others)
 
 
 class Database(ABC):

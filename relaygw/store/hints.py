@@ -1,18 +1,31 @@
-"""Wake-up hints between processes of one host: an empty datagram says "look at the queue".
+"""Wake-up hints: "look at the queue".
 
-Nothing depends on a hint: whoever waits also polls each second. A socket that is full,
-gone or was never made is therefore no error.
+Between processes of one host a hint is an empty datagram, between instances that share a
+PostgreSQL database a NOTIFY. Nothing depends on one: whoever waits also polls each second. A
+socket that is full, gone or was never made, and a server that is away, is therefore no error.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
 import socket
+import threading
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import psycopg
+
+    from relaygw.store.database import Place
 
 _TICK_NS = 100_000_000  # file times are coarser than the clock
+CHANNEL = "relaygw_queue"
+_PAUSE_S = 0.02  # many messages, one hint
+_RECONNECT_S = 2.0
+_LISTEN_STEP_S = 1.0
 
 
 def hint_directory(state_dir: Path) -> Path:
@@ -27,7 +40,7 @@ def open_hint_socket(directory: Path, name: str) -> socket.socket | None:
     receiver.setblocking(False)
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with contextlib.suppress(FileNotFoundError):
+        with suppress(FileNotFoundError):
             path.unlink()
         receiver.bind(str(path))
     except OSError:  # a path beyond 107 bytes, for one
@@ -48,7 +61,7 @@ class HintSender:
 
     def send(self) -> None:
         """Send a hint to all; never blocks, never fails."""
-        with contextlib.suppress(OSError):
+        with suppress(OSError):
             changed_at_ns = self._directory.stat().st_mtime_ns
             if changed_at_ns != self._listed_at_ns:
                 self._receivers = [entry.path for entry in os.scandir(self._directory)]
@@ -59,7 +72,7 @@ class HintSender:
             try:
                 self._socket.sendto(b"", receiver)
             except ConnectionRefusedError:  # whoever bound it was killed
-                with contextlib.suppress(OSError):
+                with suppress(OSError):
                     Path(receiver).unlink()
             except OSError:
                 pass  # full, or gone: see above
@@ -67,3 +80,84 @@ class HintSender:
     def close(self) -> None:
         """Close the sending socket."""
         self._socket.close()
+
+
+# --- between instances --------------------------------------------------------------------
+
+
+def _connect(place: Place) -> psycopg.Connection[object]:
+    import psycopg
+
+    # nothing is SET here: through a pooler the next client would get the session with it
+    return psycopg.connect(place.url, password=place.password(), autocommit=True, connect_timeout=5)
+
+
+class NotifySender:
+    """Tells all instances that there is something new; never blocks, never fails.
+
+    Beside the transactions, never in them: a commit that notifies waits for all others that do.
+    Through a pooler hints arrive in session mode only; everything else works in transaction mode,
+    too.
+    """
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
+        self._wanted = threading.Event()
+        self._is_closed = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="notify", daemon=True)
+        self._thread.start()
+
+    def send(self) -> None:
+        """Send a hint soon."""
+        self._wanted.set()
+
+    def close(self) -> None:
+        """Stop; a hint that waits may be lost."""
+        self._is_closed.set()
+        self._wanted.set()
+
+    def _run(self) -> None:
+        connection: psycopg.Connection[object] | None = None
+        while self._wanted.wait() and not self._is_closed.is_set():
+            self._wanted.clear()
+            try:
+                connection = connection or _connect(self._place)
+                connection.execute(f"NOTIFY {CHANNEL}")
+                self._is_closed.wait(_PAUSE_S)
+            except Exception:
+                # the poll finds what this hint was about
+                if connection is not None:
+                    connection.close()
+                connection = None
+                self._is_closed.wait(_RECONNECT_S)
+        if connection is not None:
+            connection.close()
+
+
+class NotifyListener:
+    """Calls `wake`, in a thread of its own, when another instance has something new."""
+
+    def __init__(self, place: Place, wake: Callable[[], None]) -> None:
+        self._place = place
+        self._wake = wake
+        self._is_closed = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="listen", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop within a second."""
+        self._is_closed.set()
+
+    def _run(self) -> None:
+        while not self._is_closed.is_set():
+            with suppress(Exception):  # the poll goes on meanwhile
+                self._listen()
+            self._is_closed.wait(_RECONNECT_S)
+
+    def _listen(self) -> None:
+        with _connect(self._place) as connection:
+            connection.execute(f"LISTEN {CHANNEL}")
+            while not self._is_closed.is_set():
+                for _ in connection.notifies(timeout=_LISTEN_STEP_S, stop_after=1):
+                    if not self._is_closed.is_set():
+                        self._wake()

@@ -113,17 +113,8 @@ class Holds(Repository):
         """Return the holds in force, oldest first."""
         query = select(hold).where(hold.c.released_at_ms.is_(None)).order_by(hold.c.since_ms)
         with self._read() as tx:
-            return [
-                Hold(
-                    scope=row.scope,
-                    key=row.key,
-                    reason=row.reason,
-                    remedy=row.remedy,
-                    since_ms=tx.to_local(row.since_ms),
-                    probe_at_ms=tx.to_local(row.probe_at_ms),
-                )
-                for row in tx.execute(query)
-            ]
+            rows = tx.execute(query)
+            return [tx.entry(Hold, row, "since_ms", "probe_at_ms") for row in rows]
 
     def put_hold(self, new: Hold, *, entry: AuditEntry | None = None) -> bool:
         """Set a hold, or renew its reason and probe time; True if it is new; audited by `entry`.

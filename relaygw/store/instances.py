@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from sqlalchemy import case, delete, insert, select, update
 
@@ -170,15 +170,8 @@ class Instances(Repository):
         """Return the registered instances, by role and age."""
         query = select(instance).order_by(instance.c.role, instance.c.started_at_ms)
         with self._read() as tx:
-            found = [Instance(**row._mapping) for row in tx.execute(query)]
-            return [
-                replace(
-                    one,
-                    started_at_ms=tx.to_local(one.started_at_ms),
-                    heartbeat_at_ms=tx.to_local(one.heartbeat_at_ms),
-                )
-                for one in found
-            ]
+            times = ("started_at_ms", "heartbeat_at_ms")
+            return [tx.entry(Instance, row, *times) for row in tx.execute(query)]
 
 
 def is_alive(tx: Transaction, incarnation: str) -> bool:

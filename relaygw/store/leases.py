@@ -8,19 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from sqlalchemy import func, select, update
+from sqlalchemy import select, update
 
 from relaygw.mail.envelope import ClaimedDelivery, DeliveryUpdate, Rerouting
-from relaygw.mail.state import CLAIMABLE, RecipientState
+from relaygw.mail.state import CLAIMABLE
 from relaygw.store import claims, outcomes
 from relaygw.store.audit import AuditEntry, add_audit
 from relaygw.store.claims import Key
 from relaygw.store.database import Database, Repository, Transaction, Write
 from relaygw.store.instances import has_ended
 from relaygw.store.outcomes import Recorded
-from relaygw.store.queue_entry import IS_IN_DOUBT
+from relaygw.store.queue_entry import IS_IN_DOUBT, lock_messages, part_delivery
 from relaygw.store.statement import BatchStatement, Statement
-from relaygw.store.tables import IS_CLAIMABLE, delivery, message, recipient
+from relaygw.store.tables import IS_CLAIMABLE, delivery
 
 _GIVE_BACK = BatchStatement(
     """
@@ -165,10 +165,7 @@ class Leases(Repository):
 
 def _reroute_parts(tx: Transaction, step: Rerouting) -> int:
     """Leave the first way to the delivery and make one for each of the others."""
-    # whoever adds a delivery to a message locks it: see release
-    tx.execute(
-        select(message.c.queue_id).where(message.c.queue_id == step.queue_id).with_for_update()
-    ).all()
+    lock_messages(tx, [step.queue_id])
     is_it = (delivery.c.queue_id == step.queue_id) & (delivery.c.delivery_no == step.delivery_no)
     row = tx.execute(
         select(delivery)
@@ -177,21 +174,8 @@ def _reroute_parts(tx: Transaction, step: Rerouting) -> int:
     ).one_or_none()
     if row is None:
         return 0
-    last_no = tx.execute(
-        select(func.max(delivery.c.delivery_no)).where(delivery.c.queue_id == step.queue_id)
-    ).scalar_one()
     first, *others = step.ways
     tx.execute(update(delivery).where(is_it).values(route=first.route, stream=first.stream))
-    for number, way in enumerate(others, start=last_no + 1):
-        changed = {"delivery_no": number, "route": way.route, "stream": way.stream}
-        tx.execute(delivery.insert().values(dict(row._mapping) | changed))
-        tx.execute(
-            update(recipient)
-            .where(
-                recipient.c.queue_id == step.queue_id,
-                recipient.c.rcpt_no.in_(way.rcpt_nos),
-                recipient.c.state == RecipientState.PENDING.value,
-            )
-            .values(delivery_no=number)
-        )
+    for way in others:
+        part_delivery(tx, row, way.rcpt_nos, route=way.route, stream=way.stream)
     return len(step.ways)

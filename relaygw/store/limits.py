@@ -11,12 +11,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import delete, select
-
 from relaygw.store.database import Repository, Transaction, Write
 from relaygw.store.instances import has_ended, is_alive
 from relaygw.store.statement import BatchStatement, Row, Statement
-from relaygw.store.tables import permit
 
 TOKEN_LEASE_S = 0.25
 """Tokens are handed out so far ahead, so that no worker keeps the others waiting for long."""
@@ -96,6 +93,14 @@ _SENDERS = Statement(
     """
 )
 _TAKEN_PERMITS = Statement("SELECT slot FROM permit WHERE limit_group = {?}")
+_RELEASE_PERMITS = Statement(
+    """
+    DELETE FROM permit WHERE limit_group = {?} AND slot IN (
+        SELECT slot FROM permit WHERE limit_group = {?} AND incarnation = {?}
+        ORDER BY slot DESC LIMIT {?}
+    )
+    """
+)
 _OWN_PERMITS = Statement(
     "SELECT count(*) FROM permit WHERE limit_group = {?} AND incarnation = {?}"
 )
@@ -171,12 +176,9 @@ class Limits(Repository):
 
     def release_permits(self, limit_group: str, *, count: int, incarnation: str) -> None:
         """Give back `count` permits of a group: the highest, so that a lowered limit is reached."""
-        mine = (permit.c.limit_group == limit_group) & (permit.c.incarnation == incarnation)
-        highest = select(permit.c.slot).where(mine).order_by(permit.c.slot.desc()).limit(count)
         with self._write() as tx:
             if is_alive(tx, incarnation):
-                slots = list(tx.execute(highest).scalars())
-                tx.execute(delete(permit).where(mine, permit.c.slot.in_(slots)))
+                _RELEASE_PERMITS.run(tx, limit_group, limit_group, incarnation, count)
 
     def permits_held(self, limit_group: str, *, incarnation: str) -> int:
         """Return how many permits of a group an incarnation has.

@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import func, select, update
+from sqlalchemy import select
 
-from relaygw.mail.envelope import DeliveryUpdate
+from relaygw.mail.envelope import DeliveryUpdate, RecipientUpdate
 from relaygw.mail.state import DeliveryState, check_transition
 from relaygw.store import attempts
 from relaygw.store.claims import Key
 from relaygw.store.database import Transaction
 from relaygw.store.instances import is_alive
+from relaygw.store.queue_entry import lock_messages, part_delivery
 from relaygw.store.statement import BatchStatement, Row, Statement
-from relaygw.store.tables import delivery, hold_columns, message, recipient
+from relaygw.store.tables import delivery, hold_columns
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,20 +97,7 @@ def record(
     attempts.write(tx, updates, incarnation=incarnation, now_ms=now_ms)
     _RECORD_RECIPIENTS.run(
         tx,
-        [
-            (
-                entry.queue_id,
-                change.rcpt_no,
-                change.state.value,
-                int(change.charged),
-                now_ms,
-                change.provider,
-                change.reply,
-                change.dsn,
-            )
-            for entry in updates
-            for change in entry.recipients
-        ],
+        [_recipient_row(entry, one, now_ms) for entry in updates for one in entry.recipients],
         incarnation,
     )
     for entry in updates:
@@ -160,6 +148,19 @@ def _is_leased(tx: Transaction, entry: DeliveryUpdate, incarnation: str) -> bool
     return bool(_LEASED.fetch(tx, entry.queue_id, entry.delivery_no, incarnation))
 
 
+def _recipient_row(entry: DeliveryUpdate, change: RecipientUpdate, now_ms: int) -> Row:
+    return (
+        entry.queue_id,
+        change.rcpt_no,
+        change.state.value,
+        int(change.charged),
+        now_ms,
+        change.provider,
+        change.reply,
+        change.dsn,
+    )
+
+
 def _delivery_row(tx: Transaction, entry: DeliveryUpdate, now_ms: int) -> Row:
     return (
         entry.queue_id,
@@ -179,31 +180,12 @@ def _delivery_row(tx: Transaction, entry: DeliveryUpdate, now_ms: int) -> Row:
 
 def _hold_apart(tx: Transaction, entry: DeliveryUpdate, now_ms: int) -> None:
     """Move recipients to a new delivery of the same route that is held."""
-    # whoever adds a delivery to a message locks it: see release
-    tx.execute(
-        select(message.c.queue_id).where(message.c.queue_id == entry.queue_id).with_for_update()
-    ).all()
-    old = tx.execute(
-        select(delivery).where(
-            delivery.c.queue_id == entry.queue_id, delivery.c.delivery_no == entry.delivery_no
-        )
-    ).one()
-    last_no = tx.execute(
-        select(func.max(delivery.c.delivery_no)).where(delivery.c.queue_id == entry.queue_id)
-    ).scalar_one()
-    values = dict(old._mapping) | {
-        "delivery_no": last_no + 1,
-        "state": _D.HELD.value,
-        "held_at_ms": now_ms,
-        "lease": None,
-        **hold_columns(entry.held_apart_for),
-    }
-    tx.execute(delivery.insert().values(values))
-    tx.execute(
-        update(recipient)
-        .where(recipient.c.queue_id == entry.queue_id, recipient.c.rcpt_no.in_(entry.held_apart))
-        .values(delivery_no=last_no + 1)
-    )
+    lock_messages(tx, [entry.queue_id])
+    is_it = (delivery.c.queue_id == entry.queue_id) & (delivery.c.delivery_no == entry.delivery_no)
+    row = tx.execute(select(delivery).where(is_it)).one()
+    hold = hold_columns(entry.held_apart_for)
+    held = {"state": _D.HELD.value, "held_at_ms": now_ms, "lease": None, **hold}
+    part_delivery(tx, row, entry.held_apart, **held)
 
 
 # small content goes with the outcome, large content piece by piece later (Janitor.shed_content);

@@ -123,7 +123,7 @@ def _within(gen: PQGen[T], limit_s: float) -> PQGen[T]:
 def create_postgres_engine(place: Place, *, answer_s: float | None = None) -> Engine:
     """Return an engine; the password is read for each connection.
 
-    `answer_s`: how long an answer may take, see answering. Connecting raises StoreUnavailable
+    `answer_s`: how long an answer may take. Connecting raises StoreUnavailable
     when the server may lose what it was told to keep, unless the place allows that.
     """
     engine = create_engine(

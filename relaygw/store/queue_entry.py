@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, fields
 from itertools import groupby
 from operator import itemgetter
 from typing import Any, NamedTuple
 
-from sqlalchemy import ARRAY, Select, Text, and_, any_, bindparam, or_, select
+from sqlalchemy import ARRAY, Select, Text, and_, any_, bindparam, func, or_, select, update
 from sqlalchemy.sql.elements import ColumnElement
 
 from relaygw.mail.envelope import Source
@@ -109,6 +109,27 @@ def lock_messages(tx: Transaction, queue_ids: Sequence[str]) -> None:
     ).all()
 
 
+def part_delivery(tx: Transaction, row: Any, rcpt_nos: Collection[int], **changed: Any) -> None:
+    """Move recipients that wait to a new delivery: a copy of their old one, but for `changed`.
+
+    The message is locked: see `lock_messages`. `row` is the old one.
+    """
+    last_no = tx.execute(
+        select(func.max(delivery.c.delivery_no)).where(delivery.c.queue_id == row.queue_id)
+    ).scalar_one()
+    new = dict(row._mapping) | changed | {"delivery_no": last_no + 1}
+    tx.execute(delivery.insert().values(new))
+    tx.execute(
+        update(recipient)
+        .where(
+            recipient.c.queue_id == row.queue_id,
+            recipient.c.rcpt_no.in_(rcpt_nos),
+            recipient.c.state == RecipientState.PENDING.value,
+        )
+        .values(delivery_no=last_no + 1)
+    )
+
+
 def is_listed(
     tx: Transaction, column: ColumnElement[str], values: Sequence[str]
 ) -> ColumnElement[bool]:
@@ -146,6 +167,7 @@ _RECIPIENT = select(
     recipient.c.attempts,
     recipient.c.changed_at_ms,
 ).order_by(recipient.c.queue_id, recipient.c.rcpt_no)
+_OF_SOURCE = tuple(one.name for one in fields(Source))
 _DELIVERY_STATES = {state.value: state for state in DeliveryState}
 _RECIPIENT_STATES = {state.value: state for state in RecipientState}
 
@@ -213,27 +235,13 @@ def _entry(
     deliveries: Iterable[DeliveryEntry],
     recipients: Iterable[RecipientEntry],
 ) -> QueueEntry:
-    return QueueEntry(
-        queue_id=row.queue_id,
-        accepted_at_ms=tx.to_local(row.accepted_at_ms),
-        sender=row.sender,
-        subject=row.subject,
-        message_id=row.message_id,
-        size_bytes=row.size_bytes,
-        chunk_count=row.chunk_count,
-        mode=row.mode,
-        source=Source(
-            client=row.source_client,
-            helo=row.source_helo,
-            user=row.source_user,
-            listener=row.source_listener,
-            uid=row.source_uid,
-            script=row.source_script,
-            cwd=row.source_cwd,
-            host=row.source_host,
-        ),
-        captured_at_ms=tx.to_local(row.captured_at_ms),
-        read_at_ms=tx.to_local(row.read_at_ms),
+    return tx.entry(
+        QueueEntry,
+        row,
+        "accepted_at_ms",
+        "captured_at_ms",
+        "read_at_ms",
+        source=Source(**{name: getattr(row, f"source_{name}") for name in _OF_SOURCE}),
         deliveries=tuple(deliveries),
         recipients=tuple(recipients),
     )

@@ -47,15 +47,8 @@ class Sessions(Repository):
         query = select(web_session).where(_S.token_hash == token_hash)
         with self._read() as tx:
             found = tx.execute(query).one_or_none()
-            if found is None:
-                return None
-            return WebSession(
-                token_hash=found.token_hash,
-                user_name=found.user_name,
-                created_at_ms=tx.to_local(found.created_at_ms),
-                seen_at_ms=tx.to_local(found.seen_at_ms),
-                expires_at_ms=tx.to_local(found.expires_at_ms),
-            )
+            times = ("created_at_ms", "seen_at_ms", "expires_at_ms")
+            return None if found is None else tx.entry(WebSession, found, *times)
 
     def drop(self, token_hash: str) -> None:
         """End a login."""

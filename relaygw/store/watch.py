@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import delete, func, or_, select, update
+from sqlalchemy import delete, exists, func, or_, select, update
 
 from relaygw.mail.envelope import MailInHand
 from relaygw.mail.state import DeliveryState
@@ -84,25 +84,6 @@ _IN_HAND = Statement(
     ORDER BY delivery.changed_at_ms
     """
 )
-_LOST = Statement(
-    """
-    INSERT INTO lost_instance (incarnation, name, role, pid, heartbeat_at_ms, leases)
-    SELECT incarnation, name, role, pid, heartbeat_at_ms,
-        (SELECT count(*) FROM delivery WHERE delivery.lease = instance.incarnation)
-    FROM instance WHERE incarnation = {?} AND state <> 'draining'
-    ON CONFLICT (incarnation) DO NOTHING
-    """
-)
-_LOST = Statement(
-    """
-    SELECT incarnation, name, role, pid, heartbeat_at_ms, leases FROM lost_instance
-    WHERE heartbeat_at_ms >= {?} AND NOT EXISTS (
-        SELECT 1 FROM instance
-        WHERE instance.name = lost_instance.name AND instance.role = lost_instance.role
-    )
-    ORDER BY heartbeat_at_ms DESC, role
-    """
-)
 
 Count = tuple[str, str]
 """What is counted: series and label, "" where a series has none."""
@@ -166,15 +147,7 @@ class Watch(Repository):
             rows = tx.execute(
                 query.order_by(history.c.slice_at_ms, history.c.series, history.c.label)
             )
-            return [
-                HistoryPoint(
-                    slice_at_ms=tx.to_local(row.slice_at_ms),
-                    series=row.series,
-                    label=row.label,
-                    amount=row.amount,
-                )
-                for row in rows
-            ]
+            return [tx.entry(HistoryPoint, row, "slice_at_ms") for row in rows]
 
     def forget_watched(self, before_ms: int) -> bool:
         """Delete a day of history before a time, and incidents over by then; True if more is left.
@@ -295,20 +268,16 @@ class Watch(Repository):
 
         Without those of a name and role that is registered again.
         """
+        is_back = exists().where(
+            instance.c.name == lost_instance.c.name, instance.c.role == lost_instance.c.role
+        )
         with self._read() as tx:
-            return [
-                LostInstance(
-                    incarnation=incarnation,
-                    name=name,
-                    role=role,
-                    pid=pid,
-                    heartbeat_at_ms=tx.to_local(heartbeat_at_ms),
-                    leases=leases,
-                )
-                for incarnation, name, role, pid, heartbeat_at_ms, leases in _LOST.fetch(
-                    tx, tx.to_stored(since_ms)
-                )
-            ]
+            rows = tx.execute(
+                select(lost_instance)
+                .where(lost_instance.c.heartbeat_at_ms >= tx.to_stored(since_ms), ~is_back)
+                .order_by(lost_instance.c.heartbeat_at_ms.desc(), lost_instance.c.role)
+            )
+            return [tx.entry(LostInstance, row, "heartbeat_at_ms") for row in rows]
 
 
 def slice_of(at_ms: int) -> int:
@@ -317,16 +286,8 @@ def slice_of(at_ms: int) -> int:
 
 
 def _incident(tx: Transaction, row: Any) -> Incident:
-    values = dict(row._mapping)
-    return Incident(
-        **values
-        | {
-            "since_ms": tx.to_local(row.since_ms),
-            "recovered_at_ms": tx.to_local(row.recovered_at_ms),
-            "told": tuple(json.loads(row.told)),
-            "recovery_told": tuple(json.loads(row.recovery_told)),
-        }
-    )
+    told = {name: tuple(json.loads(getattr(row, name))) for name in ("told", "recovery_told")}
+    return tx.entry(Incident, row, "since_ms", "recovered_at_ms", **told)
 
 
 def _has_duty(tx: Transaction, name: str, incarnation: str) -> bool | None:

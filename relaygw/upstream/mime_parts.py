@@ -129,10 +129,7 @@ class MimeTree:
         self._close(0, len(self._content))
 
     def _delimiter(self, start: int) -> tuple[int | None, bool, int]:
-        """Return the level of the multipart that a line delimits, None for none of the open ones.
-
-        Then whether it is the last delimiter of that one, and where the line ends.
-        """
+        """Return of which open multipart a line delimits parts, if it is its last, and its end."""
         self._count("lines that begin with two hyphens")
         line_end = self._content.find(b"\r\n", start)
         end = len(self._content) if line_end < 0 else line_end

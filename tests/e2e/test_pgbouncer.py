@@ -16,7 +16,7 @@ import psycopg
 import pytest
 
 from relaygw.store.database import Place
-from relaygw.store.notify import NotifySender
+from relaygw.store.hints import NotifySender
 from tests.e2e.fleet import arrived, send_all, starter, worker_of
 from tests.e2e.gateway import provider_settings
 from tests.e2e.ports import free_port

@@ -88,8 +88,7 @@ async def running(
     **more: Any,
 ) -> AsyncIterator[Rig]:
     url = f"sqlite:///{directory}/queue.db"
-    if not (directory / "queue.db").exists():  # else the worker is started again
-        make_queue(url)
+    make_queue(url)
     store = store_class(url, keep_content=False)
     store.instances.register(
         Instance(incarnation="w", name="gw", role="delivery", pid=1, version="1", fingerprint="f")

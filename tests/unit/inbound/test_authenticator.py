@@ -8,7 +8,7 @@ import argon2
 import pytest
 
 from relaygw.inbound.login import Authenticator
-from relaygw.settings.listener import User
+from relaygw.settings.model import User
 
 GUESSER = "198.51.100.7"
 

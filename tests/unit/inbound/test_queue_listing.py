@@ -83,7 +83,7 @@ def rig(tmp_path: Path) -> Iterator[Rig]:
     directory = DropDirectory(tmp_path / "maildrop", None)
     written = io.StringIO()
     log = text_log(written)
-    yield Rig(store, directory, written, QueueListing(directory, store, log))
+    yield Rig(store, directory, written, QueueListing(directory, store.queue, log))
     directory.close()
     store.close()
 
