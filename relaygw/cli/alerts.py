@@ -10,9 +10,10 @@ from typing import Any
 import click
 
 from relaygw.cli.frame import Command, CommandFailed, Group, Invocation, pass_invocation
-from relaygw.cli.text import age, as_json, clock_ms, fitted, labelled, terminal_width
+from relaygw.cli.text import as_json, fitted, labelled, terminal_width
 from relaygw.errors import RelaygwError
-from relaygw.mail.clock import rfc3339
+from relaygw.mail.clock import clock_ms, rfc3339
+from relaygw.mail.words import age
 from relaygw.settings.alerts import Alert, channel_name
 from relaygw.settings.model import Settings
 from relaygw.store.watch import Incident

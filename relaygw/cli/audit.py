@@ -8,8 +8,8 @@ import click
 
 from relaygw.cli.frame import Command, Invocation, number_from_1, pass_invocation
 from relaygw.cli.selection import not_empty, take_duration
-from relaygw.cli.text import as_json, clock_ms, fitted, terminal_width
-from relaygw.mail.clock import rfc3339
+from relaygw.cli.text import as_json, fitted, terminal_width
+from relaygw.mail.clock import clock_ms, rfc3339
 from relaygw.operations.audit import SETTINGS_CHANGE, audit_object, settings_change_words
 from relaygw.store.audit import AuditEntry, Trail
 

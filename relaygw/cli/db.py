@@ -16,7 +16,8 @@ from relaygw.cli.frame import (
     pass_invocation,
 )
 from relaygw.cli.progress import Progress
-from relaygw.cli.text import counted, printable
+from relaygw.cli.text import printable
+from relaygw.mail.words import counted
 
 if TYPE_CHECKING:
     from relaygw.store.recovery import Recovered

@@ -34,8 +34,9 @@ from relaygw.cli.frame import (
     warn,
 )
 from relaygw.cli.selection import PAGE_MESSAGES
-from relaygw.cli.text import as_json, clock_ms, printable
+from relaygw.cli.text import as_json, printable
 from relaygw.errors import StoreUnavailable
+from relaygw.mail.clock import clock_ms
 from relaygw.mail.state import DeliveryState
 from relaygw.operations.queue_actions import RETRY, Order, change_queued
 from relaygw.operations.status import SILENT_AFTER_S

@@ -19,7 +19,9 @@ from relaygw.cli.frame import Invocation, warn
 from relaygw.cli.messages import head_row, row
 from relaygw.cli.progress import Progress
 from relaygw.cli.selection import STDIN, Choice, Decorator
-from relaygw.cli.text import as_json, clock_ms, counted, terminal_width
+from relaygw.cli.text import as_json, terminal_width
+from relaygw.mail.clock import clock_ms
+from relaygw.mail.words import counted
 from relaygw.operations.queue_actions import LeftAlone, Result, batches
 from relaygw.store.queue_entry import QueueEntry
 

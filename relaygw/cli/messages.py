@@ -9,20 +9,11 @@ from collections.abc import Iterable, Iterator
 import click
 
 from relaygw.cli.frame import CommandFailed, warn
-from relaygw.cli.text import (
-    age,
-    as_json,
-    clock_ms,
-    counted,
-    cut,
-    fitted,
-    labelled,
-    moment,
-    size,
-    terminal_width,
-)
+from relaygw.cli.text import as_json, cut, fitted, labelled, moment, terminal_width
+from relaygw.mail.clock import clock_ms
 from relaygw.mail.envelope import Released
 from relaygw.mail.state import DeliveryState, RecipientState
+from relaygw.mail.words import age, counted, size
 from relaygw.operations.queue_object import leading_delivery, next_attempt_at_ms, queue_object
 from relaygw.store.queue_entry import DeliveryEntry, QueueEntry, RecipientEntry
 from relaygw.store.store import Store, read_content

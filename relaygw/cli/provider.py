@@ -9,17 +9,9 @@ import click
 
 from relaygw.cli.frame import CommandFailed, Group, Invocation, login_name, pass_invocation
 from relaygw.cli.provider_presets import presets
-from relaygw.cli.text import (
-    age,
-    as_json,
-    clock_ms,
-    counted,
-    fitted,
-    labelled,
-    moment,
-    terminal_width,
-)
-from relaygw.mail.clock import rfc3339
+from relaygw.cli.text import as_json, fitted, labelled, moment, terminal_width
+from relaygw.mail.clock import clock_ms, rfc3339
+from relaygw.mail.words import age, counted
 from relaygw.operations.providers import (
     Usage,
     hold_provider,

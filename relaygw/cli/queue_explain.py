@@ -11,7 +11,8 @@ import click
 
 from relaygw.cli.frame import Command, Invocation, pass_invocation, warn
 from relaygw.cli.selection import choose, some_ids_argument
-from relaygw.cli.text import as_json, clock_ms, moment, printable, terminal_width
+from relaygw.cli.text import as_json, moment, printable, terminal_width
+from relaygw.mail.clock import clock_ms
 from relaygw.operations.story import tell_story
 from relaygw.policy.story import Note, Outlook, Story, StoryEvent, as_object
 

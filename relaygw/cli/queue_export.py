@@ -18,10 +18,11 @@ import click
 from relaygw.cli.frame import Command, CommandFailed, Invocation, login_name, pass_invocation, warn
 from relaygw.cli.progress import Progress
 from relaygw.cli.selection import QUEUE_OPTIONS, Choice, choose, found, ids_argument, options
-from relaygw.cli.text import clock_ms, counted, printable
-from relaygw.mail.clock import rfc3339
+from relaygw.cli.text import printable
+from relaygw.mail.clock import clock_ms, rfc3339
 from relaygw.mail.exported import Exported, as_entry, as_line
 from relaygw.mail.state import RecipientState
+from relaygw.mail.words import counted
 from relaygw.operations.queue_object import leading_delivery
 from relaygw.store.audit import AuditEntry
 from relaygw.store.queue_entry import QueueEntry

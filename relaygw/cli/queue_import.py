@@ -20,14 +20,16 @@ import click
 from relaygw.cli.frame import Command, CommandFailed, Invocation, login_name, pass_invocation, warn
 from relaygw.cli.progress import Progress
 from relaygw.cli.selection import STDIN
-from relaygw.cli.text import as_json, clock_ms, counted, printable
+from relaygw.cli.text import as_json, printable
 from relaygw.errors import AlreadyAccepted, InvalidAddress
 from relaygw.inbound.intake import Intake
 from relaygw.inbound.local_mail import Importer
 from relaygw.mail.address import MAX_PATH_BYTES, check_address
+from relaygw.mail.clock import clock_ms
 from relaygw.mail.envelope import AcceptedMessage
 from relaygw.mail.exported import Exported, NotExported, exported, from_line, read_entries
 from relaygw.mail.state import OPEN, DeliveryState, RecipientState
+from relaygw.mail.words import counted
 from relaygw.operations.selectors import NULL_SENDER
 from relaygw.store.audit import AuditEntry
 from relaygw.store.store import Store

@@ -43,9 +43,11 @@ from relaygw.cli.selection import (
     options,
     with_latest,
 )
-from relaygw.cli.text import as_json, clock_ms, counted, fitted, printable, terminal_width
+from relaygw.cli.text import as_json, fitted, printable, terminal_width
 from relaygw.errors import InvalidAddress
+from relaygw.mail.clock import clock_ms
 from relaygw.mail.envelope import Released
+from relaygw.mail.words import counted
 from relaygw.operations.captured import plan_release, release_captured
 from relaygw.operations.release_plan import ReleaseRequest, ReleaseResult
 from relaygw.operations.selectors import ANY_STATE

@@ -15,7 +15,7 @@ from typing import Any
 import click
 
 from relaygw.cli.frame import number_from_1
-from relaygw.cli.text import clock_ms
+from relaygw.mail.clock import clock_ms
 from relaygw.mail.search import parse_search
 from relaygw.mail.state import OPEN, DeliveryState
 from relaygw.operations.selectors import (

@@ -15,9 +15,10 @@ import click
 
 from relaygw import __version__
 from relaygw.cli.frame import Command, CommandFailed, Invocation, pass_invocation
-from relaygw.cli.text import clock_ms, moment, printable
+from relaygw.cli.text import moment, printable
 from relaygw.errors import InvalidAddress
 from relaygw.mail.address import check_address
+from relaygw.mail.clock import clock_ms
 from relaygw.mail.reply import provider_id
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.operations.selectors import ANY_STATE

@@ -9,8 +9,9 @@ import click
 from relaygw import __version__
 from relaygw.cli.frame import Command, Invocation, pass_invocation, warn
 from relaygw.cli.provider import slowed_lines
-from relaygw.cli.text import age, as_json, fitted, labelled, moment, printable
+from relaygw.cli.text import as_json, fitted, labelled, moment, printable
 from relaygw.mail.state import DeliveryState
+from relaygw.mail.words import age
 from relaygw.operations.status import (
     Snapshot,
     lanes_of,

@@ -9,19 +9,14 @@ from __future__ import annotations
 import json
 import shutil
 import textwrap
-import time
 import unicodedata
-from datetime import UTC, datetime
 
-_UNITS_S = ((86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
+from relaygw.mail.clock import utc_text
+from relaygw.mail.words import age
+
 _LABEL_WIDTH = 12
 _SECOND_CELL = "\0"  # not printable, so it is in no text
 DEFAULT_WIDTH = 80
-
-
-def clock_ms() -> int:
-    """Return the time of this machine."""
-    return time.time_ns() // 1_000_000
 
 
 def as_json(value: object) -> str:
@@ -94,37 +89,8 @@ def labelled(label: str, text: str, *, indent: int = 0, breaks_words: bool = Fal
     return folded.replace(_SECOND_CELL, "")
 
 
-def age(duration_ms: int) -> str:
-    """Return a duration in its largest whole unit: `12s`, `5m`, `3h`, `7d`."""
-    seconds = max(0, duration_ms) // 1000
-    for unit_s, unit in _UNITS_S:
-        if seconds >= unit_s:
-            return f"{seconds // unit_s}{unit}"
-    return "0s"
-
-
-def size(size_bytes: int) -> str:
-    """Return a size in at most five characters: `812`, `4.2k`, `25M`."""
-    if size_bytes < 1000:
-        return str(size_bytes)
-    amount = float(size_bytes)
-    for unit in "kMGT":
-        amount /= 1000
-        if amount < 9.95:
-            return f"{amount:.1f}{unit}"
-        if amount < 999.5:
-            return f"{amount:.0f}{unit}"
-    return "huge"
-
-
 def moment(at_ms: int, now_ms: int) -> str:
     """Return a time and how far it is from now, for people."""
-    at = f"{datetime.fromtimestamp(at_ms // 1000, UTC):%Y-%m-%d %H:%M:%S} UTC"
     if at_ms > now_ms:
-        return f"{at} (in {age(at_ms - now_ms)})"
-    return f"{at} ({age(now_ms - at_ms)} ago)"
-
-
-def counted(number: int, noun: str) -> str:
-    """Return `1 message`, `3 messages`."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+        return f"{utc_text(at_ms)} (in {age(at_ms - now_ms)})"
+    return f"{utc_text(at_ms)} ({age(now_ms - at_ms)} ago)"

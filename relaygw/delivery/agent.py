@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
@@ -22,6 +21,7 @@ from relaygw.delivery.learning import Consequence, Learning
 from relaygw.delivery.leases import Leases
 from relaygw.delivery.outcome import Outcomes
 from relaygw.errors import StoreUnavailable
+from relaygw.mail.clock import clock_ms
 from relaygw.mail.envelope import ClaimedDelivery
 from relaygw.mail.hold import HoldCause, HoldCode
 from relaygw.mail.outcome import AttemptReport, Verdict
@@ -148,7 +148,7 @@ class DeliveryAgent:
         consequence = Consequence()
         if report.outcomes:
             consequence = await self._learn(gate, claimed, report, was_held=was_held)
-        now_ms = time.time_ns() // 1_000_000
+        now_ms = clock_ms()
         seen, since_ms = await self._of_old_age(gate, claimed, now_ms)
         rest = given_back(claimed, now_ms) if attempt.has_rest else None
         update = self._outcomes.settled(
@@ -238,7 +238,7 @@ class DeliveryAgent:
         verdicts = {outcome.verdict for outcome in attempt.outcomes[attempt.recorded :]}
         if verdicts.isdisjoint(_KEPT):
             return True
-        now_ms = time.time_ns() // 1_000_000
+        now_ms = clock_ms()
         is_recorded = await self._outcomes.record_part(attempt, report, now_ms)
         if not is_recorded:
             attempt.is_ended = True  # others have the rest, and this part was told of

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 from relaygw.delivery.brake import Brake
+from relaygw.mail.clock import clock_ms
 from relaygw.mail.envelope import ClaimedDelivery
 from relaygw.mail.hold import sender_domain
 from relaygw.mail.outcome import Meaning
@@ -364,7 +365,7 @@ class Gate:
         self.account = replace(
             self.account,
             ceiling_connections=max(1, others),
-            connections_at_ms=time.time_ns() // 1_000_000,
+            connections_at_ms=clock_ms(),
         )
         return THROTTLED_WAIT_S if others else self.note_throttle(meaning, now_s)
 

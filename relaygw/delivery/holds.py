@@ -15,6 +15,7 @@ from dataclasses import replace
 from relaygw.delivery.brake import BRAKED, hold_reason, is_of_brake
 from relaygw.delivery.context import WorkerContext
 from relaygw.delivery.gate import Gate
+from relaygw.mail.clock import clock_ms, local_time
 from relaygw.mail.hold import OF_CONFIGURATION, HoldCause, provider_down, sender_domain
 from relaygw.mail.outcome import BEFORE_MAIL, RecipientOutcome, Scope
 from relaygw.policy.pacing import ladder_step
@@ -64,7 +65,7 @@ class Holds:
     async def _made_due(self, hold: Hold) -> Hold:
         if hold.probe_at_ms is None:
             return hold
-        hold = replace(hold, probe_at_ms=_now_ms())
+        hold = replace(hold, probe_at_ms=clock_ms())
         await self._context.call(self._store.holds.put_hold, hold)
         return hold
 
@@ -95,7 +96,7 @@ class Holds:
         key = f"{gate.provider} {domain}"
         for hold in await self._context.call(self._store.holds.in_force):
             if hold.scope == Scope.SENDER_DOMAIN and hold.key == key:
-                at_ms = _now_ms() + int(PROBE_LADDER_S[0] * 1000)
+                at_ms = clock_ms() + int(PROBE_LADDER_S[0] * 1000)
                 await self._context.call(
                     self._store.holds.put_hold, replace(hold, probe_at_ms=at_ms)
                 )
@@ -117,7 +118,7 @@ class Holds:
 
     async def put_quota(self, gate: Gate, quota: int, wait_s: float) -> None:
         """Hold the provider until its daily quota has room again."""
-        at = time.strftime("%d %b %H:%M", time.localtime(time.time() + wait_s))
+        at = f"{local_time(clock_ms() + int(wait_s * 1000)):%d %b %H:%M}"
         reason = f"daily_quota of {quota} is used up; the next goes at {at}"
         gate.is_probed_by_mail = True
         remedy = "wait, or raise daily_quota"
@@ -173,7 +174,7 @@ class Holds:
 
     async def _drop(self, gate: Gate, scopes: Iterable[Scope], key: str) -> bool:
         def drop() -> bool:
-            now_ms = _now_ms()
+            now_ms = clock_ms()
             dropped = [
                 self._store.holds.drop_hold(scope.value, key, now_ms=now_ms) for scope in scopes
             ]
@@ -208,7 +209,7 @@ class Holds:
 
     async def _release(self, cause: HoldCause, trouble: str = _NOT_RELEASED, *, limit: int) -> int:
         released = await self._context.ask(
-            trouble, self._store.holds.release_held, cause, limit=limit, now_ms=_now_ms()
+            trouble, self._store.holds.release_held, cause, limit=limit, now_ms=clock_ms()
         )
         return released or 0
 
@@ -230,7 +231,7 @@ def _obey_provider(gate: Gate, in_force: Sequence[Hold]) -> None:
 
 def new_hold(scope: str, key: str, reason: str, remedy: str, wait_s: float) -> Hold:
     """Return a hold that begins now and is probed after `wait_s`."""
-    now_ms = _now_ms()
+    now_ms = clock_ms()
     return Hold(
         scope=str(scope),
         key=key,
@@ -239,10 +240,6 @@ def new_hold(scope: str, key: str, reason: str, remedy: str, wait_s: float) -> H
         since_ms=now_ms,
         probe_at_ms=now_ms + int(wait_s * 1000),
     )
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000
 
 
 def _here_s(at_ms: int) -> float:

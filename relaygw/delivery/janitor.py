@@ -6,11 +6,11 @@ Works in small steps, each a short transaction, so that the front never waits fo
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable
 
 from relaygw.delivery.leases import LEASE_S
 from relaygw.errors import StoreUnavailable
+from relaygw.mail.clock import clock_ms
 from relaygw.observe.maillog import MailLog
 from relaygw.settings.model import Settings
 from relaygw.store.lifelines import Begun
@@ -91,7 +91,7 @@ class Janitor:
     async def _forget_watched(self) -> None:
         has_more = True
         while has_more:
-            before_ms = time.time_ns() // 1_000_000 - int(WATCHED_S * 1000)
+            before_ms = clock_ms() - int(WATCHED_S * 1000)
             has_more = await asyncio.to_thread(self._store.watch.forget_watched, before_ms)
             await asyncio.sleep(_PAUSE_S)
 
@@ -100,7 +100,7 @@ class Janitor:
         keep_ms = int(self._settings.queue.keep_content * 1000)
         has_more = True
         while has_more:
-            before_ms = time.time_ns() // 1_000_000 - keep_ms
+            before_ms = clock_ms() - keep_ms
             has_more = await asyncio.to_thread(self._store.janitor.shed_content, before_ms)
             await asyncio.sleep(_SHED_PAUSE_S)
 
@@ -153,7 +153,7 @@ class Janitor:
         return self._purge_older_than(orphans=ORPHANS_S)
 
     def _purge_older_than(self, **ages_s: float) -> int:
-        now_ms = time.time_ns() // 1_000_000
+        now_ms = clock_ms()
         cutoffs = {name: now_ms - int(age_s * 1000) for name, age_s in ages_s.items()}
         return self._store.janitor.purge(cutoffs, limit=PURGE_LIMIT)
 

@@ -15,6 +15,7 @@ from relaygw.delivery.gate import DOWN_AFTER_S, THROTTLED_WAIT_S, Gate
 from relaygw.delivery.holds import Holds
 from relaygw.delivery.lanes import Lane
 from relaygw.delivery.outages import Outages
+from relaygw.mail.clock import clock_ms
 from relaygw.mail.envelope import ClaimedDelivery
 from relaygw.mail.hold import HoldCause, sender_domain
 from relaygw.mail.outcome import (
@@ -160,9 +161,7 @@ class Learning:
                 f"provider {gate.provider} asks to slow down at about {ceiling_per_s:.3g}/s; "
                 "its rate is adapted from now on"
             )
-        gate.account = replace(
-            gate.account, ceiling_per_s=ceiling_per_s, ceiling_at_ms=time.time_ns() // 1_000_000
-        )
+        gate.account = replace(gate.account, ceiling_per_s=ceiling_per_s, ceiling_at_ms=clock_ms())
         gate.allowance.forget_tokens()
         with gate.teaching():
             await self._context.call(
@@ -224,7 +223,7 @@ class SenderNotes:
         if refusal is None and not any(o.verdict is Verdict.DELIVERED for o in report.outcomes):
             return
         key = (provider, sender)
-        now_ms = time.time_ns() // 1_000_000
+        now_ms = clock_ms()
         noted_at_ms, last = self._last.get(key, (0, None))
         if now_ms - noted_at_ms < _SENDER_AGAIN_MS and last == refusal:
             return

@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from relaygw.delivery.context import WorkerContext
 from relaygw.errors import RelaygwError
+from relaygw.mail.clock import clock_ms
 from relaygw.mail.envelope import ClaimedDelivery
 from relaygw.store.claims import Key
 
@@ -96,7 +97,7 @@ class Leases:
                 route,
                 limit=limit,
                 incarnation=self._context.incarnation,
-                now_ms=time.time_ns() // 1_000_000,
+                now_ms=clock_ms(),
             )
             if claimed is None:
                 self._unsure.add(route)

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from relaygw.delivery.context import WorkerContext
 from relaygw.delivery.gate import UNREACHABLE_LADDER_S, Gate
 from relaygw.delivery.holds import Holds, new_hold
+from relaygw.mail.clock import clock_ms
 from relaygw.mail.outcome import RecipientOutcome, Verdict
 from relaygw.store.holds import UNREACHABLE, Hold
 from relaygw.upstream.advice import certificate_remedy
@@ -63,7 +64,7 @@ class Outages:
                 self._context.store.holds.drop_hold,
                 UNREACHABLE,
                 gate.provider,
-                now_ms=time.time_ns() // 1_000_000,
+                now_ms=clock_ms(),
             )
         if was_there:
             self._context.note(f"provider {gate.provider} is back")

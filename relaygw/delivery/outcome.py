@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-import time
 from dataclasses import replace
 from functools import partial
 
@@ -19,6 +18,7 @@ from relaygw.delivery.learning import Consequence
 from relaygw.delivery.leases import Leases, key_of
 from relaygw.delivery.recorder import Recorder
 from relaygw.errors import StoreUnavailable
+from relaygw.mail.clock import clock_ms
 from relaygw.mail.envelope import ClaimedDelivery, DeliveryUpdate
 from relaygw.mail.hold import HoldCause, HoldCode, provider_down
 from relaygw.mail.outcome import NO_RELAY, AttemptReport
@@ -131,7 +131,7 @@ class Outcomes:
         Never raises and never waits: it may run while a task is being cancelled. None: the
         recorder has the outcome already.
         """
-        claimed, now_ms = attempt.claimed, time.time_ns() // 1_000_000
+        claimed, now_ms = attempt.claimed, clock_ms()
         if attempt.is_ended:
             if isinstance(error, Exception):
                 self._note_error(claimed, error, "its outcome is kept")
@@ -217,24 +217,24 @@ class Outcomes:
 
     async def put_off(self, claimed: ClaimedDelivery, provider: str, wait_s: float) -> None:
         """Let a delivery wait that only a provider in trouble may take, so that others go on."""
-        due_at_ms = time.time_ns() // 1_000_000 + int(wait_s * 1000)
+        due_at_ms = clock_ms() + int(wait_s * 1000)
         update = unsent(claimed, DeliveryState.DEFERRED, due_at_ms, provider_down(provider))
         await self._recorder.record(update, None, partial(self._leases.forget, [claimed]))
 
     def give_back(self, claimed: ClaimedDelivery) -> None:
         """Return a delivery of which nothing was sent to the queue; the recorder writes it."""
-        update = given_back(claimed, time.time_ns() // 1_000_000)
+        update = given_back(claimed, clock_ms())
         self._recorder.record(update, None, partial(self._leases.forget, [claimed]))
 
     async def record_held(self, attempt: Attempt, cause: HoldCause) -> None:
         """Record that an attempt ends before anybody was asked: it is held."""
-        now_ms = time.time_ns() // 1_000_000
+        now_ms = clock_ms()
         update = unsent(attempt.claimed, DeliveryState.HELD, now_ms, cause)
         await self.record(attempt, update, _NOBODY_ASKED, now_ms)
 
     async def record_unsendable(self, attempt: Attempt) -> None:
         """Record that nobody may receive it now: it is held for the mode, or ends."""
-        now_ms = time.time_ns() // 1_000_000
+        now_ms = clock_ms()
         update = unsent(attempt.claimed, DeliveryState.FINISHED, now_ms)
         if attempt.screened.held:
             mode = HoldCause(HoldCode.MODE)

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from relaygw.delivery.context import WorkerContext
+from relaygw.mail.clock import clock_ms
 from relaygw.mail.content import read_header
 from relaygw.mail.envelope import Rerouting, RouteWay
 from relaygw.mail.hold import HoldCause, HoldCode
@@ -165,7 +166,7 @@ class Reconciler:
         done = self._store.leases.reroute(
             steps,
             entry=AuditEntry(
-                at_ms=time.time_ns() // 1_000_000,
+                at_ms=clock_ms(),
                 actor=_ACTOR,
                 action="queue.reroute",
                 target=" ".join(ids),
@@ -236,7 +237,7 @@ class Reconciler:
     def _let_go(self, keys: Sequence[Key]) -> int:
         if not keys:
             return 0
-        now_ms = time.time_ns() // 1_000_000
+        now_ms = clock_ms()
         return self._store.holds.let_go(keys, _MODE, now_ms=now_ms)
 
     def _permitted(self, page: Iterable[QueueEntry]) -> Iterable[Key]:

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 
 from relaygw.delivery.context import WorkerContext
 from relaygw.errors import StoreUnavailable, Unstorable
+from relaygw.mail.clock import clock_ms
 from relaygw.mail.envelope import DeliveryUpdate
 from relaygw.mail.hold import HoldCause, HoldCode
 from relaygw.mail.state import DeliveryState
@@ -122,7 +123,7 @@ class Recorder:
     def _record(self, updates: Sequence[DeliveryUpdate]) -> None:
         began_s = time.monotonic()
         recorded = self._context.store.leases.record_batch(
-            updates, incarnation=self._context.incarnation, now_ms=time.time_ns() // 1_000_000
+            updates, incarnation=self._context.incarnation, now_ms=clock_ms()
         )
         self._is_alive = self._is_alive and recorded.is_alive
         self._lost.update(recorded.lost)

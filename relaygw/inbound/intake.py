@@ -16,6 +16,7 @@ from pathlib import Path
 
 from relaygw.errors import RelaygwError
 from relaygw.inbound.content import CHUNK_BYTES, ReceivedContent
+from relaygw.mail.clock import clock_ms
 from relaygw.mail.content import HeaderFacts, has_long_line, read_header, without_fields
 from relaygw.mail.dsn import NO_REQUEST, DsnRequest
 from relaygw.mail.envelope import AcceptedMessage, NewDelivery, NewRecipient, Source
@@ -126,7 +127,7 @@ class Intake:
         facts = read_header(content.head, self._router.header_names)
         if facts.hops >= MAX_HOPS and not may_loop:
             raise TooManyHops(f"{facts.hops} Received fields, at most {MAX_HOPS - 1}")
-        now_ms = time.time_ns() // 1_000_000
+        now_ms = clock_ms()
         queue_id = self._ids.next_id(now_ms)
         message_id = facts.message_id or f"<{queue_id}@{self.hostname}>"
         added = self._added_fields(facts, queue_id, message_id, recipients, origin, now_ms)

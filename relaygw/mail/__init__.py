@@ -1,4 +1,4 @@
 """What mail is: addresses, content, replies, states and outcomes.
 
-Pure values and functions, no I/O and no clock. May import `errors` only.
+Pure values and functions without I/O; only `clock` reads the time. May import `errors` only.
 """

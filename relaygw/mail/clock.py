@@ -16,21 +16,21 @@ def clock_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-def utc(at_ms: int) -> datetime:
+def utc_time(at_ms: int) -> datetime:
     """Return a time as an aware datetime."""
     return _EPOCH + timedelta(milliseconds=at_ms)
 
 
-def local(at_ms: int) -> datetime:
+def local_time(at_ms: int) -> datetime:
     """Return a time in this machine's zone, as its mail log has it."""
-    return utc(at_ms).astimezone()
+    return utc_time(at_ms).astimezone()
 
 
 def rfc3339(at_ms: int) -> str:
     """Return a time as programs read it: `2026-01-31T12:00:00.000Z`."""
-    return utc(at_ms).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return utc_time(at_ms).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def utc_text(at_ms: int, form: str = "%Y-%m-%d %H:%M:%S") -> str:
     """Return a time to the second, for people: `2026-01-31 12:00:00 UTC`."""
-    return f"{utc(at_ms):{form}} UTC"
+    return f"{utc_time(at_ms):{form}} UTC"

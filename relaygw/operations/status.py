@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from relaygw import __version__
-from relaygw.mail.clock import rfc3339
+from relaygw.mail.clock import clock_ms, rfc3339
 from relaygw.mail.search import EVERYTHING
 from relaygw.observe.maildrop import LeftMail, look_at_maildrop
 from relaygw.operations.providers import (
@@ -66,7 +65,7 @@ class Snapshot:
 def take_snapshot(store: Store, settings: Settings) -> Snapshot:
     """Ask the store for everything that the screen shows; raises StoreUnavailable."""
     captured, unread = store.sandbox.count_captured(EVERYTHING)
-    now_ms = time.time_ns() // 1_000_000
+    now_ms = clock_ms()
     instances, holds, lanes = (
         store.instances.registered(),
         store.holds.in_force(),

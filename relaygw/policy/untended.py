@@ -8,18 +8,18 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from enum import StrEnum
 
+from relaygw.mail.clock import utc_text
 from relaygw.mail.envelope import HeldMail, MailInHand
 from relaygw.mail.hold import HoldCause, HoldCode
 from relaygw.mail.outcome import Scope
+from relaygw.mail.words import age, counted
 from relaygw.policy.routing import provider_of_route, provider_route
 from relaygw.settings.alerts import Rule
 from relaygw.settings.model import Settings
 from relaygw.settings.provider import Provider
 from relaygw.settings.routes import Stream
-from relaygw.settings.units import format_duration
 
 LOST_MS = 86_400_000
 """For how long a lost instance is told of."""
@@ -187,7 +187,7 @@ def _held(standing: Standing, settings: Settings, now_ms: int) -> Iterator[Unten
             key=why,
             deliveries=number,
             since_ms=oldest.since_ms,
-            summary=f"{_are(number, 'held')}, the longest for {_span(age_s)} "
+            summary=f"{_are(number, 'held')}, the longest for {age(int(age_s * 1000))} "
             f"({' '.join(oldest.examples)}): {what}",
             remedy=remedy,
             examples=oldest.examples,
@@ -292,7 +292,7 @@ def _stuck(in_hand: Iterable[MailInHand], settings: Settings, now_ms: int) -> It
             since_ms=first.since_ms,
             summary=f"delivery worker {first.pid} on {worker} has had {deliveries(len(mine))} in "
             f"hand for longer than an attempt lasts, {first.queue_id} for "
-            f"{_span((now_ms - first.since_ms) / 1000)}",
+            f"{age(now_ms - first.since_ms)}",
             remedy=f"restart the gateway on {worker}: they are queued again; one that was just "
             "being sent may be sent twice",
             examples=tuple(dict.fromkeys(one.queue_id for one in mine[:2])),
@@ -324,7 +324,7 @@ def _lost(name: str, mine: Sequence[LostInstance]) -> Untended:
     roles = ", ".join(dict.fromkeys(one.role for one in mine))
     leases = sum(one.leases for one in mine)
     last_ms = max(one.heartbeat_at_ms for one in mine)
-    at = f"{datetime.fromtimestamp(last_ms // 1000, UTC):%d %b %H:%M:%S} UTC"
+    at = utc_text(last_ms, "%d %b %H:%M:%S")
     had = f"; {deliveries(leases)} it had in hand went back into the queue" if leases else ""
     return Untended(
         kind=Rule.INSTANCE_LOST,
@@ -343,15 +343,8 @@ def _lost(name: str, mine: Sequence[LostInstance]) -> Untended:
 
 def deliveries(number: int) -> str:
     """Return `1 delivery`, `3 deliveries`."""
-    return "1 delivery" if number == 1 else f"{number} deliveries"
+    return counted(number, "delivery", "deliveries")
 
 
 def _are(number: int, what: str) -> str:
     return f"{deliveries(number)} {'is' if number == 1 else 'are'} {what}"
-
-
-def _span(seconds: float) -> str:
-    """Return a span of time in its largest unit."""
-    whole = max(0, int(seconds))
-    unit = next((unit for unit in (86_400, 3600, 60) if whole >= unit), 1)
-    return format_duration(whole - whole % unit)

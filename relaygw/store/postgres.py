@@ -34,6 +34,7 @@ from sqlalchemy.exc import DBAPIError, DisconnectionError, SQLAlchemyError
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from relaygw.errors import AlreadyAccepted, StoreFull, StoreUnavailable, Unstorable
+from relaygw.mail.clock import clock_ms
 from relaygw.store.database import Database, Place, Write
 from relaygw.store.statement import RAW_CURSOR
 
@@ -210,7 +211,7 @@ class PostgresDatabase(Database):
 
     def _here_ms(self) -> int:
         """Return this machine's time."""
-        return time.time_ns() // 1_000_000
+        return clock_ms()
 
     def _ahead_ms(self) -> int:
         if self._measured is None:

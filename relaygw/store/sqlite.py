@@ -30,6 +30,7 @@ from relaygw.errors import (
     StoreUnavailable,
     Unstorable,
 )
+from relaygw.mail.clock import clock_ms
 from relaygw.store import letter_case
 from relaygw.store.database import Database, Write, damage
 from relaygw.store.log_check import DriverError, database_path, driver, lock_directory
@@ -258,7 +259,7 @@ class SqliteDatabase(Database):
 
     def clock_ms(self) -> int:
         """Return this machine's time."""
-        return time.time_ns() // 1_000_000
+        return clock_ms()
 
     def measure_clock(self) -> None:
         """Nothing to do: it is this machine's."""

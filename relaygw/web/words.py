@@ -5,16 +5,14 @@ Times are of this machine's time zone, as in its mail log.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable
-from datetime import UTC, datetime, timedelta
 
+from relaygw.mail import words
+from relaygw.mail.clock import local_time, utc_time
 from relaygw.mail.state import RecipientState
 from relaygw.policy.routing import CAPTURE_ROUTE
 from relaygw.store.queue_entry import QueueEntry, RecipientEntry
 
-_EPOCH = datetime.fromtimestamp(0, UTC)
-_UNITS = ((10**3, "kB"), (10**6, "MB"), (10**9, "GB"))
 _REASONS = (
     ("sandbox mode", "Sandbox mode"),
     ("staging: not on the allow list", "Not on the allow list"),
@@ -23,16 +21,6 @@ _REASONS = (
     ("invalid address", "Not a valid address"),
     ("larger than max_message_size", "Larger than max_message_size"),
 )
-
-
-def now_ms() -> int:
-    """Return the time of this machine."""
-    return time.time_ns() // 1_000_000
-
-
-def local_time(at_ms: int) -> datetime:
-    """Return a time in this machine's zone."""
-    return (_EPOCH + timedelta(milliseconds=at_ms)).astimezone()
 
 
 def exact_time(at_ms: int) -> str:
@@ -50,7 +38,7 @@ def clock_time(at_ms: int, now: int) -> str:
 
 def iso_time(at_ms: int) -> str:
     """Return a time as a machine reads it, UTC."""
-    return (_EPOCH + timedelta(milliseconds=at_ms)).isoformat(timespec="milliseconds")
+    return utc_time(at_ms).isoformat(timespec="milliseconds")
 
 
 def moment(at_ms: int, now: int) -> dict[str, str]:
@@ -68,14 +56,8 @@ def age(at_ms: int | None, now: int) -> str:
     seconds = max(0, now - at_ms) // 1000
     if seconds < 10:
         return "now"
-    if seconds < 60:
-        return f"{seconds} s"
-    if seconds < 3600:
-        return f"{seconds // 60} min"
-    if seconds < 86_400:
-        return f"{seconds // 3600} h"
     if seconds < 7 * 86_400:
-        return f"{seconds // 86_400} d"
+        return words.age(now - at_ms, words.SPACED)
     at, today = local_time(at_ms), local_time(now)
     return f"{at.day} {at:%b}" if at.year == today.year else f"{at:%b %Y}"
 
@@ -92,37 +74,27 @@ def until(at_ms: int | None, now: int) -> str:
     """Return how long until a time: `now`, `in 40 s`, `in 4 min`, `in 3 h`; "" for no time."""
     if at_ms is None:
         return ""
-    seconds = (at_ms - now) // 1000
-    if seconds < 1:
-        return "now"
-    units = ((86_400, "d"), (3600, "h"), (60, "min"), (1, "s"))
-    length, unit = next(each for each in units if seconds >= each[0])
-    return f"in {seconds // length} {unit}"
+    left_ms = at_ms - now
+    return "now" if left_ms < 1000 else f"in {words.age(left_ms, words.SPACED)}"
 
 
 def size(size_bytes: int) -> str:
     """Return a size of three digits at most: `812 B`, `4.1 kB`, `25 MB`."""
-    if size_bytes < 1000:
-        return f"{size_bytes} B"
-    power, unit = next(
-        each for each in _UNITS if size_bytes < 999.5 * each[0] or each is _UNITS[-1]
-    )
-    amount = size_bytes / power
-    return f"{amount:.1f} {unit}" if amount < 9.95 else f"{amount:.0f} {unit}"
+    return words.size(size_bytes, words.SIZES)
 
 
 def counted(number: int, noun: str, plural: str = "") -> str:
     """Return `1 message` or `1,234 messages`."""
-    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+    return words.counted(number, noun, plural, form=",")
 
 
 def reason_words(reason: str | None, route: str = "") -> str:
     """Return in plain words why a recipient was captured."""
     if not reason:
         return "No route matches" if route == CAPTURE_ROUTE else "Nothing may be sent there"
-    for start, words in _REASONS:
+    for start, plain in _REASONS:
         if reason.startswith(start):
-            return words
+            return plain
     return reason[:1].upper() + reason[1:]
 
 

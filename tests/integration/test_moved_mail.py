@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from relaygw.cli.text import clock_ms
+from relaygw.mail.clock import clock_ms
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.operations.queue_actions import MOVE, RELEASE, Order, change_queued
 from relaygw.settings.provider import Provider

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
+from relaygw.mail.words import counted
 from relaygw.operations.queue_actions import ACTIONS
 from relaygw.operations.queue_object import leading_delivery
 from relaygw.operations.story.events import acceptance, attempt_events, endings
 from relaygw.operations.story.facts import Facts, Meanings, gather
 from relaygw.operations.story.outlook import headline, last_advice, prospect, shown_state
-from relaygw.operations.story.words import counted
 from relaygw.policy.story import EventKind, Note, Story, StoryEvent
 from relaygw.settings.model import Settings
 from relaygw.store.audit import AuditEntry

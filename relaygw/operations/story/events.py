@@ -10,9 +10,10 @@ from relaygw.mail.hold import cause_of
 from relaygw.mail.outcome import REPEATED, AttemptState, Meaning, Scope, Stage
 from relaygw.mail.reply import provider_id
 from relaygw.mail.state import RecipientState
+from relaygw.mail.words import span
 from relaygw.operations.story.facts import Facts, Meanings, meaning_notes, reply_of
 from relaygw.operations.story.obstacles import held_words
-from relaygw.operations.story.words import is_before_mail, some_of, span_words, stage_words
+from relaygw.operations.story.words import is_before_mail, some_of, stage_words
 from relaygw.policy.explaining import Explainer, Way
 from relaygw.policy.routing import CAPTURE_ROUTE, provider_of_route
 from relaygw.policy.story import EventKind, Note, StoryEvent
@@ -267,7 +268,7 @@ def _attempt_notes(attempt: AttemptEntry, meaning: Meaning | None) -> Iterator[N
         yield Note("count", "not counted as a try")
     if attempt.next_at_ms is not None:
         wait_ms = attempt.next_at_ms - attempt.at_ms
-        yield Note("then", f"to wait {span_words(wait_ms)}")
+        yield Note("then", f"to wait {span(wait_ms)}")
 
 
 def _audience(facts: Facts, attempt: AttemptEntry) -> str:

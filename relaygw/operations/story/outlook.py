@@ -13,9 +13,10 @@ from relaygw.mail.hold import HoldCause, HoldCode
 from relaygw.mail.outcome import AttemptState, Meaning
 from relaygw.mail.reply import provider_id
 from relaygw.mail.state import DeliveryState, RecipientState
+from relaygw.mail.words import counted, span
 from relaygw.operations.story.facts import Facts, Meanings, is_deleted
 from relaygw.operations.story.obstacles import Obstacle, held_advice, held_words, obstacles
-from relaygw.operations.story.words import counted, seen_from, some_of, span_words
+from relaygw.operations.story.words import seen_from, some_of
 from relaygw.policy.retry import DOUBT_LADDER_S, LEAST_TRIES, given_up_at_ms
 from relaygw.policy.story import Advice, Note, Outlook
 from relaygw.settings.units import format_duration
@@ -97,7 +98,7 @@ def _in_hand(facts: Facts, part: DeliveryEntry) -> Prospect:
     if silent_ms >= _STALE_MS:
         text = (
             f"the worker on {owner.name} that has it in hand is silent for "
-            f"{span_words(silent_ms)}; another one takes it over"
+            f"{span(silent_ms)}; another one takes it over"
         )
         advice = Advice("Look at that machine; what runs is told by:", "relaygw status")
         return _make(facts, part, text, [advice])
@@ -156,7 +157,7 @@ def _with_timer(facts: Facts, part: DeliveryEntry, meanings: Meanings) -> Prospe
 
 
 def _doubt_words(part: DeliveryEntry) -> str:
-    waits = " and ".join(span_words(int(wait_s * 1000)) for wait_s in DOUBT_LADDER_S)
+    waits = " and ".join(span(int(wait_s * 1000)) for wait_s in DOUBT_LADDER_S)
     return (
         f"{part.provider} may have taken it: it is tried again {waits} after, by that provider "
         "alone, then held"
@@ -237,7 +238,7 @@ def _counts(facts: Facts) -> str:
 def _delivered(facts: Facts) -> str:
     recipients = facts.entry.recipients
     last_ms = max(one.changed_at_ms for one in recipients)
-    after = span_words(last_ms - facts.entry.accepted_at_ms)
+    after = span(last_ms - facts.entry.accepted_at_ms)
     names = sorted({one.provider for one in recipients if one.provider})
     by = f" by {' and '.join(names)}" if names else ""
     return f"Delivered{by}, {after} after it was accepted."

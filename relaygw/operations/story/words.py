@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
 
+from relaygw.mail.clock import utc_text
 from relaygw.mail.outcome import BEFORE_MAIL, Stage
+from relaygw.mail.words import span
 
-_UNITS_S = ((86400, "day"), (3600, "hour"), (60, "minute"), (1, "second"))
 _SHOWN = 5
 _STAGES = {
     Stage.CONNECT: "while connecting",
@@ -17,30 +17,11 @@ _STAGES = {
 }
 
 
-def counted(number: int, noun: str, nouns: str | None = None) -> str:
-    """Return `1 message`, `3 messages`; `nouns` is a plural that is not regular."""
-    return f"{number} {noun}" if number == 1 else f"{number} {nouns or noun + 's'}"
-
-
-def span_words(duration_ms: int) -> str:
-    """Return a duration in its largest whole unit: `5 minutes`."""
-    seconds = max(0, duration_ms) // 1000
-    for unit_s, unit in _UNITS_S:
-        if seconds >= unit_s:
-            return counted(seconds // unit_s, unit)
-    return "less than a second"
-
-
-def moment(at_ms: int) -> str:
-    """Return a time to the second, UTC."""
-    return f"{datetime.fromtimestamp(at_ms // 1000, UTC):%Y-%m-%d %H:%M:%S} UTC"
-
-
 def seen_from(at_ms: int, now_ms: int) -> str:
     """Return a time and how far it is from now."""
     if at_ms > now_ms:
-        return f"{moment(at_ms)}, in {span_words(at_ms - now_ms)}"
-    return f"{moment(at_ms)}, {span_words(now_ms - at_ms)} ago"
+        return f"{utc_text(at_ms)}, in {span(at_ms - now_ms)}"
+    return f"{utc_text(at_ms)}, {span(now_ms - at_ms)} ago"
 
 
 def some_of(addresses: Sequence[str]) -> str:

@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from relaygw.mail.clock import clock_ms
 from relaygw.operations.queue_actions import Order, QueueAction, Result
 from relaygw.operations.queue_object import queue_object
 from relaygw.operations.story import tell_story
 from relaygw.policy.story import as_object as story_object
-from relaygw.web import words
 from relaygw.web.api.requests import MAX_NOTE_CHARACTERS, Call, after_of, limit_of
 from relaygw.web.context import WebContext, is_queue_id
 from relaygw.web.problem import Problem
@@ -30,7 +30,7 @@ async def list_messages(web: WebContext, call: Call) -> dict[str, Any]:
     The oldest first. Without `state` and `id`, what still waits.
     """
     limit, after = limit_of(call.given), after_of(call.given)
-    conditions = read_conditions(call.given, now_ms=words.now_ms())
+    conditions = read_conditions(call.given, now_ms=clock_ms())
     entries = await web.read(
         lambda: found_messages(web.store, conditions, limit=limit + 1, after=after)
     )
@@ -55,7 +55,7 @@ async def explain_message(web: WebContext, call: Call) -> dict[str, Any]:
 
     What happened to it, what each reply means, what comes next, what to do.
     """
-    queue_id, now = _id_of(call), words.now_ms()
+    queue_id, now = _id_of(call), clock_ms()
     story = await web.read(lambda: tell_story(web.store, web.settings, queue_id, now_ms=now))
     if story is None:
         raise _missing(queue_id)
@@ -66,7 +66,7 @@ def change_by(action: QueueAction) -> Callable[[WebContext, Call], Awaitable[dic
     """Return the endpoint of an action."""
 
     async def change(web: WebContext, call: Call) -> dict[str, Any]:
-        now = words.now_ms()
+        now = clock_ms()
         choice: QueueChoice = call.body.choice(now_ms=now)
         given = call.body.model_dump(include={"note", "provider", "force"})
         provider = given.get("provider", "")

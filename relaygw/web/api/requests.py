@@ -25,12 +25,12 @@ from starlette.datastructures import QueryParams
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
+from relaygw.mail.clock import clock_ms
 from relaygw.mail.search import read_time_ms
 from relaygw.mail.words import unstorable_sign
 from relaygw.operations.queue_actions import QueueAction
 from relaygw.operations.selectors import ANY_STATE, SELECTORS, Kind
 from relaygw.settings.units import parse_duration
-from relaygw.web import words
 from relaygw.web.api.answers import QueueId, said
 from relaygw.web.api.json_body import WHOLE, read_object
 from relaygw.web.context import is_queue_id
@@ -93,7 +93,7 @@ def since_of(given: QueryParams, *, default_ms: int) -> int:
     if at_ms is not None:
         return at_ms
     try:
-        return words.now_ms() - int(parse_duration(word) * 1000)
+        return clock_ms() - int(parse_duration(word) * 1000)
     except ValueError:
         expected = "2026-01-31T12:00:00Z, or an age like 6h"
         raise Problem(400, f"since {word[:40]!r} is no time", expected=expected) from None

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from relaygw.mail.clock import rfc3339
+from relaygw.mail.clock import clock_ms, rfc3339
 from relaygw.observe.history import Series
 from relaygw.operations.audit import audit_object
 from relaygw.operations.providers import (
@@ -21,7 +21,6 @@ from relaygw.operations.providers import (
 from relaygw.operations.status import status_object, take_snapshot, warnings
 from relaygw.store.audit import Trail
 from relaygw.store.watch import HISTORY_SLICE_MS, HistoryPoint, Incident
-from relaygw.web import words
 from relaygw.web.api.requests import MAX_NOTE_CHARACTERS, Call, limit_of, since_of
 from relaygw.web.context import WebContext
 from relaygw.web.problem import Problem
@@ -43,7 +42,7 @@ async def post_provider_hold(web: WebContext, call: Call) -> dict[str, Any]:
 
     Nothing is sent by it until somebody releases it.
     """
-    name, now = _provider_name(web, call), words.now_ms()
+    name, now = _provider_name(web, call), clock_ms()
     actor, note = call.principal.name, call.body.note[:MAX_NOTE_CHARACTERS]
     is_new = await web.change(
         lambda: hold_provider(web.store, name, actor=actor, now_ms=now, note=note)
@@ -57,7 +56,7 @@ async def post_provider_release(web: WebContext, call: Call) -> dict[str, Any]:
 
     Ends its holds, those of its key and of its sender domains.
     """
-    name, now = _provider_name(web, call), words.now_ms()
+    name, now = _provider_name(web, call), clock_ms()
     actor = call.principal.name
     ended = await web.change(lambda: release_provider(web.store, name, actor=actor, now_ms=now))
     web.wake_workers()
@@ -76,7 +75,7 @@ async def list_incidents(web: WebContext, call: Call) -> dict[str, Any]:
 
     Those that last, and those that ended since; oldest first.
     """
-    since_ms = since_of(call.given, default_ms=words.now_ms() - _DAY_MS)
+    since_ms = since_of(call.given, default_ms=clock_ms() - _DAY_MS)
     found = await web.read(lambda: web.store.watch.incidents(since_ms))
     return {"incidents": [_incident_object(one) for one in found]}
 
@@ -86,7 +85,7 @@ async def list_history(web: WebContext, call: Call) -> dict[str, Any]:
 
     In slices of five minutes, kept for 14 days; slices without anything are left out.
     """
-    since_ms = since_of(call.given, default_ms=words.now_ms() - _HOURS_MS)
+    since_ms = since_of(call.given, default_ms=clock_ms() - _HOURS_MS)
     series = call.given.getlist("series")
     known = [one.value for one in Series]
     for name in series:

@@ -8,6 +8,7 @@ in a 503 is one line and names no path or address, because these pages are open 
 from __future__ import annotations
 
 import time
+import asyncio
 from collections.abc import Awaitable, Callable
 
 from starlette.concurrency import run_in_threadpool
@@ -16,6 +17,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from relaygw.errors import StoreUnavailable
+from relaygw.mail.clock import clock_ms
 from relaygw.store.instances import silent_incarnations
 from relaygw.store.store import Store
 from relaygw.web.context import SharedRead
@@ -41,7 +43,7 @@ def front_problem(store: Store, instance: str | None) -> str | None:
             for entry in store.instances.registered()
             if entry.role == "front" and instance in (None, entry.name)
         ]
-        stale = silent_incarnations(fronts, STALE_AFTER_S, now_ms=time.time_ns() // 1_000_000)
+        stale = silent_incarnations(fronts, STALE_AFTER_S, now_ms=clock_ms())
     except StoreUnavailable:
         return _SILENT_STORE
     if not fronts:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import anyio.to_thread
@@ -19,6 +20,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from relaygw.errors import StoreUnavailable
+from relaygw.mail.clock import clock_ms
 from relaygw.observe.metrics.exposition import GaugeFamily, exposition
 from relaygw.settings.model import Settings
 from relaygw.settings.web import Web
@@ -69,7 +71,7 @@ class MetricsPage:
 
     async def _read(self) -> list[GaugeFamily]:
         def read() -> list[GaugeFamily]:
-            now_ms = time.time_ns() // 1_000_000
+            now_ms = clock_ms()
             return [_store_up(1), *store_gauges(self._store, self._settings, now_ms=now_ms)]
 
         try:

@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from relaygw.mail.clock import local_time
 from relaygw.store.watch import HISTORY_SLICE_MS, HistoryPoint
-from relaygw.web import words
 
 HEIGHT = 100
 """Of the greatest bar, in units of the drawing; each bar is a unit of its own wide."""
@@ -94,7 +94,7 @@ def plot(
 def _bar(at: int, amount: int, most: int, span: Span) -> Bar:
     height = max(2.0, round(HEIGHT * amount / most, 1))
     start_ms = span.start_ms + at * span.step_ms
-    times = (words.local_time(each) for each in (start_ms, start_ms + span.step_ms))
+    times = (local_time(each) for each in (start_ms, start_ms + span.step_ms))
     title = "–".join(f"{each:%H:%M}" for each in times)
     return Bar(x=at, y=HEIGHT - height, height=height, title=f"{title}: {amount:,}")
 

@@ -9,6 +9,7 @@ from starlette.datastructures import FormData
 from starlette.requests import Request
 from starlette.responses import Response
 
+from relaygw.mail.clock import clock_ms
 from relaygw.observe.history import Series
 from relaygw.operations.providers import Usage, hold_provider, holds_of, release_provider
 from relaygw.operations.status import Snapshot
@@ -169,7 +170,7 @@ class ProviderChanges:
         return redirect(request, with_notice("/", did, 1))
 
     def _carry_out(self, name: str, action: str, principal: Principal, form: FormData) -> None:
-        store, now = self._web.store, words.now_ms()
+        store, now = self._web.store, clock_ms()
         if action == "hold":
             note = note_of(form)
             hold_provider(store, name, actor=principal.name, now_ms=now, note=note)

@@ -11,7 +11,6 @@ import hashlib
 import hmac
 import re
 import secrets
-import time
 from base64 import urlsafe_b64encode
 from collections.abc import Iterable
 from threading import Lock
@@ -19,6 +18,7 @@ from threading import Lock
 from starlette.requests import HTTPConnection
 from starlette.responses import Response
 
+from relaygw.mail.clock import clock_ms
 from relaygw.settings.web import WebUser
 from relaygw.store.sessions import WebSession
 from relaygw.store.store import Store
@@ -140,4 +140,4 @@ def _seal(token: str, user: WebUser) -> str:
 
 
 def _now_ms() -> int:
-    return time.time_ns() // 1_000_000
+    return clock_ms()

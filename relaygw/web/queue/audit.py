@@ -8,6 +8,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
+from relaygw.mail.clock import clock_ms
 from relaygw.store.audit import AuditEntry
 from relaygw.web import words
 from relaygw.web.context import WebContext, is_queue_id
@@ -28,7 +29,7 @@ class AuditPage:
         """Show the newest lines of the trail."""
         store = self._web.store
         entries = await self._web.read(lambda: store.audit.entries(limit=MAX_ENTRIES))
-        now = words.now_ms()
+        now = clock_ms()
         context = {
             **self._web.page_context,
             "deeds_found": deeds_of(entries, now=now),

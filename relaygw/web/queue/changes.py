@@ -9,9 +9,9 @@ from starlette.datastructures import FormData
 from starlette.requests import Request
 from starlette.responses import Response
 
+from relaygw.mail.clock import clock_ms
 from relaygw.operations.queue_actions import ACTIONS, Order, QueueAction, Result
 from relaygw.store.queue_entry import QueueEntry
-from relaygw.web import words
 from relaygw.web.context import WebContext
 from relaygw.web.gate.identity import Role, require
 from relaygw.web.inbox import action_of
@@ -34,7 +34,7 @@ class QueueChanges:
         principal = require(request, Role.OPERATOR)
         form = await request.form()
         action = _action(form)
-        choice = read_queue_choice(form, now_ms=words.now_ms())
+        choice = read_queue_choice(form, now_ms=clock_ms())
         back = choice.back_path(form)
         if choice.is_empty:
             return redirect(request, back)
@@ -51,7 +51,7 @@ class QueueChanges:
         if action.takes_provider:
             senders = self._web.provider(provider).senders
             order = replace(order, provider=provider, senders=senders)
-        now = words.now_ms()
+        now = clock_ms()
         result = await self._web.change(
             lambda: carry_out(self._web, action, choice, order, now_ms=now)
         )
@@ -73,7 +73,7 @@ class QueueChanges:
             "action": action,
             "number": number,
             "choice": choice,
-            "rows": make_queue_rows(shown, now=words.now_ms()),
+            "rows": make_queue_rows(shown, now=clock_ms()),
             "more": number - len(shown),
             "providers": list(self._web.settings.providers),
         }

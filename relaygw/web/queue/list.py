@@ -9,6 +9,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
+from relaygw.mail.clock import clock_ms
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.operations.queue_actions import ACTIONS
 from relaygw.operations.queue_object import leading_delivery, next_attempt_at_ms
@@ -95,7 +96,7 @@ class QueueList:
 
     async def show(self, request: Request) -> Response:
         """Show a page of the list."""
-        now = words.now_ms()
+        now = clock_ms()
         conditions = read_conditions(request.query_params, now_ms=now)
         after = request.query_params.get("after", "")
         after = after if is_queue_id(after) else ""

@@ -10,6 +10,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
+from relaygw.mail.clock import clock_ms
 from relaygw.mail.state import RecipientState
 from relaygw.operations.queue_actions import ACTIONS
 from relaygw.operations.queue_object import leading_delivery
@@ -56,7 +57,7 @@ class QueueMessagePage:
         return render(request, "queue_message.html", context)
 
     def _context(self, entry: QueueEntry) -> dict[str, Any]:
-        store, settings, now = self._web.store, self._web.settings, words.now_ms()
+        store, settings, now = self._web.store, self._web.settings, clock_ms()
         leading = leading_delivery(entry)
         states = {part.state for part in entry.deliveries}
         record = store.queue.record_of(entry.queue_id)

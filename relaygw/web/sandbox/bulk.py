@@ -15,6 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
+from relaygw.mail.clock import clock_ms
 from relaygw.operations.captured import delete_captured
 from relaygw.web import words
 from relaygw.web.context import WebContext
@@ -87,7 +88,7 @@ class Bulk:
     ) -> Callable[[list[str]], int]:
         """Return what changes a batch of messages and returns how many changed."""
         store = self._web.store
-        now = words.now_ms()
+        now = clock_ms()
 
         def delete(ids: list[str]) -> int:
             done = delete_captured(

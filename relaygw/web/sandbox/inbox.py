@@ -16,6 +16,7 @@ from starlette.datastructures import FormData
 from starlette.requests import Request
 from starlette.responses import Response
 
+from relaygw.mail.clock import clock_ms
 from relaygw.mail.content import Contact, ContentFacts, hidden_recipients
 from relaygw.mail.search import EVERYTHING, MAX_CHARACTERS, MAX_TERMS
 from relaygw.store.sandbox import CapturedEntry
@@ -156,7 +157,7 @@ class Inbox:
         return {
             **self._web.page_context,
             "query": query,
-            "rows": make_rows(entries, query, now=words.now_ms()),
+            "rows": make_rows(entries, query, now=clock_ms()),
             "total": total,
             "found": found[0],
             "found_unread": found[1],

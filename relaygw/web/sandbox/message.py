@@ -11,6 +11,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
+from relaygw.mail.clock import clock_ms, local_time
 from relaygw.mail.content import Contact, ContentFacts, hidden_recipients, nobody
 from relaygw.mail.envelope import Released
 from relaygw.mail.state import RecipientState
@@ -82,7 +83,7 @@ class MessagePage:
     def _found_and_read(self, request: Request) -> CapturedEntry:
         found = captured_of(self._web, request)
         if found.entry.read_at_ms is None:
-            self._web.store.sandbox.mark_read([found.entry.queue_id], at_ms=words.now_ms())
+            self._web.store.sandbox.mark_read([found.entry.queue_id], at_ms=clock_ms())
         return found
 
     def _neighbours(self, entry: QueueEntry, query: str) -> tuple[str, str]:
@@ -120,7 +121,7 @@ def _envelope_context(found: CapturedEntry, tree: MimeTree) -> dict[str, Any]:
     facts = _people(tree)
     hidden = hidden_recipients(facts, [(one.address, one.original) for one in entry.recipients])
     at_ms = entry.captured_at_ms or entry.accepted_at_ms
-    local = words.local_time(at_ms)
+    local = local_time(at_ms)
     return {
         "entry": entry,
         "subject": entry.subject,

@@ -15,6 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
+from relaygw.mail.clock import clock_ms
 from relaygw.operations.captured import plan_release, release_captured
 from relaygw.operations.release_plan import Copy, ReleaseRequest, ReleaseResult
 from relaygw.web import words
@@ -73,7 +74,7 @@ class ReleasePage:
             self._ids(choice),
             wanted,
             actor=principal.name,
-            now_ms=words.now_ms(),
+            now_ms=clock_ms(),
             detail=choice.words(),
         )
         self._web.wake_workers()

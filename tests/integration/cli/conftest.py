@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from relaygw.cli import main
-from relaygw.cli.text import clock_ms
+from relaygw.mail.clock import clock_ms
 from relaygw.mail.envelope import AcceptedMessage, DeliveryUpdate, NewRecipient, RecipientUpdate
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.store.instances import Instance

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from relaygw.cli.text import clock_ms
+from relaygw.mail.clock import clock_ms
 from relaygw.store.watch import Incident
 from tests.fakes.notice_receiver import Behaviour, NoticeReceiver
 from tests.integration.cli.conftest import Desk

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from relaygw.cli.text import clock_ms
+from relaygw.mail.clock import clock_ms
 from relaygw.mail.envelope import NewDelivery, NewRecipient
 from relaygw.mail.state import DeliveryState, RecipientState
 from tests.integration.cli.conftest import Desk

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from relaygw.cli.text import clock_ms
+from relaygw.mail.clock import clock_ms
 from relaygw.mail.envelope import DeliveryUpdate
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.operations.audit import note_settings

@@ -14,7 +14,7 @@ import pytest
 
 from relaygw.cli.drain import Drain, _Progress
 from relaygw.cli.drain_report import Left, count_drops
-from relaygw.cli.text import clock_ms
+from relaygw.mail.clock import clock_ms
 from relaygw.mail.envelope import DeliveryUpdate, RecipientUpdate
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.store.queue import LaneCount

@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from relaygw.cli import main
-from relaygw.cli.text import clock_ms
+from relaygw.mail.clock import clock_ms
 from relaygw.mail.hold import refused_alike, sender_refused
 from relaygw.mail.state import DeliveryState
 from relaygw.settings.presets import presets

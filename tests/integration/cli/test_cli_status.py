@@ -5,8 +5,8 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-from relaygw.cli.text import clock_ms
 from relaygw.inbound.drop_directory import DropDirectory
+from relaygw.mail.clock import clock_ms
 from relaygw.mail.state import DeliveryState
 from relaygw.store.holds import Hold
 from tests.contract.conftest import instance

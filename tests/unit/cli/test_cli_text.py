@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relaygw.cli.text import age, cells, cut, fitted, labelled, moment, printable, size
+from relaygw.cli.text import cells, cut, fitted, labelled, moment, printable
 from relaygw.mail.clock import rfc3339
+from relaygw.mail.words import age, size
 from tests.tables import each_of
 
 

@@ -13,10 +13,10 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
+from relaygw.mail.clock import clock_ms
 from relaygw.mail.search import EVERYTHING, MailSearch, tag_key
 from relaygw.operations.captured import delete_captured, plan_release, release_captured
 from relaygw.operations.release_plan import ReleaseRequest, ReleaseResult
-from relaygw.web import words
 from relaygw.web.api.json_body import Found, flag, read_object, strings, text
 from relaygw.web.context import WebContext, is_queue_id
 from relaygw.web.gate.identity import Principal, Role, require
@@ -43,7 +43,7 @@ class Changes:
         if ids is not None and query:
             raise HTTPException(400, "write IDs or Search, not both")
         search = search_of(request, query) if query else None
-        at_ms = words.now_ms() if flag(body, "Read") else None
+        at_ms = clock_ms() if flag(body, "Read") else None
 
         def change() -> None:
             chosen = ids if search is None else found_ids(self._web, search)
@@ -99,7 +99,7 @@ class Changes:
 
     def _delete(self, ids: list[str], principal: Principal, detail: str) -> None:
         delete_captured(
-            self._web.store, ids, actor=principal.name, now_ms=words.now_ms(), detail=detail
+            self._web.store, ids, actor=principal.name, now_ms=clock_ms(), detail=detail
         )
 
     def _delete_found(self, search: MailSearch, principal: Principal, detail: str) -> None:
@@ -143,7 +143,7 @@ class Changes:
                 ids,
                 wanted,
                 actor=principal.name,
-                now_ms=words.now_ms(),
+                now_ms=clock_ms(),
                 detail="api",
             )
             if problems := _problems(wanted, done):

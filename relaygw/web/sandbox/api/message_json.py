@@ -9,10 +9,11 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
+from relaygw.mail.clock import utc_time
 from relaygw.mail.content import ContentFacts, hidden_recipients
 from relaygw.store.queue_entry import QueueEntry
 from relaygw.store.sandbox import CapturedEntry
@@ -26,7 +27,6 @@ Json = dict[str, Any]
 MAX_SHOWN_CHARACTERS = 4 * 2**20
 """How much of the text, and of the HTML, of a message is shown."""
 
-_EPOCH = datetime.fromtimestamp(0, UTC)
 _MAX_LINKS = 10
 _LINK = re.compile(r"<([^<>]*)>")
 _LINK_TARGET = re.compile(r"(mailto|https?):[^\s]*\w", re.IGNORECASE)
@@ -132,7 +132,7 @@ def _date(value: str, entry: QueueEntry) -> datetime:
 
 
 def _accepted_at(entry: QueueEntry) -> datetime:
-    return _EPOCH + timedelta(milliseconds=entry.accepted_at_ms)
+    return utc_time(entry.accepted_at_ms)
 
 
 def _rfc3339(at: datetime) -> str:

@@ -23,10 +23,10 @@ from starlette.responses import (
 from starlette.routing import BaseRoute, Route
 
 from relaygw import __version__
+from relaygw.mail.clock import clock_ms
 from relaygw.mail.search import EVERYTHING, MAX_CHARACTERS, MAX_TERMS, MailSearch, parse_search
 from relaygw.store.queue_entry import QueueEntry
 from relaygw.store.sandbox import CapturedEntry
-from relaygw.web import words
 from relaygw.web.context import WebContext
 from relaygw.web.mail.content import FRAME_HEADERS, read_part, source_chunks
 from relaygw.web.mail.html_page import MAX_HTML_CHARACTERS, MailPages, html_part, mail_page
@@ -117,7 +117,7 @@ class OneMessage:
         def read() -> Response:
             found, tree = self._opened(request)
             if found.entry.read_at_ms is None:
-                self._web.store.sandbox.mark_read([found.entry.queue_id], at_ms=words.now_ms())
+                self._web.store.sandbox.mark_read([found.entry.queue_id], at_ms=clock_ms())
             return JSONResponse(message_json(found.entry, tree, tags=found.tags) | {"Read": True})
 
         return await self._web.open(read)

@@ -20,6 +20,7 @@ from starlette.responses import JSONResponse, Response
 
 from relaygw.errors import InvalidAddress
 from relaygw.mail.address import check_address
+from relaygw.mail.clock import clock_ms
 from relaygw.mail.content import read_header
 from relaygw.mail.envelope import AcceptedMessage, NewDelivery, NewRecipient, Source
 from relaygw.mail.queue_id import QueueIdSource
@@ -27,7 +28,6 @@ from relaygw.mail.state import RecipientState
 from relaygw.policy.routing import CAPTURE_ROUTE
 from relaygw.settings.mode import Mode
 from relaygw.settings.routes import Stream
-from relaygw.web import words
 from relaygw.web.api.json_body import Found, objects, read_object, strings, text, value_of
 from relaygw.web.context import WebContext
 from relaygw.web.gate.identity import Principal, Role, require
@@ -57,7 +57,7 @@ class Send:
         """Capture a message that the body describes; answer its id."""
         principal = require(request, Role.OPERATOR)
         body = await read_object(request)
-        at_ms = words.now_ms()
+        at_ms = clock_ms()
         queue_id = self._ids.next_id(at_ms)
 
         def capture() -> None:
