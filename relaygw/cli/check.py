@@ -18,9 +18,9 @@ from relaygw.cli.frame import Command, CommandFailed, Invocation, pass_invocatio
 from relaygw.cli.text import as_json, printable
 from relaygw.errors import InvalidAddress
 from relaygw.mail.address import check_address
-from relaygw.policy.explaining import Explainer
+from relaygw.policy.explanation import Explainer
 from relaygw.policy.patterns import AddressPatterns
-from relaygw.policy.rewriting import Rewriter
+from relaygw.policy.rewriter import Rewriter
 from relaygw.settings.load import LoadedSettings
 from relaygw.settings.model import Settings
 from relaygw.settings.provider import Provider

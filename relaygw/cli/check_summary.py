@@ -12,9 +12,9 @@ from relaygw.cli.frame import Invocation
 from relaygw.cli.text import labelled
 from relaygw.errors import SchemaMismatch, SettingsError, StoreUnavailable
 from relaygw.mail.envelope import Source
-from relaygw.policy.explaining import Explainer
+from relaygw.policy.explanation import Explainer
 from relaygw.policy.recipient_fields import FieldRules
-from relaygw.policy.rewriting import Rewriter
+from relaygw.policy.rewriter import Rewriter
 from relaygw.policy.untended import gone_words, known_routes
 from relaygw.settings.listener import Listener
 from relaygw.settings.load import LoadedSettings

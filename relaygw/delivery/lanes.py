@@ -15,7 +15,7 @@ from operator import itemgetter
 from relaygw.delivery.gate import Gate
 from relaygw.mail.envelope import ClaimedDelivery
 from relaygw.mail.hold import HoldCause, HoldCode, sender_domain, sender_refused
-from relaygw.policy.routing import provider_route
+from relaygw.policy.router import provider_route
 from relaygw.settings.model import Settings
 from relaygw.settings.routes import Stream
 

@@ -26,8 +26,8 @@ from relaygw.mail.state import RecipientState
 from relaygw.policy.admission import is_trusted, parse_client
 from relaygw.policy.modes import Modes, strictest
 from relaygw.policy.recipients import Decision, Fate, RecipientPolicy
-from relaygw.policy.rewriting import Rewriter
-from relaygw.policy.routing import CAPTURE_ROUTE, Router
+from relaygw.policy.rewriter import Rewriter
+from relaygw.policy.router import CAPTURE_ROUTE, Router
 from relaygw.settings.listener import Listener
 from relaygw.settings.mode import Mode
 from relaygw.settings.model import Settings

@@ -57,7 +57,7 @@ class Released(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReleasedDelivery:
-    """A new delivery of a captured message: see policy.releasing."""
+    """A new delivery of a captured message: see policy.releases."""
 
     released: Released
     route: str

@@ -1,7 +1,7 @@
 """Captured mail: deleted for good, or let out of the sandbox to whom it was for or somebody else.
 
 What was captured stays captured. A release is a delivery of its own on the same message: routed
-by the configuration of now, looked at again at each attempt (policy.releasing), retried, limited
+by the configuration of now, looked at again at each attempt (policy.releases), retried, limited
 and logged like any other. Nobody but the target hears of it: the provider is asked for no
 delivery reports.
 """

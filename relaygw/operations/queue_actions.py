@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from relaygw.mail.hold import DOUBTFUL, OF_CONFIGURATION, HoldCause, HoldCode
 from relaygw.mail.state import DeliveryState
 from relaygw.policy.patterns import AddressPatterns
-from relaygw.policy.routing import provider_of_route
+from relaygw.policy.router import provider_of_route
 from relaygw.policy.untended import gone_remedy, gone_words, known_routes
 from relaygw.settings.model import Settings, fingerprint
 from relaygw.store.audit import AuditEntry

@@ -1,6 +1,6 @@
 """What a release of captured messages would do: who gets each, by which route, and who does not.
 
-Changes nothing. The rules are policy.releasing's; here they meet the messages as they are now.
+Changes nothing. The rules are policy.releases's; here they meet the messages as they are now.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from relaygw.mail.content import read_header
 from relaygw.mail.envelope import Released
 from relaygw.mail.state import RecipientState
 from relaygw.operations.queue_actions import LeftAlone
-from relaygw.policy.releasing import Judgement, Refusal, ReleasePolicy, was_invalid
-from relaygw.policy.routing import Router
+from relaygw.policy.releases import Judgement, Refusal, ReleasePolicy, was_invalid
+from relaygw.policy.router import Router
 from relaygw.settings.mode import Mode
 from relaygw.settings.model import Settings
 from relaygw.store.queue_entry import QueueEntry, RecipientEntry

@@ -10,7 +10,7 @@ from relaygw.mail.envelope import ClaimedDelivery, Recipient, Source
 from relaygw.policy.modes import Modes
 from relaygw.policy.recipient_fields import NO_FIELDS, FieldRule, FieldRules
 from relaygw.policy.recipients import RecipientPolicy
-from relaygw.policy.releasing import ReleasePolicy
+from relaygw.policy.releases import ReleasePolicy
 from relaygw.settings.mode import Mode
 from relaygw.settings.model import Settings
 

@@ -15,7 +15,7 @@ from relaygw.mail.envelope import HeldMail, MailInHand
 from relaygw.mail.hold import HoldCause, HoldCode
 from relaygw.mail.outcome import Scope
 from relaygw.mail.words import age, counted
-from relaygw.policy.routing import provider_of_route, provider_route
+from relaygw.policy.router import provider_of_route, provider_route
 from relaygw.settings.alerts import Rule
 from relaygw.settings.model import Settings
 from relaygw.settings.provider import Provider

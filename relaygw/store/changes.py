@@ -10,7 +10,7 @@ from sqlalchemy.sql.elements import ColumnElement
 
 from relaygw.mail.hold import HoldCause
 from relaygw.mail.state import DeliveryState, RecipientState, sources_of
-from relaygw.policy.routing import provider_route
+from relaygw.policy.router import provider_route
 from relaygw.store.database import Transaction
 from relaygw.store.outcomes import finish_messages
 from relaygw.store.queue_entry import IS_IN_DOUBT, in_batches, is_listed, lock_messages

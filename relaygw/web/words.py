@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from relaygw.mail import words
 from relaygw.mail.clock import local_time, utc_time
 from relaygw.mail.state import RecipientState
-from relaygw.policy.routing import CAPTURE_ROUTE
+from relaygw.policy.router import CAPTURE_ROUTE
 from relaygw.store.queue_entry import QueueEntry, RecipientEntry
 
 _REASONS = (

@@ -14,8 +14,8 @@ from relaygw.mail.words import span
 from relaygw.operations.story.facts import Facts, Meanings, meaning_notes, reply_of
 from relaygw.operations.story.obstacles import held_words
 from relaygw.operations.story.words import is_before_mail, some_of, stage_words
-from relaygw.policy.explaining import Explainer, Way
-from relaygw.policy.routing import CAPTURE_ROUTE, provider_of_route
+from relaygw.policy.explanation import Explainer, Way
+from relaygw.policy.router import CAPTURE_ROUTE, provider_of_route
 from relaygw.policy.story import EventKind, Note, StoryEvent
 from relaygw.settings.mode import Mode
 from relaygw.store.attempts import AttemptEntry

@@ -15,9 +15,9 @@ from relaygw.mail.outcome import AttemptState, Meaning, Stage, Verdict
 from relaygw.mail.reply import SmtpReply
 from relaygw.mail.state import CLAIMABLE, OPEN, DeliveryState, RecipientState
 from relaygw.operations.providers import Usage, read_usages
-from relaygw.policy.explaining import Explainer
+from relaygw.policy.explanation import Explainer
 from relaygw.policy.recipient_fields import NOTHING, FieldRules, FieldsFound
-from relaygw.policy.routing import provider_of_route
+from relaygw.policy.router import provider_of_route
 from relaygw.policy.story import Note
 from relaygw.settings.mode import Mode
 from relaygw.settings.model import Settings

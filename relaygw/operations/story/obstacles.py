@@ -14,7 +14,7 @@ from relaygw.mail.outcome import Scope
 from relaygw.operations.providers import holds_of
 from relaygw.operations.story.facts import Facts
 from relaygw.operations.story.words import seen_from
-from relaygw.policy.routing import provider_of_route
+from relaygw.policy.router import provider_of_route
 from relaygw.policy.story import Advice, Note
 from relaygw.policy.untended import known_routes
 from relaygw.store.holds import UNREACHABLE, Hold

@@ -8,7 +8,7 @@ import pytest
 
 from relaygw.policy.modes import Modes, strictest
 from relaygw.policy.recipients import Fate, RecipientPolicy
-from relaygw.policy.routing import Router
+from relaygw.policy.router import Router
 from relaygw.settings.mode import Mode
 from relaygw.settings.model import Recipients, Settings
 from relaygw.settings.routes import Route

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from relaygw.policy.rewriting import Rewriter
-from relaygw.policy.routing import Router
+from relaygw.policy.rewriter import Rewriter
+from relaygw.policy.router import Router
 from relaygw.settings.model import Rewrite
 from relaygw.settings.routes import Route
 from tests.tables import each_of

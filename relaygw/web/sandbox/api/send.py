@@ -25,7 +25,7 @@ from relaygw.mail.content import read_header
 from relaygw.mail.envelope import AcceptedMessage, NewDelivery, NewRecipient, Source
 from relaygw.mail.queue_id import QueueIdSource
 from relaygw.mail.state import RecipientState
-from relaygw.policy.routing import CAPTURE_ROUTE
+from relaygw.policy.router import CAPTURE_ROUTE
 from relaygw.settings.mode import Mode
 from relaygw.settings.routes import Stream
 from relaygw.web.api.json_body import Found, objects, read_object, strings, text, value_of

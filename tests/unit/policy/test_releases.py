@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from relaygw.mail.envelope import Released, Source
-from relaygw.policy.releasing import Refusal, ReleasePolicy
+from relaygw.policy.releases import Refusal, ReleasePolicy
 from relaygw.settings.mode import Mode
 from relaygw.settings.model import Settings
 from tests.tables import each_of

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from relaygw.policy.modes import Modes
 from relaygw.policy.recipients import Decision, Fate, RecipientPolicy
-from relaygw.policy.routing import Router
+from relaygw.policy.router import Router
 from relaygw.settings.mode import Mode
 from relaygw.settings.model import Settings
 from relaygw.settings.routes import Route
