@@ -7,8 +7,6 @@ in a 503 is one line and names no path or address, because these pages are open 
 
 from __future__ import annotations
 
-import time
-import asyncio
 from collections.abc import Awaitable, Callable
 
 from starlette.concurrency import run_in_threadpool

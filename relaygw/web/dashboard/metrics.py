@@ -7,8 +7,6 @@ What processes counted comes from their files, gauges of the queue from the stor
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import anyio.to_thread

@@ -14,6 +14,7 @@ from urllib.parse import urlencode
 from starlette.requests import Request
 from starlette.responses import Response
 
+from relaygw.mail.clock import clock_ms, local_time
 from relaygw.mail.state import DeliveryState
 from relaygw.observe.history import Series
 from relaygw.operations.status import Snapshot, lanes_of, take_snapshot, warnings
@@ -78,7 +79,7 @@ class Dashboard:
         asked = request.query_params.get("hours", "")
         hours = next((each for each in HOURS if str(each) == asked), HOURS[0])
         look = await self._looks[hours].get()
-        now = words.now_ms()
+        now = clock_ms()
         context = self._context(look, hours, span_of(hours, now=now), now)
         context["notice"] = notice_of(request.query_params)
         return render(request, "dashboard.html", context)
@@ -87,7 +88,7 @@ class Dashboard:
         return SharedRead(lambda: self._web.read(lambda: self._read(hours)), fresh_s=FRESH_S)
 
     def _read(self, hours: int) -> Look:
-        store, settings, now = self._web.store, self._web.settings, words.now_ms()
+        store, settings, now = self._web.store, self._web.settings, clock_ms()
         return Look(
             snapshot=take_snapshot(store, settings),
             points=store.watch.history(span_of(hours, now=now).start_ms),
@@ -138,7 +139,7 @@ class Dashboard:
 def _times(span: Span) -> tuple[str, str, str]:
     """Return what stands below a drawing: its start, its middle, and now."""
     middle_ms = (span.start_ms + span.end_ms) // 2
-    start, middle = (words.local_time(each) for each in (span.start_ms, middle_ms))
+    start, middle = (local_time(each) for each in (span.start_ms, middle_ms))
     is_long = span.end_ms - span.start_ms > _DAY_MS
     shape = "%d %b %H:%M" if is_long else "%H:%M"
     return f"{start:{shape}}", f"{middle:{shape}}", "now"

@@ -20,9 +20,9 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from relaygw.errors import StoreUnavailable
+from relaygw.mail.clock import clock_ms
 from relaygw.mail.search import EVERYTHING
 from relaygw.store.sandbox import CapturedEntry
-from relaygw.web import words
 from relaygw.web.context import WebContext
 from relaygw.web.inbox import PAGE_ROWS
 from relaygw.web.page import render_text
@@ -107,7 +107,7 @@ class Listener:
 
         Its id is that of the newest message.
         """
-        now = words.now_ms()
+        now = clock_ms()
         rows = [
             {"id": one.entry.queue_id, "html": self._row(one, now)}
             for one in (() if change.is_too_much else change.new)
