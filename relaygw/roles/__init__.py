@@ -6,10 +6,10 @@ with one event loop (`roles.process`).
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 
 from relaygw.errors import SettingsError, StoreUnavailable
+from relaygw.mail.clock import clock_ms
 from relaygw.settings.load import LoadedSettings
 from relaygw.store import hints, migrate, recovery
 from relaygw.store.database import Place
@@ -79,7 +79,7 @@ def recover_queue(
     loaded: LoadedSettings, *, is_released: bool, tell: Callable[[int], None]
 ) -> recovery.Recovered:
     """Put what can be read of a damaged SQLite queue into a new one: see store.recovery."""
-    url, now_ms = loaded.settings.queue.url, time.time_ns() // 1_000_000
+    url, now_ms = loaded.settings.queue.url, clock_ms()
     return recovery.recover(url, is_released=is_released, now_ms=now_ms, tell=tell)
 
 
@@ -89,7 +89,7 @@ def note_settings(loaded: LoadedSettings, *, occasion: str) -> None:
 
     store = open_store(loaded)
     try:
-        now_ms = time.time_ns() // 1_000_000
+        now_ms = clock_ms()
         note_settings(store, loaded.settings, occasion=occasion, now_ms=now_ms)
     finally:
         store.close()
