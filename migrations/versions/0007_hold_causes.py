@@ -1,4 +1,4 @@
-"""Why a delivery is held: a code and a key beside the sentence, which had to be read before."""
+"""Why mail and providers are held: a code and a key beside the sentence, which was read before."""
 
 from __future__ import annotations
 
@@ -24,21 +24,31 @@ SENTENCES = {
     "lost_provider": r"in doubt with (\S*), which route (.*) has no more",
     "operator": r"operator: (.*)",
 }
+OF_PROVIDERS = {
+    "operator": r"operator: (.*)",
+    "refused_alike": r"(\S*) messages in a row were refused alike: (.*)",
+}
 HEADER = ("field ", "its header ")
 PUT_OFF = "waits for provider "
 
 
-def cause_of(sentence: str) -> tuple[str, str]:
-    for code, pattern in SENTENCES.items():
+def cause_of(sentence: str, patterns: dict[str, str]) -> tuple[str, str]:
+    for code, pattern in patterns.items():
         match = re.fullmatch(pattern, sentence, re.DOTALL)
         if match is not None:
             return code, " ".join(match.groups())
-    return "header" if sentence.startswith(HEADER) else "other", sentence
+    return "other", sentence
 
 
 def upgrade() -> None:
-    op.add_column("delivery", sa.Column("hold_code", sa.Text))
-    op.add_column("delivery", sa.Column("hold_key", sa.Text))
+    for table in ("delivery", "hold"):
+        op.add_column(table, sa.Column("hold_code", sa.Text))
+        op.add_column(table, sa.Column("hold_key", sa.Text))
+    code_deliveries()
+    code_providers()
+
+
+def code_deliveries() -> None:
     names = ("queue_id", "state", "reason", "hold_code", "hold_key")
     delivery = sa.table(
         "delivery",
@@ -58,9 +68,11 @@ def upgrade() -> None:
     ).all()
     changes = []
     for queue_id, number, state, reason in found:
-        code, key = cause_of(reason)
+        code, key = cause_of(reason, SENTENCES)
         if state == "deferred":
             code, key = "provider_down", reason.removeprefix(PUT_OFF)
+        elif code == "other" and reason.startswith(HEADER):
+            code = "header"
         changes.append({"id": queue_id, "number": number, "code": code, "key": key})
     if changes:
         connection.execute(
@@ -74,6 +86,23 @@ def upgrade() -> None:
         )
 
 
+def code_providers() -> None:
+    names = ("hold_id", "reason", "hold_code", "hold_key")
+    hold = sa.table(
+        "hold",
+        sa.column("released_at_ms", sa.BigInteger),
+        *(sa.column(one, sa.Text) for one in names),
+    )
+    connection = op.get_bind()
+    in_force = sa.select(hold.c.hold_id, hold.c.reason).where(hold.c.released_at_ms.is_(None))
+    for hold_id, reason in connection.execute(in_force).all():
+        code, key = cause_of(reason, OF_PROVIDERS)
+        connection.execute(
+            sa.update(hold).where(hold.c.hold_id == hold_id).values(hold_code=code, hold_key=key)
+        )
+
+
 def downgrade() -> None:
-    op.drop_column("delivery", "hold_key")
-    op.drop_column("delivery", "hold_code")
+    for table in ("hold", "delivery"):
+        op.drop_column(table, "hold_key")
+        op.drop_column(table, "hold_code")

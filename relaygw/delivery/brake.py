@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 
 from relaygw.mail.address import split
 from relaygw.mail.envelope import ClaimedDelivery
-from relaygw.mail.hold import refused_alike, words_refused_alike
+from relaygw.mail.hold import HoldCause, HoldCode
 from relaygw.mail.outcome import (
     BEFORE_MAIL,
     AttemptReport,
@@ -40,14 +40,9 @@ _NAME = re.compile(r"[\w.+-]*\w")
 _REFUSED = frozenset({Verdict.BOUNCE, Verdict.RETRY})
 
 
-def hold_reason(words: str) -> str:
-    """Return the reason of a hold that the brake sets for a refusal in these words."""
-    return refused_alike(REFUSALS_IN_A_ROW, words)
-
-
-def is_of_brake(reason: str) -> bool:
-    """True for the reason of a hold that a brake set, in whichever worker."""
-    return words_refused_alike(reason) is not None
+def brake_cause(words: str) -> HoldCause:
+    """Return the cause of a hold that the brake sets for a refusal in these words."""
+    return HoldCause(HoldCode.REFUSED_ALIKE, f"{REFUSALS_IN_A_ROW} {words}")
 
 
 @dataclass(slots=True)

@@ -12,11 +12,18 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from relaygw.delivery.brake import BRAKED, hold_reason, is_of_brake
+from relaygw.delivery.brake import BRAKED, brake_cause
 from relaygw.delivery.context import WorkerContext
 from relaygw.delivery.gate import Gate
 from relaygw.mail.clock import clock_ms, local_time
-from relaygw.mail.hold import OF_CONFIGURATION, HoldCause, provider_down, sender_domain
+from relaygw.mail.hold import (
+    OF_CONFIGURATION,
+    SAID,
+    HoldCause,
+    HoldCode,
+    provider_down,
+    sender_domain,
+)
 from relaygw.mail.outcome import BEFORE_MAIL, RecipientOutcome, Scope
 from relaygw.policy.pacing import ladder_step
 from relaygw.store.holds import Hold
@@ -110,11 +117,13 @@ class Holds:
         wait_s = ladder_step(outcome.meaning.wait_s or PROBE_LADDER_S, gate.hold_step)
         gate.hold_step += 1
         remedy = outcome.meaning.remedy or _REMEDIES.get(outcome.scope, "")
-        reason = _words(outcome)
+        cause, reason = SAID, _words(outcome)
         if outcome.meaning is BRAKED:
-            reason = hold_reason(reason)
+            cause = brake_cause(reason)
+            reason = cause.sentence
             remedy = f"{remedy}: relaygw provider release {gate.provider}"
-        await self._put_provider(gate, outcome.scope, reason, remedy, wait_s)
+        hold = new_hold(outcome.scope, gate.provider, reason, remedy, wait_s, cause)
+        await self._put_provider(gate, hold, wait_s)
 
     async def put_quota(self, gate: Gate, quota: int, wait_s: float) -> None:
         """Hold the provider until its daily quota has room again."""
@@ -122,7 +131,8 @@ class Holds:
         reason = f"daily_quota of {quota} is used up; the next goes at {at}"
         gate.is_probed_by_mail = True
         remedy = "wait, or raise daily_quota"
-        await self._put_provider(gate, Scope.PROVIDER, reason, remedy, wait_s)
+        hold = new_hold(Scope.PROVIDER, gate.provider, reason, remedy, wait_s)
+        await self._put_provider(gate, hold, wait_s)
 
     async def put_sender(self, gate: Gate, sender: str, outcome: RecipientOutcome) -> None:
         """Hold mail of a sender's domain at a provider."""
@@ -139,13 +149,10 @@ class Holds:
         what = f"provider {gate.provider} refuses sender domain {domain}, its mail is held"
         await self._put(gate, hold, what)
 
-    async def _put_provider(
-        self, gate: Gate, scope: Scope, reason: str, remedy: str, wait_s: float
-    ) -> None:
+    async def _put_provider(self, gate: Gate, hold: Hold, wait_s: float) -> None:
         gate.is_held = True
         gate.probe_at_s = time.monotonic() + wait_s
-        hold = new_hold(scope, gate.provider, reason, remedy, wait_s)
-        await self._put(gate, hold, f"provider {gate.provider} is held ({scope})")
+        await self._put(gate, hold, f"provider {gate.provider} is held ({hold.scope})")
 
     async def _put(self, gate: Gate, hold: Hold, what: str) -> None:
         trouble = f"hold of {hold.key} not recorded"
@@ -216,7 +223,7 @@ class Holds:
 
 def _obey_provider(gate: Gate, in_force: Sequence[Hold]) -> None:
     mine = [h for h in in_force if h.scope in _OF_THE_PROVIDER and h.key == gate.provider]
-    gate.brake.obey(is_held=any(is_of_brake(hold.reason) for hold in mine))
+    gate.brake.obey(is_held=any(hold.cause.code is HoldCode.REFUSED_ALIKE for hold in mine))
     if not mine:
         gate.is_held, gate.probe_at_s = False, None
         return
@@ -229,7 +236,9 @@ def _obey_provider(gate: Gate, in_force: Sequence[Hold]) -> None:
         gate.probe_at_s = _here_s(max(at_ms for at_ms in due_ms if at_ms is not None))
 
 
-def new_hold(scope: str, key: str, reason: str, remedy: str, wait_s: float) -> Hold:
+def new_hold(
+    scope: str, key: str, reason: str, remedy: str, wait_s: float, cause: HoldCause = SAID
+) -> Hold:
     """Return a hold that begins now and is probed after `wait_s`."""
     now_ms = clock_ms()
     return Hold(
@@ -239,6 +248,7 @@ def new_hold(scope: str, key: str, reason: str, remedy: str, wait_s: float) -> H
         remedy=remedy,
         since_ms=now_ms,
         probe_at_ms=now_ms + int(wait_s * 1000),
+        cause=cause,
     )
 
 

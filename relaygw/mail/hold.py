@@ -1,4 +1,4 @@
-"""Why a delivery does not go: a code and a key for programs, a sentence for people. Pure.
+"""Why mail does not go: a code and a key for programs, a sentence for people. Pure.
 
 The queue keeps the code and the key beside the sentence, which is what people search for. A
 sentence is made of the other two. `cause_of` reads one only where a version before schema 0007
@@ -16,7 +16,7 @@ from relaygw.mail.address import split
 
 
 class HoldCode(StrEnum):
-    """What keeps a delivery; all but the last hold it, that one puts it off."""
+    """What a delivery is held for; the last two put one off, and hold a provider."""
 
     MODE = "mode"  # the mode or the lists of the time of sending do not permit its recipients
     POISON = "poison"
@@ -31,6 +31,7 @@ class HoldCode(StrEnum):
     OPERATOR = "operator"
     OTHER = "other"
     PROVIDER_DOWN = "provider_down"
+    REFUSED_ALIKE = "refused_alike"  # so many messages in a row, with the same words
 
 
 OF_CONFIGURATION = frozenset(
@@ -58,6 +59,7 @@ _SENTENCES = {
     HoldCode.LOST_PROVIDER: "in doubt with {}, which route {} has no more",
     HoldCode.OPERATOR: "operator: {}",
     HoldCode.PROVIDER_DOWN: "waits for provider {}",
+    HoldCode.REFUSED_ALIKE: "{} messages in a row were refused alike: {}",
 }
 _OF_HEADER = ("field ", "its header ")  # see policy.recipient_fields and upstream.content
 _CODES = {code.value: code for code in HoldCode}
@@ -66,7 +68,10 @@ _BETWEEN_PROVIDERS = ", "
 
 @dataclass(frozen=True, slots=True, order=True)
 class HoldCause:
-    """Why a delivery is held or put off; the key is its sentence where the code has none."""
+    """Why a delivery is held or put off, or a provider held.
+
+    The key is the sentence where the code has none.
+    """
 
     code: HoldCode
     key: str = ""
@@ -78,6 +83,13 @@ class HoldCause:
             return self.key
         text = _SENTENCES[self.code]
         return text.format(*self.key.split(" ", max(0, text.count("{}") - 1)))
+
+    @property
+    def words(self) -> str:
+        """What was said: in what was refused alike, or as the reason."""
+        if self.code is HoldCode.REFUSED_ALIKE:
+            return self.key.partition(" ")[2]
+        return self.sentence
 
     @property
     def domain(self) -> str:
@@ -93,6 +105,10 @@ class HoldCause:
         """True when it waits until this provider takes this sender's domain."""
         is_such = self.code is HoldCode.SENDER_REFUSED and self.domain == domain
         return is_such and provider in self.providers
+
+
+SAID = HoldCause(HoldCode.OTHER)
+"""Of a hold whose reason is what a provider said."""
 
 
 def sender_refused(domain: str, providers: Iterable[str]) -> HoldCause:
@@ -112,22 +128,6 @@ def sender_domain(sender: str) -> str:
     return domain.lower() if domain.isascii() else domain
 
 
-# --- holds of providers -------------------------------------------------------------------
-
-_REFUSED_ALIKE = " messages in a row were refused alike: "
-
-
-def refused_alike(number: int, words: str) -> str:
-    """Return the reason of a provider's hold that so many refusals in these words have set."""
-    return f"{number}{_REFUSED_ALIKE}{words}"
-
-
-def words_refused_alike(reason: str) -> str | None:
-    """Return the words of such a hold, None for the reason of another one."""
-    _, is_such, words = reason.partition(_REFUSED_ALIKE)
-    return words if is_such else None
-
-
 # --- sentences that have no code ----------------------------------------------------------
 
 _PATTERNS = {
@@ -140,7 +140,7 @@ _PATTERNS = {
 
 
 def cause_of(sentence: str) -> HoldCause:
-    """Return the cause of mail that was held by a version before schema 0007."""
+    """Return the cause of what was held by a version before schema 0007."""
     for code, pattern in _PATTERNS.items():
         match = pattern.fullmatch(sentence)
         if match is not None:
@@ -150,7 +150,7 @@ def cause_of(sentence: str) -> HoldCause:
 
 
 def cause_in(code: str | None, key: str | None, sentence: str | None) -> HoldCause:
-    """Return the cause of a held delivery as the queue keeps it.
+    """Return the cause of a hold as the queue keeps it.
 
     A version before schema 0007 writes the sentence alone, and leaves code and key of an earlier
     hold as they are: they count when the sentence is theirs.

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from relaygw.mail.clock import rfc3339
-from relaygw.mail.hold import provider_down, words_refused_alike
+from relaygw.mail.hold import HoldCause, HoldCode, provider_down
 from relaygw.mail.outcome import Scope
 from relaygw.mail.state import DeliveryState
 from relaygw.operations.queue_actions import BATCH_MESSAGES, RETRY, Order, change_queued
@@ -37,13 +37,15 @@ def hold_provider(store: Store, name: str, *, actor: str, now_ms: int, note: str
         hold.scope == Scope.PROVIDER and hold.probe_at_ms is None
         for hold in holds_of(store.holds.in_force(), name)
     )
+    cause = HoldCause(HoldCode.OPERATOR, note or actor)
     hold = Hold(
         scope=Scope.PROVIDER.value,
         key=name,
-        reason=f"operator: {note or actor}",
+        reason=cause.sentence,
         remedy=f"run: relaygw provider release {name}",
         since_ms=now_ms,
         probe_at_ms=None,  # no probe ends it
+        cause=cause,
     )
     entry = _provider_entry("hold", name, actor=actor, now_ms=now_ms, detail=note)
     store.holds.put_hold(hold, entry=entry)
@@ -64,7 +66,7 @@ def release_provider(store: Store, name: str, *, actor: str, now_ms: int) -> lis
             ended.append(hold)
         if hold.scope == Scope.SENDER_DOMAIN:
             _release_parked(store, name, hold.key.removeprefix(f"{name} "), now_ms)
-    told = [words_refused_alike(hold.reason) or hold.reason for hold in ended]
+    told = [hold.cause.words for hold in ended]
     for reason in dict.fromkeys((*told, provider_down(name).sentence)):
         if ended:
             _retry_put_off(store, name, reason, actor=actor, now_ms=now_ms)

@@ -50,7 +50,8 @@ _CODES = {
     HoldCode.LOST_PROVIDER: Why.IN_DOUBT,
     HoldCode.NEEDS_8BITMIME: Why.CONTENT,
     HoldCode.HEADER: Why.CONTENT,
-    HoldCode.PROVIDER_DOWN: Why.OTHER,  # of what is put off, not held
+    HoldCode.PROVIDER_DOWN: Why.OTHER,  # nothing is held for these
+    HoldCode.REFUSED_ALIKE: Why.OTHER,
 }
 """Those that have no word of the same name."""
 

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from sqlalchemy import select, update
 
 from relaygw.mail.envelope import HeldMail
-from relaygw.mail.hold import HoldCause, HoldCode, cause_in
+from relaygw.mail.hold import SAID, HoldCause, HoldCode, cause_in
 from relaygw.store.audit import AuditEntry, add_audit
 from relaygw.store.claims import Key
 from relaygw.store.database import Repository
 from relaygw.store.statement import BatchStatement, Statement
-from relaygw.store.tables import IS_OPEN, hold
+from relaygw.store.tables import IS_OPEN, hold, hold_columns
 
 UNREACHABLE = "unreachable"
 """The scope of a hold that says: this provider cannot be reached, and is tried by itself."""
@@ -22,10 +22,12 @@ UNREACHABLE = "unreachable"
 # another instance may set the same hold at this moment
 _PUT_HOLD = BatchStatement(
     """
-    INSERT INTO hold (hold_id, scope, key, reason, remedy, since_ms, probe_at_ms) VALUES {rows}
+    INSERT INTO hold
+        (hold_id, scope, key, since_ms, probe_at_ms, remedy, reason, hold_code, hold_key)
+    VALUES {rows}
     ON CONFLICT DO NOTHING
     """,
-    columns=7,
+    columns=9,
 )
 # the index on what is open finds held mail; it is little beside what is finished
 _HELD_FOR = Statement(
@@ -104,6 +106,7 @@ class Hold:
     remedy: str
     since_ms: int
     probe_at_ms: int | None
+    cause: HoldCause = SAID  # what `reason` is the sentence of
 
 
 class Holds(Repository):
@@ -113,8 +116,16 @@ class Holds(Repository):
         """Return the holds in force, oldest first."""
         query = select(hold).where(hold.c.released_at_ms.is_(None)).order_by(hold.c.since_ms)
         with self._read() as tx:
-            rows = tx.execute(query)
-            return [tx.entry(Hold, row, "since_ms", "probe_at_ms") for row in rows]
+            return [
+                tx.entry(
+                    Hold,
+                    row,
+                    "since_ms",
+                    "probe_at_ms",
+                    cause=cause_in(row.hold_code, row.hold_key, row.reason),
+                )
+                for row in tx.execute(query)
+            ]
 
     def put_hold(self, new: Hold, *, entry: AuditEntry | None = None) -> bool:
         """Set a hold, or renew its reason and probe time; True if it is new; audited by `entry`.
@@ -130,12 +141,12 @@ class Holds(Repository):
             ).one_or_none()
             is_new = False
             if row is None:
-                words = (new.scope, new.key, new.reason, new.remedy)
-                since_ms = tx.to_stored(new.since_ms)
-                values = (secrets.token_hex(8), *words, since_ms, probe_at_ms)
+                times = (tx.to_stored(new.since_ms), probe_at_ms)
+                what = (new.remedy, new.reason, new.cause.code.value, new.cause.key)
+                values = (secrets.token_hex(8), new.scope, new.key, *times, *what)
                 is_new = _PUT_HOLD.run(tx, [values]) > 0
             elif row.probe_at_ms is not None or probe_at_ms is None:
-                renewed = {"reason": new.reason, "remedy": new.remedy}
+                renewed = {**hold_columns(new.cause), "reason": new.reason, "remedy": new.remedy}
                 tx.execute(update(hold).where(in_force).values(probe_at_ms=probe_at_ms, **renewed))
             if entry is not None:
                 add_audit(tx, entry, 1)

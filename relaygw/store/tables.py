@@ -218,6 +218,8 @@ hold = Table(
     Column("since_ms", BigInteger, nullable=False),
     Column("probe_at_ms", BigInteger),  # null: only an operator releases it
     Column("released_at_ms", BigInteger),  # kept: time held does not count as age
+    Column("hold_code", Text),  # what the reason says; see mail.hold
+    Column("hold_key", Text),
 )
 Index(
     "hold_active",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,10 +11,11 @@ from alembic.config import Config
 from sqlalchemy import text
 
 from relaygw.mail.envelope import DeliveryUpdate
-from relaygw.mail.hold import HoldCause, HoldCode, provider_down, sender_refused
+from relaygw.mail.hold import HoldCause, HoldCode, cause_of, provider_down, sender_refused
 from relaygw.mail.state import DeliveryState
 from relaygw.store import migrate
 from relaygw.store.database import Place
+from relaygw.store.holds import Hold
 from relaygw.store.queue_entry import DeliveryEntry
 from relaygw.store.store import Store, open_store
 from tests.builders import NOW_MS, accepted
@@ -21,6 +23,11 @@ from tests.builders import NOW_MS, accepted
 D = DeliveryState
 REFUSED = sender_refused("shop.test", ["main", "spare"])
 OPERATOR = HoldCause(HoldCode.OPERATOR, "ask first")
+HOLDS = {
+    "main": "20 messages in a row were refused alike: 550 no",
+    "spare": "operator: holidays",
+    "third": "535 5.7.8 bad key",
+}
 CAUSES = [
     HoldCause(HoldCode.MODE),
     HoldCause(HoldCode.POISON),
@@ -147,6 +154,14 @@ def test_the_migration_codes_the_sentences_of_a_queue_of_schema_0005(
                 ),
                 {"id": f"Q{number:02}", "state": state.value, "reason": cause.sentence},
             )
+        for key, reason in HOLDS.items():
+            connection.execute(
+                text(
+                    "INSERT INTO hold (hold_id, scope, key, reason, remedy, since_ms, probe_at_ms)"
+                    " VALUES (:key, 'provider', :key, :reason, '', 1, 2)"
+                ),
+                {"key": key, "reason": reason},
+            )
     migrate.upgrade(url)
     store = open_store(url)
     with store.database.read() as tx:
@@ -160,4 +175,29 @@ def test_the_migration_codes_the_sentences_of_a_queue_of_schema_0005(
     assert [(row.hold_code, row.hold_key) for row in rows] == expected
     assert [row.reason for row in rows] == [cause.sentence for cause, _ in states]
     assert store.holds.held_causes() == sorted(CAUSES)
+    assert {one.key: (one.reason, one.cause) for one in store.holds.in_force()} == {
+        key: (reason, cause_of(reason)) for key, reason in HOLDS.items()
+    }
     store.close()
+
+
+def test_a_hold_of_a_provider_keeps_its_cause_until_an_older_version_renews_it(
+    store: Store,
+) -> None:
+    cause = HoldCause(HoldCode.REFUSED_ALIKE, "20 550 no")
+    hold = Hold(
+        scope="provider",
+        key="main",
+        reason=cause.sentence,
+        remedy="",
+        since_ms=1,
+        probe_at_ms=2,
+        cause=cause,
+    )
+    store.holds.put_hold(hold)
+    assert [one.cause for one in store.holds.in_force()] == [cause]
+    assert cause.words == "550 no"
+    change(store, "UPDATE hold SET reason = :reason", reason="454 quota")
+    assert [one.cause for one in store.holds.in_force()] == [HoldCause(HoldCode.OTHER, "454 quota")]
+    store.holds.put_hold(replace(hold, reason=OPERATOR.sentence, cause=OPERATOR))
+    assert [one.cause for one in store.holds.in_force()] == [OPERATOR]

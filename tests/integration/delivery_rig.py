@@ -88,7 +88,8 @@ async def running(
     **more: Any,
 ) -> AsyncIterator[Rig]:
     url = f"sqlite:///{directory}/queue.db"
-    make_queue(url)
+    if not (directory / "queue.db").exists():  # a second worker finds what the first one left
+        make_queue(url)
     store = store_class(url, keep_content=False)
     store.instances.register(
         Instance(incarnation="w", name="gw", role="delivery", pid=1, version="1", fingerprint="f")

@@ -98,7 +98,7 @@ def _of_hold(facts: Facts, name: str, hold: Hold) -> Obstacle:
     release = f"relaygw provider release {name}"
     if hold.probe_at_ms is None:
         return Obstacle(
-            text=f"an operator holds provider {name} ({hold.reason.removeprefix('operator: ')})",
+            text=f"an operator holds provider {name} ({hold.cause.key})",
             advice=Advice("Let the provider go when the reason is over:", release),
             notes=(since,),
         )

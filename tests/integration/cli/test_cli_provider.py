@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 from relaygw.cli import main
 from relaygw.mail.clock import clock_ms
-from relaygw.mail.hold import refused_alike, sender_refused
+from relaygw.mail.hold import HoldCause, HoldCode, sender_refused
 from relaygw.mail.state import DeliveryState
 from relaygw.settings.presets import presets
 from relaygw.store.holds import Hold
@@ -252,7 +252,7 @@ def test_release_makes_due_what_was_refused_like_all_before(shop: Desk) -> None:
     hold = Hold(
         scope="provider",
         key="main",
-        reason=refused_alike(20, "550 5.1.1 user unknown"),
+        reason=HoldCause(HoldCode.REFUSED_ALIKE, "20 550 5.1.1 user unknown").sentence,
         remedy="look",
         since_ms=clock_ms(),
         probe_at_ms=clock_ms() + 240_000,

@@ -34,6 +34,9 @@ CAUSES = {
     "operator: ": HoldCause(HoldCode.OPERATOR, ""),
     "waits for provider main": provider_down("main"),
     "waits for provider of its sender": provider_down("of its sender"),
+    "20 messages in a row were refused alike: 550 no such user": HoldCause(
+        HoldCode.REFUSED_ALIKE, "20 550 no such user"
+    ),
     "what nobody has thought of": HoldCause(HoldCode.OTHER, "what nobody has thought of"),
     "": HoldCause(HoldCode.OTHER, ""),
 }
