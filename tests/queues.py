@@ -28,13 +28,14 @@ _COUNTERS = "SELECT sequencename FROM pg_sequences WHERE schemaname = 'public'"
 
 
 def make_queue(url: str) -> None:
-    """Put an empty queue at a URL where nothing is yet, as `migrate.upgrade` would."""
+    """Put an empty queue at a URL, unless one is there, as `migrate.upgrade` would."""
     if url.startswith("postgresql:"):
         _copy_database(url)
         return
     path = Path(url.removeprefix("sqlite:///"))
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    shutil.copy(_template_file(), path)
+    if not path.exists():
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        shutil.copy(_template_file(), path)
 
 
 @cache
@@ -47,6 +48,9 @@ def _template_file() -> Path:
 
 
 def _copy_database(url: str) -> None:
+    with psycopg.connect(url) as connection:
+        if connection.execute("SELECT to_regclass('alembic_version')").fetchone() != (None,):
+            return
     server, _, name = url.rpartition("/")
     _make_template(server)
     with psycopg.connect(f"{server}/postgres", autocommit=True) as connection:
