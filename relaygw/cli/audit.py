@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import click
 
 from relaygw.cli.frame import Command, Invocation, number_from_1, pass_invocation
@@ -52,7 +50,7 @@ def audit(
     shown = entries[:limit]
     if wants_json:
         for entry in shown:
-            click.echo(as_json(_audit_object(entry)))
+            click.echo(as_json({**audit_object(entry), "detail": _detail(entry)}))
         return
     if shown:
         click.echo(_head_row())
@@ -61,10 +59,6 @@ def audit(
     noun = "1 entry" if len(shown) == 1 else f"{len(shown)} entries"
     more = ", more match" if len(entries) > limit else ""
     click.echo(f"-- {noun}{more}")
-
-
-def _audit_object(entry: AuditEntry) -> dict[str, Any]:
-    return {**audit_object(entry), "detail": _detail(entry)}
 
 
 def _detail(entry: AuditEntry) -> str:

@@ -13,11 +13,16 @@ from itertools import chain
 
 import click
 
-from relaygw.cli.check_summary import explain, routes_gone, summary, warnings
-from relaygw.cli.frame import Command, CommandFailed, Invocation, pass_invocation, warn
+from relaygw.cli.check_summary import AskedMail, explain, routes_gone, summary, warnings
+from relaygw.cli.frame import (
+    Command,
+    CommandFailed,
+    Invocation,
+    address_of,
+    pass_invocation,
+    warn,
+)
 from relaygw.cli.text import as_json, printable
-from relaygw.errors import InvalidAddress
-from relaygw.mail.address import check_address
 from relaygw.policy.explanation import Explainer
 from relaygw.policy.patterns import AddressPatterns
 from relaygw.policy.rewriter import Rewriter
@@ -76,23 +81,28 @@ def check(
     if wants_json and not online:
         raise click.UsageError("--json goes with --online; give it, too")
     loaded = invocation.load()
-    if sender is not None:
-        sender = "" if sender == "<>" else _address(sender, "--sender")
-    if recipient is not None:
-        recipient = _address(recipient, "--recipient")
-    _check_known(loaded.settings, listener, user)
+    mail = AskedMail(
+        sender="" if sender == "<>" else _address(sender, "--sender"),
+        recipient=_address(recipient, "--recipient"),
+        headers=headers,
+        listener=listener,
+        user=user,
+    )
+    _check_known(loaded.settings, mail)
     if not wants_json:
-        _tell(invocation, loaded, sender, recipient, headers, listener=listener, user=user)
-    if not online:
-        return os.EX_OK
-    return _check_online(loaded.settings, sender, recipient, headers, wants_json=wants_json)
+        _tell(invocation, loaded, mail)
+    return _check_online(loaded.settings, mail, wants_json=wants_json) if online else os.EX_OK
 
 
-def _check_known(settings: Settings, listener: str | None, user: str | None) -> None:
+def _address(text: str | None, option: str) -> str | None:
+    return None if text is None else address_of(text, option)
+
+
+def _check_known(settings: Settings, mail: AskedMail) -> None:
     """Raise CommandFailed for a listener or user that there is not."""
     for option, name, known in (
-        ("--listener", listener, [str(one.bind) for one in settings.listeners]),
-        ("--user", user, [one.name for one in settings.users]),
+        ("--listener", mail.listener, [str(one.bind) for one in settings.listeners]),
+        ("--user", mail.user, [one.name for one in settings.users]),
     ):
         if name is not None and name not in known:
             raise CommandFailed(
@@ -102,88 +112,38 @@ def _check_known(settings: Settings, listener: str | None, user: str | None) -> 
             )
 
 
-def _tell(
-    invocation: Invocation,
-    loaded: LoadedSettings,
-    sender: str | None,
-    recipient: str | None,
-    headers: dict[str, str],
-    *,
-    listener: str | None,
-    user: str | None,
-) -> None:
-    if sender is not None and recipient is not None:
-        lines = explain(
-            loaded.settings,
-            sender=sender,
-            recipient=recipient,
-            headers=headers,
-            listener=listener,
-            user=user,
-        )
-    else:
-        lines = summary(loaded)
-    for line in lines:
+def _tell(invocation: Invocation, loaded: LoadedSettings, mail: AskedMail) -> None:
+    is_whole = mail.sender is not None and mail.recipient is not None
+    for line in explain(loaded.settings, mail) if is_whole else summary(loaded):
         click.echo(line)
-    if recipient is None:
+    if mail.recipient is None:
         for text in chain(warnings(loaded.settings), routes_gone(invocation, loaded)):
             warn(f"warning: {text}")
 
 
-def _check_online(
-    settings: Settings,
-    sender: str | None,
-    recipient: str | None,
-    headers: dict[str, str],
-    *,
-    wants_json: bool,
-) -> int:
+def _check_online(settings: Settings, mail: AskedMail, *, wants_json: bool) -> int:
     """Check all providers with the senders known, or those of one route with one sender."""
     rewriter = Rewriter(settings.rewrite, settings.hostname)
     senders: dict[str, tuple[str, ...]]
-    if sender is not None and recipient is not None:
-        used = rewriter.sender(sender)
-        target = rewriter.recipient(recipient)
-        way = Explainer(settings).way(sender=used, recipient=target, headers=headers)
-        senders = dict.fromkeys(way.providers, (used,))
-    elif sender is not None:
-        senders = dict.fromkeys(settings.providers, (rewriter.sender(sender),))
+    if mail.sender is None:
+        senders = {name: _known_senders(settings, name) for name in settings.providers}
     else:
-        senders = {name: known_senders(settings, name) for name in settings.providers}
+        used, names = rewriter.sender(mail.sender), tuple(settings.providers)
+        if mail.recipient is not None:
+            target = rewriter.recipient(mail.recipient)
+            way = Explainer(settings).way(sender=used, recipient=target, headers=mail.headers)
+            names = way.providers
+        senders = dict.fromkeys(names, (used,))
     if not senders:
         warn("no provider is used for this; nothing to check online")
-    is_fine = check_online(settings, senders, wants_json=wants_json)
+    try:
+        is_fine = asyncio.run(_OnlineCheck(settings, wants_json=wants_json).check(senders))
+    except ExceptionGroup as group:
+        raise group.exceptions[0] from None
     return os.EX_OK if is_fine else os.EX_UNAVAILABLE
 
 
-def _address(text: str, option: str) -> str:
-    bare = text.removeprefix("<").removesuffix(">")
-    try:
-        if not bare:
-            raise InvalidAddress("it is empty")
-        check_address(bare)
-    except InvalidAddress as error:
-        raise CommandFailed(
-            f"{option} {text!r} is not an address: {error}; write LOCALPART@DOMAIN",
-            exit_code=os.EX_DATAERR,
-        ) from error
-    return bare
-
-
-def check_online(
-    settings: Settings, senders: Mapping[str, tuple[str, ...]], *, wants_json: bool
-) -> bool:
-    """Check the providers that are keys of `senders` with these addresses, and print.
-
-    Returns True when nothing failed.
-    """
-    try:
-        return asyncio.run(_OnlineCheck(settings, wants_json=wants_json).check(senders))
-    except ExceptionGroup as group:
-        raise group.exceptions[0] from None
-
-
-def known_senders(settings: Settings, name: str) -> tuple[str, ...]:
+def _known_senders(settings: Settings, name: str) -> tuple[str, ...]:
     """Return the whole addresses that the configuration sends as by this provider."""
     patterns = [
         *settings.providers[name].senders,

@@ -7,6 +7,7 @@ sent.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 from relaygw.cli.frame import Invocation
 from relaygw.cli.text import labelled
@@ -40,12 +41,12 @@ def summary(loaded: LoadedSettings) -> Iterator[str]:
     yield labelled("hostname", settings.hostname)
     yield labelled("queue", settings.queue.url)
     for listener in settings.listeners:
-        words = listener_words(listener, has_users=bool(settings.users))
+        words = _listener_words(listener, has_users=bool(settings.users))
         yield labelled("listener", f"{listener.bind} for {words}")
     base_path = settings.web.base_path.rstrip("/")
-    yield labelled("web", f"http://{settings.web.bind}{base_path} for {web_words(settings)}")
+    yield labelled("web", f"http://{settings.web.bind}{base_path} for {_web_words(settings)}")
     for name, provider in settings.providers.items():
-        yield labelled("provider", f"{name}: {provider_words(provider)}")
+        yield labelled("provider", f"{name}: {_provider_words(provider)}")
     for route in settings.routes:
         yield labelled("route", _route_words(route))
     yield from _alert_lines(settings)
@@ -160,13 +161,13 @@ def _log_problem(log: Log) -> str | None:
     return f"{directory} does not exist; create it, writable by the user that relaygw runs as"
 
 
-def provider_words(provider: Provider) -> str:
+def _provider_words(provider: Provider) -> str:
     """Return where a provider is and how it is spoken to."""
     auth = "AUTH" if provider.has_credentials else "no AUTH"
     return f"{provider.host}:{provider.port}, {_TLS_WORDS[provider.tls.value]}, {auth}"
 
 
-def listener_words(listener: Listener, *, has_users: bool) -> str:
+def _listener_words(listener: Listener, *, has_users: bool) -> str:
     """Return who may send through a listener, and how."""
     networks = ", ".join(map(str, listener.allow)) or "nobody"
     # no password is taken in clear over a network
@@ -180,7 +181,7 @@ def listener_words(listener: Listener, *, has_users: bool) -> str:
     return f"{who}{tls}{balancers}{mode}"
 
 
-def web_words(settings: Settings) -> str:
+def _web_words(settings: Settings) -> str:
     """Return who may look at captured mail."""
     web = settings.web
     if web.has_logins:
@@ -191,44 +192,50 @@ def web_words(settings: Settings) -> str:
     return "everyone who can connect" if web.open else "everyone on this machine"
 
 
-def explain(
-    settings: Settings,
-    *,
-    sender: str,
-    recipient: str,
-    headers: Mapping[str, str],
-    listener: str | None = None,
-    user: str | None = None,
-) -> Iterator[str]:
-    """Yield the lines; header names are in lower case."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AskedMail:
+    """The mail that somebody asks about; header names are in lower case."""
+
+    sender: str | None
+    recipient: str | None
+    headers: Mapping[str, str]
+    listener: str | None
+    user: str | None
+
+
+def explain(settings: Settings, mail: AskedMail) -> Iterator[str]:
+    """Yield the lines that tell what happens to mail with a sender and a recipient."""
+    sender, recipient = mail.sender or "", mail.recipient or ""
     rewriter = Rewriter(settings.rewrite, settings.hostname)
     used_sender = rewriter.sender(sender)
     rewritten = rewriter.recipient(recipient)
     yield labelled("sender", _change(sender or "<>", used_sender or "<>"))
     yield labelled("recipient", _change(recipient, rewritten))
     way = Explainer(settings).way(
-        sender=used_sender, recipient=rewritten, headers=headers, listener=listener, user=user
+        sender=used_sender,
+        recipient=rewritten,
+        headers=mail.headers,
+        listener=mail.listener,
+        user=mail.user,
     )
     yield labelled("decision", way.decision)
     yield labelled("route", way.route)
     for name in way.providers:
-        yield labelled("provider", f"{name}: {provider_words(settings.providers[name])}")
+        yield labelled("provider", f"{name}: {_provider_words(settings.providers[name])}")
     if way.route_name is not None:
-        yield from _field_lines(settings, headers, listener=listener, user=user)
+        yield from _field_lines(settings, mail)
     if way.unseen_headers:
         names = ", ".join(way.unseen_headers)
         yield labelled("note", f"an earlier route looks at {names}; see --header")
 
 
-def _field_lines(
-    settings: Settings, headers: Mapping[str, str], *, listener: str | None, user: str | None
-) -> Iterator[str]:
+def _field_lines(settings: Settings, mail: AskedMail) -> Iterator[str]:
     """Yield what happens to fields in which a provider reads recipients."""
-    source = Source(listener=listener, user=user)
+    source = Source(listener=mail.listener, user=mail.user)
     rule = FieldRules(settings).of(source, accepted_in=settings.mode, is_released=False)
     if rule is None:
         return
-    lines = (f"{name}: {' '.join(value.split())}\r\n" for name, value in headers.items())
+    lines = (f"{name}: {' '.join(value.split())}\r\n" for name, value in mail.headers.items())
     found = rule.look("".join(lines).encode())
     if found.obstacle is not None:
         yield labelled("fields", f"the mail is held: {found.obstacle}")

@@ -143,7 +143,7 @@ def _lines(meaning: Meaning, others: dict[str, tuple[Verdict, Scope]]) -> Iterat
     yield labelled("rule", meaning.rule)
     yield labelled("meaning", f"{meaning.verdict} ({meaning.scope}{limit})")
     yield labelled("mail", mail_words(meaning))
-    wait = wait_words(meaning)
+    wait = _wait_words(meaning)
     for label, text in (
         ("wait", wait),
         ("explanation", meaning.explanation),
@@ -201,7 +201,7 @@ def mail_words(meaning: Meaning) -> str:
     return _MAIL[meaning.verdict, meaning.scope]
 
 
-def wait_words(meaning: Meaning) -> str:
+def _wait_words(meaning: Meaning) -> str:
     """Return the ladder of waits in words, empty where nothing waits."""
     if not meaning.wait_s:
         return _USUAL_WAIT.get(meaning.verdict, "")

@@ -33,14 +33,13 @@ from relaygw.cli.frame import (
     pass_invocation,
     warn,
 )
-from relaygw.cli.selection import PAGE_MESSAGES
+from relaygw.cli.selection import PAGE_MESSAGES, take_duration
 from relaygw.cli.text import as_json, printable
 from relaygw.errors import StoreUnavailable
 from relaygw.mail.clock import clock_ms
 from relaygw.mail.state import DeliveryState
 from relaygw.operations.queue_actions import RETRY, Order, change_queued
 from relaygw.operations.status import SILENT_AFTER_S
-from relaygw.settings.units import parse_duration
 from relaygw.store.instances import silent_incarnations
 from relaygw.store.queue import Selection
 from relaygw.store.queue_entry import QueueEntry
@@ -56,20 +55,13 @@ _D = DeliveryState
 _STEP_S = 0.1
 
 
-def _seconds(_ctx: click.Context, _option: click.Parameter, value: str) -> float:
-    try:
-        return parse_duration(value)
-    except ValueError as error:
-        raise click.BadParameter(f"{value!r} {error}") from error
-
-
 @click.command(cls=Command)
 @click.option(
-    "--wait", "wait_s", metavar="TIME", default="60s", show_default=True, callback=_seconds,
+    "--wait", "wait_s", metavar="TIME", default="60s", show_default=True, callback=take_duration,
     help="Give up after this time.",
 )  # fmt: skip
 @click.option(
-    "--grace", "grace_s", metavar="TIME", default="5s", show_default=True, callback=_seconds,
+    "--grace", "grace_s", metavar="TIME", default="5s", show_default=True, callback=take_duration,
     help="On a shared queue: how long new mail is still taken, until no load balancer sends any.",
 )  # fmt: skip
 @click.option("--json", "wants_json", is_flag=True, help="What is left as one object.")

@@ -15,7 +15,7 @@ import pwd
 import signal
 import sys
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
@@ -35,6 +35,7 @@ from relaygw.errors import (
     SettingsError,
     StoreUnavailable,
 )
+from relaygw.mail.address import check_address
 from relaygw.mail.words import unstorable_sign
 
 if TYPE_CHECKING:
@@ -139,6 +140,21 @@ def warn(text: str) -> None:
     """Write one or more lines to stderr, each with the name of the program."""
     for line in text.splitlines() or [""]:
         click.echo(f"{PROGRAM}: {printable(line)}", err=True)
+
+
+def address_of(text: str, option: str, check: Callable[[str], object] = check_address) -> str:
+    """Return an address without angle brackets; raises CommandFailed for what is none."""
+    bare = text.removeprefix("<").removesuffix(">")
+    try:
+        if not bare:
+            raise InvalidAddress("it is empty")
+        check(bare)
+    except InvalidAddress as error:
+        raise CommandFailed(
+            f"{option} {text!r} is not an address: {error}; write LOCALPART@DOMAIN",
+            exit_code=os.EX_DATAERR,
+        ) from error
+    return bare
 
 
 def login_name() -> str:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 
 import click
 
 from relaygw.cli.frame import CommandFailed, warn
+from relaygw.cli.selection import Choice
 from relaygw.cli.text import as_json, cut, fitted, labelled, moment, terminal_width
 from relaygw.mail.clock import clock_ms
 from relaygw.mail.envelope import Released
@@ -140,13 +142,20 @@ def _told(label: str, text: str, *, indent: int = 0) -> str:
 
 
 def print_list(
-    entries: Iterable[QueueEntry], *, wants_json: bool, limit: int | None, empty: str
+    find: Callable[[Store, Choice], Iterable[QueueEntry]],
+    store: Store,
+    choice: Choice,
+    *,
+    wants_json: bool,
+    place: str,
 ) -> None:
-    """Print at most `limit` of `entries`, as rows with a footer or as JSON lines."""
+    """Print the chosen messages of a place, as rows with a footer or as JSON lines."""
+    limit = choice.limit
+    empty = "-- 0 messages" if choice.has_conditions else f"the {place} is empty"
     width, now_ms = terminal_width(), clock_ms()
     number = 0
     has_more = False
-    for entry in entries:
+    for entry in find(store, replace(choice, limit=None if limit is None else limit + 1)):
         if number == limit:
             has_more = True
             break

@@ -50,7 +50,7 @@ provider.add_command(presets)
 def hold_one(invocation: Invocation, name: str, reason: str) -> None:
     """Send nothing by a provider until it is released; its mail waits."""
     loaded = invocation.load_running()
-    check_name(name, loaded.settings.providers, ())
+    _check_name(name, loaded.settings.providers, ())
     with invocation.open_store(loaded) as store:
         is_new = hold_provider(store, name, actor=login_name(), now_ms=clock_ms(), note=reason)
     if is_new:
@@ -74,7 +74,7 @@ def release_holds(invocation: Invocation, name: str) -> None:
     loaded = invocation.load_running()
     with invocation.open_store(loaded) as store:
         held = [name] if holds_of(store.holds.in_force(), name) else []
-        check_name(name, loaded.settings.providers, held)
+        _check_name(name, loaded.settings.providers, held)
         ended = release_provider(store, name, actor=login_name(), now_ms=clock_ms())
     if ended:
         invocation.wake_workers()
@@ -142,7 +142,7 @@ def _notes(usages: Mapping[str, Usage], holds: list[Hold]) -> Iterator[str]:
     if used:
         yield ""
     for name, usage in used:
-        yield quota_line(name, usage)
+        yield _quota_line(name, usage)
     for name, usage in usages.items():
         if usage.is_slowed:
             yield ""
@@ -164,8 +164,7 @@ def _hold_lines(name: str, hold: Hold, now_ms: int) -> Iterator[str]:
         yield labelled("remedy", hold.remedy)
 
 
-def quota_line(name: str, usage: Usage) -> str:
-    """Return how much of the quota is used; for providers that have one."""
+def _quota_line(name: str, usage: Usage) -> str:
     settings = usage.settings
     account = f" by account {settings.account}" if settings.account else ""
     used = f"{usage.quota_used} of {settings.daily_quota} {settings.quota_counts}"
@@ -186,7 +185,7 @@ def slowed_lines(name: str, usage: Usage, now_ms: int) -> Iterator[str]:
         yield labelled("slowed", f"{name} to {counted(usage.connections, 'connection')}: {why}")
 
 
-def check_name(name: str, configured: Iterable[str], remembered: Collection[str]) -> None:
+def _check_name(name: str, configured: Iterable[str], remembered: Collection[str]) -> None:
     """Raise CommandFailed for a name that is no provider, nor of one that the store remembers."""
     known = list(configured)
     if name not in known and name not in remembered:
@@ -207,7 +206,7 @@ def senders(invocation: Invocation, name: str | None, wants_json: bool) -> None:
     with invocation.open_store(loaded) as store:
         notes = store.limits.senders()
     if name is not None:
-        check_name(name, providers, {note.provider for note in notes})
+        _check_name(name, providers, {note.provider for note in notes})
     wanted = providers if name is None else (name,)
     chosen = [note for note in notes if note.provider in wanted]
     chosen.sort(key=_refused_first)

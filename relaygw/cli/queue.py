@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from typing import Any
 
 import click
@@ -67,11 +66,8 @@ def list_queue(invocation: Invocation, /, form: str | None, **given: Any) -> Non
             messages = all_waiting(store) if plain else map(as_waiting, found(store, choice))
             (print_mailq if form == "mailq" else print_postqueue)(messages)
         return
-    limit = choice.limit
-    peek = replace(choice, limit=None if limit is None else limit + 1)
-    empty = "-- 0 messages" if choice.has_conditions else "the queue is empty"
     with invocation.open_store() as store:
-        print_list(found(store, peek), wants_json=form == "json", limit=limit, empty=empty)
+        print_list(found, store, choice, wants_json=form == "json", place="queue")
 
 
 @queue.command("show")

@@ -42,13 +42,12 @@ def explain_queue(invocation: Invocation, queue_ids: tuple[str, ...], wants_json
             if wants_json:
                 click.echo(as_json(as_object(story)))
             else:
-                click.echo("\n".join(([] if is_first else [""]) + list(story_lines(story))))
+                click.echo("\n".join(([] if is_first else [""]) + list(_story_lines(story))))
             is_first = False
     return exit_code
 
 
-def story_lines(story: Story) -> Iterator[str]:
-    """Yield the lines of a story for a terminal."""
+def _story_lines(story: Story) -> Iterator[str]:
     yield _labelled("queue id", story.queue_id, "")
     yield _labelled("sender", story.sender or "<> (the null sender)", "")
     yield _labelled("recipients", _some(story.recipients), "")

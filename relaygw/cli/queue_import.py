@@ -99,11 +99,12 @@ def import_mail(
     limit_bytes = max((one.max_message_size for one in settings.listeners), default=0)
     with invocation.open_store(loaded) as store, _opened(source) as stream:
         importer = Importer(Intake(settings, state_dir=loaded.state_dir), limit_bytes=limit_bytes)
-        work = ImportRun(store, importer, is_dry_run=is_dry_run, wants_json=wants_json)
-        given = _Envelope(sender=sender, recipients=recipients)
+        work = _ImportRun(store, importer, is_dry_run=is_dry_run, wants_json=wants_json)
         try:
             for number, one in enumerate(_read(stream, form, limit_bytes), 1):
-                work.take(number, one if isinstance(one, str) else given.over(one))
+                if not isinstance(one, str):
+                    one = _addressed(one, sender, recipients)
+                work.take(number, one)
             work.flush()
         finally:
             work.progress.end()
@@ -123,17 +124,11 @@ def import_mail(
     return os.EX_DATAERR if work.counts["refused"] else os.EX_OK
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Envelope:
-    """What the caller says of all messages."""
-
-    sender: str | None
-    recipients: tuple[str, ...]
-
-    def over(self, mail: Exported) -> Exported:
-        if self.sender is not None:
-            mail = replace(mail, sender=self.sender)
-        return replace(mail, recipients=self.recipients) if self.recipients else mail
+def _addressed(mail: Exported, sender: str | None, recipients: tuple[str, ...]) -> Exported:
+    """Return a message with what the caller says of all."""
+    if sender is not None:
+        mail = replace(mail, sender=sender)
+    return replace(mail, recipients=recipients) if recipients else mail
 
 
 def _opened(source: str) -> IO[bytes]:
@@ -169,7 +164,7 @@ def _tried(read: Any, piece: Any) -> Exported | str:
 
 
 @dataclass(slots=True)
-class ImportRun:
+class _ImportRun:
     """An import under way: what is at hand, and what became of the rest."""
 
     store: Store

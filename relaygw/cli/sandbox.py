@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import click
@@ -46,11 +45,8 @@ sandbox.add_command(release_sandbox)
 def list_sandbox(invocation: Invocation, /, wants_json: bool, **given: Any) -> None:
     """List captured messages, the newest first."""
     choice = choose(given)
-    limit = choice.limit
-    peek = replace(choice, limit=None if limit is None else limit + 1)
-    empty = "-- 0 messages" if choice.has_conditions else "the sandbox is empty"
     with invocation.open_store() as store:
-        print_list(captured(store, peek), wants_json=wants_json, limit=limit, empty=empty)
+        print_list(captured, store, choice, wants_json=wants_json, place="sandbox")
 
 
 @sandbox.command("show")

@@ -17,6 +17,7 @@ from relaygw.cli.frame import (
     Command,
     CommandFailed,
     Invocation,
+    address_of,
     login_name,
     number_from_1,
     pass_invocation,
@@ -44,7 +45,6 @@ from relaygw.cli.selection import (
     with_latest,
 )
 from relaygw.cli.text import as_json, fitted, printable, terminal_width
-from relaygw.errors import InvalidAddress
 from relaygw.mail.clock import clock_ms
 from relaygw.mail.envelope import Released
 from relaygw.mail.words import counted
@@ -123,7 +123,7 @@ def release_sandbox(
             exit_code=os.EX_CONFIG,
         )
     wanted = ReleaseRequest(
-        to=None if to is None else _address(to, "--to"),
+        to=None if to is None else address_of(to.strip(), "--to", check_target),
         only_for=only_for,
         is_admin=True,
         anyone=anyone,
@@ -131,18 +131,6 @@ def release_sandbox(
     with invocation.open_store() as store:
         release = _Release(store, settings, wanted, answer, expected_outside)
         return release.carry_through(invocation, with_latest(store, choice))
-
-
-def _address(text: str, option: str) -> str:
-    bare = _bare(text)
-    try:
-        check_target(bare)
-    except InvalidAddress as error:
-        raise CommandFailed(
-            f"{option} {text!r} is not an address: {error}; write LOCALPART@DOMAIN",
-            exit_code=os.EX_DATAERR,
-        ) from error
-    return bare
 
 
 class _Release:
@@ -168,7 +156,7 @@ class _Release:
         ids = [entry.queue_id for entry in entries]
         planned = plan_release(self._store, self._settings, ids, self._wanted)
         if not self._answer.wants_json:
-            show_plan(planned, {entry.queue_id: entry.subject for entry in entries})
+            _show_plan(planned, {entry.queue_id: entry.subject for entry in entries})
         if self._may_go_on(planned):
             result = self._release_planned(planned, choice)
             invocation.wake_workers()
@@ -241,7 +229,7 @@ def _exit_code(result: ReleaseResult, missing: Collection[str]) -> int:
     return os.EX_TEMPFAIL if result.left else os.EX_OK
 
 
-def show_plan(planned: ReleaseResult, subjects: Mapping[str, str]) -> None:
+def _show_plan(planned: ReleaseResult, subjects: Mapping[str, str]) -> None:
     """Print who would get what, those outside of the allow list first."""
     if not planned.copies:
         return

@@ -37,11 +37,10 @@ def tell_story(store: Store, settings: Settings, queue_id: str, *, now_ms: int) 
     Raises StoreUnavailable.
     """
     facts = gather(store, settings, queue_id, now_ms=now_ms)
-    return None if facts is None else story_of(facts)
+    return None if facts is None else _story_of(facts)
 
 
-def story_of(facts: Facts) -> Story:
-    """Return the story that the facts tell."""
+def _story_of(facts: Facts) -> Story:
     meanings = Meanings(facts.settings)
     prospects = [prospect(facts, part, meanings) for part in facts.open_parts]
     later = [*_operator_events(facts), *attempt_events(facts, meanings)]

@@ -75,7 +75,7 @@ def endings(facts: Facts) -> Iterator[StoryEvent]:
     for one in facts.entry.recipients:
         if one.state is RecipientState.CAPTURED:
             kind = EventKind.CAPTURED
-        elif is_blocked_on_acceptance(facts, one):
+        elif _is_blocked_on_acceptance(facts, one):
             kind = EventKind.BLOCKED
         else:
             continue
@@ -135,7 +135,7 @@ def _fate(facts: Facts, part: DeliveryEntry, one: RecipientEntry) -> str:
     if one.state is RecipientState.CAPTURED:
         reason = f": {one.reply}" if one.reply else ""
         return f"captured, not sent{reason}"
-    if one.state is RecipientState.BLOCKED and is_blocked_on_acceptance(facts, one):
+    if one.state is RecipientState.BLOCKED and _is_blocked_on_acceptance(facts, one):
         return f"dropped, not sent: {one.reply or 'on the block list'}"
     moved_to = provider_of_route(part.route)
     if moved_to is not None:
@@ -143,7 +143,7 @@ def _fate(facts: Facts, part: DeliveryEntry, one: RecipientEntry) -> str:
     return f"to be sent by route {part.route} ({part.stream})"
 
 
-def is_blocked_on_acceptance(facts: Facts, one: RecipientEntry) -> bool:
+def _is_blocked_on_acceptance(facts: Facts, one: RecipientEntry) -> bool:
     """True unless a recipient was found on the block list at a later attempt."""
     return one.state is RecipientState.BLOCKED and not any(
         _is_about(attempt, one) for attempt in facts.record.attempts
@@ -315,7 +315,7 @@ def _is_untold(facts: Facts, one: RecipientEntry) -> bool:
     ]
     if one.state is RecipientState.PENDING:
         return one.provider is not None and one.reply is not None and not mine
-    if one.state not in _FINAL or is_blocked_on_acceptance(facts, one):
+    if one.state not in _FINAL or _is_blocked_on_acceptance(facts, one):
         return False
     state, at_ms = _FINAL[one.state], one.changed_at_ms
     return not any(attempt.state is state and attempt.at_ms == at_ms for attempt in mine)

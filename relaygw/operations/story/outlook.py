@@ -122,7 +122,7 @@ def _waiting(facts: Facts, part: DeliveryEntry, meanings: Meanings) -> Prospect:
     is_first = part.state is DeliveryState.INCOMING
     which = "waits for its first try, which comes" if is_first else "is due and is tried"
     text = f"it {which} as soon as a connection is free"
-    notes = tuple(pace_notes(facts, part))
+    notes = tuple(_pace_notes(facts, part))
     return _make(facts, part, text, [_SOON], notes=notes, next_at_ms=part.due_at_ms)
 
 
@@ -143,7 +143,7 @@ def _with_timer(facts: Facts, part: DeliveryEntry, meanings: Meanings) -> Prospe
         case AttemptState.THROTTLED:
             text = f"{part.provider} asked to slow down, so it waits its turn at the slower pace"
             advice = [Advice("Nothing: relaygw keeps to the pace by itself.")]
-            notes = tuple(pace_notes(facts, part))
+            notes = tuple(_pace_notes(facts, part))
         case AttemptState.HELD:
             text = f"{part.provider} did not take it, but is not held any more: it is tried again"
             advice = [retry]
@@ -192,7 +192,7 @@ def _lifetime_note(facts: Facts, part: DeliveryEntry) -> Note:
     return Note("given up", text)
 
 
-def pace_notes(facts: Facts, part: DeliveryEntry) -> Iterator[Note]:
+def _pace_notes(facts: Facts, part: DeliveryEntry) -> Iterator[Note]:
     """Yield what may make a delivery wait that nothing else stops."""
     waiting = facts.queued.get(part.route, 0)
     if waiting > 1:
