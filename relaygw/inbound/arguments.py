@@ -8,16 +8,13 @@ from __future__ import annotations
 from relaygw.errors import InvalidAddress
 from relaygw.inbound import replies
 from relaygw.inbound.replies import Refusal
-from relaygw.mail.address import parse_path
 
 
 def parse_mail(argument: bytes, *, limit_bytes: int) -> tuple[str, bool]:
     """Return the sender and whether SMTPUTF8 is asked for. Raises Refusal."""
     # what allows an address beyond ASCII stands behind it
     address, rest = _parse_path(argument, b"from:", "MAIL FROM:<address>", smtputf8=True)
-    size_bytes, smtputf8 = _parse_parameters(rest) if rest else (0, False)
-    if size_bytes > limit_bytes:
-        raise Refusal(replies.TOO_BIG.format(limit=limit_bytes))
+    smtputf8 = bool(rest) and parse_parameters(rest, limit_bytes=limit_bytes)
     if not (smtputf8 or address.isascii()):
         raise Refusal(replies.BAD_ADDRESS.format(code=553, status="5.6.7"))
     return address, smtputf8
@@ -38,6 +35,9 @@ def _parse_path(
 ) -> tuple[str, bytes]:
     if argument[: len(keyword)].lower() != keyword:
         raise Refusal(replies.BAD_ARGUMENT.format(usage=usage))
+    # here, since it loads longer than the sendmail command, which reads usual paths by itself
+    from relaygw.mail.address import parse_path
+
     try:
         address, rest = parse_path(argument[len(keyword) :].lstrip(b" \t"), smtputf8=smtputf8)
     except InvalidAddress as error:
@@ -50,8 +50,8 @@ def _parse_path(
     return address, rest.strip()
 
 
-def _parse_parameters(raw: bytes) -> tuple[int, bool]:
-    """Return the size that is announced, 0 for none, and whether SMTPUTF8 is there."""
+def parse_parameters(raw: bytes, *, limit_bytes: int) -> bool:
+    """Return whether SMTPUTF8 is among the parameters of MAIL. Raises Refusal."""
     size_bytes = 0
     seen: set[bytes] = set()
     for word in raw.upper().split():
@@ -64,7 +64,9 @@ def _parse_parameters(raw: bytes) -> tuple[int, bool]:
         seen.add(name)
         if name == b"SIZE":
             size_bytes = int(value[:30])
-    return size_bytes, b"SMTPUTF8" in seen
+    if size_bytes > limit_bytes:
+        raise Refusal(replies.TOO_BIG.format(limit=limit_bytes))
+    return b"SMTPUTF8" in seen
 
 
 def _problem(name: bytes, equals: bytes, value: bytes) -> str | None:

@@ -141,13 +141,17 @@ class _Session:
             raise Refusal(replies.BAD_SEQUENCE.format(expected="send EHLO first"))
         if self._sender is not None:
             raise Refusal(replies.BAD_SEQUENCE.format(expected="nested MAIL command"))
-        self._sender = _plain_path(b"from:", argument)
-        self._smtputf8 = False
-        if self._sender is None:
+        sender, smtputf8 = _plain_path(b"from:", argument), False
+        if sender is None:
             from relaygw.inbound.arguments import parse_mail
 
-            sender, self._smtputf8 = parse_mail(argument, limit_bytes=MAX_CONTENT_BYTES)
-            self._sender = sender.encode()
+            address, smtputf8 = parse_mail(argument, limit_bytes=MAX_CONTENT_BYTES)
+            sender = address.encode(), b""
+        if sender[1]:
+            from relaygw.inbound.arguments import parse_parameters
+
+            smtputf8 = parse_parameters(sender[1], limit_bytes=MAX_CONTENT_BYTES)
+        self._sender, self._smtputf8 = sender[0], smtputf8
         self._reply(replies.OK_SENDER)
 
     def _rcpt(self, argument: bytes) -> None:
@@ -156,12 +160,12 @@ class _Session:
         if len(self._recipients) >= MAX_RECIPIENTS:
             self._reply(replies.TOO_MANY_RECIPIENTS)
             return
-        address = _plain_path(b"to:", argument)
-        if address is None:
+        recipient = _plain_path(b"to:", argument)
+        if recipient is None or recipient[1]:
             from relaygw.inbound.arguments import parse_rcpt
 
-            address = parse_rcpt(argument, smtputf8=self._smtputf8).encode()
-        self._recipients.append(address)
+            recipient = parse_rcpt(argument, smtputf8=self._smtputf8).encode(), b""
+        self._recipients.append(recipient[0])
         self._reply(replies.OK_RECIPIENT)
 
     def _data(self, argument: bytes) -> None:
@@ -221,21 +225,22 @@ def _accept(sender: bytes, recipients: list[bytes], content: bytes) -> str:
     return f"250 2.0.0 Ok: queued as {drop_id[:SHOWN_ID_DIGITS].upper()}"
 
 
-def _plain_path(keyword: bytes, argument: bytes) -> bytes | None:
-    """Return the address where nothing but `<local@domain>` of the usual shape stands.
+def _plain_path(keyword: bytes, argument: bytes) -> tuple[bytes, bytes] | None:
+    """Return the address in a path of the usual shape, `<local@domain>`, and what follows.
 
-    The front's parser, which takes everything else, loads longer than all of this program.
+    The front's parser, which reads all others, loads longer than all of this program.
     """
-    path = argument[len(keyword) :].strip(b" \t")
-    address = path[1:-1]
-    local, _, domain = address.partition(b"@")
+    address, bracket, rest = argument[len(keyword) :].lstrip(b" \t").partition(b">")
+    local, _, domain = address[1:].partition(b"@")
     words = [*local.split(b"."), *domain.split(b".")]
     is_odd = b"".join(words).translate(None, _PLAIN) or any(
         not 0 < len(word) <= 63 or word[:1] == b"-" or word[-1:] == b"-" for word in words
     )
-    is_path = path[:1] == b"<" and path[-1:] == b">" and argument[: len(keyword)].lower() == keyword
+    is_path = address[:1] == b"<" and bracket and argument[: len(keyword)].lower() == keyword
     is_short = len(address) <= 320 and len(domain) <= 255
-    return address if is_path and is_short and not is_odd else None
+    if is_odd or not is_path or not is_short or (rest and rest[:1] not in b" \t"):
+        return None
+    return address[1:], rest.strip()
 
 
 _COMMANDS = {
