@@ -18,7 +18,7 @@ from relaygw.mail.queue_id import QueueIdSource
 from relaygw.mail.search import parse_search
 from relaygw.mail.state import RecipientState
 from relaygw.store import migrate
-from relaygw.store.sqlite import database_path
+from relaygw.store.log_check import database_path
 from relaygw.store.store import Store, open_store
 from relaygw.web.sandbox.index import Indexer
 

@@ -41,8 +41,8 @@ from relaygw.mail.state import DeliveryState
 from relaygw.operations.queue_actions import RETRY, Order, change_queued
 from relaygw.operations.status import SILENT_AFTER_S
 from relaygw.store.instances import silent_incarnations
-from relaygw.store.queue import Selection
 from relaygw.store.queue_entry import QueueEntry
+from relaygw.store.selection import Selection
 from relaygw.store.store import Store
 
 RETRY_EVERY_S = 5.0

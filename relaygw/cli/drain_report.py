@@ -14,8 +14,9 @@ from relaygw.cli.mail_change import SHOWN_ROWS
 from relaygw.mail.drop import is_complete
 from relaygw.mail.state import OPEN, DeliveryState
 from relaygw.store.holds import Hold
-from relaygw.store.queue import LaneCount, Selection
+from relaygw.store.queue import LaneCount
 from relaygw.store.queue_entry import DeliveryEntry, QueueEntry
+from relaygw.store.selection import Selection
 from relaygw.store.store import Store
 
 _MAX_READ = 1000  # messages whose reasons are told

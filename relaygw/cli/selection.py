@@ -27,8 +27,8 @@ from relaygw.operations.selectors import (
     selection_of,
 )
 from relaygw.settings.units import parse_duration
-from relaygw.store.queue import MAX_TEXT_CHARACTERS, Selection
 from relaygw.store.queue_entry import QueueEntry
+from relaygw.store.selection import MAX_TEXT_CHARACTERS, Selection
 from relaygw.store.store import Store
 from relaygw.web.sandbox.index import Indexer
 

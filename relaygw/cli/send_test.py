@@ -25,8 +25,8 @@ from relaygw.operations.selectors import ANY_STATE
 from relaygw.operations.story.facts import Meanings
 from relaygw.settings.bind import Bind
 from relaygw.settings.model import Settings
-from relaygw.store.queue import Selection
 from relaygw.store.queue_entry import QueueEntry
+from relaygw.store.selection import Selection
 from relaygw.store.store import Store
 
 _QUEUED_AS = re.compile(r"queued as ([A-Z0-9]{10,20})")

@@ -27,8 +27,8 @@ from relaygw.policy.untended import deliveries, gone_remedy, gone_words, known_r
 from relaygw.settings.mode import Mode
 from relaygw.store.audit import AuditEntry
 from relaygw.store.claims import Key
-from relaygw.store.queue import Selection
 from relaygw.store.queue_entry import DeliveryEntry, QueueEntry
+from relaygw.store.selection import Selection
 
 LOOK_S = 5.0
 _LEFT_S = 60.0

@@ -20,7 +20,7 @@ from relaygw.settings.provider import Provider
 from relaygw.store.audit import AuditEntry
 from relaygw.store.holds import UNREACHABLE, Hold
 from relaygw.store.limits import Account
-from relaygw.store.queue import Selection
+from relaygw.store.selection import Selection
 from relaygw.store.store import Store
 
 _OF_THE_PROVIDER = (Scope.PROVIDER, Scope.CREDENTIAL, UNREACHABLE)

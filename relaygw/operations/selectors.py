@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import Any
 
 from relaygw.mail.state import DeliveryState
-from relaygw.store.queue import Selection
+from relaygw.store.selection import Selection
 
 ANY_STATE = frozenset(DeliveryState)
 ALL = "all"

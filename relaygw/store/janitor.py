@@ -14,10 +14,9 @@ from sqlalchemy import Select, delete, exists, func, or_, select, update
 from relaygw.mail.queue_id import first_id_at
 from relaygw.mail.state import DeliveryState
 from relaygw.store.captured_index import forget_captured, stray_index_rows
-from relaygw.store.changes import delete_messages
 from relaygw.store.database import Database, Repository, Transaction, Write
 from relaygw.store.outcomes import empty_trash
-from relaygw.store.queue_entry import in_batches, lock_messages
+from relaygw.store.queue_entry import delete_messages, in_batches, lock_messages
 from relaygw.store.sandbox import uncapture
 from relaygw.store.sessions import drop_expired_logins, has_expired_logins
 from relaygw.store.tables import HAS_KEPT_CONTENT, chunk, delivery, message

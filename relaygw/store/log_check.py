@@ -36,39 +36,12 @@ from sqlalchemy.engine import make_url
 from relaygw.errors import QueueDamaged
 from relaygw.store.database import damage
 
-__all__ = [
-    "HAS_FRAME_COUNT",
-    "LOG_HEADER_BYTES",
-    "WITHOUT_LOG",
-    "WITH_LOG",
-    "WORD",
-    "DriverError",
-    "LogFinding",
-    "LogState",
-    "Salts",
-    "check_log",
-    "database_path",
-    "driver",
-    "frames_of",
-    "index_of",
-    "is_later",
-    "lock_directory",
-    "lock_directory_of",
-    "log_of",
-    "mark_of",
-    "note_progress",
-    "open_lock_file",
-    "read_only",
-    "salts_in",
-    "salts_of",
-    "stamps_of",
-    "this_boot",
-]
-
 try:
-    from pysqlite3 import dbapi2 as driver
+    from pysqlite3 import dbapi2
 except ImportError:  # no wheel for this platform: the standard module works under the lock
-    import sqlite3 as driver
+    import sqlite3 as dbapi2
+
+driver: Any = dbapi2
 
 DriverError: type[Exception] = driver.Error
 """What the driver raises outside of SQLAlchemy, on connecting for one."""

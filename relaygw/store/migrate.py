@@ -54,7 +54,8 @@ def _engine(place: Place, *, is_for_writing: bool) -> Iterator[Engine]:
 @contextmanager
 def _transaction(place: Place, *, is_for_writing: bool) -> Iterator[Connection]:
     """Lend a connection in a transaction; raises StoreUnavailable."""
-    from relaygw.store.sqlite import DriverError, is_damage
+    from relaygw.store.log_check import DriverError
+    from relaygw.store.sqlite import is_damage
 
     driver_errors: tuple[type[Exception], ...] = (DBAPIError, DriverError)
     try:

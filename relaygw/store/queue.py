@@ -1,58 +1,48 @@
 """The queue as operators see it, and what they do to it.
 
-What is open is found by its index, in the order of acceptance, so that a page of a long queue
-costs a look at a page; finished messages, which are nearly all of them, are never looked at.
 Leases are never taken away: a delivery that a worker is sending stays as it is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, replace
-from enum import StrEnum
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Select, TextClause, case, exists, func, literal, select
+from sqlalchemy import and_, case, exists, func, literal, select, true, update
 from sqlalchemy.sql.elements import ColumnElement
 
 from relaygw.mail.hold import HoldCause
-from relaygw.mail.state import OPEN, DeliveryState, RecipientState
-from relaygw.store import attempts, changes
+from relaygw.mail.state import DeliveryState, RecipientState, sources_of
+from relaygw.policy.routing import provider_route
+from relaygw.store import attempts
 from relaygw.store.attempts import AttemptEntry, MessageRecord
 from relaygw.store.audit import AuditEntry, add_audit
 from relaygw.store.database import Database, Repository, Transaction
-from relaygw.store.letter_case import has_text
+from relaygw.store.outcomes import finish_messages
 from relaygw.store.queue_entry import (
+    IS_IN_DOUBT,
     QueueEntry,
     Waiting,
     in_batches,
     is_listed,
     load_entries,
     load_waiting,
+    lock_messages,
 )
-from relaygw.store.tables import IS_OPEN, delivery, message, recipient
+from relaygw.store.selection import (
+    IS_ITS_RECIPIENT,
+    Selection,
+    ShapeCount,
+    ShapeKey,
+    count_shape,
+    matching_ids,
+)
+from relaygw.store.tables import IS_OPEN, delivery, hold_columns, message, recipient
 
-MAX_TEXT_CHARACTERS = 1000
-"""Of a text that is looked for: far below what SQLite takes as a pattern."""
-Condition = ColumnElement[bool] | TextClause
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Selection:
-    """Which messages: every condition set must hold; texts match anywhere, without case."""
-
-    queue_ids: tuple[str, ...] = ()
-    sender: str | None = None
-    recipient: str | None = None
-    subject: str | None = None
-    states: frozenset[DeliveryState] = OPEN
-    provider: str | None = None
-    route: str | None = None
-    stream: str | None = None
-    client: str | None = None
-    accepted_before_ms: int | None = None
-    reason: str | None = None
-    reply: str | None = None
+_D = DeliveryState
+_R = RecipientState
+_MOVABLE = [state.value for state in (_D.INCOMING, _D.DEFERRED, _D.HELD)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,25 +60,6 @@ class LaneCount:
     oldest_accepted_at_ms: int
 
 
-class ShapeKey(StrEnum):
-    """What the queue is counted by: recipients' domains by recipient, the rest by delivery."""
-
-    RECIPIENT = "recipient"
-    SENDER = "sender"
-    PROVIDER = "provider"
-    REASON = "reason"
-    ROUTE = "route"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ShapeCount:
-    """How much of a key is of one age: step n is younger than bound n, the last has none."""
-
-    key: str
-    step: int
-    number: int
-
-
 class Queue(Repository):
     """Searches, counts and changes."""
 
@@ -101,12 +72,12 @@ class Queue(Repository):
     def search(self, selection: Selection, *, limit: int, after: str = "") -> list[QueueEntry]:
         """Return messages in the order of acceptance, those after queue id `after`."""
         with self._read() as tx:
-            return _entries(tx, _matching_ids(tx, selection, limit=limit, after=after))
+            return _entries(tx, matching_ids(tx, selection, limit=limit, after=after))
 
     def search_ids(self, selection: Selection, *, limit: int, after: str = "") -> list[str]:
         """Return the queue ids of what `search` would return."""
         with self._read() as tx:
-            return _matching_ids(tx, selection, limit=limit, after=after)
+            return matching_ids(tx, selection, limit=limit, after=after)
 
     def entries(self, queue_ids: Sequence[str]) -> list[QueueEntry]:
         """Return those of the messages that there are, in the order of acceptance."""
@@ -137,7 +108,7 @@ class Queue(Repository):
         """Return the open deliveries, and what waits in them, by route, stream and state."""
         waiting = (
             select(func.count())
-            .where(_IS_ITS_RECIPIENT, recipient.c.state == RecipientState.PENDING.value)
+            .where(IS_ITS_RECIPIENT, recipient.c.state == RecipientState.PENDING.value)
             .scalar_subquery()
         )
         lane = (delivery.c.route, delivery.c.stream, delivery.c.state)
@@ -167,19 +138,7 @@ class Queue(Repository):
     ) -> list[ShapeCount]:
         """Count what waits by a key and by age, in steps that end at `bounds_ms`."""
         with self._read() as tx:
-            age_ms = literal(tx.to_stored(now_ms)) - message.c.accepted_at_ms
-            step = case(
-                *((age_ms < bound_ms, number) for number, bound_ms in enumerate(bounds_ms)),
-                else_=len(bounds_ms),
-            )
-            key = _KEYS[by].label("key")
-            counted = select(key, step.label("step"), func.count().label("number"))
-            rows = tx.execute(
-                _counted_from(counted, by)
-                .where(*_delivery_conditions(selection), *_message_conditions(tx, selection))
-                .group_by("key", "step")
-            )
-            return [ShapeCount(key=row.key, step=row.step, number=row.number) for row in rows]
+            return count_shape(tx, selection, by, bounds_ms, tx.to_stored(now_ms))
 
     # --- changes -------------------------------------------------------------------------
 
@@ -197,16 +156,17 @@ class Queue(Repository):
 
         A lease is never taken away: active deliveries stay, whatever `from_states` says.
         """
+        may_leave = [state.value for state in from_states & sources_of(to) - {_D.ACTIVE}]
         with self._write() as tx:
-            number = changes.change_state(
-                tx,
-                queue_ids,
-                from_states=from_states,
-                to=to,
-                hold=hold,
-                due_at_ms=tx.to_stored(due_at_ms),
-                now_ms=tx.to_stored(entry.at_ms),
-            )
+            now_ms = tx.to_stored(entry.at_ms)
+            values = _changed(to, hold, now_ms) | {"due_at_ms": tx.to_stored(due_at_ms)}
+            number = 0
+            for batch in in_batches(queue_ids):
+                is_mine = is_listed(tx, delivery.c.queue_id, batch)
+                number += tx.execute(
+                    update(delivery).where(is_mine, delivery.c.state.in_(may_leave)).values(values)
+                ).rowcount
+                _settle_recipients(tx, batch, to, now_ms)
             add_audit(tx, entry, number)
             return number
 
@@ -216,7 +176,8 @@ class Queue(Repository):
         What was held is held as before, the rest is due now; time in the trash is no age.
         """
         with self._write() as tx:
-            number = changes.undelete(tx, queue_ids, now_ms=tx.to_stored(entry.at_ms))
+            now_ms = tx.to_stored(entry.at_ms)
+            number = sum(_undelete(tx, batch, now_ms) for batch in in_batches(queue_ids))
             add_audit(tx, entry, number)
             return number
 
@@ -226,13 +187,14 @@ class Queue(Repository):
         Each recipient that still waited is told as `reason` and what was said to it last.
         """
         with self._write() as tx:
-            number = changes.expire(
-                tx,
-                queue_ids,
-                reason=reason,
-                now_ms=tx.to_stored(entry.at_ms),
-                keep_content=self._keep_content,
-            )
+            now_ms = tx.to_stored(entry.at_ms)
+            number = 0
+            for batch in in_batches(queue_ids):
+                ended = _expire(tx, batch, reason, now_ms)
+                finish_messages(
+                    tx, list(set(ended)), now_ms=now_ms, keep_content=self._keep_content
+                )
+                number += len(ended)
             add_audit(tx, entry, number)
             return number
 
@@ -250,81 +212,40 @@ class Queue(Repository):
         Deferred ones are due now, and so are those held for one of `ended`; others stay
         held. Mail that another provider may have taken is moved only when `is_forced`.
         """
+        is_held = delivery.c.state == _D.HELD.value
+        is_let_go = and_(is_held, delivery.c.reason.in_([cause.sentence for cause in ended]))
+        is_elsewhere = and_(IS_IN_DOUBT, delivery.c.provider != provider)
+        may_go = and_(delivery.c.state.in_(_MOVABLE), true() if is_forced else ~is_elsewhere)
+        routes = case(
+            (delivery.c.stream == "promotional", provider_route(provider, "promotional")),
+            else_=provider_route(provider),
+        )
         with self._write() as tx:
-            number = changes.move(
-                tx,
-                queue_ids,
-                provider=provider,
-                ended=ended,
-                is_forced=is_forced,
-                now_ms=tx.to_stored(entry.at_ms),
-            )
+            now_ms = tx.to_stored(entry.at_ms)
+            let_go = {"state": _D.DEFERRED.value, "held_at_ms": None, **hold_columns(None)}
+            values = {
+                name: case((is_let_go, value), else_=delivery.c[name])
+                for name, value in let_go.items()
+            }
+            held_ms = case((is_let_go, _held_until(now_ms)), else_=0)
+            # nobody has to wait for the other provider any more
+            for name in ("doubts", "reclaims"):
+                values[name] = case((is_elsewhere, 0), else_=delivery.c[name])
+            number = 0
+            for batch in in_batches(queue_ids):
+                number += tx.execute(
+                    update(delivery)
+                    .where(delivery.c.queue_id.in_(batch), may_go)
+                    .values(
+                        route=routes,
+                        due_at_ms=now_ms,
+                        changed_at_ms=now_ms,
+                        held_ms=delivery.c.held_ms + held_ms,
+                        **values,
+                    )
+                ).rowcount
             add_audit(tx, entry, number)
             return number
-
-
-def _delivery_conditions(selection: Selection) -> Iterator[Condition]:
-    """Yield what a selection asks of a delivery."""
-    if selection.queue_ids:
-        yield delivery.c.queue_id.in_(selection.queue_ids)
-    if selection.states != frozenset(DeliveryState):
-        yield delivery.c.state.in_([state.value for state in selection.states])
-    if selection.states <= OPEN:
-        yield IS_OPEN
-    if selection.provider is not None:
-        yield delivery.c.provider == selection.provider
-    if selection.route is not None:
-        yield delivery.c.route == selection.route
-    if selection.stream is not None:
-        yield delivery.c.stream == selection.stream
-    if selection.reason is not None:
-        yield has_text(delivery.c.reason, selection.reason)
-
-
-def _message_conditions(tx: Transaction, selection: Selection) -> Iterator[ColumnElement[bool]]:
-    """Yield what a selection asks of a message."""
-    if selection.sender is not None:
-        yield has_text(message.c.sender, selection.sender)
-    if selection.subject is not None:
-        yield has_text(message.c.subject, selection.subject)
-    if selection.client is not None:
-        yield (message.c.source_client == selection.client) | (
-            message.c.source_user == selection.client
-        )
-    if selection.accepted_before_ms is not None:
-        yield message.c.accepted_at_ms < tx.to_stored(selection.accepted_before_ms)
-    if selection.recipient is not None:
-        yield exists().where(
-            recipient.c.queue_id == message.c.queue_id,
-            has_text(recipient.c.address, selection.recipient),
-        )
-    if selection.reply is not None:
-        yield exists().where(
-            recipient.c.queue_id == message.c.queue_id,
-            has_text(recipient.c.reply, selection.reply),
-        )
-
-
-def _matching_ids(tx: Transaction, selection: Selection, *, limit: int, after: str) -> list[str]:
-    """Return the ids of matching messages in the order of acceptance."""
-    ids = sorted(set(selection.queue_ids))
-    selection = replace(selection, queue_ids=())
-    of_messages = list(_message_conditions(tx, selection))
-    query = (
-        select(delivery.c.queue_id)
-        .distinct()
-        .where(*_delivery_conditions(selection), delivery.c.queue_id > after, *of_messages)
-        .order_by(delivery.c.queue_id)
-        .limit(limit)
-    )
-    if of_messages:
-        query = query.join(message, message.c.queue_id == delivery.c.queue_id)
-    if not ids:
-        return list(tx.execute(query).scalars())
-    found: list[str] = []
-    for batch in in_batches(ids):
-        found += tx.execute(query.where(delivery.c.queue_id.in_(batch))).scalars()
-    return found[:limit]
 
 
 def _entries(tx: Transaction, queue_ids: Sequence[str]) -> list[QueueEntry]:
@@ -336,32 +257,129 @@ def _entries(tx: Transaction, queue_ids: Sequence[str]) -> list[QueueEntry]:
     return found
 
 
-# --- counts -------------------------------------------------------------------------------
-
-_JOINED = delivery.join(message, message.c.queue_id == delivery.c.queue_id)
-_IS_ITS_RECIPIENT = (recipient.c.queue_id == delivery.c.queue_id) & (
-    recipient.c.delivery_no == delivery.c.delivery_no
-)
+# --- changes ------------------------------------------------------------------------------
 
 
-def _domain(address: ColumnElement[str]) -> ColumnElement[str]:
-    """Return what follows the last @: what is left of it is cut off from the right."""
-    local_part = func.rtrim(address, func.replace(address, "@", ""))
-    return func.lower(func.substr(address, func.length(local_part) + 1))
+def _held_until(now_ms: int) -> ColumnElement[int]:
+    """Return how long a held delivery was held; never less than nothing, whatever the clock."""
+    since_ms = delivery.c.held_at_ms
+    return case((since_ms < now_ms, now_ms - since_ms), else_=0)
 
 
-_KEYS: dict[ShapeKey, ColumnElement[Any]] = {
-    ShapeKey.RECIPIENT: _domain(recipient.c.address),
-    ShapeKey.SENDER: message.c.sender,
-    ShapeKey.PROVIDER: func.coalesce(delivery.c.provider, ""),
-    ShapeKey.REASON: func.coalesce(delivery.c.reason, ""),
-    ShapeKey.ROUTE: delivery.c.route,
-}
+def _changed(to: DeliveryState, hold: HoldCause | None, now_ms: int) -> dict[str, Any]:
+    """Return what a change of state changes."""
+    values: dict[str, Any] = {"state": to.value, "changed_at_ms": now_ms}
+    if to is _D.DELETED:
+        return values  # whether it was held, and why, is kept for who takes it out of the trash
+    is_held = delivery.c.state == _D.HELD.value
+    values |= {
+        **hold_columns(hold),
+        "held_ms": delivery.c.held_ms + case((is_held, _held_until(now_ms)), else_=0),
+        "held_at_ms": now_ms if to is _D.HELD else None,
+    }
+    if to is _D.DEFERRED:
+        values |= {"reclaims": 0, "doubts": 0}  # who lets go of it gives it a fresh start
+    return values
 
 
-def _counted_from(counted: Select[Any], by: ShapeKey) -> Select[Any]:
-    if by is not ShapeKey.RECIPIENT:
-        return counted.select_from(_JOINED)
-    return counted.select_from(_JOINED.join(recipient, _IS_ITS_RECIPIENT)).where(
-        recipient.c.state == RecipientState.PENDING.value
+def _settle_recipients(
+    tx: Transaction, batch: Sequence[str], to: DeliveryState, now_ms: int
+) -> None:
+    """Cancel what is deleted, and let what comes back from the trash be pending again."""
+    changes = {_D.DELETED: (_R.PENDING, _R.CANCELLED), _D.DEFERRED: (_R.CANCELLED, _R.PENDING)}
+    if to not in changes:
+        return
+    before, after = changes[to]
+    tx.execute(
+        update(recipient)
+        .where(
+            is_listed(tx, recipient.c.queue_id, batch),
+            recipient.c.state == before.value,
+            _is_of_a_delivery_in(to.value),
+        )
+        .values(state=after.value, changed_at_ms=now_ms)
+    )
+
+
+def _undelete(tx: Transaction, batch: Sequence[str], now_ms: int) -> int:
+    was_held = delivery.c.held_at_ms.is_not(None)
+    lock_messages(tx, batch)  # against who drops their content at this moment
+    back = list(
+        tx.execute(
+            update(delivery)
+            .where(
+                delivery.c.queue_id.in_(batch),
+                delivery.c.state == _D.DELETED.value,
+                exists().where(
+                    message.c.queue_id == delivery.c.queue_id, message.c.chunk_count > 0
+                ),
+            )
+            .values(
+                state=case((was_held, _D.HELD.value), else_=_D.DEFERRED.value),
+                due_at_ms=now_ms,
+                changed_at_ms=now_ms,
+                # of a held one the time in the trash counts as held
+                held_ms=delivery.c.held_ms
+                + case((was_held, 0), else_=now_ms - delivery.c.changed_at_ms),
+            )
+            .returning(delivery.c.queue_id, delivery.c.delivery_no)
+        )
+    )
+    tx.execute(
+        update(recipient)
+        .where(
+            recipient.c.queue_id.in_(batch),
+            recipient.c.state == _R.CANCELLED.value,
+            _is_of_a_delivery_in(_D.DEFERRED.value, _D.HELD.value),
+        )
+        .values(state=_R.PENDING.value, changed_at_ms=now_ms)
+    )
+    tx.execute(
+        update(message)
+        .where(message.c.queue_id.in_({row.queue_id for row in back}))
+        .values(finished_at_ms=None)
+    )
+    return len(back)
+
+
+def _expire(tx: Transaction, batch: Sequence[str], reason: str, now_ms: int) -> list[str]:
+    """End open deliveries; return the message of each."""
+    may_end = [state.value for state in sources_of(_D.FINISHED) - {_D.ACTIVE}]
+    last_words = func.coalesce(literal("; before: ") + recipient.c.reply, "")
+    mine = and_(delivery.c.queue_id.in_(batch), delivery.c.state.in_(may_end))
+    tx.execute(select(delivery.c.queue_id).where(mine).with_for_update()).all()
+    tx.execute(
+        update(recipient)
+        .where(
+            recipient.c.queue_id.in_(batch),
+            recipient.c.state == _R.PENDING.value,
+            _is_of_a_delivery_in(*may_end),
+        )
+        .values(
+            state=_R.EXPIRED.value,
+            changed_at_ms=now_ms,
+            reply=literal(reason) + last_words,
+            dsn="4.4.7",  # RFC 3463: delivery time expired
+        )
+    )
+    ended = tx.execute(
+        update(delivery)
+        .where(mine)
+        .values(
+            state=_D.FINISHED.value,
+            due_at_ms=now_ms,
+            changed_at_ms=now_ms,
+            held_at_ms=None,
+            **hold_columns(None),
+        )
+        .returning(delivery.c.queue_id)
+    ).scalars()
+    return list(ended)
+
+
+def _is_of_a_delivery_in(*states: str) -> ColumnElement[bool]:
+    return exists().where(
+        delivery.c.queue_id == recipient.c.queue_id,
+        delivery.c.delivery_no == recipient.c.delivery_no,
+        delivery.c.state.in_(states),
     )

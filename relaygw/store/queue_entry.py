@@ -9,7 +9,7 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Any, NamedTuple
 
-from sqlalchemy import ARRAY, Select, Text, and_, any_, bindparam, func, or_, select, update
+from sqlalchemy import ARRAY, Select, Text, and_, any_, bindparam, delete, func, or_, select, update
 from sqlalchemy.sql.elements import ColumnElement
 
 from relaygw.mail.envelope import Source
@@ -17,7 +17,7 @@ from relaygw.mail.hold import HoldCause, cause_in
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.store.database import Transaction
 from relaygw.store.statement import Row, Statement
-from relaygw.store.tables import IS_OPEN, delivery, message, recipient
+from relaygw.store.tables import IS_OPEN, attempt, chunk, delivery, message, recipient
 
 _IN_LIMIT = 500  # values in one IN list: far below any database's limit
 
@@ -128,6 +128,14 @@ def part_delivery(tx: Transaction, row: Any, rcpt_nos: Collection[int], **change
         )
         .values(delivery_no=last_no + 1)
     )
+
+
+def delete_messages(tx: Transaction, queue_ids: Sequence[str]) -> int:
+    """Delete messages with all that belongs to them."""
+    for batch in in_batches(queue_ids):
+        for table in (chunk, attempt, recipient, delivery, message):
+            tx.execute(delete(table).where(table.c.queue_id.in_(batch)))
+    return len(queue_ids)
 
 
 def is_listed(

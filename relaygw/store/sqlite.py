@@ -36,14 +36,6 @@ from relaygw.store.database import Database, Write, damage
 from relaygw.store.log_check import DriverError, database_path, driver, lock_directory
 from relaygw.store.queue_file import QueueFile
 
-__all__ = [
-    "DriverError",
-    "SqliteDatabase",
-    "create_sqlite_engine",
-    "database_path",
-    "open_engine",
-]
-
 _BUSY_TIMEOUT_MS = 10_000  # foreign processes only (a backup, a shell): we have the lock
 _WAL_PAGES = 65_536  # the janitor checkpoints; this bounds the log if it cannot
 _INCREMENTAL = 2  # as SQLite counts the ways of auto_vacuum

@@ -20,8 +20,8 @@ from relaygw.store.audit import AuditEntry, Trail
 from relaygw.store.holds import Hold
 from relaygw.store.limits import SenderNote
 from relaygw.store.postgres import PostgresDatabase
-from relaygw.store.queue import Selection, ShapeKey
 from relaygw.store.release import Release
+from relaygw.store.selection import Selection, ShapeKey
 from relaygw.store.sessions import WebSession
 from relaygw.store.store import Store, open_store, store_on
 from relaygw.store.tables import metadata

@@ -11,7 +11,7 @@ import pytest
 
 from relaygw.errors import StoreUnavailable, Unstorable
 from relaygw.store import claims, migrate
-from relaygw.store.queue import Selection
+from relaygw.store.selection import Selection
 from relaygw.store.store import Store, open_store
 from tests.builders import NOW_MS, accepted
 from tests.contract.conftest import instance

@@ -13,7 +13,7 @@ import pytest
 from relaygw.errors import StoreUnavailable
 from relaygw.mail.envelope import AcceptedMessage, NewDelivery, NewRecipient
 from relaygw.mail.state import DeliveryState
-from relaygw.store import changes, intake, janitor
+from relaygw.store import intake, janitor, queue
 from relaygw.store.audit import AuditEntry
 from relaygw.store.outcomes import record
 from relaygw.store.store import Store, open_store
@@ -87,7 +87,7 @@ def test_the_trash_is_not_emptied_under_mail_that_comes_back(one: Store, other: 
     one.intake.accept_batch([message])
     delete(one, message.queue_id)
     with one.database.write() as connection:
-        assert changes.undelete(connection, [message.queue_id], now_ms=NOW_MS) == 1
+        assert queue._undelete(connection, [message.queue_id], NOW_MS) == 1
         with meanwhile(other, lambda: other.janitor.purge({"deleted": LATE_MS}, limit=9)) as said:
             connection.connection.commit()
     assert said == [0]

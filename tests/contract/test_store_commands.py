@@ -12,8 +12,8 @@ from relaygw.mail.envelope import DeliveryUpdate, NewDelivery, NewRecipient, Rec
 from relaygw.mail.hold import HoldCause, HoldCode
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.store.audit import AuditEntry, Trail
-from relaygw.store.queue import Selection, ShapeKey
 from relaygw.store.queue_entry import QueueEntry
+from relaygw.store.selection import Selection, ShapeKey
 from relaygw.store.store import Store
 from tests.builders import NOW_MS, accepted
 

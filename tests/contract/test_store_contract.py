@@ -21,8 +21,8 @@ from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.store.audit import AuditEntry
 from relaygw.store.holds import Hold
 from relaygw.store.limits import SenderNote
-from relaygw.store.queue import Selection
 from relaygw.store.queue_entry import QueueEntry
+from relaygw.store.selection import Selection
 from relaygw.store.store import Store, read_content
 from relaygw.store.tables import account, duty, usage
 from tests.builders import NOW_MS, accepted

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from relaygw.store.audit import AuditEntry, Trail
-from relaygw.store.queue import Selection
+from relaygw.store.selection import Selection
 from relaygw.store.store import Store
 from tests.builders import accepted
 

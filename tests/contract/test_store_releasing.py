@@ -24,9 +24,9 @@ from relaygw.mail.hold import HoldCause, HoldCode
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.store import release
 from relaygw.store.audit import AuditEntry
-from relaygw.store.queue import Selection
 from relaygw.store.queue_entry import QueueEntry
 from relaygw.store.release import Release
+from relaygw.store.selection import Selection
 from relaygw.store.store import Store, read_content
 from tests.builders import NOW_MS, accepted
 from tests.contract.conftest import instance, open_store

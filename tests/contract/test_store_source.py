@@ -9,7 +9,7 @@ import pytest
 
 from relaygw.mail.envelope import NewRecipient, Source
 from relaygw.store.instances import Instance
-from relaygw.store.queue import Selection
+from relaygw.store.selection import Selection
 from relaygw.store.store import Store, open_store
 from tests.builders import NOW_MS, accepted
 from tests.queues import make_queue

@@ -27,8 +27,8 @@ import yaml
 
 from relaygw.errors import StoreUnavailable
 from relaygw.mail.state import OPEN, DeliveryState
-from relaygw.store.queue import Selection
 from relaygw.store.queue_entry import QueueEntry
+from relaygw.store.selection import Selection
 from relaygw.store.store import Store, open_store
 from tests.forked import RelaygwProcess
 from tests.queues import make_queue

@@ -19,8 +19,8 @@ from relaygw.settings.routes import Route
 from relaygw.store.holds import Hold
 from relaygw.store.instances import Instance
 from relaygw.store.lifelines import Lifeline
-from relaygw.store.queue import Selection
 from relaygw.store.queue_entry import QueueEntry
+from relaygw.store.selection import Selection
 from relaygw.store.store import Store, open_store
 from tests.logs import text_log
 from tests.queues import make_queue

@@ -20,7 +20,7 @@ from relaygw.settings.routes import Route, Stream
 from relaygw.store.holds import Hold
 from relaygw.store.intake import insert_messages
 from relaygw.store.lifelines import Lifeline
-from relaygw.store.queue import Selection
+from relaygw.store.selection import Selection
 from relaygw.store.store import open_store
 from relaygw.store.tables import chunk
 from tests.altered_store import AlteredStore

@@ -42,8 +42,8 @@ from relaygw.store import batch_writer, lifelines
 from relaygw.store.batch_writer import BatchWriter
 from relaygw.store.database import Transaction, Write
 from relaygw.store.instances import Instance
-from relaygw.store.queue import Selection
 from relaygw.store.queue_entry import QueueEntry
+from relaygw.store.selection import Selection
 from relaygw.store.sqlite import SqliteDatabase
 from relaygw.store.store import Store, store_on
 from relaygw.upstream import outgoing, protocol, session

@@ -17,7 +17,7 @@ import pytest
 from relaygw.mail.outcome import AttemptState
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.roles.delivery import bury_dead
-from relaygw.store.queue import Selection
+from relaygw.store.selection import Selection
 from relaygw.store.store import open_store
 from tests.builders import NOW_MS, accepted
 from tests.fakes.scripted_provider import ThreadedProvider

@@ -75,6 +75,7 @@ SEAMS = (
     "store.watch.",
     "store.sessions.",
     "store.queue_entry.",
+    "store.selection.",
     "store.attempts.",
     "store.claims.Key",
     "store.outcomes.Recorded",

@@ -25,8 +25,8 @@ from relaygw.operations.queue_actions import (
 )
 from relaygw.store.audit import AuditEntry
 from relaygw.store.instances import Instance
-from relaygw.store.queue import Selection
 from relaygw.store.queue_entry import DeliveryEntry, QueueEntry
+from relaygw.store.selection import Selection
 from relaygw.store.store import Store, open_store
 from tests.builders import NOW_MS, accepted
 from tests.queues import make_queue

@@ -19,7 +19,7 @@ from relaygw.mail.state import DeliveryState
 from relaygw.observe.history import Series
 from relaygw.operations.status import Snapshot, lanes_of, take_snapshot, warnings
 from relaygw.settings.model import Settings
-from relaygw.store.queue import Selection, ShapeCount, ShapeKey
+from relaygw.store.selection import Selection, ShapeCount, ShapeKey
 from relaygw.store.watch import HistoryPoint, Incident
 from relaygw.web import words
 from relaygw.web.context import SharedRead, WebContext

@@ -27,8 +27,8 @@ from relaygw.operations.queue_actions import (
 )
 from relaygw.operations.selectors import NULL_SENDER, SELECTORS, STATES, selection_of
 from relaygw.settings.units import parse_duration
-from relaygw.store.queue import MAX_TEXT_CHARACTERS, Selection
 from relaygw.store.queue_entry import QueueEntry
+from relaygw.store.selection import MAX_TEXT_CHARACTERS, Selection
 from relaygw.store.store import Store
 from relaygw.web.context import WebContext, is_queue_id
 from relaygw.web.inbox import Choice, means_all, ticked_ids

@@ -16,8 +16,8 @@ from relaygw.mail.clock import clock_ms
 from relaygw.mail.envelope import AcceptedMessage, DeliveryUpdate, NewRecipient, RecipientUpdate
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.store.instances import Instance
-from relaygw.store.queue import Selection
 from relaygw.store.queue_entry import QueueEntry
+from relaygw.store.selection import Selection
 from relaygw.store.store import open_store
 from tests.builders import accepted
 from tests.forked import RelaygwProcess

@@ -10,8 +10,8 @@ import pytest
 
 from relaygw.mail.envelope import NewRecipient
 from relaygw.mail.state import DeliveryState, RecipientState
-from relaygw.store.queue import Selection
 from relaygw.store.queue_entry import QueueEntry
+from relaygw.store.selection import Selection
 from relaygw.store.store import read_content
 from tests.integration.cli.conftest import Desk
 

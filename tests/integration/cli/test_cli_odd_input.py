@@ -10,7 +10,7 @@ from base64 import b64encode
 import pytest
 
 from relaygw.mail.state import DeliveryState
-from relaygw.store.queue import Selection
+from relaygw.store.selection import Selection
 from tests.integration.cli.conftest import Desk
 
 BAD = os.fsdecode(b"a\xffb")

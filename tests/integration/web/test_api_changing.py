@@ -10,7 +10,7 @@ import pytest
 
 from relaygw.mail.search import EVERYTHING
 from relaygw.mail.state import RecipientState
-from relaygw.store.queue import Selection
+from relaygw.store.selection import Selection
 from relaygw.store.store import Store
 from tests.integration.web.people import TOKENS, with_logins
 

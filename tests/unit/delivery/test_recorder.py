@@ -16,7 +16,7 @@ from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.observe.observer import DeliveryObserver
 from relaygw.store.instances import Instance
 from relaygw.store.outcomes import Recorded
-from relaygw.store.queue import Selection
+from relaygw.store.selection import Selection
 from relaygw.store.store import Store
 from tests.altered_store import AlteredStore
 from tests.builders import NOW_MS, accepted

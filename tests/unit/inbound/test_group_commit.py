@@ -13,7 +13,7 @@ from relaygw.errors import AlreadyAccepted, IntakeFull, Unstorable
 from relaygw.inbound import group_commit
 from relaygw.inbound.group_commit import GroupCommitter
 from relaygw.mail.envelope import AcceptedMessage
-from relaygw.store.queue import Selection
+from relaygw.store.selection import Selection
 from tests.altered_store import AlteredStore
 from tests.builders import accepted
 from tests.queues import make_queue

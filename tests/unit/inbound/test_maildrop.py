@@ -24,7 +24,7 @@ from relaygw.mail.envelope import AcceptedMessage
 from relaygw.mail.search import EVERYTHING
 from relaygw.observe.maildrop import OURS, look_at_maildrop
 from relaygw.settings.model import Settings
-from relaygw.store.queue import Selection
+from relaygw.store.selection import Selection
 from tests.altered_store import AlteredStore
 from tests.logs import text_log
 from tests.queues import make_queue

@@ -16,7 +16,7 @@ from relaygw.errors import QueueDamaged
 from relaygw.mail.state import DeliveryState
 from relaygw.store.log_check import log_of, mark_of, read_only
 from relaygw.store.migrate import current_revision, upgrade
-from relaygw.store.queue import Selection
+from relaygw.store.selection import Selection
 from relaygw.store.store import Store, open_store
 from tests.builders import accepted
 

@@ -13,8 +13,8 @@ from relaygw.store.instances import Instance
 from relaygw.store.lifelines import Lifeline, lifeline_directory
 from relaygw.store.log_check import log_of
 from relaygw.store.migrate import upgrade
-from relaygw.store.queue import Selection
 from relaygw.store.recovery import Recovered, examine, recover
+from relaygw.store.selection import Selection
 from relaygw.store.store import Store, open_store
 from tests.builders import NOW_MS, accepted
 

@@ -17,11 +17,11 @@ from relaygw.store import (
     leases,
     migrate,
     outcomes,
-    queue,
+    selection,
     watch,
 )
 from relaygw.store.database import Write
-from relaygw.store.queue import Selection
+from relaygw.store.selection import Selection
 from relaygw.store.sqlite import create_sqlite_engine
 from relaygw.store.statement import BatchStatement, Statement
 from relaygw.store.store import open_store
@@ -203,7 +203,7 @@ def test_only_claims_are_not_synced(url: str) -> None:
 
 
 def test_an_open_queue_is_listed_by_its_index(url: str) -> None:
-    conditions = list(queue._delivery_conditions(Selection()))
+    conditions = list(selection._delivery_conditions(Selection()))
     assert any("incoming" in str(condition) for condition in conditions)
 
 

@@ -1,0 +1,166 @@
+"""Which messages an operator means, and how much of the queue is of what kind and age.
+
+What is open is found by its index, in the order of acceptance, so that a page of a long queue
+costs a look at a page; finished messages, which are nearly all of them, are never looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import TextClause, case, exists, func, literal, select
+from sqlalchemy.sql.elements import ColumnElement
+
+from relaygw.mail.state import OPEN, DeliveryState, RecipientState
+from relaygw.store.database import Transaction
+from relaygw.store.letter_case import has_text
+from relaygw.store.queue_entry import in_batches
+from relaygw.store.tables import IS_OPEN, delivery, message, recipient
+
+MAX_TEXT_CHARACTERS = 1000
+"""Of a text that is looked for: far below what SQLite takes as a pattern."""
+Condition = ColumnElement[bool] | TextClause
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    """Which messages: every condition set must hold; texts match anywhere, without case."""
+
+    queue_ids: tuple[str, ...] = ()
+    sender: str | None = None
+    recipient: str | None = None
+    subject: str | None = None
+    states: frozenset[DeliveryState] = OPEN
+    provider: str | None = None
+    route: str | None = None
+    stream: str | None = None
+    client: str | None = None
+    accepted_before_ms: int | None = None
+    reason: str | None = None
+    reply: str | None = None
+
+
+class ShapeKey(StrEnum):
+    """What the queue is counted by: recipients' domains by recipient, the rest by delivery."""
+
+    RECIPIENT = "recipient"
+    SENDER = "sender"
+    PROVIDER = "provider"
+    REASON = "reason"
+    ROUTE = "route"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShapeCount:
+    """How much of a key is of one age: step n is younger than bound n, the last has none."""
+
+    key: str
+    step: int
+    number: int
+
+
+def _delivery_conditions(selection: Selection) -> Iterator[Condition]:
+    """Yield what a selection asks of a delivery."""
+    if selection.queue_ids:
+        yield delivery.c.queue_id.in_(selection.queue_ids)
+    if selection.states != frozenset(DeliveryState):
+        yield delivery.c.state.in_([state.value for state in selection.states])
+    if selection.states <= OPEN:
+        yield IS_OPEN
+    if selection.provider is not None:
+        yield delivery.c.provider == selection.provider
+    if selection.route is not None:
+        yield delivery.c.route == selection.route
+    if selection.stream is not None:
+        yield delivery.c.stream == selection.stream
+    if selection.reason is not None:
+        yield has_text(delivery.c.reason, selection.reason)
+
+
+def _message_conditions(tx: Transaction, selection: Selection) -> Iterator[ColumnElement[bool]]:
+    """Yield what a selection asks of a message."""
+    if selection.sender is not None:
+        yield has_text(message.c.sender, selection.sender)
+    if selection.subject is not None:
+        yield has_text(message.c.subject, selection.subject)
+    if selection.client is not None:
+        yield (message.c.source_client == selection.client) | (
+            message.c.source_user == selection.client
+        )
+    if selection.accepted_before_ms is not None:
+        yield message.c.accepted_at_ms < tx.to_stored(selection.accepted_before_ms)
+    if selection.recipient is not None:
+        yield exists().where(
+            recipient.c.queue_id == message.c.queue_id,
+            has_text(recipient.c.address, selection.recipient),
+        )
+    if selection.reply is not None:
+        yield exists().where(
+            recipient.c.queue_id == message.c.queue_id,
+            has_text(recipient.c.reply, selection.reply),
+        )
+
+
+def matching_ids(tx: Transaction, selection: Selection, *, limit: int, after: str) -> list[str]:
+    """Return the ids of matching messages in the order of acceptance."""
+    ids = sorted(set(selection.queue_ids))
+    selection = replace(selection, queue_ids=())
+    of_messages = list(_message_conditions(tx, selection))
+    query = (
+        select(delivery.c.queue_id)
+        .distinct()
+        .where(*_delivery_conditions(selection), delivery.c.queue_id > after, *of_messages)
+        .order_by(delivery.c.queue_id)
+        .limit(limit)
+    )
+    if of_messages:
+        query = query.join(message, message.c.queue_id == delivery.c.queue_id)
+    if not ids:
+        return list(tx.execute(query).scalars())
+    found: list[str] = []
+    for batch in in_batches(ids):
+        found += tx.execute(query.where(delivery.c.queue_id.in_(batch))).scalars()
+    return found[:limit]
+
+
+IS_ITS_RECIPIENT = (recipient.c.queue_id == delivery.c.queue_id) & (
+    recipient.c.delivery_no == delivery.c.delivery_no
+)
+
+
+def _domain(address: ColumnElement[str]) -> ColumnElement[str]:
+    """Return what follows the last @: what is left of it is cut off from the right."""
+    local_part = func.rtrim(address, func.replace(address, "@", ""))
+    return func.lower(func.substr(address, func.length(local_part) + 1))
+
+
+_KEYS: dict[ShapeKey, ColumnElement[Any]] = {
+    ShapeKey.RECIPIENT: _domain(recipient.c.address),
+    ShapeKey.SENDER: message.c.sender,
+    ShapeKey.PROVIDER: func.coalesce(delivery.c.provider, ""),
+    ShapeKey.REASON: func.coalesce(delivery.c.reason, ""),
+    ShapeKey.ROUTE: delivery.c.route,
+}
+
+
+def count_shape(
+    tx: Transaction, selection: Selection, by: ShapeKey, bounds_ms: Sequence[int], now_ms: int
+) -> list[ShapeCount]:
+    """Count what waits: see Queue.shape."""
+    age_ms = literal(now_ms) - message.c.accepted_at_ms
+    step = case(
+        *((age_ms < bound_ms, number) for number, bound_ms in enumerate(bounds_ms)),
+        else_=len(bounds_ms),
+    )
+    rows = delivery.join(message, message.c.queue_id == delivery.c.queue_id)
+    conditions = [*_delivery_conditions(selection), *_message_conditions(tx, selection)]
+    if by is ShapeKey.RECIPIENT:
+        rows = rows.join(recipient, IS_ITS_RECIPIENT)
+        conditions.append(recipient.c.state == RecipientState.PENDING.value)
+    key = _KEYS[by].label("key")
+    counted = select(key, step.label("step"), func.count().label("number")).select_from(rows)
+    found = tx.execute(counted.where(*conditions).group_by("key", "step"))
+    return [ShapeCount(key=row.key, step=row.step, number=row.number) for row in found]
