@@ -12,7 +12,7 @@ from relaygw.cli.frame import Command, Invocation, pass_invocation
 from relaygw.cli.selection import QUEUE_OPTIONS, choose, ids_argument, options
 from relaygw.cli.text import as_json, cells, fitted, terminal_width
 from relaygw.mail.clock import clock_ms
-from relaygw.store.queue import ShapeCount, ShapeKey
+from relaygw.store.selection import ShapeCount, ShapeKey
 
 BOUNDS_MIN = (5, 10, 20, 40, 80, 160, 320, 640, 1280)
 _MAX_KEY_CELLS = 40

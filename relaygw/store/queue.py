@@ -14,7 +14,7 @@ from sqlalchemy.sql.elements import ColumnElement
 
 from relaygw.mail.hold import HoldCause
 from relaygw.mail.state import DeliveryState, RecipientState, sources_of
-from relaygw.policy.routing import provider_route
+from relaygw.policy.router import provider_route
 from relaygw.store import attempts
 from relaygw.store.attempts import AttemptEntry, MessageRecord
 from relaygw.store.audit import AuditEntry, add_audit
