@@ -12,7 +12,7 @@ import click
 from relaygw.cli.frame import Command, CommandFailed, Group, Invocation, pass_invocation
 from relaygw.cli.text import as_json, fitted, labelled, terminal_width
 from relaygw.errors import RelaygwError
-from relaygw.mail.clock import clock_ms, rfc3339
+from relaygw.mail.clock import clock_ms, rfc3339, rfc3339_or_none
 from relaygw.mail.words import age
 from relaygw.settings.alerts import Alert, channel_name
 from relaygw.settings.model import Settings
@@ -50,7 +50,7 @@ def _object(incident: Incident) -> str:
         "summary": incident.summary,
         "remedy": incident.remedy,
         "since": rfc3339(incident.since_ms),
-        "recovered_at": rfc3339(ended_ms) if ended_ms is not None else None,
+        "recovered_at": rfc3339_or_none(ended_ms),
         "told": list(incident.told),
         "recovery_told": list(incident.recovery_told),
     }

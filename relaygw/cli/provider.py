@@ -10,7 +10,7 @@ import click
 from relaygw.cli.frame import CommandFailed, Group, Invocation, login_name, pass_invocation
 from relaygw.cli.provider_presets import presets
 from relaygw.cli.text import as_json, fitted, labelled, moment, terminal_width
-from relaygw.mail.clock import clock_ms, rfc3339
+from relaygw.mail.clock import clock_ms, rfc3339_or_none
 from relaygw.mail.words import age, counted
 from relaygw.operations.providers import (
     Usage,
@@ -231,8 +231,8 @@ def _sender_object(note: SenderNote) -> str:
             "provider": note.provider,
             "sender": note.sender,
             "state": _state(note),
-            "accepted_at": _time(note.accepted_at_ms),
-            "refused_at": _time(note.refused_at_ms),
+            "accepted_at": rfc3339_or_none(note.accepted_at_ms),
+            "refused_at": rfc3339_or_none(note.refused_at_ms),
             "reply": note.reply,
         }
     )
@@ -240,10 +240,6 @@ def _sender_object(note: SenderNote) -> str:
 
 def _state(note: SenderNote) -> str:
     return "refused" if is_refused(note) else "accepted"
-
-
-def _time(at_ms: int | None) -> str | None:
-    return None if at_ms is None else rfc3339(at_ms)
 
 
 def _sender_rows(notes: list[SenderNote]) -> Iterator[str]:

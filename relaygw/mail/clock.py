@@ -31,6 +31,11 @@ def rfc3339(at_ms: int) -> str:
     return utc_time(at_ms).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
+def rfc3339_or_none(at_ms: int | None) -> str | None:
+    """Return the same of a time that there may not be."""
+    return None if at_ms is None else rfc3339(at_ms)
+
+
 def utc_text(at_ms: int, form: str = "%Y-%m-%d %H:%M:%S") -> str:
     """Return a time to the second, for people: `2026-01-31 12:00:00 UTC`."""
     return f"{utc_time(at_ms):{form}} UTC"

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from relaygw.mail.clock import rfc3339
+from relaygw.mail.clock import rfc3339, rfc3339_or_none
 from relaygw.mail.hold import HoldCause, HoldCode, provider_down
 from relaygw.mail.outcome import Scope
 from relaygw.mail.state import DeliveryState
@@ -215,7 +215,7 @@ def hold_object(hold: Hold) -> dict[str, Any]:
         "reason": hold.reason,
         "remedy": hold.remedy,
         "since": rfc3339(hold.since_ms),
-        "probe_at": None if hold.probe_at_ms is None else rfc3339(hold.probe_at_ms),
+        "probe_at": rfc3339_or_none(hold.probe_at_ms),
     }
 
 
@@ -230,11 +230,9 @@ def usage_object(usage: Usage) -> dict[str, Any]:
         "connections_now": usage.connections,
         "learned": {
             "rate_per_s": _rounded(taught.ceiling_per_s),
-            "rate_at": rfc3339(taught.ceiling_at_ms) if taught.ceiling_at_ms else None,
+            "rate_at": rfc3339_or_none(taught.ceiling_at_ms or None),
             "connections": taught.ceiling_connections,
-            "connections_at": (
-                rfc3339(taught.connections_at_ms) if taught.connections_at_ms else None
-            ),
+            "connections_at": rfc3339_or_none(taught.connections_at_ms or None),
         },
     }
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from relaygw.mail.clock import rfc3339
+from relaygw.mail.clock import rfc3339, rfc3339_or_none
 from relaygw.mail.state import CLAIMABLE, DeliveryState, RecipientState
 from relaygw.store.queue_entry import DeliveryEntry, QueueEntry, RecipientEntry
 
@@ -57,11 +57,11 @@ def queue_object(entry: QueueEntry) -> dict[str, Any]:
             "host": source.host,
         },
         "attempts": leading.attempts,
-        "next_attempt_at": _time(next_attempt_at_ms(leading)),
+        "next_attempt_at": rfc3339_or_none(next_attempt_at_ms(leading)),
         "reason": leading.reason,
         "message_id": entry.message_id,
         "mode": entry.mode,
-        "captured_at": _time(entry.captured_at_ms),
+        "captured_at": rfc3339_or_none(entry.captured_at_ms),
     }
 
 
@@ -75,11 +75,7 @@ def _recipient(one: RecipientEntry, part: DeliveryEntry) -> dict[str, Any]:
         "reply": one.reply,
         "dsn": one.dsn,
         "attempts": one.attempts,
-        "next_attempt_at": _time(next_attempt_at_ms(part)) if waits else None,
+        "next_attempt_at": rfc3339_or_none(next_attempt_at_ms(part)) if waits else None,
         "route": part.route,
         "released": part.released,
     }
-
-
-def _time(at_ms: int | None) -> str | None:
-    return None if at_ms is None else rfc3339(at_ms)

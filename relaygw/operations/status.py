@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from relaygw import __version__
-from relaygw.mail.clock import clock_ms, rfc3339
+from relaygw.mail.clock import clock_ms, rfc3339, rfc3339_or_none
 from relaygw.mail.search import EVERYTHING
 from relaygw.observe.maildrop import LeftMail, look_at_maildrop
 from relaygw.operations.providers import (
@@ -171,7 +171,7 @@ def status_object(snapshot: Snapshot, settings: Settings) -> dict[str, Any]:
                 "rule": one.rule.value,
                 "key": one.key,
                 "deliveries": one.deliveries,
-                "since": None if one.since_ms is None else rfc3339(one.since_ms),
+                "since": rfc3339_or_none(one.since_ms),
                 "examples": list(one.examples),
                 "summary": one.summary,
                 "remedy": one.remedy,

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from relaygw.mail.clock import rfc3339
+from relaygw.mail.clock import rfc3339, rfc3339_or_none
 
 
 class EventKind(StrEnum):
@@ -111,7 +111,7 @@ def _event_object(event: StoryEvent) -> dict[str, Any]:
     return {
         "kind": event.kind.value,
         "at": rfc3339(event.at_ms),
-        "until": _time(event.until_ms),
+        "until": rfc3339_or_none(event.until_ms),
         "times": event.times,
         "text": event.text,
         "notes": _notes_object(event.notes),
@@ -126,14 +126,10 @@ def _outlook_object(outlook: Outlook) -> dict[str, Any]:
         "state": outlook.state,
         "recipients": list(outlook.recipients),
         "text": outlook.text,
-        "next_attempt_at": _time(outlook.next_at_ms),
+        "next_attempt_at": rfc3339_or_none(outlook.next_at_ms),
         "notes": _notes_object(outlook.notes),
     }
 
 
 def _notes_object(notes: tuple[Note, ...]) -> list[dict[str, str]]:
     return [{"label": note.label, "text": note.text} for note in notes]
-
-
-def _time(at_ms: int | None) -> str | None:
-    return None if at_ms is None else rfc3339(at_ms)

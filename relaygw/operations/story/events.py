@@ -7,13 +7,12 @@ from dataclasses import replace
 from itertools import groupby
 
 from relaygw.mail.hold import cause_of
-from relaygw.mail.outcome import REPEATED, AttemptState, Meaning, Scope, Stage
+from relaygw.mail.outcome import BEFORE_MAIL, REPEATED, AttemptState, Meaning, Scope, Stage
 from relaygw.mail.reply import provider_id
 from relaygw.mail.state import RecipientState
 from relaygw.mail.words import span
-from relaygw.operations.story.facts import Facts, Meanings, meaning_notes, reply_of
+from relaygw.operations.story.facts import Facts, Meanings, meaning_notes, reply_of, some_of
 from relaygw.operations.story.obstacles import held_words
-from relaygw.operations.story.words import is_before_mail, some_of, stage_words
 from relaygw.policy.explanation import Explainer, Way
 from relaygw.policy.router import CAPTURE_ROUTE, provider_of_route
 from relaygw.policy.story import EventKind, Note, StoryEvent
@@ -27,6 +26,12 @@ _MODES = {
     Mode.SANDBOX: "sandbox: everything is captured, nothing goes out",
 }
 _NOT_SENT = frozenset({RecipientState.CAPTURED, RecipientState.BLOCKED})
+_STAGES = {
+    Stage.CONNECT: "while connecting",
+    Stage.GREETING: "at its greeting",
+    Stage.TLS: "at the TLS handshake",
+    Stage.CONTENT: "after the whole message",
+}
 _FEW = 3
 """More attempts in a row than these are one event when they were told the same."""
 _REFUSALS = {
@@ -245,7 +250,7 @@ def _deferred_text(attempt: AttemptEntry) -> str:
         return "deferred by relaygw itself"
     if reply_of(attempt.reply) is not None:
         return f"deferred: {attempt.provider} said no for now"
-    if is_before_mail(Stage(attempt.stage)):
+    if Stage(attempt.stage) in BEFORE_MAIL:
         return f"deferred: {attempt.provider} could not be reached"
     return f"deferred: {attempt.provider} did not answer"
 
@@ -256,7 +261,8 @@ def _attempt_notes(attempt: AttemptEntry, meaning: Meaning | None) -> Iterator[N
     if attempt.reply and attempt.state is not AttemptState.INTERRUPTED:
         status = f" [{attempt.dsn}]" if attempt.dsn and attempt.dsn not in attempt.reply else ""
         has_stage = attempt.provider is not None and attempt.stage != Stage.LOCAL
-        stage = f", {stage_words(Stage(attempt.stage))}" if has_stage else ""
+        where = _STAGES.get(Stage(attempt.stage), f"at {attempt.stage}")
+        stage = f", {where}" if has_stage else ""
         yield Note("said", f"{attempt.reply}{status}{stage}")
     if attempt.state is AttemptState.DELIVERED:
         own_id = provider_id(attempt.reply)

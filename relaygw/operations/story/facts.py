@@ -10,10 +10,12 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from relaygw.mail.clock import utc_text
 from relaygw.mail.content import read_header
 from relaygw.mail.outcome import AttemptState, Meaning, Stage, Verdict
 from relaygw.mail.reply import SmtpReply
 from relaygw.mail.state import CLAIMABLE, OPEN, DeliveryState, RecipientState
+from relaygw.mail.words import span
 from relaygw.operations.providers import Usage, read_usages
 from relaygw.policy.explanation import Explainer
 from relaygw.policy.recipient_fields import NOTHING, FieldRules, FieldsFound
@@ -30,6 +32,8 @@ from relaygw.store.store import Store
 from relaygw.upstream.classifier import Classifier
 
 _REPLY = re.compile(r"([2-5]\d\d)(?: (.*))?", re.DOTALL)
+
+_SHOWN_ADDRESSES = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -195,3 +199,20 @@ def meaning_notes(meaning: Meaning | None) -> Iterator[Note]:
         yield Note("meaning", meaning.explanation)
     if meaning is not None and meaning.remedy:
         yield Note("remedy", meaning.remedy)
+
+
+# --- words that all parts of the story use -------------------------------------------------
+
+
+def seen_from(at_ms: int, now_ms: int) -> str:
+    """Return a time and how far it is from now."""
+    if at_ms > now_ms:
+        return f"{utc_text(at_ms)}, in {span(at_ms - now_ms)}"
+    return f"{utc_text(at_ms)}, {span(now_ms - at_ms)} ago"
+
+
+def some_of(addresses: Sequence[str]) -> str:
+    """Return addresses on one line, the first few where they are many."""
+    shown = ", ".join(addresses[:_SHOWN_ADDRESSES])
+    more = len(addresses) - _SHOWN_ADDRESSES
+    return f"{shown} and {more} more" if more > 0 else shown

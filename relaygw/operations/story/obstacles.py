@@ -12,8 +12,7 @@ from relaygw.mail.address import split
 from relaygw.mail.hold import DOUBTFUL, OF_CONFIGURATION, HoldCause, HoldCode
 from relaygw.mail.outcome import Scope
 from relaygw.operations.providers import holds_of
-from relaygw.operations.story.facts import Facts
-from relaygw.operations.story.words import seen_from
+from relaygw.operations.story.facts import Facts, seen_from
 from relaygw.policy.router import provider_of_route
 from relaygw.policy.story import Advice, Note
 from relaygw.policy.untended import known_routes

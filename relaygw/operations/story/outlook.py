@@ -14,9 +14,8 @@ from relaygw.mail.outcome import AttemptState, Meaning
 from relaygw.mail.reply import provider_id
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.mail.words import counted, span
-from relaygw.operations.story.facts import Facts, Meanings, is_deleted
+from relaygw.operations.story.facts import Facts, Meanings, is_deleted, seen_from, some_of
 from relaygw.operations.story.obstacles import Obstacle, held_advice, held_words, obstacles
-from relaygw.operations.story.words import seen_from, some_of
 from relaygw.policy.retry import DOUBT_LADDER_S, LEAST_TRIES, given_up_at_ms
 from relaygw.policy.story import Advice, Note, Outlook
 from relaygw.settings.units import format_duration

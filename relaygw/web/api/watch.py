@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from relaygw.mail.clock import clock_ms, rfc3339
+from relaygw.mail.clock import clock_ms, rfc3339, rfc3339_or_none
 from relaygw.observe.history import Series
 from relaygw.operations.audit import audit_object
 from relaygw.operations.providers import (
@@ -129,7 +129,6 @@ def _provider_name(web: WebContext, call: Call) -> str:
 
 
 def _incident_object(one: Incident) -> dict[str, Any]:
-    ended_ms = one.recovered_at_ms
     return {
         "incident_id": one.incident_id,
         "rule": one.rule,
@@ -138,7 +137,7 @@ def _incident_object(one: Incident) -> dict[str, Any]:
         "remedy": one.remedy,
         "since": rfc3339(one.since_ms),
         "told": list(one.told),
-        "recovered_at": None if ended_ms is None else rfc3339(ended_ms),
+        "recovered_at": rfc3339_or_none(one.recovered_at_ms),
         "recovery_told": list(one.recovery_told),
     }
 
