@@ -17,7 +17,7 @@ from relaygw.delivery.attempt import (
 )
 from relaygw.delivery.context import WorkerContext
 from relaygw.delivery.gate import Gate
-from relaygw.delivery.learning import Consequence, Learning
+from relaygw.delivery.learning import Learning
 from relaygw.delivery.leases import Leases
 from relaygw.delivery.outcome import Outcomes
 from relaygw.errors import StoreUnavailable
@@ -26,7 +26,7 @@ from relaygw.mail.envelope import ClaimedDelivery
 from relaygw.mail.hold import HoldCause, HoldCode
 from relaygw.mail.outcome import AttemptReport, Verdict
 from relaygw.mail.state import DeliveryState
-from relaygw.policy.retry import given_back, is_over_age, ladder_s
+from relaygw.policy.retry import NO_CONSEQUENCE, Consequence, given_back, is_over_age, ladder_s
 from relaygw.policy.screen import Screen
 from relaygw.store.attempts import MOST_ATTEMPTS, tried_since_ms
 from relaygw.upstream.classifier import Classifier
@@ -145,7 +145,7 @@ class DeliveryAgent:
         """Learn from an attempt and have its outcome recorded."""
         claimed = attempt.claimed
         report = self._watched(gate, attempt)
-        consequence = Consequence()
+        consequence = NO_CONSEQUENCE
         if report.outcomes:
             consequence = await self._learn(gate, claimed, report, was_held=was_held)
         now_ms = clock_ms()
@@ -186,7 +186,7 @@ class DeliveryAgent:
             self._context.note(f"warning: {claimed.queue_id}: {error}")
         except Exception as error:  # a defect must not send again what the provider took
             self._context.note(f"error: {claimed.queue_id}: {type(error).__name__}: {error}")
-        return Consequence()
+        return NO_CONSEQUENCE
 
     async def _of_old_age(
         self, gate: Gate, claimed: ClaimedDelivery, now_ms: int

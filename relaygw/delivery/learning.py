@@ -8,16 +8,15 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from relaygw.delivery.context import WorkerContext
 from relaygw.delivery.gate import DOWN_AFTER_S, THROTTLED_WAIT_S, Gate
-from relaygw.delivery.holds import Holds
+from relaygw.delivery.holds import Holds, Outages
 from relaygw.delivery.lanes import Lane
-from relaygw.delivery.outages import Outages
 from relaygw.mail.clock import clock_ms
 from relaygw.mail.envelope import ClaimedDelivery
-from relaygw.mail.hold import HoldCause, sender_domain
+from relaygw.mail.hold import sender_domain
 from relaygw.mail.outcome import (
     BEFORE_MAIL,
     AttemptReport,
@@ -29,6 +28,7 @@ from relaygw.mail.outcome import (
     Verdict,
 )
 from relaygw.policy.pacing import GUARD_S
+from relaygw.policy.retry import NO_CONSEQUENCE, Consequence
 from relaygw.store.limits import SenderNote
 from relaygw.upstream.pool import Pool
 
@@ -44,15 +44,6 @@ _TAKEN_OVER_S = DOWN_AFTER_S + 1.0
 _MOST_SENDERS = 10_000
 _SENDER_AGAIN_MS = 300_000
 _LOST_STEP = 503  # says nothing of the sender
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Consequence:
-    """What an attempt's report means for its own delivery."""
-
-    wait_s: float = 0.0  # when the provider asked to slow down or is held
-    retry_wait_s: float | None = None  # when it could not be reached, and another may take over
-    hold: HoldCause | None = None  # when it waits until its sender is accepted
 
 
 class Learning:
@@ -121,7 +112,7 @@ class Learning:
             return Consequence(hold=hold, wait_s=_AT_ONCE_S)
         if taken and gate.held_senders:
             await self._holds.drop_sender(gate, claimed.sender)
-        return Consequence()
+        return NO_CONSEQUENCE
 
     def _from_refusal_here(
         self, gate: Gate, claimed: ClaimedDelivery, report: AttemptReport
@@ -129,7 +120,7 @@ class Learning:
         """Let what this provider cannot be given go by the next one of its route, or be held."""
         kept = next((one for one in report.outcomes if one.verdict is Verdict.HOLD), None)
         if kept is None:
-            return Consequence()
+            return NO_CONSEQUENCE
         why = kept.detail.rpartition("8BITMIME: ")[2]
         hold = self._lanes[claimed.route].pass_by(gate, claimed, why)
         return Consequence(hold=hold, wait_s=_AT_ONCE_S)

@@ -14,7 +14,6 @@ from functools import partial
 
 from relaygw.delivery.attempt import Attempt
 from relaygw.delivery.context import WorkerContext
-from relaygw.delivery.learning import Consequence
 from relaygw.delivery.leases import Leases, key_of
 from relaygw.delivery.recorder import Recorder
 from relaygw.errors import StoreUnavailable
@@ -25,7 +24,15 @@ from relaygw.mail.outcome import NO_RELAY, AttemptReport
 from relaygw.mail.state import DeliveryState
 from relaygw.observe.events import Attempted
 from relaygw.policy.pacing import ladder_step
-from relaygw.policy.retry import blocked, given_back, settle, since_recorded, unsent, with_rest
+from relaygw.policy.retry import (
+    Consequence,
+    blocked,
+    given_back,
+    settle,
+    since_recorded,
+    unsent,
+    with_rest,
+)
 from relaygw.store.claims import Key
 from relaygw.store.lifelines import InFlight
 from relaygw.upstream.classifier import Classifier
@@ -89,9 +96,7 @@ class Outcomes:
             self._retry,
             now_ms=now_ms,
             chance=random.random(),
-            throttle_wait_s=consequence.wait_s,
-            retry_wait_s=consequence.retry_wait_s,
-            hold=consequence.hold,
+            consequence=consequence,
             tried_since_ms=tried_since_ms,
         )
         if rest is not None:

@@ -14,10 +14,9 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from relaygw.delivery.agent import DeliveryAgent
 from relaygw.delivery.context import WorkerContext
 from relaygw.delivery.gate import Gate
-from relaygw.delivery.holds import Holds
+from relaygw.delivery.holds import Holds, Prober
 from relaygw.delivery.lanes import Lane, clogging, next_lane
 from relaygw.delivery.leases import Leases
-from relaygw.delivery.outages import Prober
 from relaygw.delivery.outcome import Outcomes
 from relaygw.delivery.shares import QUOTA_SLICE_S, Shares
 from relaygw.mail.envelope import ClaimedDelivery

@@ -18,11 +18,10 @@ from dataclasses import dataclass
 from relaygw.delivery.agent import DeliveryAgent
 from relaygw.delivery.context import BackgroundTasks, WorkerContext
 from relaygw.delivery.gate import Gate
-from relaygw.delivery.holds import Holds
+from relaygw.delivery.holds import Holds, Outages, Prober
 from relaygw.delivery.lanes import build_lanes
 from relaygw.delivery.learning import Learning
 from relaygw.delivery.leases import LeaseLost, Leases
-from relaygw.delivery.outages import Outages, Prober
 from relaygw.delivery.outcome import Outcomes
 from relaygw.delivery.reconciler import Reconciler
 from relaygw.delivery.recorder import Recorder
@@ -106,7 +105,6 @@ class Worker:
             prober=Prober(self._holds, self._outages, self._pools, classifiers),
         )
         self._reconciler = Reconciler(context, self.wake)
-        self._senders_due_s = 0.0
         self.clock = ClockWatch()
 
     # --- life ----------------------------------------------------------------------------
@@ -159,6 +157,7 @@ class Worker:
 
     async def _poll(self) -> None:
         """Once a second: due retries, holds, limits, probes, idle connections."""
+        senders_due_s = 0.0
         while True:
             with self._context.noting():
                 await self._mind_clock()
@@ -170,8 +169,8 @@ class Worker:
                 await self._scheduler.tend(gate, self._pools[name].connection_count)
             self._scheduler.hurry_reopened()
             self._context.observer.sample(self._connections())
-            if time.monotonic() >= self._senders_due_s:
-                self._senders_due_s = time.monotonic() + _SENDERS_EACH_S
+            if time.monotonic() >= senders_due_s:
+                senders_due_s = time.monotonic() + _SENDERS_EACH_S
                 await self._learning.write_senders()
             await asyncio.sleep(POLL_S)
 

@@ -7,7 +7,7 @@ states, so the promises about them are tested here.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from relaygw.mail.envelope import ClaimedDelivery, DeliveryUpdate, Recipient, RecipientUpdate
 from relaygw.mail.hold import HoldCause, HoldCode
@@ -81,6 +81,18 @@ def _is_expired(
     return now_ms >= ends_at_ms
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Consequence:
+    """What the state of its provider means for a delivery."""
+
+    wait_s: float = 0.0  # when the provider asked to slow down or is held
+    retry_wait_s: float | None = None  # instead of the usual wait of a retry
+    hold: HoldCause | None = None  # when it is held without a timer, as its sender is refused
+
+
+NO_CONSEQUENCE = Consequence()
+
+
 def settle(
     claimed: ClaimedDelivery,
     report: AttemptReport,
@@ -88,16 +100,13 @@ def settle(
     *,
     now_ms: int,
     chance: float,
-    throttle_wait_s: float = 0.0,
-    retry_wait_s: float | None = None,
-    hold: HoldCause | None = None,
+    consequence: Consequence = NO_CONSEQUENCE,
     tried_since_ms: int | None = None,
 ) -> DeliveryUpdate:
     """Turn the outcomes of one attempt into what is written about it.
 
-    `retry_wait_s` replaces the usual wait of a retry. `hold`: the sender is refused; what
-    is left waits without a timer. `tried_since_ms`: when it was first tried, as far as that is
-    known of mail over its lifetime; without it nothing expires.
+    `tried_since_ms`: when it was first tried, as far as that is known of mail over its lifetime;
+    without it nothing expires.
     """
     verdicts = {outcome.verdict for outcome in report.outcomes}
     open_verdicts = verdicts - set(_FINAL)
@@ -108,21 +117,16 @@ def settle(
         and _is_expired(claimed, retry, now_ms, tried_since_ms)
     )
     charged = bool(verdicts - _UNCHARGED)
-    if hold is not None and open_verdicts == {Verdict.HOLD}:
-        step: tuple[DeliveryState, int, HoldCause | None] = (DeliveryState.HELD, now_ms, hold)
-    else:
-        step = _next_step(
-            claimed,
-            report,
-            open_verdicts,
-            retry,
-            expired=expired,
-            now_ms=now_ms,
-            chance=chance,
-            throttle_wait_s=throttle_wait_s,
-            retry_wait_s=retry_wait_s,
-        )
-    state, due_at_ms, cause = step
+    state, due_at_ms, cause = _next_step(
+        claimed,
+        report,
+        open_verdicts,
+        retry,
+        consequence,
+        expired=expired,
+        now_ms=now_ms,
+        chance=chance,
+    )
     reason = cause.sentence if cause is not None else None
     words = next((_words(o) for o in report.outcomes if o.verdict not in _FINAL), None)
     return DeliveryUpdate(
@@ -220,13 +224,14 @@ def _next_step(
     report: AttemptReport,
     open_verdicts: set[Verdict],
     retry: Retry,
+    consequence: Consequence,
     *,
     expired: bool,
     now_ms: int,
     chance: float,
-    throttle_wait_s: float,
-    retry_wait_s: float | None,
 ) -> tuple[DeliveryState, int, HoldCause | None]:
+    if consequence.hold is not None and open_verdicts == {Verdict.HOLD}:
+        return DeliveryState.HELD, now_ms, consequence.hold
     if not open_verdicts or expired:
         return DeliveryState.FINISHED, now_ms, None
     if Verdict.DOUBT in open_verdicts:
@@ -236,9 +241,11 @@ def _next_step(
     elif Verdict.RETRY in open_verdicts:
         known_wait_s = _known_wait_s(report, claimed.attempts)
         usual_s = delay_s(claimed.attempts + 1, retry, chance=chance)
-        wait_s = min((w for w in (retry_wait_s, known_wait_s) if w is not None), default=usual_s)
+        wait_s = min(
+            (w for w in (consequence.retry_wait_s, known_wait_s) if w is not None), default=usual_s
+        )
     else:
-        wait_s = throttle_wait_s
+        wait_s = consequence.wait_s
     return DeliveryState.DEFERRED, now_ms + int(wait_s * 1000), None
 
 

@@ -22,6 +22,7 @@ from relaygw.operations.queue_actions import (
 )
 from relaygw.operations.story import tell_story
 from relaygw.operations.story.obstacles import held_advice, held_words
+from relaygw.policy.retry import Consequence
 from relaygw.policy.story import EventKind, as_object
 from relaygw.store.audit import AuditEntry
 from relaygw.store.holds import UNREACHABLE, Hold
@@ -277,7 +278,7 @@ def test_throttled(rig: StoryRig) -> None:
             message,
             (Stage.MAIL, "454 4.7.0 Throttling failure: Maximum sending rate exceeded."),
             at_ms=NOW_MS + number * 10_000,
-            throttle_wait_s=5.0,
+            consequence=Consequence(wait_s=5.0),
         )
     story = rig.story(message, now_ms=NOW_MS + 21_000)
     throttled = event_of(story, EventKind.THROTTLED)
@@ -289,7 +290,9 @@ def test_throttled(rig: StoryRig) -> None:
 def test_a_held_sender(rig: StoryRig) -> None:
     message = rig.accept()
     refused = (Stage.MAIL, "550 5.7.1 Sender domain is not verified")
-    rig.attempt(message, refused, hold=sender_refused("shop.test", ["main"]))
+    rig.attempt(
+        message, refused, consequence=Consequence(hold=sender_refused("shop.test", ["main"]))
+    )
     story = rig.story(message)
     assert event_of(story, EventKind.HELD).text == "not sent: main refused the sender"
     assert story.headline == "Not sent yet: it is held: main refused to send for shop.test."
@@ -299,7 +302,9 @@ def test_a_held_sender(rig: StoryRig) -> None:
 
 def test_a_refused_login_holds_the_provider(rig: StoryRig) -> None:
     message = rig.accept()
-    rig.attempt(message, (Stage.AUTH, "535 5.7.8 Bad credentials"), throttle_wait_s=1.0)
+    rig.attempt(
+        message, (Stage.AUTH, "535 5.7.8 Bad credentials"), consequence=Consequence(wait_s=1.0)
+    )
     rig.store.holds.put_hold(
         Hold(
             scope="credential",

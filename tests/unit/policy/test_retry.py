@@ -13,7 +13,7 @@ from relaygw.mail.envelope import DeliveryUpdate
 from relaygw.mail.outcome import AttemptReport, Meaning, RecipientOutcome, Scope, Stage, Verdict
 from relaygw.mail.reply import SmtpReply
 from relaygw.mail.state import DeliveryState, RecipientState
-from relaygw.policy.retry import DOUBT_LADDER_S, delay_s, ladder_s, settle, with_rest
+from relaygw.policy.retry import DOUBT_LADDER_S, Consequence, delay_s, ladder_s, settle, with_rest
 from relaygw.settings.model import Retry
 from tests.builders import NOW_MS, claimed
 from tests.tables import each_of
@@ -104,7 +104,14 @@ def test_each_recipient_ends_its_own_way() -> None:
 
 @pytest.mark.parametrize("verdict", [Verdict.THROTTLE, Verdict.HOLD])
 def test_the_providers_trouble_is_not_charged_to_the_message(verdict: Verdict) -> None:
-    update = settle(claimed(), report(verdict), RETRY, now_ms=NOW_MS, chance=0.5, throttle_wait_s=5)
+    update = settle(
+        claimed(),
+        report(verdict),
+        RETRY,
+        now_ms=NOW_MS,
+        chance=0.5,
+        consequence=Consequence(wait_s=5),
+    )
     assert (update.charged, update.state) == (False, DeliveryState.DEFERRED)
     assert not update.recipients[0].charged
 
