@@ -7,6 +7,8 @@ which are nearly all of them, cost nothing when the next due delivery is looked 
 
 from __future__ import annotations
 
+from typing import Any
+
 from sqlalchemy import (
     BigInteger,
     Boolean,
@@ -18,9 +20,11 @@ from sqlalchemy import (
     MetaData,
     Table,
     Text,
+    TextClause,
     UniqueConstraint,
     text,
 )
+from sqlalchemy.sql.elements import ColumnElement
 
 from relaygw.mail.hold import HoldCause
 
@@ -28,6 +32,14 @@ SCHEMA_REVISION = "0007"
 """The alembic revision that this code reads and writes."""
 
 metadata = MetaData()
+
+
+def _partial_index(
+    name: str, *columns: Column[Any], where: ColumnElement[bool] | TextClause, unique: bool = False
+) -> None:
+    """Make an index over the rows for which a condition holds, on both databases."""
+    Index(name, *columns, unique=unique, sqlite_where=where, postgresql_where=where)
+
 
 _Number = BigInteger().with_variant(Integer, "sqlite")  # SQLite numbers INTEGER keys only
 
@@ -69,35 +81,21 @@ IS_UNREAD = text("message.captured_at_ms IS NOT NULL AND message.read_at_ms IS N
 _UNREAD = text("captured_at_ms IS NOT NULL AND read_at_ms IS NULL")
 IS_UNINDEXED = text("message.captured_at_ms IS NOT NULL AND message.indexed_at_ms IS NULL")
 _UNINDEXED = text("captured_at_ms IS NOT NULL AND indexed_at_ms IS NULL")
-Index(
-    "message_captured",
-    message.c.captured_at_ms,
-    sqlite_where=message.c.captured_at_ms.is_not(None),
-    postgresql_where=message.c.captured_at_ms.is_not(None),
+_partial_index(
+    "message_captured", message.c.captured_at_ms, where=message.c.captured_at_ms.is_not(None)
 )
 
-Index(
+_partial_index(
     "message_unread",
     message.c.captured_at_ms,
     message.c.read_at_ms,  # always null: SQLite counts without a look at the rows
-    sqlite_where=_UNREAD,
-    postgresql_where=_UNREAD,
+    where=_UNREAD,
 )
-Index(
-    "message_unindexed",
-    message.c.captured_at_ms,
-    sqlite_where=_UNINDEXED,
-    postgresql_where=_UNINDEXED,
-)
+_partial_index("message_unindexed", message.c.captured_at_ms, where=_UNINDEXED)
 
 HAS_KEPT_CONTENT = text("message.chunk_count > 0 AND message.finished_at_ms IS NOT NULL")
 _KEPT_CONTENT = text("chunk_count > 0 AND finished_at_ms IS NOT NULL")
-Index(
-    "message_kept_content",
-    message.c.finished_at_ms,
-    sqlite_where=_KEPT_CONTENT,
-    postgresql_where=_KEPT_CONTENT,
-)
+_partial_index("message_kept_content", message.c.finished_at_ms, where=_KEPT_CONTENT)
 
 delivery = Table(
     "delivery",
@@ -130,28 +128,16 @@ IS_OPEN = text("delivery.state IN ('incoming', 'active', 'deferred', 'held')")
 _CLAIMABLE = text("state IN ('incoming', 'deferred')")
 _OPEN = text("state IN ('incoming', 'active', 'deferred', 'held')")
 # client_key before due_at_ms: clients take turns, each by age
-Index(
+_partial_index(
     "delivery_due",
     delivery.c.route,
     delivery.c.state,
     delivery.c.client_key,
     delivery.c.due_at_ms,
-    sqlite_where=_CLAIMABLE,
-    postgresql_where=_CLAIMABLE,
+    where=_CLAIMABLE,
 )
-Index(
-    "delivery_open",
-    delivery.c.queue_id,
-    delivery.c.state,
-    sqlite_where=_OPEN,
-    postgresql_where=_OPEN,
-)
-Index(
-    "delivery_lease",
-    delivery.c.lease,
-    sqlite_where=delivery.c.lease.is_not(None),
-    postgresql_where=delivery.c.lease.is_not(None),
-)
+_partial_index("delivery_open", delivery.c.queue_id, delivery.c.state, where=_OPEN)
+_partial_index("delivery_lease", delivery.c.lease, where=delivery.c.lease.is_not(None))
 
 recipient = Table(
     "recipient",
@@ -221,13 +207,8 @@ hold = Table(
     Column("hold_code", Text),  # what the reason says; see mail.hold
     Column("hold_key", Text),
 )
-Index(
-    "hold_active",
-    hold.c.scope,
-    hold.c.key,
-    unique=True,
-    sqlite_where=hold.c.released_at_ms.is_(None),
-    postgresql_where=hold.c.released_at_ms.is_(None),
+_partial_index(
+    "hold_active", hold.c.scope, hold.c.key, unique=True, where=hold.c.released_at_ms.is_(None)
 )
 
 permit = Table(
@@ -368,13 +349,12 @@ incident = Table(  # what is or was wrong with sending, and who was told
     Column("recovered_at_ms", BigInteger),
     Column("recovery_told", Text, nullable=False),
 )
-Index(
+_partial_index(
     "incident_open",
     incident.c.rule,
     incident.c.key,
     unique=True,
-    sqlite_where=incident.c.recovered_at_ms.is_(None),
-    postgresql_where=incident.c.recovered_at_ms.is_(None),
+    where=incident.c.recovered_at_ms.is_(None),
 )
 
 duty = Table(  # what one instance does for all
