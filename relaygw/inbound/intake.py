@@ -131,13 +131,10 @@ class Intake:
         queue_id = self._ids.next_id(now_ms)
         message_id = facts.message_id or f"<{queue_id}@{self.hostname}>"
         added = self._added_fields(facts, queue_id, message_id, recipients, origin, now_ms)
-        block, body = content.head[: facts.end], content.head[facts.end :]
-        is_whole = bool(body) or not content.is_spooled
+        is_whole = facts.end < len(content.head) or not content.is_spooled
         source, is_denied = self._sources.judge(origin.source, facts, is_whole=is_whole)
-        if facts.source_fields and is_whole:
-            block = without_fields(block, facts.source_fields)
-        header = added + self._rewriter.headers(block)
-        head = header + body
+        header = added + self._kept_fields(content.head[: facts.end], facts, is_whole=is_whole)
+        head = header + content.head[facts.end :]
         size_bytes = content.size_bytes + len(head) - len(content.head)
         message = AcceptedMessage(
             queue_id=queue_id,
@@ -161,10 +158,14 @@ class Intake:
             dsn_ret=origin.dsn.ret,
             dsn_envid=origin.dsn.envid,
         )
-        if not content.is_spooled:
-            return message, iter(())
-        chunks = content.chunks(head)
+        chunks = content.chunks(head) if content.is_spooled else iter(())
         return message, chunks if is_whole else without_late_fields(chunks)
+
+    def _kept_fields(self, block: bytes, facts: HeaderFacts, *, is_whole: bool) -> bytes:
+        """Return the header as it came, rewritten, without what it told of its source."""
+        if facts.source_fields and is_whole:
+            block = without_fields(block, facts.source_fields)
+        return self._rewriter.headers(block)
 
     def _deliveries(
         self,

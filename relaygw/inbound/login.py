@@ -50,7 +50,7 @@ class Authenticator:
 
 
 async def auth(session: Session, argument: bytes) -> None:
-    """Log in."""
+    """Answer AUTH: the session is its user's from now on. Raises Refusal."""
     mechanism, _, initial = argument.partition(b" ")
     _check_state(session)
     exchange = {b"PLAIN": _plain, b"LOGIN": _login}.get(mechanism.upper())
