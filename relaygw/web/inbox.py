@@ -28,6 +28,7 @@ class Filter:
     path: str
     is_on: bool
     number: int | None = None  # of messages, None: not counted
+    is_live: bool = False  # an open page counts it further
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -60,13 +60,16 @@ def tag_term(tag: str) -> str:
     return f"tag:{plain}" if re.fullmatch(r"[\w.-]+", plain) else f'tag:"{plain}"'
 
 
-def make_filter(query: str, term: str, label: str, *, number: int | None = None) -> Filter:
+def make_filter(
+    query: str, term: str, label: str, *, number: int | None = None, is_live: bool = False
+) -> Filter:
     """Return a filter that adds `term` to a search, or takes it out if it is there."""
     words = [match[0] for match in _WORD.finditer(query)]
     others = [word for word in words if word.lower() != term.lower()]
     is_on = len(others) < len(words)
     wanted = others if is_on else [*words, term]
-    return Filter(label=label, path=list_path(" ".join(wanted)), is_on=is_on, number=number)
+    path = list_path(" ".join(wanted))
+    return Filter(label=label, path=path, is_on=is_on, number=number, is_live=is_live)
 
 
 def make_rows(found: Sequence[CapturedEntry], query: str, *, now: int) -> list[dict[str, Any]]:
@@ -196,7 +199,7 @@ def one_line(query: str) -> str:
 
 def _filters(query: str, unread: int) -> list[Filter]:
     return [
-        make_filter(query, "is:unread", "Unread", number=unread),
+        make_filter(query, "is:unread", "Unread", number=unread, is_live=True),
         make_filter(query, "has:attachment", "With attachments"),
     ]
 
