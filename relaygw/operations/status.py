@@ -121,29 +121,13 @@ def warnings(snapshot: Snapshot) -> Iterator[str]:
 
 def status_object(snapshot: Snapshot, settings: Settings) -> dict[str, Any]:
     """Return the whole in the form of JSON."""
-    drifted = {one.incarnation for one in snapshot.drifted()}
     return {
         "version": __version__,
         "mode": settings.mode.value,
         "hostname": settings.hostname,
         "queue": settings.queue.url,
         "fingerprint": snapshot.fingerprint,
-        "instances": [
-            {
-                "role": one.role,
-                "name": one.name,
-                "incarnation": one.incarnation,
-                "pid": one.pid,
-                "version": one.version,
-                "state": one.state,
-                "started_at": rfc3339(one.started_at_ms),
-                "heartbeat_at": rfc3339(one.heartbeat_at_ms),
-                "is_silent": one.incarnation in snapshot.silent,
-                "fingerprint": one.fingerprint,
-                "has_drifted": one.incarnation in drifted,
-            }
-            for one in snapshot.instances
-        ],
+        "instances": [_instance_object(one, snapshot) for one in snapshot.instances],
         "providers": [
             {
                 "name": name,
@@ -157,33 +141,22 @@ def status_object(snapshot: Snapshot, settings: Settings) -> dict[str, Any]:
         "holds": [hold_object(hold) for hold in snapshot.holds],
         "lanes": [
             {
-                "route": lane.route,
-                "stream": lane.stream,
-                "state": lane.state.value,
-                "deliveries": lane.deliveries,
-                "oldest_accepted_at": rfc3339(lane.oldest_accepted_at_ms),
+                **_fields(one, "route", "stream", "state", "deliveries"),
+                "oldest_accepted_at": rfc3339(one.oldest_accepted_at_ms),
             }
-            for lane in snapshot.lanes
+            for one in snapshot.lanes
         ],
         "untended": [
             {
-                "kind": one.kind,
-                "rule": one.rule.value,
-                "key": one.key,
-                "deliveries": one.deliveries,
+                **_fields(one, "kind", "rule", "key", "deliveries"),
                 "since": rfc3339_or_none(one.since_ms),
-                "examples": list(one.examples),
-                "summary": one.summary,
-                "remedy": one.remedy,
+                **_fields(one, "examples", "summary", "remedy"),
             }
             for one in snapshot.untended
         ],
         "lost": [
             {
-                "role": one.role,
-                "name": one.name,
-                "incarnation": one.incarnation,
-                "pid": one.pid,
+                **_fields(one, "role", "name", "incarnation", "pid"),
                 "heartbeat_at": rfc3339(one.heartbeat_at_ms),
                 "leases": one.leases,
             }
@@ -195,12 +168,24 @@ def status_object(snapshot: Snapshot, settings: Settings) -> dict[str, Any]:
     }
 
 
+def _fields(one: object, *names: str) -> dict[str, Any]:
+    return {name: getattr(one, name) for name in names}
+
+
+def _instance_object(one: Instance, snapshot: Snapshot) -> dict[str, Any]:
+    return {
+        **_fields(one, "role", "name", "incarnation", "pid", "version", "state"),
+        "started_at": rfc3339(one.started_at_ms),
+        "heartbeat_at": rfc3339(one.heartbeat_at_ms),
+        "is_silent": one.incarnation in snapshot.silent,
+        "fingerprint": one.fingerprint,
+        "has_drifted": one.fingerprint != snapshot.fingerprint,
+    }
+
+
 def _maildrop_object(left: LeftMail) -> dict[str, Any]:
     return {
-        "path": left.path,
-        "waiting": left.waiting,
-        "late": left.late,
-        "aside": left.aside,
+        **_fields(left, "path", "waiting", "late", "aside"),
         "oldest_age_s": int(left.oldest_age_s),
         "files": [
             {"name": one.name, "reason": one.reason, "age_s": int(one.age_s)} for one in left.named
