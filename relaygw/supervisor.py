@@ -92,16 +92,16 @@ class Supervisor:
                 elif number == signal.SIGHUP and not self._is_stopping:
                     self._reload()
                 elif number == signal.SIGUSR1:
-                    self._log.reopen()
+                    self._log.channel.reopen()
                     self._signal_all(number)
-            self._log.pump()
+            self._log.channel.pump()
             self._reap()
             self._restart_due()
             if time.monotonic() > deadline_s:
                 self._signal_all(signal.SIGKILL)
         entry.remove()
         self._log.note("master", "stopped")
-        self._log.close()
+        self._log.channel.close()
         return 0
 
     # --- signals -------------------------------------------------------------------------
@@ -114,7 +114,7 @@ class Supervisor:
     def _wait_for_signals(self) -> list[int]:
         timeout_s = min((at_s for at_s, _, _ in self._due), default=float("inf"))
         timeout_s = min(timeout_s - time.monotonic(), 1.0 if self._is_stopping else 3600.0)
-        if self._log.is_waiting:
+        if self._log.channel.is_waiting:
             timeout_s = min(timeout_s, _LOG_PATIENCE_S)
         ready, _, _ = select.select([self._signals_read], [], [], max(0.0, timeout_s))
         if not ready:
@@ -157,7 +157,7 @@ class Supervisor:
     def _be_child(self, role: str) -> None:
         """Become a role; never returns."""
         exit_code = os.EX_SOFTWARE
-        self._log.adopt()
+        self._log.channel.adopt()
         try:
             signal.set_wakeup_fd(-1)
             for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
@@ -179,7 +179,7 @@ class Supervisor:
         except BaseException as error:
             self._log.note("master", f"fatal: {role}: {type(error).__name__}: {error}")
         finally:
-            self._log.close()
+            self._log.channel.close()
             os._exit(exit_code)
 
     def _reap(self) -> None:
@@ -234,7 +234,7 @@ class Supervisor:
             return
         old = list(self._children.values())
         self._loaded = loaded
-        self._log.close()
+        self._log.channel.close()
         self._log = _open_log(loaded.settings)
         self._due.clear()
         self._sockets.close_unused(loaded.settings)
@@ -271,7 +271,7 @@ class Supervisor:
         """Do what needs the store in a child; return its process id."""
         pid = os.fork()
         if pid == 0:
-            self._log.adopt()
+            self._log.channel.adopt()
             exit_code = os.EX_CONFIG
             try:
                 work()
@@ -281,7 +281,7 @@ class Supervisor:
                     exit_code = os.EX_DATAERR
                 self._log.note("master", f"{complaint}: {error}")
             finally:
-                self._log.close()
+                self._log.channel.close()
                 os._exit(exit_code)
         return pid
 

@@ -24,6 +24,7 @@ from relaygw.errors import StoreUnavailable
 from relaygw.inbound.drop_directory import DropDirectory
 from relaygw.mail import drop
 from relaygw.mail.state import DeliveryState
+from relaygw.mail.words import counted
 from relaygw.observe.maillog import MailLog
 from relaygw.store.queue import Queue
 from relaygw.store.queue_entry import Waiting
@@ -196,9 +197,8 @@ def compose_rows(one: Waiting) -> bytes:
 
 def compose_closing(*, messages: int, size_bytes: int) -> bytes:
     """Return the last line."""
-    plural = "" if messages == 1 else "s"
-    text = b"%d Kbytes in %d Request%s.\n" % (size_bytes // 1024, messages, plural.encode())
-    return drop.QUEUE_CLOSING + text
+    text = f"{size_bytes // 1024} Kbytes in {counted(messages, 'Request')}.\n"
+    return drop.QUEUE_CLOSING + text.encode("ascii")
 
 
 def _mark(states: frozenset[str]) -> str:

@@ -197,7 +197,7 @@ class Channel:
                     return
 
     def reopen(self) -> None:
-        """Go on in a fresh file or connection of the same name."""
+        """Go on in a fresh file or connection of the same name: logrotate has moved the old one."""
         with self._lock:
             try:
                 self._outlet.reopen()

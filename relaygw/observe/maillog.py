@@ -20,7 +20,7 @@ from relaygw.settings.model import Log
 
 
 class MailLog:
-    """Writes events in the form and to the place that the settings name."""
+    """Writes events in the form and to the place that the settings name; `channel` has its life."""
 
     def __init__(
         self,
@@ -30,7 +30,7 @@ class MailLog:
         *,
         redaction: Redaction | None = None,
     ) -> None:
-        self._channel = channel
+        self.channel = channel
         self._form = form
         self._framing = framing
         self._redaction = redaction or None  # none where nothing is hidden
@@ -41,34 +41,11 @@ class MailLog:
             events = map(self._redaction.apply, events)
         lines = [line for event in events for line in self._form.lines(event)]
         if lines:
-            self._channel.write(self._framing(lines))
+            self.channel.write(self._framing(lines))
 
     def note(self, daemon: str, text: str) -> None:
         """Write one line of free text; see `events.Note` for how it begins."""
         self.write([Note(daemon, text)])
-
-    # --- life ----------------------------------------------------------------------------
-
-    @property
-    def is_waiting(self) -> bool:
-        """True while something has not gone out yet."""
-        return self._channel.is_waiting
-
-    def pump(self) -> None:
-        """Send what waits; for a process without threads, from time to time."""
-        self._channel.pump()
-
-    def adopt(self) -> None:
-        """After a fork, in the child: go on with the parent's log as one's own."""
-        self._channel.adopt()
-
-    def reopen(self) -> None:
-        """Go on in a fresh file of the same name: logrotate has moved the old one away."""
-        self._channel.reopen()
-
-    def close(self) -> None:
-        """Send what waits, as long as it is taken (a second at most), and let go."""
-        self._channel.close()
 
 
 # --- the log of the settings ---------------------------------------------------------------

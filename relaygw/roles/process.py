@@ -104,7 +104,7 @@ def stop_event(context: RoleContext) -> asyncio.Event:
 
     loop.add_signal_handler(signal.SIGTERM, stop.set)
     loop.add_signal_handler(signal.SIGINT, lambda: None)  # the supervisor decides
-    loop.add_signal_handler(signal.SIGUSR1, context.log.reopen)
+    loop.add_signal_handler(signal.SIGUSR1, context.log.channel.reopen)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR1})  # one may have come already
     loop.add_reader(context.lifeline, orphaned)
     return stop
