@@ -43,7 +43,6 @@ class DeliveryAgent:
     def __init__(
         self,
         context: WorkerContext,
-        *,
         leases: Leases,
         outcomes: Outcomes,
         learning: Learning,

@@ -95,12 +95,7 @@ class Worker:
             holds=self._holds,
             outcomes=outcomes,
             agent=DeliveryAgent(
-                context,
-                leases=self._leases,
-                outcomes=outcomes,
-                learning=self._learning,
-                pools=self._pools,
-                classifiers=classifiers,
+                context, self._leases, outcomes, self._learning, self._pools, classifiers
             ),
             prober=Prober(self._holds, self._outages, self._pools, classifiers),
         )

@@ -111,12 +111,8 @@ def settle(
     verdicts = {outcome.verdict for outcome in report.outcomes}
     open_verdicts = verdicts - set(_FINAL)
     # only what the provider deferred expires: a hold, a slow provider or a doubt never costs a mail
-    expired = (
-        Verdict.RETRY in open_verdicts
-        and open_verdicts <= {Verdict.RETRY, Verdict.THROTTLE}
-        and _is_expired(claimed, retry, now_ms, tried_since_ms)
-    )
-    charged = bool(verdicts - _UNCHARGED)
+    is_deferred = {Verdict.RETRY} <= open_verdicts <= {Verdict.RETRY, Verdict.THROTTLE}
+    expired = is_deferred and _is_expired(claimed, retry, now_ms, tried_since_ms)
     state, due_at_ms, cause = _next_step(
         claimed,
         report,
@@ -140,7 +136,7 @@ def settle(
             _recipient_update(outcome, report.provider, expired) for outcome in report.outcomes
         ),
         hold=cause,
-        charged=charged,
+        charged=bool(verdicts - _UNCHARGED),
         doubted=Verdict.DOUBT in verdicts,
         relay=report.relay if report.relay != NO_RELAY else None,
         # whose worker died with it has a provider, but no attempt
