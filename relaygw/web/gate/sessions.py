@@ -78,7 +78,7 @@ class Sessions:
     def begin(self, user: WebUser) -> str:
         """Begin a session; return the value of its cookie."""
         token = secrets.token_urlsafe(32)
-        now_ms = _now_ms()
+        now_ms = clock_ms()
         self._store.sessions.put(
             WebSession(
                 token_hash=_hash(token),
@@ -97,7 +97,7 @@ class Sessions:
             return None
         token, seal = match.groups()
         session = self._store.sessions.get(_hash(token))
-        now_ms = _now_ms()
+        now_ms = clock_ms()
         if session is None or now_ms >= session.expires_at_ms:
             return None
         user = self._users.get(session.user_name)
@@ -137,7 +137,3 @@ def _hash(token: str) -> str:
 def _seal(token: str, user: WebUser) -> str:
     sealed = hmac.new(token.encode(), user.password_hash.encode(), hashlib.sha256).digest()
     return urlsafe_b64encode(sealed).decode().rstrip("=")
-
-
-def _now_ms() -> int:
-    return clock_ms()

@@ -148,8 +148,8 @@ async def test_logging_out_ends_the_session(serve: Serve, store: Store) -> None:
 
 
 async def test_a_session_ends_by_itself(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    now_ms = sessions._now_ms()
-    monkeypatch.setattr(sessions, "_now_ms", lambda: now_ms)
+    now_ms = sessions.clock_ms()
+    monkeypatch.setattr(sessions, "clock_ms", lambda: now_ms)
     client = await serve(with_logins())
     await log_in(client, "vera")
     for _ in range(13):  # used each 11 hours: alive, until it is a week old
@@ -162,8 +162,8 @@ async def test_a_session_ends_by_itself(serve: Serve, monkeypatch: pytest.Monkey
 async def test_no_session_is_older_than_a_week(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    began_ms = now_ms = sessions._now_ms()
-    monkeypatch.setattr(sessions, "_now_ms", lambda: now_ms)
+    began_ms = now_ms = sessions.clock_ms()
+    monkeypatch.setattr(sessions, "clock_ms", lambda: now_ms)
     client = await serve(with_logins())
     await log_in(client, "vera")
     while (await client.get(MESSAGES)).status_code == 200:
@@ -362,8 +362,8 @@ async def test_a_session_that_was_ended_stays_so(
     serve: Serve, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not even a request that was being answered meanwhile brings it back."""
-    now_ms = sessions._now_ms()
-    monkeypatch.setattr(sessions, "_now_ms", lambda: now_ms)
+    now_ms = sessions.clock_ms()
+    monkeypatch.setattr(sessions, "clock_ms", lambda: now_ms)
     client = await serve(with_logins())
     await log_in(client, "vera")
     read, reads = Sessions.get, 0

@@ -37,7 +37,7 @@ def summary_json(found: CapturedEntry) -> Json:
     entry, facts = found.entry, found.facts or ContentFacts()
     return {
         **_common_json(entry, facts, found.tags),
-        "Created": _rfc3339(_accepted_at(entry)),
+        "Created": _rfc3339(utc_time(entry.accepted_at_ms)),
         "Attachments": facts.attachments,
         "Snippet": facts.snippet,
     }
@@ -128,11 +128,7 @@ def _date(value: str, entry: QueueEntry) -> datetime:
         date = parsedate_to_datetime(value[:100])
         return date if date.tzinfo is not None else date.replace(tzinfo=UTC)
     except (ValueError, TypeError, IndexError, OverflowError):
-        return _accepted_at(entry)
-
-
-def _accepted_at(entry: QueueEntry) -> datetime:
-    return utc_time(entry.accepted_at_ms)
+        return utc_time(entry.accepted_at_ms)
 
 
 def _rfc3339(at: datetime) -> str:
