@@ -211,7 +211,7 @@ def _may_repeat(entry: DeliveryUpdate, rows: Sequence[Row]) -> bool:
 
 def _rows(tx: Transaction, entry: DeliveryUpdate, now_ms: int) -> Iterator[Row]:
     """Yield the rows of one outcome: one where all recipients have the same."""
-    due_at_ms = tx.to_stored(entry.due_at_ms)
+    due_at_ms = entry.due_at_ms + tx.ahead_ms
     changes = [change for change in entry.recipients if not _is_plain(entry, change)]
     if len(changes) == len(entry.recipients) and len({_alike(change) for change in changes}) == 1:
         yield _row(entry, changes[0], None, now_ms, due_at_ms)

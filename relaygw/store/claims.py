@@ -117,6 +117,7 @@ _OF_MESSAGE = (
     "smtputf8",
 )
 _SAME = (*_OF_DELIVERY, *_OF_MESSAGE)
+_SOURCE_AT = len(_SAME)
 _OF_SOURCE = ("listener", "client", "user", "uid", "script", "host")
 _COLUMNS = (
     *(f"delivery.{name}" for name in _OF_DELIVERY),
@@ -265,10 +266,10 @@ def _load_claimed(tx: Transaction, keys: Sequence[Key], now_ms: int) -> list[Cla
         for name in ("is_8bit", "has_long_line", "smtputf8"):
             values[name] = bool(values[name])
         values["smtputf8"] |= needs_utf8
-        values["accepted_at_ms"] = tx.to_local(values["accepted_at_ms"])
+        values["accepted_at_ms"] -= tx.ahead_ms
         claimed[key] = ClaimedDelivery(
             **values,
-            source=Source(**dict(zip(_OF_SOURCE, row[len(_SAME) :], strict=False))),
+            source=Source(**dict(zip(_OF_SOURCE, row[_SOURCE_AT:], strict=False))),
             recipients=tuple(recipients),
             content=row[-1],
             claimed_at_ms=claimed_at_ms,

@@ -39,10 +39,10 @@ class Transaction:
 
     Callers go by their machine's clock, rows by the database's. Both directions of the difference
     are here: a verb passes each time that it is given through `to_stored`, and each time that it
-    returns through `to_local`.
+    returns through `to_local`; where many rows pass, it adds or subtracts `ahead_ms` itself.
     """
 
-    __slots__ = ("_ahead_ms", "_now_us", "connection", "execute")
+    __slots__ = ("_now_us", "ahead_ms", "connection", "execute")
 
     def __init__(
         self, connection: Connection, now_us: Callable[[Connection], int], ahead_ms: int
@@ -50,7 +50,7 @@ class Transaction:
         self.connection = connection
         self.execute = connection.execute
         self._now_us = now_us
-        self._ahead_ms = ahead_ms
+        self.ahead_ms = ahead_ms
 
     @property
     def is_postgres(self) -> bool:
@@ -67,11 +67,11 @@ class Transaction:
 
     def to_stored(self, at_ms: Time) -> Time:
         """Return a caller's time by the database's clock; None and 0 stay as they are."""
-        return at_ms + self._ahead_ms if at_ms else at_ms
+        return at_ms + self.ahead_ms if at_ms else at_ms
 
     def to_local(self, at_ms: Time) -> Time:
         """Return a time of the database by the caller's clock; None and 0 stay as they are."""
-        return at_ms - self._ahead_ms if at_ms else at_ms
+        return at_ms - self.ahead_ms if at_ms else at_ms
 
     def entry(self, kind: type[Entry], row: Row[Any], *times: str, **others: Any) -> Entry:
         """Return a row as a dataclass, by the names of its fields.

@@ -149,7 +149,7 @@ def insert_messages(tx: Transaction, messages: Sequence[AcceptedMessage]) -> Non
     chunks: list[Row] = []
     rows: list[Row] = []
     for accepted in messages:
-        at_ms = tx.to_stored(accepted.accepted_at_ms)
+        at_ms = accepted.accepted_at_ms + tx.ahead_ms
         states = _add_deliveries(accepted, at_ms, deliveries, recipients)
         is_captured = any(
             entry.state is RecipientState.CAPTURED

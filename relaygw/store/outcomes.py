@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import select
 
-from relaygw.mail.envelope import DeliveryUpdate, RecipientUpdate
+from relaygw.mail.envelope import DeliveryUpdate
 from relaygw.mail.state import DeliveryState, check_transition
 from relaygw.store import attempts
 from relaygw.store.claims import Key
@@ -97,15 +97,13 @@ def record(
     attempts.write(tx, updates, incarnation=incarnation, now_ms=now_ms)
     _RECORD_RECIPIENTS.run(
         tx,
-        [_recipient_row(entry, one, now_ms) for entry in updates for one in entry.recipients],
+        _recipient_rows(updates, now_ms),
         incarnation,
     )
     for entry in updates:
         if entry.held_apart and _is_leased(tx, entry, incarnation):
             _hold_apart(tx, entry, now_ms)
-    written = _RECORD_DELIVERIES.run(
-        tx, [_delivery_row(tx, entry, now_ms) for entry in updates], incarnation
-    )
+    written = _RECORD_DELIVERIES.run(tx, _delivery_rows(tx, updates, now_ms), incarnation)
     finish_messages(
         tx,
         list({entry.queue_id for entry in updates if entry.state is _D.FINISHED}),
@@ -130,7 +128,7 @@ def _told_too_late(
 
 
 def _recorded(tx: Transaction, updates: Sequence[DeliveryUpdate]) -> set[Key]:
-    rows = [(entry.queue_id, entry.delivery_no, tx.to_stored(entry.due_at_ms)) for entry in updates]
+    rows = [(entry.queue_id, entry.delivery_no, entry.due_at_ms + tx.ahead_ms) for entry in updates]
     return {(queue_id, number) for queue_id, number in _RECORDED.fetch(tx, rows)}
 
 
@@ -148,34 +146,41 @@ def _is_leased(tx: Transaction, entry: DeliveryUpdate, incarnation: str) -> bool
     return bool(_LEASED.fetch(tx, entry.queue_id, entry.delivery_no, incarnation))
 
 
-def _recipient_row(entry: DeliveryUpdate, change: RecipientUpdate, now_ms: int) -> Row:
-    return (
-        entry.queue_id,
-        change.rcpt_no,
-        change.state.value,
-        int(change.charged),
-        now_ms,
-        change.provider,
-        change.reply,
-        change.dsn,
-    )
+def _recipient_rows(updates: Sequence[DeliveryUpdate], now_ms: int) -> list[Row]:
+    return [
+        (
+            entry.queue_id,
+            change.rcpt_no,
+            change.state.value,
+            int(change.charged),
+            now_ms,
+            change.provider,
+            change.reply,
+            change.dsn,
+        )
+        for entry in updates
+        for change in entry.recipients
+    ]
 
 
-def _delivery_row(tx: Transaction, entry: DeliveryUpdate, now_ms: int) -> Row:
-    return (
-        entry.queue_id,
-        entry.delivery_no,
-        entry.state.value,
-        tx.to_stored(entry.due_at_ms),
-        now_ms,
-        int(entry.charged),
-        int(entry.doubted),
-        now_ms if entry.state is _D.HELD else None,
-        entry.provider,
-        entry.reason,
-        entry.hold.code.value if entry.hold is not None else None,
-        entry.hold.key if entry.hold is not None else None,
-    )
+def _delivery_rows(tx: Transaction, updates: Sequence[DeliveryUpdate], now_ms: int) -> list[Row]:
+    return [
+        (
+            entry.queue_id,
+            entry.delivery_no,
+            entry.state.value,
+            entry.due_at_ms + tx.ahead_ms,
+            now_ms,
+            int(entry.charged),
+            int(entry.doubted),
+            now_ms if entry.state is _D.HELD else None,
+            entry.provider,
+            entry.reason,
+            entry.hold.code.value if entry.hold is not None else None,
+            entry.hold.key if entry.hold is not None else None,
+        )
+        for entry in updates
+    ]
 
 
 def _hold_apart(tx: Transaction, entry: DeliveryUpdate, now_ms: int) -> None:
