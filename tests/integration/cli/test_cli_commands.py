@@ -192,6 +192,19 @@ def test_mail_in_doubt_is_tried_at_its_own_times_or_by_force(
     assert desk.entry(queue_id).deliveries[0].due_at_ms <= clock_ms()
 
 
+def test_flush_reads_ids_from_stdin(desk: Desk) -> None:
+    chosen, _ = desk.add(), desk.add()
+    desk.attempt(DeliveryState.DEFERRED, reason="450 later")
+    result = desk.run("queue", "flush", "-", "--json", stdin=f"{chosen}\n")
+    assert [json.loads(line)["queue_id"] for line in result.stdout.splitlines()] == [chosen]
+
+
+def test_mail_that_was_never_tried_is_retried(desk: Desk) -> None:
+    queue_id = desk.add()
+    result = desk.run("queue", "retry", queue_id, "--yes")
+    assert (result.exit_code, result.stdout.splitlines()[-1]) == (0, "1 message due now")
+
+
 def test_flush_makes_all_deferred_mail_due_and_asks_nothing(desk: Desk) -> None:
     deferred = desk.add()
     desk.attempt(D.DEFERRED, reason="451 later")
