@@ -29,12 +29,6 @@ async def front(context: RoleContext) -> int:
     store = open_store(context.loaded, first_in_line=True, is_checked=True)
     log = context.log
     sender = hints.HintSender(hints.hint_directory(context.loaded.state_dir))
-    notify_others = notifier(context)
-
-    def notify() -> None:
-        sender.send()
-        notify_others()
-
     history = History()
     metrics = FrontMetrics() if can_count(context.metrics, log) else None
     service = FrontService(
@@ -42,7 +36,7 @@ async def front(context: RoleContext) -> int:
         store,
         FrontObserver(log, history, metrics),
         intake=Intake(context.loaded.settings, state_dir=context.loaded.state_dir),
-        notify=notify,
+        notify=notifier(context, sender.send),
     )
     with registered(context, "front", store, later=True):
         beat = asyncio.create_task(Heartbeat(context, "front", store).beat())

@@ -28,7 +28,7 @@ from relaygw.observe.maillog import MailLog
 from relaygw.roles import queue_place
 from relaygw.settings.load import LoadedSettings
 from relaygw.settings.model import fingerprint
-from relaygw.store import lifelines
+from relaygw.store import hints, lifelines
 from relaygw.store.instances import Instance
 from relaygw.store.store import Store
 
@@ -208,14 +208,18 @@ def in_loop(call: Callable[..., object]) -> Callable[..., None]:
     return hand_over
 
 
-def notifier(context: RoleContext) -> Callable[[], None]:
-    """Return what tells other instances that there is something new."""
+def notifier(context: RoleContext, send_hint: Callable[[], None]) -> Callable[[], None]:
+    """Return what tells this host's workers, by `send_hint`, and other instances of new mail."""
     place = queue_place(context.loaded)
     if not place.is_postgres:
-        return lambda: None
-    from relaygw.store.hints import NotifySender
+        return send_hint
+    notify_others = hints.NotifySender(place).send
 
-    return NotifySender(place).send
+    def notify() -> None:
+        send_hint()
+        notify_others()
+
+    return notify
 
 
 @contextlib.contextmanager
@@ -225,9 +229,7 @@ def listening(context: RoleContext, wake: Callable[[], None]) -> Iterator[None]:
     if not place.is_postgres:
         yield
         return
-    from relaygw.store.hints import NotifyListener
-
-    listener = NotifyListener(place, in_loop(wake))
+    listener = hints.NotifyListener(place, in_loop(wake))
     try:
         yield
     finally:
