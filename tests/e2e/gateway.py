@@ -19,7 +19,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -170,11 +170,18 @@ class Gateway:
         self._process = None
         return code
 
+    def _end_group(self, process: subprocess.Popen[str]) -> None:
+        """SIGKILL all; on return none is left that has a file or a lock."""
+        with contextlib.suppress(ProcessLookupError):  # it may have been drained
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        while any(leader == process.pid for leader in group_leaders()):
+            time.sleep(0.002)
+
     def kill_all(self) -> None:
         """SIGKILL the supervisor and every role at once."""
         assert self._process is not None
-        os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
+        self._end_group(self._process)
         self._process = None
 
     def reload(self) -> int:
@@ -194,9 +201,7 @@ class Gateway:
 
     def __exit__(self, *_exc: object) -> None:
         if self._process is not None:
-            with contextlib.suppress(ProcessLookupError):  # it may have been drained
-                os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
+            self._end_group(self._process)
         if self._store is not None:
             self._store.close()
 
@@ -315,6 +320,23 @@ class Gateway:
     def connect(self, port: int | None = None, *, source: str = "") -> RawClient:
         """Open a raw SMTP connection, maybe from another address of ours; read the greeting."""
         return RawClient(port or self.smtp_port, source)
+
+
+def group_leaders() -> Iterator[int]:
+    """Yield for each process that is not dead who leads its group."""
+    for place in Path("/proc").iterdir():
+        if place.name.isdecimal():
+            yield leader_of(int(place.name))
+
+
+def leader_of(pid: int) -> int:
+    """Return who leads a process's group, 0 when it is gone or only waits to be reaped."""
+    try:
+        status = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    state, _parent, leader = status.rpartition(")")[2].split()[:3]
+    return 0 if state in "ZX" else int(leader)
 
 
 class RawClient:

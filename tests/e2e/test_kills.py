@@ -19,7 +19,7 @@ import pytest
 
 from relaygw.mail.state import DeliveryState
 from tests.campaign import times
-from tests.e2e.gateway import PATIENCE_S, Gateway, provider_settings
+from tests.e2e.gateway import PATIENCE_S, Gateway, leader_of, provider_settings
 from tests.fakes.scripted_provider import ThreadedProvider
 
 pytestmark = pytest.mark.campaign
@@ -80,16 +80,6 @@ class KillableGateway(Gateway):
 
         self.wait_until(lambda: bool(running()), f"a running {role}")
         return running()[-1]
-
-
-def leader_of(pid: int) -> int:
-    """Return who leads a process's group, 0 when it is gone or only waits to be reaped."""
-    try:
-        status = Path(f"/proc/{pid}/stat").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return 0
-    state, _parent, leader = status.rpartition(")")[2].split()[:3]
-    return 0 if state == "Z" else int(leader)
 
 
 class Client:

@@ -389,8 +389,14 @@ class _Conversation:
         if not said.startswith(b"354"):
             return
         self._content = await self._read_content()
-        said = await self._act("CONTENT", b"250 2.0.0 Ok: queued\r\n")
-        if said.startswith(b"2"):
+        usual = b"250 2.0.0 Ok: queued\r\n"
+        script = await self._provider.next_action("CONTENT")
+        answer = usual if script is Action.DEFAULT else script
+        if isinstance(answer, bytes) and answer.startswith(b"2"):
+            # first, as with any server: who has read the answer may look, or be dead
+            await self._record()
+            await self._perform(answer, b"")
+        elif (await self._perform(answer, usual)).startswith(b"2"):
             await self._record()
         self._reset()
 
