@@ -5,15 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from sqlalchemy import create_engine
 
 from bench.killing.doubts import Doubt
 from bench.killing.evidence import CLIENTS, DATABASE, KILLS, SINK, Kill, read_evidence
 from bench.killing.program import main
 from bench.killing.verifier import Findings, verify
-from relaygw.store.intake import insert_messages
-from relaygw.store.tables import metadata
+from relaygw.store.store import open_store
 from tests.builders import accepted
+from tests.queues import make_queue
 
 KILLED_NS = 1000
 
@@ -55,15 +54,11 @@ class Files:
             ordered = sorted(lines, key=lambda line: int(line.split()[0]))
             (self.directory / name).write_text("".join(f"{line}\n" for line in ordered))
         (self.directory / KILLS).write_text("".join(kill.to_json() for kill in self.kills))
-        database = self.directory / DATABASE
-        database.parent.mkdir(parents=True)
-        engine = create_engine(f"sqlite:///{database}")
-        metadata.create_all(engine)
-        if self.queued:
-            with engine.begin() as connection:
-                mail = [accepted(f"{name}@cust.test") for name in self.queued]
-                insert_messages(connection, mail)
-        engine.dispose()
+        url = f"sqlite:///{self.directory / DATABASE}"
+        make_queue(url)
+        store = open_store(url)
+        store.intake.accept_batch([accepted(f"{name}@cust.test") for name in self.queued])
+        store.close()
         return self.directory
 
     def verdict(self) -> Findings:
