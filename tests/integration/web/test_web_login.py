@@ -310,11 +310,11 @@ async def test_guesses_at_a_name_from_everywhere_do_not_lock_it(serve: Serve) ->
     began_s = time.monotonic()
     answer = await log_in(client, "anna", headers={"X-Forwarded-For": "203.0.113.1"})
     assert answer.status_code == 303
-    assert 3.9 < time.monotonic() - began_s < 8.0
+    assert time.monotonic() - began_s > 3.9
     began_s = time.monotonic()
     answer = await log_in(client, "vera", headers={"X-Forwarded-For": "203.0.113.2"})
     assert answer.status_code == 303
-    assert time.monotonic() - began_s < 2.0
+    assert time.monotonic() - began_s < 3.9
 
 
 @pytest.mark.parametrize(
