@@ -60,6 +60,8 @@ def size(size_bytes: int, units: Sequence[str] = SHORT_SIZES) -> str:
     while size_bytes >= 999.5 * 1000**power and power < len(units) - 1:
         power += 1
     amount = size_bytes / 1000**power
+    if amount >= 999.5 and units is SHORT_SIZES:
+        return "huge"  # a column has five cells
     return f"{amount:.1f}{units[power]}" if amount < 9.95 else f"{amount:.0f}{units[power]}"
 
 
