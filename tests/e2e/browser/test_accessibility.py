@@ -6,14 +6,20 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.campaign import IS_CAMPAIGN
 from tests.e2e.browser.axe import violations
 from tests.e2e.browser.browsing import Chromium, Visit
 from tests.e2e.browser.letters import all_letters
 from tests.e2e.gateway import Gateway, provider_settings
 from tests.integration.web.people import USERS
 
+pytestmark = pytest.mark.campaign
+
 BAD = ("moderate", "serious", "critical")
 FOUND: list[str] = []
+LOOKS = [("light", 1280), ("dark", 390)]
+if IS_CAMPAIGN:
+    LOOKS += [("light", 390), ("dark", 1280)]
 VIEWS = ("html", "text", "headers", "links", "parts", "source")
 
 
@@ -30,16 +36,10 @@ def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
         yield gateway
 
 
-@pytest.fixture(params=["light", "dark"])
-def scheme(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-@pytest.fixture(params=[1280, 390])
-def visit(
-    request: pytest.FixtureRequest, browser: Chromium, base: str, scheme: str
-) -> Iterator[Visit]:
-    size = {"width": request.param, "height": 860}
+@pytest.fixture(params=LOOKS, ids=lambda look: f"{look[0]}-{look[1]}")
+def visit(request: pytest.FixtureRequest, browser: Chromium, base: str) -> Iterator[Visit]:
+    scheme, width = request.param
+    size = {"width": width, "height": 860}
     FOUND.clear()
     with browser.visit(base, viewport=size, color_scheme=scheme, bypass_csp=True) as opened:
         yield opened
