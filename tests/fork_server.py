@@ -58,6 +58,7 @@ class ForkServer:
             if self._requests in readable:
                 data, descriptors, _, _ = socket.recv_fds(self._requests, _REQUEST_BYTES, 4)
                 if not data:
+                    self._end_all()
                     return None
                 asked = json.loads(data)
                 ready, not_yet = os.pipe()
@@ -72,6 +73,14 @@ class ForkServer:
                 for stream in streams:
                     os.close(stream)
                 self._requests.send(b"%d" % pid)
+
+    def _end_all(self) -> None:
+        """Leave nothing behind, however the tests ended."""
+        for pid in self._endings:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(pid, signal.SIGKILL)
 
     def _reap(self) -> None:
         while True:
