@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import shutil
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -16,6 +17,7 @@ from relaygw.store import migrate
 from tests.postgres import PostgresServer
 
 _TEMPLATE = "relaygw_template"
+_ONE_MIGRATES = threading.Lock()  # alembic keeps what it works on in one place
 _END_OTHERS = """
     SELECT pg_terminate_backend(pid) FROM pg_stat_activity
     WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type LIKE 'client%'
@@ -35,7 +37,9 @@ def make_queue(url: str) -> None:
     path = Path(url.removeprefix("sqlite:///"))
     if not path.exists():
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        shutil.copy(_template_file(), path)
+        with _ONE_MIGRATES:
+            template = _template_file()
+        shutil.copy(template, path)
 
 
 @cache
@@ -52,7 +56,8 @@ def _copy_database(url: str) -> None:
         if connection.execute("SELECT to_regclass('alembic_version')").fetchone() != (None,):
             return
     server, _, name = url.rpartition("/")
-    _make_template(server)
+    with _ONE_MIGRATES:
+        _make_template(server)
     with psycopg.connect(f"{server}/postgres", autocommit=True) as connection:
         connection.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)".encode())
         connection.execute(f"CREATE DATABASE {name} TEMPLATE {_TEMPLATE}".encode())
