@@ -1,7 +1,7 @@
 """`python -m bench.structure_hook`: relaygw whose roles note which modules run.
 
-They do so while the file `hook-flag` beside the configuration holds a 1; names of files go to
-`hook-found`.
+They do so while the file `hook-flag` beside the configuration holds a number other than 0; a line
+with that number and a file's name goes to `hook-found`, once for each of both.
 """
 
 from __future__ import annotations
@@ -32,15 +32,16 @@ def main() -> None:
 
 
 def _hook(flag: mmap.mmap, found: int) -> Callable[[FrameType, str, object], None]:
-    seen: set[str] = set()
+    seen: set[tuple[int, str]] = set()
     ours = str(PACKAGE)
 
     def note(frame: FrameType, event: str, _argument: object) -> None:
-        if flag[0] and event == "call":
+        number = flag[0]
+        if number and event == "call":
             file = frame.f_code.co_filename
-            if file not in seen and file.startswith(ours):
-                seen.add(file)
-                os.write(found, f"{file}\n".encode())
+            if (number, file) not in seen and file.startswith(ours):
+                seen.add((number, file))
+                os.write(found, f"{number} {file}\n".encode())
 
     return note
 
