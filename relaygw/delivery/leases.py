@@ -9,14 +9,13 @@ from everybody as long as it lives: `free_unknown` ends them.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from relaygw.delivery.context import WorkerContext
 from relaygw.errors import RelaygwError
-from relaygw.mail.clock import clock_ms
+from relaygw.mail.clock import awake_s, clock_ms
 from relaygw.mail.envelope import ClaimedDelivery
 from relaygw.store.claims import Key
 
@@ -41,7 +40,7 @@ class Leases:
     def __init__(self, context: WorkerContext) -> None:
         self.is_draining = False
         self._context = context
-        self._until_s = _awake_s() + LEASE_S
+        self._until_s = awake_s() + LEASE_S
         self._is_lost = False
         self._known: defaultdict[str, set[Key]] = defaultdict(set)  # by route
         self._unsure: set[str] = set()  # routes with leases that are not known, perhaps
@@ -52,7 +51,7 @@ class Leases:
 
     def is_held(self) -> bool:
         """True while nobody else may have taken over."""
-        return not self._is_lost and _awake_s() < self._until_s
+        return not self._is_lost and awake_s() < self._until_s
 
     def lose(self) -> None:
         """Note that the store knows this incarnation no more."""
@@ -72,7 +71,7 @@ class Leases:
 
     async def _beat_once(self, thread: ThreadPoolExecutor) -> float:
         """Renew, in a thread that does nothing else; return after how long to do so again."""
-        sent_s = _awake_s()
+        sent_s = awake_s()
         with self._context.noting("heartbeat failed"):
             if await asyncio.get_running_loop().run_in_executor(thread, self._renew):
                 self._until_s = sent_s + LEASE_S
@@ -152,8 +151,3 @@ class Leases:
 def key_of(claimed: ClaimedDelivery) -> Key:
     """Return how the store names a delivery."""
     return (claimed.queue_id, claimed.delivery_no)
-
-
-def _awake_s() -> float:
-    """Return a clock that goes on while the machine is suspended, as others' clocks do."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)

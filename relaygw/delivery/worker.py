@@ -27,6 +27,7 @@ from relaygw.delivery.reconciler import Reconciler
 from relaygw.delivery.recorder import Recorder
 from relaygw.delivery.scheduler import Scheduler
 from relaygw.errors import StoreUnavailable
+from relaygw.mail.clock import awake_s
 from relaygw.observe.observer import DeliveryObserver
 from relaygw.settings.model import Settings
 from relaygw.store.holds import Hold
@@ -267,9 +268,9 @@ class ClockWatch:
 
     def look(self, clock_ms: Callable[[], int]) -> ClockStep | None:
         """Return by how much the clock was set since the last look, None if it was not."""
-        asked_s = _awake_s()
+        asked_s = awake_s()
         at_s = clock_ms() / 1000
-        answered_s = _awake_s()
+        answered_s = awake_s()
         if answered_s - asked_s > _SHARP_S:  # this process was stopped, or the answer took long
             return None
         before_s, self._beyond_s = self._beyond_s, at_s - answered_s
@@ -293,8 +294,3 @@ class ClockWatch:
             return False
         self._due_s = now_s + EACH_S
         return True
-
-
-def _awake_s() -> float:
-    """Return a clock that goes on while the machine is suspended, as the other does."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)

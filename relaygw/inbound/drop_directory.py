@@ -10,7 +10,6 @@ import contextlib
 import fcntl
 import grp
 import os
-import pwd
 import re
 import socket
 import stat
@@ -22,6 +21,7 @@ from pathlib import Path
 from relaygw.errors import RelaygwError
 from relaygw.mail.drop import WAKE_SOCKET, WRITING_PREFIX, is_complete
 from relaygw.observe.maildrop import OURS, ReasonsFile
+from relaygw.settings.permissions import user_name
 
 MAX_LISTED = 10_000
 UNFINISHED_S = 86400.0
@@ -68,7 +68,7 @@ class DropDirectory:
         """Give the directory its mode and group, if it is ours."""
         found = os.fstat(self.descriptor)
         if found.st_uid != os.geteuid() and os.geteuid() != 0:
-            reason = f"it belongs to {_user_name(found.st_uid)}"
+            reason = f"it belongs to {user_name(found.st_uid)}"
             raise MaildropUnusable(_problem(self.path, reason, group))
         mode = 0o3733 if gid is None else 0o3730
         try:
@@ -211,12 +211,5 @@ def _problem(path: Path, reason: str, group: str | None) -> str:
     who = f"-g {group} -m 3730" if group else "-m 3733"
     return (
         f"maildrop {path}: {reason}; no mail is taken from there, SMTP is not affected; "
-        f"as root: install -d -o {_user_name(os.geteuid())} {who} {path}"
+        f"as root: install -d -o {user_name(os.geteuid())} {who} {path}"
     )
-
-
-def _user_name(uid: int) -> str:
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return str(uid)

@@ -16,6 +16,11 @@ def clock_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
+def awake_s() -> float:
+    """Return a clock that nobody sets, and that goes on while the machine is suspended."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
 def utc_time(at_ms: int) -> datetime:
     """Return a time as an aware datetime."""
     return _EPOCH + timedelta(milliseconds=at_ms)

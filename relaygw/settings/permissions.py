@@ -35,15 +35,16 @@ def loose_permissions(path: Path, *, owners: Collection[int] | None = None) -> s
         return None
     problem = _loose(path, status)
     if problem is None and owners is not None and status.st_uid not in owners:
-        own = " or ".join(_user_name(uid) for uid in sorted(owners))
+        own = " or ".join(user_name(uid) for uid in sorted(owners))
         problem = (
-            f"{path} belongs to {_user_name(status.st_uid)}, who could replace it, not to {own}; "
-            f"run: chown {_user_name(max(owners))} {shlex.quote(str(path))}"
+            f"{path} belongs to {user_name(status.st_uid)}, who could replace it, not to {own}; "
+            f"run: chown {user_name(max(owners))} {shlex.quote(str(path))}"
         )
     return problem
 
 
-def _user_name(uid: int) -> str:
+def user_name(uid: int) -> str:
+    """Return the name of a user of this host, its number where it has none."""
     try:
         return pwd.getpwuid(uid).pw_name
     except KeyError:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import case, delete, insert, select, update
 
+from relaygw.mail.clock import awake_s
 from relaygw.mail.hold import HoldCause, HoldCode
 from relaygw.mail.state import DeliveryState
 from relaygw.store import attempts
@@ -90,7 +91,7 @@ class Instances(Repository):
             values = {name: getattr(entry, name) for name in Instance.__slots__}
             values |= {"started_at_ms": now_ms, "heartbeat_at_ms": now_ms}
             tx.execute(insert(instance).values(values))
-        self._steadiness.note_beat(_awake_s())
+        self._steadiness.note_beat(awake_s())
 
     def heartbeat(self, incarnation: str, *, state: str = "running") -> bool:
         """Renew all leases of an incarnation; False when it has been buried."""
@@ -103,7 +104,7 @@ class Instances(Repository):
             )
             is_known = bool(renewed.rowcount)
         self._database.measure_clock()
-        self._steadiness.note_beat(_awake_s())
+        self._steadiness.note_beat(awake_s())
         return is_known
 
     def bury(
@@ -157,7 +158,7 @@ class Instances(Repository):
         now_s = _monotonic_s()
         self._heartbeats.look(found, now_s)
         stale = self._heartbeats.unchanged_for(after_s, now_s)
-        if self._database.is_shared and not self._steadiness.has_lasted(after_s, _awake_s()):
+        if self._database.is_shared and not self._steadiness.has_lasted(after_s, awake_s()):
             return []
         return stale
 
@@ -263,8 +264,3 @@ class Heartbeats:
 def _monotonic_s() -> float:
     """Return a clock that stands still while the machine is suspended, as all that runs here."""
     return time.monotonic()
-
-
-def _awake_s() -> float:
-    """Return a clock that goes on while the machine is suspended."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)

@@ -38,7 +38,7 @@ class Clock:
         )
         for room in ("instances", "janitor"):
             monkeypatch.setattr(f"relaygw.store.{room}._monotonic_s", lambda: self.monotonic_s)
-        monkeypatch.setattr("relaygw.store.instances._awake_s", lambda: self.monotonic_s)
+        monkeypatch.setattr("relaygw.store.instances.awake_s", lambda: self.monotonic_s)
 
     def now_ms(self) -> int:
         """Return the time of a caller: on PostgreSQL its own clock is right all along."""

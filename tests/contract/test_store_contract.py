@@ -298,7 +298,7 @@ class Watch:
         kind = type(store.database)
         now_us = kind._now_us
         monkeypatch.setattr("relaygw.store.instances._monotonic_s", lambda: self.now_s)
-        monkeypatch.setattr("relaygw.store.instances._awake_s", lambda: self.now_s)
+        monkeypatch.setattr("relaygw.store.instances.awake_s", lambda: self.now_s)
         monkeypatch.setattr(
             kind, "_now_us", lambda one, connection: now_us(one, connection) + self.set_by_ms * 1000
         )

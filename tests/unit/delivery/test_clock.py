@@ -15,7 +15,7 @@ AT_MS = 1_795_600_000_000
 def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """Return the clock of the queue and the one that nobody sets."""
     clock = SimpleNamespace(at_s=0.0, awake_s=1000.0, takes_s=0.0)
-    monkeypatch.setattr("relaygw.delivery.worker._awake_s", lambda: clock.awake_s)
+    monkeypatch.setattr("relaygw.delivery.worker.awake_s", lambda: clock.awake_s)
     monkeypatch.setattr("relaygw.delivery.worker.time.monotonic", lambda: clock.awake_s)
 
     def read_ms() -> int:
