@@ -22,6 +22,7 @@ import fcntl
 import os
 import secrets
 import shutil
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,6 +40,7 @@ _ROOM_BYTES = {
 }
 """By what the names of files begin with; before the process id stands a `_`."""
 _LASTING = ("counter", "histogram", "gauge_max")
+_UNFINISHED = ".unfinished"
 _NOBODY = 0
 """The process id in the name of the file that adds up: none has it."""
 _ENTRY_BYTES = 32  # two numbers, a length and padding, beside the key
@@ -77,12 +79,17 @@ def count_in(directory: Path) -> None:
 
 
 def _take_room(path: Path, size_bytes: int) -> None:
-    """Make `path` a file of at least that size whose blocks are all there; raises OSError."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    """Make `path` a file of at least that size whose blocks are all there; raises OSError.
+
+    It has its name once it is whole: a process may be killed at any moment.
+    """
+    made = path if path.exists() else path.with_suffix(_UNFINISHED)
+    descriptor = os.open(made, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         os.posix_fallocate(descriptor, 0, size_bytes)
+        made.rename(path)
     except OSError:
-        path.unlink()
+        made.unlink()
         raise
     finally:
         os.close(descriptor)
@@ -129,8 +136,9 @@ class RunFiles:
         """
         self._ended.add(pid)
         with contextlib.suppress(OSError):
-            for path in self.directory.glob(f"gauge_live*_{pid}.db"):
-                path.unlink()
+            for name in (f"gauge_live*_{pid}.db", f"*_{pid}{_UNFINISHED}"):
+                for path in self.directory.glob(name):
+                    path.unlink()
         with (
             contextlib.suppress(OSError),
             _locked(self.directory / "folding", fcntl.LOCK_EX | fcntl.LOCK_NB),
@@ -194,7 +202,11 @@ def _fold(directory: Path, pid: int) -> None:
 
 def _add(source: Path, target: Path, *, is_sum: bool) -> None:
     numbers = _read(target) if target.exists() else {}
-    for key, number in _read(source).items():
+    try:
+        counted = _read(source)
+    except (struct.error, RuntimeError, UnicodeDecodeError):  # no reason to end the supervisor
+        counted = {}
+    for key, number in counted.items():
         before = numbers.get(key, 0.0)
         numbers[key] = before + number if is_sum else max(before, number)
     if numbers:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from relaygw.observe.metrics import files
 from relaygw.observe.metrics.exposition import exposition
 from relaygw.observe.metrics.files import RunFiles, files_to_read, metrics_root
 from tests.unit.observe.counting_process import counting
@@ -17,17 +19,17 @@ KINDS = ["counter", "gauge_max", "histogram"]
 
 @pytest.fixture
 def run(tmp_path: Path) -> Iterator[RunFiles]:
-    files = RunFiles(tmp_path)
-    yield files
-    files.close()
+    made = RunFiles(tmp_path)
+    yield made
+    made.close()
 
 
 def scrape(state_dir: Path) -> Scraped:
     return scraped(exposition(state_dir, [], accept="")[0])
 
 
-def names(files: RunFiles) -> list[str]:
-    return sorted(path.name for path in files.directory.glob("*.db"))
+def names(run: RunFiles) -> list[str]:
+    return sorted(path.name for path in run.directory.glob("*.db"))
 
 
 def test_processes_add_up_and_what_an_ended_one_counted_stays(
@@ -62,6 +64,38 @@ def test_many_ended_processes_leave_three_files(tmp_path: Path, run: RunFiles) -
     assert names(run) == [f"{kind}_0.db" for kind in KINDS]
     assert scrape(tmp_path)("things_total", kind="a") == 5
     assert scrape(tmp_path)("last_seconds") == 4
+
+
+@pytest.mark.parametrize("left", [b"", b"\xff" * 64], ids=["empty", "damaged"])
+def test_what_a_killed_process_left_of_a_file_ends_nothing(
+    tmp_path: Path, run: RunFiles, left: bytes
+) -> None:
+    with counting(run.directory, "total.labels('a').inc()") as counted:
+        pass
+    (run.directory / "counter_4711.db").write_bytes(left)
+    (run.directory / "histogram_4711.unfinished").touch()
+    run.end(4711)
+    run.end(counted)
+    assert [path.name for path in run.directory.iterdir() if "4711" in path.name] == []
+    assert scrape(tmp_path)("things_total", kind="a") == 1
+
+
+def test_a_file_has_its_name_once_it_is_whole(
+    run: RunFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unnamed = []
+
+    def take_room(descriptor: int, offset: int, size_bytes: int) -> None:
+        unnamed.append(names(run))
+        os.truncate(descriptor, offset + size_bytes)
+
+    monkeypatch.setattr(os, "posix_fallocate", take_room)
+    monkeypatch.setattr(files, "_ROOM_BYTES", {"counter": 4096})
+    monkeypatch.setattr(files.values, "MultiProcessValue", lambda: files.values.ValueClass)
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", "")
+    files.count_in(run.directory)
+    assert unnamed == [[]]
+    assert names(run) == [f"counter_{os.getpid()}.db"]
 
 
 def test_an_end_never_waits_for_a_reader_and_is_made_good(tmp_path: Path, run: RunFiles) -> None:
