@@ -28,6 +28,7 @@ from relaygw.policy.retry import (
     Consequence,
     blocked,
     given_back,
+    held_in_doubt,
     settle,
     since_recorded,
     unsent,
@@ -156,16 +157,10 @@ class Outcomes:
             return self.record(attempt, update, report, now_ms)
         except Exception as defect:
             self._note_error(claimed, defect, "it is held, and may have been sent")
-            in_doubt = HoldCause(HoldCode.IN_DOUBT)
             held = replace(
-                rest,
-                state=DeliveryState.HELD,
+                held_in_doubt(rest),
                 due_at_ms=max(now_ms, attempt.due_at_ms + 1),
                 provider=attempt.provider,
-                reason=in_doubt.sentence,
-                hold=in_doubt,
-                charged=True,
-                doubted=True,
             )
             attempt.is_ended = True
             return self._recorder.record(held, None, partial(self.end_lease, attempt))

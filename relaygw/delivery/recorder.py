@@ -19,9 +19,8 @@ from relaygw.delivery.context import WorkerContext
 from relaygw.errors import StoreUnavailable, Unstorable
 from relaygw.mail.clock import clock_ms
 from relaygw.mail.envelope import DeliveryUpdate
-from relaygw.mail.hold import HoldCause, HoldCode
-from relaygw.mail.state import DeliveryState
 from relaygw.observe.events import Attempted
+from relaygw.policy.retry import held_in_doubt
 from relaygw.store.batch_writer import BatchWriter
 from relaygw.store.claims import Key
 
@@ -99,18 +98,7 @@ class Recorder:
         update = entry.update
         what = f"{update.queue_id}: error: its outcome cannot be recorded: "
         what += f"{type(error).__name__}: {error}"
-        in_doubt = HoldCause(HoldCode.IN_DOUBT)
-        held = replace(
-            update,
-            state=DeliveryState.HELD,
-            reason=in_doubt.sentence,
-            recipients=(),
-            hold=in_doubt,
-            charged=True,
-            doubted=True,
-            held_apart=(),
-            relay=None,
-        )
+        held = replace(held_in_doubt(update), recipients=(), held_apart=(), relay=None)
         try:
             self._record([held])
             self._refused[entry.key] = f"{what}; it is held, and may have been sent"

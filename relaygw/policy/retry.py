@@ -173,6 +173,19 @@ def since_recorded(
     )
 
 
+def held_in_doubt(update: DeliveryUpdate) -> DeliveryUpdate:
+    """Return an outcome whose mail may have been sent, and is held for that: it is charged."""
+    cause = HoldCause(HoldCode.IN_DOUBT)
+    return replace(
+        update,
+        state=DeliveryState.HELD,
+        reason=cause.sentence,
+        hold=cause,
+        charged=True,
+        doubted=True,
+    )
+
+
 def unsent(
     claimed: ClaimedDelivery,
     state: DeliveryState,
