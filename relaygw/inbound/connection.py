@@ -347,7 +347,7 @@ class Connection(_WithoutHandlers, SMTP):
         self.listener.observer.replied(reply)
         data = reply.encode("utf-8") + b"\r\n"
         if self._tls is None:
-            self._send_raw(data)
+            self._writer.write(data)
         else:
             self._tls.write(data)
 
@@ -356,17 +356,16 @@ class Connection(_WithoutHandlers, SMTP):
             self._writer.write(data)
 
     @property
-    def _has_unsent(self) -> bool:
-        transport = cast("asyncio.WriteTransport | None", self.transport)
-        return transport is not None and transport.get_write_buffer_size() > 0
+    def has_unsent(self) -> bool:
+        """True while the client does not take its replies."""
+        return self.transport is not None and self._writer.transport.get_write_buffer_size() > 0
 
     async def flush(self) -> None:
-        """Wait while the client does not take its replies."""
-        if self._has_unsent:
-            self._deadline_s = self.loop.time() + IDLE_S
-            self._is_waiting = True
-            await self._writer.drain()
-            self._is_waiting = False
+        """Wait until the client takes its replies."""
+        self._deadline_s = self.loop.time() + IDLE_S
+        self._is_waiting = True
+        await self._writer.drain()
+        self._is_waiting = False
 
     # --- time ----------------------------------------------------------------------------
 
@@ -386,5 +385,5 @@ class Connection(_WithoutHandlers, SMTP):
             self.say(replies.TIMEOUT)
         self.listener.note(f"timeout in {stage} from {self.peer}")
         self.close()
-        if self._has_unsent:
+        if self.has_unsent:
             cast("asyncio.WriteTransport", self.transport).abort()  # it does not read either

@@ -114,7 +114,8 @@ class Session(smtp.Session):
             if self.listener.is_stopping and is_idle:
                 connection.say(replies.STOPPING)
                 connection.is_done = True
-            await connection.flush()
+            if connection.has_unsent:
+                await connection.flush()
 
     async def _read_command(self) -> bytes:
         """Return one command without its CRLF; ends the session if it cannot be one."""

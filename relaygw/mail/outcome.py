@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 from relaygw.mail.reply import SmtpReply
 from relaygw.mail.state import DeliveryState, RecipientState
@@ -108,14 +109,16 @@ class RecipientOutcome:
         return self.meaning.scope
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AttemptDelays:
+class AttemptDelays(NamedTuple):
     """Postfix's delays=a/b/c/d in seconds: before the queue, in it, connecting, sending."""
 
     intake_s: float = 0.0
     queue_s: float = 0.0
     connect_s: float = 0.0
     transmit_s: float = 0.0
+
+
+NO_DELAYS = AttemptDelays()
 
 
 NO_RELAY = "none"
@@ -129,7 +132,7 @@ class AttemptReport:
     provider: str
     relay: str  # "host[address]:port", or NO_RELAY
     outcomes: tuple[RecipientOutcome, ...]
-    delays: AttemptDelays = AttemptDelays()
+    delays: AttemptDelays = NO_DELAYS
     session_uses: int = 1
 
 

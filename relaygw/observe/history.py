@@ -92,12 +92,18 @@ class History:
         counts = self._slices.get(slice_at_s)
         if counts is None:
             counts = self._slices[slice_at_s] = Counter()
-        counts[series.value, label] += count
+        counts[series, label] += count
 
     def take(self) -> list[tuple[int, Counts]]:
         """Return what was counted since the last time, by slices, whose begin is in ms."""
         slices, self._slices = self._slices, {}
-        return [(at_s * 1000, dict(counts)) for at_s, counts in sorted(slices.items())]
+        return [
+            (
+                at_s * 1000,
+                {(str(series), label): count for (series, label), count in counts.items()},
+            )
+            for at_s, counts in sorted(slices.items())
+        ]
 
     def put_back(self, slices: list[tuple[int, Counts]]) -> None:
         """Take back what could not be written; what is too much goes, the oldest first."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 from relaygw.mail.envelope import ClaimedDelivery, Recipient, Source
 from relaygw.policy.modes import Modes
@@ -15,8 +15,7 @@ from relaygw.settings.mode import Mode
 from relaygw.settings.model import Settings
 
 
-@dataclass(frozen=True, slots=True)
-class Screened:
+class Screened(NamedTuple):
     """The recipients of a delivery by what may happen to them now, and what its header may name."""
 
     sendable: tuple[Recipient, ...]

@@ -8,9 +8,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Generic, TypeVar
+from queue import SimpleQueue
+from threading import Thread
+from typing import Generic, NamedTuple, TypeVar
 
 from relaygw.errors import Unstorable
 
@@ -19,10 +19,9 @@ Result = TypeVar("Result")
 _RETRY_LADDER_S = (0.1, 0.5, 1.0, 2.0)
 
 
-@dataclass(slots=True, eq=False)
-class _Waiting(Generic[Item, Result]):
-    item: Item
-    written: asyncio.Future[Result]
+class _Batch(NamedTuple, Generic[Item, Result]):
+    items: Sequence[Item]
+    results: asyncio.Future[Sequence[Result]]
 
 
 class BatchWriter(Generic[Item, Result]):
@@ -54,8 +53,11 @@ class BatchWriter(Generic[Item, Result]):
         self._told = told
         self._is_away = is_away
         self._away = away
-        self._waiting: list[_Waiting[Item, Result]] = []
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=name)
+        self._items: list[Item] = []  # that wait, the oldest first
+        self._written: list[asyncio.Future[Result]] = []  # one for each of them
+        # an executor would take 50 calls to hand over each batch
+        self._batches: SimpleQueue[_Batch[Item, Result] | None] = SimpleQueue()
+        Thread(target=self._serve, name=name, daemon=True).start()
         self._writer: asyncio.Task[None] | None = None
         self._failures = 0
 
@@ -66,7 +68,8 @@ class BatchWriter(Generic[Item, Result]):
         """
         loop = asyncio.get_running_loop()
         written: asyncio.Future[Result] = loop.create_future()
-        self._waiting.append(_Waiting(item, written))
+        self._items.append(item)
+        self._written.append(written)
         if self._writer is None:
             self._writer = loop.create_task(self._run())
         return written
@@ -82,26 +85,27 @@ class BatchWriter(Generic[Item, Result]):
             left_s = None if deadline_s is None else deadline_s - time.monotonic()
             if left_s is not None and left_s <= 0:
                 self._writer.cancel()
-                left = [one.item for one in self._waiting]
+                left = self._items
                 break
             await asyncio.wait({self._writer}, timeout=left_s)
-        self._thread.shutdown(wait=False)
+        self._batches.put(None)
         return left
 
     async def _run(self) -> None:
         try:
-            while self._waiting:
+            while self._items:
                 await self._write_next()
         finally:
             self._writer = None
 
     async def _write_next(self) -> None:
         """Write a batch and tell of it; whatever goes wrong, it is written or waits."""
-        items = [one.item for one in self._waiting]
-        items = items[: self._size(items)]
-        loop = asyncio.get_running_loop()
+        count = self._size(self._items)
+        items = self._items[:count]
+        batch: _Batch[Item, Result] = _Batch(items, asyncio.get_running_loop().create_future())
+        self._batches.put(batch)
         try:
-            results = await loop.run_in_executor(self._thread, self._write, items)
+            results = await batch.results
         except Exception as error:
             if self._is_away is not None:
                 await self._wait_for_store(error)
@@ -109,23 +113,45 @@ class BatchWriter(Generic[Item, Result]):
             why = Unstorable(f"it was not written: {type(error).__name__}: {error}")
             results = [self._refused(item, why) for item in items]
         self._failures = 0
-        batch = self._waiting[: len(items)]
-        del self._waiting[: len(items)]
+        written = self._written[:count]
+        del self._items[:count], self._written[:count]
         try:
             self._told(items, results)
         except Exception as error:  # what is durable is acknowledged, and the next one is written
             what = "what follows a commit failed"
-            loop.call_exception_handler({"message": what, "exception": error})
+            asyncio.get_running_loop().call_exception_handler({"message": what, "exception": error})
         finally:
-            for one, result in zip(batch, results, strict=True):
-                if not one.written.done():
-                    one.written.set_result(result)
+            for future, result in zip(written, results, strict=True):
+                if not future.done():
+                    future.set_result(result)
 
     async def _wait_for_store(self, error: Exception) -> None:
-        self._away(error, len(self._waiting))
+        self._away(error, len(self._items))
         wait_s = _RETRY_LADDER_S[min(self._failures, len(_RETRY_LADDER_S) - 1)]
         self._failures += 1
         await asyncio.sleep(wait_s)
+
+    # --- in the thread
+
+    def _serve(self) -> None:
+        while self._serve_next(self._batches.get()):
+            pass
+
+    def _serve_next(self, batch: _Batch[Item, Result] | None) -> bool:
+        if batch is None:
+            return False
+        results: Sequence[Result] | None = None
+        failure: BaseException | None = None
+        try:
+            results = self._write(batch.items)
+        except BaseException as error:  # in a thread nobody else would hear of it
+            failure = error
+        try:
+            loop = batch.results.get_loop()
+            loop.call_soon_threadsafe(_hand_back, batch.results, results, failure)
+        except RuntimeError:  # the loop has ended: nobody waits any more
+            pass
+        return True
 
     def _write(self, items: Sequence[Item]) -> Sequence[Result]:
         try:
@@ -137,3 +163,16 @@ class BatchWriter(Generic[Item, Result]):
                 return [self._refused(items[0], error)]
         # those that are written already stay so when the store goes away in the middle
         return [result for item in items for result in self._write([item])]
+
+
+def _hand_back(
+    future: asyncio.Future[Sequence[Result]],
+    results: Sequence[Result] | None,
+    failure: BaseException | None,
+) -> None:
+    if future.done():  # nobody waits any more
+        return
+    if results is not None:
+        future.set_result(results)
+    elif failure is not None:
+        future.set_exception(failure)

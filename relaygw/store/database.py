@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, fields
 from enum import Enum, auto
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from sqlalchemy import Connection, Row
@@ -20,6 +21,9 @@ from relaygw.errors import StoreUnavailable
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
+
+RAW_CURSOR = "raw_cursor"
+"""Key in a connection's `info`: makes a cursor that does not parse each statement once more."""
 
 Time = TypeVar("Time", int, int | None)
 Entry = TypeVar("Entry", bound="DataclassInstance")
@@ -42,13 +46,18 @@ class Transaction:
     returns through `to_local`; where many rows pass, it adds or subtracts `ahead_ms` itself.
     """
 
-    __slots__ = ("_now_us", "ahead_ms", "connection", "execute")
+    __slots__ = ("_now_us", "ahead_ms", "connection", "cursor", "execute")
 
     def __init__(
         self, connection: Connection, now_us: Callable[[Connection], int], ahead_ms: int
     ) -> None:
         self.connection = connection
         self.execute = connection.execute
+        # the driver's own cursor: see statement.py
+        pooled = connection.connection
+        make = connection.info.get(RAW_CURSOR)
+        driver: Any = pooled.dbapi_connection
+        self.cursor: Callable[[], Any] = driver.cursor if make is None else partial(make, driver)
         self._now_us = now_us
         self.ahead_ms = ahead_ms
 
@@ -111,30 +120,24 @@ class Database(ABC):
     def _translate(self, error: Exception) -> Exception:
         """Turn a driver's error into one of relaygw.errors."""
 
-    @contextmanager
-    def read(self) -> Iterator[Transaction]:
+    def read(self) -> AbstractContextManager[Transaction]:
         """Lend a read transaction: one snapshot. Raises StoreUnavailable."""
-        with self._translated():
-            ahead_ms = self._ahead_ms()
-            with self._reading() as connection:
-                yield Transaction(connection, self._now_us, ahead_ms)
+        return self._transaction(self._reading())
 
-    @contextmanager
-    def write(self, kind: Write = Write.SYNCED) -> Iterator[Transaction]:
+    def write(self, kind: Write = Write.SYNCED) -> AbstractContextManager[Transaction]:
         """Lend a write transaction that is committed on exit. Raises StoreUnavailable."""
-        with self._translated():
-            ahead_ms = self._ahead_ms()
-            with self._writing(kind) as connection:
-                yield Transaction(connection, self._now_us, ahead_ms)
+        return self._transaction(self._writing(kind))
 
     @contextmanager
-    def _translated(self) -> Iterator[None]:
-        try:
-            yield
-        except StoreUnavailable:
-            raise
-        except Exception as error:
-            raise self._translate(error) from error
+    def _transaction(self, lent: AbstractContextManager[Connection]) -> Iterator[Transaction]:
+        with self._translated():
+            ahead_ms = self._ahead_ms()
+            with lent as connection:
+                yield Transaction(connection, self._now_us, ahead_ms)
+
+    def _translated(self) -> _Translated:
+        """Raise the errors of a `with` block as those of relaygw.errors."""
+        return _Translated(self._translate)
 
     @abstractmethod
     def clock_ms(self) -> int:
@@ -169,6 +172,20 @@ class Database(ABC):
     @abstractmethod
     def close(self) -> None:
         """Close all connections."""
+
+
+class _Translated:
+    __slots__ = ("_translate",)
+
+    def __init__(self, translate: Callable[[Exception], Exception]) -> None:
+        self._translate = translate
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        if isinstance(error, Exception) and not isinstance(error, StoreUnavailable):
+            raise self._translate(error) from error
 
 
 class Repository:

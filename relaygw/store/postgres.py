@@ -35,8 +35,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from relaygw.errors import AlreadyAccepted, StoreFull, StoreUnavailable, Unstorable
 from relaygw.mail.clock import clock_ms
-from relaygw.store.database import Database, Place, Write
-from relaygw.store.statement import RAW_CURSOR
+from relaygw.store.database import RAW_CURSOR, Database, Place, Write
 
 ANSWER_S = 20.0
 """How long a server that is there may take for one answer."""

@@ -86,7 +86,8 @@ def create_sqlite_engine(
             file.keep_log()
 
     def start(connection: Connection) -> None:
-        connection.exec_driver_sql(begin)
+        driver_connection: Any = connection.connection.dbapi_connection
+        driver_connection.execute(begin)
 
     if file is not None:
         event.listen(engine, "do_connect", lambda *_: file.may_connect())
@@ -117,25 +118,26 @@ class WriteLock:
         for descriptor in (self._gate, self._turnstile, self._lock):
             os.close(descriptor)
 
-    @contextmanager
-    def held(self) -> Iterator[None]:
-        """Hold the lock for the length of a with block."""
-        with self._thread_lock:
+    def __enter__(self) -> None:
+        self._thread_lock.acquire()
+        try:
             if not self._first_in_line:
                 fcntl.flock(self._gate, fcntl.LOCK_EX)
-            try:
-                fcntl.flock(self._turnstile, fcntl.LOCK_EX)
-                try:
-                    fcntl.flock(self._lock, fcntl.LOCK_EX)
-                finally:
-                    fcntl.flock(self._turnstile, fcntl.LOCK_UN)
-                try:
-                    yield
-                finally:
-                    fcntl.flock(self._lock, fcntl.LOCK_UN)
-            finally:
-                if not self._first_in_line:
-                    fcntl.flock(self._gate, fcntl.LOCK_UN)
+            fcntl.flock(self._turnstile, fcntl.LOCK_EX)
+            fcntl.flock(self._lock, fcntl.LOCK_EX)
+            fcntl.flock(self._turnstile, fcntl.LOCK_UN)
+        except BaseException:
+            fcntl.flock(self._turnstile, fcntl.LOCK_UN)
+            self.__exit__()  # what was not taken is given back without harm
+            raise
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_UN)
+            if not self._first_in_line:
+                fcntl.flock(self._gate, fcntl.LOCK_UN)
+        finally:
+            self._thread_lock.release()
 
 
 class _Writer:
@@ -155,7 +157,7 @@ class _Writer:
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
         """Hold the lock and a transaction, which is committed on exit."""
-        with self._lock.held():
+        with self._lock:
             if self._connection is None or self._connection.closed:
                 self._connection = self._engine.connect()
             connection = self._connection
@@ -280,7 +282,7 @@ class SqliteDatabase(Database):
         """Leave a database that needs no log, unless somebody else has it open."""
         if self._file.has_mark:
             writer = self._writers[Write.SYNCED]
-            with self._translated(), self._lock.held(), writer.kept() as raw:
+            with self._translated(), self._lock, writer.kept() as raw:
                 self._file.finish(raw)
 
     def checkpoint(self) -> bool:
@@ -294,7 +296,7 @@ class SqliteDatabase(Database):
                 frames = _move_log(raw)
             if frames >= _LONG_LOG_FRAMES:
                 # with nothing left to move, the next writer starts the log from its beginning
-                with self._bulk_lock.held():
+                with self._bulk_lock:
                     raw.execute("PRAGMA wal_checkpoint(PASSIVE)")
         self._moved_at_ns = changed_at_ns
         return frames >= _LONG_LOG_FRAMES // 4
@@ -310,7 +312,7 @@ class SqliteDatabase(Database):
         with self._translated(), self._writers[Write.SYNCED].beside() as raw:
             (free_pages,) = raw.execute("PRAGMA freelist_count").fetchone()
             if free_pages > _SPARE_PAGES:
-                with self._bulk_lock.held():
+                with self._bulk_lock:
                     raw.execute(f"PRAGMA incremental_vacuum({_FREE_PAGES_A_STEP})").fetchall()
 
 
@@ -357,7 +359,7 @@ def _end_writing(url: str, engine: Engine, file: QueueFile) -> None:
     """Renew the mark, which a new schema has made void, or take it away."""
     lock = WriteLock(lock_directory(url), first_in_line=False)
     try:
-        with lock.held(), engine.connect() as connection:
+        with lock, engine.connect() as connection:
             raw = connection.connection.dbapi_connection
             file.mark(raw)
             file.finish(raw)

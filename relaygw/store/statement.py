@@ -32,10 +32,6 @@ and needs no row locks."""
 Row = tuple[Any, ...]
 
 
-RAW_CURSOR = "raw_cursor"
-"""Key in a connection's `info`: makes a cursor that does not parse each statement once more."""
-
-
 def _spelled(sql: str, style: str) -> str:
     words = _WORDS[style]
     for word in ("for_update", "key_share", "skip_locked"):
@@ -44,12 +40,6 @@ def _spelled(sql: str, style: str) -> str:
         return sql.replace("{?}", words["?"])
     first, *rest = sql.split("{?}")
     return first + "".join(f"${number}{part}" for number, part in enumerate(rest, 1))
-
-
-def _cursor(tx: Transaction) -> Any:
-    make = tx.connection.info.get(RAW_CURSOR)
-    pooled = tx.connection.connection
-    return pooled.cursor() if make is None else make(pooled.driver_connection)
 
 
 class Statement:
@@ -65,14 +55,14 @@ class Statement:
 
     def fetch(self, tx: Transaction, *parameters: Any) -> list[Row]:
         """Execute in a transaction and return the rows as plain tuples."""
-        cursor = _cursor(tx)
+        cursor = tx.cursor()
         cursor.execute(self._text(tx.connection.dialect.paramstyle), parameters)
         rows: list[Row] = cursor.fetchall()
         return rows
 
     def run(self, tx: Transaction, *parameters: Any) -> int:
         """Execute in a transaction; return how many rows changed."""
-        cursor = _cursor(tx)
+        cursor = tx.cursor()
         cursor.execute(self._text(tx.connection.dialect.paramstyle), parameters)
         changed: int = cursor.rowcount
         return changed
@@ -114,7 +104,7 @@ class BatchStatement:
 
     def _execute(self, tx: Transaction, rows: Sequence[Row], last: Row) -> Any:
         text = self._text(len(rows), tx.connection.dialect.paramstyle)
-        cursor = _cursor(tx)
+        cursor = tx.cursor()
         cursor.execute(text, (*chain.from_iterable(rows), *last))
         return cursor
 

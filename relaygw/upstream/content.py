@@ -12,8 +12,8 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from dataclasses import dataclass
 from email.header import Header
+from typing import NamedTuple
 
 from relaygw.mail.content import (
     MAX_LINE_BYTES,
@@ -40,8 +40,7 @@ _TOO_LONG = FieldsFound(
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sifted:
+class Sifted(NamedTuple):
     """Content as it goes to a provider; do not send it when `found` has an obstacle."""
 
     content: Content

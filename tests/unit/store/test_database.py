@@ -5,9 +5,9 @@ from __future__ import annotations
 import inspect
 import types
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
+from sqlalchemy import create_engine
 
 from relaygw.store.database import Database, Repository, Transaction
 from relaygw.store.postgres import PostgresDatabase
@@ -26,8 +26,8 @@ def database() -> Iterator[PostgresDatabase]:
 
 @pytest.mark.parametrize("ahead_ms", [HOUR_MS, -HOUR_MS], ids=["ahead", "behind"])
 def test_times_are_moved_and_what_is_not_set_stays_so(ahead_ms: int) -> None:
-    connection: Any = types.SimpleNamespace(execute=None)
-    tx = Transaction(connection, lambda _: 0, ahead_ms)
+    with create_engine("sqlite://").connect() as connection:
+        tx = Transaction(connection, lambda _: 0, ahead_ms)
     assert tx.to_stored(TIME_MS) == TIME_MS + ahead_ms
     assert tx.to_local(TIME_MS + ahead_ms) == TIME_MS
     assert (tx.to_stored(None), tx.to_local(None)) == (None, None)

@@ -16,7 +16,7 @@ def child_that_holds(directory: Path, *, take: str) -> int:
     pid = os.fork()
     if pid == 0:
         if take == "lock":
-            WriteLock(directory, first_in_line=False).held().__enter__()
+            WriteLock(directory, first_in_line=False).__enter__()
         else:
             Lifeline(directory, take).begin("QUEUEID0001", 2, "main")
         os.write(write, b"x")
@@ -31,7 +31,7 @@ def test_a_killed_holder_lets_go(tmp_path: Path) -> None:
     pid = child_that_holds(tmp_path, take="lock")
     os.kill(pid, signal.SIGKILL)
     lock = WriteLock(tmp_path, first_in_line=True)
-    with lock.held():  # would wait for ever
+    with lock:  # would wait for ever
         os.waitpid(pid, 0)
     lock.close()
 
