@@ -295,12 +295,7 @@ def _explain(answer: RecipientReply, verdict: Verdict) -> str:
 
 
 def single_mail(
-    claimed: ClaimedDelivery,
-    screened: Screened,
-    *,
-    max_recipients: int,
-    store: Store,
-    terms: Terms,
+    claimed: ClaimedDelivery, screened: Screened, *, max_recipients: int, store: Store, terms: Terms
 ) -> OutgoingMail | None:
     """Return a delivery's mail if it is small and goes to all recipients in one transaction."""
     if claimed.content is None or screened.blocked or screened.held:

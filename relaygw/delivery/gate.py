@@ -363,9 +363,7 @@ class Gate:
     def note_too_many(self, meaning: Meaning, now_s: float, *, others: int) -> float:
         """Learn that it bears only the `others` connections; return the wait of the message."""
         self.account = replace(
-            self.account,
-            ceiling_connections=max(1, others),
-            connections_at_ms=clock_ms(),
+            self.account, ceiling_connections=max(1, others), connections_at_ms=clock_ms()
         )
         return THROTTLED_WAIT_S if others else self.note_throttle(meaning, now_s)
 

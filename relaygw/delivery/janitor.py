@@ -127,8 +127,7 @@ class Janitor:
         if leases:
             self._wake_workers()
             self._log.note(
-                "qmgr",
-                f"{leases} deliveries of {incarnation}, which died, are queued again{hint}",
+                "qmgr", f"{leases} deliveries of {incarnation}, which died, are queued again{hint}"
             )
 
     async def _purge(self, *steps: Callable[[], int]) -> None:

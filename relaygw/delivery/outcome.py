@@ -239,11 +239,7 @@ class Outcomes:
         if attempt.screened.held:
             mode = HoldCause(HoldCode.MODE)
             update = unsent(attempt.claimed, DeliveryState.HELD, now_ms, mode)
-        update = replace(
-            update,
-            provider=None,
-            recipients=blocked(attempt.screened.blocked),
-        )
+        update = replace(update, provider=None, recipients=blocked(attempt.screened.blocked))
         await self.record(attempt, update, _NOBODY_ASKED, now_ms)
 
     def record(

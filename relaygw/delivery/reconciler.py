@@ -137,7 +137,7 @@ class Reconciler:
         for name, number in tally.moved.items():
             verb = "goes" if number == 1 else "go"
             self._context.note(
-                f"{deliveries(number)} of {gone_words(route)} any more, {verb} by route {name} now",
+                f"{deliveries(number)} of {gone_words(route)} any more, {verb} by route {name} now"
             )
         if tally.left:
             self._due_s[route] = time.monotonic() + _LEFT_S
@@ -231,7 +231,7 @@ class Reconciler:
             self._wake()
             verb = "was" if number == 1 else "were"
             self._context.note(
-                f"{deliveries(number)} that {verb} held for the mode: due, as permitted now",
+                f"{deliveries(number)} that {verb} held for the mode: due, as permitted now"
             )
 
     def _let_go(self, keys: Sequence[Key]) -> int:

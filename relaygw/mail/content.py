@@ -93,11 +93,7 @@ def _wanted_pattern(wanted: frozenset[str]) -> re.Pattern[bytes]:
 
 
 def header_fields(
-    content: bytes,
-    start: int = 0,
-    end: int | None = None,
-    *,
-    names: Collection[str] | None = None,
+    content: bytes, start: int = 0, end: int | None = None, *, names: Collection[str] | None = None
 ) -> Iterator[HeaderField]:
     """Yield the fields of the header between `start` and `end` of normalised `content`, in order.
 

@@ -187,10 +187,7 @@ def held_in_doubt(update: DeliveryUpdate) -> DeliveryUpdate:
 
 
 def unsent(
-    claimed: ClaimedDelivery,
-    state: DeliveryState,
-    due_at_ms: int,
-    hold: HoldCause | None = None,
+    claimed: ClaimedDelivery, state: DeliveryState, due_at_ms: int, hold: HoldCause | None = None
 ) -> DeliveryUpdate:
     """Return what is written of a delivery of which nothing was sent: nothing is charged."""
     return DeliveryUpdate(

@@ -59,10 +59,7 @@ class Screen:
         """Return what says why an address may not be sent to; None: it may."""
         if released is not None:
             return partial(
-                self._releases.obstacle,
-                released=released,
-                source=source,
-                accepted_in=accepted_in,
+                self._releases.obstacle, released=released, source=source, accepted_in=accepted_in
             )
         mode = self._modes.of(source.listener, source.user, accepted_in=accepted_in)
         return partial(self._policy.obstacle, mode=mode)

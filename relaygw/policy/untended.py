@@ -150,10 +150,7 @@ _HELD: dict[Why, tuple[str, str]] = {
         "relaygw queue explain ID names what stands in the way; then relaygw queue move --id ID "
         "--to PROVIDER, or release",
     ),
-    Why.OPERATOR: (
-        "an operator holds it",
-        "relaygw queue release --reason 'operator:' lets it go",
-    ),
+    Why.OPERATOR: ("an operator holds it", "relaygw queue release --reason 'operator:' lets it go"),
     Why.OTHER: ("", "relaygw queue explain ID says why, and what to do"),
 }
 """What is told of held mail: why, and the remedy."""
