@@ -9,10 +9,10 @@ from relaygw.mail.envelope import (
     ClaimedDelivery,
     NewDelivery,
     NewRecipient,
+    QueueIdSource,
     Recipient,
     Source,
 )
-from relaygw.mail.queue_id import QueueIdSource
 
 NOW_MS = 1_795_600_000_000
 

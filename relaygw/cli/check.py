@@ -24,7 +24,7 @@ from relaygw.cli.frame import (
 )
 from relaygw.cli.text import as_json, printable
 from relaygw.policy.explanation import Explainer
-from relaygw.policy.patterns import AddressPatterns
+from relaygw.policy.recipients import AddressPatterns
 from relaygw.policy.rewriter import Rewriter
 from relaygw.settings.load import LoadedSettings
 from relaygw.settings.model import Settings

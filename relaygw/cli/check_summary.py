@@ -14,7 +14,7 @@ from relaygw.cli.text import labelled
 from relaygw.errors import SchemaMismatch, SettingsError, StoreUnavailable
 from relaygw.mail.envelope import Source
 from relaygw.policy.explanation import Explainer
-from relaygw.policy.recipient_fields import FieldRules
+from relaygw.policy.recipients import Screen
 from relaygw.policy.rewriter import Rewriter
 from relaygw.policy.untended import gone_words, known_routes
 from relaygw.settings.listener import Listener
@@ -232,7 +232,7 @@ def explain(settings: Settings, mail: AskedMail) -> Iterator[str]:
 def _field_lines(settings: Settings, mail: AskedMail) -> Iterator[str]:
     """Yield what happens to fields in which a provider reads recipients."""
     source = Source(listener=mail.listener, user=mail.user)
-    rule = FieldRules(settings).of(source, accepted_in=settings.mode, is_released=False)
+    rule = Screen(settings).field_rule(source, settings.mode)
     if rule is None:
         return
     lines = (f"{name}: {' '.join(value.split())}\r\n" for name, value in mail.headers.items())

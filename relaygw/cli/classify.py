@@ -13,8 +13,7 @@ import click
 from relaygw.cli.frame import Command, CommandFailed, Invocation, pass_invocation
 from relaygw.cli.text import as_json, labelled
 from relaygw.errors import SettingsError
-from relaygw.mail.outcome import Limit, Meaning, Scope, Stage, Verdict
-from relaygw.mail.reply import SmtpReply
+from relaygw.mail.outcome import Limit, Meaning, Scope, SmtpReply, Stage, Verdict
 from relaygw.settings.provider import Provider
 from relaygw.settings.units import format_duration
 from relaygw.upstream.catalogue import GENERIC, catalogue

@@ -51,7 +51,7 @@ from relaygw.mail.words import counted
 from relaygw.operations.captured import plan_release, release_captured
 from relaygw.operations.release_plan import ReleaseRequest, ReleaseResult
 from relaygw.operations.selectors import ANY_STATE
-from relaygw.policy.releases import check_target
+from relaygw.policy.recipients import check_target
 from relaygw.settings.model import Settings
 from relaygw.store.store import Store
 

@@ -19,7 +19,7 @@ from relaygw.cli.text import moment, printable
 from relaygw.errors import InvalidAddress
 from relaygw.mail.address import check_address
 from relaygw.mail.clock import clock_ms
-from relaygw.mail.reply import provider_id
+from relaygw.mail.outcome import provider_id
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.operations.selectors import ANY_STATE
 from relaygw.operations.story.facts import Meanings

@@ -26,8 +26,8 @@ from relaygw.mail.envelope import ClaimedDelivery
 from relaygw.mail.hold import HoldCause, HoldCode
 from relaygw.mail.outcome import AttemptReport, Verdict
 from relaygw.mail.state import DeliveryState
+from relaygw.policy.recipients import Screen
 from relaygw.policy.retry import NO_CONSEQUENCE, Consequence, given_back, is_over_age, ladder_s
-from relaygw.policy.screen import Screen
 from relaygw.store.attempts import MOST_ATTEMPTS, tried_since_ms
 from relaygw.upstream.classifier import Classifier
 from relaygw.upstream.outgoing import terms_of

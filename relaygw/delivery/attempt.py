@@ -22,7 +22,7 @@ from relaygw.mail.outcome import (
     Verdict,
 )
 from relaygw.policy.recipient_fields import NOTHING, FieldRule, FieldsFound
-from relaygw.policy.screen import NOBODY, Screened
+from relaygw.policy.recipients import NOBODY, Screened
 from relaygw.store.store import Store
 from relaygw.upstream.classifier import IN_DOUBT, Classifier
 from relaygw.upstream.content import sift

@@ -25,7 +25,7 @@ from relaygw.policy.pacing import (
     ladder_step,
     new_ceiling,
 )
-from relaygw.policy.patterns import AddressPatterns
+from relaygw.policy.recipients import AddressPatterns
 from relaygw.settings.provider import Counted, Provider
 from relaygw.settings.routes import Stream
 from relaygw.store.limits import Account, Tokens

@@ -21,8 +21,8 @@ from relaygw.mail.content import read_header
 from relaygw.mail.envelope import Rerouting, RouteWay
 from relaygw.mail.hold import HoldCause, HoldCode
 from relaygw.mail.state import CLAIMABLE, DeliveryState, RecipientState
+from relaygw.policy.recipients import Screen
 from relaygw.policy.router import Router
-from relaygw.policy.screen import Screen
 from relaygw.policy.untended import deliveries, gone_remedy, gone_words, known_routes
 from relaygw.settings.mode import Mode
 from relaygw.store.audit import AuditEntry

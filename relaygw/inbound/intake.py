@@ -18,14 +18,19 @@ from relaygw.errors import RelaygwError
 from relaygw.inbound.content import CHUNK_BYTES, ReceivedContent
 from relaygw.mail.clock import clock_ms
 from relaygw.mail.content import HeaderFacts, has_long_line, read_header, without_fields
-from relaygw.mail.dsn import NO_REQUEST, DsnRequest
-from relaygw.mail.envelope import AcceptedMessage, NewDelivery, NewRecipient, Source
-from relaygw.mail.queue_id import QueueIdSource
+from relaygw.mail.envelope import (
+    NO_REQUEST,
+    AcceptedMessage,
+    DsnRequest,
+    NewDelivery,
+    NewRecipient,
+    QueueIdSource,
+    Source,
+)
 from relaygw.mail.source_header import parse_source, rename_late
 from relaygw.mail.state import RecipientState
 from relaygw.policy.admission import is_trusted, parse_client
-from relaygw.policy.modes import Modes, strictest
-from relaygw.policy.recipients import Decision, Fate, RecipientPolicy
+from relaygw.policy.recipients import Decision, Fate, Modes, RecipientPolicy, strictest
 from relaygw.policy.rewriter import Rewriter
 from relaygw.policy.router import CAPTURE_ROUTE, Router
 from relaygw.settings.listener import Listener

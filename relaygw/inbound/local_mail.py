@@ -22,13 +22,12 @@ from relaygw.mail.drop import COMPLETE_SUFFIX
 from relaygw.mail.envelope import AcceptedMessage, Source
 from relaygw.mail.exported import Exported, NotExported
 from relaygw.observe.line import escape
-from relaygw.policy.modes import strictest
-from relaygw.policy.recipients import Decision, Fate
+from relaygw.policy.recipients import Decision, Fate, strictest
 from relaygw.settings.mode import Mode
 
 IMPORT_LISTENER = "import"
 """Where imported mail came in: no listener has this name, so that the mode of its acceptance holds
-at each attempt, too (policy.modes)."""
+at each attempt, too (policy.recipients)."""
 _IMPORT_KEY = "import-"
 _PIECE_BYTES = 128 * 1024
 _SHOWN_CHARACTERS = 320

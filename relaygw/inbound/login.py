@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from relaygw.access import LoginBusy, Passwords
 from relaygw.inbound import replies
 from relaygw.inbound.replies import Refusal
-from relaygw.policy.patterns import AddressPatterns
+from relaygw.policy.recipients import AddressPatterns
 from relaygw.settings.listener import User
 
 if TYPE_CHECKING:

@@ -6,6 +6,8 @@ A *message* is content and source, a *delivery* is that message on one named rou
 
 from __future__ import annotations
 
+import re
+import secrets
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -36,7 +38,7 @@ class NewRecipient:
     original: str | None = None  # the address as given, when rewritten or redirected
     state: RecipientState = RecipientState.PENDING
     reason: str | None = None  # why captured or blocked
-    dsn_notify: str | None = None  # RFC 3461 NOTIFY; see mail.dsn
+    dsn_notify: str | None = None  # RFC 3461 NOTIFY
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +59,7 @@ class Released(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReleasedDelivery:
-    """A new delivery of a captured message: see policy.releases."""
+    """A new delivery of a captured message: see policy.recipients."""
 
     released: Released
     route: str
@@ -91,7 +93,7 @@ class AcceptedMessage:
     drop_id: str | None = None  # of its file in the maildrop: no two messages have the same
     given_sender: str = ""  # before rewriting; for the log, not stored
     has_denied_source: bool = False  # told where it came from and was not believed; not stored
-    dsn_ret: str | None = None  # RFC 3461 RET and ENVID; see mail.dsn
+    dsn_ret: str | None = None  # RFC 3461 RET and ENVID
     dsn_envid: str | None = None
 
 
@@ -235,3 +237,104 @@ class Rerouting:
     delivery_no: int
     route: str  # the one it was on
     ways: tuple[RouteWay, ...]
+
+
+# --- queue ids -------------------------------------------------------------------------------
+
+# `[A-Z0-9]{17}`, unique across a fleet and ordered in time: 45 bits of milliseconds and 40 bits of
+# chance in Crockford's base32, so that the text sorts as the time does. Within a process the chance
+# part counts up inside one millisecond; across processes a clash needs the same millisecond and the
+# same 40 bits, and then the second writer's transaction fails and its client is told to come back.
+_CHANCE_BITS = 40
+_DIGITS = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+_PAIRS = [a + b for a in _DIGITS for b in _DIGITS]  # two characters at a time
+_FIRST_SHIFT = 80  # of 17 digits of five bits
+
+
+def _encode(number: int) -> str:
+    digits = [_PAIRS[(number >> shift) & 0x3FF] for shift in range(_FIRST_SHIFT - 10, -1, -10)]
+    return _DIGITS[number >> _FIRST_SHIFT] + "".join(digits)
+
+
+def first_id_at(at_ms: int) -> str:
+    """Return the smallest id of a millisecond: ids of older messages sort before it."""
+    return _encode(at_ms << _CHANCE_BITS)
+
+
+class QueueIdSource:
+    """Hands out ids that grow; one per process."""
+
+    def __init__(self) -> None:
+        self._last = 0
+
+    def next_id(self, now_ms: int) -> str:
+        """Return a new id for `now_ms`; ids stay ordered even if the clock steps back."""
+        number = (now_ms << _CHANCE_BITS) | secrets.randbits(_CHANCE_BITS - 1)
+        if number <= self._last or number >> _CHANCE_BITS == self._last >> _CHANCE_BITS:
+            number = self._last + 1
+        self._last = number
+        return _encode(number)
+
+
+# --- what a sender wants to hear of it: NOTIFY, RET and ENVID of RFC 3461 ----------------------
+
+# Values are kept in the form of the RFC, ENVID decoded. Whatever is not right is left out and
+# never costs a mail: these are wishes.
+MAX_ENVID_BYTES = 100
+"""Length of ENVID as it is sent (section 4.4)."""
+NEVER = "NEVER"
+_OCCASIONS = ("SUCCESS", "FAILURE", "DELAY")
+_RETURNS = ("FULL", "HDRS")
+_NOT_XCHAR = re.compile(rb"[^!-*,-<>-~]")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DsnRequest:
+    """The wishes for one message; the same NOTIFY for each of its recipients."""
+
+    notify: str | None = None
+    ret: str | None = None
+    envid: str | None = None
+
+
+NO_REQUEST = DsnRequest()
+
+
+def read_request(*, notify: str | None, ret: str | None, envid: str | None) -> DsnRequest:
+    """Return what of these is right, in any case of letters."""
+    if notify is None and ret is None and envid is None:
+        return NO_REQUEST
+    return DsnRequest(
+        notify=None if notify is None else _read_notify(notify),
+        ret=ret.upper() if ret and ret.upper() in _RETURNS else None,
+        envid=envid if envid and _is_envid(envid) else None,
+    )
+
+
+def _read_notify(text: str) -> str | None:
+    words = {word.strip() for word in text.upper().split(",")}
+    if words == {NEVER}:
+        return NEVER
+    if not words <= set(_OCCASIONS):
+        return None
+    return ",".join(word for word in _OCCASIONS if word in words)
+
+
+def _is_envid(text: str) -> bool:
+    return text.isascii() and text.isprintable() and len(encode_xtext(text)) <= MAX_ENVID_BYTES
+
+
+def encode_xtext(text: str) -> bytes:
+    """Return ASCII `text` as xtext (section 4)."""
+    return _NOT_XCHAR.sub(lambda match: b"+%02X" % match[0][0], text.encode("ascii"))
+
+
+def mail_parameters(ret: str | None, envid: str | None) -> bytes:
+    """Return what stands behind the path of MAIL."""
+    parameters = b"" if ret is None else b" RET=" + ret.encode("ascii")
+    return parameters if envid is None else parameters + b" ENVID=" + encode_xtext(envid)
+
+
+def rcpt_parameters(notify: str | None) -> bytes:
+    """Return what stands behind the path of RCPT."""
+    return b"" if notify is None else b" NOTIFY=" + notify.encode("ascii")

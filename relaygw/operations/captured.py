@@ -1,7 +1,7 @@
 """Captured mail: deleted for good, or let out of the sandbox to whom it was for or somebody else.
 
 What was captured stays captured. A release is a delivery of its own on the same message: routed
-by the configuration of now, looked at again at each attempt (policy.releases), retried, limited
+by the configuration of now, looked at again at each attempt (policy.recipients), retried, limited
 and logged like any other. Nobody but the target hears of it: the provider is asked for no
 delivery reports.
 """
@@ -12,8 +12,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 
-from relaygw.mail.dsn import NEVER
-from relaygw.mail.envelope import NewRecipient, Released, ReleasedDelivery
+from relaygw.mail.envelope import NEVER, NewRecipient, Released, ReleasedDelivery
 from relaygw.operations.queue_actions import LeftAlone, Result, batches
 from relaygw.operations.release_plan import (
     Copy,

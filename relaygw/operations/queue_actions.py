@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from relaygw.mail.hold import DOUBTFUL, OF_CONFIGURATION, HoldCause, HoldCode
 from relaygw.mail.state import DeliveryState
-from relaygw.policy.patterns import AddressPatterns
+from relaygw.policy.recipients import AddressPatterns
 from relaygw.policy.router import provider_of_route
 from relaygw.policy.untended import gone_remedy, gone_words, known_routes
 from relaygw.settings.model import Settings, fingerprint

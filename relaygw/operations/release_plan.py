@@ -1,6 +1,6 @@
 """What a release of captured messages would do: who gets each, by which route, and who does not.
 
-Changes nothing. The rules are policy.releases's; here they meet the messages as they are now.
+Changes nothing. The rules are policy.recipients's; here they meet the messages as they are now.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from relaygw.mail.content import read_header
 from relaygw.mail.envelope import Released
 from relaygw.mail.state import RecipientState
 from relaygw.operations.queue_actions import LeftAlone
-from relaygw.policy.releases import Judgement, Refusal, ReleasePolicy, was_invalid
+from relaygw.policy.recipients import Judgement, Refusal, Screen, was_invalid
 from relaygw.policy.router import Router
 from relaygw.settings.mode import Mode
 from relaygw.settings.model import Settings
@@ -102,7 +102,7 @@ class ReleasePlanner:
     def __init__(self, store: Store, settings: Settings, request: ReleaseRequest) -> None:
         self._store = store
         self._request = request
-        self._policy = ReleasePolicy(settings)
+        self._policy = Screen(settings)
         self._router = Router(settings.routes)
         self._no_route = _NO_ROUTE if settings.providers else _NO_PROVIDER
         self._only_for = frozenset(map(_folded, request.only_for))

@@ -8,8 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from relaygw.policy.modes import Modes
-from relaygw.policy.recipients import Decision, Fate, RecipientPolicy
+from relaygw.policy.recipients import Decision, Fate, Modes, RecipientPolicy
 from relaygw.policy.router import Router
 from relaygw.settings.mode import Mode
 from relaygw.settings.model import Settings

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from email.errors import HeaderParseError
 from email.header import decode_header
@@ -25,11 +25,6 @@ from typing import Any, NamedTuple
 from relaygw.errors import InvalidAddress
 from relaygw.mail.address_list import read_addresses
 from relaygw.mail.content import header_end, header_fields
-from relaygw.mail.envelope import Source
-from relaygw.policy.modes import Modes, strictest
-from relaygw.policy.recipients import RecipientPolicy
-from relaygw.settings.mode import Mode
-from relaygw.settings.model import Settings
 from relaygw.settings.presets import RecipientField, recipient_fields
 
 _LOWER = bytes(range(256)).lower()
@@ -64,15 +59,15 @@ class FieldRule:
     """What holds for the fields of one mail: none is sent, or none that names somebody blocked."""
 
     why: str = "mode unknown"
-    blocked: RecipientPolicy | None = None  # None: none is sent
+    is_blocked: Callable[[str], bool] | None = None  # None: none is sent
 
     def look(self, header: bytes) -> FieldsFound:
         """Return what of the header at the start of `header` may not be sent."""
         found = list(_found_in(header))
         if not found:
             return NOTHING
-        if self.blocked is not None:
-            return _screened(found, self.blocked)
+        if self.is_blocked is not None:
+            return _screened(found, self.is_blocked)
         counts: dict[str, int] = {}
         for one in found:
             counts[one.field.name] = counts.get(one.field.name, 0) + 1
@@ -85,31 +80,11 @@ NO_FIELDS = FieldRule()
 """For mail of which nobody said what holds for it."""
 
 
-class FieldRules:
-    """The rules of a configuration, compiled once."""
-
-    def __init__(self, settings: Settings) -> None:
-        self._modes = Modes(settings)
-        has_blocked = bool(settings.recipients.block)
-        policy = RecipientPolicy(settings.mode, settings.recipients)
-        self._in_production = FieldRule(blocked=policy) if has_blocked else None
-        self._by_mode = {mode: FieldRule(f"mode {mode.value}") for mode in Mode}
-        self._released = FieldRule("released mail")
-
-    def of(self, source: Source, *, accepted_in: Mode, is_released: bool) -> FieldRule | None:
-        """Return the rule for a mail by the modes of then and now; None: all fields may be sent."""
-        if is_released:
-            return self._released
-        now = self._modes.of(source.listener, source.user, accepted_in=accepted_in)
-        mode = strictest(now, accepted_in)
-        return self._in_production if mode is Mode.PRODUCTION else self._by_mode[mode]
-
-
-def _screened(found: Sequence[_Found], policy: RecipientPolicy) -> FieldsFound:
+def _screened(found: Sequence[_Found], is_blocked: Callable[[str], bool]) -> FieldsFound:
     removed = []
     why = ""
     for one in found:
-        trouble = _trouble(one, policy)
+        trouble = _trouble(one, is_blocked)
         if trouble is None:
             continue
         if one.field.carries == "recipients":
@@ -211,7 +186,7 @@ def _is_harmless(found: _Found) -> bool:
     )
 
 
-def _trouble(found: _Found, policy: RecipientPolicy) -> str | None:
+def _trouble(found: _Found, is_blocked: Callable[[str], bool]) -> str | None:
     """Return why a field may not pass a block list, None if it may."""
     if found.field.form == "url":
         return None
@@ -220,7 +195,7 @@ def _trouble(found: _Found, policy: RecipientPolicy) -> str | None:
         return "cannot be read, and may name somebody who is on recipients.block"
     for address in addresses:
         try:
-            if policy.is_blocked(address):
+            if is_blocked(address):
                 return f"names {address[:_MAX_SHOWN]}, who is on recipients.block"
         except InvalidAddress:
             return "cannot be read, and may name somebody who is on recipients.block"

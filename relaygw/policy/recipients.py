@@ -1,18 +1,113 @@
-"""Who receives: block list, mode and allow list, at acceptance and again at each attempt.
+"""Who receives: modes, lists and their patterns, at acceptance, at a release, at each attempt.
 
 Fails closed: whatever is not clearly permitted is captured or held, never sent.
+
+A release takes nothing back of what held when the message was accepted. What was captured in
+staging or sandbox mode reaches the allow list of now, in whatever mode the gateway is now; only
+an admin may name others, one by one. The block list holds for everybody. `rewrite` and
+`recipients.refused` do not touch a target: what was shown and confirmed stands in RCPT TO.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cache, partial
+from typing import NamedTuple
 
-from relaygw.mail.address import folded, is_routable_elsewhere, split
-from relaygw.policy.modes import strictest
-from relaygw.policy.patterns import AddressPatterns
+from relaygw.errors import InvalidAddress
+from relaygw.mail.address import (
+    MAX_PATH_BYTES,
+    canonical,
+    check_address,
+    folded,
+    is_routable_elsewhere,
+    split,
+)
+from relaygw.mail.envelope import ClaimedDelivery, Recipient, Released, Source
+from relaygw.policy.recipient_fields import NO_FIELDS, FieldRule
 from relaygw.settings.mode import Mode
-from relaygw.settings.model import Recipients
+from relaygw.settings.model import Recipients, Settings
+
+
+@cache  # few combinations, and several looks for each message
+def strictest(*modes: Mode | None) -> Mode:
+    """Return the mode that lets least out; at least one must be given."""
+    return max((mode for mode in modes if mode is not None), key=lambda mode: mode.strictness)
+
+
+class Modes:
+    """The modes of a configuration, compiled once."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._everywhere = settings.mode
+        self._listeners: dict[str, Mode] = {}
+        for listener in settings.listeners:
+            name = str(listener.bind)  # two on "any port" have one name: the stricter holds
+            self._listeners[name] = strictest(
+                settings.mode, listener.mode, self._listeners.get(name)
+            )
+        self._users = {user.name: strictest(settings.mode, user.mode) for user in settings.users}
+
+    def of(
+        self, listener: str | None, user: str | None, *, accepted_in: Mode | None = None
+    ) -> Mode:
+        """Return the mode for what came in through `listener` from `user`; None is neither.
+
+        A listener or user that is not configured any more leaves what held at acceptance.
+        """
+        mode = strictest(
+            self._everywhere,
+            self._listeners.get(listener) if listener is not None else None,
+            self._users.get(user) if user is not None else None,
+        )
+        is_gone = (listener is not None and listener not in self._listeners) or (
+            user is not None and user not in self._users
+        )
+        return strictest(mode, accepted_in) if is_gone else mode
+
+
+class AddressPatterns:
+    """A set of patterns; no entry matches more than it says.
+
+    `dev@a.test` matches that address, `@a.test` that domain only, `.a.test` the domain and
+    its subdomains. Domains without regard to case; local parts exactly, unless they are
+    ASCII and differ only in case.
+    """
+
+    def __init__(self, entries: Iterable[str]) -> None:
+        self._addresses: set[str] = set()
+        self._domains: set[str] = set()
+        self._suffixes: tuple[str, ...] = ()
+        for entry in entries:
+            lowered = entry.lower() if entry.isascii() else entry
+            if entry.startswith("@"):
+                self._domains.add(lowered[1:])
+            elif entry.startswith("."):
+                self._domains.add(lowered[1:])
+                self._suffixes += (lowered,)
+            else:
+                self._addresses.add(canonical(entry))
+
+    def matches_address(self, address: str) -> bool:
+        """True if the whole address is an entry."""
+        return canonical(address) in self._addresses
+
+    def matches_domain(self, address: str) -> bool:
+        """True if the domain of the address is covered by an entry."""
+        _, domain = split(address)
+        if domain is None:
+            return False
+        domain = domain.lower() if domain.isascii() else domain
+        return domain in self._domains or domain.endswith(self._suffixes)
+
+    def matches(self, address: str) -> bool:
+        """True if any entry matches."""
+        return self.matches_address(address) or self.matches_domain(address)
+
+
+# --- at acceptance -------------------------------------------------------------------------
 
 
 class Fate(StrEnum):
@@ -100,11 +195,143 @@ class RecipientPolicy:
         `mode` (held, nothing is lost by a mistaken reload), `blocked`, or None. `mode` is as for
         `decide`.
         """
-        mode = strictest(self._mode, mode)
+        return self.obstacle_in(strictest(self._mode, mode), address)
+
+    def obstacle_in(self, mode: Mode, address: str) -> str | None:
+        """Return the same for exactly this mode."""
         if self.is_blocked(address):
             return "blocked"
-        if mode is Mode.SANDBOX:
-            return "mode"
-        if mode is Mode.STAGING and not self.is_allowed(address):
-            return "mode"
-        return None
+        is_permitted = mode is Mode.PRODUCTION or (
+            mode is Mode.STAGING and self.is_allowed(address)
+        )
+        return None if is_permitted else "mode"
+
+
+# --- at a release --------------------------------------------------------------------------
+
+
+CAPTURED_AS_INVALID = "invalid address"
+"""How the reason begins of a recipient that is kept in a readable form, which may be another's."""
+
+
+class Refusal(StrEnum):
+    """Why a release to an address is not made."""
+
+    INVALID = "invalid"  # it is no address, or has no domain
+    BLOCKED = "blocked"
+    OUTSIDE = "outside"  # not on the allow list: the only one that an admin may overrule
+    WAITING = "waiting"  # the message is still to be sent there anyway
+    NO_ROUTE = "no route"
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """Whom a release reaches (`released`), or why it does not (`refusal`, `detail`)."""
+
+    released: Released | None
+    refusal: Refusal | None = None
+    detail: str = ""
+
+
+def check_target(target: str) -> None:
+    """Raise InvalidAddress unless `target` is an address with a domain, strictly."""
+    try:
+        size_bytes = len(target.encode())
+    except UnicodeEncodeError as error:
+        raise InvalidAddress("the address is not valid UTF-8") from error
+    if size_bytes > MAX_PATH_BYTES:
+        raise InvalidAddress("address too long")
+    check_address(target)
+    if split(target)[1] is None:
+        raise InvalidAddress("it has no domain")
+
+
+def was_invalid(reason: str | None) -> bool:
+    """True of a recipient that was captured because nobody can read it as an address."""
+    return (reason or "").startswith(CAPTURED_AS_INVALID)
+
+
+# --- what is queued ------------------------------------------------------------------------
+
+
+class Screened(NamedTuple):
+    """The recipients of a delivery by what may happen to them now, and what its header may name."""
+
+    sendable: tuple[Recipient, ...]
+    blocked: tuple[Recipient, ...]
+    held: tuple[Recipient, ...]  # the mode or the allow list of now does not permit them
+    field_rule: FieldRule | None = NO_FIELDS
+
+
+NOBODY = Screened((), (), ())
+
+
+class Screen:
+    """Who may receive what is queued, by the settings of now (mode flips hold); compiled once."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._modes = Modes(settings)
+        self._policy = RecipientPolicy(settings.mode, settings.recipients)
+        has_blocked = bool(settings.recipients.block)
+        self._in_production = FieldRule(is_blocked=self._policy.is_blocked) if has_blocked else None
+        self._by_mode = {mode: FieldRule(f"mode {mode.value}") for mode in Mode}
+        self._released = FieldRule("released mail")
+
+    def sort(self, claimed: ClaimedDelivery) -> Screened:
+        """Return the pending recipients by what may happen to them."""
+        accepted_in, released = Mode(claimed.mode), claimed.released
+        obstacle = self.obstacle_of(claimed.source, accepted_in, released)
+        by_obstacle: dict[str | None, list[Recipient]] = {None: [], "blocked": [], "mode": []}
+        for recipient in claimed.recipients:
+            by_obstacle[obstacle(recipient.address)].append(recipient)
+        return Screened(
+            tuple(by_obstacle[None]),
+            tuple(by_obstacle["blocked"]),
+            tuple(by_obstacle["mode"]),
+            self.field_rule(claimed.source, accepted_in, is_released=released is not None),
+        )
+
+    def obstacle_of(
+        self, source: Source, accepted_in: Mode, released: str | None
+    ) -> Callable[[str], str | None]:
+        """Return what says why an address may not be sent to; None: it may."""
+        if released is None:
+            mode = self._modes.of(source.listener, source.user, accepted_in=accepted_in)
+        elif released == Released.ANYONE or self._strictest(source, accepted_in) is Mode.PRODUCTION:
+            mode = Mode.PRODUCTION
+        else:  # the allow list of now, in sandbox mode, too
+            mode = Mode.STAGING
+        return partial(self._policy.obstacle_in, mode)
+
+    def field_rule(
+        self, source: Source, accepted_in: Mode, *, is_released: bool = False
+    ) -> FieldRule | None:
+        """Return what holds for the header of a mail; None: all fields may be sent."""
+        if is_released:
+            return self._released
+        mode = self._strictest(source, accepted_in)
+        return self._in_production if mode is Mode.PRODUCTION else self._by_mode[mode]
+
+    def judge(
+        self, target: str, *, source: Source, accepted_in: Mode, anyone: bool = False
+    ) -> Judgement:
+        """Return whether a message may be released to `target`.
+
+        `anyone`: an admin has confirmed that this very address gets it although it is not on the
+        allow list.
+        """
+        try:
+            check_target(target)
+        except InvalidAddress as error:
+            return Judgement(None, Refusal.INVALID, str(error))
+        obstacle = self.obstacle_of(source, accepted_in, Released.ALLOWED)(target)
+        if obstacle is None:
+            return Judgement(Released.ALLOWED)
+        if obstacle == "blocked":
+            return Judgement(None, Refusal.BLOCKED)
+        return Judgement(Released.ANYONE) if anyone else Judgement(None, Refusal.OUTSIDE)
+
+    def _strictest(self, source: Source, accepted_in: Mode) -> Mode:
+        """Return the mode of then or now, whichever lets less out."""
+        now = self._modes.of(source.listener, source.user, accepted_in=accepted_in)
+        return strictest(now, accepted_in)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 
-from relaygw.policy.patterns import AddressPatterns
+from relaygw.policy.recipients import AddressPatterns
 from relaygw.settings.routes import Route, Stream
 
 CAPTURE_ROUTE = "captured"

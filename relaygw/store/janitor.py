@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from sqlalchemy import Select, delete, exists, func, or_, select, update
 
-from relaygw.mail.queue_id import first_id_at
+from relaygw.mail.envelope import first_id_at
 from relaygw.mail.state import DeliveryState
 from relaygw.store.captured_index import forget_captured, stray_index_rows
 from relaygw.store.database import Database, Repository, Transaction, Write

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from relaygw.mail.outcome import Stage
-from relaygw.mail.reply import SmtpReply
+from relaygw.mail.outcome import SmtpReply, Stage
 from relaygw.settings.provider import Provider, TlsPolicy
 from relaygw.upstream.classifier import Classifier
 from relaygw.upstream.failure import UpstreamError

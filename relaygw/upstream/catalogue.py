@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from relaygw.mail.outcome import BEFORE_MAIL, Limit, Meaning, Scope, Stage, Verdict
-from relaygw.mail.reply import SmtpReply
+from relaygw.mail.outcome import BEFORE_MAIL, Limit, Meaning, Scope, SmtpReply, Stage, Verdict
 from relaygw.settings.reply_row import STAGES, ReplyRow
 from relaygw.settings.yaml_text import read_own
 

@@ -11,8 +11,7 @@ What is asked about is the reply as it came: one with a secret masked could mean
 
 from __future__ import annotations
 
-from relaygw.mail.outcome import BEFORE_MAIL, Meaning, Scope, Stage, Verdict
-from relaygw.mail.reply import SmtpReply
+from relaygw.mail.outcome import BEFORE_MAIL, Meaning, Scope, SmtpReply, Stage, Verdict
 from relaygw.settings.provider import Provider
 from relaygw.upstream.catalogue import (
     GENERIC,

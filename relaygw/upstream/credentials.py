@@ -17,8 +17,7 @@ from dataclasses import dataclass, replace
 from urllib.parse import quote, quote_plus
 
 from relaygw.errors import SettingsError
-from relaygw.mail.outcome import Stage
-from relaygw.mail.reply import SmtpReply
+from relaygw.mail.outcome import SmtpReply, Stage
 from relaygw.settings.provider import Provider
 from relaygw.settings.secrets import SecretRef, parse_user_name
 from relaygw.upstream.failure import UpstreamError

@@ -16,8 +16,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 
-from relaygw.mail.outcome import Stage
-from relaygw.mail.reply import SmtpReply
+from relaygw.mail.outcome import SmtpReply, Stage
 from relaygw.settings.provider import Provider, TlsPolicy
 from relaygw.upstream import advice
 from relaygw.upstream.connection import OpenConnection, open_connection

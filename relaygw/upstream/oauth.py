@@ -19,8 +19,7 @@ from contextlib import suppress
 from typing import Any, NamedTuple
 from urllib.parse import urlencode, urlsplit
 
-from relaygw.mail.outcome import Stage
-from relaygw.mail.reply import SmtpReply
+from relaygw.mail.outcome import SmtpReply, Stage
 from relaygw.settings.provider import Oauth
 from relaygw.upstream.failure import UpstreamError
 

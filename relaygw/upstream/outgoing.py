@@ -16,10 +16,8 @@ from dataclasses import dataclass, field, replace
 
 from relaygw.errors import ContentInvalid
 from relaygw.mail.content import has_long_line
-from relaygw.mail.dsn import mail_parameters, rcpt_parameters
-from relaygw.mail.envelope import Source
-from relaygw.mail.outcome import Stage
-from relaygw.mail.reply import SmtpReply
+from relaygw.mail.envelope import Source, mail_parameters, rcpt_parameters
+from relaygw.mail.outcome import SmtpReply, Stage
 from relaygw.mail.source_header import source_line
 from relaygw.policy.recipient_fields import NO_FIELDS, FieldRule
 from relaygw.settings.provider import Provider
@@ -51,7 +49,7 @@ class OutgoingMail:
     fields: tuple[Field, ...] = ()
     field_rule: FieldRule | None = NO_FIELDS
     max_size_bytes: int | None = None  # besides what the provider says
-    dsn_ret: str | None = None  # RFC 3461; see mail.dsn
+    dsn_ret: str | None = None  # RFC 3461
     dsn_envid: str | None = None
     dsn_notify: tuple[str | None, ...] = ()
 

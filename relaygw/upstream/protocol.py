@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import re
 
-from relaygw.mail.reply import SmtpReply
+from relaygw.mail.outcome import SmtpReply
 
 MAX_LINES = 100
 MAX_LINE_BYTES = 4096

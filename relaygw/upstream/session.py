@@ -14,8 +14,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
-from relaygw.mail.outcome import Stage
-from relaygw.mail.reply import SmtpReply
+from relaygw.mail.outcome import SmtpReply, Stage
 from relaygw.settings.provider import Provider, Timeouts
 from relaygw.upstream.connection import OpenConnection, open_connection
 from relaygw.upstream.content import ContentEncoder, chunks, encode_whole

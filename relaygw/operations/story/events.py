@@ -7,8 +7,15 @@ from dataclasses import replace
 from itertools import groupby
 
 from relaygw.mail.hold import cause_of
-from relaygw.mail.outcome import BEFORE_MAIL, REPEATED, AttemptState, Meaning, Scope, Stage
-from relaygw.mail.reply import provider_id
+from relaygw.mail.outcome import (
+    BEFORE_MAIL,
+    REPEATED,
+    AttemptState,
+    Meaning,
+    Scope,
+    Stage,
+    provider_id,
+)
 from relaygw.mail.state import RecipientState
 from relaygw.mail.words import span
 from relaygw.operations.story.facts import Facts, Meanings, meaning_notes, reply_of, some_of

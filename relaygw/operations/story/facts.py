@@ -12,13 +12,13 @@ from dataclasses import dataclass, field
 
 from relaygw.mail.clock import utc_text
 from relaygw.mail.content import read_header
-from relaygw.mail.outcome import AttemptState, Meaning, Stage, Verdict
-from relaygw.mail.reply import SmtpReply
+from relaygw.mail.outcome import AttemptState, Meaning, SmtpReply, Stage, Verdict
 from relaygw.mail.state import CLAIMABLE, OPEN, DeliveryState, RecipientState
 from relaygw.mail.words import span
 from relaygw.operations.providers import Usage, read_usages
 from relaygw.policy.explanation import Explainer
-from relaygw.policy.recipient_fields import NOTHING, FieldRules, FieldsFound
+from relaygw.policy.recipient_fields import NOTHING, FieldsFound
+from relaygw.policy.recipients import Screen
 from relaygw.policy.router import provider_of_route
 from relaygw.policy.story import Note
 from relaygw.settings.mode import Mode
@@ -129,8 +129,7 @@ def _headers(store: Store, settings: Settings, entry: QueueEntry) -> Mapping[str
 
 
 def _fields(store: Store, settings: Settings, entry: QueueEntry) -> FieldsFound:
-    rules = FieldRules(settings)
-    rule = rules.of(entry.source, accepted_in=Mode(entry.mode), is_released=False)
+    rule = Screen(settings).field_rule(entry.source, Mode(entry.mode))
     head = (
         store.intake.read_chunk(entry.queue_id, 0)
         if rule is not None and entry.chunk_count

@@ -10,8 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from relaygw.mail.hold import HoldCause, HoldCode
-from relaygw.mail.outcome import AttemptState, Meaning
-from relaygw.mail.reply import provider_id
+from relaygw.mail.outcome import AttemptState, Meaning, provider_id
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.mail.words import counted, span
 from relaygw.operations.story.facts import Facts, Meanings, is_deleted, seen_from, some_of

@@ -1,7 +1,7 @@
 """One captured message: its HTML in a frame, text, header, links, parts, source, and its fate.
 
 Whoever opens it marks it as read, whatever the view. Whom it was for is told by the
-configuration of now, as a release would be decided (`policy.releases`).
+configuration of now, as a release would be decided (`policy.recipients`).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from relaygw.mail.envelope import Released
 from relaygw.mail.state import RecipientState
 from relaygw.operations.captured import plan_release
 from relaygw.operations.release_plan import Copy, RefusedCopy, ReleaseRequest, ReleaseResult
-from relaygw.policy.releases import Refusal
+from relaygw.policy.recipients import Refusal
 from relaygw.settings.model import Settings
 from relaygw.store.queue_entry import DeliveryEntry, QueueEntry, RecipientEntry
 from relaygw.store.sandbox import CapturedEntry

@@ -6,9 +6,8 @@ import itertools
 import time
 from typing import Any
 
-from relaygw.mail.envelope import DeliveryUpdate, RecipientUpdate, Source
+from relaygw.mail.envelope import DeliveryUpdate, QueueIdSource, RecipientUpdate, Source
 from relaygw.mail.outcome import Stage, Verdict
-from relaygw.mail.queue_id import QueueIdSource
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.settings.model import Settings
 from relaygw.store.instances import Instance

@@ -9,8 +9,15 @@ import pytest
 
 from relaygw.delivery.brake import BRAKED, REFUSALS_IN_A_ROW, Brake, brake_cause
 from relaygw.mail.envelope import ClaimedDelivery
-from relaygw.mail.outcome import AttemptReport, Meaning, RecipientOutcome, Scope, Stage, Verdict
-from relaygw.mail.reply import SmtpReply
+from relaygw.mail.outcome import (
+    AttemptReport,
+    Meaning,
+    RecipientOutcome,
+    Scope,
+    SmtpReply,
+    Stage,
+    Verdict,
+)
 from tests.builders import claimed
 
 UNKNOWN = "5.1.1 <{address}>: no such user {name} (id {number}f-q)"

@@ -20,10 +20,10 @@ from relaygw.mail.outcome import (
     Meaning,
     RecipientOutcome,
     Scope,
+    SmtpReply,
     Stage,
     Verdict,
 )
-from relaygw.mail.reply import SmtpReply
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.observe.events import Accepted, Attempted
 from relaygw.observe.labels import (

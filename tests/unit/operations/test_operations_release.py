@@ -18,7 +18,7 @@ from relaygw.mail.state import RecipientState
 from relaygw.operations.captured import plan_release, release_captured
 from relaygw.operations.queue_actions import BATCH_MESSAGES
 from relaygw.operations.release_plan import ReleaseRequest, ReleaseResult
-from relaygw.policy.releases import CAPTURED_AS_INVALID, Refusal
+from relaygw.policy.recipients import CAPTURED_AS_INVALID, Refusal
 from relaygw.settings.model import Settings
 from relaygw.store.audit import AuditEntry
 from relaygw.store.instances import Instance

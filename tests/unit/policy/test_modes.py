@@ -6,8 +6,7 @@ import itertools
 
 import pytest
 
-from relaygw.policy.modes import Modes, strictest
-from relaygw.policy.recipients import Fate, RecipientPolicy
+from relaygw.policy.recipients import Fate, Modes, RecipientPolicy, strictest
 from relaygw.policy.router import Router
 from relaygw.settings.mode import Mode
 from relaygw.settings.model import Recipients, Settings

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from relaygw.mail.content import without_fields
 from relaygw.mail.envelope import Source
-from relaygw.policy.recipient_fields import NO_FIELDS, FieldRule, FieldRules
-from relaygw.policy.recipients import RecipientPolicy
+from relaygw.policy.recipient_fields import NO_FIELDS, FieldRule
+from relaygw.policy.recipients import RecipientPolicy, Screen
 from relaygw.settings.mode import Mode
 from relaygw.settings.model import Recipients, Settings
 from relaygw.settings.presets import GENERAL, RecipientField, presets, recipient_fields
@@ -20,7 +20,9 @@ from tests.tables import each_of
 
 FIELDS = [field for service in recipient_fields().values() for field in service.fields]
 BLOCKED = FieldRule(
-    blocked=RecipientPolicy(Mode.PRODUCTION, Recipients(block=("x@cust.test", "@blocked.test")))
+    is_blocked=RecipientPolicy(
+        Mode.PRODUCTION, Recipients(block=("x@cust.test", "@blocked.test"))
+    ).is_blocked
 )
 AROUND = b"Received: from a\r\n\tby b; now\r\n", b"Subject: x\r\n\r\nBcc: body\r\n"
 FORMS: dict[str, Callable[[bytes, bytes], bytes]] = {
@@ -159,8 +161,8 @@ def test_no_header_breaks_the_look(parts: list[bytes]) -> None:
         assert left_by(rule, left) == left
 
 
-def rules(mode: str = "production", **recipients: Any) -> FieldRules:
-    return FieldRules(
+def rules(mode: str = "production", **recipients: Any) -> Screen:
+    return Screen(
         Settings.model_validate(
             {
                 "mode": mode,
@@ -177,7 +179,7 @@ def rules(mode: str = "production", **recipients: Any) -> FieldRules:
 
 
 def test_plain_production_mail_is_not_looked_at() -> None:
-    assert rules().of(Source(), accepted_in=Mode.PRODUCTION, is_released=False) is None
+    assert rules().field_rule(Source(), Mode.PRODUCTION) is None
 
 
 @pytest.mark.parametrize(
@@ -193,10 +195,9 @@ def test_plain_production_mail_is_not_looked_at() -> None:
 def test_the_strictest_mode_decides(
     mode: str, source: Source, accepted_in: Mode, is_released: bool, why: str
 ) -> None:
-    rule = rules(mode, block=["x@cust.test"]).of(
-        source, accepted_in=accepted_in, is_released=is_released
-    )
-    assert rule is not None and rule.blocked is None
+    screen = rules(mode, block=["x@cust.test"])
+    rule = screen.field_rule(source, accepted_in, is_released=is_released)
+    assert rule is not None and rule.is_blocked is None
     assert rule.look(b"Bcc: y@cust.test\r\n\r\n").why == why
 
 

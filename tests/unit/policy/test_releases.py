@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from relaygw.mail.envelope import Released, Source
-from relaygw.policy.releases import Refusal, ReleasePolicy
+from relaygw.policy.recipients import Refusal, Screen
 from relaygw.settings.mode import Mode
 from relaygw.settings.model import Settings
 from tests.tables import each_of
@@ -56,8 +56,8 @@ NO_ADDRESS = (
 )
 
 
-def policy(mode: Mode = Mode.STAGING, **sections: Any) -> ReleasePolicy:
-    return ReleasePolicy(
+def policy(mode: Mode = Mode.STAGING, **sections: Any) -> Screen:
+    return Screen(
         Settings.model_validate(
             {
                 "mode": mode,
@@ -177,14 +177,14 @@ def test_what_is_released_may_be_sent_and_nothing_else(
     found = rules.judge(target, source=Source(), accepted_in=accepted_in, anyone=anyone)
     marks = [found.released.value] if found.released else ["allowed", "an unknown word"]
     for mark in marks:
-        obstacle = rules.obstacle(target, released=mark, source=Source(), accepted_in=accepted_in)
+        obstacle = rules.obstacle_of(Source(), accepted_in, mark)(target)
         assert (obstacle is None) == (found.released is not None), mark
 
 
 def test_a_list_that_changed_holds_and_a_block_blocks() -> None:
     def obstacle(target: str, released: str, **lists: list[str]) -> str | None:
         rules = policy(recipients=lists)
-        return rules.obstacle(target, released=released, source=Source(), accepted_in=Mode.STAGING)
+        return rules.obstacle_of(Source(), Mode.STAGING, released)(target)
 
     assert obstacle("dev@agency.test", "allowed", allow=["dev@agency.test"]) is None
     assert obstacle("dev@agency.test", "allowed", allow=[]) == "mode"

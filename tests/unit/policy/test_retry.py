@@ -10,8 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relaygw.mail.envelope import DeliveryUpdate
-from relaygw.mail.outcome import AttemptReport, Meaning, RecipientOutcome, Scope, Stage, Verdict
-from relaygw.mail.reply import SmtpReply
+from relaygw.mail.outcome import (
+    AttemptReport,
+    Meaning,
+    RecipientOutcome,
+    Scope,
+    SmtpReply,
+    Stage,
+    Verdict,
+)
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.policy.retry import DOUBT_LADDER_S, Consequence, delay_s, ladder_s, settle, with_rest
 from relaygw.settings.model import Retry

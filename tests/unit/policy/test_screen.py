@@ -8,7 +8,7 @@ import pytest
 
 from relaygw.inbound.local_mail import IMPORT_LISTENER
 from relaygw.mail.envelope import ClaimedDelivery, Source
-from relaygw.policy.screen import Screen
+from relaygw.policy.recipients import Screen
 from relaygw.settings.model import Settings
 from tests.builders import claimed
 

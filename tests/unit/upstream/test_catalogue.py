@@ -12,8 +12,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relaygw.mail.outcome import BEFORE_MAIL, Limit, Meaning, Scope, Stage, Verdict
-from relaygw.mail.reply import SmtpReply
+from relaygw.mail.outcome import BEFORE_MAIL, Limit, Meaning, Scope, SmtpReply, Stage, Verdict
 from relaygw.settings.provider import Provider
 from relaygw.upstream.catalogue import GENERIC, catalogue
 from relaygw.upstream.classifier import Classifier

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from itertools import product
 
-from relaygw.mail.outcome import BEFORE_MAIL, Scope, Stage, Verdict
-from relaygw.mail.reply import SmtpReply
+from relaygw.mail.outcome import BEFORE_MAIL, Scope, SmtpReply, Stage, Verdict
 from relaygw.settings.provider import Provider
 from relaygw.settings.reply_row import ReplyRow
 from relaygw.upstream.classifier import Classifier

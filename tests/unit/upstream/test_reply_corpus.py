@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from relaygw.mail.outcome import Meaning, Stage, Verdict
-from relaygw.mail.reply import SmtpReply
+from relaygw.mail.outcome import Meaning, SmtpReply, Stage, Verdict
 from relaygw.settings.provider import Provider
 from relaygw.settings.reply_row import STAGES
 from relaygw.upstream.catalogue import GENERIC, catalogue

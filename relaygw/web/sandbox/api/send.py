@@ -22,8 +22,7 @@ from relaygw.errors import InvalidAddress
 from relaygw.mail.address import check_address
 from relaygw.mail.clock import clock_ms
 from relaygw.mail.content import read_header
-from relaygw.mail.envelope import AcceptedMessage, NewDelivery, NewRecipient, Source
-from relaygw.mail.queue_id import QueueIdSource
+from relaygw.mail.envelope import AcceptedMessage, NewDelivery, NewRecipient, QueueIdSource, Source
 from relaygw.mail.state import RecipientState
 from relaygw.policy.router import CAPTURE_ROUTE
 from relaygw.settings.mode import Mode
