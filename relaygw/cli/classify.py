@@ -16,8 +16,7 @@ from relaygw.errors import SettingsError
 from relaygw.mail.outcome import Limit, Meaning, Scope, SmtpReply, Stage, Verdict
 from relaygw.settings.provider import Provider
 from relaygw.settings.units import format_duration
-from relaygw.upstream.catalogue import GENERIC, catalogue
-from relaygw.upstream.classifier import Classifier
+from relaygw.upstream.classifier import GENERIC, Classifier, catalogue
 from relaygw.upstream.protocol import ReplyInvalid, take_reply
 
 _STAGES = {stage.name.lower(): stage for stage in Stage if stage is not Stage.LOCAL}

@@ -25,9 +25,8 @@ from relaygw.policy.recipient_fields import NOTHING, FieldRule, FieldsFound
 from relaygw.policy.recipients import NOBODY, Screened
 from relaygw.store.store import Store
 from relaygw.upstream.classifier import IN_DOUBT, Classifier
-from relaygw.upstream.content import sift
 from relaygw.upstream.failure import UpstreamError
-from relaygw.upstream.outgoing import Ledger, OutgoingMail, RecipientReply, Terms
+from relaygw.upstream.outgoing import Ledger, OutgoingMail, RecipientReply, Terms, sift
 from relaygw.upstream.pool import Pool
 from relaygw.upstream.session import UpstreamSession
 

@@ -23,7 +23,7 @@ from relaygw.mail.outcome import (
     Stage,
     Verdict,
 )
-from relaygw.upstream.catalogue import look_at
+from relaygw.upstream.classifier import look_at
 
 REFUSALS_IN_A_ROW = 20
 """Messages in a row, and recipients, that are refused alike before the provider is held."""

@@ -61,7 +61,7 @@ _SENTENCES = {
     HoldCode.PROVIDER_DOWN: "waits for provider {}",
     HoldCode.REFUSED_ALIKE: "{} messages in a row were refused alike: {}",
 }
-_OF_HEADER = ("field ", "its header ")  # see policy.recipient_fields and upstream.content
+_OF_HEADER = ("field ", "its header ")  # see policy.recipient_fields and upstream.outgoing
 _CODES = {code.value: code for code in HoldCode}
 _BETWEEN_PROVIDERS = ", "
 

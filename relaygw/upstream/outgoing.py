@@ -1,30 +1,45 @@
 """A message for one provider, and what of it can be said without asking the provider.
 
-Pure but for the 7 bit conversion, which runs in a thread. A provider that lacks an extension
-never gets mail that needs it: the content is rewritten (8BITMIME) or the recipients are refused
-here, as a reply at Stage.LOCAL: 5.3.4 (SIZE), 5.6.3 (8BITMIME, which another provider may have, so
-that it bounces nobody), 5.6.7 (SMTPUTF8).
-RFC 1870, RFC 3461, RFC 3463, RFC 6152, RFC 6531.
+What goes in front of its content, and what of its header stays behind: see `sift`; what is stored
+stays as it is. A provider that lacks an extension never gets mail that needs it: the content is
+rewritten (8BITMIME), in a thread, or the recipients are refused here, as a reply at Stage.LOCAL:
+5.3.4 (SIZE), 5.6.3 (8BITMIME, which another provider may have, so that it bounces nobody), 5.6.7
+(SMTPUTF8). RFC 1870, RFC 3461, RFC 3463, RFC 6152, RFC 6531.
 """
 
 from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from email.header import Header
+from typing import NamedTuple
 
 from relaygw.errors import ContentInvalid
-from relaygw.mail.content import has_long_line
+from relaygw.mail.content import has_long_line, read_header, without_fields
 from relaygw.mail.envelope import Source, mail_parameters, rcpt_parameters
 from relaygw.mail.outcome import SmtpReply, Stage
 from relaygw.mail.source_header import source_line
-from relaygw.policy.recipient_fields import NO_FIELDS, FieldRule
+from relaygw.policy.recipient_fields import NO_FIELDS, NOTHING, FieldRule, FieldsFound
 from relaygw.settings.provider import Provider
-from relaygw.upstream.content import Content, Field, chunks, sift
 from relaygw.upstream.seven_bit import to_seven_bit
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+Content = bytes | Callable[[], AsyncIterator[bytes]]
+"""Whole content, or what opens a stream of chunks of it (at most 1 MiB each)."""
+Field = tuple[str, str]
+"""Name and value."""
+
+_END = b"\r\n\r\n"
+_MAX_HEADER_BYTES = 2**20
+"""A longer header in a stream is not looked through; whole content has at most as much."""
+_ASIDE_BYTES = 64 * 1024
+"""A longer header is looked through in a thread: a hostile one takes most of a second."""
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f]+")
+_TOO_LONG = FieldsFound(
+    obstacle="its header has no end within 1 MiB, so nobody knows whom its fields name"
+)
 _REWRITERS = ThreadPoolExecutor(2, thread_name_prefix="seven-bit")
 """Few, and of their own: large content takes seconds, and the store must not wait for it."""
 
@@ -49,7 +64,7 @@ class OutgoingMail:
     fields: tuple[Field, ...] = ()
     field_rule: FieldRule | None = NO_FIELDS
     max_size_bytes: int | None = None  # besides what the provider says
-    dsn_ret: str | None = None  # RFC 3461
+    dsn_ret: str | None = None  # RFC 3461; see mail.envelope
     dsn_envid: str | None = None
     dsn_notify: tuple[str | None, ...] = ()
 
@@ -77,7 +92,7 @@ class Terms:
 
 
 def terms_of(provider: Provider, *, hostname: str) -> Terms:
-    """Return the terms of one provider."""
+    """Return the terms of a provider."""
     return Terms(
         hostname=hostname,
         sends_source=provider.send_source,
@@ -156,21 +171,27 @@ async def plan_transaction(mail: OutgoingMail, offered: Capabilities) -> Transac
 
     ValueError means an address that no listener lets in: a defect here, not at the provider.
     """
-    refused = _refuse_addresses(mail, offered)
+    everyone = range(len(mail.recipients))
+    refused: dict[int, RecipientReply] = {}
+    if not offered.smtputf8:
+        reply = _local(550, "5.6.7 the address is not ASCII and the provider has no SMTPUTF8")
+        is_ascii = mail.sender.isascii()
+        refused = {n: reply for n in everyone if not (is_ascii and mail.recipients[n].isascii())}
     sifted = await sift(mail.content, mail.added, mail.fields, mail.field_rule)
     content = sifted.content
     size_bytes, is_8bit = mail.size_bytes + sifted.grown_bytes, mail.is_8bit or sifted.is_8bit
     fold = mail.has_long_line or sifted.has_long_line
-    everyone = range(len(mail.recipients))
     if sifted.found.obstacle is not None:  # whoever sends looks before; nobody gets past it here
-        reply = _local(451, f"4.7.1 {sifted.found.obstacle}")
-        refused = dict.fromkeys(everyone, reply)
+        refused = dict.fromkeys(everyone, _local(451, f"4.7.1 {sifted.found.obstacle}"))
     too_large = _size_problem(size_bytes, mail, offered)
     if too_large is not None:
         refused = dict.fromkeys(everyone, _local(552, f"5.3.4 {too_large}"))
     elif len(refused) < len(mail.recipients) and needs_seven_bit(mail, offered):
         try:
-            content = await _convert(content)
+            # whole in memory: MIME cannot be rewritten chunk by chunk, and such providers are rare
+            whole = b"".join([chunk async for chunk in chunks(content)])
+            run = asyncio.get_running_loop().run_in_executor
+            content = await run(_REWRITERS, to_seven_bit, whole)
             size_bytes, is_8bit, fold = len(content), False, has_long_line(content)
             grown = _size_problem(size_bytes, mail, offered)
             if grown is not None:
@@ -180,11 +201,7 @@ async def plan_transaction(mail: OutgoingMail, offered: Capabilities) -> Transac
             refused |= {n: refused.get(n, reply) for n in everyone}
     return Transaction(
         mail_command=_mail_command(mail, offered, size_bytes=size_bytes, is_8bit=is_8bit),
-        rcpt_commands={
-            position: _rcpt_command(mail, offered, position)
-            for position in everyone
-            if position not in refused
-        },
+        rcpt_commands={n: _rcpt_command(mail, offered, n) for n in everyone if n not in refused},
         content=content,
         fold=fold,
         refused=refused,
@@ -195,22 +212,11 @@ def _local(code: int, text: str) -> RecipientReply:
     return RecipientReply(stage=Stage.LOCAL, reply=SmtpReply(code, (text,)), detail=text)
 
 
-def _refuse_addresses(mail: OutgoingMail, offered: Capabilities) -> dict[int, RecipientReply]:
-    if offered.smtputf8:
-        return {}
-    reply = _local(550, "5.6.7 the address is not ASCII and the provider has no SMTPUTF8")
-    return {
-        position: reply
-        for position, address in enumerate(mail.recipients)
-        if not (address.isascii() and mail.sender.isascii())
-    }
-
-
 def _size_problem(size_bytes: int, mail: OutgoingMail, offered: Capabilities) -> str | None:
     limits = [limit for limit in (offered.max_size_bytes, mail.max_size_bytes) if limit]
-    if not limits or size_bytes <= min(limits):
+    limit = min(limits, default=size_bytes)
+    if size_bytes <= limit:
         return None
-    limit = min(limits)
     has_said = limit == offered.max_size_bytes
     shown = f"the provider takes {limit}" if has_said else f"its max_message_size is {limit}"
     return f"the message has {size_bytes} bytes, {shown}"
@@ -221,12 +227,6 @@ def needs_seven_bit(mail: OutgoingMail, offered: Capabilities) -> bool:
     # header fields in raw UTF-8 are legal under SMTPUTF8 only, so they are rewritten without it
     without_utf8 = mail.smtputf8 and not offered.smtputf8
     return mail.is_8bit and (not offered.eight_bit_mime or without_utf8)
-
-
-async def _convert(content: Content) -> bytes:
-    # whole in memory: MIME cannot be rewritten chunk by chunk, and such providers are rare
-    whole = b"".join([chunk async for chunk in chunks(content)])
-    return await asyncio.get_running_loop().run_in_executor(_REWRITERS, to_seven_bit, whole)
 
 
 def _mail_command(
@@ -252,6 +252,113 @@ def _rcpt_command(mail: OutgoingMail, offered: Capabilities, position: int) -> b
 
 
 def _encode_address(address: str) -> bytes:
-    if _CONTROL.search(address):
+    if _CONTROLS.search(address):
         raise ValueError(f"control character in the envelope address {address!r}")
     return address.encode("utf-8")
+
+
+# --- content
+
+
+class Sifted(NamedTuple):
+    """Content as it goes to a provider; do not send it when `found` has an obstacle."""
+
+    content: Content
+    grown_bytes: int = 0  # how much longer it is than before
+    is_8bit: bool = False  # what was added
+    has_long_line: bool = False  # in what was added
+    found: FieldsFound = NOTHING
+
+
+async def chunks(content: Content, added: bytes = b"") -> AsyncIterator[bytes]:
+    """Yield `added`, if any, and the content behind it, whole or as it streams."""
+    if added:
+        yield added
+    if isinstance(content, bytes):
+        yield content
+    else:
+        async for chunk in content():
+            yield chunk
+
+
+async def sift(
+    content: Content, added: bytes, fields: Sequence[Field], rule: FieldRule | None
+) -> Sifted:
+    """Return `content` with `added` and those of `fields` that it lacks, less what `rule` removes.
+
+    Without any of these the content is returned as it is.
+    """
+    found = NOTHING
+    if fields or rule is not None:
+        start = content if isinstance(content, bytes) else await _beginning(content)
+        added += missing_fields(fields, start)
+        if rule is not None:
+            found = await _look(rule, added, start, is_whole=start is content)
+    if not added and not found.removed:
+        return Sifted(content=content, found=found)
+    if isinstance(content, bytes):
+        changed: Content = without_fields(added + content, found.removed)
+    else:
+        changed = _changed_stream(added, content, found.removed)
+    return Sifted(
+        content=changed,
+        grown_bytes=len(added) - sum(end - start for start, end in found.removed),
+        is_8bit=not added.isascii(),
+        has_long_line=has_long_line(added),
+        found=found,
+    )
+
+
+async def _look(rule: FieldRule, added: bytes, start: bytes, *, is_whole: bool) -> FieldsFound:
+    end = start.find(_END)
+    if end < 0 and not is_whole and len(start) > _MAX_HEADER_BYTES:
+        return _TOO_LONG
+    if 0 <= end <= _ASIDE_BYTES:
+        return rule.look(added + start)
+    return await asyncio.to_thread(rule.look, added + start)
+
+
+async def _beginning(content: Content) -> bytes:
+    """Return the first chunks of a stream, until its header is in them or too long."""
+    start = b""
+    async for chunk in chunks(content):
+        start += chunk
+        if _END in start or len(start) > _MAX_HEADER_BYTES:
+            break
+    return start
+
+
+def _changed_stream(
+    added: bytes, content: Content, removed: Sequence[tuple[int, int]]
+) -> Callable[[], AsyncIterator[bytes]]:
+    """Return a stream of both without the `removed` ranges, which count from the first byte."""
+
+    async def stream() -> AsyncIterator[bytes]:
+        at = 0
+        async for chunk in chunks(content, added):
+            end = at + len(chunk)
+            ranges = [
+                (max(start, at) - at, min(stop, end) - at)
+                for start, stop in removed
+                if start < end and stop > at
+            ]
+            yield without_fields(chunk, ranges) if ranges else chunk
+            at = end
+
+    return stream
+
+
+def missing_fields(fields: Iterable[Field], start: bytes) -> bytes:
+    """Return those of `fields` whose name is not in the header at the `start` of a content."""
+    wanted = frozenset(name.lower() for name, _ in fields)
+    present = read_header(start, wanted).values if wanted else {}
+    return b"".join(
+        _header_line(name, value) for name, value in fields if name.lower() not in present
+    )
+
+
+def _header_line(name: str, value: str) -> bytes:
+    shown = _CONTROLS.sub(" ", value).strip()
+    if not shown.isascii():
+        shown = Header(shown, "utf-8", header_name=name).encode(linesep="\r\n")
+    return f"{name}: {shown}\r\n".encode("ascii")

@@ -46,14 +46,14 @@ class Pool:
         )
 
     @property
-    def connection_count(self) -> int:
-        """How many connections are open or opening, those being closed included."""
-        return self._busy_count + len(self._idle) + len(self._closing)
-
-    @property
     def in_use_count(self) -> int:
         """How many connections are open or opening, not counting those being closed."""
         return self._busy_count + len(self._idle)
+
+    @property
+    def connection_count(self) -> int:
+        """How many connections are open or opening, those being closed included."""
+        return self.in_use_count + len(self._closing)
 
     async def acquire_session(self, *, fresh: bool = False) -> UpstreamSession:
         """Return an idle session or a new one; give it back with `release_session` in any case.

@@ -1,4 +1,4 @@
-"""The client's end of an SMTP connection once it is open: writes, flow control, replies.
+"""The client's end of an SMTP connection once it is open: content out, flow control, replies in.
 
 Takes over a transport from aiosmtplib. One task at a time may use it. Failures are WireFailure:
 ConnectionLost, ReplyTimeout, ReplyInvalid. Replies that arrived before the connection was lost
@@ -7,6 +7,11 @@ can still be read: a provider that refuses content half way closes right after s
 Replies are read strictly and bounded. One that breaks the grammar or a limit stays in the buffer:
 nobody knows where the next reply begins, so the connection must be dropped. RFC 5321 sections 4.2
 and 4.2.1; a code without text is legal there, and clients must take it.
+
+Content goes out with CRLF line ends, folded lines, stuffed dots, final dot. Stored content is
+normalised already; the encoder repairs bare CR and LF all the same, because one that got through
+could end a message early at the provider and start a forged one. RFC 5321 sections 4.5.2
+(transparency) and 4.5.3.1.6 (line length, which does not count the dot that stuffing adds).
 """
 
 from __future__ import annotations
@@ -14,10 +19,11 @@ from __future__ import annotations
 import asyncio
 import re
 
+from relaygw.mail.content import MAX_LINE_BYTES, normalise_line_ends
 from relaygw.mail.outcome import SmtpReply
 
 MAX_LINES = 100
-MAX_LINE_BYTES = 4096
+MAX_REPLY_LINE_BYTES = 4096
 MAX_REPLY_BYTES = 65536
 _PAUSE_AT_BYTES = 2 * MAX_REPLY_BYTES
 _SLICE_BYTES = 262144
@@ -64,8 +70,6 @@ class WireProtocol(asyncio.Protocol):
         self._is_overdue = False
         self.closed: asyncio.Future[None] = self._loop.create_future()
 
-    # --- called by the event loop
-
     def data_received(self, data: bytes) -> None:
         """Keep what arrived for the next read_reply."""
         self._buffer += data
@@ -98,8 +102,6 @@ class WireProtocol(asyncio.Protocol):
         """The transport's buffer has room again."""
         self._is_write_paused = False
         self._wake()
-
-    # --- called by the session
 
     @property
     def has_unread(self) -> bool:
@@ -144,13 +146,9 @@ class WireProtocol(asyncio.Protocol):
                 if self.is_open:
                     self._transport.set_write_buffer_limits()
 
-    def reply_at_hand(self) -> SmtpReply | None:
-        """Return the next reply if all of it has arrived; raises ReplyInvalid."""
-        return self._take_reply()
-
     async def read_reply(self, *, timeout_s: float) -> SmtpReply:
         """Return the next reply; raises WireFailure."""
-        reply = self._take_reply()
+        reply = self.reply_at_hand()
         if reply is not None:
             return reply
         self._set_deadline(timeout_s)
@@ -161,7 +159,7 @@ class WireProtocol(asyncio.Protocol):
                 if self._is_overdue:
                     raise ReplyTimeout(f"no reply within {timeout_s:g} s")
                 await self._wait()
-                reply = self._take_reply()
+                reply = self.reply_at_hand()
         finally:
             self._deadline_s = None
         return reply
@@ -170,7 +168,8 @@ class WireProtocol(asyncio.Protocol):
         """Close at once; what is still to be written is dropped."""
         self._transport.abort()
 
-    def _take_reply(self) -> SmtpReply | None:
+    def reply_at_hand(self) -> SmtpReply | None:
+        """Return the next reply if all of it has arrived; raises ReplyInvalid."""
         reply = take_reply(self._buffer)
         if self._is_read_paused and len(self._buffer) <= _PAUSE_AT_BYTES:
             self._is_read_paused = False
@@ -239,7 +238,7 @@ def take_reply(buffer: bytearray) -> SmtpReply | None:
     """
     # nearly every reply is one short line of ASCII
     single = _SINGLE.match(buffer)
-    if single is not None and single.end() <= MAX_LINE_BYTES:
+    if single is not None and single.end() <= MAX_REPLY_LINE_BYTES:
         reply = SmtpReply(int(single[1]), ((single[2] or b"").decode("ascii").strip(),))
         del buffer[: single.end()]
         return reply
@@ -252,8 +251,8 @@ def _take_any_reply(buffer: bytearray) -> SmtpReply | None:
     while True:
         end = buffer.find(b"\n", start)
         length = (end if end != -1 else len(buffer)) - start
-        if length > MAX_LINE_BYTES:
-            raise ReplyInvalid(f"a reply line is longer than {MAX_LINE_BYTES} bytes")
+        if length > MAX_REPLY_LINE_BYTES:
+            raise ReplyInvalid(f"a reply line is longer than {MAX_REPLY_LINE_BYTES} bytes")
         if (end if end != -1 else len(buffer)) > MAX_REPLY_BYTES:
             raise ReplyInvalid(f"a reply is longer than {MAX_REPLY_BYTES} bytes")
         if end == -1:
@@ -279,3 +278,82 @@ def _parse_line(line: bytes) -> tuple[int, bool, str]:
     if match is None:
         raise ReplyInvalid(f"not an SMTP reply: {clean_text(line[:40].rstrip())!r}")
     return int(match[1]), match[2] != b"-", clean_text(match[3] or b"").strip()
+
+
+# --- content
+
+
+class ContentEncoder:
+    """Turns chunks of one message's content into wire bytes.
+
+    `fold` breaks lines over 998 octets by CRLF and a space, as Postfix does, never inside a
+    UTF-8 character. Leave it off when no line is that long: it walks line by line.
+    """
+
+    def __init__(self, *, fold: bool) -> None:
+        self._fold = fold
+        self._held = b""  # a CR that may be half a CRLF, or the unfinished line while folding
+        self._at_line_start = True
+
+    def encode(self, chunk: bytes) -> bytes:
+        """Return wire bytes for `chunk`, less what cannot be decided yet."""
+        content = self._held + chunk if self._held else chunk
+        if content.endswith(b"\r"):
+            content, self._held = content[:-1], b"\r"
+        else:
+            self._held = b""
+        if not content:
+            return b""
+        content = normalise_line_ends(content)
+        if self._fold:
+            content = self._fold_lines(content)
+        return self._stuff(content)
+
+    def finish(self) -> bytes:
+        """Return what is left, and the line with the final dot."""
+        last = b"\r\n" if self._held.endswith(b"\r") else b""
+        line = self._held.removesuffix(b"\r") + last
+        tail = self._stuff(line)
+        return (tail if self._at_line_start else tail + b"\r\n") + b".\r\n"
+
+    def _stuff(self, content: bytes) -> bytes:
+        if not content:
+            return content
+        stuffed = content.replace(b"\r\n.", b"\r\n..")
+        if self._at_line_start and content.startswith(b"."):
+            stuffed = b"." + stuffed
+        self._at_line_start = content.endswith(b"\r\n")
+        return stuffed
+
+    def _fold_lines(self, content: bytes) -> bytes:
+        *lines, rest = content.split(b"\r\n")
+        pieces: list[bytes] = []
+        for line in lines:
+            pieces.extend(_split_line(line))
+        # the unfinished line stays here, so that where it breaks does not depend on chunks
+        *whole, rest = _split_line(rest)
+        pieces.extend(whole)
+        self._held = rest + self._held
+        return b"".join([piece + b"\r\n" for piece in pieces])
+
+
+def _split_line(line: bytes) -> list[bytes]:
+    """Return `line` in pieces of at most MAX_LINE_BYTES; all but the first begin with a space."""
+    if len(line) <= MAX_LINE_BYTES:
+        return [line]
+    pieces = []
+    start, indent = 0, b""
+    while len(line) - start > MAX_LINE_BYTES - len(indent):
+        end = _character_start(line, start + MAX_LINE_BYTES - len(indent))
+        pieces.append(indent + line[start:end])
+        start, indent = end, b" "
+    pieces.append(indent + line[start:])
+    return pieces
+
+
+def _character_start(line: bytes, position: int) -> int:
+    """Return the nearest place at or before `position` that is not inside a UTF-8 character."""
+    for place in range(position, position - 4, -1):
+        if line[place] & 0xC0 != 0x80:
+            return place
+    return position

@@ -17,17 +17,17 @@ from dataclasses import dataclass, field, replace
 from relaygw.mail.outcome import SmtpReply, Stage
 from relaygw.settings.provider import Provider, Timeouts
 from relaygw.upstream.connection import OpenConnection, open_connection
-from relaygw.upstream.content import ContentEncoder, chunks, encode_whole
 from relaygw.upstream.credentials import Credentials
 from relaygw.upstream.outgoing import (
     Ledger,
     OutgoingMail,
     RecipientReply,
     Transaction,
+    chunks,
     needs_seven_bit,
     plan_transaction,
 )
-from relaygw.upstream.protocol import ConnectionLost, ReplyInvalid, WireFailure
+from relaygw.upstream.protocol import ConnectionLost, ContentEncoder, ReplyInvalid, WireFailure
 
 NextMail = Callable[[int], OutgoingMail | None]
 """Gives the mail that will be transacted next on a session of so many uses, if one will."""
@@ -43,10 +43,7 @@ async def open_session(
     credentials: Credentials | None = None,
     tls_context: ssl.SSLContext | None = None,
 ) -> UpstreamSession:
-    """Connect, greet, protect and authenticate; raises UpstreamError with the stage it failed at.
-
-    `credentials` and `tls_context` save getting them for each connection.
-    """
+    """Return a session on a new connection, see open_connection; raises UpstreamError."""
     connection = await open_connection(
         provider, ehlo_name=ehlo_name, credentials=credentials, tls_context=tls_context
     )
@@ -69,11 +66,11 @@ class _ServiceClosing(_FailureByReply):
 
 @dataclass(slots=True)
 class _Progress:
-    """How far a transaction got, and what is known for each recipient (None: nothing yet)."""
+    """How far a transaction got."""
 
     mail: OutgoingMail
     plan: Transaction
-    answers: list[RecipientReply | None] = field(init=False)
+    answers: list[RecipientReply | None] = field(init=False)  # None: nothing is known yet
     ledger: Ledger = field(default_factory=Ledger)
     stage: Stage = Stage.MAIL
     is_begun: bool = False  # something was sent
@@ -95,12 +92,10 @@ class _Progress:
         return self.check_lease is not None and not self.check_lease()
 
     def forget_replies(self) -> None:
-        """Leave only the answers that were known before anything was sent."""
         self.has_reply = False
         self.answers = [self.plan.refused.get(n) for n in range(len(self.mail.recipients))]
 
     def settle(self, answer: RecipientReply) -> None:
-        """Give `answer` to every recipient that has none."""
         self.answers = [known or answer for known in self.answers]
 
 
@@ -161,7 +156,7 @@ class UpstreamSession:
         """
         progress, self._chained = self._chained, None
         if progress is None:
-            progress = await self._plan(mail)
+            progress = _Progress(mail, await plan_transaction(mail, self._offered))
         assert progress.mail == mail, "another transaction was begun"
         progress.next_mail, progress.check_lease = next_mail, check_lease
         if ledger is not None:
@@ -184,15 +179,14 @@ class UpstreamSession:
         return self._answers(progress)
 
     def _answers(self, progress: _Progress) -> tuple[RecipientReply, ...]:
-        """Return the answers of a transaction that has ended, and write them in its ledger."""
+        """Return the answers of a transaction that has ended; its ledger has them, too."""
         answers = tuple(self._shown(answer) for answer in progress.answers if answer is not None)
         progress.ledger.replies = answers
         return answers
 
     def _shown(self, answer: RecipientReply) -> RecipientReply:
-        """Return an answer as it may be logged and stored: some providers echo a key."""
         if self._mask is None:
-            return answer
+            return answer  # else masked, to be logged and stored: some providers echo a key
         shown = self._mask.reply(answer.reply) if answer.reply is not None else None
         return replace(answer, reply=shown, said=answer.reply, detail=self._mask(answer.detail))
 
@@ -212,9 +206,6 @@ class UpstreamSession:
         self._is_broken = True
         self._chained = None
         self._wire.abort()
-
-    async def _plan(self, mail: OutgoingMail) -> _Progress:
-        return _Progress(mail, await plan_transaction(mail, self._offered))
 
     async def _run(self, progress: _Progress) -> None:
         if self._wire.has_unread and not progress.is_begun:
@@ -297,16 +288,14 @@ class UpstreamSession:
             self.abort()
 
     async def _send_content(self, progress: _Progress) -> RecipientReply:
-        """Send content and final dot and return the answer to them."""
-        content, fold = progress.plan.content, progress.plan.fold
         if self._wire.has_unread:
             return await self._read_refusal()
+        content, encoder = progress.plan.content, ContentEncoder(fold=progress.plan.fold)
         if isinstance(content, bytes) and len(content) <= _SMALL_BYTES:
-            last = encode_whole(content, fold=fold)
+            last = encoder.encode(content) + encoder.finish()
         else:
             if progress.has_lost_lease:
                 return self._end_without_dot(progress)
-            encoder = ContentEncoder(fold=fold)
             async for chunk in chunks(content):
                 octets = encoder.encode(chunk)
                 await self._wire.write_content(octets, timeout_s=self._timeouts.command)
@@ -335,14 +324,14 @@ class UpstreamSession:
         return RecipientReply(stage=Stage.LOCAL, detail="lease lost, nothing sent")
 
     async def _begin_next(self, progress: _Progress) -> bytes:
-        """Return the envelope of the mail that follows, b"" when none is to follow at once."""
+        """Return the envelope of the mail that is to follow at once, if any."""
         if progress.next_mail is None or not self._offered.pipelining:
             return b""
         try:
             mail = progress.next_mail(self.uses)
             if mail is None or needs_seven_bit(mail, self._offered):
                 return b""  # the dot does not wait for a conversion
-            following = await self._plan(mail)
+            following = _Progress(mail, await plan_transaction(mail, self._offered))
         except Exception:  # of the mail that follows: it is met again when its own turn comes
             return b""
         if following.plan.refused:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from relaygw.settings.reply_row import ReplyRow
 from relaygw.settings.units import format_duration
-from relaygw.upstream.catalogue import GENERIC, catalogue
+from relaygw.upstream.classifier import GENERIC, catalogue
 
 INTRODUCTION = """\
 # Replies of providers

@@ -7,8 +7,7 @@ from pathlib import Path
 
 from relaygw.mail.outcome import Limit, Scope, SmtpReply, Stage, Verdict
 from relaygw.settings.load import load_settings
-from relaygw.upstream.catalogue import catalogue
-from relaygw.upstream.classifier import Classifier
+from relaygw.upstream.classifier import Classifier, catalogue
 from tests.docs.render_replies import TITLES, render
 
 PAGE = Path(__file__).parents[2] / "docs/replies.md"

@@ -652,7 +652,7 @@ ON_THE_WAY = [
     *sites_of(outcome, less=frozenset({"hold", "put_off"})),  # no attempt is made
     *sites_of(recorder, less=frozenset({"drain"})),
     *sites_of(batch_writer, less=frozenset({"drain"})),
-    *sites_of(outgoing),
+    *sites_of(outgoing, less=frozenset({"sift", "_look"})),  # before MAIL
     *sites_of(protocol),
     *sites_of(session, less=frozenset({"open_session", "close"})),  # before MAIL, after all
 ]

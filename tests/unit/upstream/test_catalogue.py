@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 
 from relaygw.mail.outcome import BEFORE_MAIL, Limit, Meaning, Scope, SmtpReply, Stage, Verdict
 from relaygw.settings.provider import Provider
-from relaygw.upstream.catalogue import GENERIC, catalogue
-from relaygw.upstream.classifier import Classifier
+from relaygw.upstream.classifier import GENERIC, Classifier, catalogue
 from tests.tables import each_of
 
 PRESETS = [

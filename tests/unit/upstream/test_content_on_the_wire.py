@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relaygw.mail.content import MAX_LINE_BYTES, normalise_line_ends
-from relaygw.upstream.content import ContentEncoder, encode_whole
+from relaygw.upstream.protocol import ContentEncoder
 
 PIECES = st.sampled_from([b"\r\n", b"\r", b"\n", b".", b" ", b"a", b"\xc3\xa9", b"x" * 997, b".."])
 CONTENT = st.lists(PIECES, max_size=40).map(b"".join)
@@ -21,6 +21,10 @@ def encode_cut(content: bytes, cuts: list[int], *, fold: bool) -> bytes:
     edges = [0, *sorted(cut % (len(content) + 1) for cut in cuts), len(content)]
     pieces = [content[a:b] for a, b in pairwise(edges)]
     return b"".join([encoder.encode(piece) for piece in pieces]) + encoder.finish()
+
+
+def encode_whole(content: bytes, *, fold: bool) -> bytes:
+    return encode_cut(content, [], fold=fold)
 
 
 def unstuff(wire: bytes) -> bytes:

@@ -8,12 +8,12 @@ import pytest
 
 from relaygw.mail.envelope import Source
 from relaygw.settings.provider import Provider
-from relaygw.upstream.content import missing_fields
 from relaygw.upstream.outgoing import (
     Capabilities,
     Content,
     Terms,
     Transaction,
+    missing_fields,
     plan_transaction,
     terms_of,
 )

@@ -11,8 +11,7 @@ import yaml
 from relaygw.mail.outcome import Meaning, SmtpReply, Stage, Verdict
 from relaygw.settings.provider import Provider
 from relaygw.settings.reply_row import STAGES
-from relaygw.upstream.catalogue import GENERIC, catalogue
-from relaygw.upstream.classifier import Classifier
+from relaygw.upstream.classifier import GENERIC, Classifier, catalogue
 
 MAY_BOUNCE = frozenset({"recipient", "message"})
 SECTIONS = {

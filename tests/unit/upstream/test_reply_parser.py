@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relaygw.mail.outcome import SmtpReply
-from relaygw.upstream.protocol import MAX_LINE_BYTES, ReplyInvalid, take_reply
+from relaygw.upstream.protocol import MAX_REPLY_LINE_BYTES, ReplyInvalid, take_reply
 from tests.tables import each_of
 
 
@@ -50,8 +50,8 @@ def test_reads_a_reply(octets: bytes, code: int, lines: tuple[str, ...]) -> None
         b"250 ok\n",  # U6
         b"250-a\n250 b\r\n",
         b"250-x\r\n" * 101,  # U1
-        b"x" * (MAX_LINE_BYTES + 1),  # U2
-        b"250 " + b"x" * MAX_LINE_BYTES + b"\r\n",
+        b"x" * (MAX_REPLY_LINE_BYTES + 1),  # U2
+        b"250 " + b"x" * MAX_REPLY_LINE_BYTES + b"\r\n",
         (b"250-" + b"x" * 4000 + b"\r\n") * 17,
         "\u0662\u0665\u0660 digits of another script\r\n".encode(),
     ],
