@@ -8,8 +8,7 @@ from relaygw import service_file
 from relaygw.roles import open_store, wake_workers
 from relaygw.roles.process import Heartbeat, RoleContext, registered, stop_event
 from relaygw.web.app import create_app
-from relaygw.web.dashboard.health import STALE_AFTER_S
-from relaygw.web.dashboard.metrics import MetricsPage
+from relaygw.web.dashboard.monitoring import STALE_AFTER_S, MetricsPage
 from relaygw.web.sandbox.index import Indexer, keep_indexed
 from relaygw.web.server import serve_web
 

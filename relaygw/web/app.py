@@ -22,8 +22,7 @@ from relaygw.settings.model import Settings
 from relaygw.store.store import Store
 from relaygw.web.api.openapi import gateway_routes
 from relaygw.web.context import WebContext
-from relaygw.web.dashboard.health import ReadyCheck, health_routes
-from relaygw.web.dashboard.metrics import LocalMetrics, MetricsPage
+from relaygw.web.dashboard.monitoring import LocalMetrics, MetricsPage, ReadyCheck, health_routes
 from relaygw.web.dashboard.overview import Dashboard
 from relaygw.web.dashboard.providers import ProviderChanges
 from relaygw.web.gate.access import Access
@@ -32,25 +31,20 @@ from relaygw.web.gate.identity import Identity
 from relaygw.web.gate.login import LoginPages
 from relaygw.web.mail.content import MailContent
 from relaygw.web.mail.html_page import MailPages
-from relaygw.web.page import static_routes
-from relaygw.web.problem import Problem, error_answer, store_answer
-from relaygw.web.queue.audit import AuditPage
-from relaygw.web.queue.changes import QueueChanges
-from relaygw.web.queue.list import QueueList
-from relaygw.web.queue.message import QueueMessagePage
+from relaygw.web.page import Problem, error_answer, static_routes, store_answer
+from relaygw.web.queue.pages import AuditPage, QueueChanges, QueueList, QueueMessagePage
 from relaygw.web.queue.selection import queued_of
 from relaygw.web.sandbox.api.changes import Changes
 from relaygw.web.sandbox.api.events import Live
 from relaygw.web.sandbox.api.messages import Messages, OneMessage
 from relaygw.web.sandbox.api.send import Send
 from relaygw.web.sandbox.api.wait import Wait
-from relaygw.web.sandbox.bulk import Bulk
 from relaygw.web.sandbox.captured import Arrivals, captured_of
+from relaygw.web.sandbox.changes import Bulk, ReleasePage
 from relaygw.web.sandbox.events import Events
 from relaygw.web.sandbox.inbox import Inbox
 from relaygw.web.sandbox.index import Indexer
 from relaygw.web.sandbox.message import MessagePage
-from relaygw.web.sandbox.release import ReleasePage
 
 API = "/api/v1"
 _KEPT_CHARACTERS = 12 * 2**20

@@ -18,7 +18,7 @@ import anyio.to_thread
 from relaygw.settings.model import Settings
 from relaygw.settings.provider import Provider
 from relaygw.store.store import Store
-from relaygw.web.problem import Problem
+from relaygw.web.page import Problem
 from relaygw.web.sandbox.index import Indexer
 
 _QUEUE_ID = re.compile(r"[A-Z0-9]{10,20}")

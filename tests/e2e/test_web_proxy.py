@@ -15,8 +15,7 @@ import httpx2
 import pytest
 import yaml
 
-from relaygw.web.gate.csrf import csrf_token
-from relaygw.web.gate.sessions import COOKIE, token_of
+from relaygw.web.gate.credentials import COOKIE, csrf_token, token_of
 from tests.e2e.doors import Pair, make_pair
 from tests.e2e.gateway import PATIENCE_S, Gateway
 from tests.e2e.ports import free_port

@@ -14,7 +14,7 @@ from urllib.parse import quote, urlencode
 import argon2
 import pytest
 
-from relaygw.web.gate.sessions import COOKIE
+from relaygw.web.gate.credentials import COOKIE
 from tests.e2e.gateway import Gateway
 from tests.forked import run_relaygw
 

@@ -148,11 +148,10 @@ def modules_of(path: Path) -> set[Path]:
 @each_of("path", sorted(WEB.rglob("*.py")), ids=lambda path: str(path.relative_to(WEB)))
 def test_pages_and_apis_do_not_know_each_other(path: Path) -> None:
     """What both need is in their subject; only who names the addresses knows both."""
-    names_addresses = path.name in ("app.py", "routes.py")
+    names_addresses = path.name == "app.py"
     known = () if names_addresses else [each for each in modules_of(path) if each.exists()]
     if is_api(path):
-        answers = WEB / "problem.py"  # errors are pages for people
-        assert [each for each in known if is_page(each) and each != answers] == []
+        assert [each for each in known if is_page(each)] == []
     elif not is_page(path) or "api" not in path.parts:
         assert [each for each in known if is_api(each)] == []
 

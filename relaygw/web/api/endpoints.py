@@ -13,7 +13,7 @@ from starlette.routing import Route
 
 from relaygw.operations.queue_actions import ACTIONS, QueueAction
 from relaygw.operations.selectors import SELECTORS
-from relaygw.web.api import queue, watch
+from relaygw.web.api import handlers
 from relaygw.web.api.answers import (
     Deed,
     Hold,
@@ -104,7 +104,7 @@ def _change(action: QueueAction) -> Endpoint:
     return Endpoint(
         "post",
         f"/queue/{action.name}",
-        queue.change_by(action),
+        handlers.change_by(action),
         Outcome,
         text=f"{action.label} messages.\n{action.means} For mail that is {states}; what is not is "
         "left alone and named.",
@@ -123,18 +123,18 @@ ENDPOINTS = (
     Endpoint(
         "get",
         "/queue",
-        queue.list_messages,
+        handlers.list_messages,
         _PAGE,
         parameters={**_CONDITIONS, **_LIMIT, "after": "`next` of the page before"},
     ),
-    Endpoint("get", "/queue/{queue_id}", queue.show_message, Message, errors=_ONE),
-    Endpoint("get", "/queue/{queue_id}/explain", queue.explain_message, Story, errors=_ONE),
+    Endpoint("get", "/queue/{queue_id}", handlers.show_message, Message, errors=_ONE),
+    Endpoint("get", "/queue/{queue_id}/explain", handlers.explain_message, Story, errors=_ONE),
     *map(_change, ACTIONS.values()),
-    Endpoint("get", "/providers", watch.list_providers, answer_with(providers=list[Provider])),
+    Endpoint("get", "/providers", handlers.list_providers, answer_with(providers=list[Provider])),
     Endpoint(
         "post",
         "/providers/{name}/hold",
-        watch.post_provider_hold,
+        handlers.post_provider_hold,
         _HELD,
         role=Role.OPERATOR,
         body=ProviderHold,
@@ -143,23 +143,23 @@ ENDPOINTS = (
     Endpoint(
         "post",
         "/providers/{name}/release",
-        watch.post_provider_release,
+        handlers.post_provider_release,
         answer_with(provider=str, ended=list[Hold]),
         role=Role.OPERATOR,
         errors=_CHANGED,
     ),
-    Endpoint("get", "/status", watch.show_status, Status),
+    Endpoint("get", "/status", handlers.show_status, Status),
     Endpoint(
         "get",
         "/incidents",
-        watch.list_incidents,
+        handlers.list_incidents,
         answer_with(incidents=list[Incident]),
         parameters={"since": f"{_SINCE}; a day without it"},
     ),
     Endpoint(
         "get",
         "/history",
-        watch.list_history,
+        handlers.list_history,
         answer_with(slice_s=int, points=list[Point]),
         parameters={
             "since": f"{_SINCE}; six hours without it",
@@ -169,7 +169,7 @@ ENDPOINTS = (
     Endpoint(
         "get",
         "/audit",
-        watch.list_audit,
+        handlers.list_audit,
         answer_with(entries=list[Deed]),
         parameters={
             **_LIMIT,

@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 from relaygw.mail.words import unstorable_sign
-from relaygw.web.problem import Problem
+from relaygw.web.page import Problem
 
 MAX_LISTED = 10_000
 _FORM = "application/x-www-form-urlencoded"

@@ -35,7 +35,7 @@ from relaygw.web.api.answers import QueueId, said
 from relaygw.web.api.json_body import WHOLE, read_object
 from relaygw.web.context import is_queue_id
 from relaygw.web.gate.identity import Principal
-from relaygw.web.problem import Problem
+from relaygw.web.page import Problem
 from relaygw.web.queue.selection import QueueChoice, check_length, read_pairs
 
 MAX_IDS = 10_000

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from starlette.datastructures import FormData
@@ -20,10 +21,8 @@ from relaygw.store.holds import Hold
 from relaygw.store.watch import HISTORY_SLICE_MS, HistoryPoint
 from relaygw.web import words
 from relaygw.web.context import WebContext
-from relaygw.web.dashboard.plots import sums_by_label
 from relaygw.web.gate.identity import Principal, Role, require
-from relaygw.web.page import note_of, redirect, render, with_notice
-from relaygw.web.problem import Problem
+from relaygw.web.page import Problem, note_of, redirect, render, with_notice
 
 _ACTIONS = ("hold", "release")
 _TONES = {
@@ -79,6 +78,17 @@ def provider_cards(
             }
         )
     return cards
+
+
+def sums_by_label(
+    series: str, points: Iterable[HistoryPoint], *, since_ms: int = 0
+) -> Counter[str]:
+    """Return how much there was of each label of a series."""
+    sums: Counter[str] = Counter()
+    for point in points:
+        if point.series == series and point.slice_at_ms >= since_ms:
+            sums[point.label] += point.amount
+    return sums
 
 
 def _lately_per_s(points: Sequence[HistoryPoint], name: str, now: int) -> float:

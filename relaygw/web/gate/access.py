@@ -1,25 +1,30 @@
 """The gate before every endpoint: who is asking, whether that one may, and with which body.
 
-Nobody gets in unless the path `is_free`. A viewer changes nothing. What a browser sends to
-change something comes from a page of ours and has its token; programs, which no other site can
-make send anything, need none. Bodies are read whole before anything is done: small, in time, or
-not at all.
+Nobody gets in unless the path `is_free`. A viewer changes nothing. Bodies are read whole before
+anything is done: small, in time, or not at all.
+
+A browser tells the origin of the page with everything that could change something (Fetch
+Standard, section 3.2) and with each websocket; programs, which no other site can make send
+anything, tell none. A frame without an origin, in which mail is shown, says `null`, and is none of
+ours. A browser adds its cookie, and a password that it remembers, to whatever any page sends here.
+Only a page of ours can also send the token: as the form field `csrf`, or in a header, which other
+pages may not set.
 """
 
 from __future__ import annotations
 
 import asyncio
-from urllib.parse import quote
+import hmac
+from urllib.parse import parse_qs, quote, urlsplit
 
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from relaygw.access import LoginBusy
 from relaygw.errors import StoreUnavailable
-from relaygw.web.gate.csrf import SAFE_METHODS, has_token, is_foreign, is_from_browser
 from relaygw.web.gate.guards import LOGIN, LOGOUT, MAX_PATH, is_for_programs, is_free, route_path
 from relaygw.web.gate.identity import Identity, Principal, Role, set_principal
-from relaygw.web.problem import error_answer, store_answer
+from relaygw.web.page import error_answer, store_answer
 
 MAX_BODY_BYTES = 2**20
 MAX_LOGIN_BYTES = 8192
@@ -174,3 +179,55 @@ def _replayed(body: bytes, receive: Receive) -> Receive:
         return {"type": "http.request", "body": body, "more_body": False}
 
     return again
+
+
+HEADER = "x-csrf-token"
+FIELD = "csrf"
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
+_MAX_FIELDS = 5000
+_DEFAULT_PORT = {"http": 80, "https": 443}
+
+
+def is_foreign(connection: HTTPConnection, *, is_https: bool) -> bool:
+    """True when a browser says that another site's page, or none it knows, sends this."""
+    if connection.headers.get("sec-fetch-site", "none").lower() not in ("same-origin", "none"):
+        return True
+    origins = connection.headers.getlist("origin")
+    return bool(origins) and not (len(origins) == 1 and _is_ours(origins[0], connection, is_https))
+
+
+def is_from_browser(connection: HTTPConnection) -> bool:
+    """True when the sender is a page, for all that is known."""
+    return any(name in connection.headers for name in ("origin", "sec-fetch-site"))
+
+
+def _is_ours(origin: str, connection: HTTPConnection, is_https: bool) -> bool:
+    """Compare with the Host header; a proxy in between must hand that on as it is."""
+    ours = f"https://{connection.headers.get('host', '')}"
+    try:
+        told, own = urlsplit(origin), urlsplit(ours)
+        told_port, own_port = told.port, own.port
+    except ValueError:
+        return False
+    default = _DEFAULT_PORT.get(told.scheme)
+    if default is None or (is_https and told.scheme != "https"):
+        return False
+    return told.hostname == own.hostname and (told_port or default) == (own_port or default)
+
+
+def has_token(connection: HTTPConnection, body: bytes, expected: str) -> bool:
+    """True when the header or the form of a request has the token."""
+    given = connection.headers.get(HEADER) or form_field(connection, body, FIELD)
+    return hmac.compare_digest(given.encode(), expected.encode())
+
+
+def form_field(connection: HTTPConnection, body: bytes, name: str) -> str:
+    """Return a field of a urlencoded form, "" where there is none of that name."""
+    content_type = connection.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if content_type != "application/x-www-form-urlencoded":
+        return ""
+    try:
+        fields = parse_qs(body.decode(), keep_blank_values=True, max_num_fields=_MAX_FIELDS)
+    except ValueError:
+        return ""
+    return fields.get(name, [""])[0]

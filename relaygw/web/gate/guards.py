@@ -132,7 +132,7 @@ class Guards:
 
 LOGIN, LOGOUT = "/login", "/logout"
 _FREE = frozenset({LOGIN, "/healthz", "/livez", "/readyz"})
-_MACHINE = ("/api/", "/view/", "//view/", "/metrics")  # two slashes: see api/routes.py
+_MACHINE = ("/api/", "/view/", "//view/", "/metrics")  # two slashes: see app.py
 # what a browser takes for another host, or drops before it looks, is no path here
 _OWN_PATH = re.compile(r"/(?:[!-.0-\[\]-~][!-\[\]-~]*)?")
 _STEPS_UP = re.compile(r"/(?:\.|%2e){1,2}(?:/|$)", re.IGNORECASE)

@@ -28,10 +28,8 @@ from relaygw.settings.mode import Mode
 from relaygw.settings.model import Settings
 from relaygw.settings.web import WebToken, WebUser
 from relaygw.store.store import Store
-from relaygw.web.gate.credentials import Logins, Tokens
-from relaygw.web.gate.csrf import csrf_token
+from relaygw.web.gate.credentials import Logins, Sessions, Tokens, cookie_of, csrf_token, token_of
 from relaygw.web.gate.guards import is_for_programs, route_path
-from relaygw.web.gate.sessions import Sessions, cookie_of, token_of
 
 _STATE_KEY = "principal"
 

@@ -14,10 +14,10 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from relaygw.access import LOCKED_S, LoginBusy
-from relaygw.web.gate.csrf import form_field
+from relaygw.web.gate.access import form_field
+from relaygw.web.gate.credentials import cookie_of, forget_cookie, set_cookie
 from relaygw.web.gate.guards import LOGIN, LOGOUT, own_path
 from relaygw.web.gate.identity import Identity
-from relaygw.web.gate.sessions import cookie_of, forget_cookie, set_cookie
 from relaygw.web.page import redirect, render
 
 _WRONG = "Name or password is wrong."

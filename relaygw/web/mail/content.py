@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from itertools import chain
+from urllib.parse import quote
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -17,9 +18,9 @@ from starlette.routing import Route
 from relaygw.store.queue_entry import QueueEntry
 from relaygw.store.store import Store, read_content
 from relaygw.web.context import WebContext
+from relaygw.web.gate.guards import STRICT_HEADERS
 from relaygw.web.mail.html_page import MailPage, MailPages
-from relaygw.web.mail.mime_tree import Part, load_tree
-from relaygw.web.mail.parts import saved_headers
+from relaygw.web.mail.mime_tree import Part, file_name_of, load_tree
 
 Find = Callable[[Request], QueueEntry]
 """Returns the message that a request is about; raises 404 where there is none."""
@@ -31,6 +32,19 @@ FRAME_HEADERS = {
     ),
     "X-DNS-Prefetch-Control": "off",
 }
+
+
+def saved_headers(part: Part) -> dict[str, str]:
+    """Return the fields that make a browser save a part under its name."""
+    name = file_name_of(part)
+    plain = name.encode("ascii", "replace").decode().replace("?", "_")
+    return {
+        "Content-Disposition": (
+            f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(name, safe='')}"
+        ),
+        # should a browser show it all the same, then without an origin and without scripts
+        "Content-Security-Policy": STRICT_HEADERS["Content-Security-Policy"] + "; sandbox",
+    }
 
 
 def source_chunks(store: Store, entry: QueueEntry) -> Iterator[bytes]:

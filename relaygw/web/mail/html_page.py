@@ -11,10 +11,11 @@ look, lead nowhere, and have their target as tooltip.
 
 from __future__ import annotations
 
+import base64
 import re
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from html import escape
 from urllib.parse import quote, unquote
@@ -22,10 +23,9 @@ from urllib.parse import quote, unquote
 import nh3
 
 from relaygw.store.queue_entry import QueueEntry
-from relaygw.web.mail.css import filter_css
-from relaygw.web.mail.html_syntax import ALLOWED_TAGS, VOID_TAGS, Balance, Tag, tokens
+from relaygw.web.mail.html_syntax import ALLOWED_TAGS, VOID_TAGS, Balance, Tag, filter_css, tokens
+from relaygw.web.mail.mime_header import decode_words
 from relaygw.web.mail.mime_tree import MimeTree, Part, filed_ids
-from relaygw.web.mail.parts import pictures_of
 
 MAX_HTML_CHARACTERS = 2 * 2**20
 """How much HTML of a message is shown."""
@@ -46,6 +46,12 @@ _MARKS = {"&": "\ufdd0", "<": "\ufdd1", '"': "\ufdd2", ">": "\ufdd3", "\xa0": "\
 HIDE = str.maketrans(_MARKS | dict.fromkeys(_MARKS.values(), "\ufffd"))
 SHOW = str.maketrans({mark: escape(sign) for sign, mark in _MARKS.items()})
 
+MAX_PICTURE_BYTES = 2 * 2**20  # of one picture in its HTML
+MAX_PICTURES_BYTES = 8 * 2**20  # of all of them
+_PICTURES = frozenset(
+    {"image/png", "image/jpeg", "image/gif", "image/webp", "image/bmp", "image/avif",
+     "image/svg+xml"}
+)  # fmt: skip
 _MAX_LINK_TEXT = 200
 _MAX_TARGET = 4000
 _MAX_VALUE = 10_000
@@ -153,6 +159,32 @@ class MailPages:
             while sum(len(one.document) for one in self._kept.values()) > self._limit:
                 self._kept.popitem(last=False)
         return page
+
+
+def pictures_of(tree: MimeTree) -> Callable[[str], str | None]:
+    """Return what gives the data: address of the picture with a Content-ID, within limits."""
+    by_id = _by_content_id(tree.leaves)
+    left_bytes = MAX_PICTURES_BYTES
+
+    def picture(content_id: str) -> str | None:
+        nonlocal left_bytes
+        part = by_id.get(content_id)
+        size_bytes = part.end - part.start if part is not None else 0
+        if part is None or size_bytes > min(left_bytes, MAX_PICTURE_BYTES):
+            return None
+        left_bytes -= size_bytes
+        body = base64.b64encode(tree.body(part)).decode()
+        return f"data:{part.content_type};base64,{body}"
+
+    return picture
+
+
+def _by_content_id(parts: Iterable[Part]) -> dict[str, Part]:
+    found: dict[str, Part] = {}
+    for part in parts:
+        if part.content_id and part.content_type in _PICTURES:
+            found.setdefault(decode_words(part.content_id), part)
+    return found
 
 
 def html_part(tree: MimeTree) -> Part | None:

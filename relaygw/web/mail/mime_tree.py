@@ -28,6 +28,8 @@ _BYTES_A_CHARACTER = 4
 # bytes of content for one decoded byte, with line ends; quoted-printable may be nothing but these
 _RAW_BYTES = {"base64": 1.5, "quoted-printable": 4}
 
+_RESERVED_NAMES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)
+_UNSAFE = re.compile(r'[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069"*:<>?|]+')
 _MEDIA_TYPE = re.compile(r"[a-z0-9][a-z0-9!#$&^_.+-]{0,126}/[a-z0-9][a-z0-9!#$&^_.+-]{0,126}")
 
 
@@ -279,3 +281,15 @@ def filed_ids(tree: MimeTree) -> frozenset[str]:
     """Return the ids of the parts that are not read but filed."""
     inline, attachments = filed_parts(tree)
     return frozenset(part.part_id for part in (*inline, *attachments))
+
+
+def file_name_of(part: Part) -> str:
+    """Return a name that is safe to save under: no path, no control characters, not empty."""
+    name = part.file_name or part.content_id
+    name = re.split(r"[/\\]", _UNSAFE.sub("_", name))[-1].strip(" .")
+    if len(name) > 120:
+        stem, dot, ending = name.rpartition(".")
+        name = stem[:100] + dot + ending[:19] if stem else name[:120]
+    if _RESERVED_NAMES.match(name):
+        name = f"_{name}"
+    return name or f"part-{part.part_id}"

@@ -11,12 +11,11 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
+from relaygw.web import words
 from relaygw.web.mail.html_page import MAX_LINKS, Link, MailPage, Removed, html_part
 from relaygw.web.mail.mime_header import decode_text, decode_words
-from relaygw.web.mail.mime_tree import MimeTree, filed_ids
-from relaygw.web.mail.parts import MAX_LISTED_PARTS, part_lines
+from relaygw.web.mail.mime_tree import MimeTree, Part, file_name_of, filed_ids, filed_parts
 from relaygw.web.mail.text import text_of_html
-from relaygw.web.words import counted
 
 VIEWS = ("html", "text", "headers", "links", "parts", "source")
 MAX_TEXT_CHARACTERS = 512 * 1024
@@ -27,6 +26,9 @@ MAX_LISTED_FIELDS = 500
 _IN_TEXT = re.compile(r"\bhttps?://[^\s<>\"'\x00-\x1f]{1,4000}", re.IGNORECASE)
 _TRAILING = ".,;:!?)]}>"
 _LOOKS_LIKE_HOST = re.compile(r"(?:https?://)?((?:[a-z0-9-]+\.)+[a-z]{2,})(?:[:/?#]\S*)?", re.I)
+
+
+MAX_LISTED_PARTS = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,12 +156,12 @@ def _as_it_is(raw: bytes, limit_bytes: int, what: str) -> Shown:
 def _removed_words(removed: Removed) -> tuple[str, str]:
     """Return what of the HTML was not loaded, and what was taken out, "" for nothing."""
     not_loaded = [
-        counted(number, noun)
+        words.counted(number, noun)
         for number, noun in ((removed.images, "remote image"), (removed.sheets, "style sheet"))
         if number
     ]
     taken_out = [
-        counted(number, noun)
+        words.counted(number, noun)
         for number, noun in (
             (removed.scripts, "script"),
             (removed.forms, "form"),
@@ -200,6 +202,35 @@ def view_context(view: str, tree: MimeTree, page: MailPage | None) -> dict[str, 
         case "source":
             shown |= {"source": _as_it_is(tree.content, MAX_SOURCE_BYTES, "source")}
     return shown
+
+
+def part_lines(tree: MimeTree) -> list[dict[str, Any]]:
+    """Return attachments, then inline parts."""
+    inline, attachments = filed_parts(tree)
+    return [
+        *(_line(tree, part, is_inline=False) for part in attachments),
+        *(_line(tree, part, is_inline=True) for part in inline),
+    ]
+
+
+def _line(tree: MimeTree, part: Part, *, is_inline: bool) -> dict[str, Any]:
+    return {
+        "part_id": part.part_id,
+        "name": file_name_of(part),
+        "content_type": part.content_type,
+        "size": words.size(_decoded_bytes(tree, part)),
+        "is_inline": is_inline,
+    }
+
+
+def _decoded_bytes(tree: MimeTree, part: Part) -> int:
+    """Return about how large a part is; nothing is decoded for that."""
+    raw = part.end - part.start
+    if part.encoding != "base64":
+        return raw
+    letters = raw - 2 * tree.content.count(b"\r\n", part.start, part.end)
+    padding = tree.content.count(b"=", max(part.start, part.end - 4), part.end)
+    return max(0, letters * 3 // 4 - padding)
 
 
 def _unsubscribe(tree: MimeTree) -> list[str]:

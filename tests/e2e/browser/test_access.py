@@ -17,7 +17,7 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 from relaygw.mail.search import EVERYTHING
-from relaygw.web.gate.sessions import COOKIE
+from relaygw.web.gate.credentials import COOKIE
 from tests.e2e.gateway import Gateway
 
 PASSWORDS = {"vera": "the viewer's", "anna": "the admin's"}

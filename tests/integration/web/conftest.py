@@ -16,7 +16,7 @@ from relaygw.mail.state import RecipientState
 from relaygw.settings.model import Settings
 from relaygw.store.store import Store, open_store
 from relaygw.web.app import create_app
-from relaygw.web.dashboard.health import ReadyCheck
+from relaygw.web.dashboard.monitoring import ReadyCheck
 from relaygw.web.server import serve_web
 from tests.queues import make_queue
 

@@ -9,8 +9,7 @@ import httpx2
 import pytest
 
 from relaygw.settings.model import Settings
-from relaygw.web.gate.csrf import csrf_token
-from relaygw.web.gate.sessions import COOKIE, token_of
+from relaygw.web.gate.credentials import COOKIE, csrf_token, token_of
 from tests.integration.web.conftest import sandbox
 from tests.integration.web.people import PASSWORDS, with_logins
 

@@ -11,8 +11,7 @@ import pytest
 
 from relaygw import access
 from relaygw.web.gate.access import MAX_BODY_BYTES, MAX_LOGIN_BYTES
-from relaygw.web.gate.csrf import csrf_token
-from relaygw.web.gate.sessions import COOKIE, token_of
+from relaygw.web.gate.credentials import COOKIE, csrf_token, token_of
 from tests.integration.web.conftest import sandbox
 from tests.integration.web.people import PASSWORDS, ROLES, TOKENS, with_logins
 

@@ -13,7 +13,7 @@ from relaygw.settings.model import Settings
 from relaygw.store.instances import Instance
 from relaygw.store.store import Store
 from relaygw.web.app import create_app
-from relaygw.web.dashboard.health import STALE_AFTER_S
+from relaygw.web.dashboard.monitoring import STALE_AFTER_S
 from relaygw.web.server import serve_web
 
 Serve = Callable[..., Awaitable[httpx2.AsyncClient]]
@@ -74,7 +74,7 @@ async def test_ready_when_a_front_takes_mail(serve: Serve, store: Store) -> None
 async def test_a_silent_store_is_not_waited_for(
     serve: Serve, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("relaygw.web.dashboard.health.PATIENCE_S", 0.2)
+    monkeypatch.setattr("relaygw.web.dashboard.monitoring.READY_WITHIN_S", 0.2)
     asked, answer, looked = [], threading.Event(), threading.Event()
     look = store.instances.registered
 

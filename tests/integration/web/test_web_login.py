@@ -16,9 +16,8 @@ from relaygw.errors import StoreUnavailable
 from relaygw.settings.model import Settings
 from relaygw.store.sessions import Sessions
 from relaygw.store.store import Store
-from relaygw.web.gate import sessions
-from relaygw.web.gate.csrf import csrf_token
-from relaygw.web.gate.sessions import COOKIE, token_of
+from relaygw.web.gate import credentials
+from relaygw.web.gate.credentials import COOKIE, csrf_token, token_of
 from tests.integration.web.people import PASSWORDS, hash_of, with_logins
 
 Serve = Callable[..., Awaitable[httpx2.AsyncClient]]
@@ -148,12 +147,12 @@ async def test_logging_out_ends_the_session(serve: Serve, store: Store) -> None:
 
 
 async def test_a_session_ends_by_itself(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    now_ms = sessions.clock_ms()
-    monkeypatch.setattr(sessions, "clock_ms", lambda: now_ms)
+    now_ms = credentials.clock_ms()
+    monkeypatch.setattr(credentials, "clock_ms", lambda: now_ms)
     client = await serve(with_logins())
     await log_in(client, "vera")
     for _ in range(13):  # used each 11 hours: alive, until it is a week old
-        now_ms += sessions.IDLE_MS - 3_600_000
+        now_ms += credentials.IDLE_MS - 3_600_000
         assert (await client.get(MESSAGES)).status_code == 200
     now_ms += 100 * 3_600_000
     assert (await client.get(MESSAGES)).status_code == 401
@@ -162,14 +161,14 @@ async def test_a_session_ends_by_itself(serve: Serve, monkeypatch: pytest.Monkey
 async def test_no_session_is_older_than_a_week(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    began_ms = now_ms = sessions.clock_ms()
-    monkeypatch.setattr(sessions, "clock_ms", lambda: now_ms)
+    began_ms = now_ms = credentials.clock_ms()
+    monkeypatch.setattr(credentials, "clock_ms", lambda: now_ms)
     client = await serve(with_logins())
     await log_in(client, "vera")
     while (await client.get(MESSAGES)).status_code == 200:
         now_ms += 3_600_000
-        assert now_ms < began_ms + 2 * sessions.LONGEST_MS
-    assert now_ms == began_ms + sessions.LONGEST_MS
+        assert now_ms < began_ms + 2 * credentials.LONGEST_MS
+    assert now_ms == began_ms + credentials.LONGEST_MS
 
 
 def changed(settings: Settings, **changes: Any) -> Settings:
@@ -362,8 +361,8 @@ async def test_a_session_that_was_ended_stays_so(
     serve: Serve, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not even a request that was being answered meanwhile brings it back."""
-    now_ms = sessions.clock_ms()
-    monkeypatch.setattr(sessions, "clock_ms", lambda: now_ms)
+    now_ms = credentials.clock_ms()
+    monkeypatch.setattr(credentials, "clock_ms", lambda: now_ms)
     client = await serve(with_logins())
     await log_in(client, "vera")
     read, reads = Sessions.get, 0

@@ -28,8 +28,8 @@ from relaygw.store.holds import UNREACHABLE, Hold
 from relaygw.store.instances import Instance
 from relaygw.store.queue import LaneCount
 from relaygw.store.store import Store
-from relaygw.web.dashboard import metrics
-from relaygw.web.dashboard.metrics import LocalMetrics, MetricsPage
+from relaygw.web.dashboard import monitoring
+from relaygw.web.dashboard.monitoring import LocalMetrics, MetricsPage
 from relaygw.web.server import serve_web
 from tests.altered_store import AlteredStore
 from tests.builders import accepted
@@ -233,7 +233,7 @@ def slow(store: Store, tmp_path: Path) -> Iterator[SlowStore]:
 async def test_a_store_that_hangs_holds_up_no_scrape(
     slow: SlowStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(metrics, "PATIENCE_S", 0.2)
+    monkeypatch.setattr(monitoring, "SCRAPE_WITHIN_S", 0.2)
     async with serving(MetricsPage(slow, settings(), state_dir=tmp_path).app()) as client:
         for _ in range(3):
             assert (await scrape(client))("relaygw_store_up") == 0
@@ -251,7 +251,7 @@ async def test_many_scrapes_ask_the_store_once_in_a_while(
     async with serving(MetricsPage(slow, settings(), state_dir=tmp_path).app()) as client:
         await asyncio.gather(*(scrape(client) for _ in range(10)))
         assert slow.asked == 1
-        monkeypatch.setattr(metrics, "FRESH_S", 0.0)
+        monkeypatch.setattr(monitoring, "FRESH_S", 0.0)
         slow.intake.accept_batch([accepted(at_ms=now_ms())])
         asked = (await scrape(client))(
             "relaygw_queue_recipients", state="incoming", route="default"

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relaygw.store.watch import HISTORY_SLICE_MS, HistoryPoint
-from relaygw.web.dashboard.plots import HEIGHT, plot, span_of
+from relaygw.web.dashboard.overview import HEIGHT, plot, span_of
 
 NOW = 1_795_600_123_456
 

@@ -5,7 +5,7 @@ from starlette.datastructures import QueryParams
 
 from relaygw.mail.state import OPEN, DeliveryState
 from relaygw.operations.selectors import ANY_STATE
-from relaygw.web.problem import Problem
+from relaygw.web.page import Problem
 from relaygw.web.queue.selection import read_conditions
 
 NOW = 1_795_600_000_000

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from relaygw.web.gate.csrf import csrf_token, form_field, has_token
+from relaygw.web.gate.access import form_field, has_token
+from relaygw.web.gate.credentials import csrf_token
 from tests.tables import each_of
 from tests.unit.web.heads import connection
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from relaygw.web.gate.csrf import is_foreign, is_from_browser
+from relaygw.web.gate.access import is_foreign, is_from_browser
 from tests.tables import each_of
 from tests.unit.web.heads import connection
 

@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from relaygw.mail.content import ContentFacts
 from relaygw.store.queue_entry import QueueEntry
 from relaygw.store.sandbox import CapturedEntry
-from relaygw.web.mail.mime_tree import Part, read_tree
-from relaygw.web.mail.parts import file_name_of
+from relaygw.web.mail.mime_tree import Part, file_name_of, read_tree
 from relaygw.web.mail.text import MAX_SNIPPET_CHARACTERS, read_facts, text_of_html
 from relaygw.web.sandbox.api.message_json import (
     MAX_SHOWN_CHARACTERS,

@@ -18,8 +18,7 @@ from relaygw.mail.content import ContentFacts, hidden_recipients
 from relaygw.store.queue_entry import QueueEntry
 from relaygw.store.sandbox import CapturedEntry
 from relaygw.web.mail.mime_header import decode_words
-from relaygw.web.mail.mime_tree import MimeTree, Part, filed_parts
-from relaygw.web.mail.parts import file_name_of
+from relaygw.web.mail.mime_tree import MimeTree, Part, file_name_of, filed_parts
 from relaygw.web.mail.text import bodies_of, read_facts, text_of_html
 
 Json = dict[str, Any]

@@ -28,10 +28,9 @@ from relaygw.mail.search import EVERYTHING, MAX_CHARACTERS, MAX_TERMS, MailSearc
 from relaygw.store.queue_entry import QueueEntry
 from relaygw.store.sandbox import CapturedEntry
 from relaygw.web.context import WebContext
-from relaygw.web.mail.content import FRAME_HEADERS, read_part, source_chunks
+from relaygw.web.mail.content import FRAME_HEADERS, read_part, saved_headers, source_chunks
 from relaygw.web.mail.html_page import MAX_HTML_CHARACTERS, MailPages, html_part, mail_page
 from relaygw.web.mail.mime_tree import MimeTree, Part, load_tree
-from relaygw.web.mail.parts import saved_headers
 from relaygw.web.mail.views import ListedLink, listed_links
 from relaygw.web.sandbox.api.message_json import Json, headers_json, message_json, summary_json
 from relaygw.web.sandbox.captured import captured_of
