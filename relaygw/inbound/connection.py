@@ -15,14 +15,13 @@ from typing import TYPE_CHECKING, cast
 from aiosmtpd.smtp import SMTP
 
 from relaygw.inbound import replies
-from relaygw.inbound.clients import Client
 from relaygw.inbound.content import Arrival, ContentReader
 from relaygw.inbound.proxy import BadHeader, ProxyHeaderReader
 from relaygw.inbound.session import Envelope, Session
 from relaygw.inbound.tls import TlsLayer
 
 if TYPE_CHECKING:
-    from relaygw.inbound.listeners import ActiveListener
+    from relaygw.inbound.listeners import ActiveListener, Client
 
 BUFFER_BYTES = 128 * 1024
 # RFC 5321 section 4.5.3.2; what dribbles in byte by byte is cut earlier, and nobody stays for ever

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO
 
 from relaygw.mail.content import has_long_line, normalise_line_ends
+from relaygw.mail.source_header import rename_late
 
 END_OF_DATA = b"\r\n.\r\n"
 _LAST_LINE = b".\r\n"
@@ -124,6 +125,25 @@ class ReceivedContent:
             self._file.close()
         self._parts = []
         self.head = b""
+
+
+def without_late_fields(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """Yield `chunks` with X-Relaygw-Source renamed up to the end of the header.
+
+    For a header that is longer than a chunk: the sizes stay, since they are counted already.
+    """
+    held = next(chunks, b"")
+    for chunk in chunks:
+        joined = held + chunk  # a field may begin in one and end in the other
+        end = joined.find(b"\r\n\r\n")
+        block = joined if end < 0 else joined[: end + 2]
+        joined = rename_late(block) + joined[len(block) :]
+        yield joined[: len(held)]
+        held = joined[len(held) :]
+        if end >= 0:
+            break
+    yield held
+    yield from chunks
 
 
 class ContentReader:

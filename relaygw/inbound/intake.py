@@ -1,21 +1,28 @@
-"""From an envelope and content to a message ready to be stored: policy applied, source judged.
+"""From an envelope and content to a durable message: policy applied, source judged, committed.
 
 Every way in (SMTP, the maildrop, an import) goes through here, so that none has rules of its own.
 The word of another relaygw on where a message came from (X-Relaygw-Source) is taken from clients
 in `trust_source` of their listener only, and taken out of the content whoever sent it.
+
+Many messages share one synced transaction: a busy front shares each sync among all that wait, an
+idle one commits a message at once. What is too much to wait is refused.
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from email.utils import formatdate
 from pathlib import Path
+from typing import TypeVar
 
-from relaygw.errors import RelaygwError
-from relaygw.inbound.content import CHUNK_BYTES, ReceivedContent
+from relaygw.errors import AlreadyAccepted, IntakeFull, RelaygwError, StoreUnavailable, Unstorable
+from relaygw.inbound.content import CHUNK_BYTES, ReceivedContent, without_late_fields
 from relaygw.mail.clock import clock_ms
 from relaygw.mail.content import HeaderFacts, has_long_line, read_header, without_fields
 from relaygw.mail.envelope import (
@@ -27,19 +34,23 @@ from relaygw.mail.envelope import (
     QueueIdSource,
     Source,
 )
-from relaygw.mail.source_header import parse_source, rename_late
+from relaygw.mail.source_header import parse_source
 from relaygw.mail.state import RecipientState
 from relaygw.policy.admission import is_trusted, parse_client
 from relaygw.policy.recipients import Decision, Fate, Modes, RecipientPolicy, strictest
 from relaygw.policy.rewriter import Rewriter
 from relaygw.policy.router import CAPTURE_ROUTE, Router
-from relaygw.settings.listener import Listener
 from relaygw.settings.mode import Mode
 from relaygw.settings.model import Settings
-from relaygw.settings.routes import Route, Stream
+from relaygw.settings.routes import Stream
 from relaygw.settings.units import Network
+from relaygw.store.batch_writer import BatchWriter
+from relaygw.store.store import Store
 
 MAX_HOPS = 50
+MAX_BATCH_MESSAGES = 200
+MAX_BATCH_BYTES = 16 * 2**20
+MAX_PENDING_BYTES = 64 * 2**20
 _SPACE_CHECK_S = 1.0
 _STATES = {
     Fate.DELIVER: RecipientState.PENDING,
@@ -47,6 +58,10 @@ _STATES = {
     Fate.DROP: RecipientState.BLOCKED,
     Fate.REJECT: RecipientState.BLOCKED,  # where the sender cannot be told any more
 }
+
+
+T = TypeVar("T")
+Failure = StoreUnavailable | AlreadyAccepted
 
 
 class TooManyHops(RelaygwError):
@@ -89,7 +104,12 @@ class Intake:
         self._router = Router(settings.routes)
         self._policy = RecipientPolicy(settings.mode, settings.recipients)
         self._rewriter = Rewriter(settings.rewrite, settings.hostname)
-        self._sources = TrustedSources(settings.listeners)
+        self._trusted: dict[str, tuple[Network, ...]] = {}  # by listener: whose word is taken
+        for listener in settings.listeners:
+            name, networks = str(listener.bind), listener.trust_source
+            # two listeners on "any port" have one name: nobody is trusted unless both do
+            if self._trusted.setdefault(name, networks) != networks:
+                self._trusted[name] = ()
         self._ids = QueueIdSource()
         self._date_second = 0
         self._date = ""
@@ -106,7 +126,7 @@ class Intake:
         return self._has_space
 
     def resolve_sender(self, address: str) -> str:
-        """Return the envelope sender to use."""
+        """Return the sender as it is rewritten."""
         return self._rewriter.sender(address)
 
     def resolve_recipient(self, address: str, mode: Mode | None = None) -> ResolvedRecipient:
@@ -137,8 +157,11 @@ class Intake:
         message_id = facts.message_id or f"<{queue_id}@{self.hostname}>"
         added = self._added_fields(facts, queue_id, message_id, recipients, origin, now_ms)
         is_whole = facts.end < len(content.head) or not content.is_spooled
-        source, is_denied = self._sources.judge(origin.source, facts, is_whole=is_whole)
-        header = added + self._kept_fields(content.head[: facts.end], facts, is_whole=is_whole)
+        source, is_denied = self._judge_source(origin.source, facts, is_whole=is_whole)
+        kept = content.head[: facts.end]
+        if facts.source_fields and is_whole:
+            kept = without_fields(kept, facts.source_fields)
+        header = added + self._rewriter.headers(kept)
         head = header + content.head[facts.end :]
         size_bytes = content.size_bytes + len(head) - len(content.head)
         message = AcceptedMessage(
@@ -166,12 +189,6 @@ class Intake:
         chunks = content.chunks(head) if content.is_spooled else iter(())
         return message, chunks if is_whole else without_late_fields(chunks)
 
-    def _kept_fields(self, block: bytes, facts: HeaderFacts, *, is_whole: bool) -> bytes:
-        """Return the header as it came, rewritten, without what it told of its source."""
-        if facts.source_fields and is_whole:
-            block = without_fields(block, facts.source_fields)
-        return self._rewriter.headers(block)
-
     def _deliveries(
         self,
         sender: str,
@@ -182,7 +199,15 @@ class Intake:
         """Group the recipients by route; captured ones are filed under theirs, too."""
         groups: dict[str, tuple[Stream, list[NewRecipient]]] = {}
         for recipient in recipients:
-            route = self._route_for(sender, recipient, facts, origin.source)
+            route = None
+            if recipient.is_valid:
+                route = self._router.route_for(
+                    sender=sender,
+                    recipient=recipient.address,
+                    headers=facts.values,
+                    listener=origin.source.listener,
+                    user=origin.source.user,
+                )
             name = route.name if route else CAPTURE_ROUTE
             stream = route.stream if route else Stream.TRANSACTIONAL
             fate = recipient.decision.fate
@@ -202,19 +227,6 @@ class Intake:
             for name, (stream, members) in groups.items()
         )
 
-    def _route_for(
-        self, sender: str, recipient: ResolvedRecipient, facts: HeaderFacts, seen: Source
-    ) -> Route | None:
-        if not recipient.is_valid:
-            return None
-        return self._router.route_for(
-            sender=sender,
-            recipient=recipient.address,
-            headers=facts.values,
-            listener=seen.listener,
-            user=seen.user,
-        )
-
     def _added_fields(
         self,
         facts: HeaderFacts,
@@ -225,7 +237,10 @@ class Intake:
         now_ms: int,
     ) -> bytes:
         """Return Received (RFC 5321 section 4.4) and what RFC 6409 section 8 lets us add."""
-        date = self._formatted_date(now_ms // 1000)
+        if now_ms // 1000 != self._date_second:
+            self._date_second = now_ms // 1000
+            self._date = formatdate(self._date_second, localtime=True)
+        date = self._date
         lines = self._received(queue_id, recipients, origin, date)
         if not facts.has_date:
             lines += f"Date: {date}\r\n"
@@ -246,7 +261,9 @@ class Intake:
                 f"Received: by {self.hostname} (relaygw, from userid {source.uid})\r\n"
                 f"\tid {queue_id}; {date}\r\n"
             )
-        peer = f"unknown [{_literal(source.client)}]" if source.client else "local"
+        peer = "local"
+        if source.client:
+            peer = f"unknown [{'IPv6:' * (':' in source.client)}{source.client}]"
         given = recipients[0].original or recipients[0].address
         # not in UTF-8: our own trace must not make a message need 8BITMIME or SMTPUTF8
         is_told = len(recipients) == 1 and given.isascii()
@@ -257,29 +274,9 @@ class Intake:
             f"\t{date}\r\n"
         )
 
-    def _formatted_date(self, second: int) -> str:
-        if second != self._date_second:
-            self._date_second = second
-            self._date = formatdate(second, localtime=True)
-        return self._date
-
-
-def _literal(client: str) -> str:
-    return f"IPv6:{client}" if ":" in client else client
-
-
-class TrustedSources:
-    """The networks of each listener whose word on the source of mail is taken."""
-
-    def __init__(self, listeners: Iterable[Listener]) -> None:
-        self._networks: dict[str, tuple[Network, ...]] = {}
-        for listener in listeners:
-            name, networks = str(listener.bind), listener.trust_source
-            # two listeners on "any port" have one name: nobody is trusted unless both do
-            if self._networks.setdefault(name, networks) != networks:
-                self._networks[name] = ()
-
-    def judge(self, seen: Source, facts: HeaderFacts, *, is_whole: bool) -> tuple[Source, bool]:
+    def _judge_source(
+        self, seen: Source, facts: HeaderFacts, *, is_whole: bool
+    ) -> tuple[Source, bool]:
         """Return the source to record, and whether what the header told of it was not believed.
 
         The client, its HELO and the listener stay as seen. `is_whole` False: the header goes on
@@ -289,41 +286,108 @@ class TrustedSources:
             seen = replace(seen, script=facts.script)
         if facts.source is None:
             return seen, False
-        told = parse_source(facts.source) if is_whole and self._is_trusted(seen) else None
+        networks = self._trusted.get(seen.listener or "", ()) if is_whole else ()
+        told = None
+        if networks and seen.client and is_trusted(parse_client(seen.client), networks):
+            told = parse_source(facts.source)
         if told is None:
             return seen, True
-        return (
-            replace(
-                seen,
-                host=told.host,
-                uid=told.uid,
-                user=told.user if told.user is not None else seen.user,
-                script=told.script,
-            ),
-            False,
+        user = told.user if told.user is not None else seen.user
+        return replace(seen, host=told.host, uid=told.uid, user=user, script=told.script), False
+
+
+# --- the commit
+
+
+class GroupCommitter:
+    """Commits messages for all sessions of a front; owns the store's writing thread."""
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        committed: Callable[[Sequence[AcceptedMessage]], None],
+        wrote: Callable[[float], None] = lambda _seconds: None,
+    ) -> None:
+        self._store = store
+        self._wrote = wrote  # told by the store's thread how long a batch took
+        self._committed = committed
+        self._writer = BatchWriter[AcceptedMessage, Failure | None](
+            "commit", size=_batch_size, write_all=self._accept, refused=_failure, told=self._told
         )
+        # large content has a thread of its own: a small message waits for one chunk at most
+        self._bulk_thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="chunks")
+        self._pending_bytes = 0
 
-    def _is_trusted(self, seen: Source) -> bool:
-        networks = self._networks.get(seen.listener or "", ())
-        return bool(networks and seen.client) and is_trusted(
-            parse_client(seen.client or ""), networks
-        )
+    async def submit(self, message: AcceptedMessage) -> None:
+        """Return once `message` is durable; many callers share one transaction.
+
+        Raises StoreUnavailable (nothing stored), AlreadyAccepted (its drop id was stored before)
+        or IntakeFull (too much waits already). Cancelling the caller does not withdraw the message.
+        """
+        size_bytes = _size_bytes(message)
+        if self._pending_bytes + size_bytes > MAX_PENDING_BYTES:
+            raise IntakeFull(f"{self._pending_bytes} bytes wait to be written")
+        self._pending_bytes += size_bytes
+        failure = await self._writer.add(message)
+        if failure is not None:
+            raise failure
+
+    def work_aside(self, work: Callable[[], T]) -> asyncio.Future[T]:
+        """Run blocking work on large content where it holds up no small message."""
+        return asyncio.get_running_loop().run_in_executor(self._bulk_thread, work)
+
+    async def add_chunks(self, queue_id: str, chunks: Iterator[bytes]) -> None:
+        """Store the content of a large message ahead of it, each chunk in its own transaction.
+
+        `chunks` may block: it is read where it holds up no small message.
+        """
+        numbered = enumerate(chunks)
+        while await self.work_aside(lambda: self._store_next(queue_id, numbered)):
+            pass
+
+    def _store_next(self, queue_id: str, numbered: Iterator[tuple[int, bytes]]) -> bool:
+        for number, body in numbered:
+            self._store.intake.add_chunks(queue_id, number, [body])
+            return True
+        return False
+
+    async def drain(self) -> None:
+        """Return when nothing waits any more, and stop the threads."""
+        await self._writer.drain()
+        await asyncio.to_thread(self._bulk_thread.shutdown)
+
+    def _accept(self, messages: Sequence[AcceptedMessage]) -> list[Failure | None]:
+        began_s = time.monotonic()
+        self._store.intake.accept_batch(messages)
+        with contextlib.suppress(Exception):  # it is durable, whatever is wrong with counting
+            self._wrote(time.monotonic() - began_s)
+        return [None] * len(messages)
+
+    def _told(
+        self, messages: Sequence[AcceptedMessage], failures: Sequence[Failure | None]
+    ) -> None:
+        self._pending_bytes -= sum(map(_size_bytes, messages))
+        stored = [one for one, failure in zip(messages, failures, strict=True) if failure is None]
+        if stored:
+            self._committed(stored)
 
 
-def without_late_fields(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """Yield `chunks` with X-Relaygw-Source renamed up to the end of the header.
+def _batch_size(waiting: Sequence[AcceptedMessage]) -> int:
+    size_bytes = 0
+    for number, message in enumerate(waiting[:MAX_BATCH_MESSAGES]):
+        size_bytes += _size_bytes(message)
+        if number and size_bytes > MAX_BATCH_BYTES:
+            return number
+    return min(len(waiting), MAX_BATCH_MESSAGES)
 
-    For a header that is longer than a chunk: the sizes stay, since they are counted already.
-    """
-    held = next(chunks, b"")
-    for chunk in chunks:
-        joined = held + chunk  # a field may begin in one and end in the other
-        end = joined.find(b"\r\n\r\n")
-        block = joined if end < 0 else joined[: end + 2]
-        joined = rename_late(block) + joined[len(block) :]
-        yield joined[: len(held)]
-        held = joined[len(held) :]
-        if end >= 0:
-            break
-    yield held
-    yield from chunks
+
+def _size_bytes(message: AcceptedMessage) -> int:
+    return sum(map(len, message.content))
+
+
+def _failure(_: AcceptedMessage, error: Exception) -> Failure:
+    if isinstance(error, StoreUnavailable | AlreadyAccepted):
+        return error
+    # a defect is the front's trouble, never the client's
+    return Unstorable(f"{type(error).__name__}: {error}")

@@ -20,8 +20,7 @@ from typing import TypeVar
 from relaygw.errors import AlreadyAccepted, IntakeFull, StoreFull, StoreUnavailable, Unstorable
 from relaygw.inbound.drop_directory import MAX_LISTED, DropDirectory, Listing
 from relaygw.inbound.drop_file import Drop, DropBatch, DropReader, Unreadable
-from relaygw.inbound.group_commit import GroupCommitter
-from relaygw.inbound.intake import Intake
+from relaygw.inbound.intake import GroupCommitter, Intake
 from relaygw.inbound.local_mail import compose_local
 from relaygw.mail.drop import MAX_CONTENT_BYTES
 from relaygw.observe.maildrop import REASONS

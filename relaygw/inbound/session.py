@@ -1,8 +1,9 @@
-"""One SMTP session: what is known of its client, the command loop, EHLO, HELO, STARTTLS.
+"""One SMTP session: what is known of its client, the command loop, and all commands but AUTH.
 
-RFC 5321, 2034, 2920 (PIPELINING), 3207 (STARTTLS); the other commands have files of their own.
-Refusals are logged in Postfix's words. What may be a password is not: neither the argument of
-AUTH, nor lines behind an AUTH that was refused, which a client may send without waiting.
+RFC 5321, 1870, 2034, 2920 (PIPELINING), 3207 (STARTTLS), 6152, 6531. The answer to the final dot is
+250 once the message is durable, never before. Refusals are logged in Postfix's words. What may be a
+password is not: neither the argument of AUTH, nor lines behind an AUTH that was refused, which a
+client may send without waiting.
 """
 
 from __future__ import annotations
@@ -15,11 +16,16 @@ from typing import TYPE_CHECKING
 
 from aiosmtpd import smtp
 
-from relaygw.inbound import login, replies, transaction
+from relaygw.errors import IntakeFull, StoreFull, StoreUnavailable
+from relaygw.inbound import login, replies
+from relaygw.inbound.arguments import parse_mail, parse_rcpt
+from relaygw.inbound.content import ContentReader, ReceivedContent, TooMuchData
+from relaygw.inbound.intake import Origin, TooManyHops
 from relaygw.inbound.replies import Refusal
+from relaygw.mail.envelope import Source
 from relaygw.observe.events import Rejected
-from relaygw.policy.admission import may_log_in
-from relaygw.settings.mode import Mode
+from relaygw.policy.admission import may_log_in, must_log_in
+from relaygw.policy.recipients import Fate
 
 if TYPE_CHECKING:
     from relaygw.inbound.connection import Connection
@@ -28,9 +34,10 @@ if TYPE_CHECKING:
 MAX_COMMAND_BYTES = 2048
 MAX_ERRORS = 20  # as Postfix's smtpd_hard_error_limit
 MAX_JUNK_COMMANDS = 100  # as Postfix's smtpd_junk_command_limit
+RECIPIENT_OVERSHOOT = 1000  # beyond it every further recipient counts as an error
 
 _HELO = re.compile(rb"[!-~]{1,255}")
-_FOREIGN = {b"GET": "HTTP", b"POST": "HTTP", b"PUT": "HTTP", b"CONNECT": "HTTP"}
+_FOREIGN = frozenset({b"GET", b"POST", b"PUT", b"CONNECT"})
 _JUNK = frozenset({b"NOOP", b"RSET", b"VRFY", b"HELO", b"EHLO", b"HELP"})
 _NOT_IMPLEMENTED = frozenset({b"EXPN", b"TURN", b"ETRN", b"SAML", b"SEND", b"SOML", b"BDAT"})
 _NOT_AUTHORISED = frozenset({b"XCLIENT", b"XFORWARD"})
@@ -52,30 +59,12 @@ class Session(smtp.Session):
         super().__init__(connection.loop)
         self.connection = connection
         self.listener = connection.listener
-        self.login: login.Login | None = None
         self.junk_commands = 0
         self.failed_logins = 0
         self.may_hold_password = False  # the line at hand, from AUTH to the next real command
         self.has_told_of_source = False
         self._errors = 0
-        self._mode: Mode | None = None
-
-    @property
-    def mode(self) -> Mode:
-        """The mode that holds for this listener and user."""
-        if self._mode is None:
-            user = self.login.name if self.login is not None else None
-            self._mode = self.listener.intake.modes.of(self.listener.name, user)
-        return self._mode
-
-    @property
-    def transfer_protocol(self) -> str:
-        """The `with` clause of a Received field (RFC 3848, RFC 6531)."""
-        name = "SMTP"
-        if self.extended_smtp:
-            is_encrypted, has_login = self.connection.is_encrypted, self.login is not None
-            name = f"ESMTP{'S' if is_encrypted else ''}{'A' if has_login else ''}"
-        return f"UTF8{name.lstrip('E')}" if self.connection.envelope.smtp_utf8 else name
+        self.log_in(None)
 
     @property
     def is_login_offered(self) -> bool:
@@ -87,17 +76,14 @@ class Session(smtp.Session):
     @property
     def is_starttls_offered(self) -> bool:
         """True when the client could turn to TLS now; never without a certificate."""
-        certificate = self.listener.certificate
-        return (
-            certificate is not None
-            and not self.connection.is_encrypted
-            and certificate.context() is not None
-        )
+        certificate = None if self.connection.is_encrypted else self.listener.certificate
+        return certificate is not None and certificate.context() is not None
 
     def log_in(self, user: login.Login | None) -> None:
-        """From now on this is `user`'s session."""
+        """Make this the session of `user`."""
         self.login = user
-        self._mode = None
+        user_name = user.name if user is not None else None
+        self.mode = self.listener.intake.modes.of(self.listener.name, user_name)
 
     def forget(self) -> None:
         """Know nothing of the client any more: what it said before TLS may be forged."""
@@ -106,7 +92,7 @@ class Session(smtp.Session):
         self.log_in(None)
 
     async def serve(self) -> None:
-        """Serve commands until either side ends the session. Raises IncompleteReadError."""
+        """Serve commands until either side ends the session; raises IncompleteReadError."""
         connection = self.connection
         while not connection.is_done:
             await self._execute(await self._read_command())
@@ -183,9 +169,11 @@ class Session(smtp.Session):
             reply = replies.TOO_MANY_ERRORS
             self.connection.is_done = True
         self.connection.say(reply)
+        verb = line[:4].decode("ascii", "replace").strip().upper()
+        stage = verb if verb.isascii() and verb.isalpha() else "UNKNOWN"
         is_hidden = self.may_hold_password
         rejected = Rejected(
-            stage="AUTH" if is_hidden else _stage(line),
+            stage="AUTH" if is_hidden else stage,
             peer=self.connection.peer,
             reply=reply,
             sender=self.connection.envelope.mail_from or "",
@@ -196,15 +184,16 @@ class Session(smtp.Session):
         self.listener.log.write([rejected])
 
 
-def _stage(line: bytes) -> str:
-    """Return the verb of a command for the log, as far as it has one."""
-    verb = line[:4].decode("ascii", "replace").strip().upper()
-    return verb if verb.isascii() and verb.isalpha() else "UNKNOWN"
-
-
-async def _ehlo(session: Session, argument: bytes) -> None:
-    """Greet, and say what is possible now."""
-    _take_name(session, argument, is_extended=True)
+async def _greet(verb: str, session: Session, argument: bytes) -> None:
+    """Take the client's name; EHLO is told what is possible now."""
+    if not _HELO.fullmatch(argument):
+        raise Refusal(replies.BAD_ARGUMENT.format(usage=f"{verb} hostname"))
+    session.host_name = argument.decode("ascii")
+    session.extended_smtp = verb == "EHLO"
+    session.connection.reset_envelope()  # RFC 5321 section 4.1.4
+    if not session.extended_smtp:
+        session.connection.say(f"250 {session.connection.hostname}")
+        return
     limit = session.listener.settings.max_message_size
     starttls = "250-STARTTLS\r\n" if session.is_starttls_offered else ""
     auth = "250-AUTH PLAIN LOGIN\r\n" if session.is_login_offered else ""
@@ -214,22 +203,7 @@ async def _ehlo(session: Session, argument: bytes) -> None:
     )
 
 
-async def _helo(session: Session, argument: bytes) -> None:
-    _take_name(session, argument, is_extended=False)
-    session.connection.say(f"250 {session.connection.hostname}")
-
-
-def _take_name(session: Session, argument: bytes, *, is_extended: bool) -> None:
-    if not _HELO.fullmatch(argument):
-        usage = "EHLO hostname" if is_extended else "HELO hostname"
-        raise Refusal(replies.BAD_ARGUMENT.format(usage=usage))
-    session.host_name = argument.decode("ascii")
-    session.extended_smtp = is_extended
-    session.connection.reset_envelope()  # RFC 5321 section 4.1.4
-
-
 async def _starttls(session: Session, argument: bytes) -> None:
-    """Turn to TLS; what was said before does not count any more."""
     connection, certificate = session.connection, session.listener.certificate
     if argument:
         raise Refusal(replies.BAD_ARGUMENT.format(usage="STARTTLS"))
@@ -238,7 +212,7 @@ async def _starttls(session: Session, argument: bytes) -> None:
     if certificate is None:
         raise Refusal(replies.NOT_IMPLEMENTED)
     if connection.has_sent_ahead:
-        connection.is_done = True  # commands for the time behind TLS, by whoever is in between
+        connection.is_done = True  # commands for behind TLS, by whoever is in between
         raise Refusal(replies.UNSYNCHRONISED)
     context = certificate.context()
     if context is None:
@@ -247,6 +221,10 @@ async def _starttls(session: Session, argument: bytes) -> None:
     connection.say(replies.READY_FOR_TLS)
     await connection.start_tls(context)
     session.forget()
+
+
+async def _say(reply: str, session: Session, _argument: bytes) -> None:
+    session.connection.say(reply)
 
 
 async def _rset(session: Session, _argument: bytes) -> None:
@@ -259,18 +237,160 @@ async def _quit(session: Session, _argument: bytes) -> None:
     session.connection.is_done = True
 
 
-async def _say(reply: str, session: Session, _argument: bytes) -> None:
-    session.connection.say(reply)
+async def _mail(session: Session, argument: bytes) -> None:
+    connection, listener, login = session.connection, session.listener, session.login
+    if not session.host_name or connection.envelope.mail_from is not None:
+        expected = "nested MAIL command" if session.host_name else "send EHLO first"
+        raise Refusal(replies.BAD_SEQUENCE.format(expected=expected))
+    if must_log_in(listener.settings.auth, has_login=login is not None):
+        needs_tls = not session.is_login_offered and session.is_starttls_offered
+        raise Refusal(replies.TLS_REQUIRED if needs_tls else replies.LOGIN_REQUIRED)
+    address, smtputf8 = parse_mail(argument, limit_bytes=listener.settings.max_message_size)
+    sender = listener.intake.resolve_sender(address)
+    if login is not None and not login.may_send_as(sender):
+        raise Refusal(replies.SENDER_DENIED)
+    if not listener.intake.has_space():
+        connection.say(replies.NO_SPACE)
+        return
+    client = connection.client.address
+    if listener.rates is not None and not listener.rates.take(login.name if login else client):
+        raise Refusal(replies.TOO_FAST.format(client=client))
+    connection.envelope.mail_from = sender
+    connection.envelope.smtp_utf8 = smtputf8
+    connection.say(replies.OK_SENDER)
+
+
+async def _rcpt(session: Session, argument: bytes) -> None:
+    connection, listener = session.connection, session.listener
+    envelope = connection.envelope
+    if envelope.mail_from is None:
+        raise Refusal(replies.BAD_SEQUENCE.format(expected="need MAIL command"))
+    envelope.rcpt_commands += 1
+    surplus = envelope.rcpt_commands - listener.settings.max_recipients
+    if surplus > RECIPIENT_OVERSHOOT:
+        raise Refusal(replies.TOO_MANY_RECIPIENTS)
+    if surplus > 0:
+        connection.say(replies.TOO_MANY_RECIPIENTS)
+        return
+    if session.login is None and not connection.client.is_trusted:
+        raise Refusal(replies.RELAY_DENIED)
+    address = parse_rcpt(argument, smtputf8=envelope.smtp_utf8)
+    resolved = listener.intake.resolve_recipient(address, session.mode)
+    if resolved.decision.fate is Fate.REJECT:
+        raise Refusal(replies.RECIPIENT_REFUSED)
+    envelope.recipients.append(resolved)
+    connection.say(replies.OK_RECIPIENT)
+
+
+async def _data(session: Session, argument: bytes) -> None:
+    connection, listener = session.connection, session.listener
+    envelope = connection.envelope
+    if argument:
+        raise Refusal(replies.BAD_ARGUMENT.format(usage="DATA"))
+    if envelope.mail_from is None:
+        raise Refusal(replies.BAD_SEQUENCE.format(expected="need MAIL command"))
+    if not envelope.recipients:
+        raise Refusal(replies.NO_VALID_RECIPIENTS)
+    if connection.has_sent_ahead:
+        connection.is_done = True  # content before 354: another protocol is being spoken
+        raise Refusal(replies.UNSYNCHRONISED)
+    limit = listener.settings.max_message_size
+    reader = ContentReader(limit_bytes=limit, spool_directory=listener.intake.state_dir)
+    try:
+        await connection.receive(reader)
+        # only now: a session that reads content is not idle when the front stops
+        connection.reset_envelope()
+        if reader.is_large:
+            await listener.committer.work_aside(reader.work_up)
+        else:
+            reader.work_up()
+        connection.has_read(reader.content.raw_bytes)
+        await _accept(session, envelope, reader.content)
+    except TooMuchData:
+        connection.is_done = True
+        raise Refusal(replies.TOO_BIG.format(limit=limit)) from None
+    finally:
+        if connection.envelope is envelope:
+            connection.reset_envelope()
+        if reader.is_large:  # the end of a file may wait for the disk
+            listener.committer.work_aside(reader.content.close)
+        else:
+            reader.content.close()
+
+
+async def _accept(session: Session, envelope: Envelope, content: ReceivedContent) -> None:
+    connection, listener = session.connection, session.listener
+    if content.is_too_big:
+        raise Refusal(replies.TOO_BIG.format(limit=listener.settings.max_message_size))
+    if content.error is not None:
+        listener.note(f"warning: spool file: {content.error}; answered 452")
+        connection.say(replies.NO_SPACE)
+        return
+    try:
+        if content.is_spooled:
+            async with listener.large_message_turn:
+                await listener.committer.work_aside(content.read_head)
+                queue_id = await _store(session, envelope, content)
+        else:
+            content.read_head()
+            queue_id = await _store(session, envelope, content)
+    except TooManyHops:
+        raise Refusal(replies.TOO_MANY_HOPS) from None
+    except (StoreUnavailable, IntakeFull) as error:
+        is_full = isinstance(error, (StoreFull, IntakeFull))
+        reply = replies.NO_SPACE if is_full else replies.TROUBLE
+        listener.note(f"warning: {error}; answered {reply[:3]} to {connection.peer}")
+        connection.say(reply)
+        return
+    session.junk_commands = 0
+    connection.extend_session()
+    connection.say(f"250 2.0.0 Ok: queued as {queue_id}")
+
+
+async def _store(session: Session, envelope: Envelope, content: ReceivedContent) -> str:
+    """Return the queue id of the message once it is durable."""
+    listener, client = session.listener, session.connection.client
+    user = session.login.name if session.login is not None else None
+    protocol = "SMTP"  # RFC 3848, RFC 6531
+    if session.extended_smtp:
+        protocol = f"ESMTP{'S' * session.connection.is_encrypted}{'A' * (user is not None)}"
+    if envelope.smtp_utf8:
+        protocol = f"UTF8{protocol.lstrip('E')}"
+    origin = Origin(
+        source=Source(
+            client=client.address, helo=session.host_name, user=user, listener=listener.name
+        ),
+        client_key=client.key if user is None else user,
+        protocol=protocol,
+        smtputf8=envelope.smtp_utf8,
+        mode=session.mode,
+    )
+    message, chunks = listener.intake.compose(
+        sender=envelope.mail_from or "",
+        recipients=envelope.recipients,
+        content=content,
+        origin=origin,
+    )
+    if content.is_spooled:
+        await listener.committer.add_chunks(message.queue_id, chunks)
+    if message.has_denied_source and not session.has_told_of_source:
+        session.has_told_of_source = True
+        listener.note(
+            f"warning: {message.queue_id}: X-Relaygw-Source of {session.connection.peer} removed, "
+            "not believed; if it is a relaygw of yours, add it to trust_source of the listener"
+        )
+    await listener.committer.submit(message)
+    return message.queue_id
 
 
 _COMMANDS: dict[bytes, Callable[[Session, bytes], Awaitable[None]]] = {
-    b"EHLO": _ehlo,
-    b"HELO": _helo,
+    b"EHLO": partial(_greet, "EHLO"),
+    b"HELO": partial(_greet, "HELO"),
     b"STARTTLS": _starttls,
     b"AUTH": login.auth,
-    b"MAIL": transaction.mail,
-    b"RCPT": transaction.rcpt,
-    b"DATA": transaction.data,
+    b"MAIL": _mail,
+    b"RCPT": _rcpt,
+    b"DATA": _data,
     b"RSET": _rset,
     b"NOOP": partial(_say, replies.OK),
     b"VRFY": partial(_say, replies.VRFY),

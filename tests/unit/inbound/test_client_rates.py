@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from relaygw.inbound import clients
-from relaygw.inbound.clients import ClientRates
+from relaygw.inbound import listeners
+from relaygw.inbound.listeners import ClientRates
 from relaygw.settings.units import Rate
 
 
@@ -20,7 +20,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(clients, "time", clock)
+    monkeypatch.setattr(listeners, "time", clock)
     return clock
 
 
@@ -48,7 +48,7 @@ def test_less_than_one_a_period_is_one(clock: Clock) -> None:
 
 
 def test_the_table_does_not_grow_for_ever(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(clients, "_MAX_RATED", 10)
+    monkeypatch.setattr(listeners, "_MAX_RATED", 10)
     rates = ClientRates(Rate(2, 60.0))
     for number in range(1000):
         rates.take(str(number))

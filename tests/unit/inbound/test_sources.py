@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from relaygw.inbound.content import CHUNK_BYTES, MEMORY_BYTES, ReceivedContent
-from relaygw.inbound.intake import Intake, Origin, without_late_fields
+from relaygw.inbound.content import CHUNK_BYTES, MEMORY_BYTES, ReceivedContent, without_late_fields
+from relaygw.inbound.intake import Intake, Origin
 from relaygw.mail.content import normalise_line_ends
 from relaygw.mail.envelope import NO_REQUEST, AcceptedMessage, DsnRequest, Source
 from relaygw.mail.source_header import source_line
