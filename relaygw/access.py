@@ -149,7 +149,6 @@ def _fits(password_hash: str, password: bytes) -> bool:
 
 
 def _like(password_hash: str) -> str:
-    """Return a hash of no password that is as expensive to verify as `password_hash`."""
     of = argon2.extract_parameters(password_hash)
     return argon2.PasswordHasher(
         time_cost=of.time_cost,

@@ -117,7 +117,6 @@ def user_name() -> str:
 
 
 def _run_directories(environ: Mapping[str, str]) -> list[Path]:
-    """Return where entries may lie, the best place first."""
     chosen = environ.get("RELAYGW_RUN_DIR", "")
     if chosen:
         return [Path(chosen)]

@@ -109,8 +109,7 @@ def _chosen(settings: Settings, channel: str | None) -> dict[str, Alert]:
     name = channel if channel in named else by_number.get(channel, "")
     if name not in named:
         raise CommandFailed(
-            f"--channel {channel!r} is not one of the channels; write one of: {', '.join(named)}",
-            exit_code=os.EX_DATAERR,
+            f"--channel {channel!r} is not one of the channels; write one of: {', '.join(named)}"
         )
     return {name: named[name]}
 
@@ -118,7 +117,6 @@ def _chosen(settings: Settings, channel: str | None) -> dict[str, Alert]:
 async def _tell_all(
     invocation: Invocation, settings: Settings, chosen: dict[str, Alert]
 ) -> list[tuple[str, str, str, bool]]:
-    """Tell all at once; return name, target, what came of it, and whether it was told."""
     return list(
         await asyncio.gather(
             *(_tell(invocation, settings, name, alert) for name, alert in chosen.items())
@@ -153,7 +151,6 @@ async def _tell(
 
 
 def _in_trouble(invocation: Invocation) -> frozenset[str]:
-    """Return the providers in trouble; none when the queue is not there."""
     try:
         with invocation.open_store() as store:
             return frozenset(hold.key.partition(" ")[0] for hold in store.holds.in_force())

@@ -78,7 +78,6 @@ def _head_row() -> str:
 
 
 def _row(entry: AuditEntry) -> str:
-    """Return an entry on one line: what was asked for, else the first of its targets."""
     at = rfc3339(entry.at_ms)[:19].replace("T", " ")
     what = _detail(entry) or entry.target
     return (

@@ -14,14 +14,7 @@ from itertools import chain
 import click
 
 from relaygw.cli.check_summary import AskedMail, explain, routes_gone, summary, warnings
-from relaygw.cli.frame import (
-    Command,
-    CommandFailed,
-    Invocation,
-    address_of,
-    pass_invocation,
-    warn,
-)
+from relaygw.cli.frame import Command, CommandFailed, Invocation, address_of, pass_invocation, warn
 from relaygw.cli.text import as_json, printable
 from relaygw.policy.explanation import Explainer
 from relaygw.policy.recipients import AddressPatterns
@@ -99,7 +92,6 @@ def _address(text: str | None, option: str) -> str | None:
 
 
 def _check_known(settings: Settings, mail: AskedMail) -> None:
-    """Raise CommandFailed for a listener or user that there is not."""
     for option, name, known in (
         ("--listener", mail.listener, [str(one.bind) for one in settings.listeners]),
         ("--user", mail.user, [one.name for one in settings.users]),
@@ -107,8 +99,7 @@ def _check_known(settings: Settings, mail: AskedMail) -> None:
         if name is not None and name not in known:
             raise CommandFailed(
                 f"{option} {name!r} is not in the configuration; write one of: "
-                + (", ".join(known) or "none yet"),
-                exit_code=os.EX_DATAERR,
+                + (", ".join(known) or "none yet")
             )
 
 
@@ -122,7 +113,6 @@ def _tell(invocation: Invocation, loaded: LoadedSettings, mail: AskedMail) -> No
 
 
 def _check_online(settings: Settings, mail: AskedMail, *, wants_json: bool) -> int:
-    """Check all providers with the senders known, or those of one route with one sender."""
     rewriter = Rewriter(settings.rewrite, settings.hostname)
     senders: dict[str, tuple[str, ...]]
     if mail.sender is None:
@@ -144,7 +134,6 @@ def _check_online(settings: Settings, mail: AskedMail, *, wants_json: bool) -> i
 
 
 def _known_senders(settings: Settings, name: str) -> tuple[str, ...]:
-    """Return the whole addresses that the configuration sends as by this provider."""
     patterns = [
         *settings.providers[name].senders,
         *(entry for route in settings.routes if name in route.providers for entry in route.sender),
@@ -158,8 +147,6 @@ def _may_send(provider: Provider, sender: str) -> bool:
 
 
 class _OnlineCheck:
-    """Starts the checks and prints what comes in."""
-
     def __init__(self, settings: Settings, *, wants_json: bool) -> None:
         self._settings = settings
         self._wants_json = wants_json

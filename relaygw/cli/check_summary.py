@@ -162,13 +162,11 @@ def _log_problem(log: Log) -> str | None:
 
 
 def _provider_words(provider: Provider) -> str:
-    """Return where a provider is and how it is spoken to."""
     auth = "AUTH" if provider.has_credentials else "no AUTH"
     return f"{provider.host}:{provider.port}, {_TLS_WORDS[provider.tls.value]}, {auth}"
 
 
 def _listener_words(listener: Listener, *, has_users: bool) -> str:
-    """Return who may send through a listener, and how."""
     networks = ", ".join(map(str, listener.allow)) or "nobody"
     # no password is taken in clear over a network
     can_log_in = has_users and (listener.tls.mode != "off" or listener.bind.is_loopback)
@@ -182,7 +180,6 @@ def _listener_words(listener: Listener, *, has_users: bool) -> str:
 
 
 def _web_words(settings: Settings) -> str:
-    """Return who may look at captured mail."""
     web = settings.web
     if web.has_logins:
         kinds = (("user", len(web.users)), ("token", len(web.tokens)))
@@ -230,7 +227,6 @@ def explain(settings: Settings, mail: AskedMail) -> Iterator[str]:
 
 
 def _field_lines(settings: Settings, mail: AskedMail) -> Iterator[str]:
-    """Yield what happens to fields in which a provider reads recipients."""
     source = Source(listener=mail.listener, user=mail.user)
     rule = Screen(settings).field_rule(source, settings.mode)
     if rule is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -81,7 +80,6 @@ def _likely(classifier: Classifier, reply: SmtpReply) -> str:
 
 
 def _classifier(invocation: Invocation, name: str) -> tuple[Classifier, dict[str, str]]:
-    """Return what judges the replies of `name`, and where its own rows stand."""
     providers: dict[str, Provider] = {}
     origins: Mapping[str, str] = {}
     try:
@@ -119,8 +117,7 @@ def _parsed(text: str) -> SmtpReply:
     except ReplyInvalid as error:
         raise CommandFailed(
             f"{error}; write code and text as the provider sent them, such as "
-            "'451 4.3.0 Try again later'",
-            exit_code=os.EX_DATAERR,
+            "'451 4.3.0 Try again later'"
         ) from error
     return reply
 

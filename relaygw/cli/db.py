@@ -8,15 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from relaygw.cli.frame import (
-    CommandFailed,
-    Group,
-    Invocation,
-    check_queue_file,
-    pass_invocation,
-)
-from relaygw.cli.progress import Progress
-from relaygw.cli.text import printable
+from relaygw.cli.frame import CommandFailed, Group, Invocation, check_queue_file, pass_invocation
+from relaygw.cli.text import Progress, printable
 from relaygw.mail.words import counted
 
 if TYPE_CHECKING:
@@ -59,7 +52,7 @@ def check_db(invocation: Invocation) -> None:
         check_queue_file(loaded.settings.queue.url)
     problems = roles.examine_queue(loaded)
     if problems:
-        raise CommandFailed("\n".join([*problems, _REMEDY]), exit_code=os.EX_DATAERR)
+        raise CommandFailed("\n".join([*problems, _REMEDY]))
     roles.check_schema(loaded)
     click.echo("the queue has the schema of this version")
 
@@ -79,8 +72,7 @@ def recover(invocation: Invocation, release: bool) -> None:
 
     if loaded.settings.queue.is_postgres:
         raise CommandFailed(
-            "this is for SQLite; restore a backup of the PostgreSQL database",
-            exit_code=os.EX_USAGE,
+            "this is for SQLite; restore a backup of the PostgreSQL database", exit_code=os.EX_USAGE
         )
     check_queue_file(loaded.settings.queue.url)
     progress = Progress("messages read")

@@ -17,13 +17,16 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import click
 
 from relaygw import service_file
-from relaygw.cli.drain_report import Left, as_object, count_drops, count_left, read_remains, told
 from relaygw.cli.frame import (
     PROGRAM,
     Command,
@@ -33,14 +36,19 @@ from relaygw.cli.frame import (
     pass_invocation,
     warn,
 )
+from relaygw.cli.mail_change import SHOWN_ROWS
 from relaygw.cli.selection import PAGE_MESSAGES, take_duration
-from relaygw.cli.text import as_json, printable
+from relaygw.cli.text import as_json, print_lines, printable
 from relaygw.errors import StoreUnavailable
 from relaygw.mail.clock import clock_ms
-from relaygw.mail.state import DeliveryState
+from relaygw.mail.drop import is_complete
+from relaygw.mail.state import OPEN, DeliveryState
+from relaygw.mail.words import fields
 from relaygw.operations.queue_actions import RETRY, Order, change_queued
 from relaygw.operations.status import SILENT_AFTER_S
+from relaygw.store.holds import Hold
 from relaygw.store.instances import silent_incarnations
+from relaygw.store.queue import LaneCount
 from relaygw.store.queue_entry import QueueEntry
 from relaygw.store.selection import Selection
 from relaygw.store.store import Store
@@ -50,9 +58,10 @@ RETRY_EVERY_S = 5.0
 _LOOK_S = 0.25
 _SOON_MS = 1000  # mail that is due so soon needs no help
 _LOOK_SHARE = 4  # of a large queue, looking takes at most one part in so many and one
-
-_D = DeliveryState
+_MAX_READ = 1000  # messages whose reasons are told
+_MAX_REASONS = 10
 _STEP_S = 0.1
+_D = DeliveryState
 
 
 @click.command(cls=Command)
@@ -76,47 +85,42 @@ def drain(invocation: Invocation, wait_s: float, grace_s: float, wants_json: boo
     loaded = invocation.load_running()
     path = loaded.settings.maildrop.path
     maildrop = Path(path) if path else None
-    if loaded.settings.queue.is_postgres:
-        return leave(
-            loaded.state_dir,
-            maildrop=maildrop,
-            grace_s=grace_s,
-            wait_s=wait_s,
-            wants_json=wants_json,
-        )
     began_s = time.monotonic()
+    if loaded.settings.queue.is_postgres:
+        files = _leave(loaded.state_dir, maildrop, grace_s, began_s=began_s, wait_s=wait_s)
+        if wants_json:
+            waited_s = round(time.monotonic() - began_s, 3)
+            click.echo(as_json({"drained": not files, "waited_s": waited_s, "maildrop": files}))
+        elif not files:
+            click.echo("stopped; the other instances have its mail")
+        return os.EX_TEMPFAIL if files else os.EX_OK
     with invocation.open_store(loaded) as store:
         _check_worker(store)
-        run = Drain(
-            store,
-            maildrop=maildrop,
-            actor=login_name(),
-            wake=lambda: roles.wake_workers(loaded),
-        )
         progress = _Progress()
+        wake = partial(roles.wake_workers, loaded)
+        run = Drain(store, maildrop=maildrop, actor=login_name(), wake=wake)
         try:
             left = run.run(wait_s, show=progress.show)
         finally:
             progress.close()
-        remains = read_remains(store, left)
+        remains = _read_remains(store, left)
+    waited_s = time.monotonic() - began_s
     if wants_json:
-        click.echo(as_json(as_object(remains, time.monotonic() - began_s)))
+        click.echo(as_json(_as_object(remains, waited_s)))
     else:
-        for line in told(remains, time.monotonic() - began_s):
-            click.echo(printable(line))
+        print_lines(map(printable, _told(remains, waited_s)))
     return os.EX_OK if left.is_empty else os.EX_TEMPFAIL
 
 
 def _check_worker(store: Store) -> None:
     instances = store.instances.registered()
     silent = silent_incarnations(instances, SILENT_AFTER_S, now_ms=clock_ms())
-    for one in instances:
-        if one.role == "delivery" and one.state == "running" and one.incarnation not in silent:
-            return
-    raise CommandFailed(
-        "no delivery worker runs, so nothing can be sent; start it: relaygw serve",
-        exit_code=os.EX_UNAVAILABLE,
-    )
+    running = [one for one in instances if one.role == "delivery" and one.state == "running"]
+    if all(one.incarnation in silent for one in running):
+        raise CommandFailed(
+            "no delivery worker runs, so nothing can be sent; start it: relaygw serve",
+            exit_code=os.EX_UNAVAILABLE,
+        )
 
 
 class _Progress:
@@ -166,7 +170,9 @@ class Drain:
                 if began_s - retried_s >= RETRY_EVERY_S:
                     self._make_due()
                     retried_s = time.monotonic()
-                now = count_left(self._store, self._maildrop)
+                # the maildrop first, since mail goes from there into the queue
+                files = count_drops(self._maildrop)
+                now = Left(files=files, lanes=tuple(self._store.queue.counts()))
                 show(now)
                 if now.is_over or time.monotonic() >= deadline_s:
                     return now
@@ -178,7 +184,6 @@ class Drain:
             time.sleep(max(0.0, min(left_s, max(_LOOK_S, _LOOK_SHARE * took_s))))
 
     def _make_due(self) -> None:
-        """Make deferred mail due now."""
         selection = Selection(states=frozenset({_D.DEFERRED}))
         order = Order(actor=self._actor, detail="drain", is_forced=True)  # once: _may_be_made_due
         now_ms = clock_ms()
@@ -198,11 +203,10 @@ class Drain:
         return self._rounds == 0 or not any(part.is_in_doubt for part in waiting)
 
 
-def leave(
-    state_dir: Path, *, maildrop: Path | None, grace_s: float, wait_s: float, wants_json: bool
+def _leave(
+    state_dir: Path, maildrop: Path | None, grace_s: float, *, began_s: float, wait_s: float
 ) -> int:
-    """Stop the gateway of a state directory within `wait_s`; return the exit code."""
-    began_s = time.monotonic()
+    """Stop the gateway of a state directory within `wait_s`; return what is in the maildrop."""
     pid = service_file.running_service(state_dir)
     if pid is None:
         raise CommandFailed(
@@ -232,14 +236,121 @@ def leave(
     finally:
         mark.unlink(missing_ok=True)
     files = count_drops(maildrop)
-    if wants_json:
-        waited_s = round(time.monotonic() - began_s, 3)
-        click.echo(as_json({"drained": not files, "waited_s": waited_s, "maildrop": files}))
-    elif not files:
-        click.echo("stopped; the other instances have its mail")
     if files:
         warn(
             f"stopped, but {files} messages lie in the maildrop {maildrop} of this machine, where "
             "no other instance sees them; start the gateway again and then: relaygw drain"
         )
-    return os.EX_TEMPFAIL if files else os.EX_OK
+    return files
+
+
+# --- what is left, and why -----------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Left:
+    """What is left at one moment."""
+
+    files: int  # in the maildrop
+    lanes: tuple[LaneCount, ...]
+
+    @property
+    def is_empty(self) -> bool:
+        """True when nothing is left, held mail included."""
+        return not self.files and not self.lanes
+
+    @property
+    def is_over(self) -> bool:
+        """True when waiting changes nothing: no mail is left that anything would send."""
+        return not self.files and all(lane.state is _D.HELD for lane in self.lanes)
+
+    def __str__(self) -> str:
+        numbers: Counter[DeliveryState] = Counter()
+        for lane in self.lanes:
+            numbers[lane.state] += lane.deliveries
+        waiting = numbers[_D.INCOMING] + numbers[_D.DEFERRED]
+        return (
+            f"{self.files} in the maildrop, {waiting} waiting, {numbers[_D.ACTIVE]} being sent, "
+            f"{numbers[_D.HELD]} held"
+        )
+
+
+def count_drops(maildrop: Path | None) -> int:
+    """Return how many messages lie in the maildrop, 0 without one.
+
+    Raises CommandFailed if nobody may know.
+    """
+    if maildrop is None:
+        return 0
+    try:
+        with os.scandir(maildrop) as entries:
+            return sum(is_complete(entry.name) for entry in entries)
+    except FileNotFoundError:
+        return 0
+    except OSError as error:
+        raise CommandFailed(
+            f"maildrop {maildrop}: {error.strerror}; run this as relaygw's user",
+            exit_code=os.EX_UNAVAILABLE,
+        ) from error
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Remains:
+    left: Left
+    reasons: list[tuple[str, str, int]]  # route, reason, deliveries; the most first
+    held: list[tuple[str, str, str]]  # queue id, route, reason
+    holds: list[Hold]
+
+
+def _read_remains(store: Store, left: Left) -> _Remains:
+    reasons: Counter[tuple[str, str]] = Counter()
+    held = []
+    for entry in [] if left.is_empty else store.queue.search(Selection(), limit=_MAX_READ):
+        for part in entry.deliveries:
+            if part.state is _D.HELD:
+                held.append((entry.queue_id, part.route, part.reason or ""))
+            elif part.state in OPEN:
+                # mail that was made due has only its recipients' replies
+                mine = (one for one in entry.recipients if one.delivery_no == part.delivery_no)
+                told = filter(None, (part.reason, *(one.reply for one in mine)))
+                reasons[part.route, next(told, "not tried yet")] += 1
+    return _Remains(
+        left=left,
+        reasons=[(*what, number) for what, number in reasons.most_common(_MAX_REASONS)],
+        held=held,
+        holds=[] if left.is_empty else store.holds.in_force(),
+    )
+
+
+def _told(remains: _Remains, waited_s: float) -> Iterator[str]:
+    left = remains.left
+    if left.is_empty:
+        yield "drained: nothing is left"
+        return
+    yield f"not drained after {waited_s:.0f} s: {left}"
+    for lane in left.lanes:
+        yield f"route {lane.route} ({lane.stream}): {lane.deliveries} {lane.state.value}"
+    for route, reason, number in remains.reasons:
+        yield f"route {route}: {number} of these: {reason}"
+    for hold in remains.holds:
+        yield f"{hold.scope} {hold.key} is held: {hold.reason}; {hold.remedy}"
+    for queue_id, route, reason in remains.held[:SHOWN_ROWS]:
+        yield f"{queue_id} is held on route {route}: {reason}; see: {PROGRAM} queue release"
+    if len(remains.held) > SHOWN_ROWS:
+        yield f"... and {len(remains.held) - SHOWN_ROWS} more held"
+    if left.files:
+        yield "the maildrop is not empty: relaygw status says why"
+
+
+def _as_object(remains: _Remains, waited_s: float) -> dict[str, Any]:
+    left = remains.left
+    of_reason, of_held = ("route", "reason", "deliveries"), ("queue_id", "route", "reason")
+    return {
+        "drained": left.is_empty,
+        "waited_s": round(waited_s, 3),
+        "maildrop": left.files,
+        "lanes": [fields(one, "route", "stream", "state", "deliveries") for one in left.lanes],
+        "reasons": [dict(zip(of_reason, one, strict=True)) for one in remains.reasons],
+        "held": [dict(zip(of_held, one, strict=True)) for one in remains.held],
+        "holds": [fields(one, "scope", "key", "reason", "remedy") for one in remains.holds],
+    }

@@ -66,7 +66,7 @@ _EXIT_CODES: tuple[tuple[type[Exception], int], ...] = (
 class CommandFailed(RelaygwError):
     """A command cannot do what it was asked; `exit_code` says which kind of failure it is."""
 
-    def __init__(self, problem: str, *, exit_code: int) -> None:
+    def __init__(self, problem: str, *, exit_code: int = os.EX_DATAERR) -> None:
         super().__init__(problem)
         self.exit_code = exit_code
 
@@ -151,8 +151,7 @@ def address_of(text: str, option: str, check: Callable[[str], object] = check_ad
         check(bare)
     except InvalidAddress as error:
         raise CommandFailed(
-            f"{option} {text!r} is not an address: {error}; write LOCALPART@DOMAIN",
-            exit_code=os.EX_DATAERR,
+            f"{option} {text!r} is not an address: {error}; write LOCALPART@DOMAIN"
         ) from error
     return bare
 
@@ -179,7 +178,6 @@ def _take_debug(ctx: click.Context, _option: click.Parameter, value: bool) -> No
 
 
 def _global_options() -> list[click.Parameter]:
-    """Return the options that stand anywhere in a command line."""
     return [
         click.Option(
             ["--config"],
@@ -213,7 +211,6 @@ TEXT = _Text()
 
 
 def _use_storable_text(params: list[click.Parameter]) -> None:
-    """Let all parameters of a command that are text, and no names of files, be checked."""
     for one in params:
         if isinstance(one.type, click.types.StringParamType):
             one.type = TEXT

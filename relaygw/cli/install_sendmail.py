@@ -157,7 +157,6 @@ class Programs:
         return _MARK in path.read_text(errors="replace")
 
     def _make_maildrop(self, path: Path, group: str | None, state_dir: Path) -> Iterator[str]:
-        """Make the directory for the user whom the gateway's state belongs to."""
         from relaygw.inbound.drop_directory import DropDirectory
 
         DropDirectory(path, group).close()
@@ -182,7 +181,6 @@ class Programs:
 
 
 def _interpreter() -> Path:
-    """Return the interpreter itself, not the environment's link to it."""
     return Path(getattr(sys, "_base_executable", sys.executable)).resolve()
 
 

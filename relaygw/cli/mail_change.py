@@ -7,19 +7,19 @@ holds a message right now, else 0.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import sys
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import click
 
 from relaygw.cli.frame import Invocation, warn
 from relaygw.cli.messages import head_row, row
-from relaygw.cli.progress import Progress
 from relaygw.cli.selection import STDIN, Choice, Decorator
-from relaygw.cli.text import as_json, terminal_width
+from relaygw.cli.text import Progress, as_json, print_lines, terminal_width
 from relaygw.mail.clock import clock_ms
 from relaygw.mail.words import counted
 from relaygw.operations.queue_actions import LeftAlone, Result, batches
@@ -59,25 +59,12 @@ class Task:
     warning: str = ""  # told before the question
 
 
-@dataclass(slots=True)
-class _Gathered:
-    ready: list[str] = field(default_factory=list)
-    rows: list[str] = field(default_factory=list)
-    left: list[LeftAlone] = field(default_factory=list)
-    missing: list[str] = field(default_factory=list)
-
-
 def take_answer(given: dict[str, Any]) -> Answer:
     """Take the values of CHANGE_OPTIONS out of `given`.
 
     Raises UsageError when there is nobody to ask.
     """
-    answer = Answer(
-        is_all=given.pop("is_all"),
-        is_sure=given.pop("is_sure"),
-        is_dry_run=given.pop("is_dry_run"),
-        wants_json=given.pop("wants_json"),
-    )
+    answer = Answer(**{one.name: given.pop(one.name) for one in dataclasses.fields(Answer)})
     reads_stdin = STDIN in (*given["queue_ids"], *given["id_options"])
     if (reads_stdin or answer.wants_json) and not (answer.is_sure or answer.is_dry_run):
         what = "ids on stdin" if reads_stdin else "--json"
@@ -102,25 +89,41 @@ def carry_through(
     answer: Answer,
 ) -> int:
     """Do `task` to `entries` after asking; return the exit code."""
-    gathered = _gather(entries, task, choice)
-    if not answer.wants_json:
-        _show(gathered)
-    left = gathered.left
-    question = f"{task.verb} {counted(len(gathered.ready), 'message')}{task.aim}?"
-    if gathered.ready and task.warning:
+    ready: list[str] = []
+    rows: list[str] = []
+    left: list[LeftAlone] = []
+    width, now_ms = terminal_width(), clock_ms()
+    progress = Progress("messages found")
+    for entry in entries:
+        progress.tell(len(ready) + len(left))
+        obstacle = task.judge(entry)
+        if obstacle is not None:
+            left.append(obstacle)
+            continue
+        ready.append(entry.queue_id)
+        if len(rows) < SHOWN_ROWS:
+            rows.append(row(entry, now_ms, width=width))
+    progress.end()
+    missing = choice.missing({*ready, *(one.queue_id for one in left)})
+    if rows and not answer.wants_json:
+        print_lines([head_row(width), *rows])
+        if len(ready) > len(rows):
+            click.echo(f"... and {len(ready) - len(rows)} more")
+    question = f"{task.verb} {counted(len(ready), 'message')}{task.aim}?"
+    if ready and task.warning:
         warn(task.warning)
-    if gathered.ready and may_go_on(question, answer):
-        result = _carry_out(gathered.ready, task)
+    if ready and may_go_on(question, answer):
+        result = _carry_out(ready, task)
         invocation.wake_workers()
-        left = [*left, *result.left]
+        left += result.left
         _report(result.changed, left, task, answer)
-    elif answer.is_dry_run or not gathered.ready:
-        _report(gathered.ready, left, task, answer)
+    elif answer.is_dry_run or not ready:
+        _report(ready, left, task, answer)
     else:
         click.echo("nothing changed")
-        return 0
-    tell_missing(gathered.missing)
-    return _exit_code(left, gathered.missing, task)
+        return os.EX_OK
+    tell_missing(missing)
+    return exit_code_of(left, is_partial=bool(missing), waits=task.waits_for_workers)
 
 
 def _carry_out(ready: list[str], task: Task) -> Result:
@@ -141,37 +144,6 @@ def _carry_out(ready: list[str], task: Task) -> Result:
         raise
     progress.end()
     return Result(changed=tuple(changed), left=tuple(left))
-
-
-def _gather(entries: Iterable[QueueEntry], task: Task, choice: Choice) -> _Gathered:
-    gathered = _Gathered()
-    present: set[str] = set()
-    width, now_ms = terminal_width(), clock_ms()
-    progress = Progress("messages found")
-    for entry in entries:
-        progress.tell(len(present))
-        present.add(entry.queue_id)
-        obstacle = task.judge(entry)
-        if obstacle is not None:
-            gathered.left.append(obstacle)
-            continue
-        gathered.ready.append(entry.queue_id)
-        if len(gathered.rows) < SHOWN_ROWS:
-            gathered.rows.append(row(entry, now_ms, width=width))
-    progress.end()
-    gathered.missing = choice.missing(present)
-    return gathered
-
-
-def _show(gathered: _Gathered) -> None:
-    if not gathered.rows:
-        return
-    click.echo(head_row(terminal_width()))
-    for line in gathered.rows:
-        click.echo(line)
-    more = len(gathered.ready) - len(gathered.rows)
-    if more:
-        click.echo(f"... and {more} more")
 
 
 def tell_missing(ids: Iterable[str]) -> None:
@@ -199,26 +171,24 @@ def raise_if_alone(remedy: str) -> None:
         raise click.UsageError(f"nobody answered; {remedy}") from None
 
 
-def _report(changed: Iterable[str], left: list[LeftAlone], task: Task, answer: Answer) -> None:
-    changed = list(changed)
+def _report(changed: Sequence[str], left: list[LeftAlone], task: Task, answer: Answer) -> None:
+    done = f"would be {task.done}" if answer.is_dry_run else task.done
     if answer.wants_json:
-        outcome = f"would be {task.done}" if answer.is_dry_run else task.done
-        for queue_id in changed:
-            click.echo(as_json({"queue_id": queue_id, "result": outcome, "reason": None}))
-        for one in left:
-            click.echo(
-                as_json({"queue_id": one.queue_id, "result": "left alone", "reason": one.why})
-            )
+        results: list[tuple[str, str, str | None]] = [(one, done, None) for one in changed]
+        results += [(one.queue_id, "left alone", one.why) for one in left]
+        for queue_id, result, reason in results:
+            click.echo(as_json({"queue_id": queue_id, "result": result, "reason": reason}))
         return
-    would = "would be " if answer.is_dry_run else ""
-    click.echo(f"{counted(len(changed), 'message')} {would}{task.done}")
+    click.echo(f"{counted(len(changed), 'message')} {done}")
     for one in left[:SHOWN_ROWS]:
         warn(f"{one.queue_id}: left alone: {one.why}")
     if len(left) > SHOWN_ROWS:
         warn(f"... and {len(left) - SHOWN_ROWS} more left alone")
 
 
-def _exit_code(left: list[LeftAlone], missing: list[str], task: Task) -> int:
-    if missing or not all(one.is_temporary for one in left):
+def exit_code_of(left: Iterable[LeftAlone], *, is_partial: bool, waits: bool = True) -> int:
+    """Return the exit code of a change; a worker that `left` waits for is one to try again."""
+    reasons = [one.is_temporary for one in left]
+    if is_partial or not all(reasons):
         return os.EX_DATAERR
-    return os.EX_TEMPFAIL if left and task.waits_for_workers else os.EX_OK
+    return os.EX_TEMPFAIL if reasons and waits else os.EX_OK

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+import textwrap
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 import click
 
 from relaygw.cli.frame import CommandFailed, warn
 from relaygw.cli.selection import Choice
-from relaygw.cli.text import as_json, cut, fitted, labelled, moment, terminal_width
+from relaygw.cli.text import as_json, cut, fitted, labelled, moment, printable, terminal_width
 from relaygw.mail.clock import clock_ms
 from relaygw.mail.envelope import Released
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.mail.words import age, counted, size
 from relaygw.operations.queue_object import leading_delivery, next_attempt_at_ms, queue_object
+from relaygw.policy.story import Note, Outlook, Story, StoryEvent
 from relaygw.store.queue_entry import DeliveryEntry, QueueEntry, RecipientEntry
 from relaygw.store.store import Store, read_content
 
@@ -28,10 +30,13 @@ _RELEASED_WORDS = {
 _FIXED_CELLS = _ID_CELLS + _AGE_CELLS + _STATE_CELLS + _SIZE_CELLS + 6  # with the spaces
 _MIN_REST_CELLS = 30
 _MAX_SUBJECT_CELLS = 320
+_INDENT = "  "
+_COLUMN = 12  # where the text beside a label begins
+_MIN_WIDTH = 40
+_SHOWN = 10
 
 
 def _columns(width: int) -> tuple[int, int, int]:
-    """Share what the fixed columns leave among sender, recipients and subject."""
     rest = max(width - _FIXED_CELLS, _MIN_REST_CELLS)
     sender = recipients = rest // 3
     return sender, recipients, rest - sender - recipients
@@ -65,7 +70,6 @@ def _is_captured_only(entry: QueueEntry) -> bool:
 
 
 def _shown_recipients(entry: QueueEntry, width: int) -> str:
-    """Return the first recipient, those who still wait before others, and how many more."""
     waiting = [one for one in entry.recipients if one.state is RecipientState.PENDING]
     first = (waiting or entry.recipients)[0].address
     more = f" +{len(entry.recipients) - 1}" if len(entry.recipients) > 1 else ""
@@ -73,7 +77,6 @@ def _shown_recipients(entry: QueueEntry, width: int) -> str:
 
 
 def _told_in_full(entry: QueueEntry, now_ms: int) -> Iterator[str]:
-    """Yield the lines that tell all about a message."""
     leading = leading_delivery(entry)
     yield _told("queue id", entry.queue_id)
     yield _told("state", leading.state.value)
@@ -200,8 +203,7 @@ def print_messages(
 def _write_content(store: Store, entry: QueueEntry) -> None:
     if not entry.chunk_count:
         raise CommandFailed(
-            f"{entry.queue_id}: its content is no longer kept; see queue.keep_content",
-            exit_code=os.EX_DATAERR,
+            f"{entry.queue_id}: its content is no longer kept; see queue.keep_content"
         )
     sys.stdout.flush()
     stdout = sys.stdout.buffer
@@ -213,6 +215,69 @@ def _write_content(store: Store, entry: QueueEntry) -> None:
     if written_bytes != entry.size_bytes:
         raise CommandFailed(
             f"{entry.queue_id}: only {written_bytes} of {entry.size_bytes} bytes were there; "
-            "it was being deleted",
-            exit_code=os.EX_DATAERR,
+            "it was being deleted"
         )
+
+
+# --- the story of a message ----------------------------------------------------------------
+
+
+def story_lines(story: Story) -> Iterator[str]:
+    """Yield the lines of the story of a message."""
+    yield _labelled("queue id", story.queue_id, "")
+    yield _labelled("sender", story.sender or "<> (the null sender)", "")
+    yield _labelled("recipients", _some(story.recipients), "")
+    yield _labelled("subject", story.subject or "(none)", "")
+    yield _labelled("in short", story.headline, "")
+    yield from ("", "What happened", "")
+    for event in story.events:
+        yield _filled(f"{_times(event, story.now_ms)}: {event.text}", rest=_INDENT)
+        yield from _note_lines(event.notes)
+    if story.outlooks:
+        yield from ("", "What comes next", "")
+    for outlook in story.outlooks:
+        yield from _outlook_lines(outlook, story.now_ms, is_alone=len(story.outlooks) == 1)
+    yield from ("", "What to do", "")
+    for advice in story.advice:
+        yield _filled(advice.text, rest=_INDENT)
+        if advice.command:
+            yield printable(f"{_INDENT}{advice.command}")  # whole, to be copied
+
+
+def _filled(text: str, *, first: str = "", rest: str) -> str:
+    return textwrap.fill(
+        printable(text),
+        width=max(terminal_width(), _MIN_WIDTH),
+        initial_indent=first,
+        subsequent_indent=rest,
+        break_on_hyphens=False,
+    )
+
+
+def _labelled(label: str, text: str, indent: str = _INDENT) -> str:
+    return _filled(text, first=f"{indent + label:<{_COLUMN}}", rest=" " * _COLUMN)
+
+
+def _times(event: StoryEvent, now_ms: int) -> str:
+    first = moment(event.at_ms, now_ms)
+    if event.until_ms is None:
+        return first
+    return f"{first}, {event.times} times until {moment(event.until_ms, now_ms)}"
+
+
+def _outlook_lines(outlook: Outlook, now_ms: int, *, is_alone: bool) -> Iterator[str]:
+    who = "" if is_alone else f"{_some(outlook.recipients)}, route {outlook.route}: "
+    yield _filled(who + outlook.text, rest=_INDENT)
+    if outlook.next_at_ms is not None:
+        yield _labelled("next try", moment(outlook.next_at_ms, now_ms))
+    yield from _note_lines(outlook.notes)
+
+
+def _note_lines(notes: Iterable[Note]) -> Iterator[str]:
+    for note in notes:
+        yield _labelled(note.label, note.text)
+
+
+def _some(addresses: Sequence[str]) -> str:
+    shown, more = ", ".join(addresses[:_SHOWN]), len(addresses) - _SHOWN
+    return f"{shown} and {more} more" if more > 0 else shown

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection, Iterable, Iterator, Mapping
 
 import click
@@ -136,7 +135,6 @@ def _short_state(mine: list[Hold], usage: Usage) -> str:
 
 
 def _notes(usages: Mapping[str, Usage], holds: list[Hold]) -> Iterator[str]:
-    """Yield what does not fit a row, below all of them: use of quotas, then all trouble."""
     now_ms = clock_ms()
     used = [(name, one) for name, one in usages.items() if one.settings.daily_quota is not None]
     if used:
@@ -186,12 +184,10 @@ def slowed_lines(name: str, usage: Usage, now_ms: int) -> Iterator[str]:
 
 
 def _check_name(name: str, configured: Iterable[str], remembered: Collection[str]) -> None:
-    """Raise CommandFailed for a name that is no provider, nor of one that the store remembers."""
     known = list(configured)
     if name not in known and name not in remembered:
         raise CommandFailed(
-            f"{name}: no such provider; name one of: {', '.join(known) or 'none yet'}",
-            exit_code=os.EX_DATAERR,
+            f"{name}: no such provider; name one of: {', '.join(known) or 'none yet'}"
         )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -26,10 +25,7 @@ def presets(name: str | None, wants_json: bool) -> None:
     chosen = known.presets()
     if name is not None:
         if name not in chosen:
-            raise CommandFailed(
-                f"{name}: no such preset; name one of: {', '.join(chosen)}",
-                exit_code=os.EX_DATAERR,
-            )
+            raise CommandFailed(f"{name}: no such preset; name one of: {', '.join(chosen)}")
         chosen = {name: chosen[name]}
     lines: Iterator[str]
     if wants_json:
@@ -102,7 +98,6 @@ def _choices(kind: str, choices: Mapping[str, Choice], default: str | None) -> I
 
 
 def _keys(keys: Mapping[str, Any]) -> str:
-    """Return keys as one line of YAML."""
     return ", ".join(
         f"{key}: " + ("{" + _keys(value) + "}" if isinstance(value, dict) else _value(value))
         for key, value in keys.items()

@@ -1,13 +1,16 @@
-"""`relaygw queue`: look at the queue and change what is in it."""
+"""`relaygw queue`: look at the queue and change what is in it; as Postfix's own tools show it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import os
+import sys
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import click
 
-from relaygw.cli.frame import Command, Group, Invocation, login_name, pass_invocation
+from relaygw.cli.frame import Command, Group, Invocation, login_name, pass_invocation, warn
 from relaygw.cli.mail_change import (
     CHANGE_OPTIONS,
     TWICE,
@@ -17,13 +20,10 @@ from relaygw.cli.mail_change import (
     check_scope,
     take_answer,
 )
-from relaygw.cli.messages import print_list, print_messages
-from relaygw.cli.postfix_forms import all_waiting, as_waiting, print_mailq, print_postqueue
-from relaygw.cli.queue_explain import explain_queue
-from relaygw.cli.queue_export import export
-from relaygw.cli.queue_import import import_mail
-from relaygw.cli.queue_shape import shape
+from relaygw.cli.messages import print_list, print_messages, story_lines
+from relaygw.cli.queue_files import export, import_mail
 from relaygw.cli.selection import (
+    PAGE_MESSAGES,
     QUEUE_OPTIONS,
     Choice,
     Decorator,
@@ -33,7 +33,10 @@ from relaygw.cli.selection import (
     options,
     some_ids_argument,
 )
-from relaygw.mail.state import DeliveryState
+from relaygw.cli.text import as_json, cells, fitted, terminal_width
+from relaygw.mail.clock import clock_ms
+from relaygw.mail.drop import QUEUE_EMPTY
+from relaygw.mail.state import OPEN, DeliveryState, RecipientState
 from relaygw.operations.queue_actions import (
     ACTIONS,
     RETRY,
@@ -43,7 +46,25 @@ from relaygw.operations.queue_actions import (
     objection,
     routes_taken,
 )
-from relaygw.settings.provider import Provider
+from relaygw.operations.story import tell_story
+from relaygw.policy.story import as_object
+from relaygw.store.queue_entry import QueueEntry, Waiting
+from relaygw.store.selection import ShapeKey
+from relaygw.store.store import Store
+
+BOUNDS_MIN = (5, 10, 20, 40, 80, 160, 320, 640, 1280)
+_MAX_KEY_CELLS = 40
+_MIN_KEY_CELLS = 12
+_EMPTY_WORDS = {
+    ShapeKey.SENDER: "<>",
+    ShapeKey.PROVIDER: "(not tried)",
+    ShapeKey.REASON: "(none)",
+    ShapeKey.RECIPIENT: "(no domain)",
+}
+_D = DeliveryState
+
+Table = dict[str, list[int]]
+"""Numbers by key: one for each age, the youngest first."""
 
 
 @click.group(cls=Group)
@@ -60,14 +81,13 @@ def queue() -> None:
 def list_queue(invocation: Invocation, /, form: str | None, **given: Any) -> None:
     """List messages, the oldest first; without --state or --id the unfinished ones."""
     choice = choose(given)
-    if form in ("mailq", "postfix"):
-        with invocation.open_store() as store:
-            plain = not (choice.has_conditions or choice.limit)
-            messages = all_waiting(store) if plain else map(as_waiting, found(store, choice))
-            (print_mailq if form == "mailq" else print_postqueue)(messages)
-        return
     with invocation.open_store() as store:
-        print_list(found, store, choice, wants_json=form == "json", place="queue")
+        if form not in ("mailq", "postfix"):
+            print_list(found, store, choice, wants_json=form == "json", place="queue")
+            return
+        plain = not (choice.has_conditions or choice.limit)
+        messages = _all_waiting(store) if plain else map(_as_waiting, found(store, choice))
+        (_print_mailq if form == "mailq" else _print_postqueue)(messages)
 
 
 @queue.command("show")
@@ -88,6 +108,33 @@ def show_queue(
         return print_messages(store, ids, entries, wants_json=wants_json, raw=raw)
 
 
+@queue.command()
+@some_ids_argument
+@click.option("--json", "wants_json", is_flag=True, help="One object a line.")
+@pass_invocation
+def explain(invocation: Invocation, queue_ids: tuple[str, ...], wants_json: bool) -> int:
+    """Tell the story of messages: what happened, what comes next, what to do."""
+    loaded = invocation.load_running()
+    exit_code, is_first = os.EX_OK, True
+    with invocation.open_store(loaded) as store:
+        for queue_id in choose({"queue_ids": queue_ids}).selection.queue_ids:
+            story = tell_story(store, loaded.settings, queue_id, now_ms=clock_ms())
+            if story is None:
+                sys.stdout.flush()
+                warn(f"{queue_id}: no such message")
+                exit_code = os.EX_DATAERR
+                continue
+            if wants_json:
+                click.echo(as_json(as_object(story)))
+            else:
+                click.echo("\n".join(([] if is_first else [""]) + list(story_lines(story))))
+            is_first = False
+    return exit_code
+
+
+# --- changes -------------------------------------------------------------------------------
+
+
 def _choose(action: QueueAction, given: dict[str, Any]) -> Choice:
     return choose(given, default_states=action.from_states | {DeliveryState.ACTIVE})
 
@@ -102,10 +149,12 @@ def _change(
     is_forced: bool = False,
     provider: str = "",
 ) -> int:
-    """Carry out an action on the chosen messages; return the exit code."""
     check_scope(choice, answer)
     loaded = invocation.load_running()
-    senders = _senders_of(provider, loaded.settings.providers) if action.takes_provider else ()
+    providers = loaded.settings.providers
+    if action.takes_provider and provider not in providers:
+        known = ", ".join(providers) or "none yet"
+        raise click.UsageError(f"--to {provider!r} is no provider; name one of: {known}")
     aim = f" to {provider}" if action.takes_provider else ""
     with invocation.open_store(loaded) as store:
         order = Order(
@@ -114,7 +163,7 @@ def _change(
             note=note,
             is_forced=is_forced,
             provider=provider,
-            senders=senders,
+            senders=providers[provider].senders if provider else (),
             routes=routes_taken(store, loaded.settings),
         )
         task = Task(
@@ -130,29 +179,17 @@ def _change(
         return carry_through(invocation, entries, task, choice=choice, answer=answer)
 
 
-def _senders_of(name: str, providers: dict[str, Provider]) -> Sequence[str]:
-    if name not in providers:
-        known = ", ".join(providers) or "none yet"
-        raise click.UsageError(f"--to {name!r} is no provider; name one of: {known}")
-    return providers[name].senders
-
-
 def _command_of(action: QueueAction) -> click.Command:
-    """Return the command of a row of the table."""
-
     @ids_argument
     @options((*QUEUE_OPTIONS, *CHANGE_OPTIONS, *_own_options(action)))
     @pass_invocation
     def command(invocation: Invocation, /, **given: Any) -> int:
-        own = {name: given.pop(name) for name in _OWN_VALUES if name in given}
+        own = {name: given.pop(name) for name in ("note", "provider", "is_forced") if name in given}
         answer = take_answer(given)
         return _change(invocation, action, _choose(action, given), answer, **own)
 
     text = f"{action.help} ID - reads ids from stdin."
     return click.command(action.name, cls=Command, help=text)(command)
-
-
-_OWN_VALUES = ("note", "provider", "is_forced")
 
 
 def _own_options(action: QueueAction) -> Iterator[Decorator]:
@@ -175,13 +212,143 @@ def flush(invocation: Invocation, /, is_dry_run: bool, wants_json: bool, **given
     """Try all deferred messages now, or those chosen; asks nothing, as postqueue -f."""
     choice = _choose(RETRY, given)
     answer = Answer(
-        is_all=not choice.has_conditions,
-        is_sure=True,
-        is_dry_run=is_dry_run,
-        wants_json=wants_json,
+        is_all=not choice.has_conditions, is_sure=True, is_dry_run=is_dry_run, wants_json=wants_json
     )
     return _change(invocation, RETRY, choice, answer)
 
 
-for _command in (explain_queue, shape, export, import_mail, *map(_command_of, ACTIONS.values())):
+for _command in (export, import_mail, *map(_command_of, ACTIONS.values())):
     queue.add_command(_command)
+
+
+# --- what waits by domain and age, as Postfix's qshape shows it ------------------------------
+
+
+@queue.command()
+@ids_argument
+@click.option(
+    "--by",
+    type=click.Choice([key.value for key in ShapeKey]),
+    default=ShapeKey.RECIPIENT.value,
+    show_default=True,
+    help="What the rows are.",
+)
+@options(QUEUE_OPTIONS)
+@click.option("--json", "wants_json", is_flag=True, help="One object a row.")
+@pass_invocation
+def shape(invocation: Invocation, /, by: str, wants_json: bool, **given: Any) -> None:
+    """Count what waits by domain and age in minutes, as qshape does.
+
+    With --by recipient the numbers are recipients by domain, else deliveries. --limit is that of
+    the rows.
+    """
+    limit = given.pop("limit")
+    choice = choose(given)
+    if choice.is_null_sender:
+        raise click.UsageError("--sender <> is not for shape; use --by sender")
+    key, now_ms = ShapeKey(by), clock_ms()
+    bounds_ms = [minutes * 60_000 for minutes in BOUNDS_MIN]
+    table: Table = defaultdict(lambda: [0] * (len(BOUNDS_MIN) + 1))
+    with invocation.open_store() as store:
+        for selection in choice.pages():
+            for one in store.queue.shape(selection, by=key, bounds_ms=bounds_ms, now_ms=now_ms):
+                table[one.key or _EMPTY_WORDS.get(key, "")][one.step] += one.number
+    rows = sorted(table.items(), key=lambda row: (-sum(row[1]), row[0]))[:limit]
+    ages = [*map(str, BOUNDS_MIN), f"{BOUNDS_MIN[-1]}+"]
+    if not wants_json:
+        _print_shape(ages, table, rows)
+    for name, numbers in rows if wants_json else ():
+        minutes = dict(zip(ages, numbers, strict=True))
+        click.echo(as_json({by: name, "total": sum(numbers), "minutes": minutes}))
+
+
+def _print_shape(ages: list[str], table: Table, rows: list[tuple[str, list[int]]]) -> None:
+    heads = ["T", *ages]
+    totals = [sum(column) for column in zip(*table.values(), strict=True)] or [0] * len(ages)
+    widths = [
+        max(len(head), len(str(number))) + 1
+        for head, number in zip(heads, [sum(totals), *totals], strict=True)
+    ]
+    room = max(terminal_width() - sum(widths), _MIN_KEY_CELLS)
+    longest = max((cells(name) for name, _ in rows), default=0)
+    key_cells = min(room, max(longest, _MIN_KEY_CELLS), _MAX_KEY_CELLS)
+    click.echo(" " * key_cells + _columns(heads, widths))
+    for name, numbers in [("TOTAL", totals), *rows]:
+        lead = f"{name:>{key_cells}}" if name == "TOTAL" else fitted(name, key_cells)
+        click.echo(lead + _columns([sum(numbers), *numbers], widths))
+
+
+def _columns(texts: Iterable[str | int], widths: list[int]) -> str:
+    return "".join(f"{text:>{width}}" for text, width in zip(texts, widths, strict=True))
+
+
+# --- the queue as Postfix's own tools print it, for scripts that read those -------------------
+
+
+def _all_waiting(store: Store) -> Iterator[Waiting]:
+    after = ""
+    while page := store.queue.waiting(limit=PAGE_MESSAGES, after=after):
+        yield from page
+        after = page[-1].queue_id
+
+
+def _as_waiting(entry: QueueEntry) -> Waiting:
+    parts = {part.delivery_no: part for part in entry.deliveries}
+    recipients = []
+    for one in entry.recipients:
+        part = parts[one.delivery_no]
+        if one.state is RecipientState.PENDING and part.state in OPEN:
+            said = part.reason if part.state is _D.HELD else one.reply
+            recipients.append((one.address, said or part.reason or ""))
+    return Waiting(
+        queue_id=entry.queue_id,
+        accepted_at_ms=entry.accepted_at_ms,
+        size_bytes=entry.size_bytes,
+        sender=entry.sender,
+        states=frozenset(part.state.value for part in entry.deliveries if part.state in OPEN),
+        recipients=tuple(recipients),
+    )
+
+
+def _print_mailq(messages: Iterable[Waiting]) -> None:
+    from relaygw.inbound.queue_listing import HEADINGS, compose_closing, compose_rows
+
+    sys.stdout.flush()
+    stdout = sys.stdout.buffer
+    number = size_bytes = 0
+    for one in messages:
+        if not number:
+            stdout.write(HEADINGS)
+        stdout.write(compose_rows(one))
+        number += 1
+        size_bytes += one.size_bytes
+    stdout.write(compose_closing(messages=number, size_bytes=size_bytes) if number else QUEUE_EMPTY)
+    stdout.flush()
+
+
+def _print_postqueue(messages: Iterable[Waiting]) -> None:
+    from relaygw.inbound.queue_listing import NULL_SENDER
+
+    for one in messages:
+        recipients = [
+            {"address": address, "delay_reason": why} if why else {"address": address}
+            for address, why in one.recipients
+        ]
+        shown = {
+            "queue_name": _queue_name(one.states),
+            "queue_id": one.queue_id,
+            "arrival_time": one.accepted_at_ms // 1000,
+            "message_size": one.size_bytes,
+            "forced_expire": False,
+            "sender": one.sender or NULL_SENDER,
+            "recipients": recipients,
+        }
+        click.echo(as_json(shown))
+
+
+def _queue_name(states: frozenset[str]) -> str:
+    if _D.ACTIVE in states:
+        return "active"
+    if states == {_D.HELD.value}:
+        return "hold"
+    return "deferred" if _D.DEFERRED in states else "incoming"

@@ -73,7 +73,6 @@ def _environment_of(gateway: RunningGateway) -> Mapping[str, str]:
 
 
 def _has_mail(loaded: LoadedSettings) -> bool:
-    """Return whether mail waits in a queue; one that cannot be looked at is not talked about."""
     from relaygw import roles
 
     queue = loaded.settings.queue

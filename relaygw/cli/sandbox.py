@@ -1,41 +1,81 @@
-"""`relaygw sandbox`: captured mail, which was never sent."""
+"""`relaygw sandbox`: captured mail, which was never sent; released, it is sent to whom it may go.
+
+Whoever may run this command on a gateway may change its configuration as well: it counts as an
+admin. Addresses outside of the allow list take --anyone and a second answer, their number.
+"""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import click
 
-from relaygw.cli.frame import Group, Invocation, login_name, pass_invocation
+from relaygw.cli.frame import (
+    Command,
+    CommandFailed,
+    Group,
+    Invocation,
+    address_of,
+    login_name,
+    number_from_1,
+    pass_invocation,
+    warn,
+)
 from relaygw.cli.mail_change import (
     CHANGE_OPTIONS,
+    SHOWN_ROWS,
+    Answer,
     Task,
     carry_through,
     check_scope,
+    exit_code_of,
+    may_go_on,
+    raise_if_alone,
     take_answer,
+    tell_missing,
 )
 from relaygw.cli.messages import print_list, print_messages
-from relaygw.cli.sandbox_release import release_sandbox
 from relaygw.cli.selection import (
     CAPTURED_OPTIONS,
+    Choice,
+    Decorator,
     captured,
     choose,
     chosen_captured,
     ids_argument,
+    not_empty,
     options,
     search_option,
     with_latest,
 )
-from relaygw.operations.captured import delete_captured, objection_to_delete
+from relaygw.cli.text import as_json, fitted, printable, terminal_width
+from relaygw.mail.clock import clock_ms
+from relaygw.mail.envelope import Released
+from relaygw.mail.words import counted
+from relaygw.operations.captured import (
+    ReleaseRequest,
+    ReleaseResult,
+    delete_captured,
+    objection_to_delete,
+    plan_release,
+    release_captured,
+)
 from relaygw.operations.selectors import ANY_STATE
+from relaygw.policy.recipients import check_target
+from relaygw.settings.model import Settings
+from relaygw.store.store import Store
+
+_ID_CELLS, _LIST_CELLS, _ROUTE_CELLS = 17, 7, 12
+_FIXED_CELLS = _ID_CELLS + _LIST_CELLS + _ROUTE_CELLS + 4  # with the spaces
+_MIN_REST_CELLS = 30
 
 
 @click.group(cls=Group)
 def sandbox() -> None:
     """Look at captured mail, release and delete it."""
-
-
-sandbox.add_command(release_sandbox)
 
 
 @sandbox.command("list")
@@ -89,3 +129,183 @@ def delete_sandbox(invocation: Invocation, /, **given: Any) -> int:
         )
         entries = chosen_captured(store, choice)
         return carry_through(invocation, entries, task, choice=choice, answer=answer)
+
+
+# --- release -------------------------------------------------------------------------------
+
+
+def _bare_addresses(
+    _ctx: click.Context, _option: click.Parameter, values: tuple[str, ...]
+) -> tuple[str, ...]:
+    found = tuple(text.strip().removeprefix("<").removesuffix(">") for text in values)
+    if not all(found):
+        raise click.BadParameter("is empty; write an address or leave the option out")
+    return found
+
+
+_RELEASE_OPTIONS: tuple[Decorator, ...] = (
+    click.option(
+        "--to", metavar="ADDRESS", callback=not_empty,
+        help="Who gets it; without: whoever it was captured for.",
+    ),
+    click.option(
+        "--for", "only_for", metavar="ADDRESS", multiple=True, callback=_bare_addresses,
+        help="Only what was captured for exactly ADDRESS; may be repeated.",
+    ),
+    click.option(
+        "--anyone", is_flag=True,
+        help="Also to addresses that are not on recipients.allow; asks once more.",
+    ),
+    click.option(
+        "--outside", "expected_outside", metavar="N", type=number_from_1(),
+        help="With --anyone: so many addresses are not on recipients.allow; answers that question.",
+    ),
+)  # fmt: skip
+
+
+@sandbox.command("release", cls=Command)
+@ids_argument
+@options((*CAPTURED_OPTIONS, *_RELEASE_OPTIONS, *CHANGE_OPTIONS))
+@pass_invocation
+def release_sandbox(
+    invocation: Invocation,
+    /,
+    to: str | None,
+    only_for: tuple[str, ...],
+    anyone: bool,
+    expected_outside: int | None,
+    **given: Any,
+) -> int:
+    """Send captured messages after all. ID - reads ids from stdin, latest is the newest.
+
+    What was captured in staging or sandbox mode goes to addresses on recipients.allow, else it
+    is named and left alone. It stays in the sandbox.
+    """
+    answer = take_answer(given)
+    choice = choose(given, default_states=ANY_STATE)
+    check_scope(choice, answer)
+    if expected_outside is not None and not anyone:
+        raise click.UsageError("--outside goes with --anyone; give it, too")
+    settings = invocation.load_running().settings
+    if not settings.providers:
+        raise CommandFailed(
+            "nothing can be released: no provider is configured; add providers and routes",
+            exit_code=os.EX_CONFIG,
+        )
+    bare_to = None if to is None else address_of(to.strip(), "--to", check_target)
+    wanted = ReleaseRequest(to=bare_to, only_for=only_for, is_admin=True, anyone=anyone)
+    with invocation.open_store() as store:
+        choice = with_latest(store, choice)
+        entries = list(chosen_captured(store, choice))
+        subjects = {entry.queue_id: entry.subject for entry in entries}
+        planned = plan_release(store, settings, list(subjects), wanted)
+        if not answer.wants_json:
+            _show_plan(planned, subjects)
+        if _may_go_on(planned, answer, expected_outside):
+            result = _release(store, settings, planned, wanted, choice)
+            invocation.wake_workers()
+        elif answer.is_dry_run or not planned.copies:
+            result = planned
+        else:
+            click.echo("nothing changed")
+            return os.EX_OK
+    _report(result, answer)
+    missing = choice.missing(subjects)
+    tell_missing(missing)
+    return exit_code_of(result.left, is_partial=bool(missing or result.refused))
+
+
+def _may_go_on(planned: ReleaseResult, answer: Answer, expected_outside: int | None) -> bool:
+    mails, messages = len(planned.copies), len(planned.changed)
+    question = f"release {counted(mails, 'mail')} of {counted(messages, 'message')}?"
+    if not mails or not may_go_on(question, answer):
+        return False
+    number = len(planned.outside)
+    if not number:
+        return True
+    if expected_outside is None:
+        return _ask_number(planned.outside)
+    if expected_outside == number:
+        return True
+    raise CommandFailed(
+        f"nothing released: {number} of the addresses are not on recipients.allow, "
+        f"--outside says {expected_outside}"
+    )
+
+
+def _ask_number(outside: Sequence[str]) -> bool:
+    click.echo("not on recipients.allow, and to get this mail all the same:", err=True)
+    for address in outside[:SHOWN_ROWS]:
+        click.echo(f"  {printable(address)}", err=True)
+    if len(outside) > SHOWN_ROWS:
+        click.echo(f"  ... and {len(outside) - SHOWN_ROWS} more", err=True)
+    question = f"type {len(outside)}, their number, to confirm that"
+    try:
+        given = click.prompt(question, err=True, default="", show_default=False)
+    except click.Abort:
+        raise_if_alone(f"give --outside {len(outside)} if that is meant")
+        raise
+    return str(given).strip() == str(len(outside))
+
+
+def _release(
+    store: Store, settings: Settings, planned: ReleaseResult, wanted: ReleaseRequest, choice: Choice
+) -> ReleaseResult:
+    changed = planned.changed
+    wanted = replace(wanted, confirmed=planned.outside)
+    actor, now_ms = login_name(), clock_ms()
+    result = release_captured(
+        store, settings, changed, wanted, actor=actor, now_ms=now_ms, detail=choice.words
+    )
+    unasked = tuple(one for one in planned.refused if one.queue_id not in changed)
+    return replace(result, refused=unasked + result.refused, left=planned.left + result.left)
+
+
+def _show_plan(planned: ReleaseResult, subjects: Mapping[str, str]) -> None:
+    """Print who would get what, those outside of the allow list first."""
+    if not planned.copies:
+        return
+    rest = max(terminal_width() - _FIXED_CELLS, _MIN_REST_CELLS)
+    to, subject = rest // 2, rest - rest // 2
+    click.echo(
+        f"{'QUEUE ID':<{_ID_CELLS}} {'LIST':<{_LIST_CELLS}} {'ROUTE':<{_ROUTE_CELLS}} "
+        f"{'TO':<{to}} SUBJECT"
+    )
+    rows = sorted(planned.copies, key=lambda one: one.released is not Released.ANYONE)
+    for one in rows[:SHOWN_ROWS]:
+        mark = "OUTSIDE" if one.released is Released.ANYONE else "allowed"
+        click.echo(
+            f"{fitted(one.queue_id, _ID_CELLS)} {mark:<{_LIST_CELLS}} "
+            f"{fitted(one.route, _ROUTE_CELLS)} {fitted(one.address, to)} "
+            f"{fitted(subjects[one.queue_id], subject)}".rstrip()
+        )
+    if len(rows) > SHOWN_ROWS:
+        click.echo(f"... and {len(rows) - SHOWN_ROWS} more")
+
+
+def _report(result: ReleaseResult, answer: Answer) -> None:
+    would = "would be " if answer.is_dry_run else ""
+    if answer.wants_json:
+        for row in _rows(result, f"{would}released"):
+            click.echo(as_json(dict(zip(_FIELDS, row, strict=True))))
+        return
+    click.echo(f"{counted(len(result.copies), 'mail')} {would}released")
+    refused = [f"{one.queue_id}: {one.address} {one.why}" for one in result.refused]
+    left = [f"{one.queue_id}: left alone: {one.why}" for one in result.left]
+    for text in (refused + left)[:SHOWN_ROWS]:
+        warn(text)
+    more = len(refused) + len(left) - SHOWN_ROWS
+    if more > 0:
+        warn(f"... and {more} more not released")
+
+
+_FIELDS = ("queue_id", "captured_for", "address", "result", "released", "route", "reason")
+
+
+def _rows(result: ReleaseResult, done: str) -> Iterator[tuple[str | None, ...]]:
+    for one in result.copies:
+        yield one.queue_id, one.captured, one.address, done, one.released, one.route, None
+    for no in result.refused:
+        yield no.queue_id, no.captured, no.address, "refused", None, None, no.why
+    for left in result.left:
+        yield left.queue_id, None, None, "left alone", None, None, left.why

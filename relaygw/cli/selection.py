@@ -83,7 +83,6 @@ def _text_option(name: str, text: str) -> Decorator:
 
 
 def _option(one: Selector) -> Decorator:
-    """Return the option of a row of the table."""
     match one.kind:
         case Kind.ID:
             return click.option(
@@ -144,6 +143,14 @@ class Choice:
         wanted = self.selection.queue_ids if self.limit is None else ()
         return [queue_id for queue_id in wanted if queue_id not in found]
 
+    def pages(self) -> Iterator[Selection]:
+        """Yield the searches to make: ids are looked for page by page."""
+        ids = self.selection.queue_ids
+        for start in range(0, len(ids), PAGE_MESSAGES):
+            yield replace(self.selection, queue_ids=ids[start : start + PAGE_MESSAGES])
+        if not self.has_ids:
+            yield self.selection
+
 
 def choose(given: dict[str, Any], *, default_states: frozenset[DeliveryState] = OPEN) -> Choice:
     """Turn the values of the options, and of the arguments `queue_ids`, into a Choice.
@@ -169,7 +176,6 @@ def choose(given: dict[str, Any], *, default_states: frozenset[DeliveryState] = 
 
 
 def _read_ids(given: Iterable[str]) -> tuple[str, ...]:
-    """Return the ids, each once, for `-` those on stdin."""
     ids: list[str] = []
     for word in given:
         if word == STDIN:
@@ -187,14 +193,8 @@ def found(store: Store, choice: Choice) -> Iterator[QueueEntry]:
 
 
 def _matching(store: Store, choice: Choice) -> Iterator[QueueEntry]:
-    ids = choice.selection.queue_ids
-    if not choice.has_ids:
-        selections = [choice.selection]
-    else:
-        pages = [ids[at : at + PAGE_MESSAGES] for at in range(0, len(ids), PAGE_MESSAGES)]
-        selections = [replace(choice.selection, queue_ids=page) for page in pages]
     limit = MAX_IDS if choice.limit is None or choice.is_null_sender else choice.limit
-    for selection in selections:
+    for selection in choice.pages():
         for page in _pages(store, selection, min(limit, MAX_IDS)):
             for entry in store.queue.entries(page):
                 # it may be in another state since its id was found

@@ -56,9 +56,7 @@ def send_test(invocation: Invocation, recipient: str, sender: str | None, timeou
         try:
             check_address(address)
         except InvalidAddress as error:
-            raise CommandFailed(
-                f"{option} {address!r} is not an address: {error}", exit_code=os.EX_DATAERR
-            ) from error
+            raise CommandFailed(f"{option} {address!r} is not an address: {error}") from error
     with invocation.open_store(loaded) as store:
         queue_id = _submit(settings, used_sender, recipient)
         click.echo(f"{queue_id}: accepted from {used_sender} to {recipient}")
@@ -66,7 +64,6 @@ def send_test(invocation: Invocation, recipient: str, sender: str | None, timeou
 
 
 def _submit(settings: Settings, sender: str, recipient: str) -> str:
-    """Hand the message to the front; return its queue id."""
     import smtplib
 
     bind = settings.listeners[0].bind
@@ -141,7 +138,6 @@ def _refused(code: int, text: str, what: str) -> CommandFailed:
 
 
 def _watch(store: Store, settings: Settings, queue_id: str, *, timeout_s: float) -> int:
-    """Print each change of the message until it ends or the time is up."""
     deadline_ms = clock_ms() + int(timeout_s * 1000)
     selection = Selection(queue_ids=(queue_id,), states=ANY_STATE)
     shown = ""
@@ -166,7 +162,6 @@ def _watch(store: Store, settings: Settings, queue_id: str, *, timeout_s: float)
 
 
 def _standing(entry: QueueEntry) -> str:
-    """Return where the message stands; changes exactly when there is something to tell."""
     (part, *_), (one, *_) = entry.deliveries, entry.recipients
     if one.state is not RecipientState.PENDING:
         way = f" by {one.provider}" if one.provider else ""
@@ -178,7 +173,6 @@ def _standing(entry: QueueEntry) -> str:
 
 
 def _verdict(entry: QueueEntry, deadline_ms: int) -> int | None:
-    """Return the exit code once nothing more will happen before the deadline."""
     part, one = entry.deliveries[0], entry.recipients[0]
     if one.state in _ARRIVED:
         return os.EX_OK
@@ -195,7 +189,6 @@ def _tell_holds(store: Store) -> None:
 
 
 def _reply_lines(store: Store, settings: Settings, entry: QueueEntry) -> Iterator[str]:
-    """Yield what the last reply tells: the provider's own queue id, or why it refused."""
     one = entry.recipients[0]
     if one.state is RecipientState.DELIVERED:
         own_id = provider_id(one.reply or "")

@@ -12,13 +12,7 @@ from relaygw.cli.provider import slowed_lines
 from relaygw.cli.text import as_json, fitted, labelled, moment, printable
 from relaygw.mail.state import DeliveryState
 from relaygw.mail.words import age
-from relaygw.operations.status import (
-    Snapshot,
-    lanes_of,
-    status_object,
-    take_snapshot,
-    warnings,
-)
+from relaygw.operations.status import Snapshot, lanes_of, status_object, take_snapshot, warnings
 from relaygw.settings.model import Settings
 
 _SHOWN_STATES = (

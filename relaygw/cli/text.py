@@ -8,8 +8,13 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 import textwrap
+import time
 import unicodedata
+from collections.abc import Iterable
+
+import click
 
 from relaygw.mail.clock import utc_text
 from relaygw.mail.words import age
@@ -17,6 +22,9 @@ from relaygw.mail.words import age
 _LABEL_WIDTH = 12
 _SECOND_CELL = "\0"  # not printable, so it is in no text
 DEFAULT_WIDTH = 80
+_FIRST_S = 1.0  # shorter commands say nothing
+_ON_TERMINAL_S = 0.2
+_ELSEWHERE_S = 10.0  # a log wants few lines
 
 
 def as_json(value: object) -> str:
@@ -94,3 +102,40 @@ def moment(at_ms: int, now_ms: int) -> str:
     if at_ms > now_ms:
         return f"{utc_text(at_ms)} (in {age(at_ms - now_ms)})"
     return f"{utc_text(at_ms)} ({age(now_ms - at_ms)} ago)"
+
+
+def print_lines(lines: Iterable[str]) -> None:
+    """Print lines on stdout, each as it comes."""
+    for line in lines:
+        click.echo(line)
+
+
+class Progress:
+    """Tells on stderr now and then what has been done; `end` clears the one line of a terminal."""
+
+    def __init__(self, done: str, total: int | None = None) -> None:
+        self._done = done
+        self._total = total
+        self._is_terminal = sys.stderr.isatty()
+        self._next_s = time.monotonic() + _FIRST_S
+        self._shown = ""
+
+    def tell(self, number: int) -> None:
+        """Say that so many are done, unless something was said a moment ago."""
+        now_s = time.monotonic()
+        if now_s < self._next_s:
+            return
+        self._next_s = now_s + (_ON_TERMINAL_S if self._is_terminal else _ELSEWHERE_S)
+        total = "" if self._total is None else f" of {self._total:,}"
+        text = f"{number:,}{total} {self._done}"
+        if self._is_terminal:
+            click.echo(f"\r{text:<{len(self._shown)}}", err=True, nl=False)
+            self._shown = text
+        else:
+            click.echo(f"relaygw: {text}", err=True)
+
+    def end(self) -> None:
+        """Take the line away again."""
+        if self._shown:
+            click.echo(f"\r{'':<{len(self._shown)}}\r", err=True, nl=False)
+            self._shown = ""

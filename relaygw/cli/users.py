@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 
 import click
@@ -30,11 +29,10 @@ def hash_password() -> None:
     """
     password = _asked() if sys.stdin.isatty() else _read()
     if not password:
-        raise CommandFailed("the password is empty; write one", exit_code=os.EX_DATAERR)
+        raise CommandFailed("the password is empty; write one")
     if len(password) > MAX_PASSWORD_BYTES:
         raise CommandFailed(
-            f"the password has more than {MAX_PASSWORD_BYTES} bytes; choose a shorter one",
-            exit_code=os.EX_DATAERR,
+            f"the password has more than {MAX_PASSWORD_BYTES} bytes; choose a shorter one"
         )
     import argon2
 

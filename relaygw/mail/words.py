@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import Any
 
 _SECONDS = (86_400, 3600, 60, 1)
 LETTERS = ("d", "h", "m", "s")
@@ -72,3 +73,8 @@ def unstorable_sign(text: str) -> str | None:
     """
     found = _UNSTORABLE.search(text)
     return None if found is None else found[0]
+
+
+def fields(one: object, *names: str) -> dict[str, Any]:
+    """Return attributes by their names, for JSON."""
+    return {name: getattr(one, name) for name in names}

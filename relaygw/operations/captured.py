@@ -9,30 +9,97 @@ delivery reports.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
+from relaygw.mail.content import read_header
 from relaygw.mail.envelope import NEVER, NewRecipient, Released, ReleasedDelivery
+from relaygw.mail.state import RecipientState
 from relaygw.operations.queue_actions import LeftAlone, Result, batches
-from relaygw.operations.release_plan import (
-    Copy,
-    ReleasePlanner,
-    ReleaseRequest,
-    ReleaseResult,
-    joined,
-)
+from relaygw.policy.recipients import Judgement, Refusal, Screen, was_invalid
+from relaygw.policy.router import Router
+from relaygw.settings.mode import Mode
 from relaygw.settings.model import Settings
 from relaygw.store.audit import AuditEntry
-from relaygw.store.queue_entry import QueueEntry
+from relaygw.store.queue_entry import QueueEntry, RecipientEntry
 from relaygw.store.release import Release
 from relaygw.store.store import Store
+
+_REFUSALS = {
+    Refusal.INVALID: "is not an address that mail can go to: {detail}; name another one",
+    Refusal.BLOCKED: "is on recipients.block, which holds for everybody",
+    Refusal.OUTSIDE: "is not on recipients.allow; only an admin may release to it all the same",
+    Refusal.WAITING: "is to get this message already; relaygw queue show tells how far it is",
+    Refusal.NO_ROUTE: "cannot be sent to: {detail}",
+}
+_NO_ROUTE = "no route of the configuration matches; add a last one without a condition"
+_NO_PROVIDER = "no provider is configured; add providers and routes"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReleaseRequest:
+    """What somebody wants to be released.
+
+    `to` None: to whom it was captured for. `only_for`: only what was captured for one of these.
+    `anyone`: to addresses outside of the allow list as well, which takes an admin; `confirmed`
+    names those that were shown and confirmed, None: whichever there are.
+    """
+
+    to: str | None = None
+    only_for: Collection[str] = ()
+    is_admin: bool
+    anyone: bool = False
+    confirmed: Collection[str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """One mail that a release sends."""
+
+    queue_id: str
+    captured: str  # whom the message was captured for
+    address: str  # who gets it
+    released: Released  # ANYONE: the address is not on the allow list
+    route: str
+    stream: str
+
+
+@dataclass(frozen=True, slots=True)
+class RefusedCopy:
+    """One mail that a release does not send; `why` is for people and names the remedy."""
+
+    queue_id: str
+    captured: str
+    address: str
+    refusal: Refusal
+    why: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReleaseResult:
+    """What a release sends, or would send, and what it leaves alone."""
+
+    copies: tuple[Copy, ...] = ()
+    refused: tuple[RefusedCopy, ...] = ()
+    left: tuple[LeftAlone, ...] = ()  # messages of which nothing can be released
+
+    @property
+    def changed(self) -> tuple[str, ...]:
+        """The queue ids of the messages that somebody gets."""
+        return tuple(dict.fromkeys(one.queue_id for one in self.copies))
+
+    @property
+    def outside(self) -> tuple[str, ...]:
+        """The addresses, each once, that get mail although they are not on the allow list."""
+        found = (one.address for one in self.copies if one.released is Released.ANYONE)
+        return tuple(dict.fromkeys(found))
 
 
 def objection_to_delete(entry: QueueEntry) -> LeftAlone | None:
     """Return why a message is not deleted from the sandbox; None: it is captured."""
     if entry.captured_at_ms is not None:
         return None
-    return LeftAlone(queue_id=entry.queue_id, why="it is not captured")
+    return LeftAlone(entry.queue_id, "it is not captured")
 
 
 def delete_captured(
@@ -67,8 +134,8 @@ def plan_release(
     store: Store, settings: Settings, ids: Sequence[str], request: ReleaseRequest
 ) -> ReleaseResult:
     """Return what `release_captured` would do; changes nothing."""
-    planner = ReleasePlanner(store, settings, request)
-    return joined(planner.plan(store.queue.entries(batch)) for batch in batches(ids))
+    planner = _Planner(store, settings, request)
+    return _joined(planner.plan(batch) for batch in batches(ids))
 
 
 def release_captured(
@@ -87,10 +154,13 @@ def release_captured(
     reached outside of the list, whatever became of the list meanwhile. What cannot be released
     is in the result.
     """
-    planner = ReleasePlanner(store, settings, request)
+    planner = _Planner(store, settings, request)
 
     def carry_out(batch: Sequence[str]) -> ReleaseResult:
-        planned = planner.plan(store.queue.entries(batch))
+        planned = planner.plan(batch)
+        by_message: defaultdict[str, list[Copy]] = defaultdict(list)
+        for one in planned.copies:
+            by_message[one.queue_id].append(one)
         releases = [
             Release(
                 queue_id=queue_id,
@@ -101,21 +171,21 @@ def release_captured(
                     action="sandbox.release",
                     target=queue_id,
                     affected=len(copies),
-                    detail=_words(copies, detail),
+                    detail="; ".join(filter(None, [*map(_audited, copies), detail])),
                 ),
             )
-            for queue_id, copies in _by_message(planned.copies)
+            for queue_id, copies in by_message.items()
         ]
-        return _done(planned, store.sandbox.release_captured(releases) if releases else frozenset())
+        done = store.sandbox.release_captured(releases) if releases else frozenset()
+        missed = (one for one in by_message if one not in done)
+        why = "it changed at this moment; look again"
+        return replace(
+            planned,
+            copies=tuple(one for one in planned.copies if one.queue_id in done),
+            left=planned.left + tuple(LeftAlone(one, why, is_temporary=True) for one in missed),
+        )
 
-    return joined(map(carry_out, batches(ids)))
-
-
-def _by_message(copies: Iterable[Copy]) -> Iterable[tuple[str, list[Copy]]]:
-    found: defaultdict[str, list[Copy]] = defaultdict(list)
-    for one in copies:
-        found[one.queue_id].append(one)
-    return found.items()
+    return _joined(map(carry_out, batches(ids)))
 
 
 def _deliveries(copies: Iterable[Copy]) -> Iterator[ReleasedDelivery]:
@@ -124,39 +194,118 @@ def _deliveries(copies: Iterable[Copy]) -> Iterator[ReleasedDelivery]:
     for one in copies:
         groups[one.released, one.route, one.stream].append(one)
     for (released, route, stream), members in groups.items():
-        yield ReleasedDelivery(
-            released=released,
-            route=route,
-            stream=stream,
-            recipients=tuple(
-                NewRecipient(
-                    address=one.address,
-                    original=one.captured if one.captured != one.address else None,
-                    dsn_notify=NEVER,
-                )
-                for one in members
-            ),
+        recipients = tuple(
+            NewRecipient(
+                address=one.address,
+                original=one.captured if one.captured != one.address else None,
+                dsn_notify=NEVER,
+            )
+            for one in members
+        )
+        yield ReleasedDelivery(released=released, route=route, stream=stream, recipients=recipients)
+
+
+def _audited(copy: Copy) -> str:
+    instead = "" if copy.address == copy.captured else f" for {copy.captured}"
+    return f"to {copy.address} ({copy.released}){instead}"
+
+
+def _joined(results: Iterable[ReleaseResult]) -> ReleaseResult:
+    copies: list[Copy] = []
+    refused: list[RefusedCopy] = []
+    left: list[LeftAlone] = []
+    for one in results:
+        copies += one.copies
+        refused += one.refused
+        left += one.left
+    return ReleaseResult(copies=tuple(copies), refused=tuple(refused), left=tuple(left))
+
+
+class _Planner:
+    """Decides for each message who gets it, by the configuration of now; changes nothing."""
+
+    def __init__(self, store: Store, settings: Settings, request: ReleaseRequest) -> None:
+        self._store = store
+        self._request = request
+        self._policy = Screen(settings)
+        self._router = Router(settings.routes)
+        self._no_route = _NO_ROUTE if settings.providers else _NO_PROVIDER
+        self._only_for = frozenset(map(_folded, request.only_for))
+
+    def plan(self, batch: Sequence[str]) -> ReleaseResult:
+        return _joined(map(self._plan_one, self._store.queue.entries(batch)))
+
+    def _plan_one(self, entry: QueueEntry) -> ReleaseResult:
+        captured = [
+            one
+            for one in entry.recipients
+            if one.state is RecipientState.CAPTURED
+            and (not self._only_for or _folded(one.address) in self._only_for)
+        ]
+        obstacle = None
+        if entry.captured_at_ms is None:
+            obstacle = "it is not captured"
+        elif not entry.chunk_count:
+            obstacle = "its content is no longer kept"
+        elif not captured:
+            obstacle = f"it was not captured for {' or '.join(self._request.only_for)}"
+        if obstacle is not None:
+            return ReleaseResult(left=(LeftAlone(entry.queue_id, obstacle),))
+        headers: Mapping[str, str] = {}
+        if self._router.header_names:
+            head = self._store.intake.read_chunk(entry.queue_id, 0) or b""
+            headers = read_header(head, self._router.header_names).values
+        if self._request.to is not None:
+            targets = [(captured[0], self._request.to)]
+        else:
+            targets = [*{_folded(one.address): (one, one.address) for one in captured}.values()]
+        found = [self._judge(entry, one, target, headers) for one, target in targets]
+        return ReleaseResult(
+            copies=tuple(one for one in found if isinstance(one, Copy)),
+            refused=tuple(one for one in found if isinstance(one, RefusedCopy)),
         )
 
+    def _judge(
+        self, entry: QueueEntry, captured: RecipientEntry, target: str, headers: Mapping[str, str]
+    ) -> Copy | RefusedCopy:
+        judgement = self._judgement(entry, captured, target)
+        queue_id, was = entry.queue_id, captured.address
+        if judgement.released is not None:
+            route = self._router.route_for(
+                sender=entry.sender,
+                recipient=target,
+                headers=headers,
+                listener=entry.source.listener,
+                user=entry.source.user,
+            )
+            if route is not None:
+                released, stream = judgement.released, route.stream.value
+                return Copy(queue_id, was, target, released, route.name, stream)
+            judgement = Judgement(None, Refusal.NO_ROUTE, self._no_route)
+        refusal = judgement.refusal or Refusal.INVALID
+        why = _REFUSALS[refusal].format(detail=judgement.detail)
+        return RefusedCopy(queue_id, was, target, refusal, why)
 
-def _words(copies: Iterable[Copy], detail: str) -> str:
-    """Return who gets it, for the audit trail."""
-    who = (
-        f"to {one.address} ({one.released})"
-        if one.address == one.captured
-        else f"to {one.address} ({one.released}) for {one.captured}"
-        for one in copies
-    )
-    return "; ".join([*who, *([detail] if detail else [])])
+    def _judgement(self, entry: QueueEntry, captured: RecipientEntry, target: str) -> Judgement:
+        request = self._request
+        if request.to is None and was_invalid(captured.reply):
+            return Judgement(None, Refusal.INVALID, f"captured as such ({captured.reply})")
+        is_confirmed = request.confirmed is None or target in request.confirmed
+        judgement = self._policy.judge(
+            target,
+            source=entry.source,
+            accepted_in=Mode(entry.mode),
+            anyone=request.is_admin and request.anyone and is_confirmed,
+        )
+        is_waiting = any(
+            one.state is RecipientState.PENDING and _folded(one.address) == _folded(target)
+            for one in entry.recipients
+        )
+        if judgement.released is not None and is_waiting:
+            return Judgement(None, Refusal.WAITING)
+        return judgement
 
 
-def _done(planned: ReleaseResult, done: Collection[str]) -> ReleaseResult:
-    """Return what came of a plan when only the messages `done` were changed."""
-    missed = (one for one in planned.changed if one not in done)
-    why = "it changed at this moment; look again"
-    return replace(
-        planned,
-        copies=tuple(one for one in planned.copies if one.queue_id in done),
-        left=planned.left
-        + tuple(LeftAlone(queue_id=one, why=why, is_temporary=True) for one in missed),
-    )
+def _folded(address: str) -> str:
+    """Return one form of an address, valid or not; only ASCII has letters of one kind."""
+    return address.lower() if address.isascii() else address

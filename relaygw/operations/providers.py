@@ -74,7 +74,6 @@ def release_provider(store: Store, name: str, *, actor: str, now_ms: int) -> lis
 
 
 def _retry_put_off(store: Store, provider: str, reason: str, *, actor: str, now_ms: int) -> None:
-    """Make due what waits longer with just this reason."""
     waiting = Selection(states=frozenset({DeliveryState.DEFERRED}), reason=reason)
     order = Order(actor=actor, detail=f"provider {provider} was released")
     after = ""

@@ -27,7 +27,7 @@ BEING_SENT = "a worker is sending it right now"
 _D = DeliveryState
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class LeftAlone:
     """A message that an action does not touch, and why."""
 
@@ -92,11 +92,11 @@ def objection(action: QueueAction, entry: QueueEntry, order: Order) -> LeftAlone
     states = {part.state for part in entry.deliveries}
     is_meant = bool(states & action.from_states)
     if _D.ACTIVE in states and (action.needs_whole or not is_meant):
-        return LeftAlone(queue_id=entry.queue_id, why=BEING_SENT, is_temporary=True)
+        return LeftAlone(entry.queue_id, BEING_SENT, is_temporary=True)
     if not is_meant:
         shown, wanted = " and ".join(sorted(states)), " or ".join(sorted(action.from_states))
         why = f"it is {shown}; {action.name} is for mail that is {wanted}"
-        return LeftAlone(queue_id=entry.queue_id, why=why)
+        return LeftAlone(entry.queue_id, why)
     return action.objection(entry, order)
 
 
@@ -145,7 +145,6 @@ def routes_taken(store: Store, settings: Settings) -> frozenset[str] | None:
 def _change_ready(
     store: Store, action: QueueAction, ready: Sequence[QueueEntry], order: Order, now_ms: int
 ) -> list[LeftAlone]:
-    """Change messages; return those that a worker took between the look and the change."""
     moved_to = f"to={order.provider!r} " if action.takes_provider else ""
     audited = AuditEntry(
         at_ms=now_ms,
@@ -160,7 +159,7 @@ def _change_ready(
         return []
     why = "a worker took it at this moment"
     return [
-        LeftAlone(queue_id=entry.queue_id, why=why, is_temporary=True)
+        LeftAlone(entry.queue_id, why, is_temporary=True)
         for entry in store.queue.entries(_ids(ready))
         if not _is_reached(action, entry, order)
     ]
@@ -222,11 +221,7 @@ def _move(
         if part.state is _D.HELD and part.hold is not None and part.hold.code in is_over
     }
     return store.queue.move(
-        _ids(ready),
-        provider=order.provider,
-        ended=ended,
-        is_forced=order.is_forced,
-        entry=entry,
+        _ids(ready), provider=order.provider, ended=ended, is_forced=order.is_forced, entry=entry
     )
 
 
@@ -234,34 +229,32 @@ def _move(
 
 
 def _objection_to_retry(entry: QueueEntry, order: Order) -> LeftAlone | None:
-    """Object to mail that a provider may have, and to mail that nobody would send."""
     for part in entry.deliveries if not order.is_forced else ():
         if part.state in RETRY.from_states and part.is_in_doubt:
             why = f"{part.provider} may have sent it already; with --force it may be sent twice"
-            return LeftAlone(queue_id=entry.queue_id, why=why, is_temporary=True)
+            return LeftAlone(entry.queue_id, why, is_temporary=True)
     waiting = [part.route for part in entry.deliveries if part.state is _D.DEFERRED]
     if order.routes is None or not waiting or not order.routes.isdisjoint(waiting):
         return None
     why = f"nobody sends mail of {gone_words(waiting[0])}; {gone_remedy(waiting[0])}"
-    return LeftAlone(queue_id=entry.queue_id, why=why)
+    return LeftAlone(entry.queue_id, why)
 
 
 def _objection_to_undelete(entry: QueueEntry, _: Order) -> LeftAlone | None:
     if entry.chunk_count:
         return None
     why = "its content is gone: the rest of the message was finished meanwhile"
-    return LeftAlone(queue_id=entry.queue_id, why=why)
+    return LeftAlone(entry.queue_id, why)
 
 
 def _objection_to_move(entry: QueueEntry, order: Order) -> LeftAlone | None:
-    """Object to a provider that may not send it, and to mail that another one may have."""
     if order.senders and entry.sender and not AddressPatterns(order.senders).matches(entry.sender):
         why = f"provider {order.provider} may not send as {entry.sender}: see its senders"
-        return LeftAlone(queue_id=entry.queue_id, why=why)
+        return LeftAlone(entry.queue_id, why)
     parts = [part for part in entry.deliveries if part.state in MOVE.from_states]
     found = (why for part in parts for why in _objections_to_provider(part, order.provider))
     first = None if order.is_forced else next(found, None)
-    return None if first is None else LeftAlone(queue_id=entry.queue_id, why=first)
+    return None if first is None else LeftAlone(entry.queue_id, first)
 
 
 def _objections_to_provider(part: DeliveryEntry, provider: str) -> Iterator[str]:

@@ -18,13 +18,7 @@ from relaygw.operations.providers import (
     state_of,
     usage_object,
 )
-from relaygw.policy.untended import (
-    LOST_MS,
-    LostInstance,
-    Untended,
-    lost_gateways,
-    untended,
-)
+from relaygw.policy.untended import LOST_MS, LostInstance, Untended, lost_gateways, untended
 from relaygw.settings.model import Settings, fingerprint
 from relaygw.store.holds import Hold
 from relaygw.store.instances import Instance, silent_incarnations

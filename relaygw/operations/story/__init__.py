@@ -63,7 +63,6 @@ def _story_of(facts: Facts) -> Story:
 
 
 def _without_repetition(events: Sequence[StoryEvent]) -> Iterator[StoryEvent]:
-    """Yield events, each explanation where it is new."""
     told: set[Note] = set()
     for event in events:
         notes = [note for note in event.notes if note.label not in _EXPLAINED or note not in told]
@@ -72,7 +71,6 @@ def _without_repetition(events: Sequence[StoryEvent]) -> Iterator[StoryEvent]:
 
 
 def _operator_events(facts: Facts) -> Iterator[StoryEvent]:
-    """Yield an event for each thing that an operator did, as the audit trail has it."""
     for action in facts.record.actions:
         done = _DONE.get(action.action, f"did {action.action}")
         who = action.actor if action.action == _BY_ITSELF else f"operator {action.actor}"

@@ -41,10 +41,7 @@ _STAGES = {
 }
 _FEW = 3
 """More attempts in a row than these are one event when they were told the same."""
-_REFUSALS = {
-    Scope.CREDENTIAL: "refused the login",
-    Scope.SENDER_DOMAIN: "refused the sender",
-}
+_REFUSALS = {Scope.CREDENTIAL: "refused the login", Scope.SENDER_DOMAIN: "refused the sender"}
 _TEXTS = {
     AttemptState.DELIVERED: "delivered: {} took it",
     AttemptState.THROTTLED: "throttled: {} asks to slow down",
@@ -206,7 +203,6 @@ def attempt_events(facts: Facts, meanings: Meanings) -> Iterator[StoryEvent]:
 
 
 def _folded(attempts: Sequence[AttemptEntry]) -> Iterator[AttemptEntry]:
-    """Yield attempts, many in a row that were told the same as one."""
     for _, run in groupby(attempts, key=_alike):
         alike = list(run)
         if len(alike) <= _FEW:
@@ -285,7 +281,6 @@ def _attempt_notes(attempt: AttemptEntry, meaning: Meaning | None) -> Iterator[N
 
 
 def _audience(facts: Facts, attempt: AttemptEntry) -> str:
-    """Return whom an attempt was for, "" when for everybody."""
     if attempt.rcpt_no is not None:
         return some_of(
             [one.address for one in facts.entry.recipients if one.rcpt_no == attempt.rcpt_no]
@@ -320,7 +315,6 @@ def _untold(facts: Facts) -> Iterator[tuple[AttemptEntry, list[RecipientEntry]]]
 
 
 def _is_untold(facts: Facts, one: RecipientEntry) -> bool:
-    """True when no attempt tells what a recipient's own row does."""
     mine = [
         attempt
         for attempt in facts.record.attempts

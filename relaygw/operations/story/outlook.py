@@ -125,7 +125,6 @@ def _waiting(facts: Facts, part: DeliveryEntry, meanings: Meanings) -> Prospect:
 
 
 def _after(part: DeliveryEntry, in_the_way: list[Obstacle], now_ms: int) -> int | None:
-    """Return when a delivery may go at the earliest, None when nobody knows."""
     ends_ms = [one.ends_at_ms for one in in_the_way if one.ends_at_ms is not None]
     first_ms = max(part.due_at_ms, min(ends_ms, default=0))
     return first_ms if ends_ms or first_ms > now_ms else None
@@ -163,7 +162,6 @@ def _doubt_words(part: DeliveryEntry) -> str:
 
 
 def _wait_words(facts: Facts, part: DeliveryEntry, meaning: Meaning | None) -> str:
-    """Return why the wait is as long as it is."""
     if part.hold is not None and part.hold.code is HoldCode.PROVIDER_DOWN:
         return f"it {part.reason}, which is in trouble"
     number = f"it waits for try {part.attempts + 1}"
@@ -191,7 +189,6 @@ def _lifetime_note(facts: Facts, part: DeliveryEntry) -> Note:
 
 
 def _pace_notes(facts: Facts, part: DeliveryEntry) -> Iterator[Note]:
-    """Yield what may make a delivery wait that nothing else stops."""
     waiting = facts.queued.get(part.route, 0)
     if waiting > 1:
         yield Note("queue", f"{counted(waiting, 'message')} of its route wait")

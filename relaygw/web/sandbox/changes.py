@@ -17,8 +17,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from relaygw.mail.clock import clock_ms
-from relaygw.operations.captured import delete_captured, plan_release, release_captured
-from relaygw.operations.release_plan import Copy, ReleaseRequest, ReleaseResult
+from relaygw.operations.captured import (
+    Copy,
+    ReleaseRequest,
+    ReleaseResult,
+    delete_captured,
+    plan_release,
+    release_captured,
+)
 from relaygw.web import words
 from relaygw.web.context import WebContext, is_queue_id
 from relaygw.web.gate.identity import Principal, Role, require

@@ -15,8 +15,13 @@ from relaygw.mail.clock import clock_ms, local_time
 from relaygw.mail.content import Contact, ContentFacts, hidden_recipients, nobody
 from relaygw.mail.envelope import Released
 from relaygw.mail.state import RecipientState
-from relaygw.operations.captured import plan_release
-from relaygw.operations.release_plan import Copy, RefusedCopy, ReleaseRequest, ReleaseResult
+from relaygw.operations.captured import (
+    Copy,
+    RefusedCopy,
+    ReleaseRequest,
+    ReleaseResult,
+    plan_release,
+)
 from relaygw.policy.recipients import Refusal
 from relaygw.settings.model import Settings
 from relaygw.store.queue_entry import DeliveryEntry, QueueEntry, RecipientEntry

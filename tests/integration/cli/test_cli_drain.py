@@ -12,8 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from relaygw.cli.drain import Drain, _Progress
-from relaygw.cli.drain_report import Left, count_drops
+from relaygw.cli.drain import Drain, Left, _Progress, count_drops
 from relaygw.mail.clock import clock_ms
 from relaygw.mail.envelope import DeliveryUpdate, RecipientUpdate
 from relaygw.mail.state import DeliveryState, RecipientState
@@ -123,7 +122,7 @@ def test_mail_in_doubt_is_hurried_once_the_rest_again(
 
     def defer_again(now: Left) -> None:
         """Stand for the worker: try what is due, and nobody gets it."""
-        if not now.deliveries(DEFERRED):
+        if not any(lane.state is DEFERRED for lane in now.lanes):
             return
         incarnation = desk.claim()
         for one in desk.claimed:

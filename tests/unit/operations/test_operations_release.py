@@ -15,9 +15,13 @@ from relaygw.mail.envelope import (
     Source,
 )
 from relaygw.mail.state import RecipientState
-from relaygw.operations.captured import plan_release, release_captured
+from relaygw.operations.captured import (
+    ReleaseRequest,
+    ReleaseResult,
+    plan_release,
+    release_captured,
+)
 from relaygw.operations.queue_actions import BATCH_MESSAGES
-from relaygw.operations.release_plan import ReleaseRequest, ReleaseResult
 from relaygw.policy.recipients import CAPTURED_AS_INVALID, Refusal
 from relaygw.settings.model import Settings
 from relaygw.store.audit import AuditEntry

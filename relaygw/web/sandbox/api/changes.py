@@ -15,8 +15,13 @@ from starlette.responses import PlainTextResponse, Response
 
 from relaygw.mail.clock import clock_ms
 from relaygw.mail.search import EVERYTHING, MailSearch, tag_key
-from relaygw.operations.captured import delete_captured, plan_release, release_captured
-from relaygw.operations.release_plan import ReleaseRequest, ReleaseResult
+from relaygw.operations.captured import (
+    ReleaseRequest,
+    ReleaseResult,
+    delete_captured,
+    plan_release,
+    release_captured,
+)
 from relaygw.web.api.json_body import Found, flag, read_object, strings, text
 from relaygw.web.context import WebContext, is_queue_id
 from relaygw.web.gate.identity import Principal, Role, require

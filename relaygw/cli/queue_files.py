@@ -1,44 +1,169 @@
-"""`relaygw queue import`: exported mail, or any mbox, into the queue of this configuration.
+"""`relaygw queue export` and `import`: queued mail into an mbox file or JSON lines, and back.
 
-Each message is taken by the rules of now and exactly once: importing a file again after a crash
-takes only what is not there yet. Messages are stored in batches.
+A message is written whole or not at all, and a file gets its name when all of it is on disk. An
+imported message is taken by the rules of now and exactly once: importing a file again after a
+crash takes only what is not there yet. Messages are stored in batches.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+import tempfile
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import IO, Any
 
 import click
 
 from relaygw.cli.frame import Command, CommandFailed, Invocation, login_name, pass_invocation, warn
-from relaygw.cli.progress import Progress
-from relaygw.cli.selection import STDIN
-from relaygw.cli.text import as_json, printable
+from relaygw.cli.selection import QUEUE_OPTIONS, STDIN, Choice, choose, found, ids_argument, options
+from relaygw.cli.text import Progress, as_json, printable
 from relaygw.errors import AlreadyAccepted, InvalidAddress
 from relaygw.inbound.intake import Intake
 from relaygw.inbound.local_mail import Importer
 from relaygw.mail.address import MAX_PATH_BYTES, check_address
-from relaygw.mail.clock import clock_ms
+from relaygw.mail.clock import clock_ms, rfc3339
 from relaygw.mail.envelope import AcceptedMessage
-from relaygw.mail.exported import Exported, NotExported, exported, from_line, read_entries
+from relaygw.mail.exported import (
+    Exported,
+    NotExported,
+    as_entry,
+    as_line,
+    exported,
+    from_line,
+    read_entries,
+)
 from relaygw.mail.state import OPEN, DeliveryState, RecipientState
 from relaygw.mail.words import counted
+from relaygw.operations.queue_object import leading_delivery
 from relaygw.operations.selectors import NULL_SENDER
 from relaygw.store.audit import AuditEntry
-from relaygw.store.store import Store
+from relaygw.store.queue_entry import QueueEntry
+from relaygw.store.store import Store, read_content
 
 _BATCH_MESSAGES = 50
 _BATCH_BYTES = 4 * 2**20
 _CHUNKS_A_STEP = 4
 _R = RecipientState
 _FATES = ((_R.PENDING, "queued"), (_R.CAPTURED, "captured"), (_R.BLOCKED, "blocked"))
+
+
+@click.command("export", cls=Command)
+@ids_argument
+@options(QUEUE_OPTIONS)
+@click.option(
+    "--format", "form", type=click.Choice(["mbox", "json"]), default="mbox", show_default=True,
+    help="mbox, or JSON lines.",
+)  # fmt: skip
+@click.option(
+    "--output", metavar="FILE", type=click.Path(path_type=Path), help="Instead of stdout."
+)
+@pass_invocation
+def export(invocation: Invocation, /, form: str, output: Path | None, **given: Any) -> int:
+    """Write queued messages to stdout or a file; they stay in the queue.
+
+    Only recipients that still wait are written. Hold or delete what is exported, else it is sent
+    from here as well.
+    """
+    choice = choose(given)
+    with invocation.open_store() as store:
+        with _opened_output(output) as stream:
+            number, left_out = _write(store, choice, stream, form)
+        entry = AuditEntry(
+            at_ms=clock_ms(),
+            actor=login_name(),
+            action="queue.export",
+            target=printable(str(output or "stdout")),
+            affected=number,
+            detail=choice.words,
+        )
+        store.audit.add(entry)
+    warn(f"{counted(number, 'message')} exported to {output or 'stdout'}")
+    return os.EX_DATAERR if left_out else os.EX_OK
+
+
+def _write(store: Store, choice: Choice, stream: IO[bytes], form: str) -> tuple[int, int]:
+    """Write the chosen messages; return how many, and how many could not be."""
+    progress = Progress("messages exported")
+    number = left_out = 0
+    missing = set(choice.selection.queue_ids)
+    for entry in found(store, choice):
+        missing.discard(entry.queue_id)
+        one = _exported(store, entry)
+        if isinstance(one, str):
+            progress.end()
+            warn(f"{entry.queue_id}: left out: {one}")
+            left_out += 1
+            continue
+        if form == "json":
+            stream.write(as_line(one, _about(entry)))
+        else:
+            stream.write(as_entry(one, at_ms=entry.accepted_at_ms))
+        number += 1
+        progress.tell(number)
+    progress.end()
+    for queue_id in sorted(missing) if choice.limit is None else ():
+        warn(f"{queue_id}: no such message, or it does not match")
+        left_out += 1
+    return number, left_out
+
+
+def _exported(store: Store, entry: QueueEntry) -> Exported | str:
+    waiting = [one.address for one in entry.recipients if one.state is RecipientState.PENDING]
+    if not waiting:
+        return "nobody waits for it any more"
+    content = b"".join(read_content(store, entry))
+    if len(content) != entry.size_bytes:
+        return f"only {len(content)} of {entry.size_bytes} bytes were there; it was being finished"
+    return Exported(
+        sender=entry.sender,
+        recipients=tuple(waiting),
+        content=content,
+        queue_id=entry.queue_id,
+        mode=entry.mode,
+    )
+
+
+def _about(entry: QueueEntry) -> dict[str, Any]:
+    leading = leading_delivery(entry)
+    return {
+        "accepted_at": rfc3339(entry.accepted_at_ms),
+        "state": leading.state.value,
+        "route": leading.route,
+        "reason": leading.reason,
+        "subject": entry.subject,
+        "size_bytes": entry.size_bytes,
+    }
+
+
+@contextmanager
+def _opened_output(output: Path | None) -> Iterator[IO[bytes]]:
+    """Yield stdout, or a file that is there under its name once all of it is on disk."""
+    if output is None:
+        sys.stdout.flush()
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
+        return
+    if output.exists():
+        raise CommandFailed(f"{output} exists; name another file", exit_code=os.EX_IOERR)
+    with tempfile.NamedTemporaryFile(dir=output.parent, prefix=f".{output.name}-") as file:
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
+        os.link(file.name, output)  # never over another file
+    directory = os.open(output.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+# --- import --------------------------------------------------------------------------------
 
 
 def _take_sender(_ctx: click.Context, _option: click.Parameter, value: str | None) -> str | None:
@@ -97,13 +222,14 @@ def import_mail(
     loaded = invocation.load()
     settings = loaded.settings
     limit_bytes = max((one.max_message_size for one in settings.listeners), default=0)
-    with invocation.open_store(loaded) as store, _opened(source) as stream:
+    with invocation.open_store(loaded) as store, click.open_file(source, "rb") as stream:
         importer = Importer(Intake(settings, state_dir=loaded.state_dir), limit_bytes=limit_bytes)
         work = _ImportRun(store, importer, is_dry_run=is_dry_run, wants_json=wants_json)
         try:
             for number, one in enumerate(_read(stream, form, limit_bytes), 1):
                 if not isinstance(one, str):
-                    one = _addressed(one, sender, recipients)
+                    used = one.sender if sender is None else sender
+                    one = replace(one, sender=used, recipients=recipients or one.recipients)
                 work.take(number, one)
             work.flush()
         finally:
@@ -120,25 +246,12 @@ def import_mail(
                     )
                 )
                 invocation.wake_workers()
-            work.report()
+            if not wants_json:
+                work.report()
     return os.EX_DATAERR if work.counts["refused"] else os.EX_OK
 
 
-def _addressed(mail: Exported, sender: str | None, recipients: tuple[str, ...]) -> Exported:
-    """Return a message with what the caller says of all."""
-    if sender is not None:
-        mail = replace(mail, sender=sender)
-    return replace(mail, recipients=recipients) if recipients else mail
-
-
-def _opened(source: str) -> IO[bytes]:
-    if source == STDIN:
-        return sys.stdin.buffer
-    return Path(source).open("rb")
-
-
 def _read(stream: IO[bytes], form: str | None, limit_bytes: int) -> Iterator[Exported | str]:
-    """Yield the messages of the input, or why one of them is none."""
     first = stream.readline()
     if form is None:
         form = "json" if first.lstrip()[:1] == b"{" else "mbox"
@@ -152,7 +265,7 @@ def _read(stream: IO[bytes], form: str | None, limit_bytes: int) -> Iterator[Exp
         for entry in read_entries(lines, limit_bytes=limit_bytes):
             yield _tried(exported, entry)
     except NotExported as error:
-        raise CommandFailed(str(error), exit_code=os.EX_DATAERR) from error
+        raise CommandFailed(str(error)) from error
 
 
 def _tried(read: Any, piece: Any) -> Exported | str:
@@ -165,8 +278,6 @@ def _tried(read: Any, piece: Any) -> Exported | str:
 
 @dataclass(slots=True)
 class _ImportRun:
-    """An import under way: what is at hand, and what became of the rest."""
-
     store: Store
     importer: Importer
     is_dry_run: bool
@@ -174,58 +285,60 @@ class _ImportRun:
     counts: Counter[str] = field(default_factory=Counter)
     progress: Progress = field(default_factory=lambda: Progress("messages read"))
     _batch: list[tuple[int, Exported, AcceptedMessage]] = field(default_factory=list)
-    _batch_bytes: int = 0
 
     def take(self, number: int, mail: Exported | str) -> None:
         """Take the next message; it is stored with the batch it is in."""
         self.progress.tell(number)
         if isinstance(mail, str):
-            self._refuse(number, "", mail)
+            self._tell(number, "", "refused", why=mail)
             return
         try:
             with self.importer.composed(mail) as (message, chunks):
                 if message.stored_chunks and not self.is_dry_run:
-                    self._store_chunks(message, chunks)
+                    self._check_space()
+                    done = 0
+                    while bodies := list(islice(chunks, _CHUNKS_A_STEP)):
+                        self.store.intake.add_chunks(message.queue_id, done, bodies)
+                        done += len(bodies)
         except NotExported as error:
-            self._refuse(number, mail.queue_id, str(error))
+            self._tell(number, mail.queue_id, "refused", why=str(error))
             return
         self._batch.append((number, mail, message))
-        self._batch_bytes += message.size_bytes
-        if len(self._batch) >= _BATCH_MESSAGES or self._batch_bytes >= _BATCH_BYTES:
+        size_bytes = sum(one.size_bytes for *_, one in self._batch)
+        if len(self._batch) >= _BATCH_MESSAGES or size_bytes >= _BATCH_BYTES:
             self.flush()
-
-    def _store_chunks(self, message: AcceptedMessage, chunks: Iterator[bytes]) -> None:
-        self._check_space()
-        bodies: list[bytes] = []
-        done = 0
-        for body in chunks:
-            bodies.append(body)
-            if len(bodies) == _CHUNKS_A_STEP:
-                self.store.intake.add_chunks(message.queue_id, done, bodies)
-                done += len(bodies)
-                bodies = []
-        if bodies:
-            self.store.intake.add_chunks(message.queue_id, done, bodies)
 
     def flush(self) -> None:
         """Store what is at hand."""
-        batch, self._batch, self._batch_bytes = self._batch, [], 0
+        batch, self._batch = self._batch, []
         batch = [one for one in batch if not self._is_still_here(*one[:2])]
-        if not batch:
+        messages = [message for *_, message in batch]
+        if not messages:
             return
+        are_new = [True] * len(messages)
         if self.is_dry_run:
-            known = self.store.intake.taken_drops(
-                [message.drop_id or "" for _, _, message in batch]
-            )
-            batch = [one for one in batch if not self._is_known(*one, known)]
+            known = self.store.intake.taken_drops([one.drop_id or "" for one in messages])
+            are_new = [one.drop_id not in known for one in messages]
         else:
             self._check_space()
-            try:
-                self.store.intake.accept_batch([message for _, _, message in batch])
-            except AlreadyAccepted:
-                batch = [one for one in batch if self._is_stored(*one)]
-        for number, mail, message in batch:
-            self._note_imported(number, mail, message)
+            if not self._is_stored(messages):
+                are_new = [self._is_stored([one]) for one in messages]
+        for (number, mail, message), is_new in zip(batch, are_new, strict=True):
+            if not is_new:
+                self._tell(number, mail.queue_id, "already imported")
+                continue
+            for part in message.deliveries:
+                self.counts.update(one.state for one in part.recipients)
+            queue_id = None if self.is_dry_run else message.queue_id
+            self._tell(number, mail.queue_id, "imported", queue_id)
+
+    def _is_stored(self, messages: list[AcceptedMessage]) -> bool:
+        """Store messages, all or none; False if one of them is there already."""
+        try:
+            self.store.intake.accept_batch(messages)
+        except AlreadyAccepted:
+            return False
+        return True
 
     def _is_still_here(self, number: int, mail: Exported) -> bool:
         """True for a message of this very queue that still waits: it would be sent twice."""
@@ -237,28 +350,8 @@ class _ImportRun:
             why = f"it is in the trash of this queue; relaygw queue undelete {mail.queue_id}"
         else:
             return False
-        self._refuse(number, mail.queue_id, why)
+        self._tell(number, mail.queue_id, "refused", why=why)
         return True
-
-    def _is_stored(self, number: int, mail: Exported, message: AcceptedMessage) -> bool:
-        try:
-            self.store.intake.accept_batch([message])
-        except AlreadyAccepted:
-            self._note_known(number, mail)
-            return False
-        return True
-
-    def _is_known(
-        self, number: int, mail: Exported, message: AcceptedMessage, known: Collection[str]
-    ) -> bool:
-        if message.drop_id not in known:
-            return False
-        self._note_known(number, mail)
-        return True
-
-    def _note_known(self, number: int, mail: Exported) -> None:
-        self.counts["already imported"] += 1
-        self._tell(number, mail.queue_id, "already imported", None, None)
 
     def _check_space(self) -> None:
         if not self.importer.has_space():
@@ -268,25 +361,18 @@ class _ImportRun:
                 exit_code=os.EX_TEMPFAIL,
             )
 
-    def _note_imported(self, number: int, mail: Exported, message: AcceptedMessage) -> None:
-        self.counts["imported"] += 1
-        for part in message.deliveries:
-            for one in part.recipients:
-                self.counts[one.state] += 1
-        queue_id = None if self.is_dry_run else message.queue_id
-        self._tell(number, mail.queue_id, "imported", queue_id, None)
-
-    def _refuse(self, number: int, was: str, why: str) -> None:
-        self.counts["refused"] += 1
-        self._tell(number, was, "refused", None, why)
-
     def _tell(
-        self, number: int, was: str, result: str, queue_id: str | None, why: str | None
+        self,
+        number: int,
+        was: str,
+        result: str,
+        queue_id: str | None = None,
+        why: str | None = None,
     ) -> None:
-        if self.is_dry_run and result == "imported":
-            result = "would be imported"
+        self.counts[result] += 1
         if self.wants_json:
-            fields = {"number": number, "was": was or None, "result": result}
+            would = "would be " if self.is_dry_run and result == "imported" else ""
+            fields = {"number": number, "was": was or None, "result": would + result}
             click.echo(as_json({**fields, "queue_id": queue_id, "reason": why}))
         elif why is not None:
             self.progress.end()
@@ -294,8 +380,6 @@ class _ImportRun:
 
     def report(self) -> None:
         """Say what came of it."""
-        if self.wants_json:
-            return
         would = "would be " if self.is_dry_run else ""
         fates = ", ".join(f"{self.counts[state]} {word}" for state, word in _FATES)
         recipients = sum(self.counts[state] for state, _ in _FATES)
