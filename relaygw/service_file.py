@@ -108,12 +108,13 @@ def running_gateways(environ: Mapping[str, str]) -> list[RunningGateway]:
     return sorted(found.values(), key=lambda one: one.pid)
 
 
-def user_name() -> str:
-    """Return the name of the user that this process runs as."""
+def user_name(uid: int | None = None) -> str:
+    """Return the name of a user, else of the one that this process runs as."""
+    uid = os.geteuid() if uid is None else uid
     try:
-        return pwd.getpwuid(os.geteuid()).pw_name
+        return pwd.getpwuid(uid).pw_name
     except KeyError:
-        return f"uid {os.geteuid()}"
+        return f"uid {uid}"
 
 
 def _run_directories(environ: Mapping[str, str]) -> list[Path]:

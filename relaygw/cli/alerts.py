@@ -5,15 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import click
 
 from relaygw.cli.frame import Command, CommandFailed, Group, Invocation, pass_invocation
-from relaygw.cli.text import as_json, fitted, labelled, terminal_width
+from relaygw.cli.text import as_json, fitted, labelled, print_lines, terminal_width
 from relaygw.errors import RelaygwError
 from relaygw.mail.clock import clock_ms, rfc3339, rfc3339_or_none
-from relaygw.mail.words import age
+from relaygw.mail.words import age, fields
 from relaygw.settings.alerts import Alert, channel_name
 from relaygw.settings.model import Settings
 from relaygw.store.watch import Incident
@@ -36,25 +35,21 @@ def list_alerts(invocation: Invocation, wants_json: bool) -> None:
     with invocation.open_store() as store:
         found = store.watch.incidents(now_ms - _RECENT_DAYS * 86_400_000)
     found.sort(key=lambda one: (one.recovered_at_ms is not None, -one.since_ms))
-    lines = map(_object, found) if wants_json else _rows(found, now_ms)
-    for line in lines:
-        click.echo(line)
+    print_lines(map(_object, found) if wants_json else _rows(found, now_ms))
 
 
 def _object(incident: Incident) -> str:
     ended_ms = incident.recovered_at_ms
-    fields: dict[str, Any] = {
-        "rule": incident.rule,
-        "key": incident.key,
-        "state": "open" if ended_ms is None else "recovered",
-        "summary": incident.summary,
-        "remedy": incident.remedy,
-        "since": rfc3339(incident.since_ms),
-        "recovered_at": rfc3339_or_none(ended_ms),
-        "told": list(incident.told),
-        "recovery_told": list(incident.recovery_told),
-    }
-    return as_json(fields)
+    return as_json(
+        {
+            **fields(incident, "rule", "key"),
+            "state": "open" if ended_ms is None else "recovered",
+            **fields(incident, "summary", "remedy"),
+            "since": rfc3339(incident.since_ms),
+            "recovered_at": rfc3339_or_none(ended_ms),
+            **fields(incident, "told", "recovery_told"),
+        }
+    )
 
 
 def _rows(incidents: Sequence[Incident], now_ms: int) -> Iterator[str]:
@@ -88,9 +83,9 @@ def test_alerts(invocation: Invocation, channel: str | None) -> int:
 
     Exit code 69: one was not told.
     """
-    loaded = invocation.load_running()
-    chosen = _chosen(loaded.settings, channel)
-    results = asyncio.run(_tell_all(invocation, loaded.settings, chosen))
+    settings = invocation.load_running().settings
+    chosen = _chosen(settings, channel)
+    results = asyncio.run(_tell_all(invocation, settings, chosen))
     for name, target, words, is_told in results:
         click.echo(labelled("told" if is_told else "not told", f"{name} ({target}): {words}"))
     return os.EX_OK if all(is_told for *_, is_told in results) else os.EX_UNAVAILABLE
@@ -117,11 +112,8 @@ def _chosen(settings: Settings, channel: str | None) -> dict[str, Alert]:
 async def _tell_all(
     invocation: Invocation, settings: Settings, chosen: dict[str, Alert]
 ) -> list[tuple[str, str, str, bool]]:
-    return list(
-        await asyncio.gather(
-            *(_tell(invocation, settings, name, alert) for name, alert in chosen.items())
-        )
-    )
+    tasks = [_tell(invocation, settings, name, alert) for name, alert in chosen.items()]
+    return await asyncio.gather(*tasks)
 
 
 async def _tell(

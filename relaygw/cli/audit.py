@@ -6,12 +6,14 @@ import click
 
 from relaygw.cli.frame import Command, Invocation, number_from_1, pass_invocation
 from relaygw.cli.selection import not_empty, take_duration
-from relaygw.cli.text import as_json, fitted, terminal_width
+from relaygw.cli.text import as_json, fitted, print_lines, terminal_width
 from relaygw.mail.clock import clock_ms, rfc3339
+from relaygw.mail.words import counted
 from relaygw.operations.audit import SETTINGS_CHANGE, audit_object, settings_change_words
 from relaygw.store.audit import AuditEntry, Trail
 
 _TIME_CELLS, _ACTOR_CELLS, _ACTION_CELLS, _NUMBER_CELLS = 19, 10, 15, 6
+_FIXED = _TIME_CELLS + _ACTOR_CELLS + _ACTION_CELLS + _NUMBER_CELLS + 4  # with the spaces
 _MIN_REST_CELLS = 20
 
 
@@ -53,34 +55,24 @@ def audit(
             click.echo(as_json({**audit_object(entry), "detail": _detail(entry)}))
         return
     if shown:
-        click.echo(_head_row())
-    for entry in shown:
-        click.echo(_row(entry))
-    noun = "1 entry" if len(shown) == 1 else f"{len(shown)} entries"
+        click.echo(
+            f"{'TIME (UTC)':<{_TIME_CELLS}} {'ACTOR':<{_ACTOR_CELLS}} "
+            f"{'ACTION':<{_ACTION_CELLS}} {'NUMBER':>{_NUMBER_CELLS}} WHAT"
+        )
+    print_lines(map(_row, shown))
     more = ", more match" if len(entries) > limit else ""
-    click.echo(f"-- {noun}{more}")
+    click.echo(f"-- {counted(len(shown), 'entry', 'entries')}{more}")
 
 
 def _detail(entry: AuditEntry) -> str:
     return settings_change_words(entry.detail) if entry.action == SETTINGS_CHANGE else entry.detail
 
 
-def _rest_cells() -> int:
-    fixed = _TIME_CELLS + _ACTOR_CELLS + _ACTION_CELLS + _NUMBER_CELLS + 4  # with the spaces
-    return max(terminal_width() - fixed, _MIN_REST_CELLS)
-
-
-def _head_row() -> str:
-    return (
-        f"{'TIME (UTC)':<{_TIME_CELLS}} {'ACTOR':<{_ACTOR_CELLS}} {'ACTION':<{_ACTION_CELLS}} "
-        f"{'NUMBER':>{_NUMBER_CELLS}} WHAT"
-    )
-
-
 def _row(entry: AuditEntry) -> str:
     at = rfc3339(entry.at_ms)[:19].replace("T", " ")
-    what = _detail(entry) or entry.target
+    # what was asked for, else the first of its targets
+    what = fitted(_detail(entry) or entry.target, max(terminal_width() - _FIXED, _MIN_REST_CELLS))
     return (
         f"{at} {fitted(entry.actor, _ACTOR_CELLS)} {fitted(entry.action, _ACTION_CELLS)} "
-        f"{entry.affected:>{_NUMBER_CELLS}} {fitted(what, _rest_cells())}"
+        f"{entry.affected:>{_NUMBER_CELLS}} {what}"
     ).rstrip()

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from itertools import chain
 
 import click
 
 from relaygw.cli.check_summary import AskedMail, explain, routes_gone, summary, warnings
 from relaygw.cli.frame import Command, CommandFailed, Invocation, address_of, pass_invocation, warn
-from relaygw.cli.text import as_json, printable
+from relaygw.cli.text import as_json, print_lines, printable
+from relaygw.mail.words import fields
 from relaygw.policy.explanation import Explainer
 from relaygw.policy.recipients import AddressPatterns
 from relaygw.policy.rewriter import Rewriter
@@ -81,7 +82,14 @@ def check(
         listener=listener,
         user=user,
     )
-    _check_known(loaded.settings, mail)
+    for option, name, known in (
+        ("--listener", listener, [str(one.bind) for one in loaded.settings.listeners]),
+        ("--user", user, [one.name for one in loaded.settings.users]),
+    ):
+        if name is not None and name not in known:
+            names = ", ".join(known) or "none yet"
+            problem = f"{option} {name!r} is not in the configuration; write one of: {names}"
+            raise CommandFailed(problem)
     if not wants_json:
         _tell(invocation, loaded, mail)
     return _check_online(loaded.settings, mail, wants_json=wants_json) if online else os.EX_OK
@@ -91,22 +99,9 @@ def _address(text: str | None, option: str) -> str | None:
     return None if text is None else address_of(text, option)
 
 
-def _check_known(settings: Settings, mail: AskedMail) -> None:
-    for option, name, known in (
-        ("--listener", mail.listener, [str(one.bind) for one in settings.listeners]),
-        ("--user", mail.user, [one.name for one in settings.users]),
-    ):
-        if name is not None and name not in known:
-            raise CommandFailed(
-                f"{option} {name!r} is not in the configuration; write one of: "
-                + (", ".join(known) or "none yet")
-            )
-
-
 def _tell(invocation: Invocation, loaded: LoadedSettings, mail: AskedMail) -> None:
     is_whole = mail.sender is not None and mail.recipient is not None
-    for line in explain(loaded.settings, mail) if is_whole else summary(loaded):
-        click.echo(line)
+    print_lines(explain(loaded.settings, mail) if is_whole else summary(loaded))
     if mail.recipient is None:
         for text in chain(warnings(loaded.settings), routes_gone(invocation, loaded)):
             warn(f"warning: {text}")
@@ -164,8 +159,14 @@ class _OnlineCheck:
                     del waiting[name]
                     continue
                 is_fine = is_fine and finding.result is not Result.FAILED
-                form = _finding_json if self._wants_json else _finding_line
-                click.echo(form(name, finding))
+                if self._wants_json:
+                    shown = fields(finding, "step", "result", "detail", "remedy")
+                    shown |= {"result": finding.result.lower(), "remedy": finding.remedy or None}
+                    click.echo(as_json({"provider": name, **shown}))
+                else:
+                    remedy = f"; {finding.remedy}" if finding.remedy else ""
+                    head = f"provider {name}: {finding.step.value:<8} {finding.result.value:<7}"
+                    click.echo(printable(f"{head} {finding.detail}{remedy}"))
         return is_fine
 
     async def _ask(self, name: str, addresses: tuple[str, ...]) -> None:
@@ -173,7 +174,9 @@ class _OnlineCheck:
         usable = [one for one in addresses if _may_send(provider, one)]
         async for finding in diagnose(provider, ehlo_name=self._settings.hostname, senders=usable):
             self._found.put_nowait((name, finding))
-        for finding in _unused(one for one in addresses if one not in usable):
+        for sender in (one for one in addresses if one not in usable):
+            detail = f"{sender or '<>'} is not among the provider's senders, it is not used for it"
+            finding = Finding(step=Step.SENDER, result=Result.WARNING, detail=detail)
             self._found.put_nowait((name, finding))
         self._found.put_nowait((name, None))
 
@@ -184,29 +187,3 @@ class _OnlineCheck:
                     return await self._found.get()
             except TimeoutError:
                 warn(f"waiting for {', '.join(waiting)}")
-
-
-def _unused(senders: Iterator[str]) -> Iterator[Finding]:
-    for sender in senders:
-        yield Finding(
-            step=Step.SENDER,
-            result=Result.WARNING,
-            detail=f"{sender or '<>'} is not among the provider's senders, it is not used for it",
-        )
-
-
-def _finding_line(name: str, finding: Finding) -> str:
-    head = f"provider {name}: {finding.step.value:<8} {finding.result.value:<7}"
-    return printable(f"{head} {finding.detail}" + (f"; {finding.remedy}" if finding.remedy else ""))
-
-
-def _finding_json(name: str, finding: Finding) -> str:
-    return as_json(
-        {
-            "provider": name,
-            "step": finding.step.value,
-            "result": finding.result.value.lower(),
-            "detail": finding.detail,
-            "remedy": finding.remedy or None,
-        }
-    )

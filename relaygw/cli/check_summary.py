@@ -17,6 +17,7 @@ from relaygw.policy.explanation import Explainer
 from relaygw.policy.recipients import Screen
 from relaygw.policy.rewriter import Rewriter
 from relaygw.policy.untended import gone_words, known_routes
+from relaygw.settings.alerts import channel_name
 from relaygw.settings.listener import Listener
 from relaygw.settings.load import LoadedSettings
 from relaygw.settings.model import Log, Settings
@@ -30,14 +31,22 @@ _TLS_WORDS = {
     "opportunistic": "STARTTLS if offered, not verified",
     "none": "no TLS",
 }
+_MODES = {
+    "production": "mail is sent",
+    "staging": "mail is sent to recipients.allow only ({} entries)",
+    "sandbox": "all mail is captured, none is sent",
+}
 
 
 def summary(loaded: LoadedSettings) -> Iterator[str]:
     """Yield what a configuration says, in a few lines."""
+    from relaygw.alerting.notifier import target_words
+
     settings = loaded.settings
     files = ", ".join(map(str, loaded.files)) or "no file: the sandbox"
     yield labelled("ok", files)
-    yield labelled("mode", f"{settings.mode.value}: {_mode_words(settings)}")
+    mode = _MODES[settings.mode.value].format(len(settings.recipients.allow))
+    yield labelled("mode", f"{settings.mode.value}: {mode}")
     yield labelled("hostname", settings.hostname)
     yield labelled("queue", settings.queue.url)
     for listener in settings.listeners:
@@ -49,26 +58,17 @@ def summary(loaded: LoadedSettings) -> Iterator[str]:
         yield labelled("provider", f"{name}: {_provider_words(provider)}")
     for route in settings.routes:
         yield labelled("route", _route_words(route))
-    yield from _alert_lines(settings)
-
-
-def _mode_words(settings: Settings) -> str:
-    entries = len(settings.recipients.allow)
-    return {
-        "production": "mail is sent",
-        "staging": f"mail is sent to recipients.allow only ({entries} entries)",
-        "sandbox": "all mail is captured, none is sent",
-    }[settings.mode.value]
+    for number, alert in enumerate(settings.alerts):
+        rules = " ".join(alert.on) or "everything"
+        yield labelled("alert", f"{channel_name(alert, number)}: {rules} by {target_words(alert)}")
 
 
 def _route_words(route: Route) -> str:
-    conditions = [
-        *([f"sender {' '.join(route.sender)}"] if route.sender else []),
-        *([f"recipient {' '.join(route.recipient)}"] if route.recipient else []),
-        *(f"{name}: {glob}" for name, glob in route.header.items()),
-        *([f"listener {' '.join(map(str, route.listener))}"] if route.listener else []),
-        *([f"user {' '.join(route.user)}"] if route.user else []),
-    ]
+    lists = ("sender", "recipient", "listener", "user")
+    given = {name: " ".join(map(str, getattr(route, name))) for name in lists}
+    conditions = [f"{name} {given[name]}" for name in lists[:2] if given[name]]
+    conditions += [f"{name}: {glob}" for name, glob in route.header.items()]
+    conditions += [f"{name} {given[name]}" for name in lists[2:] if given[name]]
     wanted = " and ".join(conditions) or "everything else"
     return f"{route.name} ({route.stream.value}) to {' '.join(route.providers)}: {wanted}"
 
@@ -135,16 +135,6 @@ def _secrets(settings: Settings) -> Iterator[tuple[str, SecretRef | None]]:
         yield f"alerts.{number}.webhook", alert.webhook.reference if alert.webhook else None
     for token in settings.web.tokens:
         yield f"web.tokens.{token.name}", token.token
-
-
-def _alert_lines(settings: Settings) -> Iterator[str]:
-    from relaygw.alerting.notifier import target_words
-    from relaygw.settings.alerts import channel_name
-
-    for number, alert in enumerate(settings.alerts):
-        rules = " ".join(alert.on) or "everything"
-        name = channel_name(alert, number)
-        yield labelled("alert", f"{name}: {rules} by {target_words(alert)}")
 
 
 def _log_problem(log: Log) -> str | None:

@@ -10,9 +10,10 @@ from typing import Any
 import click
 
 from relaygw.cli.frame import Command, CommandFailed, Invocation, pass_invocation
-from relaygw.cli.text import as_json, labelled
+from relaygw.cli.text import as_json, labelled, print_lines
 from relaygw.errors import SettingsError
 from relaygw.mail.outcome import Limit, Meaning, Scope, SmtpReply, Stage, Verdict
+from relaygw.mail.words import fields
 from relaygw.settings.provider import Provider
 from relaygw.settings.units import format_duration
 from relaygw.upstream.classifier import GENERIC, Classifier, catalogue
@@ -60,7 +61,8 @@ def classify(
     """
     classifier, places = _classifier(invocation, provider)
     parsed = _parsed(reply)
-    name = stage or _likely(classifier, parsed)
+    known = (one for one in _LIKELY if classifier.meaning(_STAGES[one], parsed).rule != "none")
+    name = stage or next(known, _LIKELY[0])
     meaning = classifier.meaning(_STAGES[name], parsed)
     meaning = replace(meaning, rule=places.get(meaning.rule, meaning.rule))
     others = {} if stage else _others(classifier, parsed, meaning)
@@ -70,13 +72,7 @@ def classify(
     assumed = "" if stage else " (assumed, --stage names another)"
     click.echo(labelled("reply", str(parsed)))
     click.echo(labelled("stage", f"{name}{assumed}"))
-    for line in _lines(meaning, others):
-        click.echo(line)
-
-
-def _likely(classifier: Classifier, reply: SmtpReply) -> str:
-    known = (one for one in _LIKELY if classifier.meaning(_STAGES[one], reply).rule != "none")
-    return next(known, _LIKELY[0])
+    print_lines(_lines(meaning, others))
 
 
 def _classifier(invocation: Invocation, name: str) -> tuple[Classifier, dict[str, str]]:
@@ -137,10 +133,9 @@ def _lines(meaning: Meaning, others: dict[str, tuple[Verdict, Scope]]) -> Iterat
     limit = f", {meaning.limit}" if meaning.limit else ""
     yield labelled("rule", meaning.rule)
     yield labelled("meaning", f"{meaning.verdict} ({meaning.scope}{limit})")
-    yield labelled("mail", mail_words(meaning))
-    wait = _wait_words(meaning)
     for label, text in (
-        ("wait", wait),
+        ("mail", mail_words(meaning)),
+        ("wait", _wait_words(meaning)),
         ("explanation", meaning.explanation),
         ("remedy", meaning.remedy),
         ("source", meaning.source),
@@ -167,10 +162,7 @@ def _as_object(
         "code": reply.code,
         "status": str(reply.status) if reply.status else None,
         "text": reply.text,
-        "rule": meaning.rule,
-        "verdict": meaning.verdict,
-        "scope": meaning.scope,
-        "limit": meaning.limit,
+        **fields(meaning, "rule", "verdict", "scope", "limit"),
         "mail": mail_words(meaning),
         "wait_s": list(meaning.wait_s),
         "explanation": meaning.explanation or None,

@@ -25,9 +25,7 @@ def config() -> None:
 @pass_invocation
 def show(invocation: Invocation, with_origin: bool, wants_json: bool) -> None:
     """Show every value, also those by default."""
-    loaded = invocation.load()
-
-    for key, value, origin in origin_lines(loaded):
+    for key, value, origin in origin_lines(invocation.load()):
         if wants_json:
             plain = None if value == "~" else json.loads(value)
             click.echo(as_json({"key": key, "value": plain, "origin": origin}))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from relaygw.cli.frame import CommandFailed, Group, Invocation, check_queue_file, pass_invocation
-from relaygw.cli.text import Progress, printable
+from relaygw.cli.text import Progress, print_lines, printable
 from relaygw.mail.words import counted
 
 if TYPE_CHECKING:
@@ -80,8 +80,7 @@ def recover(invocation: Invocation, release: bool) -> None:
         done = roles.recover_queue(loaded, is_released=release, tell=progress.tell)
     finally:
         progress.end()
-    for line in _recovered_lines(done):
-        click.echo(line)
+    print_lines(_recovered_lines(done))
 
 
 def _recovered_lines(done: Recovered) -> Iterator[str]:

@@ -11,12 +11,11 @@ from __future__ import annotations
 
 import errno
 import os
-import pwd
 import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib import import_module
 from io import TextIOWrapper
@@ -25,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 import click
 
+from relaygw import service_file
 from relaygw.cli.text import printable
 from relaygw.errors import (
     IntakeFull,
@@ -47,8 +47,6 @@ BROKEN_PIPE = 128 + signal.SIGPIPE
 INTERRUPTED = 128 + signal.SIGINT
 MAX_NUMBER = 1_000_000_000
 """Of what is counted or listed: more than there will be, and no trouble for a database."""
-_STDIN, _STDOUT, _STDERR = range(3)
-
 _NAMED = ("RELAYGW_CONFIG", "RELAYGW__QUEUE__URL")
 """Who sets one of these has said which gateway is meant."""
 
@@ -159,10 +157,7 @@ def address_of(text: str, option: str, check: Callable[[str], object] = check_ad
 def login_name() -> str:
     """Return who runs this command, for the audit trail; sudo's caller is named, too."""
     uid = os.getuid()
-    try:
-        name = pwd.getpwuid(uid).pw_name
-    except KeyError:
-        name = f"uid {uid}"
+    name = service_file.user_name(uid)
     caller = os.environ.get("SUDO_USER", "")
     return f"{name} (sudo by {caller})" if uid == 0 and caller else name
 
@@ -173,28 +168,24 @@ def _take_config(ctx: click.Context, _option: click.Parameter, value: str | None
 
 
 def _take_debug(ctx: click.Context, _option: click.Parameter, value: bool) -> None:
-    invocation = ctx.ensure_object(Invocation)
-    invocation.is_debug = invocation.is_debug or value
+    ctx.ensure_object(Invocation).is_debug |= value
 
 
-def _global_options() -> list[click.Parameter]:
-    return [
+def _complete(params: list[click.Parameter]) -> None:
+    """Add the options that stand anywhere in a command line; check all text but names of files."""
+    params += [
         click.Option(
-            ["--config"],
-            metavar="FILE",
-            type=click.Path(),
-            expose_value=False,
-            callback=_take_config,
-            help="Configuration to use instead of the usual one.",
+            ["--config"], metavar="FILE", type=click.Path(), expose_value=False,
+            callback=_take_config, help="Configuration to use instead of the usual one.",
         ),
         click.Option(
-            ["--debug"],
-            is_flag=True,
-            expose_value=False,
-            callback=_take_debug,
+            ["--debug"], is_flag=True, expose_value=False, callback=_take_debug,
             help="Show a traceback with an error.",
         ),
-    ]
+    ]  # fmt: skip
+    for one in params:
+        if isinstance(one.type, click.types.StringParamType):
+            one.type = TEXT
 
 
 class _Text(click.types.StringParamType):
@@ -210,12 +201,6 @@ class _Text(click.types.StringParamType):
 TEXT = _Text()
 
 
-def _use_storable_text(params: list[click.Parameter]) -> None:
-    for one in params:
-        if isinstance(one.type, click.types.StringParamType):
-            one.type = TEXT
-
-
 def number_from_1() -> click.IntRange:
     """Return the kind of a number of things."""
     return click.IntRange(min=1, max=MAX_NUMBER)
@@ -226,8 +211,7 @@ class Command(click.Command):
 
     def __init__(self, *args: Any, **keywords: Any) -> None:
         super().__init__(*args, **keywords)
-        self.params += _global_options()
-        _use_storable_text(self.params)
+        _complete(self.params)
 
 
 class Group(click.Group):
@@ -238,8 +222,7 @@ class Group(click.Group):
 
     def __init__(self, *args: Any, later: tuple[str, ...] = (), **keywords: Any) -> None:
         super().__init__(*args, **keywords)
-        self.params += _global_options()
-        _use_storable_text(self.params)
+        _complete(self.params)
         self._later = frozenset(later)
 
     def resolve_command(
@@ -305,15 +288,14 @@ class Root(Group):
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command and tell what went wrong."""
         try:
-            code = super().invoke(ctx)
+            return super().invoke(ctx)
         except (click.ClickException, click.Abort, click.exceptions.Exit):
             raise
         except Exception as error:
             is_debug = ctx.ensure_object(Invocation).is_debug
             if is_debug and not isinstance(error, BrokenPipeError):
                 traceback.print_exc()
-            code = _tell_failed_stream(error) if isinstance(error, OSError) else _tell(error)
-        return code
+            return _tell_failed_stream(error) if isinstance(error, OSError) else _tell(error)
 
 
 def _tell_failed_stream(error: OSError) -> int:
@@ -343,9 +325,9 @@ def _tell_usage(error: click.ClickException) -> None:
         return
     ctx = getattr(error, "ctx", None)
     path = ctx.command_path if ctx else PROGRAM
-    problem = " ".join(error.format_message().split())
     place = path.removeprefix(PROGRAM).strip()
-    warn(f"{place + ': ' if place else ''}{problem.rstrip('.')}; see: {path} --help")
+    problem = " ".join(error.format_message().split()).rstrip(".")
+    warn(f"{place + ': ' if place else ''}{problem}; see: {path} --help")
 
 
 # --- streams ------------------------------------------------------------------------------
@@ -354,9 +336,9 @@ def _tell_usage(error: click.ClickException) -> None:
 def _open_streams() -> None:
     """Make stdin and stdout raise OSError (EBADF) where they are closed; stderr swallows."""
     # in their order, so that each gets its own number
-    sys.stdin = sys.stdin or _stand_in(_STDIN, os.O_WRONLY, "r")
-    sys.stdout = sys.stdout or _stand_in(_STDOUT, os.O_RDONLY, "w")
-    sys.stderr = sys.stderr or _stand_in(_STDERR, os.O_WRONLY, "w")
+    sys.stdin = sys.stdin or _stand_in(0, os.O_WRONLY, "r")
+    sys.stdout = sys.stdout or _stand_in(1, os.O_RDONLY, "w")
+    sys.stderr = sys.stderr or _stand_in(2, os.O_WRONLY, "w")
     for stream in (sys.stdin, sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             # a letter that the terminal or the input's encoding lacks is a question mark
@@ -374,9 +356,6 @@ def _stand_in(number: int, flags: int, mode: Literal["r", "w"]) -> TextIO:
 def _leave_stdout() -> None:
     """Point stdout nowhere: Python writes the rest of it once more when it ends."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
-    try:
+    with suppress(OSError):  # not a stream of the system
         os.dup2(nowhere, sys.stdout.fileno())
-    except OSError:  # not a stream of the system
-        pass
-    finally:
-        os.close(nowhere)
+    os.close(nowhere)

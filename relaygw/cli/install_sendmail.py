@@ -16,6 +16,7 @@ from pathlib import Path
 import click
 
 from relaygw.cli.frame import Command, CommandFailed, Invocation, pass_invocation, warn
+from relaygw.cli.text import print_lines
 from relaygw.errors import RelaygwError
 from relaygw.mail.drop import DIRECTORY
 
@@ -44,18 +45,14 @@ def install_sendmail(invocation: Invocation, *, prefix: Path, force: bool, unins
     programs = Programs(prefix.absolute())
     try:
         if uninstall:
-            for line in programs.remove():
-                click.echo(line)
+            print_lines(programs.remove())
             return
         loaded = invocation.load()
-        for line in programs.install(
-            maildrop=loaded.settings.maildrop.path,
-            group=loaded.settings.maildrop.group,
-            state_dir=loaded.state_dir,
-            force=force,
-        ):
-            click.echo(line)
-        for doubt in programs.doubts(loaded.settings.maildrop.path, loaded.settings.maildrop.group):
+        path, group = loaded.settings.maildrop.path, loaded.settings.maildrop.group
+        print_lines(
+            programs.install(maildrop=path, group=group, state_dir=loaded.state_dir, force=force)
+        )
+        for doubt in programs.doubts(path, group):
             warn(f"warning: {doubt}")
     except Obstacle as obstacle:
         raise CommandFailed(str(obstacle), exit_code=os.EX_CANTCREAT) from obstacle

@@ -15,9 +15,14 @@ from relaygw.cli.selection import Choice
 from relaygw.cli.text import as_json, cut, fitted, labelled, moment, printable, terminal_width
 from relaygw.mail.clock import clock_ms
 from relaygw.mail.envelope import Released
-from relaygw.mail.state import DeliveryState, RecipientState
+from relaygw.mail.state import RecipientState
 from relaygw.mail.words import age, counted, size
-from relaygw.operations.queue_object import leading_delivery, next_attempt_at_ms, queue_object
+from relaygw.operations.queue_object import (
+    leading_delivery,
+    next_attempt_at_ms,
+    queue_object,
+    shown_state,
+)
 from relaygw.policy.story import Note, Outlook, Story, StoryEvent
 from relaygw.store.queue_entry import DeliveryEntry, QueueEntry, RecipientEntry
 from relaygw.store.store import Store, read_content
@@ -54,19 +59,12 @@ def head_row(width: int) -> str:
 def row(entry: QueueEntry, now_ms: int, *, width: int) -> str:
     """Return a message on one line of at most `width` cells (never under 70)."""
     sender, recipients, subject = _columns(width)
-    state = leading_delivery(entry).state
-    shown_state = "captured" if _is_captured_only(entry) else state.value
     return (
         f"{fitted(entry.queue_id, _ID_CELLS)} {age(now_ms - entry.accepted_at_ms):>{_AGE_CELLS}} "
-        f"{fitted(shown_state, _STATE_CELLS)} {size(entry.size_bytes):>{_SIZE_CELLS}} "
+        f"{fitted(shown_state(entry), _STATE_CELLS)} {size(entry.size_bytes):>{_SIZE_CELLS}} "
         f"{fitted(entry.sender or '<>', sender)} {_shown_recipients(entry, recipients)} "
         f"{fitted(entry.subject, subject)}"
     ).rstrip()
-
-
-def _is_captured_only(entry: QueueEntry) -> bool:
-    is_over = leading_delivery(entry).state is DeliveryState.FINISHED
-    return is_over and any(one.state is RecipientState.CAPTURED for one in entry.recipients)
 
 
 def _shown_recipients(entry: QueueEntry, width: int) -> str:
@@ -83,7 +81,8 @@ def _told_in_full(entry: QueueEntry, now_ms: int) -> Iterator[str]:
     yield _told("sender", entry.sender or "<> (the null sender)")
     yield _told("subject", cut(entry.subject, _MAX_SUBJECT_CELLS) or "(none)")
     yield _told("message-id", entry.message_id)
-    yield _told("size", f"{counted(entry.size_bytes, 'byte')}{_content_note(entry)}")
+    gone = "" if entry.chunk_count else ", content no longer kept"
+    yield _told("size", f"{counted(entry.size_bytes, 'byte')}{gone}")
     yield _told("accepted", f"{moment(entry.accepted_at_ms, now_ms)}, in mode {entry.mode}")
     yield _told("source", _shown_source(entry))
     if entry.captured_at_ms is not None:
@@ -91,10 +90,6 @@ def _told_in_full(entry: QueueEntry, now_ms: int) -> Iterator[str]:
     for part in entry.deliveries:
         yield ""
         yield from _delivery_story(entry, part, now_ms)
-
-
-def _content_note(entry: QueueEntry) -> str:
-    return "" if entry.chunk_count else ", content no longer kept"
 
 
 def _shown_source(entry: QueueEntry) -> str:
@@ -156,11 +151,10 @@ def print_list(
     limit = choice.limit
     empty = "-- 0 messages" if choice.has_conditions else f"the {place} is empty"
     width, now_ms = terminal_width(), clock_ms()
-    number = 0
-    has_more = False
+    number, more = 0, ""
     for entry in find(store, replace(choice, limit=None if limit is None else limit + 1)):
         if number == limit:
-            has_more = True
+            more = ", more match"
             break
         if wants_json:
             click.echo(as_json(queue_object(entry)))
@@ -170,7 +164,6 @@ def print_list(
             click.echo(row(entry, now_ms, width=width))
         number += 1
     if not wants_json:
-        more = ", more match" if has_more else ""
         click.echo(f"-- {counted(number, 'message')}{more}" if number else empty)
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from typing import Any
 
 import click
 
 from relaygw.cli.frame import CommandFailed, Group, Invocation, login_name, pass_invocation
-from relaygw.cli.provider_presets import presets
-from relaygw.cli.text import as_json, fitted, labelled, moment, terminal_width
+from relaygw.cli.text import as_json, fitted, labelled, moment, print_lines, terminal_width
 from relaygw.mail.clock import clock_ms, rfc3339_or_none
 from relaygw.mail.words import age, counted
 from relaygw.operations.providers import (
@@ -20,7 +21,8 @@ from relaygw.operations.providers import (
     release_provider,
     state_of,
 )
-from relaygw.settings.provider import Provider
+from relaygw.settings import presets as known
+from relaygw.settings.presets import Choice, Preset
 from relaygw.store.holds import Hold
 from relaygw.store.limits import SenderNote
 
@@ -30,16 +32,13 @@ NAME_WIDTHS = (14, 26)
 """A name is typed again, to release it for one: shown whole, if it can be."""
 _PROVIDER_WIDTHS = (8, 26)
 _SENDER_OTHER_COLUMNS = 27  # STATE, ACCEPTED and REFUSED, and the spaces between all
-_INDENT = "  "
-_NO_TEXT = "(the reply is not kept)"
+UNCONFIRMED = "unconfirmed"
+"""The source, in presets.yaml, of what is known without a page of the service."""
 
 
 @click.group(cls=Group)
 def provider() -> None:
     """Look at providers, hold and release them."""
-
-
-provider.add_command(presets)
 
 
 @provider.command("hold")
@@ -77,7 +76,7 @@ def release_holds(invocation: Invocation, name: str) -> None:
         ended = release_provider(store, name, actor=login_name(), now_ms=clock_ms())
     if ended:
         invocation.wake_workers()
-    if not ended:
+    else:
         click.echo(f"{name}: nothing to release, it is not held")
     for one in ended:
         what = "" if one.scope == "provider" else f" ({one.scope} {one.key})"
@@ -94,14 +93,10 @@ def list_providers(invocation: Invocation, wants_json: bool) -> None:
     with invocation.open_store(loaded) as store:
         holds = store.holds.in_force()
         usages = read_usages(store, providers)
-    lines = _objects(usages, holds) if wants_json else _rows(usages, holds)
-    for line in lines:
-        click.echo(line)
-
-
-def _objects(usages: Mapping[str, Usage], holds: list[Hold]) -> Iterator[str]:
-    for name, usage in usages.items():
-        yield as_json(provider_object(name, usage, holds_of(holds, name)))
+    if not wants_json:
+        print_lines(_rows(usages, holds))
+    for name, usage in usages.items() if wants_json else ():
+        click.echo(as_json(provider_object(name, usage, holds_of(holds, name))))
 
 
 def _rows(usages: Mapping[str, Usage], holds: list[Hold]) -> Iterator[str]:
@@ -114,24 +109,16 @@ def _rows(usages: Mapping[str, Usage], holds: list[Hold]) -> Iterator[str]:
     heads = f"{'CONN':>4} {'RATE':>8} {'QUOTA':>8}"
     yield f"{'NAME':<{name_width}} {'WHERE':<{where_width}} {heads}  STATE"
     for name, usage in usages.items():
-        one = usage.settings
-        state = _short_state(holds_of(holds, name), usage)
+        one, mine = usage.settings, holds_of(holds, name)
+        state = state_of(mine, usage)
+        state = f"held: {mine[0].reason}" if state == "held" else state
+        limits = one.model_dump(mode="json", include={"rate", "daily_quota"})
         yield (
             f"{fitted(name, name_width)} {fitted(f'{one.host}:{one.port}', where_width)} "
-            f"{_limits(one)}  {fitted(state, _STATE_WIDTH).rstrip()}"
+            f"{one.max_connections:>4} {limits['rate'] or '-':>8} {limits['daily_quota'] or '-':>8}"
+            f"  {fitted(state, _STATE_WIDTH).rstrip()}"
         )
     yield from _notes(usages, holds)
-
-
-def _limits(one: Provider) -> str:
-    limits = one.model_dump(mode="json", include={"rate", "daily_quota"})
-    rate, quota = (str(limits[key] or "-") for key in ("rate", "daily_quota"))
-    return f"{one.max_connections:>4} {rate:>8} {quota:>8}"
-
-
-def _short_state(mine: list[Hold], usage: Usage) -> str:
-    state = state_of(mine, usage)
-    return state if state != "held" else f"held: {mine[0].reason}"
 
 
 def _notes(usages: Mapping[str, Usage], holds: list[Hold]) -> Iterator[str]:
@@ -140,7 +127,10 @@ def _notes(usages: Mapping[str, Usage], holds: list[Hold]) -> Iterator[str]:
     if used:
         yield ""
     for name, usage in used:
-        yield _quota_line(name, usage)
+        one = usage.settings
+        account = f" by account {one.account}" if one.account else ""
+        share = f"{usage.quota_used} of {one.daily_quota} {one.quota_counts}"
+        yield labelled("quota", f"{name}: {share} used{account} in the last 24 hours")
     for name, usage in usages.items():
         if usage.is_slowed:
             yield ""
@@ -160,13 +150,6 @@ def _hold_lines(name: str, hold: Hold, now_ms: int) -> Iterator[str]:
     yield labelled("held", f"{what} since {moment(hold.since_ms, now_ms)}: {hold.reason}{probe}")
     if hold.remedy:
         yield labelled("remedy", hold.remedy)
-
-
-def _quota_line(name: str, usage: Usage) -> str:
-    settings = usage.settings
-    account = f" by account {settings.account}" if settings.account else ""
-    used = f"{usage.quota_used} of {settings.daily_quota} {settings.quota_counts}"
-    return labelled("quota", f"{name}: {used} used{account} in the last 24 hours")
 
 
 def slowed_lines(name: str, usage: Usage, now_ms: int) -> Iterator[str]:
@@ -205,9 +188,10 @@ def senders(invocation: Invocation, name: str | None, wants_json: bool) -> None:
         _check_name(name, providers, {note.provider for note in notes})
     wanted = providers if name is None else (name,)
     chosen = [note for note in notes if note.provider in wanted]
-    chosen.sort(key=_refused_first)
-    for line in map(_sender_object, chosen) if wants_json else _sender_rows(chosen):
-        click.echo(line)
+    chosen.sort(
+        key=lambda note: (not is_refused(note), note.sender.rpartition("@")[2], note.sender)
+    )
+    print_lines(map(_sender_object, chosen) if wants_json else _sender_rows(chosen))
 
 
 def is_refused(note: SenderNote) -> bool:
@@ -215,10 +199,6 @@ def is_refused(note: SenderNote) -> bool:
     if note.refused_at_ms is None:
         return False
     return note.accepted_at_ms is None or note.refused_at_ms > note.accepted_at_ms
-
-
-def _refused_first(note: SenderNote) -> tuple[bool, str, str]:
-    return not is_refused(note), note.sender.rpartition("@")[2], note.sender
 
 
 def _sender_object(note: SenderNote) -> str:
@@ -257,7 +237,7 @@ def _sender_rows(notes: list[SenderNote]) -> Iterator[str]:
             f"{_ago(note.refused_at_ms, now_ms):>7}"
         )
         if is_refused(note):
-            yield fitted(f"{_INDENT}{note.reply or _NO_TEXT}", width).rstrip()
+            yield fitted(f"  {note.reply or '(the reply is not kept)'}", width).rstrip()
     refused = sum(map(is_refused, notes))
     yield f"-- {counted(len(notes), 'line')}, {refused} refused"
     if refused:
@@ -266,3 +246,81 @@ def _sender_rows(notes: list[SenderNote]) -> Iterator[str]:
 
 def _ago(at_ms: int | None, now_ms: int) -> str:
     return "-" if at_ms is None else age(now_ms - at_ms)
+
+
+# --- presets -------------------------------------------------------------------------------
+
+
+@provider.command()
+@click.argument("name", required=False)
+@click.option("--json", "wants_json", is_flag=True, help="One object a line.")
+def presets(name: str | None, wants_json: bool) -> None:
+    """List the mail services that are known, or tell all about one."""
+    chosen = known.presets()
+    if name is not None:
+        if name not in chosen:
+            raise CommandFailed(f"{name}: no such preset; name one of: {', '.join(chosen)}")
+        chosen = {name: chosen[name]}
+    if wants_json:
+        for key, one in chosen.items():
+            click.echo(as_json({"name": key, **one.model_dump(mode="json")}))
+    else:
+        print_lines(_preset_rows(chosen) if name is None else _preset_story(name, chosen[name]))
+
+
+def _preset_rows(chosen: Mapping[str, Preset]) -> Iterator[str]:
+    yield f"{'PRESET':<13} {'HOST':<34} {'PORT':>4}  YOU WRITE"
+    for name, one in chosen.items():
+        filled = one.keys_for(None, None)
+        host = str(filled["host"]).replace("{region}", "REGION")
+        wanted = " ".join(key for key in one.asks if "." not in key and key not in filled)
+        yield f"{name:<13} {fitted(host, 34)} {one.starttls_ports[0]:>4}  {wanted}"
+    yield ""
+    yield "all about one, its regions and variants: relaygw provider presets NAME"
+
+
+def _preset_story(name: str, one: Preset) -> Iterator[str]:
+    yield labelled("preset", f"{name}: {one.service}")
+    ports = ", ".join(map(str, one.starttls_ports)) + " with STARTTLS"
+    if one.implicit_ports:
+        ports += "; " + ", ".join(map(str, one.implicit_ports)) + " with TLS at once"
+    yield labelled("ports", ports)
+    yield labelled("fills in", _keys(one.keys_for(None, None)))
+    if one.is_token_twice:
+        yield labelled("", "username: the same as password")
+    if one.with_oauth:
+        yield labelled("with oauth", _keys(one.with_oauth))
+    for key, what in one.asks.items():
+        yield labelled("you write", f"{key}: {what}")
+    if one.may_lack_auth:
+        yield labelled("", "or neither username nor password")
+    if one.region_pattern:
+        yield labelled("region", "any region of the service")
+    yield from _choices("region", one.regions, one.default_region)
+    yield from _choices("variant", one.variants, one.default_variant)
+    for note in one.notes:
+        yield labelled("note", note)
+    for where, facts in one.sources.items():
+        where = "no page of the service" if where == UNCONFIRMED else where
+        yield labelled("source", f"{', '.join(facts)}: {where}")
+
+
+def _choices(kind: str, choices: Mapping[str, Choice], default: str | None) -> Iterator[str]:
+    for name, choice in choices.items():
+        words = [
+            *(["the default"] if name == default else []),
+            *([choice.about] if choice.about else []),
+            *([_keys(choice.keys)] if choice.keys else []),
+        ]
+        yield labelled(kind, f"{name}: {'; '.join(words)}" if words else name)
+
+
+def _keys(keys: Mapping[str, Any]) -> str:
+    text = ", ".join(f"{key}: {_value(value)}" for key, value in keys.items())
+    return text.replace("{region}", "REGION")
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{" + _keys(value) + "}"
+    return value if isinstance(value, str) else json.dumps(value)

@@ -15,7 +15,7 @@ import click
 
 from relaygw import __version__
 from relaygw.cli.frame import Command, CommandFailed, Invocation, pass_invocation
-from relaygw.cli.text import moment, printable
+from relaygw.cli.text import moment, print_lines, printable
 from relaygw.errors import InvalidAddress
 from relaygw.mail.address import check_address
 from relaygw.mail.clock import clock_ms
@@ -23,13 +23,13 @@ from relaygw.mail.outcome import provider_id
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.operations.selectors import ANY_STATE
 from relaygw.operations.story.facts import Meanings
-from relaygw.settings.bind import Bind
 from relaygw.settings.model import Settings
 from relaygw.store.queue_entry import QueueEntry
 from relaygw.store.selection import Selection
 from relaygw.store.store import Store
 
 _QUEUED_AS = re.compile(r"queued as ([A-Z0-9]{10,20})")
+_REACHABLE = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 _POLL_S = 0.2
 _SMTP_TIMEOUT_S = 60.0
 _ARRIVED = frozenset({RecipientState.DELIVERED, RecipientState.CAPTURED})
@@ -67,9 +67,10 @@ def _submit(settings: Settings, sender: str, recipient: str) -> str:
     import smtplib
 
     bind = settings.listeners[0].bind
+    host = _REACHABLE.get(bind.host, bind.host)
     content = _content(settings.hostname, sender, recipient)
     try:
-        with smtplib.SMTP(_reachable(bind), bind.port, timeout=_SMTP_TIMEOUT_S) as smtp:
+        with smtplib.SMTP(host, bind.port, timeout=_SMTP_TIMEOUT_S) as smtp:
             smtp.ehlo_or_helo_if_needed()
             options = [] if (sender + recipient).isascii() else ["SMTPUTF8"]
             if options:
@@ -91,10 +92,6 @@ def _submit(settings: Settings, sender: str, recipient: str) -> str:
             exit_code=os.EX_UNAVAILABLE,
         )
     return match[1]
-
-
-def _reachable(bind: Bind) -> str:
-    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(bind.host, bind.host)
 
 
 def _content(hostname: str, sender: str, recipient: str) -> bytes:
@@ -149,11 +146,13 @@ def _watch(store: Store, settings: Settings, queue_id: str, *, timeout_s: float)
                 shown = words
             exit_code = _verdict(entry, deadline_ms)
             if exit_code is not None:
-                for line in _reply_lines(store, settings, entry):
-                    click.echo(f"{queue_id}: {printable(line)}")
+                lines = _reply_lines(store, settings, entry)
+                print_lines(f"{queue_id}: {printable(line)}" for line in lines)
                 return exit_code
         if clock_ms() >= deadline_ms:
-            _tell_holds(store)
+            for hold in store.holds.in_force():
+                remedy = f"; {hold.remedy}" if hold.remedy else ""
+                click.echo(printable(f"held: {hold.scope} {hold.key}: {hold.reason}{remedy}"))
             raise CommandFailed(
                 f"{queue_id}: still queued; look later: relaygw queue show {queue_id}",
                 exit_code=os.EX_TEMPFAIL,
@@ -180,12 +179,6 @@ def _verdict(entry: QueueEntry, deadline_ms: int) -> int | None:
         return os.EX_UNAVAILABLE
     is_late = part.state is DeliveryState.DEFERRED and part.due_at_ms > deadline_ms
     return os.EX_TEMPFAIL if is_late or part.state is DeliveryState.HELD else None
-
-
-def _tell_holds(store: Store) -> None:
-    for hold in store.holds.in_force():
-        remedy = f"; {hold.remedy}" if hold.remedy else ""
-        click.echo(printable(f"held: {hold.scope} {hold.key}: {hold.reason}{remedy}"))
 
 
 def _reply_lines(store: Store, settings: Settings, entry: QueueEntry) -> Iterator[str]:

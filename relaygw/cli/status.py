@@ -9,7 +9,7 @@ import click
 from relaygw import __version__
 from relaygw.cli.frame import Command, Invocation, pass_invocation, warn
 from relaygw.cli.provider import slowed_lines
-from relaygw.cli.text import as_json, fitted, labelled, moment, printable
+from relaygw.cli.text import as_json, fitted, labelled, moment, print_lines, printable
 from relaygw.mail.state import DeliveryState
 from relaygw.mail.words import age
 from relaygw.operations.status import Snapshot, lanes_of, status_object, take_snapshot, warnings
@@ -34,38 +34,30 @@ def status(invocation: Invocation, wants_json: bool) -> None:
     if wants_json:
         click.echo(as_json(status_object(snapshot, loaded.settings)))
         return
-    for line in screen(snapshot, loaded.settings):
-        click.echo(line)
+    print_lines(_screen(snapshot, loaded.settings))
     for text in warnings(snapshot):
         warn(f"warning: {text}")
 
 
-def screen(snapshot: Snapshot, settings: Settings) -> Iterator[str]:
-    """Yield the lines of the screen."""
+def _screen(snapshot: Snapshot, settings: Settings) -> Iterator[str]:
     yield labelled("relaygw", f"{__version__}, mode {settings.mode.value}, {settings.hostname}")
     yield labelled("queue", settings.queue.url)
-    yield ""
-    yield from _instance_lines(snapshot)
-    yield ""
-    yield from _provider_lines(snapshot)
+    for lines in (_instance_lines(snapshot), _provider_lines(snapshot)):
+        yield ""
+        yield from lines
     yield ""
     yield from _lane_lines(snapshot, settings)
     for one in snapshot.untended:
         yield labelled("untended", f"{one.summary}; {one.remedy}")
     yield ""
     yield labelled("sandbox", f"{snapshot.captured} captured, {snapshot.unread} unread")
-    yield from _maildrop_lines(snapshot)
-
-
-def _maildrop_lines(snapshot: Snapshot) -> Iterator[str]:
-    """Yield what lies in the maildrop; what is wrong there stands among the warnings as well."""
     left = snapshot.maildrop
-    if left is None or left.trouble is not None:
+    if left is None or left.trouble is not None:  # that stands among the warnings
         return
     oldest = f", the oldest for {age(int(left.oldest_age_s * 1000))}" if left.oldest_age_s else ""
     yield labelled("maildrop", f"{left.waiting} waiting, {left.aside} set aside{oldest}")
-    for one in left.named:
-        yield labelled("", printable(f"{one.name}: {one.reason}"))
+    for file in left.named:
+        yield labelled("", printable(f"{file.name}: {file.reason}"))
 
 
 def _instance_lines(snapshot: Snapshot) -> Iterator[str]:
@@ -101,12 +93,13 @@ def _provider_lines(snapshot: Snapshot) -> Iterator[str]:
 
 
 def _lane_lines(snapshot: Snapshot, settings: Settings) -> Iterator[str]:
-    if not lanes_of(snapshot, settings):
+    lanes = lanes_of(snapshot, settings)
+    if not lanes:
         yield labelled("routes", "none")
         return
     heads = "".join(f"{state.value.upper():>9}" for state in _SHOWN_STATES)
     yield f"{'ROUTE':<20}{'STREAM':<14}{heads}{'OLDEST':>8}"
-    for route, stream in lanes_of(snapshot, settings):
+    for route, stream in lanes:
         lane = [one for one in snapshot.lanes if (one.route, one.stream) == (route, stream)]
         numbers = {one.state: one.deliveries for one in lane}
         oldest = min((one.oldest_accepted_at_ms for one in lane), default=None)

@@ -9,6 +9,7 @@ from typing import Any
 
 from relaygw.mail.clock import rfc3339, rfc3339_or_none
 from relaygw.mail.state import CLAIMABLE, DeliveryState, RecipientState
+from relaygw.mail.words import fields
 from relaygw.store.queue_entry import DeliveryEntry, QueueEntry, RecipientEntry
 
 _LEAST_FINISHED = (
@@ -26,6 +27,13 @@ def leading_delivery(entry: QueueEntry) -> DeliveryEntry:
     return min(entry.deliveries, key=lambda part: _LEAST_FINISHED.index(part.state))
 
 
+def shown_state(entry: QueueEntry) -> str:
+    """Return the state of a message in a word; finished it may be captured."""
+    state = leading_delivery(entry).state
+    is_captured = any(one.state is RecipientState.CAPTURED for one in entry.recipients)
+    return "captured" if state is DeliveryState.FINISHED and is_captured else state.value
+
+
 def next_attempt_at_ms(part: DeliveryEntry) -> int | None:
     """Return when a delivery is due, None when no timer runs for it."""
     return part.due_at_ms if part.state in CLAIMABLE else None
@@ -35,7 +43,6 @@ def queue_object(entry: QueueEntry) -> dict[str, Any]:
     """Return a message; it has the state, route and stream of its least finished delivery."""
     leading = leading_delivery(entry)
     parts = {part.delivery_no: part for part in entry.deliveries}
-    source = entry.source
     return {
         "queue_id": entry.queue_id,
         "state": leading.state.value,
@@ -46,16 +53,9 @@ def queue_object(entry: QueueEntry) -> dict[str, Any]:
         "subject": entry.subject,
         "size_bytes": entry.size_bytes,
         "accepted_at": rfc3339(entry.accepted_at_ms),
-        "source": {
-            "client": source.client,
-            "user": source.user,
-            "listener": source.listener,
-            "uid": source.uid,
-            "script": source.script,
-            "helo": source.helo,
-            "cwd": source.cwd,
-            "host": source.host,
-        },
+        "source": fields(
+            entry.source, "client", "user", "listener", "uid", "script", "helo", "cwd", "host"
+        ),
         "attempts": leading.attempts,
         "next_attempt_at": rfc3339_or_none(next_attempt_at_ms(leading)),
         "reason": leading.reason,
@@ -68,13 +68,7 @@ def queue_object(entry: QueueEntry) -> dict[str, Any]:
 def _recipient(one: RecipientEntry, part: DeliveryEntry) -> dict[str, Any]:
     waits = one.state is RecipientState.PENDING
     return {
-        "address": one.address,
-        "original": one.original,
-        "state": one.state.value,
-        "provider": one.provider,
-        "reply": one.reply,
-        "dsn": one.dsn,
-        "attempts": one.attempts,
+        **fields(one, "address", "original", "state", "provider", "reply", "dsn", "attempts"),
         "next_attempt_at": rfc3339_or_none(next_attempt_at_ms(part)) if waits else None,
         "route": part.route,
         "released": part.released,

@@ -11,10 +11,10 @@ from dataclasses import replace
 
 from relaygw.mail.words import counted
 from relaygw.operations.queue_actions import ACTIONS
-from relaygw.operations.queue_object import leading_delivery
+from relaygw.operations.queue_object import shown_state
 from relaygw.operations.story.events import acceptance, attempt_events, endings
 from relaygw.operations.story.facts import Facts, Meanings, gather
-from relaygw.operations.story.outlook import headline, last_advice, prospect, shown_state
+from relaygw.operations.story.outlook import headline, last_advice, prospect
 from relaygw.policy.story import EventKind, Note, Story, StoryEvent
 from relaygw.settings.model import Settings
 from relaygw.store.audit import AuditEntry
@@ -52,7 +52,7 @@ def _story_of(facts: Facts) -> Story:
         sender=entry.sender,
         recipients=tuple(one.address for one in entry.recipients),
         subject=entry.subject,
-        state=shown_state(facts, leading_delivery(entry).state),
+        state=shown_state(entry),
         is_over=not prospects,
         headline=headline(facts, prospects),
         events=(acceptance(facts), *endings(facts), *_without_repetition(later)),

@@ -314,10 +314,3 @@ def _taken(facts: Facts, members: Sequence[RecipientEntry]) -> Iterator[Advice]:
         by_id = f" by its id {own_id}" if own_id else ""
         twice = " It may have arrived more than once." if is_unsure else ""
         yield Advice(f"Nothing.{twice} If it is missed, {one.provider} can be asked{by_id}.")
-
-
-def shown_state(facts: Facts, state: DeliveryState) -> str:
-    """Return the state of a message in a word."""
-    is_captured = any(one.state is _R.CAPTURED for one in facts.entry.recipients)
-    is_over = state is DeliveryState.FINISHED
-    return "captured" if is_over and is_captured else state.value
