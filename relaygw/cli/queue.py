@@ -193,12 +193,12 @@ def _command_of(action: QueueAction) -> click.Command:
 
 
 def _own_options(action: QueueAction) -> Iterator[Decorator]:
-    if action.takes_note:
+    if action.note_help:
         yield click.option("--note", default="", metavar="TEXT", help=action.note_help)
     if action.takes_provider:
         where = "Who sends it instead."
         yield click.option("--to", "provider", metavar="PROVIDER", required=True, help=where)
-    if action.takes_force:
+    if action.force_help:
         yield click.option("--force", "is_forced", is_flag=True, help=action.force_help)
 
 

@@ -11,6 +11,7 @@ import json
 from typing import Any
 
 from relaygw.mail.clock import rfc3339
+from relaygw.mail.words import fields
 from relaygw.settings.model import Settings
 from relaygw.store.audit import AuditEntry, Trail
 from relaygw.store.store import Store
@@ -26,11 +27,7 @@ def audit_object(entry: AuditEntry) -> dict[str, Any]:
     """Return a line of the audit trail; `--json` and the API have the same names of fields."""
     return {
         "at": rfc3339(entry.at_ms),
-        "actor": entry.actor,
-        "action": entry.action,
-        "target": entry.target,
-        "affected": entry.affected,
-        "detail": entry.detail,
+        **fields(entry, "actor", "action", "target", "affected", "detail"),
     }
 
 
@@ -43,8 +40,9 @@ def note_settings(store: Store, settings: Settings, *, occasion: str, now_ms: in
     host = settings.hostname
     trail = Trail(action=SETTINGS_CHANGE, target=host)
     last = next(iter(store.audit.entries(limit=1, trail=trail)), None)
-    before = _recorded(last)
-    sections = _hashes(settings)
+    before = {} if last is None else _parsed(last.detail)
+    # secrets are in it as references only
+    sections = {name: _hash(one) for name, one in settings.model_dump(mode="json").items()}
     known = before.get("sections", {})
     changed = sorted(name for name in {*sections, *known} if sections.get(name) != known.get(name))
     if not changed:
@@ -77,18 +75,8 @@ def settings_change_words(detail: str) -> str:
     return f"{' '.join(noted['changed'])} (settings {noted['before']} -> {after})"
 
 
-def _hashes(settings: Settings) -> dict[str, str]:
-    """Return a short hash of each section; secrets are in it as references only."""
-    return {name: _hash(value) for name, value in settings.model_dump(mode="json").items()}
-
-
 def _hash(value: object) -> str:
-    text = json.dumps(value, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:_HASH_DIGITS]
-
-
-def _recorded(entry: AuditEntry | None) -> dict[str, Any]:
-    return {} if entry is None else _parsed(entry.detail)
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:_HASH_DIGITS]
 
 
 def _parsed(detail: str) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from relaygw.mail.clock import rfc3339, rfc3339_or_none
 from relaygw.mail.hold import HoldCause, HoldCode, provider_down
 from relaygw.mail.outcome import Scope
 from relaygw.mail.state import DeliveryState
+from relaygw.mail.words import fields
 from relaygw.operations.queue_actions import BATCH_MESSAGES, RETRY, Order, change_queued
 from relaygw.policy.pacing import allowed_per_s, connections
 from relaygw.settings.provider import Provider
@@ -151,8 +152,11 @@ def read_usages(store: Store, providers: Mapping[str, Provider]) -> dict[str, Us
 def _usage(
     store: Store, settings: Provider, accounts: Mapping[str, Account], limit_group: str
 ) -> Usage:
-    account = accounts.get(limit_group, Account())
+    account, most = accounts.get(limit_group, Account()), settings.max_connections
     now_s = time.time()
+    if account.ceiling_connections is not None:
+        since_s = now_s - account.connections_at_ms / 1000
+        most = connections(account.ceiling_connections, since_s, most)
     has_quota = settings.daily_quota is not None
     return Usage(
         settings=settings,
@@ -163,15 +167,8 @@ def _usage(
             account.ceiling_per_s,
             now_s - account.ceiling_at_ms / 1000,
         ),
-        connections=_connections(settings, account, now_s),
+        connections=most,
     )
-
-
-def _connections(settings: Provider, account: Account, now_s: float) -> int:
-    if account.ceiling_connections is None:
-        return settings.max_connections
-    since_s = now_s - account.connections_at_ms / 1000
-    return connections(account.ceiling_connections, since_s, settings.max_connections)
 
 
 def state_of(mine: Iterable[Hold], usage: Usage) -> str:
@@ -209,10 +206,7 @@ def provider_object(name: str, usage: Usage, mine: Iterable[Hold]) -> dict[str, 
 def hold_object(hold: Hold) -> dict[str, Any]:
     """Return a hold."""
     return {
-        "scope": hold.scope,
-        "key": hold.key,
-        "reason": hold.reason,
-        "remedy": hold.remedy,
+        **fields(hold, "scope", "key", "reason", "remedy"),
         "since": rfc3339(hold.since_ms),
         "probe_at": rfc3339_or_none(hold.probe_at_ms),
     }

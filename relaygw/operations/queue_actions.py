@@ -16,7 +16,7 @@ from relaygw.policy.router import provider_of_route
 from relaygw.policy.untended import gone_remedy, gone_words, known_routes
 from relaygw.settings.model import Settings, fingerprint
 from relaygw.store.audit import AuditEntry
-from relaygw.store.queue_entry import DeliveryEntry, QueueEntry
+from relaygw.store.queue_entry import QueueEntry
 from relaygw.store.store import Store
 
 BATCH_MESSAGES = 500
@@ -65,12 +65,10 @@ class QueueAction:
     from_states: frozenset[DeliveryState]  # that it is meant for
     reached: frozenset[DeliveryState]
     needs_whole: bool = False  # a message of which a part is being sent is left alone
-    takes_note: bool = False
     takes_provider: bool = False
-    takes_force: bool = False
     help: str  # of the command
-    note_help: str = ""
-    force_help: str = ""
+    note_help: str = ""  # "": it takes no note
+    force_help: str = ""  # "": it cannot be forced
     means: str  # what comes of it, for pages and the API
     done: str  # 3 messages ...
     notice: str  # of a page: 3 messages ...
@@ -110,18 +108,13 @@ def change_queued(
     changed: list[str] = []
     left: list[LeftAlone] = []
     for batch in batches(ids):
-        ready: list[QueueEntry] = []
-        for entry in store.queue.entries(batch):
-            obstacle = objection(action, entry, order)
-            if obstacle is None:
-                ready.append(entry)
-            else:
-                left.append(obstacle)
-        if ready:
-            taken = _change_ready(store, action, ready, order, now_ms)
-            left += taken
-            lost = {one.queue_id for one in taken}
-            changed += [one.queue_id for one in ready if one.queue_id not in lost]
+        judged = [(entry, objection(action, entry, order)) for entry in store.queue.entries(batch)]
+        left += [obstacle for _, obstacle in judged if obstacle is not None]
+        ready = [entry for entry, obstacle in judged if obstacle is None]
+        taken = _change_ready(store, action, ready, order, now_ms) if ready else []
+        left += taken
+        lost = {one.queue_id for one in taken}
+        changed += [one.queue_id for one in ready if one.queue_id not in lost]
     return Result(changed=tuple(changed), left=tuple(left))
 
 
@@ -187,7 +180,7 @@ def _change_state(
         _ids(ready),
         from_states=action.from_states,
         to=state,
-        hold=HoldCause(HoldCode.OPERATOR, why) if action.takes_note else None,
+        hold=HoldCause(HoldCode.OPERATOR, why) if action.note_help else None,
         due_at_ms=entry.at_ms,
         entry=entry,
     )
@@ -248,26 +241,24 @@ def _objection_to_undelete(entry: QueueEntry, _: Order) -> LeftAlone | None:
 
 
 def _objection_to_move(entry: QueueEntry, order: Order) -> LeftAlone | None:
+    provider = order.provider
     if order.senders and entry.sender and not AddressPatterns(order.senders).matches(entry.sender):
-        why = f"provider {order.provider} may not send as {entry.sender}: see its senders"
+        why = f"provider {provider} may not send as {entry.sender}: see its senders"
         return LeftAlone(entry.queue_id, why)
-    parts = [part for part in entry.deliveries if part.state in MOVE.from_states]
-    found = (why for part in parts for why in _objections_to_provider(part, order.provider))
-    first = None if order.is_forced else next(found, None)
-    return None if first is None else LeftAlone(entry.queue_id, first)
-
-
-def _objections_to_provider(part: DeliveryEntry, provider: str) -> Iterator[str]:
-    if part.is_in_doubt and part.provider != provider:
-        yield f"{part.provider} may have sent it already; with --force it may be sent twice"
-    cause = part.hold
-    if cause is None or cause.code is not HoldCode.SENDER_REFUSED:
-        return
-    if provider in cause.providers:
-        yield (
-            f"{provider} refuses sender domain {cause.domain}; with --force it is tried there "
-            "all the same, and what was taken unseen may be sent twice"
-        )
+    for part in entry.deliveries if not order.is_forced else ():
+        if part.state not in MOVE.from_states:
+            continue
+        why, cause = "", part.hold
+        if part.is_in_doubt and part.provider != provider:
+            why = f"{part.provider} may have sent it already; with --force it may be sent twice"
+        elif cause and cause.code is HoldCode.SENDER_REFUSED and provider in cause.providers:
+            why = (
+                f"{provider} refuses sender domain {cause.domain}; with --force it is tried there "
+                "all the same, and what was taken unseen may be sent twice"
+            )
+        if why:
+            return LeftAlone(entry.queue_id, why)
+    return None
 
 
 # --- the table ------------------------------------------------------------------------------
@@ -276,111 +267,62 @@ _WAITING = frozenset({_D.INCOMING, _D.DEFERRED})
 _UNSENT = frozenset({_D.INCOMING, _D.DEFERRED, _D.HELD})
 
 RETRY = QueueAction(
-    name="retry",
-    from_states=_WAITING,
-    reached=frozenset({_D.DEFERRED}),
-    takes_force=True,
+    name="retry", icon="retry", from_states=_WAITING, reached=frozenset({_D.DEFERRED}),
     help="Try deferred messages now.",
     force_help="Also mail that its provider may have sent already.",
     means="Deferred mail is tried now. The attempts made so far still count.",
-    done="due now",
-    notice="retried",
-    told="made it due at once",
-    icon="retry",
-    is_usual=True,
-    write=_change_state,
-    objection=_objection_to_retry,
-)
+    done="due now", notice="retried", told="made it due at once",
+    is_usual=True, write=_change_state, objection=_objection_to_retry,
+)  # fmt: skip
 HOLD = QueueAction(
-    name="hold",
-    from_states=_WAITING,
-    reached=frozenset({_D.HELD}),
-    needs_whole=True,
-    takes_note=True,
+    name="hold", icon="hold", from_states=_WAITING, reached=frozenset({_D.HELD}), needs_whole=True,
     help="Keep messages until they are released.",
     note_help="Why; shown with the message.",
     means="Held mail stays in the queue, untried, until somebody releases it.",
-    done="held",
-    notice="held",
-    told="held it",
-    icon="hold",
-    is_usual=True,
-    write=_change_state,
-)
+    done="held", notice="held", told="held it",
+    is_usual=True, write=_change_state,
+)  # fmt: skip
 RELEASE = QueueAction(
-    name="release",
-    from_states=frozenset({_D.HELD}),
-    reached=frozenset({_D.DEFERRED}),
+    name="release", icon="send", from_states=frozenset({_D.HELD}), reached=frozenset({_D.DEFERRED}),
     help="Let held messages go.",
     means="Held mail is due now and starts afresh.",
-    done="released",
-    notice="released",
-    told="let it go",
-    icon="send",
-    is_usual=True,
-    write=_change_state,
-)
+    done="released", notice="released", told="let it go",
+    is_usual=True, write=_change_state,
+)  # fmt: skip
 MOVE = QueueAction(
-    name="move",
-    from_states=_UNSENT,
-    reached=_UNSENT,
-    needs_whole=True,
+    name="move", icon="move", from_states=_UNSENT, reached=_UNSENT, needs_whole=True,
     takes_provider=True,
-    takes_force=True,
     help="Let messages go by one provider alone.",
     force_help="Also mail that another provider may have sent, or that this one refuses.",
     means="The mail goes by one provider alone from now on, and is due now.",
-    done="moved",
-    notice="moved",
-    told="moved it to another provider",
-    icon="move",
-    write=_move,
-    objection=_objection_to_move,
-)
+    done="moved", notice="moved", told="moved it to another provider",
+    write=_move, objection=_objection_to_move,
+)  # fmt: skip
 UNDELETE = QueueAction(
-    name="undelete",
-    from_states=frozenset({_D.DELETED}),
+    name="undelete", icon="undo", from_states=frozenset({_D.DELETED}),
     reached=frozenset({_D.DEFERRED, _D.HELD}),
     help="Take messages out of the trash.",
     means="Mail in the trash is due now; what was held is held as before.",
-    done="back in the queue",
-    notice="undeleted",
-    told="took it out of the trash",
-    icon="undo",
-    write=_undelete,
-    objection=_objection_to_undelete,
-)
+    done="back in the queue", notice="undeleted", told="took it out of the trash",
+    write=_undelete, objection=_objection_to_undelete,
+)  # fmt: skip
 EXPIRE = QueueAction(
-    name="expire",
-    from_states=_UNSENT,
-    reached=frozenset({_D.FINISHED}),
+    name="expire", icon="clock", from_states=_UNSENT, reached=frozenset({_D.FINISHED}),
     needs_whole=True,
-    takes_note=True,
     help="End messages as if their lifetime were over.",
     note_help="Why; kept with the message.",
-    means="The mail ends now, undelivered, as if its lifetime were over. "
-    "This cannot be taken back.",
-    done="expired",
-    notice="expired",
-    told="gave it up",
-    icon="clock",
-    is_danger=True,
-    write=_expire,
-)
+    means="The mail ends now, undelivered, as if its lifetime were over. This cannot be taken "
+    "back.",
+    done="expired", notice="expired", told="gave it up",
+    is_danger=True, write=_expire,
+)  # fmt: skip
 DELETE = QueueAction(
-    name="delete",
-    from_states=_UNSENT,
-    reached=frozenset({_D.DELETED}),
+    name="delete", icon="trash", from_states=_UNSENT, reached=frozenset({_D.DELETED}),
     needs_whole=True,
     help="Put messages into the trash for seven days.",
     means="Nobody gets it. It stays in the trash for seven days, then it is gone.",
-    done="deleted",
-    notice="trashed",
-    told="put it into the trash",
-    icon="trash",
-    is_usual=True,
-    is_danger=True,
-    write=_change_state,
-)
+    done="deleted", notice="trashed", told="put it into the trash",
+    is_usual=True, is_danger=True, write=_change_state,
+)  # fmt: skip
 ACTIONS = {one.name: one for one in (RETRY, HOLD, RELEASE, MOVE, UNDELETE, EXPIRE, DELETE)}
 """In the order in which they are offered."""

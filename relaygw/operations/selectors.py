@@ -53,50 +53,37 @@ class Selector:
         return self.kind in (Kind.STATE, Kind.ID)
 
 
+_K = Kind
 _ROWS = (
-    Selector("id", Kind.ID, "Queue id; may be repeated."),
+    Selector("id", _K.ID, "Queue id; may be repeated."),
     Selector(
-        "sender",
-        Kind.PART,
-        "Envelope sender contains TEXT; <> is the null sender.",
-        label="Sender contains",
-        example="shop@example.com, or <>",
+        "sender", _K.PART, "Envelope sender contains TEXT; <> is the null sender.",
+        label="Sender contains", example="shop@example.com, or <>",
     ),
-    Selector("recipient", Kind.PART, "A recipient contains TEXT.", label="A recipient contains"),
-    Selector("subject", Kind.PART, "Subject contains TEXT.", label="Subject contains"),
-    Selector("state", Kind.STATE, "State of a delivery; may be repeated."),
+    Selector("recipient", _K.PART, "A recipient contains TEXT.", label="A recipient contains"),
+    Selector("subject", _K.PART, "Subject contains TEXT.", label="Subject contains"),
+    Selector("state", _K.STATE, "State of a delivery; may be repeated."),
     Selector(
-        "provider",
-        Kind.WHOLE,
-        "Last provider tried is exactly TEXT.",
-        label="Provider tried last is",
+        "provider", _K.WHOLE, "Last provider tried is exactly TEXT.", label="Provider tried last is"
     ),
-    Selector("route", Kind.WHOLE, "Route is exactly TEXT.", label="Route is"),
-    Selector("stream", Kind.WHOLE, "Stream is exactly TEXT.", label="Stream is"),
+    Selector("route", _K.WHOLE, "Route is exactly TEXT.", label="Route is"),
+    Selector("stream", _K.WHOLE, "Stream is exactly TEXT.", label="Stream is"),
     Selector(
-        "client", Kind.WHOLE, "Client address or user is exactly TEXT.", label="Client or user is"
+        "client", _K.WHOLE, "Client address or user is exactly TEXT.", label="Client or user is"
     ),
     Selector(
-        "older_than",
-        Kind.AGE,
-        "Accepted longer ago than AGE: 30s, 5m, 4h, 7d.",
-        label="Older than",
-        example="30m, 4h, 7d",
+        "older_than", _K.AGE, "Accepted longer ago than AGE: 30s, 5m, 4h, 7d.",
+        label="Older than", example="30m, 4h, 7d",
     ),
     Selector(
-        "reason",
-        Kind.PART,
-        "Reason of a delay or hold contains TEXT.",
-        label="Reason contains",
-        example="timed out",
+        "reason", _K.PART, "Reason of a delay or hold contains TEXT.",
+        label="Reason contains", example="timed out",
     ),
     Selector(
-        "reply",
-        Kind.PART,
-        "What was last said to a recipient contains TEXT.",
+        "reply", _K.PART, "What was last said to a recipient contains TEXT.",
         label="Last reply contains",
     ),
-)
+)  # fmt: skip
 SELECTORS = {one.name: one for one in _ROWS}
 """By name, in the order of the command line's help."""
 

@@ -9,6 +9,7 @@ from typing import Any
 from relaygw import __version__
 from relaygw.mail.clock import clock_ms, rfc3339, rfc3339_or_none
 from relaygw.mail.search import EVERYTHING
+from relaygw.mail.words import fields
 from relaygw.observe.maildrop import LeftMail, look_at_maildrop
 from relaygw.operations.providers import (
     Usage,
@@ -135,22 +136,22 @@ def status_object(snapshot: Snapshot, settings: Settings) -> dict[str, Any]:
         "holds": [hold_object(hold) for hold in snapshot.holds],
         "lanes": [
             {
-                **_fields(one, "route", "stream", "state", "deliveries"),
+                **fields(one, "route", "stream", "state", "deliveries"),
                 "oldest_accepted_at": rfc3339(one.oldest_accepted_at_ms),
             }
             for one in snapshot.lanes
         ],
         "untended": [
             {
-                **_fields(one, "kind", "rule", "key", "deliveries"),
+                **fields(one, "kind", "rule", "key", "deliveries"),
                 "since": rfc3339_or_none(one.since_ms),
-                **_fields(one, "examples", "summary", "remedy"),
+                **fields(one, "examples", "summary", "remedy"),
             }
             for one in snapshot.untended
         ],
         "lost": [
             {
-                **_fields(one, "role", "name", "incarnation", "pid"),
+                **fields(one, "role", "name", "incarnation", "pid"),
                 "heartbeat_at": rfc3339(one.heartbeat_at_ms),
                 "leases": one.leases,
             }
@@ -162,13 +163,9 @@ def status_object(snapshot: Snapshot, settings: Settings) -> dict[str, Any]:
     }
 
 
-def _fields(one: object, *names: str) -> dict[str, Any]:
-    return {name: getattr(one, name) for name in names}
-
-
 def _instance_object(one: Instance, snapshot: Snapshot) -> dict[str, Any]:
     return {
-        **_fields(one, "role", "name", "incarnation", "pid", "version", "state"),
+        **fields(one, "role", "name", "incarnation", "pid", "version", "state"),
         "started_at": rfc3339(one.started_at_ms),
         "heartbeat_at": rfc3339(one.heartbeat_at_ms),
         "is_silent": one.incarnation in snapshot.silent,
@@ -179,7 +176,7 @@ def _instance_object(one: Instance, snapshot: Snapshot) -> dict[str, Any]:
 
 def _maildrop_object(left: LeftMail) -> dict[str, Any]:
     return {
-        **_fields(left, "path", "waiting", "late", "aside"),
+        **fields(left, "path", "waiting", "late", "aside"),
         "oldest_age_s": int(left.oldest_age_s),
         "files": [
             {"name": one.name, "reason": one.reason, "age_s": int(one.age_s)} for one in left.named

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby
+from operator import attrgetter
 
+from relaygw.mail.envelope import Source
 from relaygw.mail.hold import cause_of
 from relaygw.mail.outcome import (
     BEFORE_MAIL,
@@ -20,7 +22,7 @@ from relaygw.mail.state import RecipientState
 from relaygw.mail.words import span
 from relaygw.operations.story.facts import Facts, Meanings, meaning_notes, reply_of, some_of
 from relaygw.operations.story.obstacles import held_words
-from relaygw.policy.explanation import Explainer, Way
+from relaygw.policy.explanation import Explainer
 from relaygw.policy.router import CAPTURE_ROUTE, provider_of_route
 from relaygw.policy.story import EventKind, Note, StoryEvent
 from relaygw.settings.mode import Mode
@@ -70,38 +72,27 @@ def acceptance(facts: Facts) -> StoryEvent:
     if facts.fields.names and any(one.state not in _NOT_SENT for one in facts.entry.recipients):
         names = ", ".join(facts.fields.names)
         notes.append(Note("left out", f"{names}: names recipients ({facts.fields.why})"))
-    return StoryEvent(
-        kind=EventKind.ACCEPTED,
-        at_ms=facts.entry.accepted_at_ms,
-        text=f"accepted from {_who(facts)}",
-        notes=tuple(notes),
-    )
+    text, at_ms = f"accepted from {_who(facts.entry.source)}", facts.entry.accepted_at_ms
+    return StoryEvent(kind=EventKind.ACCEPTED, at_ms=at_ms, text=text, notes=tuple(notes))
 
 
 def endings(facts: Facts) -> Iterator[StoryEvent]:
     """Yield what ended when it was accepted: who is captured, who is dropped."""
     groups: dict[tuple[EventKind, str], list[str]] = {}
     for one in facts.entry.recipients:
-        if one.state is RecipientState.CAPTURED:
-            kind = EventKind.CAPTURED
-        elif _is_blocked_on_acceptance(facts, one):
-            kind = EventKind.BLOCKED
-        else:
-            continue
-        groups.setdefault((kind, one.reply or ""), []).append(one.address)
+        is_captured = one.state is RecipientState.CAPTURED
+        if is_captured or _is_blocked_on_acceptance(facts, one):
+            kind = EventKind.CAPTURED if is_captured else EventKind.BLOCKED
+            groups.setdefault((kind, one.reply or ""), []).append(one.address)
     for (kind, reason), addresses in groups.items():
-        text = "captured in the sandbox" if kind is EventKind.CAPTURED else "dropped"
-        because = f" ({reason})" if reason else ""
-        audience = "" if len(addresses) == len(facts.entry.recipients) else some_of(addresses)
-        yield StoryEvent(
-            kind=kind,
-            at_ms=facts.entry.accepted_at_ms,
-            text=f"{text}, not sent{because}" + (f", for {audience}" if audience else ""),
-        )
+        what = "captured in the sandbox" if kind is EventKind.CAPTURED else "dropped"
+        text = f"{what}, not sent" + (f" ({reason})" if reason else "")
+        if len(addresses) < len(facts.entry.recipients):
+            text += f", for {some_of(addresses)}"
+        yield StoryEvent(kind=kind, at_ms=facts.entry.accepted_at_ms, text=text)
 
 
-def _who(facts: Facts) -> str:
-    source = facts.entry.source
+def _who(source: Source) -> str:
     at_host = f" on host {source.host}" if source.host is not None else ""
     if source.uid is not None:
         return f"a program of local user {source.uid}{at_host}"
@@ -112,39 +103,34 @@ def _who(facts: Facts) -> str:
 
 def _source_notes(facts: Facts) -> Iterator[Note]:
     source = facts.entry.source
-    if source.client is not None and source.helo is not None:
-        yield Note("client", f"{source.client}, which called itself {source.helo}")
-    elif source.client is not None:
-        yield Note("client", source.client)
-    if source.listener is not None:
-        yield Note("listener", source.listener)
-    if source.script is not None:
-        yield Note("script", source.script)
-    if source.cwd is not None:
-        yield Note("directory", source.cwd)
+    called = "" if source.helo is None else f", which called itself {source.helo}"
+    if source.client is not None:
+        yield Note("client", f"{source.client}{called}")
+    for label, fact in (
+        ("listener", source.listener),
+        ("script", source.script),
+        ("directory", source.cwd),
+    ):
+        if fact is not None:
+            yield Note(label, fact)
 
 
 def _part_notes(facts: Facts, part: DeliveryEntry, explainer: Explainer) -> Iterator[Note]:
-    by_fate: dict[str, list[RecipientEntry]] = {}
-    for one in facts.members(part):
-        by_fate.setdefault(_fate(facts, part, one), []).append(one)
-    for fate, members in by_fate.items():
-        shown = some_of([_as_given(one) for one in members])
-        yield Note("to", f"{shown}: {fate}")
-    first = facts.members(part)[:1]
-    if first:
-        yield from _way_notes(facts, part, first[0], explainer)
-
-
-def _as_given(one: RecipientEntry) -> str:
-    return f"{one.address} (given as {one.original})" if one.original else one.address
+    by_fate: dict[str, list[str]] = {}
+    members = facts.members(part)
+    for one in members:
+        given = f" (given as {one.original})" if one.original else ""
+        by_fate.setdefault(_fate(facts, part, one), []).append(f"{one.address}{given}")
+    for fate, addresses in by_fate.items():
+        yield Note("to", f"{some_of(addresses)}: {fate}")
+    if members:
+        yield from _way_notes(facts, part, members[0], explainer)
 
 
 def _fate(facts: Facts, part: DeliveryEntry, one: RecipientEntry) -> str:
     if one.state is RecipientState.CAPTURED:
-        reason = f": {one.reply}" if one.reply else ""
-        return f"captured, not sent{reason}"
-    if one.state is RecipientState.BLOCKED and _is_blocked_on_acceptance(facts, one):
+        return "captured, not sent" + (f": {one.reply}" if one.reply else "")
+    if _is_blocked_on_acceptance(facts, one):
         return f"dropped, not sent: {one.reply or 'on the block list'}"
     moved_to = provider_of_route(part.route)
     if moved_to is not None:
@@ -154,13 +140,7 @@ def _fate(facts: Facts, part: DeliveryEntry, one: RecipientEntry) -> str:
 
 def _is_blocked_on_acceptance(facts: Facts, one: RecipientEntry) -> bool:
     """True unless a recipient was found on the block list at a later attempt."""
-    return one.state is RecipientState.BLOCKED and not any(
-        _is_about(attempt, one) for attempt in facts.record.attempts
-    )
-
-
-def _is_about(attempt: AttemptEntry, one: RecipientEntry) -> bool:
-    return attempt.delivery_no == one.delivery_no and attempt.rcpt_no in (None, one.rcpt_no)
+    return one.state is RecipientState.BLOCKED and not facts.attempts_on(one)
 
 
 def _way_notes(
@@ -176,7 +156,10 @@ def _way_notes(
         user=source.user,
         accepted_in=Mode(facts.entry.mode),
     )
-    yield Note("route", f"with the present configuration: {_way_words(way)}")
+    words = f"{way.decision}; route: {way.route}"
+    if way.route_name is not None:
+        words = f"{way.decision}, by route {way.route}; providers: {', '.join(way.providers)}"
+    yield Note("route", f"with the present configuration: {words}")
     is_sent = one.state is not RecipientState.CAPTURED and provider_of_route(part.route) is None
     if is_sent and part.route not in (CAPTURE_ROUTE, way.route_name):
         yield Note("changed", f"it took route {part.route} by the configuration of that time")
@@ -185,25 +168,28 @@ def _way_notes(
         yield Note("unknown", f"an earlier route looks at {names}, and the content is gone")
 
 
-def _way_words(way: Way) -> str:
-    if way.route_name is None:
-        return f"{way.decision}; route: {way.route}"
-    return f"{way.decision}, by route {way.route}; providers: {', '.join(way.providers)}"
-
-
 # --- attempts ------------------------------------------------------------------------------
 
 
 def attempt_events(facts: Facts, meanings: Meanings) -> Iterator[StoryEvent]:
     """Yield an event for each attempt, those that left no entry included."""
+    routes = {part.delivery_no: f"route {part.route}" for part in facts.entry.deliveries}
     for attempt in _folded(facts.record.attempts):
-        yield _attempt_event(facts, attempt, meanings.of(attempt), _audience(facts, attempt))
-    for attempt, members in _untold(facts):
-        yield _attempt_event(facts, attempt, meanings.of(attempt), _audience_of(facts, members))
+        audience = routes.get(attempt.delivery_no, "") if len(routes) > 1 else ""
+        if attempt.rcpt_no is not None:
+            recipients = facts.entry.recipients
+            audience = some_of(
+                [one.address for one in recipients if one.rcpt_no == attempt.rcpt_no]
+            )
+        yield _attempt_event(attempt, meanings.of(attempt), audience)
+    for attempt, addresses in _untold(facts):
+        is_part = len(addresses) < len(facts.entry.recipients)
+        yield _attempt_event(attempt, meanings.of(attempt), some_of(addresses) if is_part else "")
 
 
 def _folded(attempts: Sequence[AttemptEntry]) -> Iterator[AttemptEntry]:
-    for _, run in groupby(attempts, key=_alike):
+    of = attrgetter("delivery_no", "rcpt_no", "provider", "relay", "stage", "state", "reply")
+    for _, run in groupby(attempts, key=of):
         alike = list(run)
         if len(alike) <= _FEW:
             yield from alike
@@ -212,14 +198,7 @@ def _folded(attempts: Sequence[AttemptEntry]) -> Iterator[AttemptEntry]:
             yield replace(alike[-1], since_ms=alike[0].since_ms, times=times)
 
 
-def _alike(attempt: AttemptEntry) -> tuple[object, ...]:
-    a = attempt
-    return a.delivery_no, a.rcpt_no, a.provider, a.relay, a.stage, a.state, a.reply
-
-
-def _attempt_event(
-    facts: Facts, attempt: AttemptEntry, meaning: Meaning | None, audience: str
-) -> StoryEvent:
+def _attempt_event(attempt: AttemptEntry, meaning: Meaning | None, audience: str) -> StoryEvent:
     text = _attempt_text(attempt, meaning)
     return StoryEvent(
         kind=EventKind(attempt.state.value),
@@ -232,30 +211,25 @@ def _attempt_event(
 
 
 def _attempt_text(attempt: AttemptEntry, meaning: Meaning | None) -> str:
-    if attempt.state is AttemptState.DEFERRED:
-        return _deferred_text(attempt)
-    if attempt.state is AttemptState.HELD:
-        return _held_text(attempt, meaning)
-    if attempt.state is AttemptState.INTERRUPTED and attempt.provider is None:
-        return "interrupted: its worker is out of reach and may have sent it; it was sent again"
-    return _TEXTS[attempt.state].format(attempt.provider or "relaygw")
-
-
-def _held_text(attempt: AttemptEntry, meaning: Meaning | None) -> str:
-    if attempt.provider is None:
-        return f"held: {held_words(cause_of(attempt.reply))}"
-    scope = meaning.scope if meaning is not None else Scope.PROVIDER
-    return f"not sent: {attempt.provider} {_REFUSALS.get(scope, 'takes nothing for now')}"
-
-
-def _deferred_text(attempt: AttemptEntry) -> str:
-    if attempt.provider is None:
-        return "deferred by relaygw itself"
-    if reply_of(attempt.reply) is not None:
-        return f"deferred: {attempt.provider} said no for now"
-    if Stage(attempt.stage) in BEFORE_MAIL:
-        return f"deferred: {attempt.provider} could not be reached"
-    return f"deferred: {attempt.provider} did not answer"
+    provider = attempt.provider
+    match attempt.state:
+        case AttemptState.DEFERRED if provider is None:
+            return "deferred by relaygw itself"
+        case AttemptState.DEFERRED:
+            if reply_of(attempt.reply) is not None:
+                return f"deferred: {provider} said no for now"
+            if Stage(attempt.stage) in BEFORE_MAIL:
+                return f"deferred: {provider} could not be reached"
+            return f"deferred: {provider} did not answer"
+        case AttemptState.HELD if provider is None:
+            return f"held: {held_words(cause_of(attempt.reply))}"
+        case AttemptState.HELD:
+            scope = meaning.scope if meaning is not None else Scope.PROVIDER
+            return f"not sent: {provider} {_REFUSALS.get(scope, 'takes nothing for now')}"
+        case AttemptState.INTERRUPTED if provider is None:
+            return "interrupted: its worker is out of reach and may have sent it; it was sent again"
+        case _:
+            return _TEXTS[attempt.state].format(provider or "relaygw")
 
 
 def _attempt_notes(attempt: AttemptEntry, meaning: Meaning | None) -> Iterator[Note]:
@@ -265,8 +239,7 @@ def _attempt_notes(attempt: AttemptEntry, meaning: Meaning | None) -> Iterator[N
         status = f" [{attempt.dsn}]" if attempt.dsn and attempt.dsn not in attempt.reply else ""
         has_stage = attempt.provider is not None and attempt.stage != Stage.LOCAL
         where = _STAGES.get(Stage(attempt.stage), f"at {attempt.stage}")
-        stage = f", {where}" if has_stage else ""
-        yield Note("said", f"{attempt.reply}{status}{stage}")
+        yield Note("said", f"{attempt.reply}{status}" + (f", {where}" if has_stage else ""))
     if attempt.state is AttemptState.DELIVERED:
         own_id = provider_id(attempt.reply)
         if own_id is not None:
@@ -276,50 +249,24 @@ def _attempt_notes(attempt: AttemptEntry, meaning: Meaning | None) -> Iterator[N
     if attempt.state in REPEATED and attempt.provider is not None:
         yield Note("count", "not counted as a try")
     if attempt.next_at_ms is not None:
-        wait_ms = attempt.next_at_ms - attempt.at_ms
-        yield Note("then", f"to wait {span(wait_ms)}")
-
-
-def _audience(facts: Facts, attempt: AttemptEntry) -> str:
-    if attempt.rcpt_no is not None:
-        return some_of(
-            [one.address for one in facts.entry.recipients if one.rcpt_no == attempt.rcpt_no]
-        )
-    if len(facts.entry.deliveries) == 1:
-        return ""
-    part = _part(facts, attempt.delivery_no)
-    return f"route {part.route}" if part is not None else ""
-
-
-def _audience_of(facts: Facts, members: list[RecipientEntry]) -> str:
-    if len(members) == len(facts.entry.recipients):
-        return ""
-    return some_of([one.address for one in members])
-
-
-def _part(facts: Facts, delivery_no: int) -> DeliveryEntry | None:
-    return next((one for one in facts.entry.deliveries if one.delivery_no == delivery_no), None)
+        yield Note("then", f"to wait {span(attempt.next_at_ms - attempt.at_ms)}")
 
 
 # --- what left no entry: first tries that were taken, and tries of an earlier version -------
 
 
-def _untold(facts: Facts) -> Iterator[tuple[AttemptEntry, list[RecipientEntry]]]:
+def _untold(facts: Facts) -> Iterator[tuple[AttemptEntry, list[str]]]:
     groups: dict[tuple[object, ...], list[RecipientEntry]] = {}
     for one in facts.entry.recipients:
         if _is_untold(facts, one):
             key = (one.delivery_no, one.state, one.provider, one.changed_at_ms)
             groups.setdefault(key, []).append(one)
     for members in groups.values():
-        yield _told_by(members[0]), members
+        yield _told_by(members[0]), [one.address for one in members]
 
 
 def _is_untold(facts: Facts, one: RecipientEntry) -> bool:
-    mine = [
-        attempt
-        for attempt in facts.record.attempts
-        if attempt.delivery_no == one.delivery_no and attempt.rcpt_no in (None, one.rcpt_no)
-    ]
+    mine = facts.attempts_on(one)
     if one.state is RecipientState.PENDING:
         return one.provider is not None and one.reply is not None and not mine
     if one.state not in _FINAL or _is_blocked_on_acceptance(facts, one):

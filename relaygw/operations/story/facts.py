@@ -88,6 +88,11 @@ class Facts:
         """Return the recipients of a delivery."""
         return [one for one in self.entry.recipients if one.delivery_no == part.delivery_no]
 
+    def attempts_on(self, one: RecipientEntry) -> list[AttemptEntry]:
+        """Return the attempts that were about a recipient, alone or with others."""
+        mine = (it for it in self.record.attempts if it.delivery_no == one.delivery_no)
+        return [attempt for attempt in mine if attempt.rcpt_no in (None, one.rcpt_no)]
+
     def last_attempt(self, part: DeliveryEntry) -> AttemptEntry | None:
         """Return the last attempt of a delivery, if any is written down."""
         mine = [one for one in self.record.attempts if one.delivery_no == part.delivery_no]
@@ -98,6 +103,11 @@ class Facts:
         """The deliveries that are not finished; those in the trash are."""
         return [part for part in self.entry.deliveries if part.state in OPEN]
 
+    @property
+    def is_deleted(self) -> bool:
+        """True when something of it lies in the trash."""
+        return any(part.state is DeliveryState.DELETED for part in self.entry.deliveries)
+
 
 def gather(store: Store, settings: Settings, queue_id: str, *, now_ms: int) -> Facts | None:
     """Read the facts of a message, None if there is no such message."""
@@ -106,6 +116,13 @@ def gather(store: Store, settings: Settings, queue_id: str, *, now_ms: int) -> F
         return None
     (entry,) = entries
     is_open = any(part.state in OPEN for part in entry.deliveries)
+    # something of it might go now: what is before it matters
+    is_due = any(one.state in CLAIMABLE and one.due_at_ms <= now_ms for one in entry.deliveries)
+    names = Explainer(settings).header_names
+    rule = Screen(settings).field_rule(entry.source, Mode(entry.mode))
+    is_read = entry.chunk_count and (names or rule is not None)
+    head = store.intake.read_chunk(queue_id, 0) if is_read else None
+    headers = None if head is None else read_header(head, names).values
     return Facts(
         entry=entry,
         record=store.queue.record_of(queue_id),
@@ -113,34 +130,11 @@ def gather(store: Store, settings: Settings, queue_id: str, *, now_ms: int) -> F
         now_ms=now_ms,
         holds=store.holds.in_force() if is_open else (),
         instances=store.instances.registered() if is_open else (),
-        headers=_headers(store, settings, entry),
-        fields=_fields(store, settings, entry),
+        headers=headers if names else {},
+        fields=NOTHING if rule is None or head is None else rule.look(head),
         usages=read_usages(store, settings.providers) if is_open else {},
-        queued=_queued(store) if _is_due(entry, now_ms) else {},
+        queued=_queued(store) if is_due else {},
     )
-
-
-def _headers(store: Store, settings: Settings, entry: QueueEntry) -> Mapping[str, str] | None:
-    names = Explainer(settings).header_names
-    if not names:
-        return {}
-    head = store.intake.read_chunk(entry.queue_id, 0) if entry.chunk_count else None
-    return None if head is None else read_header(head, names).values
-
-
-def _fields(store: Store, settings: Settings, entry: QueueEntry) -> FieldsFound:
-    rule = Screen(settings).field_rule(entry.source, Mode(entry.mode))
-    head = (
-        store.intake.read_chunk(entry.queue_id, 0)
-        if rule is not None and entry.chunk_count
-        else None
-    )
-    return NOTHING if rule is None or head is None else rule.look(head)
-
-
-def _is_due(entry: QueueEntry, now_ms: int) -> bool:
-    """True when something of it might go now: what is before it matters."""
-    return any(part.state in CLAIMABLE and part.due_at_ms <= now_ms for part in entry.deliveries)
 
 
 def _queued(store: Store) -> dict[str, int]:
@@ -149,11 +143,6 @@ def _queued(store: Store) -> dict[str, int]:
         if lane.state is not DeliveryState.HELD:
             numbers[lane.route] += lane.deliveries
     return dict(numbers)
-
-
-def is_deleted(part: DeliveryEntry) -> bool:
-    """True for what lies in the trash."""
-    return part.state is DeliveryState.DELETED
 
 
 # --- what replies mean, by the present configuration ----------------------------------------

@@ -13,15 +13,14 @@ from relaygw.mail.hold import HoldCause, HoldCode
 from relaygw.mail.outcome import AttemptState, Meaning, provider_id
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.mail.words import counted, span
-from relaygw.operations.story.facts import Facts, Meanings, is_deleted, seen_from, some_of
-from relaygw.operations.story.obstacles import Obstacle, held_advice, held_words, obstacles
+from relaygw.operations.story.facts import Facts, Meanings, seen_from, some_of
+from relaygw.operations.story.obstacles import held_advice, held_words, obstacles
 from relaygw.policy.retry import DOUBT_LADDER_S, LEAST_TRIES, given_up_at_ms
 from relaygw.policy.story import Advice, Note, Outlook
 from relaygw.settings.units import format_duration
 from relaygw.store.attempts import tried_since_ms
 from relaygw.store.queue_entry import DeliveryEntry, RecipientEntry
 
-_SOON = Advice("Nothing: that takes seconds unless much waits.")
 _STALE_MS = 20_000
 """A heartbeat of this age: others may take over."""
 _R = RecipientState
@@ -94,10 +93,8 @@ def _in_hand(facts: Facts, part: DeliveryEntry) -> Prospect:
         return _make(facts, part, text, [Advice("Nothing: that takes seconds.")])
     silent_ms = facts.now_ms - owner.heartbeat_at_ms
     if silent_ms >= _STALE_MS:
-        text = (
-            f"the worker on {owner.name} that has it in hand is silent for "
-            f"{span(silent_ms)}; another one takes it over"
-        )
+        who = f"the worker on {owner.name} that has it in hand"
+        text = f"{who} is silent for {span(silent_ms)}; another one takes it over"
         advice = Advice("Look at that machine; what runs is told by:", "relaygw status")
         return _make(facts, part, text, [advice])
     text = f"a worker on {owner.name} has it in hand and sends it now or in a moment"
@@ -107,13 +104,16 @@ def _in_hand(facts: Facts, part: DeliveryEntry) -> Prospect:
 def _waiting(facts: Facts, part: DeliveryEntry, meanings: Meanings) -> Prospect:
     in_the_way = obstacles(facts, part)
     if in_the_way:
+        # when it may go at the earliest, None when nobody knows
+        ends_ms = [one.ends_at_ms for one in in_the_way if one.ends_at_ms is not None]
+        first_ms = max(part.due_at_ms, min(ends_ms, default=0))
         return _make(
             facts,
             part,
             " and ".join(one.text for one in in_the_way),
             [one.advice for one in in_the_way],
             notes=tuple(note for one in in_the_way for note in one.notes),
-            next_at_ms=_after(part, in_the_way, facts.now_ms),
+            next_at_ms=first_ms if ends_ms or first_ms > facts.now_ms else None,
         )
     if part.due_at_ms > facts.now_ms:
         return _with_timer(facts, part, meanings)
@@ -121,13 +121,8 @@ def _waiting(facts: Facts, part: DeliveryEntry, meanings: Meanings) -> Prospect:
     which = "waits for its first try, which comes" if is_first else "is due and is tried"
     text = f"it {which} as soon as a connection is free"
     notes = tuple(_pace_notes(facts, part))
-    return _make(facts, part, text, [_SOON], notes=notes, next_at_ms=part.due_at_ms)
-
-
-def _after(part: DeliveryEntry, in_the_way: list[Obstacle], now_ms: int) -> int | None:
-    ends_ms = [one.ends_at_ms for one in in_the_way if one.ends_at_ms is not None]
-    first_ms = max(part.due_at_ms, min(ends_ms, default=0))
-    return first_ms if ends_ms or first_ms > now_ms else None
+    advice = Advice("Nothing: that takes seconds unless much waits.")
+    return _make(facts, part, text, [advice], notes=notes, next_at_ms=part.due_at_ms)
 
 
 def _with_timer(facts: Facts, part: DeliveryEntry, meanings: Meanings) -> Prospect:
@@ -136,7 +131,10 @@ def _with_timer(facts: Facts, part: DeliveryEntry, meanings: Meanings) -> Prospe
     notes: tuple[Note, ...] = ()
     match AttemptState.DEFERRED if last is None else last.state:
         case AttemptState.IN_DOUBT:
-            text, advice = _doubt_words(part), [Advice("Nothing yet; it may arrive twice.")]
+            waits = " and ".join(span(int(wait_s * 1000)) for wait_s in DOUBT_LADDER_S)
+            text = f"{part.provider} may have taken it: it is tried again {waits} after, by that "
+            text += "provider alone, then held"
+            advice = [Advice("Nothing yet; it may arrive twice.")]
         case AttemptState.THROTTLED:
             text = f"{part.provider} asked to slow down, so it waits its turn at the slower pace"
             advice = [Advice("Nothing: relaygw keeps to the pace by itself.")]
@@ -151,14 +149,6 @@ def _with_timer(facts: Facts, part: DeliveryEntry, meanings: Meanings) -> Prospe
             advice = [Advice(remedy), retry] if remedy else [retry]
             notes = (_lifetime_note(facts, part),)
     return _make(facts, part, text, advice, notes=notes, next_at_ms=part.due_at_ms)
-
-
-def _doubt_words(part: DeliveryEntry) -> str:
-    waits = " and ".join(span(int(wait_s * 1000)) for wait_s in DOUBT_LADDER_S)
-    return (
-        f"{part.provider} may have taken it: it is tried again {waits} after, by that provider "
-        "alone, then held"
-    )
 
 
 def _wait_words(facts: Facts, part: DeliveryEntry, meaning: Meaning | None) -> str:
@@ -214,13 +204,9 @@ def headline(facts: Facts, prospects: Sequence[Prospect]) -> str:
         done = _counts(facts) if len(states) > 1 else ""
         texts = dict.fromkeys(one.outlook.text for one in prospects)
         return f"Not sent yet{f' to all ({done})' if done else ''}: {'; '.join(texts)}."
-    if any(is_deleted(part) for part in facts.entry.deliveries):
+    if facts.is_deleted:
         return "Deleted by an operator; the trash keeps it for seven days."
-    if states == {_R.DELIVERED}:
-        return _delivered(facts)
-    if len(states) == 1:
-        return _of_one_state(facts, *states)
-    return f"Finished: {_counts(facts)}."
+    return _of_one_state(facts, *states) if len(states) == 1 else f"Finished: {_counts(facts)}."
 
 
 def _counts(facts: Facts) -> str:
@@ -230,20 +216,18 @@ def _counts(facts: Facts) -> str:
     )
 
 
-def _delivered(facts: Facts) -> str:
-    recipients = facts.entry.recipients
-    last_ms = max(one.changed_at_ms for one in recipients)
-    after = span(last_ms - facts.entry.accepted_at_ms)
-    names = sorted({one.provider for one in recipients if one.provider})
-    by = f" by {' and '.join(names)}" if names else ""
-    return f"Delivered{by}, {after} after it was accepted."
-
-
 def _of_one_state(facts: Facts, state: RecipientState) -> str:
-    first = facts.entry.recipients[0]
+    recipients = facts.entry.recipients
+    first = recipients[0]
     because = f": {first.reply}" if first.reply else ""
     told = f" ({first.reply})" if first.reply else ""
     match state:
+        case _R.DELIVERED:
+            last_ms = max(one.changed_at_ms for one in recipients)
+            names = sorted({one.provider for one in recipients if one.provider})
+            by = f" by {' and '.join(names)}" if names else ""
+            after = span(last_ms - facts.entry.accepted_at_ms)
+            return f"Delivered{by}, {after} after it was accepted."
         case _R.CAPTURED:
             return f"Captured in the sandbox, not sent{because}."
         case _R.BLOCKED:
@@ -259,8 +243,11 @@ def _of_one_state(facts: Facts, state: RecipientState) -> str:
 def last_advice(facts: Facts, meanings: Meanings) -> list[Advice]:
     """Return what is left to do for a message of which nothing waits."""
     queue_id = facts.entry.queue_id
-    if any(is_deleted(part) for part in facts.entry.deliveries):
-        return [_from_the_trash(facts)]
+    if facts.is_deleted:
+        deleted_ms = max(one.changed_at_ms for one in facts.record.deliveries)
+        until = seen_from(deleted_ms + TRASH_MS, facts.now_ms)
+        undelete = f"relaygw queue undelete --id {queue_id}"
+        return [Advice(f"Nothing, or take it out of the trash until {until}:", undelete)]
     advice: list[Advice] = []
     by_state: dict[RecipientState, list[RecipientEntry]] = {}
     for one in facts.entry.recipients:
@@ -273,22 +260,11 @@ def last_advice(facts: Facts, meanings: Meanings) -> list[Advice]:
         advice.append(Advice("Nothing; to send it after all, to who may have it:", send))
     if _R.BLOCKED in by_state:
         who = some_of([one.address for one in by_state[_R.BLOCKED]])
-        advice.append(
-            Advice(f"If {who} should receive, change recipients.block and send it again.")
-        )
+        text = f"If {who} should receive, change recipients.block and send it again."
+        advice.append(Advice(text))
     if not advice:
         advice.extend(_taken(facts, by_state.get(_R.DELIVERED, [])))
     return advice or [Advice("Nothing.")]
-
-
-def _from_the_trash(facts: Facts) -> Advice:
-    deleted_ms = max(one.changed_at_ms for one in facts.record.deliveries)
-    until = seen_from(deleted_ms + TRASH_MS, facts.now_ms)
-    queue_id = facts.entry.queue_id
-    return Advice(
-        f"Nothing, or take it out of the trash until {until}:",
-        f"relaygw queue undelete --id {queue_id}",
-    )
 
 
 def _failed(
@@ -297,13 +273,9 @@ def _failed(
     who = some_of([one.address for one in members])
     numbers = {one.delivery_no for one in members}
     told = [one for one in facts.record.attempts if one.delivery_no in numbers]
-    remedies = dict.fromkeys(
-        meaning.remedy
-        for attempt in told[-1:]
-        if (meaning := meanings.of(attempt)) is not None and meaning.remedy
-    )
-    for remedy in remedies:
-        yield Advice(remedy)
+    meaning = meanings.of(told[-1]) if told else None
+    if meaning is not None and meaning.remedy:
+        yield Advice(meaning.remedy)
     yield Advice(f"It is not tried again: correct what was refused and send a new one to {who}.")
 
 

@@ -256,11 +256,11 @@ def change_of(action: QueueAction) -> type[Change]:
     """Return the class of the body that an action takes."""
     states = " or ".join(sorted(action.from_states))
     fields: dict[str, Any] = {"all": (Flag, said(f"all that is {states}", default=False))}
-    if action.takes_note:
+    if action.note_help:
         fields["note"] = (Line, said("why; kept with the message", default=""))
     if action.takes_provider:
         fields["provider"] = (Line, said("where it is to go", default=""))
-    if action.takes_force:
+    if action.force_help:
         what = "also what may have been taken already: it may be sent twice"
         fields["force"] = (Flag, said(what, default=False))
     fields["select"] = (Annotated[Select, BeforeValidator(_select)], Select())
