@@ -237,11 +237,7 @@ def _alike(change: RecipientUpdate) -> tuple[object, ...]:
 
 
 def _row(
-    entry: DeliveryUpdate,
-    change: RecipientUpdate,
-    rcpt_no: int | None,
-    now_ms: int,
-    due_at_ms: int,
+    entry: DeliveryUpdate, change: RecipientUpdate, rcpt_no: int | None, now_ms: int, due_at_ms: int
 ) -> Row:
     waits = change.state is RecipientState.PENDING and entry.state is DeliveryState.DEFERRED
     return (

@@ -182,13 +182,7 @@ def _having_due(
 
 
 def _due(
-    tx: Transaction,
-    route: str,
-    state: DeliveryState,
-    turns: Turns,
-    *,
-    limit: int,
-    now_ms: int,
+    tx: Transaction, route: str, state: DeliveryState, turns: Turns, *, limit: int, now_ms: int
 ) -> list[Key]:
     """Return due deliveries in a state, the clients in equal shares.
 
@@ -219,13 +213,7 @@ def _due(
 
 
 def claim(
-    tx: Transaction,
-    route: str,
-    turns: Turns,
-    *,
-    limit: int,
-    incarnation: str,
-    now_ms: int,
+    tx: Transaction, route: str, turns: Turns, *, limit: int, incarnation: str, now_ms: int
 ) -> list[ClaimedDelivery]:
     """Lease due deliveries: half of the limit to due retries, the rest to new mail.
 

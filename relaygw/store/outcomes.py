@@ -95,11 +95,7 @@ def record(
         if not entry.is_partial:
             check_transition(_D.ACTIVE, entry.state)
     attempts.write(tx, updates, incarnation=incarnation, now_ms=now_ms)
-    _RECORD_RECIPIENTS.run(
-        tx,
-        _recipient_rows(updates, now_ms),
-        incarnation,
-    )
+    _RECORD_RECIPIENTS.run(tx, _recipient_rows(updates, now_ms), incarnation)
     for entry in updates:
         if entry.held_apart and _is_leased(tx, entry, incarnation):
             _hold_apart(tx, entry, now_ms)

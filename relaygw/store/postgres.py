@@ -237,10 +237,7 @@ class PostgresDatabase(Database):
         ahead_ms = there_ms - (asked_ms + answered_ms) // 2
         is_new = abs(ahead_ms - before_ms) > _SAME_MS
         is_sharp = answered_ms - asked_ms <= _SHARP_MS or self._measured is None
-        self._measured = (
-            ahead_ms if is_new and is_sharp else before_ms,
-            answered_ms - _awake_ms(),
-        )
+        self._measured = (ahead_ms if is_new and is_sharp else before_ms, answered_ms - _awake_ms())
 
     def clock_ms(self) -> int:
         """Return the database's time as it was when it was last measured."""

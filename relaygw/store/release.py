@@ -96,8 +96,7 @@ def _waiting(tx: Transaction, queue_ids: Sequence[str]) -> defaultdict[str, set[
     for batch in in_batches(queue_ids):
         for queue_id, address in tx.execute(
             select(recipient.c.queue_id, recipient.c.address).where(
-                recipient.c.queue_id.in_(batch),
-                recipient.c.state == RecipientState.PENDING.value,
+                recipient.c.queue_id.in_(batch), recipient.c.state == RecipientState.PENDING.value
             )
         ):
             found[queue_id].add(canonical(address))

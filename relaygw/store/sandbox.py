@@ -48,15 +48,11 @@ _I = captured_index.c
 _T = captured_tag.c
 _IS_CAPTURED = message.c.captured_at_ms.is_not(None)
 _INSERT_TAGS = insert_into("captured_tag", "queue_id", "tag", "tag_key")
-_OPEN_DELIVERY = exists().where(
-    delivery.c.queue_id == message.c.queue_id,
-    IS_OPEN,
-)
+_OPEN_DELIVERY = exists().where(delivery.c.queue_id == message.c.queue_id, IS_OPEN)
 _IN_THE_TRASH = and_(
     message.c.finished_at_ms.is_(None),
     exists().where(
-        delivery.c.queue_id == message.c.queue_id,
-        delivery.c.state == DeliveryState.DELETED.value,
+        delivery.c.queue_id == message.c.queue_id, delivery.c.state == DeliveryState.DELETED.value
     ),
 )
 

@@ -99,8 +99,7 @@ def _message_conditions(tx: Transaction, selection: Selection) -> Iterator[Colum
         )
     if selection.reply is not None:
         yield exists().where(
-            recipient.c.queue_id == message.c.queue_id,
-            has_text(recipient.c.reply, selection.reply),
+            recipient.c.queue_id == message.c.queue_id, has_text(recipient.c.reply, selection.reply)
         )
 
 

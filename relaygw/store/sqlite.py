@@ -23,13 +23,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import QueuePool
 
-from relaygw.errors import (
-    AlreadyAccepted,
-    QueueDamaged,
-    StoreFull,
-    StoreUnavailable,
-    Unstorable,
-)
+from relaygw.errors import AlreadyAccepted, QueueDamaged, StoreFull, StoreUnavailable, Unstorable
 from relaygw.mail.clock import clock_ms
 from relaygw.store import letter_case
 from relaygw.store.database import Database, Write, damage

@@ -39,12 +39,7 @@ def url(tmp_path: Path) -> str:
 
 @pytest.mark.parametrize(
     "statement",
-    [
-        claims._CLIENTS,
-        claims._CLIENTS_BEHIND,
-        claims._DUE_OF_CLIENT,
-        claims._NEXT_DUE,
-    ],
+    [claims._CLIENTS, claims._CLIENTS_BEHIND, claims._DUE_OF_CLIENT, claims._NEXT_DUE],
     ids=["clients", "clients_behind", "due_of_client", "next_due"],
 )
 def test_claims_use_the_index(url: str, statement: Statement) -> None:
