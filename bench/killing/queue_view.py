@@ -1,7 +1,7 @@
 """The gateway's queue and lifelines, read only, without a word to the gateway.
 
 Reads relaygw's own schema (store/tables.py) and the slots of its lifelines
-(store/lifelines.py). A message's id is the local part of its recipient.
+(store/instances.py). A message's id is the local part of its recipient.
 """
 
 from __future__ import annotations

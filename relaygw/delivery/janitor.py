@@ -13,7 +13,7 @@ from relaygw.errors import StoreUnavailable
 from relaygw.mail.clock import clock_ms
 from relaygw.observe.maillog import MailLog
 from relaygw.settings.model import Settings
-from relaygw.store.lifelines import Begun
+from relaygw.store.instances import Begun
 from relaygw.store.store import Store
 
 CHECKPOINT_S = 2.0

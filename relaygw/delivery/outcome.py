@@ -35,7 +35,7 @@ from relaygw.policy.retry import (
     with_rest,
 )
 from relaygw.store.claims import Key
-from relaygw.store.lifelines import InFlight
+from relaygw.store.instances import Lifeline
 from relaygw.upstream.classifier import Classifier
 
 POISON_ATTEMPTS = 3
@@ -49,7 +49,7 @@ class Outcomes:
     """Gives the recorder what became of the deliveries of a worker."""
 
     def __init__(
-        self, context: WorkerContext, leases: Leases, recorder: Recorder, in_flight: InFlight
+        self, context: WorkerContext, leases: Leases, recorder: Recorder, in_flight: Lifeline
     ) -> None:
         self._context = context
         self._retry = context.settings.retry

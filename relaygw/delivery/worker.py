@@ -31,7 +31,7 @@ from relaygw.mail.clock import awake_s
 from relaygw.observe.observer import DeliveryObserver
 from relaygw.settings.model import Settings
 from relaygw.store.holds import Hold
-from relaygw.store.lifelines import InFlight
+from relaygw.store.instances import Lifeline
 from relaygw.store.limits import Account
 from relaygw.store.store import Store
 from relaygw.upstream.classifier import Classifier
@@ -63,7 +63,7 @@ class Worker:
         observer: DeliveryObserver,
         *,
         incarnation: str,
-        in_flight: InFlight,
+        in_flight: Lifeline,
         hints: socket.socket | None,
     ) -> None:
         self._tasks = BackgroundTasks(observer.log)

@@ -21,8 +21,8 @@ from relaygw.observe.observer import DeliveryObserver
 from relaygw.roles import open_store
 from relaygw.roles.process import RoleContext, in_loop, listening, registered, stop_event
 from relaygw.settings.model import Settings
-from relaygw.store import hints, lifelines
-from relaygw.store.lifelines import Begun
+from relaygw.store import hints, instances
+from relaygw.store.instances import Begun
 from relaygw.store.store import Store
 
 Buried = tuple[str, int, list[Begun]]
@@ -111,8 +111,8 @@ def has_lock_file(directory: Path, settings: Settings) -> Callable[[str], bool]:
 def bury_dead(directory: Path, store: Store) -> list[Buried]:
     """Bury this host's dead incarnations; return what each held and what it was sending."""
     buried = []
-    for incarnation in lifelines.dead_incarnations(directory):
-        begun = lifelines.begun_by(directory, incarnation)
+    for incarnation in instances.dead_incarnations(directory):
+        begun = instances.begun_by(directory, incarnation)
         buried.append((incarnation, store.instances.bury(incarnation, begun=begun), begun))
-        lifelines.forget(directory, incarnation)
+        instances.forget(directory, incarnation)
     return buried

@@ -28,7 +28,7 @@ from relaygw.observe.maillog import MailLog
 from relaygw.roles import queue_place
 from relaygw.settings.load import LoadedSettings
 from relaygw.settings.model import fingerprint
-from relaygw.store import hints, lifelines
+from relaygw.store import hints, instances
 from relaygw.store.instances import Instance
 from relaygw.store.store import Store
 
@@ -51,7 +51,7 @@ class RoleContext:
     @property
     def instances_dir(self) -> Path:
         """Where the lock files of this host's incarnations lie."""
-        return lifelines.lifeline_directory(self.loaded.state_dir)
+        return instances.lifeline_directory(self.loaded.state_dir)
 
     def instance(self, role: str) -> Instance:
         """Return the registration of this process."""
@@ -113,12 +113,12 @@ def stop_event(context: RoleContext) -> asyncio.Event:
 @contextlib.contextmanager
 def registered(
     context: RoleContext, role: str, store: Store, *, later: bool = False
-) -> Iterator[lifelines.Lifeline]:
+) -> Iterator[instances.Lifeline]:
     """Announce this process for the length of a with block.
 
     `later`: when the store is out of reach its `Heartbeat` does so as soon as it is back.
     """
-    lifeline = lifelines.Lifeline(context.instances_dir, context.incarnation)
+    lifeline = instances.Lifeline(context.instances_dir, context.incarnation)
     try:
         if role == "front":
             _warn_of_a_namesake(context, store)
@@ -132,7 +132,7 @@ def registered(
     finally:
         with contextlib.suppress(StoreUnavailable):
             # what has no recorded outcome is told of, as if the process had been killed
-            begun = lifelines.begun_by(context.instances_dir, context.incarnation)
+            begun = instances.begun_by(context.instances_dir, context.incarnation)
             store.instances.bury(context.incarnation, begun=begun)
             lifeline.release()
 

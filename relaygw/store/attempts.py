@@ -26,9 +26,7 @@ from relaygw.mail.outcome import (
 )
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.store.audit import AuditEntry, actions_on
-from relaygw.store.database import Transaction
-from relaygw.store.lifelines import Begun
-from relaygw.store.statement import BatchStatement, Row, Statement
+from relaygw.store.database import BatchStatement, Row, Statement, Transaction
 from relaygw.store.tables import attempt, delivery, message
 
 MOST_ATTEMPTS = 200
@@ -162,7 +160,7 @@ def write(
 
 
 def write_interrupted(
-    tx: Transaction, incarnation: str, begun: Collection[Begun], *, now_ms: int
+    tx: Transaction, incarnation: str, begun: Collection[tuple[str, int, str]], *, now_ms: int
 ) -> None:
     """Write which deliveries a dead worker was sending, before they are freed."""
     told = (Stage.LOCAL.value, AttemptState.INTERRUPTED.value, _WORKER_DIED)

@@ -10,9 +10,8 @@ from dataclasses import astuple, dataclass
 from sqlalchemy import or_, select
 from sqlalchemy.sql.elements import ColumnElement
 
-from relaygw.store.database import Repository, Transaction
+from relaygw.store.database import BatchStatement, Repository, Row, Transaction
 from relaygw.store.letter_case import has_text
-from relaygw.store.statement import BatchStatement, Row
 from relaygw.store.tables import audit
 
 _ADD = BatchStatement(

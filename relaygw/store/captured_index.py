@@ -20,9 +20,8 @@ from relaygw.mail.content import Contact, ContentFacts, hidden_recipients
 from relaygw.mail.search import searchable
 from relaygw.mail.state import RecipientState
 from relaygw.store.captured_search import add_full_text, remove_full_text
-from relaygw.store.database import Transaction
+from relaygw.store.database import Row, Transaction, insert_into
 from relaygw.store.queue_entry import in_batches
-from relaygw.store.statement import Row, insert_into
 from relaygw.store.tables import (
     IS_UNINDEXED,
     captured_facts,

@@ -13,9 +13,8 @@ from typing import cast
 
 from relaygw.mail.envelope import ClaimedDelivery, Recipient, Source
 from relaygw.mail.state import DeliveryState
-from relaygw.store.database import Transaction
+from relaygw.store.database import BatchStatement, Statement, Transaction
 from relaygw.store.instances import is_alive
-from relaygw.store.statement import BatchStatement, Statement
 from relaygw.store.tables import IS_CLAIMABLE
 
 Key = tuple[str, int]

@@ -1,23 +1,31 @@
-"""A database to read and to write, and its transactions.
+"""A database to read and to write: its place, its transactions, and statements of the hot path.
 
 Every transaction of the store begins here. `SqliteDatabase` and `PostgresDatabase` are the two
 dialects: they know how a transaction starts, what their errors mean, and whose clock counts.
+
+A statement takes many rows at once, straight to the driver. Each step of a statement in the driver
+gives the interpreter lock away and must win it back from the event loop. Row by row, a batch of ten
+messages held the queue's write lock for milliseconds; here a batch is one step for each table
+(docs/decisions/0006).
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, fields
 from enum import Enum, auto
-from functools import partial
+from functools import cache, partial
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from sqlalchemy import Connection, Row
+from sqlalchemy import Connection
+from sqlalchemy import Row as SqlRow
 from sqlalchemy.engine import make_url
 
 from relaygw.errors import StoreUnavailable
+from relaygw.mail.clock import clock_ms
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -25,6 +33,7 @@ if TYPE_CHECKING:
 RAW_CURSOR = "raw_cursor"
 """Key in a connection's `info`: makes a cursor that does not parse each statement once more."""
 
+Row = tuple[Any, ...]
 Time = TypeVar("Time", int, int | None)
 Entry = TypeVar("Entry", bound="DataclassInstance")
 
@@ -53,7 +62,6 @@ class Transaction:
     ) -> None:
         self.connection = connection
         self.execute = connection.execute
-        # the driver's own cursor: see statement.py
         pooled = connection.connection
         make = connection.info.get(RAW_CURSOR)
         driver: Any = pooled.dbapi_connection
@@ -82,7 +90,7 @@ class Transaction:
         """Return a time of the database by the caller's clock; None and 0 stay as they are."""
         return at_ms - self.ahead_ms if at_ms else at_ms
 
-    def entry(self, kind: type[Entry], row: Row[Any], *times: str, **others: Any) -> Entry:
+    def entry(self, kind: type[Entry], row: SqlRow[Any], *times: str, **others: Any) -> Entry:
         """Return a row as a dataclass, by the names of its fields.
 
         `times` are those of the caller's clock; `others` are not in the row as they are wanted.
@@ -92,6 +100,125 @@ class Transaction:
         for name in times:
             found[name] = self.to_local(found[name])
         return kind(**found, **others)
+
+
+# --- statements ---------------------------------------------------------------------------
+
+MAX_ROWS = 50
+"""Rows of one statement: keeps the texts few and under every driver's limit of parameters."""
+
+_WORDS = {
+    "qmark": {"?": "?", "for_update": "", "key_share": "", "skip_locked": ""},
+    "pyformat": {
+        "?": "$",  # numbered: the raw cursor of the driver takes what the server takes
+        "for_update": "FOR UPDATE",
+        "key_share": "FOR KEY SHARE",
+        "skip_locked": "FOR UPDATE SKIP LOCKED",
+    },
+}
+"""What stands for `{?}` and the like, by the driver's style of parameters: SQLite has one writer
+and needs no row locks."""
+
+
+def _spelled(sql: str, style: str) -> str:
+    words = _WORDS[style]
+    for word in ("for_update", "key_share", "skip_locked"):
+        sql = sql.replace(f"{{{word}}}", words[word])
+    if words["?"] != "$":
+        return sql.replace("{?}", words["?"])
+    first, *rest = sql.split("{?}")
+    return first + "".join(f"${number}{part}" for number, part in enumerate(rest, 1))
+
+
+class Statement:
+    """SQL in which `{?}` stands for a parameter, in the way of every driver.
+
+    `{for_update}`, `{key_share}` and `{skip_locked}` lock the rows of a query where several may
+    write at once.
+    """
+
+    def __init__(self, sql: str) -> None:
+        self._sql = sql
+        self._text = cache(self._build_text)
+
+    def fetch(self, tx: Transaction, *parameters: Any) -> list[Row]:
+        """Execute in a transaction and return the rows as plain tuples."""
+        cursor = tx.cursor()
+        cursor.execute(self._text(tx.connection.dialect.paramstyle), parameters)
+        rows: list[Row] = cursor.fetchall()
+        return rows
+
+    def run(self, tx: Transaction, *parameters: Any) -> int:
+        """Execute in a transaction; return how many rows changed."""
+        cursor = tx.cursor()
+        cursor.execute(self._text(tx.connection.dialect.paramstyle), parameters)
+        changed: int = cursor.rowcount
+        return changed
+
+    def text(self) -> str:
+        """Return the statement as SQLite takes it."""
+        return self._text("qmark")
+
+    def _build_text(self, style: str) -> str:
+        return _spelled(self._sql, style)
+
+
+class BatchStatement:
+    """SQL with `{rows}` where the rows of a VALUES list go; `columns` of them in each row.
+
+    Within the statement the columns of the list are column1, column2, ... on every database.
+    `{?}` stands for a parameter of the whole statement; they follow the rows in `last`.
+    """
+
+    def __init__(self, sql: str, *, columns: int, constants: Sequence[str] = ()) -> None:
+        self._sql = sql
+        self._columns = columns
+        self._constants = constants
+        self._text = cache(self._build_text)
+
+    def run(self, tx: Transaction, rows: Sequence[Row], *last: Any) -> int:
+        """Execute for all `rows`, in as few steps as MAX_ROWS allows; return how many changed."""
+        return sum(
+            self._execute(tx, rows[start : start + MAX_ROWS], last).rowcount
+            for start in range(0, len(rows), MAX_ROWS)
+        )
+
+    def fetch(self, tx: Transaction, rows: Sequence[Row], *last: Any) -> list[Row]:
+        """Execute a query for all `rows` and return what it found, in no order."""
+        found: list[Row] = []
+        for start in range(0, len(rows), MAX_ROWS):
+            found += self._execute(tx, rows[start : start + MAX_ROWS], last).fetchall()
+        return found
+
+    def _execute(self, tx: Transaction, rows: Sequence[Row], last: Row) -> Any:
+        text = self._text(len(rows), tx.connection.dialect.paramstyle)
+        cursor = tx.cursor()
+        cursor.execute(text, (*chain.from_iterable(rows), *last))
+        return cursor
+
+    def text(self, count: int) -> str:
+        """Return the statement for `count` rows as SQLite takes it."""
+        return self._text(count, "qmark")
+
+    def _build_text(self, count: int, style: str) -> str:
+        row = f"({', '.join([*['{?}'] * self._columns, *self._constants])})"
+        return _spelled(self._sql.replace("{rows}", ", ".join([row] * count)), style)
+
+
+def insert_into(table: str, *columns: str, **constants: int) -> BatchStatement:
+    """Return a statement that inserts rows of these columns; the others are left null.
+
+    `constants` are the same in each row.
+    """
+    names = ", ".join((*columns, *constants))
+    return BatchStatement(
+        f"INSERT INTO {table} ({names}) VALUES {{rows}}",
+        columns=len(columns),
+        constants=tuple(map(str, constants.values())),
+    )
+
+
+# --- the two dialects ---------------------------------------------------------------------
 
 
 class Database(ABC):
@@ -112,9 +239,9 @@ class Database(ABC):
     def _now_us(self, connection: Connection) -> int:
         """Return the database's time in microseconds."""
 
-    @abstractmethod
     def _ahead_ms(self) -> int:
         """Return how far the database's clock is ahead of this machine's; may ask it once."""
+        return 0
 
     @abstractmethod
     def _translate(self, error: Exception) -> Exception:
@@ -139,35 +266,37 @@ class Database(ABC):
         """Raise the errors of a `with` block as those of relaygw.errors."""
         return _Translated(self._translate)
 
-    @abstractmethod
+    # --- what only one of them has to do
+
     def clock_ms(self) -> int:
         """Return the time by the clock of the queue; it costs no call.
 
         Where that is the database's, as it was when it was last measured.
         """
+        return clock_ms()
 
-    @abstractmethod
     def measure_clock(self) -> None:
         """Look at the database's clock; errors are left for the next call."""
+        return
 
-    @abstractmethod
     def outlive_restarts(self, write: Callable[[], None], *, is_done: Callable[[], bool]) -> None:
         """Write once, also when the server goes away meanwhile and comes back soon.
 
-        After a lost COMMIT `is_done` tells whether it happened.
+        After a lost COMMIT `is_done` tells whether it happened; on SQLite none is ever in doubt.
         """
+        write()
 
-    @abstractmethod
     def refuse_if_broken(self) -> None:
         """Raise QueueDamaged once a file of the queue was seen to be removed or replaced."""
+        return
 
-    @abstractmethod
     def checkpoint(self) -> bool:
-        """See Janitor.checkpoint."""
+        """See Janitor.checkpoint; on PostgreSQL it is the server's own business."""
+        return False
 
-    @abstractmethod
     def shrink(self) -> None:
-        """See Janitor.shrink."""
+        """See Janitor.shrink; on PostgreSQL autovacuum gives space back."""
+        return
 
     @abstractmethod
     def close(self) -> None:

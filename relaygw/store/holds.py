@@ -12,8 +12,7 @@ from relaygw.mail.envelope import HeldMail
 from relaygw.mail.hold import SAID, HoldCause, HoldCode, cause_in
 from relaygw.store.audit import AuditEntry, add_audit
 from relaygw.store.claims import Key
-from relaygw.store.database import Repository
-from relaygw.store.statement import BatchStatement, Statement
+from relaygw.store.database import BatchStatement, Repository, Statement
 from relaygw.store.tables import IS_OPEN, hold, hold_columns
 
 UNREACHABLE = "unreachable"

@@ -10,9 +10,8 @@ from sqlalchemy import select
 from relaygw.errors import StoreUnavailable
 from relaygw.mail.envelope import AcceptedMessage, NewDelivery
 from relaygw.mail.state import DeliveryState, RecipientState
-from relaygw.store.database import Repository, Transaction, Write
+from relaygw.store.database import Repository, Row, Statement, Transaction, Write, insert_into
 from relaygw.store.queue_entry import in_batches
-from relaygw.store.statement import Row, Statement, insert_into
 from relaygw.store.tables import chunk, message
 
 _SAME_IN_MESSAGE = (  # columns that are fields of an accepted message

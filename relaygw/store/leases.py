@@ -15,11 +15,17 @@ from relaygw.mail.state import CLAIMABLE
 from relaygw.store import claims, outcomes
 from relaygw.store.audit import AuditEntry, add_audit
 from relaygw.store.claims import Key
-from relaygw.store.database import Database, Repository, Transaction, Write
+from relaygw.store.database import (
+    BatchStatement,
+    Database,
+    Repository,
+    Statement,
+    Transaction,
+    Write,
+)
 from relaygw.store.instances import has_ended
 from relaygw.store.outcomes import Recorded
 from relaygw.store.queue_entry import IS_IN_DOUBT, lock_messages, part_delivery
-from relaygw.store.statement import BatchStatement, Statement
 from relaygw.store.tables import IS_CLAIMABLE, delivery
 
 _GIVE_BACK = BatchStatement(

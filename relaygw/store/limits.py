@@ -11,9 +11,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from relaygw.store.database import Repository, Transaction, Write
+from relaygw.store.database import BatchStatement, Repository, Row, Statement, Transaction, Write
 from relaygw.store.instances import has_ended, is_alive
-from relaygw.store.statement import BatchStatement, Row, Statement
 
 TOKEN_LEASE_S = 0.25
 """Tokens are handed out so far ahead, so that no worker keeps the others waiting for long."""

@@ -11,10 +11,9 @@ from relaygw.mail.envelope import DeliveryUpdate
 from relaygw.mail.state import DeliveryState, check_transition
 from relaygw.store import attempts
 from relaygw.store.claims import Key
-from relaygw.store.database import Transaction
+from relaygw.store.database import BatchStatement, Row, Statement, Transaction
 from relaygw.store.instances import is_alive
 from relaygw.store.queue_entry import lock_messages, part_delivery
-from relaygw.store.statement import BatchStatement, Row, Statement
 from relaygw.store.tables import delivery, hold_columns
 
 

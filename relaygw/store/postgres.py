@@ -324,19 +324,9 @@ class PostgresDatabase(Database):
             time.sleep(_RECONNECT_LADDER_S[min(tries, len(_RECONNECT_LADDER_S) - 1)])
             tries += 1
 
-    def refuse_if_broken(self) -> None:
-        """Nothing to do: its files are the server's."""
-
     def close(self) -> None:
         """Close all connections."""
         self._engine.dispose()
-
-    def checkpoint(self) -> bool:
-        """See Janitor.checkpoint."""
-        return False  # the server's own business
-
-    def shrink(self) -> None:
-        """Nothing to do: autovacuum gives space back."""
 
 
 def _said(cause: object) -> str:

@@ -15,8 +15,7 @@ from sqlalchemy.sql.elements import ColumnElement
 from relaygw.mail.envelope import Source
 from relaygw.mail.hold import HoldCause, cause_in
 from relaygw.mail.state import DeliveryState, RecipientState
-from relaygw.store.database import Transaction
-from relaygw.store.statement import Row, Statement
+from relaygw.store.database import Row, Statement, Transaction
 from relaygw.store.tables import IS_OPEN, attempt, chunk, delivery, message, recipient
 
 _IN_LIMIT = 500  # values in one IN list: far below any database's limit

@@ -21,7 +21,7 @@ from sqlalchemy import Table
 from relaygw.errors import QueueDamaged, SchemaMismatch, StoreUnavailable
 from relaygw.mail.hold import HoldCause, HoldCode
 from relaygw.mail.state import DeliveryState
-from relaygw.store import lifelines, migrate
+from relaygw.store import instances, migrate
 from relaygw.store.log_check import (
     DriverError,
     LogFinding,
@@ -159,7 +159,7 @@ class _Recovery:
         self._exported = _unused(path.with_name(f"{path.name}.parts-{stamp}"))
         is_lost = finding.state in (LogState.LOST, LogState.SHORT)
         self._done = Recovered(is_log_lost=is_lost, aside=self._aside)
-        self._instances = lifelines.lifeline_directory(path.parent)
+        self._instances = instances.lifeline_directory(path.parent)
         self._kept: set[str] = set()
         self._has_all_envelopes = False
 
@@ -268,7 +268,7 @@ class _Recovery:
         """Return whether a leased delivery may have been with its provider."""
         if not (self._instances / str(part["lease"])).exists():
             return True
-        begun = lifelines.begun_by(self._instances, part["lease"])
+        begun = instances.begun_by(self._instances, part["lease"])
         return (part["queue_id"], part["delivery_no"]) in {one[:2] for one in begun}
 
     def _set_aside(self, left: Salvaged) -> None:

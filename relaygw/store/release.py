@@ -18,10 +18,9 @@ from relaygw.mail.address import canonical
 from relaygw.mail.envelope import ReleasedDelivery
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.store.audit import AuditEntry, add_audits
-from relaygw.store.database import Transaction
+from relaygw.store.database import Row, Transaction
 from relaygw.store.intake import INSERT_DELIVERIES, INSERT_RECIPIENTS
 from relaygw.store.queue_entry import in_batches
-from relaygw.store.statement import Row
 from relaygw.store.tables import delivery, message, recipient
 
 

@@ -23,10 +23,9 @@ from relaygw.mail.state import DeliveryState
 from relaygw.store.audit import AuditEntry, add_audit
 from relaygw.store.captured_index import facts_of, forget_captured, write_index
 from relaygw.store.captured_search import has_full_text, matching, merge_full_text
-from relaygw.store.database import Repository, Transaction, Write
+from relaygw.store.database import Repository, Transaction, Write, insert_into
 from relaygw.store.queue_entry import QueueEntry, delete_messages, in_batches, load_entries
 from relaygw.store.release import Release, release
-from relaygw.store.statement import insert_into
 from relaygw.store.tables import (
     IS_OPEN,
     IS_UNINDEXED,

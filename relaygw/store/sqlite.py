@@ -13,7 +13,7 @@ import fcntl
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,6 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import QueuePool
 
 from relaygw.errors import AlreadyAccepted, QueueDamaged, StoreFull, StoreUnavailable, Unstorable
-from relaygw.mail.clock import clock_ms
 from relaygw.store import letter_case
 from relaygw.store.database import Database, Write, damage
 from relaygw.store.log_check import DriverError, database_path, driver, lock_directory
@@ -241,20 +240,6 @@ class SqliteDatabase(Database):
 
     def _now_us(self, _connection: Connection) -> int:
         return time.time_ns() // 1000
-
-    def _ahead_ms(self) -> int:
-        return 0
-
-    def clock_ms(self) -> int:
-        """Return this machine's time."""
-        return clock_ms()
-
-    def measure_clock(self) -> None:
-        """Nothing to do: it is this machine's."""
-
-    def outlive_restarts(self, write: Callable[[], None], *, is_done: Callable[[], bool]) -> None:
-        """Write; a commit here is never in doubt."""
-        write()
 
     def refuse_if_broken(self) -> None:
         """Raise QueueDamaged: what a queue whose files are gone takes no more."""

@@ -17,9 +17,8 @@ from sqlalchemy import delete, exists, func, or_, select, update
 from relaygw.mail.envelope import MailInHand
 from relaygw.mail.state import DeliveryState
 from relaygw.policy.untended import Lane, LostInstance, Standing, shortest_in_hand_s
-from relaygw.store.database import Repository, Transaction, Write
+from relaygw.store.database import BatchStatement, Repository, Statement, Transaction, Write
 from relaygw.store.instances import is_alive
-from relaygw.store.statement import BatchStatement, Statement
 from relaygw.store.tables import IS_OPEN, delivery, history, incident, instance, lost_instance
 
 if TYPE_CHECKING:

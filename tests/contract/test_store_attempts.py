@@ -13,7 +13,7 @@ from relaygw.mail.outcome import AttemptState, Stage, Verdict
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.store import attempts
 from relaygw.store.audit import AuditEntry
-from relaygw.store.statement import BatchStatement
+from relaygw.store.database import BatchStatement
 from relaygw.store.store import Store
 from tests.builders import NOW_MS, accepted
 from tests.contract.conftest import instance

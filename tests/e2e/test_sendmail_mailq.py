@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from relaygw.store import lifelines
+from relaygw.store import instances
 from relaygw.store.instances import Instance
 from tests.builders import accepted
 from tests.e2e.gateway import PATIENCE_S, Gateway, provider_settings
@@ -145,7 +145,7 @@ def test_many_messages_and_a_reload(
 
 def stay_on_its_route(gateway: Gateway, directory: Path) -> None:
     """Have mail of an unknown route left where it is: another worker may know that route."""
-    lifelines.Lifeline(directory / "state/instances", "other")  # it lives as long as this process
+    instances.Lifeline(directory / "state/instances", "other")  # it lives as long as this process
     gateway.store.instances.register(
         Instance(
             incarnation="other",

@@ -17,8 +17,7 @@ from relaygw.settings.model import Settings
 from relaygw.settings.provider import Provider
 from relaygw.settings.routes import Route
 from relaygw.store.holds import Hold
-from relaygw.store.instances import Instance
-from relaygw.store.lifelines import Lifeline
+from relaygw.store.instances import Instance, Lifeline
 from relaygw.store.queue_entry import QueueEntry
 from relaygw.store.selection import Selection
 from relaygw.store.store import Store, open_store

@@ -17,8 +17,7 @@ from relaygw.settings.model import Settings
 from relaygw.settings.provider import Provider
 from relaygw.settings.routes import Route
 from relaygw.store.database import Transaction, Write
-from relaygw.store.instances import Instance
-from relaygw.store.lifelines import Lifeline
+from relaygw.store.instances import Instance, Lifeline
 from relaygw.store.sqlite import SqliteDatabase
 from relaygw.store.store import Store, store_on
 from tests.logs import text_log

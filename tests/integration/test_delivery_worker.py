@@ -18,8 +18,8 @@ from relaygw.mail.envelope import AcceptedMessage, DeliveryUpdate, NewDelivery, 
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.settings.routes import Route, Stream
 from relaygw.store.holds import Hold
+from relaygw.store.instances import Lifeline
 from relaygw.store.intake import insert_messages
-from relaygw.store.lifelines import Lifeline
 from relaygw.store.selection import Selection
 from relaygw.store.store import open_store
 from relaygw.store.tables import chunk

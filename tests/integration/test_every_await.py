@@ -38,7 +38,7 @@ from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.observe.observer import DeliveryObserver
 from relaygw.settings.model import Settings
 from relaygw.settings.routes import Route
-from relaygw.store import batch_writer, lifelines
+from relaygw.store import batch_writer, instances
 from relaygw.store.batch_writer import BatchWriter
 from relaygw.store.database import Transaction, Write
 from relaygw.store.instances import Instance
@@ -407,7 +407,7 @@ class Trial:
                 fingerprint="f",
             )
         )  # fmt: skip
-        self.lifeline = lifelines.Lifeline(self._directory / "instances", incarnation)
+        self.lifeline = instances.Lifeline(self._directory / "instances", incarnation)
         return Worker(
             self._settings,
             self.store,
@@ -453,7 +453,7 @@ class Trial:
         Run.current = None
         database = self.store.database
         database.away = database.unanswered = 0
-        begun = lifelines.begun_by(self._directory / "instances", run.incarnation)
+        begun = instances.begun_by(self._directory / "instances", run.incarnation)
         self.store.instances.bury(run.incarnation, begun=begun)
         lifeline.release()
         if run.successor is not None:

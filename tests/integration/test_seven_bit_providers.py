@@ -12,7 +12,7 @@ import pytest
 from relaygw.mail.envelope import AcceptedMessage
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.settings.routes import Route
-from relaygw.store.lifelines import begun_by
+from relaygw.store.instances import begun_by
 from relaygw.upstream import outgoing
 from tests.builders import accepted
 from tests.fakes.scripted_provider import ScriptedProvider

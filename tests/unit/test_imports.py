@@ -80,7 +80,6 @@ SEAMS = (
     "store.claims.Key",
     "store.outcomes.Recorded",
     "store.release.Release",
-    "store.lifelines.",
     "store.recovery.Recovered",
     "store.batch_writer.",
 )

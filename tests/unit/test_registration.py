@@ -9,7 +9,7 @@ from pathlib import Path
 
 from relaygw.roles.process import RoleContext, registered
 from relaygw.settings.load import load_settings
-from relaygw.store import lifelines
+from relaygw.store import instances
 from relaygw.store.instances import Instance
 from tests.altered_store import AlteredStore
 from tests.logs import text_log
@@ -19,7 +19,7 @@ from tests.queues import make_queue
 class EndsMeanwhile(AlteredStore):
     """Ends another front of this host while the table is looked at, as a reload does."""
 
-    ending: lifelines.Lifeline
+    ending: instances.Lifeline
 
     def registered(self) -> list[Instance]:
         found = super().registered()
@@ -35,7 +35,7 @@ def test_a_front_of_this_host_that_ends_meanwhile_is_no_namesake(tmp_path: Path)
     lifeline, _supervisor = os.pipe()
     context = RoleContext(loaded=loaded, lifeline=lifeline, log=text_log(output))
     before = replace(context, incarnation="before")
-    store.ending = lifelines.Lifeline(context.instances_dir, "before")
+    store.ending = instances.Lifeline(context.instances_dir, "before")
     store.instances.register(before.instance("front"))
     with registered(context, "front", store):
         assert "hostname" not in output.getvalue()

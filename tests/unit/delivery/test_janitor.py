@@ -12,8 +12,7 @@ import pytest
 from relaygw.delivery.janitor import Janitor
 from relaygw.roles.delivery import bury_dead, has_lock_file
 from relaygw.settings.model import Settings
-from relaygw.store.instances import Instance
-from relaygw.store.lifelines import Lifeline
+from relaygw.store.instances import Instance, Lifeline
 from relaygw.store.store import Store, open_store
 from tests.builders import NOW_MS, accepted
 from tests.logs import text_log

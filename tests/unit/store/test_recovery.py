@@ -9,8 +9,7 @@ import pytest
 
 from relaygw.errors import StoreUnavailable
 from relaygw.mail.state import DeliveryState
-from relaygw.store.instances import Instance
-from relaygw.store.lifelines import Lifeline, lifeline_directory
+from relaygw.store.instances import Instance, Lifeline, lifeline_directory
 from relaygw.store.log_check import log_of
 from relaygw.store.migrate import upgrade
 from relaygw.store.recovery import Recovered, examine, recover

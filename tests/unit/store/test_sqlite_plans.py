@@ -20,10 +20,9 @@ from relaygw.store import (
     selection,
     watch,
 )
-from relaygw.store.database import Write
+from relaygw.store.database import BatchStatement, Statement, Write
 from relaygw.store.selection import Selection
 from relaygw.store.sqlite import create_sqlite_engine
-from relaygw.store.statement import BatchStatement, Statement
 from relaygw.store.store import open_store
 from relaygw.store.tables import SCHEMA_REVISION, metadata
 from tests.builders import accepted

@@ -6,7 +6,7 @@ import os
 import signal
 from pathlib import Path
 
-from relaygw.store.lifelines import Lifeline, begun_by, dead_incarnations, forget
+from relaygw.store.instances import Lifeline, begun_by, dead_incarnations, forget
 from relaygw.store.sqlite import WriteLock
 
 
