@@ -17,7 +17,7 @@ from relaygw.delivery.context import WorkerContext
 from relaygw.errors import RelaygwError
 from relaygw.mail.clock import awake_s, clock_ms
 from relaygw.mail.envelope import ClaimedDelivery
-from relaygw.store.claims import Key
+from relaygw.store.queue_entry import Key
 
 HEARTBEAT_S = 5.0
 _AGAIN_S = 1.0  # after one that failed

@@ -34,8 +34,8 @@ from relaygw.policy.retry import (
     unsent,
     with_rest,
 )
-from relaygw.store.claims import Key
 from relaygw.store.instances import Lifeline
+from relaygw.store.queue_entry import Key
 from relaygw.upstream.classifier import Classifier
 
 POISON_ATTEMPTS = 3

@@ -26,8 +26,7 @@ from relaygw.policy.router import Router
 from relaygw.policy.untended import deliveries, gone_remedy, gone_words, known_routes
 from relaygw.settings.mode import Mode
 from relaygw.store.audit import AuditEntry
-from relaygw.store.claims import Key
-from relaygw.store.queue_entry import DeliveryEntry, QueueEntry
+from relaygw.store.queue_entry import DeliveryEntry, Key, QueueEntry
 from relaygw.store.selection import Selection
 
 LOOK_S = 5.0

@@ -22,7 +22,7 @@ from relaygw.mail.envelope import DeliveryUpdate
 from relaygw.observe.events import Attempted
 from relaygw.policy.retry import held_in_doubt
 from relaygw.store.batch_writer import BatchWriter
-from relaygw.store.claims import Key
+from relaygw.store.queue_entry import Key
 
 MAX_BATCH = 200
 

@@ -34,29 +34,16 @@ from relaygw.store.tables import (
 
 _MAX_SEARCHED_CHARACTERS = 16_000
 """How much of a message is searched for words."""
-INDEX_COLUMNS = (
-    "queue_id",
-    "captured_at_ms",
-    "size_bytes",
-    "is_unread",
-    "attachments",
-    "inlines",
-    "from_text",
-    "to_text",
-    "cc_text",
-    "bcc_text",
-    "reply_to_text",
-    "subject_text",
-    "message_id_text",
-    "reason_text",
-)
-
 _MAX_FIELD_CHARACTERS = 64_000
 _MAX_HEAD_CHARACTERS = 8_000
 _LISTS = ("to", "cc", "bcc", "reply_to")
-_INSERT_INDEX = insert_into("captured_index", *INDEX_COLUMNS)
-_INSERT_TEXT = insert_into("captured_text", "index_no", "search_text")
-_INSERT_FACTS = insert_into("captured_facts", "index_no", "facts")
+_INSERT_INDEX = insert_into(
+    "captured_index",
+    "queue_id captured_at_ms size_bytes is_unread attachments inlines from_text to_text cc_text"
+    " bcc_text reply_to_text subject_text message_id_text reason_text",
+)
+_INSERT_TEXT = insert_into("captured_text", "index_no search_text")
+_INSERT_FACTS = insert_into("captured_facts", "index_no facts")
 
 
 class IndexRecord:

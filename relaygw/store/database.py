@@ -205,14 +205,14 @@ class BatchStatement:
         return _spelled(self._sql.replace("{rows}", ", ".join([row] * count)), style)
 
 
-def insert_into(table: str, *columns: str, **constants: int) -> BatchStatement:
-    """Return a statement that inserts rows of these columns; the others are left null.
+def insert_into(table: str, names: str, **constants: int) -> BatchStatement:
+    """Return a statement that inserts rows of the columns with these names; others are left null.
 
     `constants` are the same in each row.
     """
-    names = ", ".join((*columns, *constants))
+    columns = names.split()
     return BatchStatement(
-        f"INSERT INTO {table} ({names}) VALUES {{rows}}",
+        f"INSERT INTO {table} ({', '.join((*columns, *constants))}) VALUES {{rows}}",
         columns=len(columns),
         constants=tuple(map(str, constants.values())),
     )

@@ -11,8 +11,8 @@ from sqlalchemy import select, update
 from relaygw.mail.envelope import HeldMail
 from relaygw.mail.hold import SAID, HoldCause, HoldCode, cause_in
 from relaygw.store.audit import AuditEntry, add_audit
-from relaygw.store.claims import Key
 from relaygw.store.database import BatchStatement, Repository, Statement
+from relaygw.store.queue_entry import Key
 from relaygw.store.tables import IS_OPEN, hold, hold_columns
 
 UNREACHABLE = "unreachable"

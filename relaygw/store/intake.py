@@ -15,62 +15,30 @@ from relaygw.store.queue_entry import in_batches
 from relaygw.store.tables import chunk, message
 
 _SAME_IN_MESSAGE = (  # columns that are fields of an accepted message
-    "queue_id",
-    "sender",
-    "subject",
-    "message_id",
-    "size_bytes",
-    "is_8bit",
-    "has_long_line",
-    "smtputf8",
-    "mode",
-    "client_key",
-    "drop_id",
-    "dsn_ret",
-    "dsn_envid",
+    "queue_id sender subject message_id size_bytes is_8bit has_long_line smtputf8 mode client_key"
+    " drop_id dsn_ret dsn_envid"
 )
 _SAME_IN_SOURCE = ("client", "helo", "user", "listener", "uid", "script", "cwd", "host")
-_of_message = attrgetter(*_SAME_IN_MESSAGE)
+_of_message = attrgetter(*_SAME_IN_MESSAGE.split())
 _of_source = attrgetter(*_SAME_IN_SOURCE)
 _INSERT_MESSAGES = insert_into(
     "message",
-    *_SAME_IN_MESSAGE,
-    *(f"source_{name}" for name in _SAME_IN_SOURCE),
-    "accepted_at_ms",
-    "chunk_count",
-    "finished_at_ms",
-    "captured_at_ms",
+    f"{_SAME_IN_MESSAGE} {' '.join(f'source_{name}' for name in _SAME_IN_SOURCE)}"
+    " accepted_at_ms chunk_count finished_at_ms captured_at_ms",
 )
 INSERT_DELIVERIES = insert_into(
     "delivery",
-    "queue_id",
-    "delivery_no",
-    "route",
-    "stream",
-    "state",
-    "due_at_ms",
-    "changed_at_ms",
-    "client_key",
-    "held_ms",
-    "released",
+    "queue_id delivery_no route stream state due_at_ms changed_at_ms client_key held_ms released",
     attempts=0,
     doubts=0,
     reclaims=0,
 )
 INSERT_RECIPIENTS = insert_into(
     "recipient",
-    "queue_id",
-    "rcpt_no",
-    "delivery_no",
-    "address",
-    "original",
-    "state",
-    "changed_at_ms",
-    "reply",
-    "dsn_notify",
+    "queue_id rcpt_no delivery_no address original state changed_at_ms reply dsn_notify",
     attempts=0,
 )
-_INSERT_CHUNKS = insert_into("chunk", "queue_id", "chunk_no", "body")
+_INSERT_CHUNKS = insert_into("chunk", "queue_id chunk_no body")
 # locked: who clears orphans waits, and finds the message then
 _STORED_CHUNKS = Statement(
     """

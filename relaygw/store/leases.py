@@ -1,20 +1,23 @@
 """Leases of deliveries: taken with a claim, ended with an outcome or by being given back.
 
 A lease is the name of an incarnation in `delivery.lease`. Nothing else takes it away, but the
-burial of its incarnation, so a living one may trust what it holds.
+burial of its incarnation, so a living one may trust what it holds. New mail and due retries share a
+claim, and clients take turns by hopping through the index, so that a claim costs the same however
+much is queued. Where one claim ends the next goes on: `Turns`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from operator import attrgetter
+from typing import cast
 
 from sqlalchemy import select, update
 
-from relaygw.mail.envelope import ClaimedDelivery, DeliveryUpdate, Rerouting
-from relaygw.mail.state import CLAIMABLE
-from relaygw.store import claims, outcomes
+from relaygw.mail.envelope import ClaimedDelivery, DeliveryUpdate, Recipient, Rerouting, Source
+from relaygw.mail.state import CLAIMABLE, DeliveryState
+from relaygw.store import outcomes
 from relaygw.store.audit import AuditEntry, add_audit
-from relaygw.store.claims import Key
 from relaygw.store.database import (
     BatchStatement,
     Database,
@@ -23,11 +26,129 @@ from relaygw.store.database import (
     Transaction,
     Write,
 )
-from relaygw.store.instances import has_ended
-from relaygw.store.outcomes import Recorded
-from relaygw.store.queue_entry import IS_IN_DOUBT, lock_messages, part_delivery
+from relaygw.store.instances import has_ended, is_alive
+from relaygw.store.queue_entry import IS_IN_DOUBT, Key, lock_messages, part_delivery
 from relaygw.store.tables import IS_CLAIMABLE, delivery
 
+PREFETCH_BYTES = 64 * 1024
+"""Content up to this size comes with the claim."""
+_MAX_CLIENTS = 200  # clients that take turns in one claim
+_ALWAYS_MS = 2**62
+"""New mail is due at any time: it would wait for a clock that was set back."""
+_STILL_TO_COME_MS = 5_000
+"""What was written so much later than now was written by a clock that was set back since."""
+
+_D = DeliveryState
+_LANE = f"delivery.route = {{?}} AND delivery.state = {{?}} AND {IS_CLAIMABLE}"
+
+
+def _clients(where: str = "") -> str:
+    """Return the recursion that hops from client to client through the index."""
+    return f"""
+        WITH RECURSIVE client(client_key) AS (
+            SELECT (SELECT min(delivery.client_key) FROM delivery WHERE {_LANE} {where})
+            UNION ALL
+            SELECT (
+                SELECT min(delivery.client_key) FROM delivery
+                WHERE {_LANE} AND delivery.client_key > client.client_key
+            )
+            FROM client WHERE client.client_key IS NOT NULL
+        )
+    """
+
+
+_HAVING_DUE = f"""
+    SELECT client_key FROM client WHERE client_key IS NOT NULL
+    AND EXISTS (
+        SELECT 1 FROM delivery
+        WHERE {_LANE} AND delivery.client_key = client.client_key AND delivery.due_at_ms <= {{?}}
+    )
+    LIMIT {_MAX_CLIENTS}
+"""
+_CLIENTS = Statement(_clients() + _HAVING_DUE)
+_CLIENTS_BEHIND = Statement(_clients("AND delivery.client_key > {?}") + _HAVING_DUE)
+_NEXT_DUE = Statement(
+    _clients()
+    + f"""
+    SELECT min((
+        SELECT min(delivery.due_at_ms) FROM delivery
+        WHERE {_LANE} AND delivery.client_key = client.client_key
+    )) FROM client WHERE client.client_key IS NOT NULL
+    """
+)
+_DUE_OF_CLIENT = Statement(
+    f"""
+    SELECT delivery.queue_id, delivery.delivery_no FROM delivery
+    WHERE {_LANE} AND delivery.client_key = {{?}} AND delivery.due_at_ms <= {{?}}
+    ORDER BY delivery.due_at_ms LIMIT {{?}} {{skip_locked}}
+    """
+)
+_LEASE = BatchStatement(
+    """
+    UPDATE delivery
+    SET state = 'active', lease = v.column3, changed_at_ms = v.column4
+    FROM (VALUES {rows}) AS v
+    WHERE delivery.queue_id = v.column1 AND delivery.delivery_no = v.column2
+    """,
+    columns=4,
+)
+_OF_DELIVERY = (  # columns that are fields of a claimed delivery
+    "queue_id delivery_no route stream held_ms attempts doubts reclaims provider client_key"
+    " released"
+)
+_OF_MESSAGE = (
+    "sender chunk_count size_bytes subject mode dsn_ret dsn_envid accepted_at_ms is_8bit"
+    " has_long_line smtputf8"
+)
+_SAME = f"{_OF_DELIVERY} {_OF_MESSAGE}".split()
+_OF_SOURCE = ("listener", "client", "user", "uid", "script", "host")
+_COLUMNS = (
+    *(f"delivery.{name}" for name in _OF_DELIVERY.split()),
+    *(f"message.{name}" for name in _OF_MESSAGE.split()),
+    *(f"message.source_{name}" for name in _OF_SOURCE),
+)
+_CLAIMED = BatchStatement(
+    f"""
+    SELECT {", ".join(_COLUMNS)}, chunk.body
+    FROM (VALUES {{rows}}) AS v
+    JOIN delivery ON delivery.queue_id = v.column1 AND delivery.delivery_no = v.column2
+    JOIN message ON message.queue_id = v.column1
+    LEFT JOIN chunk ON chunk.queue_id = v.column1 AND chunk.chunk_no = 0
+        AND message.chunk_count = 1 AND message.size_bytes <= {PREFETCH_BYTES}
+    """,
+    columns=2,
+)
+_PENDING = BatchStatement(
+    """
+    SELECT recipient.queue_id, recipient.delivery_no, recipient.rcpt_no, recipient.address,
+        recipient.original, recipient.attempts, recipient.dsn_notify
+    FROM (VALUES {rows}) AS v
+    JOIN recipient ON recipient.queue_id = v.column1 AND recipient.delivery_no = v.column2
+    WHERE recipient.state = 'pending'
+    """,
+    columns=2,
+)
+# what is to come is in the index, and is little beside what waited for its turn
+_WRITTEN_LATER = Statement(
+    f"""
+    SELECT delivery.queue_id, delivery.delivery_no FROM delivery
+    WHERE delivery.state = 'deferred' AND {IS_CLAIMABLE}
+    AND delivery.due_at_ms > {{?}} AND delivery.changed_at_ms > {{?}}
+    LIMIT {{?}}
+    """
+)
+_WAIT_ANEW = BatchStatement(
+    """
+    UPDATE delivery
+    SET due_at_ms = CASE WHEN due_at_ms > changed_at_ms THEN v.column3 + due_at_ms - changed_at_ms
+            ELSE v.column3 END,
+        changed_at_ms = v.column3
+    FROM (VALUES {rows}) AS v
+    WHERE delivery.queue_id = v.column1 AND delivery.delivery_no = v.column2
+    AND delivery.state = 'deferred' AND delivery.changed_at_ms > v.column3
+    """,
+    columns=3,
+)
 _GIVE_BACK = BatchStatement(
     """
     UPDATE delivery
@@ -39,7 +160,6 @@ _GIVE_BACK = BatchStatement(
 _LEASES_ON = Statement(
     "SELECT queue_id, delivery_no FROM delivery WHERE lease = {?} AND route = {?}"
 )
-
 # hops through the index from route to route, however much is queued on each
 _ROUTES = Statement(
     f"""
@@ -73,28 +193,72 @@ class Leases(Repository):
     def __init__(self, database: Database, *, keep_content: bool) -> None:
         super().__init__(database)
         self._keep_content = keep_content
-        self._turns = claims.Turns()
+        # Which client had the last turn, by route and state: a claim begins behind it. Without it
+        # the clients at the end of the order would get nothing while those at its beginning have
+        # more than a claim takes. Known to one worker; nothing is lost with it.
+        self._turns: dict[tuple[str, DeliveryState], str] = {}
 
     def claim(
         self, route: str, *, limit: int, incarnation: str, now_ms: int
     ) -> list[ClaimedDelivery]:
         """Lease up to `limit` due deliveries of a route to a living incarnation.
 
-        New mail and due retries share the limit, clients take turns, the oldest first.
-        Returns nothing when the incarnation is not registered (any more). The leases need not
-        survive the machine: its workers do not either.
+        New mail and due retries share the limit, half of it for retries; clients take turns, the
+        oldest first. Returns nothing when the incarnation is not registered (any more). The leases
+        need not survive the machine: its workers do not either.
         """
         self._database.refuse_if_broken()
         with self._write(Write.LEASE) as tx:
-            return claims.claim(
-                tx, route, self._turns, limit=limit, incarnation=incarnation, now_ms=now_ms
-            )
+            now_ms = tx.to_stored(now_ms)
+            if not is_alive(tx, incarnation):
+                return []
+            half = -(-limit // 2)
+            keys = self._due(tx, route, _D.DEFERRED, limit=half, now_ms=now_ms)
+            left = limit - len(keys)
+            keys += self._due(tx, route, _D.INCOMING, limit=left, now_ms=_ALWAYS_MS)
+            _LEASE.run(tx, [(*key, incarnation, now_ms) for key in keys])
+            return _load_claimed(tx, keys, now_ms)
+
+    def _due(
+        self, tx: Transaction, route: str, state: DeliveryState, *, limit: int, now_ms: int
+    ) -> list[Key]:
+        """Return due deliveries in a state, the clients in equal shares.
+
+        What a client does not use of its share goes to the others, in another round.
+        """
+        last = self._turns.get((route, state))
+        clients = _having_due(tx, route, state, after=last, now_ms=now_ms)
+        found: dict[str, list[Key]] = {client: [] for client in clients}
+        having_more = list(found)
+        left = limit
+        while having_more and left > 0:
+            again = []
+            for position, client in enumerate(having_more):
+                share = -(-left // (len(having_more) - position))
+                if share <= 0:
+                    break
+                most = len(found[client]) + share
+                rows = _DUE_OF_CLIENT.fetch(tx, route, state.value, client, now_ms, most)
+                if len(rows) == most:
+                    again.append(client)
+                left -= len(rows) - len(found[client])
+                found[client] = cast("list[Key]", rows)
+            having_more = again
+        served = [client for client, keys in found.items() if keys]
+        if served:
+            self._turns[route, state] = served[-1]
+        return [key for keys in found.values() for key in keys]
 
     def next_due_at_ms(self, route: str) -> int | None:
         """Return when the next delivery of a route is due, or None; new mail always is."""
         now_ms = self._database.clock_ms()
+        due_ms = []
         with self._read() as tx:
-            return tx.to_local(claims.next_due_at_ms(tx, route, now_ms=now_ms))
+            for state, latest_ms in ((_D.INCOMING, now_ms), (_D.DEFERRED, _ALWAYS_MS)):
+                ((earliest_ms,),) = _NEXT_DUE.fetch(tx, *(route, state.value) * 3)
+                if earliest_ms is not None:
+                    due_ms.append(min(earliest_ms, latest_ms))
+            return tx.to_local(min(due_ms, default=None))
 
     def restart_waits(self, *, limit: int) -> int:
         """Let up to `limit` deferred deliveries wait anew from now; return how many.
@@ -103,15 +267,17 @@ class Leases(Repository):
         they would wait until it has caught up.
         """
         with self._read() as tx:
-            keys = claims.written_later(tx, limit=limit)
+            now_ms = tx.now_ms()
+            keys = sorted(_WRITTEN_LATER.fetch(tx, now_ms, now_ms + _STILL_TO_COME_MS, limit))
         if not keys:
             return 0
         with self._write() as tx:
-            return claims.restart_waits(tx, keys)
+            now_ms = tx.now_ms()
+            return _WAIT_ANEW.run(tx, [(*key, now_ms) for key in keys])
 
     def record_batch(
         self, updates: Sequence[DeliveryUpdate], *, incarnation: str, now_ms: int
-    ) -> Recorded:
+    ) -> outcomes.Recorded:
         """Write outcomes and end the leases; no change if the incarnation is dead.
 
         The outcome of a part (state ACTIVE) leaves the lease; a delivery stands once in `updates`.
@@ -120,12 +286,11 @@ class Leases(Repository):
         noted as an attempt in doubt.
         """
         with self._write() as tx:
+            now_ms = tx.to_stored(now_ms)
+            if not is_alive(tx, incarnation):
+                return outcomes.told_too_late(tx, updates, is_alive=False, now_ms=now_ms)
             return outcomes.record(
-                tx,
-                updates,
-                incarnation=incarnation,
-                now_ms=tx.to_stored(now_ms),
-                keep_content=self._keep_content,
+                tx, updates, incarnation, now_ms, keep_content=self._keep_content
             )
 
     def give_back(self, deliveries: Sequence[Key], *, incarnation: str) -> None:
@@ -185,3 +350,51 @@ def _reroute_parts(tx: Transaction, step: Rerouting) -> int:
     for way in others:
         part_delivery(tx, row, way.rcpt_nos, route=way.route, stream=way.stream)
     return len(step.ways)
+
+
+def _having_due(
+    tx: Transaction, route: str, state: DeliveryState, *, after: str | None, now_ms: int
+) -> list[str]:
+    """Return clients with something due in a state, in their order from behind `after` on."""
+    bound = (route, state.value)
+    found: dict[str, None] = {}
+    if after is not None:
+        rows = _CLIENTS_BEHIND.fetch(tx, *bound, after, *bound, *bound, now_ms)
+        found = dict.fromkeys(client for (client,) in rows)
+    if len(found) < _MAX_CLIENTS:
+        rows = _CLIENTS.fetch(tx, *bound, *bound, *bound, now_ms)
+        found |= dict.fromkeys(client for (client,) in rows)
+    return list(found)[:_MAX_CLIENTS]
+
+
+def _load_claimed(tx: Transaction, keys: Sequence[Key], now_ms: int) -> list[ClaimedDelivery]:
+    pending: dict[Key, list[Recipient]] = {key: [] for key in keys}
+    for queue_id, delivery_no, number, address, original, tries, notify in _PENDING.fetch(tx, keys):
+        pending[queue_id, delivery_no].append(
+            Recipient(
+                rcpt_no=number,
+                address=address,
+                original=original,
+                attempts=tries,
+                dsn_notify=notify,
+            )
+        )
+    claimed: dict[Key, ClaimedDelivery] = {}
+    claimed_at_ms = tx.to_local(now_ms)
+    for row in _CLAIMED.fetch(tx, keys):
+        key = (row[0], row[1])
+        recipients = sorted(pending[key], key=attrgetter("rcpt_no"))
+        values = dict(zip(_SAME, row, strict=False))
+        for name in ("is_8bit", "has_long_line", "smtputf8"):
+            values[name] = bool(values[name])
+        if values["released"] is not None:  # to others than those it was accepted for
+            values["smtputf8"] |= not all(one.address.isascii() for one in recipients)
+        values["accepted_at_ms"] -= tx.ahead_ms
+        claimed[key] = ClaimedDelivery(
+            **values,
+            source=Source(**dict(zip(_OF_SOURCE, row[len(_SAME) :], strict=False))),
+            recipients=tuple(recipients),
+            content=row[-1],
+            claimed_at_ms=claimed_at_ms,
+        )
+    return [claimed[key] for key in keys]

@@ -10,10 +10,8 @@ from sqlalchemy import select
 from relaygw.mail.envelope import DeliveryUpdate
 from relaygw.mail.state import DeliveryState, check_transition
 from relaygw.store import attempts
-from relaygw.store.claims import Key
 from relaygw.store.database import BatchStatement, Row, Statement, Transaction
-from relaygw.store.instances import is_alive
-from relaygw.store.queue_entry import lock_messages, part_delivery
+from relaygw.store.queue_entry import Key, lock_messages, part_delivery
 from relaygw.store.tables import delivery, hold_columns
 
 
@@ -76,18 +74,16 @@ _LEASED = Statement(
 def record(
     tx: Transaction,
     updates: Sequence[DeliveryUpdate],
-    *,
     incarnation: str,
     now_ms: int,
+    *,
     keep_content: bool,
 ) -> Recorded:
-    """Write outcomes if the incarnation lives: see Leases.record_batch.
+    """Write outcomes of an incarnation that lives: see Leases.record_batch.
 
     What was recorded before, in a commit that seemed lost, is left as it is: its lease is over, or
     its due time says so.
     """
-    if not is_alive(tx, incarnation):
-        return _told_too_late(tx, updates, is_alive=False, now_ms=now_ms)
     if any(entry.is_partial for entry in updates):
         updates = _not_recorded(tx, updates)
     for entry in updates:
@@ -107,10 +103,10 @@ def record(
     )
     if written == len(updates):
         return Recorded(is_alive=True)
-    return _told_too_late(tx, updates, is_alive=True, now_ms=now_ms)
+    return told_too_late(tx, updates, is_alive=True, now_ms=now_ms)
 
 
-def _told_too_late(
+def told_too_late(
     tx: Transaction, updates: Sequence[DeliveryUpdate], *, is_alive: bool, now_ms: int
 ) -> Recorded:
     """Note as attempts what is not in the database, whenever it was written; it changes nothing."""

@@ -18,6 +18,8 @@ from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.store.database import Row, Statement, Transaction
 from relaygw.store.tables import IS_OPEN, attempt, chunk, delivery, message, recipient
 
+Key = tuple[str, int]
+"""A delivery: queue id and delivery number."""
 _IN_LIMIT = 500  # values in one IN list: far below any database's limit
 
 IS_IN_DOUBT = and_(

@@ -46,7 +46,7 @@ _FREQUENT = 0.1  # of them: an index of words is of no use
 _I = captured_index.c
 _T = captured_tag.c
 _IS_CAPTURED = message.c.captured_at_ms.is_not(None)
-_INSERT_TAGS = insert_into("captured_tag", "queue_id", "tag", "tag_key")
+_INSERT_TAGS = insert_into("captured_tag", "queue_id tag tag_key")
 _OPEN_DELIVERY = exists().where(delivery.c.queue_id == message.c.queue_id, IS_OPEN)
 _IN_THE_TRASH = and_(
     message.c.finished_at_ms.is_(None),

@@ -5,12 +5,14 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from types import SimpleNamespace
 
 import pytest
 
 from relaygw.errors import StoreUnavailable, Unstorable
-from relaygw.store import claims, migrate
+from relaygw.store import migrate
+from relaygw.store.database import Transaction, Write
 from relaygw.store.selection import Selection
 from relaygw.store.store import Store, open_store
 from tests.builders import NOW_MS, accepted
@@ -261,14 +263,20 @@ def test_a_transaction_whose_client_is_silent_ends_and_frees_what_it_locked(
     store.instances.register(instance("one"))
     message = accepted()
     store.intake.accept_batch([message])
-    with pytest.raises(StoreUnavailable), store.database.write() as connection:
-        turns = claims.Turns()
-        claims.claim(connection, "default", turns, limit=9, incarnation="one", now_ms=NOW_MS)
-        proxy.is_frozen = True  # as when the machine loses its power or its network
-        began_s = time.monotonic()
-        assert other.instances.bury("one") == 0, "the claim was never committed"
-        assert time.monotonic() - began_s < 10
-        proxy.cut_all()
+
+    @contextmanager
+    def cut_off(kind: Write) -> Iterator[Transaction]:
+        with store.database.write(kind) as tx:
+            yield tx
+            proxy.is_frozen = True  # as when the machine loses its power or its network
+            began_s = time.monotonic()
+            assert other.instances.bury("one") == 0, "the claim was never committed"
+            assert time.monotonic() - began_s < 10
+            proxy.cut_all()
+
+    monkeypatch.setattr(store.leases, "_write", cut_off)
+    with pytest.raises(StoreUnavailable):
+        store.leases.claim("default", limit=9, incarnation="one", now_ms=NOW_MS)
     other.instances.register(instance("two"))
     found = other.leases.claim("default", limit=9, incarnation="two", now_ms=NOW_MS)
     assert [one.queue_id for one in found] == [message.queue_id]

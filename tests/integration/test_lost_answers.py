@@ -16,8 +16,8 @@ from relaygw.mail.envelope import DeliveryUpdate
 from relaygw.mail.state import DeliveryState
 from relaygw.settings.mode import Mode
 from relaygw.settings.model import Settings
-from relaygw.store.claims import Key
 from relaygw.store.outcomes import Recorded
+from relaygw.store.queue_entry import Key
 from relaygw.store.store import open_store
 from tests.altered_store import AlteredStore
 from tests.builders import NOW_MS, accepted

@@ -77,7 +77,6 @@ SEAMS = (
     "store.queue_entry.",
     "store.selection.",
     "store.attempts.",
-    "store.claims.Key",
     "store.outcomes.Recorded",
     "store.release.Release",
     "store.recovery.Recovered",

@@ -11,8 +11,8 @@ from typing import Any
 
 from relaygw.delivery.leases import Leases
 from relaygw.store import migrate
-from relaygw.store.claims import Key
 from relaygw.store.instances import Instance
+from relaygw.store.queue_entry import Key
 from relaygw.store.store import Store
 from tests.altered_store import AlteredStore
 from tests.builders import accepted

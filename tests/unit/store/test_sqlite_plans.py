@@ -10,7 +10,6 @@ from sqlalchemy import text
 
 from relaygw.store import (
     attempts,
-    claims,
     holds,
     instances,
     janitor,
@@ -38,7 +37,7 @@ def url(tmp_path: Path) -> str:
 
 @pytest.mark.parametrize(
     "statement",
-    [claims._CLIENTS, claims._CLIENTS_BEHIND, claims._DUE_OF_CLIENT, claims._NEXT_DUE],
+    [leases._CLIENTS, leases._CLIENTS_BEHIND, leases._DUE_OF_CLIENT, leases._NEXT_DUE],
     ids=["clients", "clients_behind", "due_of_client", "next_due"],
 )
 def test_claims_use_the_index(url: str, statement: Statement) -> None:
@@ -80,7 +79,7 @@ def test_what_is_looked_for_all_the_time_uses_an_index(
     "statement",
     [
         pytest.param(statement, id=name.strip("_").lower())
-        for room in (claims, outcomes, leases, holds, instances, attempts)
+        for room in (outcomes, leases, holds, instances, attempts)
         for name, statement in vars(room).items()
         if isinstance(statement, BatchStatement)
     ],
@@ -107,7 +106,7 @@ def test_leases_are_found_by_their_index(url: str) -> None:
 def test_what_was_written_later_is_found_by_the_index_of_what_is_due(url: str) -> None:
     engine = create_sqlite_engine(url, begin="BEGIN")
     with engine.begin() as connection:
-        sql = "EXPLAIN QUERY PLAN " + claims._WRITTEN_LATER.text()
+        sql = "EXPLAIN QUERY PLAN " + leases._WRITTEN_LATER.text()
         steps = [row[3] for row in connection.exec_driver_sql(sql, (1, 1, 1))]
     engine.dispose()
     assert [step for step in steps if "INDEX delivery_due" in step] == steps
