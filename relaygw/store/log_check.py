@@ -22,6 +22,7 @@ account itself:
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import struct
 import zlib
@@ -47,18 +48,18 @@ DriverError: type[Exception] = driver.Error
 """What the driver raises outside of SQLAlchemy, on connecting for one."""
 HAS_FRAME_COUNT = driver.sqlite_version_info >= (3, 51, 0)
 """Whether the length of a log can be asked for without moving it."""
+FRAME_COUNT = "PRAGMA wal_checkpoint(NOOP)"
+"""Returns the length of the log in pages, second of three."""
 _LOG_HEADER = struct.Struct(">8I")  # https://sqlite.org/fileformat.html#the_wal_file_format
 # its magic, and at 40, 60, 68 the versions of schema, user and application: the same page
 _DATABASE_HEADER = struct.Struct(">16s24xI16xI4xI")
 _DATABASE_MAGIC = b"SQLite format 3\0"
 _LOG_MAGIC = 0x377F0682, 0x377F0683
 # both salts, frames, number and checksum of the last page, the boot of the machine
-_PROGRESS = struct.Struct(">IIQIII")
+PROGRESS = struct.Struct(">IIQIII")
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
-_FRAME_HEADER_BYTES = 24
 _MOST_RESTARTS = 1 << 20  # of a log since its mark; each is some 16 MB of mail
 LOG_HEADER_BYTES = _LOG_HEADER.size
-_SALTS_AT = 16  # in the header
 WITH_LOG, WITHOUT_LOG = b"with log\n", b"without log\n"
 """What `moved` says: whether the log is still the one that was used."""
 WORD = 1 << 32
@@ -91,11 +92,6 @@ def database_path(url: str) -> Path:
     return Path(make_url(url).database or "")
 
 
-def lock_directory(url: str) -> Path:
-    """Return the directory beside the database that holds its lock files."""
-    return lock_directory_of(database_path(url))
-
-
 def lock_directory_of(path: Path) -> Path:
     """Return the directory that holds the lock files of a database."""
     return path.with_name(path.name + ".locks")
@@ -125,6 +121,24 @@ def open_lock_file(path: Path, name: str) -> int:
         return os.open(file, os.O_RDWR | os.O_CLOEXEC)
     _give_to_owner_of(path, file)
     return descriptor
+
+
+def is_alone(users: int) -> bool:
+    """Lock a queue, by the descriptor of its file `users`; False: others use it."""
+    try:
+        fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def sync(path: Path) -> None:
+    """Have a file, or a directory, on disk."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _give_to_owner_of(path: Path, file: Path) -> None:
@@ -204,9 +218,9 @@ def _is_moved(path: Path, mark: int) -> bool:
     """True when the last page of a log that is gone has come into the database."""
     progress = lock_directory_of(path) / "progress"
     noted = _read(progress)
-    if len(noted) < _PROGRESS.size:
+    if len(noted) < PROGRESS.size:
         return False
-    first, _, frames, page, checksum, boot = _PROGRESS.unpack_from(noted)
+    first, _, frames, page, checksum, boot = PROGRESS.unpack_from(noted)
     # of another boot it may be older than the log was
     if frames == 0 or not is_later(first, mark) or boot == 0 or boot != this_boot():
         return False
@@ -225,25 +239,12 @@ def this_boot() -> int:
     return zlib.crc32(_read(_BOOT_ID))
 
 
-def note_progress(log: int, progress: int, frames: int, page_bytes: int, boot: int) -> None:
-    """Write down how far a log is, both given by their descriptors; `frames` 0: at its begin."""
-    salts = os.pread(log, 8, _SALTS_AT)
-    if frames == 0:
-        os.pwrite(progress, salts + bytes(_PROGRESS.size - 8), 0)
-        return
-    frame_bytes = _FRAME_HEADER_BYTES + page_bytes
-    frame = os.pread(log, frame_bytes, LOG_HEADER_BYTES + (frames - 1) * frame_bytes)
-    checksum = zlib.crc32(memoryview(frame)[_FRAME_HEADER_BYTES:])
-    last = frames.to_bytes(8) + frame[:4] + checksum.to_bytes(4) + boot.to_bytes(4)
-    os.pwrite(progress, salts + last, 0)
-
-
 def _check_length(path: Path, salts: Salts) -> LogFinding:
     """Compare what SQLite can read of a log with what was committed."""
     noted = _read(lock_directory_of(path) / "progress")
-    if len(noted) < _PROGRESS.size:
+    if len(noted) < PROGRESS.size:
         return LogFinding(LogState.WHOLE, is_marked=True)  # it came without this file
-    first, second, frames, *_ = _PROGRESS.unpack_from(noted)
+    first, second, frames, *_ = PROGRESS.unpack_from(noted)
     if (first, second) != salts:
         if not is_later(salts[0], first):
             return _finding(LogState.LOST, path, "is older than the database")
@@ -252,7 +253,7 @@ def _check_length(path: Path, salts: Salts) -> LogFinding:
         try:
             with contextlib.closing(read_only(path)) as connection:
                 connection.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchall()
-                readable = frames_of(connection)
+                _, readable, _ = connection.execute(FRAME_COUNT).fetchall()[0]
         except DriverError as error:
             return _finding(LogState.SHORT, path, f"cannot be read ({error})")
         if readable < frames:
@@ -328,9 +329,3 @@ def salts_in(header: bytes) -> Salts | None:
         return None
     magic, _, _, _, first, second, _, _ = _LOG_HEADER.unpack(header)
     return (first, second) if magic in _LOG_MAGIC else None
-
-
-def frames_of(raw: Any) -> int:
-    """Return the length of the log in pages."""
-    _, frames, _ = raw.execute("PRAGMA wal_checkpoint(NOOP)").fetchall()[0]
-    return int(frames)

@@ -11,13 +11,16 @@ import fcntl
 import os
 import threading
 import time
+import zlib
 from pathlib import Path
 from typing import Any, Final
 
 from relaygw.errors import QueueDamaged, StoreUnavailable
 from relaygw.store.log_check import (
+    FRAME_COUNT,
     HAS_FRAME_COUNT,
     LOG_HEADER_BYTES,
+    PROGRESS,
     WITH_LOG,
     WITHOUT_LOG,
     WORD,
@@ -25,21 +28,23 @@ from relaygw.store.log_check import (
     LogState,
     Salts,
     check_log,
-    frames_of,
     index_of,
+    is_alone,
     is_later,
     lock_directory_of,
     log_of,
     mark_of,
-    note_progress,
     open_lock_file,
     read_only,
     salts_in,
     salts_of,
     stamps_of,
+    sync,
     this_boot,
 )
 
+_FRAME_HEADER_BYTES = 24  # https://sqlite.org/fileformat.html#the_wal_file_format
+_SALTS_AT = 16  # in the log's header
 _MOVE_TRIES = 20
 _MOVE_PATIENCE_S = 0.005
 
@@ -73,10 +78,10 @@ class QueueFile:
             self._let_go()
             raise StoreUnavailable(f"{directory}: {error.strerror}") from error
         try:
-            is_alone = self._is_alone()
-            if not is_alone:
+            has_others = not is_alone(self._users)
+            if has_others:
                 fcntl.flock(self._users, fcntl.LOCK_SH)
-            finding = check_log(path, is_alone=is_alone)
+            finding = check_log(path, is_alone=not has_others)
             if finding.state is not LogState.WHOLE:
                 raise QueueDamaged(finding.problem)
             self._found_mark = finding.is_marked
@@ -84,15 +89,6 @@ class QueueFile:
         except BaseException:
             self._let_go()
             raise
-
-    # --- opening -------------------------------------------------------------------------
-
-    def _is_alone(self) -> bool:
-        try:
-            fcntl.flock(self._users, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        return True
 
     # --- while it is open ----------------------------------------------------------------
 
@@ -132,7 +128,7 @@ class QueueFile:
             raw.execute(f"PRAGMA application_id = {schema}")
             raw.execute(f"PRAGMA user_version = {_signed(salts[0] or 1)}")
             if HAS_FRAME_COUNT:
-                self._note_progress(frames_of(raw))
+                self._note_progress(_frames(raw))
         else:
             with contextlib.suppress(DriverError):
                 self._is_marked = mark_of(self.path) is not None  # by another process
@@ -150,7 +146,7 @@ class QueueFile:
         if self._trouble is None and self._is_marked:
             if self._identify() == self._identities:
                 if HAS_FRAME_COUNT:
-                    self._note_progress(frames_of(raw))
+                    self._note_progress(_frames(raw))
                 return
             self._note_trouble()
         if self._trouble is not None:
@@ -174,7 +170,17 @@ class QueueFile:
         return None
 
     def _note_progress(self, frames: int) -> None:
-        note_progress(self._log_descriptor, self._progress, frames, self._page_bytes, self._boot)
+        """Write down how far the log is; `frames` 0: at its begin."""
+        salts = os.pread(self._log_descriptor, 8, _SALTS_AT)
+        if frames == 0:
+            os.pwrite(self._progress, salts + bytes(PROGRESS.size - 8), 0)
+            return
+        frame_bytes = _FRAME_HEADER_BYTES + self._page_bytes
+        at = LOG_HEADER_BYTES + (frames - 1) * frame_bytes
+        frame = os.pread(self._log_descriptor, frame_bytes, at)
+        checksum = zlib.crc32(memoryview(frame)[_FRAME_HEADER_BYTES:])
+        last = frames.to_bytes(8) + frame[:4] + checksum.to_bytes(4) + self._boot.to_bytes(4)
+        os.pwrite(self._progress, salts + last, 0)
 
     def _identify(self) -> tuple[_Identity, ...]:
         return _identity(self._name), _identity(self._log_name), _identity(self._index_name)
@@ -199,7 +205,7 @@ class QueueFile:
             os.write(descriptor, WITH_LOG if is_log_there else WITHOUT_LOG)
             os.fsync(descriptor)
             os.close(descriptor)
-            _sync(self._moved.parent)
+            sync(self._moved.parent)
         except OSError as error:
             raise QueueDamaged(f"{trouble} ({error.strerror})") from error
 
@@ -217,7 +223,7 @@ class QueueFile:
         The caller closes all connections next, and this file last. When anything goes wrong the
         mark stays, and with it the log.
         """
-        if not self._is_alone():
+        if not is_alone(self._users):
             return
         if not self._identities or self._is_another_there():
             return  # which would lose its log, or put an old one into the database
@@ -278,9 +284,7 @@ def _identity(name: str) -> _Identity:
     return found.st_dev, found.st_ino
 
 
-def _sync(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _frames(raw: Any) -> int:
+    """Return the length of the log in pages."""
+    _, frames, _ = raw.execute(FRAME_COUNT).fetchall()[0]
+    return int(frames)

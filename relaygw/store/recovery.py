@@ -30,10 +30,12 @@ from relaygw.store.log_check import (
     database_path,
     driver,
     index_of,
+    is_alone,
     lock_directory_of,
     log_of,
     open_lock_file,
     read_only,
+    sync,
 )
 from relaygw.store.salvage import DamagedQueue, Row, Salvaged
 from relaygw.store.tables import (
@@ -74,11 +76,11 @@ def examine(url: str) -> list[str]:
     path = database_path(url)
     users = _users(path)
     try:
-        is_alone = _lock(users)
-        if not is_alone:
+        has_others = not is_alone(users)
+        if has_others:
             fcntl.flock(users, fcntl.LOCK_SH)
         try:
-            finding = check_log(path, is_alone=is_alone)
+            finding = check_log(path, is_alone=not has_others)
         except QueueDamaged as error:
             return [str(error)]
         if finding.state is not LogState.WHOLE:
@@ -100,7 +102,7 @@ def recover(url: str, *, is_released: bool, now_ms: int, tell: Callable[[int], N
     path = database_path(url)
     users = _users(path)
     try:
-        if not _lock(users):
+        if not is_alone(users):
             raise StoreUnavailable(
                 f"{path}: relaygw, or a command of it, has the queue open; stop relaygw first"
             )
@@ -120,14 +122,6 @@ def _users(path: Path) -> int:
         return open_lock_file(path, "users")
     except OSError as error:
         raise StoreUnavailable(f"{error.filename}: {error.strerror}") from error
-
-
-def _lock(users: int) -> bool:
-    try:
-        fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def _uses_log(finding: LogFinding) -> bool:
@@ -361,14 +355,14 @@ def _publish(path: Path, new: Path, aside: Path) -> None:
     """
     if log_of(new).exists():
         raise StoreUnavailable(f"{log_of(new)}: could not be moved into {new.name}; try again")
-    _sync(new)
+    sync(new)
     os.link(path, aside)
     if log_of(path).exists():
         log_of(path).rename(log_of(aside))
     index_of(path).unlink(missing_ok=True)
-    _sync(path.parent)
+    sync(path.parent)
     new.rename(path)
-    _sync(path.parent)
+    sync(path.parent)
     (lock_directory_of(path) / "moved").unlink(missing_ok=True)
     with contextlib.suppress(FileNotFoundError):
         os.truncate(lock_directory_of(path) / "progress", 0)
@@ -382,11 +376,3 @@ def _undo_cut(path: Path) -> None:
             if log_of(aside).exists():
                 log_of(aside).rename(log_of(path))
             aside.unlink()
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -26,7 +26,7 @@ from sqlalchemy.pool import QueuePool
 from relaygw.errors import AlreadyAccepted, QueueDamaged, StoreFull, StoreUnavailable, Unstorable
 from relaygw.store import letter_case
 from relaygw.store.database import Database, Write, damage
-from relaygw.store.log_check import DriverError, database_path, driver, lock_directory
+from relaygw.store.log_check import DriverError, database_path, driver, lock_directory_of
 from relaygw.store.queue_file import QueueFile
 
 _BUSY_TIMEOUT_MS = 10_000  # foreign processes only (a backup, a shell): we have the lock
@@ -196,7 +196,7 @@ class SqliteDatabase(Database):
 
     def __init__(self, url: str, *, first_in_line: bool = False) -> None:
         self._path = database_path(url)
-        directory = lock_directory(url)
+        directory = lock_directory_of(self._path)
         self._file = QueueFile(self._path)
         try:
             self._lock = WriteLock(directory, first_in_line=first_in_line)
@@ -327,16 +327,16 @@ def open_engine(url: str, *, is_for_writing: bool) -> Iterator[Engine]:
     try:
         yield engine
         if is_for_writing and file.has_mark:
-            _end_writing(url, engine, file)
+            _end_writing(engine, file)
     finally:
         file.end_reading()
         engine.dispose()
         file.close()
 
 
-def _end_writing(url: str, engine: Engine, file: QueueFile) -> None:
+def _end_writing(engine: Engine, file: QueueFile) -> None:
     """Renew the mark, which a new schema has made void, or take it away."""
-    lock = WriteLock(lock_directory(url), first_in_line=False)
+    lock = WriteLock(lock_directory_of(file.path), first_in_line=False)
     try:
         with lock, engine.connect() as connection:
             raw = connection.connection.dbapi_connection
