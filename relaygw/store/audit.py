@@ -11,8 +11,7 @@ from sqlalchemy import or_, select
 from sqlalchemy.sql.elements import ColumnElement
 
 from relaygw.store.database import BatchStatement, Repository, Row, Transaction
-from relaygw.store.letter_case import has_text
-from relaygw.store.tables import audit
+from relaygw.store.tables import audit, has_text
 
 _ADD = BatchStatement(
     """

@@ -16,9 +16,8 @@ from sqlalchemy.sql.elements import ColumnElement
 
 from relaygw.mail.state import OPEN, DeliveryState, RecipientState
 from relaygw.store.database import Transaction
-from relaygw.store.letter_case import has_text
 from relaygw.store.queue_entry import in_batches
-from relaygw.store.tables import IS_OPEN, delivery, message, recipient
+from relaygw.store.tables import IS_OPEN, delivery, has_text, message, recipient
 
 MAX_TEXT_CHARACTERS = 1000
 """Of a text that is looked for: far below what SQLite takes as a pattern."""

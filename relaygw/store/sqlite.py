@@ -24,10 +24,10 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import QueuePool
 
 from relaygw.errors import AlreadyAccepted, QueueDamaged, StoreFull, StoreUnavailable, Unstorable
-from relaygw.store import letter_case
 from relaygw.store.database import Database, Write, damage
 from relaygw.store.log_check import DriverError, database_path, driver, lock_directory_of
 from relaygw.store.queue_file import QueueFile
+from relaygw.store.tables import SQLITE_LOWER
 
 _BUSY_TIMEOUT_MS = 10_000  # foreign processes only (a backup, a shell): we have the lock
 _WAL_PAGES = 65_536  # the janitor checkpoints; this bounds the log if it cannot
@@ -61,7 +61,7 @@ def create_sqlite_engine(
 
     def configure(connection: Any, _record: object) -> None:
         connection.isolation_level = None  # transactions are ours, not the driver's
-        letter_case.add_to_sqlite(connection)
+        connection.create_function(SQLITE_LOWER, 1, _lower, deterministic=True)
         (vacuums,) = connection.execute("PRAGMA auto_vacuum").fetchone()
         if vacuums != _INCREMENTAL:  # setting it again writes a page, outside of the write lock
             connection.execute(f"PRAGMA auto_vacuum={_INCREMENTAL}")
@@ -87,6 +87,10 @@ def create_sqlite_engine(
     event.listen(engine, "connect", configure)
     event.listen(engine, "begin", start)
     return engine
+
+
+def _lower(text: str | None) -> str | None:
+    return None if text is None else text.lower()
 
 
 class WriteLock:
