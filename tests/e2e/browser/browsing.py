@@ -1,5 +1,8 @@
 """Debian's Chromium, and everything that leaves it.
 
+The headless shell is Chromium without windows: the same engine, network and rules at a third of
+the work. What a browser does on its own account ahead of a page is for a whole one.
+
 Names as the mail of the tests has them lead to a socket of the test, so that whatever a page
 connects to is seen, ahead of time too, even if no request event tells of it. All others lead
 nowhere: what the browser asks for on its own account is no matter here.
@@ -12,12 +15,14 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
 CHROMIUM = "/usr/bin/chromium"
+_SHELL = "/usr/bin/chromium-headless-shell"
 _RULES = "MAP *.test 127.0.0.1:{port}, MAP *.example 127.0.0.1:{port}, MAP * ~NOTFOUND"
 
 
@@ -28,6 +33,7 @@ class Canary:
         self._socket = socket.create_server(("127.0.0.1", 0))
         self.port = self._socket.getsockname()[1]
         self.visitors = 0
+        self._is_visited = threading.Event()
         self._thread = threading.Thread(target=self._count, daemon=True)
         self._thread.start()
 
@@ -39,6 +45,11 @@ class Canary:
                 return
             with visitor:
                 self.visitors += 1
+                self._is_visited.set()
+
+    def wait_for_visitor(self) -> None:
+        """Return once somebody has come."""
+        assert self._is_visited.wait(30), "nobody came"
 
     def close(self) -> None:
         """Stop listening."""
@@ -100,14 +111,19 @@ class Chromium:
             context.close()
 
 
+def cheapest() -> str:
+    """Return the program that pages are looked at with, where nothing is about the browser."""
+    return _SHELL if Path(_SHELL).exists() else CHROMIUM
+
+
 @contextmanager
-def chromium() -> Iterator[Chromium]:
+def chromium(*, is_whole: bool = False) -> Iterator[Chromium]:
     """Run a browser for the length of a with block."""
     canary = Canary()
     try:
         with sync_playwright() as playwright:
             browser = playwright.chromium.launch(
-                executable_path=CHROMIUM,
+                executable_path=CHROMIUM if is_whole else cheapest(),
                 args=[
                     "--no-sandbox",
                     f"--host-resolver-rules={_RULES.format(port=canary.port)}, EXCLUDE 127.0.0.1",

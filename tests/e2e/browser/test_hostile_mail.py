@@ -26,19 +26,43 @@ def assert_harmless(visit: Visit, browser: Chromium) -> None:
     assert browser.canary.visitors == 0
 
 
+def show(visit: Visit, page: str) -> None:
+    """Have this page shown as the mail, as it is, with the policy that is sent with mail."""
+
+    def answer(route: Route) -> None:
+        route.fulfill(body=page, headers={**FRAME_HEADERS, "Content-Type": "text/html"})
+
+    visit.context.route(re.compile("/html$"), answer)
+
+
 def settle(visit: Visit) -> None:
     """Wait until the page has loaded all that it ever will."""
     visit.page.wait_for_load_state("networkidle")
 
 
-def test_what_the_tests_look_for_would_be_seen(base: str) -> None:
-    with chromium() as browser, browser.visit(base, bypass_csp=True) as visit:
+@pytest.mark.parametrize("is_whole", [False, True], ids=["shell", "whole"])
+def test_what_the_tests_look_for_would_be_seen(base: str, is_whole: bool) -> None:
+    with chromium(is_whole=is_whole) as browser, browser.visit(base, bypass_csp=True) as visit:
         visit.go("/healthz")
         with visit.page.expect_event("dialog"):
             visit.page.set_content(f"<img src='{EVIL}/a.png' onerror='alert(1)'>")
         assert visit.dialogs == ["1"]
         assert visit.outside() == [f"{EVIL}/a.png"]
         assert browser.canary.visitors > 0
+
+
+def test_a_browser_with_windows_connects_nowhere_ahead_of_time(sandbox: Gateway, base: str) -> None:
+    """The shell never does; a whole one connects for a frame that its policy then forbids."""
+    with chromium(is_whole=True) as browser, browser.visit(base) as visit:
+        for name in ("W1", "W2", "W5"):
+            queue_id = send(sandbox, HOSTILE[name])
+            for path in (queue_id, f"{queue_id}?view=links", f"{queue_id}/html"):
+                visit.go(f"/sandbox/{path}")
+                settle(visit)
+        assert_harmless(visit, browser)
+        show(visit, f"<iframe src='{EVIL}/frame'></iframe>")
+        visit.go("/sandbox/any/html")
+        browser.canary.wait_for_visitor()
 
 
 @pytest.mark.parametrize("name", HOSTILE)
@@ -94,11 +118,7 @@ def test_the_policy_of_the_frame_holds_without_the_sanitiser(
     # no policy keeps Chromium from connecting ahead of time, as it does for these and for frames
     # that it then does not load: that is for the sanitiser alone
     page = re.sub("rel=(preconnect|dns-prefetch|prefetch)|<iframe src", "<p x", page)
-
-    def answer(route: Route) -> None:
-        route.fulfill(body=page, headers={**FRAME_HEADERS, "Content-Type": "text/html"})
-
-    visit.context.route(re.compile("/html$"), answer)
+    show(visit, page)
     # a refresh is no part of any policy; the sandbox and the page around it stop it
     for path in (f"/sandbox/{queue_id}", *([] if page is W2 else [f"/sandbox/{queue_id}/html"])):
         visit.go(path)

@@ -229,7 +229,9 @@ def test_without_scripts_all_but_live_mail_works(
         page.get_by_role("link", name="Text", exact=True).click()
         expect(page.locator("pre.plain")).to_contain_text("130.90 EUR")
         page.get_by_role("link", name="Found mail").click()
+        expect(page.locator(".mail")).to_have_count(1)
         page.get_by_role("link", name="All mail").click()
+        expect(page.locator(".mail")).to_have_count(2)  # ticked before, it is gone with the page
         page.locator(".mail .pick input").first.check()
         page.get_by_role("button", name="Delete…").first.click()
         page.get_by_role("button", name="Delete 1 message").click()
