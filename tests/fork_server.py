@@ -1,11 +1,12 @@
 """Forks `relaygw` from an image that has loaded all of its code; `tests.forked` asks it to.
 
 What is forked is as if it had been started: its own streams, directory, environment and signals,
-no other descriptor, and the interpreter's usual end. Only the second of imports is saved.
+no other descriptor, and all that is done at an end. Only the second of imports is saved.
 """
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import ctypes
 import gc
@@ -125,8 +126,23 @@ def _become(asked: dict[str, Any], streams: list[int]) -> None:
     sys.argv = ["relaygw", *asked["words"]]
 
 
+class _Leaving:
+    """Ends a process as usual, but leaves its modules: to take them apart would copy the image."""
+
+    code: int | None = None  # None: the interpreter ends it, and tells of what went wrong
+
+    def __call__(self) -> None:
+        if self.code is not None:
+            with contextlib.suppress(Exception):  # a stream that is closed or full
+                sys.stdout.flush()
+                sys.stderr.flush()
+                os._exit(self.code & 0xFF)
+
+
 def serve(requests: socket.socket) -> None:
     """Load everything, fork on request; a child runs the command line."""
+    leaving = _Leaving()
+    atexit.register(leaving)  # the first one in is the last one out
     load_all()
     # what is killed leaves no zombie
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
@@ -135,7 +151,12 @@ def serve(requests: socket.socket) -> None:
     if ForkServer(requests).run() is not None:
         from relaygw.cli import main
 
-        main()
+        try:
+            main()
+        except SystemExit as end:
+            if end.code is None or isinstance(end.code, int):
+                leaving.code = end.code or 0
+            raise
 
 
 if __name__ == "__main__":
