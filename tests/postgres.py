@@ -227,11 +227,11 @@ def _program(name: str) -> str:
 
 
 @contextmanager
-def running_server() -> Iterator[PostgresServer]:
-    """Run a server for the length of a with block."""
+def running_server(**settings: str) -> Iterator[PostgresServer]:
+    """Run a server, with these settings, for the length of a with block."""
     server = PostgresServer()
     try:
-        server.start()
+        server.start(**settings)
         yield server
     finally:
         server.remove()

@@ -211,11 +211,14 @@ class Gateway:
         return self._process is not None and self._process.poll() is None
 
     def processes(self) -> list[int]:
-        """Return the process ids of the supervisor and of what it has started."""
-        assert self._process is not None
-        pid = self._process.pid
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text()
-        return [pid, *map(int, children.split())]
+        """Return the process ids of the supervisor and of what it has started; none at its end."""
+        process = self._process
+        if process is None:
+            return []
+        place = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            return [process.pid, *map(int, place.read_text().split())]
+        return []
 
     def pids(self, role: str) -> list[int]:
         """Return the process ids of a role's registered instances of this gateway."""

@@ -12,6 +12,7 @@ import socket
 import subprocess
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -49,14 +50,6 @@ class LoggedGateway(Gateway):
             self.lines.append(_as_text(raw) if is_json else raw)
             self._changed.notify_all()
 
-    @property
-    def processes(self) -> list[int]:
-        """The supervisor and all its roles."""
-        assert self._process is not None
-        own = [self._process.pid]
-        children = Path(f"/proc/{own[0]}/task/{own[0]}/children").read_text().split()
-        return own + [int(pid) for pid in children]
-
     def signal(self, number: int) -> None:
         """Send a signal to the supervisor."""
         assert self._process is not None
@@ -93,6 +86,7 @@ class FileGateway(LoggedGateway):
             for line in lines:
                 self._add(line.decode())
             if file is not None and not data and self._is_moved(file.fileno()):
+                kept += file.read()  # written since it was looked at
                 file.close()
                 file = None
             elif not data:
@@ -109,20 +103,19 @@ class FileGateway(LoggedGateway):
             named = self.path.stat()
         except FileNotFoundError:
             return False
-        return (mine.st_dev, mine.st_ino) != (named.st_dev, named.st_ino) and not self.holders_of(
-            mine.st_ino
-        )
+        if (mine.st_dev, mine.st_ino) == (named.st_dev, named.st_ino):
+            return False
+        return not self.holders_of(mine.st_ino)
 
     def holders_of(self, inode: int) -> list[int]:
         """Return the processes of the gateway that have a file open."""
         found = []
-        for pid in self.processes:
-            for link in Path(f"/proc/{pid}/fd").iterdir():
-                try:
-                    if link.stat().st_ino == inode:
-                        found.append(pid)
-                except OSError:
-                    pass
+        for pid in self.processes():
+            with suppress(OSError):  # one that ends has nothing open
+                for link in Path(f"/proc/{pid}/fd").iterdir():
+                    with suppress(FileNotFoundError):
+                        if link.stat().st_ino == inode:
+                            found.append(pid)
         return found
 
 

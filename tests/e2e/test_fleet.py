@@ -239,10 +239,8 @@ def test_a_database_that_may_forget_is_refused(tmp_path: Path) -> None:
     from relaygw.store.database import Place
     from relaygw.store.store import open_store
 
-    with running_server() as server:
+    with running_server(fsync="off") as server:
         url = server.create_database()
-        server.stop()
-        server.start(fsync="off")
         store = open_store(url, keep_content=False)
         with pytest.raises(StoreUnavailable, match="fsync = off"):
             store.instances.registered()

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import sqlite3
 import subprocess
 import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from smtplib import SMTPException
 
 import pytest
 
 from relaygw.mail.state import DeliveryState
-from tests.e2e.gateway import Gateway, provider_settings
+from tests.e2e.gateway import PATIENCE_S, Gateway, provider_settings
 from tests.e2e.ports import free_port
 from tests.fakes.scripted_provider import ThreadedProvider
 from tests.forked import RelaygwProcess, run_relaygw
@@ -26,6 +29,8 @@ from tests.forked import RelaygwProcess, run_relaygw
 CLIENTS = 3
 ENOUGH = 60
 PAGE = 4096
+LOG_HEADER = 32
+FRAME_HEADER = 24
 
 
 @dataclass(frozen=True)
@@ -59,8 +64,8 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> Killed:
         clients = [threading.Thread(target=send_on) for _ in range(CLIENTS)]
         for client in clients:
             client.start()
-        assert enough.wait(60)
-        gateway.kill_all()
+        assert enough.wait(PATIENCE_S)
+        kill_with_a_log(gateway, directory / "state/queue.db")
         for client in clients:
             client.join()
     return Killed(directory / "state", frozenset(acknowledged))
@@ -68,6 +73,28 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> Killed:
 
 def log_of(database: Path) -> Path:
     return database.with_name("queue.db-wal")
+
+
+def length_of_log(database: Path) -> int:
+    """Return how many bytes of the log are in use: it is written again from its start."""
+    log = log_of(database).read_bytes()
+    salts, frame = log[16:24], PAGE + FRAME_HEADER
+    starts = range(LOG_HEADER, len(log) - frame + 1, frame)
+    in_use = takewhile(lambda start: log[start + 8 : start + 16] == salts, starts)
+    return LOG_HEADER + frame * sum(1 for _ in in_use)
+
+
+def kill_with_a_log(gateway: Gateway, database: Path) -> None:
+    """Kill all at a moment when mail stands in the log: not right after it began anew."""
+    while True:
+        for pid in gateway.processes():
+            os.kill(pid, signal.SIGSTOP)
+        if length_of_log(database) > ENOUGH * PAGE:
+            gateway.kill_all()
+            return
+        for pid in gateway.processes():
+            os.kill(pid, signal.SIGCONT)
+        time.sleep(0.01)
 
 
 def remove_log(database: Path) -> None:
@@ -79,12 +106,12 @@ def empty_log(database: Path) -> None:
 
 
 def cut_log(database: Path) -> None:
-    os.truncate(log_of(database), log_of(database).stat().st_size // 2 // PAGE * PAGE)
+    os.truncate(log_of(database), length_of_log(database) // 2 // PAGE * PAGE)
 
 
 def spoil_log(database: Path) -> None:
     with log_of(database).open("r+b") as log:
-        log.seek(32 + 3 * (PAGE + 24) + 500)
+        log.seek(LOG_HEADER + 3 * (PAGE + FRAME_HEADER) + 500)
         log.write(os.urandom(64))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import secrets
 import shutil
 import signal
@@ -301,12 +302,17 @@ def test_hostile_entries_hold_up_nobody_and_are_named_once(
         gateway.wait_until(lambda: not begun[0].exists(), "no trace of what was never finished")
         for name, reason in said.items():
             shown = name.replace("\n", "\\n")
+            gateway.wait_for_log(re.escape(f"maildrop/{shown}: "))
             lines = [line for line in gateway.lines if f"maildrop/{shown}: " in line]
             assert len(lines) == 1, (name, lines)
             assert f"{shown}: {reason}" in lines[0]
-        left = look_at_maildrop(str(maildrop))
-        assert left is not None
-        assert (left.waiting, left.aside) == (0, len(said))
+        gateway.wait_until(
+            lambda: (
+                (left := look_at_maildrop(str(maildrop))) is not None
+                and (left.waiting, left.aside) == (0, len(said))
+            ),
+            "what was accepted is gone, the rest is aside",
+        )
     assert begun[1].exists()
     assert set(said) <= {path.name for path in maildrop.iterdir()}
     assert (tmp_path / "victim").read_bytes().endswith(b"end 6\n")

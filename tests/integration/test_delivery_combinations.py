@@ -16,7 +16,7 @@ from tests.builders import accepted
 from tests.e2e.ports import free_port
 from tests.fakes.limited_provider import LimitedProvider
 from tests.fakes.scripted_provider import Action, ScriptedProvider
-from tests.integration.delivery_rig import Rig, running
+from tests.integration.delivery_rig import PATIENCE_S, Rig, running
 
 BOTH = [Route(name="default", providers=("a", "b"))]
 CROSSED = [
@@ -28,9 +28,12 @@ CLOSED = (b"421 4.3.2 away\r\n", Action.DROP)
 TOO_MANY = b"432 4.3.2 Concurrent connections limit exceeded. Visit https://aka.ms/x\r\n"
 
 
-async def finished(rig: Rig, *messages: AcceptedMessage, limit_s: float = 25.0) -> list[str]:
-    """Wait until all are delivered; return the provider of each."""
-    async with asyncio.timeout(limit_s):
+async def finished(rig: Rig, *messages: AcceptedMessage) -> list[str]:
+    """Wait until all are delivered; return the provider of each.
+
+    A hold that nobody ends is probed after minutes: that would be too late.
+    """
+    async with asyncio.timeout(PATIENCE_S):
         return [
             (await rig.wait_for(message, DeliveryState.FINISHED)).recipients[0].provider or ""
             for message in messages
@@ -138,7 +141,7 @@ async def test_one_connection_that_is_one_too_many_loses_nothing(
         a.script("CONTENT", TOO_MANY)
         messages = [accepted() for _ in range(10)]
         rig.accept(*messages)
-        await finished(rig, *messages, limit_s=25)
+        await finished(rig, *messages)
         assert [rig.entry(message).recipients[0].attempts for message in messages] == [1] * 10
         assert rig.worker._gates["a"].max_connections() == 1
 
@@ -225,4 +228,4 @@ async def test_a_rotated_key_is_found_as_fast_where_another_provider_is_down(
             )
         )
         key.write_text("new\n")
-        await finished(rig, *messages, limit_s=25)
+        await finished(rig, *messages)

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from relaygw.delivery import worker as worker_module
-from relaygw.delivery.leases import LeaseLost
+from relaygw.delivery.leases import HEARTBEAT_S, LeaseLost, Leases
 from relaygw.errors import StoreUnavailable
 from relaygw.mail.envelope import AcceptedMessage
 from relaygw.mail.outcome import AttemptState
@@ -233,8 +233,18 @@ async def test_trouble_of_the_store_is_never_the_messages(
 # --- the lease
 
 
+@pytest.fixture
+def no_heartbeat(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let none renew a lease that is over: not even one that was under way by then."""
+
+    async def wait(*_: object) -> float:
+        return HEARTBEAT_S
+
+    monkeypatch.setattr(Leases, "_beat_once", wait)
+
+
 def overslept(rig: Rig) -> None:
-    """Let the lease be over, as after a sleep, until the next heartbeat."""
+    """Let the lease be over, as after a sleep."""
     rig.worker._leases._until_s = 0.0
 
 
@@ -249,6 +259,7 @@ class Slow(AlteredStore):
         return body
 
 
+@pytest.mark.usefixtures("no_heartbeat")
 async def test_no_dot_is_sent_with_a_lease_that_was_lost_during_the_content(
     tmp_path: Path,
 ) -> None:
@@ -266,6 +277,7 @@ async def test_no_dot_is_sent_with_a_lease_that_was_lost_during_the_content(
     assert "more than once" not in log
 
 
+@pytest.mark.usefixtures("no_heartbeat")
 async def test_no_dot_is_sent_with_a_lease_that_was_lost_while_the_provider_took_its_time(
     tmp_path: Path,
 ) -> None:
