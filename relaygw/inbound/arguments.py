@@ -70,7 +70,6 @@ def parse_parameters(raw: bytes, *, limit_bytes: int) -> bool:
 
 
 def _problem(name: bytes, equals: bytes, value: bytes) -> str | None:
-    """Return the reply to give to a parameter that is not acceptable."""
     match name:
         case b"SIZE":
             return None if value.isdigit() else replies.BAD_PARAMETER

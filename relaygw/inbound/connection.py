@@ -25,12 +25,9 @@ if TYPE_CHECKING:
 
 BUFFER_BYTES = 128 * 1024
 # RFC 5321 section 4.5.3.2; what dribbles in byte by byte is cut earlier, and nobody stays for ever
-IDLE_S = 300.0
-"""From a reply to the next command."""
-COMMAND_S = 60.0
-"""From the first byte of a command to its end."""
-SESSION_S = 3600.0
-"""From the beginning, or the last message, to the next one."""
+IDLE_S = 300.0  # from a reply to the next command
+COMMAND_S = 60.0  # from the first byte of a command to its end
+SESSION_S = 3600.0  # from the beginning, or the last message, to the next one
 HANDSHAKE_S = 30.0
 PROXY_HEADER_S = 10.0
 
@@ -97,7 +94,8 @@ class Connection(_WithoutHandlers, SMTP):
 
     def reset_envelope(self) -> None:
         """End the transaction, if there is one."""
-        self.envelope = Envelope()
+        if self.envelope.mail_from is not None:
+            self.envelope = Envelope()
 
     def _reset_timeout(self, duration: float | None = None) -> None:
         """Do nothing: `check_time` is called for all sessions instead of a timer for each."""
@@ -118,7 +116,6 @@ class Connection(_WithoutHandlers, SMTP):
             self._begin_tls()
 
     async def _handle_client(self) -> None:
-        """Greet and serve the client until either side ends the session."""
         try:
             await self._prepared()
             if self._greet():
@@ -131,13 +128,13 @@ class Connection(_WithoutHandlers, SMTP):
     def _greet(self) -> bool:
         if self.listener.is_stopping:
             self.say(replies.STOPPING)
-        elif not self._is_within_limits:
+            return False
+        if not self._is_within_limits:
             self.say(replies.TOO_MANY_CONNECTIONS.format(client=self.client.address))
             self.listener.note(f"too many connections from {self.peer}")
-        else:
-            self.say(f"220 {self.hostname} ESMTP relaygw")
-            return True
-        return False
+            return False
+        self.say(f"220 {self.hostname} ESMTP relaygw")
+        return True
 
     def connection_lost(self, error: Exception | None) -> None:
         """Let the handler finish: a commit under way must not be torn (unlike aiosmtpd)."""
@@ -154,7 +151,6 @@ class Connection(_WithoutHandlers, SMTP):
         return asyncio.StreamReaderProtocol.eof_received(self)
 
     def _client_has_ended(self) -> None:
-        """Tell the session that what it waits for will never come."""
         self._has_ended = True
         if self._preparing is not None and not self._preparing.done():
             self._preparing.set_exception(asyncio.IncompleteReadError(b"", None))
@@ -183,7 +179,6 @@ class Connection(_WithoutHandlers, SMTP):
         self._deadline_s = self.loop.time() + limit_s
 
     async def _prepared(self) -> None:
-        """Return when the client may be spoken to."""
         if self._preparing is not None:
             self._is_waiting = True
             await self._preparing
@@ -210,7 +205,6 @@ class Connection(_WithoutHandlers, SMTP):
         await self._prepared()
 
     def _break_off(self, why: str) -> None:
-        """Give up a connection with which nothing can be said."""
         self.listener.note(f"warning: {why} from {self.peer}")
         if self._preparing is not None and not self._preparing.done():
             self._preparing.set_exception(ConnectionAbortedError(why))
@@ -234,7 +228,6 @@ class Connection(_WithoutHandlers, SMTP):
             self._take_encrypted(self._tls, data)
 
     def _take_header(self, header: ProxyHeaderReader, data: bytes) -> bytes:
-        """Return what follows the header once that is complete."""
         try:
             found = header.feed(data)
         except BadHeader as error:
@@ -244,9 +237,8 @@ class Connection(_WithoutHandlers, SMTP):
             return b""
         self._header = None
         address, rest = found
-        self.client, self._is_within_limits = self.listener.clients.arrive_behind(
-            self.client, address
-        )
+        arrive = self.listener.clients.arrive_behind
+        self.client, self._is_within_limits = arrive(self.client, address)
         if self.listener.is_implicit:
             self._begin_tls()
         else:
@@ -283,10 +275,7 @@ class Connection(_WithoutHandlers, SMTP):
         super().data_received(data)
 
     async def read_line(self) -> bytes:
-        """Return what the client says next, with its line end.
-
-        Raises LimitOverrunError, IncompleteReadError, ConnectionError.
-        """
+        """Return the client's next line, with its end; raises as StreamReader.readuntil does."""
         self._has_begun = False
         self._deadline_s = min(self.loop.time() + IDLE_S, self._session_end_s)
         self._is_waiting = True
@@ -306,6 +295,7 @@ class Connection(_WithoutHandlers, SMTP):
             await arrival.arrived
         finally:
             self._is_waiting = False
+        self._consumed_bytes += reader.content.raw_bytes
 
     def _take_content(self, arrival: Arrival, data: bytes) -> None:
         rest = arrival.feed(data)
@@ -327,15 +317,10 @@ class Connection(_WithoutHandlers, SMTP):
             cast("asyncio.ReadTransport", self.transport).resume_reading()
 
     def _fail_arrival(self, error: BaseException) -> bool:
-        """End the wait for content, if there is one."""
         arrival, self._arrival = self._arrival, None
         if arrival is not None:
             arrival.give_up(error)
         return arrival is not None
-
-    def has_read(self, size_bytes: int) -> None:
-        """Count content as asked for."""
-        self._consumed_bytes += size_bytes
 
     # --- bytes out -----------------------------------------------------------------------
 
@@ -377,10 +362,10 @@ class Connection(_WithoutHandlers, SMTP):
         deadline_s = self._deadline_s if self._arrival is None else self._arrival.deadline_s
         if now_s < deadline_s or not self._is_waiting:
             return
-        stage = "DATA" if self._arrival is not None else "command"
         if self._preparing is not None:
             stage = "connect"
         else:
+            stage = "DATA" if self._arrival is not None else "command"
             self.say(replies.TIMEOUT)
         self.listener.note(f"timeout in {stage} from {self.peer}")
         self.close()

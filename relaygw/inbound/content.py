@@ -27,8 +27,7 @@ SILENCE_S = 180.0
 """How long nothing may come; all of it may take `WHOLE_S` from 354 to the final dot."""
 WHOLE_S = 3600.0
 GRACE_S = 90.0
-MIN_BYTES_PER_S = 500.0
-"""As Postfix's smtpd_min_data_rate; counted from 354 once the grace is over."""
+MIN_BYTES_PER_S = 500.0  # as Postfix's smtpd_min_data_rate; counted from 354 once the grace is over
 _PIECE_BYTES = 128 * 1024  # what is worked up at once: a hostile piece stalls all sessions
 _OVERRUN_FACTOR = 4  # a client that goes on and on after its limit is cut off
 _OVERRUN_BYTES = 64 * 2**20
@@ -50,37 +49,30 @@ class ReceivedContent:
         self.size_bytes = 0
         self.is_8bit = False
         self.has_long_line = False
+        self.is_spooled = False  # into a file
         self.is_too_big = False
         self.error: OSError | None = None  # the spool file could not be written
+        self.is_lost = False  # by one of these two: there is nothing left to store
         self.raw_bytes = 0  # as read from the connection, the end of data included
-
-    @property
-    def is_lost(self) -> bool:
-        """True when there is nothing left to store."""
-        return self.is_too_big or self.error is not None
-
-    @property
-    def is_spooled(self) -> bool:
-        """True when the content is in a file."""
-        return self._file is not None
 
     def add(self, data: bytes) -> None:
         """Append normalised content."""
         self.size_bytes += len(data)
         self.is_8bit = self.is_8bit or not data.isascii()
-        if self._file is not None:
-            self._file.write(data)
-        else:
+        if self._file is None:
             self._parts.append(data)
             if self.size_bytes > MEMORY_BYTES:
-                self._spool()
-        self.has_long_line = self.has_long_line or has_long_line(
-            data, carried_bytes=self._last_line_bytes
-        )
+                # lives as long as this object: the file has no name, the kernel frees it
+                self._file = tempfile.TemporaryFile(dir=self._spool_directory)  # noqa: SIM115
+                self.is_spooled = True
+                self._file.writelines(self._parts)
+                self._parts = []
+        else:
+            self._file.write(data)
+        carried_bytes = self._last_line_bytes
+        self.has_long_line = self.has_long_line or has_long_line(data, carried_bytes=carried_bytes)
         line_start = data.rfind(b"\n") + 1
-        self._last_line_bytes = (
-            len(data) - line_start + (0 if line_start else self._last_line_bytes)
-        )
+        self._last_line_bytes = len(data) - line_start + (0 if line_start else carried_bytes)
 
     def set_whole(self, data: bytes) -> None:
         """Take normalised content that arrived in one piece; the usual, short way."""
@@ -97,12 +89,6 @@ class ReceivedContent:
             self.head = self._file.read(CHUNK_BYTES)
         elif self._parts:
             self.head = b"".join(self._parts)
-        self._parts = []
-
-    def _spool(self) -> None:
-        # lives as long as this object: the file has no name, the kernel frees it
-        self._file = tempfile.TemporaryFile(dir=self._spool_directory)  # noqa: SIM115
-        self._file.writelines(self._parts)
         self._parts = []
 
     def chunks(self, head: bytes) -> Iterator[bytes]:
@@ -163,8 +149,8 @@ class ContentReader:
         # the line before the content ended with the CRLF of the DATA command, so that
         # `.CRLF` alone ends empty content
         self._tail = b"\r\n"
-        self._at_line_start = True
         self._is_complete = False
+        self.is_large = False  # a part was worked up already, so that the rest may block, too
 
     def feed(self, data: bytes) -> bytes | None:
         """Take `data`; return what follows the end of data, or None while that is to come.
@@ -186,13 +172,7 @@ class ContentReader:
         """True when enough was collected to be worked up."""
         return self._pieces_bytes >= _PIECE_BYTES
 
-    @property
-    def is_large(self) -> bool:
-        """True when a part was worked up already, so that the rest may block, too."""
-        return not self._at_line_start
-
     def _find_end(self, data: bytes) -> int | None:
-        """Return where in `data` the end of data is over; it may have begun before."""
         tail = self._tail
         at = (tail + data[:4]).find(END_OF_DATA)
         if at >= 0:
@@ -204,7 +184,7 @@ class ContentReader:
         self._raw_bytes += len(data)
         if self._raw_bytes - len(_LAST_LINE) > self._limit_bytes and not self.content.is_too_big:
             self.content.close()
-            self.content.is_too_big = True
+            self.content.is_too_big = self.content.is_lost = True
         if self._raw_bytes > _OVERRUN_FACTOR * self._limit_bytes + _OVERRUN_BYTES:
             raise TooMuchData
         if self.content.is_lost:
@@ -222,32 +202,25 @@ class ContentReader:
         if self._is_complete:
             usable = piece[: -len(_LAST_LINE)]
         else:
-            usable = piece[: len(piece) - _undecided(piece)]
+            # so many bytes at the end may be the start of the end of data
+            undecided = next((n for n in (4, 3, 2, 1) if piece.endswith(END_OF_DATA[:n])), 0)
+            usable = piece[: len(piece) - undecided]
             self._pieces.append(piece[len(usable) :])
-        unstuffed = _unstuff(usable, at_line_start=self._at_line_start)
+        # dot-stuffing, RFC 5321 section 4.5.2
+        if usable.startswith(b".") and not self.is_large:
+            usable = usable[1:]
+        if b"\r\n." in usable:
+            usable = usable.replace(b"\r\n.", b"\r\n")
+        usable = normalise_line_ends(usable)
         if self._is_complete and not self.is_large:  # the usual, short way
-            self.content.set_whole(unstuffed)
+            self.content.set_whole(usable)
             return
-        self._at_line_start = False
+        self.is_large = True
         try:
-            self.content.add(unstuffed)
+            self.content.add(usable)
         except OSError as error:
             self.content.close()
-            self.content.error = error
-
-
-def _undecided(piece: bytes) -> int:
-    """Return how many bytes at the end of `piece` may be the start of the end of data."""
-    return next((n for n in (4, 3, 2, 1) if piece.endswith(END_OF_DATA[:n])), 0)
-
-
-def _unstuff(data: bytes, *, at_line_start: bool) -> bytes:
-    """Undo dot-stuffing (RFC 5321 section 4.5.2), then normalise line ends."""
-    if at_line_start and data.startswith(b"."):
-        data = data[1:]
-    if b"\r\n." in data:
-        data = data.replace(b"\r\n.", b"\r\n")
-    return normalise_line_ends(data)
+            self.content.error, self.content.is_lost = error, True
 
 
 class Arrival:
@@ -284,8 +257,5 @@ class Arrival:
     @property
     def deadline_s(self) -> float:
         """Until when more must have come, on the loop's clock."""
-        return min(
-            self._began_s + WHOLE_S,
-            self._last_s + SILENCE_S,
-            self._began_s + GRACE_S + self._bytes / MIN_BYTES_PER_S,
-        )
+        slowest_s = min(WHOLE_S, GRACE_S + self._bytes / MIN_BYTES_PER_S)
+        return min(self._last_s + SILENCE_S, self._began_s + slowest_s)

@@ -24,8 +24,7 @@ from relaygw.observe.maildrop import OURS, ReasonsFile
 from relaygw.settings.permissions import user_name
 
 MAX_LISTED = 10_000
-UNFINISHED_S = 86400.0
-"""A file that was begun and not finished for this long is removed."""
+UNFINISHED_S = 86400.0  # a file that was begun and not finished for this long is removed
 _SWEEP_S = 3600.0
 _MAX_DATAGRAMS = 1024
 _UNFINISHED = re.compile(re.escape(WRITING_PREFIX) + r"[0-9a-fA-F]{32}")
@@ -51,7 +50,13 @@ class DropDirectory:
         self.path = path
         self._swept_at_s = float("-inf")
         self._socket: socket.socket | None = None
-        gid = _gid(group)
+        try:
+            gid = grp.getgrnam(group).gr_gid if group is not None else None
+        except KeyError:
+            raise MaildropUnusable(
+                f"maildrop.group: there is no group {group} on this machine; "
+                "create it, or name another"
+            ) from None
         try:
             _make(path)
             self.descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -65,7 +70,6 @@ class DropDirectory:
             raise
 
     def _set_up(self, gid: int | None, group: str | None) -> None:
-        """Give the directory its mode and group, if it is ours."""
         found = os.fstat(self.descriptor)
         if found.st_uid != os.geteuid() and os.geteuid() != 0:
             reason = f"it belongs to {user_name(found.st_uid)}"
@@ -185,17 +189,6 @@ class DropDirectory:
         if self._socket is not None:
             self.unbind(WAKE_SOCKET, self._socket)
         os.close(self.descriptor)
-
-
-def _gid(group: str | None) -> int | None:
-    if group is None:
-        return None
-    try:
-        return grp.getgrnam(group).gr_gid
-    except KeyError:
-        raise MaildropUnusable(
-            f"maildrop.group: there is no group {group} on this machine; create it, or name another"
-        ) from None
 
 
 def _make(path: Path) -> None:

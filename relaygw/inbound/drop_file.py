@@ -25,8 +25,7 @@ from relaygw.mail.envelope import NO_REQUEST, DsnRequest, read_request
 MAX_DROPS = 100
 MAX_BYTES = 16 * 2**20
 """Content that is read at once; a quarter of what may wait to be written, the rest is for SMTP."""
-SETTLE_S = 60.0
-"""A file that is not complete is damaged when it was not changed for this long."""
+SETTLE_S = 60.0  # a file that is not complete is damaged when it was not changed for this long
 _LARGE_BYTES = MEMORY_BYTES // 2  # line ends may double it
 _PIECE_BYTES = 128 * 1024
 _TRAILER = re.compile(rb"\nrelaygw end (0|[1-9][0-9]{0,15})\n\Z")
@@ -96,15 +95,12 @@ class OpenDrop:
             raise self._damaged("its end is missing")
         self._trailer = trailer[0]
         self.content_bytes = int(trailer[1])
+        self.is_large = self.content_bytes > _LARGE_BYTES  # so that others should not wait for it
+        self._head_bytes = found.st_size - len(self._trailer) - self.content_bytes
         if self.content_bytes > limit_bytes:
             raise _too_large(limit_bytes)
         if not len(FIRST_LINE) < self._head_bytes <= MAX_HEAD_BYTES:
             raise self._damaged("its end tells another size")
-
-    @property
-    def is_large(self) -> bool:
-        """True when reading it takes long, so that others should not wait for it."""
-        return self.content_bytes > _LARGE_BYTES
 
     def __enter__(self) -> Self:
         return self
@@ -118,8 +114,7 @@ class OpenDrop:
         Blocks as long as its size takes. Raises OSError for trouble of the machine, which is
         all that may happen to the spool file.
         """
-        head = self._read(self._head_bytes)
-        recipients, others = self._parse(head)
+        recipients, others = self._parse(self._read(self._head_bytes))
         content = ReceivedContent(spool_directory)
         try:
             self._copy(content)
@@ -142,12 +137,7 @@ class OpenDrop:
             ),
         )
 
-    @property
-    def _head_bytes(self) -> int:
-        return self._found.st_size - len(self._trailer) - self.content_bytes
-
     def _read(self, count: int) -> bytes:
-        """Return `count` bytes, less at the end of the file."""
         data = b""
         with _errors_of_one_file():
             while len(data) < count and (more := os.read(self._descriptor, count - len(data))):
@@ -175,7 +165,7 @@ class OpenDrop:
     def _copy(self, content: ReceivedContent) -> None:
         """Read the content with its line ends normalised; the last line gets its end."""
         if not self.is_large:
-            content.set_whole(_with_last_end(normalise_line_ends(self._read(self.content_bytes))))
+            content.set_whole(with_last_end(normalise_line_ends(self._read(self.content_bytes))))
             return
         left_bytes = self.content_bytes
         held = b""
@@ -187,7 +177,7 @@ class OpenDrop:
             # a CR may be half of a line end
             held = b"\r" if left_bytes and piece.endswith(b"\r") else b""
             piece = normalise_line_ends(piece[:-1] if held else piece)
-            content.add(piece if left_bytes else _with_last_end(piece))
+            content.add(piece if left_bytes else with_last_end(piece))
 
     def _damaged(self, reason: str) -> Exception:
         """Return NotYet for a file that was changed lately, Unfit for others."""
@@ -214,7 +204,12 @@ def open_drop(directory: int, name: str, *, limit_bytes: int) -> OpenDrop | None
         if found.st_nlink == 0:
             os.close(descriptor)
             return None
-        _check_kind(found, limit_bytes)
+        if not stat.S_ISREG(found.st_mode):
+            raise Unfit("not a regular file")
+        if found.st_nlink != 1:
+            raise Unfit("a hard link: the file has another name, too")
+        if found.st_size > limit_bytes + MAX_HEAD_BYTES + _TRAILER_LIMIT_BYTES:
+            raise _too_large(limit_bytes)
         return OpenDrop(name, descriptor, found, limit_bytes=limit_bytes)
     except BaseException:
         os.close(descriptor)
@@ -245,17 +240,14 @@ class DropReader:
     def read_batch(self, names: deque[str], *, stored: Container[str] = ()) -> DropBatch:
         """Take names from the left of `names` and read their files, until the batch is full."""
         batch = DropBatch()
-        size_bytes = 0
-        while (
-            names and len(batch.drops) < MAX_DROPS and size_bytes < MAX_BYTES and not batch.trouble
-        ):
+        while names and len(batch.drops) < MAX_DROPS and not batch.trouble:
             name = names.popleft()
             if name in stored:
                 batch.stored.append(name)
                 continue
-            before = len(batch.drops)
             self._read(batch, name)
-            size_bytes += sum(drop.content.size_bytes for drop in batch.drops[before:])
+            if sum(drop.content.size_bytes for drop in batch.drops) >= MAX_BYTES:
+                break
         return batch
 
     def read_large(self, name: str) -> DropBatch:
@@ -305,20 +297,12 @@ def _errors_of_one_file() -> Iterator[None]:
         raise Unreadable(reason) from error
 
 
-def _check_kind(found: os.stat_result, limit_bytes: int) -> None:
-    if not stat.S_ISREG(found.st_mode):
-        raise Unfit("not a regular file")
-    if found.st_nlink != 1:
-        raise Unfit("a hard link: the file has another name, too")
-    if found.st_size > limit_bytes + MAX_HEAD_BYTES + _TRAILER_LIMIT_BYTES:
-        raise _too_large(limit_bytes)
-
-
 def _too_large(limit_bytes: int) -> Unfit:
     return Unfit(f"larger than {limit_bytes} bytes, the most that is taken from here")
 
 
-def _with_last_end(data: bytes) -> bytes:
+def with_last_end(data: bytes) -> bytes:
+    """Return `data` with an end for its last line."""
     return data + b"\r\n" if data and not data.endswith(b"\n") else data
 
 

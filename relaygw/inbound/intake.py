@@ -51,6 +51,8 @@ MAX_HOPS = 50
 MAX_BATCH_MESSAGES = 200
 MAX_BATCH_BYTES = 16 * 2**20
 MAX_PENDING_BYTES = 64 * 2**20
+LARGE_MESSAGES_AT_ONCE = 2
+"""Large messages that are written at once: one is read from its file while one is stored."""
 _SPACE_CHECK_S = 1.0
 _STATES = {
     Fate.DELIVER: RecipientState.PENDING,
@@ -315,6 +317,8 @@ class GroupCommitter:
         self._writer = BatchWriter[AcceptedMessage, Failure | None](
             "commit", size=_batch_size, write_all=self._accept, refused=_failure, told=self._told
         )
+        self.large_turn = asyncio.Semaphore(LARGE_MESSAGES_AT_ONCE)
+        """Whose turn it is to have a chunk of large content in memory."""
         # large content has a thread of its own: a small message waits for one chunk at most
         self._bulk_thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="chunks")
         self._pending_bytes = 0
@@ -343,14 +347,15 @@ class GroupCommitter:
         `chunks` may block: it is read where it holds up no small message.
         """
         numbered = enumerate(chunks)
-        while await self.work_aside(lambda: self._store_next(queue_id, numbered)):
-            pass
 
-    def _store_next(self, queue_id: str, numbered: Iterator[tuple[int, bytes]]) -> bool:
-        for number, body in numbered:
-            self._store.intake.add_chunks(queue_id, number, [body])
-            return True
-        return False
+        def store_next() -> bool:
+            for number, body in numbered:
+                self._store.intake.add_chunks(queue_id, number, [body])
+                return True
+            return False
+
+        while await self.work_aside(store_next):
+            pass
 
     async def drain(self) -> None:
         """Return when nothing waits any more, and stop the threads."""

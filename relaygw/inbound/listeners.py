@@ -31,14 +31,9 @@ from relaygw.settings.units import Rate
 from relaygw.store.store import Store
 
 BACKLOG = 1024
-LARGE_MESSAGES_AT_ONCE = 2
-"""Large messages that are written at once: one is read from its file while one is stored."""
-STOP_S = 25.0
-"""How long transactions under way may take when the front stops."""
-MAILDROP_STOP_S = 3.0
-"""How long, after that, what was being taken from the maildrop may still take."""
-CHECK_EACH_S = 1.0
-"""How often all sessions are asked whether their client takes longer than it may."""
+STOP_S = 25.0  # how long transactions under way may take when the front stops
+MAILDROP_STOP_S = 3.0  # how long, after that, what was being taken from the maildrop may still take
+CHECK_EACH_S = 1.0  # how often all sessions are asked whether their client takes longer than it may
 _COUNT_EACH_S = 1.0
 _OWN_DESCRIPTORS = 256
 """What a front needs besides its connections: the database, spool files, the maildrop, the log."""
@@ -74,16 +69,12 @@ class ClientTable:
 
     def arrive(self, address: str) -> tuple[Client, bool]:
         """Count a new connection; False when it is over a limit (it still must leave)."""
-        client = self._known.get(address)
-        if client is None:
-            client = self._learn(address)
+        client = self._known.get(address) or self._learn(address)
         self._open[client.address] += 1
         self.total += 1
-        is_within = self.total <= self._max_connections and (
-            client.is_trusted
-            or self._open[client.address] <= self._listener.max_connections_per_client
-        )
-        return client, is_within
+        is_one_too_many = self._open[client.address] > self._listener.max_connections_per_client
+        is_within = client.is_trusted or not is_one_too_many
+        return client, is_within and self.total <= self._max_connections
 
     def is_balancer(self, address: str) -> bool:
         """True if connections from `address` begin with a PROXY header."""
@@ -109,12 +100,9 @@ class ClientTable:
 
     def _learn(self, address: str) -> Client:
         parsed = parse_client(address)
+        may_send = is_trusted(parsed, self._listener.allow)
         client = Client(
-            str(parsed),
-            client_key(parsed),
-            is_trusted(parsed, self._listener.allow),
-            parsed.is_loopback,
-            guesser(parsed),
+            str(parsed), client_key(parsed), may_send, parsed.is_loopback, guesser(parsed)
         )
         if len(self._known) >= _MAX_REMEMBERED:
             self._known.clear()
@@ -154,7 +142,6 @@ class ActiveListener:
     committer: GroupCommitter
     log: MailLog
     session_left: asyncio.Event  # set each time a session ends
-    large_message_turn: asyncio.Semaphore  # to have a chunk of spooled content in memory
     authenticator: Authenticator | None  # None: nobody can log in here
     certificate: Certificate | None
     rates: ClientRates | None
@@ -191,14 +178,8 @@ class FrontService:
         self._committer = GroupCommitter(store, committed=self._committed, wrote=observer.wrote)
         self._intake = intake
         self._session_left = asyncio.Event()
-        self._large_message_turn = asyncio.Semaphore(LARGE_MESSAGES_AT_ONCE)
         self._maildrop = Maildrop(
-            settings,
-            store=store,
-            intake=intake,
-            committer=self._committer,
-            log=self._log,
-            large_message_turn=self._large_message_turn,
+            settings, store=store, intake=intake, committer=self._committer, log=self._log
         )
         self._authenticator = Authenticator(settings.users) if settings.users else None
         self._listeners: list[ActiveListener] = []
@@ -216,11 +197,9 @@ class FrontService:
             share = -(-settings.max_connections * allowed // wanted)
             listener = self._activated(settings, max_connections=share)
             self._listeners.append(listener)
-            self._servers.append(
-                await loop.create_server(
-                    partial(Connection, listener, loop), sock=listening, backlog=BACKLOG
-                )
-            )
+            connect = partial(Connection, listener, loop)
+            server = await loop.create_server(connect, sock=listening, backlog=BACKLOG)
+            self._servers.append(server)
         self._maildrop.start()
         self._tasks = [loop.create_task(one) for one in (self._check_time(), self._keep_counting())]
 
@@ -275,7 +254,6 @@ class FrontService:
             committer=self._committer,
             log=self._log,
             session_left=self._session_left,
-            large_message_turn=self._large_message_turn,
             observer=self._observer.listener(name),
         )
 

@@ -11,10 +11,11 @@ import pwd
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 
 from relaygw.errors import InvalidAddress
 from relaygw.inbound.content import ReceivedContent
-from relaygw.inbound.drop_file import Drop
+from relaygw.inbound.drop_file import Drop, with_last_end
 from relaygw.inbound.intake import Intake, Origin, ResolvedRecipient, TooManyHops
 from relaygw.mail.address import MAX_PATH_BYTES, check_address
 from relaygw.mail.content import normalise_line_ends
@@ -29,7 +30,6 @@ IMPORT_LISTENER = "import"
 """Where imported mail came in: no listener has this name, so that the mode of its acceptance holds
 at each attempt, too (policy.recipients)."""
 _IMPORT_KEY = "import-"
-_PIECE_BYTES = 128 * 1024
 _SHOWN_CHARACTERS = 320
 _MAX_CWD_CHARACTERS = 1024
 
@@ -47,7 +47,12 @@ def compose_local(
     It is treated as in the gateway's mode, or in `mode`; `listener` stands for where it came in.
     What was left with more than `limit_bytes` of content is captured.
     """
-    given = _user_name(drop.uid) if drop.sender is None else drop.sender
+    given = drop.sender
+    if given is None:
+        try:
+            given = pwd.getpwuid(drop.uid).pw_name
+        except KeyError:
+            given = f"uid{drop.uid}"
     recipients = [_resolve(intake, address, mode) for address in drop.recipients]
     sender = ""
     try:
@@ -72,18 +77,12 @@ def compose_local(
         given_sender=given,
         dsn=drop.dsn,
     )
+    compose = partial(intake.compose, sender=sender, content=drop.content, origin=origin)
     try:
-        return intake.compose(
-            sender=sender, recipients=recipients, content=drop.content, origin=origin
-        )
+        return compose(recipients=recipients)
     except TooManyHops as error:
-        return intake.compose(
-            sender=sender,
-            recipients=_captured(recipients, f"mail loop: {error}"),
-            content=drop.content,
-            origin=origin,
-            may_loop=True,
-        )
+        recipients = _captured(recipients, f"mail loop: {error}")
+        return compose(recipients=recipients, may_loop=True)
 
 
 def _resolve(intake: Intake, address: str, mode: Mode | None) -> ResolvedRecipient:
@@ -113,13 +112,6 @@ def _check(address: str) -> None:
 
 def _shown(address: str) -> str:
     return escape(address[:_SHOWN_CHARACTERS])
-
-
-def _user_name(uid: int) -> str:
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return f"uid{uid}"
 
 
 class Importer:
@@ -178,11 +170,7 @@ class Importer:
             raise NotExported(f"mode {mail.mode[:40]!r} is none of {known}") from None
 
     def _content(self, data: bytes) -> ReceivedContent:
-        data = normalise_line_ends(data)
-        if data and not data.endswith(b"\n"):
-            data += b"\r\n"
         content = ReceivedContent(self._intake.state_dir)
-        for start in range(0, len(data), _PIECE_BYTES):
-            content.add(data[start : start + _PIECE_BYTES])
+        content.add(with_last_end(normalise_line_ends(data)))
         content.read_head()
         return content

@@ -52,25 +52,29 @@ class Authenticator:
 async def auth(session: Session, argument: bytes) -> None:
     """Answer AUTH: the session is its user's from now on. Raises Refusal."""
     mechanism, _, initial = argument.partition(b" ")
-    _check_state(session)
-    exchange = {b"PLAIN": _plain, b"LOGIN": _login}.get(mechanism.upper())
-    if exchange is None:
-        raise Refusal(replies.AUTH_UNKNOWN)
-    name, password = await exchange(session, initial.strip(b" \t"))
-    await _verify(session, mechanism.upper().decode(), name, password)
-
-
-def _check_state(session: Session) -> None:
     if session.listener.authenticator is None:
         raise Refusal(replies.NOT_IMPLEMENTED)
+    expected = ""
     if not session.extended_smtp:
-        raise Refusal(replies.BAD_SEQUENCE.format(expected="send EHLO first"))
-    if session.login is not None:
-        raise Refusal(replies.BAD_SEQUENCE.format(expected="already authenticated"))
-    if session.connection.envelope.mail_from is not None:
-        raise Refusal(replies.BAD_SEQUENCE.format(expected="AUTH not permitted during mail"))
+        expected = "send EHLO first"
+    elif session.login is not None:
+        expected = "already authenticated"
+    elif session.connection.envelope.mail_from is not None:
+        expected = "AUTH not permitted during mail"
+    if expected:
+        raise Refusal(replies.BAD_SEQUENCE.format(expected=expected))
     if not session.is_login_offered:
         raise Refusal(replies.AUTH_NEEDS_TLS)
+    initial = initial.strip(b" \t")
+    match mechanism.upper():
+        case b"PLAIN":
+            name, password = await _plain(session, initial)
+        case b"LOGIN":
+            name = _decoded(initial) if initial else await _ask(session, replies.SEND_USER)
+            password = await _ask(session, replies.SEND_PASSWORD)
+        case _:
+            raise Refusal(replies.AUTH_UNKNOWN)
+    await _verify(session, mechanism.upper().decode(), name, password)
 
 
 async def _plain(session: Session, initial: bytes) -> tuple[bytes, bytes]:
@@ -81,11 +85,6 @@ async def _plain(session: Session, initial: bytes) -> tuple[bytes, bytes]:
     identity, name, password = parts
     # nobody may act for another: such a login is no login, and looks like a wrong password
     return (name, password) if identity in (b"", name) else (b"", password)
-
-
-async def _login(session: Session, initial: bytes) -> tuple[bytes, bytes]:
-    name = _decoded(initial) if initial else await _ask(session, replies.SEND_USER)
-    return name, await _ask(session, replies.SEND_PASSWORD)
 
 
 async def _ask(session: Session, prompt: str) -> bytes:
@@ -111,10 +110,9 @@ async def _verify(session: Session, mechanism: str, name: bytes, password: bytes
     authenticator = session.listener.authenticator
     assert authenticator is not None
     user, peer = name.decode("utf-8", "replace"), session.connection.peer
+    guesser = session.connection.client.guesser
     try:
-        login = await authenticator.log_in(
-            user, password, guesser=session.connection.client.guesser
-        )
+        login = await authenticator.log_in(user, password, guesser=guesser)
     except LoginBusy as error:
         session.listener.note(f"warning: {peer}: SASL {mechanism} authentication put off: {error}")
         _count_failure(session)

@@ -23,8 +23,7 @@ from relaygw.settings.model import Settings
 from relaygw.store.store import Store
 
 POLL_S = 1.0
-REOPEN_S = 10.0
-"""How often a directory that could not be used is tried again."""
+REOPEN_S = 10.0  # how often a directory that could not be used is tried again
 MAX_BACKOFF_S = 30.0
 _LEAST_PAUSE_S = 0.005  # a flood of datagrams must not keep the front busy
 
@@ -40,8 +39,10 @@ class Maildrop:
         intake: Intake,
         committer: GroupCommitter,
         log: MailLog,
-        large_message_turn: asyncio.Semaphore,
     ) -> None:
+        # what the first listener takes: local mail has no listener of its own
+        listeners = settings.listeners
+        limit_bytes = listeners[0].max_message_size if listeners else MAX_CONTENT_BYTES
         self._settings = settings.maildrop
         self._store = store
         self._log = log
@@ -55,8 +56,7 @@ class Maildrop:
             log=log,
             aside=self._aside,
             thread=self._thread,
-            limit_bytes=_limit_bytes(settings),
-            large_message_turn=large_message_turn,
+            limit_bytes=limit_bytes,
             retired=self._retired,
             troubled=self._back_off,
         )
@@ -101,7 +101,6 @@ class Maildrop:
             self._thread.shutdown(wait=False)
 
     async def _serve(self, path: Path) -> None:
-        """Take mail until the front retires or the directory is replaced."""
         directory = await asyncio.get_running_loop().run_in_executor(
             self._thread, DropDirectory, path, self._settings.group
         )
@@ -125,7 +124,9 @@ class Maildrop:
                 directory.drain()
                 listen_again()
                 if await pickup.look():
-                    self._recover()
+                    if self._trouble:
+                        self._log.note("pickup", "local mail is taken again")
+                    self._trouble, self._backoff_s = "", 0.0
                 await self._pause()
 
     @contextlib.contextmanager
@@ -152,7 +153,6 @@ class Maildrop:
             loop.remove_reader(descriptor)
 
     async def _pause(self) -> None:
-        """Return when there may be something to do."""
         if self._backoff_s:
             await self._sleep(self._backoff_s)
             return
@@ -170,18 +170,8 @@ class Maildrop:
         self._backoff_s = min(max(1.0, 2 * self._backoff_s), MAX_BACKOFF_S)
         self._warn_once(f"{error}; local mail stays in the maildrop and is tried again")
 
-    def _recover(self) -> None:
-        if self._trouble:
-            self._log.note("pickup", "local mail is taken again")
-        self._trouble, self._backoff_s = "", 0.0
-
     def _warn_once(self, text: str) -> None:
         """Write what is wrong, once until it is something else."""
         if text != self._trouble:
             self._trouble = text
             self._log.note("pickup", f"warning: {text}")
-
-
-def _limit_bytes(settings: Settings) -> int:
-    """Return what the first listener takes: local mail has no listener of its own."""
-    return settings.listeners[0].max_message_size if settings.listeners else MAX_CONTENT_BYTES

@@ -27,10 +27,8 @@ from relaygw.observe.maildrop import REASONS
 from relaygw.observe.maillog import MailLog
 
 MAX_LARGE_WAITING = 100
-LOOK_AGAIN_S = 600.0
-"""A file set aside is looked at again after this: somebody may have mended it."""
-MAX_FAILURES = 3
-"""Errors over one file after which it is named, and counts as set aside."""
+LOOK_AGAIN_S = 600.0  # a file set aside is looked at again after this: somebody may have mended it
+MAX_FAILURES = 3  # errors over one file after which it is named, and counts as set aside
 MAX_NAMED = 1000
 """Lines in the log: whoever fills the directory with rubbish must not fill the log, too."""
 MAX_ASIDE = 100_000
@@ -59,10 +57,12 @@ class SetAside:
         until_s = self._until_s.get(str(name))
         return until_s is not None and time.monotonic() < until_s
 
-    def put(self, path: Path, reason: str) -> None:
+    def put(self, path: Path, reason: str, pause_s: float | None = None) -> None:
         """Pass a file over for a while and say why."""
-        self._pass_over(path.name, LOOK_AGAIN_S)
-        self._set_reason(path.name, reason)
+        self._pass_over(path.name, LOOK_AGAIN_S if pause_s is None else pause_s)
+        if self.reasons.get(path.name) != reason:
+            self.reasons[path.name] = reason
+            self.changes += 1
         self.say(path, f"{reason}; left where it is")
 
     def fail(self, path: Path, error: str) -> None:
@@ -71,20 +71,13 @@ class SetAside:
         What happens over one file may be over in a moment (a lease, a disk that stumbles), so the
         pause is short at first, and never longer than that of any file set aside.
         """
-        name = path.name
-        count = self._failures[name] = self._failures.get(name, 0) + 1
-        self._pass_over(name, min(2.0 ** (count - 1), LOOK_AGAIN_S))
-        if count < MAX_FAILURES:
+        count = self._failures[path.name] = self._failures.get(path.name, 0) + 1
+        pause_s = min(2.0 ** (count - 1), LOOK_AGAIN_S)
+        if count >= MAX_FAILURES:
+            self.put(path, f"failed {MAX_FAILURES} times: {error}", pause_s)
+        else:
+            self._pass_over(path.name, pause_s)
             self.say(path, f"{error}; tried again")
-            return
-        reason = f"failed {MAX_FAILURES} times: {error}"
-        self._set_reason(name, reason)
-        self.say(path, f"{reason}; left where it is")
-
-    def _set_reason(self, name: str, reason: str) -> None:
-        if self.reasons.get(name) != reason:
-            self.reasons[name] = reason
-            self.changes += 1
 
     def _pass_over(self, name: str, pause_s: float) -> None:
         self._until_s.pop(name, None)  # the newest stand last
@@ -139,7 +132,6 @@ class Pickup:
         aside: SetAside,
         thread: Executor,
         limit_bytes: int,
-        large_message_turn: asyncio.Semaphore,
         retired: asyncio.Event,
         troubled: Callable[[Exception], None],
     ) -> None:
@@ -150,7 +142,6 @@ class Pickup:
         self._aside = aside
         self._thread = thread
         self._limit_bytes = limit_bytes
-        self._large_message_turn = large_message_turn
         self._retired = retired
         self._troubled = troubled
         self._reader = DropReader(
@@ -174,28 +165,22 @@ class Pickup:
             self._large_task = None
 
     def _blocking(self, work: Callable[[], T]) -> asyncio.Future[T]:
-        """Run what waits for the directory's disk."""
         return asyncio.get_running_loop().run_in_executor(self._thread, work)
 
     # --- batches ---------------------------------------------------------------------------
 
     async def look(self) -> bool:
         """Take what lies there; False when there is trouble, of which `troubled` was told."""
-        listing = await self._blocking(
-            lambda: self._directory.look(self._aside, self._aside.unfinished)
-        )
-        self._note(listing)
-        try:
-            return await self._take_listed(listing)
-        finally:
-            await self._write_reasons()
-
-    def _note(self, listing: Listing) -> None:
-        """Name what is no mail, and forget what was known of files that are gone."""
+        look = partial(self._directory.look, self._aside, self._aside.unfinished)
+        listing = await self._blocking(look)
         for name, reason in listing.odd:
             self._aside.say(self._directory.path / name, reason)
         if len(listing.drops) < MAX_LISTED:  # these are all
             self._aside.keep(listing.skipped.union(listing.drops))
+        try:
+            return await self._take_listed(listing)
+        finally:
+            await self._write_reasons()
 
     async def _write_reasons(self) -> None:
         """Keep the file of reasons up to date; without it mail is taken all the same."""
@@ -217,15 +202,13 @@ class Pickup:
             self._troubled(StoreFull("the volume of the queue is nearly full"))
             return False
         while names and not self._retired.is_set():
-            batch = await self._blocking(
-                lambda: self._reader.read_batch(names, stored=self._aside.stored)
-            )
+            read = partial(self._reader.read_batch, names, stored=self._aside.stored)
+            batch = await self._blocking(read)
             if not await self._take(batch):
                 return False
         return True
 
     async def _take(self, batch: DropBatch) -> bool:
-        """Store the mail of a batch and remove its files; False when there is trouble."""
         for name, reason in batch.unfit:
             self._aside.put(self._directory.path / name, reason)
         for name, broken in batch.broken:
@@ -289,10 +272,9 @@ class Pickup:
             self._large_task = asyncio.create_task(self._take_large())
 
     async def _take_large(self) -> None:
-        """Take large mail, one at a time, in the threads for large content."""
         while self._large and not self._retired.is_set():
             read = partial(self._reader.read_large, self._large[0])
-            async with self._large_message_turn:
+            async with self._committer.large_turn:
                 batch = await self._committer.work_aside(read)
                 is_well = await self._take(batch)
             if not is_well:

@@ -31,12 +31,10 @@ from relaygw.store.queue_entry import Waiting
 
 MAX_CLIENTS = 20
 MAX_CLIENTS_OF_A_USER = 4
-STALL_S = 300.0
-"""How long a client may take to make room for a page."""
+STALL_S = 300.0  # how long a client may take to make room for a page
 PAGE_MESSAGES = 500
 HEADINGS = b"----Queue ID----- --Size-- ---Arrival Time---- --Sender/Recipient------\n"
-NULL_SENDER = "MAILER-DAEMON"
-"""What Postfix prints for the null sender."""
+NULL_SENDER = "MAILER-DAEMON"  # what Postfix prints for the null sender
 _BACKLOG = 64
 _PAUSE_S = 0.005  # a flood of connections must not keep the front busy
 _NO_DESCRIPTORS_S = 1.0
@@ -49,9 +47,7 @@ _CREDENTIALS = struct.Struct("3i")  # pid, uid, gid
 
 @dataclass(slots=True)
 class _Progress:
-    """How far one report is."""
-
-    after: str = ""
+    after: str = ""  # this id
     messages: int = 0
     size_bytes: int = 0
     is_over: bool = False
@@ -127,7 +123,10 @@ class QueueListing:
                 self._say(f"mailq: {error.strerror or error}")
                 await asyncio.sleep(_NO_DESCRIPTORS_S)
                 continue
-            uid = _user_of(client)
+            credentials = client.getsockopt(
+                socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size
+            )
+            uid: int = _CREDENTIALS.unpack(credentials)[1]
             is_full = self.client_count >= MAX_CLIENTS
             if is_full or self._clients[uid] >= MAX_CLIENTS_OF_A_USER:
                 client.close()  # a report without an end: the command says so
@@ -155,7 +154,6 @@ class QueueListing:
     # --- in the thread -------------------------------------------------------------------
 
     def _next_page(self, progress: _Progress) -> bytes:
-        """Return the next piece of a report."""
         begun_s = time.thread_time()
         entries = self._queue.waiting(limit=PAGE_MESSAGES, after=progress.after)
         rows = [compose_rows(entry) for entry in entries]
@@ -166,31 +164,24 @@ class QueueListing:
             progress.messages += len(entries)
             progress.size_bytes += sum(entry.size_bytes for entry in entries)
         progress.is_over = len(entries) < PAGE_MESSAGES
-        if progress.is_over:
-            rows.append(_end(progress))
-        else:
+        if not progress.is_over:
             time.sleep(time.thread_time() - begun_s)
+        elif not progress.messages:
+            rows.append(drop.QUEUE_EMPTY)
+        else:
+            rows.append(compose_closing(messages=progress.messages, size_bytes=progress.size_bytes))
         return b"".join(rows)
-
-
-def _end(progress: _Progress) -> bytes:
-    if not progress.messages:
-        return drop.QUEUE_EMPTY
-    return compose_closing(messages=progress.messages, size_bytes=progress.size_bytes)
-
-
-def _user_of(client: socket.socket) -> int:
-    credentials = client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-    uid: int = _CREDENTIALS.unpack(credentials)[1]
-    return uid
 
 
 def compose_rows(one: Waiting) -> bytes:
     """Return the lines of a message, an empty one last; times are local."""
     arrival = time.asctime(time.localtime(one.accepted_at_ms / 1000))[:19]
     sender = _printable(one.sender) or NULL_SENDER
+    mark = "!" if one.states == _HELD else ""
+    if DeliveryState.ACTIVE in one.states:
+        mark = "*"
     # a mark needs a place of its own, so that no size runs into it
-    name = f"{one.queue_id}{_mark(one.states)}"
+    name = f"{one.queue_id}{mark}"
     lines = [f"{name:<18} {one.size_bytes:>7} {arrival} {sender}", *_recipient_lines(one)]
     return ("\n".join(lines) + "\n\n").encode("utf-8", "replace")
 
@@ -199,12 +190,6 @@ def compose_closing(*, messages: int, size_bytes: int) -> bytes:
     """Return the last line."""
     text = f"{size_bytes // 1024} Kbytes in {counted(messages, 'Request')}.\n"
     return drop.QUEUE_CLOSING + text.encode("ascii")
-
-
-def _mark(states: frozenset[str]) -> str:
-    if DeliveryState.ACTIVE in states:
-        return "*"
-    return "!" if states == _HELD else ""
 
 
 def _recipient_lines(one: Waiting) -> Iterator[str]:

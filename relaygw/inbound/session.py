@@ -163,7 +163,6 @@ class Session(smtp.Session):
             raise Refusal(replies.UNKNOWN_COMMAND if verb.isalnum() else replies.BAD_SYNTAX)
 
     def _refuse(self, line: bytes, reply: str) -> None:
-        """Answer with `reply`, count an error and write a line of the log."""
         self._errors += 1
         if self._errors >= MAX_ERRORS and not self.connection.is_done:
             reply = replies.TOO_MANY_ERRORS
@@ -185,7 +184,6 @@ class Session(smtp.Session):
 
 
 async def _greet(verb: str, session: Session, argument: bytes) -> None:
-    """Take the client's name; EHLO is told what is possible now."""
     if not _HELO.fullmatch(argument):
         raise Refusal(replies.BAD_ARGUMENT.format(usage=f"{verb} hostname"))
     session.host_name = argument.decode("ascii")
@@ -304,7 +302,6 @@ async def _data(session: Session, argument: bytes) -> None:
             await listener.committer.work_aside(reader.work_up)
         else:
             reader.work_up()
-        connection.has_read(reader.content.raw_bytes)
         await _accept(session, envelope, reader.content)
     except TooMuchData:
         connection.is_done = True
@@ -328,7 +325,7 @@ async def _accept(session: Session, envelope: Envelope, content: ReceivedContent
         return
     try:
         if content.is_spooled:
-            async with listener.large_message_turn:
+            async with listener.committer.large_turn:
                 await listener.committer.work_aside(content.read_head)
                 queue_id = await _store(session, envelope, content)
         else:

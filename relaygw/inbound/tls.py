@@ -34,28 +34,21 @@ class TlsLayer:
     def feed(self, data: bytes) -> bytes:
         """Take what came from the wire; return what the client said. Raises ssl.SSLError."""
         self._incoming.write(data)
+        said = b""
         try:
             if not self.is_established:
                 self._tls.do_handshake()
                 self.is_established = True
-            return self._read()
+            while part := self._tls.read(_READ_BYTES):
+                said += part
+            self.is_ended = True
         except ssl.SSLWantReadError:
-            return b""
+            pass
+        except ssl.SSLZeroReturnError:
+            self.is_ended = True
         finally:
             self._flush()  # an alert, too
-
-    def _read(self) -> bytes:
-        parts: list[bytes] = []
-        while not self.is_ended:
-            try:
-                part = self._tls.read(_READ_BYTES)
-            except ssl.SSLWantReadError:
-                break
-            except ssl.SSLZeroReturnError:
-                part = b""
-            self.is_ended = not part
-            parts.append(part)
-        return b"".join(parts)
+        return said
 
     def write(self, data: bytes) -> None:
         """Send to the client; before the handshake is done there is nobody to send to."""

@@ -16,9 +16,17 @@ import sys
 from relaygw.mail.address_list import read_addresses
 from relaygw.sendmail import arguments as mode
 from relaygw.sendmail import spool
-from relaygw.sendmail.arguments import Arguments, parse_arguments
+from relaygw.sendmail.arguments import (
+    EX_NOINPUT,
+    EX_TEMPFAIL,
+    EX_USAGE,
+    Arguments,
+    Failure,
+    parse_arguments,
+    shown,
+    warn,
+)
 from relaygw.sendmail.content import Message, compose_from, read_input
-from relaygw.sendmail.exits import EX_NOINPUT, EX_TEMPFAIL, EX_USAGE, Failure, shown, warn
 
 _NO_RECIPIENTS = "Recipient addresses must be specified on the command line or via the -t option"
 _INTERRUPTED = 130  # as shells say it of SIGINT
@@ -47,7 +55,8 @@ def main(gateway_program: str, maildrop: str = "") -> None:
 
 def _run(gateway_program: str) -> int:
     _open_missing_descriptors()
-    program, *words = (_as_given(word) for word in sys.argv)
+    coding = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()
+    program, *words = (word.encode(*coding) for word in sys.argv)  # as they were given
     arguments = parse_arguments(program.rpartition(b"/")[2], words)
     if arguments.mode == mode.SUBMIT:
         _submit(arguments)
@@ -57,13 +66,14 @@ def _run(gateway_program: str) -> int:
         serve()
     elif arguments.mode == mode.VERIFY:
         return _verify(gateway_program, arguments)
-    elif arguments.mode != mode.NOTHING and not _is_listed(arguments):
+    elif arguments.mode != mode.NOTHING:
+        if arguments.mode == mode.LIST and not arguments.addresses:
+            from relaygw.sendmail.queue import copy_report
+
+            if copy_report():
+                return 0
         _run_gateway(gateway_program, arguments)
     return 0
-
-
-def _as_given(word: str) -> bytes:
-    return word.encode(sys.getfilesystemencoding(), sys.getfilesystemencodeerrors())
 
 
 def _text(word: bytes) -> str:
@@ -84,13 +94,12 @@ def _open_missing_descriptors() -> None:
 
 
 def _submit(arguments: Arguments) -> None:
-    recipients = [
-        address for word in arguments.addresses for address in _read_all(word, "recipient")
-    ]
+    recipients = [one for word in arguments.addresses for one in _read_all(word, "recipient")]
     if not recipients and not arguments.has_header_recipients:
         raise Failure(EX_USAGE, _NO_RECIPIENTS)
-    sender = _sender(arguments.sender)
-    _check_name(arguments.full_name)
+    sender, full_name = _sender(arguments.sender), arguments.full_name
+    if full_name is not None and not full_name.decode("utf-8", "replace").isprintable():
+        raise Failure(EX_USAGE, f"control characters in the full name {shown(full_name)}")
     message = Message(read_input(stops_at_dot=arguments.stops_at_dot))
     if arguments.has_header_recipients:
         recipients += message.recipients()
@@ -98,7 +107,7 @@ def _submit(arguments: Arguments) -> None:
         raise Failure(EX_USAGE, "No recipient addresses found in message header")
     added, name = b"", None
     if not message.has_field(b"from"):
-        name = arguments.full_name
+        name = full_name
         added = compose_from(sender, name, message.line_end)
     lines = [
         (b"from", sender),
@@ -141,20 +150,6 @@ def _login_name() -> bytes:
         return b"%d" % uid
 
 
-def _check_name(name: bytes | None) -> None:
-    if name is not None and not name.decode("utf-8", "replace").isprintable():
-        raise Failure(EX_USAGE, f"control characters in the full name {shown(name)}")
-
-
-def _is_listed(arguments: Arguments) -> bool:
-    """Write the queue to stdout if that is asked for; False: the gateway's own program has to."""
-    if arguments.mode != mode.LIST or arguments.addresses:
-        return False
-    from relaygw.sendmail.queue import copy_report
-
-    return copy_report()
-
-
 def _verify(program: str, arguments: Arguments) -> int:
     """Print what would become of mail to each address; return the first exit code that is not 0."""
     recipients = [one for word in arguments.addresses for one in _read_all(word, "recipient")]
@@ -177,7 +172,6 @@ def _cannot_run(program: str, error: OSError) -> Failure:
 
 
 def _run_gateway(program: str, arguments: Arguments) -> None:
-    """Become the gateway's own command line; returns only by an error."""
     if arguments.addresses:
         raise Failure(EX_USAGE, "this mode takes no addresses")
     elif arguments.mode == mode.LIST:

@@ -1,4 +1,5 @@
-"""The command line, with the habits of Postfix's sendmail (getopt, stopping at an address).
+"""The command line: words in, with the habits of Postfix's sendmail (getopt, stopping at an
+address); exit codes of sysexits.h out, and one line on stderr for each trouble.
 
 -C, -X, -O, -D and all that is unknown have no effect whatsoever: applications pass text of
 strangers here (CVE-2016-10033).
@@ -6,7 +7,13 @@ strangers here (CVE-2016-10033).
 
 from __future__ import annotations
 
-from relaygw.sendmail.exits import EX_USAGE, Failure
+import posix
+
+EX_USAGE = 64
+EX_NOINPUT = 66
+EX_UNAVAILABLE = 69
+EX_IOERR = 74
+EX_TEMPFAIL = 75
 
 SUBMIT = "submit"
 SMTP = "smtp"
@@ -22,6 +29,32 @@ _TAKES_REST_OF_WORD = b"Ddq"
 _NOTIFY_WORDS = {b"never", b"success", b"failure", b"delay"}
 _INTERVALS = b"0123456789"
 _SERVE = "is the work of `relaygw serve`"
+
+
+class Failure(Exception):
+    """The command cannot do it; the text names what, why and what to do."""
+
+    def __init__(self, exit_code: int, text: str) -> None:
+        super().__init__(text)
+        self.exit_code = exit_code
+
+
+def warn(text: str) -> None:
+    """Write one line to stderr, if there is one."""
+    try:  # noqa: SIM105 - contextlib would have to be loaded
+        posix.write(2, f"sendmail: {printable(text)}\n".encode())
+    except OSError:
+        pass  # nobody listens; the exit code says enough
+
+
+def printable(text: str) -> str:
+    """Return `text` with everything escaped that could forge a line of a log."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def shown(value: bytes) -> str:
+    """Return a value of the caller for a text, shortened."""
+    return repr(value[:200].decode("utf-8", "backslashreplace"))
 
 
 class Arguments:
@@ -106,7 +139,6 @@ def parse_arguments(program: bytes, words: list[bytes]) -> Arguments:
 
 
 def _take_word(arguments: Arguments, word: bytes, words: list[bytes], at: int) -> int:
-    """Take the options in `word`; return where in `words` the next one is."""
     for place in range(1, len(word)):
         letter, value = word[place : place + 1], word[place + 1 :]
         if letter in _TAKES_NEXT_WORD and not value:

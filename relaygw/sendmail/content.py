@@ -11,7 +11,7 @@ import posix
 
 from relaygw.mail.address_list import read_addresses
 from relaygw.mail.drop import MAX_CONTENT_BYTES
-from relaygw.sendmail.exits import EX_NOINPUT, EX_UNAVAILABLE, Failure, warn
+from relaygw.sendmail.arguments import EX_NOINPUT, EX_UNAVAILABLE, Failure, warn
 
 _READ_BYTES = 256 * 1024
 _DROPPED = (b"bcc", b"resent-bcc")
@@ -47,7 +47,10 @@ def read_input(*, stops_at_dot: bool) -> bytes:
             break
     del received[:1]
     content = bytes(received)
-    return _unstuffed(content) if stops_at_dot else content
+    if stops_at_dot:
+        content = content[content.startswith(b"..") :]
+        content = content.replace(b"\n..", b"\n.") if b"\n.." in content else content
+    return content
 
 
 def _find_dot(received: bytearray, start: int, *, is_all: bool) -> int:
@@ -57,12 +60,6 @@ def _find_dot(received: bytearray, start: int, *, is_all: bool) -> int:
     if is_all and received.endswith((b"\n.", b"\n.\r")):
         places.append(received.rfind(b"\n."))
     return min((place + 1 for place in places if place >= 0), default=-1)
-
-
-def _unstuffed(content: bytes) -> bytes:
-    if content.startswith(b".."):
-        content = content[1:]
-    return content.replace(b"\n..", b"\n.") if b"\n.." in content else content
 
 
 class Message:
@@ -163,22 +160,13 @@ def compose_from(sender: bytes, full_name: bytes | None, line_end: bytes) -> byt
     if full_name.isascii():
         quoted = full_name.replace(b"\\", b"\\\\").replace(b'"', b'\\"')
         return b'From: "%s" <%s>' % (quoted, address)
-    words = _encoded_words(full_name.decode("utf-8", "replace"))
-    return b"From: %s <%s>" % ((line_end + b" ").join(words), address)
-
-
-def _encoded_words(text: str) -> list[bytes]:
-    """Return `text` as encoded words that never split a character."""
     words = [b""]
-    for character in text:
-        encoded = b"".join(_encode_byte(byte) for byte in character.encode())
+    for character in full_name.decode("utf-8", "replace"):  # no word splits one
+        encoded = b"".join(
+            b"_" if byte == 0x20 else b"%c" % byte if byte in _PLAIN else b"=%02X" % byte
+            for byte in character.encode()
+        )
         if len(_START) + len(words[-1]) + len(encoded) + len(_END) > _MAX_WORD_BYTES:
             words.append(b"")
         words[-1] += encoded
-    return [_START + word + _END for word in words]
-
-
-def _encode_byte(byte: int) -> bytes:
-    if byte == 0x20:
-        return b"_"
-    return b"%c" % byte if byte in _PLAIN else b"=%02X" % byte
+    return b"From: %s <%s>" % ((line_end + b" ").join(_START + w + _END for w in words), address)

@@ -12,7 +12,7 @@ import sys
 
 from relaygw.mail import drop
 from relaygw.sendmail import spool
-from relaygw.sendmail.exits import EX_IOERR, EX_TEMPFAIL, EX_UNAVAILABLE, Failure
+from relaygw.sendmail.arguments import EX_IOERR, EX_TEMPFAIL, EX_UNAVAILABLE, Failure
 
 SILENCE_S = 60.0
 _READ_BYTES = 65536
@@ -27,7 +27,10 @@ def copy_report() -> bool:
     when he may not, or when the report is not whole.
     """
     directory = spool.maildrop()
-    gateway_uid = _owner(directory)
+    try:
+        gateway_uid = posix.stat(directory).st_uid
+    except OSError:
+        gateway_uid = 0
     front, reason = None, "another user's program listens there"
     try:
         front = _connect(f"{directory}/{drop.QUEUE_SOCKET}", gateway_uid)
@@ -43,14 +46,6 @@ def copy_report() -> bool:
         f"the gateway does not answer in {directory}: {reason}; "
         "start it, or ask root for `relaygw queue list`",
     )
-
-
-def _owner(directory: str) -> int:
-    """Return whom the maildrop belongs to: the gateway's user, root if that is not known."""
-    try:
-        return posix.stat(directory).st_uid
-    except OSError:
-        return 0
 
 
 def _connect(path: str, gateway_uid: int) -> _socket.socket | None:
@@ -73,10 +68,13 @@ def _copy(front: _socket.socket) -> None:
     end = b""
     try:
         while piece := front.recv(_READ_BYTES):
-            _write(piece)
+            try:
+                spool.write_all(1, piece)
+            except OSError as error:
+                if isinstance(error, BrokenPipeError):
+                    return  # the reader has seen enough
+                raise Failure(EX_IOERR, f"cannot write the list: {error.strerror}") from error
             end = (end + piece)[-drop.LONGEST_CLOSING_BYTES :]
-    except BrokenPipeError:
-        return  # the reader has seen enough
     except OSError:
         pass  # the end of the report tells
     finally:
@@ -85,12 +83,3 @@ def _copy(front: _socket.socket) -> None:
         raise Failure(
             EX_TEMPFAIL, "the list ends early: the gateway is busy or was stopped; ask again"
         )
-
-
-def _write(piece: bytes) -> None:
-    try:
-        spool.write_all(1, piece)
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise Failure(EX_IOERR, f"cannot write the list: {error.strerror}") from error

@@ -12,15 +12,14 @@ import posix
 from relaygw.inbound import replies
 from relaygw.inbound.replies import Refusal
 from relaygw.mail.drop import MAX_CONTENT_BYTES
+from relaygw.sendmail.arguments import Failure, warn
 from relaygw.sendmail.content import Message, compose_from
-from relaygw.sendmail.exits import Failure, warn
 from relaygw.sendmail.spool import SpoolFailure, leave, release_signals, write_all
 
 MAX_COMMAND_BYTES = 2048
 MAX_ERRORS = 20
 MAX_RECIPIENTS = 1000
-SHOWN_ID_DIGITS = 20
-"""How much of a drop id is shown as the id under which a message was queued."""
+SHOWN_ID_DIGITS = 20  # how much of a drop id is shown as the id under which a message was queued
 
 _READ_BYTES = 256 * 1024
 _END_OF_DATA = b"\r\n.\r\n"
@@ -55,14 +54,10 @@ class _Session:
             try:
                 self._serve(line)
             except Refusal as refusal:
-                self._refuse(str(refusal))
-
-    def _refuse(self, reply: str) -> None:
-        self._errors += 1
-        if self._errors >= MAX_ERRORS and not self._is_done:
-            reply = replies.TOO_MANY_ERRORS
-            self._is_done = True
-        self._reply(reply)
+                self._errors += 1
+                is_last = self._errors >= MAX_ERRORS and not self._is_done
+                self._is_done |= is_last
+                self._reply(replies.TOO_MANY_ERRORS if is_last else str(refusal))
 
     def _reply(self, text: str) -> None:
         write_all(1, f"{text}\r\n".encode())
@@ -74,7 +69,6 @@ class _Session:
         self._received += piece
 
     def _read_command(self) -> bytes:
-        """Return one command without its CRLF."""
         while (end := self._received.find(b"\n")) < 0:
             if len(self._received) > MAX_COMMAND_BYTES:
                 self._reply(replies.LINE_TOO_LONG)
@@ -141,17 +135,16 @@ class _Session:
             raise Refusal(replies.BAD_SEQUENCE.format(expected="send EHLO first"))
         if self._sender is not None:
             raise Refusal(replies.BAD_SEQUENCE.format(expected="nested MAIL command"))
-        sender, smtputf8 = _plain_path(b"from:", argument), False
-        if sender is None:
-            from relaygw.inbound.arguments import parse_mail
+        path, smtputf8 = _plain_path(b"from:", argument), False
+        if path is None or path[1]:
+            from relaygw.inbound import arguments
 
-            address, smtputf8 = parse_mail(argument, limit_bytes=MAX_CONTENT_BYTES)
-            sender = address.encode(), b""
-        if sender[1]:
-            from relaygw.inbound.arguments import parse_parameters
-
-            smtputf8 = parse_parameters(sender[1], limit_bytes=MAX_CONTENT_BYTES)
-        self._sender, self._smtputf8 = sender[0], smtputf8
+            if path is None:
+                address, smtputf8 = arguments.parse_mail(argument, limit_bytes=MAX_CONTENT_BYTES)
+                path = address.encode(), b""
+            else:
+                smtputf8 = arguments.parse_parameters(path[1], limit_bytes=MAX_CONTENT_BYTES)
+        self._sender, self._smtputf8 = path[0], smtputf8
         self._reply(replies.OK_SENDER)
 
     def _rcpt(self, argument: bytes) -> None:

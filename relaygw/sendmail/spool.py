@@ -10,7 +10,7 @@ import errno
 import posix
 
 from relaygw.mail import drop
-from relaygw.sendmail.exits import EX_TEMPFAIL, EX_UNAVAILABLE, Failure
+from relaygw.sendmail.arguments import EX_TEMPFAIL, EX_UNAVAILABLE, Failure
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -49,7 +49,11 @@ def leave(lines: list[tuple[bytes, bytes | None]], content: list[bytes | memoryv
     Signals that end a program wait from here on, so that none comes between the file and the
     word to the caller that it is there. `release_signals` ends that; a failure does so, too.
     """
-    head = drop.encode_head([(b"cwd", _working_directory()), *lines])
+    try:
+        cwd: bytes | None = posix.getcwdb().decode("utf-8", "replace").encode()
+    except OSError:
+        cwd = None  # it is gone, or we may not know
+    head = drop.encode_head([(b"cwd", cwd), *lines])
     if len(head) > drop.MAX_HEAD_BYTES:
         raise Failure(EX_UNAVAILABLE, "too many recipients for one message: send it in parts")
     directory = maildrop()
@@ -67,13 +71,6 @@ def leave(lines: list[tuple[bytes, bytes | None]], content: list[bytes | memoryv
 def release_signals() -> None:
     """Let the signals come that waited for `leave`."""
     _signal.pthread_sigmask(_signal.SIG_UNBLOCK, _ENDING)
-
-
-def _working_directory() -> bytes | None:
-    try:
-        return posix.getcwdb().decode("utf-8", "replace").encode()
-    except OSError:
-        return None  # it is gone, or we may not know
 
 
 def _write(directory: str, parts: list[bytes | memoryview]) -> str:

@@ -29,11 +29,8 @@ FOR_UNKNOWN_NAME = "check the spelling of host, and this machine's DNS"
 
 def advise(error: UpstreamError, provider: Provider, *, ehlo_name: str) -> str:
     """Return what to do about `error`, "" where its own text says so."""
-    if error.said is not None:
-        return _of_reply(provider, error.stage, error.said) or _of_stage(error, ehlo_name)
-    if error.stage is Stage.TLS:
-        return _of_handshake(error.detail, provider)
-    return _of_stage(error, ehlo_name)
+    said = _of_reply(provider, error.stage, error.said) if error.said is not None else ""
+    return said or _of_stage(error, provider, ehlo_name)
 
 
 def certificate_remedy(detail: str) -> str | None:
@@ -53,20 +50,16 @@ def advise_port(provider: Provider, open_ports: Sequence[int]) -> str:
         )
     is_protected = provider.tls in (TlsPolicy.REQUIRED, TlsPolicy.IMPLICIT)
     port = open_ports[0]
-    change = f"port: {port}"
     tls = TlsPolicy.IMPLICIT if port in IMPLICIT_TLS_PORTS else TlsPolicy.REQUIRED
-    if is_protected and tls is not provider.tls:
-        change += f" and tls: {tls}"
+    and_tls = f" and tls: {tls}" if is_protected and tls is not provider.tls else ""
     works = " ".join(map(str, open_ports))
-    return f"ports that work here: {works}; write {change}"
+    return f"ports that work here: {works}; write port: {port}{and_tls}"
 
 
 def advise_sender(provider: Provider, reply: SmtpReply) -> str:
     """Return what to do about a refused MAIL FROM."""
-    return (
-        _of_reply(provider, Stage.MAIL, reply)
-        or "have the address or its domain verified at the provider"
-    )
+    said = _of_reply(provider, Stage.MAIL, reply)
+    return said or "have the address or its domain verified at the provider"
 
 
 def _of_reply(provider: Provider, stage: Stage, reply: SmtpReply) -> str:
@@ -74,24 +67,21 @@ def _of_reply(provider: Provider, stage: Stage, reply: SmtpReply) -> str:
     return " ".join(text for text in (meaning.explanation, meaning.remedy) if text)
 
 
-def _of_stage(error: UpstreamError, ehlo_name: str) -> str:
+def _of_stage(error: UpstreamError, provider: Provider, ehlo_name: str) -> str:
     match error.stage:
         case Stage.EHLO:
             return f"the provider was greeted as {ehlo_name}: see hostname"
         case Stage.STARTTLS:
             return "check host and port; a firewall may take STARTTLS out (Cisco: no fixup smtp)"
+        case Stage.TLS if (remedy := certificate_remedy(error.detail)) is not None:
+            return remedy
+        case Stage.TLS if provider.tls is TlsPolicy.IMPLICIT:
+            return f"port {provider.port} may not speak TLS at once: try tls: required"
+        case Stage.TLS:
+            return "the server may know nothing newer than TLS 1.1, which is not used"
         case Stage.AUTH if "to be used here" in error.detail:
             return "write as auth what the provider offers"
         case Stage.AUTH if error.reply is not None:
             return "check username and password"
         case _:
             return ""
-
-
-def _of_handshake(detail: str, provider: Provider) -> str:
-    remedy = certificate_remedy(detail)
-    if remedy is not None:
-        return remedy
-    if provider.tls is TlsPolicy.IMPLICIT:
-        return f"port {provider.port} may not speak TLS at once: try tls: required"
-    return "the server may know nothing newer than TLS 1.1, which is not used"

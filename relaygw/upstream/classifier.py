@@ -26,8 +26,7 @@ from relaygw.settings.provider import Provider
 from relaygw.settings.reply_row import STAGES, ReplyRow
 from relaygw.settings.yaml_text import read_own
 
-GENERIC = "generic"
-"""The section for all providers, asked after the provider's own."""
+GENERIC = "generic"  # the section for all providers, asked after the provider's own
 _FILE = Path(__file__).with_name("replies.yaml")
 # what a client typed must not look like a reason; linear, whatever a provider sends
 _ADDRESS = re.compile(r"<[^<>]*>|(?<!\S)\S*@\S*")
@@ -229,9 +228,7 @@ class Classifier:
     """Says what the replies of one provider mean."""
 
     def __init__(self, provider: Provider) -> None:
-        own = [
-            PlacedRow(f"own row {number}", row) for number, row in enumerate(provider.replies, 1)
-        ]
+        own = [PlacedRow(f"own row {n}", row) for n, row in enumerate(provider.replies, 1)]
         self._rules = rules_by_stage((*own, *preset_rows(provider.preset), *preset_rows(GENERIC)))
 
     def meaning(
@@ -267,7 +264,6 @@ class Classifier:
 
 
 def _local(reply: SmtpReply | None) -> Meaning:
-    """Return what it means that the provider was not asked (SIZE, 8BITMIME, SMTPUTF8)."""
     if reply is None or not reply.is_permanent:
         return _NOT_SENT
     return {"5.6.7": _LOCAL_ADDRESS, "5.6.3": _LOCAL_CONTENT}.get(str(reply.status), _LOCAL)

@@ -3,9 +3,9 @@
 With TLS `required` or `implicit` the certificate's chain, host name and dates are verified, and
 neither AUTH nor MAIL is sent before that worked. The addresses of a host are raced (RFC 8305): they
 take turns by family, and the next is tried when the one before fails, or after a quarter of a
-second. One AUTH mechanism is chosen and tried once,
-for every failed login counts at the provider; only what had been kept from before, an access
-token or a command's answer, is tried a second time after it was fetched anew.
+second. One AUTH mechanism is chosen and tried once, for every failed login counts at the provider;
+only what had been kept from before, an access token or a command's answer, is tried a second time
+after it was fetched anew.
 
 aiosmtplib does the steps one by one; afterwards its transport goes to WireProtocol, because
 its own reader takes no pipelined replies and forgets a reply when the connection closes. Every
@@ -40,8 +40,12 @@ _NEXT_ADDRESS_AFTER_S = 0.25
 _Address = tuple[socket.AddressFamily, Any]  # family and what socket.connect takes
 _Attempt = asyncio.Task[tuple[socket.socket, str]]
 _VERIFIED = frozenset({TlsPolicy.REQUIRED, TlsPolicy.IMPLICIT})
-_ENCRYPTED_ORDER = ("plain", "login", "cram-md5")
-_CLEAR_ORDER = ("cram-md5", "plain", "login")  # without TLS the password is better not sent
+_ENCRYPTED_ORDER: tuple[str, ...] = ("plain", "login", "cram-md5")
+_CLEAR_ORDER: tuple[str, ...] = (
+    "cram-md5",
+    "plain",
+    "login",
+)  # without TLS the password is better not sent
 _AUTH = {
     "plain": aiosmtplib.SMTP.auth_plain,
     "login": aiosmtplib.SMTP.auth_login,
@@ -104,43 +108,35 @@ async def open_connection(
     login = await credentials.read()
     if tls_context is None:
         tls_context = await load_tls_context(provider)
-    try:
-        return await _open_once(provider, ehlo_name, tls_context, credentials, login)
-    except UpstreamError as error:
-        if login is None or not login.is_kept or not _is_login_refused(error):
-            raise
-        anew = await credentials.read()
-        if anew is None or anew.secret == login.secret:
-            raise
-    return await _open_once(provider, ehlo_name, tls_context, credentials, anew)
-
-
-def _is_login_refused(error: UpstreamError) -> bool:
-    return error.stage is Stage.AUTH and error.reply is not None and error.reply.is_permanent
+    refused: Login | None = None
+    while True:
+        try:
+            return await _open_once(provider, ehlo_name, tls_context, login)
+        except UpstreamError as error:
+            if login is None:
+                raise
+            error.mask(Mask(login))
+            if error.stage is not Stage.AUTH or error.reply is None or not error.reply.is_permanent:
+                raise
+            credentials.forget(login)
+            if refused is not None or not login.is_kept:
+                raise
+            refused, login = login, await credentials.read()
+            if login is None or login.secret == refused.secret:
+                raise
 
 
 async def _open_once(
-    provider: Provider,
-    ehlo_name: str,
-    tls_context: ssl.SSLContext | None,
-    credentials: Credentials,
-    login: Login | None,
+    provider: Provider, ehlo_name: str, tls_context: ssl.SSLContext | None, login: Login | None
 ) -> OpenConnection:
     try:
-        try:
-            return await _Opener(provider, ehlo_name, tls_context).open(login)
-        except UpstreamError as error:
-            is_tls_at_fault = error.stage in (Stage.STARTTLS, Stage.TLS)
-            if not is_tls_at_fault or provider.tls is not TlsPolicy.OPPORTUNISTIC:
-                raise
-        # opportunistic: a provider whose TLS is broken is worth as much as one without
-        return await _Opener(provider, ehlo_name, None).open(login)
+        return await _Opener(provider, ehlo_name, tls_context).open(login)
     except UpstreamError as error:
-        if login is not None:
-            error.mask(Mask(login))
-            if _is_login_refused(error):
-                credentials.forget(login)
-        raise
+        is_tls_at_fault = error.stage in (Stage.STARTTLS, Stage.TLS)
+        if not is_tls_at_fault or provider.tls is not TlsPolicy.OPPORTUNISTIC:
+            raise
+    # opportunistic: a provider whose TLS is broken is worth as much as one without
+    return await _Opener(provider, ehlo_name, None).open(login)
 
 
 # --- the steps
@@ -163,8 +159,6 @@ class _Client(aiosmtplib.SMTP):
 
 
 class _Opener:
-    """Opens one connection, once."""
-
     def __init__(
         self, provider: Provider, ehlo_name: str, tls_context: ssl.SSLContext | None
     ) -> None:
@@ -183,7 +177,12 @@ class _Opener:
             await self._start_tls(smtp)
             if login is not None:
                 await self._authenticate(smtp, login)
-            protocol = self._take_over(smtp)
+            transport = cast("asyncio.Transport | None", smtp.transport)
+            if transport is None or not smtp.is_connected:
+                lost = f"lost connection with {self._relay} before MAIL FROM"
+                raise self._error(Stage.EHLO, lost)
+            protocol = WireProtocol(transport)
+            transport.set_protocol(protocol)
         except BaseException:
             smtp.close()
             raise
@@ -258,12 +257,13 @@ class _Opener:
 
     async def _authenticate(self, smtp: aiosmtplib.SMTP, login: Login) -> None:
         is_encrypted = smtp.get_transport_info("sslcontext") is not None
-        is_private = is_encrypted or self._is_loopback
-        if not may_authenticate(self._provider, is_private=is_private):
+        if not may_authenticate(self._provider, is_private=is_encrypted or self._is_loopback):
             detail = "no TLS, and without it the password is not sent (auth_without_tls)"
             raise self._error(Stage.AUTH, detail)
         offered = smtp.server_auth_methods
-        wanted = self._wanted_mechanisms(is_encrypted=is_encrypted)
+        wanted = _ENCRYPTED_ORDER if is_encrypted else _CLEAR_ORDER
+        if self._provider.uses_xoauth2 or self._provider.auth != "auto":
+            wanted = ("xoauth2" if self._provider.uses_xoauth2 else self._provider.auth,)
         mechanism = next((name for name in wanted if name in offered), None)
         if mechanism is None:
             names = clean_text(" ".join(offered).upper().encode()) or "no AUTH"
@@ -271,21 +271,6 @@ class _Opener:
             raise self._error(Stage.AUTH, f"the provider offers {names}; to be used here: {known}")
         with self._step(smtp, Stage.AUTH):
             await _AUTH[mechanism](smtp, login.username, login.secret)
-
-    def _wanted_mechanisms(self, *, is_encrypted: bool) -> tuple[str, ...]:
-        if self._provider.uses_xoauth2:
-            return ("xoauth2",)
-        if self._provider.auth != "auto":
-            return (self._provider.auth,)
-        return _ENCRYPTED_ORDER if is_encrypted else _CLEAR_ORDER
-
-    def _take_over(self, smtp: aiosmtplib.SMTP) -> WireProtocol:
-        transport = cast("asyncio.Transport | None", smtp.transport)
-        if transport is None or not smtp.is_connected:
-            raise self._error(Stage.EHLO, f"lost connection with {self._relay} before MAIL FROM")
-        protocol = WireProtocol(transport)
-        transport.set_protocol(protocol)
-        return protocol
 
     @contextmanager
     def _step(
@@ -358,27 +343,21 @@ async def connect_first(host: str, addresses: list[_Address]) -> tuple[socket.so
                 attempt = asyncio.create_task(_connect(host, addresses[len(attempts)]))
                 attempts.append(attempt)
                 pending.add(attempt)
-            is_last = len(attempts) == len(addresses)
+            limit_s = None if len(attempts) == len(addresses) else _NEXT_ADDRESS_AFTER_S
             done, pending = await asyncio.wait(
-                pending,
-                timeout=None if is_last else _NEXT_ADDRESS_AFTER_S,
-                return_when=asyncio.FIRST_COMPLETED,
+                pending, timeout=limit_s, return_when=asyncio.FIRST_COMPLETED
             )
             winner = next((one.result() for one in done if one.exception() is None), None)
     finally:
-        _close_losers(attempts, winner)
+        # no waiting here: a caller cancelled while it waits would lose the winner's socket
+        for attempt in attempts:
+            if not attempt.done():
+                attempt.cancel()  # it closes its own socket
+            elif attempt.exception() is None and attempt.result() is not winner:
+                attempt.result()[0].close()
     if winner is None:
         raise attempts[0].exception() or OSError(f"Host {host} has no address")
     return winner
-
-
-def _close_losers(attempts: list[_Attempt], winner: tuple[socket.socket, str] | None) -> None:
-    # no waiting here: a caller cancelled while it waits would lose the winner's socket
-    for attempt in attempts:
-        if not attempt.done():
-            attempt.cancel()  # it closes its own socket
-        elif attempt.exception() is None and attempt.result() is not winner:
-            attempt.result()[0].close()
 
 
 async def _connect(host: str, address: _Address) -> tuple[socket.socket, str]:
@@ -387,11 +366,10 @@ async def _connect(host: str, address: _Address) -> tuple[socket.socket, str]:
     sock.setblocking(False)
     try:
         await asyncio.get_running_loop().sock_connect(sock, target)
-    except OSError as error:
+    except BaseException as error:
         sock.close()
+        if not isinstance(error, OSError):
+            raise
         reason = os.strerror(error.errno) if error.errno else str(error)
         raise OSError(f"connect to {host}[{target[0]}]:{target[1]}: {reason}") from error
-    except BaseException:
-        sock.close()
-        raise
     return sock, target[0]

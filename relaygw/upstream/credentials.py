@@ -102,8 +102,7 @@ class Credentials:
 
         False when nothing was refused or it cannot be read: a probe would tell nothing new.
         """
-        refused = self._refused
-        if refused is None:
+        if (refused := self._refused) is None:
             return False
         async with self._lock:
             by_command: dict[SecretRef, str] = {}
@@ -136,11 +135,9 @@ def _places_of(provider: Provider) -> tuple[SecretRef | str, ...]:
     """Return what to read, in this order: user name, password; or client id and secrets."""
     if provider.username is None or not provider.has_credentials:
         return ()
-    username = parse_user_name(provider.username)
-    oauth = provider.oauth
+    username, oauth = parse_user_name(provider.username), provider.oauth
     if provider.uses_xoauth2 and oauth is not None:
-        secrets = (oauth.client_secret, oauth.refresh_token)
-        given = tuple(secret for secret in secrets if secret is not None)
+        given = [one for one in (oauth.client_secret, oauth.refresh_token) if one is not None]
         return (username, parse_user_name(oauth.client_id), *given)
     assert provider.password is not None
     return (username, provider.password)
@@ -155,16 +152,17 @@ def _fetch(
 ) -> tuple[str, ...]:
     """Read `places`, commands only where `by_command` lacks them; blocks."""
 
-    def read(place: SecretRef | str) -> str:
+    material = []
+    for place in places:
         if isinstance(place, str):
-            return place
-        if not _is_command(place):
-            return place.read()
-        if place not in by_command:
-            by_command[place] = place.read()
-        return by_command[place]
-
-    return tuple(map(read, places))
+            material.append(place)
+        elif not _is_command(place):
+            material.append(place.read())
+        else:
+            if place not in by_command:
+                by_command[place] = place.read()
+            material.append(by_command[place])
+    return tuple(material)
 
 
 # --- masking
@@ -207,7 +205,6 @@ def _without(word: str, text: str) -> str:
 
 
 def _forms(login: Login) -> Iterator[str]:
-    """Yield what a provider may have seen."""
     name, secret = login.username, login.secret
     for text in (f"\0{name}\0{secret}", f"user={name}\1auth=Bearer {secret}\1\1", secret):
         for encode in (base64.b64encode, base64.urlsafe_b64encode):

@@ -16,7 +16,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 
-from relaygw.mail.outcome import SmtpReply, Stage
+from relaygw.mail.outcome import Stage
+from relaygw.mail.words import counted
 from relaygw.settings.provider import Provider, TlsPolicy
 from relaygw.upstream import advice
 from relaygw.upstream.connection import OpenConnection, open_connection
@@ -77,7 +78,9 @@ async def diagnose(
     `senders` are envelope addresses to try, "" is the null sender. Never raises for what the
     network or the provider does.
     """
-    provider = _with_short_timeouts(provider)
+    given = provider.timeouts
+    limits = {name: min(getattr(given, name), STEP_LIMIT_S) for name in type(given).model_fields}
+    provider = provider.model_copy(update={"timeouts": given.model_copy(update=limits)})
     try:
         yield Finding(step=Step.DNS, detail=await _look_up(provider.host))
     except OSError as error:
@@ -94,9 +97,12 @@ async def diagnose(
         return
     try:
         async with _connected(provider, ehlo_name) as connection:
-            yield Finding(step=Step.AUTH, detail=_auth_words(provider))
-            limit_bytes = connection.offered.max_size_bytes
-            yield Finding(step=Step.SIZE, detail=_size_words(limit_bytes, provider))
+            words = f"by {provider.auth}" if provider.auth != "auto" else "logged in"
+            detail = words if provider.has_credentials else "none is wanted"
+            yield Finding(step=Step.AUTH, detail=detail)
+            sizes = [*filter(None, (connection.offered.max_size_bytes, provider.max_message_size))]
+            detail = f"up to {min(sizes):,} bytes" if sizes else "no limit is told"
+            yield Finding(step=Step.SIZE, detail=detail)
             for sender in senders:
                 yield await _try_sender(connection, provider, sender)
     except UpstreamError as error:
@@ -112,19 +118,12 @@ async def _connected(provider: Provider, ehlo_name: str) -> AsyncIterator[OpenCo
         await UpstreamSession(connection, timeouts=provider.timeouts).close()
 
 
-def _with_short_timeouts(provider: Provider) -> Provider:
-    given = provider.timeouts
-    limits = {name: min(getattr(given, name), STEP_LIMIT_S) for name in type(given).model_fields}
-    return provider.model_copy(update={"timeouts": given.model_copy(update=limits)})
-
-
 def _without_login(provider: Provider, **changes: object) -> Provider:
     nothing = {"username": None, "password": None, "oauth": None, "auth": "auto"}
     return provider.model_copy(update={**nothing, **changes})
 
 
 async def _look_up(host: str) -> str:
-    """Return the addresses of `host` in words; raises OSError."""
     try:
         async with asyncio.timeout(STEP_LIMIT_S):
             found = await asyncio.get_running_loop().getaddrinfo(
@@ -157,7 +156,6 @@ def _on_connection(connection: OpenConnection, provider: Provider) -> Iterable[F
 
 
 def _tls_finding(tls: ssl.SSLObject | None, provider: Provider) -> Finding:
-    """Say what TLS an open connection has: version, certificate, and how long that lasts."""
     remedy = ""
     if tls is None and provider.tls is TlsPolicy.NONE:
         words = "none, as tls: none says"
@@ -172,21 +170,10 @@ def _tls_finding(tls: ssl.SSLObject | None, provider: Provider) -> Finding:
         words = f"{tls.version() or 'TLS'}, certificate verified, until {day}"
         days_left = int((ends_at_s - time.time()) // 86400)
         if days_left < _SOON_DAYS:
-            words += ", 1 day left" if days_left == 1 else f", {days_left} days left"
+            words += f", {counted(days_left, 'day')} left"
             remedy = "who runs the server has to renew it in time"
     result = Result.WARNING if remedy else Result.OK
     return Finding(step=Step.TLS, result=result, detail=words, remedy=remedy)
-
-
-def _auth_words(provider: Provider) -> str:
-    if not provider.has_credentials:
-        return "none is wanted"
-    return f"by {provider.auth}" if provider.auth != "auto" else "logged in"
-
-
-def _size_words(offered_bytes: int | None, provider: Provider) -> str:
-    limits = [limit for limit in (offered_bytes, provider.max_message_size) if limit is not None]
-    return f"up to {min(limits):,} bytes" if limits else "no limit is told"
 
 
 def _failed(step: Step, detail: str, remedy: str = "") -> Finding:
@@ -209,21 +196,18 @@ async def _try_sender(connection: OpenConnection, provider: Provider, sender: st
     if parameter and not connection.offered.smtputf8:
         problem = f"{shown} needs SMTPUTF8, which the provider does not offer"
         return _failed(Step.SENDER, problem, "use a sender in ASCII")
-    masked = connection.mask or str
+    masked, wire = connection.mask or str, connection.protocol
+    replies = []
     try:
-        reply = await _ask(connection, f"MAIL FROM:<{sender}>{parameter}", provider)
-        await _ask(connection, "RSET", provider)
+        for command in (f"MAIL FROM:<{sender}>{parameter}", "RSET"):
+            wire.write(command.encode() + b"\r\n")
+            replies.append(await wire.read_reply(timeout_s=provider.timeouts.command))
     except WireFailure as failure:
         return _failed(Step.SENDER, masked(f"{shown}: no answer ({failure})"))
+    reply = replies[0]
     if reply.is_positive:
         return Finding(step=Step.SENDER, detail=shown)
     return _failed(Step.SENDER, masked(f"{shown}: {reply}"), advice.advise_sender(provider, reply))
-
-
-async def _ask(connection: OpenConnection, command: str, provider: Provider) -> SmtpReply:
-    wire = connection.protocol
-    wire.write(command.encode() + b"\r\n")
-    return await wire.read_reply(timeout_s=provider.timeouts.command)
 
 
 async def _open_ports(provider: Provider, error: UpstreamError, ehlo_name: str) -> list[int]:

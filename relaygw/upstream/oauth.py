@@ -16,7 +16,7 @@ import ssl
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 from relaygw.mail.outcome import SmtpReply, Stage
@@ -28,12 +28,8 @@ _MAX_ANSWER_BYTES = 65536
 _USUAL_LIFE_S = 300.0  # of a token whose end is not told
 _TOKEN = re.compile(r"[!-~]{1,16384}")
 _ERROR_CODE = re.compile(r"[a-z_]{1,40}")
+_Answer = tuple[int, bytes]  # status and body
 _PASSING_ERRORS = frozenset({"temporarily_unavailable", "server_error", "slow_down"})
-
-
-class _Answer(NamedTuple):
-    status: int
-    body: bytes
 
 
 class TokenSource:
@@ -55,8 +51,7 @@ class TokenSource:
         if self._token is not None and key == self._key and time.monotonic() < self._ends_at_s:
             return self._token, True
         asked_at_s = time.monotonic()
-        answer = await self._ask(self._form(client_id, secrets))
-        token, life_s = self._read(answer)
+        token, life_s = self._read(*await self._ask(self._form(client_id, secrets)))
         self._token, self._key = token, key
         # a tenth of its life, five minutes at most, is spared for clocks and for slow openings
         self._ends_at_s = asked_at_s + life_s - min(life_s / 10, 300.0)
@@ -94,17 +89,16 @@ class TokenSource:
         finally:
             if not asking.done():
                 exchange.abort()  # ends the thread
-                asking.add_done_callback(_ignore_outcome)
+                asking.add_done_callback(lambda task: task.cancelled() or task.exception())
 
-    def _read(self, answer: _Answer) -> tuple[str, float]:
-        """Return token and life in seconds."""
+    def _read(self, status: int, body: bytes) -> tuple[str, float]:
         try:
-            found = json.loads(answer.body)
+            found = json.loads(body)
         except (ValueError, RecursionError):  # a text that is no UTF-8 is a ValueError, too
             found = None
         fields: dict[str, Any] = found if isinstance(found, dict) else {}
-        if answer.status != 200:
-            raise self._refusal(answer.status, fields.get("error"))
+        if status != 200:
+            raise self._refusal(status, fields.get("error"))
         token, kind = fields.get("access_token"), fields.get("token_type", "Bearer")
         is_bearer = isinstance(kind, str) and kind.lower() == "bearer"
         if not isinstance(token, str) or not _TOKEN.fullmatch(token) or not is_bearer:
@@ -161,7 +155,7 @@ class _Exchange:
                 raise TimeoutError
             connection.request("POST", path, self._form, headers)
             response = connection.getresponse()
-            return _Answer(response.status, response.read(_MAX_ANSWER_BYTES))
+            return response.status, response.read(_MAX_ANSWER_BYTES)
         finally:
             connection.close()
 
@@ -181,8 +175,3 @@ def _reason(error: Exception) -> str:
         return f"certificate not verified: {error.verify_message}"
     strerror = error.strerror if isinstance(error, OSError) else None
     return strerror or type(error).__name__
-
-
-def _ignore_outcome(task: asyncio.Task[_Answer]) -> None:
-    if not task.cancelled():
-        task.exception()

@@ -28,8 +28,7 @@ from relaygw.upstream.seven_bit import to_seven_bit
 
 Content = bytes | Callable[[], AsyncIterator[bytes]]
 """Whole content, or what opens a stream of chunks of it (at most 1 MiB each)."""
-Field = tuple[str, str]
-"""Name and value."""
+Field = tuple[str, str]  # name and value
 
 _END = b"\r\n\r\n"
 _MAX_HEADER_BYTES = 2**20

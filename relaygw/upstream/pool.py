@@ -66,10 +66,15 @@ class Pool:
         assert self._busy_count < self._provider.max_connections, "more callers than connections"
         self._busy_count += 1
         try:
-            if fresh:
-                self._make_room()
-                return await self._open()
-            return self._take_idle() or await self._open()
+            if not fresh:
+                while self._idle:
+                    session, _ = self._idle.pop()
+                    if session.is_usable:
+                        return session
+                    self._close_in_background(session)
+            elif self._idle and self.in_use_count > self._provider.max_connections:
+                self._close_in_background(self._idle.pop(0)[0])  # not used for longest
+            return await self._open()
         except BaseException:
             self._busy_count -= 1
             raise
@@ -87,13 +92,12 @@ class Pool:
     def close_expired(self) -> None:
         """Close what has been idle for `idle_close`, or was closed by the provider meanwhile."""
         now_s = asyncio.get_running_loop().time()
-        kept = []
-        for session, since_s in self._idle:
+        idle, self._idle = self._idle, []
+        for session, since_s in idle:
             if session.is_usable and now_s - since_s < self._provider.idle_close:
-                kept.append((session, since_s))
+                self._idle.append((session, since_s))
             else:
                 self._close_in_background(session)
-        self._idle = kept
 
     def close_idle(self) -> None:
         """Close what is not in use: somebody else waits for a connection."""
@@ -107,19 +111,6 @@ class Pool:
         if self._closing:
             await asyncio.wait(self._closing)
 
-    def _take_idle(self) -> UpstreamSession | None:
-        while self._idle:
-            session, _ = self._idle.pop()
-            if session.is_usable:
-                return session
-            self._close_in_background(session)
-        return None
-
-    def _make_room(self) -> None:
-        """Close the idle session that was not used for longest if there would be too many."""
-        if self._idle and self._busy_count + len(self._idle) > self._provider.max_connections:
-            self._close_in_background(self._idle.pop(0)[0])
-
     async def probe(self, patience_s: float) -> None:
         """Make a connection of its own, log in and leave, to see whether the provider is there.
 
@@ -130,9 +121,8 @@ class Pool:
             async with asyncio.timeout(patience_s):
                 session = await self._connect()
         except TimeoutError:
-            raise UpstreamError(
-                Stage.CONNECT, detail=f"no connection within {patience_s:g} s"
-            ) from None
+            detail = f"no connection within {patience_s:g} s"
+            raise UpstreamError(Stage.CONNECT, detail=detail) from None
         self._close_in_background(session)
 
     async def _open(self) -> UpstreamSession:

@@ -208,7 +208,6 @@ class WireProtocol(asyncio.Protocol):
             self._timer = self._loop.call_at(self._deadline_s, self._look_at_deadline)
 
     async def _wait(self) -> None:
-        """Return when something happened on the connection."""
         self._wakeup = self._loop.create_future()
         try:
             await self._wakeup
@@ -249,13 +248,13 @@ def _take_any_reply(buffer: bytearray) -> SmtpReply | None:
     lines: list[str] = []
     code, start = 0, 0
     while True:
-        end = buffer.find(b"\n", start)
-        length = (end if end != -1 else len(buffer)) - start
-        if length > MAX_REPLY_LINE_BYTES:
+        found = buffer.find(b"\n", start)
+        end = found if found != -1 else len(buffer)
+        if end - start > MAX_REPLY_LINE_BYTES:
             raise ReplyInvalid(f"a reply line is longer than {MAX_REPLY_LINE_BYTES} bytes")
-        if (end if end != -1 else len(buffer)) > MAX_REPLY_BYTES:
+        if end > MAX_REPLY_BYTES:
             raise ReplyInvalid(f"a reply is longer than {MAX_REPLY_BYTES} bytes")
-        if end == -1:
+        if found == -1:
             return None
         line_code, is_last, text = _parse_line(bytes(buffer[start:end]))
         if lines and line_code != code:
@@ -271,7 +270,6 @@ def _take_any_reply(buffer: bytearray) -> SmtpReply | None:
 
 
 def _parse_line(line: bytes) -> tuple[int, bool, str]:
-    """Return code, whether it is the last line, and text of a line without its LF."""
     if not line.endswith(b"\r"):
         raise ReplyInvalid("a reply line ends with a bare LF")
     match = _LINE.fullmatch(line[:-1])
@@ -311,8 +309,7 @@ class ContentEncoder:
 
     def finish(self) -> bytes:
         """Return what is left, and the line with the final dot."""
-        last = b"\r\n" if self._held.endswith(b"\r") else b""
-        line = self._held.removesuffix(b"\r") + last
+        line = self._held[:-1] + b"\r\n" if self._held.endswith(b"\r") else self._held
         tail = self._stuff(line)
         return (tail if self._at_line_start else tail + b"\r\n") + b".\r\n"
 
@@ -326,34 +323,21 @@ class ContentEncoder:
         return stuffed
 
     def _fold_lines(self, content: bytes) -> bytes:
-        *lines, rest = content.split(b"\r\n")
-        pieces: list[bytes] = []
-        for line in lines:
-            pieces.extend(_split_line(line))
         # the unfinished line stays here, so that where it breaks does not depend on chunks
-        *whole, rest = _split_line(rest)
-        pieces.extend(whole)
+        *pieces, rest = [piece for line in content.split(b"\r\n") for piece in _split_line(line)]
         self._held = rest + self._held
         return b"".join([piece + b"\r\n" for piece in pieces])
 
 
 def _split_line(line: bytes) -> list[bytes]:
     """Return `line` in pieces of at most MAX_LINE_BYTES; all but the first begin with a space."""
-    if len(line) <= MAX_LINE_BYTES:
-        return [line]
     pieces = []
     start, indent = 0, b""
     while len(line) - start > MAX_LINE_BYTES - len(indent):
-        end = _character_start(line, start + MAX_LINE_BYTES - len(indent))
+        end = start + MAX_LINE_BYTES - len(indent)
+        # the nearest place that is not inside a UTF-8 character
+        end = next((at for at in range(end, end - 4, -1) if line[at] & 0xC0 != 0x80), end)
         pieces.append(indent + line[start:end])
         start, indent = end, b" "
     pieces.append(indent + line[start:])
     return pieces
-
-
-def _character_start(line: bytes, position: int) -> int:
-    """Return the nearest place at or before `position` that is not inside a UTF-8 character."""
-    for place in range(position, position - 4, -1):
-        if line[place] & 0xC0 != 0x80:
-            return place
-    return position

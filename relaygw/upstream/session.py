@@ -66,8 +66,6 @@ class _ServiceClosing(_FailureByReply):
 
 @dataclass(slots=True)
 class _Progress:
-    """How far a transaction got."""
-
     mail: OutgoingMail
     plan: Transaction
     answers: list[RecipientReply | None] = field(init=False)  # None: nothing is known yet
@@ -179,7 +177,6 @@ class UpstreamSession:
         return self._answers(progress)
 
     def _answers(self, progress: _Progress) -> tuple[RecipientReply, ...]:
-        """Return the answers of a transaction that has ended; its ledger has them, too."""
         answers = tuple(self._shown(answer) for answer in progress.answers if answer is not None)
         progress.ledger.replies = answers
         return answers
@@ -324,7 +321,6 @@ class UpstreamSession:
         return RecipientReply(stage=Stage.LOCAL, detail="lease lost, nothing sent")
 
     async def _begin_next(self, progress: _Progress) -> bytes:
-        """Return the envelope of the mail that is to follow at once, if any."""
         if progress.next_mail is None or not self._offered.pipelining:
             return b""
         try:

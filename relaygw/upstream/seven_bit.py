@@ -48,8 +48,6 @@ def to_seven_bit(content: bytes) -> bytes:
 
 
 class _Rewriter:
-    """Yields the pieces of the rewritten content."""
-
     def __init__(self, content: bytes) -> None:
         self._content = content
         self._tree = MimeTree(content)
@@ -156,7 +154,6 @@ class _Rewriter:
 
 
 def _missing_fields(part: Part, encoding: bytes, body: bytes) -> bytes:
-    """Return the fields that a rewritten body needs and the header lacks."""
     names = {found.name.lower() for found in part.fields}
     lines = b""
     if part.is_message and b"mime-version" not in names:
@@ -164,18 +161,15 @@ def _missing_fields(part: Part, encoding: bytes, body: bytes) -> bytes:
     if encoding == b"7bit":
         return lines
     if b"content-type" not in names:
-        lines += b"Content-Type: text/plain; charset=%b\r\n" % _charset_of(body)
+        try:
+            body.decode("utf-8")
+            charset = b"utf-8"
+        except UnicodeDecodeError:
+            charset = b"unknown-8bit"
+        lines += b"Content-Type: text/plain; charset=%b\r\n" % charset
     if ENCODING_FIELD not in names:
         lines += b"Content-Transfer-Encoding: %b\r\n" % encoding
     return lines
-
-
-def _charset_of(body: bytes) -> bytes:
-    try:
-        body.decode("utf-8")
-    except UnicodeDecodeError:
-        return b"unknown-8bit"
-    return b"utf-8"
 
 
 def _encode(body: bytes, *, is_text: bool) -> tuple[bytes, bytes]:
@@ -203,14 +197,9 @@ def _quoted_printable(body: bytes) -> bytes:
         if end < len(body):
             line_end = body.rfind(b"\r\n", start, end) + 2
             end = line_end if line_end > start + 1 else end - (body[end - 1 : end] == b"\r")
-        pieces.append(_quoted_lines(body[start:end]))
+        # soft line ends are written as the first line end is, a bare LF if there is none
+        pieces.append(normalise_line_ends(binascii.b2a_qp(body[start:end], istext=True)))
         if not body.endswith(b"\r\n", start, end) and end < len(body):
             pieces.append(b"=\r\n")
         start = end
     return b"".join(pieces)
-
-
-def _quoted_lines(lines: bytes) -> bytes:
-    # soft line ends are written as the first line end is, a bare LF if there is none
-    quoted = binascii.b2a_qp(lines, istext=True)
-    return normalise_line_ends(quoted)

@@ -45,9 +45,7 @@ _WORD_MARKS = len("=?utf-8?b??=")
 _PARAMETER_BYTES = 18  # 54 in the extended form, so that a piece has a line of its own
 
 # an encoded word as readers take it: white space may be missing around it and stand in it
-_ENCODED_WORD = re.compile(
-    rb"=\?[!->@-~]+\?(?:[bB]\?[ !->@-~]*+|[qQ]\?[^?\t\r\n]*+)\?=",
-)
+_ENCODED_WORD = re.compile(rb"=\?[!->@-~]+\?(?:[bB]\?[ !->@-~]*+|[qQ]\?[^?\t\r\n]*+)\?=")
 # words with 8-bit bytes, with the white space between them
 _RUN = re.compile(
     rb"(?<![^ \t\r\n])[^ \t\r\n\x80-\xff]*+[\x80-\xff][^ \t\r\n]*+"
@@ -87,13 +85,14 @@ def convert_field(content: bytes, found: HeaderField, declared: str) -> bytes:
         elif _ADDRESS_FIELD.fullmatch(kind):
             _write_addresses(writer, _as_utf8(raw, declared))
         elif _STRUCTURED_FIELD.fullmatch(kind):
-            _write_structured(writer, _as_utf8(raw, declared), is_trace=kind == "received")
+            tokens = list(_tokens(_as_utf8(raw, declared)))
+            _write_structured(writer, _without_audience(tokens) if kind == "received" else tokens)
         else:
             _write_text(writer, _as_utf8(_ENCODED_WORD.sub(_repaired_word, raw), declared))
     except ContentInvalid as error:
         shown = found.name.decode("ascii")[:60]
         raise ContentInvalid(f"its field {shown} {error}") from None
-    return writer.whole() + content[found.value_end : found.end]
+    return b"".join(writer.parts) + content[found.value_end : found.end]
 
 
 def _as_utf8(value: bytes, declared: str) -> bytes:
@@ -108,21 +107,16 @@ def _as_utf8(value: bytes, declared: str) -> bytes:
 
 
 class _Writer:
-    """A field as it grows, which knows how full its last line is."""
-
     def __init__(self, prefix: bytes) -> None:
-        self._parts = [prefix]
+        self.parts = [prefix]
         self._column = len(prefix)
         self._is_blank = True  # nothing but the name stands on the line
-
-    def whole(self) -> bytes:
-        return b"".join(self._parts)
 
     def add(self, text: bytes) -> None:
         """Write ASCII text as it is."""
         if not text:
             return
-        self._parts.append(text)
+        self.parts.append(text)
         line_end = text.rfind(b"\r\n")
         self._column = self._column + len(text) if line_end < 0 else len(text) - line_end - 2
         if not text.isspace():
@@ -309,10 +303,7 @@ def _write_comment(writer: _Writer, comment: bytes) -> None:
             _write_piece(writer, _BACKSLASHED.sub(rb"\1", piece), follows=False, leads=False)
 
 
-def _write_structured(writer: _Writer, value: bytes, *, is_trace: bool) -> None:
-    tokens = list(_tokens(value))
-    if is_trace:
-        tokens = _without_audience(tokens)
+def _write_structured(writer: _Writer, tokens: list[_Token]) -> None:
     for token in tokens:
         if token.kind == "comment":
             _write_comment(writer, token.raw)
@@ -323,10 +314,7 @@ def _write_structured(writer: _Writer, value: bytes, *, is_trace: bool) -> None:
 
 
 def _without_audience(tokens: list[_Token]) -> list[_Token]:
-    """Return a Received field without the recipient that it names, if that is not ASCII.
-
-    RFC 6857 section 3.2.1 does the same; the clause is no more than a trace.
-    """
+    """Return a Received field without a recipient that is not ASCII (RFC 6857 section 3.2.1)."""
     words = [place for place, token in enumerate(tokens) if token.kind != "space"]
     for word, address in pairwise(words):
         if tokens[word].raw.lower() == b"for" and not tokens[address].raw.isascii():

@@ -111,7 +111,6 @@ async def serving(tmp_path: Path, rig: Rig, **sections: object) -> AsyncIterator
         intake=Intake(settings, state_dir=tmp_path),
         committer=committer,
         log=text_log(rig.log),
-        large_message_turn=asyncio.Semaphore(1),
     )
     service.start()
     async with asyncio.timeout(90):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from relaygw.sendmail.arguments import (
+    EX_USAGE,
     FLUSH,
     LIST,
     NOTHING,
@@ -12,9 +13,9 @@ from relaygw.sendmail.arguments import (
     SUBMIT,
     VERIFY,
     Arguments,
+    Failure,
     parse_arguments,
 )
-from relaygw.sendmail.exits import EX_USAGE, Failure
 from tests.tables import each_of
 
 

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from relaygw.mail.content import normalise_line_ends
 from relaygw.sendmail import content as module
+from relaygw.sendmail.arguments import EX_NOINPUT, EX_UNAVAILABLE, Failure
 from relaygw.sendmail.content import Message, read_input
-from relaygw.sendmail.exits import EX_NOINPUT, EX_UNAVAILABLE, Failure
 from tests.tables import each_of
 
 
