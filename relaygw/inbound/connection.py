@@ -152,8 +152,7 @@ class Connection(_WithoutHandlers, SMTP):
 
     def _client_has_ended(self) -> None:
         self._has_ended = True
-        if self._preparing is not None and not self._preparing.done():
-            self._preparing.set_exception(asyncio.IncompleteReadError(b"", None))
+        self._end_preparing(asyncio.IncompleteReadError(b"", None))
         self._fail_arrival(asyncio.IncompleteReadError(b"", None))
 
     def close(self) -> None:
@@ -185,9 +184,13 @@ class Connection(_WithoutHandlers, SMTP):
             self._preparing = None
             self._is_waiting = False
 
-    def _end_preparing(self) -> None:
-        if self._preparing is not None and not self._preparing.done():
+    def _end_preparing(self, error: Exception | None = None) -> None:
+        if self._preparing is None or self._preparing.done():
+            return
+        if error is None:
             self._preparing.set_result(None)
+        else:
+            self._preparing.set_exception(error)
 
     def _begin_tls(self) -> None:
         certificate = self.listener.certificate
@@ -195,8 +198,8 @@ class Connection(_WithoutHandlers, SMTP):
         self._prepare(HANDSHAKE_S)
         if context is None:
             self._break_off("TLS is not available")
-            return
-        self._tls = TlsLayer(context, send=self._send_raw)
+        else:
+            self._tls = TlsLayer(context, send=self._send_raw)
 
     async def start_tls(self, context: ssl.SSLContext) -> None:
         """Turn to TLS after the reply to STARTTLS; raises ConnectionError."""
@@ -206,8 +209,7 @@ class Connection(_WithoutHandlers, SMTP):
 
     def _break_off(self, why: str) -> None:
         self.listener.note(f"warning: {why} from {self.peer}")
-        if self._preparing is not None and not self._preparing.done():
-            self._preparing.set_exception(ConnectionAbortedError(why))
+        self._end_preparing(ConnectionAbortedError(why))
         self.is_done = True
         if self.transport is not None:
             self.transport.close()
@@ -235,8 +237,7 @@ class Connection(_WithoutHandlers, SMTP):
             return b""
         if found is None:
             return b""
-        self._header = None
-        address, rest = found
+        self._header, (address, rest) = None, found
         arrive = self.listener.clients.arrive_behind
         self.client, self._is_within_limits = arrive(self.client, address)
         if self.listener.is_implicit:

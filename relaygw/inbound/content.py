@@ -1,8 +1,7 @@
 """Message content as it arrives: in bulk, up to CRLF.CRLF only, memory and time bounded.
 
-RFC 5321 section 4.1.1.4: the end of data is CRLF.CRLF and nothing else; accepting bare CR or LF
-around the dot is how mail is smuggled. Content is unstuffed by CRLF lines, then bare line ends
-are normalised. Small content stays in memory, large content goes to an unlinked file on the state
+Accepting bare CR or LF around the dot is how mail is smuggled (RFC 5321 section 4.1.1.4); bare line
+ends are normalised once dots are unstuffed. Large content goes to an unlinked file on the state
 volume.
 """
 

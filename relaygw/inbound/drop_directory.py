@@ -87,8 +87,7 @@ class DropDirectory:
     def try_lock(self) -> bool:
         """Become the one that takes mail from here, until `close`; False: another one is.
 
-        The lock lies on the directory itself, so it also keeps two gateways apart; nobody
-        else may open it for reading, which a lock needs.
+        Nobody else may open the directory for reading, which its lock needs.
         """
         try:
             fcntl.flock(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -139,8 +138,7 @@ class DropDirectory:
     def look(self, skip: Container[str], last: Container[str] = ()) -> Listing:
         """Return what lies here, without the drops in `skip`; remove what was never finished.
 
-        Drops in `last` come after the others: whoever keeps thousands of files unfinished must
-        not keep the rest from being listed.
+        Drops in `last`, which may be thousands, do not keep the others from being listed.
         """
         is_sweep = time.monotonic() - self._swept_at_s >= _SWEEP_S
         if is_sweep:

@@ -109,10 +109,9 @@ class OpenDrop:
         os.close(self._descriptor)
 
     def read(self, spool_directory: Path) -> Drop:
-        """Copy the file once and return what the copy says; raises Unfit, NotYet, Unreadable.
+        """Copy the file once and return what the copy says; blocks as long as its size takes.
 
-        Blocks as long as its size takes. Raises OSError for trouble of the machine, which is
-        all that may happen to the spool file.
+        Raises Unfit, NotYet, Unreadable; OSError is trouble with the spool file.
         """
         recipients, others = self._parse(self._read(self._head_bytes))
         content = ReceivedContent(spool_directory)
@@ -188,10 +187,9 @@ class OpenDrop:
 
 
 def open_drop(directory: int, name: str, *, limit_bytes: int) -> OpenDrop | None:
-    """Open the file `name` in the open `directory`, if it may be mail of up to `limit_bytes`.
+    """Open a file of up to `limit_bytes`, waiting for nothing, following nothing; None: it is gone.
 
-    Never waits and follows nothing. None when the file is gone. Raises Unfit, NotYet,
-    Unreadable, and OSError for trouble of the machine.
+    Raises Unfit, NotYet, Unreadable, and OSError for trouble of the machine.
     """
     with _errors_of_one_file():
         try:
@@ -282,8 +280,7 @@ class DropReader:
 def _errors_of_one_file() -> Iterator[None]:
     """Turn an error of a call about one file into Unfit or Unreadable, unless it is the machine's.
 
-    Whoever owns a file can make calls about it fail (a lease: EAGAIN), and so can the disk
-    (EIO); that must stop no other mail.
+    Its owner (a lease: EAGAIN) and the disk (EIO) can cause one; that must stop no other mail.
     """
     try:
         yield

@@ -2,10 +2,8 @@
 
 Every way in (SMTP, the maildrop, an import) goes through here, so that none has rules of its own.
 The word of another relaygw on where a message came from (X-Relaygw-Source) is taken from clients
-in `trust_source` of their listener only, and taken out of the content whoever sent it.
-
-Many messages share one synced transaction: a busy front shares each sync among all that wait, an
-idle one commits a message at once. What is too much to wait is refused.
+in `trust_source` of their listener only, and taken out of the content whoever sent it. All messages
+that wait share one synced transaction; what is too much to wait is refused.
 """
 
 from __future__ import annotations
@@ -281,8 +279,7 @@ class Intake:
     ) -> tuple[Source, bool]:
         """Return the source to record, and whether what the header told of it was not believed.
 
-        The client, its HELO and the listener stay as seen. `is_whole` False: the header goes on
-        behind what `facts` is of, so that a field may have been cut.
+        `is_whole` False: the header goes on behind what `facts` is of, a field may have been cut.
         """
         if seen.uid is not None and facts.script is not None:
             seen = replace(seen, script=facts.script)

@@ -281,10 +281,9 @@ class FrontService:
 
 
 def ensure_descriptors(connections: int) -> tuple[int, str | None]:
-    """Raise this process's limit for so many connections.
+    """Raise this process's limit; return how many connections may be, and what is wrong if fewer.
 
-    Returns how many may be open, and what is wrong if that is fewer: a quarter of what the
-    system allows stays with the front, so that those who are connected can be served.
+    A quarter of what the system allows stays with the front, to serve those who are connected.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = connections + _OWN_DESCRIPTORS

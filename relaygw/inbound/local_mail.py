@@ -117,9 +117,8 @@ def _shown(address: str) -> str:
 class Importer:
     """Makes messages to be stored of exported ones; `limit_bytes` is the largest content.
 
-    Rewriting, lists and routes are those of now, the mode is the stricter one of now and of when
-    the message was accepted. A message carries a key of its own: it is taken once however often it
-    comes.
+    Rewriting, lists and routes are those of now, the mode is the stricter one of now and then. A
+    message carries a key of its own: it is taken once however often it comes.
     """
 
     def __init__(self, intake: Intake, *, limit_bytes: int) -> None:
@@ -135,8 +134,7 @@ class Importer:
     def composed(self, mail: Exported) -> Iterator[tuple[AcceptedMessage, Iterator[bytes]]]:
         """Yield the message, and for large content the chunks to store ahead of it.
 
-        Two messages of one input that are the same in all are two. Raises NotExported for what
-        cannot be a message.
+        Equal messages of one input are several. Raises NotExported for what cannot be a message.
         """
         if not mail.recipients:
             raise NotExported("nobody is named who is to have it; give --recipient")

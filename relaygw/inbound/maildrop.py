@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -42,24 +41,15 @@ class Maildrop:
     ) -> None:
         # what the first listener takes: local mail has no listener of its own
         listeners = settings.listeners
-        limit_bytes = listeners[0].max_message_size if listeners else MAX_CONTENT_BYTES
+        self.limit_bytes = listeners[0].max_message_size if listeners else MAX_CONTENT_BYTES
+        self.intake = intake
+        self.committer = committer
+        self.log = log
+        self.aside = SetAside(log)
+        self.thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="maildrop")
+        self.retired = asyncio.Event()
         self._settings = settings.maildrop
         self._store = store
-        self._log = log
-        self._aside = SetAside(log)
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="maildrop")
-        self._retired = asyncio.Event()
-        self._pickup_at = functools.partial(
-            Pickup,
-            intake=intake,
-            committer=committer,
-            log=log,
-            aside=self._aside,
-            thread=self._thread,
-            limit_bytes=limit_bytes,
-            retired=self._retired,
-            troubled=self._back_off,
-        )
         self._task: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
         self._backoff_s = 0.0
@@ -72,7 +62,7 @@ class Maildrop:
 
     def retire(self) -> None:
         """Take nothing new, and leave the directory to the next front."""
-        self._retired.set()
+        self.retired.set()
         self._wake.set()
 
     async def ended(self, limit_s: float) -> None:
@@ -88,7 +78,7 @@ class Maildrop:
 
     async def _run(self, path: Path) -> None:
         try:
-            while not self._retired.is_set():
+            while not self.retired.is_set():
                 try:
                     await self._serve(path)
                 except MaildropUnusable as error:
@@ -98,19 +88,19 @@ class Maildrop:
                     self._warn_once(f"maildrop {path}: {type(error).__name__}: {error}")
                     await self._sleep(POLL_S)
         finally:
-            self._thread.shutdown(wait=False)
+            self.thread.shutdown(wait=False)
 
     async def _serve(self, path: Path) -> None:
         directory = await asyncio.get_running_loop().run_in_executor(
-            self._thread, DropDirectory, path, self._settings.group
+            self.thread, DropDirectory, path, self._settings.group
         )
-        pickup = self._pickup_at(directory)
+        pickup = Pickup(directory, self)
         try:
             while not directory.try_lock():  # another front takes it
                 await self._sleep(POLL_S)
-                if self._retired.is_set() or not directory.is_current():
+                if self.retired.is_set() or not directory.is_current():
                     return
-            async with QueueListing(directory, self._store.queue, self._log):
+            async with QueueListing(directory, self._store.queue, self.log):
                 await self._take_mail(directory, pickup)
             await pickup.finish()
         finally:
@@ -119,13 +109,13 @@ class Maildrop:
 
     async def _take_mail(self, directory: DropDirectory, pickup: Pickup) -> None:
         with self._listening(directory) as listen_again:
-            while not self._retired.is_set() and directory.is_current():
+            while not self.retired.is_set() and directory.is_current():
                 self._wake.clear()
                 directory.drain()
                 listen_again()
                 if await pickup.look():
                     if self._trouble:
-                        self._log.note("pickup", "local mail is taken again")
+                        self.log.note("pickup", "local mail is taken again")
                     self._trouble, self._backoff_s = "", 0.0
                 await self._pause()
 
@@ -135,7 +125,7 @@ class Maildrop:
         try:
             descriptor = directory.listen().fileno()
         except OSError as error:
-            self._aside.say(
+            self.aside.say(
                 directory.path / WAKE_SOCKET,
                 f"no socket ({error.strerror or error}); mail is found within a second instead",
             )
@@ -162,11 +152,12 @@ class Maildrop:
 
     async def _sleep(self, delay_s: float) -> None:
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._retired.wait(), delay_s)
+            await asyncio.wait_for(self.retired.wait(), delay_s)
 
     # --- trouble -------------------------------------------------------------------------
 
-    def _back_off(self, error: Exception) -> None:
+    def back_off(self, error: Exception) -> None:
+        """Wait before the next look: no mail at all can be taken (the store, a full volume)."""
         self._backoff_s = min(max(1.0, 2 * self._backoff_s), MAX_BACKOFF_S)
         self._warn_once(f"{error}; local mail stays in the maildrop and is tried again")
 
@@ -174,4 +165,4 @@ class Maildrop:
         """Write what is wrong, once until it is something else."""
         if text != self._trouble:
             self._trouble = text
-            self._log.note("pickup", f"warning: {text}")
+            self.log.note("pickup", f"warning: {text}")

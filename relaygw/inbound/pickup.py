@@ -1,9 +1,8 @@
 """Takes mail out of the maildrop: each file exactly once, in batches, without holding up SMTP.
 
-A batch is what one look finds, up to a number and a size. Its messages go into the same group
-commit as those of SMTP sessions; each row carries the drop id, so that a file whose mail was
-stored by a front that died before it removed the file is only removed. Large mail waits
-aside, one at a time. Whatever cannot be mail stays where it is, with one line in the log.
+The messages of a batch go into the same group commit as those of SMTP sessions; each row carries
+the drop id, so that a file whose mail is stored already is only removed. Large mail waits aside,
+one at a time. Whatever cannot be mail stays where it is, with one line in the log.
 """
 
 from __future__ import annotations
@@ -12,19 +11,20 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Container, Iterable
-from concurrent.futures import Executor
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from relaygw.errors import AlreadyAccepted, IntakeFull, StoreFull, StoreUnavailable, Unstorable
 from relaygw.inbound.drop_directory import MAX_LISTED, DropDirectory, Listing
 from relaygw.inbound.drop_file import Drop, DropBatch, DropReader, Unreadable
-from relaygw.inbound.intake import GroupCommitter, Intake
 from relaygw.inbound.local_mail import compose_local
 from relaygw.mail.drop import MAX_CONTENT_BYTES
 from relaygw.observe.maildrop import REASONS
 from relaygw.observe.maillog import MailLog
+
+if TYPE_CHECKING:
+    from relaygw.inbound.maildrop import Maildrop
 
 MAX_LARGE_WAITING = 100
 LOOK_AGAIN_S = 600.0  # a file set aside is looked at again after this: somebody may have mended it
@@ -68,8 +68,7 @@ class SetAside:
     def fail(self, path: Path, error: str) -> None:
         """Pass a file over for a second, twice that the next time, and so on; in the end say why.
 
-        What happens over one file may be over in a moment (a lease, a disk that stumbles), so the
-        pause is short at first, and never longer than that of any file set aside.
+        What happens over one file (a lease, a disk that stumbles) may be over in a moment.
         """
         count = self._failures[path.name] = self._failures.get(path.name, 0) + 1
         pause_s = min(2.0 ** (count - 1), LOOK_AGAIN_S)
@@ -116,38 +115,19 @@ class SetAside:
 
 
 class Pickup:
-    """Takes mail from one open directory, until `retired` is set.
+    """Takes mail from one open directory, until its service is retired.
 
-    Content over `limit_bytes` is captured: the command took it, and nobody can be told any more.
-    `troubled` is told what keeps it from taking any mail at all: the store, a full volume.
+    Content over the service's limit is captured: the command took it, nobody can be told any more.
     """
 
-    def __init__(
-        self,
-        directory: DropDirectory,
-        *,
-        intake: Intake,
-        committer: GroupCommitter,
-        log: MailLog,
-        aside: SetAside,
-        thread: Executor,
-        limit_bytes: int,
-        retired: asyncio.Event,
-        troubled: Callable[[Exception], None],
-    ) -> None:
+    def __init__(self, directory: DropDirectory, service: Maildrop) -> None:
         self._directory = directory
-        self._intake = intake
-        self._committer = committer
-        self._log = log
-        self._aside = aside
-        self._thread = thread
-        self._limit_bytes = limit_bytes
-        self._retired = retired
-        self._troubled = troubled
+        self._service = service
+        self._aside = service.aside
         self._reader = DropReader(
             directory.descriptor,
-            limit_bytes=max(limit_bytes, MAX_CONTENT_BYTES),
-            spool_directory=intake.state_dir,
+            limit_bytes=max(service.limit_bytes, MAX_CONTENT_BYTES),
+            spool_directory=service.intake.state_dir,
         )
         self._large: deque[str] = deque()
         self._large_task: asyncio.Task[None] | None = None
@@ -165,12 +145,12 @@ class Pickup:
             self._large_task = None
 
     def _blocking(self, work: Callable[[], T]) -> asyncio.Future[T]:
-        return asyncio.get_running_loop().run_in_executor(self._thread, work)
+        return asyncio.get_running_loop().run_in_executor(self._service.thread, work)
 
     # --- batches ---------------------------------------------------------------------------
 
     async def look(self) -> bool:
-        """Take what lies there; False when there is trouble, of which `troubled` was told."""
+        """Take what lies there; False when there is trouble."""
         look = partial(self._directory.look, self._aside, self._aside.unfinished)
         listing = await self._blocking(look)
         for name, reason in listing.odd:
@@ -198,10 +178,10 @@ class Pickup:
     async def _take_listed(self, listing: Listing) -> bool:
         names = deque(name for name in listing.drops if name not in self._large)
         self._put_off([])  # those that wait go on, whatever ended their task
-        if names and not self._intake.has_space():
-            self._troubled(StoreFull("the volume of the queue is nearly full"))
+        if names and not self._service.intake.has_space():
+            self._service.back_off(StoreFull("the volume of the queue is nearly full"))
             return False
-        while names and not self._retired.is_set():
+        while names and not self._service.retired.is_set():
             read = partial(self._reader.read_batch, names, stored=self._aside.stored)
             batch = await self._blocking(read)
             if not await self._take(batch):
@@ -229,18 +209,20 @@ class Pickup:
             else:
                 trouble = error
         if trouble is not None:
-            self._troubled(trouble)
+            self._service.back_off(trouble)
         return trouble is None
 
     async def _store(self, drop: Drop) -> Exception | None:
         """Return None once the mail of `drop` is durable, else what went wrong."""
         try:
-            message, chunks = compose_local(self._intake, drop, limit_bytes=self._limit_bytes)
+            message, chunks = compose_local(
+                self._service.intake, drop, limit_bytes=self._service.limit_bytes
+            )
             if drop.content.is_spooled:
-                await self._committer.add_chunks(message.queue_id, chunks)
-            await self._committer.submit(message)
+                await self._service.committer.add_chunks(message.queue_id, chunks)
+            await self._service.committer.submit(message)
         except AlreadyAccepted:
-            self._log.note("pickup", f"{drop.name}: its mail was stored before; removed")
+            self._service.log.note("pickup", f"{drop.name}: its mail was stored before; removed")
         except Exception as error:
             return error
         finally:
@@ -272,10 +254,10 @@ class Pickup:
             self._large_task = asyncio.create_task(self._take_large())
 
     async def _take_large(self) -> None:
-        while self._large and not self._retired.is_set():
+        while self._large and not self._service.retired.is_set():
             read = partial(self._reader.read_large, self._large[0])
-            async with self._committer.large_turn:
-                batch = await self._committer.work_aside(read)
+            async with self._service.committer.large_turn:
+                batch = await self._service.committer.work_aside(read)
                 is_well = await self._take(batch)
             if not is_well:
                 break  # found again when the trouble is over

@@ -1,12 +1,9 @@
 """mailq for any local user: whoever connects to a socket in the maildrop is sent the queue.
 
-Monitoring reads the form of Postfix's mailq with long queue ids, so it is kept: a message begins
-with its id, `*` behind it while it is being sent and `!` while it is held; what the provider said
-stands in parentheses above the recipients it is about; those that have it are not named any more.
-
-One page at a time is read from the store, in a thread that rests as long as it worked, so that
-the front goes on accepting, and no list is held in memory. A client costs a descriptor and a
-page until it has read, left, or been cut for reading too slowly.
+In the form of Postfix's mailq with long queue ids, which monitoring reads: `*` behind the id while
+a message is being sent, `!` while it is held; what the provider said stands in parentheses above
+the recipients it is about. One page at a time is read, in a thread that rests as long as it worked,
+and none while a client does not read.
 """
 
 from __future__ import annotations

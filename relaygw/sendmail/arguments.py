@@ -82,12 +82,10 @@ class Arguments:
             self.has_header_recipients = True
         elif letter == b"i" or (letter == b"o" and value[:1] == b"i"):
             self.stops_at_dot = False
-        elif letter == b"b":
-            self.mode = _mode(value)
+        elif letter in b"bI":
+            self.mode = _mode(value) if letter == b"b" else NOTHING
         elif letter == b"q":
             self._take_flush(value)
-        elif letter == b"I":
-            self.mode = NOTHING
         else:
             self._take_notification(letter, value)
 

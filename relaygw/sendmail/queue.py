@@ -21,10 +21,9 @@ _UID = slice(4, 8)
 
 
 def copy_report() -> bool:
-    """Copy the report of the front to stdout.
+    """Copy the front's report to stdout; False: none answers, and this user may read the queue.
 
-    Returns False when no front answers and this user may read the queue itself; raises Failure
-    when he may not, or when the report is not whole.
+    Raises Failure when he may not, or when the report is not whole.
     """
     directory = spool.maildrop()
     try:

@@ -20,6 +20,11 @@ else:
 
 _FLAGS = posix.O_WRONLY | posix.O_CREAT | posix.O_EXCL | posix.O_NOFOLLOW | posix.O_CLOEXEC
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+_REMEDIES = {
+    errno.ENOENT: "create it, or start `relaygw serve` once, which does",
+    errno.EINTR: "send the message again",
+    **dict.fromkeys(_FULL, "make room there"),
+}
 installed_for = drop.DIRECTORY  # the launcher may name another one
 _ENDING = {_signal.SIGHUP, _signal.SIGINT, _signal.SIGTERM}
 
@@ -119,17 +124,9 @@ def _is_removed(path: str) -> bool:
 
 
 def _failure(directory: str, error: OSError) -> SpoolFailure:
-    is_full = error.errno in _FULL
-    if error.errno == errno.ENOENT:
-        remedy = "create it, or start `relaygw serve` once, which does"
-    elif is_full:
-        remedy = "make room there"
-    elif error.errno == errno.EINTR:
-        remedy = "send the message again"
-    else:
-        remedy = _closed(directory)
+    remedy = _REMEDIES.get(error.errno or 0) or _closed(directory)
     text = f"cannot leave the message in {directory}: {error.strerror}; {remedy}"
-    return SpoolFailure(text, is_full=is_full)
+    return SpoolFailure(text, is_full=error.errno in _FULL)
 
 
 def _closed(directory: str) -> str:

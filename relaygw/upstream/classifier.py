@@ -1,13 +1,11 @@
 """What a provider's reply means: the catalogue of replies, and the verdict and scope it gives.
 
-replies.yaml is data: sections named by one or more presets, and `generic` for everybody. It is
-read once a process, by the same reader and model as the user's own rows.
-
-Asked in this order: the user's own rows, those of the provider's preset, the generic ones. Pure
-and total: every stage with every reply, or with none, gets an answer; what no row knows is
-RETRY, a 5xx at RCPT or after the content as well. Delivered is what was answered 2xx after the
-final dot, and nothing else; only a 5xx from MAIL on bounces, and only for what a row knows as the
-fault of the recipient or of the message. RFC 5321 section 4.2, RFC 3463, RFC 4954 section 6.
+replies.yaml has sections named by one or more presets, and `generic` for everybody; it is read once
+a process. Asked are the user's own rows, those of the provider's preset, the generic ones. Pure and
+total: what no row knows is RETRY, a 5xx at RCPT or after the content as well. Delivered is what was
+answered 2xx after the final dot, and nothing else; only a 5xx from MAIL on bounces, and only for
+what a row knows as the fault of the recipient or of the message. RFC 5321 section 4.2, RFC 3463,
+RFC 4954 section 6.
 
 What is asked about is the reply as it came: one with a secret masked could mean something else.
 """
@@ -78,10 +76,9 @@ class SeenReply:
 
 
 def look_at(reply: SmtpReply) -> SeenReply:
-    """Return the parts of `reply`: one line of text without addresses.
+    """Return the parts of `reply`: one line of text without addresses, and the status only once.
 
-    A reply of several lines repeats its status on each; the first one is kept, so that a phrase
-    is found wherever the provider broke the line.
+    So a phrase is found wherever the provider broke the line.
     """
     first, *more = reply.lines or ("",)
     text = " ".join((first, *(_REPEATED_STATUS.sub("", line, count=1) for line in more)))

@@ -1,11 +1,9 @@
 """From nothing to an authenticated connection: connect, greeting, EHLO, STARTTLS, AUTH.
 
 With TLS `required` or `implicit` the certificate's chain, host name and dates are verified, and
-neither AUTH nor MAIL is sent before that worked. The addresses of a host are raced (RFC 8305): they
-take turns by family, and the next is tried when the one before fails, or after a quarter of a
-second. One AUTH mechanism is chosen and tried once, for every failed login counts at the provider;
-only what had been kept from before, an access token or a command's answer, is tried a second time
-after it was fetched anew.
+neither AUTH nor MAIL is sent before that worked. The addresses of a host are raced (RFC 8305). One
+AUTH mechanism is chosen and tried once, for every failed login counts at the provider; only what
+had been kept from before is tried a second time after it was fetched anew.
 
 aiosmtplib does the steps one by one; afterwards its transport goes to WireProtocol, because
 its own reader takes no pipelined replies and forgets a reply when the connection closes. Every

@@ -1,10 +1,9 @@
 """What one provider is logged in to with: read when it is needed, kept where reading is costly.
 
 A `command:` secret is fetched once and kept until it is refused; the other forms are read anew
-for each connection, so a changed file works at once. Access tokens are kept while they last.
-What was refused is remembered, in memory only, to see when somebody has put something else in
-its place. Nothing here is logged, no repr shows a secret, and a Mask takes every form in which a
-provider could send one back out of what is shown.
+for each connection, so a changed file works at once. What was refused is remembered, in memory
+only, to see when it has changed. Nothing here is logged, no repr shows a secret, and a Mask takes
+every form in which a provider could send one back out of what is shown.
 """
 
 from __future__ import annotations

@@ -61,7 +61,9 @@ def failing_at(
     try:
         yield
     except SMTPException as error:
-        if handshake is not None and _is_from_handshake(error):
+        is_response = isinstance(error, (SMTPResponseException, SMTPReadTimeoutError))
+        is_caused = error.__cause__ is not None and not isinstance(error.__cause__, SMTPException)
+        if handshake is not None and is_caused and not is_response:
             stage = handshake
         reply = _reply_of(error)
         detail = f"{relay} said: {reply}" if reply else f"{_text_of(error)} ({relay})"
@@ -72,13 +74,6 @@ def failing_at(
         raise UpstreamError(
             handshake or stage, detail=f"{_text_of(error)} ({relay})", relay=relay
         ) from error
-
-
-def _is_from_handshake(error: SMTPException) -> bool:
-    if isinstance(error, (SMTPResponseException, SMTPReadTimeoutError)):
-        return False
-    cause = error.__cause__
-    return cause is not None and not isinstance(cause, SMTPException)
 
 
 def _reply_of(error: SMTPException) -> SmtpReply | None:

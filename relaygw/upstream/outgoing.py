@@ -80,8 +80,7 @@ class Terms:
     def source_of(self, source: Source) -> bytes:
         """Return the field that tells a provider, itself a relaygw, where a mail came from.
 
-        The first relaygw on the way is named as the host; what another one told of stays its
-        word, and its client, which only that one knew, is left out.
+        The first relaygw on the way is named as the host; its client only it knows.
         """
         if not self.sends_source:
             return b""

@@ -1,9 +1,8 @@
 """The connections to one provider: opened when needed, reused newest first, never too many.
 
 The caller asks for at most `max_connections` sessions at once. Closing happens in background
-tasks that count as connections until they are done, so a provider never sees more than it
-allows. Bookkeeping is synchronous; only opening waits, and a caller cancelled there leaves
-nothing behind. `repr` tells the state and is what tests look at.
+tasks that count as connections until they are done. Bookkeeping is synchronous; only opening waits,
+and a caller cancelled there leaves nothing behind. `repr` is what tests look at.
 """
 
 from __future__ import annotations

@@ -1,17 +1,15 @@
 """The client's end of an SMTP connection once it is open: content out, flow control, replies in.
 
-Takes over a transport from aiosmtplib. One task at a time may use it. Failures are WireFailure:
-ConnectionLost, ReplyTimeout, ReplyInvalid. Replies that arrived before the connection was lost
-can still be read: a provider that refuses content half way closes right after saying why.
-
-Replies are read strictly and bounded. One that breaks the grammar or a limit stays in the buffer:
-nobody knows where the next reply begins, so the connection must be dropped. RFC 5321 sections 4.2
-and 4.2.1; a code without text is legal there, and clients must take it.
+Takes over a transport from aiosmtplib. One task at a time may use it. Failures are WireFailure.
+Replies that arrived before the connection was lost can still be read: a provider that refuses
+content half way closes right after saying why. Replies are read strictly and bounded; one that
+breaks the grammar or a limit stays in the buffer, for nobody knows where the next one begins. A
+code without text is legal (RFC 5321 sections 4.2 and 4.2.1).
 
 Content goes out with CRLF line ends, folded lines, stuffed dots, final dot. Stored content is
 normalised already; the encoder repairs bare CR and LF all the same, because one that got through
-could end a message early at the provider and start a forged one. RFC 5321 sections 4.5.2
-(transparency) and 4.5.3.1.6 (line length, which does not count the dot that stuffing adds).
+could start a forged message at the provider. RFC 5321 sections 4.5.2 (transparency) and 4.5.3.1.6
+(line length, which does not count the dot that stuffing adds).
 """
 
 from __future__ import annotations
@@ -135,8 +133,7 @@ class WireProtocol(asyncio.Protocol):
     async def flush(self, *, timeout_s: float) -> None:
         """Return when the transport has nothing left to write; as early as `write_content` does.
 
-        Without TLS all is with the kernel then. With it the event loop may hold 64 KiB more, of
-        which it tells nobody.
+        With TLS the event loop may hold 64 KiB more, of which it tells nobody.
         """
         if self.is_open and self._transport.get_write_buffer_size():
             self._transport.set_write_buffer_limits(high=1, low=0)

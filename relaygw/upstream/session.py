@@ -145,12 +145,10 @@ class UpstreamSession:
         """Send `mail` and return one reply per recipient, in order.
 
         `check_lease` is asked before large content is begun and right before each final dot; when
-        it says no, the connection is closed without the dot. An exception from the content's own
-        source, and cancellation, break the session; `ledger` then says what is known.
-
-        `next_mail` is asked when content is about to be sent to a provider with PIPELINING. The
-        envelope of what it returns goes out in one group with the content (RFC 2920 section
-        3.1); then `is_chained` says so, and only that mail may be transacted next.
+        it says no, the connection is closed without the dot. An error of the content's own source,
+        and cancellation, break the session; `ledger` then says what is known. `next_mail` is asked
+        when content is about to go to a provider with PIPELINING: the envelope of what it returns
+        goes out with it (RFC 2920 section 3.1); `is_chained` says so, and only that may come next.
         """
         progress, self._chained = self._chained, None
         if progress is None:

@@ -1,18 +1,15 @@
 """8-bit content rewritten as 7 bit MIME, for providers without 8BITMIME (or SMTPUTF8).
 
-Works on the bytes: only fields and parts that hold 8-bit bytes are touched, all others stay byte
-by byte. Fields: see seven_bit_fields. A body becomes quoted-printable or base64, whichever is
-shorter for text, base64 for the rest, whatever charset it claims, so that its bytes stay the same
-once decoded. A message in a message (message/rfc822), which may not be encoded, is rewritten by the
-same rules. Text before the first and behind the last part of a multipart is no part and ignored by
-readers: its 8-bit bytes become question marks.
+Only fields (see seven_bit_fields) and parts that hold 8-bit bytes are touched, all others stay byte
+by byte. A body becomes quoted-printable or base64, whichever is shorter for text, base64 for the
+rest, so that its bytes stay the same once decoded. A message in a message (message/rfc822), which
+may not be encoded, is rewritten by the same rules. Text around the parts of a multipart is ignored
+by readers: its 8-bit bytes become question marks.
 
-A DKIM signature over what was rewritten does not hold any more, and counts as none (RFC 6376
-section 6.1); a part under multipart/signed is the sender's word, and is never rewritten (RFC 1847
-section 2.1). ContentInvalid says what cannot be rewritten and why.
-
-Pure and slow: call it in a thread. Time grows with the size alone; what is built to be expensive is
-refused. RFC 2045, RFC 2046, RFC 2047, RFC 2231, RFC 6152 section 3.
+A DKIM signature over what was rewritten counts as none (RFC 6376 section 6.1); a part under
+multipart/signed is never rewritten (RFC 1847 section 2.1). ContentInvalid says what cannot be
+rewritten and why. Pure and slow: call it in a thread. Time grows with the size alone; what is built
+to be expensive is refused. RFC 2045, RFC 2046, RFC 2047, RFC 2231, RFC 6152 section 3.
 """
 
 from __future__ import annotations
