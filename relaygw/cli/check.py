@@ -17,9 +17,9 @@ from relaygw.cli.check_summary import AskedMail, explain, routes_gone, summary, 
 from relaygw.cli.frame import Command, CommandFailed, Invocation, address_of, pass_invocation, warn
 from relaygw.cli.text import as_json, print_lines, printable
 from relaygw.mail.words import fields
-from relaygw.policy.explanation import Explainer
 from relaygw.policy.recipients import AddressPatterns
 from relaygw.policy.rewriter import Rewriter
+from relaygw.policy.router import Explainer
 from relaygw.settings.load import LoadedSettings
 from relaygw.settings.model import Settings
 from relaygw.settings.provider import Provider

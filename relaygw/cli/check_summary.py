@@ -13,9 +13,9 @@ from relaygw.cli.frame import Invocation
 from relaygw.cli.text import labelled
 from relaygw.errors import SchemaMismatch, SettingsError, StoreUnavailable
 from relaygw.mail.envelope import Source
-from relaygw.policy.explanation import Explainer
 from relaygw.policy.recipients import Screen
 from relaygw.policy.rewriter import Rewriter
+from relaygw.policy.router import Explainer
 from relaygw.policy.untended import gone_words, known_routes
 from relaygw.settings.alerts import channel_name
 from relaygw.settings.listener import Listener

@@ -3,18 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 
-from relaygw.delivery.attempt import (
-    Attempt,
-    Line,
-    TakeNext,
-    attempt_delivery,
-    fields_found,
-    single_mail,
-)
+from relaygw.delivery.attempt import Attempt, Line
 from relaygw.delivery.context import WorkerContext
 from relaygw.delivery.gate import Gate
 from relaygw.delivery.learning import Learning
@@ -26,72 +18,23 @@ from relaygw.mail.envelope import ClaimedDelivery
 from relaygw.mail.hold import HoldCause, HoldCode
 from relaygw.mail.outcome import AttemptReport, Verdict
 from relaygw.mail.state import DeliveryState
-from relaygw.policy.recipients import Screen
 from relaygw.policy.retry import NO_CONSEQUENCE, Consequence, given_back, is_over_age, ladder_s
 from relaygw.store.attempts import MOST_ATTEMPTS, tried_since_ms
-from relaygw.upstream.classifier import Classifier
-from relaygw.upstream.outgoing import terms_of
-from relaygw.upstream.pool import Pool
 
 _KEPT = frozenset({Verdict.DELIVERED, Verdict.BOUNCE, Verdict.DOUBT})
 """What must be durable before more of the same message is sent."""
 
 
 class DeliveryAgent:
-    """What every attempt of a worker needs, and how one is made and ends."""
+    """How an attempt of a worker is made and ends."""
 
     def __init__(
-        self,
-        context: WorkerContext,
-        leases: Leases,
-        outcomes: Outcomes,
-        learning: Learning,
-        pools: Mapping[str, Pool],
-        classifiers: Mapping[str, Classifier],
+        self, context: WorkerContext, leases: Leases, outcomes: Outcomes, learning: Learning
     ) -> None:
         self._context = context
-        self._settings = settings = context.settings
-        self._store = context.store
         self._leases = leases
         self._outcomes = outcomes
         self._learning = learning
-        self._pools = pools
-        self._screen = Screen(settings)
-        self._classifiers = classifiers
-        self._terms = {
-            name: terms_of(settings.providers[name], hostname=settings.hostname) for name in pools
-        }
-        self._unchained: set[str] = set()  # providers that lost step over it
-
-    # --- lines
-
-    def open_line(self, gate: Gate, take_next: TakeNext) -> Line:
-        """Return a line to a gate's provider; `take_next` is asked where chaining is on."""
-        provider = self._settings.providers[gate.provider]
-        is_chaining = provider.chain_transactions and gate.provider not in self._unchained
-        return Line(
-            self._pools[gate.provider],
-            take_next=take_next if is_chaining else None,
-            lost_step=lambda: self._stop_chaining(gate.provider),
-            prepare=lambda claimed: single_mail(
-                claimed,
-                self._screen.sort(claimed),
-                max_recipients=provider.max_recipients,
-                store=self._store,
-                terms=self._terms[gate.provider],
-            ),
-        )
-
-    def _stop_chaining(self, provider: str) -> None:
-        """Send to a provider without chaining until the next reload, and say so once."""
-        if provider not in self._unchained:
-            self._unchained.add(provider)
-            self._context.note(
-                f"warning: provider {provider} does not answer chained transactions as it should; "
-                "they are not chained from now on; set its chain_transactions to false"
-            )
-
-    # --- one attempt
 
     async def deliver(self, gate: Gate, claimed: ClaimedDelivery, line: Line) -> None:
         """Make one attempt; return when its outcome, whatever it is, is durable."""
@@ -100,35 +43,29 @@ class DeliveryAgent:
             attempt.slot = self._outcomes.begin_slot(claimed, gate.provider)
             await self._attempt(gate, attempt, line)
         except BaseException as error:
-            recorded = self._outcomes.close(attempt, error, self._classifiers[gate.provider])
+            recorded = self._outcomes.close(attempt, error, line.upstream.classifier)
             if not isinstance(error, Exception):
                 raise
             if recorded is not None:
                 await recorded
         finally:
-            gate.allowance.take_back(claimed, taken=attempt.taken)
+            if gate.allowance.quota is not None:
+                gate.allowance.take_back(claimed, taken=attempt.taken)
 
     async def _attempt(self, gate: Gate, attempt: Attempt, line: Line) -> None:
         claimed = attempt.claimed
-        attempt.screened = screened = self._screen.sort(claimed)
+        attempt.screened = screened = line.upstream.screen.sort(claimed)
         if not screened.sendable:
             await self._outcomes.record_unsendable(attempt)
             return
         if screened.field_rule is not None:
-            obstacle = await self._obstacle_in_fields(gate, attempt)
+            obstacle = await self._obstacle_in_fields(attempt, line)
             if obstacle is not None:
                 await self._outcomes.record_held(attempt, HoldCause(HoldCode.HEADER, obstacle))
                 return
         was_held = gate.is_held
-        await attempt_delivery(
-            attempt,
-            line=line,
-            max_recipients=self._settings.providers[gate.provider].max_recipients,
-            store=self._store,
-            classifier=self._classifiers[gate.provider],
-            check_lease=self._leases.is_held,
-            keep_part=partial(self._keep_part, gate),
-            terms=self._terms[gate.provider],
+        await line.send(
+            attempt, check_lease=self._leases.is_held, keep_part=partial(self._keep_part, gate)
         )
         if attempt.is_ended:
             return  # its lease was lost after a part
@@ -138,17 +75,19 @@ class DeliveryAgent:
                 f"{claimed.queue_id}: warning: the lease was lost before the final dot; "
                 f"nothing was sent{rest}"
             )
-        await self._end(gate, attempt, was_held=was_held)
+        await self._end(gate, attempt, line, was_held=was_held)
 
-    async def _end(self, gate: Gate, attempt: Attempt, *, was_held: bool) -> None:
+    async def _end(self, gate: Gate, attempt: Attempt, line: Line, *, was_held: bool) -> None:
         """Learn from an attempt and have its outcome recorded."""
         claimed = attempt.claimed
         report = self._watched(gate, attempt)
         consequence = NO_CONSEQUENCE
         if report.outcomes:
-            consequence = await self._learn(gate, claimed, report, was_held=was_held)
+            consequence = await self._learn(gate, claimed, line, report, was_held=was_held)
         now_ms = clock_ms()
-        seen, since_ms = await self._of_old_age(gate, claimed, now_ms)
+        seen, since_ms = claimed, None
+        if is_over_age(claimed, self._context.settings.retry, now_ms):
+            seen, since_ms = await self._of_old_age(gate, claimed, now_ms)
         rest = given_back(claimed, now_ms) if attempt.has_rest else None
         update = self._outcomes.settled(
             attempt, seen, report, consequence, now_ms, rest=rest, tried_since_ms=since_ms
@@ -159,12 +98,10 @@ class DeliveryAgent:
             with contextlib.suppress(StoreUnavailable):  # the next look at the holds settles it
                 await self._learning.release_if_hold_ended(gate, claimed)
 
-    async def _obstacle_in_fields(self, gate: Gate, attempt: Attempt) -> str | None:
+    async def _obstacle_in_fields(self, attempt: Attempt, line: Line) -> str | None:
         """Return why a mail's header keeps it here, None if it does not; log what stays behind."""
         claimed = attempt.claimed
-        found = await fields_found(
-            claimed, attempt.screened, store=self._store, terms=self._terms[gate.provider]
-        )
+        found = await line.upstream.fields_found(claimed, attempt.screened.field_rule)
         if found.names and claimed.attempts == 0:
             names = ", ".join(found.names)
             verb = "fields {} are" if len(found.names) > 1 else "field {} is"
@@ -174,12 +111,18 @@ class DeliveryAgent:
         return found.obstacle
 
     async def _learn(
-        self, gate: Gate, claimed: ClaimedDelivery, report: AttemptReport, *, was_held: bool
+        self,
+        gate: Gate,
+        claimed: ClaimedDelivery,
+        line: Line,
+        report: AttemptReport,
+        *,
+        was_held: bool,
     ) -> Consequence:
         """Learn from an attempt; whatever goes wrong with that, its outcome is recorded."""
         try:
             return await self._learning.from_report(
-                gate, self._pools[gate.provider], claimed, report, was_held=was_held
+                gate, line.upstream.pool, claimed, report, was_held=was_held
             )
         except StoreUnavailable as error:
             self._context.note(f"warning: {claimed.queue_id}: {error}")
@@ -192,19 +135,17 @@ class DeliveryAgent:
     ) -> tuple[ClaimedDelivery, int | None]:
         """Take the time its provider was held off the age of mail that seems over its time.
 
-        With it comes since when it was tried, None for mail that is not that old.
+        With it comes since when it was tried, None when that is not known.
         """
-        if not is_over_age(claimed, self._settings.retry, now_ms):
-            return claimed, None
+        store, retry = self._context.store, self._context.settings.retry
 
         def look() -> tuple[int, int | None]:
             since_ms = claimed.accepted_at_ms
-            held_ms = self._store.holds.held_ms(gate.provider, since_ms=since_ms, now_ms=now_ms)
-            attempts = self._store.queue.attempts(claimed.queue_id)
+            held_ms = store.holds.held_ms(gate.provider, since_ms=since_ms, now_ms=now_ms)
+            attempts = store.queue.attempts(claimed.queue_id)
             first_ms = tried_since_ms(attempts, claimed.delivery_no)
             if first_ms is not None and len(attempts) >= MOST_ATTEMPTS:  # the first ones are gone
-                least_ms = int(ladder_s(claimed.attempts, self._settings.retry) * 1000)
-                first_ms = min(first_ms, now_ms - least_ms)
+                first_ms = min(first_ms, now_ms - int(ladder_s(claimed.attempts, retry) * 1000))
             return held_ms, first_ms
 
         try:

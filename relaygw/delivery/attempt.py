@@ -1,4 +1,4 @@
-"""One attempt to send one delivery: policy again, transaction, verdicts.
+"""One attempt to send one delivery: transaction and verdicts.
 
 Never raises for what a provider does; its `Attempt` says all, at any moment, also when it is cut
 short by something else.
@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
+from relaygw.delivery.context import WorkerContext
 from relaygw.errors import ContentDamaged
 from relaygw.mail.envelope import ClaimedDelivery
 from relaygw.mail.outcome import (
@@ -22,17 +23,16 @@ from relaygw.mail.outcome import (
     Verdict,
 )
 from relaygw.policy.recipient_fields import NOTHING, FieldRule, FieldsFound
-from relaygw.policy.recipients import NOBODY, Screened
+from relaygw.policy.recipients import NOBODY, Screen, Screened
 from relaygw.store.store import Store
 from relaygw.upstream.classifier import IN_DOUBT, Classifier
 from relaygw.upstream.failure import UpstreamError
-from relaygw.upstream.outgoing import Ledger, OutgoingMail, RecipientReply, Terms, sift
+from relaygw.upstream.outgoing import Ledger, OutgoingMail, RecipientReply, sift, terms_of
 from relaygw.upstream.pool import Pool
 from relaygw.upstream.session import UpstreamSession
 
 _MAX_STALE_SESSIONS = 3
 TakeNext = Callable[[], ClaimedDelivery | None]
-Prepare = Callable[[ClaimedDelivery], OutgoingMail | None]
 
 
 @dataclass(slots=True)
@@ -86,7 +86,26 @@ class Attempt:
         self, replies: Sequence[RecipientReply], classifier: Classifier, *, dsn: str | None = None
     ) -> None:
         """Note what came of the part that was being sent."""
-        self.outcomes += _outcomes(self.part, replies, self.by_address, classifier, dsn=dsn)
+        found = []
+        for address, answer in zip(self.part, replies, strict=True):
+            said = answer.said or answer.reply
+            meaning = classifier.meaning(
+                answer.stage, said, in_doubt=answer.in_doubt, recipients=len(self.part)
+            )
+            detail = answer.detail
+            if meaning.verdict is Verdict.DOUBT:
+                detail += "; the message may be sent more than once"
+            for rcpt_no in self.by_address[address]:
+                outcome = RecipientOutcome(
+                    rcpt_no=rcpt_no,
+                    meaning=meaning,
+                    stage=answer.stage,
+                    reply=answer.reply,
+                    detail=detail,
+                    dsn=dsn or answer.dsn,
+                )
+                found.append(outcome)
+        self.outcomes += found
         self.part = ()
 
     def cut_short(self, classifier: Classifier) -> None:
@@ -110,6 +129,74 @@ class Attempt:
             ]
 
 
+class Upstream:
+    """What it takes to send by one provider: connections, the meaning of replies, what it wants."""
+
+    def __init__(self, context: WorkerContext, name: str, screen: Screen) -> None:
+        self._context = context
+        self._name = name
+        self.screen = screen
+        provider = context.settings.providers[name]
+        self.max_recipients = provider.max_recipients
+        self.pool = Pool(name, provider, ehlo_name=context.settings.hostname)
+        self.classifier = Classifier(provider)
+        self._terms = terms_of(provider, hostname=context.settings.hostname)
+        self.is_chaining = provider.chain_transactions
+
+    def stop_chaining(self) -> None:
+        """Send without chaining until the next reload, and say so once."""
+        if self.is_chaining:
+            self.is_chaining = False
+            self._context.note(
+                f"warning: provider {self._name} does not answer chained transactions as it "
+                "should; they are not chained from now on; set its chain_transactions to false"
+            )
+
+    def mail(
+        self, claimed: ClaimedDelivery, addresses: tuple[str, ...], field_rule: FieldRule | None
+    ) -> OutgoingMail:
+        """Return what goes to some recipients of a delivery. Raises ContentDamaged."""
+        content, store = claimed.content, self._context.store
+        if content is not None:
+            _check_size(claimed, len(content))
+        notify = {one.address: one.dsn_notify for one in claimed.recipients if one.dsn_notify}
+        return OutgoingMail(
+            sender=claimed.sender,
+            recipients=addresses,
+            content=content if content is not None else lambda: _stored_content(claimed, store),
+            size_bytes=claimed.size_bytes,
+            is_8bit=claimed.is_8bit,
+            has_long_line=claimed.has_long_line,
+            smtputf8=claimed.smtputf8,
+            added=self._terms.source_of(claimed.source),
+            fields=self._terms.fields,
+            field_rule=field_rule,
+            max_size_bytes=self._terms.max_size_bytes,
+            dsn_ret=claimed.dsn_ret,
+            dsn_envid=claimed.dsn_envid,
+            dsn_notify=tuple(notify.get(address) for address in addresses) if notify else (),
+        )
+
+    def single_mail(self, claimed: ClaimedDelivery) -> OutgoingMail | None:
+        """Return a delivery's mail if it is small and goes to all recipients in one transaction."""
+        screened = self.screen.sort(claimed)
+        if claimed.content is None or screened.blocked or screened.held:
+            return None
+        addresses = tuple(dict.fromkeys(recipient.address for recipient in screened.sendable))
+        if not 0 < len(addresses) <= self.max_recipients:
+            return None
+        return self.mail(claimed, addresses, screened.field_rule)
+
+    async def fields_found(
+        self, claimed: ClaimedDelivery, field_rule: FieldRule | None
+    ) -> FieldsFound:
+        """Return what of a delivery's header stays behind, or keeps it from being sent."""
+        if field_rule is None:
+            return NOTHING
+        mail = self.mail(claimed, (), field_rule)
+        return (await sift(mail.content, mail.added, mail.fields, mail.field_rule)).found
+
+
 class Line:
     """One place among a provider's connections, and what is sent on it without a pause.
 
@@ -118,56 +205,114 @@ class Line:
     session is kept back meanwhile. The next content still waits until the outcome of this one is
     durable, so that a line never has more than one message in doubt.
 
-    `take_next` gives the delivery that this line will carry next, if any; `prepare` the mail of
-    one that can be sent in a single transaction. `lost_step` is called when the provider did not
-    answer a chained envelope as it should.
+    `take_next` gives the delivery that this line will carry next, if any.
     """
 
-    def __init__(
-        self,
-        pool: Pool,
-        *,
-        take_next: TakeNext | None,
-        prepare: Prepare,
-        lost_step: Callable[[], None],
-    ) -> None:
-        self._pool = pool
-        self._take_next = take_next
-        self._prepare = prepare
-        self._lost_step = lost_step
+    def __init__(self, upstream: Upstream, take_next: TakeNext) -> None:
+        self.upstream = upstream
+        self._take_next = take_next if upstream.is_chaining else None
         self._kept: UpstreamSession | None = None
         self._following: ClaimedDelivery | None = None
 
-    async def acquire(self, mail: OutgoingMail, *, fresh: bool = False) -> UpstreamSession:
-        """Return a session for `mail`, which must be released; raises UpstreamError.
+    async def send(
+        self,
+        attempt: Attempt,
+        *,
+        check_lease: Callable[[], bool],
+        keep_part: Callable[[Attempt], Awaitable[bool]],
+    ) -> None:
+        """Send a delivery to the sendable recipients and note in `attempt` what the provider said.
 
-        `fresh`: on a new connection.
+        An address that stands twice is sent once. More recipients than a transaction takes are
+        sent in several, one after the other: `keep_part` makes the outcomes so far durable before
+        the next begins, and says whether it may begin. Who was not reached has no outcome.
         """
+        claimed, upstream = attempt.claimed, self.upstream
+        attempt.queue_s = time.time() - claimed.accepted_at_ms / 1000
+        for recipient in attempt.screened.sendable:
+            attempt.by_address.setdefault(recipient.address, []).append(recipient.rcpt_no)
+        addresses = list(attempt.by_address)
+        for start in range(0, len(addresses), upstream.max_recipients):
+            if start:
+                if not await keep_part(attempt):
+                    return
+                attempt.transaction = Ledger()
+            end = start + upstream.max_recipients
+            attempt.part = tuple(addresses[start:end])
+            mail = upstream.mail(claimed, attempt.part, attempt.screened.field_rule)
+            is_last = end >= len(addresses)
+            try:
+                replies = await self._transact(attempt, mail, check_lease, may_chain=is_last)
+            except UpstreamError as error:
+                attempt.relay = error.relay
+                failure = RecipientReply(
+                    stage=error.stage, reply=error.reply, said=error.said, detail=error.detail
+                )
+                failures = (failure,) * len(attempt.part)
+                attempt.end_part(failures, upstream.classifier, dsn=error.dsn)
+                continue
+            if attempt.transaction.is_fenced:
+                return
+            attempt.end_part(replies, upstream.classifier)
+
+    async def _transact(
+        self,
+        attempt: Attempt,
+        mail: OutgoingMail,
+        check_lease: Callable[[], bool],
+        *,
+        may_chain: bool,
+    ) -> tuple[RecipientReply, ...]:
+        """Run one transaction; an idle connection that turns out dead or deaf is replaced."""
+        for tries in range(_MAX_STALE_SESSIONS):
+            if tries:
+                attempt.transaction = Ledger()
+            asked_s = time.monotonic()
+            session = await self._acquire(mail, fresh=tries > 0)
+            attempt.connect_s += time.monotonic() - asked_s
+            attempt.relay = session.relay
+            try:
+                replies = await session.transact(
+                    mail,
+                    check_lease=check_lease,
+                    next_mail=self._next_mail if may_chain else None,
+                    ledger=attempt.transaction,
+                )
+            finally:
+                self._release(session)
+            if not any(reply.stale_session for reply in replies):
+                break
+        attempt.session_uses = session.uses
+        return replies
+
+    async def _acquire(self, mail: OutgoingMail, *, fresh: bool) -> UpstreamSession:
+        """Return a session for `mail`, `fresh` on a new connection; raises UpstreamError."""
         kept, self._kept = self._kept, None
         if kept is not None:
             if kept.expects(mail):
                 return kept
             kept.abort()
-            self._pool.release_session(kept)
-        return await self._pool.acquire_session(fresh=fresh)
+            self.upstream.pool.release_session(kept)
+        return await self.upstream.pool.acquire_session(fresh=fresh)
 
-    def release(self, session: UpstreamSession) -> None:
-        """Take a session back: to the pool, unless the next mail is begun on it."""
+    def _release(self, session: UpstreamSession) -> None:
+        """Give a session back to the pool, unless the next mail is begun on it."""
         if session.has_lost_step:
             self._take_next = None
-            self._lost_step()
+            self.upstream.stop_chaining()
         if session.is_chained:
             self._kept = session
         else:
-            self._pool.release_session(session)
+            self.upstream.pool.release_session(session)
 
-    def next_mail(self, session_uses: int) -> OutgoingMail | None:
+    def _next_mail(self, session_uses: int) -> OutgoingMail | None:
         """Choose the delivery that follows; return its mail if it may be begun already."""
-        if self._take_next is None or session_uses >= self._pool.max_messages_per_connection:
+        upstream = self.upstream
+        if self._take_next is None or session_uses >= upstream.pool.max_messages_per_connection:
             return None
         if self._following is None:
             self._following = self._take_next()
-        return self._prepare(self._following) if self._following is not None else None
+        return upstream.single_mail(self._following) if self._following is not None else None
 
     def take_following(self) -> ClaimedDelivery | None:
         """Return the delivery that was chosen, which has to be delivered or given back."""
@@ -178,171 +323,8 @@ class Line:
         """Give up what was begun: nothing of its content was sent."""
         if self._kept is not None:
             self._kept.abort()
-            self._pool.release_session(self._kept)
+            self.upstream.pool.release_session(self._kept)
             self._kept = None
-
-
-async def attempt_delivery(
-    attempt: Attempt,
-    *,
-    line: Line,
-    max_recipients: int,
-    store: Store,
-    classifier: Classifier,
-    check_lease: Callable[[], bool],
-    keep_part: Callable[[Attempt], Awaitable[bool]],
-    terms: Terms,
-) -> None:
-    """Send a delivery to the sendable recipients and note in `attempt` what the provider said.
-
-    An address that stands twice is sent once. More recipients than a transaction takes are
-    sent in several, one after the other: `keep_part` makes the outcomes so far durable before the
-    next begins, and says whether it may begin. Who was not reached has no outcome.
-    """
-    claimed = attempt.claimed
-    attempt.queue_s = time.time() - claimed.accepted_at_ms / 1000
-    for recipient in attempt.screened.sendable:
-        attempt.by_address.setdefault(recipient.address, []).append(recipient.rcpt_no)
-    addresses = list(attempt.by_address)
-    for start in range(0, len(addresses), max_recipients):
-        if start:
-            if not await keep_part(attempt):
-                return
-            attempt.transaction = Ledger()
-        attempt.part = tuple(addresses[start : start + max_recipients])
-        mail = _outgoing(claimed, attempt.part, store, terms, attempt.screened.field_rule)
-        is_last = start + max_recipients >= len(addresses)
-        try:
-            replies = await _transact(attempt, line, mail, check_lease, may_chain=is_last)
-        except UpstreamError as error:
-            attempt.relay = error.relay
-            failure = RecipientReply(
-                stage=error.stage, reply=error.reply, said=error.said, detail=error.detail
-            )
-            attempt.end_part((failure,) * len(attempt.part), classifier, dsn=error.dsn)
-            continue
-        if attempt.transaction.is_fenced:
-            return
-        attempt.end_part(replies, classifier)
-
-
-async def _transact(
-    attempt: Attempt,
-    line: Line,
-    mail: OutgoingMail,
-    check_lease: Callable[[], bool],
-    *,
-    may_chain: bool,
-) -> tuple[RecipientReply, ...]:
-    """Run one transaction; an idle connection that turns out dead or deaf is replaced at once."""
-    for tries in range(_MAX_STALE_SESSIONS):
-        if tries:
-            attempt.transaction = Ledger()
-        asked_s = time.monotonic()
-        session = await line.acquire(mail, fresh=tries > 0)
-        attempt.connect_s += time.monotonic() - asked_s
-        attempt.relay = session.relay
-        try:
-            replies = await session.transact(
-                mail,
-                check_lease=check_lease,
-                next_mail=line.next_mail if may_chain else None,
-                ledger=attempt.transaction,
-            )
-        finally:
-            line.release(session)
-        if not any(reply.stale_session for reply in replies):
-            break
-    attempt.session_uses = session.uses
-    return replies
-
-
-def _outcomes(
-    addresses: tuple[str, ...],
-    replies: Sequence[RecipientReply],
-    by_address: dict[str, list[int]],
-    classifier: Classifier,
-    *,
-    dsn: str | None = None,
-) -> list[RecipientOutcome]:
-    found = []
-    for address, answer in zip(addresses, replies, strict=True):
-        meaning = classifier.meaning(
-            answer.stage,
-            answer.said or answer.reply,
-            in_doubt=answer.in_doubt,
-            recipients=len(addresses),
-        )
-        found += [
-            RecipientOutcome(
-                rcpt_no=rcpt_no,
-                meaning=meaning,
-                stage=answer.stage,
-                reply=answer.reply,
-                detail=_explain(answer, meaning.verdict),
-                dsn=dsn or answer.dsn,
-            )
-            for rcpt_no in by_address[address]
-        ]
-    return found
-
-
-def _explain(answer: RecipientReply, verdict: Verdict) -> str:
-    if verdict is Verdict.DOUBT:
-        return f"{answer.detail}; the message may be sent more than once"
-    return answer.detail
-
-
-def single_mail(
-    claimed: ClaimedDelivery, screened: Screened, *, max_recipients: int, store: Store, terms: Terms
-) -> OutgoingMail | None:
-    """Return a delivery's mail if it is small and goes to all recipients in one transaction."""
-    if claimed.content is None or screened.blocked or screened.held:
-        return None
-    addresses = tuple(dict.fromkeys(recipient.address for recipient in screened.sendable))
-    if not 0 < len(addresses) <= max_recipients:
-        return None
-    return _outgoing(claimed, addresses, store, terms, screened.field_rule)
-
-
-async def fields_found(
-    claimed: ClaimedDelivery, screened: Screened, *, store: Store, terms: Terms
-) -> FieldsFound:
-    """Return what of a delivery's header stays behind, or keeps it from being sent."""
-    if screened.field_rule is None:
-        return NOTHING
-    mail = _outgoing(claimed, (), store, terms, screened.field_rule)
-    return (await sift(mail.content, mail.added, mail.fields, mail.field_rule)).found
-
-
-def _outgoing(
-    claimed: ClaimedDelivery,
-    addresses: tuple[str, ...],
-    store: Store,
-    terms: Terms,
-    field_rule: FieldRule | None,
-) -> OutgoingMail:
-    if claimed.content is not None:
-        _check_size(claimed, len(claimed.content))
-    notify = {one.address: one.dsn_notify for one in claimed.recipients if one.dsn_notify}
-    return OutgoingMail(
-        sender=claimed.sender,
-        recipients=addresses,
-        content=claimed.content
-        if claimed.content is not None
-        else lambda: _stored_content(claimed, store),
-        size_bytes=claimed.size_bytes,
-        is_8bit=claimed.is_8bit,
-        has_long_line=claimed.has_long_line,
-        smtputf8=claimed.smtputf8,
-        added=terms.source_of(claimed.source),
-        fields=terms.fields,
-        field_rule=field_rule,
-        max_size_bytes=terms.max_size_bytes,
-        dsn_ret=claimed.dsn_ret,
-        dsn_envid=claimed.dsn_envid,
-        dsn_notify=tuple(notify.get(address) for address in addresses) if notify else (),
-    )
 
 
 async def _stored_content(claimed: ClaimedDelivery, store: Store) -> AsyncIterator[bytes]:

@@ -64,10 +64,11 @@ class Brake:
 
         A hold for what was said at RCPT of one recipient, while another one was taken, is none.
         """
-        if any(outcome.verdict is Verdict.DELIVERED for outcome in report.outcomes):
-            if self._words is not None or self.is_on:
-                self._reset()
-            return _apart(report) if len(report.outcomes) > 1 else report
+        for outcome in report.outcomes:
+            if outcome.meaning.verdict is Verdict.DELIVERED:
+                if self._words is not None or self.is_on:
+                    self._reset()
+                return _apart(report) if len(report.outcomes) > 1 else report
         refused = [outcome for outcome in report.outcomes if _is_refusal(outcome)]
         if not refused:
             return report

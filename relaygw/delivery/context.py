@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
@@ -34,6 +35,11 @@ class WorkerContext:
     def note(self, text: str) -> None:
         """Write a line of the queue manager into the mail log."""
         self.observer.log.note("qmgr", text)
+
+    def note_safely(self, text: str) -> None:
+        """Write such a line; a log that cannot be written stops no outcome."""
+        with contextlib.suppress(Exception):
+            self.note(text)
 
     def call(
         self, blocking: Callable[P, T], *args: P.args, **kwargs: P.kwargs

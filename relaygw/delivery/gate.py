@@ -120,7 +120,7 @@ class Allowance:
 
     def rate_cost(self, recipients: int) -> int:
         """Return how much of the rate a transaction with so many recipients takes."""
-        return recipients if self._rate_counts == "recipients" else 1
+        return recipients if self._rate_counts == "recipients" else min(recipients, 1)
 
     def forget_tokens(self) -> None:
         """Drop tokens of a rate that is not the rate any more."""

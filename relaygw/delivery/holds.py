@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
+from relaygw.delivery.attempt import Upstream
 from relaygw.delivery.brake import BRAKED, brake_cause
 from relaygw.delivery.context import WorkerContext
 from relaygw.delivery.gate import UNREACHABLE_LADDER_S, Gate
@@ -29,9 +30,7 @@ from relaygw.mail.outcome import BEFORE_MAIL, RecipientOutcome, Scope, Verdict
 from relaygw.policy.pacing import ladder_step
 from relaygw.store.holds import UNREACHABLE, Hold
 from relaygw.upstream.advice import certificate_remedy
-from relaygw.upstream.classifier import Classifier
 from relaygw.upstream.failure import UpstreamError
-from relaygw.upstream.pool import Pool
 
 PROBE_LADDER_S = (300.0,)
 """Waits before a held provider is tried again, where its replies do not say better."""
@@ -49,11 +48,11 @@ _REMEDIES = {
 
 
 class Holds:
-    """The holds that the gates of one worker obey."""
+    """The holds and outages that the gates of one worker obey."""
 
     def __init__(self, context: WorkerContext) -> None:
         self._context = context
-        self._store = context.store
+        self._stored = context.store.holds
         self._is_fresh = True  # a restart or reload tries a held provider at once
 
     def begin_anew(self) -> None:
@@ -63,25 +62,22 @@ class Holds:
     async def obey(self, in_force: Sequence[Hold], gates: Iterable[Gate]) -> None:
         """Let the gates know of the holds in force, those of others included."""
         if self._is_fresh:
-            in_force = [await self._made_due(hold) for hold in in_force]
-            await self._release_for_configuration()
+            in_force = [
+                hold if hold.probe_at_ms is None else await self._probe_at(hold, clock_ms())
+                for hold in in_force
+            ]
+            for cause in await self._context.call(self._stored.held_causes):
+                if cause.code in OF_CONFIGURATION:  # this may be another one
+                    await self._release_all(cause)
             self._is_fresh = False
         for gate in gates:
             _obey_provider(gate, in_force)
             await self._obey_senders(gate, in_force)
             await self._probe_senders(gate)
 
-    async def _release_for_configuration(self) -> None:
-        """Make due what waits for a configuration: this may be another one."""
-        for cause in await self._context.call(self._store.holds.held_causes):
-            if cause.code in OF_CONFIGURATION:
-                await self._release_all(cause)
-
-    async def _made_due(self, hold: Hold) -> Hold:
-        if hold.probe_at_ms is None:
-            return hold
-        hold = replace(hold, probe_at_ms=clock_ms())
-        await self._context.call(self._store.holds.put_hold, hold)
+    async def _probe_at(self, hold: Hold, at_ms: int) -> Hold:
+        hold = replace(hold, probe_at_ms=at_ms)
+        await self._context.call(self._stored.put_hold, hold)
         return hold
 
     async def _obey_senders(self, gate: Gate, in_force: Sequence[Hold]) -> None:
@@ -97,25 +93,21 @@ class Holds:
             await self.release_sender(gate.provider, domain)
 
     async def _probe_senders(self, gate: Gate) -> None:
-        """Let one of the deliveries that wait for a refused sender's domain try."""
+        """Let one of the deliveries that wait for a refused sender's domain try.
+
+        The next one waits for its outcome.
+        """
         now_s = time.monotonic()
         for domain, probe_at_s in tuple(gate.held_senders.items()):
             if now_s < probe_at_s:
                 continue
             gate.sender_passes.add(domain)
-            await self._put_off_probe(gate, domain)
+            for hold in await self._context.call(self._stored.in_force):
+                if (hold.scope, hold.key) == (Scope.SENDER_DOMAIN, f"{gate.provider} {domain}"):
+                    at_ms = clock_ms() + int(PROBE_LADDER_S[0] * 1000)
+                    await self._probe_at(hold, at_ms)
+                    gate.held_senders[domain] = _here_s(at_ms)
             await self.release_sender(gate.provider, domain, limit=1)
-
-    async def _put_off_probe(self, gate: Gate, domain: str) -> None:
-        """Let the next probe of a sender's domain wait for the outcome of this one."""
-        key = f"{gate.provider} {domain}"
-        for hold in await self._context.call(self._store.holds.in_force):
-            if hold.scope == Scope.SENDER_DOMAIN and hold.key == key:
-                at_ms = clock_ms() + int(PROBE_LADDER_S[0] * 1000)
-                await self._context.call(
-                    self._store.holds.put_hold, replace(hold, probe_at_ms=at_ms)
-                )
-                gate.held_senders[domain] = _here_s(at_ms)
 
     async def put(self, gate: Gate, outcome: RecipientOutcome) -> None:
         """Hold the provider for what it said, and say so once in the log."""
@@ -125,12 +117,12 @@ class Holds:
         wait_s = ladder_step(outcome.meaning.wait_s or PROBE_LADDER_S, gate.hold_step)
         gate.hold_step += 1
         remedy = outcome.meaning.remedy or _REMEDIES.get(outcome.scope, "")
-        cause, reason = SAID, _words(outcome)
+        cause, reason = SAID, outcome.words
         if outcome.meaning is BRAKED:
             cause = brake_cause(reason)
             reason = cause.sentence
             remedy = f"{remedy}: relaygw provider release {gate.provider}"
-        hold = new_hold(outcome.scope, gate.provider, reason, remedy, wait_s, cause)
+        hold = _new_hold(outcome.scope, gate.provider, reason, remedy, wait_s, cause)
         await self._put_provider(gate, hold, wait_s)
 
     async def put_quota(self, gate: Gate, quota: int, wait_s: float) -> None:
@@ -139,21 +131,16 @@ class Holds:
         reason = f"daily_quota of {quota} is used up; the next goes at {at}"
         gate.is_probed_by_mail = True
         remedy = "wait, or raise daily_quota"
-        hold = new_hold(Scope.PROVIDER, gate.provider, reason, remedy, wait_s)
+        hold = _new_hold(Scope.PROVIDER, gate.provider, reason, remedy, wait_s)
         await self._put_provider(gate, hold, wait_s)
 
     async def put_sender(self, gate: Gate, sender: str, outcome: RecipientOutcome) -> None:
         """Hold mail of a sender's domain at a provider."""
-        domain = sender_domain(sender)
+        domain, scope = sender_domain(sender), Scope.SENDER_DOMAIN
         wait_s = (outcome.meaning.wait_s or PROBE_LADDER_S)[0]
         gate.held_senders[domain] = time.monotonic() + wait_s
-        hold = new_hold(
-            Scope.SENDER_DOMAIN,
-            f"{gate.provider} {domain}",
-            _words(outcome),
-            outcome.meaning.remedy or _REMEDIES[Scope.SENDER_DOMAIN],
-            wait_s,
-        )
+        remedy = outcome.meaning.remedy or _REMEDIES[scope]
+        hold = _new_hold(scope, f"{gate.provider} {domain}", outcome.words, remedy, wait_s)
         what = f"provider {gate.provider} refuses sender domain {domain}, its mail is held"
         await self._put(gate, hold, what)
 
@@ -165,7 +152,7 @@ class Holds:
     async def _put(self, gate: Gate, hold: Hold, what: str) -> None:
         trouble = f"hold of {hold.key} not recorded"
         with gate.teaching():
-            is_new = await self._context.ask(trouble, self._store.holds.put_hold, hold)
+            is_new = await self._context.ask(trouble, self._stored.put_hold, hold)
         if is_new:
             self._context.note(f"warning: {what}: {hold.reason}; no mail is lost; {hold.remedy}")
 
@@ -187,22 +174,22 @@ class Holds:
             self._context.note(f"provider {gate.provider} takes sender domain {domain} again")
         await self.release_sender(gate.provider, domain)
 
-    async def _drop(self, gate: Gate, scopes: Iterable[Scope], key: str) -> bool:
+    async def _drop(
+        self, gate: Gate, scopes: Sequence[str], key: str, what: str = "hold"
+    ) -> bool | None:
         def drop() -> bool:
             now_ms = clock_ms()
-            dropped = [
-                self._store.holds.drop_hold(scope.value, key, now_ms=now_ms) for scope in scopes
-            ]
+            dropped = [self._stored.drop_hold(str(one), key, now_ms=now_ms) for one in scopes]
             return any(dropped)
 
         with gate.teaching():
-            return await self._context.ask(f"hold of {key} not ended", drop) or False
+            return await self._context.ask(f"{what} of {key} not ended", drop)
 
     # --- mail that waits for the end of a hold
 
     async def release_sender(self, provider: str, domain: str, *, limit: int = 0) -> None:
         """Make due what waits for a provider to take a sender's domain; `limit` 0: all of it."""
-        for cause in await self._context.call(self._store.holds.held_causes):
+        for cause in await self._context.call(self._stored.held_causes):
             if not cause.is_refused(provider, domain):
                 continue
             if not limit:
@@ -223,32 +210,26 @@ class Holds:
 
     async def _release(self, cause: HoldCause, trouble: str = _NOT_RELEASED, *, limit: int) -> int:
         released = await self._context.ask(
-            trouble, self._store.holds.release_held, cause, limit=limit, now_ms=clock_ms()
+            trouble, self._stored.release_held, cause, limit=limit, now_ms=clock_ms()
         )
         return released or 0
 
-
-class Outages:
-    """Which providers are down, told to all workers and to whoever operates the gateway."""
-
-    def __init__(self, context: WorkerContext) -> None:
-        self._context = context
+    # --- outages, told to all workers and to whoever operates the gateway
 
     async def note_failure(self, gate: Gate, what: str, now_s: float) -> None:
         """Learn that a provider cannot be reached; tell of it once it counts as down."""
         was_down = gate.is_down(now_s)
         gate.note_failure(now_s)
         if gate.is_down(now_s) and not was_down:
-            await self.begin(gate, what)
+            await self.begin_outage(gate, what)
 
-    async def begin(self, gate: Gate, what: str) -> None:
+    async def begin_outage(self, gate: Gate, what: str) -> None:
         """Tell that a provider is down, once however many workers see it."""
         remedy = certificate_remedy(what) or "it is tried again by itself"
-        hold = new_hold(UNREACHABLE, gate.provider, what, remedy, UNREACHABLE_LADDER_S[-1])
+        hold = _new_hold(UNREACHABLE, gate.provider, what, remedy, UNREACHABLE_LADDER_S[-1])
+        trouble = f"outage of {gate.provider} not recorded"
         with gate.teaching():
-            is_new = await self._context.ask(
-                f"outage of {gate.provider} not recorded", self._context.store.holds.put_hold, hold
-            )
+            is_new = await self._context.ask(trouble, self._stored.put_hold, hold)
         gate.is_outage_known = gate.is_outage_known or is_new is not None
         if is_new:
             then = "mail waits"
@@ -256,32 +237,23 @@ class Outages:
                 then = "the next provider of its routes takes over"
             self._context.note(f"warning: provider {gate.provider} is down ({what}); {then}")
 
-    async def end(self, gate: Gate) -> None:
-        """Tell that a provider is there again."""
-        if not gate.is_outage_known:
-            return
+    async def end_outage(self, gate: Gate) -> None:
+        """Tell that a provider which counted as down is there again."""
         gate.is_outage_known = False
-        with gate.teaching():
-            was_there = await self._context.ask(
-                f"outage of {gate.provider} not ended",
-                self._context.store.holds.drop_hold,
-                UNREACHABLE,
-                gate.provider,
-                now_ms=clock_ms(),
-            )
-        if was_there:
+        if await self._drop(gate, (UNREACHABLE,), gate.provider, "outage"):
             self._context.note(f"provider {gate.provider} is back")
 
-    def obey(self, in_force: Sequence[Hold], gates: Iterable[Gate]) -> None:
-        """Let gates know what other workers found out."""
-        down = {hold.key for hold in in_force if hold.scope == UNREACHABLE}
-        now_s = time.monotonic()
-        for gate in gates:
-            if gate.provider in down:
-                gate.suspect(now_s)
-            elif gate.is_outage_known:
-                gate.hasten_probe(now_s)
-            gate.is_outage_known = gate.provider in down
+
+def obey_outages(in_force: Sequence[Hold], gates: Iterable[Gate]) -> None:
+    """Let gates know what other workers found out."""
+    down = {hold.key for hold in in_force if hold.scope == UNREACHABLE}
+    now_s = time.monotonic()
+    for gate in gates:
+        if gate.provider in down:
+            gate.suspect(now_s)
+        elif gate.is_outage_known:
+            gate.hasten_probe(now_s)
+        gate.is_outage_known = gate.provider in down
 
 
 class Prober:
@@ -291,17 +263,9 @@ class Prober:
     charged by a probe. A refused key is tried again as soon as it has changed.
     """
 
-    def __init__(
-        self,
-        holds: Holds,
-        outages: Outages,
-        pools: Mapping[str, Pool],
-        classifiers: Mapping[str, Classifier],
-    ) -> None:
+    def __init__(self, holds: Holds, upstreams: Mapping[str, Upstream]) -> None:
         self._holds = holds
-        self._outages = outages
-        self._pools = pools
-        self._classifiers = classifiers
+        self._upstreams = upstreams
         self._look_at_s: dict[str, float] = {}
 
     async def probe(self, gate: Gate) -> None:
@@ -321,18 +285,19 @@ class Prober:
                 await self._holds.put(gate, outcome)
             else:
                 what = outcome.detail or str(outcome.reply)
-                await self._outages.note_failure(gate, what, begun_s)
+                await self._holds.note_failure(gate, what, begun_s)
         finally:
             gate.is_probing = False
 
     async def _try(self, gate: Gate, patience_s: float) -> RecipientOutcome | None:
         """Return what went wrong; None: it was made, logged in and all."""
+        upstream = self._upstreams[gate.provider]
         try:
-            await self._pools[gate.provider].probe(patience_s)
+            await upstream.pool.probe(patience_s)
         except UpstreamError as error:
             return RecipientOutcome(
                 rcpt_no=-1,
-                meaning=self._classifiers[gate.provider].meaning(error.stage, error.said),
+                meaning=upstream.classifier.meaning(error.stage, error.said),
                 stage=error.stage,
                 reply=error.reply,
                 detail=error.detail,
@@ -342,7 +307,8 @@ class Prober:
 
     async def _note_success(self, gate: Gate) -> None:
         gate.note_reached()
-        await self._outages.end(gate)
+        if gate.is_outage_known:
+            await self._holds.end_outage(gate)
         if gate.is_held and not gate.is_probed_by_mail:
             await self._holds.drop(gate)
         gate.progress_at_s = time.monotonic()
@@ -352,7 +318,7 @@ class Prober:
 
         Looks now and then only, however often it is asked.
         """
-        credentials = self._pools[gate.provider].credentials
+        credentials = self._upstreams[gate.provider].pool.credentials
         now_s = time.monotonic()
         if now_s < self._look_at_s.get(gate.provider, 0.0):
             return False
@@ -368,14 +334,12 @@ def _obey_provider(gate: Gate, in_force: Sequence[Hold]) -> None:
         return
     if not gate.is_held:  # another worker or an operator set it
         gate.is_probed_by_mail = all(hold.scope != Scope.CREDENTIAL for hold in mine)
+    due_ms = [hold.probe_at_ms for hold in mine if hold.probe_at_ms is not None]
     gate.is_held = True
-    due_ms = [hold.probe_at_ms for hold in mine]
-    gate.probe_at_s = None
-    if None not in due_ms:
-        gate.probe_at_s = _here_s(max(at_ms for at_ms in due_ms if at_ms is not None))
+    gate.probe_at_s = _here_s(max(due_ms)) if len(due_ms) == len(mine) else None
 
 
-def new_hold(
+def _new_hold(
     scope: str, key: str, reason: str, remedy: str, wait_s: float, cause: HoldCause = SAID
 ) -> Hold:
     """Return a hold that begins now and is probed after `wait_s`."""
@@ -394,7 +358,3 @@ def new_hold(
 def _here_s(at_ms: int) -> float:
     """Return a time of the epoch by this process's monotonic clock."""
     return time.monotonic() + at_ms / 1000 - time.time()
-
-
-def _words(outcome: RecipientOutcome) -> str:
-    return str(outcome.reply) if outcome.reply is not None else outcome.detail

@@ -27,7 +27,6 @@ TRASH_S = 7 * 86400.0
 ORPHANS_S = 3600.0
 WATCHED_S = 14 * 86400.0
 _SHED_PAUSE_S = 0.01
-# known on its own host only
 _UNSEEN = "; what it was sending may be sent more than once"
 _PAUSE_S = 0.2  # between steps of a long purge
 
@@ -47,7 +46,7 @@ class Janitor:
         has_lock_file: Callable[[str], bool] = lambda _incarnation: False,
     ) -> None:
         """`has_lock_file`: of an incarnation whose lock says whether it lives, late or not."""
-        self._settings = settings
+        self._queue, self._sandbox = settings.queue, settings.sandbox
         self._store = store
         self._log = log
         self._incarnation = incarnation
@@ -68,95 +67,81 @@ class Janitor:
             try:
                 await step(number)
             except StoreUnavailable as error:
-                self._log.note("qmgr", f"warning: housekeeping: {error}")
+                self._note(f"warning: housekeeping: {error}")
             except Exception as error:  # the next step may do better; mail does not depend on it
-                self._log.note("qmgr", f"error: housekeeping: {type(error).__name__}: {error}")
+                self._note(f"error: housekeeping: {type(error).__name__}: {error}")
             number += 1
             await asyncio.sleep(pause_s)
 
+    def _note(self, text: str) -> None:
+        self._log.note("qmgr", text)
+
     async def _keep_log_short(self, _number: int) -> None:
-        is_growing = True
-        while is_growing:
-            is_growing = await asyncio.to_thread(self._store.janitor.checkpoint)
-            await asyncio.sleep(CHECKPOINT_PAUSE_S)
+        await _repeat(self._store.janitor.checkpoint, CHECKPOINT_PAUSE_S)
+
+    async def _shed_content(self, _number: int) -> None:
+        """Delete what finished large mail left; on its own, since it may take minutes."""
+        janitor = self._store.janitor
+        await _repeat(
+            lambda: janitor.shed_content(_before_ms(self._queue.keep_content)), _SHED_PAUSE_S
+        )
 
     async def _clean_up(self, number: int) -> None:
         await asyncio.to_thread(self._tidy)
         if number % PURGE_EVERY_STEPS == 0:
-            await self._purge(self._purge_step, self._trim_step)
+            await _repeat(self._purge_step)
+            await _repeat(self._trim_step)
         if number % ORPHANS_EVERY_STEPS == _FIRST_ORPHANS_STEP:
-            await self._purge(self._orphans_step)
-            await self._forget_watched()
-
-    async def _forget_watched(self) -> None:
-        has_more = True
-        while has_more:
-            before_ms = clock_ms() - int(WATCHED_S * 1000)
-            has_more = await asyncio.to_thread(self._store.watch.forget_watched, before_ms)
-            await asyncio.sleep(_PAUSE_S)
-
-    async def _shed_content(self, _number: int) -> None:
-        """Delete what finished large mail left; on its own, since it may take minutes."""
-        keep_ms = int(self._settings.queue.keep_content * 1000)
-        has_more = True
-        while has_more:
-            before_ms = clock_ms() - keep_ms
-            has_more = await asyncio.to_thread(self._store.janitor.shed_content, before_ms)
-            await asyncio.sleep(_SHED_PAUSE_S)
-
-    def _bury(self) -> None:
-        for incarnation, leases, begun in self._bury_dead_of_this_host():
-            self._report(incarnation, leases)
-            for queue_id, *_ in begun:
-                self._log.note(
-                    "qmgr",
-                    f"{queue_id}: warning: was being sent when {incarnation} died; "
-                    "the message may be sent more than once",
-                )
-        for incarnation in self._store.instances.stale_incarnations(LEASE_S):
-            if incarnation != self._incarnation and not self._has_lock_file(incarnation):
-                # what it was sending is known on its own host only
-                leases = self._store.instances.bury(
-                    incarnation, begun=None, is_lost=True, unless_heard=True
-                )
-                self._report(incarnation, leases, _UNSEEN)
-        for incarnation in self._store.instances.ownerless():
-            self._report(incarnation, self._store.instances.bury(incarnation, begun=None), _UNSEEN)
-
-    def _report(self, incarnation: str, leases: int, hint: str = "") -> None:
-        if leases:
-            self._wake_workers()
-            self._log.note(
-                "qmgr", f"{leases} deliveries of {incarnation}, which died, are queued again{hint}"
-            )
-
-    async def _purge(self, *steps: Callable[[], int]) -> None:
-        for step in steps:
-            done = PURGE_LIMIT
-            while done >= PURGE_LIMIT:
-                done = await asyncio.to_thread(step)
-                await asyncio.sleep(_PAUSE_S)
+            await _repeat(lambda: self._purge(orphans=ORPHANS_S))
+            await _repeat(lambda: self._store.watch.forget_watched(_before_ms(WATCHED_S)))
 
     def _tidy(self) -> None:
         self._bury()
         self._store.janitor.shrink()
 
-    def _purge_step(self) -> int:
-        return self._purge_older_than(
-            deleted=TRASH_S,
-            finished=self._settings.queue.retention,
-            captured=self._settings.sandbox.retention,
+    def _bury(self) -> None:
+        instances = self._store.instances
+        for incarnation, leases, begun in self._bury_dead_of_this_host():
+            self._report(incarnation, leases)
+            for queue_id, *_ in begun:
+                self._note(
+                    f"{queue_id}: warning: was being sent when {incarnation} died; "
+                    "the message may be sent more than once"
+                )
+        # what others were sending is known on their own hosts only
+        for incarnation in instances.stale_incarnations(LEASE_S):
+            if incarnation != self._incarnation and not self._has_lock_file(incarnation):
+                leases = instances.bury(incarnation, begun=None, is_lost=True, unless_heard=True)
+                self._report(incarnation, leases, _UNSEEN)
+        for incarnation in instances.ownerless():
+            self._report(incarnation, instances.bury(incarnation, begun=None), _UNSEEN)
+
+    def _report(self, incarnation: str, leases: int, hint: str = "") -> None:
+        if leases:
+            self._wake_workers()
+            self._note(f"{leases} deliveries of {incarnation}, which died, are queued again{hint}")
+
+    def _purge_step(self) -> bool:
+        return self._purge(
+            deleted=TRASH_S, finished=self._queue.retention, captured=self._sandbox.retention
         )
 
-    def _orphans_step(self) -> int:
-        return self._purge_older_than(orphans=ORPHANS_S)
+    def _purge(self, **ages_s: float) -> bool:
+        cutoffs = {name: _before_ms(age_s) for name, age_s in ages_s.items()}
+        return self._store.janitor.purge(cutoffs, limit=PURGE_LIMIT) >= PURGE_LIMIT
 
-    def _purge_older_than(self, **ages_s: float) -> int:
-        now_ms = clock_ms()
-        cutoffs = {name: now_ms - int(age_s * 1000) for name, age_s in ages_s.items()}
-        return self._store.janitor.purge(cutoffs, limit=PURGE_LIMIT)
+    def _trim_step(self) -> bool:
+        keep = self._sandbox.max_messages
+        return self._store.janitor.trim_captured(keep=keep, limit=PURGE_LIMIT) >= PURGE_LIMIT
 
-    def _trim_step(self) -> int:
-        return self._store.janitor.trim_captured(
-            keep=self._settings.sandbox.max_messages, limit=PURGE_LIMIT
-        )
+
+async def _repeat(step: Callable[[], bool], pause_s: float = _PAUSE_S) -> None:
+    """Take a step in a thread until it says that nothing is left to do."""
+    has_more = True
+    while has_more:
+        has_more = await asyncio.to_thread(step)
+        await asyncio.sleep(pause_s)
+
+
+def _before_ms(age_s: float) -> int:
+    return clock_ms() - int(age_s * 1000)

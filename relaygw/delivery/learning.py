@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from relaygw.delivery.context import WorkerContext
 from relaygw.delivery.gate import DOWN_AFTER_S, THROTTLED_WAIT_S, Gate
-from relaygw.delivery.holds import Holds, Outages
+from relaygw.delivery.holds import Holds
 from relaygw.delivery.lanes import Lane
 from relaygw.mail.clock import clock_ms
 from relaygw.mail.envelope import ClaimedDelivery
@@ -49,12 +49,9 @@ _LOST_STEP = 503  # says nothing of the sender
 class Learning:
     """Lets gates, holds and the store know what providers said."""
 
-    def __init__(
-        self, context: WorkerContext, holds: Holds, outages: Outages, lanes: Sequence[Lane]
-    ) -> None:
+    def __init__(self, context: WorkerContext, holds: Holds, lanes: Sequence[Lane]) -> None:
         self._context = context
         self._holds = holds
-        self._outages = outages
         self._senders = SenderNotes()
         self._lanes = {lane.route: lane for lane in lanes}
 
@@ -73,46 +70,53 @@ class Learning:
         own = _of_scope(report, Scope.PROVIDER, Scope.CREDENTIAL)
         if own is None:
             return await self._from_mail(gate, claimed, report, was_held=was_held)
-        match own.verdict:
-            case Verdict.HOLD:
-                await self._holds.put(gate, own)
-                is_innocent = own.stage in BEFORE_MAIL or gate.has_alternative
-                return Consequence(
-                    wait_s=_AT_ONCE_S if is_innocent else _HOLD_WAIT_S + PROBE_BY_ANOTHER_S
-                )
-            case Verdict.THROTTLE:
-                return Consequence(wait_s=await self._throttle(gate, pool, own, now_s))
-            case _:
-                await self._outages.note_failure(gate, own.detail or str(own.reply), now_s)
-                return _taken_over(gate)
+        if own.verdict is Verdict.HOLD:
+            await self._holds.put(gate, own)
+            is_innocent = own.stage in BEFORE_MAIL or gate.has_alternative
+            wait_s = _AT_ONCE_S if is_innocent else _HOLD_WAIT_S + PROBE_BY_ANOTHER_S
+            return Consequence(wait_s=wait_s)
+        if own.verdict is Verdict.THROTTLE:
+            return Consequence(wait_s=await self._throttle(gate, pool, own, now_s))
+        await self._holds.note_failure(gate, own.detail or str(own.reply), now_s)
+        return _taken_over(gate)
 
     async def _from_mail(
         self, gate: Gate, claimed: ClaimedDelivery, report: AttemptReport, *, was_held: bool
     ) -> Consequence:
         """Learn from an attempt in which the provider did its work, whatever came of it."""
-        if all(outcome.stage is Stage.LOCAL for outcome in report.outcomes):
+        taken, is_answered, is_local = 0, True, True
+        for outcome in report.outcomes:
+            taken += outcome.meaning.verdict is Verdict.DELIVERED
+            is_answered = is_answered and outcome.reply is not None
+            is_local = is_local and outcome.stage is Stage.LOCAL
+        if is_local:
             return self._from_refusal_here(gate, claimed, report)
-        taken = sum(outcome.verdict is Verdict.DELIVERED for outcome in report.outcomes)
-        if taken or all(outcome.reply is not None for outcome in report.outcomes):
-            gate.note_success(gate.allowance.rate_cost(taken) if taken else 0, time.monotonic())
-            await self._outages.end(gate)
-        elif gate.note_silence(time.monotonic()):
-            if gate.is_down(time.monotonic()) and not gate.is_outage_known:
-                await self._outages.begin(gate, report.outcomes[0].detail)
+        now_s = time.monotonic()
+        if taken or is_answered:
+            gate.note_success(gate.allowance.rate_cost(taken), now_s)
+            if gate.is_outage_known:
+                await self._holds.end_outage(gate)
+        elif gate.note_silence(now_s):
+            if gate.is_down(now_s) and not gate.is_outage_known:
+                await self._holds.begin_outage(gate, report.outcomes[0].detail)
             return _taken_over(gate)
         if was_held and gate.is_held and taken:
             await self._holds.drop(gate)
         refused = _of_scope(report, Scope.SENDER_DOMAIN)
         if refused is not None and refused.verdict is Verdict.HOLD:
-            if not _names_sender(refused, claimed.sender):
-                # Amazon's sandbox verifies recipients, too
-                return Consequence(wait_s=_SOMEBODY_ELSE_S)
-            await self._holds.put_sender(gate, claimed.sender, refused)
-            hold = self._lanes[claimed.route].obstacle(claimed)
-            return Consequence(hold=hold, wait_s=_AT_ONCE_S)
+            return await self._from_refused_sender(gate, claimed, refused)
         if taken and gate.held_senders:
             await self._holds.drop_sender(gate, claimed.sender)
         return NO_CONSEQUENCE
+
+    async def _from_refused_sender(
+        self, gate: Gate, claimed: ClaimedDelivery, refused: RecipientOutcome
+    ) -> Consequence:
+        if not _names_sender(refused, claimed.sender):  # Amazon's sandbox verifies recipients, too
+            return Consequence(wait_s=_SOMEBODY_ELSE_S)
+        await self._holds.put_sender(gate, claimed.sender, refused)
+        hold = self._lanes[claimed.route].obstacle(claimed)
+        return Consequence(hold=hold, wait_s=_AT_ONCE_S)
 
     def _from_refusal_here(
         self, gate: Gate, claimed: ClaimedDelivery, report: AttemptReport
@@ -154,13 +158,9 @@ class Learning:
             )
         gate.account = replace(gate.account, ceiling_per_s=ceiling_per_s, ceiling_at_ms=clock_ms())
         gate.allowance.forget_tokens()
+        lower_rate, group = self._context.store.limits.lower_rate, gate.limit_group
         with gate.teaching():
-            await self._context.call(
-                self._context.store.limits.lower_rate,
-                gate.limit_group,
-                per_s=ceiling_per_s,
-                guard_s=GUARD_S,
-            )
+            await self._context.call(lower_rate, group, per_s=ceiling_per_s, guard_s=GUARD_S)
         return wait_s
 
     async def _fewer_connections(
@@ -188,14 +188,11 @@ class Learning:
     async def write_senders(self) -> None:
         """Write what was learnt of senders since the last time; later what cannot be now."""
         notes = self._senders.take_unwritten()
-        if not notes:
-            return
-        is_written = False
         with self._context.noting():
-            await self._context.call(self._context.store.limits.note_senders, notes)
-            is_written = True
-        if not is_written:
-            self._senders.put_back(notes)
+            if notes:
+                await self._context.call(self._context.store.limits.note_senders, notes)
+            return
+        self._senders.put_back(notes)
 
 
 class SenderNotes:
@@ -210,8 +207,8 @@ class SenderNotes:
 
     def add(self, provider: str, sender: str, report: AttemptReport) -> None:
         """Learn from an attempt whether the provider takes mail of this sender."""
-        refusal = _refusal_of_sender(report)
-        if refusal is None and not any(o.verdict is Verdict.DELIVERED for o in report.outcomes):
+        refusal, is_taken = _said_of_sender(report)
+        if refusal is None and not is_taken:
             return
         key = (provider, sender)
         now_ms = clock_ms()
@@ -239,20 +236,23 @@ class SenderNotes:
             self._unwritten.setdefault((note.provider, note.sender), note)
 
 
-def _refusal_of_sender(report: AttemptReport) -> str | None:
-    """Return what was said against the sender: of its domain, or to MAIL FROM for good."""
+def _said_of_sender(report: AttemptReport) -> tuple[str | None, bool]:
+    """Return what was said against the sender, and whether somebody got the mail.
+
+    That is what concerns its domain, or a 5xx to MAIL FROM that is not about the message: that one
+    bounces.
+    """
+    is_taken = False
     for outcome in report.outcomes:
-        is_of_sender = outcome.scope is Scope.SENDER_DOMAIN
-        if (is_of_sender or _is_refused_at_mail(outcome)) and outcome.reply is not None:
-            return str(outcome.reply)
-    return None
-
-
-def _is_refused_at_mail(outcome: RecipientOutcome) -> bool:
-    """True for a 5xx to MAIL FROM that is not about the message: that one bounces."""
-    is_at_mail = outcome.stage is Stage.MAIL and outcome.verdict is Verdict.RETRY
-    reply = outcome.reply
-    return is_at_mail and reply is not None and reply.is_permanent and reply.code != _LOST_STEP
+        meaning, reply = outcome.meaning, outcome.reply
+        is_taken = is_taken or meaning.verdict is Verdict.DELIVERED
+        if reply is None:
+            continue
+        is_at_mail = outcome.stage is Stage.MAIL and meaning.verdict is Verdict.RETRY
+        is_refused = is_at_mail and reply.is_permanent and reply.code != _LOST_STEP
+        if is_refused or meaning.scope is Scope.SENDER_DOMAIN:
+            return str(reply), is_taken
+    return None, is_taken
 
 
 def _taken_over(gate: Gate) -> Consequence:
@@ -269,6 +269,6 @@ def _names_sender(outcome: RecipientOutcome, sender: str) -> bool:
 def _of_scope(report: AttemptReport, *scopes: Scope) -> RecipientOutcome | None:
     """Return the outcome that concerns one of `scopes`, if any; not what was decided here."""
     for outcome in report.outcomes:
-        if outcome.scope in scopes and outcome.stage is not Stage.LOCAL:
+        if outcome.meaning.scope in scopes and outcome.stage is not Stage.LOCAL:
             return outcome
     return None

@@ -1,20 +1,30 @@
-"""The leases of one incarnation: claimed, kept by one heartbeat, given back.
+"""What one incarnation has of what all share: deliveries, permits for connections, tokens, quotas.
 
-They are trusted only while the heartbeat is fresh: `is_held` is asked right before each final dot,
-so a process that slept past its lease (stopped, swapped out, suspended) sends nothing with it. When
-an answer of the store was lost, leases may exist that this worker does not know of, and would keep
-from everybody as long as it lives: `free_unknown` ends them.
+Leases of deliveries are claimed, kept by one heartbeat, given back. They are trusted only while the
+heartbeat is fresh: `is_held` is asked right before each final dot, so a process that slept past its
+lease (stopped, swapped out, suspended) sends nothing with it. When an answer of the store was lost,
+leases may exist that this worker does not know of, and would keep from everybody as long as it
+lives: `free_unknown` ends them.
+
+So is what the store granted of limits. Permits are counted anew then: one too few here would be
+taken for as long as this worker lives, one too many would be a connection above the limit. Tokens
+of a rate are a quarter of a second's worth at most. Of a quota, what one request takes ahead (1 %
+of it, 50 at most, or one mail) stays unused until it is 24 hours old, as after a crash.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 
 from relaygw.delivery.context import WorkerContext
-from relaygw.errors import RelaygwError
+from relaygw.delivery.gate import Gate
+from relaygw.delivery.holds import Holds
+from relaygw.errors import RelaygwError, StoreUnavailable
 from relaygw.mail.clock import awake_s, clock_ms
 from relaygw.mail.envelope import ClaimedDelivery
 from relaygw.store.queue_entry import Key
@@ -151,3 +161,198 @@ class Leases:
 def key_of(claimed: ClaimedDelivery) -> Key:
     """Return how the store names a delivery."""
     return (claimed.queue_id, claimed.delivery_no)
+
+
+# --- limits --------------------------------------------------------------------------------
+
+
+QUOTA_SLICE_S = 600.0
+"""When mail that the rest of a quota does not cover is looked at again: quotas move in slices."""
+
+
+class Permits:
+    """How many connections the gates of a worker may have.
+
+    Calls about the permits of a limit group are made one at a time. When one fails its answer may
+    be what was lost, so before the next they are counted.
+    """
+
+    def __init__(self, context: WorkerContext, gates: Iterable[Gate]) -> None:
+        self._context = context
+        self._gates_of: defaultdict[str, list[Gate]] = defaultdict(list)
+        for gate in gates:
+            self._gates_of[gate.limit_group].append(gate)
+        self._turns = {limit_group: asyncio.Lock() for limit_group in self._gates_of}
+        self._unsure: set[str] = set()  # limit groups whose permits have to be counted
+
+    async def acquire(self, gate: Gate, wanted: int) -> None:
+        """Get up to `wanted` more for a gate; raises StoreUnavailable."""
+        async with self._turn(gate.limit_group):
+            gate.permits += await self._context.call(
+                self._context.store.limits.acquire_permits,
+                gate.limit_group,
+                wanted=wanted,
+                limit=gate.max_connections(),
+                incarnation=self._context.incarnation,
+            )
+
+    async def return_spare(self, gate: Gate, connections: int, *, is_sharing: bool) -> None:
+        """Give back those that no connection uses, and those above what the provider bears."""
+
+        def spare() -> int:
+            used = max(gate.in_flight, connections)
+            wanted = used if is_sharing else max(used, gate.max_connections())
+            return gate.permits - wanted
+
+        if gate.is_asking or self._turns[gate.limit_group].locked():
+            return
+        if spare() <= 0 and gate.limit_group not in self._unsure:
+            return
+        with self._context.noting():
+            async with self._turn(gate.limit_group):
+                count = spare()
+                if count > 0:
+                    await self._give_back(gate, count)
+
+    async def _give_back(self, gate: Gate, count: int) -> None:
+        gate.permits -= count  # nothing begins with them meanwhile
+        await self._context.call(
+            self._context.store.limits.release_permits,
+            gate.limit_group,
+            count=count,
+            incarnation=self._context.incarnation,
+        )
+
+    @asynccontextmanager
+    async def _turn(self, limit_group: str) -> AsyncIterator[None]:
+        async with self._turns[limit_group]:
+            try:
+                if limit_group in self._unsure:
+                    await self._count(limit_group)
+                yield
+            except StoreUnavailable:
+                self._unsure.add(limit_group)
+                raise
+
+    async def _count(self, limit_group: str) -> None:
+        held = await self._context.call(
+            self._context.store.limits.permits_held,
+            limit_group,
+            incarnation=self._context.incarnation,
+        )
+        self._unsure.discard(limit_group)
+        share_out(self._gates_of[limit_group], held)
+
+
+def share_out(gates: Sequence[Gate], held: int) -> None:
+    """Let the permits of the gates of one limit group add up to those `held`.
+
+    What is missing is taken from the gates that use theirs least. What is more goes to the first
+    of these, and back to the store if that has no use for it.
+    """
+    surplus = held - sum(gate.permits for gate in gates)
+    for gate in sorted(gates, key=lambda gate: gate.in_flight - gate.permits):
+        change = max(surplus, -gate.permits)
+        gate.permits += change
+        surplus -= change
+
+
+class Shares:
+    """Requests of a worker's gates to the store, one a gate at a time.
+
+    `start` is called with a gate when something arrived for it.
+    """
+
+    def __init__(
+        self,
+        context: WorkerContext,
+        gates: Iterable[Gate],
+        holds: Holds,
+        start: Callable[[Gate], None],
+    ) -> None:
+        self._context = context
+        self._holds = holds
+        self._start = start
+        self.permits = Permits(context, gates)
+
+    def ask_for_permits(self, gate: Gate, wanted: int) -> None:
+        """Ask for permits to connect."""
+        self._ask(gate, self._acquire_permits(gate, wanted))
+
+    def ask_for_tokens(self, gate: Gate, claimed: ClaimedDelivery, waiting: int) -> None:
+        """Ask for tokens of the gate's rate for a delivery, and for those behind it."""
+        self._ask(gate, self._take_tokens(gate, claimed, waiting))
+
+    def ask_for_quota(self, gate: Gate, claimed: ClaimedDelivery) -> None:
+        """Ask for some of the daily quota."""
+        self._ask(gate, self._take_quota(gate, claimed))
+
+    def _ask(self, gate: Gate, request: Coroutine[None, None, bool]) -> None:
+        if gate.is_asking:
+            request.close()
+            return
+        gate.is_asking = True
+        self._context.spawn(self._run(gate, request))
+
+    async def _run(self, gate: Gate, request: Coroutine[None, None, bool]) -> None:
+        has_more = False
+        try:
+            with self._context.noting():
+                has_more = await request
+        finally:
+            gate.is_asking = False
+        if has_more:
+            self._start(gate)
+
+    async def _acquire_permits(self, gate: Gate, wanted: int) -> bool:
+        await self.permits.acquire(gate, wanted)
+        return gate.permits > gate.in_flight
+
+    async def _take_tokens(self, gate: Gate, claimed: ClaimedDelivery, waiting: int) -> bool:
+        per_s = gate.rate_per_s()
+        if per_s is None:
+            return True
+        asked_s = time.monotonic()
+        tokens = await self._context.call(
+            self._context.store.limits.take_tokens,
+            gate.limit_group,
+            wanted=gate.allowance.wanted_tokens(claimed, waiting),
+            per_s=per_s,
+        )
+        gate.allowance.add_tokens(tokens, per_s=per_s, asked_s=asked_s)
+        return True
+
+    async def _take_quota(self, gate: Gate, claimed: ClaimedDelivery) -> bool:
+        allowance = gate.allowance
+        assert allowance.quota is not None
+        taken = await self._context.call(
+            self._context.store.limits.use_quota,
+            gate.limit_group,
+            wanted=allowance.wanted_quota(claimed),
+            quota=allowance.quota,
+        )
+        allowance.quota_left += taken.granted
+        if allowance.quota_left <= 0 and gate.in_flight:
+            return False  # what is refused of that comes back, and is asked for again at its end
+        if allowance.quota_left <= 0:
+            await self._holds.put_quota(gate, allowance.quota, taken.starts_in_s)
+        allowance.is_short = allowance.lacks_quota(claimed)
+        return True
+
+    async def return_quota(self, gate: Gate) -> None:
+        """Give back what was taken of the daily quota and not used.
+
+        Whether that happened is unknown when it fails. It is not tried again: given back twice it
+        would be more than the quota.
+        """
+        allowance = gate.allowance
+        left, allowance.quota_left = allowance.quota_left, 0
+        if left <= 0 or allowance.quota is None:
+            return
+        await self._context.ask(
+            f"quota of {gate.limit_group} not given back",
+            self._context.store.limits.use_quota,
+            gate.limit_group,
+            wanted=-left,
+            quota=allowance.quota,
+        )

@@ -9,14 +9,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import NamedTuple
 
 from relaygw.delivery.attempt import Attempt
 from relaygw.delivery.context import WorkerContext
 from relaygw.delivery.leases import Leases, key_of
-from relaygw.delivery.recorder import Recorder
-from relaygw.errors import StoreUnavailable
+from relaygw.errors import StoreUnavailable, Unstorable
 from relaygw.mail.clock import clock_ms
 from relaygw.mail.envelope import ClaimedDelivery, DeliveryUpdate
 from relaygw.mail.hold import HoldCause, HoldCode, provider_down
@@ -30,10 +33,10 @@ from relaygw.policy.retry import (
     given_back,
     held_in_doubt,
     settle,
-    since_recorded,
     unsent,
     with_rest,
 )
+from relaygw.store.batch_writer import BatchWriter
 from relaygw.store.instances import Lifeline
 from relaygw.store.queue_entry import Key
 from relaygw.upstream.classifier import Classifier
@@ -42,7 +45,10 @@ POISON_ATTEMPTS = 3
 _POISON_WAIT_S = 60
 _STORE_LADDER_S = (1.0, 2.0, 5.0, 15.0, 30.0)
 """Waits of a message after the store failed in its attempt, then the last again."""
+_MAX_BATCH = 200
 _NOBODY_ASKED = AttemptReport(provider="", relay=NO_RELAY, outcomes=())
+_MODE = HoldCause(HoldCode.MODE)
+_TWICE = "; the message may be sent more than once"
 
 
 class Outcomes:
@@ -56,8 +62,8 @@ class Outcomes:
         self._leases = leases
         self._recorder = recorder
         self._in_flight = in_flight
-        self._crashes: dict[Key, int] = {}
-        self._troubles: dict[Key, int] = {}  # of the store
+        self._crashes: Counter[Key] = Counter()
+        self._troubles: Counter[Key] = Counter()  # of the store
 
     def begin_slot(self, claimed: ClaimedDelivery, provider: str) -> int | None:
         """Note what is being sent; a note that cannot be written must not cost the delivery."""
@@ -88,7 +94,6 @@ class Outcomes:
         tried_since_ms: int | None = None,
     ) -> DeliveryUpdate:
         """Return what an attempt comes to; `rest` is for those whom it did not reach."""
-        screened = attempt.screened
         if rest is not None and not report.outcomes:
             return rest
         update = settle(
@@ -104,12 +109,13 @@ class Outcomes:
             update = with_rest(update, rest)
         if attempt.recorded:
             update = _what_is_new(attempt, update)
+        screened = attempt.screened
         if screened.blocked or screened.held:
             update = replace(
                 update,
                 recipients=update.recipients + blocked(screened.blocked),
                 held_apart=tuple(recipient.rcpt_no for recipient in screened.held),
-                held_apart_for=HoldCause(HoldCode.MODE),
+                held_apart_for=_MODE,
             )
         return update
 
@@ -146,14 +152,9 @@ class Outcomes:
         rest = self._rest(attempt, error, now_ms)
         try:
             report = attempt.report()
-            update = self.settled(
-                attempt,
-                claimed,
-                report,
-                Consequence(wait_s=_STORE_LADDER_S[0]),
-                now_ms,
-                rest=rest if attempt.has_rest or not report.outcomes else None,
-            )
+            unreached = rest if attempt.has_rest or not report.outcomes else None
+            soon = Consequence(wait_s=_STORE_LADDER_S[0])
+            update = self.settled(attempt, claimed, report, soon, now_ms, rest=unreached)
             return self.record(attempt, update, report, now_ms)
         except Exception as defect:
             self._note_error(claimed, defect, "it is held, and may have been sent")
@@ -176,44 +177,34 @@ class Outcomes:
         if not isinstance(error, StoreUnavailable):
             return self._poison(claimed, error, now_ms)
         # no trouble of the message: it only waits
-        key = key_of(claimed)
-        self._troubles[key] = times = self._troubles.get(key, 0) + 1
-        wait_s = ladder_step(_STORE_LADDER_S, times - 1)
+        wait_s = ladder_step(_STORE_LADDER_S, self._troubles[key_of(claimed)])
+        self._troubles[key_of(claimed)] += 1
         what = f"what was not sent is tried again in {wait_s:g} s"
-        self._note_safely(f"{claimed.queue_id}: warning: {error}; {what}")
+        self._context.note_safely(f"{claimed.queue_id}: warning: {error}; {what}")
         return unsent(claimed, DeliveryState.DEFERRED, now_ms + int(wait_s * 1000))
 
     def _poison(self, claimed: ClaimedDelivery, error: Exception, now_ms: int) -> DeliveryUpdate:
         """Keep a message that cannot be processed from the others: held after three times."""
-        key = key_of(claimed)
-        self._crashes[key] = times = self._crashes.get(key, 0) + 1
-        is_poison = times >= POISON_ATTEMPTS
+        self._crashes[key_of(claimed)] += 1
+        times = self._crashes[key_of(claimed)]
         self._note_error(claimed, error, f"time {times} of {POISON_ATTEMPTS}, then it is held")
         due_at_ms = now_ms + _POISON_WAIT_S * 1000
-        if is_poison:
-            poison = HoldCause(HoldCode.POISON)
-            update = unsent(claimed, DeliveryState.HELD, due_at_ms, poison)
+        if times >= POISON_ATTEMPTS:
+            update = unsent(claimed, DeliveryState.HELD, due_at_ms, HoldCause(HoldCode.POISON))
         else:
             update = unsent(claimed, DeliveryState.DEFERRED, due_at_ms)
             update = replace(update, reason=f"internal error, try {times}")
         return replace(update, provider=None, charged=True)
 
     def _note_error(self, claimed: ClaimedDelivery, error: Exception, what: str) -> None:
-        self._note_safely(f"{claimed.queue_id}: error: {type(error).__name__}: {error} ({what})")
-
-    def _note_safely(self, text: str) -> None:
-        with contextlib.suppress(Exception):  # a log that cannot be written costs no outcome
-            self._context.note(text)
+        text = f"{claimed.queue_id}: error: {type(error).__name__}: {error} ({what})"
+        self._context.note_safely(text)
 
     def forget_troubles(self, claimed: ClaimedDelivery) -> None:
         """Forget how often a delivery failed here: an attempt of it has an outcome."""
         if self._crashes or self._troubles:
             self._crashes.pop(key_of(claimed), None)
             self._troubles.pop(key_of(claimed), None)
-
-    async def hold(self, claimed: ClaimedDelivery, cause: HoldCause) -> None:
-        """Hold a delivery that no provider may take now; return when that is durable."""
-        await self.record_held(Attempt(claimed, ""), cause)
 
     async def put_off(self, claimed: ClaimedDelivery, provider: str, wait_s: float) -> None:
         """Let a delivery wait that only a provider in trouble may take, so that others go on."""
@@ -237,28 +228,173 @@ class Outcomes:
         now_ms = clock_ms()
         update = unsent(attempt.claimed, DeliveryState.FINISHED, now_ms)
         if attempt.screened.held:
-            mode = HoldCause(HoldCode.MODE)
-            update = unsent(attempt.claimed, DeliveryState.HELD, now_ms, mode)
+            update = unsent(attempt.claimed, DeliveryState.HELD, now_ms, _MODE)
         update = replace(update, provider=None, recipients=blocked(attempt.screened.blocked))
         await self.record(attempt, update, _NOBODY_ASKED, now_ms)
 
     def record(
         self, attempt: Attempt, update: DeliveryUpdate, report: AttemptReport, now_ms: int
     ) -> asyncio.Future[bool]:
-        """Give the recorder the end of an attempt; what is returned is done when that is durable.
-
-        Nothing withdraws it from here on.
-        """
+        """Give the recorder the end of an attempt, which nothing withdraws from here on."""
         event = Attempted(attempt.claimed, update, report, now_ms)
         attempt.is_ended = True
         return self._recorder.record(update, event, partial(self.end_lease, attempt))
 
 
 def _what_is_new(attempt: Attempt, update: DeliveryUpdate) -> DeliveryUpdate:
-    return since_recorded(
+    """Take out of an update what was recorded of its attempt before.
+
+    Its due time is another than the one of that: by it the store tells outcomes apart.
+    """
+    return replace(
         update,
-        recipients=attempt.recorded,
-        charged=attempt.is_charged,
-        doubted=attempt.is_doubted,
-        due_at_ms=attempt.due_at_ms,
+        recipients=update.recipients[attempt.recorded :],
+        charged=update.charged and not attempt.is_charged,
+        doubted=update.doubted and not attempt.is_doubted,
+        due_at_ms=max(update.due_at_ms, attempt.due_at_ms + 1),
     )
+
+
+# --- written down ----------------------------------------------------------------------------
+
+
+class _Entry(NamedTuple):
+    """An outcome that waits to be written, and what is told of it then."""
+
+    key: Key
+    update: DeliveryUpdate
+    event: Attempted | None
+    ended: Callable[[], None] | None
+
+
+class Recorder:
+    """Writes the outcomes of one worker, many in one transaction.
+
+    An outcome is never dropped: while the store cannot take it, the batch is tried again, and its
+    deliveries count as under way: a worker that dies leaves no more unrecorded than it has
+    connections. Log lines go out after the commit. What a working store refuses is held instead, in
+    doubt. Nothing that goes wrong with telling of an outcome stops the next.
+    """
+
+    def __init__(self, context: WorkerContext, lost_leases: Callable[[], None]) -> None:
+        self._context = context
+        self._lost_leases = lost_leases
+        self._writer = BatchWriter[_Entry, bool](
+            "record",
+            size=_batch_size,
+            write_all=self._write,
+            refused=self._write_refused,
+            told=self._end,
+            is_away=_is_away,
+            away=self._note_waiting,
+        )
+        # of the batch that is being written
+        self._is_alive = True
+        self._lost: set[Key] = set()
+        self._refused: list[str] = []
+
+    def record(
+        self,
+        update: DeliveryUpdate,
+        event: Attempted | None,
+        ended: Callable[[], None] | None = None,
+    ) -> asyncio.Future[bool]:
+        """Take an outcome, which nothing withdraws; the future is done once it is durable and told.
+
+        Its result is False when it was not written: the lease was lost before, or the store refuses
+        it. `ended` is called then, too.
+        """
+        entry = _Entry((update.queue_id, update.delivery_no), update, event, ended)
+        return self._writer.add(entry)
+
+    async def drain(self, limit_s: float | None = None) -> None:
+        """Return when everything is durable; what takes longer is told, its lease stays."""
+        for entry in await self._writer.drain(limit_s):
+            hint = _TWICE if entry.update.tells_of_sending else ""
+            what = f"its outcome is not recorded: the store did not take it in {limit_s:g} s{hint}"
+            self._context.note_safely(f"{entry.update.queue_id}: warning: {what}")
+
+    # in the thread
+
+    def _write(self, entries: Sequence[_Entry]) -> list[bool]:
+        self._record([entry.update for entry in entries])
+        return [entry.key not in self._lost for entry in entries]
+
+    def _write_refused(self, entry: _Entry, error: Exception) -> bool:
+        """Hold a delivery whose outcome a working store refuses, so that it is not sent again."""
+        then = "; it is held, and may have been sent"
+        try:
+            held = held_in_doubt(entry.update)
+            self._record([replace(held, recipients=(), held_apart=(), relay=None)])
+        except Exception as second:
+            if _is_away(second):
+                raise
+            then = _TWICE
+        self._refused.append(
+            f"{entry.update.queue_id}: error: its outcome cannot be recorded: "
+            f"{type(error).__name__}: {error}{then}"
+        )
+        return False
+
+    def _record(self, updates: Sequence[DeliveryUpdate]) -> None:
+        began_s = time.monotonic()
+        recorded = self._context.store.leases.record_batch(
+            updates, incarnation=self._context.incarnation, now_ms=clock_ms()
+        )
+        self._is_alive = self._is_alive and recorded.is_alive
+        self._lost.update(recorded.lost)
+        with contextlib.suppress(Exception):  # it is written, whatever is wrong with counting
+            self._context.observer.wrote(time.monotonic() - began_s)
+
+    # once it is written
+
+    def _end(self, entries: Sequence[_Entry], _: Sequence[bool]) -> None:
+        try:
+            self._tell(entries)
+        except Exception as error:  # a line of the log is worth less than the outcomes behind it
+            text = f"error: outcomes are recorded and not told: {type(error).__name__}: {error}"
+            self._context.note_safely(text)
+        self._is_alive = True
+        self._lost.clear()
+        self._refused.clear()
+        for entry in entries:
+            try:
+                if entry.ended is not None:
+                    entry.ended()
+            except Exception as error:
+                text = f"{entry.update.queue_id}: error: {type(error).__name__}: {error}"
+                self._context.note_safely(text)
+
+    def _tell(self, entries: Sequence[_Entry]) -> None:
+        if not self._is_alive:
+            self._lost_leases()
+        self._context.observer.tell([entry.event for entry in entries if entry.event is not None])
+        for problem in self._refused:
+            self._context.note(problem)
+        if not self._lost:
+            return
+        for entry in entries:
+            if entry.key in self._lost and entry.update.tells_of_sending:
+                self._context.note(
+                    f"{entry.update.queue_id}: warning: the lease was lost before this outcome was "
+                    f"recorded{_TWICE}"
+                )
+
+    def _note_waiting(self, error: Exception, waiting: int) -> None:
+        kind = "" if isinstance(error, StoreUnavailable) else f"{type(error).__name__}: "
+        self._context.note_safely(f"warning: {kind}{error}; {waiting} outcomes wait to be recorded")
+
+
+def _batch_size(waiting: Sequence[_Entry]) -> int:
+    """Return how many are written next; of a delivery one outcome at a time."""
+    seen: set[Key] = set()
+    for number, entry in enumerate(waiting[:_MAX_BATCH]):
+        if entry.key in seen:
+            return number
+        seen.add(entry.key)
+    return len(seen)
+
+
+def _is_away(error: Exception) -> bool:
+    """True when the store may take later what it did not take now."""
+    return isinstance(error, StoreUnavailable) and not isinstance(error, Unstorable)

@@ -12,8 +12,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 
 from relaygw.delivery.context import WorkerContext
 from relaygw.mail.clock import clock_ms
@@ -35,14 +34,6 @@ _LEFT_S = 60.0
 _PAGE = 200
 _ACTOR = "relaygw"
 _MODE = HoldCause(HoldCode.MODE)
-
-
-@dataclass(slots=True)
-class _Tally:
-    """What became of the mail of one route."""
-
-    moved: Counter[str] = field(default_factory=Counter)
-    left: int = 0
 
 
 class Reconciler:
@@ -82,12 +73,9 @@ class Reconciler:
         others = await self._context.call(self._others)
         for route in gone:
             if others:
-                self._note_once(
-                    "other settings",
-                    route,
-                    f"mail of {gone_words(route)}, stays as it is while others run other "
-                    f"settings: {', '.join(others)}",
-                )
+                what = "stays as it is while others run other settings"
+                text = f"mail of {gone_words(route)}, {what}: {', '.join(others)}"
+                self._note_once("other settings", route, text)
                 continue
             self._noted.discard(("other settings", route))
             if time.monotonic() >= self._due_s.get(route, 0.0):
@@ -119,62 +107,54 @@ class Reconciler:
 
     # --- routes --------------------------------------------------------------------------
 
-    async def _route_anew(self, route: str) -> None:
-        tally = _Tally()
-        selection = Selection(states=CLAIMABLE, route=route)
-        after = ""
-        while True:
-            page = await self._context.call(
-                self._store.queue.search, selection, limit=_PAGE, after=after
-            )
-            await self._context.call(self._reroute, route, page, tally)
-            if len(page) < _PAGE:
-                break
+    async def _pages(self, selection: Selection) -> AsyncIterator[list[QueueEntry]]:
+        search, after = self._store.queue.search, ""
+        while page := await self._context.call(search, selection, limit=_PAGE, after=after):
+            yield page
             after = page[-1].queue_id
-        if tally.moved:
+
+    async def _route_anew(self, route: str) -> None:
+        moved: Counter[str] = Counter()
+        left = 0
+        async for page in self._pages(Selection(states=CLAIMABLE, route=route)):
+            left += await self._context.call(self._reroute, route, page, moved)
+        if moved:
             self._wake()
-        for name, number in tally.moved.items():
+        for name, number in moved.items():
             verb = "goes" if number == 1 else "go"
             self._context.note(
                 f"{deliveries(number)} of {gone_words(route)} any more, {verb} by route {name} now"
             )
-        if tally.left:
+        if left:
             self._due_s[route] = time.monotonic() + _LEFT_S
             self._note_once(
                 "left",
                 route,
-                f"nobody sends {deliveries(tally.left)} of {gone_words(route)}: a provider may "
+                f"nobody sends {deliveries(left)} of {gone_words(route)}: a provider may "
                 f"have taken it, or there are no routes; {gone_remedy(route)}",
             )
 
-    def _reroute(self, route: str, page: Sequence[QueueEntry], tally: _Tally) -> None:
-        """Give a page of mail its routes of now; in a thread."""
-        steps = []
-        for entry in page:
-            for part in entry.deliveries:
-                if part.route != route or part.state not in CLAIMABLE:
-                    continue
-                step = None if part.is_in_doubt else self._step(entry, part)
-                if step is None:
-                    tally.left += 1
-                else:
-                    steps.append(step)
-        if not steps:
-            return
-        ids = dict.fromkeys(step.queue_id for step in steps)
-        done = self._store.leases.reroute(
-            steps,
-            entry=AuditEntry(
+    def _reroute(self, route: str, page: Sequence[QueueEntry], moved: Counter[str]) -> int:
+        """Give a page of mail its routes of now, in a thread; return how much has none."""
+        found = [
+            None if part.is_in_doubt else self._step(entry, part)
+            for entry in page
+            for part in entry.deliveries
+            if part.route == route and part.state in CLAIMABLE
+        ]
+        steps = [step for step in found if step is not None]
+        if steps:
+            audited = AuditEntry(
                 at_ms=clock_ms(),
                 actor=_ACTOR,
                 action="queue.reroute",
-                target=" ".join(ids),
+                target=" ".join(dict.fromkeys(step.queue_id for step in steps)),
                 affected=len(steps),
                 detail=f"from={route!r}",
-            ),
-        )
-        if done:
-            tally.moved.update(way.route for step in steps for way in step.ways)
+            )
+            if self._store.leases.reroute(steps, entry=audited):
+                moved.update(way.route for step in steps for way in step.ways)
+        return len(found) - len(steps)
 
     def _step(self, entry: QueueEntry, part: DeliveryEntry) -> Rerouting | None:
         """Return where the recipients of a delivery go now, None if there is no route for one."""
@@ -217,15 +197,9 @@ class Reconciler:
         if _MODE not in await self._context.call(self._store.holds.held_causes):
             return
         selection = Selection(states=frozenset({DeliveryState.HELD}), reason=_MODE.sentence)
-        number, after = 0, ""
-        while True:
-            page = await self._context.call(
-                self._store.queue.search, selection, limit=_PAGE, after=after
-            )
-            number += await self._context.call(self._let_go, list(self._permitted(page)))
-            if len(page) < _PAGE:
-                break
-            after = page[-1].queue_id
+        number = 0
+        async for page in self._pages(selection):
+            number += await self._context.call(self._let_go, page)
         if number:
             self._wake()
             verb = "was" if number == 1 else "were"
@@ -233,11 +207,9 @@ class Reconciler:
                 f"{deliveries(number)} that {verb} held for the mode: due, as permitted now"
             )
 
-    def _let_go(self, keys: Sequence[Key]) -> int:
-        if not keys:
-            return 0
-        now_ms = clock_ms()
-        return self._store.holds.let_go(keys, _MODE, now_ms=now_ms)
+    def _let_go(self, page: Sequence[QueueEntry]) -> int:
+        keys = list(self._permitted(page))
+        return self._store.holds.let_go(keys, _MODE, now_ms=clock_ms()) if keys else 0
 
     def _permitted(self, page: Iterable[QueueEntry]) -> Iterable[Key]:
         """Yield the deliveries of which somebody may receive now."""

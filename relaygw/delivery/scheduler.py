@@ -12,16 +12,15 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from relaygw.delivery.agent import DeliveryAgent
+from relaygw.delivery.attempt import Attempt, Line, Upstream
 from relaygw.delivery.context import WorkerContext
 from relaygw.delivery.gate import Gate
 from relaygw.delivery.holds import Holds, Prober
 from relaygw.delivery.lanes import Lane, clogging, next_lane
-from relaygw.delivery.leases import Leases
+from relaygw.delivery.leases import QUOTA_SLICE_S, Leases, Shares
 from relaygw.delivery.outcome import Outcomes
-from relaygw.delivery.shares import QUOTA_SLICE_S, Shares
 from relaygw.mail.envelope import ClaimedDelivery
 from relaygw.mail.hold import HoldCause, sender_domain
-from relaygw.settings.routes import Stream
 
 PERMITS_AT_FIRST = 2
 _PUT_OFF_S = 30.0
@@ -41,6 +40,7 @@ class Scheduler:
         holds: Holds,
         outcomes: Outcomes,
         agent: DeliveryAgent,
+        upstreams: Mapping[str, Upstream],
         prober: Prober,
     ) -> None:
         self._context = context
@@ -50,6 +50,7 @@ class Scheduler:
         self._holds = holds
         self._outcomes = outcomes
         self._agent = agent
+        self._upstreams = upstreams
         self._prober = prober
         self.shares = Shares(context, gates.values(), holds, self.run)
         self._lanes_of = {
@@ -185,7 +186,7 @@ class Scheduler:
     def _refill(self, gate: Gate) -> None:
         """Claim what the gate can send; without a permit that is left to others."""
         for lane in self._lanes_of[gate.provider]:
-            if not (lane.wants_claim and gate.limit() > gate.in_flight):
+            if not (lane.may_have_more and lane.wants_claim and gate.limit() > gate.in_flight):
                 continue
             if not lane.leads_to(gate, time.monotonic()):
                 continue
@@ -254,7 +255,7 @@ class Scheduler:
             self._context.spawn(self._outcomes.put_off(claimed, "of its sender", _CLOGGED_S))
 
     async def _hold(self, lane: Lane, claimed: ClaimedDelivery, cause: HoldCause) -> None:
-        await self._outcomes.hold(claimed, cause)
+        await self._outcomes.record_held(Attempt(claimed, ""), cause)
         if lane.obstacle(claimed) is None:  # its hold ended while that was written
             for gate in lane.gates:
                 await self._holds.release_sender(gate.provider, sender_domain(claimed.sender))
@@ -295,17 +296,22 @@ class Scheduler:
         stream = lane.stream
 
         def take_next() -> ClaimedDelivery | None:
+            """Hand the place of the transaction that is about to end to whose turn it is."""
             nonlocal stream
             if not self._may_start(gate):
                 return None
-            following = self._pass_on(gate, stream)
-            if following is None:
+            now_s = time.monotonic()
+            gate.finish(stream, now_s)
+            turn = self._next_turn(gate)
+            if turn is None:
+                gate.keep(stream)
                 return None
-            stream, carried = following
+            stream, following = turn[0].stream, turn[1]
+            gate.start(stream, now_s, following)
             self._refill(gate)
-            return carried
+            return following
 
-        line = self._agent.open_line(gate, take_next)
+        line = Line(self._upstreams[gate.provider], take_next)
         waiting: ClaimedDelivery | None = claimed
         try:
             while waiting is not None and self._may_start(gate):
@@ -324,15 +330,3 @@ class Scheduler:
         if gate.has_alternative and not gate.is_open(time.monotonic()):
             for other in lane.gates:
                 self.run(other)
-
-    def _pass_on(self, gate: Gate, stream: Stream) -> tuple[Stream, ClaimedDelivery] | None:
-        """Hand the place of a transaction that is about to end to the delivery whose turn it is."""
-        now_s = time.monotonic()
-        gate.finish(stream, now_s)
-        turn = self._next_turn(gate)
-        if turn is None:
-            gate.keep(stream)
-            return None
-        lane, claimed = turn
-        gate.start(lane.stream, now_s, claimed)
-        return lane.stream, claimed

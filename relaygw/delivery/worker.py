@@ -16,26 +16,25 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from relaygw.delivery.agent import DeliveryAgent
+from relaygw.delivery.attempt import Upstream
 from relaygw.delivery.context import BackgroundTasks, WorkerContext
 from relaygw.delivery.gate import Gate
-from relaygw.delivery.holds import Holds, Outages, Prober
+from relaygw.delivery.holds import Holds, Prober, obey_outages
 from relaygw.delivery.lanes import build_lanes
 from relaygw.delivery.learning import Learning
 from relaygw.delivery.leases import LeaseLost, Leases
-from relaygw.delivery.outcome import Outcomes
+from relaygw.delivery.outcome import Outcomes, Recorder
 from relaygw.delivery.reconciler import Reconciler
-from relaygw.delivery.recorder import Recorder
 from relaygw.delivery.scheduler import Scheduler
 from relaygw.errors import StoreUnavailable
 from relaygw.mail.clock import awake_s
 from relaygw.observe.observer import DeliveryObserver
+from relaygw.policy.recipients import Screen
 from relaygw.settings.model import Settings
 from relaygw.store.holds import Hold
 from relaygw.store.instances import Lifeline
 from relaygw.store.limits import Account
 from relaygw.store.store import Store
-from relaygw.upstream.classifier import Classifier
-from relaygw.upstream.pool import Pool
 
 POLL_S = 1.0
 _DRAIN_S = 25.0
@@ -77,16 +76,13 @@ class Worker:
         )
         self._hints = hints
         self._lanes, self._gates = build_lanes(settings)
-        self._pools = {
-            name: Pool(name, settings.providers[name], ehlo_name=settings.hostname)
-            for name in self._gates
-        }
-        classifiers = {name: Classifier(settings.providers[name]) for name in self._gates}
+        screen = Screen(settings)
+        upstreams = {name: Upstream(context, name, screen) for name in self._gates}
+        self._pools = {name: upstream.pool for name, upstream in upstreams.items()}
         self._leases = Leases(context)
         self._recorder = Recorder(context, self._leases.lose)
         self._holds = Holds(context)
-        self._outages = Outages(context)
-        self._learning = Learning(context, self._holds, self._outages, self._lanes)
+        self._learning = Learning(context, self._holds, self._lanes)
         outcomes = Outcomes(context, self._leases, self._recorder, in_flight)
         self._scheduler = Scheduler(
             context,
@@ -95,10 +91,9 @@ class Worker:
             leases=self._leases,
             holds=self._holds,
             outcomes=outcomes,
-            agent=DeliveryAgent(
-                context, self._leases, outcomes, self._learning, self._pools, classifiers
-            ),
-            prober=Prober(self._holds, self._outages, self._pools, classifiers),
+            agent=DeliveryAgent(context, self._leases, outcomes, self._learning),
+            upstreams=upstreams,
+            prober=Prober(self._holds, upstreams),
         )
         self._reconciler = Reconciler(context, self.wake)
         self.clock = ClockWatch()
@@ -189,7 +184,7 @@ class Worker:
 
         for gate in untaught():
             gate.account = accounts.get(gate.limit_group, gate.account)
-        self._outages.obey(holds, untaught())
+        obey_outages(holds, untaught())
         await self._holds.obey(holds, untaught())
 
     async def _mind_clock(self) -> None:

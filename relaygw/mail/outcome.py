@@ -38,7 +38,7 @@ class SmtpReply(NamedTuple):
     @property
     def text(self) -> str:
         """The lines joined by a space, as log lines and reports show them."""
-        return " ".join(line for line in self.lines if line)
+        return " ".join(filter(None, self.lines))
 
     @property
     def status(self) -> EnhancedStatus | None:
@@ -204,6 +204,11 @@ class RecipientOutcome:
     def scope(self) -> Scope:
         """Whom it concerns."""
         return self.meaning.scope
+
+    @property
+    def words(self) -> str:
+        """What was said, or happened instead."""
+        return str(self.reply) if self.reply is not None else self.detail
 
 
 class AttemptDelays(NamedTuple):

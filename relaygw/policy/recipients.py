@@ -143,6 +143,7 @@ class RecipientPolicy:
     def __init__(self, mode: Mode, recipients: Recipients) -> None:
         self._mode = mode
         self._allow = AddressPatterns(recipients.allow)
+        self._has_block = bool(recipients.block)
         self._block = AddressPatterns(recipients.block)
         self._block_folded = AddressPatterns(map(_folded_entry, recipients.block))
         self._refused = recipients.refused
@@ -162,7 +163,9 @@ class RecipientPolicy:
 
     def is_blocked(self, address: str) -> bool:
         """True if any spelling of the address is on the block list."""
-        return self._block.matches(address) or self._block_folded.matches(folded(address))
+        return self._has_block and (
+            self._block.matches(address) or self._block_folded.matches(folded(address))
+        )
 
     def decide(self, address: str, mode: Mode | None = None) -> Decision:
         """Return what happens to a recipient when its message is accepted.

@@ -13,6 +13,7 @@ from relaygw.mail.envelope import ClaimedDelivery, DeliveryUpdate, Recipient, Re
 from relaygw.mail.hold import HoldCause, HoldCode
 from relaygw.mail.outcome import NO_RELAY, AttemptReport, RecipientOutcome, Verdict
 from relaygw.mail.state import DeliveryState, RecipientState
+from relaygw.policy.pacing import ladder_step
 from relaygw.settings.model import Retry
 
 DOUBT_LADDER_S = (300.0, 1800.0)
@@ -75,10 +76,8 @@ def _is_expired(
         return False
     if ladder_s(claimed.attempts, retry) < LEAST_TRYING_S:
         return False
-    ends_at_ms = given_up_at_ms(
-        claimed.accepted_at_ms, claimed.held_ms, retry, tried_since_ms=tried_since_ms
-    )
-    return now_ms >= ends_at_ms
+    accepted_at_ms, held_ms = claimed.accepted_at_ms, claimed.held_ms
+    return now_ms >= given_up_at_ms(accepted_at_ms, held_ms, retry, tried_since_ms=tried_since_ms)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,32 +107,27 @@ def settle(
     `tried_since_ms`: when it was first tried, as far as that is known of mail over its lifetime;
     without it nothing expires.
     """
-    verdicts = {outcome.verdict for outcome in report.outcomes}
-    open_verdicts = verdicts - set(_FINAL)
+    verdicts = {outcome.meaning.verdict for outcome in report.outcomes}
+    open_verdicts = verdicts - _FINAL.keys()
     # only what the provider deferred expires: a hold, a slow provider or a doubt never costs a mail
     is_deferred = {Verdict.RETRY} <= open_verdicts <= {Verdict.RETRY, Verdict.THROTTLE}
     expired = is_deferred and _is_expired(claimed, retry, now_ms, tried_since_ms)
-    state, due_at_ms, cause = _next_step(
-        claimed,
-        report,
-        open_verdicts,
-        retry,
-        consequence,
-        expired=expired,
-        now_ms=now_ms,
-        chance=chance,
-    )
-    reason = cause.sentence if cause is not None else None
-    words = next((_words(o) for o in report.outcomes if o.verdict not in _FINAL), None)
+    state, wait_s, cause = DeliveryState.FINISHED, 0.0, None
+    reason = None
+    if open_verdicts and not expired:
+        usual_s = delay_s(claimed.attempts + 1, retry, chance=chance)
+        state, wait_s, cause = _next_step(claimed, report, open_verdicts, consequence, usual_s)
+        words = next(one.words for one in report.outcomes if one.verdict not in _FINAL)
+        reason = (cause.sentence if cause is not None else "") or words
     return DeliveryUpdate(
         queue_id=claimed.queue_id,
         delivery_no=claimed.delivery_no,
         state=state,
-        due_at_ms=due_at_ms,
+        due_at_ms=now_ms + int(wait_s * 1000),
         provider=report.provider,
-        reason=reason or (words if state is not DeliveryState.FINISHED else None),
+        reason=reason,
         recipients=tuple(
-            _recipient_update(outcome, report.provider, expired) for outcome in report.outcomes
+            [_recipient_update(outcome, report.provider, expired) for outcome in report.outcomes]
         ),
         hold=cause,
         charged=bool(verdicts - _UNCHARGED),
@@ -157,32 +151,11 @@ def with_rest(told: DeliveryUpdate, rest: DeliveryUpdate) -> DeliveryUpdate:
     return replace(told, state=state, due_at_ms=rest.due_at_ms, reason=rest.reason, hold=rest.hold)
 
 
-def since_recorded(
-    update: DeliveryUpdate, *, recipients: int, charged: bool, doubted: bool, due_at_ms: int
-) -> DeliveryUpdate:
-    """Take out of an update what was recorded of its attempt before: of so many recipients.
-
-    Its due time is another than theirs, `due_at_ms`: by that the store tells outcomes apart.
-    """
-    return replace(
-        update,
-        recipients=update.recipients[recipients:],
-        charged=update.charged and not charged,
-        doubted=update.doubted and not doubted,
-        due_at_ms=max(update.due_at_ms, due_at_ms + 1),
-    )
-
-
 def held_in_doubt(update: DeliveryUpdate) -> DeliveryUpdate:
     """Return an outcome whose mail may have been sent, and is held for that: it is charged."""
-    cause = HoldCause(HoldCode.IN_DOUBT)
+    cause, held = HoldCause(HoldCode.IN_DOUBT), DeliveryState.HELD
     return replace(
-        update,
-        state=DeliveryState.HELD,
-        reason=cause.sentence,
-        hold=cause,
-        charged=True,
-        doubted=True,
+        update, state=held, reason=cause.sentence, hold=cause, charged=True, doubted=True
     )
 
 
@@ -229,57 +202,41 @@ def _next_step(
     claimed: ClaimedDelivery,
     report: AttemptReport,
     open_verdicts: set[Verdict],
-    retry: Retry,
     consequence: Consequence,
-    *,
-    expired: bool,
-    now_ms: int,
-    chance: float,
-) -> tuple[DeliveryState, int, HoldCause | None]:
+    usual_s: float,
+) -> tuple[DeliveryState, float, HoldCause | None]:
+    """Return the state of what is not over, how long it waits, and why it is held."""
     if consequence.hold is not None and open_verdicts == {Verdict.HOLD}:
-        return DeliveryState.HELD, now_ms, consequence.hold
-    if not open_verdicts or expired:
-        return DeliveryState.FINISHED, now_ms, None
+        return DeliveryState.HELD, 0.0, consequence.hold
     if Verdict.DOUBT in open_verdicts:
         if claimed.doubts >= len(DOUBT_LADDER_S):
-            return DeliveryState.HELD, now_ms, HoldCause(HoldCode.IN_DOUBT)
-        wait_s = DOUBT_LADDER_S[claimed.doubts]
-    elif Verdict.RETRY in open_verdicts:
-        known_wait_s = _known_wait_s(report, claimed.attempts)
-        usual_s = delay_s(claimed.attempts + 1, retry, chance=chance)
-        wait_s = min(
-            (w for w in (consequence.retry_wait_s, known_wait_s) if w is not None), default=usual_s
-        )
-    else:
-        wait_s = consequence.wait_s
-    return DeliveryState.DEFERRED, now_ms + int(wait_s * 1000), None
-
-
-def _known_wait_s(report: AttemptReport, attempts: int) -> float | None:
-    """Return the wait that the catalogue knows for a reply, the shortest of several."""
+            return DeliveryState.HELD, 0.0, HoldCause(HoldCode.IN_DOUBT)
+        return DeliveryState.DEFERRED, DOUBT_LADDER_S[claimed.doubts], None
+    if Verdict.RETRY not in open_verdicts:
+        return DeliveryState.DEFERRED, consequence.wait_s, None
+    # what the catalogue knows for a reply, the shortest of several
     waits_s = [
-        outcome.meaning.wait_s[min(attempts, len(outcome.meaning.wait_s) - 1)]
+        ladder_step(outcome.meaning.wait_s, claimed.attempts)
         for outcome in report.outcomes
         if outcome.verdict is Verdict.RETRY and outcome.meaning.wait_s
     ]
-    return min(waits_s, default=None)
+    if consequence.retry_wait_s is not None:
+        waits_s.append(consequence.retry_wait_s)
+    return DeliveryState.DEFERRED, min(waits_s, default=usual_s), None
 
 
 def _recipient_update(outcome: RecipientOutcome, provider: str, expired: bool) -> RecipientUpdate:
-    state = _FINAL.get(outcome.verdict, RecipientState.PENDING)
+    verdict = outcome.meaning.verdict
+    state = _FINAL.get(verdict, RecipientState.PENDING)
     if state is RecipientState.PENDING and expired:
         state = RecipientState.EXPIRED
     return RecipientUpdate(
         rcpt_no=outcome.rcpt_no,
         state=state,
-        reply=_words(outcome),
+        reply=outcome.words,
         dsn=outcome.dsn,
         provider=provider,
-        charged=outcome.verdict not in _UNCHARGED,
+        charged=verdict not in _UNCHARGED,
         stage=outcome.stage,
-        verdict=outcome.verdict,
+        verdict=verdict,
     )
-
-
-def _words(outcome: RecipientOutcome) -> str:
-    return str(outcome.reply) if outcome.reply is not None else outcome.detail

@@ -1,11 +1,18 @@
-"""Which route a recipient of a message takes: the first whose conditions all match."""
+"""Which route a recipient of a message takes: the first whose conditions all match.
+
+And in words, what a configuration does with mail from one address to another, by the same steps as
+at acceptance: block and allow, route. Addresses are those after rewriting.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from relaygw.policy.recipients import AddressPatterns
+from relaygw.policy.recipients import AddressPatterns, Decision, Fate, Modes, RecipientPolicy
+from relaygw.settings.mode import Mode
+from relaygw.settings.model import Settings
 from relaygw.settings.routes import Route, Stream
 
 CAPTURE_ROUTE = "captured"
@@ -33,7 +40,6 @@ class _CompiledRoute:
         self._sender = AddressPatterns(route.sender) if route.sender else None
         self._recipient = AddressPatterns(route.recipient) if route.recipient else None
         self._headers = {name.lower(): glob.lower() for name, glob in route.header.items()}
-
         self._listeners = frozenset(map(str, route.listener))
         self._users = frozenset(route.user)
 
@@ -86,3 +92,85 @@ class Router:
             if compiled.matches(sender, recipient, headers, listener, user):
                 return compiled.route
         return None
+
+
+# --- in words ------------------------------------------------------------------------------
+
+
+_FATES = {
+    Fate.DELIVER: "sent",
+    Fate.CAPTURE: "captured, 250 to the client",
+    Fate.DROP: "dropped and recorded, 250 to the client",
+    Fate.REJECT: "rejected, 550 5.7.1 to the client",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Way:
+    """What happens to mail to one recipient, and why."""
+
+    decision: str
+    route: str  # in words
+    route_name: str | None  # None: none is used
+    providers: tuple[str, ...] = ()
+    unseen_headers: tuple[str, ...] = ()  # by which an earlier route might have matched
+
+
+class Explainer:
+    """Explains the ways of one configuration, compiled once."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._routes = settings.routes
+        self._modes = Modes(settings)
+        self._policy = RecipientPolicy(settings.mode, settings.recipients)
+        self._router = Router(settings.routes)
+        self.header_names = self._router.header_names
+
+    def way(
+        self,
+        *,
+        sender: str,
+        recipient: str,
+        headers: Mapping[str, str],
+        listener: str | None = None,
+        user: str | None = None,
+        accepted_in: Mode | None = None,
+    ) -> Way:
+        """Return the way of mail; header names are in lower case."""
+        mode = self._modes.of(listener, user, accepted_in=accepted_in)
+        decision = self._policy.decide(recipient, mode)
+        route = self._router.route_for(
+            sender=sender,
+            recipient=decision.redirect_to or recipient,
+            headers=headers,
+            listener=listener,
+            user=user,
+        )
+        words = _fate_words(decision)
+        if decision.fate is not Fate.DELIVER or route is None:
+            none = "is used" if decision.fate is not Fate.DELIVER else "matches: captured"
+            return Way(decision=words, route=f"none {none}, nothing is sent", route_name=None)
+        return Way(
+            decision=words,
+            route=self._route_words(route),
+            route_name=route.name,
+            providers=route.providers,
+            unseen_headers=self._unseen_headers(route, headers),
+        )
+
+    def _route_words(self, route: Route) -> str:
+        why = "no condition" if route.is_unconditional else "its conditions match"
+        place = f"number {self._routes.index(route) + 1} of {len(self._routes)}"
+        return f"{route.name} ({route.stream.value}), {place}: {why}"
+
+    def _unseen_headers(self, route: Route, headers: Mapping[str, str]) -> tuple[str, ...]:
+        earlier = self._routes[: self._routes.index(route)]
+        names = {name for one in earlier for name in one.header if name.lower() not in headers}
+        return tuple(sorted(names))
+
+
+def _fate_words(decision: Decision) -> str:
+    if decision.redirect_to:
+        return f"sent to {decision.redirect_to} instead ({decision.reason})"
+    words = _FATES[decision.fate]
+    return f"{words}: {decision.reason}" if decision.reason else words

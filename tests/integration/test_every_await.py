@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from relaygw.delivery import agent, attempt, outcome, recorder
+from relaygw.delivery import agent, attempt, outcome
 from relaygw.delivery import worker as worker_module
 from relaygw.delivery.agent import DeliveryAgent
 from relaygw.delivery.attempt import Attempt
@@ -649,8 +649,7 @@ async def test_a_fault_at_any_await_sends_nothing_twice_without_a_doubt(
 ON_THE_WAY = [
     *sites_of(attempt),
     *sites_of(agent),
-    *sites_of(outcome, less=frozenset({"hold", "put_off"})),  # no attempt is made
-    *sites_of(recorder, less=frozenset({"drain"})),
+    *sites_of(outcome, less=frozenset({"put_off", "drain"})),  # no attempt is made
     *sites_of(batch_writer, less=frozenset({"drain"})),
     *sites_of(outgoing, less=frozenset({"sift", "_look"})),  # before MAIL
     *sites_of(protocol),

@@ -22,8 +22,7 @@ from relaygw.mail.state import RecipientState
 from relaygw.mail.words import span
 from relaygw.operations.story.facts import Facts, Meanings, meaning_notes, reply_of, some_of
 from relaygw.operations.story.obstacles import held_words
-from relaygw.policy.explanation import Explainer
-from relaygw.policy.router import CAPTURE_ROUTE, provider_of_route
+from relaygw.policy.router import CAPTURE_ROUTE, Explainer, provider_of_route
 from relaygw.policy.story import EventKind, Note, StoryEvent
 from relaygw.settings.mode import Mode
 from relaygw.store.attempts import AttemptEntry

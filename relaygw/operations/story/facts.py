@@ -16,10 +16,9 @@ from relaygw.mail.outcome import AttemptState, Meaning, SmtpReply, Stage, Verdic
 from relaygw.mail.state import CLAIMABLE, OPEN, DeliveryState, RecipientState
 from relaygw.mail.words import span
 from relaygw.operations.providers import Usage, read_usages
-from relaygw.policy.explanation import Explainer
 from relaygw.policy.recipient_fields import NOTHING, FieldsFound
 from relaygw.policy.recipients import Screen
-from relaygw.policy.router import provider_of_route
+from relaygw.policy.router import Explainer, provider_of_route
 from relaygw.policy.story import Note
 from relaygw.settings.mode import Mode
 from relaygw.settings.model import Settings

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from relaygw.delivery.gate import Gate
-from relaygw.delivery.shares import share_out
+from relaygw.delivery.leases import share_out
 from relaygw.settings.provider import Provider
 from tests.tables import each_of
 
