@@ -50,6 +50,7 @@ class Leases:
     def __init__(self, context: WorkerContext) -> None:
         self.is_draining = False
         self._context = context
+        self._stored, self._incarnation = context.store.leases, context.incarnation
         self._until_s = awake_s() + LEASE_S
         self._is_lost = False
         self._known: defaultdict[str, set[Key]] = defaultdict(set)  # by route
@@ -74,7 +75,7 @@ class Leases:
             while True:
                 wait_s = await self._beat_once(thread)
                 if self._is_lost:
-                    raise LeaseLost(f"the leases of {self._context.incarnation} were taken over")
+                    raise LeaseLost(f"the leases of {self._incarnation} were taken over")
                 await asyncio.sleep(wait_s)
         finally:
             thread.shutdown(wait=False)
@@ -92,7 +93,7 @@ class Leases:
 
     def _renew(self) -> bool:
         state = "draining" if self.is_draining else "running"
-        return self._context.store.instances.heartbeat(self._context.incarnation, state=state)
+        return self._context.store.instances.heartbeat(self._incarnation, state=state)
 
     # --- deliveries
 
@@ -102,10 +103,10 @@ class Leases:
             before = frozenset(self._known[route])
             claimed = await self._context.ask(
                 "",
-                self._context.store.leases.claim,
+                self._stored.claim,
                 route,
                 limit=limit,
-                incarnation=self._context.incarnation,
+                incarnation=self._incarnation,
                 now_ms=clock_ms(),
             )
             if claimed is None:
@@ -123,10 +124,9 @@ class Leases:
         async with self._turns[claimed[0].route]:
             try:
                 with self._context.noting("could not give back leases"):
+                    keys = [key_of(one) for one in claimed]
                     await self._context.call(
-                        self._context.store.leases.give_back,
-                        [key_of(one) for one in claimed],
-                        incarnation=self._context.incarnation,
+                        self._stored.give_back, keys, incarnation=self._incarnation
                     )
                     return
                 self._unsure.update(one.route for one in claimed)
@@ -146,12 +146,9 @@ class Leases:
         """End the leases on a route that are not known; return how many are queued again."""
         async with self._turns[route]:  # nothing may be claimed meanwhile
             self._unsure.discard(route)
+            known, incarnation = frozenset(self._known[route]), self._incarnation
             freed = await self._context.ask(
-                "",
-                self._context.store.leases.free_unknown,
-                route,
-                known=frozenset(self._known[route]),
-                incarnation=self._context.incarnation,
+                "", self._stored.free_unknown, route, known=known, incarnation=incarnation
             )
             if freed is None:
                 self._unsure.add(route)
@@ -179,6 +176,7 @@ class Permits:
 
     def __init__(self, context: WorkerContext, gates: Iterable[Gate]) -> None:
         self._context = context
+        self._limits, self._incarnation = context.store.limits, context.incarnation
         self._gates_of: defaultdict[str, list[Gate]] = defaultdict(list)
         for gate in gates:
             self._gates_of[gate.limit_group].append(gate)
@@ -189,11 +187,11 @@ class Permits:
         """Get up to `wanted` more for a gate; raises StoreUnavailable."""
         async with self._turn(gate.limit_group):
             gate.permits += await self._context.call(
-                self._context.store.limits.acquire_permits,
+                self._limits.acquire_permits,
                 gate.limit_group,
                 wanted=wanted,
                 limit=gate.max_connections(),
-                incarnation=self._context.incarnation,
+                incarnation=self._incarnation,
             )
 
     async def return_spare(self, gate: Gate, connections: int, *, is_sharing: bool) -> None:
@@ -216,11 +214,9 @@ class Permits:
 
     async def _give_back(self, gate: Gate, count: int) -> None:
         gate.permits -= count  # nothing begins with them meanwhile
+        group, incarnation = gate.limit_group, self._incarnation
         await self._context.call(
-            self._context.store.limits.release_permits,
-            gate.limit_group,
-            count=count,
-            incarnation=self._context.incarnation,
+            self._limits.release_permits, group, count=count, incarnation=incarnation
         )
 
     @asynccontextmanager
@@ -228,20 +224,15 @@ class Permits:
         async with self._turns[limit_group]:
             try:
                 if limit_group in self._unsure:
-                    await self._count(limit_group)
+                    held = await self._context.call(
+                        self._limits.permits_held, limit_group, incarnation=self._incarnation
+                    )
+                    self._unsure.discard(limit_group)
+                    share_out(self._gates_of[limit_group], held)
                 yield
             except StoreUnavailable:
                 self._unsure.add(limit_group)
                 raise
-
-    async def _count(self, limit_group: str) -> None:
-        held = await self._context.call(
-            self._context.store.limits.permits_held,
-            limit_group,
-            incarnation=self._context.incarnation,
-        )
-        self._unsure.discard(limit_group)
-        share_out(self._gates_of[limit_group], held)
 
 
 def share_out(gates: Sequence[Gate], held: int) -> None:
@@ -271,23 +262,13 @@ class Shares:
         start: Callable[[Gate], None],
     ) -> None:
         self._context = context
+        self._limits = context.store.limits
         self._holds = holds
         self._start = start
         self.permits = Permits(context, gates)
 
-    def ask_for_permits(self, gate: Gate, wanted: int) -> None:
-        """Ask for permits to connect."""
-        self._ask(gate, self._acquire_permits(gate, wanted))
-
-    def ask_for_tokens(self, gate: Gate, claimed: ClaimedDelivery, waiting: int) -> None:
-        """Ask for tokens of the gate's rate for a delivery, and for those behind it."""
-        self._ask(gate, self._take_tokens(gate, claimed, waiting))
-
-    def ask_for_quota(self, gate: Gate, claimed: ClaimedDelivery) -> None:
-        """Ask for some of the daily quota."""
-        self._ask(gate, self._take_quota(gate, claimed))
-
-    def _ask(self, gate: Gate, request: Coroutine[None, None, bool]) -> None:
+    def ask(self, gate: Gate, request: Coroutine[None, None, bool]) -> None:
+        """Make one of the requests below, unless one is under way."""
         if gate.is_asking:
             request.close()
             return
@@ -304,32 +285,31 @@ class Shares:
         if has_more:
             self._start(gate)
 
-    async def _acquire_permits(self, gate: Gate, wanted: int) -> bool:
+    async def more_permits(self, gate: Gate, wanted: int) -> bool:
+        """Get permits to connect."""
         await self.permits.acquire(gate, wanted)
         return gate.permits > gate.in_flight
 
-    async def _take_tokens(self, gate: Gate, claimed: ClaimedDelivery, waiting: int) -> bool:
+    async def more_tokens(self, gate: Gate, claimed: ClaimedDelivery, waiting: int) -> bool:
+        """Get tokens of the gate's rate for a delivery, and for those behind it."""
         per_s = gate.rate_per_s()
         if per_s is None:
             return True
         asked_s = time.monotonic()
+        wanted = gate.allowance.wanted_tokens(claimed, waiting)
         tokens = await self._context.call(
-            self._context.store.limits.take_tokens,
-            gate.limit_group,
-            wanted=gate.allowance.wanted_tokens(claimed, waiting),
-            per_s=per_s,
+            self._limits.take_tokens, gate.limit_group, wanted=wanted, per_s=per_s
         )
         gate.allowance.add_tokens(tokens, per_s=per_s, asked_s=asked_s)
         return True
 
-    async def _take_quota(self, gate: Gate, claimed: ClaimedDelivery) -> bool:
+    async def more_quota(self, gate: Gate, claimed: ClaimedDelivery) -> bool:
+        """Get some of the daily quota."""
         allowance = gate.allowance
         assert allowance.quota is not None
+        wanted = allowance.wanted_quota(claimed)
         taken = await self._context.call(
-            self._context.store.limits.use_quota,
-            gate.limit_group,
-            wanted=allowance.wanted_quota(claimed),
-            quota=allowance.quota,
+            self._limits.use_quota, gate.limit_group, wanted=wanted, quota=allowance.quota
         )
         allowance.quota_left += taken.granted
         if allowance.quota_left <= 0 and gate.in_flight:
@@ -349,10 +329,8 @@ class Shares:
         left, allowance.quota_left = allowance.quota_left, 0
         if left <= 0 or allowance.quota is None:
             return
+        group = gate.limit_group
+        trouble = f"quota of {group} not given back"
         await self._context.ask(
-            f"quota of {gate.limit_group} not given back",
-            self._context.store.limits.use_quota,
-            gate.limit_group,
-            wanted=-left,
-            quota=allowance.quota,
+            trouble, self._limits.use_quota, group, wanted=-left, quota=allowance.quota
         )

@@ -146,7 +146,8 @@ class Scheduler:
         claimed = lane.window[place]
         if gate.permits <= gate.in_flight:
             waiting = sum(len(one.window) for one in self._lanes_of[gate.provider])
-            self.shares.ask_for_permits(gate, min(waiting, gate.limit() - gate.permits))
+            more = min(waiting, gate.limit() - gate.permits)
+            self.shares.ask(gate, self.shares.more_permits(gate, more))
             return None
         if gate.allowance.lacks_quota(claimed):
             if gate.allowance.is_short:  # others may fit into what is left
@@ -155,7 +156,7 @@ class Scheduler:
                 put_off = self._outcomes.put_off(claimed, gate.provider, QUOTA_SLICE_S)
                 self._context.spawn(put_off)
                 return self._next_turn(gate)
-            self.shares.ask_for_quota(gate, claimed)
+            self.shares.ask(gate, self.shares.more_quota(gate, claimed))
             return None
         is_paced = gate.rate_per_s() is not None
         if is_paced:
@@ -163,7 +164,7 @@ class Scheduler:
             if ready_at_s is None:
                 # more than connections are free for would be used late, above the rate
                 soon = min(len(lane.window), gate.permits - gate.in_flight)
-                self.shares.ask_for_tokens(gate, claimed, soon - 1)
+                self.shares.ask(gate, self.shares.more_tokens(gate, claimed, soon - 1))
                 return None
             if ready_at_s > now_s:
                 self._call_later(gate, ready_at_s - now_s, self.run)
@@ -191,7 +192,8 @@ class Scheduler:
             if not lane.leads_to(gate, time.monotonic()):
                 continue
             if not gate.permits:
-                self.shares.ask_for_permits(gate, min(gate.limit(), PERMITS_AT_FIRST))
+                more = min(gate.limit(), PERMITS_AT_FIRST)
+                self.shares.ask(gate, self.shares.more_permits(gate, more))
             else:
                 self._fill(lane, self._claim)
 

@@ -24,7 +24,6 @@ from relaygw.inbound.intake import Origin, TooManyHops
 from relaygw.inbound.replies import Refusal
 from relaygw.mail.envelope import Source
 from relaygw.observe.events import Rejected
-from relaygw.policy.admission import may_log_in, must_log_in
 from relaygw.policy.recipients import Fate
 
 if TYPE_CHECKING:
@@ -69,9 +68,8 @@ class Session(smtp.Session):
     @property
     def is_login_offered(self) -> bool:
         """True when the client could log in now: never where its password could be overheard."""
-        return self.listener.authenticator is not None and may_log_in(
-            is_local=self.connection.client.is_local, is_encrypted=self.connection.is_encrypted
-        )
+        is_private = self.connection.is_encrypted or self.connection.client.is_local
+        return self.listener.authenticator is not None and is_private
 
     @property
     def is_starttls_offered(self) -> bool:
@@ -240,7 +238,7 @@ async def _mail(session: Session, argument: bytes) -> None:
     if not session.host_name or connection.envelope.mail_from is not None:
         expected = "nested MAIL command" if session.host_name else "send EHLO first"
         raise Refusal(replies.BAD_SEQUENCE.format(expected=expected))
-    if must_log_in(listener.settings.auth, has_login=login is not None):
+    if listener.settings.auth == "required" and login is None:
         needs_tls = not session.is_login_offered and session.is_starttls_offered
         raise Refusal(replies.TLS_REQUIRED if needs_tls else replies.LOGIN_REQUIRED)
     address, smtputf8 = parse_mail(argument, limit_bytes=listener.settings.max_message_size)

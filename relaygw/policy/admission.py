@@ -21,16 +21,6 @@ def is_trusted(client: Address, allow: Iterable[IPv4Network | IPv6Network]) -> b
     return any(client in network for network in allow)
 
 
-def may_log_in(*, is_local: bool, is_encrypted: bool) -> bool:
-    """True if a password would cross no network in clear."""
-    return is_encrypted or is_local
-
-
-def must_log_in(auth: str, *, has_login: bool) -> bool:
-    """True if no mail may be begun yet, from wherever; `auth` is the listener's."""
-    return auth == "required" and not has_login
-
-
 def guesser(client: Address) -> str:
     """Return who is behind wrong passwords: the address, of IPv6 the /64."""
     return str(client) if client.version == 4 else client_key(client)

@@ -29,9 +29,7 @@ class _Map:
         self._domains = {
             key[1:].lower(): value for key, value in entries.items() if key.startswith("@")
         }
-
-    def __bool__(self) -> bool:
-        return bool(self._addresses or self._domains)
+        self.has_entries = bool(entries)
 
     def get(self, address: str) -> str | None:
         found = self._addresses.get(canonical(address))
@@ -39,6 +37,16 @@ class _Map:
             _, domain = split(address)
             found = self._domains.get(domain.lower()) if domain else None
         return found
+
+    def rewritten(self, address: str, default_domain: str | None) -> str:
+        """Return the address to use; one without a domain may get the default one first."""
+        found = self.get(address) if self.has_entries else None
+        if found is not None:
+            return found
+        if not default_domain or split(address)[1] is not None:
+            return address
+        qualified = f"{address}@{default_domain}"
+        return self.get(qualified) or qualified
 
 
 class Rewriter:
@@ -52,31 +60,18 @@ class Rewriter:
 
     def sender(self, address: str) -> str:
         """Return the envelope sender to use; the null sender stays."""
-        if not address:
-            return address
-        found = self._senders.get(address)
-        if found is not None:
-            return found
-        if split(address)[1] is None:
-            qualified = f"{address}@{self._default_domain or self._hostname}"
-            return self._senders.get(qualified) or qualified
-        return address
+        domain = self._default_domain or self._hostname
+        return self._senders.rewritten(address, domain) if address else address
 
     def recipient(self, address: str) -> str:
         """Return the recipient to use; one without a domain and without a rule stays bare."""
-        found = self._recipients.get(address)
-        if found is not None:
-            return found
-        if split(address)[1] is None and self._default_domain:
-            qualified = f"{address}@{self._default_domain}"
-            return self._recipients.get(qualified) or qualified
-        return address
+        return self._recipients.rewritten(address, self._default_domain)
 
     def headers(self, block: bytes) -> bytes:
         """Return a header block with the addresses in From, To and their like rewritten."""
-        if self._senders:
+        if self._senders.has_entries:
             block = _replace(block, _SENDER_FIELDS, self._senders)
-        if self._recipients:
+        if self._recipients.has_entries:
             block = _replace(block, _RECIPIENT_FIELDS, self._recipients)
         return block
 

@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import Any
 
 from relaygw.mail.clock import rfc3339, rfc3339_or_none
+from relaygw.mail.words import fields
 
 
 class EventKind(StrEnum):
@@ -93,11 +94,7 @@ class Story:
 def as_object(story: Story) -> dict[str, Any]:
     """Return a story in the form of JSON; times as RFC 3339, UTC."""
     return {
-        "queue_id": story.queue_id,
-        "state": story.state,
-        "is_over": story.is_over,
-        "headline": story.headline,
-        "sender": story.sender,
+        **fields(story, "queue_id", "state", "is_over", "headline", "sender"),
         "recipients": list(story.recipients),
         "subject": story.subject,
         "events": [_event_object(event) for event in story.events],
@@ -112,24 +109,16 @@ def _event_object(event: StoryEvent) -> dict[str, Any]:
         "kind": event.kind.value,
         "at": rfc3339(event.at_ms),
         "until": rfc3339_or_none(event.until_ms),
-        "times": event.times,
-        "text": event.text,
-        "notes": _notes_object(event.notes),
+        **fields(event, "times", "text"),
+        "notes": [fields(note, "label", "text") for note in event.notes],
     }
 
 
 def _outlook_object(outlook: Outlook) -> dict[str, Any]:
     return {
-        "delivery_no": outlook.delivery_no,
-        "route": outlook.route,
-        "stream": outlook.stream,
-        "state": outlook.state,
+        **fields(outlook, "delivery_no", "route", "stream", "state"),
         "recipients": list(outlook.recipients),
         "text": outlook.text,
         "next_attempt_at": rfc3339_or_none(outlook.next_at_ms),
-        "notes": _notes_object(outlook.notes),
+        "notes": [fields(note, "label", "text") for note in outlook.notes],
     }
-
-
-def _notes_object(notes: tuple[Note, ...]) -> list[dict[str, str]]:
-    return [{"label": note.label, "text": note.text} for note in notes]
