@@ -12,7 +12,6 @@ finishes what it is doing. USR1 opens the log again, in every role, for logrotat
 from __future__ import annotations
 
 import contextlib
-import gc
 import os
 import select
 import signal
@@ -25,7 +24,7 @@ from relaygw.errors import QueueDamaged, RelaygwError, StoreUnavailable
 from relaygw.observe.library_records import carry_library_records
 from relaygw.observe.maillog import MailLog, open_log
 from relaygw.observe.metrics.files import open_run_files
-from relaygw.roles import note_settings, prepare_schema
+from relaygw.roles import heap, note_settings, prepare_schema
 from relaygw.roles.process import ROLES, RoleContext, preload, run_role
 from relaygw.roles.sockets import ListeningSockets
 from relaygw.service_file import RunningEntry, RunningGateway, ServiceFile, user_name
@@ -78,8 +77,7 @@ class Supervisor:
         self._prepare_schema(self._loaded)
         self._sockets.open(self._loaded.settings)
         preload(self._roles)
-        gc.collect()
-        gc.freeze()  # forked children share these pages as long as nobody touches them
+        heap.share()
         self._start_generation()
         self._note_settings("start")
         entry = RunningEntry(_entry_of(self._loaded), os.environ)

@@ -10,6 +10,7 @@ import asyncio
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any, cast
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -76,6 +77,13 @@ class _EmbeddedServer(uvicorn.Server):
             ticks += 10
 
 
+def _websocket(**given: Any) -> asyncio.Protocol:
+    """Return the protocol of a websocket; it is loaded once somebody opens one."""
+    from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+
+    return WebSocketsSansIOProtocol(**given)
+
+
 async def serve_web(app: ASGIApp, listening_socket: socket.socket, *, stop: asyncio.Event) -> None:
     """Serve `app` until `stop` is set, then finish what is under way and return.
 
@@ -86,7 +94,7 @@ async def serve_web(app: ASGIApp, listening_socket: socket.socket, *, stop: asyn
         uvicorn.Config(
             app,
             http=_TimedProtocol,
-            ws="websockets-sansio",
+            ws=cast("type[asyncio.Protocol]", _websocket),
             lifespan="off",
             log_config=None,
             access_log=False,

@@ -17,15 +17,18 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from html import escape
+from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote
-
-import nh3
 
 from relaygw.store.queue_entry import QueueEntry
 from relaygw.web.mail.html_syntax import ALLOWED_TAGS, VOID_TAGS, Balance, Tag, filter_css, tokens
 from relaygw.web.mail.mime_header import decode_words
 from relaygw.web.mail.mime_tree import MimeTree, Part, filed_ids
+
+if TYPE_CHECKING:
+    import nh3
 
 MAX_HTML_CHARACTERS = 2 * 2**20
 """How much HTML of a message is shown."""
@@ -58,12 +61,6 @@ _MAX_VALUE = 10_000
 _ROOT_ATTRIBUTES = ATTRIBUTES | {"text", "link", "leftmargin", "topmargin"}
 _PICTURE = re.compile(r"data:image/(?:png|gif|jpe?g|webp|bmp|avif|svg\+xml)[;,]", re.IGNORECASE)
 _PLACED = re.compile(r'src="data:,(\d+)"')
-_HARMLESS = nh3.Cleaner(
-    tags=set(ALLOWED_TAGS),
-    attributes={"*": set(ATTRIBUTES), "img": {"src"}, "a": {"href"}},
-    url_schemes={"data"},
-    link_rel=None,
-)
 _BASE_CSS = ":root{color-scheme:light}"
 _MAX_LABEL = 40
 _CHARACTER_PX = 7
@@ -115,7 +112,7 @@ def mail_page(source: str, *, title: str, picture: Callable[[str], str | None]) 
     """
     writer = _Writer(picture)
     writer.write(source[:MAX_HTML_CHARACTERS].replace("\0", ""))
-    clean = _HARMLESS.clean("".join(writer.out)).translate(SHOW)
+    clean = _harmless().clean("".join(writer.out)).translate(SHOW)
     body = _PLACED.sub(writer.placed, clean)
     doctype = "<!doctype html>" if re.match(r"\s*<!doctype", source, re.IGNORECASE) else ""
     document = (
@@ -129,6 +126,19 @@ def mail_page(source: str, *, title: str, picture: Callable[[str], str | None]) 
         removed=writer.removed,
         links=tuple(writer.links),
         is_cut=writer.is_cut or len(source) > MAX_HTML_CHARACTERS,
+    )
+
+
+@cache
+def _harmless() -> nh3.Cleaner:
+    """Return the last filter; its library is loaded once somebody looks at HTML."""
+    import nh3
+
+    return nh3.Cleaner(
+        tags=set(ALLOWED_TAGS),
+        attributes={"*": set(ATTRIBUTES), "img": {"src"}, "a": {"href"}},
+        url_schemes={"data"},
+        link_rel=None,
     )
 
 

@@ -15,7 +15,7 @@ from relaygw.store import captured_search, migrate
 from relaygw.store.database import Place
 from relaygw.store.postgres import create_postgres_engine
 from relaygw.store.store import Store, open_store
-from relaygw.store.tables import captured_text, metadata
+from relaygw.store.tables import captured_text, whole_metadata
 from tests.builders import NOW_MS
 from tests.contract.captured import capture, indexed
 
@@ -190,6 +190,6 @@ def test_migrations_build_the_schema_of_the_code_on_postgres(postgres_url: str) 
     migrate.upgrade(postgres_url)
     engine = create_postgres_engine(Place.of(postgres_url))
     with engine.begin() as connection:
-        (trigrams,) = compare_metadata(MigrationContext.configure(connection), metadata)
+        (trigrams,) = compare_metadata(MigrationContext.configure(connection), whole_metadata())
     engine.dispose()
     assert trigrams[0] == "remove_index" and trigrams[1].name == "captured_text_trigrams"
