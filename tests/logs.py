@@ -5,9 +5,8 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 
-from relaygw.observe.channel import Channel
-from relaygw.observe.line import Form, bare, in_a_file
-from relaygw.observe.maillog import MailLog
+from relaygw.observe.maillog import Channel, Form, MailLog
+from relaygw.observe.outlets import bare, in_a_file
 from relaygw.observe.postfix_form import PostfixForm
 from relaygw.observe.redaction import Redaction
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from relaygw.alerting.history import DAY_MS, HOUR_MS, busiest_hour
 from relaygw.mail.state import DeliveryState
-from relaygw.observe.history import Series
 from relaygw.observe.maildrop import LeftMail, look_at_maildrop
+from relaygw.observe.observer import Series
 from relaygw.policy.untended import LostInstance, Untended, untended
 from relaygw.settings.alerts import Rule
 from relaygw.settings.certificates import certificate_end

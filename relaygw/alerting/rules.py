@@ -15,7 +15,7 @@ from relaygw.alerting.facts import FleetFacts, HostFacts
 from relaygw.alerting.history import HOUR_MS, total, totals, waiting_then
 from relaygw.mail.outcome import Scope
 from relaygw.mail.state import DeliveryState
-from relaygw.observe.history import Series
+from relaygw.observe.observer import Series
 from relaygw.policy.untended import lost_gateways
 from relaygw.settings.alerts import AlertRules, Rule
 from relaygw.settings.model import Settings

@@ -15,8 +15,8 @@ import click
 
 from relaygw.cli.check_summary import AskedMail, explain, routes_gone, summary, warnings
 from relaygw.cli.frame import Command, CommandFailed, Invocation, address_of, pass_invocation, warn
-from relaygw.cli.text import as_json, print_lines, printable
-from relaygw.mail.words import fields
+from relaygw.cli.text import as_json, print_lines
+from relaygw.mail.words import fields, printable
 from relaygw.policy.recipients import AddressPatterns
 from relaygw.policy.rewriter import Rewriter
 from relaygw.policy.router import Explainer

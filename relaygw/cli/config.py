@@ -10,7 +10,8 @@ import json
 import click
 
 from relaygw.cli.frame import Group, Invocation, pass_invocation
-from relaygw.cli.text import as_json, printable
+from relaygw.cli.text import as_json
+from relaygw.mail.words import printable
 from relaygw.settings.load import origin_lines
 
 

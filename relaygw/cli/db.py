@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import click
 
 from relaygw.cli.frame import CommandFailed, Group, Invocation, check_queue_file, pass_invocation
-from relaygw.cli.text import Progress, print_lines, printable
-from relaygw.mail.words import counted
+from relaygw.cli.text import Progress, print_lines
+from relaygw.mail.words import counted, printable
 
 if TYPE_CHECKING:
     from relaygw.store.recovery import Recovered

@@ -38,12 +38,12 @@ from relaygw.cli.frame import (
 )
 from relaygw.cli.mail_change import SHOWN_ROWS
 from relaygw.cli.selection import PAGE_MESSAGES, take_duration
-from relaygw.cli.text import as_json, print_lines, printable
+from relaygw.cli.text import as_json, print_lines
 from relaygw.errors import StoreUnavailable
 from relaygw.mail.clock import clock_ms
 from relaygw.mail.drop import is_complete
 from relaygw.mail.state import OPEN, DeliveryState
-from relaygw.mail.words import fields
+from relaygw.mail.words import fields, printable
 from relaygw.operations.queue_actions import RETRY, Order, change_queued
 from relaygw.operations.status import SILENT_AFTER_S
 from relaygw.store.holds import Hold

@@ -25,7 +25,6 @@ from typing import TYPE_CHECKING, Any, Literal, TextIO
 import click
 
 from relaygw import service_file
-from relaygw.cli.text import printable
 from relaygw.errors import (
     IntakeFull,
     InvalidAddress,
@@ -36,7 +35,7 @@ from relaygw.errors import (
     StoreUnavailable,
 )
 from relaygw.mail.address import check_address
-from relaygw.mail.words import unstorable_sign
+from relaygw.mail.words import printable, unstorable_sign
 
 if TYPE_CHECKING:
     from relaygw.settings.load import LoadedSettings

@@ -12,11 +12,11 @@ import click
 
 from relaygw.cli.frame import CommandFailed, warn
 from relaygw.cli.selection import Choice
-from relaygw.cli.text import as_json, cut, fitted, labelled, moment, printable, terminal_width
+from relaygw.cli.text import as_json, cut, fitted, labelled, moment, terminal_width
 from relaygw.mail.clock import clock_ms
 from relaygw.mail.envelope import Released
 from relaygw.mail.state import RecipientState
-from relaygw.mail.words import age, counted, size
+from relaygw.mail.words import age, counted, printable, size
 from relaygw.operations.queue_object import (
     leading_delivery,
     next_attempt_at_ms,

@@ -22,7 +22,7 @@ import click
 
 from relaygw.cli.frame import Command, CommandFailed, Invocation, login_name, pass_invocation, warn
 from relaygw.cli.selection import QUEUE_OPTIONS, STDIN, Choice, choose, found, ids_argument, options
-from relaygw.cli.text import Progress, as_json, printable
+from relaygw.cli.text import Progress, as_json
 from relaygw.errors import AlreadyAccepted, InvalidAddress
 from relaygw.inbound.intake import Intake
 from relaygw.inbound.local_mail import Importer
@@ -39,7 +39,7 @@ from relaygw.mail.exported import (
     read_entries,
 )
 from relaygw.mail.state import OPEN, DeliveryState, RecipientState
-from relaygw.mail.words import counted
+from relaygw.mail.words import counted, printable
 from relaygw.operations.queue_object import leading_delivery
 from relaygw.operations.selectors import NULL_SENDER
 from relaygw.store.audit import AuditEntry

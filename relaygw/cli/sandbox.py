@@ -51,10 +51,10 @@ from relaygw.cli.selection import (
     search_option,
     with_latest,
 )
-from relaygw.cli.text import as_json, fitted, printable, terminal_width
+from relaygw.cli.text import as_json, fitted, terminal_width
 from relaygw.mail.clock import clock_ms
 from relaygw.mail.envelope import Released
-from relaygw.mail.words import counted
+from relaygw.mail.words import counted, printable
 from relaygw.operations.captured import (
     ReleaseRequest,
     ReleaseResult,

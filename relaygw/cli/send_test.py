@@ -15,12 +15,13 @@ import click
 
 from relaygw import __version__
 from relaygw.cli.frame import Command, CommandFailed, Invocation, pass_invocation
-from relaygw.cli.text import moment, print_lines, printable
+from relaygw.cli.text import moment, print_lines
 from relaygw.errors import InvalidAddress
 from relaygw.mail.address import check_address
 from relaygw.mail.clock import clock_ms
 from relaygw.mail.outcome import provider_id
 from relaygw.mail.state import DeliveryState, RecipientState
+from relaygw.mail.words import printable
 from relaygw.operations.selectors import ANY_STATE
 from relaygw.operations.story.facts import Meanings
 from relaygw.settings.model import Settings

@@ -9,9 +9,9 @@ import click
 from relaygw import __version__
 from relaygw.cli.frame import Command, Invocation, pass_invocation, warn
 from relaygw.cli.provider import slowed_lines
-from relaygw.cli.text import as_json, fitted, labelled, moment, print_lines, printable
+from relaygw.cli.text import as_json, fitted, labelled, moment, print_lines
 from relaygw.mail.state import DeliveryState
-from relaygw.mail.words import age
+from relaygw.mail.words import age, printable
 from relaygw.operations.status import Snapshot, lanes_of, status_object, take_snapshot, warnings
 from relaygw.settings.model import Settings
 

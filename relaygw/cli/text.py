@@ -17,7 +17,7 @@ from collections.abc import Iterable
 import click
 
 from relaygw.mail.clock import utc_text
-from relaygw.mail.words import age
+from relaygw.mail.words import age, printable
 
 _LABEL_WIDTH = 12
 _SECOND_CELL = "\0"  # not printable, so it is in no text
@@ -35,13 +35,6 @@ def as_json(value: object) -> str:
 def terminal_width() -> int:
     """Return $COLUMNS, else the terminal's width, else 80 (also in a pipe)."""
     return shutil.get_terminal_size((DEFAULT_WIDTH, 24)).columns
-
-
-def printable(text: str) -> str:
-    """Return `text` on one line without control, formatting and bidirectional signs."""
-    if text.isprintable():
-        return text
-    return "".join(sign if sign.isprintable() else "?" for sign in text)
 
 
 def _cells(sign: str) -> int:

@@ -22,7 +22,7 @@ from relaygw.mail.content import normalise_line_ends
 from relaygw.mail.drop import COMPLETE_SUFFIX
 from relaygw.mail.envelope import AcceptedMessage, Source
 from relaygw.mail.exported import Exported, NotExported
-from relaygw.observe.line import escape
+from relaygw.mail.words import escape
 from relaygw.policy.recipients import Decision, Fate, strictest
 from relaygw.settings.mode import Mode
 

@@ -21,7 +21,7 @@ from relaygw.errors import StoreUnavailable
 from relaygw.inbound.drop_directory import DropDirectory
 from relaygw.mail import drop
 from relaygw.mail.state import DeliveryState
-from relaygw.mail.words import counted
+from relaygw.mail.words import counted, escape
 from relaygw.observe.maillog import MailLog
 from relaygw.store.queue import Queue
 from relaygw.store.queue_entry import Waiting
@@ -173,7 +173,7 @@ class QueueListing:
 def compose_rows(one: Waiting) -> bytes:
     """Return the lines of a message, an empty one last; times are local."""
     arrival = time.asctime(time.localtime(one.accepted_at_ms / 1000))[:19]
-    sender = _printable(one.sender) or NULL_SENDER
+    sender = escape(one.sender) or NULL_SENDER
     mark = "!" if one.states == _HELD else ""
     if DeliveryState.ACTIVE in one.states:
         mark = "*"
@@ -192,15 +192,8 @@ def compose_closing(*, messages: int, size_bytes: int) -> bytes:
 def _recipient_lines(one: Waiting) -> Iterator[str]:
     said = ""
     for address, why in one.recipients:
-        reason = _printable(why[:_REASON_CHARACTERS])
+        reason = escape(why[:_REASON_CHARACTERS])
         if reason and reason != said:
             yield f"({reason})".rjust(_REASON_END + 2)
         said = reason
-        yield f"{_RECIPIENT_INDENT} {_printable(address)}"
-
-
-def _printable(text: str) -> str:
-    """Return `text` with everything spelled out that a terminal might obey."""
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+        yield f"{_RECIPIENT_INDENT} {escape(address)}"

@@ -15,6 +15,7 @@ from urllib.parse import quote, unquote
 
 from relaygw.mail.content import SOURCE_FIELD
 from relaygw.mail.envelope import Source
+from relaygw.mail.words import printable
 
 DENIED_FIELD = "X-Relaygw-Denied"
 """What the field is called where it cannot be taken out; it is as long, so nothing moves."""
@@ -91,7 +92,7 @@ def rename_late(block: bytes) -> bytes:
 
 def _escaped(text: str, plain: str) -> str:
     """Return `text` in ASCII, cut at a whole character."""
-    shown = "".join(sign if sign.isprintable() else "?" for sign in text[:MAX_TEXT_BYTES])
+    shown = printable(text[:MAX_TEXT_BYTES])
     escaped = quote(shown, safe=plain)
     while len(escaped) > MAX_TEXT_BYTES:
         shown = shown[: -max(1, (len(escaped) - MAX_TEXT_BYTES) // 12)]

@@ -1,4 +1,4 @@
-"""Sizes, ages and counts as people read them; and which texts can be stored at all."""
+"""Sizes, ages and counts as people read them; which texts can be shown, or stored, at all."""
 
 from __future__ import annotations
 
@@ -13,6 +13,26 @@ _NOUNS = ("day", "hour", "minute", "second")
 SHORT_SIZES = ("", "k", "M", "G", "T")
 SIZES = (" B", " kB", " MB", " GB")
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
+
+
+def printable(text: str) -> str:
+    """Return `text` on one line without control, formatting and bidirectional signs."""
+    if text.isprintable():
+        return text
+    return "".join(sign if sign.isprintable() else "?" for sign in text)
+
+
+def escape(text: str) -> str:
+    """Return `text` with everything spelled out that is not to be seen.
+
+    That is control characters, line ends of any kind, marks that turn the direction of
+    text, and halves of characters. What is left is printable and stays on its line.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        one if one.isprintable() else one.encode("unicode_escape").decode() for one in text
+    )
 
 
 def counted(number: int, noun: str, nouns: str = "", *, form: str = "") -> str:

@@ -22,6 +22,10 @@ class Level(IntEnum):
     INFO = 6
 
 
+Line = tuple[str, Level, str]
+"""What a form makes of events: daemon, level, and the text: printable, without a line end."""
+
+
 class Accepted(NamedTuple):
     """A message is durable; some of its recipients may be settled by that."""
 

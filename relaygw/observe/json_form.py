@@ -22,8 +22,8 @@ from relaygw.mail.envelope import (
 )
 from relaygw.mail.outcome import AttemptDelays
 from relaygw.mail.state import DeliveryState, RecipientState
-from relaygw.observe.events import Accepted, Attempted, Event, Level, Note, Rejected
-from relaygw.observe.line import STATUS, Line, cut
+from relaygw.observe.events import Accepted, Attempted, Event, Level, Line, Note, Rejected
+from relaygw.observe.postfix_form import STATUS, cut
 
 _encode = json.JSONEncoder(separators=(",", ":")).encode  # printable ASCII: all else is escaped
 Fields = dict[str, Any]

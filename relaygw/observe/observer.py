@@ -6,15 +6,26 @@ writes it to the queue. A process that has no files for its metrics counts for t
 
 from __future__ import annotations
 
+import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from relaygw.observe.events import Event
-from relaygw.observe.history import History
+from relaygw.mail.envelope import NewRecipient
+from relaygw.mail.outcome import BEFORE_MAIL, RecipientOutcome, Scope, Stage, Verdict
+from relaygw.mail.state import RecipientState
+from relaygw.observe.events import Accepted, Attempted, Event
 from relaygw.observe.maillog import MailLog
 
 if TYPE_CHECKING:
     from relaygw.observe.metrics.counters import DeliveryMetrics, FrontMetrics, ListenerMetrics
+
+SLICE_S = 300
+MAX_COUNTS = 10_000
+"""So many different counts wait at most, some days of a queue that is away."""
+
+Counts = dict[tuple[str, str], int]
 
 
 class Observer:
@@ -98,3 +109,160 @@ class DeliveryObserver(Observer):
         """Write the busy and idle connections of providers, and the counts since the last time."""
         if self._metrics is not None:
             self._metrics.write(connections)
+
+
+# --- counts of the last days ----------------------------------------------------------------
+
+
+class Series(StrEnum):
+    """What is counted, by label; recipients but for the first and those of the last group."""
+
+    MESSAGES = "messages"  # taken, by listener ("maildrop": of none)
+    ACCEPTED = "accepted"  # to be sent, by route
+    CAPTURED = "captured"  # by reason, see labels
+    BLOCKED = "blocked"  # at acceptance, by route
+    DELIVERED = "delivered"  # by provider
+    DEFERRED = "deferred"  # put off by an attempt, by provider
+    BOUNCED = "bounced"  # refused for good or expired, by provider
+    DEFERRED_FOR = "deferred_for"  # by reason, see labels
+    BOUNCED_FOR = "bounced_for"  # by reason, see labels
+    REFUSED = "refused"  # replies to clients from 400 on, by code and status: "554 5.7.1"
+    # the greatest number within a slice
+    QUEUE = "queue"  # open deliveries, by state
+    OLDEST_S = "oldest_s"  # age of the oldest mail that waits and is not held, by route
+
+
+class History:
+    """Counts of one process, by slices of five minutes; belongs to one thread.
+
+    Written each few seconds to the queue's database, where all instances add them up. Unlike
+    metrics they need nobody who scrapes, and outlive restarts. A queue that is away costs nothing
+    but the memory for what was counted meanwhile.
+    """
+
+    def __init__(self) -> None:
+        self._slices: dict[int, Counter[tuple[str, str]]] = {}
+
+    def read(self, events: Sequence[Event]) -> None:
+        """Count messages that are durable and what attempts came to, recipient by recipient."""
+        for event in events:
+            if isinstance(event, Accepted):
+                self._accepted(event)
+            elif isinstance(event, Attempted) and event.report.provider:  # else nobody was asked
+                self._attempted(event)
+
+    def _accepted(self, event: Accepted) -> None:
+        add = self.add
+        add(Series.MESSAGES, event.message.source.listener or MAILDROP)
+        for delivery in event.message.deliveries:
+            for recipient in delivery.recipients:
+                if recipient.state is RecipientState.CAPTURED:
+                    add(Series.CAPTURED, capture_reason(recipient))
+                elif recipient.state is RecipientState.BLOCKED:
+                    add(Series.BLOCKED, delivery.route)
+                else:
+                    add(Series.ACCEPTED, delivery.route)
+
+    def _attempted(self, event: Attempted) -> None:
+        add, provider = self.add, event.report.provider
+        outcomes = {outcome.rcpt_no: outcome for outcome in event.report.outcomes}
+        for change in event.update.recipients:
+            outcome = outcomes.get(change.rcpt_no)
+            if change.state is RecipientState.DELIVERED:
+                add(Series.DELIVERED, provider)
+            elif change.state in (RecipientState.BOUNCED, RecipientState.EXPIRED):
+                add(Series.BOUNCED, provider)
+                add(Series.BOUNCED_FOR, bounce_reason(change.state, outcome))
+            elif change.state is RecipientState.PENDING:
+                add(Series.DEFERRED, provider)
+                add(Series.DEFERRED_FOR, deferral_reason(outcome))
+
+    def refused(self, reply: str) -> None:
+        """Count a refusal by its code and enhanced status; few, whatever the text tells."""
+        code, status = reply[:3], reply[4:].partition(" ")[0]
+        has_status = status.count(".") == 2 and status.replace(".", "").isdigit()
+        self.add(Series.REFUSED, f"{code} {status}" if has_status else code)
+
+    def add(self, series: Series, label: str, count: int = 1) -> None:
+        """Count in the slice of now."""
+        slice_at_s = int(time.time()) // SLICE_S * SLICE_S
+        counts = self._slices.get(slice_at_s)
+        if counts is None:
+            counts = self._slices[slice_at_s] = Counter()
+        counts[series, label] += count
+
+    def take(self) -> list[tuple[int, Counts]]:
+        """Return what was counted since the last time, by slices, whose begin is in ms."""
+        slices, self._slices = self._slices, {}
+        return [
+            (
+                at_s * 1000,
+                {(str(series), label): count for (series, label), count in counts.items()},
+            )
+            for at_s, counts in sorted(slices.items())
+        ]
+
+    def put_back(self, slices: list[tuple[int, Counts]]) -> None:
+        """Take back what could not be written; what is too much goes, the oldest first."""
+        for at_ms, counts in slices:
+            self._slices.setdefault(at_ms // 1000, Counter()).update(counts)
+        waiting = sum(map(len, self._slices.values()))
+        for at_s in sorted(self._slices):
+            if waiting <= MAX_COUNTS or len(self._slices) == 1:
+                return
+            waiting -= len(self._slices.pop(at_s))
+
+
+# --- labels: few words that are always the same, for metrics and history ---------------------
+# they tell neither addresses nor replies
+
+MAILDROP = "maildrop"
+"""The listener of mail that came by no listener."""
+OTHER = "other"
+_CAPTURED = {
+    "sandbox mode": "sandbox",
+    "staging:": "not_allowed",
+    "on the block list": "blocked",
+    "local recipient": "no_domain",
+    "invalid address": "invalid_address",
+    "mail loop": "loop",
+    "larger than max_message_size": "too_large",
+}
+"""By how the reason begins that is stored."""
+_REFUSED = {scope: f"refused_{scope.value.replace(' ', '_')}" for scope in Scope}
+_NOT_NOW = {Verdict.THROTTLE: "throttled", Verdict.HOLD: "held", Verdict.DOUBT: "in_doubt"}
+
+CAPTURED = ("no_route", *_CAPTURED.values())
+DEFERRED = (*_NOT_NOW.values(), "local", "unreachable", "no_answer", *_REFUSED.values())
+BOUNCED = ("expired", "local", *_REFUSED.values())
+"""What is counted from zero on: a count that begins with 1 is no increase to Prometheus."""
+
+
+def capture_reason(recipient: NewRecipient) -> str:
+    """Return why a recipient was captured."""
+    if recipient.reason is None:
+        return "no_route"
+    found = (word for start, word in _CAPTURED.items() if recipient.reason.startswith(start))
+    return next(found, OTHER)
+
+
+def deferral_reason(outcome: RecipientOutcome | None) -> str:
+    """Return why a recipient waits."""
+    if outcome is None:
+        return OTHER
+    if outcome.verdict in _NOT_NOW:
+        return _NOT_NOW[outcome.verdict]
+    if outcome.stage is Stage.LOCAL:
+        return "local"
+    if outcome.reply is not None:
+        return _REFUSED[outcome.scope]
+    return "unreachable" if outcome.stage in BEFORE_MAIL else "no_answer"
+
+
+def bounce_reason(state: RecipientState, outcome: RecipientOutcome | None) -> str:
+    """Return why a recipient will not be tried again."""
+    if state is RecipientState.EXPIRED:
+        return "expired"
+    if outcome is None:
+        return OTHER
+    return "local" if outcome.stage is Stage.LOCAL else _REFUSED[outcome.scope]

@@ -1,4 +1,7 @@
-"""Where the lines of the log leave the process: stderr, a file, or the syslog daemon."""
+"""Where the lines of the log leave the process, and what stands around them there.
+
+That is stderr, a file, or the syslog daemon.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +15,9 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
-from relaygw.observe.channel import OutletGone
+from relaygw.observe.events import Line
 
 STDERR = 2
 _AGAIN = "/proc/self/fd/{}"  # opening this gives a descriptor with a mode of its own
@@ -22,6 +26,31 @@ _FULL = {errno.EAGAIN, errno.ENOBUFS}
 _CUT_BYTES = 1024  # RFC 3164: what every daemon takes
 _FILE_FLAGS = os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _FILE_MODE = 0o640
+_MAIL = 2 << 3  # syslog's facility `mail`, in front of the severity
+
+
+class OutletGone(Exception):
+    """Nobody will ever read here again."""
+
+
+class Outlet(Protocol):
+    """Where records leave the process: a file, syslog, or what stderr is. Never waits."""
+
+    def send(self, records: Sequence[bytes]) -> int:
+        """Hand over records in order; return how many bytes of them were taken, at least one.
+
+        Raises BlockingIOError when there is no room at the moment, OutletGone when there will
+        be none any more, and another OSError when it does not work; then nothing was taken.
+        """
+
+    def wait(self, timeout_s: float) -> None:
+        """Return when there may be room again, or after `timeout_s` at the latest."""
+
+    def reopen(self) -> None:
+        """Begin anew under the same name; raises OSError, and then all stays as it was."""
+
+    def close(self) -> None:
+        """Let go."""
 
 
 class StderrOutlet:
@@ -267,3 +296,58 @@ class SyslogOutlet:
         if self._socket is not None:
             self._socket.close()
             self._socket = None
+
+
+# --- time, host, name of the program, process ----------------------------------------------
+
+Framing = Callable[[Sequence[Line]], list[bytes]]
+"""Makes one record of each line; what cannot be written as UTF-8 is spelled out."""
+
+
+class _Clock:
+    """The time as syslog writes it, made once a second."""
+
+    def __init__(self) -> None:
+        self._second = 0
+        self._stamp = ""
+
+    def stamp(self) -> str:
+        now = int(time.time())
+        if now != self._second:
+            self._second = now
+            self._stamp = time.strftime("%b %e %H:%M:%S", time.localtime(now))
+        return self._stamp
+
+
+def in_a_file(*, hostname: str, name: str) -> Framing:
+    """Return the framing that a syslog daemon would give each line in its own file."""
+    clock = _Clock()
+    host = hostname.partition(".")[0]
+
+    def frame(lines: Sequence[Line]) -> list[bytes]:
+        head, tail = f"{clock.stamp()} {host} {name}/", f"[{os.getpid()}]: "
+        return [_bytes(f"{head}{daemon}{tail}{text}\n") for daemon, _, text in lines]
+
+    return frame
+
+
+def bare(lines: Sequence[Line]) -> list[bytes]:
+    """Frame nothing: a form such as JSON says everything itself."""
+    return [_bytes(f"{text}\n") for _, _, text in lines]
+
+
+def for_syslog(*, name: str) -> Framing:
+    """Return the framing of a datagram to the local syslog daemon, which adds the host."""
+    clock = _Clock()
+
+    def frame(lines: Sequence[Line]) -> list[bytes]:
+        head, tail = f"{clock.stamp()} {name}/", f"[{os.getpid()}]: "
+        return [
+            _bytes(f"<{_MAIL + level}>{head}{daemon}{tail}{text}") for daemon, level, text in lines
+        ]
+
+    return frame
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "backslashreplace")

@@ -20,9 +20,21 @@ from relaygw.mail.envelope import (
 )
 from relaygw.mail.outcome import AttemptDelays
 from relaygw.mail.state import DeliveryState, RecipientState
-from relaygw.observe.events import Accepted, Attempted, Event, Level, Note, Rejected
-from relaygw.observe.line import STATUS, Line, cut, escape
+from relaygw.mail.words import escape
+from relaygw.observe.events import Accepted, Attempted, Event, Level, Line, Note, Rejected
 
+MAX_TEXT_CHARACTERS = 2000
+"""What a line shows of one free text; the rest is cut off."""
+STATUS = {
+    RecipientState.DELIVERED: "sent",
+    RecipientState.PENDING: "deferred",
+    RecipientState.BOUNCED: "bounced",
+    RecipientState.EXPIRED: "expired",
+    RecipientState.CAPTURED: "captured",
+    RecipientState.BLOCKED: "blocked",
+    RecipientState.CANCELLED: "deleted",
+}
+"""What logs call the states: Postfix's words, and our own where it has none."""
 _INFO = Level.INFO
 
 
@@ -178,7 +190,7 @@ def _origin(source: Source) -> str:
 
 def _address(address: str) -> str:
     """Return an address that ends at the next `>` and is one word, quoted or not."""
-    shown = escape(address)
+    shown = address if address.isprintable() else escape(address)
     if " " in shown or ">" in shown:
         shown = shown.replace(" ", "\\x20").replace(">", "\\x3e")
     return shown
@@ -224,3 +236,13 @@ def _seconds(value: float) -> str:
     if value <= 0:
         return "0"
     return f"{value:.2g}" if value < 10 else str(round(value))
+
+
+# --- text from outside ---------------------------------------------------------------------
+
+
+def cut(text: str) -> str:
+    """Return `text`, or its beginning where it is longer than a line should be."""
+    if len(text) <= MAX_TEXT_CHARACTERS:
+        return text
+    return f"{text[:MAX_TEXT_CHARACTERS]}..."

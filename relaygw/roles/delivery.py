@@ -14,10 +14,9 @@ from relaygw.alerting.watch import Watch, WatchThread
 from relaygw.delivery.janitor import Janitor
 from relaygw.delivery.leases import LeaseLost
 from relaygw.delivery.worker import Worker
-from relaygw.observe.history import History
 from relaygw.observe.metrics.counters import DeliveryMetrics
 from relaygw.observe.metrics.files import can_count
-from relaygw.observe.observer import DeliveryObserver
+from relaygw.observe.observer import DeliveryObserver, History
 from relaygw.roles import open_store
 from relaygw.roles.process import RoleContext, in_loop, listening, registered, stop_event
 from relaygw.settings.model import Settings

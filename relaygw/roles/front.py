@@ -9,10 +9,9 @@ import signal
 from relaygw.alerting.history import history_kept
 from relaygw.inbound.intake import Intake
 from relaygw.inbound.listeners import FrontService
-from relaygw.observe.history import History
 from relaygw.observe.metrics.counters import FrontMetrics
 from relaygw.observe.metrics.files import can_count
-from relaygw.observe.observer import FrontObserver
+from relaygw.observe.observer import FrontObserver, History
 from relaygw.roles import open_store
 from relaygw.roles.process import Heartbeat, RoleContext, first_of, notifier, registered, stop_event
 from relaygw.store import hints

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from relaygw.mail.words import printable
+
 Keys = tuple[str | int, ...]
 """The way to a value: mapping keys and list positions, from the top."""
 
@@ -122,7 +124,5 @@ def shown_keys(keys: Keys) -> str:
     """
     parts = (str(key) for key in keys)
     return ".".join(
-        "".join(sign if sign.isprintable() else "?" for sign in part.partition(":")[0])[:64]
-        + (":…" if ":" in part else "")
-        for part in parts
+        printable(part.partition(":")[0])[:64] + (":…" if ":" in part else "") for part in parts
     )

@@ -19,6 +19,7 @@ import re
 
 from relaygw.mail.content import MAX_LINE_BYTES, normalise_line_ends
 from relaygw.mail.outcome import SmtpReply
+from relaygw.mail.words import printable
 
 MAX_LINES = 100
 MAX_REPLY_LINE_BYTES = 4096
@@ -222,9 +223,7 @@ class WireProtocol(asyncio.Protocol):
 def clean_text(raw: bytes) -> str:
     """Return a provider's text fit for logs and pages: UTF-8, unprintable characters as `?`."""
     text = raw.decode("utf-8", errors="replace")
-    if text.isprintable():
-        return text
-    return "".join(char if char.isprintable() else "?" for char in text)
+    return text if text.isprintable() else printable(text)
 
 
 def take_reply(buffer: bytearray) -> SmtpReply | None:

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, create_model
 
 from relaygw.mail.state import DeliveryState, RecipientState
-from relaygw.observe.history import Series
+from relaygw.observe.observer import Series
 from relaygw.policy.story import EventKind
 from relaygw.policy.untended import KINDS
 

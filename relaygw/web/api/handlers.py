@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from relaygw.mail.clock import clock_ms, rfc3339, rfc3339_or_none
-from relaygw.observe.history import Series
+from relaygw.observe.observer import Series
 from relaygw.operations.audit import audit_object
 from relaygw.operations.providers import (
     hold_object,

@@ -17,7 +17,7 @@ from starlette.responses import Response
 
 from relaygw.mail.clock import clock_ms, local_time
 from relaygw.mail.state import DeliveryState
-from relaygw.observe.history import Series
+from relaygw.observe.observer import Series
 from relaygw.operations.status import Snapshot, lanes_of, take_snapshot, warnings
 from relaygw.settings.model import Settings
 from relaygw.store.selection import Selection, ShapeCount, ShapeKey

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from relaygw.mail.clock import clock_ms
-from relaygw.observe.history import Series
+from relaygw.observe.observer import Series
 from relaygw.operations.providers import Usage, hold_provider, holds_of, release_provider
 from relaygw.operations.status import Snapshot
 from relaygw.operations.story.facts import Meanings

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relaygw.cli.text import cells, cut, fitted, labelled, moment, printable
+from relaygw.cli.text import cells, cut, fitted, labelled, moment
 from relaygw.mail.clock import rfc3339
-from relaygw.mail.words import age, size
+from relaygw.mail.words import age, printable, size
 from tests.tables import each_of
 
 

@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from relaygw.observe import channel as channel_module
-from relaygw.observe.channel import Channel, OutletGone
+from relaygw.observe import maillog as channel_module
+from relaygw.observe.maillog import Channel, OutletGone
 
 PATIENCE_S = 60.0
 

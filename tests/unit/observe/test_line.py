@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from relaygw.observe.line import MAX_TEXT_CHARACTERS, cut, escape
+from relaygw.mail.words import escape
+from relaygw.observe.postfix_form import MAX_TEXT_CHARACTERS, cut
 from tests.tables import each_of
 from tests.unit.observe.events import HOSTILE
 

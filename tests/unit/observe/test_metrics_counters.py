@@ -26,17 +26,17 @@ from relaygw.mail.outcome import (
 )
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.observe.events import Accepted, Attempted
-from relaygw.observe.labels import (
+from relaygw.observe.metrics.counters import DeliveryMetrics, FrontMetrics
+from relaygw.observe.metrics.exposition import exposition
+from relaygw.observe.observer import (
     BOUNCED,
     DEFERRED,
     OTHER,
+    ListenerObserver,
     bounce_reason,
     capture_reason,
     deferral_reason,
 )
-from relaygw.observe.metrics.counters import DeliveryMetrics, FrontMetrics
-from relaygw.observe.metrics.exposition import exposition
-from relaygw.observe.observer import ListenerObserver
 from relaygw.policy.recipients import Decision, Fate, RecipientPolicy
 from relaygw.settings.mode import Mode
 from relaygw.settings.model import Recipients

@@ -14,7 +14,7 @@ import yaml
 from relaygw.mail.envelope import DeliveryUpdate, RecipientUpdate
 from relaygw.mail.outcome import AttemptReport
 from relaygw.mail.state import DeliveryState, RecipientState
-from relaygw.observe import labels
+from relaygw.observe import observer as labels
 from relaygw.observe.events import Attempted
 from relaygw.observe.metrics.counters import DeliveryMetrics, FrontMetrics
 from relaygw.observe.metrics.exposition import GaugeFamily, exposition

@@ -15,8 +15,7 @@ from pathlib import Path
 import pytest
 
 from relaygw.observe import outlets
-from relaygw.observe.channel import Outlet, OutletGone
-from relaygw.observe.outlets import FileOutlet, StderrOutlet, SyslogOutlet
+from relaygw.observe.outlets import FileOutlet, Outlet, OutletGone, StderrOutlet, SyslogOutlet
 
 LINE = b"x" * 199 + b"\n"
 

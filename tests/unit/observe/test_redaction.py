@@ -10,7 +10,7 @@ from relaygw.mail.envelope import NewRecipient, Source
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.observe.events import Accepted, Event, Note, Rejected
 from relaygw.observe.json_form import JsonForm
-from relaygw.observe.line import Form
+from relaygw.observe.maillog import Form
 from tests.builders import accepted, claimed
 from tests.logs import text_log
 from tests.unit.observe.events import attempted, events_with, outcome
