@@ -26,9 +26,9 @@ from relaygw.operations.story import tell_story
 from relaygw.policy.story import as_object as story_object
 from relaygw.store.audit import Trail
 from relaygw.store.watch import HISTORY_SLICE_MS, HistoryPoint, Incident
-from relaygw.web.api.requests import MAX_NOTE_CHARACTERS, Call, after_of, limit_of, since_of
+from relaygw.web.api.requests import Call, after_of, limit_of, since_of
 from relaygw.web.context import WebContext, is_queue_id
-from relaygw.web.page import Problem
+from relaygw.web.page import MAX_NOTE_CHARACTERS, Problem
 from relaygw.web.queue.selection import (
     QueueChoice,
     carry_out,

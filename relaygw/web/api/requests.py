@@ -41,7 +41,6 @@ from relaygw.web.queue.selection import QueueChoice, check_length, read_pairs
 MAX_IDS = 10_000
 MAX_LISTED = 1000
 DEFAULT_LISTED = 100
-MAX_NOTE_CHARACTERS = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
