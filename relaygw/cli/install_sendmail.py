@@ -17,7 +17,6 @@ import click
 
 from relaygw.cli.frame import Command, CommandFailed, Invocation, pass_invocation, warn
 from relaygw.cli.text import print_lines
-from relaygw.errors import RelaygwError
 from relaygw.mail.drop import DIRECTORY
 
 LINKS = ("sbin/sendmail", "lib/sendmail", "bin/mailq", "bin/newaliases")
@@ -54,8 +53,6 @@ def install_sendmail(invocation: Invocation, *, prefix: Path, force: bool, unins
         )
         for doubt in programs.doubts(path, group):
             warn(f"warning: {doubt}")
-    except Obstacle as obstacle:
-        raise CommandFailed(str(obstacle), exit_code=os.EX_CANTCREAT) from obstacle
     except PermissionError as error:
         raise CommandFailed(
             f"{error.filename}: {error.strerror}; run it as root, or give --prefix a directory "
@@ -66,35 +63,33 @@ def install_sendmail(invocation: Invocation, *, prefix: Path, force: bool, unins
     click.echo(f'  sendmail_path = "{prefix.absolute()}/sbin/sendmail -t -i"')
 
 
-class Obstacle(RelaygwError):
-    """Something else is in the place; nothing was changed."""
-
-
 class Programs:
     """The programs below one prefix."""
 
     def __init__(self, prefix: Path) -> None:
-        self._prefix = prefix
         self._launcher = prefix / _LAUNCHER
+        self._links = [prefix / name for name in LINKS]
 
     def install(
         self, *, maildrop: str | None, group: str | None, state_dir: Path, force: bool
     ) -> Iterator[str]:
-        """Put everything in place; yields what was done. Raises Obstacle before any change."""
-        foreign = [path for path in self._links() if not self._is_free(path)]
+        """Put everything in place; yields what was done. Raises CommandFailed before it."""
+        foreign = [path for path in self._links if not self._is_free(path)]
         if self._launcher.exists() and not self._is_ours(self._launcher):
-            raise Obstacle(f"{self._launcher} is there and not relaygw's; remove it first")
+            problem = f"{self._launcher} is there and not relaygw's; remove it first"
+            raise CommandFailed(problem, exit_code=os.EX_CANTCREAT)
         if foreign and not force:
-            raise Obstacle(
+            raise CommandFailed(
                 f"{', '.join(map(str, foreign))}: another mailer's; remove its package, or give "
-                f"--force to move them aside (to NAME{_ASIDE}, back with --uninstall)"
+                f"--force to move them aside (to NAME{_ASIDE}, back with --uninstall)",
+                exit_code=os.EX_CANTCREAT,
             )
         for path in foreign:
             path.rename(_aside(path))
             yield f"{path}: moved aside to {_aside(path)}"
         self._write_launcher(maildrop or DIRECTORY)
         yield f"{self._launcher}: written"
-        for path in self._links():
+        for path in self._links:
             path.parent.mkdir(parents=True, exist_ok=True)
             if not path.is_symlink():
                 path.symlink_to(self._launcher)
@@ -131,7 +126,7 @@ class Programs:
 
     def remove(self) -> Iterator[str]:
         """Remove what `install` made below the prefix; mail in the maildrop stays."""
-        for path in self._links():
+        for path in self._links:
             if path.is_symlink() and path.readlink() == self._launcher:
                 path.unlink()
                 yield f"{path}: removed"
@@ -141,9 +136,6 @@ class Programs:
         if self._launcher.exists() and self._is_ours(self._launcher):
             self._launcher.unlink()
             yield f"{self._launcher}: removed"
-
-    def _links(self) -> list[Path]:
-        return [self._prefix / name for name in LINKS]
 
     def _is_free(self, path: Path) -> bool:
         if path.is_symlink():

@@ -7,20 +7,20 @@ holds a message right now, else 0.
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import click
 
 from relaygw.cli.frame import Invocation, warn
 from relaygw.cli.messages import head_row, row
-from relaygw.cli.selection import STDIN, Choice, Decorator
+from relaygw.cli.selection import STDIN, Choice, Decorator, choose
 from relaygw.cli.text import Progress, as_json, print_lines, terminal_width
 from relaygw.mail.clock import clock_ms
+from relaygw.mail.state import DeliveryState
 from relaygw.mail.words import counted
 from relaygw.operations.queue_actions import LeftAlone, Result, batches
 from relaygw.store.queue_entry import QueueEntry
@@ -53,31 +53,30 @@ class Task:
     verb: str
     done: str  # the verb's past participle
     judge: Callable[[QueueEntry], LeftAlone | None]
-    carry_out: Callable[[list[str], int], Result]  # of queue ids and the time in ms
+    carry_out: Callable[..., Result]  # of queue ids, and `now_ms`
     waits_for_workers: bool = False  # True: a message that is being sent counts as failed
     aim: str = ""  # what follows the messages in the question
     warning: str = ""  # told before the question
 
 
-def take_answer(given: dict[str, Any]) -> Answer:
-    """Take the values of CHANGE_OPTIONS out of `given`.
+def take_choice(
+    given: dict[str, Any], *, default_states: frozenset[DeliveryState]
+) -> tuple[Choice, Answer]:
+    """Return what the values of all options choose, and how sure the caller is.
 
-    Raises UsageError when there is nobody to ask.
+    Raises UsageError when there is nobody to ask, for no message, and for all and some.
     """
-    answer = Answer(**{one.name: given.pop(one.name) for one in dataclasses.fields(Answer)})
+    answer = Answer(**{one.name: given.pop(one.name) for one in fields(Answer)})
     reads_stdin = STDIN in (*given["queue_ids"], *given["id_options"])
     if (reads_stdin or answer.wants_json) and not (answer.is_sure or answer.is_dry_run):
         what = "ids on stdin" if reads_stdin else "--json"
         raise click.UsageError(f"with {what} nobody can be asked; give --yes or --dry-run")
-    return answer
-
-
-def check_scope(choice: Choice, answer: Answer) -> None:
-    """Raise UsageError for a call that names no message, or all and some."""
+    choice = choose(given, default_states=default_states)
     if not (choice.has_conditions or answer.is_all):
         raise click.UsageError("no message is named; give ids or selectors, or --all")
     if answer.is_all and choice.has_conditions:
         raise click.UsageError("--all goes with no ids and no other selector; leave one out")
+    return choice, answer
 
 
 def carry_through(
@@ -133,7 +132,7 @@ def _carry_out(ready: list[str], task: Task) -> Result:
     left: list[LeftAlone] = []
     try:
         for batch in batches(ready):
-            result = task.carry_out(list(batch), clock_ms())
+            result = task.carry_out(batch, now_ms=clock_ms())
             changed += result.changed
             left += result.left
             progress.tell(len(changed))

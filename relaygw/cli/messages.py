@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import textwrap
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
 import click
@@ -16,7 +16,7 @@ from relaygw.cli.text import as_json, cut, fitted, labelled, moment, terminal_wi
 from relaygw.mail.clock import clock_ms
 from relaygw.mail.envelope import Released
 from relaygw.mail.state import RecipientState
-from relaygw.mail.words import age, counted, printable, size
+from relaygw.mail.words import age, counted, printable, size, some_of
 from relaygw.operations.queue_object import (
     leading_delivery,
     next_attempt_at_ms,
@@ -36,7 +36,6 @@ _FIXED_CELLS = _ID_CELLS + _AGE_CELLS + _STATE_CELLS + _SIZE_CELLS + 6  # with t
 _MIN_REST_CELLS = 30
 _MAX_SUBJECT_CELLS = 320
 _INDENT = "  "
-_COLUMN = 12  # where the text beside a label begins
 _MIN_WIDTH = 40
 _SHOWN = 10
 
@@ -217,14 +216,14 @@ def _write_content(store: Store, entry: QueueEntry) -> None:
 
 def story_lines(story: Story) -> Iterator[str]:
     """Yield the lines of the story of a message."""
-    yield _labelled("queue id", story.queue_id, "")
-    yield _labelled("sender", story.sender or "<> (the null sender)", "")
-    yield _labelled("recipients", _some(story.recipients), "")
-    yield _labelled("subject", story.subject or "(none)", "")
-    yield _labelled("in short", story.headline, "")
+    yield _told("queue id", story.queue_id)
+    yield _told("sender", story.sender or "<> (the null sender)")
+    yield _told("recipients", some_of(story.recipients, _SHOWN))
+    yield _told("subject", story.subject or "(none)")
+    yield _told("in short", story.headline)
     yield from ("", "What happened", "")
     for event in story.events:
-        yield _filled(f"{_times(event, story.now_ms)}: {event.text}", rest=_INDENT)
+        yield _filled(f"{_times(event, story.now_ms)}: {event.text}")
         yield from _note_lines(event.notes)
     if story.outlooks:
         yield from ("", "What comes next", "")
@@ -232,23 +231,18 @@ def story_lines(story: Story) -> Iterator[str]:
         yield from _outlook_lines(outlook, story.now_ms, is_alone=len(story.outlooks) == 1)
     yield from ("", "What to do", "")
     for advice in story.advice:
-        yield _filled(advice.text, rest=_INDENT)
+        yield _filled(advice.text)
         if advice.command:
             yield printable(f"{_INDENT}{advice.command}")  # whole, to be copied
 
 
-def _filled(text: str, *, first: str = "", rest: str) -> str:
+def _filled(text: str) -> str:
     return textwrap.fill(
         printable(text),
         width=max(terminal_width(), _MIN_WIDTH),
-        initial_indent=first,
-        subsequent_indent=rest,
+        subsequent_indent=_INDENT,
         break_on_hyphens=False,
     )
-
-
-def _labelled(label: str, text: str, indent: str = _INDENT) -> str:
-    return _filled(text, first=f"{indent + label:<{_COLUMN}}", rest=" " * _COLUMN)
 
 
 def _times(event: StoryEvent, now_ms: int) -> str:
@@ -259,18 +253,13 @@ def _times(event: StoryEvent, now_ms: int) -> str:
 
 
 def _outlook_lines(outlook: Outlook, now_ms: int, *, is_alone: bool) -> Iterator[str]:
-    who = "" if is_alone else f"{_some(outlook.recipients)}, route {outlook.route}: "
-    yield _filled(who + outlook.text, rest=_INDENT)
+    who = "" if is_alone else f"{some_of(outlook.recipients, _SHOWN)}, route {outlook.route}: "
+    yield _filled(who + outlook.text)
     if outlook.next_at_ms is not None:
-        yield _labelled("next try", moment(outlook.next_at_ms, now_ms))
+        yield _told("next try", moment(outlook.next_at_ms, now_ms), indent=2)
     yield from _note_lines(outlook.notes)
 
 
 def _note_lines(notes: Iterable[Note]) -> Iterator[str]:
     for note in notes:
-        yield _labelled(note.label, note.text)
-
-
-def _some(addresses: Sequence[str]) -> str:
-    shown, more = ", ".join(addresses[:_SHOWN]), len(addresses) - _SHOWN
-    return f"{shown} and {more} more" if more > 0 else shown
+        yield _told(note.label, note.text, indent=2)

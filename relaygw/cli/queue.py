@@ -6,20 +6,13 @@ import os
 import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from functools import partial
 from typing import Any
 
 import click
 
 from relaygw.cli.frame import Command, Group, Invocation, login_name, pass_invocation, warn
-from relaygw.cli.mail_change import (
-    CHANGE_OPTIONS,
-    TWICE,
-    Answer,
-    Task,
-    carry_through,
-    check_scope,
-    take_answer,
-)
+from relaygw.cli.mail_change import CHANGE_OPTIONS, TWICE, Answer, Task, carry_through, take_choice
 from relaygw.cli.messages import print_list, print_messages, story_lines
 from relaygw.cli.queue_files import export, import_mail
 from relaygw.cli.selection import (
@@ -135,8 +128,8 @@ def explain(invocation: Invocation, queue_ids: tuple[str, ...], wants_json: bool
 # --- changes -------------------------------------------------------------------------------
 
 
-def _choose(action: QueueAction, given: dict[str, Any]) -> Choice:
-    return choose(given, default_states=action.from_states | {DeliveryState.ACTIVE})
+def _states(action: QueueAction) -> frozenset[DeliveryState]:
+    return action.from_states | {_D.ACTIVE}
 
 
 def _change(
@@ -149,7 +142,6 @@ def _change(
     is_forced: bool = False,
     provider: str = "",
 ) -> int:
-    check_scope(choice, answer)
     loaded = invocation.load_running()
     providers = loaded.settings.providers
     if action.takes_provider and provider not in providers:
@@ -172,7 +164,7 @@ def _change(
             aim=aim,
             warning=TWICE if is_forced else "",
             judge=lambda entry: objection(action, entry, order),
-            carry_out=lambda ids, now_ms: change_queued(store, action, ids, order, now_ms=now_ms),
+            carry_out=partial(change_queued, store, action, order=order),
             waits_for_workers=action.needs_whole,
         )
         entries = found(store, choice)
@@ -185,8 +177,8 @@ def _command_of(action: QueueAction) -> click.Command:
     @pass_invocation
     def command(invocation: Invocation, /, **given: Any) -> int:
         own = {name: given.pop(name) for name in ("note", "provider", "is_forced") if name in given}
-        answer = take_answer(given)
-        return _change(invocation, action, _choose(action, given), answer, **own)
+        choice, answer = take_choice(given, default_states=_states(action))
+        return _change(invocation, action, choice, answer, **own)
 
     text = f"{action.help} ID - reads ids from stdin."
     return click.command(action.name, cls=Command, help=text)(command)
@@ -210,7 +202,7 @@ def _own_options(action: QueueAction) -> Iterator[Decorator]:
 @pass_invocation
 def flush(invocation: Invocation, /, is_dry_run: bool, wants_json: bool, **given: Any) -> int:
     """Try all deferred messages now, or those chosen; asks nothing, as postqueue -f."""
-    choice = _choose(RETRY, given)
+    choice = choose(given, default_states=_states(RETRY))
     answer = Answer(
         is_all=not choice.has_conditions, is_sure=True, is_dry_run=is_dry_run, wants_json=wants_json
     )

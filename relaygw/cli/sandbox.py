@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import click
@@ -30,11 +31,10 @@ from relaygw.cli.mail_change import (
     Answer,
     Task,
     carry_through,
-    check_scope,
     exit_code_of,
     may_go_on,
     raise_if_alone,
-    take_answer,
+    take_choice,
     tell_missing,
 )
 from relaygw.cli.messages import print_list, print_messages
@@ -114,19 +114,11 @@ def show_sandbox(invocation: Invocation, /, wants_json: bool, raw: bool, **given
 @pass_invocation
 def delete_sandbox(invocation: Invocation, /, **given: Any) -> int:
     """Delete captured messages for good. ID - reads ids from stdin, latest is the newest."""
-    answer = take_answer(given)
-    choice = choose(given, default_states=ANY_STATE)
-    check_scope(choice, answer)
+    choice, answer = take_choice(given, default_states=ANY_STATE)
     with invocation.open_store() as store:
         choice = with_latest(store, choice)
-        task = Task(
-            verb="delete",
-            done="deleted",
-            judge=objection_to_delete,
-            carry_out=lambda ids, now_ms: delete_captured(
-                store, ids, actor=login_name(), now_ms=now_ms, detail=choice.words
-            ),
-        )
+        delete = partial(delete_captured, store, actor=login_name(), detail=choice.words)
+        task = Task(verb="delete", done="deleted", judge=objection_to_delete, carry_out=delete)
         entries = chosen_captured(store, choice)
         return carry_through(invocation, entries, task, choice=choice, answer=answer)
 
@@ -181,9 +173,7 @@ def release_sandbox(
     What was captured in staging or sandbox mode goes to addresses on recipients.allow, else it
     is named and left alone. It stays in the sandbox.
     """
-    answer = take_answer(given)
-    choice = choose(given, default_states=ANY_STATE)
-    check_scope(choice, answer)
+    choice, answer = take_choice(given, default_states=ANY_STATE)
     if expected_outside is not None and not anyone:
         raise click.UsageError("--outside goes with --anyone; give it, too")
     settings = invocation.load_running().settings

@@ -80,7 +80,7 @@ def _submit(settings: Settings, sender: str, recipient: str) -> str:
             _expect(smtp.rcpt(recipient), f"recipient {recipient}")
             reply = _expect(smtp.data(content), "message")
     except smtplib.SMTPResponseException as error:
-        raise _refused(error.smtp_code, _text(error.smtp_error), "session") from error
+        raise _refused(error.smtp_code, error.smtp_error, "session") from error
     except (smtplib.SMTPException, OSError) as error:
         raise CommandFailed(
             f"{bind} took no message: {error}; does it run? start it: relaygw serve",
@@ -123,16 +123,13 @@ def _text(raw: bytes | str) -> str:
 def _expect(answer: tuple[int, bytes], what: str) -> str:
     code, raw = answer
     if code // 100 != 2:
-        raise _refused(code, _text(raw), what)
+        raise _refused(code, raw, what)
     return _text(raw)
 
 
-def _refused(code: int, text: str, what: str) -> CommandFailed:
-    is_temporary = code // 100 == 4
-    return CommandFailed(
-        f"the front refused the {what}: {code} {text}",
-        exit_code=os.EX_TEMPFAIL if is_temporary else os.EX_UNAVAILABLE,
-    )
+def _refused(code: int, raw: bytes | str, what: str) -> CommandFailed:
+    exit_code = os.EX_TEMPFAIL if code // 100 == 4 else os.EX_UNAVAILABLE
+    return CommandFailed(f"the front refused the {what}: {code} {_text(raw)}", exit_code=exit_code)
 
 
 def _watch(store: Store, settings: Settings, queue_id: str, *, timeout_s: float) -> int:

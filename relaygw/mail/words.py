@@ -95,6 +95,12 @@ def unstorable_sign(text: str) -> str | None:
     return None if found is None else found[0]
 
 
+def some_of(texts: Sequence[str], most: int = 5) -> str:
+    """Return texts on one line, the first few where they are many."""
+    more = len(texts) - most
+    return ", ".join(texts[:most]) + (f" and {more} more" if more > 0 else "")
+
+
 def fields(one: object, *names: str) -> dict[str, Any]:
     """Return attributes by their names, for JSON."""
     return {name: getattr(one, name) for name in names}

@@ -1,23 +1,32 @@
 """The story of one message, told from what the store and the settings know: it changes nothing.
 
 `facts` are gathered first; the rest makes words of them and is pure. What an attempt's reply
-means, and which way mail would go, is worked out with the present configuration.
+means, and which way mail would go, is worked out with the present configuration. Here is how it
+stands: what is not finished and when it is tried again, else how it ended, and what is to do.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
-from relaygw.mail.words import counted
+from relaygw.mail.hold import HoldCause, HoldCode
+from relaygw.mail.outcome import AttemptState, Meaning, provider_id
+from relaygw.mail.state import DeliveryState, RecipientState
+from relaygw.mail.words import counted, some_of, span
 from relaygw.operations.queue_actions import ACTIONS
 from relaygw.operations.queue_object import shown_state
 from relaygw.operations.story.events import acceptance, attempt_events, endings
-from relaygw.operations.story.facts import Facts, Meanings, gather
-from relaygw.operations.story.outlook import headline, last_advice, prospect
-from relaygw.policy.story import EventKind, Note, Story, StoryEvent
+from relaygw.operations.story.facts import Facts, Meanings, gather, seen_from
+from relaygw.operations.story.obstacles import held_advice, held_words, obstacles
+from relaygw.policy.retry import DOUBT_LADDER_S, LEAST_TRIES, given_up_at_ms
+from relaygw.policy.story import Advice, EventKind, Note, Outlook, Story, StoryEvent
 from relaygw.settings.model import Settings
+from relaygw.settings.units import format_duration
+from relaygw.store.attempts import tried_since_ms
 from relaygw.store.audit import AuditEntry
+from relaygw.store.queue_entry import DeliveryEntry, RecipientEntry
 from relaygw.store.store import Store
 
 _BY_ITSELF = "queue.reroute"
@@ -29,6 +38,18 @@ _DONE = {
     "sandbox.delete": "deleted it from the sandbox",
 }
 _EXPLAINED = ("meaning", "remedy")
+_STALE_MS = 20_000
+"""A heartbeat of this age: others may take over."""
+_R = RecipientState
+_MAYBE_TAKEN = frozenset({AttemptState.IN_DOUBT, AttemptState.INTERRUPTED})
+TRASH_MS = 7 * 86_400_000
+"""How long the trash keeps a message."""
+_ORDER = (_R.DELIVERED, _R.BOUNCED, _R.EXPIRED, _R.CAPTURED, _R.BLOCKED, _R.CANCELLED, _R.PENDING)
+_WORDS = {
+    _R.PENDING: "waiting",
+    _R.CANCELLED: "deleted by an operator",
+    _R.BLOCKED: "dropped (block list)",
+}
 
 
 def tell_story(store: Store, settings: Settings, queue_id: str, *, now_ms: int) -> Story | None:
@@ -42,10 +63,10 @@ def tell_story(store: Store, settings: Settings, queue_id: str, *, now_ms: int) 
 
 def _story_of(facts: Facts) -> Story:
     meanings = Meanings(facts.settings)
-    prospects = [prospect(facts, part, meanings) for part in facts.open_parts]
+    prospects = [_prospect(facts, part, meanings) for part in facts.open_parts]
     later = [*_operator_events(facts), *attempt_events(facts, meanings)]
     later.sort(key=lambda event: event.at_ms)  # of one moment: first the cause
-    advice = [step for one in prospects for step in one.advice] or last_advice(facts, meanings)
+    advice = [step for one in prospects for step in one.advice] or _last_advice(facts, meanings)
     entry = facts.entry
     return Story(
         queue_id=entry.queue_id,
@@ -54,7 +75,7 @@ def _story_of(facts: Facts) -> Story:
         subject=entry.subject,
         state=shown_state(entry),
         is_over=not prospects,
-        headline=headline(facts, prospects),
+        headline=_headline(facts, prospects),
         events=(acceptance(facts), *endings(facts), *_without_repetition(later)),
         outlooks=tuple(one.outlook for one in prospects),
         advice=tuple(dict.fromkeys(advice)),
@@ -88,3 +109,254 @@ def _audit_notes(action: AuditEntry) -> Iterator[Note]:
         yield Note("with", counted(others, "other message"))
     if action.detail:
         yield Note("detail", action.detail)
+
+
+# --- what is not finished ------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Prospect:
+    outlook: Outlook
+    advice: tuple[Advice, ...]
+
+
+def _prospect(facts: Facts, part: DeliveryEntry, meanings: Meanings) -> _Prospect:
+    match part.state:
+        case DeliveryState.HELD:
+            return _held(facts, part)
+        case DeliveryState.ACTIVE:
+            return _in_hand(facts, part)
+        case _:
+            return _waiting(facts, part, meanings)
+
+
+def _make(
+    facts: Facts,
+    part: DeliveryEntry,
+    text: str,
+    advice: list[Advice],
+    *,
+    notes: tuple[Note, ...] = (),
+    next_at_ms: int | None = None,
+) -> _Prospect:
+    outlook = Outlook(
+        delivery_no=part.delivery_no,
+        route=part.route,
+        stream=part.stream,
+        state=part.state.value,
+        recipients=tuple(one.address for one in facts.waiting(part)),
+        text=text,
+        next_at_ms=next_at_ms,
+        notes=notes,
+    )
+    return _Prospect(outlook=outlook, advice=tuple(advice))
+
+
+def _held(facts: Facts, part: DeliveryEntry) -> _Prospect:
+    cause = part.hold or HoldCause(HoldCode.OTHER)
+    since_ms = facts.circumstances(part).held_at_ms
+    notes = () if since_ms is None else (Note("since", seen_from(since_ms, facts.now_ms)),)
+    entry = facts.entry
+    advice = held_advice(cause, entry.queue_id, entry.message_id, part.provider)
+    return _make(facts, part, f"it is held: {held_words(cause)}", advice, notes=notes)
+
+
+def _in_hand(facts: Facts, part: DeliveryEntry) -> _Prospect:
+    lease = facts.circumstances(part).lease
+    owner = next((one for one in facts.instances if one.incarnation == lease), None)
+    if owner is None:
+        text = "the worker that had it in hand is gone; another one takes it over"
+        return _make(facts, part, text, [Advice("Nothing: that takes seconds.")])
+    silent_ms = facts.now_ms - owner.heartbeat_at_ms
+    if silent_ms >= _STALE_MS:
+        who = f"the worker on {owner.name} that has it in hand"
+        text = f"{who} is silent for {span(silent_ms)}; another one takes it over"
+        advice = Advice("Look at that machine; what runs is told by:", "relaygw status")
+        return _make(facts, part, text, [advice])
+    text = f"a worker on {owner.name} has it in hand and sends it now or in a moment"
+    return _make(facts, part, text, [Advice("Nothing: ask again in a moment.")])
+
+
+def _waiting(facts: Facts, part: DeliveryEntry, meanings: Meanings) -> _Prospect:
+    in_the_way = obstacles(facts, part)
+    if in_the_way:
+        # when it may go at the earliest, None when nobody knows
+        ends_ms = [one.ends_at_ms for one in in_the_way if one.ends_at_ms is not None]
+        first_ms = max(part.due_at_ms, min(ends_ms, default=0))
+        return _make(
+            facts,
+            part,
+            " and ".join(one.text for one in in_the_way),
+            [one.advice for one in in_the_way],
+            notes=tuple(note for one in in_the_way for note in one.notes),
+            next_at_ms=first_ms if ends_ms or first_ms > facts.now_ms else None,
+        )
+    if part.due_at_ms > facts.now_ms:
+        return _with_timer(facts, part, meanings)
+    is_first = part.state is DeliveryState.INCOMING
+    which = "waits for its first try, which comes" if is_first else "is due and is tried"
+    text = f"it {which} as soon as a connection is free"
+    notes = tuple(_pace_notes(facts, part))
+    advice = Advice("Nothing: that takes seconds unless much waits.")
+    return _make(facts, part, text, [advice], notes=notes, next_at_ms=part.due_at_ms)
+
+
+def _with_timer(facts: Facts, part: DeliveryEntry, meanings: Meanings) -> _Prospect:
+    last = facts.last_attempt(part)
+    retry = Advice("Wait, or try it now:", f"relaygw queue retry --id {facts.entry.queue_id}")
+    notes: tuple[Note, ...] = ()
+    match AttemptState.DEFERRED if last is None else last.state:
+        case AttemptState.IN_DOUBT:
+            waits = " and ".join(span(int(wait_s * 1000)) for wait_s in DOUBT_LADDER_S)
+            text = f"{part.provider} may have taken it: it is tried again {waits} after, by that "
+            text += "provider alone, then held"
+            advice = [Advice("Nothing yet; it may arrive twice.")]
+        case AttemptState.THROTTLED:
+            text = f"{part.provider} asked to slow down, so it waits its turn at the slower pace"
+            advice = [Advice("Nothing: relaygw keeps to the pace by itself.")]
+            notes = tuple(_pace_notes(facts, part))
+        case AttemptState.HELD:
+            text = f"{part.provider} did not take it, but is not held any more: it is tried again"
+            advice = [retry]
+        case _:
+            meaning = None if last is None else meanings.of(last)
+            text = _wait_words(facts, part, meaning)
+            remedy = meaning.remedy if meaning is not None else ""
+            advice = [Advice(remedy), retry] if remedy else [retry]
+            notes = (_lifetime_note(facts, part),)
+    return _make(facts, part, text, advice, notes=notes, next_at_ms=part.due_at_ms)
+
+
+def _wait_words(facts: Facts, part: DeliveryEntry, meaning: Meaning | None) -> str:
+    if part.hold is not None and part.hold.code is HoldCode.PROVIDER_DOWN:
+        return f"it {part.reason}, which is in trouble"
+    number = f"it waits for try {part.attempts + 1}"
+    if meaning is not None and meaning.wait_s:
+        *first, last = map(format_duration, meaning.wait_s)
+        ladder = ", ".join([*first, f"{last} again and again" if first else f"{last} each time"])
+        return f"{number}; after such a reply the wait is {ladder}"
+    retry = facts.settings.retry
+    return (
+        f"{number}; waits begin with {format_duration(retry.first)} and grow to "
+        f"{format_duration(retry.max)} at most"
+    )
+
+
+def _lifetime_note(facts: Facts, part: DeliveryEntry) -> Note:
+    held_ms = facts.circumstances(part).held_ms
+    since_ms = tried_since_ms(facts.record.attempts, part.delivery_no)
+    until_ms = given_up_at_ms(
+        facts.entry.accepted_at_ms, held_ms, facts.settings.retry, tried_since_ms=since_ms
+    )
+    text = seen_from(until_ms, facts.now_ms)
+    if part.attempts + 1 < LEAST_TRIES:
+        text += f", after {LEAST_TRIES} tries at least"
+    return Note("given up", text)
+
+
+def _pace_notes(facts: Facts, part: DeliveryEntry) -> Iterator[Note]:
+    waiting = facts.queued.get(part.route, 0)
+    if waiting > 1:
+        yield Note("queue", f"{counted(waiting, 'message')} of its route wait")
+    for name in facts.providers(part):
+        usage = facts.usages.get(name)
+        if usage is None:
+            continue
+        if usage.is_slower:
+            yield Note("pace", f"{name} gets {usage.rate_per_s:.3g}/s, since it asked for less")
+        elif usage.settings.rate is not None:
+            yield Note("pace", f"{name} gets {usage.settings.rate.per_s:.3g}/s, as its rate says")
+        if usage.is_narrower:
+            yield Note("pace", f"{name} gets {counted(usage.connections, 'connection')} for now")
+
+
+# --- the whole, and its end ----------------------------------------------------------------
+
+
+def _headline(facts: Facts, prospects: Sequence[_Prospect]) -> str:
+    states = {one.state for one in facts.entry.recipients}
+    if prospects:
+        done = _counts(facts) if len(states) > 1 else ""
+        texts = dict.fromkeys(one.outlook.text for one in prospects)
+        return f"Not sent yet{f' to all ({done})' if done else ''}: {'; '.join(texts)}."
+    if facts.is_deleted:
+        return "Deleted by an operator; the trash keeps it for seven days."
+    return _of_one_state(facts, *states) if len(states) == 1 else f"Finished: {_counts(facts)}."
+
+
+def _counts(facts: Facts) -> str:
+    numbers = Counter(one.state for one in facts.entry.recipients)
+    return ", ".join(
+        f"{numbers[state]} {_WORDS.get(state, state.value)}" for state in _ORDER if numbers[state]
+    )
+
+
+def _of_one_state(facts: Facts, state: RecipientState) -> str:
+    recipients = facts.entry.recipients
+    first = recipients[0]
+    because = f": {first.reply}" if first.reply else ""
+    told = f" ({first.reply})" if first.reply else ""
+    match state:
+        case _R.DELIVERED:
+            last_ms = max(one.changed_at_ms for one in recipients)
+            names = sorted({one.provider for one in recipients if one.provider})
+            by = f" by {' and '.join(names)}" if names else ""
+            after = span(last_ms - facts.entry.accepted_at_ms)
+            return f"Delivered{by}, {after} after it was accepted."
+        case _R.CAPTURED:
+            return f"Captured in the sandbox, not sent{because}."
+        case _R.BLOCKED:
+            return f"Dropped, not sent{because}."
+        case _R.BOUNCED:
+            return f"Not delivered: refused for good by {first.provider or 'relaygw'}{told}."
+        case _R.EXPIRED:
+            return f"Not delivered: given up{told}."
+        case _:
+            return f"Finished: {_counts(facts)}."
+
+
+def _last_advice(facts: Facts, meanings: Meanings) -> list[Advice]:
+    queue_id = facts.entry.queue_id
+    if facts.is_deleted:
+        deleted_ms = max(one.changed_at_ms for one in facts.record.deliveries)
+        until = seen_from(deleted_ms + TRASH_MS, facts.now_ms)
+        undelete = f"relaygw queue undelete --id {queue_id}"
+        return [Advice(f"Nothing, or take it out of the trash until {until}:", undelete)]
+    advice: list[Advice] = []
+    by_state: dict[RecipientState, list[RecipientEntry]] = {}
+    for one in facts.entry.recipients:
+        by_state.setdefault(one.state, []).append(one)
+    for state in (_R.BOUNCED, _R.EXPIRED):
+        if state in by_state:
+            advice += _failed(facts, meanings, by_state[state])
+    if _R.CAPTURED in by_state:
+        send = f"relaygw sandbox release {queue_id} --to {by_state[_R.CAPTURED][0].address}"
+        advice.append(Advice("Nothing; to send it after all, to who may have it:", send))
+    if _R.BLOCKED in by_state:
+        who = some_of([one.address for one in by_state[_R.BLOCKED]])
+        text = f"If {who} should receive, change recipients.block and send it again."
+        advice.append(Advice(text))
+    if not advice:
+        advice.extend(_taken(facts, by_state.get(_R.DELIVERED, [])))
+    return advice or [Advice("Nothing.")]
+
+
+def _failed(
+    facts: Facts, meanings: Meanings, members: Sequence[RecipientEntry]
+) -> Iterator[Advice]:
+    who = some_of([one.address for one in members])
+    numbers = {one.delivery_no for one in members}
+    told = [one for one in facts.record.attempts if one.delivery_no in numbers]
+    meaning = meanings.of(told[-1]) if told else None
+    if meaning is not None and meaning.remedy:
+        yield Advice(meaning.remedy)
+    yield Advice(f"It is not tried again: correct what was refused and send a new one to {who}.")
+
+
+def _taken(facts: Facts, members: Sequence[RecipientEntry]) -> Iterator[Advice]:
+    is_unsure = any(one.state in _MAYBE_TAKEN for one in facts.record.attempts)
+    for one in members[:1]:
+        own_id = provider_id(one.reply or "")
+        by_id = f" by its id {own_id}" if own_id else ""
+        twice = " It may have arrived more than once." if is_unsure else ""
+        yield Advice(f"Nothing.{twice} If it is missed, {one.provider} can be asked{by_id}.")

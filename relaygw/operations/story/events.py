@@ -19,8 +19,8 @@ from relaygw.mail.outcome import (
     provider_id,
 )
 from relaygw.mail.state import RecipientState
-from relaygw.mail.words import span
-from relaygw.operations.story.facts import Facts, Meanings, meaning_notes, reply_of, some_of
+from relaygw.mail.words import some_of, span
+from relaygw.operations.story.facts import Facts, Meanings, meaning_notes, reply_of
 from relaygw.operations.story.obstacles import held_words
 from relaygw.policy.router import CAPTURE_ROUTE, Explainer, provider_of_route
 from relaygw.policy.story import EventKind, Note, StoryEvent

@@ -32,8 +32,6 @@ from relaygw.upstream.classifier import Classifier
 
 _REPLY = re.compile(r"([2-5]\d\d)(?: (.*))?", re.DOTALL)
 
-_SHOWN_ADDRESSES = 5
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
@@ -196,10 +194,3 @@ def seen_from(at_ms: int, now_ms: int) -> str:
     if at_ms > now_ms:
         return f"{utc_text(at_ms)}, in {span(at_ms - now_ms)}"
     return f"{utc_text(at_ms)}, {span(now_ms - at_ms)} ago"
-
-
-def some_of(addresses: Sequence[str]) -> str:
-    """Return addresses on one line, the first few where they are many."""
-    shown = ", ".join(addresses[:_SHOWN_ADDRESSES])
-    more = len(addresses) - _SHOWN_ADDRESSES
-    return f"{shown} and {more} more" if more > 0 else shown

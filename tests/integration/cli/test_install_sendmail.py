@@ -13,7 +13,8 @@ import pytest
 from click.testing import CliRunner
 
 from relaygw.cli import main
-from relaygw.cli.install_sendmail import LINKS, Obstacle, Programs
+from relaygw.cli.frame import CommandFailed
+from relaygw.cli.install_sendmail import LINKS, Programs
 
 
 def install(prefix: Path, tmp_path: Path, *, force: bool = False) -> list[str]:
@@ -55,7 +56,7 @@ def test_another_mailer_is_not_overwritten(tmp_path: Path) -> None:
     theirs = prefix / "sbin/sendmail"
     theirs.parent.mkdir(parents=True)
     theirs.write_text("#!/bin/sh\n")
-    with pytest.raises(Obstacle, match="--force"):
+    with pytest.raises(CommandFailed, match="--force"):
         install(prefix, tmp_path)
     assert theirs.read_text() == "#!/bin/sh\n"
     assert not (prefix / "bin").exists()
