@@ -1,5 +1,7 @@
 """`relaygw check`: is the configuration right, what would it do with mail, are providers there.
 
+An explanation follows the same steps as acceptance: rewrite, block and allow, route.
+
 With --online providers are looked at side by side, each finding is a line as soon as it is known;
 no mail is sent. Who waits longer than some seconds is told on stderr for whom.
 """
@@ -8,24 +10,51 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from itertools import chain
 
 import click
 
-from relaygw.cli.check_summary import AskedMail, explain, routes_gone, summary, warnings
 from relaygw.cli.frame import Command, CommandFailed, Invocation, address_of, pass_invocation, warn
-from relaygw.cli.text import as_json, print_lines
+from relaygw.cli.text import as_json, labelled, print_lines
+from relaygw.errors import SchemaMismatch, SettingsError, StoreUnavailable
+from relaygw.mail.envelope import Source
 from relaygw.mail.words import fields, printable
-from relaygw.policy.recipients import AddressPatterns
+from relaygw.policy.recipients import AddressPatterns, Screen
 from relaygw.policy.rewriter import Rewriter
 from relaygw.policy.router import Explainer
+from relaygw.policy.untended import gone_words, known_routes
+from relaygw.settings.alerts import channel_name
+from relaygw.settings.listener import Listener
 from relaygw.settings.load import LoadedSettings
-from relaygw.settings.model import Settings
+from relaygw.settings.model import Log, Settings
 from relaygw.settings.provider import Provider
+from relaygw.settings.routes import Route
+from relaygw.settings.secrets import SecretRef
 from relaygw.upstream.diagnosis import Finding, Result, Step, diagnose
 
 _PATIENCE_S = 4.0
+_TLS_WORDS = {
+    "required": "STARTTLS, verified",
+    "implicit": "TLS at once, verified",
+    "opportunistic": "STARTTLS if offered, not verified",
+    "none": "no TLS",
+}
+_MODES = {
+    "production": "mail is sent",
+    "staging": "mail is sent to recipients.allow only ({} entries)",
+    "sandbox": "all mail is captured, none is sent",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _AskedMail:
+    sender: str | None
+    recipient: str | None
+    headers: Mapping[str, str]  # names in lower case
+    listener: str | None
+    user: str | None
 
 
 def _header(
@@ -75,13 +104,11 @@ def check(
     if wants_json and not online:
         raise click.UsageError("--json goes with --online; give it, too")
     loaded = invocation.load()
-    mail = AskedMail(
-        sender="" if sender == "<>" else _address(sender, "--sender"),
-        recipient=_address(recipient, "--recipient"),
-        headers=headers,
-        listener=listener,
-        user=user,
-    )
+    if sender is not None:
+        sender = "" if sender == "<>" else address_of(sender, "--sender")
+    if recipient is not None:
+        recipient = address_of(recipient, "--recipient")
+    mail = _AskedMail(sender, recipient, headers, listener, user)
     for option, name, known in (
         ("--listener", listener, [str(one.bind) for one in loaded.settings.listeners]),
         ("--user", user, [one.name for one in loaded.settings.users]),
@@ -95,19 +122,15 @@ def check(
     return _check_online(loaded.settings, mail, wants_json=wants_json) if online else os.EX_OK
 
 
-def _address(text: str | None, option: str) -> str | None:
-    return None if text is None else address_of(text, option)
-
-
-def _tell(invocation: Invocation, loaded: LoadedSettings, mail: AskedMail) -> None:
+def _tell(invocation: Invocation, loaded: LoadedSettings, mail: _AskedMail) -> None:
     is_whole = mail.sender is not None and mail.recipient is not None
-    print_lines(explain(loaded.settings, mail) if is_whole else summary(loaded))
+    print_lines(_explain(loaded.settings, mail) if is_whole else _summary(loaded))
     if mail.recipient is None:
-        for text in chain(warnings(loaded.settings), routes_gone(invocation, loaded)):
+        for text in chain(_warnings(loaded.settings), _routes_gone(invocation, loaded)):
             warn(f"warning: {text}")
 
 
-def _check_online(settings: Settings, mail: AskedMail, *, wants_json: bool) -> int:
+def _check_online(settings: Settings, mail: _AskedMail, *, wants_json: bool) -> int:
     rewriter = Rewriter(settings.rewrite, settings.hostname)
     senders: dict[str, tuple[str, ...]]
     if mail.sender is None:
@@ -122,7 +145,7 @@ def _check_online(settings: Settings, mail: AskedMail, *, wants_json: bool) -> i
     if not senders:
         warn("no provider is used for this; nothing to check online")
     try:
-        is_fine = asyncio.run(_OnlineCheck(settings, wants_json=wants_json).check(senders))
+        is_fine = asyncio.run(_ask_all(settings, senders, wants_json=wants_json))
     except ExceptionGroup as group:
         raise group.exceptions[0] from None
     return os.EX_OK if is_fine else os.EX_UNAVAILABLE
@@ -141,49 +164,234 @@ def _may_send(provider: Provider, sender: str) -> bool:
     return not provider.senders or AddressPatterns(provider.senders).matches(sender)
 
 
-class _OnlineCheck:
-    def __init__(self, settings: Settings, *, wants_json: bool) -> None:
-        self._settings = settings
-        self._wants_json = wants_json
-        self._found: asyncio.Queue[tuple[str, Finding | None]] = asyncio.Queue()
-
-    async def check(self, senders: Mapping[str, tuple[str, ...]]) -> bool:
-        is_fine = True
-        waiting = dict.fromkeys(senders)
-        async with asyncio.TaskGroup() as group:
-            for name, addresses in senders.items():
-                group.create_task(self._ask(name, addresses))
-            while waiting:
-                name, finding = await self._next(waiting)
-                if finding is None:
-                    del waiting[name]
-                    continue
-                is_fine = is_fine and finding.result is not Result.FAILED
-                if self._wants_json:
-                    shown = fields(finding, "step", "result", "detail", "remedy")
-                    shown |= {"result": finding.result.lower(), "remedy": finding.remedy or None}
-                    click.echo(as_json({"provider": name, **shown}))
-                else:
-                    remedy = f"; {finding.remedy}" if finding.remedy else ""
-                    head = f"provider {name}: {finding.step.value:<8} {finding.result.value:<7}"
-                    click.echo(printable(f"{head} {finding.detail}{remedy}"))
-        return is_fine
-
-    async def _ask(self, name: str, addresses: tuple[str, ...]) -> None:
-        provider = self._settings.providers[name]
-        usable = [one for one in addresses if _may_send(provider, one)]
-        async for finding in diagnose(provider, ehlo_name=self._settings.hostname, senders=usable):
-            self._found.put_nowait((name, finding))
-        for sender in (one for one in addresses if one not in usable):
-            detail = f"{sender or '<>'} is not among the provider's senders, it is not used for it"
-            finding = Finding(step=Step.SENDER, result=Result.WARNING, detail=detail)
-            self._found.put_nowait((name, finding))
-        self._found.put_nowait((name, None))
-
-    async def _next(self, waiting: Mapping[str, None]) -> tuple[str, Finding | None]:
-        while True:
+async def _ask_all(
+    settings: Settings, senders: Mapping[str, tuple[str, ...]], *, wants_json: bool
+) -> bool:
+    """Ask the providers and print what comes in; True if nothing failed."""
+    is_fine, waiting = True, dict.fromkeys(senders)
+    found: asyncio.Queue[tuple[str, Finding | None]] = asyncio.Queue()
+    async with asyncio.TaskGroup() as group:
+        for name, addresses in senders.items():
+            group.create_task(_ask(settings, name, addresses, found))
+        while waiting:
             try:
                 async with asyncio.timeout(_PATIENCE_S):
-                    return await self._found.get()
+                    name, finding = await found.get()
             except TimeoutError:
                 warn(f"waiting for {', '.join(waiting)}")
+                continue
+            if finding is None:
+                del waiting[name]
+                continue
+            is_fine = is_fine and finding.result is not Result.FAILED
+            if wants_json:
+                shown = fields(finding, "step", "result", "detail", "remedy")
+                shown |= {"result": finding.result.lower(), "remedy": finding.remedy or None}
+                click.echo(as_json({"provider": name, **shown}))
+            else:
+                remedy = f"; {finding.remedy}" if finding.remedy else ""
+                head = f"provider {name}: {finding.step.value:<8} {finding.result.value:<7}"
+                click.echo(printable(f"{head} {finding.detail}{remedy}"))
+    return is_fine
+
+
+async def _ask(
+    settings: Settings,
+    name: str,
+    addresses: tuple[str, ...],
+    found: asyncio.Queue[tuple[str, Finding | None]],
+) -> None:
+    provider = settings.providers[name]
+    usable = [one for one in addresses if _may_send(provider, one)]
+    async for finding in diagnose(provider, ehlo_name=settings.hostname, senders=usable):
+        found.put_nowait((name, finding))
+    for sender in (one for one in addresses if one not in usable):
+        detail = f"{sender or '<>'} is not among the provider's senders, it is not used for it"
+        finding = Finding(step=Step.SENDER, result=Result.WARNING, detail=detail)
+        found.put_nowait((name, finding))
+    found.put_nowait((name, None))
+
+
+# --- what a configuration says, and what it does with mail -----------------------------------
+
+
+def _summary(loaded: LoadedSettings) -> Iterator[str]:
+    from relaygw.alerting.notifier import target_words
+
+    settings = loaded.settings
+    files = ", ".join(map(str, loaded.files)) or "no file: the sandbox"
+    yield labelled("ok", files)
+    mode = _MODES[settings.mode.value].format(len(settings.recipients.allow))
+    yield labelled("mode", f"{settings.mode.value}: {mode}")
+    yield labelled("hostname", settings.hostname)
+    yield labelled("queue", settings.queue.url)
+    for listener in settings.listeners:
+        words = _listener_words(listener, has_users=bool(settings.users))
+        yield labelled("listener", f"{listener.bind} for {words}")
+    base_path = settings.web.base_path.rstrip("/")
+    yield labelled("web", f"http://{settings.web.bind}{base_path} for {_web_words(settings)}")
+    for name, provider in settings.providers.items():
+        yield labelled("provider", f"{name}: {_provider_words(provider)}")
+    for route in settings.routes:
+        yield labelled("route", _route_words(route))
+    for number, alert in enumerate(settings.alerts):
+        rules = " ".join(alert.on) or "everything"
+        yield labelled("alert", f"{channel_name(alert, number)}: {rules} by {target_words(alert)}")
+
+
+def _route_words(route: Route) -> str:
+    lists = ("sender", "recipient", "listener", "user")
+    given = {name: " ".join(map(str, getattr(route, name))) for name in lists}
+    conditions = [f"{name} {given[name]}" for name in lists[:2] if given[name]]
+    conditions += [f"{name}: {glob}" for name, glob in route.header.items()]
+    conditions += [f"{name} {given[name]}" for name in lists[2:] if given[name]]
+    wanted = " and ".join(conditions) or "everything else"
+    return f"{route.name} ({route.stream.value}) to {' '.join(route.providers)}: {wanted}"
+
+
+def _routes_gone(invocation: Invocation, loaded: LoadedSettings) -> Iterator[str]:
+    """Yield a warning for each route that is gone; a queue out of reach says nothing."""
+    try:
+        with invocation.open_store(loaded) as store:
+            waiting = store.leases.routes_waiting()
+    except (StoreUnavailable, SchemaMismatch, SettingsError):
+        return
+    for route in waiting:
+        if route not in known_routes(loaded.settings):
+            yield (
+                f"mail waits on {gone_words(route)}; once all workers run this one, it "
+                "goes by the routes of now, but for what a provider may have taken already"
+            )
+
+
+def _warnings(settings: Settings) -> Iterator[str]:
+    from relaygw.alerting.notifier import problem_of
+    from relaygw.settings.certificates import doubtful_certificates
+
+    for number, alert in enumerate(settings.alerts):
+        problem = problem_of(alert, settings)
+        if problem is not None:
+            yield f"alerts.{number}.{alert.kind}: {problem}"
+    yield from _unreadable_secrets(settings)
+    yield from doubtful_certificates(settings)
+    web = settings.web
+    if web.has_logins and not (web.bind.is_loopback or web.proxies):
+        yield (
+            f"web.bind: passwords for {web.bind} cross the network in clear; put a "
+            "reverse proxy with TLS before it and name it in web.proxies"
+        )
+    problem = _log_problem(settings.log)
+    if problem is not None:
+        yield f"log.target: {settings.log.target}: {problem}"
+
+
+def _unreadable_secrets(settings: Settings) -> Iterator[str]:
+    """Yield secrets that cannot be read here; commands are not run for a check."""
+    for key, secret in _secrets(settings):
+        if secret is None or secret.kind == "command":
+            continue
+        try:
+            secret.read()
+        except SettingsError as error:
+            yield f"{key}: {error}"
+
+
+def _secrets(settings: Settings) -> Iterator[tuple[str, SecretRef | None]]:
+    for name, provider in settings.providers.items():
+        yield f"providers.{name}.password", provider.password
+        if provider.oauth is not None:
+            yield f"providers.{name}.oauth.client_secret", provider.oauth.client_secret
+            yield f"providers.{name}.oauth.refresh_token", provider.oauth.refresh_token
+    for number, alert in enumerate(settings.alerts):
+        yield f"alerts.{number}.apprise", alert.apprise
+        yield f"alerts.{number}.webhook", alert.webhook.reference if alert.webhook else None
+    for token in settings.web.tokens:
+        yield f"web.tokens.{token.name}", token.token
+
+
+def _log_problem(log: Log) -> str | None:
+    """Return why a log file cannot be one; mail would go on, lines would be lost."""
+    if log.file is None:
+        return None
+    directory = log.file.parent
+    if log.file.is_dir():
+        return f"is a directory; name a file in it, e.g. file:{log.file}/mail.log"
+    if directory.is_dir():
+        return None
+    if directory.exists():
+        return f"{directory} is no directory; name another"
+    return f"{directory} does not exist; create it, writable by the user that relaygw runs as"
+
+
+def _provider_words(provider: Provider) -> str:
+    auth = "AUTH" if provider.has_credentials else "no AUTH"
+    return f"{provider.host}:{provider.port}, {_TLS_WORDS[provider.tls.value]}, {auth}"
+
+
+def _listener_words(listener: Listener, *, has_users: bool) -> str:
+    networks = ", ".join(map(str, listener.allow)) or "nobody"
+    # no password is taken in clear over a network
+    can_log_in = has_users and (listener.tls.mode != "off" or listener.bind.is_loopback)
+    who = {"required": "users only", "off": networks}.get(
+        listener.auth, f"{networks} and users" if can_log_in else networks
+    )
+    tls = {"starttls": ", STARTTLS", "implicit": ", TLS at once"}.get(listener.tls.mode, "")
+    balancers = ", behind a balancer" if listener.proxy_protocol else ""
+    mode = f", mode {listener.mode.value}" if listener.mode is not None else ""
+    return f"{who}{tls}{balancers}{mode}"
+
+
+def _web_words(settings: Settings) -> str:
+    web = settings.web
+    if web.has_logins:
+        kinds = (("user", len(web.users)), ("token", len(web.tokens)))
+        return " and ".join(f"{n} {word}{'s' * (n > 1)}" for word, n in kinds if n)
+    if settings.mode.value != "sandbox":
+        return "health checks only: there are no web.users"
+    return "everyone who can connect" if web.open else "everyone on this machine"
+
+
+def _explain(settings: Settings, mail: _AskedMail) -> Iterator[str]:
+    sender, recipient = mail.sender or "", mail.recipient or ""
+    rewriter = Rewriter(settings.rewrite, settings.hostname)
+    used_sender = rewriter.sender(sender)
+    rewritten = rewriter.recipient(recipient)
+    yield labelled("sender", _change(sender or "<>", used_sender or "<>"))
+    yield labelled("recipient", _change(recipient, rewritten))
+    way = Explainer(settings).way(
+        sender=used_sender,
+        recipient=rewritten,
+        headers=mail.headers,
+        listener=mail.listener,
+        user=mail.user,
+    )
+    yield labelled("decision", way.decision)
+    yield labelled("route", way.route)
+    for name in way.providers:
+        yield labelled("provider", f"{name}: {_provider_words(settings.providers[name])}")
+    if way.route_name is not None:
+        yield from _field_lines(settings, mail)
+    if way.unseen_headers:
+        names = ", ".join(way.unseen_headers)
+        yield labelled("note", f"an earlier route looks at {names}; see --header")
+
+
+def _field_lines(settings: Settings, mail: _AskedMail) -> Iterator[str]:
+    source = Source(listener=mail.listener, user=mail.user)
+    rule = Screen(settings).field_rule(source, settings.mode)
+    if rule is None:
+        return
+    lines = (f"{name}: {' '.join(value.split())}\r\n" for name, value in mail.headers.items())
+    found = rule.look("".join(lines).encode())
+    if found.obstacle is not None:
+        yield labelled("fields", f"the mail is held: {found.obstacle}")
+    elif found.names:
+        yield labelled(
+            "fields",
+            f"left out, as a provider reads recipients there: "
+            f"{', '.join(found.names)} ({found.why})",
+        )
+
+
+def _change(given: str, used: str) -> str:
+    return f"{given}, as given" if given == used else f"{given} becomes {used} (rewrite)"
