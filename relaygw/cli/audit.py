@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import click
 
-from relaygw.cli.frame import Command, Invocation, number_from_1, pass_invocation
-from relaygw.cli.selection import not_empty, take_duration
+from relaygw.cli.frame import NUMBER_FROM_1, Command, Invocation, pass_invocation
+from relaygw.cli.selection import DURATION, NOT_EMPTY
 from relaygw.cli.text import as_json, fitted, print_lines, terminal_width
 from relaygw.mail.clock import clock_ms, rfc3339
 from relaygw.mail.words import counted
@@ -19,16 +19,16 @@ _MIN_REST_CELLS = 20
 
 @click.command(cls=Command)
 @click.option(
-    "--limit", metavar="N", type=number_from_1(), default=100, show_default=True,
+    "--limit", metavar="N", type=NUMBER_FROM_1, default=100, show_default=True,
     help="At most N entries.",
 )  # fmt: skip
 @click.option(
-    "--since", "since_s", metavar="AGE", callback=take_duration,
+    "--since", "since_s", metavar="AGE", type=DURATION,
     help="Not longer ago than AGE: 30s, 5m, 4h, 7d.",
 )  # fmt: skip
-@click.option("--actor", metavar="TEXT", callback=not_empty, help="Who did it contains TEXT.")
+@click.option("--actor", metavar="TEXT", type=NOT_EMPTY, help="Who did it contains TEXT.")
 @click.option(
-    "--action", metavar="TEXT", callback=not_empty,
+    "--action", metavar="TEXT", type=NOT_EMPTY,
     help="Action is TEXT, or begins with it: queue matches queue.delete.",
 )  # fmt: skip
 @click.option("--json", "wants_json", is_flag=True, help="One object a line.")

@@ -37,7 +37,7 @@ from relaygw.cli.frame import (
     warn,
 )
 from relaygw.cli.mail_change import SHOWN_ROWS
-from relaygw.cli.selection import PAGE_MESSAGES, take_duration
+from relaygw.cli.selection import DURATION, PAGE_MESSAGES
 from relaygw.cli.text import as_json, print_lines
 from relaygw.errors import StoreUnavailable
 from relaygw.mail.clock import clock_ms
@@ -66,11 +66,11 @@ _D = DeliveryState
 
 @click.command(cls=Command)
 @click.option(
-    "--wait", "wait_s", metavar="TIME", default="60s", show_default=True, callback=take_duration,
+    "--wait", "wait_s", metavar="TIME", default="60s", show_default=True, type=DURATION,
     help="Give up after this time.",
 )  # fmt: skip
 @click.option(
-    "--grace", "grace_s", metavar="TIME", default="5s", show_default=True, callback=take_duration,
+    "--grace", "grace_s", metavar="TIME", default="5s", show_default=True, type=DURATION,
     help="On a shared queue: how long new mail is still taken, until no load balancer sends any.",
 )  # fmt: skip
 @click.option("--json", "wants_json", is_flag=True, help="What is left as one object.")

@@ -44,8 +44,6 @@ if TYPE_CHECKING:
 PROGRAM = "relaygw"
 BROKEN_PIPE = 128 + signal.SIGPIPE
 INTERRUPTED = 128 + signal.SIGINT
-MAX_NUMBER = 1_000_000_000
-"""Of what is counted or listed: more than there will be, and no trouble for a database."""
 _NAMED = ("RELAYGW_CONFIG", "RELAYGW__QUEUE__URL")
 """Who sets one of these has said which gateway is meant."""
 
@@ -183,26 +181,32 @@ def _complete(params: list[click.Parameter]) -> None:
         ),
     ]  # fmt: skip
     for one in params:
-        if isinstance(one.type, click.types.StringParamType):
+        if type(one.type) is click.types.StringParamType:
             one.type = TEXT
 
 
-class _Text(click.types.StringParamType):
-    """Text as it can be stored; bytes that are no UTF-8 come from a shell as surrogates."""
+class Text(click.types.StringParamType):
+    """Text as it can be stored; bytes that are no UTF-8 come from a shell as surrogates.
+
+    `read` makes a value of it, and raises click.BadParameter for what is none.
+    """
+
+    def __init__(self, read: Callable[[str], Any] = str) -> None:
+        self._read = read
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return what `read` makes of the text; see click."""
         text = super().convert(value, param, ctx)
         if unstorable_sign(text) is not None:
             self.fail(f"{text[:40]!r} is not UTF-8", param, ctx)
-        return text
+        return self._read(text)
 
 
-TEXT = _Text()
+TEXT = Text()
 
 
-def number_from_1() -> click.IntRange:
-    """Return the kind of a number of things."""
-    return click.IntRange(min=1, max=MAX_NUMBER)
+NUMBER_FROM_1 = click.IntRange(min=1, max=1_000_000_000)
+"""Of what is counted or listed: more than there will be, and no trouble for a database."""
 
 
 class Command(click.Command):

@@ -27,12 +27,10 @@ _ASIDE = ".before-relaygw"
 
 @click.command("install-sendmail", cls=Command)
 @click.option(
-    "--prefix",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=Path("/usr"),
+    "--prefix", type=click.Path(path_type=Path, file_okay=False), default=Path("/usr"),
     show_default=True,
     help="Where sbin/sendmail, lib/sendmail, bin/mailq and bin/newaliases go.",
-)
+)  # fmt: skip
 @click.option("--force", is_flag=True, help="Move another mailer's programs aside.")
 @click.option("--uninstall", is_flag=True, help="Remove them, and put back what was moved aside.")
 @pass_invocation

@@ -14,7 +14,7 @@ from relaygw.cli.frame import CommandFailed, warn
 from relaygw.cli.selection import Choice
 from relaygw.cli.text import as_json, cut, fitted, labelled, moment, terminal_width
 from relaygw.mail.clock import clock_ms
-from relaygw.mail.envelope import Released
+from relaygw.mail.envelope import Released, Source
 from relaygw.mail.state import RecipientState
 from relaygw.mail.words import age, counted, printable, size, some_of
 from relaygw.operations.queue_object import (
@@ -24,7 +24,7 @@ from relaygw.operations.queue_object import (
     shown_state,
 )
 from relaygw.policy.story import Note, Outlook, Story, StoryEvent
-from relaygw.store.queue_entry import DeliveryEntry, QueueEntry, RecipientEntry
+from relaygw.store.queue_entry import DeliveryEntry, QueueEntry
 from relaygw.store.store import Store, read_content
 
 _ID_CELLS, _AGE_CELLS, _STATE_CELLS, _SIZE_CELLS = 17, 4, 8, 5
@@ -83,7 +83,7 @@ def _told_in_full(entry: QueueEntry, now_ms: int) -> Iterator[str]:
     gone = "" if entry.chunk_count else ", content no longer kept"
     yield _told("size", f"{counted(entry.size_bytes, 'byte')}{gone}")
     yield _told("accepted", f"{moment(entry.accepted_at_ms, now_ms)}, in mode {entry.mode}")
-    yield _told("source", _shown_source(entry))
+    yield _told("source", _shown_source(entry.source))
     if entry.captured_at_ms is not None:
         yield _told("captured", moment(entry.captured_at_ms, now_ms))
     for part in entry.deliveries:
@@ -91,8 +91,7 @@ def _told_in_full(entry: QueueEntry, now_ms: int) -> Iterator[str]:
         yield from _delivery_story(entry, part, now_ms)
 
 
-def _shown_source(entry: QueueEntry) -> str:
-    source = entry.source
+def _shown_source(source: Source) -> str:
     facts = {
         "host": source.host,
         "client": source.client,
@@ -110,28 +109,24 @@ def _delivery_story(entry: QueueEntry, part: DeliveryEntry, now_ms: int) -> Iter
     yield _told("route", f"{part.route} ({part.stream}): {part.state.value}")
     if part.released:
         yield _told("released", _RELEASED_WORDS.get(part.released, part.released), indent=2)
-    if part.provider:
-        yield _told("provider", part.provider, indent=2)
-    if part.attempts:
-        yield _told("attempts", str(part.attempts), indent=2)
     due_at_ms = next_attempt_at_ms(part)
-    if due_at_ms is not None:
-        yield _told("next try", moment(due_at_ms, now_ms), indent=2)
-    if part.reason:
-        yield _told("reason", part.reason, indent=2)
+    for label, text in (
+        ("provider", part.provider),
+        ("attempts", str(part.attempts) if part.attempts else ""),
+        ("next try", "" if due_at_ms is None else moment(due_at_ms, now_ms)),
+        ("reason", part.reason),
+    ):
+        if text:
+            yield _told(label, text, indent=2)
     for one in entry.recipients:
-        if one.delivery_no == part.delivery_no:
-            yield from _recipient_story(one, now_ms)
-
-
-def _recipient_story(one: RecipientEntry, now_ms: int) -> Iterator[str]:
-    given = f" (given as {one.original})" if one.original else ""
-    yield _told("to", f"{one.address}{given}: {one.state.value}", indent=2)
-    if one.reply:
-        who = f"{one.provider}: " if one.provider else ""
-        status = f" [{one.dsn}]" if one.dsn else ""
-        at = moment(one.changed_at_ms, now_ms)
-        yield _told("", f"{who}{one.reply}{status}, {at}")
+        if one.delivery_no != part.delivery_no:
+            continue
+        given = f" (given as {one.original})" if one.original else ""
+        yield _told("to", f"{one.address}{given}: {one.state.value}", indent=2)
+        if one.reply:
+            who = f"{one.provider}: " if one.provider else ""
+            status = f" [{one.dsn}]" if one.dsn else ""
+            yield _told("", f"{who}{one.reply}{status}, {moment(one.changed_at_ms, now_ms)}")
 
 
 def _told(label: str, text: str, *, indent: int = 0) -> str:
@@ -171,9 +166,7 @@ def print_messages(
 ) -> int:
     """Print all about each of `ids`; return 65 when one of them is not among `entries`."""
     by_id = {entry.queue_id: entry for entry in entries}
-    exit_code = os.EX_OK
-    now_ms = clock_ms()
-    is_first = True
+    exit_code, now_ms, is_first = os.EX_OK, clock_ms(), True
     for queue_id in ids:
         entry = by_id.get(queue_id)
         if entry is None:

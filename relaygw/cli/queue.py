@@ -219,12 +219,9 @@ for _command in (export, import_mail, *map(_command_of, ACTIONS.values())):
 @queue.command()
 @ids_argument
 @click.option(
-    "--by",
-    type=click.Choice([key.value for key in ShapeKey]),
-    default=ShapeKey.RECIPIENT.value,
-    show_default=True,
-    help="What the rows are.",
-)
+    "--by", type=click.Choice([key.value for key in ShapeKey]), default=ShapeKey.RECIPIENT.value,
+    show_default=True, help="What the rows are.",
+)  # fmt: skip
 @options(QUEUE_OPTIONS)
 @click.option("--json", "wants_json", is_flag=True, help="One object a row.")
 @pass_invocation

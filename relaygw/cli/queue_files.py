@@ -20,7 +20,15 @@ from typing import IO, Any
 
 import click
 
-from relaygw.cli.frame import Command, CommandFailed, Invocation, login_name, pass_invocation, warn
+from relaygw.cli.frame import (
+    Command,
+    CommandFailed,
+    Invocation,
+    Text,
+    login_name,
+    pass_invocation,
+    warn,
+)
 from relaygw.cli.selection import QUEUE_OPTIONS, STDIN, Choice, choose, found, ids_argument, options
 from relaygw.cli.text import Progress, as_json
 from relaygw.errors import AlreadyAccepted, InvalidAddress
@@ -39,7 +47,7 @@ from relaygw.mail.exported import (
     read_entries,
 )
 from relaygw.mail.state import OPEN, DeliveryState, RecipientState
-from relaygw.mail.words import counted, printable
+from relaygw.mail.words import counted, fields, printable
 from relaygw.operations.queue_object import leading_delivery
 from relaygw.operations.selectors import NULL_SENDER
 from relaygw.store.audit import AuditEntry
@@ -74,17 +82,21 @@ def export(invocation: Invocation, /, form: str, output: Path | None, **given: A
     with invocation.open_store() as store:
         with _opened_output(output) as stream:
             number, left_out = _write(store, choice, stream, form)
-        entry = AuditEntry(
-            at_ms=clock_ms(),
-            actor=login_name(),
-            action="queue.export",
-            target=printable(str(output or "stdout")),
-            affected=number,
-            detail=choice.words,
-        )
-        store.audit.add(entry)
+        _audit(store, "queue.export", str(output or "stdout"), number, choice.words)
     warn(f"{counted(number, 'message')} exported to {output or 'stdout'}")
     return os.EX_DATAERR if left_out else os.EX_OK
+
+
+def _audit(store: Store, action: str, target: str, affected: int, detail: str = "") -> None:
+    entry = AuditEntry(
+        at_ms=clock_ms(),
+        actor=login_name(),
+        action=action,
+        target=printable(target),
+        affected=affected,
+        detail=detail,
+    )
+    store.audit.add(entry)
 
 
 def _write(store: Store, choice: Choice, stream: IO[bytes], form: str) -> tuple[int, int]:
@@ -120,24 +132,15 @@ def _exported(store: Store, entry: QueueEntry) -> Exported | str:
     content = b"".join(read_content(store, entry))
     if len(content) != entry.size_bytes:
         return f"only {len(content)} of {entry.size_bytes} bytes were there; it was being finished"
-    return Exported(
-        sender=entry.sender,
-        recipients=tuple(waiting),
-        content=content,
-        queue_id=entry.queue_id,
-        mode=entry.mode,
-    )
+    about = fields(entry, "sender", "queue_id", "mode")
+    return Exported(recipients=tuple(waiting), content=content, **about)
 
 
 def _about(entry: QueueEntry) -> dict[str, Any]:
-    leading = leading_delivery(entry)
     return {
         "accepted_at": rfc3339(entry.accepted_at_ms),
-        "state": leading.state.value,
-        "route": leading.route,
-        "reason": leading.reason,
-        "subject": entry.subject,
-        "size_bytes": entry.size_bytes,
+        **fields(leading_delivery(entry), "state", "route", "reason"),
+        **fields(entry, "subject", "size_bytes"),
     }
 
 
@@ -166,19 +169,7 @@ def _opened_output(output: Path | None) -> Iterator[IO[bytes]]:
 # --- import --------------------------------------------------------------------------------
 
 
-def _take_sender(_ctx: click.Context, _option: click.Parameter, value: str | None) -> str | None:
-    if value == NULL_SENDER:
-        return ""
-    return None if value is None else _address(value)
-
-
-def _take_recipients(
-    _ctx: click.Context, _option: click.Parameter, values: tuple[str, ...]
-) -> tuple[str, ...]:
-    return tuple(map(_address, values))
-
-
-def _address(value: str) -> str:
+def _take_address(value: str) -> str:
     try:
         check_address(value)
     except InvalidAddress as error:
@@ -188,6 +179,10 @@ def _address(value: str) -> str:
     return value
 
 
+def _take_sender(value: str) -> str:
+    return "" if value == NULL_SENDER else _take_address(value)
+
+
 @click.command("import", cls=Command)
 @click.argument("source", metavar="[FILE]", type=click.Path(), default=STDIN)
 @click.option(
@@ -195,11 +190,11 @@ def _address(value: str) -> str:
     help="What it is; by default its first byte tells.",
 )  # fmt: skip
 @click.option(
-    "--sender", metavar="ADDRESS", callback=_take_sender,
+    "--sender", metavar="ADDRESS", type=Text(_take_sender),
     help="Envelope sender of all; <> is the null sender.",
 )  # fmt: skip
 @click.option(
-    "--recipient", "recipients", metavar="ADDRESS", multiple=True, callback=_take_recipients,
+    "--recipient", "recipients", metavar="ADDRESS", multiple=True, type=Text(_take_address),
     help="Who gets them, instead of who is named there; may be repeated.",
 )  # fmt: skip
 @click.option("--dry-run", "is_dry_run", is_flag=True, help="Say what would happen only.")
@@ -235,16 +230,8 @@ def import_mail(
         finally:
             work.progress.end()
             if work.counts["imported"] and not is_dry_run:
-                store.audit.add(
-                    AuditEntry(
-                        at_ms=clock_ms(),
-                        actor=login_name(),
-                        action="queue.import",
-                        target="stdin" if source == STDIN else printable(source),
-                        affected=work.counts["imported"],
-                        detail="",
-                    )
-                )
+                target = "stdin" if source == STDIN else source
+                _audit(store, "queue.import", target, work.counts["imported"])
                 invocation.wake_workers()
             if not wants_json:
                 work.report()

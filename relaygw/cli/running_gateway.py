@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from relaygw import service_file
@@ -23,44 +23,36 @@ def load_running(load_usual: Callable[[], LoadedSettings]) -> LoadedSettings:
     running = service_file.running_gateways(os.environ)
     if not running:
         return load_usual()
-    usual = _usual(load_usual)
+    usual = None
+    with contextlib.suppress(SettingsError):  # what runs is not what stands there
+        usual = load_usual()
     if usual is not None and any(one.queue == usual.settings.queue.url for one in running):
         return usual
-    mail_lies = usual is not None and _has_mail(usual)
+    forgotten = usual if usual is not None and _has_mail(usual) else None
+    where = "" if forgotten is None else f"mail waits in {forgotten.settings.queue.url} as well"
     if len(running) > 1:
-        raise StoreUnavailable(_several(running, usual if mail_lies else None))
+        names = "; ".join(map(_named, running))
+        problem = f"several gateways run here ({names}); name a configuration by --config"
+        raise StoreUnavailable(f"{problem}; {where}" if where else problem)
     (gateway,) = running
+    config = Path(gateway.config) if gateway.config else None
     try:
-        loaded = _load(gateway)
+        loaded = load_settings(config=config, environ=_environment_of(gateway))
     except SettingsError as error:
         problem = f"{_named(gateway)} runs here, but its configuration cannot be used: {error}"
-        if usual is not None and mail_lies:
-            warn(f"{problem}; this is about {usual.settings.queue.url}")
-            return usual
+        if forgotten is not None:
+            warn(f"{problem}; this is about {forgotten.settings.queue.url}")
+            return forgotten
         raise StoreUnavailable(
             f"{problem}; run this as {gateway.user}, or name a configuration by --config"
         ) from error
     warn(f"using {_named(gateway)}")
-    if usual is not None and mail_lies:
+    if where:
         warn(
-            f"mail waits in {usual.settings.queue.url} as well, of which no gateway runs: {_USUAL}"
+            f"{where}, of which no gateway runs: name its configuration by --config, or its queue "
+            "by RELAYGW__QUEUE__URL, to see it"
         )
     return loaded
-
-
-_USUAL = "name its configuration by --config, or its queue by RELAYGW__QUEUE__URL, to see it"
-
-
-def _usual(load_usual: Callable[[], LoadedSettings]) -> LoadedSettings | None:
-    try:
-        return load_usual()
-    except SettingsError:
-        return None  # what runs is not what stands there
-
-
-def _load(gateway: RunningGateway) -> LoadedSettings:
-    config = Path(gateway.config) if gateway.config else None
-    return load_settings(config=config, environ=_environment_of(gateway))
 
 
 def _environment_of(gateway: RunningGateway) -> Mapping[str, str]:
@@ -73,6 +65,7 @@ def _environment_of(gateway: RunningGateway) -> Mapping[str, str]:
 
 
 def _has_mail(loaded: LoadedSettings) -> bool:
+    """Return whether mail waits in a queue; one that cannot be looked at is not talked about."""
     from relaygw import roles
 
     queue = loaded.settings.queue
@@ -89,11 +82,3 @@ def _has_mail(loaded: LoadedSettings) -> bool:
 
 def _named(gateway: RunningGateway) -> str:
     return f"the gateway of user {gateway.user}: {gateway.config or gateway.queue}"
-
-
-def _several(running: Sequence[RunningGateway], usual: LoadedSettings | None) -> str:
-    names = "; ".join(_named(one) for one in running)
-    problem = f"several gateways run here ({names}); name a configuration by --config"
-    if usual is not None:
-        problem += f"; mail waits in {usual.settings.queue.url} as well"
-    return problem

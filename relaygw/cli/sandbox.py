@@ -15,13 +15,14 @@ from typing import Any
 import click
 
 from relaygw.cli.frame import (
+    NUMBER_FROM_1,
     Command,
     CommandFailed,
     Group,
     Invocation,
+    Text,
     address_of,
     login_name,
-    number_from_1,
     pass_invocation,
     warn,
 )
@@ -40,13 +41,13 @@ from relaygw.cli.mail_change import (
 from relaygw.cli.messages import print_list, print_messages
 from relaygw.cli.selection import (
     CAPTURED_OPTIONS,
+    NOT_EMPTY,
     Choice,
     Decorator,
     captured,
     choose,
     chosen_captured,
     ids_argument,
-    not_empty,
     options,
     search_option,
     with_latest,
@@ -126,22 +127,20 @@ def delete_sandbox(invocation: Invocation, /, **given: Any) -> int:
 # --- release -------------------------------------------------------------------------------
 
 
-def _bare_addresses(
-    _ctx: click.Context, _option: click.Parameter, values: tuple[str, ...]
-) -> tuple[str, ...]:
-    found = tuple(text.strip().removeprefix("<").removesuffix(">") for text in values)
-    if not all(found):
+def _take_address(text: str) -> str:
+    bare = text.strip().removeprefix("<").removesuffix(">")
+    if not bare:
         raise click.BadParameter("is empty; write an address or leave the option out")
-    return found
+    return bare
 
 
 _RELEASE_OPTIONS: tuple[Decorator, ...] = (
     click.option(
-        "--to", metavar="ADDRESS", callback=not_empty,
+        "--to", metavar="ADDRESS", type=NOT_EMPTY,
         help="Who gets it; without: whoever it was captured for.",
     ),
     click.option(
-        "--for", "only_for", metavar="ADDRESS", multiple=True, callback=_bare_addresses,
+        "--for", "only_for", metavar="ADDRESS", multiple=True, type=Text(_take_address),
         help="Only what was captured for exactly ADDRESS; may be repeated.",
     ),
     click.option(
@@ -149,7 +148,7 @@ _RELEASE_OPTIONS: tuple[Decorator, ...] = (
         help="Also to addresses that are not on recipients.allow; asks once more.",
     ),
     click.option(
-        "--outside", "expected_outside", metavar="N", type=number_from_1(),
+        "--outside", "expected_outside", metavar="N", type=NUMBER_FROM_1,
         help="With --anyone: so many addresses are not on recipients.allow; answers that question.",
     ),
 )  # fmt: skip

@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from relaygw.cli.frame import number_from_1
+from relaygw.cli.frame import NUMBER_FROM_1, Text
 from relaygw.mail.clock import clock_ms
 from relaygw.mail.search import parse_search
 from relaygw.mail.state import OPEN, DeliveryState
@@ -43,69 +43,57 @@ _STATE_MARKS = "*!#"  # beside the ids in what mailq prints
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
-def not_empty(_ctx: click.Context, _option: click.Parameter, value: str | None) -> str | None:
-    """Refuse a text that is empty, or too long to be looked for."""
-    if value is not None and not value.strip():
+def _take_text(text: str) -> str:
+    if not text.strip():
         raise click.BadParameter("is empty; write a value or leave the option out")
-    if value is not None and len(value) > MAX_TEXT_CHARACTERS:
+    if len(text) > MAX_TEXT_CHARACTERS:
         raise click.BadParameter(
-            f"it has {len(value):,} characters; write at most {MAX_TEXT_CHARACTERS:,}"
+            f"it has {len(text):,} characters; write at most {MAX_TEXT_CHARACTERS:,}"
         )
-    return value
+    return text
 
 
-def _not_empty_ids(
-    _ctx: click.Context, _option: click.Parameter, values: tuple[str, ...]
-) -> tuple[str, ...]:
-    if not all(value.strip() for value in values):
+def _take_id(text: str) -> str:
+    if not text.strip():
         raise click.BadParameter("an id is empty; write a queue id or leave it out")
-    return tuple(value.strip().upper() for value in values)
+    return text.strip().upper()
 
 
-def take_duration(_ctx: click.Context, _option: click.Parameter, value: str | None) -> float | None:
-    """Turn the value of an option into seconds."""
-    if value is None:
-        return None
+def _take_duration(text: str) -> float:
     try:
-        return parse_duration(value)
+        return parse_duration(text)
     except ValueError as error:
-        raise click.BadParameter(f"{value!r} {error}") from error
+        raise click.BadParameter(f"{text!r} {error}") from error
 
 
-ids_argument = click.argument("queue_ids", metavar="[ID]...", nargs=-1, callback=_not_empty_ids)
-some_ids_argument = click.argument(
-    "queue_ids", metavar="ID...", nargs=-1, required=True, callback=_not_empty_ids
-)
-
-
-def _text_option(name: str, text: str) -> Decorator:
-    return click.option(f"--{name}", metavar="TEXT", callback=not_empty, help=text)
+NOT_EMPTY = Text(_take_text)
+"""A text to look for."""
+DURATION = Text(_take_duration)
+"""In seconds."""
+_ID = Text(_take_id)
+ids_argument = click.argument("queue_ids", metavar="[ID]...", nargs=-1, type=_ID)
+some_ids_argument = click.argument("queue_ids", metavar="ID...", nargs=-1, required=True, type=_ID)
+_KINDS: dict[Kind, dict[str, Any]] = {
+    Kind.PART: {"metavar": "TEXT", "type": NOT_EMPTY},
+    Kind.WHOLE: {"metavar": "TEXT", "type": NOT_EMPTY},
+    Kind.STATE: {"multiple": True, "type": click.Choice(STATES)},
+    Kind.AGE: {"metavar": "AGE", "type": DURATION},
+    Kind.ID: {"metavar": "ID", "multiple": True, "type": _ID},
+}
+_PARAMETERS = {"id": "id_options", "state": "state_names", "older_than": "older_than_s"}
+"""Where a parameter has another name than the selector; audit lines show it."""
 
 
 def _option(one: Selector) -> Decorator:
-    match one.kind:
-        case Kind.ID:
-            return click.option(
-                "--id", "id_options", metavar="ID", multiple=True, callback=_not_empty_ids,
-                help=one.help,
-            )  # fmt: skip
-        case Kind.STATE:
-            return click.option(
-                "--state", "state_names", multiple=True, type=click.Choice(STATES), help=one.help
-            )
-        case Kind.AGE:
-            return click.option(
-                "--older-than", "older_than_s", metavar="AGE", callback=take_duration,
-                help=one.help,
-            )  # fmt: skip
-        case _:
-            return _text_option(one.name, one.help)
+    names = (f"--{one.name.replace('_', '-')}", _PARAMETERS.get(one.name, one.name))
+    return click.option(*names, help=one.help, **_KINDS[one.kind])
 
 
-_PARAMETERS = {"id": "id_options", "state": "state_names", "older_than": "older_than_s"}
-"""Where a parameter has another name than the selector; audit lines show it."""
-_LIMIT = click.option("--limit", metavar="N", type=number_from_1(), help="At most N messages.")
-search_option = _text_option("search", "Matches TEXT, written as in the sandbox's search box.")
+_LIMIT = click.option("--limit", metavar="N", type=NUMBER_FROM_1, help="At most N messages.")
+search_option = click.option(
+    "--search", metavar="TEXT", type=NOT_EMPTY,
+    help="Matches TEXT, written as in the sandbox's search box.",
+)  # fmt: skip
 QUEUE_OPTIONS: tuple[Decorator, ...] = (*map(_option, SELECTORS.values()), _LIMIT)
 CAPTURED_OPTIONS: tuple[Decorator, ...] = (
     _option(SELECTORS["id"]),

@@ -61,12 +61,8 @@ def take_snapshot(store: Store, settings: Settings) -> Snapshot:
     """Ask the store for everything that the screen shows; raises StoreUnavailable."""
     captured, unread = store.sandbox.count_captured(EVERYTHING)
     now_ms = clock_ms()
-    instances, holds, lanes = (
-        store.instances.registered(),
-        store.holds.in_force(),
-        store.queue.counts(),
-    )
-    mine = fingerprint(settings)
+    instances, holds = store.instances.registered(), store.holds.in_force()
+    lanes, mine = store.queue.counts(), fingerprint(settings)
     standing = standing_of(
         store,
         settings,
@@ -126,8 +122,7 @@ def status_object(snapshot: Snapshot, settings: Settings) -> dict[str, Any]:
         "providers": [
             {
                 "name": name,
-                "host": usage.settings.host,
-                "port": usage.settings.port,
+                **fields(usage.settings, "host", "port"),
                 "state": snapshot.state_of(name),
                 **usage_object(usage),
             }
@@ -178,8 +173,6 @@ def _maildrop_object(left: LeftMail) -> dict[str, Any]:
     return {
         **fields(left, "path", "waiting", "late", "aside"),
         "oldest_age_s": int(left.oldest_age_s),
-        "files": [
-            {"name": one.name, "reason": one.reason, "age_s": int(one.age_s)} for one in left.named
-        ],
+        "files": [{**fields(it, "name", "reason"), "age_s": int(it.age_s)} for it in left.named],
         "trouble": left.trouble,
     }
