@@ -15,7 +15,7 @@ from relaygw.errors import SettingsError
 from relaygw.mail.outcome import Limit, Meaning, Scope, SmtpReply, Stage, Verdict
 from relaygw.mail.words import fields
 from relaygw.settings.provider import Provider
-from relaygw.settings.units import format_duration
+from relaygw.settings.units import format_waits
 from relaygw.upstream.classifier import GENERIC, Classifier, catalogue
 from relaygw.upstream.protocol import ReplyInvalid, take_reply
 
@@ -192,5 +192,4 @@ def _wait_words(meaning: Meaning) -> str:
     """Return the ladder of waits in words, empty where nothing waits."""
     if not meaning.wait_s:
         return _USUAL_WAIT.get(meaning.verdict, "")
-    *first, last = map(format_duration, meaning.wait_s)
-    return ", ".join([*first, f"{last} again and again" if first else f"{last} each time"])
+    return format_waits(meaning.wait_s)

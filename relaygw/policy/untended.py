@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 
 from relaygw.mail.clock import utc_text
 from relaygw.mail.envelope import HeldMail, MailInHand
@@ -31,34 +30,20 @@ _STEPS_OF_MAIL = 3  # MAIL, RCPT, DATA: pipelined replies come together
 _LEAST_WINDOW = 4  # deliveries that a worker has at hand of a slow route
 
 
-class Why(StrEnum):
-    """Why a delivery is held, as a word; docs/states.md has a row for each."""
-
-    MODE = "mode"  # the mode or the lists of the time of sending do not permit its recipients
-    POISON = "poison"
-    IN_DOUBT = "in_doubt"
-    SENDER_REFUSED = "sender_refused"  # by its providers, as long as their holds last
-    NO_SENDER = "no_sender"  # no provider of its route may send as its sender
-    OVER_QUOTA = "over_quota"
-    CONTENT = "content"  # no provider of its route can be given it as it is
-    RECOVERED = "recovered"  # from a damaged queue, and may have been sent already
-    OPERATOR = "operator"
-    OTHER = "other"
-
-
-_CODES = {
-    HoldCode.LOST_PROVIDER: Why.IN_DOUBT,
-    HoldCode.NEEDS_8BITMIME: Why.CONTENT,
-    HoldCode.HEADER: Why.CONTENT,
-    HoldCode.PROVIDER_DOWN: Why.OTHER,  # nothing is held for these
-    HoldCode.REFUSED_ALIKE: Why.OTHER,
+CONTENT = "content"
+"""Why mail is held that no provider of its route can be given as it is."""
+_WORDS = {
+    HoldCode.LOST_PROVIDER: HoldCode.IN_DOUBT.value,
+    HoldCode.NEEDS_8BITMIME: CONTENT,
+    HoldCode.HEADER: CONTENT,
+    HoldCode.PROVIDER_DOWN: HoldCode.OTHER.value,  # nothing is held for these
+    HoldCode.REFUSED_ALIKE: HoldCode.OTHER.value,
 }
-"""Those that have no word of the same name."""
 
 
-def why_held(code: HoldCode) -> Why:
-    """Return the word for what is held."""
-    return _CODES.get(code) or Why(code.value)
+def why_held(code: HoldCode) -> str:
+    """Return the word for what is held: the code's own, or that of several."""
+    return _WORDS.get(code, code.value)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,7 +82,7 @@ class LostInstance:
 class Untended:
     """What waits for somebody."""
 
-    kind: str  # a word of Why, `route_gone`, `stuck` or `instance_lost`
+    kind: str  # a word of `why_held`, `route_gone`, `stuck` or `instance_lost`
     rule: Rule
     key: str  # the kind, the route, or the host
     deliveries: int
@@ -110,50 +95,52 @@ class Untended:
 
 ROUTE_GONE = "route_gone"
 STUCK = "stuck"
-KINDS: tuple[str, ...] = (*(why.value for why in Why), ROUTE_GONE, STUCK)
-
-_HELD: dict[Why, tuple[str, str]] = {
-    Why.MODE: (
+_HELD: dict[str, tuple[str, str]] = {
+    HoldCode.MODE.value: (
         "the mode or the lists of recipients do not permit it",
         "set mode and recipients as they should be and reload: it is looked at again then",
     ),
-    Why.POISON: (
+    HoldCode.POISON.value: (
         "workers failed or died with it three times",
         "the log says with what, and whether the provider may have it; then relaygw queue release "
         "--reason poison tries it again",
     ),
-    Why.RECOVERED: (
-        "it comes from a damaged queue, and may have been sent already",
-        "look into the mail log, then relaygw queue release --reason recovered, or delete",
-    ),
-    Why.IN_DOUBT: (
+    HoldCode.IN_DOUBT.value: (
         "a provider may have taken it, and is not asked again by itself",
         "ask the provider what it took, then relaygw queue release or delete "
         "(relaygw queue list --reason doubt)",
     ),
-    Why.SENDER_REFUSED: (
+    HoldCode.SENDER_REFUSED.value: (
         "its sender was refused, but no such hold is in force any more",
         "relaygw queue release --reason 'is refused by' tries it again",
     ),
-    Why.NO_SENDER: (
+    HoldCode.NO_SENDER.value: (
         "no provider of its route may send as its sender",
         "add the sender to senders of a provider of the route and reload: it is looked at again "
         "then; or relaygw queue move --reason 'may send as' --to PROVIDER",
     ),
-    Why.OVER_QUOTA: (
+    HoldCode.OVER_QUOTA.value: (
         "it has more recipients than the daily_quota of its route",
         "raise daily_quota and reload: it is looked at again then; or relaygw queue move "
         "--reason daily_quota --to PROVIDER",
     ),
-    Why.CONTENT: (
+    CONTENT: (
         "no provider of its route can be given it as it is",
         "relaygw queue explain ID names what stands in the way; then relaygw queue move --id ID "
         "--to PROVIDER, or release",
     ),
-    Why.OPERATOR: ("an operator holds it", "relaygw queue release --reason 'operator:' lets it go"),
-    Why.OTHER: ("", "relaygw queue explain ID says why, and what to do"),
+    HoldCode.RECOVERED.value: (
+        "it comes from a damaged queue, and may have been sent already",
+        "look into the mail log, then relaygw queue release --reason recovered, or delete",
+    ),
+    HoldCode.OPERATOR.value: (
+        "an operator holds it",
+        "relaygw queue release --reason 'operator:' lets it go",
+    ),
+    HoldCode.OTHER.value: ("", "relaygw queue explain ID says why, and what to do"),
 }
-"""What is told of held mail: why, and the remedy."""
+"""What is told of held mail: why, and the remedy; docs/states.md has a row for each."""
+KINDS = (*_HELD, ROUTE_GONE, STUCK)
 
 
 def untended(standing: Standing, settings: Settings, *, now_ms: int) -> list[Untended]:
@@ -169,7 +156,7 @@ def untended(standing: Standing, settings: Settings, *, now_ms: int) -> list[Unt
 
 
 def _held(standing: Standing, settings: Settings, now_ms: int) -> Iterator[Untended]:
-    by_why: defaultdict[Why, list[HeldMail]] = defaultdict(list)
+    by_why: defaultdict[str, list[HeldMail]] = defaultdict(list)
     for group in standing.held:
         if not _is_attended(group.cause, standing.holds):
             by_why[why_held(group.cause.code)].append(group)
@@ -190,7 +177,7 @@ def _held(standing: Standing, settings: Settings, now_ms: int) -> Iterator[Unten
             remedy=remedy,
             examples=oldest.examples,
             # who holds a mail knows of it; who forgets it is told
-            is_told=why is not Why.OPERATOR or age_s > settings.alert_rules.queue_age,
+            is_told=why != HoldCode.OPERATOR or age_s > settings.alert_rules.queue_age,
         )
 
 

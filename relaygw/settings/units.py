@@ -8,6 +8,7 @@ sentence that begins with the value: `is not a duration; write e.g. 30s`.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Annotated
@@ -70,6 +71,12 @@ def format_duration(seconds: float) -> str:
         if (seconds * 1000) % milliseconds == 0:
             return f"{seconds * 1000 / milliseconds:.0f}{unit}"
     return f"{seconds:.9f}".rstrip("0") + "s"
+
+
+def format_waits(waits_s: Sequence[float]) -> str:
+    """Return waits in words, of which the last is for all that follow."""
+    *first, last = map(format_duration, waits_s)
+    return ", ".join([*first, f"{last} again and again" if first else f"{last} each time"])
 
 
 def parse_size(value: object) -> int:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from relaygw.mail.hold import HoldCode
 from relaygw.mail.outcome import Scope
 from relaygw.mail.state import TRANSITIONS, DeliveryState, RecipientState
-from relaygw.policy.untended import Why
+from relaygw.policy.untended import CONTENT
 from relaygw.store.holds import UNREACHABLE
 
 DELIVERY = {
@@ -24,7 +25,7 @@ RECIPIENT = {
     RecipientState.BLOCKED: "on the block list or not allowed, dropped",
     RecipientState.CANCELLED: "deleted by an operator",
 }
-OPEN_ENDS: dict[DeliveryState | Why | str, tuple[str, str, str]] = {
+OPEN_ENDS: dict[DeliveryState | str, tuple[str, str, str]] = {
     DeliveryState.INCOMING: (
         "`incoming`",
         "a worker takes it within a second, or when a connection is free",
@@ -53,45 +54,45 @@ OPEN_ENDS: dict[DeliveryState | Why | str, tuple[str, str, str]] = {
         "`route_gone`; the log; `relaygw check`; `relaygw queue retry` refuses it",
     ),
     DeliveryState.HELD: ("`held`, whatever for", "by its reason, see below", "`held`"),
-    Why.MODE: (
+    HoldCode.MODE: (
         "`held`: mode",
         "looked at again when a worker starts, also at a reload: due if the mode permits it now",
         "`held`",
     ),
-    Why.POISON: ("`held`: poison", "not at all", "`held`"),
-    Why.IN_DOUBT: (
+    HoldCode.POISON: ("`held`: poison", "not at all", "`held`"),
+    HoldCode.IN_DOUBT: (
         "`held`: in_doubt, in doubt with a provider",
         "not at all",
         "`held`, `in_doubt`",
     ),
-    Why.SENDER_REFUSED: (
+    HoldCode.SENDER_REFUSED: (
         "`held`: its sender is refused",
         "a probe ends the hold of the sender's domain, and all of it is due; looked at again when "
         "a worker starts",
         "`provider_down` of the hold; `held`, if there is no such hold any more",
     ),
-    Why.NO_SENDER: (
+    HoldCode.NO_SENDER: (
         "`held`: no provider may send as its sender",
         "looked at again when a worker starts",
         "`held`",
     ),
-    Why.OVER_QUOTA: (
+    HoldCode.OVER_QUOTA: (
         "`held`: more recipients than a day's quota",
         "looked at again when a worker starts",
         "`held`",
     ),
-    Why.CONTENT: (
+    CONTENT: (
         "`held`: its content or header",
         "looked at again when a worker starts",
         "`held`",
     ),
-    Why.OPERATOR: (
+    HoldCode.OPERATOR: (
         "`held`: operator",
         "not at all: whoever held it lets it go",
         "`held`, once it is older than `alert_rules.queue_age`",
     ),
-    Why.RECOVERED: ("`held`: recovered from a damaged queue", "not at all", "`held`"),
-    Why.OTHER: ("`held`: another reason", "not at all", "`held`"),
+    HoldCode.RECOVERED: ("`held`: recovered from a damaged queue", "not at all", "`held`"),
+    HoldCode.OTHER: ("`held`: another reason", "not at all", "`held`"),
     Scope.PROVIDER: (
         "a provider is held",
         "a probe, by one message",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from relaygw.mail.hold import HoldCause, HoldCode
 from relaygw.mail.outcome import AttemptState, Meaning, provider_id
@@ -23,7 +23,7 @@ from relaygw.operations.story.obstacles import held_advice, held_words, obstacle
 from relaygw.policy.retry import DOUBT_LADDER_S, LEAST_TRIES, given_up_at_ms
 from relaygw.policy.story import Advice, EventKind, Note, Outlook, Story, StoryEvent
 from relaygw.settings.model import Settings
-from relaygw.settings.units import format_duration
+from relaygw.settings.units import format_duration, format_waits
 from relaygw.store.attempts import tried_since_ms
 from relaygw.store.audit import AuditEntry
 from relaygw.store.queue_entry import DeliveryEntry, RecipientEntry
@@ -66,7 +66,7 @@ def _story_of(facts: Facts) -> Story:
     prospects = [_prospect(facts, part, meanings) for part in facts.open_parts]
     later = [*_operator_events(facts), *attempt_events(facts, meanings)]
     later.sort(key=lambda event: event.at_ms)  # of one moment: first the cause
-    advice = [step for one in prospects for step in one.advice] or _last_advice(facts, meanings)
+    advice = [step for _, steps in prospects for step in steps] or _last_advice(facts, meanings)
     entry = facts.entry
     return Story(
         queue_id=entry.queue_id,
@@ -77,7 +77,7 @@ def _story_of(facts: Facts) -> Story:
         is_over=not prospects,
         headline=_headline(facts, prospects),
         events=(acceptance(facts), *endings(facts), *_without_repetition(later)),
-        outlooks=tuple(one.outlook for one in prospects),
+        outlooks=tuple(outlook for outlook, _ in prospects),
         advice=tuple(dict.fromkeys(advice)),
         now_ms=facts.now_ms,
     )
@@ -114,10 +114,8 @@ def _audit_notes(action: AuditEntry) -> Iterator[Note]:
 # --- what is not finished ------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Prospect:
-    outlook: Outlook
-    advice: tuple[Advice, ...]
+_Prospect = tuple[Outlook, list[Advice]]
+"""How a delivery stands that is not finished, and what to do about it."""
 
 
 def _prospect(facts: Facts, part: DeliveryEntry, meanings: Meanings) -> _Prospect:
@@ -149,7 +147,7 @@ def _make(
         next_at_ms=next_at_ms,
         notes=notes,
     )
-    return _Prospect(outlook=outlook, advice=tuple(advice))
+    return outlook, advice
 
 
 def _held(facts: Facts, part: DeliveryEntry) -> _Prospect:
@@ -232,9 +230,7 @@ def _wait_words(facts: Facts, part: DeliveryEntry, meaning: Meaning | None) -> s
         return f"it {part.reason}, which is in trouble"
     number = f"it waits for try {part.attempts + 1}"
     if meaning is not None and meaning.wait_s:
-        *first, last = map(format_duration, meaning.wait_s)
-        ladder = ", ".join([*first, f"{last} again and again" if first else f"{last} each time"])
-        return f"{number}; after such a reply the wait is {ladder}"
+        return f"{number}; after such a reply the wait is {format_waits(meaning.wait_s)}"
     retry = facts.settings.retry
     return (
         f"{number}; waits begin with {format_duration(retry.first)} and grow to "
@@ -277,7 +273,7 @@ def _headline(facts: Facts, prospects: Sequence[_Prospect]) -> str:
     states = {one.state for one in facts.entry.recipients}
     if prospects:
         done = _counts(facts) if len(states) > 1 else ""
-        texts = dict.fromkeys(one.outlook.text for one in prospects)
+        texts = dict.fromkeys(outlook.text for outlook, _ in prospects)
         return f"Not sent yet{f' to all ({done})' if done else ''}: {'; '.join(texts)}."
     if facts.is_deleted:
         return "Deleted by an operator; the trash keeps it for seven days."
