@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 import click
 
 from relaygw.cli.frame import Command, CommandFailed, Group, Invocation, pass_invocation
-from relaygw.cli.text import as_json, fitted, labelled, print_lines, terminal_width
+from relaygw.cli.text import aligned, as_json, labelled, print_lines, terminal_width
 from relaygw.errors import RelaygwError
 from relaygw.mail.clock import clock_ms, rfc3339, rfc3339_or_none
 from relaygw.mail.words import age, fields
@@ -56,15 +56,12 @@ def _rows(incidents: Sequence[Incident], now_ms: int) -> Iterator[str]:
     if not incidents:
         yield f"nothing is wrong, and nothing was in the last {_RECENT_DAYS} days"
         return
-    width = max(terminal_width() - _RULE_WIDTH - 14, 20)
-    yield f"{'SINCE':>5} {'FOR':>6} {'RULE':<{_RULE_WIDTH}} WHAT"
+    widths = (-5, -6, _RULE_WIDTH, max(terminal_width() - _RULE_WIDTH - 14, 20))
+    yield aligned(widths, "SINCE", "FOR", "RULE", "WHAT")
     for one in incidents:
         ended_ms = one.recovered_at_ms
-        lasted = age((ended_ms or now_ms) - one.since_ms)
-        yield (
-            f"{age(now_ms - one.since_ms):>5} {lasted if ended_ms else 'lasts':>6} "
-            f"{one.rule:<{_RULE_WIDTH}} {fitted(one.summary, width).rstrip()}"
-        )
+        lasted = age(ended_ms - one.since_ms) if ended_ms else "lasts"
+        yield aligned(widths, age(now_ms - one.since_ms), lasted, one.rule, one.summary)
     for one in incidents:
         if one.recovered_at_ms is None:
             yield ""

@@ -6,14 +6,14 @@ import click
 
 from relaygw.cli.frame import NUMBER_FROM_1, Command, Invocation, pass_invocation
 from relaygw.cli.selection import DURATION, NOT_EMPTY
-from relaygw.cli.text import as_json, fitted, print_lines, terminal_width
+from relaygw.cli.text import aligned, as_json, terminal_width
 from relaygw.mail.clock import clock_ms, rfc3339
 from relaygw.mail.words import counted
 from relaygw.operations.audit import SETTINGS_CHANGE, audit_object, settings_change_words
 from relaygw.store.audit import AuditEntry, Trail
 
-_TIME_CELLS, _ACTOR_CELLS, _ACTION_CELLS, _NUMBER_CELLS = 19, 10, 15, 6
-_FIXED = _TIME_CELLS + _ACTOR_CELLS + _ACTION_CELLS + _NUMBER_CELLS + 4  # with the spaces
+_CELLS = (19, 10, 15, -6)  # of time, actor, action and number
+_FIXED = sum(map(abs, _CELLS)) + 4  # with the spaces
 _MIN_REST_CELLS = 20
 
 
@@ -54,25 +54,17 @@ def audit(
         for entry in shown:
             click.echo(as_json({**audit_object(entry), "detail": _detail(entry)}))
         return
+    widths = (*_CELLS, max(terminal_width() - _FIXED, _MIN_REST_CELLS))
     if shown:
-        click.echo(
-            f"{'TIME (UTC)':<{_TIME_CELLS}} {'ACTOR':<{_ACTOR_CELLS}} "
-            f"{'ACTION':<{_ACTION_CELLS}} {'NUMBER':>{_NUMBER_CELLS}} WHAT"
-        )
-    print_lines(map(_row, shown))
+        click.echo(aligned(widths, "TIME (UTC)", "ACTOR", "ACTION", "NUMBER", "WHAT"))
+    for entry in shown:
+        at = rfc3339(entry.at_ms)[:19].replace("T", " ")
+        # what was asked for, else the first of its targets
+        what = _detail(entry) or entry.target
+        click.echo(aligned(widths, at, entry.actor, entry.action, entry.affected, what))
     more = ", more match" if len(entries) > limit else ""
     click.echo(f"-- {counted(len(shown), 'entry', 'entries')}{more}")
 
 
 def _detail(entry: AuditEntry) -> str:
     return settings_change_words(entry.detail) if entry.action == SETTINGS_CHANGE else entry.detail
-
-
-def _row(entry: AuditEntry) -> str:
-    at = rfc3339(entry.at_ms)[:19].replace("T", " ")
-    # what was asked for, else the first of its targets
-    what = fitted(_detail(entry) or entry.target, max(terminal_width() - _FIXED, _MIN_REST_CELLS))
-    return (
-        f"{at} {fitted(entry.actor, _ACTOR_CELLS)} {fitted(entry.action, _ACTION_CELLS)} "
-        f"{entry.affected:>{_NUMBER_CELLS}} {what}"
-    ).rstrip()

@@ -12,7 +12,7 @@ import click
 
 from relaygw.cli.frame import CommandFailed, warn
 from relaygw.cli.selection import Choice
-from relaygw.cli.text import as_json, cut, fitted, labelled, moment, terminal_width
+from relaygw.cli.text import aligned, as_json, cut, fitted, labelled, moment, terminal_width
 from relaygw.mail.clock import clock_ms
 from relaygw.mail.envelope import Released, Source
 from relaygw.mail.state import RecipientState
@@ -27,12 +27,12 @@ from relaygw.policy.story import Note, Outlook, Story, StoryEvent
 from relaygw.store.queue_entry import DeliveryEntry, QueueEntry
 from relaygw.store.store import Store, read_content
 
-_ID_CELLS, _AGE_CELLS, _STATE_CELLS, _SIZE_CELLS = 17, 4, 8, 5
+_CELLS = (17, -4, 8, -5)  # of queue id, age, state and size
 _RELEASED_WORDS = {
     Released.ALLOWED.value: "from the sandbox, to addresses that may have it",
     Released.ANYONE.value: "from the sandbox, outside of the allow list",
 }
-_FIXED_CELLS = _ID_CELLS + _AGE_CELLS + _STATE_CELLS + _SIZE_CELLS + 6  # with the spaces
+_FIXED_CELLS = sum(map(abs, _CELLS)) + 6  # with the spaces
 _MIN_REST_CELLS = 30
 _MAX_SUBJECT_CELLS = 320
 _INDENT = "  "
@@ -40,37 +40,37 @@ _MIN_WIDTH = 40
 _SHOWN = 10
 
 
-def _columns(width: int) -> tuple[int, int, int]:
+def _widths(width: int) -> tuple[int, ...]:
     rest = max(width - _FIXED_CELLS, _MIN_REST_CELLS)
-    sender = recipients = rest // 3
-    return sender, recipients, rest - sender - recipients
+    return *_CELLS, rest // 3, rest // 3, rest - 2 * (rest // 3)
 
 
 def head_row(width: int) -> str:
     """Return the headings above the rows of `row`."""
-    sender, recipients, _ = _columns(width)
-    return (
-        f"{'QUEUE ID':<{_ID_CELLS}} {'AGE':>{_AGE_CELLS}} {'STATE':<{_STATE_CELLS}} "
-        f"{'SIZE':>{_SIZE_CELLS}} {'SENDER':<{sender}} {'RECIPIENTS':<{recipients}} SUBJECT"
-    )
+    heads = ("QUEUE ID", "AGE", "STATE", "SIZE", "SENDER", "RECIPIENTS", "SUBJECT")
+    return aligned(_widths(width), *heads)
 
 
 def row(entry: QueueEntry, now_ms: int, *, width: int) -> str:
     """Return a message on one line of at most `width` cells (never under 70)."""
-    sender, recipients, subject = _columns(width)
-    return (
-        f"{fitted(entry.queue_id, _ID_CELLS)} {age(now_ms - entry.accepted_at_ms):>{_AGE_CELLS}} "
-        f"{fitted(shown_state(entry), _STATE_CELLS)} {size(entry.size_bytes):>{_SIZE_CELLS}} "
-        f"{fitted(entry.sender or '<>', sender)} {_shown_recipients(entry, recipients)} "
-        f"{fitted(entry.subject, subject)}"
-    ).rstrip()
+    widths = _widths(width)
+    return aligned(
+        widths,
+        entry.queue_id,
+        age(now_ms - entry.accepted_at_ms),
+        shown_state(entry),
+        size(entry.size_bytes),
+        entry.sender or "<>",
+        _shown_recipients(entry, widths[5]),
+        entry.subject,
+    )
 
 
 def _shown_recipients(entry: QueueEntry, width: int) -> str:
     waiting = [one for one in entry.recipients if one.state is RecipientState.PENDING]
     first = (waiting or entry.recipients)[0].address
     more = f" +{len(entry.recipients) - 1}" if len(entry.recipients) > 1 else ""
-    return fitted(fitted(first, width - len(more)).rstrip() + more, width)
+    return fitted(first, width - len(more)).rstrip() + more
 
 
 def _told_in_full(entry: QueueEntry, now_ms: int) -> Iterator[str]:

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from relaygw.cli.frame import CommandFailed, Group, Invocation, login_name, pass_invocation
-from relaygw.cli.text import as_json, fitted, labelled, moment, print_lines, terminal_width
+from relaygw.cli.text import aligned, as_json, fitted, labelled, moment, print_lines, terminal_width
 from relaygw.mail.clock import clock_ms, rfc3339_or_none
 from relaygw.mail.words import age, counted
 from relaygw.operations.providers import (
@@ -106,18 +106,15 @@ def _rows(usages: Mapping[str, Usage], holds: list[Hold]) -> Iterator[str]:
     least, most = NAME_WIDTHS
     name_width = min(max(least, *map(len, usages)), most)
     where_width = max(terminal_width() - _OTHER_COLUMNS - name_width, 10)
-    heads = f"{'CONN':>4} {'RATE':>8} {'QUOTA':>8}"
-    yield f"{'NAME':<{name_width}} {'WHERE':<{where_width}} {heads}  STATE"
+    widths = (name_width, where_width, -4, -8, -8, _STATE_WIDTH + 1)
+    yield aligned(widths, "NAME", "WHERE", "CONN", "RATE", "QUOTA", " STATE")
     for name, usage in usages.items():
         one, mine = usage.settings, holds_of(holds, name)
-        state = state_of(mine, usage)
+        where, state = f"{one.host}:{one.port}", state_of(mine, usage)
         state = f"held: {mine[0].reason}" if state == "held" else state
         limits = one.model_dump(mode="json", include={"rate", "daily_quota"})
-        yield (
-            f"{fitted(name, name_width)} {fitted(f'{one.host}:{one.port}', where_width)} "
-            f"{one.max_connections:>4} {limits['rate'] or '-':>8} {limits['daily_quota'] or '-':>8}"
-            f"  {fitted(state, _STATE_WIDTH).rstrip()}"
-        )
+        rate, quota = (limits[key] or "-" for key in ("rate", "daily_quota"))
+        yield aligned(widths, name, where, one.max_connections, rate, quota, f" {state}")
     yield from _notes(usages, holds)
 
 
@@ -226,16 +223,12 @@ def _sender_rows(notes: list[SenderNote]) -> Iterator[str]:
     least, most = _PROVIDER_WIDTHS
     provider_width = min(max(least, *(len(note.provider) for note in notes)), most)
     sender_width = width - provider_width - _SENDER_OTHER_COLUMNS
-    yield (
-        f"{'SENDER':<{sender_width}} {'PROVIDER':<{provider_width}} "
-        f"{'STATE':<8} {'ACCEPTED':>8} {'REFUSED':>7}"
-    )
+    widths = (sender_width, provider_width, 8, -8, -7)
+    yield aligned(widths, "SENDER", "PROVIDER", "STATE", "ACCEPTED", "REFUSED")
     for note in notes:
-        yield (
-            f"{fitted(note.sender or '<>', sender_width)} {fitted(note.provider, provider_width)} "
-            f"{_state(note):<8} {_ago(note.accepted_at_ms, now_ms):>8} "
-            f"{_ago(note.refused_at_ms, now_ms):>7}"
-        )
+        accepted, refused_at = _ago(note.accepted_at_ms, now_ms), _ago(note.refused_at_ms, now_ms)
+        sender = note.sender or "<>"
+        yield aligned(widths, sender, note.provider, _state(note), accepted, refused_at)
         if is_refused(note):
             yield fitted(f"  {note.reply or '(the reply is not kept)'}", width).rstrip()
     refused = sum(map(is_refused, notes))

@@ -52,7 +52,7 @@ from relaygw.cli.selection import (
     search_option,
     with_latest,
 )
-from relaygw.cli.text import as_json, fitted, terminal_width
+from relaygw.cli.text import aligned, as_json, terminal_width
 from relaygw.mail.clock import clock_ms
 from relaygw.mail.envelope import Released
 from relaygw.mail.words import counted, printable
@@ -69,8 +69,8 @@ from relaygw.policy.recipients import check_target
 from relaygw.settings.model import Settings
 from relaygw.store.store import Store
 
-_ID_CELLS, _LIST_CELLS, _ROUTE_CELLS = 17, 7, 12
-_FIXED_CELLS = _ID_CELLS + _LIST_CELLS + _ROUTE_CELLS + 4  # with the spaces
+_CELLS = (17, 7, 12)  # of queue id, list and route
+_FIXED_CELLS = sum(_CELLS) + 4  # with the spaces
 _MIN_REST_CELLS = 30
 
 
@@ -255,19 +255,13 @@ def _show_plan(planned: ReleaseResult, subjects: Mapping[str, str]) -> None:
     if not planned.copies:
         return
     rest = max(terminal_width() - _FIXED_CELLS, _MIN_REST_CELLS)
-    to, subject = rest // 2, rest - rest // 2
-    click.echo(
-        f"{'QUEUE ID':<{_ID_CELLS}} {'LIST':<{_LIST_CELLS}} {'ROUTE':<{_ROUTE_CELLS}} "
-        f"{'TO':<{to}} SUBJECT"
-    )
+    widths = (*_CELLS, rest // 2, rest - rest // 2)
+    click.echo(aligned(widths, "QUEUE ID", "LIST", "ROUTE", "TO", "SUBJECT"))
     rows = sorted(planned.copies, key=lambda one: one.released is not Released.ANYONE)
     for one in rows[:SHOWN_ROWS]:
         mark = "OUTSIDE" if one.released is Released.ANYONE else "allowed"
-        click.echo(
-            f"{fitted(one.queue_id, _ID_CELLS)} {mark:<{_LIST_CELLS}} "
-            f"{fitted(one.route, _ROUTE_CELLS)} {fitted(one.address, to)} "
-            f"{fitted(subjects[one.queue_id], subject)}".rstrip()
-        )
+        subject = subjects[one.queue_id]
+        click.echo(aligned(widths, one.queue_id, mark, one.route, one.address, subject))
     if len(rows) > SHOWN_ROWS:
         click.echo(f"... and {len(rows) - SHOWN_ROWS} more")
 

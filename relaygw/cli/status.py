@@ -9,7 +9,7 @@ import click
 from relaygw import __version__
 from relaygw.cli.frame import Command, Invocation, pass_invocation, warn
 from relaygw.cli.provider import slowed_lines
-from relaygw.cli.text import as_json, fitted, labelled, moment, print_lines
+from relaygw.cli.text import aligned, as_json, labelled, moment, print_lines
 from relaygw.mail.state import DeliveryState
 from relaygw.mail.words import age, printable
 from relaygw.operations.status import Snapshot, lanes_of, status_object, take_snapshot, warnings
@@ -21,6 +21,8 @@ _SHOWN_STATES = (
     DeliveryState.DEFERRED,
     DeliveryState.HELD,
 )
+_INSTANCE = (9, 25, -8, 7, 10, 0)
+_LANE = (19, 13, -9, -8, -8, -8, -7)
 
 
 @click.command(cls=Command)
@@ -61,18 +63,15 @@ def _screen(snapshot: Snapshot, settings: Settings) -> Iterator[str]:
 
 
 def _instance_lines(snapshot: Snapshot) -> Iterator[str]:
-    yield f"{'ROLE':<10}{'INSTANCE':<26}{'PID':>8}  {'SINCE':<7}{'HEARTBEAT':<11}STATE"
+    yield aligned(_INSTANCE, "ROLE", "INSTANCE", "PID", " SINCE", "HEARTBEAT", "STATE")
     for one in snapshot.instances:
         since = age(snapshot.at_ms - one.started_at_ms)
         beat = age(snapshot.at_ms - one.heartbeat_at_ms)
-        state = "silent" if one.incarnation in snapshot.silent else one.state
-        yield (
-            f"{fitted(one.role, 9)} {fitted(one.name, 25)} {one.pid:>8}  "
-            f"{since:<7}{beat:<11}{printable(state)}"
-        )
+        state = printable("silent" if one.incarnation in snapshot.silent else one.state)
+        yield aligned(_INSTANCE, one.role, one.name, one.pid, f" {since}", beat, state)
     for gone in snapshot.lost:
         beat = age(snapshot.at_ms - gone.heartbeat_at_ms)
-        yield f"{fitted(gone.role, 9)} {fitted(gone.name, 25)} {gone.pid:>8}  {'':<7}{beat:<11}lost"
+        yield aligned(_INSTANCE, gone.role, gone.name, gone.pid, "", beat, "lost")
     if not snapshot.instances:
         yield "nothing runs; start it: relaygw serve"
 
@@ -97,12 +96,12 @@ def _lane_lines(snapshot: Snapshot, settings: Settings) -> Iterator[str]:
     if not lanes:
         yield labelled("routes", "none")
         return
-    heads = "".join(f"{state.value.upper():>9}" for state in _SHOWN_STATES)
-    yield f"{'ROUTE':<20}{'STREAM':<14}{heads}{'OLDEST':>8}"
+    yield aligned(_LANE, "ROUTE", "STREAM", *(one.upper() for one in _SHOWN_STATES), "OLDEST")
     for route, stream in lanes:
         lane = [one for one in snapshot.lanes if (one.route, one.stream) == (route, stream)]
         numbers = {one.state: one.deliveries for one in lane}
         oldest = min((one.oldest_accepted_at_ms for one in lane), default=None)
-        counts = "".join(f"{numbers.get(state, 0):>9}" for state in _SHOWN_STATES)
         shown_age = "-" if oldest is None else age(snapshot.at_ms - oldest)
-        yield f"{fitted(route, 19)} {fitted(stream, 13)} {counts}{shown_age:>8}"
+        yield aligned(
+            _LANE, route, stream, *(numbers.get(one, 0) for one in _SHOWN_STATES), shown_age
+        )

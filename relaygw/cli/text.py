@@ -12,7 +12,7 @@ import sys
 import textwrap
 import time
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import click
 
@@ -61,6 +61,13 @@ def fitted(text: str, width: int) -> str:
             used += _cells(sign)
         text = kept + "…"
     return text + " " * (width - used)
+
+
+def aligned(widths: Sequence[int], *texts: object) -> str:
+    """Return texts in columns; of a negative width is what stands at the right, uncut."""
+    columns = zip(widths, map(str, texts), strict=True)
+    shown = (fitted(text, width) if width > 0 else f"{text:>{-width}}" for width, text in columns)
+    return " ".join(shown).rstrip()
 
 
 def cut(text: str, max_cells: int) -> str:
