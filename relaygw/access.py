@@ -109,7 +109,11 @@ class Passwords:
         if self._guessing.is_locked(guesser):
             raise LoginBusy("too many failed logins")
         if is_right:
-            self._remember(self._digest(name, password))
+            known_until_s, digest = self._known_until_s, self._digest(name, password)
+            known_until_s[digest] = time.monotonic() + REMEMBER_S
+            known_until_s.move_to_end(digest)
+            while len(known_until_s) > _MAX_REMEMBERED:
+                known_until_s.popitem(last=False)
             return True
         self._guessing.count_failure(guesser)
         await asyncio.sleep(began_s + FAILURE_S - time.monotonic())
@@ -117,12 +121,6 @@ class Passwords:
 
     def _digest(self, name: str, password: bytes) -> bytes:
         return hashlib.blake2b(f"{name}\0".encode() + password, key=self._key).digest()
-
-    def _remember(self, digest: bytes) -> None:
-        self._known_until_s[digest] = time.monotonic() + REMEMBER_S
-        self._known_until_s.move_to_end(digest)
-        while len(self._known_until_s) > _MAX_REMEMBERED:
-            self._known_until_s.popitem(last=False)
 
     async def _is_right(self, name: str, password: bytes) -> bool:
         """Return after the whole work of argon2, also for nobody."""

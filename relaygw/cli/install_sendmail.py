@@ -93,7 +93,14 @@ class Programs:
                 path.symlink_to(self._launcher)
             yield f"{path} -> {self._launcher}"
         if maildrop is not None:
-            yield from self._make_maildrop(Path(maildrop), group, state_dir)
+            from relaygw.inbound.drop_directory import DropDirectory
+
+            # for the user whom the gateway's state belongs to
+            path = Path(maildrop)
+            DropDirectory(path, group).close()
+            if state_dir.exists() and os.geteuid() == 0:
+                os.chown(path, state_dir.stat().st_uid, -1)
+            yield f"{path}: mail is left here until the gateway takes it"
 
     def doubts(self, maildrop: str | None, group: str | None) -> Iterator[str]:
         """Yield what keeps other users, such as PHP's, from using what is in place.
@@ -142,14 +149,6 @@ class Programs:
 
     def _is_ours(self, path: Path) -> bool:
         return _MARK in path.read_text(errors="replace")
-
-    def _make_maildrop(self, path: Path, group: str | None, state_dir: Path) -> Iterator[str]:
-        from relaygw.inbound.drop_directory import DropDirectory
-
-        DropDirectory(path, group).close()
-        if state_dir.exists() and os.geteuid() == 0:
-            os.chown(path, state_dir.stat().st_uid, -1)
-        yield f"{path}: mail is left here until the gateway takes it"
 
     def _write_launcher(self, maildrop: str) -> None:
         import compileall

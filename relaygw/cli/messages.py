@@ -23,7 +23,7 @@ from relaygw.operations.queue_object import (
     queue_object,
     shown_state,
 )
-from relaygw.policy.story import Note, Outlook, Story, StoryEvent
+from relaygw.policy.story import Note, Outlook, Story
 from relaygw.store.queue_entry import DeliveryEntry, QueueEntry
 from relaygw.store.store import Store, read_content
 
@@ -216,7 +216,10 @@ def story_lines(story: Story) -> Iterator[str]:
     yield _told("in short", story.headline)
     yield from ("", "What happened", "")
     for event in story.events:
-        yield _filled(f"{_times(event, story.now_ms)}: {event.text}")
+        when = moment(event.at_ms, story.now_ms)
+        if event.until_ms is not None:
+            when += f", {event.times} times until {moment(event.until_ms, story.now_ms)}"
+        yield _filled(f"{when}: {event.text}")
         yield from _note_lines(event.notes)
     if story.outlooks:
         yield from ("", "What comes next", "")
@@ -236,13 +239,6 @@ def _filled(text: str) -> str:
         subsequent_indent=_INDENT,
         break_on_hyphens=False,
     )
-
-
-def _times(event: StoryEvent, now_ms: int) -> str:
-    first = moment(event.at_ms, now_ms)
-    if event.until_ms is None:
-        return first
-    return f"{first}, {event.times} times until {moment(event.until_ms, now_ms)}"
 
 
 def _outlook_lines(outlook: Outlook, now_ms: int, *, is_alone: bool) -> Iterator[str]:

@@ -113,7 +113,12 @@ def _write(store: Store, choice: Choice, stream: IO[bytes], form: str) -> tuple[
             left_out += 1
             continue
         if form == "json":
-            stream.write(as_line(one, _about(entry)))
+            about = {
+                "accepted_at": rfc3339(entry.accepted_at_ms),
+                **fields(leading_delivery(entry), "state", "route", "reason"),
+                **fields(entry, "subject", "size_bytes"),
+            }
+            stream.write(as_line(one, about))
         else:
             stream.write(as_entry(one, at_ms=entry.accepted_at_ms))
         number += 1
@@ -134,14 +139,6 @@ def _exported(store: Store, entry: QueueEntry) -> Exported | str:
         return f"only {len(content)} of {entry.size_bytes} bytes were there; it was being finished"
     about = fields(entry, "sender", "queue_id", "mode")
     return Exported(recipients=tuple(waiting), content=content, **about)
-
-
-def _about(entry: QueueEntry) -> dict[str, Any]:
-    return {
-        "accepted_at": rfc3339(entry.accepted_at_ms),
-        **fields(leading_delivery(entry), "state", "route", "reason"),
-        **fields(entry, "subject", "size_bytes"),
-    }
 
 
 @contextmanager

@@ -27,7 +27,12 @@ def hash_password() -> None:
     On a terminal it is asked for twice and not shown; else it is the first line of standard
     input.
     """
-    password = _asked() if sys.stdin.isatty() else _read()
+    if sys.stdin.isatty():
+        asked: str = click.prompt("Password", hide_input=True, confirmation_prompt=True, err=True)
+        password = asked.encode()
+    else:
+        line = sys.stdin.buffer.readline(MAX_PASSWORD_BYTES + 3)
+        password = line.rstrip(b"\n").rstrip(b"\r")
     if not password:
         raise CommandFailed("the password is empty; write one")
     if len(password) > MAX_PASSWORD_BYTES:
@@ -40,13 +45,3 @@ def hash_password() -> None:
         time_cost=_PASSES, memory_cost=_MEMORY_KIB, parallelism=_LANES, type=argon2.Type.ID
     )
     click.echo(hasher.hash(password))
-
-
-def _asked() -> bytes:
-    answer: str = click.prompt("Password", hide_input=True, confirmation_prompt=True, err=True)
-    return answer.encode()
-
-
-def _read() -> bytes:
-    line = sys.stdin.buffer.readline(MAX_PASSWORD_BYTES + 3)
-    return line.rstrip(b"\n").rstrip(b"\r")

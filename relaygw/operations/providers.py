@@ -67,28 +67,24 @@ def release_provider(store: Store, name: str, *, actor: str, now_ms: int) -> lis
             ended.append(hold)
         if hold.scope == Scope.SENDER_DOMAIN:
             _release_parked(store, name, hold.key.removeprefix(f"{name} "), now_ms)
+    if not ended:
+        return ended
+    order = Order(actor=actor, detail=f"provider {name} was released")
     told = [hold.cause.words for hold in ended]
     for reason in dict.fromkeys((*told, provider_down(name).sentence)):
-        if ended:
-            _retry_put_off(store, name, reason, actor=actor, now_ms=now_ms)
+        waiting = Selection(states=frozenset({DeliveryState.DEFERRED}), reason=reason)
+        after = ""
+        while ids := store.queue.search_ids(waiting, limit=BATCH_MESSAGES, after=after):
+            after = ids[-1]
+            change_queued(store, RETRY, ids, order, now_ms=now_ms)
     return ended
-
-
-def _retry_put_off(store: Store, provider: str, reason: str, *, actor: str, now_ms: int) -> None:
-    waiting = Selection(states=frozenset({DeliveryState.DEFERRED}), reason=reason)
-    order = Order(actor=actor, detail=f"provider {provider} was released")
-    after = ""
-    while ids := store.queue.search_ids(waiting, limit=BATCH_MESSAGES, after=after):
-        after = ids[-1]
-        change_queued(store, RETRY, ids, order, now_ms=now_ms)
 
 
 def _release_parked(store: Store, provider: str, domain: str, now_ms: int) -> None:
     for cause in store.holds.held_causes():
-        if not cause.is_refused(provider, domain):
-            continue
-        while store.holds.release_held(cause, limit=BATCH_MESSAGES, now_ms=now_ms):
-            pass
+        if cause.is_refused(provider, domain):
+            while store.holds.release_held(cause, limit=BATCH_MESSAGES, now_ms=now_ms):
+                pass
 
 
 def holds_of(holds: Iterable[Hold], provider: str) -> list[Hold]:

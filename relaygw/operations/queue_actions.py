@@ -76,7 +76,6 @@ class QueueAction:
     icon: str
     is_usual: bool = False  # has a button of its own beside the list
     is_danger: bool = False
-    write: Callable[[Store, QueueAction, Sequence[QueueEntry], Order, AuditEntry], int]
     objection: Callable[[QueueEntry, Order], LeftAlone | None] = lambda _entry, _order: None
 
     @property
@@ -148,7 +147,7 @@ def _change_ready(
         detail=f"{moved_to}{order.detail}".strip(),
     )
     expected = sum(part.state in action.from_states for one in ready for part in one.deliveries)
-    if action.write(store, action, ready, order, audited) >= expected:
+    if _write(store, action, ready, order, audited) >= expected:
         return []
     why = "a worker took it at this moment"
     return [
@@ -168,54 +167,38 @@ def _ids(entries: Iterable[QueueEntry]) -> list[str]:
     return [entry.queue_id for entry in entries]
 
 
-# --- what each writes; returned is how many deliveries changed -----------------------------
-
-
-def _change_state(
+def _write(
     store: Store, action: QueueAction, ready: Sequence[QueueEntry], order: Order, entry: AuditEntry
 ) -> int:
+    """Write a change; return how many deliveries changed."""
+    ids = _ids(ready)
+    match action.name:
+        case "undelete":
+            return store.queue.undelete(ids, entry=entry)
+        case "expire":
+            reason = f"expired by {order.actor}" + (f": {order.note}" if order.note else "")
+            return store.queue.expire(ids, reason=reason, entry=entry)
+        case "move":
+            ended, is_forced = _ended_by_move(ready, order), order.is_forced
+            return store.queue.move(
+                ids, provider=order.provider, ended=ended, is_forced=is_forced, entry=entry
+            )
     (state,) = action.reached
-    why = order.note or order.actor
     return store.queue.change_state(
-        _ids(ready),
+        ids,
         from_states=action.from_states,
         to=state,
-        hold=HoldCause(HoldCode.OPERATOR, why) if action.note_help else None,
+        hold=HoldCause(HoldCode.OPERATOR, order.note or order.actor) if action is HOLD else None,
         due_at_ms=entry.at_ms,
         entry=entry,
     )
 
 
-def _undelete(
-    store: Store, _: QueueAction, ready: Sequence[QueueEntry], _order: Order, entry: AuditEntry
-) -> int:
-    return store.queue.undelete(_ids(ready), entry=entry)
-
-
-def _expire(
-    store: Store, _: QueueAction, ready: Sequence[QueueEntry], order: Order, entry: AuditEntry
-) -> int:
-    why = f": {order.note}" if order.note else ""
-    return store.queue.expire(_ids(ready), reason=f"expired by {order.actor}{why}", entry=entry)
-
-
-def _move(
-    store: Store, _: QueueAction, ready: Sequence[QueueEntry], order: Order, entry: AuditEntry
-) -> int:
-    """Make due what waited, and what was held on account of the providers it had.
-
-    What an operator, the mode or a list holds stays held.
-    """
+def _ended_by_move(ready: Sequence[QueueEntry], order: Order) -> set[HoldCause]:
+    """Return the holds on account of the providers it had; others stay."""
     is_over = OF_CONFIGURATION | DOUBTFUL if order.is_forced else OF_CONFIGURATION
-    ended = {
-        part.hold
-        for one in ready
-        for part in one.deliveries
-        if part.state is _D.HELD and part.hold is not None and part.hold.code in is_over
-    }
-    return store.queue.move(
-        _ids(ready), provider=order.provider, ended=ended, is_forced=order.is_forced, entry=entry
-    )
+    held = (part for one in ready for part in one.deliveries if part.state is _D.HELD)
+    return {part.hold for part in held if part.hold is not None and part.hold.code in is_over}
 
 
 # --- what each leaves alone of mail in the states that it is meant for ----------------------
@@ -272,7 +255,7 @@ RETRY = QueueAction(
     force_help="Also mail that its provider may have sent already.",
     means="Deferred mail is tried now. The attempts made so far still count.",
     done="due now", notice="retried", told="made it due at once",
-    is_usual=True, write=_change_state, objection=_objection_to_retry,
+    is_usual=True, objection=_objection_to_retry,
 )  # fmt: skip
 HOLD = QueueAction(
     name="hold", icon="hold", from_states=_WAITING, reached=frozenset({_D.HELD}), needs_whole=True,
@@ -280,14 +263,14 @@ HOLD = QueueAction(
     note_help="Why; shown with the message.",
     means="Held mail stays in the queue, untried, until somebody releases it.",
     done="held", notice="held", told="held it",
-    is_usual=True, write=_change_state,
+    is_usual=True,
 )  # fmt: skip
 RELEASE = QueueAction(
     name="release", icon="send", from_states=frozenset({_D.HELD}), reached=frozenset({_D.DEFERRED}),
     help="Let held messages go.",
     means="Held mail is due now and starts afresh.",
     done="released", notice="released", told="let it go",
-    is_usual=True, write=_change_state,
+    is_usual=True,
 )  # fmt: skip
 MOVE = QueueAction(
     name="move", icon="move", from_states=_UNSENT, reached=_UNSENT, needs_whole=True,
@@ -296,7 +279,7 @@ MOVE = QueueAction(
     force_help="Also mail that another provider may have sent, or that this one refuses.",
     means="The mail goes by one provider alone from now on, and is due now.",
     done="moved", notice="moved", told="moved it to another provider",
-    write=_move, objection=_objection_to_move,
+    objection=_objection_to_move,
 )  # fmt: skip
 UNDELETE = QueueAction(
     name="undelete", icon="undo", from_states=frozenset({_D.DELETED}),
@@ -304,7 +287,7 @@ UNDELETE = QueueAction(
     help="Take messages out of the trash.",
     means="Mail in the trash is due now; what was held is held as before.",
     done="back in the queue", notice="undeleted", told="took it out of the trash",
-    write=_undelete, objection=_objection_to_undelete,
+    objection=_objection_to_undelete,
 )  # fmt: skip
 EXPIRE = QueueAction(
     name="expire", icon="clock", from_states=_UNSENT, reached=frozenset({_D.FINISHED}),
@@ -314,7 +297,7 @@ EXPIRE = QueueAction(
     means="The mail ends now, undelivered, as if its lifetime were over. This cannot be taken "
     "back.",
     done="expired", notice="expired", told="gave it up",
-    is_danger=True, write=_expire,
+    is_danger=True,
 )  # fmt: skip
 DELETE = QueueAction(
     name="delete", icon="trash", from_states=_UNSENT, reached=frozenset({_D.DELETED}),
@@ -322,7 +305,7 @@ DELETE = QueueAction(
     help="Put messages into the trash for seven days.",
     means="Nobody gets it. It stays in the trash for seven days, then it is gone.",
     done="deleted", notice="trashed", told="put it into the trash",
-    is_usual=True, is_danger=True, write=_change_state,
+    is_usual=True, is_danger=True,
 )  # fmt: skip
 ACTIONS = {one.name: one for one in (RETRY, HOLD, RELEASE, MOVE, UNDELETE, EXPIRE, DELETE)}
 """In the order in which they are offered."""

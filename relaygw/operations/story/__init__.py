@@ -25,7 +25,6 @@ from relaygw.policy.story import Advice, EventKind, Note, Outlook, Story, StoryE
 from relaygw.settings.model import Settings
 from relaygw.settings.units import format_duration, format_waits
 from relaygw.store.attempts import tried_since_ms
-from relaygw.store.audit import AuditEntry
 from relaygw.store.queue_entry import DeliveryEntry, RecipientEntry
 from relaygw.store.store import Store
 
@@ -94,21 +93,14 @@ def _without_repetition(events: Sequence[StoryEvent]) -> Iterator[StoryEvent]:
 def _operator_events(facts: Facts) -> Iterator[StoryEvent]:
     for action in facts.record.actions:
         done = _DONE.get(action.action, f"did {action.action}")
+        others = len(action.target.split()) - 1
+        notes = [Note("with", counted(others, "other message"))] if others else []
+        if action.detail:
+            notes.append(Note("detail", action.detail))
         who = action.actor if action.action == _BY_ITSELF else f"operator {action.actor}"
         yield StoryEvent(
-            kind=EventKind.OPERATOR,
-            at_ms=action.at_ms,
-            text=f"{who} {done}",
-            notes=tuple(_audit_notes(action)),
+            kind=EventKind.OPERATOR, at_ms=action.at_ms, text=f"{who} {done}", notes=tuple(notes)
         )
-
-
-def _audit_notes(action: AuditEntry) -> Iterator[Note]:
-    others = len(action.target.split()) - 1
-    if others:
-        yield Note("with", counted(others, "other message"))
-    if action.detail:
-        yield Note("detail", action.detail)
 
 
 # --- what is not finished ------------------------------------------------------------------
@@ -332,8 +324,14 @@ def _last_advice(facts: Facts, meanings: Meanings) -> list[Advice]:
         who = some_of([one.address for one in by_state[_R.BLOCKED]])
         text = f"If {who} should receive, change recipients.block and send it again."
         advice.append(Advice(text))
-    if not advice:
-        advice.extend(_taken(facts, by_state.get(_R.DELIVERED, [])))
+    taken = by_state.get(_R.DELIVERED)
+    if taken and not advice:
+        own_id = provider_id(taken[0].reply or "")
+        by_id = f" by its id {own_id}" if own_id else ""
+        is_unsure = any(one.state in _MAYBE_TAKEN for one in facts.record.attempts)
+        twice = " It may have arrived more than once." if is_unsure else ""
+        asked = f"{taken[0].provider} can be asked{by_id}"
+        advice.append(Advice(f"Nothing.{twice} If it is missed, {asked}."))
     return advice or [Advice("Nothing.")]
 
 
@@ -347,12 +345,3 @@ def _failed(
     if meaning is not None and meaning.remedy:
         yield Advice(meaning.remedy)
     yield Advice(f"It is not tried again: correct what was refused and send a new one to {who}.")
-
-
-def _taken(facts: Facts, members: Sequence[RecipientEntry]) -> Iterator[Advice]:
-    is_unsure = any(one.state in _MAYBE_TAKEN for one in facts.record.attempts)
-    for one in members[:1]:
-        own_id = provider_id(one.reply or "")
-        by_id = f" by its id {own_id}" if own_id else ""
-        twice = " It may have arrived more than once." if is_unsure else ""
-        yield Advice(f"Nothing.{twice} If it is missed, {one.provider} can be asked{by_id}.")
