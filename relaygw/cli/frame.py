@@ -203,8 +203,6 @@ class Text(click.types.StringParamType):
 
 
 TEXT = Text()
-
-
 NUMBER_FROM_1 = click.IntRange(min=1, max=1_000_000_000)
 """Of what is counted or listed: more than there will be, and no trouble for a database."""
 
@@ -247,10 +245,8 @@ class Root(Group):
     def __init__(self, *args: Any, files: Mapping[str, str] | None = None, **keywords: Any) -> None:
         super().__init__(*args, **keywords)
         self._files = files or {}
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return the names of the commands."""
-        return sorted([*self.commands, *self._files])
+        for name, text in self._files.items():
+            self.commands[name] = click.Command(name, help=text)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Load a command, None for a name that is none's."""
@@ -262,8 +258,7 @@ class Root(Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the list of the commands, and load none of them."""
-        files = {name: click.Command(name, help=text) for name, text in self._files.items()}
-        click.Group(commands={**self.commands, **files}).format_commands(ctx, formatter)
+        click.Group(commands=self.commands).format_commands(ctx, formatter)
 
     def main(  # type: ignore[override]  # click's overloads say what standalone_mode returns
         self,

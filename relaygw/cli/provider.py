@@ -11,7 +11,7 @@ import click
 from relaygw.cli.frame import CommandFailed, Group, Invocation, login_name, pass_invocation
 from relaygw.cli.text import aligned, as_json, fitted, labelled, moment, print_lines, terminal_width
 from relaygw.mail.clock import clock_ms, rfc3339_or_none
-from relaygw.mail.words import age, counted
+from relaygw.mail.words import age, counted, fields
 from relaygw.operations.providers import (
     Usage,
     hold_provider,
@@ -201,8 +201,7 @@ def is_refused(note: SenderNote) -> bool:
 def _sender_object(note: SenderNote) -> str:
     return as_json(
         {
-            "provider": note.provider,
-            "sender": note.sender,
+            **fields(note, "provider", "sender"),
             "state": _state(note),
             "accepted_at": rfc3339_or_none(note.accepted_at_ms),
             "refused_at": rfc3339_or_none(note.refused_at_ms),

@@ -211,14 +211,12 @@ def _audited(copy: Copy) -> str:
 
 
 def _joined(results: Iterable[ReleaseResult]) -> ReleaseResult:
-    copies: list[Copy] = []
-    refused: list[RefusedCopy] = []
-    left: list[LeftAlone] = []
-    for one in results:
-        copies += one.copies
-        refused += one.refused
-        left += one.left
-    return ReleaseResult(copies=tuple(copies), refused=tuple(refused), left=tuple(left))
+    parts = list(results)
+    return ReleaseResult(
+        copies=tuple(one for part in parts for one in part.copies),
+        refused=tuple(one for part in parts for one in part.refused),
+        left=tuple(one for part in parts for one in part.left),
+    )
 
 
 class _Planner:
