@@ -8,11 +8,16 @@ import signal
 import tempfile
 from collections.abc import Iterator
 
+import hypothesis
 import pytest
 
 from tests import durations
 from tests.postgres import PostgresServer, running_server
 from tests.queues import EmptyQueues
+
+# what takes long on a busy machine is no failure
+hypothesis.settings.register_profile("tests", deadline=None)
+hypothesis.settings.load_profile("tests")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

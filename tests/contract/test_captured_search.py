@@ -15,6 +15,7 @@ from relaygw.mail.state import RecipientState
 from relaygw.store import sandbox
 from relaygw.store.store import Store
 from tests.builders import NOW_MS
+from tests.campaign import times
 from tests.contract.captured import AUDITED, capture, contact, found, indexed
 from tests.tables import each_of
 
@@ -273,8 +274,9 @@ _TERM = st.one_of(
 )
 
 
+@pytest.mark.campaign
 @settings(
-    max_examples=25,
+    max_examples=times(10, campaign=100),
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )

@@ -881,7 +881,8 @@ def _claim_all(url: str, name: str, got: multiprocessing.Queue[list[str]]) -> No
 def test_two_processes_never_claim_the_same(store: Store, url: str) -> None:
     messages = [accepted() for _ in range(300)]
     store.intake.accept_batch(messages)
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
     got: multiprocessing.Queue[list[str]] = context.Queue()
     processes = [context.Process(target=_claim_all, args=(url, name, got)) for name in ("p1", "p2")]
     for process in processes:

@@ -12,12 +12,13 @@ import pytest
 
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.store.queue_entry import QueueEntry
+from tests.campaign import times
 from tests.e2e.fleet import Traffic, arrived, starter
 from tests.e2e.gateway import Gateway, provider_settings
 from tests.e2e.ports import fixed_binds
 from tests.fakes.scripted_provider import ThreadedProvider
 
-RELOADS = 20
+RELOADS = times(8, campaign=20)
 STOPS = 2
 
 
@@ -47,6 +48,7 @@ def reload(gateway: Gateway, round_no: int) -> None:
     gateway.wait_for_log(f"reloaded: mode {settings['mode']}", start=gateway.reload())
 
 
+@pytest.mark.campaign
 def test_reloads_drop_no_session_and_each_message_keeps_its_mode(
     tmp_path: Path, fleet_url: str, provider: ThreadedProvider
 ) -> None:

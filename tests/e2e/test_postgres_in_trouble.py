@@ -118,7 +118,7 @@ def test_each_table_is_gone_for_a_while(
     """A table is away, as in a copy that is not complete: mail waits, and nothing goes twice."""
     url = server.create_database()
     with fleet_on(tmp_path, url, provider) as fleet:
-        with Traffic(*fleet, pause_s=0.02) as traffic:
+        with Traffic(*fleet) as traffic:
             traffic.wait_for_more(20)
             tables = server.execute(_TABLES, url)
             assert len(tables) > 10
