@@ -21,16 +21,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from relaygw.errors import QueueDamaged, RelaygwError, StoreUnavailable
-from relaygw.observe.library_records import carry_library_records
-from relaygw.observe.maillog import MailLog, open_log
+from relaygw.observe.maillog import MailLog, carry_library_records, open_log
 from relaygw.observe.metrics.files import open_run_files
 from relaygw.roles import heap, note_settings, prepare_schema
 from relaygw.roles.process import ROLES, RoleContext, preload, run_role
 from relaygw.roles.sockets import ListeningSockets
 from relaygw.service_file import RunningEntry, RunningGateway, ServiceFile, user_name
 from relaygw.settings.load import LoadedSettings, load_settings
-from relaygw.settings.mode import Mode
 from relaygw.settings.model import Settings
+from relaygw.settings.section import Mode
 
 DRAIN_S = 30.0
 RESTART_LADDER_S = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0)

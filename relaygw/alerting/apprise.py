@@ -14,7 +14,7 @@ import sys
 
 from relaygw.alerting.apprise_child import MISSING, NO_URL
 from relaygw.alerting.command import environment, run_limited
-from relaygw.alerting.notice import Notice, NotSent
+from relaygw.alerting.notifier import Notice, NotSent
 from relaygw.errors import SettingsError
 from relaygw.settings.secrets import SecretRef
 

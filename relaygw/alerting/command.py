@@ -13,7 +13,7 @@ import signal
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from relaygw.alerting.notice import Notice, NotSent
+from relaygw.alerting.notifier import Notice, NotSent
 
 LIMIT_S = 15.0
 _VARIABLES = ("PATH", "HOME", "TZ", "LANG", "LANGUAGE")

@@ -14,7 +14,7 @@ from email.message import EmailMessage
 from email.policy import SMTP
 from email.utils import formatdate, make_msgid
 
-from relaygw.alerting.notice import Notice, NotSent
+from relaygw.alerting.notifier import Notice, NotSent
 from relaygw.settings.model import Settings
 from relaygw.settings.provider import Provider, Timeouts
 from relaygw.upstream.connection import load_tls_context

@@ -13,7 +13,7 @@ import ssl
 from typing import Any
 from urllib.parse import urlsplit
 
-from relaygw.alerting.notice import Notice, NotSent
+from relaygw.alerting.notifier import Notice, NotSent
 from relaygw.errors import SettingsError
 from relaygw.settings.secrets import SecretUrl
 

@@ -116,8 +116,7 @@ async def _tell_all(
 async def _tell(
     invocation: Invocation, settings: Settings, name: str, alert: Alert
 ) -> tuple[str, str, str, bool]:
-    from relaygw.alerting.notice import Notice, NotSent
-    from relaygw.alerting.notifier import open_channel, problem_of, target_words
+    from relaygw.alerting.notifier import Notice, NotSent, open_channel, problem_of, target_words
 
     target = target_words(alert)
     problem = problem_of(alert, settings)

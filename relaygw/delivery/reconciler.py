@@ -23,7 +23,7 @@ from relaygw.mail.state import CLAIMABLE, DeliveryState, RecipientState
 from relaygw.policy.recipients import Screen
 from relaygw.policy.router import Router
 from relaygw.policy.untended import deliveries, gone_remedy, gone_words, known_routes
-from relaygw.settings.mode import Mode
+from relaygw.settings.section import Mode
 from relaygw.store.audit import AuditEntry
 from relaygw.store.queue_entry import DeliveryEntry, Key, QueueEntry
 from relaygw.store.selection import Selection

@@ -21,7 +21,7 @@ from pathlib import Path
 from relaygw.errors import RelaygwError
 from relaygw.mail.drop import WAKE_SOCKET, WRITING_PREFIX, is_complete
 from relaygw.observe.maildrop import OURS, ReasonsFile
-from relaygw.settings.permissions import user_name
+from relaygw.settings.secrets import user_name
 
 MAX_LISTED = 10_000
 UNFINISHED_S = 86400.0  # a file that was begun and not finished for this long is removed

@@ -38,9 +38,9 @@ from relaygw.policy.admission import is_trusted, parse_client
 from relaygw.policy.recipients import Decision, Fate, Modes, RecipientPolicy, strictest
 from relaygw.policy.rewriter import Rewriter
 from relaygw.policy.router import CAPTURE_ROUTE, Router
-from relaygw.settings.mode import Mode
 from relaygw.settings.model import Settings
 from relaygw.settings.routes import Stream
+from relaygw.settings.section import Mode
 from relaygw.settings.units import Network
 from relaygw.store.batch_writer import BatchWriter
 from relaygw.store.store import Store

@@ -24,7 +24,7 @@ from relaygw.mail.envelope import AcceptedMessage, Source
 from relaygw.mail.exported import Exported, NotExported
 from relaygw.mail.words import escape
 from relaygw.policy.recipients import Decision, Fate, strictest
-from relaygw.settings.mode import Mode
+from relaygw.settings.section import Mode
 
 IMPORT_LISTENER = "import"
 """Where imported mail came in: no listener has this name, so that the mode of its acceptance holds

@@ -18,8 +18,8 @@ from relaygw.mail.state import RecipientState
 from relaygw.operations.queue_actions import LeftAlone, Result, batches
 from relaygw.policy.recipients import Judgement, Refusal, Screen, was_invalid
 from relaygw.policy.router import Router
-from relaygw.settings.mode import Mode
 from relaygw.settings.model import Settings
+from relaygw.settings.section import Mode
 from relaygw.store.audit import AuditEntry
 from relaygw.store.queue_entry import QueueEntry, RecipientEntry
 from relaygw.store.release import Release

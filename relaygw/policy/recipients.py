@@ -27,8 +27,8 @@ from relaygw.mail.address import (
 )
 from relaygw.mail.envelope import ClaimedDelivery, Recipient, Released, Source
 from relaygw.policy.recipient_fields import NO_FIELDS, FieldRule
-from relaygw.settings.mode import Mode
 from relaygw.settings.model import Recipients, Settings
+from relaygw.settings.section import Mode
 
 
 @cache  # few combinations, and several looks for each message

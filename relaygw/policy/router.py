@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from relaygw.policy.recipients import AddressPatterns, Decision, Fate, Modes, RecipientPolicy
-from relaygw.settings.mode import Mode
 from relaygw.settings.model import Settings
 from relaygw.settings.routes import Route, Stream
+from relaygw.settings.section import Mode
 
 CAPTURE_ROUTE = "captured"
 """The name under which captured mail is filed when no route is configured or matches."""

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from relaygw.errors import StoreUnavailable
-from relaygw.settings.bind import Bind
+from relaygw.settings.addresses import Bind
 from relaygw.settings.model import Settings
 
 _BIND_PATIENCE_S = 5.0  # the front of a killed supervisor needs a moment to let go

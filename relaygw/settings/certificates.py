@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from relaygw.errors import SettingsError
-from relaygw.settings.permissions import loose_permissions
+from relaygw.settings.secrets import loose_permissions
 from relaygw.settings.tree import Tree
 
 if TYPE_CHECKING:

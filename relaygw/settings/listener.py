@@ -13,10 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import AfterValidator, Field, PlainSerializer
 
-from relaygw.settings.addresses import Pattern
-from relaygw.settings.bind import Bind
-from relaygw.settings.mode import Mode, looser_mode
-from relaygw.settings.section import Conflict, Count, Section, checked
+from relaygw.settings.addresses import Bind, Pattern
+from relaygw.settings.section import Conflict, Count, Mode, Section, checked, looser_mode
 from relaygw.settings.units import Network, Pace, Size, parse_network
 
 if TYPE_CHECKING:

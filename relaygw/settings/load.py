@@ -24,15 +24,13 @@ from pydantic import ValidationError
 from relaygw.errors import SettingsError
 from relaygw.mail import drop
 from relaygw.settings.certificates import broken_certificates
-from relaygw.settings.mode import Mode
 from relaygw.settings.model import Settings
-from relaygw.settings.permissions import loose_secrets
 from relaygw.settings.presets import fill_presets
 from relaygw.settings.problems import expectation, explain
 from relaygw.settings.relay_to import fill_relay_to
-from relaygw.settings.section import Conflict, ConflictsFound
-from relaygw.settings.tree import FilledValues, Keys, Place, Tree, shown_keys
-from relaygw.settings.yaml_text import read_flow, read_tree
+from relaygw.settings.secrets import loose_secrets
+from relaygw.settings.section import Conflict, ConflictsFound, Mode
+from relaygw.settings.tree import FilledValues, Keys, Place, Tree, read_flow, read_tree, shown_keys
 
 _NO_LISTENER = {"bind": "127.0.0.1:0"}
 DEFAULT_FILE = Path("/etc/relaygw/relaygw.yaml")

@@ -27,9 +27,16 @@ from pydantic import (
 )
 
 from relaygw.mail import drop
-from relaygw.settings.addresses import Address, Domain, Entry, Name, RewriteKey, entry_matches
+from relaygw.settings.addresses import (
+    Address,
+    Domain,
+    Entry,
+    Name,
+    RewriteKey,
+    entry_matches,
+    same_addresses,
+)
 from relaygw.settings.alerts import Alert, AlertRules, alert_conflicts
-from relaygw.settings.bind import same_addresses
 from relaygw.settings.listener import (
     Listener,
     User,
@@ -37,12 +44,11 @@ from relaygw.settings.listener import (
     open_relays,
     user_conflicts,
 )
-from relaygw.settings.mode import Mode
 from relaygw.settings.provider import Provider
 from relaygw.settings.relay_to import RelayEntry
 from relaygw.settings.routes import Route, route_conflicts
 from relaygw.settings.secrets import SecretRef
-from relaygw.settings.section import Conflict, Section, checked, raise_conflicts
+from relaygw.settings.section import Conflict, Mode, Section, checked, raise_conflicts
 from relaygw.settings.units import Duration, Interval, Share
 from relaygw.settings.web import Metrics, Web, metrics_conflicts, web_conflicts
 

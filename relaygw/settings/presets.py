@@ -20,8 +20,7 @@ from pydantic import Field
 
 from relaygw.settings.secrets import SecretRef
 from relaygw.settings.section import Port, Section
-from relaygw.settings.tree import FilledValues, Keys
-from relaygw.settings.yaml_text import read_own
+from relaygw.settings.tree import FilledValues, Keys, read_own
 
 _PRESETS = Path(__file__).with_name("presets.yaml")
 _RECIPIENT_FIELDS = Path(__file__).with_name("recipient_fields.yaml")

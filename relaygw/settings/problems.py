@@ -26,15 +26,8 @@ from relaygw.settings.tree import Keys, Tree
 _NOT_YET = frozenset({("bounces",), ("retry", "warn_after")})
 _NOT_SHOWN = "the value (not shown)"
 _CREDENTIALS = frozenset(
-    (
-        "username",
-        "password",
-        "password_hash",
-        "client_id",
-        "client_secret",
-        "refresh_token",
-        "token",
-    )
+    {"username", "password", "password_hash", "token"}
+    | {"client_id", "client_secret", "refresh_token"}
 )
 _URLS = ("url", "token_url", "relay_to")
 """Keys of URLs, any of which may carry a password."""

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field, field_validator
 
-from relaygw.settings.addresses import HeaderName, Name, Pattern
-from relaygw.settings.bind import Bind
+from relaygw.settings.addresses import Bind, HeaderName, Name, Pattern
 from relaygw.settings.listener import UserLogin
 from relaygw.settings.section import Conflict, Section, unknown_names
 

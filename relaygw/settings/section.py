@@ -7,6 +7,7 @@ exception that pydantic carries to the loader, which adds file and line.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator
+from enum import StrEnum
 from typing import Annotated, Any, NamedTuple, Self
 
 from pydantic import (
@@ -115,4 +116,33 @@ class Written:
     ) -> CoreSchema:
         return core_schema.no_info_plain_validator_function(
             cls.parse, serialization=core_schema.to_string_ser_schema(when_used="always")
+        )
+
+
+# --- what may leave the gateway ---------------------------------------------------------------
+
+
+class Mode(StrEnum):
+    """What may leave the gateway."""
+
+    PRODUCTION = "production"  # everything, less the block list
+    STAGING = "staging"  # only recipients on the allow list
+    SANDBOX = "sandbox"  # nothing
+
+    @property
+    def strictness(self) -> int:
+        """More for what lets less out."""
+        return _STRICTNESS.index(self)
+
+
+_STRICTNESS = tuple(Mode)
+
+
+def looser_mode(keys: Keys, mode: Mode | None, everywhere: Mode) -> Iterator[Conflict]:
+    """Check that the mode of a listener or a user is no looser than that of the gateway."""
+    if mode is not None and mode.strictness < everywhere.strictness:
+        yield Conflict(
+            keys,
+            f"{mode.value} is looser than mode {everywhere.value} of the gateway; only stricter is "
+            "possible here: production, staging, sandbox, in this order",
         )

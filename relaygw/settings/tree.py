@@ -1,4 +1,4 @@
-"""Trees of plain values that remember where each one was written.
+"""Trees of plain values that remember where each one was written, and YAML as such a tree.
 
 Files and environment are read into trees and laid over each other; then values are filled in that
 stand for more than is written. The places survive, so that an error or `config show --origin` can
@@ -7,10 +7,13 @@ name the line.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from relaygw.mail.words import printable
 
@@ -126,3 +129,165 @@ def shown_keys(keys: Keys) -> str:
     return ".".join(
         printable(part.partition(":")[0])[:64] + (":…" if ":" in part else "") for part in parts
     )
+
+
+# --- YAML: a deliberate subset of 1.2
+# Mappings with text keys, lists, and scalars that are null, true/false, numbers or text. Aliases,
+# anchors and tags are refused (no object is ever built, nothing can expand), duplicate keys too.
+# `yes`, `no`, `on`, `off`, dates and `1:30` are text, as people mean them. Problems come back as
+# lines `FILE:LINE: …` without any value, since a value in a broken file may be a password.
+
+_MAX_BYTES = 2**20
+_MAX_DEPTH = 20
+_INTEGER = re.compile(r"[-+]?[0-9]{1,18}")
+_NUMBER = re.compile(r"[-+]?[0-9]{1,18}\.[0-9]{1,18}")
+_WORDS: dict[str, Any] = {
+    "": None,
+    "~": None,
+    **dict.fromkeys(("null", "Null", "NULL")),
+    **dict.fromkeys(("true", "True", "TRUE"), True),
+    **dict.fromkeys(("false", "False", "FALSE"), False),
+}
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """Composes nodes with depth and kind limits; it never constructs anything."""
+
+    depth = 0
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        event = self.peek_event()  # type: ignore[no-untyped-call]
+        if getattr(event, "anchor", None) is not None:
+            raise _refusal(event, "anchors and aliases (& and *) are not supported; quote the text")
+        if getattr(event, "tag", None) is not None:
+            raise _refusal(event, "tags (!) are not supported; quote the text")
+        if self.depth >= _MAX_DEPTH:
+            raise _refusal(event, f"nested deeper than {_MAX_DEPTH} levels")
+        self.depth += 1
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
+
+
+def _refusal(event: Any, problem: str) -> yaml.MarkedYAMLError:
+    return yaml.MarkedYAMLError(problem=problem, problem_mark=event.start_mark)
+
+
+def read_tree(content: bytes, place: Place) -> Tree:
+    """Read a whole YAML text; `place` names its source."""
+    tree = Tree(places={(): place})
+    try:
+        if len(content) > _MAX_BYTES:
+            raise yaml.YAMLError(f"longer than {_MAX_BYTES} bytes")
+        loader = _PlainLoader(content.decode("utf-8-sig"))
+        node = loader.get_single_node()
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        line, problem = _explain(error, content)
+        tree.problems.append(f"{_at(place, line)}: {problem}")
+        tree.is_readable = False
+        return tree
+    if isinstance(node, yaml.MappingNode):
+        tree.values = _mapping(node, (), tree)
+    elif node is not None:
+        tree.problems.append(
+            f"{_at(place, 1)}: the file is not a mapping; write e.g. mode: sandbox"
+        )
+        tree.is_readable = False
+    return tree
+
+
+def read_own(path: Path) -> Tree:
+    """Read a data file of the program's own."""
+    tree = read_tree(path.read_bytes(), Place(path.name))
+    if tree.problems:
+        raise ValueError("; ".join(tree.problems))
+    return tree
+
+
+def read_flow(text: str) -> Any:
+    """Read one value as an environment variable holds it: a scalar, or flow YAML.
+
+    Raises ValueError whose text does not show the value.
+    """
+    if not text.startswith(("[", "{", '"', "'")):
+        return _scalar(text.strip())
+    tree = read_tree(b"value: " + text.encode(errors="replace"), Place(""))
+    if tree.problems:
+        raise ValueError(tree.problems[0].partition(": ")[2])
+    return tree.values["value"]
+
+
+def _at(place: Place, line: int | None) -> Place:
+    return Place(place.source, line, place.file)
+
+
+def _value(node: Any, keys: Keys, tree: Tree) -> Any:
+    if isinstance(node, yaml.MappingNode):
+        return _mapping(node, keys, tree)
+    if isinstance(node, yaml.SequenceNode):
+        values = []
+        for position, item in enumerate(node.value):
+            at = (*keys, position)
+            tree.places[at] = _at(tree.places[()], item.start_mark.line + 1)
+            values.append(_value(item, at, tree))
+        return values
+    return node.value if node.style else _scalar(node.value)
+
+
+def _mapping(node: Any, keys: Keys, tree: Tree) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for key_node, value_node in node.value:
+        here = _at(tree.places[()], key_node.start_mark.line + 1)
+        if not isinstance(key_node, yaml.ScalarNode):
+            tree.problems.append(f"{here}: a key is not text; write KEY: VALUE")
+            continue
+        at = (*keys, key_node.value)
+        if key_node.value in values:
+            first = tree.places[at].line
+            tree.problems.append(
+                f"{here}: {shown_keys(at)}: is written twice, first on line {first}; remove one"
+            )
+            continue
+        tree.places[at] = here
+        values[key_node.value] = _value(value_node, at, tree)
+    return values
+
+
+def _scalar(text: str) -> Any:
+    if text in _WORDS:
+        return _WORDS[text]
+    if _INTEGER.fullmatch(text):
+        return int(text)
+    if _NUMBER.fullmatch(text):
+        return float(text)
+    return text
+
+
+def _explain(error: Exception, content: bytes) -> tuple[int | None, str]:
+    """Return line and problem; multi-letter quotations are cut, they may be a secret."""
+    if isinstance(error, UnicodeDecodeError):
+        line = content.count(b"\n", 0, error.start) + 1
+        return line, "is not UTF-8 text; save the file as UTF-8"
+    if isinstance(error, yaml.reader.ReaderError):
+        before = content.decode("utf-8-sig")[: error.position]
+        return before.count("\n") + 1, "holds a control character; remove it"
+    if not isinstance(error, yaml.MarkedYAMLError):
+        return None, str(error)
+    mark = error.problem_mark or error.context_mark
+    at = mark.line + 1 if mark else None
+    if error.problem and r"'\t'" in error.problem:
+        return at, "a tab stands where an indentation or a value begins; write spaces instead"
+    problem = re.sub(r"'[^'<]{2,}'|\"[^\"]{2,}\"", "…", error.problem or "is not valid YAML")
+    return at, problem + _hint(problem)
+
+
+def _hint(problem: str) -> str:
+    if "cannot start any token" in problem:
+        return '; put the text in quotes, e.g. "@example.com"'
+    if "mapping values are not allowed" in problem:
+        return "; check the indentation, and quote a text that holds a colon and a space"
+    if "could not find expected ':'" in problem:
+        return "; write KEY: VALUE, with a space after the colon"
+    if "<block end>" in problem or "expected ',' or ']'" in problem:
+        return '; check indentation and brackets, and quote an address such as "[::1]:25"'
+    return ""

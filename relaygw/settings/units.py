@@ -8,24 +8,17 @@ sentence that begins with the value: `is not a duration; write e.g. 30s`.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_network
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import BeforeValidator, PlainSerializer
 
 _MILLISECONDS = {"d": 86_400_000, "h": 3_600_000, "m": 60_000, "s": 1000, "ms": 1}
 _BYTES = {
-    "GiB": 2**30,
-    "MiB": 2**20,
-    "KiB": 2**10,
-    "GB": 10**9,
-    "MB": 10**6,
-    "kB": 10**3,
-    "KB": 10**3,
-    "B": 1,
-    "": 1,
+    **{"GiB": 2**30, "MiB": 2**20, "KiB": 2**10},
+    **{"GB": 10**9, "MB": 10**6, "kB": 10**3, "KB": 10**3, "B": 1, "": 1},
 }
 # Beyond these no sensible setting lies, and sums with them stay far from a 64-bit overflow.
 _MAX_DURATION_S = 3650 * 86_400.0
@@ -161,34 +154,18 @@ def parse_network(value: object) -> IPv4Network | IPv6Network:
     raise ValueError("is not a network; write e.g. 10.0.0.0/8")
 
 
-Duration = Annotated[
-    float,
-    BeforeValidator(parse_duration),
-    PlainSerializer(format_duration, return_type=str, when_used="json"),
-]
+def _shown(form: Callable[[Any], str]) -> PlainSerializer:
+    return PlainSerializer(form, return_type=str, when_used="json")
+
+
+Duration = Annotated[float, BeforeValidator(parse_duration), _shown(format_duration)]
 """Seconds, 0 allowed."""
-Interval = Annotated[
-    float,
-    BeforeValidator(parse_interval),
-    PlainSerializer(format_duration, return_type=str, when_used="json"),
-]
+Interval = Annotated[float, BeforeValidator(parse_interval), _shown(format_duration)]
 """Seconds, more than 0."""
-Size = Annotated[
-    int,
-    BeforeValidator(parse_size),
-    PlainSerializer(format_size, return_type=str, when_used="json"),
-]
+Size = Annotated[int, BeforeValidator(parse_size), _shown(format_size)]
 """Bytes."""
-Share = Annotated[
-    float,
-    BeforeValidator(parse_share),
-    PlainSerializer(format_share, return_type=str, when_used="json"),
-]
+Share = Annotated[float, BeforeValidator(parse_share), _shown(format_share)]
 """0…1."""
-Pace = Annotated[
-    Rate,
-    BeforeValidator(parse_rate),
-    PlainSerializer(format_rate, return_type=str, when_used="json"),
-]
+Pace = Annotated[Rate, BeforeValidator(parse_rate), _shown(format_rate)]
 """A rate, as `14/s`."""
 Network = Annotated[IPv4Network | IPv6Network, BeforeValidator(parse_network)]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from relaygw.settings.bind import Bind
+from relaygw.settings.addresses import Bind
 from relaygw.settings.listener import PasswordHash, UserLogin
 from relaygw.settings.secrets import SecretRef, is_url
 from relaygw.settings.section import Conflict, Section

@@ -20,9 +20,8 @@ from functools import cache
 from pathlib import Path
 
 from relaygw.mail.outcome import BEFORE_MAIL, Limit, Meaning, Scope, SmtpReply, Stage, Verdict
-from relaygw.settings.provider import Provider
-from relaygw.settings.reply_row import STAGES, ReplyRow
-from relaygw.settings.yaml_text import read_own
+from relaygw.settings.provider import STAGES, Provider, ReplyRow
+from relaygw.settings.tree import read_own
 
 GENERIC = "generic"  # the section for all providers, asked after the provider's own
 _FILE = Path(__file__).with_name("replies.yaml")

@@ -5,7 +5,7 @@ The tables come from relaygw/upstream/replies.yaml, the words around them stand 
 
 from __future__ import annotations
 
-from relaygw.settings.reply_row import ReplyRow
+from relaygw.settings.provider import ReplyRow
 from relaygw.settings.units import format_duration
 from relaygw.upstream.classifier import GENERIC, catalogue
 

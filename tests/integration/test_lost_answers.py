@@ -14,8 +14,8 @@ from relaygw.delivery.janitor import Janitor
 from relaygw.errors import StoreUnavailable
 from relaygw.mail.envelope import DeliveryUpdate
 from relaygw.mail.state import DeliveryState
-from relaygw.settings.mode import Mode
 from relaygw.settings.model import Settings
+from relaygw.settings.section import Mode
 from relaygw.store.outcomes import Recorded
 from relaygw.store.queue_entry import Key
 from relaygw.store.store import open_store

@@ -198,30 +198,23 @@ class _ProviderMetrics:
     """The metrics that each provider has."""
 
     def __init__(self) -> None:
+        name, reasons = "provider", ("provider", "reason")
         self.delivered = _counter(
-            "relaygw_recipients_delivered_total", "Recipients that the provider took.", "provider"
+            "relaygw_recipients_delivered_total", "Recipients that the provider took.", name
         )
         self.deferred = _counter(
-            "relaygw_recipients_deferred_total",
-            "Recipients put off by an attempt.",
-            *("provider", "reason"),
+            "relaygw_recipients_deferred_total", "Recipients put off by an attempt.", *reasons
         )
         self.bounced = _counter(
-            "relaygw_recipients_bounced_total",
-            "Recipients refused for good or expired.",
-            *("provider", "reason"),
+            "relaygw_recipients_bounced_total", "Recipients refused for good or expired.", *reasons
         )
         self.duration = _histogram(
             "relaygw_delivery_duration_seconds",
-            "From connection to reply.",
-            DURATION_BUCKETS_S,
-            "provider",
+            *("From connection to reply.", DURATION_BUCKETS_S, name),
         )
         self.success = _gauge(
             "relaygw_last_success_timestamp_seconds",
-            "When the provider last took a message.",
-            "max",
-            "provider",
+            *("When the provider last took a message.", "max", name),
         )
 
 

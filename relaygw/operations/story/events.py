@@ -24,7 +24,7 @@ from relaygw.operations.story.facts import Facts, Meanings, meaning_notes, reply
 from relaygw.operations.story.obstacles import held_words
 from relaygw.policy.router import CAPTURE_ROUTE, Explainer, provider_of_route
 from relaygw.policy.story import EventKind, Note, StoryEvent
-from relaygw.settings.mode import Mode
+from relaygw.settings.section import Mode
 from relaygw.store.attempts import AttemptEntry
 from relaygw.store.queue_entry import DeliveryEntry, RecipientEntry
 

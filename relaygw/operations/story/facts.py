@@ -20,9 +20,9 @@ from relaygw.policy.recipient_fields import NOTHING, FieldsFound
 from relaygw.policy.recipients import Screen
 from relaygw.policy.router import Explainer, provider_of_route
 from relaygw.policy.story import Note
-from relaygw.settings.mode import Mode
 from relaygw.settings.model import Settings
 from relaygw.settings.routes import Route
+from relaygw.settings.section import Mode
 from relaygw.store.attempts import AttemptEntry, DeliveryCircumstances, MessageRecord
 from relaygw.store.holds import Hold
 from relaygw.store.instances import Instance

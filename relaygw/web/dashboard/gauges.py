@@ -16,7 +16,7 @@ from relaygw import __version__
 from relaygw.mail.outcome import Scope
 from relaygw.mail.state import OPEN
 from relaygw.observe.maildrop import look_at_maildrop
-from relaygw.observe.metrics.exposition import GaugeFamily, Numbers
+from relaygw.observe.metrics.files import GaugeFamily, Numbers
 from relaygw.operations.providers import holds_of, read_usages
 from relaygw.operations.status import SILENT_AFTER_S
 from relaygw.policy.untended import KINDS, LOST_MS, LostInstance, Untended, untended

@@ -26,7 +26,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from relaygw.errors import StoreUnavailable
 from relaygw.mail.clock import clock_ms
-from relaygw.observe.metrics.exposition import GaugeFamily, exposition
+from relaygw.observe.metrics.files import GaugeFamily, exposition
 from relaygw.settings.model import Settings
 from relaygw.settings.web import Web
 from relaygw.store.instances import silent_incarnations

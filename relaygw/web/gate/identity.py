@@ -24,8 +24,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
 
 from relaygw.policy.admission import Address, guesser, is_trusted, parse_client
-from relaygw.settings.mode import Mode
 from relaygw.settings.model import Settings
+from relaygw.settings.section import Mode
 from relaygw.settings.web import WebToken, WebUser
 from relaygw.store.store import Store
 from relaygw.web.gate.credentials import Logins, Sessions, Tokens, cookie_of, csrf_token, token_of

@@ -17,7 +17,7 @@ import pytest
 from relaygw.alerting.apprise import Apprise
 from relaygw.alerting.command import Command
 from relaygw.alerting.email import Email
-from relaygw.alerting.notice import Notice, NotSent
+from relaygw.alerting.notifier import Notice, NotSent
 from relaygw.alerting.webhook import Webhook
 from relaygw.settings.model import Settings
 from relaygw.settings.secrets import SecretRef, SecretUrl

@@ -12,8 +12,7 @@ from typing import Any
 
 import pytest
 
-from relaygw.alerting.notice import Notice, NotSent
-from relaygw.alerting.notifier import Notifier, Receiver
+from relaygw.alerting.notifier import Notice, Notifier, NotSent, Receiver
 from relaygw.alerting.watch import Pace, Watch
 from relaygw.errors import StoreUnavailable
 from relaygw.mail.envelope import DeliveryUpdate

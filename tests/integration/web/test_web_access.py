@@ -6,7 +6,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from relaygw.settings.bind import Bind
+from relaygw.settings.addresses import Bind
 from relaygw.settings.model import Settings
 from relaygw.web.gate.guards import host_name
 from tests.tables import each_of

@@ -14,7 +14,7 @@ from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.observe import observer as history_module
 from relaygw.observe.events import Accepted, Attempted
 from relaygw.observe.metrics.counters import DeliveryMetrics, FrontMetrics
-from relaygw.observe.metrics.exposition import exposition
+from relaygw.observe.metrics.files import exposition
 from relaygw.observe.observer import (
     DeliveryObserver,
     FrontObserver,

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from relaygw.observe.library_records import LibraryHandler, carry_library_records
+from relaygw.observe.maillog import LibraryHandler, carry_library_records
 from tests.logs import text_log
 
 

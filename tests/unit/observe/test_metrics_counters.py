@@ -27,7 +27,7 @@ from relaygw.mail.outcome import (
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.observe.events import Accepted, Attempted
 from relaygw.observe.metrics.counters import DeliveryMetrics, FrontMetrics
-from relaygw.observe.metrics.exposition import exposition
+from relaygw.observe.metrics.files import exposition
 from relaygw.observe.observer import (
     BOUNCED,
     DEFERRED,
@@ -38,8 +38,8 @@ from relaygw.observe.observer import (
     deferral_reason,
 )
 from relaygw.policy.recipients import Decision, Fate, RecipientPolicy
-from relaygw.settings.mode import Mode
 from relaygw.settings.model import Recipients
+from relaygw.settings.section import Mode
 from tests.builders import NOW_MS, accepted, claimed
 from tests.tables import each_of
 from tests.unit.observe.scraped import Scraped, scraped

@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from relaygw.observe.metrics import files
-from relaygw.observe.metrics.exposition import exposition
-from relaygw.observe.metrics.files import RunFiles, files_to_read, metrics_root
+from relaygw.observe.metrics.files import RunFiles, exposition, files_to_read, metrics_root
 from tests.unit.observe.counting_process import counting
 from tests.unit.observe.scraped import Scraped, scraped
 

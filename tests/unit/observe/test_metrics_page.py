@@ -17,7 +17,7 @@ from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.observe import observer as labels
 from relaygw.observe.events import Attempted
 from relaygw.observe.metrics.counters import DeliveryMetrics, FrontMetrics
-from relaygw.observe.metrics.exposition import GaugeFamily, exposition
+from relaygw.observe.metrics.files import GaugeFamily, exposition
 from relaygw.settings.model import Settings
 from relaygw.store.store import open_store
 from relaygw.web.dashboard.gauges import CAUSES, host_gauges, store_gauges

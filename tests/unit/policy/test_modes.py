@@ -8,9 +8,9 @@ import pytest
 
 from relaygw.policy.recipients import Fate, Modes, RecipientPolicy, strictest
 from relaygw.policy.router import Router
-from relaygw.settings.mode import Mode
 from relaygw.settings.model import Recipients, Settings
 from relaygw.settings.routes import Route
+from relaygw.settings.section import Mode
 
 HASH = "$argon2id$v=19$m=64,t=1,p=1$c29tZXNhbHRzb21lc2FsdA$4m7RPnoLSPPNPLEvyQ4hSA"
 

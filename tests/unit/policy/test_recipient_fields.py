@@ -13,9 +13,9 @@ from relaygw.mail.content import without_fields
 from relaygw.mail.envelope import Source
 from relaygw.policy.recipient_fields import NO_FIELDS, FieldRule
 from relaygw.policy.recipients import RecipientPolicy, Screen
-from relaygw.settings.mode import Mode
 from relaygw.settings.model import Recipients, Settings
 from relaygw.settings.presets import GENERAL, RecipientField, presets, recipient_fields
+from relaygw.settings.section import Mode
 from tests.tables import each_of
 
 FIELDS = [field for service in recipient_fields().values() for field in service.fields]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from relaygw.policy.recipients import Fate, RecipientPolicy
-from relaygw.settings.mode import Mode
 from relaygw.settings.model import Recipients
+from relaygw.settings.section import Mode
 from tests.tables import each_of
 
 LISTS = Recipients(allow=("dev@ok.test", "@qa.test"), block=("@spam.test", "abuse@customer.test"))

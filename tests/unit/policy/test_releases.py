@@ -6,8 +6,8 @@ from typing import Any
 
 from relaygw.mail.envelope import Released, Source
 from relaygw.policy.recipients import Refusal, Screen
-from relaygw.settings.mode import Mode
 from relaygw.settings.model import Settings
+from relaygw.settings.section import Mode
 from tests.tables import each_of
 
 STAGING_BIND = "127.0.0.1:2525"

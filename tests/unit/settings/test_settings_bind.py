@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relaygw.settings.bind import Bind
+from relaygw.settings.addresses import Bind
 from tests.tables import each_of
 
 

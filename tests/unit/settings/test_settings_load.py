@@ -8,8 +8,8 @@ import pytest
 
 from relaygw.errors import SettingsError
 from relaygw.settings.load import LoadedSettings, load_settings, origin_lines
-from relaygw.settings.mode import Mode
 from relaygw.settings.model import Settings, fingerprint
+from relaygw.settings.section import Mode
 
 Load = Callable[..., LoadedSettings]
 RELAY = """\

@@ -5,8 +5,7 @@ from __future__ import annotations
 from itertools import product
 
 from relaygw.mail.outcome import BEFORE_MAIL, Scope, SmtpReply, Stage, Verdict
-from relaygw.settings.provider import Provider
-from relaygw.settings.reply_row import ReplyRow
+from relaygw.settings.provider import Provider, ReplyRow
 from relaygw.upstream.classifier import Classifier
 from tests.tables import each_of
 

@@ -9,8 +9,7 @@ import pytest
 import yaml
 
 from relaygw.mail.outcome import Meaning, SmtpReply, Stage, Verdict
-from relaygw.settings.provider import Provider
-from relaygw.settings.reply_row import STAGES
+from relaygw.settings.provider import STAGES, Provider
 from relaygw.upstream.classifier import GENERIC, Classifier, catalogue
 
 MAY_BOUNCE = frozenset({"recipient", "message"})

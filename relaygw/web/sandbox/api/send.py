@@ -25,8 +25,8 @@ from relaygw.mail.content import read_header
 from relaygw.mail.envelope import AcceptedMessage, NewDelivery, NewRecipient, QueueIdSource, Source
 from relaygw.mail.state import RecipientState
 from relaygw.policy.router import CAPTURE_ROUTE
-from relaygw.settings.mode import Mode
 from relaygw.settings.routes import Stream
+from relaygw.settings.section import Mode
 from relaygw.web.api.json_body import Found, objects, read_object, strings, text, value_of
 from relaygw.web.context import WebContext
 from relaygw.web.gate.identity import Principal, Role, require
