@@ -31,8 +31,11 @@ from relaygw.settings.model import fingerprint
 from relaygw.store import hints, instances
 from relaygw.store.instances import Instance
 from relaygw.store.store import Store
+from relaygw.upstream.classifier import catalogue
 
 ROLES = ("front", "delivery", "web")
+_IMPORTED_LATE = ("anyio._backends._asyncio", "uvicorn.lifespan.off")
+"""What libraries of the web role import once they run."""
 _GC_THRESHOLD = 20_000
 _SWITCH_INTERVAL_S = 0.0005
 
@@ -66,10 +69,15 @@ class RoleContext:
 
 
 def preload(roles: Sequence[str]) -> None:
-    """Import what the roles need before the fork, so that they share it."""
+    """Load what the roles need before the fork, so that they share it."""
     _loop_runner()
     for role in roles:
         _main_of(role)
+    if "delivery" in roles:
+        catalogue()
+    for name in _IMPORTED_LATE if "web" in roles else ():
+        with contextlib.suppress(ImportError):
+            import_module(name)
 
 
 def run_role(role: str, context: RoleContext) -> int:
