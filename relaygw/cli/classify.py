@@ -121,12 +121,10 @@ def _parsed(text: str) -> SmtpReply:
 def _others(
     classifier: Classifier, reply: SmtpReply, usual: Meaning
 ) -> dict[str, tuple[Verdict, Scope]]:
-    found = {}
-    for name, stage in _STAGES.items():
-        meaning = classifier.meaning(stage, reply)
-        if (meaning.verdict, meaning.scope) != (usual.verdict, usual.scope):
-            found[name] = (meaning.verdict, meaning.scope)
-    return found
+    usual_pair = (usual.verdict, usual.scope)
+    meanings = {name: classifier.meaning(stage, reply) for name, stage in _STAGES.items()}
+    pairs = {name: (one.verdict, one.scope) for name, one in meanings.items()}
+    return {name: pair for name, pair in pairs.items() if pair != usual_pair}
 
 
 def _lines(meaning: Meaning, others: dict[str, tuple[Verdict, Scope]]) -> Iterator[str]:
@@ -165,9 +163,7 @@ def _as_object(
         **fields(meaning, "rule", "verdict", "scope", "limit"),
         "mail": mail_words(meaning),
         "wait_s": list(meaning.wait_s),
-        "explanation": meaning.explanation or None,
-        "remedy": meaning.remedy or None,
-        "source": meaning.source or None,
+        **{name: getattr(meaning, name) or None for name in ("explanation", "remedy", "source")},
         "other_stages": [
             {"stage": name, "verdict": verdict, "scope": scope}
             for name, (verdict, scope) in others.items()

@@ -166,12 +166,11 @@ def choose(given: dict[str, Any], *, default_states: frozenset[DeliveryState] = 
 def _read_ids(given: Iterable[str]) -> tuple[str, ...]:
     ids: list[str] = []
     for word in given:
-        if word == STDIN:
-            ids += [
-                line.split()[0].rstrip(_STATE_MARKS).upper() for line in sys.stdin if line.strip()
-            ]
-        else:
+        if word != STDIN:
             ids.append(word)
+            continue
+        lines = (line.split()[0] for line in sys.stdin if line.strip())
+        ids += [one.rstrip(_STATE_MARKS).upper() for one in lines]
     return tuple(dict.fromkeys(ids))
 
 

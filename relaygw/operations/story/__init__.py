@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from relaygw.mail.hold import HoldCause, HoldCode
 from relaygw.mail.outcome import AttemptState, Meaning, provider_id
-from relaygw.mail.state import DeliveryState, RecipientState
+from relaygw.mail.state import OPEN, DeliveryState, RecipientState
 from relaygw.mail.words import counted, some_of, span
 from relaygw.operations.queue_actions import ACTIONS
 from relaygw.operations.queue_object import shown_state
@@ -57,16 +57,14 @@ def tell_story(store: Store, settings: Settings, queue_id: str, *, now_ms: int) 
     Raises StoreUnavailable.
     """
     facts = gather(store, settings, queue_id, now_ms=now_ms)
-    return None if facts is None else _story_of(facts)
-
-
-def _story_of(facts: Facts) -> Story:
-    meanings = Meanings(facts.settings)
-    prospects = [_prospect(facts, part, meanings) for part in facts.open_parts]
+    if facts is None:
+        return None
+    meanings, entry = Meanings(facts.settings), facts.entry
+    open_parts = [part for part in entry.deliveries if part.state in OPEN]
+    prospects = [_prospect(facts, part, meanings) for part in open_parts]
     later = [*_operator_events(facts), *attempt_events(facts, meanings)]
     later.sort(key=lambda event: event.at_ms)  # of one moment: first the cause
     advice = [step for _, steps in prospects for step in steps] or _last_advice(facts, meanings)
-    entry = facts.entry
     return Story(
         queue_id=entry.queue_id,
         sender=entry.sender,
@@ -134,7 +132,7 @@ def _make(
         route=part.route,
         stream=part.stream,
         state=part.state.value,
-        recipients=tuple(one.address for one in facts.waiting(part)),
+        recipients=tuple(one.address for one in facts.members(part) if one.state is _R.PENDING),
         text=text,
         next_at_ms=next_at_ms,
         notes=notes,
@@ -192,7 +190,8 @@ def _waiting(facts: Facts, part: DeliveryEntry, meanings: Meanings) -> _Prospect
 
 
 def _with_timer(facts: Facts, part: DeliveryEntry, meanings: Meanings) -> _Prospect:
-    last = facts.last_attempt(part)
+    mine = [one for one in facts.record.attempts if one.delivery_no == part.delivery_no]
+    last = mine[-1] if mine else None
     retry = Advice("Wait, or try it now:", f"relaygw queue retry --id {facts.entry.queue_id}")
     notes: tuple[Note, ...] = ()
     match AttemptState.DEFERRED if last is None else last.state:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from relaygw.mail.clock import utc_text
 from relaygw.mail.content import read_header
 from relaygw.mail.outcome import AttemptState, Meaning, SmtpReply, Stage, Verdict
-from relaygw.mail.state import CLAIMABLE, OPEN, DeliveryState, RecipientState
+from relaygw.mail.state import CLAIMABLE, OPEN, DeliveryState
 from relaygw.mail.words import span
 from relaygw.operations.providers import Usage, read_usages
 from relaygw.policy.recipient_fields import NOTHING, FieldsFound
@@ -21,7 +21,6 @@ from relaygw.policy.recipients import Screen
 from relaygw.policy.router import Explainer, provider_of_route
 from relaygw.policy.story import Note
 from relaygw.settings.model import Settings
-from relaygw.settings.routes import Route
 from relaygw.settings.section import Mode
 from relaygw.store.attempts import AttemptEntry, DeliveryCircumstances, MessageRecord
 from relaygw.store.holds import Hold
@@ -63,23 +62,15 @@ class Facts:
             lease=None,
         )
 
-    def route(self, part: DeliveryEntry) -> Route | None:
-        """Return the route of a delivery, None when it is not in the configuration."""
-        return next((one for one in self.settings.routes if one.name == part.route), None)
-
     def providers(self, part: DeliveryEntry) -> tuple[str, ...]:
         """Return which providers may take a delivery, in their order."""
         state = self.circumstances(part)
         if (state.doubts or state.reclaims) and part.provider is not None:
             return (part.provider,)  # which may have taken it already
         moved_to = provider_of_route(part.route)
-        route = self.route(part)
+        route = next((one for one in self.settings.routes if one.name == part.route), None)
         names = (moved_to,) if moved_to is not None else route.providers if route else ()
         return tuple(name for name in names if name in self.settings.providers)
-
-    def waiting(self, part: DeliveryEntry) -> list[RecipientEntry]:
-        """Return the recipients of a delivery that still wait."""
-        return [one for one in self.members(part) if one.state is RecipientState.PENDING]
 
     def members(self, part: DeliveryEntry) -> list[RecipientEntry]:
         """Return the recipients of a delivery."""
@@ -89,16 +80,6 @@ class Facts:
         """Return the attempts that were about a recipient, alone or with others."""
         mine = (it for it in self.record.attempts if it.delivery_no == one.delivery_no)
         return [attempt for attempt in mine if attempt.rcpt_no in (None, one.rcpt_no)]
-
-    def last_attempt(self, part: DeliveryEntry) -> AttemptEntry | None:
-        """Return the last attempt of a delivery, if any is written down."""
-        mine = [one for one in self.record.attempts if one.delivery_no == part.delivery_no]
-        return mine[-1] if mine else None
-
-    @property
-    def open_parts(self) -> list[DeliveryEntry]:
-        """The deliveries that are not finished; those in the trash are."""
-        return [part for part in self.entry.deliveries if part.state in OPEN]
 
     @property
     def is_deleted(self) -> bool:
