@@ -18,8 +18,15 @@ from relaygw.mail.words import counted, some_of, span
 from relaygw.operations.queue_actions import ACTIONS
 from relaygw.operations.queue_object import shown_state
 from relaygw.operations.story.events import acceptance, attempt_events, endings
-from relaygw.operations.story.facts import Facts, Meanings, gather, seen_from
-from relaygw.operations.story.obstacles import held_advice, held_words, obstacles
+from relaygw.operations.story.facts import (
+    Facts,
+    Meanings,
+    gather,
+    held_advice,
+    held_words,
+    obstacles,
+    seen_from,
+)
 from relaygw.policy.retry import DOUBT_LADDER_S, LEAST_TRIES, given_up_at_ms
 from relaygw.policy.story import Advice, EventKind, Note, Outlook, Story, StoryEvent
 from relaygw.settings.model import Settings

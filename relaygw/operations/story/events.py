@@ -20,8 +20,7 @@ from relaygw.mail.outcome import (
 )
 from relaygw.mail.state import RecipientState
 from relaygw.mail.words import some_of, span
-from relaygw.operations.story.facts import Facts, Meanings, meaning_notes, reply_of
-from relaygw.operations.story.obstacles import held_words
+from relaygw.operations.story.facts import Facts, Meanings, held_words, meaning_notes, reply_of
 from relaygw.policy.router import CAPTURE_ROUTE, Explainer, provider_of_route
 from relaygw.policy.story import EventKind, Note, StoryEvent
 from relaygw.settings.section import Mode

@@ -21,7 +21,7 @@ from relaygw.operations.queue_actions import (
     change_queued,
 )
 from relaygw.operations.story import tell_story
-from relaygw.operations.story.obstacles import held_advice, held_words
+from relaygw.operations.story.facts import held_advice, held_words
 from relaygw.policy.retry import Consequence
 from relaygw.policy.story import EventKind, as_object
 from relaygw.store.audit import AuditEntry
