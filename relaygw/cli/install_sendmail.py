@@ -18,6 +18,7 @@ import click
 from relaygw.cli.frame import Command, CommandFailed, Invocation, pass_invocation, warn
 from relaygw.cli.text import print_lines
 from relaygw.mail.drop import DIRECTORY
+from relaygw.settings.secrets import user_name
 
 LINKS = ("sbin/sendmail", "lib/sendmail", "bin/mailq", "bin/newaliases")
 _LAUNCHER = "bin/relaygw-sendmail"
@@ -187,10 +188,7 @@ def _mode(path: Path) -> str:
 
 
 def _owner(path: Path) -> str:
-    try:
-        return path.owner()
-    except KeyError:
-        return str(path.stat().st_uid)
+    return user_name(path.stat().st_uid)
 
 
 def _aside(path: Path) -> Path:
