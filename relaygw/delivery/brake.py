@@ -129,18 +129,15 @@ def _is_refusal(outcome: RecipientOutcome) -> bool:
 
 def _apart(report: AttemptReport) -> AttemptReport:
     """Return a report that took somebody: who was refused at RCPT then waits alone."""
+    outcomes = tuple(map(_alone, report.outcomes))
+    return report if outcomes == report.outcomes else replace(report, outcomes=outcomes)
 
-    def is_held(outcome: RecipientOutcome) -> bool:
-        return outcome.verdict is Verdict.HOLD and outcome.stage is Stage.RCPT
 
-    def alone(outcome: RecipientOutcome) -> RecipientOutcome:
-        meaning = replace(outcome.meaning, verdict=Verdict.RETRY, scope=Scope.RECIPIENT)
-        return replace(outcome, meaning=meaning)
-
-    if not any(map(is_held, report.outcomes)):
-        return report
-    outcomes = tuple(alone(one) if is_held(one) else one for one in report.outcomes)
-    return replace(report, outcomes=outcomes)
+def _alone(outcome: RecipientOutcome) -> RecipientOutcome:
+    if outcome.verdict is not Verdict.HOLD or outcome.stage is not Stage.RCPT:
+        return outcome
+    meaning = replace(outcome.meaning, verdict=Verdict.RETRY, scope=Scope.RECIPIENT)
+    return replace(outcome, meaning=meaning)
 
 
 def _add(known: set[str], more: Iterable[str]) -> None:

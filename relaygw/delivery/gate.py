@@ -146,7 +146,7 @@ class Gate:
     failures: int = 0  # in a row; resets with the first success
     failing_since_s: float = 0.0
     silences: int = 0  # in a row: no answer to what was begun
-    is_reached: bool = True  # False after a failure, until a connection was made again
+    is_reached: bool = True  # False after a failure, until a connection is made: then one may try
     throttles: int = 0  # in a row, nothing having gone through in between
     throttled_at_s: float = float("-inf")
     is_proving: bool = False  # after a ladder's wait: one at a time until one goes through
@@ -167,17 +167,14 @@ class Gate:
     teachings_under_way: int = 0
     offered: Throughput = field(default_factory=Throughput)
     accepted: Throughput = field(default_factory=Throughput)
+    limit_group: str = field(init=False)  # the account whose limits hold for this provider
     allowance: Allowance = field(init=False)
     _senders: AddressPatterns | None = field(init=False)
 
     def __post_init__(self) -> None:
+        self.limit_group = self.settings.account or self.provider
         self.allowance = Allowance(self.settings)
         self._senders = AddressPatterns(self.settings.senders) if self.settings.senders else None
-
-    @property
-    def limit_group(self) -> str:
-        """The account whose limits hold for this provider."""
-        return self.settings.account or self.provider
 
     @property
     def is_choosy(self) -> bool:
@@ -189,12 +186,12 @@ class Gate:
 
     def is_open(self, now_s: float) -> bool:
         """True when mail may be tried now."""
-        if self.is_held and not self._may_probe_by_mail(now_s):
+        if self.is_held and not (self.is_probed_by_mail and self._is_probe_due(now_s)):
             return False
         return self.is_reached and now_s >= self.blocked_until_s
 
-    def _may_probe_by_mail(self, now_s: float) -> bool:
-        return self.is_probed_by_mail and self.probe_at_s is not None and now_s >= self.probe_at_s
+    def _is_probe_due(self, now_s: float) -> bool:
+        return self.probe_at_s is not None and now_s >= self.probe_at_s
 
     def is_down(self, now_s: float) -> bool:
         """True while another provider should take over."""
@@ -246,11 +243,6 @@ class Gate:
         """True if the account may send as `sender`; the null sender is nobody's."""
         return self._senders is None or not sender or self._senders.matches(sender)
 
-    def takes_size(self, size_bytes: int) -> bool:
-        """True unless mail of this size is known to be refused."""
-        most = self.settings.max_message_size
-        return most is None or size_bytes <= most
-
     def holds_sender(self, sender: str) -> bool:
         """True while the provider refuses mail of the sender's domain, but for a probe."""
         if not self.held_senders:
@@ -285,14 +277,10 @@ class Gate:
         if self.is_probing:
             return False
         if self.is_held:
-            is_due = self.probe_at_s is not None and now_s >= self.probe_at_s
-            return is_due and not self.is_probed_by_mail
+            return self._is_probe_due(now_s) and not self.is_probed_by_mail
         if not self.is_reached:
             return now_s >= self.blocked_until_s
-        return self.is_stalled(now_s)
-
-    def is_stalled(self, now_s: float) -> bool:
-        """True when another provider could help and this one has not answered for a while."""
+        # another provider could help and this one has not answered for a while
         is_waiting = self.has_alternative and self.in_flight > 0
         return is_waiting and now_s - self.progress_at_s >= _STALLED_AFTER_S
 
@@ -340,15 +328,6 @@ class Gate:
         self.failing_since_s = now_s - DOWN_AFTER_S
         self.blocked_until_s = now_s
         self.is_reached = False
-
-    def hasten_probe(self, now_s: float) -> None:
-        """Probe at once: another worker has reached it."""
-        if not self.is_reached:
-            self.blocked_until_s = now_s
-
-    def note_reached(self) -> None:
-        """Learn that a connection was made: one message may try."""
-        self.is_reached = True
 
     def note_failure(self, now_s: float) -> None:
         """Learn that it could not be reached or closed the service: leave it alone for a time."""

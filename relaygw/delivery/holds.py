@@ -50,18 +50,16 @@ _REMEDIES = {
 class Holds:
     """The holds and outages that the gates of one worker obey."""
 
-    def __init__(self, context: WorkerContext) -> None:
+    def __init__(self, context: WorkerContext, upstreams: Mapping[str, Upstream]) -> None:
         self._context = context
+        self._upstreams = upstreams
         self._stored = context.store.holds
-        self._is_fresh = True  # a restart or reload tries a held provider at once
-
-    def begin_anew(self) -> None:
-        """Try held providers at once, as after a start: probe times may be far ahead."""
-        self._is_fresh = True
+        self._look_at_s: dict[str, float] = {}
+        self.is_fresh = True  # held providers are tried at once: after a start, and when set
 
     async def obey(self, in_force: Sequence[Hold], gates: Iterable[Gate]) -> None:
         """Let the gates know of the holds in force, those of others included."""
-        if self._is_fresh:
+        if self.is_fresh:
             in_force = [
                 hold if hold.probe_at_ms is None else await self._probe_at(hold, clock_ms())
                 for hold in in_force
@@ -69,7 +67,7 @@ class Holds:
             for cause in await self._context.call(self._stored.held_causes):
                 if cause.code in OF_CONFIGURATION:  # this may be another one
                     await self._release_all(cause)
-            self._is_fresh = False
+            self.is_fresh = False
         for gate in gates:
             _obey_provider(gate, in_force)
             await self._obey_senders(gate, in_force)
@@ -243,33 +241,13 @@ class Holds:
         if await self._drop(gate, (UNREACHABLE,), gate.provider, "outage"):
             self._context.note(f"provider {gate.provider} is back")
 
-
-def obey_outages(in_force: Sequence[Hold], gates: Iterable[Gate]) -> None:
-    """Let gates know what other workers found out."""
-    down = {hold.key for hold in in_force if hold.scope == UNREACHABLE}
-    now_s = time.monotonic()
-    for gate in gates:
-        if gate.provider in down:
-            gate.suspect(now_s)
-        elif gate.is_outage_known:
-            gate.hasten_probe(now_s)
-        gate.is_outage_known = gate.provider in down
-
-
-class Prober:
-    """Makes connections that carry no mail, to see whether a provider is back.
-
-    Mail that waits for an unreachable provider is not tried on it, so nothing is deferred or
-    charged by a probe. A refused key is tried again as soon as it has changed.
-    """
-
-    def __init__(self, holds: Holds, upstreams: Mapping[str, Upstream]) -> None:
-        self._holds = holds
-        self._upstreams = upstreams
-        self._look_at_s: dict[str, float] = {}
+    # --- probes: connections that carry no mail
 
     async def probe(self, gate: Gate) -> None:
-        """Try a connection and learn from it; `gate.is_probing` is True meanwhile."""
+        """Try whether a provider is back; `gate.is_probing` is True meanwhile.
+
+        Mail that waits for it is not tried on it, so nothing is deferred or charged by a probe.
+        """
         gate.is_probing = True
         begun_s = time.monotonic()
         patience_s = _SUSPICION_PATIENCE_S if gate.has_alternative else _PATIENCE_S
@@ -281,11 +259,11 @@ class Prober:
             if outcome is None:
                 await self._note_success(gate)
             elif outcome.verdict is Verdict.HOLD:
-                gate.note_reached()
-                await self._holds.put(gate, outcome)
+                gate.is_reached = True
+                await self.put(gate, outcome)
             else:
                 what = outcome.detail or str(outcome.reply)
-                await self._holds.note_failure(gate, what, begun_s)
+                await self.note_failure(gate, what, begun_s)
         finally:
             gate.is_probing = False
 
@@ -306,11 +284,11 @@ class Prober:
         return None
 
     async def _note_success(self, gate: Gate) -> None:
-        gate.note_reached()
+        gate.is_reached = True
         if gate.is_outage_known:
-            await self._holds.end_outage(gate)
+            await self.end_outage(gate)
         if gate.is_held and not gate.is_probed_by_mail:
-            await self._holds.drop(gate)
+            await self.drop(gate)
         gate.progress_at_s = time.monotonic()
 
     async def has_new_key(self, gate: Gate) -> bool:
@@ -324,6 +302,18 @@ class Prober:
             return False
         self._look_at_s[gate.provider] = now_s + credentials.look_each_s
         return await credentials.has_changed()
+
+
+def obey_outages(in_force: Sequence[Hold], gates: Iterable[Gate]) -> None:
+    """Let gates know what other workers found out."""
+    down = {hold.key for hold in in_force if hold.scope == UNREACHABLE}
+    now_s = time.monotonic()
+    for gate in gates:
+        if gate.provider in down:
+            gate.suspect(now_s)
+        elif gate.is_outage_known and not gate.is_reached:  # by this worker: it probes at once
+            gate.blocked_until_s = now_s
+        gate.is_outage_known = gate.provider in down
 
 
 def _obey_provider(gate: Gate, in_force: Sequence[Hold]) -> None:

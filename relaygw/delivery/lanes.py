@@ -48,14 +48,14 @@ class Lane:
             self.may_have_more and not self.is_claiming and len(self.window) * 2 <= self.window_size
         )
 
-    @property
-    def room(self) -> int:
-        """How many more deliveries the window takes."""
-        return self.window_size - len(self.window)
-
     def take(self, fresh: Iterable[ClaimedDelivery]) -> None:
-        """Put claimed deliveries into the window, where clients take turns."""
-        self.window = deque(taking_turns([*self.window, *fresh]))
+        """Put claimed deliveries into the window, where clients take turns, each in its order."""
+        turns: Counter[str] = Counter()
+        numbered = []
+        for claimed in (*self.window, *fresh):
+            turns[claimed.client_key] += 1
+            numbered.append((turns[claimed.client_key], claimed))
+        self.window = deque([claimed for _, claimed in sorted(numbered, key=itemgetter(0))])
 
     @property
     def has_choice(self) -> bool:
@@ -132,22 +132,13 @@ class Lane:
             if gate.may_send_as(claimed.sender) and gate.allowance.covers(claimed)
         ]
         # what is too large for all of them bounces at the first
-        able = [gate for gate in able if gate.takes_size(claimed.size_bytes)] or able[:1]
+        size = claimed.size_bytes
+        able = [g for g in able if size <= (g.settings.max_message_size or size)] or able[:1]
         unfit = self.unfit.get(claimed.queue_id) if self.unfit else None
         if unfit:
             # where all of them are: as if none were
             able = [gate for gate in able if gate.provider not in unfit] or able
         return able
-
-
-def taking_turns(deliveries: Iterable[ClaimedDelivery]) -> list[ClaimedDelivery]:
-    """Return deliveries so that clients alternate, each in its own order."""
-    turns: Counter[str] = Counter()
-    numbered = []
-    for claimed in deliveries:
-        turns[claimed.client_key] += 1
-        numbered.append((turns[claimed.client_key], claimed))
-    return [claimed for _, claimed in sorted(numbered, key=itemgetter(0))]
 
 
 def _is_bound(claimed: ClaimedDelivery) -> bool:

@@ -127,12 +127,9 @@ class Reconciler:
             )
         if left:
             self._due_s[route] = time.monotonic() + _LEFT_S
-            self._note_once(
-                "left",
-                route,
-                f"nobody sends {deliveries(left)} of {gone_words(route)}: a provider may "
-                f"have taken it, or there are no routes; {gone_remedy(route)}",
-            )
+            why = "a provider may have taken it, or there are no routes"
+            text = f"nobody sends {deliveries(left)} of {gone_words(route)}: {why}"
+            self._note_once("left", route, f"{text}; {gone_remedy(route)}")
 
     def _reroute(self, route: str, page: Sequence[QueueEntry], moved: Counter[str]) -> int:
         """Give a page of mail its routes of now, in a thread; return how much has none."""

@@ -15,7 +15,7 @@ from relaygw.delivery.agent import DeliveryAgent
 from relaygw.delivery.attempt import Attempt, Line, Upstream
 from relaygw.delivery.context import WorkerContext
 from relaygw.delivery.gate import Gate
-from relaygw.delivery.holds import Holds, Prober
+from relaygw.delivery.holds import Holds
 from relaygw.delivery.lanes import Lane, clogging, next_lane
 from relaygw.delivery.leases import QUOTA_SLICE_S, Leases, Shares
 from relaygw.delivery.outcome import Outcomes
@@ -41,7 +41,6 @@ class Scheduler:
         outcomes: Outcomes,
         agent: DeliveryAgent,
         upstreams: Mapping[str, Upstream],
-        prober: Prober,
     ) -> None:
         self._context = context
         self._lanes = lanes
@@ -51,7 +50,6 @@ class Scheduler:
         self._outcomes = outcomes
         self._agent = agent
         self._upstreams = upstreams
-        self._prober = prober
         self.shares = Shares(context, gates.values(), holds, self.run)
         self._lanes_of = {
             name: [lane for lane in lanes if gate in lane.gates] for name, gate in gates.items()
@@ -215,7 +213,7 @@ class Scheduler:
         self._context.spawn(fill())
 
     async def _claim(self, lane: Lane) -> None:
-        room = lane.room
+        room = lane.window_size - len(lane.window)
         lane.may_have_more = False  # a hint that arrives meanwhile sets it again
         claimed = await self._leases.claim(lane.route, room)
         # fewer than asked for: nothing more is due until a hint or the next poll
@@ -284,11 +282,11 @@ class Scheduler:
             self._context.spawn(self._probe(gate))
 
     async def _try_new_key(self, gate: Gate) -> None:
-        if not gate.is_probing and await self._prober.has_new_key(gate):
+        if not gate.is_probing and await self._holds.has_new_key(gate):
             await self._probe(gate)
 
     async def _probe(self, gate: Gate) -> None:
-        await self._prober.probe(gate)
+        await self._holds.probe(gate)
         self.run_all()  # this one may work again, or another take over
 
     # --- one delivery

@@ -19,7 +19,7 @@ from relaygw.delivery.agent import DeliveryAgent
 from relaygw.delivery.attempt import Upstream
 from relaygw.delivery.context import BackgroundTasks, WorkerContext
 from relaygw.delivery.gate import Gate
-from relaygw.delivery.holds import Holds, Prober, obey_outages
+from relaygw.delivery.holds import Holds, obey_outages
 from relaygw.delivery.lanes import build_lanes
 from relaygw.delivery.learning import Learning
 from relaygw.delivery.leases import LeaseLost, Leases
@@ -81,7 +81,7 @@ class Worker:
         self._pools = {name: upstream.pool for name, upstream in upstreams.items()}
         self._leases = Leases(context)
         self._recorder = Recorder(context, self._leases.lose)
-        self._holds = Holds(context)
+        self._holds = Holds(context, upstreams)
         self._learning = Learning(context, self._holds, self._lanes)
         outcomes = Outcomes(context, self._leases, self._recorder, in_flight)
         self._scheduler = Scheduler(
@@ -93,7 +93,6 @@ class Worker:
             outcomes=outcomes,
             agent=DeliveryAgent(context, self._leases, outcomes, self._learning),
             upstreams=upstreams,
-            prober=Prober(self._holds, upstreams),
         )
         self._reconciler = Reconciler(context, self.wake)
         self.clock = ClockWatch()
@@ -193,7 +192,7 @@ class Worker:
         if step is not None:
             self._context.note(f"warning: the clock of the queue was {step.words}")
             if step.by_s < 0:
-                self._holds.begin_anew()
+                self._holds.is_fresh = True  # probe times may be far ahead
         if self.clock.is_unsure():
             await self._context.call(self._restart_waits)
 

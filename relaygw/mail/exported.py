@@ -85,9 +85,7 @@ def from_line(line: bytes) -> Exported:
         raise NotExported("no JSON: too deep") from None
     if not isinstance(fields, dict) or fields.get(FORMAT) != VERSION:
         raise NotExported(f'no object with "{FORMAT}":{VERSION}')
-    sender, recipients, content = (
-        fields.get("sender"), fields.get("recipients"), fields.get("content"),
-    )  # fmt: skip
+    sender, recipients, content = map(fields.get, ("sender", "recipients", "content"))
     if not isinstance(sender, str):
         raise NotExported("sender is not text")
     if not isinstance(recipients, list) or not all(isinstance(one, str) for one in recipients):
@@ -95,28 +93,22 @@ def from_line(line: bytes) -> Exported:
     if not isinstance(content, str):
         raise NotExported("content is not text")
     queue_id = str(fields.get("queue_id") or "")
-    for name, text in (("sender", sender), ("recipients", "".join(recipients)),
-                       ("queue_id", queue_id)):  # fmt: skip
-        _check_storable(name, text)
+    _check_storable(sender=sender, recipients="".join(recipients), queue_id=queue_id)
     try:
         body = b64decode(content, validate=True)
     except (ValueError, binascii.Error) as error:
         raise NotExported(f"content is not base64: {error}") from error
-    if not isinstance(fields.get("mode"), str):
+    mode, whom = fields.get("mode"), tuple(recipients)
+    if not isinstance(mode, str):
         raise NotExported("mode is not text")
-    return Exported(
-        sender=sender,
-        recipients=tuple(recipients),
-        content=body,
-        queue_id=queue_id,
-        mode=fields["mode"],
-    )
+    return Exported(sender=sender, recipients=whom, content=body, queue_id=queue_id, mode=mode)
 
 
-def _check_storable(name: str, text: str) -> None:
-    sign = unstorable_sign(text)
-    if sign is not None:
-        raise NotExported(f"{name} has {sign!r}, which no text may have")
+def _check_storable(**texts: str) -> None:
+    for name, text in texts.items():
+        sign = unstorable_sign(text)
+        if sign is not None:
+            raise NotExported(f"{name} has {sign!r}, which no text may have")
 
 
 # --- mbox ------------------------------------------------------------------------------------
@@ -134,18 +126,12 @@ def as_entry(one: Exported, *, at_ms: int) -> bytes:
     """Return a message as an entry of an mbox file."""
     sender = "".join(one.sender.split()) if one.sender else _NULL_SENDER
     date = time.asctime(time.gmtime(at_ms / 1000))
-    mark = b"%s%s %d %d %s\n" % (
-        _MARK,
-        one.queue_id.encode(),
-        len(one.content),
-        len(one.recipients),
-        (one.mode or "").encode(),
-    )
+    mark = f"{one.queue_id} {len(one.content)} {len(one.recipients)} {one.mode or ''}\n".encode()
     body = _TO_QUOTE.sub(rb">\1", one.content.replace(b"\r\n", b"\n"))
     return b"".join(
         (
             f"From {sender} {date}\n".encode(),
-            mark,
+            _MARK + mark,
             f"Return-Path: <{one.sender or ''}>\n".encode(),
             *(f"X-Original-To: {address}\n".encode() for address in one.recipients),
             body,

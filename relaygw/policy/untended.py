@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from relaygw.mail.clock import utc_text
 from relaygw.mail.envelope import HeldMail, MailInHand
@@ -20,6 +21,8 @@ from relaygw.settings.model import Settings
 from relaygw.settings.provider import Provider
 from relaygw.settings.routes import Stream
 
+Key = TypeVar("Key")
+Item = TypeVar("Item")
 LOST_MS = 86_400_000
 """For how long a lost instance is told of."""
 ROLLING_S = 900.0
@@ -156,11 +159,8 @@ def untended(standing: Standing, settings: Settings, *, now_ms: int) -> list[Unt
 
 
 def _held(standing: Standing, settings: Settings, now_ms: int) -> Iterator[Untended]:
-    by_why: defaultdict[str, list[HeldMail]] = defaultdict(list)
-    for group in standing.held:
-        if not _is_attended(group.cause, standing.holds):
-            by_why[why_held(group.cause.code)].append(group)
-    for why, groups in by_why.items():
+    alone = (one for one in standing.held if not _is_attended(one.cause, standing.holds))
+    for why, groups in _grouped((why_held(one.cause.code), one) for one in alone).items():
         words, remedy = _HELD[why]
         oldest = min(groups, key=lambda group: group.since_ms)
         what = words or oldest.cause.sentence[:100] or "nobody knows why"
@@ -216,11 +216,8 @@ def gone_remedy(route: str) -> str:
 
 def _without_route(standing: Standing, settings: Settings, now_ms: int) -> Iterator[Untended]:
     known = known_routes(settings)
-    lanes: defaultdict[str, list[Lane]] = defaultdict(list)
-    for lane in standing.lanes:
-        if lane.route not in known:
-            lanes[lane.route].append(lane)
-    for route, mine in lanes.items():
+    gone = ((lane.route, lane) for lane in standing.lanes if lane.route not in known)
+    for route, mine in _grouped(gone).items():
         number = sum(lane.deliveries for lane in mine)
         age_s = (now_ms - min(lane.accepted_at_ms for lane in mine)) / 1000
         who = "nobody sends"
@@ -263,11 +260,8 @@ def shortest_in_hand_s(settings: Settings) -> float:
 
 
 def _stuck(in_hand: Iterable[MailInHand], settings: Settings, now_ms: int) -> Iterator[Untended]:
-    by_worker: defaultdict[str, list[MailInHand]] = defaultdict(list)
-    for one in in_hand:
-        if now_ms - one.since_ms > _limit_s(one, settings) * 1000:
-            by_worker[one.worker].append(one)
-    for worker, mine in by_worker.items():
+    late = (one for one in in_hand if now_ms - one.since_ms > _limit_s(one, settings) * 1000)
+    for worker, mine in _grouped((one.worker, one) for one in late).items():
         first = min(mine, key=lambda one: one.since_ms)
         yield Untended(
             kind=STUCK,
@@ -299,9 +293,7 @@ def _limit_s(one: MailInHand, settings: Settings) -> float:
 
 def lost_gateways(lost: Iterable[LostInstance]) -> list[Untended]:
     """Return the hosts whose processes are gone, with what they had."""
-    by_name: defaultdict[str, list[LostInstance]] = defaultdict(list)
-    for one in lost:
-        by_name[one.name].append(one)
+    by_name = _grouped((one.name, one) for one in lost)
     return [_lost(name, mine) for name, mine in by_name.items()]
 
 
@@ -321,6 +313,13 @@ def _lost(name: str, mine: Sequence[LostInstance]) -> Untended:
         remedy="look at that machine; mail in its maildrop waits there until it runs again. One "
         "that will not come back is forgotten after a day",
     )
+
+
+def _grouped(pairs: Iterable[tuple[Key, Item]]) -> dict[Key, list[Item]]:
+    groups: defaultdict[Key, list[Item]] = defaultdict(list)
+    for key, one in pairs:
+        groups[key].append(one)
+    return groups
 
 
 # --- words --------------------------------------------------------------------------------

@@ -39,7 +39,7 @@ def now_ms() -> int:
 
 async def looked_once(rig: Rig) -> None:
     """Wait until the worker has looked at the clock and at holds for the first time."""
-    await rig.wait_until(lambda: not rig.worker._holds._is_fresh)
+    await rig.wait_until(lambda: not rig.worker._holds.is_fresh)
 
 
 @pytest.mark.parametrize("hours", [1, -1], ids=["forward", "back"])

@@ -105,7 +105,7 @@ def test_the_next_provider_takes_over_only_while_the_first_is_down() -> None:
     assert now_s >= 3.0
     assert len(start_all(second, both, now_s=now_s)) == 5
     assert start_all(first, both, now_s=now_s) == []
-    first.note_reached()
+    first.is_reached = True
     assert len(start_all(first, both, now_s=first.blocked_until_s)) == 1, "one proves it"
     first.note_success(1, now_s)
     assert len(start_all(first, both, now_s=first.blocked_until_s)) == 4
@@ -232,7 +232,7 @@ def test_mail_is_claimed_for_whatever_provider_could_send_it() -> None:
     assert all_three.leads_to(second, now_s)
     assert not all_three.leads_to(third, now_s)
     now_s = bring_down(second, now_s)
-    second.note_reached()
+    second.is_reached = True
     assert all_three.leads_to(second, now_s), "the second is back while the first is down"
 
 
