@@ -75,15 +75,14 @@ class DeliveryAgent:
                 f"{claimed.queue_id}: warning: the lease was lost before the final dot; "
                 f"nothing was sent{rest}"
             )
-        await self._end(gate, attempt, line, was_held=was_held)
+        await self._end(gate, attempt, was_held=was_held)
 
-    async def _end(self, gate: Gate, attempt: Attempt, line: Line, *, was_held: bool) -> None:
-        """Learn from an attempt and have its outcome recorded."""
+    async def _end(self, gate: Gate, attempt: Attempt, *, was_held: bool) -> None:
         claimed = attempt.claimed
         report = self._watched(gate, attempt)
         consequence = NO_CONSEQUENCE
         if report.outcomes:
-            consequence = await self._learn(gate, claimed, line, report, was_held=was_held)
+            consequence = await self._learn(gate, claimed, report, was_held=was_held)
         now_ms = clock_ms()
         seen, since_ms = claimed, None
         if is_over_age(claimed, self._context.settings.retry, now_ms):
@@ -111,19 +110,11 @@ class DeliveryAgent:
         return found.obstacle
 
     async def _learn(
-        self,
-        gate: Gate,
-        claimed: ClaimedDelivery,
-        line: Line,
-        report: AttemptReport,
-        *,
-        was_held: bool,
+        self, gate: Gate, claimed: ClaimedDelivery, report: AttemptReport, *, was_held: bool
     ) -> Consequence:
         """Learn from an attempt; whatever goes wrong with that, its outcome is recorded."""
         try:
-            return await self._learning.from_report(
-                gate, line.upstream.pool, claimed, report, was_held=was_held
-            )
+            return await self._learning.from_report(gate, claimed, report, was_held=was_held)
         except StoreUnavailable as error:
             self._context.note(f"warning: {claimed.queue_id}: {error}")
         except Exception as error:  # a defect must not send again what the provider took

@@ -332,7 +332,6 @@ def _obey_provider(gate: Gate, in_force: Sequence[Hold]) -> None:
 def _new_hold(
     scope: str, key: str, reason: str, remedy: str, wait_s: float, cause: HoldCause = SAID
 ) -> Hold:
-    """Return a hold that begins now and is probed after `wait_s`."""
     now_ms = clock_ms()
     return Hold(
         scope=str(scope),

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from relaygw.delivery.attempt import Upstream
 from relaygw.delivery.context import WorkerContext
 from relaygw.delivery.gate import DOWN_AFTER_S, THROTTLED_WAIT_S, Gate
 from relaygw.delivery.holds import Holds
@@ -30,7 +31,6 @@ from relaygw.mail.outcome import (
 from relaygw.policy.pacing import GUARD_S
 from relaygw.policy.retry import NO_CONSEQUENCE, Consequence
 from relaygw.store.limits import SenderNote
-from relaygw.upstream.pool import Pool
 
 PROBE_BY_ANOTHER_S = 5.0
 """How much longer than its provider a delivery waits that met the trouble: another one probes,
@@ -49,20 +49,21 @@ _LOST_STEP = 503  # says nothing of the sender
 class Learning:
     """Lets gates, holds and the store know what providers said."""
 
-    def __init__(self, context: WorkerContext, holds: Holds, lanes: Sequence[Lane]) -> None:
+    def __init__(
+        self,
+        context: WorkerContext,
+        holds: Holds,
+        lanes: Sequence[Lane],
+        upstreams: Mapping[str, Upstream],
+    ) -> None:
         self._context = context
         self._holds = holds
+        self._upstreams = upstreams
         self._senders = SenderNotes()
         self._lanes = {lane.route: lane for lane in lanes}
 
     async def from_report(
-        self,
-        gate: Gate,
-        pool: Pool,
-        claimed: ClaimedDelivery,
-        report: AttemptReport,
-        *,
-        was_held: bool,
+        self, gate: Gate, claimed: ClaimedDelivery, report: AttemptReport, *, was_held: bool
     ) -> Consequence:
         """Learn from an attempt that began while the gate `was_held` or not."""
         now_s = time.monotonic()
@@ -76,7 +77,7 @@ class Learning:
             wait_s = _AT_ONCE_S if is_innocent else _HOLD_WAIT_S + PROBE_BY_ANOTHER_S
             return Consequence(wait_s=wait_s)
         if own.verdict is Verdict.THROTTLE:
-            return Consequence(wait_s=await self._throttle(gate, pool, own, now_s))
+            return Consequence(wait_s=await self._throttle(gate, own, now_s))
         await self._holds.note_failure(gate, own.detail or str(own.reply), now_s)
         return _taken_over(gate)
 
@@ -134,13 +135,11 @@ class Learning:
         if not gate.holds_sender(claimed.sender):
             await self._holds.release_sender(gate.provider, sender_domain(claimed.sender))
 
-    async def _throttle(
-        self, gate: Gate, pool: Pool, outcome: RecipientOutcome, now_s: float
-    ) -> float:
+    async def _throttle(self, gate: Gate, outcome: RecipientOutcome, now_s: float) -> float:
         """Slow down, and let the other workers know; return the wait of the message."""
         with self._context.noting():
             if outcome.meaning.limit is Limit.CONNECTIONS:
-                return await self._fewer_connections(gate, pool, outcome, now_s)
+                return await self._fewer_connections(gate, outcome, now_s)
             return await self._slower(gate, outcome.meaning, now_s)
         return THROTTLED_WAIT_S
 
@@ -164,9 +163,10 @@ class Learning:
         return wait_s
 
     async def _fewer_connections(
-        self, gate: Gate, pool: Pool, outcome: RecipientOutcome, now_s: float
+        self, gate: Gate, outcome: RecipientOutcome, now_s: float
     ) -> float:
         # one that was refused before MAIL is gone already
+        pool = self._upstreams[gate.provider].pool
         others = pool.in_use_count - (outcome.stage not in BEFORE_MAIL)
         is_first = gate.account.ceiling_connections is None
         wait_s = gate.note_too_many(outcome.meaning, now_s, others=others)

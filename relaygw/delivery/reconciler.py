@@ -181,7 +181,6 @@ class Reconciler:
         )
 
     def _headers(self, entry: QueueEntry) -> Mapping[str, str]:
-        """Return the fields that conditions of routes look at."""
         if not self._router.header_names:
             return {}
         head = self._store.intake.read_chunk(entry.queue_id, 0) or b""

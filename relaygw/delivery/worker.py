@@ -82,7 +82,7 @@ class Worker:
         self._leases = Leases(context)
         self._recorder = Recorder(context, self._leases.lose)
         self._holds = Holds(context, upstreams)
-        self._learning = Learning(context, self._holds, self._lanes)
+        self._learning = Learning(context, self._holds, self._lanes, upstreams)
         outcomes = Outcomes(context, self._leases, self._recorder, in_flight)
         self._scheduler = Scheduler(
             context,

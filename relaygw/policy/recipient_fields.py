@@ -188,18 +188,14 @@ def _is_harmless(found: _Found) -> bool:
 
 def _trouble(found: _Found, is_blocked: Callable[[str], bool]) -> str | None:
     """Return why a field may not pass a block list, None if it may."""
-    if found.field.form == "url":
-        return None
-    addresses = _addresses(found)
+    addresses = [] if found.field.form == "url" else _addresses(found)
+    try:
+        blocked = next((one for one in addresses or () if is_blocked(one)), None)
+    except InvalidAddress:
+        addresses = None
     if addresses is None:
         return "cannot be read, and may name somebody who is on recipients.block"
-    for address in addresses:
-        try:
-            if is_blocked(address):
-                return f"names {address[:_MAX_SHOWN]}, who is on recipients.block"
-        except InvalidAddress:
-            return "cannot be read, and may name somebody who is on recipients.block"
-    return None
+    return None if blocked is None else f"names {blocked[:_MAX_SHOWN]}, who is on recipients.block"
 
 
 def _addresses(found: _Found) -> list[str] | None:

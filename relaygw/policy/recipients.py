@@ -335,6 +335,5 @@ class Screen:
         return Judgement(Released.ANYONE) if anyone else Judgement(None, Refusal.OUTSIDE)
 
     def _strictest(self, source: Source, accepted_in: Mode) -> Mode:
-        """Return the mode of then or now, whichever lets less out."""
         now = self._modes.of(source.listener, source.user, accepted_in=accepted_in)
         return strictest(now, accepted_in)
