@@ -10,20 +10,25 @@ import asyncio
 import re
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import anyio
 import anyio.to_thread
+from starlette.requests import Request
+from starlette.responses import Response
 
+from relaygw.mail.envelope import QueueIdSource
 from relaygw.settings.model import Settings
 from relaygw.settings.provider import Provider
 from relaygw.store.store import Store
+from relaygw.web.mail.html_page import MailPages
 from relaygw.web.page import Problem
 from relaygw.web.sandbox.index import Indexer
 
 _QUEUE_ID = re.compile(r"[A-Z0-9]{10,20}")
 _READERS = 4
 _WRITERS = 2
+_KEPT_CHARACTERS = 12 * 2**20
 
 Result = TypeVar("Result")
 
@@ -34,28 +39,21 @@ def is_queue_id(text: str) -> bool:
 
 
 class WebContext:
-    """One store, the settings of now, and the threads for both."""
+    """One store, the settings of now, the HTML of mail, and the threads for all of it."""
 
     def __init__(
-        self,
-        store: Store,
-        settings: Settings,
-        indexer: Indexer,
-        *,
-        wake_workers: Callable[[], None],
+        self, store: Store, settings: Settings, indexer: Indexer, wake_workers: Callable[[], None]
     ) -> None:
         self.store = store
-        self.wake_workers = wake_workers
         self.settings = settings
+        self.mode = settings.mode.value
         self.indexer = indexer
+        self.wake_workers = wake_workers
+        self.mail_pages = MailPages(limit_characters=_KEPT_CHARACTERS)
+        self.queue_ids = QueueIdSource()
         self._readers = anyio.CapacityLimiter(_READERS)
         self._writers = anyio.CapacityLimiter(_WRITERS)
         self._openers = anyio.CapacityLimiter(1)
-
-    @property
-    def page_context(self) -> dict[str, Any]:
-        """What every page says of the gateway."""
-        return {"mode": self.settings.mode.value}
 
     def provider(self, name: str) -> Provider:
         """Return the settings of a provider; raises Problem for a name that is none's."""
@@ -76,6 +74,28 @@ class WebContext:
     async def open(self, function: Callable[[], Result]) -> Result:
         """Run what reads the content of a message."""
         return await anyio.to_thread.run_sync(function, limiter=self._openers)
+
+
+Answer = Callable[[WebContext, Request], Response]
+Endpoint = Callable[[WebContext, Request], Awaitable[Response]]
+
+
+def reads(answer: Answer) -> Endpoint:
+    """Return the endpoint of an answer that only reads rows of the store."""
+
+    async def endpoint(web: WebContext, request: Request) -> Response:
+        return await web.read(lambda: answer(web, request))
+
+    return endpoint
+
+
+def opens(answer: Answer) -> Endpoint:
+    """Return the endpoint of an answer that reads the content of a message."""
+
+    async def endpoint(web: WebContext, request: Request) -> Response:
+        return await web.open(lambda: answer(web, request))
+
+    return endpoint
 
 
 class SharedRead(Generic[Result]):

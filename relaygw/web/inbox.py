@@ -1,4 +1,4 @@
-"""What the lists of the queue and of captured mail share: lines, filters, boxes to tick.
+"""What the lists of the queue and of captured mail share: filters, and which messages are chosen.
 
 A form around a list is about what was ticked, or about all that was found when somebody looked,
 so that nothing is changed that nobody has seen.
@@ -6,15 +6,14 @@ so that nothing is changed that nobody has seen.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar, Generic, Protocol, TypeVar
 
 from starlette.datastructures import FormData
 
-from relaygw.store.queue_entry import QueueEntry
-from relaygw.web import words
-from relaygw.web.context import is_queue_id
+from relaygw.mail.state import DeliveryState
+from relaygw.web.context import WebContext, is_queue_id
 
 PAGE_ROWS = 50
 MAX_TICKED = 1000
@@ -31,54 +30,74 @@ class Filter:
     is_live: bool = False  # an open page counts it further
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Choice(ABC):
-    """Ticked messages, or all that a list found."""
+class Listing(Protocol):
+    """What a list was asked for."""
 
-    box: ClassVar[str]
-    """The name of the boxes in its forms."""
-    place: ClassVar[str]
-    """The path of the list."""
-
-    ids: tuple[str, ...]
+    place: ClassVar[str]  # the path of the list
+    box: ClassVar[str]  # the name of the boxes in its forms
+    end: ClassVar[str]  # the name of the field that tells when somebody looked
 
     @property
-    @abstractmethod
+    def words(self) -> str:
+        """It in words, for the audit trail."""
+
+    def pairs(self) -> list[tuple[str, str]]:
+        """Return it as fields of a form."""
+
+    def back(self, form: FormData) -> str:
+        """Return the path of the page of the list that a form came from."""
+
+    def batches(
+        self, web: WebContext, until: str, states: frozenset[DeliveryState]
+    ) -> Iterator[list[str]]:
+        """Yield the ids of what there was when somebody looked, of queued mail in `states`."""
+
+
+L = TypeVar("L", bound=Listing)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice(Generic[L]):
+    """Ticked messages, or all that a list found until somebody looked."""
+
+    listing: L
+    ids: tuple[str, ...] = ()
+    until: str = ""  # "": only what was ticked
+
+    @property
     def is_all(self) -> bool:
         """True for all that was found."""
-
-    @property
-    @abstractmethod
-    def found(self) -> str:
-        """All that was found, in words for the audit trail."""
-
-    @abstractmethod
-    def list_fields(self) -> list[tuple[str, str]]:
-        """Return the fields of a form that tell what the list shows, and when it was looked at."""
-
-    @abstractmethod
-    def list_path(self, form: FormData) -> str:
-        """Return the path of the page of the list that a form came from."""
+        return bool(self.until)
 
     @property
     def is_empty(self) -> bool:
         """True when nothing was ticked and not all are meant."""
-        return not self.ids and not self.is_all
+        return not self.ids and not self.until
 
     def words(self) -> str:
         """Return what was chosen, for the audit trail."""
-        return f"web, {self.found}" if self.is_all else "web"
+        return f"web, {self.listing.words}" if self.until else "web"
 
     def fields(self) -> list[tuple[str, str]]:
         """Return the hidden fields by which a form hands on the choice."""
-        ids = [(self.box, queue_id) for queue_id in self.ids]
-        return [*([("scope", "found")] if self.is_all else ids), *self.list_fields()]
+        ids = [(self.listing.box, queue_id) for queue_id in self.ids]
+        found = [("scope", "found"), (self.listing.end, self.until)]
+        return [*(found if self.until else ids), *self.listing.pairs()]
 
     def back_path(self, form: FormData) -> str:
         """Return where a form came from: the page of a message, else that of the list."""
         if form.get("back") == "message" and len(self.ids) == 1:
-            return f"{self.place}/{self.ids[0]}"
-        return self.list_path(form)
+            return f"{self.listing.place}/{self.ids[0]}"
+        return self.listing.back(form)
+
+    def batches(
+        self, web: WebContext, states: frozenset[DeliveryState] = frozenset()
+    ) -> Iterator[list[str]]:
+        """Yield the ids, some at a time; of all that was found, only those in `states`."""
+        if self.until:
+            yield from self.listing.batches(web, self.until, states)
+        else:
+            yield list(self.ids)  # none, if nothing was ticked
 
 
 def means_all(form: FormData) -> bool:
@@ -95,13 +114,3 @@ def ticked_ids(form: FormData, box: str) -> tuple[str, ...]:
 def action_of(form: FormData) -> str:
     """Return the name of the action that a form asks for."""
     return str(form.get("all") or form.get("action", ""))
-
-
-def line_of(entry: QueueEntry, at_ms: int, now: int) -> dict[str, Any]:
-    """Return what a line says of any message, with the time that lists are ordered by."""
-    return {
-        "queue_id": entry.queue_id,
-        "subject": entry.subject or "(no subject)",
-        "size": words.size(entry.size_bytes),
-        **words.moment(at_ms, now),
-    }

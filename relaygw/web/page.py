@@ -28,9 +28,10 @@ from starlette.responses import (
 from starlette.routing import Route
 
 from relaygw import __version__
+from relaygw.mail.clock import clock_ms
+from relaygw.web import words
 from relaygw.web.gate.guards import NOT_FOUND, PAGE_HEADERS, is_for_programs, route_path
 from relaygw.web.gate.identity import Role, principal_of
-from relaygw.web.words import counted
 
 MAX_NOTE_CHARACTERS = 200
 _DIRECTORY = Path(__file__).parent / "static"
@@ -70,21 +71,43 @@ _environment = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_environment.globals.update(counted=counted, version=__version__, mode="")
-_environment.filters["number"] = lambda number: f"{number:,}"
+_environment.globals.update(counted=words.counted, given_as=words.given_as, version=__version__)
+_environment.filters.update(
+    number=lambda number: f"{number:,}",
+    size=words.size,
+    exact_time=words.exact_time,
+    iso_time=words.iso_time,
+    age=lambda at_ms: words.age(at_ms, clock_ms()),
+    until=lambda at_ms: words.until(at_ms, clock_ms()),
+    clock_time=lambda at_ms: words.clock_time(at_ms, clock_ms()),
+)
 
 
 def render(
-    request: Request, name: str, context: Mapping[str, Any], *, status_code: int = 200
+    request: Request,
+    name: str,
+    context: Mapping[str, Any],
+    *,
+    mode: str = "",
+    status_code: int = 200,
 ) -> Response:
-    """Return the page that template `name` makes of `context`.
+    """Return the page that template `name` makes of `context`; `mode` is the gateway's, shown.
 
-    Templates also have `principal` (or None), `csrf`, `is_operator`, `is_admin`, `url(path)` and
-    `static(name)`.
+    Templates also have `principal` (or None), `csrf`, `is_operator`, `is_admin`, `notice` of what
+    was done, `url(path)` and `static(name)`.
     """
-    page = render_text(request.scope.get("root_path", ""), name, {**_who(request), **context})
-    headers = {**PAGE_HEADERS, **_NO_LOOKUPS}
-    return HTMLResponse(page, status_code=status_code, headers=headers)
+    principal = principal_of(request)
+    role = principal.role if principal else 0
+    known = {
+        "mode": mode,
+        "notice": notice_of(request.query_params),
+        "principal": principal,
+        "csrf": principal.csrf if principal else "",
+        "is_operator": role >= Role.OPERATOR,
+        "is_admin": role >= Role.ADMIN,
+    }
+    page = render_text(request.scope.get("root_path", ""), name, {**known, **context})
+    return HTMLResponse(page, status_code=status_code, headers={**PAGE_HEADERS, **_NO_LOOKUPS})
 
 
 def redirect(request: Request, path: str) -> Response:
@@ -104,17 +127,6 @@ def render_text(root_path: str, name: str, context: Mapping[str, Any]) -> str:
         static=lambda name: root_path + static_path(name),
         **context,
     )
-
-
-def _who(request: Request) -> dict[str, Any]:
-    principal = principal_of(request)
-    role = principal.role if principal else 0
-    return {
-        "principal": principal,
-        "csrf": principal.csrf if principal else "",
-        "is_operator": role >= Role.OPERATOR,
-        "is_admin": role >= Role.ADMIN,
-    }
 
 
 _WORDS = {
@@ -143,29 +155,19 @@ def with_notice(path: str, did: str, number: int) -> str:
 def notice_of(parameters: Mapping[str, str]) -> str:
     """Return what was done, "" when nothing was."""
     number = parameters.get("number", "")
-    words = _WORDS.get(parameters.get("did", ""))
-    if words is None or not (number.isascii() and number.isdigit() and len(number) < 10):
+    done = _WORDS.get(parameters.get("did", ""))
+    if done is None or not (number.isascii() and number.isdigit() and len(number) < 10):
         return ""
-    return words.format(counted(int(number), "message"))
+    return done.format(words.counted(int(number), "message"))
 
 
 class Problem(HTTPException):
     """Says what is wrong, what was expected and what to do; its text is for everyone."""
 
-    def __init__(
-        self,
-        status_code: int,
-        what: str,
-        *,
-        expected: str = "",
-        remedy: str = "",
-        headers: dict[str, str] | None = None,
-    ) -> None:
+    def __init__(self, status: int, what: str, *, expected: str = "", remedy: str = "") -> None:
         text = what + (f"; expected {expected}" if expected else "")
-        super().__init__(status_code, f"{text}; {remedy}" if remedy else text, headers)
-        self.what = what
-        self.expected = expected
-        self.remedy = remedy
+        super().__init__(status, f"{text}; {remedy}" if remedy else text)
+        self.what, self.expected, self.remedy = what, expected, remedy
 
 
 _TITLES = {
@@ -189,47 +191,33 @@ _log = logging.getLogger("relaygw.web")
 _NOT_THERE = "The message may have been deleted, or the address is wrong."
 
 
-def error_answer(
-    connection: HTTPConnection,
-    status: int,
-    text: str,
-    headers: Mapping[str, str] | None = None,
-    *,
-    problem: Problem | None = None,
-) -> Response:
-    """Return the answer for a request that failed; `text` and `problem` are for everyone."""
-    if route_path(connection.scope).startswith(_GATEWAY_API):
-        return _json_answer(status, text, headers, problem)
+def error_answer(connection: HTTPConnection, error: Exception) -> Response:
+    """Return the answer for a request that failed: HTTPException, whose text is for everyone, or
+    StoreUnavailable, of which the log says why.
+    """
+    if not isinstance(error, HTTPException):
+        _log.warning("the store does not answer: %s", error)
+        error = HTTPException(503, "the store does not answer")
+    path, status, text = route_path(connection.scope), error.status_code, error.detail
+    if path.startswith(_GATEWAY_API):
+        what, expected, remedy = text, "", ""
+        if isinstance(error, Problem):
+            what, expected, remedy = error.what, error.expected, error.remedy
+        remedy = remedy or _REMEDIES.get(status, "")
+        told = {"status": status, "what": what, "expected": expected, "remedy": remedy}
+        return JSONResponse({"error": told}, status_code=status, headers=error.headers)
     if status == 404:
         text = NOT_FOUND
     # what htmx asked for is put into a page: a page in a page would be too much
     is_page = "text/html" in connection.headers.get("accept", "") and not (
-        is_for_programs(route_path(connection.scope)) or "hx-request" in connection.headers
+        is_for_programs(path) or "hx-request" in connection.headers
     )
     if not is_page or connection.scope["type"] != "http" or status < 400:
-        return PlainTextResponse(text, status_code=status, headers=headers)
+        return PlainTextResponse(text, status_code=status, headers=error.headers)
     context = {
         "title": _TITLES.get(status) or HTTPStatus(status).phrase,
         "text": _NOT_THERE if status == 404 else text[:1].upper() + text[1:],
     }
     response = render(Request(connection.scope), "error.html", context, status_code=status)
-    response.headers.update(headers or {})
+    response.headers.update(error.headers or {})
     return response
-
-
-def _json_answer(
-    status: int, text: str, headers: Mapping[str, str] | None, problem: Problem | None
-) -> Response:
-    told = {
-        "status": status,
-        "what": problem.what if problem is not None else text,
-        "expected": problem.expected if problem is not None else "",
-        "remedy": (problem.remedy if problem is not None else "") or _REMEDIES.get(status, ""),
-    }
-    return JSONResponse({"error": told}, status_code=status, headers=headers)
-
-
-def store_answer(connection: HTTPConnection, error: Exception) -> Response:
-    """Return 503 for a StoreUnavailable, and log why."""
-    _log.warning("the store does not answer: %s", error)
-    return error_answer(connection, 503, "the store does not answer")

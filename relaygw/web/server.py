@@ -16,8 +16,7 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-HEAD_S = 20.0
-"""From the connection, or the first byte of a later request, to the end of the head."""
+HEAD_S = 20.0  # from the connection, or the first byte of a later request, to the end of the head
 
 
 class _TimedProtocol(H11Protocol):

@@ -5,14 +5,20 @@ Times are of this machine's time zone, as in its mail log.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from relaygw.mail import words
 from relaygw.mail.clock import local_time, utc_time
-from relaygw.mail.state import RecipientState
+from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.policy.router import CAPTURE_ROUTE
 from relaygw.store.queue_entry import QueueEntry, RecipientEntry
 
+STATES = {
+    DeliveryState.DEFERRED: "Deferred",
+    DeliveryState.HELD: "Held",
+    DeliveryState.INCOMING: "Incoming",
+    DeliveryState.ACTIVE: "Being sent",
+    DeliveryState.FINISHED: "Finished",
+    DeliveryState.DELETED: "In the trash",
+}
 _REASONS = (
     ("sandbox mode", "Sandbox mode"),
     ("staging: not on the allow list", "Not on the allow list"),
@@ -39,11 +45,6 @@ def clock_time(at_ms: int, now: int) -> str:
 def iso_time(at_ms: int) -> str:
     """Return a time as a machine reads it, UTC."""
     return utc_time(at_ms).isoformat(timespec="milliseconds")
-
-
-def moment(at_ms: int, now: int) -> dict[str, str]:
-    """Return a time as lines of lists show it: `at` for machines, `exact`, and `age`."""
-    return {"at": iso_time(at_ms), "exact": exact_time(at_ms), "age": age(at_ms, now)}
 
 
 def age(at_ms: int | None, now: int) -> str:
@@ -102,14 +103,10 @@ def capture_reasons(entry: QueueEntry) -> list[str]:
     """Return why a message was captured, each reason once."""
     routes = {part.delivery_no: part.route for part in entry.deliveries}
     captured = (one for one in entry.recipients if one.state is RecipientState.CAPTURED)
-    return unique(reason_words(one.reply, routes.get(one.delivery_no, "")) for one in captured)
+    reasons = (reason_words(one.reply, routes.get(one.delivery_no, "")) for one in captured)
+    return list(dict.fromkeys(reasons))
 
 
 def given_as(one: RecipientEntry) -> str:
     """Return a recipient's address as the client gave it, "" when that is the same."""
     return one.original if one.original and one.original != one.address else ""
-
-
-def unique(words: Iterable[str]) -> list[str]:
-    """Return `words`, each once, in their order."""
-    return list(dict.fromkeys(words))

@@ -1,9 +1,15 @@
-"""The endpoints of the gateway's API in one table: its routes and its description come from it."""
+"""The endpoints of the gateway's API: the queue, providers, and what is watched.
+
+Its routes and its description come from here: of each endpoint the first line of the docstring
+says what it does, the rest explains.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, asdict, dataclass, field
+from functools import partial
+from itertools import chain
 from typing import Any
 
 from pydantic import BaseModel
@@ -11,76 +17,64 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from relaygw.operations.queue_actions import ACTIONS, QueueAction
+from relaygw.mail.clock import clock_ms, rfc3339, rfc3339_or_none
+from relaygw.observe.observer import Series
+from relaygw.operations import providers
+from relaygw.operations.audit import audit_object
+from relaygw.operations.queue_actions import ACTIONS, Order, QueueAction, Result
+from relaygw.operations.queue_object import queue_object
 from relaygw.operations.selectors import SELECTORS
-from relaygw.web.api import handlers
-from relaygw.web.api.answers import (
-    Deed,
-    Hold,
-    Incident,
-    Message,
-    Outcome,
-    Point,
-    Provider,
-    Status,
-    Story,
-    Waited,
-    answer_with,
-    said,
-)
+from relaygw.operations.status import status_object, take_snapshot, warnings
+from relaygw.operations.story import tell_story
+from relaygw.policy.story import as_object as story_object
+from relaygw.store.audit import Trail
+from relaygw.store.watch import HISTORY_SLICE_MS, Incident
+from relaygw.web.api import answers
+from relaygw.web.api.answers import answer_with, said
 from relaygw.web.api.requests import (
     DEFAULT_LISTED,
     MAX_LISTED,
     Body,
     Call,
     ProviderHold,
+    after_of,
     body_of,
     change_of,
     known_parameters,
+    limit_of,
+    since_of,
 )
-from relaygw.web.context import WebContext
+from relaygw.web.context import WebContext, is_queue_id
 from relaygw.web.gate.identity import Role, require
+from relaygw.web.page import MAX_NOTE_CHARACTERS, Problem
+from relaygw.web.queue.selection import QueueChoice, carry_out, found_messages, read_conditions
 
 V1 = "/api/gateway/v1"
-_TAGS = {"queue": "Queue", "providers": "Providers", "wait": "Tests"}
 _SINCE = "RFC 3339, or an age like 6h"
 _LIMIT = {"limit": f"1 to {MAX_LISTED}, {DEFAULT_LISTED} without it"}
-_CONDITIONS = {
-    name: f"{one.help} `all` is every state; commas do as well." if name == "state" else one.help
-    for name, one in SELECTORS.items()
-}
-_ONE, _CHANGED = (401, 404, 503), (400, 401, 403, 404, 503)
+_DAY_MS = 86_400_000
+_HOURS_MS = 6 * 3_600_000
 Handle = Callable[[WebContext, Call], Awaitable[dict[str, Any]]]
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """One method of one path: who may ask what, and what is answered.
-
-    What it does is told by the first line of its text, the rest explains.
-    """
+    """One method of one path: what is answered, by whom, and who may ask what."""
 
     method: str
     path: str
-    handle: Handle | None  # None: its route stands elsewhere
     answer: type[BaseModel]
+    handle: Handle | None  # None: its route stands elsewhere
+    text: str  # what it does in a line, then an explanation
     _: KW_ONLY
-    text: str = ""  # that of `handle` without it
-    role: Role = Role.VIEWER
     parameters: Mapping[str, str] = field(default_factory=dict)  # of the query
     body: type[Body] = Body
     errors: tuple[int, ...] = (400, 401, 503)
 
     @property
-    def tag(self) -> str:
-        """The part of the API that it belongs to."""
-        return _TAGS.get(self.path.split("/")[1], "Watching")
-
-    @property
-    def words(self) -> tuple[str, str]:
-        """What it does, and an explanation."""
-        summary, _, rest = (self.text or self.handle.__doc__ or "").partition("\n")
-        return summary.removesuffix("."), " ".join(rest.split())
+    def role(self) -> Role:
+        """Who may ask."""
+        return Role.VIEWER if self.method == "get" else Role.OPERATOR
 
     def route(self, web: WebContext) -> Route:
         """Return the route: a request is checked before it is handled, its answer after."""
@@ -99,102 +93,302 @@ class Endpoint:
         return Route(V1 + self.path, answer, methods=[self.method.upper()])
 
 
-def _change(action: QueueAction) -> Endpoint:
+ENDPOINTS: list[Endpoint] = []  # in the order in which they are shown
+
+
+def _endpoint(method: str, path: str, answer: type[BaseModel], **more: Any) -> Callable[..., Any]:
+    """Put the function below into the table; its docstring is the text."""
+
+    def add(handle: Handle) -> Handle:
+        ENDPOINTS.append(Endpoint(method, path, answer, handle, handle.__doc__ or "", **more))
+        return handle
+
+    return add
+
+
+_get, _post = partial(_endpoint, "get"), partial(_endpoint, "post")
+
+
+_NEXT = (str | None, said("`after` of the next page; null on the last one"))
+_PAGE = answer_with(messages=list[answers.Message], next=_NEXT)
+_LISTED = {
+    **{name: one.help for name, one in SELECTORS.items()},
+    "state": f"{SELECTORS['state'].help} `all` is every state; commas do as well.",
+    **_LIMIT,
+    "after": "`next` of the page before",
+}
+_ONE = (401, 404, 503)
+
+
+@_get("/queue", _PAGE, parameters=_LISTED)
+async def list_messages(web: WebContext, call: Call) -> dict[str, Any]:
+    """List messages.
+
+    The oldest first. Without `state` and `id`, what still waits.
+    """
+    limit, after = limit_of(call.given), after_of(call.given)
+    conditions = read_conditions(call.given, now_ms=clock_ms())
+    entries = await web.read(
+        lambda: found_messages(web.store, conditions, limit=limit + 1, after=after)
+    )
+    shown = entries[:limit]
+    return {
+        "messages": list(map(queue_object, shown)),
+        "next": shown[-1].queue_id if len(entries) > limit else None,
+    }
+
+
+@_get("/queue/{queue_id}", answers.Message, errors=_ONE)
+async def show_message(web: WebContext, call: Call) -> dict[str, Any]:
+    """Show one message."""
+    queue_id = _id_of(call)
+    found = await web.read(lambda: web.store.queue.entries([queue_id]))
+    if not found:
+        raise _missing(queue_id)
+    return queue_object(found[0])
+
+
+@_get("/queue/{queue_id}/explain", answers.Story, errors=_ONE)
+async def explain_message(web: WebContext, call: Call) -> dict[str, Any]:
+    """Tell the story of one message.
+
+    What happened to it, what each reply means, what comes next, what to do.
+    """
+    queue_id, now = _id_of(call), clock_ms()
+    story = await web.read(lambda: tell_story(web.store, web.settings, queue_id, now_ms=now))
+    if story is None:
+        raise _missing(queue_id)
+    return story_object(story)
+
+
+def _id_of(call: Call) -> str:
+    queue_id: str = call.request.path_params["queue_id"].upper()
+    if not is_queue_id(queue_id):
+        raise _missing(queue_id)
+    return queue_id
+
+
+def _missing(queue_id: str) -> Problem:
+    remedy = "see /api/gateway/v1/queue; finished messages go after queue.retention"
+    return Problem(404, f"there is no message {queue_id[:40]}", remedy=remedy)
+
+
+def _change_by(action: QueueAction) -> Endpoint:
     states = " or ".join(sorted(action.from_states))
+
+    async def change(web: WebContext, call: Call) -> dict[str, Any]:
+        now = clock_ms()
+        choice: QueueChoice = call.body.choice(now_ms=now)
+        given = call.body.model_dump(include={"note", "provider", "force"})
+        provider = given.get("provider", "")
+        order = Order(
+            actor=call.principal.name,
+            detail=choice.words().replace("web", "api", 1),
+            note=given.get("note", "")[:MAX_NOTE_CHARACTERS],
+            is_forced=given.get("force", False),
+            provider=provider,
+            senders=web.provider(provider).senders if action.takes_provider else (),
+        )
+        if call.body.dry_run:
+            result = await web.read(lambda: _would_touch(web, action, choice))
+        else:
+            result = await web.change(lambda: carry_out(web, action, choice, order, now_ms=now))
+            web.wake_workers()
+        return {
+            "action": action.name,
+            "dry_run": call.body.dry_run,
+            "number": len(result.changed),
+            "changed": list(result.changed),
+            "left": [asdict(one) for one in result.left],
+        }
+
     return Endpoint(
         "post",
         f"/queue/{action.name}",
-        handlers.change_by(action),
-        Outcome,
-        text=f"{action.label} messages.\n{action.means} For mail that is {states}; what is not is "
-        "left alone and named.",
-        role=Role.OPERATOR,
+        answers.Outcome,
+        change,
+        f"{action.label} messages.\n{action.means} For mail that is {states}; what is not is left "
+        "alone and named.",
         body=change_of(action),
         errors=(400, 401, 403, 503),
     )
 
 
-_PAGE = answer_with(
-    messages=list[Message],
-    next=(str | None, said("`after` of the next page; null on the last one")),
-)
+ENDPOINTS += map(_change_by, ACTIONS.values())
+
+
+def _would_touch(web: WebContext, action: QueueAction, choice: QueueChoice) -> Result:
+    if choice.is_all:
+        ids = chain.from_iterable(choice.batches(web, action.from_states))
+        return Result(changed=tuple(ids), left=())
+    changed = (
+        entry.queue_id
+        for entry in web.store.queue.entries(choice.ids)
+        if action.from_states & {part.state for part in entry.deliveries}
+    )
+    return Result(changed=tuple(changed), left=())
+
+
+@_get("/providers", answer_with(providers=list[answers.Provider]))
+async def list_providers(web: WebContext, _: Call) -> dict[str, Any]:
+    """List providers.
+
+    With their limits, what they taught, and why one is held.
+    """
+
+    def read() -> list[dict[str, Any]]:
+        holds = web.store.holds.in_force()
+        usages = providers.read_usages(web.store, web.settings.providers).items()
+        return [
+            providers.provider_object(name, usage, providers.holds_of(holds, name))
+            for name, usage in usages
+        ]
+
+    return {"providers": await web.read(read)}
+
+
 _HELD = answer_with(provider=str, was_held=(bool, said("by an operator, before this")))
-ENDPOINTS = (
-    Endpoint(
-        "get",
-        "/queue",
-        handlers.list_messages,
-        _PAGE,
-        parameters={**_CONDITIONS, **_LIMIT, "after": "`next` of the page before"},
-    ),
-    Endpoint("get", "/queue/{queue_id}", handlers.show_message, Message, errors=_ONE),
-    Endpoint("get", "/queue/{queue_id}/explain", handlers.explain_message, Story, errors=_ONE),
-    *map(_change, ACTIONS.values()),
-    Endpoint("get", "/providers", handlers.list_providers, answer_with(providers=list[Provider])),
-    Endpoint(
-        "post",
-        "/providers/{name}/hold",
-        handlers.post_provider_hold,
-        _HELD,
-        role=Role.OPERATOR,
-        body=ProviderHold,
-        errors=_CHANGED,
-    ),
-    Endpoint(
-        "post",
-        "/providers/{name}/release",
-        handlers.post_provider_release,
-        answer_with(provider=str, ended=list[Hold]),
-        role=Role.OPERATOR,
-        errors=_CHANGED,
-    ),
-    Endpoint("get", "/status", handlers.show_status, Status),
-    Endpoint(
-        "get",
-        "/incidents",
-        handlers.list_incidents,
-        answer_with(incidents=list[Incident]),
-        parameters={"since": f"{_SINCE}; a day without it"},
-    ),
-    Endpoint(
-        "get",
-        "/history",
-        handlers.list_history,
-        answer_with(slice_s=int, points=list[Point]),
-        parameters={
-            "since": f"{_SINCE}; six hours without it",
-            "series": "only this one; may be repeated",
-        },
-    ),
-    Endpoint(
-        "get",
-        "/audit",
-        handlers.list_audit,
-        answer_with(entries=list[Deed]),
-        parameters={
-            **_LIMIT,
-            "since": _SINCE,
-            "actor": "contains it",
-            "action": "is it, or one below it: `queue` for `queue.delete`",
-            "target": "is exactly this",
-        },
-    ),
-    Endpoint(
-        "get",
-        "/wait",
-        None,
-        Waited,
-        text="Wait for captured mail.\nAnswers when the mail is there, with its codes and links; "
-        "408 if it does not come.",
-        parameters={
-            "to": "a whole address, of the envelope or the header",
-            "from": "a part of the sender",
-            "subject": "a part of the subject",
-            "query": "a search as in the sandbox",
-            "since": "captured after it, RFC 3339",
-            "timeout": "30s; 10s without it, 120s at most",
-        },
-        errors=(400, 401, 408, 503),
-    ),
+_RELEASED = answer_with(provider=str, ended=list[answers.Hold])
+_CHANGED = (400, 401, 403, 404, 503)
+
+
+@_post("/providers/{name}/hold", _HELD, body=ProviderHold, errors=_CHANGED)
+async def hold(web: WebContext, call: Call) -> dict[str, Any]:
+    """Hold a provider.
+
+    Nothing is sent by it until somebody releases it.
+    """
+    name, now = _provider_name(web, call), clock_ms()
+    actor, note = call.principal.name, call.body.note[:MAX_NOTE_CHARACTERS]
+    is_new = await web.change(
+        lambda: providers.hold_provider(web.store, name, actor=actor, now_ms=now, note=note)
+    )
+    web.wake_workers()
+    return {"provider": name, "was_held": not is_new}
+
+
+@_post("/providers/{name}/release", _RELEASED, errors=_CHANGED)
+async def release(web: WebContext, call: Call) -> dict[str, Any]:
+    """Release a provider.
+
+    Ends its holds, those of its key and of its sender domains.
+    """
+    name, now, actor = _provider_name(web, call), clock_ms(), call.principal.name
+    ended = await web.change(
+        lambda: providers.release_provider(web.store, name, actor=actor, now_ms=now)
+    )
+    web.wake_workers()
+    return {"provider": name, "ended": list(map(providers.hold_object, ended))}
+
+
+def _provider_name(web: WebContext, call: Call) -> str:
+    name: str = call.request.path_params["name"]
+    known = web.settings.providers
+    if name not in known:
+        what = f"there is no provider {name[:40]!r}"
+        raise Problem(404, what, expected=", ".join(known) or "none")
+    return name
+
+
+_INCIDENTS = answer_with(incidents=list[answers.Incident])
+_SERIES = {"since": f"{_SINCE}; six hours without it", "series": "only this one; may be repeated"}
+_TRAIL = {
+    **_LIMIT,
+    "since": _SINCE,
+    "actor": "contains it",
+    "action": "is it, or one below it: `queue` for `queue.delete`",
+    "target": "is exactly this",
+}
+
+
+@_get("/status", answers.Status)
+async def show_status(web: WebContext, _: Call) -> dict[str, Any]:
+    """Show how the gateway is doing."""
+    snapshot = await web.read(lambda: take_snapshot(web.store, web.settings))
+    return {**status_object(snapshot, web.settings), "warnings": list(warnings(snapshot))}
+
+
+@_get("/incidents", _INCIDENTS, parameters={"since": f"{_SINCE}; a day without it"})
+async def list_incidents(web: WebContext, call: Call) -> dict[str, Any]:
+    """List incidents.
+
+    Those that last, and those that ended since; oldest first.
+    """
+    since_ms = since_of(call.given, default_ms=clock_ms() - _DAY_MS)
+    found = await web.read(lambda: web.store.watch.incidents(since_ms))
+    return {"incidents": [_incident_object(one) for one in found]}
+
+
+def _incident_object(one: Incident) -> dict[str, Any]:
+    return {
+        "incident_id": one.incident_id,
+        "rule": one.rule,
+        "key": one.key,
+        "summary": one.summary,
+        "remedy": one.remedy,
+        "since": rfc3339(one.since_ms),
+        "told": list(one.told),
+        "recovered_at": rfc3339_or_none(one.recovered_at_ms),
+        "recovery_told": list(one.recovery_told),
+    }
+
+
+@_get("/history", answer_with(slice_s=int, points=list[answers.Point]), parameters=_SERIES)
+async def list_history(web: WebContext, call: Call) -> dict[str, Any]:
+    """Count what happened.
+
+    In slices of five minutes, kept for 14 days; slices without anything are left out.
+    """
+    since_ms = since_of(call.given, default_ms=clock_ms() - _HOURS_MS)
+    series, known = call.given.getlist("series"), [one.value for one in Series]
+    for name in series:
+        if name not in known:
+            raise Problem(400, f"series {name[:40]!r} is none", expected=", ".join(known))
+    found = await web.read(lambda: web.store.watch.history(since_ms, series=series))
+    points = [
+        {
+            "at": rfc3339(one.slice_at_ms),
+            "series": one.series,
+            "label": one.label,
+            "amount": one.amount,
+        }
+        for one in found
+    ]
+    return {"slice_s": HISTORY_SLICE_MS // 1000, "points": points}
+
+
+@_get("/audit", answer_with(entries=list[answers.Deed]), parameters=_TRAIL)
+async def list_audit(web: WebContext, call: Call) -> dict[str, Any]:
+    """List what was changed.
+
+    Newest first.
+    """
+    given, limit = call.given, limit_of(call.given)
+    trail = Trail(
+        since_ms=since_of(given, default_ms=0) if "since" in given else None,
+        actor=given.get("actor"),
+        action=given.get("action"),
+        target=given.get("target"),
+    )
+    found = await web.read(lambda: web.store.audit.entries(limit=limit, trail=trail))
+    return {"entries": list(map(audit_object, found))}
+
+
+_WAIT = Endpoint(
+    "get",
+    "/wait",
+    answers.Waited,
+    None,
+    "Wait for captured mail.\nAnswers when the mail is there, with its codes and links; 408 if it "
+    "does not come.",
+    parameters={
+        "to": "a whole address, of the envelope or the header",
+        "from": "a part of the sender",
+        "subject": "a part of the subject",
+        "query": "a search as in the sandbox",
+        "since": "captured after it, RFC 3339",
+        "timeout": "30s; 10s without it, 120s at most",
+    },
+    errors=(400, 401, 408, 503),
 )
-"""In the order in which they are shown."""
+ENDPOINTS.append(_WAIT)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from functools import cache
+from functools import cache, partial
 from http import HTTPStatus
 from typing import Any
 
@@ -15,14 +15,19 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route, WebSocketRoute
 
 from relaygw import __version__
 from relaygw.web.api.answers import COMPONENTS, Error
 from relaygw.web.api.endpoints import ENDPOINTS, V1, Endpoint
 from relaygw.web.api.requests import Select
+from relaygw.web.context import Endpoint as Answering
 from relaygw.web.context import WebContext
 from relaygw.web.page import render
+from relaygw.web.sandbox.api import changes, messages
+from relaygw.web.sandbox.api.changes import send
+from relaygw.web.sandbox.api.live import Live, Wait
+from relaygw.web.sandbox.captured import Arrivals
 
 _REF = "#/components/schemas/"
 _TEXT = {"type": "string"}
@@ -35,33 +40,35 @@ _TAGS = {
     "Mailpit": "Captured mail by Mailpit's API: values as its own documentation says. "
     "Live events are a websocket at /api/events.",
 }
+_PARTS = {"queue": "Queue", "providers": "Providers", "wait": "Tests"}
 _NOTHING = {"component": "", "description": ""}
 _REPEATED = frozenset({"id", "state", "series"})
-_MAILPIT = (
-    ("get", "/api/v1/info", "Version and numbers"),
-    ("get", "/api/v1/messages", "List captured mail"),
-    ("put", "/api/v1/messages", "Mark as read or unread"),
-    ("delete", "/api/v1/messages", "Delete"),
-    ("get", "/api/v1/search", "Search captured mail"),
-    ("delete", "/api/v1/search", "Delete what a search finds"),
-    ("get", "/api/v1/tags", "List tags"),
-    ("put", "/api/v1/tags", "Set tags"),
-    ("put", "/api/v1/tags/{tag}", "Rename a tag"),
-    ("delete", "/api/v1/tags/{tag}", "Delete a tag"),
-    ("post", "/api/v1/send", "Capture a message given as JSON"),
-    ("get", "/api/v1/chaos", "Not there: 400"),
-    ("put", "/api/v1/chaos", "Not there: 400"),
-    ("get", "/api/v1/message/{queue_id}", "Show one message"),
-    ("get", "/api/v1/message/{queue_id}/headers", "Show its header"),
-    ("get", "/api/v1/message/{queue_id}/raw", "Show its source"),
-    ("get", "/api/v1/message/{queue_id}/part/{part_id}", "Show a part"),
-    ("get", "/api/v1/message/{queue_id}/link-check", "List its links"),
-    ("post", "/api/v1/message/{queue_id}/release", "Send it after all"),
-    ("get", "/view/latest", "The newest message in the sandbox"),
-    ("get", "/view/{queue_id}.html", "Its HTML, cleaned"),
-    ("get", "/view/{queue_id}.txt", "Its text"),
+_ONE, _TAG = "/api/v1/message/{queue_id}", "/api/v1/tags/{tag:path}"
+_MAILPIT: tuple[tuple[str, str, str, Answering], ...] = (
+    ("get", "/api/v1/info", "Version and numbers", messages.show_info),
+    ("get", "/api/v1/messages", "List captured mail", messages.list_messages),
+    ("put", "/api/v1/messages", "Mark as read or unread", changes.mark),
+    ("delete", "/api/v1/messages", "Delete", changes.delete),
+    ("get", "/api/v1/search", "Search captured mail", messages.search_messages),
+    ("delete", "/api/v1/search", "Delete what a search finds", changes.delete_found),
+    ("get", "/api/v1/tags", "List tags", messages.list_tags),
+    ("put", "/api/v1/tags", "Set tags", changes.set_tags),
+    ("put", _TAG, "Rename a tag", changes.rename_tag),
+    ("delete", _TAG, "Delete a tag", changes.delete_tag),
+    ("post", "/api/v1/send", "Capture a message given as JSON", send),
+    ("get", "/api/v1/chaos", "Not there: 400", messages.refuse_chaos),
+    ("put", "/api/v1/chaos", "Not there: 400", messages.refuse_chaos),
+    ("get", _ONE, "Show one message", messages.show_message),
+    ("get", _ONE + "/headers", "Show its header", messages.show_headers),
+    ("get", _ONE + "/raw", "Show its source", messages.show_raw),
+    ("get", _ONE + "/part/{part_id}", "Show a part", messages.show_part),
+    ("get", _ONE + "/link-check", "List its links", messages.check_links),
+    ("post", _ONE + "/release", "Send it after all", changes.release_message),
+    ("get", "/view/latest", "The newest message in the sandbox", messages.show_latest),
+    ("get", "/view/{queue_id}.html", "Its HTML, cleaned", messages.show_html),
+    ("get", "/view/{queue_id}.txt", "Its text", messages.show_text),
 )
-"""Method, path and what it does; its live events (a websocket) have no place in OpenAPI."""
+"""Method, path, what it does and who answers."""
 
 
 def document(root_path: str) -> dict[str, Any]:
@@ -69,7 +76,8 @@ def document(root_path: str) -> dict[str, Any]:
     paths: dict[str, dict[str, Any]] = {}
     for one in ENDPOINTS:
         paths.setdefault(V1 + one.path, {})[one.method] = _operation(one)
-    for method, path, summary in _MAILPIT:
+    for method, full_path, summary, _ in _MAILPIT:
+        path = full_path.replace(":path}", "}")
         paths.setdefault(path, {})[method] = {
             **_called(method, path, "Mailpit", summary),
             "responses": {"default": {"description": "As Mailpit answers."}},
@@ -101,11 +109,12 @@ def document(root_path: str) -> dict[str, Any]:
 
 
 def _operation(one: Endpoint) -> dict[str, Any]:
-    summary, explanation = one.words
-    called = _called(one.method, V1 + one.path, one.tag, summary)
+    summary, _, rest = one.text.partition("\n")
+    tag = _PARTS.get(one.path.split("/")[1], "Watching")
+    called = _called(one.method, V1 + one.path, tag, summary.removesuffix("."))
     operation = {
         **called,
-        "description": f"{explanation} Needs the role {one.role.word}.".strip(),
+        "description": " ".join([*rest.split(), f"Needs the role {one.role.word}."]),
         "parameters": [
             *called["parameters"],
             *(_query_parameter(name, text) for name, text in one.parameters.items()),
@@ -155,7 +164,6 @@ def _content(model: type[BaseModel]) -> dict[str, Any]:
 
 @cache
 def _schemas() -> dict[type[BaseModel], dict[str, Any]]:
-    """Return the JSON Schema (2020-12) of each class."""
     models = dict.fromkeys(
         [*COMPONENTS, Select, *(kind for one in ENDPOINTS for kind in (one.answer, one.body))]
     )
@@ -194,16 +202,12 @@ def _plain(schema: Any, found: dict[str, Any], named: set[str], *, is_whole: boo
     return plain
 
 
-# --- for people ----------------------------------------------------------------------------
-
-
-def gateway_routes(web: WebContext) -> list[Route]:
-    """Return the routes of the gateway's API and of its description."""
+def api_routes(web: WebContext, arrivals: Arrivals) -> list[BaseRoute]:
+    """Return the routes of the APIs and of their description."""
 
     async def show(request: Request) -> Response:
         described = document(request.scope.get("root_path", ""))
         context = {
-            **web.page_context,
             "info": described["info"],
             "base": str(request.base_url).rstrip("/"),
             "groups": [
@@ -215,12 +219,18 @@ def gateway_routes(web: WebContext) -> list[Route]:
                 for name, schema in described["components"]["schemas"].items()
             ],
         }
-        return render(request, "api_docs.html", context)
+        return render(request, "api_docs.html", context, mode=web.mode)
 
     async def show_document(request: Request) -> Response:
         return JSONResponse(document(request.scope.get("root_path", "")))
 
+    mailpit = [(method, path, partial(answer, web)) for method, path, _, answer in _MAILPIT]
+    # cypress-mailpit 2.0.0 puts two slashes there, which Mailpit takes for one
+    mailpit += [(method, "/" + path, answer) for method, path, answer in mailpit if "view" in path]
     return [
+        *(Route(path, answer, methods=[method.upper()]) for method, path, answer in mailpit),
+        WebSocketRoute("/api/events", Live(web, arrivals).show),
+        Route(V1 + "/wait", Wait(web, arrivals).wait, methods=["GET"]),
         *(one.route(web) for one in ENDPOINTS if one.handle is not None),
         Route("/api/docs", show, methods=["GET"]),
         Route("/api/docs/openapi.json", show_document, methods=["GET"]),
@@ -228,7 +238,6 @@ def gateway_routes(web: WebContext) -> list[Route]:
 
 
 def _operations(described: Mapping[str, Any], tag: str) -> Iterator[dict[str, Any]]:
-    """Yield what the page shows of the operations of a tag."""
     for path, methods in described["paths"].items():
         for method, one in methods.items():
             if tag in one["tags"]:

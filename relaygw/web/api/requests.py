@@ -1,15 +1,21 @@
-"""What requests to the gateway's API say: parameters and bodies, checked.
+"""What requests to the APIs say, checked: JSON, and parameters and bodies of the gateway's own.
 
-Whatever is not understood is a Problem, never "any": an empty variable in a script must not turn
-the deletion of some mail into that of all.
+In JSON a key counts however it is spelled in capitals, as Mailpit reads it: otherwise
+`{"ids": [...]}` would name nothing, and nothing named means everything. For the same reason the
+form that mailpit-api-client (PyPI) sends in the place of JSON is read: its ids are ids.
+
+Whatever the gateway's API does not understand is a Problem, never "any": an empty variable in a
+script must not turn the deletion of some mail into that of all.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC
 from typing import Annotated, Any
+from urllib.parse import parse_qs
 
 from pydantic import (
     BaseModel,
@@ -32,13 +38,100 @@ from relaygw.operations.queue_actions import QueueAction
 from relaygw.operations.selectors import ANY_STATE, SELECTORS, Kind
 from relaygw.settings.units import parse_duration
 from relaygw.web.api.answers import QueueId, said
-from relaygw.web.api.json_body import WHOLE, read_object
 from relaygw.web.context import is_queue_id
 from relaygw.web.gate.identity import Principal
+from relaygw.web.inbox import Choice
 from relaygw.web.page import Problem
 from relaygw.web.queue.selection import QueueChoice, check_length, read_pairs
 
-MAX_IDS = 10_000
+MAX_ITEMS = 10_000
+_FORM = "application/x-www-form-urlencoded"
+_MAX_FORM_FIELDS = MAX_ITEMS + 10
+
+WHOLE = "whole characters, no NUL and no half of a surrogate pair"
+
+Found = dict[str, Any]
+
+
+async def read_object(request: Request) -> Found:
+    """Return the object in the body, an empty one without a body."""
+    body = await request.body()
+    if not body.strip():
+        return {}
+    if request.headers.get("content-type", "").startswith(_FORM) and not body.startswith(b"{"):
+        return _form(body)
+    try:
+        found = json.loads(body)
+        # NUL stays an escape here: who stores a text looks at it
+        sign = unstorable_sign(json.dumps(found, ensure_ascii=False))
+    except (ValueError, RecursionError):
+        raise HTTPException(400, "the body is not JSON") from None
+    if sign is not None:
+        raise Problem(400, f"the body has {sign!r}", expected=WHOLE)
+    if not isinstance(found, dict):
+        raise HTTPException(400, 'the body is no JSON object; e.g. {"IDs": []}')
+    return found
+
+
+def _form(body: bytes) -> Found:
+    try:
+        fields = parse_qs(body.decode(), max_num_fields=_MAX_FORM_FIELDS, strict_parsing=True)
+    except ValueError:
+        raise HTTPException(400, "the body is neither JSON nor a form") from None
+    marks = {"true": True, "false": False}
+    found: Found = {}
+    for name, values in fields.items():
+        is_list = name.lower() == "ids"
+        found[name] = values if is_list else marks.get(values[-1].lower(), values[-1])
+    return found
+
+
+def value_of(found: Found, name: str) -> Any:
+    """Return what stands under a name, None if nothing does."""
+    if name in found:
+        return found[name]
+    return next((value for key, value in found.items() if key.lower() == name.lower()), None)
+
+
+def strings(found: Found, name: str) -> list[str]:
+    """Return a list of texts, empty if it is not there."""
+    return _listed(found, name, str, "texts")
+
+
+def objects(found: Found, name: str) -> list[Found]:
+    """Return a list of objects, empty if it is not there."""
+    return _listed(found, name, dict, "objects")
+
+
+def _listed(found: Found, name: str, kind: type, words: str) -> list[Any]:
+    value = value_of(found, name)
+    if value is None:
+        return []
+    if not isinstance(value, list):
+        raise HTTPException(400, f"{name} is not a list")
+    if len(value) > MAX_ITEMS:
+        raise HTTPException(400, f"{name} lists {len(value)}; at most {MAX_ITEMS} at a time")
+    if not all(isinstance(one, kind) for one in value):
+        raise HTTPException(400, f"{name} is not a list of {words}")
+    return value
+
+
+def text(found: Found, name: str) -> str:
+    """Return a text, "" if it is not there."""
+    value = value_of(found, name)
+    if value is not None and not isinstance(value, str):
+        raise HTTPException(400, f"{name} is not a text")
+    return value or ""
+
+
+def flag(found: Found, name: str) -> bool:
+    """Return true or false, false if it is not there."""
+    value = value_of(found, name)
+    if value is not None and not isinstance(value, bool):
+        raise HTTPException(400, f"{name} is not true or false")
+    return bool(value)
+
+
 MAX_LISTED = 1000
 DEFAULT_LISTED = 100
 
@@ -129,12 +222,11 @@ def _line(value: object, info: ValidationInfo) -> str:
 
 
 def _ids(given: object) -> list[str]:
-    """Return queue ids, each once."""
     if not isinstance(given, list) or not all(isinstance(one, str) for one in given):
         raise Problem(400, "ids is no list of texts", expected='["1M8A85JPFC6TFQAQP"]')
-    if len(given) > MAX_IDS:
+    if len(given) > MAX_ITEMS:
         what, remedy = f"ids has {len(given)} of them", "send several requests, or select"
-        raise Problem(400, what, expected=f"at most {MAX_IDS}", remedy=remedy)
+        raise Problem(400, what, expected=f"at most {MAX_ITEMS}", remedy=remedy)
     ids = [one.strip().upper() for one in given]
     for one in ids:
         if not is_queue_id(one):
@@ -214,7 +306,7 @@ Select = create_model(
 class Change(Body):
     """One of ids, select and all names the messages."""
 
-    ids: Annotated[list[QueueId], BeforeValidator(_ids), Field(max_length=MAX_IDS)] = said(
+    ids: Annotated[list[QueueId], BeforeValidator(_ids), Field(max_length=MAX_ITEMS)] = said(
         "these", default=[]
     )
     select: Annotated[Conditions, BeforeValidator(_select)] = Conditions()
@@ -238,7 +330,7 @@ class Change(Body):
         """Return which messages are named: by ids, by conditions, or all that wait."""
         conditions = read_pairs(self.select.pairs(), now_ms=now_ms)
         if "ids" in self.model_fields_set:
-            return QueueChoice(ids=tuple(self.ids), conditions=conditions, looked_at_ms=None)
+            return Choice(listing=conditions, ids=tuple(self.ids))
         if "select" in self.model_fields_set and not conditions.given:
             what, remedy = "select has no condition", 'write {"all": true}'
             raise Problem(400, what, expected="one at least", remedy=remedy)
@@ -248,7 +340,7 @@ class Change(Body):
             conditions = replace(
                 conditions, selection=replace(conditions.selection, states=ANY_STATE)
             )
-        return QueueChoice(ids=(), conditions=conditions, looked_at_ms=now_ms + 1)
+        return Choice(listing=conditions, until=str(now_ms + 1))
 
 
 def change_of(action: QueueAction) -> type[Change]:

@@ -6,13 +6,17 @@ in a 503 is one line and names no path or address, because these pages are open 
 
 `/metrics` is everything of a host in one answer. What processes counted comes from their files,
 gauges of the queue from the store, at most each 5 s. A store that does not answer takes its own
-gauges away and nothing else: `store_up` says so.
+gauges away and nothing else: `store_up` says so. In a fleet every instance tells the same of the
+store, for they share it; only `instances` are those of this host's name.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Awaitable, Callable
+import os
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import anyio.to_thread
@@ -22,23 +26,188 @@ from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Send
+from starlette.types import Scope as AsgiScope
 
+from relaygw import __version__
 from relaygw.errors import StoreUnavailable
 from relaygw.mail.clock import clock_ms
-from relaygw.observe.metrics.files import GaugeFamily, exposition
-from relaygw.settings.model import Settings
+from relaygw.mail.outcome import Scope
+from relaygw.mail.state import OPEN
+from relaygw.observe.maildrop import look_at_maildrop
+from relaygw.observe.metrics.files import GaugeFamily, Numbers, exposition
+from relaygw.operations.providers import holds_of, read_usages
+from relaygw.operations.status import SILENT_AFTER_S
+from relaygw.policy.untended import KINDS, LOST_MS, untended
+from relaygw.settings.certificates import certificate_end
+from relaygw.settings.model import Settings, fingerprint
+from relaygw.settings.provider import Provider
 from relaygw.settings.web import Web
+from relaygw.store.holds import UNREACHABLE, Hold
 from relaygw.store.instances import silent_incarnations
+from relaygw.store.queue import LaneCount
 from relaygw.store.store import Store
+from relaygw.store.watch import standing_of
 from relaygw.web.context import SharedRead
-from relaygw.web.dashboard.gauges import host_gauges, store_gauges
 from relaygw.web.gate.guards import STRICT_HEADERS, host_name
 
-STALE_AFTER_S = 15.0
-"""A front without a heartbeat for longer does not count."""
-READY_WITHIN_S = 3.0
-"""How long a look at the store may take: load balancers wait no longer."""
+ROLES = ("front", "delivery", "web")
+CAUSES = ("account", "credential", "operator", "sender_domain")
+"""Why a provider is held: its account (quota, standing), its key, an operator, a sender."""
+_FAMILIES = {
+    "store_up": ("", "0 while the store does not answer."),
+    "queue_recipients": ("state route", "Recipients that wait, by state of their delivery."),
+    "queue_oldest_age_seconds": ("route", "Age of the oldest message that waits; 0 without any."),
+    "provider_up": ("provider", "0 while the provider cannot be reached."),
+    "provider_held": ("provider cause", "Holds in force, by cause."),
+    "provider_rate_limit": (
+        "provider",
+        "What may be sent per second now; absent without a limit.",
+    ),
+    "provider_quota_used_ratio": ("provider", "Share of daily_quota used in the last 24 hours."),
+    "instances": ("role", "Processes with a fresh heartbeat."),
+    "waiting_untended": (
+        "kind",
+        "Deliveries that do not move by themselves, by what keeps them.",
+    ),
+    "instances_lost": ("role", "Processes that died in the last day and have not come back."),
+    "build_info": ("version", "The version that answers."),
+    "volume_free_ratio": ("", "Free share of the volume of the state directory."),
+    "tls_certificate_expiry_timestamp_seconds": (
+        "listener",
+        "When the certificate of a listener ends.",
+    ),
+    "maildrop_files": (
+        "state",
+        "Files in the maildrop: to be taken, or left alone by the front.",
+    ),
+    "maildrop_oldest_age_seconds": (
+        "",
+        "Age of the oldest file in the maildrop; 0 without any.",
+    ),
+}
+"""The labels of each, and what it means."""
+_Gauge = tuple[str, Numbers]
+
+
+def families(gauges: Iterable[tuple[str, Numbers]]) -> list[GaugeFamily]:
+    """Return gauges, each by its name, with their labels and meanings."""
+    return [
+        GaugeFamily(name=name, labels=tuple(labels.split()), meaning=meaning, numbers=numbers)
+        for name, numbers in gauges
+        for labels, meaning in [_FAMILIES[name]]
+    ]
+
+
+def store_gauges(store: Store, settings: Settings, *, now_ms: int) -> list[GaugeFamily]:
+    """Return the gauges; blocks on the store, raises StoreUnavailable."""
+    lanes, holds = store.queue.counts(), store.holds.in_force()
+    instances = store.instances.registered()
+    stale = silent_incarnations(instances, SILENT_AFTER_S, now_ms=now_ms)
+    mine = (settings.hostname,) if settings.queue.is_postgres else [one.name for one in instances]
+    running = Counter(
+        one.role for one in instances if one.name in mine and one.incarnation not in stale
+    )
+    standing = standing_of(
+        store,
+        settings,
+        fingerprint=fingerprint(settings),
+        lanes=lanes,
+        holds=holds,
+        instances=instances,
+        now_ms=now_ms,
+    )
+    waiting = Counter(dict.fromkeys(KINDS, 0))
+    for one in untended(standing, settings, now_ms=now_ms):
+        waiting[one.kind] += one.deliveries
+    lost = Counter(one.role for one in store.watch.lost_instances(now_ms - LOST_MS))
+    return families(
+        [
+            *_queue(lanes, [route.name for route in settings.routes], now_ms),
+            *_health(holds, settings.providers),
+            *_limits(store, settings.providers),
+            ("instances", {(role,): float(running[role]) for role in ROLES}),
+            ("waiting_untended", {(kind,): float(number) for kind, number in waiting.items()}),
+            ("instances_lost", {(role,): float(lost[role]) for role in ROLES}),
+        ]
+    )
+
+
+def _queue(lanes: Sequence[LaneCount], routes: Sequence[str], now_ms: int) -> Iterator[_Gauge]:
+    names = dict.fromkeys([*routes, *(lane.route for lane in lanes)])
+    queued: Numbers = {(state.value, name): 0.0 for name in names for state in sorted(OPEN)}
+    oldest: Numbers = {(name,): 0.0 for name in names}
+    for lane in lanes:
+        queued[lane.state.value, lane.route] += lane.recipients
+        age_s = (now_ms - lane.oldest_accepted_at_ms) / 1000
+        oldest[lane.route,] = max(oldest[lane.route,], age_s)
+    yield "queue_recipients", queued
+    yield "queue_oldest_age_seconds", oldest
+
+
+def _health(holds: Sequence[Hold], providers: Mapping[str, Provider]) -> Iterator[_Gauge]:
+    down = {hold.key for hold in holds if hold.scope == UNREACHABLE}
+    yield "provider_up", {(name,): float(name not in down) for name in providers}
+    held: Numbers = {(name, cause): 0.0 for name in providers for cause in CAUSES}
+    for name in providers:
+        for hold in holds_of(holds, name):
+            if hold.scope != UNREACHABLE:
+                held[name, _cause(hold)] += 1
+    yield "provider_held", held
+
+
+def _cause(hold: Hold) -> str:
+    if hold.scope == Scope.SENDER_DOMAIN:
+        return "sender_domain"
+    if hold.probe_at_ms is None:
+        return "operator"
+    return "credential" if hold.scope == Scope.CREDENTIAL else "account"
+
+
+def _limits(store: Store, providers: Mapping[str, Provider]) -> Iterator[_Gauge]:
+    rates: Numbers = {}
+    quotas: Numbers = {}
+    for name, usage in read_usages(store, providers).items():
+        if usage.rate_per_s is not None:
+            rates[name,] = usage.rate_per_s
+        if usage.settings.daily_quota is not None:
+            quotas[name,] = usage.quota_used / usage.settings.daily_quota
+    yield "provider_rate_limit", rates
+    yield "provider_quota_used_ratio", quotas
+
+
+def host_gauges(settings: Settings, state_dir: Path) -> list[GaugeFamily]:
+    """Return the gauges; reads the certificates of listeners."""
+    volume = os.statvfs(state_dir)
+    left = look_at_maildrop(settings.maildrop.path)
+    files: Numbers = {}
+    oldest: Numbers = {}
+    if left is not None and left.trouble is None:  # no numbers where nobody can tell
+        files = {("waiting",): left.waiting, ("aside",): left.aside}
+        oldest = {(): left.oldest_age_s}
+    return families(
+        [
+            ("build_info", {(__version__,): 1}),
+            ("volume_free_ratio", {(): volume.f_bavail / max(volume.f_blocks, 1)}),
+            ("tls_certificate_expiry_timestamp_seconds", _ends(settings)),
+            ("maildrop_files", files),
+            ("maildrop_oldest_age_seconds", oldest),
+        ]
+    )
+
+
+def _ends(settings: Settings) -> Numbers:
+    ends: Numbers = {}
+    for listener in settings.listeners:
+        if listener.tls.mode == "off" or listener.tls.cert is None:
+            continue
+        with contextlib.suppress(OSError, ValueError):  # the front says what is wrong with it
+            ends[str(listener.bind),] = certificate_end(Path(listener.tls.cert)).timestamp()
+    return ends
+
+
+STALE_AFTER_S = 15.0  # a front without a heartbeat for longer does not count
+READY_WITHIN_S = 3.0  # how long a look at the store may take: load balancers wait no longer
 _SILENT_STORE = "the store does not answer"
 
 ReadyCheck = Callable[[], Awaitable[str | None]]
@@ -89,18 +258,13 @@ def health_routes(
             return PlainTextResponse(f"not ready: {problem}\n", status_code=503)
         return PlainTextResponse("ok\n")
 
-    return [
-        Route("/healthz", show_life),
-        Route("/livez", show_life),
-        Route("/readyz", show_readiness),
-    ]
+    life = (Route(path, show_life) for path in ("/healthz", "/livez"))
+    return [*life, Route("/readyz", show_readiness)]
 
 
 PATH = "/metrics"
-FRESH_S = 5.0
-"""For how long what the store said is told again."""
-SCRAPE_WITHIN_S = 4.0
-"""How long an answer waits for the store; Prometheus gives up after 10 s."""
+FRESH_S = 5.0  # for how long what the store said is told again
+SCRAPE_WITHIN_S = 4.0  # how long an answer waits for the store; Prometheus gives up after 10 s
 _log = logging.getLogger("relaygw.web")
 
 
@@ -126,7 +290,7 @@ class MetricsPage:
         try:
             of_store = await self._gauges.get(within_s=SCRAPE_WITHIN_S)
         except TimeoutError:
-            of_store = [_store_up(0)]
+            of_store = families([("store_up", {(): 0})])
         accept = request.headers.get("accept", "")
 
         def compose() -> tuple[bytes, str]:
@@ -139,19 +303,14 @@ class MetricsPage:
     async def _read(self) -> list[GaugeFamily]:
         def read() -> list[GaugeFamily]:
             now_ms = clock_ms()
-            return [_store_up(1), *store_gauges(self._store, self._settings, now_ms=now_ms)]
+            gauges = store_gauges(self._store, self._settings, now_ms=now_ms)
+            return [*families([("store_up", {(): 1})]), *gauges]
 
         try:
             return await anyio.to_thread.run_sync(read, abandon_on_cancel=True)
         except StoreUnavailable as error:
             _log.warning("metrics without the store: %s", error)
-            return [_store_up(0)]
-
-
-def _store_up(number: float) -> GaugeFamily:
-    return GaugeFamily(
-        name="store_up", meaning="0 while the store does not answer.", numbers={(): number}
-    )
+            return families([("store_up", {(): 0})])
 
 
 class LocalMetrics:
@@ -168,7 +327,7 @@ class LocalMetrics:
         self._hosts = frozenset(host.strip("[]").lower() for host in web.hosts)
         self._paths = {PATH, web.base_path.rstrip("/") + PATH}
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
         """Answer one request, or hand it on."""
         if self._is_open and self._is_asked(scope):
             response = await self._page.show(Request(scope, receive))
@@ -176,7 +335,7 @@ class LocalMetrics:
         else:
             await self._app(scope, receive, send)
 
-    def _is_asked(self, scope: Scope) -> bool:
+    def _is_asked(self, scope: AsgiScope) -> bool:
         if scope["type"] != "http" or scope["path"] not in self._paths:
             return False
         hosts = Headers(scope=scope).getlist("host")

@@ -7,7 +7,7 @@ are bars drawn in the page: no script, no picture from elsewhere.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
@@ -22,10 +22,10 @@ from relaygw.operations.status import Snapshot, lanes_of, take_snapshot, warning
 from relaygw.settings.model import Settings
 from relaygw.store.selection import Selection, ShapeCount, ShapeKey
 from relaygw.store.watch import HISTORY_SLICE_MS, HistoryPoint, Incident
-from relaygw.web import words
 from relaygw.web.context import SharedRead, WebContext
 from relaygw.web.dashboard.providers import Example, provider_cards, sums_by_label
-from relaygw.web.page import notice_of, render
+from relaygw.web.page import render
+from relaygw.web.words import STATES
 
 FRESH_S = 2.0
 REFRESH_S = 10
@@ -33,10 +33,10 @@ HOURS = (3, 12, 48)
 _DAY_MS = 86_400_000
 _MAX_ENDED = 5
 SHOWN_STATES = (
-    (DeliveryState.INCOMING, "Incoming"),
-    (DeliveryState.ACTIVE, "Being sent"),
-    (DeliveryState.DEFERRED, "Deferred"),
-    (DeliveryState.HELD, "Held"),
+    DeliveryState.INCOMING,
+    DeliveryState.ACTIVE,
+    DeliveryState.DEFERRED,
+    DeliveryState.HELD,
 )
 _MAX_REFUSALS = 6
 _OLD_MS = 3_600_000
@@ -53,6 +53,11 @@ _PLOTS = (
     ("Delivered", "green", (Series.DELIVERED,)),
     ("Deferred", "amber", (Series.DEFERRED,)),
     ("Bounced", "red", (Series.BOUNCED,)),
+)
+_REFUSALS = (
+    ("Refused to clients here", Series.REFUSED),
+    ("Bounced", Series.BOUNCED_FOR),
+    ("Deferred", Series.DEFERRED_FOR),
 )
 
 
@@ -81,14 +86,17 @@ class Dashboard:
         look = await self._looks[hours].get()
         now = clock_ms()
         context = self._context(look, hours, span_of(hours, now=now), now)
-        context["notice"] = notice_of(request.query_params)
-        return render(request, "dashboard.html", context)
+        return render(request, "dashboard.html", context, mode=self._web.mode)
 
     def _look(self, hours: int) -> SharedRead[Look]:
         return SharedRead(lambda: self._web.read(lambda: self._read(hours)), fresh_s=FRESH_S)
 
     def _read(self, hours: int) -> Look:
         store, settings, now = self._web.store, self._web.settings, clock_ms()
+        waiting = {
+            name: store.queue.search(Selection(provider=name), limit=1)
+            for name in settings.providers
+        }
         return Look(
             snapshot=take_snapshot(store, settings),
             points=store.watch.history(span_of(hours, now=now).start_ms),
@@ -96,48 +104,40 @@ class Dashboard:
             ages=store.queue.shape(
                 Selection(), by=ShapeKey.ROUTE, bounds_ms=list(AGE_BOUNDS_MS), now_ms=now
             ),
-            examples=dict(self._examples()),
+            examples={
+                name: (one.queue_id, store.queue.attempts(one.queue_id))
+                for name, found in waiting.items()
+                for one in found
+            },
         )
-
-    def _examples(self) -> Iterator[tuple[str, Example]]:
-        """Yield a message that waits for each provider, if there is one."""
-        store = self._web.store
-        for name in self._web.settings.providers:
-            for entry in store.queue.search(Selection(provider=name), limit=1):
-                yield name, (entry.queue_id, store.queue.attempts(entry.queue_id))
 
     def _context(self, look: Look, hours: int, span: Span, now: int) -> dict[str, Any]:
         settings, snapshot = self._web.settings, look.snapshot
-        lasting = [one for one in look.incidents if one.recovered_at_ms is None]
         ended = [one for one in reversed(look.incidents) if one.recovered_at_ms is not None]
         return {
-            **self._web.page_context,
             "hostname": settings.hostname,
             "hours": hours,
             "all_hours": HOURS,
             "refresh_s": REFRESH_S,
-            "read_at": words.exact_time(snapshot.at_ms),
             "warnings": list(warnings(snapshot)),
-            "incidents": [(one, words.age(one.since_ms, now)) for one in lasting],
-            "ended": [(one, words.age(one.recovered_at_ms, now)) for one in ended[:_MAX_ENDED]],
+            "incidents": [one for one in look.incidents if one.recovered_at_ms is None],
+            "ended": ended[:_MAX_ENDED],
             "plots": [
                 plot(label, tone, [each.value for each in series], look.points, span)
                 for label, tone, series in _PLOTS
             ],
             "plot_times": _times(span),
-            "queue": _queue_lines(snapshot, now),
+            "queue": [_standing(state, snapshot, now) for state in SHOWN_STATES],
             "ages": _age_steps(look.ages),
-            "lanes": _lane_lines(snapshot, lanes_of(snapshot, settings), settings, now),
+            "lanes": _lane_lines(snapshot, settings),
             "cards": provider_cards(snapshot, settings, look.examples, look.points, now),
-            "instances": _instance_lines(snapshot, now),
+            "snapshot": snapshot,
+            "drifted": {one.incarnation for one in snapshot.drifted()},
             "refusals": _refusal_lines(look.points),
-            "captured": snapshot.captured,
-            "unread": snapshot.unread,
         }
 
 
 def _times(span: Span) -> tuple[str, str, str]:
-    """Return what stands below a drawing: its start, its middle, and now."""
     middle_ms = (span.start_ms + span.end_ms) // 2
     start, middle = (local_time(each) for each in (span.start_ms, middle_ms))
     is_long = span.end_ms - span.start_ms > _DAY_MS
@@ -145,22 +145,16 @@ def _times(span: Span) -> tuple[str, str, str]:
     return f"{start:{shape}}", f"{middle:{shape}}", "now"
 
 
-def _queue_lines(snapshot: Snapshot, now: int) -> list[dict[str, Any]]:
-    """Return what waits, by state."""
-    lines = []
-    for state, label in SHOWN_STATES:
-        lanes = [lane for lane in snapshot.lanes if lane.state is state]
-        oldest_ms = min((lane.oldest_accepted_at_ms for lane in lanes), default=None)
-        lines.append(
-            {
-                "label": label,
-                "path": f"/queue?state={state.value}",
-                "number": sum(lane.deliveries for lane in lanes),
-                "oldest": words.age(oldest_ms, now),
-                "is_old": oldest_ms is not None and now - oldest_ms > _OLD_MS,
-            }
-        )
-    return lines
+def _standing(state: DeliveryState, snapshot: Snapshot, now: int) -> dict[str, Any]:
+    lanes = [lane for lane in snapshot.lanes if lane.state is state]
+    oldest_ms = min((lane.oldest_accepted_at_ms for lane in lanes), default=None)
+    return {
+        "label": STATES[state],
+        "path": f"/queue?state={state.value}",
+        "number": sum(lane.deliveries for lane in lanes),
+        "oldest_ms": oldest_ms,
+        "is_old": oldest_ms is not None and now - oldest_ms > _OLD_MS,
+    }
 
 
 def _age_steps(counts: Iterable[ShapeCount]) -> list[tuple[str, int, int]]:
@@ -175,69 +169,34 @@ def _age_steps(counts: Iterable[ShapeCount]) -> list[tuple[str, int, int]]:
     ]
 
 
-def _lane_lines(
-    snapshot: Snapshot, lanes: Sequence[tuple[str, str]], settings: Settings, now: int
-) -> list[dict[str, Any]]:
-    """Return the routes with what waits on them."""
+def _lane_lines(snapshot: Snapshot, settings: Settings) -> list[dict[str, Any]]:
     providers = {route.name: tuple(route.providers) for route in settings.routes}
     lines = []
-    for route, stream in lanes:
+    for route, stream in lanes_of(snapshot, settings):
         mine = [one for one in snapshot.lanes if (one.route, one.stream) == (route, stream)]
         numbers = Counter({one.state: one.deliveries for one in mine})
-        oldest_ms = min((one.oldest_accepted_at_ms for one in mine), default=None)
-        lines.append(
-            {
-                "route": route,
-                "stream": stream,
-                "providers": providers.get(route, ()),
-                "path": "/queue?" + urlencode({"route": route}),
-                "numbers": tuple(numbers[state] for state, _ in SHOWN_STATES),
-                "oldest": words.age(oldest_ms, now),
-            }
-        )
+        line = {
+            "route": route,
+            "stream": stream,
+            "providers": providers.get(route, ()),
+            "path": "/queue?" + urlencode({"route": route}),
+            "numbers": tuple(numbers[state] for state in SHOWN_STATES),
+            "oldest_ms": min((one.oldest_accepted_at_ms for one in mine), default=None),
+        }
+        lines.append(line)
     return lines
 
 
-def _instance_lines(snapshot: Snapshot, now: int) -> list[dict[str, Any]]:
-    """Return the processes."""
-    drifted = {one.incarnation for one in snapshot.drifted()}
-    lines = []
-    for one in snapshot.instances:
-        is_silent = one.incarnation in snapshot.silent
-        tone = "sent" if one.state == "running" else "waiting"
-        lines.append(
-            {
-                "name": one.name,
-                "role": one.role,
-                "pid": one.pid,
-                "version": one.version,
-                "state": "silent" if is_silent else one.state,
-                "tone": "failed" if is_silent else tone,
-                "since": words.age(one.started_at_ms, now),
-                "heartbeat": words.age(one.heartbeat_at_ms, now),
-                "has_drifted": one.incarnation in drifted,
-            }
-        )
-    return lines
-
-
-def _refusal_lines(points: Iterable[HistoryPoint]) -> list[tuple[str, list[tuple[str, int]]]]:
+def _refusal_lines(points: Sequence[HistoryPoint]) -> list[tuple[str, list[tuple[str, int]]]]:
     """Return what was refused most in the time that is drawn, and by whom."""
-    known = list(points)
-    groups = (
-        ("Refused to clients here", Series.REFUSED),
-        ("Bounced", Series.BOUNCED_FOR),
-        ("Deferred", Series.DEFERRED_FOR),
-    )
     found = [
-        (label, sums_by_label(series.value, known).most_common(_MAX_REFUSALS))
-        for label, series in groups
+        (label, sums_by_label(series.value, points).most_common(_MAX_REFUSALS))
+        for label, series in _REFUSALS
     ]
     return [(label, counts) for label, counts in found if counts]
 
 
-HEIGHT = 100
-"""Of the greatest bar, in units of the drawing; each bar is a unit of its own wide."""
+HEIGHT = 100  # of the greatest bar, in units of the drawing; each bar is a unit of its own wide
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

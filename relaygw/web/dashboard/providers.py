@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from starlette.datastructures import FormData
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -21,10 +20,10 @@ from relaygw.store.holds import Hold
 from relaygw.store.watch import HISTORY_SLICE_MS, HistoryPoint
 from relaygw.web import words
 from relaygw.web.context import WebContext
-from relaygw.web.gate.identity import Principal, Role, require
+from relaygw.web.gate.identity import Role, require
 from relaygw.web.page import Problem, note_of, redirect, render, with_notice
 
-_ACTIONS = ("hold", "release")
+_DONE = {"hold": "provider_held", "release": "provider_released"}
 _TONES = {
     "ok": "sent",
     "slowed": "waiting",
@@ -36,8 +35,7 @@ _SHOWN = {"down": "unreachable"}
 _HOUR_MS = 3_600_000
 _TRIED = (Series.DELIVERED, Series.DEFERRED, Series.BOUNCED)
 
-Example = tuple[str, Sequence[AttemptEntry]]
-"""A message by its id, and its attempts, oldest first."""
+Example = tuple[str, Sequence[AttemptEntry]]  # a message by its id, and its attempts, oldest first
 
 
 def provider_cards(
@@ -48,35 +46,28 @@ def provider_cards(
     now: int,
 ) -> list[dict[str, Any]]:
     """Return the providers; `examples` are messages that wait for them, and how they were tried."""
-    since_ms = now - _HOUR_MS
     meanings = Meanings(settings)
     counts = {
-        label: sums_by_label(series.value, points, since_ms=since_ms)
-        for label, series in (
-            ("delivered", Series.DELIVERED),
-            ("deferred", Series.DEFERRED),
-            ("bounced", Series.BOUNCED),
-        )
+        series.value: sums_by_label(series.value, points, since_ms=now - _HOUR_MS)
+        for series in _TRIED
     }
     cards = []
     for name, usage in snapshot.usages.items():
         state = snapshot.state_of(name)
-        holds = holds_of(snapshot.holds, name)
         queue_id, attempts = examples.get(name, ("", ()))
-        cards.append(
-            {
-                "name": name,
-                "where": f"{usage.settings.host}:{usage.settings.port}",
-                "state": _SHOWN.get(state, state),
-                "tone": _TONES[state],
-                "is_held": state in ("held", "partly held"),
-                "limits": tuple(_limits(usage, _lately_per_s(points, name, now), now)),
-                "quota_share": _quota_share(usage),  # percent; None without a quota
-                "last_hour": tuple((label, sums[name]) for label, sums in counts.items()),
-                "holds": tuple(_held(hold, name, now) for hold in holds),
-                "last": _last_reply(meanings, name, attempts, queue_id, now),
-            }
-        )
+        card = {
+            "name": name,
+            "where": f"{usage.settings.host}:{usage.settings.port}",
+            "state": _SHOWN.get(state, state),
+            "tone": _TONES[state],
+            "is_held": state in ("held", "partly held"),
+            "limits": _limits(usage, _lately_per_s(points, name, now), now),
+            "quota_share": _quota_share(usage),  # percent; None without a quota
+            "last_hour": [(label, sums[name]) for label, sums in counts.items()],
+            "holds": [_held(hold, name, now) for hold in holds_of(snapshot.holds, name)],
+            "last": _last_reply(meanings, name, attempts, queue_id, now),
+        }
+        cards.append(card)
     return cards
 
 
@@ -126,13 +117,8 @@ def _quota_share(usage: Usage) -> int | None:
 
 def _held(hold: Hold, provider: str, now: int) -> dict[str, Any]:
     is_whole = hold.key == provider
-    return {
-        "what": hold.scope if is_whole else f"{hold.scope} {hold.key.partition(' ')[2]}",
-        "reason": hold.reason,
-        "remedy": hold.remedy,
-        "since": words.ago(hold.since_ms, now),
-        "probe": words.until(hold.probe_at_ms, now),  # "": only an operator ends it
-    }
+    what = hold.scope if is_whole else f"{hold.scope} {hold.key.partition(' ')[2]}"
+    return {"hold": hold, "what": what, "since": words.ago(hold.since_ms, now)}
 
 
 def _last_reply(
@@ -141,48 +127,34 @@ def _last_reply(
     newest = next((one for one in reversed(attempts) if one.provider == name), None)
     if newest is None:
         return None
-    meaning = meanings.of(newest)
     return {
         "reply": newest.reply,
-        "explanation": meaning.explanation if meaning is not None else "",
-        "remedy": meaning.remedy if meaning is not None else "",
+        "meaning": meanings.of(newest),
         "queue_id": queue_id,
         "at": words.ago(newest.at_ms, now),
     }
 
 
-class ProviderChanges:
-    """The endpoint of the forms beside the providers; each asks first."""
+async def change_provider(web: WebContext, request: Request) -> Response:
+    """Hold or release a provider once it is confirmed; else ask."""
+    actor = require(request, Role.OPERATOR).name
+    form = await request.form()
+    name, action = str(form.get("provider", "")), str(form.get("action", ""))
+    web.provider(name)
+    if action not in _DONE:
+        raise Problem(400, f"action {action[:40]!r} is none", expected=" or ".join(_DONE))
+    if form.get("confirmed") != "1":
+        holds = holds_of(await web.read(web.store.holds.in_force), name)
+        context = {"provider": name, "action": action, "holds": holds}
+        return render(request, "provider_confirm.html", context, mode=web.mode)
 
-    def __init__(self, web: WebContext) -> None:
-        self._web = web
-
-    async def change(self, request: Request) -> Response:
-        """Hold or release a provider once it is confirmed; else ask."""
-        principal = require(request, Role.OPERATOR)
-        form = await request.form()
-        name, action = str(form.get("provider", "")), str(form.get("action", ""))
-        self._web.provider(name)
-        if action not in _ACTIONS:
-            raise Problem(400, f"action {action[:40]!r} is none", expected=" or ".join(_ACTIONS))
-        if form.get("confirmed") != "1":
-            holds = await self._web.read(self._web.store.holds.in_force)
-            context = {
-                **self._web.page_context,
-                "provider": name,
-                "action": action,
-                "holds": holds_of(holds, name),
-            }
-            return render(request, "provider_confirm.html", context)
-        await self._web.change(lambda: self._carry_out(name, action, principal, form))
-        self._web.wake_workers()
-        did = "provider_held" if action == "hold" else "provider_released"
-        return redirect(request, with_notice("/", did, 1))
-
-    def _carry_out(self, name: str, action: str, principal: Principal, form: FormData) -> None:
-        store, now = self._web.store, clock_ms()
+    def carry_out() -> None:
+        now = clock_ms()
         if action == "hold":
-            note = note_of(form)
-            hold_provider(store, name, actor=principal.name, now_ms=now, note=note)
+            hold_provider(web.store, name, actor=actor, now_ms=now, note=note_of(form))
         else:
-            release_provider(store, name, actor=principal.name, now_ms=now)
+            release_provider(web.store, name, actor=actor, now_ms=now)
+
+    await web.change(carry_out)
+    web.wake_workers()
+    return redirect(request, with_notice("/", _DONE[action], 1))

@@ -17,6 +17,7 @@ import asyncio
 import hmac
 from urllib.parse import parse_qs, quote, urlsplit
 
+from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -24,24 +25,17 @@ from relaygw.access import LoginBusy
 from relaygw.errors import StoreUnavailable
 from relaygw.web.gate.guards import LOGIN, LOGOUT, MAX_PATH, is_for_programs, is_free, route_path
 from relaygw.web.gate.identity import Identity, Principal, Role, set_principal
-from relaygw.web.page import error_answer, store_answer
+from relaygw.web.page import error_answer
 
 MAX_BODY_BYTES = 2**20
-MAX_LOGIN_BYTES = 8192
-"""Of a body that somebody sends whom nobody knows."""
-BODY_S = 30.0
-"""How long a body may take."""
+MAX_LOGIN_BYTES = 8192  # of a body that somebody sends whom nobody knows
+BODY_S = 30.0  # how long a body may take
 RETRY_AFTER_S = 60
+_FOREIGN = (
+    "this was sent by a page of another site; if it is yours, the proxy in between must hand on "
+    "the Host field as the browser sent it"
+)
 _CHALLENGE = 'Basic realm="relaygw", charset="UTF-8"'
-
-
-class _Refused(Exception):
-    """A request that gets no further."""
-
-    def __init__(self, status: int, text: str, headers: dict[str, str] | None = None) -> None:
-        super().__init__(text)
-        self.status = status
-        self.headers = headers
 
 
 class _Gone(Exception):
@@ -61,48 +55,38 @@ class Access:
         answer: ASGIApp = self._app
         try:
             receive = await self._let_in(connection, receive)
-        except _Refused as refused:
-            answer = error_answer(connection, refused.status, str(refused), refused.headers)
-        except StoreUnavailable as error:
-            answer = store_answer(connection, error)
+        except (HTTPException, StoreUnavailable) as error:
+            answer = error_answer(connection, error)
         except _Gone:
             return
         await answer(scope, receive, send)
 
     async def _let_in(self, connection: HTTPConnection, receive: Receive) -> Receive:
-        """Return the `receive` for the endpoint; raises _Refused and _Gone."""
         path = route_path(connection.scope)
         is_safe = connection.scope.get("method", "GET") in SAFE_METHODS
         if not is_safe or connection.scope["type"] == "websocket":
-            self._check_origin(connection)
+            is_https = self._identity.forwarded.is_https(connection)
+            if is_foreign(connection, is_https=is_https):
+                raise HTTPException(403, _FOREIGN)
         principal = None if is_free(path) else await self._principal(connection, path)
         if principal is not None:
             set_principal(connection, principal)
         if is_safe:
             return receive
         if principal is not None and principal.role < Role.OPERATOR and path != LOGOUT:
-            raise _Refused(403, f"{principal.name} has the role viewer, which changes nothing")
+            raise HTTPException(403, f"{principal.name} has the role viewer, which changes nothing")
         limit_bytes = MAX_LOGIN_BYTES if principal is None else MAX_BODY_BYTES
         body = await _read_body(connection, receive, limit_bytes=limit_bytes)
         if principal is not None:
             _check_token(connection, principal, body)
         return _replayed(body, receive)
 
-    def _check_origin(self, connection: HTTPConnection) -> None:
-        is_https = self._identity.forwarded.is_https(connection)
-        if is_foreign(connection, is_https=is_https):
-            raise _Refused(
-                403,
-                "this was sent by a page of another site; if it is yours, the proxy in between "
-                "must hand on the Host field as the browser sent it",
-            )
-
     async def _principal(self, connection: HTTPConnection, path: str) -> Principal:
         try:
             principal = await self._identity.principal(connection)
         except LoginBusy as busy:
             headers = {"Retry-After": str(RETRY_AFTER_S)}
-            raise _Refused(429, f"{busy}; try again later", headers) from None
+            raise HTTPException(429, f"{busy}; try again later", headers) from None
         if principal is None:
             raise _log_in_first(connection, path)
         return principal
@@ -114,24 +98,25 @@ def _check_token(connection: HTTPConnection, principal: Principal, body: bytes) 
         principal.how != "token" and is_from_browser(connection)
     )
     if is_needed and not has_token(connection, body, principal.csrf):
-        raise _Refused(403, "this page is out of date: load it again, then repeat what you did")
+        raise HTTPException(
+            403, "this page is out of date: load it again, then repeat what you did"
+        )
 
 
-def _log_in_first(connection: HTTPConnection, path: str) -> _Refused:
-    """Return the answer for nobody: to a program a challenge, to a page the way to the login."""
+def _log_in_first(connection: HTTPConnection, path: str) -> HTTPException:
     if is_for_programs(path):
-        return _Refused(401, "log in first", {"WWW-Authenticate": _CHALLENGE})
+        return HTTPException(401, "log in first", {"WWW-Authenticate": _CHALLENGE})
     root_path = connection.scope.get("root_path", "")
     login = root_path + LOGIN
     if "hx-request" in connection.headers:
-        return _Refused(401, "log in first", {"HX-Redirect": login})
+        return HTTPException(401, "log in first", {"HX-Redirect": login})
     accepted = connection.headers.get("accept", "")
     if connection.scope["type"] == "websocket" or "text/event-stream" in accepted:
-        return _Refused(401, "log in first")
+        return HTTPException(401, "log in first")
     if connection.scope["method"] in ("GET", "HEAD"):
         wanted = _as_sent(connection.scope)
         login += f"?next={quote(wanted, safe='/')}" if len(wanted) <= MAX_PATH else ""
-    return _Refused(303, "log in first", {"Location": login})
+    return HTTPException(303, "log in first", {"Location": login})
 
 
 def _as_sent(scope: Scope) -> str:
@@ -141,8 +126,7 @@ def _as_sent(scope: Scope) -> str:
 
 
 async def _read_body(connection: HTTPConnection, receive: Receive, *, limit_bytes: int) -> bytes:
-    """Return the whole body; raises _Refused, or _Gone."""
-    too_large = _Refused(413, f"the body is larger than {limit_bytes} bytes")
+    too_large = HTTPException(413, f"the body is larger than {limit_bytes} bytes")
     told = connection.headers.get("content-length", "0")
     if not told.isascii() or not told.isdigit() or int(told) > limit_bytes:
         raise too_large
@@ -164,7 +148,7 @@ async def _read_body(connection: HTTPConnection, receive: Receive, *, limit_byte
         # a body that comes too late would be taken for the next request; too large a one is read
         # to its end by the server, so that the client gets to read the answer
         late = f"the body took longer than {BODY_S:.0f} s"
-        raise _Refused(408, late, {"Connection": "close"}) from None
+        raise HTTPException(408, late, {"Connection": "close"}) from None
 
 
 def _replayed(body: bytes, receive: Receive) -> Receive:

@@ -22,6 +22,7 @@ import time
 from base64 import urlsafe_b64encode
 from collections import OrderedDict, deque
 from collections.abc import Iterable
+from dataclasses import replace
 from threading import Lock
 
 from starlette.requests import HTTPConnection
@@ -36,8 +37,7 @@ from relaygw.store.store import Store
 
 MAX_PASSWORD_BYTES = 1024
 MIN_TOKEN_LENGTH = 20
-READ_AGAIN_S = 30.0
-"""How long after the last time the tokens are not read again, whoever asks."""
+READ_AGAIN_S = 30.0  # how long after the last time the tokens are not read again, whoever asks
 WITHIN_S = 600.0
 FREE_FAILURES = 5
 MAX_DELAY_S = 8.0
@@ -77,10 +77,6 @@ class Logins:
         hashes = {user.name: user.password_hash for user in self._users.values()}
         self._passwords = Passwords(hashes) if hashes else None
         self._delays = NameDelays()
-
-    def user(self, name: str) -> WebUser | None:
-        """Return a user by name."""
-        return self._users.get(name)
 
     async def log_in(self, name: str, password: bytes, *, guesser: str) -> WebUser | None:
         """Return the user, or None, which takes a while; `guesser` is whom failures count for.
@@ -168,10 +164,8 @@ class Tokens:
 
 
 COOKIE = "relaygw_session"
-IDLE_MS = 12 * 3_600_000
-"""A session that is not used for so long has ended."""
-LONGEST_MS = 7 * 86_400_000
-"""No session lives longer, used or not."""
+IDLE_MS = 12 * 3_600_000  # a session that is not used for so long has ended
+LONGEST_MS = 7 * 86_400_000  # no session lives longer, used or not
 _SEEN_EVERY_MS = 60_000
 _VALUE = re.compile(r"([A-Za-z0-9_-]{43})\.([A-Za-z0-9_-]{43})")
 
@@ -259,7 +253,11 @@ class Sessions:
     def _note_use(self, session: WebSession, now_ms: int) -> None:
         with self._lock:
             if self._store.sessions.get(session.token_hash) is not None:
-                self._store.sessions.put(_seen(session, now_ms))
+                latest_ms = session.created_at_ms + LONGEST_MS
+                expires_at_ms = min(now_ms + IDLE_MS, latest_ms)
+                self._store.sessions.put(
+                    replace(session, seen_at_ms=now_ms, expires_at_ms=expires_at_ms)
+                )
 
     def end(self, cookie: str) -> None:
         """End the session of a cookie, if it is one."""
@@ -267,16 +265,6 @@ class Sessions:
         if match is not None:
             with self._lock:
                 self._store.sessions.drop(_hash(match[1]))
-
-
-def _seen(session: WebSession, now_ms: int) -> WebSession:
-    return WebSession(
-        token_hash=session.token_hash,
-        user_name=session.user_name,
-        created_at_ms=session.created_at_ms,
-        seen_at_ms=now_ms,
-        expires_at_ms=min(now_ms + IDLE_MS, session.created_at_ms + LONGEST_MS),
-    )
 
 
 def _hash(token: str) -> str:

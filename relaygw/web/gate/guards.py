@@ -136,10 +136,8 @@ _MACHINE = ("/api/", "/view/", "//view/", "/metrics")  # two slashes: see app.py
 # what a browser takes for another host, or drops before it looks, is no path here
 _OWN_PATH = re.compile(r"/(?:[!-.0-\[\]-~][!-\[\]-~]*)?")
 _STEPS_UP = re.compile(r"/(?:\.|%2e){1,2}(?:/|$)", re.IGNORECASE)
-DOCS = "/api/docs"
-"""A page for people among what is for programs."""
-MAX_PATH = 2000
-"""Characters of a path that is kept until after a login."""
+DOCS = "/api/docs"  # a page for people among what is for programs
+MAX_PATH = 2000  # characters of a path that is kept until after a login
 
 
 def route_path(scope: Scope) -> str:

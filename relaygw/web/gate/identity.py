@@ -32,6 +32,8 @@ from relaygw.web.gate.credentials import Logins, Sessions, Tokens, cookie_of, cs
 from relaygw.web.gate.guards import is_for_programs, route_path
 
 _STATE_KEY = "principal"
+How = Literal["session", "password", "token", "open"]
+"""How somebody is known; open: nobody has to log in here."""
 
 
 class Role(IntEnum):
@@ -57,7 +59,7 @@ class Principal:
     name: str
     role: Role
     csrf: str
-    how: Literal["session", "password", "token", "open"]  # open: nobody has to log in here
+    how: How
 
     @property
     def is_admin(self) -> bool:
@@ -184,8 +186,7 @@ class Identity:
         if cookie is not None:
             user = await run_in_threadpool(self.sessions.user, cookie)
             if user is not None:
-                csrf = csrf_token(token_of(cookie), user.name)
-                return Principal(name=user.name, role=_role(user), csrf=csrf, how="session")
+                return _principal(user, csrf_token(token_of(cookie), user.name), "session")
         if is_for_programs(route_path(connection.scope)):
             return await self._program(connection)
         return None
@@ -194,17 +195,12 @@ class Identity:
         scheme, _, given = connection.headers.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer":
             token = await self._tokens.holder(given.strip().encode())
-            if token is None:
-                return None
-            return Principal(name=token.name, role=_role(token), csrf="", how="token")
+            return None if token is None else _principal(token, "", "token")
         credentials = _basic(given) if scheme.lower() == "basic" else None
-        if credentials is None:
-            return None
-        known = await self._by_password(connection, *credentials)
+        known = await self._by_password(connection, *credentials) if credentials else None
         if known is None:
             return None
-        csrf = csrf_token(self._csrf_key, known.name)
-        return Principal(name=known.name, role=_role(known), csrf=csrf, how="password")
+        return _principal(known, csrf_token(self._csrf_key, known.name), "password")
 
     async def _by_password(
         self, connection: HTTPConnection, name: str, password: bytes
@@ -217,12 +213,11 @@ class Identity:
         return await self.logins.log_in(name, password, guesser=guesser)
 
 
-def _role(known: WebUser | WebToken) -> Role:
-    return Role[known.role.upper()]
+def _principal(known: WebUser | WebToken, csrf: str, how: How) -> Principal:
+    return Principal(name=known.name, role=Role[known.role.upper()], csrf=csrf, how=how)
 
 
 def _basic(given: str) -> tuple[str, bytes] | None:
-    """Return name and password (RFC 7617), or None for what is neither."""
     try:
         name, colon, password = base64.b64decode(given.strip(), validate=True).partition(b":")
         return (name.decode(), password) if colon else None

@@ -42,7 +42,11 @@ class LoginPages:
     async def show(self, request: Request) -> Response:
         """Show the form, or go on where somebody has a session."""
         wanted = own_path(request.query_params.get("next", ""), _root(request))
-        if self._identity.is_open or await self._has_session(request):
+        identity, cookie = self._identity, cookie_of(request)
+        is_in = identity.is_open
+        if not is_in and cookie is not None:
+            is_in = await run_in_threadpool(identity.sessions.user, cookie) is not None
+        if is_in:
             return RedirectResponse(wanted, status_code=303)
         if request.headers.get("sec-fetch-site") == "cross-site":
             return _once_more(request, wanted)
@@ -69,7 +73,8 @@ class LoginPages:
             await run_in_threadpool(sessions.end, earlier)
         cookie = await run_in_threadpool(sessions.begin, user)
         response = RedirectResponse(wanted, status_code=303)
-        set_cookie(response, cookie, root_path=_root(request), is_https=self._is_https(request))
+        is_https = self._identity.forwarded.is_https(request)
+        set_cookie(response, cookie, root_path=_root(request), is_https=is_https)
         return response
 
     async def log_out(self, request: Request) -> Response:
@@ -78,17 +83,9 @@ class LoginPages:
         if cookie is not None:
             await run_in_threadpool(self._identity.sessions.end, cookie)
         response = redirect(request, LOGIN)
-        forget_cookie(response, root_path=_root(request), is_https=self._is_https(request))
+        is_https = self._identity.forwarded.is_https(request)
+        forget_cookie(response, root_path=_root(request), is_https=is_https)
         return response
-
-    async def _has_session(self, request: Request) -> bool:
-        cookie = cookie_of(request)
-        if cookie is None:
-            return False
-        return await run_in_threadpool(self._identity.sessions.user, cookie) is not None
-
-    def _is_https(self, request: Request) -> bool:
-        return self._identity.forwarded.is_https(request)
 
 
 def _root(request: Request) -> str:

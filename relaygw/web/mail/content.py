@@ -7,6 +7,7 @@ its origin and all rights, and nothing but pictures in the document itself is lo
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import chain
 from urllib.parse import quote
 
@@ -17,12 +18,11 @@ from starlette.routing import Route
 
 from relaygw.store.queue_entry import QueueEntry
 from relaygw.store.store import Store, read_content
-from relaygw.web.context import WebContext
+from relaygw.web.context import WebContext, opens, reads
 from relaygw.web.gate.guards import STRICT_HEADERS
-from relaygw.web.mail.html_page import MailPage, MailPages
 from relaygw.web.mail.mime_tree import Part, file_name_of, load_tree
 
-Find = Callable[[Request], QueueEntry]
+Find = Callable[[WebContext, Request], QueueEntry]
 """Returns the message that a request is about; raises 404 where there is none."""
 
 FRAME_HEADERS = {
@@ -65,56 +65,35 @@ def read_part(store: Store, entry: QueueEntry, part_id: str) -> tuple[Part, byte
     raise HTTPException(404)
 
 
-class MailContent:
-    """The endpoints of content, for messages as `find` knows them."""
+def content_routes(web: WebContext, one: str, find: Find) -> list[Route]:
+    """Return the routes of content below `one`, the path of a message as `find` knows it."""
 
-    def __init__(self, web: WebContext, mail_pages: MailPages, find: Find) -> None:
-        self._web = web
-        self._mail_pages = mail_pages
-        self._find = find
-
-    def routes(self, one: str) -> list[Route]:
-        """Return the routes below `one`, the path of a message."""
-        return [
-            Route(one + "/html", self.show_html, methods=["GET"]),
-            Route(one + "/source", self.save_source, methods=["GET"]),
-            Route(one + "/part/{part_id}", self.save_part, methods=["GET"]),
-        ]
-
-    async def show_html(self, request: Request) -> Response:
-        """Answer the document; 404 for a message without HTML."""
-        entry = await self._web.read(lambda: self._find(request))
-        page = self._mail_pages.get(entry.queue_id)
+    async def show_html(request: Request) -> Response:
+        entry = await web.read(lambda: find(web, request))
+        page = web.mail_pages.get(entry.queue_id)
         if page is None:
-            page = await self._web.open(lambda: self._make_page(entry))
-        return HTMLResponse(page.document, headers=FRAME_HEADERS)
-
-    def _make_page(self, entry: QueueEntry) -> MailPage:
-        page = self._mail_pages.make(entry, load_tree(self._web.store, entry))
+            page = await web.open(lambda: web.mail_pages.make(entry, load_tree(web.store, entry)))
         if page is None:
             raise HTTPException(404)
-        return page
+        return HTMLResponse(page.document, headers=FRAME_HEADERS)
 
-    async def save_source(self, request: Request) -> Response:
-        """Answer the source, chunk by chunk."""
+    def save_source(web: WebContext, request: Request) -> Response:
+        entry = find(web, request)
+        headers = {
+            "Content-Disposition": f'attachment; filename="{entry.queue_id}.eml"',
+            "Content-Length": str(entry.size_bytes),
+        }
+        chunks = source_chunks(web.store, entry)
+        return StreamingResponse(chunks, media_type="message/rfc822", headers=headers)
 
-        def start() -> tuple[QueueEntry, Iterator[bytes]]:
-            entry = self._find(request)
-            return entry, source_chunks(self._web.store, entry)
-
-        entry, chunks = await self._web.read(start)
-        disposition = f'attachment; filename="{entry.queue_id}.eml"'
-        return StreamingResponse(
-            chunks,
-            media_type="message/rfc822",
-            headers={"Content-Disposition": disposition, "Content-Length": str(entry.size_bytes)},
-        )
-
-    async def save_part(self, request: Request) -> Response:
-        """Answer a part as a file, whatever it says it is."""
-
-        def read() -> tuple[Part, bytes]:
-            return read_part(self._web.store, self._find(request), request.path_params["part_id"])
-
-        part, body = await self._web.open(read)
+    def save_part(web: WebContext, request: Request) -> Response:
+        entry = find(web, request)
+        part, body = read_part(web.store, entry, request.path_params["part_id"])
+        # a file, whatever it says it is
         return Response(body, media_type="application/octet-stream", headers=saved_headers(part))
+
+    return [
+        Route(one + "/html", show_html, methods=["GET"]),
+        Route(one + "/source", partial(reads(save_source), web), methods=["GET"]),
+        Route(one + "/part/{part_id}", partial(opens(save_part), web), methods=["GET"]),
+    ]

@@ -15,7 +15,7 @@ import base64
 import re
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from html import escape
@@ -30,8 +30,7 @@ from relaygw.web.mail.mime_tree import MimeTree, Part, filed_ids
 if TYPE_CHECKING:
     import nh3
 
-MAX_HTML_CHARACTERS = 2 * 2**20
-"""How much HTML of a message is shown."""
+MAX_HTML_CHARACTERS = 2 * 2**20  # how much HTML of a message is shown
 MAX_TAGS = 15_000
 MAX_CSS_CHARACTERS = 256 * 1024
 MAX_LINKS = 500
@@ -173,7 +172,10 @@ class MailPages:
 
 def pictures_of(tree: MimeTree) -> Callable[[str], str | None]:
     """Return what gives the data: address of the picture with a Content-ID, within limits."""
-    by_id = _by_content_id(tree.leaves)
+    by_id: dict[str, Part] = {}
+    for part in tree.leaves:
+        if part.content_id and part.content_type in _PICTURES:
+            by_id.setdefault(decode_words(part.content_id), part)
     left_bytes = MAX_PICTURES_BYTES
 
     def picture(content_id: str) -> str | None:
@@ -189,14 +191,6 @@ def pictures_of(tree: MimeTree) -> Callable[[str], str | None]:
     return picture
 
 
-def _by_content_id(parts: Iterable[Part]) -> dict[str, Part]:
-    found: dict[str, Part] = {}
-    for part in parts:
-        if part.content_id and part.content_type in _PICTURES:
-            found.setdefault(decode_words(part.content_id), part)
-    return found
-
-
 def html_part(tree: MimeTree) -> Part | None:
     """Return the part that is the HTML of a message."""
     filed = filed_ids(tree)
@@ -205,8 +199,6 @@ def html_part(tree: MimeTree) -> Part | None:
 
 
 class _Writer:
-    """Writes the tags of a page anew and notes what it leaves out."""
-
     def __init__(self, picture: Callable[[str], str | None]) -> None:
         self.out: list[str] = []
         self.css: list[str] = []

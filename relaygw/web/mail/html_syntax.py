@@ -204,7 +204,6 @@ class Balance:
                 return
 
     def _close_outermost(self, names: frozenset[str], shields: frozenset[str]) -> None:
-        """Close all of `names` within the nearest of `shields`."""
         found: int | None = None
         for place in range(len(self._open) - 1, -1, -1):
             if self._open[place] in shields:

@@ -22,8 +22,7 @@ MAX_HEADER_BYTES = 64 * 1024
 MAX_ROOT_HEADER_BYTES = 1024 * 1024
 MAX_BOUNDARY_BYTES = 1000  # RFC 2046 has 70
 MAX_DELIMITER_LOOKS = 200_000  # lines that start with two hyphens
-MAX_LOADED_BYTES = 32 * 2**20
-"""Of a message above this only the first chunk is read."""
+MAX_LOADED_BYTES = 32 * 2**20  # of a message above this only the first chunk is read
 _BYTES_A_CHARACTER = 4
 # bytes of content for one decoded byte, with line ends; quoted-printable may be nothing but these
 _RAW_BYTES = {"base64": 1.5, "quoted-printable": 4}
@@ -126,7 +125,6 @@ def read_tree(content: bytes) -> MimeTree:
 def _read_header(
     content: bytes, start: int, *, limit_bytes: int
 ) -> tuple[list[tuple[str, str]], int]:
-    """Return the fields of the header at `start`, and where the body starts."""
     if content.startswith(b"\r\n", start):
         return [], start + 2
     limit = min(len(content), start + limit_bytes)
@@ -159,8 +157,6 @@ def _new_part(part_id: str, fields: list[tuple[str, str]]) -> Part:
 
 
 class _Splitter:
-    """Walks over the delimiter lines of a message and cuts it at them."""
-
     def __init__(self, tree: MimeTree) -> None:
         self._tree = tree
         self._content = tree.content

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 from html import unescape
 
 from relaygw.mail.content import ContentFacts, nobody
@@ -88,6 +89,14 @@ def _links(html: str) -> str:
     return " ".join(links)
 
 
+def people_of(tree: MimeTree) -> ContentFacts:
+    """Return whom the header of a message names, and nothing else."""
+    names = ("To", "Cc", "Bcc", "Reply-To")
+    to, cc, bcc, reply_to = (tuple(read_addresses(tree.first(name))) for name in names)
+    sender = next(iter(read_addresses(tree.first("From"))), nobody())
+    return ContentFacts(sender=sender, to=to, cc=cc, bcc=bcc, reply_to=reply_to)
+
+
 def read_facts(tree: MimeTree) -> ContentFacts:
     """Return what a list shows of a message."""
     text, html = bodies_of(tree, limit_characters=_SNIPPET_SOURCE_CHARACTERS)
@@ -95,12 +104,8 @@ def read_facts(tree: MimeTree) -> ContentFacts:
     if len(words) > MAX_SNIPPET_CHARACTERS:
         words = words[: MAX_SNIPPET_CHARACTERS - 3] + "..."
     inlines, attachments = filed_parts(tree)
-    return ContentFacts(
-        sender=next(iter(read_addresses(tree.first("From"))), nobody()),
-        to=tuple(read_addresses(tree.first("To"))),
-        cc=tuple(read_addresses(tree.first("Cc"))),
-        bcc=tuple(read_addresses(tree.first("Bcc"))),
-        reply_to=tuple(read_addresses(tree.first("Reply-To"))),
+    return replace(
+        people_of(tree),
         attachments=len(attachments),
         inlines=len(inlines),
         snippet=words,
@@ -122,13 +127,21 @@ def bodies_of(tree: MimeTree, *, limit_characters: int) -> tuple[str, str]:
 
 
 def _shown(tree: MimeTree, parts: list[Part], limit_characters: int) -> str:
-    shown: list[str] = []
-    left = limit_characters
-    for part in parts:
-        text, is_cut = tree.text(part, limit_characters=left)
-        shown.append(text)
-        left -= len(text)
-        if is_cut:
-            shown[-1] += f"\n[relaygw left out what is beyond {limit_characters} characters]"
-            break
+    shown, is_cut = texts_of(tree, parts, limit_characters=limit_characters)
+    if is_cut:
+        shown[-1] += f"\n[relaygw left out what is beyond {limit_characters} characters]"
     return "\n--\n".join(shown)
+
+
+def texts_of(
+    tree: MimeTree, parts: Iterable[Part], *, limit_characters: int
+) -> tuple[list[str], bool]:
+    """Return the texts of parts, of so many characters in all, and whether there is more."""
+    texts: list[str] = []
+    for part in parts:
+        text, is_cut = tree.text(part, limit_characters=limit_characters)
+        texts.append(text)
+        limit_characters -= len(text)
+        if is_cut:
+            return texts, True
+    return texts, False

@@ -6,8 +6,10 @@ Links are listed with their real targets; none is ever fetched.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -15,7 +17,7 @@ from relaygw.web import words
 from relaygw.web.mail.html_page import MAX_LINKS, Link, MailPage, Removed, html_part
 from relaygw.web.mail.mime_header import decode_text, decode_words
 from relaygw.web.mail.mime_tree import MimeTree, Part, file_name_of, filed_ids, filed_parts
-from relaygw.web.mail.text import text_of_html
+from relaygw.web.mail.text import text_of_html, texts_of
 
 VIEWS = ("html", "text", "headers", "links", "parts", "source")
 MAX_TEXT_CHARACTERS = 512 * 1024
@@ -29,6 +31,8 @@ _LOOKS_LIKE_HOST = re.compile(r"(?:https?://)?((?:[a-z0-9-]+\.)+[a-z]{2,})(?:[:/
 
 
 MAX_LISTED_PARTS = 200
+_NOT_LOADED = {"images": "remote image", "sheets": "style sheet"}
+_TAKEN_OUT = {"scripts": "script", "forms": "form", "frames": "embedded object"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,36 +51,26 @@ def listed_links(
     html: Iterable[Link], text: str, unsubscribe: Iterable[str]
 ) -> tuple[list[ListedLink], bool]:
     """Return the links, each once, and whether there are more than are listed."""
-    found: dict[tuple[str, str, str], int] = {}
-    for key in _all(html, text, unsubscribe):
-        found[key] = found.get(key, 0) + 1
-    lines = [
-        _listed(target, words, where, number) for (target, words, where), number in found.items()
-    ]
-    return lines[:MAX_LINKS], len(lines) > MAX_LINKS
-
-
-def _all(
-    html: Iterable[Link], text: str, unsubscribe: Iterable[str]
-) -> Iterator[tuple[str, str, str]]:
-    for link in html:
-        yield link.target, link.text, "HTML"
-    for match in _IN_TEXT.finditer(text):
-        yield match[0].rstrip(_TRAILING), "", "text"
-    for target in unsubscribe:
-        yield target, "List-Unsubscribe", "header"
-
-
-def _listed(target: str, text: str, where: str, number: int) -> ListedLink:
-    host = _host(target)
-    return ListedLink(
-        target=target,
-        text=text,
-        where=where,
-        number=number,
-        is_web=host is not None,
-        warning=_warning(target, text, host),
+    found = Counter(
+        [
+            *((link.target, link.text, "HTML") for link in html),
+            *((one[0].rstrip(_TRAILING), "", "text") for one in _IN_TEXT.finditer(text)),
+            *((target, "List-Unsubscribe", "header") for target in unsubscribe),
+        ]
     )
+    lines = []
+    for (target, said, where), number in islice(found.items(), MAX_LINKS):
+        host = _host(target)
+        line = ListedLink(
+            target=target,
+            text=said,
+            where=where,
+            number=number,
+            is_web=host is not None,
+            warning=_warning(target, said, host),
+        )
+        lines.append(line)
+    return lines, len(found) > MAX_LINKS
 
 
 def _host(target: str) -> str | None:
@@ -96,13 +90,9 @@ def _warning(target: str, text: str, host: str | None) -> str:
     if host is None:
         return "" if scheme in ("mailto", "tel", "sms") else "no whole address"
     shown = _LOOKS_LIKE_HOST.fullmatch(text.strip())
-    if shown is not None and not _same_site(shown[1].lower(), host):
+    if shown and shown[1].lower().removeprefix("www.") != host.removeprefix("www."):
         return f"shows {shown[1]}, leads to {host}"
     return ""
-
-
-def _same_site(one: str, other: str) -> bool:
-    return one.removeprefix("www.") == other.removeprefix("www.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,20 +115,12 @@ def _plain_text(tree: MimeTree) -> Shown | None:
         return None
     if tree.root.content_type == "multipart/alternative":
         parts = parts[:1]
-    pieces: list[str] = []
-    left, is_cut = MAX_TEXT_CHARACTERS, False
-    for part in parts:
-        text, is_cut = tree.text(part, limit_characters=left)
-        pieces.append(text)
-        left -= len(text)
-        if is_cut or not left:
-            break
+    pieces, is_cut = texts_of(tree, parts, limit_characters=MAX_TEXT_CHARACTERS)
     what = f"The text goes on: {MAX_TEXT_CHARACTERS:,} characters of it are shown."
     return Shown("\n\n".join(pieces), what if is_cut else "")
 
 
 def _text_of_page(tree: MimeTree) -> Shown:
-    """Return the words of a message's HTML, for one without a plain text."""
     part = html_part(tree)
     if part is None:
         return Shown("")
@@ -153,23 +135,9 @@ def _as_it_is(raw: bytes, limit_bytes: int, what: str) -> Shown:
     return Shown(text, goes_on if len(raw) > limit_bytes else "")
 
 
-def _removed_words(removed: Removed) -> tuple[str, str]:
-    """Return what of the HTML was not loaded, and what was taken out, "" for nothing."""
-    not_loaded = [
-        words.counted(number, noun)
-        for number, noun in ((removed.images, "remote image"), (removed.sheets, "style sheet"))
-        if number
-    ]
-    taken_out = [
-        words.counted(number, noun)
-        for number, noun in (
-            (removed.scripts, "script"),
-            (removed.forms, "form"),
-            (removed.frames, "embedded object"),
-        )
-        if number
-    ]
-    return " and ".join(not_loaded), ", ".join(taken_out)
+def _counted(removed: Removed, nouns: Mapping[str, str], glue: str) -> str:
+    numbers = ((getattr(removed, name), noun) for name, noun in nouns.items())
+    return glue.join(words.counted(number, noun) for number, noun in numbers if number)
 
 
 def view_context(view: str, tree: MimeTree, page: MailPage | None) -> dict[str, Any]:
@@ -189,8 +157,11 @@ def view_context(view: str, tree: MimeTree, page: MailPage | None) -> dict[str, 
     }
     match view:
         case "html" if page is not None:
-            not_loaded, taken_out = _removed_words(page.removed)
-            shown |= {"not_loaded": not_loaded, "taken_out": taken_out, "is_cut": page.is_cut}
+            shown |= {
+                "not_loaded": _counted(page.removed, _NOT_LOADED, " and "),  # "": nothing
+                "taken_out": _counted(page.removed, _TAKEN_OUT, ", "),
+                "is_cut": page.is_cut,
+            }
         case "text":
             shown |= {"is_from_html": text is None, "text": text or _text_of_page(tree)}
         case "headers":
@@ -208,19 +179,16 @@ def part_lines(tree: MimeTree) -> list[dict[str, Any]]:
     """Return attachments, then inline parts."""
     inline, attachments = filed_parts(tree)
     return [
-        *(_line(tree, part, is_inline=False) for part in attachments),
-        *(_line(tree, part, is_inline=True) for part in inline),
+        {
+            "part_id": part.part_id,
+            "name": file_name_of(part),
+            "content_type": part.content_type,
+            "size": words.size(_decoded_bytes(tree, part)),
+            "is_inline": is_inline,
+        }
+        for parts, is_inline in ((attachments, False), (inline, True))
+        for part in parts
     ]
-
-
-def _line(tree: MimeTree, part: Part, *, is_inline: bool) -> dict[str, Any]:
-    return {
-        "part_id": part.part_id,
-        "name": file_name_of(part),
-        "content_type": part.content_type,
-        "size": words.size(_decoded_bytes(tree, part)),
-        "is_inline": is_inline,
-    }
 
 
 def _decoded_bytes(tree: MimeTree, part: Part) -> int:

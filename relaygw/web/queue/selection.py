@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import ClassVar, Protocol
 from urllib.parse import urlencode
 
 from starlette.datastructures import FormData
@@ -49,6 +49,10 @@ class Given(Protocol):
 class Conditions:
     """Messages that all conditions hold for; none given: all that wait."""
 
+    place: ClassVar[str] = "/queue"
+    box: ClassVar[str] = "tick"
+    end: ClassVar[str] = "looked_at"
+
     given: Mapping[str, tuple[str, ...]]  # as it was written, without what is empty
     selection: Selection
 
@@ -60,7 +64,7 @@ class Conditions:
     @property
     def words(self) -> str:
         """The conditions for people and the audit trail."""
-        return " ".join(f"{name}={value!r}" for name, value in self.pairs())
+        return " ".join(f"{name}={value!r}" for name, value in self.pairs()) or "all that wait"
 
     def pairs(self) -> list[tuple[str, str]]:
         """Return the conditions one by one."""
@@ -72,25 +76,35 @@ class Conditions:
 
     def path(self, **more: str | int) -> str:
         """Return the path of the list of these messages."""
-        extra = [(name, str(value)) for name, value in more.items() if value]
-        pairs = [*self.pairs(), *extra]
-        return "/queue" + (f"?{urlencode(pairs)}" if pairs else "")
+        pairs = [*self.pairs(), *((name, str(value)) for name, value in more.items() if value)]
+        return self.place + (f"?{urlencode(pairs)}" if pairs else "")
+
+    def back(self, form: FormData) -> str:
+        """Return the path of the list, its first page."""
+        return self.path()
 
     def changed(self, name: str, value: str) -> Conditions:
         """Return the same with another value of one condition, or with "" without it."""
         kept = [(key, each) for key, each in self.pairs() if key != name]
         return read_pairs([*kept, (name, value)], now_ms=0)
 
-    def narrowed(self, states: frozenset[DeliveryState], looked_at_ms: int) -> Conditions | None:
-        """Return the same in one of `states`, without what was accepted after somebody looked.
+    def batches(
+        self, web: WebContext, until: str, states: frozenset[DeliveryState]
+    ) -> Iterator[list[str]]:
+        """Yield the ids of those in one of `states` that were accepted before `until`, in ms."""
+        found, after = self.narrowed(states, int(until)), ""
+        while found is not None:
+            page = found_messages(web.store, found, limit=PAGE_MESSAGES, after=after)
+            if not page:
+                return
+            yield [entry.queue_id for entry in page]
+            after = page[-1].queue_id
 
-        None when that is nothing, whatever there is.
-        """
-        selection = self.selection
-        states &= selection.states
-        before_ms = selection.accepted_before_ms
-        limit_ms = looked_at_ms if before_ms is None else min(before_ms, looked_at_ms)
-        found = replace(selection, states=states, accepted_before_ms=limit_ms)
+    def narrowed(self, states: frozenset[DeliveryState], limit_ms: int) -> Conditions | None:
+        """Return the same in one of `states`, without what was accepted since; None for nothing."""
+        states, before_ms = states & self.selection.states, self.selection.accepted_before_ms
+        limit_ms = min(limit_ms, limit_ms if before_ms is None else before_ms)
+        found = replace(self.selection, states=states, accepted_before_ms=limit_ms)
         return replace(self, selection=found) if states else None
 
 
@@ -114,11 +128,8 @@ def read_pairs(pairs: Iterable[tuple[str, str]], *, now_ms: int) -> Conditions:
 def check_length(name: str, value: str) -> str:
     """Return a value; raises Problem if it is too long. A cut one would select more."""
     if len(value) > MAX_TEXT_CHARACTERS:
-        raise Problem(
-            400,
-            f"{name} has {len(value):,} characters",
-            expected=f"at most {MAX_TEXT_CHARACTERS:,}",
-        )
+        most = f"at most {MAX_TEXT_CHARACTERS:,}"
+        raise Problem(400, f"{name} has {len(value):,} characters", expected=most)
     return value
 
 
@@ -138,12 +149,9 @@ def _selection(found: Mapping[str, tuple[str, ...]], now_ms: int) -> Selection:
 def _states(words: Iterable[str]) -> Iterator[str]:
     for name in (name for word in words for name in word.split(",") if name):
         if name not in STATES:
-            raise Problem(
-                400,
-                f"state {name[:40]!r} is none",
-                expected=f"{', '.join(sorted(DeliveryState))} or all",
-                remedy="leave state out for all that wait",
-            )
+            known, remedy = ", ".join(sorted(DeliveryState)), "leave state out for all that wait"
+            what = f"state {name[:40]!r} is none"
+            raise Problem(400, what, expected=f"{known} or all", remedy=remedy)
         yield name
 
 
@@ -180,57 +188,7 @@ def queued_of(web: WebContext, request: Request) -> QueueEntry:
     return found[0]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class QueueChoice(Choice):
-    """Ticked messages, or, without any, those that `conditions` found at `looked_at_ms`."""
-
-    box = "tick"
-    place = "/queue"
-
-    conditions: Conditions
-    looked_at_ms: int | None  # None: only what was ticked
-
-    @property
-    def is_all(self) -> bool:
-        """True for all that match."""
-        return self.looked_at_ms is not None
-
-    @property
-    def found(self) -> str:
-        """The conditions."""
-        return self.conditions.words or "all that wait"
-
-    def list_fields(self) -> list[tuple[str, str]]:
-        """Return when somebody looked, and the conditions."""
-        looked_at = [("looked_at", str(self.looked_at_ms))] if self.is_all else []
-        return [*looked_at, *self.conditions.pairs()]
-
-    def list_path(self, form: FormData) -> str:
-        """Return the path of the list, its first page."""
-        return self.conditions.path()
-
-    def batches(self, store: Store, states: frozenset[DeliveryState]) -> Iterator[list[str]]:
-        """Yield the ids, some at a time; of all that match, only those in one of `states`."""
-        if self.looked_at_ms is None:
-            yield list(self.ids)
-            return
-        narrowed = self.conditions.narrowed(states, self.looked_at_ms)
-        after = ""
-        while narrowed is not None:
-            page = found_messages(store, narrowed, limit=PAGE_MESSAGES, after=after)
-            if not page:
-                return
-            yield [entry.queue_id for entry in page]
-            after = page[-1].queue_id
-
-    def missing(self, store: Store) -> list[LeftAlone]:
-        """Return the ticked messages that are not there any more."""
-        found = {entry.queue_id for entry in store.queue.entries(self.ids)} if self.ids else set()
-        return [
-            LeftAlone(queue_id=one, why="it is not there any more")
-            for one in self.ids
-            if one not in found
-        ]
+QueueChoice = Choice[Conditions]
 
 
 def read_queue_choice(form: FormData, *, now_ms: int) -> QueueChoice:
@@ -238,13 +196,13 @@ def read_queue_choice(form: FormData, *, now_ms: int) -> QueueChoice:
 
     Raises Problem for conditions that are none.
     """
-    looked_at = str(form.get("looked_at", ""))
+    looked_at = str(form.get(Conditions.end, ""))
     is_time = looked_at.isascii() and looked_at.isdigit() and len(looked_at) < 15
-    looked_at_ms = min(int(looked_at), _MAX_MS) if is_time else None
-    return QueueChoice(
-        ids=ticked_ids(form, QueueChoice.box),
-        conditions=read_conditions(form, now_ms=looked_at_ms or now_ms),
-        looked_at_ms=looked_at_ms if means_all(form) else None,
+    until_ms = min(int(looked_at), _MAX_MS) if is_time else 0
+    return Choice(
+        listing=read_conditions(form, now_ms=until_ms or now_ms),
+        ids=ticked_ids(form, Conditions.box),
+        until=str(until_ms) if is_time and means_all(form) else "",
     )
 
 
@@ -253,9 +211,11 @@ def carry_out(
 ) -> Result:
     """Do `action` to the messages of a choice; blocks on the store, raises StoreUnavailable."""
     order = replace(order, routes=routes_taken(web.store, web.settings))
+    found = {entry.queue_id for entry in web.store.queue.entries(choice.ids)} if choice.ids else ()
+    gone = (one for one in choice.ids if one not in found)
+    left = [LeftAlone(queue_id=one, why="it is not there any more") for one in gone]
     changed: list[str] = []
-    left: list[LeftAlone] = choice.missing(web.store)
-    for batch in choice.batches(web.store, action.from_states):
+    for batch in choice.batches(web, action.from_states):
         result = change_queued(web.store, action, batch, order, now_ms=now_ms)
         changed += result.changed
         left += result.left

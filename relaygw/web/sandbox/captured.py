@@ -15,8 +15,7 @@ from relaygw.store.sandbox import CapturedEntry
 from relaygw.web.context import WebContext, is_queue_id
 
 LOOK_S = 0.2
-MAX_TAGS = 20
-"""Of a message."""
+MAX_TAGS = 20  # of a message
 MAX_TAG_CHARACTERS = 100
 
 

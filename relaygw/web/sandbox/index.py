@@ -19,8 +19,7 @@ from relaygw.store.store import Store
 from relaygw.web.mail.mime_tree import load_tree
 from relaygw.web.mail.text import read_facts
 
-PATIENCE_S = 1.0
-"""How long a request waits for the reading of what came in while nobody read."""
+PATIENCE_S = 1.0  # how long a request waits for the reading of what came in while nobody read
 LOOK_S = 1.0
 _AT_ONCE_S = 0.5  # a stop waits no longer than this
 _REST_S = 0.25  # while there is more to read: the front has work to do as well

@@ -12,28 +12,21 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from relaygw.mail.clock import clock_ms, local_time
-from relaygw.mail.content import Contact, ContentFacts, hidden_recipients, nobody
+from relaygw.mail.content import hidden_recipients
 from relaygw.mail.envelope import Released
 from relaygw.mail.state import RecipientState
-from relaygw.operations.captured import (
-    Copy,
-    RefusedCopy,
-    ReleaseRequest,
-    ReleaseResult,
-    plan_release,
-)
+from relaygw.operations.captured import Copy, RefusedCopy, ReleaseRequest, plan_release
 from relaygw.policy.recipients import Refusal
 from relaygw.settings.model import Settings
 from relaygw.store.queue_entry import DeliveryEntry, QueueEntry, RecipientEntry
 from relaygw.store.sandbox import CapturedEntry
-from relaygw.store.store import Store
 from relaygw.web import words
 from relaygw.web.context import WebContext
-from relaygw.web.mail.html_page import MailPages
-from relaygw.web.mail.mime_header import decode_words, read_addresses
-from relaygw.web.mail.mime_tree import MimeTree, load_tree
+from relaygw.web.mail.mime_header import decode_words
+from relaygw.web.mail.mime_tree import load_tree
+from relaygw.web.mail.text import people_of
 from relaygw.web.mail.views import VIEWS, view_context
-from relaygw.web.page import notice_of, render
+from relaygw.web.page import render
 from relaygw.web.sandbox.captured import before, captured_of, read_search
 from relaygw.web.sandbox.inbox import list_path, make_tag, message_path, query_of
 
@@ -59,170 +52,113 @@ _OUTLOOKS = {
 }
 
 
-class MessagePage:
-    """The endpoints of one message."""
+async def show_message(web: WebContext, request: Request) -> Response:
+    """Show a message in one of its views."""
+    query = query_of(request)
 
-    def __init__(self, web: WebContext, mail_pages: MailPages) -> None:
-        self._web = web
-        self._mail_pages = mail_pages
-
-    async def show(self, request: Request) -> Response:
-        """Show a message in one of its views."""
-        found = await self._web.read(lambda: self._found_and_read(request))
-        query = query_of(request)
-        newer, older = await self._web.read(lambda: self._neighbours(found.entry, query))
-        context = await self._web.open(lambda: self._context(request, found))
-        paths = {"newer": newer, "older": older}
-        context |= {
-            name: message_path(queue_id, query) if queue_id else ""
-            for name, queue_id in paths.items()
-        }
-        context |= {
-            "query": query,
-            "back": list_path(query),
-            "notice": notice_of(request.query_params),
-            "view_path": lambda view: message_path(found.entry.queue_id, query, view=view),
-        }
-        return render(request, "message.html", context)
-
-    def _found_and_read(self, request: Request) -> CapturedEntry:
-        found = captured_of(self._web, request)
+    def read() -> tuple[CapturedEntry, str, str]:
+        found = captured_of(web, request)
         if found.entry.read_at_ms is None:
-            self._web.store.sandbox.mark_read([found.entry.queue_id], at_ms=clock_ms())
-        return found
+            web.store.sandbox.mark_read([found.entry.queue_id], at_ms=clock_ms())
+        return found, *_neighbours(web, found.entry, query)
 
-    def _neighbours(self, entry: QueueEntry, query: str) -> tuple[str, str]:
-        """Return the ids of the next newer and older message that the search finds, "" for none."""
-        store, search = self._web.store, read_search(query)
-        newer = store.sandbox.captured_ids(search, limit=1, after=entry.queue_id)
-        at_ms = entry.captured_at_ms or entry.accepted_at_ms
-        found = store.sandbox.find_captured(before(search, at_ms), start=0, limit=_NEIGHBOURS)
-        ids = [one.entry.queue_id for one in found]
-        older = [queue_id for queue_id in ids if queue_id < entry.queue_id]
-        return (newer[0] if newer else ""), (older[0] if older else "")
-
-    def _context(self, request: Request, found: CapturedEntry) -> dict[str, Any]:
-        entry = found.entry
-        tree = load_tree(self._web.store, entry)
-        page = self._mail_pages.make(entry, tree)
-        wanted = request.query_params.get("view", "")
-        default = "html" if page is not None else "text"
-        view = wanted if wanted in VIEWS and (wanted != "html" or page is not None) else default
-        return {
-            **self._web.page_context,
-            **_envelope_context(found, tree),
-            "view": view,
-            "mail_path": f"/sandbox/{entry.queue_id}",
-            "has_html": page is not None,
-            "audience": _audience(self._web.store, self._web.settings, entry),
-            "audience_left": max(0, len(entry.recipients) - MAX_RECIPIENTS),
-            **view_context(view, tree, page),
-        }
+    found, newer, older = await web.read(read)
+    wanted = request.query_params.get("view", "")
+    context = await web.open(lambda: _context(web, found, wanted))
+    context |= {
+        "newer": message_path(newer, query) if newer else "",
+        "older": message_path(older, query) if older else "",
+        "query": query,
+        "back": list_path(query),
+        "view_path": lambda view: message_path(found.entry.queue_id, query, view=view),
+    }
+    return render(request, "message.html", context, mode=web.mode)
 
 
-def _envelope_context(found: CapturedEntry, tree: MimeTree) -> dict[str, Any]:
-    """Return what stands above and beside each view."""
+def _neighbours(web: WebContext, entry: QueueEntry, query: str) -> tuple[str, str]:
+    """Return the ids of the next newer and older message that the search finds, "" for none."""
+    sandbox, search = web.store.sandbox, read_search(query)
+    newer = sandbox.captured_ids(search, limit=1, after=entry.queue_id)
+    at_ms = entry.captured_at_ms or entry.accepted_at_ms
+    found = sandbox.find_captured(before(search, at_ms), start=0, limit=_NEIGHBOURS)
+    older = (one.entry.queue_id for one in found if one.entry.queue_id < entry.queue_id)
+    return next(iter(newer), ""), next(older, "")
+
+
+def _context(web: WebContext, found: CapturedEntry, wanted: str) -> dict[str, Any]:
     entry = found.entry
-    facts = _people(tree)
-    hidden = hidden_recipients(facts, [(one.address, one.original) for one in entry.recipients])
+    tree = load_tree(web.store, entry)
+    page = web.mail_pages.make(entry, tree)
+    default = "html" if page is not None else "text"
+    view = wanted if wanted in VIEWS and (wanted != "html" or page is not None) else default
+    people = people_of(tree)  # of a message that was not read yet, too
+    hidden = hidden_recipients(people, [(one.address, one.original) for one in entry.recipients])
     at_ms = entry.captured_at_ms or entry.accepted_at_ms
     local = local_time(at_ms)
     return {
         "entry": entry,
-        "subject": entry.subject,
-        "sender": facts.sender,
+        "sender": people.sender,
         "contacts": [
-            ("To", facts.to[:_MAX_CONTACTS], len(facts.to) - _MAX_CONTACTS),
-            ("Cc", facts.cc[:_MAX_CONTACTS], len(facts.cc) - _MAX_CONTACTS),
-            ("Bcc", hidden[:_MAX_CONTACTS], len(hidden) - _MAX_CONTACTS),
-            ("Reply-To", facts.reply_to[:_MAX_CONTACTS], 0),
-        ],
+            (label, contacts[:_MAX_CONTACTS], len(contacts) - _MAX_CONTACTS)
+            for label, contacts in (("To", people.to), ("Cc", people.cc), ("Bcc", hidden))
+        ]
+        + [("Reply-To", people.reply_to[:_MAX_CONTACTS], 0)],
         "date": decode_words(tree.first("Date")),
         "tags": [make_tag(tag) for tag in found.tags],
-        "tag_names": list(found.tags),
-        "reasons": words.capture_reasons(entry),
-        "size": words.size(entry.size_bytes),
-        "captured": words.exact_time(at_ms),
-        "captured_iso": words.iso_time(at_ms),
+        "captured_at_ms": at_ms,
         "stamp": (f"{local.day} {local:%b %Y}".upper(), f"{local:%H:%M}"),
-        "was_read": words.exact_time(entry.read_at_ms) if entry.read_at_ms else "",
+        "view": view,
+        "mail_path": f"/sandbox/{entry.queue_id}",
+        "has_html": page is not None,
+        "audience": _audience(web, entry),
+        "audience_left": max(0, len(entry.recipients) - MAX_RECIPIENTS),
+        **view_context(view, tree, page),
     }
 
 
-def _people(tree: MimeTree) -> ContentFacts:
-    """Return whom the header names; unlike what the store keeps, of a message not read yet, too."""
-
-    def named(field: str) -> tuple[Contact, ...]:
-        return tuple(read_addresses(tree.first(field)))
-
-    return ContentFacts(
-        sender=next(iter(named("From")), nobody()),
-        to=named("To"),
-        cc=named("Cc"),
-        bcc=named("Bcc"),
-        reply_to=named("Reply-To"),
-    )
-
-
-def _audience(store: Store, settings: Settings, entry: QueueEntry) -> list[dict[str, Any]]:
-    """Return the recipients of a message, at most MAX_RECIPIENTS."""
-    planned = plan_release(
-        store, settings, [entry.queue_id], ReleaseRequest(is_admin=True, anyone=True)
-    )
-    outlooks = _by_address(planned)
+def _audience(web: WebContext, entry: QueueEntry) -> list[dict[str, Any]]:
+    request = ReleaseRequest(is_admin=True, anyone=True)
+    planned = plan_release(web.store, web.settings, [entry.queue_id], request)
+    plans: tuple[Copy | RefusedCopy, ...] = (*planned.refused, *planned.copies)
+    outlooks = {one.captured: one for one in plans}
     deliveries = {part.delivery_no: part for part in entry.deliveries}
     return [
-        _reader(one, deliveries.get(one.delivery_no), outlooks.get(one.address), settings)
+        _reader(one, deliveries.get(one.delivery_no), outlooks.get(one.address), web.settings)
         for one in entry.recipients[:MAX_RECIPIENTS]
     ]
-
-
-def _by_address(planned: ReleaseResult) -> dict[str, Copy | RefusedCopy]:
-    refused = {one.captured: one for one in planned.refused}
-    return refused | {one.captured: one for one in planned.copies}
 
 
 def _reader(
     one: RecipientEntry,
     delivery: DeliveryEntry | None,
-    outlook: Copy | RefusedCopy | None,
+    planned: Copy | RefusedCopy | None,
     settings: Settings,
 ) -> dict[str, Any]:
-    is_captured = one.state is RecipientState.CAPTURED
-    filed_under = delivery.route if delivery is not None else ""
-    copy = outlook if is_captured and isinstance(outlook, Copy) else None
-    route = copy.route if copy is not None else ("" if is_captured else filed_under)
+    state, tone = _STATES[one.state]
+    if delivery is not None and delivery.released is not None:
+        state = f"Released: {state.lower()}"
+    filed_under = route = delivery.route if delivery is not None else ""
+    story, outlook = one.reply or "", ""  # what the provider said
+    if one.state is RecipientState.CAPTURED:  # why it was, and what would happen to it now
+        story, outlook = words.reason_words(one.reply, filed_under), _outlook(planned)
+        route = planned.route if isinstance(planned, Copy) else ""
+    providers = next((each.providers for each in settings.routes if each.name == route), ())
     return {
-        "address": one.address,
-        "original": words.given_as(one),
-        "state": _state(one, delivery),
-        "tone": _STATES[one.state][1],
-        # why it was captured, or what the provider said
-        "story": words.reason_words(one.reply, filed_under) if is_captured else one.reply or "",
-        # what would happen to it now, "" when it has happened
-        "outlook": _outlook(outlook) if is_captured else "",
+        "entry": one,
+        "state": state,
+        "tone": tone,
+        "story": story,
+        "outlook": outlook,
         "route": route,
-        "providers": _providers(settings, route, one),
+        "providers": (one.provider,) if one.provider else tuple(providers),
     }
 
 
-def _state(one: RecipientEntry, delivery: DeliveryEntry | None) -> str:
-    state = _STATES[one.state][0]
-    is_released = delivery is not None and delivery.released is not None
-    return f"Released: {state.lower()}" if is_released else state
-
-
-def _outlook(outlook: Copy | RefusedCopy | None) -> str:
-    if outlook is None:
+def _outlook(planned: Copy | RefusedCopy | None) -> str:
+    if planned is None:
         return ""
-    if isinstance(outlook, RefusedCopy):
-        return _OUTLOOKS[outlook.refusal]
-    if outlook.released is Released.ANYONE:
+    if isinstance(planned, RefusedCopy):
+        return _OUTLOOKS[planned.refusal]
+    if planned.released is Released.ANYONE:
         return _OUTLOOKS[Refusal.OUTSIDE]
     return "May be released: the lists of now allow it."
-
-
-def _providers(settings: Settings, route: str, one: RecipientEntry) -> tuple[str, ...]:
-    if one.provider:
-        return (one.provider,)
-    return next((tuple(each.providers) for each in settings.routes if each.name == route), ())

@@ -20,7 +20,7 @@ from relaygw.observe.metrics.counters import DeliveryMetrics, FrontMetrics
 from relaygw.observe.metrics.files import GaugeFamily, exposition
 from relaygw.settings.model import Settings
 from relaygw.store.store import open_store
-from relaygw.web.dashboard.gauges import CAUSES, host_gauges, store_gauges
+from relaygw.web.dashboard.monitoring import CAUSES, host_gauges, store_gauges
 from tests.builders import NOW_MS, claimed
 from tests.queues import make_queue
 from tests.unit.observe.scraped import scraped

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from relaygw.web.sandbox.api.wait import MAX_CODES, codes_of
+from relaygw.web.sandbox.api.live import MAX_CODES, codes_of
 from tests.tables import each_of
 
 

@@ -14,7 +14,7 @@ from relaygw.store.queue_entry import QueueEntry
 from relaygw.store.sandbox import CapturedEntry
 from relaygw.web.mail.mime_tree import Part, file_name_of, read_tree
 from relaygw.web.mail.text import MAX_SNIPPET_CHARACTERS, read_facts, text_of_html
-from relaygw.web.sandbox.api.message_json import (
+from relaygw.web.sandbox.api.messages import (
     MAX_SHOWN_CHARACTERS,
     headers_json,
     message_json,

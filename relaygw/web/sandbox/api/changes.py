@@ -1,20 +1,33 @@
-"""What Mailpit's API changes in the sandbox: read marks, tags, deletion, release.
+"""What Mailpit's API changes in the sandbox: read marks, tags, deletion, release, messages sent.
 
 Nothing here touches mail that waits to be sent. A list of ids that is empty means all captured
-mail, as in Mailpit; that includes nothing that is captured after the request came in.
+mail, as in Mailpit; that includes nothing that is captured after the request came in. A message
+given as JSON goes into the sandbox, and never anywhere else. Errors are 400.
 """
 
 from __future__ import annotations
 
+import base64
+import binascii
 import re
 from collections.abc import Iterable
+from email.errors import MessageError
+from email.headerregistry import Address
+from email.message import EmailMessage
+from email.policy import SMTP
+from email.utils import localtime
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 
+from relaygw.errors import InvalidAddress
+from relaygw.mail.address import check_address
 from relaygw.mail.clock import clock_ms
-from relaygw.mail.search import EVERYTHING, MailSearch, tag_key
+from relaygw.mail.content import read_header
+from relaygw.mail.envelope import AcceptedMessage, NewDelivery, NewRecipient, Source
+from relaygw.mail.search import EVERYTHING, tag_key
+from relaygw.mail.state import RecipientState
 from relaygw.operations.captured import (
     ReleaseRequest,
     ReleaseResult,
@@ -22,7 +35,10 @@ from relaygw.operations.captured import (
     plan_release,
     release_captured,
 )
-from relaygw.web.api.json_body import Found, flag, read_object, strings, text
+from relaygw.policy.router import CAPTURE_ROUTE
+from relaygw.settings.routes import Stream
+from relaygw.settings.section import Mode
+from relaygw.web.api.requests import Found, flag, objects, read_object, strings, text, value_of
 from relaygw.web.context import WebContext, is_queue_id
 from relaygw.web.gate.identity import Principal, Role, require
 from relaygw.web.sandbox.api.messages import found_by, found_ids, query_of, search_of
@@ -34,125 +50,111 @@ OK = "ok"
 _UNFIT = re.compile(r"[,\x00-\x1f\x7f-\x9f\ud800-\udfff]+")
 
 
-class Changes:
-    """The endpoints; all need the role operator."""
+async def mark(web: WebContext, request: Request) -> Response:
+    """Mark messages as read, or as unread: those named, those that `Search` finds, or all."""
+    require(request, Role.OPERATOR)
+    body = await read_object(request)
+    ids, query = _ids(body), text(body, "Search").strip()
+    if ids is not None and query:
+        raise HTTPException(400, "write IDs or Search, not both")
+    search = search_of(request, query) if query else None
+    at_ms = clock_ms() if flag(body, "Read") else None
 
-    def __init__(self, web: WebContext) -> None:
-        self._web = web
+    def change() -> None:
+        chosen = ids if search is None else found_ids(web, search)
+        web.store.sandbox.mark_read(chosen, at_ms=at_ms)
 
-    async def mark(self, request: Request) -> Response:
-        """Mark messages as read, or as unread: those named, those that `Search` finds, or all."""
-        require(request, Role.OPERATOR)
-        body = await read_object(request)
-        ids, query = _ids(body), text(body, "Search").strip()
-        if ids is not None and query:
-            raise HTTPException(400, "write IDs or Search, not both")
-        search = search_of(request, query) if query else None
-        at_ms = clock_ms() if flag(body, "Read") else None
+    await web.change(change)
+    return PlainTextResponse(OK)
 
-        def change() -> None:
-            chosen = ids if search is None else found_ids(self._web, search)
-            self._web.store.sandbox.mark_read(chosen, at_ms=at_ms)
 
-        await self._web.change(change)
-        return PlainTextResponse(OK)
+async def delete(web: WebContext, request: Request) -> Response:
+    """Delete the messages that the body names, without any all of them."""
+    principal = require(request, Role.OPERATOR)
+    ids = _ids(await read_object(request))
 
-    async def delete(self, request: Request) -> Response:
-        """Delete the messages that the body names, without any all of them."""
-        principal = require(request, Role.OPERATOR)
-        ids = _ids(await read_object(request))
-        if ids is None:
-            await self._web.change(lambda: self._delete_found(EVERYTHING, principal, "api, all"))
-        else:
-            await self._web.change(lambda: self._delete(ids, principal, "api"))
-        return PlainTextResponse(OK)
+    def change() -> None:
+        chosen = found_ids(web, EVERYTHING) if ids is None else ids
+        _delete(web, chosen, principal, "api, all" if ids is None else "api")
 
-    async def delete_found(self, request: Request) -> Response:
-        """Delete what a search finds."""
-        principal = require(request, Role.OPERATOR)
-        query = query_of(request)
-        search, detail = search_of(request, query), f"api, search: {query[:200]}"
-        await self._web.change(lambda: self._delete_found(search, principal, detail))
-        return PlainTextResponse(OK)
+    await web.change(change)
+    return PlainTextResponse(OK)
 
-    async def set_tags(self, request: Request) -> Response:
-        """Give messages exactly the tags of the body."""
-        require(request, Role.OPERATOR)
-        body = await read_object(request)
-        ids, tags = _ids(body), clean_tags(strings(body, "Tags"))
-        if ids is None:
-            raise HTTPException(400, "IDs is empty; name the messages to tag")
-        await self._web.change(lambda: self._web.store.sandbox.set_tags(ids, tags))
-        return PlainTextResponse(OK)
 
-    async def rename_tag(self, request: Request) -> Response:
-        """Give a tag another name everywhere."""
-        require(request, Role.OPERATOR)
-        old = request.path_params["tag"]
-        new = clean_tag(text(await read_object(request), "Name"))
-        if not await self._web.change(lambda: self._web.store.sandbox.rename_tag(old, new)):
-            raise HTTPException(404)
-        return PlainTextResponse(OK)
+async def delete_found(web: WebContext, request: Request) -> Response:
+    """Delete what a search finds."""
+    principal = require(request, Role.OPERATOR)
+    query = query_of(request)
+    search, detail = search_of(request, query), f"api, search: {query[:200]}"
+    await web.change(lambda: _delete(web, found_ids(web, search), principal, detail))
+    return PlainTextResponse(OK)
 
-    async def delete_tag(self, request: Request) -> Response:
-        """Take a tag off all messages."""
-        require(request, Role.OPERATOR)
-        tag = request.path_params["tag"]
-        if not await self._web.change(lambda: self._web.store.sandbox.delete_tag(tag)):
-            raise HTTPException(404)
-        return PlainTextResponse(OK)
 
-    def _delete(self, ids: list[str], principal: Principal, detail: str) -> None:
-        delete_captured(
-            self._web.store, ids, actor=principal.name, now_ms=clock_ms(), detail=detail
-        )
+async def set_tags(web: WebContext, request: Request) -> Response:
+    """Give messages exactly the tags of the body."""
+    require(request, Role.OPERATOR)
+    body = await read_object(request)
+    ids, tags = _ids(body), clean_tags(strings(body, "Tags"))
+    if ids is None:
+        raise HTTPException(400, "IDs is empty; name the messages to tag")
+    await web.change(lambda: web.store.sandbox.set_tags(ids, tags))
+    return PlainTextResponse(OK)
 
-    def _delete_found(self, search: MailSearch, principal: Principal, detail: str) -> None:
-        self._delete(found_ids(self._web, search), principal, detail)
 
-    async def release_message(self, request: Request) -> Response:
-        """Send a message to the addresses `To`: to all of them, or to none with 400.
+async def rename_tag(web: WebContext, request: Request) -> Response:
+    """Give a tag another name everywhere."""
+    require(request, Role.OPERATOR)
+    old = request.path_params["tag"]
+    new = clean_tag(text(await read_object(request), "Name"))
+    if not await web.change(lambda: web.store.sandbox.rename_tag(old, new)):
+        raise HTTPException(404)
+    return PlainTextResponse(OK)
 
-        Who is not on the allow list gets it only if an admin says `"Anyone": true` as well.
-        """
-        principal = require(request, Role.OPERATOR)
-        body = await read_object(request)
-        addresses = list({one.lower(): one for one in strings(body, "To")}.values())
-        if not addresses:
-            raise HTTPException(400, "To is empty; name the addresses to release it to")
-        if len(addresses) > MAX_TARGETS:
-            raise HTTPException(400, f"To has more than {MAX_TARGETS} addresses")
-        anyone = flag(body, "Anyone")
-        await self._web.change(lambda: self._release(request, addresses, principal, anyone))
-        return PlainTextResponse(OK)
 
-    def _release(
-        self, request: Request, addresses: list[str], principal: Principal, anyone: bool
-    ) -> None:
-        store, settings = self._web.store, self._web.settings
-        ids = [found_by(self._web, request).entry.queue_id]
-        all_wanted = [
-            ReleaseRequest(to=to, is_admin=principal.is_admin, anyone=anyone) for to in addresses
-        ]
-        problems = [
-            problem
-            for wanted in all_wanted
-            for problem in _problems(wanted, plan_release(store, settings, ids, wanted))
-        ]
-        if problems:
+async def delete_tag(web: WebContext, request: Request) -> Response:
+    """Take a tag off all messages."""
+    require(request, Role.OPERATOR)
+    tag = request.path_params["tag"]
+    if not await web.change(lambda: web.store.sandbox.delete_tag(tag)):
+        raise HTTPException(404)
+    return PlainTextResponse(OK)
+
+
+def _delete(web: WebContext, ids: list[str], by: Principal, detail: str) -> None:
+    delete_captured(web.store, ids, actor=by.name, now_ms=clock_ms(), detail=detail)
+
+
+async def release_message(web: WebContext, request: Request) -> Response:
+    """Send a message to the addresses `To`: to all of them, or to none with 400.
+
+    Who is not on the allow list gets it only if an admin says `"Anyone": true` as well.
+    """
+    principal = require(request, Role.OPERATOR)
+    body = await read_object(request)
+    addresses = list({one.lower(): one for one in strings(body, "To")}.values())
+    if not addresses:
+        raise HTTPException(400, "To is empty; name the addresses to release it to")
+    if len(addresses) > MAX_TARGETS:
+        raise HTTPException(400, f"To has more than {MAX_TARGETS} addresses")
+    anyone = flag(body, "Anyone")
+    wanted = [ReleaseRequest(to=to, is_admin=principal.is_admin, anyone=anyone) for to in addresses]
+    store, settings = web.store, web.settings
+
+    def release() -> None:
+        ids = [found_by(web, request).entry.queue_id]
+        plans = [(one, plan_release(store, settings, ids, one)) for one in wanted]
+        if problems := [why for one, plan in plans for why in _problems(one, plan)]:
             raise HTTPException(400, "; ".join(problems))
-        for wanted in all_wanted:
+        for one in wanted:
+            by, now_ms = principal.name, clock_ms()
             done = release_captured(
-                store,
-                settings,
-                ids,
-                wanted,
-                actor=principal.name,
-                now_ms=clock_ms(),
-                detail="api",
+                store, settings, ids, one, actor=by, now_ms=now_ms, detail="api"
             )
-            if problems := _problems(wanted, done):
+            if problems := _problems(one, done):
                 raise HTTPException(409, "; ".join(problems))  # it changed since it was planned
+
+    await web.change(release)
+    return PlainTextResponse(OK)
 
 
 def _ids(body: Found) -> list[str] | None:
@@ -178,6 +180,183 @@ def clean_tags(given: Iterable[str]) -> list[str]:
 
 
 def _problems(wanted: ReleaseRequest, result: ReleaseResult) -> list[str]:
-    """Return why a message does not go out as wished; nothing if it does."""
     whys = [one.why for one in result.refused] + [one.why for one in result.left]
     return [f"{wanted.to}: {why}" for why in whys]
+
+
+MAX_FIELDS = 100
+MAX_FIELD_CHARACTERS = 1000
+MAX_HEADER_CHARACTERS = 10_000  # the time to fold a field grows with its length's square
+MAX_RECIPIENTS = 100
+
+REASON = "sent by the API"
+_CHUNK_BYTES = 2**20
+_FIELD_NAME = re.compile(r"[!-9;-~]{1,100}")
+_MEDIA_TYPE = re.compile(r"[a-z0-9][a-z0-9.+-]{0,60}/[a-z0-9][a-z0-9.+-]{0,60}")
+_POLICY = SMTP.clone(cte_type="7bit")
+
+
+async def send(web: WebContext, request: Request) -> Response:
+    """Capture a message that the body describes; answer its id."""
+    principal = require(request, Role.OPERATOR)
+    body = await read_object(request)
+    at_ms = clock_ms()
+    queue_id = web.queue_ids.next_id(at_ms)
+
+    def capture() -> None:
+        message = _accepted(web, queue_id, at_ms, body, principal)
+        tags = clean_tags(strings(body, "Tags"))
+        web.store.intake.accept_batch([message])
+        if tags:
+            web.store.sandbox.set_tags([queue_id], tags)
+
+    await web.change(capture)
+    return JSONResponse({"ID": queue_id})
+
+
+def _accepted(
+    web: WebContext, queue_id: str, at_ms: int, body: Found, principal: Principal
+) -> AcceptedMessage:
+    addresses, stream = _recipients(body), Stream.TRANSACTIONAL.value
+    recipients = tuple(
+        NewRecipient(address=one, state=RecipientState.CAPTURED, reason=REASON) for one in addresses
+    )
+    content = _compose(body, message_id=f"<{queue_id}@{web.settings.hostname}>")
+    facts = read_header(content)
+    starts = range(0, len(content), _CHUNK_BYTES)
+    return AcceptedMessage(
+        queue_id=queue_id,
+        accepted_at_ms=at_ms,
+        sender=_contact(body, "From").addr_spec,
+        deliveries=(NewDelivery(route=CAPTURE_ROUTE, stream=stream, recipients=recipients),),
+        content=tuple(content[start : start + _CHUNK_BYTES] for start in starts),
+        size_bytes=len(content),
+        subject=facts.subject,
+        message_id=facts.message_id,
+        is_8bit=False,
+        has_long_line=False,
+        smtputf8=not all(address.isascii() for address in addresses),
+        mode=Mode.SANDBOX.value,
+        source=Source(user=principal.name),
+        client_key="api",
+    )
+
+
+def _recipients(body: Found) -> list[str]:
+    named = [one.addr_spec for name in ("To", "Cc") for one in _contacts(body, name)]
+    hidden = strings(body, "Bcc")
+    if not 0 < len(named) + len(hidden) <= MAX_RECIPIENTS:
+        raise HTTPException(400, f"To, Cc and Bcc name 1 to {MAX_RECIPIENTS} recipients")
+    return list(dict.fromkeys([*named, *(_checked(one, "Bcc") for one in hidden)]))
+
+
+def _compose(body: Found, *, message_id: str) -> bytes:
+    """Return the message that a body describes; `message_id` if it names none."""
+    try:
+        return _message(body, message_id).as_bytes()
+    except (ValueError, MessageError, LookupError, TypeError, AttributeError) as error:
+        # whatever the header parser of the standard library stumbles over
+        raise HTTPException(400, f"no message can be made of this: {error}") from None
+
+
+def _contacts(body: Found, name: str) -> list[Address]:
+    found = objects(body, name)
+    if len(found) > MAX_RECIPIENTS:
+        raise HTTPException(400, f"{name} names {len(found)}; at most {MAX_RECIPIENTS}")
+    return [_address(one, name) for one in found]
+
+
+def _contact(body: Found, name: str) -> Address:
+    found = value_of(body, name)
+    if not isinstance(found, dict):
+        raise HTTPException(400, f"{name} is no object with Email and Name")
+    return _address(found, name)
+
+
+def _checked(address: str, name: str) -> str:
+    try:
+        check_address(address)
+    except InvalidAddress as error:
+        raise HTTPException(400, f"{name}: {address[:100]!r} is no address: {error}") from None
+    return address
+
+
+def _message(body: Found, message_id: str) -> EmailMessage:
+    message = EmailMessage(policy=_POLICY)
+    message["From"] = _contact(body, "From")
+    for name, field in (("To", "To"), ("Cc", "Cc"), ("ReplyTo", "Reply-To")):
+        if found := _contacts(body, name):
+            message[field] = found
+    message["Subject"] = _short(text(body, "Subject"), "Subject")
+    _add_fields(message, value_of(body, "Headers"))
+    if "date" not in message:
+        message["Date"] = localtime()
+    if "message-id" not in message:
+        message["Message-ID"] = message_id
+    characters = sum(map(len, message.values()))
+    if characters > MAX_HEADER_CHARACTERS:
+        most = MAX_HEADER_CHARACTERS
+        raise HTTPException(400, f"the header has {characters} characters; at most {most}")
+    _add_bodies(message, body)
+    for one in objects(body, "Attachments"):
+        _attach(message, one)
+    return message
+
+
+def _add_fields(message: EmailMessage, fields: object) -> None:
+    if fields is None:
+        return
+    if not isinstance(fields, dict) or len(fields) > MAX_FIELDS:
+        raise HTTPException(400, f"Headers is no object of at most {MAX_FIELDS} texts")
+    for name, value in fields.items():
+        if not isinstance(value, str) or _FIELD_NAME.fullmatch(name) is None:
+            raise HTTPException(400, f"Headers: {name[:100]!r} is no field with a text")
+        # what the body is made of is said by the body
+        is_own = name.lower().startswith("content-") or name.lower() == "mime-version"
+        if name not in message and not is_own:
+            message[name] = _short(value, name)
+
+
+def _add_bodies(message: EmailMessage, body: Found) -> None:
+    plain, html = text(body, "Text"), text(body, "HTML")
+    if plain or not html:
+        message.set_content(plain)
+    if html and plain:
+        message.add_alternative(html, subtype="html")
+    elif html:
+        message.set_content(html, subtype="html")
+
+
+def _attach(message: EmailMessage, one: Found) -> None:
+    try:
+        data = base64.b64decode(text(one, "Content"), validate=True)
+    except (binascii.Error, ValueError):
+        raise HTTPException(400, "the Content of an attachment is not base64") from None
+    media_type = text(one, "ContentType").lower() or "application/octet-stream"
+    if _MEDIA_TYPE.fullmatch(media_type) is None or media_type.startswith("multipart/"):
+        raise HTTPException(400, f"an attachment cannot be of the type {media_type[:100]!r}")
+    main, _, sub = media_type.partition("/")
+    content_id = _short(text(one, "ContentID"), "ContentID")
+    message.add_attachment(
+        data,
+        maintype=main,
+        subtype=sub,
+        filename=_short(text(one, "Filename"), "Filename") or "attachment",
+        disposition="inline" if content_id else "attachment",
+        cid=f"<{content_id}>" if content_id else None,
+    )
+
+
+def _address(found: Found, name: str) -> Address:
+    address = _checked(text(found, "Email"), name)
+    try:
+        return Address(_short(text(found, "Name"), name), addr_spec=address)
+    except (ValueError, MessageError, LookupError) as error:
+        raise HTTPException(400, f"{name}: {address[:100]!r} is no address: {error}") from None
+
+
+def _short(value: str, name: str) -> str:
+    if len(value) > MAX_FIELD_CHARACTERS:
+        length = f"{len(value)} characters; at most {MAX_FIELD_CHARACTERS}"
+        raise HTTPException(400, f"{name[:100]} has {length}")
+    return value

@@ -1,14 +1,19 @@
 """What Mailpit's API answers about captured mail: lists, searches, messages and their parts.
 
-Errors are plain text as there: 400 for bad parameters, 404 for what is not in the sandbox.
+Every key of its objects is there, no list is null. What is read from content comes from
+`mime_tree`, which bounds the work; texts are cut here, so that one message cannot fill the memory.
+Errors are plain text: 400 for bad parameters, 404 for what is not in the sandbox.
 """
 
 from __future__ import annotations
 
+import hashlib
 import re
 import zoneinfo
-from collections.abc import Iterator
-from datetime import UTC, tzinfo
+from collections.abc import Sequence
+from datetime import UTC, datetime, tzinfo
+from email.utils import parsedate_to_datetime
+from typing import Any
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -20,20 +25,137 @@ from starlette.responses import (
     Response,
     StreamingResponse,
 )
-from starlette.routing import BaseRoute, Route
 
 from relaygw import __version__
-from relaygw.mail.clock import clock_ms
+from relaygw.mail.clock import clock_ms, utc_time
+from relaygw.mail.content import ContentFacts, hidden_recipients
 from relaygw.mail.search import EVERYTHING, MAX_CHARACTERS, MAX_TERMS, MailSearch, parse_search
 from relaygw.store.queue_entry import QueueEntry
 from relaygw.store.sandbox import CapturedEntry
-from relaygw.web.context import WebContext
+from relaygw.web.context import WebContext, opens, reads
 from relaygw.web.mail.content import FRAME_HEADERS, read_part, saved_headers, source_chunks
-from relaygw.web.mail.html_page import MAX_HTML_CHARACTERS, MailPages, html_part, mail_page
-from relaygw.web.mail.mime_tree import MimeTree, Part, load_tree
+from relaygw.web.mail.html_page import MAX_HTML_CHARACTERS, html_part, mail_page
+from relaygw.web.mail.mime_header import decode_words
+from relaygw.web.mail.mime_tree import MimeTree, Part, file_name_of, filed_parts, load_tree
+from relaygw.web.mail.text import bodies_of, read_facts, text_of_html
 from relaygw.web.mail.views import ListedLink, listed_links
-from relaygw.web.sandbox.api.message_json import Json, headers_json, message_json, summary_json
 from relaygw.web.sandbox.captured import captured_of
+
+Json = dict[str, Any]
+
+MAX_SHOWN_CHARACTERS = 4 * 2**20  # how much of the text, and of the HTML, of a message is shown
+
+_MAX_LINKS = 10
+_ANGLE = re.compile(r"<([^<>]*)>")
+_LINK_TARGET = re.compile(r"(mailto|https?):[^\s]*\w", re.IGNORECASE)
+
+
+def summary_json(found: CapturedEntry) -> Json:
+    """Return a message as an element of a list."""
+    entry, facts = found.entry, found.facts or ContentFacts()
+    return {
+        **_common_json(entry, facts, found.tags),
+        "Created": _rfc3339(utc_time(entry.accepted_at_ms)),
+        "Attachments": facts.attachments,
+        "Snippet": facts.snippet,
+    }
+
+
+def message_json(entry: QueueEntry, tree: MimeTree, *, tags: Sequence[str] = ()) -> Json:
+    """Return a whole message with its texts and the list of its parts."""
+    text, html = bodies_of(tree, limit_characters=MAX_SHOWN_CHARACTERS)
+    text = text or text_of_html(html)
+    for what in tree.left_out:
+        text += f"\n[relaygw left out {what}]"
+    inline, attachments = filed_parts(tree)
+    return {
+        **_common_json(entry, read_facts(tree), tags),
+        "ReturnPath": entry.sender,
+        "ListUnsubscribe": _unsubscribe_json(tree),
+        "Date": _rfc3339(_date(tree.first("Date"), entry)),
+        "Text": text,
+        "HTML": html,
+        "Inline": [_part_json(tree, part) for part in inline],
+        "Attachments": [_part_json(tree, part) for part in attachments],
+    }
+
+
+def headers_json(tree: MimeTree) -> dict[str, list[str]]:
+    """Return the fields of the header by name, undecoded, as clients in Go spell the names."""
+    fields: dict[str, list[str]] = {}
+    for name, value in sorted(tree.fields, key=lambda item: _spelled(item[0])):
+        fields.setdefault(_spelled(name), []).append(value)
+    return fields
+
+
+def _common_json(entry: QueueEntry, facts: ContentFacts, tags: Sequence[str]) -> Json:
+    return {
+        "ID": entry.queue_id,
+        "MessageID": entry.message_id.strip("<> "),
+        "Read": entry.read_at_ms is not None,
+        "From": facts.sender,
+        "To": facts.to,
+        "Cc": facts.cc,
+        "Bcc": hidden_recipients(facts, [(one.address, one.original) for one in entry.recipients]),
+        "ReplyTo": facts.reply_to,
+        "Subject": entry.subject,
+        "Username": entry.source.user or "",
+        "Tags": list(tags),
+        "Size": entry.size_bytes,
+    }
+
+
+def _part_json(tree: MimeTree, part: Part) -> Json:
+    body = tree.body(part)
+    return {
+        "PartID": part.part_id,
+        "FileName": file_name_of(part) if part.file_name or part.content_id else "",
+        "ContentType": part.content_type,
+        "ContentID": decode_words(part.content_id),
+        "Size": len(body),
+        "Checksums": {
+            "MD5": hashlib.md5(body, usedforsecurity=False).hexdigest(),
+            "SHA1": hashlib.sha1(body, usedforsecurity=False).hexdigest(),
+            "SHA256": hashlib.sha256(body).hexdigest(),
+        },
+    }
+
+
+def _unsubscribe_json(tree: MimeTree) -> Json:
+    """Return the List-Unsubscribe field (RFC 2369) with its links, and what is wrong with it."""
+    header = decode_words(tree.first("List-Unsubscribe"))
+    found = _ANGLE.findall(header)[:_MAX_LINKS]
+    links = [link for link in found if _LINK_TARGET.fullmatch(link)]
+    problems: list[str] = []
+    if header and not found:
+        problems.append("no link in angle brackets")
+    problems += [f'"{link}" is no mail or web link' for link in found if link not in links]
+    if len(links) > 2:
+        problems.append("more than one mail link and one web link")
+    return {
+        "Header": header,
+        "Links": links,
+        "Errors": ", ".join(problems),
+        "HeaderPost": decode_words(tree.first("List-Unsubscribe-Post")),
+    }
+
+
+def _date(value: str, entry: QueueEntry) -> datetime:
+    try:
+        date = parsedate_to_datetime(value[:100])
+        return date if date.tzinfo is not None else date.replace(tzinfo=UTC)
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return utc_time(entry.accepted_at_ms)
+
+
+def _rfc3339(at: datetime) -> str:
+    timespec = "milliseconds" if at.microsecond else "seconds"
+    return at.isoformat(timespec=timespec).replace("+00:00", "Z")
+
+
+def _spelled(name: str) -> str:
+    return "-".join(word.capitalize() for word in name.split("-"))
+
 
 LATEST = "latest"
 MAX_LISTED = 1000
@@ -45,164 +167,152 @@ _CHARSET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,39}")
 _LINK = re.compile(r'href="#relaygw-link" title="((?:https?|mailto):[^"]*)"')
 
 
-class Messages:
-    """The endpoints of lists."""
-
-    def __init__(self, web: WebContext) -> None:
-        self._web = web
-
-    async def show_info(self, _: Request) -> Response:
-        """Answer what Mailpit tells of itself; 0 where this role does not know."""
-        store = self._web.store
-
-        def read() -> Json:
-            total, unread = store.sandbox.count_captured(EVERYTHING)
-            return _info_json(total, unread, store.sandbox.tags())
-
-        return await self._web.read(lambda: JSONResponse(read()))
-
-    async def list_messages(self, request: Request) -> Response:
-        """Answer `limit` messages from `start` on, newest first."""
-        start, limit = page_of(request)
-        return await self._web.read(lambda: self._list(EVERYTHING, start, limit))
-
-    async def search(self, request: Request) -> Response:
-        """Answer the messages that `query` finds, as `list_messages` does."""
-        search = search_of(request, query_of(request))
-        start, limit = page_of(request)
-        return await self._web.read(lambda: self._list(search, start, limit))
-
-    async def list_tags(self, _: Request) -> Response:
-        """Answer the tags in use."""
-        return JSONResponse(await self._web.read(lambda: list(self._web.store.sandbox.tags())))
-
-    def _list(self, search: MailSearch, start: int, limit: int) -> Response:
-        store = self._web.store
-        self._web.indexer.catch_up()
-        total, unread = store.sandbox.count_captured(EVERYTHING)
-        matching = (total, unread) if search == EVERYTHING else store.sandbox.count_captured(search)
-        found = store.sandbox.find_captured(search, start=start, limit=limit)
-        shown = {
-            "total": total,
-            "unread": unread,
-            "count": len(found),
-            "messages_count": matching[0],
-            "messages_unread": matching[1],
-            "start": start,
-            "tags": list(store.sandbox.tags()),
-            "messages": [summary_json(one) for one in found],
-        }
-        return JSONResponse(shown)
+@reads
+def show_info(web: WebContext, _: Request) -> Response:
+    """Answer what Mailpit tells of itself; 0 where this role does not know."""
+    total, unread = web.store.sandbox.count_captured(EVERYTHING)
+    counters = ("Uptime", "Memory", "MessagesDeleted", "SMTPAccepted", "SMTPAcceptedSize")
+    shown = {
+        "Version": f"relaygw {__version__}",
+        "LatestVersion": "disabled",  # Mailpit's word for not having looked
+        "Database": "",
+        "DatabaseSize": 0,
+        "Messages": total,
+        "Unread": unread,
+        "Tags": web.store.sandbox.tags(),
+        "RuntimeStats": dict.fromkeys((*counters, "SMTPRejected", "SMTPIgnored"), 0),
+    }
+    return JSONResponse(shown)
 
 
-class OneMessage:
-    """The endpoints of one message."""
-
-    def __init__(self, web: WebContext, mail_pages: MailPages) -> None:
-        self._web = web
-        self._mail_pages = mail_pages
-
-    def view_routes(self, path: str) -> list[BaseRoute]:
-        """Return the routes of a message as a page or a text, at addresses that tests know."""
-        return [
-            Route(path + "/latest", self.show_latest, methods=["GET"]),
-            Route(path + "/{queue_id}.html", self.show_html, methods=["GET"]),
-            Route(path + "/{queue_id}.txt", self.show_text, methods=["GET"]),
-        ]
-
-    async def show(self, request: Request) -> Response:
-        """Answer a message with its texts and the list of its parts; it counts as read then."""
-
-        def read() -> Response:
-            found, tree = self._opened(request)
-            if found.entry.read_at_ms is None:
-                self._web.store.sandbox.mark_read([found.entry.queue_id], at_ms=clock_ms())
-            return JSONResponse(message_json(found.entry, tree, tags=found.tags) | {"Read": True})
-
-        return await self._web.open(read)
-
-    async def show_headers(self, request: Request) -> Response:
-        """Answer the header as a map of lists."""
-        return await self._web.open(lambda: JSONResponse(headers_json(self._opened(request)[1])))
-
-    async def show_raw(self, request: Request) -> Response:
-        """Answer the source, chunk by chunk as the store has it."""
-
-        def read() -> tuple[QueueEntry, Iterator[bytes]]:
-            entry = found_by(self._web, request).entry
-            return entry, source_chunks(self._web.store, entry)
-
-        entry, chunks = await self._web.read(read)
-        headers = {}
-        if request.query_params.get("dl") == "1":
-            headers["Content-Disposition"] = f'attachment; filename="{entry.queue_id}.eml"'
-        return StreamingResponse(chunks, media_type="text/plain", headers=headers)
-
-    async def show_part(self, request: Request) -> Response:
-        """Answer the decoded bytes of a part under its own type, to be saved, never shown."""
-
-        def read() -> tuple[Part, bytes]:
-            entry = found_by(self._web, request).entry
-            return read_part(self._web.store, entry, request.path_params["part_id"])
-
-        part, body = await self._web.open(read)
-        return Response(body, headers=_part_headers(part))
-
-    async def check_links(self, request: Request) -> Response:
-        """Answer each web link with the status 0, for nobody went there."""
-
-        def read() -> Response:
-            found, tree = self._opened(request)
-            links = links_of(message_json(found.entry, tree), tree)
-            targets = dict.fromkeys(one.target for one in links if one.is_web)
-            listed = [{"URL": url, "StatusCode": 0, "Status": NOT_FETCHED} for url in targets]
-            return JSONResponse({"Errors": 0, "Links": listed})
-
-        return await self._web.open(read)
-
-    async def show_latest(self, request: Request) -> Response:
-        """Lead to the page of the newest message."""
-        request.path_params["queue_id"] = LATEST
-        found = await self._web.read(lambda: found_by(self._web, request))
-        root_path: str = request.scope.get("root_path", "")
-        return RedirectResponse(f"{root_path}/sandbox/{found.entry.queue_id}", status_code=302)
-
-    async def show_html(self, request: Request) -> Response:
-        """Answer the HTML as the frame of the message's page has it, but with links that lead.
-
-        Nobody goes there by looking at it; tests look for the addresses, or click.
-        """
-
-        def make() -> Response:
-            found, tree = self._opened(request)
-            page = self._mail_pages.make(found.entry, tree)
-            if page is None:
-                raise HTTPException(404)
-            document = _LINK.sub(r'href="\1" rel="noopener noreferrer"', page.document)
-            return HTMLResponse(document, headers=FRAME_HEADERS)
-
-        return await self._web.open(make)
-
-    async def show_text(self, request: Request) -> Response:
-        """Answer the text of a message."""
-
-        def read() -> Response:
-            found, tree = self._opened(request)
-            return PlainTextResponse(message_json(found.entry, tree)["Text"])
-
-        return await self._web.open(read)
-
-    def _opened(self, request: Request) -> tuple[CapturedEntry, MimeTree]:
-        found = found_by(self._web, request)
-        return found, load_tree(self._web.store, found.entry)
+@reads
+def list_messages(web: WebContext, request: Request) -> Response:
+    """Answer `limit` messages from `start` on, newest first."""
+    return _list(web, request, EVERYTHING)
 
 
-def page_of(request: Request) -> tuple[int, int]:
-    """Return `start` and `limit` of a list; raises 400."""
+@reads
+def search_messages(web: WebContext, request: Request) -> Response:
+    """Answer the messages that `query` finds, as `list_messages` does."""
+    return _list(web, request, search_of(request, query_of(request)))
+
+
+@reads
+def list_tags(web: WebContext, _: Request) -> Response:
+    """Answer the tags in use."""
+    return JSONResponse(list(web.store.sandbox.tags()))
+
+
+def _list(web: WebContext, request: Request, search: MailSearch) -> Response:
     start = _number(request, "start", default=0)
     limit = _number(request, "limit", default=DEFAULT_LISTED)
+    sandbox = web.store.sandbox
+    web.indexer.catch_up()
+    total, unread = sandbox.count_captured(EVERYTHING)
+    matching = (total, unread) if search == EVERYTHING else sandbox.count_captured(search)
     # Mailpit takes 0 for all of them
-    return start, min(limit, MAX_LISTED) if limit else MAX_LISTED
+    limit = min(limit, MAX_LISTED) if limit else MAX_LISTED
+    found = sandbox.find_captured(search, start=start, limit=limit)
+    shown = {
+        "total": total,
+        "unread": unread,
+        "count": len(found),
+        "messages_count": matching[0],
+        "messages_unread": matching[1],
+        "start": start,
+        "tags": list(sandbox.tags()),
+        "messages": [summary_json(one) for one in found],
+    }
+    return JSONResponse(shown)
+
+
+@opens
+def show_message(web: WebContext, request: Request) -> Response:
+    """Answer a message with its texts and the list of its parts; it counts as read then."""
+    found, tree = _opened(web, request)
+    if found.entry.read_at_ms is None:
+        web.store.sandbox.mark_read([found.entry.queue_id], at_ms=clock_ms())
+    return JSONResponse(message_json(found.entry, tree, tags=found.tags) | {"Read": True})
+
+
+@opens
+def show_headers(web: WebContext, request: Request) -> Response:
+    """Answer the header as a map of lists."""
+    return JSONResponse(headers_json(_opened(web, request)[1]))
+
+
+@reads
+def show_raw(web: WebContext, request: Request) -> Response:
+    """Answer the source, chunk by chunk as the store has it."""
+    entry = found_by(web, request).entry
+    is_saved = request.query_params.get("dl") == "1"
+    disposition = {"Content-Disposition": f'attachment; filename="{entry.queue_id}.eml"'}
+    return StreamingResponse(
+        source_chunks(web.store, entry),
+        media_type="text/plain",
+        headers=disposition if is_saved else None,
+    )
+
+
+@opens
+def show_part(web: WebContext, request: Request) -> Response:
+    """Answer the decoded bytes of a part under its own type, to be saved, never shown."""
+    entry = found_by(web, request).entry
+    part, body = read_part(web.store, entry, request.path_params["part_id"])
+    content_type = part.content_type
+    if content_type.startswith("text/") and _CHARSET.fullmatch(part.charset):
+        content_type += f"; charset={part.charset}"
+    return Response(body, headers=saved_headers(part) | {"Content-Type": content_type})
+
+
+@opens
+def check_links(web: WebContext, request: Request) -> Response:
+    """Answer each web link with the status 0, for nobody went there."""
+    found, tree = _opened(web, request)
+    links = links_of(message_json(found.entry, tree), tree)
+    targets = dict.fromkeys(one.target for one in links if one.is_web)
+    listed = [{"URL": url, "StatusCode": 0, "Status": NOT_FETCHED} for url in targets]
+    return JSONResponse({"Errors": 0, "Links": listed})
+
+
+@reads
+def show_latest(web: WebContext, request: Request) -> Response:
+    """Lead to the page of the newest message."""
+    request.path_params["queue_id"] = LATEST
+    found = found_by(web, request)
+    root_path: str = request.scope.get("root_path", "")
+    return RedirectResponse(f"{root_path}/sandbox/{found.entry.queue_id}", status_code=302)
+
+
+@opens
+def show_html(web: WebContext, request: Request) -> Response:
+    """Answer the HTML as the frame of the message's page has it, but with links that lead.
+
+    Nobody goes there by looking at it; tests look for the addresses, or click.
+    """
+    found, tree = _opened(web, request)
+    page = web.mail_pages.make(found.entry, tree)
+    if page is None:
+        raise HTTPException(404)
+    document = _LINK.sub(r'href="\1" rel="noopener noreferrer"', page.document)
+    return HTMLResponse(document, headers=FRAME_HEADERS)
+
+
+@opens
+def show_text(web: WebContext, request: Request) -> Response:
+    """Answer the text of a message."""
+    found, tree = _opened(web, request)
+    return PlainTextResponse(message_json(found.entry, tree)["Text"])
+
+
+def _opened(web: WebContext, request: Request) -> tuple[CapturedEntry, MimeTree]:
+    found = found_by(web, request)
+    return found, load_tree(web.store, found.entry)
+
+
+async def refuse_chaos(_: WebContext, __: Request) -> Response:
+    """Answer that nothing is broken on purpose here."""
+    return PlainTextResponse("Chaos is not enabled", status_code=400)
 
 
 def query_of(request: Request) -> str:
@@ -276,24 +386,3 @@ def links_of(message: Json, tree: MimeTree) -> list[ListedLink]:
     page = mail_page(html, title="", picture=lambda _: None)
     links, _ = listed_links(page.links, message["Text"], message["ListUnsubscribe"]["Links"])
     return links
-
-
-def _part_headers(part: Part) -> dict[str, str]:
-    content_type = part.content_type
-    if content_type.startswith("text/") and _CHARSET.fullmatch(part.charset):
-        content_type += f"; charset={part.charset}"
-    return saved_headers(part) | {"Content-Type": content_type}
-
-
-def _info_json(total: int, unread: int, tags: dict[str, int]) -> Json:
-    counters = ("Uptime", "Memory", "MessagesDeleted", "SMTPAccepted", "SMTPAcceptedSize")
-    return {
-        "Version": f"relaygw {__version__}",
-        "LatestVersion": "disabled",  # Mailpit's word for not having looked
-        "Database": "",
-        "DatabaseSize": 0,
-        "Messages": total,
-        "Unread": unread,
-        "Tags": tags,
-        "RuntimeStats": dict.fromkeys((*counters, "SMTPRejected", "SMTPIgnored"), 0),
-    }

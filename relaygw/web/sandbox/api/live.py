@@ -1,21 +1,32 @@
-"""`/api/gateway/v1/wait`: answers when a mail arrives, with its codes and links.
+"""What waits for captured mail: Mailpit's live events, and the gateway's `wait`.
 
-A test asks once instead of asking for the list again and again.
+`/api/events` is a websocket: `new` carries the message as a list has it, `update` what was marked,
+`delete` an id that is gone, `stats` how many there are. Only the newest messages are watched.
+
+`/api/gateway/v1/wait` answers when a mail arrives, with its codes and links: a test asks once
+instead of asking for the list again and again.
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import re
 import time
 from bisect import bisect_left
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
+from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from relaygw import __version__
+from relaygw.errors import StoreUnavailable
 from relaygw.mail.search import (
+    EVERYTHING,
     MAX_CHARACTERS,
     Field,
     MailSearch,
@@ -28,16 +39,128 @@ from relaygw.settings.units import parse_duration
 from relaygw.store.sandbox import CapturedEntry
 from relaygw.web.context import WebContext
 from relaygw.web.mail.mime_tree import load_tree
-from relaygw.web.sandbox.api.message_json import message_json
-from relaygw.web.sandbox.api.messages import links_of
+from relaygw.web.sandbox.api.messages import Json, links_of, message_json, summary_json
 from relaygw.web.sandbox.captured import Arrivals
+
+MAX_SOCKETS = 20
+WATCHED = 200  # messages; of more that come between two looks the first ones are not told
+_EVENTS_RECHECK_S = 5.0
+_LOOKS = 3
+_GOING_AWAY = 1001  # RFC 6455, section 7.4.1
+_TRY_AGAIN_LATER = 1013  # of the registry that RFC 6455 began
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """The newest messages, newest first, and how many there are, and are unread, of all."""
+
+    entries: dict[str, CapturedEntry]
+    counts: tuple[int, int]
+
+
+class Live:
+    """The endpoint."""
+
+    def __init__(self, web: WebContext, arrivals: Arrivals) -> None:
+        self._web = web
+        self._arrivals = arrivals
+        self._open = 0
+
+    async def show(self, socket: WebSocket) -> None:
+        """Send events until the client goes or the role stops."""
+        if self._open >= MAX_SOCKETS:
+            await socket.accept()
+            await socket.close(_TRY_AGAIN_LATER)
+            return
+        self._open += 1
+        try:
+            # before the client knows that it is heard: what comes from then on is new to it
+            seen = await self._web.read(self._look)
+            await socket.accept()
+            await self._serve(socket, seen)
+        finally:
+            self._open -= 1
+
+    async def _serve(self, socket: WebSocket, seen: _Look) -> None:
+        telling = asyncio.create_task(self._tell(socket, seen))
+        try:
+            while (await socket.receive())["type"] != "websocket.disconnect":
+                pass  # clients of Mailpit say nothing
+        finally:
+            telling.cancel()
+            with contextlib.suppress(asyncio.CancelledError, WebSocketDisconnect, RuntimeError):
+                await telling
+
+    async def _tell(self, socket: WebSocket, seen: _Look) -> None:
+        while not self._arrivals.stop.is_set():
+            version = self._arrivals.version
+            with contextlib.suppress(StoreUnavailable):  # the next look may do
+                now = await self._web.read(self._look)
+                for event in _events(seen, now):
+                    await socket.send_json(event)
+                seen = now
+            await self._arrivals.after(version, timeout_s=_EVENTS_RECHECK_S)
+        await socket.close(_GOING_AWAY)
+
+    def _look(self) -> _Look:
+        for _ in range(_LOOKS):
+            self._web.indexer.catch_up()
+            counts = self._web.store.sandbox.count_captured(EVERYTHING)
+            found = self._web.store.sandbox.find_captured(EVERYTHING, start=0, limit=WATCHED)
+            if all(one.facts is not None for one in found):
+                break
+        # what came at this moment is told by the next look, with what its content says
+        return _Look({one.entry.queue_id: one for one in found if one.facts is not None}, counts)
+
+
+def _events(seen: _Look, now: _Look) -> list[Json]:
+    # what a full list does not show any more may only have been pushed down
+    gone = [one for one in _missing(seen, now) if _order(seen.entries[one]) >= _end(now)]
+    # and what a list shows then may be old, moved up because others went
+    added = [one for one in _missing(now, seen) if _order(now.entries[one]) >= _end(seen)]
+    events = [{"Type": "new", "Data": summary_json(now.entries[one])} for one in reversed(added)]
+    events += [
+        {"Type": "update", "Data": _marks(one)}
+        for queue_id, one in now.entries.items()
+        if queue_id in seen.entries and _marks(one) != _marks(seen.entries[queue_id])
+    ]
+    events += [{"Type": "delete", "Data": {"ID": queue_id}} for queue_id in gone]
+    if seen.counts != now.counts:
+        total, unread = now.counts
+        version = f"relaygw {__version__}"
+        data = {"Total": total, "Unread": unread, "Version": version}
+        events.append({"Type": "stats", "Data": data})
+    return events
+
+
+def _missing(here: _Look, there: _Look) -> list[str]:
+    return [queue_id for queue_id in here.entries if queue_id not in there.entries]
+
+
+def _order(found: CapturedEntry) -> tuple[int, str]:
+    return found.entry.captured_at_ms or 0, found.entry.queue_id
+
+
+def _end(look: _Look) -> tuple[int, str]:
+    """Return where a full list ends; one that is not full has all there is."""
+    is_full = len(look.entries) == WATCHED
+    return _order(next(reversed(look.entries.values()))) if is_full else (0, "")
+
+
+def _marks(found: CapturedEntry) -> Json:
+    return {
+        "ID": found.entry.queue_id,
+        "Read": found.entry.read_at_ms is not None,
+        "Tags": list(found.tags),
+    }
+
 
 MAX_WAIT_S = 120.0
 DEFAULT_WAIT_S = 10.0
 MAX_WAITING = 50
 _PAGE = 20
 _MAX_LOOKED_AT = 500  # messages that name the address as a part of another one
-_RECHECK_S = 2.0  # for what nobody is woken by: new tags
+_WAIT_RECHECK_S = 2.0  # for what nobody is woken by: new tags
 _TERMS = {"from": Field.FROM, "subject": Field.SUBJECT}
 _PARAMETERS = ("to", *_TERMS, "query", "since", "timeout")
 
@@ -103,7 +226,7 @@ class Wait:
                 return found
             if self._arrivals.stop.is_set():
                 raise HTTPException(503, "the gateway stops; ask again", {"Retry-After": "5"})
-            await self._arrivals.after(version, timeout_s=min(_RECHECK_S, left_s))
+            await self._arrivals.after(version, timeout_s=min(_WAIT_RECHECK_S, left_s))
 
     def _newest(self, search: MailSearch, to: str) -> CapturedEntry | None:
         self._web.indexer.catch_up()
@@ -132,7 +255,6 @@ class Wait:
 
 
 def _wanted(request: Request) -> tuple[MailSearch, str, float]:
-    """Return what is waited for, for whom, and how long; raises 400."""
     given = request.query_params
     unknown = set(given) - set(_PARAMETERS)
     if unknown:
