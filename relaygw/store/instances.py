@@ -27,7 +27,7 @@ from sqlalchemy import case, delete, insert, select, update
 from relaygw.mail.clock import awake_s
 from relaygw.mail.hold import HoldCause, HoldCode
 from relaygw.mail.state import DeliveryState
-from relaygw.store import attempts
+from relaygw.store import outcomes
 from relaygw.store.database import BatchStatement, Database, Repository, Statement, Transaction
 from relaygw.store.tables import delivery, hold_columns, instance, permit
 
@@ -153,10 +153,10 @@ class Instances(Repository):
             tx.execute(delete(permit).where(permit.c.incarnation == incarnation))
             now_ms = tx.now_ms()
             if begun is None:
-                attempts.write_vanished(tx, incarnation, now_ms=now_ms)
+                outcomes.write_vanished(tx, incarnation, now_ms=now_ms)
             else:
                 _COUNT_RECLAIMS.run(tx, list(begun), incarnation)
-                attempts.write_interrupted(tx, incarnation, begun, now_ms=now_ms)
+                outcomes.write_interrupted(tx, incarnation, begun, now_ms=now_ms)
             return _free_leases(tx, incarnation, now_ms)
 
     def stale_incarnations(self, after_s: float) -> list[str]:

@@ -1,15 +1,31 @@
-"""Outcomes of attempts: what they change of recipients, deliveries and messages."""
+"""Outcomes of attempts: what they change of recipients, deliveries and messages, and what is noted.
+
+A first try that was taken at once leaves no attempt: the recipient itself tells of it. Outcomes
+whose lease still stands leave rows, in the transaction that ends the lease; what was found out
+with a lease that was over leaves one in doubt if it may have been sent. What a provider puts off
+without a charge may come again every second for days: that is counted in the row it has.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from operator import attrgetter
 
 from sqlalchemy import select
 
-from relaygw.mail.envelope import DeliveryUpdate
-from relaygw.mail.state import DeliveryState, check_transition
-from relaygw.store import attempts
+from relaygw.mail.envelope import DeliveryUpdate, RecipientUpdate
+from relaygw.mail.outcome import (
+    REPEATED,
+    AttemptState,
+    Stage,
+    Verdict,
+    attempt_state,
+    waiting_state,
+)
+from relaygw.mail.state import DeliveryState, RecipientState, check_transition
+from relaygw.store.attempts import MAX_REPLY, MAX_ROWS, MOST_ATTEMPTS
 from relaygw.store.database import BatchStatement, Row, Statement, Transaction
 from relaygw.store.queue_entry import Key, lock_messages, part_delivery
 from relaygw.store.tables import delivery, hold_columns
@@ -23,7 +39,11 @@ class Recorded:
     lost: tuple[Key, ...] = ()  # not written, now or before: their leases were over
 
 
+_Updates = Sequence[DeliveryUpdate]
 _D = DeliveryState
+_R = RecipientState
+_INTERRUPTED = (Stage.LOCAL.value, AttemptState.INTERRUPTED.value)
+_WORKER_VANISHED = "the worker that held it is out of reach, and may have been sending it"
 
 _RECORD_DELIVERIES = BatchStatement(
     """
@@ -69,15 +89,67 @@ _RECORDED = BatchStatement(
 _LEASED = Statement(
     "SELECT 1 FROM delivery WHERE queue_id = {?} AND delivery_no = {?} AND lease = {?}"
 )
+# columns of a row: queue_id, delivery_no, rcpt_no, at_ms, provider, relay, stage, state, reply,
+# dsn, next_at_ms
+_COUNT = BatchStatement(
+    """
+    UPDATE attempt
+    SET at_ms = v.column4, times = times + 1, relay = v.column6, reply = v.column9,
+        dsn = v.column10, next_at_ms = CAST(v.column11 AS BIGINT)
+    FROM (VALUES {rows}) AS v
+    WHERE attempt.queue_id = v.column1 AND attempt.delivery_no = v.column2
+    AND attempt.attempt_id = (
+        SELECT max(last.attempt_id) FROM attempt AS last
+        WHERE last.queue_id = v.column1 AND last.delivery_no = v.column2
+    )
+    AND attempt.rcpt_no IS NULL AND CAST(v.column3 AS BIGINT) IS NULL
+    AND attempt.provider = v.column5 AND attempt.stage = v.column7 AND attempt.state = v.column8
+    AND EXISTS (
+        SELECT 1 FROM delivery WHERE delivery.queue_id = v.column1
+        AND delivery.delivery_no = v.column2 AND delivery.lease = {?}
+    )
+    RETURNING queue_id, delivery_no
+    """,
+    columns=11,
+)
+_INSERT = """
+    INSERT INTO attempt (queue_id, delivery_no, rcpt_no, at_ms, since_ms, times, provider, relay,
+        stage, state, reply, dsn, next_at_ms)
+    SELECT v.column1, v.column2, CAST(v.column3 AS INTEGER), v.column4, v.column4, 1, v.column5,
+        v.column6, v.column7, v.column8, v.column9, v.column10, CAST(v.column11 AS BIGINT)
+    FROM (VALUES {rows}) AS v
+    JOIN delivery ON delivery.queue_id = v.column1 AND delivery.delivery_no = v.column2
+"""
+_ADD = BatchStatement(_INSERT + "AND delivery.lease = {?}", columns=11)
+_ADD_LATE = BatchStatement(_INSERT, columns=11)
+_ADD_VANISHED = Statement(
+    """
+    INSERT INTO attempt (queue_id, delivery_no, at_ms, since_ms, times, stage, state, reply)
+    SELECT queue_id, delivery_no, CAST({?} AS BIGINT), CAST({?} AS BIGINT), 1, CAST({?} AS TEXT),
+        CAST({?} AS TEXT), CAST({?} AS TEXT)
+    FROM delivery WHERE lease = {?}
+    """
+)
+_DROP_OLDEST = BatchStatement(
+    f"""
+    DELETE FROM attempt WHERE attempt_id IN (
+        SELECT old.attempt_id FROM (
+            SELECT v.column1 AS queue_id, (
+                SELECT newer.attempt_id FROM attempt AS newer WHERE newer.queue_id = v.column1
+                ORDER BY newer.attempt_id DESC LIMIT 1 OFFSET {MOST_ATTEMPTS}
+            ) AS last_id
+            FROM (VALUES {{rows}}) AS v
+        ) AS over_full
+        JOIN attempt AS old ON old.queue_id = over_full.queue_id
+            AND old.attempt_id <= over_full.last_id
+    )
+    """,
+    columns=1,
+)
 
 
 def record(
-    tx: Transaction,
-    updates: Sequence[DeliveryUpdate],
-    incarnation: str,
-    now_ms: int,
-    *,
-    keep_content: bool,
+    tx: Transaction, updates: _Updates, incarnation: str, now_ms: int, *, keep_content: bool
 ) -> Recorded:
     """Write outcomes of an incarnation that lives: see Leases.record_batch.
 
@@ -89,88 +161,62 @@ def record(
     for entry in updates:
         if not entry.is_partial:
             check_transition(_D.ACTIVE, entry.state)
-    attempts.write(tx, updates, incarnation=incarnation, now_ms=now_ms)
+    _write_attempts(tx, updates, incarnation, now_ms)
     _RECORD_RECIPIENTS.run(tx, _recipient_rows(updates, now_ms), incarnation)
     for entry in updates:
-        if entry.held_apart and _is_leased(tx, entry, incarnation):
+        if entry.held_apart and _LEASED.fetch(tx, *_key(entry), incarnation):
             _hold_apart(tx, entry, now_ms)
     written = _RECORD_DELIVERIES.run(tx, _delivery_rows(tx, updates, now_ms), incarnation)
-    finish_messages(
-        tx,
-        list({entry.queue_id for entry in updates if entry.state is _D.FINISHED}),
-        now_ms=now_ms,
-        keep_content=keep_content,
-    )
+    finished = list({entry.queue_id for entry in updates if entry.state is _D.FINISHED})
+    finish_messages(tx, finished, now_ms=now_ms, keep_content=keep_content)
     if written == len(updates):
         return Recorded(is_alive=True)
     return told_too_late(tx, updates, is_alive=True, now_ms=now_ms)
 
 
-def told_too_late(
-    tx: Transaction, updates: Sequence[DeliveryUpdate], *, is_alive: bool, now_ms: int
-) -> Recorded:
+def told_too_late(tx: Transaction, updates: _Updates, *, is_alive: bool, now_ms: int) -> Recorded:
     """Note as attempts what is not in the database, whenever it was written; it changes nothing."""
     recorded = _recorded(tx, updates)
-    late = [entry for entry in updates if (entry.queue_id, entry.delivery_no) not in recorded]
-    attempts.write_late(tx, late, now_ms=now_ms)
-    return Recorded(
-        is_alive=is_alive, lost=tuple((entry.queue_id, entry.delivery_no) for entry in late)
-    )
+    late = [entry for entry in updates if _key(entry) not in recorded]
+    _write_late(tx, late, now_ms=now_ms)
+    return Recorded(is_alive=is_alive, lost=tuple(map(_key, late)))
 
 
-def _recorded(tx: Transaction, updates: Sequence[DeliveryUpdate]) -> set[Key]:
-    rows = [(entry.queue_id, entry.delivery_no, entry.due_at_ms + tx.ahead_ms) for entry in updates]
+def _key(entry: DeliveryUpdate) -> Key:
+    return entry.queue_id, entry.delivery_no
+
+
+def _recorded(tx: Transaction, updates: _Updates) -> set[Key]:
+    rows = [(*_key(entry), entry.due_at_ms + tx.ahead_ms) for entry in updates]
     return {(queue_id, number) for queue_id, number in _RECORDED.fetch(tx, rows)}
 
 
-def _not_recorded(tx: Transaction, updates: Sequence[DeliveryUpdate]) -> Sequence[DeliveryUpdate]:
+def _not_recorded(tx: Transaction, updates: _Updates) -> _Updates:
     """Leave out the parts that were recorded: their leases go on, and would let them in again."""
     recorded = _recorded(tx, [entry for entry in updates if entry.is_partial])
+    return [one for one in updates if not (one.is_partial and _key(one) in recorded)]
+
+
+def _recipient_rows(updates: _Updates, now_ms: int) -> list[Row]:
     return [
-        entry
+        (
+            *(entry.queue_id, one.rcpt_no, one.state.value, int(one.charged), now_ms),
+            *(one.provider, one.reply, one.dsn),
+        )
         for entry in updates
-        if not (entry.is_partial and (entry.queue_id, entry.delivery_no) in recorded)
+        for one in entry.recipients
     ]
 
 
-def _is_leased(tx: Transaction, entry: DeliveryUpdate, incarnation: str) -> bool:
-    return bool(_LEASED.fetch(tx, entry.queue_id, entry.delivery_no, incarnation))
-
-
-def _recipient_rows(updates: Sequence[DeliveryUpdate], now_ms: int) -> list[Row]:
+def _delivery_rows(tx: Transaction, updates: _Updates, now_ms: int) -> list[Row]:
     return [
         (
-            entry.queue_id,
-            change.rcpt_no,
-            change.state.value,
-            int(change.charged),
-            now_ms,
-            change.provider,
-            change.reply,
-            change.dsn,
+            *(one.queue_id, one.delivery_no, one.state.value, one.due_at_ms + tx.ahead_ms, now_ms),
+            *(int(one.charged), int(one.doubted), now_ms if one.state is _D.HELD else None),
+            *(one.provider, one.reason),
+            *((one.hold.code.value, one.hold.key) if one.hold is not None else (None, None)),
         )
-        for entry in updates
-        for change in entry.recipients
-    ]
-
-
-def _delivery_rows(tx: Transaction, updates: Sequence[DeliveryUpdate], now_ms: int) -> list[Row]:
-    return [
-        (
-            entry.queue_id,
-            entry.delivery_no,
-            entry.state.value,
-            entry.due_at_ms + tx.ahead_ms,
-            now_ms,
-            int(entry.charged),
-            int(entry.doubted),
-            now_ms if entry.state is _D.HELD else None,
-            entry.provider,
-            entry.reason,
-            entry.hold.code.value if entry.hold is not None else None,
-            entry.hold.key if entry.hold is not None else None,
-        )
-        for entry in updates
+        for one in updates
     ]
 
 
@@ -182,6 +228,110 @@ def _hold_apart(tx: Transaction, entry: DeliveryUpdate, now_ms: int) -> None:
     hold = hold_columns(entry.held_apart_for)
     held = {"state": _D.HELD.value, "held_at_ms": now_ms, "lease": None, **hold}
     part_delivery(tx, row, entry.held_apart, **held)
+
+
+# --- attempts -----------------------------------------------------------------------------
+
+
+def _write_attempts(tx: Transaction, updates: _Updates, incarnation: str, now_ms: int) -> None:
+    """Write what the outcomes tell, before their leases end; nothing for what was taken at once."""
+    told = [(entry, list(islice(_rows(tx, entry, now_ms), MAX_ROWS))) for entry in updates]
+    repeated = [rows[0] for entry, rows in told if _may_repeat(entry, rows)]
+    counted = set(_COUNT.fetch(tx, repeated, incarnation))
+    fresh = [row for entry, rows in told if _key(entry) not in counted for row in rows]
+    _add(tx, fresh, incarnation)
+
+
+def _may_repeat(entry: DeliveryUpdate, rows: Sequence[Row]) -> bool:
+    return len(rows) == 1 and not entry.charged and AttemptState(rows[0][7]) in REPEATED
+
+
+def _add(tx: Transaction, rows: Sequence[Row], incarnation: str) -> None:
+    _ADD.run(tx, rows, incarnation)
+    _DROP_OLDEST.run(tx, [(queue_id,) for queue_id in sorted({row[0] for row in rows})])
+
+
+def write_interrupted(
+    tx: Transaction, incarnation: str, begun: Collection[tuple[str, int, str]], *, now_ms: int
+) -> None:
+    """Write which deliveries a dead worker was sending, before they are freed."""
+    told = (*_INTERRUPTED, "the worker that was sending it died")
+    rows = [
+        (queue_id, delivery_no, None, now_ms, provider, None, *told, None, None)
+        for queue_id, delivery_no, provider in begun
+    ]
+    _add(tx, rows, incarnation)
+
+
+def write_vanished(tx: Transaction, incarnation: str, *, now_ms: int) -> None:
+    """Write which deliveries a worker held that nobody can ask, before they are freed."""
+    _ADD_VANISHED.run(tx, now_ms, now_ms, *_INTERRUPTED, _WORKER_VANISHED, incarnation)
+
+
+def _write_late(tx: Transaction, updates: _Updates, *, now_ms: int) -> None:
+    """Write what was found out with leases that were over by then: others may have sent it, too."""
+    rows = [
+        _late(row)
+        for entry in updates
+        if any(
+            one.state is _R.DELIVERED or one.verdict is Verdict.DOUBT for one in entry.recipients
+        )
+        for row in islice(_rows(tx, replace(entry, is_first_try=False), now_ms), MAX_ROWS)
+    ]
+    _ADD_LATE.run(tx, rows)
+    _DROP_OLDEST.run(tx, [(queue_id,) for queue_id in sorted({row[0] for row in rows})])
+
+
+def _may_be_taken(one: RecipientUpdate) -> bool:
+    return one.state is _R.DELIVERED or one.verdict is Verdict.DOUBT
+
+
+def _late(row: Row) -> Row:
+    told = f"told after its lease was lost: {row[8]}"[:MAX_REPLY]
+    return (*row[:7], AttemptState.IN_DOUBT.value, told, row[9], None)
+
+
+def _rows(tx: Transaction, entry: DeliveryUpdate, now_ms: int) -> Iterator[Row]:
+    """Yield the rows of one outcome: one where all recipients have the same."""
+    due_at_ms = entry.due_at_ms + tx.ahead_ms
+    changes = [
+        one for one in entry.recipients if not (entry.is_first_try and one.state is _R.DELIVERED)
+    ]
+    if len(changes) == len(entry.recipients) and len(set(map(_said, changes))) == 1:
+        yield _row(entry, changes[0], None, now_ms, due_at_ms)
+    else:
+        for change in changes:
+            yield _row(entry, change, change.rcpt_no, now_ms, due_at_ms)
+    if not entry.recipients and (entry.state is _D.HELD or entry.charged):  # else waits its turn
+        state = waiting_state(entry.state)
+        next_at_ms = due_at_ms if state is AttemptState.DEFERRED else None
+        yield _untold((*_key(entry), None, now_ms), entry.reason, state, next_at_ms)
+    why_apart = entry.held_apart_for.sentence if entry.held_apart_for is not None else None
+    for rcpt_no in entry.held_apart:
+        yield _untold((*_key(entry), rcpt_no, now_ms), why_apart, AttemptState.HELD, None)
+
+
+_said = attrgetter("state", "verdict", "stage", "reply", "dsn")
+
+
+def _row(
+    entry: DeliveryUpdate, one: RecipientUpdate, rcpt_no: int | None, now_ms: int, due_at_ms: int
+) -> Row:
+    relay = entry.relay if one.provider is not None else None  # else nobody was asked
+    state = attempt_state(one.state, entry.state, one.verdict).value
+    told = (one.stage.value, state, (one.reply or "")[:MAX_REPLY], one.dsn)
+    waits = one.state is _R.PENDING and entry.state is _D.DEFERRED
+    next_at_ms = due_at_ms if waits else None
+    return (*_key(entry), rcpt_no, now_ms, one.provider, relay, *told, next_at_ms)
+
+
+def _untold(key: Row, reason: str | None, state: AttemptState, next_at_ms: int | None) -> Row:
+    """Return the row of what was decided here, without any provider."""
+    local = (Stage.LOCAL.value, state.value, (reason or "")[:MAX_REPLY])
+    return (*key, None, None, *local, None, next_at_ms)
+
+
+# --- messages that are done ---------------------------------------------------------------
 
 
 # small content goes with the outcome, large content piece by piece later (Janitor.shed_content);

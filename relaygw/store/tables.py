@@ -226,10 +226,7 @@ account = _table(  # what is known of the limits of a limit group
 )
 
 usage = _table(  # what was sent by a limit group, in slices of ten minutes
-    "usage",
-    _key("limit_group"),
-    _key("slice_at_ms", BigInteger),
-    *_columns(BigInteger, "used"),
+    "usage", _key("limit_group"), _key("slice_at_ms", BigInteger), *_columns(BigInteger, "used")
 )
 
 sender_seen = _table(  # what each provider said of a sender address

@@ -9,7 +9,6 @@ import pytest
 from sqlalchemy import text
 
 from relaygw.store import (
-    attempts,
     holds,
     instances,
     janitor,
@@ -79,7 +78,7 @@ def test_what_is_looked_for_all_the_time_uses_an_index(
     "statement",
     [
         pytest.param(statement, id=name.strip("_").lower())
-        for room in (outcomes, leases, holds, instances, attempts)
+        for room in (outcomes, leases, holds, instances)
         for name, statement in vars(room).items()
         if isinstance(statement, BatchStatement)
     ],
