@@ -10,16 +10,10 @@ from dataclasses import astuple, dataclass
 from sqlalchemy import or_, select
 from sqlalchemy.sql.elements import ColumnElement
 
-from relaygw.store.database import BatchStatement, Repository, Row, Transaction
+from relaygw.store.database import Repository, Row, Transaction, insert_into
 from relaygw.store.tables import audit, has_text
 
-_ADD = BatchStatement(
-    """
-    INSERT INTO audit (audit_id, at_ms, actor, action, target, affected, detail)
-    VALUES {rows} ON CONFLICT (audit_id) DO NOTHING RETURNING audit_id
-    """,
-    columns=7,
-)
+_ADD = insert_into("audit", "audit_id at_ms actor action target affected detail", if_new=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,28 +56,23 @@ class Audit(Repository):
                 return True
             words = "\n".join((entry.action, entry.target, only_after.detail))
             audit_id = hashlib.sha256(words.encode()).hexdigest()[:16]
-            return bool(_ADD.fetch(tx, [_row(tx, audit_id, entry, entry.affected)]))
+            return _ADD.run(tx, [_row(tx, audit_id, entry, entry.affected)]) > 0
 
     def entries(self, *, limit: int, trail: Trail = EVERYTHING_DONE) -> list[AuditEntry]:
         """Return what operators did, newest first."""
         with self._read() as tx:
-            rows = tx.execute(
-                select(audit)
-                .where(*_conditions(tx, trail))
-                .order_by(audit.c.at_ms.desc())
-                .limit(limit)
-            )
-            return [tx.entry(AuditEntry, row, "at_ms") for row in rows]
+            query = select(audit).where(*_conditions(tx, trail)).order_by(audit.c.at_ms.desc())
+            return [tx.entry(AuditEntry, row, "at_ms") for row in tx.execute(query.limit(limit))]
 
 
 def add_audit(tx: Transaction, entry: AuditEntry, affected: int) -> None:
     """Write what an operator did into the trail."""
-    _ADD.fetch(tx, [_row(tx, secrets.token_hex(8), entry, affected)])
+    _ADD.run(tx, [_row(tx, secrets.token_hex(8), entry, affected)])
 
 
 def add_audits(tx: Transaction, entries: Sequence[AuditEntry]) -> None:
     """Write several lines."""
-    _ADD.fetch(tx, [_row(tx, secrets.token_hex(8), one, one.affected) for one in entries])
+    _ADD.run(tx, [_row(tx, secrets.token_hex(8), one, one.affected) for one in entries])
 
 
 def _row(tx: Transaction, audit_id: str, entry: AuditEntry, affected: int) -> Row:

@@ -205,14 +205,17 @@ class BatchStatement:
         return _spelled(self._sql.replace("{rows}", ", ".join([row] * count)), style)
 
 
-def insert_into(table: str, names: str, **constants: int) -> BatchStatement:
+def insert_into(
+    table: str, names: str, *, if_new: bool = False, **constants: int
+) -> BatchStatement:
     """Return a statement that inserts rows of the columns with these names; others are left null.
 
-    `constants` are the same in each row.
+    `if_new` leaves out those that are there already. `constants` are the same in each row.
     """
     columns = names.split()
+    unless = " ON CONFLICT DO NOTHING" if if_new else ""
     return BatchStatement(
-        f"INSERT INTO {table} ({', '.join((*columns, *constants))}) VALUES {{rows}}",
+        f"INSERT INTO {table} ({', '.join((*columns, *constants))}) VALUES {{rows}}{unless}",
         columns=len(columns),
         constants=tuple(map(str, constants.values())),
     )

@@ -11,7 +11,7 @@ from sqlalchemy import select, update
 from relaygw.mail.envelope import HeldMail
 from relaygw.mail.hold import SAID, HoldCause, HoldCode, cause_in
 from relaygw.store.audit import AuditEntry, add_audit
-from relaygw.store.database import BatchStatement, Repository, Statement
+from relaygw.store.database import BatchStatement, Repository, Statement, insert_into
 from relaygw.store.queue_entry import Key
 from relaygw.store.tables import IS_OPEN, hold, hold_columns
 
@@ -19,14 +19,10 @@ UNREACHABLE = "unreachable"
 """The scope of a hold that says: this provider cannot be reached, and is tried by itself."""
 
 # another instance may set the same hold at this moment
-_PUT_HOLD = BatchStatement(
-    """
-    INSERT INTO hold
-        (hold_id, scope, key, since_ms, probe_at_ms, remedy, reason, hold_code, hold_key)
-    VALUES {rows}
-    ON CONFLICT DO NOTHING
-    """,
-    columns=9,
+_PUT_HOLD = insert_into(
+    "hold",
+    "hold_id scope key since_ms probe_at_ms remedy reason hold_code hold_key",
+    if_new=True,
 )
 # the index on what is open finds held mail; it is little beside what is finished
 _HELD_FOR = Statement(
@@ -119,8 +115,7 @@ class Holds(Repository):
                 tx.entry(
                     Hold,
                     row,
-                    "since_ms",
-                    "probe_at_ms",
+                    *("since_ms", "probe_at_ms"),
                     cause=cause_in(row.hold_code, row.hold_key, row.reason),
                 )
                 for row in tx.execute(query)
@@ -135,9 +130,8 @@ class Holds(Repository):
         in_force = is_it & hold.c.released_at_ms.is_(None)
         with self._write() as tx:
             probe_at_ms = tx.to_stored(new.probe_at_ms)
-            row = tx.execute(
-                select(hold.c.probe_at_ms).where(in_force).with_for_update()
-            ).one_or_none()
+            query = select(hold.c.probe_at_ms).where(in_force).with_for_update()
+            row = tx.execute(query).one_or_none()
             is_new = False
             if row is None:
                 times = (tx.to_stored(new.since_ms), probe_at_ms)
@@ -177,15 +171,11 @@ class Holds(Repository):
 
         Each moment counts once, however many were in force.
         """
-        query = (
-            select(hold.c.since_ms, hold.c.released_at_ms)
-            .where(hold.c.key == key)
-            .order_by(hold.c.since_ms)
-        )
+        times = select(hold.c.since_ms, hold.c.released_at_ms).where(hold.c.key == key)
         total_ms = 0
         with self._read() as tx:
             until_ms, counted_until_ms = tx.to_stored(now_ms), tx.to_stored(since_ms)
-            for begin_ms, released_at_ms in tx.execute(query):
+            for begin_ms, released_at_ms in tx.execute(times.order_by(hold.c.since_ms)):
                 end_ms = until_ms if released_at_ms is None else released_at_ms
                 total_ms += max(0, end_ms - max(begin_ms, counted_until_ms))
                 counted_until_ms = max(counted_until_ms, end_ms)

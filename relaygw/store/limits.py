@@ -11,8 +11,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from relaygw.store.database import BatchStatement, Repository, Row, Statement, Transaction, Write
+from sqlalchemy import select
+
+from relaygw.store.database import Repository, Row, Statement, Transaction, Write, insert_into
 from relaygw.store.instances import has_ended, is_alive
+from relaygw.store.tables import sender_seen
 
 TOKEN_LEASE_S = 0.25
 """Tokens are handed out so far ahead, so that no worker keeps the others waiting for long."""
@@ -24,12 +27,7 @@ _SLICE_MS = 600_000
 _KEPT_MS = _DAY_MS + _SLICE_MS
 """A slice counts until its end is a day old."""
 
-_ADD_ACCOUNT = Statement(
-    """
-    INSERT INTO account (limit_group, next_slot_us) VALUES ({?}, 0)
-    ON CONFLICT (limit_group) DO NOTHING
-    """
-)
+_ADD_ACCOUNT = insert_into("account", "limit_group", if_new=True, next_slot_us=0)
 _NEXT_SLOT = Statement("SELECT next_slot_us FROM account WHERE limit_group = {?} {for_update}")
 _MOVE_SLOT = Statement("UPDATE account SET next_slot_us = {?} WHERE limit_group = {?}")
 _ACCOUNTS = Statement(
@@ -42,8 +40,7 @@ _ACCOUNTS = Statement(
 )
 _LOWER_RATE = Statement(
     """
-    UPDATE account SET ceiling_per_s = {?}, ceiling_at_ms = {?}
-    WHERE limit_group = {?}
+    UPDATE account SET ceiling_per_s = {?}, ceiling_at_ms = {?} WHERE limit_group = {?}
     AND (ceiling_at_ms IS NULL OR ceiling_at_ms <= {?} OR ceiling_at_ms > {?})
     """
 )
@@ -85,12 +82,6 @@ _SENDER_REFUSED = Statement(
     DO UPDATE SET refused_at_ms = excluded.refused_at_ms, reply = excluded.reply
     """
 )
-_SENDERS = Statement(
-    """
-    SELECT provider, sender, accepted_at_ms, refused_at_ms, reply FROM sender_seen
-    ORDER BY provider, sender
-    """
-)
 _TAKEN_PERMITS = Statement("SELECT slot FROM permit WHERE limit_group = {?}")
 _RELEASE_PERMITS = Statement(
     """
@@ -103,13 +94,7 @@ _RELEASE_PERMITS = Statement(
 _OWN_PERMITS = Statement(
     "SELECT count(*) FROM permit WHERE limit_group = {?} AND incarnation = {?}"
 )
-_TAKE_PERMITS = BatchStatement(
-    """
-    INSERT INTO permit (limit_group, slot, incarnation, leased_at_ms) VALUES {rows}
-    ON CONFLICT (limit_group, slot) DO NOTHING
-    """,
-    columns=4,
-)
+_TAKE_PERMITS = insert_into("permit", "limit_group slot incarnation leased_at_ms", if_new=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,7 +154,7 @@ class Limits(Repository):
                 # another instance may take the same slot at this moment: then it is one less here
                 granted = _TAKE_PERMITS.run(tx, rows)
             if not granted:
-                _ADD_ACCOUNT.run(tx, limit_group)
+                _ADD_ACCOUNT.run(tx, [(limit_group,)])
                 _WANT.run(tx, now_ms, limit_group)
             return granted
 
@@ -200,7 +185,7 @@ class Limits(Repository):
         TOKEN_LEASE_S ahead, but at least one when its turn is nearer than that.
         """
         with self._write(Write.UNSYNCED) as tx:
-            _ADD_ACCOUNT.run(tx, limit_group)
+            _ADD_ACCOUNT.run(tx, [(limit_group,)])
             ((next_slot_us,),) = _NEXT_SLOT.fetch(tx, limit_group)
             now_us = tx.now_us()
             if next_slot_us - now_us > max(_FARTHEST_S, 2 / per_s) * 1e6:
@@ -218,7 +203,7 @@ class Limits(Repository):
         """Take up to `wanted` of what the last 24 hours leave of `quota`; negative: give back."""
         with self._write(Write.UNSYNCED) as tx:
             now_ms = tx.now_ms()
-            _ADD_ACCOUNT.run(tx, limit_group)
+            _ADD_ACCOUNT.run(tx, [(limit_group,)])
             _NEXT_SLOT.fetch(tx, limit_group)  # locked: one counts at a time
             slices = _USED.fetch(tx, limit_group, now_ms - _KEPT_MS)
             if wanted < 0:
@@ -242,43 +227,32 @@ class Limits(Repository):
     def accounts(self) -> dict[str, Account]:
         """Return what providers taught of their limits, by limit group."""
         with self._read() as tx:
+            rows = _ACCOUNTS.fetch(tx)
             return {
                 limit_group: Account(
                     ceiling_per_s=per_s,
-                    ceiling_at_ms=tx.to_local(ceiling_at_ms) or 0,
+                    ceiling_at_ms=tx.to_local(slower_ms) or 0,
                     ceiling_connections=connections,
-                    connections_at_ms=tx.to_local(connections_at_ms) or 0,
-                    wanted_at_ms=tx.to_local(wanted_at_ms) or 0,
+                    connections_at_ms=tx.to_local(refused_ms) or 0,
+                    wanted_at_ms=tx.to_local(wanted_ms) or 0,
                 )
-                for (
-                    limit_group,
-                    per_s,
-                    ceiling_at_ms,
-                    connections,
-                    connections_at_ms,
-                    wanted_at_ms,
-                ) in _ACCOUNTS.fetch(tx)
+                for limit_group, per_s, slower_ms, connections, refused_ms, wanted_ms in rows
             }
 
     def lower_rate(self, limit_group: str, *, per_s: float, guard_s: float) -> None:
         """Note the rate at which a provider said "slower", unless one was within `guard_s`."""
-        guard_ms = int(guard_s * 1000)
         with self._write(Write.UNSYNCED) as tx:
-            now_ms = tx.now_ms()
-            # one that is still to come: the clock was set back since
-            guarded = (now_ms - guard_ms, now_ms + guard_ms)
-            _ADD_ACCOUNT.run(tx, limit_group)
+            _ADD_ACCOUNT.run(tx, [(limit_group,)])
+            now_ms, *guarded = _guarded(tx, guard_s)
             _LOWER_RATE.run(tx, per_s, now_ms, limit_group, *guarded)
 
     def lower_connections(
         self, limit_group: str, *, own: int, incarnation: str, guard_s: float
     ) -> None:
         """Note that no more connections than this worker's `own` and others' permits work."""
-        guard_ms = int(guard_s * 1000)
         with self._write(Write.UNSYNCED) as tx:
-            now_ms = tx.now_ms()
-            guarded = (now_ms - guard_ms, now_ms + guard_ms)
-            _ADD_ACCOUNT.run(tx, limit_group)
+            _ADD_ACCOUNT.run(tx, [(limit_group,)])
+            now_ms, *guarded = _guarded(tx, guard_s)
             ((others,),) = _OTHERS_PERMITS.fetch(tx, limit_group, incarnation)
             most = max(1, own + others)
             _LOWER_CONNECTIONS.run(tx, most, now_ms, limit_group, most, *guarded)
@@ -295,17 +269,19 @@ class Limits(Repository):
 
     def senders(self) -> list[SenderNote]:
         """Return what providers said of sender addresses, by provider and sender."""
+        query = select(sender_seen).order_by(sender_seen.c.provider, sender_seen.c.sender)
         with self._read() as tx:
-            return [
-                SenderNote(
-                    provider=provider,
-                    sender=sender,
-                    accepted_at_ms=tx.to_local(accepted_at_ms),
-                    refused_at_ms=tx.to_local(refused_at_ms),
-                    reply=reply,
-                )
-                for provider, sender, accepted_at_ms, refused_at_ms, reply in _SENDERS.fetch(tx)
-            ]
+            times = ("accepted_at_ms", "refused_at_ms")
+            return [tx.entry(SenderNote, row, *times) for row in tx.execute(query)]
+
+
+def _guarded(tx: Transaction, guard_s: float) -> tuple[int, int, int]:
+    """Return now, and the ends of the time around it in which what was noted stays as it is.
+
+    What is still to come was noted before the clock was set back.
+    """
+    now_ms, guard_ms = tx.now_ms(), int(guard_s * 1000)
+    return now_ms, now_ms - guard_ms, now_ms + guard_ms
 
 
 def _give_back(tx: Transaction, limit_group: str, slices: Sequence[Row], amount: int) -> None:

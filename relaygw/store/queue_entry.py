@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, fields
 from itertools import groupby
 from operator import itemgetter
@@ -115,20 +115,13 @@ def part_delivery(tx: Transaction, row: Any, rcpt_nos: Collection[int], **change
 
     The message is locked: see `lock_messages`. `row` is the old one.
     """
-    last_no = tx.execute(
-        select(func.max(delivery.c.delivery_no)).where(delivery.c.queue_id == row.queue_id)
-    ).scalar_one()
+    last = select(func.max(delivery.c.delivery_no)).where(delivery.c.queue_id == row.queue_id)
+    last_no = tx.execute(last).scalar_one()
     new = dict(row._mapping) | changed | {"delivery_no": last_no + 1}
     tx.execute(delivery.insert().values(new))
-    tx.execute(
-        update(recipient)
-        .where(
-            recipient.c.queue_id == row.queue_id,
-            recipient.c.rcpt_no.in_(rcpt_nos),
-            recipient.c.state == RecipientState.PENDING.value,
-        )
-        .values(delivery_no=last_no + 1)
-    )
+    is_moved = (recipient.c.queue_id == row.queue_id) & recipient.c.rcpt_no.in_(rcpt_nos)
+    waits = recipient.c.state == RecipientState.PENDING.value
+    tx.execute(update(recipient).where(is_moved, waits).values(delivery_no=last_no + 1))
 
 
 def delete_messages(tx: Transaction, queue_ids: Sequence[str]) -> int:
@@ -149,32 +142,14 @@ def is_listed(
 
 
 _DELIVERY = select(
-    delivery.c.queue_id,
-    delivery.c.delivery_no,
-    delivery.c.route,
-    delivery.c.stream,
-    delivery.c.state,
-    delivery.c.due_at_ms,
-    delivery.c.attempts,
-    delivery.c.provider,
-    delivery.c.reason,
-    delivery.c.released,
+    *delivery.c["queue_id", "delivery_no", "route", "stream", "state", "due_at_ms", "attempts"],
+    *delivery.c["provider", "reason", "released"],
     delivery.c.doubts + delivery.c.reclaims,
-    delivery.c.hold_code,
-    delivery.c.hold_key,
+    *delivery.c["hold_code", "hold_key"],
 ).order_by(delivery.c.queue_id, delivery.c.delivery_no)
 _RECIPIENT = select(
-    recipient.c.queue_id,
-    recipient.c.rcpt_no,
-    recipient.c.delivery_no,
-    recipient.c.address,
-    recipient.c.original,
-    recipient.c.state,
-    recipient.c.provider,
-    recipient.c.reply,
-    recipient.c.dsn,
-    recipient.c.attempts,
-    recipient.c.changed_at_ms,
+    *recipient.c["queue_id", "rcpt_no", "delivery_no", "address", "original", "state"],
+    *recipient.c["provider", "reply", "dsn", "attempts", "changed_at_ms"],
 ).order_by(recipient.c.queue_id, recipient.c.rcpt_no)
 _OF_SOURCE = tuple(one.name for one in fields(Source))
 _DELIVERY_STATES = {state.value: state for state in DeliveryState}
@@ -189,7 +164,17 @@ def load_entries(tx: Transaction, query: Select[Any]) -> list[QueueEntry]:
     for batch in in_batches([row.queue_id for row in rows]):
         _load_deliveries(tx, batch, deliveries)
         _load_recipients(tx, batch, recipients)
-    return [_entry(tx, row, deliveries[row.queue_id], recipients[row.queue_id]) for row in rows]
+    return [
+        tx.entry(
+            QueueEntry,
+            row,
+            *("accepted_at_ms", "captured_at_ms", "read_at_ms"),
+            source=Source(**{name: getattr(row, f"source_{name}") for name in _OF_SOURCE}),
+            deliveries=tuple(deliveries[row.queue_id]),
+            recipients=tuple(recipients[row.queue_id]),
+        )
+        for row in rows
+    ]
 
 
 def _load_deliveries(
@@ -238,24 +223,6 @@ def _load_recipients(
         )
 
 
-def _entry(
-    tx: Transaction,
-    row: Any,
-    deliveries: Iterable[DeliveryEntry],
-    recipients: Iterable[RecipientEntry],
-) -> QueueEntry:
-    return tx.entry(
-        QueueEntry,
-        row,
-        "accepted_at_ms",
-        "captured_at_ms",
-        "read_at_ms",
-        source=Source(**{name: getattr(row, f"source_{name}") for name in _OF_SOURCE}),
-        deliveries=tuple(deliveries),
-        recipients=tuple(recipients),
-    )
-
-
 # --- what waits ---------------------------------------------------------------------------
 
 # why a recipient waits: what stops a held delivery, else what was said to it last
@@ -290,23 +257,8 @@ def load_waiting(tx: Transaction, *, limit: int, after: str) -> list[Waiting]:
 
 
 def _waiting(tx: Transaction, rows: list[Row]) -> Waiting:
-    queue_id, state, accepted_at_ms, size_bytes, sender, address, why = rows[0]
+    queue_id, state, accepted_at_ms, size_bytes, sender, *_ = rows[0]
+    states = _ALONE[state] if len(rows) == 1 else frozenset(row[1] for row in rows)
+    recipients = tuple((address, why) for *_, address, why in rows if address is not None)
     at_ms = tx.to_local(accepted_at_ms)
-    if len(rows) == 1:
-        recipients = () if address is None else ((address, why),)
-        states = _ALONE[state]
-        return Waiting(queue_id, at_ms, size_bytes, sender, states, recipients)
-    return Waiting(
-        queue_id,
-        at_ms,
-        size_bytes,
-        sender,
-        frozenset(row[1] for row in rows),
-        tuple(_recipients(rows)),
-    )
-
-
-def _recipients(rows: list[Row]) -> Iterator[tuple[str, str]]:
-    for *_, address, why in rows:
-        if address is not None:
-            yield address, why
+    return Waiting(queue_id, at_ms, size_bytes, sender, states, recipients)

@@ -10,14 +10,21 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sqlalchemy import delete, exists, func, or_, select, update
 
 from relaygw.mail.envelope import MailInHand
 from relaygw.mail.state import DeliveryState
 from relaygw.policy.untended import Lane, LostInstance, Standing, shortest_in_hand_s
-from relaygw.store.database import BatchStatement, Repository, Statement, Transaction, Write
+from relaygw.store.database import (
+    BatchStatement,
+    Repository,
+    Statement,
+    Transaction,
+    Write,
+    insert_into,
+)
 from relaygw.store.instances import is_alive
 from relaygw.store.tables import IS_OPEN, delivery, history, incident, instance, lost_instance
 
@@ -35,42 +42,24 @@ DUTY_S = 20.0
 _RENEW_MS = 5_000  # a duty is not written again before
 _DAY_MS = 86_400_000
 
-_ADD = BatchStatement(
-    """
+_COUNT = """
     INSERT INTO history (slice_at_ms, series, label, amount) VALUES {rows}
-    ON CONFLICT (slice_at_ms, series, label)
-    DO UPDATE SET amount = history.amount + excluded.amount
-    """,
-    columns=4,
-)
+    ON CONFLICT (slice_at_ms, series, label) DO UPDATE SET amount =
+"""
+_ADD = BatchStatement(_COUNT + "history.amount + excluded.amount", columns=4)
 _RAISE = BatchStatement(
-    """
-    INSERT INTO history (slice_at_ms, series, label, amount) VALUES {rows}
-    ON CONFLICT (slice_at_ms, series, label)
-    DO UPDATE SET amount = excluded.amount WHERE excluded.amount > history.amount
-    """,
-    columns=4,
+    _COUNT + "excluded.amount WHERE excluded.amount > history.amount", columns=4
 )
 # another instance may open the same one at this moment
-_OPEN = BatchStatement(
-    """
-    INSERT INTO incident
-        (incident_id, rule, key, summary, remedy, since_ms, told, recovery_told)
-    VALUES {rows} ON CONFLICT DO NOTHING
-    """,
-    columns=8,
+_OPEN = insert_into(
+    "incident",
+    "incident_id rule key summary remedy since_ms told recovery_told",
+    if_new=True,
 )
-_DUTY_LOCKED = Statement(
-    "SELECT incarnation, renewed_at_ms FROM duty WHERE name = {?} {for_update}"
-)
-_NEW_DUTY = BatchStatement(
-    """
-    INSERT INTO duty (name, incarnation, renewed_at_ms) VALUES {rows} ON CONFLICT DO NOTHING
-    """,
-    columns=3,
-)
+_DUTY = "SELECT incarnation, renewed_at_ms FROM duty WHERE name = {?}"
+_DUTY_READ, _DUTY_LOCKED = Statement(_DUTY), Statement(_DUTY + " {for_update}")
+_NEW_DUTY = insert_into("duty", "name incarnation renewed_at_ms", if_new=True)
 _TAKE_DUTY = Statement("UPDATE duty SET incarnation = {?}, renewed_at_ms = {?} WHERE name = {?}")
-_DUTY = Statement("SELECT incarnation, renewed_at_ms FROM duty WHERE name = {?}")
 _IN_HAND = Statement(
     """
     SELECT delivery.queue_id, delivery.delivery_no, delivery.route, (
@@ -143,10 +132,8 @@ class Watch(Repository):
             query = select(history).where(history.c.slice_at_ms >= slice_of(tx.to_stored(since_ms)))
             if series:
                 query = query.where(history.c.series.in_(series))
-            rows = tx.execute(
-                query.order_by(history.c.slice_at_ms, history.c.series, history.c.label)
-            )
-            return [tx.entry(HistoryPoint, row, "slice_at_ms") for row in rows]
+            ordered = query.order_by(*history.primary_key)
+            return [tx.entry(HistoryPoint, row, "slice_at_ms") for row in tx.execute(ordered)]
 
     def forget_watched(self, before_ms: int) -> bool:
         """Delete a day of history before a time, and incidents over by then; True if more is left.
@@ -184,26 +171,15 @@ class Watch(Repository):
     def open_incident(self, new: Incident) -> bool:
         """Write an incident that begins; False if its rule and key have one that is not over."""
         with self._write() as tx:
-            row = (
-                new.incident_id,
-                new.rule,
-                new.key,
-                new.summary,
-                new.remedy,
-                tx.to_stored(new.since_ms),
-                json.dumps(new.told),
-                json.dumps(new.recovery_told),
-            )
-            return _OPEN.run(tx, [row]) > 0
+            what = (new.incident_id, new.rule, new.key, new.summary, new.remedy)
+            told = (json.dumps(new.told), json.dumps(new.recovery_told))
+            return _OPEN.run(tx, [(*what, tx.to_stored(new.since_ms), *told)]) > 0
 
     def end_incident(self, incident_id: str, *, at_ms: int) -> None:
         """Note that an incident is over; one that was over already stays as it is."""
+        lasts = (incident.c.incident_id == incident_id) & incident.c.recovered_at_ms.is_(None)
         with self._write() as tx:
-            tx.execute(
-                update(incident)
-                .where(incident.c.incident_id == incident_id, incident.c.recovered_at_ms.is_(None))
-                .values(recovered_at_ms=tx.to_stored(at_ms))
-            )
+            tx.execute(update(incident).where(lasts).values(recovered_at_ms=tx.to_stored(at_ms)))
 
     def note_told(self, incident_id: str, channel: str, *, is_recovery: bool) -> None:
         """Note that a channel took the notice of an incident, or of its end."""
@@ -224,7 +200,16 @@ class Watch(Repository):
                 .where(or_(ended.is_(None), ended >= tx.to_stored(since_ms)))
                 .order_by(incident.c.since_ms, incident.c.incident_id)
             )
-            return [_incident(tx, row) for row in rows]
+            return [
+                tx.entry(
+                    Incident,
+                    row,
+                    *("since_ms", "recovered_at_ms"),
+                    told=tuple(json.loads(row.told)),
+                    recovery_told=tuple(json.loads(row.recovery_told)),
+                )
+                for row in rows
+            ]
 
     # --- what stands still ---------------------------------------------------------------
 
@@ -241,6 +226,7 @@ class Watch(Repository):
     def in_hand_since(self, before_ms: int) -> list[MailInHand]:
         """Return the deliveries that a registered worker has had in hand since before a time."""
         with self._read() as tx:
+            rows = _IN_HAND.fetch(tx, tx.to_stored(before_ms))
             return [
                 MailInHand(
                     queue_id=queue_id,
@@ -251,15 +237,7 @@ class Watch(Repository):
                     worker=worker,
                     pid=pid,
                 )
-                for (
-                    queue_id,
-                    delivery_no,
-                    route,
-                    recipients,
-                    since_ms,
-                    worker,
-                    pid,
-                ) in _IN_HAND.fetch(tx, tx.to_stored(before_ms))
+                for queue_id, delivery_no, route, recipients, since_ms, worker, pid in rows
             ]
 
     def lost_instances(self, since_ms: int) -> list[LostInstance]:
@@ -284,14 +262,9 @@ def slice_of(at_ms: int) -> int:
     return at_ms - at_ms % HISTORY_SLICE_MS
 
 
-def _incident(tx: Transaction, row: Any) -> Incident:
-    told = {name: tuple(json.loads(getattr(row, name))) for name in ("told", "recovery_told")}
-    return tx.entry(Incident, row, "since_ms", "recovered_at_ms", **told)
-
-
 def _has_duty(tx: Transaction, name: str, incarnation: str) -> bool | None:
     """Tell whether an incarnation has a duty; None: only `_take_duty` knows. For a read."""
-    found = _DUTY.fetch(tx, name)
+    found = _DUTY_READ.fetch(tx, name)
     if not found:
         return None
     ((owner, renewed_at_ms),) = found
