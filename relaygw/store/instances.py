@@ -93,7 +93,7 @@ class Instances(Repository):
 
     def __init__(self, database: Database) -> None:
         super().__init__(database)
-        self._heartbeats = Heartbeats()
+        self._heartbeats = Unchanged()
         self._steadiness = Steadiness()
 
     def register(self, entry: Instance) -> None:
@@ -168,7 +168,7 @@ class Instances(Repository):
         with self._read() as tx:
             rows = tx.execute(select(instance.c.incarnation, instance.c.heartbeat_at_ms))
             found = {row.incarnation: row.heartbeat_at_ms for row in rows}
-        now_s = _monotonic_s()
+        now_s = running_s()
         self._heartbeats.look(found, now_s)
         stale = self._heartbeats.unchanged_for(after_s, now_s)
         if self._database.is_shared and not self._steadiness.has_lasted(after_s, awake_s()):
@@ -250,31 +250,30 @@ class Steadiness:
         return now_s - self._last_s <= MISSED_S and now_s - self._since_s >= span_s
 
 
-class Heartbeats:
-    """The heartbeats of all instances, as one process saw them."""
+class Unchanged:
+    """Numbers by their key, as one process saw them, and since when each is the same."""
 
     def __init__(self) -> None:
         self._seen: dict[str, tuple[int, float]] = {}
 
-    def look(self, heartbeats: Mapping[str, int], now_s: float) -> None:
-        """Note what was read just now, by incarnation."""
+    def look(self, numbers: Mapping[str, int], now_s: float) -> None:
+        """Note what was read just now."""
         seen = {}
-        for incarnation, at_ms in heartbeats.items():
-            before_ms, since_s = self._seen.get(incarnation, (at_ms, now_s))
-            seen[incarnation] = (at_ms, since_s if at_ms == before_ms else now_s)
+        for key, number in numbers.items():
+            before, since_s = self._seen.get(key, (number, now_s))
+            seen[key] = (number, since_s if number == before else now_s)
         self._seen = seen
 
     def unchanged_for(self, span_s: float, now_s: float) -> list[str]:
-        """Return the incarnations whose heartbeat was the same for so long."""
+        """Return the keys whose number was the same for so long."""
         return [one for one, (_, since_s) in self._seen.items() if now_s - since_s >= span_s]
 
-    def last(self, incarnation: str) -> int | None:
-        """Return the heartbeat of an incarnation that was seen last."""
-        at_ms, _ = self._seen.get(incarnation, (None, 0.0))
-        return at_ms
+    def last(self, key: str) -> int | None:
+        """Return the number of a key that was seen last."""
+        return self._seen.get(key, (None, 0.0))[0]
 
 
-def _monotonic_s() -> float:
+def running_s() -> float:
     """Return a clock that stands still while the machine is suspended, as all that runs here."""
     return time.monotonic()
 

@@ -6,7 +6,6 @@ too long, and removed by its queue ids if it still has to go then.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 
 from sqlalchemy import Select, delete, exists, func, or_, select, update
@@ -15,11 +14,11 @@ from relaygw.mail.envelope import first_id_at
 from relaygw.mail.state import DeliveryState
 from relaygw.store.captured_index import forget_captured, stray_index_rows
 from relaygw.store.database import Database, Repository, Transaction, Write
+from relaygw.store.instances import Unchanged, running_s
 from relaygw.store.outcomes import empty_trash
 from relaygw.store.queue_entry import delete_messages, in_batches, lock_messages
 from relaygw.store.sandbox import uncapture
-from relaygw.store.sessions import drop_expired_logins, has_expired_logins
-from relaygw.store.tables import HAS_KEPT_CONTENT, chunk, delivery, message
+from relaygw.store.tables import HAS_KEPT_CONTENT, chunk, delivery, message, web_session
 
 Found = Select[str]
 _CHUNKS_A_STEP = 4
@@ -30,7 +29,10 @@ class Janitor(Repository):
 
     def __init__(self, database: Database) -> None:
         super().__init__(database)
-        self._orphans = Orphans()
+        # Content whose message never came, since its client left before the end. What is on its way
+        # looks the same, and its id says when it began by another machine's clock. So it is an
+        # orphan when nothing more of it came for a time, by the clock of this process.
+        self._orphans = Unchanged()
 
     def purge(self, cutoffs: Mapping[str, int], *, limit: int) -> int:
         """Delete what is over its time, at most `limit` messages a call; return how many.
@@ -42,12 +44,16 @@ class Janitor(Repository):
         self._tidy(limit=limit, is_thorough="orphans" in cutoffs)
         with self._read() as tx:
             stored = {kind: tx.to_stored(at_ms) for kind, at_ms in cutoffs.items()}
-            found = _find(tx, stored, limit=limit)
+            found = {
+                kind: list(tx.execute(finder(stored[kind]).limit(limit)).scalars())
+                for kind, finder in _FINDERS.items()
+                if kind in stored
+            }
             if "orphans" in stored:
                 age_s = (tx.now_ms() - stored["orphans"]) / 1000
-                found["orphans"] = self._orphans.find(
-                    tx, age_s=age_s, now_s=_monotonic_s(), limit=limit
-                )
+                now_s = running_s()
+                self._orphans.look({row[0]: row[1] for row in tx.execute(_ORPHANS)}, now_s)
+                found["orphans"] = self._orphans.unchanged_for(age_s, now_s)[:limit]
         if not any(found.values()):
             return 0
         with self._write() as tx:
@@ -55,12 +61,14 @@ class Janitor(Repository):
 
     def _tidy(self, *, limit: int, is_thorough: bool) -> None:
         """Delete logins that have expired and, thoroughly, what deleted messages left behind."""
+        expires_at_ms = web_session.c.expires_at_ms
         with self._read() as tx:
-            has_expired = has_expired_logins(tx)
+            oldest_ms = tx.execute(select(func.min(expires_at_ms))).scalar()
+            has_expired = oldest_ms is not None and oldest_ms <= tx.now_ms()
             strays = stray_index_rows(tx, limit=limit) if is_thorough else []
         if has_expired or strays:
             with self._write(Write.UNSYNCED) as tx:
-                drop_expired_logins(tx)
+                tx.execute(delete(web_session).where(expires_at_ms <= tx.now_ms()))
                 forget_captured(tx, strays)
 
     def shed_content(self, before_ms: int) -> bool:
@@ -78,20 +86,10 @@ class Janitor(Repository):
 
     def trim_captured(self, *, keep: int, limit: int) -> int:
         """Delete the oldest captured messages above `keep`; return how many."""
-        newest = (
-            select(message.c.captured_at_ms)
-            .where(message.c.captured_at_ms.is_not(None))
-            .order_by(message.c.captured_at_ms.desc())
-            .offset(keep)
-            .limit(1)
-            .scalar_subquery()
-        )
-        query = (
-            select(message.c.queue_id)
-            .where(message.c.captured_at_ms <= newest)
-            .order_by(message.c.captured_at_ms)
-            .limit(limit)
-        )
+        at_ms = message.c.captured_at_ms
+        captured = select(at_ms).where(at_ms.is_not(None)).order_by(at_ms.desc())
+        newest = captured.offset(keep).limit(1).scalar_subquery()
+        query = select(message.c.queue_id).where(at_ms <= newest).order_by(at_ms).limit(limit)
         with self._read() as tx:
             oldest = list(tx.execute(query).scalars())
         if not oldest:
@@ -159,33 +157,12 @@ def _captured(cutoff_ms: int) -> Found:
 
 
 _HAS_NO_MESSAGE = ~exists().where(message.c.queue_id == chunk.c.queue_id)
-
-
-class Orphans:
-    """Content whose message never came, since its client left before the end.
-
-    What is on its way looks the same, and its id says when it began by another machine's clock.
-    So it is an orphan when nothing more of it came for a time, by the clock of this process.
-    """
-
-    def __init__(self) -> None:
-        self._seen: dict[str, tuple[int, float]] = {}
-
-    def find(self, tx: Transaction, *, age_s: float, now_s: float, limit: int) -> list[str]:
-        """Return those that have been as they are for so long since they were seen first."""
-        rows = tx.execute(
-            select(chunk.c.queue_id, func.count())
-            .where(_HAS_NO_MESSAGE)
-            .group_by(chunk.c.queue_id)
-            .order_by(chunk.c.queue_id)
-        )
-        seen = {}
-        for queue_id, count in rows:
-            before, since_s = self._seen.get(queue_id, (count, now_s))
-            seen[queue_id] = (count, since_s if count == before else now_s)
-        self._seen = seen
-        over = [queue_id for queue_id, (_, since_s) in seen.items() if now_s - since_s >= age_s]
-        return over[:limit]
+_ORPHANS = (
+    select(chunk.c.queue_id, func.count())
+    .where(_HAS_NO_MESSAGE)
+    .group_by(chunk.c.queue_id)
+    .order_by(chunk.c.queue_id)
+)
 
 
 # the trash is emptied into finished messages first
@@ -196,17 +173,8 @@ _FINDERS: dict[str, Callable[[int], Found]] = {
 }
 
 
-def _find(tx: Transaction, cutoffs: Mapping[str, int], *, limit: int) -> dict[str, list[str]]:
-    """Return the queue ids of what is over its time, by kind; a search for a read transaction."""
-    return {
-        kind: list(tx.execute(finder(cutoffs[kind]).limit(limit)).scalars())
-        for kind, finder in _FINDERS.items()
-        if kind in cutoffs
-    }
-
-
 def _purge(tx: Transaction, found: Mapping[str, Sequence[str]], cutoffs: Mapping[str, int]) -> int:
-    """Remove what `_find` returned and is still over its time; return how many messages."""
+    """Remove what was found and is still over its time; return how many messages."""
     done = 0
     for kind, queue_ids in found.items():
         for batch in in_batches(queue_ids):
@@ -218,19 +186,12 @@ def _purge(tx: Transaction, found: Mapping[str, Sequence[str]], cutoffs: Mapping
             finder = _FINDERS[kind](cutoffs[kind]).order_by(None)
             id_column = finder.selected_columns[0]
             still = list(tx.execute(finder.where(id_column.in_(batch))).scalars())
-            _remove(tx, kind, still)
+            if kind == "deleted":
+                empty_trash(tx, still, now_ms=tx.now_ms())
+            else:
+                (delete_messages if kind == "finished" else uncapture)(tx, still)
             done += len(still)
     return done
-
-
-def _remove(tx: Transaction, kind: str, queue_ids: Sequence[str]) -> None:
-    match kind:
-        case "deleted":
-            empty_trash(tx, queue_ids, now_ms=tx.now_ms())
-        case "finished":
-            delete_messages(tx, queue_ids)
-        case "captured":
-            uncapture(tx, queue_ids)
 
 
 def _remove_orphans(tx: Transaction, queue_ids: Sequence[str]) -> int:
@@ -269,8 +230,3 @@ def _shed(tx: Transaction, queue_id: str) -> None:
         left = max(0, count - _CHUNKS_A_STEP)
         tx.execute(delete(chunk).where(chunk.c.queue_id == queue_id, chunk.c.chunk_no >= left))
         tx.execute(update(message).where(is_it).values(chunk_count=left))
-
-
-def _monotonic_s() -> float:
-    """Return a clock that stands still while the machine is suspended, as all that runs here."""
-    return time.monotonic()

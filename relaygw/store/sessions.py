@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 
 from sqlalchemy import delete, insert, select, update
 
-from relaygw.store.database import Repository, Transaction, Write
+from relaygw.store.database import Repository, Write
 from relaygw.store.tables import web_session
 
 _S = web_session.c
@@ -59,14 +59,3 @@ class Sessions(Repository):
         """End all logins of a user; return how many."""
         with self._write() as tx:
             return tx.execute(delete(web_session).where(_S.user_name == user_name)).rowcount
-
-
-def has_expired_logins(tx: Transaction) -> bool:
-    """True when there is a login that has expired."""
-    expired = select(_S.token_hash).where(_S.expires_at_ms <= tx.now_ms()).limit(1)
-    return tx.execute(expired).scalar() is not None
-
-
-def drop_expired_logins(tx: Transaction) -> None:
-    """Delete the logins that have expired."""
-    tx.execute(delete(web_session).where(_S.expires_at_ms <= tx.now_ms()))

@@ -37,7 +37,7 @@ class Clock:
             kind, "_now_us", lambda one, connection: now_us(one, connection) + self.set_by_ms * 1000
         )
         for room in ("instances", "janitor"):
-            monkeypatch.setattr(f"relaygw.store.{room}._monotonic_s", lambda: self.monotonic_s)
+            monkeypatch.setattr(f"relaygw.store.{room}.running_s", lambda: self.monotonic_s)
         monkeypatch.setattr("relaygw.store.instances.awake_s", lambda: self.monotonic_s)
 
     def now_ms(self) -> int:

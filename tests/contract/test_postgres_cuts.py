@@ -288,7 +288,7 @@ def test_who_was_cut_off_leaves_the_others_time_before_it_calls_them_dead(
 ) -> None:
     make_queue(postgres_url)
     clock = SimpleNamespace(now_s=1000.0)
-    for clock_of in ("relaygw.store.instances.awake_s", "relaygw.store.instances._monotonic_s"):
+    for clock_of in ("relaygw.store.instances.awake_s", "relaygw.store.instances.running_s"):
         monkeypatch.setattr(clock_of, lambda: clock.now_s)
     judge = open_store(postgres_url, keep_content=False)
     for name in ("judge", "dead"):

@@ -297,7 +297,7 @@ class Watch:
         self.set_by_ms = 0
         kind = type(store.database)
         now_us = kind._now_us
-        monkeypatch.setattr("relaygw.store.instances._monotonic_s", lambda: self.now_s)
+        monkeypatch.setattr("relaygw.store.instances.running_s", lambda: self.now_s)
         monkeypatch.setattr("relaygw.store.instances.awake_s", lambda: self.now_s)
         monkeypatch.setattr(
             kind, "_now_us", lambda one, connection: now_us(one, connection) + self.set_by_ms * 1000
@@ -816,7 +816,7 @@ def test_content_on_its_way_is_no_orphan_whatever_the_clock_of_who_takes_it(
 ) -> None:
     """It is one when for an hour of those who look nothing of it came, and no message."""
     watch = SimpleNamespace(now_s=1000.0)
-    monkeypatch.setattr("relaygw.store.janitor._monotonic_s", lambda: watch.now_s)
+    monkeypatch.setattr("relaygw.store.janitor.running_s", lambda: watch.now_s)
     now_ms = time.time_ns() // 1_000_000
     coming, left = (accepted(at_ms=now_ms + hours * 3_600_000) for _ in range(2))
 

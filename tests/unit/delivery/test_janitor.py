@@ -43,7 +43,7 @@ def test_a_worker_of_this_host_lives_as_long_as_it_holds_its_lock(
 ) -> None:
     """However long its heartbeat is late; without a file, as in a copied queue, that tells."""
     clock = SimpleNamespace(now_s=1000.0)
-    monkeypatch.setattr("relaygw.store.instances._monotonic_s", lambda: clock.now_s)
+    monkeypatch.setattr("relaygw.store.instances.running_s", lambda: clock.now_s)
     directory = tmp_path / "instances"
     line = Lifeline(directory, "late") if is_locked else None
     for name in ("late", "judge"):

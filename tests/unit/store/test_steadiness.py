@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from relaygw.store.instances import Heartbeats, Steadiness
+from relaygw.store.instances import Steadiness, Unchanged
 
 
 def test_who_has_no_heartbeat_only_looks_on() -> None:
@@ -28,7 +28,7 @@ def test_it_begins_anew_after_a_gap() -> None:
 
 
 def test_a_heartbeat_that_does_not_change_is_counted_from_when_it_was_seen_first() -> None:
-    heartbeats = Heartbeats()
+    heartbeats = Unchanged()
     heartbeats.look({"late": 5, "well": 5}, 100.0)
     heartbeats.look({"late": 5, "well": 9, "new": 1}, 110.0)
     heartbeats.look({"late": 5, "well": 2, "new": 1}, 120.0)  # the clock was set back
