@@ -5,7 +5,7 @@ Leases are never taken away: a delivery that a worker is sending stays as it is.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -106,11 +106,8 @@ class Queue(Repository):
 
     def counts(self) -> list[LaneCount]:
         """Return the open deliveries, and what waits in them, by route, stream and state."""
-        waiting = (
-            select(func.count())
-            .where(IS_ITS_RECIPIENT, recipient.c.state == RecipientState.PENDING.value)
-            .scalar_subquery()
-        )
+        pending = IS_ITS_RECIPIENT & (recipient.c.state == _R.PENDING.value)
+        waiting = select(func.count()).where(pending).scalar_subquery()
         lane = (delivery.c.route, delivery.c.stream, delivery.c.state)
         oldest = func.min(message.c.accepted_at_ms)
         query = (
@@ -157,46 +154,36 @@ class Queue(Repository):
         A lease is never taken away: active deliveries stay, whatever `from_states` says.
         """
         may_leave = [state.value for state in from_states & sources_of(to) - {_D.ACTIVE}]
-        with self._write() as tx:
-            now_ms = tx.to_stored(entry.at_ms)
+
+        def change(tx: Transaction, batch: Sequence[str], now_ms: int) -> int:
+            may_go = is_listed(tx, delivery.c.queue_id, batch) & delivery.c.state.in_(may_leave)
             values = _changed(to, hold, now_ms) | {"due_at_ms": tx.to_stored(due_at_ms)}
-            number = 0
-            for batch in in_batches(queue_ids):
-                is_mine = is_listed(tx, delivery.c.queue_id, batch)
-                number += tx.execute(
-                    update(delivery).where(is_mine, delivery.c.state.in_(may_leave)).values(values)
-                ).rowcount
-                _settle_recipients(tx, batch, to, now_ms)
-            add_audit(tx, entry, number)
+            number = tx.execute(update(delivery).where(may_go).values(values)).rowcount
+            _settle_recipients(tx, batch, to, now_ms)
             return number
+
+        return self._change(queue_ids, entry, change)
 
     def undelete(self, queue_ids: Sequence[str], *, entry: AuditEntry) -> int:
         """Take deliveries out of the trash; audited; return how many.
 
         What was held is held as before, the rest is due now; time in the trash is no age.
         """
-        with self._write() as tx:
-            now_ms = tx.to_stored(entry.at_ms)
-            number = sum(_undelete(tx, batch, now_ms) for batch in in_batches(queue_ids))
-            add_audit(tx, entry, number)
-            return number
+        return self._change(queue_ids, entry, _undelete)
 
     def expire(self, queue_ids: Sequence[str], *, reason: str, entry: AuditEntry) -> int:
         """End open deliveries as expired; audited; return how many.
 
         Each recipient that still waited is told as `reason` and what was said to it last.
         """
-        with self._write() as tx:
-            now_ms = tx.to_stored(entry.at_ms)
-            number = 0
-            for batch in in_batches(queue_ids):
-                ended = _expire(tx, batch, reason, now_ms)
-                finish_messages(
-                    tx, list(set(ended)), now_ms=now_ms, keep_content=self._keep_content
-                )
-                number += len(ended)
-            add_audit(tx, entry, number)
-            return number
+
+        def change(tx: Transaction, batch: Sequence[str], now_ms: int) -> int:
+            ended = _expire(tx, batch, reason, now_ms)
+            keep = self._keep_content
+            finish_messages(tx, list(set(ended)), now_ms=now_ms, keep_content=keep)
+            return len(ended)
+
+        return self._change(queue_ids, entry, change)
 
     def move(
         self,
@@ -220,30 +207,33 @@ class Queue(Repository):
             (delivery.c.stream == "promotional", provider_route(provider, "promotional")),
             else_=provider_route(provider),
         )
+        let_go = {"state": _D.DEFERRED.value, "held_at_ms": None, **hold_columns(None)}
+        values: dict[str, ColumnElement[Any]] = {
+            name: case((is_let_go, value), else_=delivery.c[name]) for name, value in let_go.items()
+        }
+        # nobody has to wait for the other provider any more
+        for name in ("doubts", "reclaims"):
+            values[name] = case((is_elsewhere, 0), else_=delivery.c[name])
+
+        def change(tx: Transaction, batch: Sequence[str], now_ms: int) -> int:
+            held_ms = case((is_let_go, _held_until(now_ms)), else_=0)
+            moved = update(delivery).where(delivery.c.queue_id.in_(batch), may_go)
+            now = {"due_at_ms": now_ms, "changed_at_ms": now_ms}
+            values["held_ms"] = delivery.c.held_ms + held_ms
+            return tx.execute(moved.values(route=routes, **now, **values)).rowcount
+
+        return self._change(queue_ids, entry, change)
+
+    def _change(
+        self,
+        queue_ids: Sequence[str],
+        entry: AuditEntry,
+        change: Callable[[Transaction, Sequence[str], int], int],
+    ) -> int:
+        """Change messages, all or none; audited; return how many deliveries."""
         with self._write() as tx:
             now_ms = tx.to_stored(entry.at_ms)
-            let_go = {"state": _D.DEFERRED.value, "held_at_ms": None, **hold_columns(None)}
-            values = {
-                name: case((is_let_go, value), else_=delivery.c[name])
-                for name, value in let_go.items()
-            }
-            held_ms = case((is_let_go, _held_until(now_ms)), else_=0)
-            # nobody has to wait for the other provider any more
-            for name in ("doubts", "reclaims"):
-                values[name] = case((is_elsewhere, 0), else_=delivery.c[name])
-            number = 0
-            for batch in in_batches(queue_ids):
-                number += tx.execute(
-                    update(delivery)
-                    .where(delivery.c.queue_id.in_(batch), may_go)
-                    .values(
-                        route=routes,
-                        due_at_ms=now_ms,
-                        changed_at_ms=now_ms,
-                        held_ms=delivery.c.held_ms + held_ms,
-                        **values,
-                    )
-                ).rowcount
+            number = sum(change(tx, batch, now_ms) for batch in in_batches(queue_ids))
             add_audit(tx, entry, number)
             return number
 
@@ -282,104 +272,64 @@ def _changed(to: DeliveryState, hold: HoldCause | None, now_ms: int) -> dict[str
     return values
 
 
-def _settle_recipients(
-    tx: Transaction, batch: Sequence[str], to: DeliveryState, now_ms: int
-) -> None:
+def _settle_recipients(tx: Transaction, batch: Sequence[str], to: _D, now_ms: int) -> None:
     """Cancel what is deleted, and let what comes back from the trash be pending again."""
     changes = {_D.DELETED: (_R.PENDING, _R.CANCELLED), _D.DEFERRED: (_R.CANCELLED, _R.PENDING)}
     if to not in changes:
         return
     before, after = changes[to]
-    tx.execute(
-        update(recipient)
-        .where(
-            is_listed(tx, recipient.c.queue_id, batch),
-            recipient.c.state == before.value,
-            _is_of_a_delivery_in(to.value),
-        )
-        .values(state=after.value, changed_at_ms=now_ms)
-    )
+    mine = is_listed(tx, recipient.c.queue_id, batch) & (recipient.c.state == before.value)
+    values = {"state": after.value, "changed_at_ms": now_ms}
+    tx.execute(update(recipient).where(mine, _is_of_a_delivery_in(to.value)).values(values))
 
 
 def _undelete(tx: Transaction, batch: Sequence[str], now_ms: int) -> int:
     was_held = delivery.c.held_at_ms.is_not(None)
+    has_content = (message.c.queue_id == delivery.c.queue_id) & (message.c.chunk_count > 0)
+    is_deleted = delivery.c.queue_id.in_(batch) & (delivery.c.state == _D.DELETED.value)
+    # of a held one the time in the trash counts as held
+    in_trash_ms = case((was_held, 0), else_=now_ms - delivery.c.changed_at_ms)
     lock_messages(tx, batch)  # against who drops their content at this moment
-    back = list(
-        tx.execute(
-            update(delivery)
-            .where(
-                delivery.c.queue_id.in_(batch),
-                delivery.c.state == _D.DELETED.value,
-                exists().where(
-                    message.c.queue_id == delivery.c.queue_id, message.c.chunk_count > 0
-                ),
-            )
-            .values(
-                state=case((was_held, _D.HELD.value), else_=_D.DEFERRED.value),
-                due_at_ms=now_ms,
-                changed_at_ms=now_ms,
-                # of a held one the time in the trash counts as held
-                held_ms=delivery.c.held_ms
-                + case((was_held, 0), else_=now_ms - delivery.c.changed_at_ms),
-            )
-            .returning(delivery.c.queue_id, delivery.c.delivery_no)
+    back = tx.execute(
+        update(delivery)
+        .where(is_deleted, exists().where(has_content))
+        .values(
+            state=case((was_held, _D.HELD.value), else_=_D.DEFERRED.value),
+            due_at_ms=now_ms,
+            changed_at_ms=now_ms,
+            held_ms=delivery.c.held_ms + in_trash_ms,
         )
-    )
-    tx.execute(
-        update(recipient)
-        .where(
-            recipient.c.queue_id.in_(batch),
-            recipient.c.state == _R.CANCELLED.value,
-            _is_of_a_delivery_in(_D.DEFERRED.value, _D.HELD.value),
-        )
-        .values(state=_R.PENDING.value, changed_at_ms=now_ms)
-    )
-    tx.execute(
-        update(message)
-        .where(message.c.queue_id.in_({row.queue_id for row in back}))
-        .values(finished_at_ms=None)
-    )
-    return len(back)
+        .returning(delivery.c.queue_id)
+    ).scalars()
+    queue_ids = list(back)
+    is_back = _is_of_a_delivery_in(_D.DEFERRED.value, _D.HELD.value)
+    is_mine = recipient.c.queue_id.in_(batch) & (recipient.c.state == _R.CANCELLED.value)
+    pending = {"state": _R.PENDING.value, "changed_at_ms": now_ms}
+    tx.execute(update(recipient).where(is_mine, is_back).values(pending))
+    is_open = message.c.queue_id.in_(set(queue_ids))
+    tx.execute(update(message).where(is_open).values(finished_at_ms=None))
+    return len(queue_ids)
 
 
 def _expire(tx: Transaction, batch: Sequence[str], reason: str, now_ms: int) -> list[str]:
     """End open deliveries; return the message of each."""
     may_end = [state.value for state in sources_of(_D.FINISHED) - {_D.ACTIVE}]
-    last_words = func.coalesce(literal("; before: ") + recipient.c.reply, "")
     mine = and_(delivery.c.queue_id.in_(batch), delivery.c.state.in_(may_end))
     tx.execute(select(delivery.c.queue_id).where(mine).with_for_update()).all()
-    tx.execute(
-        update(recipient)
-        .where(
-            recipient.c.queue_id.in_(batch),
-            recipient.c.state == _R.PENDING.value,
-            _is_of_a_delivery_in(*may_end),
-        )
-        .values(
-            state=_R.EXPIRED.value,
-            changed_at_ms=now_ms,
-            reply=literal(reason) + last_words,
-            dsn="4.4.7",  # RFC 3463: delivery time expired
-        )
-    )
-    ended = tx.execute(
-        update(delivery)
-        .where(mine)
-        .values(
-            state=_D.FINISHED.value,
-            due_at_ms=now_ms,
-            changed_at_ms=now_ms,
-            held_at_ms=None,
-            **hold_columns(None),
-        )
-        .returning(delivery.c.queue_id)
-    ).scalars()
-    return list(ended)
+    waits = recipient.c.queue_id.in_(batch) & (recipient.c.state == _R.PENDING.value)
+    last_words = func.coalesce(literal("; before: ") + recipient.c.reply, "")
+    told = {
+        "state": _R.EXPIRED.value,
+        "changed_at_ms": now_ms,
+        "reply": literal(reason) + last_words,
+        "dsn": "4.4.7",  # RFC 3463: delivery time expired
+    }
+    tx.execute(update(recipient).where(waits, _is_of_a_delivery_in(*may_end)).values(told))
+    over = {"state": _D.FINISHED.value, "due_at_ms": now_ms, "changed_at_ms": now_ms}
+    values = {**over, "held_at_ms": None, **hold_columns(None)}
+    ended = update(delivery).where(mine).values(values).returning(delivery.c.queue_id)
+    return list(tx.execute(ended).scalars())
 
 
 def _is_of_a_delivery_in(*states: str) -> ColumnElement[bool]:
-    return exists().where(
-        delivery.c.queue_id == recipient.c.queue_id,
-        delivery.c.delivery_no == recipient.c.delivery_no,
-        delivery.c.state.in_(states),
-    )
+    return exists().where(IS_ITS_RECIPIENT, delivery.c.state.in_(states))
