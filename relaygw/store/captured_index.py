@@ -1,8 +1,14 @@
-"""What searches look at: rows beside captured messages, written once their content was read.
+"""What searches of captured mail look at: rows beside messages whose content was read.
 
 They can be made anew from the content, so nothing here is synced by itself. A message's row is
 locked before its index row is touched, also by those who delete both: an index row never
 outlives its message, and both say the same of whether it was opened.
+
+A search finds where a text stands, in the middle of a word too. SQLite: `captured_fts`, an FTS5
+table of trigrams that answers from its positions, without looking at a text. It exists where SQLite
+is 3.43 or newer when the schema is made. PostgreSQL: an index of trigrams under LIKE, where the
+extension pg_trgm may be created. Without either, and for texts of less than three characters, all
+texts are read.
 """
 
 from __future__ import annotations
@@ -10,16 +16,30 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, replace
-from functools import cached_property
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from sqlalchemy import delete, exists, select, update
+from sqlalchemy import (
+    Integer,
+    Select,
+    Text,
+    column,
+    delete,
+    exists,
+    false,
+    func,
+    insert,
+    or_,
+    select,
+    table,
+    update,
+)
+from sqlalchemy.sql.elements import ColumnElement
+from sqlalchemy.sql.selectable import FromClause
 
 from relaygw.mail.content import Contact, ContentFacts, hidden_recipients
-from relaygw.mail.search import searchable
+from relaygw.mail.search import Field, MailSearch, Term, searchable
 from relaygw.mail.state import RecipientState
-from relaygw.store.captured_search import add_full_text, remove_full_text
 from relaygw.store.database import Row, Transaction, insert_into
 from relaygw.store.queue_entry import in_batches
 from relaygw.store.tables import (
@@ -32,11 +52,29 @@ from relaygw.store.tables import (
     recipient,
 )
 
+MIN_CHARACTERS = 3
 _MAX_SEARCHED_CHARACTERS = 16_000
 """How much of a message is searched for words."""
 _MAX_FIELD_CHARACTERS = 64_000
 _MAX_HEAD_CHARACTERS = 8_000
 _LISTS = ("to", "cc", "bcc", "reply_to")
+_MERGE_PAGES = 64  # a few milliseconds
+_IS_THERE = "captured_fts"  # key in a connection's `info`
+
+_fts = table("captured_fts", column("rowid", Integer), column("captured_fts", Text))
+"""rowid is captured_index.index_no."""
+_I = captured_index.c
+_TEXTS: dict[Field, tuple[ColumnElement[str], ...]] = {
+    Field.FROM: (_I.from_text,),
+    Field.TO: (_I.to_text,),
+    Field.CC: (_I.cc_text,),
+    Field.BCC: (_I.bcc_text,),
+    Field.REPLY_TO: (_I.reply_to_text,),
+    Field.ADDRESSED: (_I.from_text, _I.to_text, _I.cc_text, _I.bcc_text, _I.reply_to_text),
+    Field.SUBJECT: (_I.subject_text,),
+    Field.MESSAGE_ID: (_I.message_id_text,),
+    Field.REASON: (_I.reason_text,),
+}
 _INSERT_INDEX = insert_into(
     "captured_index",
     "queue_id captured_at_ms size_bytes is_unread attachments inlines from_text to_text cc_text"
@@ -46,78 +84,28 @@ _INSERT_TEXT = insert_into("captured_text", "index_no search_text")
 _INSERT_FACTS = insert_into("captured_facts", "index_no facts")
 
 
-class IndexRecord:
-    """Made of rows of `message` and `recipient`, and of what the content says."""
-
-    def __init__(self, message: Any, recipients: Sequence[Any], facts: ContentFacts) -> None:
-        self._message = message
-        self._recipients = recipients
-        self._facts = facts
-        envelope = [(one.address, one.original) for one in recipients]
-        self._from = _people_text((facts.sender,))
-        self._to = _people_text(facts.to)
-        self._cc = _people_text(facts.cc)
-        self._bcc = _people_text(hidden_recipients(facts, envelope))
-        self._reply_to = _people_text(facts.reply_to)
-        self._subject = searchable(message.subject)
-        self._message_id = searchable(message.message_id)
-
-    def index_row(self) -> Row:
-        """Return the values of INDEX_COLUMNS."""
-        message, facts = self._message, self._facts
-        reasons = {
-            one.reply or ""
-            for one in self._recipients
-            if one.state == RecipientState.CAPTURED.value
-        }
-        return (
-            message.queue_id,
-            message.captured_at_ms,
-            message.size_bytes,
-            message.read_at_ms is None,
-            facts.attachments,
-            facts.inlines,
-            self._from,
-            self._to,
-            self._cc,
-            self._bcc,
-            self._reply_to,
-            self._subject,
-            self._message_id,
-            searchable(" ".join(sorted(reasons))),
-        )
-
-    @cached_property
-    def search_text(self) -> str:
-        """What is searched for words: a line for each field, so that no phrase runs over two."""
-        named = f"{self._to} {self._cc} {self._bcc}"
-        addresses = [searchable(one.address) for one in self._recipients]  # where rewritten
-        envelope = [self._message.sender, *(one for one in addresses if one not in named)]
-        head = "\n".join(
-            (
-                self._subject,
-                self._message_id,
-                self._from,
-                self._reply_to,
-                self._to,
-                self._cc,
-                self._bcc,
-                searchable(" ".join(envelope)),
-            )
-        )
-        words = searchable(self._facts.words)
-        return f"{head[:_MAX_HEAD_CHARACTERS]}\n{words}"[:_MAX_SEARCHED_CHARACTERS]
-
-    def facts_text(self) -> str:
-        """Return what `read_facts` reads: the facts without the words."""
-        return json.dumps(asdict(replace(self._facts, words="")))
-
-
-def read_facts(text: str) -> ContentFacts:
-    """Return facts as they were kept."""
-    values: dict[str, Any] = json.loads(text)
-    lists: dict[str, Any] = {name: tuple(values.pop(name)) for name in _LISTS}
-    return ContentFacts(**values, **lists)
+def _record(message: Any, recipients: Sequence[Any], facts: ContentFacts) -> tuple[Row, str]:
+    """Return the index row of a message, and what is searched for words."""
+    envelope = [(one.address, one.original) for one in recipients]
+    hidden = hidden_recipients(facts, envelope)
+    people = ((facts.sender,), facts.to, facts.cc, hidden, facts.reply_to)
+    sender, to, cc, bcc, reply_to = map(_people_text, people)
+    subject, message_id = searchable(message.subject), searchable(message.message_id)
+    captured = [one for one in recipients if one.state == RecipientState.CAPTURED.value]
+    reasons = searchable(" ".join(sorted({one.reply or "" for one in captured})))
+    addresses = [searchable(one.address) for one in recipients]  # where rewritten
+    others = [one for one in addresses if one not in f"{to} {cc} {bcc}"]
+    more = searchable(" ".join([message.sender, *others]))
+    # a line for each field, so that no phrase runs over two
+    head = "\n".join((subject, message_id, sender, reply_to, to, cc, bcc, more))
+    text = f"{head[:_MAX_HEAD_CHARACTERS]}\n{searchable(facts.words)}"[:_MAX_SEARCHED_CHARACTERS]
+    is_unread = message.read_at_ms is None
+    row = (
+        *(message.queue_id, message.captured_at_ms, message.size_bytes, is_unread),
+        *(facts.attachments, facts.inlines),
+        *(sender, to, cc, bcc, reply_to, subject, message_id, reasons),
+    )
+    return row, text
 
 
 def _people_text(contacts: Iterable[Contact]) -> str:
@@ -131,14 +119,15 @@ def write_index(tx: Transaction, facts: Mapping[str, ContentFacts]) -> None:
     queue_ids = [row.queue_id for row in rows]
     people = _recipients(tx, queue_ids)
     records = {
-        row.queue_id: IndexRecord(row, people[row.queue_id], facts[row.queue_id]) for row in rows
+        row.queue_id: _record(row, people[row.queue_id], facts[row.queue_id]) for row in rows
     }
-    _INSERT_INDEX.run(tx, [record.index_row() for record in records.values()])
-    numbers = _numbers(tx, queue_ids)
-    texts = [(number, records[queue_id].search_text) for number, queue_id in numbers]
-    _INSERT_FACTS.run(
-        tx, [(number, records[queue_id].facts_text()) for number, queue_id in numbers]
-    )
+    _INSERT_INDEX.run(tx, [row for row, _ in records.values()])
+    numbered = tx.execute(
+        select(_I.index_no, _I.queue_id).where(_I.queue_id.in_(queue_ids)).order_by(_I.index_no)
+    ).all()
+    kept = {one: json.dumps(asdict(replace(facts[one], words=""))) for one in queue_ids}
+    _INSERT_FACTS.run(tx, [(number, kept[one]) for number, one in numbered])
+    texts = [(number, records[one][1]) for number, one in numbered]
     _INSERT_TEXT.run(tx, texts)
     add_full_text(tx, texts)
     tx.execute(
@@ -157,15 +146,6 @@ def _lock_unindexed(tx: Transaction, queue_ids: Sequence[str]) -> list[Any]:
     return sorted(found, key=lambda row: (row.captured_at_ms, row.queue_id))
 
 
-def _numbers(tx: Transaction, queue_ids: Sequence[str]) -> list[tuple[int, str]]:
-    rows = tx.execute(
-        select(captured_index.c.index_no, captured_index.c.queue_id)
-        .where(captured_index.c.queue_id.in_(queue_ids))
-        .order_by(captured_index.c.index_no)
-    )
-    return [(number, queue_id) for number, queue_id in rows]
-
-
 def _recipients(tx: Transaction, queue_ids: Sequence[str]) -> dict[str, list[Any]]:
     found: dict[str, list[Any]] = defaultdict(list)
     for row in tx.execute(
@@ -179,27 +159,30 @@ def _recipients(tx: Transaction, queue_ids: Sequence[str]) -> dict[str, list[Any
 
 def facts_of(tx: Transaction, queue_ids: Sequence[str]) -> dict[str, ContentFacts]:
     """Return what is kept of messages, by queue id."""
-    of_number = captured_facts.c.index_no == captured_index.c.index_no
-    query = select(captured_index.c.queue_id, captured_facts.c.facts).join_from(
+    of_number = captured_facts.c.index_no == _I.index_no
+    query = select(_I.queue_id, captured_facts.c.facts).join_from(
         captured_index, captured_facts, of_number
     )
     found: dict[str, ContentFacts] = {}
     for batch in in_batches(queue_ids):
-        rows = tx.execute(query.where(captured_index.c.queue_id.in_(batch)))
-        found |= {queue_id: read_facts(text) for queue_id, text in rows}
+        rows = tx.execute(query.where(_I.queue_id.in_(batch)))
+        found |= {queue_id: _read_facts(text) for queue_id, text in rows}
     return found
+
+
+def _read_facts(text: str) -> ContentFacts:
+    values: dict[str, Any] = json.loads(text)
+    lists: dict[str, Any] = {name: tuple(values.pop(name)) for name in _LISTS}
+    return ContentFacts(**values, **lists)
 
 
 def forget_captured(tx: Transaction, queue_ids: Sequence[str]) -> None:
     """Delete what belongs to captured mail that was deleted, or that left the sandbox."""
     for batch in in_batches(queue_ids):
-        numbers = list(
-            tx.execute(
-                select(captured_index.c.index_no).where(captured_index.c.queue_id.in_(batch))
-            ).scalars()
-        )
-        for table in (captured_facts, captured_text, captured_index):
-            tx.execute(delete(table).where(table.c.index_no.in_(numbers)))
+        mine = select(_I.index_no).where(_I.queue_id.in_(batch))
+        numbers = list(tx.execute(mine).scalars())
+        for kept in (captured_facts, captured_text, captured_index):
+            tx.execute(delete(kept).where(kept.c.index_no.in_(numbers)))
         remove_full_text(tx, numbers)
         tx.execute(delete(captured_tag).where(captured_tag.c.queue_id.in_(batch)))
 
@@ -207,7 +190,150 @@ def forget_captured(tx: Transaction, queue_ids: Sequence[str]) -> None:
 def stray_index_rows(tx: Transaction, *, limit: int) -> list[str]:
     """Return messages that left rows here when an older version of this program deleted them."""
     of_captured = exists().where(
-        message.c.queue_id == captured_index.c.queue_id, message.c.captured_at_ms.is_not(None)
+        message.c.queue_id == _I.queue_id, message.c.captured_at_ms.is_not(None)
     )
-    query = select(captured_index.c.queue_id).where(~of_captured).limit(limit)
+    query = select(_I.queue_id).where(~of_captured).limit(limit)
     return list(tx.execute(query).scalars())
+
+
+# --- searches -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Matching:
+    """Where the matching rows come from, and what holds for them."""
+
+    source: FromClause
+    conditions: tuple[ColumnElement[bool], ...]
+    number: ColumnElement[int]  # index_no, by whatever finds it in its order
+
+    def select(self, *columns: ColumnElement[Any]) -> Select[Any]:
+        """Return a query for these columns of the rows."""
+        return select(*columns).select_from(self.source).where(*self.conditions)
+
+
+def matching(tx: Transaction, search: MailSearch) -> Matching:
+    """Return the rows that a search finds."""
+    texts = [term for term in search.terms if term.field is Field.TEXT]
+    others = [term for term in search.terms if term.field is not Field.TEXT]
+    conditions = (*(_condition(tx, term) for term in others), *([false()] * search.is_void))
+    rows = Matching(captured_index, conditions, _I.index_no)
+    if has_full_text(tx):
+        long = [term for term in texts if len(term.text) >= MIN_CHARACTERS]
+        texts = [term for term in texts if term not in long]
+        rows = _by_full_text(rows, long)
+    return _by_reading(tx, rows, texts)
+
+
+def _by_full_text(rows: Matching, terms: Sequence[Term]) -> Matching:
+    wanted = [f'"{term.text}"' for term in terms if not term.is_negated]
+    unwanted = [f'"{term.text}"' for term in terms if term.is_negated]
+    matches = _fts.c.captured_fts.op("MATCH")
+    if wanted:
+        found = matches(" NOT ".join([" AND ".join(wanted), *unwanted]))
+        source = rows.source.join(_fts, _fts.c.rowid == _I.index_no)
+        return Matching(source, (*rows.conditions, found), _fts.c.rowid)
+    if unwanted:
+        not_there = _I.index_no.not_in(select(_fts.c.rowid).where(matches(" OR ".join(unwanted))))
+        return replace(rows, conditions=(*rows.conditions, not_there))
+    return rows
+
+
+def _by_reading(tx: Transaction, rows: Matching, terms: Sequence[Term]) -> Matching:
+    if not terms:
+        return rows
+    source = rows.source.join(captured_text, captured_text.c.index_no == _I.index_no)
+    found = (stands_in_text(tx, term) for term in terms)
+    return replace(rows, source=source, conditions=(*rows.conditions, *found))
+
+
+def _condition(tx: Transaction, term: Term) -> ColumnElement[bool]:
+    found = _positive(tx, term)
+    return ~found if term.is_negated else found
+
+
+def _positive(tx: Transaction, term: Term) -> ColumnElement[bool]:
+    match term.field:
+        case Field.TAG:
+            tagged = select(captured_tag.c.queue_id).where(captured_tag.c.tag_key == term.text)
+            return _I.queue_id.in_(tagged)
+        case Field.IS_TAGGED:
+            return exists().where(captured_tag.c.queue_id == _I.queue_id)
+        case Field.IS_UNREAD:
+            return _I.is_unread
+        case Field.HAS_ATTACHMENT:
+            return _I.attachments > 0
+        case Field.HAS_INLINE:
+            return _I.inlines > 0
+        case Field.AFTER:
+            return _I.captured_at_ms >= tx.to_stored(term.number)
+        case Field.BEFORE:
+            return _I.captured_at_ms <= tx.to_stored(term.number)
+        case Field.LARGER:
+            return _I.size_bytes > term.number
+        case Field.SMALLER:
+            return _I.size_bytes < term.number
+    return or_(*(_contains(tx, column, term.text) for column in _TEXTS[term.field]))
+
+
+# --- full text ----------------------------------------------------------------------------
+
+
+def has_full_text(tx: Transaction) -> bool:
+    """True on SQLite with FTS5 as the schema was made."""
+    if tx.is_postgres:
+        return False
+    if _IS_THERE not in tx.connection.info:
+        found = tx.connection.exec_driver_sql(
+            "SELECT count(*) FROM sqlite_master WHERE name = 'captured_fts'"
+        )
+        tx.connection.info[_IS_THERE] = bool(found.scalar())
+    return bool(tx.connection.info[_IS_THERE])
+
+
+def add_full_text(tx: Transaction, rows: Sequence[tuple[int, str]]) -> None:
+    """Make texts of new rows findable."""
+    if rows and has_full_text(tx):
+        tx.connection.exec_driver_sql(
+            "INSERT INTO captured_fts (rowid, search_text) VALUES (?, ?)", list(rows)
+        )
+
+
+def remove_full_text(tx: Transaction, index_nos: Sequence[int]) -> None:
+    """Forget rows that are deleted from captured_index in the same transaction, or before."""
+    if not (index_nos and has_full_text(tx)):
+        return
+    if tx.connection.exec_driver_sql("SELECT 1 FROM captured_index LIMIT 1").scalar() is None:
+        tx.execute(insert(_fts).values(captured_fts="delete-all"))
+        return
+    tx.connection.exec_driver_sql(
+        "DELETE FROM captured_fts WHERE rowid = ?", [(number,) for number in index_nos]
+    )
+
+
+def merge_full_text(tx: Transaction) -> bool:
+    """Bring a few pages of the index together, so that searches stay quick; False: all is done."""
+    changes = "SELECT total_changes()"
+    before = tx.connection.exec_driver_sql(changes).scalar_one()
+    tx.connection.exec_driver_sql(
+        "INSERT INTO captured_fts (captured_fts, rank) VALUES ('merge', ?)", (_MERGE_PAGES,)
+    )
+    # the statement itself counts as one
+    return bool(tx.connection.exec_driver_sql(changes).scalar_one() - before > 1)
+
+
+def stands_in_text(tx: Transaction, term: Term) -> ColumnElement[bool]:
+    """Return the condition on captured_text that a term holds."""
+    found: ColumnElement[bool]
+    if not tx.is_postgres:
+        found = _contains(tx, captured_text.c.search_text, term.text)
+    else:  # only LIKE can use the index
+        literal = term.text.replace("\\", r"\\").replace("%", r"\%").replace("_", r"\_")
+        found = captured_text.c.search_text.like(f"%{literal}%")
+    return ~found if term.is_negated else found
+
+
+def _contains(tx: Transaction, text: ColumnElement[str], part: str) -> ColumnElement[bool]:
+    """Return the condition that `part` stands in `text`, letter by letter."""
+    find = func.instr if not tx.is_postgres else func.strpos
+    return find(text, part) > 0

@@ -21,8 +21,14 @@ from relaygw.mail.content import ContentFacts
 from relaygw.mail.search import EVERYTHING, MailSearch, tag_key
 from relaygw.mail.state import DeliveryState
 from relaygw.store.audit import AuditEntry, add_audit
-from relaygw.store.captured_index import facts_of, forget_captured, write_index
-from relaygw.store.captured_search import has_full_text, matching, merge_full_text
+from relaygw.store.captured_index import (
+    facts_of,
+    forget_captured,
+    has_full_text,
+    matching,
+    merge_full_text,
+    write_index,
+)
 from relaygw.store.database import Repository, Transaction, Write, insert_into
 from relaygw.store.queue_entry import QueueEntry, delete_messages, in_batches, load_entries
 from relaygw.store.release import Release, release

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, event, select
 
 from relaygw.mail.content import ContentFacts
 from relaygw.mail.search import EVERYTHING, Field, MailSearch, Term, parse_search
-from relaygw.store import captured_search, migrate
+from relaygw.store import captured_index, migrate
 from relaygw.store.database import Place
 from relaygw.store.postgres import create_postgres_engine
 from relaygw.store.store import Store, open_store
@@ -112,7 +112,7 @@ def test_without_full_text_all_texts_are_read(store: Store) -> None:
 
 
 def _without_full_text(_raw: object, record: object, _proxy: object) -> None:
-    record.info[captured_search._IS_THERE] = False  # type: ignore[attr-defined]
+    record.info[captured_index._IS_THERE] = False  # type: ignore[attr-defined]
 
 
 def test_an_index_is_merged_in_steps(store: Store) -> None:
@@ -175,7 +175,7 @@ def test_rare_words_are_found_by_the_trigrams_of_postgres(postgres_url: str) -> 
     with store.database.read() as tx:
         connection = tx.connection
         term = Term(field=Field.TEXT, text="100% order_")
-        query = select(captured_text.c.index_no).where(captured_search.stands_in_text(tx, term))
+        query = select(captured_text.c.index_no).where(captured_index.stands_in_text(tx, term))
         connection.exec_driver_sql("SET LOCAL enable_seqscan = off")
         compiled = query.compile(connection, compile_kwargs={"literal_binds": True})
         plan = connection.exec_driver_sql("EXPLAIN " + str(compiled)).scalars().all()
