@@ -91,10 +91,10 @@ class Waiting(NamedTuple):
     recipients: tuple[tuple[str, str], ...]  # those that still wait: address, why or nothing
 
 
-def in_batches(items: Sequence[str]) -> Iterator[Sequence[str]]:
+def in_batches(items: Sequence[str], size: int = _IN_LIMIT) -> Iterator[Sequence[str]]:
     """Cut a long list into lists that fit into one statement."""
-    for start in range(0, len(items), _IN_LIMIT):
-        yield items[start : start + _IN_LIMIT]
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
 
 
 def lock_messages(tx: Transaction, queue_ids: Sequence[str]) -> None:

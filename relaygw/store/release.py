@@ -43,8 +43,8 @@ def release(tx: Transaction, releases: Sequence[Release]) -> frozenset[str]:
         if one.queue_id in captured and not _addresses(one) & waiting[one.queue_id]
     ]
     queue_ids = [one.queue_id for one in chosen]
-    last_delivery = _last(tx, delivery.c.queue_id, delivery.c.delivery_no, queue_ids)
-    last_recipient = _last(tx, recipient.c.queue_id, recipient.c.rcpt_no, queue_ids)
+    last_delivery = _last(tx, delivery.c.delivery_no, queue_ids)
+    last_recipient = _last(tx, recipient.c.rcpt_no, queue_ids)
     deliveries: list[Row] = []
     recipients: list[Row] = []
     for one in chosen:
@@ -73,31 +73,23 @@ def _lock(tx: Transaction, queue_ids: Sequence[str]) -> dict[str, Any]:
 
     Whoever deletes them, or gives numbers to deliveries, locks them as well.
     """
+    columns = message.c["queue_id", "client_key", "accepted_at_ms"]
+    has_content = message.c.captured_at_ms.is_not(None) & (message.c.chunk_count > 0)
+    query = select(*columns).where(has_content).order_by(message.c.queue_id).with_for_update()
     found = {}
     for batch in in_batches(queue_ids):
-        for row in tx.execute(
-            select(message.c.queue_id, message.c.client_key, message.c.accepted_at_ms)
-            .where(
-                message.c.queue_id.in_(batch),
-                message.c.captured_at_ms.is_not(None),
-                message.c.chunk_count > 0,
-            )
-            .order_by(message.c.queue_id)
-            .with_for_update()
-        ):
+        for row in tx.execute(query.where(message.c.queue_id.in_(batch))):
             found[row.queue_id] = row
     return found
 
 
 def _waiting(tx: Transaction, queue_ids: Sequence[str]) -> defaultdict[str, set[str]]:
     """Return the addresses that messages are still to be sent to, in canonical form."""
+    waits = recipient.c.state == RecipientState.PENDING.value
+    query = select(recipient.c.queue_id, recipient.c.address).where(waits)
     found: defaultdict[str, set[str]] = defaultdict(set)
     for batch in in_batches(queue_ids):
-        for queue_id, address in tx.execute(
-            select(recipient.c.queue_id, recipient.c.address).where(
-                recipient.c.queue_id.in_(batch), recipient.c.state == RecipientState.PENDING.value
-            )
-        ):
+        for queue_id, address in tx.execute(query.where(recipient.c.queue_id.in_(batch))):
             found[queue_id].add(canonical(address))
     return found
 
@@ -106,12 +98,11 @@ def _addresses(one: Release) -> set[str]:
     return {canonical(target.address) for part in one.deliveries for target in part.recipients}
 
 
-def _last(
-    tx: Transaction, id_column: Column[str], number: Column[int], queue_ids: Sequence[str]
-) -> dict[str, int]:
+def _last(tx: Transaction, number: Column[int], queue_ids: Sequence[str]) -> dict[str, int]:
     """Return the greatest number in use of each message."""
+    mine = number.table.c.queue_id
     found: dict[str, int] = {}
     for batch in in_batches(queue_ids):
-        query = select(id_column, func.max(number)).where(id_column.in_(batch)).group_by(id_column)
+        query = select(mine, func.max(number)).where(mine.in_(batch)).group_by(mine)
         found.update((queue_id, last) for queue_id, last in tx.execute(query))
     return found

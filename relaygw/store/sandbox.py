@@ -53,12 +53,11 @@ _I = captured_index.c
 _T = captured_tag.c
 _IS_CAPTURED = message.c.captured_at_ms.is_not(None)
 _INSERT_TAGS = insert_into("captured_tag", "queue_id tag tag_key")
-_OPEN_DELIVERY = exists().where(delivery.c.queue_id == message.c.queue_id, IS_OPEN)
+_IS_ITS_DELIVERY = delivery.c.queue_id == message.c.queue_id
+_OPEN_DELIVERY = exists().where(_IS_ITS_DELIVERY, IS_OPEN)
+_IS_DELETED = delivery.c.state == DeliveryState.DELETED.value
 _IN_THE_TRASH = and_(
-    message.c.finished_at_ms.is_(None),
-    exists().where(
-        delivery.c.queue_id == message.c.queue_id, delivery.c.state == DeliveryState.DELETED.value
-    ),
+    message.c.finished_at_ms.is_(None), exists().where(_IS_ITS_DELIVERY, _IS_DELETED)
 )
 
 
@@ -149,7 +148,7 @@ class Sandbox(Repository):
         several transactions.
         """
         changed = 0
-        for batch in _batches(self._or_all(queue_ids)):
+        for batch in in_batches(self._or_all(queue_ids), _BATCH_MESSAGES):
             with self._write(Write.UNSYNCED) as tx:
                 changed += _mark_read(tx, batch, tx.to_stored(at_ms))
         return changed
@@ -160,7 +159,7 @@ class Sandbox(Repository):
         One that still waits to be sent to somebody only leaves the sandbox.
         """
         chosen = self._or_all(queue_ids)
-        first, *others = list(_batches(chosen)) or [[]]
+        first, *others = list(in_batches(chosen, _BATCH_MESSAGES)) or [[]]
         with self._write() as tx:
             # what somebody wants to delete is in the trail before the first of it is gone
             add_audit(tx, entry, len(chosen))
@@ -198,7 +197,7 @@ class Sandbox(Repository):
 
         Tags that differ in case only are one: the spelling that is in use stays.
         """
-        for batch in _batches(list(dict.fromkeys(queue_ids))):
+        for batch in in_batches(list(dict.fromkeys(queue_ids)), _BATCH_MESSAGES):
             with self._write() as tx:
                 _set_tags(tx, batch, _spellings(tx, tags))
 
@@ -206,7 +205,7 @@ class Sandbox(Repository):
         """Rename a tag everywhere, into one in use too; return how many messages had it."""
         old_key, new_key = tag_key(old), tag_key(new)
         queue_ids = self._having_tag(old_key)
-        for batch in _batches(queue_ids):
+        for batch in in_batches(queue_ids, _BATCH_MESSAGES):
             here = _T.queue_id.in_(batch)
             with self._write() as tx:
                 spelled = " ".join(new.split())
@@ -225,7 +224,7 @@ class Sandbox(Repository):
     def delete_tag(self, tag: str) -> int:
         """Take a tag off all messages; return how many had it."""
         queue_ids = self._having_tag(tag_key(tag))
-        for batch in _batches(queue_ids):
+        for batch in in_batches(queue_ids, _BATCH_MESSAGES):
             is_mine = _T.queue_id.in_(batch) & (_T.tag_key == tag_key(tag))
             with self._write() as tx:
                 tx.execute(delete(captured_tag).where(is_mine))
@@ -240,7 +239,7 @@ def _newest_ids(tx: Transaction, search: MailSearch, *, start: int, limit: int) 
     if search == EVERYTHING:
         query = (
             select(message.c.queue_id)
-            .where(message.c.captured_at_ms.is_not(None))
+            .where(_IS_CAPTURED)
             .order_by(message.c.captured_at_ms.desc(), message.c.queue_id.desc())
         )
         return list(tx.execute(query.offset(start).limit(limit)).scalars())
@@ -260,9 +259,8 @@ def _among_newest(tx: Transaction, search: MailSearch, *, limit: int) -> list[st
     is in each of them before it looks at the newest.
     """
     tx.execute(text("SET LOCAL enable_bitmapscan = off"))
-    last = tx.execute(
-        select(_I.index_no).order_by(_I.index_no.desc()).offset(_NEWEST).limit(1)
-    ).scalar()
+    newest = select(_I.index_no).order_by(_I.index_no.desc())
+    last = tx.execute(newest.offset(_NEWEST).limit(1)).scalar()
     query = matching(tx, search).select(_I.queue_id).where(_I.index_no > (last or 0))
     found = list(tx.execute(query.order_by(_I.index_no.desc()).limit(limit)).scalars())
     tx.execute(text("SET LOCAL enable_bitmapscan = DEFAULT"))
@@ -273,9 +271,7 @@ def _captured_entries(tx: Transaction, queue_ids: Sequence[str]) -> list[Capture
     """Return captured messages with what is kept of them, in the order of `queue_ids`."""
     found: dict[str, QueueEntry] = {}
     for batch in in_batches(queue_ids):
-        captured = select(message).where(
-            message.c.queue_id.in_(batch), message.c.captured_at_ms.is_not(None)
-        )
+        captured = select(message).where(message.c.queue_id.in_(batch), _IS_CAPTURED)
         found |= {entry.queue_id: entry for entry in load_entries(tx, captured)}
     facts = facts_of(tx, queue_ids)
     tags = _tags_of(tx, queue_ids)
@@ -315,12 +311,9 @@ def _spellings(tx: Transaction, wanted: Sequence[str]) -> dict[str, str]:
 
 def _set_tags(tx: Transaction, queue_ids: Sequence[str], tags: Mapping[str, str]) -> None:
     """Give those that are captured exactly these tags, by their key."""
-    captured = tx.execute(
-        select(message.c.queue_id)
-        .where(message.c.queue_id.in_(queue_ids), _IS_CAPTURED)
-        .order_by(message.c.queue_id)
-        .with_for_update(read=True)
-    ).scalars()
+    queue_id = message.c.queue_id
+    mine = select(queue_id).where(queue_id.in_(queue_ids), _IS_CAPTURED).order_by(queue_id)
+    captured = tx.execute(mine.with_for_update(read=True)).scalars()
     rows = [(one, tag, key) for one in captured for key, tag in tags.items()]
     tx.execute(delete(captured_tag).where(_T.queue_id.in_(queue_ids)))
     _INSERT_TAGS.run(tx, rows)
@@ -329,14 +322,10 @@ def _set_tags(tx: Transaction, queue_ids: Sequence[str], tags: Mapping[str, str]
 def _mark_read(tx: Transaction, queue_ids: Sequence[str], at_ms: int | None) -> int:
     is_unread = message.c.read_at_ms.is_(None)
     is_other = ~is_unread if at_ms is None else is_unread
-    changed = tx.execute(
-        update(message)
-        .where(message.c.queue_id.in_(queue_ids), _IS_CAPTURED, is_other)
-        .values(read_at_ms=at_ms)
-    ).rowcount
-    tx.execute(
-        update(captured_index).where(_I.queue_id.in_(queue_ids)).values(is_unread=at_ms is None)
-    )
+    mine = update(message).where(message.c.queue_id.in_(queue_ids), _IS_CAPTURED, is_other)
+    changed = tx.execute(mine.values(read_at_ms=at_ms)).rowcount
+    rows = update(captured_index).where(_I.queue_id.in_(queue_ids))
+    tx.execute(rows.values(is_unread=at_ms is None))
     return changed
 
 
@@ -348,40 +337,23 @@ def uncapture(tx: Transaction, queue_ids: Sequence[str]) -> int:
     """
     deleted: list[str] = []
     left: list[str] = []
+    queue_id = message.c.queue_id
     for batch in in_batches(queue_ids):
         # first, and by a statement of its own: who lets one go meanwhile is waited for
-        captured = list(
-            tx.execute(
-                select(message.c.queue_id)
-                .where(message.c.queue_id.in_(batch), message.c.captured_at_ms.is_not(None))
-                .order_by(message.c.queue_id)
-                .with_for_update()
-            ).scalars()
-        )
+        mine = select(queue_id).where(queue_id.in_(batch), _IS_CAPTURED).order_by(queue_id)
+        captured = list(tx.execute(mine.with_for_update()).scalars())
+        is_queued = or_(_OPEN_DELIVERY, _IN_THE_TRASH)
         queued = set(
-            tx.execute(
-                select(message.c.queue_id).where(
-                    message.c.queue_id.in_(captured), or_(_OPEN_DELIVERY, _IN_THE_TRASH)
-                )
-            ).scalars()
+            tx.execute(select(queue_id).where(queue_id.in_(captured), is_queued)).scalars()
         )
-        tx.execute(
-            update(message)
-            .where(message.c.queue_id.in_(queued))
-            .values(
-                captured_at_ms=None, indexed_at_ms=None, finished_at_ms=None
-            )  # queued, so not finished
-        )
-        deleted += [queue_id for queue_id in captured if queue_id not in queued]
+        # what is queued is not finished
+        out = {"captured_at_ms": None, "indexed_at_ms": None, "finished_at_ms": None}
+        tx.execute(update(message).where(queue_id.in_(queued)).values(out))
+        deleted += [one for one in captured if one not in queued]
         left += queued
     delete_messages(tx, deleted)
     forget_captured(tx, [*deleted, *left])
     return len(deleted) + len(left)
-
-
-def _batches(queue_ids: Sequence[str]) -> Iterator[Sequence[str]]:
-    for start in range(0, len(queue_ids), _BATCH_MESSAGES):
-        yield queue_ids[start : start + _BATCH_MESSAGES]
 
 
 def _index_batches(facts: Mapping[str, ContentFacts]) -> Iterator[dict[str, ContentFacts]]:

@@ -69,37 +69,26 @@ def _delivery_conditions(selection: Selection) -> Iterator[Condition]:
         yield delivery.c.state.in_([state.value for state in selection.states])
     if selection.states <= OPEN:
         yield IS_OPEN
-    if selection.provider is not None:
-        yield delivery.c.provider == selection.provider
-    if selection.route is not None:
-        yield delivery.c.route == selection.route
-    if selection.stream is not None:
-        yield delivery.c.stream == selection.stream
+    for name in ("provider", "route", "stream"):
+        if (wanted := getattr(selection, name)) is not None:
+            yield delivery.c[name] == wanted
     if selection.reason is not None:
         yield has_text(delivery.c.reason, selection.reason)
 
 
 def _message_conditions(tx: Transaction, selection: Selection) -> Iterator[ColumnElement[bool]]:
     """Yield what a selection asks of a message."""
-    if selection.sender is not None:
-        yield has_text(message.c.sender, selection.sender)
-    if selection.subject is not None:
-        yield has_text(message.c.subject, selection.subject)
-    if selection.client is not None:
-        yield (message.c.source_client == selection.client) | (
-            message.c.source_user == selection.client
-        )
+    for name in ("sender", "subject"):
+        if (part := getattr(selection, name)) is not None:
+            yield has_text(message.c[name], part)
+    if (client := selection.client) is not None:
+        yield (message.c.source_client == client) | (message.c.source_user == client)
     if selection.accepted_before_ms is not None:
         yield message.c.accepted_at_ms < tx.to_stored(selection.accepted_before_ms)
-    if selection.recipient is not None:
-        yield exists().where(
-            recipient.c.queue_id == message.c.queue_id,
-            has_text(recipient.c.address, selection.recipient),
-        )
-    if selection.reply is not None:
-        yield exists().where(
-            recipient.c.queue_id == message.c.queue_id, has_text(recipient.c.reply, selection.reply)
-        )
+    is_its = recipient.c.queue_id == message.c.queue_id
+    for name, column in (("recipient", recipient.c.address), ("reply", recipient.c.reply)):
+        if (part := getattr(selection, name)) is not None:
+            yield exists().where(is_its, has_text(column, part))
 
 
 def matching_ids(tx: Transaction, selection: Selection, *, limit: int, after: str) -> list[str]:
