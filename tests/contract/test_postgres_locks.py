@@ -100,7 +100,7 @@ def test_mail_does_not_come_back_while_the_trash_is_emptied(one: Store, other: S
     delete(one, message.queue_id)
     cutoffs = {"deleted": LATE_MS}
     with one.database.write() as connection:
-        found = janitor._find(connection, cutoffs, limit=9)
+        found = {"deleted": [message.queue_id]}
         assert janitor._purge(connection, found, cutoffs) == 1
         with meanwhile(
             other, lambda: other.queue.undelete([message.queue_id], entry=ENTRY)
