@@ -104,8 +104,7 @@ class NotifySender:
         self._place = place
         self._wanted = threading.Event()
         self._is_closed = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="notify", daemon=True)
-        self._thread.start()
+        threading.Thread(target=self._run, name="notify", daemon=True).start()
 
     def send(self) -> None:
         """Send a hint soon."""
@@ -117,21 +116,14 @@ class NotifySender:
         self._wanted.set()
 
     def _run(self) -> None:
-        connection: psycopg.Connection[object] | None = None
         while self._wanted.wait() and not self._is_closed.is_set():
-            self._wanted.clear()
-            try:
-                connection = connection or _connect(self._place)
-                connection.execute(f"NOTIFY {CHANNEL}")
-                self._is_closed.wait(_PAUSE_S)
-            except Exception:
-                # the poll finds what this hint was about
-                if connection is not None:
-                    connection.close()
-                connection = None
-                self._is_closed.wait(_RECONNECT_S)
-        if connection is not None:
-            connection.close()
+            # what fails is found by the poll
+            with suppress(Exception), _connect(self._place) as connection:
+                while self._wanted.wait() and not self._is_closed.is_set():
+                    self._wanted.clear()
+                    connection.execute(f"NOTIFY {CHANNEL}")
+                    self._is_closed.wait(_PAUSE_S)
+            self._is_closed.wait(_RECONNECT_S)
 
 
 class NotifyListener:
@@ -141,8 +133,7 @@ class NotifyListener:
         self._place = place
         self._wake = wake
         self._is_closed = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="listen", daemon=True)
-        self._thread.start()
+        threading.Thread(target=self._run, name="listen", daemon=True).start()
 
     def close(self) -> None:
         """Stop within a second."""
@@ -150,14 +141,11 @@ class NotifyListener:
 
     def _run(self) -> None:
         while not self._is_closed.is_set():
-            with suppress(Exception):  # the poll goes on meanwhile
-                self._listen()
+            # the poll goes on meanwhile
+            with suppress(Exception), _connect(self._place) as connection:
+                connection.execute(f"LISTEN {CHANNEL}")
+                while not self._is_closed.is_set():
+                    for _ in connection.notifies(timeout=_LISTEN_STEP_S, stop_after=1):
+                        if not self._is_closed.is_set():
+                            self._wake()
             self._is_closed.wait(_RECONNECT_S)
-
-    def _listen(self) -> None:
-        with _connect(self._place) as connection:
-            connection.execute(f"LISTEN {CHANNEL}")
-            while not self._is_closed.is_set():
-                for _ in connection.notifies(timeout=_LISTEN_STEP_S, stop_after=1):
-                    if not self._is_closed.is_set():
-                        self._wake()

@@ -18,12 +18,8 @@ from relaygw.store.database import Place, damage
 from relaygw.store.tables import SCHEMA_REVISION
 
 _DEADLOCK_TRIES = 10
+_DEADLOCK = "40P01"  # as PostgreSQL says it
 _UPGRADE_LOCK = 7_235_101  # any number: upgrades of one PostgreSQL database take turns
-
-
-def _scripts() -> Path:
-    packaged = Path(__file__).parent.parent / "migrations"
-    return packaged if packaged.is_dir() else packaged.parent.parent / "migrations"
 
 
 def _revision(connection: Connection) -> str | None:
@@ -57,13 +53,12 @@ def _transaction(place: Place, *, is_for_writing: bool) -> Iterator[Connection]:
     from relaygw.store.log_check import DriverError
     from relaygw.store.sqlite import is_damage
 
-    driver_errors: tuple[type[Exception], ...] = (DBAPIError, DriverError)
     try:
         with _engine(place, is_for_writing=is_for_writing) as engine, engine.begin() as connection:
             if place.is_postgres and is_for_writing:
                 connection.execute(text(f"SELECT pg_advisory_xact_lock({_UPGRADE_LOCK})"))
             yield connection
-    except driver_errors as error:
+    except (DBAPIError, DriverError) as error:
         cause = error.orig if isinstance(error, DBAPIError) else error
         if not place.is_postgres and is_damage(cause):
             raise QueueDamaged(damage(str(place), str(cause))) from error
@@ -96,13 +91,10 @@ def upgrade(place: Place | str) -> tuple[str | None, str]:
             return _upgrade(Place.of(place))
         except StoreUnavailable as error:
             # writers that go on meanwhile may lock the same tables in another order
-            if tries_left == 0 or not _is_deadlock(error.__cause__):
+            cause = getattr(error.__cause__, "orig", None)
+            if tries_left == 0 or getattr(cause, "sqlstate", None) != _DEADLOCK:
                 raise
     raise AssertionError("unreachable")
-
-
-def _is_deadlock(error: BaseException | None) -> bool:
-    return isinstance(error, DBAPIError) and getattr(error.orig, "sqlstate", None) == "40P01"
 
 
 def _upgrade(place: Place) -> tuple[str | None, str]:
@@ -113,7 +105,9 @@ def _upgrade(place: Place) -> tuple[str | None, str]:
         before = _revision(connection)
         if before != SCHEMA_REVISION:
             config = Config()
-            config.set_main_option("script_location", str(_scripts()))
+            packaged = Path(__file__).parent.parent / "migrations"
+            scripts = packaged if packaged.is_dir() else packaged.parent.parent / "migrations"
+            config.set_main_option("script_location", str(scripts))
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
         return before, SCHEMA_REVISION
