@@ -154,17 +154,3 @@ def upgrade() -> None:
         sa.Column("affected", sa.Integer, nullable=False),
         sa.Column("detail", sa.Text, nullable=False),
     )
-
-
-def downgrade() -> None:
-    for table in (
-        "audit",
-        "permit",
-        "hold",
-        "instance",
-        "chunk",
-        "recipient",
-        "delivery",
-        "message",
-    ):
-        op.drop_table(table)

@@ -21,7 +21,3 @@ def upgrade() -> None:
         sqlite_where=KEPT,
         postgresql_where=KEPT,
     )
-
-
-def downgrade() -> None:
-    op.drop_index("message_kept_content", "message")

@@ -38,10 +38,3 @@ def upgrade() -> None:
         sa.Column("refused_at_ms", sa.BigInteger),
         sa.Column("reply", sa.Text),
     )
-
-
-def downgrade() -> None:
-    for table in ("sender_seen", "usage", "account"):
-        op.drop_table(table)
-    op.drop_column("message", "source_host")
-    op.drop_column("message", "source_cwd")

@@ -115,19 +115,3 @@ def upgrade() -> None:
         sa.Column("seen_at_ms", sa.BigInteger, nullable=False),
         sa.Column("expires_at_ms", sa.BigInteger, nullable=False),
     )
-
-
-def downgrade() -> None:
-    op.execute("DROP TABLE IF EXISTS captured_fts")
-    for table in (
-        "web_session",
-        "captured_tag",
-        "captured_facts",
-        "captured_text",
-        "captured_index",
-    ):
-        op.drop_table(table)
-    for name in _INDEXES:
-        op.drop_index(name, "message")
-    op.drop_column("message", "indexed_at_ms")
-    op.drop_column("delivery", "released")

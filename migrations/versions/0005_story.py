@@ -66,8 +66,3 @@ def upgrade() -> None:
         sa.Column("amount", sa.BigInteger, nullable=False),
         sqlite_with_rowid=False,
     )
-
-
-def downgrade() -> None:
-    for table in ("history", "duty", "incident", "attempt"):
-        op.drop_table(table)

@@ -22,7 +22,3 @@ def upgrade() -> None:
         sa.Column("leases", sa.Integer, nullable=False),
         sqlite_with_rowid=False,
     )
-
-
-def downgrade() -> None:
-    op.drop_table("lost_instance")

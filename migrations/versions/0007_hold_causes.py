@@ -100,9 +100,3 @@ def code_providers() -> None:
         connection.execute(
             sa.update(hold).where(hold.c.hold_id == hold_id).values(hold_code=code, hold_key=key)
         )
-
-
-def downgrade() -> None:
-    for table in ("hold", "delivery"):
-        op.drop_column(table, "hold_key")
-        op.drop_column(table, "hold_code")

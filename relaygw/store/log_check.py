@@ -87,6 +87,9 @@ class LogFinding:
     is_marked: bool = False
 
 
+_WHOLE = LogFinding(LogState.WHOLE, is_marked=True)
+
+
 def database_path(url: str) -> Path:
     """Return the file of a `sqlite:///` URL."""
     return Path(make_url(url).database or "")
@@ -169,18 +172,28 @@ def check_log(path: Path, *, is_alone: bool) -> LogFinding:
     try:
         mark = (_mark_alone(path) if is_alone else mark_of(path)) if path.exists() else None
     except DriverError:  # others move the log into it just now, and look after it
-        return LogFinding(LogState.WHOLE, is_marked=True)
+        return _WHOLE
     if mark is None:
         return LogFinding(LogState.WHOLE)
     log = log_of(path)
     salts = salts_of(log)
     moved = _read(lock_directory_of(path) / "moved")
     if moved and not is_alone:
-        return _off(path)
-    if moved == WITHOUT_LOG or (moved and salts is None):
-        return _without_log(path, is_other_there=salts is not None)
+        problem = (
+            f"{path}: a file of the queue was removed or replaced while relaygw ran, which takes no"
+            " mail since then; nothing is lost: stop relaygw and start it again"
+        )
+        return LogFinding(LogState.OFF, problem, is_marked=True)
+    if moved and salts is None:
+        return _WHOLE
+    if moved == WITHOUT_LOG:
+        problem = (
+            f"{log_of(path)}: all that the log of the queue held is in {path.name} already, and"
+            " this one is older: remove it"
+        )
+        return LogFinding(LogState.SPARE, problem, is_marked=True)
     if salts is None and is_alone and _is_moved(path, mark):
-        return LogFinding(LogState.WHOLE, is_marked=True)
+        return _WHOLE
     if salts is None:
         state = "is empty or no log" if log.exists() else "is missing"
         return _finding(LogState.LOST, path, state)
@@ -194,24 +207,6 @@ def _read(file: Path) -> bytes:
         return file.read_bytes()
     except OSError:
         return b""
-
-
-def _off(path: Path) -> LogFinding:
-    problem = (
-        f"{path}: a file of the queue was removed or replaced while relaygw ran, which takes no "
-        "mail since then; nothing is lost: stop relaygw and start it again"
-    )
-    return LogFinding(LogState.OFF, problem, is_marked=True)
-
-
-def _without_log(path: Path, *, is_other_there: bool) -> LogFinding:
-    if not is_other_there:
-        return LogFinding(LogState.WHOLE, is_marked=True)
-    problem = (
-        f"{log_of(path)}: all that the log of the queue held is in {path.name} already, and this "
-        "one is older: remove it"
-    )
-    return LogFinding(LogState.SPARE, problem, is_marked=True)
 
 
 def _is_moved(path: Path, mark: int) -> bool:
@@ -243,12 +238,12 @@ def _check_length(path: Path, salts: Salts) -> LogFinding:
     """Compare what SQLite can read of a log with what was committed."""
     noted = _read(lock_directory_of(path) / "progress")
     if len(noted) < PROGRESS.size:
-        return LogFinding(LogState.WHOLE, is_marked=True)  # it came without this file
+        return _WHOLE  # it came without this file
     first, second, frames, *_ = PROGRESS.unpack_from(noted)
     if (first, second) != salts:
         if not is_later(salts[0], first):
             return _finding(LogState.LOST, path, "is older than the database")
-        return LogFinding(LogState.WHOLE, is_marked=True)
+        return _WHOLE
     if HAS_FRAME_COUNT:
         try:
             with contextlib.closing(read_only(path)) as connection:
@@ -259,7 +254,7 @@ def _check_length(path: Path, salts: Salts) -> LogFinding:
         if readable < frames:
             what = f"is cut short or damaged: {readable} of {frames} pages are readable"
             return _finding(LogState.SHORT, path, what)
-    return LogFinding(LogState.WHOLE, is_marked=True)
+    return _WHOLE
 
 
 def _finding(state: LogState, path: Path, what: str) -> LogFinding:

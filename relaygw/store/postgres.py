@@ -34,7 +34,7 @@ from sqlalchemy.exc import DBAPIError, DisconnectionError, SQLAlchemyError
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from relaygw.errors import AlreadyAccepted, StoreFull, StoreUnavailable, Unstorable
-from relaygw.mail.clock import clock_ms
+from relaygw.mail.clock import awake_s, clock_ms
 from relaygw.store.database import RAW_CURSOR, Database, Place, Write
 
 ANSWER_S = 20.0
@@ -336,8 +336,7 @@ def _said(cause: object) -> str:
 
 
 def _awake_ms() -> int:
-    """Return a clock that nobody sets, and that goes on while the machine is suspended."""
-    return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000
+    return int(awake_s() * 1000)
 
 
 def _is_lost(error: BaseException | None) -> bool:

@@ -170,11 +170,6 @@ class _Recovery:
         _publish(self._path, self._new, self._aside)
         return self._done
 
-    def _is_unacknowledged(self, left: Salvaged) -> bool:
-        """Return whether this is content whose client left before the end."""
-        is_content_only = not (left.message or left.deliveries or left.recipients)
-        return is_content_only and self._has_all_envelopes
-
     def _copy(self, tell: Callable[[int], None]) -> None:
         as_it_lies = not _uses_log(self._finding)
         with (
@@ -206,7 +201,7 @@ class _Recovery:
 
     def _take(self, target: Any, left: Salvaged) -> None:
         row = left.message
-        if row is not None and _is_history(row):
+        if row is not None and row["finished_at_ms"] is not None and row["captured_at_ms"] is None:
             # its content is of no further use
             if left.missing and all("content" in one for one in left.missing):
                 left.missing, left.content = [], []
@@ -251,11 +246,8 @@ class _Recovery:
             state = DeliveryState.INCOMING.value if untried else DeliveryState.DEFERRED.value
         changes = {"state": state, "lease": None}
         if is_touched and not self._is_released:
-            changes |= {
-                "state": DeliveryState.HELD.value,
-                "held_at_ms": self._now_ms,
-                **hold_columns(_RECOVERED),
-            }
+            held = {"state": DeliveryState.HELD.value, "held_at_ms": self._now_ms}
+            changes |= {**held, **hold_columns(_RECOVERED)}
         return {**part, **changes, "changed_at_ms": self._now_ms}
 
     def _was_sent(self, part: Row) -> bool:
@@ -266,8 +258,9 @@ class _Recovery:
         return (part["queue_id"], part["delivery_no"]) in {one[:2] for one in begun}
 
     def _set_aside(self, left: Salvaged) -> None:
-        if self._is_unacknowledged(left):
-            return
+        is_content_only = not (left.message or left.deliveries or left.recipients)
+        if is_content_only and self._has_all_envelopes:
+            return  # its client left before the end
         if not left.has_something:
             self._done.lost.append(left.queue_id)
             return
@@ -275,20 +268,12 @@ class _Recovery:
         self._done.exported = self._exported
         self._exported.mkdir(mode=0o700, exist_ok=True)
         name = self._exported / "".join(c for c in left.queue_id if c.isalnum())
-        facts = {
-            "missing": left.missing,
-            "message": left.message,
-            "deliveries": left.deliveries,
-            "recipients": left.recipients,
-        }
+        names = ("missing", "message", "deliveries", "recipients")
+        facts = {one: getattr(left, one) for one in names}
         text = json.dumps(facts, indent=1, default=repr)
         _write(name.with_suffix(".json"), text.encode())
         if left.content:
             _write(name.with_suffix(".eml"), b"".join(left.content))
-
-
-def _is_history(row: Row) -> bool:
-    return row["finished_at_ms"] is not None and row["captured_at_ms"] is None
 
 
 def _check_revision(source: Any) -> None:
