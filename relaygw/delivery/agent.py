@@ -19,7 +19,7 @@ from relaygw.mail.hold import HoldCause, HoldCode
 from relaygw.mail.outcome import AttemptReport, Verdict
 from relaygw.mail.state import DeliveryState
 from relaygw.policy.retry import NO_CONSEQUENCE, Consequence, given_back, is_over_age, ladder_s
-from relaygw.store.attempts import MOST_ATTEMPTS, tried_since_ms
+from relaygw.store.queue_entry import MOST_ATTEMPTS, tried_since_ms
 
 _KEPT = frozenset({Verdict.DELIVERED, Verdict.BOUNCE, Verdict.DOUBT})
 """What must be durable before more of the same message is sent."""

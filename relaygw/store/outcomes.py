@@ -25,9 +25,8 @@ from relaygw.mail.outcome import (
     waiting_state,
 )
 from relaygw.mail.state import DeliveryState, RecipientState, check_transition
-from relaygw.store.attempts import MAX_REPLY, MAX_ROWS, MOST_ATTEMPTS
 from relaygw.store.database import BatchStatement, Row, Statement, Transaction
-from relaygw.store.queue_entry import Key, lock_messages, part_delivery
+from relaygw.store.queue_entry import MOST_ATTEMPTS, Key, lock_messages, part_delivery
 from relaygw.store.tables import delivery, hold_columns
 
 
@@ -39,6 +38,8 @@ class Recorded:
     lost: tuple[Key, ...] = ()  # not written, now or before: their leases were over
 
 
+MAX_ROWS = 50  # of one outcome: of many recipients with replies of their own the first ones
+MAX_REPLY = 2000  # characters
 _Updates = Sequence[DeliveryUpdate]
 _D = DeliveryState
 _R = RecipientState

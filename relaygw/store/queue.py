@@ -15,20 +15,22 @@ from sqlalchemy.sql.elements import ColumnElement
 from relaygw.mail.hold import HoldCause
 from relaygw.mail.state import DeliveryState, RecipientState, sources_of
 from relaygw.policy.router import provider_route
-from relaygw.store import attempts
-from relaygw.store.attempts import AttemptEntry, MessageRecord
 from relaygw.store.audit import AuditEntry, add_audit
 from relaygw.store.database import Database, Repository, Transaction
 from relaygw.store.outcomes import finish_messages
 from relaygw.store.queue_entry import (
     IS_IN_DOUBT,
+    AttemptEntry,
+    MessageRecord,
     QueueEntry,
     Waiting,
+    attempts_of,
     in_batches,
     is_listed,
     load_entries,
     load_waiting,
     lock_messages,
+    record_of,
 )
 from relaygw.store.selection import (
     IS_ITS_RECIPIENT,
@@ -95,12 +97,12 @@ class Queue(Repository):
     def attempts(self, queue_id: str) -> list[AttemptEntry]:
         """Return the attempts to send a message, oldest first: the newest MOST_ATTEMPTS."""
         with self._read() as tx:
-            return attempts.attempts_of(tx, queue_id)
+            return attempts_of(tx, queue_id)
 
     def record_of(self, queue_id: str) -> MessageRecord:
         """Return all that was done with a message; of an unknown one, what operators did."""
         with self._read() as tx:
-            return attempts.record_of(tx, queue_id)
+            return record_of(tx, queue_id)
 
     # --- counts --------------------------------------------------------------------------
 

@@ -258,10 +258,10 @@ class _Recovery:
         return (part["queue_id"], part["delivery_no"]) in {one[:2] for one in begun}
 
     def _set_aside(self, left: Salvaged) -> None:
-        is_content_only = not (left.message or left.deliveries or left.recipients)
-        if is_content_only and self._has_all_envelopes:
+        has_envelope = bool(left.message or left.deliveries or left.recipients)
+        if not has_envelope and self._has_all_envelopes:
             return  # its client left before the end
-        if not left.has_something:
+        if not (has_envelope or left.content):
             self._done.lost.append(left.queue_id)
             return
         self._done.damaged[left.queue_id] = ", ".join(left.missing)

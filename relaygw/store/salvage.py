@@ -16,7 +16,6 @@ from relaygw.store.log_check import DriverError
 from relaygw.store.tables import chunk, delivery, message, recipient
 
 Row = dict[str, Any]
-_ROWS_A_STEP = 200
 _ROWIDS_A_GAP = 1_000_000  # looked up one by one; more are not between two rows that can be read
 
 
@@ -30,11 +29,6 @@ class Salvaged:
     recipients: list[Row] = field(default_factory=list)
     content: list[bytes] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
-
-    @property
-    def has_something(self) -> bool:
-        """False when nothing but its queue id is known."""
-        return bool(self.message or self.deliveries or self.recipients or self.content)
 
 
 class DamagedQueue:

@@ -351,21 +351,15 @@ def _end_writing(engine: Engine, file: QueueFile) -> None:
 
 
 def create_private(url: str) -> None:
-    """Create a new database for its owner only; SQLite gives its log the same mode."""
-    prepare_directory(url)
+    """Create a new database and its directory for its owner only; SQLite gives its log the mode."""
     path = database_path(url)
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreUnavailable(f"{path.parent}: {error.strerror}") from error
+    if not os.access(path.parent, os.W_OK):
+        raise StoreUnavailable(f"{path.parent}: this user may not write there")
     try:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
     except OSError as error:
         raise StoreUnavailable(f"{path}: {error.strerror}") from error
-
-
-def prepare_directory(url: str) -> None:
-    """Create the directory of a SQLite queue, for its owner only."""
-    directory = database_path(url).parent
-    try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise StoreUnavailable(f"{directory}: {error.strerror}") from error
-    if not os.access(directory, os.W_OK):
-        raise StoreUnavailable(f"{directory}: this user may not write there")

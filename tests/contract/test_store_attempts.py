@@ -11,7 +11,7 @@ from relaygw.mail.envelope import AcceptedMessage, DeliveryUpdate, RecipientUpda
 from relaygw.mail.hold import HoldCause, HoldCode
 from relaygw.mail.outcome import AttemptState, Stage, Verdict
 from relaygw.mail.state import DeliveryState, RecipientState
-from relaygw.store import attempts
+from relaygw.store import outcomes, queue_entry
 from relaygw.store.audit import AuditEntry
 from relaygw.store.database import BatchStatement
 from relaygw.store.store import Store
@@ -220,12 +220,12 @@ def test_tries_without_a_charge_are_counted_in_one_row(store: Store) -> None:
 def test_a_message_keeps_its_newest_attempts(store: Store) -> None:
     message, other = waiting(store), waiting(store)
     record(store, outcome(other, said("451 other")))
-    for number in range(attempts.MOST_ATTEMPTS + 3):
+    for number in range(queue_entry.MOST_ATTEMPTS + 3):
         record(store, outcome(message, said(f"451 {number}")), now_ms=NOW_MS + number)
         claim(store, now_ms=DUE_MS)
     found = store.queue.attempts(message.queue_id)
-    assert len(found) == attempts.MOST_ATTEMPTS
-    assert (found[0].reply, found[-1].reply) == ("451 3", f"451 {attempts.MOST_ATTEMPTS + 2}")
+    assert len(found) == queue_entry.MOST_ATTEMPTS
+    assert (found[0].reply, found[-1].reply) == ("451 3", f"451 {queue_entry.MOST_ATTEMPTS + 2}")
     assert len(store.queue.attempts(other.queue_id)) == 1
 
 
@@ -233,7 +233,7 @@ def test_an_attempt_for_many_recipients_adds_no_more_than_its_share(store: Store
     message = waiting(store, *(f"c{number}@cust.test" for number in range(120)))
     changes = [said(f"451 {number}", rcpt_no=number) for number in range(120)]
     record(store, outcome(message, *changes))
-    assert len(store.queue.attempts(message.queue_id)) == attempts.MAX_ROWS
+    assert len(store.queue.attempts(message.queue_id)) == outcomes.MAX_ROWS
     assert entry_of(store, message.queue_id).recipients[119].reply == "451 119"
 
 
@@ -241,7 +241,7 @@ def test_a_reply_is_cut_and_may_hold_anything(store: Store) -> None:
     message = waiting(store)
     record(store, outcome(message, said("451 \0 " + "x" * 5000)))
     (entry,) = store.queue.attempts(message.queue_id)
-    assert len(entry.reply) == attempts.MAX_REPLY
+    assert len(entry.reply) == outcomes.MAX_REPLY
 
 
 def test_attempts_go_with_their_message(store: Store) -> None:

@@ -76,7 +76,6 @@ SEAMS = (
     "store.sessions.",
     "store.queue_entry.",
     "store.selection.",
-    "store.attempts.",
     "store.outcomes.Recorded",
     "store.release.Release",
     "store.recovery.Recovered",

@@ -31,8 +31,7 @@ from relaygw.policy.retry import DOUBT_LADDER_S, LEAST_TRIES, given_up_at_ms
 from relaygw.policy.story import Advice, EventKind, Note, Outlook, Story, StoryEvent
 from relaygw.settings.model import Settings
 from relaygw.settings.units import format_duration, format_waits
-from relaygw.store.attempts import tried_since_ms
-from relaygw.store.queue_entry import DeliveryEntry, RecipientEntry
+from relaygw.store.queue_entry import DeliveryEntry, RecipientEntry, tried_since_ms
 from relaygw.store.store import Store
 
 _BY_ITSELF = "queue.reroute"

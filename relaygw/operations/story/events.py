@@ -24,8 +24,7 @@ from relaygw.operations.story.facts import Facts, Meanings, held_words, meaning_
 from relaygw.policy.router import CAPTURE_ROUTE, Explainer, provider_of_route
 from relaygw.policy.story import EventKind, Note, StoryEvent
 from relaygw.settings.section import Mode
-from relaygw.store.attempts import AttemptEntry
-from relaygw.store.queue_entry import DeliveryEntry, RecipientEntry
+from relaygw.store.queue_entry import AttemptEntry, DeliveryEntry, RecipientEntry
 
 _MODES = {
     Mode.PRODUCTION: "production: mail goes out",

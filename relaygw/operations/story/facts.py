@@ -27,10 +27,16 @@ from relaygw.policy.story import Advice, Note
 from relaygw.policy.untended import known_routes
 from relaygw.settings.model import Settings
 from relaygw.settings.section import Mode
-from relaygw.store.attempts import AttemptEntry, DeliveryCircumstances, MessageRecord
 from relaygw.store.holds import UNREACHABLE, Hold
 from relaygw.store.instances import Instance
-from relaygw.store.queue_entry import DeliveryEntry, QueueEntry, RecipientEntry
+from relaygw.store.queue_entry import (
+    AttemptEntry,
+    DeliveryCircumstances,
+    DeliveryEntry,
+    MessageRecord,
+    QueueEntry,
+    RecipientEntry,
+)
 from relaygw.store.store import Store
 from relaygw.upstream.classifier import Classifier
 

@@ -15,8 +15,8 @@ from relaygw.operations.providers import Usage, hold_provider, holds_of, release
 from relaygw.operations.status import Snapshot
 from relaygw.operations.story.facts import Meanings
 from relaygw.settings.model import Settings
-from relaygw.store.attempts import AttemptEntry
 from relaygw.store.holds import Hold
+from relaygw.store.queue_entry import AttemptEntry
 from relaygw.store.watch import HISTORY_SLICE_MS, HistoryPoint
 from relaygw.web import words
 from relaygw.web.context import WebContext
