@@ -49,7 +49,6 @@ def _engine(place: Place, *, is_for_writing: bool) -> Iterator[Engine]:
 
 @contextmanager
 def _transaction(place: Place, *, is_for_writing: bool) -> Iterator[Connection]:
-    """Lend a connection in a transaction; raises StoreUnavailable."""
     from relaygw.store.log_check import DriverError
     from relaygw.store.sqlite import is_damage
 

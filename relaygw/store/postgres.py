@@ -209,7 +209,6 @@ class PostgresDatabase(Database):
         return int(connection.execute(select(micros)).scalar_one())
 
     def _here_ms(self) -> int:
-        """Return this machine's time."""
         return clock_ms()
 
     def _ahead_ms(self) -> int:

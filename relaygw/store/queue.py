@@ -13,24 +13,24 @@ from sqlalchemy import and_, case, exists, func, literal, select, true, update
 from sqlalchemy.sql.elements import ColumnElement
 
 from relaygw.mail.hold import HoldCause
+from relaygw.mail.outcome import AttemptState
 from relaygw.mail.state import DeliveryState, RecipientState, sources_of
 from relaygw.policy.router import provider_route
-from relaygw.store.audit import AuditEntry, add_audit
+from relaygw.store.audit import AuditEntry, actions_on, add_audit
 from relaygw.store.database import Database, Repository, Transaction
 from relaygw.store.outcomes import finish_messages
 from relaygw.store.queue_entry import (
     IS_IN_DOUBT,
     AttemptEntry,
+    DeliveryCircumstances,
     MessageRecord,
     QueueEntry,
     Waiting,
-    attempts_of,
     in_batches,
     is_listed,
     load_entries,
     load_waiting,
     lock_messages,
-    record_of,
 )
 from relaygw.store.selection import (
     IS_ITS_RECIPIENT,
@@ -40,7 +40,7 @@ from relaygw.store.selection import (
     count_shape,
     matching_ids,
 )
-from relaygw.store.tables import IS_OPEN, delivery, hold_columns, message, recipient
+from relaygw.store.tables import IS_OPEN, attempt, delivery, hold_columns, message, recipient
 
 _D = DeliveryState
 _R = RecipientState
@@ -97,12 +97,22 @@ class Queue(Repository):
     def attempts(self, queue_id: str) -> list[AttemptEntry]:
         """Return the attempts to send a message, oldest first: the newest MOST_ATTEMPTS."""
         with self._read() as tx:
-            return attempts_of(tx, queue_id)
+            return _attempts(tx, queue_id)
 
     def record_of(self, queue_id: str) -> MessageRecord:
         """Return all that was done with a message; of an unknown one, what operators did."""
+        parts = select(delivery).where(delivery.c.queue_id == queue_id)
+        finished = select(message.c.finished_at_ms).where(message.c.queue_id == queue_id)
+        times = ("changed_at_ms", "held_at_ms")
         with self._read() as tx:
-            return record_of(tx, queue_id)
+            rows = tx.execute(parts.order_by(delivery.c.delivery_no)).all()
+            finished_at_ms: int | None = tx.execute(finished).scalar()
+            return MessageRecord(
+                attempts=tuple(_attempts(tx, queue_id)),
+                actions=tuple(actions_on(tx, queue_id)),
+                deliveries=tuple(tx.entry(DeliveryCircumstances, row, *times) for row in rows),
+                finished_at_ms=tx.to_local(finished_at_ms),
+            )
 
     # --- counts --------------------------------------------------------------------------
 
@@ -249,6 +259,13 @@ def _entries(tx: Transaction, queue_ids: Sequence[str]) -> list[QueueEntry]:
     return found
 
 
+def _attempts(tx: Transaction, queue_id: str) -> list[AttemptEntry]:
+    mine = select(attempt).where(attempt.c.queue_id == queue_id).order_by(attempt.c.attempt_id)
+    times = ("at_ms", "since_ms", "next_at_ms")
+    rows = tx.execute(mine)
+    return [tx.entry(AttemptEntry, row, *times, state=AttemptState(row.state)) for row in rows]
+
+
 # --- changes ------------------------------------------------------------------------------
 
 
@@ -259,7 +276,6 @@ def _held_until(now_ms: int) -> ColumnElement[int]:
 
 
 def _changed(to: DeliveryState, hold: HoldCause | None, now_ms: int) -> dict[str, Any]:
-    """Return what a change of state changes."""
     values: dict[str, Any] = {"state": to.value, "changed_at_ms": now_ms}
     if to is _D.DELETED:
         return values  # whether it was held, and why, is kept for who takes it out of the trash

@@ -16,7 +16,7 @@ from relaygw.mail.envelope import Source
 from relaygw.mail.hold import HoldCause, cause_in
 from relaygw.mail.outcome import AttemptState
 from relaygw.mail.state import DeliveryState, RecipientState
-from relaygw.store.audit import AuditEntry, actions_on
+from relaygw.store.audit import AuditEntry
 from relaygw.store.database import Row, Statement, Transaction
 from relaygw.store.tables import IS_OPEN, attempt, chunk, delivery, message, recipient
 
@@ -271,34 +271,6 @@ def _load_recipients(
 
 
 # --- what was done with one message -------------------------------------------------------
-
-
-def attempts_of(tx: Transaction, queue_id: str) -> list[AttemptEntry]:
-    """Return the attempts to send a message, oldest first."""
-    rows = tx.execute(
-        select(attempt).where(attempt.c.queue_id == queue_id).order_by(attempt.c.attempt_id)
-    )
-    times = ("at_ms", "since_ms", "next_at_ms")
-    return [tx.entry(AttemptEntry, row, *times, state=AttemptState(row.state)) for row in rows]
-
-
-def record_of(tx: Transaction, queue_id: str) -> MessageRecord:
-    """Return all that was done with a message: see Queue.record_of."""
-    deliveries = tx.execute(
-        select(delivery).where(delivery.c.queue_id == queue_id).order_by(delivery.c.delivery_no)
-    )
-    finished_at_ms: int | None = tx.execute(
-        select(message.c.finished_at_ms).where(message.c.queue_id == queue_id)
-    ).scalar()
-    return MessageRecord(
-        attempts=tuple(attempts_of(tx, queue_id)),
-        actions=tuple(actions_on(tx, queue_id)),
-        deliveries=tuple(
-            tx.entry(DeliveryCircumstances, row, "changed_at_ms", "held_at_ms")
-            for row in deliveries
-        ),
-        finished_at_ms=tx.to_local(finished_at_ms),
-    )
 
 
 def tried_since_ms(attempts: Iterable[AttemptEntry], delivery_no: int) -> int | None:

@@ -285,6 +285,5 @@ def _identity(name: str) -> _Identity:
 
 
 def _frames(raw: Any) -> int:
-    """Return the length of the log in pages."""
     _, frames, _ = raw.execute(FRAME_COUNT).fetchall()[0]
     return int(frames)

@@ -99,7 +99,6 @@ def _addresses(one: Release) -> set[str]:
 
 
 def _last(tx: Transaction, number: Column[int], queue_ids: Sequence[str]) -> dict[str, int]:
-    """Return the greatest number in use of each message."""
     mine = number.table.c.queue_id
     found: dict[str, int] = {}
     for batch in in_batches(queue_ids):

@@ -310,7 +310,6 @@ def _spellings(tx: Transaction, wanted: Sequence[str]) -> dict[str, str]:
 
 
 def _set_tags(tx: Transaction, queue_ids: Sequence[str], tags: Mapping[str, str]) -> None:
-    """Give those that are captured exactly these tags, by their key."""
     queue_id = message.c.queue_id
     mine = select(queue_id).where(queue_id.in_(queue_ids), _IS_CAPTURED).order_by(queue_id)
     captured = tx.execute(mine.with_for_update(read=True)).scalars()

@@ -62,7 +62,6 @@ class ShapeCount:
 
 
 def _delivery_conditions(selection: Selection) -> Iterator[Condition]:
-    """Yield what a selection asks of a delivery."""
     if selection.queue_ids:
         yield delivery.c.queue_id.in_(selection.queue_ids)
     if selection.states != frozenset(DeliveryState):
@@ -77,7 +76,6 @@ def _delivery_conditions(selection: Selection) -> Iterator[Condition]:
 
 
 def _message_conditions(tx: Transaction, selection: Selection) -> Iterator[ColumnElement[bool]]:
-    """Yield what a selection asks of a message."""
     for name in ("sender", "subject"):
         if (part := getattr(selection, name)) is not None:
             yield has_text(message.c[name], part)
