@@ -20,7 +20,7 @@ _CONDITIONS = {
 }
 _Number = sa.BigInteger().with_variant(sa.Integer, "sqlite")
 _TEXTS = ("from", "to", "cc", "bcc", "reply_to", "subject", "message_id", "reason")
-# detail full: a phrase is found by its positions; merging is done in steps by store/full_text.py
+# detail full: a phrase is found by its positions; store/captured_index.py merges in steps
 _FTS = """
     CREATE VIRTUAL TABLE captured_fts USING fts5 (
         search_text, content='', contentless_delete=1, tokenize='trigram case_sensitive 1'

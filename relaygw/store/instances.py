@@ -109,12 +109,9 @@ class Instances(Repository):
     def heartbeat(self, incarnation: str, *, state: str = "running") -> bool:
         """Renew all leases of an incarnation; False when it has been buried."""
         self._database.refuse_if_broken()
+        mine = update(instance).where(instance.c.incarnation == incarnation)
         with self._write() as tx:
-            renewed = tx.execute(
-                update(instance)
-                .where(instance.c.incarnation == incarnation)
-                .values(heartbeat_at_ms=tx.now_ms(), state=state)
-            )
+            renewed = tx.execute(mine.values(heartbeat_at_ms=tx.now_ms(), state=state))
             is_known = bool(renewed.rowcount)
         self._database.measure_clock()
         self._steadiness.note_beat(awake_s())
@@ -142,9 +139,7 @@ class Instances(Repository):
         last_ms = self._heartbeats.last(incarnation) if unless_heard else None
         with self._write() as tx:
             if last_ms is not None:
-                same = select(instance.c.incarnation).where(
-                    mine, instance.c.heartbeat_at_ms == last_ms
-                )
+                same = select(instance).where(mine, instance.c.heartbeat_at_ms == last_ms)
                 if tx.execute(same.with_for_update()).first() is None:
                     return 0
             if is_lost:
@@ -204,22 +199,18 @@ def has_ended(tx: Transaction, incarnation: str) -> bool:
 def _free_leases(tx: Transaction, incarnation: str, now_ms: int) -> int:
     """End the leases of a dead incarnation; hold what too many died with."""
     is_poison = delivery.c.reclaims >= MAX_RECLAIMS
-    untried = case(
-        (delivery.c.attempts > 0, DeliveryState.DEFERRED.value), else_=DeliveryState.INCOMING.value
+    state = case(
+        (is_poison, DeliveryState.HELD.value),
+        (delivery.c.attempts > 0, DeliveryState.DEFERRED.value),
+        else_=DeliveryState.INCOMING.value,
     )
-    return tx.execute(
-        update(delivery)
-        .where(delivery.c.lease == incarnation)
-        .values(
-            state=case((is_poison, DeliveryState.HELD.value), else_=untried),
-            held_at_ms=case((is_poison, now_ms), else_=None),
-            lease=None,
-            **{
-                name: case((is_poison, value), else_=delivery.c[name])
-                for name, value in hold_columns(HoldCause(HoldCode.POISON)).items()
-            },
-        )
-    ).rowcount
+    why = {
+        name: case((is_poison, value), else_=delivery.c[name])
+        for name, value in hold_columns(HoldCause(HoldCode.POISON)).items()
+    }
+    held_at_ms = case((is_poison, now_ms), else_=None)
+    leased = update(delivery).where(delivery.c.lease == incarnation)
+    return tx.execute(leased.values(state=state, held_at_ms=held_at_ms, lease=None, **why)).rowcount
 
 
 def silent_incarnations(

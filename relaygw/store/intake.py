@@ -8,7 +8,7 @@ from operator import attrgetter
 from sqlalchemy import select
 
 from relaygw.errors import StoreUnavailable
-from relaygw.mail.envelope import AcceptedMessage, NewDelivery
+from relaygw.mail.envelope import AcceptedMessage
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.store.database import Repository, Row, Statement, Transaction, Write, insert_into
 from relaygw.store.queue_entry import in_batches
@@ -78,10 +78,9 @@ class Intake(Repository):
         """
 
         def write() -> None:
+            rows = [(queue_id, number, body) for number, body in enumerate(bodies, first_no)]
             with self._write(Write.BULK) as tx:
-                _INSERT_CHUNKS.run(
-                    tx, [(queue_id, number, body) for number, body in enumerate(bodies, first_no)]
-                )
+                _INSERT_CHUNKS.run(tx, rows)
 
         def is_stored() -> bool:
             return self.read_chunk(queue_id, first_no) is not None
@@ -111,10 +110,10 @@ def insert_messages(tx: Transaction, messages: Sequence[AcceptedMessage]) -> Non
 
     Raises StoreUnavailable when content that was stored ahead of its message is not all there.
     """
+    rows: list[Row] = []
     deliveries: list[Row] = []
     recipients: list[Row] = []
     chunks: list[Row] = []
-    rows: list[Row] = []
     for accepted in messages:
         at_ms = accepted.accepted_at_ms + tx.ahead_ms
         states = _add_deliveries(accepted, at_ms, deliveries, recipients)
@@ -129,19 +128,9 @@ def insert_messages(tx: Transaction, messages: Sequence[AcceptedMessage]) -> Non
             count = len(accepted.content) or accepted.stored_chunks
             if accepted.stored_chunks:
                 _check_stored(tx, accepted)
-            chunks.extend(
-                (accepted.queue_id, number, body) for number, body in enumerate(accepted.content)
-            )
-        rows.append(
-            (
-                *_of_message(accepted),
-                *_of_source(accepted.source),
-                at_ms,
-                count,
-                at_ms if is_finished else None,
-                at_ms if is_captured else None,
-            )
-        )
+            chunks += ((accepted.queue_id, no, body) for no, body in enumerate(accepted.content))
+        ended = (at_ms if is_finished else None, at_ms if is_captured else None)
+        rows.append((*_of_message(accepted), *_of_source(accepted.source), at_ms, count, *ended))
     _INSERT_MESSAGES.run(tx, rows)
     INSERT_DELIVERIES.run(tx, deliveries)
     INSERT_RECIPIENTS.run(tx, recipients)
@@ -166,7 +155,8 @@ def _add_deliveries(
     rcpt_no = 0
     queue_id, client = accepted.queue_id, accepted.client_key
     for number, part in enumerate(accepted.deliveries):
-        state = _first_state(part)
+        is_open = any(entry.state is RecipientState.PENDING for entry in part.recipients)
+        state = DeliveryState.INCOMING if is_open else DeliveryState.FINISHED
         states.append(state)
         where = (queue_id, number, part.route, part.stream, state.value)
         deliveries.append((*where, at_ms, at_ms, client, 0, None))  # due at once
@@ -175,9 +165,3 @@ def _add_deliveries(
             recipients.append((*who, at_ms, entry.reason, entry.dsn_notify))
             rcpt_no += 1
     return states
-
-
-def _first_state(part: NewDelivery) -> DeliveryState:
-    if any(entry.state is RecipientState.PENDING for entry in part.recipients):
-        return DeliveryState.INCOMING
-    return DeliveryState.FINISHED

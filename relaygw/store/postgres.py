@@ -18,17 +18,7 @@ from psycopg import errors
 from psycopg.abc import PQGen
 from psycopg.adapt import Buffer
 from psycopg.types.string import StrDumper, StrDumperUnknown
-from sqlalchemy import (
-    BigInteger,
-    Connection,
-    Engine,
-    cast,
-    create_engine,
-    event,
-    extract,
-    func,
-    select,
-)
+from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, DisconnectionError, SQLAlchemyError
 from sqlalchemy.pool import ConnectionPoolEntry
@@ -60,6 +50,7 @@ _CONNECT_ARGUMENTS = {
 }
 _CONNECTED_AT_S = "connected_at_s"
 """Key in a connection's `info`: when it was made."""
+_NOW_US = "SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS bigint)"
 _SAME_MS = 1000
 _SHARP_MS = 500  # an answer that took longer says too little
 _UNSAFE = {"fsync": "off", "synchronous_commit": "off"}
@@ -205,8 +196,7 @@ class PostgresDatabase(Database):
     # --- the clock -----------------------------------------------------------------------
 
     def _now_us(self, connection: Connection) -> int:
-        micros = cast(extract("epoch", func.clock_timestamp()) * 1_000_000, BigInteger)
-        return int(connection.execute(select(micros)).scalar_one())
+        return int(connection.exec_driver_sql(_NOW_US).scalar_one())
 
     def _here_ms(self) -> int:
         return clock_ms()
