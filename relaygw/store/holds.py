@@ -20,9 +20,7 @@ UNREACHABLE = "unreachable"
 
 # another instance may set the same hold at this moment
 _PUT_HOLD = insert_into(
-    "hold",
-    "hold_id scope key since_ms probe_at_ms remedy reason hold_code hold_key",
-    if_new=True,
+    "hold", "hold_id scope key since_ms probe_at_ms remedy reason hold_code hold_key", if_new=True
 )
 # the index on what is open finds held mail; it is little beside what is finished
 _HELD_FOR = Statement(

@@ -22,6 +22,11 @@ _DEADLOCK = "40P01"  # as PostgreSQL says it
 _UPGRADE_LOCK = 7_235_101  # any number: upgrades of one PostgreSQL database take turns
 
 
+def _scripts() -> Path:
+    packaged = Path(__file__).parent.parent / "migrations"
+    return packaged if packaged.is_dir() else packaged.parent.parent / "migrations"
+
+
 def _revision(connection: Connection) -> str | None:
     if not inspect(connection).has_table("alembic_version"):
         return None
@@ -104,9 +109,7 @@ def _upgrade(place: Place) -> tuple[str | None, str]:
         before = _revision(connection)
         if before != SCHEMA_REVISION:
             config = Config()
-            packaged = Path(__file__).parent.parent / "migrations"
-            scripts = packaged if packaged.is_dir() else packaged.parent.parent / "migrations"
-            config.set_main_option("script_location", str(scripts))
+            config.set_main_option("script_location", str(_scripts()))
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
         return before, SCHEMA_REVISION

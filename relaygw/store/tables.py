@@ -82,20 +82,17 @@ _Number = BigInteger().with_variant(Integer, "sqlite")  # SQLite numbers INTEGER
 message = _table(
     "message",
     _key("queue_id"),
-    *_columns(BigInteger, "accepted_at_ms"),
-    *_columns(Text, "sender subject message_id"),
-    *_columns(BigInteger, "size_bytes"),
+    *_columns(BigInteger, "accepted_at_ms size_bytes"),
+    *_columns(Text, "sender subject message_id mode client_key"),
     *_columns(Integer, "chunk_count"),  # 0 when the content is gone
     *_columns(Boolean, "is_8bit has_long_line smtputf8"),
-    *_columns(Text, "mode client_key"),
     *_columns(Text, "source_client source_helo source_user source_listener", null=True),
-    *_columns(BigInteger, "source_uid", null=True),
     *_columns(Text, "source_script", null=True),
     *_columns(Text, "source_cwd", null=True),  # where the sendmail command was started
     *_columns(Text, "source_host", null=True),  # the machine that a trusted relaygw took it on
     *_columns(Text, "drop_id", null=True),  # the maildrop file it came from: taken exactly once
     *_columns(Text, "dsn_ret dsn_envid", null=True),  # RFC 3461 RET and ENVID
-    *_columns(BigInteger, "finished_at_ms", null=True),
+    *_columns(BigInteger, "source_uid finished_at_ms", null=True),
     *_columns(BigInteger, "captured_at_ms", null=True),  # null: nothing of it is in the sandbox
     *_columns(BigInteger, "read_at_ms", null=True),  # when somebody opened it in the sandbox
     *_columns(BigInteger, "indexed_at_ms", null=True),  # when its row of captured_index was written
@@ -123,9 +120,8 @@ delivery = _table(
     "delivery",
     _key("queue_id"),
     _key("delivery_no", Integer),
-    *_columns(Text, "route stream state"),
+    *_columns(Text, "route stream state client_key"),
     *_columns(BigInteger, "due_at_ms changed_at_ms"),
-    *_columns(Text, "client_key"),
     *_columns(Integer, "attempts doubts"),
     *_columns(Integer, "reclaims"),  # times its worker died with it
     *_columns(BigInteger, "held_at_ms", null=True),
@@ -156,13 +152,10 @@ recipient = _table(
     "recipient",
     _key("queue_id"),
     _key("rcpt_no", Integer),
-    *_columns(Integer, "delivery_no"),
-    *_columns(Text, "address"),
-    *_columns(Text, "original", null=True),
-    *_columns(Text, "state"),
-    *_columns(Integer, "attempts"),
+    *_columns(Integer, "delivery_no attempts"),
+    *_columns(Text, "address state"),
     *_columns(BigInteger, "changed_at_ms"),
-    *_columns(Text, "provider reply dsn", null=True),
+    *_columns(Text, "original provider reply dsn", null=True),
     *_columns(Text, "dsn_notify dsn_orcpt", null=True),  # RFC 3461 NOTIFY and ORCPT
     sqlite_with_rowid=False,
 )
@@ -172,9 +165,8 @@ chunk = _table("chunk", _key("queue_id"), _key("chunk_no", Integer), *_columns(L
 instance = _table(
     "instance",
     _key("incarnation"),
-    *_columns(Text, "name role"),
+    *_columns(Text, "name role version"),
     *_columns(BigInteger, "pid"),
-    *_columns(Text, "version"),
     *_columns(Text, "fingerprint"),  # of its routing and policy settings
     *_columns(Text, "state"),  # running | draining
     *_columns(BigInteger, "started_at_ms heartbeat_at_ms"),  # the database's clock
@@ -218,9 +210,8 @@ account = _table(  # what is known of the limits of a limit group
     _key("limit_group"),
     *_columns(BigInteger, "next_slot_us"),  # when its rate allows the next one
     *_columns(Float, "ceiling_per_s", null=True),  # the rate at which it said "slower"
-    *_columns(BigInteger, "ceiling_at_ms", null=True),
     *_columns(Integer, "ceiling_connections", null=True),  # how many it had: "too many"
-    *_columns(BigInteger, "connections_at_ms", null=True),
+    *_columns(BigInteger, "ceiling_at_ms connections_at_ms", null=True),  # when it said so
     # when a worker last found all permits taken
     *_columns(BigInteger, "wanted_at_ms", null=True),
 )
@@ -281,9 +272,8 @@ audit = _table(
     "audit",
     _key("audit_id"),
     *_columns(BigInteger, "at_ms"),
-    *_columns(Text, "actor action target"),
+    *_columns(Text, "actor action target detail"),
     *_columns(Integer, "affected"),
-    *_columns(Text, "detail"),
 )
 
 attempt = _table(  # what tries to send came to, but for a first one that was taken
@@ -292,13 +282,11 @@ attempt = _table(  # what tries to send came to, but for a first one that was ta
     *_columns(Text, "queue_id"),
     *_columns(Integer, "delivery_no"),
     *_columns(Integer, "rcpt_no", null=True),  # null: all that the delivery had left
-    *_columns(BigInteger, "at_ms"),
-    *_columns(BigInteger, "since_ms"),  # the first of several that were alike
+    *_columns(BigInteger, "at_ms since_ms"),  # the last, and the first, of those that were alike
     *_columns(Integer, "times"),  # how many were alike
-    *_columns(Text, "provider relay", null=True),
+    *_columns(Text, "provider relay dsn", null=True),
     *_columns(Text, "stage state"),  # see mail.outcome
     *_columns(Text, "reply"),  # or what happened, where no reply came
-    *_columns(Text, "dsn", null=True),
     *_columns(BigInteger, "next_at_ms", null=True),  # when it is due again
 )
 Index("attempt_message", attempt.c.queue_id, attempt.c.attempt_id)
@@ -306,9 +294,8 @@ Index("attempt_message", attempt.c.queue_id, attempt.c.attempt_id)
 incident = _table(  # what is or was wrong with sending, and who was told
     "incident",
     _key("incident_id"),
-    *_columns(Text, "rule"),
+    *_columns(Text, "rule summary remedy"),
     *_columns(Text, "key"),  # whom it concerns: a provider, a directory, nothing
-    *_columns(Text, "summary remedy"),
     *_columns(BigInteger, "since_ms"),
     *_columns(Text, "told"),  # JSON: names of the channels that took it
     *_columns(BigInteger, "recovered_at_ms", null=True),

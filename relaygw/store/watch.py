@@ -52,9 +52,7 @@ _RAISE = BatchStatement(
 )
 # another instance may open the same one at this moment
 _OPEN = insert_into(
-    "incident",
-    "incident_id rule key summary remedy since_ms told recovery_told",
-    if_new=True,
+    "incident", "incident_id rule key summary remedy since_ms told recovery_told", if_new=True
 )
 _DUTY = "SELECT incarnation, renewed_at_ms FROM duty WHERE name = {?}"
 _DUTY_READ, _DUTY_LOCKED = Statement(_DUTY), Statement(_DUTY + " {for_update}")
