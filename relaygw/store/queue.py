@@ -228,11 +228,10 @@ class Queue(Repository):
             values[name] = case((is_elsewhere, 0), else_=delivery.c[name])
 
         def change(tx: Transaction, batch: Sequence[str], now_ms: int) -> int:
-            held_ms = case((is_let_go, _held_until(now_ms)), else_=0)
+            held_ms = delivery.c.held_ms + case((is_let_go, _held_until(now_ms)), else_=0)
+            times = {"due_at_ms": now_ms, "changed_at_ms": now_ms, "held_ms": held_ms}
             moved = update(delivery).where(delivery.c.queue_id.in_(batch), may_go)
-            now = {"due_at_ms": now_ms, "changed_at_ms": now_ms}
-            values["held_ms"] = delivery.c.held_ms + held_ms
-            return tx.execute(moved.values(route=routes, **now, **values)).rowcount
+            return tx.execute(moved.values(route=routes, **times, **values)).rowcount
 
         return self._change(queue_ids, entry, change)
 
