@@ -82,11 +82,8 @@ def _row(tx: Transaction, audit_id: str, entry: AuditEntry, affected: int) -> Ro
 
 def actions_on(tx: Transaction, queue_id: str) -> list[AuditEntry]:
     """Return what operators did with a message, oldest first; a line may be about many."""
-    rows = tx.execute(
-        select(audit)
-        .where(audit.c.target.contains(queue_id, autoescape=True))
-        .order_by(audit.c.at_ms, audit.c.audit_id)
-    )
+    named = select(audit).where(audit.c.target.contains(queue_id, autoescape=True))
+    rows = tx.execute(named.order_by(audit.c.at_ms, audit.c.audit_id))
     return [tx.entry(AuditEntry, row, "at_ms") for row in rows if queue_id in row.target.split()]
 
 

@@ -130,29 +130,21 @@ def write_index(tx: Transaction, facts: Mapping[str, ContentFacts]) -> None:
     texts = [(number, records[one][1]) for number, one in numbered]
     _INSERT_TEXT.run(tx, texts)
     add_full_text(tx, texts)
-    tx.execute(
-        update(message).where(message.c.queue_id.in_(queue_ids)).values(indexed_at_ms=tx.now_ms())
-    )
+    mine = update(message).where(message.c.queue_id.in_(queue_ids))
+    tx.execute(mine.values(indexed_at_ms=tx.now_ms()))
 
 
 def _lock_unindexed(tx: Transaction, queue_ids: Sequence[str]) -> list[Any]:
-    found = tx.execute(
-        select(message)
-        .where(message.c.queue_id.in_(queue_ids), IS_UNINDEXED)
-        .order_by(message.c.queue_id)
-        .with_for_update()
-    )
+    mine = select(message).where(message.c.queue_id.in_(queue_ids), IS_UNINDEXED)
+    found = tx.execute(mine.order_by(message.c.queue_id).with_for_update())
     # the number that a row gets says how new it is
     return sorted(found, key=lambda row: (row.captured_at_ms, row.queue_id))
 
 
 def _recipients(tx: Transaction, queue_ids: Sequence[str]) -> dict[str, list[Any]]:
+    mine = select(recipient).where(recipient.c.queue_id.in_(queue_ids))
     found: dict[str, list[Any]] = defaultdict(list)
-    for row in tx.execute(
-        select(recipient)
-        .where(recipient.c.queue_id.in_(queue_ids))
-        .order_by(recipient.c.queue_id, recipient.c.rcpt_no)
-    ):
+    for row in tx.execute(mine.order_by(*recipient.primary_key)):
         found[row.queue_id].append(row)
     return found
 

@@ -137,23 +137,14 @@ def _trash(cutoff_ms: int) -> Found:
 
 
 def _finished(cutoff_ms: int) -> Found:
-    return (
-        select(message.c.queue_id)
-        .where(
-            message.c.queue_id < first_id_at(cutoff_ms),
-            message.c.finished_at_ms < cutoff_ms,
-            message.c.captured_at_ms.is_(None),
-        )
-        .order_by(message.c.queue_id)
-    )
+    queue_id, is_old = message.c.queue_id, message.c.finished_at_ms < cutoff_ms
+    is_over = is_old & message.c.captured_at_ms.is_(None)
+    return select(queue_id).where(queue_id < first_id_at(cutoff_ms), is_over).order_by(queue_id)
 
 
 def _captured(cutoff_ms: int) -> Found:
-    return (
-        select(message.c.queue_id)
-        .where(message.c.captured_at_ms < cutoff_ms)
-        .order_by(message.c.captured_at_ms)
-    )
+    at_ms = message.c.captured_at_ms
+    return select(message.c.queue_id).where(at_ms < cutoff_ms).order_by(at_ms)
 
 
 _HAS_NO_MESSAGE = ~exists().where(message.c.queue_id == chunk.c.queue_id)
@@ -197,12 +188,8 @@ def _purge(tx: Transaction, found: Mapping[str, Sequence[str]], cutoffs: Mapping
 def _remove_orphans(tx: Transaction, queue_ids: Sequence[str]) -> int:
     is_mine = chunk.c.queue_id.in_(queue_ids)
     # first, and by a statement of its own: who takes the message meanwhile is waited for
-    tx.execute(
-        select(chunk.c.queue_id)
-        .where(is_mine)
-        .order_by(chunk.c.queue_id, chunk.c.chunk_no)
-        .with_for_update()
-    ).all()
+    mine = select(chunk.c.queue_id).where(is_mine).order_by(*chunk.primary_key)
+    tx.execute(mine.with_for_update()).all()
     still = set(tx.execute(select(chunk.c.queue_id).where(is_mine, _HAS_NO_MESSAGE)).scalars())
     tx.execute(delete(chunk).where(chunk.c.queue_id.in_(still)))
     return len(still)
@@ -210,15 +197,9 @@ def _remove_orphans(tx: Transaction, queue_ids: Sequence[str]) -> int:
 
 def _kept(before_ms: int) -> Found:
     """Messages, finished before a time, that still have content and are not captured."""
-    return (
-        select(message.c.queue_id)
-        .where(
-            HAS_KEPT_CONTENT,
-            message.c.finished_at_ms < before_ms,
-            message.c.captured_at_ms.is_(None),
-        )
-        .limit(1)
-    )
+    is_old = message.c.finished_at_ms < before_ms
+    is_over = is_old & message.c.captured_at_ms.is_(None)
+    return select(message.c.queue_id).where(HAS_KEPT_CONTENT, is_over).limit(1)
 
 
 def _shed(tx: Transaction, queue_id: str) -> None:

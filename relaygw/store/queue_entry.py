@@ -149,12 +149,8 @@ def lock_messages(tx: Transaction, queue_ids: Sequence[str]) -> None:
 
     The next statement sees what they did.
     """
-    tx.execute(
-        select(message.c.queue_id)
-        .where(message.c.queue_id.in_(queue_ids))
-        .order_by(message.c.queue_id)
-        .with_for_update()
-    ).all()
+    mine = select(message.c.queue_id).where(message.c.queue_id.in_(queue_ids))
+    tx.execute(mine.order_by(message.c.queue_id).with_for_update()).all()
 
 
 def part_delivery(tx: Transaction, row: Any, rcpt_nos: Collection[int], **changed: Any) -> None:
