@@ -106,6 +106,8 @@ class Connection(_WithoutHandlers, SMTP):
         """Count the client and start the session."""
         # a client that has gone already has no name, and so no rights
         address = (transport.get_extra_info("peername") or _NOBODY)[0]
+        # a cast, because uvloop's transports are no subclasses of asyncio's
+        self._wire = cast("asyncio.Transport", transport)
         self.listener.connections.add(self)
         self.client, self._is_within_limits = self.listener.clients.arrive(address)
         if self.listener.clients.is_balancer(address):
@@ -158,10 +160,9 @@ class Connection(_WithoutHandlers, SMTP):
     def close(self) -> None:
         """End the session; what was written is still sent."""
         self.is_done = True
-        if self.transport is not None:
-            if self._tls is not None and not self.transport.is_closing():
-                self._tls.close()
-            self.transport.close()
+        if self._tls is not None and not self._wire.is_closing():
+            self._tls.close()
+        self._wire.close()
 
     def stop_if_idle(self) -> None:
         """Say 421 and hang up unless a transaction is under way."""
@@ -211,14 +212,13 @@ class Connection(_WithoutHandlers, SMTP):
         self.listener.note(f"warning: {why} from {self.peer}")
         self._end_preparing(ConnectionAbortedError(why))
         self.is_done = True
-        if self.transport is not None:
-            self.transport.close()
+        self._wire.close()
 
     # --- bytes in ------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
         """Take bytes of the wire: of the header, of TLS, or of the client."""
-        if self.transport is None or self.transport.is_closing():
+        if self._wire.is_closing():
             return
         if self._header is not None:
             data = self._take_header(self._header, data)
@@ -273,7 +273,7 @@ class Connection(_WithoutHandlers, SMTP):
             # the end of a command is waited for less long than its beginning
             self._has_begun = True
             self._deadline_s = min(self._deadline_s, self.loop.time() + COMMAND_S)
-        super().data_received(data)
+        self._reader.feed_data(data)
 
     async def read_line(self) -> bytes:
         """Return the client's next line, with its end; raises as StreamReader.readuntil does."""
@@ -303,10 +303,10 @@ class Connection(_WithoutHandlers, SMTP):
         if arrival.arrived.done():
             self._arrival = None
             if rest:
-                super().data_received(rest)
+                self._reader.feed_data(rest)
         elif arrival.reader.has_piece and self.transport is not None:
             # read on once the thread for large content is done with what has come
-            cast("asyncio.ReadTransport", self.transport).pause_reading()
+            self._wire.pause_reading()
             done = self.listener.committer.work_aside(arrival.reader.work_up)
             done.add_done_callback(self._read_on)
 
@@ -314,8 +314,8 @@ class Connection(_WithoutHandlers, SMTP):
         error = done.exception()
         if error is not None and self._fail_arrival(error):
             self.is_done = True  # what follows is not commands
-        if self.transport is not None and not self.transport.is_closing():
-            cast("asyncio.ReadTransport", self.transport).resume_reading()
+        if not self._wire.is_closing():
+            self._wire.resume_reading()
 
     def _fail_arrival(self, error: BaseException) -> bool:
         arrival, self._arrival = self._arrival, None
@@ -327,23 +327,23 @@ class Connection(_WithoutHandlers, SMTP):
 
     def say(self, reply: str) -> None:
         """Send a reply, without waiting for it to leave."""
-        if self.transport is None or self.transport.is_closing():
+        if self._wire.is_closing():
             return
         self.listener.observer.replied(reply)
         data = reply.encode("utf-8") + b"\r\n"
         if self._tls is None:
-            self._writer.write(data)
+            self._wire.write(data)
         else:
             self._tls.write(data)
 
     def _send_raw(self, data: bytes) -> None:
-        if self.transport is not None and not self.transport.is_closing():
-            self._writer.write(data)
+        if not self._wire.is_closing():
+            self._wire.write(data)
 
     @property
     def has_unsent(self) -> bool:
         """True while the client does not take its replies."""
-        return self.transport is not None and self._writer.transport.get_write_buffer_size() > 0
+        return self.transport is not None and self._wire.get_write_buffer_size() > 0
 
     async def flush(self) -> None:
         """Wait until the client takes its replies."""
@@ -371,4 +371,4 @@ class Connection(_WithoutHandlers, SMTP):
         self.listener.note(f"timeout in {stage} from {self.peer}")
         self.close()
         if self.has_unsent:
-            cast("asyncio.WriteTransport", self.transport).abort()  # it does not read either
+            self._wire.abort()  # it does not read either

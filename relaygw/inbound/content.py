@@ -156,9 +156,13 @@ class ContentReader:
 
         Raises TooMuchData when the client goes on far beyond the limit.
         """
-        end = self._find_end(data)
-        if end is None:
-            self._tail = (self._tail + data[-4:])[-4:]
+        tail = self._tail
+        if (at := (tail + data[:4]).find(END_OF_DATA)) >= 0:  # it may have begun before
+            end = at + len(END_OF_DATA) - len(tail)
+        elif (at := data.find(END_OF_DATA)) >= 0:
+            end = at + len(END_OF_DATA)
+        else:
+            self._tail = (tail + data[-4:])[-4:]
             self._keep(data)
             return None
         self._keep(data[:end])
@@ -170,14 +174,6 @@ class ContentReader:
     def has_piece(self) -> bool:
         """True when enough was collected to be worked up."""
         return self._pieces_bytes >= _PIECE_BYTES
-
-    def _find_end(self, data: bytes) -> int | None:
-        tail = self._tail
-        at = (tail + data[:4]).find(END_OF_DATA)
-        if at >= 0:
-            return at + len(END_OF_DATA) - len(tail)
-        at = data.find(END_OF_DATA)
-        return at + len(END_OF_DATA) if at >= 0 else None
 
     def _keep(self, data: bytes) -> None:
         self._raw_bytes += len(data)

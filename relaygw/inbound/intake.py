@@ -104,6 +104,7 @@ class Intake:
         self._router = Router(settings.routes)
         self._policy = RecipientPolicy(settings.mode, settings.recipients)
         self._rewriter = Rewriter(settings.rewrite, settings.hostname)
+        self.resolve_sender = self._rewriter.sender
         self._trusted: dict[str, tuple[Network, ...]] = {}  # by listener: whose word is taken
         for listener in settings.listeners:
             name, networks = str(listener.bind), listener.trust_source
@@ -124,10 +125,6 @@ class Intake:
             volume = os.statvfs(self.state_dir)
             self._has_space = volume.f_bavail >= self._min_free * volume.f_blocks
         return self._has_space
-
-    def resolve_sender(self, address: str) -> str:
-        """Return the sender as it is rewritten."""
-        return self._rewriter.sender(address)
 
     def resolve_recipient(self, address: str, mode: Mode | None = None) -> ResolvedRecipient:
         """Rewrite a recipient and decide what happens to it in `mode`, see RecipientPolicy."""

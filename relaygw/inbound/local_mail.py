@@ -145,12 +145,15 @@ class Importer:
         mode = self._mode_of(mail)
         key = mail.key()
         number = self._seen[key] = self._seen.get(key, 0) + 1
+        content = ReceivedContent(self._intake.state_dir)
+        content.add(with_last_end(normalise_line_ends(mail.content)))
+        content.read_head()
         drop = Drop(
             name=f"{_IMPORT_KEY}{key}-{number}{COMPLETE_SUFFIX}",
             uid=os.getuid(),
             sender=mail.sender,
             recipients=mail.recipients,
-            content=self._content(mail.content),
+            content=content,
         )
         try:
             yield compose_local(self._intake, drop, listener=IMPORT_LISTENER, mode=mode)
@@ -166,9 +169,3 @@ class Importer:
         except ValueError:
             known = ", ".join(Mode)
             raise NotExported(f"mode {mail.mode[:40]!r} is none of {known}") from None
-
-    def _content(self, data: bytes) -> ReceivedContent:
-        content = ReceivedContent(self._intake.state_dir)
-        content.add(with_last_end(normalise_line_ends(data)))
-        content.read_head()
-        return content

@@ -55,7 +55,11 @@ class ProxyHeaderReader:
             return None, rest
         if int(match[3]) > 65535 or int(match[4]) > 65535:
             raise BadHeader("PROXY header with a port beyond 65535")
-        return _address(match[1] == b"TCP4", match[2].decode()), rest
+        try:
+            text = match[2].decode()
+            return str(IPv4Address(text) if match[1] == b"TCP4" else IPv6Address(text)), rest
+        except ValueError as error:
+            raise BadHeader("PROXY header with a malformed address") from error
 
     def _version_2(self) -> tuple[str | None, bytes] | None:
         command, family = self._held[12], self._held[13]
@@ -69,13 +73,4 @@ class ProxyHeaderReader:
             return None, rest
         if family not in _ADDRESS_BYTES or len(body) < _ADDRESS_BYTES[family]:
             raise BadHeader("PROXY header of something else than TCP")
-        packed = body[:4] if family == _TCP4 else body[:16]
-        address = IPv4Address(packed) if family == _TCP4 else IPv6Address(packed)
-        return str(address), rest
-
-
-def _address(is_ipv4: bool, text: str) -> str:
-    try:
-        return str(IPv4Address(text) if is_ipv4 else IPv6Address(text))
-    except ValueError as error:
-        raise BadHeader("PROXY header with a malformed address") from error
+        return str(IPv4Address(body[:4]) if family == _TCP4 else IPv6Address(body[:16])), rest

@@ -130,24 +130,19 @@ def _read_all(word: bytes, role: str) -> list[bytes]:
 
 def _sender(given: bytes | None) -> bytes:
     if given is None:
-        return _login_name()
+        import pwd
+
+        uid = posix.getuid()
+        try:  # the system's word, never that of USER, LOGNAME or HOME
+            return pwd.getpwuid(uid).pw_name.encode("utf-8", "surrogateescape")
+        except KeyError:
+            return b"%d" % uid
     if given.strip() in (b"", b"<>"):
         return b""
     addresses = _read_all(given, "sender")
     if len(addresses) != 1:
         raise Failure(EX_USAGE, f"bad sender address {shown(given)}")
     return addresses[0]
-
-
-def _login_name() -> bytes:
-    """Return the name of the real uid by the system's word, never by USER, LOGNAME or HOME."""
-    import pwd
-
-    uid = posix.getuid()
-    try:
-        return pwd.getpwuid(uid).pw_name.encode("utf-8", "surrogateescape")
-    except KeyError:
-        return b"%d" % uid
 
 
 def _verify(program: str, arguments: Arguments) -> int:
@@ -162,13 +157,9 @@ def _verify(program: str, arguments: Arguments) -> int:
         try:
             child = posix.posix_spawn(program, words, posix.environ)
         except OSError as error:
-            raise _cannot_run(program, error) from error
+            raise Failure(EX_TEMPFAIL, f"cannot run {program}: {error.strerror}") from error
         exit_code = exit_code or posix.waitstatus_to_exitcode(posix.waitpid(child, 0)[1])
     return exit_code
-
-
-def _cannot_run(program: str, error: OSError) -> Failure:
-    return Failure(EX_TEMPFAIL, f"cannot run {program}: {error.strerror}")
 
 
 def _run_gateway(program: str, arguments: Arguments) -> None:
@@ -183,4 +174,4 @@ def _run_gateway(program: str, arguments: Arguments) -> None:
     try:
         posix.execv(program, [program, *words])
     except OSError as error:
-        raise _cannot_run(program, error) from error
+        raise Failure(EX_TEMPFAIL, f"cannot run {program}: {error.strerror}") from error

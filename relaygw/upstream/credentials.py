@@ -184,8 +184,12 @@ class Mask:
     def __call__(self, text: str) -> str:
         """Return `text` without the secret."""
         for form in self._forms:
-            if form in text:
-                text = text.replace(form, "***") if len(form) >= _LONG else _without(form, text)
+            if form in text and len(form) >= _LONG:
+                text = text.replace(form, "***")
+            elif form in text:  # where neither letter nor digit goes on on either side
+                before = r"(?<![^\W_])" if form[0].isalnum() else ""
+                after = r"(?![^\W_])" if form[-1].isalnum() else ""
+                text = re.sub(f"{before}{re.escape(form)}{after}", "***", text)
         for head in self._heads:
             if head in text:
                 text = re.sub(re.escape(head) + r"\S*", "***", text)
@@ -194,13 +198,6 @@ class Mask:
     def reply(self, reply: SmtpReply) -> SmtpReply:
         """Return a reply without the secret."""
         return SmtpReply(reply.code, tuple(map(self, reply.lines)))
-
-
-def _without(word: str, text: str) -> str:
-    """Return `text` without `word` where neither letter nor digit goes on on either side."""
-    before = r"(?<![^\W_])" if word[0].isalnum() else ""
-    after = r"(?![^\W_])" if word[-1].isalnum() else ""
-    return re.sub(f"{before}{re.escape(word)}{after}", "***", text)
 
 
 def _forms(login: Login) -> Iterator[str]:

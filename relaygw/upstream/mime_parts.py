@@ -59,14 +59,10 @@ def read_parameters(value: bytes) -> Iterator[Parameter]:
         name = name.strip(BLANKS)
         if not name.isascii():
             raise ContentInvalid("has a parameter whose name is not ASCII")
-        yield Parameter(name.lower(), _parameter_value(given), start, max(start, end))
-
-
-def _parameter_value(given: bytes) -> bytes:
-    text = given.replace(b"\r\n", b"").strip(b" \t")
-    if not text.startswith(b'"'):
-        return text
-    return text[1:].removesuffix(b'"').replace(rb"\\", b"\\").replace(rb"\"", b'"')
+        text = given.replace(b"\r\n", b"").strip(b" \t")
+        if text.startswith(b'"'):
+            text = text[1:].removesuffix(b'"').replace(rb"\\", b"\\").replace(rb"\"", b'"')
+        yield Parameter(name.lower(), text, start, max(start, end))
 
 
 @dataclass(slots=True)

@@ -212,7 +212,12 @@ class UpstreamSession:
         if reply.code != 354:
             progress.settle(RecipientReply(stage=Stage.DATA, reply=reply))
         elif progress.is_decided:
-            await self._send_empty_content()
+            # RFC 2920 section 3.1: DATA may succeed although every recipient was refused; a single
+            # dot ends it, and the refusals stand whatever the reply to it is
+            self._wire.write(b".\r\n")
+            end = await self._wire.read_reply(timeout_s=self._timeouts.final_reply)
+            if end.code == 421:
+                self.abort()
         else:
             progress.settle(await self._send_content(progress))
             self._needs_reset = False
@@ -273,14 +278,6 @@ class UpstreamSession:
         if not (is_agreed or reply.is_temporary or reply.is_permanent):
             raise ReplyInvalid(f"{reply.code} is no answer to {stage}")
         return reply
-
-    async def _send_empty_content(self) -> None:
-        # RFC 2920 section 3.1: DATA may succeed although every recipient was refused; a single
-        # dot ends it, and the refusals stand whatever the reply to it is
-        self._wire.write(b".\r\n")
-        reply = await self._wire.read_reply(timeout_s=self._timeouts.final_reply)
-        if reply.code == 421:
-            self.abort()
 
     async def _send_content(self, progress: _Progress) -> RecipientReply:
         if self._wire.has_unread:
