@@ -73,13 +73,6 @@ class ReceivedContent:
         line_start = data.rfind(b"\n") + 1
         self._last_line_bytes = len(data) - line_start + (0 if line_start else carried_bytes)
 
-    def set_whole(self, data: bytes) -> None:
-        """Take normalised content that arrived in one piece; the usual, short way."""
-        self.head = data
-        self.size_bytes = len(data)
-        self.is_8bit = not data.isascii()
-        self.has_long_line = has_long_line(data)
-
     def read_head(self) -> None:
         """Call after the last `add`, and only when its turn has come: it takes memory."""
         if self._file is not None:
@@ -206,13 +199,9 @@ class ContentReader:
             usable = usable[1:]
         if b"\r\n." in usable:
             usable = usable.replace(b"\r\n.", b"\r\n")
-        usable = normalise_line_ends(usable)
-        if self._is_complete and not self.is_large:  # the usual, short way
-            self.content.set_whole(usable)
-            return
-        self.is_large = True
+        self.is_large = self.is_large or not self._is_complete
         try:
-            self.content.add(usable)
+            self.content.add(normalise_line_ends(usable))
         except OSError as error:
             self.content.close()
             self.content.error, self.content.is_lost = error, True

@@ -60,20 +60,23 @@ class DropDirectory:
         try:
             _make(path)
             self.descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                self._set_up(gid)
+            except BaseException:
+                os.close(self.descriptor)
+                raise
         except OSError as error:
-            raise MaildropUnusable(_problem(path, error.strerror or str(error), group)) from error
+            who = f"-g {group} -m 3730" if group else "-m 3733"
+            raise MaildropUnusable(
+                f"maildrop {path}: {error.strerror or error}; no mail is taken from there, SMTP is "
+                f"not affected; as root: install -d -o {user_name(os.geteuid())} {who} {path}"
+            ) from error
         self.reasons = ReasonsFile(self.descriptor)
-        try:
-            self._set_up(gid, group)
-        except BaseException:
-            os.close(self.descriptor)
-            raise
 
-    def _set_up(self, gid: int | None, group: str | None) -> None:
+    def _set_up(self, gid: int | None) -> None:
         found = os.fstat(self.descriptor)
         if found.st_uid != os.geteuid() and os.geteuid() != 0:
-            reason = f"it belongs to {user_name(found.st_uid)}"
-            raise MaildropUnusable(_problem(self.path, reason, group))
+            raise OSError(f"it belongs to {user_name(found.st_uid)}")
         mode = 0o3733 if gid is None else 0o3730
         try:
             if gid is not None and found.st_gid != gid:
@@ -81,8 +84,7 @@ class DropDirectory:
             if stat.S_IMODE(found.st_mode) != mode:
                 os.fchmod(self.descriptor, mode)
         except OSError as error:
-            reason = f"mode {mode:o}: {error.strerror}"
-            raise MaildropUnusable(_problem(self.path, reason, group)) from error
+            raise OSError(f"mode {mode:o}: {error.strerror}") from error
 
     def try_lock(self) -> bool:
         """Become the one that takes mail from here, until `close`; False: another one is.
@@ -196,11 +198,3 @@ def _make(path: Path) -> None:
         with contextlib.suppress(FileExistsError):  # another front was faster
             directory.mkdir(mode=0o700)
             directory.chmod(0o755 if directory != path else 0o700)  # whatever the umask is
-
-
-def _problem(path: Path, reason: str, group: str | None) -> str:
-    who = f"-g {group} -m 3730" if group else "-m 3733"
-    return (
-        f"maildrop {path}: {reason}; no mail is taken from there, SMTP is not affected; "
-        f"as root: install -d -o {user_name(os.geteuid())} {who} {path}"
-    )

@@ -164,7 +164,7 @@ class OpenDrop:
     def _copy(self, content: ReceivedContent) -> None:
         """Read the content with its line ends normalised; the last line gets its end."""
         if not self.is_large:
-            content.set_whole(with_last_end(normalise_line_ends(self._read(self.content_bytes))))
+            content.add(with_last_end(normalise_line_ends(self._read(self.content_bytes))))
             return
         left_bytes = self.content_bytes
         held = b""

@@ -23,10 +23,7 @@ def compose(
     settings = {"mode": "sandbox", "hostname": "gw.test", **more}
     into = Intake(Settings.model_validate(settings), state_dir=tmp_path)
     received = ReceivedContent(tmp_path)
-    if len(content) > MEMORY_BYTES:
-        received.add(content)
-    else:
-        received.set_whole(content)
+    received.add(content)
     received.read_head()
     source = Source(client="127.0.0.1", helo="web1")
     message, chunks = into.compose(

@@ -45,10 +45,7 @@ def compose(
 ) -> tuple[AcceptedMessage, bytes]:
     """Return what is to be stored, and its whole content."""
     received = ReceivedContent(tmp_path)
-    if len(content) > MEMORY_BYTES:
-        received.add(content)
-    else:
-        received.set_whole(content)
+    received.add(content)
     received.read_head()
     into = intake(tmp_path, **more)
     origin = Origin(source=seen, client_key="", protocol="ESMTP", dsn=dsn)
