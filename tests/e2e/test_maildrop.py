@@ -116,7 +116,8 @@ def test_a_message_is_delivered_with_its_source(provider: ThreadedProvider, tmp_
     with gateway_to(provider, tmp_path, rewrite={"default_domain": "shop.test"}) as gateway:
         maildrop = wait_until_serving(gateway)
         assert stat.S_IMODE(maildrop.stat().st_mode) == 0o3733
-        assert stat.S_IMODE((maildrop / "wake").stat().st_mode) == 0o622
+        socket_path = maildrop / "wake"  # its mode is set once it is bound
+        gateway.wait_until(lambda: stat.S_IMODE(socket_path.stat().st_mode) == 0o622, "its mode")
         content = b"X-PHP-Originating-Script: 33:Mailer.php\n" + CONTENT
         leave(maildrop, "b@cust.test", "root", sender="www-data", content=content)
         provider.wait_for_messages(1)

@@ -46,6 +46,7 @@ def test_the_front_reads_what_is_left(command: Installation, tmp_path: Path) -> 
         os.close(directory)
     assert (drop.uid, drop.sender) == (os.getuid(), "a%b@x.test")
     assert drop.recipients == ("ä@x.test", "a@x.test", "b@x.test", "c@x.test")
+    drop.content.read_head()
     assert drop.content.head == STORED.replace(b"\n", b"\r\n")
 
 
