@@ -5,6 +5,8 @@ Times are of this machine's time zone, as in its mail log.
 
 from __future__ import annotations
 
+from functools import partial
+
 from relaygw.mail import words
 from relaygw.mail.clock import local_time, utc_time
 from relaygw.mail.state import DeliveryState, RecipientState
@@ -79,14 +81,8 @@ def until(at_ms: int | None, now: int) -> str:
     return "now" if left_ms < 1000 else f"in {words.age(left_ms, words.SPACED)}"
 
 
-def size(size_bytes: int) -> str:
-    """Return a size of three digits at most: `812 B`, `4.1 kB`, `25 MB`."""
-    return words.size(size_bytes, words.SIZES)
-
-
-def counted(number: int, noun: str, plural: str = "") -> str:
-    """Return `1 message` or `1,234 messages`."""
-    return words.counted(number, noun, plural, form=",")
+size = partial(words.size, units=words.SIZES)  # of three digits at most: 812 B, 4.1 kB, 25 MB
+counted = partial(words.counted, form=",")  # 1 message, 1,234 messages
 
 
 def reason_words(reason: str | None, route: str = "") -> str:

@@ -31,6 +31,7 @@ from relaygw.web.sandbox.captured import Arrivals
 
 _REF = "#/components/schemas/"
 _TEXT = {"type": "string"}
+_HTTP = {"type": "http"}
 _QUEUE_ID = {"type": "string", "pattern": "^[A-Z0-9]{10,20}$"}
 _TAGS = {
     "Queue": "Mail that waits, and what became of it.",
@@ -97,12 +98,8 @@ def document(root_path: str) -> dict[str, Any]:
         "components": {
             "schemas": {one.__name__: _schemas()[one] for one in (*COMPONENTS, Select)},
             "securitySchemes": {
-                "basic": {"type": "http", "scheme": "basic", "description": "A user of web.users."},
-                "bearer": {
-                    "type": "http",
-                    "scheme": "bearer",
-                    "description": "A token of web.tokens.",
-                },
+                "basic": {**_HTTP, "scheme": "basic", "description": "A user of web.users."},
+                "bearer": {**_HTTP, "scheme": "bearer", "description": "A token of web.tokens."},
             },
         },
     }
@@ -112,16 +109,18 @@ def _operation(one: Endpoint) -> dict[str, Any]:
     summary, _, rest = one.text.partition("\n")
     tag = _PARTS.get(one.path.split("/")[1], "Watching")
     called = _called(one.method, V1 + one.path, tag, summary.removesuffix("."))
+    for name, text in one.parameters.items():
+        schema = {"type": "array", "items": _TEXT} if name in _REPEATED else _TEXT
+        parameter = {"name": name, "in": "query", "description": text, "schema": schema}
+        called["parameters"].append(parameter)
+    done = "Done." if one.method != "get" else "The answer."
+    answers: list[tuple[str, str, type[BaseModel]]] = [("200", done, one.answer)]
+    answers += [(str(code), HTTPStatus(code).phrase, Error) for code in one.errors]
     operation = {
         **called,
         "description": " ".join([*rest.split(), f"Needs the role {one.role.word}."]),
-        "parameters": [
-            *called["parameters"],
-            *(_query_parameter(name, text) for name, text in one.parameters.items()),
-        ],
         "responses": {
-            "200": _response("Done." if one.method != "get" else "The answer.", one.answer),
-            **{str(code): _response(HTTPStatus(code).phrase, Error) for code in one.errors},
+            code: {"description": text, "content": _content(model)} for code, text, model in answers
         },
     }
     if one.body.model_fields:
@@ -145,15 +144,6 @@ def _called(method: str, path: str, tag: str, summary: str) -> dict[str, Any]:
             for name in re.findall(r"\{(\w+)\}", path)
         ],
     }
-
-
-def _query_parameter(name: str, text: str) -> dict[str, Any]:
-    schema = {"type": "array", "items": _TEXT} if name in _REPEATED else _TEXT
-    return {"name": name, "in": "query", "description": text, "schema": schema}
-
-
-def _response(description: str, model: type[BaseModel]) -> dict[str, Any]:
-    return {"description": description, "content": _content(model)}
 
 
 def _content(model: type[BaseModel]) -> dict[str, Any]:

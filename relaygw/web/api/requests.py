@@ -146,9 +146,6 @@ class Call:
     body: Any  # of the class that the endpoint takes
 
 
-# --- parameters of the query ----------------------------------------------------------------
-
-
 def known_parameters(request: Request, names: Collection[str]) -> QueryParams:
     """Return the parameters; raises Problem for an unknown name and an empty value."""
     for name, value in request.query_params.multi_items():
@@ -189,9 +186,6 @@ def since_of(given: QueryParams, *, default_ms: int) -> int:
     except ValueError:
         expected = "2026-01-31T12:00:00Z, or an age like 6h"
         raise Problem(400, f"since {word[:40]!r} is no time", expected=expected) from None
-
-
-# --- values of a body -----------------------------------------------------------------------
 
 
 def _check_condition(name: str, value: object) -> None:
@@ -250,9 +244,6 @@ def _select(given: object) -> Any:
 
 Flag = Annotated[bool, BeforeValidator(_flag)]
 Line = Annotated[str, BeforeValidator(_line)]
-
-
-# --- bodies ---------------------------------------------------------------------------------
 
 
 class Body(BaseModel):
@@ -337,9 +328,8 @@ class Change(Body):
         if "all" in self.model_fields_set and not self.all:
             raise Problem(400, "all is false: no message is named", expected="ids or select")
         if "state" not in conditions.given:  # those that the change is meant for
-            conditions = replace(
-                conditions, selection=replace(conditions.selection, states=ANY_STATE)
-            )
+            selection = replace(conditions.selection, states=ANY_STATE)
+            conditions = replace(conditions, selection=selection)
         return Choice(listing=conditions, until=str(now_ms + 1))
 
 

@@ -60,16 +60,10 @@ _FAMILIES = {
     "queue_oldest_age_seconds": ("route", "Age of the oldest message that waits; 0 without any."),
     "provider_up": ("provider", "0 while the provider cannot be reached."),
     "provider_held": ("provider cause", "Holds in force, by cause."),
-    "provider_rate_limit": (
-        "provider",
-        "What may be sent per second now; absent without a limit.",
-    ),
+    "provider_rate_limit": ("provider", "What may be sent per second now; absent without a limit."),
     "provider_quota_used_ratio": ("provider", "Share of daily_quota used in the last 24 hours."),
     "instances": ("role", "Processes with a fresh heartbeat."),
-    "waiting_untended": (
-        "kind",
-        "Deliveries that do not move by themselves, by what keeps them.",
-    ),
+    "waiting_untended": ("kind", "Deliveries that do not move by themselves, by what keeps them."),
     "instances_lost": ("role", "Processes that died in the last day and have not come back."),
     "build_info": ("version", "The version that answers."),
     "volume_free_ratio": ("", "Free share of the volume of the state directory."),
@@ -77,14 +71,8 @@ _FAMILIES = {
         "listener",
         "When the certificate of a listener ends.",
     ),
-    "maildrop_files": (
-        "state",
-        "Files in the maildrop: to be taken, or left alone by the front.",
-    ),
-    "maildrop_oldest_age_seconds": (
-        "",
-        "Age of the oldest file in the maildrop; 0 without any.",
-    ),
+    "maildrop_files": ("state", "Files in the maildrop: to be taken, or left alone by the front."),
+    "maildrop_oldest_age_seconds": ("", "Age of the oldest file in the maildrop; 0 without any."),
 }
 """The labels of each, and what it means."""
 _Gauge = tuple[str, Numbers]

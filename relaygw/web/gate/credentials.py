@@ -184,12 +184,7 @@ def cookie_of(connection: HTTPConnection) -> str | None:
 def set_cookie(response: Response, value: str, *, root_path: str, is_https: bool) -> None:
     """Let the browser keep a session until it closes."""
     response.set_cookie(
-        COOKIE,
-        value,
-        path=root_path or "/",
-        secure=is_https,
-        httponly=True,
-        samesite="strict",
+        COOKIE, value, path=root_path or "/", secure=is_https, httponly=True, samesite="strict"
     )
 
 

@@ -328,8 +328,7 @@ def search_of(request: Request, query: str) -> MailSearch:
     search = parse_search(query, tz=_zone(request.query_params.get("tz", "")))
     if search.is_void:  # else a test for "no such mail" would pass
         raise HTTPException(
-            400,
-            f"query has no word, more than {MAX_TERMS} terms or {MAX_CHARACTERS} characters",
+            400, f"query has no word, more than {MAX_TERMS} terms or {MAX_CHARACTERS} characters"
         )
     return search
 
