@@ -134,7 +134,6 @@ def _folded_entry(entry: str) -> str:
 
 _DELIVER = Decision(Fate.DELIVER)
 _NO_DOMAIN = "local recipient without a rule; set rewrite.recipients or rewrite.default_domain"
-_BLOCKED_FATES = {"drop": Fate.DROP, "reject": Fate.REJECT, "capture": Fate.CAPTURE}
 
 
 class RecipientPolicy:
@@ -147,7 +146,7 @@ class RecipientPolicy:
         self._block = AddressPatterns(recipients.block)
         self._block_folded = AddressPatterns(map(_folded_entry, recipients.block))
         self._refused = recipients.refused
-        self._blocked_fate = _BLOCKED_FATES[recipients.blocked]
+        self._blocked_fate = Fate(recipients.blocked)
 
     def is_allowed(self, address: str) -> bool:
         """True if the address is on the allow list.
