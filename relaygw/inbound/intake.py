@@ -140,12 +140,9 @@ class Intake:
         recipients: list[ResolvedRecipient],
         content: ReceivedContent,
         origin: Origin,
-        may_loop: bool = False,
+        may_loop: bool = False,  # as what is only captured may
     ) -> tuple[AcceptedMessage, Iterator[bytes]]:
-        """Return the message, and for large content the chunks to store ahead of it.
-
-        Raises TooManyHops unless it `may_loop`, as what is only captured may.
-        """
+        """Return the message and chunks of large content to store ahead; raises TooManyHops."""
         facts = read_header(content.head, self._router.header_names)
         if facts.hops >= MAX_HOPS and not may_loop:
             raise TooManyHops(f"{facts.hops} Received fields, at most {MAX_HOPS - 1}")
