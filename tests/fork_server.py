@@ -9,7 +9,6 @@ from __future__ import annotations
 import atexit
 import contextlib
 import ctypes
-import gc
 import importlib
 import json
 import locale
@@ -26,17 +25,27 @@ _PR_SET_CHILD_SUBREAPER = 36
 _REQUEST_BYTES = 4 * 2**20
 _MOST_DESCRIPTORS = 4096
 _NOT_LOADED = ("relaygw.__main__", "relaygw.migrations")
+_LOADED_LATER = (
+    "alembic.command",
+    "anyio._backends._asyncio",
+    "encodings.utf_8_sig",
+    "uvicorn.lifespan.off",
+    "uvloop",
+)
 _IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
 
 
 def load_all() -> None:
-    """Import every module of relaygw, and what migrations need."""
+    """Import every module of relaygw, and what they import or read as they begin to work."""
     import relaygw
 
     for found in pkgutil.walk_packages(relaygw.__path__, "relaygw."):
         if not found.name.startswith(_NOT_LOADED):
             importlib.import_module(found.name)
-    importlib.import_module("alembic.command")
+    for name in _LOADED_LATER:
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
+    importlib.import_module("relaygw.upstream.classifier").catalogue()
 
 
 class ForkServer:
@@ -144,10 +153,11 @@ def serve(requests: socket.socket) -> None:
     leaving = _Leaving()
     atexit.register(leaving)  # the first one in is the last one out
     load_all()
+    from relaygw.roles import heap
+
     # what is killed leaves no zombie
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
-    gc.collect()
-    gc.freeze()
+    heap.share()
     if ForkServer(requests).run() is not None:
         from relaygw.cli import main
 
