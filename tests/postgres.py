@@ -162,9 +162,13 @@ class PostgresServer:
 
     def create_database(self, options: str = "") -> str:
         """Create a database and return its URL."""
-        name = f"q{secrets.token_hex(6)}"
-        self.execute(f"CREATE DATABASE {name} {options}")
-        return self.url(name)
+        url = self.new_url()
+        self.execute(f"CREATE DATABASE {url.rpartition('/')[2]} {options}")
+        return url
+
+    def new_url(self) -> str:
+        """Return the URL of a database that is not there."""
+        return self.url(f"q{secrets.token_hex(6)}")
 
     def drop_database(self, url: str) -> None:
         """Drop a database, whoever is connected to it."""

@@ -56,10 +56,22 @@ def _copy_database(url: str) -> None:
         if connection.execute("SELECT to_regclass('alembic_version')").fetchone() != (None,):
             return
     server, _, name = url.rpartition("/")
+    with psycopg.connect(f"{server}/postgres", autocommit=True) as connection:
+        connection.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)".encode())
+    _create_copy(server, name)
+
+
+def new_queue(server: PostgresServer) -> str:
+    """Create a database with an empty queue; return its URL."""
+    address, _, name = server.new_url().rpartition("/")
+    _create_copy(address, name)
+    return f"{address}/{name}"
+
+
+def _create_copy(server: str, name: str) -> None:
     with _ONE_MIGRATES:
         _make_template(server)
     with psycopg.connect(f"{server}/postgres", autocommit=True) as connection:
-        connection.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)".encode())
         connection.execute(f"CREATE DATABASE {name} TEMPLATE {_TEMPLATE}".encode())
 
 
@@ -87,9 +99,7 @@ class EmptyQueues:
     def lend(self) -> Iterator[str]:
         """Lend the URL of an empty queue for the length of a with block."""
         if not self._free:
-            url = self._server.create_database()
-            make_queue(url)
-            self._free.append(url)
+            self._free.append(new_queue(self._server))
         url = self._free.pop()
         yield url
         _empty(url)

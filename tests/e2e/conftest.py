@@ -10,7 +10,8 @@ import pytest
 
 from tests.e2e.gateway import Gateway
 from tests.e2e.sendmail_rig import Installation
-from tests.queues import make_queue
+from tests.postgres import PostgresServer
+from tests.queues import new_queue
 
 
 @pytest.fixture(scope="module")
@@ -26,10 +27,11 @@ def command(installed: Installation) -> Installation:
 
 
 @pytest.fixture
-def fleet_url(postgres_url: str) -> str:
+def fleet_url(postgres: PostgresServer) -> Iterator[str]:
     """Return the URL of an empty queue for several gateways."""
-    make_queue(postgres_url)
-    return postgres_url
+    url = new_queue(postgres)
+    yield url
+    postgres.drop_database(url)
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
@@ -45,8 +47,7 @@ def each_database(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatc
 
         def url_of(directory: Path) -> str:
             if directory not in urls:
-                urls[directory] = server.create_database()
-                make_queue(urls[directory])
+                urls[directory] = new_queue(server)
             return urls[directory]
 
         monkeypatch.setattr(Gateway, "queue_url", staticmethod(url_of))
