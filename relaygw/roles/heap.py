@@ -12,6 +12,11 @@ import sys
 from typing import Any
 
 _BLOCKS_BYTES = (65536, 16384, 4096, 1024, 512, 256, 128, 96, 64, 48, 32, 24)
+# Python's own allocator: blocks of one size up to 512 bytes lie in a pool
+_POOL_BYTES, _POOL_HEAD_BYTES = 16384, 48
+_SIZES_BYTES = range(48, 513, 16)
+_MOST_FREE = 500
+_kept: list[bytes] = []
 
 
 class _MallocInfo(ctypes.Structure):
@@ -29,6 +34,7 @@ def share() -> None:
     libc = ctypes.CDLL(None)
     if hasattr(libc, "mallinfo2"):
         _fill_holes(libc)
+    _fill_pools()
     sys._clear_type_cache()  # a child that displaces a name in it changes the page of the name
     gc.freeze()
 
@@ -46,3 +52,12 @@ def _fill_holes(libc: Any) -> None:
             if block is None or block >= end:  # no hole of this size is left
                 libc.free(block)
                 break
+
+
+def _fill_pools() -> None:
+    for size in _SIZES_BYTES:
+        for _ in range(_MOST_FREE):
+            block = bytes(size - sys.getsizeof(b""))
+            if id(block) % _POOL_BYTES == _POOL_HEAD_BYTES:  # the first of a new pool
+                break
+            _kept.append(block)
