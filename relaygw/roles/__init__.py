@@ -7,14 +7,18 @@ with one event loop (`roles.process`).
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from relaygw.errors import SettingsError, StoreUnavailable
 from relaygw.mail.clock import clock_ms
 from relaygw.settings.load import LoadedSettings
-from relaygw.store import hints, migrate, recovery
+from relaygw.store import hints, migrate
 from relaygw.store.database import Place
 from relaygw.store.store import Store
 from relaygw.store.store import open_store as open_store_at
+
+if TYPE_CHECKING:
+    from relaygw.store.recovery import Recovered
 
 
 def queue_place(loaded: LoadedSettings) -> Place:
@@ -71,14 +75,18 @@ def check_schema(loaded: LoadedSettings) -> None:
 
 def examine_queue(loaded: LoadedSettings) -> list[str]:
     """Return what is wrong with the file of a SQLite queue, a line for each; changes nothing."""
+    from relaygw.store import recovery
+
     url = loaded.settings.queue.url
     return [] if loaded.settings.queue.is_postgres else recovery.examine(url)
 
 
 def recover_queue(
     loaded: LoadedSettings, *, is_released: bool, tell: Callable[[int], None]
-) -> recovery.Recovered:
+) -> Recovered:
     """Put what can be read of a damaged SQLite queue into a new one: see store.recovery."""
+    from relaygw.store import recovery
+
     url, now_ms = loaded.settings.queue.url, clock_ms()
     return recovery.recover(url, is_released=is_released, now_ms=now_ms, tell=tell)
 
