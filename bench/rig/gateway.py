@@ -169,10 +169,11 @@ def _children(pid: int) -> list[int]:
 
 
 def pss_bytes_of(pid: int) -> int:
-    """Return the proportional set size of one process."""
-    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-        if line.startswith("Pss:"):
-            return int(line.split()[1]) * 1024
+    """Return the proportional set size of one process, 0 when it has ended."""
+    with contextlib.suppress(ProcessLookupError, FileNotFoundError):
+        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+            if line.startswith("Pss:"):
+                return int(line.split()[1]) * 1024
     return 0
 
 
