@@ -159,7 +159,7 @@ def known_parameters(request: Request, names: Collection[str]) -> QueryParams:
 def limit_of(given: QueryParams) -> int:
     """Return how many are asked for."""
     word = given.get("limit", str(DEFAULT_LISTED))
-    if not (word.isascii() and word.isdigit() and 0 < int(word[:9]) <= MAX_LISTED):
+    if not (word.isascii() and word.isdigit() and len(word) < 9 and 0 < int(word) <= MAX_LISTED):
         raise Problem(400, f"limit {word[:20]!r} is none", expected=f"1 to {MAX_LISTED}")
     return int(word)
 

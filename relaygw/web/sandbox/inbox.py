@@ -36,6 +36,10 @@ _MAX_SHOWN_TAGS = 3
 _WORD = re.compile(r'(?:[^\s"]|"[^"]*"?)+')
 
 
+def _page_number(word: str) -> int:
+    return int(word) if word.isascii() and word.isdigit() and len(word) < 8 else 1
+
+
 def list_path(query: str = "", *, page: int = 1) -> str:
     """Return the path of a page of the list."""
     return _path("/sandbox", query=query, page=page if page > 1 else "")
@@ -103,8 +107,7 @@ def _whole(contact: Contact) -> str:
 @reads
 def show_inbox(web: WebContext, request: Request) -> Response:
     """Show a page of the list."""
-    query, number = query_of(request), request.query_params.get("page", "1")
-    page = int(number) if number.isascii() and number.isdigit() else 1
+    query, page = query_of(request), _page_number(request.query_params.get("page", "1"))
     sandbox, search = web.store.sandbox, read_search(query)
     # a list without a search has lines for mail that nobody has read yet, too
     web.indexer.catch_up(within_s=_UNREAD_S if search == EVERYTHING else PATIENCE_S)
@@ -185,8 +188,7 @@ class Search:
 
     def back(self, form: FormData) -> str:
         """Return the path of the page of the list that a form came from."""
-        page = str(form.get("page", "1"))
-        return list_path(self.query, page=int(page) if page.isdigit() and len(page) < 8 else 1)
+        return list_path(self.query, page=_page_number(str(form.get("page", "1"))))
 
     def batches(
         self, web: WebContext, until: str, states: frozenset[DeliveryState]

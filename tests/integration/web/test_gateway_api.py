@@ -134,6 +134,7 @@ async def test_what_is_not_understood_changes_nothing(
         ("/queue?form=x", 400, "parameter 'form' is not known"),
         ("/queue?sender=", 400, "sender is empty"),
         ("/queue?limit=0", 400, "limit '0' is none"),
+        ("/queue?limit=000000001999999999999", 400, "limit '00000000199999999999' is none"),
         ("/queue?limit=1e9", 400, "limit '1e9' is none"),
         (f"/queue?subject={'x' * 1001}", 400, "subject has 1,001 characters"),
         (f"/audit?actor={'x' * 1001}", 400, "actor has 1,001 characters"),

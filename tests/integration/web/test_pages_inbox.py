@@ -123,7 +123,7 @@ async def test_pages(serve: Serve, capture: Capture) -> None:
     last = (await client.get("/sandbox?page=3")).text
     assert subjects(last) == [f"number {number}" for number in range(19, -1, -1)]
     assert 'rel="next"' not in last
-    for wild in ("4", "0", "-1", "x", "9" * 400, "²"):
+    for wild in ("4", "0", "-1", "x", "9" * 400, "9" * 5000, "²"):
         answer = await client.get("/sandbox", params={"page": wild})
         assert answer.status_code == 200
         assert len(subjects(answer.text)) in (20, 50)
