@@ -40,7 +40,12 @@ def test_a_provider_that_goes_down_and_comes_back_is_told_once_each(tmp_path: Pa
         ]
         web = {"bind": "127.0.0.1:0", "url": "https://gw.test/mail"}
         with Gateway(
-            tmp_path, providers=providers, routes=routes, alerts=alerts, web=web
+            tmp_path,
+            providers=providers,
+            routes=routes,
+            alerts=alerts,
+            alert_rules={"lasting": "1s"},
+            web=web,
         ) as gateway:
             down_s = time.monotonic()
             send(gateway, 3)
@@ -152,7 +157,7 @@ def test_in_a_fleet_one_gateway_tells_and_the_other_takes_over(
             other.wait_until_empty()
             receiver.wait_for(2)
         print(f"owner killed: recovery told after {receiver.taken_at_s[1] - killed_s:.1f} s")
-        assert receiver.bodies[1]["state"] == "recovered"
+        assert receiver.bodies[1]["state"] == "recovered", receiver.bodies
         assert receiver.bodies[1]["host"] == other.settings["hostname"]
         assert len(receiver.bodies) == 2
 
