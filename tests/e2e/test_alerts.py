@@ -141,7 +141,8 @@ def test_in_a_fleet_one_gateway_tells_and_the_other_takes_over(
         start = starter(tmp_path, fleet_url, stack)
         more: dict[str, Any] = {
             "providers": {"main": provider_settings(port)},
-            "alerts": [{"webhook": receiver.url}],
+            # that the killed one is lost is told at about the time of the recovery
+            "alerts": [{"webhook": receiver.url, "on": ["provider_down"]}],
             "alert_rules": {"lasting": "1s"},
         }
         fleet = [start(name, **more) for name in ("gw1", "gw2")]
