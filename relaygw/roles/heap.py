@@ -35,7 +35,8 @@ def share() -> None:
     if hasattr(libc, "mallinfo2"):
         _fill_holes(libc)
     _fill_pools()
-    sys._clear_type_cache()  # a child that displaces a name in it changes the page of the name
+    # a child that displaces a name in the cache of types changes the page of the name
+    getattr(sys, "_clear_internal_caches", sys._clear_type_cache)()
     gc.freeze()
 
 
