@@ -163,7 +163,9 @@ def _content(size_bytes: int) -> bytes:
         b"From: <shop@bench.test>\r\nTo: <customer@example.net>\r\nSubject: order\r\n\r\n"
     )
     line = b"x" * 76 + b"\r\n"
-    return head + line * (max(0, size_bytes - len(head)) // len(line))
+    rest_bytes = max(0, size_bytes - len(head))
+    # the rest of the division is a shorter last line: a message is as long as its row says
+    return head + line * (rest_bytes // len(line)) + line[len(line) - rest_bytes % len(line) :]
 
 
 def _place(mail: Mail) -> int:
