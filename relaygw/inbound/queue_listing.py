@@ -13,7 +13,7 @@ import socket
 import struct
 import time
 from collections import Counter
-from collections.abc import Awaitable, Iterator
+from collections.abc import Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -92,16 +92,16 @@ class QueueListing:
         # the store may be closed after this
         await asyncio.to_thread(self._thread.shutdown, cancel_futures=True)
 
-    def _start(self, work: Awaitable[None]) -> None:
-        async def guarded() -> None:
-            try:
-                await work
-            except Exception as error:
-                self._say(f"mailq: {type(error).__name__}: {error}")
-
-        task = asyncio.create_task(guarded())
+    def _start(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._end)
+
+    def _end(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            self._say(f"mailq: {type(error).__name__}: {error}")
 
     def _say(self, text: str) -> None:
         """Write a line unless it was the last one: local users can ask as often as they like."""
