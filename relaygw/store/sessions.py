@@ -54,8 +54,3 @@ class Sessions(Repository):
         """End a login."""
         with self._write() as tx:
             tx.execute(delete(web_session).where(_S.token_hash == token_hash))
-
-    def drop_all_of(self, user_name: str) -> int:
-        """End all logins of a user; return how many."""
-        with self._write() as tx:
-            return tx.execute(delete(web_session).where(_S.user_name == user_name)).rowcount

@@ -364,14 +364,6 @@ def test_a_login_that_was_ended_is_not_renewed(store: Store) -> None:
     store.sessions.drop("t")
 
 
-def test_all_logins_of_a_user_are_ended(store: Store) -> None:
-    for session in (login("a"), login("b"), login("c", user="bob")):
-        store.sessions.put(session)
-    assert store.sessions.drop_all_of("ann") == 2
-    assert store.sessions.get("a") is None
-    assert store.sessions.get("c") is not None
-
-
 def test_logins_that_have_expired_are_purged(store: Store) -> None:
     store.sessions.put(login("old", expires_at_ms=1))
     store.sessions.put(login("new"))
