@@ -308,9 +308,7 @@ def _entry_of(loaded: LoadedSettings) -> RunningGateway:
 def run(loaded: LoadedSettings, *, config: Path | None, roles: Sequence[str] = ROLES) -> int:
     """Run `relaygw serve` in the foreground; return its exit code."""
     return Supervisor(
-        loaded,
-        reread=lambda: load_settings(config=config, environ=os.environ),
-        roles=roles,
+        loaded, reread=lambda: load_settings(config=config, environ=os.environ), roles=roles
     ).run()
 
 

@@ -17,23 +17,18 @@ from typing import Protocol
 from relaygw.errors import RelaygwError, StoreUnavailable
 from relaygw.mail.clock import clock_ms, rfc3339, utc_text
 from relaygw.mail.words import two_units
-from relaygw.settings.alerts import Alert, Rule, channel_name
+from relaygw.settings.alerts import Alert, Rule, channel_name, shown_command
 from relaygw.settings.model import Settings
 from relaygw.settings.section import Mode
 from relaygw.store.store import Store
 from relaygw.store.watch import Incident
 
 _FORM = "%d %b %Y %H:%M:%S"
-_PAGES = {
-    Rule.QUEUE_AGE: "/queue",
-    Rule.QUEUE_GROWTH: "/queue",
-    Rule.IN_DOUBT: "/queue",
-    Rule.NO_DELIVERY: "/queue",
-    Rule.HELD: "/queue",
-    Rule.ROUTE_GONE: "/queue",
-    Rule.STUCK: "/queue",
-}
-"""The page that shows more, where it is not the first one."""
+_OF_THE_QUEUE = frozenset(
+    {Rule.QUEUE_AGE, Rule.QUEUE_GROWTH, Rule.IN_DOUBT, Rule.NO_DELIVERY}
+    | {Rule.HELD, Rule.ROUTE_GONE, Rule.STUCK}
+)
+"""Rules of which the page of the queue shows more; of the others the first page does."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +99,7 @@ class Channel(Protocol):
 def notice_of(incident: Incident, settings: Settings) -> Notice:
     """Return what to tell of an incident, or of its end."""
     base = settings.web.url
-    page = _PAGES.get(Rule(incident.rule), "/") if incident.rule in set(Rule) else "/"
+    page = "/queue" if incident.rule in _OF_THE_QUEUE else "/"
     return Notice(
         rule=incident.rule,
         key=incident.key,
@@ -160,7 +155,8 @@ class Notifier:
 
     def notify(self, incidents: Sequence[Incident], *, now_ms: int) -> None:
         """Begin to tell what is to be told; returns at once."""
-        self._forget_but(incidents)
+        known = {incident.incident_id for incident in incidents}
+        self._done = {one for one in self._done if one.incident_id in known}
         for receiver in self.receivers:
             is_busy = receiver.sending is not None and not receiver.sending.done()
             if is_busy or time.monotonic() < receiver.again_at_s:
@@ -216,11 +212,9 @@ class Notifier:
             notice = notice_of(incident, self.settings)
             try:
                 words = await receiver.channel.send(notice)
-            except NotSent as error:
-                self._put_off(receiver, notice.title, str(error))
-                return
             except Exception as error:  # a defect of one channel stops neither mail nor others
-                self._put_off(receiver, notice.title, f"{type(error).__name__}")
+                why = str(error) if isinstance(error, NotSent) else type(error).__name__
+                self._put_off(receiver, notice.title, why)
                 return
             receiver.failures = 0
             self._done.add(receipt)
@@ -237,10 +231,6 @@ class Notifier:
             f"warning: alert not told to {receiver.name}: {why}; tried again in {wait_s:g} s: "
             f"{title}"
         )
-
-    def _forget_but(self, incidents: Sequence[Incident]) -> None:
-        known = {incident.incident_id for incident in incidents}
-        self._done = {one for one in self._done if one.incident_id in known}
 
 
 # --- channels --------------------------------------------------------------------------------
@@ -273,7 +263,7 @@ def problem_of(alert: Alert, settings: Settings) -> str | None:
     if alert.email is not None and settings.mode is Mode.SANDBOX:
         return "mode sandbox sends no mail"
     if alert.apprise is not None:
-        from relaygw.alerting.apprise import NOT_INSTALLED, is_installed
+        from relaygw.alerting.command import NOT_INSTALLED, is_installed
 
         return None if is_installed() else NOT_INSTALLED
     return None
@@ -292,7 +282,7 @@ def open_channel(
 
         return Command(alert.command)
     if alert.apprise is not None:
-        from relaygw.alerting.apprise import Apprise
+        from relaygw.alerting.command import Apprise
 
         return Apprise(alert.apprise)
     from relaygw.alerting.email import Email
@@ -311,6 +301,5 @@ def open_channel(
 def target_words(alert: Alert) -> str:
     """Return where a channel leads, without what is secret."""
     if alert.command is not None:
-        more = " ***" if len(alert.command) > 1 else ""
-        return f"command {alert.command[0]}{more}"
+        return f"command {' '.join(shown_command(alert.command))}"
     return f"{alert.kind} {getattr(alert, alert.kind)}"

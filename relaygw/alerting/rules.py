@@ -6,8 +6,7 @@ where there is one.
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
 
@@ -16,7 +15,7 @@ from relaygw.alerting.history import HOUR_MS, total, totals, waiting_then
 from relaygw.mail.outcome import Scope
 from relaygw.mail.state import DeliveryState
 from relaygw.observe.observer import Series
-from relaygw.policy.untended import lost_gateways
+from relaygw.policy.untended import Untended, lost_gateways
 from relaygw.settings.alerts import AlertRules, Rule
 from relaygw.settings.model import Settings
 from relaygw.settings.units import format_duration
@@ -131,9 +130,11 @@ def _providers(facts: FleetFacts, settings: Settings) -> Iterator[Finding]:
             )
         elif hold.scope == UNREACHABLE:
             summary = f"provider {provider} cannot be reached: {hold.reason}"
-            yield _finding(Rule.PROVIDER_DOWN, hold, summary, _unreached_remedy(hold))
+            remedy = certificate_remedy(hold.reason) or _UNREACHED_REMEDY
+            yield _finding(Rule.PROVIDER_DOWN, hold, summary, remedy)
         elif hold.scope in (Scope.PROVIDER, Scope.SENDER_DOMAIN):
-            yield _finding(Rule.PROVIDER_DOWN, hold, _held_words(hold), _held_remedy(hold))
+            remedy = "; ".join(filter(None, [hold.remedy.rstrip("."), _LIST_HOLDS]))
+            yield _finding(Rule.PROVIDER_DOWN, hold, _held_words(hold), remedy)
 
 
 def _silent(facts: FleetFacts, settings: Settings) -> Iterator[Finding]:
@@ -159,16 +160,9 @@ def _held_words(hold: Hold) -> str:
     return f"provider {provider} is held: {hold.reason}"
 
 
-def _held_remedy(hold: Hold) -> str:
-    return f"{hold.remedy.rstrip('.')}; {_LIST_HOLDS}" if hold.remedy else _LIST_HOLDS
-
-
-def _unreached_remedy(hold: Hold) -> str:
-    return certificate_remedy(hold.reason) or _UNREACHED_REMEDY
-
-
-def _finding(rule: Rule, hold: Hold, summary: str, remedy: str) -> Finding:
-    return Finding(rule=rule, key=hold.key, summary=summary, remedy=remedy, since_ms=hold.since_ms)
+def _finding(rule: Rule, cause: Hold | Untended, summary: str, remedy: str) -> Finding:
+    since_ms = cause.since_ms
+    return Finding(rule=rule, key=cause.key, summary=summary, remedy=remedy, since_ms=since_ms)
 
 
 def _no_delivery(facts: FleetFacts, rules: AlertRules) -> Iterator[Finding]:
@@ -286,8 +280,7 @@ def _quota(facts: FleetFacts, rules: AlertRules) -> Iterator[Finding]:
 
 
 def _in_doubt(facts: FleetFacts) -> Iterator[Finding]:
-    by_provider: Mapping[str, int] = defaultdict(int, facts.queue.doubts)
-    for provider, count in by_provider.items():
+    for provider, count in facts.queue.doubts.items():
         yield Finding(
             rule=Rule.IN_DOUBT,
             key=provider,
@@ -299,16 +292,9 @@ def _in_doubt(facts: FleetFacts) -> Iterator[Finding]:
 
 
 def _untended(facts: FleetFacts) -> Iterator[Finding]:
-    """Find mail that waits for somebody, and gateways that are gone."""
     for one in (*facts.queue.untended, *lost_gateways(facts.lost)):
         if one.is_told:
-            yield Finding(
-                rule=one.rule,
-                key=one.key,
-                summary=one.summary,
-                remedy=one.remedy,
-                since_ms=one.since_ms,
-            )
+            yield _finding(one.rule, one, one.summary, one.remedy)
 
 
 def _clock_step(facts: FleetFacts) -> Iterator[Finding]:

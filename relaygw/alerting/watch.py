@@ -14,8 +14,9 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 from relaygw.alerting.facts import FleetFacts, QueueFacts, QueueFactsReader, host_facts
 from relaygw.alerting.notifier import FORGET_MS, Notifier
@@ -29,21 +30,17 @@ from relaygw.store.store import Store
 from relaygw.store.watch import Incident
 
 DUTY = "watch"
-LOOK_S = 5.0
-QUEUE_LOOK_S = 30.0
-"""Between two looks at the whole queue, which take longer the more there is."""
 _LOAD = 20
 """A look at the queue that takes some time is not made again within so many times that."""
 _DRAIN_S = 2.0
 _STOP_S = 4.0
 
 
-@dataclass(slots=True)
-class Pace:
+class Pace(NamedTuple):
     """How often the watch looks; tests are less patient."""
 
-    look_s: float = LOOK_S
-    queue_look_s: float = QUEUE_LOOK_S
+    look_s: float = 5.0
+    queue_look_s: float = 30.0  # at the whole queue, which takes longer the more there is
 
 
 class Watch:
@@ -107,44 +104,38 @@ class Watch:
         except Exception as error:  # a defect here stops neither mail nor the next look
             self._note(f"error: alerts: {type(error).__name__}: {error}")
         self._judge_store(trouble)
-        now_ms = clock_ms()
-        self._notifier.notify([*incidents, *self._own], now_ms=now_ms)
+        self._notifier.notify([*incidents, *self._own], now_ms=clock_ms())
 
     # --- in a thread -----------------------------------------------------------------------
 
     def _look_at_all(self) -> list[Incident]:
         """Open and end incidents; return those to tell, none to who has no duty."""
-        now_ms = clock_ms()
-        if self._has_duty(f"{DUTY} {self._settings.hostname}"):
+        now_ms, duty = clock_ms(), self._store.watch.duty
+        if duty(f"{DUTY} {self._settings.hostname}", self._incarnation):
             self._look_at_host(now_ms)
-        if not self._has_duty(DUTY):
+        if not duty(DUTY, self._incarnation):
             self._queue = None
             return []
         self._notifier.write()
         self._look_at_fleet(now_ms)
         return self._store.watch.incidents(now_ms - FORGET_MS)
 
-    def _has_duty(self, name: str) -> bool:
-        return self._store.watch.duty(name, self._incarnation)
-
     def _look_at_host(self, now_ms: int) -> None:
         findings = host_findings(host_facts(self._settings, self._state_dir), self._settings)
         host = self._settings.hostname
-        mine = [
-            one
-            for one in self._store.watch.incidents(now_ms)
-            if one.rule in HOST_RULES and one.key.partition(" ")[0] == host
-        ]
+        mine = [one for one in self._store.watch.incidents(now_ms) if _host_of(one) == host]
         self._settle(self._host, findings, mine, now_ms)
 
     def _look_at_fleet(self, now_ms: int) -> None:
         known = self._store.watch.incidents(now_ms)
         shared = [one for one in known if one.rule not in HOST_RULES]
-        is_due = time.monotonic() >= self._queue_due_s
-        if self._queue is None or is_due:
-            begun_s = time.monotonic()
+        begun_s = time.monotonic()
+        if self._queue is None or begun_s >= self._queue_due_s:
             self._queue = self._facts.queue_facts(shared, now_ms=now_ms)
-            self._end_of_lost_hosts(known, now_ms)
+            hosts = {None, *(one.name for one in self._store.instances.registered())}
+            for one in known:
+                if _host_of(one) not in hosts:  # nobody of that host is there to look any more
+                    self._end(one, now_ms)
             took_s = time.monotonic() - begun_s
             self._queue_due_s = begun_s + max(self._pace.queue_look_s, _LOAD * took_s)
         facts = FleetFacts(
@@ -156,13 +147,6 @@ class Watch:
             clock_step=self._clock_step(),
         )
         self._settle(self._fleet, fleet_findings(facts, self._settings), shared, now_ms)
-
-    def _end_of_lost_hosts(self, known: Sequence[Incident], now_ms: int) -> None:
-        """End what was wrong with hosts that are not there any more."""
-        hosts = {instance.name for instance in self._store.instances.registered()}
-        for one in known:
-            if one.rule in HOST_RULES and one.key.partition(" ")[0] not in hosts:
-                self._end(one, now_ms)
 
     def _settle(
         self,
@@ -193,7 +177,14 @@ class Watch:
             if one.recovered_at_ms is None or now_ms - one.recovered_at_ms < FORGET_MS
         ]
         is_open = [one for one in self._own if one.recovered_at_ms is None]
-        findings = [self._away_finding(trouble)] if trouble is not None else []
+        host = self._settings.hostname
+        away = Finding(
+            rule=Rule.FRONT_REFUSING,
+            key=host,
+            summary=f"{host} cannot use its queue, clients get 451 and try again: {trouble}",
+            remedy="look at the database, or at the disk of a SQLite queue",
+        )
+        findings = [away] if trouble is not None else []
         for finding, since_ms in self._away.begun(findings, is_open, now_ms=now_ms):
             self._own.append(_incident(finding, since_ms))
             self._note(f"warning: alert: {finding.summary}; {finding.remedy}")
@@ -202,14 +193,10 @@ class Watch:
             replace(one, recovered_at_ms=now_ms) if one in over else one for one in self._own
         ]
 
-    def _away_finding(self, trouble: str) -> Finding:
-        host = self._settings.hostname
-        return Finding(
-            rule=Rule.FRONT_REFUSING,
-            key=host,
-            summary=f"{host} cannot use its queue, clients get 451 and try again: {trouble}",
-            remedy="look at the database, or at the disk of a SQLite queue",
-        )
+
+def _host_of(incident: Incident) -> str | None:
+    """Return the host that an incident is about, None where it is about the queue."""
+    return incident.key.partition(" ")[0] if incident.rule in HOST_RULES else None
 
 
 def _incident(finding: Finding, since_ms: int) -> Incident:
@@ -274,7 +261,6 @@ class WatchThread:
     def __init__(self, make: Callable[[], Coroutine[None, None, None]]) -> None:
         self._make = make
         self._thread = threading.Thread(target=self._run, name="alerts", daemon=True)
-        self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[None] | None = None
         self._is_stopping = False
 
@@ -290,17 +276,15 @@ class WatchThread:
     def stop(self) -> None:
         """Cancel the coroutine; returns at once."""
         self._is_stopping = True
-        loop, task = self._loop, self._task
-        if loop is not None and task is not None:
+        if self._task is not None:
             with contextlib.suppress(RuntimeError):  # it has ended
-                loop.call_soon_threadsafe(task.cancel)
+                self._task.get_loop().call_soon_threadsafe(self._task.cancel)
 
     def _run(self) -> None:
         with contextlib.suppress(asyncio.CancelledError):
             asyncio.run(self._main())
 
     async def _main(self) -> None:
-        self._loop = asyncio.get_running_loop()
         self._task = asyncio.create_task(self._make())
         if self._is_stopping:
             self._task.cancel()

@@ -13,13 +13,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
-from relaygw.mail.envelope import (
-    AcceptedMessage,
-    NewRecipient,
-    Recipient,
-    RecipientUpdate,
-    Source,
-)
+from relaygw.mail.envelope import AcceptedMessage, NewRecipient, Recipient, RecipientUpdate, Source
 from relaygw.mail.outcome import AttemptDelays
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.observe.events import Accepted, Attempted, Event, Level, Line, Note, Rejected

@@ -21,9 +21,8 @@ from collections.abc import Callable, Iterable, Sequence
 from enum import Enum, auto
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol
 
-from relaygw.observe.events import Event, Line, Note
+from relaygw.observe.events import Event, Level, Note
 from relaygw.observe.json_form import JsonForm
 from relaygw.observe.outlets import (
     FileOutlet,
@@ -212,22 +211,14 @@ class Channel:
             self._outlet.close()
 
 
-class Form(Protocol):
-    """How events read."""
-
-    def lines(self, event: Event) -> list[Line]:
-        """Return the lines of one event."""
-
-
 class MailLog:
     """Writes events in the form and to the place that the settings name; `channel` has its life."""
 
     def __init__(
         self,
         channel: Channel,
-        form: Form,
+        form: JsonForm | PostfixForm,
         framing: Framing,
-        *,
         redaction: Redaction | None = None,
     ) -> None:
         self.channel = channel
@@ -254,13 +245,13 @@ class MailLog:
 def open_log(settings: Log, *, hostname: str) -> MailLog:
     """Return the log; what is wrong with its place is told on stderr and stops nothing."""
     outlet = _outlet(settings)
-    form: Form = (
+    form = (
         JsonForm(hostname=hostname, with_subject=settings.subject)
         if settings.format == "json"
         else PostfixForm(with_subject=settings.subject)
     )
     framing = _framing(settings, hostname=hostname)
-    stderr = None if isinstance(outlet, StderrOutlet) else StderrOutlet()
+    stderr = StderrOutlet()
 
     def loss(count: int, why: str) -> bytes:
         note = Note("master", f"warning: {count} lines of the log were lost here: {why}")
@@ -268,24 +259,16 @@ def open_log(settings: Log, *, hostname: str) -> MailLog:
         return record
 
     def tell(why: str) -> None:
-        if stderr is not None:
-            _say(stderr, settings, why)
+        text = (
+            f"relaygw: log.target: {settings.target}: {why}; mail goes on, lines wait in memory "
+            f"({MAX_WAITING_BYTES >> 20} MiB a process at most)"
+        )
+        if not isinstance(outlet, StderrOutlet):
+            with contextlib.suppress(OSError, OutletGone):  # nobody listens there either
+                stderr.send(bare([("master", Level.WARNING, text)]))
 
-    return MailLog(
-        Channel(outlet, loss=loss, tell=tell),
-        form,
-        framing,
-        redaction=Redaction(settings.redact),
-    )
-
-
-def _say(stderr: Outlet, settings: Log, why: str) -> None:
-    text = (
-        f"relaygw: log.target: {settings.target}: {why}; mail goes on, lines wait in memory "
-        f"({MAX_WAITING_BYTES >> 20} MiB a process at most)\n"
-    )
-    with contextlib.suppress(OSError, OutletGone):  # nobody listens there either
-        stderr.send([text.encode("utf-8", "backslashreplace")])
+    channel = Channel(outlet, loss=loss, tell=tell)
+    return MailLog(channel, form, framing, redaction=Redaction(settings.redact))
 
 
 def _outlet(settings: Log) -> Outlet:
@@ -338,18 +321,11 @@ class LibraryHandler(logging.Handler):
             text = str(record.msg)
         if record.exc_info and record.exc_info[1] is not None:
             text = f"{text}: {_shown(record.exc_info[1], record.exc_info[2])}"
-        self._log.note(_daemon(record.name), f"{_level(record.levelno)}: {text}")
-
-
-def _level(number: int) -> str:
-    if number >= logging.CRITICAL:
-        return "fatal"
-    return "error" if number >= logging.ERROR else "warning"
-
-
-def _daemon(logger: str) -> str:
-    top = logger.partition(".")[0]
-    return _DAEMONS.get(top) or _NO_NAME.sub("-", top.lower()) or "python"
+        top, level = record.name.partition(".")[0], "warning"
+        if record.levelno >= logging.ERROR:
+            level = "fatal" if record.levelno >= logging.CRITICAL else "error"
+        daemon = _DAEMONS.get(top) or _NO_NAME.sub("-", top.lower()) or "python"
+        self._log.note(daemon, f"{level}: {text}")
 
 
 def _shown(error: BaseException, where: TracebackType | None) -> str:

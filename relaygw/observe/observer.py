@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from relaygw.mail.envelope import NewRecipient
 from relaygw.mail.outcome import BEFORE_MAIL, RecipientOutcome, Scope, Stage, Verdict
@@ -26,20 +26,19 @@ MAX_COUNTS = 10_000
 """So many different counts wait at most, some days of a queue that is away."""
 
 Counts = dict[tuple[str, str], int]
+Metrics = TypeVar("Metrics", bound="FrontMetrics | DeliveryMetrics")
 
 
-class Observer:
+class Observer(Generic[Metrics]):
     """What both roles tell; `wrote` may be called by any thread, the rest by the event loop."""
 
     def __init__(
-        self,
-        log: MailLog,
-        history: History | None = None,
-        metrics: FrontMetrics | DeliveryMetrics | None = None,
+        self, log: MailLog, history: History | None = None, metrics: Metrics | None = None
     ) -> None:
         self.log = log
+        self._history = history
+        self._metrics = metrics
         self._readers = [reader for reader in (history, metrics) if reader is not None]
-        self._batches = None if metrics is None else metrics.batches
 
     def tell(self, events: Sequence[Event]) -> None:
         """Tell of what is durable, in order; it counts even where the log has a defect."""
@@ -51,19 +50,12 @@ class Observer:
 
     def wrote(self, seconds: float) -> None:
         """Tell how long the transaction of a batch took."""
-        if self._batches is not None:
-            self._batches.add(seconds)
+        if self._metrics is not None:
+            self._metrics.batches.add(seconds)
 
 
-class FrontObserver(Observer):
+class FrontObserver(Observer["FrontMetrics"]):
     """What a front tells."""
-
-    def __init__(
-        self, log: MailLog, history: History | None = None, metrics: FrontMetrics | None = None
-    ) -> None:
-        super().__init__(log, history, metrics)
-        self._history = history
-        self._metrics = metrics
 
     def listener(self, name: str) -> ListenerObserver:
         """Return what is told at the listener of that name."""
@@ -96,14 +88,8 @@ class ListenerObserver:
             self._metrics.write(sessions)
 
 
-class DeliveryObserver(Observer):
+class DeliveryObserver(Observer["DeliveryMetrics"]):
     """What a delivery worker tells."""
-
-    def __init__(
-        self, log: MailLog, history: History | None = None, metrics: DeliveryMetrics | None = None
-    ) -> None:
-        super().__init__(log, history, metrics)
-        self._metrics = metrics
 
     def sample(self, connections: Mapping[str, tuple[int, int]]) -> None:
         """Write the busy and idle connections of providers, and the counts since the last time."""
@@ -195,10 +181,7 @@ class History:
         """Return what was counted since the last time, by slices, whose begin is in ms."""
         slices, self._slices = self._slices, {}
         return [
-            (
-                at_s * 1000,
-                {(str(series), label): count for (series, label), count in counts.items()},
-            )
+            (at_s * 1000, {(str(series), label): n for (series, label), n in counts.items()})
             for at_s, counts in sorted(slices.items())
         ]
 

@@ -14,6 +14,7 @@ import stat
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Protocol
 
@@ -133,8 +134,7 @@ def _way_to(descriptor: int) -> _Way:
         return _Way(lambda data: os.write(descriptor, data))
     try:
         again = os.open(
-            _AGAIN.format(descriptor),
-            os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC,
+            _AGAIN.format(descriptor), os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
         )
     except OSError:
         # another user's; a terminal of theirs may still make us wait while it is stopped
@@ -304,28 +304,17 @@ Framing = Callable[[Sequence[Line]], list[bytes]]
 """Makes one record of each line; what cannot be written as UTF-8 is spelled out."""
 
 
-class _Clock:
-    """The time as syslog writes it, made once a second."""
-
-    def __init__(self) -> None:
-        self._second = 0
-        self._stamp = ""
-
-    def stamp(self) -> str:
-        now = int(time.time())
-        if now != self._second:
-            self._second = now
-            self._stamp = time.strftime("%b %e %H:%M:%S", time.localtime(now))
-        return self._stamp
+@lru_cache(maxsize=1)
+def _stamp(second: int) -> str:
+    return time.strftime("%b %e %H:%M:%S", time.localtime(second))
 
 
 def in_a_file(*, hostname: str, name: str) -> Framing:
     """Return the framing that a syslog daemon would give each line in its own file."""
-    clock = _Clock()
     host = hostname.partition(".")[0]
 
     def frame(lines: Sequence[Line]) -> list[bytes]:
-        head, tail = f"{clock.stamp()} {host} {name}/", f"[{os.getpid()}]: "
+        head, tail = f"{_stamp(int(time.time()))} {host} {name}/", f"[{os.getpid()}]: "
         return [_bytes(f"{head}{daemon}{tail}{text}\n") for daemon, _, text in lines]
 
     return frame
@@ -338,10 +327,9 @@ def bare(lines: Sequence[Line]) -> list[bytes]:
 
 def for_syslog(*, name: str) -> Framing:
     """Return the framing of a datagram to the local syslog daemon, which adds the host."""
-    clock = _Clock()
 
     def frame(lines: Sequence[Line]) -> list[bytes]:
-        head, tail = f"{clock.stamp()} {name}/", f"[{os.getpid()}]: "
+        head, tail = f"{_stamp(int(time.time()))} {name}/", f"[{os.getpid()}]: "
         return [
             _bytes(f"<{_MAIL + level}>{head}{daemon}{tail}{text}") for daemon, level, text in lines
         ]

@@ -64,12 +64,11 @@ def _is_rewrite_key(text: str) -> bool:
     return _is_entry(text) or _is_local_part(text)
 
 
-def _is_host(text: str) -> bool:
+def _ip(host: str) -> IPv4Address | IPv6Address | None:
     try:
-        ip_address(text)
+        return ip_address(host)
     except ValueError:
-        return _is_domain(text)
-    return True
+        return None
 
 
 Address = Annotated[
@@ -85,17 +84,18 @@ Pattern = Annotated[
 ]
 """An `Entry`, or `.domain` for a domain and all below it."""
 RewriteKey = Annotated[
-    str,
-    checked(_is_rewrite_key, 'is not a local part, an address or "@domain"; write e.g. root'),
+    str, checked(_is_rewrite_key, 'is not a local part, an address or "@domain"; write e.g. root')
 ]
 Domain = Annotated[str, checked(_is_domain, "is not a domain; write e.g. example.com")]
 Host = Annotated[
     str,
-    checked(_is_host, "is not a host name or IP address; write it alone, the port has its own key"),
+    checked(
+        lambda text: _ip(text) is not None or _is_domain(text),
+        "is not a host name or IP address; write it alone, the port has its own key",
+    ),
 ]
 Name = Annotated[
-    str,
-    checked(_NAME.fullmatch, "is not a name; use up to 63 lower-case letters, digits, - and _"),
+    str, checked(_NAME.fullmatch, "is not a name; use up to 63 lower-case letters, digits, - and _")
 ]
 HeaderName = Annotated[
     str,
@@ -107,10 +107,8 @@ HeaderName = Annotated[
 
 def is_loopback_host(host: str) -> bool:
     """Return whether `host` is this machine, without asking the DNS."""
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host.lower() == "localhost"
+    ip = _ip(host)
+    return host.lower() == "localhost" if ip is None else ip.is_loopback
 
 
 def entry_matches(entry: str, address: str) -> bool:
@@ -134,6 +132,7 @@ def _is_same(one: str, other: str) -> bool:
 
 # --- addresses to listen on -------------------------------------------------------------------
 
+_LOCALHOST = IPv4Address("127.0.0.1")
 _HOST_AND_PORT = re.compile(r"(?:\[(?P<ipv6>[^\[\]]+)\]|(?P<host>[^:\[\]]*)):(?P<port>[0-9]{1,5})")
 
 
@@ -165,43 +164,32 @@ class Bind(Written):
             )
         if port > 65535:
             raise ValueError("has a port beyond 65535; write e.g. 127.0.0.1:25")
-        _check_host(host, is_bracketed=match["ipv6"] is not None)
+        ip, is_bracketed = _ip(host), match["ipv6"] is not None
+        if ip is None and (host != "localhost" or is_bracketed):
+            raise ValueError(
+                "names no IP address; write e.g. 127.0.0.1:25, names other than localhost "
+                "are not supported"
+            )
+        if ip is not None and (ip.version == 6) != is_bracketed:
+            raise ValueError("has brackets around an IPv4 address; write e.g. 127.0.0.1:25")
         return cls(host, port)
 
     @property
     def is_loopback(self) -> bool:
         """True when only this machine can connect."""
-        return self.host == "localhost" or ip_address(self.host).is_loopback
+        return is_loopback_host(self.host)
 
     def overlaps(self, other: Bind) -> bool:
         """Return whether only one of the two can be listened on."""
         if self.port != other.port or not self.port:
             return False
-        mine, its = (_ip(one.host) for one in (self, other))
+        mine, its = (_ip(one.host) or _LOCALHOST for one in (self, other))
         if mine.version != its.version:
             return False  # [::] takes no connections of IPv4 here
         return mine == its or mine.is_unspecified or its.is_unspecified
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-
-
-def _ip(host: str) -> IPv4Address | IPv6Address:
-    return ip_address("127.0.0.1" if host == "localhost" else host)
-
-
-def _check_host(host: str, *, is_bracketed: bool) -> None:
-    if host == "localhost" and not is_bracketed:
-        return
-    try:
-        version = ip_address(host).version
-    except ValueError as error:
-        raise ValueError(
-            "names no IP address; write e.g. 127.0.0.1:25, names other than localhost "
-            "are not supported"
-        ) from error
-    if (version == 6) != is_bracketed:
-        raise ValueError("has brackets around an IPv4 address; write e.g. 127.0.0.1:25")
 
 
 def same_addresses(settings: Settings) -> Iterator[Conflict]:

@@ -14,7 +14,7 @@ from pydantic import BeforeValidator, Field, PlainSerializer
 
 from relaygw.settings.addresses import Address, Name
 from relaygw.settings.secrets import SecretRef, SecretUrl
-from relaygw.settings.section import Conflict, Count, Section, unknown_names
+from relaygw.settings.section import Conflict, Count, Section, repeated_names, unknown_names
 from relaygw.settings.units import Interval, Share
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def _parse_command(value: object) -> Any:
     raise ValueError("is no command; write e.g. [/usr/local/bin/notify, ops]")
 
 
-def _show_command(words: tuple[str, ...]) -> list[str]:
+def shown_command(words: tuple[str, ...]) -> list[str]:
     """Return a command as it may be shown: an argument may be the key of a service."""
     return [words[0], *(["***"] if len(words) > 1 else [])]
 
@@ -73,7 +73,7 @@ def _show_command(words: tuple[str, ...]) -> list[str]:
 _CommandLine = Annotated[
     tuple[str, ...],
     BeforeValidator(_parse_command),
-    PlainSerializer(_show_command, return_type=list[str], when_used="json"),
+    PlainSerializer(shown_command, return_type=list[str], when_used="json"),
 ]
 
 
@@ -137,14 +137,8 @@ def channel_name(alert: Alert, number: int) -> str:
 
 def alert_conflicts(settings: Settings) -> Iterator[Conflict]:
     """Check that channels have different names, and that the providers of mail exist."""
-    seen: set[str] = set()
+    names = [(("alerts", n, "name"), channel_name(one, n)) for n, one in enumerate(settings.alerts)]
+    yield from repeated_names(names, "one")
     for number, alert in enumerate(settings.alerts):
-        name = channel_name(alert, number)
-        if name in seen:
-            yield Conflict(
-                ("alerts", number, "name"),
-                f'"{name}" is the name of an earlier one; choose another',
-            )
-        seen.add(name)
         place = ("alerts", number, "providers")
         yield from unknown_names(place, alert.providers, "providers", settings.providers)

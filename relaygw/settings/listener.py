@@ -14,7 +14,15 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import AfterValidator, Field, PlainSerializer
 
 from relaygw.settings.addresses import Bind, Pattern
-from relaygw.settings.section import Conflict, Count, Mode, Section, checked, looser_mode
+from relaygw.settings.section import (
+    Conflict,
+    Count,
+    Mode,
+    Section,
+    checked,
+    looser_mode,
+    repeated_names,
+)
 from relaygw.settings.units import Network, Pace, Size, parse_network
 
 if TYPE_CHECKING:
@@ -180,15 +188,10 @@ def listener_conflicts(settings: Settings) -> Iterator[Conflict]:
 
 def user_conflicts(settings: Settings) -> Iterator[Conflict]:
     """Check every user: known once, usable somewhere, in no looser mode."""
-    seen: set[str] = set()
+    names = [(("users", n, "name"), user.name) for n, user in enumerate(settings.users)]
+    yield from repeated_names(names, "user")
     for number, user in enumerate(settings.users):
-        place = ("users", number)
-        if user.name.lower() in seen:
-            yield Conflict(
-                (*place, "name"), f'"{user.name}" is the name of an earlier user; choose another'
-            )
-        seen.add(user.name.lower())
-        yield from looser_mode((*place, "mode"), user.mode, settings.mode)
+        yield from looser_mode(("users", number, "mode"), user.mode, settings.mode)
     are_off = [listener.auth == "off" for listener in settings.listeners]
     if settings.users and are_off and all(are_off):
         yield Conflict(

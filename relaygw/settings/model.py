@@ -316,10 +316,7 @@ class Settings(Section):
 _BETWEEN_SECTIONS: tuple[tuple[Callable[[Settings], Iterator[Conflict]], frozenset[str]], ...] = (
     (open_relays, frozenset({"listeners"})),  # the first, and with any mode but a known sandbox
     (same_addresses, frozenset({"listeners", "web", "metrics"})),
-    (
-        route_conflicts,
-        frozenset({"mode", "providers", "relay_to", "routes", "listeners", "users"}),
-    ),
+    (route_conflicts, frozenset({"mode", "providers", "relay_to", "routes", "listeners", "users"})),
     (listener_conflicts, frozenset({"mode", "listeners", "users"})),
     (user_conflicts, frozenset({"mode", "listeners", "users"})),
     (web_conflicts, frozenset({"mode", "web"})),

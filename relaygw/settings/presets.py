@@ -123,11 +123,12 @@ def _unknown(value: object, known: Iterable[str], remedy: str) -> str:
     if not isinstance(value, str):
         return f"is not one of {', '.join(known)}; write {remedy}"
     near = difflib.get_close_matches(value.lower(), known, n=1)
-    return f"{_quoted(value)} is not one of {', '.join(known)}; write {near[0] if near else remedy}"
+    return f"{quoted(value)} is not one of {', '.join(known)}; write {near[0] if near else remedy}"
 
 
-def _quoted(value: object) -> str:
-    text = json.dumps(value)
+def quoted(value: object) -> str:
+    """Return a value as an error shows it, on one line of ASCII."""
+    text = json.dumps(value, default=lambda other: type(other).__name__)
     return text if len(text) <= 80 else text[:76] + '..."'
 
 
@@ -160,7 +161,7 @@ def _region_problems(preset: Preset, name: str, region: object) -> Iterator[tupl
             yield "region", _unknown(region, preset.regions, "one of them")
         else:
             remedy = preset.asks["region"]
-            yield "region", f"{_quoted(region)} is not a region of {name}; write {remedy}"
+            yield "region", f"{quoted(region)} is not a region of {name}; write {remedy}"
 
 
 def _required(name: str, what: str) -> str:

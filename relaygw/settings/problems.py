@@ -20,11 +20,11 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from relaygw.settings.model import Settings
+from relaygw.settings.presets import quoted
 from relaygw.settings.section import ConflictsFound, Section
 from relaygw.settings.tree import Keys, Tree
 
 _NOT_YET = frozenset({("bounces",), ("retry", "warn_after")})
-_NOT_SHOWN = "the value (not shown)"
 _CREDENTIALS = frozenset(
     {"username", "password", "password_hash", "token"}
     | {"client_id", "client_secret", "refresh_token"}
@@ -57,7 +57,7 @@ def explain(
         elif item["type"] == "extra_forbidden":
             yield tree.line_for(keys, _unknown(keys))
         elif item["type"] == "missing":
-            yield tree.line_for(keys, f"is required; write {_wanted(keys)}")
+            yield tree.line_for(keys, f"is required; write {_example(keys) or expectation(keys)}")
         else:
             is_name = item["loc"][-1:] == ("[key]",)
             problem = str(cause) if cause else _mismatch(keys, item["input"])
@@ -94,7 +94,11 @@ def _shown(keys: Keys, value: Any, *, is_leaf: bool) -> str:
     # text in a section's place may be a password whose key was forgotten
     if not is_leaf and expectation(keys) in ("a mapping", "a list"):
         return "a single value"
-    return _shown_single(keys, value)
+    is_text = isinstance(value, str)
+    safe = _safe_text(keys, value) if is_text else value
+    if any(key in _CREDENTIALS for key in keys) or (is_text and safe is None):
+        return "the value (not shown)"
+    return quoted(safe)
 
 
 def _mismatch(keys: Keys, value: Any) -> str:
@@ -112,24 +116,7 @@ def _mismatch(keys: Keys, value: Any) -> str:
     return f"is not {expected}" + remedies.get(expected, f"; write {near}" if near else "")
 
 
-def _wanted(keys: Keys) -> str:
-    return _example(keys) or expectation(keys)
-
-
 # --- how much of a wrong value is shown: nothing that may be a secret in the wrong form
-
-
-def _shown_single(keys: Keys, value: Any) -> str:
-    """Return a value that is neither a mapping nor a list as an error about `keys` may show it."""
-    if any(key in _CREDENTIALS for key in keys):
-        return _NOT_SHOWN
-    if isinstance(value, str):
-        safe = _safe_text(keys, value)
-        if safe is None:
-            return _NOT_SHOWN
-        value = safe
-    text = json.dumps(value, ensure_ascii=True, default=lambda other: type(other).__name__)
-    return text if len(text) <= 80 else text[:76] + '..."'
 
 
 def _safe_text(keys: Keys, text: str) -> str | None:
@@ -160,13 +147,11 @@ def _head_of_url(text: str, head: re.Pattern[str]) -> str | None:
 
 
 def _section_at(keys: Keys) -> type[Section] | None:
-    """Return the section that `keys` lead to, or None when there is no section."""
     kind = _type_at(keys)
     return kind if isinstance(kind, type) and issubclass(kind, Section) else None
 
 
 def _field_at(keys: Keys) -> FieldInfo | None:
-    """Return the field that `keys` name, or None when they name an entry or nothing."""
     section = _section_at(keys[:-1])
     return section.model_fields.get(str(keys[-1])) if section and keys else None
 

@@ -145,8 +145,7 @@ def _is_token_url(text: str) -> bool:
 
 
 TokenUrl = Annotated[
-    str,
-    checked(_is_token_url, "is no https URL; write e.g. https://oauth2.googleapis.com/token"),
+    str, checked(_is_token_url, "is no https URL; write e.g. https://oauth2.googleapis.com/token")
 ]
 """An https URL, or http on this machine: secrets are sent there."""
 
@@ -216,8 +215,7 @@ class Provider(Section):
         if oauth is None:
             if self.auth == "xoauth2":
                 yield Conflict(
-                    ("auth",),
-                    "xoauth2 needs to know where tokens come from; add the section oauth",
+                    ("auth",), "xoauth2 needs to know where tokens come from; add the section oauth"
                 )
             return
         if not self.uses_xoauth2:

@@ -77,6 +77,15 @@ def unknown_names(
             )
 
 
+def repeated_names(named: Iterable[tuple[Keys, str]], owner: str) -> Iterator[Conflict]:
+    """Check that no two names at these keys are the same, case ignored."""
+    seen: set[str] = set()
+    for keys, name in named:
+        if name.lower() in seen:
+            yield Conflict(keys, f'"{name}" is the name of an earlier {owner}; choose another')
+        seen.add(name.lower())
+
+
 class Section(BaseModel):
     """Base of all sections: frozen, an unknown key is an error, null means the default."""
 

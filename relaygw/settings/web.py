@@ -14,7 +14,7 @@ from pydantic import AfterValidator, Field
 from relaygw.settings.addresses import Bind
 from relaygw.settings.listener import PasswordHash, UserLogin
 from relaygw.settings.secrets import SecretRef, is_url
-from relaygw.settings.section import Conflict, Section
+from relaygw.settings.section import Conflict, Section, repeated_names
 from relaygw.settings.units import Network
 
 if TYPE_CHECKING:
@@ -109,13 +109,7 @@ def web_conflicts(settings: Settings) -> Iterator[Conflict]:
         )
     named = [(("web", "users", n, "name"), user.name) for n, user in enumerate(web.users)]
     named += [(("web", "tokens", n, "name"), token.name) for n, token in enumerate(web.tokens)]
-    seen: set[str] = set()
-    for keys, name in named:  # the audit trail tells who did something by the name alone
-        if name.lower() in seen:
-            yield Conflict(
-                keys, f'"{name}" is the name of an earlier user or token; choose another'
-            )
-        seen.add(name.lower())
+    yield from repeated_names(named, "user or token")  # the audit trail tells who by name alone
     for number, network in enumerate(web.proxies):
         if network.prefixlen == 0:
             yield Conflict(

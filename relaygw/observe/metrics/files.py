@@ -43,7 +43,6 @@ _ROOM_BYTES = {
     "gauge_max": 2**16,
 }
 """By what the names of files begin with; before the process id stands a `_`."""
-_LASTING = ("counter", "histogram", "gauge_max")
 _UNFINISHED = ".unfinished"
 _NOBODY = 0
 """The process id in the name of the file that adds up: none has it."""
@@ -198,7 +197,7 @@ def _fold(directory: Path, pid: int) -> None:
 
     Nobody may read meanwhile. Raises OSError and leaves what was, when there is no room.
     """
-    for kind in _LASTING:
+    for kind in ("counter", "histogram", "gauge_max"):  # what lasts
         source = directory / f"{kind}_{pid}.db"
         if source.exists():
             _add(source, directory / f"{kind}_{_NOBODY}.db", is_sum=kind != "gauge_max")
@@ -258,8 +257,10 @@ def exposition(state_dir: Path, gauges: Iterable[GaugeFamily], *, accept: str) -
     Reads the files of every process of the host that has `state_dir`; blocks for a moment.
     """
     encode, content_type = choose_encoder(accept)
+    with files_to_read(state_dir) as paths:
+        counted = list(MultiProcessCollector.merge(paths))  # type: ignore[no-untyped-call]
     registry = CollectorRegistry()
-    registry.register(_Families([*_of_files(state_dir), *map(_family, gauges)]))
+    registry.register(_Families([*counted, *map(_family, gauges)]))
     return encode(registry), content_type
 
 
@@ -267,16 +268,8 @@ class _Families:
     def __init__(self, families: list[Metric]) -> None:
         self._families = families
 
-    def describe(self) -> list[Metric]:
-        return []
-
     def collect(self) -> Iterator[Metric]:
         yield from self._families
-
-
-def _of_files(state_dir: Path) -> list[Metric]:
-    with files_to_read(state_dir) as paths:
-        return list(MultiProcessCollector.merge(paths))  # type: ignore[no-untyped-call]
 
 
 def _family(gauge: GaugeFamily) -> Metric:

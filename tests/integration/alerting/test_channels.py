@@ -14,8 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from relaygw.alerting.apprise import Apprise
-from relaygw.alerting.command import Command
+from relaygw.alerting.command import Apprise, Command
 from relaygw.alerting.email import Email
 from relaygw.alerting.notifier import Notice, NotSent
 from relaygw.alerting.webhook import Webhook
