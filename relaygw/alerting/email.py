@@ -10,63 +10,54 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 from email.message import EmailMessage
 from email.policy import SMTP
 from email.utils import formatdate, make_msgid
 
 from relaygw.alerting.notifier import Notice, NotSent
 from relaygw.settings.model import Settings
-from relaygw.settings.provider import Provider, Timeouts
+from relaygw.settings.provider import Timeouts
 from relaygw.upstream.connection import load_tls_context
 from relaygw.upstream.credentials import Credentials
 from relaygw.upstream.failure import UpstreamError
 from relaygw.upstream.outgoing import OutgoingMail, terms_of
 from relaygw.upstream.session import open_session
 
-LIMIT_S = 15.0
-"""For each provider that is tried."""
 
-
+@dataclass(frozen=True, slots=True, repr=False)
 class Email:
     """One address."""
 
-    def __init__(
-        self,
-        address: str,
-        *,
-        sender: str,
-        providers: Sequence[str],
-        settings: Settings,
-        in_trouble: Callable[[], Collection[str]],
-        limit_s: float = LIMIT_S,
-    ) -> None:
-        """`in_trouble` names providers that are down or held; it may block."""
-        self._address = address
-        self._sender = sender
-        self._providers = tuple(providers) or tuple(settings.providers)
-        self._settings = settings
-        self._in_trouble = in_trouble
-        self._limit_s = limit_s
+    address: str
+    sender: str
+    providers: Sequence[str]  # empty: all
+    settings: Settings
+    in_trouble: Callable[[], Collection[str]]  # names those that are down or held; may block
+    limit_s: float = 15.0  # for each provider that is tried
 
     async def send(self, notice: Notice) -> str:
         """Send a mail by the first provider that takes it."""
-        troubled = await asyncio.to_thread(self._in_trouble)
+        troubled = await asyncio.to_thread(self.in_trouble)
         content = self._content(notice)
         problems = []
-        for name in sorted(self._providers, key=lambda one: one in troubled):
+        providers = self.providers or self.settings.providers
+        for name in sorted(providers, key=lambda one: one in troubled):
             try:
-                async with asyncio.timeout(self._limit_s):
+                async with asyncio.timeout(self.limit_s):
                     await self._send(name, content)
                 return f"provider {name} took it"
             except TimeoutError:
-                problems.append(f"{name}: no answer within {self._limit_s:g} s")
+                problems.append(f"{name}: no answer within {self.limit_s:g} s")
             except NotSent as error:
                 problems.append(f"{name}: {error}")
         raise NotSent("; ".join(problems) or "there is no provider")
 
     async def _send(self, name: str, content: bytes) -> None:
-        provider = self._impatient(self._settings.providers[name])
-        hostname = self._settings.hostname
+        provider, hostname = self.settings.providers[name], self.settings.hostname
+        given = provider.timeouts
+        limits = {key: min(getattr(given, key), self.limit_s) for key in Timeouts.model_fields}
+        provider = provider.model_copy(update={"timeouts": given.model_copy(update=limits)})
         try:
             session = await open_session(
                 provider,
@@ -79,13 +70,13 @@ class Email:
         try:
             (answer,) = await session.transact(
                 OutgoingMail(
-                    sender=self._sender,
-                    recipients=(self._address,),
+                    sender=self.sender,
+                    recipients=(self.address,),
                     content=content,
                     size_bytes=len(content),
                     is_8bit=False,
                     has_long_line=False,
-                    smtputf8=not (self._sender + self._address).isascii(),
+                    smtputf8=not (self.sender + self.address).isascii(),
                     fields=terms_of(provider, hostname=hostname).fields,
                 )
             )
@@ -94,18 +85,13 @@ class Email:
         if answer.reply is None or not answer.reply.is_positive:
             raise NotSent(str(answer.reply) if answer.reply is not None else answer.detail)
 
-    def _impatient(self, provider: Provider) -> Provider:
-        given = provider.timeouts
-        limits = {key: min(getattr(given, key), self._limit_s) for key in Timeouts.model_fields}
-        return provider.model_copy(update={"timeouts": given.model_copy(update=limits)})
-
     def _content(self, notice: Notice) -> bytes:
         mail = EmailMessage(policy=SMTP.clone(max_line_length=78))
-        mail["From"] = self._sender
-        mail["To"] = self._address
+        mail["From"] = self.sender
+        mail["To"] = self.address
         mail["Subject"] = " ".join(notice.title.split())[:200]
         mail["Date"] = formatdate()
-        mail["Message-ID"] = make_msgid(domain=self._settings.hostname)
+        mail["Message-ID"] = make_msgid(domain=self.settings.hostname)
         mail["Auto-Submitted"] = "auto-generated"  # RFC 3834: nobody answers it by a program
         mail.set_content(notice.text + "\n", cte="quoted-printable")
         return mail.as_bytes()

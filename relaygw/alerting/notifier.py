@@ -8,6 +8,7 @@ any more.
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ from relaygw.settings.section import Mode
 from relaygw.store.store import Store
 from relaygw.store.watch import Incident
 
+NOT_INSTALLED = "the package apprise is not installed; pip install 'relaygw[apprise]'"
 _FORM = "%d %b %Y %H:%M:%S"
 _OF_THE_QUEUE = frozenset(
     {Rule.QUEUE_AGE, Rule.QUEUE_GROWTH, Rule.IN_DOUBT, Rule.NO_DELIVERY}
@@ -263,9 +265,7 @@ def problem_of(alert: Alert, settings: Settings) -> str | None:
     if alert.email is not None and settings.mode is Mode.SANDBOX:
         return "mode sandbox sends no mail"
     if alert.apprise is not None:
-        from relaygw.alerting.command import NOT_INSTALLED, is_installed
-
-        return None if is_installed() else NOT_INSTALLED
+        return None if importlib.util.find_spec("apprise") else NOT_INSTALLED
     return None
 
 
@@ -273,29 +273,18 @@ def open_channel(
     alert: Alert, settings: Settings, *, in_trouble: Callable[[], Collection[str]]
 ) -> Channel:
     """Return the channel of one entry of `alerts`."""
+    if alert.email is not None and alert.sender is not None:
+        from relaygw.alerting.email import Email
+
+        return Email(alert.email, alert.sender, alert.providers, settings, in_trouble)
+    from relaygw.alerting.channels import Apprise, Command, Webhook
+
     if alert.webhook is not None:
-        from relaygw.alerting.webhook import Webhook
-
-        return Webhook(alert.webhook, shape=alert.shape)
+        return Webhook(alert.webhook, alert.shape)
     if alert.command is not None:
-        from relaygw.alerting.command import Command
-
         return Command(alert.command)
-    if alert.apprise is not None:
-        from relaygw.alerting.command import Apprise
-
-        return Apprise(alert.apprise)
-    from relaygw.alerting.email import Email
-
-    assert alert.email is not None
-    assert alert.sender is not None
-    return Email(
-        alert.email,
-        sender=alert.sender,
-        providers=alert.providers,
-        settings=settings,
-        in_trouble=in_trouble,
-    )
+    assert alert.apprise is not None
+    return Apprise(alert.apprise)
 
 
 def target_words(alert: Alert) -> str:

@@ -98,16 +98,14 @@ def look_at_maildrop(path: str | None, *, now_s: float | None = None) -> LeftMai
     now_s = time.time() if now_s is None else now_s
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            return _look(path, descriptor, now_s)
+        finally:
+            os.close(descriptor)
     except FileNotFoundError:
         return LeftMail(path=path)
     except OSError as error:
         return LeftMail(path=path, trouble=error.strerror or str(error))
-    try:
-        return _look(path, descriptor, now_s)
-    except OSError as error:
-        return LeftMail(path=path, trouble=error.strerror or str(error))
-    finally:
-        os.close(descriptor)
 
 
 def _look(path: str, directory: int, now_s: float) -> LeftMail:
@@ -116,7 +114,7 @@ def _look(path: str, directory: int, now_s: float) -> LeftMail:
     aside: list[LeftFile] = []
     for name, age_s in islice(_files(directory, now_s), MAX_LOOKED_AT):
         reason = reasons.get(name) if is_complete(name) else _NO_MAIL
-        one = LeftFile(name=_shown(name), reason=reason or "not taken yet", age_s=age_s)
+        one = LeftFile(name=ascii(name)[1:-1], reason=reason or "not taken yet", age_s=age_s)
         (waiting if reason is None else aside).append(one)
     late = [one for one in waiting if one.age_s > LATE_S]
     in_trouble = sorted([*aside, *late], key=lambda one: -one.age_s)
@@ -143,10 +141,6 @@ def _files(directory: int, now_s: float) -> Iterator[tuple[str, float]]:
             except OSError:  # another user's file system may be mounted there
                 changed_s = now_s
             yield entry.name, max(0.0, now_s - changed_s)
-
-
-def _shown(name: str) -> str:
-    return ascii(name)[1:-1]
 
 
 def _read_reasons(directory: int) -> Mapping[str, str]:

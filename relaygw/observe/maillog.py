@@ -211,13 +211,16 @@ class Channel:
             self._outlet.close()
 
 
+Form = JsonForm | PostfixForm
+
+
 class MailLog:
     """Writes events in the form and to the place that the settings name; `channel` has its life."""
 
     def __init__(
         self,
         channel: Channel,
-        form: JsonForm | PostfixForm,
+        form: Form,
         framing: Framing,
         redaction: Redaction | None = None,
     ) -> None:
@@ -245,7 +248,7 @@ class MailLog:
 def open_log(settings: Log, *, hostname: str) -> MailLog:
     """Return the log; what is wrong with its place is told on stderr and stops nothing."""
     outlet = _outlet(settings)
-    form = (
+    form: Form = (
         JsonForm(hostname=hostname, with_subject=settings.subject)
         if settings.format == "json"
         else PostfixForm(with_subject=settings.subject)

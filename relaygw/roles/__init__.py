@@ -36,10 +36,7 @@ def queue_place(loaded: LoadedSettings) -> Place:
 
 def prepare_schema(loaded: LoadedSettings) -> None:
     """Bring a SQLite queue up to date; a shared one is only checked: see `relaygw db upgrade`."""
-    if loaded.settings.queue.is_postgres:
-        check_schema(loaded)
-    else:
-        upgrade_schema(loaded)
+    (check_schema if loaded.settings.queue.is_postgres else upgrade_schema)(loaded)
 
 
 def open_store(

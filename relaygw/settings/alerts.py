@@ -1,7 +1,4 @@
-"""The sections `alerts` and `alert_rules`: who is told of trouble, and from when on it is some.
-
-ValueError texts continue a sentence that begins with the value.
-"""
+"""The sections `alerts` and `alert_rules`: who is told of trouble, and from when on it is some."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
 """The sections `listeners` and `users`: who may send, by network or by login.
 
-Their checks see to it that nobody gets in by accident and that nothing goes in clear. ValueError
-texts continue a sentence that begins with the value.
+Their checks see to it that nobody gets in by accident and that nothing goes in clear.
 """
 
 from __future__ import annotations

@@ -30,7 +30,17 @@ from relaygw.settings.problems import expectation, explain
 from relaygw.settings.relay_to import fill_relay_to
 from relaygw.settings.secrets import loose_secrets
 from relaygw.settings.section import Conflict, ConflictsFound, Mode
-from relaygw.settings.tree import FilledValues, Keys, Place, Tree, read_flow, read_tree, shown_keys
+from relaygw.settings.tree import (
+    FilledValues,
+    Keys,
+    Place,
+    Tree,
+    inner_items,
+    leaves,
+    read_flow,
+    read_tree,
+    shown_keys,
+)
 
 _NO_LISTENER = {"bind": "127.0.0.1:0"}
 DEFAULT_FILE = Path("/etc/relaygw/relaygw.yaml")
@@ -62,8 +72,13 @@ def load_settings(
     `maildrop.path` are never empty, presets are laid under their providers, and `relay_to`
     has its providers and route. Raises SettingsError with one line for each problem.
     """
-    main = _main_file(config, environ, default_file)
-    files = _with_conf_d(main) if main else ()
+    if config is None and environ.get("RELAYGW_CONFIG"):
+        config = Path(environ["RELAYGW_CONFIG"])
+    main = config or (default_file if default_file.exists() else None)
+    files: tuple[Path, ...] = ()
+    if main is not None:
+        parts = sorted((main.parent / "conf.d").glob("*.yaml"))
+        files = (main, *(part for part in parts if not part.name.startswith(".")))
     tree = Tree(places={(): Place(main.name, file=main)}) if main else Tree()
     for file in files:
         short = file.name if file == main else f"{file.parent.name}/{file.name}"
@@ -105,19 +120,6 @@ def _trusted_owners(paths: Iterable[Path]) -> frozenset[int]:
 def _raise_if(problems: list[str]) -> None:
     if problems:
         raise SettingsError("\n".join(problems))
-
-
-def _main_file(config: Path | None, environ: Mapping[str, str], default_file: Path) -> Path | None:
-    if config is not None:
-        return config
-    if environ.get("RELAYGW_CONFIG"):
-        return Path(environ["RELAYGW_CONFIG"])
-    return default_file if default_file.exists() else None
-
-
-def _with_conf_d(main: Path) -> tuple[Path, ...]:
-    parts = (main.parent / "conf.d").glob("*.yaml")
-    return (main, *sorted(part for part in parts if not part.name.startswith(".")))
 
 
 def _read_file(file: Path, short: str) -> Tree:
@@ -291,12 +293,8 @@ def _assign(container: Any, key: str | int, value: Any) -> None:
 
 def _mark(tree: Tree, keys: Keys, value: Any, place: Place) -> None:
     tree.places[keys] = place
-    if isinstance(value, dict):
-        for key, item in value.items():
-            _mark(tree, (*keys, key), item, place)
-    elif isinstance(value, list):
-        for position, item in enumerate(value):
-            _mark(tree, (*keys, position), item, place)
+    for key, item in inner_items(value):
+        _mark(tree, (*keys, key), item, place)
 
 
 # --- as an operator sees them
@@ -304,17 +302,7 @@ def _mark(tree: Tree, keys: Keys, value: Any, place: Place) -> None:
 
 def shown_leaves(settings: Settings) -> Iterator[tuple[Keys, str]]:
     """Yield keys and YAML form of every value; lists of scalars count as one value."""
-    yield from _leaves((), settings.model_dump(mode="json"))
-
-
-def _leaves(keys: Keys, value: Any) -> Iterator[tuple[Keys, str]]:
-    if isinstance(value, dict) and value:
-        for key, item in value.items():
-            yield from _leaves((*keys, key), item)
-    elif isinstance(value, list) and any(isinstance(item, dict) for item in value):
-        for position, item in enumerate(value):
-            yield from _leaves((*keys, position), item)
-    else:
+    for keys, value in leaves((), settings.model_dump(mode="json")):
         # JSON is YAML, and its escapes keep a line one line
         yield keys, json.dumps(value, ensure_ascii=False) if value is not None else "~"
 
@@ -322,8 +310,7 @@ def _leaves(keys: Keys, value: Any) -> Iterator[tuple[Keys, str]]:
 def origin_lines(loaded: LoadedSettings) -> Iterator[tuple[str, str, str]]:
     """Yield (dotted key, value in YAML, origin) for every value, in the model's order."""
     for keys, value in shown_leaves(loaded.settings):
-        key = shown_keys(keys)
-        yield key, value, loaded.origins[key]
+        yield shown_keys(keys), value, loaded.origins[shown_keys(keys)]
 
 
 def _origins(settings: Settings, tree: Tree, filling: FilledValues) -> dict[str, str]:

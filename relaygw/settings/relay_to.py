@@ -60,7 +60,11 @@ class Relay:
             raise ValueError("is not a URL; write e.g. smtp://gw1.example.com:587")
         parts, port = _split(value)
         username = unquote(parts.username) if parts.username else None
-        _check_login(username, password)
+        if (username is None) != (password is None):
+            has, lacks = "a user name", "password"
+            if username is None:
+                has, lacks = "a password", "user name"
+            raise ValueError(f"has {has} and no {lacks}; {_WITH_PASSWORD}")
         relay = cls(
             url=value,
             host=_checked(_HOST, parts.hostname, "has no host name or IP address"),
@@ -136,13 +140,6 @@ def _tls(parts: SplitResult) -> str:
         forms = " or ".join(f"?tls={one}" for one in allowed)
         raise ValueError(f"has a query that means nothing; write {forms}, or none")
     return tls
-
-
-def _check_login(username: str | None, password: SecretRef | None) -> None:
-    if username is not None and password is None:
-        raise ValueError(f"has a user name and no password; {_WITH_PASSWORD}")
-    if username is None and password is not None:
-        raise ValueError(f"has a password and no user name; {_WITH_PASSWORD}")
 
 
 def _checked(kind: TypeAdapter[str], value: object, problem: str) -> str:

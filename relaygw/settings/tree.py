@@ -105,18 +105,27 @@ class FilledValues:
             here = taken.get(name.lower())
             if here is None:
                 merged[name] = value
-                self.origins.update(dict.fromkeys(_leaves((*at, name), value), origin))
+                self.origins |= {keys: origin for keys, _ in leaves((*at, name), value)}
             elif isinstance(value, dict) and isinstance(merged[here], dict):
                 merged[here] = self.lay_under(merged[here], value, (*at, here), origin)
         return merged
 
 
-def _leaves(at: Keys, value: Any) -> Iterator[Keys]:
-    if isinstance(value, dict) and value:
-        for name, item in value.items():
-            yield from _leaves((*at, name), item)
+def inner_items(value: Any) -> list[tuple[str | int, Any]]:
+    """Return what a mapping or list holds by key or position; nothing of any other value."""
+    if isinstance(value, dict):
+        return list(value.items())
+    return list(enumerate(value)) if isinstance(value, list) else []
+
+
+def leaves(at: Keys, value: Any) -> Iterator[tuple[Keys, Any]]:
+    """Yield keys and value of all that is single; lists of scalars count as one value."""
+    inner = inner_items(value)
+    if inner and (isinstance(value, dict) or any(isinstance(item, dict) for item in value)):
+        for key, item in inner:
+            yield from leaves((*at, key), item)
     else:
-        yield at
+        yield at, value
 
 
 def shown_keys(keys: Keys) -> str:

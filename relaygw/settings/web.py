@@ -1,7 +1,4 @@
-"""The sections `web` and `metrics`: where pages, API and metrics are served, and for whom.
-
-ValueError texts continue a sentence that begins with the value.
-"""
+"""The sections `web` and `metrics`: where pages, API and metrics are served, and for whom."""
 
 from __future__ import annotations
 

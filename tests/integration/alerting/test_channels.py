@@ -14,10 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from relaygw.alerting.command import Apprise, Command
+from relaygw.alerting.channels import Apprise, Command, Webhook
 from relaygw.alerting.email import Email
 from relaygw.alerting.notifier import Notice, NotSent
-from relaygw.alerting.webhook import Webhook
 from relaygw.settings.model import Settings
 from relaygw.settings.secrets import SecretRef, SecretUrl
 from tests.e2e.ports import free_port

@@ -1,0 +1,200 @@
+"""Hands notices to a URL, to a program, or to the package apprise, which knows a hundred services.
+
+A URL may be a secret: only its scheme and host are ever told. Redirects are not followed, for one
+could lead the notice elsewhere; certificates are verified by the system's authorities.
+
+No shell is started for a program; one that takes too long is killed with all that it started.
+apprise runs in a process of its own, too: a service that hangs can be ended that way, its memory is
+not this process's, and the URL, which holds keys, goes to it by a pipe. The package is an extra:
+`pip install relaygw[apprise]`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import socket
+import ssl
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from relaygw.alerting.apprise_child import MISSING, NO_URL
+from relaygw.alerting.notifier import NOT_INSTALLED, Notice, NotSent
+from relaygw.errors import SettingsError
+from relaygw.settings.secrets import SecretRef, SecretUrl
+
+_SLACK_HOSTS = ("hooks.slack.com", ".slack.com", "hooks.slack-gov.com")
+_VARIABLES = frozenset({"PATH", "HOME", "TZ", "LANG", "LANGUAGE"})
+_APPRISE_VARIABLES = frozenset(
+    {"PYTHONPATH", "VIRTUAL_ENV"}
+    | {"http_proxy", "https_proxy", "all_proxy", "no_proxy"}
+    | {"HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"}
+    | {"SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"}
+)
+"""Where its packages are, how it gets out, and whom it believes."""
+
+
+async def _read(secret: SecretRef | SecretUrl) -> str:
+    try:
+        return await asyncio.to_thread(secret.read)
+    except SettingsError as error:
+        raise NotSent(str(error)) from None
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Webhook:
+    """One URL, which gets `{"text": …}` as Slack and its like take it, or all fields."""
+
+    url: SecretUrl
+    shape: str = "auto"
+    limit_s: float = 10.0
+
+    async def send(self, notice: Notice) -> str:
+        """Post a notice; any answer from 200 to 299 takes it."""
+        url = await _read(self.url)
+        host = urlsplit(url).netloc.rpartition("@")[2]
+        try:
+            async with asyncio.timeout(self.limit_s):
+                status = await _post(url, host, self._body(notice, host))
+        except TimeoutError:
+            raise NotSent(f"{host} gave no answer within {self.limit_s:g} s") from None
+        if not 200 <= status < 300:
+            raise NotSent(f"{host} answered {status}")
+        return f"{host} answered {status}"
+
+    def _body(self, notice: Notice, host: str) -> dict[str, Any]:
+        is_slack = self.shape == "slack" or (
+            self.shape == "auto" and host.partition(":")[0].lower().endswith(_SLACK_HOSTS)
+        )
+        return {"text": _for_slack(notice.text)} if is_slack else notice.as_json()
+
+
+def _for_slack(text: str) -> str:
+    """Escape the three characters by which Slack knows links and mentions, as it asks for.
+
+    A provider's reply stands in the text: it must neither call a channel nor hide a link.
+    """
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+async def _post(url: str, host: str, body: dict[str, Any]) -> int:
+    """Return the status of the answer; what it says is not read. Raises NotSent."""
+    import httpx2  # costs those who need it
+
+    context = await asyncio.to_thread(ssl.create_default_context)
+    try:
+        async with (
+            httpx2.AsyncClient(verify=context, timeout=None, follow_redirects=False) as client,
+            client.stream("POST", url, json=body) as response,
+        ):
+            return int(response.status_code)
+    except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+        raise NotSent(f"{host} cannot be asked ({_reason(error)})") from None
+
+
+def _reason(error: Exception) -> str:
+    """Return what happened by what the system said, since a library may tell the URL."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return f"certificate not verified: {cause.verify_message}"
+        if isinstance(cause, socket.gaierror):
+            return cause.strerror or "its name is not known"
+        if isinstance(cause, OSError) and cause.errno:
+            return os.strerror(cause.errno)
+        cause = cause.__cause__ or cause.__context__
+    return type(error).__name__
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Command:
+    """One program with its arguments; JSON on its standard input, the text in its environment."""
+
+    words: Sequence[str]
+    limit_s: float = 15.0
+
+    async def send(self, notice: Notice) -> str:
+        """Run the program; exit code 0 takes the notice."""
+        facts = notice.as_json()
+        environment = _environment(_VARIABLES) | {
+            f"RELAYGW_ALERT_{name.upper()}": value or ""
+            for name, value in facts.items()
+            if "\0" not in (value or "")
+        }
+        name = Path(self.words[0]).name
+        given = json.dumps(facts).encode() + b"\n"
+        code = await _run_limited(name, self.words, given, environment, self.limit_s)
+        if code != 0:
+            how = f"exit code {code}" if code > 0 else f"signal {-code}"
+            raise NotSent(f"{name} ended with {how}")
+        return f"{name} ended with exit code 0"
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Apprise:
+    """One URL of apprise's."""
+
+    url: SecretRef
+    limit_s: float = 30.0
+
+    async def send(self, notice: Notice) -> str:
+        """Have apprise send a notice."""
+        url, kind = await _read(self.url), "success" if notice.is_over else "warning"
+        given = {"url": url, "title": notice.title, "body": notice.text, "kind": kind}
+        words = (sys.executable, "-P", "-m", "relaygw.alerting.apprise_child")
+        environment = _environment(_VARIABLES | _APPRISE_VARIABLES)
+        text = json.dumps(given).encode()
+        code = await _run_limited("apprise", words, text, environment, self.limit_s)
+        if code != 0:
+            reasons = {
+                MISSING: NOT_INSTALLED,
+                NO_URL: f"{self.url}: apprise does not know this kind of URL",
+            }
+            raise NotSent(reasons.get(code, "apprise: the service did not take it"))
+        return "the service took it"
+
+
+async def _run_limited(
+    name: str, words: Sequence[str], given: bytes, environment: dict[str, str], limit_s: float
+) -> int:
+    """Run a program, hand it `given`, and return its exit code. Raises NotSent."""
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *words,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.DEVNULL,
+            start_new_session=True,  # so that its children are killed with it
+            env=environment,
+            cwd="/",
+        )
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise NotSent(f"{name} cannot be started ({reason})") from None
+    try:
+        async with asyncio.timeout(limit_s):
+            await process.communicate(given)  # one that does not read it: its own affair
+            return await process.wait()
+    except TimeoutError:
+        raise NotSent(f"{name} did not end within {limit_s:g} s and was killed") from None
+    finally:
+        if process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            await process.wait()
+
+
+def _environment(wanted: frozenset[str]) -> dict[str, str]:
+    """Return what is set of the wanted variables and of the locale.
+
+    Keys of providers are in the environment of the gateway, too: they do not go on.
+    """
+    given = os.environ.items()
+    return {name: value for name, value in given if name in wanted or name.startswith("LC_")}
