@@ -88,9 +88,7 @@ class StderrOutlet:
 
     def wait(self, timeout_s: float) -> None:
         """Return when the reader has made room."""
-        poll = select.poll()
-        poll.register(self._descriptor, select.POLLOUT)
-        if any(what & select.POLLNVAL for _, what in poll.poll(timeout_s * 1000)):
+        if any(what & select.POLLNVAL for _, what in _poll(self._descriptor, timeout_s)):
             time.sleep(timeout_s)
 
     def reopen(self) -> None:
@@ -109,6 +107,12 @@ class _Way:
 
     write: Callable[[bytes], int]
     close: Callable[[], None] = lambda: None
+
+
+def _poll(descriptor: int, timeout_s: float) -> list[tuple[int, int]]:
+    poll = select.poll()
+    poll.register(descriptor, select.POLLOUT)
+    return poll.poll(timeout_s * 1000)
 
 
 def _first_chunk(records: Sequence[bytes]) -> tuple[bytes, Sequence[bytes]]:
@@ -144,9 +148,7 @@ def _way_to(descriptor: int) -> _Way:
 
 def _write_if_ready(descriptor: int, data: bytes) -> int:
     """Write where the kernel says that there is room, for PIPE_BUF bytes at least."""
-    poll = select.poll()
-    poll.register(descriptor, select.POLLOUT)
-    if not poll.poll(0):
+    if not _poll(descriptor, 0):
         raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
     return os.write(descriptor, data)
 
@@ -275,10 +277,8 @@ class SyslogOutlet:
         if connection is None:
             time.sleep(timeout_s)
             return
-        poll = select.poll()
         with contextlib.suppress(OSError, ValueError):  # closed meanwhile by a reopen
-            poll.register(connection, select.POLLOUT)
-            poll.poll(timeout_s * 1000)
+            _poll(connection.fileno(), timeout_s)
 
     def reopen(self) -> None:
         """Connect to the socket that now has the name."""

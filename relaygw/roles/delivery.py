@@ -24,8 +24,6 @@ from relaygw.store import hints, instances
 from relaygw.store.instances import Begun
 from relaygw.store.store import Store
 
-Buried = tuple[str, int, list[Begun]]
-"""An incarnation, how many leases it held, and the deliveries it was sending."""
 EXIT_LEASE_LOST = 3
 """The exit code of a delivery worker that was taken over: start a fresh one."""
 
@@ -107,8 +105,8 @@ def has_lock_file(directory: Path, settings: Settings) -> Callable[[str], bool]:
     return lambda incarnation: (directory / incarnation).exists()
 
 
-def bury_dead(directory: Path, store: Store) -> list[Buried]:
-    """Bury this host's dead incarnations; return what each held and what it was sending."""
+def bury_dead(directory: Path, store: Store) -> list[tuple[str, int, list[Begun]]]:
+    """Bury this host's dead incarnations; return how many leases each held, and what it sent."""
     buried = []
     for incarnation in instances.dead_incarnations(directory):
         begun = instances.begun_by(directory, incarnation)

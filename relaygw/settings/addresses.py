@@ -146,8 +146,6 @@ class Bind(Written):
     @classmethod
     def parse(cls, value: object) -> Self:
         """Read `HOST:PORT`; an IPv6 address stands in brackets."""
-        if isinstance(value, cls):
-            return value
         if not isinstance(value, str):
             raise ValueError("is not an address to listen on; write e.g. 127.0.0.1:25")
         text = value.strip()

@@ -35,8 +35,9 @@ from relaygw.settings.tree import (
     Keys,
     Place,
     Tree,
-    inner_items,
+    item_at,
     leaves,
+    put,
     read_flow,
     read_tree,
     shown_keys,
@@ -241,7 +242,7 @@ def _set(tree: Tree, segments: list[str], value: Any, place: Place) -> None:
     for segment in segments[:-1]:
         keys = (*keys, _key_in(container, segment))
         container = _child(tree, container, keys, place)
-    _put(tree, container, (*keys, _key_in(container, segments[-1])), value, place)
+    tree.lay(container, (*keys, _key_in(container, segments[-1])), value, place)
 
 
 def _key_in(container: Any, segment: str) -> str | int:
@@ -256,45 +257,14 @@ def _key_in(container: Any, segment: str) -> str | int:
 
 
 def _child(tree: Tree, container: Any, keys: Keys, place: Place) -> Any:
-    key = keys[-1]
-    if _at(container, key) is None:
-        _assign(container, key, [] if expectation(keys) == "a list" else {})
+    child = item_at(container, keys[-1])
+    if child is None:
+        child = [] if expectation(keys) == "a list" else {}
+        put(container, keys[-1], child)
         tree.places[keys] = place
-    child = container[key]
     if not isinstance(child, (dict, list)):
         raise ValueError(f"{shown_keys(keys)} holds one value; set that key instead")
     return child
-
-
-def _put(tree: Tree, container: Any, keys: Keys, value: Any, place: Place) -> None:
-    key = keys[-1]
-    old = _at(container, key)
-    if isinstance(value, dict) and isinstance(old, dict):
-        for inner, item in value.items():
-            _put(tree, old, (*keys, inner), item, place)
-        return
-    _assign(container, key, value)
-    tree.forget_places(keys)
-    _mark(tree, keys, value, place)
-
-
-def _at(container: Any, key: str | int) -> Any:
-    if isinstance(container, list):
-        return container[key] if isinstance(key, int) and key < len(container) else None
-    return container.get(key)
-
-
-def _assign(container: Any, key: str | int, value: Any) -> None:
-    if isinstance(container, list) and key == len(container):
-        container.append(value)
-    else:
-        container[key] = value
-
-
-def _mark(tree: Tree, keys: Keys, value: Any, place: Place) -> None:
-    tree.places[keys] = place
-    for key, item in inner_items(value):
-        _mark(tree, (*keys, key), item, place)
 
 
 # --- as an operator sees them

@@ -46,8 +46,6 @@ class SecretRef(Written):
     @classmethod
     def parse(cls, value: object) -> Self:
         """Read one of the five forms; a bare string raises ValueError that names them."""
-        if isinstance(value, cls):
-            return value
         kind, colon, target = value.partition(":") if isinstance(value, str) else ("", "", "")
         if kind not in _KINDS or not colon:
             raise ValueError(f"is not a secret reference; write {FORMS}")
@@ -216,8 +214,6 @@ class SecretUrl(Written):
     @classmethod
     def parse(cls, value: object) -> Self:
         """Read a URL or a secret reference; raises ValueError."""
-        if isinstance(value, cls):
-            return value
         if isinstance(value, str) and not value.lower().startswith(("http:", "https:")):
             try:
                 return cls(SecretRef.parse(value))

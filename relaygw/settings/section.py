@@ -116,7 +116,7 @@ class Written:
 
     @classmethod
     def parse(cls, value: object) -> Self:
-        """Read the written form, or return what was read already; raises ValueError."""
+        """Read the written form; raises ValueError."""
         raise NotImplementedError
 
     @classmethod
@@ -124,7 +124,8 @@ class Written:
         cls, source: type[Any], handler: GetCoreSchemaHandler
     ) -> CoreSchema:
         return core_schema.no_info_plain_validator_function(
-            cls.parse, serialization=core_schema.to_string_ser_schema(when_used="always")
+            lambda value: value if isinstance(value, cls) else cls.parse(value),
+            serialization=core_schema.to_string_ser_schema(when_used="always"),
         )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,8 @@ class Tree:
 
     def merge(self, other: Tree) -> None:
         """Lay `other` over this tree: mappings deep, lists and scalars replace."""
-        self._merge_mapping(self.values, other.values, ())
+        for key, value in other.values.items():
+            self.lay(self.values, (key,), value)
         whole = self.places.get(())
         self.places.update(other.places)
         if whole is not None:
@@ -52,19 +53,26 @@ class Tree:
         self.problems += other.problems
         self.is_readable = self.is_readable and other.is_readable
 
-    def _merge_mapping(self, base: dict[str, Any], over: dict[str, Any], keys: Keys) -> None:
-        for key, value in over.items():
-            at = (*keys, key)
-            if isinstance(value, dict) and isinstance(base.get(key), dict):
-                self._merge_mapping(base[key], value, at)
-                continue
-            self.forget_places(at)
-            base[key] = value
+    def lay(self, container: Any, keys: Keys, value: Any, place: Place | None = None) -> None:
+        """Lay `value` over what a container of this tree has there; `place` is said of all of it.
 
-    def forget_places(self, keys: Keys) -> None:
-        """Drop the place of a value that is replaced, and of all inside it."""
+        The container is what all but the last of `keys` lead to.
+        """
+        old = item_at(container, keys[-1])
+        if isinstance(value, dict) and isinstance(old, dict):
+            for key, item in value.items():
+                self.lay(old, (*keys, key), item, place)
+            return
         for stale in [known for known in self.places if known[: len(keys)] == keys]:
             del self.places[stale]
+        put(container, keys[-1], value)
+        if place is not None:
+            self._mark(keys, value, place)
+
+    def _mark(self, keys: Keys, value: Any, place: Place) -> None:
+        self.places[keys] = place
+        for key, item in inner_items(value):
+            self._mark((*keys, key), item, place)
 
     def place_of(self, keys: Keys) -> Place | None:
         """Return the place of a value, or of the nearest thing around it."""
@@ -116,6 +124,21 @@ def inner_items(value: Any) -> list[tuple[str | int, Any]]:
     if isinstance(value, dict):
         return list(value.items())
     return list(enumerate(value)) if isinstance(value, list) else []
+
+
+def item_at(container: Any, key: Any) -> Any:
+    """Return what a mapping or list holds there, None where it holds nothing."""
+    if isinstance(container, list):
+        return container[key] if key < len(container) else None
+    return container.get(key)
+
+
+def put(container: Any, key: Any, value: Any) -> None:
+    """Set what a mapping or list holds; the next free position of a list adds one."""
+    if isinstance(container, list) and key == len(container):
+        container.append(value)
+    else:
+        container[key] = value
 
 
 def leaves(at: Keys, value: Any) -> Iterator[tuple[Keys, Any]]:
@@ -192,14 +215,14 @@ def read_tree(content: bytes, place: Place) -> Tree:
         node = loader.get_single_node()
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         line, problem = _explain(error, content)
-        tree.problems.append(f"{_at(place, line)}: {problem}")
+        tree.problems.append(f"{replace(place, line=line)}: {problem}")
         tree.is_readable = False
         return tree
     if isinstance(node, yaml.MappingNode):
         tree.values = _mapping(node, (), tree)
     elif node is not None:
         tree.problems.append(
-            f"{_at(place, 1)}: the file is not a mapping; write e.g. mode: sandbox"
+            f"{replace(place, line=1)}: the file is not a mapping; write e.g. mode: sandbox"
         )
         tree.is_readable = False
     return tree
@@ -226,10 +249,6 @@ def read_flow(text: str) -> Any:
     return tree.values["value"]
 
 
-def _at(place: Place, line: int | None) -> Place:
-    return Place(place.source, line, place.file)
-
-
 def _value(node: Any, keys: Keys, tree: Tree) -> Any:
     if isinstance(node, yaml.MappingNode):
         return _mapping(node, keys, tree)
@@ -237,7 +256,7 @@ def _value(node: Any, keys: Keys, tree: Tree) -> Any:
         values = []
         for position, item in enumerate(node.value):
             at = (*keys, position)
-            tree.places[at] = _at(tree.places[()], item.start_mark.line + 1)
+            tree.places[at] = replace(tree.places[()], line=item.start_mark.line + 1)
             values.append(_value(item, at, tree))
         return values
     return node.value if node.style else _scalar(node.value)
@@ -246,7 +265,7 @@ def _value(node: Any, keys: Keys, tree: Tree) -> Any:
 def _mapping(node: Any, keys: Keys, tree: Tree) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for key_node, value_node in node.value:
-        here = _at(tree.places[()], key_node.start_mark.line + 1)
+        here = replace(tree.places[()], line=key_node.start_mark.line + 1)
         if not isinstance(key_node, yaml.ScalarNode):
             tree.problems.append(f"{here}: a key is not text; write KEY: VALUE")
             continue
