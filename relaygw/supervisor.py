@@ -79,7 +79,15 @@ class Supervisor:
         heap.share()
         self._start_generation()
         self._note_settings("start")
-        entry = RunningEntry(_entry_of(self._loaded), os.environ)
+        loaded = self._loaded
+        running = RunningGateway(
+            pid=os.getpid(),
+            user=user_name(),
+            config=str(loaded.files[0].absolute()) if loaded.files else "",
+            queue=loaded.settings.queue.url,
+            state_dir=str(loaded.state_dir),
+        )
+        entry = RunningEntry(running, os.environ)
         self._announce()
         deadline_s = float("inf")
         while self._children or not self._is_stopping:
@@ -293,16 +301,6 @@ class Supervisor:
                 "every message is captured, none is sent; to relay: set mode: production, "
                 "providers: and routes: in /etc/relaygw/relaygw.yaml (see config/relaygw.yaml)",
             )
-
-
-def _entry_of(loaded: LoadedSettings) -> RunningGateway:
-    return RunningGateway(
-        pid=os.getpid(),
-        user=user_name(),
-        config=str(loaded.files[0].absolute()) if loaded.files else "",
-        queue=loaded.settings.queue.url,
-        state_dir=str(loaded.state_dir),
-    )
 
 
 def run(loaded: LoadedSettings, *, config: Path | None, roles: Sequence[str] = ROLES) -> int:

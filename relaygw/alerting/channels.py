@@ -77,10 +77,7 @@ class Webhook:
 
 
 def _for_slack(text: str) -> str:
-    """Escape the three characters by which Slack knows links and mentions, as it asks for.
-
-    A provider's reply stands in the text: it must neither call a channel nor hide a link.
-    """
+    """Escape the three characters by which Slack knows links and mentions, in a reply above all."""
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 

@@ -84,7 +84,11 @@ class QueueFactsReader:
             lanes=lanes,
             points=self._store.watch.history(now_ms - window_ms, series=_RECENT_SERIES),
             doubts=self._store.watch.doubtful(),
-            quotas=self._quotas(),
+            quotas={
+                name: self._store.limits.quota_used(provider.account or name) / provider.daily_quota
+                for name, provider in self._settings.providers.items()
+                if provider.daily_quota is not None
+            },
             busiest_hour=self._busiest_hour(open_incidents, now_ms),
             untended=self._untended(lanes, now_ms),
         )
@@ -100,13 +104,6 @@ class QueueFactsReader:
             now_ms=now_ms,
         )
         return untended(standing, self._settings, now_ms=now_ms)
-
-    def _quotas(self) -> dict[str, float]:
-        return {
-            name: self._store.limits.quota_used(provider.account or name) / provider.daily_quota
-            for name, provider in self._settings.providers.items()
-            if provider.daily_quota is not None
-        }
 
     def _busiest_hour(
         self, open_incidents: Sequence[Incident], now_ms: int
@@ -142,20 +139,15 @@ def host_facts(settings: Settings, state_dir: Path) -> HostFacts:
     with contextlib.suppress(OSError):
         volume = os.statvfs(state_dir)
         volumes[str(state_dir)] = volume.f_bavail / max(volume.f_blocks, 1)
+    left: dict[str, float] = {}
+    for listener in settings.listeners:
+        if listener.tls.mode != "off" and listener.tls.cert is not None:
+            with contextlib.suppress(OSError, ValueError):  # the front says what is wrong with it
+                end = certificate_end(Path(listener.tls.cert))
+                left[str(listener.bind)] = end.timestamp() - time.time()
     return HostFacts(
         host=settings.hostname,
         volumes=volumes,
-        certificates=_certificates(settings),
+        certificates=left,
         maildrop=look_at_maildrop(settings.maildrop.path),
     )
-
-
-def _certificates(settings: Settings) -> dict[str, float]:
-    left: dict[str, float] = {}
-    for listener in settings.listeners:
-        if listener.tls.mode == "off" or listener.tls.cert is None:
-            continue
-        with contextlib.suppress(OSError, ValueError):  # the front says what is wrong with it
-            end = certificate_end(Path(listener.tls.cert))
-            left[str(listener.bind)] = end.timestamp() - time.time()
-    return left

@@ -39,10 +39,7 @@ def total(points: Sequence[HistoryPoint], series: Series, *, since_ms: int) -> i
 
 
 def waiting_then(points: Sequence[HistoryPoint], *, from_ms: int, until_ms: int) -> int | None:
-    """Return how many mails waited, without those held, in the emptiest slice of a time.
-
-    None: nobody looked.
-    """
+    """How many mails waited, not held, in the emptiest slice of a time; None: nobody looked."""
     first_ms = from_ms - from_ms % HISTORY_SLICE_MS
     waited: defaultdict[int, int] = defaultdict(int)
     for point in points:

@@ -214,10 +214,7 @@ def _incident(finding: Finding, since_ms: int) -> Incident:
 
 
 class Hysteresis:
-    """When findings become incidents, and when those are over: not before it has lasted.
-
-    Knows since when something was found, and since when it was not found any more.
-    """
+    """When findings become incidents, and when those are over: not before it has lasted."""
 
     def __init__(self, lasting_s: float) -> None:
         self._lasting_ms = int(lasting_s * 1000)
@@ -253,10 +250,7 @@ class Hysteresis:
 
 
 class WatchThread:
-    """A watch in a thread with an event loop of its own, beside the one that delivers mail.
-
-    It runs from the start to the end of a with block.
-    """
+    """A watch for the length of a with block, in a thread with an event loop of its own."""
 
     def __init__(self, make: Callable[[], Coroutine[None, None, None]]) -> None:
         self._make = make

@@ -89,10 +89,7 @@ class LeftMail:
 
 
 def look_at_maildrop(path: str | None, *, now_s: float | None = None) -> LeftMail | None:
-    """Look at a maildrop; one that does not exist has no mail. Blocks on its disk.
-
-    None: the configuration has none.
-    """
+    """Look at a maildrop, which may not be there; None: there is to be none. Blocks on its disk."""
     if path is None:
         return None
     now_s = time.time() if now_s is None else now_s

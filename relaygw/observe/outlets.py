@@ -232,10 +232,7 @@ class FileOutlet:
 
 
 class SyslogOutlet:
-    """Sends each record as one datagram to the daemon's local socket (RFC 3164, section 4.1).
-
-    Connects again when the daemon has been restarted.
-    """
+    """Sends datagrams to the local daemon (RFC 3164, section 4.1), also after its restart."""
 
     def __init__(self, path: Path) -> None:
         self._path = path

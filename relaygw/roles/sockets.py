@@ -84,10 +84,7 @@ def _places_of(role: str, settings: Settings) -> list[_Place]:
 
 
 def _listen(bind: Bind, setting: str) -> socket.socket:
-    """Return a listening socket; waits a moment for an address that is being let go.
-
-    `setting` is the key that says so.
-    """
+    """Return a listening socket; waits a moment for an address that is being let go."""
     host = "127.0.0.1" if bind.host == "localhost" else bind.host
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     give_up_s = time.monotonic() + _BIND_PATIENCE_S

@@ -42,23 +42,19 @@ def server_context(tls: ListenerTls) -> ssl.SSLContext:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.options |= ssl.OP_NO_RENEGOTIATION
     for path in dict.fromkeys((tls.cert, tls.key or tls.cert)):
-        _check_readable(path)
+        try:
+            with Path(path).open("rb"):
+                pass
+        except OSError as error:
+            raise SettingsError(
+                f"{path} cannot be read ({error.strerror}); write the path of a PEM file that the "
+                "gateway may read"
+            ) from error
     try:
         context.load_cert_chain(tls.cert, tls.key, password=_refuse_password)
     except (ssl.SSLError, ValueError) as error:
         raise SettingsError(_unusable(tls, error)) from error
     return context
-
-
-def _check_readable(path: str) -> None:
-    try:
-        with Path(path).open("rb"):
-            pass
-    except OSError as error:
-        raise SettingsError(
-            f"{path} cannot be read ({error.strerror}); write the path of a PEM file that the "
-            "gateway may read"
-        ) from error
 
 
 def _refuse_password() -> bytes:
@@ -123,7 +119,9 @@ def _doubts(server: ssl.SSLContext, hostname: str, tls: ListenerTls) -> Iterator
     left_days = (ssl.cert_time_to_seconds(str(certificate["notAfter"])) - time.time()) / 86400
     if left_days < WARN_DAYS:
         yield f"the certificate expires in {left_days:.0f} days; renew {tls.cert}"
-    names = _names(certificate)
+    entries = certificate.get("subjectAltName", ())
+    assert isinstance(entries, tuple)
+    names = [value for kind, value in entries if kind in ("DNS", "IP Address")]
     if not any(_covers(name, hostname) for name in names):
         yield (
             f"the certificate is for {', '.join(names) or 'no name'}, not for {hostname}; clients "
@@ -145,12 +143,6 @@ def _handshake(server: ssl.SSLContext, client: ssl.SSLContext) -> dict[str, obje
                 is_done = False
         if is_done:
             return dict(one.getpeercert() or {})
-
-
-def _names(certificate: dict[str, object]) -> list[str]:
-    entries = certificate.get("subjectAltName", ())
-    assert isinstance(entries, tuple)
-    return [value for kind, value in entries if kind in ("DNS", "IP Address")]
 
 
 def _covers(name: str, hostname: str) -> bool:

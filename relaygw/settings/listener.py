@@ -146,10 +146,7 @@ def open_relays(settings: Settings) -> Iterator[Conflict]:
 
 
 def _public_part(networks: Sequence[_AnyNetwork]) -> str | None:
-    """Return words for too many public addresses in `networks`, or None.
-
-    Collapsed and summed, because many parts make a whole.
-    """
+    """Return words for too many public addresses in `networks` together, or None."""
     ipv4 = list(collapse_addresses(n for n in networks if isinstance(n, IPv4Network)))
     ipv6 = list(collapse_addresses(n for n in networks if isinstance(n, IPv6Network)))
     if any(n.prefixlen == 0 for n in ipv4) or any(n.prefixlen == 0 for n in ipv6):

@@ -170,11 +170,7 @@ def _with_defaults(
 
 
 def _default_maildrop(mode: object, state_dir: Path) -> str:
-    """Return the machine's maildrop, but for a sandbox that is somebody's own: one beside it.
-
-    What a gateway sends is looked for in one place, wherever its queue lies; a developer's
-    sandbox neither needs root nor takes the machine's mail.
-    """
+    """Return the machine's maildrop, but for a sandbox that is somebody's own: one beside it."""
     if mode != "sandbox" or state_dir == _SYSTEM_STATE_DIR or not state_dir.is_absolute():
         return drop.DIRECTORY
     return str(state_dir / "maildrop")

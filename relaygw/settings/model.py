@@ -327,11 +327,7 @@ _BETWEEN_SECTIONS: tuple[tuple[Callable[[Settings], Iterator[Conflict]], frozens
 
 
 def fingerprint(settings: Settings) -> str:
-    """Return 16 hex digits that change with what decides where mail goes.
-
-    Instances compare it to find out that they run different routing or policy settings;
-    passwords are no part of it.
-    """
+    """16 hex digits that change with what decides where mail goes, as instances compare it."""
     decisive = settings.model_dump(
         mode="json",
         include={

@@ -43,8 +43,7 @@ def explain(
 ) -> Iterator[str]:
     """Yield one line for each thing that the model finds wrong with `tree`.
 
-    `told` are keys whose problem the user hears of anyway; what only follows from one of
-    them is left out.
+    `told` are keys whose problem the user hears of anyway; what only follows from one is left out.
     """
     for item in error.errors(include_url=False):
         keys = tuple(key for key in item["loc"] if key != "[key]")

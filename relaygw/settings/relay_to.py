@@ -82,10 +82,7 @@ class Relay:
 
     @property
     def name(self) -> str:
-        """The name of its provider: the host, and the port where it is not 587.
-
-        It depends on nothing else, so that it stays when other gateways come and go.
-        """
+        """The provider's name, whatever other gateways there are: the host, and a port but 587."""
         suffix = "" if self.port == _USUAL_PORT else f"-{self.port}"
         host = re.sub(r"[^a-z0-9_-]", "-", self.host.lower()).strip("-_") or "gateway"
         return host[: 63 - len(suffix)] + suffix
@@ -151,10 +148,7 @@ def _checked(kind: TypeAdapter[str], value: object, problem: str) -> str:
 
 
 def fill_relay_to(filling: FilledValues, tree: Tree) -> None:
-    """Add the providers and the route that `relay_to` stands for.
-
-    An entry that cannot be read is left to the model, which refuses it.
-    """
+    """Add the providers and the route of `relay_to`; a wrong entry is left to the model."""
     entries = filling.values.get("relay_to")
     providers = filling.values.get("providers") or {}
     routes = filling.values.get("routes") or []

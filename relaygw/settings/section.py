@@ -40,10 +40,7 @@ def checked(is_valid: Callable[[str], object], problem: str) -> AfterValidator:
 
 
 class Conflict(NamedTuple):
-    """One disagreement: the key to point at, and what is wrong with the remedy.
-
-    The keys begin at the section that is checked.
-    """
+    """One disagreement: the key to point at, within its section, and the text with its remedy."""
 
     path: Keys
     problem: str

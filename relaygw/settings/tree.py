@@ -46,18 +46,13 @@ class Tree:
         """Lay `other` over this tree: mappings deep, lists and scalars replace."""
         for key, value in other.values.items():
             self.lay(self.values, (key,), value)
-        whole = self.places.get(())
-        self.places.update(other.places)
-        if whole is not None:
-            self.places[()] = whole
+        known = self.places.keys() & {()}  # the place of the whole stays
+        self.places |= {keys: place for keys, place in other.places.items() if keys not in known}
         self.problems += other.problems
         self.is_readable = self.is_readable and other.is_readable
 
     def lay(self, container: Any, keys: Keys, value: Any, place: Place | None = None) -> None:
-        """Lay `value` over what a container of this tree has there; `place` is said of all of it.
-
-        The container is what all but the last of `keys` lead to.
-        """
+        """Lay `value` over what stands in `container`, to which all but the last of `keys` lead."""
         old = item_at(container, keys[-1])
         if isinstance(value, dict) and isinstance(old, dict):
             for key, item in value.items():
@@ -237,10 +232,7 @@ def read_own(path: Path) -> Tree:
 
 
 def read_flow(text: str) -> Any:
-    """Read one value as an environment variable holds it: a scalar, or flow YAML.
-
-    Raises ValueError whose text does not show the value.
-    """
+    """Read a scalar or flow YAML, as a variable has it; a ValueError does not show the value."""
     if not text.startswith(("[", "{", '"', "'")):
         return _scalar(text.strip())
     tree = read_tree(b"value: " + text.encode(errors="replace"), Place(""))

@@ -70,10 +70,7 @@ def can_count(directory: Path | None, log: MailLog) -> bool:
 
 
 def count_in(directory: Path) -> None:
-    """Let all that this process counts from now on go to files of its own in `directory`.
-
-    Raises OSError when there is no room for them.
-    """
+    """Count into files of this process's own from now on; raises OSError: they have no room."""
     for kind, room_bytes in _ROOM_BYTES.items():
         _take_room(directory / f"{kind}_{os.getpid()}.db", room_bytes)
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(directory)
