@@ -94,22 +94,18 @@ def host_findings(facts: HostFacts, settings: Settings) -> list[Finding]:
         for listener, left_s in facts.certificates.items()
         if left_s < rules.certificate_left
     ]
-    return low + expiring + _maildrop_stuck(facts)
-
-
-def _maildrop_stuck(facts: HostFacts) -> list[Finding]:
-    """Find mail of local programs that nobody takes: they were told that it is on its way."""
-    left = facts.maildrop
-    if left is None or left.summary is None:
-        return []
-    return [
+    left = [facts.maildrop] if facts.maildrop is not None else []
+    stuck = [  # mail of local programs, who were told that it is on its way
         Finding(
             rule=Rule.MAILDROP_STUCK,
-            key=f"{facts.host} {left.path}",
-            summary=f"on {facts.host}: {left.summary}",
-            remedy=left.remedy,
+            key=f"{facts.host} {one.path}",
+            summary=f"on {facts.host}: {one.summary}",
+            remedy=one.remedy,
         )
+        for one in left
+        if one.summary is not None
     ]
+    return low + expiring + stuck
 
 
 def _providers(facts: FleetFacts, settings: Settings) -> Iterator[Finding]:

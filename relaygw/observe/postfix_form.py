@@ -12,10 +12,8 @@ from typing import Any
 
 from relaygw.mail.envelope import (
     AcceptedMessage,
-    ClaimedDelivery,
     NewRecipient,
     Recipient,
-    RecipientUpdate,
     Source,
 )
 from relaygw.mail.outcome import AttemptDelays
@@ -81,7 +79,10 @@ class PostfixForm:
         if source.uid is not None and source.client is None:
             sender = _address(message.given_sender)
             text = f"{message.queue_id}: uid={source.uid} from=<{sender}>"
-            return "pickup", _INFO, text + (_script(source) if self._with_subject else "")
+            if self._with_subject:  # and what the program told of itself
+                text += f" script={_quoted(source.script)}" if source.script else ""
+                text += f" cwd={_quoted(source.cwd)}" if source.cwd else ""
+            return "pickup", _INFO, text
         text = f"{message.queue_id}: client=unknown[{source.client}]"
         if source.user and not source.host:
             text += f", sasl_username={_free_text(source.user)}"
@@ -114,7 +115,13 @@ class PostfixForm:
             )
             tail = self._tail(claimed.subject, claimed.source)
             lines += [
-                _outcome(claimed, entries[change.rcpt_no], change, way, tail)
+                (
+                    "smtp",
+                    _INFO,
+                    f"{claimed.queue_id}: {_recipient(entries[change.rcpt_no])}, {way}, "
+                    f"dsn={change.dsn or '4.0.0'}, status={STATUS[change.state]} "
+                    f"({_free_text(change.reply or 'no reply')}){tail}",
+                )
                 for change in update.recipients
             ]
         if update.state is DeliveryState.FINISHED:
@@ -152,25 +159,7 @@ _LINES: dict[type[Event], Callable[[PostfixForm, Any], list[Line]]] = {
 }
 
 
-def _outcome(
-    claimed: ClaimedDelivery, entry: Recipient, change: RecipientUpdate, way: str, tail: str
-) -> Line:
-    """Return the line of one recipient of an attempt."""
-    return (
-        "smtp",
-        _INFO,
-        f"{claimed.queue_id}: {_recipient(entry)}, {way}, dsn={change.dsn or '4.0.0'}, "
-        f"status={STATUS[change.state]} ({_free_text(change.reply or 'no reply')}){tail}",
-    )
-
-
 # --- parts of a line -----------------------------------------------------------------------
-
-
-def _script(source: Source) -> str:
-    """Return what a local program told of itself, with a space in front."""
-    script = f" script={_quoted(source.script)}" if source.script else ""
-    return script + (f" cwd={_quoted(source.cwd)}" if source.cwd else "")
 
 
 def _origin(source: Source) -> str:

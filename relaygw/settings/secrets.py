@@ -174,33 +174,25 @@ def _target_problem(kind: str, target: str) -> str | None:
     return None if target else "is empty; write a value after the colon"
 
 
-def _is_reference(text: str) -> bool:
-    return text.partition(":")[0] in _KINDS and ":" in text
-
-
 def _check_user_name(text: str) -> str:
     if not text:
         raise ValueError("is empty; remove the key when the provider wants no AUTH")
     if not text.isprintable():
         raise ValueError("holds a control character; remove it")
-    if _is_reference(text):
-        SecretRef.parse(text)
+    parse_user_name(text)
     return text
-
-
-def _show_user_name(text: str) -> str:
-    return str(SecretRef.parse(text)) if _is_reference(text) else text
 
 
 def parse_user_name(text: str) -> SecretRef | str:
     """Return the reference that `text` is, or `text` itself when it is none."""
-    return SecretRef.parse(text) if _is_reference(text) else text
+    kind, colon, _ = text.partition(":")
+    return SecretRef.parse(text) if colon and kind in _KINDS else text
 
 
 UserName = Annotated[
     str,
     AfterValidator(_check_user_name),
-    PlainSerializer(_show_user_name, return_type=str, when_used="json"),
+    PlainSerializer(lambda text: str(parse_user_name(text)), return_type=str, when_used="json"),
 ]
 """A user name as is, or a secret reference to one."""
 
