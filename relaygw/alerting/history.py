@@ -20,7 +20,6 @@ from relaygw.store.watch import HISTORY_SLICE_MS, HistoryPoint
 WRITE_EACH_S = 10.0
 HOUR_MS = 3_600_000
 DAY_MS = 86_400_000
-_SLICES_AN_HOUR = HOUR_MS // HISTORY_SLICE_MS
 
 
 def totals(points: Sequence[HistoryPoint], series: Series, *, since_ms: int) -> dict[str, int]:
@@ -55,20 +54,11 @@ def busiest_hour(points: Sequence[HistoryPoint], *, until_ms: int) -> dict[str, 
     for point in points:
         if point.slice_at_ms + HISTORY_SLICE_MS <= until_ms:
             slices[point.label][point.slice_at_ms] = point.amount
-    return {label: _greatest_hour(amounts) for label, amounts in slices.items()}
-
-
-def _greatest_hour(amounts: dict[int, int]) -> int:
-    greatest = running = 0
-    times = sorted(amounts)
-    first = 0
-    for at_ms in times:
-        running += amounts[at_ms]
-        while times[first] <= at_ms - _SLICES_AN_HOUR * HISTORY_SLICE_MS:
-            running -= amounts[times[first]]
-            first += 1
-        greatest = max(greatest, running)
-    return greatest
+    hour_ms = range(0, HOUR_MS, HISTORY_SLICE_MS)
+    return {
+        label: max(sum(amounts.get(at_ms - ago_ms, 0) for ago_ms in hour_ms) for at_ms in amounts)
+        for label, amounts in slices.items()
+    }
 
 
 # --- writing ---------------------------------------------------------------------------------

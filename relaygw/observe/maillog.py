@@ -247,13 +247,20 @@ class MailLog:
 
 def open_log(settings: Log, *, hostname: str) -> MailLog:
     """Return the log; what is wrong with its place is told on stderr and stops nothing."""
-    outlet = _outlet(settings)
+    outlet: Outlet
+    if settings.target == "syslog":
+        outlet = SyslogOutlet(Path(settings.syslog_socket))
+        framing = for_syslog(name=settings.syslog_name)
+    else:
+        outlet = FileOutlet(settings.file) if settings.file is not None else StderrOutlet()
+        framing = in_a_file(hostname=hostname, name=settings.syslog_name)
+        if settings.format == "json":
+            framing = bare
     form: Form = (
         JsonForm(hostname=hostname, with_subject=settings.subject)
         if settings.format == "json"
         else PostfixForm(with_subject=settings.subject)
     )
-    framing = _framing(settings, hostname=hostname)
     stderr = StderrOutlet()
 
     def loss(count: int, why: str) -> bytes:
@@ -272,22 +279,6 @@ def open_log(settings: Log, *, hostname: str) -> MailLog:
 
     channel = Channel(outlet, loss=loss, tell=tell)
     return MailLog(channel, form, framing, redaction=Redaction(settings.redact))
-
-
-def _outlet(settings: Log) -> Outlet:
-    if settings.target == "syslog":
-        return SyslogOutlet(Path(settings.syslog_socket))
-    if settings.file is not None:
-        return FileOutlet(settings.file)
-    return StderrOutlet()
-
-
-def _framing(settings: Log, *, hostname: str) -> Framing:
-    if settings.target == "syslog":
-        return for_syslog(name=settings.syslog_name)
-    if settings.format == "json":
-        return bare
-    return in_a_file(hostname=hostname, name=settings.syslog_name)
 
 
 # --- what libraries say by Python's logging, and warnings: one line each ----------------------
