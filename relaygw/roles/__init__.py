@@ -6,6 +6,7 @@ with one event loop (`roles.process`).
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -84,17 +85,13 @@ def recover_queue(
     """Put what can be read of a damaged SQLite queue into a new one: see store.recovery."""
     from relaygw.store import recovery
 
-    url, now_ms = loaded.settings.queue.url, clock_ms()
-    return recovery.recover(url, is_released=is_released, now_ms=now_ms, tell=tell)
+    url = loaded.settings.queue.url
+    return recovery.recover(url, is_released=is_released, now_ms=clock_ms(), tell=tell)
 
 
 def note_settings(loaded: LoadedSettings, *, occasion: str) -> None:
     """Leave a line in the audit trail if the settings are others than before."""
     from relaygw.operations.audit import note_settings
 
-    store = open_store(loaded)
-    try:
-        now_ms = clock_ms()
-        note_settings(store, loaded.settings, occasion=occasion, now_ms=now_ms)
-    finally:
-        store.close()
+    with contextlib.closing(open_store(loaded)) as store:
+        note_settings(store, loaded.settings, occasion=occasion, now_ms=clock_ms())

@@ -84,7 +84,7 @@ def load_settings(
     for file in files:
         short = file.name if file == main else f"{file.parent.name}/{file.name}"
         tree.merge(_read_file(file, short))
-    _raise_if(tree.problems if not tree.is_readable else [])
+    _raise_if([] if tree.is_readable else tree.problems)
     _merge_environment(tree, environ)
     default_dir = _default_state_dir(environ)
     values = _with_defaults(tree.values, default_dir, is_without_file=main is None)
@@ -93,7 +93,10 @@ def load_settings(
     fill_relay_to(filling, tree)
     settings = _validated(filling, tree)
     state_dir = _state_dir(settings.queue.url, default_dir)
-    owners = _trusted_owners((*files, state_dir))
+    owners = {0, os.geteuid()}  # who may own a secret; and whoever owns configuration or queue
+    for path in (*files, state_dir):
+        with contextlib.suppress(OSError):
+            owners.add(path.stat().st_uid)
     _raise_if(
         [
             *loose_secrets(settings, tree, owners=owners),
@@ -107,15 +110,6 @@ def load_settings(
         state_dir=state_dir,
         is_without_file=main is None,
     )
-
-
-def _trusted_owners(paths: Iterable[Path]) -> frozenset[int]:
-    """Return who may own a secret: root, this user, and whoever owns configuration or queue."""
-    owners = {0, os.geteuid()}
-    for path in paths:
-        with contextlib.suppress(OSError):
-            owners.add(path.stat().st_uid)
-    return frozenset(owners)
 
 
 def _raise_if(problems: list[str]) -> None:

@@ -14,7 +14,7 @@ import re
 import shlex
 import stat
 import subprocess
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Self
@@ -311,7 +311,7 @@ def secret_file_problem(path: Path, status: os.stat_result) -> str | None:
 def loose_secrets(settings: Settings, tree: Tree, *, owners: Collection[int]) -> list[str]:
     """Return one line for each secret that everyone may read or that another one owns."""
     problems = []
-    for keys, secret in _secrets(settings):
+    for keys, secret in _secrets(settings).items():
         place = tree.place_of(keys)
         if secret.kind == "file":
             problem = loose_permissions(Path(secret.target), owners=owners)
@@ -324,29 +324,21 @@ def loose_secrets(settings: Settings, tree: Tree, *, owners: Collection[int]) ->
     return problems
 
 
-def _secrets(settings: Settings) -> Iterator[tuple[Keys, SecretRef]]:
-    """Yield every secret where the user wrote it."""
-    if settings.queue.password is not None:
-        yield ("queue", "password"), settings.queue.password
+def _secrets(settings: Settings) -> dict[Keys, SecretRef]:
+    """Return every secret by where the user wrote it."""
+    found: dict[Keys, SecretRef | None] = {("queue", "password"): settings.queue.password}
     for number, relay in enumerate(settings.relay_to):
-        if relay.password is not None:
-            yield ("relay_to", number, "password"), relay.password
+        found["relay_to", number, "password"] = relay.password
     made = {relay.name for relay in settings.relay_to}
     for name, provider in settings.providers.items():
-        if provider.password is not None and name not in made:
-            yield ("providers", name, "password"), provider.password
+        if name not in made:
+            found["providers", name, "password"] = provider.password
         for key in ("client_secret", "refresh_token"):
-            secret = getattr(provider.oauth, key, None)
-            if secret is not None:
-                yield ("providers", name, "oauth", key), secret
-    yield from _secrets_of_alerts(settings)
-    for number, token in enumerate(settings.web.tokens):
-        yield ("web", "tokens", number, "token"), token.token
-
-
-def _secrets_of_alerts(settings: Settings) -> Iterator[tuple[Keys, SecretRef]]:
+            found["providers", name, "oauth", key] = getattr(provider.oauth, key, None)
     for number, alert in enumerate(settings.alerts):
-        if alert.apprise is not None:
-            yield ("alerts", number, "apprise"), alert.apprise
+        found["alerts", number, "apprise"] = alert.apprise
         if alert.webhook is not None and alert.webhook.host is None:  # else written as it is
-            yield ("alerts", number, "webhook"), alert.webhook.reference
+            found["alerts", number, "webhook"] = alert.webhook.reference
+    for number, token in enumerate(settings.web.tokens):
+        found["web", "tokens", number, "token"] = token.token
+    return {keys: secret for keys, secret in found.items() if secret is not None}
