@@ -8,6 +8,7 @@ each is read once a process.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import json
 import re
@@ -111,7 +112,11 @@ def _fill(filling: FilledValues, written: dict[str, Any], at: Keys) -> dict[str,
     if note(_choice_problems(preset, written)) or preset is None:
         return written
     keys = preset.keys_for(written.get("region"), written.get("variant"))
-    keys |= _transport(preset, written) | _token_twice(preset, written)
+    keys |= _transport(preset, written)
+    if preset.is_token_twice and isinstance(written.get("password"), str):
+        with contextlib.suppress(ValueError):  # the model says what is wrong with it, once
+            SecretRef.parse(written["password"])
+            keys["username"] = written["password"]
     if isinstance(written.get("oauth"), dict):
         keys |= preset.with_oauth
     filled = filling.lay_under(written, keys, at, f"preset {name}")
@@ -175,17 +180,6 @@ def _transport(preset: Preset, written: dict[str, Any]) -> dict[str, Any]:
     if written.get("port") in preset.implicit_ports:
         return {"tls": "implicit"}
     return {}
-
-
-def _token_twice(preset: Preset, written: dict[str, Any]) -> dict[str, Any]:
-    password = written.get("password")
-    if not preset.is_token_twice or not isinstance(password, str):
-        return {}
-    try:
-        SecretRef.parse(password)
-    except ValueError:
-        return {}  # the model says what is wrong with it, once
-    return {"username": password}
 
 
 def _login_problems(preset: Preset, filled: dict[str, Any]) -> Iterator[tuple[str, str]]:

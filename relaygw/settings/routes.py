@@ -74,7 +74,10 @@ def route_conflicts(settings: Settings) -> Iterator[Conflict]:
         if earlier != number:
             yield _same_name(settings, earlier, number)
         if route.is_unconditional and number != last:
-            yield Conflict(place, _never_reached(settings, route))
+            end = "no route after it is ever used; move it to the end"
+            if settings.relay_to:
+                end = "relay_to is never used; remove one of the two"
+            yield Conflict(place, f'route "{route.name}" has no condition, so {end}')
         yield from unknown_names(
             (*place, "providers"), route.providers, "providers", settings.providers
         )
@@ -89,11 +92,3 @@ def _same_name(settings: Settings, earlier: int, number: int) -> Conflict:
     else:
         whose = "an earlier route"
     return Conflict(("routes", number, "name"), f'"{name}" is the name of {whose}; choose another')
-
-
-def _never_reached(settings: Settings, route: Route) -> str:
-    if settings.relay_to:
-        end = "relay_to is never used; remove one of the two"
-    else:
-        end = "no route after it is ever used; move it to the end"
-    return f'route "{route.name}" has no condition, so {end}'
