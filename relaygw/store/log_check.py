@@ -75,6 +75,7 @@ class LogState(Enum):
     SHORT = auto()  # the end of it is missing
     LOST = auto()  # it is missing, or what lies there is of another moment or database
     SPARE = auto()  # all of it is in the database, and what lies there is older
+    LEFT = auto()  # the database itself is missing: SQLite would make a new one, and remove the log
     OFF = auto()  # those who use the queue have lost it, and moved all of it
 
 
@@ -169,6 +170,8 @@ def check_log(path: Path, *, is_alone: bool) -> LogFinding:
 
     `is_alone`: nobody else has it open. Raises QueueDamaged when it is no database.
     """
+    if problem := missing_database(path, is_alone=is_alone):
+        return LogFinding(LogState.LEFT, problem, is_marked=True)
     try:
         mark = (_mark_alone(path) if is_alone else mark_of(path)) if path.exists() else None
     except DriverError:  # others move the log into it just now, and look after it
@@ -200,6 +203,25 @@ def check_log(path: Path, *, is_alone: bool) -> LogFinding:
     if not is_later(salts[0], mark):
         return _finding(LogState.LOST, path, "belongs to another database or is too old")
     return _check_length(path, salts) if is_alone else LogFinding(LogState.WHOLE, is_marked=True)
+
+
+def missing_database(path: Path, *, is_alone: bool = True) -> str:
+    """Return what is wrong where a queue was and its database is not there, "" where none was.
+
+    A new one that is being made is empty, and has no log.
+    """
+    try:
+        size_bytes = path.stat().st_size
+    except OSError:
+        size_bytes = None
+    if size_bytes or (salts_of(log_of(path)) is None and (is_alone or size_bytes == 0)):
+        return ""
+    log = log_of(path).name
+    return (
+        f"{path}: the database of the queue is {'missing' if size_bytes is None else 'empty'}, and "
+        f"mail that was acknowledged may be in it and in its log {log}: put it back beside the log,"
+        f" and start again. To begin a new queue, stop relaygw and move {log} away"
+    )
 
 
 def _read(file: Path) -> bytes:

@@ -191,7 +191,7 @@ class QueueFile:
         changed = next((name for name, now, before in pairs if now != before), self._name)
         self._trouble = (
             f"{changed}: removed or replaced while relaygw ran; no mail is taken or sent until "
-            "relaygw is started again"
+            f"relaygw is started again{' with this file back' if changed == self._name else ''}"
         )
 
     def _rescue(self, raw: Any, trouble: str) -> None:

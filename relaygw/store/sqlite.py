@@ -323,11 +323,18 @@ def open_engine(url: str, *, is_for_writing: bool) -> Iterator[Engine]:
 
     For writing the database is created where there is none, and left needing no log.
     """
+    path = database_path(url)
     if is_for_writing:
-        create_private(url)
-    file = QueueFile(database_path(url))
-    begin = "BEGIN IMMEDIATE" if is_for_writing else "BEGIN"
-    engine = create_sqlite_engine(url, begin=begin, file=file)
+        _make_directory(path.parent)
+    file = QueueFile(path)
+    try:
+        if is_for_writing:  # after the look at what lies there
+            _create_private(path)
+        begin = "BEGIN IMMEDIATE" if is_for_writing else "BEGIN"
+        engine = create_sqlite_engine(url, begin=begin, file=file)
+    except BaseException:
+        file.close()
+        raise
     try:
         yield engine
         if is_for_writing and file.has_mark:
@@ -350,15 +357,18 @@ def _end_writing(engine: Engine, file: QueueFile) -> None:
         lock.close()
 
 
-def create_private(url: str) -> None:
-    """Create a new database and its directory for its owner only; SQLite gives its log the mode."""
-    path = database_path(url)
+def _make_directory(directory: Path) -> None:
+    """Make the directory of a database, for its owner only."""
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
-        raise StoreUnavailable(f"{path.parent}: {error.strerror}") from error
-    if not os.access(path.parent, os.W_OK):
-        raise StoreUnavailable(f"{path.parent}: this user may not write there")
+        raise StoreUnavailable(f"{directory}: {error.strerror}") from error
+    if not os.access(directory, os.W_OK):
+        raise StoreUnavailable(f"{directory}: this user may not write there")
+
+
+def _create_private(path: Path) -> None:
+    """Create a new database for its owner only; SQLite gives its log the same mode."""
     try:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
     except OSError as error:

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
+from relaygw.errors import QueueDamaged
 from relaygw.store.audit import Audit
 from relaygw.store.database import Database, Place
 from relaygw.store.holds import Holds
@@ -16,6 +18,7 @@ from relaygw.store.intake import Intake
 from relaygw.store.janitor import Janitor
 from relaygw.store.leases import Leases
 from relaygw.store.limits import Limits
+from relaygw.store.log_check import missing_database
 from relaygw.store.queue import Queue
 from relaygw.store.queue_entry import QueueEntry
 from relaygw.store.sandbox import Sandbox
@@ -68,6 +71,12 @@ def open_store(
         return store_on(PostgresDatabase(place), keep_content=keep_content)
     database = SqliteDatabase(place.url, first_in_line=first_in_line)
     return store_on(database, keep_content=keep_content)
+
+
+def check_file_was_never_there(path: Path) -> None:
+    """Raise QueueDamaged where the database of a SQLite queue is gone, and its log is not."""
+    if problem := missing_database(path):
+        raise QueueDamaged(problem)
 
 
 def store_on(database: Database, *, keep_content: bool) -> Store:

@@ -183,6 +183,52 @@ def test_a_queue_without_its_whole_log_is_refused_and_the_remedy_is_told(
     assert {name: after.get(name) for name in before} == before, "nothing was changed"
 
 
+def remove_database(database: Path) -> None:
+    database.unlink()
+
+
+def empty_database(database: Path) -> None:
+    os.truncate(database, 0)
+
+
+@pytest.mark.parametrize("damage", [remove_database, empty_database])
+def test_a_log_without_its_database_is_kept_and_nothing_is_begun_beside_it(
+    killed: Killed, tmp_path: Path, damage: Callable[[Path], None]
+) -> None:
+    database = killed.copied_to(tmp_path)
+    whole, log = database.read_bytes(), log_of(database).read_bytes()
+    damage(database)
+    gateway = Gateway(tmp_path, providers={"p": provider_settings(free_port())})
+    assert "put it back beside the log" in start_refused(gateway)
+    for words in (["db", "upgrade"], ["db", "check"], ["queue", "list"]):
+        refused = run(gateway, *words)
+        assert refused.returncode == os.EX_DATAERR, refused
+        assert "put it back beside the log" in refused.stderr
+    assert log_of(database).read_bytes() == log
+    database.write_bytes(whole)
+    with gateway:
+        assert killed.acknowledged <= {entry.queue_id for entry in gateway.queue()}
+
+
+def test_a_second_start_leaves_the_files_of_a_gateway_whose_database_was_moved(
+    tmp_path: Path,
+) -> None:
+    providers = {"p": provider_settings(free_port())}
+    with Gateway(tmp_path, providers=providers) as gateway:
+        content = b"Subject: order\r\n\r\nhello\r\n"
+        acknowledged = {gateway.send("a@a.test", ["b@b.test"], content) for _ in range(10)}
+        database = tmp_path / "state/queue.db"
+        moved = database.rename(tmp_path / "moved.db")
+        second = run(gateway, "serve")
+        assert second.returncode == os.EX_DATAERR, second
+        assert "put it back beside the log" in second.stderr
+        assert not database.exists()
+        gateway.kill_all()
+        moved.rename(database)
+        gateway.start()
+        assert acknowledged <= {entry.queue_id for entry in gateway.queue()}
+
+
 def test_all_files_together_start_again_with_all_that_was_acknowledged(
     killed: Killed, tmp_path: Path
 ) -> None:
