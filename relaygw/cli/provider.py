@@ -11,7 +11,7 @@ import click
 from relaygw.cli.frame import CommandFailed, Group, Invocation, login_name, pass_invocation
 from relaygw.cli.text import aligned, as_json, fitted, labelled, moment, print_lines, terminal_width
 from relaygw.mail.clock import clock_ms, rfc3339_or_none
-from relaygw.mail.words import age, counted, fields
+from relaygw.mail.words import age, counted, fields, printable
 from relaygw.operations.providers import (
     Usage,
     hold_provider,
@@ -80,7 +80,7 @@ def release_holds(invocation: Invocation, name: str) -> None:
         click.echo(f"{name}: nothing to release, it is not held")
     for one in ended:
         what = "" if one.scope == "provider" else f" ({one.scope} {one.key})"
-        click.echo(f"{name}: released{what}; it was held: {one.reason}")
+        click.echo(printable(f"{name}: released{what}; it was held: {one.reason}"))
 
 
 @provider.command("list")

@@ -230,6 +230,12 @@ def test_hold_and_release(shop: Desk) -> None:
     ]
 
 
+def test_a_reason_steers_no_terminal_when_its_hold_ends(shop: Desk) -> None:
+    assert shop.run("provider", "hold", "main", "--reason", "x\ny\x1b[31mRED").exit_code == 0
+    released = shop.run("provider", "release", "main")
+    assert released.stdout.endswith("it was held: operator: x?y?[31mRED\n")
+
+
 def test_release_makes_due_what_the_hold_had_put_off(shop: Desk) -> None:
     refused = "535 5.7.8 Authentication credentials invalid"
     put_off = shop.add()
