@@ -342,8 +342,9 @@ def leader_of(pid: int) -> int:
         status = Path(f"/proc/{pid}/stat").read_text()
     except (FileNotFoundError, ProcessLookupError):
         return 0
-    state, _parent, leader = status.rpartition(")")[2].split()[:3]
-    return 0 if state in "ZX" else int(leader)
+    state, _parent, leader, *others = status.rpartition(")")[2].split()
+    # a thread that still ends has the process's files and locks when the first one is dead already
+    return 0 if state in "ZX" and int(others[14]) < 2 else int(leader)
 
 
 class RawClient:
