@@ -111,6 +111,13 @@ class Chromium:
             context.close()
 
 
+def press(page: Page, *keys: str) -> None:
+    """Press keys one after the other, once the scripts of the page that is shown have run."""
+    page.wait_for_load_state()
+    for key in keys:
+        page.keyboard.press(key)
+
+
 def cheapest() -> str:
     """Return the program that pages are looked at with, where nothing is about the browser."""
     return _SHELL if Path(_SHELL).exists() else CHROMIUM

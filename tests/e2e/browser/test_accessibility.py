@@ -8,7 +8,7 @@ import pytest
 
 from tests.campaign import IS_CAMPAIGN
 from tests.e2e.browser.axe import violations
-from tests.e2e.browser.browsing import Chromium, Visit
+from tests.e2e.browser.browsing import Chromium, Visit, press
 from tests.e2e.browser.letters import all_letters
 from tests.e2e.gateway import Gateway, provider_settings
 from tests.integration.web.people import USERS
@@ -100,8 +100,8 @@ def test_a_message_in_its_views(visit: Visit, ids: dict[str, str]) -> None:
 def test_an_empty_list_and_what_helps(visit: Visit) -> None:
     log_in(visit)
     check(visit, "/sandbox")
-    visit.page.keyboard.press("?")
+    press(visit.page, "?")
     check_here(visit, "the keys")
-    visit.page.keyboard.press("Escape")
+    press(visit.page, "Escape")
     visit.page.get_by_role("button", name="How to search").click()
     check_here(visit, "the help for searches")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.e2e.browser.browsing import Chromium, Visit
+from tests.e2e.browser.browsing import Chromium, Visit, press
 from tests.e2e.browser.letters import order_confirmation
 from tests.e2e.gateway import PATIENCE_S, Gateway
 from tests.e2e.sendmail_rig import Installation
@@ -59,7 +59,7 @@ def test_an_order_mail_appears_is_found_viewed_at_three_widths_and_deleted(
     other = send(sandbox, PLAIN % b"something else")
     expect(page.locator(f"#m-{other}")).to_be_visible()
 
-    page.keyboard.press("/")
+    press(page, "/")
     page.keyboard.type("100000421")
     expect(page.locator(".mail")).to_have_count(1)
     expect(page).to_have_url(re.compile(r"\?query=100000421$"))
@@ -134,44 +134,40 @@ def test_keys(sandbox: Gateway, visit: Visit) -> None:
     wait_until_live(page)
     assert subjects(page) == ["three", "two", "one"]
     for key, there in (("j", newest), ("j", middle), ("j", oldest), ("j", oldest), ("k", middle)):
-        page.keyboard.press(key)
+        press(page, key)
         assert focused(page) == there
-    page.keyboard.press("o")
+    press(page, "o")
     expect(page.get_by_role("heading", name="two")).to_be_visible()
-    page.keyboard.press("j")
+    press(page, "j")
     expect(page.get_by_role("heading", name="one")).to_be_visible()
-    page.keyboard.press("k")
+    press(page, "k")
     expect(page.get_by_role("heading", name="two")).to_be_visible()
-    page.keyboard.press("k")
+    press(page, "k")
     expect(page.get_by_role("heading", name="three")).to_be_visible()
-    page.keyboard.press("r")
+    press(page, "r")
     expect(page.get_by_role("heading", name="Release 1 message")).to_be_visible()
-    page.keyboard.press("u")
+    press(page, "u")
     expect(page.get_by_role("heading", name="three")).to_be_visible()
-    page.keyboard.press("u")
+    press(page, "u")
     wait_until_live(page)
 
-    page.keyboard.press("?")
+    press(page, "?")
     expect(page.locator("#keys")).to_be_visible()
-    page.keyboard.press("j")  # belongs to nobody while the keys are shown
-    page.keyboard.press("Escape")
+    press(page, "j")  # belongs to nobody while the keys are shown
+    press(page, "Escape")
     expect(page.locator("#keys")).to_be_hidden()
 
-    page.keyboard.press("j")
-    page.keyboard.press("x")
-    page.keyboard.press("j")
-    page.keyboard.press("x")
-    page.keyboard.press("#")
+    press(page, "j", "x", "j", "x", "#")
     expect(page.get_by_role("heading", name="Delete 2 messages for good?")).to_be_visible()
-    page.keyboard.press("Enter")
+    expect(page.locator("[autofocus]:enabled").first).to_be_focused()
+    press(page, "Enter")
     expect(page.locator(".mail")).to_have_count(1)
     wait_until_live(page)
-    page.keyboard.press("/")
+    press(page, "/")
     page.keyboard.type("j#")  # in a field they are letters
     expect(page.locator("#search")).to_have_value("j#")
     expect(page.get_by_text("Nothing found")).to_be_visible()
-    page.keyboard.press("Escape")
-    page.keyboard.press("u")
+    press(page, "Escape", "u")
     expect(page.locator(".mail")).to_have_count(1)
     assert visit.trouble == []
 
@@ -179,7 +175,7 @@ def test_keys(sandbox: Gateway, visit: Visit) -> None:
 def test_a_focused_line_can_be_seen(sandbox: Gateway, visit: Visit) -> None:
     send(sandbox, PLAIN % b"one")
     visit.go("/sandbox")
-    visit.page.keyboard.press("j")
+    press(visit.page, "j")
     outline = visit.page.locator(".mail").evaluate("one => getComputedStyle(one).outlineStyle")
     assert outline == "solid"
 

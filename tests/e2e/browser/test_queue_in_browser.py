@@ -10,7 +10,7 @@ from playwright.sync_api import Page, Request, expect
 
 from relaygw.mail.state import DeliveryState
 from tests.e2e.browser.axe import violations
-from tests.e2e.browser.browsing import Chromium, Visit
+from tests.e2e.browser.browsing import Chromium, Visit, press
 from tests.e2e.browser.letters import order_confirmation
 from tests.e2e.gateway import Gateway, provider_settings
 from tests.fakes.scripted_provider import ThreadedProvider
@@ -79,7 +79,7 @@ def test_an_operator_reads_the_story_and_acts(
     page = log_in(visit, "otto")
     page.get_by_role("link", name="Queue", exact=True).first.click()
     page.get_by_role("searchbox").fill("order 7")
-    page.keyboard.press("Enter")
+    press(page, "Enter")
     line = page.locator(f"#m-{queue_id}")
     expect(line).to_contain_text("deferred")
     expect(line).to_contain_text("Greylisted, <b>come</b> again")
@@ -116,11 +116,10 @@ def test_retry_and_delete_of_what_is_ticked_by_keyboard(
     page = log_in(visit, "otto")
     visit.go("/queue?subject=ticked")
     expect(page.locator(".mail")).to_have_count(2)
-    page.keyboard.press("j")
-    page.keyboard.press("x")
-    page.keyboard.press("t")
+    press(page, "j", "x", "t")
     expect(page.get_by_role("heading", name="Retry 1 message?")).to_be_visible()
-    page.keyboard.press("Enter")
+    expect(page.get_by_role("button", name="Retry 1 message")).to_be_focused()
+    press(page, "Enter")
     expect(page.get_by_role("status")).to_have_text("1 message due now.")
     sandbox.wait_until(lambda: state(sandbox, first) == "finished", "a delivered message")
     page.get_by_text("All that match").click()
@@ -129,7 +128,7 @@ def test_retry_and_delete_of_what_is_ticked_by_keyboard(
     page.get_by_role("link", name="Cancel").click()
     assert state(sandbox, second) == "deferred"
     page.locator(f"#m-{second} .pick").click()
-    page.keyboard.press("#")
+    press(page, "#")
     page.get_by_role("button", name="Delete 1 message").click()
     expect(page.get_by_role("heading", name="Nothing found")).to_be_visible()
     assert state(sandbox, second) == DeliveryState.DELETED.value
@@ -147,8 +146,7 @@ def test_a_viewer_sees_and_has_nothing_to_press(
     expect(page.get_by_text("All that waits", exact=True)).to_have_count(0)
     visit.go(f"/queue/{queue_id}")
     expect(page.get_by_role("button", name="Hold…")).to_have_count(0)
-    for key in ("h", "t", "#", "r"):
-        page.keyboard.press(key)
+    press(page, "h", "t", "#", "r")
     expect(page.get_by_role("region", name="Story")).to_be_visible()
     assert state(sandbox, queue_id) == "deferred"
 
@@ -222,7 +220,7 @@ def test_axe_finds_nothing_and_nothing_is_too_wide(
         check("something ticked")
         page.get_by_role("button", name="Search by more").click()
         check("the selectors")
-        page.keyboard.press("Escape")
+        press(page, "Escape")
         page.get_by_role("button", name="Hold…").first.click()
         expect(page.get_by_label("Why")).to_be_visible()
         check("a question")

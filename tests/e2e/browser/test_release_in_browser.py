@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import expect
 
-from tests.e2e.browser.browsing import Chromium
+from tests.e2e.browser.browsing import Chromium, press
 from tests.e2e.browser.letters import order_confirmation
 from tests.e2e.gateway import Gateway, provider_settings
 from tests.fakes.scripted_provider import ThreadedProvider
@@ -48,7 +48,7 @@ def test_an_admin_releases_an_order_mail(
         page.get_by_role("button", name="Log in").click()
         # the login leads to what was asked for
         expect(page.get_by_role("heading", name="Your order #100000421")).to_be_visible()
-        page.keyboard.press("r")
+        press(page, "r")
         page.get_by_role("textbox", name="Send to").fill("dev@agency.example")
         page.get_by_role("button", name="Look again").click()
         expect(page.get_by_text("Will be sent: 1 mail")).to_be_visible()
