@@ -121,9 +121,9 @@ def check_queue_file(url: str) -> None:
     try:
         path.stat()
     except FileNotFoundError:
-        from relaygw.store.store import check_file_was_never_there
+        from relaygw.store.store import refuse_lost_database
 
-        check_file_was_never_there(path)
+        refuse_lost_database(path)
         raise StoreUnavailable(f"{path}: no queue there yet; relaygw serve creates it") from None
     except OSError as error:
         raise StoreUnavailable(f"{path}: {error.strerror}; run this as relaygw's user") from error

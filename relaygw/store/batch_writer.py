@@ -8,9 +8,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
 from queue import SimpleQueue
 from threading import Thread
-from typing import Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from relaygw.errors import Unstorable
 
@@ -134,45 +136,37 @@ class BatchWriter(Generic[Item, Result]):
     # --- in the thread
 
     def _serve(self) -> None:
-        while self._serve_next(self._batches.get()):
-            pass
-
-    def _serve_next(self, batch: _Batch[Item, Result] | None) -> bool:
-        if batch is None:
-            return False
-        results: Sequence[Result] | None = None
-        failure: BaseException | None = None
-        try:
-            results = self._write(batch.items)
-        except BaseException as error:  # in a thread nobody else would hear of it
-            failure = error
-        try:
-            loop = batch.results.get_loop()
-            loop.call_soon_threadsafe(_hand_back, batch.results, results, failure)
-        except RuntimeError:  # the loop has ended: nobody waits any more
-            pass
-        return True
+        while (batch := self._batches.get()) is not None:
+            hand_back: Callable[[], None]
+            try:
+                hand_back = partial(batch.results.set_result, self._write(batch.items))
+            except BaseException as failure:  # in a thread nobody else would hear of it
+                hand_back = partial(batch.results.set_exception, _as_error(failure))
+            with suppress(RuntimeError):  # the loop has ended: nobody waits any more
+                batch.results.get_loop().call_soon_threadsafe(
+                    _unless_done, batch.results, hand_back
+                )
 
     def _write(self, items: Sequence[Item]) -> Sequence[Result]:
         try:
             return self._write_all(items)
-        except Exception as error:
+        except BaseException as failure:
+            error = _as_error(failure)
             if self._is_away is not None and self._is_away(error):
-                raise
+                raise error from failure
             if len(items) == 1:
                 return [self._refused(items[0], error)]
         # those that are written already stay so when the store goes away in the middle
         return [result for item in items for result in self._write([item])]
 
 
-def _hand_back(
-    future: asyncio.Future[Sequence[Result]],
-    results: Sequence[Result] | None,
-    failure: BaseException | None,
-) -> None:
-    if future.done():  # nobody waits any more
-        return
-    if results is not None:
-        future.set_result(results)
-    elif failure is not None:
-        future.set_exception(failure)
+def _as_error(failure: BaseException) -> Exception:
+    """Return what ends the batch alone, also for what is meant to end a thread or a generator."""
+    if isinstance(failure, Exception) and not isinstance(failure, StopIteration):
+        return failure
+    return RuntimeError(repr(failure))
+
+
+def _unless_done(results: asyncio.Future[Any], hand_back: Callable[[], None]) -> None:
+    if not results.done():  # else nobody waits any more
+        hand_back()

@@ -73,7 +73,7 @@ def open_store(
     return store_on(database, keep_content=keep_content)
 
 
-def check_file_was_never_there(path: Path) -> None:
+def refuse_lost_database(path: Path) -> None:
     """Raise QueueDamaged where the database of a SQLite queue is gone, and its log is not."""
     if problem := missing_database(path):
         raise QueueDamaged(problem)
