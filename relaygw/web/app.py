@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
-from starlette.routing import Route
+from starlette.routing import Match, Route
 
 from relaygw.errors import StoreUnavailable
 from relaygw.settings.model import Settings
@@ -87,6 +87,12 @@ def create_app(
 
 
 async def _answer_error(request: Request, error: Exception) -> Response:
+    if isinstance(error, HTTPException) and error.status_code == 405:
+        # of the routes of a path Starlette names the methods of the first one only
+        routes = (one for one in request.app.routes if isinstance(one, Route))
+        here = [one for one in routes if one.matches(request.scope)[0] is not Match.NONE]
+        allowed = sorted({method for one in here for method in one.methods or ()})
+        error = HTTPException(405, error.detail, {"Allow": ", ".join(allowed)})
     return error_answer(request, error)
 
 
