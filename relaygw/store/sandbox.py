@@ -139,6 +139,15 @@ class Sandbox(Repository):
             found = _captured_entries(tx, newest if queue_id is None else [queue_id])
         return found[0] if found else None
 
+    def taken_since(self, at_ms: int) -> tuple[int, int]:
+        """Return how many captured messages came by SMTP since a time, and their bytes."""
+        number, size_bytes = func.count(), func.coalesce(func.sum(message.c.size_bytes), 0)
+        query = select(number, size_bytes).where(message.c.source_listener.is_not(None))
+        with self._read() as tx:
+            since = message.c.captured_at_ms >= tx.to_stored(at_ms)
+            found = tx.execute(query.where(since)).one()
+        return found[0], int(found[1])
+
     # --- changes -------------------------------------------------------------------------
 
     def mark_read(self, queue_ids: Sequence[str] | None, *, at_ms: int | None) -> int:

@@ -17,6 +17,7 @@ import anyio.to_thread
 from starlette.requests import Request
 from starlette.responses import Response
 
+from relaygw.mail.clock import clock_ms
 from relaygw.mail.envelope import QueueIdSource
 from relaygw.settings.model import Settings
 from relaygw.settings.provider import Provider
@@ -51,6 +52,7 @@ class WebContext:
         self.wake_workers = wake_workers
         self.mail_pages = MailPages(limit_characters=_KEPT_CHARACTERS)
         self.queue_ids = QueueIdSource()
+        self.began_at_ms = clock_ms()
         self._readers = anyio.CapacityLimiter(_READERS)
         self._writers = anyio.CapacityLimiter(_WRITERS)
         self._openers = anyio.CapacityLimiter(1)

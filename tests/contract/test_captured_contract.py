@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import delete, func, select
 
 from relaygw.mail.content import ContentFacts
-from relaygw.mail.envelope import NewDelivery, NewRecipient
+from relaygw.mail.envelope import NewDelivery, NewRecipient, Source
 from relaygw.mail.search import EVERYTHING, MailSearch, parse_search
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.store.sessions import WebSession
@@ -44,6 +44,17 @@ def rows_left(store: Store) -> list[int]:
             connection.execute(select(func.count()).select_from(table)).scalar_one()
             for table in (captured_index, captured_text, captured_facts, captured_tag)
         ]
+
+
+def test_what_came_by_smtp_is_counted_from_a_time_on(store: Store) -> None:
+    smtp = Source(listener="127.0.0.1:2525")
+    assert store.sandbox.taken_since(0) == (0, 0)
+    for shift in (10, 20, 30):
+        capture(store, at_ms=NOW_MS + shift, source=smtp, size_bytes=100 + shift)
+    capture(store, at_ms=NOW_MS + 40)  # from the maildrop
+    store.intake.accept_batch([accepted(source=smtp)])  # to be sent
+    assert store.sandbox.taken_since(0) == (3, 360)
+    assert store.sandbox.taken_since(NOW_MS + 20) == (2, 250)
 
 
 # --- content ------------------------------------------------------------------------------

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable
 
 import httpx2
 import pytest
 
+from relaygw.mail.clock import clock_ms
+from relaygw.mail.envelope import NewRecipient, Source
 from relaygw.mail.state import RecipientState
+from relaygw.store.store import Store
+from tests.builders import accepted
 
 Capture = Callable[..., str]
 Serve = Callable[..., Awaitable[httpx2.AsyncClient]]
@@ -175,7 +180,42 @@ async def test_info_tells_the_counts(serve: Serve, capture: Capture) -> None:
     shown = (await client.get("/api/v1/info")).json()
     assert (shown["Messages"], shown["Unread"], shown["Tags"]) == (1, 1, {})
     assert shown["Version"].startswith("relaygw ")
-    assert set(shown["RuntimeStats"].values()) == {0}
+    stats = shown["RuntimeStats"]
+    assert 10 * 2**20 < stats.pop("Memory") < 2**32
+    assert set(stats.values()) == {0}  # it began a moment ago, after that mail
+
+
+async def test_info_tells_what_was_taken_since_the_start(serve: Serve, store: Store) -> None:
+    client = await serve()
+    to = NewRecipient(address="b@x.test", state=RecipientState.CAPTURED)
+    for listener in ("127.0.0.1:2525", "127.0.0.1:2525", None):  # the last from the maildrop
+        source = Source(listener=listener)
+        message = accepted(to, at_ms=clock_ms(), content=b"x" * 50, source=source)
+        store.intake.accept_batch([message])
+    await asyncio.sleep(1.1)
+    stats = (await client.get("/api/v1/info")).json()["RuntimeStats"]
+    assert (stats["SMTPAccepted"], stats["SMTPAcceptedSize"]) == (2, 100)
+    assert 1 <= stats["Uptime"] < 60
+
+
+@pytest.mark.parametrize(
+    ("path", "allowed"),
+    [
+        ("/api/v1/chaos", "GET, HEAD, PUT"),
+        ("/api/v1/messages", "DELETE, GET, HEAD, PUT"),
+        ("/api/v1/search", "DELETE, GET, HEAD"),
+        ("/api/v1/tags", "GET, HEAD, PUT"),
+        ("/api/v1/tags/a/b", "DELETE, PUT"),
+        ("/api/v1/send", "POST"),
+        ("/sandbox/1M8A85JPFC6TFQAQP/release", "GET, HEAD, POST"),
+        ("/login", "GET, HEAD, POST"),
+        ("/api/gateway/v1/status", "GET, HEAD"),
+    ],
+)
+async def test_a_wrong_method_is_told_all_right_ones(serve: Serve, path: str, allowed: str) -> None:
+    client = await serve()
+    answer = await client.patch(path)
+    assert (answer.status_code, answer.headers["allow"]) == (405, allowed)
 
 
 @pytest.mark.parametrize("method", ["PUT", "DELETE", "POST", "PATCH", "OPTIONS"])
