@@ -45,7 +45,7 @@ from relaygw.mail.drop import is_complete
 from relaygw.mail.state import OPEN, DeliveryState
 from relaygw.mail.words import fields, printable
 from relaygw.operations.queue_actions import RETRY, Order, change_queued
-from relaygw.operations.status import SILENT_AFTER_S
+from relaygw.operations.status import SILENT_AFTER_S, silent_words
 from relaygw.store.holds import Hold
 from relaygw.store.instances import silent_incarnations
 from relaygw.store.queue import LaneCount
@@ -117,9 +117,9 @@ def _check_worker(store: Store) -> None:
     silent = silent_incarnations(instances, SILENT_AFTER_S, now_ms=clock_ms())
     running = [one for one in instances if one.role == "delivery" and one.state == "running"]
     if all(one.incarnation in silent for one in running):
+        problem = "no delivery worker runs, so nothing can be sent; start it: relaygw serve"
         raise CommandFailed(
-            "no delivery worker runs, so nothing can be sent; start it: relaygw serve",
-            exit_code=os.EX_UNAVAILABLE,
+            silent_words("delivery") if running else problem, exit_code=os.EX_UNAVAILABLE
         )
 
 

@@ -97,8 +97,10 @@ def lanes_of(snapshot: Snapshot, settings: Settings) -> list[tuple[str, str]]:
 def warnings(snapshot: Snapshot) -> Iterator[str]:
     """Yield what an operator should look at."""
     for role in ("front", "delivery"):
-        alive = [one for one in snapshot.instances if one.incarnation not in snapshot.silent]
-        if snapshot.instances and not any(one.role == role for one in alive):
+        mine = [one.incarnation for one in snapshot.instances if one.role == role]
+        if mine and snapshot.silent.issuperset(mine):
+            yield silent_words(role)
+        elif snapshot.instances and not mine:
             yield f"no {role} runs; start it: relaygw serve --role {role}"
     drifted = snapshot.drifted()
     if drifted:
@@ -108,6 +110,14 @@ def warnings(snapshot: Snapshot) -> Iterator[str]:
         yield f"{snapshot.maildrop.summary}; {snapshot.maildrop.remedy}"
     for one in lost_gateways(snapshot.lost):
         yield f"{one.summary}; {one.remedy}"
+
+
+def silent_words(role: str) -> str:
+    """Return what is known of a role whose heartbeats have all stopped, and what to do."""
+    return (
+        f"{role} has not renewed its heartbeat for {SILENT_AFTER_S:g} s: it died, hangs or cannot "
+        f"write to the queue; look into its log, or start it: relaygw serve --role {role}"
+    )
 
 
 def status_object(snapshot: Snapshot, settings: Settings) -> dict[str, Any]:

@@ -42,6 +42,18 @@ def test_status_fits_one_screen_and_tells_what_is_wrong(desk: Desk) -> None:
     assert "other routing or policy settings" in result.stderr
 
 
+def test_a_role_whose_heartbeat_stopped_is_not_said_to_be_gone(desk: Desk) -> None:
+    desk.claim()
+    with desk.store.database.write() as connection:
+        connection.connection.exec_driver_sql("UPDATE instance SET heartbeat_at_ms = 1")
+    told = desk.run("status").stderr
+    assert "delivery has not renewed its heartbeat for 15 s: it died, hangs or cannot" in told
+    assert "no delivery runs" not in told
+    result = desk.run("drain", "--wait", "0s")
+    assert result.exit_code == 69
+    assert "delivery has not renewed its heartbeat" in result.stderr
+
+
 def test_status_as_json(desk: Desk) -> None:
     desk.add()
     desk.claim()
