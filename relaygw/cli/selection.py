@@ -15,6 +15,7 @@ from typing import Any
 import click
 
 from relaygw.cli.frame import NUMBER_FROM_1, Text
+from relaygw.cli.text import cut
 from relaygw.mail.clock import clock_ms
 from relaygw.mail.search import parse_search
 from relaygw.mail.state import OPEN, DeliveryState
@@ -38,6 +39,7 @@ MAX_IDS = 100_000
 STDIN = "-"
 LATEST = "LATEST"
 """The id that stands for the newest captured message; ids are in upper case by then."""
+_MAX_ID_CELLS = 40
 _STATE_MARKS = "*!#"  # beside the ids in what mailq prints
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -164,6 +166,7 @@ def choose(given: dict[str, Any], *, default_states: frozenset[DeliveryState] = 
 
 
 def _read_ids(given: Iterable[str]) -> tuple[str, ...]:
+    """Return ids, each once; what is too long for one is of no message, and is told cut."""
     ids: list[str] = []
     for word in given:
         if word != STDIN:
@@ -171,7 +174,7 @@ def _read_ids(given: Iterable[str]) -> tuple[str, ...]:
             continue
         lines = (line.split()[0] for line in sys.stdin if line.strip())
         ids += [one.rstrip(_STATE_MARKS).upper() for one in lines]
-    return tuple(dict.fromkeys(ids))
+    return tuple(dict.fromkeys(cut(one, _MAX_ID_CELLS) for one in ids))
 
 
 def found(store: Store, choice: Choice) -> Iterator[QueueEntry]:

@@ -108,6 +108,14 @@ def test_a_selector_that_is_too_long_is_a_usage_error(desk: Desk, option: str) -
     assert desk.states(queue_id) == {DeliveryState.INCOMING}
 
 
+@pytest.mark.parametrize("words", [("explain",), ("show",), ("delete", "--yes")])
+def test_an_id_without_end_is_told_cut(desk: Desk, words: tuple[str, ...]) -> None:
+    result = desk.run("queue", *words, "X" * 100_000)
+    assert result.exit_code == 65
+    (told,) = result.stderr.splitlines()
+    assert told.startswith(f"relaygw: {'X' * 39}…: no such message")
+
+
 def test_a_search_of_the_audit_trail_has_the_same_limit(desk: Desk) -> None:
     assert desk.run("audit", "--actor", "x" * 100_000).exit_code == 64
 
