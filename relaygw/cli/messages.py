@@ -133,6 +133,13 @@ def _told(label: str, text: str, *, indent: int = 0) -> str:
     return labelled(label, text, indent=indent, breaks_words=True)
 
 
+def check_one_form(**asked_for: bool) -> None:
+    """Raise UsageError when several options say how to print, each by its name."""
+    names = [f"--{name.replace('_', '-')}" for name, is_given in asked_for.items() if is_given]
+    if len(names) > 1:
+        raise click.UsageError(f"{' and '.join(names[:2])} exclude each other; leave one out")
+
+
 def print_list(
     find: Callable[[Store, Choice], Iterable[QueueEntry]],
     store: Store,

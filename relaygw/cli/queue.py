@@ -13,7 +13,7 @@ import click
 
 from relaygw.cli.frame import Command, Group, Invocation, login_name, pass_invocation, warn
 from relaygw.cli.mail_change import CHANGE_OPTIONS, TWICE, Answer, Task, carry_through, take_choice
-from relaygw.cli.messages import print_list, print_messages, story_lines
+from relaygw.cli.messages import check_one_form, print_list, print_messages, story_lines
 from relaygw.cli.queue_files import export, import_mail
 from relaygw.cli.selection import (
     PAGE_MESSAGES,
@@ -67,20 +67,23 @@ def queue() -> None:
 
 @queue.command("list")
 @options(QUEUE_OPTIONS)
-@click.option("--json", "form", flag_value="json", help="One object a line.")
-@click.option("--mailq", "form", flag_value="mailq", help="As Postfix's mailq.")
-@click.option("--postfix-json", "form", flag_value="postfix", help="As postqueue -j.")
+@click.option("--json", "wants_json", is_flag=True, help="One object a line.")
+@click.option("--mailq", is_flag=True, help="As Postfix's mailq.")
+@click.option("--postfix-json", is_flag=True, help="As postqueue -j.")
 @pass_invocation
-def list_queue(invocation: Invocation, /, form: str | None, **given: Any) -> None:
+def list_queue(
+    invocation: Invocation, /, wants_json: bool, mailq: bool, postfix_json: bool, **given: Any
+) -> None:
     """List messages, the oldest first; without --state or --id the unfinished ones."""
+    check_one_form(json=wants_json, mailq=mailq, postfix_json=postfix_json)
     choice = choose(given)
     with invocation.open_store() as store:
-        if form not in ("mailq", "postfix"):
-            print_list(found, store, choice, wants_json=form == "json", place="queue")
+        if not (mailq or postfix_json):
+            print_list(found, store, choice, wants_json=wants_json, place="queue")
             return
         plain = not (choice.has_conditions or choice.limit)
         messages = _all_waiting(store) if plain else map(_as_waiting, found(store, choice))
-        (_print_mailq if form == "mailq" else _print_postqueue)(messages)
+        (_print_mailq if mailq else _print_postqueue)(messages)
 
 
 @queue.command("show")
@@ -92,8 +95,7 @@ def show_queue(
     invocation: Invocation, queue_ids: tuple[str, ...], wants_json: bool, raw: bool
 ) -> int:
     """Show all about messages: recipients, replies, next try, where they came from."""
-    if raw and wants_json:
-        raise click.UsageError("--raw and --json exclude each other; leave one out")
+    check_one_form(raw=raw, json=wants_json)
     choice = choose({"queue_ids": queue_ids})
     ids = choice.selection.queue_ids
     with invocation.open_store() as store:

@@ -38,7 +38,7 @@ from relaygw.cli.mail_change import (
     take_choice,
     tell_missing,
 )
-from relaygw.cli.messages import print_list, print_messages
+from relaygw.cli.messages import check_one_form, print_list, print_messages
 from relaygw.cli.selection import (
     CAPTURED_OPTIONS,
     NOT_EMPTY,
@@ -98,8 +98,7 @@ def list_sandbox(invocation: Invocation, /, wants_json: bool, **given: Any) -> N
 @pass_invocation
 def show_sandbox(invocation: Invocation, /, wants_json: bool, raw: bool, **given: Any) -> int:
     """Show all about captured messages; the ID latest is the newest one."""
-    if raw and wants_json:
-        raise click.UsageError("--raw and --json exclude each other; leave one out")
+    check_one_form(raw=raw, json=wants_json)
     if bool(given["queue_ids"]) == bool(given["search"]):
         raise click.UsageError("give ids, latest or --search, and only one of these")
     with invocation.open_store() as store:
@@ -216,8 +215,9 @@ def _may_go_on(planned: ReleaseResult, answer: Answer, expected_outside: int | N
         return _ask_number(planned.outside)
     if expected_outside == number:
         return True
+    are = "is" if number == 1 else "are"
     raise CommandFailed(
-        f"nothing released: {number} of the addresses are not on recipients.allow, "
+        f"nothing released: {number} of the addresses {are} not on recipients.allow, "
         f"--outside says {expected_outside}"
     )
 

@@ -28,12 +28,18 @@ from relaygw.store.store import Store
 _REFUSALS = {
     Refusal.INVALID: "is not an address that mail can go to: {detail}; name another one",
     Refusal.BLOCKED: "is on recipients.block, which holds for everybody",
-    Refusal.OUTSIDE: "is not on recipients.allow; only an admin may release to it all the same",
+    Refusal.OUTSIDE: "is not on recipients.allow; {detail}",
     Refusal.WAITING: "is to get this message already; relaygw queue show tells how far it is",
     Refusal.NO_ROUTE: "cannot be sent to: {detail}",
 }
 _NO_ROUTE = "no route of the configuration matches; add a last one without a condition"
 _NO_PROVIDER = "no provider is configured; add providers and routes"
+_NOT_ADMIN = "only an admin may release to it all the same"
+_NOT_ANYONE = (
+    'to release to it all the same, say so: --anyone on the command line, "Anyone": true by the '
+    "API, or tick the box on the page"
+)
+_NOT_CONFIRMED = "it was not among the addresses that were confirmed; look again"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -301,6 +307,9 @@ class _Planner:
         )
         if judgement.released is not None and is_waiting:
             return Judgement(None, Refusal.WAITING)
+        if judgement.refusal is Refusal.OUTSIDE:
+            lacking = _NOT_CONFIRMED if request.anyone else _NOT_ANYONE
+            return replace(judgement, detail=lacking if request.is_admin else _NOT_ADMIN)
         return judgement
 
 

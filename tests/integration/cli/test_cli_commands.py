@@ -301,9 +301,11 @@ def test_the_list_as_postqueue_prints_it(desk: Desk) -> None:
     assert desk.lines("queue", "list", "--postfix-json")[0]["queue_name"] == "hold"
 
 
-def test_the_forms_exclude_nothing_but_each_other(desk: Desk) -> None:
+def test_the_forms_exclude_each_other_and_nothing_else(desk: Desk) -> None:
     desk.add()
-    assert len(desk.run("queue", "list", "--mailq", "--json").stdout.splitlines()) == 1
+    result = desk.run("queue", "list", "--mailq", "--json")
+    assert (result.exit_code, result.stdout) == (64, "")
+    assert len(desk.run("queue", "list", "--json", "--limit", "1").stdout.splitlines()) == 1
 
 
 # --- shape --------------------------------------------------------------------------------

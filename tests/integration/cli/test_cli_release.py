@@ -184,8 +184,9 @@ def test_it_says_who_does_not_get_it_and_why(desk: Desk) -> None:
     assert result.exit_code == 65
     assert "1 mail released" in result.stdout
     assert result.stderr.splitlines() == [
-        f"relaygw: {queue_id}: {CUSTOMER} is not on recipients.allow; only an admin may release "
-        "to it all the same",
+        f"relaygw: {queue_id}: {CUSTOMER} is not on recipients.allow; to release to it all the "
+        'same, say so: --anyone on the command line, "Anyone": true by the API, or tick the box '
+        "on the page",
         f"relaygw: {queue_id}: x@spam.test is on recipients.block, which holds for everybody",
     ]
 
@@ -213,7 +214,8 @@ def test_json_has_a_line_for_each_mail(desk: Desk) -> None:
             "result": "refused",
             "released": None,
             "route": None,
-            "reason": "is not on recipients.allow; only an admin may release to it all the same",
+            "reason": "is not on recipients.allow; to release to it all the same, say so: --anyone "
+            'on the command line, "Anyone": true by the API, or tick the box on the page',
         },
         {
             "queue_id": queued,
@@ -243,6 +245,13 @@ def test_without_a_provider_nothing_is_released(desk: Desk) -> None:
     result = desk.run("sandbox", "release", queue_id, "--yes")
     assert result.exit_code == 78
     assert "no provider is configured; add providers and routes" in result.stderr
+
+
+def test_a_wrong_number_is_told_in_the_right_grammar(desk: Desk) -> None:
+    queue_id = add(desk, CUSTOMER)
+    result = desk.run("sandbox", "release", queue_id, "--anyone", "--outside", "2", "--yes")
+    assert result.exit_code == 65
+    assert "1 of the addresses is not on recipients.allow, --outside says 2" in result.stderr
 
 
 def test_the_queue_shows_what_was_released(desk: Desk) -> None:

@@ -86,6 +86,9 @@ def test_what_comes_later_is_refused_by_name(words: tuple[str, ...]) -> None:
         ("queue", "list", "--older-than", "soon"),
         ("queue", "list", "--state", "lost"),
         ("queue", "show", "X", "--raw", "--json"),
+        ("sandbox", "show", "X", "--raw", "--json"),
+        ("queue", "list", "--json", "--mailq"),
+        ("queue", "list", "--mailq", "--postfix-json"),
         ("serve", "--role", "king"),
         ("send-test",),
         ("check", "--sender", "a@b.test"),
@@ -100,6 +103,11 @@ def test_usage_errors(words: tuple[str, ...]) -> None:
     result = run(*words)
     assert result.exit_code == 64
     assert len(result.stderr.splitlines()) == 1
+
+
+def test_two_ways_to_print_exclude_each_other() -> None:
+    result = run("queue", "list", "--postfix-json", "--json")
+    assert "--json and --postfix-json exclude each other; leave one out" in result.stderr
 
 
 @pytest.mark.parametrize(

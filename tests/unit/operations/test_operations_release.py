@@ -153,15 +153,21 @@ def test_nobody_else_gets_it(store: Store) -> None:
 
 
 @pytest.mark.parametrize(
-    ("is_admin", "anyone"), [(False, True), (True, False)], ids=["no admin", "not asked for"]
+    ("is_admin", "anyone", "confirmed", "remedy"),
+    [
+        (False, True, None, "only an admin may"),
+        (True, False, None, "say so: --anyone"),
+        (True, True, [OTHER], "not among the addresses that were confirmed"),
+    ],
+    ids=["no admin", "not asked for", "not confirmed"],
 )
 def test_outside_of_the_list_takes_an_admin_who_says_so(
-    store: Store, is_admin: bool, anyone: bool
+    store: Store, is_admin: bool, anyone: bool, confirmed: list[str] | None, remedy: str
 ) -> None:
     queue_id = add(store, CUSTOMER)
-    result = release(store, queue_id, is_admin=is_admin, anyone=anyone)
+    result = release(store, queue_id, is_admin=is_admin, anyone=anyone, confirmed=confirmed)
     assert reasons(result) == {CUSTOMER: Refusal.OUTSIDE}
-    assert "only an admin" in result.refused[0].why
+    assert remedy in result.refused[0].why
     assert envelopes(store) == []
 
 
