@@ -19,7 +19,7 @@ from relaygw.observe.events import Accepted, Attempted, Event
 from relaygw.observe.maillog import MailLog
 
 if TYPE_CHECKING:
-    from relaygw.observe.metrics.counters import DeliveryMetrics, FrontMetrics, ListenerMetrics
+    from relaygw.observe.metrics.counters import DeliveryMetrics, FrontMetrics
 
 SLICE_S = 300
 MAX_COUNTS = 10_000
@@ -59,8 +59,7 @@ class FrontObserver(Observer["FrontMetrics"]):
 
     def listener(self, name: str) -> ListenerObserver:
         """Return what is told at the listener of that name."""
-        metrics = None if self._metrics is None else self._metrics.listener(name)
-        return ListenerObserver(self._history, metrics)
+        return ListenerObserver(name, self._history, self._metrics)
 
     def sample(self) -> None:
         """Write the counts since the last time."""
@@ -71,21 +70,24 @@ class FrontObserver(Observer["FrontMetrics"]):
 class ListenerObserver:
     """What the sessions of one listener tell."""
 
-    def __init__(self, history: History | None, metrics: ListenerMetrics | None) -> None:
+    def __init__(self, name: str, history: History | None, metrics: FrontMetrics | None) -> None:
+        self._name = name
         self._history = history
         self._metrics = metrics
+        if metrics is not None:
+            metrics.begin(name)
 
     def replied(self, reply: str) -> None:
         """Tell of a reply to a client."""
         if self._metrics is not None:
-            self._metrics.replies.add(reply[:3])
+            self._metrics.replies.add(self._name, reply[:3])
         if self._history is not None and reply[0] in "45":
             self._history.refused(reply)
 
     def sample(self, sessions: int) -> None:
-        """Write how many sessions are open, and the replies since the last time."""
+        """Write how many sessions are open."""
         if self._metrics is not None:
-            self._metrics.write(sessions)
+            self._metrics.sessions.labels(self._name).set(sessions)
 
 
 class DeliveryObserver(Observer["DeliveryMetrics"]):

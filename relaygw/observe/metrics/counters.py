@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import threading
 from bisect import bisect_left
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from itertools import product
 
 from prometheus_client import Counter, Gauge, Histogram
 
@@ -35,32 +36,32 @@ _TROUBLE = ("451", "452")
 
 
 class CounterTally:
-    """Counts of one counter by its last label; the others are `labels`. For one thread."""
+    """Counts of one counter by its labels; for one thread."""
 
-    def __init__(self, counter: Counter, *labels: str, from_zero: Sequence[str] = ()) -> None:
-        self._counter = counter
-        self._labels = labels
+    def __init__(
+        self, name: str, meaning: str, *labels: str, from_zero: Iterable[tuple[str, ...]] = ()
+    ) -> None:
+        self._counter = Counter(name, meaning, labels, registry=None)
         self._unwritten = dict.fromkeys(from_zero, 0)
 
-    def add(self, label: str, count: int = 1) -> None:
+    def add(self, *labels: str, count: int = 1) -> None:
         """Count."""
-        self._unwritten[label] = self._unwritten.get(label, 0) + count
+        self._unwritten[labels] = self._unwritten.get(labels, 0) + count
 
     def write(self) -> None:
         """Write what was counted since the last time."""
         unwritten, self._unwritten = self._unwritten, {}
-        for label, count in unwritten.items():
-            self._counter.labels(*self._labels, label).inc(count)
+        for labels, count in unwritten.items():
+            self._counter.labels(*labels).inc(count)
 
 
 class HistogramTally:
     """Observations of one histogram; any thread may add."""
 
-    def __init__(self, histogram: Histogram, bounds: Sequence[float]) -> None:
-        """`bounds` are those it was made with."""
+    def __init__(self, histogram: Histogram) -> None:
         self._histogram = histogram
-        self._bounds = bounds
-        self._counts = [0] * (len(bounds) + 1)
+        self._bounds = histogram._upper_bounds  # the last one is infinite
+        self._counts = [0] * len(self._bounds)
         self._sum = 0.0
         self._lock = threading.Lock()
 
@@ -87,26 +88,29 @@ class FrontMetrics:
     """Metrics of one front process; `files.count_in` comes first."""
 
     def __init__(self) -> None:
-        received = _counter(
-            "relaygw_messages_received_total", "Messages taken, by listener.", "listener"
+        self._received = CounterTally(
+            "relaygw_messages_received_total",
+            *("Messages taken, by listener.", "listener"),
+            from_zero=[(MAILDROP,)],
         )
-        captured = _counter(
-            "relaygw_sandbox_captured_total", "Recipients captured instead of sent.", "reason"
+        self._captured = CounterTally(
+            "relaygw_sandbox_captured_total",
+            *("Recipients captured instead of sent.", "reason"),
+            from_zero=product(CAPTURED),
         )
-        self._replies = _counter(
+        self.replies = CounterTally(
             "relaygw_smtp_replies_total", "Replies to clients, by code.", "listener", "code"
         )
-        self._sessions = _gauge(
+        self.sessions = _gauge(
             "relaygw_smtp_sessions", "Open SMTP sessions.", "livesum", "listener"
         )
-        self._received = CounterTally(received, from_zero=[MAILDROP])
-        self._captured = CounterTally(captured, from_zero=CAPTURED)
         self.batches = _batches("front")
 
-    def listener(self, name: str) -> ListenerMetrics:
-        """Return the metrics of the listener of that name."""
-        self._received.add(name, 0)
-        return ListenerMetrics(self._replies, self._sessions, name)
+    def begin(self, listener: str) -> None:
+        """Count from zero on at the listener of that name what rules look for."""
+        self._received.add(listener, count=0)
+        for code in _TROUBLE:
+            self.replies.add(listener, code, count=0)
 
     def read(self, events: Sequence[Event]) -> None:
         """Count messages that are durable, and their recipients that are captured."""
@@ -120,22 +124,9 @@ class FrontMetrics:
 
     def write(self) -> None:
         """Write the counts since the last time."""
-        self._received.write()
-        self._captured.write()
+        for tally in (self._received, self._captured, self.replies):
+            tally.write()
         self.batches.write()
-
-
-class ListenerMetrics:
-    """Metrics of one listener; `replies` counts by code."""
-
-    def __init__(self, replies: Counter, sessions: Gauge, name: str) -> None:
-        self.replies = CounterTally(replies, name, from_zero=_TROUBLE)
-        self._sessions = sessions.labels(name)
-
-    def write(self, sessions: int) -> None:
-        """Write how many sessions are open, and the replies since the last time."""
-        self._sessions.set(sessions)
-        self.replies.write()
 
 
 class DeliveryMetrics:
@@ -145,24 +136,46 @@ class DeliveryMetrics:
         self._connections = _gauge(
             "relaygw_provider_connections", "Open connections.", "livesum", "provider", "state"
         )
-        in_queue = _histogram(
-            "relaygw_time_in_queue_seconds", "From acceptance to delivery.", QUEUE_BUCKETS_S
+        self._in_queue = HistogramTally(
+            _histogram(
+                "relaygw_time_in_queue_seconds", "From acceptance to delivery.", QUEUE_BUCKETS_S
+            )
         )
-        self._in_queue = HistogramTally(in_queue, QUEUE_BUCKETS_S)
         self.batches = _batches("delivery")
-        metrics = _ProviderMetrics()
-        self._providers = {name: _ProviderTallies(metrics, name) for name in providers}
-        self._write_counts()
+        self._delivered = CounterTally(
+            "relaygw_recipients_delivered_total",
+            *("Recipients that the provider took.", "provider"),
+            from_zero=product(providers),
+        )
+        self._deferred = CounterTally(
+            "relaygw_recipients_deferred_total",
+            *("Recipients put off by an attempt.", "provider", "reason"),
+            from_zero=product(providers, DEFERRED),
+        )
+        self._bounced = CounterTally(
+            "relaygw_recipients_bounced_total",
+            *("Recipients refused for good or expired.", "provider", "reason"),
+            from_zero=product(providers, BOUNCED),
+        )
+        duration = _histogram(
+            "relaygw_delivery_duration_seconds",
+            *("From connection to reply.", DURATION_BUCKETS_S, "provider"),
+        )
+        self._durations = {name: HistogramTally(duration.labels(name)) for name in providers}
+        self._success = _gauge(
+            "relaygw_last_success_timestamp_seconds",
+            *("When the provider last took a message.", "max", "provider"),
+        )
+        self._success_at_s: dict[str, int] = {}
+        self.write({})
 
     def read(self, events: Sequence[Event]) -> None:
         """Count what attempts came to, recipient by recipient."""
         for event in events:
-            if isinstance(event, Attempted):
-                provider = self._providers.get(event.report.provider)
-                if provider is not None:  # else nobody was asked
-                    self._attempted(event, provider)
+            if isinstance(event, Attempted) and event.report.provider in self._durations:
+                self._attempted(event, event.report.provider)  # else nobody was asked
 
-    def _attempted(self, event: Attempted, provider: _ProviderTallies) -> None:
+    def _attempted(self, event: Attempted, provider: str) -> None:
         report = event.report
         outcomes = {outcome.rcpt_no: outcome for outcome in report.outcomes}
         delivered = 0
@@ -170,88 +183,37 @@ class DeliveryMetrics:
             if change.state is RecipientState.DELIVERED:
                 delivered += 1
             elif change.state in (RecipientState.BOUNCED, RecipientState.EXPIRED):
-                provider.bounced.add(bounce_reason(change.state, outcomes.get(change.rcpt_no)))
+                reason = bounce_reason(change.state, outcomes.get(change.rcpt_no))
+                self._bounced.add(provider, reason)
             elif change.state is RecipientState.PENDING:
-                provider.deferred.add(deferral_reason(outcomes.get(change.rcpt_no)))
+                self._deferred.add(provider, deferral_reason(outcomes.get(change.rcpt_no)))
         if delivered:
-            provider.delivered.add(report.provider, delivered)
-            provider.success_at_s = event.at_ms // 1000
+            self._delivered.add(provider, count=delivered)
+            self._success_at_s[provider] = event.at_ms // 1000
             self._in_queue.add((event.at_ms - event.claimed.accepted_at_ms) / 1000)
         if any(outcome.reply is not None for outcome in report.outcomes):
-            provider.duration.add(report.delays.connect_s + report.delays.transmit_s)
+            self._durations[provider].add(report.delays.connect_s + report.delays.transmit_s)
 
     def write(self, connections: Mapping[str, tuple[int, int]]) -> None:
         """Write the busy and idle connections of providers, and counts since the last time."""
         for name, (busy, idle) in connections.items():
             self._connections.labels(name, "busy").set(busy)
             self._connections.labels(name, "idle").set(idle)
-        self._write_counts()
-
-    def _write_counts(self) -> None:
-        self._in_queue.write()
-        self.batches.write()
-        for provider in self._providers.values():
-            provider.write()
-
-
-class _ProviderMetrics:
-    """The metrics that each provider has."""
-
-    def __init__(self) -> None:
-        name, reasons = "provider", ("provider", "reason")
-        self.delivered = _counter(
-            "relaygw_recipients_delivered_total", "Recipients that the provider took.", name
-        )
-        self.deferred = _counter(
-            "relaygw_recipients_deferred_total", "Recipients put off by an attempt.", *reasons
-        )
-        self.bounced = _counter(
-            "relaygw_recipients_bounced_total", "Recipients refused for good or expired.", *reasons
-        )
-        self.duration = _histogram(
-            "relaygw_delivery_duration_seconds",
-            *("From connection to reply.", DURATION_BUCKETS_S, name),
-        )
-        self.success = _gauge(
-            "relaygw_last_success_timestamp_seconds",
-            *("When the provider last took a message.", "max", name),
-        )
-
-
-class _ProviderTallies:
-    """What was counted of one provider since the last write."""
-
-    def __init__(self, metrics: _ProviderMetrics, name: str) -> None:
-        self.delivered = CounterTally(metrics.delivered, from_zero=[name])
-        self.deferred = CounterTally(metrics.deferred, name, from_zero=DEFERRED)
-        self.bounced = CounterTally(metrics.bounced, name, from_zero=BOUNCED)
-        self.duration = HistogramTally(metrics.duration.labels(name), DURATION_BUCKETS_S)
-        self.success_at_s = 0
-        self._success = metrics.success
-        self._name = name
-
-    def write(self) -> None:
-        self.delivered.write()
-        self.deferred.write()
-        self.bounced.write()
-        self.duration.write()
-        if self.success_at_s:
-            self._success.labels(self._name).set(self.success_at_s)
+        for name, at_s in self._success_at_s.items():
+            self._success.labels(name).set(at_s)
+        for counted in (self._delivered, self._deferred, self._bounced):
+            counted.write()
+        for observed in (self._in_queue, self.batches, *self._durations.values()):
+            observed.write()
 
 
 def _batches(role: str) -> HistogramTally:
     """Return what takes the seconds of each transaction of a role; all roles have one metric."""
     histogram = _histogram(
         "relaygw_db_write_seconds",
-        "Duration of a batch's transaction, synced.",
-        _BATCH_BUCKETS_S,
-        "role",
+        *("Duration of a batch's transaction, synced.", _BATCH_BUCKETS_S, "role"),
     )
-    return HistogramTally(histogram.labels(role), _BATCH_BUCKETS_S)
-
-
-def _counter(name: str, meaning: str, *labels: str) -> Counter:
-    return Counter(name, meaning, labels, registry=None)
+    return HistogramTally(histogram.labels(role))
 
 
 def _gauge(name: str, meaning: str, mode: str, *labels: str) -> Gauge:

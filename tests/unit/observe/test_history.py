@@ -68,7 +68,7 @@ def test_a_front_counts_messages_and_what_becomes_of_their_recipients() -> None:
 )
 def test_refusals_are_counted_by_code_and_status(reply: str, label: str | None) -> None:
     history = History()
-    ListenerObserver(history, None).replied(reply)
+    ListenerObserver("x", history, None).replied(reply)
     assert counted(history) == ({("refused", label): 1} if label else {})
 
 

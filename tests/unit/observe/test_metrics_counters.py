@@ -99,7 +99,7 @@ def received(listener: str | None, *states: RecipientState, reason: str = "") ->
 
 def test_messages_count_by_listener_from_zero(state_dir: Path) -> None:
     metrics = FrontMetrics()
-    metrics.listener("127.0.0.1:25")
+    metrics.begin("127.0.0.1:25")
     metrics.write()
     assert scrape(state_dir)("relaygw_messages_received_total", listener="127.0.0.1:25") == 0
     metrics.read([received("127.0.0.1:25", _R.PENDING), received("127.0.0.1:25", _R.PENDING)])
@@ -121,11 +121,13 @@ def test_captured_recipients_count_by_reason(state_dir: Path) -> None:
 
 
 def test_replies_count_by_code_when_a_second_is_over(state_dir: Path) -> None:
-    metrics = ListenerObserver(None, FrontMetrics().listener("127.0.0.1:25"))
+    metrics = FrontMetrics()
+    observer = ListenerObserver("127.0.0.1:25", None, metrics)
     for reply in ("220 gw ESMTP", "250-gw\r\n250 SIZE 1", "250 2.0.0 Ok", "554 5.7.1 no"):
-        metrics.replied(reply)
-    metrics.sample(3)
-    metrics.sample(2)
+        observer.replied(reply)
+    for sessions in (3, 2):
+        observer.sample(sessions)
+        metrics.write()
     numbers = scrape(state_dir)
     found = {
         code: numbers("relaygw_smtp_replies_total", listener="127.0.0.1:25", code=code)
@@ -327,7 +329,9 @@ def test_there_are_few_reasons() -> None:
 
 
 def test_what_rules_look_for_counts_from_zero(state_dir: Path) -> None:
-    FrontMetrics().listener("x").write(0)
+    front = FrontMetrics()
+    front.begin("x")
+    front.write()
     DeliveryMetrics(["main"])
     numbers = scrape(state_dir)
     assert numbers("relaygw_smtp_replies_total", listener="x", code="451") == 0

@@ -18,6 +18,7 @@ from relaygw.observe import observer as labels
 from relaygw.observe.events import Attempted
 from relaygw.observe.metrics.counters import DeliveryMetrics, FrontMetrics
 from relaygw.observe.metrics.files import GaugeFamily, exposition
+from relaygw.observe.observer import ListenerObserver
 from relaygw.settings.model import Settings
 from relaygw.store.store import open_store
 from relaygw.web.dashboard.monitoring import CAUSES, host_gauges, store_gauges
@@ -45,7 +46,7 @@ SETTINGS = Settings.model_validate(
 def text(state_dir: Path) -> bytes:
     """Return a scrape with every metric."""
     front = FrontMetrics()
-    front.listener("127.0.0.1:25").write(1)
+    ListenerObserver("127.0.0.1:25", None, front).sample(1)
     front.batches.add(0.01)
     front.write()
     delivery = DeliveryMetrics(["main"])
