@@ -22,6 +22,7 @@ from relaygw.mail.content import normalise_line_ends
 from relaygw.mail.drop import COMPLETE_SUFFIX
 from relaygw.mail.envelope import AcceptedMessage, Source
 from relaygw.mail.exported import Exported, NotExported
+from relaygw.mail.state import CaptureCode
 from relaygw.mail.words import escape
 from relaygw.policy.recipients import Decision, Fate, strictest
 from relaygw.settings.section import Mode
@@ -62,7 +63,8 @@ def compose_local(
     except InvalidAddress as error:
         recipients = _captured(recipients, f"invalid sender {_shown(given)}: {error}")
     if limit_bytes is not None and drop.given_bytes > limit_bytes:
-        recipients = _captured(recipients, f"larger than max_message_size, {limit_bytes} bytes")
+        reason = CaptureCode.TOO_LARGE.sentence(f", {limit_bytes} bytes")
+        recipients = _captured(recipients, reason)
     origin = Origin(
         source=Source(
             listener=listener,
@@ -81,7 +83,7 @@ def compose_local(
     try:
         return compose(recipients=recipients)
     except TooManyHops as error:
-        recipients = _captured(recipients, f"mail loop: {error}")
+        recipients = _captured(recipients, CaptureCode.LOOP.sentence(f": {error}"))
         return compose(recipients=recipients, may_loop=True)
 
 
@@ -90,7 +92,8 @@ def _resolve(intake: Intake, address: str, mode: Mode | None) -> ResolvedRecipie
         _check(address)
         return intake.resolve_recipient(address, mode)
     except InvalidAddress as error:
-        decision = Decision(Fate.CAPTURE, f"invalid address: {error}")
+        reason = CaptureCode.INVALID_ADDRESS.sentence(f": {error}")
+        decision = Decision(Fate.CAPTURE, reason)
         return ResolvedRecipient(_shown(address), None, decision, is_valid=False)
 
 

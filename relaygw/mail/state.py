@@ -34,6 +34,47 @@ class RecipientState(StrEnum):
     CANCELLED = "cancelled"  # deleted by an operator
 
 
+class CaptureCode(StrEnum):
+    """Why a recipient is captured, or blocked when its mail is accepted, for programs.
+
+    The queue keeps the sentence: `capture_code` reads the code out of it.
+    """
+
+    NO_ROUTE = "no_route"  # there is no sentence
+    SANDBOX = "sandbox"
+    NOT_ALLOWED = "not_allowed"
+    BLOCKED = "blocked"
+    NO_DOMAIN = "no_domain"
+    INVALID_ADDRESS = "invalid_address"  # kept in a readable form, which may be another's
+    LOOP = "loop"
+    TOO_LARGE = "too_large"
+    OTHER = "other"
+
+    def sentence(self, more: str = "") -> str:
+        """Return what people read."""
+        return _CAPTURED_FOR[self] + more
+
+
+_CAPTURED_FOR = {
+    CaptureCode.SANDBOX: "sandbox mode",
+    CaptureCode.NOT_ALLOWED: "staging: not on the allow list",
+    CaptureCode.BLOCKED: "on the block list",
+    CaptureCode.NO_DOMAIN: "local recipient without a rule",
+    CaptureCode.INVALID_ADDRESS: "invalid address",
+    CaptureCode.LOOP: "mail loop",
+    CaptureCode.TOO_LARGE: "larger than max_message_size",
+}
+"""How the sentences begin; no beginning is changed, for the queue has older ones."""
+
+
+def capture_code(sentence: str | None) -> CaptureCode:
+    """Return the code of a sentence; NO_ROUTE without one."""
+    if not sentence:
+        return CaptureCode.NO_ROUTE
+    found = (code for code, start in _CAPTURED_FOR.items() if sentence.startswith(start))
+    return next(found, CaptureCode.OTHER)
+
+
 CLAIMABLE = frozenset({DeliveryState.INCOMING, DeliveryState.DEFERRED})
 """States from which a delivery may be claimed."""
 

@@ -12,9 +12,8 @@ from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from relaygw.mail.envelope import NewRecipient
 from relaygw.mail.outcome import BEFORE_MAIL, RecipientOutcome, Scope, Stage, Verdict
-from relaygw.mail.state import RecipientState
+from relaygw.mail.state import CaptureCode, RecipientState, capture_code
 from relaygw.observe.events import Accepted, Attempted, Event
 from relaygw.observe.maillog import MailLog
 
@@ -145,7 +144,7 @@ class History:
         for delivery in event.message.deliveries:
             for recipient in delivery.recipients:
                 if recipient.state is RecipientState.CAPTURED:
-                    add(Series.CAPTURED, capture_reason(recipient))
+                    add(Series.CAPTURED, capture_code(recipient.reason).value)
                 elif recipient.state is RecipientState.BLOCKED:
                     add(Series.BLOCKED, delivery.route)
                 else:
@@ -203,32 +202,14 @@ class History:
 
 MAILDROP = "maildrop"
 """The listener of mail that came by no listener."""
-OTHER = "other"
-_CAPTURED = {
-    "sandbox mode": "sandbox",
-    "staging:": "not_allowed",
-    "on the block list": "blocked",
-    "local recipient": "no_domain",
-    "invalid address": "invalid_address",
-    "mail loop": "loop",
-    "larger than max_message_size": "too_large",
-}
-"""By how the reason begins that is stored."""
+OTHER = CaptureCode.OTHER.value
 _REFUSED = {scope: f"refused_{scope.value.replace(' ', '_')}" for scope in Scope}
 _NOT_NOW = {Verdict.THROTTLE: "throttled", Verdict.HOLD: "held", Verdict.DOUBT: "in_doubt"}
 
-CAPTURED = ("no_route", *_CAPTURED.values())
+CAPTURED = tuple(code.value for code in CaptureCode if code is not CaptureCode.OTHER)
 DEFERRED = (*_NOT_NOW.values(), "local", "unreachable", "no_answer", *_REFUSED.values())
 BOUNCED = ("expired", "local", *_REFUSED.values())
 """What is counted from zero on: a count that begins with 1 is no increase to Prometheus."""
-
-
-def capture_reason(recipient: NewRecipient) -> str:
-    """Return why a recipient was captured."""
-    if recipient.reason is None:
-        return "no_route"
-    found = (word for start, word in _CAPTURED.items() if recipient.reason.startswith(start))
-    return next(found, OTHER)
 
 
 def deferral_reason(outcome: RecipientOutcome | None) -> str:

@@ -14,9 +14,9 @@ from dataclasses import dataclass, replace
 
 from relaygw.mail.content import read_header
 from relaygw.mail.envelope import NEVER, NewRecipient, Released, ReleasedDelivery
-from relaygw.mail.state import RecipientState
+from relaygw.mail.state import CaptureCode, RecipientState, capture_code
 from relaygw.operations.queue_actions import LeftAlone, Result, batches
-from relaygw.policy.recipients import Judgement, Refusal, Screen, was_invalid
+from relaygw.policy.recipients import Judgement, Refusal, Screen
 from relaygw.policy.router import Router
 from relaygw.settings.model import Settings
 from relaygw.settings.section import Mode
@@ -292,7 +292,7 @@ class _Planner:
 
     def _judgement(self, entry: QueueEntry, captured: RecipientEntry, target: str) -> Judgement:
         request = self._request
-        if request.to is None and was_invalid(captured.reply):
+        if request.to is None and capture_code(captured.reply) is CaptureCode.INVALID_ADDRESS:
             return Judgement(None, Refusal.INVALID, f"captured as such ({captured.reply})")
         is_confirmed = request.confirmed is None or target in request.confirmed
         judgement = self._policy.judge(

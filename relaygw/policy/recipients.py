@@ -26,6 +26,7 @@ from relaygw.mail.address import (
     split,
 )
 from relaygw.mail.envelope import ClaimedDelivery, Recipient, Released, Source
+from relaygw.mail.state import CaptureCode
 from relaygw.policy.recipient_fields import NO_FIELDS, FieldRule
 from relaygw.settings.model import Recipients, Settings
 from relaygw.settings.section import Mode
@@ -133,7 +134,11 @@ def _folded_entry(entry: str) -> str:
 
 
 _DELIVER = Decision(Fate.DELIVER)
-_NO_DOMAIN = "local recipient without a rule; set rewrite.recipients or rewrite.default_domain"
+_SANDBOX = Decision(Fate.CAPTURE, CaptureCode.SANDBOX.sentence())
+_NO_DOMAIN = Decision(
+    Fate.CAPTURE,
+    CaptureCode.NO_DOMAIN.sentence("; set rewrite.recipients or rewrite.default_domain"),
+)
 
 
 class RecipientPolicy:
@@ -146,7 +151,7 @@ class RecipientPolicy:
         self._block = AddressPatterns(recipients.block)
         self._block_folded = AddressPatterns(map(_folded_entry, recipients.block))
         self._refused = recipients.refused
-        self._blocked_fate = Fate(recipients.blocked)
+        self._blocked = Decision(Fate(recipients.blocked), CaptureCode.BLOCKED.sentence())
 
     def is_allowed(self, address: str) -> bool:
         """True if the address is on the allow list.
@@ -173,17 +178,17 @@ class RecipientPolicy:
         """
         mode = strictest(self._mode, mode)
         if self.is_blocked(address):
-            return Decision(self._blocked_fate, "on the block list")
+            return self._blocked
         if mode is Mode.SANDBOX:
-            return Decision(Fate.CAPTURE, "sandbox mode")
+            return _SANDBOX
         if split(address)[1] is None:
-            return Decision(Fate.CAPTURE, _NO_DOMAIN)
+            return _NO_DOMAIN
         if mode is Mode.PRODUCTION or self.is_allowed(address):
             return _DELIVER
         return self._decide_refused()
 
     def _decide_refused(self) -> Decision:
-        reason = "staging: not on the allow list"
+        reason = CaptureCode.NOT_ALLOWED.sentence()
         target = self._refused.redirect_to
         if self._refused.action == "drop":
             return Decision(Fate.DROP, reason)
@@ -210,10 +215,6 @@ class RecipientPolicy:
 
 
 # --- at a release --------------------------------------------------------------------------
-
-
-CAPTURED_AS_INVALID = "invalid address"
-"""How the reason begins of a recipient that is kept in a readable form, which may be another's."""
 
 
 class Refusal(StrEnum):
@@ -246,11 +247,6 @@ def check_target(target: str) -> None:
     check_address(target)
     if split(target)[1] is None:
         raise InvalidAddress("it has no domain")
-
-
-def was_invalid(reason: str | None) -> bool:
-    """True of a recipient that was captured because nobody can read it as an address."""
-    return (reason or "").startswith(CAPTURED_AS_INVALID)
 
 
 # --- what is queued ------------------------------------------------------------------------

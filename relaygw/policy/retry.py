@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from relaygw.mail.envelope import ClaimedDelivery, DeliveryUpdate, Recipient, RecipientUpdate
 from relaygw.mail.hold import HoldCause, HoldCode
 from relaygw.mail.outcome import NO_RELAY, AttemptReport, RecipientOutcome, Verdict
-from relaygw.mail.state import DeliveryState, RecipientState
+from relaygw.mail.state import CaptureCode, DeliveryState, RecipientState
 from relaygw.policy.pacing import ladder_step
 from relaygw.settings.model import Retry
 
@@ -189,7 +189,7 @@ def blocked(recipients: Sequence[Recipient]) -> tuple[RecipientUpdate, ...]:
         RecipientUpdate(
             rcpt_no=recipient.rcpt_no,
             state=RecipientState.BLOCKED,
-            reply="on the block list",
+            reply=CaptureCode.BLOCKED.sentence(),
             dsn="5.7.1",
             provider=None,
             charged=False,

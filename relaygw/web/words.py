@@ -9,7 +9,7 @@ from functools import partial
 
 from relaygw.mail import words
 from relaygw.mail.clock import local_time, utc_time
-from relaygw.mail.state import DeliveryState, RecipientState
+from relaygw.mail.state import CaptureCode, DeliveryState, RecipientState, capture_code
 from relaygw.policy.router import CAPTURE_ROUTE
 from relaygw.store.queue_entry import QueueEntry, RecipientEntry
 
@@ -21,14 +21,14 @@ STATES = {
     DeliveryState.FINISHED: "Finished",
     DeliveryState.DELETED: "In the trash",
 }
-_REASONS = (
-    ("sandbox mode", "Sandbox mode"),
-    ("staging: not on the allow list", "Not on the allow list"),
-    ("on the block list", "On the block list"),
-    ("local recipient without a rule", "No domain in the address"),
-    ("invalid address", "Not a valid address"),
-    ("larger than max_message_size", "Larger than max_message_size"),
-)
+_REASONS = {
+    CaptureCode.SANDBOX: "Sandbox mode",
+    CaptureCode.NOT_ALLOWED: "Not on the allow list",
+    CaptureCode.BLOCKED: "On the block list",
+    CaptureCode.NO_DOMAIN: "No domain in the address",
+    CaptureCode.INVALID_ADDRESS: "Not a valid address",
+    CaptureCode.TOO_LARGE: "Larger than max_message_size",
+}
 
 
 def exact_time(at_ms: int) -> str:
@@ -89,10 +89,7 @@ def reason_words(reason: str | None, route: str = "") -> str:
     """Return in plain words why a recipient was captured."""
     if not reason:
         return "No route matches" if route == CAPTURE_ROUTE else "Nothing may be sent there"
-    for start, plain in _REASONS:
-        if reason.startswith(start):
-            return plain
-    return reason[:1].upper() + reason[1:]
+    return _REASONS.get(capture_code(reason), reason[:1].upper() + reason[1:])
 
 
 def capture_reasons(entry: QueueEntry) -> list[str]:

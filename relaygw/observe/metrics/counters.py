@@ -13,7 +13,7 @@ from itertools import product
 
 from prometheus_client import Counter, Gauge, Histogram
 
-from relaygw.mail.state import RecipientState
+from relaygw.mail.state import RecipientState, capture_code
 from relaygw.observe.events import Accepted, Attempted, Event
 from relaygw.observe.observer import (
     BOUNCED,
@@ -21,7 +21,6 @@ from relaygw.observe.observer import (
     DEFERRED,
     MAILDROP,
     bounce_reason,
-    capture_reason,
     deferral_reason,
 )
 
@@ -120,7 +119,7 @@ class FrontMetrics:
                 for delivery in event.message.deliveries:
                     for recipient in delivery.recipients:
                         if recipient.state is RecipientState.CAPTURED:
-                            self._captured.add(capture_reason(recipient))
+                            self._captured.add(capture_code(recipient.reason).value)
 
     def write(self) -> None:
         """Write the counts since the last time."""

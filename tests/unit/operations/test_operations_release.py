@@ -14,7 +14,7 @@ from relaygw.mail.envelope import (
     NewRecipient,
     Source,
 )
-from relaygw.mail.state import RecipientState
+from relaygw.mail.state import CaptureCode, RecipientState
 from relaygw.operations.captured import (
     ReleaseRequest,
     ReleaseResult,
@@ -22,7 +22,7 @@ from relaygw.operations.captured import (
     release_captured,
 )
 from relaygw.operations.queue_actions import BATCH_MESSAGES
-from relaygw.policy.recipients import CAPTURED_AS_INVALID, Refusal
+from relaygw.policy.recipients import Refusal
 from relaygw.settings.model import Settings
 from relaygw.store.audit import AuditEntry
 from relaygw.store.instances import Instance
@@ -243,7 +243,9 @@ def test_a_target_is_neither_rewritten_nor_redirected(store: Store) -> None:
 
 @pytest.mark.parametrize("shown", ["root", "a b@qa.test", "a\\nb@qa.test", '"a\\x00b"@qa.test'])
 def test_what_was_captured_as_no_address_needs_another_one(store: Store, shown: str) -> None:
-    reason = "no domain" if shown == "root" else f"{CAPTURED_AS_INVALID}: bad local part"
+    reason = (
+        "no domain" if shown == "root" else CaptureCode.INVALID_ADDRESS.sentence(": bad local part")
+    )
     queue_id = add(store, NewRecipient(address=shown, state=RecipientState.CAPTURED, reason=reason))
     result = release(store, queue_id, is_admin=True, anyone=True)
     assert reasons(result) == {shown: Refusal.INVALID}
