@@ -20,12 +20,13 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from threading import Semaphore
 from types import FrameType
 from typing import Any, NamedTuple
 
 import pytest
 
-from relaygw.delivery import agent, attempt, outcome
+from relaygw.delivery import agent, attempt, leases, outcome
 from relaygw.delivery import worker as worker_module
 from relaygw.delivery.agent import DeliveryAgent
 from relaygw.delivery.attempt import Attempt
@@ -106,7 +107,7 @@ class StoreAway(Fault):
     is_harmless = True
 
     def strike(self, run: Run, *, in_delivery: bool) -> None:
-        run.trial.store.database.away = 3
+        run.trial.store.database.away = Semaphore(3)
 
 
 class ReadFails(Fault):
@@ -123,7 +124,7 @@ class AnswerLost(Fault):
     is_harmless = True
 
     def strike(self, run: Run, *, in_delivery: bool) -> None:
-        run.trial.store.database.unanswered = 3
+        run.trial.store.database.unanswered = Semaphore(3)
 
 
 class LeaseLostToOthers(Fault):
@@ -309,8 +310,9 @@ SCENARIOS = [
 class FragileDatabase(SqliteDatabase):
     """A database that is away for some calls, or cannot say what it did."""
 
-    away = 0
-    unanswered = 0
+    # of as many calls, by whatever threads
+    away = Semaphore(0)
+    unanswered = Semaphore(0)
 
     @contextmanager
     def read(self) -> Iterator[Transaction]:
@@ -323,13 +325,11 @@ class FragileDatabase(SqliteDatabase):
         self._be_away()
         with super().write(kind) as tx:
             yield tx
-        if self.unanswered:
-            self.unanswered -= 1
+        if self.unanswered.acquire(blocking=False):
             raise StoreUnavailable("no answer")
 
     def _be_away(self) -> None:
-        if self.away:
-            self.away -= 1
+        if self.away.acquire(blocking=False):
             raise StoreUnavailable("away")
 
 
@@ -452,7 +452,7 @@ class Trial:
                 await task
         Run.current = None
         database = self.store.database
-        database.away = database.unanswered = 0
+        database.away, database.unanswered = Semaphore(0), Semaphore(0)
         begun = instances.begun_by(self._directory / "instances", run.incarnation)
         self.store.instances.bury(run.incarnation, begun=begun)
         lifeline.release()
@@ -589,8 +589,10 @@ async def trial_of(
     scenario: Scenario, fault: Fault, directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Trial]:
     monkeypatch.setattr(worker_module, "_DRAIN_S", fault.drain_s)
-    # one that is under way when the lease is lost would be good for as long as a lease
+    # one that is under way when the lease is lost would be good for as long as a lease; without
+    # any, a slow machine must not lose the lease by itself
     monkeypatch.setattr(Leases, "_beat_once", no_heartbeat)
+    monkeypatch.setattr(leases, "LEASE_S", 3600.0)
     monkeypatch.setattr(batch_writer, "_RETRY_LADDER_S", (0.001,))
     monkeypatch.setattr(outcome, "_STORE_LADDER_S", (0.001,))
     async with ScriptedProvider(extensions=scenario.extensions) as provider:
