@@ -176,8 +176,7 @@ class Holds:
         self, gate: Gate, scopes: Sequence[str], key: str, what: str = "hold"
     ) -> bool | None:
         def drop() -> bool:
-            now_ms = clock_ms()
-            dropped = [self._stored.drop_hold(str(one), key, now_ms=now_ms) for one in scopes]
+            dropped = [self._stored.drop_hold(str(one), key) for one in scopes]  # each of them
             return any(dropped)
 
         with gate.teaching():
@@ -207,9 +206,7 @@ class Holds:
         return number
 
     async def _release(self, cause: HoldCause, trouble: str = _NOT_RELEASED, *, limit: int) -> int:
-        released = await self._context.ask(
-            trouble, self._stored.release_held, cause, limit=limit, now_ms=clock_ms()
-        )
+        released = await self._context.ask(trouble, self._stored.release_held, cause, limit=limit)
         return released or 0
 
     # --- outages, told to all workers and to whoever operates the gateway

@@ -205,7 +205,7 @@ class Reconciler:
 
     def _let_go(self, page: Sequence[QueueEntry]) -> int:
         keys = list(self._permitted(page))
-        return self._store.holds.let_go(keys, _MODE, now_ms=clock_ms()) if keys else 0
+        return self._store.holds.let_go(keys, _MODE) if keys else 0
 
     def _permitted(self, page: Iterable[QueueEntry]) -> Iterable[Key]:
         """Yield the deliveries of which somebody may receive now."""

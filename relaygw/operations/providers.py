@@ -63,10 +63,10 @@ def release_provider(store: Store, name: str, *, actor: str, now_ms: int) -> lis
     for hold in holds_of(store.holds.in_force(), name):
         detail = f"{hold.scope} {hold.key}: {hold.reason}"
         entry = _provider_entry("release", name, actor=actor, now_ms=now_ms, detail=detail)
-        if store.holds.drop_hold(hold.scope, hold.key, now_ms=now_ms, entry=entry):
+        if store.holds.drop_hold(hold.scope, hold.key, entry=entry):
             ended.append(hold)
         if hold.scope == Scope.SENDER_DOMAIN:
-            _release_parked(store, name, hold.key.removeprefix(f"{name} "), now_ms)
+            _release_parked(store, name, hold.key.removeprefix(f"{name} "))
     if not ended:
         return ended
     order = Order(actor=actor, detail=f"provider {name} was released")
@@ -80,10 +80,10 @@ def release_provider(store: Store, name: str, *, actor: str, now_ms: int) -> lis
     return ended
 
 
-def _release_parked(store: Store, provider: str, domain: str, now_ms: int) -> None:
+def _release_parked(store: Store, provider: str, domain: str) -> None:
     for cause in store.holds.held_causes():
         if cause.is_refused(provider, domain):
-            while store.holds.release_held(cause, limit=BATCH_MESSAGES, now_ms=now_ms):
+            while store.holds.release_held(cause, limit=BATCH_MESSAGES):
                 pass
 
 

@@ -13,7 +13,9 @@ from sqlalchemy.sql.elements import ColumnElement
 from relaygw.store.database import Repository, Row, Transaction, insert_into
 from relaygw.store.tables import audit, has_text
 
-_ADD = insert_into("audit", "audit_id at_ms actor action target affected detail", if_new=True)
+_ADD = insert_into(
+    "audit", "audit_id at_ms actor action target affected detail", on_conflict="DO NOTHING"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,7 +21,6 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from sqlalchemy import Connection
-from sqlalchemy import Row as SqlRow
 from sqlalchemy.engine import make_url
 
 from relaygw.errors import StoreUnavailable
@@ -90,7 +89,7 @@ class Transaction:
         """Return a time of the database by the caller's clock; None and 0 stay as they are."""
         return at_ms - self.ahead_ms if at_ms else at_ms
 
-    def entry(self, kind: type[Entry], row: SqlRow[Any], *times: str, **others: Any) -> Entry:
+    def entry(self, kind: type[Entry], row: Any, *times: str, **others: Any) -> Entry:
         """Return a row as a dataclass, by the names of its fields.
 
         `times` are those of the caller's clock; `others` are not in the row as they are wanted.
@@ -206,16 +205,17 @@ class BatchStatement:
 
 
 def insert_into(
-    table: str, names: str, *, if_new: bool = False, **constants: int
+    table: str, names: str, *, on_conflict: str = "", **constants: int
 ) -> BatchStatement:
     """Return a statement that inserts rows of the columns with these names; others are left null.
 
-    `if_new` leaves out those that are there already. `constants` are the same in each row.
+    `on_conflict` says what becomes of rows that are there already: `DO NOTHING`, or the columns of
+    the key and `DO UPDATE SET ...`. `constants` are the same in each row.
     """
     columns = names.split()
-    unless = " ON CONFLICT DO NOTHING" if if_new else ""
+    then = f" ON CONFLICT {on_conflict}" if on_conflict else ""
     return BatchStatement(
-        f"INSERT INTO {table} ({', '.join((*columns, *constants))}) VALUES {{rows}}{unless}",
+        f"INSERT INTO {table} ({', '.join((*columns, *constants))}) VALUES {{rows}}{then}",
         columns=len(columns),
         constants=tuple(map(str, constants.values())),
     )

@@ -5,88 +5,32 @@ from __future__ import annotations
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from sqlalchemy import select, update
+from sqlalchemy import case, func, select, tuple_, update
+from sqlalchemy.sql.elements import ColumnElement
 
 from relaygw.mail.envelope import HeldMail
 from relaygw.mail.hold import SAID, HoldCause, HoldCode, cause_in
+from relaygw.mail.state import DeliveryState
 from relaygw.store.audit import AuditEntry, add_audit
-from relaygw.store.database import BatchStatement, Repository, Statement, insert_into
+from relaygw.store.database import Repository, Transaction, insert_into
 from relaygw.store.queue_entry import Key
-from relaygw.store.tables import IS_OPEN, hold, hold_columns
+from relaygw.store.tables import IS_OPEN, delivery, hold, hold_columns
 
 UNREACHABLE = "unreachable"
 """The scope of a hold that says: this provider cannot be reached, and is tried by itself."""
 
 # another instance may set the same hold at this moment
 _PUT_HOLD = insert_into(
-    "hold", "hold_id scope key since_ms probe_at_ms remedy reason hold_code hold_key", if_new=True
+    "hold",
+    "hold_id scope key since_ms probe_at_ms remedy reason hold_code hold_key",
+    on_conflict="DO NOTHING",
 )
+_C = delivery.c
 # the index on what is open finds held mail; it is little beside what is finished
-_HELD_FOR = Statement(
-    f"""
-    SELECT delivery.queue_id, delivery.delivery_no FROM delivery
-    WHERE delivery.state = 'held' AND {IS_OPEN}
-    AND delivery.hold_code = {{?}} AND delivery.hold_key = {{?}}
-    ORDER BY delivery.queue_id LIMIT {{?}}
-    """
-)
-# a version before schema 0007 writes the sentence alone
-_PUT_OFF_FOR = Statement(
-    f"""
-    SELECT delivery.queue_id, delivery.delivery_no FROM delivery
-    WHERE delivery.state = 'deferred' AND {IS_OPEN} AND delivery.due_at_ms > {{?}}
-    AND (
-        (delivery.hold_code = {{?}} AND delivery.hold_key = {{?}})
-        OR (delivery.hold_code IS NULL AND delivery.reason = {{?}})
-    )
-    ORDER BY delivery.queue_id LIMIT {{?}}
-    """
-)
-_WAITING_FOR = BatchStatement(
-    """
-    SELECT delivery.queue_id, delivery.delivery_no FROM (VALUES {rows}) AS v
-    JOIN delivery ON delivery.queue_id = v.column1 AND delivery.delivery_no = v.column2
-    WHERE delivery.state = 'held'
-    AND delivery.hold_code = v.column3 AND delivery.hold_key = v.column4
-    """,
-    columns=4,
-)
-_HELD_CAUSES = Statement(
-    f"""
-    SELECT DISTINCT delivery.hold_code, delivery.hold_key, delivery.reason FROM delivery
-    WHERE delivery.state = 'held' AND {IS_OPEN}
-    """
-)
-_CODE = BatchStatement(
-    f"""
-    UPDATE delivery SET hold_code = v.column2, hold_key = v.column3
-    FROM (VALUES {{rows}}) AS v
-    WHERE delivery.state = 'held' AND {IS_OPEN} AND delivery.reason = v.column1
-    """,
-    columns=3,
-)
-_HELD_MAIL = Statement(
-    f"""
-    SELECT delivery.route, delivery.hold_code, delivery.hold_key, delivery.reason, count(*),
-        min(coalesce(delivery.held_at_ms, delivery.changed_at_ms)),
-        min(delivery.queue_id), max(delivery.queue_id)
-    FROM delivery WHERE delivery.state = 'held' AND {IS_OPEN}
-    GROUP BY 1, 2, 3, 4 ORDER BY 6
-    """
-)
-_MAKE_DUE = BatchStatement(
-    """
-    UPDATE delivery
-    SET state = 'deferred', due_at_ms = v.column3, changed_at_ms = v.column3,
-        held_ms = held_ms + CASE WHEN v.column3 > held_at_ms THEN v.column3 - held_at_ms ELSE 0 END,
-        held_at_ms = NULL, hold_code = NULL, hold_key = NULL
-    FROM (VALUES {rows}) AS v
-    WHERE delivery.queue_id = v.column1 AND delivery.delivery_no = v.column2
-    AND delivery.state IN ('held', 'deferred')
-    """,
-    columns=3,
-)
+_IS_HELD = (_C.state == DeliveryState.HELD.value) & IS_OPEN
+_IS_PUT_OFF = (_C.state == DeliveryState.DEFERRED.value) & IS_OPEN
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,36 +87,30 @@ class Holds(Repository):
                 add_audit(tx, entry, 1)
             return is_new
 
-    def drop_hold(
-        self, scope: str, key: str, *, now_ms: int, entry: AuditEntry | None = None
-    ) -> bool:
+    def drop_hold(self, scope: str, key: str, *, entry: AuditEntry | None = None) -> bool:
         """Release a hold; False if there was none; audited by `entry`, if there was one.
 
         Without `entry` it is a probe that went through, which does not end an operator's hold.
         The time held stays on record.
         """
+        is_it = (hold.c.scope == scope) & (hold.c.key == key) & hold.c.released_at_ms.is_(None)
+        may_end = is_it if entry is not None else is_it & hold.c.probe_at_ms.is_not(None)
         with self._write() as tx:
-            ended = (
-                update(hold)
-                .where(hold.c.scope == scope, hold.c.key == key, hold.c.released_at_ms.is_(None))
-                .values(released_at_ms=tx.to_stored(now_ms))
-            )
-            if entry is None:
-                ended = ended.where(hold.c.probe_at_ms.is_not(None))
+            ended = update(hold).where(may_end).values(released_at_ms=tx.now_ms())
             was_there = bool(tx.execute(ended).rowcount)
             if entry is not None and was_there:
                 add_audit(tx, entry, 1)
             return was_there
 
-    def held_ms(self, key: str, *, since_ms: int, now_ms: int) -> int:
-        """Return how long between the two times a hold on `key` was in force, ended ones too.
+    def held_ms(self, key: str, *, since_ms: int) -> int:
+        """Return how long since a time a hold on `key` was in force, ended ones too.
 
         Each moment counts once, however many were in force.
         """
         times = select(hold.c.since_ms, hold.c.released_at_ms).where(hold.c.key == key)
         total_ms = 0
         with self._read() as tx:
-            until_ms, counted_until_ms = tx.to_stored(now_ms), tx.to_stored(since_ms)
+            until_ms, counted_until_ms = tx.now_ms(), tx.to_stored(since_ms)
             for begin_ms, released_at_ms in tx.execute(times.order_by(hold.c.since_ms)):
                 end_ms = until_ms if released_at_ms is None else released_at_ms
                 total_ms += max(0, end_ms - max(begin_ms, counted_until_ms))
@@ -183,16 +121,20 @@ class Holds(Repository):
 
     def held_mail(self) -> list[HeldMail]:
         """Return what is held, by route and cause, the longest held first."""
+        since_ms = func.min(func.coalesce(_C.held_at_ms, _C.changed_at_ms))
+        lane = (_C.route, _C.hold_code, _C.hold_key, _C.reason)
+        counted = (func.count(), since_ms, func.min(_C.queue_id), func.max(_C.queue_id))
+        query = select(*lane, *counted).where(_IS_HELD).group_by(*lane).order_by(since_ms)
         with self._read() as tx:
             return [
                 HeldMail(
                     route=route,
                     cause=cause_in(code, key, reason),
                     deliveries=number,
-                    since_ms=tx.to_local(since_ms),
+                    since_ms=tx.to_local(at_ms),
                     examples=tuple(dict.fromkeys((first, last))),
                 )
-                for route, code, key, reason, number, since_ms, first, last in _HELD_MAIL.fetch(tx)
+                for route, code, key, reason, number, at_ms, first, last in tx.execute(query)
             ]
 
     def held_causes(self) -> list[HoldCause]:
@@ -201,37 +143,62 @@ class Holds(Repository):
         What an instance of a version before schema 0007 holds has a sentence alone: it gets its
         code and its key here, so that it is released with the rest.
         """
+        said = select(_C.hold_code, _C.hold_key, _C.reason).where(_IS_HELD).distinct()
         with self._read() as tx:
-            rows = _HELD_CAUSES.fetch(tx)
-        causes = {(code, key, reason): cause_in(code, key, reason) for code, key, reason in rows}
+            rows = [(row, cause_in(*row)) for row in tx.execute(said)]
         uncoded = {
-            (reason, cause.code.value, cause.key)
-            for (code, key, reason), cause in causes.items()
+            (reason, cause)
+            for (code, key, reason), cause in rows
             if reason is not None and (code, key) != (cause.code.value, cause.key)
         }
         if uncoded:
             with self._write() as tx:
-                _CODE.run(tx, sorted(uncoded))
-        return sorted(set(causes.values()))
+                for reason, cause in sorted(uncoded):
+                    values = {"hold_code": cause.code.value, "hold_key": cause.key}
+                    is_such = _C.reason == reason
+                    tx.execute(update(delivery).where(_IS_HELD, is_such).values(values))
+        return sorted({cause for _, cause in rows})
 
-    def release_held(self, cause: HoldCause, *, limit: int, now_ms: int) -> int:
+    def release_held(self, cause: HoldCause, *, limit: int) -> int:
         """Make up to `limit` deliveries due that are held, or put off, for exactly this.
 
         The oldest first; returns how many. What is held is found by what `held_causes` returned.
         """
-        names = (cause.code.value, cause.key)
         with self._write() as tx:
-            at_ms = tx.to_stored(now_ms)
+            now_ms = tx.now_ms()
+            waits = _IS_HELD & _is_for(cause)
             if cause.code is HoldCode.PROVIDER_DOWN:
-                keys = _PUT_OFF_FOR.fetch(tx, at_ms, *names, cause.sentence, limit)
-            else:
-                keys = _HELD_FOR.fetch(tx, *names, limit)
-            return _MAKE_DUE.run(tx, [(*key, at_ms) for key in keys])
+                # a version before schema 0007 writes the sentence alone
+                is_uncoded = _C.hold_code.is_(None) & (_C.reason == cause.sentence)
+                waits = _IS_PUT_OFF & (_C.due_at_ms > now_ms) & (_is_for(cause) | is_uncoded)
+            oldest = select(_C.queue_id, _C.delivery_no).where(waits).order_by(_C.queue_id)
+            keys = tx.execute(oldest.limit(limit)).all()
+            return _make_due(tx, keys, _C.state.in_(("held", "deferred")), now_ms)
 
-    def let_go(self, keys: Sequence[Key], cause: HoldCause, *, now_ms: int) -> int:
+    def let_go(self, keys: Sequence[Key], cause: HoldCause) -> int:
         """Make those of `keys` due that are held for exactly this; return how many."""
-        names = (cause.code.value, cause.key)
         with self._write() as tx:
-            waiting = _WAITING_FOR.fetch(tx, [(*key, *names) for key in keys])
-            at_ms = tx.to_stored(now_ms)
-            return _MAKE_DUE.run(tx, [(*key, at_ms) for key in waiting])
+            return _make_due(tx, keys, _IS_HELD & _is_for(cause), tx.now_ms())
+
+
+def _is_for(cause: HoldCause) -> ColumnElement[bool]:
+    return (_C.hold_code == cause.code.value) & (_C.hold_key == cause.key)
+
+
+def _make_due(
+    tx: Transaction, keys: Sequence[Any], may_go: ColumnElement[bool], now_ms: int
+) -> int:
+    values = {
+        "state": DeliveryState.DEFERRED.value,
+        "due_at_ms": now_ms,
+        "changed_at_ms": now_ms,
+        "held_ms": _C.held_ms + held_until(now_ms),
+        **dict.fromkeys(("held_at_ms", "hold_code", "hold_key")),
+    }
+    is_listed = tuple_(_C.queue_id, _C.delivery_no).in_(keys)
+    return tx.execute(update(delivery).where(is_listed, may_go).values(values)).rowcount
+
+
+def held_until(now_ms: int) -> ColumnElement[int]:
+    """Return how long a held delivery was held; never less than nothing, whatever the clock."""
+    return case((_C.held_at_ms < now_ms, now_ms - _C.held_at_ms), else_=0)

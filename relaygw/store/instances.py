@@ -22,13 +22,13 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from sqlalchemy import case, delete, insert, select, update
+from sqlalchemy import case, delete, exists, func, insert, select, update
 
 from relaygw.mail.clock import awake_s
 from relaygw.mail.hold import HoldCause, HoldCode
 from relaygw.mail.state import DeliveryState
 from relaygw.store import outcomes
-from relaygw.store.database import BatchStatement, Database, Repository, Statement, Transaction
+from relaygw.store.database import Database, Repository, Transaction, insert_into
 from relaygw.store.tables import delivery, hold_columns, instance, permit
 
 MAX_RECLAIMS = 3
@@ -41,35 +41,15 @@ Begun = tuple[str, int, str]
 _SLOT_BYTES = 128
 _EMPTY_SLOT = b" " * (_SLOT_BYTES - 1) + b"\n"
 
-# locked against its burial until this transaction ends
-_ALIVE = Statement("SELECT 1 FROM instance WHERE incarnation = {?} {key_share}")
-_SETTLED = Statement("SELECT 1 FROM instance WHERE incarnation = {?} {for_update}")
-_COUNT_RECLAIMS = BatchStatement(
-    """
-    UPDATE delivery SET reclaims = reclaims + 1, provider = v.column3
-    FROM (VALUES {rows}) AS v
-    WHERE delivery.queue_id = v.column1 AND delivery.delivery_no = v.column2
-    AND delivery.lease = {?}
-    """,
-    columns=3,
+_NOTE_LOST = insert_into(
+    "lost_instance", "incarnation name role pid heartbeat_at_ms leases", on_conflict="DO NOTHING"
 )
-_NOTE_LOST = Statement(
-    """
-    INSERT INTO lost_instance (incarnation, name, role, pid, heartbeat_at_ms, leases)
-    SELECT incarnation, name, role, pid, heartbeat_at_ms,
-        (SELECT count(*) FROM delivery WHERE delivery.lease = instance.incarnation)
-    FROM instance WHERE incarnation = {?} AND state <> 'draining'
-    ON CONFLICT (incarnation) DO NOTHING
-    """
-)
-_OWNERLESS = Statement(
-    """
-    SELECT lease FROM delivery WHERE delivery.lease IS NOT NULL
-    AND NOT EXISTS (SELECT 1 FROM instance WHERE instance.incarnation = delivery.lease)
-    UNION
-    SELECT incarnation FROM permit
-    WHERE NOT EXISTS (SELECT 1 FROM instance WHERE instance.incarnation = permit.incarnation)
-    """
+_IS_UNKNOWN = ~exists().where(instance.c.incarnation == delivery.c.lease)
+_HAS_NO_OWNER = ~exists().where(instance.c.incarnation == permit.c.incarnation)
+_OWNERLESS = (
+    select(delivery.c.lease)
+    .where(delivery.c.lease.is_not(None), _IS_UNKNOWN)
+    .union(select(permit.c.incarnation).where(_HAS_NO_OWNER))
 )
 
 
@@ -136,21 +116,28 @@ class Instances(Repository):
         knows, and each of its deliveries has an attempt that says so.
         """
         mine = instance.c.incarnation == incarnation
+        leased = delivery.c.lease == incarnation
         last_ms = self._heartbeats.last(incarnation) if unless_heard else None
         with self._write() as tx:
-            if last_ms is not None:
-                same = select(instance).where(mine, instance.c.heartbeat_at_ms == last_ms)
-                if tx.execute(same.with_for_update()).first() is None:
-                    return 0
-            if is_lost:
-                _NOTE_LOST.run(tx, incarnation)
+            found = tx.execute(select(instance).where(mine).with_for_update()).one_or_none()
+            if last_ms is not None and (found is None or found.heartbeat_at_ms != last_ms):
+                return 0
+            if is_lost and found is not None and found.state != "draining":
+                leases = select(func.count()).select_from(delivery).where(leased)
+                lost = (incarnation, found.name, found.role, found.pid, found.heartbeat_at_ms)
+                _NOTE_LOST.run(tx, [(*lost, tx.execute(leases).scalar_one())])
             tx.execute(delete(instance).where(mine))
             tx.execute(delete(permit).where(permit.c.incarnation == incarnation))
             now_ms = tx.now_ms()
             if begun is None:
                 outcomes.write_vanished(tx, incarnation, now_ms=now_ms)
             else:
-                _COUNT_RECLAIMS.run(tx, list(begun), incarnation)
+                for queue_id, delivery_no, provider in begun:
+                    is_it = (delivery.c.queue_id == queue_id) & (
+                        delivery.c.delivery_no == delivery_no
+                    )
+                    counted = {"reclaims": delivery.c.reclaims + 1, "provider": provider}
+                    tx.execute(update(delivery).where(is_it, leased).values(counted))
                 outcomes.write_interrupted(tx, incarnation, begun, now_ms=now_ms)
             return _free_leases(tx, incarnation, now_ms)
 
@@ -173,7 +160,7 @@ class Instances(Repository):
     def ownerless(self) -> list[str]:
         """Return incarnations that hold leases or permits and are not registered; bury them."""
         with self._read() as tx:
-            return [incarnation for (incarnation,) in _OWNERLESS.fetch(tx)]
+            return list(tx.execute(_OWNERLESS).scalars())
 
     def registered(self) -> list[Instance]:
         """Return the registered instances, by role and age."""
@@ -181,19 +168,6 @@ class Instances(Repository):
         with self._read() as tx:
             times = ("started_at_ms", "heartbeat_at_ms")
             return [tx.entry(Instance, row, *times) for row in tx.execute(query)]
-
-
-def is_alive(tx: Transaction, incarnation: str) -> bool:
-    """True while the incarnation is registered."""
-    return bool(_ALIVE.fetch(tx, incarnation))
-
-
-def has_ended(tx: Transaction, incarnation: str) -> bool:
-    """True when the incarnation is not registered any more.
-
-    Locked against all that asks `is_alive`: what a call whose answer was lost still does is over.
-    """
-    return not _SETTLED.fetch(tx, incarnation)
 
 
 def _free_leases(tx: Transaction, incarnation: str, now_ms: int) -> int:

@@ -12,23 +12,21 @@ from collections.abc import Collection, Sequence
 from operator import attrgetter
 from typing import cast
 
-from sqlalchemy import select, update
-
 from relaygw.mail.envelope import ClaimedDelivery, DeliveryUpdate, Recipient, Rerouting, Source
-from relaygw.mail.state import CLAIMABLE, DeliveryState
+from relaygw.mail.state import DeliveryState
 from relaygw.store import outcomes
 from relaygw.store.audit import AuditEntry, add_audit
 from relaygw.store.database import (
     BatchStatement,
     Database,
     Repository,
+    Row,
     Statement,
     Transaction,
     Write,
 )
-from relaygw.store.instances import has_ended, is_alive
-from relaygw.store.queue_entry import IS_IN_DOUBT, Key, lock_messages, part_delivery
-from relaygw.store.tables import IS_CLAIMABLE, delivery
+from relaygw.store.queue_entry import Key, lock_messages, part_delivery
+from relaygw.store.tables import IS_CLAIMABLE
 
 PREFETCH_BYTES = 64 * 1024
 """Content up to this size comes with the claim."""
@@ -118,16 +116,19 @@ _CLAIMED = BatchStatement(
     """,
     columns=2,
 )
+_OF_RECIPIENT = ("rcpt_no", "address", "original", "attempts", "dsn_notify")
 _PENDING = BatchStatement(
-    """
-    SELECT recipient.queue_id, recipient.delivery_no, recipient.rcpt_no, recipient.address,
-        recipient.original, recipient.attempts, recipient.dsn_notify
-    FROM (VALUES {rows}) AS v
+    f"""
+    SELECT recipient.queue_id, recipient.delivery_no, {", ".join(_OF_RECIPIENT)}
+    FROM (VALUES {{rows}}) AS v
     JOIN recipient ON recipient.queue_id = v.column1 AND recipient.delivery_no = v.column2
     WHERE recipient.state = 'pending'
     """,
     columns=2,
 )
+# locked against its burial until this transaction ends
+_ALIVE = Statement("SELECT 1 FROM instance WHERE incarnation = {?} {key_share}")
+_SETTLED = Statement("SELECT 1 FROM instance WHERE incarnation = {?} {for_update}")
 # what is to come is in the index, and is little beside what waited for its turn
 _WRITTEN_LATER = Statement(
     f"""
@@ -321,34 +322,39 @@ class Leases(Repository):
         Due times stay. One that was taken, or has come in doubt, meanwhile stays as it is.
         """
         with self._write() as tx:
-            whole = [
-                (step.queue_id, step.delivery_no, step.route, way.route, way.stream)
-                for step in steps
-                if len(step.ways) == 1
-                for way in step.ways
-            ]
-            number = _REROUTE.run(tx, whole)
-            number += sum(_reroute_parts(tx, step) for step in steps if len(step.ways) > 1)
+            number = _REROUTE.run(tx, [_first_way(one) for one in steps if len(one.ways) == 1])
+            number += sum(_reroute_parts(tx, one) for one in steps if len(one.ways) > 1)
             if number:
                 add_audit(tx, entry, number)
             return number
 
 
+def is_alive(tx: Transaction, incarnation: str) -> bool:
+    """True while the incarnation is registered."""
+    return bool(_ALIVE.fetch(tx, incarnation))
+
+
+def has_ended(tx: Transaction, incarnation: str) -> bool:
+    """True when the incarnation is not registered any more.
+
+    Locked against all that asks `is_alive`: what a call whose answer was lost still does is over.
+    """
+    return not _SETTLED.fetch(tx, incarnation)
+
+
+def _first_way(step: Rerouting) -> Row:
+    way = step.ways[0]
+    return step.queue_id, step.delivery_no, step.route, way.route, way.stream
+
+
 def _reroute_parts(tx: Transaction, step: Rerouting) -> int:
     """Leave the first way to the delivery and make one for each of the others."""
     lock_messages(tx, [step.queue_id])
-    is_it = (delivery.c.queue_id == step.queue_id) & (delivery.c.delivery_no == step.delivery_no)
-    row = tx.execute(
-        select(delivery)
-        .where(is_it, delivery.c.route == step.route, delivery.c.state.in_(CLAIMABLE), ~IS_IN_DOUBT)
-        .with_for_update()
-    ).one_or_none()
-    if row is None:
+    if not _REROUTE.run(tx, [_first_way(step)]):
         return 0
-    first, *others = step.ways
-    tx.execute(update(delivery).where(is_it).values(route=first.route, stream=first.stream))
-    for way in others:
-        part_delivery(tx, row, way.rcpt_nos, route=way.route, stream=way.stream)
+    key = (step.queue_id, step.delivery_no)
+    for way in step.ways[1:]:
+        part_delivery(tx, key, way.rcpt_nos, route=way.route, stream=way.stream)
     return len(step.ways)
 
 
@@ -369,16 +375,9 @@ def _having_due(
 
 def _load_claimed(tx: Transaction, keys: Sequence[Key], now_ms: int) -> list[ClaimedDelivery]:
     pending: dict[Key, list[Recipient]] = {key: [] for key in keys}
-    for queue_id, delivery_no, number, address, original, tries, notify in _PENDING.fetch(tx, keys):
-        pending[queue_id, delivery_no].append(
-            Recipient(
-                rcpt_no=number,
-                address=address,
-                original=original,
-                attempts=tries,
-                dsn_notify=notify,
-            )
-        )
+    for queue_id, delivery_no, *who in _PENDING.fetch(tx, keys):
+        one = Recipient(**dict(zip(_OF_RECIPIENT, who, strict=True)))
+        pending[queue_id, delivery_no].append(one)
     claimed: dict[Key, ClaimedDelivery] = {}
     claimed_at_ms = tx.to_local(now_ms)
     for row in _CLAIMED.fetch(tx, keys):

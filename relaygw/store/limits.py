@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from sqlalchemy import select
 
 from relaygw.store.database import Repository, Row, Statement, Transaction, Write, insert_into
-from relaygw.store.instances import has_ended, is_alive
+from relaygw.store.leases import has_ended, is_alive
 from relaygw.store.tables import sender_seen
 
 TOKEN_LEASE_S = 0.25
@@ -27,7 +27,7 @@ _SLICE_MS = 600_000
 _KEPT_MS = _DAY_MS + _SLICE_MS
 """A slice counts until its end is a day old."""
 
-_ADD_ACCOUNT = insert_into("account", "limit_group", if_new=True, next_slot_us=0)
+_ADD_ACCOUNT = insert_into("account", "limit_group", on_conflict="DO NOTHING", next_slot_us=0)
 _NEXT_SLOT = Statement("SELECT next_slot_us FROM account WHERE limit_group = {?} {for_update}")
 _MOVE_SLOT = Statement("UPDATE account SET next_slot_us = {?} WHERE limit_group = {?}")
 _ACCOUNTS = Statement(
@@ -62,11 +62,10 @@ _USED = Statement(
     ORDER BY slice_at_ms
     """
 )
-_USE = Statement(
-    """
-    INSERT INTO usage (limit_group, slice_at_ms, used) VALUES ({?}, {?}, {?})
-    ON CONFLICT (limit_group, slice_at_ms) DO UPDATE SET used = usage.used + excluded.used
-    """
+_USE = insert_into(
+    "usage",
+    "limit_group slice_at_ms used",
+    on_conflict="(limit_group, slice_at_ms) DO UPDATE SET used = usage.used + excluded.used",
 )
 _FORGET_USAGE = Statement("DELETE FROM usage WHERE limit_group = {?} AND slice_at_ms <= {?}")
 _SENDER_ACCEPTED = Statement(
@@ -94,7 +93,9 @@ _RELEASE_PERMITS = Statement(
 _OWN_PERMITS = Statement(
     "SELECT count(*) FROM permit WHERE limit_group = {?} AND incarnation = {?}"
 )
-_TAKE_PERMITS = insert_into("permit", "limit_group slot incarnation leased_at_ms", if_new=True)
+_TAKE_PERMITS = insert_into(
+    "permit", "limit_group slot incarnation leased_at_ms", on_conflict="DO NOTHING"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -211,7 +212,7 @@ class Limits(Repository):
                 return Tokens(granted=wanted, starts_in_s=0.0)
             granted = min(wanted, quota - sum(used for _, used in slices))
             if granted > 0:
-                _USE.run(tx, limit_group, now_ms // _SLICE_MS * _SLICE_MS, granted)
+                _USE.run(tx, [(limit_group, now_ms // _SLICE_MS * _SLICE_MS, granted)])
                 _FORGET_USAGE.run(tx, limit_group, now_ms - _KEPT_MS)
                 return Tokens(granted=granted, starts_in_s=0.0)
             first_ms = next((at_ms for at_ms, used in slices if used > 0), now_ms)
@@ -289,5 +290,5 @@ def _give_back(tx: Transaction, limit_group: str, slices: Sequence[Row], amount:
     for at_ms, used in reversed(slices):
         back = min(amount, max(0, used))
         if back:
-            _USE.run(tx, limit_group, at_ms, -back)
+            _USE.run(tx, [(limit_group, at_ms, -back)])
             amount -= back

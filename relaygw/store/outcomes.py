@@ -12,8 +12,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from operator import attrgetter
-
-from sqlalchemy import select
+from typing import Any
 
 from relaygw.mail.envelope import DeliveryUpdate, RecipientUpdate
 from relaygw.mail.outcome import (
@@ -27,7 +26,7 @@ from relaygw.mail.outcome import (
 from relaygw.mail.state import DeliveryState, RecipientState, check_transition
 from relaygw.store.database import BatchStatement, Row, Statement, Transaction
 from relaygw.store.queue_entry import MOST_ATTEMPTS, Key, lock_messages, part_delivery
-from relaygw.store.tables import delivery, hold_columns
+from relaygw.store.tables import hold_columns
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,7 +178,7 @@ def told_too_late(tx: Transaction, updates: _Updates, *, is_alive: bool, now_ms:
     """Note as attempts what is not in the database, whenever it was written; it changes nothing."""
     recorded = _recorded(tx, updates)
     late = [entry for entry in updates if _key(entry) not in recorded]
-    _write_late(tx, late, now_ms=now_ms)
+    _write_late(tx, late, now_ms)
     return Recorded(is_alive=is_alive, lost=tuple(map(_key, late)))
 
 
@@ -224,11 +223,9 @@ def _delivery_rows(tx: Transaction, updates: _Updates, now_ms: int) -> list[Row]
 def _hold_apart(tx: Transaction, entry: DeliveryUpdate, now_ms: int) -> None:
     """Move recipients to a new delivery of the same route that is held."""
     lock_messages(tx, [entry.queue_id])
-    is_it = (delivery.c.queue_id == entry.queue_id) & (delivery.c.delivery_no == entry.delivery_no)
-    row = tx.execute(select(delivery).where(is_it)).one()
-    hold = hold_columns(entry.held_apart_for)
-    held = {"state": _D.HELD.value, "held_at_ms": now_ms, "lease": None, **hold}
-    part_delivery(tx, row, entry.held_apart, **held)
+    held = {"state": _D.HELD.value, "held_at_ms": now_ms, "lease": None}
+    why = hold_columns(entry.held_apart_for)
+    part_delivery(tx, _key(entry), entry.held_apart, **held, **why)
 
 
 # --- attempts -----------------------------------------------------------------------------
@@ -240,15 +237,15 @@ def _write_attempts(tx: Transaction, updates: _Updates, incarnation: str, now_ms
     repeated = [rows[0] for entry, rows in told if _may_repeat(entry, rows)]
     counted = set(_COUNT.fetch(tx, repeated, incarnation))
     fresh = [row for entry, rows in told if _key(entry) not in counted for row in rows]
-    _add(tx, fresh, incarnation)
+    _add(tx, _ADD, fresh, incarnation)
 
 
 def _may_repeat(entry: DeliveryUpdate, rows: Sequence[Row]) -> bool:
     return len(rows) == 1 and not entry.charged and AttemptState(rows[0][7]) in REPEATED
 
 
-def _add(tx: Transaction, rows: Sequence[Row], incarnation: str) -> None:
-    _ADD.run(tx, rows, incarnation)
+def _add(tx: Transaction, statement: BatchStatement, rows: Sequence[Row], *last: Any) -> None:
+    statement.run(tx, rows, *last)
     _DROP_OLDEST.run(tx, [(queue_id,) for queue_id in sorted({row[0] for row in rows})])
 
 
@@ -261,7 +258,7 @@ def write_interrupted(
         (queue_id, delivery_no, None, now_ms, provider, None, *told, None, None)
         for queue_id, delivery_no, provider in begun
     ]
-    _add(tx, rows, incarnation)
+    _add(tx, _ADD, rows, incarnation)
 
 
 def write_vanished(tx: Transaction, incarnation: str, *, now_ms: int) -> None:
@@ -269,18 +266,15 @@ def write_vanished(tx: Transaction, incarnation: str, *, now_ms: int) -> None:
     _ADD_VANISHED.run(tx, now_ms, now_ms, *_INTERRUPTED, _WORKER_VANISHED, incarnation)
 
 
-def _write_late(tx: Transaction, updates: _Updates, *, now_ms: int) -> None:
+def _write_late(tx: Transaction, updates: _Updates, now_ms: int) -> None:
     """Write what was found out with leases that were over by then: others may have sent it, too."""
     rows = [
         _late(row)
         for entry in updates
-        if any(
-            one.state is _R.DELIVERED or one.verdict is Verdict.DOUBT for one in entry.recipients
-        )
+        if any(map(_may_be_taken, entry.recipients))
         for row in islice(_rows(tx, replace(entry, is_first_try=False), now_ms), MAX_ROWS)
     ]
-    _ADD_LATE.run(tx, rows)
-    _DROP_OLDEST.run(tx, [(queue_id,) for queue_id in sorted({row[0] for row in rows})])
+    _add(tx, _ADD_LATE, rows)
 
 
 def _may_be_taken(one: RecipientUpdate) -> bool:

@@ -18,6 +18,7 @@ from relaygw.mail.state import DeliveryState, RecipientState, sources_of
 from relaygw.policy.router import provider_route
 from relaygw.store.audit import AuditEntry, actions_on, add_audit
 from relaygw.store.database import Database, Repository, Transaction
+from relaygw.store.holds import held_until
 from relaygw.store.outcomes import finish_messages
 from relaygw.store.queue_entry import (
     IS_IN_DOUBT,
@@ -34,6 +35,7 @@ from relaygw.store.queue_entry import (
 )
 from relaygw.store.selection import (
     IS_ITS_RECIPIENT,
+    PENDING_RECIPIENTS,
     Selection,
     ShapeCount,
     ShapeKey,
@@ -118,12 +120,10 @@ class Queue(Repository):
 
     def counts(self) -> list[LaneCount]:
         """Return the open deliveries, and what waits in them, by route, stream and state."""
-        pending = IS_ITS_RECIPIENT & (recipient.c.state == _R.PENDING.value)
-        waiting = select(func.count()).where(pending).scalar_subquery()
         lane = (delivery.c.route, delivery.c.stream, delivery.c.state)
         oldest = func.min(message.c.accepted_at_ms)
         query = (
-            select(*lane, func.count(), func.sum(waiting), oldest)
+            select(*lane, func.count(), func.sum(PENDING_RECIPIENTS), oldest)
             .join(message, message.c.queue_id == delivery.c.queue_id)
             .where(IS_OPEN)
             .group_by(*lane)
@@ -228,7 +228,7 @@ class Queue(Repository):
             values[name] = case((is_elsewhere, 0), else_=delivery.c[name])
 
         def change(tx: Transaction, batch: Sequence[str], now_ms: int) -> int:
-            held_ms = delivery.c.held_ms + case((is_let_go, _held_until(now_ms)), else_=0)
+            held_ms = delivery.c.held_ms + case((is_let_go, held_until(now_ms)), else_=0)
             times = {"due_at_ms": now_ms, "changed_at_ms": now_ms, "held_ms": held_ms}
             moved = update(delivery).where(delivery.c.queue_id.in_(batch), may_go)
             return tx.execute(moved.values(route=routes, **times, **values)).rowcount
@@ -268,12 +268,6 @@ def _attempts(tx: Transaction, queue_id: str) -> list[AttemptEntry]:
 # --- changes ------------------------------------------------------------------------------
 
 
-def _held_until(now_ms: int) -> ColumnElement[int]:
-    """Return how long a held delivery was held; never less than nothing, whatever the clock."""
-    since_ms = delivery.c.held_at_ms
-    return case((since_ms < now_ms, now_ms - since_ms), else_=0)
-
-
 def _changed(to: DeliveryState, hold: HoldCause | None, now_ms: int) -> dict[str, Any]:
     values: dict[str, Any] = {"state": to.value, "changed_at_ms": now_ms}
     if to is _D.DELETED:
@@ -281,7 +275,7 @@ def _changed(to: DeliveryState, hold: HoldCause | None, now_ms: int) -> dict[str
     is_held = delivery.c.state == _D.HELD.value
     values |= {
         **hold_columns(hold),
-        "held_ms": delivery.c.held_ms + case((is_held, _held_until(now_ms)), else_=0),
+        "held_ms": delivery.c.held_ms + case((is_held, held_until(now_ms)), else_=0),
         "held_at_ms": now_ms if to is _D.HELD else None,
     }
     if to is _D.DEFERRED:

@@ -153,18 +153,22 @@ def lock_messages(tx: Transaction, queue_ids: Sequence[str]) -> None:
     tx.execute(mine.order_by(message.c.queue_id).with_for_update()).all()
 
 
-def part_delivery(tx: Transaction, row: Any, rcpt_nos: Collection[int], **changed: Any) -> None:
+def part_delivery(tx: Transaction, key: Key, rcpt_nos: Collection[int], **changed: Any) -> None:
     """Move recipients that wait to a new delivery: a copy of their old one, but for `changed`.
 
-    The message is locked: see `lock_messages`. `row` is the old one.
+    The message is locked: see `lock_messages`.
     """
-    last = select(func.max(delivery.c.delivery_no)).where(delivery.c.queue_id == row.queue_id)
-    last_no = tx.execute(last).scalar_one()
-    new = dict(row._mapping) | changed | {"delivery_no": last_no + 1}
-    tx.execute(delivery.insert().values(new))
-    is_moved = (recipient.c.queue_id == row.queue_id) & recipient.c.rcpt_no.in_(rcpt_nos)
+    queue_id, delivery_no = key
+    of_message = delivery.c.queue_id == queue_id
+    last_no = tx.execute(select(func.max(delivery.c.delivery_no)).where(of_message)).scalar_one()
+    old = tx.execute(
+        select(delivery).where(of_message, delivery.c.delivery_no == delivery_no)
+    ).one()
+    new_no = {"delivery_no": last_no + 1}
+    tx.execute(delivery.insert().values(dict(old._mapping) | changed | new_no))
+    is_moved = (recipient.c.queue_id == queue_id) & recipient.c.rcpt_no.in_(rcpt_nos)
     waits = recipient.c.state == RecipientState.PENDING.value
-    tx.execute(update(recipient).where(is_moved, waits).values(delivery_no=last_no + 1))
+    tx.execute(update(recipient).where(is_moved, waits).values(new_no))
 
 
 def delete_messages(tx: Transaction, queue_ids: Sequence[str]) -> int:

@@ -114,6 +114,12 @@ def matching_ids(tx: Transaction, selection: Selection, *, limit: int, after: st
 IS_ITS_RECIPIENT = (recipient.c.queue_id == delivery.c.queue_id) & (
     recipient.c.delivery_no == delivery.c.delivery_no
 )
+PENDING_RECIPIENTS = (
+    select(func.count())
+    .where(IS_ITS_RECIPIENT, recipient.c.state == RecipientState.PENDING.value)
+    .scalar_subquery()
+)
+"""How many recipients of a delivery still wait."""
 
 
 def _domain(address: ColumnElement[str]) -> ColumnElement[str]:

@@ -10,23 +10,25 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import delete, exists, func, or_, select, update
 
 from relaygw.mail.envelope import MailInHand
 from relaygw.mail.state import DeliveryState
 from relaygw.policy.untended import Lane, LostInstance, Standing, shortest_in_hand_s
-from relaygw.store.database import (
-    BatchStatement,
-    Repository,
-    Statement,
-    Transaction,
-    Write,
-    insert_into,
+from relaygw.store.database import BatchStatement, Repository, Transaction, Write, insert_into
+from relaygw.store.leases import is_alive
+from relaygw.store.selection import PENDING_RECIPIENTS
+from relaygw.store.tables import (
+    IS_OPEN,
+    delivery,
+    duty,
+    history,
+    incident,
+    instance,
+    lost_instance,
 )
-from relaygw.store.instances import is_alive
-from relaygw.store.tables import IS_OPEN, delivery, history, incident, instance, lost_instance
 
 if TYPE_CHECKING:
     from relaygw.settings.model import Settings
@@ -37,39 +39,25 @@ if TYPE_CHECKING:
 
 HISTORY_SLICE_MS = 300_000
 """How long a slice of history is; slices begin at multiples of it."""
-DUTY_S = 20.0
+DUTY_MS = 20_000
 """An instance that did not renew a duty for so long has lost it."""
 _RENEW_MS = 5_000  # a duty is not written again before
 _DAY_MS = 86_400_000
 
-_COUNT = """
-    INSERT INTO history (slice_at_ms, series, label, amount) VALUES {rows}
-    ON CONFLICT (slice_at_ms, series, label) DO UPDATE SET amount =
-"""
-_ADD = BatchStatement(_COUNT + "history.amount + excluded.amount", columns=4)
-_RAISE = BatchStatement(
-    _COUNT + "excluded.amount WHERE excluded.amount > history.amount", columns=4
+_COUNTED = "history", "slice_at_ms series label amount"
+_COUNT = "(slice_at_ms, series, label) DO UPDATE SET amount ="
+_ADD = insert_into(*_COUNTED, on_conflict=f"{_COUNT} history.amount + excluded.amount")
+_RAISE = insert_into(
+    *_COUNTED, on_conflict=f"{_COUNT} excluded.amount WHERE excluded.amount > history.amount"
 )
 # another instance may open the same one at this moment
 _OPEN = insert_into(
-    "incident", "incident_id rule key summary remedy since_ms told recovery_told", if_new=True
+    "incident",
+    "incident_id rule key summary remedy since_ms told recovery_told",
+    on_conflict="DO NOTHING",
 )
-_DUTY = "SELECT incarnation, renewed_at_ms FROM duty WHERE name = {?}"
-_DUTY_READ, _DUTY_LOCKED = Statement(_DUTY), Statement(_DUTY + " {for_update}")
-_NEW_DUTY = insert_into("duty", "name incarnation renewed_at_ms", if_new=True)
-_TAKE_DUTY = Statement("UPDATE duty SET incarnation = {?}, renewed_at_ms = {?} WHERE name = {?}")
-_IN_HAND = Statement(
-    """
-    SELECT delivery.queue_id, delivery.delivery_no, delivery.route, (
-            SELECT count(*) FROM recipient
-            WHERE recipient.queue_id = delivery.queue_id
-            AND recipient.delivery_no = delivery.delivery_no AND recipient.state = 'pending'
-        ), delivery.changed_at_ms, instance.name, instance.pid
-    FROM delivery JOIN instance ON instance.incarnation = delivery.lease
-    WHERE delivery.lease IS NOT NULL AND delivery.changed_at_ms < {?}
-    ORDER BY delivery.changed_at_ms
-    """
-)
+_DUTY = select(duty.c.incarnation, duty.c.renewed_at_ms)
+_NEW_DUTY = insert_into("duty", "name incarnation renewed_at_ms", on_conflict="DO NOTHING")
 
 Count = tuple[str, str]
 """What is counted: series and label, "" where a series has none."""
@@ -224,19 +212,20 @@ class Watch(Repository):
     def in_hand_since(self, before_ms: int) -> list[MailInHand]:
         """Return the deliveries that a registered worker has had in hand since before a time."""
         with self._read() as tx:
-            rows = _IN_HAND.fetch(tx, tx.to_stored(before_ms))
-            return [
-                MailInHand(
-                    queue_id=queue_id,
-                    delivery_no=delivery_no,
-                    route=route,
-                    recipients=recipients,
-                    since_ms=tx.to_local(since_ms),
-                    worker=worker,
-                    pid=pid,
+            before = delivery.c.changed_at_ms < tx.to_stored(before_ms)
+            rows = tx.execute(
+                select(
+                    *delivery.c["queue_id", "delivery_no", "route"],
+                    PENDING_RECIPIENTS.label("recipients"),
+                    delivery.c.changed_at_ms.label("since_ms"),
+                    instance.c.name.label("worker"),
+                    instance.c.pid,
                 )
-                for queue_id, delivery_no, route, recipients, since_ms, worker, pid in rows
-            ]
+                .join(instance, instance.c.incarnation == delivery.c.lease)
+                .where(delivery.c.lease.is_not(None), before)
+                .order_by(delivery.c.changed_at_ms)
+            )
+            return [tx.entry(MailInHand, row, "since_ms") for row in rows]
 
     def lost_instances(self, since_ms: int) -> list[LostInstance]:
         """Return the instances lost whose last heartbeat came since a time, the latest first.
@@ -262,35 +251,33 @@ def slice_of(at_ms: int) -> int:
 
 def _has_duty(tx: Transaction, name: str, incarnation: str) -> bool | None:
     """Tell whether an incarnation has a duty; None: only `_take_duty` knows. For a read."""
-    found = _DUTY_READ.fetch(tx, name)
-    if not found:
+    found = tx.execute(_DUTY.where(duty.c.name == name)).one_or_none()
+    if found is None:
         return None
-    ((owner, renewed_at_ms),) = found
-    age_ms = abs(tx.now_ms() - renewed_at_ms)  # the clock may have been set back since
-    if owner == incarnation:
-        return True if age_ms < _RENEW_MS and _is_registered(tx, owner) else None
-    return False if age_ms < DUTY_S * 1000 and _is_registered(tx, owner) else None
+    is_own = found.incarnation == incarnation
+    return is_own if _is_kept(tx, found, _RENEW_MS if is_own else DUTY_MS) else None
 
 
 def _take_duty(tx: Transaction, name: str, incarnation: str) -> bool:
     """Take a duty that nobody living has, or renew one's own."""
-    now_ms = tx.now_ms()
     if not is_alive(tx, incarnation):
         return False
-    found = _DUTY_LOCKED.fetch(tx, name)
-    if not found:
-        return _NEW_DUTY.run(tx, [(name, incarnation, now_ms)]) > 0
-    ((owner, renewed_at_ms),) = found
-    is_kept = abs(now_ms - renewed_at_ms) < DUTY_S * 1000 and _is_registered(tx, owner)
-    if owner != incarnation and is_kept:
+    is_it = duty.c.name == name
+    found = tx.execute(_DUTY.where(is_it).with_for_update()).one_or_none()
+    if found is None:
+        return _NEW_DUTY.run(tx, [(name, incarnation, tx.now_ms())]) > 0
+    if found.incarnation != incarnation and _is_kept(tx, found, DUTY_MS):
         return False
-    _TAKE_DUTY.run(tx, incarnation, now_ms, name)
+    taken = {"incarnation": incarnation, "renewed_at_ms": tx.now_ms()}
+    tx.execute(update(duty).where(is_it).values(taken))
     return True
 
 
-def _is_registered(tx: Transaction, incarnation: str) -> bool:
-    found = select(instance.c.incarnation).where(instance.c.incarnation == incarnation)
-    return tx.execute(found).scalar() is not None
+def _is_kept(tx: Transaction, found: Any, for_ms: int) -> bool:
+    """True when a living incarnation renewed a duty within a time."""
+    age_ms = abs(tx.now_ms() - found.renewed_at_ms)  # the clock may have been set back since
+    living = select(instance.c.incarnation).where(instance.c.incarnation == found.incarnation)
+    return age_ms < for_ms and tx.execute(living).scalar() is not None
 
 
 def standing_of(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,14 @@ def instance(incarnation: str, role: str = "delivery") -> Instance:
     return Instance(
         incarnation=incarnation, name="gw", role=role, pid=1, version="1", fingerprint="f"
     )
+
+
+@contextmanager
+def clock_at(store: Store, at_ms: int) -> Iterator[None]:
+    """Have the clock of a queue stand still."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(store.database, "_now_us", lambda _: at_ms * 1000)
+        yield
 
 
 @pytest.fixture(params=["sqlite", "postgres"])

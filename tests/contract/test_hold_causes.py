@@ -19,6 +19,7 @@ from relaygw.store.holds import Hold
 from relaygw.store.queue_entry import DeliveryEntry
 from relaygw.store.store import Store, open_store
 from tests.builders import NOW_MS, accepted
+from tests.contract.conftest import clock_at
 
 D = DeliveryState
 REFUSED = sender_refused("shop.test", ["main", "spare"])
@@ -85,7 +86,7 @@ def test_a_cause_is_read_as_it_was_written_and_ends_with_the_hold(
     assert part_of(store, queue_id).hold == cause
     assert [one.cause for one in store.holds.held_mail()] == [cause]
     assert store.holds.held_causes() == [cause]
-    assert store.holds.release_held(cause, limit=9, now_ms=NOW_MS + 9) == 1
+    assert store.holds.release_held(cause, limit=9) == 1
     part = part_of(store, queue_id)
     assert (part.state, part.hold, part.reason) == (D.DEFERRED, None, cause.sentence)
 
@@ -96,10 +97,10 @@ def test_what_an_older_version_holds_is_coded_when_it_is_looked_for(store: Store
         cause: cause for cause in CAUSES
     }
     assert {one.cause for one in store.holds.held_mail()} == set(CAUSES)
-    assert store.holds.release_held(REFUSED, limit=9, now_ms=NOW_MS + 9) == 0, "not looked for yet"
+    assert store.holds.release_held(REFUSED, limit=9) == 0, "not looked for yet"
     assert store.holds.held_causes() == sorted(CAUSES)
     for cause in CAUSES:
-        assert store.holds.release_held(cause, limit=9, now_ms=NOW_MS + 9) == 1
+        assert store.holds.release_held(cause, limit=9) == 1
     assert store.holds.held_causes() == []
 
 
@@ -114,8 +115,8 @@ def test_a_code_that_an_older_version_left_behind_does_not_count(store: Store) -
     )
     assert part_of(store, queue_id).hold == OPERATOR
     assert store.holds.held_causes() == [OPERATOR]
-    assert store.holds.release_held(REFUSED, limit=9, now_ms=NOW_MS + 9) == 0
-    assert store.holds.release_held(OPERATOR, limit=9, now_ms=NOW_MS + 9) == 1
+    assert store.holds.release_held(REFUSED, limit=9) == 0
+    assert store.holds.release_held(OPERATOR, limit=9) == 1
 
 
 @pytest.mark.parametrize("is_coded", [True, False])
@@ -124,10 +125,11 @@ def test_what_was_put_off_for_a_provider_is_due_once(store: Store, is_coded: boo
     hold = cause if is_coded else None
     queue_id = held(store, cause, state=D.DEFERRED, due_at_ms=NOW_MS + 30_000, hold=hold)
     assert part_of(store, queue_id).hold == hold
-    assert store.holds.release_held(provider_down("other"), limit=9, now_ms=NOW_MS + 9) == 0
-    assert store.holds.release_held(cause, limit=9, now_ms=NOW_MS + 9) == 1
-    assert part_of(store, queue_id).due_at_ms == NOW_MS + 9
-    assert store.holds.release_held(cause, limit=9, now_ms=NOW_MS + 9) == 0
+    with clock_at(store, NOW_MS + 9):
+        assert store.holds.release_held(provider_down("other"), limit=9) == 0
+        assert store.holds.release_held(cause, limit=9) == 1
+        assert part_of(store, queue_id).due_at_ms == NOW_MS + 9
+        assert store.holds.release_held(cause, limit=9) == 0
 
 
 @pytest.mark.parametrize("database", ["sqlite", "postgres"])

@@ -15,7 +15,7 @@ from relaygw.store.queue_entry import QueueEntry
 from relaygw.store.store import Store
 from relaygw.store.tables import instance as table
 from tests.builders import NOW_MS, accepted
-from tests.contract.conftest import instance
+from tests.contract.conftest import clock_at, instance
 from tests.contract.test_store_contract import claim
 
 D = DeliveryState
@@ -73,7 +73,8 @@ def test_held_mail_is_counted_by_route_and_reason(store: Store) -> None:
 def test_what_is_let_go_by_its_key_is_due_and_the_rest_stays_held(store: Store) -> None:
     goes, stays, other = hold(store, "mode"), hold(store, "mode"), hold(store, "poison")
     keys = [(goes.queue_id, 0), (other.queue_id, 0)]
-    assert store.holds.let_go(keys, HoldCause(HoldCode.MODE), now_ms=NOW_MS + 7) == 1
+    with clock_at(store, NOW_MS + 7):
+        assert store.holds.let_go(keys, HoldCause(HoldCode.MODE)) == 1
     states = [entry_of(store, one).deliveries[0].state for one in (goes, stays, other)]
     assert states == [D.DEFERRED, D.HELD, D.HELD]
     assert entry_of(store, goes).deliveries[0].due_at_ms == NOW_MS + 7

@@ -26,7 +26,7 @@ from relaygw.store.selection import Selection
 from relaygw.store.store import Store, read_content
 from relaygw.store.tables import account, duty, usage
 from tests.builders import NOW_MS, accepted
-from tests.contract.conftest import instance, open_store
+from tests.contract.conftest import clock_at, instance, open_store
 
 ALL_STATES = frozenset(DeliveryState)
 ENTRY = AuditEntry(at_ms=NOW_MS, actor="a", action="queue.x", target="t", affected=0, detail="")
@@ -539,9 +539,9 @@ def test_a_hold_is_set_once_renewed_and_dropped(store: Store) -> None:
     assert not store.holds.put_hold(replace(hold, reason="again", probe_at_ms=5))
     (found,) = store.holds.in_force()
     assert (found.reason, found.probe_at_ms, found.since_ms) == ("again", 5, 1)
-    assert store.holds.drop_hold("provider", "ses", now_ms=9)
+    assert store.holds.drop_hold("provider", "ses")
     assert store.holds.in_force() == []
-    assert not store.holds.drop_hold("provider", "ses", now_ms=9)
+    assert not store.holds.drop_hold("provider", "ses")
     assert store.holds.put_hold(hold)
 
 
@@ -554,9 +554,9 @@ def test_only_an_operator_renews_the_hold_of_an_operator(store: Store) -> None:
     assert (found.reason, found.probe_at_ms) == ("operator", None)
     assert not store.holds.put_hold(replace(hold, reason="again", probe_at_ms=None), entry=done)
     assert store.holds.in_force()[0].reason == "again"
-    assert not store.holds.drop_hold("provider", "ses", now_ms=8), "a probe does not end it"
-    assert store.holds.drop_hold("provider", "ses", now_ms=9, entry=done)
-    assert not store.holds.drop_hold("provider", "ses", now_ms=9, entry=done)
+    assert not store.holds.drop_hold("provider", "ses"), "a probe does not end it"
+    assert store.holds.drop_hold("provider", "ses", entry=done)
+    assert not store.holds.drop_hold("provider", "ses", entry=done)
     assert [entry.affected for entry in store.audit.entries(limit=10)] == [1, 1, 1]
 
 
@@ -564,12 +564,14 @@ def test_the_time_of_holds_is_added_up_once(store: Store) -> None:
     hold = Hold(scope="provider", key="p", reason="r", remedy="", since_ms=100, probe_at_ms=1)
     store.holds.put_hold(hold)
     store.holds.put_hold(replace(hold, scope="credential", since_ms=150))
-    store.holds.drop_hold("provider", "p", now_ms=200)
-    store.holds.drop_hold("credential", "p", now_ms=300)
+    for scope, at_ms in (("provider", 200), ("credential", 300)):
+        with clock_at(store, at_ms):
+            store.holds.drop_hold(scope, "p")
     store.holds.put_hold(replace(hold, since_ms=1000))
-    assert store.holds.held_ms("p", since_ms=0, now_ms=1500) == 200 + 500
-    assert store.holds.held_ms("p", since_ms=250, now_ms=1500) == 50 + 500
-    assert store.holds.held_ms("other", since_ms=0, now_ms=1500) == 0
+    with clock_at(store, 1500):
+        assert store.holds.held_ms("p", since_ms=0) == 200 + 500
+        assert store.holds.held_ms("p", since_ms=250) == 50 + 500
+        assert store.holds.held_ms("other", since_ms=0) == 0
 
 
 # --- the operator -------------------------------------------------------------------------
@@ -1014,8 +1016,9 @@ def test_what_is_held_for_one_reason_is_released_in_batches(store: Store) -> Non
     store.leases.record_batch(updates, incarnation="one", now_ms=NOW_MS + 10)
     cause = sender_refused("a", ["p"])
     assert store.holds.held_causes() == [HoldCause(HoldCode.OTHER, "other"), cause]
-    assert store.holds.release_held(cause, limit=3, now_ms=NOW_MS + 110) == 3
-    assert store.holds.release_held(cause, limit=3, now_ms=NOW_MS + 110) == 1
+    with clock_at(store, NOW_MS + 110):
+        assert store.holds.release_held(cause, limit=3) == 3
+        assert store.holds.release_held(cause, limit=3) == 1
     again = store.leases.claim("default", limit=10, incarnation="one", now_ms=NOW_MS + 120)
     assert [one.held_ms for one in again] == [100] * 4
     assert [one.provider for one in again] == ["p"] * 4

@@ -119,7 +119,7 @@ def test_a_duty_is_taken_over_from_who_is_silent(
 ) -> None:
     store.instances.register(instance("two"))
     assert store.watch.duty("watch", "one")
-    monkeypatch.setattr(watch, "DUTY_S", 0.2)
+    monkeypatch.setattr(watch, "DUTY_MS", 200)
     deadline_s = time.monotonic() + 10
     while not store.watch.duty("watch", "two"):
         assert time.monotonic() < deadline_s
@@ -130,7 +130,7 @@ def test_a_duty_is_taken_over_from_who_is_silent(
 def test_who_renews_keeps_a_duty(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     store.instances.register(instance("two"))
     monkeypatch.setattr(watch, "_RENEW_MS", 0)
-    monkeypatch.setattr(watch, "DUTY_S", 2.0)
+    monkeypatch.setattr(watch, "DUTY_MS", 2000)
     assert store.watch.duty("watch", "one")
     until_s = time.monotonic() + 3.0
     while time.monotonic() < until_s:

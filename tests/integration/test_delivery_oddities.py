@@ -284,7 +284,7 @@ async def test_a_sender_that_both_refuse_goes_by_the_one_that_takes_it_first(
         released = AuditEntry(
             at_ms=1, actor="op", action="provider.release", target="b", affected=1, detail=""
         )
-        rig.store.holds.drop_hold("sender domain", "b shop.test", now_ms=1, entry=released)
+        rig.store.holds.drop_hold("sender domain", "b shop.test", entry=released)
         await finished(rig, first, second, third)
         assert len(b.messages) == 3
 

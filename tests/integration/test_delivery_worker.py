@@ -228,7 +228,7 @@ async def test_a_long_hold_does_not_cost_a_mail(tmp_path: Path) -> None:
                 probe_at_ms=now_ms + day_ms,
             )
         )
-        rig.store.holds.drop_hold("provider", "p", now_ms=now_ms)
+        rig.store.holds.drop_hold("provider", "p")
         provider.script("MAIL", b"451 4.3.0 later\r\n")
         old = accepted(at_ms=now_ms - 6 * day_ms)
         rig.accept(old)
@@ -279,7 +279,7 @@ async def test_old_mail_that_was_tried_for_an_hour_expires(tmp_path: Path) -> No
 class ForgetfulStore(AlteredStore):
     """A store that cannot say how long a provider was held."""
 
-    def held_ms(self, key: str, *, since_ms: int, now_ms: int) -> int:
+    def held_ms(self, key: str, *, since_ms: int) -> int:
         raise StoreUnavailable("busy")
 
 

@@ -247,12 +247,12 @@ async def test_what_an_operator_holds_only_an_operator_releases(tmp_path: Path) 
             lane.may_have_more = True
         await rig.wait_until(lambda: rig.worker._gates["a"].is_held)
         assert a.connections == []
-        rig.store.holds.drop_hold("provider", "a", now_ms=1)
+        rig.store.holds.drop_hold("provider", "a")
         assert rig.store.holds.in_force(), "a probe does not end it"
         released = AuditEntry(
             at_ms=1, actor="op", action="provider.release", target="a", affected=1, detail=""
         )
-        rig.store.holds.drop_hold("provider", "a", now_ms=1, entry=released)
+        rig.store.holds.drop_hold("provider", "a", entry=released)
         await rig.wait_for(message, DeliveryState.FINISHED)
 
 

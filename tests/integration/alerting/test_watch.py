@@ -140,7 +140,7 @@ def fail(store: Store, provider: str = "main") -> None:
 
 
 def recover(store: Store, provider: str = "main") -> None:
-    store.holds.drop_hold(UNREACHABLE, provider, now_ms=time.time_ns() // 1_000_000)
+    store.holds.drop_hold(UNREACHABLE, provider)
 
 
 async def test_a_file_that_lies_in_the_maildrop_is_told_until_it_is_gone(
