@@ -19,16 +19,16 @@ import fcntl
 import os
 import time
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, fields, replace
 from pathlib import Path
 
-from sqlalchemy import case, delete, exists, func, insert, select, update
+from sqlalchemy import case, delete, exists, func, select, update
 
 from relaygw.mail.clock import awake_s
 from relaygw.mail.hold import HoldCause, HoldCode
 from relaygw.mail.state import DeliveryState
 from relaygw.store import outcomes
-from relaygw.store.database import Database, Repository, Transaction, insert_into
+from relaygw.store.database import Database, Repository, Statement, Transaction, insert_into
 from relaygw.store.tables import delivery, hold_columns, instance, permit
 
 MAX_RECLAIMS = 3
@@ -53,7 +53,7 @@ _OWNERLESS = (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Instance:
     """One running process of a role; an incarnation is never reused."""
 
@@ -66,6 +66,13 @@ class Instance:
     state: str = "running"
     started_at_ms: int = 0
     heartbeat_at_ms: int = 0
+
+
+# all that an idle role says: as texts they keep SQLAlchemy's compiler out of its memory
+_COLUMNS = [one.name for one in fields(Instance)]
+_REGISTER = insert_into("instance", " ".join(_COLUMNS))
+_RENEW = Statement("UPDATE instance SET heartbeat_at_ms = {?}, state = {?} WHERE incarnation = {?}")
+_REGISTERED = Statement(f"SELECT {', '.join(_COLUMNS)} FROM instance ORDER BY role, started_at_ms")
 
 
 class Instances(Repository):
@@ -81,18 +88,15 @@ class Instances(Repository):
         self._database.refuse_if_broken()
         with self._write() as tx:
             now_ms = tx.now_ms()
-            values = {name: getattr(entry, name) for name in Instance.__slots__}
-            values |= {"started_at_ms": now_ms, "heartbeat_at_ms": now_ms}
-            tx.execute(insert(instance).values(values))
+            started = replace(entry, started_at_ms=now_ms, heartbeat_at_ms=now_ms)
+            _REGISTER.run(tx, [astuple(started)])
         self._steadiness.note_beat(awake_s())
 
     def heartbeat(self, incarnation: str, *, state: str = "running") -> bool:
         """Renew all leases of an incarnation; False when it has been buried."""
         self._database.refuse_if_broken()
-        mine = update(instance).where(instance.c.incarnation == incarnation)
         with self._write() as tx:
-            renewed = tx.execute(mine.values(heartbeat_at_ms=tx.now_ms(), state=state))
-            is_known = bool(renewed.rowcount)
+            is_known = bool(_RENEW.run(tx, tx.now_ms(), state, incarnation))
         self._database.measure_clock()
         self._steadiness.note_beat(awake_s())
         return is_known
@@ -164,10 +168,9 @@ class Instances(Repository):
 
     def registered(self) -> list[Instance]:
         """Return the registered instances, by role and age."""
-        query = select(instance).order_by(instance.c.role, instance.c.started_at_ms)
         with self._read() as tx:
-            times = ("started_at_ms", "heartbeat_at_ms")
-            return [tx.entry(Instance, row, *times) for row in tx.execute(query)]
+            rows = _REGISTERED.fetch(tx)
+            return [Instance(*row[:-2], *map(tx.to_local, row[-2:])) for row in rows]
 
 
 def _free_leases(tx: Transaction, incarnation: str, now_ms: int) -> int:

@@ -29,7 +29,7 @@ from relaygw.store.captured_index import (
     merge_full_text,
     write_index,
 )
-from relaygw.store.database import Repository, Transaction, Write, insert_into
+from relaygw.store.database import Repository, Statement, Transaction, Write, insert_into
 from relaygw.store.queue_entry import QueueEntry, delete_messages, in_batches, load_entries
 from relaygw.store.release import Release, release
 from relaygw.store.tables import (
@@ -53,6 +53,8 @@ _I = captured_index.c
 _T = captured_tag.c
 _IS_CAPTURED = message.c.captured_at_ms.is_not(None)
 _INSERT_TAGS = insert_into("captured_tag", "queue_id tag tag_key")
+# asked each second: as a text it keeps SQLAlchemy's compiler out of the memory of an idle process
+_HAS_UNINDEXED = Statement(f"SELECT 1 FROM message WHERE {IS_UNINDEXED} LIMIT 1")
 _IS_ITS_DELIVERY = delivery.c.queue_id == message.c.queue_id
 _OPEN_DELIVERY = exists().where(_IS_ITS_DELIVERY, IS_OPEN)
 _IS_DELETED = delivery.c.state == DeliveryState.DELETED.value
@@ -77,14 +79,15 @@ class Sandbox(Repository):
 
     def unindexed(self, *, limit: int) -> list[QueueEntry]:
         """Return captured messages whose content was not read yet, oldest first."""
-        query = (
-            select(message)
-            .where(IS_UNINDEXED)
-            .order_by(message.c.captured_at_ms, message.c.queue_id)
-            .limit(limit)
-        )
         with self._read() as tx:
-            return load_entries(tx, query)
+            if not _HAS_UNINDEXED.fetch(tx):
+                return []
+            oldest = (
+                select(message)
+                .where(IS_UNINDEXED)
+                .order_by(message.c.captured_at_ms, message.c.queue_id)
+            )
+            return load_entries(tx, oldest.limit(limit))
 
     def index(self, facts: Mapping[str, ContentFacts]) -> None:
         """Keep what the content of messages says, by queue id.

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, event, select
 
 from relaygw.mail.content import ContentFacts
 from relaygw.mail.search import EVERYTHING, Field, MailSearch, Term, parse_search
-from relaygw.store import captured_index, migrate
+from relaygw.store import captured_index, migrate, sandbox
 from relaygw.store.database import Place
 from relaygw.store.postgres import create_postgres_engine
 from relaygw.store.store import Store, open_store
@@ -71,9 +71,13 @@ def test_counts_look_at_no_message(store: Store) -> None:
 
 
 def test_unindexed_mail_is_found_by_its_index(store: Store) -> None:
+    capture(store)
     plan = plans(store, lambda: store.sandbox.unindexed(limit=25))
     assert "INDEX message_unindexed" in plan
     assert "TEMP B-TREE" not in plan
+    with store.database.read() as tx:
+        look = tx.cursor().execute("EXPLAIN QUERY PLAN " + sandbox._HAS_UNINDEXED.text())
+        assert "INDEX message_unindexed" in str(look.fetchall())
 
 
 @pytest.mark.parametrize("query", ["order", "order -paid", '"on its way" from:shop'])
