@@ -6,9 +6,13 @@ of its parent first, so those are taken here and never given back: they are of n
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import gc
+import mmap
+import re
 import sys
+from pathlib import Path
 from typing import Any
 
 _BLOCKS_BYTES = (65536, 16384, 4096, 1024, 512, 256, 128, 96, 64, 48, 32, 24)
@@ -17,6 +21,9 @@ _POOL_BYTES, _POOL_HEAD_BYTES = 16384, 48
 _SIZES_BYTES = range(48, 513, 16)
 _MOST_FREE = 500
 _kept: list[bytes] = []
+_OF_LIBRARIES = re.compile(
+    rb"^([0-9a-f]+)-([0-9a-f]+) r-[x-]p .*/.*\n(?:[A-Z].*\n)*?Anonymous: +0 kB$", re.MULTILINE
+)
 
 
 class _MallocInfo(ctypes.Structure):
@@ -30,14 +37,29 @@ class _MallocInfo(ctypes.Structure):
 
 def share() -> None:
     """Keep what is there now in pages that hardly change; called right before the first fork."""
-    gc.collect()
     libc = ctypes.CDLL(None)
+    _unmap_libraries(libc)
+    gc.collect()
     if hasattr(libc, "mallinfo2"):
         _fill_holes(libc)
     _fill_pools()
     # a child that displaces a name in the cache of types changes the page of the name
     getattr(sys, "_clear_internal_caches", sys._clear_type_cache)()
     gc.freeze()
+
+
+def _unmap_libraries(libc: Any) -> None:
+    """Let go of the pages of libraries that the start alone needed; what is used comes back.
+
+    Only of mappings without a page of our own: nothing can be lost with them.
+    """
+    libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+    mappings = b""
+    with contextlib.suppress(OSError):  # a kernel that does not tell
+        mappings = Path("/proc/self/smaps").read_bytes()
+    for first, end in _OF_LIBRARIES.findall(mappings):
+        start = int(first, 16)
+        libc.madvise(start, int(end, 16) - start, mmap.MADV_DONTNEED)
 
 
 def _fill_holes(libc: Any) -> None:
