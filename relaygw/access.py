@@ -17,7 +17,6 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 import argon2
-from argon2.low_level import Type, verify_secret
 
 REMEMBER_S = 300.0
 FAILURE_S = 1.5
@@ -30,7 +29,7 @@ LOCKED_S = 600.0
 _THREADS = 2
 _MAX_REMEMBERED = 4096
 _MAX_ADDRESSES = 10_000
-_TYPES = {"argon2id": Type.ID, "argon2i": Type.I, "argon2d": Type.D}
+_HASHER = argon2.PasswordHasher()  # verifies whatever kind of argon2 a hash is of
 
 
 class LoginBusy(Exception):
@@ -74,7 +73,9 @@ class Passwords:
     def __init__(self, hashes: Mapping[str, str]) -> None:
         self._hashes = dict(hashes)
         # verified against for a user that does not exist: as expensive as the first one's
-        self._nobody = _like(next(iter(self._hashes.values())))
+        of_first = argon2.extract_parameters(next(iter(self._hashes.values())))
+        hasher = argon2.PasswordHasher.from_parameters(of_first)
+        self._nobody = hasher.hash(secrets.token_bytes(32))
         self._key = secrets.token_bytes(32)
         self._known_until_s: OrderedDict[bytes, float] = OrderedDict()
         self._guessing = Guessing()
@@ -138,21 +139,7 @@ class Passwords:
 
 
 def _fits(password_hash: str, password: bytes) -> bool:
-    kind = _TYPES[password_hash.split("$")[1]]
     try:
-        verify_secret(password_hash.encode(), password, kind)
+        return _HASHER.verify(password_hash, password)
     except argon2.exceptions.VerificationError:
         return False
-    return True
-
-
-def _like(password_hash: str) -> str:
-    of = argon2.extract_parameters(password_hash)
-    return argon2.PasswordHasher(
-        time_cost=of.time_cost,
-        memory_cost=of.memory_cost,
-        parallelism=of.parallelism,
-        hash_len=of.hash_len,
-        salt_len=of.salt_len,
-        type=of.type,
-    ).hash(secrets.token_bytes(32))

@@ -26,20 +26,21 @@ def draining_mark(state_dir: Path) -> Path:
     return state_dir / "draining"
 
 
-class ServiceFile:
-    """Held by a supervisor for its life."""
+def hold_service_file(state_dir: Path) -> None:
+    """Lock the file of this process, the supervisor, for as long as it lives."""
+    with contextlib.suppress(OSError):  # only `relaygw drain` needs it
+        state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        draining_mark(state_dir).unlink(missing_ok=True)
+        descriptor = _locked(state_dir / "service.pid", os.O_CREAT)
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, f"{os.getpid()}\n".encode())
 
-    def __init__(self, state_dir: Path) -> None:
-        self._descriptor: int | None = None
-        with contextlib.suppress(OSError):  # only `relaygw drain` needs it
-            state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-            draining_mark(state_dir).unlink(missing_ok=True)
-            path = state_dir / "service.pid"
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            os.ftruncate(descriptor, 0)
-            os.write(descriptor, f"{os.getpid()}\n".encode())
-            self._descriptor = descriptor
+
+def _locked(path: Path, flags: int) -> int:
+    """Return an open file that is locked until this process ends, however that ends."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | flags, 0o600)
+    fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    return descriptor
 
 
 def running_service(state_dir: Path) -> int | None:
@@ -68,35 +69,22 @@ class RunningGateway:
     state_dir: str
 
 
-class RunningEntry:
-    """What tells the commands of this host of a gateway; held by a supervisor for its life."""
-
-    def __init__(self, gateway: RunningGateway, environ: Mapping[str, str]) -> None:
-        self._path: Path | None = None
-        for directory in _run_directories(environ):
-            with contextlib.suppress(OSError):  # the next one; without any, only commands miss it
-                self._write(directory, gateway)
-                return
-
-    def _write(self, directory: Path, gateway: RunningGateway) -> None:
-        if not directory.exists():
-            directory.mkdir(parents=True)
-            directory.chmod(0o755)
-        for _ in _entries(directory, removes_dead=True):
-            pass
-        path = directory / f"{gateway.pid}.json"
-        path.unlink(missing_ok=True)
-        # kept open: the lock ends with the process, however that ends
-        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        fcntl.lockf(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        os.write(self._descriptor, json.dumps(asdict(gateway)).encode() + b"\n")
-        os.fchmod(self._descriptor, 0o644)
-        self._path = path
-
-    def remove(self) -> None:
-        """Take the entry away."""
-        if self._path is not None:
-            self._path.unlink(missing_ok=True)
+def hold_running_entry(gateway: RunningGateway, environ: Mapping[str, str]) -> Path | None:
+    """Tell the commands of this host of a gateway until this process ends; return where."""
+    for directory in _run_directories(environ):
+        with contextlib.suppress(OSError):  # the next one; without any, only commands miss it
+            if not directory.exists():
+                directory.mkdir(parents=True)
+                directory.chmod(0o755)
+            for _ in _entries(directory, removes_dead=True):
+                pass
+            path = directory / f"{gateway.pid}.json"
+            path.unlink(missing_ok=True)
+            descriptor = _locked(path, os.O_CREAT | os.O_EXCL)
+            os.write(descriptor, json.dumps(asdict(gateway)).encode() + b"\n")
+            os.fchmod(descriptor, 0o644)
+            return path
+    return None
 
 
 def running_gateways(environ: Mapping[str, str]) -> list[RunningGateway]:

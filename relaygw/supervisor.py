@@ -1,9 +1,5 @@
 """The foreground process of `relaygw serve`: starts the roles, restarts the dead, reloads.
 
-It holds the listening sockets, so that a front that dies loses no connection that waits in
-the backlog, and forks each role from its own, already loaded image, so that memory is
-shared and a restart takes milliseconds. It runs no event loop and no thread.
-
 TERM or INT drains and ends; HUP reads the configuration again: a broken one changes
 nothing and says so, a good one starts a new generation of roles while the old one
 finishes what it is doing. USR1 opens the log again, in every role, for logrotate.
@@ -26,7 +22,12 @@ from relaygw.observe.metrics.files import open_run_files
 from relaygw.roles import heap, note_settings, prepare_schema
 from relaygw.roles.process import ROLES, RoleContext, preload, run_role
 from relaygw.roles.sockets import ListeningSockets
-from relaygw.service_file import RunningEntry, RunningGateway, ServiceFile, user_name
+from relaygw.service_file import (
+    RunningGateway,
+    hold_running_entry,
+    hold_service_file,
+    user_name,
+)
 from relaygw.settings.load import LoadedSettings, load_settings
 from relaygw.settings.model import Settings
 from relaygw.settings.section import Mode
@@ -52,10 +53,10 @@ class Supervisor:
     """Keeps the roles of one configuration running."""
 
     def __init__(
-        self, loaded: LoadedSettings, *, reread: Callable[[], LoadedSettings], roles: Sequence[str]
+        self, loaded: LoadedSettings, *, config: Path | None, roles: Sequence[str]
     ) -> None:
         self._loaded = loaded
-        self._reread = reread
+        self._config = config
         self._roles = roles
         self._log = _open_log(loaded.settings)
         self._sockets = ListeningSockets(roles)
@@ -70,7 +71,7 @@ class Supervisor:
     def run(self) -> int:
         """Run until TERM or INT; return the exit code."""
         os.umask(0o077)  # mail is nobody else's business
-        self._service = ServiceFile(self._loaded.state_dir)
+        hold_service_file(self._loaded.state_dir)
         self._metrics = open_run_files(self._loaded.state_dir, self._log)
         self._catch_signals()
         self._prepare_schema(self._loaded)
@@ -87,7 +88,7 @@ class Supervisor:
             queue=loaded.settings.queue.url,
             state_dir=str(loaded.state_dir),
         )
-        entry = RunningEntry(running, os.environ)
+        entry = hold_running_entry(running, os.environ)
         self._announce()
         deadline_s = float("inf")
         while self._children or not self._is_stopping:
@@ -104,7 +105,8 @@ class Supervisor:
             self._restart_due()
             if time.monotonic() > deadline_s:
                 self._signal_all(signal.SIGKILL)
-        entry.remove()
+        if entry is not None:
+            entry.unlink(missing_ok=True)
         self._log.note("master", "stopped")
         self._log.channel.close()
         return 0
@@ -226,7 +228,7 @@ class Supervisor:
     def _reload(self) -> None:
         """Start a new generation with the settings of now, and retire the old one."""
         try:
-            loaded = self._reread()
+            loaded = load_settings(config=self._config, environ=os.environ)
             if loaded.settings.queue.url != self._loaded.settings.queue.url:
                 raise RelaygwError("queue.url cannot change by a reload; restart instead")
             self._prepare_schema(loaded)
@@ -305,9 +307,7 @@ class Supervisor:
 
 def run(loaded: LoadedSettings, *, config: Path | None, roles: Sequence[str] = ROLES) -> int:
     """Run `relaygw serve` in the foreground; return its exit code."""
-    return Supervisor(
-        loaded, reread=lambda: load_settings(config=config, environ=os.environ), roles=roles
-    ).run()
+    return Supervisor(loaded, config=config, roles=roles).run()
 
 
 def _open_log(settings: Settings) -> MailLog:
