@@ -16,8 +16,8 @@ from functools import partial
 from typing import Protocol
 
 from relaygw.errors import RelaygwError, StoreUnavailable
-from relaygw.mail.clock import clock_ms, rfc3339, utc_text
-from relaygw.mail.words import two_units
+from relaygw.mail.clock import clock_ms, rfc3339, rfc3339_or_none, utc_text
+from relaygw.mail.words import fields, two_units
 from relaygw.settings.alerts import Alert, Rule, channel_name, shown_command
 from relaygw.settings.model import Settings
 from relaygw.settings.section import Mode
@@ -33,55 +33,51 @@ _OF_THE_QUEUE = frozenset(
 """Rules of which the page of the queue shows more; of the others the first page does."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Notice:
-    """One thing to tell: trouble that lasts, or its end; times are ms since the epoch."""
+    """One thing to tell: trouble that lasts, or its end."""
 
-    rule: str
-    key: str
-    summary: str
-    remedy: str
+    incident: Incident
     host: str
-    since_ms: int
-    recovered_at_ms: int | None = None
     link: str | None = None
 
     @property
     def is_over(self) -> bool:
         """True when the trouble has ended."""
-        return self.recovered_at_ms is not None
+        return self.incident.recovered_at_ms is not None
 
     @property
     def title(self) -> str:
         """What it is about, in one line."""
-        return f"[relaygw {self.host}] {'over: ' if self.is_over else ''}{self.summary}"
+        return f"[relaygw {self.host}] {'over: ' if self.is_over else ''}{self.incident.summary}"
 
     @property
     def text(self) -> str:
         """All of it, in some lines."""
-        lines = [self.title]
-        if self.recovered_at_ms is None:
-            lines += [f"What to do: {self.remedy}", f"Since {utc_text(self.since_ms, _FORM)}"]
+        one, since = self.incident, utc_text(self.incident.since_ms, _FORM)
+        if one.recovered_at_ms is None:
+            lines = [self.title, f"What to do: {one.remedy}", f"Since {since}"]
         else:
-            lasted = two_units(self.recovered_at_ms - self.since_ms)
-            lines.append(f"It lasted {lasted}, since {utc_text(self.since_ms, _FORM)}")
+            lasted = two_units(one.recovered_at_ms - one.since_ms)
+            lines = [self.title, f"It lasted {lasted}, since {since}"]
         return "\n".join([*lines, self.link] if self.link else lines)
 
     def as_json(self) -> dict[str, str | None]:
         """Return the fields as programs get them; times as RFC 3339 writes them."""
-        ended_ms = self.recovered_at_ms
-        return {
-            "rule": self.rule,
-            "key": self.key,
-            "state": "recovered" if self.is_over else "open",
-            "summary": self.summary,
-            "remedy": self.remedy,
-            "since": rfc3339(self.since_ms),
-            "recovered_at": rfc3339(ended_ms) if ended_ms is not None else None,
-            "host": self.host,
-            "link": self.link,
-            "text": self.text,
-        }
+        about = {"host": self.host, "link": self.link, "text": self.text}
+        return {**incident_object(self.incident), **about}
+
+
+def incident_object(incident: Incident) -> dict[str, str | None]:
+    """Return an incident as programs get it: those that are told, and `--json`."""
+    ended_ms = incident.recovered_at_ms
+    return {
+        **fields(incident, "rule", "key"),
+        "state": "open" if ended_ms is None else "recovered",
+        **fields(incident, "summary", "remedy"),
+        "since": rfc3339(incident.since_ms),
+        "recovered_at": rfc3339_or_none(ended_ms),
+    }
 
 
 class NotSent(RelaygwError):
@@ -102,16 +98,7 @@ def notice_of(incident: Incident, settings: Settings) -> Notice:
     """Return what to tell of an incident, or of its end."""
     base = settings.web.url
     page = "/queue" if incident.rule in _OF_THE_QUEUE else "/"
-    return Notice(
-        rule=incident.rule,
-        key=incident.key,
-        summary=incident.summary,
-        remedy=incident.remedy,
-        host=settings.hostname,
-        since_ms=incident.since_ms,
-        recovered_at_ms=incident.recovered_at_ms,
-        link=f"{base}{page}" if base else None,
-    )
+    return Notice(incident, host=settings.hostname, link=f"{base}{page}" if base else None)
 
 
 # --- channels and what they took --------------------------------------------------------------

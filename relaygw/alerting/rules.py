@@ -35,7 +35,7 @@ _UNREACHED_REMEDY = (
 _LIST_HOLDS = "relaygw provider list says why; relaygw provider release ends it"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Finding:
     """Something is wrong now."""
 
@@ -72,40 +72,24 @@ def fleet_findings(facts: FleetFacts, settings: Settings) -> list[Finding]:
 
 def host_findings(facts: HostFacts, settings: Settings) -> list[Finding]:
     """Return what is wrong with one host."""
-    rules = settings.alert_rules
-    low = [
-        Finding(
-            rule=Rule.DISK_LOW,
-            key=f"{facts.host} {directory}",
-            summary=f"{_percent(free)} of the volume of {directory} on {facts.host} is free",
-            remedy=f"make room; below {_percent(settings.queue.min_free)} (queue.min_free) new "
-            "mail is refused",
-        )
-        for directory, free in facts.volumes.items()
-        if free < rules.disk_free
-    ]
-    expiring = [
-        Finding(
-            rule=Rule.CERTIFICATE_EXPIRING,
-            key=f"{facts.host} {listener}",
-            summary=f"the certificate of {listener} on {facts.host} {_end_words(left_s)}",
-            remedy="renew it; the file is read again by itself",
-        )
-        for listener, left_s in facts.certificates.items()
-        if left_s < rules.certificate_left
-    ]
-    left = [facts.maildrop] if facts.maildrop is not None else []
-    stuck = [  # mail of local programs, who were told that it is on its way
-        Finding(
-            rule=Rule.MAILDROP_STUCK,
-            key=f"{facts.host} {one.path}",
-            summary=f"on {facts.host}: {one.summary}",
-            remedy=one.remedy,
-        )
-        for one in left
-        if one.summary is not None
-    ]
-    return low + expiring + stuck
+    rules, host, found = settings.alert_rules, facts.host, []
+    for directory, free in facts.volumes.items():
+        if free < rules.disk_free:
+            summary = f"{_percent(free)} of the volume of {directory} on {host} is free"
+            least = f"below {_percent(settings.queue.min_free)} (queue.min_free)"
+            remedy = f"make room; {least} new mail is refused"
+            found.append(Finding(Rule.DISK_LOW, f"{host} {directory}", summary, remedy))
+    for listener, left_s in facts.certificates.items():
+        if left_s < rules.certificate_left:
+            summary = f"the certificate of {listener} on {host} {_end_words(left_s)}"
+            remedy = "renew it; the file is read again by itself"
+            found.append(Finding(Rule.CERTIFICATE_EXPIRING, f"{host} {listener}", summary, remedy))
+    left = facts.maildrop
+    if left is not None and left.summary is not None:
+        # mail of local programs, who were told that it is on its way
+        summary = f"on {host}: {left.summary}"
+        found.append(Finding(Rule.MAILDROP_STUCK, f"{host} {left.path}", summary, left.remedy))
+    return found
 
 
 def _providers(facts: FleetFacts, settings: Settings) -> Iterator[Finding]:
@@ -137,14 +121,9 @@ def _silent(facts: FleetFacts, settings: Settings) -> Iterator[Finding]:
     """Find providers that answer nothing, so that each try to connect takes its full time."""
     for provider, seconds in facts.unreached.items():
         if provider in settings.providers and seconds >= _UNREACHED_S:
-            yield Finding(
-                rule=Rule.PROVIDER_DOWN,
-                key=provider,
-                summary=f"provider {provider} cannot be reached: no connection for "
-                f"{_UNREACHED_S} s",
-                remedy=_UNREACHED_REMEDY,
-                since_ms=facts.now_ms - int(seconds * 1000),
-            )
+            what = f"provider {provider} cannot be reached: no connection for {_UNREACHED_S} s"
+            since_ms = facts.now_ms - int(seconds * 1000)
+            yield Finding(Rule.PROVIDER_DOWN, provider, what, _UNREACHED_REMEDY, since_ms)
 
 
 def _held_words(hold: Hold) -> str:
@@ -157,8 +136,7 @@ def _held_words(hold: Hold) -> str:
 
 
 def _finding(rule: Rule, cause: Hold | Untended, summary: str, remedy: str) -> Finding:
-    since_ms = cause.since_ms
-    return Finding(rule=rule, key=cause.key, summary=summary, remedy=remedy, since_ms=since_ms)
+    return Finding(rule, cause.key, summary, remedy, cause.since_ms)
 
 
 def _no_delivery(facts: FleetFacts, rules: AlertRules) -> Iterator[Finding]:
@@ -169,12 +147,9 @@ def _no_delivery(facts: FleetFacts, rules: AlertRules) -> Iterator[Finding]:
     if oldest_ms > since_ms or is_quiet:
         return
     if not total(facts.queue.points, Series.DELIVERED, since_ms=since_ms):
-        yield Finding(
-            rule=Rule.NO_DELIVERY,
-            key="",
-            summary=f"mail waits and none was delivered for {format_duration(rules.no_delivery)}",
-            remedy="relaygw status names the provider in trouble and what to do",
-        )
+        what = f"mail waits and none was delivered for {format_duration(rules.no_delivery)}"
+        remedy = "relaygw status names the provider in trouble and what to do"
+        yield Finding(Rule.NO_DELIVERY, "", what, remedy)
 
 
 def _front_refusing(facts: FleetFacts, rules: AlertRules) -> Iterator[Finding]:
@@ -183,11 +158,11 @@ def _front_refusing(facts: FleetFacts, rules: AlertRules) -> Iterator[Finding]:
     count = sum(number for code, number in refused.items() if code.startswith(REFUSALS))
     if count >= rules.refusals:
         yield Finding(
-            rule=Rule.FRONT_REFUSING,
-            key="",
-            summary=f"mail is refused: {count} replies 451 or 452 within some minutes; clients "
-            "that do not retry lose theirs",
-            remedy="the log names the reason: the queue cannot be written, or the disk is full",
+            Rule.FRONT_REFUSING,
+            "",
+            f"mail is refused: {count} replies 451 or 452 within some minutes; clients that do not "
+            "retry lose theirs",
+            "the log names the reason: the queue cannot be written, or the disk is full",
         )
 
 
@@ -206,12 +181,9 @@ def _queue_age(facts: FleetFacts, rules: AlertRules) -> Iterator[Finding]:
         age_s = (facts.now_ms - oldest_ms) / 1000
         if age_s > rules.queue_age:
             limit = format_duration(rules.queue_age)
-            yield Finding(
-                rule=Rule.QUEUE_AGE,
-                key=route,
-                summary=f"the oldest mail of route {route} waits for more than {limit}",
-                remedy=f"relaygw queue list --route {route} --older-than {limit} says why",
-            )
+            what = f"the oldest mail of route {route} waits for more than {limit}"
+            remedy = f"relaygw queue list --route {route} --older-than {limit} says why"
+            yield Finding(Rule.QUEUE_AGE, route, what, remedy)
 
 
 def _queue_growth(facts: FleetFacts, rules: AlertRules) -> Iterator[Finding]:
@@ -221,12 +193,9 @@ def _queue_growth(facts: FleetFacts, rules: AlertRules) -> Iterator[Finding]:
     )
     now = sum(lane.deliveries for lane in facts.queue.lanes if lane.state is not DeliveryState.HELD)
     if then is not None and now > GROWTH_LEAST and now - then > rules.queue_growth:
-        yield Finding(
-            rule=Rule.QUEUE_GROWTH,
-            key="",
-            summary=f"{now} mails wait, {now - then} more than half an hour ago",
-            remedy="relaygw status shows which provider is slow, held or at its limit",
-        )
+        what = f"{now} mails wait, {now - then} more than half an hour ago"
+        remedy = "relaygw status shows which provider is slow, held or at its limit"
+        yield Finding(Rule.QUEUE_GROWTH, "", what, remedy)
 
 
 def _bounce_rate(facts: FleetFacts, rules: AlertRules) -> Iterator[Finding]:
@@ -237,11 +206,11 @@ def _bounce_rate(facts: FleetFacts, rules: AlertRules) -> Iterator[Finding]:
         share = count / (count + delivered.get(provider, 0))
         if share > rules.bounce_rate and count >= rules.bounce_least:
             yield Finding(
-                rule=Rule.BOUNCE_RATE,
-                key=provider,
-                summary=f"{_percent(share)} of what provider {provider} got in the last hour "
-                f"bounced ({count} recipients)",
-                remedy="look at the replies in the log; many providers stop accounts above 5 %",
+                Rule.BOUNCE_RATE,
+                provider,
+                f"{_percent(share)} of what provider {provider} got in the last hour bounced "
+                f"({count} recipients)",
+                "look at the replies in the log; many providers stop accounts above 5 %",
             )
 
 
@@ -254,36 +223,32 @@ def _volume(facts: FleetFacts, rules: AlertRules) -> Iterator[Finding]:
         most = usual.get(route, 0)
         if count >= rules.volume_least and count > most * rules.volume_factor:
             yield Finding(
-                rule=Rule.VOLUME_ANOMALY,
-                key=route,
-                summary=f"{count} recipients of route {route} within an hour; its busiest hour of "
-                f"the last days had {most}",
-                remedy="look who sends: relaygw queue list --route "
-                f"{route}; relaygw provider hold stops it, and no mail is lost",
+                Rule.VOLUME_ANOMALY,
+                route,
+                f"{count} recipients of route {route} within an hour; its busiest hour of the last "
+                f"days had {most}",
+                f"look who sends: relaygw queue list --route {route}; relaygw provider hold stops "
+                "it, and no mail is lost",
             )
 
 
 def _quota(facts: FleetFacts, rules: AlertRules) -> Iterator[Finding]:
     for provider, share in facts.queue.quotas.items():
         if share >= rules.quota_near:
-            yield Finding(
-                rule=Rule.QUOTA_NEAR,
-                key=provider,
-                summary=f"provider {provider} has used {_percent(share)} of its daily quota",
-                remedy="raise daily_quota, or give its routes another provider; mail beyond it "
-                "waits",
-            )
+            what = f"provider {provider} has used {_percent(share)} of its daily quota"
+            remedy = "raise daily_quota, or give its routes another provider; mail beyond it waits"
+            yield Finding(Rule.QUOTA_NEAR, provider, what, remedy)
 
 
 def _in_doubt(facts: FleetFacts) -> Iterator[Finding]:
     for provider, count in facts.queue.doubts.items():
         yield Finding(
-            rule=Rule.IN_DOUBT,
-            key=provider,
-            summary=f"provider {provider} was lost after the final dot of {count} mails: they may "
-            "be sent twice",
-            remedy="relaygw queue list --reason in_doubt shows those that are held; ask the "
-            "provider what it took, then relaygw queue release or delete",
+            Rule.IN_DOUBT,
+            provider,
+            f"provider {provider} was lost after the final dot of {count} mails: they may be sent "
+            "twice",
+            "relaygw queue list --reason in_doubt shows those that are held; ask the provider what "
+            "it took, then relaygw queue release or delete",
         )
 
 
@@ -296,11 +261,11 @@ def _untended(facts: FleetFacts) -> Iterator[Finding]:
 def _clock_step(facts: FleetFacts) -> Iterator[Finding]:
     if facts.clock_step is not None:
         yield Finding(
-            rule=Rule.CLOCK_STEP,
-            key="",
-            summary=f"the clock of the queue was {facts.clock_step}",
-            remedy="nothing is to be done for mail that waits; have the clock kept by NTP, on the "
-            "host or the database server: timedatectl shows whether it is",
+            Rule.CLOCK_STEP,
+            "",
+            f"the clock of the queue was {facts.clock_step}",
+            "nothing is to be done for mail that waits; have the clock kept by NTP, on the host or "
+            "the database server: timedatectl shows whether it is",
         )
 
 

@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 import click
 
+from relaygw.alerting.notifier import (
+    Notice,
+    NotSent,
+    incident_object,
+    open_channel,
+    problem_of,
+    providers_in_trouble,
+    target_words,
+)
 from relaygw.cli.frame import Command, CommandFailed, Group, Invocation, pass_invocation
 from relaygw.cli.text import aligned, as_json, labelled, print_lines, terminal_width
 from relaygw.errors import RelaygwError
-from relaygw.mail.clock import clock_ms, rfc3339, rfc3339_or_none
+from relaygw.mail.clock import clock_ms
 from relaygw.mail.words import age, fields
 from relaygw.settings.alerts import Alert, channel_name
 from relaygw.settings.model import Settings
@@ -39,17 +48,7 @@ def list_alerts(invocation: Invocation, wants_json: bool) -> None:
 
 
 def _object(incident: Incident) -> str:
-    ended_ms = incident.recovered_at_ms
-    return as_json(
-        {
-            **fields(incident, "rule", "key"),
-            "state": "open" if ended_ms is None else "recovered",
-            **fields(incident, "summary", "remedy"),
-            "since": rfc3339(incident.since_ms),
-            "recovered_at": rfc3339_or_none(ended_ms),
-            **fields(incident, "told", "recovery_told"),
-        }
-    )
+    return as_json({**incident_object(incident), **fields(incident, "told", "recovery_told")})
 
 
 def _rows(incidents: Sequence[Incident], now_ms: int) -> Iterator[str]:
@@ -116,21 +115,19 @@ async def _tell_all(
 async def _tell(
     invocation: Invocation, settings: Settings, name: str, alert: Alert
 ) -> tuple[str, str, str, bool]:
-    from relaygw.alerting.notifier import Notice, NotSent, open_channel, problem_of, target_words
-
     target = target_words(alert)
     problem = problem_of(alert, settings)
     if problem is not None:
         return name, target, problem, False
-    notice = Notice(
+    incident = Incident(
+        incident_id="",
         rule="test",
         key="",
         summary="this is a test: alerts reach you",
         remedy="nothing; somebody ran relaygw alerts test",
-        host=settings.hostname,
         since_ms=clock_ms(),
-        link=settings.web.url,
     )
+    notice = Notice(incident, host=settings.hostname, link=settings.web.url)
     channel = open_channel(alert, settings, in_trouble=lambda: _in_trouble(invocation))
     try:
         return name, target, await channel.send(notice), True
@@ -138,9 +135,9 @@ async def _tell(
         return name, target, str(error), False
 
 
-def _in_trouble(invocation: Invocation) -> frozenset[str]:
+def _in_trouble(invocation: Invocation) -> Collection[str]:
     try:
         with invocation.open_store() as store:
-            return frozenset(hold.key.partition(" ")[0] for hold in store.holds.in_force())
+            return providers_in_trouble(store)
     except RelaygwError:
         return frozenset()

@@ -19,18 +19,20 @@ from relaygw.alerting.email import Email
 from relaygw.alerting.notifier import Notice, NotSent
 from relaygw.settings.model import Settings
 from relaygw.settings.secrets import SecretRef, SecretUrl
+from relaygw.store.watch import Incident
 from tests.e2e.ports import free_port
 from tests.fakes.notice_receiver import Behaviour, NoticeReceiver
 from tests.fakes.scripted_provider import Action, ScriptedProvider
 
-NOTICE = Notice(
+INCIDENT = Incident(
+    incident_id="1",
     rule="provider_down",
     key="main",
     summary="provider main cannot be reached: größer",
     remedy="do this",
-    host="gw.test",
     since_ms=1_795_600_000_000,
 )
+NOTICE = Notice(INCIDENT, host="gw.test")
 FIELDS = NOTICE.as_json()
 
 
@@ -49,7 +51,8 @@ async def test_a_webhook_gets_all_fields_and_slack_a_text() -> None:
 
 
 async def test_what_a_provider_said_cannot_be_a_link_or_call_everybody_in_slack() -> None:
-    said = replace(NOTICE, summary="550 <!channel> <https://evil.test|log in> &lt; R&D")
+    refused = replace(INCIDENT, summary="550 <!channel> <https://evil.test|log in> &lt; R&D")
+    said = replace(NOTICE, incident=refused)
     with NoticeReceiver() as receiver:
         await webhook(receiver.url, shape="slack").send(said)
         await webhook(receiver.url).send(said)
