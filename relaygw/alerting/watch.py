@@ -14,9 +14,8 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple
 
 from relaygw.alerting.facts import FleetFacts, QueueFacts, QueueFactsReader, host_facts
 from relaygw.alerting.notifier import FORGET_MS, Notifier
@@ -36,50 +35,33 @@ _DRAIN_S = 2.0
 _STOP_S = 4.0
 
 
-class Pace(NamedTuple):
-    """How often the watch looks; tests are less patient."""
-
-    look_s: float = 5.0
-    queue_look_s: float = 30.0  # at the whole queue, which takes longer the more there is
-
-
+@dataclass(kw_only=True)
 class Watch:
-    """The watch of one delivery worker; runs in an event loop of its own."""
+    """The watch of one delivery worker; runs in an event loop of its own.
 
-    def __init__(
-        self,
-        settings: Settings,
-        store: Store,
-        *,
-        incarnation: str,
-        state_dir: Path,
-        notifier: Notifier,
-        note: Callable[[str], None],
-        unreached: Callable[[], Mapping[str, float]] = dict,
-        clock_step: Callable[[], str | None] = lambda: None,
-        pace: Pace | None = None,
-    ) -> None:
-        """`unreached` tells for how many seconds connecting to providers has been in vain.
+    `unreached` tells for how many seconds connecting to providers has been in vain, `clock_step`
+    how the clock of the queue was set lately, if it was.
+    """
 
-        `clock_step` tells how the clock of the queue was set lately, if it was.
-        """
-        self._settings = settings
-        self._store = store
-        self._incarnation = incarnation
-        self._state_dir = state_dir
-        self._notifier = notifier
-        self._note = note
-        self._unreached = unreached
-        self._clock_step = clock_step
-        self._pace = pace or Pace()
-        self._facts = QueueFactsReader(store, settings)
-        lasting_s = settings.alert_rules.lasting
-        self._fleet, self._host = Hysteresis(lasting_s), Hysteresis(lasting_s)
-        self._away = Hysteresis(lasting_s)
-        self._own: list[Incident] = []  # of the store itself: nowhere but here
-        self._queue: QueueFacts | None = None
-        self._queue_due_s = 0.0
-        self._looking: asyncio.Future[list[Incident]] | None = None
+    settings: Settings
+    store: Store
+    incarnation: str
+    state_dir: Path
+    notifier: Notifier
+    note: Callable[[str], None]
+    unreached: Callable[[], Mapping[str, float]] = dict
+    clock_step: Callable[[], str | None] = lambda: None
+    look_s: float = 5.0  # how often it looks
+    queue_look_s: float = 30.0  # at the whole queue, which takes longer the more there is
+    _own: list[Incident] = field(default_factory=list)  # of the store itself: nowhere but here
+    _queue: QueueFacts | None = None
+    _queue_due_s: float = 0.0
+    _looking: asyncio.Future[list[Incident]] | None = None
+
+    def __post_init__(self) -> None:
+        lasting_s = self.settings.alert_rules.lasting
+        self._facts = QueueFactsReader(self.store, self.settings)
+        self._fleet, self._host, self._away = (Hysteresis(lasting_s) for _ in range(3))
 
     async def run(self) -> None:
         """Watch until cancelled."""
@@ -87,11 +69,11 @@ class Watch:
             while True:
                 begun_s = time.monotonic()
                 await self._look()
-                await asyncio.sleep(max(0.0, begun_s + self._pace.look_s - time.monotonic()))
+                await asyncio.sleep(max(0.0, begun_s + self.look_s - time.monotonic()))
         finally:
             if self._looking is not None:  # its thread goes on when nobody waits for it
                 await asyncio.wait([self._looking], timeout=_DRAIN_S)
-            await self._notifier.drain(_DRAIN_S)
+            await self.notifier.drain(_DRAIN_S)
 
     async def _look(self) -> None:
         trouble: str | None = None
@@ -102,51 +84,51 @@ class Watch:
         except StoreUnavailable as error:
             trouble = str(error)
         except Exception as error:  # a defect here stops neither mail nor the next look
-            self._note(f"error: alerts: {type(error).__name__}: {error}")
+            self.note(f"error: alerts: {type(error).__name__}: {error}")
         self._judge_store(trouble)
-        self._notifier.notify([*incidents, *self._own], now_ms=clock_ms())
+        self.notifier.notify([*incidents, *self._own], now_ms=clock_ms())
 
     # --- in a thread -----------------------------------------------------------------------
 
     def _look_at_all(self) -> list[Incident]:
         """Open and end incidents; return those to tell, none to who has no duty."""
-        now_ms, duty = clock_ms(), self._store.watch.duty
-        if duty(f"{DUTY} {self._settings.hostname}", self._incarnation):
+        now_ms, duty = clock_ms(), self.store.watch.duty
+        if duty(f"{DUTY} {self.settings.hostname}", self.incarnation):
             self._look_at_host(now_ms)
-        if not duty(DUTY, self._incarnation):
+        if not duty(DUTY, self.incarnation):
             self._queue = None
             return []
-        self._notifier.write()
+        self.notifier.write()
         self._look_at_fleet(now_ms)
-        return self._store.watch.incidents(now_ms - FORGET_MS)
+        return self.store.watch.incidents(now_ms - FORGET_MS)
 
     def _look_at_host(self, now_ms: int) -> None:
-        findings = host_findings(host_facts(self._settings, self._state_dir), self._settings)
-        host = self._settings.hostname
-        mine = [one for one in self._store.watch.incidents(now_ms) if _host_of(one) == host]
+        findings = host_findings(host_facts(self.settings, self.state_dir), self.settings)
+        host = self.settings.hostname
+        mine = [one for one in self.store.watch.incidents(now_ms) if _host_of(one) == host]
         self._settle(self._host, findings, mine, now_ms)
 
     def _look_at_fleet(self, now_ms: int) -> None:
-        known = self._store.watch.incidents(now_ms)
+        known = self.store.watch.incidents(now_ms)
         shared = [one for one in known if one.rule not in HOST_RULES]
         begun_s = time.monotonic()
         if self._queue is None or begun_s >= self._queue_due_s:
             self._queue = self._facts.queue_facts(shared, now_ms=now_ms)
-            hosts = {None, *(one.name for one in self._store.instances.registered())}
+            hosts = {None, *(one.name for one in self.store.instances.registered())}
             for one in known:
                 if _host_of(one) not in hosts:  # nobody of that host is there to look any more
                     self._end(one, now_ms)
             took_s = time.monotonic() - begun_s
-            self._queue_due_s = begun_s + max(self._pace.queue_look_s, _LOAD * took_s)
+            self._queue_due_s = begun_s + max(self.queue_look_s, _LOAD * took_s)
         facts = FleetFacts(
             now_ms=now_ms,
-            holds=self._store.holds.in_force(),
-            unreached=self._unreached(),
-            lost=self._store.watch.lost_instances(now_ms - LOST_MS),
+            holds=self.store.holds.in_force(),
+            unreached=self.unreached(),
+            lost=self.store.watch.lost_instances(now_ms - LOST_MS),
             queue=self._queue,
-            clock_step=self._clock_step(),
+            clock_step=self.clock_step(),
         )
-        self._settle(self._fleet, fleet_findings(facts, self._settings), shared, now_ms)
+        self._settle(self._fleet, fleet_findings(facts, self.settings), shared, now_ms)
 
     def _settle(
         self,
@@ -157,15 +139,15 @@ class Watch:
     ) -> None:
         is_open = [one for one in known if one.recovered_at_ms is None]
         for finding, since_ms in hysteresis.begun(findings, is_open, now_ms=now_ms):
-            if self._store.watch.open_incident(_incident(finding, since_ms)):
-                self._note(f"warning: alert: {finding.summary}; {finding.remedy}")
+            if self.store.watch.open_incident(_incident(finding, since_ms)):
+                self.note(f"warning: alert: {finding.summary}; {finding.remedy}")
         for incident in hysteresis.ended(findings, is_open, now_ms=now_ms):
             self._end(incident, now_ms)
 
     def _end(self, incident: Incident, now_ms: int) -> None:
         if incident.recovered_at_ms is None:
-            self._store.watch.end_incident(incident.incident_id, at_ms=now_ms)
-            self._note(f"alert is over: {incident.summary}")
+            self.store.watch.end_incident(incident.incident_id, at_ms=now_ms)
+            self.note(f"alert is over: {incident.summary}")
 
     # --- the store itself ------------------------------------------------------------------
 
@@ -177,17 +159,14 @@ class Watch:
             if one.recovered_at_ms is None or now_ms - one.recovered_at_ms < FORGET_MS
         ]
         is_open = [one for one in self._own if one.recovered_at_ms is None]
-        host = self._settings.hostname
-        away = Finding(
-            rule=Rule.FRONT_REFUSING,
-            key=host,
-            summary=f"{host} cannot use its queue, clients get 451 and try again: {trouble}",
-            remedy="look at the database, or at the disk of a SQLite queue",
-        )
+        host = self.settings.hostname
+        what = f"{host} cannot use its queue, clients get 451 and try again: {trouble}"
+        remedy = "look at the database, or at the disk of a SQLite queue"
+        away = Finding(Rule.FRONT_REFUSING, host, what, remedy)
         findings = [away] if trouble is not None else []
         for finding, since_ms in self._away.begun(findings, is_open, now_ms=now_ms):
             self._own.append(_incident(finding, since_ms))
-            self._note(f"warning: alert: {finding.summary}; {finding.remedy}")
+            self.note(f"warning: alert: {finding.summary}; {finding.remedy}")
         over = self._away.ended(findings, is_open, now_ms=now_ms)
         self._own = [
             replace(one, recovered_at_ms=now_ms) if one in over else one for one in self._own

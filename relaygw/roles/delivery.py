@@ -83,8 +83,8 @@ def _watching(
     settings = context.loaded.settings
     return WatchThread(
         lambda: Watch(
-            settings,
-            store,
+            settings=settings,
+            store=store,
             incarnation=context.incarnation,
             state_dir=context.loaded.state_dir,
             notifier=open_notifier(settings, store, note),

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from relaygw.alerting.notifier import Notice, Notifier, NotSent, Receiver
-from relaygw.alerting.watch import Pace, Watch
+from relaygw.alerting.watch import Watch
 from relaygw.errors import StoreUnavailable
 from relaygw.mail.envelope import DeliveryUpdate
 from relaygw.mail.state import DeliveryState
@@ -26,7 +26,7 @@ from tests.contract.conftest import instance, open_store
 from tests.queues import make_queue
 
 PATIENCE_S = 60.0
-PACE = Pace(look_s=0.02, queue_look_s=0.05)
+PACE = {"look_s": 0.02, "queue_look_s": 0.05}
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
@@ -102,13 +102,13 @@ async def watching(
     note = (notes if notes is not None else []).append
     receivers = [Receiver(f"c{n}", channel, on) for n, channel in enumerate(channels)]
     watch = Watch(
-        configured,
-        store,
+        settings=configured,
+        store=store,
         incarnation=incarnation,
         state_dir=directory,
         notifier=Notifier(configured, receivers, store, note, retry_ladder_s=(0.05,)),
         note=note,
-        pace=PACE,
+        **PACE,
     )
     task = asyncio.create_task(watch.run())
     try:
