@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import html
 import json
 import os
 import signal
@@ -25,7 +26,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from relaygw.alerting.apprise_child import MISSING, NO_URL
+from relaygw.alerting import apprise_child
 from relaygw.alerting.notifier import NOT_INSTALLED, Notice, NotSent
 from relaygw.errors import SettingsError
 from relaygw.settings.secrets import SecretRef, SecretUrl
@@ -73,12 +74,10 @@ class Webhook:
         is_slack = self.shape == "slack" or (
             self.shape == "auto" and host.partition(":")[0].lower().endswith(_SLACK_HOSTS)
         )
-        return {"text": _for_slack(notice.text)} if is_slack else notice.as_json()
-
-
-def _for_slack(text: str) -> str:
-    """Escape the three characters by which Slack knows links and mentions, in a reply above all."""
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+        if not is_slack:
+            return notice.as_json()
+        # Slack knows links and mentions by three characters, which a reply above all may have
+        return {"text": html.escape(notice.text, quote=False)}
 
 
 async def _post(url: str, host: str, body: dict[str, Any]) -> int:
@@ -148,14 +147,14 @@ class Apprise:
         words = (sys.executable, "-P", "-m", "relaygw.alerting.apprise_child")
         environment = _environment(_VARIABLES | _APPRISE_VARIABLES)
         text = json.dumps(given).encode()
-        code = await _run_limited("apprise", words, text, environment, self.limit_s)
-        if code != 0:
-            reasons = {
-                MISSING: NOT_INSTALLED,
-                NO_URL: f"{self.url}: apprise does not know this kind of URL",
-            }
-            raise NotSent(reasons.get(code, "apprise: the service did not take it"))
-        return "the service took it"
+        match await _run_limited("apprise", words, text, environment, self.limit_s):
+            case 0:
+                return "the service took it"
+            case apprise_child.MISSING:
+                raise NotSent(NOT_INSTALLED)
+            case apprise_child.NO_URL:
+                raise NotSent(f"{self.url}: apprise does not know this kind of URL")
+        raise NotSent("apprise: the service did not take it")
 
 
 async def _run_limited(

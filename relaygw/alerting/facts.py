@@ -79,6 +79,15 @@ class QueueFactsReader:
         """Look at the queue; also leaves its gauges in the history. Raises StoreUnavailable."""
         lanes = self._store.queue.counts()
         self._store.watch.raise_history(now_ms, _gauges(lanes, now_ms))
+        standing = standing_of(
+            self._store,
+            self._settings,
+            fingerprint=fingerprint(self._settings),
+            lanes=lanes,
+            holds=self._store.holds.in_force(),
+            instances=self._store.instances.registered(),
+            now_ms=now_ms,
+        )
         window_ms = max(_RECENT_MS, int(self._settings.alert_rules.no_delivery * 2000))
         return QueueFacts(
             lanes=lanes,
@@ -90,20 +99,8 @@ class QueueFactsReader:
                 if provider.daily_quota is not None
             },
             busiest_hour=self._busiest_hour(open_incidents, now_ms),
-            untended=self._untended(lanes, now_ms),
+            untended=untended(standing, self._settings, now_ms=now_ms),
         )
-
-    def _untended(self, lanes: Sequence[LaneCount], now_ms: int) -> list[Untended]:
-        standing = standing_of(
-            self._store,
-            self._settings,
-            fingerprint=fingerprint(self._settings),
-            lanes=lanes,
-            holds=self._store.holds.in_force(),
-            instances=self._store.instances.registered(),
-            now_ms=now_ms,
-        )
-        return untended(standing, self._settings, now_ms=now_ms)
 
     def _busiest_hour(
         self, open_incidents: Sequence[Incident], now_ms: int

@@ -160,38 +160,31 @@ def release_captured(
     reached outside of the list, whatever became of the list meanwhile. What cannot be released
     is in the result.
     """
-    planner = _Planner(store, settings, request)
-
-    def carry_out(batch: Sequence[str]) -> ReleaseResult:
+    planner, results = _Planner(store, settings, request), []
+    for batch in batches(ids):
         planned = planner.plan(batch)
         by_message: defaultdict[str, list[Copy]] = defaultdict(list)
         for one in planned.copies:
             by_message[one.queue_id].append(one)
-        releases = [
-            Release(
-                queue_id=queue_id,
-                deliveries=tuple(_deliveries(copies)),
-                entry=AuditEntry(
-                    at_ms=now_ms,
-                    actor=actor,
-                    action="sandbox.release",
-                    target=queue_id,
-                    affected=len(copies),
-                    detail="; ".join(filter(None, [*map(_audited, copies), detail])),
-                ),
+        releases = []
+        for queue_id, copies in by_message.items():
+            entry = AuditEntry(
+                at_ms=now_ms,
+                actor=actor,
+                action="sandbox.release",
+                target=queue_id,
+                affected=len(copies),
+                detail="; ".join(filter(None, [*map(_audited, copies), detail])),
             )
-            for queue_id, copies in by_message.items()
-        ]
+            parts = tuple(_deliveries(copies))
+            releases.append(Release(queue_id=queue_id, deliveries=parts, entry=entry))
         done = store.sandbox.release_captured(releases) if releases else frozenset()
         missed = (one for one in by_message if one not in done)
         why = "it changed at this moment; look again"
-        return replace(
-            planned,
-            copies=tuple(one for one in planned.copies if one.queue_id in done),
-            left=planned.left + tuple(LeftAlone(one, why, is_temporary=True) for one in missed),
-        )
-
-    return _joined(map(carry_out, batches(ids)))
+        sent = tuple(one for one in planned.copies if one.queue_id in done)
+        left = planned.left + tuple(LeftAlone(one, why, is_temporary=True) for one in missed)
+        results.append(replace(planned, copies=sent, left=left))
+    return _joined(results)
 
 
 def _deliveries(copies: Iterable[Copy]) -> Iterator[ReleasedDelivery]:
@@ -201,12 +194,8 @@ def _deliveries(copies: Iterable[Copy]) -> Iterator[ReleasedDelivery]:
         groups[one.released, one.route, one.stream].append(one)
     for (released, route, stream), members in groups.items():
         recipients = tuple(
-            NewRecipient(
-                address=one.address,
-                original=one.captured if one.captured != one.address else None,
-                dsn_notify=NEVER,
-            )
-            for one in members
+            NewRecipient(address=to, original=was if was != to else None, dsn_notify=NEVER)
+            for to, was in ((one.address, one.captured) for one in members)
         )
         yield ReleasedDelivery(released=released, route=route, stream=stream, recipients=recipients)
 

@@ -138,33 +138,22 @@ class Usage:
 
 def read_usages(store: Store, providers: Mapping[str, Provider]) -> dict[str, Usage]:
     """Ask the store for what was used and taught; by the provider's name."""
-    accounts = store.limits.accounts()
-    return {
-        name: _usage(store, settings, accounts, settings.account or name)
-        for name, settings in providers.items()
-    }
-
-
-def _usage(
-    store: Store, settings: Provider, accounts: Mapping[str, Account], limit_group: str
-) -> Usage:
-    account, most = accounts.get(limit_group, Account()), settings.max_connections
-    now_s = time.time()
-    if account.ceiling_connections is not None:
-        since_s = now_s - account.connections_at_ms / 1000
-        most = connections(account.ceiling_connections, since_s, most)
-    has_quota = settings.daily_quota is not None
-    return Usage(
-        settings=settings,
-        account=account,
-        quota_used=store.limits.quota_used(limit_group) if has_quota else 0,
-        rate_per_s=allowed_per_s(
-            settings.rate.per_s if settings.rate else None,
-            account.ceiling_per_s,
-            now_s - account.ceiling_at_ms / 1000,
-        ),
-        connections=most,
-    )
+    accounts, now_s, usages = store.limits.accounts(), time.time(), {}
+    for name, one in providers.items():
+        limit_group, most = one.account or name, one.max_connections
+        account = accounts.get(limit_group, Account())
+        if account.ceiling_connections is not None:
+            since_s = now_s - account.connections_at_ms / 1000
+            most = connections(account.ceiling_connections, since_s, most)
+        rate, since_s = one.rate, now_s - account.ceiling_at_ms / 1000
+        usages[name] = Usage(
+            settings=one,
+            account=account,
+            quota_used=0 if one.daily_quota is None else store.limits.quota_used(limit_group),
+            rate_per_s=allowed_per_s(rate.per_s if rate else None, account.ceiling_per_s, since_s),
+            connections=most,
+        )
+    return usages
 
 
 def state_of(mine: Iterable[Hold], usage: Usage) -> str:
@@ -179,22 +168,20 @@ def state_of(mine: Iterable[Hold], usage: Usage) -> str:
 
 # --- the forms of JSON --------------------------------------------------------------------
 
+_SHOWN = {
+    *("preset", "host", "port", "tls", "account", "max_connections", "rate"),
+    *("rate_counts", "daily_quota", "quota_counts", "senders"),
+}
+
 
 def provider_object(name: str, usage: Usage, mine: Iterable[Hold]) -> dict[str, Any]:
     """Return a provider with its settings, its state, its limits and its holds."""
     held = list(mine)
-    shown = usage.settings.model_dump(
-        mode="json",
-        include={
-            *("preset", "host", "port", "tls", "account", "max_connections", "rate"),
-            *("rate_counts", "daily_quota", "quota_counts", "senders"),
-        },
-    )
     return {
         "name": name,
         "state": state_of(held, usage),
         "holds": [hold_object(hold) for hold in held],
-        **shown,
+        **usage.settings.model_dump(mode="json", include=_SHOWN),
         **usage_object(usage),
     }
 
@@ -211,9 +198,8 @@ def hold_object(hold: Hold) -> dict[str, Any]:
 def usage_object(usage: Usage) -> dict[str, Any]:
     """Return what a provider may get now."""
     taught = usage.account
-    has_quota = usage.settings.daily_quota is not None
     return {
-        "quota_used": usage.quota_used if has_quota else None,
+        "quota_used": None if usage.settings.daily_quota is None else usage.quota_used,
         "is_slowed": usage.is_slowed,
         "rate_now_per_s": _rounded(usage.rate_per_s) if usage.is_slower else None,
         "connections_now": usage.connections,
