@@ -6,7 +6,7 @@ import click
 
 from relaygw.cli.frame import NUMBER_FROM_1, Command, Invocation, pass_invocation
 from relaygw.cli.selection import DURATION, NOT_EMPTY
-from relaygw.cli.text import aligned, as_json, terminal_width
+from relaygw.cli.text import aligned, as_json, print_lines, terminal_width
 from relaygw.mail.clock import clock_ms, rfc3339
 from relaygw.mail.words import counted
 from relaygw.operations.audit import SETTINGS_CHANGE, audit_object, settings_change_words
@@ -51,8 +51,7 @@ def audit(
         entries = store.audit.entries(limit=limit + 1, trail=trail)
     shown = entries[:limit]
     if wants_json:
-        for entry in shown:
-            click.echo(as_json({**audit_object(entry), "detail": _detail(entry)}))
+        print_lines(as_json({**audit_object(one), "detail": _detail(one)}) for one in shown)
         return
     widths = (*_CELLS, max(terminal_width() - _FIXED, _MIN_REST_CELLS))
     if shown:

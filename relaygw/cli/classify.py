@@ -129,11 +129,13 @@ def _others(
 
 def _lines(meaning: Meaning, others: dict[str, tuple[Verdict, Scope]]) -> Iterator[str]:
     limit = f", {meaning.limit}" if meaning.limit else ""
+    usual = _USUAL_WAIT.get(meaning.verdict, "")
+    wait = format_waits(meaning.wait_s) if meaning.wait_s else usual
     yield labelled("rule", meaning.rule)
     yield labelled("meaning", f"{meaning.verdict} ({meaning.scope}{limit})")
     for label, text in (
         ("mail", mail_words(meaning)),
-        ("wait", _wait_words(meaning)),
+        ("wait", wait),
         ("explanation", meaning.explanation),
         ("remedy", meaning.remedy),
         ("source", meaning.source),
@@ -182,10 +184,3 @@ def mail_words(meaning: Meaning) -> str:
             "one message at a time probes whether it works again"
         )
     return _MAIL[meaning.verdict, meaning.scope]
-
-
-def _wait_words(meaning: Meaning) -> str:
-    """Return the ladder of waits in words, empty where nothing waits."""
-    if not meaning.wait_s:
-        return _USUAL_WAIT.get(meaning.verdict, "")
-    return format_waits(meaning.wait_s)

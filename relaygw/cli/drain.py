@@ -145,17 +145,15 @@ class _Progress:
             click.echo(err=True)
 
 
+@dataclass(slots=True)
 class Drain:
     """Waits for an empty queue. `wake` is called whenever mail was made due."""
 
-    def __init__(
-        self, store: Store, *, maildrop: Path | None, actor: str, wake: Callable[[], None]
-    ) -> None:
-        self._store = store
-        self._maildrop = maildrop
-        self._actor = actor
-        self._wake = wake
-        self._rounds = 0
+    store: Store
+    maildrop: Path | None
+    actor: str
+    wake: Callable[[], None]
+    _rounds: int = 0
 
     def run(self, wait_s: float, *, show: Callable[[Left], None]) -> Left:
         """Return what is left when nothing is left to send, or after `wait_s`.
@@ -171,8 +169,8 @@ class Drain:
                     self._make_due()
                     retried_s = time.monotonic()
                 # the maildrop first, since mail goes from there into the queue
-                files = count_drops(self._maildrop)
-                now = Left(files=files, lanes=tuple(self._store.queue.counts()))
+                files = count_drops(self.maildrop)
+                now = Left(files=files, lanes=tuple(self.store.queue.counts()))
                 show(now)
                 if now.is_over or time.monotonic() >= deadline_s:
                     return now
@@ -185,16 +183,15 @@ class Drain:
 
     def _make_due(self) -> None:
         selection = Selection(states=frozenset({_D.DEFERRED}))
-        order = Order(actor=self._actor, detail="drain", is_forced=True)  # once: _may_be_made_due
+        order = Order(actor=self.actor, detail="drain", is_forced=True)  # once: _may_be_made_due
         now_ms = clock_ms()
         after = ""
-        while page := self._store.queue.search(selection, limit=PAGE_MESSAGES, after=after):
+        while page := self.store.queue.search(selection, limit=PAGE_MESSAGES, after=after):
             after = page[-1].queue_id
             ids = [entry.queue_id for entry in page if self._may_be_made_due(entry, now_ms)]
-            if ids:
-                change_queued(self._store, RETRY, ids, order, now_ms=now_ms)
+            change_queued(self.store, RETRY, ids, order, now_ms=now_ms)
         self._rounds += 1
-        self._wake()
+        self.wake()
 
     def _may_be_made_due(self, entry: QueueEntry, now_ms: int) -> bool:
         waiting = [part for part in entry.deliveries if part.state is _D.DEFERRED]

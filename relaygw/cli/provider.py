@@ -89,14 +89,11 @@ def release_holds(invocation: Invocation, name: str) -> None:
 def list_providers(invocation: Invocation, wants_json: bool) -> None:
     """List the providers with their limits, and why one is held or slowed."""
     loaded = invocation.load_running()
-    providers = loaded.settings.providers
     with invocation.open_store(loaded) as store:
         holds = store.holds.in_force()
-        usages = read_usages(store, providers)
-    if not wants_json:
-        print_lines(_rows(usages, holds))
-    for name, usage in usages.items() if wants_json else ():
-        click.echo(as_json(provider_object(name, usage, holds_of(holds, name))))
+        usages = read_usages(store, loaded.settings.providers)
+    objects = (provider_object(name, one, holds_of(holds, name)) for name, one in usages.items())
+    print_lines(map(as_json, objects) if wants_json else _rows(usages, holds))
 
 
 def _rows(usages: Mapping[str, Usage], holds: list[Hold]) -> Iterator[str]:
@@ -254,8 +251,8 @@ def presets(name: str | None, wants_json: bool) -> None:
             raise CommandFailed(f"{name}: no such preset; name one of: {', '.join(chosen)}")
         chosen = {name: chosen[name]}
     if wants_json:
-        for key, one in chosen.items():
-            click.echo(as_json({"name": key, **one.model_dump(mode="json")}))
+        objects = ({"name": key, **one.model_dump(mode="json")} for key, one in chosen.items())
+        print_lines(map(as_json, objects))
     else:
         print_lines(_preset_rows(chosen) if name is None else _preset_story(name, chosen[name]))
 

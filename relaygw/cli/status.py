@@ -10,17 +10,11 @@ from relaygw import __version__
 from relaygw.cli.frame import Command, Invocation, pass_invocation, warn
 from relaygw.cli.provider import slowed_lines
 from relaygw.cli.text import aligned, as_json, labelled, moment, print_lines
-from relaygw.mail.state import DeliveryState
 from relaygw.mail.words import age, printable
+from relaygw.operations.queue_object import UNFINISHED
 from relaygw.operations.status import Snapshot, lanes_of, status_object, take_snapshot, warnings
 from relaygw.settings.model import Settings
 
-_SHOWN_STATES = (
-    DeliveryState.INCOMING,
-    DeliveryState.ACTIVE,
-    DeliveryState.DEFERRED,
-    DeliveryState.HELD,
-)
 _INSTANCE = (9, 25, -8, 7, 10, 0)
 _LANE = (19, 13, -9, -8, -8, -8, -7)
 
@@ -96,12 +90,10 @@ def _lane_lines(snapshot: Snapshot, settings: Settings) -> Iterator[str]:
     if not lanes:
         yield labelled("routes", "none")
         return
-    yield aligned(_LANE, "ROUTE", "STREAM", *(one.upper() for one in _SHOWN_STATES), "OLDEST")
+    yield aligned(_LANE, "ROUTE", "STREAM", *map(str.upper, UNFINISHED), "OLDEST")
     for route, stream in lanes:
         lane = [one for one in snapshot.lanes if (one.route, one.stream) == (route, stream)]
         numbers = {one.state: one.deliveries for one in lane}
         oldest = min((one.oldest_accepted_at_ms for one in lane), default=None)
         shown_age = "-" if oldest is None else age(snapshot.at_ms - oldest)
-        yield aligned(
-            _LANE, route, stream, *(numbers.get(one, 0) for one in _SHOWN_STATES), shown_age
-        )
+        yield aligned(_LANE, route, stream, *(numbers.get(one, 0) for one in UNFINISHED), shown_age)

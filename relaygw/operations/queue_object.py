@@ -8,18 +8,13 @@ from __future__ import annotations
 from typing import Any
 
 from relaygw.mail.clock import rfc3339, rfc3339_or_none
-from relaygw.mail.state import CLAIMABLE, DeliveryState, RecipientState
+from relaygw.mail.state import CLAIMABLE, OPEN, DeliveryState, RecipientState
 from relaygw.mail.words import fields
 from relaygw.store.queue_entry import DeliveryEntry, QueueEntry, RecipientEntry
 
-_LEAST_FINISHED = (
-    DeliveryState.INCOMING,
-    DeliveryState.ACTIVE,
-    DeliveryState.DEFERRED,
-    DeliveryState.HELD,
-    DeliveryState.DELETED,
-    DeliveryState.FINISHED,
-)
+UNFINISHED = tuple(state for state in DeliveryState if state in OPEN)
+"""In the order in which they are shown: the least finished first."""
+_LEAST_FINISHED = (*UNFINISHED, DeliveryState.DELETED, DeliveryState.FINISHED)
 
 
 def leading_delivery(entry: QueueEntry) -> DeliveryEntry:
@@ -45,13 +40,10 @@ def queue_object(entry: QueueEntry) -> dict[str, Any]:
     parts = {part.delivery_no: part for part in entry.deliveries}
     return {
         "queue_id": entry.queue_id,
-        "state": leading.state.value,
-        "stream": leading.stream,
-        "route": leading.route,
+        **fields(leading, "state", "stream", "route"),
         "sender": entry.sender,
         "recipients": [_recipient(one, parts[one.delivery_no]) for one in entry.recipients],
-        "subject": entry.subject,
-        "size_bytes": entry.size_bytes,
+        **fields(entry, "subject", "size_bytes"),
         "accepted_at": rfc3339(entry.accepted_at_ms),
         "source": fields(
             entry.source, "client", "user", "listener", "uid", "script", "helo", "cwd", "host"
@@ -59,8 +51,7 @@ def queue_object(entry: QueueEntry) -> dict[str, Any]:
         "attempts": leading.attempts,
         "next_attempt_at": rfc3339_or_none(next_attempt_at_ms(leading)),
         "reason": leading.reason,
-        "message_id": entry.message_id,
-        "mode": entry.mode,
+        **fields(entry, "message_id", "mode"),
         "captured_at": rfc3339_or_none(entry.captured_at_ms),
     }
 

@@ -18,6 +18,7 @@ from starlette.responses import Response
 from relaygw.mail.clock import clock_ms, local_time
 from relaygw.mail.state import DeliveryState
 from relaygw.observe.observer import Series
+from relaygw.operations.queue_object import UNFINISHED
 from relaygw.operations.status import Snapshot, lanes_of, take_snapshot, warnings
 from relaygw.settings.model import Settings
 from relaygw.store.selection import Selection, ShapeCount, ShapeKey
@@ -32,12 +33,6 @@ REFRESH_S = 10
 HOURS = (3, 12, 48)
 _DAY_MS = 86_400_000
 _MAX_ENDED = 5
-SHOWN_STATES = (
-    DeliveryState.INCOMING,
-    DeliveryState.ACTIVE,
-    DeliveryState.DEFERRED,
-    DeliveryState.HELD,
-)
 _MAX_REFUSALS = 6
 _OLD_MS = 3_600_000
 _AGES = (
@@ -127,7 +122,7 @@ class Dashboard:
                 for label, tone, series in _PLOTS
             ],
             "plot_times": _times(span),
-            "queue": [_standing(state, snapshot, now) for state in SHOWN_STATES],
+            "queue": [_standing(state, snapshot, now) for state in UNFINISHED],
             "ages": _age_steps(look.ages),
             "lanes": _lane_lines(snapshot, settings),
             "cards": provider_cards(snapshot, settings, look.examples, look.points, now),
@@ -180,7 +175,7 @@ def _lane_lines(snapshot: Snapshot, settings: Settings) -> list[dict[str, Any]]:
             "stream": stream,
             "providers": providers.get(route, ()),
             "path": "/queue?" + urlencode({"route": route}),
-            "numbers": tuple(numbers[state] for state in SHOWN_STATES),
+            "numbers": tuple(numbers[state] for state in UNFINISHED),
             "oldest_ms": min((one.oldest_accepted_at_ms for one in mine), default=None),
         }
         lines.append(line)

@@ -67,7 +67,7 @@ class Recording:
 
     @property
     def states(self) -> list[tuple[str, str]]:
-        return [(one.key, "over" if one.is_over else "begun") for one in self.notices]
+        return [(one.incident.key, "over" if one.is_over else "begun") for one in self.notices]
 
 
 def settings(**rules: Any) -> Settings:
@@ -156,8 +156,8 @@ async def test_a_file_that_lies_in_the_maildrop_is_told_until_it_is_gone(
         await wait_until(lambda: channel.states == [(key, "begun")])
         odd.unlink()
         await wait_until(lambda: channel.states == [(key, "begun"), (key, "over")])
-    assert channel.notices[0].rule == "maildrop_stuck"
-    assert "no.mail (not a name of mail)" in channel.notices[0].summary
+    assert channel.notices[0].incident.rule == "maildrop_stuck"
+    assert "no.mail (not a name of mail)" in channel.notices[0].incident.summary
 
 
 async def test_trouble_is_told_once_and_its_end_once(store: Store, tmp_path: Path) -> None:
@@ -325,7 +325,7 @@ async def test_mail_that_waits_for_somebody_is_told_and_that_it_was_tended(
     async with watching(store, tmp_path, channel, incarnation="a"):
         told = [("poison", "begun"), ("before", "begun"), ("gw1", "begun")]
         await wait_until(lambda: sorted(channel.states) == sorted(told))
-        words = " ".join(f"{one.rule}: {one.summary}" for one in channel.notices)
+        words = " ".join(f"{one.incident.rule}: {one.incident.summary}" for one in channel.notices)
         assert f"held: 1 delivery is held, the longest for 0s ({on_hold.queue_id})" in words
         assert "route_gone: nobody sends 1 delivery of route before" in words
         assert "stuck: delivery worker 1 on gw1 has had 1 delivery in hand" in words
@@ -360,8 +360,8 @@ async def test_a_gateway_that_died_is_told_by_another_and_that_it_is_back(
         for role in ("front", "delivery"):
             store.instances.register(replace(instance(f"new {role}", role=role), name="gw2.test"))
         await wait_until(lambda: channel.states[1:] == [("gw2.test", "over")])
-    assert "gateway gw2.test is lost" in channel.notices[0].summary
-    assert channel.notices[0].rule == "instance_lost"
+    assert "gateway gw2.test is lost" in channel.notices[0].incident.summary
+    assert channel.notices[0].incident.rule == "instance_lost"
 
 
 class Away:
@@ -407,7 +407,7 @@ async def test_a_queue_that_is_away_is_told_too(store: Store, tmp_path: Path) ->
         fail(store)
         await wait_until(lambda: len(channel.notices) == 3)
     assert channel.states == [("gw.test", "begun"), ("gw.test", "over"), ("main", "begun")]
-    assert "the server is out of reach" in channel.notices[0].summary
+    assert "the server is out of reach" in channel.notices[0].incident.summary
     assert [one.key for one in store.watch.incidents(0)] == ["main"]
 
 
