@@ -96,9 +96,8 @@ def running_gateways(environ: Mapping[str, str]) -> list[RunningGateway]:
     return sorted(found.values(), key=lambda one: one.pid)
 
 
-def user_name(uid: int | None = None) -> str:
-    """Return the name of a user, else of the one that this process runs as."""
-    uid = os.geteuid() if uid is None else uid
+def user_name(uid: int) -> str:
+    """Return the name of a user of this host."""
     try:
         return pwd.getpwuid(uid).pw_name
     except KeyError:

@@ -14,6 +14,7 @@ import signal
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from relaygw.errors import QueueDamaged, RelaygwError, StoreUnavailable
@@ -83,7 +84,7 @@ class Supervisor:
         loaded = self._loaded
         running = RunningGateway(
             pid=os.getpid(),
-            user=user_name(),
+            user=user_name(os.geteuid()),
             config=str(loaded.files[0].absolute()) if loaded.files else "",
             queue=loaded.settings.queue.url,
             state_dir=str(loaded.state_dir),
@@ -257,9 +258,8 @@ class Supervisor:
 
     def _prepare_schema(self, loaded: LoadedSettings) -> None:
         """Upgrade SQLite, or check the schema, in a child: alembic's memory goes with it."""
-        pid = self._fork(
-            lambda: prepare_schema(loaded), complaint="fatal: the queue cannot be prepared"
-        )
+        preparing = partial(prepare_schema, loaded)
+        pid = self._fork(preparing, complaint="fatal: the queue cannot be prepared")
         _, status = os.waitpid(pid, 0)
         exit_code = os.waitstatus_to_exitcode(status)
         if exit_code != 0:
@@ -268,13 +268,10 @@ class Supervisor:
 
     def _note_settings(self, occasion: str) -> None:
         """Record what settings are in force now, in a child that nobody waits for."""
-        loaded = self._loaded
-        self._fork(
-            lambda: note_settings(loaded, occasion=occasion),
-            complaint="warning: the settings are not in the audit trail",
-        )
+        noting = partial(note_settings, self._loaded, occasion=occasion)
+        self._fork(noting, complaint="warning: the settings are not in the audit trail")
 
-    def _fork(self, work: Callable[[], None], *, complaint: str) -> int:
+    def _fork(self, work: Callable[[], object], *, complaint: str) -> int:
         """Do what needs the store in a child; return its process id."""
         pid = os.fork()
         if pid == 0:

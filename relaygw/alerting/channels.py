@@ -4,9 +4,8 @@ A URL may be a secret: only its scheme and host are ever told. Redirects are not
 could lead the notice elsewhere; certificates are verified by the system's authorities.
 
 No shell is started for a program; one that takes too long is killed with all that it started.
-apprise runs in a process of its own, too: a service that hangs can be ended that way, its memory is
-not this process's, and the URL, which holds keys, goes to it by a pipe. The package is an extra:
-`pip install relaygw[apprise]`.
+apprise runs in a process of its own, too: one that hangs can be ended, and the URL, which holds
+keys, goes to it by a pipe.
 """
 
 from __future__ import annotations

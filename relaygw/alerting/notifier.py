@@ -1,8 +1,7 @@
 """What people are told, the channels of a configuration, and what they were not told yet.
 
-Each channel is told on its own, so that none waits for another, and has one notice under way. One
-that fails is asked again after a while, ever longer; what was over for an hour by then is not told
-any more.
+Each channel is told on its own, so that none waits for another. One that fails is asked again after
+a while, ever longer; what was over for an hour by then is not told any more.
 """
 
 from __future__ import annotations

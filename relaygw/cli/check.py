@@ -1,9 +1,7 @@
 """`relaygw check`: is the configuration right, what would it do with mail, are providers there.
 
-An explanation follows the same steps as acceptance: rewrite, block and allow, route.
-
-With --online providers are looked at side by side, each finding is a line as soon as it is known;
-no mail is sent. Who waits longer than some seconds is told on stderr for whom.
+An explanation follows the same steps as acceptance. With --online providers are looked at side by
+side, and each finding is a line as soon as it is known.
 """
 
 from __future__ import annotations

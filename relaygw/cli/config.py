@@ -1,7 +1,4 @@
-"""`relaygw config`: the settings in force, and where each comes from.
-
-Secrets are shown as references only.
-"""
+"""`relaygw config`: the settings in force, and where each comes from; secrets by reference only."""
 
 from __future__ import annotations
 

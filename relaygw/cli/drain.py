@@ -1,8 +1,7 @@
 """`relaygw drain`: before a machine goes away, get its mail out; for shutdown hooks.
 
-Waits until nothing is left to send, and makes deferred mail due meanwhile. The running workers
-send; this only looks, and asks them to try again. Mail in doubt may have been taken by its
-provider: it is hurried once, as an operator would, and never again and again.
+The running workers send; this only looks, and makes deferred mail due. Mail in doubt may have been
+taken by its provider: it is hurried once, as an operator would, and never again and again.
 
 On a shared queue this instance leaves instead, the others have its mail. First /readyz says no, so
 that a load balancer sends nobody here any more, and the maildrop, which only this machine
@@ -36,9 +35,8 @@ from relaygw.cli.frame import (
     pass_invocation,
     warn,
 )
-from relaygw.cli.mail_change import SHOWN_ROWS
 from relaygw.cli.selection import DURATION, PAGE_MESSAGES
-from relaygw.cli.text import as_json, print_lines
+from relaygw.cli.text import as_json, first_of, print_lines
 from relaygw.errors import StoreUnavailable
 from relaygw.mail.clock import clock_ms
 from relaygw.mail.drop import is_complete
@@ -331,10 +329,11 @@ def _told(remains: _Remains, waited_s: float) -> Iterator[str]:
         yield f"route {route}: {number} of these: {reason}"
     for hold in remains.holds:
         yield f"{hold.scope} {hold.key} is held: {hold.reason}; {hold.remedy}"
-    for queue_id, route, reason in remains.held[:SHOWN_ROWS]:
-        yield f"{queue_id} is held on route {route}: {reason}; see: {PROGRAM} queue release"
-    if len(remains.held) > SHOWN_ROWS:
-        yield f"... and {len(remains.held) - SHOWN_ROWS} more held"
+    held = [
+        f"{queue_id} is held on route {route}: {reason}; see: {PROGRAM} queue release"
+        for queue_id, route, reason in remains.held
+    ]
+    yield from first_of(held, "more held")
     if left.files:
         yield "the maildrop is not empty: relaygw status says why"
 

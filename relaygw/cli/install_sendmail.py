@@ -1,8 +1,7 @@
 """`relaygw install-sendmail`: the drop-in sendmail, mailq and newaliases.
 
 One launcher, links to it, the maildrop. The launcher runs the interpreter without site-packages:
-PHP starts one for each mail. What was in the place of a link is moved aside, not overwritten, and
-comes back when the link is removed.
+PHP starts one for each mail.
 """
 
 from __future__ import annotations

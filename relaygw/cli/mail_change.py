@@ -1,8 +1,7 @@
 """Changing the chosen messages: show them, ask, change, and say what came of it.
 
-Nothing is changed before the answer, and never without a selector or --all. What could not
-be changed is named on stderr; the exit code is 65 for ids that do not fit, 75 when a worker
-holds a message right now, else 0.
+Nothing is changed before the answer, and never without a selector or --all. The exit code is 65 for
+ids that do not fit, 75 when a worker holds a message right now, else 0.
 """
 
 from __future__ import annotations
@@ -18,14 +17,20 @@ import click
 from relaygw.cli.frame import Invocation, warn
 from relaygw.cli.messages import head_row, row
 from relaygw.cli.selection import STDIN, Choice, Decorator, choose
-from relaygw.cli.text import Progress, as_json, print_lines, terminal_width
+from relaygw.cli.text import (
+    SHOWN_ROWS,
+    Progress,
+    as_json,
+    first_of,
+    print_lines,
+    terminal_width,
+)
 from relaygw.mail.clock import clock_ms
 from relaygw.mail.state import DeliveryState
 from relaygw.mail.words import counted
 from relaygw.operations.queue_actions import LeftAlone, Result, batches
 from relaygw.store.queue_entry import QueueEntry
 
-SHOWN_ROWS = 20
 TWICE = "what a provider may have taken already is not spared: it may be sent twice"
 
 CHANGE_OPTIONS: tuple[Decorator, ...] = (
@@ -179,10 +184,9 @@ def _report(changed: Sequence[str], left: list[LeftAlone], task: Task, answer: A
             click.echo(as_json({"queue_id": queue_id, "result": result, "reason": reason}))
         return
     click.echo(f"{counted(len(changed), 'message')} {done}")
-    for one in left[:SHOWN_ROWS]:
-        warn(f"{one.queue_id}: left alone: {one.why}")
-    if len(left) > SHOWN_ROWS:
-        warn(f"... and {len(left) - SHOWN_ROWS} more left alone")
+    lines = [f"{one.queue_id}: left alone: {one.why}" for one in left]
+    for line in first_of(lines, "more left alone"):
+        warn(line)
 
 
 def exit_code_of(left: Iterable[LeftAlone], *, is_partial: bool, waits: bool = True) -> int:

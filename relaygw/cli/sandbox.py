@@ -28,7 +28,6 @@ from relaygw.cli.frame import (
 )
 from relaygw.cli.mail_change import (
     CHANGE_OPTIONS,
-    SHOWN_ROWS,
     Answer,
     Task,
     carry_through,
@@ -52,7 +51,7 @@ from relaygw.cli.selection import (
     search_option,
     with_latest,
 )
-from relaygw.cli.text import aligned, as_json, terminal_width
+from relaygw.cli.text import SHOWN_ROWS, aligned, as_json, first_of, terminal_width
 from relaygw.mail.clock import clock_ms
 from relaygw.mail.envelope import Released
 from relaygw.mail.words import counted, printable
@@ -224,10 +223,8 @@ def _may_go_on(planned: ReleaseResult, answer: Answer, expected_outside: int | N
 
 def _ask_number(outside: Sequence[str]) -> bool:
     click.echo("not on recipients.allow, and to get this mail all the same:", err=True)
-    for address in outside[:SHOWN_ROWS]:
-        click.echo(f"  {printable(address)}", err=True)
-    if len(outside) > SHOWN_ROWS:
-        click.echo(f"  ... and {len(outside) - SHOWN_ROWS} more", err=True)
+    for line in first_of(outside):
+        click.echo(f"  {printable(line)}", err=True)
     question = f"type {len(outside)}, their number, to confirm that"
     try:
         given = click.prompt(question, err=True, default="", show_default=False)
@@ -275,11 +272,8 @@ def _report(result: ReleaseResult, answer: Answer) -> None:
     click.echo(f"{counted(len(result.copies), 'mail')} {would}released")
     refused = [f"{one.queue_id}: {one.address} {one.why}" for one in result.refused]
     left = [f"{one.queue_id}: left alone: {one.why}" for one in result.left]
-    for text in (refused + left)[:SHOWN_ROWS]:
-        warn(text)
-    more = len(refused) + len(left) - SHOWN_ROWS
-    if more > 0:
-        warn(f"... and {more} more not released")
+    for line in first_of(refused + left, "more not released"):
+        warn(line)
 
 
 _FIELDS = ("queue_id", "captured_for", "address", "result", "released", "route", "reason")

@@ -22,6 +22,7 @@ from relaygw.mail.words import age, printable
 _LABEL_WIDTH = 12
 _SECOND_CELL = "\0"  # not printable, so it is in no text
 DEFAULT_WIDTH = 80
+SHOWN_ROWS = 20
 _FIRST_S = 1.0  # shorter commands say nothing
 _ON_TERMINAL_S = 0.2
 _ELSEWHERE_S = 10.0  # a log wants few lines
@@ -102,6 +103,12 @@ def moment(at_ms: int, now_ms: int) -> str:
     if at_ms > now_ms:
         return f"{utc_text(at_ms)} (in {age(at_ms - now_ms)})"
     return f"{utc_text(at_ms)} ({age(now_ms - at_ms)} ago)"
+
+
+def first_of(lines: Sequence[str], more: str = "more") -> list[str]:
+    """Return the first lines, and after them how many `more` there are."""
+    left = len(lines) - SHOWN_ROWS
+    return [*lines[:SHOWN_ROWS], f"... and {left} {more}"] if left > 0 else list(lines)
 
 
 def print_lines(lines: Iterable[str]) -> None:

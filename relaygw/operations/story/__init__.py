@@ -1,8 +1,7 @@
 """The story of one message, told from what the store and the settings know: it changes nothing.
 
-`facts` are gathered first; the rest makes words of them and is pure. What an attempt's reply
-means, and which way mail would go, is worked out with the present configuration. Here is how it
-stands: what is not finished and when it is tried again, else how it ended, and what is to do.
+`facts` are gathered first; the rest makes words of them and is pure. What a reply means, and
+which way mail would go, is worked out with the present configuration.
 """
 
 from __future__ import annotations

@@ -1,8 +1,6 @@
 """What a story is told from: all that the store and the settings know of one message.
 
-What replies mean is read here as well, from attempts that were written down as text; and why a
-delivery is not sent now: it is held, or something is in its way: holds, outages, quotas, no
-worker, the configuration.
+And what it says by itself: what replies mean, why a delivery is held, what is in its way.
 """
 
 from __future__ import annotations
