@@ -82,9 +82,9 @@ def test_alerts(invocation: Invocation, channel: str | None) -> int:
     settings = invocation.load_running().settings
     chosen = _chosen(settings, channel)
     results = asyncio.run(_tell_all(invocation, settings, chosen))
-    for name, target, words, is_told in results:
-        click.echo(labelled("told" if is_told else "not told", f"{name} ({target}): {words}"))
-    return os.EX_OK if all(is_told for *_, is_told in results) else os.EX_UNAVAILABLE
+    for is_told, words in results:
+        click.echo(labelled("told" if is_told else "not told", words))
+    return os.EX_OK if all(is_told for is_told, _ in results) else os.EX_UNAVAILABLE
 
 
 def _chosen(settings: Settings, channel: str | None) -> dict[str, Alert]:
@@ -107,18 +107,18 @@ def _chosen(settings: Settings, channel: str | None) -> dict[str, Alert]:
 
 async def _tell_all(
     invocation: Invocation, settings: Settings, chosen: dict[str, Alert]
-) -> list[tuple[str, str, str, bool]]:
+) -> list[tuple[bool, str]]:
     tasks = [_tell(invocation, settings, name, alert) for name, alert in chosen.items()]
     return await asyncio.gather(*tasks)
 
 
 async def _tell(
     invocation: Invocation, settings: Settings, name: str, alert: Alert
-) -> tuple[str, str, str, bool]:
-    target = target_words(alert)
+) -> tuple[bool, str]:
+    who = f"{name} ({target_words(alert)})"
     problem = problem_of(alert, settings)
     if problem is not None:
-        return name, target, problem, False
+        return False, f"{who}: {problem}"
     incident = Incident(
         incident_id="",
         rule="test",
@@ -130,9 +130,9 @@ async def _tell(
     notice = Notice(incident, host=settings.hostname, link=settings.web.url)
     channel = open_channel(alert, settings, in_trouble=lambda: _in_trouble(invocation))
     try:
-        return name, target, await channel.send(notice), True
+        return True, f"{who}: {await channel.send(notice)}"
     except NotSent as error:
-        return name, target, str(error), False
+        return False, f"{who}: {error}"
 
 
 def _in_trouble(invocation: Invocation) -> Collection[str]:

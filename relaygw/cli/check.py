@@ -21,7 +21,7 @@ from relaygw.mail.envelope import Source
 from relaygw.mail.words import fields, printable
 from relaygw.policy.recipients import AddressPatterns, Screen
 from relaygw.policy.rewriter import Rewriter
-from relaygw.policy.router import Explainer
+from relaygw.policy.router import Explainer, Way
 from relaygw.policy.untended import gone_words, known_routes
 from relaygw.settings.alerts import channel_name
 from relaygw.settings.listener import Listener
@@ -129,17 +129,12 @@ def _tell(invocation: Invocation, loaded: LoadedSettings, mail: _AskedMail) -> N
 
 
 def _check_online(settings: Settings, mail: _AskedMail, *, wants_json: bool) -> int:
-    rewriter = Rewriter(settings.rewrite, settings.hostname)
-    senders: dict[str, tuple[str, ...]]
     if mail.sender is None:
         senders = {name: _known_senders(settings, name) for name in settings.providers}
     else:
-        used, names = rewriter.sender(mail.sender), tuple(settings.providers)
-        if mail.recipient is not None:
-            target = rewriter.recipient(mail.recipient)
-            way = Explainer(settings).way(sender=used, recipient=target, headers=mail.headers)
-            names = way.providers
-        senders = dict.fromkeys(names, (used,))
+        sender, _, way = _way(settings, mail)
+        names = settings.providers if mail.recipient is None else way.providers
+        senders = dict.fromkeys(names, (sender,))
     if not senders:
         warn("no provider is used for this; nothing to check online")
     try:
@@ -350,19 +345,9 @@ def _web_words(settings: Settings) -> str:
 
 
 def _explain(settings: Settings, mail: _AskedMail) -> Iterator[str]:
-    sender, recipient = mail.sender or "", mail.recipient or ""
-    rewriter = Rewriter(settings.rewrite, settings.hostname)
-    used_sender = rewriter.sender(sender)
-    rewritten = rewriter.recipient(recipient)
-    yield labelled("sender", _change(sender or "<>", used_sender or "<>"))
-    yield labelled("recipient", _change(recipient, rewritten))
-    way = Explainer(settings).way(
-        sender=used_sender,
-        recipient=rewritten,
-        headers=mail.headers,
-        listener=mail.listener,
-        user=mail.user,
-    )
+    sender, recipient, way = _way(settings, mail)
+    yield labelled("sender", _change(mail.sender or "<>", sender or "<>"))
+    yield labelled("recipient", _change(mail.recipient or "", recipient))
     yield labelled("decision", way.decision)
     yield labelled("route", way.route)
     for name in way.providers:
@@ -372,6 +357,20 @@ def _explain(settings: Settings, mail: _AskedMail) -> Iterator[str]:
     if way.unseen_headers:
         names = ", ".join(way.unseen_headers)
         yield labelled("note", f"an earlier route looks at {names}; see --header")
+
+
+def _way(settings: Settings, mail: _AskedMail) -> tuple[str, str, Way]:
+    """Return sender and recipient as they are rewritten, and the way of the mail."""
+    rewriter = Rewriter(settings.rewrite, settings.hostname)
+    sender, recipient = rewriter.sender(mail.sender or ""), rewriter.recipient(mail.recipient or "")
+    way = Explainer(settings).way(
+        sender=sender,
+        recipient=recipient,
+        headers=mail.headers,
+        listener=mail.listener,
+        user=mail.user,
+    )
+    return sender, recipient, way
 
 
 def _field_lines(settings: Settings, mail: _AskedMail) -> Iterator[str]:

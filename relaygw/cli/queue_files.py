@@ -29,6 +29,7 @@ from relaygw.cli.frame import (
     pass_invocation,
     warn,
 )
+from relaygw.cli.mail_change import tell_missing
 from relaygw.cli.selection import QUEUE_OPTIONS, STDIN, Choice, choose, found, ids_argument, options
 from relaygw.cli.text import Progress, as_json
 from relaygw.errors import AlreadyAccepted, InvalidAddress
@@ -124,10 +125,9 @@ def _write(store: Store, choice: Choice, stream: IO[bytes], form: str) -> tuple[
         number += 1
         progress.tell(number)
     progress.end()
-    for queue_id in sorted(missing) if choice.limit is None else ():
-        warn(f"{queue_id}: no such message, or it does not match")
-        left_out += 1
-    return number, left_out
+    unfound = sorted(missing) if choice.limit is None else []
+    tell_missing(unfound)
+    return number, left_out + len(unfound)
 
 
 def _exported(store: Store, entry: QueueEntry) -> Exported | str:

@@ -107,6 +107,21 @@ def test_all_is_well(shop: Shop) -> None:
         assert provider.connections[1].commands[0] == b"EHLO gw.test"
 
 
+def test_the_providers_of_the_way_that_this_listener_leads_are_asked(shop: Shop) -> None:
+    shop.more["listeners"] = [{"bind": "127.0.0.1:2525"}, {"bind": "127.0.0.1:2526"}]
+    shop.more["routes"] = [
+        {"name": "other", "listener": ["127.0.0.1:2526"], "providers": ["spare"]},
+        {"name": "default", "providers": ["main"]},
+    ]
+    mail = ("--sender", "a@x.test", "--recipient", "b@y.test")
+    with ThreadedProvider() as main_one, ThreadedProvider() as spare:
+        shop.add("main", main_one)
+        shop.add("spare", spare)
+        for listener, name in (("127.0.0.1:2525", "main"), ("127.0.0.1:2526", "spare")):
+            _, findings = shop.check(*mail, "--listener", listener)
+            assert {one["provider"] for one in findings} == {name}
+
+
 def test_the_lines_for_people(shop: Shop) -> None:
     with ThreadedProvider(tls="starttls", users=USERS) as provider:
         shop.add("main", provider, **{**LOGIN, "password": "plain:wrong"})
