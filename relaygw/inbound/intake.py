@@ -184,11 +184,7 @@ class Intake:
         return message, chunks if is_whole else without_late_fields(chunks)
 
     def _deliveries(
-        self,
-        sender: str,
-        recipients: list[ResolvedRecipient],
-        facts: HeaderFacts,
-        origin: Origin,
+        self, sender: str, recipients: list[ResolvedRecipient], facts: HeaderFacts, origin: Origin
     ) -> tuple[NewDelivery, ...]:
         """Group the recipients by route; captured ones are filed under theirs, too."""
         groups: dict[str, tuple[Stream, list[NewRecipient]]] = {}
@@ -234,10 +230,9 @@ class Intake:
         if now_ms // 1000 != self._date_second:
             self._date_second = now_ms // 1000
             self._date = formatdate(self._date_second, localtime=True)
-        date = self._date
-        lines = self._received(queue_id, recipients, origin, date)
+        lines = self._received(queue_id, recipients, origin, self._date)
         if not facts.has_date:
-            lines += f"Date: {date}\r\n"
+            lines += f"Date: {self._date}\r\n"
         if not facts.message_id:
             lines += f"Message-ID: {message_id}\r\n"
         if not facts.has_header:
@@ -305,7 +300,7 @@ class GroupCommitter:
         self._store = store
         self._wrote = wrote  # told by the store's thread how long a batch took
         self._committed = committed
-        self._writer = BatchWriter[AcceptedMessage, Failure | None](
+        self._writer: BatchWriter[AcceptedMessage, Failure | None] = BatchWriter(
             "commit", size=_batch_size, write_all=self._accept, refused=_failure, told=self._told
         )
         self.large_turn = asyncio.Semaphore(LARGE_MESSAGES_AT_ONCE)

@@ -126,12 +126,9 @@ class Importer:
 
     def __init__(self, intake: Intake, *, limit_bytes: int) -> None:
         self.limit_bytes = limit_bytes
+        self.has_space = intake.has_space
         self._intake = intake
         self._seen: dict[str, int] = {}
-
-    def has_space(self) -> bool:
-        """False when the state volume is nearly full."""
-        return self._intake.has_space()
 
     @contextmanager
     def composed(self, mail: Exported) -> Iterator[tuple[AcceptedMessage, Iterator[bytes]]]:

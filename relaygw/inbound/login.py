@@ -54,15 +54,12 @@ async def auth(session: Session, argument: bytes) -> None:
     mechanism, _, initial = argument.partition(b" ")
     if session.listener.authenticator is None:
         raise Refusal(replies.NOT_IMPLEMENTED)
-    expected = ""
     if not session.extended_smtp:
-        expected = "send EHLO first"
-    elif session.login is not None:
-        expected = "already authenticated"
-    elif session.connection.envelope.mail_from is not None:
-        expected = "AUTH not permitted during mail"
-    if expected:
-        raise Refusal(replies.BAD_SEQUENCE.format(expected=expected))
+        raise Refusal(replies.HELO_FIRST)
+    if session.login is not None:
+        raise Refusal(replies.LOGIN_ALREADY)
+    if session.connection.envelope.mail_from is not None:
+        raise Refusal(replies.LOGIN_IN_MAIL)
     if not session.is_login_offered:
         raise Refusal(replies.AUTH_NEEDS_TLS)
     initial = initial.strip(b" \t")

@@ -63,11 +63,6 @@ class QueueListing:
         self._clients: Counter[int] = Counter()  # by user id
         self._complaint = ""
 
-    @property
-    def client_count(self) -> int:
-        """How many reports are being sent."""
-        return self._clients.total()
-
     async def __aenter__(self) -> None:
         try:
             self._listening = self._directory.bind(
@@ -124,7 +119,7 @@ class QueueListing:
                 socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size
             )
             uid: int = _CREDENTIALS.unpack(credentials)[1]
-            is_full = self.client_count >= MAX_CLIENTS
+            is_full = self._clients.total() >= MAX_CLIENTS
             if is_full or self._clients[uid] >= MAX_CLIENTS_OF_A_USER:
                 client.close()  # a report without an end: the command says so
             else:

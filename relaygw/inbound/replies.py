@@ -5,12 +5,21 @@ The reason of a trouble goes to the log, never to the client.
 
 from __future__ import annotations
 
+MAX_COMMAND_BYTES = 2048
+MAX_ERRORS = 20  # as Postfix's smtpd_hard_error_limit
+NOT_OFFERED = frozenset({b"EXPN", b"TURN", b"ETRN", b"SAML", b"SEND", b"SOML", b"BDAT"})
+
 
 class Refusal(Exception):
     """A command is answered with this reply and counts as an error of the client."""
 
 
+EXTENSIONS = (
+    "250-{hostname}\r\n250-PIPELINING\r\n250-SIZE {limit}\r\n{more}"
+    "250-ENHANCEDSTATUSCODES\r\n250-8BITMIME\r\n250 SMTPUTF8"
+)
 OK = "250 2.0.0 Ok"
+QUEUED = "250 2.0.0 Ok: queued as "
 OK_SENDER = "250 2.1.0 Ok"
 OK_RECIPIENT = "250 2.1.5 Ok"
 BYE = "221 2.0.0 Bye"
@@ -46,7 +55,12 @@ BAD_PARAMETER = "501 5.5.4 Error: bad value of {name}"
 UNKNOWN_PARAMETER = "555 5.5.4 Error: parameter {name} is not supported"
 BAD_ADDRESS = "{code} {status} Error: bad address syntax"
 NOT_IMPLEMENTED = "502 5.5.1 Error: command not implemented"
-BAD_SEQUENCE = "503 5.5.1 Error: {expected}"
+HELO_FIRST = "503 5.5.1 Error: send EHLO first"
+MAIL_FIRST = "503 5.5.1 Error: need MAIL command"
+NESTED_MAIL = "503 5.5.1 Error: nested MAIL command"
+TLS_ALREADY = "503 5.5.1 Error: TLS is active already"
+LOGIN_ALREADY = "503 5.5.1 Error: already authenticated"
+LOGIN_IN_MAIL = "503 5.5.1 Error: AUTH not permitted during mail"
 NO_VALID_RECIPIENTS = "554 5.5.1 Error: no valid recipients"
 UNSYNCHRONISED = "554 5.5.0 Error: SMTP protocol synchronization"
 NOT_AUTHORISED = "550 5.7.0 Error: not authorised"

@@ -21,7 +21,7 @@ from relaygw.inbound import login, replies
 from relaygw.inbound.arguments import parse_mail, parse_rcpt
 from relaygw.inbound.content import ContentReader, ReceivedContent, TooMuchData
 from relaygw.inbound.intake import Origin, TooManyHops
-from relaygw.inbound.replies import Refusal
+from relaygw.inbound.replies import MAX_COMMAND_BYTES, MAX_ERRORS, NOT_OFFERED, Refusal
 from relaygw.mail.envelope import Source
 from relaygw.observe.events import Rejected
 from relaygw.policy.recipients import Fate
@@ -30,15 +30,12 @@ if TYPE_CHECKING:
     from relaygw.inbound.connection import Connection
     from relaygw.inbound.intake import ResolvedRecipient
 
-MAX_COMMAND_BYTES = 2048
-MAX_ERRORS = 20  # as Postfix's smtpd_hard_error_limit
 MAX_JUNK_COMMANDS = 100  # as Postfix's smtpd_junk_command_limit
 RECIPIENT_OVERSHOOT = 1000  # beyond it every further recipient counts as an error
 
 _HELO = re.compile(rb"[!-~]{1,255}")
 _FOREIGN = frozenset({b"GET", b"POST", b"PUT", b"CONNECT"})
 _JUNK = frozenset({b"NOOP", b"RSET", b"VRFY", b"HELO", b"EHLO", b"HELP"})
-_NOT_IMPLEMENTED = frozenset({b"EXPN", b"TURN", b"ETRN", b"SAML", b"SEND", b"SOML", b"BDAT"})
 _NOT_AUTHORISED = frozenset({b"XCLIENT", b"XFORWARD"})
 
 
@@ -151,7 +148,7 @@ class Session(smtp.Session):
             if self.junk_commands > MAX_JUNK_COMMANDS:
                 self.connection.is_done = True
                 raise Refusal(replies.TOO_MANY_COMMANDS)
-        if verb in _NOT_IMPLEMENTED:
+        if verb in NOT_OFFERED:
             # the chunk behind BDAT would be read as commands: whoever wrote it could send mail
             self.connection.is_done |= verb == b"BDAT"
             raise Refusal(replies.NOT_IMPLEMENTED)
@@ -193,10 +190,8 @@ async def _greet(verb: str, session: Session, argument: bytes) -> None:
     limit = session.listener.settings.max_message_size
     starttls = "250-STARTTLS\r\n" if session.is_starttls_offered else ""
     auth = "250-AUTH PLAIN LOGIN\r\n" if session.is_login_offered else ""
-    session.connection.say(
-        f"250-{session.connection.hostname}\r\n250-PIPELINING\r\n250-SIZE {limit}\r\n"
-        f"{starttls}{auth}250-ENHANCEDSTATUSCODES\r\n250-8BITMIME\r\n250 SMTPUTF8"
-    )
+    hostname, more = session.connection.hostname, f"{starttls}{auth}"
+    session.connection.say(replies.EXTENSIONS.format(hostname=hostname, limit=limit, more=more))
 
 
 async def _starttls(session: Session, argument: bytes) -> None:
@@ -204,7 +199,7 @@ async def _starttls(session: Session, argument: bytes) -> None:
     if argument:
         raise Refusal(replies.BAD_ARGUMENT.format(usage="STARTTLS"))
     if connection.is_encrypted:
-        raise Refusal(replies.BAD_SEQUENCE.format(expected="TLS is active already"))
+        raise Refusal(replies.TLS_ALREADY)
     if certificate is None:
         raise Refusal(replies.NOT_IMPLEMENTED)
     if connection.has_sent_ahead:
@@ -235,9 +230,10 @@ async def _quit(session: Session, _argument: bytes) -> None:
 
 async def _mail(session: Session, argument: bytes) -> None:
     connection, listener, login = session.connection, session.listener, session.login
-    if not session.host_name or connection.envelope.mail_from is not None:
-        expected = "nested MAIL command" if session.host_name else "send EHLO first"
-        raise Refusal(replies.BAD_SEQUENCE.format(expected=expected))
+    if not session.host_name:
+        raise Refusal(replies.HELO_FIRST)
+    if connection.envelope.mail_from is not None:
+        raise Refusal(replies.NESTED_MAIL)
     if listener.settings.auth == "required" and login is None:
         needs_tls = not session.is_login_offered and session.is_starttls_offered
         raise Refusal(replies.TLS_REQUIRED if needs_tls else replies.LOGIN_REQUIRED)
@@ -260,7 +256,7 @@ async def _rcpt(session: Session, argument: bytes) -> None:
     connection, listener = session.connection, session.listener
     envelope = connection.envelope
     if envelope.mail_from is None:
-        raise Refusal(replies.BAD_SEQUENCE.format(expected="need MAIL command"))
+        raise Refusal(replies.MAIL_FIRST)
     envelope.rcpt_commands += 1
     surplus = envelope.rcpt_commands - listener.settings.max_recipients
     if surplus > RECIPIENT_OVERSHOOT:
@@ -284,7 +280,7 @@ async def _data(session: Session, argument: bytes) -> None:
     if argument:
         raise Refusal(replies.BAD_ARGUMENT.format(usage="DATA"))
     if envelope.mail_from is None:
-        raise Refusal(replies.BAD_SEQUENCE.format(expected="need MAIL command"))
+        raise Refusal(replies.MAIL_FIRST)
     if not envelope.recipients:
         raise Refusal(replies.NO_VALID_RECIPIENTS)
     if connection.has_sent_ahead:
@@ -339,7 +335,7 @@ async def _accept(session: Session, envelope: Envelope, content: ReceivedContent
         return
     session.junk_commands = 0
     connection.extend_session()
-    connection.say(f"250 2.0.0 Ok: queued as {queue_id}")
+    connection.say(replies.QUEUED + queue_id)
 
 
 async def _store(session: Session, envelope: Envelope, content: ReceivedContent) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import signal
 
 from relaygw.alerting.history import history_kept
@@ -45,9 +44,7 @@ async def front(context: RoleContext) -> int:
             await first_of(stop.wait(), retire.wait())
             if retire.is_set() and not stop.is_set():
                 service.retire()
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(RETIRE_S):
-                        await first_of(stop.wait(), service.ended())
+                await first_of(stop.wait(), service.ended(), within_s=RETIRE_S)
             await service.stop()
         beat.cancel()
     store.close()

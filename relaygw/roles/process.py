@@ -197,10 +197,10 @@ class Heartbeat:
             self._store.instances.register(self._context.instance(self._role))
 
 
-async def first_of(*waits: Coroutine[None, None, object]) -> None:
-    """Return when one of several waits is over; the others are cancelled."""
+async def first_of(*waits: Coroutine[None, None, object], within_s: float | None = None) -> None:
+    """Return when one of several waits is over, or time is; the others are cancelled."""
     tasks = [asyncio.ensure_future(wait) for wait in waits]
-    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    await asyncio.wait(tasks, timeout=within_s, return_when=asyncio.FIRST_COMPLETED)
     for task in tasks:
         task.cancel()
 

@@ -10,21 +10,18 @@ from __future__ import annotations
 import posix
 
 from relaygw.inbound import replies
-from relaygw.inbound.replies import Refusal
+from relaygw.inbound.replies import MAX_COMMAND_BYTES, MAX_ERRORS, NOT_OFFERED, Refusal
 from relaygw.mail.drop import MAX_CONTENT_BYTES
 from relaygw.sendmail.arguments import Failure, warn
 from relaygw.sendmail.content import Message, compose_from
 from relaygw.sendmail.spool import SpoolFailure, leave, release_signals, write_all
 
-MAX_COMMAND_BYTES = 2048
-MAX_ERRORS = 20
 MAX_RECIPIENTS = 1000
 SHOWN_ID_DIGITS = 20  # how much of a drop id is shown as the id under which a message was queued
 
 _READ_BYTES = 256 * 1024
 _END_OF_DATA = b"\r\n.\r\n"
 _PLAIN = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+-."
-_NOT_IMPLEMENTED = (b"EXPN", b"TURN", b"ETRN", b"SAML", b"SEND", b"SOML", b"BDAT")
 
 
 def serve() -> None:
@@ -92,7 +89,7 @@ class _Session:
             serve(self, argument)
         elif verb in _SIMPLE_REPLIES:
             self._reply(_SIMPLE_REPLIES[verb])
-        elif verb in _NOT_IMPLEMENTED:
+        elif verb in NOT_OFFERED:
             # the chunk behind BDAT would be read as commands
             self._is_done = verb == b"BDAT"
             raise Refusal(replies.NOT_IMPLEMENTED)
@@ -118,10 +115,8 @@ class _Session:
 
     def _ehlo(self, argument: bytes) -> None:
         self._greeted(argument, "EHLO hostname")
-        self._reply(
-            f"250-{self._hostname}\r\n250-PIPELINING\r\n250-SIZE {MAX_CONTENT_BYTES}\r\n"
-            "250-ENHANCEDSTATUSCODES\r\n250-8BITMIME\r\n250 SMTPUTF8"
-        )
+        limit = MAX_CONTENT_BYTES
+        self._reply(replies.EXTENSIONS.format(hostname=self._hostname, limit=limit, more=""))
 
     def _greeted(self, argument: bytes, usage: str) -> None:
         is_word = argument.isascii() and argument.decode("ascii", "replace").isprintable()
@@ -132,9 +127,9 @@ class _Session:
 
     def _mail(self, argument: bytes) -> None:
         if not self._is_greeted:
-            raise Refusal(replies.BAD_SEQUENCE.format(expected="send EHLO first"))
+            raise Refusal(replies.HELO_FIRST)
         if self._sender is not None:
-            raise Refusal(replies.BAD_SEQUENCE.format(expected="nested MAIL command"))
+            raise Refusal(replies.NESTED_MAIL)
         path, smtputf8 = _plain_path(b"from:", argument), False
         if path is None or path[1]:
             from relaygw.inbound import arguments
@@ -149,7 +144,7 @@ class _Session:
 
     def _rcpt(self, argument: bytes) -> None:
         if self._sender is None:
-            raise Refusal(replies.BAD_SEQUENCE.format(expected="need MAIL command"))
+            raise Refusal(replies.MAIL_FIRST)
         if len(self._recipients) >= MAX_RECIPIENTS:
             self._reply(replies.TOO_MANY_RECIPIENTS)
             return
@@ -165,7 +160,7 @@ class _Session:
         if argument:
             raise Refusal(replies.BAD_ARGUMENT.format(usage="DATA"))
         if self._sender is None:
-            raise Refusal(replies.BAD_SEQUENCE.format(expected="need MAIL command"))
+            raise Refusal(replies.MAIL_FIRST)
         if not self._recipients:
             raise Refusal(replies.NO_VALID_RECIPIENTS)
         if self._received:
@@ -215,7 +210,7 @@ def _accept(sender: bytes, recipients: list[bytes], content: bytes) -> str:
     except Failure as failure:
         warn(str(failure))
         return replies.TOO_MANY_RECIPIENTS
-    return f"250 2.0.0 Ok: queued as {drop_id[:SHOWN_ID_DIGITS].upper()}"
+    return replies.QUEUED + drop_id[:SHOWN_ID_DIGITS].upper()
 
 
 def _plain_path(keyword: bytes, argument: bytes) -> tuple[bytes, bytes] | None:

@@ -147,9 +147,7 @@ def test_an_exhausted_connection_does_not_hold_others_up(
         assert guesser.read_reply().startswith("535 ")
 
 
-def test_lines_behind_a_refused_auth_are_not_logged(
-    door: tuple[Gateway, ThreadedProvider],
-) -> None:
+def test_lines_behind_a_refused_auth_are_not_logged(door: tuple[Gateway, ThreadedProvider]) -> None:
     """A client that does not wait sends its password as a command."""
     gateway, _ = door
     with gateway.connect() as client:

@@ -70,12 +70,7 @@ async def test_one_bad_message_is_refused_alone(store: GatedStore) -> None:
     await asyncio.sleep(0)
     store.gate.set()
     results = await asyncio.gather(blocker, *batch, return_exceptions=True)
-    assert [type(result) for result in results] == [
-        type(None),
-        type(None),
-        Unstorable,
-        type(None),
-    ]
+    assert [type(result) for result in results] == [type(None), type(None), Unstorable, type(None)]
     await committer.drain()
     store.close()
 

@@ -36,12 +36,7 @@ def intake(tmp_path: Path, **more: Any) -> Intake:
 
 
 def compose(
-    tmp_path: Path,
-    content: bytes,
-    seen: Source,
-    *,
-    dsn: DsnRequest = NO_REQUEST,
-    **more: Any,
+    tmp_path: Path, content: bytes, seen: Source, *, dsn: DsnRequest = NO_REQUEST, **more: Any
 ) -> tuple[AcceptedMessage, bytes]:
     """Return what is to be stored, and its whole content."""
     received = ReceivedContent(tmp_path)
