@@ -13,8 +13,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
-from relaygw.mail.envelope import AcceptedMessage, NewRecipient, Recipient, RecipientUpdate, Source
-from relaygw.mail.outcome import AttemptDelays
+from relaygw.mail.envelope import AcceptedMessage, ClaimedDelivery, Recipient, RecipientUpdate
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.observe.events import Accepted, Attempted, Event, Level, Line, Note, Rejected
 from relaygw.observe.postfix_form import STATUS, cut
@@ -45,90 +44,65 @@ class JsonForm:
         }
         return daemon, level, _encode(_shown(whole))
 
+    def _about(
+        self, mail: AcceptedMessage | ClaimedDelivery, daemon: str, event: str, fields: Fields
+    ) -> Line:
+        source = mail.source
+        known = {name: value for name in _SOURCE if (value := getattr(source, name)) is not None}
+        whole = {"event": event, "qid": mail.queue_id, "from": mail.sender, **fields}
+        if self._with_subject:
+            whole["subject"] = mail.subject
+        whole["source"] = _shown(known)
+        return self._line(daemon, whole)
+
     def _accepted(self, event: Accepted) -> list[Line]:
         message = event.message
         is_local = message.source.uid is not None and message.source.client is None
         accepted = {
-            "event": "accepted",
-            "qid": message.queue_id,
-            "from": message.sender,
             "nrcpt": sum(len(part.recipients) for part in message.deliveries),
             "size": message.size_bytes,
             "message_id": message.message_id,
             "routes": [part.route for part in message.deliveries],
             "mode": message.mode,
-            **self._tail(message.subject, message.source),
         }
-        return [
-            self._line("pickup" if is_local else "smtpd", accepted),
-            *(
-                self._line("smtp", self._settled(message, part.route, entry))
-                for part in message.deliveries
-                for entry in part.recipients
-                if entry.state is not RecipientState.PENDING
-            ),
-        ]
-
-    def _settled(self, message: AcceptedMessage, route: str, entry: NewRecipient) -> Fields:
-        """Return the outcome of a recipient that was captured or blocked at acceptance."""
-        return {
-            "event": "outcome",
-            "qid": message.queue_id,
-            "from": message.sender,
-            "to": entry.address,
-            "orig_to": entry.original,
-            "provider": None,
-            "route": route,
-            "relay": None,
-            "delay": 0.0,
-            "dsn": "2.0.0",
-            "status": STATUS[entry.state],
-            "reply": entry.reason,
-            "attempt": 0,
-            **self._tail(message.subject, message.source),
-        }
+        lines = [self._about(message, "pickup" if is_local else "smtpd", "accepted", accepted)]
+        for part in message.deliveries:
+            for entry in part.recipients:
+                if entry.state is not RecipientState.PENDING:
+                    settled = {
+                        "to": entry.address,
+                        "orig_to": entry.original,
+                        "provider": None,
+                        "route": part.route,
+                        "relay": None,
+                        "delay": 0.0,
+                        "dsn": "2.0.0",
+                        "status": STATUS[entry.state],
+                        "reply": entry.reason,
+                        "attempt": 0,
+                    }
+                    lines.append(self._about(message, "smtp", "outcome", settled))
+        return lines
 
     def _attempted(self, event: Attempted) -> list[Line]:
         claimed, update = event.claimed, event.update
         entries = {entry.rcpt_no: entry for entry in claimed.recipients}
         lines = [
-            self._line("smtp", self._outcome(event, entries[change.rcpt_no], change))
+            self._about(
+                claimed, "smtp", "outcome", _outcome(event, entries[change.rcpt_no], change)
+            )
             for change in update.recipients
         ]
         if update.state is DeliveryState.FINISHED:
             lines.append(self._line("qmgr", {"event": "removed", "qid": claimed.queue_id}))
         elif update.state is DeliveryState.HELD:
             held = {
-                "event": "held",
-                "qid": claimed.queue_id,
-                "from": claimed.sender,
                 "provider": claimed.provider,
                 "route": claimed.route,
                 "reason": update.reason or "",
-                **self._tail(claimed.subject, claimed.source),
             }
-            lines.append(self._line("qmgr", held))
+            lines.append(self._about(claimed, "qmgr", "held", held))
         return lines
-
-    def _outcome(self, event: Attempted, entry: Recipient, change: RecipientUpdate) -> Fields:
-        claimed, report = event.claimed, event.report
-        return {
-            "event": "outcome",
-            "qid": claimed.queue_id,
-            "from": claimed.sender,
-            "to": entry.address,
-            "orig_to": entry.original,
-            "provider": change.provider,
-            "route": claimed.route,
-            "relay": report.relay,
-            "delay": max(0.0, (event.at_ms - claimed.accepted_at_ms) / 1000),
-            "delays": _delays(report.delays),
-            "dsn": change.dsn or "4.0.0",
-            "status": STATUS[change.state],
-            "reply": change.reply,
-            "attempt": entry.attempts + change.charged,
-            **self._tail(claimed.subject, claimed.source),
-        }
 
     def _rejected(self, event: Rejected) -> list[Line]:
         rejected = {
@@ -148,11 +122,6 @@ class JsonForm:
         note = {"event": "note", "qid": queue_id, "message": text}
         return [self._line(event.daemon, note, level)]
 
-    def _tail(self, subject: str, source: Source) -> Fields:
-        known = {name: value for name in _SOURCE if (value := getattr(source, name)) is not None}
-        known = _shown(known)
-        return {"subject": subject, "source": known} if self._with_subject else {"source": known}
-
 
 _SOURCE = ("client", "helo", "user", "listener", "uid", "script", "cwd", "host")
 _LINES: dict[type[Event], Callable[[JsonForm, Any], list[Line]]] = {
@@ -163,6 +132,29 @@ _LINES: dict[type[Event], Callable[[JsonForm, Any], list[Line]]] = {
 }
 
 
+def _outcome(event: Attempted, entry: Recipient, change: RecipientUpdate) -> Fields:
+    claimed, report = event.claimed, event.report
+    delays = report.delays
+    return {
+        "to": entry.address,
+        "orig_to": entry.original,
+        "provider": change.provider,
+        "route": claimed.route,
+        "relay": report.relay,
+        "delay": max(0.0, (event.at_ms - claimed.accepted_at_ms) / 1000),
+        "delays": {
+            "intake": delays.intake_s,
+            "queue": delays.queue_s,
+            "connect": delays.connect_s,
+            "transmit": delays.transmit_s,
+        },
+        "dsn": change.dsn or "4.0.0",
+        "status": STATUS[change.state],
+        "reply": change.reply,
+        "attempt": entry.attempts + change.charged,
+    }
+
+
 def _shown(fields: Fields) -> Fields:
     """Return the fields with texts that are not too long and have no halves of characters."""
     return {key: _text(value) if isinstance(value, str) else value for key, value in fields.items()}
@@ -171,15 +163,6 @@ def _shown(fields: Fields) -> Fields:
 def _text(value: str) -> str:
     shown = cut(value)
     return shown if shown.isascii() else shown.encode("utf-8", "backslashreplace").decode()
-
-
-def _delays(delays: AttemptDelays) -> Fields:
-    return {
-        "intake": delays.intake_s,
-        "queue": delays.queue_s,
-        "connect": delays.connect_s,
-        "transmit": delays.transmit_s,
-    }
 
 
 def _now() -> str:

@@ -218,11 +218,7 @@ class MailLog:
     """Writes events in the form and to the place that the settings name; `channel` has its life."""
 
     def __init__(
-        self,
-        channel: Channel,
-        form: Form,
-        framing: Framing,
-        redaction: Redaction | None = None,
+        self, channel: Channel, form: Form, framing: Framing, redaction: Redaction | None = None
     ) -> None:
         self.channel = channel
         self._form = form

@@ -10,12 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from relaygw.mail.envelope import (
-    AcceptedMessage,
-    NewRecipient,
-    Recipient,
-    Source,
-)
+from relaygw.mail.envelope import AcceptedMessage, NewRecipient, Recipient, Source
 from relaygw.mail.outcome import AttemptDelays
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.mail.words import escape

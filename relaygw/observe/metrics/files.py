@@ -28,7 +28,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from prometheus_client import CollectorRegistry, values
+from prometheus_client import values
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.mmap_dict import MmapedDict
@@ -256,17 +256,12 @@ def exposition(state_dir: Path, gauges: Iterable[GaugeFamily], *, accept: str) -
     encode, content_type = choose_encoder(accept)
     with files_to_read(state_dir) as paths:
         counted = list(MultiProcessCollector.merge(paths))  # type: ignore[no-untyped-call]
-    registry = CollectorRegistry()
-    registry.register(_Families([*counted, *map(_family, gauges)]))
-    return encode(registry), content_type
+    return encode(_Families([*counted, *map(_family, gauges)])), content_type
 
 
-class _Families:
-    def __init__(self, families: list[Metric]) -> None:
-        self._families = families
-
-    def collect(self) -> Iterator[Metric]:
-        yield from self._families
+class _Families(list[Metric]):
+    def collect(self) -> list[Metric]:
+        return self
 
 
 def _family(gauge: GaugeFamily) -> Metric:
