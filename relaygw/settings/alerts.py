@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, PlainSerializer
 
 from relaygw.settings.addresses import Address, Name
-from relaygw.settings.secrets import SecretRef, SecretUrl
+from relaygw.settings.secrets import SecretRef, SecretUrl, split_command
 from relaygw.settings.section import Conflict, Count, Section, repeated_names, unknown_names
 from relaygw.settings.units import Interval, Share
 
@@ -47,10 +46,7 @@ _KINDS = ("webhook", "command", "email", "apprise")
 def _parse_command(value: object) -> Any:
     """Read a list of words, or one line as a shell would cut it; no shell is ever started."""
     if isinstance(value, str):
-        try:
-            value = shlex.split(value)
-        except ValueError:
-            raise ValueError("has a quote that does not end; close it") from None
+        value = split_command(value)
     if isinstance(value, (list, tuple)):
         if not value:
             raise ValueError("names no program; write e.g. [/usr/local/bin/notify, ops]")

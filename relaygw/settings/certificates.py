@@ -13,15 +13,12 @@ import time
 from collections.abc import Collection, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from relaygw.errors import SettingsError
+from relaygw.settings.listener import ListenerTls
+from relaygw.settings.model import Settings
 from relaygw.settings.secrets import loose_permissions
 from relaygw.settings.tree import Tree
-
-if TYPE_CHECKING:
-    from relaygw.settings.listener import ListenerTls
-    from relaygw.settings.model import Settings
 
 WARN_DAYS = 21
 _X509_HAS_EXPIRED = 10  # OpenSSL's X509_V_ERR_CERT_HAS_EXPIRED

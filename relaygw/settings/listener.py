@@ -22,7 +22,7 @@ from relaygw.settings.section import (
     looser_mode,
     repeated_names,
 )
-from relaygw.settings.units import Network, Pace, Size, parse_network
+from relaygw.settings.units import Network, Rate, Size, parse_network
 
 if TYPE_CHECKING:
     from relaygw.settings.model import Settings
@@ -109,7 +109,7 @@ class Listener(Section):
     max_recipients: Count = 1000
     max_connections: Count = 1000
     max_connections_per_client: Count = 50  # networks in allow are exempt
-    rate_per_client: Pace | None = None  # messages of one client, for each front process
+    rate_per_client: Rate | None = None  # messages of one client, for each front process
     trust_source: tuple[Network, ...] = ()  # whose word on user and script is taken
 
 

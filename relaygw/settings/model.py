@@ -142,9 +142,7 @@ _MaildropPath = Annotated[
 class Maildrop(Section):
     """Where the sendmail command leaves mail."""
 
-    path: _MaildropPath | None = Field(
-        default=None, examples=[drop.DIRECTORY]
-    )  # None: the loader's choice
+    path: _MaildropPath | None = Field(default=None, examples=[drop.DIRECTORY])  # by the loader
     group: str | None = Field(default=None, min_length=1)  # whose members alone may leave mail
 
 

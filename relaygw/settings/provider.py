@@ -18,7 +18,7 @@ from relaygw.mail.outcome import BEFORE_MAIL, Stage
 from relaygw.settings.addresses import HeaderName, Host, Name, Pattern, is_loopback_host
 from relaygw.settings.secrets import SecretRef, UserName, is_url
 from relaygw.settings.section import Conflict, Count, Port, Section, checked
-from relaygw.settings.units import Interval, Pace, Size
+from relaygw.settings.units import Interval, Rate, Size
 
 StageName = Literal[
     "connect", "greeting", "ehlo", "starttls", "tls", "auth", "mail", "rcpt", "data", "content"
@@ -176,7 +176,7 @@ class Provider(Section):
     oauth: Oauth | None = None
     auth_without_tls: bool = False
     account: Name | None = None  # providers on one account share its limits; default: its own
-    rate: Pace | None = None
+    rate: Rate | None = None
     rate_counts: Counted = "messages"
     daily_quota: Quota | None = None  # in any 24 hours
     quota_counts: Counted = "messages"

@@ -50,9 +50,7 @@ class SecretRef(Written):
         if kind not in _KINDS or not colon:
             raise ValueError(f"is not a secret reference; write {FORMS}")
         target = target if kind == "plain" else target.strip()
-        problem = _target_problem(kind, target)
-        if problem:
-            raise ValueError(problem)
+        _check_target(kind, target)
         return cls(kind, target)
 
     def read(self, environ: Mapping[str, str] | None = None) -> str:
@@ -154,24 +152,26 @@ class SecretRef(Written):
             return f"command:{argv[0]}" + (" ***" if len(argv) > 1 else "")
         return f"{self.kind}:{self.target}"
 
-    def __repr__(self) -> str:
-        return f"SecretRef({str(self)!r})"
 
-
-def _target_problem(kind: str, target: str) -> str | None:
+def _check_target(kind: str, target: str) -> None:
     if kind == "env" and not _ENV_NAME.fullmatch(target):
-        return "names no environment variable; write e.g. env:SMTP_PASSWORD"
+        raise ValueError("names no environment variable; write e.g. env:SMTP_PASSWORD")
     if kind == "file" and not target.startswith("/"):
-        return "needs an absolute path; write e.g. file:/etc/relaygw/secrets/NAME"
+        raise ValueError("needs an absolute path; write e.g. file:/etc/relaygw/secrets/NAME")
     if kind == "credential" and ("/" in target or target in ("", ".", "..")):
-        return "names no credential; write e.g. credential:smtp-password"
-    if kind == "command":
-        try:
-            argv = shlex.split(target)
-        except ValueError:
-            return "has a quote that does not end; close it"
-        return None if argv else "names no command; write e.g. command:pass show smtp"
-    return None if target else "is empty; write a value after the colon"
+        raise ValueError("names no credential; write e.g. credential:smtp-password")
+    if kind == "command" and not split_command(target):
+        raise ValueError("names no command; write e.g. command:pass show smtp")
+    if not target:
+        raise ValueError("is empty; write a value after the colon")
+
+
+def split_command(line: str) -> list[str]:
+    """Return the words of a line as a shell would cut it; raises ValueError."""
+    try:
+        return shlex.split(line)
+    except ValueError:
+        raise ValueError("has a quote that does not end; close it") from None
 
 
 def _check_user_name(text: str) -> str:
@@ -238,9 +238,6 @@ class SecretUrl(Written):
         host = parts.netloc.rpartition("@")[2]
         is_bare = parts.path in ("", "/") and not (parts.query or parts.username)
         return f"{parts.scheme}://{host}{parts.path if is_bare else '/***'}"
-
-    def __repr__(self) -> str:
-        return f"SecretUrl({str(self)!r})"
 
 
 def is_url(text: str) -> bool:

@@ -298,16 +298,16 @@ def _explain(error: Exception, content: bytes) -> tuple[int | None, str]:
     if error.problem and r"'\t'" in error.problem:
         return at, "a tab stands where an indentation or a value begins; write spaces instead"
     problem = re.sub(r"'[^'<]{2,}'|\"[^\"]{2,}\"", "…", error.problem or "is not valid YAML")
-    return at, problem + _hint(problem)
+    return at, problem + next((hint for words, hint in _HINTS.items() if words in problem), "")
 
 
-def _hint(problem: str) -> str:
-    if "cannot start any token" in problem:
-        return '; put the text in quotes, e.g. "@example.com"'
-    if "mapping values are not allowed" in problem:
-        return "; check the indentation, and quote a text that holds a colon and a space"
-    if "could not find expected ':'" in problem:
-        return "; write KEY: VALUE, with a space after the colon"
-    if "<block end>" in problem or "expected ',' or ']'" in problem:
-        return '; check indentation and brackets, and quote an address such as "[::1]:25"'
-    return ""
+_BRACKETS = '; check indentation and brackets, and quote an address such as "[::1]:25"'
+_HINTS = {
+    "cannot start any token": '; put the text in quotes, e.g. "@example.com"',
+    "mapping values are not allowed": "; check the indentation, and quote a text that holds a "
+    "colon and a space",
+    "could not find expected ':'": "; write KEY: VALUE, with a space after the colon",
+    "<block end>": _BRACKETS,
+    "expected ',' or ']'": _BRACKETS,
+}
+"""What to do, by what stands in the problem."""

@@ -11,9 +11,11 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_network
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 from pydantic import BeforeValidator, PlainSerializer
+
+from relaygw.settings.section import Written
 
 _MILLISECONDS = {"d": 86_400_000, "h": 3_600_000, "m": 60_000, "s": 1000, "ms": 1}
 _BYTES = {
@@ -105,40 +107,36 @@ def format_share(share: float) -> str:
     return f"{share * 100:.10f}".rstrip("0").rstrip(".") + "%"
 
 
+_PERIODS_S = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
+_RATE = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*/\s*([smhd])\s*")
+
+
 @dataclass(frozen=True, slots=True)
-class Rate:
-    """So much in so many seconds."""
+class Rate(Written):
+    """So much in so many seconds, as `14/s`, `25/m`, `1000/h` or `50000/d`."""
 
     amount: float
     period_s: float
+
+    @classmethod
+    def parse(cls, value: object) -> Self:
+        """Read the written form; raises ValueError."""
+        match = _RATE.fullmatch(value) if isinstance(value, str) else None
+        if match is None:
+            raise ValueError("is not a rate; write e.g. 14/s, 25/m or 1000/h")
+        rate = cls(float(match[1]), _PERIODS_S[match[2]])
+        if not 0 < rate.per_s <= 100_000:
+            raise ValueError("must be above 0 and at most 100000/s; leave the key out for no limit")
+        return rate
 
     @property
     def per_s(self) -> float:
         """How much a second."""
         return self.amount / self.period_s
 
-
-_PERIODS_S = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
-_RATE = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*/\s*([smhd])\s*")
-
-
-def parse_rate(value: object) -> Rate:
-    """Return the rate for `14/s`, `25/m`, `1000/h` or `50000/d`."""
-    if isinstance(value, Rate):
-        return value
-    match = _RATE.fullmatch(value) if isinstance(value, str) else None
-    if match is None:
-        raise ValueError("is not a rate; write e.g. 14/s, 25/m or 1000/h")
-    rate = Rate(float(match[1]), _PERIODS_S[match[2]])
-    if not 0 < rate.per_s <= 100_000:
-        raise ValueError("must be above 0 and at most 100000/s; leave the key out for no limit")
-    return rate
-
-
-def format_rate(rate: Rate) -> str:
-    """Return the form that `parse_rate` reads back as `rate`."""
-    unit = next(unit for unit, period_s in _PERIODS_S.items() if period_s == rate.period_s)
-    return f"{rate.amount:.10f}".rstrip("0").rstrip(".") + f"/{unit}"
+    def __str__(self) -> str:
+        unit = next(unit for unit, period_s in _PERIODS_S.items() if period_s == self.period_s)
+        return f"{self.amount:.10f}".rstrip("0").rstrip(".") + f"/{unit}"
 
 
 def parse_network(value: object) -> IPv4Network | IPv6Network:
@@ -166,6 +164,4 @@ Size = Annotated[int, BeforeValidator(parse_size), _shown(format_size)]
 """Bytes."""
 Share = Annotated[float, BeforeValidator(parse_share), _shown(format_share)]
 """0…1."""
-Pace = Annotated[Rate, BeforeValidator(parse_rate), _shown(format_rate)]
-"""A rate, as `14/s`."""
 Network = Annotated[IPv4Network | IPv6Network, BeforeValidator(parse_network)]

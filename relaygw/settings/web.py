@@ -79,9 +79,7 @@ class Web(Section):
 class Metrics(Section):
     """Where metrics are served beside the pages."""
 
-    bind: Bind | None = Field(
-        default=None, examples=[_METRICS_EXAMPLE]
-    )  # None: with the pages only
+    bind: Bind | None = Field(default=None, examples=[_METRICS_EXAMPLE])  # None: with the pages
 
 
 def web_conflicts(settings: Settings) -> Iterator[Conflict]:
