@@ -61,7 +61,6 @@ class LoadedSettings:
     origins: Mapping[str, str]
     files: tuple[Path, ...]
     state_dir: Path
-    is_without_file: bool
 
 
 def load_settings(
@@ -97,18 +96,13 @@ def load_settings(
     for path in (*files, state_dir):
         with contextlib.suppress(OSError):
             owners.add(path.stat().st_uid)
-    _raise_if(
-        [
-            *loose_secrets(settings, tree, owners=owners),
-            *broken_certificates(settings, tree, owners=owners),
-        ]
-    )
+    problems = loose_secrets(settings, tree, owners=owners)
+    _raise_if(problems + broken_certificates(settings, tree, owners=owners))
     return LoadedSettings(
         settings=settings,
         origins=_origins(settings, tree, filling),
         files=files,
         state_dir=state_dir,
-        is_without_file=main is None,
     )
 
 

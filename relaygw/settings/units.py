@@ -8,7 +8,7 @@ sentence that begins with the value: `is not a duration; write e.g. 30s`.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Annotated, Any, Self
@@ -25,29 +25,26 @@ _BYTES = {
 # Beyond these no sensible setting lies, and sums with them stay far from a 64-bit overflow.
 _MAX_DURATION_S = 3650 * 86_400.0
 _MAX_SIZE_BYTES = 2**40
-_NUMBER_AND_UNIT = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)\s*")
+_NUMBER_AND_UNIT = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*|%)\s*")
 
 
-def _number_and_unit(value: object) -> tuple[float, str] | None:
+def _measured(value: object, units: Mapping[str, int]) -> float | None:
+    """Return a number times its unit, None for what is not a number with one of `units`."""
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         return None
     match = _NUMBER_AND_UNIT.fullmatch(str(value))
-    return (float(match[1]), match[2]) if match else None
+    return float(match[1]) * units[match[2]] if match and match[2] in units else None
 
 
 def parse_duration(value: object) -> float:
     """Return seconds for `30s`, `5m`, `4h`, `7d` (or `250ms`); a unit is required except for 0."""
-    parsed = _number_and_unit(value)
-    if parsed is not None:
-        number, unit = parsed
-        if unit in _MILLISECONDS:
-            seconds = number * _MILLISECONDS[unit] / 1000
-            if seconds > _MAX_DURATION_S:
-                raise ValueError("is too long; write at most 3650d")
-            return seconds
-        if number == 0 and not unit:
-            return 0.0
-    raise ValueError("is not a duration; write e.g. 30s, 5m, 4h or 7d")
+    duration_ms = _measured(value, _MILLISECONDS)
+    if duration_ms is None and _measured(value, {"": 1}) != 0:
+        raise ValueError("is not a duration; write e.g. 30s, 5m, 4h or 7d")
+    seconds = (duration_ms or 0.0) / 1000
+    if seconds > _MAX_DURATION_S:
+        raise ValueError("is too long; write at most 3650d")
+    return seconds
 
 
 def parse_interval(value: object) -> float:
@@ -76,13 +73,12 @@ def format_waits(waits_s: Sequence[float]) -> str:
 
 def parse_size(value: object) -> int:
     """Return bytes for `35MiB`, `50MB` or a plain number of bytes."""
-    parsed = _number_and_unit(value)
-    if parsed is not None and parsed[1] in _BYTES:
-        size_bytes = parsed[0] * _BYTES[parsed[1]]
-        if size_bytes > _MAX_SIZE_BYTES:
-            raise ValueError("is too large; write at most 1024GiB")
-        return int(size_bytes)
-    raise ValueError("is not a size; write e.g. 35MiB, 50MB or a number of bytes")
+    size_bytes = _measured(value, _BYTES)
+    if size_bytes is None:
+        raise ValueError("is not a size; write e.g. 35MiB, 50MB or a number of bytes")
+    if size_bytes > _MAX_SIZE_BYTES:
+        raise ValueError("is too large; write at most 1024GiB")
+    return int(size_bytes)
 
 
 def format_size(size_bytes: int) -> str:
@@ -95,11 +91,10 @@ def format_size(size_bytes: int) -> str:
 
 def parse_share(value: object) -> float:
     """Return 0…1 for `0%` to `100%`."""
-    if isinstance(value, str) and value.strip().endswith("%"):
-        parsed = _number_and_unit(value.strip()[:-1])
-        if parsed is not None and not parsed[1] and parsed[0] <= 100:
-            return parsed[0] / 100
-    raise ValueError("is not a share from 0% to 100%; write e.g. 5%")
+    percent = _measured(value, {"%": 1})
+    if percent is None or percent > 100:
+        raise ValueError("is not a share from 0% to 100%; write e.g. 5%")
+    return percent / 100
 
 
 def format_share(share: float) -> str:

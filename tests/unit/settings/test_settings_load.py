@@ -32,7 +32,7 @@ def without_file(environ: dict[str, str], tmp_path: Path) -> LoadedSettings:
 
 def test_without_a_file_it_is_a_sandbox(tmp_path: Path) -> None:
     loaded = without_file({"XDG_STATE_HOME": str(tmp_path)}, tmp_path)
-    assert loaded.is_without_file
+    assert loaded.files == ()
     assert loaded.files == ()
     assert loaded.settings.mode is Mode.SANDBOX
     assert [str(one.bind) for one in loaded.settings.listeners] == ["127.0.0.1:1025"]
@@ -85,7 +85,7 @@ def test_files_are_looked_up_in_order(tmp_path: Path) -> None:
     last = load_settings(config=None, environ={}, default_file=default)
     found = [one.settings.hostname for one in (flag, variable, last)]
     assert found == ["flag.test", "variable.test", "default.test"]
-    assert not last.is_without_file
+    assert last.files != ()
 
 
 def test_a_file_that_was_named_must_exist(tmp_path: Path) -> None:
@@ -171,7 +171,7 @@ def test_the_environment_alone_can_make_a_relay(tmp_path: Path) -> None:
         "RELAYGW__ROUTES": "[{name: default, providers: [main]}]",
     }
     loaded = without_file(environ, tmp_path)
-    assert loaded.is_without_file
+    assert loaded.files == ()
     assert loaded.settings.mode is Mode.PRODUCTION
     assert str(loaded.settings.listeners[0].bind) == "127.0.0.1:25"
 
