@@ -44,7 +44,6 @@ from relaygw.mail.state import OPEN, DeliveryState
 from relaygw.mail.words import fields, printable
 from relaygw.operations.queue_actions import RETRY, Order, change_queued
 from relaygw.operations.status import SILENT_AFTER_S, silent_words
-from relaygw.store.holds import Hold
 from relaygw.store.instances import silent_incarnations
 from relaygw.store.queue import LaneCount
 from relaygw.store.queue_entry import QueueEntry
@@ -101,12 +100,8 @@ def drain(invocation: Invocation, wait_s: float, grace_s: float, wants_json: boo
             left = run.run(wait_s, show=progress.show)
         finally:
             progress.close()
-        remains = _read_remains(store, left)
-    waited_s = time.monotonic() - began_s
-    if wants_json:
-        click.echo(as_json(_as_object(remains, waited_s)))
-    else:
-        print_lines(map(printable, _told(remains, waited_s)))
+        remains = _remains(store, left, time.monotonic() - began_s)
+    print_lines([as_json(remains)] if wants_json else map(printable, _told(left, remains)))
     return os.EX_OK if left.is_empty else os.EX_TEMPFAIL
 
 
@@ -289,64 +284,45 @@ def count_drops(maildrop: Path | None) -> int:
         ) from error
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Remains:
-    left: Left
-    reasons: list[tuple[str, str, int]]  # route, reason, deliveries; the most first
-    held: list[tuple[str, str, str]]  # queue id, route, reason
-    holds: list[Hold]
-
-
-def _read_remains(store: Store, left: Left) -> _Remains:
+def _remains(store: Store, left: Left, waited_s: float) -> dict[str, Any]:
+    """Return what is left and why, in the form of JSON."""
     reasons: Counter[tuple[str, str]] = Counter()
     held = []
     for entry in [] if left.is_empty else store.queue.search(Selection(), limit=_MAX_READ):
         for part in entry.deliveries:
             if part.state is _D.HELD:
-                held.append((entry.queue_id, part.route, part.reason or ""))
+                about = {"route": part.route, "reason": part.reason or ""}
+                held.append({"queue_id": entry.queue_id, **about})
             elif part.state in OPEN:
                 # mail that was made due has only its recipients' replies
                 mine = (one for one in entry.recipients if one.delivery_no == part.delivery_no)
                 told = filter(None, (part.reason, *(one.reply for one in mine)))
                 reasons[part.route, next(told, "not tried yet")] += 1
-    return _Remains(
-        left=left,
-        reasons=[(*what, number) for what, number in reasons.most_common(_MAX_REASONS)],
-        held=held,
-        holds=[] if left.is_empty else store.holds.in_force(),
-    )
-
-
-def _told(remains: _Remains, waited_s: float) -> Iterator[str]:
-    left = remains.left
-    if left.is_empty:
-        yield "drained: nothing is left"
-        return
-    yield f"not drained after {waited_s:.0f} s: {left}"
-    for lane in left.lanes:
-        yield f"route {lane.route} ({lane.stream}): {lane.deliveries} {lane.state.value}"
-    for route, reason, number in remains.reasons:
-        yield f"route {route}: {number} of these: {reason}"
-    for hold in remains.holds:
-        yield f"{hold.scope} {hold.key} is held: {hold.reason}; {hold.remedy}"
-    held = [
-        f"{queue_id} is held on route {route}: {reason}; see: {PROGRAM} queue release"
-        for queue_id, route, reason in remains.held
-    ]
-    yield from first_of(held, "more held")
-    if left.files:
-        yield "the maildrop is not empty: relaygw status says why"
-
-
-def _as_object(remains: _Remains, waited_s: float) -> dict[str, Any]:
-    left = remains.left
-    of_reason, of_held = ("route", "reason", "deliveries"), ("queue_id", "route", "reason")
+    most = reasons.most_common(_MAX_REASONS)
+    holds = [] if left.is_empty else store.holds.in_force()
     return {
         "drained": left.is_empty,
         "waited_s": round(waited_s, 3),
         "maildrop": left.files,
         "lanes": [fields(one, "route", "stream", "state", "deliveries") for one in left.lanes],
-        "reasons": [dict(zip(of_reason, one, strict=True)) for one in remains.reasons],
-        "held": [dict(zip(of_held, one, strict=True)) for one in remains.held],
-        "holds": [fields(one, "scope", "key", "reason", "remedy") for one in remains.holds],
+        "reasons": [{"route": route, "reason": why, "deliveries": n} for (route, why), n in most],
+        "held": held,
+        "holds": [fields(one, "scope", "key", "reason", "remedy") for one in holds],
     }
+
+
+def _told(left: Left, remains: dict[str, Any]) -> Iterator[str]:
+    if left.is_empty:
+        yield "drained: nothing is left"
+        return
+    yield f"not drained after {remains['waited_s']:.0f} s: {left}"
+    for lane in left.lanes:
+        yield f"route {lane.route} ({lane.stream}): {lane.deliveries} {lane.state.value}"
+    for one in remains["reasons"]:
+        yield "route {route}: {deliveries} of these: {reason}".format_map(one)
+    for one in remains["holds"]:
+        yield "{scope} {key} is held: {reason}; {remedy}".format_map(one)
+    held = "{queue_id} is held on route {route}: {reason}; see: relaygw queue release"
+    yield from first_of([held.format_map(one) for one in remains["held"]], "more held")
+    if left.files:
+        yield "the maildrop is not empty: relaygw status says why"

@@ -46,50 +46,39 @@ _WORDS = {
     HoldCode.RECOVERED: "the queue was recovered after damage, and this may have been sent already",
 }
 _RELEASE = "relaygw queue release --id {id}"
-_DELETE = ("If it was:", "relaygw queue delete --id {id}")
-_DOUBT = (("Look into {log} for {message}. If it was not taken:", _RELEASE), _DELETE)
+_DOUBT = ("Look into {log} for {message}. If it was not taken:", _RELEASE)
 _CONFIGURATION = (
-    (
-        "Correct senders, daily_quota or the route in the configuration and reload: it is looked "
-        "at again then.",
-        "",
-    ),
+    "Correct senders, daily_quota or the route in the configuration and reload: it is looked at "
+    "again then.",
+    "",
 )
-_ADVICE: dict[HoldCode, tuple[tuple[str, str], ...]] = {
+_ADVICE: dict[HoldCode, tuple[str, str]] = {
     HoldCode.IN_DOUBT: _DOUBT,
     HoldCode.LOST_PROVIDER: _DOUBT,
     HoldCode.MODE: (
-        ("Set mode and recipients.allow as they should be, reload, then let it go:", _RELEASE),
+        "Set mode and recipients.allow as they should be, reload, then let it go:",
+        _RELEASE,
     ),
     HoldCode.POISON: (
-        (
-            "Look into relaygw's own log for {id}. If a worker died while sending it, the provider "
-            "may have it: ask there before you let it try again:",
-            _RELEASE,
-        ),
+        "Look into relaygw's own log for {id}. If a worker died while sending it, the provider may "
+        "have it: ask there before you let it try again:",
+        _RELEASE,
     ),
     HoldCode.RECOVERED: (
-        (
-            "Look into relaygw's mail log for {id}, or into the provider's for {message}. If it "
-            "was not sent:",
-            _RELEASE,
-        ),
-        _DELETE,
+        "Look into relaygw's mail log for {id}, or into the provider's for {message}. If it was "
+        "not sent:",
+        _RELEASE,
     ),
     HoldCode.HEADER: (
-        (
-            "A provider may send to whom the header names. Have the program that writes it leave "
-            "the address out (of a header without end: make it shorter) and delete this mail; or "
-            "take the address off recipients.block and reload: it is looked at again then.",
-            "",
-        ),
+        "A provider may send to whom the header names. Have the program that writes it leave the "
+        "address out (of a header without end: make it shorter) and delete this mail; or take the "
+        "address off recipients.block and reload: it is looked at again then.",
+        "",
     ),
     HoldCode.NEEDS_8BITMIME: (
-        (
-            "Give the route a provider with 8BITMIME and reload: it is looked at again then. Or "
-            "have the program that writes it write ASCII.",
-            "",
-        ),
+        "Give the route a provider with 8BITMIME and reload: it is looked at again then. Or have "
+        "the program that writes it write ASCII.",
+        "",
     ),
     HoldCode.NO_SENDER: _CONFIGURATION,
     HoldCode.OVER_QUOTA: _CONFIGURATION,
@@ -339,5 +328,7 @@ def held_advice(
         ]
     where = f"the log of {provider}" if provider else "the provider's log"
     of = {"id": queue_id, "message": message_id or queue_id, "log": where}
-    rows = _ADVICE.get(cause.code, (("Let it go:", _RELEASE),))
+    rows = [_ADVICE.get(cause.code, ("Let it go:", _RELEASE))]
+    if cause.code in DOUBTFUL or cause.code is HoldCode.RECOVERED:
+        rows.append(("If it was:", "relaygw queue delete --id {id}"))
     return [Advice(text.format_map(of), command.format_map(of)) for text, command in rows]
