@@ -45,13 +45,7 @@ class Guessing:
 
     def is_locked(self, guesser: str) -> bool:
         """True while no login of `guesser` is even looked at."""
-        until_s = self._locked_until_s.get(guesser)
-        if until_s is None:
-            return False
-        if time.monotonic() < until_s:
-            return True
-        del self._locked_until_s[guesser]
-        return False
+        return time.monotonic() < self._locked_until_s.get(guesser, 0.0)
 
     def count_failure(self, guesser: str) -> None:
         """Note a failure; the last of too many locks."""
@@ -61,6 +55,7 @@ class Guessing:
         recent.append(now_s)
         if len(recent) == MAX_FAILURES and now_s - recent[0] < WITHIN_S:
             self._locked_until_s[guesser] = now_s + LOCKED_S
+            self._locked_until_s.move_to_end(guesser)
             del self._failures[guesser]
         for table in (self._failures, self._locked_until_s):
             while len(table) > _MAX_ADDRESSES:
@@ -92,8 +87,7 @@ class Passwords:
 
     def is_remembered(self, name: str, password: bytes) -> bool:
         """True if these were right a moment ago; costs next to nothing."""
-        until_s = self._known_until_s.get(self._digest(name, password))
-        return until_s is not None and time.monotonic() < until_s
+        return time.monotonic() < self._known_until_s.get(self._digest(name, password), 0.0)
 
     async def verify(self, name: str, password: bytes, *, guesser: str) -> bool:
         """Return whether the password is right; a no takes FAILURE_S at least.

@@ -176,12 +176,12 @@ class Notifier:
     def _due(
         self, receiver: Receiver, incidents: Iterable[Incident], now_ms: int
     ) -> Iterator[tuple[Incident, Receipt]]:
+        took = self._done | self.unwritten
         for incident in incidents:
             if receiver.rules and incident.rule not in receiver.rules:
                 continue
             begin = Receipt(incident.incident_id, receiver.name, False)
             end = Receipt(incident.incident_id, receiver.name, True)
-            took = self._done | self.unwritten
             knows_begin = receiver.name in incident.told or begin in took
             knows_end = receiver.name in incident.recovery_told or end in took
             if incident.recovered_at_ms is None:

@@ -15,7 +15,7 @@ from relaygw.alerting.history import HOUR_MS, total, totals, waiting_then
 from relaygw.mail.outcome import Scope
 from relaygw.mail.state import DeliveryState
 from relaygw.observe.observer import Series
-from relaygw.policy.untended import Untended, lost_gateways
+from relaygw.policy.untended import lost_gateways
 from relaygw.settings.alerts import AlertRules, Rule
 from relaygw.settings.model import Settings
 from relaygw.settings.units import format_duration
@@ -95,26 +95,23 @@ def host_findings(facts: HostFacts, settings: Settings) -> list[Finding]:
 def _providers(facts: FleetFacts, settings: Settings) -> Iterator[Finding]:
     """Look at holds and outages; of several on one provider the outage is what is told."""
     yield from _silent(facts, settings)
-    ordered = sorted(facts.holds, key=lambda hold: hold.scope == UNREACHABLE)
-    for hold in ordered:
+    for hold in sorted(facts.holds, key=lambda hold: hold.scope == UNREACHABLE):
         provider = hold.key.partition(" ")[0]
         if provider not in settings.providers:
             continue
         if hold.scope == Scope.CREDENTIAL:
-            yield _finding(
-                Rule.AUTH_FAILED,
-                hold,
-                f"provider {provider} refuses the user name or key: {hold.reason}",
-                f"{hold.remedy.rstrip('.') or 'put a good key in its place'}; a new one is tried "
-                "by itself, nothing bounces meanwhile",
-            )
+            summary = f"provider {provider} refuses the user name or key: {hold.reason}"
+            remedy = hold.remedy.rstrip(".") or "put a good key in its place"
+            remedy += "; a new one is tried by itself, nothing bounces meanwhile"
+            yield Finding(Rule.AUTH_FAILED, hold.key, summary, remedy, hold.since_ms)
         elif hold.scope == UNREACHABLE:
             summary = f"provider {provider} cannot be reached: {hold.reason}"
             remedy = certificate_remedy(hold.reason) or _UNREACHED_REMEDY
-            yield _finding(Rule.PROVIDER_DOWN, hold, summary, remedy)
+            yield Finding(Rule.PROVIDER_DOWN, hold.key, summary, remedy, hold.since_ms)
         elif hold.scope in (Scope.PROVIDER, Scope.SENDER_DOMAIN):
             remedy = "; ".join(filter(None, [hold.remedy.rstrip("."), _LIST_HOLDS]))
-            yield _finding(Rule.PROVIDER_DOWN, hold, _held_words(hold), remedy)
+            summary = _held_words(hold)
+            yield Finding(Rule.PROVIDER_DOWN, hold.key, summary, remedy, hold.since_ms)
 
 
 def _silent(facts: FleetFacts, settings: Settings) -> Iterator[Finding]:
@@ -133,10 +130,6 @@ def _held_words(hold: Hold) -> str:
     if hold.probe_at_ms is None:
         return f"provider {provider} is held by an operator: {hold.reason}"
     return f"provider {provider} is held: {hold.reason}"
-
-
-def _finding(rule: Rule, cause: Hold | Untended, summary: str, remedy: str) -> Finding:
-    return Finding(rule, cause.key, summary, remedy, cause.since_ms)
 
 
 def _no_delivery(facts: FleetFacts, rules: AlertRules) -> Iterator[Finding]:
@@ -255,7 +248,7 @@ def _in_doubt(facts: FleetFacts) -> Iterator[Finding]:
 def _untended(facts: FleetFacts) -> Iterator[Finding]:
     for one in (*facts.queue.untended, *lost_gateways(facts.lost)):
         if one.is_told:
-            yield _finding(one.rule, one, one.summary, one.remedy)
+            yield Finding(one.rule, one.key, one.summary, one.remedy, one.since_ms)
 
 
 def _clock_step(facts: FleetFacts) -> Iterator[Finding]:

@@ -24,16 +24,8 @@ from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 import click
 
-from relaygw import service_file
-from relaygw.errors import (
-    IntakeFull,
-    InvalidAddress,
-    QueueDamaged,
-    RelaygwError,
-    SchemaMismatch,
-    SettingsError,
-    StoreUnavailable,
-)
+from relaygw import errors, service_file
+from relaygw.errors import InvalidAddress, RelaygwError, StoreUnavailable
 from relaygw.mail.address import check_address
 from relaygw.mail.words import printable, unstorable_sign
 
@@ -48,12 +40,12 @@ _NAMED = ("RELAYGW_CONFIG", "RELAYGW__QUEUE__URL")
 """Who sets one of these has said which gateway is meant."""
 
 _EXIT_CODES: tuple[tuple[type[Exception], int], ...] = (
-    (SettingsError, os.EX_CONFIG),
-    (SchemaMismatch, os.EX_CONFIG),
-    (QueueDamaged, os.EX_DATAERR),
+    (errors.SettingsError, os.EX_CONFIG),
+    (errors.SchemaMismatch, os.EX_CONFIG),
+    (errors.QueueDamaged, os.EX_DATAERR),
     (StoreUnavailable, os.EX_UNAVAILABLE),
     (InvalidAddress, os.EX_DATAERR),
-    (IntakeFull, os.EX_TEMPFAIL),
+    (errors.IntakeFull, os.EX_TEMPFAIL),
     (OSError, os.EX_IOERR),
 )
 

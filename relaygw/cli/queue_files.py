@@ -176,10 +176,6 @@ def _take_address(value: str) -> str:
     return value
 
 
-def _take_sender(value: str) -> str:
-    return "" if value == NULL_SENDER else _take_address(value)
-
-
 @click.command("import", cls=Command)
 @click.argument("source", metavar="[FILE]", type=click.Path(), default=STDIN)
 @click.option(
@@ -187,7 +183,8 @@ def _take_sender(value: str) -> str:
     help="What it is; by default its first byte tells.",
 )  # fmt: skip
 @click.option(
-    "--sender", metavar="ADDRESS", type=Text(_take_sender),
+    "--sender", metavar="ADDRESS",
+    type=Text(lambda text: "" if text == NULL_SENDER else _take_address(text)),
     help="Envelope sender of all; <> is the null sender.",
 )  # fmt: skip
 @click.option(
