@@ -10,8 +10,15 @@ import pytest
 
 from tests.e2e.gateway import Gateway
 from tests.e2e.sendmail_rig import Installation
+from tests.fakes.scripted_provider import ThreadedProvider
 from tests.postgres import PostgresServer
 from tests.queues import new_queue
+
+
+@pytest.fixture
+def provider() -> Iterator[ThreadedProvider]:
+    with ThreadedProvider() as running:
+        yield running
 
 
 @pytest.fixture(scope="module")

@@ -21,12 +21,6 @@ BODY = b"Subject: swaks\r\n\r\nGr\xc3\xbc\xc3\x9fe\r\n.a line with a dot\r\n..\r
 
 
 @pytest.fixture
-def provider() -> Iterator[ThreadedProvider]:
-    with ThreadedProvider() as provider:
-        yield provider
-
-
-@pytest.fixture
 def gateway(tmp_path: Path, provider: ThreadedProvider) -> Iterator[Gateway]:
     with Gateway(tmp_path, providers={"main": provider_settings(provider.port)}) as gateway:
         yield gateway

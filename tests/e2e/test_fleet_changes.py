@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -20,12 +19,6 @@ from tests.fakes.scripted_provider import ThreadedProvider
 
 RELOADS = times(8, campaign=20)
 STOPS = 2
-
-
-@pytest.fixture
-def provider() -> Iterator[ThreadedProvider]:
-    with ThreadedProvider() as running:
-        yield running
 
 
 def number_of(entry: QueueEntry) -> int:

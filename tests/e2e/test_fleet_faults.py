@@ -28,12 +28,6 @@ ROUNDS = times(2, campaign=5)
 _OF_GATEWAYS = "FROM pg_stat_activity WHERE application_name = 'relaygw'"
 
 
-@pytest.fixture
-def provider() -> Iterator[ThreadedProvider]:
-    with ThreadedProvider() as running:
-        yield running
-
-
 @pytest.fixture(scope="module")
 def server() -> Iterator[PostgresServer]:
     """Return a server of these tests' own: others would suffer with it."""

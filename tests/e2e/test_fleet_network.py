@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-
-import pytest
 
 from tests.e2e.blackhole import Blackhole
 from tests.e2e.fleet import Traffic, starter
@@ -17,12 +14,6 @@ from tests.fakes.scripted_provider import ThreadedProvider
 from tests.postgres import PostgresServer
 
 SILENCE_S = 4.0
-
-
-@pytest.fixture
-def provider() -> Iterator[ThreadedProvider]:
-    with ThreadedProvider() as running:
-        yield running
 
 
 def test_a_proxy_before_the_database_passes_nothing(

@@ -21,12 +21,6 @@ CONTENT = b"Subject: x\r\n\r\nhello\r\n"
 
 
 @pytest.fixture
-def provider() -> Iterator[ThreadedProvider]:
-    with ThreadedProvider() as provider:
-        yield provider
-
-
-@pytest.fixture
 def gateway(tmp_path: Path, provider: ThreadedProvider) -> Iterator[Gateway]:
     with Gateway(
         tmp_path, providers={"main": provider_settings(provider.port)}, **fixed_binds()

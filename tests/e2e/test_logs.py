@@ -45,12 +45,6 @@ FORGED_SUBJECTS = (
 )
 
 
-@pytest.fixture
-def provider() -> Iterator[ThreadedProvider]:
-    with ThreadedProvider() as provider:
-        yield provider
-
-
 def send_many(port: int, count: int, *, prefix: str = "m") -> list[float]:
     """Send messages over one connection; return how long each took, in seconds."""
     took = []

@@ -12,7 +12,6 @@ import socket
 import stat
 import time
 from collections import Counter
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -84,12 +83,6 @@ def numbers(provider: ThreadedProvider) -> Counter[int]:
 
 def drops(directory: Path) -> list[str]:
     return [path.name for path in directory.iterdir() if path.suffix == ".drop"]
-
-
-@pytest.fixture
-def provider() -> Iterator[ThreadedProvider]:
-    with ThreadedProvider() as running:
-        yield running
 
 
 def gateway_to(provider: ThreadedProvider, directory: Path, **sections: Any) -> Gateway:

@@ -23,12 +23,6 @@ RECEIVED = "relaygw_messages_received_total"
 
 
 @pytest.fixture
-def provider() -> Iterator[ThreadedProvider]:
-    with ThreadedProvider() as provider:
-        yield provider
-
-
-@pytest.fixture
 def gateway(tmp_path: Path, provider: ThreadedProvider) -> Iterator[Gateway]:
     with Gateway(
         tmp_path,

@@ -27,12 +27,6 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a
 
 
 @pytest.fixture
-def provider() -> Iterator[ThreadedProvider]:
-    with ThreadedProvider() as running:
-        yield running
-
-
-@pytest.fixture
 def server() -> Iterator[PostgresServer]:
     with running_server() as server:
         yield server

@@ -30,12 +30,6 @@ CONTENT = b"From: shop@shop.test\r\nTo: b@cust.test\r\nSubject: order\r\n\r\nhel
 SENDER = "shop@shop.test"
 
 
-@pytest.fixture
-def provider() -> Iterator[ThreadedProvider]:
-    with ThreadedProvider() as provider:
-        yield provider
-
-
 def staging(directory: Path, provider: ThreadedProvider, **sections: Any) -> Gateway:
     """Return a gateway in staging mode that sends by a provider; not started yet."""
     given: dict[str, Any] = {

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import psycopg
-import pytest
 
 from relaygw.store import migrate
 from tests.e2e.fleet import Traffic, arrived, send_all, starter, worker_of
@@ -50,12 +48,6 @@ def wait_for_all_roles(gateway: Gateway) -> None:
     gateway.wait_until(
         lambda: all(gateway.pids(role) for role in ("front", "delivery", "web")), "three roles"
     )
-
-
-@pytest.fixture
-def provider() -> Iterator[ThreadedProvider]:
-    with ThreadedProvider() as running:
-        yield running
 
 
 def test_a_running_gateway_goes_on_through_an_upgrade_under_load(

@@ -9,7 +9,7 @@ import subprocess
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO
@@ -33,12 +33,6 @@ LARGE_LINES = 20_000  # of 30 bytes
 LONGEST_DELAY_S = 0.06  # what a large call takes from its last byte on, 20 at once on 2 cores
 
 Call = Callable[[int], int]  # takes a number for the Subject, returns the exit code
-
-
-@pytest.fixture
-def provider() -> Iterator[ThreadedProvider]:
-    with ThreadedProvider() as running:
-        yield running
 
 
 class InstalledSendmail:

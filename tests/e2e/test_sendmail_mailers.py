@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import email
 import subprocess
-from collections.abc import Iterator
 from email.message import EmailMessage
 from email.policy import SMTPUTF8
 from pathlib import Path
@@ -33,12 +32,6 @@ X-Cron-Env: <SHELL=/bin/sh>
 
 """
 CRON_WORDS = ("-i", "-FCronDaemon", "-B8BITMIME", "-oem", "root")
-
-
-@pytest.fixture
-def provider() -> Iterator[ThreadedProvider]:
-    with ThreadedProvider() as running:
-        yield running
 
 
 def gateway_at(

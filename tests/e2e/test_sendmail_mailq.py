@@ -44,12 +44,6 @@ sys.stdin.read()
 """
 
 
-@pytest.fixture
-def provider() -> Iterator[ThreadedProvider]:
-    with ThreadedProvider() as running:
-        yield running
-
-
 def gateway_at(
     command: Installation, directory: Path, provider: ThreadedProvider, **sections: Any
 ) -> Gateway:

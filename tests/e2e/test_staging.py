@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,12 +17,6 @@ pytestmark = pytest.mark.usefixtures("each_database")
 
 ALLOW = {"allow": ["dev@agency.test"]}
 CONTENT = b"Subject: x\r\n\r\nhello\r\n"
-
-
-@pytest.fixture
-def provider() -> Iterator[ThreadedProvider]:
-    with ThreadedProvider() as provider:
-        yield provider
 
 
 def recipient_states(gateway: Gateway, queue_id: str) -> dict[str, RecipientState]:
