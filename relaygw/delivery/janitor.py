@@ -10,7 +10,6 @@ from collections.abc import Awaitable, Callable
 
 from relaygw.delivery.leases import LEASE_S
 from relaygw.errors import StoreUnavailable
-from relaygw.mail.clock import clock_ms
 from relaygw.observe.maillog import MailLog
 from relaygw.settings.model import Settings
 from relaygw.store.instances import Begun
@@ -82,9 +81,7 @@ class Janitor:
     async def _shed_content(self, _number: int) -> None:
         """Delete what finished large mail left; on its own, since it may take minutes."""
         janitor = self._store.janitor
-        await _repeat(
-            lambda: janitor.shed_content(_before_ms(self._queue.keep_content)), _SHED_PAUSE_S
-        )
+        await _repeat(lambda: janitor.shed_content(_ms(self._queue.keep_content)), _SHED_PAUSE_S)
 
     async def _clean_up(self, number: int) -> None:
         await asyncio.to_thread(self._tidy)
@@ -93,7 +90,7 @@ class Janitor:
             await _repeat(self._trim_step)
         if number % ORPHANS_EVERY_STEPS == _FIRST_ORPHANS_STEP:
             await _repeat(lambda: self._purge(orphans=ORPHANS_S))
-            await _repeat(lambda: self._store.watch.forget_watched(_before_ms(WATCHED_S)))
+            await _repeat(lambda: self._store.watch.forget_watched(_ms(WATCHED_S)))
 
     def _tidy(self) -> None:
         self._bury()
@@ -127,8 +124,8 @@ class Janitor:
         )
 
     def _purge(self, **ages_s: float) -> bool:
-        cutoffs = {name: _before_ms(age_s) for name, age_s in ages_s.items()}
-        return self._store.janitor.purge(cutoffs, limit=PURGE_LIMIT) >= PURGE_LIMIT
+        ages_ms = {name: _ms(age_s) for name, age_s in ages_s.items()}
+        return self._store.janitor.purge(ages_ms, limit=PURGE_LIMIT) >= PURGE_LIMIT
 
     def _trim_step(self) -> bool:
         keep = self._sandbox.max_messages
@@ -143,5 +140,5 @@ async def _repeat(step: Callable[[], bool], pause_s: float = _PAUSE_S) -> None:
         await asyncio.sleep(pause_s)
 
 
-def _before_ms(age_s: float) -> int:
-    return clock_ms() - int(age_s * 1000)
+def _ms(seconds: float) -> int:
+    return int(seconds * 1000)

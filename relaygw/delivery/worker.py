@@ -197,7 +197,7 @@ class Worker:
             await self._context.call(self._restart_waits)
 
     def _restart_waits(self) -> None:
-        while self._context.store.leases.restart_waits(limit=_WAITS_AT_ONCE) == _WAITS_AT_ONCE:
+        while self._context.store.janitor.restart_waits(limit=_WAITS_AT_ONCE) == _WAITS_AT_ONCE:
             pass
 
     def _look(self) -> tuple[list[Hold], dict[str, Account]]:

@@ -58,13 +58,10 @@ class Released(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ReleasedDelivery:
-    """A new delivery of a captured message: see policy.recipients."""
+class ReleasedDelivery(NewDelivery):
+    """A new delivery, of PENDING recipients, of a captured message: see policy.recipients."""
 
     released: Released
-    route: str
-    stream: str
-    recipients: tuple[NewRecipient, ...]  # PENDING
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -94,9 +94,8 @@ def searchable(text: str) -> str:
     return _BETWEEN_WORDS.sub(" ", unicodedata.normalize("NFC", folded.casefold())).strip()
 
 
-def tag_key(tag: str) -> str:
-    """Return what two spellings of one tag have in common."""
-    return searchable(tag)
+tag_key = searchable
+"""Returns what two spellings of one tag have in common."""
 
 
 def parse_search(text: str, *, tz: tzinfo = UTC) -> MailSearch:

@@ -41,7 +41,7 @@ from relaygw.mail.content import Contact, ContentFacts, hidden_recipients
 from relaygw.mail.search import Field, MailSearch, Term, searchable
 from relaygw.mail.state import RecipientState
 from relaygw.store.database import Row, Transaction, insert_into
-from relaygw.store.queue_entry import in_batches
+from relaygw.store.queue_entry import in_batches, rows_in
 from relaygw.store.tables import (
     IS_UNINDEXED,
     captured_facts,
@@ -155,11 +155,8 @@ def facts_of(tx: Transaction, queue_ids: Sequence[str]) -> dict[str, ContentFact
     query = select(_I.queue_id, captured_facts.c.facts).join_from(
         captured_index, captured_facts, of_number
     )
-    found: dict[str, ContentFacts] = {}
-    for batch in in_batches(queue_ids):
-        rows = tx.execute(query.where(_I.queue_id.in_(batch)))
-        found |= {queue_id: _read_facts(text) for queue_id, text in rows}
-    return found
+    rows = rows_in(tx, query, _I.queue_id, queue_ids)
+    return {queue_id: _read_facts(text) for queue_id, text in rows}
 
 
 def _read_facts(text: str) -> ContentFacts:

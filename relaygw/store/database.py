@@ -137,8 +137,7 @@ class Statement:
     """
 
     def __init__(self, sql: str) -> None:
-        self._sql = sql
-        self._text = cache(self._build_text)
+        self._text = cache(partial(_spelled, sql))
 
     def fetch(self, tx: Transaction, *parameters: Any) -> list[Row]:
         """Execute in a transaction and return the rows as plain tuples."""
@@ -157,9 +156,6 @@ class Statement:
     def text(self) -> str:
         """Return the statement as SQLite takes it."""
         return self._text("qmark")
-
-    def _build_text(self, style: str) -> str:
-        return _spelled(self._sql, style)
 
 
 class BatchStatement:
@@ -335,16 +331,12 @@ class Repository:
         self._write = database.write
 
 
-def _no_password() -> str | None:
-    return None
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
     """Where a queue lies, by URL; `password` is asked for each connection and never kept."""
 
     url: str
-    password: Callable[[], str | None] = _no_password
+    password: Callable[[], str | None] = lambda: None
     allow_unsafe: bool = False  # a PostgreSQL that may forget what it acknowledged
 
     @classmethod

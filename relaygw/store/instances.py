@@ -22,13 +22,13 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import astuple, dataclass, fields, replace
 from pathlib import Path
 
-from sqlalchemy import case, delete, exists, func, select, update
+from sqlalchemy import and_, case, delete, exists, func, select, update
 
 from relaygw.mail.clock import awake_s
 from relaygw.mail.hold import HoldCause, HoldCode
 from relaygw.mail.state import DeliveryState
-from relaygw.store import outcomes
 from relaygw.store.database import Database, Repository, Statement, Transaction, insert_into
+from relaygw.store.outcomes import write_interrupted
 from relaygw.store.tables import delivery, hold_columns, instance, permit
 
 MAX_RECLAIMS = 3
@@ -41,14 +41,15 @@ Begun = tuple[str, int, str]
 _SLOT_BYTES = 128
 _EMPTY_SLOT = b" " * (_SLOT_BYTES - 1) + b"\n"
 
+_D = delivery.c
 _NOTE_LOST = insert_into(
     "lost_instance", "incarnation name role pid heartbeat_at_ms leases", on_conflict="DO NOTHING"
 )
-_IS_UNKNOWN = ~exists().where(instance.c.incarnation == delivery.c.lease)
+_IS_UNKNOWN = ~exists().where(instance.c.incarnation == _D.lease)
 _HAS_NO_OWNER = ~exists().where(instance.c.incarnation == permit.c.incarnation)
 _OWNERLESS = (
-    select(delivery.c.lease)
-    .where(delivery.c.lease.is_not(None), _IS_UNKNOWN)
+    select(_D.lease)
+    .where(_D.lease.is_not(None), _IS_UNKNOWN)
     .union(select(permit.c.incarnation).where(_HAS_NO_OWNER))
 )
 
@@ -120,7 +121,7 @@ class Instances(Repository):
         knows, and each of its deliveries has an attempt that says so.
         """
         mine = instance.c.incarnation == incarnation
-        leased = delivery.c.lease == incarnation
+        leased = _D.lease == incarnation
         last_ms = self._heartbeats.last(incarnation) if unless_heard else None
         with self._write() as tx:
             found = tx.execute(select(instance).where(mine).with_for_update()).one_or_none()
@@ -133,16 +134,11 @@ class Instances(Repository):
             tx.execute(delete(instance).where(mine))
             tx.execute(delete(permit).where(permit.c.incarnation == incarnation))
             now_ms = tx.now_ms()
-            if begun is None:
-                outcomes.write_vanished(tx, incarnation, now_ms=now_ms)
-            else:
-                for queue_id, delivery_no, provider in begun:
-                    is_it = (delivery.c.queue_id == queue_id) & (
-                        delivery.c.delivery_no == delivery_no
-                    )
-                    counted = {"reclaims": delivery.c.reclaims + 1, "provider": provider}
-                    tx.execute(update(delivery).where(is_it, leased).values(counted))
-                outcomes.write_interrupted(tx, incarnation, begun, now_ms=now_ms)
+            for queue_id, delivery_no, provider in begun or ():
+                is_it = and_(leased, _D.queue_id == queue_id, _D.delivery_no == delivery_no)
+                counted = {"reclaims": _D.reclaims + 1, "provider": provider}
+                tx.execute(update(delivery).where(is_it).values(counted))
+            write_interrupted(tx, incarnation, begun, now_ms=now_ms)
             return _free_leases(tx, incarnation, now_ms)
 
     def stale_incarnations(self, after_s: float) -> list[str]:
@@ -175,10 +171,10 @@ class Instances(Repository):
 
 def _free_leases(tx: Transaction, incarnation: str, now_ms: int) -> int:
     """End the leases of a dead incarnation; hold what too many died with."""
-    is_poison = delivery.c.reclaims >= MAX_RECLAIMS
+    is_poison = _D.reclaims >= MAX_RECLAIMS
     state = case(
         (is_poison, DeliveryState.HELD.value),
-        (delivery.c.attempts > 0, DeliveryState.DEFERRED.value),
+        (_D.attempts > 0, DeliveryState.DEFERRED.value),
         else_=DeliveryState.INCOMING.value,
     )
     why = {
@@ -186,7 +182,7 @@ def _free_leases(tx: Transaction, incarnation: str, now_ms: int) -> int:
         for name, value in hold_columns(HoldCause(HoldCode.POISON)).items()
     }
     held_at_ms = case((is_poison, now_ms), else_=None)
-    leased = update(delivery).where(delivery.c.lease == incarnation)
+    leased = update(delivery).where(_D.lease == incarnation)
     return tx.execute(leased.values(state=state, held_at_ms=held_at_ms, lease=None, **why)).rowcount
 
 

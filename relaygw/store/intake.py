@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from operator import attrgetter
 
-from sqlalchemy import select
-
 from relaygw.errors import StoreUnavailable
 from relaygw.mail.envelope import AcceptedMessage
 from relaygw.mail.state import DeliveryState, RecipientState
-from relaygw.store.database import Repository, Row, Statement, Transaction, Write, insert_into
-from relaygw.store.queue_entry import in_batches
-from relaygw.store.tables import chunk, message
+from relaygw.store.database import (
+    BatchStatement,
+    Repository,
+    Row,
+    Statement,
+    Transaction,
+    Write,
+    insert_into,
+)
 
 _SAME_IN_MESSAGE = (  # columns that are fields of an accepted message
     "queue_id sender subject message_id size_bytes is_8bit has_long_line smtputf8 mode client_key"
@@ -39,6 +43,11 @@ INSERT_RECIPIENTS = insert_into(
     attempts=0,
 )
 _INSERT_CHUNKS = insert_into("chunk", "queue_id chunk_no body")
+_ACCEPTED = Statement("SELECT 1 FROM message WHERE queue_id = {?}")
+_CHUNK = Statement("SELECT body FROM chunk WHERE queue_id = {?} AND chunk_no = {?}")
+_TAKEN_DROPS = BatchStatement(
+    "SELECT drop_id FROM message WHERE drop_id IN (VALUES {rows})", columns=1
+)
 # locked: who clears orphans waits, and finds the message then
 _STORED_CHUNKS = Statement(
     """
@@ -65,8 +74,7 @@ class Intake(Repository):
         def is_stored() -> bool:
             # one transaction: the first is there if all of them are
             with self._read() as tx:
-                found = select(message.c.queue_id).where(message.c.queue_id == messages[0].queue_id)
-                return tx.execute(found).scalar() is not None
+                return bool(_ACCEPTED.fetch(tx, messages[0].queue_id))
 
         self._database.refuse_if_broken()
         self._database.outlive_restarts(write, is_done=is_stored)
@@ -90,19 +98,14 @@ class Intake(Repository):
 
     def read_chunk(self, queue_id: str, chunk_no: int) -> bytes | None:
         """Return one chunk of content, or None when it is gone."""
-        is_it = (chunk.c.queue_id == queue_id) & (chunk.c.chunk_no == chunk_no)
         with self._read() as tx:
-            body: bytes | None = tx.execute(select(chunk.c.body).where(is_it)).scalar()
-            return body
+            found = _CHUNK.fetch(tx, queue_id, chunk_no)
+            return found[0][0] if found else None
 
     def taken_drops(self, drop_ids: Sequence[str]) -> set[str]:
         """Return which of these drop ids a message was stored with."""
-        found: set[str] = set()
         with self._read() as tx:
-            for batch in in_batches(drop_ids):
-                chosen = select(message.c.drop_id).where(message.c.drop_id.in_(batch))
-                found.update(tx.execute(chosen).scalars())
-        return found
+            return {one for (one,) in _TAKEN_DROPS.fetch(tx, [(one,) for one in drop_ids])}
 
 
 def insert_messages(tx: Transaction, messages: Sequence[AcceptedMessage]) -> None:

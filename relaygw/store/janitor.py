@@ -1,4 +1,4 @@
-"""Deleting what is over its time, and keeping the database's files short.
+"""Deleting what is over its time, waits after a clock was set back, short files of the database.
 
 What has to go is looked for without the write lock, which a look at a large queue would hold for
 too long, and removed by its queue ids if it still has to go then.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from sqlalchemy import Select, delete, exists, func, or_, select, update
+from sqlalchemy import Select, case, delete, exists, func, or_, select, tuple_, update
 
 from relaygw.mail.envelope import first_id_at
 from relaygw.mail.state import DeliveryState
@@ -18,14 +18,23 @@ from relaygw.store.instances import Unchanged, running_s
 from relaygw.store.outcomes import empty_trash
 from relaygw.store.queue_entry import delete_messages, in_batches, lock_messages
 from relaygw.store.sandbox import uncapture
-from relaygw.store.tables import HAS_KEPT_CONTENT, chunk, delivery, message, web_session
+from relaygw.store.tables import (
+    HAS_KEPT_CONTENT,
+    IS_CLAIMABLE,
+    chunk,
+    delivery,
+    message,
+    web_session,
+)
 
 Found = Select[str]
 _CHUNKS_A_STEP = 4
+_STILL_TO_COME_MS = 5_000
+"""What was written so much later than now was written by a clock that was set back since."""
 
 
 class Janitor(Repository):
-    """What is done now and then so that the queue stays small."""
+    """What is done now and then so that the queue stays small and goes on."""
 
     def __init__(self, database: Database) -> None:
         super().__init__(database)
@@ -34,30 +43,31 @@ class Janitor(Repository):
         # orphan when nothing more of it came for a time, by the clock of this process.
         self._orphans = Unchanged()
 
-    def purge(self, cutoffs: Mapping[str, int], *, limit: int) -> int:
+    def purge(self, older_than_ms: Mapping[str, int], *, limit: int) -> int:
         """Delete what is over its time, at most `limit` messages a call; return how many.
 
-        Cutoffs are `finished`, `captured`, `deleted` and `orphans`, each a time in ms before
-        which such things go: orphans when a store that was open then saw them as they are now.
+        `older_than_ms` says for `finished`, `captured`, `deleted` and `orphans` how old such things
+        are that go: orphans when this store saw them as they are now for so long.
         Logins that have expired go as well.
         """
-        self._tidy(limit=limit, is_thorough="orphans" in cutoffs)
+        self._tidy(limit=limit, is_thorough="orphans" in older_than_ms)
         with self._read() as tx:
-            stored = {kind: tx.to_stored(at_ms) for kind, at_ms in cutoffs.items()}
+            now_ms = tx.now_ms()
+            cutoffs = {kind: now_ms - age_ms for kind, age_ms in older_than_ms.items()}
             found = {
-                kind: list(tx.execute(finder(stored[kind]).limit(limit)).scalars())
+                kind: list(tx.execute(finder(cutoffs[kind]).limit(limit)).scalars())
                 for kind, finder in _FINDERS.items()
-                if kind in stored
+                if kind in cutoffs
             }
-            if "orphans" in stored:
-                age_s = (tx.now_ms() - stored["orphans"]) / 1000
+            if "orphans" in cutoffs:
+                age_s = older_than_ms["orphans"] / 1000
                 now_s = running_s()
                 self._orphans.look({row[0]: row[1] for row in tx.execute(_ORPHANS)}, now_s)
                 found["orphans"] = self._orphans.unchanged_for(age_s, now_s)[:limit]
         if not any(found.values()):
             return 0
         with self._write() as tx:
-            return _purge(tx, found, stored)
+            return _purge(tx, found, cutoffs)
 
     def _tidy(self, *, limit: int, is_thorough: bool) -> None:
         """Delete logins that have expired and, thoroughly, what deleted messages left behind."""
@@ -71,13 +81,13 @@ class Janitor(Repository):
                 tx.execute(delete(web_session).where(expires_at_ms <= tx.now_ms()))
                 forget_captured(tx, strays)
 
-    def shed_content(self, before_ms: int) -> bool:
-        """Delete a piece of the content of a message finished before; False when none is left.
+    def shed_content(self, older_than_ms: int) -> bool:
+        """Delete a piece of the content of a message finished so long ago; False: none is left.
 
         Large content goes piece by piece. Captured mail keeps its content.
         """
         with self._read() as tx:
-            queue_id = tx.execute(_kept(tx.to_stored(before_ms))).scalar()
+            queue_id = tx.execute(_kept(tx.now_ms() - older_than_ms)).scalar()
         if queue_id is None:
             return False
         with self._write(Write.BULK) as tx:
@@ -96,6 +106,32 @@ class Janitor(Repository):
             return 0
         with self._write() as tx:
             return uncapture(tx, oldest)
+
+    def restart_waits(self, *, limit: int) -> int:
+        """Let up to `limit` deferred deliveries wait anew from now; return how many.
+
+        Those only that were put off at a time still to come: the clock was set back since, and
+        they would wait until it has caught up.
+        """
+        part = delivery.c
+        is_deferred = (part.state == DeliveryState.DEFERRED.value) & IS_CLAIMABLE
+        key = (part.queue_id, part.delivery_no)
+        with self._read() as tx:
+            now_ms = tx.now_ms()
+            # what is to come is in the index, and is little beside what waited for its turn
+            is_to_come = part.due_at_ms > now_ms
+            is_later = part.changed_at_ms > now_ms + _STILL_TO_COME_MS
+            query = select(*key).where(is_deferred, is_to_come, is_later)
+            keys = tx.execute(query.limit(limit)).all()
+        if not keys:
+            return 0
+        with self._write() as tx:
+            now_ms = tx.now_ms()
+            wait_ms = part.due_at_ms - part.changed_at_ms
+            wait_ms = case((wait_ms > 0, wait_ms), else_=0)
+            is_it = tuple_(*key).in_(keys) & is_deferred & (part.changed_at_ms > now_ms)
+            anew = {"due_at_ms": now_ms + wait_ms, "changed_at_ms": now_ms}
+            return tx.execute(update(delivery).where(is_it).values(anew)).rowcount
 
     def checkpoint(self) -> bool:
         """Keep the database's own log short; writers wait for a moment at most.

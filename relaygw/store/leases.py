@@ -33,8 +33,6 @@ PREFETCH_BYTES = 64 * 1024
 _MAX_CLIENTS = 200  # clients that take turns in one claim
 _ALWAYS_MS = 2**62
 """New mail is due at any time: it would wait for a clock that was set back."""
-_STILL_TO_COME_MS = 5_000
-"""What was written so much later than now was written by a clock that was set back since."""
 
 _D = DeliveryState
 _LANE = f"delivery.route = {{?}} AND delivery.state = {{?}} AND {IS_CLAIMABLE}"
@@ -129,27 +127,6 @@ _PENDING = BatchStatement(
 # locked against its burial until this transaction ends
 _ALIVE = Statement("SELECT 1 FROM instance WHERE incarnation = {?} {key_share}")
 _SETTLED = Statement("SELECT 1 FROM instance WHERE incarnation = {?} {for_update}")
-# what is to come is in the index, and is little beside what waited for its turn
-_WRITTEN_LATER = Statement(
-    f"""
-    SELECT delivery.queue_id, delivery.delivery_no FROM delivery
-    WHERE delivery.state = 'deferred' AND {IS_CLAIMABLE}
-    AND delivery.due_at_ms > {{?}} AND delivery.changed_at_ms > {{?}}
-    LIMIT {{?}}
-    """
-)
-_WAIT_ANEW = BatchStatement(
-    """
-    UPDATE delivery
-    SET due_at_ms = CASE WHEN due_at_ms > changed_at_ms THEN v.column3 + due_at_ms - changed_at_ms
-            ELSE v.column3 END,
-        changed_at_ms = v.column3
-    FROM (VALUES {rows}) AS v
-    WHERE delivery.queue_id = v.column1 AND delivery.delivery_no = v.column2
-    AND delivery.state = 'deferred' AND delivery.changed_at_ms > v.column3
-    """,
-    columns=3,
-)
 _GIVE_BACK = BatchStatement(
     """
     UPDATE delivery
@@ -260,21 +237,6 @@ class Leases(Repository):
                 if earliest_ms is not None:
                     due_ms.append(min(earliest_ms, latest_ms))
             return tx.to_local(min(due_ms, default=None))
-
-    def restart_waits(self, *, limit: int) -> int:
-        """Let up to `limit` deferred deliveries wait anew from now; return how many.
-
-        Those only that were put off at a time still to come: the clock was set back since, and
-        they would wait until it has caught up.
-        """
-        with self._read() as tx:
-            now_ms = tx.now_ms()
-            keys = sorted(_WRITTEN_LATER.fetch(tx, now_ms, now_ms + _STILL_TO_COME_MS, limit))
-        if not keys:
-            return 0
-        with self._write() as tx:
-            now_ms = tx.now_ms()
-            return _WAIT_ANEW.run(tx, [(*key, now_ms) for key in keys])
 
     def record_batch(
         self, updates: Sequence[DeliveryUpdate], *, incarnation: str, now_ms: int

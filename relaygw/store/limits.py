@@ -11,11 +11,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import select
-
 from relaygw.store.database import Repository, Row, Statement, Transaction, Write, insert_into
 from relaygw.store.leases import has_ended, is_alive
-from relaygw.store.tables import sender_seen
 
 TOKEN_LEASE_S = 0.25
 """Tokens are handed out so far ahead, so that no worker keeps the others waiting for long."""
@@ -68,17 +65,21 @@ _USE = insert_into(
     on_conflict="(limit_group, slice_at_ms) DO UPDATE SET used = usage.used + excluded.used",
 )
 _FORGET_USAGE = Statement("DELETE FROM usage WHERE limit_group = {?} AND slice_at_ms <= {?}")
-_SENDER_ACCEPTED = Statement(
-    """
-    INSERT INTO sender_seen (provider, sender, accepted_at_ms) VALUES ({?}, {?}, {?})
-    ON CONFLICT (provider, sender) DO UPDATE SET accepted_at_ms = excluded.accepted_at_ms
-    """
+_OF_SENDER = "(provider, sender) DO UPDATE SET"
+_SENDER_ACCEPTED = insert_into(
+    "sender_seen",
+    "provider sender accepted_at_ms",
+    on_conflict=f"{_OF_SENDER} accepted_at_ms = excluded.accepted_at_ms",
 )
-_SENDER_REFUSED = Statement(
+_SENDER_REFUSED = insert_into(
+    "sender_seen",
+    "provider sender refused_at_ms reply",
+    on_conflict=f"{_OF_SENDER} refused_at_ms = excluded.refused_at_ms, reply = excluded.reply",
+)
+_SENDERS = Statement(
     """
-    INSERT INTO sender_seen (provider, sender, refused_at_ms, reply) VALUES ({?}, {?}, {?}, {?})
-    ON CONFLICT (provider, sender)
-    DO UPDATE SET refused_at_ms = excluded.refused_at_ms, reply = excluded.reply
+    SELECT provider, sender, accepted_at_ms, refused_at_ms, reply FROM sender_seen
+    ORDER BY provider, sender
     """
 )
 _TAKEN_PERMITS = Statement("SELECT slot FROM permit WHERE limit_group = {?}")
@@ -264,16 +265,24 @@ class Limits(Repository):
             for note in notes:
                 who = (note.provider, note.sender)
                 if note.accepted_at_ms is not None:
-                    _SENDER_ACCEPTED.run(tx, *who, tx.to_stored(note.accepted_at_ms))
+                    _SENDER_ACCEPTED.run(tx, [(*who, tx.to_stored(note.accepted_at_ms))])
                 if note.refused_at_ms is not None:
-                    _SENDER_REFUSED.run(tx, *who, tx.to_stored(note.refused_at_ms), note.reply)
+                    refused = (tx.to_stored(note.refused_at_ms), note.reply)
+                    _SENDER_REFUSED.run(tx, [(*who, *refused)])
 
     def senders(self) -> list[SenderNote]:
         """Return what providers said of sender addresses, by provider and sender."""
-        query = select(sender_seen).order_by(sender_seen.c.provider, sender_seen.c.sender)
         with self._read() as tx:
-            times = ("accepted_at_ms", "refused_at_ms")
-            return [tx.entry(SenderNote, row, *times) for row in tx.execute(query)]
+            return [
+                SenderNote(
+                    provider=provider,
+                    sender=sender,
+                    accepted_at_ms=tx.to_local(accepted_at_ms),
+                    refused_at_ms=tx.to_local(refused_at_ms),
+                    reply=reply,
+                )
+                for provider, sender, accepted_at_ms, refused_at_ms, reply in _SENDERS.fetch(tx)
+            ]
 
 
 def _guarded(tx: Transaction, guard_s: float) -> tuple[int, int, int]:

@@ -122,14 +122,7 @@ _INSERT = """
 """
 _ADD = BatchStatement(_INSERT + "AND delivery.lease = {?}", columns=11)
 _ADD_LATE = BatchStatement(_INSERT, columns=11)
-_ADD_VANISHED = Statement(
-    """
-    INSERT INTO attempt (queue_id, delivery_no, at_ms, since_ms, times, stage, state, reply)
-    SELECT queue_id, delivery_no, CAST({?} AS BIGINT), CAST({?} AS BIGINT), 1, CAST({?} AS TEXT),
-        CAST({?} AS TEXT), CAST({?} AS TEXT)
-    FROM delivery WHERE lease = {?}
-    """
-)
+_LEASED_BY = Statement("SELECT queue_id, delivery_no FROM delivery WHERE lease = {?}")
 _DROP_OLDEST = BatchStatement(
     f"""
     DELETE FROM attempt WHERE attempt_id IN (
@@ -250,20 +243,25 @@ def _add(tx: Transaction, statement: BatchStatement, rows: Sequence[Row], *last:
 
 
 def write_interrupted(
-    tx: Transaction, incarnation: str, begun: Collection[tuple[str, int, str]], *, now_ms: int
+    tx: Transaction,
+    incarnation: str,
+    begun: Collection[tuple[str, int, str | None]] | None,
+    *,
+    now_ms: int,
 ) -> None:
-    """Write which deliveries a dead worker was sending, before they are freed."""
-    told = (*_INTERRUPTED, "the worker that was sending it died")
+    """Write which deliveries a dead worker was sending, before they are freed.
+
+    `begun` None: nobody can be asked, and it may have been each that it held.
+    """
+    what = (*_INTERRUPTED, "the worker that was sending it died")
+    if begun is None:
+        what = (*_INTERRUPTED, _WORKER_VANISHED)
+        begun = [(*key, None) for key in _LEASED_BY.fetch(tx, incarnation)]
     rows = [
-        (queue_id, delivery_no, None, now_ms, provider, None, *told, None, None)
+        (queue_id, delivery_no, None, now_ms, provider, None, *what, None, None)
         for queue_id, delivery_no, provider in begun
     ]
     _add(tx, _ADD, rows, incarnation)
-
-
-def write_vanished(tx: Transaction, incarnation: str, *, now_ms: int) -> None:
-    """Write which deliveries a worker held that nobody can ask, before they are freed."""
-    _ADD_VANISHED.run(tx, now_ms, now_ms, *_INTERRUPTED, _WORKER_VANISHED, incarnation)
 
 
 def _write_late(tx: Transaction, updates: _Updates, now_ms: int) -> None:

@@ -144,6 +144,14 @@ def in_batches(items: Sequence[str], size: int = _IN_LIMIT) -> Iterator[Sequence
         yield items[start : start + size]
 
 
+def rows_in(
+    tx: Transaction, query: Select[Any], column: ColumnElement[str], values: Sequence[str]
+) -> Iterator[Any]:
+    """Yield the rows of a query whose column has one of many values, in batches."""
+    for batch in in_batches(values):
+        yield from tx.execute(query.where(column.in_(batch)))
+
+
 def lock_messages(tx: Transaction, queue_ids: Sequence[str]) -> None:
     """Wait for whoever changes these messages, or ends or adds parts of them, and keep others out.
 
@@ -188,16 +196,19 @@ def is_listed(
     return column == any_(bindparam(None, list(values), type_=ARRAY(Text)))
 
 
+_OF_DELIVERY = (
+    *("delivery_no", "route", "stream", "state", "due_at_ms", "attempts", "provider", "reason"),
+    "released",
+)
 _DELIVERY = select(
-    *delivery.c["queue_id", "delivery_no", "route", "stream", "state", "due_at_ms", "attempts"],
-    *delivery.c["provider", "reason", "released"],
+    *delivery.c["queue_id", *_OF_DELIVERY],
     delivery.c.doubts + delivery.c.reclaims,
     *delivery.c["hold_code", "hold_key"],
 ).order_by(delivery.c.queue_id, delivery.c.delivery_no)
-_RECIPIENT = select(
-    *recipient.c["queue_id", "rcpt_no", "delivery_no", "address", "original", "state"],
-    *recipient.c["provider", "reply", "dsn", "attempts", "changed_at_ms"],
-).order_by(recipient.c.queue_id, recipient.c.rcpt_no)
+_OF_RECIPIENT = tuple(one.name for one in fields(RecipientEntry))
+_RECIPIENT = select(*recipient.c["queue_id", *_OF_RECIPIENT]).order_by(
+    recipient.c.queue_id, recipient.c.rcpt_no
+)
 _OF_SOURCE = tuple(one.name for one in fields(Source))
 _DELIVERY_STATES = {state.value: state for state in DeliveryState}
 _RECIPIENT_STATES = {state.value: state for state in RecipientState}
@@ -228,23 +239,16 @@ def _load_deliveries(
     tx: Transaction, batch: Sequence[str], into: dict[str, list[DeliveryEntry]]
 ) -> None:
     rows = tx.execute(_DELIVERY.where(is_listed(tx, delivery.c.queue_id, batch)))
-    # by place, not by name: a list of 100,000 messages is long
-    for queue_id, *values, code, key in rows:
-        number, route, stream, state, due, tries, provider, why, released, risks = values
-        is_held = state == DeliveryState.HELD.value
+    for queue_id, *values, risks, code, key in rows:
+        found: dict[str, Any] = dict(zip(_OF_DELIVERY, values, strict=True))
+        is_held = found["state"] == DeliveryState.HELD.value
+        found["state"] = _DELIVERY_STATES[found["state"]]
+        found["due_at_ms"] = tx.to_local(found["due_at_ms"])
         into[queue_id].append(
             DeliveryEntry(
-                delivery_no=number,
-                route=route,
-                stream=stream,
-                state=_DELIVERY_STATES[state],
-                due_at_ms=tx.to_local(due),
-                attempts=tries,
-                provider=provider,
-                reason=why,
-                released=released,
-                is_in_doubt=risks > 0 and provider is not None,
-                hold=cause_in(code, key, why) if is_held or code is not None else None,
+                **found,
+                is_in_doubt=risks > 0 and found["provider"] is not None,
+                hold=cause_in(code, key, found["reason"]) if is_held or code is not None else None,
             )
         )
 
@@ -253,21 +257,11 @@ def _load_recipients(
     tx: Transaction, batch: Sequence[str], into: dict[str, list[RecipientEntry]]
 ) -> None:
     rows = tx.execute(_RECIPIENT.where(is_listed(tx, recipient.c.queue_id, batch)))
-    for queue_id, number, part, address, original, state, provider, reply, dsn, tries, at in rows:
-        into[queue_id].append(
-            RecipientEntry(
-                rcpt_no=number,
-                delivery_no=part,
-                address=address,
-                original=original,
-                state=_RECIPIENT_STATES[state],
-                provider=provider,
-                reply=reply,
-                dsn=dsn,
-                attempts=tries,
-                changed_at_ms=tx.to_local(at),
-            )
-        )
+    for queue_id, *values in rows:
+        found: dict[str, Any] = dict(zip(_OF_RECIPIENT, values, strict=True))
+        found["state"] = _RECIPIENT_STATES[found["state"]]
+        found["changed_at_ms"] = tx.to_local(found["changed_at_ms"])
+        into[queue_id].append(RecipientEntry(**found))
 
 
 # --- what was done with one message -------------------------------------------------------

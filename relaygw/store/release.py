@@ -20,7 +20,7 @@ from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.store.audit import AuditEntry, add_audits
 from relaygw.store.database import Row, Transaction
 from relaygw.store.intake import INSERT_DELIVERIES, INSERT_RECIPIENTS
-from relaygw.store.queue_entry import in_batches
+from relaygw.store.queue_entry import in_batches, rows_in
 from relaygw.store.tables import delivery, message, recipient
 
 
@@ -76,11 +76,8 @@ def _lock(tx: Transaction, queue_ids: Sequence[str]) -> dict[str, Any]:
     columns = message.c["queue_id", "client_key", "accepted_at_ms"]
     has_content = message.c.captured_at_ms.is_not(None) & (message.c.chunk_count > 0)
     query = select(*columns).where(has_content).order_by(message.c.queue_id).with_for_update()
-    found = {}
-    for batch in in_batches(queue_ids):
-        for row in tx.execute(query.where(message.c.queue_id.in_(batch))):
-            found[row.queue_id] = row
-    return found
+    found = rows_in(tx, query, message.c.queue_id, queue_ids)
+    return {row.queue_id: row for row in found}
 
 
 def _waiting(tx: Transaction, queue_ids: Sequence[str]) -> defaultdict[str, set[str]]:
@@ -88,9 +85,8 @@ def _waiting(tx: Transaction, queue_ids: Sequence[str]) -> defaultdict[str, set[
     waits = recipient.c.state == RecipientState.PENDING.value
     query = select(recipient.c.queue_id, recipient.c.address).where(waits)
     found: defaultdict[str, set[str]] = defaultdict(set)
-    for batch in in_batches(queue_ids):
-        for queue_id, address in tx.execute(query.where(recipient.c.queue_id.in_(batch))):
-            found[queue_id].add(canonical(address))
+    for queue_id, address in rows_in(tx, query, recipient.c.queue_id, queue_ids):
+        found[queue_id].add(canonical(address))
     return found
 
 
@@ -100,8 +96,5 @@ def _addresses(one: Release) -> set[str]:
 
 def _last(tx: Transaction, number: Column[int], queue_ids: Sequence[str]) -> dict[str, int]:
     mine = number.table.c.queue_id
-    found: dict[str, int] = {}
-    for batch in in_batches(queue_ids):
-        query = select(mine, func.max(number)).where(mine.in_(batch)).group_by(mine)
-        found.update((queue_id, last) for queue_id, last in tx.execute(query))
-    return found
+    query = select(mine, func.max(number)).group_by(mine)
+    return dict(map(tuple, rows_in(tx, query, mine, queue_ids)))

@@ -6,7 +6,7 @@ either side; between them each key that another table knows is looked up by itse
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -63,7 +63,8 @@ class DamagedQueue:
         rows = self._parts(message, queue_id, left)
         left.message = rows[0] if rows else None
         if left.message is None:
-            left.content = list(self._chunks(queue_id, self._chunk_numbers(queue_id)))
+            numbers = sorted(number for one, number in self._chunk_rowids() if one == queue_id)
+            left.content = list(self._chunks(queue_id, numbers))
             left.missing.append("its envelope")
             return left
         self._read_content(left, left.message)
@@ -115,9 +116,6 @@ class DamagedQueue:
         except DriverError as error:
             left.missing.append(f"rows of {table.name} ({error})")
         return rows
-
-    def _chunk_numbers(self, queue_id: str) -> Sequence[int]:
-        return sorted(number for one, number in self._chunk_rowids() if one == queue_id)
 
     def _chunks(self, queue_id: str, numbers: Collection[int]) -> Iterator[bytes]:
         for number in numbers:

@@ -12,6 +12,7 @@ the front never waits long for one of them; what a crash leaves undone can be as
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -30,7 +31,7 @@ from relaygw.store.captured_index import (
     write_index,
 )
 from relaygw.store.database import Repository, Statement, Transaction, Write, insert_into
-from relaygw.store.queue_entry import QueueEntry, delete_messages, in_batches, load_entries
+from relaygw.store.queue_entry import QueueEntry, delete_messages, in_batches, load_entries, rows_in
 from relaygw.store.release import Release, release
 from relaygw.store.tables import (
     IS_OPEN,
@@ -303,11 +304,10 @@ def _plan_count(tx: Transaction, search: MailSearch) -> None:
 
 def _tags_of(tx: Transaction, queue_ids: Sequence[str]) -> dict[str, tuple[str, ...]]:
     """Return the tags of messages that have any, in alphabetical order."""
-    found: dict[str, tuple[str, ...]] = {}
-    for batch in in_batches(queue_ids):
-        rows = select(_T.queue_id, _T.tag).where(_T.queue_id.in_(batch)).order_by(_T.tag_key)
-        for queue_id, tag in tx.execute(rows):
-            found[queue_id] = (*found.get(queue_id, ()), tag)
+    found: defaultdict[str, tuple[str, ...]] = defaultdict(tuple)
+    rows = select(_T.queue_id, _T.tag).order_by(_T.tag_key)
+    for queue_id, tag in rows_in(tx, rows, _T.queue_id, queue_ids):
+        found[queue_id] += (tag,)
     return found
 
 

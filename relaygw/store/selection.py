@@ -16,7 +16,7 @@ from sqlalchemy.sql.elements import ColumnElement
 
 from relaygw.mail.state import OPEN, DeliveryState, RecipientState
 from relaygw.store.database import Transaction
-from relaygw.store.queue_entry import in_batches
+from relaygw.store.queue_entry import rows_in
 from relaygw.store.tables import IS_OPEN, delivery, has_text, message, recipient
 
 MAX_TEXT_CHARACTERS = 1000
@@ -105,9 +105,7 @@ def matching_ids(tx: Transaction, selection: Selection, *, limit: int, after: st
         query = query.join(message, message.c.queue_id == delivery.c.queue_id)
     if not ids:
         return list(tx.execute(query).scalars())
-    found: list[str] = []
-    for batch in in_batches(ids):
-        found += tx.execute(query.where(delivery.c.queue_id.in_(batch))).scalars()
+    found = [row[0] for row in rows_in(tx, query, delivery.c.queue_id, ids)]
     return found[:limit]
 
 

@@ -121,13 +121,13 @@ class Watch(Repository):
             ordered = query.order_by(*history.primary_key)
             return [tx.entry(HistoryPoint, row, "slice_at_ms") for row in tx.execute(ordered)]
 
-    def forget_watched(self, before_ms: int) -> bool:
-        """Delete a day of history before a time, and incidents over by then; True if more is left.
+    def forget_watched(self, older_than_ms: int) -> bool:
+        """Delete a day of history so old, and incidents over for so long; True if more is left.
 
-        The incidents go all at once, and so do instances lost before it.
+        The incidents go all at once, and so do instances lost so long ago.
         """
         with self._write(Write.UNSYNCED) as tx:
-            end_ms = tx.to_stored(before_ms)
+            end_ms = tx.now_ms() - older_than_ms
             tx.execute(delete(incident).where(incident.c.recovered_at_ms < end_ms))
             tx.execute(delete(lost_instance).where(lost_instance.c.heartbeat_at_ms < end_ms))
             first_ms: int | None = tx.execute(select(func.min(history.c.slice_at_ms))).scalar()

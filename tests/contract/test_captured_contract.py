@@ -23,6 +23,7 @@ from relaygw.store.tables import (
 )
 from tests.builders import NOW_MS, accepted
 from tests.contract.captured import AUDITED, capture, contact, found, indexed, listed
+from tests.contract.conftest import purge_before
 
 FACTS = ContentFacts(
     sender=contact("shop@shop.test", "Der Shop"),
@@ -251,7 +252,7 @@ def all_of_it(store: Store, _ids: list[str]) -> None:
 
 
 def purge(store: Store, _ids: list[str]) -> None:
-    assert store.janitor.purge({"captured": NOW_MS + 1}, limit=10) == 2
+    assert purge_before(store, {"captured": NOW_MS + 1}, limit=10) == 2
 
 
 def trim(store: Store, _ids: list[str]) -> None:
@@ -336,9 +337,9 @@ def test_what_an_older_version_left_is_cleared(store: Store) -> None:
     store.sandbox.set_tags(ids, ["x"])
     with store.database.write() as connection:  # knows nothing of searches
         connection.execute(delete(message).where(message.c.queue_id == ids[0]))
-    store.janitor.purge({"captured": 1}, limit=10)
+    purge_before(store, {"captured": 1}, limit=10)
     assert rows_left(store) == [3, 3, 3, 3]
-    store.janitor.purge({"orphans": 1}, limit=10)
+    purge_before(store, {"orphans": 1}, limit=10)
     assert rows_left(store) == [2, 2, 2, 2]
     assert found(store, "order") == [ids[2], ids[1]]
 
@@ -378,6 +379,6 @@ def test_a_login_that_was_ended_is_not_renewed(store: Store) -> None:
 def test_logins_that_have_expired_are_purged(store: Store) -> None:
     store.sessions.put(login("old", expires_at_ms=1))
     store.sessions.put(login("new"))
-    store.janitor.purge({}, limit=1)
+    purge_before(store, {}, limit=1)
     assert store.sessions.get("old") is None
     assert store.sessions.get("new") is not None

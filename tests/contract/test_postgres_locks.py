@@ -18,7 +18,7 @@ from relaygw.store.audit import AuditEntry
 from relaygw.store.outcomes import record
 from relaygw.store.store import Store, open_store
 from tests.builders import NOW_MS, accepted
-from tests.contract.conftest import instance
+from tests.contract.conftest import instance, purge_before
 from tests.contract.test_store_contract import entry_of, finish
 
 ENTRY = AuditEntry(at_ms=NOW_MS, actor="a", action="queue.x", target="t", affected=0, detail="")
@@ -88,7 +88,7 @@ def test_the_trash_is_not_emptied_under_mail_that_comes_back(one: Store, other: 
     delete(one, message.queue_id)
     with one.database.write() as connection:
         assert queue._undelete(connection, [message.queue_id], NOW_MS) == 1
-        with meanwhile(other, lambda: other.janitor.purge({"deleted": LATE_MS}, limit=9)) as said:
+        with meanwhile(other, lambda: purge_before(other, {"deleted": LATE_MS}, limit=9)) as said:
             connection.connection.commit()
     assert said == [0]
     assert one.intake.read_chunk(message.queue_id, 0) is not None
@@ -115,7 +115,7 @@ def test_a_message_that_is_being_taken_keeps_its_content(one: Store, other: Stor
     one.intake.add_chunks(large.queue_id, 0, [b"x"])
     with one.database.write() as connection:
         intake.insert_messages(connection, [large])
-        with meanwhile(other, lambda: other.janitor.purge({"orphans": LATE_MS}, limit=9)) as said:
+        with meanwhile(other, lambda: purge_before(other, {"orphans": LATE_MS}, limit=9)) as said:
             connection.connection.commit()
     assert said == [0]
     assert one.intake.read_chunk(large.queue_id, 0) == b"x"

@@ -15,7 +15,7 @@ from relaygw.store.queue_entry import QueueEntry
 from relaygw.store.store import Store
 from relaygw.store.tables import instance as table
 from tests.builders import NOW_MS, accepted
-from tests.contract.conftest import clock_at, instance
+from tests.contract.conftest import clock_at, forget_watched, instance
 from tests.contract.test_store_contract import claim
 
 D = DeliveryState
@@ -194,9 +194,9 @@ def test_lost_instances_are_forgotten_after_a_while(store: Store) -> None:
     store.instances.register(replace(instance("lost"), name="gw2"))
     store.instances.bury("lost", is_lost=True)
     (found,) = store.watch.lost_instances(LONG_AGO)
-    store.watch.forget_watched(found.heartbeat_at_ms - 60_000)
+    forget_watched(store, found.heartbeat_at_ms - 60_000)
     assert store.watch.lost_instances(LONG_AGO)
-    store.watch.forget_watched(found.heartbeat_at_ms + 60_000)
+    forget_watched(store, found.heartbeat_at_ms + 60_000)
     assert store.watch.lost_instances(LONG_AGO) == []
 
 

@@ -16,7 +16,7 @@ from relaygw.store.audit import AuditEntry
 from relaygw.store.database import BatchStatement
 from relaygw.store.store import Store
 from tests.builders import NOW_MS, accepted
-from tests.contract.conftest import instance
+from tests.contract.conftest import instance, purge_before
 from tests.contract.test_store_contract import claim, entry_of, finish
 
 DUE_MS = NOW_MS + 60_000
@@ -250,7 +250,7 @@ def test_attempts_go_with_their_message(store: Store) -> None:
     record(store, outcome(message, bounced, state=DeliveryState.FINISHED))
     assert store.queue.attempts(message.queue_id)
     late_ms = NOW_MS + 10**9
-    store.janitor.purge({"finished": late_ms}, limit=10)
+    purge_before(store, {"finished": late_ms}, limit=10)
     assert store.queue.attempts(message.queue_id) == []
 
 

@@ -16,6 +16,7 @@ from relaygw.store.queue_entry import QueueEntry
 from relaygw.store.selection import Selection, ShapeKey
 from relaygw.store.store import Store
 from tests.builders import NOW_MS, accepted
+from tests.contract.conftest import purge_before
 
 D, R = DeliveryState, RecipientState
 ALL_STATES = frozenset(D)
@@ -145,7 +146,7 @@ def test_what_came_out_of_the_trash_is_not_finished(store: Store) -> None:
     )
     store.leases.record_batch([done], incarnation="one", now_ms=NOW_MS)
     assert store.queue.undelete([message.queue_id], entry=audit()) == 1
-    store.janitor.purge({"finished": NOW_MS + HOUR_MS}, limit=9)
+    purge_before(store, {"finished": NOW_MS + HOUR_MS}, limit=9)
     assert [part.state for part in entry_of(store, message.queue_id).deliveries] == [
         D.FINISHED,
         D.DEFERRED,
@@ -170,7 +171,7 @@ def test_expired_mail_keeps_why_and_what_was_said_last(store: Store) -> None:
         assert (recipient.state, recipient.reply, recipient.dsn) == (R.EXPIRED, reply, "4.4.7")
         assert entry.chunk_count == 0
     assert store.queue.search(Selection(), limit=9) == []
-    store.janitor.purge({"finished": NOW_MS + 1}, limit=9)
+    purge_before(store, {"finished": NOW_MS + 1}, limit=9)
     assert store.queue.search(Selection(states=ALL_STATES), limit=9) == []
 
 

@@ -26,7 +26,7 @@ from relaygw.store.selection import Selection
 from relaygw.store.store import Store, read_content
 from relaygw.store.tables import account, duty, usage
 from tests.builders import NOW_MS, accepted
-from tests.contract.conftest import clock_at, instance, open_store
+from tests.contract.conftest import clock_at, instance, open_store, purge_before, shed_content
 
 ALL_STATES = frozenset(DeliveryState)
 ENTRY = AuditEntry(at_ms=NOW_MS, actor="a", action="queue.x", target="t", affected=0, detail="")
@@ -406,9 +406,9 @@ def test_mail_that_was_put_off_before_the_clock_was_set_back_waits_anew_and_no_l
         [defer(plain.queue_id, due_at_ms=later_ms)], incarnation="one", now_ms=now_ms()
     )
     assert claim(store, now_ms=now_ms()) == []
-    assert store.leases.restart_waits(limit=2) == 2
-    assert store.leases.restart_waits(limit=2) == 1
-    assert store.leases.restart_waits(limit=2) == 0
+    assert store.janitor.restart_waits(limit=2) == 2
+    assert store.janitor.restart_waits(limit=2) == 1
+    assert store.janitor.restart_waits(limit=2) == 0
     dues_ms = [
         entry_of(store, one.queue_id).deliveries[0].due_at_ms - now_ms()
         for one in (early, late, given_back)
@@ -695,7 +695,7 @@ def test_purge_takes_what_is_over_its_time_and_nothing_else(store: Store) -> Non
     for message, at_ms in ((old, NOW_MS + 10), (fresh, NOW_MS + 6000)):
         store.leases.record_batch([finish(message.queue_id)], incarnation="one", now_ms=at_ms)
     store.intake.accept_batch([queued])
-    assert store.janitor.purge({"finished": NOW_MS + 5000}, limit=10) == 1
+    assert purge_before(store, {"finished": NOW_MS + 5000}, limit=10) == 1
     left = store.queue.search(Selection(states=ALL_STATES), limit=10)
     assert {entry.queue_id for entry in left} == {fresh.queue_id, queued.queue_id}
 
@@ -709,9 +709,9 @@ def test_large_content_of_finished_mail_goes_piece_by_piece(store: Store) -> Non
         store.leases.record_batch([finish(message.queue_id)], incarnation="one", now_ms=NOW_MS + 10)
     assert store.intake.read_chunk(small.queue_id, 0) is None
     assert store.intake.read_chunk(large.queue_id, 8) is not None
-    assert not store.janitor.shed_content(NOW_MS + 10)  # not before its time
+    assert not shed_content(store, NOW_MS + 10)  # not before its time
     left = []
-    while store.janitor.shed_content(NOW_MS + 11):
+    while shed_content(store, NOW_MS + 11):
         left.append(sum(store.intake.read_chunk(large.queue_id, n) is not None for n in range(9)))
     assert left == [5, 1, 0]
     assert entry_of(store, large.queue_id).chunk_count == 0
@@ -759,8 +759,8 @@ def test_a_part_in_the_trash_keeps_the_content_until_its_own_time_is_over(
         update = finish(message.queue_id, delivery_no=1, rcpt_nos=(1,))
         store.leases.record_batch([update], incarnation="one", now_ms=NOW_MS)
     assert store.intake.read_chunk(message.queue_id, 0) is not None
-    assert not store.janitor.shed_content(NOW_MS * 2)
-    assert store.janitor.purge({"deleted": NOW_MS + 500, "finished": NOW_MS * 2}, limit=9) == 0
+    assert not shed_content(store, NOW_MS * 2)
+    assert purge_before(store, {"deleted": NOW_MS + 500, "finished": NOW_MS * 2}, limit=9) == 0
     assert store.queue.undelete([message.queue_id], entry=ENTRY) == 2
     assert entry_of(store, message.queue_id).chunk_count == 1
     send("c", 2)
@@ -773,10 +773,10 @@ def test_a_part_in_the_trash_keeps_the_content_until_its_own_time_is_over(
         entry=ENTRY,
     )
     assert store.intake.read_chunk(message.queue_id, 0) is not None
-    assert store.janitor.purge({"deleted": NOW_MS * 2}, limit=9) == 1
+    assert purge_before(store, {"deleted": NOW_MS * 2}, limit=9) == 1
     assert store.intake.read_chunk(message.queue_id, 0) is None
     assert store.queue.undelete([message.queue_id], entry=ENTRY) == 0
-    assert store.janitor.purge({"finished": LATE_MS}, limit=9) == 1
+    assert purge_before(store, {"finished": LATE_MS}, limit=9) == 1
 
 
 def test_emptying_the_trash_ends_where_messages_still_wait(store: Store) -> None:
@@ -800,14 +800,14 @@ def test_emptying_the_trash_ends_where_messages_still_wait(store: Store) -> None
         due_at_ms=0,
         entry=ENTRY,
     )
-    assert store.janitor.purge({"deleted": NOW_MS * 2}, limit=9) == 0
+    assert purge_before(store, {"deleted": NOW_MS * 2}, limit=9) == 0
 
 
 def test_orphaned_chunks_are_cleared(store: Store) -> None:
     orphan, message = accepted(), accepted()
     store.intake.add_chunks(orphan.queue_id, 0, [b"x"])
     store.intake.accept_batch([message])
-    assert store.janitor.purge({"orphans": time.time_ns() // 1_000_000 + 60_000}, limit=10) == 1
+    assert purge_before(store, {"orphans": time.time_ns() // 1_000_000 + 60_000}, limit=10) == 1
     assert store.intake.read_chunk(orphan.queue_id, 0) is None
     assert store.intake.read_chunk(message.queue_id, 0) is not None
 
@@ -824,7 +824,7 @@ def test_content_on_its_way_is_no_orphan_whatever_the_clock_of_who_takes_it(
 
     def purged_after(age_s: float) -> int:
         watch.now_s += age_s
-        return store.janitor.purge({"orphans": time.time_ns() // 1_000_000 - 3_600_000}, limit=10)
+        return purge_before(store, {"orphans": time.time_ns() // 1_000_000 - 3_600_000}, limit=10)
 
     for message in (coming, left):
         store.intake.add_chunks(message.queue_id, 0, [b"x"])

@@ -29,7 +29,7 @@ from relaygw.store.release import Release
 from relaygw.store.selection import Selection
 from relaygw.store.store import Store, read_content
 from tests.builders import NOW_MS, accepted
-from tests.contract.conftest import instance, open_store
+from tests.contract.conftest import instance, open_store, purge_before, shed_content
 
 DAY_MS = 86_400_000
 LATER_MS = NOW_MS + 20 * DAY_MS  # of the release: long after the usual lifetime
@@ -228,11 +228,11 @@ def sweep(store: Store) -> None:
     """Do all that a janitor does with mail that is over every time."""
     end_ms = LATER_MS + 1000 * DAY_MS
     cutoffs = dict.fromkeys(("finished", "captured", "deleted", "orphans"), end_ms)
-    store.janitor.purge(cutoffs, limit=100)
+    purge_before(store, cutoffs, limit=100)
     store.janitor.trim_captured(keep=0, limit=100)
-    while store.janitor.shed_content(end_ms):
+    while shed_content(store, end_ms):
         pass
-    store.janitor.purge(cutoffs, limit=100)
+    purge_before(store, cutoffs, limit=100)
 
 
 @pytest.mark.parametrize("chunks", [1, 3])
@@ -257,7 +257,7 @@ def test_a_release_is_kept_whatever_becomes_of_the_sandbox(
     assert b"".join(read_content(store, entry)) == CONTENT * chunks
     assert entry.captured_at_ms is None
     finish(store, queue_id)
-    while store.janitor.shed_content(LATER_MS + 1):
+    while shed_content(store, LATER_MS + 1):
         pass
     assert entry_of(store, queue_id).chunk_count == 0
     assert store.intake.read_chunk(queue_id, 0) is None
@@ -270,8 +270,8 @@ def test_what_is_still_in_the_sandbox_keeps_its_content_after_its_release(store:
     store.sandbox.release_captured([let_go(queue_id)])
     claim(store)
     finish(store, queue_id)
-    assert store.janitor.shed_content(LATER_MS + 1) is False
-    store.janitor.purge({"finished": LATER_MS + DAY_MS}, limit=9)
+    assert shed_content(store, LATER_MS + 1) is False
+    purge_before(store, {"finished": LATER_MS + DAY_MS}, limit=9)
     assert b"".join(read_content(store, entry_of(store, queue_id))) == CONTENT
     assert entry_of(store, queue_id).captured_at_ms == NOW_MS
 
@@ -293,7 +293,7 @@ def test_a_release_that_was_put_into_the_trash_goes_with_it(store: Store) -> Non
         RecipientState.CAPTURED,
         RecipientState.CANCELLED,
     ]
-    assert store.janitor.purge({"deleted": LATER_MS + DAY_MS}, limit=9) == 1
+    assert purge_before(store, {"deleted": LATER_MS + DAY_MS}, limit=9) == 1
     assert b"".join(read_content(store, entry)) == CONTENT  # of the sandbox
     assert store.sandbox.release_captured([let_go(queue_id)]) == {queue_id}
 

@@ -12,7 +12,7 @@ from relaygw.store import watch
 from relaygw.store.store import Store
 from relaygw.store.watch import HISTORY_SLICE_MS, HistoryPoint, Incident
 from tests.builders import NOW_MS, accepted
-from tests.contract.conftest import instance, open_store
+from tests.contract.conftest import forget_watched, instance, open_store
 from tests.contract.test_store_contract import claim, defer
 
 SLICE_MS = NOW_MS - NOW_MS % HISTORY_SLICE_MS
@@ -85,14 +85,14 @@ def test_old_history_goes_day_by_day(store: Store) -> None:
     for day in range(4):
         store.watch.add_history(SLICE_MS - day * DAY_MS, {("x", "a"): day})
     before_ms = SLICE_MS - DAY_MS
-    assert store.watch.forget_watched(before_ms)
+    assert forget_watched(store, before_ms)
     assert [one.amount for one in store.watch.history(0)] == [2, 1, 0]
-    while store.watch.forget_watched(before_ms):
+    while forget_watched(store, before_ms):
         pass
     assert [one.amount for one in store.watch.history(0)] == [1, 0], (
         "what is not over its time stays"
     )
-    assert not store.watch.forget_watched(before_ms)
+    assert not forget_watched(store, before_ms)
 
 
 # --- duties -------------------------------------------------------------------------------
@@ -205,7 +205,7 @@ def test_incidents_that_are_over_go_with_the_history(store: Store) -> None:
         store.watch.open_incident(incident(str(number), key=str(number)))
     store.watch.end_incident("0", at_ms=NOW_MS + 5)
     store.watch.end_incident("1", at_ms=NOW_MS + 7)
-    store.watch.forget_watched(NOW_MS + 7)
+    forget_watched(store, NOW_MS + 7)
     assert [one.incident_id for one in store.watch.incidents(0)] == ["1", "2"]
 
 

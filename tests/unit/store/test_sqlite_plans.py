@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import Connection, Engine, event, text
 
 from relaygw.mail.hold import HoldCause, HoldCode, provider_down
-from relaygw.store import janitor, leases, migrate, outcomes, selection
+from relaygw.store import intake, janitor, leases, migrate, outcomes, selection
 from relaygw.store.database import BatchStatement, Statement, Write
 from relaygw.store.instances import Instance
 from relaygw.store.selection import Selection
@@ -71,12 +71,13 @@ BY_KEY = "PRIMARY KEY (queue_id=? AND delivery_no=?)"
         (lambda store: store.holds.let_go([("1A", 0), ("1B", 0)], MODE), {BY_KEY}),
         (lambda store: store.watch.in_hand_since(1), {"delivery_lease"}),
         (lambda store: store.instances.ownerless(), {"delivery_lease"}),
+        (lambda store: store.janitor.restart_waits(limit=9), {"INDEX delivery_due"}),
         (
             lambda store: store.instances.bury("w", begun=[("1A", 0, "p")], is_lost=True),
             {BY_KEY, "delivery_lease"},
         ),
     ],
-    ids=["held", "causes", "release", "put_off", "let_go", "in_hand", "ownerless", "bury"],
+    ids=["held", "causes", "release", "put_off", "let_go", "in_hand", "ownerless", "waits", "bury"],
 )
 def test_what_is_looked_for_all_the_time_uses_an_index(
     url: str, verb: Callable[[Store], object], expected: set[str]
@@ -109,7 +110,7 @@ def test_what_is_looked_for_all_the_time_uses_an_index(
     "statement",
     [
         pytest.param(statement, id=name.strip("_").lower())
-        for room in (outcomes, leases)
+        for room in (outcomes, leases, intake)
         for name, statement in vars(room).items()
         if isinstance(statement, BatchStatement)
     ],
@@ -131,15 +132,6 @@ def test_leases_are_found_by_their_index(url: str) -> None:
         steps = [row[3] for row in connection.exec_driver_sql(sql, ("w", "default"))]
     engine.dispose()
     assert [step for step in steps if "delivery_lease" in step] == steps
-
-
-def test_what_was_written_later_is_found_by_the_index_of_what_is_due(url: str) -> None:
-    engine = create_sqlite_engine(url, begin="BEGIN")
-    with engine.begin() as connection:
-        sql = "EXPLAIN QUERY PLAN " + leases._WRITTEN_LATER.text()
-        steps = [row[3] for row in connection.exec_driver_sql(sql, (1, 1, 1))]
-    engine.dispose()
-    assert [step for step in steps if "INDEX delivery_due" in step] == steps
 
 
 def test_kept_content_is_found_by_its_index(url: str) -> None:
