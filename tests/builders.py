@@ -7,12 +7,15 @@ from typing import Any
 from relaygw.mail.envelope import (
     AcceptedMessage,
     ClaimedDelivery,
+    DeliveryUpdate,
     NewDelivery,
     NewRecipient,
     QueueIdSource,
     Recipient,
+    RecipientUpdate,
     Source,
 )
+from relaygw.mail.state import DeliveryState, RecipientState
 
 NOW_MS = 1_795_600_000_000
 
@@ -46,6 +49,31 @@ def accepted(
         "client_key": "127.0.0.0/24",
     }
     return AcceptedMessage(**values | more)
+
+
+def part_on(route: str, *addresses: str) -> NewDelivery:
+    """Return the part of a message that takes a route."""
+    people = tuple(NewRecipient(address=one) for one in addresses)
+    return NewDelivery(route=route, stream="transactional", recipients=people)
+
+
+def update_of(queue_id: str, **more: Any) -> DeliveryUpdate:
+    """Return the outcome of a delivery that is finished, without recipients."""
+    values = {
+        "delivery_no": 0,
+        "state": DeliveryState.FINISHED,
+        "due_at_ms": NOW_MS,
+        "provider": "main",
+        "reason": None,
+        "recipients": (),
+    }
+    return DeliveryUpdate(queue_id=queue_id, **values | more)
+
+
+def taken(rcpt_no: int, **more: Any) -> RecipientUpdate:
+    """Return the outcome of a recipient that a provider took."""
+    values = {"reply": "250 2.0.0 Ok", "dsn": "2.0.0", "provider": "main"}
+    return RecipientUpdate(rcpt_no=rcpt_no, state=RecipientState.DELIVERED, **values | more)
 
 
 def claimed(*recipients: str, **more: Any) -> ClaimedDelivery:

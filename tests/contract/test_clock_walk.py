@@ -8,14 +8,13 @@ from dataclasses import replace
 
 import pytest
 
-from relaygw.mail.envelope import NewDelivery, NewRecipient
 from relaygw.mail.hold import HoldCause, HoldCode
 from relaygw.mail.state import DeliveryState
 from relaygw.store.audit import AuditEntry
 from relaygw.store.holds import Hold
 from relaygw.store.sessions import WebSession
 from relaygw.store.store import Store
-from tests.builders import accepted
+from tests.builders import accepted, part_on
 from tests.contract.conftest import instance, open_store
 from tests.contract.test_store_contract import defer, entry_of, finish
 
@@ -79,10 +78,7 @@ def test_an_hour_more_or_less_stops_nothing_and_takes_nothing_away(
     store, now_ms = clock.store, clock.now_ms()
     new, in_hand, put_off, held, trash, parted = (accepted(at_ms=now_ms) for _ in range(6))
     parts = tuple(
-        NewDelivery(
-            route=route, stream="transactional", recipients=(NewRecipient(address=address),)
-        )
-        for route, address in (("b", "x@b.test"), ("default", "y@a.test"))
+        part_on(route, address) for route, address in (("b", "x@b.test"), ("default", "y@a.test"))
     )
     parted = replace(parted, deliveries=parts)
     large = replace(accepted(at_ms=now_ms), content=(), stored_chunks=2)

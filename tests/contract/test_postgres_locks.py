@@ -11,13 +11,13 @@ from dataclasses import replace
 import pytest
 
 from relaygw.errors import StoreUnavailable
-from relaygw.mail.envelope import AcceptedMessage, NewDelivery, NewRecipient
+from relaygw.mail.envelope import AcceptedMessage
 from relaygw.mail.state import DeliveryState
 from relaygw.store import intake, janitor, queue
 from relaygw.store.audit import AuditEntry
 from relaygw.store.outcomes import record
 from relaygw.store.store import Store, open_store
-from tests.builders import NOW_MS, accepted
+from tests.builders import NOW_MS, accepted, part_on
 from tests.contract.conftest import instance, purge_before
 from tests.contract.test_store_contract import entry_of, finish
 
@@ -137,14 +137,7 @@ def test_a_message_is_not_taken_while_its_content_is_purged(one: Store, other: S
 def two_parts(store: Store) -> AcceptedMessage:
     """Store a message on two routes, the second of which is being sent."""
     parts = (("b", "x@b.test"), ("default", "y@a.test"))
-    message = accepted(
-        deliveries=tuple(
-            NewDelivery(
-                route=route, stream="transactional", recipients=(NewRecipient(address=address),)
-            )
-            for route, address in parts
-        )
-    )
+    message = accepted(deliveries=tuple(part_on(route, address) for route, address in parts))
     store.intake.accept_batch([message])
     assert len(store.leases.claim("default", limit=5, incarnation="one", now_ms=NOW_MS)) == 1
     return message

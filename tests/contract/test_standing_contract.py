@@ -160,9 +160,7 @@ def test_what_changed_meanwhile_keeps_its_route(store: Store, ways: tuple[RouteW
 # --- instances ----------------------------------------------------------------------------
 
 
-def test_a_lost_instance_is_remembered_until_one_of_its_name_and_role_is_back(
-    store: Store,
-) -> None:
+def test_a_lost_instance_is_remembered_until_one_of_its_name_and_role_is_back(store: Store) -> None:
     store.instances.register(replace(instance("lost"), name="gw2", pid=7))
     store.intake.accept_batch([accepted()])
     store.leases.claim("default", limit=1, incarnation="lost", now_ms=NOW_MS)

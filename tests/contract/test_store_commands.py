@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from relaygw.mail.envelope import DeliveryUpdate, NewDelivery, NewRecipient, RecipientUpdate
+from relaygw.mail.envelope import NewDelivery, NewRecipient, RecipientUpdate
 from relaygw.mail.hold import HoldCause, HoldCode
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.store.audit import AuditEntry, Trail
 from relaygw.store.queue_entry import QueueEntry
 from relaygw.store.selection import Selection, ShapeKey
 from relaygw.store.store import Store
-from tests.builders import NOW_MS, accepted
+from tests.builders import NOW_MS, accepted, part_on, update_of
 from tests.contract.conftest import purge_before
 
 D, R = DeliveryState, RecipientState
@@ -54,20 +54,15 @@ def attempt(
 ) -> None:
     """Let a worker try everything that is due; nobody gets it."""
     updates = [
-        DeliveryUpdate(
-            queue_id=one.queue_id,
+        update_of(
+            one.queue_id,
             delivery_no=one.delivery_no,
             state=state,
             due_at_ms=NOW_MS + HOUR_MS,
-            provider="main",
             reason=reason,
             recipients=tuple(
                 RecipientUpdate(
-                    rcpt_no=who.rcpt_no,
-                    state=R.PENDING,
-                    reply=reason,
-                    dsn="4.0.0",
-                    provider="main",
+                    rcpt_no=who.rcpt_no, state=R.PENDING, reply=reason, dsn="4.0.0", provider="main"
                 )
                 for who in one.recipients
             ),
@@ -122,28 +117,13 @@ def test_only_the_trash_is_undeleted(store: Store) -> None:
 
 def test_what_came_out_of_the_trash_is_not_finished(store: Store) -> None:
     """A part was deleted, the rest was delivered: the message was finished then."""
-    parts = tuple(
-        NewDelivery(
-            route=route,
-            stream="transactional",
-            recipients=(NewRecipient(address=f"x@{route}.test"),),
-        )
-        for route in ("default", "other")
-    )
+    parts = tuple(part_on(route, f"x@{route}.test") for route in ("default", "other"))
     message = replace(accepted(), deliveries=parts, content=(), stored_chunks=2)
     store.intake.add_chunks(message.queue_id, 0, [b"one", b"two"])
     store.intake.accept_batch([message])
     store.leases.claim("default", limit=9, incarnation="one", now_ms=NOW_MS)
     change(store, message.queue_id, D.DELETED)
-    done = DeliveryUpdate(
-        queue_id=message.queue_id,
-        delivery_no=0,
-        state=D.FINISHED,
-        due_at_ms=NOW_MS,
-        provider="main",
-        reason=None,
-        recipients=(),
-    )
+    done = update_of(message.queue_id)
     store.leases.record_batch([done], incarnation="one", now_ms=NOW_MS)
     assert store.queue.undelete([message.queue_id], entry=audit()) == 1
     purge_before(store, {"finished": NOW_MS + HOUR_MS}, limit=9)
@@ -280,14 +260,7 @@ def test_what_waits_is_told_as_mailq_tells_it(store: Store) -> None:
 
 
 def test_a_message_on_two_routes_is_one_of_those_that_wait(store: Store) -> None:
-    parts = tuple(
-        NewDelivery(
-            route=route,
-            stream="transactional",
-            recipients=(NewRecipient(address=f"x@{route}.test"),),
-        )
-        for route in ("default", "other")
-    )
+    parts = tuple(part_on(route, f"x@{route}.test") for route in ("default", "other"))
     queue_id = add(store, deliveries=parts)
     store.leases.claim("other", limit=9, incarnation="one", now_ms=NOW_MS)
     (found,) = store.queue.waiting(limit=9)

@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy import update
 
 from relaygw.errors import AlreadyAccepted, StoreUnavailable
-from relaygw.mail.envelope import DeliveryUpdate, NewDelivery, NewRecipient, RecipientUpdate
+from relaygw.mail.envelope import DeliveryUpdate, NewRecipient, RecipientUpdate
 from relaygw.mail.hold import HoldCause, HoldCode, sender_refused
 from relaygw.mail.search import EVERYTHING
 from relaygw.mail.state import DeliveryState, RecipientState
@@ -25,7 +25,7 @@ from relaygw.store.queue_entry import QueueEntry
 from relaygw.store.selection import Selection
 from relaygw.store.store import Store, read_content
 from relaygw.store.tables import account, duty, usage
-from tests.builders import NOW_MS, accepted
+from tests.builders import NOW_MS, accepted, part_on, taken, update_of
 from tests.contract.conftest import clock_at, instance, open_store, purge_before, shed_content
 
 ALL_STATES = frozenset(DeliveryState)
@@ -41,33 +41,16 @@ def entry_of(store: Store, queue_id: str) -> QueueEntry:
 def finish(
     queue_id: str, *, delivery_no: int = 0, rcpt_nos: tuple[int, ...] = (0,)
 ) -> DeliveryUpdate:
-    return DeliveryUpdate(
-        queue_id=queue_id,
-        delivery_no=delivery_no,
-        state=DeliveryState.FINISHED,
-        due_at_ms=NOW_MS,
-        provider="main",
-        reason=None,
-        recipients=tuple(
-            RecipientUpdate(
-                rcpt_no=number,
-                state=RecipientState.DELIVERED,
-                reply="250 2.0.0 Ok",
-                dsn="2.0.0",
-                provider="main",
-            )
-            for number in rcpt_nos
-        ),
+    return update_of(
+        queue_id, delivery_no=delivery_no, recipients=tuple(taken(number) for number in rcpt_nos)
     )
 
 
 def defer(queue_id: str, *, due_at_ms: int) -> DeliveryUpdate:
-    return DeliveryUpdate(
-        queue_id=queue_id,
-        delivery_no=0,
+    return update_of(
+        queue_id,
         state=DeliveryState.DEFERRED,
         due_at_ms=due_at_ms,
-        provider="main",
         reason="451 later",
         recipients=(
             RecipientUpdate(
@@ -476,14 +459,7 @@ def test_a_finished_message_loses_its_content_and_keeps_its_record(store: Store)
 
 def test_content_stays_until_the_last_delivery_is_finished(store: Store) -> None:
     message = accepted()
-    parts = tuple(
-        NewDelivery(
-            route=route,
-            stream="transactional",
-            recipients=(NewRecipient(address=f"{route}@x.test"),),
-        )
-        for route in ("default", "promo")
-    )
+    parts = tuple(part_on(route, f"{route}@x.test") for route in ("default", "promo"))
     message = replace(message, deliveries=parts)
     store.intake.accept_batch([message])
     claim(store)
@@ -722,14 +698,7 @@ def test_a_part_in_the_trash_keeps_the_content_until_its_own_time_is_over(
     store: Store, is_sent_first: bool
 ) -> None:
     parts = (("b", "x@b.test"), ("default", "y@a.test"), ("c", "z@c.test"))
-    message = accepted(
-        deliveries=tuple(
-            NewDelivery(
-                route=route, stream="transactional", recipients=(NewRecipient(address=address),)
-            )
-            for route, address in parts
-        )
-    )
+    message = accepted(deliveries=tuple(part_on(route, address) for route, address in parts))
     store.intake.accept_batch([message])
 
     def send(route: str, number: int) -> None:
@@ -782,14 +751,7 @@ def test_a_part_in_the_trash_keeps_the_content_until_its_own_time_is_over(
 def test_emptying_the_trash_ends_where_messages_still_wait(store: Store) -> None:
     """What waits beside a part in the trash is not found again and again."""
     parts = (("b", "x@b.test"), ("default", "y@a.test"))
-    message = accepted(
-        deliveries=tuple(
-            NewDelivery(
-                route=route, stream="transactional", recipients=(NewRecipient(address=address),)
-            )
-            for route, address in parts
-        )
-    )
+    message = accepted(deliveries=tuple(part_on(route, address) for route, address in parts))
     store.intake.accept_batch([message])
     claim(store)
     store.queue.change_state(
@@ -1000,15 +962,12 @@ def test_what_is_held_for_one_reason_is_released_in_batches(store: Store) -> Non
     store.intake.accept_batch(messages)
     claimed = store.leases.claim("default", limit=10, incarnation="one", now_ms=NOW_MS + 1)
     updates = [
-        DeliveryUpdate(
-            queue_id=one.queue_id,
-            delivery_no=0,
+        update_of(
+            one.queue_id,
             state=DeliveryState.HELD,
-            due_at_ms=NOW_MS,
             provider="p",
             reason="sender domain a is refused by p" if number < 4 else "other",
-            recipients=(),
-            hold=sender_refused("a", ["p"]) if number < 2 else None,  # the others as before 0007
+            hold=sender_refused("a", ["p"]) if number < 2 else None,
             charged=False,
         )
         for number, one in enumerate(claimed)

@@ -8,32 +8,17 @@ from dataclasses import replace
 
 from sqlalchemy import select
 
-from relaygw.mail.envelope import DeliveryUpdate, NewDelivery, NewRecipient, RecipientUpdate
-from relaygw.mail.state import DeliveryState, RecipientState
+from relaygw.mail.envelope import DeliveryUpdate
 from relaygw.store.tables import message
-from tests.builders import NOW_MS, accepted
+from tests.builders import NOW_MS, accepted, part_on, taken, update_of
 from tests.contract.conftest import instance, open_store
 
 ROUNDS = 60
 
 
 def delivered(queue_id: str, delivery_no: int) -> DeliveryUpdate:
-    taken = RecipientUpdate(
-        rcpt_no=delivery_no,
-        state=RecipientState.DELIVERED,
-        reply="250 ok",
-        dsn="2.0.0",
-        provider="p",
-    )
-    return DeliveryUpdate(
-        queue_id=queue_id,
-        delivery_no=delivery_no,
-        state=DeliveryState.FINISHED,
-        due_at_ms=NOW_MS,
-        provider="p",
-        reason=None,
-        recipients=(taken,),
-    )
+    one = taken(delivery_no, reply="250 ok", provider="p")
+    return update_of(queue_id, delivery_no=delivery_no, provider="p", recipients=(one,))
 
 
 def test_a_message_is_finished_when_its_last_two_deliveries_end_at_once(url: str) -> None:
@@ -41,14 +26,7 @@ def test_a_message_is_finished_when_its_last_two_deliveries_end_at_once(url: str
     stores = [open_store(url) for _ in routes]
     for store, route in zip(stores, routes, strict=True):
         store.instances.register(instance(route))
-    parts = tuple(
-        NewDelivery(
-            route=route,
-            stream="transactional",
-            recipients=(NewRecipient(address=f"{route}@cust.test"),),
-        )
-        for route in routes
-    )
+    parts = tuple(part_on(route, f"{route}@cust.test") for route in routes)
     messages = [replace(accepted(at_ms=NOW_MS + n), deliveries=parts) for n in range(ROUNDS)]
     stores[0].intake.accept_batch(messages)
     for store, route in zip(stores, routes, strict=True):

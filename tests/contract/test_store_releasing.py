@@ -13,10 +13,8 @@ import pytest
 
 from relaygw.mail.envelope import (
     ClaimedDelivery,
-    DeliveryUpdate,
     NewDelivery,
     NewRecipient,
-    RecipientUpdate,
     Released,
     ReleasedDelivery,
 )
@@ -28,7 +26,7 @@ from relaygw.store.queue_entry import QueueEntry
 from relaygw.store.release import Release
 from relaygw.store.selection import Selection
 from relaygw.store.store import Store, read_content
-from tests.builders import NOW_MS, accepted
+from tests.builders import NOW_MS, accepted, taken, update_of
 from tests.contract.conftest import instance, open_store, purge_before, shed_content
 
 DAY_MS = 86_400_000
@@ -80,22 +78,8 @@ def claim(store: Store, *, route: str = "default") -> list[ClaimedDelivery]:
 
 
 def finish(store: Store, queue_id: str, *, delivery_no: int = 1, rcpt_no: int = 1) -> None:
-    change = RecipientUpdate(
-        rcpt_no=rcpt_no,
-        state=RecipientState.DELIVERED,
-        reply="250 Ok",
-        dsn="2.0.0",
-        provider="main",
-    )
-    update = DeliveryUpdate(
-        queue_id=queue_id,
-        delivery_no=delivery_no,
-        state=DeliveryState.FINISHED,
-        due_at_ms=LATER_MS,
-        provider="main",
-        reason=None,
-        recipients=(change,),
-    )
+    change = taken(rcpt_no)
+    update = update_of(queue_id, delivery_no=delivery_no, due_at_ms=LATER_MS, recipients=(change,))
     assert store.leases.record_batch([update], incarnation="one", now_ms=LATER_MS).is_alive
 
 
@@ -156,14 +140,10 @@ def test_recipients_held_apart_keep_the_mark(store: Store) -> None:
     both = part("dev@agency.test", "qa@agency.test", released=Released.ANYONE)
     store.sandbox.release_captured([let_go(queue_id, both)])
     claim(store)
-    finished = DeliveryUpdate(
-        queue_id=queue_id,
+    finished = update_of(
+        queue_id,
         delivery_no=1,
-        state=DeliveryState.FINISHED,
         due_at_ms=LATER_MS,
-        provider="main",
-        reason=None,
-        recipients=(),
         held_apart=(2,),
         held_apart_for=HoldCause(HoldCode.MODE),
     )
@@ -348,14 +328,9 @@ def test_nobody_gets_between(shared: Store, queue_url: str, what: str) -> None:
         elif what == "trim":
             shared.janitor.trim_captured(keep=0, limit=9)
         else:
-            update = DeliveryUpdate(
-                queue_id=queue_id,
-                delivery_no=0,
-                state=DeliveryState.FINISHED,
+            update = update_of(
+                queue_id,
                 due_at_ms=LATER_MS,
-                provider="main",
-                reason=None,
-                recipients=(),
                 held_apart=(1,),
                 held_apart_for=HoldCause(HoldCode.MODE),
             )
