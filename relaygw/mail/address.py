@@ -31,6 +31,8 @@ _ENCODED_WORD = re.compile(r"=\?.*\?=")
 _PLAIN = re.compile(
     rb"<([A-Za-z0-9_+][A-Za-z0-9_.+\-]{0,63}@(?:[A-Za-z0-9][A-Za-z0-9\-]{0,61}\.){1,4}[A-Za-z]{2,24})>"
 )
+# up to the `>` that ends it; quoted ones do not count
+_PATH = re.compile(rb'<((?:[^">]|"(?:[^"\\]|\\.)*+")*+)>', re.DOTALL)
 
 
 def parse_path(raw: bytes, *, smtputf8: bool) -> tuple[str, bytes]:
@@ -46,24 +48,10 @@ def parse_path(raw: bytes, *, smtputf8: bool) -> tuple[str, bytes]:
             return address, raw[match.end() :]
     if not raw.startswith(b"<"):
         raise InvalidAddress("expected <address>")
-    end = _closing_bracket(raw)
-    return _parse_mailbox(raw[1:end], smtputf8=smtputf8), raw[end + 1 :]
-
-
-def _closing_bracket(raw: bytes) -> int:
-    """Return the index of the `>` that ends the path; quoted ones do not count."""
-    in_quotes = False
-    position = 1
-    while position < min(len(raw), MAX_PATH_BYTES):
-        byte = raw[position]
-        if in_quotes and byte == 0x5C:
-            position += 1
-        elif byte == 0x22:
-            in_quotes = not in_quotes
-        elif byte == 0x3E and not in_quotes:
-            return position
-        position += 1
-    raise InvalidAddress("no closing > in the address")
+    path = _PATH.match(raw, 0, MAX_PATH_BYTES)
+    if path is None:
+        raise InvalidAddress("no closing > in the address")
+    return _parse_mailbox(path[1], smtputf8=smtputf8), raw[path.end() :]
 
 
 def _parse_mailbox(raw: bytes, *, smtputf8: bool) -> str:

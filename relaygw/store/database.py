@@ -256,14 +256,10 @@ class Database(ABC):
 
     @contextmanager
     def _transaction(self, lent: AbstractContextManager[Connection]) -> Iterator[Transaction]:
-        with self._translated():
+        with Translated(self._translate):
             ahead_ms = self._ahead_ms()
             with lent as connection:
                 yield Transaction(connection, self._now_us, ahead_ms)
-
-    def _translated(self) -> _Translated:
-        """Raise the errors of a `with` block as those of relaygw.errors."""
-        return _Translated(self._translate)
 
     # --- what only one of them has to do
 
@@ -302,7 +298,9 @@ class Database(ABC):
         """Close all connections."""
 
 
-class _Translated:
+class Translated:
+    """Raises the errors of a `with` block as those of relaygw.errors."""
+
     __slots__ = ("_translate",)
 
     def __init__(self, translate: Callable[[Exception], Exception]) -> None:

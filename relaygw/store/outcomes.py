@@ -150,7 +150,9 @@ def record(
     its due time says so.
     """
     if any(entry.is_partial for entry in updates):
-        updates = _not_recorded(tx, updates)
+        recorded = _recorded(tx, [entry for entry in updates if entry.is_partial])
+        # a part that was recorded: its lease goes on, and would let it in again
+        updates = [one for one in updates if not (one.is_partial and _key(one) in recorded)]
     for entry in updates:
         if not entry.is_partial:
             check_transition(_D.ACTIVE, entry.state)
@@ -182,12 +184,6 @@ def _key(entry: DeliveryUpdate) -> Key:
 def _recorded(tx: Transaction, updates: _Updates) -> set[Key]:
     rows = [(*_key(entry), entry.due_at_ms + tx.ahead_ms) for entry in updates]
     return {(queue_id, number) for queue_id, number in _RECORDED.fetch(tx, rows)}
-
-
-def _not_recorded(tx: Transaction, updates: _Updates) -> _Updates:
-    """Leave out the parts that were recorded: their leases go on, and would let them in again."""
-    recorded = _recorded(tx, [entry for entry in updates if entry.is_partial])
-    return [one for one in updates if not (one.is_partial and _key(one) in recorded)]
 
 
 def _recipient_rows(updates: _Updates, now_ms: int) -> list[Row]:

@@ -25,7 +25,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from relaygw.errors import AlreadyAccepted, StoreFull, StoreUnavailable, Unstorable
 from relaygw.mail.clock import awake_s, clock_ms
-from relaygw.store.database import RAW_CURSOR, Database, Place, Write
+from relaygw.store.database import RAW_CURSOR, Database, Place, Translated, Write
 
 ANSWER_S = 20.0
 """How long a server that is there may take for one answer."""
@@ -230,12 +230,12 @@ class PostgresDatabase(Database):
 
     def clock_ms(self) -> int:
         """Return the database's time as it was when it was last measured."""
-        with self._translated():
+        with Translated(self._translate):
             return self._here_ms() + self._ahead_ms()
 
     def measure_clock(self) -> None:
         """Look at the database's clock; errors are left for the next call."""
-        with suppress(StoreUnavailable), self._translated():
+        with suppress(StoreUnavailable), Translated(self._translate):
             self._measure()
 
     # --- transactions --------------------------------------------------------------------

@@ -121,9 +121,10 @@ class Queue(Repository):
     def counts(self) -> list[LaneCount]:
         """Return the open deliveries, and what waits in them, by route, stream and state."""
         lane = (delivery.c.route, delivery.c.stream, delivery.c.state)
-        oldest = func.min(message.c.accepted_at_ms)
+        oldest = func.min(message.c.accepted_at_ms).label("oldest_accepted_at_ms")
+        waiting = func.sum(PENDING_RECIPIENTS).label("recipients")
         query = (
-            select(*lane, func.count(), func.sum(PENDING_RECIPIENTS), oldest)
+            select(*lane, func.count().label("deliveries"), waiting, oldest)
             .join(message, message.c.queue_id == delivery.c.queue_id)
             .where(IS_OPEN)
             .group_by(*lane)
@@ -131,15 +132,14 @@ class Queue(Repository):
         )
         with self._read() as tx:
             return [
-                LaneCount(
-                    route=route,
-                    stream=stream,
-                    state=DeliveryState(state),
-                    deliveries=number,
-                    recipients=int(recipients),
-                    oldest_accepted_at_ms=tx.to_local(oldest_ms),
+                tx.entry(
+                    LaneCount,
+                    row,
+                    "oldest_accepted_at_ms",
+                    state=DeliveryState(row.state),
+                    recipients=int(row.recipients),
                 )
-                for route, stream, state, number, recipients, oldest_ms in tx.execute(query)
+                for row in tx.execute(query)
             ]
 
     def shape(

@@ -24,7 +24,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import QueuePool
 
 from relaygw.errors import AlreadyAccepted, QueueDamaged, StoreFull, StoreUnavailable, Unstorable
-from relaygw.store.database import Database, Write, damage
+from relaygw.store.database import Database, Translated, Write, damage
 from relaygw.store.log_check import DriverError, database_path, driver, lock_directory_of
 from relaygw.store.queue_file import QueueFile
 from relaygw.store.tables import SQLITE_LOWER
@@ -265,7 +265,7 @@ class SqliteDatabase(Database):
         """Leave a database that needs no log, unless somebody else has it open."""
         if self._file.has_mark:
             writer = self._writers[Write.SYNCED]
-            with self._translated(), self._lock, writer.kept() as raw:
+            with Translated(self._translate), self._lock, writer.kept() as raw:
                 self._file.finish(raw)
 
     def checkpoint(self) -> bool:
@@ -273,7 +273,7 @@ class SqliteDatabase(Database):
         changed_at_ns = self._log_changed_at_ns()
         if changed_at_ns == self._moved_at_ns:
             return False
-        with self._translated(), self._writers[Write.SYNCED].beside() as raw:
+        with Translated(self._translate), self._writers[Write.SYNCED].beside() as raw:
             frames = _LONG_LOG_FRAMES
             if _CAN_CHECKPOINT_BESIDE_WRITERS:
                 frames = _move_log(raw)
@@ -292,7 +292,7 @@ class SqliteDatabase(Database):
 
     def shrink(self) -> None:
         """See Janitor.shrink."""
-        with self._translated(), self._writers[Write.SYNCED].beside() as raw:
+        with Translated(self._translate), self._writers[Write.SYNCED].beside() as raw:
             (free_pages,) = raw.execute("PRAGMA freelist_count").fetchone()
             if free_pages > _SPARE_PAGES:
                 with self._bulk_lock:
