@@ -189,7 +189,6 @@ def _write(
         from_states=action.from_states,
         to=state,
         hold=HoldCause(HoldCode.OPERATOR, order.note or order.actor) if action is HOLD else None,
-        due_at_ms=entry.at_ms,
         entry=entry,
     )
 

@@ -157,19 +157,19 @@ class Queue(Repository):
         *,
         from_states: frozenset[DeliveryState],
         to: DeliveryState,
-        hold: HoldCause | None,
-        due_at_ms: int,
+        hold: HoldCause | None = None,
         entry: AuditEntry,
     ) -> int:
         """Move the deliveries of `queue_ids` that are in `from_states`; audited; return how many.
 
+        They are due at the time of `entry`.
         A lease is never taken away: active deliveries stay, whatever `from_states` says.
         """
         may_leave = [state.value for state in from_states & sources_of(to) - {_D.ACTIVE}]
 
         def change(tx: Transaction, batch: Sequence[str], now_ms: int) -> int:
             may_go = is_listed(tx, delivery.c.queue_id, batch) & delivery.c.state.in_(may_leave)
-            values = _changed(to, hold, now_ms) | {"due_at_ms": tx.to_stored(due_at_ms)}
+            values = _changed(to, hold, now_ms)
             number = tx.execute(update(delivery).where(may_go).values(values)).rowcount
             _settle_recipients(tx, batch, to, now_ms)
             return number
@@ -269,7 +269,7 @@ def _attempts(tx: Transaction, queue_id: str) -> list[AttemptEntry]:
 
 
 def _changed(to: DeliveryState, hold: HoldCause | None, now_ms: int) -> dict[str, Any]:
-    values: dict[str, Any] = {"state": to.value, "changed_at_ms": now_ms}
+    values: dict[str, Any] = {"state": to.value, "due_at_ms": now_ms, "changed_at_ms": now_ms}
     if to is _D.DELETED:
         return values  # whether it was held, and why, is kept for who takes it out of the trash
     is_held = delivery.c.state == _D.HELD.value

@@ -306,8 +306,6 @@ def test_mail_in_the_trash_of_the_queue_only_leaves(store: Store) -> None:
         [queue_id],
         from_states=frozenset({DeliveryState.INCOMING}),
         to=DeliveryState.DELETED,
-        hold=None,
-        due_at_ms=NOW_MS,
         entry=AUDITED,
     )
     assert store.sandbox.delete_captured([queue_id], entry=AUDITED) == 1

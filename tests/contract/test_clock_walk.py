@@ -182,7 +182,6 @@ def change(
         from_states=frozenset(from_states),
         to=to,
         hold=HoldCause(HoldCode.OTHER, "why"),
-        due_at_ms=clock.now_ms(),
         entry=clock.entry(),
     )
     assert changed == 1

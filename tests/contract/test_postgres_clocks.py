@@ -165,7 +165,6 @@ def test_time_held_by_operators_is_by_one_clock(right: Store, fast: Store) -> No
             from_states=frozenset(DeliveryState),
             to=to,
             hold=HoldCause(HoldCode.OTHER, "operator"),
-            due_at_ms=store.database._here_ms(),
             entry=replace(entry, at_ms=store.database._here_ms()),
         )
     assert claimed(fast) == [message.queue_id]
@@ -299,8 +298,6 @@ def walk(wrong: WrongClock) -> tuple[dict[str, Any], set[str]]:
             [one.queue_id],
             from_states=frozenset(DeliveryState),
             to=to,
-            hold=None,
-            due_at_ms=wrong.now_ms(),
             entry=entry(f"queue.{to}"),
         )
     call("queue.undelete", [trash.queue_id], entry=entry("queue.undelete"))
@@ -384,8 +381,6 @@ def walk(wrong: WrongClock) -> tuple[dict[str, Any], set[str]]:
         [parked.queue_id],
         from_states=frozenset(DeliveryState),
         to=DeliveryState.HELD,
-        hold=None,
-        due_at_ms=wrong.now_ms(),
         entry=entry("queue.held"),
     )
     call("leases.claim", "default", limit=9, incarnation="wrong", now_ms=wrong.now_ms())

@@ -149,8 +149,6 @@ def delete(store: Store, queue_id: str) -> None:
         [queue_id],
         from_states=frozenset({DeliveryState.INCOMING}),
         to=DeliveryState.DELETED,
-        hold=None,
-        due_at_ms=NOW_MS,
         entry=ENTRY,
     )
     assert changed == 1

@@ -276,8 +276,6 @@ def test_the_record_of_a_message_has_its_operators_actions(store: Store) -> None
             [],
             from_states=frozenset({DeliveryState.INCOMING}),
             to=DeliveryState.HELD,
-            hold=None,
-            due_at_ms=NOW_MS,
             entry=replace(entry, at_ms=at_ms, target=targets),
         )
     record_of_one = store.queue.record_of(one.queue_id)

@@ -39,7 +39,6 @@ def change(store: Store, queue_id: str, to: DeliveryState, *, at_ms: int = NOW_M
         from_states=ALL_STATES,
         to=to,
         hold=HoldCause(HoldCode.OPERATOR, "why"),
-        due_at_ms=at_ms,
         entry=audit(at_ms=at_ms),
     )
     assert changed

@@ -263,8 +263,6 @@ def test_a_release_that_was_put_into_the_trash_goes_with_it(store: Store) -> Non
         [queue_id],
         from_states=frozenset({DeliveryState.INCOMING}),
         to=DeliveryState.DELETED,
-        hold=None,
-        due_at_ms=LATER_MS,
         entry=AUDIT,
     )
     assert claim(store) == []

@@ -185,7 +185,6 @@ def test_only_the_parts_that_an_action_is_meant_for_move(store: Store) -> None:
         from_states=frozenset({D.INCOMING}),
         to=D.HELD,
         hold=HoldCause(HoldCode.OTHER, "operator"),
-        due_at_ms=NOW_MS,
         entry=entry,
     )
 

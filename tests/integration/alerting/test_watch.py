@@ -340,8 +340,6 @@ async def test_mail_that_waits_for_somebody_is_told_and_that_it_was_tended(
                 [message.queue_id],
                 from_states=frozenset({source}),
                 to=to,
-                hold=None,
-                due_at_ms=now_ms,
                 entry=deed,
             )
         await wait_until(lambda: len(channel.notices) == 6)

@@ -91,7 +91,6 @@ async def test_the_queue_by_state_and_route(store: Store, tmp_path: Path) -> Non
         from_states=frozenset({DeliveryState.INCOMING}),
         to=DeliveryState.HELD,
         hold=HoldCause(HoldCode.OTHER, "look at it"),
-        due_at_ms=0,
         entry=AuditEntry(
             at_ms=0, actor="t", action="hold", target=held.queue_id, affected=1, detail=""
         ),
