@@ -104,7 +104,7 @@ def _measure(setting: Setting, store: Store, size_bytes: Callable[[], int]) -> R
     index_bytes = size_bytes() - before_bytes
     setting.say(f"indexed in {index_s:.0f} s; now looking")
     newest = store.sandbox.captured_ids(parse_search(""), limit=count)[-_READ * 3 :]
-    store.sandbox.mark_read(newest[::3], at_ms=1)
+    store.sandbox.mark_read(newest[::3], is_read=True)
     store.sandbox.set_tags(newest[: _TAGGED // 2] + newest[-_TAGGED // 2 :], ["checkout"])
     searches = {name: text.format(middle=middle_ms) for name, text in _SEARCHES.items()}
     pages, page_hits = _time(

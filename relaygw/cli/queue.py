@@ -237,12 +237,12 @@ def shape(invocation: Invocation, /, by: str, wants_json: bool, **given: Any) ->
     choice = choose(given)
     if choice.is_null_sender:
         raise click.UsageError("--sender <> is not for shape; use --by sender")
-    key, now_ms = ShapeKey(by), clock_ms()
+    key = ShapeKey(by)
     bounds_ms = [minutes * 60_000 for minutes in BOUNDS_MIN]
     table: Table = defaultdict(lambda: [0] * (len(BOUNDS_MIN) + 1))
     with invocation.open_store() as store:
         for selection in choice.pages():
-            for one in store.queue.shape(selection, by=key, bounds_ms=bounds_ms, now_ms=now_ms):
+            for one in store.queue.shape(selection, by=key, bounds_ms=bounds_ms):
                 table[one.key or _EMPTY_WORDS.get(key, "")][one.step] += one.number
     rows = sorted(table.items(), key=lambda row: (-sum(row[1]), row[0]))[:limit]
     ages = [*map(str, BOUNDS_MIN), f"{BOUNDS_MIN[-1]}+"]

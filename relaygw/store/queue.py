@@ -143,11 +143,11 @@ class Queue(Repository):
             ]
 
     def shape(
-        self, selection: Selection, *, by: ShapeKey, bounds_ms: Sequence[int], now_ms: int
+        self, selection: Selection, *, by: ShapeKey, bounds_ms: Sequence[int]
     ) -> list[ShapeCount]:
         """Count what waits by a key and by age, in steps that end at `bounds_ms`."""
         with self._read() as tx:
-            return count_shape(tx, selection, by, bounds_ms, tx.to_stored(now_ms))
+            return count_shape(tx, selection, by, bounds_ms)
 
     # --- changes -------------------------------------------------------------------------
 

@@ -154,8 +154,8 @@ class Sandbox(Repository):
 
     # --- changes -------------------------------------------------------------------------
 
-    def mark_read(self, queue_ids: Sequence[str] | None, *, at_ms: int | None) -> int:
-        """Mark captured messages (None: all there are now) as opened at a time, or unread.
+    def mark_read(self, queue_ids: Sequence[str] | None, *, is_read: bool) -> int:
+        """Mark captured messages (None: all there are now) as opened now, or as unread.
 
         Returns how many changed. One that was opened before keeps its time. Many are marked in
         several transactions.
@@ -163,7 +163,7 @@ class Sandbox(Repository):
         changed = 0
         for batch in in_batches(self._or_all(queue_ids), _BATCH_MESSAGES):
             with self._write(Write.UNSYNCED) as tx:
-                changed += _mark_read(tx, batch, tx.to_stored(at_ms))
+                changed += _mark_read(tx, batch, tx.now_ms() if is_read else None)
         return changed
 
     def delete_captured(self, queue_ids: Sequence[str] | None, *, entry: AuditEntry) -> int:

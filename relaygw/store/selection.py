@@ -136,10 +136,10 @@ _KEYS: dict[ShapeKey, ColumnElement[Any]] = {
 
 
 def count_shape(
-    tx: Transaction, selection: Selection, by: ShapeKey, bounds_ms: Sequence[int], now_ms: int
+    tx: Transaction, selection: Selection, by: ShapeKey, bounds_ms: Sequence[int]
 ) -> list[ShapeCount]:
     """Count what waits: see Queue.shape."""
-    age_ms = literal(now_ms) - message.c.accepted_at_ms
+    age_ms = literal(tx.now_ms()) - message.c.accepted_at_ms
     step = case(
         *((age_ms < bound_ms, number) for number, bound_ms in enumerate(bounds_ms)),
         else_=len(bounds_ms),

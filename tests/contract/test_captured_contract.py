@@ -23,7 +23,7 @@ from relaygw.store.tables import (
 )
 from tests.builders import NOW_MS, accepted
 from tests.contract.captured import AUDITED, capture, contact, found, indexed, listed
-from tests.contract.conftest import purge_before
+from tests.contract.conftest import clock_at, purge_before
 
 FACTS = ContentFacts(
     sender=contact("shop@shop.test", "Der Shop"),
@@ -155,8 +155,9 @@ def test_what_cannot_be_looked_for_finds_nothing(store: Store) -> None:
 
 def test_opened_messages_are_counted_apart(store: Store) -> None:
     ids = [indexed(store, facts=FACTS) for _ in range(3)]
-    assert store.sandbox.mark_read(ids[:2], at_ms=7) == 2
-    assert store.sandbox.mark_read(ids[:2], at_ms=8) == 0
+    with clock_at(store, 7):
+        assert store.sandbox.mark_read(ids[:2], is_read=True) == 2
+    assert store.sandbox.mark_read(ids[:2], is_read=True) == 0
     one = store.sandbox.captured_entry(ids[0])
     assert one is not None and one.entry.read_at_ms == 7
     assert store.sandbox.count_captured(EVERYTHING) == (3, 1)
@@ -167,7 +168,7 @@ def test_opened_messages_are_counted_apart(store: Store) -> None:
 
 def test_a_message_that_was_opened_before_it_was_read_is_read(store: Store) -> None:
     queue_id = capture(store)
-    store.sandbox.mark_read([queue_id], at_ms=7)
+    store.sandbox.mark_read([queue_id], is_read=True)
     store.sandbox.index({queue_id: FACTS})
     assert found(store, "is:read") == [queue_id]
 
@@ -175,19 +176,19 @@ def test_a_message_that_was_opened_before_it_was_read_is_read(store: Store) -> N
 def test_all_are_marked_as_read_and_unread(store: Store) -> None:
     ids = [indexed(store, facts=FACTS, at_ms=NOW_MS + number) for number in range(3)]
     capture(store)
-    store.sandbox.mark_read(ids[:1], at_ms=7)
-    assert store.sandbox.mark_read(None, at_ms=9) == 3
+    store.sandbox.mark_read(ids[:1], is_read=True)
+    assert store.sandbox.mark_read(None, is_read=True) == 3
     assert store.sandbox.count_captured(EVERYTHING) == (4, 0)
-    assert store.sandbox.mark_read(None, at_ms=None) == 4
+    assert store.sandbox.mark_read(None, is_read=False) == 4
     assert store.sandbox.count_captured(EVERYTHING) == (4, 4)
     assert store.sandbox.count_captured(parse_search("is:unread")) == (3, 3)
-    assert store.sandbox.mark_read(None, at_ms=None) == 0
+    assert store.sandbox.mark_read(None, is_read=False) == 0
 
 
 def test_mail_that_is_not_captured_is_never_marked(store: Store) -> None:
     queued = accepted()
     store.intake.accept_batch([queued])
-    assert store.sandbox.mark_read([queued.queue_id], at_ms=7) == 0
+    assert store.sandbox.mark_read([queued.queue_id], is_read=True) == 0
 
 
 # --- tags ---------------------------------------------------------------------------------

@@ -98,7 +98,7 @@ def test_a_message_opened_while_it_is_indexed_is_read(shared: Store) -> None:
     in_turn(
         shared,
         lambda connection: captured_index.write_index(connection, {queue_id: FACTS}),
-        lambda: shared.sandbox.mark_read([queue_id], at_ms=5),
+        lambda: shared.sandbox.mark_read([queue_id], is_read=True),
     )
     assert found(shared, "is:read") == [queue_id]
 

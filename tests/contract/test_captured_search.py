@@ -299,7 +299,7 @@ def test_it_finds_what_a_search_by_hand_finds(
         )
         store.sandbox.index({queue_id: facts})
         store.sandbox.set_tags([queue_id], [mail.tag])
-        store.sandbox.mark_read([queue_id], at_ms=1 if mail.is_read else None)
+        store.sandbox.mark_read([queue_id], is_read=mail.is_read)
         ids[queue_id] = mail
     for terms in searches:
         search = MailSearch(terms=tuple(terms))

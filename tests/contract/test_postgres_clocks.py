@@ -342,7 +342,7 @@ def walk(wrong: WrongClock) -> tuple[dict[str, Any], set[str]]:
     assert 0 <= call("holds.held_ms", "p", since_ms=now_ms - 5000) < TOLERANCE_MS
 
     call("sandbox.index", {seen.queue_id: ContentFacts()})
-    call("sandbox.mark_read", [seen.queue_id], at_ms=wrong.now_ms())
+    call("sandbox.mark_read", [seen.queue_id], is_read=True)
     call("sandbox.set_tags", [seen.queue_id], ["x"])
     call("sandbox.rename_tag", "x", "y")
     call("sandbox.tags")
@@ -396,9 +396,7 @@ def walk(wrong: WrongClock) -> tuple[dict[str, Any], set[str]]:
     assert abs(call("clock_ms") - time.time_ns() // 1_000_000) < TOLERANCE_MS
     old = Selection(states=frozenset(DeliveryState), accepted_before_ms=now_ms + 60_000)
     bounds_ms = [60_000, 2 * HOUR_MS]
-    counted = call(
-        "queue.shape", old, by=ShapeKey.ROUTE, bounds_ms=bounds_ms, now_ms=wrong.now_ms()
-    )
+    counted = call("queue.shape", old, by=ShapeKey.ROUTE, bounds_ms=bounds_ms)
     assert {one.step for one in counted} == {0}
     new = parse_search(f"after:{(now_ms - 60_000) // 1000}")
     assert call("sandbox.count_captured", new) == (1, 0)

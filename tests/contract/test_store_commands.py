@@ -16,7 +16,7 @@ from relaygw.store.queue_entry import QueueEntry
 from relaygw.store.selection import Selection, ShapeKey
 from relaygw.store.store import Store
 from tests.builders import NOW_MS, accepted, part_on, update_of
-from tests.contract.conftest import purge_before
+from tests.contract.conftest import clock_at, purge_before
 
 D, R = DeliveryState, RecipientState
 ALL_STATES = frozenset(D)
@@ -281,9 +281,8 @@ BOUNDS_MS = (5 * 60_000, 10 * 60_000)
 
 
 def shape(store: Store, by: ShapeKey, **conditions: Any) -> set[tuple[str, int, int]]:
-    counts = store.queue.shape(
-        Selection(**conditions), by=by, bounds_ms=BOUNDS_MS, now_ms=NOW_MS + 20 * 60_000
-    )
+    with clock_at(store, NOW_MS + 20 * 60_000):
+        counts = store.queue.shape(Selection(**conditions), by=by, bounds_ms=BOUNDS_MS)
     return {(one.key, one.step, one.number) for one in counts}
 
 

@@ -96,9 +96,7 @@ class Dashboard:
             snapshot=take_snapshot(store, settings),
             points=store.watch.history(span_of(hours, now=now).start_ms),
             incidents=store.watch.incidents(now - _DAY_MS),
-            ages=store.queue.shape(
-                Selection(), by=ShapeKey.ROUTE, bounds_ms=list(AGE_BOUNDS_MS), now_ms=now
-            ),
+            ages=store.queue.shape(Selection(), by=ShapeKey.ROUTE, bounds_ms=AGE_BOUNDS_MS),
             examples={
                 name: (one.queue_id, store.queue.attempts(one.queue_id))
                 for name, found in waiting.items()

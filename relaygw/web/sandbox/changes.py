@@ -94,7 +94,7 @@ def _change_of(
         return len(delete_captured(store, ids, actor=actor, now_ms=now, detail=detail).changed)
 
     def mark(ids: list[str]) -> int:
-        store.sandbox.mark_read(ids, at_ms=now if action == "read" else None)
+        store.sandbox.mark_read(ids, is_read=action == "read")
         return len(ids)
 
     def retag(ids: list[str]) -> int:

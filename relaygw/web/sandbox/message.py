@@ -11,7 +11,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from relaygw.mail.clock import clock_ms, local_time
+from relaygw.mail.clock import local_time
 from relaygw.mail.content import hidden_recipients
 from relaygw.mail.envelope import Released
 from relaygw.mail.state import RecipientState
@@ -59,7 +59,7 @@ async def show_message(web: WebContext, request: Request) -> Response:
     def read() -> tuple[CapturedEntry, str, str]:
         found = captured_of(web, request)
         if found.entry.read_at_ms is None:
-            web.store.sandbox.mark_read([found.entry.queue_id], at_ms=clock_ms())
+            web.store.sandbox.mark_read([found.entry.queue_id], is_read=True)
         return found, *_neighbours(web, found.entry, query)
 
     found, newer, older = await web.read(read)

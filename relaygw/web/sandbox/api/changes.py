@@ -58,11 +58,11 @@ async def mark(web: WebContext, request: Request) -> Response:
     if ids is not None and query:
         raise HTTPException(400, "write IDs or Search, not both")
     search = search_of(request, query) if query else None
-    at_ms = clock_ms() if flag(body, "Read") else None
+    is_read = flag(body, "Read")
 
     def change() -> None:
         chosen = ids if search is None else found_ids(web, search)
-        web.store.sandbox.mark_read(chosen, at_ms=at_ms)
+        web.store.sandbox.mark_read(chosen, is_read=is_read)
 
     await web.change(change)
     return PlainTextResponse(OK)

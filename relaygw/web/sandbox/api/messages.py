@@ -250,7 +250,7 @@ def show_message(web: WebContext, request: Request) -> Response:
     """Answer a message with its texts and the list of its parts; it counts as read then."""
     found, tree = _opened(web, request)
     if found.entry.read_at_ms is None:
-        web.store.sandbox.mark_read([found.entry.queue_id], at_ms=clock_ms())
+        web.store.sandbox.mark_read([found.entry.queue_id], is_read=True)
     return JSONResponse(message_json(found.entry, tree, tags=found.tags) | {"Read": True})
 
 
