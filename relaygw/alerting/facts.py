@@ -78,7 +78,7 @@ class QueueFactsReader:
     def queue_facts(self, open_incidents: Sequence[Incident], *, now_ms: int) -> QueueFacts:
         """Look at the queue; also leaves its gauges in the history. Raises StoreUnavailable."""
         lanes = self._store.queue.counts()
-        self._store.watch.raise_history(now_ms, _gauges(lanes, now_ms))
+        self._store.watch.add_history(now_ms, _gauges(lanes, now_ms), are_gauges=True)
         standing = standing_of(
             self._store,
             self._settings,

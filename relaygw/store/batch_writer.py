@@ -12,18 +12,14 @@ from contextlib import suppress
 from functools import partial
 from queue import SimpleQueue
 from threading import Thread
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, TypeVar
 
 from relaygw.errors import Unstorable
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 _RETRY_LADDER_S = (0.1, 0.5, 1.0, 2.0)
-
-
-class _Batch(NamedTuple, Generic[Item, Result]):
-    items: Sequence[Item]
-    results: asyncio.Future[Sequence[Result]]
+_Batch = tuple[Sequence[Item], asyncio.Future[Sequence[Result]]]
 
 
 class BatchWriter(Generic[Item, Result]):
@@ -104,10 +100,10 @@ class BatchWriter(Generic[Item, Result]):
         """Write a batch and tell of it; whatever goes wrong, it is written or waits."""
         count = self._size(self._items)
         items = self._items[:count]
-        batch: _Batch[Item, Result] = _Batch(items, asyncio.get_running_loop().create_future())
-        self._batches.put(batch)
+        answer: asyncio.Future[Sequence[Result]] = asyncio.get_running_loop().create_future()
+        self._batches.put((items, answer))
         try:
-            results = await batch.results
+            results = await answer
         except Exception as error:
             if self._is_away is not None:
                 await self._wait_for_store(error)
@@ -137,15 +133,14 @@ class BatchWriter(Generic[Item, Result]):
 
     def _serve(self) -> None:
         while (batch := self._batches.get()) is not None:
+            items, answer = batch
             hand_back: Callable[[], None]
             try:
-                hand_back = partial(batch.results.set_result, self._write(batch.items))
+                hand_back = partial(answer.set_result, self._write(items))
             except BaseException as failure:  # in a thread nobody else would hear of it
-                hand_back = partial(batch.results.set_exception, _as_error(failure))
+                hand_back = partial(answer.set_exception, _as_error(failure))
             with suppress(RuntimeError):  # the loop has ended: nobody waits any more
-                batch.results.get_loop().call_soon_threadsafe(
-                    _unless_done, batch.results, hand_back
-                )
+                answer.get_loop().call_soon_threadsafe(_unless_done, answer, hand_back)
 
     def _write(self, items: Sequence[Item]) -> Sequence[Result]:
         try:
@@ -153,7 +148,7 @@ class BatchWriter(Generic[Item, Result]):
         except BaseException as failure:
             error = _as_error(failure)
             if self._is_away is not None and self._is_away(error):
-                raise error from failure
+                raise
             if len(items) == 1:
                 return [self._refused(items[0], error)]
         # those that are written already stay so when the store goes away in the middle
@@ -167,6 +162,6 @@ def _as_error(failure: BaseException) -> Exception:
     return RuntimeError(repr(failure))
 
 
-def _unless_done(results: asyncio.Future[Any], hand_back: Callable[[], None]) -> None:
-    if not results.done():  # else nobody waits any more
+def _unless_done(answer: asyncio.Future[Any], hand_back: Callable[[], None]) -> None:
+    if not answer.done():  # else nobody waits any more
         hand_back()

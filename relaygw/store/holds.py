@@ -173,7 +173,7 @@ class Holds(Repository):
                 waits = _IS_PUT_OFF & (_C.due_at_ms > now_ms) & (_is_for(cause) | is_uncoded)
             oldest = select(_C.queue_id, _C.delivery_no).where(waits).order_by(_C.queue_id)
             keys = tx.execute(oldest.limit(limit)).all()
-            return _make_due(tx, keys, _C.state.in_(("held", "deferred")), now_ms)
+            return _make_due(tx, keys, waits, now_ms)
 
     def let_go(self, keys: Sequence[Key], cause: HoldCause) -> int:
         """Make those of `keys` due that are held for exactly this; return how many."""

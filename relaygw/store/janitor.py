@@ -1,4 +1,4 @@
-"""Deleting what is over its time, waits after a clock was set back, short files of the database.
+"""Deleting what is over its time, keeping files short, and waits that a clock set back made long.
 
 What has to go is looked for without the write lock, which a look at a large queue would hold for
 too long, and removed by its queue ids if it still has to go then.

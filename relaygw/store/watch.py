@@ -17,7 +17,7 @@ from sqlalchemy import delete, exists, func, or_, select, update
 from relaygw.mail.envelope import MailInHand
 from relaygw.mail.state import DeliveryState
 from relaygw.policy.untended import Lane, LostInstance, Standing, shortest_in_hand_s
-from relaygw.store.database import BatchStatement, Repository, Transaction, Write, insert_into
+from relaygw.store.database import Repository, Transaction, Write, insert_into
 from relaygw.store.leases import is_alive
 from relaygw.store.selection import PENDING_RECIPIENTS
 from relaygw.store.tables import (
@@ -93,21 +93,16 @@ class Watch(Repository):
 
     # --- history -------------------------------------------------------------------------
 
-    def add_history(self, at_ms: int, amounts: Mapping[Count, int]) -> None:
-        """Add counts to the slice that `at_ms` lies in."""
-        self._count(_ADD, at_ms, amounts)
-
-    def raise_history(self, at_ms: int, amounts: Mapping[Count, int]) -> None:
-        """Keep gauges in the slice that `at_ms` lies in: the greatest number of each counts."""
-        self._count(_RAISE, at_ms, amounts)
-
-    def _count(self, statement: BatchStatement, at_ms: int, amounts: Mapping[Count, int]) -> None:
+    def add_history(
+        self, at_ms: int, amounts: Mapping[Count, int], *, are_gauges: bool = False
+    ) -> None:
+        """Add counts to the slice that `at_ms` lies in; of a gauge its greatest number is kept."""
         if amounts:
             with self._write(Write.UNSYNCED) as tx:
                 slice_at_ms = slice_of(tx.to_stored(at_ms))
                 # in one order everywhere: instances that add to the same rows never wait for others
                 rows = [(slice_at_ms, *count, amount) for count, amount in sorted(amounts.items())]
-                statement.run(tx, rows)
+                (_RAISE if are_gauges else _ADD).run(tx, rows)
 
     def history(self, since_ms: int, *, series: Collection[str] = ()) -> list[HistoryPoint]:
         """Return what was counted from the slice of `since_ms` on, oldest first.

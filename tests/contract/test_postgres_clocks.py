@@ -363,7 +363,7 @@ def walk(wrong: WrongClock) -> tuple[dict[str, Any], set[str]]:
     call("sessions.drop", "i")
 
     call("watch.add_history", wrong.now_ms(), {("x", "a"): 1})
-    call("watch.raise_history", wrong.now_ms(), {("y", "a"): 1})
+    call("watch.add_history", wrong.now_ms(), {("y", "a"): 1}, are_gauges=True)
     call("watch.duty", "watch", "wrong")
     incident = Incident(
         incident_id="1", rule="x", key="", summary="", remedy="", since_ms=wrong.now_ms()

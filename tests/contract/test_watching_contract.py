@@ -48,7 +48,7 @@ def test_counts_of_a_slice_add_up(store: Store) -> None:
 
 def test_of_gauges_the_greatest_is_kept(store: Store) -> None:
     for amount in (3, 7, 5):
-        store.watch.raise_history(NOW_MS, {("queue", "deferred"): amount})
+        store.watch.add_history(NOW_MS, {("queue", "deferred"): amount}, are_gauges=True)
     assert store.watch.history(0) == [point("deferred", 7, series="queue")]
 
 

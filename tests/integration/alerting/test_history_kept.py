@@ -29,11 +29,11 @@ class FlakyStore(AlteredStore):
 
     failures = 0
 
-    def add_history(self, at_ms: int, amounts: Any) -> None:
+    def add_history(self, at_ms: int, amounts: Any, **more: bool) -> None:
         if self.failures:
             self.failures -= 1
             raise StoreUnavailable("away")
-        super().add_history(at_ms, amounts)
+        super().add_history(at_ms, amounts, **more)
 
 
 @pytest.fixture
