@@ -80,8 +80,7 @@ def test_alerts(invocation: Invocation, channel: str | None) -> int:
     Exit code 69: one was not told.
     """
     settings = invocation.load_running().settings
-    chosen = _chosen(settings, channel)
-    results = asyncio.run(_tell_all(invocation, settings, chosen))
+    results = asyncio.run(_tell_all(invocation, settings, _chosen(settings, channel)))
     for is_told, words in results:
         click.echo(labelled("told" if is_told else "not told", words))
     return os.EX_OK if all(is_told for is_told, _ in results) else os.EX_UNAVAILABLE

@@ -212,8 +212,7 @@ def _summary(loaded: LoadedSettings) -> Iterator[str]:
     from relaygw.alerting.notifier import target_words
 
     settings = loaded.settings
-    files = ", ".join(map(str, loaded.files)) or "no file: the sandbox"
-    yield labelled("ok", files)
+    yield labelled("ok", ", ".join(map(str, loaded.files)) or "no file: the sandbox")
     mode = _MODES[settings.mode.value].format(len(settings.recipients.allow))
     yield labelled("mode", f"{settings.mode.value}: {mode}")
     yield labelled("hostname", settings.hostname)

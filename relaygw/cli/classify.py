@@ -86,11 +86,10 @@ def _classifier(invocation: Invocation, name: str) -> tuple[Classifier, dict[str
         if name not in catalogue() or invocation.config is not None:
             raise
     if name in providers:
-        own = range(len(providers[name].replies))
         places = {
             f"own row {number + 1}": f"providers.{name}.replies, row {number + 1} "
             f"({origins.get(f'providers.{name}.replies.{number}.verdict', 'configuration')})"
-            for number in own
+            for number in range(len(providers[name].replies))
         }
         return Classifier(providers[name]), places
     if name not in catalogue():

@@ -292,7 +292,11 @@ class Root(Group):
 
 
 def _tell_failed_stream(error: OSError) -> int:
-    _leave_stdout()
+    # stdout leads nowhere from here on: Python writes the rest of it once more when it ends
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    with suppress(OSError):  # not a stream of the system
+        os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
     if isinstance(error, BrokenPipeError):
         return BROKEN_PIPE
     if error.errno == errno.EBADF and error.filename is None:
@@ -344,11 +348,3 @@ def _stand_in(number: int, flags: int, mode: Literal["r", "w"]) -> TextIO:
         os.dup2(nowhere, number)
         os.close(nowhere)
     return open(number, mode, closefd=False)
-
-
-def _leave_stdout() -> None:
-    """Point stdout nowhere: Python writes the rest of it once more when it ends."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    with suppress(OSError):  # not a stream of the system
-        os.dup2(nowhere, sys.stdout.fileno())
-    os.close(nowhere)

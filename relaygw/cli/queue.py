@@ -169,8 +169,7 @@ def _change(
             carry_out=partial(change_queued, store, action, order=order),
             waits_for_workers=action.needs_whole,
         )
-        entries = found(store, choice)
-        return carry_through(invocation, entries, task, choice=choice, answer=answer)
+        return carry_through(invocation, found(store, choice), task, choice=choice, answer=answer)
 
 
 def _command_of(action: QueueAction) -> click.Command:

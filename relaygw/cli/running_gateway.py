@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from relaygw import service_file
-from relaygw.cli.frame import warn
+from relaygw.cli.frame import Invocation, warn
 from relaygw.errors import RelaygwError, SettingsError, StoreUnavailable
 from relaygw.service_file import RunningGateway
 from relaygw.settings.load import LoadedSettings, load_settings
@@ -66,17 +66,8 @@ def _environment_of(gateway: RunningGateway) -> Mapping[str, str]:
 
 def _has_mail(loaded: LoadedSettings) -> bool:
     """Return whether mail waits in a queue; one that cannot be looked at is not talked about."""
-    from relaygw import roles
-
-    queue = loaded.settings.queue
-    if not queue.is_postgres and not Path(queue.url.removeprefix("sqlite:///")).exists():
-        return False
-    with contextlib.suppress(RelaygwError, OSError):
-        store = roles.open_store(loaded)
-        try:
-            return bool(store.queue.counts())
-        finally:
-            store.close()
+    with contextlib.suppress(RelaygwError, OSError), Invocation().open_store(loaded) as store:
+        return bool(store.queue.counts())
     return False
 
 

@@ -23,7 +23,7 @@ from relaygw.mail.outcome import provider_id
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.mail.words import printable
 from relaygw.operations.selectors import ANY_STATE
-from relaygw.operations.story.facts import Meanings
+from relaygw.operations.story.facts import Meanings, meaning_notes
 from relaygw.settings.model import Settings
 from relaygw.store.queue_entry import QueueEntry
 from relaygw.store.selection import Selection
@@ -188,7 +188,5 @@ def _reply_lines(store: Store, settings: Settings, entry: QueueEntry) -> Iterato
         return
     attempts = store.queue.record_of(entry.queue_id).attempts
     meaning = Meanings(settings).of(attempts[-1]) if attempts else None
-    if meaning is not None and meaning.explanation:
-        yield f"meaning: {meaning.explanation}"
-    if meaning is not None and meaning.remedy:
-        yield f"remedy: {meaning.remedy}"
+    for note in meaning_notes(meaning):
+        yield f"{note.label}: {note.text}"
