@@ -88,22 +88,18 @@ class Alert(Section):
         """The key that says how it tells."""
         return next(kind for kind in _KINDS if getattr(self, kind) is not None)
 
-    def conflicts(self) -> Iterator[Conflict]:
+    def conflicts(self) -> Iterator[tuple[str, str]]:
         """Check that it is one channel, with what goes with that kind."""
         kinds = [kind for kind in _KINDS if getattr(self, kind) is not None]
         if not kinds:
-            yield Conflict((), f"tells nobody; write one of {', '.join(_KINDS)}")
+            yield "", f"tells nobody; write one of {', '.join(_KINDS)}"
         elif len(kinds) > 1:
-            yield Conflict(
-                (kinds[1],), f"stands beside {kinds[0]}; an entry is one channel, make it two"
-            )
+            yield kinds[1], f"stands beside {kinds[0]}; an entry is one channel, make it two"
         if self.email is not None and self.sender is None:
-            yield Conflict(
-                ("email",), "needs sender beside it: an address of yours that the providers accept"
-            )
+            yield "email", "needs sender beside it: an address of yours that the providers accept"
         for key in ("sender", "providers"):
             if getattr(self, key) and self.email is None:
-                yield Conflict((key,), "goes with email only; remove it")
+                yield key, "goes with email only; remove it"
 
 
 class AlertRules(Section):

@@ -83,15 +83,13 @@ class ListenerTls(Section):
     cert: str | None = Field(default=None, min_length=1)  # PEM: certificate, then intermediate ones
     key: str | None = Field(default=None, min_length=1)  # PEM; default: in the file of the cert
 
-    def conflicts(self) -> Iterator[Conflict]:
+    def conflicts(self) -> Iterator[tuple[str, str]]:
         """Check that TLS has its certificate, and that a certificate is used."""
         if self.mode != "off" and self.cert is None:
-            yield Conflict(
-                ("cert",), f"is required for tls.mode {self.mode}; write the path of a PEM file"
-            )
+            yield "cert", f"is required for tls.mode {self.mode}; write the path of a PEM file"
         if self.mode == "off" and (self.cert or self.key):
-            yield Conflict(
-                ("mode",),
+            yield (
+                "mode",
                 "off uses no certificate; write starttls or implicit, or remove cert and key",
             )
 

@@ -184,12 +184,12 @@ class Recipients(Section):
     ] = Refused()
     blocked: Literal["drop", "reject", "capture"] = "drop"
 
-    def conflicts(self) -> Iterator[Conflict]:
+    def conflicts(self) -> Iterator[tuple[str, str]]:
         """Check that mail is only redirected to someone who may receive it."""
         target = self.refused.redirect_to
         if target is not None and not any(entry_matches(entry, target) for entry in self.allow):
-            yield Conflict(
-                ("refused",),
+            yield (
+                "refused",
                 f"redirects to {target}, who may not receive; add it to recipients.allow",
             )
 
@@ -211,10 +211,10 @@ class Retry(Section):
     lifetime: Interval = 5 * 86400.0
     jitter: Share = 0.2
 
-    def conflicts(self) -> Iterator[Conflict]:
+    def conflicts(self) -> Iterator[tuple[str, str]]:
         """Check that the delays can grow from first to max."""
         if self.first > self.max:
-            yield Conflict(("first",), "is longer than retry.max; write a shorter delay")
+            yield "first", "is longer than retry.max; write a shorter delay"
 
 
 class Sandbox(Section):

@@ -38,9 +38,7 @@ _HOST = re.compile(r"[A-Za-z0-9.-]+")
 _FIRST_LABEL = re.compile(r"[A-Za-z0-9-]+(?=\.)")
 
 
-def explain(
-    error: ValidationError, tree: Tree, told: Collection[Keys] = frozenset()
-) -> Iterator[str]:
+def explain(error: ValidationError, tree: Tree, told: Collection[Keys]) -> Iterator[str]:
     """Yield one line for each thing that the model finds wrong with `tree`.
 
     `told` are keys whose problem the user hears of anyway; what only follows from one is left out.
@@ -48,7 +46,7 @@ def explain(
     for item in error.errors(include_url=False):
         keys = tuple(key for key in item["loc"] if key != "[key]")
         cause = item.get("ctx", {}).get("error")
-        if keys in told or (_may_follow(item, keys) and any(one[:2] == keys[:2] for one in told)):
+        if keys in told or _follows(item, keys, told):
             continue
         if isinstance(cause, ConflictsFound):
             for conflict in cause.conflicts:
@@ -64,12 +62,12 @@ def explain(
             yield tree.line_for(keys, value + problem)
 
 
-def _may_follow(item: ErrorDetails, keys: Keys) -> bool:
+def _follows(item: ErrorDetails, keys: Keys, told: Collection[Keys]) -> bool:
     """True for what a provider lacks because its preset could not be laid under it."""
-    if keys[:1] != ("providers",):
-        return False
     is_missing_host = item["type"] == "missing" and keys[2:] == ("host",)
-    return is_missing_host or isinstance(item.get("ctx", {}).get("error"), ConflictsFound)
+    if is_missing_host or isinstance(item.get("ctx", {}).get("error"), ConflictsFound):
+        return keys[:1] == ("providers",) and any(one[:2] == keys[:2] for one in told)
+    return False
 
 
 def _unknown(keys: Keys) -> str:

@@ -17,7 +17,7 @@ from pydantic import AfterValidator, Field
 from relaygw.mail.outcome import BEFORE_MAIL, Stage
 from relaygw.settings.addresses import HeaderName, Host, Name, Pattern, is_loopback_host
 from relaygw.settings.secrets import SecretRef, UserName, is_url
-from relaygw.settings.section import Conflict, Count, Port, Section, checked
+from relaygw.settings.section import Count, Port, Section, checked
 from relaygw.settings.units import Interval, Rate, Size
 
 StageName = Literal[
@@ -62,54 +62,49 @@ class ReplyRow(Section):
     remedy: str = ""
     source: str = ""  # where the text is documented
 
-    def conflicts(self) -> Iterator[Conflict]:
+    def conflicts(self) -> Iterator[tuple[str, str]]:
         """Check that it breaks no promise."""
         early = next((name for name in self.stages if STAGES[name] in BEFORE_MAIL), None)
         yield from _condition_conflicts(self, early)
         yield from _meaning_conflicts(self, early)
 
 
-def _condition_conflicts(row: ReplyRow, early: StageName | None) -> Iterator[Conflict]:
+def _condition_conflicts(row: ReplyRow, early: StageName | None) -> Iterator[tuple[str, str]]:
     if not (row.code or row.status or row.text):
-        yield Conflict((), "matches every reply; give it a code, a status or a text")
+        yield "", "matches every reply; give it a code, a status or a text"
     if row.code:
         matched = [code for code in range(200, 600) if re.fullmatch(row.code, str(code))]
         if not matched:
-            problem = f'{row.code} matches no reply code; write e.g. "421" or "5.."'
-            yield Conflict(("code",), problem)
+            yield "code", f'{row.code} matches no reply code; write e.g. "421" or "5.."'
         elif matched[0] < 400:
-            yield Conflict(
-                ("code",),
+            yield (
+                "code",
                 f"{row.code} matches {matched[0]}, and only a 4xx or 5xx is a refusal; "
                 'write e.g. "421" or "5.."',
             )
         elif matched[0] < 500 and row.verdict == "bounce":
-            yield Conflict(
-                ("code",), f'{row.code} matches {matched[0]}, and only a 5xx bounces; write "5.."'
-            )
+            yield "code", f'{row.code} matches {matched[0]}, and only a 5xx bounces; write "5.."'
     if early and row.verdict == "bounce":
-        yield Conflict(
-            ("verdict",),
+        yield (
+            "verdict",
             f"bounce cannot be at stage {early}: a refusal before MAIL says nothing about a "
             "message; write hold or retry, or stages from mail on",
         )
 
 
-def _meaning_conflicts(row: ReplyRow, early: StageName | None) -> Iterator[Conflict]:
+def _meaning_conflicts(row: ReplyRow, early: StageName | None) -> Iterator[tuple[str, str]]:
     allowed = _SCOPES[row.verdict]
     if row.scope is not None and row.scope not in allowed:
-        yield Conflict(
-            ("scope",), f"{row.scope} does not go with {row.verdict}; write {' or '.join(allowed)}"
-        )
+        yield "scope", f"{row.scope} does not go with {row.verdict}; write {' or '.join(allowed)}"
     elif row.scope in _OF_A_MESSAGE and early and row.verdict != "bounce":
-        yield Conflict(
-            ("scope",),
+        yield (
+            "scope",
             f"{row.scope} cannot be at stage {early}, where no message is known; write provider",
         )
     if row.limit is not None and row.verdict != "throttle":
-        yield Conflict(("limit",), f"does not go with {row.verdict}; remove it, or write throttle")
+        yield "limit", f"does not go with {row.verdict}; remove it, or write throttle"
     if row.wait and row.verdict == "bounce":
-        yield Conflict(("wait",), "does not go with bounce, which is final; remove it")
+        yield "wait", "does not go with bounce, which is final; remove it"
 
 
 # --- providers --------------------------------------------------------------------------------
@@ -192,44 +187,40 @@ class Provider(Section):
     timeouts: Timeouts = Timeouts()
     replies: tuple[ReplyRow, ...] = ()  # own rows of the reply catalogue, before all others
 
-    def conflicts(self) -> Iterator[Conflict]:
+    def conflicts(self) -> Iterator[tuple[str, str]]:
         """Check that user name and secret come together, and never in clear over a network."""
         yield from self._oauth_conflicts()
         if self.username is not None and not self.has_credentials:
             if self.auth != "xoauth2" and self.oauth is None:  # else it is told already
-                yield Conflict(("username",), "has no password beside it; set both or neither")
+                yield "username", "has no password beside it; set both or neither"
             return
         if self.username is None and self.password is not None:
-            yield Conflict(("password",), "has no username beside it; set both or neither")
+            yield "password", "has no username beside it; set both or neither"
         is_clear = self.tls == "none" and not is_loopback_host(self.host)
         if self.has_credentials and is_clear and not self.auth_without_tls:
             secret = "access token" if self.uses_xoauth2 else "password"
-            yield Conflict(
-                ("tls",),
+            yield (
+                "tls",
                 f"none would send the {secret} to {self.host} in clear text; write "
                 "tls: required, or auth_without_tls: true if the network is yours",
             )
 
-    def _oauth_conflicts(self) -> Iterator[Conflict]:
+    def _oauth_conflicts(self) -> Iterator[tuple[str, str]]:
         oauth = self.oauth
         if oauth is None:
             if self.auth == "xoauth2":
-                yield Conflict(
-                    ("auth",), "xoauth2 needs to know where tokens come from; add the section oauth"
-                )
+                yield "auth", "xoauth2 needs to know where tokens come from; add the section oauth"
             return
         if not self.uses_xoauth2:
-            yield Conflict(
-                ("oauth",),
+            yield (
+                "oauth",
                 f"is of no use with auth: {self.auth}; write auth: xoauth2, or remove one of them",
             )
         if self.username is None:
-            yield Conflict(
-                ("oauth",), "has no username beside it; add the mailbox that the token is for"
-            )
+            yield "oauth", "has no username beside it; add the mailbox that the token is for"
         if oauth.client_secret is None and oauth.refresh_token is None:
-            yield Conflict(
-                ("oauth",),
+            yield (
+                "oauth",
                 "has neither client_secret nor refresh_token; add what your provider gave",
             )
 

@@ -91,11 +91,12 @@ class Section(BaseModel):
 
     @model_validator(mode="after")
     def _keys_agree(self) -> Self:
-        raise_conflicts(self.conflicts())
+        found = self.conflicts()
+        raise_conflicts(Conflict((key,) if key else (), problem) for key, problem in found)
         return self
 
-    def conflicts(self) -> Iterator[Conflict]:
-        """Yield what the keys of this section disagree on."""
+    def conflicts(self) -> Iterator[tuple[str, str]]:
+        """Yield what the keys of this section disagree on: the key, "" for all of it, and text."""
         yield from ()
 
 
