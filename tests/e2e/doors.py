@@ -14,7 +14,7 @@ from typing import Any
 import argon2
 import trustme
 
-from tests.e2e.gateway import PATIENCE_S, Gateway, RawClient, provider_settings
+from tests.e2e.gateway import PATIENCE_S, Gateway, RawClient, gateway_to
 from tests.fakes.scripted_provider import ThreadedProvider
 
 PASSWORD = "CanaryPa55word"
@@ -70,9 +70,9 @@ def open_door(
     """Start a gateway with these listeners (on any port) and a provider behind it."""
     with (
         ThreadedProvider() as provider,
-        Gateway(
+        gateway_to(
+            provider,
             directory,
-            providers={"main": provider_settings(provider.port)},
             listeners=[{"bind": "127.0.0.1:0", **listener} for listener in listeners],
             **sections,
         ) as gateway,

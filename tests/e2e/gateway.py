@@ -30,6 +30,7 @@ from relaygw.mail.state import OPEN, DeliveryState
 from relaygw.store.queue_entry import QueueEntry
 from relaygw.store.selection import Selection
 from relaygw.store.store import Store, open_store
+from tests.fakes.scripted_provider import ThreadedProvider
 from tests.forked import RelaygwProcess
 from tests.queues import make_queue
 
@@ -406,3 +407,8 @@ class RawClient:
 
     def __exit__(self, *_exc: object) -> None:
         self.close()
+
+
+def gateway_to(provider: ThreadedProvider, directory: Path, **sections: Any) -> Gateway:
+    """Return a gateway whose one provider, main, is `provider`."""
+    return Gateway(directory, providers={"main": provider_settings(provider.port)}, **sections)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.fleet import starter
-from tests.e2e.gateway import Gateway, provider_settings
+from tests.e2e.gateway import Gateway, gateway_to, provider_settings
 from tests.e2e.ports import free_port
 from tests.fakes.full_backlog import full_backlog
 from tests.fakes.notice_receiver import Behaviour, NoticeReceiver
@@ -29,10 +29,7 @@ def send(gateway: Gateway, count: int = 1) -> None:
 def test_a_provider_that_goes_down_and_comes_back_is_told_once_each(tmp_path: Path) -> None:
     with ThreadedProvider() as spare, NoticeReceiver() as receiver:
         port = free_port()
-        providers = {
-            "main": provider_settings(port),
-            "spare": provider_settings(spare.port),
-        }
+        providers = {"main": provider_settings(port), "spare": provider_settings(spare.port)}
         routes = [{"name": "default", "providers": ["main", "spare"]}]
         alerts = [
             {"webhook": receiver.url},
@@ -204,7 +201,7 @@ def test_what_happens_is_in_the_history(tmp_path: Path, each_database: str, metr
         if not metrics:
             (tmp_path / "state").mkdir()
             (tmp_path / "state/metrics").touch()  # no directory: nothing is counted there
-        with Gateway(tmp_path, providers={"main": provider_settings(provider.port)}) as gateway:
+        with gateway_to(provider, tmp_path) as gateway:
             is_silent = any("no metrics of mail" in line for line in gateway.lines)
             assert is_silent is (not metrics and each_database == "sqlite")
             send(gateway, 3)

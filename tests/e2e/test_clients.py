@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.gateway import PATIENCE_S, Gateway, provider_settings
+from tests.e2e.gateway import PATIENCE_S, Gateway, gateway_to
 from tests.fakes.scripted_provider import ReceivedMessage, ThreadedProvider
 
 CLIENTS = Path(__file__).parent / "clients"
@@ -22,7 +22,7 @@ BODY = b"Subject: swaks\r\n\r\nGr\xc3\xbc\xc3\x9fe\r\n.a line with a dot\r\n..\r
 
 @pytest.fixture
 def gateway(tmp_path: Path, provider: ThreadedProvider) -> Iterator[Gateway]:
-    with Gateway(tmp_path, providers={"main": provider_settings(provider.port)}) as gateway:
+    with gateway_to(provider, tmp_path) as gateway:
         yield gateway
 
 

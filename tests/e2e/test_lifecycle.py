@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.gateway import PATIENCE_S, Gateway, RawClient, provider_settings
+from tests.e2e.gateway import PATIENCE_S, Gateway, RawClient, gateway_to
 from tests.e2e.ports import fixed_binds, free_port
 from tests.fakes.scripted_provider import ThreadedProvider
 
@@ -22,9 +22,7 @@ CONTENT = b"Subject: x\r\n\r\nhello\r\n"
 
 @pytest.fixture
 def gateway(tmp_path: Path, provider: ThreadedProvider) -> Iterator[Gateway]:
-    with Gateway(
-        tmp_path, providers={"main": provider_settings(provider.port)}, **fixed_binds()
-    ) as gateway:
+    with gateway_to(provider, tmp_path, **fixed_binds()) as gateway:
         yield gateway
 
 

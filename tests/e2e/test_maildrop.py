@@ -14,7 +14,6 @@ import time
 from collections import Counter
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -22,7 +21,7 @@ from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.observe.maildrop import look_at_maildrop
 from relaygw.store.queue_entry import QueueEntry
 from tests.campaign import times
-from tests.e2e.gateway import Gateway, provider_settings
+from tests.e2e.gateway import Gateway, gateway_to
 from tests.e2e.ports import fixed_binds
 from tests.e2e.syscalls import Strace
 from tests.fakes.scripted_provider import ThreadedProvider
@@ -83,10 +82,6 @@ def numbers(provider: ThreadedProvider) -> Counter[int]:
 
 def drops(directory: Path) -> list[str]:
     return [path.name for path in directory.iterdir() if path.suffix == ".drop"]
-
-
-def gateway_to(provider: ThreadedProvider, directory: Path, **sections: Any) -> Gateway:
-    return Gateway(directory, providers={"main": provider_settings(provider.port)}, **sections)
 
 
 def only_entry(gateway: Gateway) -> QueueEntry:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.gateway import PATIENCE_S, Gateway, provider_settings
+from tests.e2e.gateway import PATIENCE_S, Gateway, gateway_to
 from tests.e2e.ports import fixed_binds
 from tests.fakes.scripted_provider import ThreadedProvider
 from tests.unit.observe.scraped import Scraped, scraped
@@ -24,11 +24,8 @@ RECEIVED = "relaygw_messages_received_total"
 
 @pytest.fixture
 def gateway(tmp_path: Path, provider: ThreadedProvider) -> Iterator[Gateway]:
-    with Gateway(
-        tmp_path,
-        providers={"main": provider_settings(provider.port)},
-        metrics={"bind": "127.0.0.1:0"},
-        **fixed_binds(),
+    with gateway_to(
+        provider, tmp_path, metrics={"bind": "127.0.0.1:0"}, **fixed_binds()
     ) as gateway:
         yield gateway
 
@@ -163,11 +160,8 @@ def test_metrics_that_cannot_be_written_stop_no_mail(
 ) -> None:
     (tmp_path / "state").mkdir()
     (tmp_path / "state/metrics").write_text("in the way")
-    with Gateway(
-        tmp_path,
-        providers={"main": provider_settings(provider.port)},
-        metrics={"bind": "127.0.0.1:0"},
-        **fixed_binds(),
+    with gateway_to(
+        provider, tmp_path, metrics={"bind": "127.0.0.1:0"}, **fixed_binds()
     ) as gateway:
         gateway.wait_for_log(r"warning: no metrics of mail, .*: File exists")
         send(gateway, 1, at_all=1)

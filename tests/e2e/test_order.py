@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.gateway import Gateway, RawClient, provider_settings
+from tests.e2e.gateway import Gateway, RawClient, gateway_to
 from tests.e2e.syscalls import READS, SYNCS, WRITES, Call, Strace, parse
 from tests.fakes.scripted_provider import ThreadedProvider
 
@@ -141,10 +141,7 @@ class Traced:
 
 @pytest.fixture
 def gateway(tmp_path: Path, each_database: str) -> Iterator[Gateway]:
-    with (
-        ThreadedProvider() as provider,
-        Gateway(tmp_path, providers={"main": provider_settings(provider.port)}) as running,
-    ):
+    with ThreadedProvider() as provider, gateway_to(provider, tmp_path) as running:
         yield running
 
 
@@ -244,7 +241,7 @@ def test_an_outcome_is_synced_between_the_providers_250_and_status_sent(tmp_path
     reply = "250 2.0.0 taken as T4711"
     with (
         ThreadedProvider() as provider,
-        Gateway(tmp_path, providers={"main": provider_settings(provider.port)}) as gateway,
+        gateway_to(provider, tmp_path) as gateway,
         Traced(gateway, "delivery") as traced,
     ):
         provider.script("CONTENT", f"{reply}\r\n".encode())

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.gateway import Gateway, provider_settings
+from tests.e2e.gateway import Gateway, gateway_to, provider_settings
 from tests.e2e.ports import free_port
 from tests.e2e.real_providers import RealPostfix, smtp_sink
 from tests.fakes.scripted_provider import ThreadedProvider
@@ -113,10 +113,7 @@ def test_senders_use_their_own_provider_and_credentials(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("each_database")
 def test_451_twice_is_delivered_on_the_third_try(tmp_path: Path) -> None:
-    with (
-        ThreadedProvider() as provider,
-        Gateway(tmp_path, providers={"main": provider_settings(provider.port)}) as gateway,
-    ):
+    with ThreadedProvider() as provider, gateway_to(provider, tmp_path) as gateway:
         provider.script("RCPT", *[b"451 4.3.0 busy, come back\r\n"] * 2)
         queue_id = gateway.send("a@shop.test", ["b@cust.test"], CONTENT)
         lines = gateway.wait_for_log(rf"{queue_id}: to=<b@cust\.test>.*status=", count=3)

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tests.e2e.gateway import Gateway, provider_settings
+from tests.e2e.gateway import Gateway, gateway_to
 from tests.fakes.scripted_provider import ThreadedProvider
 from tests.forked import run_relaygw
 
@@ -26,10 +26,7 @@ def senders(gateway: Gateway) -> dict[str, dict[str, Any]]:
 
 
 def test_an_accepted_and_a_refused_sender(tmp_path: Path) -> None:
-    with (
-        ThreadedProvider() as provider,
-        Gateway(tmp_path, providers={"main": provider_settings(provider.port)}) as gateway,
-    ):
+    with ThreadedProvider() as provider, gateway_to(provider, tmp_path) as gateway:
         gateway.send("a@shop.test", ["b@cust.test"], CONTENT)
         gateway.send("", ["b@cust.test"], CONTENT)
         gateway.wait_for_log("status=sent", count=2)

@@ -18,7 +18,7 @@ import pytest
 
 from relaygw.cli.install_sendmail import Programs
 from tests.campaign import times
-from tests.e2e.gateway import PATIENCE_S, Gateway, provider_settings
+from tests.e2e.gateway import PATIENCE_S, Gateway, gateway_to, provider_settings
 from tests.fakes.scripted_provider import ReceivedMessage, ThreadedProvider
 
 pytestmark = pytest.mark.campaign
@@ -215,7 +215,7 @@ def test_calls_while_the_front_and_some_callers_are_killed(
     count = kills * CALLS_A_KILL
     sendmail = InstalledSendmail(tmp_path)
     doomed = {number: random.Random(number) for number in chance.sample(range(count), count // 10)}
-    with Gateway(tmp_path, providers={"main": provider_settings(provider.port)}) as gateway:
+    with gateway_to(provider, tmp_path) as gateway:
         killer = FrontKiller(gateway, kills, chance)
 
         def call(number: int) -> int:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from relaygw.mail.state import DeliveryState, RecipientState
-from tests.e2e.gateway import PATIENCE_S, Gateway, provider_settings
+from tests.e2e.gateway import PATIENCE_S, Gateway, gateway_to
 from tests.e2e.sendmail_rig import Installation
 from tests.fakes.scripted_provider import ReceivedMessage, ThreadedProvider
 
@@ -37,12 +37,7 @@ CRON_WORDS = ("-i", "-FCronDaemon", "-B8BITMIME", "-oem", "root")
 def gateway_at(
     command: Installation, directory: Path, provider: ThreadedProvider, **sections: Any
 ) -> Gateway:
-    return Gateway(
-        directory,
-        providers={"main": provider_settings(provider.port)},
-        maildrop={"path": str(command.maildrop)},
-        **sections,
-    )
+    return gateway_to(provider, directory, maildrop={"path": str(command.maildrop)}, **sections)
 
 
 def run(command: Installation, home: Path, *words: str, content: bytes = BODY) -> None:

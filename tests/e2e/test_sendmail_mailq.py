@@ -16,7 +16,7 @@ import pytest
 from relaygw.store import instances
 from relaygw.store.instances import Instance
 from tests.builders import accepted
-from tests.e2e.gateway import PATIENCE_S, Gateway, provider_settings
+from tests.e2e.gateway import PATIENCE_S, Gateway, gateway_to
 from tests.e2e.ports import fixed_binds
 from tests.e2e.sendmail_rig import NOBODY, Installation, is_root
 from tests.fakes.scripted_provider import ThreadedProvider
@@ -48,9 +48,9 @@ def gateway_at(
     command: Installation, directory: Path, provider: ThreadedProvider, **sections: Any
 ) -> Gateway:
     """Return a gateway that takes mail where the installed command leaves it."""
-    return Gateway(
+    return gateway_to(
+        provider,
         directory,
-        providers={"main": provider_settings(provider.port)},
         maildrop={"path": str(command.maildrop)},
         retry={"first": "1h", "max": "1h"},
         **sections,

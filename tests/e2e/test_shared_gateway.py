@@ -9,7 +9,7 @@ import pytest
 
 from relaygw.mail.state import RecipientState
 from tests.e2e.doors import OTHER_PASSWORD, PASSWORD, open_door, plain, queue_id, send, user
-from tests.e2e.gateway import Gateway, provider_settings
+from tests.e2e.gateway import Gateway, gateway_to
 from tests.e2e.ports import free_port
 from tests.fakes.scripted_provider import ThreadedProvider
 
@@ -87,9 +87,9 @@ def test_routes_by_listener_and_user(tmp_path: Path) -> None:
             {"name": "by-listener", "listener": [bind], "providers": ["main"]},
             {"name": "default", "providers": ["main"]},
         ]
-        with Gateway(
+        with gateway_to(
+            provider,
             tmp_path,
-            providers={"main": provider_settings(provider.port)},
             routes=routes,
             users=[user()],
             listeners=[{"bind": f"127.0.0.1:{free_port()}"}, {"bind": bind}],

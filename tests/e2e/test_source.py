@@ -13,7 +13,7 @@ from relaygw.mail.envelope import Source
 from relaygw.mail.source_header import source_line
 from relaygw.mail.state import DeliveryState
 from relaygw.store.queue_entry import QueueEntry
-from tests.e2e.gateway import PATIENCE_S, Gateway, provider_settings
+from tests.e2e.gateway import PATIENCE_S, Gateway, gateway_to, provider_settings
 from tests.e2e.sendmail_rig import Installation
 from tests.fakes.scripted_provider import ThreadedProvider
 
@@ -96,10 +96,7 @@ def test_what_an_smtp_client_of_the_spool_says_is_replaced(tmp_path: Path, body_
 
 
 def test_a_spoofing_client_is_not_believed_and_named_once_a_connection(tmp_path: Path) -> None:
-    with (
-        ThreadedProvider() as provider,
-        central(tmp_path / "central", provider.port) as gateway,
-    ):
+    with ThreadedProvider() as provider, central(tmp_path / "central", provider.port) as gateway:
         with smtplib.SMTP(
             "127.0.0.1", gateway.smtp_port, timeout=PATIENCE_S, source_address=("127.0.0.3", 0)
         ) as client:
@@ -159,7 +156,7 @@ def test_dsn_wishes_reach_a_provider_that_takes_them(
     extensions = ["PIPELINING", "SIZE 52428800", "8BITMIME", *(["DSN"] if has_dsn else [])]
     with (
         ThreadedProvider(extensions=extensions) as provider,
-        Gateway(tmp_path, providers={"main": provider_settings(provider.port)}) as gateway,
+        gateway_to(provider, tmp_path) as gateway,
     ):
         gateway.wait_until((tmp_path / "maildrop/wake").exists, "a maildrop")
         words = ("-N", "failure,delay", "-R", "hdrs", "-V", "order 1+1", "b@cust.test")

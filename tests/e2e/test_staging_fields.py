@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.e2e.gateway import Gateway, provider_settings
+from tests.e2e.gateway import Gateway, gateway_to
 from tests.e2e.sendmail_rig import Installation
 from tests.e2e.test_maildrop import leave
 from tests.e2e.test_release import let_go
@@ -37,9 +37,7 @@ def test_nobody_but_the_list_is_named_to_a_gateway_or_provider_behind_it(
         (tmp_path / name).mkdir()
     with (
         ThreadedProvider() as provider,
-        Gateway(
-            tmp_path / "central", providers={"main": provider_settings(provider.port)}
-        ) as central,
+        gateway_to(provider, tmp_path / "central") as central,
         Gateway(
             tmp_path / "staging",
             mode="staging",

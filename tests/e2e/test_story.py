@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from relaygw.mail.outcome import AttemptState
-from tests.e2e.gateway import PATIENCE_S, Gateway, provider_settings
+from tests.e2e.gateway import PATIENCE_S, Gateway, gateway_to
 from tests.fakes.scripted_provider import ThreadedProvider
 from tests.forked import run_relaygw
 
@@ -31,7 +31,7 @@ def explain(gateway: Gateway, *words: str) -> subprocess.CompletedProcess[str]:
 def test_a_mail_that_was_deferred_twice_tells_so(tmp_path: Path) -> None:
     with ThreadedProvider() as provider:
         provider.script("RCPT", LATER, LATER)
-        with Gateway(tmp_path, providers={"main": provider_settings(provider.port)}) as gateway:
+        with gateway_to(provider, tmp_path) as gateway:
             queue_id = gateway.send("a@shop.test", ["b@cust.test"], b"Subject: Order\r\n\r\nx\r\n")
             gateway.wait_for_log(f"{queue_id}: removed")
             states = [one.state for one in gateway.store.queue.attempts(queue_id)]
