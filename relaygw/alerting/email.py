@@ -18,10 +18,8 @@ from email.utils import formatdate, make_msgid
 from relaygw.alerting.notifier import Notice, NotSent
 from relaygw.settings.model import Settings
 from relaygw.settings.provider import Timeouts
-from relaygw.upstream.connection import load_tls_context
-from relaygw.upstream.credentials import Credentials
 from relaygw.upstream.failure import UpstreamError
-from relaygw.upstream.outgoing import OutgoingMail, terms_of
+from relaygw.upstream.outgoing import OutgoingMail
 from relaygw.upstream.session import open_session
 
 
@@ -59,12 +57,7 @@ class Email:
         limits = {key: min(getattr(given, key), self.limit_s) for key in Timeouts.model_fields}
         provider = provider.model_copy(update={"timeouts": given.model_copy(update=limits)})
         try:
-            session = await open_session(
-                provider,
-                ehlo_name=hostname,
-                credentials=Credentials(provider),
-                tls_context=await load_tls_context(provider),
-            )
+            session = await open_session(provider, ehlo_name=hostname)
         except UpstreamError as error:
             raise NotSent(error.detail or str(error.reply)) from None
         try:
@@ -77,7 +70,7 @@ class Email:
                     is_8bit=False,
                     has_long_line=False,
                     smtputf8=not (self.sender + self.address).isascii(),
-                    fields=terms_of(provider, hostname=hostname).fields,
+                    fields=tuple(provider.headers.items()),
                 )
             )
         finally:

@@ -27,7 +27,7 @@ from relaygw.policy.recipients import NOBODY, Screen, Screened
 from relaygw.store.store import Store
 from relaygw.upstream.classifier import IN_DOUBT, Classifier
 from relaygw.upstream.failure import UpstreamError
-from relaygw.upstream.outgoing import Ledger, OutgoingMail, RecipientReply, sift, terms_of
+from relaygw.upstream.outgoing import Ledger, OutgoingMail, RecipientReply, sift, source_field
 from relaygw.upstream.pool import Pool
 from relaygw.upstream.session import UpstreamSession
 
@@ -86,7 +86,6 @@ class Attempt:
         self, replies: Sequence[RecipientReply], classifier: Classifier, *, dsn: str | None = None
     ) -> None:
         """Note what came of the part that was being sent."""
-        found = []
         for address, answer in zip(self.part, replies, strict=True):
             said = answer.said or answer.reply
             meaning = classifier.meaning(
@@ -104,8 +103,7 @@ class Attempt:
                     detail=detail,
                     dsn=dsn or answer.dsn,
                 )
-                found.append(outcome)
-        self.outcomes += found
+                self.outcomes.append(outcome)
         self.part = ()
 
     def cut_short(self, classifier: Classifier) -> None:
@@ -136,11 +134,11 @@ class Upstream:
         self._context = context
         self._name = name
         self.screen = screen
-        provider = context.settings.providers[name]
+        self._provider = provider = context.settings.providers[name]
         self.max_recipients = provider.max_recipients
         self.pool = Pool(name, provider, ehlo_name=context.settings.hostname)
         self.classifier = Classifier(provider)
-        self._terms = terms_of(provider, hostname=context.settings.hostname)
+        self._fields = tuple(provider.headers.items())
         self.is_chaining = provider.chain_transactions
 
     def stop_chaining(self) -> None:
@@ -156,7 +154,7 @@ class Upstream:
         self, claimed: ClaimedDelivery, addresses: tuple[str, ...], field_rule: FieldRule | None
     ) -> OutgoingMail:
         """Return what goes to some recipients of a delivery. Raises ContentDamaged."""
-        content, store = claimed.content, self._context.store
+        content, store, provider = claimed.content, self._context.store, self._provider
         if content is not None:
             _check_size(claimed, len(content))
         notify = {one.address: one.dsn_notify for one in claimed.recipients if one.dsn_notify}
@@ -168,10 +166,14 @@ class Upstream:
             is_8bit=claimed.is_8bit,
             has_long_line=claimed.has_long_line,
             smtputf8=claimed.smtputf8,
-            added=self._terms.source_of(claimed.source),
-            fields=self._terms.fields,
+            added=(
+                source_field(claimed.source, self._context.settings.hostname)
+                if provider.send_source
+                else b""
+            ),
+            fields=self._fields,
             field_rule=field_rule,
-            max_size_bytes=self._terms.max_size_bytes,
+            max_size_bytes=provider.max_message_size,
             dsn_ret=claimed.dsn_ret,
             dsn_envid=claimed.dsn_envid,
             dsn_notify=tuple(notify.get(address) for address in addresses) if notify else (),

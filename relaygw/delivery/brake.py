@@ -13,7 +13,6 @@ from dataclasses import dataclass, field, replace
 
 from relaygw.mail.address import split
 from relaygw.mail.envelope import ClaimedDelivery
-from relaygw.mail.hold import HoldCause, HoldCode
 from relaygw.mail.outcome import (
     BEFORE_MAIL,
     AttemptReport,
@@ -38,11 +37,6 @@ BRAKED = Meaning(
 _WITH_A_NUMBER = re.compile(r"\S*\d\S*")
 _NAME = re.compile(r"[\w.+-]*\w")
 _REFUSED = frozenset({Verdict.BOUNCE, Verdict.RETRY})
-
-
-def brake_cause(words: str) -> HoldCause:
-    """Return the cause of a hold that the brake sets for a refusal in these words."""
-    return HoldCause(HoldCode.REFUSED_ALIKE, f"{REFUSALS_IN_A_ROW} {words}")
 
 
 @dataclass(slots=True)
@@ -93,7 +87,8 @@ class Brake:
             self._reset()
 
     def _count(self, claimed: ClaimedDelivery, refused: list[RecipientOutcome]) -> None:
-        names = _names(claimed)
+        addresses = (claimed.sender, *(one.address for one in claimed.recipients))
+        names = frozenset(part.lower() for one in addresses for part in split(one) if part)
         words = {_without_names(outcome, names) for outcome in refused}
         if words != {self._words}:
             self._reset()
@@ -129,15 +124,13 @@ def _is_refusal(outcome: RecipientOutcome) -> bool:
 
 def _apart(report: AttemptReport) -> AttemptReport:
     """Return a report that took somebody: who was refused at RCPT then waits alone."""
-    outcomes = tuple(map(_alone, report.outcomes))
+    outcomes = tuple(
+        replace(one, meaning=replace(one.meaning, verdict=Verdict.RETRY, scope=Scope.RECIPIENT))
+        if one.verdict is Verdict.HOLD and one.stage is Stage.RCPT
+        else one
+        for one in report.outcomes
+    )
     return report if outcomes == report.outcomes else replace(report, outcomes=outcomes)
-
-
-def _alone(outcome: RecipientOutcome) -> RecipientOutcome:
-    if outcome.verdict is not Verdict.HOLD or outcome.stage is not Stage.RCPT:
-        return outcome
-    meaning = replace(outcome.meaning, verdict=Verdict.RETRY, scope=Scope.RECIPIENT)
-    return replace(outcome, meaning=meaning)
 
 
 def _add(known: set[str], more: Iterable[str]) -> None:
@@ -146,11 +139,6 @@ def _add(known: set[str], more: Iterable[str]) -> None:
         if len(known) >= REFUSALS_IN_A_ROW:
             return
         known.add(one)
-
-
-def _names(claimed: ClaimedDelivery) -> frozenset[str]:
-    addresses = (claimed.sender, *(one.address for one in claimed.recipients))
-    return frozenset(part.lower() for one in addresses for part in split(one) if part)
 
 
 def _without_names(outcome: RecipientOutcome, names: frozenset[str]) -> str:

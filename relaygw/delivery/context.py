@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -59,24 +59,13 @@ class WorkerContext:
             return await self.call(blocking, *args, **kwargs)
         return None
 
-    def noting(self, trouble: str = "") -> _StoreTrouble:
+    @contextlib.contextmanager
+    def noting(self, trouble: str = "") -> Iterator[None]:
         """Note in the log when the store is away, and go on behind the `with`."""
-        return _StoreTrouble(self.note, trouble)
-
-
-class _StoreTrouble:
-    def __init__(self, note: Callable[[str], None], what: str) -> None:
-        self._note = note
-        self._what = what
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, _: object, error: BaseException | None, __: object) -> bool:
-        if not isinstance(error, StoreUnavailable):
-            return False
-        self._note(f"warning: {self._what}: {error}" if self._what else f"warning: {error}")
-        return True
+        try:
+            yield
+        except StoreUnavailable as error:
+            self.note(f"warning: {trouble}: {error}" if trouble else f"warning: {error}")
 
 
 class BackgroundTasks:

@@ -200,10 +200,6 @@ class Gate:
         has_failed = self.failures >= DOWN_AFTER_FAILURES
         return has_failed and now_s - self.failing_since_s >= DOWN_AFTER_S - _TIMER_SLACK_S
 
-    def keeps_waiting(self, now_s: float) -> bool:
-        """True when it is down and not even a probe may go now."""
-        return self.is_down(now_s) and not self.is_open(now_s)
-
     def limit(self) -> int:
         """How many transactions may run at once: one while the provider must prove itself."""
         if self.failures or self.is_proving or self.is_held:
@@ -368,10 +364,9 @@ class Gate:
 
     def shown_ceiling(self, now_s: float) -> float:
         """Return the rate at which it said "slower" just now."""
-        allowed_per_s = self.rate_per_s()
-        if allowed_per_s is not None and self.offered.count(now_s) < _FEW:
-            return allowed_per_s  # too few to tell more than that it was the limit
-        offered_per_s = self.offered.per_s(now_s)
-        if allowed_per_s is not None:
-            offered_per_s = min(offered_per_s, allowed_per_s)
+        offered_per_s, limit_per_s = self.offered.per_s(now_s), self.rate_per_s()
+        if limit_per_s is not None:
+            if self.offered.count(now_s) < _FEW:
+                return limit_per_s  # too few to tell more than that it was the limit
+            offered_per_s = min(offered_per_s, limit_per_s)
         return new_ceiling(offered_per_s, self.accepted.per_s(now_s))

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from relaygw.delivery.attempt import Upstream
-from relaygw.delivery.brake import BRAKED, brake_cause
+from relaygw.delivery.brake import BRAKED, REFUSALS_IN_A_ROW
 from relaygw.delivery.context import WorkerContext
 from relaygw.delivery.gate import UNREACHABLE_LADDER_S, Gate
 from relaygw.mail.clock import clock_ms, local_time
@@ -117,7 +117,7 @@ class Holds:
         remedy = outcome.meaning.remedy or _REMEDIES.get(outcome.scope, "")
         cause, reason = SAID, outcome.words
         if outcome.meaning is BRAKED:
-            cause = brake_cause(reason)
+            cause = HoldCause(HoldCode.REFUSED_ALIKE, f"{REFUSALS_IN_A_ROW} {reason}")
             reason = cause.sentence
             remedy = f"{remedy}: relaygw provider release {gate.provider}"
         hold = _new_hold(outcome.scope, gate.provider, reason, remedy, wait_s, cause)
@@ -227,9 +227,8 @@ class Holds:
             is_new = await self._context.ask(trouble, self._stored.put_hold, hold)
         gate.is_outage_known = gate.is_outage_known or is_new is not None
         if is_new:
-            then = "mail waits"
-            if gate.has_alternative:
-                then = "the next provider of its routes takes over"
+            takes_over = "the next provider of its routes takes over"
+            then = takes_over if gate.has_alternative else "mail waits"
             self._context.note(f"warning: provider {gate.provider} is down ({what}); {then}")
 
     async def end_outage(self, gate: Gate) -> None:

@@ -179,19 +179,18 @@ def window_size(gates: Iterable[Gate]) -> int:
 
     No more than go in about a second: what another client brings meanwhile waits behind them.
     """
-    return max(MIN_WINDOW, min(MAX_WINDOW, sum(_at_hand(gate) for gate in gates)))
-
-
-def _at_hand(gate: Gate) -> int:
-    most, rate = gate.settings.max_connections, gate.settings.rate
-    size = most * WINDOW_PER_CONNECTION
-    return size if rate is None else min(size, max(2, math.ceil(rate.per_s)))
+    size = 0
+    for gate in gates:
+        mine, rate = gate.settings.max_connections * WINDOW_PER_CONNECTION, gate.settings.rate
+        size += mine if rate is None else min(mine, max(2, math.ceil(rate.per_s)))
+    return max(MIN_WINDOW, min(MAX_WINDOW, size))
 
 
 def build_lanes(settings: Settings) -> tuple[list[Lane], dict[str, Gate]]:
     """Make a lane for each route, transactional ones first, and the gates they lead to.
 
-    Every provider has lanes of its own, too, for mail that an operator moved to it.
+    Every provider has lanes of its own, too, for mail that an operator moved to it: see
+    operations.queue_actions.
     """
     gates = {
         name: Gate(provider=name, settings=provider)
@@ -206,18 +205,17 @@ def build_lanes(settings: Settings) -> tuple[list[Lane], dict[str, Gate]]:
         own = [lane for lane in routes if gate in lane.gates]
         gate.is_shared = any(lane.stream is Stream.TRANSACTIONAL for lane in own)
         gate.has_alternative = any(lane.has_choice for lane in own)
-    lanes = [*routes, *(_aside(gate, stream) for gate in gates.values() for stream in Stream)]
-    lanes.sort(key=lambda lane: lane.stream is not Stream.TRANSACTIONAL)
+    asides = [
+        Lane(
+            route=provider_route(name, stream),
+            stream=stream,
+            gates=[gate],
+            window_size=window_size([gate]),
+            may_have_more=False,
+            is_hinted=False,
+        )
+        for name, gate in gates.items()
+        for stream in Stream
+    ]
+    lanes = sorted((*routes, *asides), key=lambda lane: lane.stream is not Stream.TRANSACTIONAL)
     return lanes, gates
-
-
-def _aside(gate: Gate, stream: Stream) -> Lane:
-    """Return the lane of mail that goes by one provider alone: see operations.queue_actions."""
-    return Lane(
-        route=provider_route(gate.provider, stream),
-        stream=stream,
-        gates=[gate],
-        window_size=window_size([gate]),
-        may_have_more=False,
-        is_hinted=False,
-    )

@@ -123,12 +123,12 @@ class Learning:
         self, gate: Gate, claimed: ClaimedDelivery, report: AttemptReport
     ) -> Consequence:
         """Let what this provider cannot be given go by the next one of its route, or be held."""
-        kept = next((one for one in report.outcomes if one.verdict is Verdict.HOLD), None)
-        if kept is None:
-            return NO_CONSEQUENCE
-        why = kept.detail.rpartition("8BITMIME: ")[2]
-        hold = self._lanes[claimed.route].pass_by(gate, claimed, why)
-        return Consequence(hold=hold, wait_s=_AT_ONCE_S)
+        for one in report.outcomes:
+            if one.verdict is Verdict.HOLD:
+                why = one.detail.rpartition("8BITMIME: ")[2]
+                hold = self._lanes[claimed.route].pass_by(gate, claimed, why)
+                return Consequence(hold=hold, wait_s=_AT_ONCE_S)
+        return NO_CONSEQUENCE
 
     async def release_if_hold_ended(self, gate: Gate, claimed: ClaimedDelivery) -> None:
         """Make due what was just held for its sender, if that hold ended in the meantime."""
@@ -220,10 +220,9 @@ class SenderNotes:
         self._last[key] = (now_ms, refusal)
         note = self._unwritten.get(key, SenderNote(provider=provider, sender=sender))
         if refusal is None:
-            note = replace(note, accepted_at_ms=now_ms)
+            self._unwritten[key] = replace(note, accepted_at_ms=now_ms)
         else:
-            note = replace(note, refused_at_ms=now_ms, reply=refusal)
-        self._unwritten[key] = note
+            self._unwritten[key] = replace(note, refused_at_ms=now_ms, reply=refusal)
 
     def take_unwritten(self) -> list[SenderNote]:
         """Return what the store does not know yet; it has to be written or put back."""

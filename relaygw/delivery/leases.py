@@ -121,15 +121,13 @@ class Leases:
 
     async def give_back(self, claimed: Sequence[ClaimedDelivery]) -> None:
         """Return deliveries of one route to the queue; what fails is for `free_unknown`."""
+        keys, give_back = [key_of(one) for one in claimed], self._stored.give_back
         async with self._turns[claimed[0].route]:
             try:
                 with self._context.noting("could not give back leases"):
-                    keys = [key_of(one) for one in claimed]
-                    await self._context.call(
-                        self._stored.give_back, keys, incarnation=self._incarnation
-                    )
+                    await self._context.call(give_back, keys, incarnation=self._incarnation)
                     return
-                self._unsure.update(one.route for one in claimed)
+                self._unsure.add(claimed[0].route)
             finally:
                 self.forget(claimed)
 
@@ -210,14 +208,13 @@ class Permits:
             async with self._turn(gate.limit_group):
                 count = spare()
                 if count > 0:
-                    await self._give_back(gate, count)
-
-    async def _give_back(self, gate: Gate, count: int) -> None:
-        gate.permits -= count  # nothing begins with them meanwhile
-        group, incarnation = gate.limit_group, self._incarnation
-        await self._context.call(
-            self._limits.release_permits, group, count=count, incarnation=incarnation
-        )
+                    gate.permits -= count  # nothing begins with them meanwhile
+                    await self._context.call(
+                        self._limits.release_permits,
+                        gate.limit_group,
+                        count=count,
+                        incarnation=self._incarnation,
+                    )
 
     @asynccontextmanager
     async def _turn(self, limit_group: str) -> AsyncIterator[None]:
@@ -297,9 +294,8 @@ class Shares:
             return True
         asked_s = time.monotonic()
         wanted = gate.allowance.wanted_tokens(claimed, waiting)
-        tokens = await self._context.call(
-            self._limits.take_tokens, gate.limit_group, wanted=wanted, per_s=per_s
-        )
+        take, group = self._limits.take_tokens, gate.limit_group
+        tokens = await self._context.call(take, group, wanted=wanted, per_s=per_s)
         gate.allowance.add_tokens(tokens, per_s=per_s, asked_s=asked_s)
         return True
 
@@ -329,8 +325,6 @@ class Shares:
         left, allowance.quota_left = allowance.quota_left, 0
         if left <= 0 or allowance.quota is None:
             return
-        group = gate.limit_group
+        use, group = self._limits.use_quota, gate.limit_group
         trouble = f"quota of {group} not given back"
-        await self._context.ask(
-            trouble, self._limits.use_quota, group, wanted=-left, quota=allowance.quota
-        )
+        await self._context.ask(trouble, use, group, wanted=-left, quota=allowance.quota)

@@ -206,31 +206,31 @@ class Outcomes:
             self._crashes.pop(key_of(claimed), None)
             self._troubles.pop(key_of(claimed), None)
 
-    async def put_off(self, claimed: ClaimedDelivery, provider: str, wait_s: float) -> None:
+    def put_off(self, claimed: ClaimedDelivery, provider: str, wait_s: float) -> None:
         """Let a delivery wait that only a provider in trouble may take, so that others go on."""
         due_at_ms = clock_ms() + int(wait_s * 1000)
         update = unsent(claimed, DeliveryState.DEFERRED, due_at_ms, provider_down(provider))
-        await self._recorder.record(update, None, partial(self._leases.forget, [claimed]))
+        self._recorder.record(update, None, partial(self._leases.forget, [claimed]))
 
     def give_back(self, claimed: ClaimedDelivery) -> None:
         """Return a delivery of which nothing was sent to the queue; the recorder writes it."""
         update = given_back(claimed, clock_ms())
         self._recorder.record(update, None, partial(self._leases.forget, [claimed]))
 
-    async def record_held(self, attempt: Attempt, cause: HoldCause) -> None:
+    def record_held(self, attempt: Attempt, cause: HoldCause) -> asyncio.Future[bool]:
         """Record that an attempt ends before anybody was asked: it is held."""
         now_ms = clock_ms()
         update = unsent(attempt.claimed, DeliveryState.HELD, now_ms, cause)
-        await self.record(attempt, update, _NOBODY_ASKED, now_ms)
+        return self.record(attempt, update, _NOBODY_ASKED, now_ms)
 
-    async def record_unsendable(self, attempt: Attempt) -> None:
+    def record_unsendable(self, attempt: Attempt) -> asyncio.Future[bool]:
         """Record that nobody may receive it now: it is held for the mode, or ends."""
         now_ms = clock_ms()
         update = unsent(attempt.claimed, DeliveryState.FINISHED, now_ms)
         if attempt.screened.held:
             update = unsent(attempt.claimed, DeliveryState.HELD, now_ms, _MODE)
         update = replace(update, provider=None, recipients=blocked(attempt.screened.blocked))
-        await self.record(attempt, update, _NOBODY_ASKED, now_ms)
+        return self.record(attempt, update, _NOBODY_ASKED, now_ms)
 
     def record(
         self, attempt: Attempt, update: DeliveryUpdate, report: AttemptReport, now_ms: int

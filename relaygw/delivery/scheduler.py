@@ -151,8 +151,7 @@ class Scheduler:
             if gate.allowance.is_short:  # others may fit into what is left
                 gate.allowance.is_short = False
                 del lane.window[place]
-                put_off = self._outcomes.put_off(claimed, gate.provider, QUOTA_SLICE_S)
-                self._context.spawn(put_off)
+                self._outcomes.put_off(claimed, gate.provider, QUOTA_SLICE_S)
                 return self._next_turn(gate)
             self.shares.ask(gate, self.shares.more_quota(gate, claimed))
             return None
@@ -240,11 +239,11 @@ class Scheduler:
             gate = lane.gate_for(claimed, now_s)
             if cause is not None:
                 self._context.spawn(self._hold(lane, claimed, cause))
-            elif gate is not None and lane.has_choice and gate.keeps_waiting(now_s):
+            elif gate and lane.has_choice and gate.is_down(now_s) and not gate.is_open(now_s):
                 wait_s = _PUT_OFF_S
                 if not gate.is_held:
                     wait_s = min(wait_s, max(1.0, gate.blocked_until_s - now_s + 1.0))
-                self._context.spawn(self._outcomes.put_off(claimed, gate.provider, wait_s))
+                self._outcomes.put_off(claimed, gate.provider, wait_s)
             else:
                 kept.append(claimed)
         lane.window.clear()
@@ -252,7 +251,7 @@ class Scheduler:
         for claimed in clogging(lane, now_s):
             lane.window.remove(claimed)
             lane.may_have_more = True
-            self._context.spawn(self._outcomes.put_off(claimed, "of its sender", _CLOGGED_S))
+            self._outcomes.put_off(claimed, "of its sender", _CLOGGED_S)
 
     async def _hold(self, lane: Lane, claimed: ClaimedDelivery, cause: HoldCause) -> None:
         await self._outcomes.record_held(Attempt(claimed, ""), cause)

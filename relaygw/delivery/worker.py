@@ -125,14 +125,11 @@ class Worker:
         finally:
             if self._hints is not None:
                 loop.remove_reader(self._hints)
-            await self._cut_short()
+            # whatever ends the worker: every attempt has an outcome
+            self._scheduler.stop()
+            await self._tasks.drain(0)
+            await self._recorder.drain(_LAST_RECORDS_S)
             self._context.threads.shutdown(wait=False, cancel_futures=True)
-
-    async def _cut_short(self) -> None:
-        """End what is still under way, whatever ends the worker: every attempt has an outcome."""
-        self._scheduler.stop()
-        await self._tasks.drain(0)
-        await self._recorder.drain(_LAST_RECORDS_S)
 
     async def _drain(self) -> None:
         """Give back windows, let transactions end, record everything, close the pools."""
@@ -194,11 +191,9 @@ class Worker:
             if step.by_s < 0:
                 self._holds.is_fresh = True  # probe times may be far ahead
         if self.clock.is_unsure():
-            await self._context.call(self._restart_waits)
-
-    def _restart_waits(self) -> None:
-        while self._context.store.janitor.restart_waits(limit=_WAITS_AT_ONCE) == _WAITS_AT_ONCE:
-            pass
+            restart, most = self._context.store.janitor.restart_waits, _WAITS_AT_ONCE
+            while await self._context.call(restart, limit=most) == most:
+                pass
 
     def _look(self) -> tuple[list[Hold], dict[str, Account]]:
         """Note which lanes have something due; return holds and accounts; in a thread."""
@@ -278,8 +273,7 @@ class ClockWatch:
     def recent_step(self) -> str | None:
         """Return how the clock was set within the last quarter of an hour; for any thread."""
         step = self.last_step
-        is_news = step is not None and time.monotonic() - step.noticed_s < _NEWS_S
-        return step.words if step is not None and is_news else None
+        return step.words if step and time.monotonic() - step.noticed_s < _NEWS_S else None
 
     def is_unsure(self) -> bool:
         """True when it is time to look for what was written at a time still to come."""

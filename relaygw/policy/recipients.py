@@ -196,16 +196,11 @@ class RecipientPolicy:
             return Decision(Fate.DELIVER, f"{reason}, redirected", redirect_to=target)
         return Decision(Fate.CAPTURE, reason)
 
-    def obstacle(self, address: str, mode: Mode | None = None) -> str | None:
-        """Return why a recipient that was permitted at acceptance may not be sent to now.
-
-        `mode` (held, nothing is lost by a mistaken reload), `blocked`, or None. `mode` is as for
-        `decide`.
-        """
-        return self.obstacle_in(strictest(self._mode, mode), address)
-
     def obstacle_in(self, mode: Mode, address: str) -> str | None:
-        """Return the same for exactly this mode."""
+        """Return why a recipient that was permitted at acceptance may not be sent to in a mode.
+
+        "mode" (held, nothing is lost by a mistaken reload), "blocked", or None.
+        """
         if self.is_blocked(address):
             return "blocked"
         is_permitted = mode is Mode.PRODUCTION or (

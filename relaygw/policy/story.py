@@ -7,7 +7,7 @@ subjects and replies in them come from strangers, so whoever shows them escapes 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
 
@@ -93,32 +93,32 @@ class Story:
 
 def as_object(story: Story) -> dict[str, Any]:
     """Return a story in the form of JSON; times as RFC 3339, UTC."""
+    events = [
+        {
+            "kind": one.kind.value,
+            "at": rfc3339(one.at_ms),
+            "until": rfc3339_or_none(one.until_ms),
+            **fields(one, "times", "text"),
+            "notes": [asdict(note) for note in one.notes],
+        }
+        for one in story.events
+    ]
+    outlooks = [
+        {
+            **fields(one, "delivery_no", "route", "stream", "state"),
+            "recipients": list(one.recipients),
+            "text": one.text,
+            "next_attempt_at": rfc3339_or_none(one.next_at_ms),
+            "notes": [asdict(note) for note in one.notes],
+        }
+        for one in story.outlooks
+    ]
     return {
         **fields(story, "queue_id", "state", "is_over", "headline", "sender"),
         "recipients": list(story.recipients),
         "subject": story.subject,
-        "events": [_event_object(event) for event in story.events],
-        "next": [_outlook_object(outlook) for outlook in story.outlooks],
+        "events": events,
+        "next": outlooks,
         "what_to_do": [{"text": one.text, "command": one.command or None} for one in story.advice],
         "as_of": rfc3339(story.now_ms),
-    }
-
-
-def _event_object(event: StoryEvent) -> dict[str, Any]:
-    return {
-        "kind": event.kind.value,
-        "at": rfc3339(event.at_ms),
-        "until": rfc3339_or_none(event.until_ms),
-        **fields(event, "times", "text"),
-        "notes": [fields(note, "label", "text") for note in event.notes],
-    }
-
-
-def _outlook_object(outlook: Outlook) -> dict[str, Any]:
-    return {
-        **fields(outlook, "delivery_no", "route", "stream", "state"),
-        "recipients": list(outlook.recipients),
-        "text": outlook.text,
-        "next_attempt_at": rfc3339_or_none(outlook.next_at_ms),
-        "notes": [fields(note, "label", "text") for note in outlook.notes],
     }

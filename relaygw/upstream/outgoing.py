@@ -23,7 +23,6 @@ from relaygw.mail.envelope import Source, mail_parameters, rcpt_parameters
 from relaygw.mail.outcome import SmtpReply, Stage
 from relaygw.mail.source_header import source_line
 from relaygw.policy.recipient_fields import NO_FIELDS, NOTHING, FieldRule, FieldsFound
-from relaygw.settings.provider import Provider
 from relaygw.upstream.seven_bit import to_seven_bit
 
 Content = bytes | Callable[[], AsyncIterator[bytes]]
@@ -68,35 +67,14 @@ class OutgoingMail:
     dsn_notify: tuple[str | None, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Terms:
-    """What the settings of a provider ask of every mail that it gets."""
+def source_field(source: Source, hostname: str) -> bytes:
+    """Return the field that tells a provider, itself a relaygw, where a mail came from.
 
-    hostname: str = ""  # of this gateway
-    sends_source: bool = False
-    fields: tuple[Field, ...] = ()  # added where the mail has none of that name
-    max_size_bytes: int | None = None
-
-    def source_of(self, source: Source) -> bytes:
-        """Return the field that tells a provider, itself a relaygw, where a mail came from.
-
-        The first relaygw on the way is named as the host; its client only it knows.
-        """
-        if not self.sends_source:
-            return b""
-        if source.host is not None:
-            return source_line(replace(source, client=None))
-        return source_line(replace(source, host=self.hostname))
-
-
-def terms_of(provider: Provider, *, hostname: str) -> Terms:
-    """Return the terms of a provider."""
-    return Terms(
-        hostname=hostname,
-        sends_source=provider.send_source,
-        fields=tuple(provider.headers.items()),
-        max_size_bytes=provider.max_message_size,
-    )
+    The first relaygw on the way is named as the host; its client only it knows.
+    """
+    if source.host is not None:
+        return source_line(replace(source, client=None))
+    return source_line(replace(source, host=hostname))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -651,7 +651,7 @@ async def test_a_fault_at_any_await_sends_nothing_twice_without_a_doubt(
 ON_THE_WAY = [
     *sites_of(attempt),
     *sites_of(agent),
-    *sites_of(outcome, less=frozenset({"put_off", "drain"})),  # no attempt is made
+    *sites_of(outcome, less=frozenset({"drain"})),  # no attempt is made
     *sites_of(batch_writer, less=frozenset({"drain"})),
     *sites_of(outgoing, less=frozenset({"sift", "_look"})),  # before MAIL
     *sites_of(protocol),

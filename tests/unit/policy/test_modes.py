@@ -71,16 +71,17 @@ def test_a_stricter_mode_is_looked_at_in_both_decisions() -> None:
     assert policy.decide("b@cust.test", Mode.STAGING).fate is Fate.CAPTURE
     assert policy.decide("dev@agency.test", Mode.STAGING).fate is Fate.DELIVER
     assert policy.decide("dev@agency.test", Mode.SANDBOX).fate is Fate.CAPTURE
-    assert policy.obstacle("b@cust.test") is None
-    assert policy.obstacle("b@cust.test", Mode.STAGING) == "mode"
-    assert policy.obstacle("dev@agency.test", Mode.STAGING) is None
-    assert policy.obstacle("dev@agency.test", Mode.SANDBOX) == "mode"
+    assert policy.obstacle_in(Mode.PRODUCTION, "b@cust.test") is None
+    assert policy.obstacle_in(Mode.STAGING, "b@cust.test") == "mode"
+    assert policy.obstacle_in(Mode.STAGING, "dev@agency.test") is None
+    assert policy.obstacle_in(Mode.SANDBOX, "dev@agency.test") == "mode"
 
 
 def test_a_looser_one_changes_nothing() -> None:
     policy = RecipientPolicy(Mode.SANDBOX, Recipients(allow=("dev@agency.test",)))
     assert policy.decide("dev@agency.test", Mode.PRODUCTION).fate is Fate.CAPTURE
-    assert policy.obstacle("dev@agency.test", Mode.PRODUCTION) == "mode"
+    now = Modes(Settings.model_validate({"mode": "sandbox"}))
+    assert now.of(None, None, accepted_in=Mode.PRODUCTION) is Mode.SANDBOX
 
 
 def test_routes_by_listener_and_user() -> None:

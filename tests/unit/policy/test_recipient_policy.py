@@ -79,7 +79,7 @@ def test_an_address_without_a_domain_is_captured_in_production() -> None:
     ],
 )
 def test_every_attempt_is_checked_again(mode: Mode, address: str, obstacle: str | None) -> None:
-    assert RecipientPolicy(mode, LISTS).obstacle(address) == obstacle
+    assert RecipientPolicy(mode, LISTS).obstacle_in(mode, address) == obstacle
 
 
 @pytest.mark.parametrize(
@@ -95,4 +95,6 @@ def test_every_attempt_is_checked_again(mode: Mode, address: str, obstacle: str 
 def test_the_block_list_knows_every_spelling(address: str) -> None:
     lists = Recipients(block=("abuse@customer.test", "@xn--bcher-kva.test"))
     assert fate(Mode.PRODUCTION, address, lists) is Fate.DROP
-    assert RecipientPolicy(Mode.PRODUCTION, lists).obstacle(address) == "blocked"
+    assert (
+        RecipientPolicy(Mode.PRODUCTION, lists).obstacle_in(Mode.PRODUCTION, address) == "blocked"
+    )

@@ -7,15 +7,13 @@ from collections.abc import AsyncIterator
 import pytest
 
 from relaygw.mail.envelope import Source
-from relaygw.settings.provider import Provider
 from relaygw.upstream.outgoing import (
     Capabilities,
     Content,
-    Terms,
     Transaction,
     missing_fields,
     plan_transaction,
-    terms_of,
+    source_field,
 )
 from tests.unit.upstream.test_outgoing import EVERYTHING, NOTHING, mail, refusals
 
@@ -98,14 +96,10 @@ async def test_wishes_are_passed_to_a_provider_with_dsn() -> None:
     assert plan.envelope() == b"MAIL FROM:<a@x.test>\r\nRCPT TO:<b@y.test>\r\nDATA\r\n"
 
 
-def test_the_terms_of_a_provider() -> None:
-    provider = Provider(host="gw", send_source=True, headers={"X-A": "b"}, max_message_size=2**20)
-    terms = terms_of(provider, hostname="web1")
-    assert (terms.fields, terms.max_size_bytes) == ((("X-A", "b"),), 2**20)
+def test_a_relaygw_is_told_where_mail_came_from() -> None:
     here = Source(client="10.0.0.9", helo="x", uid=33, script="33:a.php", cwd="/srv")
     line = b'v=1; host=web1; uid=33; client=10.0.0.9; script="33:a.php"\r\n'
-    assert terms.source_of(here) == b"X-Relaygw-Source: " + line
+    assert source_field(here, "web1") == b"X-Relaygw-Source: " + line
     # what another relaygw told goes on; whose client that was, only that one knew
     told = Source(client="10.0.0.9", host="web7", uid=33)
-    assert terms.source_of(told) == b"X-Relaygw-Source: v=1; host=web7; uid=33\r\n"
-    assert Terms().source_of(here) == b""
+    assert source_field(told, "web1") == b"X-Relaygw-Source: v=1; host=web7; uid=33\r\n"
