@@ -20,7 +20,7 @@ from relaygw.settings.alerts import AlertRules, Rule
 from relaygw.settings.model import Settings
 from relaygw.settings.units import format_duration
 from relaygw.store.holds import UNREACHABLE, Hold
-from relaygw.upstream.advice import certificate_remedy
+from relaygw.upstream.failure import certificate_remedy
 
 HOST_RULES = frozenset({Rule.DISK_LOW, Rule.CERTIFICATE_EXPIRING, Rule.MAILDROP_STUCK})
 """Rules whose keys begin with the name of a host; the others are about the shared queue."""

@@ -18,6 +18,7 @@ from relaygw.mail.envelope import ClaimedDelivery
 from relaygw.mail.hold import HoldCause, HoldCode
 from relaygw.mail.outcome import AttemptReport, Verdict
 from relaygw.mail.state import DeliveryState
+from relaygw.policy.recipient_fields import FieldRule
 from relaygw.policy.retry import NO_CONSEQUENCE, Consequence, given_back, is_over_age, ladder_s
 from relaygw.store.queue_entry import MOST_ATTEMPTS, tried_since_ms
 
@@ -59,7 +60,7 @@ class DeliveryAgent:
             await self._outcomes.record_unsendable(attempt)
             return
         if screened.field_rule is not None:
-            obstacle = await self._obstacle_in_fields(attempt, line)
+            obstacle = await self._obstacle_in_fields(claimed, screened.field_rule, line)
             if obstacle is not None:
                 await self._outcomes.record_held(attempt, HoldCause(HoldCode.HEADER, obstacle))
                 return
@@ -97,16 +98,16 @@ class DeliveryAgent:
             with contextlib.suppress(StoreUnavailable):  # the next look at the holds settles it
                 await self._learning.release_if_hold_ended(gate, claimed)
 
-    async def _obstacle_in_fields(self, attempt: Attempt, line: Line) -> str | None:
+    async def _obstacle_in_fields(
+        self, claimed: ClaimedDelivery, field_rule: FieldRule, line: Line
+    ) -> str | None:
         """Return why a mail's header keeps it here, None if it does not; log what stays behind."""
-        claimed = attempt.claimed
-        found = await line.upstream.fields_found(claimed, attempt.screened.field_rule)
+        found = await line.upstream.fields_found(claimed, field_rule)
         if found.names and claimed.attempts == 0:
             names = ", ".join(found.names)
-            verb = "fields {} are" if len(found.names) > 1 else "field {} is"
-            self._context.observer.log.note(
-                "smtp", f"{claimed.queue_id}: {verb.format(names)} not sent ({found.why})"
-            )
+            what = f"fields {names} are" if len(found.names) > 1 else f"field {names} is"
+            text = f"{claimed.queue_id}: {what} not sent ({found.why})"
+            self._context.observer.log.note("smtp", text)
         return found.obstacle
 
     async def _learn(
@@ -148,8 +149,7 @@ class DeliveryAgent:
 
     def _watched(self, gate: Gate, attempt: Attempt) -> AttemptReport:
         """Let the brake see what is new of an attempt, before any of it is recorded."""
-        report = attempt.report()
-        fresh = report
+        report = fresh = attempt.report()
         if attempt.recorded:
             fresh = replace(report, outcomes=report.outcomes[attempt.recorded :])
         watched = gate.brake.watch(attempt.claimed, fresh)

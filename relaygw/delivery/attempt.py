@@ -22,7 +22,7 @@ from relaygw.mail.outcome import (
     Stage,
     Verdict,
 )
-from relaygw.policy.recipient_fields import NOTHING, FieldRule, FieldsFound
+from relaygw.policy.recipient_fields import FieldRule, FieldsFound
 from relaygw.policy.recipients import NOBODY, Screen, Screened
 from relaygw.store.store import Store
 from relaygw.upstream.classifier import IN_DOUBT, Classifier
@@ -189,12 +189,8 @@ class Upstream:
             return None
         return self.mail(claimed, addresses, screened.field_rule)
 
-    async def fields_found(
-        self, claimed: ClaimedDelivery, field_rule: FieldRule | None
-    ) -> FieldsFound:
+    async def fields_found(self, claimed: ClaimedDelivery, field_rule: FieldRule) -> FieldsFound:
         """Return what of a delivery's header stays behind, or keeps it from being sent."""
-        if field_rule is None:
-            return NOTHING
         mail = self.mail(claimed, (), field_rule)
         return (await sift(mail.content, mail.added, mail.fields, mail.field_rule)).found
 

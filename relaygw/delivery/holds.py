@@ -29,8 +29,7 @@ from relaygw.mail.hold import (
 from relaygw.mail.outcome import BEFORE_MAIL, RecipientOutcome, Scope, Verdict
 from relaygw.policy.pacing import ladder_step
 from relaygw.store.holds import UNREACHABLE, Hold
-from relaygw.upstream.advice import certificate_remedy
-from relaygw.upstream.failure import UpstreamError
+from relaygw.upstream.failure import UpstreamError, certificate_remedy
 
 PROBE_LADDER_S = (300.0,)
 """Waits before a held provider is tried again, where its replies do not say better."""

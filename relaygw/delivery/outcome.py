@@ -47,7 +47,7 @@ _STORE_LADDER_S = (1.0, 2.0, 5.0, 15.0, 30.0)
 """Waits of a message after the store failed in its attempt, then the last again."""
 _MAX_BATCH = 200
 _NOBODY_ASKED = AttemptReport(provider="", relay=NO_RELAY, outcomes=())
-_MODE = HoldCause(HoldCode.MODE)
+_MODE, _POISON = HoldCause(HoldCode.MODE), HoldCause(HoldCode.POISON)
 _TWICE = "; the message may be sent more than once"
 
 
@@ -188,13 +188,11 @@ class Outcomes:
         self._crashes[key_of(claimed)] += 1
         times = self._crashes[key_of(claimed)]
         self._note_error(claimed, error, f"time {times} of {POISON_ATTEMPTS}, then it is held")
-        due_at_ms = now_ms + _POISON_WAIT_S * 1000
+        update = unsent(claimed, DeliveryState.DEFERRED, now_ms + _POISON_WAIT_S * 1000)
         if times >= POISON_ATTEMPTS:
-            update = unsent(claimed, DeliveryState.HELD, due_at_ms, HoldCause(HoldCode.POISON))
-        else:
-            update = unsent(claimed, DeliveryState.DEFERRED, due_at_ms)
-            update = replace(update, reason=f"internal error, try {times}")
-        return replace(update, provider=None, charged=True)
+            update = unsent(claimed, DeliveryState.HELD, update.due_at_ms, _POISON)
+        reason = update.reason or f"internal error, try {times}"
+        return replace(update, reason=reason, provider=None, charged=True)
 
     def _note_error(self, claimed: ClaimedDelivery, error: Exception, what: str) -> None:
         text = f"{claimed.queue_id}: error: {type(error).__name__}: {error} ({what})"
@@ -330,10 +328,8 @@ class Recorder:
             if _is_away(second):
                 raise
             then = _TWICE
-        self._refused.append(
-            f"{entry.update.queue_id}: error: its outcome cannot be recorded: "
-            f"{type(error).__name__}: {error}{then}"
-        )
+        what = f"its outcome cannot be recorded: {type(error).__name__}: {error}{then}"
+        self._refused.append(f"{entry.update.queue_id}: error: {what}")
         return False
 
     def _record(self, updates: Sequence[DeliveryUpdate]) -> None:
@@ -371,14 +367,10 @@ class Recorder:
         self._context.observer.tell([entry.event for entry in entries if entry.event is not None])
         for problem in self._refused:
             self._context.note(problem)
-        if not self._lost:
-            return
+        what = f"warning: the lease was lost before this outcome was recorded{_TWICE}"
         for entry in entries:
             if entry.key in self._lost and entry.update.tells_of_sending:
-                self._context.note(
-                    f"{entry.update.queue_id}: warning: the lease was lost before this outcome was "
-                    f"recorded{_TWICE}"
-                )
+                self._context.note(f"{entry.update.queue_id}: {what}")
 
     def _note_waiting(self, error: Exception, waiting: int) -> None:
         kind = "" if isinstance(error, StoreUnavailable) else f"{type(error).__name__}: "

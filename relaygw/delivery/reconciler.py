@@ -203,12 +203,9 @@ class Reconciler:
                 f"{deliveries(number)} that {verb} held for the mode: due, as permitted now"
             )
 
-    def _let_go(self, page: Sequence[QueueEntry]) -> int:
-        keys = list(self._permitted(page))
-        return self._store.holds.let_go(keys, _MODE) if keys else 0
-
-    def _permitted(self, page: Iterable[QueueEntry]) -> Iterable[Key]:
-        """Yield the deliveries of which somebody may receive now."""
+    def _let_go(self, page: Iterable[QueueEntry]) -> int:
+        """Make due the deliveries of which somebody may receive now; return how many."""
+        keys: list[Key] = []
         for entry in page:
             for part in entry.deliveries:
                 if part.state is not DeliveryState.HELD or part.hold != _MODE:
@@ -220,4 +217,5 @@ class Reconciler:
                     and obstacle(one.address) is None
                     for one in entry.recipients
                 ):
-                    yield entry.queue_id, part.delivery_no
+                    keys.append((entry.queue_id, part.delivery_no))
+        return self._store.holds.let_go(keys, _MODE) if keys else 0

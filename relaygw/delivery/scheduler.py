@@ -173,11 +173,10 @@ class Scheduler:
 
     def _call_later(self, gate: Gate, wait_s: float, look: Callable[[Gate], None]) -> None:
         """Look at a gate in a moment: the one look that is planned for it."""
-        timer = self._timers.pop(gate.provider, None)
-        if timer is not None:
+        if (timer := self._timers.get(gate.provider)) is not None:
             timer.cancel()
-        loop = asyncio.get_running_loop()
-        self._timers[gate.provider] = loop.call_later(wait_s, look, gate)
+        timer = asyncio.get_running_loop().call_later(wait_s, look, gate)
+        self._timers[gate.provider] = timer
 
     # --- windows
 
@@ -223,10 +222,8 @@ class Scheduler:
         freed = await self._leases.free_unknown(lane.route)
         if freed:
             lane.may_have_more = True
-            self._context.note(
-                f"{freed} deliveries of route {lane.route}, leased and not in hand, "
-                "are queued again"
-            )
+            what = f"{freed} deliveries of route {lane.route}, leased and not in hand"
+            self._context.note(f"{what}, are queued again")
 
     def _sweep(self, lane: Lane) -> None:
         """Take out of a window what no provider may take, or only one that is in trouble."""

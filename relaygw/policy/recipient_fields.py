@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from email.errors import HeaderParseError
@@ -68,12 +69,9 @@ class FieldRule:
             return NOTHING
         if self.is_blocked is not None:
             return _screened(found, self.is_blocked)
-        counts: dict[str, int] = {}
-        for one in found:
-            counts[one.field.name] = counts.get(one.field.name, 0) + 1
-        return _removing(
-            [one for one in found if counts[one.field.name] > 1 or not _is_harmless(one)], self.why
-        )
+        counts = Counter(one.field.name for one in found)
+        removed = [one for one in found if counts[one.field.name] > 1 or not _is_harmless(one)]
+        return _removing(removed, self.why)
 
 
 NO_FIELDS = FieldRule()
@@ -81,8 +79,7 @@ NO_FIELDS = FieldRule()
 
 
 def _screened(found: Sequence[_Found], is_blocked: Callable[[str], bool]) -> FieldsFound:
-    removed = []
-    why = ""
+    removed, why = [], ""
     for one in found:
         trouble = _trouble(one, is_blocked)
         if trouble is None:
@@ -108,12 +105,11 @@ def _removing(found: Sequence[_Found], why: str) -> FieldsFound:
 @cache
 def _by_name() -> Mapping[bytes, tuple[RecipientField, ...]]:
     """Return the fields by their names, written as `_plain` does."""
-    table: dict[bytes, tuple[RecipientField, ...]] = {}
+    table: defaultdict[bytes, tuple[RecipientField, ...]] = defaultdict(tuple)
     for service in recipient_fields().values():
         for field in service.fields:
-            key = _plain(field.name.encode())
-            table[key] = (*table.get(key, ()), field)
-    return table
+            table[_plain(field.name.encode())] += (field,)
+    return dict(table)
 
 
 def _plain(name: bytes) -> bytes:

@@ -58,15 +58,13 @@ class Modes:
 
         A listener or user that is not configured any more leaves what held at acceptance.
         """
-        mode = strictest(
-            self._everywhere,
-            self._listeners.get(listener) if listener is not None else None,
-            self._users.get(user) if user is not None else None,
+        of_listener = self._listeners.get(listener) if listener is not None else None
+        of_user = self._users.get(user) if user is not None else None
+        is_gone = (listener is not None and of_listener is None) or (
+            user is not None and of_user is None
         )
-        is_gone = (listener is not None and listener not in self._listeners) or (
-            user is not None and user not in self._users
-        )
-        return strictest(mode, accepted_in) if is_gone else mode
+        of_then = accepted_in if is_gone else None
+        return strictest(self._everywhere, of_listener, of_user, of_then)
 
 
 class AddressPatterns:
@@ -129,10 +127,6 @@ class Decision:
     redirect_to: str | None = None
 
 
-def _folded_entry(entry: str) -> str:
-    return folded(f"x{entry}")[1:] if entry.startswith("@") else folded(entry)
-
-
 _DELIVER = Decision(Fate.DELIVER)
 _SANDBOX = Decision(Fate.CAPTURE, CaptureCode.SANDBOX.sentence())
 _NO_DOMAIN = Decision(
@@ -149,7 +143,10 @@ class RecipientPolicy:
         self._allow = AddressPatterns(recipients.allow)
         self._has_block = bool(recipients.block)
         self._block = AddressPatterns(recipients.block)
-        self._block_folded = AddressPatterns(map(_folded_entry, recipients.block))
+        self._block_folded = AddressPatterns(
+            folded(f"x{entry}")[1:] if entry.startswith("@") else folded(entry)
+            for entry in recipients.block
+        )
         self._refused = recipients.refused
         self._blocked = Decision(Fate(recipients.blocked), CaptureCode.BLOCKED.sentence())
 

@@ -227,9 +227,7 @@ def _next_step(
 
 def _recipient_update(outcome: RecipientOutcome, provider: str, expired: bool) -> RecipientUpdate:
     verdict = outcome.meaning.verdict
-    state = _FINAL.get(verdict, RecipientState.PENDING)
-    if state is RecipientState.PENDING and expired:
-        state = RecipientState.EXPIRED
+    state = _FINAL.get(verdict, RecipientState.EXPIRED if expired else RecipientState.PENDING)
     return RecipientUpdate(
         rcpt_no=outcome.rcpt_no,
         state=state,

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from relaygw.policy.recipients import AddressPatterns, Decision, Fate, Modes, RecipientPolicy
+from relaygw.policy.recipients import AddressPatterns, Fate, Modes, RecipientPolicy
 from relaygw.settings.model import Settings
 from relaygw.settings.routes import Route, Stream
 from relaygw.settings.section import Mode
@@ -146,31 +146,22 @@ class Explainer:
             listener=listener,
             user=user,
         )
-        words = _fate_words(decision)
+        words = _FATES[decision.fate]
+        if decision.redirect_to:
+            words = f"sent to {decision.redirect_to} instead ({decision.reason})"
+        elif decision.reason:
+            words = f"{words}: {decision.reason}"
         if decision.fate is not Fate.DELIVER or route is None:
             none = "is used" if decision.fate is not Fate.DELIVER else "matches: captured"
             return Way(decision=words, route=f"none {none}, nothing is sent", route_name=None)
+        place = self._routes.index(route)
+        named = {name for one in self._routes[:place] for name in one.header}
+        why = "no condition" if route.is_unconditional else "its conditions match"
+        number = f"number {place + 1} of {len(self._routes)}"
         return Way(
             decision=words,
-            route=self._route_words(route),
+            route=f"{route.name} ({route.stream.value}), {number}: {why}",
             route_name=route.name,
             providers=route.providers,
-            unseen_headers=self._unseen_headers(route, headers),
+            unseen_headers=tuple(sorted(name for name in named if name.lower() not in headers)),
         )
-
-    def _route_words(self, route: Route) -> str:
-        why = "no condition" if route.is_unconditional else "its conditions match"
-        place = f"number {self._routes.index(route) + 1} of {len(self._routes)}"
-        return f"{route.name} ({route.stream.value}), {place}: {why}"
-
-    def _unseen_headers(self, route: Route, headers: Mapping[str, str]) -> tuple[str, ...]:
-        earlier = self._routes[: self._routes.index(route)]
-        names = {name for one in earlier for name in one.header if name.lower() not in headers}
-        return tuple(sorted(names))
-
-
-def _fate_words(decision: Decision) -> str:
-    if decision.redirect_to:
-        return f"sent to {decision.redirect_to} instead ({decision.reason})"
-    words = _FATES[decision.fate]
-    return f"{words}: {decision.reason}" if decision.reason else words

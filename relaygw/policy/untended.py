@@ -172,7 +172,8 @@ def _held(standing: Standing, settings: Settings, now_ms: int) -> Iterator[Unten
             key=why,
             deliveries=number,
             since_ms=oldest.since_ms,
-            summary=f"{_are(number, 'held')}, the longest for {age(int(age_s * 1000))} "
+            summary=f"{deliveries(number)} {'is' if number == 1 else 'are'} held, the longest for "
+            f"{age(now_ms - oldest.since_ms)} "
             f"({' '.join(oldest.examples)}): {what}",
             remedy=remedy,
             examples=oldest.examples,
@@ -206,8 +207,7 @@ def gone_words(route: str) -> str:
 
 def gone_remedy(route: str) -> str:
     """Return what to do about mail of such a route."""
-    provider = provider_of_route(route)
-    what = "route" if provider is None else "provider"
+    what = "route" if provider_of_route(route) is None else "provider"
     return (
         f"put the {what} into the configuration again and reload, or relaygw queue move --route "
         f"{route} --to PROVIDER (--force for what may have been sent already)"
@@ -238,20 +238,18 @@ def _without_route(standing: Standing, settings: Settings, now_ms: int) -> Itera
 # --- in hand for too long -----------------------------------------------------------------
 
 
-def longest_attempt_s(provider: Provider, recipients: int) -> float:
-    """Return how long an attempt may take by the provider's timeouts, with its connection."""
+def longest_in_hand_s(provider: Provider, recipients: int) -> float:
+    """Return how long a worker may have a delivery, by its provider's timeouts.
+
+    That is an attempt with its connection, and what goes before it at a low rate.
+    """
     limits = provider.timeouts
     parts = max(1, -(-recipients // provider.max_recipients))
     opening_s = limits.connect + _STEPS_TO_OPEN * limits.command
     # the content has one more `command`: what is sent is taken within it, piece by piece
     part_s = (_STEPS_OF_MAIL + 1) * limits.command + limits.final_reply
-    return opening_s + parts * part_s
-
-
-def longest_in_hand_s(provider: Provider, recipients: int) -> float:
-    """Return how long a worker may have a delivery: what goes before it at a low rate counts."""
     wait_s = 0.0 if provider.rate is None else _LEAST_WINDOW / provider.rate.per_s
-    return longest_attempt_s(provider, recipients) + wait_s
+    return opening_s + parts * part_s + wait_s
 
 
 def shortest_in_hand_s(settings: Settings) -> float:
@@ -328,7 +326,3 @@ def _grouped(pairs: Iterable[tuple[Key, Item]]) -> dict[Key, list[Item]]:
 def deliveries(number: int) -> str:
     """Return `1 delivery`, `3 deliveries`."""
     return counted(number, "delivery", "deliveries")
-
-
-def _are(number: int, what: str) -> str:
-    return f"{deliveries(number)} {'is' if number == 1 else 'are'} {what}"

@@ -94,11 +94,6 @@ class Rule:
     text: re.Pattern[str] | None
     meaning: Meaning
 
-    @property
-    def bounces_one(self) -> bool:
-        """True when a match bounces one recipient, not the message."""
-        return self.meaning.verdict is Verdict.BOUNCE and self.meaning.scope is Scope.RECIPIENT
-
     def matches(self, seen: SeenReply) -> bool:
         """Return whether all conditions hold."""
         return (
@@ -134,11 +129,10 @@ def own_scope(stage: Stage) -> Scope:
 
 def _meaning(placed: PlacedRow, stage: Stage) -> Meaning:
     row = placed.row
-    verdict = Verdict(row.verdict)
-    limit = None
+    verdict, limit = Verdict(row.verdict), None
     if verdict is Verdict.THROTTLE:
         usual = Limit.CONNECTIONS if stage in BEFORE_MAIL else Limit.RATE
-        limit = Limit(row.limit) if row.limit else usual
+        limit = Limit(row.limit or usual)
     return Meaning(
         verdict=verdict,
         scope=_scope(row, verdict, stage),
@@ -189,16 +183,18 @@ _NO_REPLY = Meaning(
     explanation="The connection was lost before the message was sent.",
 )
 _REFUSED_HERE = "relaygw did not hand it over: this provider cannot take such a message."
-_LOCAL = Meaning(verdict=Verdict.BOUNCE, scope=Scope.MESSAGE, explanation=_REFUSED_HERE)
-_LOCAL_ADDRESS = Meaning(verdict=Verdict.BOUNCE, scope=Scope.RECIPIENT, explanation=_REFUSED_HERE)
-_LOCAL_CONTENT = Meaning(
-    verdict=Verdict.HOLD,
-    scope=Scope.MESSAGE,
-    explanation="The content has 8-bit bytes, the provider has no 8BITMIME, and the content cannot "
-    "be rewritten without loss.",
-    remedy="Give its route a provider with 8BITMIME, or have its program write it in ASCII.",
-    source="RFC 6152, 3",
-)
+_LOCAL_MESSAGE = Meaning(verdict=Verdict.BOUNCE, scope=Scope.MESSAGE, explanation=_REFUSED_HERE)
+_LOCAL = {  # by the status of what upstream.outgoing refuses
+    "5.6.7": Meaning(verdict=Verdict.BOUNCE, scope=Scope.RECIPIENT, explanation=_REFUSED_HERE),
+    "5.6.3": Meaning(
+        verdict=Verdict.HOLD,
+        scope=Scope.MESSAGE,
+        explanation="The content has 8-bit bytes, the provider has no 8BITMIME, and the content "
+        "cannot be rewritten without loss.",
+        remedy="Give its route a provider with 8BITMIME, or have its program write it in ASCII.",
+        source="RFC 6152, 3",
+    ),
+}
 _NOT_SENT = Meaning(verdict=Verdict.RETRY, scope=Scope.MESSAGE)
 _WHOSE = Meaning(
     verdict=Verdict.RETRY,
@@ -228,12 +224,7 @@ class Classifier:
         self._rules = rules_by_stage((*own, *preset_rows(provider.preset), *preset_rows(GENERIC)))
 
     def meaning(
-        self,
-        stage: Stage,
-        reply: SmtpReply | None,
-        *,
-        in_doubt: bool = False,
-        recipients: int = 1,
+        self, stage: Stage, reply: SmtpReply | None, *, in_doubt: bool = False, recipients: int = 1
     ) -> Meaning:
         """Return what `reply` at `stage` means and whom it concerns.
 
@@ -244,7 +235,9 @@ class Classifier:
         if in_doubt:
             return IN_DOUBT
         if stage is Stage.LOCAL:
-            return _local(reply)
+            if reply is None or not reply.is_permanent:
+                return _NOT_SENT
+            return _LOCAL.get(str(reply.status), _LOCAL_MESSAGE)
         if reply is None:
             return _NO_SESSION if stage in BEFORE_MAIL else _NO_REPLY
         code = reply.code
@@ -254,12 +247,8 @@ class Classifier:
             seen = look_at(reply)
             for rule in self._rules[stage]:
                 if rule.matches(seen):
+                    found = rule.meaning
+                    bounces_one = found.verdict is Verdict.BOUNCE and found.scope is Scope.RECIPIENT
                     is_one_of_several = recipients > 1 and stage is not Stage.RCPT
-                    return _WHOSE if is_one_of_several and rule.bounces_one else rule.meaning
+                    return _WHOSE if is_one_of_several and bounces_one else found
         return _UNKNOWN[stage]
-
-
-def _local(reply: SmtpReply | None) -> Meaning:
-    if reply is None or not reply.is_permanent:
-        return _NOT_SENT
-    return {"5.6.7": _LOCAL_ADDRESS, "5.6.3": _LOCAL_CONTENT}.get(str(reply.status), _LOCAL)

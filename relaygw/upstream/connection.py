@@ -39,11 +39,8 @@ _Address = tuple[socket.AddressFamily, Any]  # family and what socket.connect ta
 _Attempt = asyncio.Task[tuple[socket.socket, str]]
 _VERIFIED = frozenset({TlsPolicy.REQUIRED, TlsPolicy.IMPLICIT})
 _ENCRYPTED_ORDER: tuple[str, ...] = ("plain", "login", "cram-md5")
-_CLEAR_ORDER: tuple[str, ...] = (
-    "cram-md5",
-    "plain",
-    "login",
-)  # without TLS the password is better not sent
+# without TLS the password is better not sent
+_CLEAR_ORDER: tuple[str, ...] = ("cram-md5", "plain", "login")
 _AUTH = {
     "plain": aiosmtplib.SMTP.auth_plain,
     "login": aiosmtplib.SMTP.auth_login,

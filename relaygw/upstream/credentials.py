@@ -22,6 +22,7 @@ from relaygw.settings.secrets import SecretRef, parse_user_name
 from relaygw.upstream.failure import UpstreamError
 from relaygw.upstream.oauth import TokenSource
 
+_Places = tuple[SecretRef | str, ...]
 _LOOK_EACH_S = 5.0
 _LOOK_BY_COMMAND_EACH_S = 60.0  # a key store counts, and may bill, each question
 _SHORTEST = 6
@@ -130,7 +131,7 @@ class Credentials:
         return replace(login, username=username, secret=token, is_token=True, is_kept=is_kept)
 
 
-def _places_of(provider: Provider) -> tuple[SecretRef | str, ...]:
+def _places_of(provider: Provider) -> _Places:
     """Return what to read, in this order: user name, password; or client id and secrets."""
     if provider.username is None or not provider.has_credentials:
         return ()
@@ -146,21 +147,18 @@ def _is_command(place: SecretRef | str) -> bool:
     return isinstance(place, SecretRef) and place.kind == "command"
 
 
-def _fetch(
-    places: tuple[SecretRef | str, ...], by_command: dict[SecretRef, str]
-) -> tuple[str, ...]:
+def _fetch(places: _Places, by_command: dict[SecretRef, str]) -> tuple[str, ...]:
     """Read `places`, commands only where `by_command` lacks them; blocks."""
-
     material = []
     for place in places:
         if isinstance(place, str):
             material.append(place)
-        elif not _is_command(place):
-            material.append(place.read())
-        else:
-            if place not in by_command:
-                by_command[place] = place.read()
+        elif place in by_command:
             material.append(by_command[place])
+        else:
+            material.append(place.read())
+            if _is_command(place):
+                by_command[place] = material[-1]
     return tuple(material)
 
 

@@ -11,21 +11,25 @@ import asyncio
 import socket
 import ssl
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 
-from relaygw.mail.outcome import Stage
+from relaygw.mail.outcome import SmtpReply, Stage
 from relaygw.mail.words import counted
 from relaygw.settings.provider import Provider, TlsPolicy
-from relaygw.upstream import advice
+from relaygw.upstream.classifier import Classifier
 from relaygw.upstream.connection import OpenConnection, open_connection
-from relaygw.upstream.failure import UpstreamError
+from relaygw.upstream.failure import UpstreamError, certificate_remedy
 from relaygw.upstream.protocol import WireFailure
 from relaygw.upstream.session import UpstreamSession
 
 STEP_LIMIT_S = 10.0
+_USUAL_PORTS = (587, 2525, 465, 25, 2587, 2465, 8025, 8465, 443)
+"""The ports on which mail services take submissions, the likeliest first."""
+_IMPLICIT_TLS_PORTS = (465, 2465, 8465, 443)
+"""Those with TLS from the first byte; the others begin in clear."""
 _SOON_DAYS = 14  # a certificate that ends by then is told
 
 
@@ -84,7 +88,7 @@ async def diagnose(
     try:
         yield Finding(step=Step.DNS, detail=await _look_up(provider.host))
     except OSError as error:
-        yield _failed(Step.DNS, str(error), advice.FOR_UNKNOWN_NAME)
+        yield _failed(Step.DNS, str(error), "check the spelling of host, and this machine's DNS")
         return
     try:
         async with _connected(_without_login(provider), ehlo_name) as connection:
@@ -184,9 +188,10 @@ async def _failure(error: UpstreamError, provider: Provider, ehlo_name: str) -> 
     if error.stage is Stage.CONNECT or (error.stage is Stage.GREETING and error.reply is None):
         # nothing came through at all: another port may do better
         others = await _open_ports(provider, error, ehlo_name)
-        remedy = advice.advise_port(provider, others)
+        remedy = _port_remedy(provider, others)
     else:
-        remedy = advice.advise(error, provider, ehlo_name=ehlo_name)
+        said = _said_of(provider, error.stage, error.said) if error.said is not None else ""
+        remedy = said or _stage_remedy(error, provider, ehlo_name)
     return _failed(_STEP_OF.get(error.stage, Step.AUTH), error.detail, remedy)
 
 
@@ -207,13 +212,15 @@ async def _try_sender(connection: OpenConnection, provider: Provider, sender: st
     reply = replies[0]
     if reply.is_positive:
         return Finding(step=Step.SENDER, detail=shown)
-    return _failed(Step.SENDER, masked(f"{shown}: {reply}"), advice.advise_sender(provider, reply))
+    said = _said_of(provider, Stage.MAIL, reply)
+    remedy = said or "have the address or its domain verified at the provider"
+    return _failed(Step.SENDER, masked(f"{shown}: {reply}"), remedy)
 
 
 async def _open_ports(provider: Provider, error: UpstreamError, ehlo_name: str) -> list[int]:
     """Return the usual ports on which it greets, with TLS where TLS is wanted; all at once."""
-    ports = [port for port in advice.USUAL_PORTS if port != provider.port]
-    is_implicit = provider.port in advice.IMPLICIT_TLS_PORTS
+    ports = [port for port in _USUAL_PORTS if port != provider.port]
+    is_implicit = provider.port in _IMPLICIT_TLS_PORTS
     if error.stage is Stage.GREETING and is_implicit and provider.tls is not TlsPolicy.IMPLICIT:
         # it waits for TLS and says nothing to one who waits for a greeting in clear
         ports.insert(0, provider.port)
@@ -224,10 +231,55 @@ async def _open_ports(provider: Provider, error: UpstreamError, ehlo_name: str) 
 async def _is_open(provider: Provider, port: int, ehlo_name: str) -> bool:
     tls = provider.tls
     if tls in (TlsPolicy.REQUIRED, TlsPolicy.IMPLICIT):
-        is_implicit = port in advice.IMPLICIT_TLS_PORTS
+        is_implicit = port in _IMPLICIT_TLS_PORTS
         tls = TlsPolicy.IMPLICIT if is_implicit else TlsPolicy.REQUIRED
     try:
         async with _connected(_without_login(provider, port=port, tls=tls), ehlo_name):
             return True
     except UpstreamError:
         return False
+
+
+# --- what to do, where no reply says it
+
+
+def _said_of(provider: Provider, stage: Stage, reply: SmtpReply) -> str:
+    """Return what the catalogue says of a reply, "" when it knows none such."""
+    meaning = Classifier(provider).meaning(stage, reply)
+    return " ".join(text for text in (meaning.explanation, meaning.remedy) if text)
+
+
+def _stage_remedy(error: UpstreamError, provider: Provider, ehlo_name: str) -> str:
+    """Return what to do where no reply says it, "" where the error's own text does."""
+    match error.stage:
+        case Stage.EHLO:
+            return f"the provider was greeted as {ehlo_name}: see hostname"
+        case Stage.STARTTLS:
+            return "check host and port; a firewall may take STARTTLS out (Cisco: no fixup smtp)"
+        case Stage.TLS if (remedy := certificate_remedy(error.detail)) is not None:
+            return remedy
+        case Stage.TLS if provider.tls is TlsPolicy.IMPLICIT:
+            return f"port {provider.port} may not speak TLS at once: try tls: required"
+        case Stage.TLS:
+            return "the server may know nothing newer than TLS 1.1, which is not used"
+        case Stage.AUTH if "to be used here" in error.detail:
+            return "write as auth what the provider offers"
+        case Stage.AUTH if error.reply is not None:
+            return "check username and password"
+        case _:
+            return ""
+
+
+def _port_remedy(provider: Provider, open_ports: Sequence[int]) -> str:
+    """Return what to do when the provider's port is shut and these others are open."""
+    if not open_ports:
+        return (
+            "no other usual port works either; check host and port, and have the firewall let "
+            f"port {provider.port} out"
+        )
+    is_protected = provider.tls in (TlsPolicy.REQUIRED, TlsPolicy.IMPLICIT)
+    port = open_ports[0]
+    tls = TlsPolicy.IMPLICIT if port in _IMPLICIT_TLS_PORTS else TlsPolicy.REQUIRED
+    and_tls = f" and tls: {tls}" if is_protected and tls is not provider.tls else ""
+    works = " ".join(map(str, open_ports))
+    return f"ports that work here: {works}; write port: {port}{and_tls}"

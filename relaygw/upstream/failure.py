@@ -18,6 +18,15 @@ from relaygw.upstream.protocol import clean_text
 
 _DSN = {Stage.CONNECT: "4.4.1", Stage.STARTTLS: "4.7.5", Stage.TLS: "4.7.5", Stage.AUTH: "4.7.0"}
 
+_CERTIFICATE = (
+    ("hostname mismatch", "write as host the name that the certificate is for"),
+    ("ip address mismatch", "write as host the name that the certificate is for"),
+    ("has expired", "the server needs a new certificate; check this machine's clock, too"),
+    ("not yet valid", "check this machine's clock"),
+    ("", "if it has a CA of its own, name that in tls_ca; else something reads along on the way"),
+)
+"""Parts of OpenSSL's words for a certificate that is not verified; the first match counts."""
+
 
 class UpstreamError(RelaygwError):
     """No session could be opened: the stage it failed at, and the reply if there was one.
@@ -50,6 +59,14 @@ class UpstreamError(RelaygwError):
         self.__cause__ = self.__context__ = None
 
 
+def certificate_remedy(detail: str) -> str | None:
+    """Return what to do about a certificate that is not verified; None: `detail` tells of none."""
+    lowered = detail.lower()
+    if "certificate not verified" not in lowered:
+        return None
+    return next(remedy for part, remedy in _CERTIFICATE if part in lowered)
+
+
 @contextmanager
 def failing_at(
     stage: Stage, *, relay: str, limit_s: float, handshake: Stage | None = None
@@ -71,9 +88,8 @@ def failing_at(
             detail = f"no answer to {stage} within {limit_s:g} s ({relay})"
         raise UpstreamError(stage, reply=reply, detail=detail, relay=relay) from error
     except OSError as error:
-        raise UpstreamError(
-            handshake or stage, detail=f"{_text_of(error)} ({relay})", relay=relay
-        ) from error
+        detail = f"{_text_of(error)} ({relay})"
+        raise UpstreamError(handshake or stage, detail=detail, relay=relay) from error
 
 
 def _reply_of(error: SMTPException) -> SmtpReply | None:

@@ -14,8 +14,9 @@ import re
 import socket
 import ssl
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
@@ -136,19 +137,13 @@ class _Exchange:
 
     def run(self) -> _Answer:
         host, port = self._url.hostname or "", self._url.port
+        opened: Callable[..., http.client.HTTPConnection] = http.client.HTTPConnection
         if self._url.scheme == "https":
-            context = ssl.create_default_context()
-            connection: http.client.HTTPConnection = http.client.HTTPSConnection(
-                host, port, timeout=_LIMIT_S, context=context
-            )
-        else:
-            connection = http.client.HTTPConnection(host, port, timeout=_LIMIT_S)
-        self._connection = connection
+            opened = partial(http.client.HTTPSConnection, context=ssl.create_default_context())
+        self._connection = connection = opened(host, port, timeout=_LIMIT_S)
         path = (self._url.path or "/") + (f"?{self._url.query}" if self._url.query else "")
-        headers = {
-            "Content-Type": "application/x-www-form-urlencoded",
-            "Accept": "application/json",
-        }
+        kind = "application/x-www-form-urlencoded"
+        headers = {"Content-Type": kind, "Accept": "application/json"}
         try:
             connection.connect()
             if self._is_aborted:

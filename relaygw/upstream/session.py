@@ -252,17 +252,6 @@ class UpstreamSession:
             return None
         return await self._ask(progress, Stage.DATA, b"DATA\r\n")
 
-    def _take_back(self, progress: _Progress, failure: WireFailure) -> None:
-        """Forget what was answered to a chained envelope that did not come to its end.
-
-        A connection that was closed, or a sender that is refused, says nothing of chaining.
-        """
-        if isinstance(failure, _OutOfStep):
-            self.has_lost_step = _is_lost(failure.reply)
-        elif not isinstance(failure, ConnectionLost):
-            self.has_lost_step = True
-        progress.forget_replies()
-
     async def _ask(self, progress: _Progress, stage: Stage, command: bytes) -> SmtpReply:
         """Return the reply to `command`, which went out before in a group with PIPELINING."""
         progress.stage = stage
@@ -355,7 +344,13 @@ class UpstreamSession:
         if isinstance(failure, _ServiceClosing):
             return RecipientReply(stage=progress.stage, reply=failure.reply)
         if progress.is_chained and not progress.ledger.is_dot_sent:
-            self._take_back(progress, failure)
+            # what was answered to an envelope that did not come to its end counts for nothing; a
+            # connection that was closed, or a sender that is refused, says nothing of chaining
+            progress.forget_replies()
+            if isinstance(failure, _OutOfStep):
+                self.has_lost_step = _is_lost(failure.reply)
+            elif not isinstance(failure, ConnectionLost):
+                self.has_lost_step = True
         is_out_of_step = isinstance(failure, _OutOfStep)
         is_gone = is_out_of_step or isinstance(failure, ConnectionLost)
         happened = failure.summary.format(relay=self.relay)

@@ -152,9 +152,9 @@ def test_a_shut_port_names_those_that_work(
     shop: Shop, tls: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with ThreadedProvider(tls=tls) as provider, closed_port() as shut, closed_port() as other:
-        monkeypatch.setattr("relaygw.upstream.advice.USUAL_PORTS", (other, provider.port))
+        monkeypatch.setattr("relaygw.upstream.diagnosis._USUAL_PORTS", (other, provider.port))
         implicit = (provider.port,) if tls == "implicit" else ()
-        monkeypatch.setattr("relaygw.upstream.advice.IMPLICIT_TLS_PORTS", implicit)
+        monkeypatch.setattr("relaygw.upstream.diagnosis._IMPLICIT_TLS_PORTS", implicit)
         shop.add("main", provider, port=shut, tls="required")
         result, detail, remedy = shop.result_of("TCP")
         assert result == "failed"
@@ -167,7 +167,7 @@ def test_a_shut_port_names_those_that_work(
 
 def test_no_port_works(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     with closed_port() as shut, closed_port() as other:
-        monkeypatch.setattr("relaygw.upstream.advice.USUAL_PORTS", (other,))
+        monkeypatch.setattr("relaygw.upstream.diagnosis._USUAL_PORTS", (other,))
         shop.providers["main"] = {"host": "127.0.0.1", "port": shut}
         _, _, remedy = shop.result_of("TCP")
         assert remedy.endswith(f"have the firewall let port {shut} out")
@@ -175,8 +175,8 @@ def test_no_port_works(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_port_for_tls_at_once(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     with ThreadedProvider(tls="implicit") as provider:
-        monkeypatch.setattr("relaygw.upstream.advice.USUAL_PORTS", (provider.port,))
-        monkeypatch.setattr("relaygw.upstream.advice.IMPLICIT_TLS_PORTS", (provider.port,))
+        monkeypatch.setattr("relaygw.upstream.diagnosis._USUAL_PORTS", (provider.port,))
+        monkeypatch.setattr("relaygw.upstream.diagnosis._IMPLICIT_TLS_PORTS", (provider.port,))
         limits = {"command": "500ms"}
         shop.add("main", provider, tls="required", timeouts=limits)
         result, _, remedy = shop.result_of("greeting")
@@ -304,7 +304,7 @@ def test_a_provider_that_hangs_holds_up_nobody_else(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("relaygw.upstream.diagnosis.STEP_LIMIT_S", 0.5)
-    monkeypatch.setattr("relaygw.upstream.advice.USUAL_PORTS", ())
+    monkeypatch.setattr("relaygw.upstream.diagnosis._USUAL_PORTS", ())
     monkeypatch.setattr("relaygw.cli.check._PATIENCE_S", 0.1)
     with ThreadedProvider() as slow, ThreadedProvider() as fast:
         slow.script("greeting", Action.HANG)
