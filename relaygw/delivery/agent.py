@@ -72,10 +72,8 @@ class DeliveryAgent:
             return  # its lease was lost after a part
         if attempt.transaction.is_fenced:
             rest = " to the rest of the recipients" if attempt.recorded else ""
-            self._context.note(
-                f"{claimed.queue_id}: warning: the lease was lost before the final dot; "
-                f"nothing was sent{rest}"
-            )
+            what = f"the lease was lost before the final dot; nothing was sent{rest}"
+            self._context.note(f"{claimed.queue_id}: warning: {what}")
         await self._end(gate, attempt, was_held=was_held)
 
     async def _end(self, gate: Gate, attempt: Attempt, *, was_held: bool) -> None:

@@ -331,9 +331,8 @@ async def _stored_content(claimed: ClaimedDelivery, store: Store) -> AsyncIterat
     for chunk_no in range(claimed.chunk_count):
         body = await asyncio.to_thread(store.intake.read_chunk, claimed.queue_id, chunk_no)
         if body is None:
-            raise ContentDamaged(
-                f"chunk {chunk_no} of {claimed.chunk_count} of its content is gone"
-            )
+            what = f"chunk {chunk_no} of {claimed.chunk_count} of its content"
+            raise ContentDamaged(f"{what} is gone")
         size_bytes += len(body)
         yield body
     _check_size(claimed, size_bytes)
@@ -341,7 +340,5 @@ async def _stored_content(claimed: ClaimedDelivery, store: Store) -> AsyncIterat
 
 def _check_size(claimed: ClaimedDelivery, size_bytes: int) -> None:
     if size_bytes != claimed.size_bytes:
-        raise ContentDamaged(
-            f"its content has {size_bytes} bytes, {claimed.size_bytes} were accepted; "
-            "it is not sent"
-        )
+        what = f"its content has {size_bytes} bytes, {claimed.size_bytes} were accepted"
+        raise ContentDamaged(f"{what}; it is not sent")

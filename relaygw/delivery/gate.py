@@ -1,8 +1,6 @@
-"""Gates: how much may go to one provider now. Pure bookkeeping, no I/O.
+"""Gates: how much may go to one provider now; which mail that is, is the lanes' business.
 
-A gate knows its provider's health (unreachable, throttled, held), how many transactions may run
-at once, what rate and quota leave, and what it may send as. Which mail it takes is the lanes'
-business.
+Pure bookkeeping, no I/O.
 """
 
 from __future__ import annotations
@@ -86,12 +84,12 @@ class Allowance:
 
     def lacks_quota(self, claimed: ClaimedDelivery) -> bool:
         """True when some of the daily quota has to be taken first."""
-        return self.quota is not None and self.quota_left < self._quota_cost(claimed)
+        return self.quota is not None and self.quota_left < _cost(claimed, self._quota_counts)
 
     def wanted_quota(self, claimed: ClaimedDelivery) -> int:
         """Return how much of the quota to take."""
         ahead = min(_QUOTA_MOST, (self.quota or 0) // _QUOTA_SHARE)
-        return max(self._quota_cost(claimed), ahead) - self.quota_left
+        return max(_cost(claimed, self._quota_counts), ahead) - self.quota_left
 
     def spend(self, claimed: ClaimedDelivery, *, is_paced: bool) -> None:
         """Count a delivery that begins."""
@@ -100,7 +98,7 @@ class Allowance:
             self._tokens -= cost
             self._next_s += cost * self._spacing_s
         if self.quota is not None:
-            self.quota_left -= self._quota_cost(claimed)
+            self.quota_left -= _cost(claimed, self._quota_counts)
 
     def take_back(self, claimed: ClaimedDelivery, *, taken: int) -> None:
         """Get back what a delivery was counted for and the provider did not take.
@@ -109,14 +107,11 @@ class Allowance:
         """
         if self.quota is not None:
             used = taken if self._quota_counts == "recipients" else min(taken, 1)
-            self.quota_left += max(0, self._quota_cost(claimed) - used)
+            self.quota_left += max(0, _cost(claimed, self._quota_counts) - used)
 
     def covers(self, claimed: ClaimedDelivery) -> bool:
         """True unless a delivery takes more than a whole day's quota."""
-        return self.quota is None or self._quota_cost(claimed) <= self.quota
-
-    def _quota_cost(self, claimed: ClaimedDelivery) -> int:
-        return _cost(claimed, self._quota_counts)
+        return self.quota is None or _cost(claimed, self._quota_counts) <= self.quota
 
     def rate_cost(self, recipients: int) -> int:
         """Return how much of the rate a transaction with so many recipients takes."""
@@ -134,7 +129,7 @@ def _cost(claimed: ClaimedDelivery, counts: Counted) -> int:
 
 @dataclass(slots=True, eq=False)
 class Gate:
-    """One provider: what is under way, its limits and its health."""
+    """One provider: what is under way, its limits, its health, and whom it may send as."""
 
     provider: str
     settings: Provider
@@ -232,7 +227,7 @@ class Gate:
             return True
         most = self.max_connections()
         # one place is for transactional mail: of this provider, or of others on its account
-        reserved = 1 if (self.is_shared or self.is_wanted()) and most > 1 else 0
+        reserved = most > 1 and (self.is_shared or self.is_wanted())
         return self.promotional_in_flight < most - reserved
 
     def may_send_as(self, sender: str) -> bool:
@@ -337,9 +332,8 @@ class Gate:
 
     def note_too_many(self, meaning: Meaning, now_s: float, *, others: int) -> float:
         """Learn that it bears only the `others` connections; return the wait of the message."""
-        self.account = replace(
-            self.account, ceiling_connections=max(1, others), connections_at_ms=clock_ms()
-        )
+        most, now_ms = max(1, others), clock_ms()
+        self.account = replace(self.account, ceiling_connections=most, connections_at_ms=now_ms)
         return THROTTLED_WAIT_S if others else self.note_throttle(meaning, now_s)
 
     def note_throttle(self, meaning: Meaning, now_s: float) -> float:

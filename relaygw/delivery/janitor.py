@@ -84,17 +84,14 @@ class Janitor:
         await _repeat(lambda: janitor.shed_content(_ms(self._queue.keep_content)), _SHED_PAUSE_S)
 
     async def _clean_up(self, number: int) -> None:
-        await asyncio.to_thread(self._tidy)
+        await asyncio.to_thread(self._bury)
+        await asyncio.to_thread(self._store.janitor.shrink)
         if number % PURGE_EVERY_STEPS == 0:
             await _repeat(self._purge_step)
             await _repeat(self._trim_step)
         if number % ORPHANS_EVERY_STEPS == _FIRST_ORPHANS_STEP:
             await _repeat(lambda: self._purge(orphans=ORPHANS_S))
             await _repeat(lambda: self._store.watch.forget_watched(_ms(WATCHED_S)))
-
-    def _tidy(self) -> None:
-        self._bury()
-        self._store.janitor.shrink()
 
     def _bury(self) -> None:
         instances = self._store.instances

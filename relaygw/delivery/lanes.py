@@ -134,8 +134,7 @@ class Lane:
         # what is too large for all of them bounces at the first
         size = claimed.size_bytes
         able = [g for g in able if size <= (g.settings.max_message_size or size)] or able[:1]
-        unfit = self.unfit.get(claimed.queue_id) if self.unfit else None
-        if unfit:
+        if self.unfit and (unfit := self.unfit.get(claimed.queue_id)):
             # where all of them are: as if none were
             able = [gate for gate in able if gate.provider not in unfit] or able
         return able

@@ -31,6 +31,7 @@ from relaygw.mail.outcome import (
 from relaygw.policy.pacing import GUARD_S
 from relaygw.policy.retry import NO_CONSEQUENCE, Consequence
 from relaygw.store.limits import SenderNote
+from relaygw.upstream.outgoing import WITHOUT_8BITMIME
 
 PROBE_BY_ANOTHER_S = 5.0
 """How much longer than its provider a delivery waits that met the trouble: another one probes,
@@ -125,7 +126,7 @@ class Learning:
         """Let what this provider cannot be given go by the next one of its route, or be held."""
         for one in report.outcomes:
             if one.verdict is Verdict.HOLD:
-                why = one.detail.rpartition("8BITMIME: ")[2]
+                why = one.detail.removeprefix(WITHOUT_8BITMIME)
                 hold = self._lanes[claimed.route].pass_by(gate, claimed, why)
                 return Consequence(hold=hold, wait_s=_AT_ONCE_S)
         return NO_CONSEQUENCE
@@ -151,10 +152,8 @@ class Learning:
         if wait_s > THROTTLED_WAIT_S:
             return wait_s + PROBE_BY_ANOTHER_S
         if gate.account.ceiling_per_s is None:
-            self._context.note(
-                f"provider {gate.provider} asks to slow down at about {ceiling_per_s:.3g}/s; "
-                "its rate is adapted from now on"
-            )
+            what = f"provider {gate.provider} asks to slow down at about {ceiling_per_s:.3g}/s"
+            self._context.note(f"{what}; its rate is adapted from now on")
         gate.account = replace(gate.account, ceiling_per_s=ceiling_per_s, ceiling_at_ms=clock_ms())
         gate.allowance.forget_tokens()
         lower_rate, group = self._context.store.limits.lower_rate, gate.limit_group
@@ -171,10 +170,8 @@ class Learning:
         is_first = gate.account.ceiling_connections is None
         wait_s = gate.note_too_many(outcome.meaning, now_s, others=others)
         if is_first:
-            self._context.note(
-                f"provider {gate.provider} bears fewer connections than {others + 1}; "
-                "their number is adapted from now on"
-            )
+            what = f"provider {gate.provider} bears fewer connections than {others + 1}"
+            self._context.note(f"{what}; their number is adapted from now on")
         with gate.teaching():
             await self._context.call(
                 self._context.store.limits.lower_connections,

@@ -1,15 +1,13 @@
 """What one incarnation has of what all share: deliveries, permits for connections, tokens, quotas.
 
-Leases of deliveries are claimed, kept by one heartbeat, given back. They are trusted only while the
-heartbeat is fresh: `is_held` is asked right before each final dot, so a process that slept past its
-lease (stopped, swapped out, suspended) sends nothing with it. When an answer of the store was lost,
-leases may exist that this worker does not know of, and would keep from everybody as long as it
-lives: `free_unknown` ends them.
+Leases are trusted only while the heartbeat is fresh: `is_held` is asked right before each final
+dot, so a process that slept past its lease (stopped, swapped out, suspended) sends nothing with it.
 
-So is what the store granted of limits. Permits are counted anew then: one too few here would be
-taken for as long as this worker lives, one too many would be a connection above the limit. Tokens
-of a rate are a quarter of a second's worth at most. Of a quota, what one request takes ahead (1 %
-of it, 50 at most, or one mail) stays unused until it is 24 hours old, as after a crash.
+When an answer of the store was lost, there may be more than this worker knows of. Leases would be
+kept from everybody as long as it lives: `free_unknown` ends them. Permits are counted anew: one too
+few here would be taken that long, one too many would be a connection above the limit. Tokens of a
+rate are a quarter of a second's worth at most. Of a quota, what one request takes ahead (1 % of it,
+50 at most, or one mail) stays unused until it is 24 hours old, as after a crash.
 """
 
 from __future__ import annotations
@@ -43,8 +41,7 @@ class Leases:
     """Keeps an incarnation alive in the store, and knows which deliveries it has leased.
 
     That is what waits in a window, is under way or chained to that, is being recorded or given
-    back. A lease in the database that is not known here belongs to nobody: its claim was never
-    answered.
+    back.
     """
 
     def __init__(self, context: WorkerContext) -> None:

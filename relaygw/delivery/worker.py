@@ -170,9 +170,8 @@ class Worker:
 
     async def _obey_others(self) -> None:
         """Let the gates know what others found out; what this worker learns meanwhile is newer."""
-        before = {
-            gate: gate.teachings for gate in self._gates.values() if not gate.teachings_under_way
-        }
+        gates = self._gates.values()
+        before = {gate: gate.teachings for gate in gates if not gate.teachings_under_way}
         holds, accounts = await self._context.call(self._look)
 
         def untaught() -> Iterator[Gate]:

@@ -29,6 +29,8 @@ Content = bytes | Callable[[], AsyncIterator[bytes]]
 """Whole content, or what opens a stream of chunks of it (at most 1 MiB each)."""
 Field = tuple[str, str]  # name and value
 
+WITHOUT_8BITMIME = "5.6.3 content not sent to a provider without 8BITMIME: "
+"""In front of why content cannot be rewritten."""
 _END = b"\r\n\r\n"
 _MAX_HEADER_BYTES = 2**20
 """A longer header in a stream is not looked through; whole content has at most as much."""
@@ -173,7 +175,7 @@ async def plan_transaction(mail: OutgoingMail, offered: Capabilities) -> Transac
             if grown is not None:
                 raise ContentInvalid(f"rewritten, {grown}")
         except ContentInvalid as error:
-            reply = _local(554, f"5.6.3 content not sent to a provider without 8BITMIME: {error}")
+            reply = _local(554, f"{WITHOUT_8BITMIME}{error}")
             refused |= {n: refused.get(n, reply) for n in everyone}
     return Transaction(
         mail_command=_mail_command(mail, offered, size_bytes=size_bytes, is_8bit=is_8bit),
@@ -328,13 +330,11 @@ def missing_fields(fields: Iterable[Field], start: bytes) -> bytes:
     """Return those of `fields` whose name is not in the header at the `start` of a content."""
     wanted = frozenset(name.lower() for name, _ in fields)
     present = read_header(start, wanted).values if wanted else {}
-    return b"".join(
-        _header_line(name, value) for name, value in fields if name.lower() not in present
-    )
-
-
-def _header_line(name: str, value: str) -> bytes:
-    shown = _CONTROLS.sub(" ", value).strip()
-    if not shown.isascii():
-        shown = Header(shown, "utf-8", header_name=name).encode(linesep="\r\n")
-    return f"{name}: {shown}\r\n".encode("ascii")
+    lines = ""
+    for name, value in fields:
+        if name.lower() not in present:
+            shown = _CONTROLS.sub(" ", value).strip()
+            if not shown.isascii():
+                shown = Header(shown, "utf-8", header_name=name).encode(linesep="\r\n")
+            lines += f"{name}: {shown}\r\n"
+    return lines.encode("ascii")

@@ -177,11 +177,10 @@ def _encode(body: bytes, *, is_text: bool) -> tuple[bytes, bytes]:
         quoted = _quoted_printable(body)
         if b"=\r\n--" not in quoted:  # such a line could be taken for a delimiter
             return b"quoted-printable", quoted
-    lines = (
+    encoded = b"".join(
         base64.encodebytes(body[start : start + _SLICE_BYTES]).replace(b"\n", b"\r\n")
         for start in range(0, len(body), _SLICE_BYTES)
     )
-    encoded = b"".join(lines)
     # the line end of the last line is that of the delimiter behind it, but for a whole message
     return b"base64", encoded if body.endswith(b"\r\n") else encoded.removesuffix(b"\r\n")
 
