@@ -19,23 +19,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from sqlalchemy import (
-    Integer,
-    Select,
-    Text,
-    column,
-    delete,
-    exists,
-    false,
-    func,
-    insert,
-    or_,
-    select,
-    table,
-    update,
-)
+from sqlalchemy import Integer, Text, column, delete, exists, false, func, or_, select, table
 from sqlalchemy.sql.elements import ColumnElement
-from sqlalchemy.sql.selectable import FromClause
+from sqlalchemy.sql.selectable import FromClause, Select
 
 from relaygw.mail.content import Contact, ContentFacts, hidden_recipients
 from relaygw.mail.search import Field, MailSearch, Term, searchable
@@ -130,7 +116,7 @@ def write_index(tx: Transaction, facts: Mapping[str, ContentFacts]) -> None:
     texts = [(number, records[one][1]) for number, one in numbered]
     _INSERT_TEXT.run(tx, texts)
     add_full_text(tx, texts)
-    mine = update(message).where(message.c.queue_id.in_(queue_ids))
+    mine = message.update().where(message.c.queue_id.in_(queue_ids))
     tx.execute(mine.values(indexed_at_ms=tx.now_ms()))
 
 
@@ -293,7 +279,7 @@ def remove_full_text(tx: Transaction, index_nos: Sequence[int]) -> None:
     if not (index_nos and has_full_text(tx)):
         return
     if tx.connection.exec_driver_sql("SELECT 1 FROM captured_index LIMIT 1").scalar() is None:
-        tx.execute(insert(_fts).values(captured_fts="delete-all"))
+        tx.execute(_fts.insert().values(captured_fts="delete-all"))
         return
     tx.connection.exec_driver_sql(
         "DELETE FROM captured_fts WHERE rowid = ?", [(number,) for number in index_nos]

@@ -20,15 +20,7 @@ from relaygw.policy.untended import Lane, LostInstance, Standing, shortest_in_ha
 from relaygw.store.database import Repository, Transaction, Write, insert_into
 from relaygw.store.leases import is_alive
 from relaygw.store.selection import PENDING_RECIPIENTS
-from relaygw.store.tables import (
-    IS_OPEN,
-    delivery,
-    duty,
-    history,
-    incident,
-    instance,
-    lost_instance,
-)
+from relaygw.store.tables import IS_OPEN, delivery, duty, history, incident, instance, lost_instance
 
 if TYPE_CHECKING:
     from relaygw.settings.model import Settings
