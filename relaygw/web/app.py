@@ -58,26 +58,27 @@ def create_app(
     None. `stop` ends answers that would go on for ever. `wake_workers` lets workers look at the
     queue at once.
     """
-    options = settings.web
+    options, identity = settings.web, Identity(store, settings)
     instance = settings.hostname if settings.queue.is_postgres else None
-    identity = Identity(store, settings)
     web = WebContext(store, settings, indexer or Indexer(store), wake_workers)
     arrivals = Arrivals(web, stop=stop)
+    routes = [
+        *health_routes(store, is_ready, instance),
+        *LoginPages(identity).routes(),
+        *_page_routes(web, arrivals),
+        *api_routes(web, arrivals),
+    ]
+    hosts, base_path = options.hosts, options.base_path
+    middleware = [
+        Middleware(Guards, hosts=hosts, refused=refusal(settings), base_path=base_path),
+        Middleware(Access, identity=identity),
+    ]
+    if metrics is not None:
+        routes += metrics.routes()
+        middleware.insert(0, Middleware(LocalMetrics, page=metrics, web=options))
     return Starlette(
-        routes=[
-            *health_routes(store, is_ready, instance),
-            *LoginPages(identity).routes(),
-            *_page_routes(web, arrivals),
-            *api_routes(web, arrivals),
-            *(metrics.routes() if metrics is not None else ()),
-        ],
-        middleware=[
-            *([Middleware(LocalMetrics, page=metrics, web=options)] if metrics is not None else ()),
-            Middleware(
-                Guards, hosts=options.hosts, refused=refusal(settings), base_path=options.base_path
-            ),
-            Middleware(Access, identity=identity),
-        ],
+        routes=routes,
+        middleware=middleware,
         exception_handlers={
             HTTPException: _answer_error,
             StoreUnavailable: _answer_error,

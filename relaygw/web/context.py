@@ -1,7 +1,6 @@
 """What pages and APIs work with: the store, read in threads, few at a time.
 
-The event loop only waits. Lists and changes are short; content is opened one message at a time,
-because all of it is in memory then.
+Content is opened one message at a time, because all of it is in memory then.
 """
 
 from __future__ import annotations
@@ -27,9 +26,7 @@ from relaygw.web.page import Problem
 from relaygw.web.sandbox.index import Indexer
 
 _QUEUE_ID = re.compile(r"[A-Z0-9]{10,20}")
-_READERS = 4
-_WRITERS = 2
-_KEPT_CHARACTERS = 12 * 2**20
+_KEPT_CHARACTERS = 12 * 2**20  # of HTML of mail
 
 Result = TypeVar("Result")
 
@@ -53,8 +50,8 @@ class WebContext:
         self.mail_pages = MailPages(limit_characters=_KEPT_CHARACTERS)
         self.queue_ids = QueueIdSource()
         self.began_at_ms = clock_ms()
-        self._readers = anyio.CapacityLimiter(_READERS)
-        self._writers = anyio.CapacityLimiter(_WRITERS)
+        self._readers = anyio.CapacityLimiter(4)
+        self._writers = anyio.CapacityLimiter(2)
         self._openers = anyio.CapacityLimiter(1)
 
     def provider(self, name: str) -> Provider:

@@ -80,9 +80,10 @@ class Choice(Generic[L]):
 
     def fields(self) -> list[tuple[str, str]]:
         """Return the hidden fields by which a form hands on the choice."""
-        ids = [(self.listing.box, queue_id) for queue_id in self.ids]
-        found = [("scope", "found"), (self.listing.end, self.until)]
-        return [*(found if self.until else ids), *self.listing.pairs()]
+        fields = [(self.listing.box, queue_id) for queue_id in self.ids]
+        if self.until:
+            fields = [("scope", "found"), (self.listing.end, self.until)]
+        return fields + self.listing.pairs()
 
     def back_path(self, form: FormData) -> str:
         """Return where a form came from: the page of a message, else that of the list."""

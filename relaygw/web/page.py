@@ -34,9 +34,9 @@ from relaygw.web.gate.guards import NOT_FOUND, PAGE_HEADERS, is_for_programs, ro
 from relaygw.web.gate.identity import Role, principal_of
 
 MAX_NOTE_CHARACTERS = 200
-_DIRECTORY = Path(__file__).parent / "static"
 _TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
-_FILES = {path.name: path.read_bytes() for path in _DIRECTORY.iterdir() if path.suffix in _TYPES}
+_STATIC = (Path(__file__).parent / "static").iterdir()
+_FILES = {path.name: path.read_bytes() for path in _STATIC if path.suffix in _TYPES}
 _VERSIONS = {name: hashlib.sha256(body).hexdigest()[:16] for name, body in _FILES.items()}
 
 
@@ -60,9 +60,6 @@ async def _show(request: Request) -> Response:
         headers={"Cache-Control": "public, max-age=31536000, immutable"},
     )
 
-
-# names of hosts in a mail are not looked up just because its links are listed
-_NO_LOOKUPS = {"X-DNS-Prefetch-Control": "off"}
 
 _environment = Environment(
     loader=PackageLoader("relaygw.web"),
@@ -97,17 +94,16 @@ def render(
     was done, `url(path)` and `static(name)`.
     """
     principal = principal_of(request)
-    role = principal.role if principal else 0
     known = {
         "mode": mode,
         "notice": notice_of(request.query_params),
         "principal": principal,
         "csrf": principal.csrf if principal else "",
-        "is_operator": role >= Role.OPERATOR,
-        "is_admin": role >= Role.ADMIN,
+        "is_operator": principal is not None and principal.role >= Role.OPERATOR,
+        "is_admin": principal is not None and principal.is_admin,
     }
     page = render_text(request.scope.get("root_path", ""), name, {**known, **context})
-    return HTMLResponse(page, status_code=status_code, headers={**PAGE_HEADERS, **_NO_LOOKUPS})
+    return HTMLResponse(page, status_code=status_code, headers=PAGE_HEADERS)
 
 
 def redirect(request: Request, path: str) -> Response:
@@ -170,6 +166,7 @@ class Problem(HTTPException):
         self.what, self.expected, self.remedy = what, expected, remedy
 
 
+_GATEWAY_API = "/api/gateway/"
 _TITLES = {
     401: "Log in first",
     403: "Not allowed",
@@ -179,7 +176,6 @@ _TITLES = {
     429: "Too many tries",
     503: "The queue does not answer",
 }
-_GATEWAY_API = "/api/gateway/"
 _REMEDIES = {
     401: "send a user of web.users by HTTP basic, or a token of web.tokens as a bearer token",
     404: "see /api/docs for the addresses there are",
@@ -200,11 +196,9 @@ def error_answer(connection: HTTPConnection, error: Exception) -> Response:
         error = HTTPException(503, "the store does not answer")
     path, status, text = route_path(connection.scope), error.status_code, error.detail
     if path.startswith(_GATEWAY_API):
-        what, expected, remedy = text, "", ""
-        if isinstance(error, Problem):
-            what, expected, remedy = error.what, error.expected, error.remedy
-        remedy = remedy or _REMEDIES.get(status, "")
-        told = {"status": status, "what": what, "expected": expected, "remedy": remedy}
+        problem = error if isinstance(error, Problem) else Problem(status, text)
+        told = {"status": status, "what": problem.what, "expected": problem.expected}
+        told["remedy"] = problem.remedy or _REMEDIES.get(status, "")
         return JSONResponse({"error": told}, status_code=status, headers=error.headers)
     if status == 404:
         text = NOT_FOUND

@@ -1,8 +1,4 @@
-"""uvicorn inside an event loop of ours: a socket that is given, no signals, no access log.
-
-The role that calls decides on signals and on the socket. Forwarding headers are not believed
-and the application has no lifespan events.
-"""
+"""uvicorn inside an event loop of ours: a socket that is given, no signals, no access log."""
 
 from __future__ import annotations
 
@@ -89,20 +85,19 @@ async def serve_web(app: ASGIApp, listening_socket: socket.socket, *, stop: asyn
     Closes the socket. Connections beyond 500 at a time get 503. Cancelling stops in the
     same way before the cancellation goes on.
     """
-    server = _EmbeddedServer(
-        uvicorn.Config(
-            app,
-            http=_TimedProtocol,
-            ws=cast("type[asyncio.Protocol]", _websocket),
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,
-            limit_concurrency=_MAX_CONNECTIONS,
-            timeout_graceful_shutdown=_DRAIN_S,
-        )
+    config = uvicorn.Config(
+        app,
+        http=_TimedProtocol,
+        ws=cast("type[asyncio.Protocol]", _websocket),
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,  # forwarding headers are not believed
+        limit_concurrency=_MAX_CONNECTIONS,
+        timeout_graceful_shutdown=_DRAIN_S,
     )
+    server = _EmbeddedServer(config)
     server.stopping = asyncio.create_task(stop.wait(), name="web stop")
     serving = asyncio.create_task(server.serve(sockets=[listening_socket]), name="web")
     try:

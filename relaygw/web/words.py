@@ -39,8 +39,8 @@ def exact_time(at_ms: int) -> str:
 
 def clock_time(at_ms: int, now: int) -> str:
     """Return a time to the second, with its day unless that is today."""
-    at, today = local_time(at_ms), local_time(now)
-    is_today = at.date() == today.date()
+    at = local_time(at_ms)
+    is_today = at.date() == local_time(now).date()
     return f"{at:%H:%M:%S}" if is_today else f"{at.day} {at:%b %H:%M:%S}"
 
 

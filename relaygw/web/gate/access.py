@@ -1,14 +1,12 @@
 """The gate before every endpoint: who is asking, whether that one may, and with which body.
 
-Nobody gets in unless the path `is_free`. A viewer changes nothing. Bodies are read whole before
-anything is done: small, in time, or not at all.
+Bodies are read whole before anything is done: small, in time, or not at all.
 
-A browser tells the origin of the page with everything that could change something (Fetch
-Standard, section 3.2) and with each websocket; programs, which no other site can make send
-anything, tell none. A frame without an origin, in which mail is shown, says `null`, and is none of
-ours. A browser adds its cookie, and a password that it remembers, to whatever any page sends here.
-Only a page of ours can also send the token: as the form field `csrf`, or in a header, which other
-pages may not set.
+A browser tells the origin of the page with all that could change something (Fetch Standard,
+section 3.2) and with each websocket; programs, which no other site can make send anything, tell
+none. A frame without an origin, in which mail is shown, says `null`, and is none of ours. To
+whatever any page sends here a browser adds its cookie and a password that it remembers; only a
+page of ours can also send the token: as the form field `csrf`, or in a header.
 """
 
 from __future__ import annotations
@@ -18,7 +16,7 @@ import hmac
 from urllib.parse import parse_qs, quote, urlsplit
 
 from starlette.exceptions import HTTPException
-from starlette.requests import HTTPConnection
+from starlette.requests import ClientDisconnect, HTTPConnection, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from relaygw.access import LoginBusy
@@ -38,10 +36,6 @@ _FOREIGN = (
 _CHALLENGE = 'Basic realm="relaygw", charset="UTF-8"'
 
 
-class _Gone(Exception):
-    """The client has hung up; there is nobody to answer."""
-
-
 class Access:
     """Lets a request through to its endpoint, or answers it."""
 
@@ -57,8 +51,8 @@ class Access:
             receive = await self._let_in(connection, receive)
         except (HTTPException, StoreUnavailable) as error:
             answer = error_answer(connection, error)
-        except _Gone:
-            return
+        except ClientDisconnect:
+            return  # there is nobody to answer
         await answer(scope, receive, send)
 
     async def _let_in(self, connection: HTTPConnection, receive: Receive) -> Receive:
@@ -68,17 +62,19 @@ class Access:
             is_https = self._identity.forwarded.is_https(connection)
             if is_foreign(connection, is_https=is_https):
                 raise HTTPException(403, _FOREIGN)
-        principal = None if is_free(path) else await self._principal(connection, path)
-        if principal is not None:
-            set_principal(connection, principal)
+        if is_free(path):
+            if is_safe:
+                return receive
+            body = await _read_body(connection, receive, limit_bytes=MAX_LOGIN_BYTES)
+            return _replayed(body, receive)
+        principal = await self._principal(connection, path)
+        set_principal(connection, principal)
         if is_safe:
             return receive
-        if principal is not None and principal.role < Role.OPERATOR and path != LOGOUT:
+        if principal.role < Role.OPERATOR and path != LOGOUT:
             raise HTTPException(403, f"{principal.name} has the role viewer, which changes nothing")
-        limit_bytes = MAX_LOGIN_BYTES if principal is None else MAX_BODY_BYTES
-        body = await _read_body(connection, receive, limit_bytes=limit_bytes)
-        if principal is not None:
-            _check_token(connection, principal, body)
+        body = await _read_body(connection, receive, limit_bytes=MAX_BODY_BYTES)
+        _check_token(connection, principal, body)
         return _replayed(body, receive)
 
     async def _principal(self, connection: HTTPConnection, path: str) -> Principal:
@@ -114,15 +110,10 @@ def _log_in_first(connection: HTTPConnection, path: str) -> HTTPException:
     if connection.scope["type"] == "websocket" or "text/event-stream" in accepted:
         return HTTPException(401, "log in first")
     if connection.scope["method"] in ("GET", "HEAD"):
-        wanted = _as_sent(connection.scope)
+        sent, query = connection.scope["raw_path"], connection.scope["query_string"]
+        wanted = (sent + b"?" + query if query else sent).decode("latin-1")
         login += f"?next={quote(wanted, safe='/')}" if len(wanted) <= MAX_PATH else ""
     return HTTPException(303, "log in first", {"Location": login})
-
-
-def _as_sent(scope: Scope) -> str:
-    path: bytes = scope["raw_path"]
-    query: bytes = scope["query_string"]
-    return (path + b"?" + query if query else path).decode("latin-1")
 
 
 async def _read_body(connection: HTTPConnection, receive: Receive, *, limit_bytes: int) -> bytes:
@@ -134,16 +125,12 @@ async def _read_body(connection: HTTPConnection, receive: Receive, *, limit_byte
     size_bytes = 0
     try:
         async with asyncio.timeout(BODY_S):
-            while True:
-                message = await receive()
-                if message["type"] == "http.disconnect":
-                    raise _Gone
-                chunks.append(message.get("body", b""))
-                size_bytes += len(chunks[-1])
+            async for chunk in Request(connection.scope, receive).stream():
+                chunks.append(chunk)
+                size_bytes += len(chunk)
                 if size_bytes > limit_bytes:
                     raise too_large
-                if not message.get("more_body", False):
-                    return b"".join(chunks)
+            return b"".join(chunks)
     except TimeoutError:
         # a body that comes too late would be taken for the next request; too large a one is read
         # to its end by the server, so that the client gets to read the answer
@@ -153,14 +140,10 @@ async def _read_body(connection: HTTPConnection, receive: Receive, *, limit_byte
 
 def _replayed(body: bytes, receive: Receive) -> Receive:
     """Return a `receive` that gives a body that was read, then what comes after it."""
-    is_told = False
+    read: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def again() -> Message:
-        nonlocal is_told
-        if is_told:
-            return await receive()
-        is_told = True
-        return {"type": "http.request", "body": body, "more_body": False}
+        return read.pop() if read else await receive()
 
     return again
 

@@ -26,7 +26,6 @@ from dataclasses import replace
 from threading import Lock
 
 from starlette.requests import HTTPConnection
-from starlette.responses import Response
 
 from relaygw.access import LoginBusy, Passwords
 from relaygw.errors import SettingsError
@@ -111,7 +110,6 @@ class Tokens:
 
     def __init__(self, tokens: Iterable[WebToken]) -> None:
         self._tokens = tuple(tokens)
-        self._names = frozenset(token.name for token in self._tokens)
         self._key = secrets.token_bytes(32)
         self._holders: dict[bytes, WebToken] = {}
         self._read_at_s: float | None = None
@@ -119,7 +117,7 @@ class Tokens:
 
     def is_known(self, name: str) -> bool:
         """True if there is a token of that name."""
-        return name in self._names
+        return any(token.name == name for token in self._tokens)
 
     async def holder(self, given: bytes) -> WebToken | None:
         """Return the token that was given, or None."""
@@ -147,16 +145,14 @@ class Tokens:
                 _log.warning("web.tokens: %s %s: %s", token.name, effect, error)
                 holders |= before
                 continue
-            if len(secret) < MIN_TOKEN_LENGTH:
-                _log.warning(
-                    "web.tokens: %s lets nobody in: the token has %d characters; make one of %d or "
-                    "more, e.g. by: openssl rand -hex 20",
-                    token.name,
-                    len(secret),
-                    MIN_TOKEN_LENGTH,
-                )
+            if len(secret) >= MIN_TOKEN_LENGTH:
+                holders[self._digest(secret.encode())] = token
                 continue
-            holders[self._digest(secret.encode())] = token
+            _log.warning(
+                "web.tokens: %s lets nobody in: the token has %d characters; make one of %d or "
+                "more, e.g. by: openssl rand -hex 20",
+                *(token.name, len(secret), MIN_TOKEN_LENGTH),
+            )
         return holders
 
     def _digest(self, secret: bytes) -> bytes:
@@ -181,20 +177,6 @@ def cookie_of(connection: HTTPConnection) -> str | None:
     return values.pop() if len(values) == 1 else None
 
 
-def set_cookie(response: Response, value: str, *, root_path: str, is_https: bool) -> None:
-    """Let the browser keep a session until it closes."""
-    response.set_cookie(
-        COOKIE, value, path=root_path or "/", secure=is_https, httponly=True, samesite="strict"
-    )
-
-
-def forget_cookie(response: Response, *, root_path: str, is_https: bool) -> None:
-    """Let the browser forget its session."""
-    response.delete_cookie(
-        COOKIE, path=root_path or "/", secure=is_https, httponly=True, samesite="strict"
-    )
-
-
 def token_of(cookie: str) -> bytes:
     """Return the secret of a session, from which its other secrets are made."""
     return cookie.partition(".")[0].encode()
@@ -215,17 +197,15 @@ class Sessions:
 
     def begin(self, user: WebUser) -> str:
         """Begin a session; return the value of its cookie."""
-        token = secrets.token_urlsafe(32)
-        now_ms = clock_ms()
-        self._store.sessions.put(
-            WebSession(
-                token_hash=_hash(token),
-                user_name=user.name,
-                created_at_ms=now_ms,
-                seen_at_ms=now_ms,
-                expires_at_ms=now_ms + IDLE_MS,
-            )
+        token, now_ms = secrets.token_urlsafe(32), clock_ms()
+        session = WebSession(
+            token_hash=_hash(token),
+            user_name=user.name,
+            created_at_ms=now_ms,
+            seen_at_ms=now_ms,
+            expires_at_ms=now_ms + IDLE_MS,
         )
+        self._store.sessions.put(session)
         return f"{token}.{_seal(token, user)}"
 
     def user(self, cookie: str) -> WebUser | None:
@@ -242,17 +222,12 @@ class Sessions:
         if user is None or not hmac.compare_digest(seal, _seal(token, user)):
             return None
         if now_ms - session.seen_at_ms >= _SEEN_EVERY_MS:
-            self._note_use(session, now_ms)
+            until_ms = min(now_ms + IDLE_MS, session.created_at_ms + LONGEST_MS)
+            used = replace(session, seen_at_ms=now_ms, expires_at_ms=until_ms)
+            with self._lock:
+                if self._store.sessions.get(session.token_hash) is not None:
+                    self._store.sessions.put(used)
         return user
-
-    def _note_use(self, session: WebSession, now_ms: int) -> None:
-        with self._lock:
-            if self._store.sessions.get(session.token_hash) is not None:
-                latest_ms = session.created_at_ms + LONGEST_MS
-                expires_at_ms = min(now_ms + IDLE_MS, latest_ms)
-                self._store.sessions.put(
-                    replace(session, seen_at_ms=now_ms, expires_at_ms=expires_at_ms)
-                )
 
     def end(self, cookie: str) -> None:
         """End the session of a cookie, if it is one."""

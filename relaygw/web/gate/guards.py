@@ -1,10 +1,8 @@
 """What is refused before anybody is asked who he is: hosts, modes, paths; headers of every answer.
 
-A web page in the browser of someone on this machine can send requests here too, under a name of
-its own that leads to this address (DNS rebinding), so the Host header decides; and nothing that
-is served may run, be framed, be sniffed into another type or be kept in a cache.
-
-Paths are below `web.base_path`, which is the root path of every request that gets in.
+A web page in a browser on this machine can send requests here too, under a name of its own that
+leads to this address (DNS rebinding), so the Host header decides; and nothing that is served may
+run, be framed, be sniffed into another type or be kept in a cache.
 """
 
 from __future__ import annotations
@@ -38,6 +36,8 @@ PAGE_HEADERS = {
     # with no-referrer a browser sends forms of ours with `Origin: null` (Fetch, section 3.2)
     "Referrer-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
+    # names of hosts in a mail are not looked up just because its links are listed
+    "X-DNS-Prefetch-Control": "off",
 }
 """What a page of ours has in the place of the strictest headers."""
 NOT_FOUND = "404 page not found"
@@ -131,8 +131,7 @@ class Guards:
 
 
 LOGIN, LOGOUT = "/login", "/logout"
-_FREE = frozenset({LOGIN, "/healthz", "/livez", "/readyz"})
-_MACHINE = ("/api/", "/view/", "//view/", "/metrics")  # two slashes: see app.py
+_MACHINE = ("/api/", "/view/", "//view/", "/metrics")  # two slashes: see openapi.py
 # what a browser takes for another host, or drops before it looks, is no path here
 _OWN_PATH = re.compile(r"/(?:[!-.0-\[\]-~][!-\[\]-~]*)?")
 _STEPS_UP = re.compile(r"/(?:\.|%2e){1,2}(?:/|$)", re.IGNORECASE)
@@ -148,7 +147,7 @@ def route_path(scope: Scope) -> str:
 
 def is_free(path: str) -> bool:
     """True for what everybody may ask for: the login page and what it is made of, health."""
-    return path in _FREE or path.startswith("/static/")
+    return path == LOGIN or path in HEALTH_PATHS or path.startswith("/static/")
 
 
 def is_for_programs(path: str) -> bool:

@@ -11,7 +11,6 @@ the role viewer gets as far as an endpoint, and a viewer sends no unsafe method 
 from __future__ import annotations
 
 import base64
-import binascii
 import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -31,7 +30,6 @@ from relaygw.store.store import Store
 from relaygw.web.gate.credentials import Logins, Sessions, Tokens, cookie_of, csrf_token, token_of
 from relaygw.web.gate.guards import is_for_programs, route_path
 
-_STATE_KEY = "principal"
 How = Literal["session", "password", "token", "open"]
 """How somebody is known; open: nobody has to log in here."""
 
@@ -45,7 +43,7 @@ class Role(IntEnum):
 
     @property
     def word(self) -> str:
-        """The role as it is written in relaygw.yaml."""
+        """It as relaygw.yaml has it."""
         return self.name.lower()
 
 
@@ -71,7 +69,7 @@ def principal_of(connection: HTTPConnection) -> Principal | None:
     """Return who sends a request or opens a websocket; None only where nobody has to log in:
     the login page, static files and health.
     """
-    found: Principal | None = connection.scope.get("state", {}).get(_STATE_KEY)
+    found: Principal | None = connection.scope.get("state", {}).get("principal")
     return found
 
 
@@ -92,7 +90,7 @@ def require(connection: HTTPConnection, role: Role) -> Principal:
 
 def set_principal(connection: HTTPConnection, principal: Principal) -> None:
     """Say who is asking; only `access` does."""
-    connection.scope.setdefault("state", {})[_STATE_KEY] = principal
+    connection.scope.setdefault("state", {})["principal"] = principal
 
 
 _MAX_HOPS = 20
@@ -196,8 +194,14 @@ class Identity:
         if scheme.lower() == "bearer":
             token = await self._tokens.holder(given.strip().encode())
             return None if token is None else _principal(token, "", "token")
-        credentials = _basic(given) if scheme.lower() == "basic" else None
-        known = await self._by_password(connection, *credentials) if credentials else None
+        if scheme.lower() != "basic":
+            return None
+        try:
+            told, colon, password = base64.b64decode(given.strip(), validate=True).partition(b":")
+            name = told.decode()
+        except ValueError:  # neither base64 nor UTF-8
+            return None
+        known = await self._by_password(connection, name, password) if colon else None
         if known is None:
             return None
         return _principal(known, csrf_token(self._csrf_key, known.name), "password")
@@ -215,11 +219,3 @@ class Identity:
 
 def _principal(known: WebUser | WebToken, csrf: str, how: How) -> Principal:
     return Principal(name=known.name, role=Role[known.role.upper()], csrf=csrf, how=how)
-
-
-def _basic(given: str) -> tuple[str, bytes] | None:
-    try:
-        name, colon, password = base64.b64decode(given.strip(), validate=True).partition(b":")
-        return (name.decode(), password) if colon else None
-    except (binascii.Error, UnicodeDecodeError, ValueError):
-        return None

@@ -6,6 +6,7 @@ that somebody planted there is ever worth anything.
 
 from __future__ import annotations
 
+from typing import Any
 from urllib.parse import quote
 
 from starlette.concurrency import run_in_threadpool
@@ -15,7 +16,7 @@ from starlette.routing import Route
 
 from relaygw.access import LOCKED_S, LoginBusy
 from relaygw.web.gate.access import form_field
-from relaygw.web.gate.credentials import cookie_of, forget_cookie, set_cookie
+from relaygw.web.gate.credentials import COOKIE, cookie_of
 from relaygw.web.gate.guards import LOGIN, LOGOUT, own_path
 from relaygw.web.gate.identity import Identity
 from relaygw.web.page import redirect, render
@@ -49,9 +50,11 @@ class LoginPages:
         if is_in:
             return RedirectResponse(wanted, status_code=303)
         if request.headers.get("sec-fetch-site") == "cross-site":
-            return _once_more(request, wanted)
-        problem = "" if self._identity.has_users else _NOBODY
-        return _form(request, wanted, problem=problem)
+            # the browser asks again by itself: who follows a link from another site sends no
+            # SameSite=Strict cookie, and would have to log in again
+            again = f"{_root(request)}{LOGIN}?next={quote(wanted, safe='/')}"
+            return Response(headers={"Refresh": f"0; url={again}"})
+        return _form(request, wanted, problem="" if identity.has_users else _NOBODY)
 
     async def log_in(self, request: Request) -> Response:
         """Begin a session and go where the browser wanted to, or show the form again."""
@@ -73,8 +76,7 @@ class LoginPages:
             await run_in_threadpool(sessions.end, earlier)
         cookie = await run_in_threadpool(sessions.begin, user)
         response = RedirectResponse(wanted, status_code=303)
-        is_https = self._identity.forwarded.is_https(request)
-        set_cookie(response, cookie, root_path=_root(request), is_https=is_https)
+        response.set_cookie(COOKIE, cookie, **self._flags(request))  # until the browser closes
         return response
 
     async def log_out(self, request: Request) -> Response:
@@ -83,22 +85,18 @@ class LoginPages:
         if cookie is not None:
             await run_in_threadpool(self._identity.sessions.end, cookie)
         response = redirect(request, LOGIN)
-        is_https = self._identity.forwarded.is_https(request)
-        forget_cookie(response, root_path=_root(request), is_https=is_https)
+        response.delete_cookie(COOKIE, **self._flags(request))
         return response
+
+    def _flags(self, request: Request) -> dict[str, Any]:
+        is_https = self._identity.forwarded.is_https(request)
+        path = _root(request) or "/"
+        return {"path": path, "secure": is_https, "httponly": True, "samesite": "strict"}
 
 
 def _root(request: Request) -> str:
     root_path: str = request.scope.get("root_path", "")
     return root_path
-
-
-def _once_more(request: Request, wanted: str) -> Response:
-    """Let the browser ask again by itself: who follows a link from another site sends no
-    SameSite=Strict cookie, and would have to log in again.
-    """
-    again = f"{_root(request)}{LOGIN}?next={quote(wanted, safe='/')}"
-    return Response(headers={"Refresh": f"0; url={again}"})
 
 
 def _form(
