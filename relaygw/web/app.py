@@ -30,7 +30,7 @@ from relaygw.web.gate.access import Access
 from relaygw.web.gate.guards import STRICT_HEADERS, Guards, refusal
 from relaygw.web.gate.identity import Identity
 from relaygw.web.gate.login import LoginPages
-from relaygw.web.mail.content import content_routes
+from relaygw.web.mail.views import content_routes
 from relaygw.web.page import error_answer, static_routes
 from relaygw.web.queue import pages as queue
 from relaygw.web.queue.selection import queued_of

@@ -1,9 +1,8 @@
 """Header fields of captured mail, made readable: whatever was sent, something comes out.
 
-Mail in the sandbox may be broken or hostile, and the standard parser pays for that with
-recursion and with time that grows by the square. What is here reads each character a
-bounded number of times, raises nothing, and returns text that UTF-8 can carry. Fields as in
-RFC 5322, parameters as in RFC 2045 and RFC 2231, encoded words as in RFC 2047.
+The standard parser pays for broken and hostile mail with recursion and with time that grows by the
+square. This reads each character a bounded number of times, raises nothing, and returns text that
+UTF-8 can carry: fields of RFC 5322, parameters of RFC 2045 and 2231, encoded words of RFC 2047.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ import binascii
 import codecs
 import re
 from collections.abc import Iterator
-from itertools import islice
+from itertools import count, islice, takewhile
 from urllib.parse import unquote_to_bytes
 
 from relaygw.mail.content import Contact
@@ -43,14 +42,11 @@ _ADDRESS_TOKEN = re.compile(
 
 def read_fields(block: bytes) -> list[tuple[str, str]]:
     """Return name and unfolded value of each field; lines that are no field are skipped."""
+    found = (match.groups() for match in islice(_FIELD.finditer(block), MAX_FIELDS))
     return [
-        (match[1].decode("ascii"), _unfolded(match[2]))
-        for match in islice(_FIELD.finditer(block), MAX_FIELDS)
+        (name.decode("ascii"), decode_text(_FOLD.sub(b" ", raw).strip(b" \t"), ""))
+        for name, raw in found
     ]
-
-
-def _unfolded(raw: bytes) -> str:
-    return decode_text(_FOLD.sub(b" ", raw).strip(b" \t"), "")
 
 
 def decode_text(body: bytes, charset: str) -> str:
@@ -58,7 +54,7 @@ def decode_text(body: bytes, charset: str) -> str:
     name = _known_charset(charset)
     if name is not None:
         # UTF-7 and UTF-16 can bring lone surrogates, which no UTF-8 answer can carry
-        return _without_surrogates(body.decode(name, "replace"))
+        return body.decode(name, "replace").encode("utf-8", "replace").decode()
     try:
         return body.decode("utf-8")
     except UnicodeDecodeError:
@@ -80,10 +76,6 @@ def _known_charset(charset: str) -> str | None:
     return {"ascii": None, "iso8859-1": "cp1252"}.get(name, name)
 
 
-def _without_surrogates(text: str) -> str:
-    return text.encode("utf-8", "replace").decode("utf-8")
-
-
 def decode_base64(body: bytes) -> bytes:
     """Decode up to the first padding, whatever else is in between or missing at the end."""
     letters = body.partition(b"=")[0].translate(None, delete=_NOT_BASE64)
@@ -99,9 +91,7 @@ def decode_words(text: str) -> str:
     """
     text = text[:MAX_VALUE_CHARACTERS]
     decoded: list[str] = []
-    pending = b""
-    charset = ""
-    end = 0
+    pending, charset, end = b"", "", 0
     for match in _ENCODED_WORD.finditer(text):
         between = text[end : match.start()]
         follows = bool(charset) and not between.strip()
@@ -111,15 +101,12 @@ def decode_words(text: str) -> str:
         if not follows:
             decoded.append(between)
         charset = match[1].lower()
-        pending += _word_bytes(match[2], match[3])
+        raw = match[3].encode("utf-8", "replace")
+        is_base64 = match[2] in "bB"
+        pending += decode_base64(raw) if is_base64 else binascii.a2b_qp(raw, header=True)
         end = match.end()
     decoded += [decode_text(pending, charset), text[end:]]
     return _CONTROL.sub(" ", "".join(decoded)).strip()
-
-
-def _word_bytes(encoding: str, text: str) -> bytes:
-    raw = text.encode("utf-8", "replace")
-    return decode_base64(raw) if encoding in "bB" else binascii.a2b_qp(raw, header=True)
 
 
 def read_parameters(value: str) -> tuple[str, dict[str, str]]:
@@ -147,11 +134,8 @@ def _unquoted(text: str) -> str:
 
 def _joined(pieces: dict[int, tuple[str, bool]]) -> str:
     """Put the pieces of a parameter together; the first names the charset (RFC 2231)."""
-    charset = ""
-    raw = b""
-    for number in range(len(pieces)):
-        if number not in pieces:
-            break
+    charset, raw = "", b""
+    for number in takewhile(pieces.__contains__, count()):
         text, is_encoded = pieces[number]
         if is_encoded and number == 0 and text.count("'") >= 2:
             charset, _, text = text.split("'", 2)

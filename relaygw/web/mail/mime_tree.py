@@ -1,8 +1,7 @@
 """The parts of a message (RFC 2046), found in one pass and without recursion.
 
-A part is a span of the content: nothing is copied or decoded before it is asked for. What
-goes beyond a limit is left out and said so, so that a message built to be expensive (ten
-thousand multiparts in one another, a million parts) costs what a large one does.
+A part is a span of the content: nothing is copied or decoded before it is asked for. What goes
+beyond a limit is left out and said so: a message built to be expensive costs what a large one does.
 """
 
 from __future__ import annotations
@@ -191,16 +190,14 @@ class _Splitter:
 
     def _cut(self, line: bytes, *, found: int, line_end: int) -> bool:
         """End a part and begin the next if `line` delimits; False when that is enough."""
-        level = self._levels.get(line)
+        level, last = self._levels.get(line), self._levels.get(line.removesuffix(b"--"))
         if level is not None:
             self._finish_leaf(found)
             self._close(level + 1)
             return self._begin(line_end + 2)
-        if line.endswith(b"--"):
-            level = self._levels.get(line[:-2])
-            if level is not None:
-                self._finish_leaf(found)
-                self._close(level)
+        if last is not None:
+            self._finish_leaf(found)
+            self._close(last)
         return True
 
     def _finish_leaf(self, end: int) -> None:
@@ -222,7 +219,10 @@ class _Splitter:
         parent = self._open[-1]
         parent.children += 1
         outer = "" if parent is self._tree.root else parent.part_id + "."
-        fields, body = self._part_header(start)
+        # the next delimiter ends a header that has no blank line
+        delimiter = self._content.find(b"\r\n--", start - 2, start + MAX_HEADER_BYTES)
+        limit_bytes = MAX_HEADER_BYTES if delimiter < 0 else max(0, delimiter - start)
+        fields, body = _read_header(self._content, start, limit_bytes=limit_bytes)
         part = _new_part(f"{outer}{parent.children}", fields)
         part.start = body
         if self._may_open(part):
@@ -232,12 +232,6 @@ class _Splitter:
             self._tree.leaves.append(part)
             self._leaf = part
         return True
-
-    def _part_header(self, start: int) -> tuple[list[tuple[str, str]], int]:
-        """Read the header of a part; the next delimiter ends one that has no blank line."""
-        delimiter = self._content.find(b"\r\n--", start - 2, start + MAX_HEADER_BYTES)
-        limit_bytes = MAX_HEADER_BYTES if delimiter < 0 else max(0, delimiter - start)
-        return _read_header(self._content, start, limit_bytes=limit_bytes)
 
     def _may_open(self, part: Part) -> bool:
         # a boundary that is open already could not be told apart from the outer one
@@ -257,26 +251,22 @@ def filed_parts(tree: MimeTree) -> tuple[list[Part], list[Part]]:
     """Return the parts that are not read but filed: inline ones, and attachments."""
     inline: list[Part] = []
     attachments: list[Part] = []
-    is_alone = tree.leaves == [tree.root]
     for part in tree.leaves:
+        is_inline = part.disposition == "inline"
         is_stream = part.content_type == "application/octet-stream"
-        is_named = bool(part.file_name or part.content_id)
-        if part.disposition == "attachment" or is_stream or (is_alone and _is_only_file(part)):
+        is_only_file = tree.leaves == [tree.root] and not part.is_body
+        if is_inline and part.has_disposition_parameters:
+            is_only_file = False
+        if part.disposition == "attachment" or is_stream or is_only_file:
             attachments.append(part)
-        elif is_named and (part.disposition == "inline" or not part.is_body):
+        elif (part.file_name or part.content_id) and (is_inline or not part.is_body):
             inline.append(part)
     return inline, attachments
 
 
-def _is_only_file(part: Part) -> bool:
-    is_inline = part.disposition == "inline" and part.has_disposition_parameters
-    return not part.is_body and not is_inline
-
-
 def filed_ids(tree: MimeTree) -> frozenset[str]:
     """Return the ids of the parts that are not read but filed."""
-    inline, attachments = filed_parts(tree)
-    return frozenset(part.part_id for part in (*inline, *attachments))
+    return frozenset(part.part_id for parts in filed_parts(tree) for part in parts)
 
 
 def file_name_of(part: Part) -> str:

@@ -67,13 +67,10 @@ def read_words(text: str, html: str, names: Iterable[str]) -> str:
     the mail with a token looks for the token.
     """
     page = searchable(text_of_html(html))[:MAX_WORDS_CHARACTERS]
-    lines = [page, *(line for line in _lines(text) if line not in page)]
+    said = map(searchable, text[:MAX_WORDS_CHARACTERS].split("\n"))
+    lines = [page, *(line for line in said if line not in page)]
     lines += [searchable(" ".join(names)), _links(html)]
     return "\n".join(line for line in lines if line)[:MAX_WORDS_CHARACTERS]
-
-
-def _lines(text: str) -> list[str]:
-    return [searchable(line) for line in text[:MAX_WORDS_CHARACTERS].split("\n")]
 
 
 def _links(html: str) -> str:
@@ -91,9 +88,9 @@ def _links(html: str) -> str:
 
 def people_of(tree: MimeTree) -> ContentFacts:
     """Return whom the header of a message names, and nothing else."""
-    names = ("To", "Cc", "Bcc", "Reply-To")
-    to, cc, bcc, reply_to = (tuple(read_addresses(tree.first(name))) for name in names)
-    sender = next(iter(read_addresses(tree.first("From"))), nobody())
+    names = ("From", "To", "Cc", "Bcc", "Reply-To")
+    senders, to, cc, bcc, reply_to = (tuple(read_addresses(tree.first(name))) for name in names)
+    sender = senders[0] if senders else nobody()
     return ContentFacts(sender=sender, to=to, cc=cc, bcc=bcc, reply_to=reply_to)
 
 

@@ -1,22 +1,41 @@
-"""What a page shows of the content of a message: links, text, header, source, each within a limit.
+"""What is shown and saved of the content of a message: its views, its HTML, source and parts.
 
-Links are listed with their real targets; none is ever fetched.
+Links are listed with their real targets; none is ever fetched. The document of the frame is as
+harmless when somebody opens it in a tab: `sandbox` in its policy takes its origin and all rights,
+and nothing but pictures in the document itself is loaded.
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import islice
+from functools import partial
+from itertools import chain, islice
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from relaygw.store.queue_entry import QueueEntry
+from relaygw.store.store import Store, read_content
 from relaygw.web import words
+from relaygw.web.context import WebContext, opens, reads
+from relaygw.web.gate.guards import STRICT_HEADERS
 from relaygw.web.mail.html_page import MAX_LINKS, Link, MailPage, Removed, html_part
 from relaygw.web.mail.mime_header import decode_text, decode_words
-from relaygw.web.mail.mime_tree import MimeTree, Part, file_name_of, filed_ids, filed_parts
+from relaygw.web.mail.mime_tree import (
+    MimeTree,
+    Part,
+    file_name_of,
+    filed_ids,
+    filed_parts,
+    load_tree,
+)
 from relaygw.web.mail.text import text_of_html, texts_of
 
 VIEWS = ("html", "text", "headers", "links", "parts", "source")
@@ -35,7 +54,7 @@ _NOT_LOADED = {"images": "remote image", "sheets": "style sheet"}
 _TAKEN_OUT = {"scripts": "script", "forms": "form", "frames": "embedded object"}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class ListedLink:
     """A link as the page lists it."""
 
@@ -51,25 +70,14 @@ def listed_links(
     html: Iterable[Link], text: str, unsubscribe: Iterable[str]
 ) -> tuple[list[ListedLink], bool]:
     """Return the links, each once, and whether there are more than are listed."""
-    found = Counter(
-        [
-            *((link.target, link.text, "HTML") for link in html),
-            *((one[0].rstrip(_TRAILING), "", "text") for one in _IN_TEXT.finditer(text)),
-            *((target, "List-Unsubscribe", "header") for target in unsubscribe),
-        ]
-    )
+    found = Counter((link.target, link.text, "HTML") for link in html)
+    found.update((one[0].rstrip(_TRAILING), "", "text") for one in _IN_TEXT.finditer(text))
+    found.update((target, "List-Unsubscribe", "header") for target in unsubscribe)
     lines = []
     for (target, said, where), number in islice(found.items(), MAX_LINKS):
         host = _host(target)
-        line = ListedLink(
-            target=target,
-            text=said,
-            where=where,
-            number=number,
-            is_web=host is not None,
-            warning=_warning(target, said, host),
-        )
-        lines.append(line)
+        warning = _warning(target, said, host)
+        lines.append(ListedLink(target, said, where, number, host is not None, warning))
     return lines, len(found) > MAX_LINKS
 
 
@@ -77,10 +85,9 @@ def _host(target: str) -> str | None:
     """Return the host of a web address in lower case, None of anything else."""
     try:
         parts = urlsplit(target)
-        host = parts.hostname
+        return (parts.hostname or None) if parts.scheme in ("http", "https") else None
     except ValueError:
         return None
-    return host if parts.scheme in ("http", "https") and host else None
 
 
 def _warning(target: str, text: str, host: str | None) -> str:
@@ -106,11 +113,8 @@ class Shown:
 def _plain_text(tree: MimeTree) -> Shown | None:
     """Return the plain text of a message; of alternatives the first, else all. None without."""
     filed = filed_ids(tree)
-    parts = [
-        one
-        for one in tree.leaves
-        if one.is_body and one.content_type == "text/plain" and one.part_id not in filed
-    ]
+    texts = (one for one in tree.leaves if one.is_body and one.content_type == "text/plain")
+    parts = [one for one in texts if one.part_id not in filed]
     if not parts:
         return None
     if tree.root.content_type == "multipart/alternative":
@@ -121,8 +125,7 @@ def _plain_text(tree: MimeTree) -> Shown | None:
 
 
 def _text_of_page(tree: MimeTree) -> Shown:
-    part = html_part(tree)
-    if part is None:
+    if (part := html_part(tree)) is None:
         return Shown("")
     source, is_cut = tree.text(part, limit_characters=MAX_TEXT_CHARACTERS)
     what = f"The HTML goes on: the words of {MAX_TEXT_CHARACTERS:,} characters are shown."
@@ -143,7 +146,8 @@ def _counted(removed: Removed, nouns: Mapping[str, str], glue: str) -> str:
 def view_context(view: str, tree: MimeTree, page: MailPage | None) -> dict[str, Any]:
     """Return what one of VIEWS shows, and how many links and parts there are."""
     text = _plain_text(tree)
-    unsubscribe = _unsubscribe(tree)
+    told = decode_words(tree.first("List-Unsubscribe")).split(",")
+    unsubscribe = [word for word in (each.strip("<> ") for each in told) if word][:10]
     links, has_more = listed_links(
         page.links if page is not None else (), text.text if text is not None else "", unsubscribe
     )
@@ -165,9 +169,8 @@ def view_context(view: str, tree: MimeTree, page: MailPage | None) -> dict[str, 
         case "text":
             shown |= {"is_from_html": text is None, "text": text or _text_of_page(tree)}
         case "headers":
-            fields = [
-                (name, decode_words(value)) for name, value in tree.fields[:MAX_LISTED_FIELDS]
-            ]
+            listed = tree.fields[:MAX_LISTED_FIELDS]
+            fields = [(name, decode_words(value)) for name, value in listed]
             header = tree.content[: tree.root.start]
             shown |= {"fields": fields, "raw": _as_it_is(header, MAX_HEADER_BYTES, "header")}
         case "source":
@@ -201,6 +204,80 @@ def _decoded_bytes(tree: MimeTree, part: Part) -> int:
     return max(0, letters * 3 // 4 - padding)
 
 
-def _unsubscribe(tree: MimeTree) -> list[str]:
-    value = decode_words(tree.first("List-Unsubscribe"))
-    return [word.strip("<> ") for word in value.split(",") if word.strip("<> ")][:10]
+Find = Callable[[WebContext, Request], QueueEntry]
+"""Returns the message that a request is about; raises 404 where there is none."""
+
+FRAME_HEADERS = {
+    "Content-Security-Policy": (
+        "sandbox; default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
+        "form-action 'none'; base-uri 'none'; frame-ancestors 'self'"
+    ),
+    "X-DNS-Prefetch-Control": "off",
+}
+
+
+def saved_headers(part: Part) -> dict[str, str]:
+    """Return the fields that make a browser save a part under its name."""
+    name = file_name_of(part)
+    plain = name.encode("ascii", "replace").decode().replace("?", "_")
+    return {
+        "Content-Disposition": (
+            f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(name, safe='')}"
+        ),
+        # should a browser show it all the same, then without an origin and without scripts
+        "Content-Security-Policy": STRICT_HEADERS["Content-Security-Policy"] + "; sandbox",
+    }
+
+
+def saved_source(entry: QueueEntry) -> dict[str, str]:
+    """Return the field that makes a browser save the source of a message."""
+    return {"Content-Disposition": f'attachment; filename="{entry.queue_id}.eml"'}
+
+
+def source_chunks(store: Store, entry: QueueEntry) -> Iterator[bytes]:
+    """Return the source of a message as it is stored; raises 404 when it is gone."""
+    chunks = read_content(store, entry)
+    first = next(chunks, None)
+    if first is None:
+        raise HTTPException(404)
+    return chain((first,), chunks)
+
+
+def read_part(store: Store, entry: QueueEntry, part_id: str) -> tuple[Part, bytes]:
+    """Return a part and its decoded bytes; raises 404 if there is none of that id."""
+    tree = load_tree(store, entry)
+    for part in tree.leaves:
+        if part.part_id == part_id:
+            return part, tree.body(part)
+    raise HTTPException(404)
+
+
+def content_routes(web: WebContext, one: str, find: Find) -> list[Route]:
+    """Return the routes of content below `one`, the path of a message as `find` knows it."""
+
+    async def show_html(request: Request) -> Response:
+        entry = await web.read(lambda: find(web, request))
+        page = web.mail_pages.get(entry.queue_id)
+        if page is None:
+            page = await web.open(lambda: web.mail_pages.make(entry, load_tree(web.store, entry)))
+        if page is None:
+            raise HTTPException(404)
+        return HTMLResponse(page.document, headers=FRAME_HEADERS)
+
+    def save_source(web: WebContext, request: Request) -> Response:
+        entry = find(web, request)
+        headers = saved_source(entry) | {"Content-Length": str(entry.size_bytes)}
+        chunks = source_chunks(web.store, entry)
+        return StreamingResponse(chunks, media_type="message/rfc822", headers=headers)
+
+    def save_part(web: WebContext, request: Request) -> Response:
+        entry = find(web, request)
+        part, body = read_part(web.store, entry, request.path_params["part_id"])
+        # a file, whatever it says it is
+        return Response(body, media_type="application/octet-stream", headers=saved_headers(part))
+
+    return [
+        Route(one + "/html", show_html, methods=["GET"]),
+        Route(one + "/source", partial(reads(save_source), web), methods=["GET"]),
+        Route(one + "/part/{part_id}", partial(opens(save_part), web), methods=["GET"]),
+    ]

@@ -7,7 +7,7 @@ import re
 import pytest
 from playwright.sync_api import Route, expect
 
-from relaygw.web.mail.content import FRAME_HEADERS
+from relaygw.web.mail.views import FRAME_HEADERS
 from tests.e2e.browser.browsing import Chromium, Visit, chromium
 from tests.e2e.browser.hostile import EVIL, W1, W2, W5, hostile_set
 from tests.e2e.gateway import Gateway

@@ -35,12 +35,18 @@ from relaygw.mail.search import EVERYTHING, MAX_CHARACTERS, MAX_TERMS, MailSearc
 from relaygw.store.queue_entry import QueueEntry
 from relaygw.store.sandbox import CapturedEntry
 from relaygw.web.context import WebContext, opens, reads
-from relaygw.web.mail.content import FRAME_HEADERS, read_part, saved_headers, source_chunks
 from relaygw.web.mail.html_page import MAX_HTML_CHARACTERS, html_part, mail_page
 from relaygw.web.mail.mime_header import decode_words
 from relaygw.web.mail.mime_tree import MimeTree, Part, file_name_of, filed_parts, load_tree
 from relaygw.web.mail.text import bodies_of, read_facts, text_of_html
-from relaygw.web.mail.views import ListedLink, listed_links
+from relaygw.web.mail.views import (
+    FRAME_HEADERS,
+    ListedLink,
+    listed_links,
+    read_part,
+    saved_headers,
+    source_chunks,
+)
 from relaygw.web.sandbox.captured import captured_of
 
 Json = dict[str, Any]
