@@ -28,7 +28,7 @@ from relaygw.operations.status import status_object, take_snapshot, warnings
 from relaygw.operations.story import tell_story
 from relaygw.policy.story import as_object as story_object
 from relaygw.store.audit import Trail
-from relaygw.store.watch import HISTORY_SLICE_MS, Incident
+from relaygw.store.watch import HISTORY_SLICE_MS
 from relaygw.web.api import answers
 from relaygw.web.api.answers import answer_with, said
 from relaygw.web.api.requests import (
@@ -52,8 +52,7 @@ from relaygw.web.queue.selection import QueueChoice, carry_out, found_messages, 
 V1 = "/api/gateway/v1"
 _SINCE = "RFC 3339, or an age like 6h"
 _LIMIT = {"limit": f"1 to {MAX_LISTED}, {DEFAULT_LISTED} without it"}
-_DAY_MS = 86_400_000
-_HOURS_MS = 6 * 3_600_000
+_HOUR_MS = 3_600_000
 Handle = Callable[[WebContext, Call], Awaitable[dict[str, Any]]]
 
 
@@ -131,11 +130,8 @@ async def list_messages(web: WebContext, call: Call) -> dict[str, Any]:
     entries = await web.read(
         lambda: found_messages(web.store, conditions, limit=limit + 1, after=after)
     )
-    shown = entries[:limit]
-    return {
-        "messages": list(map(queue_object, shown)),
-        "next": shown[-1].queue_id if len(entries) > limit else None,
-    }
+    following = entries[limit - 1].queue_id if len(entries) > limit else None
+    return {"messages": list(map(queue_object, entries[:limit])), "next": following}
 
 
 @_get("/queue/{queue_id}", answers.Message, errors=_ONE)
@@ -179,13 +175,12 @@ def _change_by(action: QueueAction) -> Endpoint:
     async def change(web: WebContext, call: Call) -> dict[str, Any]:
         now = clock_ms()
         choice: QueueChoice = call.body.choice(now_ms=now)
-        given = call.body.model_dump(include={"note", "provider", "force"})
-        provider = given.get("provider", "")
+        provider = getattr(call.body, "provider", "")
         order = Order(
             actor=call.principal.name,
             detail=choice.words().replace("web", "api", 1),
-            note=given.get("note", "")[:MAX_NOTE_CHARACTERS],
-            is_forced=given.get("force", False),
+            note=getattr(call.body, "note", "")[:MAX_NOTE_CHARACTERS],
+            is_forced=getattr(call.body, "force", False),
             provider=provider,
             senders=web.provider(provider).senders if action.takes_provider else (),
         )
@@ -314,23 +309,23 @@ async def list_incidents(web: WebContext, call: Call) -> dict[str, Any]:
 
     Those that last, and those that ended since; oldest first.
     """
-    since_ms = since_of(call.given, default_ms=clock_ms() - _DAY_MS)
+    since_ms = since_of(call.given, default_ms=clock_ms() - 24 * _HOUR_MS)
     found = await web.read(lambda: web.store.watch.incidents(since_ms))
-    return {"incidents": [_incident_object(one) for one in found]}
-
-
-def _incident_object(one: Incident) -> dict[str, Any]:
-    return {
-        "incident_id": one.incident_id,
-        "rule": one.rule,
-        "key": one.key,
-        "summary": one.summary,
-        "remedy": one.remedy,
-        "since": rfc3339(one.since_ms),
-        "told": list(one.told),
-        "recovered_at": rfc3339_or_none(one.recovered_at_ms),
-        "recovery_told": list(one.recovery_told),
-    }
+    incidents = [
+        {
+            "incident_id": one.incident_id,
+            "rule": one.rule,
+            "key": one.key,
+            "summary": one.summary,
+            "remedy": one.remedy,
+            "since": rfc3339(one.since_ms),
+            "told": list(one.told),
+            "recovered_at": rfc3339_or_none(one.recovered_at_ms),
+            "recovery_told": list(one.recovery_told),
+        }
+        for one in found
+    ]
+    return {"incidents": incidents}
 
 
 @_get("/history", answer_with(slice_s=int, points=list[answers.Point]), parameters=_SERIES)
@@ -339,21 +334,13 @@ async def list_history(web: WebContext, call: Call) -> dict[str, Any]:
 
     In slices of five minutes, kept for 14 days; slices without anything are left out.
     """
-    since_ms = since_of(call.given, default_ms=clock_ms() - _HOURS_MS)
+    since_ms = since_of(call.given, default_ms=clock_ms() - 6 * _HOUR_MS)
     series, known = call.given.getlist("series"), [one.value for one in Series]
     for name in series:
         if name not in known:
             raise Problem(400, f"series {name[:40]!r} is none", expected=", ".join(known))
     found = await web.read(lambda: web.store.watch.history(since_ms, series=series))
-    points = [
-        {
-            "at": rfc3339(one.slice_at_ms),
-            "series": one.series,
-            "label": one.label,
-            "amount": one.amount,
-        }
-        for one in found
-    ]
+    points = [{"at": rfc3339(point.pop("slice_at_ms")), **point} for point in map(asdict, found)]
     return {"slice_s": HISTORY_SLICE_MS // 1000, "points": points}
 
 
@@ -364,12 +351,9 @@ async def list_audit(web: WebContext, call: Call) -> dict[str, Any]:
     Newest first.
     """
     given, limit = call.given, limit_of(call.given)
-    trail = Trail(
-        since_ms=since_of(given, default_ms=0) if "since" in given else None,
-        actor=given.get("actor"),
-        action=given.get("action"),
-        target=given.get("target"),
-    )
+    since_ms = since_of(given, default_ms=0) if "since" in given else None
+    words = {name: given.get(name) for name in ("actor", "action", "target")}
+    trail = Trail(since_ms=since_ms, **words)
     found = await web.read(lambda: web.store.audit.entries(limit=limit, trail=trail))
     return {"entries": list(map(audit_object, found))}
 

@@ -114,15 +114,12 @@ def _operation(one: Endpoint) -> dict[str, Any]:
         parameter = {"name": name, "in": "query", "description": text, "schema": schema}
         called["parameters"].append(parameter)
     done = "Done." if one.method != "get" else "The answer."
-    answers: list[tuple[str, str, type[BaseModel]]] = [("200", done, one.answer)]
-    answers += [(str(code), HTTPStatus(code).phrase, Error) for code in one.errors]
-    operation = {
-        **called,
-        "description": " ".join([*rest.split(), f"Needs the role {one.role.word}."]),
-        "responses": {
-            code: {"description": text, "content": _content(model)} for code, text, model in answers
-        },
-    }
+    responses = {"200": {"description": done, "content": _content(one.answer)}}
+    for code in one.errors:
+        phrase = HTTPStatus(code).phrase
+        responses[str(code)] = {"description": phrase, "content": _content(Error)}
+    described = " ".join([*rest.split(), f"Needs the role {one.role.word}."])
+    operation = {**called, "description": described, "responses": responses}
     if one.body.model_fields:
         operation["requestBody"] = {"content": _content(one.body)}
     return operation
@@ -130,20 +127,12 @@ def _operation(one: Endpoint) -> dict[str, Any]:
 
 def _called(method: str, path: str, tag: str, summary: str) -> dict[str, Any]:
     words = re.sub(r"[^a-z0-9]+", "_", path.removeprefix("/api/").lower()).strip("_")
-    return {
-        "operationId": f"{method}_{words}",
-        "tags": [tag],
-        "summary": summary,
-        "parameters": [
-            {
-                "name": name,
-                "in": "path",
-                "required": True,
-                "schema": _QUEUE_ID if name == "queue_id" and path.startswith(V1) else _TEXT,
-            }
-            for name in re.findall(r"\{(\w+)\}", path)
-        ],
-    }
+    parameters = []
+    for name in re.findall(r"\{(\w+)\}", path):
+        schema = _QUEUE_ID if name == "queue_id" and path.startswith(V1) else _TEXT
+        parameters.append({"name": name, "in": "path", "required": True, "schema": schema})
+    operation = {"operationId": f"{method}_{words}", "tags": [tag], "summary": summary}
+    return {**operation, "parameters": parameters}
 
 
 def _content(model: type[BaseModel]) -> dict[str, Any]:
@@ -160,11 +149,8 @@ def _schemas() -> dict[type[BaseModel], dict[str, Any]]:
     refs, made = models_json_schema(
         [(one, "validation") for one in models], ref_template=_REF + "{model}"
     )
-    found = made["$defs"]
-    named = {one.__name__ for one in (*COMPONENTS, Select)}
-    return {
-        model: _plain(refs[model, "validation"], found, named, is_whole=True) for model in models
-    }
+    found, named = made["$defs"], {one.__name__ for one in (*COMPONENTS, Select)}
+    return {one: _plain(refs[one, "validation"], found, named, is_whole=True) for one in models}
 
 
 def _plain(schema: Any, found: dict[str, Any], named: set[str], *, is_whole: bool = False) -> Any:
@@ -175,9 +161,8 @@ def _plain(schema: Any, found: dict[str, Any], named: set[str], *, is_whole: boo
         return schema
     name = schema.get("$ref", "").removeprefix(_REF)
     if name and (is_whole or name not in named):
-        return _plain(
-            {**found[name], **{k: v for k, v in schema.items() if k != "$ref"}}, found, named
-        )
+        beside = {key: one for key, one in schema.items() if key != "$ref"}
+        return _plain({**found[name], **beside}, found, named)
     plain = {
         key: {k: _plain(v, found, named) for k, v in one.items()}
         if key == "properties"

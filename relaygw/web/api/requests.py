@@ -1,11 +1,9 @@
 """What requests to the APIs say, checked: JSON, and parameters and bodies of the gateway's own.
 
-In JSON a key counts however it is spelled in capitals, as Mailpit reads it: otherwise
-`{"ids": [...]}` would name nothing, and nothing named means everything. For the same reason the
-form that mailpit-api-client (PyPI) sends in the place of JSON is read: its ids are ids.
-
-Whatever the gateway's API does not understand is a Problem, never "any": an empty variable in a
-script must not turn the deletion of some mail into that of all.
+In JSON a key counts in any case, as Mailpit reads it: else `{"ids": [...]}` would name nothing, and
+nothing named means everything. So the form that mailpit-api-client (PyPI) sends is read, too.
+What the gateway's API does not understand is a Problem, never "any": an empty variable in a script
+must not turn the deletion of some mail into that of all.
 """
 
 from __future__ import annotations
@@ -14,7 +12,7 @@ import json
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 from urllib.parse import parse_qs
 
 from pydantic import (
@@ -39,18 +37,17 @@ from relaygw.operations.selectors import ANY_STATE, SELECTORS, Kind
 from relaygw.settings.units import parse_duration
 from relaygw.web.api.answers import QueueId, said
 from relaygw.web.context import is_queue_id
+from relaygw.web.gate.access import FORM
 from relaygw.web.gate.identity import Principal
 from relaygw.web.inbox import Choice
 from relaygw.web.page import Problem
 from relaygw.web.queue.selection import QueueChoice, check_length, read_pairs
 
 MAX_ITEMS = 10_000
-_FORM = "application/x-www-form-urlencoded"
-_MAX_FORM_FIELDS = MAX_ITEMS + 10
-
 WHOLE = "whole characters, no NUL and no half of a surrogate pair"
 
 Found = dict[str, Any]
+Kept = TypeVar("Kept")
 
 
 async def read_object(request: Request) -> Found:
@@ -58,7 +55,8 @@ async def read_object(request: Request) -> Found:
     body = await request.body()
     if not body.strip():
         return {}
-    if request.headers.get("content-type", "").startswith(_FORM) and not body.startswith(b"{"):
+    is_form = request.headers.get("content-type", "").startswith(FORM)
+    if is_form and not body.startswith(b"{"):
         return _form(body)
     try:
         found = json.loads(body)
@@ -75,15 +73,14 @@ async def read_object(request: Request) -> Found:
 
 def _form(body: bytes) -> Found:
     try:
-        fields = parse_qs(body.decode(), max_num_fields=_MAX_FORM_FIELDS, strict_parsing=True)
+        fields = parse_qs(body.decode(), max_num_fields=MAX_ITEMS + 10, strict_parsing=True)
     except ValueError:
         raise HTTPException(400, "the body is neither JSON nor a form") from None
     marks = {"true": True, "false": False}
-    found: Found = {}
-    for name, values in fields.items():
-        is_list = name.lower() == "ids"
-        found[name] = values if is_list else marks.get(values[-1].lower(), values[-1])
-    return found
+    return {
+        name: values if name.lower() == "ids" else marks.get(values[-1].lower(), values[-1])
+        for name, values in fields.items()
+    }
 
 
 def value_of(found: Found, name: str) -> Any:
@@ -91,6 +88,13 @@ def value_of(found: Found, name: str) -> Any:
     if name in found:
         return found[name]
     return next((value for key, value in found.items() if key.lower() == name.lower()), None)
+
+
+def _value(found: Found, name: str, kind: type[Kept], words: str) -> Kept:
+    value = value_of(found, name)
+    if value is not None and not isinstance(value, kind):
+        raise HTTPException(400, f"{name} is not {words}")
+    return value or kind()
 
 
 def strings(found: Found, name: str) -> list[str]:
@@ -104,11 +108,7 @@ def objects(found: Found, name: str) -> list[Found]:
 
 
 def _listed(found: Found, name: str, kind: type, words: str) -> list[Any]:
-    value = value_of(found, name)
-    if value is None:
-        return []
-    if not isinstance(value, list):
-        raise HTTPException(400, f"{name} is not a list")
+    value: list[Any] = _value(found, name, list, "a list")
     if len(value) > MAX_ITEMS:
         raise HTTPException(400, f"{name} lists {len(value)}; at most {MAX_ITEMS} at a time")
     if not all(isinstance(one, kind) for one in value):
@@ -118,18 +118,12 @@ def _listed(found: Found, name: str, kind: type, words: str) -> list[Any]:
 
 def text(found: Found, name: str) -> str:
     """Return a text, "" if it is not there."""
-    value = value_of(found, name)
-    if value is not None and not isinstance(value, str):
-        raise HTTPException(400, f"{name} is not a text")
-    return value or ""
+    return _value(found, name, str, "a text")
 
 
 def flag(found: Found, name: str) -> bool:
     """Return true or false, false if it is not there."""
-    value = value_of(found, name)
-    if value is not None and not isinstance(value, bool):
-        raise HTTPException(400, f"{name} is not true or false")
-    return bool(value)
+    return _value(found, name, bool, "true or false")
 
 
 MAX_LISTED = 1000
@@ -203,10 +197,9 @@ def _storable(name: str | None, value: str) -> str:
 
 
 def _flag(value: object, info: ValidationInfo) -> object:
-    if not isinstance(value, bool):
-        what = f"{info.field_name} is neither true nor false"
-        raise Problem(400, what, expected="true or false")
-    return value
+    if isinstance(value, bool):
+        return value
+    raise Problem(400, f"{info.field_name} is neither true nor false", expected="true or false")
 
 
 def _line(value: object, info: ValidationInfo) -> str:
@@ -308,14 +301,11 @@ class Change(Body):
     @classmethod
     def _check_named(cls, given: dict[str, Any]) -> dict[str, Any]:
         named = [name for name in ("ids", "select", "all") if name in given]
-        if len(named) != 1:
-            raise Problem(
-                400,
-                f"the body names {' and '.join(named) or 'nothing'}",
-                expected="one of ids, select and all",
-                remedy='write {"ids": [...]}, {"select": {...}} or {"all": true}',
-            )
-        return given
+        if len(named) == 1:
+            return given
+        what, expected = " and ".join(named) or "nothing", "one of ids, select and all"
+        remedy = 'write {"ids": [...]}, {"select": {...}} or {"all": true}'
+        raise Problem(400, f"the body names {what}", expected=expected, remedy=remedy)
 
     def choice(self, *, now_ms: int) -> QueueChoice:
         """Return which messages are named: by ids, by conditions, or all that wait."""
@@ -328,8 +318,8 @@ class Change(Body):
         if "all" in self.model_fields_set and not self.all:
             raise Problem(400, "all is false: no message is named", expected="ids or select")
         if "state" not in conditions.given:  # those that the change is meant for
-            selection = replace(conditions.selection, states=ANY_STATE)
-            conditions = replace(conditions, selection=selection)
+            every = replace(conditions.selection, states=ANY_STATE)
+            conditions = replace(conditions, selection=every)
         return Choice(listing=conditions, until=str(now_ms + 1))
 
 

@@ -150,6 +150,7 @@ def _replayed(body: bytes, receive: Receive) -> Receive:
 
 HEADER = "x-csrf-token"
 FIELD = "csrf"
+FORM = "application/x-www-form-urlencoded"
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 _MAX_FIELDS = 5000
 _DEFAULT_PORT = {"http": 80, "https": 443}
@@ -191,7 +192,7 @@ def has_token(connection: HTTPConnection, body: bytes, expected: str) -> bool:
 def form_field(connection: HTTPConnection, body: bytes, name: str) -> str:
     """Return a field of a urlencoded form, "" where there is none of that name."""
     content_type = connection.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if content_type != "application/x-www-form-urlencoded":
+    if content_type != FORM:
         return ""
     try:
         fields = parse_qs(body.decode(), keep_blank_values=True, max_num_fields=_MAX_FIELDS)

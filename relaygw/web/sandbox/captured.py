@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Iterator
 from datetime import UTC, datetime
 
 from starlette.exceptions import HTTPException
@@ -39,6 +40,16 @@ def before(search: MailSearch, at_ms: int) -> MailSearch:
     return MailSearch(terms=(*search.terms, until), is_void=search.is_void)
 
 
+def captured_batches(web: WebContext, search: MailSearch, *, limit: int) -> Iterator[list[str]]:
+    """Yield the ids of what a search finds, oldest first, `limit` at a time."""
+    after = ""
+    while found := web.store.sandbox.captured_ids(search, limit=limit, after=after):
+        yield found
+        if len(found) < limit:
+            return
+        after = found[-1]
+
+
 class Arrivals:
     """Wakes those who wait for something to come, to go or to be read; `stop` ends all waits.
 
@@ -49,7 +60,7 @@ class Arrivals:
         self.stop = stop or asyncio.Event()
         self.version = 0  # another one after each change
         self._web = web
-        self._seen: tuple[str, int, int] | None = None
+        self._seen: tuple[str | int, ...] | None = None
         self._changed = asyncio.Event()
         self._waiting = 0
         self._watching: asyncio.Task[None] | None = None
@@ -88,10 +99,6 @@ class Arrivals:
         """Return whether something changed; while content is still being read it does."""
         is_all_read = self._web.indexer.catch_up()
         newest = self._web.store.sandbox.captured_entry(None)
-        now = (
-            newest.entry.queue_id if newest is not None else "",
-            *self._web.store.sandbox.count_captured(EVERYTHING),
-        )
-        is_new = now != self._seen
-        self._seen = now
-        return is_new or not is_all_read
+        counts = self._web.store.sandbox.count_captured(EVERYTHING)
+        before, self._seen = self._seen, (newest.entry.queue_id if newest else "", *counts)
+        return self._seen != before or not is_all_read

@@ -127,7 +127,7 @@ class Events:
         """Answer events until the client hangs up or the role stops."""
         if len(self._listeners) >= MAX_LISTENERS:
             raise HTTPException(503, "too many pages are open", {"Retry-After": "30"})
-        listener = _Listener(query_of(request), request.scope.get("root_path", ""))
+        listener = _Listener(query_of(request.query_params), request.scope.get("root_path", ""))
         last = request.headers.get("last-event-id") or request.query_params.get("last", "")
         return StreamingResponse(
             self._stream(listener, last),

@@ -6,8 +6,9 @@ Searches are put together by clicking, too: a filter is a word of the search, se
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, ClassVar
 from urllib.parse import urlencode
 from zlib import crc32
@@ -24,7 +25,7 @@ from relaygw.web import words
 from relaygw.web.context import WebContext, is_queue_id, reads
 from relaygw.web.inbox import PAGE_ROWS, Choice, Filter, ticked_ids
 from relaygw.web.page import render
-from relaygw.web.sandbox.captured import before, read_search
+from relaygw.web.sandbox.captured import before, captured_batches, read_search
 from relaygw.web.sandbox.index import PATIENCE_S
 
 MAX_QUERY_CHARACTERS = 1000
@@ -65,11 +66,10 @@ def make_filter(
     query: str, term: str, label: str, *, number: int | None = None, is_live: bool = False
 ) -> Filter:
     """Return a filter that adds `term` to a search, or takes it out if it is there."""
-    words = [match[0] for match in _WORD.finditer(query)]
+    words = _WORD.findall(query)
     others = [word for word in words if word.lower() != term.lower()]
     is_on = len(others) < len(words)
-    wanted = others if is_on else [*words, term]
-    path = list_path(" ".join(wanted))
+    path = list_path(" ".join(others if is_on else [*words, term]))
     return Filter(label=label, path=path, is_on=is_on, number=number, is_live=is_live)
 
 
@@ -107,7 +107,8 @@ def _whole(contact: Contact) -> str:
 @reads
 def show_inbox(web: WebContext, request: Request) -> Response:
     """Show a page of the list."""
-    query, page = query_of(request), _page_number(request.query_params.get("page", "1"))
+    query = query_of(request.query_params)
+    page = _page_number(request.query_params.get("page", "1"))
     sandbox, search = web.store.sandbox, read_search(query)
     # a list without a search has lines for mail that nobody has read yet, too
     web.indexer.catch_up(within_s=_UNREAD_S if search == EVERYTHING else PATIENCE_S)
@@ -117,8 +118,7 @@ def show_inbox(web: WebContext, request: Request) -> Response:
     page = min(max(page, 1), pages)
     start = (page - 1) * PAGE_ROWS
     entries = sandbox.find_captured(search, start=start, limit=PAGE_ROWS)
-    shows_newest = search == EVERYTHING and page == 1 and bool(entries)
-    newest = entries[0] if shows_newest else sandbox.captured_entry(None)
+    newest = sandbox.captured_entry(None)
     context = {
         "smtp": _smtp_address(web, request),
         "query": query,
@@ -140,7 +140,7 @@ def show_inbox(web: WebContext, request: Request) -> Response:
         ],
         "tags": [
             make_filter(query, tag_term(tag), tag, number=number)
-            for tag, number in list(sandbox.tags().items())[:_MAX_TAGS]
+            for tag, number in islice(sandbox.tags().items(), _MAX_TAGS)
         ],
         "page_path": lambda number: list_path(query, page=number),
     }
@@ -149,22 +149,16 @@ def show_inbox(web: WebContext, request: Request) -> Response:
 
 def _smtp_address(web: WebContext, request: Request) -> tuple[str, int]:
     """Return where mail is taken, by a name that works where the browser is."""
-    listeners = web.settings.listeners
-    if not listeners:
+    if not web.settings.listeners:
         return "127.0.0.1", 1025
-    bind = listeners[0].bind
+    bind = web.settings.listeners[0].bind
     is_any = bind.host in ("0.0.0.0", "::")
     return (request.url.hostname or "localhost") if is_any else bind.host, bind.port
 
 
-def query_of(request: Request) -> str:
-    """Return the search of a request, on one line."""
-    return one_line(request.query_params.get("query", ""))
-
-
-def one_line(query: str) -> str:
-    """Return a search without line ends, cut to what is looked at."""
-    return " ".join(query[:MAX_QUERY_CHARACTERS].split())
+def query_of(given: Mapping[str, object]) -> str:
+    """Return the search of parameters or of a form, on one line, cut to what is looked at."""
+    return " ".join(str(given.get("query", ""))[:MAX_QUERY_CHARACTERS].split())
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,15 +188,11 @@ class Search:
         self, web: WebContext, until: str, states: frozenset[DeliveryState]
     ) -> Iterator[list[str]]:
         """Yield the ids up to that of the newest message, `until`, oldest first."""
-        search, after = read_search(self.query), ""
-        while True:
-            found = web.store.sandbox.captured_ids(search, limit=_BATCH_IDS, after=after)
-            batch = [queue_id for queue_id in found if queue_id <= until]
-            if batch:
+        for found in captured_batches(web, read_search(self.query), limit=_BATCH_IDS):
+            if batch := [queue_id for queue_id in found if queue_id <= until]:
                 yield batch
-            if len(batch) < _BATCH_IDS:
+            if len(batch) < len(found):
                 return
-            after = batch[-1]
 
 
 CapturedChoice = Choice[Search]
@@ -223,5 +213,8 @@ def count_of(web: WebContext, choice: CapturedChoice) -> int:
 def read_choice(form: FormData) -> CapturedChoice:
     """Return what a form is about: the boxes, or, without any, what the search finds."""
     ids, until = ticked_ids(form, Search.box), str(form.get(Search.end, ""))
-    search = Search(one_line(str(form.get("query", ""))))
-    return Choice(listing=search, ids=ids, until=until if is_queue_id(until) and not ids else "")
+    return Choice(
+        listing=Search(query_of(form)),
+        ids=ids,
+        until=until if is_queue_id(until) and not ids else "",
+    )

@@ -33,7 +33,7 @@ from relaygw.web.sandbox.inbox import list_path, make_tag, message_path, query_o
 MAX_RECIPIENTS = 100
 _MAX_CONTACTS = 50
 _NEIGHBOURS = 20  # messages of one moment that are looked through for the next one
-_STATES = {
+_STATES = {  # what is said of each, and its tone
     RecipientState.PENDING: ("On its way", "waiting"),
     RecipientState.DELIVERED: ("Delivered", "sent"),
     RecipientState.BOUNCED: ("Bounced", "failed"),
@@ -42,7 +42,6 @@ _STATES = {
     RecipientState.BLOCKED: ("Blocked", "failed"),
     RecipientState.CANCELLED: ("Cancelled", "failed"),
 }
-"""What is said of each state, and the tone that it has."""
 _OUTLOOKS = {
     Refusal.INVALID: "Could not be sent: this is no valid address.",
     Refusal.BLOCKED: "Is never sent to: on the block list.",
@@ -54,7 +53,7 @@ _OUTLOOKS = {
 
 async def show_message(web: WebContext, request: Request) -> Response:
     """Show a message in one of its views."""
-    query = query_of(request)
+    query = query_of(request.query_params)
 
     def read() -> tuple[CapturedEntry, str, str]:
         found = captured_of(web, request)
@@ -89,20 +88,19 @@ def _context(web: WebContext, found: CapturedEntry, wanted: str) -> dict[str, An
     entry = found.entry
     tree = load_tree(web.store, entry)
     page = web.mail_pages.make(entry, tree)
-    default = "html" if page is not None else "text"
-    view = wanted if wanted in VIEWS and (wanted != "html" or page is not None) else default
+    view = wanted if wanted in VIEWS else "html"
+    if view == "html" and page is None:
+        view = "text"
     people = people_of(tree)  # of a message that was not read yet, too
     hidden = hidden_recipients(people, [(one.address, one.original) for one in entry.recipients])
     at_ms = entry.captured_at_ms or entry.accepted_at_ms
     local = local_time(at_ms)
+    named = (("To", people.to), ("Cc", people.cc), ("Bcc", hidden))
+    contacts = [(label, each[:_MAX_CONTACTS], len(each) - _MAX_CONTACTS) for label, each in named]
     return {
         "entry": entry,
         "sender": people.sender,
-        "contacts": [
-            (label, contacts[:_MAX_CONTACTS], len(contacts) - _MAX_CONTACTS)
-            for label, contacts in (("To", people.to), ("Cc", people.cc), ("Bcc", hidden))
-        ]
-        + [("Reply-To", people.reply_to[:_MAX_CONTACTS], 0)],
+        "contacts": [*contacts, ("Reply-To", people.reply_to[:_MAX_CONTACTS], 0)],
         "date": decode_words(tree.first("Date")),
         "tags": [make_tag(tag) for tag in found.tags],
         "captured_at_ms": at_ms,
@@ -155,10 +153,8 @@ def _reader(
 
 
 def _outlook(planned: Copy | RefusedCopy | None) -> str:
-    if planned is None:
-        return ""
     if isinstance(planned, RefusedCopy):
         return _OUTLOOKS[planned.refusal]
-    if planned.released is Released.ANYONE:
+    if planned is not None and planned.released is Released.ANYONE:
         return _OUTLOOKS[Refusal.OUTSIDE]
-    return "May be released: the lists of now allow it."
+    return "May be released: the lists of now allow it." if planned is not None else ""

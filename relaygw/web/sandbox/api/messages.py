@@ -1,8 +1,7 @@
 """What Mailpit's API answers about captured mail: lists, searches, messages and their parts.
 
-Every key of its objects is there, no list is null. What is read from content comes from
-`mime_tree`, which bounds the work; texts are cut here, so that one message cannot fill the memory.
-Errors are plain text: 400 for bad parameters, 404 for what is not in the sandbox.
+Every key of its objects is there, no list is null. Texts are cut, so that one message cannot fill
+the memory. Errors are plain text: 400 for bad parameters, 404 for what is not in the sandbox.
 """
 
 from __future__ import annotations
@@ -13,6 +12,7 @@ import zoneinfo
 from collections.abc import Sequence
 from datetime import UTC, datetime, tzinfo
 from email.utils import parsedate_to_datetime
+from itertools import chain
 from pathlib import Path
 from resource import getpagesize
 from typing import Any
@@ -45,9 +45,10 @@ from relaygw.web.mail.views import (
     listed_links,
     read_part,
     saved_headers,
+    saved_source,
     source_chunks,
 )
-from relaygw.web.sandbox.captured import captured_of
+from relaygw.web.sandbox.captured import captured_batches, captured_of
 
 Json = dict[str, Any]
 
@@ -91,9 +92,10 @@ def message_json(entry: QueueEntry, tree: MimeTree, *, tags: Sequence[str] = ())
 def headers_json(tree: MimeTree) -> dict[str, list[str]]:
     """Return the fields of the header by name, undecoded, as clients in Go spell the names."""
     fields: dict[str, list[str]] = {}
-    for name, value in sorted(tree.fields, key=lambda item: _spelled(item[0])):
-        fields.setdefault(_spelled(name), []).append(value)
-    return fields
+    for name, value in tree.fields:
+        spelled = "-".join(word.capitalize() for word in name.split("-"))
+        fields.setdefault(spelled, []).append(value)
+    return dict(sorted(fields.items()))
 
 
 def _common_json(entry: QueueEntry, facts: ContentFacts, tags: Sequence[str]) -> Json:
@@ -115,17 +117,17 @@ def _common_json(entry: QueueEntry, facts: ContentFacts, tags: Sequence[str]) ->
 
 def _part_json(tree: MimeTree, part: Part) -> Json:
     body = tree.body(part)
+    sums = {
+        name: hashlib.new(name, body, usedforsecurity=False).hexdigest()
+        for name in ("MD5", "SHA1", "SHA256")
+    }
     return {
         "PartID": part.part_id,
         "FileName": file_name_of(part) if part.file_name or part.content_id else "",
         "ContentType": part.content_type,
         "ContentID": decode_words(part.content_id),
         "Size": len(body),
-        "Checksums": {
-            "MD5": hashlib.md5(body, usedforsecurity=False).hexdigest(),
-            "SHA1": hashlib.sha1(body, usedforsecurity=False).hexdigest(),
-            "SHA256": hashlib.sha256(body).hexdigest(),
-        },
+        "Checksums": sums,
     }
 
 
@@ -134,9 +136,7 @@ def _unsubscribe_json(tree: MimeTree) -> Json:
     header = decode_words(tree.first("List-Unsubscribe"))
     found = _ANGLE.findall(header)[:_MAX_LINKS]
     links = [link for link in found if _LINK_TARGET.fullmatch(link)]
-    problems: list[str] = []
-    if header and not found:
-        problems.append("no link in angle brackets")
+    problems = ["no link in angle brackets"] if header and not found else []
     problems += [f'"{link}" is no mail or web link' for link in found if link not in links]
     if len(links) > 2:
         problems.append("more than one mail link and one web link")
@@ -159,10 +159,6 @@ def _date(value: str, entry: QueueEntry) -> datetime:
 def _rfc3339(at: datetime) -> str:
     timespec = "milliseconds" if at.microsecond else "seconds"
     return at.isoformat(timespec=timespec).replace("+00:00", "Z")
-
-
-def _spelled(name: str) -> str:
-    return "-".join(word.capitalize() for word in name.split("-"))
 
 
 LATEST = "latest"
@@ -236,8 +232,7 @@ def _list(web: WebContext, request: Request, search: MailSearch) -> Response:
     total, unread = sandbox.count_captured(EVERYTHING)
     matching = (total, unread) if search == EVERYTHING else sandbox.count_captured(search)
     # Mailpit takes 0 for all of them
-    limit = min(limit, MAX_LISTED) if limit else MAX_LISTED
-    found = sandbox.find_captured(search, start=start, limit=limit)
+    found = sandbox.find_captured(search, start=start, limit=min(limit or MAX_LISTED, MAX_LISTED))
     shown = {
         "total": total,
         "unread": unread,
@@ -270,13 +265,9 @@ def show_headers(web: WebContext, request: Request) -> Response:
 def show_raw(web: WebContext, request: Request) -> Response:
     """Answer the source, chunk by chunk as the store has it."""
     entry = found_by(web, request).entry
-    is_saved = request.query_params.get("dl") == "1"
-    disposition = {"Content-Disposition": f'attachment; filename="{entry.queue_id}.eml"'}
-    return StreamingResponse(
-        source_chunks(web.store, entry),
-        media_type="text/plain",
-        headers=disposition if is_saved else None,
-    )
+    headers = saved_source(entry) if request.query_params.get("dl") == "1" else None
+    chunks = source_chunks(web.store, entry)
+    return StreamingResponse(chunks, media_type="text/plain", headers=headers)
 
 
 @opens
@@ -304,9 +295,8 @@ def check_links(web: WebContext, request: Request) -> Response:
 def show_latest(web: WebContext, request: Request) -> Response:
     """Lead to the page of the newest message."""
     request.path_params["queue_id"] = LATEST
-    found = found_by(web, request)
-    root_path: str = request.scope.get("root_path", "")
-    return RedirectResponse(f"{root_path}/sandbox/{found.entry.queue_id}", status_code=302)
+    path = f"/sandbox/{found_by(web, request).entry.queue_id}"
+    return RedirectResponse(request.scope.get("root_path", "") + path, status_code=302)
 
 
 @opens
@@ -366,9 +356,7 @@ def _zone(name: str) -> tzinfo:
 
 
 def _number(request: Request, name: str, *, default: int) -> int:
-    value = request.query_params.get(name)
-    if not value:
-        return default
+    value = request.query_params.get(name) or str(default)
     if not _NUMBER.fullmatch(value):
         raise HTTPException(400, f"{name} is not a number from 0 to 999999999")
     return int(value)
@@ -391,22 +379,12 @@ def found_ids(web: WebContext, search: MailSearch) -> list[str]:
     what there was before a change.
     """
     web.indexer.catch_up(within_s=None)
-    ids: list[str] = []
-    while found := web.store.sandbox.captured_ids(
-        search, limit=_BATCH_IDS, after=ids[-1] if ids else ""
-    ):
-        ids += found
-        if len(found) < _BATCH_IDS:
-            break
-    return ids
+    return list(chain.from_iterable(captured_batches(web, search, limit=_BATCH_IDS)))
 
 
 def links_of(message: Json, tree: MimeTree) -> list[ListedLink]:
     """Return the links of HTML, text and header with their real targets."""
     part = html_part(tree)
-    html = ""
-    if part is not None:
-        html, _ = tree.text(part, limit_characters=MAX_HTML_CHARACTERS)
+    html = tree.text(part, limit_characters=MAX_HTML_CHARACTERS)[0] if part is not None else ""
     page = mail_page(html, title="", picture=lambda _: None)
-    links, _ = listed_links(page.links, message["Text"], message["ListUnsubscribe"]["Links"])
-    return links
+    return listed_links(page.links, message["Text"], message["ListUnsubscribe"]["Links"])[0]
