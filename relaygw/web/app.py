@@ -74,7 +74,7 @@ def create_app(
         Middleware(Access, identity=identity),
     ]
     if metrics is not None:
-        routes += metrics.routes()
+        routes.append(metrics.route())
         middleware.insert(0, Middleware(LocalMetrics, page=metrics, web=options))
     return Starlette(
         routes=routes,

@@ -1,13 +1,11 @@
 """What service managers, load balancers and Prometheus ask: health and metrics.
 
-`/healthz` says that this process answers. `/readyz` says that mail is taken: the store
-answers, and a front is running whose heartbeat is fresh by the database's clock. The reason
-in a 503 is one line and names no path or address, because these pages are open to all.
+`/healthz` says that this process answers; `/readyz` that mail is taken, or why not in one line
+without paths and addresses, because these pages are open to all.
 
-`/metrics` is everything of a host in one answer. What processes counted comes from their files,
-gauges of the queue from the store, at most each 5 s. A store that does not answer takes its own
-gauges away and nothing else: `store_up` says so. In a fleet every instance tells the same of the
-store, for they share it; only `instances` are those of this host's name.
+`/metrics` is everything of a host. A store that does not answer takes its own gauges away and
+nothing else: `store_up` says so. In a fleet every instance tells the same of the store, for they
+share it; only `instances` are those of this host's name.
 """
 
 from __future__ import annotations
@@ -54,6 +52,7 @@ from relaygw.web.gate.guards import STRICT_HEADERS, host_name
 ROLES = ("front", "delivery", "web")
 CAUSES = ("account", "credential", "operator", "sender_domain")
 """Why a provider is held: its account (quota, standing), its key, an operator, a sender."""
+_CERTIFICATE = "tls_certificate_expiry_timestamp_seconds"
 _FAMILIES = {
     "store_up": ("", "0 while the store does not answer."),
     "queue_recipients": ("state route", "Recipients that wait, by state of their delivery."),
@@ -67,10 +66,7 @@ _FAMILIES = {
     "instances_lost": ("role", "Processes that died in the last day and have not come back."),
     "build_info": ("version", "The version that answers."),
     "volume_free_ratio": ("", "Free share of the volume of the state directory."),
-    "tls_certificate_expiry_timestamp_seconds": (
-        "listener",
-        "When the certificate of a listener ends.",
-    ),
+    _CERTIFICATE: ("listener", "When the certificate of a listener ends."),
     "maildrop_files": ("state", "Files in the maildrop: to be taken, or left alone by the front."),
     "maildrop_oldest_age_seconds": ("", "Age of the oldest file in the maildrop; 0 without any."),
 }
@@ -177,7 +173,7 @@ def host_gauges(settings: Settings, state_dir: Path) -> list[GaugeFamily]:
         [
             ("build_info", {(__version__,): 1}),
             ("volume_free_ratio", {(): volume.f_bavail / max(volume.f_blocks, 1)}),
-            ("tls_certificate_expiry_timestamp_seconds", _ends(settings)),
+            (_CERTIFICATE, _ends(settings)),
             ("maildrop_files", files),
             ("maildrop_oldest_age_seconds", oldest),
         ]
@@ -265,13 +261,13 @@ class MetricsPage:
         self._state_dir = state_dir
         self._gauges = SharedRead(self._read, fresh_s=FRESH_S)
 
-    def routes(self) -> list[Route]:
+    def route(self) -> Route:
         """Return the one route."""
-        return [Route(PATH, self.show)]
+        return Route(PATH, self.show)
 
     def app(self) -> Starlette:
         """Return an application with nothing else."""
-        return Starlette(routes=self.routes())
+        return Starlette(routes=[self.route()])
 
     async def show(self, request: Request) -> Response:
         """Answer a scrape."""

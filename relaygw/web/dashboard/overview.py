@@ -1,7 +1,6 @@
-"""The first page: how the gateway is doing now, and how it did in the last hours.
+"""The first page: how the gateway is doing now, and how it did in the last hours, as bars.
 
-What the store says is read at most each two seconds, however many pages are open. Counts over time
-are bars drawn in the page: no script, no picture from elsewhere.
+What the store says is read at most each two seconds, however many pages are open.
 """
 
 from __future__ import annotations
@@ -35,14 +34,12 @@ _DAY_MS = 86_400_000
 _MAX_ENDED = 5
 _MAX_REFUSALS = 6
 _OLD_MS = 3_600_000
-_AGES = (
+_AGES = (  # the ends of the steps by which ages of what waits are shown; the last one has none
     (300_000, "under 5 min"),
     (3_600_000, "under 1 h"),
     (21_600_000, "under 6 h"),
     (86_400_000, "under 1 d"),
 )
-AGE_BOUNDS_MS = tuple(bound_ms for bound_ms, _ in _AGES)
-"""Ends of the steps by which the ages of what waits are shown; the last step has none."""
 _PLOTS = (
     ("Accepted", "ink", (Series.ACCEPTED, Series.CAPTURED)),
     ("Delivered", "green", (Series.DELIVERED,)),
@@ -96,7 +93,9 @@ class Dashboard:
             snapshot=take_snapshot(store, settings),
             points=store.watch.history(span_of(hours, now=now).start_ms),
             incidents=store.watch.incidents(now - _DAY_MS),
-            ages=store.queue.shape(Selection(), by=ShapeKey.ROUTE, bounds_ms=AGE_BOUNDS_MS),
+            ages=store.queue.shape(
+                Selection(), by=ShapeKey.ROUTE, bounds_ms=[each for each, _ in _AGES]
+            ),
             examples={
                 name: (one.queue_id, store.queue.attempts(one.queue_id))
                 for name, found in waiting.items()
@@ -107,6 +106,10 @@ class Dashboard:
     def _context(self, look: Look, hours: int, span: Span, now: int) -> dict[str, Any]:
         settings, snapshot = self._web.settings, look.snapshot
         ended = [one for one in reversed(look.incidents) if one.recovered_at_ms is not None]
+        refusals = (
+            (label, sums_by_label(series.value, look.points).most_common(_MAX_REFUSALS))
+            for label, series in _REFUSALS
+        )
         return {
             "hostname": settings.hostname,
             "hours": hours,
@@ -126,15 +129,13 @@ class Dashboard:
             "cards": provider_cards(snapshot, settings, look.examples, look.points, now),
             "snapshot": snapshot,
             "drifted": {one.incarnation for one in snapshot.drifted()},
-            "refusals": _refusal_lines(look.points),
+            "refusals": [(label, counts) for label, counts in refusals if counts],
         }
 
 
 def _times(span: Span) -> tuple[str, str, str]:
-    middle_ms = (span.start_ms + span.end_ms) // 2
-    start, middle = (local_time(each) for each in (span.start_ms, middle_ms))
-    is_long = span.end_ms - span.start_ms > _DAY_MS
-    shape = "%d %b %H:%M" if is_long else "%H:%M"
+    start, middle = map(local_time, (span.start_ms, (span.start_ms + span.end_ms) // 2))
+    shape = "%d %b %H:%M" if span.end_ms - span.start_ms > _DAY_MS else "%H:%M"
     return f"{start:{shape}}", f"{middle:{shape}}", "now"
 
 
@@ -157,9 +158,8 @@ def _age_steps(counts: Iterable[ShapeCount]) -> list[tuple[str, int, int]]:
         numbers[one.step] += one.number
     most = max(numbers.values(), default=0) or 1
     labels = [*(label for _, label in _AGES), "older"]
-    return [
-        (label, numbers[step], -(-100 * numbers[step] // most)) for step, label in enumerate(labels)
-    ]
+    shown = ((label, numbers[step]) for step, label in enumerate(labels))
+    return [(label, number, -(-100 * number // most)) for label, number in shown]
 
 
 def _lane_lines(snapshot: Snapshot, settings: Settings) -> list[dict[str, Any]]:
@@ -178,15 +178,6 @@ def _lane_lines(snapshot: Snapshot, settings: Settings) -> list[dict[str, Any]]:
         }
         lines.append(line)
     return lines
-
-
-def _refusal_lines(points: Sequence[HistoryPoint]) -> list[tuple[str, list[tuple[str, int]]]]:
-    """Return what was refused most in the time that is drawn, and by whom."""
-    found = [
-        (label, sums_by_label(series.value, points).most_common(_MAX_REFUSALS))
-        for label, series in _REFUSALS
-    ]
-    return [(label, counts) for label, counts in found if counts]
 
 
 HEIGHT = 100  # of the greatest bar, in units of the drawing; each bar is a unit of its own wide
@@ -259,6 +250,13 @@ def plot(
         if point.series in series and 0 <= at < span.steps:
             amounts[at] += point.amount
     most = max(amounts.values(), default=0)
+    bars = []
+    for at, amount in sorted((+amounts).items()):
+        height = max(2.0, round(HEIGHT * amount / most, 1))
+        start_ms = span.start_ms + at * span.step_ms
+        times = (f"{local_time(each):%H:%M}" for each in (start_ms, start_ms + span.step_ms))
+        title = f"{'–'.join(times)}: {amount:,}"
+        bars.append(Bar(x=at, y=HEIGHT - height, height=height, title=title))
     return Plot(
         label=label,
         tone=tone,
@@ -266,13 +264,5 @@ def plot(
         most=most,
         steps=span.steps,
         step=f"{span.step_ms // 60_000} min",
-        bars=tuple(_bar(at, amounts[at], most, span) for at in sorted(amounts) if amounts[at]),
+        bars=tuple(bars),
     )
-
-
-def _bar(at: int, amount: int, most: int, span: Span) -> Bar:
-    height = max(2.0, round(HEIGHT * amount / most, 1))
-    start_ms = span.start_ms + at * span.step_ms
-    times = (local_time(each) for each in (start_ms, start_ms + span.step_ms))
-    title = "–".join(f"{each:%H:%M}" for each in times)
-    return Bar(x=at, y=HEIGHT - height, height=height, title=f"{title}: {amount:,}")

@@ -24,14 +24,7 @@ from relaygw.web.gate.identity import Role, require
 from relaygw.web.page import Problem, note_of, redirect, render, with_notice
 
 _DONE = {"hold": "provider_held", "release": "provider_released"}
-_TONES = {
-    "ok": "sent",
-    "slowed": "waiting",
-    "partly held": "waiting",
-    "held": "failed",
-    "down": "failed",
-}
-_SHOWN = {"down": "unreachable"}
+_TONES = {"ok": "sent", "slowed": "waiting", "partly held": "waiting"}
 _HOUR_MS = 3_600_000
 _TRIED = (Series.DELIVERED, Series.DEFERRED, Series.BOUNCED)
 
@@ -55,14 +48,16 @@ def provider_cards(
     for name, usage in snapshot.usages.items():
         state = snapshot.state_of(name)
         queue_id, attempts = examples.get(name, ("", ()))
+        quota = usage.settings.daily_quota
+        used = usage.quota_used / max(1, quota or 0)
         card = {
             "name": name,
             "where": f"{usage.settings.host}:{usage.settings.port}",
-            "state": _SHOWN.get(state, state),
-            "tone": _TONES[state],
+            "state": "unreachable" if state == "down" else state,
+            "tone": _TONES.get(state, "failed"),
             "is_held": state in ("held", "partly held"),
             "limits": _limits(usage, _lately_per_s(points, name, now), now),
-            "quota_share": _quota_share(usage),  # percent; None without a quota
+            "quota_share": None if quota is None else min(100, round(100 * used)),  # percent
             "last_hour": [(label, sums[name]) for label, sums in counts.items()],
             "holds": [_held(hold, name, now) for hold in holds_of(snapshot.holds, name)],
             "last": _last_reply(meanings, name, attempts, queue_id, now),
@@ -108,11 +103,6 @@ def _limits(usage: Usage, lately_per_s: float, now: int) -> list[tuple[str, str]
         used = f"{usage.quota_used:,} of {settings.daily_quota:,} {settings.quota_counts} a day"
         limits.append(("Quota", used))
     return limits
-
-
-def _quota_share(usage: Usage) -> int | None:
-    quota = usage.settings.daily_quota
-    return None if quota is None else min(100, round(100 * usage.quota_used / max(1, quota)))
 
 
 def _held(hold: Hold, provider: str, now: int) -> dict[str, Any]:

@@ -1,12 +1,8 @@
-"""The pages of the queue: the list, one message with its story, changes, the audit trail.
-
-Nothing is marked by looking. Each change asks first and says how many messages it is about.
-"""
+"""The pages of the queue; each change asks first and says how many messages it is about."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -20,7 +16,6 @@ from relaygw.operations.queue_object import leading_delivery, next_attempt_at_ms
 from relaygw.operations.selectors import SELECTORS, Kind
 from relaygw.operations.story import tell_story
 from relaygw.store.audit import AuditEntry
-from relaygw.store.queue import LaneCount
 from relaygw.store.queue_entry import QueueEntry
 from relaygw.web.context import WebContext, is_queue_id, reads
 from relaygw.web.gate.identity import Role, require
@@ -70,6 +65,11 @@ def show_list(web: WebContext, request: Request) -> Response:
     after = after if is_queue_id(after) else ""
     entries = found_messages(web.store, conditions, limit=PAGE_ROWS + 1, after=after)
     lanes = web.store.queue.counts()
+    states: Counter[str] = Counter()
+    routes = Counter(dict.fromkeys((one.name for one in web.settings.routes), 0))
+    for lane in lanes:
+        states[lane.state] += lane.deliveries
+        routes[lane.route] += lane.deliveries
     shown = entries[:PAGE_ROWS]
     context = {
         "conditions": conditions,
@@ -77,11 +77,13 @@ def show_list(web: WebContext, request: Request) -> Response:
         "fields": _FIELDS,
         "rows": [_row(entry) for entry in shown],
         "actions": list(ACTIONS.values()),
-        "waiting": sum(lane.deliveries for lane in lanes),
+        "waiting": states.total(),
         "looked_at": now,
-        "filters": _state_filters(conditions, lanes),
+        "filters": [
+            _filter(conditions, "state", one, STATES[one], states[one]) for one in _WAITING
+        ],
         "ended": [_filter(conditions, "state", one, STATES[one]) for one in _ENDED],
-        "routes": _route_filters(conditions, lanes, [one.name for one in web.settings.routes]),
+        "routes": [_filter(conditions, "route", one, one, routes[one]) for one in routes],
         "is_first": not after,
         "next": shown[-1].queue_id if len(entries) > PAGE_ROWS else "",
     }
@@ -108,22 +110,6 @@ def _shown_state(entry: QueueEntry) -> str:
     state = leading_delivery(entry).state
     ends = {one.state.value for one in entry.recipients}
     return ends.pop() if state is _D.FINISHED and len(ends) == 1 else state.value
-
-
-def _state_filters(conditions: Conditions, lanes: Sequence[LaneCount]) -> list[Filter]:
-    numbers: Counter[str] = Counter()
-    for lane in lanes:
-        numbers[lane.state] += lane.deliveries
-    return [_filter(conditions, "state", one, STATES[one], numbers[one]) for one in _WAITING]
-
-
-def _route_filters(
-    conditions: Conditions, lanes: Sequence[LaneCount], configured: Sequence[str]
-) -> list[Filter]:
-    numbers: Counter[str] = Counter(dict.fromkeys(configured, 0))
-    for lane in lanes:
-        numbers[lane.route] += lane.deliveries
-    return [_filter(conditions, "route", one, one, number) for one, number in numbers.items()]
 
 
 def _filter(

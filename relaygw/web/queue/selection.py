@@ -1,8 +1,7 @@
 """Which queued messages a request or a form is about, and actions on them; for pages and the API.
 
 The selectors of `relaygw queue list` are parameters. An empty value is no condition, as a form
-sends its empty fields; a name or a value that nothing can be selected by is an error, never
-"any". All that match ends at the moment when somebody looked.
+sends its empty fields; a value that nothing can be selected by is an error, never "any".
 """
 
 from __future__ import annotations
@@ -55,11 +54,6 @@ class Conditions:
 
     given: Mapping[str, tuple[str, ...]]  # as it was written, without what is empty
     selection: Selection
-
-    @property
-    def is_null_sender(self) -> bool:
-        """True for mail without a sender only, which no part of a text selects."""
-        return self.given.get("sender") == (NULL_SENDER,)
 
     @property
     def words(self) -> str:
@@ -142,7 +136,12 @@ def _selection(found: Mapping[str, tuple[str, ...]], now_ms: int) -> Selection:
     if "state" in found:
         values["state"] = list(_states(found["state"]))
     if "older_than" in found:
-        values["older_than"] = _duration_s(found["older_than"][0])
+        word, expected = found["older_than"][0], "one like 30s, 5m, 4h or 7d"
+        try:
+            values["older_than"] = parse_duration(word)
+        except ValueError:
+            what = f"older_than {word[:40]!r} is no duration"
+            raise Problem(400, what, expected=expected) from None
     return selection_of(values, default_states=OPEN, now_ms=now_ms)
 
 
@@ -155,24 +154,17 @@ def _states(words: Iterable[str]) -> Iterator[str]:
         yield name
 
 
-def _duration_s(word: str) -> float:
-    try:
-        return parse_duration(word)
-    except ValueError:
-        raise Problem(
-            400, f"older_than {word[:40]!r} is no duration", expected="one like 30s, 5m, 4h or 7d"
-        ) from None
-
-
 def found_messages(
     store: Store, conditions: Conditions, *, limit: int, after: str = ""
 ) -> list[QueueEntry]:
     """Return at most `limit` of the messages, in the order of acceptance."""
     found: list[QueueEntry] = []
+    # which no part of a text selects
+    has_no_sender = conditions.given.get("sender") == (NULL_SENDER,)
     while len(found) < limit:
-        most = PAGE_MESSAGES if conditions.is_null_sender else limit - len(found)
+        most = PAGE_MESSAGES if has_no_sender else limit - len(found)
         page = store.queue.search(conditions.selection, limit=most, after=after)
-        found += [one for one in page if not (conditions.is_null_sender and one.sender)]
+        found += [one for one in page if not (has_no_sender and one.sender)]
         if len(page) < most:
             break
         after = page[-1].queue_id

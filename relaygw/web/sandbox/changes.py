@@ -34,8 +34,8 @@ from relaygw.web.page import redirect, render, with_notice
 from relaygw.web.sandbox.captured import MAX_TAG_CHARACTERS, MAX_TAGS, captured_of
 from relaygw.web.sandbox.inbox import CapturedChoice, Search, count_of, list_path, read_choice
 
-_DONE = {"read": "read", "unread": "unread", "delete": "deleted", "tag": "tagged",
-         "untag": "tagged", "settags": "tagged"}  # fmt: skip
+_DONE = {"read": "read", "unread": "unread", "delete": "deleted"}
+_DONE |= dict.fromkeys(("tag", "untag", "settags"), "tagged")
 _ASKING = {
     "read": ("Mark {} as read?", "Mark as read"),
     "unread": ("Mark {} as unread?", "Mark as unread"),
@@ -70,10 +70,10 @@ async def _ask(
     web: WebContext, request: Request, choice: CapturedChoice, action: str, form: FormData
 ) -> Response:
     number = await web.read(lambda: count_of(web, choice))
-    question, verb = _ASKING[action]
+    counted, (question, verb) = words.counted(number, "message"), _ASKING[action]
     context = {
-        "question": question.format(words.counted(number, "message")),
-        "verb": f"{verb} {words.counted(number, 'message')}",
+        "question": question.format(counted),
+        "verb": f"{verb} {counted}",
         "number": number,
         "action": action,
         "is_danger": action == "delete",

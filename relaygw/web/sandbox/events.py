@@ -1,8 +1,7 @@
 """Live lists by server-sent events: new mail, what is gone, what was read.
 
-One look at the store serves all listeners, and all with the same search share one more. Each
-event carries the lines to put in as HTML. A browser that lost its connection says which message
-it saw last and gets what is newer.
+One look at the store serves all listeners with the same search. A browser that lost its connection
+says which message it saw last and gets what is newer.
 """
 
 from __future__ import annotations
@@ -46,10 +45,6 @@ class _Look:
     def is_read(self) -> dict[str, bool]:
         return {one.entry.queue_id: one.entry.read_at_ms is not None for one in self.entries}
 
-    def differs(self, other: _Look) -> bool:
-        mine, others = (self.all, self.found, self.is_read), (other.all, other.found, other.is_read)
-        return mine != others
-
 
 @dataclass(frozen=True, slots=True)
 class _Change:
@@ -60,9 +55,11 @@ class _Change:
     read: dict[str, bool] = field(default_factory=dict)
 
 
-def _difference(old: _Look, new: _Look) -> _Change:
-    """Return what happened between two looks at one search."""
+def _difference(old: _Look, new: _Look) -> _Change | None:
+    """Return what happened between two looks at one search, None for nothing."""
     before, now = old.is_read, new.is_read
+    if (before, old.found, old.all) == (now, new.found, new.all):
+        return None
     # what a full list does not show any more may only have been pushed down
     oldest = new.entries[-1].entry.queue_id if len(new.entries) == PAGE_ROWS else ""
     return _Change(
@@ -129,11 +126,8 @@ class Events:
             raise HTTPException(503, "too many pages are open", {"Retry-After": "30"})
         listener = _Listener(query_of(request.query_params), request.scope.get("root_path", ""))
         last = request.headers.get("last-event-id") or request.query_params.get("last", "")
-        return StreamingResponse(
-            self._stream(listener, last),
-            media_type="text/event-stream",
-            headers={"X-Accel-Buffering": "no"},
-        )
+        events, headers = self._stream(listener, last), {"X-Accel-Buffering": "no"}
+        return StreamingResponse(events, media_type="text/event-stream", headers=headers)
 
     async def _stream(self, listener: _Listener, last: str) -> AsyncIterator[str]:
         look = await self._web.read(lambda: self._look(listener.query))
@@ -173,12 +167,12 @@ class Events:
         seen = dict(self._seen)
         looks = await self._web.read(lambda: {query: self._look(query) for query in seen})
         for query, new in looks.items():
-            if not new.differs(seen[query]):
-                continue
             change = _difference(seen[query], new)
+            if change is None:
+                continue
             if query in self._seen:
                 self._seen[query] = new
-            for listener in list(self._listeners):
+            for listener in self._listeners:
                 if listener.query == query:
                     listener.send(listener.event(change, new))
 

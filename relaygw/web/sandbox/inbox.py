@@ -213,8 +213,5 @@ def count_of(web: WebContext, choice: CapturedChoice) -> int:
 def read_choice(form: FormData) -> CapturedChoice:
     """Return what a form is about: the boxes, or, without any, what the search finds."""
     ids, until = ticked_ids(form, Search.box), str(form.get(Search.end, ""))
-    return Choice(
-        listing=Search(query_of(form)),
-        ids=ids,
-        until=until if is_queue_id(until) and not ids else "",
-    )
+    until = until if is_queue_id(until) and not ids else ""
+    return Choice(listing=Search(query_of(form)), ids=ids, until=until)

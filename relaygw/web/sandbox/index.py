@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import math
 import threading
 import time
 
@@ -21,6 +20,7 @@ from relaygw.web.mail.text import read_facts
 
 PATIENCE_S = 1.0  # how long a request waits for the reading of what came in while nobody read
 LOOK_S = 1.0
+_FOR_EVER_S = 1e9
 _AT_ONCE_S = 0.5  # a stop waits no longer than this
 _REST_S = 0.25  # while there is more to read: the front has work to do as well
 _BATCH_MESSAGES = 25
@@ -41,8 +41,8 @@ class Indexer:
 
         Blocks. What was captured before the call is found when it has returned True.
         """
-        until_s = math.inf if within_s is None else time.monotonic() + within_s
-        while self._acquire(until_s):
+        until_s = time.monotonic() + (_FOR_EVER_S if within_s is None else within_s)
+        while self._lock.acquire(timeout=max(0.0, until_s - time.monotonic())):
             try:
                 entries = self._store.sandbox.unindexed(limit=_BATCH_MESSAGES)
                 if not entries:
@@ -54,23 +54,24 @@ class Indexer:
                 return False
         return False
 
-    def _acquire(self, until_s: float) -> bool:
-        if until_s == math.inf:
-            return self._lock.acquire()
-        return self._lock.acquire(timeout=max(0.0, until_s - time.monotonic()))
-
     def _read_batch(self, entries: list[QueueEntry]) -> None:
         facts: dict[str, ContentFacts] = {}
-        began_s = time.monotonic()
+        until_s = time.monotonic() + _BATCH_S
         for entry in entries:
             facts[entry.queue_id] = self._read(entry)
-            if time.monotonic() - began_s >= _BATCH_S:
+            if time.monotonic() >= until_s:
                 break  # the others come with the next batch
         try:
             self._store.sandbox.index(facts)
+            return
         except Unstorable as error:
             _log.warning("content is indexed one by one: %s", error)
-            self._index_one_by_one(facts)
+        for queue_id, one in facts.items():
+            try:
+                self._store.sandbox.index({queue_id: one})
+            except Unstorable as error:
+                _log.warning("%s: content cannot be indexed: %s", queue_id, error)
+                self._store.sandbox.index({queue_id: ContentFacts()})
 
     def _read(self, entry: QueueEntry) -> ContentFacts:
         try:
@@ -80,14 +81,6 @@ class Indexer:
         except Exception:  # a defect: the others are to be found all the same
             _log.exception("%s: the content cannot be read", entry.queue_id)
             return ContentFacts()
-
-    def _index_one_by_one(self, facts: dict[str, ContentFacts]) -> None:
-        for queue_id, one in facts.items():
-            try:
-                self._store.sandbox.index({queue_id: one})
-            except Unstorable as error:
-                _log.warning("%s: content cannot be indexed: %s", queue_id, error)
-                self._store.sandbox.index({queue_id: ContentFacts()})
 
 
 async def keep_indexed(indexer: Indexer, stop: asyncio.Event) -> None:

@@ -1,8 +1,7 @@
 """What Mailpit's API changes in the sandbox: read marks, tags, deletion, release, messages sent.
 
-Nothing here touches mail that waits to be sent. A list of ids that is empty means all captured
-mail, as in Mailpit; that includes nothing that is captured after the request came in. A message
-given as JSON goes into the sandbox, and never anywhere else. Errors are 400.
+A list of ids that is empty means all captured mail, as in Mailpit, but nothing that is captured
+after the request came in. A message given as JSON goes into the sandbox, and never anywhere else.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from email.errors import MessageError
 from email.headerregistry import Address
 from email.message import EmailMessage
@@ -72,21 +71,27 @@ async def delete(web: WebContext, request: Request) -> Response:
     """Delete the messages that the body names, without any all of them."""
     principal = require(request, Role.OPERATOR)
     ids = _ids(await read_object(request))
-
-    def change() -> None:
-        chosen = found_ids(web, EVERYTHING) if ids is None else ids
-        _delete(web, chosen, principal, "api, all" if ids is None else "api")
-
-    await web.change(change)
-    return PlainTextResponse(OK)
+    if ids is None:
+        return await _delete(web, principal, lambda: found_ids(web, EVERYTHING), "api, all")
+    return await _delete(web, principal, lambda: ids, "api")
 
 
 async def delete_found(web: WebContext, request: Request) -> Response:
     """Delete what a search finds."""
     principal = require(request, Role.OPERATOR)
     query = query_of(request)
-    search, detail = search_of(request, query), f"api, search: {query[:200]}"
-    await web.change(lambda: _delete(web, found_ids(web, search), principal, detail))
+    search = search_of(request, query)
+    detail = f"api, search: {query[:200]}"
+    return await _delete(web, principal, lambda: found_ids(web, search), detail)
+
+
+async def _delete(
+    web: WebContext, by: Principal, chosen: Callable[[], list[str]], detail: str
+) -> Response:
+    now_ms = clock_ms()
+    await web.change(
+        lambda: delete_captured(web.store, chosen(), actor=by.name, now_ms=now_ms, detail=detail)
+    )
     return PlainTextResponse(OK)
 
 
@@ -118,10 +123,6 @@ async def delete_tag(web: WebContext, request: Request) -> Response:
     if not await web.change(lambda: web.store.sandbox.delete_tag(tag)):
         raise HTTPException(404)
     return PlainTextResponse(OK)
-
-
-def _delete(web: WebContext, ids: list[str], by: Principal, detail: str) -> None:
-    delete_captured(web.store, ids, actor=by.name, now_ms=clock_ms(), detail=detail)
 
 
 async def release_message(web: WebContext, request: Request) -> Response:
@@ -221,13 +222,17 @@ def _accepted(
     recipients = tuple(
         NewRecipient(address=one, state=RecipientState.CAPTURED, reason=REASON) for one in addresses
     )
-    content = _compose(body, message_id=f"<{queue_id}@{web.settings.hostname}>")
+    try:
+        content = _message(body, f"<{queue_id}@{web.settings.hostname}>").as_bytes()
+    except (ValueError, MessageError, LookupError, TypeError, AttributeError) as error:
+        # whatever the header parser of the standard library stumbles over
+        raise HTTPException(400, f"no message can be made of this: {error}") from None
     facts = read_header(content)
     starts = range(0, len(content), _CHUNK_BYTES)
     return AcceptedMessage(
         queue_id=queue_id,
         accepted_at_ms=at_ms,
-        sender=_contact(body, "From").addr_spec,
+        sender=_sender(body).addr_spec,
         deliveries=(NewDelivery(route=CAPTURE_ROUTE, stream=stream, recipients=recipients),),
         content=tuple(content[start : start + _CHUNK_BYTES] for start in starts),
         size_bytes=len(content),
@@ -250,15 +255,6 @@ def _recipients(body: Found) -> list[str]:
     return list(dict.fromkeys([*named, *(_checked(one, "Bcc") for one in hidden)]))
 
 
-def _compose(body: Found, *, message_id: str) -> bytes:
-    """Return the message that a body describes; `message_id` if it names none."""
-    try:
-        return _message(body, message_id).as_bytes()
-    except (ValueError, MessageError, LookupError, TypeError, AttributeError) as error:
-        # whatever the header parser of the standard library stumbles over
-        raise HTTPException(400, f"no message can be made of this: {error}") from None
-
-
 def _contacts(body: Found, name: str) -> list[Address]:
     found = objects(body, name)
     if len(found) > MAX_RECIPIENTS:
@@ -266,11 +262,11 @@ def _contacts(body: Found, name: str) -> list[Address]:
     return [_address(one, name) for one in found]
 
 
-def _contact(body: Found, name: str) -> Address:
-    found = value_of(body, name)
+def _sender(body: Found) -> Address:
+    found = value_of(body, "From")
     if not isinstance(found, dict):
-        raise HTTPException(400, f"{name} is no object with Email and Name")
-    return _address(found, name)
+        raise HTTPException(400, "From is no object with Email and Name")
+    return _address(found, "From")
 
 
 def _checked(address: str, name: str) -> str:
@@ -283,7 +279,7 @@ def _checked(address: str, name: str) -> str:
 
 def _message(body: Found, message_id: str) -> EmailMessage:
     message = EmailMessage(policy=_POLICY)
-    message["From"] = _contact(body, "From")
+    message["From"] = _sender(body)
     for name, field in (("To", "To"), ("Cc", "Cc"), ("ReplyTo", "Reply-To")):
         if found := _contacts(body, name):
             message[field] = found
@@ -297,7 +293,13 @@ def _message(body: Found, message_id: str) -> EmailMessage:
     if characters > MAX_HEADER_CHARACTERS:
         most = MAX_HEADER_CHARACTERS
         raise HTTPException(400, f"the header has {characters} characters; at most {most}")
-    _add_bodies(message, body)
+    plain, html = text(body, "Text"), text(body, "HTML")
+    if plain or not html:
+        message.set_content(plain)
+        if html:
+            message.add_alternative(html, subtype="html")
+    else:
+        message.set_content(html, subtype="html")
     for one in objects(body, "Attachments"):
         _attach(message, one)
     return message
@@ -315,16 +317,6 @@ def _add_fields(message: EmailMessage, fields: object) -> None:
         is_own = name.lower().startswith("content-") or name.lower() == "mime-version"
         if name not in message and not is_own:
             message[name] = _short(value, name)
-
-
-def _add_bodies(message: EmailMessage, body: Found) -> None:
-    plain, html = text(body, "Text"), text(body, "HTML")
-    if plain or not html:
-        message.set_content(plain)
-    if html and plain:
-        message.add_alternative(html, subtype="html")
-    elif html:
-        message.set_content(html, subtype="html")
 
 
 def _attach(message: EmailMessage, one: Found) -> None:

@@ -2,9 +2,6 @@
 
 `/api/events` is a websocket: `new` carries the message as a list has it, `update` what was marked,
 `delete` an id that is gone, `stats` how many there are. Only the newest messages are watched.
-
-`/api/gateway/v1/wait` answers when a mail arrives, with its codes and links: a test asks once
-instead of asking for the list again and again.
 """
 
 from __future__ import annotations
@@ -25,6 +22,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from relaygw import __version__
 from relaygw.errors import StoreUnavailable
+from relaygw.mail.content import ContentFacts
 from relaygw.mail.search import (
     EVERYTHING,
     MAX_CHARACTERS,
@@ -45,7 +43,6 @@ from relaygw.web.sandbox.captured import Arrivals
 MAX_SOCKETS = 20
 WATCHED = 200  # messages; of more that come between two looks the first ones are not told
 _EVENTS_RECHECK_S = 5.0
-_LOOKS = 3
 _GOING_AWAY = 1001  # RFC 6455, section 7.4.1
 _TRY_AGAIN_LATER = 1013  # of the registry that RFC 6455 began
 
@@ -103,7 +100,7 @@ class Live:
         await socket.close(_GOING_AWAY)
 
     def _look(self) -> _Look:
-        for _ in range(_LOOKS):
+        for _ in range(3):
             self._web.indexer.catch_up()
             counts = self._web.store.sandbox.count_captured(EVERYTHING)
             found = self._web.store.sandbox.find_captured(EVERYTHING, start=0, limit=WATCHED)
@@ -115,10 +112,10 @@ class Live:
 
 def _events(seen: _Look, now: _Look) -> list[Json]:
     # what a full list does not show any more may only have been pushed down
-    gone = [one for one in _missing(seen, now) if _order(seen.entries[one]) >= _end(now)]
+    gone = [one.entry.queue_id for one in _missing(seen, now) if _order(one) >= _end(now)]
     # and what a list shows then may be old, moved up because others went
-    added = [one for one in _missing(now, seen) if _order(now.entries[one]) >= _end(seen)]
-    events = [{"Type": "new", "Data": summary_json(now.entries[one])} for one in reversed(added)]
+    added = [one for one in _missing(now, seen) if _order(one) >= _end(seen)]
+    events = [{"Type": "new", "Data": summary_json(one)} for one in reversed(added)]
     events += [
         {"Type": "update", "Data": _marks(one)}
         for queue_id, one in now.entries.items()
@@ -127,14 +124,13 @@ def _events(seen: _Look, now: _Look) -> list[Json]:
     events += [{"Type": "delete", "Data": {"ID": queue_id}} for queue_id in gone]
     if seen.counts != now.counts:
         total, unread = now.counts
-        version = f"relaygw {__version__}"
-        data = {"Total": total, "Unread": unread, "Version": version}
+        data = {"Total": total, "Unread": unread, "Version": f"relaygw {__version__}"}
         events.append({"Type": "stats", "Data": data})
     return events
 
 
-def _missing(here: _Look, there: _Look) -> list[str]:
-    return [queue_id for queue_id in here.entries if queue_id not in there.entries]
+def _missing(here: _Look, there: _Look) -> list[CapturedEntry]:
+    return [one for queue_id, one in here.entries.items() if queue_id not in there.entries]
 
 
 def _order(found: CapturedEntry) -> tuple[int, str]:
@@ -148,11 +144,9 @@ def _end(look: _Look) -> tuple[int, str]:
 
 
 def _marks(found: CapturedEntry) -> Json:
-    return {
-        "ID": found.entry.queue_id,
-        "Read": found.entry.read_at_ms is not None,
-        "Tags": list(found.tags),
-    }
+    entry = found.entry
+    is_read = entry.read_at_ms is not None
+    return {"ID": entry.queue_id, "Read": is_read, "Tags": list(found.tags)}
 
 
 MAX_WAIT_S = 120.0
@@ -161,8 +155,8 @@ MAX_WAITING = 50
 _PAGE = 20
 _MAX_LOOKED_AT = 500  # messages that name the address as a part of another one
 _WAIT_RECHECK_S = 2.0  # for what nobody is woken by: new tags
-_TERMS = {"from": Field.FROM, "subject": Field.SUBJECT}
-_PARAMETERS = ("to", *_TERMS, "query", "since", "timeout")
+_TERMS = {"from": Field.FROM, "subject": Field.SUBJECT, "to": Field.ADDRESSED}
+_PARAMETERS = ("to", "from", "subject", "query", "since", "timeout")
 
 MAX_CODES = 20
 _MAX_CHARACTERS = 64 * 1024
@@ -232,26 +226,20 @@ class Wait:
         self._web.indexer.catch_up()
         for start in range(0, _MAX_LOOKED_AT, _PAGE):
             found = self._web.store.sandbox.find_captured(search, start=start, limit=_PAGE)
-            for one in found:
-                if not to or _is_to(one, to):
-                    return one
-            if len(found) < _PAGE:
-                break
+            newest = next((one for one in found if not to or _is_to(one, to)), None)
+            if newest is not None or len(found) < _PAGE:
+                return newest
         return None
 
     def _answer(self, found: CapturedEntry) -> Response:
         tree = load_tree(self._web.store, found.entry)
         message = message_json(found.entry, tree, tags=found.tags)
-        return JSONResponse(
-            {
-                "message": message,
-                "codes": codes_of(f"{found.entry.subject}\n{message['Text']}"),
-                "links": [
-                    {"url": one.target, "text": one.text, "where": one.where}
-                    for one in links_of(message, tree)
-                ],
-            }
-        )
+        links = [
+            {"url": one.target, "text": one.text, "where": one.where}
+            for one in links_of(message, tree)
+        ]
+        codes = codes_of(f"{found.entry.subject}\n{message['Text']}")
+        return JSONResponse({"message": message, "codes": codes, "links": links})
 
 
 def _wanted(request: Request) -> tuple[MailSearch, str, float]:
@@ -263,19 +251,16 @@ def _wanted(request: Request) -> tuple[MailSearch, str, float]:
     search = parse_search(given.get("query", ""))
     if search.is_void:
         raise HTTPException(400, "query is too long, or nothing that can be looked for")
+    to = given.get("to", "").strip().lower()
     terms = list(search.terms)
     for name, field in _TERMS.items():
-        if given.get(name):
+        if to if name == "to" else given.get(name):
             terms.append(Term(field=field, text=_part(given, name)))
-    to = given.get("to", "").strip().lower()
-    if to:
-        terms.append(Term(field=Field.ADDRESSED, text=_part(given, "to")))
     if given.get("since"):
         terms.append(Term(field=Field.AFTER, number=_since_ms(given["since"])))
     if not terms:
         raise HTTPException(400, "nothing to wait for; write to=, from=, subject= or query=")
-    wait_s = _wait_s(given.get("timeout", ""))
-    return MailSearch(terms=tuple(terms)), to, wait_s
+    return MailSearch(terms=tuple(terms)), to, _wait_s(given.get("timeout", ""))
 
 
 def _part(given: Mapping[str, str], name: str) -> str:
@@ -304,14 +289,11 @@ def _wait_s(value: str) -> float:
 
 def _is_to(found: CapturedEntry, address: str) -> bool:
     """True when the address stands whole in the envelope, or in To, Cc or Bcc."""
-    facts = found.facts
-    named = [*facts.to, *facts.cc, *facts.bcc] if facts is not None else []
-    envelope = [
-        one
-        for recipient in found.entry.recipients
-        for one in (recipient.address, recipient.original or "")
-    ]
-    return address in {one.lower() for one in (*envelope, *(c["Address"] for c in named))}
+    facts = found.facts or ContentFacts()
+    named = [contact["Address"] for contact in (*facts.to, *facts.cc, *facts.bcc)]
+    for one in found.entry.recipients:
+        named += (one.address, one.original or "")
+    return address in map(str.lower, named)
 
 
 def codes_of(text: str) -> list[str]:
@@ -321,12 +303,13 @@ def codes_of(text: str) -> list[str]:
     a word such as "code" come first, numbers of orders and amounts after them, years last.
     """
     text = text[:_MAX_CHARACTERS]
-    words = [(match.start(), match.end()) for match in _WORD.finditer(text)]
-    ranked: list[tuple[int, int, str]] = []
-    for match in _CODE.finditer(text):
-        rank = _rank(text, match.start(), match.end(), words)
-        ranked.append((rank, match.start(), re.sub(r"(?<=\d)[ -](?=\d)", "", match[0])))
-    return list(dict.fromkeys(code for _, _, code in sorted(ranked)))[:MAX_CODES]
+    words = [match.span() for match in _WORD.finditer(text)]
+    ranked = sorted(
+        (_rank(text, *match.span(), words), match.start(), match[0])
+        for match in _CODE.finditer(text)
+    )
+    codes = (re.sub(r"(?<=\d)[ -](?=\d)", "", code) for _, _, code in ranked)
+    return list(dict.fromkeys(codes))[:MAX_CODES]
 
 
 def _rank(text: str, start: int, end: int, words: list[tuple[int, int]]) -> int:
@@ -335,9 +318,8 @@ def _rank(text: str, start: int, end: int, words: list[tuple[int, int]]) -> int:
     distance = _distance(text, start, end, words)
     if _YEAR.fullmatch(text[start:end]) and distance > 3:
         return 3 * _NEAR_CHARACTERS
-    if _AMOUNT.match(after) or _AMOUNT_BEFORE.search(before):
-        return 2 * _NEAR_CHARACTERS
-    if _OF_SOMETHING_ELSE.search(before):
+    is_amount = _AMOUNT.match(after) or _AMOUNT_BEFORE.search(before)
+    if is_amount or _OF_SOMETHING_ELSE.search(before):
         return 2 * _NEAR_CHARACTERS
     return min(distance, _NEAR_CHARACTERS)
 
