@@ -1,8 +1,7 @@
 """The web role as one ASGI application: health for everyone, pages and APIs behind a gate.
 
-The order of an answer: `guards` look at the Host header and at the mode, `access` at who is
-asking, then the endpoint runs, then the strict headers go on. Errors are one line of plain
-text, or a page in a browser; a store that does not answer is 503, with the reason in the log.
+`guards` look at the Host header and at the mode, `access` at who is asking, then the endpoint runs,
+then the strict headers go on.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """Pages and errors: Jinja2 templates with escaping always on, and the static files they name.
 
-Addresses are below `web.base_path`. That of a static file holds the hash of its content, so a
-browser may keep it for ever. Errors are a line or JSON for programs, a page for people.
+The address of a static file holds the hash of its content, so a browser may keep it for ever.
 """
 
 from __future__ import annotations

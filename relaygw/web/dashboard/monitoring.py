@@ -231,16 +231,16 @@ def health_routes(
     async def show_life(_: Request) -> Response:
         return PlainTextResponse("ok\n")
 
-    async def show_readiness(_: Request) -> Response:
+    async def show_readiness(request: Request) -> Response:
         try:
             problem = await look.get(within_s=READY_WITHIN_S)
         except TimeoutError:
             problem = _SILENT_STORE
         if problem is None and is_ready is not None:
             problem = await is_ready()
-        if problem is not None:
-            return PlainTextResponse(f"not ready: {problem}\n", status_code=503)
-        return PlainTextResponse("ok\n")
+        if problem is None:
+            return await show_life(request)
+        return PlainTextResponse(f"not ready: {problem}\n", status_code=503)
 
     life = (Route(path, show_life) for path in ("/healthz", "/livez"))
     return [*life, Route("/readyz", show_readiness)]
@@ -313,15 +313,10 @@ class LocalMetrics:
 
     async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
         """Answer one request, or hand it on."""
-        if self._is_open and self._is_asked(scope):
-            response = await self._page.show(Request(scope, receive))
-            await response(scope, receive, send)
-        else:
-            await self._app(scope, receive, send)
-
-    def _is_asked(self, scope: AsgiScope) -> bool:
-        if scope["type"] != "http" or scope["path"] not in self._paths:
-            return False
-        hosts = Headers(scope=scope).getlist("host")
-        is_known = len(hosts) == 1 and host_name(hosts[0]) in self._hosts
-        return is_known and scope["method"] in ("GET", "HEAD")
+        answer = self._app
+        if self._is_open and scope["type"] == "http" and scope["path"] in self._paths:
+            hosts = Headers(scope=scope).getlist("host")
+            is_known = len(hosts) == 1 and host_name(hosts[0]) in self._hosts
+            if is_known and scope["method"] in ("GET", "HEAD"):
+                answer = await self._page.show(Request(scope, receive))
+        await answer(scope, receive, send)

@@ -1,13 +1,11 @@
 """Passwords of people (`web.users`), their sessions, and tokens of programs (`web.tokens`).
 
-Passwords are slow to guess and no name is ever locked, so nobody can be kept out by somebody who
-guesses: the more failures at a name, the later each try is looked at. An address that guesses
-is locked (`relaygw.access`). All of it is in memory.
+No name is ever locked, so nobody can be kept out by somebody who guesses: the more failures at a
+name, the later each try is looked at. An address that guesses is locked (`relaygw.access`).
 
 A session is a random token in a cookie, its hash in the store. Beside the token the cookie has a
 seal over the user's password hash, so that a new password ends what was begun with the old one,
-and nobody who only reads the store can make a cookie. Role and user are those of the settings,
-whenever a request comes.
+and nobody who only reads the store can make a cookie.
 """
 
 from __future__ import annotations
@@ -16,6 +14,7 @@ import asyncio
 import hashlib
 import hmac
 import logging
+import math
 import re
 import secrets
 import time
@@ -73,7 +72,7 @@ class Logins:
 
     def __init__(self, users: Iterable[WebUser]) -> None:
         self._users = {user.name: user for user in users}
-        hashes = {user.name: user.password_hash for user in self._users.values()}
+        hashes = {name: user.password_hash for name, user in self._users.items()}
         self._passwords = Passwords(hashes) if hashes else None
         self._delays = NameDelays()
 
@@ -112,7 +111,7 @@ class Tokens:
         self._tokens = tuple(tokens)
         self._key = secrets.token_bytes(32)
         self._holders: dict[bytes, WebToken] = {}
-        self._read_at_s: float | None = None
+        self._read_at_s = -math.inf
         self._reading = asyncio.Lock()
 
     def is_known(self, name: str) -> bool:
@@ -123,16 +122,12 @@ class Tokens:
         """Return the token that was given, or None."""
         digest = self._digest(given)
         if self._tokens and digest not in self._holders:
-            await self._read_again()
+            async with self._reading:
+                now_s = time.monotonic()
+                if now_s >= self._read_at_s + READ_AGAIN_S:
+                    self._holders = await asyncio.to_thread(self._read)
+                    self._read_at_s = now_s
         return self._holders.get(digest)
-
-    async def _read_again(self) -> None:
-        async with self._reading:
-            now_s = time.monotonic()
-            if self._read_at_s is not None and now_s < self._read_at_s + READ_AGAIN_S:
-                return
-            self._holders = await asyncio.to_thread(self._read)
-            self._read_at_s = now_s
 
     def _read(self) -> dict[bytes, WebToken]:
         holders: dict[bytes, WebToken] = {}
@@ -231,8 +226,7 @@ class Sessions:
 
     def end(self, cookie: str) -> None:
         """End the session of a cookie, if it is one."""
-        match = _VALUE.fullmatch(cookie)
-        if match is not None:
+        if match := _VALUE.fullmatch(cookie):
             with self._lock:
                 self._store.sessions.drop(_hash(match[1]))
 

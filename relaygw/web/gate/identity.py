@@ -2,10 +2,8 @@
 
 A session counts everywhere. HTTP basic and bearer tokens count where programs ask (`/api`,
 `/view`), so that what a reverse proxy's own password leaves in a browser's requests for pages is
-neither believed nor counted as a guess.
-
-`access` finds out before any endpoint runs. Reading needs no call of `require`: nobody without
-the role viewer gets as far as an endpoint, and a viewer sends no unsafe method past `access`.
+neither believed nor counted as a guess. Reading needs no call of `require`: nobody without the
+role viewer gets past `access`.
 """
 
 from __future__ import annotations
@@ -99,8 +97,8 @@ _MAX_HOPS = 20
 class Forwarded:
     """What reverse proxies say of a request, believed from those in `web.proxies` only.
 
-    Anybody may send these fields. X-Forwarded-For grows to the right, so it is read from there,
-    as far as proxies wrote it; X-Forwarded-Proto is the word of the last one.
+    X-Forwarded-For grows to the right, so it is read from there, as far as proxies wrote it;
+    X-Forwarded-Proto is the word of the last one.
     """
 
     def __init__(self, proxies: Iterable[IPv4Network | IPv6Network]) -> None:
@@ -109,8 +107,10 @@ class Forwarded:
     def guesser(self, connection: HTTPConnection) -> str:
         """Return for whom wrong passwords are counted: the address, of IPv6 the /64."""
         client = _peer(connection)
-        for hop in _hops(connection):
-            if client is None or not is_trusted(client, self._proxies):
+        told = ",".join(connection.headers.getlist("x-forwarded-for"))
+        for text in reversed(told.rsplit(",", _MAX_HOPS)[-_MAX_HOPS:]):
+            hop = _parsed(text.strip())
+            if hop is None or client is None or not is_trusted(client, self._proxies):
                 break
             client = hop
         return guesser(client) if client is not None else "unknown"
@@ -128,16 +128,6 @@ class Forwarded:
 
 def _peer(connection: HTTPConnection) -> Address | None:
     return _parsed(connection.client.host) if connection.client else None
-
-
-def _hops(connection: HTTPConnection) -> Iterable[Address]:
-    """Yield the addresses of X-Forwarded-For from the right, up to one that is none."""
-    told = ",".join(connection.headers.getlist("x-forwarded-for"))
-    for text in reversed(told.rsplit(",", _MAX_HOPS)[-_MAX_HOPS:]):
-        hop = _parsed(text.strip())
-        if hop is None:
-            return
-        yield hop
 
 
 def _parsed(text: str) -> Address | None:

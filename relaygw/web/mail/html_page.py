@@ -4,9 +4,6 @@ Three layers, each enough by itself: the frame has no origin and no rights (`san
 Content-Security-Policy loads nothing, and the document written here holds nothing that would.
 The HTML is taken apart and written anew, balanced and bounded, so that the parser behind nh3
 and the browser's read the same; then nh3 lets through only what is on the lists below.
-
-Pictures of the mail itself become data: addresses, remote ones a placeholder. Links keep their
-look, lead nowhere, and have their target as tooltip.
 """
 
 from __future__ import annotations
@@ -238,29 +235,24 @@ class _Writer:
     def _write_tag(self, tag: Tag) -> None:
         name = tag.name
         if name in ("html", "body"):
-            self._write_root(tag)
+            # what the first ones say is kept; the document has its own
+            if not tag.is_end and not getattr(self, name):
+                setattr(self, name, self._written(tag, _ROOT_ATTRIBUTES).translate(SHOW))
         elif name not in ALLOWED_TAGS:
-            self._leave_out(tag)
+            if not tag.is_end:
+                self._leave_out(tag)
         elif tag.is_end:
             if name == "a":
                 self._end_link()
             self._balance.end(name)
         else:
-            attributes = self._attributes(tag)
-            if name in VOID_TAGS:
-                self._balance.void(name, attributes)
-            else:
-                self._balance.start(name, attributes)
-
-    def _write_root(self, tag: Tag) -> None:
-        """Keep what the first html and body tags say; the document has its own."""
-        if not tag.is_end and not getattr(self, tag.name):
-            written = self._written(tag, _ROOT_ATTRIBUTES)
-            setattr(self, tag.name, written.translate(SHOW))
+            attributes = self._start_link(tag) if name == "a" else self._written(tag, ATTRIBUTES)
+            if name == "img":
+                attributes += self._source_of(tag.attributes())
+            write = self._balance.void if name in VOID_TAGS else self._balance.start
+            write(name, attributes)
 
     def _leave_out(self, tag: Tag) -> None:
-        if tag.is_end:
-            return
         match tag.name:
             case "style":
                 self._add_css(tag.raw)
@@ -282,14 +274,6 @@ class _Writer:
         self.css.append(filtered.css + "\n")
         self.removed.images += filtered.images
         self.removed.sheets += filtered.sheets
-
-    def _attributes(self, tag: Tag) -> str:
-        if tag.name == "a":
-            return self._start_link(tag)
-        written = self._written(tag, ATTRIBUTES)
-        if tag.name == "img":
-            written += self._source_of(tag.attributes())
-        return written
 
     def _written(self, tag: Tag, allowed: frozenset[str]) -> str:
         parts = []
@@ -316,9 +300,7 @@ class _Writer:
             self.removed.images += 1
         elif "srcset" not in attributes:
             return ""
-        if shown is None:
-            shown = _placeholder(attributes)
-        self._pictures.append(shown)
+        self._pictures.append(_placeholder(attributes) if shown is None else shown)
         return f' src="data:,{len(self._pictures) - 1}"'
 
     def _start_link(self, tag: Tag) -> str:
@@ -334,20 +316,17 @@ class _Writer:
         return f'{written} href="#relaygw-link" title="{target.translate(HIDE)}"'
 
     def _end_link(self) -> None:
-        if self._link is None:
-            return
-        target, pieces = self._link
-        self._link = None
-        text = " ".join("".join(pieces)[: 4 * _MAX_LINK_TEXT].split())
-        if len(self.links) < MAX_LINKS:
+        if self._link is not None and len(self.links) < MAX_LINKS:
+            target, pieces = self._link
+            text = " ".join("".join(pieces)[: 4 * _MAX_LINK_TEXT].split())
             self.links.append(Link(target, text[:_MAX_LINK_TEXT]))
+        self._link = None
 
 
 def _placeholder(attributes: Mapping[str, str]) -> str:
     """Return the data: address of a hatched field of a picture's size that shows its `alt` text.
 
-    It stands for a picture that is not loaded. Safe in an attribute in double quotes. A picture of
-    a few pixels stays as small.
+    Safe in an attribute in double quotes. A picture of a few pixels stays as small.
     """
     width, height = _pixels(attributes.get("width")), _pixels(attributes.get("height"))
     text = " ".join(attributes.get("alt", "").split())

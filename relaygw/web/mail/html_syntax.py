@@ -1,11 +1,9 @@
 """HTML and CSS as mail has them, broken, old or hostile: tags and text balanced, CSS filtered.
 
 Reads each character a bounded number of times; no recursion, nothing raised. Comments,
-declarations and processing instructions are passed over. What stands in an element whose
-content is no HTML (a script, a title) comes as one token.
+declarations and processing instructions are passed over.
 
-Browsers close and reopen elements on their own, at a cost that mail can drive up by the square:
-thousands of elements in one another, or formatting that is carried over into each paragraph.
+Browsers close and reopen elements on their own, at a cost that mail can drive up by the square.
 What is written here is balanced and within limits, so it costs what its length says. Rules as
 in the HTML standard's section on tree construction, as far as mail in use needs them.
 """
@@ -192,26 +190,19 @@ class Balance:
             self._close(frozenset({"p"}), _CELLS | {"table"})
         if name in _CLOSES:
             closed, shields = _CLOSES[name]
-            self._close_outermost(closed, shields | {"table"} | (_CELLS - closed))
+            self._close(closed, shields | {"table"} | (_CELLS - closed), is_outermost=True)
 
-    def _close(self, names: frozenset[str], shields: frozenset[str]) -> None:
-        """Close the innermost of `names`, unless one of `shields` stands around the cursor."""
+    def _close(
+        self, names: frozenset[str], shields: frozenset[str], *, is_outermost: bool = False
+    ) -> None:
+        """Close the innermost, or the outermost, of `names` within the innermost of `shields`."""
+        found = len(self._open)
         for place in range(len(self._open) - 1, -1, -1):
-            if self._open[place] in names:
-                self._pop_to(place)
-                return
-            if self._open[place] in shields:
-                return
-
-    def _close_outermost(self, names: frozenset[str], shields: frozenset[str]) -> None:
-        found: int | None = None
-        for place in range(len(self._open) - 1, -1, -1):
-            if self._open[place] in shields:
-                break
             if self._open[place] in names:
                 found = place
-        if found is not None:
-            self._pop_to(found)
+            if self._open[place] in shields or (found == place and not is_outermost):
+                break
+        self._pop_to(found)
 
     def _pop_to(self, depth: int) -> None:
         while len(self._open) > depth:
@@ -255,7 +246,7 @@ def filter_css(css: str) -> FilteredCss:
         nonlocal images
         target = match[1].strip("\"' \t\r\n\f")
         if _HARMLESS_URL.match(target):
-            return f'url("{_without_quotes(target)}")'
+            return 'url("' + re.sub(r"""["'\\\s<>()]""", "", target) + '")'
         images += bool(target) and not target.startswith(("data:", "#"))
         return "url()"
 
@@ -273,7 +264,3 @@ def _unescaped(match: re.Match[str]) -> str:
     code = int(digits, 16)
     letter = chr(code) if code < 0x80 else ""
     return letter if letter.isalpha() or letter in tuple("@(-:") else match[0]
-
-
-def _without_quotes(target: str) -> str:
-    return re.sub(r"""["'\\\s<>()]""", "", target)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import replace
 from typing import Any
 
 from starlette.requests import Request
@@ -176,15 +175,15 @@ async def change(web: WebContext, request: Request) -> Response:
     if form.get("confirmed") != "1":
         context |= await web.read(lambda: _question(web, action, choice))
         return render(request, "queue_confirm.html", context, mode=web.mode)
+    provider = str(form.get("to", "")) if action.takes_provider else ""
     order = Order(
         actor=principal.name,
         detail=choice.words(),
         note=note_of(form),
         is_forced=form.get("forced") == "1",
+        provider=provider,
+        senders=web.provider(provider).senders if action.takes_provider else (),
     )
-    if action.takes_provider:
-        provider = str(form.get("to", ""))
-        order = replace(order, provider=provider, senders=web.provider(provider).senders)
     result = await web.change(lambda: carry_out(web, action, choice, order, now_ms=now))
     web.wake_workers()
     if not result.left:
@@ -223,11 +222,7 @@ def show_audit(web: WebContext, request: Request) -> Response:
 
 def _deed(entry: AuditEntry) -> dict[str, Any]:
     targets = entry.target.split() if " " in entry.target else [entry.target]
-    is_list = all(map(is_queue_id, targets))
+    is_list = all(map(is_queue_id, targets))  # of messages
     shown = targets[:_SHOWN_TARGETS] if is_list else [entry.target]
-    return {
-        "entry": entry,
-        "targets": [one for one in shown if one],
-        "is_list": is_list,  # of messages
-        "more": len(targets) - len(shown) if is_list else 0,
-    }
+    more = len(targets) - len(shown) if is_list else 0
+    return {"entry": entry, "targets": list(filter(None, shown)), "is_list": is_list, "more": more}

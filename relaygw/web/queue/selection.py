@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import ClassVar, Protocol
+from typing import ClassVar
 from urllib.parse import urlencode
 
-from starlette.datastructures import FormData
+from starlette.datastructures import FormData, ImmutableMultiDict
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
@@ -35,13 +35,6 @@ from relaygw.web.page import Problem
 
 PAGE_MESSAGES = 500
 _MAX_MS = 10**14
-
-
-class Given(Protocol):
-    """Parameters of an address or fields of a form; several may have one name."""
-
-    def multi_items(self) -> Iterable[tuple[str, object]]:
-        """Return names and values in their order."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,8 +95,8 @@ class Conditions:
         return replace(self, selection=found) if states else None
 
 
-def read_conditions(given: Given, *, now_ms: int) -> Conditions:
-    """Return what parameters ask for; other names are not looked at. Raises Problem."""
+def read_conditions(given: ImmutableMultiDict[str, object], *, now_ms: int) -> Conditions:
+    """Return what parameters or a form ask for; raises Problem. Other names are not looked at."""
     pairs = [(name, str(value)) for name, value in given.multi_items() if name in SELECTORS]
     return read_pairs(pairs, now_ms=now_ms)
 

@@ -1,8 +1,7 @@
 """Changes of captured mail from the pages: read, unread, tags, delete, and release.
 
-What touches more than was ticked, and what cannot be taken back, asks first and says how many.
-What a release does is decided by `operations.captured`; an address outside of the allow list is
-reached only if an admin was shown that very address and confirmed it.
+What touches more than was ticked, and what cannot be taken back, asks first and says how many. An
+address outside of the allow list is reached only if an admin was shown that one and confirmed it.
 """
 
 from __future__ import annotations

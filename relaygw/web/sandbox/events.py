@@ -83,22 +83,23 @@ class _Listener:
     def event(self, change: _Change, look: _Look) -> str:
         """Return a change as an event (HTML standard, 9.2) with the id of the newest message."""
         is_too_much = len(change.new) == PAGE_ROWS  # the page loads the list again
+        rows = []
+        for one in () if is_too_much else change.new:
+            row = {"row": make_row(one, self.query)}
+            html = render_text(self.root_path, "row.html", row)
+            rows.append({"id": one.entry.queue_id, "html": html})
         told = {
             "total": look.all[0],
             "unread": look.all[1],
             "found": look.found[0],
             "found_unread": look.found[1],
-            "rows": [] if is_too_much else [self._row(one) for one in change.new],
+            "rows": rows,
             "gone": change.gone,
             "read": change.read,
             "reload": is_too_much,
         }
         newest = look.entries[0].entry.queue_id if look.entries else ""
         return f"event: change\nid: {newest}\ndata: {json.dumps(told)}\n\n"
-
-    def _row(self, one: CapturedEntry) -> dict[str, str]:
-        html = render_text(self.root_path, "row.html", {"row": make_row(one, self.query)})
-        return {"id": one.entry.queue_id, "html": html}
 
     def send(self, event: str | None) -> None:
         """Hand on an event; one that is too far behind is sent away, and comes back."""

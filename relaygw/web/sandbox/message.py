@@ -1,7 +1,6 @@
 """One captured message: its HTML in a frame, text, header, links, parts, source, and its fate.
 
-Whoever opens it marks it as read, whatever the view. Whom it was for is told by the
-configuration of now, as a release would be decided (`policy.recipients`).
+Whoever opens it marks it as read, whatever the view. Its fate is told as a release now would be.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ import hashlib
 import re
 import zoneinfo
 from collections.abc import Sequence
-from datetime import UTC, datetime, tzinfo
+from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from itertools import chain
 from pathlib import Path
@@ -340,19 +340,17 @@ def query_of(request: Request) -> str:
 
 def search_of(request: Request, query: str) -> MailSearch:
     """Return what `query` asks for, its dates of the zone `tz` of a request; raises 400."""
-    search = parse_search(query, tz=_zone(request.query_params.get("tz", "")))
+    name = request.query_params.get("tz", "")
+    try:
+        zone = zoneinfo.ZoneInfo(name) if name else UTC
+    except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
+        raise HTTPException(400, f"tz is no time zone: {name[:40]!r}; e.g. Europe/Berlin") from None
+    search = parse_search(query, tz=zone)
     if search.is_void:  # else a test for "no such mail" would pass
         raise HTTPException(
             400, f"query has no word, more than {MAX_TERMS} terms or {MAX_CHARACTERS} characters"
         )
     return search
-
-
-def _zone(name: str) -> tzinfo:
-    try:
-        return zoneinfo.ZoneInfo(name) if name else UTC
-    except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
-        raise HTTPException(400, f"tz is no time zone: {name[:40]!r}; e.g. Europe/Berlin") from None
 
 
 def _number(request: Request, name: str, *, default: int) -> int:
