@@ -29,21 +29,9 @@ from relaygw.operations.story import tell_story
 from relaygw.policy.story import as_object as story_object
 from relaygw.store.audit import Trail
 from relaygw.store.watch import HISTORY_SLICE_MS
-from relaygw.web.api import answers
+from relaygw.web.api import answers, requests
 from relaygw.web.api.answers import answer_with, said
-from relaygw.web.api.requests import (
-    DEFAULT_LISTED,
-    MAX_LISTED,
-    Body,
-    Call,
-    ProviderHold,
-    after_of,
-    body_of,
-    change_of,
-    known_parameters,
-    limit_of,
-    since_of,
-)
+from relaygw.web.api.requests import Call
 from relaygw.web.context import WebContext, is_queue_id
 from relaygw.web.gate.identity import Role, require
 from relaygw.web.page import MAX_NOTE_CHARACTERS, Problem
@@ -51,7 +39,7 @@ from relaygw.web.queue.selection import QueueChoice, carry_out, found_messages, 
 
 V1 = "/api/gateway/v1"
 _SINCE = "RFC 3339, or an age like 6h"
-_LIMIT = {"limit": f"1 to {MAX_LISTED}, {DEFAULT_LISTED} without it"}
+_LIMIT = {"limit": f"1 to {requests.MAX_LISTED}, {requests.DEFAULT_LISTED} without it"}
 _HOUR_MS = 3_600_000
 Handle = Callable[[WebContext, Call], Awaitable[dict[str, Any]]]
 
@@ -67,7 +55,7 @@ class Endpoint:
     text: str  # what it does in a line, then an explanation
     _: KW_ONLY
     parameters: Mapping[str, str] = field(default_factory=dict)  # of the query
-    body: type[Body] = Body
+    body: type[requests.Body] = requests.Body
     errors: tuple[int, ...] = (400, 401, 503)
 
     @property
@@ -82,8 +70,8 @@ class Endpoint:
 
         async def answer(request: Request) -> Response:
             principal = require(request, self.role)
-            given = known_parameters(request, self.parameters)
-            body = await body_of(request, self.body) if self.method == "post" else None
+            given = requests.known_parameters(request, self.parameters)
+            body = await requests.body_of(request, self.body) if self.method == "post" else None
             call = Call(request=request, principal=principal, given=given, body=body)
             found = await handle(web, call)
             self.answer.model_validate(found)
@@ -125,7 +113,7 @@ async def list_messages(web: WebContext, call: Call) -> dict[str, Any]:
 
     The oldest first. Without `state` and `id`, what still waits.
     """
-    limit, after = limit_of(call.given), after_of(call.given)
+    limit, after = requests.limit_of(call.given), requests.after_of(call.given)
     conditions = read_conditions(call.given, now_ms=clock_ms())
     entries = await web.read(
         lambda: found_messages(web.store, conditions, limit=limit + 1, after=after)
@@ -204,7 +192,7 @@ def _change_by(action: QueueAction) -> Endpoint:
         change,
         f"{action.label} messages.\n{action.means} For mail that is {states}; what is not is left "
         "alone and named.",
-        body=change_of(action),
+        body=requests.change_of(action),
         errors=(400, 401, 403, 503),
     )
 
@@ -247,7 +235,7 @@ _RELEASED = answer_with(provider=str, ended=list[answers.Hold])
 _CHANGED = (400, 401, 403, 404, 503)
 
 
-@_post("/providers/{name}/hold", _HELD, body=ProviderHold, errors=_CHANGED)
+@_post("/providers/{name}/hold", _HELD, body=requests.ProviderHold, errors=_CHANGED)
 async def hold(web: WebContext, call: Call) -> dict[str, Any]:
     """Hold a provider.
 
@@ -309,7 +297,7 @@ async def list_incidents(web: WebContext, call: Call) -> dict[str, Any]:
 
     Those that last, and those that ended since; oldest first.
     """
-    since_ms = since_of(call.given, default_ms=clock_ms() - 24 * _HOUR_MS)
+    since_ms = requests.since_of(call.given, default_ms=clock_ms() - 24 * _HOUR_MS)
     found = await web.read(lambda: web.store.watch.incidents(since_ms))
     incidents = [
         {
@@ -334,7 +322,7 @@ async def list_history(web: WebContext, call: Call) -> dict[str, Any]:
 
     In slices of five minutes, kept for 14 days; slices without anything are left out.
     """
-    since_ms = since_of(call.given, default_ms=clock_ms() - 6 * _HOUR_MS)
+    since_ms = requests.since_of(call.given, default_ms=clock_ms() - 6 * _HOUR_MS)
     series, known = call.given.getlist("series"), [one.value for one in Series]
     for name in series:
         if name not in known:
@@ -350,8 +338,8 @@ async def list_audit(web: WebContext, call: Call) -> dict[str, Any]:
 
     Newest first.
     """
-    given, limit = call.given, limit_of(call.given)
-    since_ms = since_of(given, default_ms=0) if "since" in given else None
+    given, limit = call.given, requests.limit_of(call.given)
+    since_ms = requests.since_of(given, default_ms=0) if "since" in given else None
     words = {name: given.get(name) for name in ("actor", "action", "target")}
     trail = Trail(since_ms=since_ms, **words)
     found = await web.read(lambda: web.store.audit.entries(limit=limit, trail=trail))

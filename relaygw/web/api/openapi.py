@@ -25,7 +25,6 @@ from relaygw.web.context import Endpoint as Answering
 from relaygw.web.context import WebContext
 from relaygw.web.page import render
 from relaygw.web.sandbox.api import changes, messages
-from relaygw.web.sandbox.api.changes import send
 from relaygw.web.sandbox.api.live import Live, Wait
 from relaygw.web.sandbox.captured import Arrivals
 
@@ -56,7 +55,7 @@ _MAILPIT: tuple[tuple[str, str, str, Answering], ...] = (
     ("put", "/api/v1/tags", "Set tags", changes.set_tags),
     ("put", _TAG, "Rename a tag", changes.rename_tag),
     ("delete", _TAG, "Delete a tag", changes.delete_tag),
-    ("post", "/api/v1/send", "Capture a message given as JSON", send),
+    ("post", "/api/v1/send", "Capture a message given as JSON", changes.send),
     ("get", "/api/v1/chaos", "Not there: 400", messages.refuse_chaos),
     ("put", "/api/v1/chaos", "Not there: 400", messages.refuse_chaos),
     ("get", _ONE, "Show one message", messages.show_message),

@@ -44,6 +44,10 @@ def provider_cards(
         series.value: sums_by_label(series.value, points, since_ms=now - _HOUR_MS)
         for series in _TRIED
     }
+    start_ms = now - now % HISTORY_SLICE_MS - HISTORY_SLICE_MS  # 5 to 10 minutes ago
+    lately: Counter[str] = Counter()  # recipients that a provider was asked to take since then
+    for series in _TRIED:
+        lately += sums_by_label(series.value, points, since_ms=start_ms)
     cards = []
     for name, usage in snapshot.usages.items():
         state = snapshot.state_of(name)
@@ -56,7 +60,7 @@ def provider_cards(
             "state": "unreachable" if state == "down" else state,
             "tone": _TONES.get(state, "failed"),
             "is_held": state in ("held", "partly held"),
-            "limits": _limits(usage, _lately_per_s(points, name, now), now),
+            "limits": _limits(usage, lately[name] * 1000 / (now - start_ms), now),
             "quota_share": None if quota is None else min(100, round(100 * used)),  # percent
             "last_hour": [(label, sums[name]) for label, sums in counts.items()],
             "holds": [_held(hold, name, now) for hold in holds_of(snapshot.holds, name)],
@@ -75,13 +79,6 @@ def sums_by_label(
         if point.series == series and point.slice_at_ms >= since_ms:
             sums[point.label] += point.amount
     return sums
-
-
-def _lately_per_s(points: Sequence[HistoryPoint], name: str, now: int) -> float:
-    """Return how many recipients a second it was asked to take, in the last 5 to 10 minutes."""
-    start_ms = now - now % HISTORY_SLICE_MS - HISTORY_SLICE_MS
-    counts = (sums_by_label(each.value, points, since_ms=start_ms) for each in _TRIED)
-    return sum(sums[name] for sums in counts) * 1000 / (now - start_ms)
 
 
 def _limits(usage: Usage, lately_per_s: float, now: int) -> list[tuple[str, str]]:

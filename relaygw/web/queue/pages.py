@@ -22,15 +22,7 @@ from relaygw.web.inbox import PAGE_ROWS, Filter, action_of
 from relaygw.web.mail.mime_tree import load_tree
 from relaygw.web.mail.views import VIEWS, view_context
 from relaygw.web.page import Problem, note_of, redirect, render, with_notice
-from relaygw.web.queue.selection import (
-    Conditions,
-    QueueChoice,
-    carry_out,
-    found_messages,
-    queued_of,
-    read_conditions,
-    read_queue_choice,
-)
+from relaygw.web.queue import selection
 from relaygw.web.words import STATES
 
 _D, _R = DeliveryState, RecipientState
@@ -59,10 +51,10 @@ _SHOWN_TARGETS = 3
 def show_list(web: WebContext, request: Request) -> Response:
     """Show a page of the queue: the oldest first, all that waits or what matches."""
     now = clock_ms()
-    conditions = read_conditions(request.query_params, now_ms=now)
+    conditions = selection.read_conditions(request.query_params, now_ms=now)
     after = request.query_params.get("after", "")
     after = after if is_queue_id(after) else ""
-    entries = found_messages(web.store, conditions, limit=PAGE_ROWS + 1, after=after)
+    entries = selection.found_messages(web.store, conditions, limit=PAGE_ROWS + 1, after=after)
     lanes = web.store.queue.counts()
     states: Counter[str] = Counter()
     routes = Counter(dict.fromkeys((one.name for one in web.settings.routes), 0))
@@ -112,7 +104,7 @@ def _shown_state(entry: QueueEntry) -> str:
 
 
 def _filter(
-    conditions: Conditions, name: str, value: str, label: str, number: int | None = None
+    conditions: selection.Conditions, name: str, value: str, label: str, number: int | None = None
 ) -> Filter:
     """Return a filter that sets one condition, or takes it away where it is set."""
     is_on = conditions.given.get(name) == (value,)
@@ -122,7 +114,7 @@ def _filter(
 
 async def show_message(web: WebContext, request: Request) -> Response:
     """Show the story of a message, or a view of its content."""
-    entry = await web.read(lambda: queued_of(web, request))
+    entry = await web.read(lambda: selection.queued_of(web, request))
     wanted = request.query_params.get("view", STORY)
     context = await web.read(lambda: _message(web, entry))
 
@@ -168,7 +160,7 @@ async def change(web: WebContext, request: Request) -> Response:
     name, now = action_of(form), clock_ms()
     if name not in ACTIONS:
         raise Problem(400, f"action {name[:40]!r} is none", expected=f"one of {', '.join(ACTIONS)}")
-    action, choice = ACTIONS[name], read_queue_choice(form, now_ms=now)
+    action, choice = ACTIONS[name], selection.read_queue_choice(form, now_ms=now)
     context = {"action": action, "choice": choice, "back": choice.back_path(form)}
     if choice.is_empty:
         return redirect(request, choice.back_path(form))
@@ -184,7 +176,7 @@ async def change(web: WebContext, request: Request) -> Response:
         provider=provider,
         senders=web.provider(provider).senders if action.takes_provider else (),
     )
-    result = await web.change(lambda: carry_out(web, action, choice, order, now_ms=now))
+    result = await web.change(lambda: selection.carry_out(web, action, choice, order, now_ms=now))
     web.wake_workers()
     if not result.left:
         back = with_notice(choice.back_path(form), action.notice, len(result.changed))
@@ -197,7 +189,9 @@ async def change(web: WebContext, request: Request) -> Response:
     return render(request, "queue_done.html", context, mode=web.mode)
 
 
-def _question(web: WebContext, action: QueueAction, choice: QueueChoice) -> dict[str, Any]:
+def _question(
+    web: WebContext, action: QueueAction, choice: selection.QueueChoice
+) -> dict[str, Any]:
     number = 0
     shown: list[QueueEntry] = []
     for batch in choice.batches(web, action.from_states):

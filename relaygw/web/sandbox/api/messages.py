@@ -35,19 +35,11 @@ from relaygw.mail.search import EVERYTHING, MAX_CHARACTERS, MAX_TERMS, MailSearc
 from relaygw.store.queue_entry import QueueEntry
 from relaygw.store.sandbox import CapturedEntry
 from relaygw.web.context import WebContext, opens, reads
+from relaygw.web.mail import views
 from relaygw.web.mail.html_page import MAX_HTML_CHARACTERS, html_part, mail_page
 from relaygw.web.mail.mime_header import decode_words
 from relaygw.web.mail.mime_tree import MimeTree, Part, file_name_of, filed_parts, load_tree
 from relaygw.web.mail.text import bodies_of, read_facts, text_of_html
-from relaygw.web.mail.views import (
-    FRAME_HEADERS,
-    ListedLink,
-    listed_links,
-    read_part,
-    saved_headers,
-    saved_source,
-    source_chunks,
-)
 from relaygw.web.sandbox.captured import captured_batches, captured_of
 
 Json = dict[str, Any]
@@ -265,8 +257,8 @@ def show_headers(web: WebContext, request: Request) -> Response:
 def show_raw(web: WebContext, request: Request) -> Response:
     """Answer the source, chunk by chunk as the store has it."""
     entry = found_by(web, request).entry
-    headers = saved_source(entry) if request.query_params.get("dl") == "1" else None
-    chunks = source_chunks(web.store, entry)
+    headers = views.saved_source(entry) if request.query_params.get("dl") == "1" else None
+    chunks = views.source_chunks(web.store, entry)
     return StreamingResponse(chunks, media_type="text/plain", headers=headers)
 
 
@@ -274,11 +266,11 @@ def show_raw(web: WebContext, request: Request) -> Response:
 def show_part(web: WebContext, request: Request) -> Response:
     """Answer the decoded bytes of a part under its own type, to be saved, never shown."""
     entry = found_by(web, request).entry
-    part, body = read_part(web.store, entry, request.path_params["part_id"])
+    part, body = views.read_part(web.store, entry, request.path_params["part_id"])
     content_type = part.content_type
     if content_type.startswith("text/") and _CHARSET.fullmatch(part.charset):
         content_type += f"; charset={part.charset}"
-    return Response(body, headers=saved_headers(part) | {"Content-Type": content_type})
+    return Response(body, headers=views.saved_headers(part) | {"Content-Type": content_type})
 
 
 @opens
@@ -310,7 +302,7 @@ def show_html(web: WebContext, request: Request) -> Response:
     if page is None:
         raise HTTPException(404)
     document = _LINK.sub(r'href="\1" rel="noopener noreferrer"', page.document)
-    return HTMLResponse(document, headers=FRAME_HEADERS)
+    return HTMLResponse(document, headers=views.FRAME_HEADERS)
 
 
 @opens
@@ -380,9 +372,9 @@ def found_ids(web: WebContext, search: MailSearch) -> list[str]:
     return list(chain.from_iterable(captured_batches(web, search, limit=_BATCH_IDS)))
 
 
-def links_of(message: Json, tree: MimeTree) -> list[ListedLink]:
+def links_of(message: Json, tree: MimeTree) -> list[views.ListedLink]:
     """Return the links of HTML, text and header with their real targets."""
     part = html_part(tree)
     html = tree.text(part, limit_characters=MAX_HTML_CHARACTERS)[0] if part is not None else ""
     page = mail_page(html, title="", picture=lambda _: None)
-    return listed_links(page.links, message["Text"], message["ListUnsubscribe"]["Links"])[0]
+    return views.listed_links(page.links, message["Text"], message["ListUnsubscribe"]["Links"])[0]
