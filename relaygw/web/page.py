@@ -187,11 +187,9 @@ _NOT_THERE = "The message may have been deleted, or the address is wrong."
 
 
 def error_answer(connection: HTTPConnection, error: Exception) -> Response:
-    """Return the answer for a request that failed: HTTPException, whose text is for everyone, or
-    StoreUnavailable, of which the log says why.
-    """
+    """Return the answer to a request that failed by HTTPException or StoreUnavailable."""
     if not isinstance(error, HTTPException):
-        _log.warning("the store does not answer: %s", error)
+        _log.warning("the store does not answer: %s", error)  # why is for the log only
         error = HTTPException(503, "the store does not answer")
     path, status, text = route_path(connection.scope), error.status_code, error.detail
     if path.startswith(_GATEWAY_API):

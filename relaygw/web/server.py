@@ -18,8 +18,7 @@ HEAD_S = 20.0  # from the connection, or the first byte of a later request, to t
 class _TimedProtocol(H11Protocol):
     """Closes a connection whose next request does not come whole in time.
 
-    uvicorn itself waits for ever for the first request of a connection and for the end of a
-    head, and a few hundred connections of one that says nothing would keep everybody else out.
+    uvicorn itself waits for ever, and a few hundred silent connections would keep others out.
     """
 
     _limit: asyncio.TimerHandle | None = None
@@ -80,10 +79,9 @@ def _websocket(**given: Any) -> asyncio.Protocol:
 
 
 async def serve_web(app: ASGIApp, listening_socket: socket.socket, *, stop: asyncio.Event) -> None:
-    """Serve `app` until `stop` is set, then finish what is under way and return.
+    """Serve `app` until `stop` is set or the task is cancelled, then finish what is under way.
 
-    Closes the socket. Connections beyond 500 at a time get 503. Cancelling stops in the
-    same way before the cancellation goes on.
+    Closes the socket. Connections beyond 500 at a time get 503.
     """
     config = uvicorn.Config(
         app,

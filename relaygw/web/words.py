@@ -50,10 +50,7 @@ def iso_time(at_ms: int) -> str:
 
 
 def age(at_ms: int | None, now: int) -> str:
-    """Return how long ago a time was, at most a week; else the day: `4 min`, `3 h`, `12 Nov`.
-
-    "" for no time.
-    """
+    """Return how long ago a time was, at most a week; else the day; "" for no time: `3 h`."""
     if at_ms is None:
         return ""
     seconds = max(0, now - at_ms) // 1000

@@ -352,8 +352,7 @@ def answer_with(**fields: Any) -> type[Answer]:
     return create_model("_Answer", __base__=Answer, **given)
 
 
-COMPONENTS: tuple[type[BaseModel], ...] = (
+COMPONENTS: tuple[type[BaseModel], ...] = (  # those that have a name in the description
     *(Message, Recipient, Source, Story, Event, Outlook, Note, Outcome, Provider, Hold, Learned),
     *(Status, Incident, Point, Deed, Waited, Error),
 )
-"""Those that have a name in the description."""

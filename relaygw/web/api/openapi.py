@@ -44,7 +44,7 @@ _PARTS = {"queue": "Queue", "providers": "Providers", "wait": "Tests"}
 _NOTHING = {"component": "", "description": ""}
 _REPEATED = frozenset({"id", "state", "series"})
 _ONE, _TAG = "/api/v1/message/{queue_id}", "/api/v1/tags/{tag:path}"
-_MAILPIT: tuple[tuple[str, str, str, Answering], ...] = (
+_MAILPIT: tuple[tuple[str, str, str, Answering], ...] = (  # method, path, what it does, who answers
     ("get", "/api/v1/info", "Version and numbers", messages.show_info),
     ("get", "/api/v1/messages", "List captured mail", messages.list_messages),
     ("put", "/api/v1/messages", "Mark as read or unread", changes.mark),
@@ -68,7 +68,6 @@ _MAILPIT: tuple[tuple[str, str, str, Answering], ...] = (
     ("get", "/view/{queue_id}.html", "Its HTML, cleaned", messages.show_html),
     ("get", "/view/{queue_id}.txt", "Its text", messages.show_text),
 )
-"""Method, path, what it does and who answers."""
 
 
 def document(root_path: str) -> dict[str, Any]:

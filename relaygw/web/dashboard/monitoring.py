@@ -53,7 +53,7 @@ ROLES = ("front", "delivery", "web")
 CAUSES = ("account", "credential", "operator", "sender_domain")
 """Why a provider is held: its account (quota, standing), its key, an operator, a sender."""
 _CERTIFICATE = "tls_certificate_expiry_timestamp_seconds"
-_FAMILIES = {
+_FAMILIES = {  # the labels of each, and what it means
     "store_up": ("", "0 while the store does not answer."),
     "queue_recipients": ("state route", "Recipients that wait, by state of their delivery."),
     "queue_oldest_age_seconds": ("route", "Age of the oldest message that waits; 0 without any."),
@@ -70,7 +70,6 @@ _FAMILIES = {
     "maildrop_files": ("state", "Files in the maildrop: to be taken, or left alone by the front."),
     "maildrop_oldest_age_seconds": ("", "Age of the oldest file in the maildrop; 0 without any."),
 }
-"""The labels of each, and what it means."""
 _Gauge = tuple[str, Numbers]
 
 
@@ -199,10 +198,7 @@ ReadyCheck = Callable[[], Awaitable[str | None]]
 
 
 def front_problem(store: Store, instance: str | None) -> str | None:
-    """Return why no front takes mail, or None; blocks on the store.
-
-    `instance`: only fronts of that name count, for the others have addresses of their own.
-    """
+    """Return why no front (in a fleet: of the name `instance`) takes mail, or None; blocks."""
     try:
         fronts = [
             entry

@@ -24,10 +24,9 @@ STRICT_HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
-HEALTH_PATHS = frozenset({"/healthz", "/livez", "/readyz"})
-"""Paths that tell nothing of mail; probes reach them by whatever name they use."""
+HEALTH_PATHS = frozenset({"/healthz", "/livez", "/readyz"})  # by whatever name a probe uses
 
-PAGE_HEADERS = {
+PAGE_HEADERS = {  # what a page of ours has in the place of the strictest headers
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
         "connect-src 'self'; frame-src 'self'; form-action 'self'; base-uri 'none'; "
@@ -39,17 +38,13 @@ PAGE_HEADERS = {
     # names of hosts in a mail are not looked up just because its links are listed
     "X-DNS-Prefetch-Control": "off",
 }
-"""What a page of ours has in the place of the strictest headers."""
 NOT_FOUND = "404 page not found"
 
 _HOST = re.compile(r"(?:\[([0-9a-fA-F:.]+)\]|([^\[\]:/@\s]+))(?::[0-9]*)?")
 
 
 def refusal(settings: Settings) -> str | None:
-    """Return why pages and API are not served under these settings, or None if they are.
-
-    The settings' own check refuses to start on some of this; mail is not left to one lock.
-    """
+    """Return why pages and API are not served under these settings, or None if they are."""
     web = settings.web
     if web.has_logins:
         return None

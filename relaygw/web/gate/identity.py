@@ -28,8 +28,7 @@ from relaygw.store.store import Store
 from relaygw.web.gate.credentials import Logins, Sessions, Tokens, cookie_of, csrf_token, token_of
 from relaygw.web.gate.guards import is_for_programs, route_path
 
-How = Literal["session", "password", "token", "open"]
-"""How somebody is known; open: nobody has to log in here."""
+How = Literal["session", "password", "token", "open"]  # open: nobody has to log in here
 
 
 class Role(IntEnum):
@@ -47,14 +46,11 @@ class Role(IntEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Principal:
-    """Who is asking: the name for the audit trail, the role, and the token for forms.
+    """Who is asking."""
 
-    `csrf` goes into each form as the field `csrf`, or into the header X-CSRF-Token.
-    """
-
-    name: str
+    name: str  # for the audit trail
     role: Role
-    csrf: str
+    csrf: str  # goes into each form as a field of that name, or into the header X-CSRF-Token
     how: How
 
     @property
@@ -64,9 +60,7 @@ class Principal:
 
 
 def principal_of(connection: HTTPConnection) -> Principal | None:
-    """Return who sends a request or opens a websocket; None only where nobody has to log in:
-    the login page, static files and health.
-    """
+    """Return who sends a request or opens a websocket; None only for what `is_free`."""
     found: Principal | None = connection.scope.get("state", {}).get("principal")
     return found
 
@@ -144,9 +138,7 @@ ANYONE = "anyone"
 
 
 def is_open(settings: Settings) -> bool:
-    """True when captured mail is for whoever connects: a sandbox that nobody else reaches, or
-    that is meant to be open.
-    """
+    """True for a sandbox that nobody else reaches, or that is meant to be open."""
     web = settings.web
     is_sandbox = settings.mode is Mode.SANDBOX
     return is_sandbox and not web.has_logins and (web.bind.is_loopback or web.open)

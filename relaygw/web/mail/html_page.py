@@ -31,13 +31,12 @@ MAX_HTML_CHARACTERS = 2 * 2**20  # how much HTML of a message is shown
 MAX_TAGS = 15_000
 MAX_CSS_CHARACTERS = 256 * 1024
 MAX_LINKS = 500
-ATTRIBUTES = frozenset(
+ATTRIBUTES = frozenset(  # what may stand on any element
     {"abbr", "align", "alt", "bgcolor", "border", "cellpadding", "cellspacing", "class", "clear",
      "color", "colspan", "compact", "datetime", "dir", "face", "headers", "height", "hspace", "id",
      "lang", "noshade", "nowrap", "reversed", "role", "rowspan", "scope", "size", "span", "start",
      "style", "summary", "title", "type", "valign", "value", "vspace", "width"}
 )  # fmt: skip
-"""What may stand on any element."""
 
 # While nh3 works, these noncharacters stand for what is an entity in its input or output: it
 # takes time by the square of their number.

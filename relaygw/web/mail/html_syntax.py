@@ -18,14 +18,12 @@ from itertools import islice
 from relaygw.web.mail.text import decode_entities
 
 MAX_ATTRIBUTES = 100
-MAX_WASTED_CHARACTERS = 2**21
-"""How much is read for tags that turn out to be none, before the rest is left out."""
+MAX_WASTED_CHARACTERS = 2**21  # read for tags that are none, before the rest is left out
 
-RAW_ELEMENTS = frozenset(
+RAW_ELEMENTS = frozenset(  # their content is passed over as a whole, with the tags in it
     {"script", "style", "title", "textarea", "xmp", "iframe", "noembed", "noframes", "template",
      "svg", "math", "select", "audio", "video", "object", "applet"}
 )  # fmt: skip
-"""Elements whose content is passed over as a whole, with the tags in it."""
 
 # quotes may hold "<" and ">"; a missing one takes the rest, as browsers do
 _ATTRIBUTES = re.compile(r"""(?:[^<>"']|"[^"]*+"?|'[^']*+'?)*+""")
@@ -131,6 +129,7 @@ ALLOWED_TAGS = VOID_TAGS | _FORMATTING | _BLOCKS | _TABLE | _INLINE
 _CELLS = frozenset({"caption", "td", "th"})
 _ROWS = _CELLS | {"tr"}
 _GROUPS = _ROWS | {"colgroup", "tbody", "tfoot", "thead"}
+# what a start tag closes, and what shields from it besides tables and their cells
 _CLOSES: dict[str, tuple[frozenset[str], frozenset[str]]] = {
     "li": (frozenset({"li"}), frozenset({"ul", "ol", "menu", "dir"})),
     "dd": (frozenset({"dd", "dt"}), frozenset({"dl"})),
@@ -143,7 +142,6 @@ _CLOSES: dict[str, tuple[frozenset[str], frozenset[str]]] = {
     ),
     "a": (frozenset({"a"}), frozenset()),
 }
-"""What a start tag closes, and what shields from it besides tables and their cells."""
 
 
 class Balance:
@@ -236,10 +234,7 @@ class FilteredCss:
 
 
 def filter_css(css: str) -> FilteredCss:
-    """Return `css` without anything that loads; it may stand in a style element.
-
-    In an attribute it still has to be escaped.
-    """
+    """Return `css` without anything that loads, for a style element; in an attribute escape it."""
     images = 0
 
     def replace_url(match: re.Match[str]) -> str:

@@ -80,11 +80,8 @@ class MimeTree:
         return raw
 
     def text(self, part: Part, *, limit_characters: int) -> tuple[str, bool]:
-        """Return a leaf as text of at most `limit_characters`, and whether there is more of it.
-
-        Cut before it is decoded: one sign outside of Latin makes each character four bytes in
-        memory.
-        """
+        """Return a leaf as text of at most `limit_characters`, and whether there is more of it."""
+        # cut before it is decoded: one sign outside of Latin makes each character four bytes
         limit_bytes = limit_characters * _BYTES_A_CHARACTER
         raw_bytes = int(limit_bytes * _RAW_BYTES.get(part.encoding, 1))
         body = self.body(part, limit_bytes=raw_bytes)

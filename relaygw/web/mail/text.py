@@ -63,8 +63,7 @@ def text_of_html(page: str) -> str:
 def read_words(text: str, html: str, names: Iterable[str]) -> str:
     """Return what is searched of a message with these bodies and names of attachments.
 
-    Without what both bodies say alike. As in Mailpit, links are searched too: a test that wants
-    the mail with a token looks for the token.
+    Without what both bodies say alike; with links, as in Mailpit, for they may hold a token.
     """
     page = searchable(text_of_html(html))[:MAX_WORDS_CHARACTERS]
     said = map(searchable, text[:MAX_WORDS_CHARACTERS].split("\n"))

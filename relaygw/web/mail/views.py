@@ -204,8 +204,7 @@ def _decoded_bytes(tree: MimeTree, part: Part) -> int:
     return max(0, letters * 3 // 4 - padding)
 
 
-Find = Callable[[WebContext, Request], QueueEntry]
-"""Returns the message that a request is about; raises 404 where there is none."""
+Find = Callable[[WebContext, Request], QueueEntry]  # raises 404 where there is no message
 
 FRAME_HEADERS = {
     "Content-Security-Policy": (

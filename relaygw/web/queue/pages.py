@@ -26,11 +26,10 @@ from relaygw.web.queue import selection
 from relaygw.web.words import STATES
 
 _D, _R = DeliveryState, RecipientState
-_FIELDS = sorted(
+_FIELDS = sorted(  # the search box's own first, then by kind
     (one for one in SELECTORS.values() if one.label),
     key=lambda one: (one.name != "subject", list(Kind).index(one.kind)),
 )
-"""The search box's own first, then by kind."""
 _ENDED = (_D.FINISHED, _D.DELETED)
 _WAITING = (_D.DEFERRED, _D.HELD, _D.INCOMING, _D.ACTIVE)
 _TONES = {

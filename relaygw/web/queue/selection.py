@@ -177,10 +177,7 @@ QueueChoice = Choice[Conditions]
 
 
 def read_queue_choice(form: FormData, *, now_ms: int) -> QueueChoice:
-    """Return what a form is about: the ticks, or by `all` or `scope` all that match.
-
-    Raises Problem for conditions that are none.
-    """
+    """Return what a form is about: ticks, or by `all` or `scope` all that match; raises Problem."""
     looked_at = str(form.get(Conditions.end, ""))
     is_time = looked_at.isascii() and looked_at.isdigit() and len(looked_at) < 15
     until_ms = min(int(looked_at), _MAX_MS) if is_time else 0

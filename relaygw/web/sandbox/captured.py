@@ -66,10 +66,7 @@ class Arrivals:
         self._watching: asyncio.Task[None] | None = None
 
     async def after(self, version: int, *, timeout_s: float) -> None:
-        """Wait for a change after `version`, for the stop, or so long.
-
-        Who reads `version`, then looks, then waits misses nothing.
-        """
+        """Wait for a change after `version` (read before a look), for the stop, or so long."""
         self._waiting += 1
         try:
             if self._watching is None or self._watching.done():

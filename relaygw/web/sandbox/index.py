@@ -84,10 +84,7 @@ class Indexer:
 
 
 async def keep_indexed(indexer: Indexer, stop: asyncio.Event) -> None:
-    """Read new captured mail each second until `stop` is set, before anybody asks for it.
-
-    A store that does not answer is asked again.
-    """
+    """Read new captured mail each second until `stop` is set, before anybody asks for it."""
     while not stop.is_set():
         is_done = True
         try:

@@ -293,10 +293,7 @@ def show_latest(web: WebContext, request: Request) -> Response:
 
 @opens
 def show_html(web: WebContext, request: Request) -> Response:
-    """Answer the HTML as the frame of the message's page has it, but with links that lead.
-
-    Nobody goes there by looking at it; tests look for the addresses, or click.
-    """
+    """Answer the HTML as the frame of the page has it, but with links that lead, for tests."""
     found, tree = _opened(web, request)
     page = web.mail_pages.make(found.entry, tree)
     if page is None:
@@ -363,11 +360,8 @@ def found_by(web: WebContext, request: Request) -> CapturedEntry:
 
 
 def found_ids(web: WebContext, search: MailSearch) -> list[str]:
-    """Return the ids of all that a search finds, also of what nobody has read yet; may be slow.
-
-    An id is no measure of when something was captured, so nothing less than all of them tells
-    what there was before a change.
-    """
+    """Return the ids of all that a search finds, also of what nobody has read yet; may be slow."""
+    # an id is no measure of when something was captured: only all of them tell what there was
     web.indexer.catch_up(within_s=None)
     return list(chain.from_iterable(captured_batches(web, search, limit=_BATCH_IDS)))
 
