@@ -59,10 +59,8 @@ class LeftMail:
         """What is wrong in a few words; None: nothing."""
         if self.trouble is not None:
             return f"the maildrop {self.path} cannot be looked at: {self.trouble}"
-        counts = [
-            *([f"{self.aside} set aside"] if self.aside else []),
-            *([f"{self.late} waiting for more than a minute"] if self.late else []),
-        ]
+        parts = ((self.aside, "set aside"), (self.late, "waiting for more than a minute"))
+        counts = [f"{number} {what}" for number, what in parts if number]
         if not counts:
             return None
         names = ", ".join(f"{one.name} ({one.reason})" for one in self.named)

@@ -243,20 +243,15 @@ class MailLog:
 
 def open_log(settings: Log, *, hostname: str) -> MailLog:
     """Return the log; what is wrong with its place is told on stderr and stops nothing."""
-    outlet: Outlet
+    outlet: Outlet = StderrOutlet() if settings.file is None else FileOutlet(settings.file)
+    framing = in_a_file(hostname=hostname, name=settings.syslog_name)
+    form: Form = PostfixForm(with_subject=settings.subject)
+    if settings.format == "json":
+        framing = bare
+        form = JsonForm(hostname=hostname, with_subject=settings.subject)
     if settings.target == "syslog":
         outlet = SyslogOutlet(Path(settings.syslog_socket))
         framing = for_syslog(name=settings.syslog_name)
-    else:
-        outlet = FileOutlet(settings.file) if settings.file is not None else StderrOutlet()
-        framing = in_a_file(hostname=hostname, name=settings.syslog_name)
-        if settings.format == "json":
-            framing = bare
-    form: Form = (
-        JsonForm(hostname=hostname, with_subject=settings.subject)
-        if settings.format == "json"
-        else PostfixForm(with_subject=settings.subject)
-    )
     stderr = StderrOutlet()
 
     def loss(count: int, why: str) -> bytes:

@@ -86,7 +86,7 @@ def load_settings(
     _raise_if([] if tree.is_readable else tree.problems)
     _merge_environment(tree, environ)
     default_dir = _default_state_dir(environ)
-    values = _with_defaults(tree.values, default_dir, is_without_file=main is None)
+    values = _with_defaults(tree.values, default_dir, has_file=main is not None)
     filling = FilledValues(values)
     fill_presets(filling)
     fill_relay_to(filling, tree)
@@ -137,11 +137,9 @@ def _state_dir(url: str, default_dir: Path) -> Path:
     return Path(path).parent if path != url else default_dir
 
 
-def _with_defaults(
-    values: dict[str, Any], default_dir: Path, *, is_without_file: bool
-) -> dict[str, Any]:
+def _with_defaults(values: dict[str, Any], default_dir: Path, *, has_file: bool) -> dict[str, Any]:
     filled = dict(values)
-    if is_without_file and filled.get("mode") is None:
+    if not has_file and filled.get("mode") is None:
         filled["mode"] = "sandbox"
     if not filled.get("listeners"):
         port = 1025 if filled.get("mode") == "sandbox" else 25
@@ -183,18 +181,16 @@ def _conflicts_despite(wrong: Collection[Keys], values: Mapping[str, Any]) -> It
 
     A mode that is wrong may have been meant for any but a sandbox.
     """
-    at_fault = {keys[0] for keys in wrong if keys}
-    right = {
-        name: values[name] for name in Settings.model_fields if name in values.keys() - at_fault
-    }
+    faulty = {keys[0] for keys in wrong if keys}
+    right = {name: values[name] for name in Settings.model_fields if name in values.keys() - faulty}
     listeners = values.get("listeners")
-    if "listeners" in at_fault and isinstance(listeners, (list, tuple)):
+    if "listeners" in faulty and isinstance(listeners, (list, tuple)):
         broken = {keys[1] for keys in wrong if keys[0] == "listeners" and len(keys) > 1}
         # the others stay where they are, so that paths name them
         right["listeners"] = [
             _NO_LISTENER if number in broken else one for number, one in enumerate(listeners)
         ]
-    known = Settings.model_fields.keys() - at_fault | right.keys()
+    known = Settings.model_fields.keys() - faulty | right.keys()
     right.setdefault("mode", Mode.PRODUCTION.value)
     try:
         Settings.model_validate(right, context=known)

@@ -135,11 +135,8 @@ class DeliveryMetrics:
         self._connections = _gauge(
             "relaygw_provider_connections", "Open connections.", "livesum", "provider", "state"
         )
-        self._in_queue = HistogramTally(
-            _histogram(
-                "relaygw_time_in_queue_seconds", "From acceptance to delivery.", QUEUE_BUCKETS_S
-            )
-        )
+        in_queue = ("relaygw_time_in_queue_seconds", "From acceptance to delivery.")
+        self._in_queue = HistogramTally(_histogram(*in_queue, QUEUE_BUCKETS_S))
         self.batches = _batches("delivery")
         self._delivered = CounterTally(
             "relaygw_recipients_delivered_total",
