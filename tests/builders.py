@@ -104,3 +104,13 @@ def claimed(*recipients: str, **more: Any) -> ClaimedDelivery:
         "client_key": "127.0.0.0/24",
     }
     return ClaimedDelivery(**values | more)
+
+
+class Clock:
+    """What stands for the module `time` where a test moves the clock."""
+
+    def __init__(self) -> None:
+        self.now_s = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now_s

@@ -6,14 +6,7 @@ import pytest
 
 from relaygw import access
 from relaygw.access import Guessing
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now_s = 1000.0
-
-    def monotonic(self) -> float:
-        return self.now_s
+from tests.builders import Clock
 
 
 @pytest.fixture

@@ -7,14 +7,7 @@ import pytest
 from relaygw.inbound import listeners
 from relaygw.inbound.listeners import ClientRates
 from relaygw.settings.units import Rate
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now_s = 1000.0
-
-    def monotonic(self) -> float:
-        return self.now_s
+from tests.builders import Clock
 
 
 @pytest.fixture

@@ -6,14 +6,7 @@ import pytest
 
 from relaygw.web.gate import credentials
 from relaygw.web.gate.credentials import FREE_FAILURES, MAX_DELAY_S, WITHIN_S, NameDelays
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now_s = 1000.0
-
-    def monotonic(self) -> float:
-        return self.now_s
+from tests.builders import Clock
 
 
 @pytest.fixture
