@@ -115,22 +115,15 @@ class Message:
 
     def _read_fields(self, at: int) -> int:
         """Note the fields; return where the header is over."""
-        first_end = self._line_end_behind(at)
-        if self._content[at:first_end].endswith(b"\r\n"):
+        end = self._line_end_behind(at)
+        if self._content[at:end].endswith(b"\r\n"):
             self.line_end = b"\r\n"
-        name, start = b"", at
-        while at < len(self._content):
-            end = self._line_end_behind(at)
-            if not name or self._content[at : at + 1] not in (b" ", b"\t"):
-                next_name = _field_name(self._content[at:end])
-                if name:
-                    self._fields.append((name, start, at))
-                name, start = next_name, at
-                if not name:
-                    return at
-            at = end
-        if name:
+        while name := _field_name(self._content[at:end]):
+            start, at = at, end
+            while self._content[at : at + 1] in (b" ", b"\t"):  # the field goes on
+                at = self._line_end_behind(at)
             self._fields.append((name, start, at))
+            end = self._line_end_behind(at)
         return at
 
     def _line_end_behind(self, at: int) -> int:
