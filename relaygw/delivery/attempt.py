@@ -285,12 +285,11 @@ class Line:
 
     async def _acquire(self, mail: OutgoingMail, *, fresh: bool) -> UpstreamSession:
         """Return a session for `mail`, `fresh` on a new connection; raises UpstreamError."""
-        kept, self._kept = self._kept, None
-        if kept is not None:
-            if kept.expects(mail):
-                return kept
-            kept.abort()
-            self.upstream.pool.release_session(kept)
+        kept = self._kept
+        if kept is not None and kept.expects(mail):
+            self._kept = None
+            return kept
+        self.close()
         return await self.upstream.pool.acquire_session(fresh=fresh)
 
     def _release(self, session: UpstreamSession) -> None:

@@ -113,13 +113,9 @@ class Brake:
 
 def _is_refusal(outcome: RecipientOutcome) -> bool:
     """True for a 5xx to mail of which nobody knows yet that it is not the recipient's fault."""
-    return (
-        outcome.verdict in _REFUSED
-        and outcome.reply is not None
-        and outcome.reply.is_permanent
-        and outcome.stage is not Stage.LOCAL
-        and outcome.stage not in BEFORE_MAIL
-    )
+    is_of_mail = outcome.stage is not Stage.LOCAL and outcome.stage not in BEFORE_MAIL
+    is_permanent = outcome.reply is not None and outcome.reply.is_permanent
+    return is_of_mail and is_permanent and outcome.verdict in _REFUSED
 
 
 def _apart(report: AttemptReport) -> AttemptReport:

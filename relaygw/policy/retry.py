@@ -72,11 +72,9 @@ def _is_expired(
     The waits between the tries count besides the clock, which may have been set, or have gone on
     while nothing ran.
     """
-    if tried_since_ms is None or claimed.attempts + 1 < LEAST_TRIES:
+    tries, accepted_at_ms, held_ms = claimed.attempts, claimed.accepted_at_ms, claimed.held_ms
+    if tried_since_ms is None or tries + 1 < LEAST_TRIES or ladder_s(tries, retry) < LEAST_TRYING_S:
         return False
-    if ladder_s(claimed.attempts, retry) < LEAST_TRYING_S:
-        return False
-    accepted_at_ms, held_ms = claimed.accepted_at_ms, claimed.held_ms
     return now_ms >= given_up_at_ms(accepted_at_ms, held_ms, retry, tried_since_ms=tried_since_ms)
 
 

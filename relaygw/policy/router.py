@@ -51,17 +51,15 @@ class _CompiledRoute:
         listener: str | None,
         user: str | None,
     ) -> bool:
-        if self._listeners and listener not in self._listeners:
-            return False
-        if self._users and user not in self._users:
-            return False
-        if self._sender is not None and not (sender and self._sender.matches(sender)):
-            return False
-        if self._recipient is not None and not self._recipient.matches(recipient):
-            return False
-        return all(
-            name in headers and fnmatchcase(headers[name].lower(), glob)
-            for name, glob in self._headers.items()
+        return (
+            (not self._listeners or listener in self._listeners)
+            and (not self._users or user in self._users)
+            and (self._sender is None or (sender != "" and self._sender.matches(sender)))
+            and (self._recipient is None or self._recipient.matches(recipient))
+            and all(
+                name in headers and fnmatchcase(headers[name].lower(), glob)
+                for name, glob in self._headers.items()
+            )
         )
 
 
