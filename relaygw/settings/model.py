@@ -239,15 +239,6 @@ def _check_log_target(value: str) -> str:
     return value
 
 
-_SyslogName = Annotated[
-    str,
-    checked(
-        re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,31}").fullmatch,
-        "is not 1-32 letters, digits or any of . _ / -; write e.g. postfix",
-    ),
-]
-
-
 class Log(Section):
     """What is logged and how."""
 
@@ -255,7 +246,13 @@ class Log(Section):
     target: Annotated[str, AfterValidator(_check_log_target)] = "stderr"
     subject: bool = True  # subject and source behind what Postfix writes
     redact: tuple[Literal["subject", "local_part", "addresses"], ...] = ()  # see observe.redaction
-    syslog_name: _SyslogName = "relaygw"  # in front of the daemon's name
+    syslog_name: Annotated[  # in front of the daemon's name
+        str,
+        checked(
+            re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,31}").fullmatch,
+            "is not 1-32 letters, digits or any of . _ / -; write e.g. postfix",
+        ),
+    ] = "relaygw"
     syslog_socket: Annotated[str, AfterValidator(_check_file_path)] = Field(
         default="/dev/log", examples=["/dev/log"]
     )

@@ -134,10 +134,7 @@ class Mode(StrEnum):
     @property
     def strictness(self) -> int:
         """More for what lets less out."""
-        return _STRICTNESS.index(self)
-
-
-_STRICTNESS = tuple(Mode)
+        return list(Mode).index(self)
 
 
 def looser_mode(keys: Keys, mode: Mode | None, everywhere: Mode) -> Iterator[Conflict]:
