@@ -19,7 +19,7 @@ from pathlib import Path
 
 from relaygw.errors import QueueDamaged, RelaygwError, StoreUnavailable
 from relaygw.observe.maillog import MailLog, carry_library_records, open_log
-from relaygw.observe.metrics.files import open_run_files
+from relaygw.observe.metrics import open_run_files
 from relaygw.roles import heap, note_settings, prepare_schema
 from relaygw.roles.process import ROLES, RoleContext, preload, run_role
 from relaygw.roles.sockets import ListeningSockets

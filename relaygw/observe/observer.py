@@ -18,7 +18,7 @@ from relaygw.observe.events import Accepted, Attempted, Event
 from relaygw.observe.maillog import MailLog
 
 if TYPE_CHECKING:
-    from relaygw.observe.metrics.counters import DeliveryMetrics, FrontMetrics
+    from relaygw.observe.counters import DeliveryMetrics, FrontMetrics
 
 SLICE_S = 300
 MAX_COUNTS = 10_000

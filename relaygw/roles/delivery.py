@@ -14,8 +14,8 @@ from relaygw.alerting.watch import Watch, WatchThread
 from relaygw.delivery.janitor import Janitor
 from relaygw.delivery.leases import LeaseLost
 from relaygw.delivery.worker import Worker
-from relaygw.observe.metrics.counters import DeliveryMetrics
-from relaygw.observe.metrics.files import can_count
+from relaygw.observe.counters import DeliveryMetrics
+from relaygw.observe.metrics import can_count
 from relaygw.observe.observer import DeliveryObserver, History
 from relaygw.roles import open_store
 from relaygw.roles.process import RoleContext, in_loop, listening, registered, stop_event

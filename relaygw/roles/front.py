@@ -8,8 +8,8 @@ import signal
 from relaygw.alerting.history import history_kept
 from relaygw.inbound.intake import Intake
 from relaygw.inbound.listeners import FrontService
-from relaygw.observe.metrics.counters import FrontMetrics
-from relaygw.observe.metrics.files import can_count
+from relaygw.observe.counters import FrontMetrics
+from relaygw.observe.metrics import can_count
 from relaygw.observe.observer import FrontObserver, History
 from relaygw.roles import open_store
 from relaygw.roles.process import Heartbeat, RoleContext, first_of, notifier, registered, stop_event

@@ -33,7 +33,7 @@ from relaygw.mail.clock import clock_ms
 from relaygw.mail.outcome import Scope
 from relaygw.mail.state import OPEN
 from relaygw.observe.maildrop import look_at_maildrop
-from relaygw.observe.metrics.files import GaugeFamily, Numbers, exposition
+from relaygw.observe.metrics import GaugeFamily, Numbers, exposition
 from relaygw.operations.providers import holds_of, read_usages
 from relaygw.operations.status import SILENT_AFTER_S
 from relaygw.policy.untended import KINDS, LOST_MS, untended

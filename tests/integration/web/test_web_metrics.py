@@ -20,7 +20,7 @@ from starlette.types import ASGIApp
 from relaygw.mail.hold import HoldCause, HoldCode
 from relaygw.mail.outcome import Scope
 from relaygw.mail.state import DeliveryState
-from relaygw.observe.metrics.files import RunFiles
+from relaygw.observe.metrics import RunFiles
 from relaygw.policy.untended import KINDS
 from relaygw.settings.model import Settings
 from relaygw.store.audit import AuditEntry

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from prometheus_client import values
 
-from relaygw.observe.metrics.files import RunFiles, count_in
+from relaygw.observe.metrics import RunFiles, count_in
 
 
 @pytest.fixture

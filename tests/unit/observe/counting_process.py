@@ -11,7 +11,7 @@ from pathlib import Path
 _COUNT = """
 import sys
 from pathlib import Path
-from relaygw.observe.metrics.files import count_in
+from relaygw.observe.metrics import count_in
 directory, expression = sys.argv[1:]
 count_in(Path(directory))
 from prometheus_client import Counter, Gauge, Histogram

@@ -12,9 +12,9 @@ from relaygw.mail.envelope import DeliveryUpdate, NewRecipient, RecipientUpdate,
 from relaygw.mail.outcome import AttemptReport
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.observe import observer as history_module
+from relaygw.observe.counters import DeliveryMetrics, FrontMetrics
 from relaygw.observe.events import Accepted, Attempted
-from relaygw.observe.metrics.counters import DeliveryMetrics, FrontMetrics
-from relaygw.observe.metrics.files import exposition
+from relaygw.observe.metrics import exposition
 from relaygw.observe.observer import (
     DeliveryObserver,
     FrontObserver,

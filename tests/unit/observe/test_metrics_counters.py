@@ -25,9 +25,9 @@ from relaygw.mail.outcome import (
     Verdict,
 )
 from relaygw.mail.state import DeliveryState, RecipientState, capture_code
+from relaygw.observe.counters import DeliveryMetrics, FrontMetrics
 from relaygw.observe.events import Accepted, Attempted
-from relaygw.observe.metrics.counters import DeliveryMetrics, FrontMetrics
-from relaygw.observe.metrics.files import exposition
+from relaygw.observe.metrics import exposition
 from relaygw.observe.observer import (
     BOUNCED,
     DEFERRED,

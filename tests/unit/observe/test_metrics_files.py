@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from relaygw.observe.metrics import files
-from relaygw.observe.metrics.files import RunFiles, exposition, files_to_read, metrics_root
+from relaygw.observe import metrics
+from relaygw.observe.metrics import RunFiles, exposition, files_to_read, metrics_root
 from tests.unit.observe.counting_process import counting
 from tests.unit.observe.scraped import Scraped, scraped
 
@@ -89,10 +89,10 @@ def test_a_file_has_its_name_once_it_is_whole(
         os.truncate(descriptor, offset + size_bytes)
 
     monkeypatch.setattr(os, "posix_fallocate", take_room)
-    monkeypatch.setattr(files, "_ROOM_BYTES", {"counter": 4096})
-    monkeypatch.setattr(files.values, "MultiProcessValue", lambda: files.values.ValueClass)
+    monkeypatch.setattr(metrics, "_ROOM_BYTES", {"counter": 4096})
+    monkeypatch.setattr(metrics.values, "MultiProcessValue", lambda: metrics.values.ValueClass)
     monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", "")
-    files.count_in(run.directory)
+    metrics.count_in(run.directory)
     assert unnamed == [[]]
     assert names(run) == [f"counter_{os.getpid()}.db"]
 

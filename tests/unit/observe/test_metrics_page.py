@@ -15,9 +15,9 @@ from relaygw.mail.envelope import DeliveryUpdate, RecipientUpdate
 from relaygw.mail.outcome import AttemptReport
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.observe import observer as labels
+from relaygw.observe.counters import DeliveryMetrics, FrontMetrics
 from relaygw.observe.events import Attempted
-from relaygw.observe.metrics.counters import DeliveryMetrics, FrontMetrics
-from relaygw.observe.metrics.files import GaugeFamily, exposition
+from relaygw.observe.metrics import GaugeFamily, exposition
 from relaygw.observe.observer import ListenerObserver
 from relaygw.settings.model import Settings
 from relaygw.store.store import open_store

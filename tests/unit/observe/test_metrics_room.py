@@ -7,14 +7,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-from relaygw.observe.metrics.files import can_count, open_run_files
+from relaygw.observe.metrics import can_count, open_run_files
 from tests.logs import text_log
 
 _ON_A_FULL_DISK = """
 import resource, sys
 from pathlib import Path
 from relaygw.observe.maillog import open_log
-from relaygw.observe.metrics.files import can_count
+from relaygw.observe.metrics import can_count
 from relaygw.settings.model import Log
 resource.setrlimit(resource.RLIMIT_FSIZE, (65536, 65536))
 log = open_log(Log(target="file:/dev/stdout"), hostname="gw.test")
@@ -40,7 +40,7 @@ def test_room_is_taken_before_anything_is_counted(tmp_path: Path) -> None:
     """A page of a mapped file without a block on the disk ends the process that writes it."""
     script = (
         "import sys; from pathlib import Path;"
-        "from relaygw.observe.metrics.files import count_in; count_in(Path(sys.argv[1]))"
+        "from relaygw.observe.metrics import count_in; count_in(Path(sys.argv[1]))"
     )
     subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=True)
     files = list(tmp_path.iterdir())

@@ -1,4 +1,4 @@
-"""The files that the processes of one supervisor count into.
+"""Numbers for Prometheus: the files that the processes of one supervisor count into, and their sum.
 
     STATE_DIR/metrics/          of all supervisors of a state directory
         5b1f…/                  of one of them: locked by it and all its processes
@@ -12,7 +12,8 @@ one file of its kind when it ends.
 
 Files are mapped into memory, and a mapped page that has no room on the disk ends the process by
 SIGBUS when it is written. So the room is taken before anything is counted: on a full disk that
-fails as an error which the caller can live without.
+fails as an error which the caller can live without. A process without its files counts nothing,
+and mail goes on. Only this module and `counters` know prometheus_client.
 """
 
 from __future__ import annotations

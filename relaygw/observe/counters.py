@@ -84,7 +84,7 @@ class HistogramTally:
 
 
 class FrontMetrics:
-    """Metrics of one front process; `files.count_in` comes first."""
+    """Metrics of one front process; `metrics.count_in` comes first."""
 
     def __init__(self) -> None:
         self._received = CounterTally(
@@ -129,7 +129,7 @@ class FrontMetrics:
 
 
 class DeliveryMetrics:
-    """Metrics of one delivery worker; `files.count_in` comes first."""
+    """Metrics of one delivery worker; `metrics.count_in` comes first."""
 
     def __init__(self, providers: Collection[str]) -> None:
         self._connections = _gauge(
