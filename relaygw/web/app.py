@@ -34,7 +34,7 @@ from relaygw.web.page import error_answer, static_routes
 from relaygw.web.queue import pages as queue
 from relaygw.web.queue.selection import queued_of
 from relaygw.web.sandbox import changes
-from relaygw.web.sandbox.captured import Arrivals, captured_of
+from relaygw.web.sandbox.captured import captured_of
 from relaygw.web.sandbox.events import Events
 from relaygw.web.sandbox.inbox import show_inbox
 from relaygw.web.sandbox.index import Indexer
@@ -59,13 +59,13 @@ def create_app(
     """
     options, identity = settings.web, Identity(store, settings)
     instance = settings.hostname if settings.queue.is_postgres else None
-    web = WebContext(store, settings, indexer or Indexer(store), wake_workers)
-    arrivals = Arrivals(web, stop=stop)
+    stop, indexer = stop or asyncio.Event(), indexer or Indexer(store)
+    web = WebContext(store, settings, indexer, wake_workers, stop)
     routes = [
         *health_routes(store, is_ready, instance),
         *LoginPages(identity).routes(),
-        *_page_routes(web, arrivals),
-        *api_routes(web, arrivals),
+        *_page_routes(web),
+        *api_routes(web),
     ]
     hosts, base_path = options.hosts, options.base_path
     middleware = [
@@ -101,7 +101,7 @@ async def _answer_failure(_: Request, __: Exception) -> Response:
     return PlainTextResponse("internal error", status_code=500, headers=STRICT_HEADERS)
 
 
-def _page_routes(web: WebContext, arrivals: Arrivals) -> list[Route]:
+def _page_routes(web: WebContext) -> list[Route]:
     sandbox = "/sandbox/{queue_id}"
     pages: tuple[tuple[str, str, Endpoint], ...] = (
         ("POST", "/providers/change", change_provider),
@@ -119,7 +119,7 @@ def _page_routes(web: WebContext, arrivals: Arrivals) -> list[Route]:
     return [
         *static_routes(),
         Route("/", Dashboard(web).show, methods=["GET"]),
-        Route("/sandbox/events", Events(web, arrivals).show, methods=["GET"]),
+        Route("/sandbox/events", Events(web).show, methods=["GET"]),
         *(Route(path, partial(show, web), methods=[method]) for method, path, show in pages),
         *content_routes(web, "/queue/{queue_id}", queued_of),
         *content_routes(web, sandbox, lambda web, request: captured_of(web, request).entry),

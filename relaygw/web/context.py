@@ -6,6 +6,7 @@ Content is opened one message at a time, because all of it is in memory then.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 import time
 from collections.abc import Awaitable, Callable
@@ -16,8 +17,10 @@ import anyio.to_thread
 from starlette.requests import Request
 from starlette.responses import Response
 
+from relaygw.errors import StoreUnavailable
 from relaygw.mail.clock import clock_ms
 from relaygw.mail.envelope import QueueIdSource
+from relaygw.mail.search import EVERYTHING
 from relaygw.settings.model import Settings
 from relaygw.settings.provider import Provider
 from relaygw.store.store import Store
@@ -26,6 +29,7 @@ from relaygw.web.page import Problem
 from relaygw.web.sandbox.index import Indexer
 
 _QUEUE_ID = re.compile(r"[A-Z0-9]{10,20}")
+ARRIVAL_LOOK_S = 0.2
 _KEPT_CHARACTERS = 12 * 2**20  # of HTML of mail
 
 Result = TypeVar("Result")
@@ -40,7 +44,12 @@ class WebContext:
     """One store, the settings of now, the HTML of mail, and the threads for all of it."""
 
     def __init__(
-        self, store: Store, settings: Settings, indexer: Indexer, wake_workers: Callable[[], None]
+        self,
+        store: Store,
+        settings: Settings,
+        indexer: Indexer,
+        wake_workers: Callable[[], None],
+        stop: asyncio.Event,
     ) -> None:
         self.store = store
         self.settings = settings
@@ -50,6 +59,7 @@ class WebContext:
         self.mail_pages = MailPages(limit_characters=_KEPT_CHARACTERS)
         self.queue_ids = QueueIdSource()
         self.began_at_ms = clock_ms()
+        self.arrivals = Arrivals(self, stop)
         self._readers = anyio.CapacityLimiter(4)
         self._writers = anyio.CapacityLimiter(2)
         self._openers = anyio.CapacityLimiter(1)
@@ -73,6 +83,57 @@ class WebContext:
     async def open(self, function: Callable[[], Result]) -> Result:
         """Run what reads the content of a message."""
         return await anyio.to_thread.run_sync(function, limiter=self._openers)
+
+
+class Arrivals:
+    """Wakes those who wait for something to come, to go or to be read; `stop` ends all waits.
+
+    The store is looked at five times a second, only while somebody waits, and once for all.
+    """
+
+    def __init__(self, web: WebContext, stop: asyncio.Event) -> None:
+        self.stop = stop
+        self.version = 0  # another one after each change
+        self._web = web
+        self._seen: tuple[str | int, ...] | None = None
+        self._changed = asyncio.Event()
+        self._waiting = 0
+        self._watching: asyncio.Task[None] | None = None
+
+    async def after(self, version: int, *, timeout_s: float) -> None:
+        """Wait for a change after `version` (read before a look), for the stop, or so long."""
+        self._waiting += 1
+        try:
+            if self._watching is None or self._watching.done():
+                self._watching = asyncio.create_task(self._watch(), name="sandbox arrivals")
+            if self.version == version and not self.stop.is_set():
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(timeout_s):
+                        await self._changed.wait()
+        finally:
+            self._waiting -= 1
+
+    async def _watch(self) -> None:
+        while self._waiting and not self.stop.is_set():
+            with contextlib.suppress(StoreUnavailable):  # the next look may do
+                if await self._web.read(self._look):
+                    self._tell()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.stop.wait(), ARRIVAL_LOOK_S)
+        self._tell()
+
+    def _tell(self) -> None:
+        self.version += 1
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    def _look(self) -> bool:
+        """Return whether something changed; while content is still being read it does."""
+        is_all_read = self._web.indexer.catch_up()
+        newest = self._web.store.sandbox.captured_entry(None)
+        counts = self._web.store.sandbox.count_captured(EVERYTHING)
+        before, self._seen = self._seen, (newest.entry.queue_id if newest else "", *counts)
+        return self._seen != before or not is_all_read
 
 
 Answer = Callable[[WebContext, Request], Response]

@@ -26,7 +26,6 @@ from relaygw.web.context import WebContext
 from relaygw.web.page import render
 from relaygw.web.sandbox.api import changes, messages
 from relaygw.web.sandbox.api.live import Live, Wait
-from relaygw.web.sandbox.captured import Arrivals
 
 _REF = "#/components/schemas/"
 _TEXT = {"type": "string"}
@@ -175,7 +174,7 @@ def _plain(schema: Any, found: dict[str, Any], named: set[str], *, is_whole: boo
     return plain
 
 
-def api_routes(web: WebContext, arrivals: Arrivals) -> list[BaseRoute]:
+def api_routes(web: WebContext) -> list[BaseRoute]:
     """Return the routes of the APIs and of their description."""
 
     async def show(request: Request) -> Response:
@@ -202,8 +201,8 @@ def api_routes(web: WebContext, arrivals: Arrivals) -> list[BaseRoute]:
     mailpit += [(method, "/" + path, answer) for method, path, answer in mailpit if "view" in path]
     return [
         *(Route(path, answer, methods=[method.upper()]) for method, path, answer in mailpit),
-        WebSocketRoute("/api/events", Live(web, arrivals).show),
-        Route(V1 + "/wait", Wait(web, arrivals).wait, methods=["GET"]),
+        WebSocketRoute("/api/events", Live(web).show),
+        Route(V1 + "/wait", Wait(web).wait, methods=["GET"]),
         *(one.route(web) for one in ENDPOINTS if one.handle is not None),
         Route("/api/docs", show, methods=["GET"]),
         Route("/api/docs/openapi.json", show_document, methods=["GET"]),

@@ -200,11 +200,8 @@ ReadyCheck = Callable[[], Awaitable[str | None]]
 def front_problem(store: Store, instance: str | None) -> str | None:
     """Return why no front (in a fleet: of the name `instance`) takes mail, or None; blocks."""
     try:
-        fronts = [
-            entry
-            for entry in store.instances.registered()
-            if entry.role == "front" and instance in (None, entry.name)
-        ]
+        registered = [one for one in store.instances.registered() if one.role == "front"]
+        fronts = [one for one in registered if instance in (None, one.name)]
         stale = silent_incarnations(fronts, STALE_AFTER_S, now_ms=clock_ms())
     except StoreUnavailable:
         return _SILENT_STORE
@@ -282,8 +279,7 @@ class MetricsPage:
 
     async def _read(self) -> list[GaugeFamily]:
         def read() -> list[GaugeFamily]:
-            now_ms = clock_ms()
-            gauges = store_gauges(self._store, self._settings, now_ms=now_ms)
+            gauges = store_gauges(self._store, self._settings, now_ms=clock_ms())
             return [*families([("store_up", {(): 1})]), *gauges]
 
         try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from urllib.parse import urlencode
 
@@ -21,7 +22,7 @@ from relaygw.operations.queue_object import UNFINISHED
 from relaygw.operations.status import Snapshot, lanes_of, take_snapshot, warnings
 from relaygw.settings.model import Settings
 from relaygw.store.selection import Selection, ShapeCount, ShapeKey
-from relaygw.store.watch import HISTORY_SLICE_MS, HistoryPoint, Incident
+from relaygw.store.watch import HISTORY_SLICE_MS, HistoryPoint
 from relaygw.web.context import SharedRead, WebContext
 from relaygw.web.dashboard.providers import Example, provider_cards, sums_by_label
 from relaygw.web.page import render
@@ -53,61 +54,37 @@ _REFUSALS = (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Look:
-    """What the store said at one time."""
-
-    snapshot: Snapshot
-    points: list[HistoryPoint]
-    incidents: list[Incident]
-    ages: list[ShapeCount]
-    examples: dict[str, Example]  # a message that waits, by the provider that it waits for
-
-
 class Dashboard:
     """The endpoint of the first page."""
 
     def __init__(self, web: WebContext) -> None:
         self._web = web
-        self._looks = {hours: self._look(hours) for hours in HOURS}
+        self._looks = {
+            hours: SharedRead(partial(web.read, partial(self._look, hours)), fresh_s=FRESH_S)
+            for hours in HOURS
+        }
 
     async def show(self, request: Request) -> Response:
         """Show how the gateway is doing."""
         asked = request.query_params.get("hours", "")
         hours = next((each for each in HOURS if str(each) == asked), HOURS[0])
-        look = await self._looks[hours].get()
-        now = clock_ms()
-        context = self._context(look, hours, span_of(hours, now=now), now)
+        context = await self._looks[hours].get()
         return render(request, "dashboard.html", context, mode=self._web.mode)
 
-    def _look(self, hours: int) -> SharedRead[Look]:
-        return SharedRead(lambda: self._web.read(lambda: self._read(hours)), fresh_s=FRESH_S)
-
-    def _read(self, hours: int) -> Look:
+    def _look(self, hours: int) -> dict[str, Any]:
         store, settings, now = self._web.store, self._web.settings, clock_ms()
-        waiting = {
-            name: store.queue.search(Selection(provider=name), limit=1)
+        examples: dict[str, Example] = {
+            name: (one.queue_id, store.queue.attempts(one.queue_id))
             for name in settings.providers
+            for one in store.queue.search(Selection(provider=name), limit=1)
         }
-        return Look(
-            snapshot=take_snapshot(store, settings),
-            points=store.watch.history(span_of(hours, now=now).start_ms),
-            incidents=store.watch.incidents(now - _DAY_MS),
-            ages=store.queue.shape(
-                Selection(), by=ShapeKey.ROUTE, bounds_ms=[each for each, _ in _AGES]
-            ),
-            examples={
-                name: (one.queue_id, store.queue.attempts(one.queue_id))
-                for name, found in waiting.items()
-                for one in found
-            },
-        )
-
-    def _context(self, look: Look, hours: int, span: Span, now: int) -> dict[str, Any]:
-        settings, snapshot = self._web.settings, look.snapshot
-        ended = [one for one in reversed(look.incidents) if one.recovered_at_ms is not None]
+        snapshot, span = take_snapshot(store, settings), span_of(hours, now=now)
+        points, incidents = store.watch.history(span.start_ms), store.watch.incidents(now - _DAY_MS)
+        bounds_ms = [bound_ms for bound_ms, _ in _AGES]
+        ages = store.queue.shape(Selection(), by=ShapeKey.ROUTE, bounds_ms=bounds_ms)
+        ended = [one for one in reversed(incidents) if one.recovered_at_ms is not None]
         refusals = (
-            (label, sums_by_label(series.value, look.points).most_common(_MAX_REFUSALS))
+            (label, sums_by_label(series.value, points).most_common(_MAX_REFUSALS))
             for label, series in _REFUSALS
         )
         return {
@@ -116,17 +93,17 @@ class Dashboard:
             "all_hours": HOURS,
             "refresh_s": REFRESH_S,
             "warnings": list(warnings(snapshot)),
-            "incidents": [one for one in look.incidents if one.recovered_at_ms is None],
+            "incidents": [one for one in incidents if one.recovered_at_ms is None],
             "ended": ended[:_MAX_ENDED],
             "plots": [
-                plot(label, tone, [each.value for each in series], look.points, span)
+                plot(label, tone, [each.value for each in series], points, span)
                 for label, tone, series in _PLOTS
             ],
             "plot_times": _times(span),
             "queue": [_standing(state, snapshot, now) for state in UNFINISHED],
-            "ages": _age_steps(look.ages),
+            "ages": _age_steps(ages),
             "lanes": _lane_lines(snapshot, settings),
-            "cards": provider_cards(snapshot, settings, look.examples, look.points, now),
+            "cards": provider_cards(snapshot, settings, examples, points, now),
             "snapshot": snapshot,
             "drifted": {one.incarnation for one in snapshot.drifted()},
             "refusals": [(label, counts) for label, counts in refusals if counts],

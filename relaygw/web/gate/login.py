@@ -1,8 +1,4 @@
-"""The login page: a session for whoever knows a password of `web.users`, and its end.
-
-A login always begins a session of its own and ends the one that the browser had, so no session
-that somebody planted there is ever worth anything.
-"""
+"""The login page: a session for whoever knows a password of `web.users`, and its end."""
 
 from __future__ import annotations
 
@@ -72,7 +68,7 @@ class LoginPages:
             return _form(request, wanted, name=name, problem=_WRONG, status_code=403)
         sessions = self._identity.sessions
         earlier = cookie_of(request)
-        if earlier is not None:
+        if earlier is not None:  # it ends: one that somebody planted is never worth anything
             await run_in_threadpool(sessions.end, earlier)
         cookie = await run_in_threadpool(sessions.begin, user)
         response = RedirectResponse(wanted, status_code=303)

@@ -20,10 +20,10 @@ from starlette.responses import Response, StreamingResponse
 from relaygw.errors import StoreUnavailable
 from relaygw.mail.search import EVERYTHING
 from relaygw.store.sandbox import CapturedEntry
-from relaygw.web.context import WebContext
+from relaygw.web.context import ARRIVAL_LOOK_S, WebContext
 from relaygw.web.inbox import PAGE_ROWS
 from relaygw.web.page import render_text
-from relaygw.web.sandbox.captured import LOOK_S, Arrivals, read_search
+from relaygw.web.sandbox.captured import read_search
 from relaygw.web.sandbox.inbox import make_row, query_of
 
 SIGN_OF_LIFE_S = 15.0
@@ -114,9 +114,8 @@ class _Listener:
 class Events:
     """The endpoint, and the one task that looks while there are listeners."""
 
-    def __init__(self, web: WebContext, arrivals: Arrivals) -> None:
+    def __init__(self, web: WebContext) -> None:
         self._web = web
-        self._arrivals = arrivals
         self._listeners: set[_Listener] = set()
         self._seen: dict[str, _Look] = {}  # by search
         self._watching: asyncio.Task[None] | None = None
@@ -156,11 +155,11 @@ class Events:
                 self._seen.pop(listener.query, None)
 
     async def _watch(self) -> None:
-        while self._listeners and not self._arrivals.stop.is_set():
-            version = self._arrivals.version
+        while self._listeners and not self._web.arrivals.stop.is_set():
+            version = self._web.arrivals.version
             with contextlib.suppress(StoreUnavailable):  # the next look may do
                 await self._look_and_tell()
-            await self._arrivals.after(version, timeout_s=_RECHECK_S)
+            await self._web.arrivals.after(version, timeout_s=_RECHECK_S)
         for listener in self._listeners:
             listener.send(None)
 
@@ -178,7 +177,7 @@ class Events:
                     listener.send(listener.event(change, new))
 
     def _look(self, query: str) -> _Look:
-        self._web.indexer.catch_up(within_s=LOOK_S)
+        self._web.indexer.catch_up(within_s=ARRIVAL_LOOK_S)
         sandbox, search = self._web.store.sandbox, read_search(query)
         entries = tuple(sandbox.find_captured(search, start=0, limit=PAGE_ROWS))
         total = sandbox.count_captured(EVERYTHING)

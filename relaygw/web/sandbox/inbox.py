@@ -1,7 +1,4 @@
-"""The list of captured mail: newest first, page by page, all of it or what a search finds.
-
-Searches are put together by clicking, too: a filter is a word of the search, set or taken out.
-"""
+"""The list of captured mail: newest first, page by page, all of it or what a search finds."""
 
 from __future__ import annotations
 

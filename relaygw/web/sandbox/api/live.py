@@ -38,7 +38,6 @@ from relaygw.store.sandbox import CapturedEntry
 from relaygw.web.context import WebContext
 from relaygw.web.mail.mime_tree import load_tree
 from relaygw.web.sandbox.api.messages import Json, links_of, message_json, summary_json
-from relaygw.web.sandbox.captured import Arrivals
 
 MAX_SOCKETS = 20
 WATCHED = 200  # messages; of more that come between two looks the first ones are not told
@@ -58,9 +57,8 @@ class _Look:
 class Live:
     """The endpoint."""
 
-    def __init__(self, web: WebContext, arrivals: Arrivals) -> None:
+    def __init__(self, web: WebContext) -> None:
         self._web = web
-        self._arrivals = arrivals
         self._open = 0
 
     async def show(self, socket: WebSocket) -> None:
@@ -89,14 +87,14 @@ class Live:
                 await telling
 
     async def _tell(self, socket: WebSocket, seen: _Look) -> None:
-        while not self._arrivals.stop.is_set():
-            version = self._arrivals.version
+        while not self._web.arrivals.stop.is_set():
+            version = self._web.arrivals.version
             with contextlib.suppress(StoreUnavailable):  # the next look may do
                 now = await self._web.read(self._look)
                 for event in _events(seen, now):
                     await socket.send_json(event)
                 seen = now
-            await self._arrivals.after(version, timeout_s=_EVENTS_RECHECK_S)
+            await self._web.arrivals.after(version, timeout_s=_EVENTS_RECHECK_S)
         await socket.close(_GOING_AWAY)
 
     def _look(self) -> _Look:
@@ -186,9 +184,8 @@ _SENTENCE_END = re.compile(r"[.!?](?:\s|$)")
 class Wait:
     """The endpoint."""
 
-    def __init__(self, web: WebContext, arrivals: Arrivals) -> None:
+    def __init__(self, web: WebContext) -> None:
         self._web = web
-        self._arrivals = arrivals
         self._waiting = 0
 
     async def wait(self, request: Request) -> Response:
@@ -213,14 +210,14 @@ class Wait:
         self, request: Request, search: MailSearch, to: str, until_s: float
     ) -> CapturedEntry | None:
         while True:
-            version = self._arrivals.version
+            version = self._web.arrivals.version
             found = await self._web.read(lambda: self._newest(search, to))
             left_s = until_s - time.monotonic()
             if found is not None or left_s <= 0 or await request.is_disconnected():
                 return found
-            if self._arrivals.stop.is_set():
+            if self._web.arrivals.stop.is_set():
                 raise HTTPException(503, "the gateway stops; ask again", {"Retry-After": "5"})
-            await self._arrivals.after(version, timeout_s=min(_WAIT_RECHECK_S, left_s))
+            await self._web.arrivals.after(version, timeout_s=min(_WAIT_RECHECK_S, left_s))
 
     def _newest(self, search: MailSearch, to: str) -> CapturedEntry | None:
         self._web.indexer.catch_up()
@@ -256,8 +253,11 @@ def _wanted(request: Request) -> tuple[MailSearch, str, float]:
     for name, field in _TERMS.items():
         if to if name == "to" else given.get(name):
             terms.append(Term(field=field, text=_part(given, name)))
-    if given.get("since"):
-        terms.append(Term(field=Field.AFTER, number=_since_ms(given["since"])))
+    if since := given.get("since"):
+        at_ms = read_time_ms(since, UTC)
+        if at_ms is None:
+            raise HTTPException(400, f"since is no time: {since[:40]!r}; e.g. 2026-01-31T12:00:00Z")
+        terms.append(Term(field=Field.AFTER, number=at_ms))
     if not terms:
         raise HTTPException(400, "nothing to wait for; write to=, from=, subject= or query=")
     return MailSearch(terms=tuple(terms)), to, _wait_s(given.get("timeout", ""))
@@ -268,13 +268,6 @@ def _part(given: Mapping[str, str], name: str) -> str:
     if not part:
         raise HTTPException(400, f"{name} has nothing that can be looked for")
     return part
-
-
-def _since_ms(value: str) -> int:
-    at_ms = read_time_ms(value, UTC)
-    if at_ms is None:
-        raise HTTPException(400, f"since is no time: {value[:40]!r}; e.g. 2026-01-31T12:00:00Z")
-    return at_ms
 
 
 def _wait_s(value: str) -> float:
