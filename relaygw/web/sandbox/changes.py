@@ -41,6 +41,7 @@ _ASKING = {
     "delete": ("Delete {} for good?", "Delete"),
     "tag": ("Tag {}?", "Tag"),
     "untag": ("Take tags off {}?", "Take off"),
+    "settags": ("Set the tags of {}?", "Set tags of"),
 }
 MAX_RELEASED = 500  # messages in one release from a page
 MAX_CONFIRMED = 200  # addresses outside of the allow list in one release

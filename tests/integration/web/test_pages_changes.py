@@ -105,6 +105,10 @@ async def test_all_that_a_search_finds_is_tagged(
     assert '<input id="tags" name="tags"' in asked.text
     await client.post("/sandbox/bulk", data={**hidden_fields(asked.text), "tags": "eu, shop"})
     assert store.sandbox.tags() == {"eu": 2, "shop": 2}
+    asked = await client.post("/sandbox/bulk", data={**fields, "all": "settags"})
+    assert "Set the tags of 2 messages?" in asked.text
+    await client.post("/sandbox/bulk", data={**hidden_fields(asked.text), "tags": "us"})
+    assert store.sandbox.tags() == {"us": 2}
 
 
 async def test_deletion_asks_first_and_says_how_many(
