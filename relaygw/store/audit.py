@@ -47,11 +47,7 @@ class Audit(Repository):
     """The trail, for those who write into it without any other change, and for readers."""
 
     def add(self, entry: AuditEntry, *, only_after: AuditEntry | None = None) -> bool:
-        """Write a line into the audit trail.
-
-        With `only_after` at most one line is written that follows that one: False when somebody
-        was faster.
-        """
+        """Write a line; with `only_after` one at most follows that: False, another was faster."""
         with self._write() as tx:
             if only_after is None:
                 add_audit(tx, entry, entry.affected)

@@ -1,7 +1,4 @@
-"""Group commit: what arrives while one batch is written is the next batch.
-
-No timer: what comes alone is written at once, what many bring shares each transaction.
-"""
+"""Group commit: what arrives while one batch is written is the next batch (decision 2)."""
 
 from __future__ import annotations
 
@@ -25,13 +22,11 @@ _Batch = tuple[Sequence[Item], asyncio.Future[Sequence[Result]]]
 class BatchWriter(Generic[Item, Result]):
     """Writes what many hand in, one batch at a time, in a thread of its own.
 
-    `write_all` writes a batch, in the thread, and returns a result for each item. When it fails
-    its items are written one by one, so that one with a defect stops no other; `refused` returns,
-    the result of one that fails alone. `size` says how many of the first items are the next batch.
-    `told` is called with what was written before those who wait for it go on.
-
-    With `is_away` nothing is dropped: a batch whose error says that the store is away is tried
-    again after a wait; `away` is told of the error and how much waits.
+    `size` says how many of the first items are the next batch; `write_all` returns a result for
+    each. When it fails, items are written one by one, and `refused` returns the result of one that
+    fails alone. `told` is called with what was written before those who wait for it go on. A batch
+    whose error `is_away` is not dropped but tried again after a wait; `away` is told of the error
+    and how much waits.
     """
 
     def __init__(
@@ -60,10 +55,7 @@ class BatchWriter(Generic[Item, Result]):
         self._failures = 0
 
     def add(self, item: Item) -> asyncio.Future[Result]:
-        """Take an item; what is returned is done once it is durable, and was told of.
-
-        Nothing withdraws it: neither the caller's end nor a cancellation of the future.
-        """
+        """Take an item; the future is done once it is durable and told. Nothing withdraws it."""
         loop = asyncio.get_running_loop()
         written: asyncio.Future[Result] = loop.create_future()
         self._items.append(item)
@@ -73,10 +65,7 @@ class BatchWriter(Generic[Item, Result]):
         return written
 
     async def drain(self, limit_s: float | None = None) -> list[Item]:
-        """Return when everything is durable, and stop the thread.
-
-        What takes longer than `limit_s` is left, and returned.
-        """
+        """Return when everything is durable, or what is left after `limit_s`; stop the thread."""
         deadline_s = None if limit_s is None else time.monotonic() + limit_s
         left: list[Item] = []
         while self._writer is not None:

@@ -1,13 +1,8 @@
-"""What searches of captured mail look at: rows beside messages whose content was read.
+"""What searches of captured mail look at: rows beside messages, made anew from their content.
 
-They can be made anew from the content, so nothing here is synced by itself. A message's row is
-locked before its index row is touched, also by those who delete both: an index row never
-outlives its message, and both say the same of whether it was opened.
-
-A search finds where a text stands, in the middle of a word too. SQLite: `captured_fts`, an FTS5
-table of trigrams that answers from its positions, without looking at a text. It exists where SQLite
-is 3.43 or newer when the schema is made. PostgreSQL: an index of trigrams under LIKE, where the
-extension pg_trgm may be created. Without either, and for texts of less than three characters, all
+A message's row is locked before its index row, also by those who delete both: an index row never
+outlives its message, and both say the same of whether it was opened. Without FTS5 (SQLite older
+than 3.43 when the schema is made) or pg_trgm, and for texts of less than three characters, all
 texts are read.
 """
 
@@ -39,8 +34,7 @@ from relaygw.store.tables import (
 )
 
 MIN_CHARACTERS = 3
-_MAX_SEARCHED_CHARACTERS = 16_000
-"""How much of a message is searched for words."""
+_MAX_SEARCHED_CHARACTERS = 16_000  # how much of a message is searched for words
 _MAX_FIELD_CHARACTERS = 64_000
 _MAX_HEAD_CHARACTERS = 8_000
 _LISTS = ("to", "cc", "bcc", "reply_to")

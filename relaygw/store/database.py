@@ -1,12 +1,7 @@
 """A database to read and to write: its place, its transactions, and statements of the hot path.
 
-Every transaction of the store begins here. `SqliteDatabase` and `PostgresDatabase` are the two
-dialects: they know how a transaction starts, what their errors mean, and whose clock counts.
-
-A statement takes many rows at once, straight to the driver. Each step of a statement in the driver
-gives the interpreter lock away and must win it back from the event loop. Row by row, a batch of ten
-messages held the queue's write lock for milliseconds; here a batch is one step for each table
-(docs/decisions/0006).
+`SqliteDatabase` and `PostgresDatabase` know how a transaction starts, what their errors mean, and
+whose clock counts. A statement takes many rows at once, straight to the driver (decision 6).
 """
 
 from __future__ import annotations
@@ -49,9 +44,8 @@ class Write(Enum):
 class Transaction:
     """An open transaction, and the clock that its rows are written by.
 
-    Callers go by their machine's clock, rows by the database's. Both directions of the difference
-    are here: a verb passes each time that it is given through `to_stored`, and each time that it
-    returns through `to_local`; where many rows pass, it adds or subtracts `ahead_ms` itself.
+    A verb passes each time that it is given through `to_stored`, each that it returns through
+    `to_local`; where many rows pass, it adds or subtracts `ahead_ms` itself.
     """
 
     __slots__ = ("_now_us", "ahead_ms", "connection", "cursor", "execute")
@@ -90,10 +84,7 @@ class Transaction:
         return at_ms - self.ahead_ms if at_ms else at_ms
 
     def entry(self, kind: type[Entry], row: Any, *times: str, **others: Any) -> Entry:
-        """Return a row as a dataclass, by the names of its fields.
-
-        `times` are those of the caller's clock; `others` are not in the row as they are wanted.
-        """
+        """Return a row as a dataclass; `times` become local, `others` stand for their columns."""
         columns = row._mapping
         found = {one.name: columns[one.name] for one in fields(kind) if one.name not in others}
         for name in times:
@@ -132,8 +123,7 @@ def _spelled(sql: str, style: str) -> str:
 class Statement:
     """SQL in which `{?}` stands for a parameter, in the way of every driver.
 
-    `{for_update}`, `{key_share}` and `{skip_locked}` lock the rows of a query where several may
-    write at once.
+    `{for_update}`, `{key_share}` and `{skip_locked}` lock rows where several may write at once.
     """
 
     def __init__(self, sql: str) -> None:
@@ -159,9 +149,8 @@ class Statement:
 
 
 class BatchStatement:
-    """SQL with `{rows}` where the rows of a VALUES list go; `columns` of them in each row.
+    """SQL with `{rows}` where a list of rows goes, named column1, column2, ... on every database.
 
-    Within the statement the columns of the list are column1, column2, ... on every database.
     `{?}` stands for a parameter of the whole statement; they follow the rows in `last`.
     """
 
@@ -203,10 +192,9 @@ class BatchStatement:
 def insert_into(
     table: str, names: str, *, on_conflict: str = "", **constants: int
 ) -> BatchStatement:
-    """Return a statement that inserts rows of the columns with these names; others are left null.
+    """Return a statement that inserts rows of these columns; others are left null.
 
-    `on_conflict` says what becomes of rows that are there already: `DO NOTHING`, or the columns of
-    the key and `DO UPDATE SET ...`. `constants` are the same in each row.
+    `on_conflict`: `DO NOTHING`, or the key and `DO UPDATE SET ...`. `constants` are in each row.
     """
     columns = names.split()
     then = f" ON CONFLICT {on_conflict}" if on_conflict else ""
@@ -223,8 +211,7 @@ def insert_into(
 class Database(ABC):
     """One of the two dialects; safe to use from any thread."""
 
-    is_shared: bool
-    """True when processes on other machines may use it, too."""
+    is_shared: bool  # True when processes on other machines may use it, too
 
     @abstractmethod
     def _reading(self) -> AbstractContextManager[Connection]:
@@ -264,10 +251,7 @@ class Database(ABC):
     # --- what only one of them has to do
 
     def clock_ms(self) -> int:
-        """Return the time by the clock of the queue; it costs no call.
-
-        Where that is the database's, as it was when it was last measured.
-        """
+        """Return the time by the queue's clock, as it was last measured; it costs no call."""
         return clock_ms()
 
     def measure_clock(self) -> None:
@@ -317,10 +301,9 @@ class Translated:
 class Repository:
     """Verbs on one subject, over one database.
 
-    Each verb is one transaction, where it does not say otherwise, and safe to call from any
-    thread. It raises StoreUnavailable when nothing was changed and trying again is right. What a
-    verb that writes returns from is durable: it survives a crash of the process and of the
-    machine. All times are by the clock of the machine that calls.
+    Each verb is one transaction, where it does not say otherwise. It raises StoreUnavailable when
+    nothing was changed and trying again is right. What a writing verb returns from survives a crash
+    of the process and of the machine. All times are by the clock of the machine that calls.
     """
 
     def __init__(self, database: Database) -> None:

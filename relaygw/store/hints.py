@@ -1,8 +1,7 @@
-"""Wake-up hints: "look at the queue".
+"""Wake-up hints, "look at the queue": datagrams on a host, NOTIFY between instances.
 
-Between processes of one host a hint is an empty datagram, between instances that share a
-PostgreSQL database a NOTIFY. Nothing depends on one: whoever waits also polls each second. A
-socket that is full, gone or was never made, and a server that is away, is therefore no error.
+Whoever waits also polls each second. So a socket that is full, gone or was never made, and a server
+that is away, is no error.
 """
 
 from __future__ import annotations
@@ -95,9 +94,8 @@ def _connect(place: Place) -> psycopg.Connection[object]:
 class NotifySender:
     """Tells all instances that there is something new; never blocks, never fails.
 
-    Beside the transactions, never in them: a commit that notifies waits for all others that do.
-    Through a pooler hints arrive in session mode only; everything else works in transaction mode,
-    too.
+    Never in a transaction: a commit that notifies waits for all others that do. Through a pooler
+    hints arrive in session mode only.
     """
 
     def __init__(self, place: Place) -> None:

@@ -66,7 +66,7 @@ class Holds(Repository):
     def put_hold(self, new: Hold, *, entry: AuditEntry | None = None) -> bool:
         """Set a hold, or renew its reason and probe time; True if it is new; audited by `entry`.
 
-        One in force without a probe time is an operator's: only another such one renews it.
+        One without a probe time is an operator's: only another such one renews it.
         """
         is_it = (hold.c.scope == new.scope) & (hold.c.key == new.key)
         in_force = is_it & hold.c.released_at_ms.is_(None)
@@ -88,10 +88,9 @@ class Holds(Repository):
             return is_new
 
     def drop_hold(self, scope: str, key: str, *, entry: AuditEntry | None = None) -> bool:
-        """Release a hold; False if there was none; audited by `entry`, if there was one.
+        """Release a hold, which stays on record; False if there was none; audited by `entry`.
 
         Without `entry` it is a probe that went through, which does not end an operator's hold.
-        The time held stays on record.
         """
         is_it = (hold.c.scope == scope) & (hold.c.key == key) & hold.c.released_at_ms.is_(None)
         may_end = is_it if entry is not None else is_it & hold.c.probe_at_ms.is_not(None)
@@ -103,10 +102,7 @@ class Holds(Repository):
             return was_there
 
     def held_ms(self, key: str, *, since_ms: int) -> int:
-        """Return how long since a time a hold on `key` was in force, ended ones too.
-
-        Each moment counts once, however many were in force.
-        """
+        """Return how long since a time a hold on `key` was in force; each moment counts once."""
         times = select(hold.c.since_ms, hold.c.released_at_ms).where(hold.c.key == key)
         total_ms = 0
         with self._read() as tx:
@@ -140,8 +136,8 @@ class Holds(Repository):
     def held_causes(self) -> list[HoldCause]:
         """Return what deliveries are held for, each cause once.
 
-        What an instance of a version before schema 0007 holds has a sentence alone: it gets its
-        code and its key here, so that it is released with the rest.
+        A sentence alone, from a version before schema 0007, gets its code and key, so that it is
+        released with the rest.
         """
         said = select(_C.hold_code, _C.hold_key, _C.reason).where(_IS_HELD).distinct()
         with self._read() as tx:
@@ -160,10 +156,7 @@ class Holds(Repository):
         return sorted({cause for _, cause in rows})
 
     def release_held(self, cause: HoldCause, *, limit: int) -> int:
-        """Make up to `limit` deliveries due that are held, or put off, for exactly this.
-
-        The oldest first; returns how many. What is held is found by what `held_causes` returned.
-        """
+        """Make up to `limit` deliveries due that are held or put off for this, the oldest first."""
         with self._write() as tx:
             now_ms = tx.now_ms()
             waits = _IS_HELD & _is_for(cause)

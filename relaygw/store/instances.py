@@ -1,15 +1,12 @@
 """The processes that use a queue: who lives, who is dead, and what the dead leave behind.
 
-How old a heartbeat is says nothing: the database's clock may have been set since. Dead is whose
-heartbeat stays the same for too long while somebody looks. And only who was in touch with the
-database all along can tell: after a server was away, frozen or cut off from all, no heartbeat
-is new, and whoever comes back first must leave the others time to renew theirs.
+Dead is whose heartbeat stays the same while somebody looks: its age says nothing once a clock was
+set. Only who was in touch with the database all along can tell, for after a server was away whoever
+comes back first must leave the others time to renew theirs.
 
-On one host a lifeline tells: a lock file per incarnation. The kernel drops the lock when the
-process dies, however it dies, so that a successor frees its leases at once instead of waiting for
-its heartbeat to grow old. The file also names the deliveries that are being sent, in slots of
-fixed size. It is not synced: it is for the death of a process, and what a process wrote the kernel
-keeps.
+On one host a lock file per incarnation tells at once: the kernel drops the lock with the process.
+The file also names, in slots, the deliveries that are being sent. It is not synced: what a process
+wrote the kernel keeps.
 """
 
 from __future__ import annotations
@@ -31,10 +28,8 @@ from relaygw.store.database import Database, Repository, Statement, Transaction,
 from relaygw.store.outcomes import write_interrupted
 from relaygw.store.tables import delivery, hold_columns, instance, permit
 
-MAX_RECLAIMS = 3
-"""A delivery that was in the hands of this many dying workers is held as poison."""
-MISSED_S = 10.0
-"""Heartbeats so far apart were not answered in time; they are due each five seconds."""
+MAX_RECLAIMS = 3  # a delivery that was in the hands of this many dying workers is held as poison
+MISSED_S = 10.0  # heartbeats so far apart were not answered in time; they are due each five seconds
 Begun = tuple[str, int, str]
 """A delivery that was being sent, and the provider: queue id, delivery number, name."""
 
@@ -112,13 +107,11 @@ class Instances(Repository):
     ) -> int:
         """Forget a dead incarnation: free its leases and permits; return the leases freed.
 
-        `is_lost`: it said no goodbye and its host does not tell why; `lost_instances` does then,
-        unless it was draining. `unless_heard`: nothing happens if it has renewed since
-        `stale_incarnations` named it.
-
-        `begun` names deliveries it was sending when it died: one that was in the hands of
-        three dying workers is held as `poison`, those that only waited are free. None: nobody
-        knows, and each of its deliveries has an attempt that says so.
+        `is_lost`: it said no goodbye and its host does not tell why; unless it was draining,
+        `lost_instances` tells of it. `unless_heard`: nothing happens if it has renewed since
+        `stale_incarnations` named it. `begun`: what it was sending, held as poison at the third
+        death; what only waited is free. None: nobody knows, and each of its deliveries has an
+        attempt that says so.
         """
         mine = instance.c.incarnation == incarnation
         leased = _D.lease == incarnation
@@ -144,8 +137,8 @@ class Instances(Repository):
     def stale_incarnations(self, after_s: float) -> list[str]:
         """Return incarnations whose heartbeat stayed the same for so long while this store looked.
 
-        Ask again and again: who asks for the first time is told of none. None on a shared database
-        while the others may just not have had the time. No clock that somebody sets has a say.
+        The first look finds none, and on a shared database none is found while the others may just
+        not have had the time.
         """
         with self._read() as tx:
             rows = tx.execute(select(instance.c.incarnation, instance.c.heartbeat_at_ms))

@@ -80,10 +80,7 @@ class Intake(Repository):
         self._database.outlive_restarts(write, is_done=is_stored)
 
     def add_chunks(self, queue_id: str, first_no: int, bodies: Sequence[bytes]) -> None:
-        """Store content of a large message ahead of it.
-
-        It is cleared when for an hour nothing more of it came, and no message.
-        """
+        """Store content ahead of its large message; cleared when for an hour no more comes."""
 
         def write() -> None:
             rows = [(queue_id, number, body) for number, body in enumerate(bodies, first_no)]
@@ -109,10 +106,7 @@ class Intake(Repository):
 
 
 def insert_messages(tx: Transaction, messages: Sequence[AcceptedMessage]) -> None:
-    """Insert `messages` with their deliveries, recipients and content.
-
-    Raises StoreUnavailable when content that was stored ahead of its message is not all there.
-    """
+    """Insert messages with all their parts; StoreUnavailable when stored content is gone."""
     rows: list[Row] = []
     deliveries: list[Row] = []
     recipients: list[Row] = []

@@ -1,7 +1,6 @@
 """Deleting what is over its time, keeping files short, and waits that a clock set back made long.
 
-What has to go is looked for without the write lock, which a look at a large queue would hold for
-too long, and removed by its queue ids if it still has to go then.
+What has to go is found without the write lock, and removed by queue id if it still has to go.
 """
 
 from __future__ import annotations
@@ -46,9 +45,8 @@ class Janitor(Repository):
     def purge(self, older_than_ms: Mapping[str, int], *, limit: int) -> int:
         """Delete what is over its time, at most `limit` messages a call; return how many.
 
-        `older_than_ms` says for `finished`, `captured`, `deleted` and `orphans` how old such things
-        are that go: orphans when this store saw them as they are now for so long.
-        Logins that have expired go as well.
+        `older_than_ms`: the age at which `finished`, `captured`, `deleted` and `orphans` go;
+        orphans when this store saw them unchanged for so long. Logins that have expired go as well.
         """
         self._tidy(limit=limit, is_thorough="orphans" in older_than_ms)
         with self._read() as tx:
@@ -82,7 +80,7 @@ class Janitor(Repository):
                 forget_captured(tx, strays)
 
     def shed_content(self, older_than_ms: int) -> bool:
-        """Delete a piece of the content of a message finished so long ago; False: none is left.
+        """Delete some content of a message finished so long ago; False: none is left.
 
         Large content goes piece by piece. Captured mail keeps its content.
         """
@@ -110,8 +108,7 @@ class Janitor(Repository):
     def restart_waits(self, *, limit: int) -> int:
         """Let up to `limit` deferred deliveries wait anew from now; return how many.
 
-        Those only that were put off at a time still to come: the clock was set back since, and
-        they would wait until it has caught up.
+        Only those put off at a time still to come: they would wait until the clock has caught up.
         """
         part = delivery.c
         is_deferred = (part.state == DeliveryState.DEFERRED.value) & IS_CLAIMABLE
@@ -134,10 +131,7 @@ class Janitor(Repository):
             return tx.execute(update(delivery).where(is_it).values(anew)).rowcount
 
     def checkpoint(self) -> bool:
-        """Keep the database's own log short; writers wait for a moment at most.
-
-        True when it grows fast: call again soon, since moving much at once slows every sync.
-        """
+        """Keep the log short; True when it grows fast: call soon, much at once slows each sync."""
         return self._database.checkpoint()
 
     def shrink(self) -> None:

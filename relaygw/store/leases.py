@@ -1,9 +1,7 @@
 """Leases of deliveries: taken with a claim, ended with an outcome or by being given back.
 
-A lease is the name of an incarnation in `delivery.lease`. Nothing else takes it away, but the
-burial of its incarnation, so a living one may trust what it holds. New mail and due retries share a
-claim, and clients take turns by hopping through the index, so that a claim costs the same however
-much is queued. Where one claim ends the next goes on: `Turns`.
+Only the burial of its incarnation takes a lease away, so a living one may trust what it holds.
+Clients take turns by hopping through the index: a claim costs the same however much is queued.
 """
 
 from __future__ import annotations
@@ -28,11 +26,9 @@ from relaygw.store.database import (
 from relaygw.store.queue_entry import Key, lock_messages, part_delivery
 from relaygw.store.tables import IS_CLAIMABLE
 
-PREFETCH_BYTES = 64 * 1024
-"""Content up to this size comes with the claim."""
+PREFETCH_BYTES = 64 * 1024  # content up to this size comes with the claim
 _MAX_CLIENTS = 200  # clients that take turns in one claim
-_ALWAYS_MS = 2**62
-"""New mail is due at any time: it would wait for a clock that was set back."""
+_ALWAYS_MS = 2**62  # new mail is due at any time: it would wait for a clock that was set back
 
 _D = DeliveryState
 _LANE = f"delivery.route = {{?}} AND delivery.state = {{?}} AND {IS_CLAIMABLE}"
@@ -182,8 +178,8 @@ class Leases(Repository):
         """Lease up to `limit` due deliveries of a route to a living incarnation.
 
         New mail and due retries share the limit, half of it for retries; clients take turns, the
-        oldest first. Returns nothing when the incarnation is not registered (any more). The leases
-        need not survive the machine: its workers do not either.
+        oldest first. Nothing for one that is not registered (any more). The leases need not survive
+        the machine: its workers do not either.
         """
         self._database.refuse_if_broken()
         with self._write(Write.LEASE) as tx:
@@ -200,10 +196,7 @@ class Leases(Repository):
     def _due(
         self, tx: Transaction, route: str, state: DeliveryState, *, limit: int, now_ms: int
     ) -> list[Key]:
-        """Return due deliveries in a state, the clients in equal shares.
-
-        What a client does not use of its share goes to the others, in another round.
-        """
+        """Return due deliveries in a state; what a client leaves of its share others get."""
         last = self._turns.get((route, state))
         clients = _having_due(tx, route, state, after=last, now_ms=now_ms)
         found: dict[str, list[Key]] = {client: [] for client in clients}
@@ -243,10 +236,9 @@ class Leases(Repository):
     ) -> outcomes.Recorded:
         """Write outcomes and end the leases; no change if the incarnation is dead.
 
-        The outcome of a part (state ACTIVE) leaves the lease; a delivery stands once in `updates`.
-        Its due time differs from that of the outcome before. What a call before this one wrote,
-        whose answer was lost, stays as it is. What is told too late and may have been sent is
-        noted as an attempt in doubt.
+        The outcome of a part (state ACTIVE) leaves the lease; a delivery stands once in `updates`,
+        with another due time than before. What an earlier call wrote whose answer was lost stays as
+        it is. What is told too late and may have been sent is noted as an attempt in doubt.
         """
         with self._write() as tx:
             now_ms = tx.to_stored(now_ms)
@@ -264,8 +256,7 @@ class Leases(Repository):
     def free_unknown(self, route: str, *, known: Collection[Key], incarnation: str) -> int:
         """End what leases an incarnation has on a route, but for those it knows; return how many.
 
-        For a worker that does not know what a claim or a return of leases came to. What such a
-        call still does in the database is waited for.
+        For a worker that does not know what a call came to: what that still does is waited for.
         """
         with self._write(Write.LEASE) as tx:
             if has_ended(tx, incarnation):
@@ -279,9 +270,9 @@ class Leases(Repository):
             return [route for (route,) in _ROUTES.fetch(tx)]
 
     def reroute(self, steps: Sequence[Rerouting], *, entry: AuditEntry) -> int:
-        """Let deliveries that wait take other routes; audited; return how many.
+        """Let deliveries that wait take other routes, due as before; audited; return how many.
 
-        Due times stay. One that was taken, or has come in doubt, meanwhile stays as it is.
+        One that was taken, or has come in doubt, meanwhile stays as it is.
         """
         with self._write() as tx:
             number = _REROUTE.run(tx, [_first_way(one) for one in steps if len(one.ways) == 1])
@@ -297,10 +288,7 @@ def is_alive(tx: Transaction, incarnation: str) -> bool:
 
 
 def has_ended(tx: Transaction, incarnation: str) -> bool:
-    """True when the incarnation is not registered any more.
-
-    Locked against all that asks `is_alive`: what a call whose answer was lost still does is over.
-    """
+    """True when an incarnation is not registered any more, and its calls under way are over."""
     return not _SETTLED.fetch(tx, incarnation)
 
 

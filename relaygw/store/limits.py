@@ -1,8 +1,6 @@
 """Limits of accounts, shared by all workers: connections, rate, quota, what a provider taught.
 
-A limit group is an account, or a provider on its own. Its rate is a row with the time at which
-the next one may go: whoever takes tokens moves it on, so the rate holds for all together. The
-database's clock decides. Quotas count slices of ten minutes over the last 24 hours.
+The database's clock decides. How they work: decision 10.
 """
 
 from __future__ import annotations
@@ -21,8 +19,7 @@ _FARTHEST_S = 60.0
 """No turn is farther away, but at a rate that is as slow; else the clock was set back."""
 _DAY_MS = 86_400_000
 _SLICE_MS = 600_000
-_KEPT_MS = _DAY_MS + _SLICE_MS
-"""A slice counts until its end is a day old."""
+_KEPT_MS = _DAY_MS + _SLICE_MS  # a slice counts until its end is a day old
 
 _ADD_ACCOUNT = insert_into("account", "limit_group", on_conflict="DO NOTHING", next_slot_us=0)
 _NEXT_SLOT = Statement("SELECT next_slot_us FROM account WHERE limit_group = {?} {for_update}")
@@ -101,10 +98,7 @@ _TAKE_PERMITS = insert_into(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tokens:
-    """What may be sent of a limited provider: how much, and in how many seconds.
-
-    With none granted, `starts_in_s` says when to ask again.
-    """
+    """How much may be sent, and in how many seconds; with none granted, when to ask again."""
 
     granted: int
     starts_in_s: float
@@ -142,8 +136,8 @@ class Limits(Repository):
     ) -> int:
         """Lease up to `wanted` more of the `limit` permits of a group; return how many.
 
-        The lowest free ones, and none to a dead incarnation. When none is left, `accounts` tells
-        the other workers that somebody waits.
+        The lowest free ones, none to a dead incarnation. If none, `accounts` tells that somebody
+        waits.
         """
         with self._write() as tx:
             now_ms = tx.now_ms()
@@ -169,8 +163,7 @@ class Limits(Repository):
     def permits_held(self, limit_group: str, *, incarnation: str) -> int:
         """Return how many permits of a group an incarnation has.
 
-        For a worker that does not know what one of the two above came to. What such a call
-        still does in the database is waited for.
+        For a worker that does not know what a call came to: what that still does is waited for.
         """
         with self._write(Write.UNSYNCED) as tx:
             if has_ended(tx, incarnation):
@@ -183,8 +176,8 @@ class Limits(Repository):
     def take_tokens(self, limit_group: str, *, wanted: int, per_s: float) -> Tokens:
         """Take up to `wanted` tokens of a rate that all workers share.
 
-        The first may be used in `starts_in_s`, then one each 1/rate. None are granted beyond
-        TOKEN_LEASE_S ahead, but at least one when its turn is nearer than that.
+        The first may be used in `starts_in_s`, then one each 1/rate: none beyond TOKEN_LEASE_S
+        ahead, but at least one when its turn is nearer than that.
         """
         with self._write(Write.UNSYNCED) as tx:
             _ADD_ACCOUNT.run(tx, [(limit_group,)])
@@ -286,10 +279,7 @@ class Limits(Repository):
 
 
 def _guarded(tx: Transaction, guard_s: float) -> tuple[int, int, int]:
-    """Return now, and the ends of the time around it in which what was noted stays as it is.
-
-    What is still to come was noted before the clock was set back.
-    """
+    """Return now, and the guarded time around it: a clock set back leaves notes still to come."""
     now_ms, guard_ms = tx.now_ms(), int(guard_s * 1000)
     return now_ms, now_ms - guard_ms, now_ms + guard_ms
 

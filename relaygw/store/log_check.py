@@ -1,22 +1,13 @@
-"""Whether the log of a SQLite queue is the one that its database needs.
+"""Whether the log of a SQLite queue is the one that its database needs: decision 16.
 
-Mail that was acknowledged may stand in the log (`queue.db-wal`) alone. SQLite takes a database
-whose log is missing, cut short or of another as if nothing had been in it, so the queue keeps
-account itself:
-
-* The **mark** stands in the database: `user_version` is the first salt of the log, 0 when nobody
-  needs one, and `application_id` is the schema's version then, which is another in every copy
-  that SQLite makes (backup, VACUUM INTO). It is in the file itself, synced, before the first
-  write is answered, and is taken away by the last who closes the queue. A log starts anew with a
-  salt that is greater by one, so that a later log of the same queue is known, too.
-* `*.locks/users` is locked, shared, by everyone who has the queue open.
-* `*.locks/progress` says how long the log was after the last synced commit, and what its last page
-  was. It is not synced itself: after a power cut it is older than the log, which is right. When
-  the log is gone and that page is in the database, which was written later, another program has
-  moved the log: whoever opens the queue of a killed gateway does so, as its last user.
-* `*.locks/moved` is there when a file was lost while processes used the queue, and they have moved
-  all of the log into the database: a log that was lost is not missed then. Nobody else may open
-  the queue as long as they live.
+* The **mark**: `user_version` is the first salt of the log, 0 when nobody needs one, and
+  `application_id` the schema's version then. A log starts anew with a salt that is greater by one,
+  so that a later log of the same queue is known, too.
+* `*.locks/progress` is not synced: after a power cut it is older than the log, which is right. When
+  the log is gone and its last page is in the database, which was written later, another program
+  has moved the log: whoever opens the queue of a killed gateway does so, as its last user.
+* `*.locks/moved`: a log that was lost is not missed then. Nobody else may open the queue as long
+  as those who lost it live.
 """
 
 from __future__ import annotations
@@ -62,8 +53,7 @@ _MOST_RESTARTS = 1 << 20  # of a log since its mark; each is some 16 MB of mail
 LOG_HEADER_BYTES = _LOG_HEADER.size
 WITH_LOG, WITHOUT_LOG = b"with log\n", b"without log\n"
 """What `moved` says: whether the log is still the one that was used."""
-WORD = 1 << 32
-"""Salts are numbers below this."""
+WORD = 1 << 32  # salts are numbers below this
 
 Salts = tuple[int, int]
 
@@ -156,8 +146,7 @@ def _give_to_owner_of(path: Path, file: Path) -> None:
 def read_only(path: Path, *, as_it_lies: bool = False) -> Any:
     """Return a connection that changes nothing; `as_it_lies` leaves the log out and locks nothing.
 
-    By SQLite itself, even for a few bytes: whoever opens and closes the file otherwise drops
-    the locks that SQLite has on it in this process.
+    SQLite drops its locks in this process when anybody else here opens and closes the file.
     """
     how = "immutable=1" if as_it_lies else "mode=ro"
     return driver.connect(
@@ -166,9 +155,9 @@ def read_only(path: Path, *, as_it_lies: bool = False) -> Any:
 
 
 def check_log(path: Path, *, is_alone: bool) -> LogFinding:
-    """Look whether a database has the log that it needs.
+    """Look whether a database has its log; raises QueueDamaged when it is none.
 
-    `is_alone`: nobody else has it open. Raises QueueDamaged when it is no database.
+    `is_alone`: nobody else has it open.
     """
     if problem := missing_database(path, is_alone=is_alone):
         return LogFinding(LogState.LEFT, problem, is_marked=True)
@@ -206,10 +195,7 @@ def check_log(path: Path, *, is_alone: bool) -> LogFinding:
 
 
 def missing_database(path: Path, *, is_alone: bool = True) -> str:
-    """Return what is wrong where a queue was and its database is not there, "" where none was.
-
-    A new one that is being made is empty, and has no log.
-    """
+    """Return what is wrong where a queue was and its database is gone or empty, else ""."""
     try:
         size_bytes = path.stat().st_size
     except OSError:
@@ -289,10 +275,7 @@ def _finding(state: LogState, path: Path, what: str) -> LogFinding:
 
 
 def mark_of(path: Path) -> int | None:
-    """Return the salt that a database's log must have or come from, None without a mark.
-
-    Looks into the file as it lies, without its log; raises DriverError while it is being written.
-    """
+    """Return the salt that a log must have or come from; DriverError while the file is written."""
     with contextlib.closing(read_only(path, as_it_lies=True)) as connection:
         return _mark_in(*stamps_of(connection))
 
@@ -300,8 +283,8 @@ def mark_of(path: Path) -> int | None:
 def _mark_alone(path: Path) -> int | None:
     """Return the same of a database that nobody has open; raises QueueDamaged for what is none.
 
-    Whoever was killed while the log was moved left a file that only makes sense with its log. So
-    this looks at the header alone; no lock is dropped by that, as nobody has one.
+    By the header alone, which drops no lock: after a kill the rest may only make sense with its
+    log.
     """
     with path.open("rb") as file:
         header = file.read(_DATABASE_HEADER.size)

@@ -1,7 +1,6 @@
-"""Bringing a database's schema to the one this version knows.
+"""Bringing a database's schema to the one this version knows, in one transaction.
 
-Roles only compare one row (`check_schema`); alembic is imported when there is something
-to do. The whole upgrade is one transaction: it is done or nothing happened.
+Roles only compare one row (`check_schema`); alembic is imported when there is something to do.
 """
 
 from __future__ import annotations
@@ -86,10 +85,7 @@ def check_schema(place: Place | str) -> None:
 
 
 def upgrade(place: Place | str) -> tuple[str | None, str]:
-    """Bring the schema up to date; return the revisions before and after.
-
-    Two upgrades at once are safe: the second waits for the first and finds nothing to do.
-    """
+    """Bring the schema up to date; return the revisions before and after. Two at once are safe."""
     for tries_left in range(_DEADLOCK_TRIES - 1, -1, -1):
         try:
             return _upgrade(Place.of(place))

@@ -1,8 +1,6 @@
 """Outcomes of attempts: what they change of recipients, deliveries and messages, and what is noted.
 
-A first try that was taken at once leaves no attempt: the recipient itself tells of it. Outcomes
-whose lease still stands leave rows, in the transaction that ends the lease; what was found out
-with a lease that was over leaves one in doubt if it may have been sent. What a provider puts off
+A first try that was taken at once leaves no attempt: the recipient tells of it. What is put off
 without a charge may come again every second for days: that is counted in the row it has.
 """
 
@@ -144,11 +142,7 @@ _DROP_OLDEST = BatchStatement(
 def record(
     tx: Transaction, updates: _Updates, incarnation: str, now_ms: int, *, keep_content: bool
 ) -> Recorded:
-    """Write outcomes of an incarnation that lives: see Leases.record_batch.
-
-    What was recorded before, in a commit that seemed lost, is left as it is: its lease is over, or
-    its due time says so.
-    """
+    """Write outcomes of an incarnation that lives: see Leases.record_batch."""
     if any(entry.is_partial for entry in updates):
         recorded = _recorded(tx, [entry for entry in updates if entry.is_partial])
         # a part that was recorded: its lease goes on, and would let it in again
@@ -245,10 +239,7 @@ def write_interrupted(
     *,
     now_ms: int,
 ) -> None:
-    """Write which deliveries a dead worker was sending, before they are freed.
-
-    `begun` None: nobody can be asked, and it may have been each that it held.
-    """
+    """Write which deliveries a dead worker was sending, before they are freed; None: maybe each."""
     what = (*_INTERRUPTED, "the worker that was sending it died")
     if begun is None:
         what = (*_INTERRUPTED, _WORKER_VANISHED)
@@ -380,9 +371,6 @@ def finish_messages(
 
 
 def empty_trash(tx: Transaction, queue_ids: Sequence[str], *, now_ms: int) -> None:
-    """Finish messages of which what is in the trash has been there for long enough.
-
-    Locked before: see queue_entry.lock_messages.
-    """
+    """Finish messages whose trash has been there for long enough; locked before (lock_messages)."""
     _EMPTY_TRASH.run(tx, [(queue_id, now_ms, 0) for queue_id in queue_ids])
     _DROP_FORGOTTEN_CONTENT.run(tx, [(queue_id,) for queue_id in queue_ids])

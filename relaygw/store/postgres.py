@@ -1,9 +1,7 @@
 """The store on PostgreSQL: many instances share one queue.
 
-A commit is durable when it returns: `fsync` and `synchronous_commit` are asserted on every
-connection. When the server goes away a write is tried again for some seconds; whether a lost
-commit happened is looked up first, so that nothing is stored twice and nobody is told wrongly.
-The database's clock decides about leases, rates and quotas.
+`fsync` and `synchronous_commit` are asserted on every connection. When the server goes away a write
+is tried again; whether a lost commit happened is looked up first.
 """
 
 from __future__ import annotations
@@ -27,10 +25,8 @@ from relaygw.errors import AlreadyAccepted, StoreFull, StoreUnavailable, Unstora
 from relaygw.mail.clock import awake_s, clock_ms
 from relaygw.store.database import RAW_CURSOR, Database, Place, Translated, Write
 
-ANSWER_S = 20.0
-"""How long a server that is there may take for one answer."""
-RECONNECT_S = 10.0
-"""How long a write waits for a server that went away before it fails."""
+ANSWER_S = 20.0  # how long a server that is there may take for one answer
+RECONNECT_S = 10.0  # how long a write waits for a server that went away before it fails
 REFUSING_S = 1.0
 """How long after that others fail at once: what waited behind it has waited as long."""
 _RECONNECT_LADDER_S = (0.05, 0.1, 0.2, 0.5, 1.0)
@@ -48,8 +44,7 @@ _CONNECT_ARGUMENTS = {
     "tcp_user_timeout": 15_000,
     "prepare_threshold": None,  # a pooler may hand the next transaction to another session
 }
-_CONNECTED_AT_S = "connected_at_s"
-"""Key in a connection's `info`: when it was made."""
+_CONNECTED_AT_S = "connected_at_s"  # key in a connection's `info`: when it was made
 _NOW_US = "SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS bigint)"
 _SAME_MS = 1000
 _SHARP_MS = 500  # an answer that took longer says too little
@@ -61,10 +56,9 @@ T = TypeVar("T")
 class AnsweringConnection(psycopg.Connection[Any]):
     """Closes itself when an answer takes longer than `answer_s`.
 
-    The system's limits end a connection whose other side is gone; a server that is frozen, sits
-    behind a pooler that hangs, or waits for its standby keeps the connection alive and says
-    nothing. Its own `statement_timeout` does not help: one that is frozen keeps no time, and a
-    commit that waits for a standby would be called done.
+    The system's limits end a connection whose other side is gone, not one to a server that is
+    frozen, behind a pooler that hangs, or waiting for its standby. Nor does `statement_timeout`:
+    what is frozen keeps no time, and a commit that waits for a standby would be called done.
     """
 
     answer_s: float | None = None  # None: waits as long as it takes
@@ -112,10 +106,10 @@ def _within(gen: PQGen[T], limit_s: float) -> PQGen[T]:
 
 
 def create_postgres_engine(place: Place, *, answer_s: float | None = None) -> Engine:
-    """Return an engine; the password is read for each connection.
+    """Return an engine that reads the password, and limits answers, for each connection.
 
-    `answer_s`: how long an answer may take. Connecting raises StoreUnavailable
-    when the server may lose what it was told to keep, unless the place allows that.
+    Connecting raises StoreUnavailable when the server may lose what it was told to keep, unless the
+    place allows that.
     """
     engine = create_engine(
         make_url(place.url).set(drivername="postgresql+psycopg"),
@@ -176,10 +170,9 @@ class _StorableStrUnknown(StrDumperUnknown):
 
 
 class PostgresDatabase(Database):
-    """A PostgreSQL database that instances on many machines share.
+    """A PostgreSQL database that instances on many machines share; its clock counts.
 
-    Its clock is the one that counts, and is looked at with each heartbeat. Less than a second is
-    no difference to this machine's: it comes from measuring.
+    It is looked at with each heartbeat. Less than a second's difference comes from measuring.
     """
 
     is_shared = True
@@ -209,7 +202,7 @@ class PostgresDatabase(Database):
     def _known_ahead_ms(self) -> int:
         """Return the difference as it was measured; a clock that was set here since is allowed for.
 
-        Kept as it is if it can be: what is written again, because an answer was lost, is the same.
+        Kept if it can be: what is written again, because an answer was lost, is the same.
         """
         if self._measured is None:
             return 0
@@ -270,10 +263,7 @@ class PostgresDatabase(Database):
             raise
 
     def _check_age(self, _raw: Any, record: ConnectionPoolEntry, _pooled: Any) -> None:
-        """Have a connection made anew that was there before another one was lost.
-
-        It leads to the same server, or to one that was the primary.
-        """
+        """Renew a connection older than one that was lost: it may lead to what was the primary."""
         if record.info[_CONNECTED_AT_S] <= self._worked_until_s:
             raise DisconnectionError("the server was out of reach")
 

@@ -1,7 +1,4 @@
-"""The queue as operators see it, and what they do to it.
-
-Leases are never taken away: a delivery that a worker is sending stays as it is.
-"""
+"""The queue as operators see it, and what they do to it; what is being sent stays as it is."""
 
 from __future__ import annotations
 
@@ -51,10 +48,7 @@ _MOVABLE = [state.value for state in (_D.INCOMING, _D.DEFERRED, _D.HELD)]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LaneCount:
-    """How many deliveries of a route are in a state, and the oldest acceptance.
-
-    `recipients` are those that still wait.
-    """
+    """How many deliveries of a route are in a state, and recipients in them still wait."""
 
     route: str
     stream: str
@@ -89,10 +83,7 @@ class Queue(Repository):
             return _entries(tx, queue_ids)
 
     def waiting(self, *, limit: int, after: str = "") -> list[Waiting]:
-        """Return queued messages in the order of acceptance, those after queue id `after`.
-
-        One statement a page: a list of 100,000 messages takes a second.
-        """
+        """Return queued messages after id `after`, oldest first; one statement for a page."""
         with self._read() as tx:
             return load_waiting(tx, limit=limit, after=after)
 
@@ -162,8 +153,7 @@ class Queue(Repository):
     ) -> int:
         """Move the deliveries of `queue_ids` that are in `from_states`; audited; return how many.
 
-        They are due at the time of `entry`.
-        A lease is never taken away: active deliveries stay, whatever `from_states` says.
+        They are due at the time of `entry`. Active ones stay, whatever `from_states` says.
         """
         may_leave = [state.value for state in from_states & sources_of(to) - {_D.ACTIVE}]
 
@@ -186,7 +176,7 @@ class Queue(Repository):
     def expire(self, queue_ids: Sequence[str], *, reason: str, entry: AuditEntry) -> int:
         """End open deliveries as expired; audited; return how many.
 
-        Each recipient that still waited is told as `reason` and what was said to it last.
+        Each recipient that still waited is told `reason` and what was said to it last.
         """
 
         def change(tx: Transaction, batch: Sequence[str], now_ms: int) -> int:
@@ -208,8 +198,8 @@ class Queue(Repository):
     ) -> int:
         """Let open deliveries go by one provider alone; audited; return how many.
 
-        Deferred ones are due now, and so are those held for one of `ended`; others stay
-        held. Mail that another provider may have taken is moved only when `is_forced`.
+        Deferred ones are due now, and so are those held for one of `ended`; others stay held. Mail
+        that another provider may have taken is moved only when `is_forced`.
         """
         is_held = delivery.c.state == _D.HELD.value
         is_let_go = and_(is_held, delivery.c.reason.in_([cause.sentence for cause in ended]))

@@ -20,12 +20,10 @@ from relaygw.store.audit import AuditEntry
 from relaygw.store.database import Row, Statement, Transaction
 from relaygw.store.tables import IS_OPEN, attempt, chunk, delivery, message, recipient
 
-Key = tuple[str, int]
-"""A delivery: queue id and delivery number."""
+Key = tuple[str, int]  # a delivery: queue id and delivery number
 _IN_LIMIT = 500  # values in one IN list: far below any database's limit
 
-MOST_ATTEMPTS = 200
-"""Of one message: the newest are kept."""
+MOST_ATTEMPTS = 200  # of one message: the newest are kept
 _COUNTED = frozenset({AttemptState.DEFERRED, AttemptState.IN_DOUBT})
 
 IS_IN_DOUBT = and_(
@@ -153,19 +151,13 @@ def rows_in(
 
 
 def lock_messages(tx: Transaction, queue_ids: Sequence[str]) -> None:
-    """Wait for whoever changes these messages, or ends or adds parts of them, and keep others out.
-
-    The next statement sees what they did.
-    """
+    """Lock messages against changes and new parts; the next statement sees what others did."""
     mine = select(message.c.queue_id).where(message.c.queue_id.in_(queue_ids))
     tx.execute(mine.order_by(message.c.queue_id).with_for_update()).all()
 
 
 def part_delivery(tx: Transaction, key: Key, rcpt_nos: Collection[int], **changed: Any) -> None:
-    """Move recipients that wait to a new delivery: a copy of their old one, but for `changed`.
-
-    The message is locked: see `lock_messages`.
-    """
+    """Move recipients that wait to a copy of their delivery, but for `changed`; message locked."""
     queue_id, delivery_no = key
     of_message = delivery.c.queue_id == queue_id
     last_no = tx.execute(select(func.max(delivery.c.delivery_no)).where(of_message)).scalar_one()
@@ -268,9 +260,9 @@ def _load_recipients(
 
 
 def tried_since_ms(attempts: Iterable[AttemptEntry], delivery_no: int) -> int | None:
-    """Return when a provider was first asked to take a delivery, in an attempt that counts.
+    """Return when a provider was first asked in an attempt that counts, None for no such attempt.
 
-    None when none is written down; of a history that was cut it is the oldest that is left.
+    Of a history that was cut it is the oldest that is left.
     """
     asked = (
         one.since_ms

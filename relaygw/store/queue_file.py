@@ -1,7 +1,7 @@
 """The file of a SQLite queue as those use it who have it open: see `log_check`.
 
-SQLite removes the log when the last connection ends. A marked database must keep it, so each
-process has one more connection, for reading only, which ends last and may not remove anything.
+SQLite removes the log when the last connection ends. So each process has one more, for reading
+only, which ends last and may not remove anything.
 """
 
 from __future__ import annotations
@@ -138,10 +138,10 @@ class QueueFile:
             self._moved.unlink(missing_ok=True)
 
     def note_commit(self, raw: Any) -> None:
-        """Make sure that a commit, which is synced, is where the next process looks for it.
+        """Make sure that a synced commit is where the next process looks; with the write lock.
 
-        With the write lock. When the log is gone, all of it is moved into the database instead;
-        raises QueueDamaged where that cannot be done either: then nothing must be acknowledged.
+        When the log is gone, all of it is moved into the database; QueueDamaged where that fails:
+        nothing must be acknowledged then.
         """
         if self._trouble is None and self._is_marked:
             if self._identify() == self._identities:
@@ -220,8 +220,7 @@ class QueueFile:
     def finish(self, raw: Any) -> None:
         """Take the mark away if nobody else has the queue open; with the write lock.
 
-        The caller closes all connections next, and this file last. When anything goes wrong the
-        mark stays, and with it the log.
+        The caller closes all connections next, this file last. On any failure mark and log stay.
         """
         if not is_alone(self._users):
             return

@@ -1,7 +1,7 @@
 """Putting what is left of a damaged SQLite queue into a new one, which takes its place.
 
-Nothing is overwritten: the new database is written beside the old one, which is moved aside once
-all of it is on disk. A run that was cut short is begun anew by the next.
+Nothing is overwritten: the old database is moved aside once all of the new one is on disk. A run
+that was cut short is begun anew by the next.
 """
 
 from __future__ import annotations
@@ -67,8 +67,7 @@ class Recovered:
     is_log_lost: bool = False
     aside: Path | None = None
     """Where the old database is now; None when nothing was wrong and nothing was done."""
-    exported: Path | None = None
-    """The directory with what is left of damaged mail."""
+    exported: Path | None = None  # the directory with what is left of damaged mail
 
 
 def examine(url: str) -> list[str]:
@@ -93,11 +92,11 @@ def examine(url: str) -> list[str]:
 def recover(url: str, *, is_released: bool, now_ms: int, tell: Callable[[int], None]) -> Recovered:
     """Write a new queue with what can be read of a damaged one, and put it in its place.
 
-    Messages that are whole come back as they were. What may have been sent since the state that
-    can be read is held, unless `is_released`: everything that is unfinished when the log was
-    lost, else what was being sent. The rest is written into a directory of files. `tell` gets
-    the number of messages that are done. Raises StoreUnavailable while a gateway runs,
-    QueueDamaged when nothing can be read, SchemaMismatch for a queue of another version.
+    Whole messages come back as they were. What may have been sent since is held, unless
+    `is_released`: everything unfinished when the log was lost, else what was being sent. The rest
+    is written into a directory of files. `tell` gets the number of messages done. Raises
+    StoreUnavailable while a gateway runs, QueueDamaged when nothing can be read, SchemaMismatch for
+    another version.
     """
     path = database_path(url)
     users = _users(path)
@@ -335,8 +334,7 @@ def _take_owner(old: Path, new: Path) -> None:
 def _publish(path: Path, new: Path, aside: Path) -> None:
     """Move the old database aside with its log, and the new one into its place.
 
-    The log goes first: SQLite would put an old one into a new database. Cut short between, the
-    old database is without its log and refused; `_undo_cut` gives it back.
+    The log goes first: SQLite would put an old one into a new database. `_undo_cut` gives it back.
     """
     if log_of(new).exists():
         raise StoreUnavailable(f"{log_of(new)}: could not be moved into {new.name}; try again")

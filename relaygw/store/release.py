@@ -1,8 +1,4 @@
-"""Captured mail that somebody lets go: a new delivery of the message it was captured from.
-
-What was captured stays as it is. The message counts as queued again, so its content stays until
-the new delivery has ended, whatever becomes of the sandbox meanwhile (see sandbox.uncapture).
-"""
+"""Captured mail that somebody lets go: a new delivery of its message (decision 12)."""
 
 from __future__ import annotations
 
@@ -69,10 +65,7 @@ def release(tx: Transaction, releases: Sequence[Release]) -> frozenset[str]:
 
 
 def _lock(tx: Transaction, queue_ids: Sequence[str]) -> dict[str, Any]:
-    """Lock the messages that are captured and have their content; return their rows.
-
-    Whoever deletes them, or gives numbers to deliveries, locks them as well.
-    """
+    """Lock the captured messages that have content, also against new deliveries; return rows."""
     columns = message.c["queue_id", "client_key", "accepted_at_ms"]
     has_content = message.c.captured_at_ms.is_not(None) & (message.c.chunk_count > 0)
     query = select(*columns).where(has_content).order_by(message.c.queue_id).with_for_update()

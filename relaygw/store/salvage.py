@@ -1,7 +1,7 @@
 """Reading what can be read of a damaged SQLite queue, row by row around the broken pages.
 
-A b-tree is read from its beginning and from its end, up to the first page that cannot be read on
-either side; between them each key that another table knows is looked up by itself.
+A b-tree is read from both ends up to the first page that cannot be read; between them each key that
+another table knows is looked up by itself.
 """
 
 from __future__ import annotations

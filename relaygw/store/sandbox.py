@@ -1,13 +1,8 @@
 """The sandbox: captured mail as the web pages, the API and the command line see it.
 
-What the content of a message says is written beside it once somebody has read it (`index`); a
-search finds only messages whose content was read, a list without conditions all of them. A search
-looks at `captured_index`, whose numbers grow in the order of capture, but for messages that were
-captured at the same time. Two spellings of a tag that differ in case only are one tag.
-
-That the content was read and that somebody opened a message are not synced by themselves: a power
-cut may forget the last ones. What may be many messages is changed in several transactions, so that
-the front never waits long for one of them; what a crash leaves undone can be asked for again.
+A search finds only messages whose content was read, a list without conditions all of them. That
+content was read or a message opened is not synced by itself. Many messages are changed in several
+transactions, so that the front never waits long; what a crash leaves undone can be asked for again.
 """
 
 from __future__ import annotations
@@ -91,10 +86,7 @@ class Sandbox(Repository):
             return load_entries(tx, oldest.limit(limit))
 
     def index(self, facts: Mapping[str, ContentFacts]) -> None:
-        """Keep what the content of messages says, by queue id.
-
-        Of no effect for a message that has it already, or that is not captured (any more).
-        """
+        """Keep what the content of captured messages says, where that is not kept already."""
         for batch in _index_batches(facts):
             with self._write(Write.UNSYNCED) as tx:
                 write_index(tx, batch)
@@ -155,10 +147,9 @@ class Sandbox(Repository):
     # --- changes -------------------------------------------------------------------------
 
     def mark_read(self, queue_ids: Sequence[str] | None, *, is_read: bool) -> int:
-        """Mark captured messages (None: all there are now) as opened now, or as unread.
+        """Mark captured messages (None: all) as opened now, or unread; return how many changed.
 
-        Returns how many changed. One that was opened before keeps its time. Many are marked in
-        several transactions.
+        One that was opened before keeps its time. Many are marked in several transactions.
         """
         changed = 0
         for batch in in_batches(self._or_all(queue_ids), _BATCH_MESSAGES):
@@ -185,8 +176,8 @@ class Sandbox(Repository):
     def release_captured(self, releases: Sequence[Release]) -> frozenset[str]:
         """Add deliveries to captured messages, due at once, each audited; return which messages.
 
-        All of a message's or none: none when it is not captured or has no content (any more),
-        or already waits to be sent to one of the new recipients.
+        None of a message that is not captured or has no content (any more), or already waits to be
+        sent to one of the new recipients.
         """
         with self._write() as tx:
             return release(tx, releases)
@@ -206,10 +197,7 @@ class Sandbox(Repository):
             return {row[0]: row[1] for row in tx.execute(counted)}
 
     def set_tags(self, queue_ids: Sequence[str], tags: Sequence[str]) -> None:
-        """Give captured messages exactly these tags.
-
-        Tags that differ in case only are one: the spelling that is in use stays.
-        """
+        """Give captured messages exactly these tags; of one in use its spelling stays."""
         for batch in in_batches(list(dict.fromkeys(queue_ids)), _BATCH_MESSAGES):
             with self._write() as tx:
                 _set_tags(tx, batch, _spellings(tx, tags))
@@ -268,8 +256,7 @@ def _newest_ids(tx: Transaction, search: MailSearch, *, start: int, limit: int) 
 def _among_newest(tx: Transaction, search: MailSearch, *, limit: int) -> list[str]:
     """Return matching messages among the newest ones.
 
-    PostgreSQL takes every text for a rare one, and would collect all messages with a word that
-    is in each of them before it looks at the newest.
+    PostgreSQL takes every text for a rare one, and would collect all messages with a common word.
     """
     tx.execute(text("SET LOCAL enable_bitmapscan = off"))
     newest = select(_I.index_no).order_by(_I.index_no.desc())
@@ -341,10 +328,9 @@ def _mark_read(tx: Transaction, queue_ids: Sequence[str], at_ms: int | None) -> 
 
 
 def uncapture(tx: Transaction, queue_ids: Sequence[str]) -> int:
-    """Delete captured messages, but for those that wait to be sent to somebody or are in the trash.
+    """Delete captured messages; what waits to be sent or is in the trash only leaves the sandbox.
 
-    Those only leave the sandbox; their content stays until they are finished. Returns how many
-    messages were captured.
+    Its content stays until it is finished. Returns how many messages were captured.
     """
     deleted: list[str] = []
     left: list[str] = []

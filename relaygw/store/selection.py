@@ -1,7 +1,7 @@
 """Which messages an operator means, and how much of the queue is of what kind and age.
 
-What is open is found by its index, in the order of acceptance, so that a page of a long queue
-costs a look at a page; finished messages, which are nearly all of them, are never looked at.
+Open ones are found by their index, so that a page of a long queue costs a look at a page; finished
+ones, nearly all, are never looked at.
 """
 
 from __future__ import annotations
@@ -19,8 +19,7 @@ from relaygw.store.database import Transaction
 from relaygw.store.queue_entry import rows_in
 from relaygw.store.tables import IS_OPEN, delivery, has_text, message, recipient
 
-MAX_TEXT_CHARACTERS = 1000
-"""Of a text that is looked for: far below what SQLite takes as a pattern."""
+MAX_TEXT_CHARACTERS = 1000  # of a text that is looked for: far below what SQLite takes as a pattern
 Condition = ColumnElement[bool] | TextClause
 
 

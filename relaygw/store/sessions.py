@@ -1,7 +1,4 @@
-"""Logins of the web pages: the hash of a token, whose it is, and until when.
-
-When a login was last seen is not synced by itself: a power cut may forget it.
-"""
+"""Logins of the web pages; when one was last seen is not synced by itself."""
 
 from __future__ import annotations
 

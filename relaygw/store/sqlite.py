@@ -1,10 +1,7 @@
-"""The store on SQLite: write-ahead log, full sync, one writer at a time.
+"""The store on SQLite: write-ahead log, full sync, one writer at a time (decisions 3, 6 and 8).
 
-`synchronous=FULL` is asserted on every connection but one: with NORMAL a power cut loses commits
-that clients were told of. The one is for claims: a lease lost in a power cut is no loss, as
-whoever held it is dead too, and the next synced commit carries it along. Every write transaction
-runs under `WriteLock`. Checkpoints run beside the writers but for their last few pages; with SQLite
-3.7.0 to 3.51.2, where a database could be corrupted that way, all of them is under the lock.
+`synchronous=FULL` is asserted on every connection but the one for claims: with NORMAL a power cut
+loses commits that clients were told of.
 """
 
 from __future__ import annotations
@@ -44,10 +41,9 @@ _CAN_CHECKPOINT_BESIDE_WRITERS = driver.sqlite_version_info >= (3, 51, 3)
 def create_sqlite_engine(
     url: str, *, begin: str, is_synced: bool = True, file: QueueFile | None = None
 ) -> Engine:
-    """Return an engine whose transactions start with the statement `begin`.
+    """Return an engine whose transactions start with `begin`; `file` outlives its connections.
 
-    `is_synced` False: a commit is durable only with the next one that is synced. `file` outlives
-    its connections.
+    `is_synced` False: a commit is durable only with the next one that is synced.
     """
     expected_level = 2 if is_synced else 1
     engine = create_engine(
@@ -94,12 +90,10 @@ def _lower(text: str | None) -> str | None:
 
 
 class WriteLock:
-    """One lock around every write transaction, among threads and processes.
+    """One lock around every write transaction, among threads and processes: decision 3.
 
-    SQLite's own busy wait is unfair: a neighbour that writes hard makes the front wait for seconds.
-    Here the front, which is `first_in_line`, takes the turnstile and then the lock; everyone else
-    first queues at a gate of their own, so that at most one of them stands at the turnstile with
-    the front. flock is given back by the kernel when a process dies, however it dies.
+    The front, `first_in_line`, takes the turnstile and then the lock; everyone else queues at a
+    gate first, so that at most one of them stands at the turnstile with the front.
     """
 
     def __init__(self, directory: Path, *, first_in_line: bool) -> None:
@@ -305,10 +299,7 @@ def is_damage(error: BaseException | None) -> bool:
 
 
 def _move_log(raw: Any) -> int:
-    """Move the log into the database beside the writers; return its length in frames.
-
-    What they add meanwhile is moved in further rounds, so that the rest is short.
-    """
+    """Move the log into the database beside the writers, in rounds; return its length in frames."""
     frames = 0
     for _ in range(_CHECKPOINT_ROUNDS):
         _, frames, moved = raw.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()

@@ -1,7 +1,4 @@
-"""The store: the queue in a database, as repositories that each know one subject.
-
-Whoever needs one repository takes that one. `tests/contract` holds what both databases must do.
-"""
+"""The store: repositories that each know one subject; `tests/contract` holds what they must do."""
 
 from __future__ import annotations
 
@@ -45,10 +42,7 @@ class Store:
     sessions: Sessions
 
     def clock_ms(self) -> int:
-        """Return the time, in ms, by the clock that all times of the queue are kept by.
-
-        It costs no call: where that is the database's, as it was when it was last measured.
-        """
+        """Return the time by the queue's clock, as it was last measured; it costs no call."""
         return self.database.clock_ms()
 
     def close(self) -> None:
@@ -61,8 +55,7 @@ def open_store(
 ) -> Store:
     """Open a queue whose schema is there; raises StoreUnavailable, QueueDamaged.
 
-    `keep_content`: the content of finished mail stays for a while. `first_in_line`: on SQLite,
-    writes go before those of other processes.
+    `keep_content`: that of finished mail stays for a while. `first_in_line`: see SqliteDatabase.
     """
     place = Place.of(place)
     if place.is_postgres:

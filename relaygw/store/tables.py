@@ -1,8 +1,7 @@
 """The schema as SQLAlchemy tables; migrations/ builds the same (a test compares them).
 
-Times are milliseconds since the epoch, UTC. Content lies in chunks beside the message, so
-that scans of the queue stay narrow. Indexes over the queue are partial: finished messages,
-which are nearly all of them, cost nothing when the next due delivery is looked up.
+Content lies in chunks beside the message, so that scans of the queue stay narrow. Indexes over the
+queue are partial: finished messages, nearly all, cost a look-up nothing.
 """
 
 from __future__ import annotations
@@ -35,8 +34,7 @@ from sqlalchemy.sql.schema import SchemaItem
 
 from relaygw.mail.hold import HoldCause
 
-SCHEMA_REVISION = "0007"
-"""The alembic revision that this code reads and writes."""
+SCHEMA_REVISION = "0007"  # the alembic revision that this code reads and writes
 
 metadata = MetaData()
 
@@ -68,10 +66,7 @@ def _partial_index(
 
 
 def whole_metadata() -> MetaData:
-    """Return `metadata` with the partial indexes, which only a comparison of schemas looks at.
-
-    They load the dialects of both databases: 3 MiB for one that is not used.
-    """
+    """Return `metadata` with its partial indexes, whose dialects cost 3 MiB: to compare schemas."""
     while _partial_indexes:
         _partial_indexes.pop()()
     return metadata
@@ -356,8 +351,7 @@ def _lower(element: _Lower, compiler: SQLCompiler, **more: Any) -> str:
 def has_text(column: ColumnElement[Any], part: str) -> ColumnElement[bool]:
     """Return that `part` stands somewhere in a column of text, whatever the case of its letters.
 
-    A text that is ASCII, as nearly all are, does not wait for Python, which takes some tenths of a
-    second for 100,000 subjects.
+    ASCII text does not wait for Python, which takes some tenths of a second for 100,000 subjects.
     """
     lowered = func.lower(column) if part.isascii() else _Lower(column)
     return lowered.contains(part.lower(), autoescape=True)

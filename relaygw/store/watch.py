@@ -1,7 +1,5 @@
-"""What is watched over, as the alerts and the dashboard see it.
+"""What is watched over, as alerts and dashboard see it: history, duties, incidents (see glossary).
 
-History are counts in slices of five minutes, added up by all instances. A *duty* is what one
-instance does for all. An *incident* is something that is or was wrong, and who was told of it.
 Counts and duties are not synced by themselves: a power cut may forget the last ones.
 """
 
@@ -29,10 +27,8 @@ if TYPE_CHECKING:
     from relaygw.store.queue import LaneCount
     from relaygw.store.store import Store
 
-HISTORY_SLICE_MS = 300_000
-"""How long a slice of history is; slices begin at multiples of it."""
-DUTY_MS = 20_000
-"""An instance that did not renew a duty for so long has lost it."""
+HISTORY_SLICE_MS = 300_000  # how long a slice of history is; slices begin at multiples of it
+DUTY_MS = 20_000  # an instance that did not renew a duty for so long has lost it
 _RENEW_MS = 5_000  # a duty is not written again before
 _DAY_MS = 86_400_000
 
@@ -51,8 +47,7 @@ _OPEN = insert_into(
 _DUTY = select(duty.c.incarnation, duty.c.renewed_at_ms)
 _NEW_DUTY = insert_into("duty", "name incarnation renewed_at_ms", on_conflict="DO NOTHING")
 
-Count = tuple[str, str]
-"""What is counted: series and label, "" where a series has none."""
+Count = tuple[str, str]  # what is counted: series and label, "" where a series has none
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,10 +92,7 @@ class Watch(Repository):
                 (_RAISE if are_gauges else _ADD).run(tx, rows)
 
     def history(self, since_ms: int, *, series: Collection[str] = ()) -> list[HistoryPoint]:
-        """Return what was counted from the slice of `since_ms` on, oldest first.
-
-        Of these series only, if any are named.
-        """
+        """Return counts (of `series`, if named) from the slice of `since_ms` on, oldest first."""
         with self._read() as tx:
             query = select(history).where(history.c.slice_at_ms >= slice_of(tx.to_stored(since_ms)))
             if series:
@@ -109,10 +101,7 @@ class Watch(Repository):
             return [tx.entry(HistoryPoint, row, "slice_at_ms") for row in tx.execute(ordered)]
 
     def forget_watched(self, older_than_ms: int) -> bool:
-        """Delete a day of history so old, and incidents over for so long; True if more is left.
-
-        The incidents go all at once, and so do instances lost so long ago.
-        """
+        """Delete a day of history so old, all incidents and lost instances; True: more is left."""
         with self._write(Write.UNSYNCED) as tx:
             end_ms = tx.now_ms() - older_than_ms
             tx.execute(delete(incident).where(incident.c.recovered_at_ms < end_ms))
@@ -127,10 +116,7 @@ class Watch(Repository):
     # --- duties --------------------------------------------------------------------------
 
     def duty(self, name: str, incarnation: str) -> bool:
-        """Take or renew a duty; True for the one living incarnation that has it.
-
-        One that is not registered (any more) has none. Ask again each few seconds.
-        """
+        """Take or renew a duty, each few seconds; True for the registered one that has it."""
         self._database.refuse_if_broken()  # whoever looks for trouble is to find it
         with self._read() as tx:
             known = _has_duty(tx, name, incarnation)
@@ -215,10 +201,7 @@ class Watch(Repository):
             return [tx.entry(MailInHand, row, "since_ms") for row in rows]
 
     def lost_instances(self, since_ms: int) -> list[LostInstance]:
-        """Return the instances lost whose last heartbeat came since a time, the latest first.
-
-        Without those of a name and role that is registered again.
-        """
+        """Return instances last heard since a time that are lost and not back, the latest first."""
         is_back = exists().where(
             instance.c.name == lost_instance.c.name, instance.c.role == lost_instance.c.role
         )
@@ -277,10 +260,7 @@ def standing_of(
     instances: Sequence[Instance],
     now_ms: int,
 ) -> Standing:
-    """Return what `policy.untended` judges; `fingerprint` is that of `settings`.
-
-    Raises StoreUnavailable.
-    """
+    """Return what `policy.untended` judges; `fingerprint` is of `settings`. StoreUnavailable."""
     is_held = any(lane.state is DeliveryState.HELD for lane in lanes)
     is_in_hand = any(lane.state is DeliveryState.ACTIVE for lane in lanes)
     before_ms = now_ms - int(shortest_in_hand_s(settings) * 1000)
