@@ -1,13 +1,9 @@
 """What a provider's reply means: the catalogue of replies, and the verdict and scope it gives.
 
-replies.yaml has sections named by one or more presets, and `generic` for everybody; it is read once
-a process. Asked are the user's own rows, those of the provider's preset, the generic ones. Pure and
-total: what no row knows is RETRY, a 5xx at RCPT or after the content as well. Delivered is what was
-answered 2xx after the final dot, and nothing else; only a 5xx from MAIL on bounces, and only for
-what a row knows as the fault of the recipient or of the message. RFC 5321 section 4.2, RFC 3463,
-RFC 4954 section 6.
-
-What is asked about is the reply as it came: one with a secret masked could mean something else.
+Asked are the user's own rows, those of the provider's preset, the generic ones. Pure and total:
+what no row knows is RETRY. Delivered is a 2xx after the final dot, nothing else; only a 5xx from
+MAIL on bounces, and only for what a row knows as the fault of the recipient or of the message. RFC
+5321 section 4.2, RFC 3463, RFC 4954 section 6.
 """
 
 from __future__ import annotations
@@ -75,10 +71,7 @@ class SeenReply:
 
 
 def look_at(reply: SmtpReply) -> SeenReply:
-    """Return the parts of `reply`: one line of text without addresses, and the status only once.
-
-    So a phrase is found wherever the provider broke the line.
-    """
+    """Return `reply` in one line, so that a phrase is found wherever the provider broke it."""
     first, *more = reply.lines or ("",)
     text = " ".join((first, *(_REPEATED_STATUS.sub("", line, count=1) for line in more)))
     words = _ADDRESS.sub(" ", text[:_MAX_CHARS]).split()
@@ -226,11 +219,10 @@ class Classifier:
     def meaning(
         self, stage: Stage, reply: SmtpReply | None, *, in_doubt: bool = False, recipients: int = 1
     ) -> Meaning:
-        """Return what `reply` at `stage` means and whom it concerns.
+        """Return what `reply` (None: none came) at `stage` means, as it came: unmasked.
 
-        `reply` is None when none came; `in_doubt` says that the final dot had been sent by then.
-        `recipients` are those of the transaction: a refusal of one of several after the content
-        bounces nobody.
+        `in_doubt`: the final dot had been sent by then. `recipients` are those of the transaction:
+        a refusal of one of several after the content bounces nobody.
         """
         if in_doubt:
             return IN_DOUBT

@@ -1,14 +1,10 @@
 """From nothing to an authenticated connection: connect, greeting, EHLO, STARTTLS, AUTH.
 
-With TLS `required` or `implicit` the certificate's chain, host name and dates are verified, and
-neither AUTH nor MAIL is sent before that worked. The addresses of a host are raced (RFC 8305). One
-AUTH mechanism is chosen and tried once, for every failed login counts at the provider; only what
-had been kept from before is tried a second time after it was fetched anew.
-
-aiosmtplib does the steps one by one; afterwards its transport goes to WireProtocol, because
-its own reader takes no pipelined replies and forgets a reply when the connection closes. Every
-failure is an UpstreamError with its stage, so that nothing before MAIL FROM can bounce mail.
-RFC 5321 section 3.1, RFC 3207, RFC 4954.
+With TLS `required` or `implicit` neither AUTH nor MAIL is sent before chain, host name and dates of
+the certificate are verified. One AUTH mechanism is tried once, for every failed login counts at the
+provider. aiosmtplib does the steps; then WireProtocol takes its transport, because its own reader
+takes no pipelined replies and forgets a reply when the connection closes. RFC 5321 section 3.1, RFC
+3207, RFC 4954; addresses are raced (RFC 8305).
 """
 
 from __future__ import annotations
@@ -64,7 +60,7 @@ class OpenConnection:
 def build_tls_context(provider: Provider) -> ssl.SSLContext:
     """Return the context for `provider`: TLS 1.2 at least, verified unless opportunistic.
 
-    Reads certificates from disk, some milliseconds: call it in a thread. Raises OSError.
+    Reads certificates from disk: call it in a thread. Raises OSError.
     """
     context = ssl.create_default_context(cafile=provider.tls_ca)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -95,9 +91,8 @@ async def open_connection(
 ) -> OpenConnection:
     """Open a connection that is ready for MAIL FROM; raises UpstreamError.
 
-    `credentials` of this provider keep what is costly to get; they learn of a refusal, and what
-    they had kept is then tried once more as it is now. `timeouts.connect` covers the TCP
-    connection, `timeouts.command` each later step.
+    `credentials` learn of a refusal; what they had kept is then tried once more as it is now.
+    `timeouts.connect` covers the TCP connection, `timeouts.command` each later step.
     """
     credentials = credentials or Credentials(provider)
     login = await credentials.read()
@@ -302,10 +297,7 @@ def _capabilities(smtp: aiosmtplib.SMTP) -> Capabilities:
 
 
 async def connect_socket(host: str, port: int, *, timeout_s: float) -> tuple[socket.socket, str]:
-    """Return a connected, non-blocking socket and the address it is connected to.
-
-    `timeout_s` covers the name lookup too.
-    """
+    """Return a connected, non-blocking socket and its address; `timeout_s` covers the lookup."""
     try:
         async with asyncio.timeout(timeout_s):
             found = await asyncio.get_running_loop().getaddrinfo(

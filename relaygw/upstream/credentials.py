@@ -1,9 +1,7 @@
 """What one provider is logged in to with: read when it is needed, kept where reading is costly.
 
-A `command:` secret is fetched once and kept until it is refused; the other forms are read anew
-for each connection, so a changed file works at once. What was refused is remembered, in memory
-only, to see when it has changed. Nothing here is logged, no repr shows a secret, and a Mask takes
-every form in which a provider could send one back out of what is shown.
+A `command:` secret is kept until it is refused, other forms are read anew for each connection, so a
+changed file works at once. Nothing here is logged, and no repr shows a secret.
 """
 
 from __future__ import annotations
@@ -37,8 +35,7 @@ shorter only as a word of its own: "exceed" is none in "exceeded"."""
 class Login:
     """A user name with a password, or with an access token for XOAUTH2.
 
-    `material` is all that was read to get there; `is_kept` says that some of it comes from an
-    earlier reading, so that reading again may bring something else.
+    `material` is all that was read; `is_kept`: reading it again may bring something else.
     """
 
     username: str
@@ -75,7 +72,7 @@ class Credentials:
         """Return what to log in with now, None when the provider wants no AUTH.
 
         Raises UpstreamError at Stage.AUTH: with a reply when the token endpoint refuses the
-        credentials (they count as refused then), without one for all that may pass.
+        credentials (they count as refused), without one for all that may pass.
         """
         if not self._places:
             return None
@@ -98,10 +95,7 @@ class Credentials:
             self._tokens.forget(login.secret)
 
     async def has_changed(self) -> bool:
-        """Return whether there is something else now than what was refused last.
-
-        False when nothing was refused or it cannot be read: a probe would tell nothing new.
-        """
+        """Return whether there is something else than was refused; False if nobody can read it."""
         if (refused := self._refused) is None:
             return False
         async with self._lock:
@@ -168,8 +162,7 @@ def _fetch(places: _Places, by_command: dict[SecretRef, str]) -> tuple[str, ...]
 class Mask:
     """Takes a login's secret out of what is shown of a provider: plain, base64, percent-encoded.
 
-    A word that begins with a good part of it goes, too: who echoes a command may cut it. For what
-    is shown, logged and stored only: what a reply means is asked of the reply as it came.
+    A word that begins with a good part of it goes, too: who echoes a command may cut it.
     """
 
     def __init__(self, login: Login) -> None:

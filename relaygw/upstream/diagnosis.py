@@ -1,8 +1,7 @@
 """Is a provider there, and would it take mail: each step of a session looked at on its own.
 
 Sends no mail: a sender is tried by MAIL and taken back by RSET. The first connection finds out
-everything up to EHLO without logging in, the second one logs in, once. Where the provider's port
-is shut, the other ports that mail services use are tried, to name those that are open.
+everything up to EHLO, the second logs in, once.
 """
 
 from __future__ import annotations
@@ -79,8 +78,7 @@ async def diagnose(
 ) -> AsyncIterator[Finding]:
     """Yield what was found, step by step, up to the first one that makes the rest pointless.
 
-    `senders` are envelope addresses to try, "" is the null sender. Never raises for what the
-    network or the provider does.
+    `senders` are envelope addresses to try, "" is the null sender. Never raises.
     """
     given = provider.timeouts
     limits = {name: min(getattr(given, name), STEP_LIMIT_S) for name in type(given).model_fields}

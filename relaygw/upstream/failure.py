@@ -1,8 +1,4 @@
-"""Why no session could be opened: UpstreamError, and how other libraries' errors become one.
-
-aiosmtplib reports a failed step by exception class, cause and text; this is the only place that
-knows which of them means what.
-"""
+"""Why no session could be opened; the only place that knows what aiosmtplib's errors mean."""
 
 from __future__ import annotations
 
@@ -29,10 +25,7 @@ _CERTIFICATE = (
 
 
 class UpstreamError(RelaygwError):
-    """No session could be opened: the stage it failed at, and the reply if there was one.
-
-    `reply` and `detail` are to be shown; `said` is the reply as it came, for what it means alone.
-    """
+    """No session could be opened: `reply` and `detail` are shown, `said` is the reply unmasked."""
 
     def __init__(
         self, stage: Stage, *, reply: SmtpReply | None = None, detail: str, relay: str = "none"
@@ -71,10 +64,7 @@ def certificate_remedy(detail: str) -> str | None:
 def failing_at(
     stage: Stage, *, relay: str, limit_s: float, handshake: Stage | None = None
 ) -> Iterator[None]:
-    """Turn what a step raises into an UpstreamError of `stage`, which may take `limit_s`.
-
-    A step that includes a TLS handshake names in `handshake` the stage for its failure.
-    """
+    """Turn what a step raises into an UpstreamError of `stage`, or of its TLS `handshake`."""
     try:
         yield
     except SMTPException as error:

@@ -1,7 +1,7 @@
-"""A content as a tree of its MIME parts, cut the way that readers cut it.
+"""A content as a tree of its MIME parts, cut the way that readers cut it, in one bounded pass.
 
-In one pass over its delimiter lines, and bounded: what is built to be expensive is refused by
-ContentInvalid. RFC 2045 section 5.1, RFC 2046 section 5.1.
+What is built to be expensive is refused by ContentInvalid. RFC 2045 section 5.1, RFC 2046 section
+5.1.
 """
 
 from __future__ import annotations
@@ -38,10 +38,7 @@ class Parameter(NamedTuple):
 
 
 def read_parameters(value: bytes) -> Iterator[Parameter]:
-    """Yield the parameters of a Content-Type or Content-Disposition.
-
-    As lenient as readers are: a value may have blanks without quotes, and quotes may not end.
-    """
+    """Yield the parameters of a Content-Type or Content-Disposition, as lenient as readers are."""
     position = 0
     is_first = True
     while position <= len(value):
@@ -219,10 +216,7 @@ class MimeTree:
                 raise ContentInvalid("the boundary of its parts is not ASCII")
 
     def _encoding(self, part: Part) -> bytes:
-        """Return how a body is encoded, b"several" when its fields do not agree.
-
-        Readers take a name that nobody knows ("utf-8", "8-bit") for no encoding.
-        """
+        """Return how a body is encoded, b"several" in doubt; an unknown name ("8-bit") is none."""
         names = {
             _COMMENT.sub(b"", value).strip(b' \t"').lower()
             for value in self._values(part, ENCODING_FIELD)

@@ -1,8 +1,7 @@
 """Access tokens for XOAUTH2: fetched from the token endpoint, kept until shortly before their end.
 
-By refresh token where there is one, else by client credentials. The endpoint is asked over
-verified TLS, without proxies and without following redirects, for either would carry the secrets
-elsewhere. What the endpoint says reaches nobody but its error code. RFC 6749 sections 4.4, 5, 6.
+Over verified TLS, without proxies or redirects, for either would carry the secrets elsewhere. What
+the endpoint says reaches nobody but its error code. RFC 6749 sections 4.4, 5, 6.
 """
 
 from __future__ import annotations
@@ -45,8 +44,8 @@ class TokenSource:
     async def token(self, client_id: str, secrets: Sequence[str]) -> tuple[str, bool]:
         """Return a token and whether it is one from before.
 
-        `secrets`: client secret and refresh token, those of them that are configured. Raises
-        UpstreamError: with a reply when the endpoint refuses, else it is to be asked again.
+        `secrets`: client secret and refresh token, as configured. Raises UpstreamError: with a
+        reply when the endpoint refuses, else it is to be asked again.
         """
         key = (client_id, *secrets)
         if self._token is not None and key == self._key and time.monotonic() < self._ends_at_s:

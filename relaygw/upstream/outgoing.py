@@ -1,10 +1,9 @@
 """A message for one provider, and what of it can be said without asking the provider.
 
-What goes in front of its content, and what of its header stays behind: see `sift`; what is stored
-stays as it is. A provider that lacks an extension never gets mail that needs it: the content is
-rewritten (8BITMIME), in a thread, or the recipients are refused here, as a reply at Stage.LOCAL:
-5.3.4 (SIZE), 5.6.3 (8BITMIME, which another provider may have, so that it bounces nobody), 5.6.7
-(SMTPUTF8). RFC 1870, RFC 3461, RFC 3463, RFC 6152, RFC 6531.
+A provider that lacks an extension never gets mail that needs it: the content is rewritten
+(8BITMIME), or the recipients are refused here, as a reply at Stage.LOCAL: 5.3.4 (SIZE), 5.6.3
+(8BITMIME, which another provider may have, so that it bounces nobody), 5.6.7 (SMTPUTF8). RFC 1870,
+RFC 3461, RFC 3463, RFC 6152, RFC 6531.
 """
 
 from __future__ import annotations
@@ -48,9 +47,9 @@ _REWRITERS = ThreadPoolExecutor(2, thread_name_prefix="seven-bit")
 class OutgoingMail:
     """What one transaction is to send; `content` is CRLF-normalised and ends with CRLF.
 
-    `added` and those of `fields` whose name the header lacks go in front of the content. Sizes
-    and flags are of the content alone. `dsn_notify` has a NOTIFY for each recipient, or is empty.
-    `field_rule` says which fields that name recipients may go with it; None: all of them.
+    `added` and those of `fields` whose name the header lacks go in front of the content. Sizes and
+    flags are of the content alone. `dsn_notify` has a NOTIFY for each recipient, or is empty.
+    `field_rule` None: all fields that name recipients may go with it.
     """
 
     sender: str  # "" is the null sender
@@ -70,9 +69,9 @@ class OutgoingMail:
 
 
 def source_field(source: Source, hostname: str) -> bytes:
-    """Return the field that tells a provider, itself a relaygw, where a mail came from.
+    """Return the field that tells a provider, itself a relaygw, the first relaygw on the way.
 
-    The first relaygw on the way is named as the host; its client only it knows.
+    Only that one knows its client.
     """
     if source.host is not None:
         return source_line(replace(source, client=None))
@@ -83,9 +82,8 @@ def source_field(source: Source, hostname: str) -> bytes:
 class RecipientReply:
     """What a transaction came to for one recipient.
 
-    `reply` None: none came, `detail` says why. `in_doubt`: the final dot had been sent by then,
-    so the mail may have been taken. `said` is the reply as it came, where `reply` was masked: for
-    what it means, not to be shown. `stale_session`: an idle connection turned out dead before
+    `reply` None: none came, `detail` says why. `in_doubt`: the final dot had been sent. `said` is
+    the reply unmasked, for what it means alone. `stale_session`: an idle connection was dead before
     the provider said anything; the caller may try again at once on another one.
     """
 
@@ -106,10 +104,9 @@ class RecipientReply:
 
 @dataclass(slots=True)
 class Ledger:
-    """How far one transaction got: its owner keeps it, so nothing that ends the session loses it.
+    """How far one transaction got; its owner keeps it, so nothing that ends the session loses it.
 
-    The session writes it as it goes. Once the final dot may have left, `replies` has an answer
-    for each recipient, in doubt where none came, also when `transact` raises.
+    Once the dot may have left, `replies` has an answer for each, also when `transact` raises.
     """
 
     is_dot_sent: bool = False  # noted right before the dot is given to the connection
@@ -145,10 +142,7 @@ class Transaction:
 
 
 async def plan_transaction(mail: OutgoingMail, offered: Capabilities) -> Transaction:
-    """Return what to send to a provider with these capabilities.
-
-    ValueError means an address that no listener lets in: a defect here, not at the provider.
-    """
+    """Return what to send to a provider that offered this; ValueError: a defect here, not there."""
     everyone = range(len(mail.recipients))
     refused: dict[int, RecipientReply] = {}
     if not offered.smtputf8:
@@ -262,10 +256,7 @@ async def chunks(content: Content, added: bytes = b"") -> AsyncIterator[bytes]:
 async def sift(
     content: Content, added: bytes, fields: Sequence[Field], rule: FieldRule | None
 ) -> Sifted:
-    """Return `content` with `added` and those of `fields` that it lacks, less what `rule` removes.
-
-    Without any of these the content is returned as it is.
-    """
+    """Return `content` with `added` and what it lacks of `fields`, less what `rule` removes."""
     found = NOTHING
     if fields or rule is not None:
         start = content if isinstance(content, bytes) else await _beginning(content)

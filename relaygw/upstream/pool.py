@@ -1,8 +1,7 @@
 """The connections to one provider: opened when needed, reused newest first, never too many.
 
-The caller asks for at most `max_connections` sessions at once. Closing happens in background
-tasks that count as connections until they are done. Bookkeeping is synchronous; only opening waits,
-and a caller cancelled there leaves nothing behind. `repr` is what tests look at.
+Those that are closing, in tasks of their own, count as well. Only opening waits, and a caller
+cancelled there leaves nothing behind.
 """
 
 from __future__ import annotations
@@ -57,8 +56,7 @@ class Pool:
     async def acquire_session(self, *, fresh: bool = False) -> UpstreamSession:
         """Return an idle session or a new one; give it back with `release_session` in any case.
 
-        `fresh`: a new one, for mail that an idle connection did not get through with.
-        Raises UpstreamError when none could be opened, or the pool is closed.
+        `fresh`: a new one, for mail that an idle connection failed. Raises UpstreamError.
         """
         if self._is_closed:
             raise UpstreamError(Stage.CONNECT, detail="relaygw is stopping")
@@ -111,10 +109,9 @@ class Pool:
             await asyncio.wait(self._closing)
 
     async def probe(self, patience_s: float) -> None:
-        """Make a connection of its own, log in and leave, to see whether the provider is there.
+        """Make a connection, log in and leave; raises UpstreamError, also after `patience_s`.
 
         It does not count against `max_connections`: it is made when nothing else gets through.
-        Raises UpstreamError, also when that takes longer than `patience_s`.
         """
         try:
             async with asyncio.timeout(patience_s):

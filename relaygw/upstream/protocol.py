@@ -1,15 +1,10 @@
 """The client's end of an SMTP connection once it is open: content out, flow control, replies in.
 
-Takes over a transport from aiosmtplib. One task at a time may use it. Failures are WireFailure.
-Replies that arrived before the connection was lost can still be read: a provider that refuses
-content half way closes right after saying why. Replies are read strictly and bounded; one that
-breaks the grammar or a limit stays in the buffer, for nobody knows where the next one begins. A
-code without text is legal (RFC 5321 sections 4.2 and 4.2.1).
-
-Content goes out with CRLF line ends, folded lines, stuffed dots, final dot. Stored content is
-normalised already; the encoder repairs bare CR and LF all the same, because one that got through
-could start a forged message at the provider. RFC 5321 sections 4.5.2 (transparency) and 4.5.3.1.6
-(line length, which does not count the dot that stuffing adds).
+One task at a time may use it. Replies that arrived before the connection was lost can still be
+read: a provider that refuses content half way closes right after saying why. One that breaks the
+grammar or a limit stays in the buffer, for nobody knows where the next one begins. Bare CR and LF
+are repaired all the same: one that got through could start a forged message at the provider. RFC
+5321 sections 4.2, 4.2.1, 4.5.2 and 4.5.3.1.6 (without the dot that stuffing adds).
 """
 
 from __future__ import annotations
@@ -120,8 +115,8 @@ class WireProtocol(asyncio.Protocol):
     async def write_content(self, octets: bytes, *, timeout_s: float) -> None:
         """Write a large piece, waiting whenever the transport's buffer is full.
 
-        Returns early when the provider speaks up or closes: read_reply then tells. `timeout_s`
-        limits the time without any progress: a slow provider is waited for, a stuck one is not.
+        Returns early when the provider speaks up or closes. `timeout_s` limits the time without any
+        progress: a slow provider is waited for, a stuck one is not.
         """
         view = memoryview(octets)
         for start in range(0, len(view), _SLICE_BYTES):
@@ -132,10 +127,7 @@ class WireProtocol(asyncio.Protocol):
             await self._drain(timeout_s)
 
     async def flush(self, *, timeout_s: float) -> None:
-        """Return when the transport has nothing left to write; as early as `write_content` does.
-
-        With TLS the event loop may hold 64 KiB more, of which it tells nobody.
-        """
+        """Return when the transport has nothing left to write, but 64 KiB that TLS may hold."""
         if self.is_open and self._transport.get_write_buffer_size():
             self._transport.set_write_buffer_limits(high=1, low=0)
             try:
@@ -227,10 +219,7 @@ def clean_text(raw: bytes) -> str:
 
 
 def take_reply(buffer: bytearray) -> SmtpReply | None:
-    """Remove the first whole reply from `buffer` and return it; None when more is needed.
-
-    Raises ReplyInvalid.
-    """
+    """Remove the first whole reply from `buffer` and return it; raises ReplyInvalid."""
     # nearly every reply is one short line of ASCII
     single = _SINGLE.match(buffer)
     if single is not None and single.end() <= MAX_REPLY_LINE_BYTES:
@@ -280,8 +269,8 @@ def _parse_line(line: bytes) -> tuple[int, bool, str]:
 class ContentEncoder:
     """Turns chunks of one message's content into wire bytes.
 
-    `fold` breaks lines over 998 octets by CRLF and a space, as Postfix does, never inside a
-    UTF-8 character. Leave it off when no line is that long: it walks line by line.
+    `fold` breaks lines over 998 octets by CRLF and a space, as Postfix does, never inside a UTF-8
+    character. Leave it off when no line is that long: it walks line by line.
     """
 
     def __init__(self, *, fold: bool) -> None:

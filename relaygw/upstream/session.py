@@ -1,9 +1,8 @@
 """One SMTP session with a provider: transactions over an open connection.
 
-`transact` reports per recipient and never raises for what a provider does: refusals, silence,
-garbage and lost connections become RecipientReply. With PIPELINING the whole envelope is one
-write and small content another. A session that saw 421, a lost connection or a broken protocol
-is unusable from then on. RFC 5321 sections 3.3 and 4.5.3.2, RFC 2920.
+With PIPELINING the whole envelope is one write and small content another. A session that saw 421, a
+lost connection or a broken protocol is unusable from then on. RFC 5321 sections 3.3 and 4.5.3.2,
+RFC 2920.
 """
 
 from __future__ import annotations
@@ -142,13 +141,13 @@ class UpstreamSession:
         next_mail: NextMail | None = None,
         ledger: Ledger | None = None,
     ) -> tuple[RecipientReply, ...]:
-        """Send `mail` and return one reply per recipient, in order.
+        """Send `mail` and return one reply per recipient; never raises for what a provider does.
 
-        `check_lease` is asked before large content is begun and right before each final dot; when
-        it says no, the connection is closed without the dot. An error of the content's own source,
-        and cancellation, break the session; `ledger` then says what is known. `next_mail` is asked
-        when content is about to go to a provider with PIPELINING: the envelope of what it returns
-        goes out with it (RFC 2920 section 3.1); `is_chained` says so, and only that may come next.
+        `check_lease` is asked before large content and right before each final dot; when it says
+        no, the connection is closed without the dot. An error of the content's own source, and
+        cancellation, break the session; `ledger` then says what is known. `next_mail` chains
+        (decision 7): the envelope of what it returns goes out with the content; `is_chained` says
+        so, and only that may come next.
         """
         progress, self._chained = self._chained, None
         if progress is None:

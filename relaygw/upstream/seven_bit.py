@@ -1,14 +1,10 @@
 """8-bit content rewritten as 7 bit MIME, for providers without 8BITMIME (or SMTPUTF8).
 
-Only fields (see seven_bit_fields) and parts that hold 8-bit bytes are touched, all others stay byte
-by byte. A body becomes quoted-printable or base64, whichever is shorter for text, base64 for the
-rest, so that its bytes stay the same once decoded. A message in a message (message/rfc822), which
-may not be encoded, is rewritten by the same rules. Text around the parts of a multipart is ignored
-by readers: its 8-bit bytes become question marks.
-
-A DKIM signature over what was rewritten counts as none (RFC 6376 section 6.1); a part under
-multipart/signed is never rewritten (RFC 1847 section 2.1). ContentInvalid says what cannot be
-rewritten and why. Pure and slow: call it in a thread. Time grows with the size alone; what is built
+Only fields and parts that hold 8-bit bytes are touched; the bytes of a body stay the same once
+decoded. A message in a message may not be encoded and is rewritten by the same rules. Text around
+the parts of a multipart is ignored by readers: its 8-bit bytes become question marks. A DKIM
+signature over what was rewritten counts as none (RFC 6376 section 6.1); a part under
+multipart/signed is never rewritten (RFC 1847 section 2.1). Slow: call it in a thread; what is built
 to be expensive is refused. RFC 2045, RFC 2046, RFC 2047, RFC 2231, RFC 6152 section 3.
 """
 
@@ -118,10 +114,7 @@ class _Rewriter:
     # --- headers
 
     def _head(self, part: Part, *, encoding: bytes | None, body: bytes = b"") -> Iterator[bytes]:
-        """Yield the header: its 8-bit fields in ASCII, and how the body is encoded now.
-
-        `encoding` None: the body stays as it is.
-        """
+        """Yield the header: 8-bit fields in ASCII, and how the body is encoded; None: as before."""
         position = part.start
         for found in part.fields:
             if encoding is not None and found.name.lower() == ENCODING_FIELD:

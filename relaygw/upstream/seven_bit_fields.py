@@ -1,11 +1,9 @@
 """Header fields with 8-bit bytes said in ASCII: what people read stays the same.
 
-Text (Subject, X-..., whatever is not listed here) and the display names and comments of addresses
-become encoded words (RFC 2047), file names and other parameters the extended form of RFC 2231.
-Only the words and parameters that hold 8-bit bytes are touched. Of a structured field only comments
-can be encoded; the rest of it, and addresses, cannot be said in ASCII: ContentInvalid. Each byte
-is read a bounded number of times, and only space, tab and a folded line part words, so that no
-other control character becomes a line end.
+Text, and the display names and comments of addresses, become encoded words (RFC 2047), parameters
+the extended form of RFC 2231. Of a structured field only comments can be encoded: ContentInvalid.
+Each byte is read a bounded number of times, and only space, tab and a folded line part words, so
+that no other control character becomes a line end.
 """
 
 from __future__ import annotations
@@ -73,8 +71,8 @@ _NOT_PLAIN = re.compile(rb"[^!#$&+.0-9A-Z^_`a-z{|}~-]")  # RFC 2231 attribute-ch
 def convert_field(content: bytes, found: HeaderField, declared: str) -> bytes:
     """Return a whole field with its line end in ASCII; ContentInvalid if that cannot be.
 
-    Its bytes are taken for UTF-8 if they can be, else for the charset `declared` by the message
-    ("": none), else for what Windows writes in the west.
+    It is taken for UTF-8 if it can be, else for the charset `declared`, else for Windows' western
+    one.
     """
     raw = content[found.value_start : found.value_end]
     writer = _Writer(content[found.start : found.value_start])
