@@ -123,10 +123,7 @@ class DeliveryAgent:
     async def _of_old_age(
         self, gate: Gate, claimed: ClaimedDelivery, now_ms: int
     ) -> tuple[ClaimedDelivery, int | None]:
-        """Take the time its provider was held off the age of mail that seems over its time.
-
-        With it comes since when it was tried, None when that is not known.
-        """
+        """Take the time that its provider was held off the age of mail; return since when tried."""
         store, retry = self._context.store, self._context.settings.retry
 
         def look() -> tuple[int, int | None]:
@@ -157,10 +154,7 @@ class DeliveryAgent:
         return attempt.report()
 
     async def _keep_part(self, gate: Gate, attempt: Attempt) -> bool:
-        """Make what is known of an attempt durable; False when the rest may not be sent now.
-
-        What only has to be tried again is kept for the end of the attempt.
-        """
+        """Make what is known durable, but for retries; False when the rest may not be sent now."""
         if self._leases.is_draining or not self._leases.is_held():
             return False
         report = self._watched(gate, attempt)

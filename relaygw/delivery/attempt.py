@@ -1,8 +1,4 @@
-"""One attempt to send one delivery: transaction and verdicts.
-
-Never raises for what a provider does; its `Attempt` says all, at any moment, also when it is cut
-short by something else.
-"""
+"""One attempt to send one delivery: transaction and verdicts; its `Attempt` tells all so far."""
 
 from __future__ import annotations
 
@@ -107,9 +103,9 @@ class Attempt:
         self.part = ()
 
     def cut_short(self, classifier: Classifier) -> None:
-        """Account for a part that something else than the provider has ended.
+        """Account for a part that something else than the provider has ended; never raises.
 
-        It is in doubt as soon as its dot may have left; before that nothing was sent. Never raises.
+        It is in doubt as soon as its dot may have left; before that nothing was sent.
         """
         if not (self.part and self.transaction.is_dot_sent):
             return
@@ -198,12 +194,8 @@ class Upstream:
 class Line:
     """One place among a provider's connections, and what is sent on it without a pause.
 
-    Where the provider's `chain_transactions` is on, the envelope of the next delivery goes out
-    behind the content of this one (RFC 2920 section 3.1), which saves a round trip a message: the
-    session is kept back meanwhile. The next content still waits until the outcome of this one is
-    durable, so that a line never has more than one message in doubt.
-
-    `take_next` gives the delivery that this line will carry next, if any.
+    When chaining (decision 7) the session is kept back meanwhile. The next content still waits
+    until the outcome of this one is durable: a line never has more than one message in doubt.
     """
 
     def __init__(self, upstream: Upstream, take_next: TakeNext) -> None:
@@ -221,9 +213,9 @@ class Line:
     ) -> None:
         """Send a delivery to the sendable recipients and note in `attempt` what the provider said.
 
-        An address that stands twice is sent once. More recipients than a transaction takes are
-        sent in several, one after the other: `keep_part` makes the outcomes so far durable before
-        the next begins, and says whether it may begin. Who was not reached has no outcome.
+        An address that stands twice is sent once. More recipients than a transaction takes are sent
+        in several: `keep_part` makes the outcomes so far durable, and says whether the next may
+        begin. Who was not reached has no outcome.
         """
         claimed, upstream = attempt.claimed, self.upstream
         attempt.queue_s = time.time() - claimed.accepted_at_ms / 1000

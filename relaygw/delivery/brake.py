@@ -1,8 +1,7 @@
 """The brake of a provider: when it refuses everybody with the same words, nothing bounces for them.
 
-What a provider says of one recipient may be about all of us: a table of users that is gone, an
-account closed in words that no row knows. So refusals are watched by behaviour. Pure bookkeeping,
-no I/O; nothing is done for mail that is taken but to look whether a row of refusals ends.
+What is said of one recipient may be about all of us: a table of users that is gone, an account
+closed in words that no row knows. Pure bookkeeping, no I/O.
 """
 
 from __future__ import annotations
@@ -56,7 +55,7 @@ class Brake:
     def watch(self, claimed: ClaimedDelivery, report: AttemptReport) -> AttemptReport:
         """Learn from a report; return it, with refusals as holds of the provider while it is on.
 
-        A hold for what was said at RCPT of one recipient, while another one was taken, is none.
+        What was said at RCPT of one recipient, while another one was taken, holds nothing.
         """
         for outcome in report.outcomes:
             if outcome.meaning.verdict is Verdict.DELIVERED:
@@ -77,10 +76,7 @@ class Brake:
         return replace(report, outcomes=outcomes)
 
     def obey(self, *, is_held: bool) -> None:
-        """Learn whether a hold of a brake is in force, of another worker or from before a restart.
-
-        One that was and is no more was ended by an operator or by mail that another worker sent.
-        """
+        """Learn whether a brake's hold is in force; one that is no more was ended by others."""
         if is_held:
             self.is_on = self._is_held = True
         elif self._is_held:

@@ -51,10 +51,7 @@ class WorkerContext:
     async def ask(
         self, trouble: str, blocking: Callable[P, T], *args: P.args, **kwargs: P.kwargs
     ) -> T | None:
-        """Return what a call of the store returns; None and a line in the log when it is away.
-
-        `trouble` says what did not happen then.
-        """
+        """Return what a call of the store returns; None, with `trouble` logged, if it is away."""
         with self.noting(trouble):
             return await self.call(blocking, *args, **kwargs)
         return None
@@ -88,10 +85,7 @@ class BackgroundTasks:
             self._log.note("qmgr", f"error: {type(error).__name__}: {error}")
 
     async def drain(self, limit_s: float) -> None:
-        """Return when all tasks have ended; what takes longer than `limit_s` is cancelled.
-
-        What that comes to is with the recorder on return.
-        """
+        """Return when all tasks have ended; what takes longer than `limit_s` is cancelled."""
         deadline_s = time.monotonic() + limit_s
         while self._tasks and (left_s := deadline_s - time.monotonic()) > 0:
             await asyncio.wait(self._tasks, timeout=left_s)

@@ -1,7 +1,4 @@
-"""Gates: how much may go to one provider now; which mail that is, is the lanes' business.
-
-Pure bookkeeping, no I/O.
-"""
+"""Gates: how much may go to one provider now. Pure bookkeeping, no I/O."""
 
 from __future__ import annotations
 
@@ -32,8 +29,7 @@ UNREACHABLE_LADDER_S = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
 """Waits after a provider could not be reached or closed the service, then the last again."""
 THROTTLE_LADDER_S = (5.0, 10.0, 30.0, 1200.0)
 """Waits after a provider asked to slow down and took nothing since, as Amazon SES documents."""
-THROTTLED_WAIT_S = 2.0
-"""Wait of a message that was refused for the rate while others go through."""
+THROTTLED_WAIT_S = 2.0  # wait of a message that was refused for the rate while others go through
 DOWN_AFTER_FAILURES = 3
 DOWN_AFTER_S = 3.0
 """A provider that failed so often in a row, over so long, is down: the next one takes over."""
@@ -45,10 +41,7 @@ _QUOTA_SHARE, _QUOTA_MOST = 100, 50  # how much of a quota is taken ahead
 
 
 class Allowance:
-    """Tokens of the rate and of the daily quota that this worker holds for a provider.
-
-    They are leased from the store, then spent. A gate without limits has none of it to do.
-    """
+    """What this worker has leased of a provider's rate and daily quota, and not spent yet."""
 
     def __init__(self, provider: Provider) -> None:
         self.quota = provider.daily_quota
@@ -101,10 +94,7 @@ class Allowance:
             self.quota_left -= _cost(claimed, self._quota_counts)
 
     def take_back(self, claimed: ClaimedDelivery, *, taken: int) -> None:
-        """Get back what a delivery was counted for and the provider did not take.
-
-        `taken` are the recipients whom it took it for, or may have.
-        """
+        """Get back what a delivery cost beyond the recipients that were, or may be, `taken`."""
         if self.quota is not None:
             used = taken if self._quota_counts == "recipients" else min(taken, 1)
             self.quota_left += max(0, _cost(claimed, self._quota_counts) - used)
@@ -279,10 +269,7 @@ class Gate:
 
     @contextmanager
     def teaching(self) -> Iterator[None]:
-        """While what was just learnt is written for the other workers.
-
-        What was read from the store before that ended does not know of it.
-        """
+        """While others are told what was learnt: what was read before the end does not know it."""
         self.teachings += 1
         self.teachings_under_way += 1
         try:
@@ -301,10 +288,7 @@ class Gate:
         self.accepted.note(count, now_s)
 
     def note_silence(self, now_s: float) -> bool:
-        """Learn that it took a connection and gave no answer; True when that is its own trouble.
-
-        One message may be the cause, several in a row are not.
-        """
+        """Learn that it gave no answer; True when several in a row make that its own trouble."""
         self.silences += 1
         if self.silences < DOWN_AFTER_FAILURES and not self.failures:
             return False
@@ -339,8 +323,7 @@ class Gate:
     def note_throttle(self, meaning: Meaning, now_s: float) -> float:
         """Learn that it asked to slow down; return the wait of the message in seconds.
 
-        As long as others get through it is only sent to more slowly. When nothing did since the
-        last time, it is left alone by the ladder.
+        While others get through it is only sent to more slowly, else left alone by the ladder.
         """
         if now_s < self.blocked_until_s:
             return self.blocked_until_s - now_s

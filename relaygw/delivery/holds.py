@@ -1,10 +1,7 @@
 """Holds of providers and of their senders, and outages: set by what happens, ended by a probe.
 
-A hold stops what it concerns; nothing is rewritten at once and no mail bounces. A refused key
-is probed by a connection alone, a full account by one message, a refused sender by one message
-of that sender's domain. Whoever operates the gateway is told once, with the remedy. A hold that
-an operator set has no probe time: only the operator ends it. An outage that one worker finds out
-in seconds is a suspicion for the others: they make one connection without mail before they send.
+A refused key is probed by a connection alone, a full account by one message, a refused sender by
+one message of that sender's domain (decision 11). An operator's hold has no probe time.
 """
 
 from __future__ import annotations
@@ -34,8 +31,7 @@ from relaygw.upstream.failure import UpstreamError, certificate_remedy
 PROBE_LADDER_S = (300.0,)
 """Waits before a held provider is tried again, where its replies do not say better."""
 _PAGE = 500
-_SUSPICION_PATIENCE_S = 2.0
-"""For a provider that is silent while another could take over."""
+_SUSPICION_PATIENCE_S = 2.0  # for a provider that is silent while another could take over
 _PATIENCE_S = 60.0
 _NOT_RELEASED = "what waits is not released"
 _OF_THE_PROVIDER = (Scope.PROVIDER, Scope.CREDENTIAL)
@@ -90,10 +86,7 @@ class Holds:
             await self.release_sender(gate.provider, domain)
 
     async def _probe_senders(self, gate: Gate) -> None:
-        """Let one of the deliveries that wait for a refused sender's domain try.
-
-        The next one waits for its outcome.
-        """
+        """Let one delivery of a refused sender's domain try; the next one waits for its outcome."""
         now_s = time.monotonic()
         for domain, probe_at_s in tuple(gate.held_senders.items()):
             if now_s < probe_at_s:
@@ -239,10 +232,7 @@ class Holds:
     # --- probes: connections that carry no mail
 
     async def probe(self, gate: Gate) -> None:
-        """Try whether a provider is back; `gate.is_probing` is True meanwhile.
-
-        Mail that waits for it is not tried on it, so nothing is deferred or charged by a probe.
-        """
+        """Try whether a provider is back; `gate.is_probing` meanwhile. No mail is risked by it."""
         gate.is_probing = True
         begun_s = time.monotonic()
         patience_s = _SUSPICION_PATIENCE_S if gate.has_alternative else _PATIENCE_S
@@ -287,10 +277,7 @@ class Holds:
         gate.progress_at_s = time.monotonic()
 
     async def has_new_key(self, gate: Gate) -> bool:
-        """Return whether there is another key in the place of a refused one.
-
-        Looks now and then only, however often it is asked.
-        """
+        """Return whether a refused key was replaced; looks now and then, however often asked."""
         credentials = self._upstreams[gate.provider].pool.credentials
         now_s = time.monotonic()
         if now_s < self._look_at_s.get(gate.provider, 0.0):

@@ -1,7 +1,4 @@
-"""Housekeeping: buries the dead, purges what is over its time, keeps the database small.
-
-Works in small steps, each a short transaction, so that the front never waits for it.
-"""
+"""Housekeeping in small steps, so that the front never waits: buries, purges, keeps files short."""
 
 from __future__ import annotations
 

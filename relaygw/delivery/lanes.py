@@ -1,8 +1,4 @@
-"""Lanes: the mail of one route, and which of its providers takes which. Pure, no I/O.
-
-A route's providers stand in order. The first that may send as the sender takes a message; the
-next one while that is down. Mail in doubt stays with the provider that may have it.
-"""
+"""Lanes: the mail of one route, and which of its providers takes which. Pure, no I/O."""
 
 from __future__ import annotations
 
@@ -64,10 +60,7 @@ class Lane:
 
     @property
     def is_plain(self) -> bool:
-        """True when the one provider of the route takes whatever there is.
-
-        But for mail in doubt with a provider that the route had once.
-        """
+        """True when the route's one provider takes all, and no mail is in doubt with another."""
         first, *others = self.gates
         is_bound = any(c.provider not in (None, first.provider) for c in self.window)
         return not (others or first.is_choosy or is_bound)
@@ -111,10 +104,7 @@ class Lane:
         return None
 
     def pass_by(self, gate: Gate, claimed: ClaimedDelivery, why: str) -> HoldCause | None:
-        """Note that a provider cannot carry a message; return what to hold it for.
-
-        None: another provider of the route may carry it.
-        """
+        """Note that a provider cannot carry a message; return its hold, None if another may."""
         self.unfit.setdefault(claimed.queue_id, set()).add(gate.provider)
         if len(self.unfit) > _MAX_UNFIT:  # sent by another one long ago
             del self.unfit[next(iter(self.unfit))]
@@ -159,10 +149,7 @@ def clogging(lane: Lane, now_s: float) -> list[ClaimedDelivery]:
 
 
 def next_lane(gate: Gate, lanes: list[Lane], now_s: float) -> tuple[Lane, int] | None:
-    """Return the lane whose turn it is at a gate, and the place in its window.
-
-    Lanes of one stream take turns: the one that waits longest goes first.
-    """
+    """Return whose turn it is at a gate, and where: of one stream the lane that waits longest."""
     waiting = [lane for lane in lanes if lane.window and gate.has_room(lane.stream, now_s)]
     if len(waiting) > 1:
         waiting.sort(key=lambda lane: (lane.stream is not Stream.TRANSACTIONAL, lane.turn))
@@ -174,10 +161,7 @@ def next_lane(gate: Gate, lanes: list[Lane], now_s: float) -> tuple[Lane, int] |
 
 
 def window_size(gates: Iterable[Gate]) -> int:
-    """Return how many claimed deliveries of a route are kept at hand.
-
-    No more than go in about a second: what another client brings meanwhile waits behind them.
-    """
+    """Return how many deliveries of a route are kept at hand: what goes in about a second."""
     size = 0
     for gate in gates:
         mine, rate = gate.settings.max_connections * WINDOW_PER_CONNECTION, gate.settings.rate
@@ -188,8 +172,7 @@ def window_size(gates: Iterable[Gate]) -> int:
 def build_lanes(settings: Settings) -> tuple[list[Lane], dict[str, Gate]]:
     """Make a lane for each route, transactional ones first, and the gates they lead to.
 
-    Every provider has lanes of its own, too, for mail that an operator moved to it: see
-    operations.queue_actions.
+    Every provider has lanes of its own, too, for mail that an operator moved to it.
     """
     gates = {
         name: Gate(provider=name, settings=provider)

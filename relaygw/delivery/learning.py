@@ -1,7 +1,4 @@
-"""What an attempt teaches about its provider: health, limits, holds, senders.
-
-The gate of this worker learns at once; what others should know goes to the store.
-"""
+"""What an attempt teaches about its provider: this worker's gate at once, others by the store."""
 
 from __future__ import annotations
 
@@ -193,10 +190,7 @@ class Learning:
 
 
 class SenderNotes:
-    """Which sender addresses were seen, and what each provider said of them.
-
-    Written now and then: what is new at once, what is known once in five minutes.
-    """
+    """What providers said of which senders; news is written at once, the rest in five minutes."""
 
     def __init__(self) -> None:
         self._last: dict[tuple[str, str], tuple[int, str | None]] = {}  # when noted, refusal
@@ -235,8 +229,7 @@ class SenderNotes:
 def _said_of_sender(report: AttemptReport) -> tuple[str | None, bool]:
     """Return what was said against the sender, and whether somebody got the mail.
 
-    That is what concerns its domain, or a 5xx to MAIL FROM that is not about the message: that one
-    bounces.
+    That is what concerns its domain, or a 5xx to MAIL FROM that does not bounce the message.
     """
     is_taken = False
     for outcome in report.outcomes:

@@ -1,13 +1,10 @@
 """What one incarnation has of what all share: deliveries, permits for connections, tokens, quotas.
 
-Leases are trusted only while the heartbeat is fresh: `is_held` is asked right before each final
-dot, so a process that slept past its lease (stopped, swapped out, suspended) sends nothing with it.
-
-When an answer of the store was lost, there may be more than this worker knows of. Leases would be
-kept from everybody as long as it lives: `free_unknown` ends them. Permits are counted anew: one too
-few here would be taken that long, one too many would be a connection above the limit. Tokens of a
-rate are a quarter of a second's worth at most. Of a quota, what one request takes ahead (1 % of it,
-50 at most, or one mail) stays unused until it is 24 hours old, as after a crash.
+`is_held` is asked right before each final dot: a process that slept past its lease sends nothing
+with it. When an answer was lost, more may be leased than is known. Leases would be kept from all:
+`free_unknown` ends them. Permits are counted anew: one too few is one less for all, one too many a
+connection above the limit. Tokens are a quarter of a second's worth; quota taken ahead (1 %, 50 at
+most, or one mail) stays unused for 24 hours, as after a crash.
 """
 
 from __future__ import annotations
@@ -29,8 +26,7 @@ from relaygw.store.queue_entry import Key
 
 HEARTBEAT_S = 5.0
 _AGAIN_S = 1.0  # after one that failed
-LEASE_S = 20.0
-"""An incarnation whose heartbeat is older is dead to the others."""
+LEASE_S = 20.0  # an incarnation whose heartbeat is older is dead to the others
 
 
 class LeaseLost(RelaygwError):
@@ -40,8 +36,7 @@ class LeaseLost(RelaygwError):
 class Leases:
     """Keeps an incarnation alive in the store, and knows which deliveries it has leased.
 
-    That is what waits in a window, is under way or chained to that, is being recorded or given
-    back.
+    Those in a window, under way or chained, being recorded or given back.
     """
 
     def __init__(self, context: WorkerContext) -> None:
@@ -165,8 +160,7 @@ QUOTA_SLICE_S = 600.0
 class Permits:
     """How many connections the gates of a worker may have.
 
-    Calls about the permits of a limit group are made one at a time. When one fails its answer may
-    be what was lost, so before the next they are counted.
+    One call at a time for a limit group; after one that failed they are counted first.
     """
 
     def __init__(self, context: WorkerContext, gates: Iterable[Gate]) -> None:
@@ -232,8 +226,7 @@ class Permits:
 def share_out(gates: Sequence[Gate], held: int) -> None:
     """Let the permits of the gates of one limit group add up to those `held`.
 
-    What is missing is taken from the gates that use theirs least. What is more goes to the first
-    of these, and back to the store if that has no use for it.
+    The gates that use theirs least lose what is missing; the first of them gets what is more.
     """
     surplus = held - sum(gate.permits for gate in gates)
     for gate in sorted(gates, key=lambda gate: gate.in_flight - gate.permits):
@@ -243,10 +236,7 @@ def share_out(gates: Sequence[Gate], held: int) -> None:
 
 
 class Shares:
-    """Requests of a worker's gates to the store, one a gate at a time.
-
-    `start` is called with a gate when something arrived for it.
-    """
+    """Requests of gates to the store, one a gate at a time; `start` is called when some arrived."""
 
     def __init__(
         self,
@@ -313,11 +303,7 @@ class Shares:
         return True
 
     async def return_quota(self, gate: Gate) -> None:
-        """Give back what was taken of the daily quota and not used.
-
-        Whether that happened is unknown when it fails. It is not tried again: given back twice it
-        would be more than the quota.
-        """
+        """Give back unused quota; not again if that failed: twice would be more than the quota."""
         allowance = gate.allowance
         left, allowance.quota_left = allowance.quota_left, 0
         if left <= 0 or allowance.quota is None:

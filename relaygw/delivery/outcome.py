@@ -1,8 +1,4 @@
-"""What attempts come to: each end of one has an outcome, which goes to the recorder.
-
-Whatever ends an attempt, a cancellation too, it has one: what the provider said, a doubt where a
-final dot may have left, else that nothing was sent. docs/decisions/0015 draws the exits.
-"""
+"""What attempts come to: each end of one has an outcome for the recorder (decision 15)."""
 
 from __future__ import annotations
 
@@ -140,8 +136,7 @@ class Outcomes:
     ) -> asyncio.Future[bool] | None:
         """Record what is known of an attempt that something else than the provider has ended.
 
-        Never raises and never waits: it may run while a task is being cancelled. None: the
-        recorder has the outcome already.
+        Never raises nor waits, as a task may be being cancelled. None: the recorder has it already.
         """
         claimed, now_ms = attempt.claimed, clock_ms()
         if attempt.is_ended:
@@ -240,10 +235,7 @@ class Outcomes:
 
 
 def _what_is_new(attempt: Attempt, update: DeliveryUpdate) -> DeliveryUpdate:
-    """Take out of an update what was recorded of its attempt before.
-
-    Its due time is another than the one of that: by it the store tells outcomes apart.
-    """
+    """Take out what was recorded; by another due time the store tells the outcomes apart."""
     return replace(
         update,
         recipients=update.recipients[attempt.recorded :],
@@ -268,10 +260,9 @@ class _Entry(NamedTuple):
 class Recorder:
     """Writes the outcomes of one worker, many in one transaction.
 
-    An outcome is never dropped: while the store cannot take it, the batch is tried again, and its
-    deliveries count as under way: a worker that dies leaves no more unrecorded than it has
-    connections. Log lines go out after the commit. What a working store refuses is held instead, in
-    doubt. Nothing that goes wrong with telling of an outcome stops the next.
+    An outcome is never dropped: while the store cannot take it, its delivery counts as under way,
+    so that a worker that dies leaves no more unrecorded than it has connections. Log lines go out
+    after the commit. What a working store refuses is held instead, in doubt.
     """
 
     def __init__(self, context: WorkerContext, lost_leases: Callable[[], None]) -> None:
@@ -299,8 +290,7 @@ class Recorder:
     ) -> asyncio.Future[bool]:
         """Take an outcome, which nothing withdraws; the future is done once it is durable and told.
 
-        Its result is False when it was not written: the lease was lost before, or the store refuses
-        it. `ended` is called then, too.
+        False: not written, for a lost lease or a refusal of the store; `ended` is called then, too.
         """
         entry = _Entry((update.queue_id, update.delivery_no), update, event, ended)
         return self._writer.add(entry)

@@ -1,10 +1,9 @@
 """The reconciler: brings mail that other settings left behind in line with those of now.
 
-What waits on a route that is not configured any more takes the one of now, each recipient as if
-it had just come; what is in doubt stays, as no other provider may get it. It is looked for again
-and again: a front of the settings before ends its sessions first, and a worker may give mail back.
-As long as another worker runs other settings, or anything newer ones, nothing is changed: that
-one may know the route. What was held for the mode is looked at once, when a worker starts.
+What waits on a route that is gone takes the one of now; what is in doubt stays. It is looked for
+again and again: a front of the settings before ends its sessions first, and a worker may give mail
+back. While others run other settings nothing is changed: they may know the route. What was held for
+the mode is looked at once, when a worker starts.
 """
 
 from __future__ import annotations
@@ -29,8 +28,7 @@ from relaygw.store.queue_entry import DeliveryEntry, Key, QueueEntry
 from relaygw.store.selection import Selection
 
 LOOK_S = 5.0
-_LEFT_S = 60.0
-"""What stays on a route is not looked at again before."""
+_LEFT_S = 60.0  # what stays on a route is not looked at again before
 _PAGE = 200
 _ACTOR = "relaygw"
 _MODE = HoldCause(HoldCode.MODE)
@@ -82,10 +80,7 @@ class Reconciler:
                 await self._route_anew(route)
 
     def _others(self) -> list[str]:
-        """Return the processes whose settings count as well, or more than these.
-
-        Another worker may know the route; whatever started later has newer settings.
-        """
+        """Return processes that may know the route: other workers, and whatever started later."""
         instances = self._store.instances.registered()
         me = next((one for one in instances if one.incarnation == self._context.incarnation), None)
         if me is None:  # others have buried it: it says nothing about mail any more

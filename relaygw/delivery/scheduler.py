@@ -1,7 +1,7 @@
 """The scheduler: keeps every lane's window filled and every gate's connections busy.
 
-What starts here ends in the recorder or is given back. What cannot be sent from a window leaves it:
-held alone, put off until its provider may be back, or given back to the queue for others.
+What starts here ends in the recorder or is given back. What cannot be sent leaves its window: held
+alone, put off, or given back to the queue for others.
 """
 
 from __future__ import annotations

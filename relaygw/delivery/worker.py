@@ -1,8 +1,7 @@
 """The delivery worker: makes its parts, and has them look around once a second.
 
-One event loop; store calls run in threads. What starts here ends in the recorder or is
-given back. A worker whose incarnation was buried (it slept past its lease) sends nothing
-more and ends with `LeaseLost`, so that a fresh incarnation takes its place.
+One event loop; store calls run in threads. A worker whose incarnation was buried ends with
+`LeaseLost`, so that a fresh incarnation takes its place.
 """
 
 from __future__ import annotations
@@ -42,12 +41,9 @@ _LAST_RECORDS_S = 10.0  # for the outcomes of a worker that does not end as it s
 _SENDERS_EACH_S = 5.0
 _WAITS_AT_ONCE = 500
 _THREADS = 8
-STEP_S = 5.0
-"""A clock that moves by less between two looks is only being corrected."""
-UNSURE_S = 60.0
-"""How long after a start or a step there may be times that are still to come."""
-EACH_S = 10.0
-"""How often they are looked for meanwhile."""
+STEP_S = 5.0  # a clock that moves by less between two looks is only being corrected
+UNSURE_S = 60.0  # how long after a start or a step there may be times that are still to come
+EACH_S = 10.0  # how often they are looked for meanwhile
 _SHARP_S = 1.0
 _NEWS_S = 900.0
 
@@ -100,10 +96,7 @@ class Worker:
     # --- life ----------------------------------------------------------------------------
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Deliver until `stop` is set, then finish what is under way and give back the rest.
-
-        The incarnation must be registered. Raises LeaseLost.
-        """
+        """Deliver until `stop`, finish what is under way, give back the rest; raises LeaseLost."""
         loop = asyncio.get_running_loop()
         if self._hints is not None:
             loop.add_reader(self._hints, self._read_hints)
@@ -208,10 +201,7 @@ class Worker:
     # --- what others ask and tell --------------------------------------------------------
 
     def unreached(self) -> dict[str, float]:
-        """Return for how many seconds connecting to providers has been in vain; for any thread.
-
-        Known long before a provider counts as down that answers nothing at all.
-        """
+        """Return since how many seconds connecting is in vain, long before that counts as down."""
         now_s = time.monotonic()
         since = {name: pool.unreached_since_s for name, pool in self._pools.items()}
         return {name: now_s - begun_s for name, begun_s in since.items() if begun_s is not None}
@@ -242,11 +232,7 @@ class ClockStep:
 
 
 class ClockWatch:
-    """Notices when somebody sets the clock that the queue goes by: beside one that nobody sets.
-
-    A clock that is set back leaves due times far ahead: what was put off before would wait until
-    it has caught up.
-    """
+    """Notices when the queue's clock is set: set back, it leaves due times far ahead."""
 
     def __init__(self) -> None:
         self.last_step: ClockStep | None = None
