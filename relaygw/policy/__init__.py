@@ -1,5 +1,4 @@
 """Decisions: who may submit, where mail goes, who receives, when to try again.
 
-Functions of (settings, facts, now) without I/O, clock or chance of their own. May import
-`settings`, `mail` and `errors`.
+No I/O, clock or chance of their own. May import `settings`, `mail` and `errors`.
 """

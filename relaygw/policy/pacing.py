@@ -1,10 +1,6 @@
-"""How fast a provider that said "slower" is sent to, and over how many connections.
+"""How fast a provider that said "slower" is sent to, and over how many connections: decision 10.
 
-Pure. What a provider showed is its *ceiling*: the rate, or the number of connections, at which
-it refused, and when. The same ceiling gives the same pace in every worker, so that one that
-learns teaches all. Decrease is by a share at once, increase by the clock: quickly back to just
-below the ceiling, slowly past it, and faster the longer nothing is refused (as RFC 9438 does
-for TCP).
+Pure: the same *ceiling*, which one worker teaches all, gives the same pace in each.
 """
 
 from __future__ import annotations
@@ -12,8 +8,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 
-GUARD_S = 1.0
-"""Refusals within this time of one another are one: they were on their way together."""
+GUARD_S = 1.0  # refusals within this time of one another are one: they were on their way together
 _WINDOW_S = 2.0
 _MIN_SPAN_S = 0.05
 _MIN_PER_S = 0.2
@@ -44,10 +39,7 @@ def connections(ceiling: int, since_s: float, configured: int) -> int:
 def allowed_per_s(
     configured_per_s: float | None, ceiling_per_s: float | None, since_s: float
 ) -> float | None:
-    """Return how much may be sent a second: as configured, or less so long after a ceiling.
-
-    None: as fast as it answers.
-    """
+    """Return how much may be sent a second so long after a ceiling; None: as fast as it answers."""
     rates = [] if configured_per_s is None else [configured_per_s]
     if ceiling_per_s is not None:
         rates.append(pace(ceiling_per_s, since_s))
@@ -57,8 +49,8 @@ def allowed_per_s(
 def new_ceiling(offered_per_s: float, accepted_per_s: float) -> float:
     """Return the ceiling that a refusal shows, from what was offered and accepted lately.
 
-    If nearly all was accepted, the rate was right at the limit. Else the limit lies below; it is
-    halved at most, because too low an estimate is made good slowly, and others may send, too.
+    If nearly all was accepted, the rate was right at the limit. Else it is halved at most: too low
+    an estimate is made good slowly, and others may send, too.
     """
     if accepted_per_s >= 0.9 * offered_per_s:
         return max(_MIN_PER_S, offered_per_s)

@@ -1,14 +1,10 @@
 """Header fields that name recipients to a provider: who may be named there.
 
-RCPT TO is not the only way to a recipient: services read addresses in fields of their own
-(settings/recipient_fields.yaml), and what a provider passes on may be read by the next one. So
-all fields of all services count at every provider.
-
-Mail that is not in production mode, and captured mail that was released, is sent without them:
-its recipients are those of its envelope. In production the block list holds for them, too: a
-field that names recipients of its own keeps its mail here when one of them is blocked; one that
-only repeats the envelope, or says where notices go, is left out. Pure; linear in the size of the
-header.
+Services read addresses in fields of their own (settings/recipient_fields.yaml), and what one passes
+on may be read by the next: all fields of all services count at every provider. Outside of
+production mode, and when released, mail goes without them. In production a field with recipients of
+its own keeps its mail here when one of them is blocked; one that only repeats the envelope, or says
+where notices go, is left out. Pure; linear in the size of the header.
 """
 
 from __future__ import annotations
@@ -74,8 +70,7 @@ class FieldRule:
         return _removing(removed, self.why)
 
 
-NO_FIELDS = FieldRule()
-"""For mail of which nobody said what holds for it."""
+NO_FIELDS = FieldRule()  # for mail of which nobody said what holds for it
 
 
 def _screened(found: Sequence[_Found], is_blocked: Callable[[str], bool]) -> FieldsFound:
@@ -236,10 +231,7 @@ def _mapping(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _at(values: Any, path: Sequence[str], *, is_inner: bool) -> list[str] | None:
-    """Return the texts at a path, lists looked through; None if something else is there.
-
-    So is who is named in a way of his own: an object that should have the address and has not.
-    """
+    """Return the texts at a path, lists looked through; None if anybody is named in another way."""
     if isinstance(values, list):
         found = [_at(value, path, is_inner=is_inner) for value in values]
         return None if None in found else [text for some in found if some for text in some]

@@ -1,11 +1,8 @@
 """Who receives: modes, lists and their patterns, at acceptance, at a release, at each attempt.
 
-Fails closed: whatever is not clearly permitted is captured or held, never sent.
-
-A release takes nothing back of what held when the message was accepted. What was captured in
-staging or sandbox mode reaches the allow list of now, in whatever mode the gateway is now; only
-an admin may name others, one by one. The block list holds for everybody. `rewrite` and
-`recipients.refused` do not touch a target: what was shown and confirmed stands in RCPT TO.
+Fails closed: whatever is not clearly permitted is captured or held, never sent. What a release may
+do: decision 12. `rewrite` and `recipients.refused` do not touch its target: what was shown and
+confirmed stands in RCPT TO.
 """
 
 from __future__ import annotations
@@ -70,9 +67,8 @@ class Modes:
 class AddressPatterns:
     """A set of patterns; no entry matches more than it says.
 
-    `dev@a.test` matches that address, `@a.test` that domain only, `.a.test` the domain and
-    its subdomains. Domains without regard to case; local parts exactly, unless they are
-    ASCII and differ only in case.
+    `dev@a.test` matches that address, `@a.test` that domain only, `.a.test` the domain and its
+    subdomains. Domains without regard to case, local parts exactly but for ASCII case.
     """
 
     def __init__(self, entries: Iterable[str]) -> None:
@@ -153,8 +149,8 @@ class RecipientPolicy:
     def is_allowed(self, address: str) -> bool:
         """True if the address is on the allow list.
 
-        An address that a provider might route on within its local part is never allowed by
-        a domain entry, nor is one without a domain.
+        A domain entry allows no address without a domain, nor one that may be routed on within its
+        local part.
         """
         if split(address)[1] is None:
             return False
@@ -169,10 +165,7 @@ class RecipientPolicy:
         )
 
     def decide(self, address: str, mode: Mode | None = None) -> Decision:
-        """Return what happens to a recipient when its message is accepted.
-
-        `mode` is that of its listener or user, where it is stricter than the gateway's.
-        """
+        """Return a recipient's fate at acceptance; the stricter of both modes counts."""
         mode = strictest(self._mode, mode)
         if self.is_blocked(address):
             return self._blocked
@@ -194,10 +187,7 @@ class RecipientPolicy:
         return Decision(Fate.CAPTURE, reason)
 
     def obstacle_in(self, mode: Mode, address: str) -> str | None:
-        """Return why a recipient that was permitted at acceptance may not be sent to in a mode.
-
-        "mode" (held, nothing is lost by a mistaken reload), "blocked", or None.
-        """
+        """Return why a permitted recipient may not be sent to in a mode, "mode" or "blocked"."""
         if self.is_blocked(address):
             return "blocked"
         is_permitted = mode is Mode.PRODUCTION or (
@@ -305,11 +295,7 @@ class Screen:
     def judge(
         self, target: str, *, source: Source, accepted_in: Mode, anyone: bool = False
     ) -> Judgement:
-        """Return whether a message may be released to `target`.
-
-        `anyone`: an admin has confirmed that this very address gets it although it is not on the
-        allow list.
-        """
+        """Return whether a message may be released to `target`; `anyone`: an admin confirmed it."""
         try:
             check_target(target)
         except InvalidAddress as error:

@@ -1,7 +1,6 @@
-"""When to try again, and what an attempt makes of a delivery.
+"""When to try again, and what an attempt makes of a delivery; time and chance are arguments.
 
-Pure: time and chance are arguments. `settle` is the only place where verdicts become
-states, so the promises about them are tested here.
+`settle` is the only place where verdicts become states.
 """
 
 from __future__ import annotations
@@ -28,10 +27,7 @@ _UNCHARGED = frozenset({Verdict.THROTTLE, Verdict.HOLD})
 
 
 def delay_s(attempts: int, retry: Retry, *, chance: float) -> float:
-    """Return the wait after `attempts` failed attempts (1 or more).
-
-    first * factor^(attempts-1), at most max, then spread by ± jitter with `chance` in 0…1.
-    """
+    """Return the wait after so many failed attempts; `chance` in 0…1 spreads it by ± jitter."""
     exponent = min(attempts - 1, 64)  # beyond any max; keeps the power finite
     wait_s = min(retry.first * retry.factor**exponent, retry.max)
     return wait_s * (1 + retry.jitter * (2 * chance - 1))
@@ -54,10 +50,7 @@ def is_over_age(claimed: ClaimedDelivery, retry: Retry, now_ms: int) -> bool:
 def given_up_at_ms(
     accepted_at_ms: int, held_ms: int, retry: Retry, *, tried_since_ms: int | None = None
 ) -> int:
-    """Return when mail expires at the earliest: its lifetime over, and tried for long enough.
-
-    `tried_since_ms`: its first attempt, None when that is not known.
-    """
+    """Return when mail expires at the earliest: its lifetime over, and tried for long enough."""
     over_at_ms = accepted_at_ms + held_ms + int(retry.lifetime * 1000)
     if tried_since_ms is None:
         return over_at_ms
@@ -69,8 +62,7 @@ def _is_expired(
 ) -> bool:
     """True when mail that is deferred now has had its time and its tries; unknown is no.
 
-    The waits between the tries count besides the clock, which may have been set, or have gone on
-    while nothing ran.
+    The waits between tries count as well: the clock may have been set, or have gone on alone.
     """
     tries, accepted_at_ms, held_ms = claimed.attempts, claimed.accepted_at_ms, claimed.held_ms
     if tried_since_ms is None or tries + 1 < LEAST_TRIES or ladder_s(tries, retry) < LEAST_TRYING_S:
@@ -102,8 +94,7 @@ def settle(
 ) -> DeliveryUpdate:
     """Turn the outcomes of one attempt into what is written about it.
 
-    `tried_since_ms`: when it was first tried, as far as that is known of mail over its lifetime;
-    without it nothing expires.
+    Nothing expires of which `tried_since_ms` is not known.
     """
     verdicts = {outcome.meaning.verdict for outcome in report.outcomes}
     open_verdicts = verdicts - _FINAL.keys()
@@ -139,8 +130,7 @@ def settle(
 def with_rest(told: DeliveryUpdate, rest: DeliveryUpdate) -> DeliveryUpdate:
     """Return what an attempt told, of a delivery with recipients that were not reached.
 
-    `rest` is what would be written if none had been: a hold of either holds both, and neither is
-    tried before its time.
+    A hold of either, `rest` too, holds both, and neither is tried before its time.
     """
     is_held = rest.state is DeliveryState.HELD and told.state is not DeliveryState.HELD
     if told.state is not DeliveryState.FINISHED and not is_held:

@@ -1,7 +1,6 @@
 """Address rewriting at acceptance: Postfix's generic, sender_canonical, recipient_canonical.
 
-Envelope addresses are looked up whole, then by domain. In headers only the address itself
-is replaced; names, comments and folding stay as they are.
+In headers only the address itself is replaced; names, comments and folding stay as they are.
 """
 
 from __future__ import annotations

@@ -1,8 +1,4 @@
-"""Which route a recipient of a message takes: the first whose conditions all match.
-
-And in words, what a configuration does with mail from one address to another, by the same steps as
-at acceptance: block and allow, route. Addresses are those after rewriting.
-"""
+"""Which route a recipient of a message takes, after rewriting: the first whose conditions match."""
 
 from __future__ import annotations
 
@@ -82,9 +78,8 @@ class Router:
     ) -> Route | None:
         """Return the route, or None when no route matches.
 
-        `headers` holds the first value of each field in `header_names` that is present.
-        The null sender matches no sender condition; mail that came in by no listener, or from
-        nobody who logged in, matches no condition on those.
+        `headers` holds the first value of each of `header_names`. The null sender, no listener and
+        no user match no condition on them.
         """
         for compiled in self._routes:
             if compiled.matches(sender, recipient, headers, listener, user):

@@ -1,8 +1,6 @@
 """The story of one message: what happened from its acceptance on, what comes next, what to do.
 
-Told by `operations.story`; the command line, the pages and the API show it, each in its own form.
-Times are milliseconds since the epoch. All texts are plain words for an administrator; addresses,
-subjects and replies in them come from strangers, so whoever shows them escapes them.
+Addresses, subjects and replies in its texts come from strangers: whoever shows them escapes them.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Mail that does not move by itself, and what to do about it. Pure; docs/states.md has the table.
-
-Alerts, `relaygw status` and the metrics tell of the same: what is found here.
-"""
+"""Mail that does not move by itself, and what to do about it. Pure; see docs/states.md."""
 
 from __future__ import annotations
 
@@ -23,8 +20,7 @@ from relaygw.settings.routes import Stream
 
 Key = TypeVar("Key")
 Item = TypeVar("Item")
-LOST_MS = 86_400_000
-"""For how long a lost instance is told of."""
+LOST_MS = 86_400_000  # for how long a lost instance is told of
 ROLLING_S = 900.0
 """As long workers may run different settings before mail of a route that only some may know of
 is told of: a change of settings goes from one gateway to the next."""
@@ -33,8 +29,7 @@ _STEPS_OF_MAIL = 3  # MAIL, RCPT, DATA: pipelined replies come together
 _LEAST_WINDOW = 4  # deliveries that a worker has at hand of a slow route
 
 
-CONTENT = "content"
-"""Why mail is held that no provider of its route can be given as it is."""
+CONTENT = "content"  # why mail is held that no provider of its route can be given as it is
 _WORDS = {
     HoldCode.LOST_PROVIDER: HoldCode.IN_DOUBT.value,
     HoldCode.NEEDS_8BITMIME: CONTENT,
@@ -239,10 +234,7 @@ def _without_route(standing: Standing, settings: Settings, now_ms: int) -> Itera
 
 
 def longest_in_hand_s(provider: Provider, recipients: int) -> float:
-    """Return how long a worker may have a delivery, by its provider's timeouts.
-
-    That is an attempt with its connection, and what goes before it at a low rate.
-    """
+    """Return how long a worker may have a delivery: an attempt, and what goes before it."""
     limits = provider.timeouts
     parts = max(1, -(-recipients // provider.max_recipients))
     opening_s = limits.connect + _STEPS_TO_OPEN * limits.command
