@@ -1,4 +1,1 @@
-"""What mail is: addresses, content, replies, states and outcomes.
-
-Pure values and functions without I/O; only `clock` reads the time. May import `errors` only.
-"""
+"""What mail is, as pure values; only `clock` reads the time. May import `errors` only."""

@@ -1,8 +1,7 @@
 """Envelope addresses: a strict RFC 5321 section 4.1.2 parser over the raw bytes.
 
-What this parser returns is the only form of an address that is stored, matched, routed,
-logged and sent. It refuses whatever another parser down the line might read differently:
-source routes, comments, control characters, encoded words, a leading hyphen.
+It refuses whatever another parser down the line might read differently: source routes, comments,
+control characters, encoded words, a leading hyphen.
 """
 
 from __future__ import annotations
@@ -38,8 +37,8 @@ _PATH = re.compile(rb'<((?:[^">]|"(?:[^"\\]|\\.)*+")*+)>', re.DOTALL)
 def parse_path(raw: bytes, *, smtputf8: bool) -> tuple[str, bytes]:
     """Return the address in `<...>` at the start of `raw`, and what follows it.
 
-    "" is the null path `<>`. An address may lack a domain (`<postmaster>`). Raises
-    InvalidAddress with the reply to give; non-ASCII needs `smtputf8` (RFC 6531).
+    "" is the null path; a domain may lack (`<postmaster>`). Raises InvalidAddress with the reply to
+    give; non-ASCII needs `smtputf8` (RFC 6531).
     """
     match = _PLAIN.match(raw)
     if match is not None:
@@ -128,8 +127,8 @@ def split(address: str) -> tuple[str, str | None]:
 def canonical(address: str) -> str:
     """Return the form in which addresses are compared: ASCII parts in lower case.
 
-    Only ASCII: folding other letters would make `K` (the Kelvin sign) match `k`. Quotes that
-    are not needed are dropped: with and without them it is one mailbox (RFC 5321 section 4.1.2).
+    Other letters stay: the Kelvin sign is no `k`. Quotes that are not needed go: with and without
+    them it is one mailbox (RFC 5321 section 4.1.2).
     """
     local, domain = split(address)
     if local.startswith('"'):
@@ -154,10 +153,9 @@ def is_routable_elsewhere(address: str) -> bool:
 
 
 def folded(address: str) -> str:
-    """Return one form for all spellings that may reach the same mailbox.
+    """Return one form for all spellings that may reach a mailbox, to refuse; `canonical` permits.
 
-    Quotes that are not needed are dropped (RFC 5321 section 4.1.2), letters fold, and a
-    domain in Unicode becomes its A-label form. For refusing; comparing to permit is `canonical`.
+    Needless quotes go (RFC 5321 section 4.1.2), letters fold, a domain in Unicode becomes A-labels.
     """
     local, domain = split(address)
     if local.startswith('"'):

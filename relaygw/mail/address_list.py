@@ -1,9 +1,8 @@
 """Address lists as they stand in To, Cc and Bcc fields (RFC 5322 section 3.4, RFC 2047).
 
-Reads what real programs write: comments, groups, routes, folded lines, commas in quoted names
-and in encoded words, a missing comma. An address is never invented: what is not surely one is
-left out, and the caller learns that the value was not clean. The front checks once more, and
-strictly, what is read here.
+Reads what real programs write: comments, groups, routes, commas in quoted names and in encoded
+words, a missing comma. An address is never invented: what is not surely one is left out, and the
+caller learns that the value was not clean.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""The time of this machine, and how times are written.
-
-Times are milliseconds since the epoch, UTC. Lengths of time are measured by `time.monotonic`.
-"""
+"""The time of this machine, in milliseconds since the epoch, UTC, and how times are written."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Message content: line ends, the fields of its header, and what lists show of it.
 
-Content is kept as it came, but for line ends: every line ends with CRLF (RFC 5321 section
-2.3.8), so that no bare CR or LF can look like an end of data to a server down the line.
+Every line ends with CRLF (RFC 5321 section 2.3.8), so that no bare CR or LF can look like an end of
+data to a server down the line.
 """
 
 from __future__ import annotations
@@ -40,10 +40,9 @@ def normalise_line_ends(data: bytes) -> bytes:
 
 
 def has_long_line(data: bytes, *, carried_bytes: int = 0) -> bool:
-    """True if a line is longer than MAX_LINE_BYTES without its CRLF.
+    """True if a line is longer than MAX_LINE_BYTES without its CRLF, with a look per 998 bytes.
 
-    `carried_bytes` of the first line came before `data`. Hops from line end to line end as
-    far as a permitted line reaches, so that a message costs a look per 998 bytes.
+    `carried_bytes` of the first line came before `data`.
     """
     start = -carried_bytes
     while start + MAX_LINE_BYTES + 2 <= len(data):
@@ -97,11 +96,10 @@ def header_fields(
 ) -> Iterator[HeaderField]:
     """Yield the fields of the header between `start` and `end` of normalised `content`, in order.
 
-    This is what a header field is for the whole program (RFC 5322 section 2.2, with the spaces of
-    section 4.5.8 before the colon): a line that begins with a name of printable ASCII and a colon,
-    and the lines behind it that begin with a space or a tab. Only CRLF ends a line. Other lines
-    (an mbox separator, text) are no fields and are passed over. `names`, in lower case: only these
-    fields. Time grows with the size alone. `end` None: the content is all header; see header_end.
+    A field is, for the whole program, a line that begins with a name of printable ASCII and a
+    colon, and the lines behind it that begin with a space or a tab (RFC 5322 section 2.2, with the
+    spaces of section 4.5.8). Only CRLF ends a line. Other lines are passed over. `names`, in lower
+    case: only these fields. Time grows with the size alone.
     """
     pattern = _field_pattern(None if names is None else frozenset(names))
     for match in pattern.finditer(content, start, len(content) if end is None else end):
@@ -111,8 +109,7 @@ def header_fields(
 def header_end(content: bytes, start: int = 0, limit: int | None = None) -> int:
     """Return where the header that begins at `start` is over, before the empty line.
 
-    It is `start` itself when the content begins with an empty line. Without an empty line before
-    `limit` all of it is header.
+    That is `start` if the line is there, `limit` if there is none before it.
     """
     if content.startswith(b"\r\n", start):
         return start
@@ -122,10 +119,7 @@ def header_end(content: bytes, start: int = 0, limit: int | None = None) -> int:
 
 
 def read_header(content: bytes, wanted: frozenset[str] = frozenset()) -> HeaderFacts:
-    """Return the facts of the header at the start of normalised `content`.
-
-    `wanted` names further fields, in lower case, whose first value is returned.
-    """
+    """Return the facts of the header of normalised `content`, and `wanted` values (lower case)."""
     start = 0
     is_mbox = _MBOX_LINE.match(content) is not None
     if is_mbox:
@@ -206,10 +200,7 @@ def nobody() -> Contact:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContentFacts:
-    """What is kept of a message's content, so that no list and no search has to parse mail.
-
-    All of it is empty when it cannot be parsed.
-    """
+    """What is kept of a content so that no list or search parses mail; empty if it cannot be."""
 
     sender: Contact = field(default_factory=nobody)
     to: tuple[Contact, ...] = ()
@@ -227,7 +218,7 @@ def hidden_recipients(
 ) -> list[Contact]:
     """Return the recipients of the envelope that To and Cc do not name, each once.
 
-    `envelope` has the address of each recipient, and the one that was given if it was rewritten.
+    `envelope` has each address, and the one that was given if it was rewritten.
     """
     seen = {contact["Address"].lower() for contact in (*facts.to, *facts.cc)}
     named = {contact["Address"].lower(): contact for contact in facts.bcc}

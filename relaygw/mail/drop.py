@@ -21,19 +21,16 @@ from __future__ import annotations
 FIRST_LINE = b"relaygw drop 1\n"
 MAX_HEAD_BYTES = 256 * 1024
 DIRECTORY = "/var/spool/relaygw/maildrop"
-WAKE_SOCKET = "wake"
-"""Name of the datagram socket on which the front hears of new files."""
+WAKE_SOCKET = "wake"  # name of the datagram socket on which the front hears of new files
 QUEUE_SOCKET = "queue"
 """Name of the stream socket on which the front tells any local user what is queued."""
 QUEUE_EMPTY = b"Mail queue is empty\n"
-QUEUE_CLOSING = b"-- "
-"""How the last line of a report begins when something is queued."""
+QUEUE_CLOSING = b"-- "  # how the last line of a report begins when something is queued
 LONGEST_CLOSING_BYTES = 100
 
 MAX_CONTENT_BYTES = 100 * 2**20
 """The largest content that the command leaves, whatever a listener takes."""
-ID_BYTES = 16
-"""Random bytes in a drop id; its hex digits make the file's name."""
+ID_BYTES = 16  # random bytes in a drop id; its hex digits make the file's name
 WRITING_PREFIX = ".w-"
 COMPLETE_SUFFIX = ".drop"
 MODE = 0o640

@@ -1,8 +1,4 @@
-"""Messages on their way: as accepted, as claimed, and the outcome written back.
-
-A *message* is content and source, a *delivery* is that message on one named route, a
-*recipient* belongs to a delivery. All times are milliseconds since the epoch, UTC.
-"""
+"""Messages on their way: as accepted, as claimed, and the outcome written back."""
 
 from __future__ import annotations
 
@@ -66,11 +62,7 @@ class ReleasedDelivery(NewDelivery):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AcceptedMessage:
-    """A message ready to be stored.
-
-    `content` holds the whole message in chunks of at most 1 MiB, or is empty when
-    `stored_chunks` chunks were written before (large messages).
-    """
+    """A message ready to be stored; `content` in chunks of 1 MiB, or empty: see `stored_chunks`."""
 
     queue_id: str
     accepted_at_ms: int
@@ -107,10 +99,7 @@ class Recipient:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClaimedDelivery:
-    """A leased delivery with all that an attempt needs.
-
-    `content` is the whole message when it is small, else None: read it by chunks.
-    """
+    """A leased delivery with all that an attempt needs; `content` only when it is small."""
 
     queue_id: str
     delivery_no: int
@@ -159,9 +148,8 @@ class DeliveryUpdate:
     """What to write for one delivery after an attempt.
 
     `hold` says why it is held or put off, `reason` the same in words, or what the provider said.
-    `held_apart` names recipients that are moved to a held delivery of their own, because
-    they may not be sent now while the others go on. `is_first_try`: no provider was asked before.
-    With the state ACTIVE it tells of a part of an attempt that goes on: the lease stays.
+    `held_apart`: recipients moved to a held delivery of their own. `is_first_try`: no provider was
+    asked before. With the state ACTIVE it tells of a part: the lease stays.
     """
 
     queue_id: str
@@ -277,8 +265,7 @@ class QueueIdSource:
 
 # Values are kept in the form of the RFC, ENVID decoded. Whatever is not right is left out and
 # never costs a mail: these are wishes.
-MAX_ENVID_BYTES = 100
-"""Length of ENVID as it is sent (section 4.4)."""
+MAX_ENVID_BYTES = 100  # length of ENVID as it is sent (section 4.4)
 NEVER = "NEVER"
 _OCCASIONS = ("SUCCESS", "FAILURE", "DELAY")
 _RETURNS = ("FULL", "HDRS")

@@ -1,11 +1,9 @@
 """A message on its way from one queue to another: as a line of JSON, or in an mbox file.
 
-What counts is the envelope and the content; the rest of a line is for whoever reads it. An mbox
-file is quoted as mboxrd does, so that content comes back byte for byte. An entry that is written
-here begins with a field that says where the message came from, how long its content is, how many
-recipients follow and in which mode it was accepted; those lines are no part of the content. Of any
-other mbox the envelope is read where mailers leave it: Return-Path or the separator, and
-X-Original-To, Envelope-To or Delivered-To.
+An mbox file is quoted as mboxrd does, so that content comes back byte for byte. An entry written
+here begins with a field that says its queue id, length, number of recipients and mode. Of any other
+mbox the envelope is read where mailers leave it: Return-Path or the separator, and X-Original-To,
+Envelope-To or Delivered-To.
 """
 
 from __future__ import annotations

@@ -1,9 +1,4 @@
-"""Why mail does not go: a code and a key for programs, a sentence for people. Pure.
-
-The queue keeps the code and the key beside the sentence, which is what people search for. A
-sentence is made of the other two. `cause_of` reads one only where a version before schema 0007
-wrote it.
-"""
+"""Why mail does not go: a code and a key for programs, and the sentence for people made of them."""
 
 from __future__ import annotations
 
@@ -44,8 +39,7 @@ OF_CONFIGURATION = frozenset(
     }
 )
 """What another configuration may settle: a look at it again is worth while."""
-DOUBTFUL = frozenset({HoldCode.IN_DOUBT, HoldCode.LOST_PROVIDER})
-"""A provider may have it already."""
+DOUBTFUL = frozenset({HoldCode.IN_DOUBT, HoldCode.LOST_PROVIDER})  # a provider may have it already
 # `{}` stands for a part of the key, in its order; only the last one may have spaces
 _SENTENCES = {
     HoldCode.MODE: "mode",
@@ -68,10 +62,7 @@ _BETWEEN_PROVIDERS = ", "
 
 @dataclass(frozen=True, slots=True, order=True)
 class HoldCause:
-    """Why a delivery is held or put off, or a provider held.
-
-    The key is the sentence where the code has none.
-    """
+    """Why a delivery is held or put off, or a provider held; the key of OTHER is the sentence."""
 
     code: HoldCode
     key: str = ""
@@ -107,8 +98,7 @@ class HoldCause:
         return is_such and provider in self.providers
 
 
-SAID = HoldCause(HoldCode.OTHER)
-"""Of a hold whose reason is what a provider said."""
+SAID = HoldCause(HoldCode.OTHER)  # of a hold whose reason is what a provider said
 
 
 def sender_refused(domain: str, providers: Iterable[str]) -> HoldCause:
@@ -152,8 +142,7 @@ def cause_of(sentence: str) -> HoldCause:
 def cause_in(code: str | None, key: str | None, sentence: str | None) -> HoldCause:
     """Return the cause of a hold as the queue keeps it.
 
-    A version before schema 0007 writes the sentence alone, and leaves code and key of an earlier
-    hold as they are: they count when the sentence is theirs.
+    A version before schema 0007 writes the sentence alone: an older code counts if it is its own.
     """
     if code in _CODES:
         cause = HoldCause(_CODES[code], key or "")

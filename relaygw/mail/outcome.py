@@ -1,7 +1,6 @@
 """What a provider said, what that means for each recipient, and what is written down of it.
 
-A verdict says what to do, a scope says whom it concerns; together they are the whole
-language between the wire (`upstream`), the decisions (`policy`) and the store.
+Verdict and scope are the whole language between `upstream`, `policy` and the store.
 """
 
 from __future__ import annotations
@@ -95,9 +94,8 @@ _FORMS = tuple(
 def provider_id(reply: str) -> str | None:
     """Return the id that a provider gave a message, None when its 2xx reply names none.
 
-    There is no rule for where it stands (RFC 5321 section 4.2 leaves the text free); these are the
-    forms in use. An id is what the provider's support and its own log ask for. `reply` is the whole
-    reply to the content on one line; code and enhanced status are passed over.
+    RFC 5321 section 4.2 leaves the text free; these are the forms in use. An id is what the
+    provider's support and its own log ask for. `reply` is the reply to the content on one line.
     """
     text = re.sub(r"^2\d\d(?: |$)", "", reply.strip())
     text = re.sub(r"^2\.\d{1,3}\.\d{1,3}(?: |$)", "", text).strip()
@@ -166,8 +164,7 @@ class Meaning:
     """What a reply means: a row of the catalogue, or a generic rule.
 
     `wait_s` are the waits before the next tries, the last one again and again; empty: the usual
-    ones. `explanation` and `remedy` are for people, `source` says where the reply is documented,
-    `rule` where the row stands that decided; "none" when no row knows the reply.
+    ones. `source` says where the reply is documented, `rule` where the row stands; "none": no row.
     """
 
     verdict: Verdict
@@ -182,11 +179,7 @@ class Meaning:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecipientOutcome:
-    """What the provider said for one recipient, and what that means.
-
-    `reply` is None when no reply came (connection lost, time out); `detail` then says what
-    happened, in words for the log.
-    """
+    """What the provider said for one recipient; without a `reply`, `detail` has what happened."""
 
     rcpt_no: int
     meaning: Meaning
@@ -223,8 +216,7 @@ class AttemptDelays(NamedTuple):
 NO_DELAYS = AttemptDelays()
 
 
-NO_RELAY = "none"
-"""Stands for the relay of an attempt that made no connection."""
+NO_RELAY = "none"  # stands for the relay of an attempt that made no connection
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,8 +18,7 @@ from datetime import UTC, datetime, timedelta, tzinfo
 from enum import StrEnum
 
 MAX_CHARACTERS = 1000
-MAX_TERMS = 20
-"""A search that is longer finds nothing."""
+MAX_TERMS = 20  # a search that is longer finds nothing
 
 # what Mailpit puts a blank for, and what SQL or UTF-8 would stumble over
 _BETWEEN_WORDS = re.compile(r'[\s\x00-\x1f\x7f-\x9f<>",;()\ud800-\udfff]+')
@@ -94,8 +93,7 @@ def searchable(text: str) -> str:
     return _BETWEEN_WORDS.sub(" ", unicodedata.normalize("NFC", folded.casefold())).strip()
 
 
-tag_key = searchable
-"""Returns what two spellings of one tag have in common."""
+tag_key = searchable  # returns what two spellings of one tag have in common
 
 
 def parse_search(text: str, *, tz: tzinfo = UTC) -> MailSearch:
@@ -163,10 +161,7 @@ _FACTORS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30}
 
 
 def read_time_ms(text: str, tz: tzinfo) -> int | None:
-    """Return a date or a time in ms since the epoch, of `tz` if it names no zone; else None.
-
-    ISO 8601, some usual ways to write a date, and seconds or milliseconds since the epoch.
-    """
+    """Return a date or an epoch in ms, of `tz` if it names no zone; None if it is none."""
     if _UNIX_S.fullmatch(text):
         return int(text) * 1000
     if _UNIX_MS.fullmatch(text):

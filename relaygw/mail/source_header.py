@@ -19,8 +19,7 @@ from relaygw.mail.words import printable
 
 DENIED_FIELD = "X-Relaygw-Denied"
 """What the field is called where it cannot be taken out; it is as long, so nothing moves."""
-MAX_TEXT_BYTES = 220
-"""What is told of one text, as it stands in the field; the rest is cut off."""
+MAX_TEXT_BYTES = 220  # what is told of one text, as it stands in the field; the rest is cut off
 MAX_VALUE_BYTES = 960  # with the name within one line of RFC 5321
 _MAX_UID = 2**32 - 1
 
@@ -83,10 +82,7 @@ def parse_source(raw: bytes) -> Source | None:
 
 
 def rename_late(block: bytes) -> bytes:
-    """Return a part of a header in which every field of this name has another, unused one.
-
-    A field at the very start of `block` stays: it is for the part before to say.
-    """
+    """Return part of a header, this field renamed; at its start that is for the part before."""
     return _LATE.sub(rb"\1" + DENIED_FIELD.encode(), block)
 
 

@@ -1,7 +1,6 @@
 """States of a delivery and of a recipient, and the one table of allowed changes.
 
-`TRANSITIONS` is the only authority: the store asks `check_transition` before it writes,
-and docs/states.md is printed from it.
+The store asks `check_transition` before it writes; docs/states.md is printed from `TRANSITIONS`.
 """
 
 from __future__ import annotations
@@ -35,10 +34,7 @@ class RecipientState(StrEnum):
 
 
 class CaptureCode(StrEnum):
-    """Why a recipient is captured, or blocked when its mail is accepted, for programs.
-
-    The queue keeps the sentence: `capture_code` reads the code out of it.
-    """
+    """Why a recipient is captured, or blocked at acceptance; the queue keeps the sentence alone."""
 
     NO_ROUTE = "no_route"  # there is no sentence
     SANDBOX = "sandbox"

@@ -23,11 +23,7 @@ def printable(text: str) -> str:
 
 
 def escape(text: str) -> str:
-    """Return `text` with everything spelled out that is not to be seen.
-
-    That is control characters, line ends of any kind, marks that turn the direction of
-    text, and halves of characters. What is left is printable and stays on its line.
-    """
+    """Return `text` on one line, with everything spelled out that is not printable."""
     if text.isprintable():
         return text
     return "".join(
@@ -36,10 +32,7 @@ def escape(text: str) -> str:
 
 
 def counted(number: int, noun: str, nouns: str = "", *, form: str = "") -> str:
-    """Return `1 message`, `3 messages`; `nouns` is a plural that is not regular.
-
-    `form` is how the number is written, `,` with commas between thousands.
-    """
+    """Return `1 message`, `3 messages`; `nouns`: an irregular plural, `form`: as of `format`."""
     return f"{number:{form}} {noun if number == 1 else nouns or noun + 's'}"
 
 
@@ -87,10 +80,7 @@ def size(size_bytes: int, units: Sequence[str] = SHORT_SIZES) -> str:
 
 
 def unstorable_sign(text: str) -> str | None:
-    """Return the first sign that a database cannot hold, None where there is none.
-
-    That is NUL (PostgreSQL has none), and half of a surrogate pair (UTF-8 has none).
-    """
+    """Return the first sign that PostgreSQL (NUL) or UTF-8 (half of a pair) lacks, if any."""
     found = _UNSTORABLE.search(text)
     return None if found is None else found[0]
 
