@@ -91,6 +91,7 @@ async def test_a_receiver_in_trouble_is_named_without_the_secret(
         with pytest.raises(NotSent) as raised:
             await webhook(receiver.url, limit_s=0.5).send(NOTICE)
         assert str(raised.value) == f"127.0.0.1:{receiver.port} {words}"
+        receiver.wait_for_asked(1)  # a hanging one may only now come to it
         assert receiver.asked == 1, "a redirect is not followed"
         assert raised.value.__cause__ is None
 
