@@ -23,8 +23,7 @@ from relaygw.mail.outcome import (
 )
 from relaygw.upstream.classifier import look_at
 
-REFUSALS_IN_A_ROW = 20
-"""Messages in a row, and recipients, that are refused alike before the provider is held."""
+REFUSALS_IN_A_ROW = 20  # messages, and recipients, refused alike before the provider is held
 BRAKED = Meaning(
     verdict=Verdict.HOLD,
     scope=Scope.PROVIDER,

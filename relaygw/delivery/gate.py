@@ -25,14 +25,11 @@ from relaygw.settings.provider import Counted, Provider
 from relaygw.settings.routes import Stream
 from relaygw.store.limits import Account, Tokens
 
-UNREACHABLE_LADDER_S = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
-"""Waits after a provider could not be reached or closed the service, then the last again."""
-THROTTLE_LADDER_S = (5.0, 10.0, 30.0, 1200.0)
-"""Waits after a provider asked to slow down and took nothing since, as Amazon SES documents."""
+UNREACHABLE_LADDER_S = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)  # after a failure, the last again
+THROTTLE_LADDER_S = (5.0, 10.0, 30.0, 1200.0)  # where nothing was taken since, as Amazon SES says
 THROTTLED_WAIT_S = 2.0  # wait of a message that was refused for the rate while others go through
 DOWN_AFTER_FAILURES = 3
-DOWN_AFTER_S = 3.0
-"""A provider that failed so often in a row, over so long, is down: the next one takes over."""
+DOWN_AFTER_S = 3.0  # failed so often in a row, over so long: the next one takes over
 _STALLED_AFTER_S = 2.0
 _WANTED_FOR_S = 3.0
 _TIMER_SLACK_S = 0.05  # a timer of the loop may fire a moment early

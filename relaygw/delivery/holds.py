@@ -28,8 +28,7 @@ from relaygw.policy.pacing import ladder_step
 from relaygw.store.holds import UNREACHABLE, Hold
 from relaygw.upstream.failure import UpstreamError, certificate_remedy
 
-PROBE_LADDER_S = (300.0,)
-"""Waits before a held provider is tried again, where its replies do not say better."""
+PROBE_LADDER_S = (300.0,)  # before a held provider is tried again, unless its replies say better
 _PAGE = 500
 _SUSPICION_PATIENCE_S = 2.0  # for a provider that is silent while another could take over
 _PATIENCE_S = 60.0

@@ -153,8 +153,7 @@ def key_of(claimed: ClaimedDelivery) -> Key:
 # --- limits --------------------------------------------------------------------------------
 
 
-QUOTA_SLICE_S = 600.0
-"""When mail that the rest of a quota does not cover is looked at again: quotas move in slices."""
+QUOTA_SLICE_S = 600.0  # for mail over the rest of a quota, which moves in slices
 
 
 class Permits:

@@ -39,8 +39,7 @@ from relaygw.upstream.classifier import Classifier
 
 POISON_ATTEMPTS = 3
 _POISON_WAIT_S = 60
-_STORE_LADDER_S = (1.0, 2.0, 5.0, 15.0, 30.0)
-"""Waits of a message after the store failed in its attempt, then the last again."""
+_STORE_LADDER_S = (1.0, 2.0, 5.0, 15.0, 30.0)  # after it failed in an attempt, the last again
 _MAX_BATCH = 200
 _NOBODY_ASKED = AttemptReport(provider="", relay=NO_RELAY, outcomes=())
 _MODE, _POISON = HoldCause(HoldCode.MODE), HoldCause(HoldCode.POISON)

@@ -14,15 +14,13 @@ from email.header import decode_header, make_header
 from functools import lru_cache
 from typing import NamedTuple, TypedDict
 
-MAX_LINE_BYTES = 998
-"""The longest line that providers must take, without its CRLF (RFC 5321 section 4.5.3.1.6)."""
+MAX_LINE_BYTES = 998  # without its CRLF: providers must take it (RFC 5321 section 4.5.3.1.6)
 
 _NAME = rb"[!-9;-~]+"
 _FIELD = rb"^(%b)[ \t]*+:([^\r\n]*+(?:\r\n[ \t][^\r\n]*+)*+)(?:\r\n)?"
 _FIELD_START = re.compile(_NAME + rb"[ \t]*:")
 _MBOX_LINE = re.compile(rb">?From ")
-SOURCE_FIELD = "X-Relaygw-Source"
-"""The field by which one relaygw tells the next where a message came from: see source_header."""
+SOURCE_FIELD = "X-Relaygw-Source"  # where a message came from: see source_header
 _SOURCE = SOURCE_FIELD.lower()
 _STANDARD = frozenset(
     ("received", "date", "message-id", "subject", "x-php-originating-script", _SOURCE)
@@ -107,10 +105,7 @@ def header_fields(
 
 
 def header_end(content: bytes, start: int = 0, limit: int | None = None) -> int:
-    """Return where the header that begins at `start` is over, before the empty line.
-
-    That is `start` if the line is there, `limit` if there is none before it.
-    """
+    """Return where the header from `start` is over: before the empty line, else at `limit`."""
     if content.startswith(b"\r\n", start):
         return start
     limit = len(content) if limit is None else limit

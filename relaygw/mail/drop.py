@@ -22,14 +22,12 @@ FIRST_LINE = b"relaygw drop 1\n"
 MAX_HEAD_BYTES = 256 * 1024
 DIRECTORY = "/var/spool/relaygw/maildrop"
 WAKE_SOCKET = "wake"  # name of the datagram socket on which the front hears of new files
-QUEUE_SOCKET = "queue"
-"""Name of the stream socket on which the front tells any local user what is queued."""
+QUEUE_SOCKET = "queue"  # name of the stream socket on which the front tells what is queued
 QUEUE_EMPTY = b"Mail queue is empty\n"
 QUEUE_CLOSING = b"-- "  # how the last line of a report begins when something is queued
 LONGEST_CLOSING_BYTES = 100
 
-MAX_CONTENT_BYTES = 100 * 2**20
-"""The largest content that the command leaves, whatever a listener takes."""
+MAX_CONTENT_BYTES = 100 * 2**20  # that the command leaves, whatever a listener takes
 ID_BYTES = 16  # random bytes in a drop id; its hex digits make the file's name
 WRITING_PREFIX = ".w-"
 COMPLETE_SUFFIX = ".drop"

@@ -17,8 +17,7 @@ from relaygw.mail.content import SOURCE_FIELD
 from relaygw.mail.envelope import Source
 from relaygw.mail.words import printable
 
-DENIED_FIELD = "X-Relaygw-Denied"
-"""What the field is called where it cannot be taken out; it is as long, so nothing moves."""
+DENIED_FIELD = "X-Relaygw-Denied"  # where it cannot be taken out; as long, so nothing moves
 MAX_TEXT_BYTES = 220  # what is told of one text, as it stands in the field; the rest is cut off
 MAX_VALUE_BYTES = 960  # with the name within one line of RFC 5321
 _MAX_UID = 2**32 - 1

@@ -149,8 +149,7 @@ class RecipientPolicy:
     def is_allowed(self, address: str) -> bool:
         """True if the address is on the allow list.
 
-        A domain entry allows no address without a domain, nor one that may be routed on within its
-        local part.
+        By a domain entry none without a domain, or that may be routed on in its local part.
         """
         if split(address)[1] is None:
             return False

@@ -15,8 +15,7 @@ from relaygw.mail.state import CaptureCode, DeliveryState, RecipientState
 from relaygw.policy.pacing import ladder_step
 from relaygw.settings.model import Retry
 
-DOUBT_LADDER_S = (300.0, 1800.0)
-"""Waits before the second and the third attempt of a delivery in doubt; then it is held."""
+DOUBT_LADDER_S = (300.0, 1800.0)  # before the next attempts of mail in doubt; then it is held
 LEAST_TRIES = 3
 LEAST_TRYING_S = 3600.0
 """Mail expires only after so many attempts over so long, however old it is: what nobody tried, as

@@ -11,8 +11,7 @@ from relaygw.settings.model import Settings
 from relaygw.settings.routes import Route, Stream
 from relaygw.settings.section import Mode
 
-CAPTURE_ROUTE = "captured"
-"""The name under which captured mail is filed when no route is configured or matches."""
+CAPTURE_ROUTE = "captured"  # of captured mail where no route is configured or matches
 
 _PROVIDER = "provider:"  # no name that may stand in a configuration has a colon
 

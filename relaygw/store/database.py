@@ -94,8 +94,7 @@ class Transaction:
 
 # --- statements ---------------------------------------------------------------------------
 
-MAX_ROWS = 50
-"""Rows of one statement: keeps the texts few and under every driver's limit of parameters."""
+MAX_ROWS = 50  # of a statement: few texts, below every driver's limit of parameters
 
 _WORDS = {
     "qmark": {"?": "?", "for_update": "", "key_share": "", "skip_locked": ""},

@@ -18,8 +18,7 @@ from relaygw.store.database import Repository, Transaction, insert_into
 from relaygw.store.queue_entry import Key
 from relaygw.store.tables import IS_OPEN, delivery, hold, hold_columns
 
-UNREACHABLE = "unreachable"
-"""The scope of a hold that says: this provider cannot be reached, and is tried by itself."""
+UNREACHABLE = "unreachable"  # scope of an outage: the provider is tried by itself
 
 # another instance may set the same hold at this moment
 _PUT_HOLD = insert_into(

@@ -30,8 +30,7 @@ from relaygw.store.tables import delivery, hold_columns, instance, permit
 
 MAX_RECLAIMS = 3  # a delivery that was in the hands of this many dying workers is held as poison
 MISSED_S = 10.0  # heartbeats so far apart were not answered in time; they are due each five seconds
-Begun = tuple[str, int, str]
-"""A delivery that was being sent, and the provider: queue id, delivery number, name."""
+Begun = tuple[str, int, str]  # what was being sent: queue id, delivery number, provider
 
 _SLOT_BYTES = 128
 _EMPTY_SLOT = b" " * (_SLOT_BYTES - 1) + b"\n"

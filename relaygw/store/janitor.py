@@ -28,8 +28,7 @@ from relaygw.store.tables import (
 
 Found = Select[str]
 _CHUNKS_A_STEP = 4
-_STILL_TO_COME_MS = 5_000
-"""What was written so much later than now was written by a clock that was set back since."""
+_STILL_TO_COME_MS = 5_000  # so much later than now: by a clock that was set back since
 
 
 class Janitor(Repository):

@@ -1,7 +1,4 @@
-"""Limits of accounts, shared by all workers: connections, rate, quota, what a provider taught.
-
-The database's clock decides. How they work: decision 10.
-"""
+"""Limits of accounts, shared by all workers, by the database's clock: see decision 10."""
 
 from __future__ import annotations
 
@@ -12,11 +9,9 @@ from dataclasses import dataclass
 from relaygw.store.database import Repository, Row, Statement, Transaction, Write, insert_into
 from relaygw.store.leases import has_ended, is_alive
 
-TOKEN_LEASE_S = 0.25
-"""Tokens are handed out so far ahead, so that no worker keeps the others waiting for long."""
+TOKEN_LEASE_S = 0.25  # handed out so far ahead: nobody keeps the others waiting for long
 _CATCH_UP_S = 0.1  # what was not used within this time is lost
-_FARTHEST_S = 60.0
-"""No turn is farther away, but at a rate that is as slow; else the clock was set back."""
+_FARTHEST_S = 60.0  # no turn is farther, but at so slow a rate; else the clock was set back
 _DAY_MS = 86_400_000
 _SLICE_MS = 600_000
 _KEPT_MS = _DAY_MS + _SLICE_MS  # a slice counts until its end is a day old
@@ -136,8 +131,7 @@ class Limits(Repository):
     ) -> int:
         """Lease up to `wanted` more of the `limit` permits of a group; return how many.
 
-        The lowest free ones, none to a dead incarnation. If none, `accounts` tells that somebody
-        waits.
+        The lowest free ones, none to a dead incarnation. If none, `accounts` tells who waits.
         """
         with self._write() as tx:
             now_ms = tx.now_ms()

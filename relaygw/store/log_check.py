@@ -35,12 +35,9 @@ except ImportError:  # no wheel for this platform: the standard module works und
 
 driver: Any = dbapi2
 
-DriverError: type[Exception] = driver.Error
-"""What the driver raises outside of SQLAlchemy, on connecting for one."""
-HAS_FRAME_COUNT = driver.sqlite_version_info >= (3, 51, 0)
-"""Whether the length of a log can be asked for without moving it."""
-FRAME_COUNT = "PRAGMA wal_checkpoint(NOOP)"
-"""Returns the length of the log in pages, second of three."""
+DriverError: type[Exception] = driver.Error  # outside of SQLAlchemy, on connecting for one
+HAS_FRAME_COUNT = driver.sqlite_version_info >= (3, 51, 0)  # without moving the log
+FRAME_COUNT = "PRAGMA wal_checkpoint(NOOP)"  # length of the log in pages, second of three
 _LOG_HEADER = struct.Struct(">8I")  # https://sqlite.org/fileformat.html#the_wal_file_format
 # its magic, and at 40, 60, 68 the versions of schema, user and application: the same page
 _DATABASE_HEADER = struct.Struct(">16s24xI16xI4xI")
@@ -283,8 +280,7 @@ def mark_of(path: Path) -> int | None:
 def _mark_alone(path: Path) -> int | None:
     """Return the same of a database that nobody has open; raises QueueDamaged for what is none.
 
-    By the header alone, which drops no lock: after a kill the rest may only make sense with its
-    log.
+    By the header, which drops no lock: after a kill the rest may only make sense with its log.
     """
     with path.open("rb") as file:
         header = file.read(_DATABASE_HEADER.size)

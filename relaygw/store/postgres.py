@@ -27,8 +27,7 @@ from relaygw.store.database import RAW_CURSOR, Database, Place, Translated, Writ
 
 ANSWER_S = 20.0  # how long a server that is there may take for one answer
 RECONNECT_S = 10.0  # how long a write waits for a server that went away before it fails
-REFUSING_S = 1.0
-"""How long after that others fail at once: what waited behind it has waited as long."""
+REFUSING_S = 1.0  # after that others fail at once: what waited behind it has waited as long
 _RECONNECT_LADDER_S = (0.05, 0.1, 0.2, 0.5, 1.0)
 IDLE_IN_TRANSACTION_S = 15.0
 """How long the server waits for a client in a transaction, which may be cut off, or stopped.
@@ -108,8 +107,7 @@ def _within(gen: PQGen[T], limit_s: float) -> PQGen[T]:
 def create_postgres_engine(place: Place, *, answer_s: float | None = None) -> Engine:
     """Return an engine that reads the password, and limits answers, for each connection.
 
-    Connecting raises StoreUnavailable when the server may lose what it was told to keep, unless the
-    place allows that.
+    Connecting raises StoreUnavailable when the server may lose data, unless the place allows that.
     """
     engine = create_engine(
         make_url(place.url).set(drivername="postgresql+psycopg"),

@@ -260,10 +260,7 @@ def _load_recipients(
 
 
 def tried_since_ms(attempts: Iterable[AttemptEntry], delivery_no: int) -> int | None:
-    """Return when a provider was first asked in an attempt that counts, None for no such attempt.
-
-    Of a history that was cut it is the oldest that is left.
-    """
+    """Return when a provider was first asked in an attempt that counts and is kept, else None."""
     asked = (
         one.since_ms
         for one in attempts

@@ -330,8 +330,7 @@ def hold_columns(cause: HoldCause | None) -> dict[str, str | None]:
 
 # --- texts in any case --------------------------------------------------------------------
 
-SQLITE_LOWER = "relaygw_lower"
-"""SQLite's own functions know the case of ASCII alone; this one goes through Python."""
+SQLITE_LOWER = "relaygw_lower"  # by Python: SQLite's own knows the case of ASCII alone
 
 
 class _Lower(FunctionElement[str]):

@@ -1,7 +1,6 @@
 """A content as a tree of its MIME parts, cut the way that readers cut it, in one bounded pass.
 
-What is built to be expensive is refused by ContentInvalid. RFC 2045 section 5.1, RFC 2046 section
-5.1.
+What is built to be expensive is refused by ContentInvalid. RFC 2045 and RFC 2046, section 5.1.
 """
 
 from __future__ import annotations

@@ -31,10 +31,8 @@ Field = tuple[str, str]  # name and value
 WITHOUT_8BITMIME = "5.6.3 content not sent to a provider without 8BITMIME: "
 """In front of why content cannot be rewritten."""
 _END = b"\r\n\r\n"
-_MAX_HEADER_BYTES = 2**20
-"""A longer header in a stream is not looked through; whole content has at most as much."""
-_ASIDE_BYTES = 64 * 1024
-"""A longer header is looked through in a thread: a hostile one takes most of a second."""
+_MAX_HEADER_BYTES = 2**20  # of a stream: a longer one is not looked through
+_ASIDE_BYTES = 64 * 1024  # a longer header is for a thread: a hostile one takes most of a second
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f]+")
 _TOO_LONG = FieldsFound(
     obstacle="its header has no end within 1 MiB, so nobody knows whom its fields name"
@@ -69,10 +67,7 @@ class OutgoingMail:
 
 
 def source_field(source: Source, hostname: str) -> bytes:
-    """Return the field that tells a provider, itself a relaygw, the first relaygw on the way.
-
-    Only that one knows its client.
-    """
+    """Return the field that tells a provider, itself a relaygw, of the first relaygw on the way."""
     if source.host is not None:
         return source_line(replace(source, client=None))
     return source_line(replace(source, host=hostname))

@@ -71,8 +71,7 @@ _NOT_PLAIN = re.compile(rb"[^!#$&+.0-9A-Z^_`a-z{|}~-]")  # RFC 2231 attribute-ch
 def convert_field(content: bytes, found: HeaderField, declared: str) -> bytes:
     """Return a whole field with its line end in ASCII; ContentInvalid if that cannot be.
 
-    It is taken for UTF-8 if it can be, else for the charset `declared`, else for Windows' western
-    one.
+    It is taken for UTF-8 if it can be, else for the charset `declared`, else for Windows-1252.
     """
     raw = content[found.value_start : found.value_end]
     writer = _Writer(content[found.start : found.value_start])
