@@ -1,5 +1,4 @@
 """The front: SMTP in, content read, policy applied, one commit for many messages.
 
-aiosmtpd lives here only. May import `store`, `access`, `policy`, `observe`, `settings`,
-`mail` and `errors`.
+May import `store`, `access`, `policy`, `observe`, `settings`, `mail` and `errors`.
 """

@@ -1,8 +1,7 @@
 """One client's connection: PROXY header, TLS, lines and content, and how long each may take.
 
-A connection begins with a PROXY header where its peer is a balancer, then with TLS where that is
-implicit; only then its session speaks. aiosmtpd sets it up and makes session and envelope; see
-docs/decisions/0004 for what is replaced and why.
+A PROXY header comes first, where the peer is a balancer, then TLS where that is implicit; only then
+its session speaks. What of aiosmtpd is replaced and why: decision 4.
 """
 
 from __future__ import annotations

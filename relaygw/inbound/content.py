@@ -1,8 +1,6 @@
 """Message content as it arrives: in bulk, up to CRLF.CRLF only, memory and time bounded.
 
-Accepting bare CR or LF around the dot is how mail is smuggled (RFC 5321 section 4.1.1.4); bare line
-ends are normalised once dots are unstuffed. Large content goes to an unlinked file on the state
-volume.
+Accepting bare CR or LF around the dot is how mail is smuggled (RFC 5321 section 4.1.1.4).
 """
 
 from __future__ import annotations
@@ -106,10 +104,7 @@ class ReceivedContent:
 
 
 def without_late_fields(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """Yield `chunks` with X-Relaygw-Source renamed up to the end of the header.
-
-    For a header that is longer than a chunk: the sizes stay, since they are counted already.
-    """
+    """Yield `chunks` with X-Relaygw-Source renamed in the header; counted sizes stay."""
     held = next(chunks, b"")
     for chunk in chunks:
         joined = held + chunk  # a field may begin in one and end in the other
@@ -127,9 +122,9 @@ def without_late_fields(chunks: Iterator[bytes]) -> Iterator[bytes]:
 class ContentReader:
     """Takes the bytes behind a DATA command as they arrive, up to the end of data.
 
-    `feed` only collects. `work_up` turns what was collected into content and may block: call it
-    whenever `has_piece`, before the next `feed`, and at the end. Over `limit_bytes`, or when the
-    spool file cannot be written, the rest is taken and thrown away; `content` says so.
+    `work_up` turns what `feed` collected into content and may block: call it whenever `has_piece`,
+    before the next `feed`, and at the end. What is over `limit_bytes`, or finds no room in the
+    spool file, is thrown away; `content` says so.
     """
 
     def __init__(self, *, limit_bytes: int, spool_directory: Path) -> None:
@@ -145,10 +140,7 @@ class ContentReader:
         self.is_large = False  # a part was worked up already, so that the rest may block, too
 
     def feed(self, data: bytes) -> bytes | None:
-        """Take `data`; return what follows the end of data, or None while that is to come.
-
-        Raises TooMuchData when the client goes on far beyond the limit.
-        """
+        """Take `data`; return what follows its end, else None; raises TooMuchData."""
         tail = self._tail
         if (at := (tail + data[:4]).find(END_OF_DATA)) >= 0:  # it may have begun before
             end = at + len(END_OF_DATA) - len(tail)
@@ -208,10 +200,7 @@ class ContentReader:
 
 
 class Arrival:
-    """The wait for the content behind one 354: the session is not woken for each piece.
-
-    `arrived` ends with the content or with what went wrong.
-    """
+    """The wait for the content behind one 354, until `arrived`: no piece wakes the session."""
 
     def __init__(self, reader: ContentReader, loop: asyncio.AbstractEventLoop) -> None:
         self.reader = reader

@@ -1,7 +1,6 @@
 """The maildrop directory: made, locked, listened at, listed; nothing in it is followed.
 
-Any local user may put files in, none but the front may list it. All access is relative to the
-open directory, so that no name on the way to it matters once it is open.
+All access is relative to the open directory: no name on the way to it matters once it is open.
 """
 
 from __future__ import annotations
@@ -87,10 +86,7 @@ class DropDirectory:
             raise OSError(f"mode {mode:o}: {error.strerror}") from error
 
     def try_lock(self) -> bool:
-        """Become the one that takes mail from here, until `close`; False: another one is.
-
-        Nobody else may open the directory for reading, which its lock needs.
-        """
+        """Become the one that takes mail from here, until `close`; False: another one is."""
         try:
             fcntl.flock(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -138,10 +134,7 @@ class DropDirectory:
                     self._socket.recv(1)
 
     def look(self, skip: Container[str], last: Container[str] = ()) -> Listing:
-        """Return what lies here, without the drops in `skip`; remove what was never finished.
-
-        Drops in `last`, which may be thousands, do not keep the others from being listed.
-        """
+        """Return what lies here but `skip`, `last` at the end; remove what was never finished."""
         is_sweep = time.monotonic() - self._swept_at_s >= _SWEEP_S
         if is_sweep:
             self._swept_at_s = time.monotonic()

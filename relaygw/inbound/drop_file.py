@@ -1,7 +1,4 @@
-"""Files of the maildrop, read so that their owners, who may still write to them, cannot hurt.
-
-The form is mail.drop's. The user is the file's owner, never anything that the file says.
-"""
+"""Files of the maildrop, read so that their owners, who may still write to them, cannot hurt."""
 
 from __future__ import annotations
 
@@ -76,10 +73,7 @@ class Drop:
 
 
 class OpenDrop:
-    """An open file of the maildrop whose size and trailer are right at first sight.
-
-    Opening raises Unfit, NotYet, Unreadable.
-    """
+    """An open file whose size and trailer look right; raises Unfit, NotYet, Unreadable."""
 
     def __init__(
         self, name: str, descriptor: int, found: os.stat_result, *, limit_bytes: int

@@ -1,9 +1,7 @@
 """From an envelope and content to a durable message: policy applied, source judged, committed.
 
 Every way in (SMTP, the maildrop, an import) goes through here, so that none has rules of its own.
-The word of another relaygw on where a message came from (X-Relaygw-Source) is taken from clients
-in `trust_source` of their listener only, and taken out of the content whoever sent it. All messages
-that wait share one synced transaction; what is too much to wait is refused.
+All messages that wait share one synced transaction; what is too much to wait is refused.
 """
 
 from __future__ import annotations
@@ -310,10 +308,10 @@ class GroupCommitter:
         self._pending_bytes = 0
 
     async def submit(self, message: AcceptedMessage) -> None:
-        """Return once `message` is durable; many callers share one transaction.
+        """Return once `message` is durable; cancelling the caller does not withdraw it.
 
-        Raises StoreUnavailable (nothing stored), AlreadyAccepted (its drop id was stored before)
-        or IntakeFull (too much waits already). Cancelling the caller does not withdraw the message.
+        Raises StoreUnavailable (nothing stored), AlreadyAccepted (its drop id was stored before),
+        IntakeFull (too much waits already).
         """
         size_bytes = _size_bytes(message)
         if self._pending_bytes + size_bytes > MAX_PENDING_BYTES:
@@ -328,10 +326,7 @@ class GroupCommitter:
         return asyncio.get_running_loop().run_in_executor(self._bulk_thread, work)
 
     async def add_chunks(self, queue_id: str, chunks: Iterator[bytes]) -> None:
-        """Store the content of a large message ahead of it, each chunk in its own transaction.
-
-        `chunks` may block: it is read where it holds up no small message.
-        """
+        """Store content ahead of its large message, a transaction a chunk; `chunks` may block."""
         numbered = enumerate(chunks)
 
         def store_next() -> bool:

@@ -1,8 +1,4 @@
-"""The front as a service: listening sockets in, sessions out, one committer behind them.
-
-Of the clients of a listener it is known who is trusted, what each may hold at once and begin in
-a time.
-"""
+"""The front as a service: listening sockets in, sessions out, one committer behind them."""
 
 from __future__ import annotations
 
@@ -55,10 +51,7 @@ class Client:
 
 
 class ClientTable:
-    """Open connections of one listener by client, and what is known of each client.
-
-    `max_connections` is what is possible, and at most what the listener's setting says.
-    """
+    """Open connections of one listener by client, `max_connections` at most; what each may do."""
 
     def __init__(self, listener: Listener, max_connections: int) -> None:
         self._listener = listener
@@ -82,10 +75,7 @@ class ClientTable:
         return bool(networks) and is_trusted(parse_client(address), networks)
 
     def arrive_behind(self, balancer: Client, address: str | None) -> tuple[Client, bool]:
-        """Count a connection of `balancer` as its client's instead, as `arrive` does.
-
-        Whoever a balancer does not name has no rights. Nobody is local behind a balancer.
-        """
+        """Count a connection of `balancer` as its client's; unnamed it has no rights."""
         self.leave(balancer)
         client, is_within = self.arrive(address or balancer.address)
         is_trusted = client.is_trusted and address is not None
@@ -204,10 +194,7 @@ class FrontService:
         self._tasks = [loop.create_task(one) for one in (self._check_time(), self._keep_counting())]
 
     def retire(self) -> None:
-        """Take no new connections; those that are open go on until their clients leave.
-
-        The maildrop is left to the next front as soon as what was begun is stored.
-        """
+        """Take no new connections; leave the maildrop once what was begun is stored."""
         self._maildrop.retire()
         for server in self._servers:
             server.close()

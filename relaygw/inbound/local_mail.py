@@ -1,7 +1,6 @@
 """Mail that no SMTP client brings: of local programs, and exported mail that is imported again.
 
-It goes through the same policy as SMTP. Nobody can be told "no" any more: what SMTP would refuse
-is therefore captured with its reason, or recorded as blocked, and the log says so.
+What SMTP would refuse is captured with its reason, or recorded as blocked, and the log says so.
 """
 
 from __future__ import annotations
@@ -45,8 +44,7 @@ def compose_local(
 ) -> tuple[AcceptedMessage, Iterator[bytes]]:
     """Return the message of a drop, and for large content the chunks to store ahead of it.
 
-    It is treated as in the gateway's mode, or in `mode`; `listener` stands for where it came in.
-    What was left with more than `limit_bytes` of content is captured.
+    `mode` stands for the gateway's, `listener` for where it came in. Over `limit_bytes`: captured.
     """
     given = drop.sender
     if given is None:
@@ -120,8 +118,7 @@ def _shown(address: str) -> str:
 class Importer:
     """Makes messages to be stored of exported ones; `limit_bytes` is the largest content.
 
-    Rewriting, lists and routes are those of now, the mode is the stricter one of now and then. A
-    message carries a key of its own: it is taken once however often it comes.
+    Policy is that of now, the mode the stricter of now and then; a key lets each in once.
     """
 
     def __init__(self, intake: Intake, *, limit_bytes: int) -> None:

@@ -41,10 +41,7 @@ class Authenticator:
         self.passwords = Passwords({user.name: user.password_hash for user in listed})
 
     async def log_in(self, name: str, password: bytes, *, guesser: str) -> Login | None:
-        """Return the login, or None, which takes a while. Raises LoginBusy.
-
-        `guesser` is whoever failures are counted for.
-        """
+        """Return the login, or None, after a while, counted for `guesser`. Raises LoginBusy."""
         is_right = await self.passwords.verify(name, password, guesser=guesser)
         return self._logins[name] if is_right else None
 

@@ -1,8 +1,4 @@
-"""The maildrop as a service of the front: who has it, when it is looked at, what goes wrong.
-
-One front at a time holds the lock on the directory. It is woken by datagrams and looks each
-second, and it answers mailq. A directory that cannot be used is tried again; SMTP goes on.
-"""
+"""The maildrop as a service of the front: who has it, when it is looked at, what goes wrong."""
 
 from __future__ import annotations
 

@@ -1,8 +1,6 @@
 """Takes mail out of the maildrop: each file exactly once, in batches, without holding up SMTP.
 
-The messages of a batch go into the same group commit as those of SMTP sessions; each row carries
-the drop id, so that a file whose mail is stored already is only removed. Large mail waits aside,
-one at a time. Whatever cannot be mail stays where it is, with one line in the log.
+See decision 9. Whatever cannot be mail stays where it is, with one line in the log.
 """
 
 from __future__ import annotations
@@ -37,10 +35,7 @@ T = TypeVar("T")
 
 
 class SetAside:
-    """Files that are left alone, why, and what was said of them: one line for file and reason.
-
-    `in` says whether a file is passed over now. Outlives the directory, which may be replaced.
-    """
+    """Files left alone and why, one line each; `in`: passed over now. Outlives the directory."""
 
     def __init__(self, log: MailLog) -> None:
         self._log = log
@@ -66,10 +61,7 @@ class SetAside:
         self.say(path, f"{reason}; left where it is")
 
     def fail(self, path: Path, error: str) -> None:
-        """Pass a file over for a second, twice that the next time, and so on; in the end say why.
-
-        What happens over one file (a lease, a disk that stumbles) may be over in a moment.
-        """
+        """Pass a file over, each time for twice as long from a second on; in the end say why."""
         count = self._failures[path.name] = self._failures.get(path.name, 0) + 1
         pause_s = min(2.0 ** (count - 1), LOOK_AGAIN_S)
         if count >= MAX_FAILURES:
@@ -115,10 +107,7 @@ class SetAside:
 
 
 class Pickup:
-    """Takes mail from one open directory, until its service is retired.
-
-    Content over the service's limit is captured: the command took it, nobody can be told any more.
-    """
+    """Takes mail from one open directory, until its service is retired; too much is captured."""
 
     def __init__(self, directory: DropDirectory, service: Maildrop) -> None:
         self._directory = directory

@@ -1,7 +1,6 @@
-"""The PROXY protocol of load balancers, versions 1 and 2 (HAProxy's proxy-protocol.txt).
+"""The PROXY protocol of load balancers, versions 1 and 2 (HAProxy's proxy-protocol.txt); pure.
 
-Pure: bytes in, the client's address out. A header that is not exactly right is an error, since
-whoever is believed about addresses must be understood.
+A header that is not exactly right is an error: who is believed about addresses must be clear.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
 """mailq for any local user: whoever connects to a socket in the maildrop is sent the queue.
 
-In the form of Postfix's mailq with long queue ids, which monitoring reads: `*` behind the id while
-a message is being sent, `!` while it is held; what the provider said stands in parentheses above
-the recipients it is about. One page at a time is read, in a thread that rests as long as it worked,
-and none while a client does not read.
+In the form of Postfix's mailq with long queue ids, which monitoring reads: `*` behind the id is
+active, `!` held. A page at a time, in a thread that rests as long as it worked, and none while a
+client does not read.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Every reply of the front, once: code, enhanced status (RFC 3463), generic text.
-
-The reason of a trouble goes to the log, never to the client.
-"""
+"""Every reply of the front: code, enhanced status (RFC 3463), generic text; the log has reasons."""
 
 from __future__ import annotations
 

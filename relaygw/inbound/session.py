@@ -1,9 +1,8 @@
 """One SMTP session: what is known of its client, the command loop, and all commands but AUTH.
 
-RFC 5321, 1870, 2034, 2920 (PIPELINING), 3207 (STARTTLS), 6152, 6531. The answer to the final dot is
-250 once the message is durable, never before. Refusals are logged in Postfix's words. What may be a
-password is not: neither the argument of AUTH, nor lines behind an AUTH that was refused, which a
-client may send without waiting.
+RFC 5321, 1870, 2034, 2920 (PIPELINING), 3207 (STARTTLS), 6152, 6531. Refusals are logged in
+Postfix's words, but for what may be a password: the argument of AUTH, and lines behind an AUTH that
+was refused, which a client may send without waiting.
 """
 
 from __future__ import annotations

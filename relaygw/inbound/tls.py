@@ -1,7 +1,6 @@
 """TLS of a listener: its certificate, and bytes of the wire in, bytes of the client out.
 
-By memory buffers, so that TLS can begin at any byte of a connection: at once, after STARTTLS,
-behind a PROXY header. Whatever was received before it began never gets in here.
+By memory buffers, so that TLS can begin at any byte. What came before never gets in here.
 """
 
 from __future__ import annotations
@@ -69,10 +68,7 @@ class TlsLayer:
 
 
 class Certificate:
-    """Gives each handshake the certificate of now: it is read again when its file changes.
-
-    A new certificate that cannot be used changes nothing; the log says so once.
-    """
+    """Gives each handshake the certificate of now; one that cannot be used changes nothing."""
 
     def __init__(self, tls: ListenerTls, *, name: str, log: MailLog) -> None:
         self._tls = tls
