@@ -30,8 +30,7 @@ QUEUE_BUCKETS_S = (
     *(300.0, 900.0, 3600.0, 14400.0, 86400.0),
 )
 _BATCH_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)
-_TROUBLE = ("451", "452")
-"""Replies that rules look for, counted from zero on: see `observer`."""
+_TROUBLE = ("451", "452")  # replies that rules look for, counted from zero on: see `observer`
 
 
 class CounterTally:

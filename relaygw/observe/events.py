@@ -1,7 +1,4 @@
-"""What happens in a front or a worker, each thing once; see `observer` for who is told.
-
-An event holds what it is about as it is, so that making one costs next to nothing.
-"""
+"""What happens in a front or a worker, each thing once, held as it is: making one is cheap."""
 
 from __future__ import annotations
 
@@ -42,10 +39,7 @@ class Attempted(NamedTuple):
 
 
 class Rejected(NamedTuple):
-    """The front refused a command of a client.
-
-    `stage` is its verb, `peer` the client as host[address], `command` what it sent.
-    """
+    """The front refused `command`, whose verb is `stage`, of a client, `peer`: host[address]."""
 
     stage: str
     peer: str
@@ -59,8 +53,7 @@ class Rejected(NamedTuple):
 class Note(NamedTuple):
     """Anything else, in words; `daemon` is the part of the gateway that says it.
 
-    The text begins as Postfix's do: with a queue id where it is about one message, with
-    `warning:`, `error:` or `fatal:` where it is no good news.
+    As Postfix's do the text begins with a queue id, and `warning:`, `error:` or `fatal:`, if any.
     """
 
     daemon: str

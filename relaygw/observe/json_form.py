@@ -1,8 +1,4 @@
-"""The log as JSON: one object a line, in ASCII.
-
-Keys that a kind of event has are always there, null where nothing is known. Times are UTC,
-`delay` and `delays` are seconds.
-"""
+"""The log as JSON: one object a line, in ASCII; keys of a kind are always there, times are UTC."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
 """What lies in the maildrop, for those who are asked: status, metrics, alerts.
 
-The directory itself is looked at, so that waiting mail is seen when no front runs, too. Why a
-file is left alone only the front knows: it keeps a file of reasons beside them, which is believed
-when it belongs to root or to the owner of the directory, as anybody may put files there.
+The directory itself is looked at, also when no front runs. The front's file of reasons in it, where
+anybody may put files, is believed when it belongs to root or to the directory's owner.
 """
 
 from __future__ import annotations
@@ -18,10 +17,8 @@ from itertools import islice
 
 from relaygw.mail.drop import QUEUE_SOCKET, WAKE_SOCKET, WRITING_PREFIX, is_complete
 
-REASONS = "reasons"
-"""Name in the maildrop of the file that says why others are left alone."""
-LATE_S = 60.0
-"""Mail that waits for longer than this is in trouble: the front looks each second."""
+REASONS = "reasons"  # name in the maildrop of the file that says why others are left alone
+LATE_S = 60.0  # mail that waits for longer than this is in trouble: the front looks each second
 MAX_LOOKED_AT = 10_000
 """Files beyond that are not counted: looking must stay cheap when thousands wait."""
 MAX_REASONS = 1000

@@ -1,10 +1,8 @@
 """The mail log of one process: events in, lines out, and nobody ever waits for it.
 
-What its outlet cannot take now stays in memory for a while. As long as all goes well a record goes
-out within the call that brings it. When there is no room, or when it does not work, records queue
-up, and a thread that lives hardly longer than the queue sends them in order. The queue is bounded:
-what exceeds it is counted, and the count is logged where the records would have stood. Only a
-process that may have threads has that thread; another one calls `pump` from time to time.
+As long as all goes well a record goes out within the call that brings it. Else records queue up,
+and a thread that lives hardly longer than the queue sends them in order. What exceeds the queue is
+counted, and the count logged in its place. A process without threads calls `pump`.
 """
 
 from __future__ import annotations
@@ -57,8 +55,8 @@ class Condition(Enum):
 class Channel:
     """Takes the records of one process.
 
-    `loss` makes the record that tells how many were lost and why. `tell` is called once for
-    each time that the outlet breaks; it must not wait either.
+    `loss` makes the record of how many were lost and why. `tell`, which must not wait, is called
+    once each time the outlet breaks.
     """
 
     def __init__(
@@ -280,10 +278,7 @@ _NO_NAME = re.compile(r"[^a-z0-9_-]+")
 
 
 def carry_library_records(log: MailLog) -> None:
-    """From now on write what libraries of this process log from WARNING on into `log`.
-
-    Handlers that somebody else has set up (sitecustomize, to look for a fault) stay.
-    """
+    """From now on write what libraries log from WARNING on into `log`; others' handlers stay."""
     root = logging.getLogger()
     others = [handler for handler in root.handlers if not isinstance(handler, LibraryHandler)]
     root.handlers[:] = [*others, LibraryHandler(log)]

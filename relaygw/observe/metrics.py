@@ -45,8 +45,7 @@ _ROOM_BYTES = {
 }
 """By what the names of files begin with; before the process id stands a `_`."""
 _UNFINISHED = ".unfinished"
-_NOBODY = 0
-"""The process id in the name of the file that adds up: none has it."""
+_NOBODY = 0  # the process id in the name of the file that adds up: none has it
 _ENTRY_BYTES = 32  # two numbers, a length and padding, beside the key
 
 
@@ -80,10 +79,7 @@ def count_in(directory: Path) -> None:
 
 
 def _take_room(path: Path, size_bytes: int) -> None:
-    """Make `path` a file of at least that size whose blocks are all there; raises OSError.
-
-    It has its name once it is whole: a process may be killed at any moment.
-    """
+    """Make `path` a file with all its blocks, named only once it is whole; raises OSError."""
     made = path if path.exists() else path.with_suffix(_UNFINISHED)
     descriptor = os.open(made, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
@@ -131,10 +127,7 @@ class RunFiles:
         os.close(self._alive)
 
     def end(self, pid: int) -> None:
-        """Keep what a process counted that has ended, and drop what only holds while it runs.
-
-        Never waits and never fails: what cannot be done now is done when the next one ends.
-        """
+        """Keep what an ended process counted; never waits or fails, the next end does the rest."""
         self._ended.add(pid)
         with contextlib.suppress(OSError):
             for name in (f"gauge_live*_{pid}.db", f"*_{pid}{_UNFINISHED}"):
@@ -191,10 +184,7 @@ def _locked(path: Path, how: int) -> Iterator[None]:
 
 
 def _fold(directory: Path, pid: int) -> None:
-    """Add the files of an ended process to those of the others, and remove them.
-
-    Nobody may read meanwhile. Raises OSError and leaves what was, when there is no room.
-    """
+    """Add an ended process's files to the others', while nobody reads; OSError: no room."""
     for kind in ("counter", "histogram", "gauge_max"):  # what lasts
         source = directory / f"{kind}_{pid}.db"
         if source.exists():
@@ -235,8 +225,7 @@ def _write(path: Path, numbers: dict[str, float]) -> None:
 
 # --- what Prometheus is told ------------------------------------------------------------------
 
-Numbers = dict[tuple[str, ...], float]
-"""Numbers by the values of labels."""
+Numbers = dict[tuple[str, ...], float]  # numbers by the values of labels
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -250,10 +239,7 @@ class GaugeFamily:
 
 
 def exposition(state_dir: Path, gauges: Iterable[GaugeFamily], *, accept: str) -> tuple[bytes, str]:
-    """Return the text for Prometheus and its content type, in the form that `accept` prefers.
-
-    Reads the files of every process of the host that has `state_dir`; blocks for a moment.
-    """
+    """Return the text for Prometheus and its content type, of all processes of the host; blocks."""
     encode, content_type = choose_encoder(accept)
     with files_to_read(state_dir) as paths:
         counted = list(MultiProcessCollector.merge(paths))  # type: ignore[no-untyped-call]

@@ -1,7 +1,6 @@
 """Where a front or a worker tells what happens, once: the log, the history and metrics read it.
 
-What is counted stays in memory: `sample`, each second, writes it for metrics, `alerting.history`
-writes it to the queue. A process that has no files for its metrics counts for the history alone.
+Counts stay in memory: `sample` writes them for metrics, `alerting.history` to the queue.
 """
 
 from __future__ import annotations
@@ -21,8 +20,7 @@ if TYPE_CHECKING:
     from relaygw.observe.counters import DeliveryMetrics, FrontMetrics
 
 SLICE_S = 300
-MAX_COUNTS = 10_000
-"""So many different counts wait at most, some days of a queue that is away."""
+MAX_COUNTS = 10_000  # so many different counts wait at most, some days of a queue that is away
 
 Counts = dict[tuple[str, str], int]
 Metrics = TypeVar("Metrics", bound="FrontMetrics | DeliveryMetrics")
@@ -120,11 +118,9 @@ class Series(StrEnum):
 
 
 class History:
-    """Counts of one process, by slices of five minutes; belongs to one thread.
+    """Counts of one process, by slices of five minutes, written each few seconds; for one thread.
 
-    Written each few seconds to the queue's database, where all instances add them up. Unlike
-    metrics they need nobody who scrapes, and outlive restarts. A queue that is away costs nothing
-    but the memory for what was counted meanwhile.
+    Unlike metrics they need nobody who scrapes, and outlive restarts.
     """
 
     def __init__(self) -> None:
@@ -200,8 +196,7 @@ class History:
 # --- labels: few words that are always the same, for metrics and history ---------------------
 # they tell neither addresses nor replies
 
-MAILDROP = "maildrop"
-"""The listener of mail that came by no listener."""
+MAILDROP = "maildrop"  # the listener of mail that came by no listener
 OTHER = CaptureCode.OTHER.value
 _REFUSED = {scope: f"refused_{scope.value.replace(' ', '_')}" for scope in Scope}
 _NOT_NOW = {Verdict.THROTTLE: "throttled", Verdict.HOLD: "held", Verdict.DOUBT: "in_doubt"}

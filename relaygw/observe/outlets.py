@@ -1,7 +1,4 @@
-"""Where the lines of the log leave the process, and what stands around them there.
-
-That is stderr, a file, or the syslog daemon.
-"""
+"""Where the lines of the log leave the process: stderr, a file, or the syslog daemon."""
 
 from __future__ import annotations
 
@@ -40,8 +37,8 @@ class Outlet(Protocol):
     def send(self, records: Sequence[bytes]) -> int:
         """Hand over records in order; return how many bytes of them were taken, at least one.
 
-        Raises BlockingIOError when there is no room at the moment, OutletGone when there will
-        be none any more, and another OSError when it does not work; then nothing was taken.
+        Raises BlockingIOError when there is no room now, OutletGone when there will be none any
+        more, another OSError when it does not work; then nothing was taken.
         """
 
     def wait(self, timeout_s: float) -> None:
@@ -57,9 +54,9 @@ class Outlet(Protocol):
 class StderrOutlet:
     """Writes to stderr, whatever it is: a terminal, a pipe, a socket of the journal, a file.
 
-    Nothing replaces it: when its reader has gone, it is over. The descriptor is shared with other
-    programs, so it is not made non-blocking itself: a pipe or terminal is opened once more for
-    that, a socket is asked in each call.
+    When its reader has gone, it is over. It is shared with other programs, so it is not made
+    non-blocking itself: a pipe or terminal is opened once more for that, a socket is asked in each
+    call.
     """
 
     def __init__(self, descriptor: int = STDERR) -> None:
@@ -154,10 +151,7 @@ def _write_if_ready(descriptor: int, data: bytes) -> int:
 
 
 class FileOutlet:
-    """Appends to `path`, which is created when it is missing; opened with the first record.
-
-    Processes of a host append to the same one; a line of one is never in another's.
-    """
+    """Appends to `path`, made with the first record; a line is never within one of another."""
 
     def __init__(self, path: Path) -> None:
         self._path = path

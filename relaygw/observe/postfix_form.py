@@ -1,8 +1,7 @@
 """The log in Postfix's grammar, so that pflogsumm and the like read it unchanged.
 
-Programs that read such logs look for their patterns anywhere in a line. What came from outside is
-therefore not only escaped: it cannot look like a field of ours either, so that a subject or a
-reply makes no mail that was not there.
+They look for their patterns anywhere in a line. So what came from outside is not only escaped, it
+cannot look like a field of ours either: no subject or reply makes mail that was not there.
 """
 
 from __future__ import annotations
@@ -16,8 +15,7 @@ from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.mail.words import escape
 from relaygw.observe.events import Accepted, Attempted, Event, Level, Line, Note, Rejected
 
-MAX_TEXT_CHARACTERS = 2000
-"""What a line shows of one free text; the rest is cut off."""
+MAX_TEXT_CHARACTERS = 2000  # what a line shows of one free text; the rest is cut off
 STATUS = {
     RecipientState.DELIVERED: "sent",
     RecipientState.PENDING: "deferred",
@@ -32,11 +30,7 @@ _INFO = Level.INFO
 
 
 class PostfixForm:
-    """Lines as Postfix's smtpd, pickup, cleanup, qmgr and smtp write them.
-
-    `with_subject` adds subject and source behind what Postfix says; without it there is nothing
-    that Postfix would not write.
-    """
+    """Lines as Postfix's daemons write them; `with_subject` adds subject and source behind them."""
 
     def __init__(self, *, with_subject: bool) -> None:
         self._with_subject = with_subject

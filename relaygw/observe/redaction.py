@@ -1,9 +1,8 @@
-"""`log.redact`: what the log does not show, taken out before any form is made.
+"""`log.redact`: what the log does not show, taken out before any form is made; a `*` is left.
 
-`subject`: the subject, also where a reply quotes it. `local_part`: what stands before the @ of
-an envelope address, or all of one without @. `addresses`: the whole address. The last two
-hold for the fields of an event and for whatever looks like an address in replies, reasons,
-refused commands and notes. A `*` stands in the place of what was taken out.
+`local_part` is what stands before the @, or all of an address without one. It and `addresses` hold
+for the fields of an event and whatever looks like an address in replies, reasons, refused commands
+and notes; `subject` also where a reply quotes it.
 """
 
 from __future__ import annotations
