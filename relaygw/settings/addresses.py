@@ -1,10 +1,8 @@
 """Addresses of mail, domains and host names in the configuration, and those to listen on.
 
-Strict on purpose: an entry decides who receives mail, so whatever could be read in two
-ways is an error. An address to listen on is `127.0.0.1:25`, `[::1]:25`, `localhost:8025`: its host
-is an IP address or `localhost`, never a name: what a name resolves to may change after the check
-that keeps an open relay from starting. ValueError texts continue a sentence that begins with the
-value.
+Whatever could be read in two ways is an error. An address to listen on is `127.0.0.1:25`,
+`[::1]:25`, `localhost:8025`, never a name, which may lead elsewhere after the check for an open
+relay. ValueError texts continue a sentence that begins with the value.
 """
 
 from __future__ import annotations
@@ -114,8 +112,8 @@ def is_loopback_host(host: str) -> bool:
 def entry_matches(entry: str, address: str) -> bool:
     """Return whether an `Entry` covers `address`, and nothing more than it says.
 
-    Case is ignored between ASCII texts only: beyond them one letter can fold to another. A
-    domain entry never covers a local part on which a provider might route (`%`, `!`, `@`).
+    Case counts beyond ASCII, where one letter can fold to another. A domain entry never covers a
+    local part on which a provider might route (`%`, `!`, `@`).
     """
     entry_local, _, entry_domain = entry.rpartition("@")
     local, at, domain = address.rpartition("@")

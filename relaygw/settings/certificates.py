@@ -1,8 +1,8 @@
 """Certificates of listeners: whether they can be used, what clients think of them, and their end.
 
-A certificate is judged as a client judges it, by a handshake in memory that trusts nothing but
-that certificate. When it ends is read from its PEM file (RFC 7468, RFC 5280 section 4.1), because
-the standard library tells that only of one that it has verified, so not of one that has expired.
+A handshake in memory, which trusts that certificate alone, judges as a client does. The end is read
+from the PEM file (RFC 7468, RFC 5280 section 4.1): the standard library tells it only of one that
+it has verified, so not of one that has expired.
 """
 
 from __future__ import annotations
@@ -30,10 +30,7 @@ _LONG_LENGTH = 0x80
 
 
 def server_context(tls: ListenerTls) -> ssl.SSLContext:
-    """Return what a listener's handshakes need: TLS 1.2 or later.
-
-    Raises SettingsError with what is wrong and the remedy; its cause is the OSError, if any.
-    """
+    """Return what a listener's handshakes need: TLS 1.2 or later; raises SettingsError."""
     assert tls.cert is not None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -68,7 +65,7 @@ def _unusable(tls: ListenerTls, error: Exception) -> str:
 
 
 def broken_certificates(settings: Settings, tree: Tree, *, owners: Collection[int]) -> list[str]:
-    """Return one line for each listener whose certificate cannot be used, or whose key is loose.
+    """Return a line for each listener whose certificate is of no use, or whose key is loose.
 
     Files that this user may not read have nothing wrong: the gateway runs as another one.
     """

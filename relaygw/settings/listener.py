@@ -1,7 +1,4 @@
-"""The sections `listeners` and `users`: who may send, by network or by login.
-
-Their checks see to it that nobody gets in by accident and that nothing goes in clear.
-"""
+"""Sections `listeners` and `users`: nobody gets in by accident, and nothing goes in clear."""
 
 from __future__ import annotations
 
@@ -33,8 +30,7 @@ _HASH = re.compile(
     r"\$argon2(?:id|i|d)\$v=19\$m=([0-9]{1,8}),t=([0-9]{1,3}),p=([0-9]{1,2})"
     r"\$[A-Za-z0-9+/]{11,128}\$[A-Za-z0-9+/]{16,128}"
 )
-MAX_HASH_KIB = 256 * 1024
-"""Memory that one verification may take: two run at once in each front."""
+MAX_HASH_KIB = 256 * 1024  # memory that one verification may take: two run at once in each front
 MAX_HASH_PASSES = 16
 _AnyNetwork = IPv4Network | IPv6Network
 _OWN = tuple(

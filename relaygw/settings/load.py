@@ -1,12 +1,9 @@
 """Where settings come from: the file, conf.d beside it, the environment over both.
 
-`load_settings` reads, merges and checks everything, and reports all problems of a step
-together: first what is no YAML, then what the model refuses, then loose permissions. Each
-problem is one line of the SettingsError. Secrets are not read here, only their places.
-
-RELAYGW__QUEUE__URL lays `queue.url` over the files. Values of variables are read as YAML writes
-them: a scalar, or a list or mapping in brackets. A mapping is merged, everything else replaces. A
-number selects an entry of a list, the next free number adds one.
+All problems of a step are told together, a line each: first what is no YAML, then what the model
+refuses, then loose permissions. Secrets are not read here. RELAYGW__QUEUE__URL lays `queue.url`
+over the files; variables are read as YAML. A mapping is merged, everything else replaced; a number
+selects an entry of a list, the next free number adds one.
 """
 
 from __future__ import annotations
@@ -51,11 +48,7 @@ _PREFIX = "RELAYGW__"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadedSettings:
-    """Settings with the origin of each value.
-
-    `origins` has a dotted key for every value: `relaygw.yaml:12`, `environment NAME`,
-    `preset NAME` or `default`. `state_dir` is where a SQLite queue and all other state live.
-    """
+    """Settings with the origin of each value by its dotted key; `state_dir` has all other state."""
 
     settings: Settings
     origins: Mapping[str, str]
@@ -68,9 +61,8 @@ def load_settings(
 ) -> LoadedSettings:
     """Return the settings of `config`, else of $RELAYGW_CONFIG, else of `default_file`.
 
-    Without any file the mode is sandbox. Afterwards `queue.url`, `listeners` and
-    `maildrop.path` are never empty, presets are laid under their providers, and `relay_to`
-    has its providers and route. Raises SettingsError with one line for each problem.
+    Without any file the mode is sandbox. `queue.url`, `listeners` and `maildrop.path` are filled,
+    so are presets and `relay_to`. Raises SettingsError with one line for each problem.
     """
     if config is None and environ.get("RELAYGW_CONFIG"):
         config = Path(environ["RELAYGW_CONFIG"])
@@ -177,10 +169,7 @@ def _validated(filling: FilledValues, tree: Tree) -> Settings:
 
 
 def _conflicts_despite(wrong: Collection[Keys], values: Mapping[str, Any]) -> Iterable[Conflict]:
-    """Return what the sections without a wrong value disagree on: an open relay first of all.
-
-    A mode that is wrong may have been meant for any but a sandbox.
-    """
+    """Return what the sections without a wrong value disagree on; a wrong mode is production."""
     faulty = {keys[0] for keys in wrong if keys}
     right = {name: values[name] for name in Settings.model_fields if name in values.keys() - faulty}
     listeners = values.get("listeners")

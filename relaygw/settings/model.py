@@ -1,9 +1,8 @@
 """The model of relaygw.yaml: every key, its type, its default and its meaning.
 
-Field names are the keys users write, so they carry no units; the types do (Duration is
-seconds, Size is bytes). Models are frozen; a null key means its default. Large sections have files
-of their own. What two keys must agree on is checked by their section, and between sections here at
-the end, so that no instance breaks it. What needs the network or the disk is not checked here.
+Field names are the keys users write, so they carry no units; the types do (Duration is seconds,
+Size is bytes). A null key means its default. What two keys must agree on is checked by their
+section, and between sections at the end. What needs the network or the disk is not checked here.
 """
 
 from __future__ import annotations

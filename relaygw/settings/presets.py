@@ -1,9 +1,7 @@
 """What is known of mail services: presets.yaml, recipient_fields.yaml, and how presets are used.
 
-A preset says which keys of a provider it fills in, for which regions and variants, and what only
-the user knows. It is laid under the providers that name it: every key of the user's own stays, and
-what neither has is a problem that says what to write. The files beside this one explain their keys;
-each is read once a process.
+A preset is laid under the providers that name it: every key of the user's own stays, and what
+neither has is a problem that says what to write. The files beside this one explain their keys.
 """
 
 from __future__ import annotations
@@ -25,8 +23,7 @@ from relaygw.settings.tree import FilledValues, Keys, read_own
 
 _PRESETS = Path(__file__).with_name("presets.yaml")
 _RECIPIENT_FIELDS = Path(__file__).with_name("recipient_fields.yaml")
-GENERAL = "general"
-"""The entry of fields that mail servers of any kind know."""
+GENERAL = "general"  # the entry of fields that mail servers of any kind know
 
 
 class Choice(Section):
@@ -66,10 +63,7 @@ class Preset(Section):
         return region in self.regions or bool(pattern and re.fullmatch(pattern, region))
 
     def keys_for(self, region: str | None, variant: str | None) -> dict[str, Any]:
-        """Return the keys to fill in, for a region and a variant that exist (None: the default).
-
-        Without a region where one is needed, the host still has `{region}` in it.
-        """
+        """Return the keys to fill in; without a region, one that is needed stays as `{region}`."""
         region = region or self.default_region
         variant = variant or self.default_variant
         keys = {"host": "", "port": self.starttls_ports[0], **self.keys}

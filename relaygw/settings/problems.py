@@ -1,8 +1,7 @@
-"""What is wrong with a configuration, one line a problem, and what the model wants instead.
+"""What is wrong with a configuration: `PLACE: KEY: VALUE what is wrong; remedy`, a line each.
 
-A line reads `PLACE: KEY: VALUE what is wrong; remedy`. A value is shown only where the
-model knows the key and the key holds no credential, so that a password in a wrong place is
-not printed.
+A value is shown only where the model knows the key and that holds no credential, so that a password
+in a wrong place is not printed.
 """
 
 from __future__ import annotations
@@ -29,20 +28,15 @@ _CREDENTIALS = frozenset(
     {"username", "password", "password_hash", "token"}
     | {"client_id", "client_secret", "refresh_token"}
 )
-_URLS = ("url", "token_url", "relay_to")
-"""Keys of URLs, any of which may carry a password."""
-_SECRET_URLS = ("webhook", "apprise")
-"""Keys of URLs that are secrets themselves."""
+_URLS = ("url", "token_url", "relay_to")  # keys of URLs, any of which may carry a password
+_SECRET_URLS = ("webhook", "apprise")  # keys of URLs that are secrets themselves
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 _HOST = re.compile(r"[A-Za-z0-9.-]+")
 _FIRST_LABEL = re.compile(r"[A-Za-z0-9-]+(?=\.)")
 
 
 def explain(error: ValidationError, tree: Tree, told: Collection[Keys]) -> Iterator[str]:
-    """Yield one line for each thing that the model finds wrong with `tree`.
-
-    `told` are keys whose problem the user hears of anyway; what only follows from one is left out.
-    """
+    """Yield a line for each thing wrong with `tree`, but for what follows from keys `told` of."""
     for item in error.errors(include_url=False):
         keys = tuple(key for key in item["loc"] if key != "[key]")
         cause = item.get("ctx", {}).get("error")

@@ -110,8 +110,7 @@ def _meaning_conflicts(row: ReplyRow, early: StageName | None) -> Iterator[tuple
 # --- providers --------------------------------------------------------------------------------
 
 Quota = Annotated[int, Field(strict=True, ge=1, le=1_000_000_000)]
-Counted = Literal["messages", "recipients"]
-"""What a provider counts against a limit."""
+Counted = Literal["messages", "recipients"]  # what a provider counts against a limit
 
 
 class TlsPolicy(StrEnum):

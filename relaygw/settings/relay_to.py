@@ -22,8 +22,7 @@ from relaygw.settings.addresses import Host, is_loopback_host
 from relaygw.settings.secrets import SecretRef, UserName
 from relaygw.settings.tree import FilledValues, Tree
 
-ROUTE = "default"
-"""The name of the route over the gateways; it is the last one."""
+ROUTE = "default"  # the name of the route over the gateways; it is the last one
 
 _USUAL_PORT = 587
 _PORTS = {"smtp": _USUAL_PORT, "smtps": 465}

@@ -1,9 +1,8 @@
 """Secrets by reference: where a password is kept, and how it is read.
 
-`env:NAME`, `file:PATH`, `credential:NAME` (systemd), `command:ARGV` (a key store's own
-client), and `plain:VALUE` for tests; or a URL that is a secret itself. No text, repr, dump or
-error of this module holds a secret. A reference that cannot be read raises SettingsError with
-what, where and remedy. ValueError texts continue a sentence that begins with the value.
+`env:NAME`, `file:PATH`, `credential:NAME` (systemd), `command:ARGV` (a key store's own client),
+`plain:VALUE` for tests; or a URL that is a secret itself. No text, repr, dump or error of this
+module holds one. ValueError texts continue a sentence that begins with the value.
 """
 
 from __future__ import annotations
@@ -54,10 +53,9 @@ class SecretRef(Written):
         return cls(kind, target)
 
     def read(self, environ: Mapping[str, str] | None = None) -> str:
-        """Return the secret as it is now, without its line end.
+        """Return the secret as it is now, without its line end. Raises SettingsError.
 
-        Blocks on the disk, or up to 10 s on a command: call it in a thread. `environ`
-        replaces the process environment for `env:` and `credential:`. Raises SettingsError.
+        Blocks, up to 10 s on a command: call it in a thread. `environ` replaces the process's own.
         """
         variables = os.environ if environ is None else environ
         match self.kind:
@@ -260,9 +258,8 @@ MAX_SECRET_BYTES = 65536
 def loose_permissions(path: Path, *, owners: Collection[int] | None = None) -> str | None:
     """Return what is wrong when others than owner and group may read or write `path`.
 
-    Another owner than `owners` (user ids) is wrong, too: who owns a file can open it to anyone,
-    or put a key of his own in its place. A file that does not exist or cannot be looked at has
-    nothing wrong.
+    Another owner than `owners` (user ids) is wrong, too: he can open it to anyone, or put a key of
+    his own in its place. What does not exist or cannot be looked at has nothing wrong.
     """
     try:
         status = path.stat()

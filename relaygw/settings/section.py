@@ -1,8 +1,4 @@
-"""What all sections of the model share, and how one says what its keys disagree on.
-
-A section is a pydantic model with its own checks. What a check yields is raised together as one
-exception that pydantic carries to the loader, which adds file and line.
-"""
+"""What all sections of the model share, and how one says what its keys disagree on, all at once."""
 
 from __future__ import annotations
 
@@ -16,8 +12,7 @@ from pydantic_core import CoreSchema, core_schema
 from relaygw.settings.tree import Keys
 
 # strict: without it pydantic reads `true` as the number 1
-Count = Annotated[int, Field(strict=True, ge=1, le=1_000_000)]
-"""A whole number from 1."""
+Count = Annotated[int, Field(strict=True, ge=1, le=1_000_000)]  # a whole number from 1
 Port = Annotated[int, Field(strict=True, ge=1, le=65535)]
 
 

@@ -1,8 +1,6 @@
 """Trees of plain values that remember where each one was written, and YAML as such a tree.
 
-Files and environment are read into trees and laid over each other; then values are filled in that
-stand for more than is written. The places survive, so that an error or `config show --origin` can
-name the line.
+The places survive merging and filling in, so that an error or `config show --origin` names them.
 """
 
 from __future__ import annotations
@@ -17,8 +15,7 @@ import yaml
 
 from relaygw.mail.words import printable
 
-Keys = tuple[str | int, ...]
-"""The way to a value: mapping keys and list positions, from the top."""
+Keys = tuple[str | int, ...]  # the way to a value: mapping keys and list positions, from the top
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,11 +82,7 @@ class Tree:
 
 @dataclass(slots=True)
 class FilledValues:
-    """A configuration's values as they are filled in.
-
-    `origins` says where a filled-in value comes from; `problems` what cannot be filled in, by
-    the key to point at.
-    """
+    """A configuration's values filled in, where each comes from, and by key what could not be."""
 
     values: dict[str, Any]
     origins: dict[Keys, str] = field(default_factory=dict)
@@ -98,10 +91,7 @@ class FilledValues:
     def lay_under(
         self, written: dict[str, Any], keys: Mapping[str, Any], at: Keys, origin: str
     ) -> dict[str, Any]:
-        """Return `written` with what `keys` adds to it; mappings are merged, null is nothing.
-
-        Names are compared without case, since header fields are the same by any case.
-        """
+        """Return `written` with what `keys` adds, in any case; mappings merge, null is nothing."""
         merged = dict(written)
         taken = {name.lower(): name for name, value in written.items() if value is not None}
         for name, value in keys.items():
@@ -147,11 +137,7 @@ def leaves(at: Keys, value: Any) -> Iterator[tuple[Keys, Any]]:
 
 
 def shown_keys(keys: Keys) -> str:
-    """Return the dotted form, safe to print on one line.
-
-    A key with a colon is cut there: where the space after the colon was forgotten, the rest
-    is a value.
-    """
+    """Return the dotted form on one line; after a colon without a space the rest is a value."""
     parts = (str(key) for key in keys)
     return ".".join(
         printable(part.partition(":")[0])[:64] + (":…" if ":" in part else "") for part in parts

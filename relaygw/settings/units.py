@@ -1,8 +1,7 @@
-"""Durations, sizes, shares and networks as users write them in relaygw.yaml.
+"""Durations, sizes, shares and networks as users write them in relaygw.yaml, and printed again.
 
-Each type reads the user's form and prints it again, so that a shown configuration can be
-pasted into a file. A value that does not fit raises ValueError; its text continues a
-sentence that begins with the value: `is not a duration; write e.g. 30s`.
+A value that does not fit raises ValueError, whose text continues a sentence that begins with it:
+`is not a duration; write e.g. 30s`.
 """
 
 from __future__ import annotations
@@ -155,8 +154,6 @@ Duration = Annotated[float, BeforeValidator(parse_duration), _shown(format_durat
 """Seconds, 0 allowed."""
 Interval = Annotated[float, BeforeValidator(parse_interval), _shown(format_duration)]
 """Seconds, more than 0."""
-Size = Annotated[int, BeforeValidator(parse_size), _shown(format_size)]
-"""Bytes."""
-Share = Annotated[float, BeforeValidator(parse_share), _shown(format_share)]
-"""0…1."""
+Size = Annotated[int, BeforeValidator(parse_size), _shown(format_size)]  # bytes
+Share = Annotated[float, BeforeValidator(parse_share), _shown(format_share)]  # 0…1
 Network = Annotated[IPv4Network | IPv6Network, BeforeValidator(parse_network)]
