@@ -1,8 +1,4 @@
-"""The web role as one ASGI application: health for everyone, pages and APIs behind a gate.
-
-`guards` look at the Host header and at the mode, `access` at who is asking, then the endpoint runs,
-then the strict headers go on.
-"""
+"""The web role as one ASGI application: health for everyone, pages and APIs behind a gate."""
 
 from __future__ import annotations
 
@@ -53,9 +49,8 @@ def create_app(
 ) -> Starlette:
     """Return the application; it does not close `store`.
 
-    `is_ready` adds a condition to /readyz: why not, in one line that everyone may read, or
-    None. `stop` ends answers that would go on for ever. `wake_workers` lets workers look at the
-    queue at once.
+    `is_ready` says why /readyz is not, in a line that everyone may read. `stop` ends answers that
+    would go on for ever. `wake_workers` lets workers look at the queue at once.
     """
     options, identity = settings.web, Identity(store, settings)
     instance = settings.hostname if settings.queue.is_postgres else None

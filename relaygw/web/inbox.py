@@ -1,7 +1,6 @@
 """What the lists of the queue and of captured mail share: filters, and which messages are chosen.
 
-A form around a list is about what was ticked, or about all that was found when somebody looked,
-so that nothing is changed that nobody has seen.
+A form is about what was ticked, or found when somebody looked: nothing unseen is changed.
 """
 
 from __future__ import annotations

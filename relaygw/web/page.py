@@ -1,7 +1,4 @@
-"""Pages and errors: Jinja2 templates with escaping always on, and the static files they name.
-
-The address of a static file holds the hash of its content, so a browser may keep it for ever.
-"""
+"""Pages and errors: Jinja2 templates, always escaped, and static files under their hash."""
 
 from __future__ import annotations
 
@@ -87,11 +84,7 @@ def render(
     mode: str = "",
     status_code: int = 200,
 ) -> Response:
-    """Return the page that template `name` makes of `context`; `mode` is the gateway's, shown.
-
-    Templates also have `principal` (or None), `csrf`, `is_operator`, `is_admin`, `notice` of what
-    was done, `url(path)` and `static(name)`.
-    """
+    """Return the page that template `name` makes of `context`; `mode` is the gateway's, shown."""
     principal = principal_of(request)
     known = {
         "mode": mode,

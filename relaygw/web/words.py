@@ -1,7 +1,4 @@
-"""Times, sizes, numbers and reasons as a page says them.
-
-Times are of this machine's time zone, as in its mail log.
-"""
+"""Times (of this machine's zone), sizes, numbers and reasons as a page says them."""
 
 from __future__ import annotations
 

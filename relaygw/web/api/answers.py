@@ -1,8 +1,4 @@
-"""The answers of the gateway's API: what each has, and what its fields mean.
-
-An answer is checked against its class before it is sent; the class is its JSON Schema as well.
-Classes without a line of their own stand within others there.
-"""
+"""The answers of the gateway's API, each checked against its class, which is its schema as well."""
 
 from __future__ import annotations
 

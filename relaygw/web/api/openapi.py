@@ -1,7 +1,4 @@
-"""The description of the API, drawn from the table of endpoints and their classes.
-
-An OpenAPI 3.1 document for programs; `/api/docs` shows it to people.
-"""
+"""The OpenAPI 3.1 document of the API, from the table of endpoints; `/api/docs` shows it."""
 
 from __future__ import annotations
 

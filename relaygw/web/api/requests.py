@@ -1,9 +1,8 @@
 """What requests to the APIs say, checked: JSON, and parameters and bodies of the gateway's own.
 
 In JSON a key counts in any case, as Mailpit reads it: else `{"ids": [...]}` would name nothing, and
-nothing named means everything. So the form that mailpit-api-client (PyPI) sends is read, too.
-What the gateway's API does not understand is a Problem, never "any": an empty variable in a script
-must not turn the deletion of some mail into that of all.
+nothing named means everything. What the gateway's API does not understand is a Problem, never
+"any": an empty variable must not turn the deletion of some mail into that of all.
 """
 
 from __future__ import annotations

@@ -1,11 +1,8 @@
 """What service managers, load balancers and Prometheus ask: health and metrics.
 
-`/healthz` says that this process answers; `/readyz` that mail is taken, or why not in one line
-without paths and addresses, because these pages are open to all.
-
-`/metrics` is everything of a host. A store that does not answer takes its own gauges away and
-nothing else: `store_up` says so. In a fleet every instance tells the same of the store, for they
-share it; only `instances` are those of this host's name.
+`/readyz` says why mail is not taken in one line without paths and addresses, as it is open to all.
+A store that does not answer takes its own gauges away and nothing else: `store_up` says so. In a
+fleet every instance tells the same of the store; only `instances` are of this host's name.
 """
 
 from __future__ import annotations
@@ -292,8 +289,8 @@ class MetricsPage:
 class LocalMetrics:
     """Answers with the metrics ahead of all that looks at who is asking, for this host only.
 
-    Captured mail is not served in mode production without a login. Numbers are: to whoever is
-    on this host, under a name that is no other site's.
+    Unlike captured mail, numbers need no login in mode production: they are for whoever is on this
+    host, under a name that is no other site's.
     """
 
     def __init__(self, app: ASGIApp, *, page: MetricsPage, web: Web) -> None:

@@ -1,7 +1,4 @@
-"""The first page: how the gateway is doing now, and how it did in the last hours, as bars.
-
-What the store says is read at most each two seconds, however many pages are open.
-"""
+"""The first page: how the gateway is doing; the store is asked each two seconds at most."""
 
 from __future__ import annotations
 

@@ -1,12 +1,10 @@
 """The gate before every endpoint: who is asking, whether that one may, and with which body.
 
-Bodies are read whole before anything is done: small, in time, or not at all.
-
-A browser tells the origin of the page with all that could change something (Fetch Standard,
-section 3.2) and with each websocket; programs, which no other site can make send anything, tell
-none. A frame without an origin, in which mail is shown, says `null`, and is none of ours. To
-whatever any page sends here a browser adds its cookie and a password that it remembers; only a
-page of ours can also send the token: as the form field `csrf`, or in a header.
+Bodies are read whole before anything is done: small, in time, or not at all. A browser tells the
+origin of a page with all that could change something (Fetch Standard, section 3.2) and with each
+websocket; programs tell none, a frame in which mail is shown says `null` and is none of ours. To
+whatever any page sends here a browser adds its cookie; only a page of ours can also send the token:
+as the form field `csrf`, or in a header.
 """
 
 from __future__ import annotations

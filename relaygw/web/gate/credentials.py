@@ -1,11 +1,9 @@
 """Passwords of people (`web.users`), their sessions, and tokens of programs (`web.tokens`).
 
-No name is ever locked, so nobody can be kept out by somebody who guesses: the more failures at a
-name, the later each try is looked at. An address that guesses is locked (`relaygw.access`).
-
-A session is a random token in a cookie, its hash in the store. Beside the token the cookie has a
-seal over the user's password hash, so that a new password ends what was begun with the old one,
-and nobody who only reads the store can make a cookie.
+No name is ever locked, so nobody is kept out by a guesser: the more failures at a name, the later
+each try is looked at. A session is a random token in a cookie, its hash in the store. By the seal
+over the user's password hash beside it a new password ends what was begun with the old one, and
+nobody who only reads the store can make a cookie.
 """
 
 from __future__ import annotations
@@ -77,10 +75,7 @@ class Logins:
         self._delays = NameDelays()
 
     async def log_in(self, name: str, password: bytes, *, guesser: str) -> WebUser | None:
-        """Return the user, or None, which takes a while; `guesser` is whom failures count for.
-
-        Raises LoginBusy while nothing from there is looked at.
-        """
+        """Return the user, or None after a while, counted for `guesser`; raises LoginBusy."""
         if self._passwords is None or len(password) > MAX_PASSWORD_BYTES:
             return None
         if not self._passwords.is_remembered(name, password):
@@ -100,11 +95,10 @@ class Logins:
 
 
 class Tokens:
-    """The tokens of programs, as keyed hashes.
+    """The tokens of programs, as keyed hashes, read once and again when none fits.
 
-    Where they are kept is read once, and again when none fits. A token that is short enough to
-    be guessed, or was never read, lets nobody in, and the log says why; one that cannot be read
-    any more stays as it was, for anybody can have it read.
+    A token that can be guessed, or was never read, lets nobody in, and the log says why; one that
+    cannot be read any more stays as it was, for anybody can have it read.
     """
 
     def __init__(self, tokens: Iterable[WebToken]) -> None:
@@ -162,10 +156,7 @@ _VALUE = re.compile(r"([A-Za-z0-9_-]{43})\.([A-Za-z0-9_-]{43})")
 
 
 def cookie_of(connection: HTTPConnection) -> str | None:
-    """Return the session cookie, None if there is none, or two that differ.
-
-    A neighbour under the same name (another port, a parent domain) can put one beside ours.
-    """
+    """Return the session cookie, None if there is none, or two: a neighbour can set one."""
     sent = ";".join(connection.headers.getlist("cookie")).split(";")
     pairs = (pair.strip().partition("=") for pair in sent)
     values = {value for name, _, value in pairs if name == COOKIE}

@@ -1,8 +1,8 @@
 """What is refused before anybody is asked who he is: hosts, modes, paths; headers of every answer.
 
-A web page in a browser on this machine can send requests here too, under a name of its own that
-leads to this address (DNS rebinding), so the Host header decides; and nothing that is served may
-run, be framed, be sniffed into another type or be kept in a cache.
+The Host header decides, since a page in a browser on this machine can send requests here under a
+name of its own (DNS rebinding); and nothing that is served may run, be framed, be sniffed into
+another type or be kept in a cache.
 """
 
 from __future__ import annotations
@@ -68,10 +68,7 @@ def host_name(value: str) -> str | None:
 
 
 class Guards:
-    """Refuses what may not be asked, and puts the strict headers on every answer.
-
-    What gets in has `base_path` as its root path.
-    """
+    """Refuses what may not be asked, sets `base_path`, puts the strict headers on every answer."""
 
     def __init__(
         self, app: ASGIApp, *, hosts: Iterable[str], refused: str | None, base_path: str

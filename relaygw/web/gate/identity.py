@@ -1,9 +1,7 @@
-"""Who sends a request, and what that one may do.
+"""Who sends a request, and what that one may do; without the role viewer nobody gets past `access`.
 
-A session counts everywhere. HTTP basic and bearer tokens count where programs ask (`/api`,
-`/view`), so that what a reverse proxy's own password leaves in a browser's requests for pages is
-neither believed nor counted as a guess. Reading needs no call of `require`: nobody without the
-role viewer gets past `access`.
+HTTP basic and bearer tokens count where programs ask (`/api`, `/view`): what a reverse proxy's own
+password leaves in requests for pages is neither believed nor counted as a guess.
 """
 
 from __future__ import annotations
@@ -66,10 +64,7 @@ def principal_of(connection: HTTPConnection) -> Principal | None:
 
 
 def require(connection: HTTPConnection, role: Role) -> Principal:
-    """Return who is asking if that one has `role` or more.
-
-    Raises HTTPException: 401 for nobody, 403 for too small a role.
-    """
+    """Return who is asking with `role` or more; HTTPException 401 for nobody, 403 for less."""
     principal = principal_of(connection)
     if principal is None:
         raise HTTPException(401, "log in first")
@@ -91,8 +86,8 @@ _MAX_HOPS = 20
 class Forwarded:
     """What reverse proxies say of a request, believed from those in `web.proxies` only.
 
-    X-Forwarded-For grows to the right, so it is read from there, as far as proxies wrote it;
-    X-Forwarded-Proto is the word of the last one.
+    X-Forwarded-For is read from the right, as far as proxies wrote it; X-Forwarded-Proto is the
+    word of the last one.
     """
 
     def __init__(self, proxies: Iterable[IPv4Network | IPv6Network]) -> None:

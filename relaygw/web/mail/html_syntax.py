@@ -1,11 +1,9 @@
 """HTML and CSS as mail has them, broken, old or hostile: tags and text balanced, CSS filtered.
 
-Reads each character a bounded number of times; no recursion, nothing raised. Comments,
-declarations and processing instructions are passed over.
-
-Browsers close and reopen elements on their own, at a cost that mail can drive up by the square.
-What is written here is balanced and within limits, so it costs what its length says. Rules as
-in the HTML standard's section on tree construction, as far as mail in use needs them.
+Reads each character a bounded number of times; no recursion, nothing raised. Browsers close and
+reopen elements on their own, at a cost that mail can drive up by the square; balanced and within
+limits it costs what its length says. Rules as in the HTML standard's section on tree construction,
+as far as mail in use needs them.
 """
 
 from __future__ import annotations

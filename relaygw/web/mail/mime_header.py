@@ -1,8 +1,8 @@
 """Header fields of captured mail, made readable: whatever was sent, something comes out.
 
-The standard parser pays for broken and hostile mail with recursion and with time that grows by the
-square. This reads each character a bounded number of times, raises nothing, and returns text that
-UTF-8 can carry: fields of RFC 5322, parameters of RFC 2045 and 2231, encoded words of RFC 2047.
+Reads each character a bounded number of times, without the standard parser's recursion, raises
+nothing, and returns text that UTF-8 can carry: fields of RFC 5322, parameters of RFC 2045 and 2231,
+encoded words of RFC 2047.
 """
 
 from __future__ import annotations
@@ -85,10 +85,7 @@ def decode_base64(body: bytes) -> bytes:
 
 
 def decode_words(text: str) -> str:
-    """Return a value for people: encoded words decoded, control characters gone.
-
-    Neighbours in one charset are decoded together, as some senders cut in mid-character.
-    """
+    """Return a value for people; words of a charset go together, some cut in mid-character."""
     text = text[:MAX_VALUE_CHARACTERS]
     decoded: list[str] = []
     pending, charset, end = b"", "", 0

@@ -1,7 +1,6 @@
-"""The parts of a message (RFC 2046), found in one pass and without recursion.
+"""The parts of a message (RFC 2046), found in one pass and without recursion, as spans of it.
 
-A part is a span of the content: nothing is copied or decoded before it is asked for. What goes
-beyond a limit is left out and said so: a message built to be expensive costs what a large one does.
+What goes beyond a limit is left out and said so: what is built to be expensive costs no more.
 """
 
 from __future__ import annotations

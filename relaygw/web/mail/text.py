@@ -1,7 +1,4 @@
-"""The words of a message: its snippet, what searches look at, its text and HTML for programs.
-
-Each character is read once, however broken a page is.
-"""
+"""The words of a message: snippet, what is searched, text and HTML; each character is read once."""
 
 from __future__ import annotations
 
@@ -110,10 +107,7 @@ def read_facts(tree: MimeTree) -> ContentFacts:
 
 
 def bodies_of(tree: MimeTree, *, limit_characters: int) -> tuple[str, str]:
-    """Return text and HTML of a message, each cut with a note at the end if it is too long.
-
-    Of alternatives the first text is taken, else all of them with a line of hyphens between.
-    """
+    """Return text and HTML of a message, cut with a note; of alternatives the first text."""
     bodies = [part for part in tree.leaves if part.is_body]
     texts = [part for part in bodies if part.content_type == "text/plain"]
     if tree.root.content_type == "multipart/alternative":

@@ -1,8 +1,7 @@
 """What is shown and saved of the content of a message: its views, its HTML, source and parts.
 
-Links are listed with their real targets; none is ever fetched. The document of the frame is as
-harmless when somebody opens it in a tab: `sandbox` in its policy takes its origin and all rights,
-and nothing but pictures in the document itself is loaded.
+Links are listed with their real targets; none is ever fetched. The frame's document is as harmless
+in a tab (decision 13).
 """
 
 from __future__ import annotations

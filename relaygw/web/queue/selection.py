@@ -1,7 +1,6 @@
 """Which queued messages a request or a form is about, and actions on them; for pages and the API.
 
-The selectors of `relaygw queue list` are parameters. An empty value is no condition, as a form
-sends its empty fields; a value that nothing can be selected by is an error, never "any".
+An empty value is no condition, as a form sends it; one that cannot select is an error, not "any".
 """
 
 from __future__ import annotations

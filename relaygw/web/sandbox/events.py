@@ -1,7 +1,6 @@
-"""Live lists by server-sent events: new mail, what is gone, what was read.
+"""Live lists by server-sent events; one look at the store serves all with the same search.
 
-One look at the store serves all listeners with the same search. A browser that lost its connection
-says which message it saw last and gets what is newer.
+A browser that lost its connection says which message it saw last and gets what is newer.
 """
 
 from __future__ import annotations

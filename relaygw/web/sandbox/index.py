@@ -1,7 +1,4 @@
-"""Reads the content of captured mail once, so that lists and searches need not.
-
-A message that cannot be read is listed with what its envelope says, and keeps nobody waiting.
-"""
+"""Reads captured mail once, for lists and searches; the unreadable keeps nobody waiting."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""One captured message: its HTML in a frame, text, header, links, parts, source, and its fate.
-
-Whoever opens it marks it as read, whatever the view. Its fate is told as a release now would be.
-"""
+"""One captured message in all its views, its fate as by a release now; opening it marks it read."""
 
 from __future__ import annotations
 

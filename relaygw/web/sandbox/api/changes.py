@@ -1,7 +1,7 @@
 """What Mailpit's API changes in the sandbox: read marks, tags, deletion, release, messages sent.
 
-A list of ids that is empty means all captured mail, as in Mailpit, but nothing that is captured
-after the request came in. A message given as JSON goes into the sandbox, and never anywhere else.
+An empty list of ids means all captured mail, as in Mailpit, but nothing captured after the request
+came in. A message given as JSON goes into the sandbox, and never anywhere else.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ async def delete_tag(web: WebContext, request: Request) -> Response:
 
 
 async def release_message(web: WebContext, request: Request) -> Response:
-    """Send a message to the addresses `To`: to all of them, or to none with 400.
+    """Send a message to all addresses `To`, or to none with 400.
 
     Who is not on the allow list gets it only if an admin says `"Anyone": true` as well.
     """

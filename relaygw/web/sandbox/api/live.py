@@ -1,7 +1,6 @@
 """What waits for captured mail: Mailpit's live events, and the gateway's `wait`.
 
-`/api/events` is a websocket: `new` carries the message as a list has it, `update` what was marked,
-`delete` an id that is gone, `stats` how many there are. Only the newest messages are watched.
+`/api/events` tells of the newest messages only: `new`, `update` (marked), `delete`, `stats`.
 """
 
 from __future__ import annotations
@@ -290,10 +289,9 @@ def _is_to(found: CapturedEntry, address: str) -> bool:
 
 
 def codes_of(text: str) -> list[str]:
-    """Return what may be codes in a text, the likely ones first, each once.
+    """Return what may be codes in a text, each once: those near a word such as "code" first.
 
-    A code is what people would type: digits, or capitals with digits. Codes that stand close to
-    a word such as "code" come first, numbers of orders and amounts after them, years last.
+    Numbers of orders and amounts come after them, years last.
     """
     text = text[:_MAX_CHARACTERS]
     words = [match.span() for match in _WORD.finditer(text)]

@@ -1,7 +1,6 @@
 """What Mailpit's API answers about captured mail: lists, searches, messages and their parts.
 
-Every key of its objects is there, no list is null. Texts are cut, so that one message cannot fill
-the memory. Errors are plain text: 400 for bad parameters, 404 for what is not in the sandbox.
+Every key is there, no list is null, texts are cut. Errors are plain text, 400 or 404.
 """
 
 from __future__ import annotations
