@@ -91,10 +91,7 @@ def settle(
     consequence: Consequence = NO_CONSEQUENCE,
     tried_since_ms: int | None = None,
 ) -> DeliveryUpdate:
-    """Turn the outcomes of one attempt into what is written about it.
-
-    Nothing expires of which `tried_since_ms` is not known.
-    """
+    """Turn an attempt's outcomes into what is written; without `tried_since_ms` nothing expires."""
     verdicts = {outcome.meaning.verdict for outcome in report.outcomes}
     open_verdicts = verdicts - _FINAL.keys()
     # only what the provider deferred expires: a hold, a slow provider or a doubt never costs a mail

@@ -79,10 +79,7 @@ class Janitor(Repository):
                 forget_captured(tx, strays)
 
     def shed_content(self, older_than_ms: int) -> bool:
-        """Delete some content of a message finished so long ago; False: none is left.
-
-        Large content goes piece by piece. Captured mail keeps its content.
-        """
+        """Delete a piece of content of uncaptured mail finished so long ago; False: none left."""
         with self._read() as tx:
             queue_id = tx.execute(_kept(tx.now_ms() - older_than_ms)).scalar()
         if queue_id is None:

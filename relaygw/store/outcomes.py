@@ -239,7 +239,7 @@ def write_interrupted(
     *,
     now_ms: int,
 ) -> None:
-    """Write which deliveries a dead worker was sending, before they are freed; None: maybe each."""
+    """Write what a dead worker was sending, before it is freed; None: any of it, maybe."""
     what = (*_INTERRUPTED, "the worker that was sending it died")
     if begun is None:
         what = (*_INTERRUPTED, _WORKER_VANISHED)

@@ -48,7 +48,7 @@ _MOVABLE = [state.value for state in (_D.INCOMING, _D.DEFERRED, _D.HELD)]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LaneCount:
-    """How many deliveries of a route are in a state, and recipients in them still wait."""
+    """The deliveries of a route in a state, and how many of their recipients still wait."""
 
     route: str
     stream: str

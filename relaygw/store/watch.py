@@ -260,7 +260,7 @@ def standing_of(
     instances: Sequence[Instance],
     now_ms: int,
 ) -> Standing:
-    """Return what `policy.untended` judges; `fingerprint` is of `settings`. StoreUnavailable."""
+    """Return what `policy.untended` judges, with `settings` and theirs; StoreUnavailable."""
     is_held = any(lane.state is DeliveryState.HELD for lane in lanes)
     is_in_hand = any(lane.state is DeliveryState.ACTIVE for lane in lanes)
     before_ms = now_ms - int(shortest_in_hand_s(settings) * 1000)

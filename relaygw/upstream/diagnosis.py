@@ -78,7 +78,7 @@ async def diagnose(
 ) -> AsyncIterator[Finding]:
     """Yield what was found, step by step, up to the first one that makes the rest pointless.
 
-    `senders` are envelope addresses to try, "" is the null sender. Never raises.
+    `senders` are envelope addresses to try, "" is the null sender. Never raises for what others do.
     """
     given = provider.timeouts
     limits = {name: min(getattr(given, name), STEP_LIMIT_S) for name in type(given).model_fields}

@@ -219,7 +219,7 @@ def clean_text(raw: bytes) -> str:
 
 
 def take_reply(buffer: bytearray) -> SmtpReply | None:
-    """Remove the first whole reply from `buffer` and return it; raises ReplyInvalid."""
+    """Remove the first whole reply from `buffer`, None: more is needed; raises ReplyInvalid."""
     # nearly every reply is one short line of ASCII
     single = _SINGLE.match(buffer)
     if single is not None and single.end() <= MAX_REPLY_LINE_BYTES:
