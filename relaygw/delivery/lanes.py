@@ -161,7 +161,10 @@ def next_lane(gate: Gate, lanes: list[Lane], now_s: float) -> tuple[Lane, int] |
 
 
 def window_size(gates: Iterable[Gate]) -> int:
-    """Return how many deliveries of a route are kept at hand: what goes in about a second."""
+    """Return how many claimed deliveries of a route are kept at hand.
+
+    No more than go in about a second: what another client brings meanwhile waits behind them.
+    """
     size = 0
     for gate in gates:
         mine, rate = gate.settings.max_connections * WINDOW_PER_CONNECTION, gate.settings.rate

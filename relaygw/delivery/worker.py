@@ -201,7 +201,7 @@ class Worker:
     # --- what others ask and tell --------------------------------------------------------
 
     def unreached(self) -> dict[str, float]:
-        """Return since how many seconds connecting is in vain, long before that counts as down."""
+        """Return for how many seconds connecting to providers has been in vain; for any thread."""
         now_s = time.monotonic()
         since = {name: pool.unreached_since_s for name, pool in self._pools.items()}
         return {name: now_s - begun_s for name, begun_s in since.items() if begun_s is not None}
