@@ -16,32 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from relaygw.errors import QueueDamaged, StoreUnavailable
-from relaygw.store.log_check import (
-    FRAME_COUNT,
-    HAS_FRAME_COUNT,
-    LOG_HEADER_BYTES,
-    PROGRESS,
-    WITH_LOG,
-    WITHOUT_LOG,
-    WORD,
-    DriverError,
-    LogState,
-    Salts,
-    check_log,
-    index_of,
-    is_alone,
-    is_later,
-    lock_directory_of,
-    log_of,
-    mark_of,
-    open_lock_file,
-    read_only,
-    salts_in,
-    salts_of,
-    stamps_of,
-    sync,
-    this_boot,
-)
+from relaygw.store import log_check
 
 _FRAME_HEADER_BYTES = 24  # https://sqlite.org/fileformat.html#the_wal_file_format
 _SALTS_AT = 16  # in the log's header
@@ -55,34 +30,35 @@ class QueueFile:
     """One user of a queue's file; raises QueueDamaged when mail may be missing in it."""
 
     def __init__(self, path: Path) -> None:
-        directory = lock_directory_of(path)
+        directory = log_check.lock_directory_of(path)
         self.path: Final = path
-        self._log = log_of(path)
+        self._log = log_check.log_of(path)
         # text: three looks at each commit
-        self._name, self._log_name, self._index_name = map(str, (path, self._log, index_of(path)))
+        index = log_check.index_of(path)
+        self._name, self._log_name, self._index_name = map(str, (path, self._log, index))
         self._moved = directory / "moved"
         self._anchor: Any = None
         self._is_marked = False
         self._found_mark = False
         self._tries = _MOVE_TRIES
         self._page_bytes = 0
-        self._boot = this_boot()
+        self._boot = log_check.this_boot()
         self._trouble: str | None = None
         self._identities: tuple[_Identity, ...] = ()
         self._anchoring = threading.Lock()
         self._users = self._progress = self._log_descriptor = -1
         try:
-            self._users = open_lock_file(path, "users")
-            self._progress = open_lock_file(path, "progress")
+            self._users = log_check.open_lock_file(path, "users")
+            self._progress = log_check.open_lock_file(path, "progress")
         except OSError as error:
             self._let_go()
             raise StoreUnavailable(f"{directory}: {error.strerror}") from error
         try:
-            has_others = not is_alone(self._users)
+            has_others = not log_check.is_alone(self._users)
             if has_others:
                 fcntl.flock(self._users, fcntl.LOCK_SH)
-            finding = check_log(path, is_alone=not has_others)
-            if finding.state is not LogState.WHOLE:
+            finding = log_check.check_log(path, is_alone=not has_others)
+            if finding.state is not log_check.LogState.WHOLE:
                 raise QueueDamaged(finding.problem)
             self._found_mark = finding.is_marked
             fcntl.flock(self._users, fcntl.LOCK_SH)
@@ -102,11 +78,11 @@ class QueueFile:
         """Keep the log until `close`, however many other connections end; after each is made."""
         with self._anchoring:
             if self._anchor is None:
-                anchor = read_only(self.path)
+                anchor = log_check.read_only(self.path)
                 # to the end: a statement that is not done would keep the log from starting anew
                 anchor.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchall()
                 # in the log alone it counts as well: it is in the database once the log is moved
-                self._found_mark = self._found_mark or stamps_of(anchor)[0] != 0
+                self._found_mark = self._found_mark or log_check.stamps_of(anchor)[0] != 0
                 self._anchor = anchor
                 self._identities = self._identify()
         self.may_connect()
@@ -120,18 +96,18 @@ class QueueFile:
         salts = self._open_log()
         if salts is None:
             raise StoreUnavailable(f"{self._log}: the log of the queue cannot be read")
-        marked, of_schema, schema = stamps_of(raw)
-        if marked == 0 or of_schema != schema or not is_later(salts[0], marked):
+        marked, of_schema, schema = log_check.stamps_of(raw)
+        if marked == 0 or of_schema != schema or not log_check.is_later(salts[0], marked):
             # synced before the mark: a length that is of another log would tell of a loss
             self._note_progress(0)
             os.fsync(self._progress)
             raw.execute(f"PRAGMA application_id = {schema}")
             raw.execute(f"PRAGMA user_version = {_signed(salts[0] or 1)}")
-            if HAS_FRAME_COUNT:
+            if log_check.HAS_FRAME_COUNT:
                 self._note_progress(_frames(raw))
         else:
-            with contextlib.suppress(DriverError):
-                self._is_marked = mark_of(self.path) is not None  # by another process
+            with contextlib.suppress(log_check.DriverError):
+                self._is_marked = log_check.mark_of(self.path) is not None  # by another process
         self._is_marked = self._is_marked or _move_all(raw, tries=self._tries)
         self._tries = 1  # a long reader may be in the way; writers do not wait for it each time
         if self._is_marked:
@@ -145,7 +121,7 @@ class QueueFile:
         """
         if self._trouble is None and self._is_marked:
             if self._identify() == self._identities:
-                if HAS_FRAME_COUNT:
+                if log_check.HAS_FRAME_COUNT:
                     self._note_progress(_frames(raw))
                 return
             self._note_trouble()
@@ -157,26 +133,26 @@ class QueueFile:
         if self._trouble is not None:
             raise QueueDamaged(self._trouble)
 
-    def _open_log(self) -> Salts | None:
+    def _open_log(self) -> log_check.Salts | None:
         """Open the log, by which nobody holds locks, for a look at each commit."""
         with contextlib.suppress(OSError):
             if self._log_descriptor >= 0:
                 os.close(self._log_descriptor)
                 self._log_descriptor = -1
             self._log_descriptor = os.open(self._log, os.O_RDONLY | os.O_CLOEXEC)
-            header = os.pread(self._log_descriptor, LOG_HEADER_BYTES, 0)
+            header = os.pread(self._log_descriptor, log_check.LOG_HEADER_BYTES, 0)
             self._page_bytes = int.from_bytes(header[8:12])
-            return salts_in(header)
+            return log_check.salts_in(header)
         return None
 
     def _note_progress(self, frames: int) -> None:
         """Write down how far the log is; `frames` 0: at its begin."""
         salts = os.pread(self._log_descriptor, 8, _SALTS_AT)
         if frames == 0:
-            os.pwrite(self._progress, salts + bytes(PROGRESS.size - 8), 0)
+            os.pwrite(self._progress, salts + bytes(log_check.PROGRESS.size - 8), 0)
             return
         frame_bytes = _FRAME_HEADER_BYTES + self._page_bytes
-        at = LOG_HEADER_BYTES + (frames - 1) * frame_bytes
+        at = log_check.LOG_HEADER_BYTES + (frames - 1) * frame_bytes
         frame = os.pread(self._log_descriptor, frame_bytes, at)
         checksum = zlib.crc32(memoryview(frame)[_FRAME_HEADER_BYTES:])
         last = frames.to_bytes(8) + frame[:4] + checksum.to_bytes(4) + self._boot.to_bytes(4)
@@ -201,11 +177,11 @@ class QueueFile:
             if _identity(self._name) != self._identities[0] or not _move_all(raw):
                 raise QueueDamaged(trouble)
             is_log_there = _identity(self._log_name) == self._identities[1]
-            descriptor = open_lock_file(self.path, self._moved.name)
-            os.write(descriptor, WITH_LOG if is_log_there else WITHOUT_LOG)
+            descriptor = log_check.open_lock_file(self.path, self._moved.name)
+            os.write(descriptor, log_check.WITH_LOG if is_log_there else log_check.WITHOUT_LOG)
             os.fsync(descriptor)
             os.close(descriptor)
-            sync(self._moved.parent)
+            log_check.sync(self._moved.parent)
         except OSError as error:
             raise QueueDamaged(f"{trouble} ({error.strerror})") from error
 
@@ -213,8 +189,9 @@ class QueueFile:
 
     def end_reading(self) -> None:
         """Let the last connection remove a log that no mark needs; before all others are closed."""
-        with contextlib.suppress(DriverError):
-            if not self.has_mark and (self._anchor is None or stamps_of(self._anchor)[0] == 0):
+        with contextlib.suppress(log_check.DriverError):
+            is_marked = self._anchor is not None and log_check.stamps_of(self._anchor)[0] != 0
+            if not self.has_mark and not is_marked:
                 self._close_anchor()
 
     def finish(self, raw: Any) -> None:
@@ -222,11 +199,11 @@ class QueueFile:
 
         The caller closes all connections next, this file last. On any failure mark and log stay.
         """
-        if not is_alone(self._users):
+        if not log_check.is_alone(self._users):
             return
         if not self._identities or self._is_another_there():
             return  # which would lose its log, or put an old one into the database
-        with contextlib.suppress(DriverError, OSError):
+        with contextlib.suppress(log_check.DriverError, OSError):
             raw.execute("PRAGMA user_version = 0")
             if _move_all(raw):
                 self._close_anchor()
@@ -234,8 +211,9 @@ class QueueFile:
 
     def _is_another_there(self) -> bool:
         database, log, _ = self._identities
-        is_log_other = _identity(self._log_name) != log and salts_of(self._log) is not None
-        return _identity(self._name) != database or is_log_other
+        if _identity(self._log_name) != log and log_check.salts_of(self._log) is not None:
+            return True
+        return _identity(self._name) != database
 
     @property
     def has_mark(self) -> bool:
@@ -261,7 +239,7 @@ class QueueFile:
 
 
 def _signed(word: int) -> int:
-    return word - WORD if word >= WORD // 2 else word
+    return word - log_check.WORD if word >= log_check.WORD // 2 else word
 
 
 def _move_all(raw: Any, *, tries: int = _MOVE_TRIES) -> bool:
@@ -284,5 +262,5 @@ def _identity(name: str) -> _Identity:
 
 
 def _frames(raw: Any) -> int:
-    _, frames, _ = raw.execute(FRAME_COUNT).fetchall()[0]
+    _, frames, _ = raw.execute(log_check.FRAME_COUNT).fetchall()[0]
     return int(frames)
