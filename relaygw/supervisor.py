@@ -2,7 +2,8 @@
 
 TERM or INT drains and ends; HUP reads the configuration again: a broken one changes
 nothing and says so, a good one starts a new generation of roles while the old one
-finishes what it is doing. USR1 opens the log again, in every role, for logrotate.
+finishes what it is doing. USR1 opens the log again, in every role, for logrotate. systemd is told
+of all of that.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from relaygw.service_file import (
 from relaygw.settings.load import LoadedSettings, load_settings
 from relaygw.settings.model import Settings
 from relaygw.settings.section import Mode
+from relaygw.systemd import ServiceManager, handed_sockets
 
 DRAIN_S = 30.0
 RESTART_LADDER_S = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0)
@@ -60,7 +62,8 @@ class Supervisor:
         self._config = config
         self._roles = roles
         self._log = _open_log(loaded.settings)
-        self._sockets = ListeningSockets(roles)
+        self._sockets = ListeningSockets(roles, handed=handed_sockets(os.environ))
+        self._manager = ServiceManager(os.environ)
         self._children: dict[int, Child] = {}
         self._generation = 0
         self._failures: dict[str, int] = dict.fromkeys(ROLES, 0)
@@ -101,6 +104,7 @@ class Supervisor:
                 elif number == signal.SIGUSR1:
                     self._log.channel.reopen()
                     self._signal_all(number)
+            self._manager.alive()
             self._log.channel.pump()
             self._reap()
             self._restart_due()
@@ -121,7 +125,8 @@ class Supervisor:
 
     def _wait_for_signals(self) -> list[int]:
         timeout_s = min((at_s for at_s, _, _ in self._due), default=float("inf"))
-        timeout_s = min(timeout_s - time.monotonic(), 1.0 if self._is_stopping else 3600.0)
+        longest_s = 1.0 if self._is_stopping else min(3600.0, self._manager.alive_each_s)
+        timeout_s = min(timeout_s - time.monotonic(), longest_s)
         if self._log.channel.is_waiting:
             timeout_s = min(timeout_s, _LOG_PATIENCE_S)
         ready, _, _ = select.select([self._signals_read], [], [], max(0.0, timeout_s))
@@ -138,6 +143,7 @@ class Supervisor:
 
     def _stop(self) -> float:
         self._is_stopping = True
+        self._manager.stopping()
         self._due.clear()
         self._sockets.close()
         self._signal_all(signal.SIGTERM)
@@ -228,6 +234,7 @@ class Supervisor:
 
     def _reload(self) -> None:
         """Start a new generation with the settings of now, and retire the old one."""
+        self._manager.reloading()
         try:
             loaded = load_settings(config=self._config, environ=os.environ)
             if loaded.settings.queue.url != self._loaded.settings.queue.url:
@@ -239,6 +246,7 @@ class Supervisor:
             self._sockets.close_unused(self._loaded.settings)
             for line in str(error).splitlines():
                 self._log.note("master", f"error: reload refused, old settings stay: {line}")
+            self._manager.ready(f"reload refused, old settings stay: {str(error).splitlines()[0]}")
             return
         old = list(self._children.values())
         self._loaded = loaded
@@ -253,6 +261,7 @@ class Supervisor:
                 os.kill(child.pid, number)
         self._note_settings("reload")
         self._log.note("master", f"reloaded: mode {loaded.settings.mode}")
+        self._manager.ready(f"serves, mode {loaded.settings.mode}")
 
     # --- start ---------------------------------------------------------------------------
 
@@ -300,6 +309,7 @@ class Supervisor:
                 "every message is captured, none is sent; to relay: set mode: production, "
                 "providers: and routes: in /etc/relaygw/relaygw.yaml (see config/relaygw.yaml)",
             )
+        self._manager.ready(f"serves, mode {settings.mode}")
 
 
 def run(loaded: LoadedSettings, *, config: Path | None, roles: Sequence[str] = ROLES) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import resource
 import socket
 import time
@@ -27,6 +28,8 @@ from relaygw.settings.units import Rate
 from relaygw.store.store import Store
 
 BACKLOG = 1024
+GRACE_S = 2.0
+"""How long, when the front stops, a session may still begin what its client came for."""
 STOP_S = 25.0  # how long transactions under way may take when the front stops
 MAILDROP_STOP_S = 3.0  # how long, after that, what was being taken from the maildrop may still take
 CHECK_EACH_S = 1.0  # how often all sessions are asked whether their client takes longer than it may
@@ -206,14 +209,19 @@ class FrontService:
             await self._session_left.wait()
 
     async def stop(self) -> None:
-        """Refuse what is new, let transactions under way end, commit everything."""
+        """Refuse what is new, let transactions under way end, commit everything.
+
+        Who has just come may send what he came for: not every client comes again after a 421.
+        """
         self.retire()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self.ended(), GRACE_S)
         for listener in self._listeners:
             listener.is_stopping = True
             for connection in tuple(listener.connections):
                 connection.stop_if_idle()
         try:
-            await asyncio.wait_for(self.ended(), STOP_S)
+            await asyncio.wait_for(self.ended(), STOP_S - GRACE_S)
         except TimeoutError:
             self._log.note("master", "warning: sessions were cut: they did not end in time")
         await self._maildrop.ended(MAILDROP_STOP_S)

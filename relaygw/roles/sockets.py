@@ -1,4 +1,9 @@
-"""Listening sockets of the roles, held by the supervisor across restarts and reloads."""
+"""Listening sockets of the roles, held by the supervisor across restarts and reloads.
+
+Where systemd hands sockets over (relaygw.socket), all listeners are among them, and nothing else is
+but what web and metrics may take: on another socket nobody would answer, and one that is opened
+here refuses connections while the gateway restarts.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +12,9 @@ import socket
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv6Address, ip_address
 
-from relaygw.errors import StoreUnavailable
+from relaygw.errors import SettingsError, StoreUnavailable
 from relaygw.settings.addresses import Bind
 from relaygw.settings.model import Settings
 
@@ -29,15 +35,43 @@ class _Place:
 class ListeningSockets:
     """One socket for each address that the settings name, for the roles that run here."""
 
-    def __init__(self, roles: Sequence[str]) -> None:
+    def __init__(self, roles: Sequence[str], *, handed: Sequence[socket.socket] = ()) -> None:
         self._roles = roles
         self._open: dict[_Place, socket.socket] = {}
+        self._handed = {_key(Bind(*one.getsockname()[:2])): one for one in handed}
 
     def open(self, settings: Settings) -> None:
-        """Listen on each address that is not open yet. Raises StoreUnavailable."""
-        for place in self._wanted(settings):
+        """Listen on each address that is not open yet.
+
+        Raises StoreUnavailable, and SettingsError unless what was handed over is what is named.
+        """
+        wanted = self._wanted(settings)
+        if self._handed:
+            self._compare(wanted)
+        for place in wanted:
             if place not in self._open:
-                self._open[place] = _listen(place.bind, place.setting)
+                handed = self._handed.get(_key(place.bind))
+                self._open[place] = handed or _listen(place.bind, place.setting)
+
+    def _compare(self, wanted: Sequence[_Place]) -> None:
+        named = {_key(place.bind) for place in wanted}
+        idle = [one for key, one in self._handed.items() if key not in named]
+        missing = [
+            str(place.bind)
+            for place in wanted
+            if place.setting == "listeners" and _key(place.bind) not in self._handed
+        ]
+        unnamed = [str(Bind(*one.getsockname()[:2])) for one in idle]
+        problems = [
+            *([f"listeners do not name {', '.join(unnamed)} of relaygw.socket"] if idle else []),
+            *([f"relaygw.socket does not hand over {', '.join(missing)}"] if missing else []),
+        ]
+        if problems:
+            raise SettingsError(
+                f"{'; '.join(problems)}; write one ListenStream= for each entry of listeners "
+                "(systemctl edit relaygw.socket, with an empty ListenStream= first), then: "
+                "systemctl restart relaygw.socket relaygw.service"
+            )
 
     def keep_only(self, role: str, settings: Settings) -> list[socket.socket]:
         """Return the sockets of a role in the order of its addresses; close all others."""
@@ -66,6 +100,10 @@ class ListeningSockets:
 
     def _wanted(self, settings: Settings) -> list[_Place]:
         return [place for role in self._roles for place in _places_of(role, settings)]
+
+
+def _key(bind: Bind) -> tuple[IPv4Address | IPv6Address, int]:
+    return ip_address("127.0.0.1" if bind.host == "localhost" else bind.host), bind.port
 
 
 def _places_of(role: str, settings: Settings) -> list[_Place]:

@@ -117,10 +117,17 @@ def _default_state_dir(environ: Mapping[str, str]) -> Path:
     chosen = environ.get("XDG_STATE_HOME", "")
     if chosen.startswith("/"):
         return Path(chosen) / "relaygw"
-    if os.geteuid() == 0:
+    if os.geteuid() == 0 or _is_own(_SYSTEM_STATE_DIR):
         return _SYSTEM_STATE_DIR
     home = Path(environ["HOME"]) if environ.get("HOME") else Path.home()
     return home / ".local/state/relaygw"
+
+
+def _is_own(path: Path) -> bool:
+    try:
+        return path.stat().st_uid == os.geteuid()
+    except OSError:
+        return False
 
 
 def _state_dir(url: str, default_dir: Path) -> Path:

@@ -52,7 +52,8 @@ class Gateway:
 
     It is forked from a loaded image and finds an empty queue with today's schema, unless it
     `is_new`: then it is started as a program of its own and makes its queue. So it is, too, where
-    `before` says with which words it is started. `environment` is added to that of the tests.
+    `before` says with which words it is started. `environment` is added to that of the tests;
+    `descriptors` stay open.
     """
 
     queue_url: ClassVar[Callable[[Path], str]] = staticmethod(_sqlite_url)
@@ -67,12 +68,14 @@ class Gateway:
         routes: Sequence[Mapping[str, Any]] | None = None,
         environment: Mapping[str, str] | None = None,
         before: Sequence[str] = (),
+        descriptors: Sequence[int] = (),
         is_new: bool = False,
         **sections: Any,
     ) -> None:
         self.directory = directory
         self._environment = dict(environment or {})
         self._before = before
+        self._descriptors = descriptors
         self._is_new = is_new
         self.config = directory / "relaygw.yaml"
         self.settings: dict[str, Any] = {
@@ -121,6 +124,7 @@ class Gateway:
             "stderr": subprocess.PIPE,
             "text": True,
             "start_new_session": True,
+            "pass_fds": tuple(self._descriptors),
             "env": {**self.environment, "PYTHONUNBUFFERED": "1"},
         }
         if self._is_new or self._before:

@@ -16,6 +16,7 @@ PACKAGE = Path(__file__).parents[2] / "relaygw"
 LEVELS = {
     "errors": 0,
     "service_file": 0,
+    "systemd": 1,
     "mail": 1,
     "settings": 2,
     "access": 3,

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -62,6 +63,20 @@ def test_the_state_directory(
     loaded = without_file(environ, tmp_path)
     assert str(loaded.state_dir) == expected
     assert loaded.settings.queue.url == f"sqlite:///{expected}/queue.db"
+
+
+def test_whose_own_the_directory_of_the_service_is_uses_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`sudo -u relaygw relaygw queue list` is about the queue of the service."""
+    monkeypatch.setattr("relaygw.settings.load._SYSTEM_STATE_DIR", tmp_path)
+    if os.geteuid() == 0:
+        os.chown(tmp_path, 1234, -1)
+    uid = tmp_path.stat().st_uid
+    for user, is_own in ((uid, True), (uid + 1, False)):
+        monkeypatch.setattr("os.geteuid", lambda user=user: user)
+        loaded = without_file({"HOME": "/home/shop"}, tmp_path)
+        assert (loaded.state_dir == tmp_path) == is_own
 
 
 def test_the_state_lives_beside_the_sqlite_file(load: Load) -> None:
