@@ -2,7 +2,8 @@
 
 PHP starts one for each mail, so start-up is what counts: only C modules that are part of the
 interpreter and a handful of small files are loaded. It runs outside of the environment's
-site-packages (`python3 -I -S`) and may import `mail.drop`, and for -bs `inbound` and `mail`.
+site-packages (`python3 -I -S`) and may import `mail.drop`, and for -bs `inbound` and `mail`. Under
+the names postqueue and postsuper it runs commands of relaygw.
 
 Exit codes: 0 the message is on disk, 64 usage or no recipients, 66 no stdin, 69 it can never
 be taken (of mailq: nobody answers), 75 the maildrop cannot be written now.
@@ -57,7 +58,10 @@ def _run(gateway_program: str) -> int:
     _open_missing_descriptors()
     coding = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()
     program, *words = (word.encode(*coding) for word in sys.argv)  # as they were given
-    arguments = parse_arguments(program.rpartition(b"/")[2], words)
+    program = program.rpartition(b"/")[2]
+    if program in (b"postqueue", b"postsuper"):
+        return _manage(gateway_program, program)
+    arguments = parse_arguments(program, words)
     if arguments.mode == mode.SUBMIT:
         _submit(arguments)
     elif arguments.mode == mode.SMTP:
@@ -153,13 +157,31 @@ def _verify(program: str, arguments: Arguments) -> int:
     sender = _text(_sender(arguments.sender)) or "<>"
     exit_code = 0
     for recipient in recipients:
-        words = [program, "check", f"--sender={sender}", f"--recipient={_text(recipient)}"]
-        try:
-            child = posix.posix_spawn(program, words, posix.environ)
-        except OSError as error:
-            raise Failure(EX_TEMPFAIL, f"cannot run {program}: {error.strerror}") from error
-        exit_code = exit_code or posix.waitstatus_to_exitcode(posix.waitpid(child, 0)[1])
+        words = ["check", f"--sender={sender}", f"--recipient={_text(recipient)}"]
+        exit_code = _call(program, words) or exit_code
     return exit_code
+
+
+def _call(program: str, words: list[str]) -> int:
+    try:
+        child = posix.posix_spawn(program, [program, *words], posix.environ)
+    except OSError as error:
+        raise Failure(EX_TEMPFAIL, f"cannot run {program}: {error.strerror}") from error
+    return posix.waitstatus_to_exitcode(posix.waitpid(child, 0)[1])
+
+
+def _manage(gateway_program: str, program: bytes) -> int:
+    """Do what postqueue or postsuper is asked; return the first exit code that is not 0."""
+    from relaygw.sendmail import postfix
+
+    words = sys.argv[1:]
+    if postfix.is_listing(program, words):
+        from relaygw.sendmail.queue import copy_report
+
+        if copy_report():
+            return 0
+    codes = [_call(gateway_program, one) for one in postfix.gateway_words(program, words)]
+    return next((code for code in codes if code), 0)
 
 
 def _run_gateway(program: str, arguments: Arguments) -> None:
