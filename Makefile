@@ -9,7 +9,8 @@ PYTEST := $(BIN)/python -m pytest -n $(shell expr $$(nproc) + 4) --dist loadfile
 # the tests start the program again and again: it is compiled once, whatever the environment says
 export PYTHONDONTWRITEBYTECODE =
 
-.PHONY: help run test campaign durations check lint format types unit system-packages clean
+.PHONY: help run test campaign durations check lint format types unit system-packages clean \
+	deb rpm tarball wheel lock
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -40,12 +41,12 @@ durations: $(STAMP) system-packages  ## run all tests and note how long each fil
 check: $(STAMP) lint types unit  ## the quick part: style, types, unit, contract and documentation tests
 
 lint: $(STAMP)  ## style
-	$(BIN)/ruff format --check relaygw tests bench migrations
-	$(BIN)/ruff check relaygw tests bench migrations
+	$(BIN)/ruff format --check relaygw tests bench migrations packaging
+	$(BIN)/ruff check relaygw tests bench migrations packaging
 
 format: $(STAMP)  ## bring the style in order
-	$(BIN)/ruff format relaygw tests bench migrations
-	$(BIN)/ruff check --fix relaygw tests bench migrations
+	$(BIN)/ruff format relaygw tests bench migrations packaging
+	$(BIN)/ruff check --fix relaygw tests bench migrations packaging
 
 types: $(STAMP)  ## static types
 	$(BIN)/mypy
@@ -56,5 +57,20 @@ unit: $(STAMP)
 system-packages:  ## bring the servers and clients that the tests use (apt, as root)
 	@sh tests/system-packages.sh
 
+deb: $(STAMP)  ## build dist/*.deb for Debian 13 (its own Python compiles it)
+	$(BIN)/python packaging/build.py deb
+
+rpm: $(STAMP)  ## build dist/*.rpm for the RHEL family with Python 3.12
+	$(BIN)/python packaging/build.py rpm
+
+tarball: $(STAMP)  ## build dist/*.tar.gz, the files of the .deb
+	$(BIN)/python packaging/build.py tarball
+
+wheel: $(STAMP)  ## build dist/*.whl
+	$(BIN)/python packaging/build.py wheel
+
+lock:  ## write the hashes of what packages hold, in the versions of constraints.txt
+	PYTHON=$(PYTHON) sh packaging/lock.sh
+
 clean:  ## remove the environment and caches
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -155,15 +155,26 @@ class Programs:
 
         package = Path(__file__).parents[1]
         compileall.compile_dir(package, quiet=2)  # a program that is compiled each time is slow
-        gateway = Path(sys.prefix) / "bin" / "relaygw"
-        text = (
-            f"#!{_interpreter()} -IS\n{_MARK}\nimport sys\n"
-            f"sys.path.insert(0, {str(package.parent)!r})\n"
-            f"from relaygw.sendmail import main\nmain({str(gateway)!r}, {maildrop!r})\n"
+        text = launcher_text(
+            interpreter=str(_interpreter()),
+            package_parent=str(package.parent),
+            gateway=str(Path(sys.prefix) / "bin" / "relaygw"),
+            maildrop=maildrop,
         )
         self._launcher.parent.mkdir(parents=True, exist_ok=True)
         self._launcher.write_text(text)
         self._launcher.chmod(0o755)
+
+
+def launcher_text(
+    *, interpreter: str, package_parent: str, gateway: str, maildrop: str = DIRECTORY
+) -> str:
+    """Return the program that all links lead to; it runs without site-packages."""
+    return (
+        f"#!{interpreter} -IS\n{_MARK}\nimport sys\n"
+        f"sys.path.insert(0, {package_parent!r})\n"
+        f"from relaygw.sendmail import main\nmain({gateway!r}, {maildrop!r})\n"
+    )
 
 
 def _interpreter() -> Path:

@@ -11,13 +11,11 @@ traffic.check(provider)             # nothing lost, invented or sent twice
 from __future__ import annotations
 
 import http.client
-import os
 import re
-import signal
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from itertools import cycle
 from pathlib import Path
 from typing import Any, Self
@@ -76,20 +74,6 @@ def worker_of(gateway: Gateway) -> int:
     """Return the process id of a gateway's delivery worker, once it is registered."""
     gateway.wait_until(lambda: bool(gateway.pids("delivery")), "a delivery worker")
     return gateway.pids("delivery")[0]
-
-
-@contextmanager
-def stopped_worker(gateway: Gateway) -> Iterator[None]:
-    """Stop a gateway's delivery worker for the length of a with block.
-
-    A slow test may see it buried meanwhile: it is woken by its process id, not by its entry.
-    """
-    worker = worker_of(gateway)
-    os.kill(worker, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(worker, signal.SIGCONT)
 
 
 def arrived(provider: ThreadedProvider, start: int = 0) -> Counter[int]:

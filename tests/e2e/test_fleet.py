@@ -15,15 +15,7 @@ from pathlib import Path
 import pytest
 
 from relaygw.store import migrate
-from tests.e2e.fleet import (
-    Start,
-    arrived,
-    send_all,
-    starter,
-    status_of,
-    stopped_worker,
-    worker_of,
-)
+from tests.e2e.fleet import Start, arrived, send_all, starter, status_of, worker_of
 from tests.e2e.gateway import Gateway, provider_settings
 from tests.fakes.limited_provider import LimitedProvider
 from tests.fakes.notice_receiver import NoticeReceiver
@@ -64,12 +56,13 @@ def test_mail_of_an_instance_without_a_worker_is_sent_by_another_at_once(start: 
     with ThreadedProvider() as provider:
         settings = {"p": provider_settings(provider.port)}
         front, worker = start("gw1", providers=settings), start("gw2", providers=settings)
-        with stopped_worker(front):
-            started_s = time.monotonic()
-            send_all(front, 20)
-            provider.wait_for_messages(20)
-            assert time.monotonic() - started_s < 10, "hints and polls reach the other instance"
-            assert worker.pids("delivery")
+        os.kill(worker_of(front), signal.SIGSTOP)
+        started_s = time.monotonic()
+        send_all(front, 20)
+        provider.wait_for_messages(20)
+        assert time.monotonic() - started_s < 10, "hints and polls reach the other instance"
+        assert worker.pids("delivery")
+        os.kill(front.pids("delivery")[0], signal.SIGCONT)
 
 
 def test_the_mail_of_a_dead_instance_is_taken_over(start: Start) -> None:
@@ -208,20 +201,23 @@ def test_what_one_instance_learns_all_know(start: Start) -> None:
         settings = {"p": provider_settings(provider.port)}
         one, other = start("gw1", providers=settings), start("gw2", providers=settings)
         # a worker that has just started would try a held provider at once
-        with stopped_worker(one):
-            send_all(other, 1, first=500)
-            provider.wait_for_messages(1, limit_s=90.0)
-            other.wait_until_empty()
-        with stopped_worker(other):
-            provider.script("MAIL", b"550 5.4.5 Daily user sending limit exceeded\r\n")
-            send_all(one, 1)
-            one.wait_for_log("provider p is held")
-        with stopped_worker(one):
-            wait_for_beats(other, 2)  # it has looked at the holds by then
-            seen = len(provider.connections)
-            send_all(other, 5, first=10)
-            other.wait_until(lambda: len(other.queue()) == 6, "six wait")
-            assert len(provider.connections) == seen, "the other one does not try"
+        os.kill(worker_of(one), signal.SIGSTOP)
+        send_all(other, 1, first=500)
+        provider.wait_for_messages(1, limit_s=90.0)
+        other.wait_until_empty()
+        os.kill(worker_of(one), signal.SIGCONT)
+        os.kill(worker_of(other), signal.SIGSTOP)
+        provider.script("MAIL", b"550 5.4.5 Daily user sending limit exceeded\r\n")
+        send_all(one, 1)
+        one.wait_for_log("provider p is held")
+        os.kill(other.pids("delivery")[0], signal.SIGCONT)
+        os.kill(one.pids("delivery")[0], signal.SIGSTOP)
+        wait_for_beats(other, 2)  # it has looked at the holds by then
+        seen = len(provider.connections)
+        send_all(other, 5, first=10)
+        other.wait_until(lambda: len(other.queue()) == 6, "six wait")
+        assert len(provider.connections) == seen, "the other one does not try"
+        os.kill(one.pids("delivery")[0], signal.SIGCONT)
 
 
 def test_a_gateway_refuses_a_database_without_the_schema(tmp_path: Path, postgres_url: str) -> None:
@@ -259,22 +255,23 @@ def test_drain_takes_an_instance_out_and_leaves_its_mail_to_the_others(start: St
     with ThreadedProvider() as provider:
         settings = {"p": provider_settings(provider.port, max_connections=1)}
         leaving, other = start("gw1", providers=settings), start("gw2", providers=settings)
-        with stopped_worker(other):
-            sent = send_all(leaving, 50)
-            drain = RelaygwProcess(
-                ["--config", str(leaving.config), "drain", "--grace", "2s", "--wait", "60s"],
-                env=leaving.environment,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-            leaving.wait_until(lambda: status_of(leaving, "/readyz") == 503, "not ready")
-            assert status_of(leaving, "/healthz") == 200
-            sent += send_all(leaving, 1, first=900)
-            out, err = drain.communicate(timeout=60)
-            assert drain.returncode == 0, err
-            assert "the other instances have its mail" in out
-            assert not leaving.is_running
-            assert status_of(other, "/readyz") == 200, "the others are not drained"
+        os.kill(worker_of(other), signal.SIGSTOP)
+        sent = send_all(leaving, 50)
+        drain = RelaygwProcess(
+            ["--config", str(leaving.config), "drain", "--grace", "2s", "--wait", "60s"],
+            env=leaving.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        leaving.wait_until(lambda: status_of(leaving, "/readyz") == 503, "not ready")
+        assert status_of(leaving, "/healthz") == 200
+        sent += send_all(leaving, 1, first=900)
+        out, err = drain.communicate(timeout=60)
+        assert drain.returncode == 0, err
+        assert "the other instances have its mail" in out
+        assert not leaving.is_running
+        assert status_of(other, "/readyz") == 200, "the others are not drained"
+        os.kill(worker_of(other), signal.SIGCONT)
         other.wait_until_empty()
         assert arrived(provider) == Counter(sent)

@@ -1,0 +1,327 @@
+"""The packages on a machine of their own, with systemd and no network.
+
+The machine is this one under an overlay; `make campaign` takes a Debian by debootstrap as well.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import yaml
+
+from relaygw import __version__
+from tests.campaign import IS_CAMPAIGN
+from tests.e2e.machine import Machine, ProviderInside
+from tests.e2e.test_systemd import Shops
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = ("relaygw", "relaygw-mta")
+OLDER = "0.0.9"
+INSTALLED = "install ok installed"
+
+BASES = ["this machine", *(["a new Debian"] if IS_CAMPAIGN else [])]
+RPM_PYTHON = "3.12" if IS_CAMPAIGN else "3.13"
+"""Of the RHEL family; here that of the .deb, so that the files are built once."""
+
+pytestmark = [
+    pytest.mark.campaign,
+    pytest.mark.skipif(os.geteuid() != 0, reason="packages are installed by root"),
+]
+
+
+@dataclass(frozen=True)
+class Packages:
+    """Where they are: those of Debian, an older one, and the others of the same files."""
+
+    main: Path
+    mta: Path
+    older: Path
+    out: Path
+
+    def only(self, pattern: str) -> Path:
+        """Return the one of a name."""
+        (found,) = self.out.glob(pattern)
+        return found
+
+
+@pytest.fixture(scope="module")
+def packages(tmp_path_factory: pytest.TempPathFactory) -> Packages:
+    out = tmp_path_factory.mktemp("packages")
+    kinds = ["deb", "tarball", "wheel", *(["rpm"] if RPM_PYTHON == "3.13" else [])]
+    build(*kinds, "--out", str(out))
+    if "rpm" not in kinds:
+        build("rpm", "--python", RPM_PYTHON, "--out", str(out))
+    main = next(out.glob("relaygw_*.deb"))
+    mta = next(out.glob("relaygw-mta_*.deb"))
+    return Packages(main, mta, made_older(main, out / "older"), out)
+
+
+def build(*words: str) -> None:
+    command = [sys.executable, "packaging/build.py", *words]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def made_older(package: Path, place: Path) -> Path:
+    """Return the same package, which says that it is of an older version."""
+    subprocess.run(["dpkg-deb", "--raw-extract", package, place], check=True)
+    for name in ("control", "preinst"):
+        path = place / "DEBIAN" / name
+        path.write_text(path.read_text().replace(__version__, OLDER))
+    made = place.with_suffix(".deb")
+    subprocess.run(["dpkg-deb", "-Znone", "--build", place, made], check=True, capture_output=True)
+    return made
+
+
+def new_debian(place: Path) -> Path:
+    """Make a Debian 13 that has Postfix, from where this machine has its packages."""
+    asked = ["apt-get", "indextargets", "--format", "$(REPO_URI)", "Codename: trixie"]
+    targets = subprocess.run(asked, capture_output=True, text=True, check=True).stdout
+    include = "--include=systemd,systemd-sysv,python3,postfix,iproute2"
+    bootstrap = ["debootstrap", "--variant=minbase", include, "trixie", place]
+    subprocess.run([*bootstrap, targets.split()[0]], check=True, capture_output=True)
+    return place
+
+
+@pytest.fixture(scope="module", params=BASES)
+def machine(
+    request: pytest.FixtureRequest, packages: Packages, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Machine]:
+    """A machine that had Postfix, until the package that replaces it was installed."""
+    is_new = request.param == "a new Debian"
+    base = new_debian(tmp_path_factory.mktemp("debian") / "root") if is_new else Path("/")
+    with Machine(base, tmp_path_factory.mktemp("machine")) as machine:
+        assert status_of(machine, "postfix") == INSTALLED
+        machine.before = machine.written()
+        names = [machine.put(one, f"/tmp/{one.name}") for one in (packages.main, packages.mta)]
+        machine.said = machine.run("apt-get", "install", "--yes", *names).stdout
+        yield machine
+
+
+@pytest.fixture
+def installed(machine: Machine, packages: Packages) -> Machine:
+    """The machine with this version, as it is right after the installation."""
+    if status_of(machine, "relaygw-mta") != INSTALLED:
+        done = install(machine, packages.main, packages.mta)
+        assert done.returncode == 0, done.stderr
+    machine.run("systemctl", "disable", "--now", "relaygw.socket", "relaygw.service")
+    left = ["/var/lib/relaygw", "/etc/relaygw", "/etc/systemd/system/relaygw.socket.d"]
+    machine.run("rm", "-rf", *left)
+    machine.run("systemd-tmpfiles", "--create", "relaygw.conf")
+    machine.run("systemctl", "daemon-reload")
+    machine.run("systemctl", "reset-failed")
+    return machine
+
+
+def status_of(machine: Machine, package: str) -> str:
+    return machine.run("dpkg-query", "-W", "-f", "${Status}", package, check=False).stdout
+
+
+def install(machine: Machine, *files: Path) -> subprocess.CompletedProcess[str]:
+    names = [machine.put(file, f"/tmp/{file.name}") for file in files]
+    return machine.run("dpkg", "--install", *names, check=False)
+
+
+def configure(machine: Machine, provider: ProviderInside) -> None:
+    login = {"username": "shop", "password": "credential:relaygw_main"}
+    main = {"host": "127.0.0.1", "port": provider.port, "tls": "none", **login}
+    settings = {
+        "mode": "production",
+        "hostname": "gw.test",
+        "providers": {"main": main},
+        "routes": [{"name": "default", "providers": ["main"]}],
+    }
+    files = {
+        "relaygw.yaml": (["-m", "640", "-g", "relaygw"], yaml.safe_dump(settings)),
+        "credentials/main": (["-m", "600"], "secret\n"),
+    }
+    for name, (how, text) in files.items():
+        machine.run("install", *how, "/dev/stdin", f"/etc/relaygw/{name}", input=text)
+    machine.run("systemctl", "enable", "--now", "relaygw.socket", "relaygw.service")
+
+
+def test_it_takes_the_place_of_postfix_and_starts_nothing(machine: Machine) -> None:
+    assert status_of(machine, "postfix") != INSTALLED
+    assert "relaygw is installed and does not run yet. Next: relaygw setup" in machine.said
+    units = ["relaygw.service", "relaygw.socket"]
+    for ask, answer in (("is-active", "inactive"), ("is-enabled", "disabled")):
+        assert machine.run("systemctl", ask, *units, check=False).stdout.split() == [answer] * 2
+    assert machine.run("relaygw", "--version").stdout == f"relaygw {__version__}\n"
+
+
+def send(machine: Machine, subject: str) -> None:
+    mail = f"From: shop@shop.test\nTo: c@cust.test\nSubject: {subject}\n\nthanks\n"
+    machine.run("sendmail", "-t", "-i", user="www-data", input=mail)
+
+
+def test_a_mail_of_the_web_server_to_a_provider(installed: Machine) -> None:
+    machine = installed
+    with ProviderInside(machine, users={"shop": "secret"}) as provider:
+        configure(machine, provider)
+        send(machine, "order")
+        provider.wait_for_messages(1)
+        assert provider.messages[0].recipients == ("c@cust.test",)
+        for command in (["mailq"], ["postqueue", "-p"]):
+            assert machine.run(*command, user="www-data").stdout == "Mail queue is empty\n"
+        # whoever asks is shown the same queue, and spoils nothing for the service
+        machine.run("systemctl", "stop", "relaygw.service", "relaygw.socket")
+        for user in ("root", "relaygw"):
+            listed = machine.run("relaygw", "queue", "list", "--state", "all", user=user)
+            assert "order" in listed.stdout
+        send(machine, "while it is down")
+        machine.run("systemctl", "start", "relaygw.service")
+        provider.wait_for_messages(2)
+
+
+def test_a_broken_file_is_said_by_systemctl_and_a_kill_is_mended(installed: Machine) -> None:
+    machine = installed
+    with ProviderInside(machine, users={"shop": "secret"}) as provider:
+        configure(machine, provider)
+        config = machine.path("/etc/relaygw/relaygw.yaml")
+        good = config.read_text()
+        config.write_text(good.replace("mode: production", "mode: prodcution"))
+        assert machine.run("systemctl", "reload", "relaygw", check=False).returncode == 1
+        journal = machine.run("journalctl", "--unit", "relaygw", "--output", "cat").stdout
+        assert "prodcution" in journal
+        assert "reload refused" not in journal  # it was not even asked to
+        config.write_text(good)
+        machine.run("systemctl", "reload", "relaygw")
+        machine.run("systemctl", "kill", "--signal", "KILL", "relaygw")
+        send(machine, "after the kill")
+        provider.wait_for_messages(1)
+        assert machine.run("systemctl", "is-active", "relaygw").stdout == "active\n"
+
+
+def test_other_ports_as_the_page_says(installed: Machine) -> None:
+    machine = installed
+    page = (ROOT / "docs/install.md").read_text().partition("### Ports stay open")[2]
+    override = page.partition("```ini\n")[2].partition("```")[0]
+    restart = page.partition("```ini")[2].partition("```sh\n")[2].partition("\n```")[0]
+    binds = [line.partition("=")[2] for line in override.splitlines() if line[-1].isdigit()]
+    with ProviderInside(machine, users={"shop": "secret"}) as provider:
+        configure(machine, provider)
+        config = machine.path("/etc/relaygw/relaygw.yaml")
+        listeners = [{"bind": bind, "allow": ["127.0.0.0/8"]} for bind in binds]
+        config.write_text(config.read_text() + yaml.safe_dump({"listeners": listeners}))
+        # as the configuration says, and systemd does not know it yet
+        assert machine.run("systemctl", "restart", "relaygw", check=False).returncode == 1
+        status = machine.run("systemctl", "show", "-P", "ExecMainStatus", "relaygw").stdout
+        assert int(status) == os.EX_CONFIG
+        journal = machine.run("journalctl", "--unit", "relaygw", "--output", "cat").stdout
+        assert f"relaygw.socket does not hand over {binds[1]}; " in journal
+        assert restart in journal
+
+        drop_in = "/etc/systemd/system/relaygw.socket.d"
+        machine.run("mkdir", drop_in)
+        machine.run("tee", f"{drop_in}/override.conf", input=override)
+        machine.run("systemctl", "daemon-reload")  # `systemctl edit` does it
+        machine.run(*restart.split())
+        assert machine.run("systemctl", "is-active", "relaygw").stdout == "active\n"
+        listening = machine.run("ss", "--listening", "--tcp", "--numeric").stdout
+        assert all(bind in listening for bind in binds)
+
+
+def test_a_purge_leaves_nothing(installed: Machine) -> None:
+    machine = installed
+    machine.run("systemctl", "enable", "--now", "relaygw.service")
+    assert machine.run("relaygw", "sandbox", "list").stdout == "the sandbox is empty\n"
+    machine.run("dpkg", "--remove", *PACKAGES)
+    assert machine.run("systemctl", "is-active", "relaygw", check=False).stdout == "inactive\n"
+    assert machine.path("/var/lib/relaygw/queue.db").exists()
+    machine.run("dpkg", "--purge", *PACKAGES)
+
+    assert machine.written() - machine.before == set()
+    for database in ("passwd", "group"):
+        assert machine.run("getent", database, "relaygw", check=False).returncode == 2
+    assert "relaygw" not in machine.run("systemctl", "list-unit-files").stdout
+
+
+def test_an_upgrade_under_load_and_no_way_back(machine: Machine, packages: Packages) -> None:
+    machine.run("dpkg", "--purge", *reversed(PACKAGES), check=False)
+    install(machine, packages.older)
+    with ProviderInside(machine, users={"shop": "secret"}) as provider:
+        configure(machine, provider)
+        with Shops(25, count=10, each_s=0.1, place=machine.join_network) as shops:
+            shops.wait_for(50)
+            assert (done := install(machine, packages.main)).returncode == 0, done.stderr
+            shops.wait_for(50)
+            assert machine.run("relaygw", "--version").stdout == f"relaygw {__version__}\n"
+            pid = machine.run("systemctl", "show", "-P", "MainPID", "relaygw").stdout
+            refused = install(machine, packages.older)
+            shops.wait_for(50)
+        assert shops.failures == []
+        provider.wait_for_messages(len(shops.accepted))
+        arrived = [one for message in provider.messages for one in message.recipients]
+        assert sorted(arrived) == sorted(shops.accepted)
+    assert refused.returncode == 1
+    assert f"{__version__} is installed and {OLDER} is older" in refused.stderr
+    assert machine.run("systemctl", "show", "-P", "MainPID", "relaygw").stdout == pid
+    assert machine.run("dpkg-query", "-W", "relaygw").stdout.endswith(f"\t{__version__}\n")
+
+
+def test_the_other_packages_have_the_same_files(packages: Packages, tmp_path: Path) -> None:
+    def listed(*words: object) -> set[str]:
+        done = subprocess.run(list(map(str, words)), capture_output=True, text=True, check=True)
+        return {line.removeprefix(".").strip("/") for line in done.stdout.splitlines()}
+
+    def files(*words: object) -> set[str]:
+        """Without directories, which one kind names and another does not; of documents no need."""
+        names = listed(*words)
+        names -= {str(parent) for name in names for parent in Path(name).parents}
+        return {name for name in names if not name.startswith("usr/share/doc")}
+
+    tar = tmp_path / "deb.tar"
+    with tar.open("wb") as file:
+        subprocess.run(["dpkg-deb", "--fsys-tarfile", packages.main], stdout=file, check=True)
+    of_deb = files("tar", "--list", "--file", tar)
+    assert of_deb == files("tar", "--list", "--file", packages.only("relaygw-*.tar.gz"))
+    rpm = packages.only("relaygw-[0-9]*.rpm")
+    subprocess.run(["rpmkeys", "--checksig", "--nosignature", rpm], check=True)
+    of_rpm = files("rpm", "--query", "--list", "--package", rpm)
+    assert RPM_PYTHON != "3.13" or of_rpm == of_deb
+    needs = listed("rpm", "--query", "--requires", "--package", rpm)
+    assert f"usr/bin/python{RPM_PYTHON}" in needs
+    root = ["--root", tmp_path / "rpm", "--dbpath", "/rpm"]
+    (tmp_path / "rpm").mkdir()
+    subprocess.run(["rpm", "--install", "--test", "--nodeps", *root, rpm], check=True)
+    owners = listed("rpm", "--query", "--queryformat", "[%{FILEUSERNAME}\n]", "--package", rpm)
+    assert owners == {"root"}
+    wheel = listed("python3", "-m", "zipfile", "--list", packages.only("*.whl"))
+    assert not [line for line in wheel if line.startswith("bench/")]
+    assert [line for line in wheel if line.startswith("relaygw/migrations/versions/")]
+
+
+def check_a_package_for_arm64(tmp_path: Path) -> None:
+    build("deb", "--machine", "aarch64", "--out", str(tmp_path))
+    (package,) = tmp_path.glob("relaygw_*_arm64.deb")
+    subprocess.run(["dpkg-deb", "--raw-extract", package, tmp_path / "files"], check=True)
+    libraries = list((tmp_path / "files").rglob("*.so"))
+    assert libraries
+    for library in libraries:
+        assert library.read_bytes()[18:20] == b"\xb7\x00", library  # EM_AARCH64
+    assert not list((tmp_path / "files").rglob("pysqlite3"))
+
+
+def test_the_tarball_as_the_page_says(machine: Machine, packages: Packages) -> None:
+    """The last one: what it leaves is known to nobody."""
+    machine.run("dpkg", "--purge", *reversed(PACKAGES), check=False)
+    page = (ROOT / "docs/install.md").read_text().partition("## Other systems")[2]
+    commands = page.partition("```sh\n")[2].partition("```")[0].splitlines()
+    tarball = packages.only("relaygw-*.tar.gz")
+    machine.put(tarball, f"/root/{tarball.name}")
+    for command in commands:
+        machine.run("sh", "-ec", f"cd /root\n{command}")
+    machine.run("systemctl", "start", "relaygw")
+    assert machine.run("relaygw", "sandbox", "list", user="relaygw").stdout == (
+        "the sandbox is empty\n"
+    )
+
+
+if IS_CAMPAIGN:  # it fetches the wheels of another machine
+    test_a_package_for_arm64 = check_a_package_for_arm64
