@@ -27,7 +27,7 @@ from relaygw.settings.alerts import channel_name
 from relaygw.settings.listener import Listener
 from relaygw.settings.load import LoadedSettings
 from relaygw.settings.model import Log, Settings
-from relaygw.settings.provider import Provider
+from relaygw.settings.provider import Provider, TlsPolicy
 from relaygw.settings.routes import Route
 from relaygw.settings.secrets import SecretRef
 from relaygw.upstream.diagnosis import Finding, Result, Step, diagnose
@@ -36,9 +36,14 @@ _PATIENCE_S = 4.0
 _TLS_WORDS = {
     "required": "STARTTLS, verified",
     "implicit": "TLS at once, verified",
+    "encrypt": "STARTTLS, not verified",
     "opportunistic": "STARTTLS if offered, not verified",
     "none": "no TLS",
 }
+_UNVERIFIED = (
+    "encrypt does not verify the certificate: who answers in the server's place reads passwords "
+    "and mail; write tls: required, with tls_ca where it has a CA of its own"
+)
 _MODES = {
     "production": "mail is sent",
     "staging": "mail is sent to recipients.allow only ({} entries)",
@@ -264,6 +269,9 @@ def _warnings(settings: Settings) -> Iterator[str]:
         problem = problem_of(alert, settings)
         if problem is not None:
             yield f"alerts.{number}.{alert.kind}: {problem}"
+    for name, provider in settings.providers.items():
+        if provider.tls is TlsPolicy.ENCRYPT:
+            yield f"providers.{name}.tls: {_UNVERIFIED}"
     yield from _unreadable_secrets(settings)
     yield from doubtful_certificates(settings)
     web = settings.web
@@ -382,11 +390,9 @@ def _field_lines(settings: Settings, mail: _AskedMail) -> Iterator[str]:
     if found.obstacle is not None:
         yield labelled("fields", f"the mail is held: {found.obstacle}")
     elif found.names:
-        yield labelled(
-            "fields",
-            f"left out, as a provider reads recipients there: "
-            f"{', '.join(found.names)} ({found.why})",
-        )
+        names = ", ".join(found.names)
+        words = f"left out, as a provider reads recipients there: {names} ({found.why})"
+        yield labelled("fields", words)
 
 
 def _change(given: str, used: str) -> str:

@@ -118,6 +118,7 @@ class TlsPolicy(StrEnum):
 
     REQUIRED = "required"  # STARTTLS, certificate verified
     IMPLICIT = "implicit"  # TLS from the first byte, certificate verified
+    ENCRYPT = "encrypt"  # STARTTLS, certificate not verified: as Postfix's level of that name
     OPPORTUNISTIC = "opportunistic"  # STARTTLS if offered, certificate not verified
     NONE = "none"
 

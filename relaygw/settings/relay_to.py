@@ -5,8 +5,8 @@ An entry is a URL, or `{url: ..., password: ...}` where the gateway wants a logi
     smtp://USER@HOST:PORT     STARTTLS, certificate verified; port 587
     smtps://USER@HOST:PORT    TLS at once, certificate verified; port 465
 
-`?tls=opportunistic` or `?tls=none` asks less of smtp. A password in a URL is refused: URLs
-are shown.
+`?tls=encrypt`, `?tls=opportunistic` or `?tls=none` asks less of smtp. A password in a URL is
+refused: URLs are shown.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ ROUTE = "default"  # the name of the route over the gateways; it is the last one
 
 _USUAL_PORT = 587
 _PORTS = {"smtp": _USUAL_PORT, "smtps": 465}
-_TLS = {"smtp": ("required", "opportunistic", "none"), "smtps": ("implicit",)}
+_TLS = {"smtp": ("required", "encrypt", "opportunistic", "none"), "smtps": ("implicit",)}
 _HOST: TypeAdapter[str] = TypeAdapter(Host)
 _USER: TypeAdapter[str] = TypeAdapter(UserName)
 _WITH_PASSWORD = 'write {url: "smtp://USER@HOST:PORT", password: "env:NAME"}'

@@ -1,10 +1,10 @@
 """From nothing to an authenticated connection: connect, greeting, EHLO, STARTTLS, AUTH.
 
 With TLS `required` or `implicit` neither AUTH nor MAIL is sent before chain, host name and dates of
-the certificate are verified. One AUTH mechanism is tried once, for every failed login counts at the
-provider. aiosmtplib does the steps; then WireProtocol takes its transport, because its own reader
-takes no pipelined replies and forgets a reply when the connection closes. RFC 5321 section 3.1, RFC
-3207, RFC 4954; addresses are raced (RFC 8305).
+the certificate are verified, with `encrypt` neither without TLS. One AUTH mechanism is tried once,
+for every failed login counts at the provider. aiosmtplib does the steps; then WireProtocol takes
+its transport, because its own reader takes no pipelined replies and forgets a reply when the
+connection closes. RFC 5321 section 3.1, RFC 3207, RFC 4954; addresses are raced (RFC 8305).
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ _NEXT_ADDRESS_AFTER_S = 0.25
 _Address = tuple[socket.AddressFamily, Any]  # family and what socket.connect takes
 _Attempt = asyncio.Task[tuple[socket.socket, str]]
 _VERIFIED = frozenset({TlsPolicy.REQUIRED, TlsPolicy.IMPLICIT})
+_NEEDS_STARTTLS = frozenset({TlsPolicy.REQUIRED, TlsPolicy.ENCRYPT})
 _ENCRYPTED_ORDER: tuple[str, ...] = ("plain", "login", "cram-md5")
 # without TLS the password is better not sent
 _CLEAR_ORDER: tuple[str, ...] = ("cram-md5", "plain", "login")
@@ -58,7 +59,7 @@ class OpenConnection:
 
 
 def build_tls_context(provider: Provider) -> ssl.SSLContext:
-    """Return the context for `provider`: TLS 1.2 at least, verified unless opportunistic.
+    """Return the context for `provider`: TLS 1.2 at least, verified where its policy says so.
 
     Reads certificates from disk: call it in a thread. Raises OSError.
     """
@@ -224,7 +225,7 @@ class _Opener:
             except aiosmtplib.SMTPHeloError as refusal:
                 # without EHLO there is neither STARTTLS nor AUTH, so where they are needed HELO
                 # would only hide what was said
-                needs_ehlo = provider.tls is TlsPolicy.REQUIRED or provider.has_credentials
+                needs_ehlo = provider.tls in _NEEDS_STARTTLS or provider.has_credentials
                 if needs_ehlo or not 500 <= refusal.code < 600 or not smtp.is_connected:
                     raise
                 try:

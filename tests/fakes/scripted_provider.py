@@ -23,7 +23,8 @@ answers as usual when the list is empty. CONTENT is the answer to the final dot.
 - a tuple of these, done in order.
 
 `connections` holds the raw bytes, commands and AUTH mechanisms of every connection, `messages`
-what was accepted. `certificate` is valid, wrong_host, expired, untrusted or ending (tomorrow).
+what was accepted. `certificate` is valid, wrong_host, expired, untrusted, self_signed or ending
+(tomorrow).
 With XOAUTH2 in `auth` the tokens stand in `users` as passwords do; both can be changed while it
 runs. ThreadedProvider is the same server in a thread of its own, for tests that drive processes
 or blocking clients.
@@ -39,6 +40,7 @@ import hmac
 import socket
 import ssl
 import struct
+import subprocess
 import tempfile
 import threading
 from collections import defaultdict, deque
@@ -245,7 +247,20 @@ class ScriptedProvider:
             not_after=now + datetime.timedelta(days=days_left),
         )
         self.server_context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        issued.configure_cert(self.server_context)
+        if self._certificate == "self_signed":
+            self.server_context.load_cert_chain(_self_signed(path.with_name("self-signed.pem")))
+        else:
+            issued.configure_cert(self.server_context)
+
+
+def _self_signed(path: Path) -> Path:
+    """Make a key and its own certificate in one file, as an administrator does."""
+    made = "openssl req -x509 -noenc -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -days 30"
+    words = [*made.split(), "-subj", "/CN=mail.internal", "-keyout", path, "-out", f"{path}.crt"]
+    subprocess.run(words, check=True, capture_output=True)
+    with path.open("a") as file:
+        file.write(Path(f"{path}.crt").read_text())
+    return path
 
 
 class _Conversation:

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from relaygw.mail.envelope import AcceptedMessage
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.settings.provider import Provider
@@ -288,12 +290,14 @@ def in_clear(server: ScriptedProvider) -> bytes:
     return b"".join(bytes(connection.transcript) for connection in server.connections)
 
 
-async def send_nothing(directory: Path, servers: dict[str, ScriptedProvider]) -> Rig:
+async def send_nothing(
+    directory: Path, servers: dict[str, ScriptedProvider], *, policy: str = "required"
+) -> Rig:
     """Check that a worker gives these providers no MAIL and no AUTH, and keeps the mail."""
     labels = {f"p{number}": server for number, server in enumerate(servers.values())}
     providers = {}
     for label, server in labels.items():
-        tls = "implicit" if server.tls == "implicit" else "required"
+        tls = "implicit" if server.tls == "implicit" else policy
         providers[label] = server.settings(username="u", password=f"plain:{SECRET}", tls=tls)
     first = next(iter(labels))
     routes = [Route(name=label, sender=(f"@{label}.test",), providers=(label,)) for label in labels]
@@ -336,7 +340,8 @@ async def test_a_wrong_certificate_gets_no_mail_and_no_auth(tmp_path: Path) -> N
     assert log.count("dsn=4.7.5") == log.count("status=deferred")
 
 
-async def test_a_downgrade_gets_no_mail_and_no_auth(tmp_path: Path) -> None:
+@pytest.mark.parametrize("policy", ["required", "encrypt"])
+async def test_a_downgrade_gets_no_mail_and_no_auth(tmp_path: Path, policy: str) -> None:
     refusals = (b"454 4.7.0 TLS not available\r\n", b"502 5.5.1 what\r\n", b"250 no need\r\n")
     async with AsyncExitStack() as stack:
         without = await stack.enter_async_context(ScriptedProvider(users={"u": SECRET}))
@@ -345,9 +350,24 @@ async def test_a_downgrade_gets_no_mail_and_no_auth(tmp_path: Path) -> None:
             server = ScriptedProvider(tls="starttls", users={"u": SECRET})
             server.script("STARTTLS", *[reply] * 20)
             servers[reply.decode()] = await stack.enter_async_context(server)
-        log = (await send_nothing(tmp_path, servers)).log.getvalue()
+        log = (await send_nothing(tmp_path, servers, policy=policy)).log.getvalue()
     assert "STARTTLS is required and the provider offers none" in log
     assert all(reply.decode().strip() in log for reply in refusals)
+
+
+async def test_encrypt_delivers_over_tls_to_a_certificate_that_nobody_vouches_for(
+    tmp_path: Path,
+) -> None:
+    async with ScriptedProvider(
+        tls="starttls", certificate="self_signed", users={"u": SECRET}
+    ) as server:
+        settings = server.settings(username="u", password=f"plain:{SECRET}", tls="encrypt")
+        async with running(tmp_path, {"p": settings}) as rig:
+            message = accepted()
+            accept(rig, [message])
+            await rig.wait_for(message, DeliveryState.FINISHED)
+    (received,) = server.messages
+    assert (received.is_tls, received.user) == (True, "u")
 
 
 async def test_what_is_said_in_clear_after_starttls_is_not_believed(tmp_path: Path) -> None:

@@ -68,9 +68,10 @@ async def test_a_bad_certificate_gets_nothing(tls: str, certificate: str) -> Non
         assert verbs == ([["EHLO", "STARTTLS"]] if tls == "starttls" else [])
 
 
-async def test_starttls_is_required() -> None:
+@pytest.mark.parametrize("policy", ["required", "encrypt"])
+async def test_starttls_is_required(policy: str) -> None:
     async with ScriptedProvider(users=USERS) as provider:
-        error = await fail_to_open(provider.settings(tls="required", **LOGIN))
+        error = await fail_to_open(provider.settings(tls=policy, **LOGIN))
         assert (error.stage, error.dsn) == (Stage.STARTTLS, "4.7.5")
         assert provider.connections[0].verbs() == ["EHLO"]
 
@@ -91,6 +92,35 @@ async def test_replies_injected_before_the_handshake_are_ignored() -> None:
         await session.close()
         assert provider.connections[0].auth_mechanisms == ["PLAIN"]
         assert provider.connections[0].verbs()[:3] == ["EHLO", "STARTTLS", "EHLO"]
+
+
+@pytest.mark.parametrize("certificate", ["self_signed", "wrong_host", "expired", "untrusted"])
+async def test_encrypt_takes_any_certificate(certificate: str) -> None:
+    async with ScriptedProvider(tls="starttls", certificate=certificate, users=USERS) as provider:
+        session = await open_session(provider.settings(tls="encrypt", **LOGIN), ehlo_name="gw.test")
+        await session.close()
+        seen = provider.connections[0]
+        assert (seen.user, seen.is_tls) == ("shop", True)
+        assert seen.verbs() == ["EHLO", "STARTTLS", "EHLO", "AUTH", "QUIT"]
+
+
+@pytest.mark.parametrize(
+    "answer", [b"454 4.7.0 no\r\n", b"250 odd\r\n", (b"220 go\r\n", b"garbage", Action.DROP)]
+)
+async def test_encrypt_never_goes_on_in_clear(answer: Any) -> None:
+    async with ScriptedProvider(tls="starttls", users=USERS) as provider:
+        provider.script("STARTTLS", answer)
+        error = await fail_to_open(provider.settings(tls="encrypt", **LOGIN))
+        assert error.stage in (Stage.STARTTLS, Stage.TLS)
+        assert [seen.verbs() for seen in provider.connections] == [["EHLO", "STARTTLS"]]
+
+
+async def test_encrypt_does_not_say_helo_to_a_provider_without_ehlo() -> None:
+    async with ScriptedProvider(tls="starttls") as provider:
+        provider.script("EHLO", b"502 5.5.1 what\r\n")
+        error = await fail_to_open(provider.settings(tls="encrypt"))
+        assert error.stage is Stage.EHLO
+        assert provider.connections[0].verbs() == ["EHLO"]
 
 
 async def test_opportunistic_takes_what_there_is() -> None:

@@ -97,6 +97,15 @@ def test_passwords_in_clear_are_a_warning(config: Path, more: str, is_warned: bo
     assert (text in check(config).stderr) is is_warned
 
 
+def test_a_certificate_that_is_not_verified_is_a_warning(config: Path) -> None:
+    assert "providers.main.tls" not in check(config).stderr
+    config.write_text(STAGING.replace("host: mail.test", "host: mail.test, tls: encrypt"))
+    result = check(config)
+    assert result.exit_code == 0
+    assert "mail.test:587, STARTTLS, not verified, AUTH" in result.stdout
+    assert "warning: providers.main.tls: encrypt does not verify the certificate" in result.stderr
+
+
 def test_a_secret_that_is_not_there_is_a_warning(config: Path) -> None:
     result = check(config)
     assert "warning: providers.main.password: env:RELAYGW_TEST_UNSET" in result.stderr

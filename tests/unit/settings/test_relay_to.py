@@ -67,6 +67,7 @@ def test_other_providers_and_routes_go_first(load: Load) -> None:
         ("smtps://gw1", "gw1", 465, "implicit", "gw1-465"),
         ("smtps://gw1:587?tls=implicit", "gw1", 587, "implicit", "gw1"),
         ("smtp://gw1?tls=none", "gw1", 587, "none", "gw1"),
+        ("smtp://gw1?tls=encrypt", "gw1", 587, "encrypt", "gw1"),
         ("smtp://gw1?tls=opportunistic", "gw1", 587, "opportunistic", "gw1"),
         ("smtp://10.0.0.5:25", "10.0.0.5", 25, "required", "10-0-0-5-25"),
         ("smtp://[fd00::1]:25", "fd00::1", 25, "required", "fd00--1-25"),
@@ -142,7 +143,7 @@ ENTRIES: list[tuple[str, str]] = [
     (f"smtp://shop:{CANARY}/x@gw1", f'"smtp:..." {SCHEME}'),
     (f"smtp://shop:25#{CANARY}@gw1", f'"smtp:..." {REST}'),
     (f"smtp://shop:25?{CANARY}@gw1", '"smtp:..." has a query that means nothing; write '
-     "?tls=required or ?tls=opportunistic or ?tls=none, or none"),
+     "?tls=required or ?tls=encrypt or ?tls=opportunistic or ?tls=none, or none"),
     ("smtp://gw1/path", f'"smtp:..." {REST}'),
     ("smtp://gw1:0", f'"smtp:..." {REST}'),
     ("smtp://gw1:70000", f'"smtp:..." {SCHEME}'),
@@ -154,7 +155,7 @@ ENTRIES: list[tuple[str, str]] = [
     ("smtp://-gw1", '"smtp:..." has no host name or IP address; write e.g. '
      "smtp://gw1.example.com:587"),
     ("smtp://gw1?tls=maybe", '"smtp:..." has a query that means nothing; write ?tls=required or '
-     "?tls=opportunistic or ?tls=none, or none"),
+     "?tls=encrypt or ?tls=opportunistic or ?tls=none, or none"),
     ("smtps://gw1?tls=none", '"smtps:..." has a query that means nothing; write ?tls=implicit, or '
      "none"),
     ("5", "5 is not a URL; write e.g. smtp://gw1.example.com:587"),
