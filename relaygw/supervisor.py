@@ -266,9 +266,13 @@ class Supervisor:
     # --- start ---------------------------------------------------------------------------
 
     def _prepare_schema(self, loaded: LoadedSettings) -> None:
-        """Upgrade SQLite, or check the schema, in a child: alembic's memory goes with it."""
-        preparing = partial(prepare_schema, loaded)
-        pid = self._fork(preparing, complaint="fatal: the queue cannot be prepared")
+        """Make, upgrade or check the queue, in a child: alembic's memory goes with it."""
+
+        def prepare() -> None:
+            if prepare_schema(loaded):
+                self._log.note("master", f"{loaded.settings.queue.url}: was empty, is a queue now")
+
+        pid = self._fork(prepare, complaint="fatal: the queue cannot be prepared")
         _, status = os.waitpid(pid, 0)
         exit_code = os.waitstatus_to_exitcode(status)
         if exit_code != 0:

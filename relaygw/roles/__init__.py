@@ -35,9 +35,15 @@ def queue_place(loaded: LoadedSettings) -> Place:
     return Place(url=queue.url, password=password, allow_unsafe=queue.allow_unsafe)
 
 
-def prepare_schema(loaded: LoadedSettings) -> None:
-    """Bring a SQLite queue up to date; a shared one is only checked: see `relaygw db upgrade`."""
-    (check_schema if loaded.settings.queue.is_postgres else upgrade_schema)(loaded)
+def prepare_schema(loaded: LoadedSettings) -> bool:
+    """Bring a SQLite queue up to date; make a shared one, or check it: see `relaygw db upgrade`.
+
+    Return whether a shared database was empty and has become a queue.
+    """
+    if loaded.settings.queue.is_postgres:
+        return migrate.set_up_if_empty(queue_place(loaded))
+    upgrade_schema(loaded)
+    return False
 
 
 def open_store(

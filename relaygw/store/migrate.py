@@ -19,6 +19,17 @@ from relaygw.store.tables import SCHEMA_REVISION
 _DEADLOCK_TRIES = 10
 _DEADLOCK = "40P01"  # as PostgreSQL says it
 _UPGRADE_LOCK = 7_235_101  # any number: upgrades of one PostgreSQL database take turns
+# what lies in a PostgreSQL database, but for what belongs to it or came with an extension
+_RELATIONS = r"""
+    SELECT n.nspname || '.' || c.relname
+    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S') AND n.nspname NOT LIKE 'pg\_%'
+    AND n.nspname <> 'information_schema' AND NOT EXISTS (
+        SELECT FROM pg_depend d
+        WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')
+    ORDER BY 1
+"""
+_SHOWN_NAMES = 3
 
 
 def _scripts() -> Path:
@@ -76,11 +87,43 @@ def current_revision(place: Place | str) -> str | None:
 
 def check_schema(place: Place | str) -> None:
     """Raise SchemaMismatch unless the database has exactly the schema of this version."""
-    found = current_revision(place)
+    _check_revision(current_revision(place))
+
+
+def _check_revision(found: str | None) -> None:
     if found != SCHEMA_REVISION:
         raise SchemaMismatch(
             f"the queue has schema {found or 'none'}, this version needs {SCHEMA_REVISION}; "
             "run: relaygw db upgrade (an older relaygw cannot read a newer queue)"
+        )
+
+
+def set_up_if_empty(place: Place) -> bool:
+    """Make the schema in an empty PostgreSQL database; return whether it was one.
+
+    Of several who do so at once one does it. Raises SchemaMismatch for a database that has another
+    schema, or anything of somebody else: nothing is changed there.
+    """
+    found = current_revision(place)
+    if found is None:
+        with _transaction(place, is_for_writing=True) as connection:
+            found = _revision(connection)
+            if found is None:
+                _refuse_relations(connection)
+                _run_migrations(connection)
+                return True
+    _check_revision(found)
+    return False
+
+
+def _refuse_relations(connection: Connection) -> None:
+    names = list(connection.execute(text(_RELATIONS)).scalars())
+    if names:
+        shown = ", ".join(names[:_SHOWN_NAMES])
+        more = f" and {len(names) - _SHOWN_NAMES} more" if len(names) > _SHOWN_NAMES else ""
+        raise SchemaMismatch(
+            f"the database has no queue and is not empty ({shown}{more}): "
+            "name an empty one in queue.url, or put the queue beside them: relaygw db upgrade"
         )
 
 
@@ -98,14 +141,18 @@ def upgrade(place: Place | str) -> tuple[str | None, str]:
 
 
 def _upgrade(place: Place) -> tuple[str | None, str]:
-    from alembic import command
-    from alembic.config import Config
-
     with _transaction(place, is_for_writing=True) as connection:
         before = _revision(connection)
         if before != SCHEMA_REVISION:
-            config = Config()
-            config.set_main_option("script_location", str(_scripts()))
-            config.attributes["connection"] = connection
-            command.upgrade(config, "head")
+            _run_migrations(connection)
         return before, SCHEMA_REVISION
+
+
+def _run_migrations(connection: Connection) -> None:
+    from alembic import command
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(_scripts()))
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")

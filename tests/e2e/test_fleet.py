@@ -9,9 +9,11 @@ import subprocess
 import time
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from relaygw.store import migrate
@@ -220,18 +222,59 @@ def test_what_one_instance_learns_all_know(start: Start) -> None:
         os.kill(one.pids("delivery")[0], signal.SIGCONT)
 
 
-def test_a_gateway_refuses_a_database_without_the_schema(tmp_path: Path, postgres_url: str) -> None:
-    gateway = Gateway(tmp_path, providers={"p": provider_settings(1)}, queue={"url": postgres_url})
-    gateway.write_config()
-    done = run_relaygw(
-        ["--config", str(gateway.config), "serve"],
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-    )
-    assert done.returncode == os.EX_UNAVAILABLE
-    assert "relaygw db upgrade" in done.stderr
+@pytest.mark.parametrize(
+    ("statement", "words"),
+    [
+        ("CREATE TABLE orders (id integer)", "the database has no queue and is not empty (public."),
+        ("CREATE SCHEMA shop CREATE VIEW sold AS SELECT 1", "is not empty (shop.sold)"),
+        ("CREATE TABLE alembic_version (version_num text)", "(public.alembic_version)"),
+        (
+            "CREATE TABLE alembic_version AS SELECT '0006' AS version_num",
+            "the queue has schema 0006, this version needs",
+        ),
+    ],
+)
+def test_a_gateway_refuses_a_database_that_is_not_empty_and_no_queue_of_its_version(
+    tmp_path: Path, postgres_url: str, statement: str, words: str
+) -> None:
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        connection.execute(statement)
+        settings = {"p": provider_settings(1)}
+        gateway = Gateway(tmp_path, providers=settings, queue={"url": postgres_url})
+        gateway.write_config()
+        done = run_relaygw(
+            ["--config", str(gateway.config), "serve"],
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+        assert done.returncode == os.EX_UNAVAILABLE
+        assert words in done.stderr
+        assert "relaygw db upgrade" in done.stderr
+        assert connection.execute("SELECT to_regclass('message')").fetchone() == (None,)
+
+
+def test_an_empty_database_is_set_up_once_by_gateways_that_start_at_once(
+    tmp_path: Path, postgres_url: str
+) -> None:
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        connection.execute("CREATE EXTENSION pg_stat_statements")  # its views are nobody's tables
+    with ThreadedProvider() as provider, ExitStack() as stack:
+        settings = {"p": provider_settings(provider.port)}
+        gateways = []
+        for name in ("gw1", "gw2"):
+            (tmp_path / name).mkdir()
+            queue = {"url": postgres_url, "min_free": "0%"}
+            gateways.append(
+                Gateway(tmp_path / name, hostname=f"{name}.test", providers=settings, queue=queue)
+            )
+        with ThreadPoolExecutor() as threads:
+            list(threads.map(stack.enter_context, gateways))
+        send_all(gateways[0], 1)
+        provider.wait_for_messages(1)
+        lines = [line for gateway in gateways for line in gateway.lines]
+        assert sum("was empty, is a queue now" in line for line in lines) == 1
 
 
 def test_a_database_that_may_forget_is_refused(tmp_path: Path) -> None:
