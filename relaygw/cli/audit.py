@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import click
 
-from relaygw.cli.frame import NUMBER_FROM_1, Command, Invocation, pass_invocation
+from relaygw.cli.frame import NUMBER_FROM_1, Command, Invocation, login_name, pass_invocation
 from relaygw.cli.selection import DURATION, NOT_EMPTY
 from relaygw.cli.text import aligned, as_json, print_lines, terminal_width
 from relaygw.mail.clock import clock_ms, rfc3339
-from relaygw.mail.words import counted
+from relaygw.mail.words import counted, printable
 from relaygw.operations.audit import SETTINGS_CHANGE, audit_object, settings_change_words
 from relaygw.store.audit import AuditEntry, Trail
+from relaygw.store.store import Store
 
 _CELLS = (19, 10, 15, -6)  # of time, actor, action and number
 _FIXED = sum(map(abs, _CELLS)) + 4  # with the spaces
@@ -67,3 +68,16 @@ def audit(
 
 def _detail(entry: AuditEntry) -> str:
     return settings_change_words(entry.detail) if entry.action == SETTINGS_CHANGE else entry.detail
+
+
+def note_action(store: Store, action: str, target: str, affected: int, detail: str = "") -> None:
+    """Leave in the audit trail what the caller did."""
+    entry = AuditEntry(
+        at_ms=clock_ms(),
+        actor=login_name(),
+        action=action,
+        target=printable(target),
+        affected=affected,
+        detail=detail,
+    )
+    store.audit.add(entry)

@@ -1,24 +1,29 @@
-"""`relaygw db`: the schema of the queue's database."""
+"""`relaygw db`: the queue's database: its schema, what is wrong with it, copies of it."""
 
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from relaygw.cli.audit import note_action
 from relaygw.cli.frame import CommandFailed, Group, Invocation, check_queue_file, pass_invocation
+from relaygw.cli.mail_change import raise_if_alone
 from relaygw.cli.text import Progress, print_lines
-from relaygw.mail.words import counted, printable
+from relaygw.mail.words import counted, printable, size
 
 if TYPE_CHECKING:
+    from relaygw.store.backup import Contents
     from relaygw.store.recovery import Recovered
 
 _REMEDY = "restore a backup, or stop relaygw and save what can be read: relaygw db recover"
 
 
-@click.group(cls=Group, later=("backup",))
+@click.group(cls=Group)
 def db() -> None:
     """Look after the queue's database."""
 
@@ -104,3 +109,95 @@ def _recovered_lines(done: Recovered) -> Iterator[str]:
     if done.is_log_lost:
         yield '  and what was in the lost log only; the mail log ("queued as") tells of it'
     yield f"the old queue: {done.aside}"
+
+
+# --- copies -------------------------------------------------------------------------------
+
+
+@db.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@pass_invocation
+def backup(invocation: Invocation, file: Path) -> None:
+    """Write a copy of a SQLite queue into FILE, while the gateway runs.
+
+    It is one moment of the queue, is read once more as a whole, and has mode 0600. No file is
+    overwritten. For PostgreSQL it names the command.
+    """
+    loaded = invocation.load_running()
+    from relaygw import roles
+
+    queue = loaded.settings.queue
+    if queue.is_postgres:
+        words = ["pg_dump", "--format=custom", "--dbname", queue.url, "--file", str(file)]
+        raise CommandFailed(
+            f"this queue is in PostgreSQL; run: {shlex.join(words)}", exit_code=os.EX_USAGE
+        )
+    check_queue_file(queue.url)
+    try:
+        found = roles.back_up_queue(loaded, file)
+    except FileExistsError as error:
+        raise CommandFailed(f"{file} exists; name another file", exit_code=os.EX_IOERR) from error
+    except OSError as error:
+        problem = f"{file}: {error.strerror}; name a file in a directory where you may write"
+        raise CommandFailed(problem, exit_code=os.EX_IOERR) from error
+    click.echo(f"{file}: {_contents_words(found)}, {size(file.stat().st_size)}")
+
+
+@db.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--release", is_flag=True, help="Queue what waited then, instead of holding it.")
+@click.option("--yes", "is_sure", is_flag=True, help="Do not ask about a queue with mail.")
+@pass_invocation
+def restore(invocation: Invocation, file: Path, release: bool, is_sure: bool) -> None:
+    """Make the copy FILE of a SQLite queue the queue.
+
+    The gateway must be stopped. The queue that is there is moved aside, and asked about when it
+    has mail. What was not finished when the copy was made may have been sent since: it is held.
+    """
+    loaded = invocation.load_running()
+    from relaygw import roles
+
+    queue = loaded.settings.queue
+    if queue.is_postgres:
+        words = ["pg_restore", "--exit-on-error", "--dbname", queue.url, str(file)]
+        raise CommandFailed(
+            f"this queue is in PostgreSQL; stop the gateways, make the database empty, and run: "
+            f"{shlex.join(words)}; before they start: relaygw queue hold --all --yes --note "
+            "restored",
+            exit_code=os.EX_USAGE,
+        )
+
+    def may_replace(present: Contents | None) -> bool:
+        what = "cannot be read" if present is None else f"has {_contents_words(present)}"
+        return is_sure or _agrees(f"The queue that is there {what}. Move it aside?")
+
+    try:
+        done = roles.restore_queue(loaded, file, is_released=release, may_replace=may_replace)
+    except OSError as error:
+        problem = f"{error.filename or file}: {error.strerror}"
+        raise CommandFailed(problem, exit_code=os.EX_NOINPUT) from error
+    if done is None:
+        click.echo("nothing was changed")
+        return
+    click.echo(f"restored: {_contents_words(done.contents)}")
+    if done.held:
+        click.echo(
+            f"held: {counted(done.held, 'delivery', 'deliveries')}, as they may have been sent "
+            "since; look into the mail log, then: relaygw queue release --reason restored"
+        )
+    if done.aside is not None:
+        click.echo(f"the old queue: {done.aside}")
+    with invocation.open_store(loaded) as store:
+        note_action(store, "db.restore", str(file), done.contents.messages)
+
+
+def _contents_words(found: Contents) -> str:
+    return f"{counted(found.messages, 'message')}, {found.unfinished} not finished"
+
+
+def _agrees(question: str) -> bool:
+    try:
+        return click.confirm(question, err=True)
+    except (click.Abort, OSError):
+        raise_if_alone("give --yes")
+        raise

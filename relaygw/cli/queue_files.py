@@ -20,12 +20,12 @@ from typing import IO, Any
 
 import click
 
+from relaygw.cli.audit import note_action
 from relaygw.cli.frame import (
     Command,
     CommandFailed,
     Invocation,
     Text,
-    login_name,
     pass_invocation,
     warn,
 )
@@ -36,7 +36,7 @@ from relaygw.errors import AlreadyAccepted, InvalidAddress
 from relaygw.inbound.intake import Intake
 from relaygw.inbound.local_mail import Importer
 from relaygw.mail.address import MAX_PATH_BYTES, check_address
-from relaygw.mail.clock import clock_ms, rfc3339
+from relaygw.mail.clock import rfc3339
 from relaygw.mail.envelope import AcceptedMessage
 from relaygw.mail.exported import (
     Exported,
@@ -48,10 +48,9 @@ from relaygw.mail.exported import (
     read_entries,
 )
 from relaygw.mail.state import OPEN, DeliveryState, RecipientState
-from relaygw.mail.words import counted, fields, printable
+from relaygw.mail.words import counted, fields
 from relaygw.operations.queue_object import leading_delivery
 from relaygw.operations.selectors import NULL_SENDER
-from relaygw.store.audit import AuditEntry
 from relaygw.store.queue_entry import QueueEntry
 from relaygw.store.store import Store, read_content
 
@@ -83,21 +82,9 @@ def export(invocation: Invocation, /, form: str, output: Path | None, **given: A
     with invocation.open_store() as store:
         with _opened_output(output) as stream:
             number, left_out = _write(store, choice, stream, form)
-        _audit(store, "queue.export", str(output or "stdout"), number, choice.words)
+        note_action(store, "queue.export", str(output or "stdout"), number, choice.words)
     warn(f"{counted(number, 'message')} exported to {output or 'stdout'}")
     return os.EX_DATAERR if left_out else os.EX_OK
-
-
-def _audit(store: Store, action: str, target: str, affected: int, detail: str = "") -> None:
-    entry = AuditEntry(
-        at_ms=clock_ms(),
-        actor=login_name(),
-        action=action,
-        target=printable(target),
-        affected=affected,
-        detail=detail,
-    )
-    store.audit.add(entry)
 
 
 def _write(store: Store, choice: Choice, stream: IO[bytes], form: str) -> tuple[int, int]:
@@ -225,7 +212,7 @@ def import_mail(
             work.progress.end()
             if work.counts["imported"] and not is_dry_run:
                 target = "stdin" if source == STDIN else source
-                _audit(store, "queue.import", target, work.counts["imported"])
+                note_action(store, "queue.import", target, work.counts["imported"])
                 invocation.wake_workers()
             if not wants_json:
                 work.report()

@@ -17,6 +17,7 @@ class HoldCode(StrEnum):
     POISON = "poison"
     IN_DOUBT = "in_doubt"
     RECOVERED = "recovered"  # from a damaged queue, and may have been sent already
+    RESTORED = "restored"  # from a backup, and may have been sent since
     SENDER_REFUSED = "sender_refused"  # by its providers, as long as their holds last
     NO_SENDER = "no_sender"  # no provider of its route may send as its sender
     OVER_QUOTA = "over_quota"
@@ -46,6 +47,7 @@ _SENTENCES = {
     HoldCode.POISON: "poison",
     HoldCode.IN_DOUBT: "in_doubt",
     HoldCode.RECOVERED: "recovered",
+    HoldCode.RESTORED: "restored",
     HoldCode.SENDER_REFUSED: "sender domain {} is refused by {}",
     HoldCode.NO_SENDER: "no provider of route {} may send as {}",
     HoldCode.OVER_QUOTA: "no daily_quota of route {} covers its {} recipients",

@@ -131,6 +131,10 @@ _HELD: dict[str, tuple[str, str]] = {
         "it comes from a damaged queue, and may have been sent already",
         "look into the mail log, then relaygw queue release --reason recovered, or delete",
     ),
+    HoldCode.RESTORED.value: (
+        "it comes from a backup, and may have been sent since",
+        "look into the mail log, then relaygw queue release --reason restored, or delete",
+    ),
     HoldCode.OPERATOR.value: (
         "an operator holds it",
         "relaygw queue release --reason 'operator:' lets it go",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from relaygw.errors import SettingsError, StoreUnavailable
@@ -19,6 +20,7 @@ from relaygw.store.store import Store
 from relaygw.store.store import open_store as open_store_at
 
 if TYPE_CHECKING:
+    from relaygw.store.backup import Contents, Restored
     from relaygw.store.recovery import Recovered
 
 
@@ -93,6 +95,29 @@ def recover_queue(
 
     url = loaded.settings.queue.url
     return recovery.recover(url, is_released=is_released, now_ms=clock_ms(), tell=tell)
+
+
+def back_up_queue(loaded: LoadedSettings, target: Path) -> Contents:
+    """Write a copy of a SQLite queue that may be in use: see store.backup."""
+    from relaygw.store import backup
+
+    return backup.back_up(loaded.settings.queue.url, target)
+
+
+def restore_queue(
+    loaded: LoadedSettings,
+    source: Path,
+    *,
+    is_released: bool,
+    may_replace: Callable[[Contents | None], bool],
+) -> Restored | None:
+    """Put a queue made from a copy into the place of a SQLite queue: see store.backup."""
+    from relaygw.store import backup
+
+    url = loaded.settings.queue.url
+    return backup.restore(
+        url, source, is_released=is_released, now_ms=clock_ms(), may_replace=may_replace
+    )
 
 
 def note_settings(loaded: LoadedSettings, *, occasion: str) -> None:

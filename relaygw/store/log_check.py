@@ -103,14 +103,14 @@ def open_lock_file(path: Path, name: str) -> int:
     directory = lock_directory_of(path)
     if not directory.exists():
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _give_to_owner_of(path, directory)
+        give_to_owner_of(path, directory)
     file = directory / name
     try:
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         descriptor = os.open(file, flags, 0o600)
     except FileExistsError:
         return os.open(file, os.O_RDWR | os.O_CLOEXEC)
-    _give_to_owner_of(path, file)
+    give_to_owner_of(path, file)
     return descriptor
 
 
@@ -132,7 +132,7 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def _give_to_owner_of(path: Path, file: Path) -> None:
+def give_to_owner_of(path: Path, file: Path) -> None:
     """Let the gateway's user have what root made."""
     if os.geteuid() == 0:
         with contextlib.suppress(FileNotFoundError):  # a database that is made next

@@ -1,7 +1,6 @@
 """Putting what is left of a damaged SQLite queue into a new one, which takes its place.
 
-Nothing is overwritten: the old database is moved aside once all of the new one is on disk. A run
-that was cut short is begun anew by the next.
+Nothing is overwritten: see `exchange`.
 """
 
 from __future__ import annotations
@@ -10,7 +9,6 @@ import contextlib
 import fcntl
 import json
 import os
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,10 +16,21 @@ from typing import Any
 
 from sqlalchemy import Table
 
-from relaygw.errors import QueueDamaged, SchemaMismatch, StoreUnavailable
+from relaygw.errors import QueueDamaged, SchemaMismatch
 from relaygw.mail.hold import HoldCause, HoldCode
 from relaygw.mail.state import DeliveryState
 from relaygw.store import instances, migrate
+from relaygw.store.exchange import (
+    DAMAGED,
+    aside_name,
+    open_users,
+    page_problems,
+    publish,
+    remove,
+    sole_user,
+    take_owner,
+    undo_cut,
+)
 from relaygw.store.log_check import (
     DriverError,
     LogFinding,
@@ -29,13 +38,8 @@ from relaygw.store.log_check import (
     check_log,
     database_path,
     driver,
-    index_of,
     is_alone,
-    lock_directory_of,
-    log_of,
-    open_lock_file,
     read_only,
-    sync,
 )
 from relaygw.store.salvage import DamagedQueue, Row, Salvaged
 from relaygw.store.tables import (
@@ -73,7 +77,7 @@ class Recovered:
 def examine(url: str) -> list[str]:
     """Return what is wrong with a queue, a line for each; changes nothing, a gateway may run."""
     path = database_path(url)
-    users = _users(path)
+    users = open_users(path)
     try:
         has_others = not is_alone(users)
         if has_others:
@@ -99,28 +103,12 @@ def recover(url: str, *, is_released: bool, now_ms: int, tell: Callable[[int], N
     another version.
     """
     path = database_path(url)
-    users = _users(path)
-    try:
-        if not is_alone(users):
-            raise StoreUnavailable(
-                f"{path}: relaygw, or a command of it, has the queue open; stop relaygw first"
-            )
-        _undo_cut(path)
+    with sole_user(path):
+        undo_cut(path)
         finding = check_log(path, is_alone=True)
         if finding.state is LogState.WHOLE and not any(_page_problems(path, finding)):
             return Recovered()
         return _Recovery(path, finding, is_released=is_released, now_ms=now_ms).run(tell)
-    except OSError as error:
-        raise StoreUnavailable(f"{error.filename or path}: {error.strerror}") from error
-    finally:
-        os.close(users)
-
-
-def _users(path: Path) -> int:
-    try:
-        return open_lock_file(path, "users")
-    except OSError as error:
-        raise StoreUnavailable(f"{error.filename}: {error.strerror}") from error
 
 
 def _uses_log(finding: LogFinding) -> bool:
@@ -131,9 +119,7 @@ def _page_problems(path: Path, finding: LogFinding) -> Iterator[str]:
     """Yield what SQLite finds wrong with the pages of a database."""
     try:
         with contextlib.closing(read_only(path, as_it_lies=not _uses_log(finding))) as connection:
-            for (problem,) in connection.execute("PRAGMA integrity_check(20)").fetchall():
-                if problem != "ok":
-                    yield f"{path}: {' '.join(problem.split())}"
+            yield from page_problems(path, connection)
     except DriverError as error:
         yield f"{path}: {error}"
 
@@ -142,14 +128,13 @@ class _Recovery:
     """One run, of which nobody else has the database open."""
 
     def __init__(self, path: Path, finding: LogFinding, *, is_released: bool, now_ms: int) -> None:
-        stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime(now_ms / 1000))
         self._path = path
         self._finding = finding
         self._is_released = is_released
         self._now_ms = now_ms
         self._new = path.with_name(path.name + ".recovering")
-        self._aside = _unused(path.with_name(f"{path.name}.damaged-{stamp}"))
-        self._exported = _unused(path.with_name(f"{path.name}.parts-{stamp}"))
+        self._aside = aside_name(path, DAMAGED, now_ms)
+        self._exported = aside_name(path, "parts", now_ms)
         is_lost = finding.state in (LogState.LOST, LogState.SHORT)
         self._done = Recovered(is_log_lost=is_lost, aside=self._aside)
         self._instances = instances.lifeline_directory(path.parent)
@@ -157,7 +142,7 @@ class _Recovery:
         self._has_all_envelopes = False
 
     def run(self, tell: Callable[[int], None]) -> Recovered:
-        _remove(self._new)
+        remove(self._new)
         migrate.upgrade(f"sqlite:///{self._new}")
         try:
             self._copy(tell)
@@ -165,8 +150,8 @@ class _Recovery:
             raise QueueDamaged(
                 f"{self._path}: nothing of it can be read ({error}); restore a backup"
             ) from error
-        _take_owner(self._path, self._new)
-        _publish(self._path, self._new, self._aside)
+        take_owner(self._path, self._new)
+        publish(self._path, self._new, self._aside)
         return self._done
 
     def _copy(self, tell: Callable[[int], None]) -> None:
@@ -297,65 +282,9 @@ def _insert(target: Any, table: Table, row: Row, *, or_ignore: bool = False) -> 
     )
 
 
-# --- files --------------------------------------------------------------------------------
-
-
-def _unused(path: Path) -> Path:
-    number, found = 1, path
-    while found.exists():
-        number, found = number + 1, path.with_name(f"{path.name}-{number + 1}")
-    return found
-
-
-def _remove(path: Path) -> None:
-    for one in (path, log_of(path), index_of(path)):
-        one.unlink(missing_ok=True)
-    with contextlib.suppress(FileNotFoundError):
-        for one in lock_directory_of(path).iterdir():
-            one.unlink()
-        lock_directory_of(path).rmdir()
-
-
 def _write(path: Path, content: bytes) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     with os.fdopen(descriptor, "wb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
-
-
-def _take_owner(old: Path, new: Path) -> None:
-    found = old.stat()
-    new.chmod(found.st_mode & 0o777)
-    if os.geteuid() == 0:
-        os.chown(new, found.st_uid, found.st_gid)
-
-
-def _publish(path: Path, new: Path, aside: Path) -> None:
-    """Move the old database aside with its log, and the new one into its place.
-
-    The log goes first: SQLite would put an old one into a new database. `_undo_cut` gives it back.
-    """
-    if log_of(new).exists():
-        raise StoreUnavailable(f"{log_of(new)}: could not be moved into {new.name}; try again")
-    sync(new)
-    os.link(path, aside)
-    if log_of(path).exists():
-        log_of(path).rename(log_of(aside))
-    index_of(path).unlink(missing_ok=True)
-    sync(path.parent)
-    new.rename(path)
-    sync(path.parent)
-    (lock_directory_of(path) / "moved").unlink(missing_ok=True)
-    with contextlib.suppress(FileNotFoundError):
-        os.truncate(lock_directory_of(path) / "progress", 0)
-    _remove(new)
-
-
-def _undo_cut(path: Path) -> None:
-    """Give a database its log back that a run moved aside before it was cut short."""
-    for aside in path.parent.glob(f"{path.name}.damaged-*"):
-        if path.exists() and not aside.name.endswith("-wal") and aside.samefile(path):
-            if log_of(aside).exists():
-                log_of(aside).rename(log_of(path))
-            aside.unlink()

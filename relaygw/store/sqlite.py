@@ -316,7 +316,7 @@ def open_engine(url: str, *, is_for_writing: bool) -> Iterator[Engine]:
     """
     path = database_path(url)
     if is_for_writing:
-        _make_directory(path.parent)
+        make_directory(path.parent)
     file = QueueFile(path)
     try:
         if is_for_writing:  # after the look at what lies there
@@ -348,7 +348,7 @@ def _end_writing(engine: Engine, file: QueueFile) -> None:
         lock.close()
 
 
-def _make_directory(directory: Path) -> None:
+def make_directory(directory: Path) -> None:
     """Make the directory of a database, for its owner only."""
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)

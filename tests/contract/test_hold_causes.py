@@ -34,6 +34,7 @@ CAUSES = [
     HoldCause(HoldCode.POISON),
     HoldCause(HoldCode.IN_DOUBT),
     HoldCause(HoldCode.RECOVERED),
+    HoldCause(HoldCode.RESTORED),
     REFUSED,
     HoldCause(HoldCode.NO_SENDER, "default a@shop.test"),
     HoldCause(HoldCode.OVER_QUOTA, "default 7"),
@@ -139,7 +140,8 @@ def test_the_migration_codes_the_sentences_of_a_queue_of_schema_0005(
     url = f"sqlite:///{tmp_path}/queue.db"
     if database == "postgres":
         url = request.getfixturevalue("postgres_url")
-    states = [(cause, state) for cause in CAUSES for state in (D.HELD, D.DELETED)]
+    known = [cause for cause in CAUSES if cause.code is not HoldCode.RESTORED]  # came later
+    states = [(cause, state) for cause in known for state in (D.HELD, D.DELETED)]
     states += [(provider_down("main"), D.DEFERRED), (OPERATOR, D.DEFERRED)]
     with migrate._transaction(Place.of(url), is_for_writing=True) as connection:
         config = Config()
@@ -176,7 +178,7 @@ def test_the_migration_codes_the_sentences_of_a_queue_of_schema_0005(
     ]
     assert [(row.hold_code, row.hold_key) for row in rows] == expected
     assert [row.reason for row in rows] == [cause.sentence for cause, _ in states]
-    assert store.holds.held_causes() == sorted(CAUSES)
+    assert store.holds.held_causes() == sorted(known)
     assert {one.key: (one.reason, one.cause) for one in store.holds.in_force()} == {
         key: (reason, cause_of(reason)) for key, reason in HOLDS.items()
     }

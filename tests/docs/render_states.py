@@ -92,6 +92,7 @@ OPEN_ENDS: dict[DeliveryState | str, tuple[str, str, str]] = {
         "`held`, once it is older than `alert_rules.queue_age`",
     ),
     HoldCode.RECOVERED: ("`held`: recovered from a damaged queue", "not at all", "`held`"),
+    HoldCode.RESTORED: ("`held`: restored from a backup", "not at all", "`held`"),
     HoldCode.OTHER: ("`held`: another reason", "not at all", "`held`"),
     Scope.PROVIDER: (
         "a provider is held",

@@ -1,7 +1,8 @@
-"""A dump of the queue, taken while a gateway works, and what the next one does with it."""
+"""A copy of the queue, taken while a gateway works, and what the next one does with it."""
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 from contextlib import ExitStack
@@ -11,8 +12,8 @@ import yaml
 
 from relaygw.mail.state import OPEN, DeliveryState
 from tests.e2e.fleet import arrived, send_all, starter
-from tests.e2e.gateway import provider_settings
-from tests.fakes.scripted_provider import Action, ThreadedProvider
+from tests.e2e.gateway import Gateway, provider_settings
+from tests.fakes.scripted_provider import Action, ThreadedProvider, Wait
 from tests.forked import run_relaygw
 from tests.postgres import PostgresServer
 
@@ -76,3 +77,48 @@ def test_a_dump_has_what_was_queued_or_being_sent_and_it_can_be_held_before_it_g
         again.wait_until_empty()
         counts = arrived(provider)
     assert all(counts[number] == 1 for number in delivered), "what was finished stays so"
+
+
+def run_db(gateway: Gateway, *words: str) -> str:
+    done = run_relaygw(
+        ["--config", str(gateway.config), "db", *words],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+async def set_in_its_loop(event: asyncio.Event) -> None:
+    event.set()
+
+
+def test_what_was_sent_after_a_copy_is_not_sent_again_from_it(tmp_path: Path) -> None:
+    copy, answered = tmp_path / "queue.copy", asyncio.Event()
+    with ThreadedProvider() as provider:
+        settings = {"p": provider_settings(provider.port, max_connections=CONNECTIONS)}
+        with Gateway(tmp_path, providers=settings) as gateway:
+            finished = send_all(gateway, 10)
+            provider.wait_for_messages(10)
+            gateway.wait_until_empty()
+            slow = (Wait(answered), b"250 2.0.0 Ok\r\n")
+            provider.script("CONTENT", *[slow] * CONNECTIONS)
+            queued = send_all(gateway, 60, first=100)
+            provider.wait_until(lambda: provider.pending("CONTENT") == 0)
+
+            assert "70 messages, 60 not finished" in run_db(gateway, "backup", str(copy))
+            provider.run(set_in_its_loop(answered))
+            gateway.wait_until_empty()
+            lost = send_all(gateway, 5, first=200)
+            gateway.wait_until_empty()
+        assert set(arrived(provider)) == {*finished, *queued, *lost}
+
+        assert "held: 60 deliveries" in run_db(gateway, "restore", str(copy), "--yes")
+        with Gateway(tmp_path, providers=settings) as gateway:
+            new = send_all(gateway, 5, first=300)
+            gateway.wait_until(lambda: not gateway.queue(UNHELD), "only held mail is left")
+            assert len(gateway.queue()) == len(queued)
+            counts = arrived(provider)
+    assert counts == dict.fromkeys([*finished, *queued, *lost, *new], 1)

@@ -80,6 +80,8 @@ SEAMS = (
     "store.outcomes.Recorded",
     "store.release.Release",
     "store.recovery.Recovered",
+    "store.backup.Contents",
+    "store.backup.Restored",
     "store.batch_writer.",
 )
 """What other rooms see of the store: repositories and the data they speak of, no SQL."""

@@ -44,6 +44,7 @@ _WORDS = {
     "recipients",
     HoldCode.POISON: "its worker died or failed with it three times, so it is kept from the others",
     HoldCode.RECOVERED: "the queue was recovered after damage, and this may have been sent already",
+    HoldCode.RESTORED: "the queue was restored from a backup, and this may have been sent since",
 }
 _RELEASE = "relaygw queue release --id {id}"
 _DOUBT = ("Look into {log} for {message}. If it was not taken:", _RELEASE)
@@ -51,6 +52,11 @@ _CONFIGURATION = (
     "Correct senders, daily_quota or the route in the configuration and reload: it is looked at "
     "again then.",
     "",
+)
+_PERHAPS_SENT = (
+    "Look into relaygw's mail log for {id}, or into the provider's for {message}. If it was not "
+    "sent:",
+    _RELEASE,
 )
 _ADVICE: dict[HoldCode, tuple[str, str]] = {
     HoldCode.IN_DOUBT: _DOUBT,
@@ -64,11 +70,8 @@ _ADVICE: dict[HoldCode, tuple[str, str]] = {
         "have it: ask there before you let it try again:",
         _RELEASE,
     ),
-    HoldCode.RECOVERED: (
-        "Look into relaygw's mail log for {id}, or into the provider's for {message}. If it was "
-        "not sent:",
-        _RELEASE,
-    ),
+    HoldCode.RECOVERED: _PERHAPS_SENT,
+    HoldCode.RESTORED: _PERHAPS_SENT,
     HoldCode.HEADER: (
         "A provider may send to whom the header names. Have the program that writes it leave the "
         "address out (of a header without end: make it shorter) and delete this mail; or take the "
@@ -329,6 +332,6 @@ def held_advice(
     where = f"the log of {provider}" if provider else "the provider's log"
     of = {"id": queue_id, "message": message_id or queue_id, "log": where}
     rows = [_ADVICE.get(cause.code, ("Let it go:", _RELEASE))]
-    if cause.code in DOUBTFUL or cause.code is HoldCode.RECOVERED:
+    if cause.code in DOUBTFUL | {HoldCode.RECOVERED, HoldCode.RESTORED}:
         rows.append(("If it was:", "relaygw queue delete --id {id}"))
     return [Advice(text.format_map(of), command.format_map(of)) for text, command in rows]

@@ -68,7 +68,7 @@ def test_a_group_alone_shows_its_help_on_stderr() -> None:
 @pytest.mark.parametrize(
     "words",
     [
-        ("db", "backup"),
+        ("sources",),
         ("import-postfix", "/etc/postfix"),
     ],
 )

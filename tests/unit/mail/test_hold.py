@@ -11,6 +11,7 @@ CAUSES = {
     "poison": HoldCause(HoldCode.POISON),
     "in_doubt": HoldCause(HoldCode.IN_DOUBT),
     "recovered": HoldCause(HoldCode.RECOVERED),
+    "restored": HoldCause(HoldCode.RESTORED),
     "sender domain shop.test is refused by main": sender_refused("shop.test", ["main"]),
     "sender domain shop.test is refused by main, spare": sender_refused(
         "shop.test", ["main", "spare"]

@@ -1,0 +1,209 @@
+"""Copies of a SQLite queue to keep, and a queue from such a copy.
+
+A copy is one moment of the queue, taken beside whoever writes; it needs no log. What was finished
+then stays so. What was not may have been sent since, so that it is held in the queue made from it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, delete, func, or_, update
+
+from relaygw.errors import QueueDamaged, SchemaMismatch, StoreUnavailable
+from relaygw.mail.hold import HoldCause, HoldCode
+from relaygw.mail.state import OPEN, DeliveryState
+from relaygw.store import migrate
+from relaygw.store.database import damage
+from relaygw.store.exchange import (
+    REPLACED,
+    aside_name,
+    page_problems,
+    publish,
+    remove,
+    sole_user,
+    take_owner,
+    undo_cut,
+)
+from relaygw.store.log_check import (
+    DriverError,
+    database_path,
+    log_of,
+    mark_of,
+    read_only,
+    sync,
+)
+from relaygw.store.sqlite import is_damage, make_directory, open_engine
+from relaygw.store.tables import SCHEMA_REVISION, delivery, hold_columns, metadata
+
+_OF_PROCESSES = ("instance", "permit", "duty", "web_session")
+"""What was somebody's at the moment of a copy and is nobody's in a queue made from it."""
+_WAITING = [DeliveryState.INCOMING.value, DeliveryState.DEFERRED.value]
+_RESTORED = HoldCause(HoldCode.RESTORED)
+_STAY_HELD = ("operator", "poison", "in_doubt", "lost_provider", "recovered", "restored")
+"""Codes of holds that only people end; the others end by themselves."""
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """What is in a database of a queue."""
+
+    messages: int
+    unfinished: int
+    """Deliveries that are not."""
+    revision: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Restored:
+    """What a restoring came to."""
+
+    contents: Contents
+    held: int
+    aside: Path | None
+    """Where the database is now that was there before."""
+
+
+def back_up(url: str, target: Path) -> Contents:
+    """Write a copy of a queue, which may be in use, and look whether it is whole.
+
+    It gets its name once all of it is on disk. Raises FileExistsError, OSError, QueueDamaged and
+    StoreUnavailable.
+    """
+    if target.exists():
+        raise FileExistsError(target)
+    with tempfile.NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}-") as file:
+        copy = Path(file.name)
+        try:
+            with open_engine(url, is_for_writing=False) as engine, engine.connect() as connection:
+                raw: Any = connection.connection.dbapi_connection
+                raw.execute("VACUUM INTO ?", (file.name,))
+        except DriverError as error:
+            if is_damage(error):
+                raise QueueDamaged(damage(str(database_path(url)), str(error))) from error
+            raise StoreUnavailable(f"{target}: {error}; is there room for it?") from error
+        contents = look_into(copy)
+        sync(copy)
+        os.link(copy, target)  # never over another file
+    sync(target.parent)
+    return contents
+
+
+def look_into(copy: Path) -> Contents:
+    """Read all of a copy; raises QueueDamaged for what is not a whole one."""
+    try:
+        with copy.open("rb"):
+            pass
+        if mark_of(copy) is not None:
+            raise QueueDamaged(
+                f"{copy}: was copied while relaygw used it, and may lack mail that was in the log "
+                "(-wal); take copies by: relaygw db backup FILE"
+            )
+        with contextlib.closing(read_only(copy, as_it_lies=True)) as connection:
+            for problem in page_problems(copy, connection):
+                raise QueueDamaged(f"{problem}; it cannot be restored, take an older one")
+            return _contents(connection)
+    except DriverError as error:
+        raise QueueDamaged(f"{copy}: is no copy of a queue ({error})") from error
+
+
+def restore(
+    url: str,
+    source: Path,
+    *,
+    is_released: bool,
+    now_ms: int,
+    may_replace: Callable[[Contents | None], bool],
+) -> Restored | None:
+    """Put a queue made from a copy into the place of a queue, which is moved aside.
+
+    What was not finished is held, since it may have been sent after the copy was taken; with
+    `is_released` only what was being sent at that moment is. `may_replace` is asked about a queue
+    that has mail, or cannot be read (None), and None is returned if it says no. Raises
+    StoreUnavailable while a gateway runs, QueueDamaged for a damaged copy, and SchemaMismatch for
+    one of a later version.
+    """
+    path = database_path(url)
+    if source.exists() and path.exists() and source.samefile(path):
+        raise QueueDamaged(f"{source}: is the queue itself; name a copy of it")
+    contents = look_into(source)
+    if contents.revision > SCHEMA_REVISION:
+        raise SchemaMismatch(
+            f"{source}: has schema {contents.revision}, this version knows {SCHEMA_REVISION}; "
+            "restore it by the version that wrote it"
+        )
+    make_directory(path.parent)
+    with sole_user(path):
+        undo_cut(path)
+        is_there = path.exists() or log_of(path).exists()
+        if is_there and _may_hold_mail(path) and not may_replace(_present(path)):
+            return None
+        aside = aside_name(path, REPLACED, now_ms) if is_there else None
+        new = path.with_name(path.name + ".restoring")
+        remove(new)
+        _copy_private(source, new)
+        migrate.upgrade(f"sqlite:///{new}")
+        with (
+            open_engine(f"sqlite:///{new}", is_for_writing=True) as engine,
+            engine.begin() as connection,
+        ):
+            held = _hold(connection, is_released=is_released, now_ms=now_ms)
+        take_owner(path, new)
+        publish(path, new, aside or path)
+    return Restored(contents=contents, held=held, aside=aside)
+
+
+def _contents(connection: Any) -> Contents:
+    marks = ", ".join("?" * len(OPEN))
+    (messages,) = connection.execute("SELECT count(*) FROM message").fetchone()
+    (unfinished,) = connection.execute(
+        f"SELECT count(*) FROM delivery WHERE state IN ({marks})", [one.value for one in OPEN]
+    ).fetchone()
+    (revision,) = connection.execute("SELECT version_num FROM alembic_version").fetchone()
+    return Contents(messages, unfinished, revision)
+
+
+def _present(path: Path) -> Contents | None:
+    """Return what is in the queue that is there, None where that cannot be told."""
+    try:
+        with contextlib.closing(read_only(path)) as connection:
+            return _contents(connection)
+    except DriverError:
+        return None
+
+
+def _may_hold_mail(path: Path) -> bool:
+    present = _present(path)
+    return present is None or present.messages > 0
+
+
+def _copy_private(source: Path, new: Path) -> None:
+    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "wb") as target, source.open("rb") as file:
+        shutil.copyfileobj(file, target, 1 << 20)
+
+
+def _hold(connection: Connection, *, is_released: bool, now_ms: int) -> int:
+    """Hold what may have been sent since, and forget who had what; return how many are held."""
+    for name in _OF_PROCESSES:
+        connection.execute(delete(metadata.tables[name]))
+    may_go = delivery.c.state == DeliveryState.ACTIVE.value
+    if not is_released:
+        is_held = delivery.c.state == DeliveryState.HELD.value
+        ends = is_held & func.coalesce(delivery.c.hold_code, "").not_in(_STAY_HELD)
+        may_go = or_(may_go, delivery.c.state.in_(_WAITING), ends)
+    held = {
+        "state": DeliveryState.HELD.value,
+        "held_at_ms": now_ms,
+        "changed_at_ms": now_ms,
+        "lease": None,
+        **hold_columns(_RESTORED),
+    }
+    return connection.execute(update(delivery).where(may_go).values(held)).rowcount

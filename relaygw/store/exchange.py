@@ -1,0 +1,126 @@
+"""Another database in the place of a SQLite queue; nothing is overwritten.
+
+It is written beside the old one, which is moved aside once all of the new one is on disk. A run
+that was cut short is begun anew by the next.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from relaygw.errors import StoreUnavailable
+from relaygw.store.log_check import (
+    give_to_owner_of,
+    index_of,
+    is_alone,
+    lock_directory_of,
+    log_of,
+    open_lock_file,
+    sync,
+)
+
+_ASIDE = DAMAGED, REPLACED = "damaged", "replaced"
+"""How an old database is called where it was moved to, with the time."""
+
+
+def open_users(path: Path) -> int:
+    """Return the file that all have locked who have a queue open; raises StoreUnavailable."""
+    try:
+        return open_lock_file(path, "users")
+    except OSError as error:
+        raise StoreUnavailable(f"{error.filename}: {error.strerror}") from error
+
+
+@contextmanager
+def sole_user(path: Path) -> Iterator[None]:
+    """Keep everybody else from opening a queue; raises StoreUnavailable where somebody has it."""
+    users = open_users(path)
+    try:
+        if not is_alone(users):
+            raise StoreUnavailable(
+                f"{path}: relaygw, or a command of it, has the queue open; stop relaygw first"
+            )
+        yield
+    except OSError as error:
+        raise StoreUnavailable(f"{error.filename or path}: {error.strerror}") from error
+    finally:
+        os.close(users)
+
+
+def page_problems(path: Path, connection: Any) -> Iterator[str]:
+    """Yield what SQLite finds wrong with the pages of a database; raises DriverError."""
+    for (problem,) in connection.execute("PRAGMA integrity_check(20)").fetchall():
+        if problem != "ok":
+            yield f"{path}: {' '.join(problem.split())}"
+
+
+def aside_name(path: Path, how: str, now_ms: int) -> Path:
+    """Return where a database, or what is left of it, is moved to."""
+    stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime(now_ms / 1000))
+    return _unused(path.with_name(f"{path.name}.{how}-{stamp}"))
+
+
+def _unused(path: Path) -> Path:
+    number, found = 1, path
+    while found.exists():
+        number, found = number + 1, path.with_name(f"{path.name}-{number + 1}")
+    return found
+
+
+def remove(path: Path) -> None:
+    """Remove a database that nobody has open, with all that belongs to it."""
+    for one in (path, log_of(path), index_of(path)):
+        one.unlink(missing_ok=True)
+    with contextlib.suppress(FileNotFoundError):
+        for one in lock_directory_of(path).iterdir():
+            one.unlink()
+        lock_directory_of(path).rmdir()
+
+
+def take_owner(old: Path, new: Path) -> None:
+    """Give a new database to the owner of the old one, or of its directory where none is."""
+    if old.exists():
+        new.chmod(old.stat().st_mode & 0o777)
+    give_to_owner_of(old if old.exists() else old.parent, new)
+
+
+def publish(path: Path, new: Path, aside: Path) -> None:
+    """Move the old database aside with its log, and the new one into its place.
+
+    The log goes first: SQLite would put an old one into a new database. Cut short between, the
+    old database is without its log and refused; `undo_cut` gives it back. Where there is no old
+    one, an old log is moved all the same.
+    """
+    if log_of(new).exists():
+        raise StoreUnavailable(f"{log_of(new)}: could not be moved into {new.name}; try again")
+    sync(new)
+    if path.exists():
+        os.link(path, aside)
+    if log_of(path).exists():
+        log_of(path).rename(log_of(aside))
+    index_of(path).unlink(missing_ok=True)
+    sync(path.parent)
+    new.rename(path)
+    sync(path.parent)
+    locks = lock_directory_of(path)
+    (locks / "moved").unlink(missing_ok=True)
+    with contextlib.suppress(FileNotFoundError):
+        os.truncate(locks / "progress", 0)
+    for one in (locks, *locks.iterdir()):
+        give_to_owner_of(path, one)
+    remove(new)
+
+
+def undo_cut(path: Path) -> None:
+    """Give a database its log back that a run moved aside before it was cut short."""
+    for aside in (one for how in _ASIDE for one in path.parent.glob(f"{path.name}.{how}-*")):
+        if path.exists() and not aside.name.endswith("-wal") and aside.samefile(path):
+            if log_of(aside).exists():
+                log_of(aside).rename(log_of(path))
+            aside.unlink()

@@ -1,0 +1,225 @@
+"""`relaygw db backup` and `restore`: a copy of a queue in use, and a queue from a copy."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import stat
+from pathlib import Path
+from unittest.mock import Mock
+
+import pytest
+
+from relaygw.mail.state import DeliveryState
+from relaygw.store.store import open_store
+from tests.integration.cli.conftest import Desk
+
+POSTGRES = """\
+mode: production
+queue: {url: "postgresql://relaygw@db.test/relaygw"}
+providers: {p: {host: p.test}}
+routes: [{name: default, providers: [p]}]
+"""
+
+
+def close(desk: Desk) -> Path:
+    """Let go of the queue, as a gateway that stops does; return its file."""
+    desk.store.close()
+    desk.store = Mock()
+    return Path(desk.url.removeprefix("sqlite:///"))
+
+
+def sql(copy: Path, statement: str) -> None:
+    with sqlite3.connect(copy, isolation_level=None) as connection:
+        connection.execute(statement)
+
+
+def standing(desk: Desk) -> dict[str, tuple[str, str | None]]:
+    """Return state and reason of all that is in the queue that is there now."""
+    desk.store = open_store(desk.url, keep_content=False)
+    lines = desk.lines("queue", "list", "--state", "all", "--json")
+    return {one["queue_id"]: (one["state"], one["reason"]) for one in lines}
+
+
+def test_what_was_not_finished_is_held_and_what_was_stays_so(desk: Desk, tmp_path: Path) -> None:
+    copy = tmp_path / "queue.copy"
+    deferred = desk.add("a@cust.test")
+    desk.attempt(DeliveryState.DEFERRED, reason="451 later")
+    finished = desk.add("b@cust.test")
+    desk.run("queue", "expire", finished, "--yes")
+    by_hand, refused = desk.add("c@cust.test"), desk.add("d@cust.test")
+    desk.run("queue", "hold", by_hand, refused, "--yes", "--note", "ask first")
+    with desk.store.database.write() as tx:
+        change = "UPDATE delivery SET hold_code='mode', hold_key='', reason='mode' WHERE queue_id=?"
+        tx.connection.exec_driver_sql(change, (refused,))
+    captured = desk.add_captured()
+    sent = desk.add("e@cust.test")
+    desk.claim()
+    waiting = desk.add("f@cust.test")
+
+    done = desk.run("db", "backup", str(copy))
+    assert done.exit_code == 0, done.stderr
+    assert done.stdout.startswith(f"{copy}: 7 messages, 5 not finished, ")
+    assert stat.S_IMODE(copy.stat().st_mode) == 0o600
+    later = desk.add("g@cust.test")
+    queue = close(desk)
+
+    done = desk.run("db", "restore", str(copy), "--yes")
+    assert done.exit_code == 0, done.stderr
+    first, held, aside = done.stdout.splitlines()
+    assert first == "restored: 7 messages, 5 not finished"
+    assert held.startswith("held: 4 deliveries, as they may have been sent since; look into the")
+    assert held.endswith("relaygw queue release --reason restored")
+    assert standing(desk) == {
+        **dict.fromkeys((deferred, refused, sent, waiting), ("held", "restored")),
+        by_hand: ("held", "operator: ask first"),
+        finished: ("finished", None),
+        captured: ("finished", None),
+    }
+    kept = Path(aside.removeprefix("the old queue: "))
+    assert kept.parent == queue.parent
+    with sqlite3.connect(kept) as old:
+        assert old.execute("SELECT 1 FROM message WHERE queue_id = ?", (later,)).fetchone()
+    assert "db.restore" in desk.run("audit").stdout
+    explained = " ".join(desk.run("queue", "explain", sent).stdout.split())
+    assert "restored from a backup, and this may have been sent since" in explained
+    assert desk.run("queue", "release", "--reason", "restored", "--yes").exit_code == 0
+    assert standing(desk)[waiting] == ("deferred", None)
+
+
+def test_with_release_only_what_was_being_sent_is_held(desk: Desk, tmp_path: Path) -> None:
+    copy = tmp_path / "queue.copy"
+    sent = desk.add("a@cust.test")
+    desk.claim()
+    waiting = desk.add("b@cust.test")
+    desk.run("db", "backup", str(copy))
+    close(desk)
+    done = desk.run("db", "restore", str(copy), "--yes", "--release")
+    assert done.stdout.splitlines()[1].startswith("held: 1 delivery,")
+    assert standing(desk) == {sent: ("held", "restored"), waiting: ("incoming", None)}
+
+
+def test_a_queue_in_use_and_a_queue_with_mail_are_not_replaced(desk: Desk, tmp_path: Path) -> None:
+    copy = tmp_path / "queue.copy"
+    desk.run("db", "backup", str(copy))
+    queue_id = desk.add("a@cust.test")
+    done = desk.run("db", "restore", str(copy), "--yes")
+    assert (done.exit_code, done.stdout) == (69, "")
+    assert "has the queue open; stop relaygw first" in done.stderr
+    queue = close(desk)
+    before = queue.read_bytes()
+    for answer in ("n\n", None):
+        done = desk.run("db", "restore", str(copy), stdin=answer)
+        assert (
+            "The queue that is there has 1 message, 1 not finished. Move it aside?" in done.stderr
+        )
+        if answer is None:
+            assert done.exit_code == 64
+            assert "give --yes" in done.stderr
+        else:
+            assert (done.exit_code, done.stdout) == (0, "nothing was changed\n")
+    assert queue.read_bytes() == before
+    done = desk.run("db", "restore", str(copy), stdin="y\n")
+    assert done.exit_code == 0, done.stderr
+    assert queue_id not in standing(desk)
+
+
+def test_an_empty_or_a_missing_queue_is_replaced_without_a_question(
+    desk: Desk, tmp_path: Path
+) -> None:
+    copy = tmp_path / "queue.copy"
+    queue_id = desk.add("a@cust.test")
+    desk.run("db", "backup", str(copy))
+    queue = close(desk)
+    shutil.rmtree(queue.parent)
+    done = desk.run("db", "restore", str(copy))
+    assert done.exit_code == 0, done.stderr
+    assert "the old queue" not in done.stdout
+    assert standing(desk) == {queue_id: ("held", "restored")}
+    assert stat.S_IMODE(queue.stat().st_mode) == 0o600
+
+
+def test_a_damaged_queue_may_be_replaced(desk: Desk, tmp_path: Path) -> None:
+    copy = tmp_path / "queue.copy"
+    queue_id = desk.add("a@cust.test")
+    desk.run("db", "backup", str(copy))
+    queue = close(desk)
+    queue.write_bytes(b"no database at all" * 1000)
+    assert desk.run("db", "check").exit_code == 65
+    done = desk.run("db", "restore", str(copy), stdin="y\n")
+    assert "The queue that is there cannot be read. Move it aside?" in done.stderr
+    assert done.exit_code == 0, done.stderr
+    assert desk.run("db", "check").exit_code == 0
+    assert standing(desk) == {queue_id: ("held", "restored")}
+
+
+@pytest.mark.parametrize(
+    ("spoil", "exit_code", "words"),
+    [
+        (lambda copy: copy.unlink(), 66, "No such file or directory"),
+        (lambda copy: copy.write_bytes(b""), 65, "is no copy of a queue"),
+        (lambda copy: copy.write_bytes(b"x" * 9000), 65, "is no copy of a queue"),
+        (lambda copy: os.truncate(copy, copy.stat().st_size // 2), 65, "queue.copy: "),
+        (lambda copy: sql(copy, "DROP TABLE alembic_version"), 65, "is no copy of a queue"),
+        (lambda copy: sql(copy, "UPDATE alembic_version SET version_num = '9999'"), 78, "9999"),
+    ],
+)
+def test_what_is_no_whole_copy_is_refused_and_nothing_is_touched(
+    desk: Desk, tmp_path: Path, spoil: object, exit_code: int, words: str
+) -> None:
+    copy = tmp_path / "queue.copy"
+    for number in range(20):
+        desk.add(f"a{number}@cust.test", content=b"Subject: x\r\n\r\n" + b"y" * 3000 + b"\r\n")
+    desk.run("db", "backup", str(copy))
+    queue = close(desk)
+    before = queue.read_bytes()
+    assert callable(spoil)
+    spoil(copy)
+    done = desk.run("db", "restore", str(copy), "--yes")
+    assert (done.exit_code, words in done.stderr) == (exit_code, True), done.stderr
+    assert queue.read_bytes() == before
+    assert sorted(one.name for one in queue.parent.glob("queue.db*")) == [
+        "queue.db",
+        "queue.db.locks",
+    ]
+
+
+def test_the_files_of_a_queue_in_use_are_no_copy(desk: Desk, tmp_path: Path) -> None:
+    desk.add("a@cust.test")
+    queue = Path(desk.url.removeprefix("sqlite:///"))
+    bare = tmp_path / "bare.db"
+    desk.store.janitor.checkpoint()
+    bare.write_bytes(queue.read_bytes())
+    close(desk)
+    done = desk.run("db", "restore", str(bare), "--yes")
+    assert done.exit_code == 65
+    assert "was copied while relaygw used it" in done.stderr
+    done = desk.run("db", "restore", str(queue), "--yes")
+    assert "is the queue itself" in done.stderr
+
+
+def test_no_file_is_overwritten_and_a_place_that_is_none_is_named(
+    desk: Desk, tmp_path: Path
+) -> None:
+    copy = tmp_path / "queue.copy"
+    copy.write_text("mine")
+    done = desk.run("db", "backup", str(copy))
+    assert (done.exit_code, done.stderr) == (74, f"relaygw: {copy} exists; name another file\n")
+    assert copy.read_text() == "mine"
+    done = desk.run("db", "backup", str(tmp_path / "none" / "queue.copy"))
+    assert done.exit_code == 74
+    assert "No such file or directory; name a file in a directory where you may" in done.stderr
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["queue.copy", "relaygw.yaml", "state"]
+
+
+def test_for_postgresql_its_own_programs_are_named(desk: Desk) -> None:
+    url = "postgresql://relaygw@db.test/relaygw"
+    desk.config.write_text(POSTGRES)
+    done = desk.run("db", "backup", "a b.dump")
+    assert done.exit_code == 64
+    assert f"run: pg_dump --format=custom --dbname {url} --file 'a b.dump'" in done.stderr
+    done = desk.run("db", "restore", "a.dump")
+    assert done.exit_code == 64
+    assert f"pg_restore --exit-on-error --dbname {url} a.dump" in done.stderr
+    assert "relaygw queue hold --all --yes --note restored" in done.stderr
