@@ -16,7 +16,8 @@ from relaygw.settings.provider import STAGES, Provider
 from relaygw.upstream.classifier import GENERIC, Classifier
 from tests.docs.error_texts import called, modules, the_text
 from tests.docs.render_replies import TITLES
-from tests.docs.troubles import ALERTS, LOG, PROVIDERS, SENDMAIL, SMTP, START, WITHOUT_REMEDY
+from tests.docs.troubles import SENDMAIL, SMTP, START, WITHOUT_REMEDY
+from tests.docs.troubles_running import ALERTS, LOG, PROVIDERS
 
 ERRORS = (
     "CommandFailed",
@@ -120,7 +121,8 @@ def sendmail_texts() -> list[str]:
 
 def _sendmail() -> Iterator[tuple[str, ...]]:
     for text in sendmail_texts():
-        means, remedy = next(row for part, row in SENDMAIL.items() if text.startswith(part))
+        rows = (row for part, row in SENDMAIL.items() if text.startswith(part))
+        means, remedy = next(rows, ("", ""))  # without one a test fails and says where
         yield _shown(text), _cell(means), _cell(remedy or "as the message says")
 
 

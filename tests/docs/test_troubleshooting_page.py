@@ -17,14 +17,17 @@ from tests.docs.render_troubleshooting import (
     render,
     sendmail_texts,
 )
-from tests.docs.troubles import ALERTS, PROVIDERS, SENDMAIL, SMTP, WITHOUT_REMEDY
+from tests.docs.troubles import SENDMAIL, SMTP, WITHOUT_REMEDY
+from tests.docs.troubles_running import ALERTS, PROVIDERS
 from tests.tables import each_of
 
 PAGE = Path(__file__).parents[2] / "docs/troubleshooting.md"
 
 
 def test_the_page_is_printed_from_the_code() -> None:
-    assert PAGE.read_text() == render()
+    assert PAGE.read_text() == render(), (
+        "run: python -m tests.docs.render_troubleshooting > docs/troubleshooting.md"
+    )
 
 
 def test_every_refusal_of_the_front_has_a_row() -> None:
@@ -45,7 +48,7 @@ def test_every_row_of_sendmail_is_needed(part: str) -> None:
 @each_of("text", command_texts())
 def test_every_error_of_a_command_says_what_to_do(text: str) -> None:
     known = [part for part in WITHOUT_REMEDY if part in text]
-    assert known or "; " in text, "tests/docs/troubles.py: WITHOUT_REMEDY"
+    assert known or "; " in text, "say the remedy behind '; ', or in WITHOUT_REMEDY of troubles.py"
 
 
 @each_of("part", WITHOUT_REMEDY)

@@ -1,0 +1,210 @@
+"""What is seen while it runs: lines of the log, alerts, replies of providers; see troubles.py.
+
+Each stands by a module and a part of its text that only it has.
+"""
+
+from __future__ import annotations
+
+LOG: list[tuple[str, str, str, str]] = [
+    (
+        "delivery/holds.py",
+        "is down (",
+        "three failed connections in a row",
+        "`relaygw check --online` tries it step by step; it is tried again by itself",
+    ),
+    (
+        "delivery/holds.py",
+        "no mail is lost",
+        "a provider refused the key, the account or a sender's domain: its mail waits",
+        "the remedy stands in the line; a probe finds out by itself, `relaygw provider "
+        "release NAME` at once",
+    ),
+    (
+        "delivery/learning.py",
+        "its rate is adapted",
+        'the provider said "slower"',
+        "nothing; set `rate` to what it allows",
+    ),
+    (
+        "delivery/learning.py",
+        "their number is adapted",
+        'the provider said "too many connections"',
+        "nothing; set `max_connections` lower",
+    ),
+    (
+        "delivery/janitor.py",
+        "the message may be sent more than once",
+        "a worker died right behind the final dot",
+        "ask the provider whether it has the message",
+    ),
+    (
+        "delivery/worker.py",
+        "the clock of the queue was",
+        "somebody set the clock",
+        "let NTP keep it",
+    ),
+    (
+        "delivery/attempt.py",
+        "chained transactions",
+        "an option that this provider does not keep to",
+        "set `chain_transactions: false`",
+    ),
+    ("inbound/connection.py", "timeout in", "a client stood still", "look at that client"),
+    ("inbound/connection.py", "too many connections from", "421 4.7.0 above", "as there"),
+    (
+        "inbound/login.py",
+        "authentication failed",
+        "a wrong password or user; what is no user's name is hidden, as it may be a password",
+        "correct it in the client; many of them from strangers: close the port to them",
+    ),
+    (
+        "inbound/listeners.py",
+        "sessions were cut",
+        "a client did not end within the time of a stop",
+        "nothing: it got no 250 and sends again",
+    ),
+    (
+        "inbound/session.py",
+        "not believed",
+        "a client tells who handed the mail in, and may not",
+        "as the line says",
+    ),
+    (
+        "inbound/tls.py",
+        "error: listener",
+        "a renewed certificate cannot be used",
+        "mend the file; the old one stays in use until then",
+    ),
+    (
+        "inbound/maildrop.py",
+        "local mail stays in the maildrop",
+        "the queue cannot be written",
+        "see 451 4.3.0 above; nothing is lost",
+    ),
+    (
+        "inbound/pickup.py",
+        "left where it is",
+        "a file in the maildrop that is no mail, or is damaged",
+        "`relaygw status` names it; mend or remove it",
+    ),
+    (
+        "roles/process.py",
+        "has the hostname",
+        "two gateways of one queue have the same name",
+        "set `hostname` in each",
+    ),
+    (
+        "roles/process.py",
+        "heartbeat failed",
+        "the database does not answer",
+        "it is tried again; look at the database",
+    ),
+    (
+        "supervisor.py",
+        "reload refused",
+        "the new configuration is wrong",
+        "`relaygw check`, then reload again",
+    ),
+    (
+        "supervisor.py",
+        "starting it again in",
+        "a process died; no mail is lost",
+        "out of memory? `journalctl -k`; else report it with the lines before",
+    ),
+    (
+        "supervisor.py",
+        "every message is captured",
+        "mode sandbox: nothing is ever sent",
+        "right on a developer's machine",
+    ),
+    (
+        "observe/metrics.py",
+        "this process has no metrics",
+        "no room in the state directory",
+        "make room, restart",
+    ),
+    (
+        "alerting/notifier.py",
+        "alert not told to",
+        "a channel of `alerts` does not answer",
+        "`relaygw alerts test`",
+    ),
+]
+"""Module, a part of the line, what it means, what to do."""
+
+ALERTS: dict[str, tuple[str, str]] = {
+    "provider_down": ("alerting/rules.py", "cannot be reached: …"),
+    "auth_failed": ("alerting/rules.py", "refuses the user name or key"),
+    "no_delivery": ("alerting/rules.py", "none was delivered for"),
+    "front_refusing": ("alerting/rules.py", "mail is refused: "),
+    "queue_age": ("alerting/rules.py", "waits for more than"),
+    "queue_growth": ("alerting/rules.py", "more than half an hour ago"),
+    "bounce_rate": ("alerting/rules.py", "in the last hour bounced"),
+    "volume_anomaly": ("alerting/rules.py", "its busiest hour of the last"),
+    "quota_near": ("alerting/rules.py", "of its daily quota"),
+    "in_doubt": ("alerting/rules.py", "after the final dot"),
+    "held": ("policy/untended.py", "held, the longest for"),
+    "route_gone": ("policy/untended.py", "which is not in the configuration"),
+    "stuck": ("policy/untended.py", "for longer than an attempt lasts"),
+    "instance_lost": ("policy/untended.py", "its last heartbeat was at"),
+    "disk_low": ("alerting/rules.py", "of the volume of"),
+    "certificate_expiring": ("alerting/rules.py", "the certificate of"),
+    "maildrop_stuck": ("observe/maildrop.py", "files in the maildrop"),
+    "clock_step": ("alerting/rules.py", "the clock of the queue was"),
+}
+"""Where the summary of each rule stands."""
+
+PROVIDERS: list[tuple[str, str, str]] = [
+    (
+        "sendgrid",
+        "auth",
+        "535 Authentication failed: The provided authorization grant is invalid, expired, or "
+        "revoked",
+    ),
+    ("sendgrid", "content", "550 The from address does not match a verified Sender Identity."),
+    ("sendgrid", "mail", "451 Authentication failed: Maximum credits exceeded"),
+    ("mailgun", "auth", "535 5.7.8 Authentication failed"),
+    (
+        "ses",
+        "content",
+        "554 Message rejected: Email address is not verified. The following identities failed"
+        " the check in region US-EAST-1: shop@example.com",
+    ),
+    ("ses", "content", "454 Throttling failure: Maximum sending rate exceeded."),
+    ("ses", "content", "454 Throttling failure: Daily message quota exceeded."),
+    ("ses", "auth", "535 Authentication Credentials Invalid"),
+    (
+        "gmail",
+        "auth",
+        "535 5.7.8 Username and Password not accepted. For more information, go to "
+        "https://support.google.com/mail/?p=BadCredentials",
+    ),
+    ("gmail", "rcpt", "550 5.4.5 Daily user sending limit exceeded."),
+    ("gmail", "greeting", "421 4.7.0 Try again later, closing connection."),
+    (
+        "microsoft365",
+        "auth",
+        "535 5.7.139 Authentication unsuccessful, SmtpClientAuthentication is disabled for "
+        "the Tenant.",
+    ),
+    (
+        "microsoft365",
+        "content",
+        "554 5.2.252 SendAsDenied; shop@example.com not allowed to send as other@example.com",
+    ),
+    ("microsoft365", "auth", "432 4.3.2 Concurrent connections limit exceeded."),
+    ("brevo", "auth", "535 5.7.8 Authentication failed"),
+    ("generic", "rcpt", "554 5.7.1 Relay access denied"),
+    ("generic", "rcpt", "550 5.1.1 User unknown"),
+    ("generic", "rcpt", "552 5.2.2 Mailbox full"),
+    ("generic", "rcpt", "450 4.7.1 Greylisted, try again in a few minutes"),
+    ("generic", "content", "552 5.3.4 Message size exceeds fixed limit"),
+    ("generic", "content", "550 5.7.1 Message rejected as spam"),
+    (
+        "generic",
+        "greeting",
+        "554 5.7.1 Service unavailable; Client host [192.0.2.7] blocked using zen.spamhaus.org",
+    ),
+    ("generic", "content", "550 5.7.26 This mail is unauthenticated: SPF and DKIM did not pass"),
+]
+"""Preset, stage and reply, as people see it in a log or by `relaygw queue explain`."""
