@@ -25,10 +25,11 @@ _COMMANDS = {
     "db": "Look after the queue's database.",
     "config": "Look at the configuration.",
     "users": "Look after the users who may log in to the gateway.",
+    "import-postfix": "Make a relaygw.yaml of a Postfix's DIRECTORY, and compare the two.",
     "install-sendmail": "Put sendmail, mailq and newaliases in place, and make the maildrop.",
 }
 """Each is in the module of its name; with its first sentence, so that `--help` loads none."""
-_LATER = ("import-postfix", "import-queue", "sources")
+_LATER = ("import-queue", "sources")
 
 
 @click.group(

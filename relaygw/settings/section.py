@@ -4,9 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator
 from enum import StrEnum
+from functools import cache
 from typing import Annotated, Any, NamedTuple, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 from pydantic_core import CoreSchema, core_schema
 
 from relaygw.settings.tree import Keys
@@ -25,6 +34,20 @@ def checked(is_valid: Callable[[str], object], problem: str) -> AfterValidator:
         return text
 
     return AfterValidator(check)
+
+
+def fits(kind: Any, value: object) -> bool:
+    """Return whether a value may stand for a key of this type, as `Entry` or `Domain`."""
+    try:
+        _adapter(kind).validate_python(value)
+    except ValidationError:
+        return False
+    return True
+
+
+@cache
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
 
 
 class Conflict(NamedTuple):

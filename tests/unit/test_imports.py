@@ -28,6 +28,7 @@ LEVELS = {
     "inbound": 5,
     "delivery": 5,
     "operations": 5,
+    "postfix": 5,
     "sendmail": 6,
     "web": 6,
     "roles": 7,

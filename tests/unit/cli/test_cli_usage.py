@@ -69,7 +69,7 @@ def test_a_group_alone_shows_its_help_on_stderr() -> None:
     "words",
     [
         ("sources",),
-        ("import-postfix", "/etc/postfix"),
+        ("import-queue", "/var/spool/postfix"),
     ],
 )
 def test_what_comes_later_is_refused_by_name(words: tuple[str, ...]) -> None:

@@ -1,0 +1,310 @@
+"""`relaygw import-postfix`: a relaygw.yaml that does what a Postfix does, and the proof.
+
+Nothing of Postfix is changed. The table of sameness asks the Postfix of this host, if there is one.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+from relaygw.cli.frame import Command, CommandFailed, address_of
+from relaygw.cli.text import as_json, labelled, print_lines
+from relaygw.errors import SettingsError
+from relaygw.mail.words import counted, fields, printable
+from relaygw.postfix.lint import Finding, findings
+from relaygw.postfix.maillog import read_maillog
+from relaygw.postfix.main_cf import Configuration, PostfixUnreadable, read_configuration
+from relaygw.postfix.maps import Tables
+from relaygw.postfix.mended import MendedResolver, mended
+from relaygw.postfix.postmap import Postfix, postfix_here
+from relaygw.postfix.report import REFUSED, VERDICTS, Verdict
+from relaygw.postfix.resolve import Resolver
+from relaygw.postfix.rewriting import Rewriting
+from relaygw.postfix.sameness import Comparison, Pair, Result, Row, learn, pairs_of
+from relaygw.postfix.translation import Translation, translate
+from relaygw.postfix.written import as_yaml, check_free, check_text, write_files
+
+_MAX_ROWS = 20
+_SOME = "someone@example.com"
+
+
+@dataclass
+class _Import:
+    """One run."""
+
+    configuration: Configuration
+    postfix: Postfix | None
+    tables: Tables
+    is_mended: bool
+
+    @property
+    def as_it_is(self) -> Rewriting:
+        """What Postfix does; a real one is asked."""
+        if self.postfix is None:
+            return Rewriting(Resolver(self.configuration, self.tables))
+        return Rewriting(Resolver(self.configuration, self.tables, self.postfix.look_up))
+
+    @property
+    def to_import(self) -> Rewriting:
+        """What is imported: that, or with its mistakes mended."""
+        if not self.is_mended:
+            return Rewriting(Resolver(self.configuration, self.tables))
+        configuration = mended(self.configuration)
+        reader = self.postfix.entries if self.postfix is not None else lambda _: None
+        return Rewriting(MendedResolver(configuration, Tables(configuration, reader)))
+
+
+@click.command("import-postfix", cls=Command)
+@click.argument("directory", type=click.Path(path_type=Path))
+@click.option(
+    "--output", metavar="FILE", type=click.Path(path_type=Path), default=Path("relaygw.yaml"),
+    help="Where to write; a directory gets relaygw.yaml. Never over a file.",
+)  # fmt: skip
+@click.option("--lint", is_flag=True, help="Only name mistakes; exit code 65 if there are any.")
+@click.option("--mend", is_flag=True, help="Import without the mistakes that can be mended.")
+@click.option("--dry-run", is_flag=True, help="Write nothing; print the file.")
+@click.option("--relayhost", metavar="HOP", help="Read main.cf as if it had this: '[HOST]:PORT'.")
+@click.option("--sender", "senders", metavar="A", multiple=True, help="Compare mail from A, too.")
+@click.option(
+    "--recipient", "recipients", metavar="B", multiple=True, help="Compare mail to B, too."
+)
+@click.option(
+    "--compare", "compared", metavar="A,B", multiple=True, help="Compare mail from A to B, too."
+)
+@click.option(
+    "--maillog", metavar="FILE", type=click.Path(path_type=Path),
+    help="Compare all mail of this log, too.",
+)  # fmt: skip
+@click.option("--all", "wants_all", is_flag=True, help="Show what is the same, too.")
+@click.option("--json", "wants_json", is_flag=True, help="One object a line.")
+def import_postfix(
+    directory: Path,
+    output: Path,
+    lint: bool,
+    mend: bool,
+    dry_run: bool,
+    relayhost: str | None,
+    senders: tuple[str, ...],
+    recipients: tuple[str, ...],
+    compared: tuple[str, ...],
+    maillog: Path | None,
+    wants_all: bool,
+    wants_json: bool,
+) -> int:
+    """Make a relaygw.yaml of a Postfix's DIRECTORY, and compare the two.
+
+    Reads main.cf, master.cf and the tables; writes ./relaygw.yaml, and passwords
+    into files beside it. Postfix itself is left as it is.
+    """
+    show = _Shown(wants_json, wants_all)
+    overrides = {"relayhost": relayhost} if relayhost else {}
+    try:
+        postfix = postfix_here()
+        configuration = read_configuration(directory, overrides)
+        tables = Tables(configuration, postfix.entries if postfix else lambda _: None)
+        run = _Import(configuration, postfix, tables, mend)
+        mistakes = findings(Rewriting(Resolver(configuration, tables)))
+        if lint:
+            show.findings(mistakes, with_remedies=True)
+            return os.EX_DATAERR if mistakes else os.EX_OK
+        pairs = _asked_pairs(senders, recipients, compared, maillog)
+        return _import(run, show, output, mistakes, pairs, is_dry=dry_run)
+    except PostfixUnreadable as error:
+        raise CommandFailed(str(error)) from error
+
+
+def _import(
+    run: _Import,
+    show: _Shown,
+    output: Path,
+    mistakes: Sequence[Finding],
+    asked: Sequence[Pair],
+    *,
+    is_dry: bool,
+) -> int:
+    file = (output / "relaygw.yaml" if output.is_dir() else output).absolute()
+    directory = file.parent / "secrets"
+    translation = translate(run.to_import, directory)
+    if not is_dry:
+        _check_free(file, directory, translation)
+    text = as_yaml(translation.values, _heading(run.configuration))
+    try:
+        settings = check_text(text).settings
+    except SettingsError as error:
+        raise CommandFailed(f"what Postfix does cannot be said in relaygw.yaml: {error}") from error
+    pairs = [*dict.fromkeys((*pairs_of(translation.routing), *asked))]
+    real = run.as_it_is
+    if run.postfix is not None:
+        learn(run.postfix, real.resolver, pairs)
+    rows = list(Comparison(real, settings, translation.secrets).rows(pairs))
+    show.verdicts(translation.report.verdicts(run.configuration))
+    show.warnings(translation.report.warnings)
+    show.findings(mistakes, with_remedies=False)
+    show.rows(rows, is_asked=run.postfix is not None)
+    if is_dry:
+        show.text(text)
+    else:
+        try:
+            write_files(file, text, translation.secrets, directory)
+        except OSError as error:
+            raise CommandFailed(
+                f"{error.filename or file}: cannot be written ({error.strerror}); nothing was "
+                "written", exit_code=os.EX_CANTCREAT,
+            ) from error  # fmt: skip
+        show.written(file, directory, len(translation.secrets))
+    return os.EX_OK
+
+
+def _check_free(file: Path, directory: Path, translation: Translation) -> None:
+    try:
+        check_free([file, *(directory / name for name in translation.secrets)][:1])
+        for name in translation.secrets:
+            if os.path.lexists(directory / name):
+                raise SettingsError(
+                    f"{directory / name} is there already, and no file is written over; move it "
+                    "away, or name another place by --output"
+                )
+    except SettingsError as error:
+        raise CommandFailed(str(error), exit_code=os.EX_CANTCREAT) from error
+
+
+def _heading(configuration: Configuration) -> str:
+    return (
+        f"Made by relaygw import-postfix of {configuration.directory}.\n"
+        "relaygw check explains it; docs/coming-from-postfix.md tells how to switch over."
+    )
+
+
+def _asked_pairs(
+    senders: tuple[str, ...],
+    recipients: tuple[str, ...],
+    compared: tuple[str, ...],
+    maillog: Path | None,
+) -> list[Pair]:
+    def sender(text: str, option: str) -> str:
+        return "" if text == "<>" else address_of(text, option)
+
+    froms = [sender(one, "--sender") for one in senders]
+    tos = [address_of(one, "--recipient") for one in recipients]
+    pairs = [(one, other) for one in froms or [_SOME] * bool(tos) for other in tos or [_SOME]]
+    for one in compared:
+        first, comma, last = one.rpartition(",")
+        who = sender(first.strip(), "--compare") if comma else _SOME
+        pairs.append((who, address_of(last.strip(), "--compare")))
+    if maillog is not None:
+        try:
+            with maillog.open(encoding="utf-8", errors="replace") as lines:
+                logged = list(read_maillog(lines))
+        except OSError as error:
+            raise CommandFailed(f"{maillog}: cannot be read ({error.strerror}); name a maillog, "
+                                "such as /var/log/mail.log") from error  # fmt: skip
+        pairs += [
+            (one.sender, one.original or one.recipient) for one in logged if one.sender is not None
+        ]
+    return pairs
+
+
+class _Shown:
+    """What is printed."""
+
+    def __init__(self, wants_json: bool, wants_all: bool) -> None:
+        self._wants_json = wants_json
+        self._wants_all = wants_all
+
+    def verdicts(self, verdicts: Sequence[Verdict]) -> None:
+        """Show what becomes of the parameters."""
+        if self._wants_json:
+            for one in verdicts:
+                self._object("parameter", place=str(one.parameter.place), name=one.parameter.name,
+                             verdict=one.verdict, why=one.why)  # fmt: skip
+            return
+        counts = Counter(one.verdict for one in verdicts)
+        print_lines([labelled("parameters", ", ".join(f"{counts[v]} {v}" for v in VERDICTS))])
+        for one in verdicts:
+            if self._wants_all or one.verdict == REFUSED:
+                print_lines([labelled("", str(one))])
+
+    def warnings(self, warnings: Sequence[str]) -> None:
+        """Show where relaygw is not what Postfix was."""
+        if self._wants_json:
+            for one in warnings:
+                self._object("warning", text=one)
+            return
+        for number, one in enumerate(warnings):
+            click.echo(labelled("" if number else "differs", one))
+
+    def findings(self, mistakes: Sequence[Finding], *, with_remedies: bool) -> None:
+        """Show the mistakes."""
+        if self._wants_json:
+            for one in mistakes:
+                self._object(
+                    "mistake", **fields(one, "place", "rule", "problem", "postfix", "relaygw")
+                )
+            return
+        if not mistakes and with_remedies:
+            click.echo("no mistakes found")
+        for number, one in enumerate(mistakes):
+            click.echo(labelled("" if number else "mistakes", str(one)))
+            if with_remedies:
+                click.echo(labelled("  Postfix", one.postfix, indent=4))
+                click.echo(labelled("  relaygw", one.relaygw, indent=4))
+        if mistakes and not with_remedies:
+            click.echo(labelled("", "import-postfix --lint says how to mend each, in Postfix too"))
+
+    def rows(self, rows: Sequence[Row], *, is_asked: bool) -> None:
+        """Show the table of sameness."""
+        if self._wants_json:
+            for row in rows:
+                self._object(
+                    "mail",
+                    **fields(row, "sender", "recipient", "result", "postfix", "relaygw", "why"),
+                )
+            return
+        counts = Counter(row.result for row in rows)
+        words = ", ".join(f"{counts[one]} {one}" for one in Result if counts[one])
+        asked = "asked of the Postfix of this host" if is_asked else "no Postfix here was asked"
+        click.echo(labelled("sameness", f"{counted(len(rows), 'mail')}: {words} ({asked})"))
+        shown = [row for row in rows if self._wants_all or row.result is not Result.SAME]
+        limit = len(shown) if self._wants_all else _MAX_ROWS
+        for row in sorted(shown, key=_by_weight)[:limit]:
+            print_lines(_row_lines(row))
+        if len(shown) > limit:
+            click.echo(labelled("", f"... {len(shown) - limit} more; --all shows them"))
+
+    def text(self, text: str) -> None:
+        """Show the file."""
+        if self._wants_json:
+            self._object("file", text=text)
+        else:
+            click.echo(f"\n{text}", nl=False)
+
+    def written(self, file: Path, directory: Path, secrets: int) -> None:
+        """Say what was written, and what comes next."""
+        if self._wants_json:
+            self._object("written", file=str(file), secrets=secrets)
+            return
+        beside = f", {counted(secrets, 'secret')} in {directory} (0600)" if secrets else ""
+        click.echo(labelled("written", f"{file}{beside}"))
+        click.echo(labelled("next", f"relaygw --config {file} check --online"))
+
+    def _object(self, kind: str, **values: object) -> None:
+        click.echo(as_json({"kind": kind, **values}))
+
+
+def _by_weight(row: Row) -> int:
+    return -list(Result).index(row.result)
+
+
+def _row_lines(row: Row) -> Iterable[str]:
+    yield labelled("", printable(f"{row.result}: {row.sender or '<>'} to {row.recipient}"))
+    yield from _labelled_all((("Postfix", row.postfix), ("relaygw", row.relaygw), ("why", row.why)))
+
+
+def _labelled_all(pairs: Iterable[tuple[str, str]]) -> Iterator[str]:
+    yield from (labelled(label, text, indent=4) for label, text in pairs if text)

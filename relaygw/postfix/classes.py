@@ -1,0 +1,145 @@
+"""Which addresses a configuration of Postfix tells apart: by sender and by recipient.
+
+A class is written as relaygw writes it: an address, `@domain`, `.domain` for what lies below a
+domain, or "" for the rest. Each has a sample, an address that stands for all of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from relaygw.errors import InvalidAddress
+from relaygw.mail.address import check_address
+from relaygw.postfix.maps import Table
+from relaygw.postfix.report import Report
+from relaygw.postfix.resolve import Resolver
+from relaygw.postfix.rewriting import RESTRICTIONS, access_checks
+
+REST = ""
+_SAMPLE = "relaygw-sample"
+
+
+def sample(one: str) -> str:
+    """Return an address of a class."""
+    if one == REST:
+        return f"{_SAMPLE}@{_SAMPLE}.invalid"
+    if one.startswith("@"):
+        return f"{_SAMPLE}{one}"
+    return f"{_SAMPLE}@{_SAMPLE}{one}" if one.startswith(".") else one
+
+
+def is_direct(host: str, address: str) -> bool:
+    """Return whether a host is the recipient's own domain."""
+    return host == address.rpartition("@")[2].lower()
+
+
+def sender_classes(resolver: Resolver, report: Report) -> list[str]:
+    """Return all classes of senders, addresses first, the rest last. Raises PostfixUnreadable."""
+    configuration, found = resolver.configuration, list[str]()
+    for name in ("sender_dependent_relayhost_maps", "sender_dependent_default_transport_maps"):
+        for table in resolver.tables.of(name):
+            found += _entries(resolver, report, table, name)
+    services = [None, *(one for one in configuration.services if one.command in ("smtp", "relay"))]
+    for service in services:
+        if configuration.is_on("smtp_sender_dependent_authentication", service):
+            for table in resolver.tables.of("smtp_sasl_password_maps", service):
+                keys = _entries(resolver, report, table, "")
+                found += [one for one in keys if "@" in one]
+    return ordered(found)
+
+
+def recipient_classes(resolver: Resolver, report: Report) -> list[str]:
+    """Return all classes of recipients, in the same order. Raises PostfixUnreadable."""
+    configuration, found = resolver.configuration, list[str]()
+    for table in resolver.tables.of("transport_maps"):
+        found += _entries(resolver, report, table, "transport_maps")
+    if "transport_maps" in configuration.values("parent_domain_matches_subdomains"):
+        found += [f".{one[1:]}" for one in found if one.startswith("@")]
+    for table in access_tables(resolver):
+        keys = list(_entries(resolver, report, table, "an access table"))
+        found += keys
+        if "smtpd_access_maps" in configuration.values("parent_domain_matches_subdomains"):
+            found += [f".{one[1:]}" for one in keys if one.startswith("@")]
+    found += [f"@{one}" for one in resolver.local_domains]
+    if configuration.value("relay_transport").partition(":")[0] not in ("relay", "smtp"):
+        words = configuration.values("relay_domains")
+        found += [one for word in words if ":" not in word for one in (f"@{word}", f".{word}")]
+    # relaygw's `.domain` is the domain, too: so that is told apart
+    found += [f"@{one[1:]}" for one in found if one.startswith(".")]
+    return ordered(found)
+
+
+def access_tables(resolver: Resolver) -> Iterator[Table]:
+    """Yield the tables that restrictions ask about recipients."""
+    configuration = resolver.configuration
+    door = configuration.service("smtp", "inet")
+    names = [*RESTRICTIONS, *configuration.values("smtpd_restriction_classes")]
+    for name in names:
+        words = configuration.values(name, door)
+        place = configuration.place(name, door)
+        for table, _ in access_checks(resolver, words, place, door):
+            if table is not None:
+                yield table
+
+
+def ordered(classes: Iterable[str]) -> list[str]:
+    """Return classes without repetitions: addresses, domains, longer suffixes, the rest."""
+    unique = dict.fromkeys(one.lower() for one in classes if one)
+    return [*sorted(unique, key=_rank), REST]
+
+
+def _rank(one: str) -> tuple[int, int]:
+    if one.startswith("."):
+        return 2, -one.count(".")
+    return (1 if one.startswith("@") else 0), 0
+
+
+def _entries(resolver: Resolver, report: Report, table: Table, what: str) -> Iterator[str]:
+    """Yield the classes that the keys of a table stand for; others are told, if `what` is given."""
+    if table.problem:
+        report.warn(table.problem)
+        return
+    for line in table.patterns:
+        classes = line.addresses
+        if classes is None:
+            report.warn(
+                f"{line.place}: /{line.source}/ stands for no list of addresses and domains, so it "
+                f"is not in relaygw.yaml; write what it means into {what or 'a route'} by hand"
+            )
+        yield from (one for one in classes or () if one != "*")
+    for entry in table.entries:
+        key = entry.key
+        if key in ("*", "<>") or table.is_static:
+            continue
+        classes = list(_of_key(resolver, key, is_by_domain=what in _BY_DOMAIN))
+        yield from (one for one in classes if _is_usable(one))
+        bad = next((one for one in classes if not _is_usable(one)), key if not classes else None)
+        if bad is not None and what:
+            report.warn(
+                f"{entry.place}: {key} is no address and no domain that relaygw can name, so it is "
+                "not in relaygw.yaml; correct it, or write a route by hand"
+            )
+
+
+_BY_DOMAIN = ("transport_maps", "an access table")
+
+
+def _of_key(resolver: Resolver, key: str, *, is_by_domain: bool) -> Iterator[str]:
+    if key.endswith("@"):
+        return
+    if "@" in key:
+        yield key
+    elif is_by_domain:
+        yield key if key.startswith(".") else f"@{key}"
+    else:  # a local part, of the domains of this host
+        domains = (resolver.origin, *resolver.local_domains)
+        yield from (f"{key}@{domain}" for domain in dict.fromkeys(map(str.lower, domains)))
+
+
+def _is_usable(one: str) -> bool:
+    try:
+        check_address(sample(one))
+    except InvalidAddress:
+        return False
+    local, at, domain = sample(one).rpartition("@")
+    return bool(at and local and domain) and not domain.startswith("[") and '"' not in local

@@ -1,0 +1,136 @@
+"""Mistakes in the files around main.cf: permissions, old indexes, tables that nothing uses."""
+
+from __future__ import annotations
+
+import re
+import stat
+from collections.abc import Iterator
+
+from relaygw.postfix.lint import Finding, Rule, Subject
+from relaygw.postfix.main_cf import PostfixUnreadable, read_text
+from relaygw.postfix.maps import INDEXES, Table
+
+_TABLE_WORD = re.compile(r"(?:proxy:)*([a-z]+):(/[^\s,{}]+)")
+_SECOND_S = 1.0
+_MAX_SCRIPT_BYTES = 2**20
+_HERE_DOCUMENT = re.compile(r"\bcat\s*<<\s*['\"]?(/\S+?)['\"]?\s*>>?\s*(\w+)")
+
+
+def _tables(subject: Subject) -> Iterator[tuple[str, Table]]:
+    """Yield every table that a parameter names, with the parameter's place."""
+    configuration = subject.configuration
+    services = [None, *configuration.services]
+    for service in services:
+        names = configuration.parameters if service is None else service.overrides
+        for name in names:
+            for kind, path in _TABLE_WORD.findall(_expanded(subject, name, service)):
+                is_alias = name in ("alias_maps", "alias_database")
+                if kind in INDEXES or kind in ("texthash", "regexp", "pcre"):
+                    place = configuration.place(name, service)
+                    table = subject.resolver.tables.table(f"{kind}:{path}", place, aliases=is_alias)
+                    yield name, table
+
+
+def _expanded(subject: Subject, name: str, service: object) -> str:
+    try:
+        return subject.configuration.value(name, service)  # type: ignore[arg-type]
+    except PostfixUnreadable:
+        return ""
+
+
+def _permissions(subject: Subject) -> Iterator[Finding]:
+    for name, table in _tables(subject):
+        if "sasl_password" not in name or table.path is None:
+            continue
+        for path in (table.path, table.index):
+            if path is not None and path.exists() and path.stat().st_mode & stat.S_IROTH:
+                yield Finding(
+                    str(path), "readable-passwords", "everyone on this host may read the passwords",
+                    f"chmod 600 {path}", "writes each password into a file of its own, mode 0600",
+                )  # fmt: skip
+
+
+def _old_indexes(subject: Subject) -> Iterator[Finding]:
+    for name, table in _tables(subject):
+        text, index = table.path, table.index
+        if text is None or index is None:
+            continue
+        command = "postalias" if name in ("alias_maps", "alias_database") else "postmap"
+        remedy = f"{command} {table.spec}"
+        if not index.exists():
+            if text.exists():
+                yield Finding(
+                    str(text), "no-index",
+                    f"{index.name} is not there: Postfix defers all mail that needs {name}",
+                    remedy, "reads the text file",
+                )  # fmt: skip
+            continue
+        if text.exists() and text.stat().st_mtime > index.stat().st_mtime + _SECOND_S:
+            yield Finding(
+                str(text), "old-index",
+                f"is newer than {index.name}, which Postfix looks into: the change does not hold",
+                remedy, "imports what Postfix does: the lines of the index",
+            )  # fmt: skip
+
+
+def _unused_files(subject: Subject) -> Iterator[Finding]:
+    used = {table.path for _, table in _tables(subject)}
+    for index in sorted(subject.configuration.directory.glob("*")):
+        if index.suffix in set(INDEXES.values()) and index.with_suffix("") not in used:
+            yield Finding(
+                str(index), "unused-table", "no parameter names this table",
+                "name it in main.cf, or remove it", "imports nothing of it",
+            )  # fmt: skip
+
+
+def _unused_lines(subject: Subject) -> Iterator[Finding]:
+    """Yield maps by sender that lead to hosts without a password, and passwords for nobody."""
+    hosts = {hop.host for hop, _ in subject.hops}
+    for entry in subject.passwords():
+        bare = re.sub(r":\w+$", "", entry.key).strip("[]").lower()
+        if "@" not in entry.key and bare not in hosts:
+            yield Finding(
+                str(entry.place), "unused-password", f"no mail goes to {entry.key}",
+                "remove the line, or correct the name", "imports nothing of it",
+            )  # fmt: skip
+
+
+def _broken_tables(subject: Subject) -> Iterator[Finding]:
+    for _, table in _tables(subject):
+        for note in (table.problem, *table.notes):
+            place, _, text = note.partition(": ")
+            if note:
+                yield Finding(place, "table", text, "mend the line", "passes over it")
+
+
+def _shell_lines(subject: Subject) -> Iterator[Finding]:
+    """Yield here-documents the wrong way round, and what they left behind."""
+    for path in sorted(subject.configuration.directory.iterdir()):
+        if not path.is_file() or path.stat().st_size > _MAX_SCRIPT_BYTES:
+            continue
+        if path.suffix in {*INDEXES.values(), ".proto"}:
+            continue
+        try:
+            text = read_text(path)
+        except PostfixUnreadable:
+            continue
+        for number, line in enumerate(text.splitlines(), 1):
+            match = _HERE_DOCUMENT.search(line)
+            if match is not None:
+                yield Finding(
+                    f"{path.name}:{number}", "here-document",
+                    f"`{line.strip()[:60]}` writes into a file {match[2]}, and nothing into "
+                    f"{match[1]}",
+                    f"cat >> {match[1]} << {match[2]}", "reads what is in main.cf",
+                )  # fmt: skip
+        if path.name == "EOF" and re.search(r"^\w+\s*=", text, re.M):
+            yield Finding(
+                path.name, "here-document",
+                "holds parameters that were meant for main.cf: a here-document the wrong way round",
+                "move its lines into main.cf, and remove it", "reads what is in main.cf",
+            )  # fmt: skip
+
+
+FILE_RULES: tuple[Rule, ...] = (
+    _permissions, _old_indexes, _unused_files, _unused_lines, _broken_tables, _shell_lines,
+)  # fmt: skip

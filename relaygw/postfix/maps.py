@@ -1,0 +1,241 @@
+"""Lookup tables of Postfix: `hash:/etc/postfix/x`, read as Postfix reads them, or asked of it.
+
+Text lies beside an indexed table (`.db`, `.lmdb`, `.cdb`); Postfix looks into the index alone, so
+where a Postfix is installed the index is read by it. Keys fold to lower case.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from relaygw.postfix.main_cf import (
+    Configuration,
+    PostfixUnreadable,
+    logical_lines,
+    read_text,
+    split_list,
+    unbraced,
+)
+from relaygw.postfix.patterns import PatternLine, read_patterns
+from relaygw.settings.tree import Place
+
+INDEXES = {"hash": ".db", "btree": ".db", "lmdb": ".lmdb", "cdb": ".cdb", "dbm": ".pag",
+           "sdbm": ".pag"}  # fmt: skip
+"""Tables that `postmap` makes of a text file, and what their file ends with."""
+_PATTERNS = ("regexp", "pcre")
+_ELSEWHERE = {
+    **dict.fromkeys(("ldap", "mysql", "pgsql", "sqlite", "mongodb", "memcache", "nis", "nisplus",
+                     "netinfo"), "a database"),
+    **dict.fromkeys(("tcp", "socketmap", "unix", "proxywrite"), "a program"),
+    **dict.fromkeys(("cidr", "environ", "fail", "randmap", "pipemap", "unionmap", "internal"),
+                    "no list of addresses"),
+}  # fmt: skip
+_PAIR = re.compile(r'("(?:[^"\\]|\\.)*"\S*|\S+)\s+(.*)', re.S)
+_ALIAS = re.compile(r'\s*("(?:[^"\\]|\\.)*"|[^:\s]+)\s*:\s*(.*)', re.S)
+
+Reader = Callable[["Table"], list[tuple[str, str]] | None]
+"""Returns what an indexed table holds, None where only its text file can tell."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One line of a table."""
+
+    key: str
+    value: str
+    place: Place
+
+
+@dataclass(slots=True)
+class Table:
+    """One table of a parameter."""
+
+    spec: str  # as it is written, but relocated and without proxy:
+    kind: str
+    path: Path | None = None
+    entries: list[Entry] = field(default_factory=list)
+    patterns: list[PatternLine] = field(default_factory=list)
+    problem: str = ""  # why nothing of it can be used
+    notes: list[str] = field(default_factory=list)  # what is odd about its lines
+    is_static: bool = False
+    _by_key: dict[str, Entry] = field(default_factory=dict)
+
+    @property
+    def index(self) -> Path | None:
+        """The file that Postfix looks into, of an indexed table."""
+        ending = INDEXES.get(self.kind)
+        return self.path.with_name(self.path.name + ending) if self.path and ending else None
+
+    def add(self, entry: Entry) -> None:
+        """Take a line; of two with one key the first holds, as with postmap."""
+        key = entry.key.lower()
+        if key in self._by_key:
+            earlier = self._by_key[key].place
+            self.notes.append(f"{entry.place}: {entry.key} is there already ({earlier}), which "
+                              "holds; remove one")  # fmt: skip
+            return
+        self._by_key[key] = entry
+        self.entries.append(entry)
+
+    def find(self, key: str, *, partial: bool = False) -> Entry | None:
+        """Return the entry for a key; patterns see whole addresses only, not parts of them."""
+        if self.is_static:
+            return self.entries[0]
+        if self.patterns and not partial:
+            for line in self.patterns:
+                if line.matches(key):
+                    return Entry(key, line.value, line.place)
+        return self._by_key.get(key.lower())
+
+
+class Tables:
+    """The tables of a configuration, each read once."""
+
+    def __init__(self, configuration: Configuration, reader: Reader = lambda _: None) -> None:
+        self.configuration = configuration
+        self._reader = reader
+        self._read: dict[tuple[str, bool], Table] = {}
+
+    @property
+    def all(self) -> list[Table]:
+        """Every table that was asked for."""
+        return list(self._read.values())
+
+    def of(self, name: str, service: object = None, *, aliases: bool = False) -> list[Table]:
+        """Return the tables of a parameter. Raises PostfixUnreadable."""
+        configuration = self.configuration
+        words = configuration.values(name, service)  # type: ignore[arg-type]
+        place = configuration.place(name, service)  # type: ignore[arg-type]
+        return [self.table(word, place, aliases=aliases) for word in words]
+
+    def table(self, word: str, place: Place, *, aliases: bool = False) -> Table:
+        """Return the table that a word such as `hash:/etc/postfix/x` names."""
+        while word.startswith("proxy:"):
+            word = word.removeprefix("proxy:")
+        if (word, aliases) not in self._read:
+            self._read[word, aliases] = self._load(word, place, aliases)
+        return self._read[word, aliases]
+
+    def relocated(self, path: str) -> Path:
+        """Return where a file lies: below the directory that is read, if it names its own."""
+        directory, given = self.configuration.directory, Path(path)
+        if given.exists() or not given.is_absolute():
+            return given if given.is_absolute() else directory / given
+        for home in ("/etc/postfix", "/usr/local/etc/postfix"):
+            if given.is_relative_to(home) and (directory / given.relative_to(home)).exists():
+                return directory / given.relative_to(home)
+        return given
+
+    def _load(self, word: str, place: Place, aliases: bool) -> Table:
+        kind, colon, rest = word.partition(":")
+        if not colon:
+            default = self.configuration.value("default_database_type")
+            kind, rest = default, word
+        table = Table(f"{kind}:{rest}", kind)
+        try:
+            self._fill(table, rest, place, aliases)
+        except PostfixUnreadable as error:
+            table.problem = str(error)
+        return table
+
+    def _fill(self, table: Table, rest: str, place: Place, aliases: bool) -> None:
+        if table.kind == "static":
+            table.is_static = True
+            table.entries.append(Entry("*", unbraced(rest), place))
+        elif table.kind == "inline":
+            for pair in split_list(unbraced(rest)):
+                key, _, value = unbraced(pair).partition("=")
+                table.add(Entry(key.strip(), value.strip(), place))
+        elif table.kind in _PATTERNS:
+            self._fill_patterns(table, rest, place)
+        elif table.kind in INDEXES or table.kind == "texthash":
+            table.path = self.relocated(rest)
+            table.spec = f"{table.kind}:{table.path}"
+            self._fill_from_text(table, aliases)
+        elif table.kind in _ELSEWHERE:
+            raise PostfixUnreadable(
+                f"{place}: {table.kind}: lies in {_ELSEWHERE[table.kind]}; write its lines into a "
+                "file and name that as texthash:FILE"
+            )
+        else:
+            raise PostfixUnreadable(
+                f"{place}: {table.kind!r} is no type of table that relaygw knows (`postconf -m` "
+                "lists those of this Postfix); write its lines into a file, as texthash:FILE"
+            )
+
+    def _fill_patterns(self, table: Table, rest: str, place: Place) -> None:
+        if rest.startswith("{"):
+            lines = [(place, unbraced(word)) for word in split_list(unbraced(rest))]
+        else:
+            table.path = self.relocated(rest)
+            table.spec = f"{table.kind}:{table.path}"
+            short = Place(table.path.name, file=table.path)
+            lines = list(logical_lines(read_text(table.path), short))
+        table.patterns = read_patterns(lines, table.notes)
+
+    def _fill_from_text(self, table: Table, aliases: bool) -> None:
+        assert table.path is not None
+        indexed = self._reader(table) if table.index is not None else None
+        try:
+            text: str | None = read_text(table.path)
+        except PostfixUnreadable:
+            if indexed is None:
+                raise
+            text = None
+        if text is not None:
+            short = Place(table.path.name, file=table.path)
+            for entry in _entries(text, short, table.notes, aliases):
+                table.add(entry)
+        if indexed is not None:
+            _replace(table, indexed)
+
+
+def _entries(text: str, short: Place, notes: list[str], aliases: bool) -> Iterator[Entry]:
+    for place, line in logical_lines(text, short):
+        match = (_ALIAS if aliases else _PAIR).fullmatch(line)
+        if match is None:
+            form = "NAME: ADDRESS" if aliases else "KEY VALUE"
+            notes.append(
+                f"{place}: is not {form}, so Postfix passes over it; complete or remove it"
+            )
+            continue
+        key, value = match[1], match[2].strip()
+        if not aliases and key.endswith(":") and "@" not in key:
+            notes.append(f"{place}: {key} ends with a colon, as in a file of aliases; remove it")
+        yield Entry(_unquoted(key) if aliases else key, value, place)
+
+
+def _unquoted(key: str) -> str:
+    return re.sub(r"\\(.)", r"\1", key[1:-1]) if key.startswith('"') else key
+
+
+def _replace(table: Table, indexed: Sequence[tuple[str, str]]) -> None:
+    """Let a table hold what its index does; places are those of the same line in the text."""
+    assert table.path is not None and table.index is not None
+    known = {entry.key.lower(): entry for entry in table.entries}
+    place = Place(table.index.name, file=table.index)
+    table.entries, table._by_key = [], {}
+    for key, value in indexed:
+        here = known.get(key.lower())
+        is_same = here is not None and here.value.split() == value.split()
+        table.add(here if here is not None and is_same else Entry(key, value, place))
+
+
+Lookup = Callable[[Table, str, bool], Entry | None]
+"""Looks a key up in a table; the last says that the key is a part of an address."""
+
+
+def look_up(table: Table, key: str, partial: bool) -> Entry | None:
+    """Return what the table says, as it was read."""
+    return table.find(key, partial=partial)
+
+
+def find(
+    tables: Sequence[Table], key: str, *, partial: bool = False, lookup: Lookup = look_up
+) -> Entry | None:
+    """Return the first entry for a key in several tables."""
+    found = (lookup(table, key, partial) for table in tables if not table.problem)
+    return next((entry for entry in found if entry is not None), None)

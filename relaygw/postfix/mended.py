@@ -1,0 +1,58 @@
+"""A Postfix without the mistakes whose mend is sure: what `--mend` imports."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from relaygw.postfix.main_cf import Configuration, Parameter, Service
+from relaygw.postfix.maps import Entry
+from relaygw.postfix.resolve import Hop, Resolver, Stop, hop_of
+from relaygw.settings.addresses import is_loopback_host
+from relaygw.settings.tree import Place
+
+_WRAPPED_PORTS = (465, 2465)
+
+
+def mended(configuration: Configuration) -> Configuration:
+    """Return the configuration with logins where there are passwords."""
+    found = replace(configuration, parameters=dict(configuration.parameters))
+    names = ["smtp_sasl_auth_enable"] if configuration.value("smtp_sasl_password_maps") else []
+    if configuration.value("sender_dependent_relayhost_maps"):
+        names.append("smtp_sender_dependent_authentication")
+    for name in names:
+        place = configuration.place(name)
+        found.parameters[name] = Parameter(name, "yes", Place("--mend", place.line, place.file))
+    return found
+
+
+class MendedResolver(Resolver):
+    """Finds a password in whatever form it is written, and never sends one in clear."""
+
+    def login_entry(
+        self, sender: str, hop: Hop, written: str, service: Service | None = None
+    ) -> Entry | None:
+        """Return the line that was meant; see Resolver."""
+        found = super().login_entry(sender, hop, written, service)
+        if found is not None or not self.configuration.is_on("smtp_sasl_auth_enable", service):
+            return found
+        for table in self.tables.of("smtp_sasl_password_maps", service):
+            for entry in table.entries:
+                if "@" not in entry.key and _is_host(entry.key, hop.host):
+                    return entry
+        return None
+
+    def _stop(self, sender: str, hop: Hop, written: str, service: Service | None) -> Stop:
+        stop = super()._stop(sender, hop, written, service)
+        if hop.port in _WRAPPED_PORTS:
+            stop = replace(stop, is_wrapped=True)
+        is_open = stop.login is not None and stop.tls in ("none", "may")
+        if is_open and not is_loopback_host(hop.host):
+            stop = replace(stop, tls="verify")
+        return stop
+
+
+def _is_host(key: str, host: str) -> bool:
+    try:
+        return hop_of(key).host == host
+    except ValueError:
+        return False

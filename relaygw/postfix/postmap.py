@@ -1,0 +1,94 @@
+"""The Postfix of this host, asked: what its tables hold, what they answer, what it knows."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from relaygw.postfix.maps import Entry, Table
+from relaygw.settings.tree import Place
+
+_PATIENCE_S = 60
+_WHERE = "/usr/sbin:/usr/local/sbin:/usr/bin:/sbin"
+
+
+def postfix_here() -> Postfix | None:
+    """Return the Postfix of this host, None where there is none."""
+    path = os.pathsep.join((os.environ.get("PATH", ""), _WHERE))
+    postmap, postconf = (shutil.which(name, path=path) for name in ("postmap", "postconf"))
+    return Postfix(postmap, postconf) if postmap and postconf else None
+
+
+@dataclass
+class Postfix:
+    """Answers of a real Postfix; every question that was asked once is remembered."""
+
+    postmap: str
+    postconf: str
+    problems: list[str] = field(default_factory=list)
+    _answers: dict[tuple[str, str], str | None] = field(default_factory=dict)
+
+    @cached_property
+    def types(self) -> frozenset[str]:
+        """The types of tables that it knows."""
+        return frozenset(self._run([self.postconf, "-m"])[1].split())
+
+    def entries(self, table: Table) -> list[tuple[str, str]] | None:
+        """Return what an indexed table holds; None where only its text can tell."""
+        if table.kind not in self.types or table.index is None or not table.index.exists():
+            return None
+        code, lines = self._run([self.postmap, "-s", table.spec])
+        if code:
+            return None
+        pairs = (line.partition("\t") for line in lines.splitlines())
+        # of a file of aliases the keys end with the NUL that programs in C see
+        return [(key.rstrip("\0"), value.rstrip("\0")) for key, tab, value in pairs if tab]
+
+    def learn(self, table: Table, keys: Iterable[str]) -> None:
+        """Ask for many keys at once; what is asked again is known then."""
+        wanted = [one for one in dict.fromkeys(keys) if one and one.isprintable()]
+        wanted = [one for one in wanted if (table.spec, one) not in self._answers]
+        if not wanted or not self.can_ask(table):
+            return
+        code, lines = self._run([self.postmap, "-q", "-", table.spec], "\n".join(wanted) + "\n")
+        if code not in (0, 1):
+            return
+        found = dict.fromkeys(wanted) | {
+            key: value for key, tab, value in (line.partition("\t") for line in lines.splitlines())
+        }
+        self._answers |= {(table.spec, key): value for key, value in found.items()}
+
+    def can_ask(self, table: Table) -> bool:
+        """Return whether its own answer can be had."""
+        return table.kind in self.types and not table.problem
+
+    def look_up(self, table: Table, key: str, partial: bool) -> Entry | None:
+        """Return what Postfix answers, with the place as it was read."""
+        read = table.find(key, partial=partial)
+        if (partial and table.patterns) or not key or not self.can_ask(table):
+            return read
+        if (table.spec, key) not in self._answers:
+            self.learn(table, [key])
+        answer = self._answers.get((table.spec, key), read.value if read else None)
+        if answer is None:
+            return None
+        place = read.place if read is not None else Place(table.spec)
+        return Entry(key, answer, place)
+
+    def _run(self, command: list[str], text: str = "") -> tuple[int, str]:
+        try:
+            done = subprocess.run(
+                command, input=text, capture_output=True, timeout=_PATIENCE_S, check=False,
+                encoding="utf-8", errors="replace", cwd=Path("/"),
+            )  # fmt: skip
+        except (OSError, subprocess.TimeoutExpired) as error:
+            self.problems.append(f"{Path(command[0]).name}: {error}")
+            return -1, ""
+        if done.returncode not in (0, 1) or done.stderr:
+            self.problems += done.stderr.splitlines()
+        return done.returncode, done.stdout

@@ -1,0 +1,349 @@
+"""What Postfix does with mail from one address to another: next hop, TLS, login.
+
+The steps are those of trivial-rewrite(8) and smtp(8). What a table says comes from a `Lookup`: the
+tables as they were read, or a real Postfix that is asked.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cached_property
+
+from relaygw.mail.address import split
+from relaygw.postfix.main_cf import Configuration, PostfixUnreadable, Service, read_text
+from relaygw.postfix.maps import Entry, Lookup, Table, Tables, find, look_up
+from relaygw.settings.tree import Place
+
+_PORTS = {"smtp": 25, "submission": 587, "smtps": 465, "submissions": 465, "urd": 465, "mail": 25}
+_HOP = re.compile(r"\[(?P<host>[^\]]+)\](?::(?P<port>\S+))?|(?P<mx>[^:\[\]]+)(?::(?P<mxport>\S+))?")
+_NULL_KEY = "<>"
+LEVELS = ("none", "may", "encrypt", "dane", "dane-only", "fingerprint", "verify", "secure")
+
+
+class Fate(StrEnum):
+    """What becomes of mail in the end."""
+
+    SEND = "sent"
+    LOCAL = "put into a mailbox of this host"
+    REFUSE = "refused"
+    DISCARD = "discarded"
+    LATER = "deferred"
+    OTHER = "given to a program"
+
+
+@dataclass(frozen=True, slots=True)
+class Hop:
+    """A host that mail is sent to."""
+
+    host: str
+    port: int
+    is_mx: bool = False  # the DNS names the hosts
+
+    def __str__(self) -> str:
+        return f"{self.host}:{self.port} by MX" if self.is_mx else f"[{self.host}]:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """A hop with how the connection is protected and logged in to."""
+
+    hop: Hop
+    tls: str  # a level of Postfix
+    is_wrapped: bool = False  # TLS from the first byte
+    login: tuple[str, str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """Where mail goes, the next stop after the first one's failure, or why it goes nowhere."""
+
+    fate: Fate
+    stops: tuple[Stop, ...] = ()
+    transport: str = ""
+    reason: str = ""
+    places: tuple[str, ...] = ()  # the lines that decide
+
+
+def hop_of(text: str, default_port: str = "smtp") -> Hop:
+    """Read `[host]:port`, `host:port`, `[host]` or `host`. Raises ValueError."""
+    match = _HOP.fullmatch(text.strip())
+    if match is None:
+        raise ValueError(f"{text!r} is no next hop; write [HOST]:PORT")
+    host = (match["host"] or match["mx"]).removeprefix("ipv6:").removeprefix("IPv6:")
+    port = match["port"] or match["mxport"] or default_port
+    number = int(port) if port.isdecimal() else _PORTS.get(port.lower(), 0)
+    if not 0 < number < 65536:
+        raise ValueError(f"{text!r} has a port that is none; write [HOST]:PORT, e.g. [{host}]:587")
+    return Hop(host.lower(), number, is_mx=match["host"] is None)
+
+
+class Resolver:
+    """The ways of a configuration."""
+
+    def __init__(self, configuration: Configuration, tables: Tables, lookup: Lookup = look_up):
+        self.configuration = configuration
+        self.tables = tables
+        self.lookup = lookup
+
+    # --- addresses ---
+
+    @cached_property
+    def origin(self) -> str:
+        """The domain that an address without one gets."""
+        value = self.configuration.value("myorigin")
+        if not value.startswith("/"):
+            return value
+        try:
+            return read_text(self.tables.relocated(value)).split()[0]
+        except (PostfixUnreadable, IndexError):
+            return self.configuration.value("myhostname")
+
+    @cached_property
+    def local_domains(self) -> list[str]:
+        """The domains that mail is delivered to on this host, as far as they are listed."""
+        words = self.configuration.values("mydestination")
+        found = [word for word in words if not re.match(r"[!/]|\w+:", word)]
+        for word in (word for word in words if re.match(r"\w+:", word)):
+            table = self.tables.table(word, self.configuration.place("mydestination"))
+            found += [entry.key for entry in table.entries if not table.is_static]
+        return list(dict.fromkeys(one.lower() for one in found))
+
+    def is_local(self, domain: str) -> bool:
+        """Return whether mail for a domain stays here."""
+        return self.listed("mydestination", domain) or domain.startswith("[127.0.0.1]")
+
+    def listed(self, name: str, domain: str, *, parents: bool = False) -> bool:
+        """Return whether a domain is in a list of names and tables."""
+        place, keys = self.configuration.place(name), [domain.lower()]
+        while parents and "." in keys[-1]:
+            keys.append(keys[-1].partition(".")[2])
+        for word in self.configuration.values(name):
+            bare = word.removeprefix("!")
+            if re.match(r"[a-z]+:", bare):
+                is_there = self.lookup(self.tables.table(bare, place), keys[0], False) is not None
+            elif bare.startswith("/"):
+                is_there = bool({*read_text(self.tables.relocated(bare)).split()} & {*keys})
+            else:
+                is_there = bare.lower() in keys
+            if is_there:
+                return bare == word
+        return False
+
+    def qualified(self, address: str) -> str:
+        """Return an address with a domain."""
+        return address if "@" in address or not address else f"{address}@{self.origin}"
+
+    def without_extension(self, address: str) -> str | None:
+        """Return an address without `+text`, None where it has none."""
+        local, domain = split(address)
+        signs = re.escape(self.configuration.value("recipient_delimiter"))
+        parts = re.split(f"[{signs}]", local, maxsplit=1) if signs else [local]
+        if len(parts) == 1 or not parts[0]:
+            return None
+        return parts[0] if domain is None else f"{parts[0]}@{domain}"
+
+    def by_address(self, tables: Sequence[Table], address: str) -> Entry | None:
+        """Return the entry for an address: whole, without extension, local part, `@domain`."""
+        for number, key in enumerate(address_keys(self, address)):
+            entry = find(tables, key, partial=number > 0, lookup=self.lookup)
+            if entry is not None:
+                return entry
+        return None
+
+    # --- where mail goes ---
+
+    def route(self, sender: str, recipient: str) -> Delivery:
+        """Return the way of mail between addresses as they are after rewriting.
+
+        Raises PostfixUnreadable.
+        """
+        domain = recipient.rpartition("@")[2].lower()
+        transport, nexthop, places = self._by_class(sender, domain)
+        entry = self._transport_entry(recipient, domain)
+        if entry is not None:
+            places = [f"{entry.place}: {entry.key} {entry.value}"]
+            channel, _, host = entry.value.partition(":")
+            if channel:
+                transport, nexthop = channel, host or domain
+            elif host:
+                nexthop = host
+        return self._delivery(sender, transport, nexthop, tuple(places))
+
+    def _by_class(self, sender: str, domain: str) -> tuple[str, str, list[str]]:
+        value, place = self.configuration.value, self.configuration.place
+        if self.is_local(domain):
+            return *self._split_transport(value("local_transport"), domain), [
+                f"{place('mydestination')}: {domain} is a domain of this host"
+            ]
+        if self.listed("virtual_alias_domains", domain):
+            return (
+                "error",
+                "User unknown in virtual alias table",
+                [str(place("virtual_alias_maps"))],
+            )
+        if self.listed("virtual_mailbox_domains", domain):
+            return "virtual", domain, [str(place("virtual_mailbox_domains"))]
+        places: list[str] = []
+        transport = value("default_transport")
+        if self.listed("relay_domains", domain, parents=True):
+            transport = value("relay_transport")
+        else:
+            entry = self._by_sender("sender_dependent_default_transport_maps", sender, places)
+            transport = entry or transport
+        channel, nexthop = self._split_transport(transport, "")
+        if not nexthop:
+            nexthop = self._by_sender("sender_dependent_relayhost_maps", sender, places) or ""
+        if not nexthop:
+            nexthop = value("relayhost")
+            places.append(f"{place('relayhost')}: relayhost")
+        return channel, nexthop or domain, places
+
+    def _split_transport(self, text: str, default: str) -> tuple[str, str]:
+        channel, _, host = text.partition(":")
+        return channel, host or default
+
+    def _by_sender(self, name: str, sender: str, places: list[str]) -> str | None:
+        tables = self.tables.of(name)
+        entry = self.by_address(tables, sender or _NULL_KEY) if tables else None
+        if entry is None or entry.value.upper() == "DUNNO":
+            return None
+        places.append(f"{entry.place}: {entry.key} {entry.value}")
+        return entry.value
+
+    def _transport_entry(self, recipient: str, domain: str) -> Entry | None:
+        tables = self.tables.of("transport_maps")
+        if not tables:
+            return None
+        for number, key in enumerate(self.transport_keys(recipient, domain)):
+            entry = find(tables, key, partial=number > 0, lookup=self.lookup)
+            if entry is not None:
+                return entry
+        return find(tables, "*", lookup=self.lookup)
+
+    def transport_keys(self, recipient: str, domain: str) -> Iterator[str]:
+        """Yield what transport_maps is asked for, in order, but for the last, `*`."""
+        yield recipient
+        bare = self.without_extension(recipient)
+        if bare is not None:
+            yield bare
+        parents = self.configuration.values("parent_domain_matches_subdomains")
+        sign = "" if "transport_maps" in parents else "."
+        while domain:
+            yield domain
+            _, dot, rest = domain.removeprefix(".").partition(".")
+            domain = f"{sign}{rest}" if dot else ""
+
+    def _delivery(
+        self, sender: str, transport: str, nexthop: str, places: tuple[str, ...]
+    ) -> Delivery:
+        known = {"error": Fate.REFUSE, "discard": Fate.DISCARD, "retry": Fate.LATER,
+                 "local": Fate.LOCAL, "virtual": Fate.LOCAL}  # fmt: skip
+        service = self.configuration.service(transport)
+        command = service.command if service is not None else transport
+        if command in known:
+            return Delivery(known[command], (), transport, nexthop, places)
+        if command not in ("smtp", "relay") or (service is None and transport not in known_smtp):
+            return Delivery(Fate.OTHER, (), transport, f"transport {transport}", places)
+        words = re.split(r"[,\s]+", nexthop.strip())
+        words += re.split(r"[,\s]+", self._fallback(service))
+        stops: list[Stop] = []
+        for word in filter(None, words):
+            try:
+                hop = hop_of(word, self.configuration.value("smtp_tcp_port", service))
+            except ValueError as error:
+                where = places[-1] if places else "main.cf"
+                raise PostfixUnreadable(f"{where}: {error}") from error
+            stops.append(self._stop(sender, hop, word, service))
+        return Delivery(Fate.SEND, tuple(stops), transport, "", places)
+
+    def _fallback(self, service: Service | None) -> str:
+        value = self.configuration.value
+        return value("smtp_fallback_relay", service) or value("fallback_relay", service)
+
+    def _stop(self, sender: str, hop: Hop, written: str, service: Service | None) -> Stop:
+        is_wrapped = self.configuration.is_on("smtp_tls_wrappermode", service)
+        level, _ = self.tls_level(written, service)
+        return Stop(hop, level, is_wrapped, self.login(sender, hop, written, service))
+
+    # --- how it goes there ---
+
+    def tls_level(self, written: str, service: Service | None = None) -> tuple[str, Place]:
+        """Return the level for a next hop as it is written, and the line that says so."""
+        configuration = self.configuration
+        tables = self.tables.of("smtp_tls_policy_maps", service)
+        for key in _policy_keys(written):
+            entry = find(tables, key, lookup=self.lookup)
+            if entry is not None:
+                words = entry.value.split()
+                return (words[0].lower() if words else "none"), entry.place
+        level = configuration.value("smtp_tls_security_level", service).lower()
+        if level:
+            return level, configuration.place("smtp_tls_security_level", service)
+        if configuration.is_on("smtp_enforce_tls", service):
+            verifies = configuration.is_on("smtp_tls_enforce_peername", service)
+            place = configuration.place("smtp_enforce_tls", service)
+            return ("verify" if verifies else "encrypt"), place
+        is_used = configuration.is_on("smtp_use_tls", service)
+        return ("may" if is_used else "none"), configuration.place("smtp_use_tls", service)
+
+    def login(
+        self, sender: str, hop: Hop, written: str, service: Service | None = None
+    ) -> tuple[str, str] | None:
+        """Return user and password for a next hop, None where Postfix does not log in."""
+        entry = self.login_entry(sender, hop, written, service)
+        if entry is None:
+            return None
+        sign = self.configuration.value("smtp_sasl_password_result_delimiter", service)
+        user, _, password = entry.value.partition(sign)
+        return (user, password) if user else None
+
+    def login_entry(
+        self, sender: str, hop: Hop, written: str, service: Service | None = None
+    ) -> Entry | None:
+        """Return the line of the password map that counts: of the sender, the host, the hop."""
+        configuration = self.configuration
+        if not configuration.is_on("smtp_sasl_auth_enable", service):
+            return None
+        tables = self.tables.of("smtp_sasl_password_maps", service)
+        if sender and configuration.is_on("smtp_sender_dependent_authentication", service):
+            entry = self.by_address(tables, sender)
+            if entry is not None:
+                return entry
+        for key in (hop.host, written):
+            entry = find(tables, key, lookup=self.lookup)
+            if entry is not None:
+                return entry
+        return None
+
+
+known_smtp = ("smtp", "relay")
+"""Services that every master.cf has."""
+
+
+def address_keys(resolver: Resolver, address: str) -> Iterator[str]:
+    """Yield what a table is asked for an address, in order."""
+    yield address
+    local, at, domain = address.rpartition("@")
+    bare = resolver.without_extension(address) if at else None
+    if bare is not None:
+        yield bare
+    if not at:
+        return
+    if domain.lower() == resolver.origin.lower() or resolver.is_local(domain.lower()):
+        yield local
+        if bare is not None:
+            yield bare.rpartition("@")[0]
+    yield f"@{domain}"
+
+
+def _policy_keys(written: str) -> Iterator[str]:
+    """Yield what smtp_tls_policy_maps is asked for a next hop: parents of a bare domain, too."""
+    name = written
+    yield name
+    if re.fullmatch(r"[\w.-]+", name):
+        while "." in name[1:]:
+            name = name[name.index(".", 1) :]
+            yield name

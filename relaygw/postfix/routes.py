@@ -1,0 +1,198 @@
+"""Routes and lists of recipients for the classes that a Postfix tells apart.
+
+Mail of each pair of classes is followed through Postfix's own steps; pairs that go the same way
+share a route, with lists of their senders and recipients. What is said already by a wider class is
+left out.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from relaygw.postfix.classes import (
+    REST,
+    is_direct,
+    recipient_classes,
+    sample,
+    sender_classes,
+)
+from relaygw.postfix.main_cf import PostfixUnreadable
+from relaygw.postfix.providers import Providers
+from relaygw.postfix.report import Report
+from relaygw.postfix.resolve import Delivery, Fate
+from relaygw.postfix.rewriting import Rewriting
+
+Way = tuple[str, ...]
+"""The providers of mail, in order."""
+Value = TypeVar("Value")
+
+
+@dataclass
+class Routing:
+    """What is found out about a configuration's ways."""
+
+    rewriting: Rewriting
+    providers: Providers
+    report: Report
+    senders: list[str] = field(default_factory=list)
+    recipients: list[str] = field(default_factory=list)
+    fates: dict[str, Delivery] = field(default_factory=dict)  # of recipients
+    _ways: dict[tuple[str, str], Way] = field(default_factory=dict)
+
+    def find_out(self) -> None:
+        """Follow mail of all classes. Raises PostfixUnreadable."""
+        resolver = self.rewriting.resolver
+        self.senders = sender_classes(resolver, self.report)
+        self.recipients = recipient_classes(resolver, self.report)
+        door = resolver.configuration.service("smtp", "inet")
+        for recipient in self.recipients:
+            target = sample(recipient)
+            refusal = self.rewriting.access(target, door)
+            self.fates[recipient] = refusal or resolver.route(sample(REST), target)
+
+    @property
+    def is_allow_list(self) -> bool:
+        """True when only those receive who are listed."""
+        return self.fates[REST].fate in (Fate.REFUSE, Fate.DISCARD)
+
+    def of_fate(self, *fates: Fate) -> list[str]:
+        """Return the classes of recipients with one of these ends, but for the rest."""
+        return [one for one in self.recipients if one and self.fates[one].fate in fates]
+
+    def routes(self) -> list[dict[str, Any]]:
+        """Return the routes; the last one has no condition. Raises PostfixUnreadable."""
+        sent = [one for one in self.recipients if self.fates[one].fate is Fate.SEND or not one]
+        vectors: dict[str, tuple[Way, ...]] = {}
+        for recipient in sent:
+            ways = [self._way(sender, recipient) for sender in self.senders]
+            if None not in ways:
+                vectors[recipient] = tuple(way for way in ways if way is not None)
+        if REST not in vectors:
+            vectors[REST] = self._ways_of_most(vectors)
+        kept = _without_repetitions(vectors)
+        made: list[dict[str, Any]] = []
+        for vector, recipients in _tiers(kept):
+            made += self._of_recipients(vector, recipients)
+        return _named(made)
+
+    def _ways_of_most(self, vectors: Mapping[str, tuple[Way, ...]]) -> tuple[Way, ...]:
+        """Return what serves where the rest is sent nowhere: relaygw wants a last route."""
+        if not vectors:
+            raise PostfixUnreadable(
+                "main.cf: no recipient is sent anywhere, so there is nothing to import; set "
+                "relayhost = [HOST]:587, or give --relayhost '[HOST]:587'"
+            )
+        return Counter(vectors.values()).most_common(1)[0][0]
+
+    def _way(self, sender: str, recipient: str) -> Way | None:
+        """Return the providers for a pair of classes; None: the recipients' own servers."""
+        target = sample(recipient)
+        delivery = self.rewriting.resolver.route(sample(sender), target)
+        if delivery.fate is not Fate.SEND:
+            return None
+        if any(one.hop.is_mx and is_direct(one.hop.host, target) for one in delivery.stops):
+            return self._direct(sender, recipient, delivery)
+        hint = sender.rpartition("@")[2]
+        names = (self.providers.name_for(one, delivery.transport, hint) for one in delivery.stops)
+        return tuple(dict.fromkeys(names))
+
+    def _direct(self, sender: str, recipient: str, delivery: Delivery) -> Way | None:
+        where = delivery.places[-1] if delivery.places else "main.cf"
+        if recipient == REST:
+            whose = f"of {sender} " if sender else ""
+            raise PostfixUnreadable(
+                f"{where}: mail {whose}goes to each recipient's own server (by MX), and "
+                "relaygw sends through a provider only; name one, as Postfix does it: --relayhost "
+                "'[smtp.example.com]:587'"
+            )
+        self.report.warn(
+            f"{where}: mail to {recipient} goes straight to its own server (by MX); relaygw sends "
+            "it by the route of the rest, or write a provider with host: for that server"
+        )
+        return None
+
+    def _of_recipients(
+        self, vector: tuple[Way, ...], recipients: Sequence[str]
+    ) -> list[dict[str, Any]]:
+        """Return the routes for some classes of recipients, all of one vector."""
+        ways = dict(zip(self.senders, vector, strict=True))
+        kept = _without_repetitions(ways)
+        condition = {"recipient": [*recipients]} if recipients != [REST] else {}
+        made = []
+        for way, senders in _tiers(kept):
+            route: dict[str, Any] = {"name": _route_name(way, senders, recipients)}
+            if senders != [REST]:
+                route["sender"] = senders
+            made.append({**route, **condition, "providers": [*way]})
+        return made
+
+
+def _covering(one: str) -> Iterable[str]:
+    """Yield the wider classes that hold for a class, the narrowest first."""
+    if "@" in one[1:]:
+        yield f"@{one.rpartition('@')[2]}"
+    domain = one.rpartition("@")[2]
+    if not one.startswith("."):
+        yield f".{domain}"
+    while "." in domain.removeprefix("."):
+        domain = domain.removeprefix(".").partition(".")[2]
+        yield f".{domain}"
+    yield REST
+
+
+def _without_repetitions(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the classes whose value is another than that of the wider one which is kept."""
+    kept: dict[str, Any] = {}
+    for one in reversed([*values]):  # the rest first, single addresses last
+        wider = next((kept[name] for name in _covering(one) if name in kept), None)
+        if one == REST or wider is None or values[one] != wider:
+            kept[one] = values[one]
+    return {one: kept[one] for one in values if one in kept}
+
+
+def _tiers(values: Mapping[str, Value]) -> list[tuple[Value, list[str]]]:
+    """Return values with their classes: what must be looked at first comes first."""
+    found: dict[tuple[int, Value], list[str]] = {}
+    for one, value in values.items():
+        found.setdefault((_tier(one, values), value), []).append(one)
+    return [(value, classes) for (_, value), classes in sorted(found.items(), key=_tier_of)]
+
+
+def _tier_of(item: tuple[tuple[int, Any], list[str]]) -> int:
+    return item[0][0]
+
+
+def _tier(one: str, values: Mapping[str, Any]) -> int:
+    """Return 1 for an address whose domain goes another way; those that do not share a list."""
+    if one == REST:
+        return 1000
+    if one.startswith("."):
+        return 500 - one.count(".")
+    is_exception = "@" in one[1:] and any(wider and wider in values for wider in _covering(one))
+    return 1 if is_exception else 2
+
+
+def _route_name(way: Way, senders: Sequence[str], recipients: Sequence[str]) -> str:
+    if senders == [REST] and [*recipients] == [REST]:
+        return "default"
+    lists = [one for one in (senders, recipients) if [*one] != [REST]]
+    if len(lists[0]) == 1:
+        text = lists[0][0].lstrip("@.")
+    else:
+        text = way[0] + ("-senders" if lists[0] is senders else "-recipients")
+    return re.sub(r"[^a-z0-9_-]+", "-", text.lower()).strip("-_")[:55] or "route"
+
+
+def _named(routes: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Give each route a name of its own."""
+    taken: Counter[str] = Counter()
+    for route in routes:
+        name = route["name"]
+        taken[name] += 1
+        if taken[name] > 1 or (name == "default" and route is not routes[-1]):
+            route["name"] = f"{name}-{taken[name]}"
+    return routes

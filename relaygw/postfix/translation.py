@@ -1,0 +1,283 @@
+"""A relaygw.yaml that does what a Postfix does: its values, its secrets, what is said of them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from relaygw.postfix.classes import REST
+from relaygw.postfix.listeners import listeners
+from relaygw.postfix.main_cf import Configuration, PostfixUnreadable
+from relaygw.postfix.maps import Table
+from relaygw.postfix.providers import Providers, timeouts
+from relaygw.postfix.report import REFUSED, Report, seconds
+from relaygw.postfix.resolve import Fate
+from relaygw.postfix.rewriting import Rewriting
+from relaygw.postfix.routes import Routing
+from relaygw.settings.addresses import Address, Domain, Entry, RewriteKey
+from relaygw.settings.section import fits
+from relaygw.settings.units import format_duration
+
+_LOCAL = "relaygw-sample"
+_REWRITES = {
+    "sender": ("sender_canonical_maps", "canonical_maps", "smtp_generic_maps"),
+    "recipient": (
+        "recipient_canonical_maps", "canonical_maps", "virtual_alias_maps", "smtp_generic_maps",
+    ),
+}  # fmt: skip
+
+
+@dataclass
+class Translation:
+    """What is written, and how it was found."""
+
+    values: dict[str, Any]
+    secrets: dict[str, str]  # by file name
+    report: Report
+    rewriting: Rewriting
+    routing: Routing
+
+
+def translate(rewriting: Rewriting, secrets_directory: Path) -> Translation:
+    """Return the relaygw.yaml for a configuration. Raises PostfixUnreadable.
+
+    `secrets_directory` is where the files of the passwords will lie.
+    """
+    configuration = rewriting.resolver.configuration
+    report = Report()
+    for problem in configuration.problems:
+        report.warn(problem)
+    providers = Providers(configuration, report, secrets_directory)
+    routing = Routing(rewriting, providers, report)
+    routing.find_out()
+    routes = routing.routes()
+    providers.tell()
+    shared = timeouts(configuration)
+    for provider in providers.values.values():
+        provider |= {"timeouts": shared} if shared else {}
+    values: dict[str, Any] = {"mode": "staging" if routing.is_allow_list else "production"}
+    hostname = configuration.value("smtp_helo_name") or configuration.value("myhostname")
+    if fits(Domain, hostname):
+        values["hostname"] = hostname
+    found = listeners(configuration, report)
+    sections = {
+        "listeners": found,
+        "providers": providers.values,
+        "routes": routes,
+        "recipients": dict(_recipients(routing, report)),
+        "rewrite": dict(_rewrite(rewriting, report)),
+        "retry": dict(_retry(configuration, report)),
+        "log": dict(_log(configuration)),
+    }
+    values |= {name: section for name, section in sections.items() if section}
+    _judge(configuration, report)
+    for table in rewriting.resolver.tables.all:
+        for note in (table.problem, *table.notes):
+            if note:
+                report.warn(note)
+    return Translation(values, providers.secrets, report, rewriting, routing)
+
+
+# --- recipients -----------------------------------------------------------------------------
+
+
+def _recipients(routing: Routing, report: Report) -> Iterator[tuple[str, Any]]:
+    if routing.is_allow_list:
+        rest = routing.fates[REST]
+        allowed = list(_entries(routing.of_fate(Fate.SEND), "recipients.allow", report))
+        yield "allow", allowed
+        if rest.fate is Fate.DISCARD:
+            yield "refused", "drop"
+        report.warn(
+            f"{rest.places[0] if rest.places else 'main.cf'}: only listed recipients receive, so "
+            "the mode is staging; what Postfix "
+            + ("discards is dropped" if rest.fate is Fate.DISCARD else
+               "refuses is captured, with 250 to the client: shops would try again for ever")
+        )  # fmt: skip
+        return
+    refused, dropped = routing.of_fate(Fate.REFUSE), routing.of_fate(Fate.DISCARD)
+    kept = routing.of_fate(Fate.LOCAL, Fate.OTHER, Fate.LATER)
+    # one answer for all that is blocked: the one that loses least
+    used = "capture" if kept else "reject" if refused else "drop"
+    if kept:
+        report.warn(
+            f"{_named(kept)}: Postfix keeps this mail on this host; relaygw has no mailboxes, it is "
+            "captured and never sent. Name who reads it: rewrite.recipients: {root: ADDRESS}"
+        )
+    if dropped and used != "drop":
+        report.warn(f"{_named(dropped)}: Postfix discards this mail; recipients.blocked is {used}, "
+                    "as it holds for all that is blocked")  # fmt: skip
+    if refused and used == "capture":
+        report.warn(f"{_named(refused)}: Postfix refuses this mail; recipients.blocked is {used}, "
+                    "as it holds for all that is blocked")  # fmt: skip
+    blocked = [*refused, *dropped, *kept]
+    if blocked:
+        yield "block", list(_entries(blocked, "recipients.block", report))
+        yield "blocked", used
+
+
+def _named(classes: list[str]) -> str:
+    return ", ".join(classes[:4]) + (" ..." if len(classes) > 4 else "")
+
+
+def _entries(classes: list[str], where: str, report: Report) -> Iterator[str]:
+    for one in classes:
+        if fits(Entry, one):
+            yield one
+        elif f"@{one[1:]}" in classes:
+            report.warn(
+                f"{where}: Postfix means the domains below {one[1:]}, too, and a list of relaygw "
+                f'has whole domains only; add those that are used, as "@sub.{one[1:]}"'
+            )
+        else:
+            report.warn(f"{where}: {one} is no entry of that list; write the domains themselves")
+
+
+# --- addresses ------------------------------------------------------------------------------
+
+
+def _rewrite(rewriting: Rewriting, report: Report) -> Iterator[tuple[str, Any]]:
+    resolver = rewriting.resolver
+    if fits(Domain, resolver.origin):
+        yield "default_domain", resolver.origin
+    senders: dict[str, str] = {}
+    for key, place in _keys("sender", rewriting, report):
+        address = f"{_LOCAL}{key}" if key.startswith("@") else key
+        _put(senders, key, rewriting.final_sender(address), place, report)
+    if senders:
+        yield "senders", senders
+    recipients: dict[str, str] = {}
+    for key, place in _keys("recipient", rewriting, report):
+        address = f"{_LOCAL}{key}" if key.startswith("@") else key
+        final = rewriting.generic(rewriting.final_recipient(address))
+        is_here = resolver.is_local(final.rpartition("@")[2])
+        if not is_here:
+            _put(recipients, key, final, place, report)
+    if recipients:
+        yield "recipients", recipients
+
+
+def _put(found: dict[str, str], key: str, final: str, place: str, report: Report) -> None:
+    if final.lower() in (key.lower(), f"{_LOCAL}{key}".lower()):
+        return
+    if final.startswith(f"{_LOCAL}@"):
+        report.warn(
+            f"{place}: {key}: Postfix changes the domain and keeps what stands before it; relaygw "
+            f"rewrites to whole addresses: write one for each address that is used, or for all "
+            f"{key}: ADDRESS"
+        )
+    elif fits(RewriteKey, key) and fits(Address, final):
+        found[key] = final
+    else:
+        report.warn(
+            f"{place}: {key} -> {final} is no rewriting of one address to another; left out"
+        )
+
+
+def _keys(kind: str, rewriting: Rewriting, report: Report) -> Iterator[tuple[str, str]]:
+    """Yield what may be rewritten, with its line: addresses, `@domain`, local parts."""
+    resolver = rewriting.resolver
+    here = list(dict.fromkeys((resolver.origin.lower(), *resolver.local_domains)))
+    seen: set[str] = set()
+    for name in _REWRITES[kind]:
+        for table in resolver.tables.of(name):
+            for key, place in _keys_of(table, here, report):
+                if key not in seen:
+                    seen.add(key)
+                    yield key, place
+    if kind == "recipient":
+        aliases = _aliases(rewriting, here)
+        yield from ((key, place) for key, place in aliases.items() if key not in seen)
+    elif resolver.configuration.values("masquerade_domains"):
+        where = resolver.configuration.place("masquerade_domains")
+        yield from ((f"@{domain}", str(where)) for domain in here if f"@{domain}" not in seen)
+
+
+def _aliases(rewriting: Rewriting, here: list[str]) -> dict[str, str]:
+    """Return the names of aliases(5), alone and at each domain of this host, with their lines."""
+    found: dict[str, str] = {}
+    for table in rewriting.resolver.tables.of("alias_maps", aliases=True):
+        for entry in table.entries:
+            for key in (entry.key, *(f"{entry.key}@{domain}" for domain in here)):
+                if fits(RewriteKey, key):
+                    found.setdefault(key.lower(), str(entry.place))
+    return found
+
+
+def _keys_of(table: Table, here: list[str], report: Report) -> Iterator[tuple[str, str]]:
+    everyone = [f"@{domain}" for domain in here]
+    for line in table.patterns:
+        classes = line.addresses
+        if classes is None or "*" in classes:
+            report.warn(
+                f"{line.place}: /{line.source}/ is "
+                + ("every address" if classes else "no list of addresses and domains")
+                + f"; relaygw rewrites those it can name, here {', '.join(everyone)}: add "
+                '"@domain": ADDRESS for any other that is used'
+            )
+        names = [one for one in classes or () if not one.startswith(".") and one != "*"]
+        yield from ((one, str(line.place)) for one in (*names, *everyone))
+    for entry in table.entries:
+        if table.is_static:
+            yield from ((one, str(entry.place)) for one in everyone)
+        elif "@" in entry.key:
+            yield entry.key.lower(), str(entry.place)
+        else:
+            yield from ((f"{entry.key.lower()}{one}", str(entry.place)) for one in everyone)
+
+
+# --- the rest -------------------------------------------------------------------------------
+
+
+def _retry(configuration: Configuration, report: Report) -> Iterator[tuple[str, str]]:
+    found: dict[str, float] = {}
+    for key, name, unit in (
+        ("first", "minimal_backoff_time", ""),
+        ("max", "maximal_backoff_time", ""),
+        ("lifetime", "maximal_queue_lifetime", "d"),
+    ):
+        if configuration.parameter(name) is None:
+            continue
+        text = configuration.value(name)
+        value = seconds(text if re.search(r"[a-z]", text) else text + unit)
+        if value is None:
+            report.warn(f"{configuration.place(name)}: {name}: {text} is no time; left out")
+            continue
+        found[key] = value or 1.0
+    if "first" in found and found["first"] > found.get("max", 3600.0):
+        found["max"] = found["first"]
+    yield from ((key, format_duration(value)) for key, value in found.items())
+
+
+def _log(configuration: Configuration) -> Iterator[tuple[str, str]]:
+    if configuration.parameter("syslog_name") is not None:
+        name = configuration.value("syslog_name")
+        if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,31}", name):
+            yield "syslog_name", name
+
+
+def _judge(configuration: Configuration, report: Report) -> None:
+    """Say of parameters what only their values tell."""
+    for name in ("header_checks",):
+        if configuration.parameter(name) is None:
+            continue
+        words = configuration.values(name)
+        if words and not _only_logs(configuration, words):
+            report.judge(
+                name, REFUSED, "relaygw changes and judges no header fields; it logs the subject"
+            )
+
+
+def _only_logs(configuration: Configuration, words: list[str]) -> bool:
+    from relaygw.postfix.maps import Tables
+
+    tables = Tables(configuration)
+    place = configuration.place("header_checks")
+    try:
+        lines = [line for word in words for line in tables.table(word, place).patterns]
+    except PostfixUnreadable:
+        return False
+    return bool(lines) and all(re.match(r"(INFO|WARN|DUNNO)\b", line.value) for line in lines)
