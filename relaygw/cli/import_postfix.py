@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +16,8 @@ import click
 from relaygw.cli.frame import Command, CommandFailed, address_of
 from relaygw.cli.text import as_json, labelled, print_lines
 from relaygw.errors import SettingsError
-from relaygw.mail.words import counted, fields, printable
+from relaygw.mail.words import counted, fields
+from relaygw.postfix.classes import class_of
 from relaygw.postfix.lint import Finding, findings
 from relaygw.postfix.maillog import read_maillog
 from relaygw.postfix.main_cf import Configuration, PostfixUnreadable, read_configuration
@@ -138,7 +139,11 @@ def _import(
         settings = check_text(text).settings
     except SettingsError as error:
         raise CommandFailed(f"what Postfix does cannot be said in relaygw.yaml: {error}") from error
-    pairs = [*dict.fromkeys((*pairs_of(translation.routing), *asked))]
+    pairs = [
+        *dict.fromkeys(
+            (*pairs_of(translation.routing, translation.values.get("rewrite", {})), *asked)
+        )
+    ]
     real = run.as_it_is
     if run.postfix is not None:
         learn(run.postfix, real.resolver, pairs)
@@ -163,13 +168,7 @@ def _import(
 
 def _check_free(file: Path, directory: Path, translation: Translation) -> None:
     try:
-        check_free([file, *(directory / name for name in translation.secrets)][:1])
-        for name in translation.secrets:
-            if os.path.lexists(directory / name):
-                raise SettingsError(
-                    f"{directory / name} is there already, and no file is written over; move it "
-                    "away, or name another place by --output"
-                )
+        check_free([file, *(directory / name for name in translation.secrets)])
     except SettingsError as error:
         raise CommandFailed(str(error), exit_code=os.EX_CANTCREAT) from error
 
@@ -252,8 +251,8 @@ class _Shown:
         for number, one in enumerate(mistakes):
             click.echo(labelled("" if number else "mistakes", str(one)))
             if with_remedies:
-                click.echo(labelled("  Postfix", one.postfix, indent=4))
-                click.echo(labelled("  relaygw", one.relaygw, indent=4))
+                click.echo(labelled("Postfix", one.postfix, indent=4))
+                click.echo(labelled("relaygw", one.relaygw, indent=4))
         if mistakes and not with_remedies:
             click.echo(labelled("", "import-postfix --lint says how to mend each, in Postfix too"))
 
@@ -270,12 +269,15 @@ class _Shown:
         words = ", ".join(f"{counts[one]} {one}" for one in Result if counts[one])
         asked = "asked of the Postfix of this host" if is_asked else "no Postfix here was asked"
         click.echo(labelled("sameness", f"{counted(len(rows), 'mail')}: {words} ({asked})"))
-        shown = [row for row in rows if self._wants_all or row.result is not Result.SAME]
+        told = (Result.UNPROVEN, Result.OTHER)  # the others are said once, above
+        shown = [row for row in rows if self._wants_all or row.result in told]
         limit = len(shown) if self._wants_all else _MAX_ROWS
         for row in sorted(shown, key=_by_weight)[:limit]:
             print_lines(_row_lines(row))
         if len(shown) > limit:
-            click.echo(labelled("", f"... {len(shown) - limit} more; --all shows them"))
+            click.echo(labelled("", f"... {len(shown) - limit} more"))
+        if len(rows) > counts[Result.SAME] and not self._wants_all:
+            click.echo(labelled("", "--all shows each mail"))
 
     def text(self, text: str) -> None:
         """Show the file."""
@@ -301,10 +303,9 @@ def _by_weight(row: Row) -> int:
     return -list(Result).index(row.result)
 
 
-def _row_lines(row: Row) -> Iterable[str]:
-    yield labelled("", printable(f"{row.result}: {row.sender or '<>'} to {row.recipient}"))
-    yield from _labelled_all((("Postfix", row.postfix), ("relaygw", row.relaygw), ("why", row.why)))
-
-
-def _labelled_all(pairs: Iterable[tuple[str, str]]) -> Iterator[str]:
-    yield from (labelled(label, text, indent=4) for label, text in pairs if text)
+def _row_lines(row: Row) -> Iterator[str]:
+    who, whom = class_of(row.sender), class_of(row.recipient)
+    yield labelled("", f"{who} to {whom}: {row.result}")
+    for label, text in (("Postfix", row.postfix), ("relaygw", row.relaygw), ("why", row.why)):
+        if text:
+            yield labelled(label, text, indent=4)

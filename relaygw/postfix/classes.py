@@ -28,6 +28,16 @@ def sample(one: str) -> str:
     return f"{_SAMPLE}@{_SAMPLE}{one}" if one.startswith(".") else one
 
 
+def class_of(address: str) -> str:
+    """Return the class that a sample stands for, in words; other addresses as they are."""
+    local, _, domain = address.partition("@")
+    if local != _SAMPLE:
+        return address or "<>"
+    if domain == f"{_SAMPLE}.invalid":
+        return "anybody"
+    return domain.removeprefix(_SAMPLE) if domain.startswith(f"{_SAMPLE}.") else f"@{domain}"
+
+
 def is_direct(host: str, address: str) -> bool:
     """Return whether a host is the recipient's own domain."""
     return host == address.rpartition("@")[2].lower()

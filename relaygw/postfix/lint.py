@@ -1,4 +1,4 @@
-"""Mistakes in a configuration of Postfix, each with its place and what to do in Postfix and here."""
+"""Mistakes in a configuration of Postfix: place, problem, what to do in Postfix and here."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def _in_order(one: Finding) -> tuple[str, int]:
 
 
 def _other_form(subject: Subject) -> Iterator[Finding]:
-    for (hop, transport), _ in subject.hops.items():
+    for hop, transport in subject.hops:
         service = subject.service(transport)
         written = _written(subject, hop)
         if subject.resolver.login_entry("", hop, written, service) is not None:
@@ -377,37 +377,7 @@ def _never_asked(subject: Subject) -> Iterator[Finding]:
                 )  # fmt: skip
 
 
-def _comments(subject: Subject) -> Iterator[Finding]:
-    for one in subject.configuration.parameters.values():
-        if re.search(r"\s#", one.value):
-            yield Finding(
-                str(one.place), "comment-in-value",
-                f"{one.name}: main.cf has no comments behind a value; this one is part of it",
-                "put the comment on a line of its own", "remove it from what is imported",
-            )  # fmt: skip
-    for one in subject.configuration.repeated:
-        later = subject.configuration.parameters[one.name]
-        yield Finding(
-            str(one.place), "set-twice",
-            f"{one.name} is set again at {later.place}, which holds",
-            "remove one of the two", "takes the later one, as Postfix does",
-        )  # fmt: skip
-
-
-def _unknown(subject: Subject) -> Iterator[Finding]:
-    report = Report()
-    for verdict in report.verdicts(subject.configuration):
-        if verdict.why.startswith("Postfix has no such parameter"):
-            yield Finding(
-                str(verdict.parameter.place), "unknown", f"{verdict.parameter.name}: {verdict.why}",
-                "correct the name, or remove the line", "has nothing of it",
-            )  # fmt: skip
-    for problem in subject.configuration.problems:
-        place, _, text = problem.partition(": ")
-        yield Finding(place, "not-readable", text, "mend the line", "passes over it")
-
-
 _RULES: tuple[Rule, ...] = (
     _other_form, _no_login, _mechanisms, _clear_passwords, _authorities, _pooling, _relayhosts,
-    _single_senders, _networks, _never_asked, _comments, _unknown,
+    _single_senders, _networks, _never_asked,
 )  # fmt: skip

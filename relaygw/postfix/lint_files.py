@@ -1,4 +1,4 @@
-"""Mistakes in the files around main.cf: permissions, old indexes, tables that nothing uses."""
+"""Mistakes in the files: lines, permissions, old indexes, tables that nothing uses."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from relaygw.postfix.lint import Finding, Rule, Subject
 from relaygw.postfix.main_cf import PostfixUnreadable, read_text
 from relaygw.postfix.maps import INDEXES, Table
+from relaygw.postfix.report import Report
 
 _TABLE_WORD = re.compile(r"(?:proxy:)*([a-z]+):(/[^\s,{}]+)")
 _SECOND_S = 1.0
@@ -131,6 +132,38 @@ def _shell_lines(subject: Subject) -> Iterator[Finding]:
             )  # fmt: skip
 
 
+def _comments(subject: Subject) -> Iterator[Finding]:
+    for one in subject.configuration.parameters.values():
+        if re.search(r"\s#", one.value):
+            yield Finding(
+                str(one.place), "comment-in-value",
+                f"{one.name}: main.cf has no comments behind a value; this one is part of it",
+                "put the comment on a line of its own", "remove it from what is imported",
+            )  # fmt: skip
+    for one in subject.configuration.repeated:
+        later = subject.configuration.parameters[one.name]
+        yield Finding(
+            str(one.place), "set-twice",
+            f"{one.name} is set again at {later.place}, which holds",
+            "remove one of the two", "takes the later one, as Postfix does",
+        )  # fmt: skip
+
+
+def _unknown(subject: Subject) -> Iterator[Finding]:
+    report = Report()
+    for verdict in report.verdicts(subject.configuration):
+        if verdict.why.startswith("Postfix has no such parameter"):
+            yield Finding(
+                str(verdict.parameter.place), "unknown", f"{verdict.parameter.name}: {verdict.why}",
+                "correct the name, or remove the line", "has nothing of it",
+            )  # fmt: skip
+    for problem in subject.configuration.problems:
+        place, _, text = problem.partition(": ")
+        yield Finding(place, "not-readable", text, "mend the line", "passes over it")
+
+
 FILE_RULES: tuple[Rule, ...] = (
+    _comments,
+    _unknown,
     _permissions, _old_indexes, _unused_files, _unused_lines, _broken_tables, _shell_lines,
 )  # fmt: skip

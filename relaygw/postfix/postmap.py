@@ -65,7 +65,8 @@ class Postfix:
 
     def can_ask(self, table: Table) -> bool:
         """Return whether its own answer can be had."""
-        return table.kind in self.types and not table.problem
+        is_there = table.index is None or table.index.exists()
+        return is_there and table.kind in self.types and not table.problem
 
     def look_up(self, table: Table, key: str, partial: bool) -> Entry | None:
         """Return what Postfix answers, with the place as it was read."""

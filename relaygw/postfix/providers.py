@@ -196,8 +196,8 @@ def _what_differs(stop: Stop) -> Iterator[str]:
         )
     if policy in ("required", "implicit") and stop.tls not in ("verify", "secure"):
         yield (
-            f"Postfix verifies no certificate at level {stop.tls}; relaygw does with tls: {policy}, "
-            "and `relaygw check --online` shows if it can"
+            f"Postfix verifies no certificate at level {stop.tls}; relaygw does with tls: {policy} "
+            "(`relaygw check --online` shows if it can)"
         )
     if stop.login and policy in ("none", "opportunistic") and not is_loopback_host(host):
         how = "always" if policy == "none" else "whenever somebody hides STARTTLS"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 from relaygw.policy.recipients import Fate as OwnFate
 from relaygw.policy.recipients import RecipientPolicy
@@ -54,10 +55,17 @@ class Row:
     why: str = ""
 
 
-def pairs_of(routing: Routing) -> list[Pair]:
-    """Return mail of each class of senders to each class of recipients, as many as is useful."""
-    senders = [*map(sample, routing.senders), ""]
-    recipients = [sample(one) for one in routing.recipients]
+def pairs_of(routing: Routing, rewrite: Mapping[str, Any]) -> list[Pair]:
+    """Return mail of each class of senders to each class of recipients, as many as is useful.
+
+    What is rewritten is a class, too.
+    """
+    lists = ((routing.senders, "senders"), (routing.recipients, "recipients"))
+    senders, recipients = (
+        [sample(one) for one in dict.fromkeys((*classes, *rewrite.get(key, ())))]
+        for classes, key in lists
+    )
+    senders.append("")
     if len(senders) * len(recipients) <= MAX_PAIRS:
         return [(sender, recipient) for sender in senders for recipient in recipients]
     rest = sample("")
@@ -93,7 +101,7 @@ class Comparison:
         route = self._router.route_for(sender=own_sender, recipient=own_recipient, headers={})
         is_sent = fate is OwnFate.DELIVER and route is not None
         names = route.providers if is_sent and route is not None else ()
-        own = self._words(names, own_sender, own_recipient) if is_sent else fate.value
+        own = self._words(names) if is_sent else fate.value
         found = list(_fate_differences(answer, fate))
         if is_sent and not found:
             found = [*_address_differences(answer, own_sender, own_recipient)]
@@ -138,13 +146,13 @@ class Comparison:
             return user.target, password
         return (password, password) if user == provider.password else None
 
-    def _words(self, names: tuple[str, ...], sender: str, recipient: str) -> str:
+    def _words(self, names: tuple[str, ...]) -> str:
         providers = [self._settings.providers[name] for name in names]
         shown = (
             f"{name} {one.host}:{one.port} tls {one.tls.value} login {one.username or 'none'}"
             for name, one in zip(names, providers, strict=True)
         )
-        return f"{', then '.join(shown)}; from {sender or '<>'} to {recipient}"
+        return ", then ".join(shown)
 
 
 def _fate_differences(answer: Answer, fate: OwnFate) -> Iterator[Difference]:
@@ -186,7 +194,7 @@ def postfix_words(answer: Answer) -> str:
         f"{_user(one.login)}"
         for one in delivery.stops
     )
-    return f"{', then '.join(shown)}; from {answer.sender or '<>'} to {answer.recipient}"
+    return ", then ".join(shown)
 
 
 def learn(postfix: Postfix, resolver: Resolver, pairs: Iterable[Pair]) -> None:

@@ -104,8 +104,8 @@ def _recipients(routing: Routing, report: Report) -> Iterator[tuple[str, Any]]:
     used = "capture" if kept else "reject" if refused else "drop"
     if kept:
         report.warn(
-            f"{_named(kept)}: Postfix keeps this mail on this host; relaygw has no mailboxes, it is "
-            "captured and never sent. Name who reads it: rewrite.recipients: {root: ADDRESS}"
+            f"{_named(kept)}: Postfix keeps this mail on this host; relaygw has no mailboxes: it "
+            "is captured and never sent. Name who reads it: rewrite.recipients: {root: ADDRESS}"
         )
     if dropped and used != "drop":
         report.warn(f"{_named(dropped)}: Postfix discards this mail; recipients.blocked is {used}, "
