@@ -6,6 +6,7 @@ domain, or "" for the rest. Each has a sample, an address that stands for all of
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 
 from relaygw.errors import InvalidAddress
@@ -77,6 +78,18 @@ def recipient_classes(resolver: Resolver, report: Report) -> list[str]:
     # relaygw's `.domain` is the domain, too: so that is told apart
     found += [f"@{one[1:]}" for one in found if one.startswith(".")]
     return ordered(found)
+
+
+def written_hops(resolver: Resolver) -> list[str]:
+    """Return the next hops that relayhost and the tables name, as they are written."""
+    values = [resolver.configuration.value("relayhost")]
+    for name in ("sender_dependent_relayhost_maps", "sender_dependent_default_transport_maps"):
+        values += [one.value for table in resolver.tables.of(name) for one in table.entries]
+    for table in resolver.tables.of("transport_maps"):
+        values += [one.value for one in table.entries]
+    words = [word for value in values for word in re.split(r"[,\s]+", value) if word]
+    # behind a transport, as in smtp:[host]:port
+    return [*words, *(word.partition(":")[2] for word in words if word.partition(":")[2])]
 
 
 def access_tables(resolver: Resolver) -> Iterator[Table]:

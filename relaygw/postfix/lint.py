@@ -9,7 +9,13 @@ from functools import cached_property
 from itertools import chain
 from pathlib import Path
 
-from relaygw.postfix.classes import REST, recipient_classes, sample, sender_classes
+from relaygw.postfix.classes import (
+    REST,
+    recipient_classes,
+    sample,
+    sender_classes,
+    written_hops,
+)
 from relaygw.postfix.listeners import is_too_wide, networks_of
 from relaygw.postfix.main_cf import Configuration, PostfixUnreadable, Service
 from relaygw.postfix.maps import Entry, Table
@@ -80,7 +86,7 @@ class Subject:
     def passwords(self, service: Service | None = None) -> list[Entry]:
         """Return the lines of the password maps."""
         tables = self.resolver.tables.of("smtp_sasl_password_maps", service)
-        return [entry for table in tables for entry in table.entries]
+        return [entry for table in tables for entry in table.entries if not table.is_static]
 
 
 Rule = Callable[[Subject], Iterator[Finding]]
@@ -104,13 +110,14 @@ def _in_order(one: Finding) -> tuple[str, int]:
 
 
 def _other_form(subject: Subject) -> Iterator[Finding]:
+    used = {_written(subject, hop).lower() for hop, _ in subject.hops}
     for hop, transport in subject.hops:
         service = subject.service(transport)
         written = _written(subject, hop)
         if subject.resolver.login_entry("", hop, written, service) is not None:
             continue
         for entry in subject.passwords(service):
-            if _host_of(entry.key) == hop.host and entry.key.lower() != written.lower():
+            if _host_of(entry.key) == hop.host and entry.key.lower() not in used:
                 yield Finding(
                     str(entry.place), "password-of-another-form",
                     f"the password is for {entry.key}, and mail goes to {written}, so Postfix does "
@@ -122,16 +129,12 @@ def _other_form(subject: Subject) -> Iterator[Finding]:
 
 def _written(subject: Subject, hop: Hop) -> str:
     """Return a next hop as the configuration writes it."""
-    values = [subject.configuration.value("relayhost")]
-    for name in (*_SENDER_MAPS, "transport_maps"):
-        values += [e.value for t in subject.resolver.tables.of(name) for e in t.entries]
-    for value in chain.from_iterable(re.split(r"[,\s]+", one) for one in values):
-        for text in (value, value.partition(":")[2]):
-            try:
-                if text and hop_of(text) == hop:
-                    return text
-            except ValueError:
-                continue
+    for text in written_hops(subject.resolver):
+        try:
+            if hop_of(text) == hop:
+                return text
+        except ValueError:
+            continue
     return str(hop)
 
 
@@ -153,7 +156,8 @@ def _no_login(subject: Subject) -> Iterator[Finding]:
             "smtp_sasl_auth_enable = yes",
             "is imported without logins, as Postfix does it; --mend takes the passwords",
         )  # fmt: skip
-    if is_on and not configuration.value("smtp_sasl_password_maps"):
+    has_map = any(configuration.value("smtp_sasl_password_maps", one) for one in services)
+    if is_on and not has_map:
         yield Finding(
             subject.place("smtp_sasl_auth_enable"), "login-is-off",
             "smtp_sasl_auth_enable is yes, and there is no map of passwords",
@@ -175,6 +179,29 @@ def _no_login(subject: Subject) -> Iterator[Finding]:
                 str(entry.place), "no-password", f"{entry.key} has a user and no password",
                 "write USER:PASSWORD", "write it into the provider's secret file",
             )  # fmt: skip
+
+
+def _strange_hosts(subject: Subject) -> Iterator[Finding]:
+    """Yield hosts that are shown a sender's password, as a recipient's mail goes there."""
+    keys = [entry for entry in subject.passwords() if "@" in entry.key]
+    if not keys or not subject.configuration.is_on("smtp_sender_dependent_authentication"):
+        return
+    own_place = subject.resolver.route(sample(REST), sample(REST)).places
+    own = {hop for sender, one in subject.deliveries if sender for hop in _hops(one)}
+    for sender, delivery in subject.deliveries:
+        for hop in _hops(delivery):
+            if not sender and hop not in own and delivery.places != own_place:
+                yield Finding(
+                    delivery.places[0].partition(": ")[0], "password-for-another-host",
+                    f"the passwords by sender ({keys[0].key}) go to {hop}, too, if it offers AUTH",
+                    "a transport of its own for it, with -o smtp_sasl_auth_enable=no",
+                    "is imported as Postfix does it, and mail waits if that server offers no "
+                    "AUTH; --mend, or a provider without username and password, sends it",
+                )  # fmt: skip
+
+
+def _hops(delivery: Delivery) -> list[Hop]:
+    return [stop.hop for stop in delivery.stops]
 
 
 def _mechanisms(subject: Subject) -> Iterator[Finding]:
@@ -378,6 +405,7 @@ def _never_asked(subject: Subject) -> Iterator[Finding]:
 
 
 _RULES: tuple[Rule, ...] = (
-    _other_form, _no_login, _mechanisms, _clear_passwords, _authorities, _pooling, _relayhosts,
+    _other_form, _strange_hosts, _no_login, _mechanisms, _clear_passwords, _authorities,
+    _pooling, _relayhosts,
     _single_senders, _networks, _never_asked,
 )  # fmt: skip

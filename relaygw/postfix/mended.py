@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cached_property
 
+from relaygw.postfix.classes import REST, sample, written_hops
 from relaygw.postfix.main_cf import Configuration, Parameter, Service
 from relaygw.postfix.maps import Entry
 from relaygw.postfix.resolve import Hop, Resolver, Stop, hop_of
@@ -28,18 +30,30 @@ def mended(configuration: Configuration) -> Configuration:
 class MendedResolver(Resolver):
     """Finds a password in whatever form it is written, and never sends one in clear."""
 
+    @cached_property
+    def _written(self) -> set[str]:
+        return {one.lower() for one in written_hops(self)}
+
     def login_entry(
         self, sender: str, hop: Hop, written: str, service: Service | None = None
     ) -> Entry | None:
         """Return the line that was meant; see Resolver."""
         found = super().login_entry(sender, hop, written, service)
+        if found is not None and "@" in found.key and not self._is_own_hop(sender, hop):
+            found = super().login_entry("", hop, written, service)  # his password is for others
         if found is not None or not self.configuration.is_on("smtp_sasl_auth_enable", service):
             return found
         for table in self.tables.of("smtp_sasl_password_maps", service):
             for entry in table.entries:
-                if "@" not in entry.key and _is_host(entry.key, hop.host):
+                is_of_host = "@" not in entry.key and _is_host(entry.key, hop.host)
+                if is_of_host and entry.key.lower() not in self._written:
                     return entry
         return None
+
+    def _is_own_hop(self, sender: str, hop: Hop) -> bool:
+        """Return whether a sender's mail goes there but for single recipients."""
+        _, nexthop, _ = self._by_class(sender, sample(REST).partition("@")[2])
+        return _is_host(nexthop, hop.host) and hop_of(nexthop).port == hop.port
 
     def _stop(self, sender: str, hop: Hop, written: str, service: Service | None) -> Stop:
         stop = super()._stop(sender, hop, written, service)

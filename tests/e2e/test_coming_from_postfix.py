@@ -1,0 +1,195 @@
+"""The same mail through a real Postfix and through relaygw with what import-postfix made of it.
+
+Three providers see it: who the sender is, whom it is for, who logs in, and whether it is TLS.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import smtplib
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+import yaml
+
+from relaygw.postfix.maillog import read_maillog
+from tests.e2e.gateway import Gateway
+from tests.e2e.ports import free_port
+from tests.fakes.scripted_provider import ThreadedProvider
+from tests.forked import run_relaygw
+
+_MAIN = """compatibility_level = 3.6
+meta_directory = /etc/postfix
+queue_directory = {base}/queue
+data_directory = {base}/data
+maillog_file = {base}/mail.log
+maillog_file_prefixes = /
+myhostname = shop1.example.com
+mydestination =
+inet_interfaces = 127.0.0.1
+inet_protocols = ipv4
+mynetworks = 127.0.0.0/8
+alias_maps =
+alias_database =
+relayhost = [127.0.0.1]:{main}
+sender_dependent_relayhost_maps = hash:{base}/conf/relayhosts
+smtp_sender_dependent_authentication = yes
+smtp_sasl_auth_enable = yes
+smtp_sasl_password_maps = hash:{base}/conf/sasl_passwd
+smtp_sasl_security_options = noanonymous
+smtp_tls_security_level = verify
+smtp_tls_CAfile = {base}/conf/ca.pem
+smtp_tls_policy_maps = inline:{{ {{[127.0.0.1]:{inner}=none}} }}
+transport_maps = inline:{{ {{internal.test=smtp:[127.0.0.1]:{inner}}}, {{spam.test=error:no}} }}
+sender_canonical_maps = inline:{{ {{www-data@shop1.example.com=shop@example.com}} }}
+recipient_canonical_maps = inline:{{ {{typo@cust.test=right@cust.test}} }}
+"""
+_MASTER = """127.0.0.1:{port} inet n - n - - smtpd
+postlog unix-dgram n - n - 1 postlogd
+pickup unix n - n 60 1 pickup
+cleanup unix n - n - 0 cleanup
+qmgr unix n - n 300 1 qmgr
+tlsmgr unix - - n 1000? 1 tlsmgr
+rewrite unix - - n - - trivial-rewrite
+bounce unix - - n - 0 bounce
+defer unix - - n - 0 bounce
+trace unix - - n - 0 bounce
+proxymap unix - - n - - proxymap
+anvil unix - - n - 1 anvil
+smtp unix - - n - - smtp
+error unix - - n - - error
+retry unix - - n - - error
+discard unix - - n - - discard
+"""
+_MAILS = [
+    ("shop@example.com", "a@cust.test"),
+    ("news@promo.example.com", "a@cust.test"),
+    ("www-data@shop1.example.com", "b@cust.test"),
+    ("shop@example.com", "typo@cust.test"),
+    ("shop@example.com", "x@internal.test"),
+    ("news@promo.example.com", "x@internal.test"),
+    ("shop@example.com", "x@spam.test"),
+]
+_SENT = 6  # all but the last
+Seen = tuple[str, str, tuple[str, ...], str | None, bool]
+
+
+class Providers:
+    """The three of them."""
+
+    def __init__(self, stack: ExitStack) -> None:
+        users = {"shop": "main:secret", "promo": "promo secret"}
+        self.by_name = {
+            "main": stack.enter_context(ThreadedProvider(tls="starttls", users=users)),
+            "promo": stack.enter_context(ThreadedProvider(tls="starttls", users=users)),
+            "inner": stack.enter_context(ThreadedProvider()),
+        }
+        # a sender's password goes to any hop that asks for one
+        self.ports = {name: one.port for name, one in self.by_name.items()}
+
+    def seen(self) -> list[Seen]:
+        return sorted(
+            (name, message.sender, message.recipients, message.user, message.is_tls)
+            for name, one in self.by_name.items()
+            for message in one.messages
+        )  # type: ignore[type-var]
+
+    def forget(self) -> None:
+        for one in self.by_name.values():
+            one.messages.clear()
+
+
+@pytest.fixture(scope="module")
+def providers() -> Iterator[Providers]:
+    with ExitStack() as stack:
+        yield Providers(stack)
+
+
+@contextmanager
+def postfix(providers: Providers) -> Iterator[tuple[Path, int]]:
+    """Run a Postfix that relays to the providers; yield its base and its port."""
+    base, port = Path(tempfile.mkdtemp(prefix="relaygw-moving-")), free_port()
+    base.chmod(0o755)
+    for name in ("queue", "data", "conf"):
+        (base / name).mkdir()
+    shutil.chown(base / "data", "postfix")
+    conf, ports = base / "conf", providers.ports
+    (conf / "main.cf").write_text(_MAIN.format(base=base, **ports))
+    (conf / "master.cf").write_text(_MASTER.format(port=port))
+    (conf / "ca.pem").write_text(
+        "".join(Path(one.tls_ca).read_text() for one in providers.by_name.values() if one.tls_ca)
+    )
+    (conf / "relayhosts").write_text(f"@promo.example.com [127.0.0.1]:{ports['promo']}\n")
+    (conf / "sasl_passwd").write_text(
+        f"@promo.example.com promo:promo secret\n[127.0.0.1]:{ports['main']} shop:main:secret\n"
+    )
+    (conf / "sasl_passwd").chmod(0o600)
+    for name in ("relayhosts", "sasl_passwd"):
+        subprocess.run(["postmap", f"hash:{conf / name}"], check=True)
+    try:
+        subprocess.run(["postfix", "-c", conf, "start"], check=True, capture_output=True)
+        yield base, port
+    finally:
+        subprocess.run(["postfix", "-c", conf, "stop"], check=False, capture_output=True)
+        shutil.rmtree(base, ignore_errors=True)
+
+
+def send_all(port: int) -> None:
+    for number, (sender, recipient) in enumerate(_MAILS):
+        with smtplib.SMTP("127.0.0.1", port) as client:
+            content = f"Subject: {number}\r\n\r\nhello\r\n"
+            try:
+                client.sendmail(sender, [recipient], content)
+            except smtplib.SMTPRecipientsRefused:
+                assert recipient == "x@spam.test"
+
+
+def wait_for_mail(providers: Providers) -> list[Seen]:
+    deadline_s = time.monotonic() + 60
+    while len(providers.seen()) < _SENT and time.monotonic() < deadline_s:
+        time.sleep(0.05)
+    return providers.seen()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="Postfix is started by root only")
+def test_the_same_mail_goes_the_same_way(providers: Providers, tmp_path: Path) -> None:
+    output = tmp_path / "relaygw.yaml"
+    with postfix(providers) as (base, port):
+        send_all(port)
+        by_postfix = wait_for_mail(providers)
+        assert len(by_postfix) == _SENT, (base / "mail.log").read_text()
+        providers.forget()
+        words = [str(base / "conf"), "--output", str(output), "--maillog", str(base / "mail.log")]
+        done = run_relaygw(
+            ["import-postfix", "--mend", "--json", *words], capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+        with (base / "mail.log").open() as lines:
+            logged = list(read_maillog(lines))
+        ca_file = shutil.copy(base / "conf" / "ca.pem", tmp_path)
+        written = yaml.safe_load(output.read_text().replace(f"{base}/conf/ca.pem", ca_file))
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    other = [row for row in rows if row["kind"] == "mail" and row["result"] != "same"]
+    # a sender's password is not shown to the inner host, which asks for none
+    assert {row["recipient"].partition("@")[2] for row in other} == {"internal.test"}
+    assert all(row["sender"].endswith("@promo.example.com") for row in other)
+    assert {one.recipient for one in logged if one.status == "sent"} == {
+        recipient for _, _, recipients, _, _ in by_postfix for recipient in recipients
+    }
+    sections = {name: written[name] for name in ("rewrite", "recipients") if name in written}
+    own = tmp_path / "gateway"
+    own.mkdir()
+    with Gateway(
+        own, providers=written["providers"], routes=written["routes"], **sections
+    ) as gateway:
+        send_all(gateway.smtp_port)
+        gateway.wait_until_empty()
+        assert wait_for_mail(providers) == by_postfix
+    assert {user for _, _, _, user, _ in by_postfix} == {"shop", "promo", None}
