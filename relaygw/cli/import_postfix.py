@@ -18,11 +18,12 @@ from relaygw.cli.text import as_json, labelled, print_lines
 from relaygw.errors import SettingsError
 from relaygw.mail.words import counted, fields
 from relaygw.postfix.classes import class_of
-from relaygw.postfix.lint import Finding, findings
+from relaygw.postfix.lint import findings
 from relaygw.postfix.maillog import read_maillog
 from relaygw.postfix.main_cf import Configuration, PostfixUnreadable, read_configuration
 from relaygw.postfix.maps import Tables
 from relaygw.postfix.mended import MendedResolver, mended
+from relaygw.postfix.mistakes import Finding
 from relaygw.postfix.postmap import Postfix, postfix_here
 from relaygw.postfix.report import REFUSED, VERDICTS, Verdict
 from relaygw.postfix.resolve import Resolver

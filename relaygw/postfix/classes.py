@@ -17,6 +17,7 @@ from relaygw.postfix.resolve import Resolver
 from relaygw.postfix.rewriting import RESTRICTIONS, access_checks
 
 REST = ""
+SENDER_MAPS = ("sender_dependent_relayhost_maps", "sender_dependent_default_transport_maps")
 _SAMPLE = "relaygw-sample"
 
 
@@ -47,7 +48,7 @@ def is_direct(host: str, address: str) -> bool:
 def sender_classes(resolver: Resolver, report: Report) -> list[str]:
     """Return all classes of senders, addresses first, the rest last. Raises PostfixUnreadable."""
     configuration, found = resolver.configuration, list[str]()
-    for name in ("sender_dependent_relayhost_maps", "sender_dependent_default_transport_maps"):
+    for name in SENDER_MAPS:
         for table in resolver.tables.of(name):
             found += _entries(resolver, report, table, name)
     services = [None, *(one for one in configuration.services if one.command in ("smtp", "relay"))]
@@ -83,7 +84,7 @@ def recipient_classes(resolver: Resolver, report: Report) -> list[str]:
 def written_hops(resolver: Resolver) -> list[str]:
     """Return the next hops that relayhost and the tables name, as they are written."""
     values = [resolver.configuration.value("relayhost")]
-    for name in ("sender_dependent_relayhost_maps", "sender_dependent_default_transport_maps"):
+    for name in SENDER_MAPS:
         values += [one.value for table in resolver.tables.of(name) for one in table.entries]
     for table in resolver.tables.of("transport_maps"):
         values += [one.value for one in table.entries]

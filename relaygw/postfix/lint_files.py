@@ -6,9 +6,9 @@ import re
 import stat
 from collections.abc import Iterator
 
-from relaygw.postfix.lint import Finding, Rule, Subject
 from relaygw.postfix.main_cf import PostfixUnreadable, read_text
 from relaygw.postfix.maps import INDEXES, Table
+from relaygw.postfix.mistakes import Finding, Rule, Subject
 from relaygw.postfix.report import Report
 
 _TABLE_WORD = re.compile(r"(?:proxy:)*([a-z]+):(/[^\s,{}]+)")
