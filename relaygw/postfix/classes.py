@@ -18,26 +18,26 @@ from relaygw.postfix.rewriting import RESTRICTIONS, access_checks
 
 REST = ""
 SENDER_MAPS = ("sender_dependent_relayhost_maps", "sender_dependent_default_transport_maps")
-_SAMPLE = "relaygw-sample"
+SAMPLE = "relaygw-sample"
 
 
 def sample(one: str) -> str:
     """Return an address of a class."""
     if one == REST:
-        return f"{_SAMPLE}@{_SAMPLE}.invalid"
+        return f"{SAMPLE}@{SAMPLE}.invalid"
     if one.startswith("@"):
-        return f"{_SAMPLE}{one}"
-    return f"{_SAMPLE}@{_SAMPLE}{one}" if one.startswith(".") else one
+        return f"{SAMPLE}{one}"
+    return f"{SAMPLE}@{SAMPLE}{one}" if one.startswith(".") else one
 
 
 def class_of(address: str) -> str:
     """Return the class that a sample stands for, in words; other addresses as they are."""
     local, _, domain = address.partition("@")
-    if local != _SAMPLE:
+    if local != SAMPLE:
         return address or "<>"
-    if domain == f"{_SAMPLE}.invalid":
+    if domain == f"{SAMPLE}.invalid":
         return "anybody"
-    return domain.removeprefix(_SAMPLE) if domain.startswith(f"{_SAMPLE}.") else f"@{domain}"
+    return domain.removeprefix(SAMPLE) if domain.startswith(f"{SAMPLE}.") else f"@{domain}"
 
 
 def is_direct(host: str, address: str) -> bool:

@@ -87,7 +87,7 @@ class Table:
         if self.patterns and not partial:
             for line in self.patterns:
                 if line.matches(key):
-                    return Entry(key, line.value, line.place)
+                    return Entry(key, line.result(key), line.place)
         return self._by_key.get(key.lower())
 
 

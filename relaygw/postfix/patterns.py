@@ -23,6 +23,7 @@ _ANY = "\0"  # stands for any text in what follows
 _ANYTHING = re.compile(r"\((?:\?:)?(?:\.|\[\^@\]|\\S|\[\^[^\]]*\])[*+]\)|(?:\.|\[\^@\]|\\S)[*+]")
 _GROUP = re.compile(r"\((?:\?:)?([^()]*)\)")
 _LITERAL = re.compile(r"[\w@.\-+\0]*")
+_SUBSTITUTION = re.compile(r"(?<!\$)\$[({]?(\d)[)}]?")
 _MAX_ALTERNATIVES = 200
 
 
@@ -52,10 +53,16 @@ class PatternLine:
         """Return whether the line holds for a key."""
         return self.condition.holds(key) and all(one.holds(key) for one in self.around)
 
-    @property
-    def has_substitution(self) -> bool:
-        """True when the result takes parts of the key."""
-        return bool(re.search(r"\$[({]?\d", self.value))
+    def result(self, key: str) -> str:
+        """Return the result for a key that matches: `$1` is what the first group found."""
+        match = None if self.condition.is_negated else self.condition.expression.search(key)
+
+        def group(found: re.Match[str]) -> str:
+            number = int(found[1])
+            known = match is not None and number <= self.condition.expression.groups
+            return (match[number] or "") if known and match is not None else ""
+
+        return _SUBSTITUTION.sub(group, self.value).replace("$$", "$")
 
     @property
     def addresses(self) -> list[str] | None:

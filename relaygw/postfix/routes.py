@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from relaygw.postfix.classes import (
     REST,
+    SAMPLE,
     is_direct,
     recipient_classes,
     sample,
@@ -96,6 +97,11 @@ class Routing:
             return None
         if any(one.hop.is_mx and is_direct(one.hop.host, target) for one in delivery.stops):
             return self._direct(sender, recipient, delivery)
+        if any(SAMPLE in one.hop.host for one in delivery.stops):
+            raise PostfixUnreadable(
+                f"{delivery.places[-1]}: the next hop is made of the address, and a route of "
+                "relaygw has fixed providers; write a line for each domain that is used"
+            )
         hint = sender.rpartition("@")[2]
         names = (self.providers.name_for(one, delivery.transport, hint) for one in delivery.stops)
         return tuple(dict.fromkeys(names))

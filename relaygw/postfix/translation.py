@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from relaygw.postfix.classes import REST
+from relaygw.postfix.classes import REST, SENDER_MAPS, access_tables
 from relaygw.postfix.listeners import listeners
 from relaygw.postfix.main_cf import Configuration, PostfixUnreadable
 from relaygw.postfix.maps import Table
 from relaygw.postfix.providers import Providers, timeouts
 from relaygw.postfix.report import REFUSED, Report, seconds
-from relaygw.postfix.resolve import Fate
+from relaygw.postfix.resolve import Fate, Resolver
 from relaygw.postfix.rewriting import Rewriting
 from relaygw.postfix.routes import Routing
 from relaygw.settings.addresses import Address, Domain, Entry, RewriteKey
@@ -22,6 +22,11 @@ from relaygw.settings.section import fits
 from relaygw.settings.units import format_duration
 
 _LOCAL = "relaygw-sample"
+_DECISIVE = (
+    *SENDER_MAPS, "transport_maps", "smtp_sasl_password_maps", "smtp_tls_policy_maps",
+    "sender_canonical_maps", "recipient_canonical_maps", "canonical_maps", "smtp_generic_maps",
+    "virtual_alias_maps",
+)  # fmt: skip
 _REWRITES = {
     "sender": ("sender_canonical_maps", "canonical_maps", "smtp_generic_maps"),
     "recipient": (
@@ -50,6 +55,7 @@ def translate(rewriting: Rewriting, secrets_directory: Path) -> Translation:
     report = Report()
     for problem in configuration.problems:
         report.warn(problem)
+    check_tables(rewriting.resolver)
     providers = Providers(configuration, report, secrets_directory)
     routing = Routing(rewriting, providers, report)
     routing.find_out()
@@ -79,6 +85,20 @@ def translate(rewriting: Rewriting, secrets_directory: Path) -> Translation:
             if note:
                 report.warn(note)
     return Translation(values, providers.secrets, report, rewriting, routing)
+
+
+def check_tables(resolver: Resolver) -> None:
+    """Raise PostfixUnreadable where a table cannot be read that decides where mail goes."""
+    configuration = resolver.configuration
+    services = [None, *(one for one in configuration.services if one.command in ("smtp", "relay"))]
+    tables = list(access_tables(resolver))
+    for name in _DECISIVE:
+        for service in services:
+            is_used = "sasl" not in name or configuration.is_on("smtp_sasl_auth_enable", service)
+            tables += resolver.tables.of(name, service) if is_used else []
+    problems = dict.fromkeys(table.problem for table in tables if table.problem)
+    if problems:
+        raise PostfixUnreadable("\n".join(problems))
 
 
 # --- recipients -----------------------------------------------------------------------------

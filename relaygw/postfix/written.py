@@ -41,6 +41,8 @@ def _item(key: str, value: Any, indent: int) -> Iterator[str]:
             inner = [line for name, it in one.items() for line in _item(name, it, indent + 4)]
             yield f"{lead}  - {inner[0].strip()}"
             yield from inner[1:]
+    elif value == {}:
+        yield f"{lead}{_scalar(key)}: {{}}"
     elif isinstance(value, (list, dict)):
         yield from _list(f"{lead}{_scalar(key)}: ", list(map(_scalar, value)), indent)
     else:

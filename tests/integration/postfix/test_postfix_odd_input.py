@@ -1,0 +1,170 @@
+"""What import-postfix does with what is odd, broken, or there already."""
+
+from __future__ import annotations
+
+import stat
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+import yaml
+from click.testing import CliRunner, Result
+
+from relaygw.cli import main
+from tests.integration.postfix.shapes import Shape
+
+_HOST = "relayhost = [smtp.sendgrid.net]:587\nsmtp_tls_security_level = encrypt\n"
+_SASL = (
+    "smtp_sasl_auth_enable = yes\nsmtp_sasl_password_maps = texthash:{dir}/sasl_passwd\n"
+    "smtp_sasl_security_options = noanonymous\n"
+)
+
+
+def run(home: Path, *words: object) -> Result:
+    return CliRunner().invoke(main, ["import-postfix", *map(str, (home, *words))])
+
+
+def imported(home: Path, *words: object) -> tuple[dict[str, object], str]:
+    """The file, and what was said."""
+    done = run(home, "--dry-run", *words)
+    assert done.exit_code == 0, done.output
+    said, _, text = done.stdout.partition("\n# Made by")
+    return yaml.safe_load(text.partition("\n")[2]), " ".join(said.split())
+
+
+@dataclass(frozen=True)
+class Broken:
+    name: str
+    main: str
+    problems: tuple[str, ...]
+    files: dict[str, str] = field(default_factory=dict)
+
+
+BROKEN = (
+    Broken("no-relayhost", "relayhost =\n",
+           ("mail goes to each recipient's own server (by MX)", "--relayhost '[smtp.example.com]")),
+    Broken("no-relayhost-for-a-sender", _HOST + "sender_dependent_default_transport_maps = "
+           "inline:{@a.test=smtp:}\nrelayhost =\n", ("by MX", "--relayhost")),
+    Broken("cycle-of-values", "relayhost = $a\na = $b\nb = $a\n",
+           ("main.cf:11: $a leads back to itself: a -> b -> a",)),
+    Broken("cycle-of-addresses", _HOST + "canonical_maps = texthash:{dir}/canonical\n",
+           ("main.cf:11: canonical_maps leads in a circle: a@a.test -> b@a.test -> a@a.test",
+            "take one line out"),
+           {"canonical": "a@a.test b@a.test\nb@a.test a@a.test\n"}),
+    Broken("cycle-of-virtual-aliases", _HOST + "virtual_alias_maps = texthash:{dir}/virtual\n",
+           ("virtual:2: b@a.test leads in a circle", "take one out"),
+           {"virtual": "a@a.test b@a.test\nb@a.test a@a.test x@a.test\n"}),
+    Broken("cycle-of-aliases", _HOST + "mydestination = shop1.example.com\n"
+           "alias_maps = texthash:{dir}/aliases\n",
+           ("leads through more than 100 aliases or in a circle",),
+           {"aliases": "a: b\nb: a\n"}),
+    Broken("no-such-file", _HOST + "transport_maps = hash:{dir}/none\n",
+           ("/postfix/none: is not there",)),
+    Broken("database", _HOST + "sender_dependent_relayhost_maps = mysql:/etc/postfix/x.cf\n",
+           ("main.cf:11: mysql: lies in a database", "texthash:FILE")),
+    Broken("unknown-type", _HOST + "transport_maps = hsah:{dir}/x\n",
+           ("main.cf:11: 'hsah' is no type of table that relaygw knows",)),
+    Broken("no-passwords", _HOST + _SASL, ("/postfix/sasl_passwd: is not there",)),
+    Broken("binary", _HOST + "transport_maps = texthash:{dir}/junk\n",
+           ("/postfix/junk:2: holds a control character", "restore it"),
+           {"junk": "a.test :\n\0\1\2\n"}),
+    Broken("bad-hop", "relayhost = [smtp.example.com]:smpt\n",
+           ("main.cf:9: relayhost: '[smtp.example.com]:smpt' has a port that is none",)),
+    Broken("hop-of-the-address", _HOST + "sender_dependent_relayhost_maps = pcre:{dir}/re\n",
+           ("re:1:", "the next hop is made of the address"), {"re": "/@(.*)$/ [smtp.$1]:587\n"}),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("one", BROKEN, ids=lambda one: one.name)
+def test_what_cannot_be_imported_says_where_and_what_to_do(one: Broken, tmp_path: Path) -> None:
+    home = Shape(one.name, one.main, one.files).write(tmp_path)
+    output = tmp_path / "relaygw.yaml"
+    done = run(home, "--output", output)
+    assert done.exit_code == 65, done.output
+    assert done.stdout == ""
+    assert all(problem in done.stderr for problem in one.problems), done.stderr
+    assert not output.exists()
+
+
+def test_a_directory_that_is_none(tmp_path: Path) -> None:
+    done = run(tmp_path / "nowhere")
+    assert (done.exit_code, done.stdout) == (65, "")
+    assert "main.cf: is not there; give the directory with main.cf" in done.stderr
+
+
+def test_a_file_is_never_written_over(tmp_path: Path) -> None:
+    files = {"sasl_passwd": "[smtp.sendgrid.net]:587 apikey:SG.k\n"}
+    home = Shape("there", _HOST + _SASL, files).write(tmp_path)
+    output = tmp_path / "out"
+    output.mkdir()
+    (output / "relaygw.yaml").write_text("mine\n")
+    for words in (["--output", output], ["--output", output / "relaygw.yaml"]):
+        done = run(home, *words)
+        assert (done.exit_code, done.stdout) == (73, "")
+        assert "is there already, and no file is written over" in done.stderr
+    (output / "relaygw.yaml").unlink()
+    (output / "secrets").mkdir()
+    (output / "secrets" / "sendgrid").write_text("mine\n")
+    assert run(home, "--output", output).exit_code == 73
+    assert not (output / "relaygw.yaml").exists()
+    assert (output / "secrets" / "sendgrid").read_text() == "mine\n"
+    (output / "secrets" / "sendgrid").unlink()
+    assert run(home, "--output", output).exit_code == 0
+    assert stat.S_IMODE((output / "secrets" / "sendgrid").stat().st_mode) == 0o600
+    assert run(home, "--output", tmp_path / "no" / "relaygw.yaml").exit_code == 73
+
+
+def test_relayhost_may_be_given(tmp_path: Path) -> None:
+    home = Shape("none", "relayhost =\n").write(tmp_path)
+    values, _ = imported(home, "--relayhost", "[smtp.eu.mailgun.org]:587")
+    assert values["routes"] == [{"name": "default", "providers": ["smtp-eu-mailgun-org"]}]
+
+
+def test_a_rewriting_of_everybody_is_told(tmp_path: Path) -> None:
+    main_cf = _HOST + "sender_canonical_maps = regexp:{dir}/senders\n"
+    home = Shape("all", main_cf, {"senders": "/.+/ noreply@example.com\n"}).write(tmp_path)
+    values, said = imported(home)
+    assert values["rewrite"] == {
+        "default_domain": "shop1.example.com",
+        "senders": {"@shop1.example.com": "noreply@example.com"},
+    }
+    assert "senders:1: /.+/ is every address; relaygw rewrites those it can name" in said
+    assert "anybody: not the same" in said
+
+
+def test_a_rewriting_that_keeps_the_local_part_is_told(tmp_path: Path) -> None:
+    main_cf = _HOST + "smtp_generic_maps = inline:{@old.example.com=@example.com}\n"
+    values, said = imported(Shape("keeps", main_cf).write(tmp_path))
+    assert "senders" not in values["rewrite"]  # type: ignore[operator]
+    assert "@old.example.com: Postfix changes the domain and keeps what stands before it" in said
+
+
+def test_listeners_networks_and_limits(tmp_path: Path) -> None:
+    main_cf = (
+        _HOST + "inet_interfaces = 127.0.0.1, 10.1.1.1\nmynetworks = 127.0.0.0/8, [::1]/128, "
+        "[::ffff:127.0.0.0]/104, 10.0.0.0/8, 0.0.0.0/0\nmessage_size_limit = 20971520\n"
+        "smtpd_client_message_rate_limit = 30\nsmtpd_recipient_limit = 50\n"
+    )
+    master = "submission inet n - n - - smtpd\n  -o smtpd_tls_security_level=encrypt\n"
+    values, said = imported(Shape("in", main_cf, master=master).write(tmp_path))
+    listeners = values["listeners"]
+    assert isinstance(listeners, list)
+    assert [one["bind"] for one in listeners] == [
+        "127.0.0.1:25", "10.1.1.1:25", "127.0.0.1:587", "10.1.1.1:587",
+    ]  # fmt: skip
+    assert listeners[0] == {
+        "bind": "127.0.0.1:25",
+        "allow": ["127.0.0.0/8", "::1/128", "10.0.0.0/8"],
+        "max_message_size": 20971520,
+        "max_recipients": 50,
+        "rate_per_client": "30/m",
+    }
+    assert "0.0.0.0/0 is much of the Internet: an open relay" in said
+
+
+def test_provider_with_a_password_that_looks_like_a_reference(tmp_path: Path) -> None:
+    files = {"sasl_passwd": "[smtp.sendgrid.net]:587 env:name:file:/etc/passwd\n"}
+    values, _ = imported(Shape("odd", _HOST + _SASL, files).write(tmp_path))
+    provider = values["providers"]["sendgrid"]  # type: ignore[index]
+    assert provider["password"].endswith("/secrets/sendgrid")
+    assert "passwd" not in provider["password"]
