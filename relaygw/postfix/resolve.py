@@ -201,6 +201,17 @@ class Resolver:
             places.append(f"{place('relayhost')}: relayhost")
         return channel, nexthop or domain, places
 
+    def kind_of(self, recipient: str) -> object:
+        """Return what recipients have in common who go the same way; None: it is their own."""
+        domain = recipient.rpartition("@")[2].lower()
+        entry = self._transport_entry(recipient, domain)
+        channel, _, host = entry.value.partition(":") if entry is not None else ("", "", "")
+        if channel and not host:
+            return None
+        lists = ("mydestination", "virtual_alias_domains", "virtual_mailbox_domains")
+        classes = [self.listed(name, domain) for name in lists]
+        return channel, host, *classes, self.listed("relay_domains", domain, parents=True)
+
     def _split_transport(self, text: str, default: str) -> tuple[str, str]:
         channel, _, host = text.partition(":")
         return channel, host or default

@@ -42,7 +42,7 @@ class Routing:
     senders: list[str] = field(default_factory=list)
     recipients: list[str] = field(default_factory=list)
     fates: dict[str, Delivery] = field(default_factory=dict)  # of recipients
-    _ways: dict[tuple[str, str], Way] = field(default_factory=dict)
+    _by_kind: dict[object, tuple[Way, ...] | None] = field(default_factory=dict)
 
     def find_out(self) -> None:
         """Follow mail of all classes. Raises PostfixUnreadable."""
@@ -69,9 +69,9 @@ class Routing:
         sent = [one for one in self.recipients if self.fates[one].fate is Fate.SEND or not one]
         vectors: dict[str, tuple[Way, ...]] = {}
         for recipient in sent:
-            ways = [self._way(sender, recipient) for sender in self.senders]
-            if None not in ways:
-                vectors[recipient] = tuple(way for way in ways if way is not None)
+            ways = self._ways_to(recipient)
+            if ways is not None:
+                vectors[recipient] = ways
         if REST not in vectors:
             vectors[REST] = self._ways_of_most(vectors)
         kept = _without_repetitions(vectors)
@@ -79,6 +79,21 @@ class Routing:
         for vector, recipients in _tiers(kept):
             made += self._of_recipients(vector, recipients)
         return _named(made)
+
+    def _ways_to(self, recipient: str) -> tuple[Way, ...] | None:
+        """Return the ways of all senders; None: the recipients' own servers.
+
+        Recipients with one line of transport_maps, or none, and in one class have the same ways.
+        """
+        resolver, target = self.rewriting.resolver, sample(recipient)
+        kind = resolver.kind_of(target)
+        if kind is None or kind not in self._by_kind:
+            ways = [self._way(sender, recipient) for sender in self.senders]
+            found = None if None in ways else tuple(way for way in ways if way is not None)
+            if kind is None:
+                return found
+            self._by_kind[kind] = found
+        return self._by_kind[kind]
 
     def _ways_of_most(self, vectors: Mapping[str, tuple[Way, ...]]) -> tuple[Way, ...]:
         """Return what serves where the rest is sent nowhere: relaygw wants a last route."""
