@@ -76,7 +76,17 @@ def read_text(path: Path) -> str:
             f"{path}:{line}: holds a control character, so it is no text file; restore it from a "
             "backup, or name the text file that it was made of"
         )
-    return content.decode("utf-8", "surrogateescape").encode("utf-8", "replace").decode()
+    text = content.decode("utf-8", "surrogateescape")
+    for number, words in enumerate(text.split("\n"), 1):
+        if not words.isascii() and not words.lstrip().startswith("#") and _has_other_bytes(words):
+            raise PostfixUnreadable(
+                f"{path}:{number}: is not UTF-8; convert a copy of it: iconv -f latin1 -t utf-8"
+            )
+    return text.encode("utf-8", "replace").decode()
+
+
+def _has_other_bytes(line: str) -> bool:
+    return any("\udc80" <= sign <= "\udcff" for sign in line)
 
 
 def _what_is_there(path: Path) -> str:

@@ -152,7 +152,7 @@ class Routing:
         return made
 
 
-def _covering(one: str) -> Iterable[str]:
+def covering(one: str) -> Iterable[str]:
     """Yield the wider classes that hold for a class, the narrowest first."""
     if "@" in one[1:]:
         yield f"@{one.rpartition('@')[2]}"
@@ -169,7 +169,7 @@ def _without_repetitions(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return the classes whose value is another than that of the wider one which is kept."""
     kept: dict[str, Any] = {}
     for one in reversed([*values]):  # the rest first, single addresses last
-        wider = next((kept[name] for name in _covering(one) if name in kept), None)
+        wider = next((kept[name] for name in covering(one) if name in kept), None)
         if one == REST or wider is None or values[one] != wider:
             kept[one] = values[one]
     return {one: kept[one] for one in values if one in kept}
@@ -193,7 +193,7 @@ def _tier(one: str, values: Mapping[str, Any]) -> int:
         return 1000
     if one.startswith("."):
         return 500 - one.count(".")
-    is_exception = "@" in one[1:] and any(wider and wider in values for wider in _covering(one))
+    is_exception = "@" in one[1:] and any(wider and wider in values for wider in covering(one))
     return 1 if is_exception else 2
 
 

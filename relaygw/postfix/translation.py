@@ -8,16 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from relaygw.postfix.classes import REST, SENDER_MAPS, access_tables
+from relaygw.postfix.classes import SENDER_MAPS, access_tables
 from relaygw.postfix.listeners import listeners
+from relaygw.postfix.lists import recipients
 from relaygw.postfix.main_cf import Configuration, PostfixUnreadable
 from relaygw.postfix.maps import Table
 from relaygw.postfix.providers import Providers, timeouts
 from relaygw.postfix.report import REFUSED, Report, seconds
-from relaygw.postfix.resolve import Fate, Resolver
+from relaygw.postfix.resolve import Resolver
 from relaygw.postfix.rewriting import Rewriting
 from relaygw.postfix.routes import Routing
-from relaygw.settings.addresses import Address, Domain, Entry, RewriteKey
+from relaygw.settings.addresses import Address, Domain, RewriteKey
 from relaygw.settings.section import fits
 from relaygw.settings.units import format_duration
 
@@ -73,7 +74,7 @@ def translate(rewriting: Rewriting, secrets_directory: Path) -> Translation:
         "listeners": found,
         "providers": providers.values,
         "routes": routes,
-        "recipients": dict(_recipients(routing, report)),
+        "recipients": dict(recipients(routing, report)),
         "rewrite": dict(_rewrite(rewriting, report)),
         "retry": dict(_retry(configuration, report)),
         "log": dict(_log(configuration)),
@@ -99,61 +100,6 @@ def check_tables(resolver: Resolver) -> None:
     problems = dict.fromkeys(table.problem for table in tables if table.problem)
     if problems:
         raise PostfixUnreadable("\n".join(problems))
-
-
-# --- recipients -----------------------------------------------------------------------------
-
-
-def _recipients(routing: Routing, report: Report) -> Iterator[tuple[str, Any]]:
-    if routing.is_allow_list:
-        rest = routing.fates[REST]
-        allowed = list(_entries(routing.of_fate(Fate.SEND), "recipients.allow", report))
-        yield "allow", allowed
-        if rest.fate is Fate.DISCARD:
-            yield "refused", "drop"
-        report.warn(
-            f"{rest.places[0] if rest.places else 'main.cf'}: only listed recipients receive, so "
-            "the mode is staging; what Postfix "
-            + ("discards is dropped" if rest.fate is Fate.DISCARD else
-               "refuses is captured, with 250 to the client: shops would try again for ever")
-        )  # fmt: skip
-        return
-    refused, dropped = routing.of_fate(Fate.REFUSE), routing.of_fate(Fate.DISCARD)
-    kept = routing.of_fate(Fate.LOCAL, Fate.OTHER, Fate.LATER)
-    # one answer for all that is blocked: the one that loses least
-    used = "capture" if kept else "reject" if refused else "drop"
-    if kept:
-        report.warn(
-            f"{_named(kept)}: Postfix keeps this mail on this host; relaygw has no mailboxes: it "
-            "is captured and never sent. Name who reads it: rewrite.recipients: {root: ADDRESS}"
-        )
-    if dropped and used != "drop":
-        report.warn(f"{_named(dropped)}: Postfix discards this mail; recipients.blocked is {used}, "
-                    "as it holds for all that is blocked")  # fmt: skip
-    if refused and used == "capture":
-        report.warn(f"{_named(refused)}: Postfix refuses this mail; recipients.blocked is {used}, "
-                    "as it holds for all that is blocked")  # fmt: skip
-    blocked = [*refused, *dropped, *kept]
-    if blocked:
-        yield "block", list(_entries(blocked, "recipients.block", report))
-        yield "blocked", used
-
-
-def _named(classes: list[str]) -> str:
-    return ", ".join(classes[:4]) + (" ..." if len(classes) > 4 else "")
-
-
-def _entries(classes: list[str], where: str, report: Report) -> Iterator[str]:
-    for one in classes:
-        if fits(Entry, one):
-            yield one
-        elif f"@{one[1:]}" in classes:
-            report.warn(
-                f"{where}: Postfix means the domains below {one[1:]}, too, and a list of relaygw "
-                f'has whole domains only; add those that are used, as "@sub.{one[1:]}"'
-            )
-        else:
-            report.warn(f"{where}: {one} is no entry of that list; write the domains themselves")
 
 
 # --- addresses ------------------------------------------------------------------------------

@@ -168,3 +168,58 @@ def test_provider_with_a_password_that_looks_like_a_reference(tmp_path: Path) ->
     provider = values["providers"]["sendgrid"]  # type: ignore[index]
     assert provider["password"].endswith("/secrets/sendgrid")
     assert "passwd" not in provider["password"]
+
+
+def lists_of(values: dict[str, object]) -> dict[str, object]:
+    found = values["recipients"]
+    assert isinstance(found, dict)
+    return found
+
+
+def test_who_is_refused_within_a_list_of_who_receives(tmp_path: Path) -> None:
+    main_cf = (
+        _HOST + "smtpd_recipient_restrictions = check_recipient_access inline:{\n"
+        "  {boss@agency.test=REJECT}, {agency.test=OK}, {other.test=REJECT} }, reject\n"
+    )
+    values, said = imported(Shape("within", main_cf).write(tmp_path))
+    assert values["mode"] == "staging"
+    assert lists_of(values) == {
+        "allow": ["@agency.test"],
+        "block": ["boss@agency.test"],
+        "blocked": "reject",
+    }
+    assert "Postfix means the domains below agency.test, too" in said
+
+
+def test_who_receives_within_a_blocked_domain_is_told(tmp_path: Path) -> None:
+    main_cf = _HOST + "smtpd_recipient_restrictions = check_recipient_access inline:{\n" \
+        "  {good@bad.test=OK}, {bad.test=DISCARD} }\n"  # fmt: skip
+    values, said = imported(Shape("within", main_cf).write(tmp_path))
+    assert lists_of(values) == {"block": ["@bad.test"], "blocked": "drop"}
+    assert "good@bad.test: Postfix sends this mail, though @bad.test is blocked" in said
+    assert "anybody to good@bad.test: not the same" in said
+
+
+def test_mail_to_a_domains_own_server_is_told(tmp_path: Path) -> None:
+    main_cf = _HOST + "transport_maps = inline:{direct.test=smtp:}\n"
+    values, said = imported(Shape("direct", main_cf).write(tmp_path))
+    assert values["routes"] == [{"name": "default", "providers": ["smtp-sendgrid-net"]}]
+    assert "mail to @direct.test goes straight to its own server (by MX)" in said
+    assert "anybody to @direct.test: not the same" in said
+
+
+def test_mail_for_this_host_is_captured_and_root_has_a_reader(tmp_path: Path) -> None:
+    main_cf = _HOST + "mydestination = $myhostname\nalias_maps = texthash:{dir}/aliases\n" \
+        "transport_maps = inline:{spam.test=discard:}\n"  # fmt: skip
+    aliases = "root: ops@example.com\nlist: |/usr/bin/program\n"
+    values, said = imported(Shape("local", main_cf, {"aliases": aliases}).write(tmp_path))
+    assert lists_of(values) == {
+        "block": ["@spam.test", "@shop1.example.com"],
+        "blocked": "capture",
+    }
+    assert values["rewrite"]["recipients"] == {  # type: ignore[index]
+        "root": "ops@example.com",
+        "root@shop1.example.com": "ops@example.com",
+    }
+    assert "@shop1.example.com: Postfix keeps this mail on this host" in said
+    assert "@spam.test: Postfix discards this mail; recipients.blocked is capture" in said

@@ -147,8 +147,11 @@ def test_a_directory_without_main_cf_says_so(tmp_path: Path) -> None:
 
 
 def test_letters_beyond_ascii_are_read(tmp_path: Path) -> None:
-    (tmp_path / "main.cf").write_bytes("mail_name = Grüße\n".encode() + b"x = \xff\n")
+    (tmp_path / "main.cf").write_bytes("mail_name = Grüße\n".encode() + b"# old \xff\n")
     assert read_configuration(tmp_path).value("mail_name") == "Grüße"
+    (tmp_path / "main.cf").write_bytes(b"a = b\nx = \xff\n")
+    with pytest.raises(PostfixUnreadable, match=r"main\.cf:2: is not UTF-8; convert"):
+        read_configuration(tmp_path)
 
 
 def test_lists() -> None:

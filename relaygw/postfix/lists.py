@@ -1,0 +1,88 @@
+"""The section recipients for whom a Postfix refuses, discards or keeps on its host."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from relaygw.postfix.classes import REST
+from relaygw.postfix.report import Report
+from relaygw.postfix.resolve import Fate
+from relaygw.postfix.routes import Routing, covering
+from relaygw.settings.addresses import Entry
+from relaygw.settings.section import fits
+
+
+def recipients(routing: Routing, report: Report) -> Iterator[tuple[str, Any]]:
+    """Yield the keys of the section; what differs is told."""
+    refused, dropped = routing.of_fate(Fate.REFUSE), routing.of_fate(Fate.DISCARD)
+    kept = routing.of_fate(Fate.LOCAL, Fate.OTHER, Fate.LATER)
+    if routing.is_allow_list:
+        yield from _allow_list(routing, report)
+        # the others are not on the list anyway
+        refused, dropped, kept = (
+            [one for one in classes if _is_exception(one, routing)]
+            for classes in (refused, dropped, kept)
+        )
+    blocked = [*refused, *dropped, *kept]
+    if not blocked:
+        return
+    # one answer for all that is blocked: the one that loses least
+    used = "capture" if kept else "reject" if refused else "drop"
+    if kept:
+        report.warn(
+            f"{_named(kept)}: Postfix keeps this mail on this host; relaygw has no mailboxes: it "
+            "is captured and never sent. Name who reads it: rewrite.recipients: {root: ADDRESS}"
+        )
+    for does, classes, own in (("discards", dropped, "drop"), ("refuses", refused, "reject")):
+        if classes and used != own:
+            report.warn(
+                f"{_named(classes)}: Postfix {does} this mail; recipients.blocked is {used}, as it "
+                "holds for all that is blocked"
+            )
+    for one in routing.of_fate(Fate.SEND):
+        wider = next((each for each in covering(one) if each in blocked), None)
+        if wider is not None and not routing.is_allow_list:
+            report.warn(
+                f"{one}: Postfix sends this mail, though {wider} is blocked; a list of relaygw has "
+                f"no exceptions: take {wider} out of recipients.block, or this stays unsent"
+            )
+    yield "block", list(_entries(blocked, "recipients.block", report))
+    yield "blocked", used
+
+
+def _allow_list(routing: Routing, report: Report) -> Iterator[tuple[str, Any]]:
+    rest = routing.fates[REST]
+    is_dropped = rest.fate is Fate.DISCARD
+    yield "allow", list(_entries(routing.of_fate(Fate.SEND), "recipients.allow", report))
+    if is_dropped:
+        yield "refused", "drop"
+    report.warn(
+        f"{rest.places[0] if rest.places else 'main.cf'}: only listed recipients receive, so the "
+        "mode is staging; what Postfix "
+        + ("discards is dropped" if is_dropped else
+           "refuses is captured, with 250 to the client: shops would try again for ever")
+    )  # fmt: skip
+
+
+def _is_exception(one: str, routing: Routing) -> bool:
+    """True for a class within one that receives."""
+    wider = (each for each in covering(one) if each and each in routing.fates)
+    return any(routing.fates[each].fate is Fate.SEND for each in wider)
+
+
+def _named(classes: list[str]) -> str:
+    return ", ".join(classes[:4]) + (" ..." if len(classes) > 4 else "")
+
+
+def _entries(classes: list[str], where: str, report: Report) -> Iterator[str]:
+    for one in classes:
+        if fits(Entry, one):
+            yield one
+        elif f"@{one[1:]}" in classes:
+            report.warn(
+                f"{where}: Postfix means the domains below {one[1:]}, too, and a list of relaygw "
+                f'has whole domains only; add those that are used, as "@sub.{one[1:]}"'
+            )
+        else:
+            report.warn(f"{where}: {one} is no entry of that list; write the domains themselves")
