@@ -162,8 +162,20 @@ def _unknown(subject: Subject) -> Iterator[Finding]:
         yield Finding(place, "not-readable", text, "mend the line", "passes over it")
 
 
+def _passwords_in_main_cf(subject: Subject) -> Iterator[Finding]:
+    for table in subject.resolver.tables.of("smtp_sasl_password_maps"):
+        if table.path is None and not table.problem:
+            yield Finding(
+                subject.place("smtp_sasl_password_maps"), "readable-passwords",
+                f"a {table.kind} table in main.cf, which everyone on this host may read",
+                "a file of mode 600, as hash:/etc/postfix/sasl_passwd",
+                "writes each password into a file of its own, mode 0600",
+            )  # fmt: skip
+
+
 FILE_RULES: tuple[Rule, ...] = (
     _comments,
     _unknown,
-    _permissions, _old_indexes, _unused_files, _unused_lines, _broken_tables, _shell_lines,
+    _permissions,
+    _passwords_in_main_cf, _old_indexes, _unused_files, _unused_lines, _broken_tables, _shell_lines,
 )  # fmt: skip

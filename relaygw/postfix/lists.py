@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
-from relaygw.postfix.classes import REST
+from relaygw.postfix.classes import REST, access_tables
 from relaygw.postfix.report import Report
-from relaygw.postfix.resolve import Fate
+from relaygw.postfix.resolve import Fate, Resolver
+from relaygw.postfix.rewriting import RESTRICTIONS, access_fate
 from relaygw.postfix.routes import Routing, covering
 from relaygw.settings.addresses import Entry
 from relaygw.settings.section import fits
@@ -86,3 +88,45 @@ def _entries(classes: list[str], where: str, report: Report) -> Iterator[str]:
             )
         else:
             report.warn(f"{where}: {one} is no entry of that list; write the domains themselves")
+
+
+_JUDGED = re.compile(
+    r"permit_(mynetworks|sasl_authenticated)|permit|reject|defer(_if_(permit|reject))?|"
+    r"(reject|defer)_unauth_destination|reject_(non_fqdn|unknown|invalid|unlisted|unverified)_\w+|"
+    r"reject_unauth_pipelining|reject_multi_recipient_bounce|warn_if_reject|check_recipient_access"
+)
+"""Restrictions that are imported, or that only strangers meet, who never come in here."""
+
+
+def tell_restrictions(resolver: Resolver, report: Report) -> None:
+    """Say which restrictions and actions are not imported; nothing is passed over."""
+    configuration = resolver.configuration
+    door = configuration.service("smtp", "inet")
+    classes = configuration.values("smtpd_restriction_classes", door)
+    for name in (*RESTRICTIONS, *classes):
+        place = configuration.place(name, door)
+        words = [one for one in configuration.values(name, door) if not _is_argument(one)]
+        for word in words:
+            if not _JUDGED.fullmatch(word) and word not in classes:
+                report.warn(
+                    f"{place}: {name}: {word} is not imported; relaygw takes mail of the networks "
+                    "and users in listeners and users, and asks nothing else about it"
+                )
+    tables = list(access_tables(resolver))
+    for entry in (entry for table in tables for entry in table.entries):
+        is_known = entry.value in classes or entry.value.upper() == "DUNNO"
+        if access_fate(entry.value) is None and not is_known:
+            report.warn(
+                f"{entry.place}: {entry.key}: {entry.value.split()[0]} is not imported; a list of "
+                "relaygw allows or blocks"
+            )
+    if tables:
+        report.warn(
+            "recipients: Postfix asks its access tables about mail by SMTP only; the lists of "
+            "relaygw hold for mail of the sendmail command as well"
+        )
+
+
+def _is_argument(word: str) -> bool:
+    """True for what a restriction asks: a table, a server, a domain."""
+    return bool(re.match(r"(proxy:)?[a-z]+:|\{|[\w-]+\.[\w.-]+", word))

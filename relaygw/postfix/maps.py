@@ -25,6 +25,7 @@ from relaygw.settings.tree import Place
 INDEXES = {"hash": ".db", "btree": ".db", "lmdb": ".lmdb", "cdb": ".cdb", "dbm": ".pag",
            "sdbm": ".pag"}  # fmt: skip
 """Tables that `postmap` makes of a text file, and what their file ends with."""
+_HOMES = ("/etc/postfix", "/usr/local/etc/postfix")
 _PATTERNS = ("regexp", "pcre")
 _ELSEWHERE = {
     **dict.fromkeys(("ldap", "mysql", "pgsql", "sqlite", "mongodb", "memcache", "nis", "nisplus",
@@ -61,6 +62,7 @@ class Table:
     problem: str = ""  # why nothing of it can be used
     notes: list[str] = field(default_factory=list)  # what is odd about its lines
     is_static: bool = False
+    is_secret: bool = False  # it holds passwords
     _by_key: dict[str, Entry] = field(default_factory=dict)
 
     @property
@@ -109,7 +111,10 @@ class Tables:
         configuration = self.configuration
         words = configuration.values(name, service)  # type: ignore[arg-type]
         place = configuration.place(name, service)  # type: ignore[arg-type]
-        return [self.table(word, place, aliases=aliases) for word in words]
+        found = [self.table(word, place, aliases=aliases) for word in words]
+        for table in found:
+            table.is_secret |= "password" in name
+        return found
 
     def table(self, word: str, place: Place, *, aliases: bool = False) -> Table:
         """Return the table that a word such as `hash:/etc/postfix/x` names."""
@@ -120,14 +125,17 @@ class Tables:
         return self._read[word, aliases]
 
     def relocated(self, path: str) -> Path:
-        """Return where a file lies: below the directory that is read, if it names its own."""
+        """Return where a file lies: a copy of a directory brings its own."""
         directory, given = self.configuration.directory, Path(path)
-        if given.exists() or not given.is_absolute():
-            return given if given.is_absolute() else directory / given
-        for home in ("/etc/postfix", "/usr/local/etc/postfix"):
+        if not given.is_absolute():
+            return directory / given
+        if str(directory.absolute()) in _HOMES:
+            return given
+        for home in _HOMES:
             if given.is_relative_to(home) and (directory / given.relative_to(home)).exists():
                 return directory / given.relative_to(home)
-        return given
+        beside = directory / given.name  # as aliases, which lies in /etc
+        return beside if beside.exists() and given.parent == Path("/etc") else given
 
     def _load(self, word: str, place: Place, aliases: bool) -> Table:
         kind, colon, rest = word.partition(":")

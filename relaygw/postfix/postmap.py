@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -26,7 +27,10 @@ def postfix_here() -> Postfix | None:
 
 @dataclass
 class Postfix:
-    """Answers of a real Postfix; every question that was asked once is remembered."""
+    """Answers of a real Postfix; every question that was asked once is remembered.
+
+    Its programs are run with a configuration of our own: that of the host may be the broken one.
+    """
 
     postmap: str
     postconf: str
@@ -34,15 +38,21 @@ class Postfix:
     _answers: dict[tuple[str, str], str | None] = field(default_factory=dict)
 
     @cached_property
+    def _own(self) -> tempfile.TemporaryDirectory[str]:
+        directory = tempfile.TemporaryDirectory(prefix="relaygw-postmap-")
+        (Path(directory.name) / "main.cf").write_text("compatibility_level = 3.6\n")
+        return directory
+
+    @cached_property
     def types(self) -> frozenset[str]:
         """The types of tables that it knows."""
-        return frozenset(self._run([self.postconf, "-m"])[1].split())
+        return frozenset(self._run([self.postconf, "-c", self._own.name, "-m"])[1].split())
 
     def entries(self, table: Table) -> list[tuple[str, str]] | None:
         """Return what an indexed table holds; None where only its text can tell."""
         if table.kind not in self.types or table.index is None or not table.index.exists():
             return None
-        code, lines = self._run([self.postmap, "-s", table.spec])
+        code, lines = self._run([self.postmap, "-c", self._own.name, "-s", table.spec])
         if code:
             return None
         pairs = (line.partition("\t") for line in lines.splitlines())
@@ -55,7 +65,8 @@ class Postfix:
         wanted = [one for one in wanted if (table.spec, one) not in self._answers]
         if not wanted or not self.can_ask(table):
             return
-        code, lines = self._run([self.postmap, "-q", "-", table.spec], "\n".join(wanted) + "\n")
+        command = [self.postmap, "-c", self._own.name, "-q", "-", table.spec]
+        code, lines = self._run(command, "\n".join(wanted) + "\n")
         if code not in (0, 1):
             return
         found = dict.fromkeys(wanted) | {
@@ -66,7 +77,8 @@ class Postfix:
     def can_ask(self, table: Table) -> bool:
         """Return whether its own answer can be had."""
         is_there = table.index is None or table.index.exists()
-        return is_there and table.kind in self.types and not table.problem
+        is_shown = table.is_secret and table.path is None  # in the list of processes
+        return is_there and not is_shown and table.kind in self.types and not table.problem
 
     def look_up(self, table: Table, key: str, partial: bool) -> Entry | None:
         """Return what Postfix answers, with the place as it was read."""

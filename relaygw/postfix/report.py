@@ -51,7 +51,12 @@ class Report:
         """Return what becomes of every parameter that is set, in the order of the files."""
         found = [self._verdict(one, configuration) for one in configuration.parameters.values()]
         for service in configuration.services:
-            found += [self._verdict(one, configuration) for one in service.overrides.values()]
+            found += [
+                Verdict(one, NOT_NEEDED, "the log names the part of relaygw by itself")
+                if one.name == "syslog_name"
+                else self._verdict(one, configuration)
+                for one in service.overrides.values()
+            ]
         found += [_service_verdict(one) for one in configuration.services if _is_told(one)]
         return sorted(
             found, key=lambda one: (one.parameter.place.source, one.parameter.place.line or 0)

@@ -89,7 +89,8 @@ class Routing:
         kind = resolver.kind_of(target)
         if kind is None or kind not in self._by_kind:
             ways = [self._way(sender, recipient) for sender in self.senders]
-            found = None if None in ways else tuple(way for way in ways if way is not None)
+            # a sender whose mail goes nowhere takes the way of the rest, and that is told
+            found = None if ways[-1] is None else tuple(way or ways[-1] for way in ways)
             if kind is None:
                 return found
             self._by_kind[kind] = found
@@ -109,6 +110,11 @@ class Routing:
         target = sample(recipient)
         delivery = self.rewriting.resolver.route(sample(sender), target)
         if delivery.fate is not Fate.SEND:
+            if sender:
+                self.report.warn(
+                    f"{delivery.places[0]}: mail of {sender} is {delivery.fate}; relaygw refuses "
+                    "no senders but those of users (users.senders), so it goes the way of the rest"
+                )
             return None
         if any(one.hop.is_mx and is_direct(one.hop.host, target) for one in delivery.stops):
             return self._direct(sender, recipient, delivery)

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from relaygw.postfix.classes import SENDER_MAPS, access_tables
+from relaygw.postfix.classes import SAMPLE, SENDER_MAPS, access_tables
 from relaygw.postfix.listeners import listeners
-from relaygw.postfix.lists import recipients
+from relaygw.postfix.lists import recipients, tell_restrictions
 from relaygw.postfix.main_cf import Configuration, PostfixUnreadable
-from relaygw.postfix.maps import Table
+from relaygw.postfix.maps import Table, Tables
 from relaygw.postfix.providers import Providers, timeouts
 from relaygw.postfix.report import REFUSED, Report, seconds
 from relaygw.postfix.resolve import Resolver
@@ -22,7 +22,6 @@ from relaygw.settings.addresses import Address, Domain, RewriteKey
 from relaygw.settings.section import fits
 from relaygw.settings.units import format_duration
 
-_LOCAL = "relaygw-sample"
 _DECISIVE = (
     *SENDER_MAPS, "transport_maps", "smtp_sasl_password_maps", "smtp_tls_policy_maps",
     "sender_canonical_maps", "recipient_canonical_maps", "canonical_maps", "smtp_generic_maps",
@@ -80,6 +79,7 @@ def translate(rewriting: Rewriting, secrets_directory: Path) -> Translation:
         "log": dict(_log(configuration)),
     }
     values |= {name: section for name, section in sections.items() if section}
+    tell_restrictions(rewriting.resolver, report)
     _judge(configuration, report)
     for table in rewriting.resolver.tables.all:
         for note in (table.problem, *table.notes):
@@ -111,13 +111,13 @@ def _rewrite(rewriting: Rewriting, report: Report) -> Iterator[tuple[str, Any]]:
         yield "default_domain", resolver.origin
     senders: dict[str, str] = {}
     for key, place in _keys("sender", rewriting, report):
-        address = f"{_LOCAL}{key}" if key.startswith("@") else key
+        address = f"{SAMPLE}{key}" if key.startswith("@") else key
         _put(senders, key, rewriting.final_sender(address), place, report)
     if senders:
         yield "senders", senders
     recipients: dict[str, str] = {}
     for key, place in _keys("recipient", rewriting, report):
-        address = f"{_LOCAL}{key}" if key.startswith("@") else key
+        address = f"{SAMPLE}{key}" if key.startswith("@") else key
         final = rewriting.generic(rewriting.final_recipient(address))
         is_here = resolver.is_local(final.rpartition("@")[2])
         if not is_here:
@@ -127,9 +127,9 @@ def _rewrite(rewriting: Rewriting, report: Report) -> Iterator[tuple[str, Any]]:
 
 
 def _put(found: dict[str, str], key: str, final: str, place: str, report: Report) -> None:
-    if final.lower() in (key.lower(), f"{_LOCAL}{key}".lower()):
+    if final.lower() in (key.lower(), f"{SAMPLE}{key}".lower()):
         return
-    if final.startswith(f"{_LOCAL}@"):
+    if final.startswith(f"{SAMPLE}@"):
         report.warn(
             f"{place}: {key}: Postfix changes the domain and keeps what stands before it; relaygw "
             f"rewrites to whole addresses: write one for each address that is used, or for all "
@@ -226,24 +226,15 @@ def _log(configuration: Configuration) -> Iterator[tuple[str, str]]:
 
 
 def _judge(configuration: Configuration, report: Report) -> None:
-    """Say of parameters what only their values tell."""
-    for name in ("header_checks",):
-        if configuration.parameter(name) is None:
-            continue
-        words = configuration.values(name)
-        if words and not _only_logs(configuration, words):
-            report.judge(
-                name, REFUSED, "relaygw changes and judges no header fields; it logs the subject"
-            )
+    """Say of header_checks what only its lines tell."""
+    name = "header_checks"
+    tables = Tables(configuration).of(name)
+    if tables and not _only_logs(tables):
+        report.judge(
+            name, REFUSED, "relaygw changes and judges no header fields; it logs the subject"
+        )
 
 
-def _only_logs(configuration: Configuration, words: list[str]) -> bool:
-    from relaygw.postfix.maps import Tables
-
-    tables = Tables(configuration)
-    place = configuration.place("header_checks")
-    try:
-        lines = [line for word in words for line in tables.table(word, place).patterns]
-    except PostfixUnreadable:
-        return False
+def _only_logs(tables: list[Table]) -> bool:
+    lines = [line for table in tables for line in table.patterns]
     return bool(lines) and all(re.match(r"(INFO|WARN|DUNNO)\b", line.value) for line in lines)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import stat
+import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -223,3 +225,67 @@ def test_mail_for_this_host_is_captured_and_root_has_a_reader(tmp_path: Path) ->
     }
     assert "@shop1.example.com: Postfix keeps this mail on this host" in said
     assert "@spam.test: Postfix discards this mail; recipients.blocked is capture" in said
+
+
+def test_restrictions_that_are_not_imported_are_told(tmp_path: Path) -> None:
+    main_cf = (
+        _HOST + "smtpd_sender_restrictions = reject_non_fqdn_sender, check_sender_access\n"
+        "  hash:/etc/postfix/x, reject_rbl_client zen.example.org, my_class\n"
+        "smtpd_restriction_classes = my_class\nmy_class = check_policy_service unix:p, permit\n"
+        "smtpd_recipient_restrictions = check_recipient_access inline:{ {a.test=HOLD} }\n"
+    )
+    _, said = imported(Shape("strict", main_cf).write(tmp_path))
+    for words in (
+        "main.cf:11: smtpd_sender_restrictions: check_sender_access is not imported",
+        "main.cf:11: smtpd_sender_restrictions: reject_rbl_client is not imported",
+        "main.cf:14: my_class: check_policy_service is not imported",
+        "main.cf:15: a.test: HOLD is not imported",
+        "the lists of relaygw hold for mail of the sendmail command as well",
+    ):
+        assert words in said
+    assert "zen.example.org is" not in said
+
+
+def test_a_sender_whose_mail_is_refused_is_told(tmp_path: Path) -> None:
+    main_cf = _HOST + "sender_dependent_default_transport_maps = inline:{ {@bad.test=error:no} }\n"
+    values, said = imported(Shape("refused", main_cf).write(tmp_path))
+    assert values["routes"] == [{"name": "default", "providers": ["smtp-sendgrid-net"]}]
+    assert "main.cf:11: @bad.test error:no: mail of @bad.test is refused" in said
+    assert "@bad.test to anybody: not the same" in said
+
+
+def test_a_copy_of_a_directory_brings_its_own_tables(tmp_path: Path) -> None:
+    main_cf = (
+        _HOST + "mydestination = $myhostname\nalias_maps = texthash:/etc/aliases\n"
+        "transport_maps = texthash:/etc/postfix/transport\n"
+    )
+    files = {
+        "transport": "copied.test :[copied.relay.test]\n",
+        "aliases": "root: own@copied.test\n",
+    }
+    values, _ = imported(Shape("copy", main_cf, files).write(tmp_path))
+    assert "copied-relay-test" in values["providers"]  # type: ignore[operator]
+    assert values["rewrite"]["recipients"]["root"] == "own@copied.test"  # type: ignore[index]
+
+
+def test_passwords_are_in_no_list_of_processes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+    run_really = subprocess.run
+
+    def noted(command: list[str], *args: Any, **how: Any) -> Any:
+        seen.append(" ".join(map(str, command)))
+        return run_really(command, *args, **how)
+
+    main_cf = (
+        _HOST + "smtp_sasl_auth_enable = yes\n"
+        "smtp_sasl_password_maps = inline:{ {[smtp.sendgrid.net]:587=apikey:SG.inline} }\n"
+    )
+    home = Shape("inline", main_cf).write(tmp_path)
+    monkeypatch.setattr(subprocess, "run", noted)
+    done = run(home, "--output", tmp_path / "relaygw.yaml")
+    assert done.exit_code == 0
+    assert (tmp_path / "secrets" / "sendgrid").read_text() == "SG.inline\n"
+    assert seen
+    assert "SG.inline" not in "".join((*seen, done.output, (tmp_path / "relaygw.yaml").read_text()))
