@@ -120,21 +120,15 @@ def _mechanisms(subject: Subject) -> Iterator[Finding]:
     configuration = subject.configuration
     if not configuration.is_on("smtp_sasl_auth_enable"):
         return
-    for name in ("smtp_sasl_security_options", "smtp_sasl_tls_security_options"):
-        if "noplaintext" not in configuration.values(name):
-            continue
-        if configuration.parameter("smtp_sasl_tls_security_options") and name != (
-            "smtp_sasl_tls_security_options"
-        ):
-            continue
+    over_tls = "smtp_sasl_tls_security_options"  # by default what holds without TLS
+    name = over_tls if configuration.parameter(over_tls) else "smtp_sasl_security_options"
+    if "noplaintext" in configuration.values(name):
         yield Finding(
             subject.place(name), "no-mechanism",
             f"{name} is {configuration.value(name)}: PLAIN and LOGIN, all that most providers "
             "offer, are not used, and mail is deferred",
-            "smtp_sasl_security_options = noanonymous",
-            "nothing: it logs in by PLAIN or LOGIN, over TLS",
+            f"{name} = noanonymous", "nothing: it logs in by PLAIN or LOGIN, over TLS",
         )  # fmt: skip
-        return
 
 
 # --- TLS --------------------------------------------------------------------------------------

@@ -18,9 +18,9 @@ _WRAPPED_PORTS = (465, 2465)
 def mended(configuration: Configuration) -> Configuration:
     """Return the configuration with logins where there are passwords."""
     found = replace(configuration, parameters=dict(configuration.parameters))
-    names = ["smtp_sasl_auth_enable"] if configuration.value("smtp_sasl_password_maps") else []
-    if configuration.value("sender_dependent_relayhost_maps"):
-        names.append("smtp_sender_dependent_authentication")
+    names = ("smtp_sasl_auth_enable", "smtp_sender_dependent_authentication")
+    if not configuration.value("smtp_sasl_password_maps"):
+        return found
     for name in names:
         place = configuration.place(name)
         found.parameters[name] = Parameter(name, "yes", Place("--mend", place.line, place.file))

@@ -173,6 +173,20 @@ def test_mending_protects_a_password(tmp_path: Path) -> None:
     assert "auth_without_tls" not in mended.partition("\nproviders:")[2]
 
 
+def test_mending_takes_passwords_that_are_switched_off(tmp_path: Path) -> None:
+    main_cf = (
+        _HOST + _TLS + "smtp_sasl_password_maps = hash:{dir}/sasl_passwd\n"
+        "sender_dependent_relayhost_maps = inline:{ {@a.test=[smtp.resend.com]:587} }\n"
+    )
+    files = {"sasl_passwd": "@a.test resend:re_key\n[smtp.sendgrid.net]:587 apikey:SG.k\n"}
+    home = Shape("off", main_cf, files).write(tmp_path)
+    plain = CliRunner().invoke(main, ["import-postfix", str(home), "--dry-run"]).stdout
+    assert "password: file:" not in plain
+    mended = CliRunner().invoke(main, ["import-postfix", str(home), "--dry-run", "--mend"]).stdout
+    assert mended.count("password: file:") == 2
+    assert "preset: resend" in mended
+
+
 def test_words_for_people(tmp_path: Path) -> None:
     home = written(MISTAKES[0], tmp_path)
     done = CliRunner().invoke(main, ["import-postfix", str(home), "--lint"])
