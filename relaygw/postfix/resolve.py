@@ -20,7 +20,6 @@ from relaygw.settings.tree import Place
 _PORTS = {"smtp": 25, "submission": 587, "smtps": 465, "submissions": 465, "urd": 465, "mail": 25}
 _HOP = re.compile(r"\[(?P<host>[^\]]+)\](?::(?P<port>\S+))?|(?P<mx>[^:\[\]]+)(?::(?P<mxport>\S+))?")
 _NULL_KEY = "<>"
-LEVELS = ("none", "may", "encrypt", "dane", "dane-only", "fingerprint", "verify", "secure")
 
 
 class Fate(StrEnum):
