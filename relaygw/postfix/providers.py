@@ -15,7 +15,7 @@ from relaygw.postfix.resolve import Stop
 from relaygw.settings.addresses import is_loopback_host
 from relaygw.settings.presets import Preset, presets
 from relaygw.settings.provider import TlsPolicy
-from relaygw.settings.units import format_duration, parse_rate
+from relaygw.settings.units import Rate, format_duration
 
 SYSTEM_CAS = (
     "/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt",
@@ -221,7 +221,7 @@ def _as_name(text: str) -> str:
 def _is_less(value: object, preset: object) -> bool:
     """True for a limit that the preset does not keep already."""
     if isinstance(value, str) and isinstance(preset, str):
-        return parse_rate(value).per_s < parse_rate(preset).per_s
+        return Rate.parse(value).per_s < Rate.parse(preset).per_s
     return not (isinstance(value, int) and isinstance(preset, int) and value >= preset)
 
 
