@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import click
@@ -21,7 +20,7 @@ from relaygw.postfix.classes import class_of
 from relaygw.postfix.lint import findings
 from relaygw.postfix.maillog import read_maillog
 from relaygw.postfix.main_cf import Configuration, PostfixUnreadable, read_configuration
-from relaygw.postfix.maps import Tables
+from relaygw.postfix.maps import Tables, look_up
 from relaygw.postfix.mended import MendedResolver, mended
 from relaygw.postfix.mistakes import Finding
 from relaygw.postfix.postmap import Postfix, postfix_here
@@ -36,30 +35,21 @@ _MAX_ROWS = 20
 _SOME = "someone@example.com"
 
 
-@dataclass
 class _Import:
-    """One run."""
+    """One run: what Postfix does, a real one being asked, and what is imported of it."""
 
-    configuration: Configuration
-    postfix: Postfix | None
-    tables: Tables
-    is_mended: bool
-
-    @property
-    def as_it_is(self) -> Rewriting:
-        """What Postfix does; a real one is asked."""
-        if self.postfix is None:
-            return Rewriting(Resolver(self.configuration, self.tables))
-        return Rewriting(Resolver(self.configuration, self.tables, self.postfix.look_up))
-
-    @property
-    def to_import(self) -> Rewriting:
-        """What is imported: that, or with its mistakes mended."""
-        if not self.is_mended:
-            return Rewriting(Resolver(self.configuration, self.tables))
-        configuration = mended(self.configuration)
-        reader = self.postfix.entries if self.postfix is not None else lambda _: None
-        return Rewriting(MendedResolver(configuration, Tables(configuration, reader)))
+    def __init__(self, configuration: Configuration, postfix: Postfix | None, is_mended: bool):
+        self.configuration = configuration
+        self.postfix = postfix
+        reader = postfix.entries if postfix is not None else lambda _: None
+        self.tables = Tables(configuration, reader)
+        look = postfix.look_up if postfix is not None else look_up
+        self.as_it_is = Rewriting(Resolver(configuration, self.tables, look))
+        if is_mended:
+            better = mended(configuration)
+            self.to_import = Rewriting(MendedResolver(better, Tables(better, reader)))
+        else:
+            self.to_import = Rewriting(Resolver(configuration, self.tables))
 
 
 @click.command("import-postfix", cls=Command)
@@ -107,16 +97,15 @@ def import_postfix(
     show = _Shown(wants_json, wants_all)
     overrides = {"relayhost": relayhost} if relayhost else {}
     try:
-        postfix = postfix_here()
-        configuration = read_configuration(directory, overrides)
-        tables = Tables(configuration, postfix.entries if postfix else lambda _: None)
-        run = _Import(configuration, postfix, tables, mend)
-        mistakes = findings(Rewriting(Resolver(configuration, tables)))
-        if lint:
-            show.findings(mistakes, with_remedies=True)
-            return os.EX_DATAERR if mistakes else os.EX_OK
-        pairs = _asked_pairs(senders, recipients, compared, maillog)
-        return _import(run, show, output, mistakes, pairs, is_dry=dry_run)
+        with postfix_here() as postfix:
+            configuration = read_configuration(directory, overrides)
+            run = _Import(configuration, postfix, mend)
+            mistakes = findings(Rewriting(Resolver(configuration, run.tables)))
+            if lint:
+                show.findings(mistakes, with_remedies=True)
+                return os.EX_DATAERR if mistakes else os.EX_OK
+            pairs = _asked_pairs(senders, recipients, compared, maillog)
+            return _import(run, show, output, mistakes, pairs, is_dry=dry_run)
     except PostfixUnreadable as error:
         raise CommandFailed(str(error)) from error
 
@@ -140,11 +129,8 @@ def _import(
         settings = check_text(text).settings
     except SettingsError as error:
         raise CommandFailed(f"what Postfix does cannot be said in relaygw.yaml: {error}") from error
-    pairs = [
-        *dict.fromkeys(
-            (*pairs_of(translation.routing, translation.values.get("rewrite", {})), *asked)
-        )
-    ]
+    classes = pairs_of(translation.routing, translation.values.get("rewrite", {}))
+    pairs = [*dict.fromkeys((*classes, *asked))]
     real = run.as_it_is
     if run.postfix is not None:
         learn(run.postfix, real.resolver, pairs)

@@ -78,7 +78,7 @@ def recipient_classes(resolver: Resolver, report: Report) -> list[str]:
         found += [one for word in words if ":" not in word for one in (f"@{word}", f".{word}")]
     # relaygw's `.domain` is the domain, too: so that is told apart
     found += [f"@{one[1:]}" for one in found if one.startswith(".")]
-    return ordered(found)
+    return ordered(filter(_is_usable, found))
 
 
 def written_hops(resolver: Resolver) -> list[str]:

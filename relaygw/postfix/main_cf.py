@@ -175,16 +175,20 @@ class Configuration:
         if found is None:
             default = known_facts()["defaults"].get(name)
             if default is None or (default == "" and name == "mydomain"):
-                return _own_name(name, self) if name in ("myhostname", "mydomain") else ""
+                return self._own_name(name, seen)
             found = Parameter(name, str(default), Place("main.cf"))
         return _Expander(self, service, found.place).expand(found.value, (*seen, name)).strip()
 
-
-def _own_name(name: str, configuration: Configuration) -> str:
-    if name == "myhostname":
-        return socket.getfqdn()
-    host = configuration.value("myhostname")
-    return host.partition(".")[2] or "localdomain"
+    def _own_name(self, name: str, seen: tuple[str, ...]) -> str:
+        if name == "myhostname":
+            return socket.getfqdn()
+        if name != "mydomain":
+            return ""
+        if "mydomain" in seen:
+            place = self.place("myhostname")
+            raise PostfixUnreadable(f"{place}: $mydomain leads back to itself by $myhostname")
+        host = self._of("myhostname", None, (*seen, name))
+        return host.partition(".")[2] or "localdomain"
 
 
 class _Expander:

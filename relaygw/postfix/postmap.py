@@ -6,7 +6,8 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -18,41 +19,41 @@ _PATIENCE_S = 60
 _WHERE = "/usr/sbin:/usr/local/sbin:/usr/bin:/sbin"
 
 
-def postfix_here() -> Postfix | None:
-    """Return the Postfix of this host, None where there is none."""
+@contextmanager
+def postfix_here() -> Iterator[Postfix | None]:
+    """Lend the Postfix of this host, None where there is none.
+
+    Its programs are run with a configuration of our own: that of the host may be the broken one.
+    """
     path = os.pathsep.join((os.environ.get("PATH", ""), _WHERE))
     postmap, postconf = (shutil.which(name, path=path) for name in ("postmap", "postconf"))
-    return Postfix(postmap, postconf) if postmap and postconf else None
+    if not (postmap and postconf):
+        yield None
+        return
+    with tempfile.TemporaryDirectory(prefix="relaygw-postmap-") as home:
+        (Path(home) / "main.cf").write_text("compatibility_level = 3.6\n")
+        yield Postfix([postmap, "-c", home], [postconf, "-c", home])
 
 
 @dataclass
 class Postfix:
-    """Answers of a real Postfix; every question that was asked once is remembered.
+    """Answers of a real Postfix; every question that was asked once is remembered."""
 
-    Its programs are run with a configuration of our own: that of the host may be the broken one.
-    """
-
-    postmap: str
-    postconf: str
+    postmap: list[str]
+    postconf: list[str]
     problems: list[str] = field(default_factory=list)
     _answers: dict[tuple[str, str], str | None] = field(default_factory=dict)
 
     @cached_property
-    def _own(self) -> tempfile.TemporaryDirectory[str]:
-        directory = tempfile.TemporaryDirectory(prefix="relaygw-postmap-")
-        (Path(directory.name) / "main.cf").write_text("compatibility_level = 3.6\n")
-        return directory
-
-    @cached_property
     def types(self) -> frozenset[str]:
         """The types of tables that it knows."""
-        return frozenset(self._run([self.postconf, "-c", self._own.name, "-m"])[1].split())
+        return frozenset(self._run([*self.postconf, "-m"])[1].split())
 
     def entries(self, table: Table) -> list[tuple[str, str]] | None:
         """Return what an indexed table holds; None where only its text can tell."""
         if table.kind not in self.types or table.index is None or not table.index.exists():
             return None
-        code, lines = self._run([self.postmap, "-c", self._own.name, "-s", table.spec])
+        code, lines = self._run([*self.postmap, "-s", table.spec])
         if code:
             return None
         pairs = (line.partition("\t") for line in lines.splitlines())
@@ -65,7 +66,7 @@ class Postfix:
         wanted = [one for one in wanted if (table.spec, one) not in self._answers]
         if not wanted or not self.can_ask(table):
             return
-        command = [self.postmap, "-c", self._own.name, "-q", "-", table.spec]
+        command = [*self.postmap, "-q", "-", table.spec]
         code, lines = self._run(command, "\n".join(wanted) + "\n")
         if code not in (0, 1):
             return

@@ -15,6 +15,8 @@ from functools import cached_property
 from relaygw.mail.address import split
 from relaygw.postfix.main_cf import Configuration, PostfixUnreadable, Service, read_text
 from relaygw.postfix.maps import Entry, Lookup, Table, Tables, find, look_up
+from relaygw.settings.addresses import Host
+from relaygw.settings.section import fits
 from relaygw.settings.tree import Place
 
 _PORTS = {"smtp": 25, "submission": 587, "smtps": 465, "submissions": 465, "urd": 465, "mail": 25}
@@ -72,6 +74,8 @@ def hop_of(text: str, default_port: str = "smtp") -> Hop:
     if match is None:
         raise ValueError(f"{text!r} is no next hop; write [HOST]:PORT")
     host = (match["host"] or match["mx"]).removeprefix("ipv6:").removeprefix("IPv6:")
+    if not fits(Host, host):
+        raise ValueError(f"{text!r} names no host; write [HOST]:PORT")
     port = match["port"] or match["mxport"] or default_port
     number = int(port) if port.isdecimal() else _PORTS.get(port.lower(), 0)
     if not 0 < number < 65536:

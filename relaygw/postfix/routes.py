@@ -116,7 +116,8 @@ class Routing:
                     "no senders but those of users (users.senders), so it goes the way of the rest"
                 )
             return None
-        if any(one.hop.is_mx and is_direct(one.hop.host, target) for one in delivery.stops):
+        is_mx = any(one.hop.is_mx and is_direct(one.hop.host, target) for one in delivery.stops)
+        if is_mx or not delivery.stops:
             return self._direct(sender, recipient, delivery)
         if any(SAMPLE in one.hop.host for one in delivery.stops):
             raise PostfixUnreadable(

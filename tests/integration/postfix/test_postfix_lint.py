@@ -92,7 +92,7 @@ MISTAKES = (
             {"sasl_passwd": "[smtp.sendgrid.net]:587 a:b\n[smtp.sendgrid.net]:587 c:d\n"}),
     Mistake("readable-passwords", _HOST + _TLS + _SASL
             + "smtp_sasl_password_maps = inline:{ {[smtp.sendgrid.net]:587=apikey:SG.k} }\n",
-            "main.cf:15", others=("set-twice",)),
+            "main.cf:15", {}, others=("set-twice",)),
     Mistake("password-for-another-host", _HOST + _TLS + _SASL
             + "smtp_sender_dependent_authentication = yes\n"
             "transport_maps = inline:{inner.test=smtp:[inner.test]:25}\n", "main.cf:16",

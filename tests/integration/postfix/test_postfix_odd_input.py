@@ -281,6 +281,7 @@ def test_passwords_are_in_no_list_of_processes(
     main_cf = (
         _HOST + "smtp_sasl_auth_enable = yes\n"
         "smtp_sasl_password_maps = inline:{ {[smtp.sendgrid.net]:587=apikey:SG.inline} }\n"
+        "transport_maps = inline:{ {a.test=:[b.test]} }\n"
     )
     home = Shape("inline", main_cf).write(tmp_path)
     monkeypatch.setattr(subprocess, "run", noted)
