@@ -128,7 +128,10 @@ def _import(
     try:
         settings = check_text(text).settings
     except SettingsError as error:
-        raise CommandFailed(f"what Postfix does cannot be said in relaygw.yaml: {error}") from error
+        raise CommandFailed(
+            f"relaygw.yaml would be refused: {error}; correct that in a copy of the directory, and "
+            "import the copy"
+        ) from error
     classes = pairs_of(translation.routing, translation.values.get("rewrite", {}))
     pairs = [*dict.fromkeys((*classes, *asked))]
     real = run.as_it_is
@@ -146,8 +149,8 @@ def _import(
             write_files(file, text, translation.secrets, directory)
         except OSError as error:
             raise CommandFailed(
-                f"{error.filename or file}: cannot be written ({error.strerror}); nothing was "
-                "written", exit_code=os.EX_CANTCREAT,
+                f"{error.filename or file}: cannot be written ({error.strerror}), and nothing was; "
+                "name a place by --output where this user may write", exit_code=os.EX_CANTCREAT,
             ) from error  # fmt: skip
         show.written(file, directory, len(translation.secrets))
     return os.EX_OK
