@@ -7,6 +7,7 @@ PHP starts one for each mail.
 from __future__ import annotations
 
 import os
+import shlex
 import stat
 import sys
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import click
 
-from relaygw.cli.frame import Command, CommandFailed, Invocation, pass_invocation, warn
+from relaygw.cli.frame import Command, CommandFailed, Invocation, pass_invocation
 from relaygw.cli.text import print_lines
 from relaygw.mail.drop import DIRECTORY
 from relaygw.settings.secrets import user_name
@@ -37,7 +38,8 @@ _ASIDE = ".before-relaygw"
 def install_sendmail(invocation: Invocation, *, prefix: Path, force: bool, uninstall: bool) -> None:
     """Put sendmail, mailq and newaliases in place, and make the maildrop.
 
-    What belongs to another mailer is left alone without --force.
+    What belongs to another mailer is left alone without --force. Exit code 77 when other users,
+    such as PHP's, cannot use what is in place; each line names what mends it.
     """
     programs = Programs(prefix.absolute())
     try:
@@ -49,8 +51,7 @@ def install_sendmail(invocation: Invocation, *, prefix: Path, force: bool, unins
         print_lines(
             programs.install(maildrop=path, group=group, state_dir=loaded.state_dir, force=force)
         )
-        for doubt in programs.doubts(path, group):
-            warn(f"warning: {doubt}")
+        doubts = list(programs.doubts(path, group))
     except PermissionError as error:
         raise CommandFailed(
             f"{error.filename}: {error.strerror}; run it as root, or give --prefix a directory "
@@ -59,6 +60,8 @@ def install_sendmail(invocation: Invocation, *, prefix: Path, force: bool, unins
         ) from error
     click.echo("For PHP, in php.ini of FPM and of the command line (cron):")
     click.echo(f'  sendmail_path = "{prefix.absolute()}/sbin/sendmail -t -i"')
+    if doubts:
+        raise CommandFailed("\n".join(doubts), exit_code=os.EX_NOPERM)
 
 
 class Programs:
@@ -72,7 +75,7 @@ class Programs:
         self, *, maildrop: str | None, group: str | None, state_dir: Path, force: bool
     ) -> Iterator[str]:
         """Put everything in place; yields what was done. Raises CommandFailed before it."""
-        foreign = [path for path in self._links if not self._is_free(path)]
+        foreign = self.foreign()
         if self._launcher.exists() and not self._is_ours(self._launcher):
             problem = f"{self._launcher} is there and not relaygw's; remove it first"
             raise CommandFailed(problem, exit_code=os.EX_CANTCREAT)
@@ -102,10 +105,20 @@ class Programs:
                 os.chown(path, state_dir.stat().st_uid, -1)
             yield f"{path}: mail is left here until the gateway takes it"
 
+    def foreign(self) -> list[Path]:
+        """Return what of another mailer is in the way."""
+        return [path for path in self._links if not self._is_free(path)]
+
+    def are_there(self) -> bool:
+        """True when all of them are in place."""
+        is_ours = self._launcher.exists() and self._is_ours(self._launcher)
+        return is_ours and all(path.is_symlink() for path in self._links) and not self.foreign()
+
     def doubts(self, maildrop: str | None, group: str | None) -> Iterator[str]:
         """Yield what keeps other users, such as PHP's, from using what is in place.
 
         Looks at modes only: a directory that others may not pass, a file that they may not read.
+        Each line ends with a command that mends it.
         """
         reads = {
             "the interpreter": _interpreter(),
@@ -114,19 +127,18 @@ class Programs:
             "the command": self._launcher.resolve(),
         }
         for what, path in reads.items():
-            closed = _closed(path)
-            if closed is not None:
+            if closed := _closed(path):
                 yield (
-                    f"users other than {_owner(closed)} cannot run sendmail: {what}, {path}, lies "
-                    f"behind {closed}, which has mode {_mode(closed)}; install relaygw where "
-                    "everybody may read, e.g. in /opt"
+                    f"users other than {_owner(closed[0])} cannot run sendmail: {what}, {path}, "
+                    f"lies behind {closed[0]}, which has mode {_mode(closed[0])}; install relaygw "
+                    f"where everybody may read, e.g. in /opt, or: {_opening(closed)}"
                 )
         path = Path(maildrop or DIRECTORY).resolve()
-        closed = _closed(path.parent) or (None if group else _closed(path))
-        if closed is not None:
+        if closed := _closed(path.parent if group else path):
             yield (
-                f"users other than {_owner(closed)} cannot leave mail in {path}: {closed} has mode "
-                f"{_mode(closed)}; chmod o+x {closed}, or set maildrop.path to another place"
+                f"users other than {_owner(closed[0])} cannot leave mail in {path}: {closed[0]} "
+                f"has mode {_mode(closed[0])}; {_opening(closed)}, or set maildrop.path to another "
+                "place"
             )
 
     def remove(self) -> Iterator[str]:
@@ -181,16 +193,26 @@ def _interpreter() -> Path:
     return Path(getattr(sys, "_base_executable", sys.executable)).resolve()
 
 
-def _closed(path: Path) -> Path | None:
-    """Return the first part of a resolved path that its mode closes to others, if there is one.
+def _closed(path: Path) -> list[Path]:
+    """Return the parts of a resolved path that their modes close to others.
 
     They must be able to pass each directory, and to read a file.
     """
-    for part in (*reversed(path.parents), path):
-        needed = stat.S_IXOTH if part.is_dir() else stat.S_IROTH
-        if not part.stat().st_mode & needed:
-            return part
-    return None
+    parts = (*reversed(path.parents), path)
+    return [one for one in parts if not one.stat().st_mode & _needed(one)]
+
+
+def _needed(path: Path) -> int:
+    return stat.S_IXOTH if path.is_dir() else stat.S_IROTH
+
+
+def _opening(closed: list[Path]) -> str:
+    """Return the command that opens what is closed to others, as far as they need it."""
+    directories = [str(one) for one in closed if one.is_dir()]
+    words = [["chmod", "o+x", *directories]] if directories else []
+    # what lies beside a file that is closed is closed as well
+    words += [["chmod", "-R", "o+rX", str(one.parent)] for one in closed if not one.is_dir()]
+    return " && ".join(map(shlex.join, words))
 
 
 def _mode(path: Path) -> str:

@@ -114,12 +114,12 @@ def test_what_keeps_other_users_out_is_named(monkeypatch: pytest.MonkeyPatch) ->
         assert f"leave mail in {maildrop}: {closed} has mode 0700; chmod o+x" in at_maildrop
 
 
-def test_the_command_warns_of_it(tmp_path: Path) -> None:
+def test_the_command_fails_for_it(tmp_path: Path) -> None:
     config = tmp_path / "relaygw.yaml"
     config.write_text(f"mode: sandbox\nmaildrop: {{path: {tmp_path}/home/maildrop}}\n")
     (tmp_path / "home").mkdir(mode=0o700)
     words = ["--config", str(config), "install-sendmail", "--prefix", str(tmp_path / "usr")]
     result = CliRunner().invoke(main, words)
-    assert result.exit_code == 0
+    assert result.exit_code == os.EX_NOPERM
     assert "sendmail_path" in result.stdout
     assert f"cannot leave mail in {tmp_path}/home/maildrop: " in " ".join(result.stderr.split())
