@@ -11,6 +11,7 @@ from relaygw import __version__
 from relaygw.cli.frame import Root
 
 _COMMANDS = {
+    "setup": "Write a configuration, start the gateway and send the first mail.",
     "serve": "Run the gateway in the foreground; without a configuration the sandbox.",
     "check": "Check the configuration; with --sender and --recipient explain what happens to mail.",
     "classify": "Tell what REPLY of PROVIDER means, and what happens to the mail.",

@@ -61,7 +61,7 @@ def send_test(invocation: Invocation, recipient: str, sender: str | None, timeou
     with invocation.open_store(loaded) as store:
         queue_id = _submit(settings, used_sender, recipient)
         click.echo(f"{queue_id}: accepted from {used_sender} to {recipient}")
-        return _watch(store, settings, queue_id, timeout_s=timeout_s)
+        return watch(store, settings, queue_id, timeout_s=timeout_s)
 
 
 def _submit(settings: Settings, sender: str, recipient: str) -> str:
@@ -132,7 +132,8 @@ def _refused(code: int, raw: bytes | str, what: str) -> CommandFailed:
     return CommandFailed(f"the front refused the {what}: {code} {_text(raw)}", exit_code=exit_code)
 
 
-def _watch(store: Store, settings: Settings, queue_id: str, *, timeout_s: float) -> int:
+def watch(store: Store, settings: Settings, queue_id: str, *, timeout_s: float) -> int:
+    """Tell how far a message is until it ends, or time is up; return the exit code."""
     deadline_ms = clock_ms() + int(timeout_s * 1000)
     selection = Selection(queue_ids=(queue_id,), states=ANY_STATE)
     shown = ""

@@ -39,9 +39,14 @@ def hash_password() -> None:
         raise CommandFailed(
             f"the password has more than {MAX_PASSWORD_BYTES} bytes; choose a shorter one"
         )
+    click.echo(hash_of(password))
+
+
+def hash_of(password: bytes) -> str:
+    """Return what `password_hash` holds for a password."""
     import argon2
 
     hasher = argon2.PasswordHasher(
         time_cost=_PASSES, memory_cost=_MEMORY_KIB, parallelism=_LANES, type=argon2.Type.ID
     )
-    click.echo(hasher.hash(password))
+    return hasher.hash(password)

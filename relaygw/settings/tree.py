@@ -217,6 +217,11 @@ def read_own(path: Path) -> Tree:
     return tree
 
 
+def write_tree(values: dict[str, Any]) -> str:
+    """Return values as the text of a file."""
+    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=100)
+
+
 def read_flow(text: str) -> Any:
     """Read a scalar or flow YAML, as a variable has it; a ValueError does not show the value."""
     if not text.startswith(("[", "{", '"', "'")):

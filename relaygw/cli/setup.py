@@ -1,0 +1,276 @@
+"""`relaygw setup`: from an installed package to the first mail; each step is told before.
+
+No file is changed that is there: a second run does what is left. The key comes from a file or from
+standard input and goes into a file of its own; it is shown nowhere.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import click
+
+from relaygw.cli import setup_host as host
+from relaygw.cli.frame import Command, CommandFailed, Invocation, address_of, pass_invocation
+from relaygw.cli.mail_change import raise_if_alone
+from relaygw.cli.setup_plan import (
+    HASH_TO_COME,
+    OTHER,
+    SECRETS,
+    USES,
+    Answers,
+    NewFile,
+    Question,
+    as_yaml,
+    configuration,
+    difference,
+    questions,
+)
+from relaygw.cli.setup_steps import Steps, Wishes, later_steps
+from relaygw.cli.text import print_lines
+from relaygw.cli.users import hash_of
+from relaygw.errors import SettingsError
+from relaygw.settings.load import DEFAULT_FILE, load_settings
+from relaygw.settings.secrets import MAX_SECRET_BYTES
+from relaygw.settings.tree import Place, read_tree
+from relaygw.settings.web import Web
+
+_PASSWORD_BYTES = 12
+
+
+@click.command(cls=Command)
+@click.option("--use", type=click.Choice(tuple(USES)), help="What this machine is.")
+@click.option("--preset", metavar="NAME", help="Mail service; see relaygw provider presets.")
+@click.option("--host", metavar="HOST", help="Host of a service without a preset.")
+@click.option("--port", type=click.IntRange(1, 65535), help="Its port, if not the usual one.")
+@click.option("--tls", metavar="POLICY", help="required, implicit, encrypt, opportunistic, none.")
+@click.option("--region", metavar="NAME", help="Region of the service.")
+@click.option("--variant", metavar="NAME", help="Which of its services.")
+@click.option("--username", metavar="NAME", help="User name at the service.")
+@click.option("--key-file", metavar="FILE", help="The key is in FILE; - is standard input.")
+@click.option("--sender", metavar="ADDRESS", help="Sender of mail that names none.")
+@click.option("--allow", metavar="ENTRY", multiple=True, help="May receive on staging; repeatable.")
+@click.option("--network", "networks", metavar="CIDR", multiple=True, help="May send; repeatable.")
+@click.option("--to", "recipient", metavar="ADDRESS", help="Who gets the test mail.")
+@click.option(
+    "--prefix", type=click.Path(path_type=Path, file_okay=False), default=Path("/usr"),
+    show_default=True, help="Where sendmail goes; see relaygw install-sendmail.",
+)  # fmt: skip
+@click.option("--no-sendmail", "is_smtp_only", is_flag=True, help="Leave the sendmail command.")
+@click.option("--offline", "is_offline", is_flag=True, help="Do not ask the mail service.")
+@click.option("--yes", "is_sure", is_flag=True, help="Do not ask whether to begin.")
+@click.option("--dry-run", "is_dry_run", is_flag=True, help="Show the steps and do nothing.")
+@pass_invocation
+def setup(invocation: Invocation, /, **given: Any) -> int:
+    """Write a configuration, start the gateway and send the first mail.
+
+    Asks on a terminal for what the options do not say. Changes no file that is there. The key is
+    read from --key-file, standard input or the terminal.
+    """
+    wishes = Wishes(**{name: given.pop(name) for name in Wishes.__slots__})
+    answers = Answers(**given)
+    if wishes.recipient is not None:
+        address_of(wishes.recipient, "--to")
+    named = invocation.config or os.environ.get("RELAYGW_CONFIG") or DEFAULT_FILE
+    invocation.config = config = Path(named).absolute()
+    if _is_there(config):
+        _compare(config, answers)
+        click.echo(f"{config}: is there and stays as it is")
+    elif not _begin(config, answers, wishes):
+        return os.EX_OK
+    if wishes.is_dry_run:
+        print_lines(later_steps(config, wishes))
+        return os.EX_OK
+    Steps(invocation, wishes).run()
+    return os.EX_OK
+
+
+def _is_there(config: Path) -> bool:
+    try:
+        return config.exists()
+    except OSError as error:
+        problem = f"{config}: {error.strerror}; run it as root, or name a file of yours by --config"
+        raise CommandFailed(problem, exit_code=os.EX_NOPERM) from error
+
+
+# --- answers
+
+
+def _complete(answers: Answers) -> Answers:
+    """Ask for what is missing; raises UsageError where nobody can be asked."""
+    asked: set[str] = set()
+    while left := [one for one in questions(answers) if one.name not in asked]:
+        if not sys.stdin.isatty():
+            needed = [one for one in left if one.is_needed]
+            if not needed:
+                break
+            missing = "; ".join(f"{one.option} ({one.text})" for one in needed)
+            raise click.UsageError(f"nobody can be asked; give {missing}")
+        asked.add(left[0].name)
+        said: dict[str, Any] = {left[0].name: _ask(left[0])}
+        answers = replace(answers, **said)
+    return answers
+
+
+def _ask(question: Question) -> str | tuple[str, ...] | None:
+    if question.name == "use":
+        print_lines(f"  {name:<8} {words}" for name, words in USES.items())
+    said: str = click.prompt(
+        question.text,
+        type=click.Choice(question.choices) if question.choices else str,
+        default=None if question.is_needed else "",
+        show_default=False,
+        err=True,
+    ).strip()
+    return tuple(said.replace(",", " ").split()) if question.is_list else said or None
+
+
+def _compare(config: Path, answers: Answers) -> None:
+    """Raise CommandFailed when a configuration that is there is not what was asked for."""
+    if not answers.given:
+        return
+    try:
+        found = read_tree(config.read_bytes(), Place(config.name, file=config))
+    except OSError as error:
+        raise CommandFailed(f"{config}: {error.strerror}", exit_code=os.EX_NOPERM) from error
+    if any(one.is_needed for one in questions(answers)):
+        raise CommandFailed(
+            f"{config} is there, and setup changes no file; leave out {', '.join(answers.given)}",
+            exit_code=os.EX_CANTCREAT,
+        )
+    if differs := difference(_tree(answers, config), found.values):
+        raise CommandFailed(
+            f"{config} is there and says otherwise ({', '.join(differs)}); setup changes no file: "
+            "edit it, or move it away to begin anew",
+            exit_code=os.EX_CANTCREAT,
+        )
+
+
+def _tree(answers: Answers, config: Path, password_hash: str = HASH_TO_COME) -> dict[str, Any]:
+    return configuration(answers, directory=config.parent, password_hash=password_hash)
+
+
+def _read_key(wishes: Wishes) -> str:
+    """Return the key from its file, from standard input, or as it is typed unseen."""
+    source = wishes.key_file
+    if source is None and sys.stdin.isatty():
+        typed: str = click.prompt("Key (is not shown)", hide_input=True, err=True)
+        return _clean(typed, "the terminal")
+    if source in (None, "-"):
+        return _clean(_decoded(sys.stdin.buffer.readline(MAX_SECRET_BYTES)), "standard input")
+    try:
+        with Path(source).open("rb") as file:
+            return _clean(_decoded(file.read(MAX_SECRET_BYTES)), source)
+    except OSError as error:
+        problem = f"--key-file {source}: {error.strerror}; name a file with the key in one line"
+        raise CommandFailed(problem, exit_code=os.EX_NOINPUT) from error
+
+
+def _decoded(raw: bytes) -> str:
+    return raw.decode("utf-8", "replace")
+
+
+def _clean(text: str, source: str) -> str:
+    key = text.strip()
+    if not key or not key.isprintable() or "\ufffd" in key:
+        what = "is no single line of text" if key else "has no key in it"
+        raise CommandFailed(f"{source} {what}; give the key alone, in one line")
+    return key
+
+
+# --- files
+
+
+def _begin(config: Path, answers: Answers, wishes: Wishes) -> bool:
+    """Write the configuration and its key, after asking; False: it was not wanted."""
+    if answers.preset not in (None, OTHER) and answers.known is None:
+        raise click.UsageError(f"no preset {answers.preset}; see: relaygw provider presets")
+    answers = _complete(answers)
+    shown = as_yaml(_tree(answers, config))
+    _validate(shown, config)
+    needs_key = answers.needs_key
+    key = _read_key(wishes) if needs_key and not wishes.is_dry_run else None
+    owner = host.Owner.of_service()
+    files = list(_files(answers, config, shown, key if needs_key else None, needs_key=needs_key))
+    click.echo(f"{config}:")
+    print_lines(f"  {line}" for line in shown.splitlines()[1:])
+    print_lines(f"{_verb(one)} {one.path} ({owner.words(one)})" for one in files)
+    if wishes.is_dry_run:
+        return True
+    if not wishes.is_sure:
+        print_lines(later_steps(config, wishes))
+        if not _agrees("Go on?"):
+            click.echo("nothing was changed")
+            return False
+    password = secrets.token_urlsafe(_PASSWORD_BYTES) if "web" in _tree(answers, config) else ""
+    if password:
+        made = as_yaml(_tree(answers, config, hash_of(password.encode())))
+        files = [replace(one, text=made) if one.path == config else one for one in files]
+    for one in files:
+        _write(one, owner)
+    if password:
+        click.echo(
+            f"web pages: http://{Web().bind}, user admin, password {password} (shown this once)"
+        )
+    return True
+
+
+def _files(
+    answers: Answers, config: Path, text: str, key: str | None, *, needs_key: bool
+) -> Iterator[NewFile]:
+    """Yield what has to be made, the configuration last: with it the gateway may start."""
+    if not config.parent.exists():
+        yield NewFile(path=config.parent)
+    if needs_key:
+        directory = config.parent / SECRETS
+        if not directory.exists():
+            yield NewFile(path=directory, is_own=True)
+        file = NewFile(path=directory / answers.provider, text=f"{key}\n", is_own=True)
+        if not file.path.exists():
+            yield file
+        elif key is not None and file.path.read_text(encoding="utf-8") != file.text:
+            raise CommandFailed(
+                f"{file.path} is there with another key; setup changes no file: move it away",
+                exit_code=os.EX_CANTCREAT,
+            )
+    yield NewFile(path=config, text=text)
+
+
+def _verb(file: NewFile) -> str:
+    return "make" if file.text is None else "write"
+
+
+def _write(file: NewFile, owner: host.Owner) -> None:
+    try:
+        host.write(file, owner)
+    except OSError as error:
+        raise CommandFailed(
+            f"{file.path}: {error.strerror}; run it as root, or name a file of yours by --config",
+            exit_code=os.EX_NOPERM,
+        ) from error
+
+
+def _validate(text: str, config: Path) -> None:
+    """Raise CommandFailed for a wrong answer, before anything is written."""
+    with tempfile.TemporaryDirectory() as directory:
+        trial = Path(directory) / config.name
+        trial.write_text(text.replace(HASH_TO_COME, hash_of(b"any")), encoding="utf-8")
+        try:
+            load_settings(config=trial, environ={"HOME": "/", "XDG_STATE_HOME": directory})
+        except SettingsError as error:
+            raise CommandFailed(str(error), exit_code=os.EX_USAGE) from error
+
+
+def _agrees(question: str) -> bool:
+    try:
+        return click.confirm(question, default=True, err=True)
+    except (click.Abort, OSError):
+        raise_if_alone("give --yes or --dry-run")
+        raise

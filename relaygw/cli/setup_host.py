@@ -1,0 +1,177 @@
+"""What `relaygw setup` finds and does on this host: users, files, systemd, the user of PHP."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import subprocess
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from relaygw.cli.frame import CommandFailed
+from relaygw.cli.setup_plan import NewFile
+from relaygw.operations.selectors import ANY_STATE
+from relaygw.settings.model import Settings
+from relaygw.store.selection import Selection
+from relaygw.store.store import Store
+
+SERVICE_USER = "relaygw"
+WEB_USERS = ("www-data", "apache", "nginx", "http")
+"""As whom PHP runs: Debian's, the RHEL family's, others'."""
+UNITS = ("relaygw.socket", "relaygw.service")
+_RUNS_SYSTEMD = Path("/run/systemd/system")
+_DROP_IN = Path("/etc/systemd/system/relaygw.socket.d/listeners.conf")
+_PACKAGED_BIND = "127.0.0.1:25"
+"""What relaygw.socket listens at unless it is told otherwise."""
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_TRIAL_LIMIT_S = 30.0
+_POLL_S = 0.2
+
+
+def user_entry(*names: str) -> pwd.struct_passwd | None:
+    """Return the first of these users that is on this host."""
+    for name in names:
+        try:
+            return pwd.getpwnam(name)
+        except KeyError:
+            continue
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """Whom the files of a configuration belong to: the service's user, else the caller."""
+
+    entry: pwd.struct_passwd | None
+
+    @classmethod
+    def of_service(cls) -> Owner:
+        """Return the service's user where the caller may give files away."""
+        return cls(user_entry(SERVICE_USER) if os.geteuid() == 0 else None)
+
+    def words(self, file: NewFile) -> str:
+        """Return mode and owner of a file that is to be written."""
+        if self.entry is None:
+            return f"mode {_alone(file.mode):04o}"
+        name = self.entry.pw_name
+        return f"mode {file.mode:04o}, {name if file.is_own else 'root'}:{name}"
+
+    def give(self, path: Path | int, file: NewFile) -> None:
+        """Set owner and mode of something new."""
+        if self.entry is None:
+            os.chmod(path, _alone(file.mode))  # noqa: PTH101 - an open file, or a path
+            return
+        os.chown(path, self.entry.pw_uid if file.is_own else 0, self.entry.pw_gid)
+        os.chmod(path, file.mode)  # noqa: PTH101
+
+
+def _alone(mode: int) -> int:
+    return mode & 0o700
+
+
+def write(file: NewFile, owner: Owner) -> None:
+    """Make a file or directory that is not there; a file gets its name once it is on disk."""
+    if file.text is None:
+        file.path.mkdir(mode=0o700, parents=True)
+        owner.give(file.path, file)
+        return
+    with tempfile.NamedTemporaryFile(
+        mode="w", dir=file.path.parent, prefix=f".{file.path.name}-", encoding="utf-8"
+    ) as new:
+        owner.give(new.fileno(), file)
+        new.write(file.text)
+        new.flush()
+        os.fsync(new.fileno())
+        os.link(new.name, file.path)  # never over another file
+
+
+# --- systemd
+
+
+def has_units() -> bool:
+    """True when systemd runs here and knows the service."""
+    return _RUNS_SYSTEMD.is_dir() and _systemctl("cat", *UNITS).returncode == 0
+
+
+def is_enabled() -> bool:
+    """True when the service runs, and will after a start of the machine."""
+    asked = (("is-enabled", "--quiet", *UNITS), ("is-active", "--quiet", UNITS[-1]))
+    return all(_systemctl(*words).returncode == 0 for words in asked)
+
+
+def socket_file(settings: Settings) -> NewFile | None:
+    """Return what tells relaygw.socket the addresses of `listeners`, where they are not usual."""
+    binds = [str(one.bind) for one in settings.listeners]
+    if binds == [_PACKAGED_BIND]:
+        return None
+    lines = ["[Socket]", "ListenStream=", *(f"ListenStream={bind}" for bind in binds)]
+    return NewFile(path=_DROP_IN, text="\n".join(lines) + "\n")
+
+
+def enable(*, is_new: bool) -> None:
+    """Enable and start the service; raises CommandFailed."""
+    for words in (
+        ("daemon-reload",),
+        ("enable", *UNITS),
+        ("restart" if is_new else "start", *UNITS),
+    ):
+        done = _systemctl(*words)
+        if done.returncode != 0:
+            said = " ".join(done.stderr.split())
+            raise CommandFailed(
+                f"systemctl {' '.join(words)}: {said}; see: journalctl -u relaygw",
+                exit_code=os.EX_UNAVAILABLE,
+            )
+
+
+def _systemctl(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["systemctl", *words], capture_output=True, text=True, check=False)
+
+
+# --- the web server's user
+
+
+def send_as(user: pwd.struct_passwd, program: Path, recipient: str, subject: str) -> None:
+    """Have a user run the sendmail command as PHP does; raises CommandFailed."""
+    content = f"To: {recipient}\nSubject: {subject}\n\nSent as {user.pw_name} by relaygw setup.\n"
+    try:
+        done = subprocess.run(
+            [program, "-t", "-i"],
+            input=content.encode(),
+            env={"PATH": _PATH},
+            cwd="/",
+            user=user.pw_uid,
+            group=user.pw_gid,
+            extra_groups=[],
+            capture_output=True,
+            timeout=_TRIAL_LIMIT_S,
+            check=False,
+        )
+        problem = done.stderr.decode("utf-8", "replace").strip() if done.returncode else ""
+    except (OSError, subprocess.TimeoutExpired) as error:
+        problem = str(error)
+    if problem:
+        raise CommandFailed(
+            f"{user.pw_name} cannot send mail by {program}: {problem}; what keeps it out is named "
+            "by: relaygw install-sendmail",
+            exit_code=os.EX_NOPERM,
+        )
+
+
+def queued_as(store: Store, subject: str) -> str:
+    """Wait for a mail with this subject and return its queue id; raises CommandFailed."""
+    deadline_s = time.monotonic() + _TRIAL_LIMIT_S
+    while time.monotonic() < deadline_s:
+        found: Sequence[str] = store.queue.search_ids(
+            Selection(subject=subject, states=ANY_STATE), limit=1
+        )
+        if found:
+            return found[0]
+        time.sleep(_POLL_S)
+    raise CommandFailed(
+        "the command took the mail, and the gateway did not; see: relaygw status",
+        exit_code=os.EX_UNAVAILABLE,
+    )

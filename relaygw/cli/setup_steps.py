@@ -1,0 +1,156 @@
+"""What `relaygw setup` does once there is a configuration; it is told before it is done."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from relaygw import service_file
+from relaygw.cli import send_test as sending
+from relaygw.cli import setup_host as host
+from relaygw.cli.check import check
+from relaygw.cli.frame import CommandFailed, Invocation, warn
+from relaygw.cli.install_sendmail import Programs, install_sendmail
+from relaygw.cli.setup_plan import SECRETS
+from relaygw.settings.load import DEFAULT_FILE, LoadedSettings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wishes:
+    """How it is done, beside what is answered."""
+
+    key_file: str | None
+    recipient: str | None
+    prefix: Path
+    is_sure: bool
+    is_dry_run: bool
+    is_offline: bool
+    is_smtp_only: bool
+
+
+def later_steps(config: Path, wishes: Wishes) -> Iterator[str]:
+    """Yield what is done once the configuration is there."""
+    yield "check the configuration" + ("" if wishes.is_offline else ", and ask the mail service")
+    if not wishes.is_smtp_only:
+        yield f"install-sendmail --prefix {wishes.prefix}, unless another mailer is there"
+    if config == DEFAULT_FILE and host.has_units():
+        yield f"systemctl enable --now {' '.join(host.UNITS)}"
+    if wishes.recipient:
+        yield f"send a test mail to {wishes.recipient}, by SMTP and as PHP does"
+
+
+class Steps:
+    """What is done with a configuration that is there; each step finds out whether it is done."""
+
+    def __init__(self, invocation: Invocation, wishes: Wishes) -> None:
+        self._invocation = invocation
+        self._wishes = wishes
+        self._config = invocation.config
+        self._context = click.get_current_context()
+        self._loaded: LoadedSettings = invocation.load()
+
+    def run(self) -> None:
+        """Do them all; raises CommandFailed at the first that fails."""
+        self._check()
+        if not self._wishes.is_smtp_only:
+            self._install_sendmail()
+        self._start()
+        self._try()
+
+    def _check(self) -> None:
+        nothing: dict[str, Any] = {
+            "sender": None,
+            "recipient": None,
+            "headers": {},
+            "listener": None,
+            "user": None,
+        }
+        is_online = not self._wishes.is_offline and bool(self._loaded.settings.providers)
+        click.echo(f"--- relaygw check{' --online' if is_online else ''}")
+        if self._context.invoke(check, **nothing, online=is_online, wants_json=False) != os.EX_OK:
+            raise CommandFailed(
+                f"the mail service does not take it; correct {self._config}, or the key in "
+                f"{self._config.parent / SECRETS if self._config else SECRETS}, and run relaygw "
+                "setup again",
+                exit_code=os.EX_UNAVAILABLE,
+            )
+
+    def _install_sendmail(self) -> None:
+        click.echo(f"--- relaygw install-sendmail --prefix {self._wishes.prefix}")
+        programs = Programs(self._wishes.prefix.absolute())
+        if programs.are_there():
+            click.echo("is there")
+            click.echo(f'  sendmail_path = "{self._wishes.prefix.absolute()}/sbin/sendmail -t -i"')
+            return
+        if foreign := programs.foreign():
+            warn(
+                f"{foreign[0]} belongs to another mailer and stays; PHP's mail goes there until "
+                "the package relaygw-mta, or relaygw install-sendmail --force, takes its place"
+            )
+            return
+        self._context.invoke(
+            install_sendmail, prefix=self._wishes.prefix, force=False, uninstall=False
+        )
+
+    def _start(self) -> None:
+        if self._config != DEFAULT_FILE or not host.has_units():
+            return
+        click.echo(f"--- systemctl enable --now {' '.join(host.UNITS)}")
+        new = host.socket_file(self._loaded.settings)
+        is_new = new is not None and not new.path.exists()
+        if new is not None and is_new:
+            click.echo(f"write {new.path}")
+            if not new.path.parent.exists():
+                new.path.parent.mkdir(mode=0o755, parents=True)
+            new.path.write_text(new.text or "")
+        if host.is_enabled() and not is_new:
+            click.echo("runs")
+            return
+        host.enable(is_new=is_new)
+
+    def _try(self) -> None:
+        recipient = self._wishes.recipient
+        if service_file.running_service(self._loaded.state_dir) is None:
+            words = shlex.join(["relaygw", "serve", "--config", str(self._config)])
+            click.echo(f"The gateway does not run here. Start it: {words}")
+            return
+        if recipient is None:
+            click.echo("No test mail was sent. Send one: relaygw send-test --to ADDRESS")
+            return
+        click.echo(f"--- relaygw send-test --to {recipient}")
+        self._must_end(
+            self._context.invoke(
+                sending.send_test, recipient=recipient, sender=self._sender(), timeout_s=60.0
+            )
+        )
+        self._try_as_web_user(recipient)
+
+    def _sender(self) -> str | None:
+        return next(iter(self._loaded.settings.rewrite.senders.values()), None)
+
+    def _try_as_web_user(self, recipient: str) -> None:
+        program = self._wishes.prefix.absolute() / "sbin/sendmail"
+        user = host.user_entry(*host.WEB_USERS)
+        if user is None or os.geteuid() != 0 or not Programs(program.parents[1]).are_there():
+            return
+        click.echo(f"--- {program} -t -i, as {user.pw_name}")
+        subject = f"Test from relaygw as {user.pw_name} {secrets.token_hex(4)}"
+        host.send_as(user, program, recipient, subject)
+        with self._invocation.open_store(self._loaded) as store:
+            queue_id = host.queued_as(store, subject)
+            click.echo(f"{queue_id}: taken from {user.pw_name}")
+            code = sending.watch(store, self._loaded.settings, queue_id, timeout_s=60.0)
+        self._must_end(code)
+
+    def _must_end(self, code: int) -> None:
+        if code != os.EX_OK:
+            raise CommandFailed(
+                "the test mail did not arrive; what was said of it stands above", exit_code=code
+            )

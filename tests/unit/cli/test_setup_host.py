@@ -1,0 +1,117 @@
+"""What setup does on a host: files with their owners, and systemd as a program of its name says."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from relaygw.cli import setup_host as host
+from relaygw.cli.frame import CommandFailed
+from relaygw.cli.setup_plan import NewFile
+from relaygw.settings.model import Settings
+
+WEB = host.user_entry("www-data")
+SYSTEMCTL = """#!/bin/sh
+echo "$@" >>{calls}
+case "$1" in
+{cases}
+esac
+"""
+
+
+class Systemd:
+    """A systemctl that notes what it is asked, and answers as it is told to."""
+
+    def __init__(self, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._program = directory / "systemctl"
+        self._calls = directory / "calls"
+        monkeypatch.setenv("PATH", f"{directory}:{os.environ['PATH']}")
+        monkeypatch.setattr(host, "_RUNS_SYSTEMD", directory)
+        self.answer()
+
+    def answer(self, **codes: int) -> None:
+        cases = "".join(
+            f"{verb.replace('_', '-')}) echo no $1 >&2; exit {code};;\n"
+            for verb, code in codes.items()
+        )
+        self._program.write_text(SYSTEMCTL.format(calls=self._calls, cases=cases + "*) exit 0;;"))
+        self._program.chmod(0o755)
+        self._calls.write_text("")
+
+    def calls(self) -> list[str]:
+        return self._calls.read_text().splitlines()
+
+
+@pytest.fixture
+def systemd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Systemd:
+    return Systemd(tmp_path, monkeypatch)
+
+
+def test_units_are_known_where_systemd_runs_and_has_them(
+    systemd: Systemd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert host.has_units()
+    systemd.answer(cat=1)
+    assert not host.has_units()
+    systemd.answer()
+    monkeypatch.setattr(host, "_RUNS_SYSTEMD", tmp_path / "none")
+    assert not host.has_units()
+    assert systemd.calls() == []
+
+
+def test_it_is_enabled_and_started_and_a_failure_names_the_journal(systemd: Systemd) -> None:
+    assert host.is_enabled()
+    systemd.answer(is_active=3)
+    assert not host.is_enabled()
+    systemd.answer()
+    host.enable(is_new=False)
+    units = "relaygw.socket relaygw.service"
+    assert systemd.calls() == ["daemon-reload", f"enable {units}", f"start {units}"]
+    systemd.answer(restart=1)
+    with pytest.raises(CommandFailed, match=r"systemctl restart .*: no restart; see: journalctl"):
+        host.enable(is_new=True)
+
+
+def test_other_listeners_are_told_to_the_socket() -> None:
+    assert host.socket_file(settings("127.0.0.1:25")) is None
+    told = host.socket_file(settings("0.0.0.0:25", "[::1]:587"))
+    assert told is not None
+    assert told.text == "[Socket]\nListenStream=\nListenStream=0.0.0.0:25\nListenStream=[::1]:587\n"
+
+
+def settings(*binds: str) -> Settings:
+    return Settings.model_validate(
+        {"mode": "sandbox", "listeners": [{"bind": one, "allow": ["10.0.0.0/8"]} for one in binds]}
+    )
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_files_belong_to_the_service_and_to_root(tmp_path: Path) -> None:
+    assert WEB is not None
+    owner = host.Owner(WEB)
+    own = NewFile(path=tmp_path / "own", is_own=True)
+    secret = NewFile(path=own.path / "key", text="s3cr3t\n", is_own=True)
+    config = NewFile(path=tmp_path / "config", text="mode: sandbox\n")
+    for one in (own, secret, config):
+        host.write(one, owner)
+    found = {one: one.path.stat() for one in (own, secret, config)}
+    assert [(stat.S_IMODE(s.st_mode), s.st_uid, s.st_gid) for s in found.values()] == [
+        (0o700, WEB.pw_uid, WEB.pw_gid),
+        (0o600, WEB.pw_uid, WEB.pw_gid),
+        (0o640, 0, WEB.pw_gid),
+    ]
+    assert owner.words(secret) == "mode 0600, www-data:www-data"
+    assert owner.words(config) == "mode 0640, root:www-data"
+    with pytest.raises(FileExistsError):
+        host.write(config, owner)
+    assert "s3cr3t" not in repr(secret)
+
+
+def test_files_of_nobody_else_are_the_callers_alone(tmp_path: Path) -> None:
+    config = NewFile(path=tmp_path / "config", text="mode: sandbox\n")
+    host.write(config, host.Owner(None))
+    assert stat.S_IMODE(config.path.stat().st_mode) == 0o600
+    assert sorted(tmp_path.iterdir()) == [config.path]

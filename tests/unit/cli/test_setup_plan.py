@@ -1,0 +1,141 @@
+"""What setup asks, and the configuration that follows: it loads, whatever the service."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from relaygw.cli.setup_plan import (
+    Answers,
+    as_yaml,
+    configuration,
+    difference,
+    questions,
+)
+from relaygw.settings.load import load_settings
+from relaygw.settings.model import Settings
+from relaygw.settings.presets import presets
+
+HASH = "$argon2id$v=19$m=64,t=1,p=1$c2FsdHNhbHRzYWx0$qaWmiEvqxJUTQKBMbvDRaQ"
+SHOP = Answers(use="shop", preset="sendgrid", sender="shop@example.com")
+
+
+def asked(answers: Answers) -> list[str]:
+    return [one.name for one in questions(answers)]
+
+
+def loaded(directory: Path, answers: Answers) -> Settings:
+    config = directory / "relaygw.yaml"
+    tree = configuration(answers, directory=directory, password_hash=HASH)
+    config.write_text(as_yaml(tree))
+    config.chmod(0o600)
+    return load_settings(config=config, environ={"XDG_STATE_HOME": str(directory)}).settings
+
+
+@pytest.mark.parametrize(
+    ("given", "left"),
+    [
+        ({}, ["use"]),
+        ({"use": "sandbox"}, []),
+        ({"use": "shop"}, ["preset", "sender"]),
+        ({"use": "shop", "preset": "sendgrid"}, ["sender"]),
+        ({"use": "shop", "preset": "ses"}, ["region", "username", "sender"]),
+        ({"use": "shop", "preset": "other"}, ["host", "sender"]),
+        ({"use": "shop", "preset": "other", "host": "smtp.x.test"}, ["username", "sender"]),
+        ({"use": "shop", "host": "smtp.x.test"}, ["username", "sender"]),
+        ({"use": "staging", "preset": "sendgrid"}, ["sender", "allow"]),
+        ({"use": "gateway", "preset": "sendgrid"}, ["sender", "networks"]),
+        ({"use": "gateway", "preset": "sendgrid", "networks": ("10.0.0.0/8",)}, ["sender"]),
+    ],
+)
+def test_what_is_asked_follows_from_what_is_known(given: dict[str, Any], left: list[str]) -> None:
+    assert asked(Answers(**given)) == left
+
+
+def test_the_smallest_files(tmp_path: Path) -> None:
+    tree = configuration(Answers(use="sandbox"), directory=tmp_path, password_hash=HASH)
+    assert tree == {"mode": "sandbox"}
+    tree = configuration(SHOP, directory=Path("/etc/relaygw"), password_hash=HASH)
+    assert tree == {
+        "mode": "production",
+        "providers": {
+            "sendgrid": {"preset": "sendgrid", "password": "file:/etc/relaygw/secrets/sendgrid"}
+        },
+        "routes": [{"name": "default", "providers": ["sendgrid"]}],
+        "rewrite": {
+            "default_domain": "example.com",
+            "senders": {
+                "www-data@example.com": "shop@example.com",
+                "root@example.com": "shop@example.com",
+            },
+        },
+        "web": {"users": [{"name": "admin", "password_hash": HASH, "role": "admin"}]},
+    }
+    assert yaml.safe_load(as_yaml(tree)) == tree
+
+
+@pytest.mark.parametrize("use", ["shop", "gateway", "staging"])
+@pytest.mark.parametrize("name", sorted(presets()))
+def test_every_service_makes_a_configuration_that_loads(
+    tmp_path: Path, use: str, name: str
+) -> None:
+    answers = Answers(
+        use=use,
+        preset=name,
+        sender="shop@example.com",
+        allow=("dev@qa.test", "@qa.test") if use == "staging" else (),
+        networks=("10.0.0.0/16",) if use == "gateway" else (),
+    )
+    examples = {"region": "eu-west-1", "username": "user@example.com"}
+    while missing := [one.name for one in questions(answers) if one.is_needed]:
+        answers = replace(answers, **{missing[0]: examples[missing[0]]})
+    settings = loaded(tmp_path, answers)
+    (provider,) = settings.providers.values()
+    assert provider.has_credentials == answers.needs_key
+    assert settings.mode == ("staging" if use == "staging" else "production")
+    if use == "gateway":
+        (listener,) = settings.listeners
+        assert str(listener.bind) == "0.0.0.0:25"
+        assert "10.0.0.0/16" in map(str, listener.allow)
+    if use == "staging":
+        assert list(map(str, settings.recipients.allow)) == ["dev@qa.test", "@qa.test"]
+
+
+def test_a_service_without_a_preset(tmp_path: Path) -> None:
+    answers = replace(SHOP, preset=None, host="smtp.x.test", port=2525, tls="encrypt")
+    provider = loaded(tmp_path, answers).providers["main"]
+    assert (provider.host, provider.port, provider.tls) == ("smtp.x.test", 2525, "encrypt")
+    assert not answers.needs_key
+    answers = replace(answers, username="shop")
+    assert answers.needs_key
+    provider = loaded(tmp_path, answers).providers["main"]
+    assert str(provider.password) == f"file:{tmp_path}/secrets/main"
+
+
+def test_another_login_of_the_pages_is_no_difference() -> None:
+    place = Path("/etc/relaygw")
+    wanted = configuration(SHOP, directory=place, password_hash="one")
+    found = configuration(SHOP, directory=place, password_hash="two")
+    assert difference(wanted, found) == []
+    other = replace(SHOP, preset="mailgun", username="x@y.test")
+    assert difference(configuration(other, directory=place, password_hash=""), found) == [
+        "providers",
+        "routes",
+    ]
+    assert difference(wanted, ["no mapping"]) == sorted(wanted)
+
+
+def test_every_question_has_an_option_of_setup() -> None:
+    from relaygw.cli.setup import setup
+
+    options = {option for one in setup.params for option in one.opts}
+    for use in ("shop", "gateway", "staging"):
+        for preset in (None, "other", "ses"):
+            for one in questions(Answers(use=use, preset=preset)):
+                assert one.option in options
+                assert re.fullmatch(r"--[a-z-]+", one.option)
