@@ -8,6 +8,7 @@ package index is asked when it is installed. What comes from an index is kept in
 from __future__ import annotations
 
 import argparse
+import fcntl
 import gzip
 import hashlib
 import os
@@ -317,6 +318,9 @@ def main() -> None:
     parser.add_argument("--machine", default=platform.machine(), choices=DEB_ARCH)
     parser.add_argument("--out", type=Path, default=ROOT / "dist")
     given = parser.parse_args()
+    WORK.mkdir(parents=True, exist_ok=True)
+    one_at_a_time = (WORK / "lock").open("w")
+    fcntl.flock(one_at_a_time, fcntl.LOCK_EX)
     python = given.python or ("3.12" if given.kinds == ["rpm"] else "3.13")
     build(given.kinds, Target(python, given.machine), given.out)
 

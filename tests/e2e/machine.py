@@ -91,7 +91,8 @@ class Machine:
     def __enter__(self) -> Self:
         self._group.mkdir()
         spaces = ["--mount", "--pid", "--uts", "--ipc", "--net", "--cgroup"]
-        join = 'echo $$ >"$1/cgroup.procs"; shift; exec "$@"'
+        # it does not outlive a test run that is killed
+        join = 'echo $$ >"$1/cgroup.procs"; shift; exec setpriv --pdeathsig KILL "$@"'
         enter = ["bash", "-c", _ENTER, "bash", str(self._base), str(self.place)]
         enter.append(" ".join(_MASKED))
         unshare = ["unshare", *spaces, "--fork", "--kill-child", *enter]
