@@ -25,6 +25,7 @@ WITHOUT_NETWORK = ("apt", "install", "--no-install-recommends")
 PACKAGES = ("relaygw", "relaygw-mta")
 OLDER = "0.0.9"
 INSTALLED = "install ok installed"
+SET_UP = [f"/etc/relaygw/{one}" for one in ("relaygw.yaml", "secrets", "secrets/main")]
 
 BASES = ["this machine", *(["a new Debian"] if IS_CAMPAIGN else [])]
 RPM_PYTHON = "3.12" if IS_CAMPAIGN else "3.13"
@@ -160,6 +161,50 @@ def test_it_takes_the_place_of_postfix_and_starts_nothing(machine: Machine) -> N
 def send(machine: Machine, subject: str) -> None:
     mail = f"From: shop@shop.test\nTo: c@cust.test\nSubject: {subject}\n\nthanks\n"
     machine.run("sendmail", "-t", "-i", user="www-data", input=mail)
+
+
+def set_up(machine: Machine, *words: str) -> str:
+    """Run setup with a key on standard input; return what it says."""
+    done = machine.run("relaygw", "setup", *words, input="secret\n")
+    assert "secret\n" not in done.stdout + done.stderr
+    return done.stdout
+
+
+def test_setup_leads_to_the_first_mail_and_a_second_run_changes_nothing(installed: Machine) -> None:
+    machine = installed
+    units = ["relaygw.service", "relaygw.socket"]
+    with ProviderInside(machine, users={"shop": "secret"}) as provider:
+        words = f"--use shop --host 127.0.0.1 --port {provider.port} --tls none --username shop"
+        asked = [*words.split(), "--sender", "shop@shop.test", "--to", "c@cust.test", "--yes"]
+        machine.run("relaygw", "setup", *asked, "--dry-run")
+        assert not machine.path("/etc/relaygw/relaygw.yaml").exists()
+        said = set_up(machine, *asked)
+        assert 'sendmail_path = "/usr/sbin/sendmail -t -i"' in said
+        assert "taken from www-data" in said
+        assert [one.sender for one in provider.messages] == ["shop@shop.test"] * 2
+        assert [one.user for one in provider.messages] == ["shop"] * 2
+        shown = machine.run("stat", "-c", "%a %U:%G", *SET_UP).stdout.split("\n")
+        assert shown[:3] == ["640 root:relaygw", "700 relaygw:relaygw", "600 relaygw:relaygw"]
+        for ask, answer in (("is-active", "active"), ("is-enabled", "enabled")):
+            assert machine.run("systemctl", ask, *units).stdout.split() == [answer] * 2
+        before = machine.run("stat", "-c", "%n %i %Z", *SET_UP).stdout
+        pid = machine.run("systemctl", "show", "-P", "MainPID", units[0]).stdout
+        set_up(machine, *asked)
+        assert machine.run("stat", "-c", "%n %i %Z", *SET_UP).stdout == before
+        assert machine.run("systemctl", "show", "-P", "MainPID", units[0]).stdout == pid
+        provider.wait_for_messages(4)
+
+
+def test_setup_of_a_gateway_has_the_socket_listen_where_the_configuration_says(
+    installed: Machine,
+) -> None:
+    machine = installed
+    with ProviderInside(machine) as provider:
+        words = f"--use gateway --host 127.0.0.1 --port {provider.port} --tls none"
+        set_up(machine, *words.split(), "--network", "10.0.0.0/8", "--to", "c@cust.test", "--yes")
+        listening = machine.run("ss", "-Hltn", "sport = :25").stdout
+        assert "0.0.0.0:25" in listening
+        assert len(provider.messages) == 2
 
 
 def test_a_mail_of_the_web_server_to_a_provider(installed: Machine) -> None:
