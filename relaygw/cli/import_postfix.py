@@ -138,6 +138,9 @@ def _import(
     if run.postfix is not None:
         learn(run.postfix, real.resolver, pairs)
     rows = list(Comparison(real, settings, translation.secrets).rows(pairs))
+    for line in run.postfix.problems if run.postfix is not None else ():
+        if "fatal" in line or "error" in line:  # what else it has to say is told with its line
+            translation.report.warn(f"asked of Postfix, and instead what was read is used: {line}")
     show.verdicts(translation.report.verdicts(run.configuration))
     show.warnings(translation.report.warnings)
     show.findings(mistakes, with_remedies=False)
