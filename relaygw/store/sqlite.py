@@ -22,7 +22,13 @@ from sqlalchemy.pool import QueuePool
 
 from relaygw.errors import AlreadyAccepted, QueueDamaged, StoreFull, StoreUnavailable, Unstorable
 from relaygw.store.database import Database, Translated, Write, damage
-from relaygw.store.log_check import DriverError, database_path, driver, lock_directory_of
+from relaygw.store.log_check import (
+    DriverError,
+    database_path,
+    driver,
+    give_to_owner_of,
+    lock_directory_of,
+)
 from relaygw.store.queue_file import QueueFile
 from relaygw.store.tables import SQLITE_LOWER
 
@@ -34,6 +40,7 @@ _FEW_FRAMES = 256
 _CHECKPOINT_ROUNDS = 5
 _SPARE_PAGES = 16_384  # free pages that are kept for the mail to come
 _FREE_PAGES_A_STEP = 256
+_LOCKS = ("gate", "turnstile", "lock")
 # before 3.51.3 a log that was reset under a checkpoint could corrupt the database
 _CAN_CHECKPOINT_BESIDE_WRITERS = driver.sqlite_version_info >= (3, 51, 3)
 
@@ -101,8 +108,10 @@ class WriteLock:
         self._thread_lock = threading.Lock()
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
         self._gate, self._turnstile, self._lock = (
-            os.open(directory / name, flags, 0o600) for name in ("gate", "turnstile", "lock")
+            os.open(directory / name, flags, 0o600) for name in _LOCKS
         )
+        for name in _LOCKS:  # root's commands may come before the gateway
+            give_to_owner_of(directory, directory / name)
 
     def close(self) -> None:
         """Close the lock files; the files stay, others may hold them."""

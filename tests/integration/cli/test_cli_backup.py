@@ -223,3 +223,43 @@ def test_for_postgresql_its_own_programs_are_named(desk: Desk) -> None:
     assert done.exit_code == 64
     assert f"pg_restore --exit-on-error --dbname {url} a.dump" in done.stderr
     assert "relaygw queue hold --all --yes --note restored" in done.stderr
+
+
+def test_a_restore_that_was_cut_short_is_begun_anew(desk: Desk, tmp_path: Path) -> None:
+    copy = tmp_path / "queue.copy"
+    queue_id = desk.add("a@cust.test")
+    desk.run("db", "backup", str(copy))
+    later = desk.add("b@cust.test")
+    queue = close(desk)
+    # as it is before the last move
+    os.link(queue, queue.with_name("queue.db.replaced-20261127-000000"))
+    queue.with_name("queue.db.restoring").write_bytes(b"half")
+    assert desk.run("db", "check").exit_code == 0
+    done = desk.run("db", "restore", str(copy), "--yes")
+    assert done.exit_code == 0, done.stderr
+    assert standing(desk) == {queue_id: ("held", "restored")}
+    asides = queue.parent.glob("queue.db.replaced-*")
+    (aside,) = (one for one in asides if not one.name.endswith("-wal"))
+    with sqlite3.connect(aside) as old:
+        assert old.execute("SELECT 1 FROM message WHERE queue_id = ?", (later,)).fetchone()
+    assert not queue.with_name("queue.db.restoring").exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+@pytest.mark.parametrize("is_there", [True, False])
+def test_the_queue_belongs_to_whom_it_belonged(desk: Desk, tmp_path: Path, is_there: bool) -> None:
+    copy = tmp_path / "queue.copy"
+    desk.add("a@cust.test")
+    desk.run("db", "backup", str(copy))
+    queue = close(desk)
+    for one in (queue.parent, *queue.parent.rglob("*")):
+        os.chown(one, 33, 33)
+    if not is_there:
+        for one in sorted(queue.parent.rglob("*"), reverse=True):
+            one.rmdir() if one.is_dir() else one.unlink()
+    done = desk.run("db", "restore", str(copy), "--yes")
+    assert done.exit_code == 0, done.stderr
+    standing(desk)
+    found = {one.name: one.stat().st_uid for one in queue.parent.rglob("*")}
+    assert found.keys() >= {"queue.db", "queue.db.locks", "users"}
+    assert set(found.values()) == {33}, found
