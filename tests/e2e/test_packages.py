@@ -274,10 +274,7 @@ def test_other_ports_as_the_page_says(installed: Machine) -> None:
         assert all(bind in listening for bind in binds)
 
 
-def test_a_purge_leaves_nothing(installed: Machine) -> None:
-    machine = installed
-    machine.run("systemctl", "enable", "--now", "relaygw.service")
-    assert machine.run("relaygw", "sandbox", "list").stdout == "the sandbox is empty\n"
+def purge_leaves_nothing(machine: Machine) -> None:
     machine.run("dpkg", "--remove", *PACKAGES)
     assert machine.run("systemctl", "is-active", "relaygw", check=False).stdout == "inactive\n"
     assert machine.path("/var/lib/relaygw/queue.db").exists()
@@ -287,6 +284,22 @@ def test_a_purge_leaves_nothing(installed: Machine) -> None:
     for database in ("passwd", "group"):
         assert machine.run("getent", database, "relaygw", check=False).returncode == 2
     assert "relaygw" not in machine.run("systemctl", "list-unit-files").stdout
+
+
+def test_setup_leads_to_the_first_mail_and_a_purge_forgets_it(
+    installed: Machine,
+) -> None:
+    machine = installed
+    with ProviderInside(machine, users={"shop": "secret"}) as provider:
+        service = ["--host", "127.0.0.1", "--port", str(provider.port), "--tls", "none"]
+        login = ["--username", "shop", "--key-file", "-", "--sender", "shop@shop.test"]
+        setup = ["relaygw", "setup", "--use", "shop", *service, *login, "--to", "c@cust.test"]
+        machine.run(*setup, "--yes", input="secret\n")
+        provider.wait_for_messages(1)
+    for unit in ("relaygw.service", "relaygw.socket"):
+        assert machine.run("systemctl", "is-enabled", unit).stdout == "enabled\n"
+        assert machine.run("systemctl", "is-active", unit).stdout == "active\n"
+    purge_leaves_nothing(machine)
 
 
 def test_an_upgrade_under_load_and_no_way_back(machine: Machine, packages: Packages) -> None:
