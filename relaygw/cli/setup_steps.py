@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import shlex
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from relaygw import service_file
 from relaygw.cli import send_test as sending
 from relaygw.cli import setup_host as host
 from relaygw.cli.check import check
-from relaygw.cli.frame import CommandFailed, Invocation, warn
+from relaygw.cli.frame import CommandFailed, Invocation, address_of, warn
 from relaygw.cli.install_sendmail import Programs, install_sendmail
 from relaygw.cli.setup_plan import SECRETS
 from relaygw.settings.load import DEFAULT_FILE, LoadedSettings
@@ -116,12 +117,12 @@ class Steps:
         host.enable(is_new=is_new)
 
     def _try(self) -> None:
-        recipient = self._wishes.recipient
         if service_file.running_service(self._loaded.state_dir) is None:
             words = shlex.join(["relaygw", "serve", "--config", str(self._config)])
             click.echo(f"The gateway does not run here. Start it: {words}")
             return
-        if recipient is None:
+        recipient = self._wishes.recipient or self._ask_recipient()
+        if not recipient:
             click.echo("No test mail was sent. Send one: relaygw send-test --to ADDRESS")
             return
         click.echo(f"--- relaygw send-test --to {recipient}")
@@ -131,6 +132,13 @@ class Steps:
             )
         )
         self._try_as_web_user(recipient)
+
+    def _ask_recipient(self) -> str:
+        if self._wishes.is_sure or not sys.stdin.isatty():
+            return ""
+        question = "Who gets a test mail? (empty: nobody)"
+        said: str = click.prompt(question, default="", show_default=False, err=True).strip()
+        return address_of(said, "the answer") if said else ""
 
     def _sender(self) -> str | None:
         return next(iter(self._loaded.settings.rewrite.senders.values()), None)

@@ -347,6 +347,11 @@ def test_the_first_mail_goes_by_smtp_and_as_the_web_server_sends_it(
             assert {first.sender, second.sender} == {"shop@shop.test"}
             assert KEY not in log.read_text() + done.stdout + done.stderr
 
+            terminal = Terminal(host)
+            terminal.answer("Who gets a test mail?", "c@cust.test")
+            assert terminal.end() == 0, terminal.shown
+            assert service.messages[-1].recipients == ("c@cust.test",)
+
             (host.directory / "maildrop").chmod(0o700)
             with pytest.raises(CommandFailed, match=r"www-data cannot send mail by .* denied"):
                 send_as(WEB_SERVER, checkout.prefix / "sbin/sendmail", "b@cust.test", "lost")
