@@ -27,10 +27,11 @@ _COMMANDS = {
     "config": "Look at the configuration.",
     "users": "Look after the users who may log in to the gateway.",
     "import-postfix": "Make a relaygw.yaml of a Postfix's DIRECTORY, and compare the two.",
+    "import-queue": "Move the queue of a stopped Postfix, DIRECTORY, into this one.",
     "install-sendmail": "Put sendmail, mailq and newaliases in place, and make the maildrop.",
 }
 """Each is in the module of its name; with its first sentence, so that `--help` loads none."""
-_LATER = ("import-queue", "sources")
+_LATER = ("sources",)
 
 
 @click.group(

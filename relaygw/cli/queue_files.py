@@ -10,11 +10,11 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from itertools import chain, islice
+from dataclasses import replace
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import IO, Any
 
@@ -29,15 +29,15 @@ from relaygw.cli.frame import (
     pass_invocation,
     warn,
 )
+from relaygw.cli.import_run import IMPORTED, REFUSED, ImportRun, Settled
 from relaygw.cli.mail_change import tell_missing
 from relaygw.cli.selection import QUEUE_OPTIONS, STDIN, Choice, choose, found, ids_argument, options
 from relaygw.cli.text import Progress, as_json
-from relaygw.errors import AlreadyAccepted, InvalidAddress
+from relaygw.errors import InvalidAddress
 from relaygw.inbound.intake import Intake
 from relaygw.inbound.local_mail import Importer
 from relaygw.mail.address import MAX_PATH_BYTES, check_address
 from relaygw.mail.clock import rfc3339
-from relaygw.mail.envelope import AcceptedMessage
 from relaygw.mail.exported import (
     Exported,
     NotExported,
@@ -47,18 +47,12 @@ from relaygw.mail.exported import (
     from_line,
     read_entries,
 )
-from relaygw.mail.state import OPEN, DeliveryState, RecipientState
+from relaygw.mail.state import RecipientState
 from relaygw.mail.words import counted, fields
 from relaygw.operations.queue_object import leading_delivery
 from relaygw.operations.selectors import NULL_SENDER
 from relaygw.store.queue_entry import QueueEntry
 from relaygw.store.store import Store, read_content
-
-_BATCH_MESSAGES = 50
-_BATCH_BYTES = 4 * 2**20
-_CHUNKS_A_STEP = 4
-_R = RecipientState
-_FATES = ((_R.PENDING, "queued"), (_R.CAPTURED, "captured"), (_R.BLOCKED, "blocked"))
 
 
 @click.command("export", cls=Command)
@@ -200,7 +194,8 @@ def import_mail(
     limit_bytes = max((one.max_message_size for one in settings.listeners), default=0)
     with invocation.open_store(loaded) as store, click.open_file(source, "rb") as stream:
         importer = Importer(Intake(settings, state_dir=loaded.state_dir), limit_bytes=limit_bytes)
-        work = _ImportRun(store, importer, is_dry_run=is_dry_run, wants_json=wants_json)
+        work = ImportRun(store, importer, is_dry_run=is_dry_run)
+        work.settled = partial(_tell, work) if not wants_json else partial(_tell_json, work)
         try:
             for number, one in enumerate(_read(stream, form, limit_bytes), 1):
                 if not isinstance(one, str):
@@ -210,13 +205,27 @@ def import_mail(
             work.flush()
         finally:
             work.progress.end()
-            if work.counts["imported"] and not is_dry_run:
+            if work.counts[IMPORTED] and not is_dry_run:
                 target = "stdin" if source == STDIN else source
-                note_action(store, "queue.import", target, work.counts["imported"])
+                note_action(store, "queue.import", target, work.counts[IMPORTED])
                 invocation.wake_workers()
             if not wants_json:
                 work.report()
-    return os.EX_DATAERR if work.counts["refused"] else os.EX_OK
+                if work.counts[REFUSED]:
+                    click.echo(f"{counted(work.counts[REFUSED], 'message')} refused")
+    return os.EX_DATAERR if work.counts[REFUSED] else os.EX_OK
+
+
+def _tell(work: ImportRun, one: Settled) -> None:
+    if one.why is not None:
+        work.progress.end()
+        was = f" ({one.was})" if one.was else ""
+        warn(f"message {one.number}{was}: refused: {one.why}")
+
+
+def _tell_json(work: ImportRun, one: Settled) -> None:
+    told = {"number": one.number, "was": one.was or None, "result": work.words(one.result)}
+    click.echo(as_json({**told, "queue_id": one.queue_id, "reason": one.why}))
 
 
 def _read(stream: IO[bytes], form: str | None, limit_bytes: int) -> Iterator[Exported | str]:
@@ -242,121 +251,3 @@ def _tried(read: Any, piece: Any) -> Exported | str:
     except NotExported as error:
         return str(error)
     return message
-
-
-@dataclass(slots=True)
-class _ImportRun:
-    store: Store
-    importer: Importer
-    is_dry_run: bool
-    wants_json: bool
-    counts: Counter[str] = field(default_factory=Counter)
-    progress: Progress = field(default_factory=lambda: Progress("messages read"))
-    _batch: list[tuple[int, Exported, AcceptedMessage]] = field(default_factory=list)
-
-    def take(self, number: int, mail: Exported | str) -> None:
-        """Take the next message; it is stored with the batch it is in."""
-        self.progress.tell(number)
-        if isinstance(mail, str):
-            self._tell(number, "", "refused", why=mail)
-            return
-        try:
-            with self.importer.composed(mail) as (message, chunks):
-                if message.stored_chunks and not self.is_dry_run:
-                    self._check_space()
-                    done = 0
-                    while bodies := list(islice(chunks, _CHUNKS_A_STEP)):
-                        self.store.intake.add_chunks(message.queue_id, done, bodies)
-                        done += len(bodies)
-        except NotExported as error:
-            self._tell(number, mail.queue_id, "refused", why=str(error))
-            return
-        self._batch.append((number, mail, message))
-        size_bytes = sum(one.size_bytes for *_, one in self._batch)
-        if len(self._batch) >= _BATCH_MESSAGES or size_bytes >= _BATCH_BYTES:
-            self.flush()
-
-    def flush(self) -> None:
-        """Store what is at hand."""
-        batch, self._batch = self._batch, []
-        batch = [one for one in batch if not self._is_still_here(*one[:2])]
-        messages = [message for *_, message in batch]
-        if not messages:
-            return
-        are_new = [True] * len(messages)
-        if self.is_dry_run:
-            known = self.store.intake.taken_drops([one.drop_id or "" for one in messages])
-            are_new = [one.drop_id not in known for one in messages]
-        else:
-            self._check_space()
-            if not self._is_stored(messages):
-                are_new = [self._is_stored([one]) for one in messages]
-        for (number, mail, message), is_new in zip(batch, are_new, strict=True):
-            if not is_new:
-                self._tell(number, mail.queue_id, "already imported")
-                continue
-            for part in message.deliveries:
-                self.counts.update(one.state for one in part.recipients)
-            queue_id = None if self.is_dry_run else message.queue_id
-            self._tell(number, mail.queue_id, "imported", queue_id)
-
-    def _is_stored(self, messages: list[AcceptedMessage]) -> bool:
-        """Store messages, all or none; False if one of them is there already."""
-        try:
-            self.store.intake.accept_batch(messages)
-        except AlreadyAccepted:
-            return False
-        return True
-
-    def _is_still_here(self, number: int, mail: Exported) -> bool:
-        """True for a message of this very queue that still waits: it would be sent twice."""
-        found = self.store.queue.entries([mail.queue_id]) if mail.queue_id else []
-        states = {part.state for entry in found for part in entry.deliveries}
-        if states & OPEN:
-            why = "it is still in this queue, and would be sent twice"
-        elif DeliveryState.DELETED in states:
-            why = f"it is in the trash of this queue; relaygw queue undelete {mail.queue_id}"
-        else:
-            return False
-        self._tell(number, mail.queue_id, "refused", why=why)
-        return True
-
-    def _check_space(self) -> None:
-        if not self.importer.has_space():
-            raise CommandFailed(
-                "the volume of the queue is nearly full; make room, and import again: what is "
-                "here already is not taken twice",
-                exit_code=os.EX_TEMPFAIL,
-            )
-
-    def _tell(
-        self,
-        number: int,
-        was: str,
-        result: str,
-        queue_id: str | None = None,
-        why: str | None = None,
-    ) -> None:
-        self.counts[result] += 1
-        if self.wants_json:
-            would = "would be " if self.is_dry_run and result == "imported" else ""
-            fields = {"number": number, "was": was or None, "result": would + result}
-            click.echo(as_json({**fields, "queue_id": queue_id, "reason": why}))
-        elif why is not None:
-            self.progress.end()
-            warn(f"message {number}{f' ({was})' if was else ''}: refused: {why}")
-
-    def report(self) -> None:
-        """Say what came of it."""
-        would = "would be " if self.is_dry_run else ""
-        fates = ", ".join(f"{self.counts[state]} {word}" for state, word in _FATES)
-        recipients = sum(self.counts[state] for state, _ in _FATES)
-        click.echo(
-            f"{counted(self.counts['imported'], 'message')} {would}imported, "
-            f"{counted(recipients, 'recipient')}: {fates}"
-        )
-        if self.counts["already imported"]:
-            number = self.counts["already imported"]
-            click.echo(f"{counted(number, 'message')} imported before, not taken again")
-        if self.counts["refused"]:
-            click.echo(f"{counted(self.counts['refused'], 'message')} refused")

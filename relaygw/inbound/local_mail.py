@@ -131,7 +131,8 @@ class Importer:
     def composed(self, mail: Exported) -> Iterator[tuple[AcceptedMessage, Iterator[bytes]]]:
         """Yield the message, and for large content the chunks to store ahead of it.
 
-        Equal messages of one input are several. Raises NotExported for what cannot be a message.
+        Equal messages of one input are several, unless they have an identity. Raises NotExported
+        for what cannot be a message.
         """
         if not mail.recipients:
             raise NotExported("nobody is named who is to have it; give --recipient")
@@ -140,17 +141,21 @@ class Importer:
         if len(mail.content) > self.limit_bytes:
             raise NotExported(f"larger than max_message_size, {self.limit_bytes} bytes")
         mode = self._mode_of(mail)
-        key = mail.key()
-        number = self._seen[key] = self._seen.get(key, 0) + 1
+        name = mail.identity
+        if not name:
+            key = mail.key()
+            number = self._seen[key] = self._seen.get(key, 0) + 1
+            name = f"{key}-{number}"
         content = ReceivedContent(self._intake.state_dir)
         content.add(with_last_end(normalise_line_ends(mail.content)))
         content.read_head()
         drop = Drop(
-            name=f"{_IMPORT_KEY}{key}-{number}{COMPLETE_SUFFIX}",
+            name=f"{_IMPORT_KEY}{name}{COMPLETE_SUFFIX}",
             uid=os.getuid(),
             sender=mail.sender,
             recipients=mail.recipients,
             content=content,
+            dsn=mail.dsn,
         )
         try:
             yield compose_local(self._intake, drop, listener=IMPORT_LISTENER, mode=mode)

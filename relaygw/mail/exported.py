@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from relaygw.mail.content import normalise_line_ends
+from relaygw.mail.envelope import NO_REQUEST, DsnRequest
 from relaygw.mail.words import unstorable_sign
 
 FORMAT = "relaygw_export"
@@ -45,6 +46,8 @@ class Exported:
     content: bytes
     queue_id: str = ""  # where it came from
     mode: str | None = None  # that it was accepted in; it stays as strict. None: not told
+    identity: str = ""  # what it is known by where it came from; "": its key
+    dsn: DsnRequest = NO_REQUEST
 
     def key(self) -> str:
         """Return what is the same whenever this very message comes again."""

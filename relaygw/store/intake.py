@@ -7,6 +7,7 @@ from operator import attrgetter
 
 from relaygw.errors import StoreUnavailable
 from relaygw.mail.envelope import AcceptedMessage
+from relaygw.mail.hold import HoldCause
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.store.database import (
     BatchStatement,
@@ -48,6 +49,16 @@ _CHUNK = Statement("SELECT body FROM chunk WHERE queue_id = {?} AND chunk_no = {
 _TAKEN_DROPS = BatchStatement(
     "SELECT drop_id FROM message WHERE drop_id IN (VALUES {rows})", columns=1
 )
+_HOLD = BatchStatement(
+    """
+    UPDATE delivery
+    SET state = 'held', held_at_ms = v.column2, reason = v.column3, hold_code = v.column4,
+        hold_key = v.column5
+    FROM (VALUES {rows}) AS v
+    WHERE delivery.queue_id = v.column1 AND delivery.state = 'incoming'
+    """,
+    columns=5,
+)
 # locked: who clears orphans waits, and finds the message then
 _STORED_CHUNKS = Statement(
     """
@@ -60,16 +71,21 @@ _STORED_CHUNKS = Statement(
 class Intake(Repository):
     """Accepting mail; reading what was accepted."""
 
-    def accept_batch(self, messages: Sequence[AcceptedMessage]) -> None:
+    def accept_batch(
+        self, messages: Sequence[AcceptedMessage], *, hold: HoldCause | None = None
+    ) -> None:
         """Store all of `messages` or none; a delivery without pending recipients is finished.
 
-        Raises AlreadyAccepted when one has the drop id of a message that was stored before, and
-        StoreUnavailable when content that was stored ahead of its message is not there any more.
+        With `hold` the others are held for it from the start. Raises AlreadyAccepted when one has
+        the drop id of a message that was stored before, and StoreUnavailable when content that
+        was stored ahead of its message is not there any more.
         """
 
         def write() -> None:
             with self._write() as tx:
                 insert_messages(tx, messages)
+                if hold is not None:
+                    _hold(tx, messages, hold)
 
         def is_stored() -> bool:
             # one transaction: the first is there if all of them are
@@ -132,6 +148,11 @@ def insert_messages(tx: Transaction, messages: Sequence[AcceptedMessage]) -> Non
     INSERT_DELIVERIES.run(tx, deliveries)
     INSERT_RECIPIENTS.run(tx, recipients)
     _INSERT_CHUNKS.run(tx, chunks)
+
+
+def _hold(tx: Transaction, messages: Sequence[AcceptedMessage], cause: HoldCause) -> None:
+    why = (cause.sentence, cause.code.value, cause.key)
+    _HOLD.run(tx, [(one.queue_id, one.accepted_at_ms + tx.ahead_ms, *why) for one in messages])
 
 
 def _check_stored(tx: Transaction, accepted: AcceptedMessage) -> None:

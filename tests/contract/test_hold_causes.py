@@ -10,9 +10,9 @@ from alembic import command
 from alembic.config import Config
 from sqlalchemy import text
 
-from relaygw.mail.envelope import DeliveryUpdate
+from relaygw.mail.envelope import DeliveryUpdate, NewRecipient
 from relaygw.mail.hold import HoldCause, HoldCode, cause_of, provider_down, sender_refused
-from relaygw.mail.state import DeliveryState
+from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.store import migrate
 from relaygw.store.database import Place
 from relaygw.store.holds import Hold
@@ -90,6 +90,17 @@ def test_a_cause_is_read_as_it_was_written_and_ends_with_the_hold(
     assert store.holds.release_held(cause, limit=9) == 1
     part = part_of(store, queue_id)
     assert (part.state, part.hold, part.reason) == (D.DEFERRED, None, cause.sentence)
+
+
+def test_mail_may_be_held_from_the_start(store: Store) -> None:
+    blocked = NewRecipient(address="b@x.test", state=RecipientState.BLOCKED)
+    waits, over = accepted(), accepted(blocked)
+    store.intake.accept_batch([waits, over], hold=OPERATOR)
+    part = part_of(store, waits.queue_id)
+    assert (part.state, part.hold) == (D.HELD, OPERATOR)
+    assert part_of(store, over.queue_id).state is D.FINISHED
+    assert store.leases.claim("default", limit=9, incarnation="one", now_ms=NOW_MS + 1) == []
+    assert store.holds.release_held(OPERATOR, limit=9) == 1
 
 
 def test_what_an_older_version_holds_is_coded_when_it_is_looked_for(store: Store) -> None:

@@ -376,6 +376,7 @@ def walk(wrong: WrongClock) -> tuple[dict[str, Any], set[str]]:
 
     parked, in_hand = accepted(at_ms=now_ms), accepted(at_ms=now_ms)
     call("intake.accept_batch", [parked, in_hand])
+    call("intake.accept_batch", [accepted(at_ms=now_ms)], hold=HoldCause(HoldCode.OPERATOR, "x"))
     call(
         "queue.change_state",
         [parked.queue_id],

@@ -27,8 +27,13 @@ ERRORS = (
     "MaildropUnusable",
     "SettingsError",
     "RelaygwError",
+    "NotAQueue",
+    "PostfixRuns",
 )
-ROOMS = ("cli", "store", "settings", "roles", "supervisor.py", "inbound/drop_directory.py")
+ROOMS = (
+    "cli", "store", "settings", "roles", "supervisor.py", "inbound/drop_directory.py",
+    "postfix/queue_directory.py",
+)  # fmt: skip
 _SPOOL = (
     "create it, or start",
     "make room there",

@@ -26,7 +26,9 @@ def test_every_call_of_relaygw_can_be_made() -> None:
         command = main.get_command(click.Context(main), given[0])
         assert command is not None, words
         # parses the words and runs nothing
-        command.make_context(given[0], given[1:], parent=click.Context(main))
+        command.make_context(
+            given[0], given[1:], parent=click.Context(main, **main.context_settings)
+        )
 
 
 def test_the_words_of_the_tables_are_those_of_the_command() -> None:

@@ -69,7 +69,6 @@ def test_a_group_alone_shows_its_help_on_stderr() -> None:
     "words",
     [
         ("sources",),
-        ("import-queue", "/var/spool/postfix"),
     ],
 )
 def test_what_comes_later_is_refused_by_name(words: tuple[str, ...]) -> None:

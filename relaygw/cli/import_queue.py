@@ -1,0 +1,221 @@
+"""`relaygw import-queue`: the mail that a stopped Postfix still has, moved over once.
+
+Postfix cannot start meanwhile: its own lock is held. A file goes aside, into `imported/` of the
+queue directory, when its mail is durable here; whoever comes again after a kill finds the mail by
+what it is known by, and only moves the file. What cannot be read stays where it is.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import click
+
+from relaygw.cli.audit import note_action
+from relaygw.cli.frame import Command, CommandFailed, Invocation, pass_invocation, warn
+from relaygw.cli.import_run import IMPORTED, KNOWN, REFUSED, ImportRun, Settled
+from relaygw.cli.text import as_json
+from relaygw.inbound.intake import Intake
+from relaygw.inbound.local_mail import Importer
+from relaygw.mail.exported import Exported
+from relaygw.mail.hold import HoldCause, HoldCode
+from relaygw.mail.words import counted
+from relaygw.postfix.queue_directory import (
+    HOLD,
+    InUse,
+    NotAQueue,
+    PostfixRuns,
+    QueueDirectory,
+    QueueFile,
+    Unfinished,
+)
+from relaygw.postfix.queue_file import DamagedQueueFile, QueuedMail
+from relaygw.settings.load import LoadedSettings
+from relaygw.settings.section import Mode
+
+_HELD = HoldCause(HoldCode.OPERATOR, "held in Postfix")
+_DONE, _UNFINISHED, _IN_USE, _GONE = "done", "unfinished", "in use", "gone"
+_LEFT = {  # what stays where it is, beside what is refused
+    _DONE: "of which everybody had theirs",
+    _UNFINISHED: "that Postfix had not taken yet",
+    _IN_USE: "that a process of Postfix still has",
+}
+_MAX_LEFT_OUT = 10
+_OTHER_FILES = {
+    "bounce": "with refusals that Postfix has told no sender yet; relaygw tells none either",
+    "corrupt": "that Postfix itself had set aside as damaged",
+}
+
+
+@click.command("import-queue", cls=Command)
+@click.argument("directory", type=click.Path(path_type=Path))
+@click.option("--dry-run", "is_dry_run", is_flag=True, help="Say what would happen only.")
+@click.option("--json", "wants_json", is_flag=True, help="One object a file.")
+@pass_invocation
+def import_queue(
+    invocation: Invocation, directory: Path, is_dry_run: bool, wants_json: bool
+) -> int:
+    """Move the queue of a stopped Postfix, DIRECTORY, into this one.
+
+    Takes whom each mail is still for, under the rewriting, lists, mode and routes of now. Files
+    whose mail is here go to DIRECTORY/imported; what was held stays held.
+    """
+    loaded = invocation.load_running()
+    if not loaded.files and loaded.settings.mode is Mode.SANDBOX:
+        raise CommandFailed(
+            "there is no configuration, so this is the sandbox, which would capture all of it; "
+            "name the gateway's by --config", exit_code=os.EX_CONFIG,
+        )  # fmt: skip
+    queue = QueueDirectory(directory)
+    work = partial(_import, invocation, loaded, queue, wants_json=wants_json)
+    with _told_as_failures(queue):
+        queue.check()
+        if not is_dry_run:
+            with queue.locked():
+                return work(is_dry_run=False, is_running=False)
+        is_running = queue.is_running()
+        if is_running:
+            warn("Postfix runs: this is what it has now; stop it before the import")
+        return work(is_dry_run=True, is_running=is_running)
+
+
+@contextmanager
+def _told_as_failures(queue: QueueDirectory) -> Iterator[None]:
+    try:
+        yield
+    except NotAQueue as error:
+        raise CommandFailed(str(error)) from error
+    except PostfixRuns as error:
+        raise CommandFailed(str(error), exit_code=os.EX_TEMPFAIL) from error
+    except PermissionError as error:
+        raise CommandFailed(
+            f"{error.filename or queue.path}: {error.strerror}; run this as root",
+            exit_code=os.EX_NOPERM,
+        ) from error
+
+
+def _import(
+    invocation: Invocation,
+    loaded: LoadedSettings,
+    queue: QueueDirectory,
+    *,
+    is_dry_run: bool,
+    is_running: bool,
+    wants_json: bool,
+) -> int:
+    settings = loaded.settings
+    limit_bytes = max((one.max_message_size for one in settings.listeners), default=0)
+    with invocation.open_store(loaded) as store:
+        importer = Importer(Intake(settings, state_dir=loaded.state_dir), limit_bytes=limit_bytes)
+        run = ImportRun(store, importer, is_dry_run=is_dry_run)
+        work = _Work(queue, run, is_running=is_running, wants_json=wants_json)
+        try:
+            work.take_all()
+        finally:
+            run.progress.end()
+            if run.counts[IMPORTED] and not is_dry_run:
+                note_action(store, "queue.import", str(queue.path), run.counts[IMPORTED])
+                invocation.wake_workers()
+            if not wants_json:
+                work.report()
+    if work.counts[_IN_USE]:
+        return os.EX_TEMPFAIL
+    return os.EX_DATAERR if run.counts[REFUSED] else os.EX_OK
+
+
+@dataclass
+class _Work:
+    """One run over all files."""
+
+    queue: QueueDirectory
+    run: ImportRun
+    is_running: bool
+    wants_json: bool
+    counts: Counter[str] = field(default_factory=Counter)
+    left_out: Counter[str] = field(default_factory=Counter)
+    _files: dict[int, QueueFile] = field(default_factory=dict)  # in the batch
+
+    def take_all(self) -> None:
+        """Take file by file, and set aside those whose mail is durable."""
+        self.run.settled = self._settle
+        for number, file in enumerate(self.queue.files(), 1):
+            if file.queue == HOLD and self.run.hold is None:
+                self._flush()
+                self.run.hold = _HELD
+            self._files[number] = file
+            self._take(number, file)
+            self.queue.sync()
+        self._flush()
+
+    def _flush(self) -> None:
+        self.run.flush()
+        self.queue.sync()
+
+    def _take(self, number: int, file: QueueFile) -> None:
+        limit_bytes = self.run.importer.limit_bytes
+        try:
+            mail = file.read(limit_bytes=limit_bytes, is_running=self.is_running)
+        except FileNotFoundError:
+            self._settle(Settled(number, "", _GONE))  # a Postfix that runs has moved it on
+        except Unfinished as error:
+            self._settle(Settled(number, "", _UNFINISHED, why=str(error)))
+        except InUse as error:
+            self._settle(Settled(number, "", _IN_USE, why=str(error)))
+        except DamagedQueueFile as error:
+            self.run.take(number, f"damaged: {error}")
+        except OSError as error:
+            self.run.take(number, f"cannot be read: {error.strerror}")
+        else:
+            self._take_mail(number, mail)
+
+    def _take_mail(self, number: int, mail: QueuedMail) -> None:
+        if not mail.waiting:
+            self._settle(Settled(number, "", _DONE, why="everybody has had it, or was refused"))
+            return
+        self.left_out.update(mail.left_out)
+        one = Exported(
+            sender=mail.sender,
+            recipients=mail.waiting,
+            content=mail.content,
+            identity=f"postfix-{mail.key()}",
+            dsn=mail.dsn,
+        )
+        self.run.take(number, one)
+
+    def _settle(self, one: Settled) -> None:
+        file = self._files.pop(one.number)
+        self.counts[one.result] += 1
+        is_here = one.result in (IMPORTED, KNOWN)
+        self.counts["held"] += one.result == IMPORTED and file.queue == HOLD
+        if is_here and not self.run.is_dry_run:
+            self.queue.set_aside(file)
+        if self.wants_json:
+            told = {"file": str(file.path), "queue": file.queue, "queue_id": one.queue_id}
+            result = self.run.words(one.result)
+            click.echo(as_json({**told, "result": result, "reason": one.why}))
+        elif one.result in (REFUSED, _IN_USE):
+            self.run.progress.end()
+            warn(f"{file.path}: stays where it is: {one.why}")
+
+    def report(self) -> None:
+        """Say what came of it."""
+        self.run.report()
+        if self.counts["held"]:
+            click.echo(f"{counted(self.counts['held'], 'message')} of these held, as in Postfix")
+        if self.run.counts[REFUSED]:
+            click.echo(f"{counted(self.run.counts[REFUSED], 'file')} that cannot be taken")
+        for result, words in _LEFT.items():
+            if self.counts[result]:
+                click.echo(f"{counted(self.counts[result], 'file')} left, {words}")
+        for what, number in self.left_out.most_common(_MAX_LEFT_OUT):
+            click.echo(f"{counted(number, 'message')} without what Postfix had for it: {what}")
+        for name, words in _OTHER_FILES.items():
+            number = self.queue.count(name)
+            if number:
+                click.echo(f"{counted(number, 'file')} in {self.queue.path / name}, {words}")
