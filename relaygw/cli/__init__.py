@@ -28,6 +28,7 @@ _COMMANDS = {
     "users": "Look after the users who may log in to the gateway.",
     "import-postfix": "Make a relaygw.yaml of a Postfix's DIRECTORY, and compare the two.",
     "import-queue": "Move the queue of a stopped Postfix, DIRECTORY, into this one.",
+    "shadow": "Compare what a running Postfix does with what relaygw would do; sends nothing.",
     "install-sendmail": "Put sendmail, mailq and newaliases in place, and make the maildrop.",
 }
 """Each is in the module of its name; with its first sentence, so that `--help` loads none."""

@@ -18,9 +18,8 @@ ROOT = Path(__file__).parents[2]
 UNITS = ROOT / "packaging/tree/usr/lib/systemd/system"
 
 sys.path.append(str(ROOT / "packaging"))
-import manual  # noqa: E402
-
 import build  # noqa: E402
+import manual  # noqa: E402
 
 
 def pins(path: Path) -> dict[str, str]:

@@ -62,14 +62,20 @@ delay=0.4, delays=0.01/0.01/0.2/0.18, dsn=4.7.0, status=deferred (host said: 451
 relay=local, delay=0.1, delays=0/0/0/0, dsn=2.0.0, status=sent (delivered to mailbox)
 Nov 25 08:45:20 gw postfix/error[8]: 3x9Kq1PZ: to=<e@f.test>, relay=none, delay=0, delays=0/0/0/0, \
 dsn=5.0.0, status=bounced (no)
+Nov 25 08:45:21 gw postfix/smtpd[8]: NOQUEUE: reject: RCPT from localhost[127.0.0.1]: 554 5.7.1 \
+<x@y.test>: Recipient address rejected: Access denied; from=<> to=<x@y.test> proto=ESMTP helo=<gw>
 junk \x00 line
 """
+
+
+SAID, MAILBOX = "host said: 451 status=sent", "delivered to mailbox"
 
 
 def test_a_maillog_tells_of_deliveries() -> None:
     one, relay = "4F1B23C04D", "smtp.x.test[1.2.3.4]:587"
     assert list(read_maillog(LOG.splitlines())) == [
-        Logged(one, "shop@a.test", "b@c.test", None, "smtp", relay, "deferred"),
-        Logged(one, "shop@a.test", "ops@gw.test", "root", "local", "local", "sent"),
-        Logged("3x9Kq1PZ", None, "e@f.test", None, "error", "none", "bounced"),
+        Logged(one, "shop@a.test", "b@c.test", None, "smtp", relay, "deferred", SAID),
+        Logged(one, "shop@a.test", "ops@gw.test", "root", "local", "local", "sent", MAILBOX),
+        Logged("3x9Kq1PZ", None, "e@f.test", None, "error", "none", "bounced", "no"),
+        Logged("NOQUEUE", "", "x@y.test", None, "smtpd", "none", "rejected", "Access denied"),
     ]

@@ -1,0 +1,211 @@
+"""What a running Postfix did with mail, by its log, against what relaygw would do with it."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import dataclass, field
+
+from relaygw.errors import InvalidAddress
+from relaygw.mail.address import check_address
+from relaygw.policy.recipients import Decision, Fate, RecipientPolicy
+from relaygw.policy.rewriter import Rewriter
+from relaygw.policy.router import Router
+from relaygw.postfix.maillog import REJECTED, Logged
+from relaygw.postfix.sameness import Result
+from relaygw.settings.model import Settings
+from relaygw.settings.routes import Route
+
+_RELAY = re.compile(r"(?P<host>[^\[\]]+)\[[^\]]*\](?::(?P<port>\d+))?")
+_SAID = re.compile(
+    r"(?:connect to|host|conversation with|lost connection with) "
+    r"(?P<host>[\w.-]+)\[[^\]]*\](?::(?P<port>\d+))?"
+)
+_NOT_FOUND = re.compile(r"Name service error for name=(?P<host>[\w.-]+)")
+_MAILBOX, _PROGRAM = "put into a mailbox of this host", "given to a program"
+_KEPT_BY = {"local": _MAILBOX, "virtual": _MAILBOX, "lmtp": _PROGRAM, "pipe": _PROGRAM}
+MAX_ROWS = 20_000
+"""Rows that are kept apart; of others only the results are counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShadowRow:
+    """What both do with mail from one address to another."""
+
+    sender: str
+    recipient: str
+    result: Result
+    relay: str  # of Postfix: HOST:PORT, or what it did instead
+    policy: str  # of relaygw: deliver, capture, drop, reject; and why
+    route: str  # "": none is used
+    providers: tuple[str, ...]  # NAME HOST:PORT, in order
+    why: str
+
+
+@dataclass(slots=True)
+class Tally:
+    """Rows with how often each was seen, by the status that Postfix logged."""
+
+    results: Counter[Result] = field(default_factory=Counter)
+    rows: dict[ShadowRow, Counter[str]] = field(default_factory=dict)
+    left_out: int = 0
+
+    def add(self, row: ShadowRow, status: str, number: int = 1) -> None:
+        """Count a row."""
+        self.results[row.result] += number
+        if row not in self.rows and len(self.rows) >= MAX_ROWS:
+            self.left_out += number
+            return
+        self.rows.setdefault(row, Counter())[status] += number
+
+    @property
+    def total(self) -> int:
+        """How many deliveries were compared."""
+        return self.results.total()
+
+    @property
+    def has_findings(self) -> bool:
+        """Whether anything is not the same."""
+        return self.results[Result.OTHER] > 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Done:
+    """What Postfix did: tried a host, or something else."""
+
+    host: str = ""
+    port: int | None = None
+    fate: Fate | None = None  # that relaygw has, too
+    words: str = ""  # of what it did instead; neither these nor a host: the log does not tell
+
+    def __str__(self) -> str:
+        if not self.host:
+            return self.words or "put off"
+        return self.host if self.port is None else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Own:
+    """What relaygw would do."""
+
+    decision: Decision
+    recipient: str
+    route: Route | None
+    doubt: str = ""  # why another route may be taken
+
+
+class Shadow:
+    """Compares deliveries that were logged with what a configuration does."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._providers = settings.providers
+        self._policy = RecipientPolicy(settings.mode, settings.recipients)
+        self._rewriter = Rewriter(settings.rewrite, settings.hostname)
+        self._router = Router(settings.routes)
+        self._asks_sender = any(one.sender for one in settings.routes)
+        self._unseen = [
+            (one, Router([one.model_copy(update={"header": {}, "listener": (), "user": ()})]))
+            for one in settings.routes
+            if one.header or one.listener or one.user
+        ]
+
+    def row(self, logged: Logged) -> ShadowRow:
+        """Return what both do with a recipient."""
+        done = _done(logged)
+        own = self._own(logged.sender or "", logged.original or logged.recipient)
+        result, why = self._judge(logged, done, own)
+        fate = own.decision.fate
+        reason = f": {own.decision.reason}" if own.decision.reason else ""
+        route = own.route if fate is Fate.DELIVER else None
+        return ShadowRow(
+            sender=logged.sender if logged.sender is not None else "?",
+            recipient=logged.original or logged.recipient,
+            result=result,
+            relay=str(done),
+            policy=f"{fate}{reason}",
+            route=route.name if route is not None else "",
+            providers=tuple(self._shown(name) for name in route.providers) if route else (),
+            why=why,
+        )
+
+    def _shown(self, name: str) -> str:
+        provider = self._providers[name]
+        return f"{name} {provider.host}:{provider.port}"
+
+    def _own(self, sender: str, recipient: str) -> _Own:
+        who, whom = self._rewriter.sender(sender), self._rewriter.recipient(recipient)
+        try:
+            check_address(whom)
+        except InvalidAddress as error:
+            return _Own(Decision(Fate.CAPTURE, f"invalid address: {error}"), whom, None)
+        decision = self._policy.decide(whom)
+        whom = decision.redirect_to or whom
+        route = self._router.route_for(sender=who, recipient=whom, headers={})
+        if route is None and decision.fate is Fate.DELIVER:
+            decision = Decision(Fate.CAPTURE, "no route matches")
+        return _Own(decision, whom, route, self._doubt(who, whom, route))
+
+    def _doubt(self, sender: str, recipient: str, route: Route | None) -> str:
+        for one, router in self._unseen:
+            if one is route:
+                break
+            if router.route_for(sender=sender, recipient=recipient, headers={}) is None:
+                continue
+            if route is None or one.providers != route.providers:
+                return f"route {one.name} asks for what no maillog tells: header, listener or user"
+        return ""
+
+    def _judge(self, logged: Logged, done: _Done, own: _Own) -> tuple[Result, str]:
+        is_sent = own.decision.fate is Fate.DELIVER
+        if not done.host and not done.words:
+            return Result.UNPROVEN, "Postfix has put it off, and its log names no host"
+        if logged.sender is None and self._asks_sender and is_sent:
+            return Result.UNPROVEN, "its sender is not in the log, and routes ask for it"
+        if not done.host or not is_sent:
+            return _judge_kept(done, own, is_sent=is_sent)
+        if own.recipient.lower() != logged.recipient.lower():
+            said = f"recipient {logged.recipient} at Postfix, {own.recipient} at relaygw"
+            return Result.OTHER, said
+        if own.doubt:
+            return Result.UNPROVEN, own.doubt
+        return self._judge_way(done, own.route.providers if own.route is not None else ())
+
+    def _judge_way(self, done: _Done, names: tuple[str, ...]) -> tuple[Result, str]:
+        for number, name in enumerate(names):
+            provider = self._providers[name]
+            if provider.host.lower() == done.host and done.port in (None, provider.port):
+                if number == 0:
+                    return Result.SAME, ""
+                said = f"relaygw goes by {name} only while {names[0]} is held or down"
+                return Result.UNPROVEN, said
+        shown = ", then ".join(map(self._shown, names))
+        return Result.OTHER, f"{done} at Postfix, {shown} at relaygw"
+
+
+def _judge_kept(done: _Done, own: _Own, *, is_sent: bool) -> tuple[Result, str]:
+    fate = own.decision.fate
+    if not done.host and not is_sent:
+        is_same = done.fate is fate
+        return (Result.SAME, "") if is_same else (Result.KEPT, f"{done} at Postfix, {fate} here")
+    if is_sent:
+        return Result.OTHER, f"{done} at Postfix, sent to a provider by relaygw"
+    return Result.OTHER, f"sent by Postfix; relaygw: {fate} ({own.decision.reason or 'policy'})"
+
+
+def _done(logged: Logged) -> _Done:
+    """Return what Postfix did."""
+    if logged.status == REJECTED:
+        return _Done(fate=Fate.REJECT, words=f"refused at the door: {logged.text}")
+    if logged.daemon in _KEPT_BY:
+        return _Done(words=_KEPT_BY[logged.daemon])
+    if logged.daemon == "discard":
+        return _Done(fate=Fate.DROP, words="discarded")
+    found = _RELAY.fullmatch(logged.relay) or _SAID.search(logged.text)
+    if found is not None:
+        return _Done(found["host"].lower(), int(found["port"]) if found["port"] else None)
+    found = _NOT_FOUND.search(logged.text)
+    if found is not None:
+        return _Done(found["host"].lower())
+    if logged.status == "bounced":
+        return _Done(fate=Fate.REJECT, words=f"refused: {logged.text}")
+    return _Done()

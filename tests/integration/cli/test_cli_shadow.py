@@ -1,0 +1,275 @@
+"""What a running Postfix did, by its maillog, against what relaygw would do."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from click.testing import CliRunner, Result
+
+from relaygw.cli import main
+from tests.forked import RelaygwProcess
+
+SETTINGS: dict[str, Any] = {
+    "mode": "production",
+    "hostname": "gw.shop.test",
+    "providers": {
+        "main": {"host": "smtp.main.test", "port": 587},
+        "promo": {"host": "smtp.promo.test", "port": 587},
+        "spare": {"host": "smtp.spare.test", "port": 587},
+    },
+    "routes": [
+        {"name": "promo", "sender": ["@promo.test"], "providers": ["promo"]},
+        {"name": "marked", "recipient": ["@odd.test"], "header": {"X-Campaign": "*"},
+         "providers": ["promo"]},
+        {"name": "default", "providers": ["main", "spare"]},
+    ],
+    "recipients": {"block": ["@spam.test"]},
+    "rewrite": {"recipients": {"root@shop.test": "ops@shop.test"}},
+}  # fmt: skip
+MAIN, PROMO = "smtp.main.test[192.0.2.1]:587", "smtp.promo.test[192.0.2.2]:587"
+_TIME = "Nov 27 15:18:55 shop1 postfix"
+_numbers = iter(range(10**6))
+
+
+def delivered(
+    sender: str | None,
+    recipient: str,
+    *,
+    relay: str = "none",
+    daemon: str = "smtp",
+    status: str = "sent",
+    text: str = "250 2.0.0 Ok",
+    original: str = "",
+) -> str:
+    """Return the lines of a delivery."""
+    queue_id = f"{next(_numbers):010X}"
+    orig_to = f" orig_to=<{original}>," if original else ""
+    begin = f"{_TIME}/qmgr[7]: {queue_id}: from=<{sender}>, size=9, nrcpt=1 (queue active)\n"
+    return (begin if sender is not None else "") + (
+        f"{_TIME}/{daemon}[9]: {queue_id}: to=<{recipient}>,{orig_to} relay={relay}, delay=0.02, "
+        f"delays=0.01/0.01/0/0, dsn=2.0.0, status={status} ({text})\n"
+    )
+
+
+SAME = delivered("a@shop.test", "b@cust.test", relay=MAIN)
+
+
+class Desk:
+    def __init__(self, directory: Path) -> None:
+        self.log = directory / "mail.log"
+        self.config = directory / "relaygw.yaml"
+        self.config.write_text(yaml.safe_dump(SETTINGS))
+
+    def run(self, *words: str | Path, stdin: str | None = None) -> Result:
+        argv = ["--config", str(self.config), "shadow", *map(str, words)]
+        return CliRunner().invoke(main, argv, input=stdin, env={"COLUMNS": "200"})
+
+    def one(self, lines: str) -> dict[str, Any]:
+        """Return what is told of a log with one delivery."""
+        self.log.write_text(lines)
+        (told,) = self.run("run", "--maillog", self.log, "--json").stdout.splitlines()
+        found: dict[str, Any] = json.loads(told)
+        return found
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Desk:
+    return Desk(tmp_path)
+
+
+def test_mail_that_goes_the_same_way(desk: Desk) -> None:
+    assert desk.one(SAME) == {
+        "sender": "a@shop.test",
+        "recipient": "b@cust.test",
+        "result": "same",
+        "relay": "smtp.main.test:587",
+        "policy": "deliver",
+        "route": "default",
+        "why": "",
+        "providers": ["main smtp.main.test:587", "spare smtp.spare.test:587"],
+        "status": "sent",
+    }
+
+
+REACHED = "connect to smtp.main.test[192.0.2.1]:587: Connection timed out"
+SPAM = "x@spam.test"
+
+
+@pytest.mark.parametrize(
+    ("lines", "result", "relay", "why"),
+    [
+        (delivered("a@promo.test", "b@cust.test", relay=PROMO), "same", "smtp.promo.test:587", ""),
+        (delivered("a@promo.test", "b@cust.test", relay=MAIN), "not the same", "smtp.main.test:587",
+         "smtp.main.test:587 at Postfix, promo smtp.promo.test:587 at relaygw"),
+        (delivered("a@shop.test", "b@cust.test", relay="smtp.main.test[192.0.2.1]:25"),
+         "not the same", "smtp.main.test:25", "at Postfix, main smtp.main.test:587"),
+        (delivered("a@shop.test", "b@cust.test", status="deferred", text=REACHED),
+         "same", "smtp.main.test:587", ""),
+        (delivered("a@shop.test", "b@cust.test", daemon="error", status="deferred",
+                   text=f"delivery temporarily suspended: {REACHED}"),
+         "same", "smtp.main.test:587", ""),
+        (delivered("a@shop.test", "b@cust.test", status="deferred",
+                   text="Host or domain name not found. Name service error for "
+                        "name=smtp.main.test type=A: Host not found"),
+         "same", "smtp.main.test", ""),
+        (delivered("a@shop.test", "b@cust.test", relay="smtp.spare.test[192.0.2.3]:587"),
+         "not proven", "smtp.spare.test:587", "only while main is held or down"),
+        (delivered("a@shop.test", "b@odd.test", relay=MAIN), "not proven", "smtp.main.test:587",
+         "route marked asks for what no maillog tells"),
+        (delivered(None, "b@cust.test", relay=MAIN), "not proven", "smtp.main.test:587",
+         "its sender is not in the log"),
+        (delivered("a@shop.test", "b@cust.test", daemon="error", status="deferred", text="later"),
+         "not proven", "put off", "its log names no host"),
+        (delivered("a@shop.test", SPAM, relay=MAIN), "not the same", "smtp.main.test:587",
+         "sent by Postfix; relaygw: drop"),
+        (delivered("a@shop.test", SPAM, daemon="discard"), "same", "discarded", ""),
+        (delivered("a@shop.test", SPAM, daemon="error", status="bounced", text="no"),
+         "sent by neither", "refused: no", "refused: no at Postfix, drop here"),
+        (delivered("a@shop.test", "b@cust.test", daemon="discard"), "not the same", "discarded",
+         "sent to a provider by relaygw"),
+        (delivered("a@shop.test", "b@cust.test", daemon="local", relay="local"), "not the same",
+         "put into a mailbox", "sent to a provider by relaygw"),
+        (f"{_TIME}/smtpd[3]: NOQUEUE: reject: RCPT from localhost[127.0.0.1]: 554 5.7.1 <{SPAM}>: "
+         f"Recipient address rejected: Access denied; from=<a@shop.test> to=<{SPAM}> proto=SMTP\n",
+         "sent by neither", "refused at the door: Access denied", "drop here"),
+        (delivered("a@shop.test", "ops@shop.test", original="root@shop.test", relay=MAIN),
+         "same", "smtp.main.test:587", ""),
+        (delivered("a@shop.test", "me@shop.test", original="root@shop.test", relay=MAIN),
+         "not the same", "smtp.main.test:587", "me@shop.test at Postfix, ops@shop.test at relaygw"),
+        (delivered("", "b@cust.test", relay=MAIN, status="bounced", text="550 no"),
+         "same", "smtp.main.test:587", ""),
+    ],
+)  # fmt: skip
+def test_what_both_do(desk: Desk, lines: str, result: str, relay: str, why: str) -> None:
+    told = desk.one(lines)
+    assert (told["result"], relay in told["relay"], why in told["why"]) == (result, True, True), (
+        told
+    )
+
+
+def test_exit_codes_and_words(desk: Desk) -> None:
+    desk.log.write_text(SAME * 3)
+    done = desk.run("run", "--maillog", desk.log)
+    assert (done.exit_code, done.stdout) == (0, "shadow      3 deliveries: 3 same\n")
+    other = delivered("a@promo.test", "b@cust.test", relay=MAIN)
+    desk.log.write_text(SAME + other * 2)
+    done = desk.run("run", "--maillog", desk.log)
+    assert done.exit_code == 65
+    assert done.stdout.splitlines() == [
+        "shadow      3 deliveries: 1 same, 2 not the same",
+        "            a@promo.test to b@cust.test: not the same, 2 times",
+        "    Postfix smtp.main.test:587",
+        "    relaygw route promo: promo smtp.promo.test:587",
+        "    why     smtp.main.test:587 at Postfix, promo smtp.promo.test:587 at relaygw",
+    ]
+    desk.log.write_text("Nov 27 kernel: nothing\n\0\xff\n")
+    done = desk.run("run", "--maillog", desk.log)
+    assert done.exit_code == 65
+    assert "no line tells of a delivery by Postfix" in done.stderr
+    done = desk.run("run", "--maillog", "/none/mail.log")
+    assert done.exit_code == 65
+    assert "/none/mail.log: cannot be read (No such file or directory)" in done.stderr
+    assert desk.run("run", "--maillog", "-", "--follow").exit_code == 64
+    assert desk.run("run", "--maillog", desk.log, "--for", "1s").exit_code == 64
+
+
+def test_older_logs_are_read_first_packed_ones_too(desk: Desk, tmp_path: Path) -> None:
+    begin, _, end = SAME.partition("\n")
+    old, older = tmp_path / "mail.log.1", tmp_path / "mail.log.2.gz"
+    older.write_bytes(gzip.compress(f"{begin}\n".encode()))
+    old.write_text("")
+    desk.log.write_text(end)
+    words = [word for log in (older, old, desk.log) for word in ("--maillog", log)]
+    assert desk.run("run", *words).exit_code == 0
+    assert desk.run("run", "--maillog", "-", stdin=SAME).exit_code == 0
+    older.write_bytes(b"no gzip")
+    done = desk.run("run", *words)
+    assert (done.exit_code, "cannot be read" in done.stderr) == (65, True)
+
+
+HOSTILE = "<script>alert(1)</script>&\"'\x1b[2J"
+
+
+def test_the_page_is_whole_escaped_and_in_order(desk: Desk, tmp_path: Path) -> None:
+    page = tmp_path / "report.html"
+    hostile = delivered("a@promo.test", "b@cust.test", relay=MAIN, original=HOSTILE)
+    desk.log.write_text(SAME + hostile)
+    done = desk.run("run", "--maillog", desk.log, "--report", page)
+    assert done.exit_code == 65
+    assert f"report      {page}" in done.stdout
+    text = page.read_text()
+    assert page.stat().st_mode & 0o077 == 0
+    assert "<script" not in text and "&lt;script&gt;" in text and "\x1b" not in text
+    assert not re.search(r"(?:src|href)=|url\(|@import|https?:", text)
+    assert text.index("not the same</td>") < text.index("same</td>", text.index("not the") + 20)
+    assert "2 deliveries" in text and "Not all mail would go where it went" in text
+    assert desk.run("run", "--maillog", desk.log, "--report", page).exit_code == 65  # once more
+    page.write_text("precious")
+    done = desk.run("run", "--maillog", desk.log, "--report", page)
+    assert (done.exit_code, page.read_text()) == (73, "precious")
+    assert [one.name for one in tmp_path.iterdir() if one.name.startswith(".")] == []
+
+
+def test_a_page_of_an_earlier_run(desk: Desk, tmp_path: Path) -> None:
+    desk.log.write_text(SAME * 2 + delivered("a@promo.test", "b@cust.test", relay=MAIN))
+    told = desk.run("run", "--maillog", desk.log, "--json").stdout
+    page = tmp_path / "report.html"
+    assert desk.run("report", "--output", page, stdin=told).exit_code == 65
+    assert "3 deliveries" in page.read_text() and "2 sent" in page.read_text()
+    done = desk.run("report", "--output", page, stdin='{"a": 1}\n')
+    assert (done.exit_code, "-:1: is no line of" in done.stderr) == (65, True)
+
+
+@pytest.fixture
+def followed(desk: Desk) -> Iterator[RelaygwProcess]:
+    desk.log.write_text(SAME)
+    page = desk.log.with_name("report.html")
+    words = ["--config", desk.config, "shadow", "run", "--maillog", desk.log, "--follow"]
+    with RelaygwProcess([*words, "--json", "--report", page], stdout=-1, text=True) as process:
+        yield process
+        process.kill()
+
+
+def test_a_log_that_grows_and_is_rotated(desk: Desk, followed: RelaygwProcess) -> None:
+    def recipient() -> str:
+        assert followed.stdout is not None
+        found: str = json.loads(followed.stdout.readline())["recipient"]
+        return found
+
+    assert recipient() == "b@cust.test"
+    with desk.log.open("a") as log:
+        second = delivered("a@shop.test", "2@cust.test", relay=MAIN)
+        log.write(second[:-20])
+        log.flush()
+        time.sleep(0.5)  # half a line is none
+        log.write(second[-20:])
+        log.flush()
+        assert recipient() == "2@cust.test"
+        desk.log.rename(desk.log.with_name("mail.log.1"))
+        log.write(delivered("a@shop.test", "3@cust.test", relay=MAIN))
+    assert recipient() == "3@cust.test"
+    desk.log.write_text(delivered("a@promo.test", "4@cust.test", relay=MAIN))
+    assert recipient() == "4@cust.test"
+    desk.log.write_text("")  # as logrotate's copytruncate does
+    time.sleep(0.5)
+    with desk.log.open("a") as log:
+        log.write(delivered("a@shop.test", "5@cust.test", relay=MAIN))
+    assert recipient() == "5@cust.test"
+    followed.send_signal(signal.SIGTERM)
+    assert followed.wait(20) == 65
+    assert "5 deliveries" in desk.log.with_name("report.html").read_text()
+
+
+def test_following_ends_in_time(desk: Desk) -> None:
+    desk.log.write_text(SAME)
+    done = desk.run("run", "--maillog", desk.log, "--follow", "--for", "300ms")
+    assert (done.exit_code, done.stdout) == (0, "shadow      1 delivery: 1 same\n")
