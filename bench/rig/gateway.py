@@ -123,8 +123,9 @@ class Gateway:
         """Return the process ids of one role, or of the supervisor and all roles."""
         if not role:
             return [self.pid, *_children(self.pid)]
-        with sqlite3.connect(f"file:{self.database}?mode=ro", uri=True, timeout=10) as connection:
-            rows = connection.execute(
+        database = sqlite3.connect(f"file:{self.database}?mode=ro", uri=True, timeout=10)
+        with contextlib.closing(database):
+            rows = database.execute(
                 "SELECT pid FROM instance WHERE role = ? ORDER BY started_at_ms", (role,)
             ).fetchall()
         return [pid for (pid,) in rows if Path(f"/proc/{pid}").exists()]

@@ -8,6 +8,7 @@ import errno
 import sqlite3
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -266,7 +267,7 @@ async def test_old_mail_that_was_tried_for_an_hour_expires(tmp_path: Path) -> No
         old = accepted(at_ms=week_ago_ms)
         rig.accept(old)
         await rig.wait_until(lambda: rig.entry(old).recipients[0].attempts >= 2)
-        with sqlite3.connect(tmp_path / "queue.db") as database:
+        with closing(sqlite3.connect(tmp_path / "queue.db")) as database, database:
             database.execute("UPDATE attempt SET since_ms = since_ms - 3600000")
             # and as often: the clock alone may have been set
             database.execute("UPDATE delivery SET attempts = 4000")

@@ -27,6 +27,7 @@ CONFIG = """\
 mode: production
 hostname: gw.shop.test
 queue: {{url: "sqlite:///{directory}/state/queue.db"}}
+maildrop: {{path: "{directory}/maildrop"}}
 providers:
   main: {{host: smtp.provider.test, port: 2525, tls: none}}
 routes:

@@ -6,6 +6,7 @@ import os
 import shutil
 import sqlite3
 import stat
+from contextlib import closing
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -31,7 +32,7 @@ def close(desk: Desk) -> Path:
 
 
 def sql(copy: Path, statement: str) -> None:
-    with sqlite3.connect(copy, isolation_level=None) as connection:
+    with closing(sqlite3.connect(copy, isolation_level=None)) as connection:
         connection.execute(statement)
 
 
@@ -79,7 +80,7 @@ def test_what_was_not_finished_is_held_and_what_was_stays_so(desk: Desk, tmp_pat
     }
     kept = Path(aside.removeprefix("the old queue: "))
     assert kept.parent == queue.parent
-    with sqlite3.connect(kept) as old:
+    with closing(sqlite3.connect(kept)) as old:
         assert old.execute("SELECT 1 FROM message WHERE queue_id = ?", (later,)).fetchone()
     assert "db.restore" in desk.run("audit").stdout
     explained = " ".join(desk.run("queue", "explain", sent).stdout.split())
@@ -240,7 +241,7 @@ def test_a_restore_that_was_cut_short_is_begun_anew(desk: Desk, tmp_path: Path) 
     assert standing(desk) == {queue_id: ("held", "restored")}
     asides = queue.parent.glob("queue.db.replaced-*")
     (aside,) = (one for one in asides if not one.name.endswith("-wal"))
-    with sqlite3.connect(aside) as old:
+    with closing(sqlite3.connect(aside)) as old:
         assert old.execute("SELECT 1 FROM message WHERE queue_id = ?", (later,)).fetchone()
     assert not queue.with_name("queue.db.restoring").exists()
 

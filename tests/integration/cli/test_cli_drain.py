@@ -79,7 +79,6 @@ def test_the_maildrop_counts(desk: Desk, tmp_path: Path) -> None:
     maildrop = tmp_path / "maildrop"
     assert count_drops(maildrop) == 0
     maildrop.mkdir()
-    desk.config.write_text(desk.config.read_text() + f"maildrop: {{path: {maildrop}}}\n")
     (maildrop / ("0" * 32 + ".drop")).touch()
     (maildrop / (".w-" + "0" * 32)).touch()
     (maildrop / "wake").touch()

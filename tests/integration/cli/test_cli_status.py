@@ -97,7 +97,6 @@ def test_status_tells_which_provider_is_held_or_slowed_and_why(desk: Desk) -> No
 
 def test_status_names_files_of_the_maildrop_that_nobody_takes(desk: Desk, tmp_path: Path) -> None:
     maildrop = tmp_path / "maildrop"
-    desk.config.write_text(f"{desk.config.read_text()}maildrop: {{path: {maildrop}}}\n")
     assert "0 waiting, 0 set aside\n" in desk.run("status").stdout
     directory = DropDirectory(maildrop, None)
     stuck, waiting = "a" * 32 + ".drop", "b" * 32 + ".drop"

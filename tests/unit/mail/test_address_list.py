@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from email.utils import getaddresses
+from email import utils
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -113,7 +114,9 @@ _OURS = ("=?utf-8?q?", "a @ x", "<@a.test,", "; b@y", "team, two", "a(one)", "x%
 )
 def test_the_standard_library_reads_the_same(value: str) -> None:
     unfolded = value.replace("\r\n", "")
-    theirs = [address for _, address in getaddresses([unfolded]) if address]
+    # the strict way of later versions drops whatever it finds doubtful
+    lenient: dict[str, Any] = {"strict": False} if hasattr(utils, "supports_strict_parsing") else {}
+    theirs = [address for _, address in utils.getaddresses([unfolded], **lenient) if address]
     assert read(value)[0] == theirs
 
 
