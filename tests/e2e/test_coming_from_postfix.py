@@ -187,6 +187,8 @@ def test_the_same_mail_goes_the_same_way(providers: Providers, tmp_path: Path) -
         assert done.returncode == 0, done.stderr
         with (base / "mail.log").open() as lines:
             logged = list(read_maillog(lines))
+        words = ["shadow", "run", "--maillog", str(base / "mail.log"), "--json"]
+        seen = run_relaygw(["--config", str(output), *words], capture_output=True, text=True)
         close_ports(base / "conf", port)
         ca_file = shutil.copy(base / "conf" / "ca.pem", tmp_path)
         written = yaml.safe_load(output.read_text().replace(f"{base}/conf/ca.pem", ca_file))
@@ -195,6 +197,9 @@ def test_the_same_mail_goes_the_same_way(providers: Providers, tmp_path: Path) -
     # a sender's password is not shown to the inner host, which asks for none
     assert {row["recipient"].partition("@")[2] for row in other} == {"internal.test"}
     assert all(row["sender"].endswith("@promo.example.com") for row in other)
+    shadow = [json.loads(line) for line in seen.stdout.splitlines()]
+    assert (seen.returncode, len(shadow)) == (0, len(_MAILS)), seen.stderr
+    assert {one["result"] for one in shadow} == {"same"}
     assert {one.recipient for one in logged if one.status == "sent"} == {
         recipient for _, _, recipients, _, _ in by_postfix for recipient in recipients
     }
