@@ -94,9 +94,18 @@ def own_networks(configuration: Configuration, report: Report) -> list[str]:
             )
         return list(_LOOPBACK)
     found: list[IPv4Network | IPv6Network] = []
-    for word in configuration.values("mynetworks"):
+    words = configuration.values("mynetworks")
+    excluded = [one for one in (_network(w[1:]) for w in words if w.startswith("!")) if one]
+    for word in words:
         network = _network(word)
-        if network is None:
+        if word.startswith("!"):
+            report.warn(
+                f"{place}: mynetworks: {word[:60]} takes hosts out, which `allow` cannot: networks "
+                "that hold any of them are left out; write the rest by hand"
+            )
+        elif network is not None and any(network.overlaps(one) for one in excluded):
+            report.warn(f"{place}: mynetworks: {network} holds hosts that are taken out; left out")
+        elif network is None:
             report.warn(f"{place}: mynetworks: {word[:60]} is no network; add it to listeners: "
                         "allow by hand")  # fmt: skip
         elif is_too_wide(network):

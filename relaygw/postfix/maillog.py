@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import os
 import re
 import time
+import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -67,7 +69,10 @@ def whole_lines(path: Path) -> Iterator[str]:
     """Yield the lines of a log, also of one that was packed by gzip. Raises OSError."""
     opened = gzip.open if path.suffix == ".gz" else open
     with opened(path, "rt", encoding="utf-8", errors="replace") as lines:
-        yield from lines
+        try:
+            yield from lines
+        except (EOFError, zlib.error) as error:  # gzip raises them for what is cut or damaged
+            raise OSError(errno.EIO, f"the packed log is damaged ({error})", str(path)) from error
 
 
 def followed_lines(path: Path, *, is_over: Callable[[], bool]) -> Iterator[str]:

@@ -16,6 +16,7 @@ from relaygw.postfix.resolve import Delivery, Fate, Resolver, address_keys
 from relaygw.settings.tree import Place
 
 _MAX_STEPS = 100
+_MAX_EXPANSIONS = 1000  # as virtual_alias_expansion_limit
 RESTRICTIONS = (
     "smtpd_client_restrictions", "smtpd_helo_restrictions", "smtpd_sender_restrictions",
     "smtpd_relay_restrictions", "smtpd_recipient_restrictions", "smtpd_data_restrictions",
@@ -32,6 +33,7 @@ class Answer:
     sender: str  # as the next hop sees it
     recipient: str
     delivery: Delivery
+    others: tuple[str, ...] = ()  # recipients that an alias adds
 
 
 class Rewriting:
@@ -47,27 +49,38 @@ class Rewriting:
         door = resolver.configuration.service("smtp", "inet")
         refusal = self.access(resolver.qualified(recipient), door)
         used = self.cleaned("sender", sender)
-        target = self.final_recipient(recipient)
+        target, *others = self.final_recipients(recipient)
         delivery = refusal or resolver.route(used, target)
-        return Answer(self.generic(used), self.generic(target), delivery)
+        return Answer(self.generic(used), self.generic(target), delivery, tuple(others))
 
     def final_sender(self, address: str) -> str:
         """Return a sender as the next hop sees it. Raises PostfixUnreadable."""
         return self.generic(self.cleaned("sender", address))
 
     def final_recipient(self, address: str) -> str:
-        """Return a recipient as it is routed: after aliases. Raises PostfixUnreadable."""
-        address = self.cleaned("recipient", address)
-        address = self._one(self._virtual(address)) or address
-        for _ in range(_MAX_STEPS):
-            aliased = self._one(self._alias(address))
-            if aliased is None or aliased.lower() == address.lower():
-                return address
-            address = self.cleaned("recipient", aliased)
-        raise PostfixUnreadable(
-            f"{self._place('alias_maps')}: {address} leads through more than {_MAX_STEPS} aliases "
-            "or in a circle; take one of them out"
+        """Return a recipient as it is routed, the first of several. Raises PostfixUnreadable."""
+        return self.final_recipients(address)[0]
+
+    def final_recipients(self, address: str) -> list[str]:
+        """Return who gets the mail for an address, after all aliases. Raises PostfixUnreadable."""
+        waiting, found, steps = (
+            self._virtual(self.cleaned("recipient", address)),
+            dict[str, None](),
+            0,
         )
+        while waiting:
+            one, steps = waiting.pop(0), steps + 1
+            aliased = self._alias(one)
+            if not aliased or one.lower() in map(str.lower, aliased):
+                found[one] = None
+            elif steps > _MAX_STEPS:
+                raise PostfixUnreadable(
+                    f"{self._place('alias_maps')}: {one} leads through more than {_MAX_STEPS} "
+                    "aliases or in a circle; take one of them out"
+                )
+            else:
+                waiting = [self.cleaned("recipient", each) for each in aliased] + waiting
+        return [*found]
 
     # --- canonical, virtual, generic ---
 
@@ -122,22 +135,27 @@ class Rewriting:
                 return address if bare != masquerade.lower() else f"{local}@{bare}"
         return address
 
-    def _virtual(self, address: str, depth: int = 0) -> list[str]:
+    def _virtual(self, address: str) -> list[str]:
         """Return what virtual aliases make of an address, through all steps."""
         tables = self._tables.of("virtual_alias_maps")
-        entry = self.resolver.by_address(tables, address) if tables else None
-        if entry is None:
-            return [address]
-        if depth > _MAX_STEPS:
-            raise PostfixUnreadable(
-                f"{entry.place}: {entry.key} leads in a circle of virtual aliases; take one out"
-            )
-        found: list[str] = []
-        for one in split_list(entry.value):
-            target = self.target(Entry(entry.key, one, entry.place), address)
-            is_same = target.lower() == address.lower()
-            found += [target] if is_same else self._virtual(target, depth + 1)
-        return list(dict.fromkeys(found))
+        found: dict[str, None] = {}
+        waiting, steps = [address] if tables else [], 0
+        while waiting:
+            one = waiting.pop(0)
+            entry = self.resolver.by_address(tables, one)
+            steps += 1
+            if entry is None:
+                found[one] = None
+            elif steps > _MAX_EXPANSIONS:
+                raise PostfixUnreadable(
+                    f"{entry.place}: {entry.key} leads in a circle of virtual aliases; take one out"
+                )
+            else:
+                lines = (Entry(entry.key, word, entry.place) for word in split_list(entry.value))
+                targets = [self.target(line, one) for line in lines]
+                found |= dict.fromkeys(each for each in targets if each.lower() == one.lower())
+                waiting = [each for each in targets if each.lower() != one.lower()] + waiting
+        return [*found] if tables else [address]
 
     def _alias(self, address: str) -> list[str]:
         """Return what aliases(5) makes of a recipient of this host, as far as it is addresses."""
@@ -150,9 +168,6 @@ class Rewriting:
             return []
         words = [one.strip("\"'") for one in split_list(entry.value)]
         return [self.resolver.qualified(one) for one in words if not re.match(r"[|/:\\]", one)]
-
-    def _one(self, addresses: Sequence[str]) -> str | None:
-        return addresses[0] if addresses else None
 
     def _place(self, name: str) -> Place:
         return self.resolver.configuration.place(name)

@@ -106,6 +106,7 @@ class Comparison:
         if is_sent and not found:
             found = [*_address_differences(answer, own_sender, own_recipient)]
             found += self._way_differences(answer, names)
+        found += _others(answer)
         results = [result for result, _ in found]
         worst = max(results, key=list(Result).index, default=Result.SAME)
         why = "; ".join(text for _, text in found)
@@ -170,6 +171,11 @@ def _address_differences(answer: Answer, sender: str, recipient: str) -> Iterato
     ):
         if theirs.lower() != own.lower():
             yield Result.OTHER, f"{what} {theirs or '<>'} at Postfix, {own or '<>'} at relaygw"
+
+
+def _others(answer: Answer) -> Iterator[Difference]:
+    if answer.others:
+        yield Result.OTHER, f"Postfix sends it to {', '.join(answer.others)} as well"
 
 
 def _tls_differences(stop: Stop, provider: Provider) -> Iterator[Difference]:

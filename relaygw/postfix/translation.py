@@ -118,7 +118,13 @@ def _rewrite(rewriting: Rewriting, report: Report) -> Iterator[tuple[str, Any]]:
     recipients: dict[str, str] = {}
     for key, place in _keys("recipient", rewriting, report):
         address = f"{SAMPLE}{key}" if key.startswith("@") else key
-        final = rewriting.generic(rewriting.final_recipient(address))
+        first, *others = rewriting.final_recipients(address)
+        final = rewriting.generic(first)
+        if others:
+            report.warn(
+                f"{place}: {key}: relaygw rewrites to one address, here {final}; name a list or a "
+                f"group instead, or {', '.join(others)} will get nothing"
+            )
         is_here = resolver.is_local(final.rpartition("@")[2])
         if not is_here:
             _put(recipients, key, final, place, report)

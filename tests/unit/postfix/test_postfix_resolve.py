@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from relaygw.postfix.main_cf import read_configuration
+from relaygw.postfix.main_cf import PostfixUnreadable, read_configuration
 from relaygw.postfix.maps import Tables
 from relaygw.postfix.resolve import Hop, Resolver, hop_of
+from relaygw.postfix.rewriting import Rewriting
 from tests.tables import each_of
 
 
@@ -97,3 +98,20 @@ def test_the_local_part_counts_for_own_domains_only(tmp_path: Path) -> None:
 def test_a_transport_that_is_nowhere_is_no_way(tmp_path: Path) -> None:
     found = resolver(tmp_path, "default_transport = promo:[x.test]\n")
     assert found.route("a@b.test", "c@d.test").fate == "given to a program"
+
+
+def test_virtual_aliases_of_aliases(tmp_path: Path) -> None:
+    main = (
+        "virtual_alias_maps = inline:{ {a@x.test=b@x.test, c@x.test},\n"
+        " {b@x.test=b@x.test d@x.test}, {c@x.test=e@x.test}, {@y.test=@x.test} }\n"
+    )
+    rewriting = Rewriting(resolver(tmp_path, main))
+    assert rewriting.final_recipients("a@x.test") == ["b@x.test", "d@x.test", "e@x.test"]
+    assert rewriting.final_recipient("c@y.test") == "e@x.test"
+    assert rewriting.final_recipient("z@x.test") == "z@x.test"
+
+
+def test_aliases_that_multiply_end(tmp_path: Path) -> None:
+    main = "virtual_alias_maps = inline:{ {@x.test=a@x.test, b@x.test, c@x.test, d@x.test} }\n"
+    with pytest.raises(PostfixUnreadable, match="leads in a circle of virtual aliases"):
+        Rewriting(resolver(tmp_path, main)).final_recipient("e@x.test")
