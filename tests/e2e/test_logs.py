@@ -414,6 +414,8 @@ def test_a_reload_changes_form_and_place(tmp_path: Path) -> None:
     with FileGateway(tmp_path, mode="sandbox") as gateway:
         other = tmp_path / "other.log"
         gateway.settings["log"] = {"target": f"file:{other}", "format": "json"}
+        gateway.wait_until(lambda: bool(gateway.pids("front")), "a front")
+        old = set(gateway.pids("front"))
         gateway.reload()
         gateway.wait_until(
             lambda: other.exists() and "reloaded: mode sandbox" in other.read_text(),
@@ -422,6 +424,8 @@ def test_a_reload_changes_form_and_place(tmp_path: Path) -> None:
         gateway.wait_until(
             lambda: not gateway.holders_of(gateway.path.stat().st_ino), "the old one is let go"
         )
+        # it may still take who comes, and opens its log for the first line only
+        gateway.wait_until(lambda: not old & set(gateway.processes()), "the old front has ended")
         gateway.send("a@shop.test", ["b@cust.test"], CONTENT)
         gateway.wait_until(lambda: '"status":"captured"' in other.read_text(), "an outcome")
         assert gateway.stop() == 0

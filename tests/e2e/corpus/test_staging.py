@@ -5,6 +5,7 @@ The allow list is `dev@ok.test` and `@qa.test`; all else is captured and never n
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -65,7 +66,9 @@ def _rcpts_upstream(rig: Rig) -> list[bytes]:
 
 def _names_beyond_canaries(rig: Rig, before: list[bytes]) -> list[str]:
     """Return the recipients named upstream since `before`, the one of `settle` taken out."""
-    named = [line.decode()[len("RCPT TO:<") : -1] for line in _rcpts_upstream(rig)[len(before) :]]
+    # several connections may be open: a new command may stand before an old one
+    fresh = Counter(_rcpts_upstream(rig)) - Counter(before)
+    named = [line.decode()[len("RCPT TO:<") : -1] for line in fresh.elements()]
     named.remove("dev@ok.test")
     return named
 
