@@ -110,7 +110,6 @@ def test_upstream_wire(rig: Rig, name: str) -> None:
     rig.provider.run(rig.provider.note())
     new = [bytes(c.transcript[before.get(c.number, 0) :]) for c in rig.provider.connections]
     (wire,) = [octets for octets in new if b"DATA\r\n" in octets]
-    content = wire[wire.index(b"DATA\r\n") + len(b"DATA\r\n") :]
+    content, _, after = wire.partition(b"DATA\r\n")[2].partition(b"\r\n.\r\n")
     assert not re.search(rb"(?<!\r)\n|\r(?!\n)", content)
-    assert content.count(b"\r\n.\r\n") == 1
-    assert content.endswith(b"\r\n.\r\n")
+    assert after in (b"", b"QUIT\r\n")  # a connection of its age may say goodbye already
