@@ -22,9 +22,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import manual
 from click.shell_completion import get_completion_class
 
+import manual
 from relaygw import __version__
 from relaygw.cli import main as main_command
 from relaygw.cli.install_sendmail import LINKS, launcher_text

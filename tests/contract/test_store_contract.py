@@ -271,7 +271,10 @@ def test_mail_that_only_waited_with_a_dead_worker_is_never_poison(store: Store) 
 
 
 class Watch:
-    """The monotonic clock of a process that looks at the others, and the database's clock."""
+    """The monotonic clock of a process that looks at the others, and the database's clock.
+
+    The second goes with the first: else two heartbeats might fall into one millisecond.
+    """
 
     def __init__(self, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now_s = 1000.0
@@ -281,8 +284,12 @@ class Watch:
         monkeypatch.setattr("relaygw.store.instances.running_s", lambda: self.now_s)
         monkeypatch.setattr("relaygw.store.instances.awake_s", lambda: self.now_s)
         monkeypatch.setattr(
-            kind, "_now_us", lambda one, connection: now_us(one, connection) + self.set_by_ms * 1000
+            kind, "_now_us", lambda one, connection: now_us(one, connection) + self.moved_us
         )
+
+    @property
+    def moved_us(self) -> int:
+        return self.set_by_ms * 1000 + int((self.now_s - 1000) * 1e6)
 
 
 @pytest.fixture
