@@ -42,6 +42,10 @@ _LOG_PATIENCE_S = 1.0  # log lines that could not go out are tried again after t
 _SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD, signal.SIGUSR2}
 
 
+class _ToldToStop(RelaygwError):
+    """TERM or INT came before the queue was prepared."""
+
+
 @dataclass(slots=True)
 class Child:
     """One running role process."""
@@ -78,7 +82,11 @@ class Supervisor:
         hold_service_file(self._loaded.state_dir)
         self._metrics = open_run_files(self._loaded.state_dir, self._log)
         self._catch_signals()
-        self._prepare_schema(self._loaded)
+        self._manager.status("prepares the queue")
+        try:
+            self._prepare_schema(self._loaded)
+        except _ToldToStop:
+            return self._end()
         self._sockets.open(self._loaded.settings)
         preload(self._roles)
         heap.share()
@@ -112,6 +120,9 @@ class Supervisor:
                 self._signal_all(signal.SIGKILL)
         if entry is not None:
             entry.unlink(missing_ok=True)
+        return self._end()
+
+    def _end(self) -> int:
         self._log.note("master", "stopped")
         self._log.channel.close()
         return 0
@@ -273,11 +284,24 @@ class Supervisor:
                 self._log.note("master", f"{loaded.settings.queue.url}: was empty, is a queue now")
 
         pid = self._fork(prepare, complaint="fatal: the queue cannot be prepared")
-        _, status = os.waitpid(pid, 0)
-        exit_code = os.waitstatus_to_exitcode(status)
+        exit_code = self._wait_for_child(pid)
         if exit_code != 0:
             kind = QueueDamaged if exit_code == os.EX_DATAERR else StoreUnavailable
             raise kind("the queue could not be prepared, see the line above")
+
+    def _wait_for_child(self, pid: int) -> int:
+        """Return the exit code of a child; TERM ends it, and all signals wait until then."""
+        kept: set[int] = set()
+        while (ended := os.waitpid(pid, os.WNOHANG))[0] == 0:
+            kept |= set(self._wait_for_signals()) - {signal.SIGCHLD}
+            if kept & {signal.SIGTERM, signal.SIGINT}:
+                os.kill(pid, signal.SIGKILL)  # it has our handlers, which do nothing
+            self._manager.alive()
+            self._log.channel.pump()
+        os.write(self._signals_write, bytes(kept))
+        if kept & {signal.SIGTERM, signal.SIGINT}:
+            raise _ToldToStop("told to stop")
+        return os.waitstatus_to_exitcode(ended[1])
 
     def _note_settings(self, occasion: str) -> None:
         """Record what settings are in force now, in a child that nobody waits for."""

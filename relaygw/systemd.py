@@ -28,6 +28,10 @@ class ServiceManager:
         """Say that it serves, after a start or a reload."""
         self._tell("READY=1", f"STATUS={status}")
 
+    def status(self, text: str) -> None:
+        """Say what it does before it serves."""
+        self._tell(f"STATUS={text}")
+
     def reloading(self) -> None:
         """Say that a reload has begun; `ready` ends it."""
         self._tell("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")

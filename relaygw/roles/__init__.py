@@ -53,7 +53,8 @@ def open_store(
 ) -> Store:
     """Open the queue of a configuration; raises SchemaMismatch, StoreUnavailable.
 
-    `is_checked`: somebody has looked at its schema, so that it may be out of reach now.
+    `is_checked`: somebody has looked at its schema, so that it may be out of reach now. It waits
+    for a command that has a SQLite queue to itself: nothing may be served yet, TERM must end it.
     """
     place = queue_place(loaded)
     if not is_checked:

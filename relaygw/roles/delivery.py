@@ -30,8 +30,8 @@ EXIT_LEASE_LOST = 3
 
 async def delivery(context: RoleContext) -> int:
     """Send mail until told to end; return the exit code."""
+    store = open_store(context.loaded)  # before TERM has a handler
     stop = stop_event(context)
-    store = open_store(context.loaded)
     log = context.log
     hint_dir = hints.hint_directory(context.loaded.state_dir)
     hint_socket = hints.open_hint_socket(hint_dir, context.incarnation)

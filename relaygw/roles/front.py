@@ -21,10 +21,12 @@ RETIRE_S = 60.0
 
 async def front(context: RoleContext) -> int:
     """Take mail until told to end; return the exit code."""
+    store = open_store(
+        context.loaded, first_in_line=True, is_checked=True
+    )  # before TERM has a handler
     stop = stop_event(context)
     retire = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGUSR2, retire.set)
-    store = open_store(context.loaded, first_in_line=True, is_checked=True)
     log = context.log
     sender = hints.HintSender(hints.hint_directory(context.loaded.state_dir))
     history = History()

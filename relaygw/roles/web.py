@@ -15,8 +15,8 @@ from relaygw.web.server import serve_web
 
 async def web(context: RoleContext) -> int:
     """Answer HTTP until told to end; return the exit code."""
+    store = open_store(context.loaded, is_checked=True)  # before TERM has a handler
     stop = stop_event(context)
-    store = open_store(context.loaded, is_checked=True)
     settings = context.loaded.settings
     with registered(context, "web", store, later=True):
         heartbeat = Heartbeat(context, "web", store)

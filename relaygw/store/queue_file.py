@@ -7,7 +7,6 @@ only, which ends last and may not remove anything.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import threading
 import time
@@ -54,17 +53,25 @@ class QueueFile:
             self._let_go()
             raise StoreUnavailable(f"{directory}: {error.strerror}") from error
         try:
-            has_others = not log_check.is_alone(self._users)
-            if has_others:
-                fcntl.flock(self._users, fcntl.LOCK_SH)
-            finding = log_check.check_log(path, is_alone=not has_others)
-            if finding.state is not log_check.LogState.WHOLE:
-                raise QueueDamaged(finding.problem)
-            self._found_mark = finding.is_marked
-            fcntl.flock(self._users, fcntl.LOCK_SH)
+            while not self._begin():
+                pass
         except BaseException:
             self._let_go()
             raise
+
+    def _begin(self) -> bool:
+        """Lock and check it; False: somebody came between, who may have put another in its place.
+
+        A lock is given up before it becomes another one.
+        """
+        is_alone = log_check.is_alone(self._users)
+        if not is_alone:
+            log_check.share(self._users, self.path)
+        finding = log_check.check_log(self.path, is_alone=is_alone)
+        if finding.state is not log_check.LogState.WHOLE:
+            raise QueueDamaged(finding.problem)
+        self._found_mark = finding.is_marked
+        return log_check.is_shared(self._users)
 
     # --- while it is open ----------------------------------------------------------------
 

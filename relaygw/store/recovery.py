@@ -6,7 +6,6 @@ Nothing is overwritten: see `exchange`.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -40,6 +39,7 @@ from relaygw.store.log_check import (
     driver,
     is_alone,
     read_only,
+    share,
 )
 from relaygw.store.salvage import DamagedQueue, Row, Salvaged
 from relaygw.store.tables import (
@@ -81,7 +81,7 @@ def examine(url: str) -> list[str]:
     try:
         has_others = not is_alone(users)
         if has_others:
-            fcntl.flock(users, fcntl.LOCK_SH)
+            share(users, path)
         try:
             finding = check_log(path, is_alone=not has_others)
         except QueueDamaged as error:

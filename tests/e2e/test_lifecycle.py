@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import re
+import signal
 import socket
+import subprocess
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,9 +17,12 @@ from typing import Any
 
 import pytest
 
+from relaygw.store.exchange import sole_user
 from tests.e2e.gateway import PATIENCE_S, Gateway, RawClient, gateway_to
 from tests.e2e.ports import fixed_binds, free_port
 from tests.fakes.scripted_provider import ThreadedProvider
+from tests.forked import RelaygwProcess
+from tests.queues import make_queue
 
 CONTENT = b"Subject: x\r\n\r\nhello\r\n"
 
@@ -143,6 +150,27 @@ def test_a_refused_reload_leaves_no_port_open(gateway: Gateway) -> None:
 def test_term_right_after_the_start_is_obeyed(tmp_path: Path) -> None:
     gateway = Gateway(tmp_path, mode="sandbox", is_new=True).start()
     assert gateway.stop() == 0
+
+
+def test_a_start_waits_for_who_has_the_queue_alone_and_term_ends_it(tmp_path: Path) -> None:
+    config = tmp_path / "relaygw.yaml"
+    make_queue(url := f"sqlite:///{tmp_path}/state/queue.db")
+    config.write_text(f"mode: sandbox\nqueue: {{url: {url}}}\n")
+    config.chmod(0o600)
+    environment = {**os.environ, "XDG_STATE_HOME": str(tmp_path)}
+    words = ["--config", str(config), "serve"]
+    how = {"env": environment, "stderr": subprocess.PIPE, "text": True, "start_new_session": True}
+    with sole_user(tmp_path / "state/queue.db"), RelaygwProcess(words, **how) as gateway:
+        try:
+            assert gateway.stderr is not None
+            waits = r"warning: .*queue\.db: process \d+ has the queue to itself .*; waiting for it"
+            assert any(re.search(waits, line) for line in gateway.stderr)
+            gateway.terminate()
+            assert gateway.wait(PATIENCE_S) == 0
+            assert gateway.stderr.read().endswith(": stopped\n")
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(gateway.pid, signal.SIGKILL)
 
 
 @pytest.mark.usefixtures("each_database")

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import Engine, event
 
-from relaygw.errors import QueueDamaged
+from relaygw.errors import QueueDamaged, StoreUnavailable
 from relaygw.mail.state import DeliveryState
+from relaygw.store import log_check
 from relaygw.store.log_check import log_of, mark_of, read_only
 from relaygw.store.migrate import current_revision, upgrade
+from relaygw.store.recovery import examine
 from relaygw.store.selection import Selection
 from relaygw.store.store import Store, open_store
 from tests.builders import accepted
@@ -266,4 +270,58 @@ def test_nothing_is_acknowledged_once_the_database_itself_is_gone(
     for _ in range(2):
         with pytest.raises(QueueDamaged, match=r"queue\.db: removed or replaced"):
             store.intake.accept_batch([accepted()])
+    store.close()
+
+
+# --- somebody has it alone
+
+
+@contextmanager
+def had_alone(path: Path) -> Iterator[int]:
+    """Have a queue as `relaygw db restore` has it; gives the descriptor of the lock."""
+    users = log_check.open_lock_file(path, "users")
+    assert log_check.is_alone(users)
+    try:
+        yield users
+    finally:
+        os.close(users)
+
+
+def test_a_queue_that_somebody_has_alone_is_waited_for_said_and_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(log_check, "PATIENCE_S", 0.03)
+    monkeypatch.setattr(log_check, "TOLD_AFTER_S", 0.01)
+    open_in(tmp_path).close()
+    path = tmp_path / "queue.db"
+    problem = rf"queue\.db: process {os.getpid()} has had the queue to itself .*; try again when"
+    with had_alone(path):
+        for use in (partial(open_in, tmp_path), partial(examine, f"sqlite:///{path}")):
+            with pytest.raises(StoreUnavailable, match=problem):
+                use()
+    assert [one.message.partition(" (")[0] for one in caplog.records] == [
+        f"{path}: process {os.getpid()} has the queue to itself"
+    ] * 2
+    open_in(tmp_path).close()
+
+
+def test_a_queue_that_becomes_free_is_looked_at_once_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = open_in(tmp_path)
+    first = accepted()
+    store.intake.accept_batch([first])
+    store.close()
+    path = tmp_path / "queue.db"
+    looks = []
+
+    def look(path: Path, *, is_alone: bool) -> log_check.LogFinding:
+        looks.append(is_alone)
+        if len(looks) == 1:  # one that waits gets the lock while it becomes a shared one
+            monkeypatch.setattr(log_check, "is_shared", lambda users: bool(looks[1:]))
+        return log_check.LogFinding(log_check.LogState.WHOLE)
+
+    monkeypatch.setattr(log_check, "check_log", look)
+    store = open_store(f"sqlite:///{path}", keep_content=False)
+    assert looks == [True, True]
     store.close()
