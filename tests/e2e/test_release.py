@@ -17,6 +17,7 @@ from sqlalchemy import update
 
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.store.tables import message
+from tests.campaign import IS_CAMPAIGN
 from tests.e2e.gateway import PATIENCE_S, Gateway, provider_settings
 from tests.e2e.ports import fixed_binds
 from tests.e2e.test_maildrop import leave
@@ -196,6 +197,13 @@ def test_the_block_list_holds_for_everybody(tmp_path: Path, provider: ThreadedPr
 # --- between the release and the attempt ----------------------------------------------------
 
 
+def on_either_database(modes: list[str]) -> pytest.MarkDecorator:
+    """Run a test in each mode on SQLite, and in one on PostgreSQL; in a campaign in each."""
+    pairs = [("sqlite", mode) for mode in modes]
+    pairs += [("postgres", mode) for mode in (modes if IS_CAMPAIGN else modes[-1:])]
+    return pytest.mark.parametrize(("each_database", "mode"), pairs, indirect=["each_database"])
+
+
 @pytest.fixture
 def waiting(
     tmp_path: Path, provider: ThreadedProvider, each_database: str
@@ -230,7 +238,8 @@ def test_a_release_outlives_a_restart(
     ]
 
 
-@pytest.mark.parametrize("mode", ["staging", "sandbox", "production"])
+@pytest.mark.campaign
+@on_either_database(["staging", "sandbox", "production"])
 def test_who_has_left_the_list_is_held_in_every_mode(
     waiting: tuple[Gateway, str], provider: ThreadedProvider, mode: str
 ) -> None:
@@ -258,7 +267,8 @@ def test_who_came_onto_the_block_list_is_blocked(
     assert provider.connections == []
 
 
-@pytest.mark.parametrize("mode", ["sandbox", "production"])
+@pytest.mark.campaign
+@on_either_database(["sandbox", "production"])
 def test_a_change_of_the_mode_neither_stops_nor_widens_a_release(
     waiting: tuple[Gateway, str], provider: ThreadedProvider, mode: str
 ) -> None:

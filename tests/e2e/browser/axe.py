@@ -6,7 +6,13 @@ from typing import Any
 
 from playwright.sync_api import Page
 
+from tests.campaign import IS_CAMPAIGN
 from tests.npm import npm_package
+
+LOOKS = [("light", 1280), ("dark", 390)]
+"""Each scheme and each width that pages are looked at in; a campaign takes all pairs."""
+if IS_CAMPAIGN:
+    LOOKS += [("light", 390), ("dark", 1280)]
 
 _RUN = """
 async () => {

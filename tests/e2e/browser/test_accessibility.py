@@ -6,8 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.campaign import IS_CAMPAIGN
-from tests.e2e.browser.axe import violations
+from tests.e2e.browser.axe import LOOKS, violations
 from tests.e2e.browser.browsing import Chromium, Visit, press
 from tests.e2e.browser.letters import all_letters
 from tests.e2e.gateway import Gateway, provider_settings
@@ -17,9 +16,6 @@ pytestmark = pytest.mark.campaign
 
 BAD = ("moderate", "serious", "critical")
 FOUND: list[str] = []
-LOOKS = [("light", 1280), ("dark", 390)]
-if IS_CAMPAIGN:
-    LOOKS += [("light", 390), ("dark", 1280)]
 VIEWS = ("html", "text", "headers", "links", "parts", "source")
 
 

@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import Page, Request, expect
 
 from relaygw.mail.state import DeliveryState
-from tests.e2e.browser.axe import violations
+from tests.e2e.browser.axe import LOOKS, violations
 from tests.e2e.browser.browsing import Chromium, Visit, press
 from tests.e2e.browser.letters import order_confirmation
 from tests.e2e.gateway import Gateway, provider_settings
@@ -192,8 +192,8 @@ def test_a_dashboard_that_nobody_looks_at_asks_for_nothing(sandbox: Gateway, vis
         page.clock.run_for(11_000)
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.campaign
+@pytest.mark.parametrize(("scheme", "width"), LOOKS)
 def test_axe_finds_nothing_and_nothing_is_too_wide(
     sandbox: Gateway, provider: ThreadedProvider, browser: Chromium, base: str, width: int,
     scheme: str,
