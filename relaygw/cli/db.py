@@ -172,6 +172,7 @@ def restore(invocation: Invocation, file: Path, release: bool, is_sure: bool) ->
         return is_sure or _agrees(f"The queue that is there {what}. Move it aside?")
 
     try:
+        _make_directory(queue.url)
         done = roles.restore_queue(loaded, file, is_released=release, may_replace=may_replace)
     except OSError as error:
         problem = f"{error.filename or file}: {error.strerror}"
@@ -189,6 +190,16 @@ def restore(invocation: Invocation, file: Path, release: bool, is_sure: bool) ->
         click.echo(f"the old queue: {done.aside}")
     with invocation.open_store(loaded) as store:
         note_action(store, "db.restore", str(file), done.contents.messages)
+
+
+def _make_directory(url: str) -> None:
+    """Make the directory of a queue for the service's user, whoever restores it."""
+    from relaygw.cli.setup_host import Owner, write
+    from relaygw.cli.setup_plan import NewFile
+
+    directory = NewFile(path=Path(url.removeprefix("sqlite:///")).parent, is_own=True)
+    if not directory.path.exists():
+        write(directory, Owner.of_service())
 
 
 def _contents_words(found: Contents) -> str:

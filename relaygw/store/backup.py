@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
+import stat
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,8 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, delete, func, or_, update
+from sqlalchemy.exc import DBAPIError
 
-from relaygw.errors import QueueDamaged, SchemaMismatch, StoreUnavailable
+from relaygw.errors import QueueDamaged, SchemaMismatch, StoreFull, StoreUnavailable
 from relaygw.mail.hold import HoldCause, HoldCode
 from relaygw.mail.state import OPEN, DeliveryState
 from relaygw.store import migrate
@@ -25,9 +28,9 @@ from relaygw.store.database import damage
 from relaygw.store.exchange import (
     REPLACED,
     aside_name,
+    making,
     page_problems,
     publish,
-    remove,
     sole_user,
     take_owner,
     undo_cut,
@@ -35,6 +38,7 @@ from relaygw.store.exchange import (
 from relaygw.store.log_check import (
     DriverError,
     database_path,
+    driver,
     log_of,
     mark_of,
     read_only,
@@ -45,6 +49,7 @@ from relaygw.store.tables import SCHEMA_REVISION, delivery, hold_columns, metada
 
 _OF_PROCESSES = ("instance", "permit", "duty", "web_session")
 """What was somebody's at the moment of a copy and is nobody's in a queue made from it."""
+_REVISION = re.compile("(?!0000)[0-9]{4}")
 _WAITING = [DeliveryState.INCOMING.value, DeliveryState.DEFERRED.value]
 _RESTORED = HoldCause(HoldCode.RESTORED)
 _STAY_HELD = ("operator", "poison", "in_doubt", "lost_provider", "recovered", "restored")
@@ -98,6 +103,8 @@ def back_up(url: str, target: Path) -> Contents:
 
 def look_into(copy: Path) -> Contents:
     """Read all of a copy; raises QueueDamaged for what is not a whole one."""
+    if not stat.S_ISREG(copy.stat().st_mode):
+        raise QueueDamaged(f"{copy}: is no regular file; name one that relaygw db backup wrote")
     try:
         with copy.open("rb"):
             pass
@@ -111,7 +118,13 @@ def look_into(copy: Path) -> Contents:
                 raise QueueDamaged(f"{problem}; it cannot be restored, take an older one")
             return _contents(connection)
     except DriverError as error:
-        raise QueueDamaged(f"{copy}: is no copy of a queue ({error})") from error
+        raise _is_none(copy, error) from error
+
+
+def _is_none(copy: Path, error: object) -> QueueDamaged:
+    return QueueDamaged(
+        f"{copy}: is no copy of a queue of relaygw ({error}); name one that relaygw db backup wrote"
+    )
 
 
 def restore(
@@ -140,24 +153,43 @@ def restore(
             "restore it by the version that wrote it"
         )
     make_directory(path.parent)
-    with sole_user(path):
-        undo_cut(path)
-        is_there = path.exists() or log_of(path).exists()
-        if is_there and _may_hold_mail(path) and not may_replace(_present(path)):
+    agreed: tuple[Contents | None, ...] = ()
+    while True:
+        with sole_user(path):
+            undo_cut(path)
+            is_there = path.exists() or log_of(path).exists()
+            present = _present(path) if is_there else None
+            if not is_there or present in agreed or (present and present.messages == 0):
+                aside = aside_name(path, REPLACED, now_ms) if is_there else None
+                held = _replace(path, source, aside, is_released=is_released, now_ms=now_ms)
+                return Restored(contents=contents, held=held, aside=aside)
+        # nobody is kept waiting meanwhile; what has come since is asked about again
+        if not may_replace(present):
             return None
-        aside = aside_name(path, REPLACED, now_ms) if is_there else None
-        new = path.with_name(path.name + ".restoring")
-        remove(new)
+        agreed = (present,)
+
+
+def _replace(
+    path: Path, source: Path, aside: Path | None, *, is_released: bool, now_ms: int
+) -> int:
+    """Put a queue made from a copy in place, alone; return how many deliveries are held."""
+    new = path.with_name(path.name + ".restoring")
+    with making(path, new):
         _copy_private(source, new)
         migrate.upgrade(f"sqlite:///{new}")
-        with (
-            open_engine(f"sqlite:///{new}", is_for_writing=True) as engine,
-            engine.begin() as connection,
-        ):
-            held = _hold(connection, is_released=is_released, now_ms=now_ms)
+        try:
+            with (
+                open_engine(f"sqlite:///{new}", is_for_writing=True) as engine,
+                engine.begin() as connection,
+            ):
+                held = _hold(connection, is_released=is_released, now_ms=now_ms)
+        except DBAPIError as error:
+            if "full" in str(error.orig):
+                raise StoreFull(f"{new}: {error.orig}; make room, and run it again") from error
+            raise _is_none(source, error.orig) from error
         take_owner(path, new)
         publish(path, new, aside or path)
-    return Restored(contents=contents, held=held, aside=aside)
+    return held
 
 
 def _contents(connection: Any) -> Contents:
@@ -166,8 +198,10 @@ def _contents(connection: Any) -> Contents:
     (unfinished,) = connection.execute(
         f"SELECT count(*) FROM delivery WHERE state IN ({marks})", [one.value for one in OPEN]
     ).fetchone()
-    (revision,) = connection.execute("SELECT version_num FROM alembic_version").fetchone()
-    return Contents(messages, unfinished, revision)
+    revisions = connection.execute("SELECT version_num FROM alembic_version").fetchall()
+    if len(revisions) != 1 or not _REVISION.fullmatch(str(revisions[0][0])):
+        raise driver.DatabaseError("its schema has no version of relaygw")
+    return Contents(messages, unfinished, revisions[0][0])
 
 
 def _present(path: Path) -> Contents | None:
@@ -177,11 +211,6 @@ def _present(path: Path) -> Contents | None:
             return _contents(connection)
     except DriverError:
         return None
-
-
-def _may_hold_mail(path: Path) -> bool:
-    present = _present(path)
-    return present is None or present.messages > 0
 
 
 def _copy_private(source: Path, new: Path) -> None:

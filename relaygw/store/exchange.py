@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
+import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,20 +24,13 @@ from relaygw.store.log_check import (
     is_alone,
     lock_directory_of,
     log_of,
-    open_lock_file,
+    open_users,
     sync,
 )
 
+_ENDING = (signal.SIGTERM, signal.SIGHUP)
 _ASIDE = DAMAGED, REPLACED = "damaged", "replaced"
 """How an old database is called where it was moved to, with the time."""
-
-
-def open_users(path: Path) -> int:
-    """Return the file that all have locked who have a queue open; raises StoreUnavailable."""
-    try:
-        return open_lock_file(path, "users")
-    except OSError as error:
-        raise StoreUnavailable(f"{error.filename}: {error.strerror}") from error
 
 
 @contextmanager
@@ -88,6 +84,28 @@ def take_owner(old: Path, new: Path) -> None:
     if old.exists():
         new.chmod(old.stat().st_mode & 0o777)
     give_to_owner_of(old if old.exists() else old.parent, new)
+
+
+@contextmanager
+def making(path: Path, new: Path) -> Iterator[None]:
+    """Make a database beside the one that it replaces; nothing of it stays if that fails.
+
+    TERM and HUP end it so as well, in the thread that gets signals.
+    """
+    is_main = threading.current_thread() is threading.main_thread()
+    before = {one: signal.getsignal(one) for one in _ENDING if is_main}
+    for one in (number for number, how in before.items() if how is signal.SIG_DFL):
+        signal.signal(one, lambda number, _: sys.exit(128 + number))
+    remove(new)
+    try:
+        yield
+    except BaseException:
+        remove(new)
+        undo_cut(path)
+        raise
+    finally:
+        for one, how in before.items():
+            signal.signal(one, how)
 
 
 def publish(path: Path, new: Path, aside: Path) -> None:

@@ -121,6 +121,19 @@ def open_lock_file(path: Path, name: str) -> int:
     return descriptor
 
 
+def open_users(path: Path) -> int:
+    """Return the file that all have locked who have a queue open; raises StoreUnavailable."""
+    if path.is_symlink():
+        raise StoreUnavailable(
+            f"{path}: is a symbolic link, and SQLite has the log beside the file that it leads to; "
+            f"write that into queue.url: sqlite:///{path.resolve()}"
+        )
+    try:
+        return open_lock_file(path, "users")
+    except OSError as error:
+        raise StoreUnavailable(f"{error.filename}: {error.strerror}") from error
+
+
 def is_alone(users: int) -> bool:
     """Lock a queue, by the descriptor of its file `users`; False: others use it."""
     return _is_locked(users, fcntl.LOCK_EX)

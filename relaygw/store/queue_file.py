@@ -47,14 +47,13 @@ class QueueFile:
         self._anchoring = threading.Lock()
         self._users = self._progress = self._log_descriptor = -1
         try:
-            self._users = log_check.open_lock_file(path, "users")
+            self._users = log_check.open_users(path)
             self._progress = log_check.open_lock_file(path, "progress")
+            while not self._begin():
+                pass
         except OSError as error:
             self._let_go()
             raise StoreUnavailable(f"{directory}: {error.strerror}") from error
-        try:
-            while not self._begin():
-                pass
         except BaseException:
             self._let_go()
             raise

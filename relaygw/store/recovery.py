@@ -22,10 +22,9 @@ from relaygw.store import instances, migrate
 from relaygw.store.exchange import (
     DAMAGED,
     aside_name,
-    open_users,
+    making,
     page_problems,
     publish,
-    remove,
     sole_user,
     take_owner,
     undo_cut,
@@ -38,6 +37,7 @@ from relaygw.store.log_check import (
     database_path,
     driver,
     is_alone,
+    open_users,
     read_only,
     share,
 )
@@ -142,16 +142,16 @@ class _Recovery:
         self._has_all_envelopes = False
 
     def run(self, tell: Callable[[int], None]) -> Recovered:
-        remove(self._new)
-        migrate.upgrade(f"sqlite:///{self._new}")
-        try:
-            self._copy(tell)
-        except DriverError as error:
-            raise QueueDamaged(
-                f"{self._path}: nothing of it can be read ({error}); restore a backup"
-            ) from error
-        take_owner(self._path, self._new)
-        publish(self._path, self._new, self._aside)
+        with making(self._path, self._new):
+            migrate.upgrade(f"sqlite:///{self._new}")
+            try:
+                self._copy(tell)
+            except DriverError as error:
+                raise QueueDamaged(
+                    f"{self._path}: nothing of it can be read ({error}); restore a backup"
+                ) from error
+            take_owner(self._path, self._new)
+            publish(self._path, self._new, self._aside)
         return self._done
 
     def _copy(self, tell: Callable[[int], None]) -> None:

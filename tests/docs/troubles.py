@@ -226,7 +226,6 @@ WITHOUT_REMEDY: dict[str, str] = {
     "the log of the queue cannot be read": "run it as relaygw's user; is a volume missing?",
     "this user may not write there": "run it as relaygw's user, or name another `queue.url`",
     "synchronous is …": "take `?synchronous=` out of `queue.url`: mail would not be safe",
-    "is no copy of a queue": "name a file that `relaygw db backup` wrote",
     "the database has no queue and is not empty": "as the message says",
     "queue.password: …": "the reference of the password: see [secrets.md](secrets.md)",
 }

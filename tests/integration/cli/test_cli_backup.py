@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import os
+import pwd
 import shutil
+import signal
 import sqlite3
 import stat
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from unittest.mock import Mock
 
+import click
 import pytest
 
+from relaygw.cli import setup_host
 from relaygw.mail.state import DeliveryState
+from relaygw.store import exchange, log_check
 from relaygw.store.store import open_store
 from tests.integration.cli.conftest import Desk
 
@@ -163,6 +169,12 @@ def test_a_damaged_queue_may_be_replaced(desk: Desk, tmp_path: Path) -> None:
         (lambda copy: copy.write_bytes(b"x" * 9000), 65, "is no copy of a queue"),
         (lambda copy: os.truncate(copy, copy.stat().st_size // 2), 65, "queue.copy: "),
         (lambda copy: sql(copy, "DROP TABLE alembic_version"), 65, "is no copy of a queue"),
+        (lambda copy: sql(copy, "DELETE FROM alembic_version"), 65, "is no copy of a queue"),
+        (lambda copy: sql(copy, "INSERT INTO alembic_version VALUES ('0006')"), 65, "is no copy"),
+        (lambda copy: sql(copy, "UPDATE alembic_version SET version_num = 'a1b2'"), 65, "is no"),
+        (lambda copy: sql(copy, "UPDATE alembic_version SET version_num = '0000'"), 65, "is no"),
+        (lambda copy: (copy.unlink(), os.mkfifo(copy)), 65, "is no regular file"),
+        (lambda copy: (copy.unlink(), copy.mkdir()), 65, "is no regular file"),
         (lambda copy: sql(copy, "UPDATE alembic_version SET version_num = '9999'"), 78, "9999"),
     ],
 )
@@ -264,3 +276,108 @@ def test_the_queue_belongs_to_whom_it_belonged(desk: Desk, tmp_path: Path, is_th
     found = {one.name: one.stat().st_uid for one in queue.parent.rglob("*")}
     assert found.keys() >= {"queue.db", "queue.db.locks", "users"}
     assert set(found.values()) == {33}, found
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_a_queue_whose_directory_is_gone_belongs_to_the_service(
+    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(setup_host, "SERVICE_USER", "www-data")
+    copy = tmp_path / "queue.copy"
+    desk.run("db", "backup", str(copy))
+    queue = close(desk)
+    shutil.rmtree(queue.parent)
+    assert desk.run("db", "restore", str(copy)).exit_code == 0
+    uid = pwd.getpwnam("www-data").pw_uid
+    assert {one.stat().st_uid for one in (queue.parent, *queue.parent.rglob("*"))} == {uid}
+    assert stat.S_IMODE(queue.parent.stat().st_mode) == 0o700
+
+
+def test_the_question_is_asked_before_the_queue_is_taken_and_again_when_mail_has_come(
+    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = tmp_path / "queue.copy"
+    desk.run("db", "backup", str(copy))
+    desk.add("a@cust.test")
+    close(desk)
+    monkeypatch.setattr(log_check, "PATIENCE_S", 0.0)
+    asked: list[str] = []
+
+    def confirm(question: str, **_: object) -> bool:
+        asked.append(question.partition(".")[0])
+        if len(asked) == 1:
+            desk.store = open_store(desk.url, keep_content=False)
+            desk.add("b@cust.test")
+            close(desk)
+        return True
+
+    monkeypatch.setattr(click, "confirm", confirm)
+    done = desk.run("db", "restore", str(copy))
+    assert done.exit_code == 0, done.stderr
+    there = "The queue that is there has {0}, {1} not finished"
+    assert asked == [there.format("1 message", 1), there.format("2 messages", 2)]
+
+
+@pytest.mark.parametrize(
+    ("fail", "exit_code"),
+    [
+        (lambda: os.truncate("/none/such", 0), 69),
+        (lambda: signal.raise_signal(signal.SIGINT), 130),
+        (lambda: signal.raise_signal(signal.SIGTERM), 143),
+    ],
+)
+def test_nothing_stays_of_a_restore_that_fails(
+    desk: Desk,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    fail: Callable[[], None],
+    exit_code: int,
+) -> None:
+    copy = tmp_path / "queue.copy"
+    desk.add("a@cust.test")
+    desk.run("db", "backup", str(copy))
+    queue = close(desk)
+    before, published = queue.read_bytes(), exchange.sync
+
+    def sync(path: Path) -> None:
+        if not path.is_dir():
+            return published(path)
+        monkeypatch.undo()
+        return fail()
+
+    monkeypatch.setattr(exchange, "sync", sync)  # the old queue has a second name by then
+    done = desk.run("db", "restore", str(copy), "--yes")
+    assert done.exit_code == exit_code, done.stderr
+    left = {one.name for one in queue.parent.glob("queue.db*")}
+    assert left <= {"queue.db", "queue.db.locks", "queue.db-wal", "queue.db-shm"}
+    assert queue.read_bytes() == before
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_a_copy_without_a_table_is_none(desk: Desk, tmp_path: Path) -> None:
+    copy = tmp_path / "queue.copy"
+    desk.run("db", "backup", str(copy))
+    sql(copy, "DROP TABLE permit")
+    before = close(desk).read_bytes()
+    done = desk.run("db", "restore", str(copy), "--yes")
+    assert (done.exit_code, "is no copy of a queue of relaygw (no such" in done.stderr) == (
+        65,
+        True,
+    )
+    queue = Path(desk.url.removeprefix("sqlite:///"))
+    assert queue.read_bytes() == before
+    assert not queue.with_name("queue.db.restoring").exists()
+
+
+def test_a_queue_behind_a_symbolic_link_is_refused(desk: Desk, tmp_path: Path) -> None:
+    copy = tmp_path / "queue.copy"
+    desk.run("db", "backup", str(copy))
+    queue = close(desk)
+    real = queue.rename(tmp_path / "real.db")
+    queue.symlink_to(real)
+    for words in (("db", "restore", str(copy), "--yes"), ("db", "check"), ("queue", "list")):
+        done = desk.run(*words)
+        assert done.exit_code in (65, 69), done.stderr
+        assert "queue.db: is a symbolic link, and SQLite has" in done.stderr
+        assert f"write that into queue.url: sqlite:///{real}" in done.stderr
+    assert queue.is_symlink()
