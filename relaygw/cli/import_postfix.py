@@ -132,7 +132,7 @@ def _import(
             f"relaygw.yaml would be refused: {error}; correct that in a copy of the directory, and "
             "import the copy"
         ) from error
-    classes = pairs_of(translation.routing, translation.values.get("rewrite", {}))
+    classes = pairs_of(translation)
     pairs = [*dict.fromkeys((*classes, *asked))]
     real = run.as_it_is
     if run.postfix is not None:
@@ -264,9 +264,14 @@ class _Shown:
         click.echo(labelled("sameness", f"{counted(len(rows), 'mail')}: {words} ({asked})"))
         told = (Result.UNPROVEN, Result.OTHER)  # the others are said once, above
         shown = [row for row in rows if self._wants_all or row.result in told]
+        alike = Counter(row.why for row in shown if row.result is Result.UNPROVEN)
+        if not self._wants_all:  # one reason is told once
+            doubtful = {row.why: row for row in reversed(shown) if row.result is Result.UNPROVEN}
+            shown = [row for row in shown if doubtful.get(row.why, row) is row]
         limit = len(shown) if self._wants_all else _MAX_ROWS
         for row in sorted(shown, key=_by_weight)[:limit]:
-            print_lines(_row_lines(row))
+            more = 0 if self._wants_all else alike[row.why] - 1
+            print_lines(_row_lines(row, f" (and {more} more)" if more > 0 else ""))
         if len(shown) > limit:
             click.echo(labelled("", f"... {len(shown) - limit} more"))
         if len(rows) > counts[Result.SAME] and not self._wants_all:
@@ -296,9 +301,9 @@ def _by_weight(row: Row) -> int:
     return -list(Result).index(row.result)
 
 
-def _row_lines(row: Row) -> Iterator[str]:
+def _row_lines(row: Row, more: str = "") -> Iterator[str]:
     who, whom = class_of(row.sender), class_of(row.recipient)
-    yield labelled("", f"{who} to {whom}: {row.result}")
+    yield labelled("", f"{who} to {whom}: {row.result}{more}")
     for label, text in (("Postfix", row.postfix), ("relaygw", row.relaygw), ("why", row.why)):
         if text:
             yield labelled(label, text, indent=4)

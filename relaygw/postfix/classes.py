@@ -11,10 +11,10 @@ from collections.abc import Iterable, Iterator
 
 from relaygw.errors import InvalidAddress
 from relaygw.mail.address import check_address
+from relaygw.postfix.access import SENDER, access_tables
 from relaygw.postfix.maps import Table
 from relaygw.postfix.report import Report
-from relaygw.postfix.resolve import Resolver
-from relaygw.postfix.rewriting import RESTRICTIONS, access_checks
+from relaygw.postfix.resolve import Resolver, hop_of
 
 REST = ""
 SENDER_MAPS = ("sender_dependent_relayhost_maps", "sender_dependent_default_transport_maps")
@@ -57,7 +57,15 @@ def sender_classes(resolver: Resolver, report: Report) -> list[str]:
             for table in resolver.tables.of("smtp_sasl_password_maps", service):
                 keys = _entries(resolver, report, table, "")
                 found += [one for one in keys if "@" in one]
-    return ordered(found)
+    # most mail is of this host's own programs
+    return ordered(filter(_is_usable, [*found, f"@{resolver.origin}"]))
+
+
+def judged_senders(resolver: Resolver) -> list[str]:
+    """Return the classes of senders that access tables tell apart, the rest first."""
+    tables = access_tables(resolver, SENDER)
+    found = (one for table in tables for one in _entries(resolver, Report(), table, _ACCESS))
+    return list(dict.fromkeys((REST, *found)))
 
 
 def recipient_classes(resolver: Resolver, report: Report) -> list[str]:
@@ -68,11 +76,14 @@ def recipient_classes(resolver: Resolver, report: Report) -> list[str]:
     if "transport_maps" in configuration.values("parent_domain_matches_subdomains"):
         found += [f".{one[1:]}" for one in found if one.startswith("@")]
     for table in access_tables(resolver):
-        keys = list(_entries(resolver, report, table, "an access table"))
+        keys = list(_entries(resolver, report, table, _ACCESS))
         found += keys
         if "smtpd_access_maps" in configuration.values("parent_domain_matches_subdomains"):
             found += [f".{one[1:]}" for one in keys if one.startswith("@")]
-    found += [f"@{one}" for one in resolver.local_domains]
+    for table in resolver.tables.of("relocated_maps"):
+        found += _entries(resolver, report, table, "relocated_maps")
+    for name in ("mydestination", "virtual_alias_domains", "virtual_mailbox_domains"):
+        found += [f"@{one}" for one in resolver.domains_of(name)]
     if configuration.value("relay_transport").partition(":")[0] not in ("relay", "smtp"):
         words = configuration.values("relay_domains")
         found += [one for word in words if ":" not in word for one in (f"@{word}", f".{word}")]
@@ -84,26 +95,21 @@ def recipient_classes(resolver: Resolver, report: Report) -> list[str]:
 def written_hops(resolver: Resolver) -> list[str]:
     """Return the next hops that relayhost and the tables name, as they are written."""
     values = [resolver.configuration.value("relayhost")]
-    for name in SENDER_MAPS:
-        values += [one.value for table in resolver.tables.of(name) for one in table.entries]
-    for table in resolver.tables.of("transport_maps"):
-        values += [one.value for one in table.entries]
+    for name in (*SENDER_MAPS, "transport_maps"):
+        for table in resolver.tables.of(name):
+            values += [one.value for one in table.entries]
+            values += [one.value for one in table.patterns]
     words = [word for value in values for word in re.split(r"[,\s]+", value) if word]
     # behind a transport, as in smtp:[host]:port
     return [*words, *(word.partition(":")[2] for word in words if word.partition(":")[2])]
 
 
-def access_tables(resolver: Resolver) -> Iterator[Table]:
-    """Yield the tables that restrictions ask about recipients."""
-    configuration = resolver.configuration
-    door = configuration.service("smtp", "inet")
-    names = [*RESTRICTIONS, *configuration.values("smtpd_restriction_classes")]
-    for name in names:
-        words = configuration.values(name, door)
-        place = configuration.place(name, door)
-        for table, _ in access_checks(resolver, words, place, door):
-            if table is not None:
-                yield table
+def host_of(hop: str) -> str:
+    """Return the host of a next hop as it is written, "" of what is none."""
+    try:
+        return "" if "@" in hop else hop_of(hop).host
+    except ValueError:
+        return ""
 
 
 def ordered(classes: Iterable[str]) -> list[str]:
@@ -124,7 +130,7 @@ def _entries(resolver: Resolver, report: Report, table: Table, what: str) -> Ite
         report.warn(table.problem)
         return
     for line in table.patterns:
-        classes = line.addresses
+        classes = line.told_apart
         if classes is None:
             report.warn(
                 f"{line.place}: /{line.source}/ stands for no list of addresses and domains, so it "
@@ -145,7 +151,8 @@ def _entries(resolver: Resolver, report: Report, table: Table, what: str) -> Ite
             )
 
 
-_BY_DOMAIN = ("transport_maps", "an access table")
+_ACCESS = "an access table"
+_BY_DOMAIN = ("transport_maps", _ACCESS)
 
 
 def _of_key(resolver: Resolver, key: str, *, is_by_domain: bool) -> Iterator[str]:

@@ -1,21 +1,322 @@
-"""All mistakes in a configuration of Postfix: place, problem, what to do in Postfix and here."""
+"""Mistakes in a configuration of Postfix: on the way to providers, about who sends and receives.
+
+Those of the files themselves are in lint_files.py.
+"""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from relaygw.postfix.access import PERMITTING, RECIPIENT, lists
+from relaygw.postfix.classes import REST, SENDER_MAPS, host_of, sample, written_hops
 from relaygw.postfix.lint_files import FILE_RULES
-from relaygw.postfix.lint_hops import HOP_RULES
-from relaygw.postfix.lint_senders import SENDER_RULES
+from relaygw.postfix.listeners import is_too_wide, networks_of
+from relaygw.postfix.main_cf import Service
+from relaygw.postfix.maps import Table
 from relaygw.postfix.mistakes import Finding, Subject
+from relaygw.postfix.providers import preset_of
+from relaygw.postfix.resolve import Delivery, Hop, hop_of
 from relaygw.postfix.rewriting import Rewriting
+from relaygw.settings.addresses import is_loopback_host
 
 
 def findings(rewriting: Rewriting) -> list[Finding]:
     """Return all mistakes, by place. Raises PostfixUnreadable."""
     subject = Subject(rewriting)
-    found = [one for rule in (*HOP_RULES, *SENDER_RULES, *FILE_RULES) for one in rule(subject)]
+    found = [one for rule in (*_RULES, *FILE_RULES) for one in rule(subject)]
     return sorted(dict.fromkeys(found), key=_in_order)
 
 
 def _in_order(one: Finding) -> tuple[str, int]:
     name, _, line = one.place.rpartition(":")
     return (name, int(line)) if line.isdecimal() else (one.place, 0)
+
+
+# --- logins -----------------------------------------------------------------------------------
+
+
+def _other_form(subject: Subject) -> Iterator[Finding]:
+    used = {_written(subject, hop).lower() for hop, _ in subject.hops}
+    for hop, transport in subject.hops:
+        service = subject.service(transport)
+        written = _written(subject, hop)
+        if subject.resolver.login_entry("", hop, written, service) is not None:
+            continue
+        for entry in subject.passwords(service):
+            if host_of(entry.key) == hop.host and entry.key.lower() not in used:
+                yield Finding(
+                    str(entry.place), "password-of-another-form",
+                    f"the password is for {entry.key}, and mail goes to {written}, so Postfix does "
+                    "not log in",
+                    f"write the key as the next hop is written, {written}, and run postmap",
+                    "is imported without a login, as Postfix does it; --mend takes this password",
+                )  # fmt: skip
+
+
+def _written(subject: Subject, hop: Hop) -> str:
+    """Return a next hop as the configuration writes it."""
+    for text in written_hops(subject.resolver):
+        try:
+            if hop_of(text) == hop:
+                return text
+        except ValueError:
+            continue
+    return str(hop)
+
+
+def _no_login(subject: Subject) -> Iterator[Finding]:
+    configuration = subject.configuration
+    services = [None, *(one for one in configuration.services if one.command == "smtp")]
+    is_on = any(configuration.is_on("smtp_sasl_auth_enable", one) for one in services)
+    if configuration.value("smtp_sasl_password_maps") and not is_on:
+        yield Finding(
+            subject.place("smtp_sasl_password_maps"), "login-is-off",
+            "there are passwords, and smtp_sasl_auth_enable is not yes, so Postfix never logs in",
+            "smtp_sasl_auth_enable = yes",
+            "is imported without logins, as Postfix does it; --mend takes the passwords",
+        )  # fmt: skip
+    has_map = any(configuration.value("smtp_sasl_password_maps", one) for one in services)
+    if is_on and not has_map:
+        yield Finding(
+            subject.place("smtp_sasl_auth_enable"), "login-is-off",
+            "smtp_sasl_auth_enable is yes, and there is no map of passwords",
+            "smtp_sasl_password_maps = hash:/etc/postfix/sasl_passwd",
+            "write username and password of the provider",
+        )  # fmt: skip
+    keys = [entry for entry in subject.passwords() if "@" in entry.key]
+    if keys and not configuration.is_on("smtp_sender_dependent_authentication"):
+        yield Finding(
+            str(keys[0].place), "sender-login-is-off",
+            f"{keys[0].key}: passwords by sender are looked at only with "
+            "smtp_sender_dependent_authentication = yes",
+            "smtp_sender_dependent_authentication = yes",
+            "is imported without these passwords, as Postfix does it; --mend takes them",
+        )  # fmt: skip
+    for entry in subject.passwords():
+        if ":" not in entry.value:
+            yield Finding(
+                str(entry.place), "no-password", f"{entry.key} has a user and no password",
+                "write USER:PASSWORD", "write it into the provider's secret file",
+            )  # fmt: skip
+
+
+def _strange_hosts(subject: Subject) -> Iterator[Finding]:
+    """Yield hosts that are shown a sender's password, as a recipient's mail goes there."""
+    keys = [entry for entry in subject.passwords() if "@" in entry.key]
+    if not keys or not subject.configuration.is_on("smtp_sender_dependent_authentication"):
+        return
+    own_place = subject.resolver.route(sample(REST), sample(REST)).places
+    own = {hop for sender, one in subject.deliveries if sender for hop in _hops(one)}
+    for sender, delivery in subject.deliveries:
+        for hop in _hops(delivery):
+            if not sender and hop not in own and delivery.places != own_place:
+                yield Finding(
+                    delivery.places[0].partition(": ")[0], "password-for-another-host",
+                    f"the passwords by sender ({keys[0].key}) go to {hop}, too, if it offers AUTH",
+                    "a transport of its own for it, with -o smtp_sasl_auth_enable=no",
+                    "is imported as Postfix does it, and mail waits if that server offers no "
+                    "AUTH; --mend, or a provider without username and password, sends it",
+                )  # fmt: skip
+
+
+def _hops(delivery: Delivery) -> list[Hop]:
+    return [stop.hop for stop in delivery.stops]
+
+
+def _mechanisms(subject: Subject) -> Iterator[Finding]:
+    configuration = subject.configuration
+    if not configuration.is_on("smtp_sasl_auth_enable"):
+        return
+    over_tls = "smtp_sasl_tls_security_options"  # by default what holds without TLS
+    name = over_tls if configuration.parameter(over_tls) else "smtp_sasl_security_options"
+    if "noplaintext" in configuration.values(name):
+        yield Finding(
+            subject.place(name), "no-mechanism",
+            f"{name} is {configuration.value(name)}: PLAIN and LOGIN, all that most providers "
+            "offer, are not used, and mail is deferred",
+            f"{name} = noanonymous", "nothing: it logs in by PLAIN or LOGIN, over TLS",
+        )  # fmt: skip
+
+
+# --- TLS --------------------------------------------------------------------------------------
+
+
+def _clear_passwords(subject: Subject) -> Iterator[Finding]:
+    has_server_level = bool(subject.configuration.value("smtpd_tls_security_level"))
+    for (hop, transport), delivery in subject.hops.items():
+        stop = next(one for one in delivery.stops if one.hop == hop)
+        service = subject.service(transport)
+        level, place = subject.resolver.tls_level(_written(subject, hop), service)
+        known = preset_of(hop.host)
+        if level in ("none", "may") and stop.is_wrapped:
+            continue
+        if level == "none" and has_server_level and known:
+            yield Finding(
+                subject.place("smtpd_tls_security_level"), "wrong-side",
+                "smtpd_tls_security_level is of the server; to providers Postfix sends without TLS "
+                f"({hop.host})",
+                "smtp_tls_security_level = encrypt", _MENDS_TLS,
+            )  # fmt: skip
+        is_open = level in ("none", "may") and not is_loopback_host(hop.host)
+        if stop.login is not None and is_open:
+            how = "in clear" if level == "none" else "in clear where STARTTLS is not offered"
+            yield Finding(
+                str(place), "password-in-clear",
+                f"the TLS level for {hop.host} is {level}: its password goes {how}",
+                "smtp_tls_security_level = encrypt, or verify with smtp_tls_CAfile", _MENDS_TLS,
+            )  # fmt: skip
+        yield from _wrapper(subject, hop, service)
+
+
+_MENDS_TLS = "is imported as Postfix does it; --mend, or tls: required, protects it"
+
+
+def _wrapper(subject: Subject, hop: Hop, service: Service | None) -> Iterator[Finding]:
+    is_wrapped = subject.configuration.is_on("smtp_tls_wrappermode", service)
+    if hop.port in (465, 2465) and not is_wrapped:
+        yield Finding(
+            subject.place("relayhost"), "no-wrappermode",
+            f"{hop} speaks TLS from the first byte; without smtp_tls_wrappermode Postfix waits for "
+            "a greeting that never comes",
+            "smtp_tls_wrappermode = yes and smtp_tls_security_level = encrypt, or port 587",
+            "is imported as Postfix does it; --mend, or tls: implicit, speaks TLS at once",
+        )  # fmt: skip
+    if hop.port in (25, 587, 2525, 2587) and is_wrapped:
+        yield Finding(
+            subject.place("smtp_tls_wrappermode"), "wrappermode",
+            f"{hop} begins in clear; with smtp_tls_wrappermode Postfix begins with TLS",
+            "smtp_tls_wrappermode = no, or port 465", "write tls: required",
+        )  # fmt: skip
+
+
+def _authorities(subject: Subject) -> Iterator[Finding]:
+    configuration = subject.configuration
+    for name in ("smtp_tls_CAfile", "smtp_tls_CApath"):
+        value = configuration.value(name)
+        if value and not Path(value).exists():
+            yield Finding(
+                subject.place(name), "no-authorities",
+                f"{value} is not there: Postfix can verify nobody",
+                f"{name} = /etc/ssl/certs/ca-certificates.crt (RHEL: /etc/pki/tls/certs/"
+                "ca-bundle.crt)",
+                "uses the authorities of the system",
+            )  # fmt: skip
+    level = configuration.value("smtp_tls_security_level")
+    has_any = configuration.value("smtp_tls_CAfile") or configuration.value("smtp_tls_CApath")
+    if level in ("verify", "secure") and not has_any:
+        yield Finding(
+            subject.place("smtp_tls_security_level"), "no-authorities",
+            f"level {level} without smtp_tls_CAfile: no certificate is ever good, mail is deferred",
+            "smtp_tls_CAfile = /etc/ssl/certs/ca-certificates.crt",
+            "uses the authorities of the system",
+        )  # fmt: skip
+
+
+# --- connections --------------------------------------------------------------------------------
+
+
+def _pooling(subject: Subject) -> Iterator[Finding]:
+    configuration = subject.configuration
+    levels = {one.tls for _, delivery in subject.deliveries for one in delivery.stops}
+    if levels - {"none"} and not configuration.is_on("smtp_tls_connection_reuse"):
+        yield Finding(
+            subject.place("smtp_tls_connection_reuse"), "no-reuse",
+            "connections with TLS are opened anew for each mail: smtp_tls_connection_reuse is no",
+            "smtp_tls_connection_reuse = yes", "keeps them open by default",
+        )  # fmt: skip
+    if configuration.is_on("smtp_sender_dependent_authentication"):
+        yield Finding(
+            subject.place("smtp_sender_dependent_authentication"), "no-reuse-by-sender",
+            "with logins by sender a connection is never used for another sender's mail",
+            "a transport of its own for each login, by sender_dependent_default_transport_maps",
+            "keeps connections open for each provider and login",
+        )  # fmt: skip
+
+
+def _relayhosts(subject: Subject) -> Iterator[Finding]:
+    configuration = subject.configuration
+    written = [(configuration.value("relayhost"), subject.place("relayhost"), "relayhost")]
+    for name in SENDER_MAPS[:1]:
+        for table in subject.resolver.tables.of(name):
+            written += [(one.value, str(one.place), one.key) for one in table.entries]
+    for value, place, what in written:
+        for word in re.split(r"[,\s]+", value):
+            if word and "[" not in word and word.upper() != "DUNNO":
+                yield Finding(
+                    place, "no-brackets",
+                    f"{what}: {word} has no brackets, so Postfix asks for the MX of that name",
+                    f"[{word.partition(':')[0]}]" + (word[len(word.partition(':')[0]) :]),
+                    "connects to the host itself",
+                )  # fmt: skip
+
+
+# --- who sends, and who receives ------------------------------------------------------------------
+
+
+def _single_senders(subject: Subject) -> Iterator[Finding]:
+    for name in (*SENDER_MAPS, "smtp_sasl_password_maps"):
+        for table in subject.resolver.tables.of(name):
+            yield from _sender_keys(name, table)
+
+
+def _sender_keys(name: str, table: Table) -> Iterator[Finding]:
+    domains = {one.key.lower() for one in table.entries if one.key.startswith("@")}
+    for entry in table.entries:
+        local, at, domain = entry.key.partition("@")
+        if at and local and f"@{domain}".lower() not in domains:
+            yield Finding(
+                str(entry.place), "one-sender",
+                f"{entry.key} is this one sender only; others of {domain} go another way",
+                f"@{domain}, where all of the domain are meant, and run postmap",
+                f'the route has this address; write "@{domain}" for all of them',
+            )  # fmt: skip
+        elif not at and "." in entry.key and name in SENDER_MAPS:
+            yield Finding(
+                str(entry.place), "never-matches",
+                f"{entry.key} matches no sender: a domain is looked up with an @",
+                f"@{entry.key}, and run postmap", f'write "@{entry.key}" into a route',
+            )  # fmt: skip
+
+
+def _networks(subject: Subject) -> Iterator[Finding]:
+    for network in networks_of(subject.configuration.values("mynetworks")):
+        if is_too_wide(network):
+            yield Finding(
+                subject.place("mynetworks"), "open-relay",
+                f"{network} may send to anybody: an open relay",
+                "mynetworks = 127.0.0.0/8 and the networks of your own servers",
+                "leaves this network out, and refuses to start as an open relay",
+            )  # fmt: skip
+    style = subject.configuration.value("mynetworks_style")
+    if style == "class" and not subject.configuration.parameter("mynetworks"):
+        yield Finding(
+            subject.place("mynetworks_style"), "open-relay",
+            "mynetworks_style = class trusts whole networks of a provider",
+            "mynetworks_style = host, or mynetworks = ...", "trusts this host only",
+        )  # fmt: skip
+
+
+def _never_asked(subject: Subject) -> Iterator[Finding]:
+    """Yield access tables behind a permission of this host's own mail."""
+    configuration, door = subject.configuration, subject.resolver.door
+    for name, found in lists(subject.resolver):
+        is_permitted = False
+        for one in found:
+            is_permitted |= one.word in PERMITTING
+            if one.table is not None and one.word == RECIPIENT and is_permitted:
+                table = one.table
+                yield Finding(
+                    str(configuration.place(name, door)), "never-asked",
+                    f"{table.spec} stands behind permit_mynetworks, so it is not asked about mail "
+                    "of your own hosts",
+                    "put check_recipient_access before permit_mynetworks",
+                    "is imported as Postfix does it; its own lists hold for all mail",
+                )  # fmt: skip
+
+
+_RULES = (
+    _other_form, _strange_hosts, _no_login, _mechanisms, _clear_passwords, _authorities, _pooling,
+    _relayhosts, _single_senders, _networks, _never_asked,
+)  # fmt: skip

@@ -6,6 +6,7 @@ import re
 import stat
 from collections.abc import Iterator
 
+from relaygw.postfix.classes import host_of, written_hops
 from relaygw.postfix.main_cf import PostfixUnreadable, read_text
 from relaygw.postfix.maps import INDEXES, Table
 from relaygw.postfix.mistakes import Finding, Rule, Subject
@@ -75,9 +76,9 @@ def _old_indexes(subject: Subject) -> Iterator[Finding]:
 
 
 def _unused_files(subject: Subject) -> Iterator[Finding]:
-    used = {table.path for _, table in _tables(subject)}
+    used = {table.path.resolve() for _, table in _tables(subject) if table.path is not None}
     for index in sorted(subject.configuration.directory.glob("*")):
-        if index.suffix in set(INDEXES.values()) and index.with_suffix("") not in used:
+        if index.suffix in set(INDEXES.values()) and index.with_suffix("").resolve() not in used:
             yield Finding(
                 str(index), "unused-table", "no parameter names this table",
                 "name it in main.cf, or remove it", "imports nothing of it",
@@ -87,6 +88,8 @@ def _unused_files(subject: Subject) -> Iterator[Finding]:
 def _unused_lines(subject: Subject) -> Iterator[Finding]:
     """Yield maps by sender that lead to hosts without a password, and passwords for nobody."""
     hosts = {hop.host for hop, _ in subject.hops}
+    # patterns may lead where no sample goes
+    hosts |= {host_of(text) for text in written_hops(subject.resolver)}
     for entry in subject.passwords():
         bare = re.sub(r":\w+$", "", entry.key).strip("[]").lower()
         if "@" not in entry.key and bare not in hosts:

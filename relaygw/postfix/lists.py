@@ -6,19 +6,21 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from relaygw.postfix.classes import REST, access_tables
+from relaygw.postfix.access import SENDER, access_fate, access_tables, lists
+from relaygw.postfix.classes import REST
 from relaygw.postfix.report import Report
 from relaygw.postfix.resolve import Fate, Resolver
-from relaygw.postfix.rewriting import RESTRICTIONS, access_fate
 from relaygw.postfix.routes import Routing, covering
-from relaygw.settings.addresses import Entry
+from relaygw.settings.addresses import Address, Entry
 from relaygw.settings.section import fits
+
+_DISCARDS = (Fate.DISCARD, Fate.DISCARD_ALL)
 
 
 def recipients(routing: Routing, report: Report) -> Iterator[tuple[str, Any]]:
     """Yield the keys of the section; what differs is told."""
-    refused, dropped = routing.of_fate(Fate.REFUSE), routing.of_fate(Fate.DISCARD)
-    kept = routing.of_fate(Fate.LOCAL, Fate.OTHER, Fate.LATER)
+    refused, dropped = routing.of_fate(Fate.REFUSE), routing.of_fate(*_DISCARDS)
+    kept = routing.of_fate(Fate.LOCAL, Fate.OTHER, Fate.LATER, Fate.HOLD, Fate.REDIRECT)
     if routing.is_allow_list:
         yield from _allow_list(routing, report)
         # the others are not on the list anyway
@@ -33,8 +35,9 @@ def recipients(routing: Routing, report: Report) -> Iterator[tuple[str, Any]]:
     used = "capture" if kept else "reject" if refused else "drop"
     if kept:
         report.warn(
-            f"{_named(kept)}: Postfix keeps this mail on this host; relaygw has no mailboxes: it "
-            "is captured and never sent. Name who reads it: rewrite.recipients: {root: ADDRESS}"
+            f"{_named(kept)}: Postfix keeps this mail on this host, or sends it to somebody else; "
+            "relaygw has no mailboxes: it is captured and never sent. Name who reads it: "
+            "rewrite.recipients: {root: ADDRESS}"
         )
     for does, classes, own in (("discards", dropped, "drop"), ("refuses", refused, "reject")):
         if classes and used != own:
@@ -49,22 +52,36 @@ def recipients(routing: Routing, report: Report) -> Iterator[tuple[str, Any]]:
                 f"{one}: Postfix sends this mail, though {wider} is blocked; a list of relaygw has "
                 f"no exceptions: take {wider} out of recipients.block, or this stays unsent"
             )
+    signs = routing.rewriting.resolver.configuration.values("recipient_delimiter")
+    if signs and any("@" in one[1:] for one in blocked):
+        report.warn(
+            f"recipients.block: Postfix means addresses with what follows {signs[0]}, too, such as "
+            f"user{signs[0][0]}text@domain; relaygw blocks an address as it is written: add those "
+            "that are used"
+        )
     yield "block", list(_entries(blocked, "recipients.block", report))
     yield "blocked", used
 
 
 def _allow_list(routing: Routing, report: Report) -> Iterator[tuple[str, Any]]:
     rest = routing.fates[REST]
-    is_dropped = rest.fate is Fate.DISCARD
-    yield "allow", list(_entries(routing.of_fate(Fate.SEND), "recipients.allow", report))
-    if is_dropped:
-        yield "refused", "drop"
+    allowed = list(_entries(routing.of_fate(Fate.SEND), "recipients.allow", report))
+    does = "refuses is captured, with 250 to the client: shops would try again for ever"
+    refused = ""
+    if rest.fate in _DISCARDS:
+        refused, does = "drop", "discards is dropped"
+    elif rest.fate is Fate.HOLD:
+        does = "holds is captured, and released by hand"
+    elif rest.fate is Fate.REDIRECT and fits(Address, rest.reason):
+        refused, does = f"redirect:{rest.reason}", "sends to another address goes there, too"
+        allowed = list(dict.fromkeys((*allowed, rest.reason)))
+    yield "allow", allowed
+    if refused:
+        yield "refused", refused
     report.warn(
         f"{rest.places[0] if rest.places else 'main.cf'}: only listed recipients receive, so the "
-        "mode is staging; what Postfix "
-        + ("discards is dropped" if is_dropped else
-           "refuses is captured, with 250 to the client: shops would try again for ever")
-    )  # fmt: skip
+        f"mode is staging; what Postfix {does}"
+    )
 
 
 def _is_exception(one: str, routing: Routing) -> bool:
@@ -96,37 +113,38 @@ _JUDGED = re.compile(
     r"reject_unauth_pipelining|reject_multi_recipient_bounce|warn_if_reject|check_recipient_access"
 )
 """Restrictions that are imported, or that only strangers meet, who never come in here."""
+_PASSED = re.compile(
+    r"(DUNNO|OK|RELAY|PERMIT|REJECT|DEFER(_IF_PERMIT)?|DISCARD|[1-9][\d.]*)\b", re.I
+)
 
 
 def tell_restrictions(resolver: Resolver, report: Report) -> None:
     """Say which restrictions and actions are not imported; nothing is passed over."""
-    configuration = resolver.configuration
-    door = configuration.service("smtp", "inet")
+    configuration, door = resolver.configuration, resolver.door
     classes = configuration.values("smtpd_restriction_classes", door)
-    for name in (*RESTRICTIONS, *classes):
-        place = configuration.place(name, door)
-        words = [one for one in configuration.values(name, door) if not _is_argument(one)]
-        for word in words:
+    for name, found in lists(resolver):
+        for word in (one.word for one in found):
             if not _JUDGED.fullmatch(word) and word not in classes:
                 report.warn(
-                    f"{place}: {name}: {word} is not imported; relaygw takes mail of the networks "
-                    "and users in listeners and users, and asks nothing else about it"
+                    f"{configuration.place(name, door)}: {name}: {word} is not imported; relaygw "
+                    "takes mail of the networks and users in listeners and users, and asks nothing "
+                    "else about it"
                 )
     tables = list(access_tables(resolver))
     for entry in (entry for table in tables for entry in table.entries):
-        is_known = entry.value in classes or entry.value.upper() == "DUNNO"
-        if access_fate(entry.value) is None and not is_known:
+        if not _PASSED.match(entry.value) and entry.value not in classes:
             report.warn(
                 f"{entry.place}: {entry.key}: {entry.value.split()[0]} is not imported; a list of "
                 "relaygw allows or blocks"
+            )
+    for entry in (entry for table in access_tables(resolver, SENDER) for entry in table.entries):
+        if access_fate(entry.value) not in (None, Fate.SEND):
+            report.warn(
+                f"{entry.place}: {entry.key}: {entry.value.split()[0]} is of a sender, and relaygw "
+                "refuses no senders but those of users (users.senders)"
             )
     if tables:
         report.warn(
             "recipients: Postfix asks its access tables about mail by SMTP only; the lists of "
             "relaygw hold for mail of the sendmail command as well"
         )
-
-
-def _is_argument(word: str) -> bool:
-    """True for what a restriction asks: a table, a server, a domain."""
-    return bool(re.match(r"(proxy:)?[a-z]+:|\{|[\w-]+\.[\w.-]+", word))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import cached_property
 
-from relaygw.postfix.classes import REST, sample, written_hops
+from relaygw.postfix.classes import REST, host_of, sample, written_hops
 from relaygw.postfix.main_cf import Configuration, Parameter, Service
 from relaygw.postfix.maps import Entry
 from relaygw.postfix.resolve import Hop, Resolver, Stop, hop_of
@@ -45,7 +45,7 @@ class MendedResolver(Resolver):
             return found
         for table in self.tables.of("smtp_sasl_password_maps", service):
             for entry in table.entries:
-                is_of_host = "@" not in entry.key and _is_host(entry.key, hop.host)
+                is_of_host = host_of(entry.key) == hop.host
                 if is_of_host and entry.key.lower() not in self._written:
                     return entry
         return None
@@ -53,7 +53,7 @@ class MendedResolver(Resolver):
     def _is_own_hop(self, sender: str, hop: Hop) -> bool:
         """Return whether a sender's mail goes there but for single recipients."""
         _, nexthop, _ = self._by_class(sender, sample(REST).partition("@")[2])
-        return _is_host(nexthop, hop.host) and hop_of(nexthop).port == hop.port
+        return host_of(nexthop) == hop.host and hop_of(nexthop).port == hop.port
 
     def _stop(self, sender: str, hop: Hop, written: str, service: Service | None) -> Stop:
         stop = super()._stop(sender, hop, written, service)
@@ -63,10 +63,3 @@ class MendedResolver(Resolver):
         if is_open and not is_loopback_host(hop.host):
             stop = replace(stop, tls="verify")
         return stop
-
-
-def _is_host(key: str, host: str) -> bool:
-    try:
-        return hop_of(key).host == host
-    except ValueError:
-        return False

@@ -67,9 +67,12 @@ class PatternLine:
     @property
     def addresses(self) -> list[str] | None:
         """What it stands for: addresses, `@domain`, `.domain`, `*`; None: nothing that simple."""
-        if self.condition.is_negated or self.around:
-            return None
-        return addresses_of(self.source)
+        return None if self.condition.is_negated else self.told_apart
+
+    @property
+    def told_apart(self) -> list[str] | None:
+        """What goes another way than the rest: what it stands for, or what its opposite does."""
+        return None if self.around else addresses_of(self.source)
 
 
 def read_patterns(lines: Sequence[tuple[Place, str]], notes: list[str]) -> list[PatternLine]:

@@ -58,7 +58,9 @@ class Postfix:
             return None
         pairs = (line.partition("\t") for line in lines.splitlines())
         # of a file of aliases the keys end with the NUL that programs in C see
-        return [(key.rstrip("\0"), value.rstrip("\0")) for key, tab, value in pairs if tab]
+        entries = [(key.rstrip("\0"), value.rstrip("\0")) for key, tab, value in pairs if tab]
+        # YP_LAST_MODIFIED and YP_MASTER_NAME, which postalias writes for NIS
+        return [one for one in entries if not one[0].startswith("YP_")]
 
     def learn(self, table: Table, keys: Iterable[str]) -> None:
         """Ask for many keys at once; what is asked again is known then."""

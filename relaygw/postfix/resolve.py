@@ -22,6 +22,7 @@ from relaygw.settings.tree import Place
 _PORTS = {"smtp": 25, "submission": 587, "smtps": 465, "submissions": 465, "urd": 465, "mail": 25}
 _HOP = re.compile(r"\[(?P<host>[^\]]+)\](?::(?P<port>\S+))?|(?P<mx>[^:\[\]]+)(?::(?P<mxport>\S+))?")
 _NULL_KEY = "<>"
+_TRANSPORTS = {"mydestination": "local_transport", "virtual_mailbox_domains": "virtual_transport"}
 
 
 class Fate(StrEnum):
@@ -33,6 +34,11 @@ class Fate(StrEnum):
     DISCARD = "discarded"
     LATER = "deferred"
     OTHER = "given to a program"
+    # by an access table, which means the mail with all its recipients
+    DISCARD_ALL = "discarded for all its recipients"
+    HOLD = "held for all its recipients"
+    FILTER = "given to a filter"
+    REDIRECT = "sent to another address"
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,12 +113,35 @@ class Resolver:
     @cached_property
     def local_domains(self) -> list[str]:
         """The domains that mail is delivered to on this host, as far as they are listed."""
-        words = self.configuration.values("mydestination")
+        return self.domains_of("mydestination")
+
+    def domains_of(self, name: str) -> list[str]:
+        """Return the domains that a list of names and tables has, as far as it says them."""
+        words = self.configuration.values(name)
         found = [word for word in words if not re.match(r"[!/]|\w+:", word)]
         for word in (word for word in words if re.match(r"\w+:", word)):
-            table = self.tables.table(word, self.configuration.place("mydestination"))
-            found += [entry.key for entry in table.entries if not table.is_static]
+            table = self.tables.table(word, self.configuration.place(name))
+            keys = [entry.key for entry in table.entries if not table.is_static]
+            # in those of virtual aliases are users, too
+            found += [key for key in keys if name == "mydestination" or "." in key]
         return list(dict.fromkeys(one.lower() for one in found))
+
+    @cached_property
+    def door(self) -> Service | None:
+        """The service that takes mail of this host's networks; None: it is not known."""
+        servers = [one for one in self.configuration.services if one.command == "smtpd"]
+        usual = (("smtp", "inet"), ("smtpd", "pass"))  # the second is behind postscreen
+        found = [one for name in usual for one in servers if (one.name, one.kind) == name]
+        return next(iter((*found, *(one for one in servers if one.kind == "inet"))), None)
+
+    def address_class(self, domain: str) -> str:
+        """Return the parameter that lists a domain of this host's mail, "" for all others."""
+        if self.is_local(domain):
+            return "mydestination"
+        for name in ("virtual_alias_domains", "virtual_mailbox_domains"):
+            if self.listed(name, domain):
+                return name
+        return "relay_domains" if self.listed("relay_domains", domain, parents=True) else ""
 
     def is_local(self, domain: str) -> bool:
         """Return whether mail for a domain stays here."""
@@ -136,8 +165,15 @@ class Resolver:
         return False
 
     def qualified(self, address: str) -> str:
-        """Return an address with a domain."""
-        return address if "@" in address or not address else f"{address}@{self.origin}"
+        """Return an address with a whole domain."""
+        if not address:
+            return address
+        full = address if "@" in address else f"{address}@{self.origin}"
+        domain = full.rpartition("@")[2]
+        is_short = bool(domain) and "." not in domain and not domain.startswith("[")
+        if is_short and self.configuration.is_on("append_dot_mydomain"):
+            return f"{full}.{self.configuration.value('mydomain')}"
+        return full
 
     def without_extension(self, address: str) -> str | None:
         """Return an address without `+text`, None where it has none."""
@@ -164,6 +200,10 @@ class Resolver:
         Raises PostfixUnreadable.
         """
         domain = recipient.rpartition("@")[2].lower()
+        moved = self.by_address(self.tables.of("relocated_maps"), recipient)
+        if moved is not None:
+            line = f"{moved.place}: {moved.key} {moved.value}"
+            return Delivery(Fate.REFUSE, (), "error", f"has moved to {moved.value}", (line,))
         transport, nexthop, places = self._by_class(sender, domain)
         entry = self._transport_entry(recipient, domain)
         if entry is not None:
@@ -177,21 +217,14 @@ class Resolver:
 
     def _by_class(self, sender: str, domain: str) -> tuple[str, str, list[str]]:
         value, place = self.configuration.value, self.configuration.place
-        if self.is_local(domain):
-            return *self._split_transport(value("local_transport"), domain), [
-                f"{place('mydestination')}: {domain} is a domain of this host"
-            ]
-        if self.listed("virtual_alias_domains", domain):
-            return (
-                "error",
-                "User unknown in virtual alias table",
-                [str(place("virtual_alias_maps"))],
-            )
-        if self.listed("virtual_mailbox_domains", domain):
-            return "virtual", domain, [str(place("virtual_mailbox_domains"))]
-        places: list[str] = []
-        transport = value("default_transport")
-        if self.listed("relay_domains", domain, parents=True):
+        listed = self.address_class(domain)
+        places = [f"{place(listed)}: {domain} is in {listed}"] if listed else []
+        if listed == "virtual_alias_domains":
+            return "error", "User unknown in virtual alias table", places
+        if listed in _TRANSPORTS:
+            return *self._split_transport(value(_TRANSPORTS[listed]), domain), places
+        places, transport = [], value("default_transport")
+        if listed:
             transport = value("relay_transport")
         else:
             entry = self._by_sender("sender_dependent_default_transport_maps", sender, places)
@@ -211,9 +244,7 @@ class Resolver:
         channel, _, host = entry.value.partition(":") if entry is not None else ("", "", "")
         if channel and not host:
             return None
-        lists = ("mydestination", "virtual_alias_domains", "virtual_mailbox_domains")
-        classes = [self.listed(name, domain) for name in lists]
-        return channel, host, *classes, self.listed("relay_domains", domain, parents=True)
+        return channel, host, self.address_class(domain)
 
     def _split_transport(self, text: str, default: str) -> tuple[str, str]:
         channel, _, host = text.partition(":")
@@ -243,8 +274,12 @@ class Resolver:
         bare = self.without_extension(recipient)
         if bare is not None:
             yield bare
-        parents = self.configuration.values("parent_domain_matches_subdomains")
-        sign = "" if "transport_maps" in parents else "."
+        yield from self.parents(domain, "transport_maps")
+
+    def parents(self, domain: str, name: str) -> Iterator[str]:
+        """Yield a domain and those above it, as the tables of a parameter have them."""
+        words = self.configuration.values("parent_domain_matches_subdomains")
+        sign = "" if name in words else "."
         while domain:
             yield domain
             _, dot, rest = domain.removeprefix(".").partition(".")

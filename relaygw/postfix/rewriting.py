@@ -1,29 +1,30 @@
-"""What Postfix makes of addresses before and after it chooses a way, and whom it refuses.
+"""What Postfix makes of addresses before and after it chooses a way.
 
 cleanup(8) maps to canonical addresses and through virtual aliases, local(8) through aliases,
-smtp(8) to generic ones; smtpd(8) asks its access tables.
+smtp(8) to generic ones; smtpd(8) refuses who is on no list.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from relaygw.postfix.main_cf import PostfixUnreadable, Service, split_list, unbraced
-from relaygw.postfix.maps import Entry, Table, find
-from relaygw.postfix.resolve import Delivery, Fate, Resolver, address_keys
+from relaygw.postfix.access import Access
+from relaygw.postfix.main_cf import PostfixUnreadable, Service, read_text, split_list
+from relaygw.postfix.maps import Entry, find
+from relaygw.postfix.resolve import Delivery, Fate, Resolver
 from relaygw.settings.tree import Place
 
 _MAX_STEPS = 100
 _MAX_EXPANSIONS = 1000  # as virtual_alias_expansion_limit
-RESTRICTIONS = (
-    "smtpd_client_restrictions", "smtpd_helo_restrictions", "smtpd_sender_restrictions",
-    "smtpd_relay_restrictions", "smtpd_recipient_restrictions", "smtpd_data_restrictions",
-    "smtpd_end_of_data_restrictions",
-)  # fmt: skip
-_OWN_MAIL = ("permit_mynetworks", "permit_sasl_authenticated", "permit")
-_REFUSING = ("reject", "defer", "defer_if_permit", "defer_if_reject")
+_END = re.compile(r"[|/:\\]")
+INCLUDE = ":include:"
+_ALIAS_WORD = re.compile(r'(?:"(?:[^"\\]|\\.)*"|[^\s,"])+')
+
+
+class AddressCircle(PostfixUnreadable):
+    """An address leads back to itself, so Postfix delivers its mail nowhere."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +34,9 @@ class Answer:
     sender: str  # as the next hop sees it
     recipient: str
     delivery: Delivery
-    others: tuple[str, ...] = ()  # recipients that an alias adds
+    others: tuple[str, ...] = ()  # recipients that an alias or a copy adds
+    added: tuple[str, ...] = ()  # what else is done to it
+    doubts: tuple[str, ...] = ()  # restrictions that were not followed
 
 
 class Rewriting:
@@ -42,16 +45,60 @@ class Rewriting:
     def __init__(self, resolver: Resolver) -> None:
         self.resolver = resolver
         self._tables = resolver.tables
+        self.access = Access(resolver)
+        options = resolver.configuration.values("receive_override_options", resolver.door)
+        self._is_mapped = "no_address_mappings" not in options
 
     def answer(self, sender: str, recipient: str) -> Answer:
         """Return what Postfix does with mail of its own networks. Raises PostfixUnreadable."""
         resolver = self.resolver
-        door = resolver.configuration.service("smtp", "inet")
-        refusal = self.access(resolver.qualified(recipient), door)
-        used = self.cleaned("sender", sender)
-        target, *others = self.final_recipients(recipient)
-        delivery = refusal or resolver.route(used, target)
-        return Answer(self.generic(used), self.generic(target), delivery, tuple(others))
+        asked = resolver.qualified(sender), resolver.qualified(recipient)
+        found = self.access.judge(sender, recipient)
+        added, doubts = tuple(found.added), tuple(found.doubts)
+        try:
+            used = self.cleaned("sender", sender)
+            target, *others = self.final_recipients(recipient)
+        except AddressCircle as error:
+            delivery = found.delivery or Delivery(Fate.LATER, (), "", "a circle", (str(error),))
+            return Answer(*asked, delivery, (), added, doubts)
+        refusal = found.delivery or self._unlisted(asked[1])
+        others = others + self._copies(used, [target, *others]) if refusal is None else []
+        delivery = refusal or self._way(used, target)
+        service = resolver.configuration.service(delivery.transport)
+        final = self.generic(used, service), self.generic(target, service)
+        return Answer(*final, delivery, tuple(others), added, doubts)
+
+    def _way(self, sender: str, recipient: str) -> Delivery:
+        if not is_end(recipient):
+            return self.resolver.route(sender, recipient)
+        place = str(self._place("alias_maps"))
+        fate = Fate.OTHER if recipient.startswith("|") else Fate.LOCAL
+        return Delivery(fate, (), "local", recipient, (place,))
+
+    def _unlisted(self, recipient: str) -> Delivery | None:
+        """Return the refusal of somebody whom no list of relay_domains knows."""
+        configuration, domain = self.resolver.configuration, recipient.rpartition("@")[2]
+        tables = self._tables.of("relay_recipient_maps")
+        if not tables or not configuration.is_on("smtpd_reject_unlisted_recipient"):
+            return None
+        if self.resolver.address_class(domain) != "relay_domains":
+            return None
+        names = ("recipient_canonical_maps", "canonical_maps", "virtual_alias_maps")
+        tables = [*tables, *(table for name in names for table in self._tables.of(name))]
+        if self.resolver.by_address(tables, recipient) is not None:
+            return None
+        where = str(self._place("relay_recipient_maps"))
+        reason = "unknown in relay_recipient_maps"
+        return Delivery(Fate.REFUSE, (), "", reason, (f"{where}: {reason}",))
+
+    def _copies(self, sender: str, recipients: Iterable[str]) -> list[str]:
+        """Return who gets a copy, too."""
+        if not self._is_mapped:
+            return []
+        found = self._results("sender_bcc_maps", sender)[:1] if sender else []
+        found += [one for to in recipients for one in self._results("recipient_bcc_maps", to)[:1]]
+        always = self.resolver.configuration.value("always_bcc")
+        return list(dict.fromkeys((*found, *([self.resolver.qualified(always)] if always else ()))))
 
     def final_sender(self, address: str) -> str:
         """Return a sender as the next hop sees it. Raises PostfixUnreadable."""
@@ -62,24 +109,36 @@ class Rewriting:
         return self.final_recipients(address)[0]
 
     def final_recipients(self, address: str) -> list[str]:
-        """Return who gets the mail for an address, after all aliases. Raises PostfixUnreadable."""
-        waiting, found, steps = (
-            self._virtual(self.cleaned("recipient", address)),
-            dict[str, None](),
-            0,
-        )
+        """Return who gets the mail for an address, after all aliases. Raises PostfixUnreadable.
+
+        Addresses come first; behind them are the files and programs of aliases.
+        """
+        found = self._expanded(
+            self._virtual(self.cleaned("recipient", address)), self._alias, _MAX_STEPS,
+            "{} leads through too many aliases or in a circle; take one of them out", "alias_maps",
+        )  # fmt: skip
+        return sorted(found, key=is_end)
+
+    def _expanded(
+        self,
+        waiting: list[str],
+        step: Callable[[str], list[str]],
+        limit: int,
+        problem: str,
+        name: str,
+    ) -> list[str]:
+        """Return what addresses come to; one that leads to itself stays, beside the others."""
+        found: dict[str, None] = {}
+        steps = 0
         while waiting:
-            one, steps = waiting.pop(0), steps + 1
-            aliased = self._alias(one)
-            if not aliased or one.lower() in map(str.lower, aliased):
-                found[one] = None
-            elif steps > _MAX_STEPS:
-                raise PostfixUnreadable(
-                    f"{self._place('alias_maps')}: {one} leads through more than {_MAX_STEPS} "
-                    "aliases or in a circle; take one of them out"
-                )
-            else:
-                waiting = [self.cleaned("recipient", each) for each in aliased] + waiting
+            one = waiting.pop(0)
+            targets = [] if is_end(one) else step(one)
+            steps += bool(targets)
+            if steps > limit:
+                raise AddressCircle(f"{self._place(name)}: {problem.format(one)}")
+            found |= dict.fromkeys([one] if not targets else [])
+            found |= dict.fromkeys(each for each in targets if each.lower() == one.lower())
+            waiting = [each for each in targets if each.lower() != one.lower()] + waiting
         return [*found]
 
     # --- canonical, virtual, generic ---
@@ -88,41 +147,62 @@ class Rewriting:
         """Return an address after canonical mapping and masquerading."""
         if not address:
             return address
-        address = self.resolver.qualified(address)
-        for name in (f"{kind}_canonical_maps", "canonical_maps"):
-            address = self._repeated(name, address)
-        return self._masqueraded(address) if kind == "sender" else address
+        address, values = self.resolver.qualified(address), self.resolver.configuration.values
+        if not self._is_mapped:
+            return address
+        for name in (f"{kind}_canonical", "canonical"):
+            if f"envelope_{kind}" in values(f"{name}_classes"):
+                address = self._repeated(f"{name}_maps", address)
+        is_masked = f"envelope_{kind}" in values("masquerade_classes")
+        return self._masqueraded(address) if is_masked else address
 
-    def generic(self, address: str) -> str:
+    def generic(self, address: str, service: Service | None = None) -> str:
         """Return an address as smtp(8) sends it."""
-        found = self._mapped("smtp_generic_maps", address) if address else None
-        return found or address
+        found = self._results("smtp_generic_maps", address, service) if address else []
+        return found[0] if found else address
 
     def _repeated(self, name: str, address: str) -> str:
         seen = [address.lower()]
         while True:
-            found = self._mapped(name, address)
-            if found is None or found.lower() == address.lower():
+            found = next(iter(self._results(name, address)), address)
+            if found.lower() == address.lower():
                 return address
             if found.lower() in seen or len(seen) > _MAX_STEPS:
-                raise PostfixUnreadable(
+                raise AddressCircle(
                     f"{self._place(name)}: {name} leads in a circle: "
                     f"{' -> '.join((*seen, found.lower()))}; take one line out"
                 )
             address = found
             seen.append(address.lower())
 
-    def _mapped(self, name: str, address: str) -> str | None:
-        tables = self._tables.of(name)
-        entry = self.resolver.by_address(tables, address) if tables else None
-        return self.target(entry, address) if entry is not None else None
+    def _results(self, name: str, address: str, service: Service | None = None) -> list[str]:
+        """Return what a map makes of an address, nothing where it does not know it."""
+        tables = self._tables.of(name, service)
+        if not tables or is_end(address):
+            return []
+        entry = self.resolver.by_address(tables, address)
+        if entry is None:
+            return []
+        extension = self._extension(name, entry, address)
+        words = split_list(entry.value) or [entry.value]
+        return [self._target(word, address, extension) for word in words]
 
-    def target(self, entry: Entry, address: str) -> str:
-        """Return what an entry makes of an address: `@domain` keeps the local part."""
-        value = _first(entry.value)
+    def _extension(self, name: str, entry: Entry, address: str) -> str:
+        """Return `+text` where the entry is of the address without it, and it is kept."""
+        bare = self.resolver.without_extension(address)
+        kept = self.resolver.configuration.values("propagate_unmatched_extensions")
+        kind = next((one for one in ("canonical", "virtual", "generic") if one in name), "")
+        if bare is None or kind not in kept:
+            return ""
+        local, short = address.rpartition("@")[0], bare.rpartition("@")[0]
+        return local[len(short) :] if entry.key.lower() in (bare.lower(), short.lower()) else ""
+
+    def _target(self, value: str, address: str, extension: str = "") -> str:
+        """Return the address that an entry means: `@domain` keeps the local part."""
         if value.startswith("@"):
             return f"{address.rpartition('@')[0]}{value}"
-        return self.resolver.qualified(value)
+        local, at, domain = self.resolver.qualified(value).rpartition("@")
+        return f"{local}{extension}{at}{domain}"
 
     def _masqueraded(self, address: str) -> str:
         local, _, domain = address.rpartition("@")
@@ -137,139 +217,67 @@ class Rewriting:
 
     def _virtual(self, address: str) -> list[str]:
         """Return what virtual aliases make of an address, through all steps."""
-        tables = self._tables.of("virtual_alias_maps")
-        found: dict[str, None] = {}
-        waiting, steps = [address] if tables else [], 0
-        while waiting:
-            one = waiting.pop(0)
-            entry = self.resolver.by_address(tables, one)
-            steps += 1
-            if entry is None:
-                found[one] = None
-            elif steps > _MAX_EXPANSIONS:
-                raise PostfixUnreadable(
-                    f"{entry.place}: {entry.key} leads in a circle of virtual aliases; take one out"
-                )
-            else:
-                lines = (Entry(entry.key, word, entry.place) for word in split_list(entry.value))
-                targets = [self.target(line, one) for line in lines]
-                found |= dict.fromkeys(each for each in targets if each.lower() == one.lower())
-                waiting = [each for each in targets if each.lower() != one.lower()] + waiting
-        return [*found] if tables else [address]
+        if not self._is_mapped:
+            return [address]
+        return self._expanded(
+            [address], lambda one: self._results("virtual_alias_maps", one), _MAX_EXPANSIONS,
+            "{} leads in a circle of virtual aliases; take one out", "virtual_alias_maps",
+        )  # fmt: skip
 
     def _alias(self, address: str) -> list[str]:
-        """Return what aliases(5) makes of a recipient of this host, as far as it is addresses."""
-        local, _, domain = address.rpartition("@")
+        """Return what aliases(5) makes of a recipient of this host."""
+        domain = address.rpartition("@")[2]
         if not self.resolver.is_local(domain):
             return []
+        entry = self.alias_entry(address)
+        found: list[str] = []
+        for word in alias_words(entry.value) if entry is not None else self._stray_users():
+            for each in self._included(word):
+                one = each if is_end(each) else self.resolver.qualified(each)
+                if one.lower() == address.lower():  # the user himself
+                    found += self._stray_users() or [one]
+                    continue
+                is_here = is_end(one) or self.resolver.is_local(one.rpartition("@")[2])
+                found += [one] if is_here else self._virtual(self.cleaned("recipient", one))
+        return found
+
+    def alias_entry(self, address: str) -> Entry | None:
+        """Return the line of aliases(5) for an address of this host."""
         tables = self._tables.of("alias_maps", aliases=True)
-        entry = find(tables, local.lower(), lookup=self.resolver.lookup)
-        if entry is None:
-            return []
-        words = [one.strip("\"'") for one in split_list(entry.value)]
-        return [self.resolver.qualified(one) for one in words if not re.match(r"[|/:\\]", one)]
+        for one in (address, self.resolver.without_extension(address)):
+            local = one.rpartition("@")[0].lower() if one is not None else ""
+            entry = find(tables, local, lookup=self.resolver.lookup) if local else None
+            if entry is not None:
+                return entry
+        return None
+
+    def _stray_users(self) -> list[str]:
+        """Return who gets the mail of unknown users, as far as it is let in."""
+        given = self.resolver.configuration.parameter("luser_relay")
+        is_let_in = not self.resolver.configuration.value("local_recipient_maps")
+        is_plain = given is not None and "@" in given.value and "$" not in given.value
+        return [given.value] if given is not None and is_plain and is_let_in else []
+
+    def _included(self, word: str) -> list[str]:
+        """Return the lines of a list that an alias names; what cannot be read stays its name."""
+        if not word.startswith(INCLUDE):
+            return [word]
+        try:
+            text = read_text(self._tables.relocated(word.removeprefix(INCLUDE)))
+        except PostfixUnreadable:
+            return [word]
+        lines = (line.strip() for line in text.splitlines())
+        return [one for line in lines if not line.startswith("#") for one in alias_words(line)]
 
     def _place(self, name: str) -> Place:
         return self.resolver.configuration.place(name)
 
-    # --- who is refused ---
 
-    def access(self, recipient: str, service: Service | None = None) -> Delivery | None:
-        """Return why a recipient is refused mail of this host's networks, None if it is not."""
-        for name in RESTRICTIONS:
-            words = self.resolver.configuration.values(name, service)
-            found = self._judged(words, name, recipient, service)
-            if found is not None and found.fate is not Fate.SEND:
-                return found
-        return None
-
-    def _judged(
-        self,
-        words: Sequence[str],
-        name: str,
-        recipient: str,
-        service: Service | None,
-        depth: int = 0,
-    ) -> Delivery | None:
-        """Return what a list decides; Fate.SEND is a permission, None is no decision."""
-        place = self.resolver.configuration.place(name, service)
-        for table, word in access_checks(self.resolver, words, place, service):
-            if table is None:
-                if word in _OWN_MAIL:
-                    return Delivery(Fate.SEND)
-                if word in _REFUSING:
-                    return Delivery(Fate.REFUSE, (), "", word, (f"{place}: {name}: {word}",))
-                classes = self.resolver.configuration.values("smtpd_restriction_classes", service)
-                if word in classes and depth < 10:
-                    inner = self.resolver.configuration.values(word, service)
-                    found = self._judged(inner, name, recipient, service, depth + 1)
-                    if found is not None:
-                        return found
-                continue
-            found = self._entry_decision(table, recipient)
-            if found is not None:
-                return found
-        return None
-
-    def _entry_decision(self, table: Table, recipient: str) -> Delivery | None:
-        for number, key in enumerate(access_keys(self.resolver, recipient)):
-            entry = self.resolver.lookup(table, key, number > 0)
-            if entry is not None:
-                fate = access_fate(entry.value)
-                line = f"{entry.place}: {entry.key} {entry.value}"
-                return Delivery(fate, (), "", entry.value, (line,)) if fate is not None else None
-        return None
+def is_end(word: str) -> bool:
+    """Return whether a word of an alias is a file, a program or a mailbox, not an address."""
+    return bool(_END.match(word))
 
 
-def access_checks(
-    resolver: Resolver, words: Sequence[str], place: Place, service: Service | None = None
-) -> Iterator[tuple[Table | None, str]]:
-    """Yield each restriction of a list: with its table where it asks one about recipients."""
-    takes_table = False
-    for word in words:
-        if takes_table or re.match(r"(proxy:)?[a-z]+:", word):
-            if takes_table:
-                yield resolver.tables.table(unbraced(word), place), "check_recipient_access"
-            takes_table = False
-        elif word.startswith("{"):
-            yield from access_checks(resolver, split_list(unbraced(word)), place, service)
-        elif word == "check_recipient_access":
-            takes_table = True
-        else:
-            yield None, word
-
-
-def access_keys(resolver: Resolver, address: str) -> Iterator[str]:
-    """Yield what an access table is asked for a recipient: whole, domains, `user@`."""
-    local, _, domain = address.rpartition("@")
-    yield address
-    bare = resolver.without_extension(address)
-    if bare is not None:
-        yield bare
-    parents = resolver.configuration.values("parent_domain_matches_subdomains")
-    sign = "" if "smtpd_access_maps" in parents else "."
-    while domain:
-        yield domain
-        _, dot, rest = domain.removeprefix(".").partition(".")
-        domain = f"{sign}{rest}" if dot else ""
-    yield f"{local}@"
-
-
-def access_fate(action: str) -> Fate | None:
-    """Return what an action of an access table does; None: nothing that decides."""
-    word = action.split()[0].upper() if action.split() else ""
-    if word in ("OK", "RELAY", "PERMIT") or (word.isdecimal() and word[0] not in "45"):
-        return Fate.SEND
-    if word == "REJECT" or re.fullmatch(r"5\d\d|5\.\d+\.\d+", word):
-        return Fate.REFUSE
-    if word.startswith("DEFER") or re.fullmatch(r"4\d\d|4\.\d+\.\d+", word):
-        return Fate.LATER
-    return Fate.DISCARD if word == "DISCARD" else None
-
-
-def _first(value: str) -> str:
-    words = split_list(value)
-    return words[0] if words else value
-
-
-__all__ = ["Answer", "Rewriting", "access_checks", "access_fate", "access_keys", "address_keys"]
+def alias_words(value: str) -> list[str]:
+    """Return the words of a line of aliases(5); what stands in quotes is one."""
+    return [one.replace('"', "") for one in _ALIAS_WORD.findall(value)]

@@ -17,6 +17,7 @@ from relaygw.postfix.classes import (
     REST,
     SAMPLE,
     is_direct,
+    judged_senders,
     recipient_classes,
     sample,
     sender_classes,
@@ -30,6 +31,7 @@ from relaygw.postfix.rewriting import Rewriting
 Way = tuple[str, ...]
 """The providers of mail, in order."""
 Value = TypeVar("Value")
+_FOR_NOBODY = (Fate.REFUSE, Fate.DISCARD, Fate.DISCARD_ALL, Fate.HOLD, Fate.REDIRECT)
 
 
 @dataclass
@@ -49,16 +51,24 @@ class Routing:
         resolver = self.rewriting.resolver
         self.senders = sender_classes(resolver, self.report)
         self.recipients = recipient_classes(resolver, self.report)
-        door = resolver.configuration.service("smtp", "inet")
+        senders = [sample(one) for one in judged_senders(resolver)]
         for recipient in self.recipients:
-            target = sample(recipient)
-            refusal = self.rewriting.access(target, door)
-            self.fates[recipient] = refusal or resolver.route(sample(REST), target)
+            self.fates[recipient] = self._fate(senders, sample(recipient))
+
+    def _fate(self, senders: Sequence[str], target: str) -> Delivery:
+        """Return what becomes of mail to a recipient from a sender who may send."""
+        found = [Delivery(Fate.REFUSE)]
+        for sender in senders:
+            at_door = self.rewriting.access.judge(sender, target).delivery
+            if at_door is None or at_door.fate is Fate.FILTER:
+                return self.rewriting.resolver.route(sample(REST), target)
+            found.append(at_door)
+        return found[1]
 
     @property
     def is_allow_list(self) -> bool:
         """True when only those receive who are listed."""
-        return self.fates[REST].fate in (Fate.REFUSE, Fate.DISCARD)
+        return self.fates[REST].fate in _FOR_NOBODY
 
     def of_fate(self, *fates: Fate) -> list[str]:
         """Return the classes of recipients with one of these ends, but for the rest."""
@@ -131,6 +141,8 @@ class Routing:
     def _direct(self, sender: str, recipient: str, delivery: Delivery) -> Way | None:
         where = delivery.places[-1] if delivery.places else "main.cf"
         if recipient == REST:
+            if sender:
+                self._way(REST, REST)  # it is not said of one sender what is so for all
             whose = f"of {sender} " if sender else ""
             raise PostfixUnreadable(
                 f"{where}: mail {whose}goes to each recipient's own server (by MX), and "

@@ -5,20 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
 
 from relaygw.policy.recipients import Fate as OwnFate
 from relaygw.policy.recipients import RecipientPolicy
 from relaygw.policy.rewriter import Rewriter
 from relaygw.policy.router import Router
-from relaygw.postfix.classes import access_tables, sample
+from relaygw.postfix.access import SENDER, access_keys, access_tables
+from relaygw.postfix.classes import judged_senders, sample
+from relaygw.postfix.doubts import Doubts
 from relaygw.postfix.main_cf import PostfixUnreadable
 from relaygw.postfix.maps import Table
 from relaygw.postfix.postmap import Postfix
 from relaygw.postfix.providers import policy_of
 from relaygw.postfix.resolve import Fate, Resolver, Stop, address_keys
-from relaygw.postfix.rewriting import Answer, Rewriting, access_keys
-from relaygw.postfix.routes import Routing
+from relaygw.postfix.rewriting import INCLUDE, Answer, Rewriting
+from relaygw.postfix.translation import Translation
 from relaygw.settings.model import Settings
 from relaygw.settings.provider import Provider
 from relaygw.settings.secrets import parse_user_name
@@ -36,7 +37,7 @@ class Result(StrEnum):
     SAME = "same"
     KEPT = "sent by neither"  # but what becomes of it differs
     STRICTER = "stricter"  # TLS that asks for more; the way is the same
-    UNPROVEN = "not proven"  # only the DNS can tell
+    UNPROVEN = "not proven"  # the DNS decides, or what is not followed here
     OTHER = "not the same"
 
 
@@ -55,14 +56,16 @@ class Row:
     why: str = ""
 
 
-def pairs_of(routing: Routing, rewrite: Mapping[str, Any]) -> list[Pair]:
+def pairs_of(made: Translation) -> list[Pair]:
     """Return mail of each class of senders to each class of recipients, as many as is useful.
 
     What is rewritten is a class, too.
     """
-    lists = ((routing.senders, "senders"), (routing.recipients, "recipients"))
+    routing, rewritten = made.routing, made.rewritten
+    judged = judged_senders(made.rewriting.resolver)
+    lists = (([*routing.senders, *judged], "senders"), (routing.recipients, "recipients"))
     senders, recipients = (
-        [sample(one) for one in dict.fromkeys((*classes, *rewrite.get(key, ())))]
+        [sample(one) for one in dict.fromkeys((*classes, *rewritten.get(key, ())))]
         for classes, key in lists
     )
     senders.append("")
@@ -79,6 +82,7 @@ class Comparison:
         self, rewriting: Rewriting, settings: Settings, secrets: Mapping[str, str]
     ) -> None:
         self._rewriting = rewriting
+        self._doubts = Doubts(rewriting)
         self._settings = settings
         self._secrets = secrets
         self._router = Router(settings.routes)
@@ -107,11 +111,12 @@ class Comparison:
             found = [*_address_differences(answer, own_sender, own_recipient)]
             found += self._way_differences(answer, names)
         found += _others(answer)
-        results = [result for result, _ in found]
-        worst = max(results, key=list(Result).index, default=Result.SAME)
+        places = f" ({'; '.join(answer.delivery.places)})" if answer.delivery.places else ""
         why = "; ".join(text for _, text in found)
-        if why and answer.delivery.places:
-            why += f" ({'; '.join(answer.delivery.places)})"
+        doubts = [*dict.fromkeys(self._doubts.of(sender, recipient, answer))]
+        results = [*(result for result, _ in found), *(Result.UNPROVEN for _ in doubts)]
+        worst = max(results, key=list(Result).index, default=Result.SAME)
+        why = "; ".join((*([why + places] if why else []), *doubts))
         return Row(sender, recipient, worst, postfix_words(answer), own, why)
 
     def _way_differences(self, answer: Answer, names: tuple[str, ...]) -> Iterator[Difference]:
@@ -174,8 +179,10 @@ def _address_differences(answer: Answer, sender: str, recipient: str) -> Iterato
 
 
 def _others(answer: Answer) -> Iterator[Difference]:
-    if answer.others:
-        yield Result.OTHER, f"Postfix sends it to {', '.join(answer.others)} as well"
+    others = [one for one in answer.others if not one.startswith(INCLUDE)]
+    if others:
+        yield Result.OTHER, f"Postfix sends it to {', '.join(others)} as well"
+    yield from ((Result.OTHER, text) for text in answer.added)
 
 
 def _tls_differences(stop: Stop, provider: Provider) -> Iterator[Difference]:
@@ -207,7 +214,7 @@ def learn(postfix: Postfix, resolver: Resolver, pairs: Iterable[Pair]) -> None:
     """Ask a real Postfix at once for what the pairs will need of its tables."""
     asked: dict[int, set[str]] = {}
     tables: dict[int, Table] = {id(one): one for one in resolver.tables.all}
-    for one in (*resolver.tables.all, *access_tables(resolver)):
+    for one in (*resolver.tables.all, *access_tables(resolver), *access_tables(resolver, SENDER)):
         tables[id(one)] = one
     addresses = {one for pair in pairs for one in pair if one and "@" in one}
     keys: set[str] = {"*", "<>"}

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from relaygw.postfix.classes import SAMPLE, SENDER_MAPS, access_tables
+from relaygw.postfix.access import access_tables
+from relaygw.postfix.classes import SAMPLE, SENDER_MAPS
 from relaygw.postfix.listeners import listeners
 from relaygw.postfix.lists import recipients, tell_restrictions
 from relaygw.postfix.main_cf import Configuration, PostfixUnreadable
@@ -16,7 +18,7 @@ from relaygw.postfix.maps import Table, Tables
 from relaygw.postfix.providers import Providers, timeouts
 from relaygw.postfix.report import REFUSED, Report, seconds
 from relaygw.postfix.resolve import Resolver
-from relaygw.postfix.rewriting import Rewriting
+from relaygw.postfix.rewriting import AddressCircle, Rewriting, is_end
 from relaygw.postfix.routes import Routing
 from relaygw.settings.addresses import Address, Domain, RewriteKey
 from relaygw.settings.section import fits
@@ -25,7 +27,7 @@ from relaygw.settings.units import format_duration
 _DECISIVE = (
     *SENDER_MAPS, "transport_maps", "smtp_sasl_password_maps", "smtp_tls_policy_maps",
     "sender_canonical_maps", "recipient_canonical_maps", "canonical_maps", "smtp_generic_maps",
-    "virtual_alias_maps",
+    "virtual_alias_maps", "relocated_maps",
 )  # fmt: skip
 _REWRITES = {
     "sender": ("sender_canonical_maps", "canonical_maps", "smtp_generic_maps"),
@@ -44,6 +46,7 @@ class Translation:
     report: Report
     rewriting: Rewriting
     routing: Routing
+    rewritten: dict[str, list[str]]  # what maps of addresses know, by the key of `rewrite`
 
 
 def translate(rewriting: Rewriting, secrets_directory: Path) -> Translation:
@@ -68,13 +71,13 @@ def translate(rewriting: Rewriting, secrets_directory: Path) -> Translation:
     hostname = configuration.value("smtp_helo_name") or configuration.value("myhostname")
     if fits(Domain, hostname):
         values["hostname"] = hostname
-    found = listeners(configuration, report)
+    found, rewritten = listeners(configuration, report), dict[str, list[str]]()
     sections = {
         "listeners": found,
         "providers": providers.values,
         "routes": routes,
         "recipients": dict(recipients(routing, report)),
-        "rewrite": dict(_rewrite(rewriting, report)),
+        "rewrite": dict(_rewrite(rewriting, report, rewritten)),
         "retry": dict(_retry(configuration, report)),
         "log": dict(_log(configuration)),
     }
@@ -85,7 +88,7 @@ def translate(rewriting: Rewriting, secrets_directory: Path) -> Translation:
         for note in (table.problem, *table.notes):
             if note:
                 report.warn(note)
-    return Translation(values, providers.secrets, report, rewriting, routing)
+    return Translation(values, providers.secrets, report, rewriting, routing, rewritten)
 
 
 def check_tables(resolver: Resolver) -> None:
@@ -105,31 +108,72 @@ def check_tables(resolver: Resolver) -> None:
 # --- addresses ------------------------------------------------------------------------------
 
 
-def _rewrite(rewriting: Rewriting, report: Report) -> Iterator[tuple[str, Any]]:
+def _rewrite(
+    rewriting: Rewriting, report: Report, known: dict[str, list[str]]
+) -> Iterator[tuple[str, Any]]:
+    """Yield the keys of the section; `known` gets what could be rewritten, and is compared."""
     resolver = rewriting.resolver
+    _tell_classes(resolver, report)
     if fits(Domain, resolver.origin):
         yield "default_domain", resolver.origin
     senders: dict[str, str] = {}
     for key, place in _keys("sender", rewriting, report):
-        address = f"{SAMPLE}{key}" if key.startswith("@") else key
-        _put(senders, key, rewriting.final_sender(address), place, report)
+        known.setdefault("senders", []).append(key)
+        with _circles_told(report):
+            _put(senders, key, rewriting.final_sender(_address(key)), place, report)
     if senders:
         yield "senders", senders
     recipients: dict[str, str] = {}
     for key, place in _keys("recipient", rewriting, report):
-        address = f"{SAMPLE}{key}" if key.startswith("@") else key
-        first, *others = rewriting.final_recipients(address)
-        final = rewriting.generic(first)
-        if others:
-            report.warn(
-                f"{place}: {key}: relaygw rewrites to one address, here {final}; name a list or a "
-                f"group instead, or {', '.join(others)} will get nothing"
-            )
-        is_here = resolver.is_local(final.rpartition("@")[2])
-        if not is_here:
-            _put(recipients, key, final, place, report)
+        known.setdefault("recipients", []).append(key)
+        with _circles_told(report):
+            first, *others = rewriting.final_recipients(_address(key))
+            final = rewriting.generic(first)
+            if others:
+                report.warn(
+                    f"{place}: {key}: relaygw rewrites to one address, here {final}; name a list "
+                    f"or a group instead, or {', '.join(others)} will get nothing"
+                )
+            if not is_end(final) and not resolver.is_local(final.rpartition("@")[2]):
+                _put(recipients, key, final, place, report)
     if recipients:
         yield "recipients", recipients
+
+
+def _tell_classes(resolver: Resolver, report: Report) -> None:
+    """Say where a map is not for envelope and header alike."""
+    configuration, option = resolver.configuration, "receive_override_options"
+    if "no_address_mappings" in configuration.values(option, resolver.door):
+        place = configuration.place(option, resolver.door)
+        report.warn(f"{place}: {option}: no addresses are mapped, so the maps are not imported")
+    for name, kinds in (
+        ("sender_canonical", ("sender",)),
+        ("recipient_canonical", ("recipient",)),
+        ("canonical", ("sender", "recipient")),
+    ):
+        classes = (
+            configuration.values(f"{name}_classes") if configuration.value(f"{name}_maps") else []
+        )
+        for kind in (one for one in kinds if classes):
+            is_used = [f"{part}_{kind}" in classes for part in ("envelope", "header")]
+            if any(is_used) and not all(is_used):
+                report.warn(
+                    f"{configuration.place(f'{name}_classes')}: {name}_classes: Postfix maps the "
+                    f"{'envelope' if is_used[0] else 'header'} only; relaygw rewrites both or "
+                    f"nothing, here {'both' if is_used[0] else 'nothing'}"
+                )
+
+
+def _address(key: str) -> str:
+    return f"{SAMPLE}{key}" if key.startswith("@") else key
+
+
+@contextmanager
+def _circles_told(report: Report) -> Iterator[None]:
+    try:
+        yield
+    except AddressCircle as error:
+        report.warn(f"{error}: Postfix does not deliver this mail, and it is not rewritten here")
 
 
 def _put(found: dict[str, str], key: str, final: str, place: str, report: Report) -> None:
@@ -163,6 +207,9 @@ def _keys(kind: str, rewriting: Rewriting, report: Report) -> Iterator[tuple[str
     if kind == "recipient":
         aliases = _aliases(rewriting, here)
         yield from ((key, place) for key, place in aliases.items() if key not in seen)
+        if resolver.configuration.value("luser_relay"):
+            where = resolver.configuration.place("luser_relay")
+            yield from ((f"@{domain}", str(where)) for domain in here if f"@{domain}" not in seen)
     elif resolver.configuration.values("masquerade_domains"):
         where = resolver.configuration.place("masquerade_domains")
         yield from ((f"@{domain}", str(where)) for domain in here if f"@{domain}" not in seen)

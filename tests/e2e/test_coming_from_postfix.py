@@ -11,7 +11,6 @@ import shutil
 import smtplib
 import socket
 import subprocess
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -22,24 +21,11 @@ import yaml
 
 from relaygw.postfix.maillog import read_maillog
 from tests.e2e.gateway import Gateway
-from tests.e2e.ports import free_port
 from tests.fakes.scripted_provider import ThreadedProvider
 from tests.forked import run_relaygw
+from tests.real_postfix import PostfixInstance
 
-_MAIN = """compatibility_level = 3.6
-meta_directory = /etc/postfix
-queue_directory = {base}/queue
-data_directory = {base}/data
-maillog_file = {base}/mail.log
-maillog_file_prefixes = /
-myhostname = shop1.example.com
-mydestination =
-inet_interfaces = 127.0.0.1
-inet_protocols = ipv4
-mynetworks = 127.0.0.0/8
-alias_maps =
-alias_database =
-relayhost = [127.0.0.1]:{main}
+_MAIN = """relayhost = [127.0.0.1]:{main}
 sender_dependent_relayhost_maps = hash:{base}/conf/relayhosts
 smtp_sender_dependent_authentication = yes
 smtp_sasl_auth_enable = yes
@@ -51,23 +37,6 @@ smtp_tls_policy_maps = inline:{{ {{[127.0.0.1]:{inner}=none}} }}
 transport_maps = inline:{{ {{internal.test=smtp:[127.0.0.1]:{inner}}}, {{spam.test=error:no}} }}
 sender_canonical_maps = inline:{{ {{www-data@shop1.example.com=shop@example.com}} }}
 recipient_canonical_maps = inline:{{ {{typo@cust.test=right@cust.test}} }}
-"""
-_MASTER = """127.0.0.1:{port} inet n - n - - smtpd
-postlog unix-dgram n - n - 1 postlogd
-pickup unix n - n 60 1 pickup
-cleanup unix n - n - 0 cleanup
-qmgr unix n - n 300 1 qmgr
-tlsmgr unix - - n 1000? 1 tlsmgr
-rewrite unix - - n - - trivial-rewrite
-bounce unix - - n - 0 bounce
-defer unix - - n - 0 bounce
-trace unix - - n - 0 bounce
-proxymap unix - - n - - proxymap
-anvil unix - - n - 1 anvil
-smtp unix - - n - - smtp
-error unix - - n - - error
-retry unix - - n - - error
-discard unix - - n - - discard
 """
 _MAILS = [
     ("shop@example.com", "a@cust.test"),
@@ -116,30 +85,17 @@ def providers() -> Iterator[Providers]:
 @contextmanager
 def postfix(providers: Providers) -> Iterator[tuple[Path, int]]:
     """Run a Postfix that relays to the providers; yield its base and its port."""
-    base, port = Path(tempfile.mkdtemp(prefix="relaygw-moving-")), free_port()
-    base.chmod(0o755)
-    for name in ("queue", "data", "conf"):
-        (base / name).mkdir()
-    shutil.chown(base / "data", "postfix")
-    conf, ports = base / "conf", providers.ports
-    (conf / "main.cf").write_text(_MAIN.format(base=base, **ports))
-    (conf / "master.cf").write_text(_MASTER.format(port=port))
-    (conf / "ca.pem").write_text(
-        "".join(Path(one.tls_ca).read_text() for one in providers.by_name.values() if one.tls_ca)
-    )
-    (conf / "relayhosts").write_text(f"@promo.example.com [127.0.0.1]:{ports['promo']}\n")
-    (conf / "sasl_passwd").write_text(
-        f"@promo.example.com promo:promo secret\n[127.0.0.1]:{ports['main']} shop:main:secret\n"
-    )
-    (conf / "sasl_passwd").chmod(0o600)
-    for name in ("relayhosts", "sasl_passwd"):
-        subprocess.run(["postmap", f"hash:{conf / name}"], check=True)
-    try:
-        subprocess.run(["postfix", "-c", conf, "start"], check=True, capture_output=True)
-        yield base, port
-    finally:
-        subprocess.run(["postfix", "-c", conf, "stop"], check=False, capture_output=True)
-        shutil.rmtree(base, ignore_errors=True)
+    ports = providers.ports
+    files = {
+        "relayhosts": f"@promo.example.com [127.0.0.1]:{ports['promo']}\n",
+        "sasl_passwd": "@promo.example.com promo:promo secret\n"
+        f"[127.0.0.1]:{ports['main']} shop:main:secret\n",
+    }
+    instance = PostfixInstance(_MAIN.format(base="{base}", **ports), files)
+    authorities = (Path(one.tls_ca) for one in providers.by_name.values() if one.tls_ca)
+    (instance.conf / "ca.pem").write_text("".join(one.read_text() for one in authorities))
+    with instance:
+        yield instance.base, instance.port
 
 
 def send_all(port: int) -> None:

@@ -129,7 +129,8 @@ SHAPES = (
     Shape(
         "forty-domains",
         "relayhost = [smtp.mailgun.org]:587\nsmtp_tls_security_level = encrypt\n"
-        "sender_dependent_default_transport_maps = texthash:{dir}/transports\n",
+        "sender_dependent_default_transport_maps = texthash:{dir}/transports\n"
+        "smtp_sasl_security_options = noanonymous\n",
         {
             "transports": _ACCOUNTS,
             **{f"passwd_{one}": f"smtp.mailgun.org {one}@mg.example.com:key-{one}\n"

@@ -187,6 +187,24 @@ def test_mending_takes_passwords_that_are_switched_off(tmp_path: Path) -> None:
     assert "preset: resend" in mended
 
 
+def test_a_relative_directory_has_the_same_mistakes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Shape("relative", _HOST + _TLS + _SASL, _KEY).write(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    assert lint(Path("postfix")) == (0, [])
+
+
+def test_what_postalias_writes_for_nis_is_no_alias(tmp_path: Path) -> None:
+    main_cf = _HOST + _TLS + "mydestination = a.test\nalias_maps = hash:{dir}/aliases\n"
+    files = {"aliases": "root: ops@example.com\n"}
+    home = Shape("nis", main_cf, files, {"aliases": "hash"}).write(tmp_path)
+    done = CliRunner().invoke(main, ["import-postfix", str(home), "--dry-run", "--json"])
+    assert done.exit_code == 0
+    assert "ops@example.com" in done.stdout
+    assert "yp_" not in done.stdout.lower()
+
+
 def test_words_for_people(tmp_path: Path) -> None:
     home = written(MISTAKES[0], tmp_path)
     done = CliRunner().invoke(main, ["import-postfix", str(home), "--lint"])

@@ -111,6 +111,6 @@ def imported(directory: Path, *, is_mended: bool) -> None:
         rewriting = Rewriting(MendedResolver(better, Tables(better)))
     made = translate(rewriting, Path("/etc/relaygw/secrets"))
     loaded = check_text(as_yaml(made.values))
-    pairs = pairs_of(made.routing, made.values.get("rewrite", {}))
+    pairs = pairs_of(made)
     for row in Comparison(plain, loaded.settings, made.secrets).rows(pairs):
         assert row.result == "same" or row.why

@@ -1,0 +1,238 @@
+"""Whom smtpd(8) refuses of what this host's networks send, and what its tables do with the mail.
+
+A restriction that is not followed here, and stands before the decision, is a doubt about it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from relaygw.postfix.main_cf import Configuration, Service, split_list, unbraced
+from relaygw.postfix.maps import Entry, Table
+from relaygw.postfix.resolve import Delivery, Fate, Resolver
+from relaygw.settings.tree import Place
+
+RESTRICTIONS = (
+    "smtpd_client_restrictions", "smtpd_helo_restrictions", "smtpd_sender_restrictions",
+    "smtpd_relay_restrictions", "smtpd_recipient_restrictions", "smtpd_data_restrictions",
+    "smtpd_end_of_data_restrictions",
+)  # fmt: skip
+RECIPIENT, SENDER = "check_recipient_access", "check_sender_access"
+PERMITTING = ("permit_mynetworks", "permit_sasl_authenticated", "permit")
+_REFUSING = ("reject", "defer", "defer_if_permit")
+_SPEECH = (
+    "reject_unauth_pipelining", "reject_multi_recipient_bounce", "defer_if_reject",
+    "reject_unlisted_recipient",
+)  # fmt: skip
+"""Refuse no mail of one recipient from a client that speaks SMTP well, or are asked in the end."""
+_WITH_ARGUMENT = re.compile(r"check_\w+|(reject|permit)_(rbl|rhsbl|dnswl|rhswl)_\w+|sleep")
+_TABLE = re.compile(r"(proxy:)?[a-z]+:.+", re.S)
+_MAX_DEPTH = 10
+_PASSING = ("DUNNO", "WARN", "INFO", "DEFER_IF_REJECT", "")
+_ASIDE = {"HOLD": Fate.HOLD, "FILTER": Fate.FILTER, "REDIRECT": Fate.REDIRECT,
+          "DISCARD": Fate.DISCARD_ALL}  # fmt: skip
+_ADDED = {"PREPEND": "Postfix adds a header field", "BCC": "Postfix sends a copy"}
+
+
+@dataclass(slots=True)
+class Judgement:
+    """What the restrictions say of one mail."""
+
+    delivery: Delivery | None = None  # None: it goes on
+    doubts: list[str] = field(default_factory=list)  # what was not followed and could decide
+    added: list[str] = field(default_factory=list)  # what else is done to the mail
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One restriction of a list, with the table that it asks."""
+
+    word: str
+    table: Table | None = None
+
+
+def checks(resolver: Resolver, words: Sequence[str], name: str, place: Place) -> Iterator[Check]:
+    """Yield the restrictions of a list; of tables those that are asked about addresses."""
+    asking = ""
+    waiting = [*words]
+    while waiting:
+        word = waiting.pop(0)
+        if asking:
+            is_followed = asking in (RECIPIENT, SENDER)
+            table = resolver.tables.table(unbraced(word), place) if is_followed else None
+            yield Check(asking, table)
+            asking = ""
+        elif word.startswith("{"):
+            waiting = split_list(unbraced(word)) + waiting
+        elif _WITH_ARGUMENT.fullmatch(word):
+            asking = word
+        elif _TABLE.fullmatch(word):  # the old form: what it is asked about is said by the list
+            kind = {"smtpd_sender_restrictions": SENDER, "smtpd_recipient_restrictions": RECIPIENT}
+            waiting = [kind.get(name, "check_client_access"), word, *waiting]
+        else:
+            yield Check(word)
+
+
+def lists(resolver: Resolver) -> Iterator[tuple[str, list[Check]]]:
+    """Yield the lists of restrictions, and the classes that they may name."""
+    configuration, door = resolver.configuration, resolver.door
+    for name in (*RESTRICTIONS, *configuration.values("smtpd_restriction_classes", door)):
+        words, place = configuration.values(name, door), configuration.place(name, door)
+        yield name, list(checks(resolver, words, name, place))
+
+
+def access_tables(resolver: Resolver, kind: str = RECIPIENT) -> Iterator[Table]:
+    """Yield the tables that restrictions ask about recipients, or about senders."""
+    for _, found in lists(resolver):
+        yield from (one.table for one in found if one.word == kind and one.table is not None)
+
+
+def access_keys(resolver: Resolver, address: str) -> Iterator[str]:
+    """Yield what an access table is asked for an address: whole, domains, `user@`."""
+    if not address:
+        yield "<>"
+        return
+    domain = address.rpartition("@")[2]
+    found = [one for one in (address, resolver.without_extension(address)) if one is not None]
+    yield from found
+    yield from resolver.parents(domain, "smtpd_access_maps")
+    yield from (f"{one.rpartition('@')[0]}@" for one in found)
+
+
+class Access:
+    """The restrictions of the port that takes this host's mail."""
+
+    def __init__(self, resolver: Resolver) -> None:
+        self._resolver = resolver
+        self._configuration: Configuration = resolver.configuration
+        self._door: Service | None = resolver.door
+        self._classes = self._configuration.values("smtpd_restriction_classes", self._door)
+
+    def judge(self, sender: str, recipient: str) -> Judgement:
+        """Return what becomes of mail at the door."""
+        found, full = Judgement(), self._resolver.qualified
+        asked = {SENDER: full(sender), RECIPIENT: full(recipient)}
+        for name in RESTRICTIONS:
+            words = self._configuration.values(name, self._door)
+            one = _List(self, name, asked, (sender, recipient), found)
+            decision = one.judged(words)
+            if decision is not None and decision.fate is not Fate.SEND:
+                # what might have permitted it stands before this one, in this list
+                doubts = [text for word, text in one.doubts if not _is_refusal(word)]
+                return Judgement(decision, doubts)
+            found.doubts += [text for word, text in one.doubts if not word.startswith("permit")]
+        return found
+
+
+def _is_refusal(word: str) -> bool:
+    return word.startswith(("reject", "defer", "warn"))
+
+
+@dataclass(slots=True)
+class _List:
+    """One list, as it is followed for one mail."""
+
+    access: Access
+    name: str
+    asked: dict[str, str]
+    written: tuple[str, str]  # sender and recipient, as the client has them
+    found: Judgement
+    doubts: list[tuple[str, str]] = field(default_factory=list)  # restriction, text
+
+    def judged(self, words: Sequence[str], name: str = "", depth: int = 0) -> Delivery | None:
+        """Return what a list decides; Fate.SEND is a permission, None is no decision."""
+        access, name = self.access, name or self.name
+        place = access._configuration.place(name, access._door)
+        is_muted = False  # by warn_if_reject
+        for one in checks(access._resolver, words, self.name, place):
+            if one.word == "warn_if_reject":
+                is_muted = True
+                continue
+            decision = self._decision(one, name, place, depth)
+            if decision is not None and (decision.fate is Fate.SEND or not is_muted):
+                return decision
+            is_muted = False
+        return None
+
+    def _decision(self, one: Check, name: str, place: Place, depth: int) -> Delivery | None:
+        access, word = self.access, one.word
+        if one.table is not None:
+            return self._of_table(one.table, self.asked[word], word, place, depth)
+        if word in PERMITTING:
+            return Delivery(Fate.SEND)
+        said = self._is_refused_by(word)
+        if said is True:
+            return Delivery(Fate.REFUSE, (), "", word, (f"{place}: {name}: {word}",))
+        if word in access._classes and depth < _MAX_DEPTH:
+            inner = access._configuration.values(word, access._door)
+            return self.judged(inner, word, depth + 1)
+        if word == "permit_auth_destination" and self._is_ours():
+            return Delivery(Fate.SEND)
+        if said is None and word not in (*_SPEECH, "permit_auth_destination"):
+            self.doubts.append((word, f"{place}: {name}: {word} is not followed"))
+        return None
+
+    def _is_refused_by(self, word: str) -> bool | None:
+        """Return whether a restriction refuses the mail; None: only Postfix knows."""
+        if word in _REFUSING:
+            return True
+        if word in ("reject_unauth_destination", "defer_unauth_destination"):
+            return not self._is_ours()
+        if word in ("reject_non_fqdn_sender", "reject_non_fqdn_recipient"):
+            address = self.written[word.endswith("recipient")]
+            domain = address.rpartition("@")[2]
+            return bool(address) and "." not in domain and not domain.startswith("[")
+        return None
+
+    def _is_ours(self) -> bool:
+        return bool(self.access._resolver.address_class(self.asked[RECIPIENT].rpartition("@")[2]))
+
+    def _of_table(
+        self, table: Table, address: str, word: str, place: Place, depth: int
+    ) -> Delivery | None:
+        if table.problem:
+            self.doubts.append((word, table.problem))
+            return None
+        resolver = self.access._resolver
+        for number, key in enumerate(access_keys(resolver, address)):
+            entry = resolver.lookup(table, key, number > 0)
+            if entry is not None:
+                return self._of_entry(entry, depth)
+        return None
+
+    def _of_entry(self, entry: Entry, depth: int) -> Delivery | None:
+        verb, _, rest = entry.value.strip().partition(" ")
+        line = f"{entry.place}: {entry.key} {entry.value}"
+        action = verb.upper()
+        fate = _ASIDE.get(action)
+        if fate is not None:  # holds unless a list refuses the mail
+            self.found.delivery = Delivery(fate, (), "", rest.strip() or action, (line,))
+            return Delivery(Fate.SEND) if fate is Fate.DISCARD_ALL else None
+        if action in _ADDED:
+            self.found.added.append(f"{_ADDED[action]}: {rest.strip()} ({entry.place})")
+            return None
+        if action in _PASSING:
+            return None
+        fate = access_fate(action)
+        if fate is not None:
+            return Delivery(fate, (), "", entry.value, (line,))
+        if depth >= _MAX_DEPTH:
+            return None
+        return self.judged(split_list(entry.value), "", depth + 1)
+
+
+def access_fate(action: str) -> Fate | None:
+    """Return what decides in an access table; None: no such action."""
+    word = action.split()[0].upper() if action.split() else ""
+    if word in ("OK", "RELAY", "PERMIT") or (word.isdecimal() and word[0] not in "45"):
+        return Fate.SEND
+    if word == "REJECT" or re.fullmatch(r"5\d\d|5\.\d+\.\d+", word):
+        return Fate.REFUSE
+    if word in ("DEFER", "DEFER_IF_PERMIT") or re.fullmatch(r"4\d\d|4\.\d+\.\d+", word):
+        return Fate.LATER
+    return _ASIDE.get(word)
+
+
+__all__ = ["RESTRICTIONS", "Access", "Judgement", "access_fate", "access_keys", "access_tables"]

@@ -1,0 +1,238 @@
+"""The table says "same" only where all that decides is followed; else it says what is not."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from relaygw.postfix.lint import findings
+from relaygw.postfix.main_cf import read_configuration
+from relaygw.postfix.maps import Tables
+from relaygw.postfix.resolve import Resolver
+from relaygw.postfix.rewriting import Rewriting
+from relaygw.postfix.sameness import Comparison, Row, pairs_of
+from relaygw.postfix.translation import Translation, translate
+from relaygw.postfix.written import as_yaml, check_text
+from tests.tables import each_of
+
+_BASE = (
+    "compatibility_level = 3.6\nmyhostname = gw.example.com\nmydomain = example.com\n"
+    "mydestination = gw.example.com\nalias_maps =\nlocal_recipient_maps =\n"
+    "relayhost = [relay.test]:587\nsmtp_tls_security_level = encrypt\n"
+)
+_ALIASES = "alias_maps = texthash:{dir}/aliases\n"
+SAME, KEPT, OTHER, UNPROVEN = "same", "sent by neither", "not the same", "not proven"
+
+
+@dataclass(frozen=True)
+class Case:
+    main: str
+    pair: tuple[str, str]  # sender, recipient
+    result: str
+    words: str = ""  # of what is said
+    files: dict[str, str] = field(default_factory=dict)
+    master: str = ""
+
+
+def made_of(one: Case, directory: Path) -> tuple[Translation, Rewriting]:
+    for name, text in one.files.items():
+        (directory / name).write_text(text.replace("{dir}", str(directory)))
+    (directory / "main.cf").write_text((_BASE + one.main).replace("{dir}", str(directory)))
+    (directory / "master.cf").write_text(one.master or "smtp inet n - n - - smtpd\n")
+    configuration = read_configuration(directory)
+    rewriting = Rewriting(Resolver(configuration, Tables(configuration)))
+    return translate(rewriting, Path("/etc/relaygw/secrets")), rewriting
+
+
+def rows_of(made: Translation, rewriting: Rewriting, pairs: list[tuple[str, str]]) -> list[Row]:
+    settings = check_text(as_yaml(made.values)).settings
+    return list(Comparison(rewriting, settings, made.secrets).rows(pairs))
+
+
+_A, _B = "a@shop.test", "b@cust.test"
+_MAIL = (_A, _B)
+
+
+def access(*entries: str) -> str:
+    rows = ", ".join(f"{{{one}}}" for one in entries)
+    return f"smtpd_recipient_restrictions = check_recipient_access inline:{{ {rows} }}\n"
+
+
+CASES = {
+    "nothing": Case("", _MAIL, SAME),
+    # what aliases name beside addresses
+    "include": Case(_ALIASES, (_A, "list@gw.example.com"), SAME, "[relay.test]:587",
+                    {"aliases": "list: :include:{dir}/members\n", "members": "# us\nc@d.test\n"}),
+    "include-several": Case(_ALIASES, (_A, "list@gw.example.com"), OTHER, "sends it to e@f.test",
+                            {"aliases": "list: :include:{dir}/members\n",
+                             "members": "c@d.test, e@f.test\n"}),
+    "include-unread": Case(_ALIASES, (_A, "list@gw.example.com"), UNPROVEN, ":include:/no/such",
+                           {"aliases": "list: :include:/no/such\n"}),
+    "program": Case(_ALIASES, (_A, "list@gw.example.com"), KEPT, "given to a program |/bin/p a, b",
+                    {"aliases": 'list: "|/bin/p a, b"\n'}),
+    "program-and-address": Case(_ALIASES, (_A, "list@gw.example.com"), OTHER, "to |/bin/p as well",
+                                {"aliases": "list: c@d.test, |/bin/p\n"}),
+    "file-and-address": Case(_ALIASES, (_A, "list@gw.example.com"), OTHER, "to /var/x as well",
+                             {"aliases": "list: /var/x, c@d.test\n"}),
+    "itself-and-address": Case(_ALIASES, (_A, "list@gw.example.com"), OTHER, "to c@d.test, ",
+                               {"aliases": "list: \\list, c@d.test, list\n"}),
+    "owner": Case(_ALIASES, (_A, "list@gw.example.com"), UNPROVEN, "owner-list becomes the sender",
+                  {"aliases": "list: c@d.test\nowner-list: e@d.test\n"}),
+    # which addresses are mapped
+    "header-only": Case("sender_canonical_maps = inline:{a@shop.test=c@shop.test}\n"
+                        "sender_canonical_classes = header_sender\n", _MAIL, SAME),
+    "no-mappings": Case("virtual_alias_maps = inline:{b@cust.test=c@cust.test}\n"
+                        "receive_override_options = no_address_mappings\n", _MAIL, SAME),
+    "some-mappings": Case("virtual_alias_maps = inline:{b@cust.test=c@cust.test}\n", _MAIL,
+                          UNPROVEN, "receive_override_options",
+                          master="smtp inet n - n - - smtpd\npickup unix n - n 60 1 pickup\n"
+                          "  -o receive_override_options=no_address_mappings\n"),
+    "bcc": Case("always_bcc = archive@x.test\n", _MAIL, OTHER, "archive@x.test as well"),
+    "recipient-bcc": Case("recipient_bcc_maps = inline:{@cust.test=c@x.test}\n", _MAIL, OTHER,
+                          "c@x.test as well"),
+    "extension": Case("recipient_delimiter = +\nvirtual_alias_maps = inline:{\n"
+                      " {b@cust.test=c@d.test}, {@cust.test=c@d.test} }\n",
+                      (_A, "b+x@cust.test"), OTHER, "c+x@d.test"),
+    # who is not known
+    "luser-relay": Case("luser_relay = c@d.test\n", (_A, "relaygw-sample@gw.example.com"), SAME),
+    "luser-relay-user": Case("luser_relay = c@d.test\n", (_A, "nobody@gw.example.com"), UNPROVEN,
+                             "luser_relay: only if nobody is no user"),
+    "luser-relay-unreached": Case("luser_relay = c@d.test\nlocal_recipient_maps = static:x\n",
+                                  (_A, "x@gw.example.com"), UNPROVEN, "luser_relay"),
+    "fallback-transport": Case("fallback_transport = smtp:[other.test]\n",
+                               (_A, "x@gw.example.com"), UNPROVEN, "fallback_transport"),
+    "relay-recipients": Case("relay_domains = cust.test\n"
+                             "relay_recipient_maps = inline:{c@cust.test=x}\n", _MAIL, OTHER,
+                             "unknown in relay_recipient_maps"),
+    "relay-recipient": Case("relay_domains = cust.test\n"
+                            "relay_recipient_maps = inline:{b@cust.test=x}\n", _MAIL, SAME),
+    "virtual-domain": Case("virtual_alias_domains = cust.test\n"
+                           "virtual_alias_maps = inline:{c@cust.test=c@d.test}\n", _MAIL, KEPT,
+                           "User unknown"),
+    "virtual-mailbox": Case("virtual_mailbox_domains = cust.test\n", _MAIL, KEPT, "mailbox"),
+    "virtual-transport": Case("virtual_mailbox_domains = cust.test\n"
+                              "virtual_transport = smtp:[in.test]\n", _MAIL, SAME, "in.test"),
+    "relocated": Case("relocated_maps = inline:{b@cust.test=c@d.test}\n", _MAIL, KEPT, "has moved"),
+    # who is refused
+    "sender-refused": Case("smtpd_sender_restrictions = check_sender_access "
+                           "inline:{shop.test=REJECT}\n", _MAIL, OTHER, "shop.test REJECT"),
+    "sender-list": Case("smtpd_sender_restrictions = check_sender_access inline:{shop.test=OK},\n"
+                        "  reject\n", _MAIL, SAME),
+    "not-on-sender-list": Case("smtpd_sender_restrictions = check_sender_access\n"
+                               "  inline:{shop.test=OK}, reject\n", ("x@y.test", _B), OTHER),
+    "unknown-domain": Case("smtpd_sender_restrictions = reject_unknown_sender_domain\n", _MAIL,
+                           UNPROVEN, "reject_unknown_sender_domain is not followed"),
+    "behind-permission": Case("smtpd_sender_restrictions = permit_mynetworks,\n"
+                              "  reject_unknown_sender_domain\n", _MAIL, SAME),
+    "policy": Case("smtpd_recipient_restrictions = check_policy_service unix:private/p\n", _MAIL,
+                   UNPROVEN, "check_policy_service"),
+    "only-warned": Case("smtpd_recipient_restrictions = warn_if_reject reject\n", _MAIL, SAME),
+    "relaying-refused": Case("smtpd_relay_restrictions = reject_unauth_destination\n", _MAIL, KEPT,
+                             "reject_unauth_destination"),
+    "short-name-refused": Case("append_dot_mydomain = yes\nsmtpd_recipient_restrictions = "
+                               "reject_non_fqdn_recipient\n", (_A, "b@mail"), OTHER, "non_fqdn"),
+    "class-of-entry": Case(access("cust.test=permit_mynetworks", "d.test=reject") , _MAIL, SAME),
+    "hold": Case(access("cust.test=HOLD"), _MAIL, KEPT, "held for all its recipients"),
+    "hold-sender": Case("smtpd_sender_restrictions = check_sender_access static:HOLD\n", _MAIL,
+                        KEPT, "held"),
+    "discard": Case(access("cust.test=DISCARD"), _MAIL, KEPT, "discarded for all its recipients"),
+    "filter": Case(access("cust.test=FILTER smtp:[x.test]"), _MAIL, OTHER, "given to a filter"),
+    "prepend": Case(access("cust.test=PREPEND X-A: b"), _MAIL, OTHER, "adds a header field: X-A"),
+    "access-bcc": Case(access("cust.test=BCC c@d.test"), _MAIL, OTHER, "sends a copy: c@d.test"),
+    "extension-refused": Case("recipient_delimiter = +\n" + access("b@=REJECT"),
+                              (_A, "b+x@cust.test"), OTHER, "b@ REJECT"),
+    # what form an address has
+    "no-domain": Case("append_dot_mydomain = yes\n", (_A, "b@mail"), OTHER, "b@mail.example.com"),
+    "no-myorigin": Case("append_at_myorigin = no\n", (_A, "b"), UNPROVEN, "append_at_myorigin"),
+    "percent": Case("", (_A, "b%c.test@cust.test"), UNPROVEN, "allow_percent_hack"),
+    # what goes by the content, or by programs
+    "milter": Case("smtpd_milters = inet:localhost:8891\n", _MAIL, UNPROVEN,
+                   "main.cf:9: smtpd_milters: a milter may"),
+    "filter-at-door": Case("", _MAIL, UNPROVEN, "master.cf:1: content_filter",
+                           master="smtp inet n - n - - smtpd -o content_filter=x:\n"),
+    "header-checks": Case("header_checks = regexp:{dir}/h\n", _MAIL, UNPROVEN,
+                          "h:1: header_checks: REDIRECT", {"h": "/^To:/ REDIRECT c@d.test\n"}),
+    "header-checks-that-log": Case("header_checks = regexp:{dir}/h\n", _MAIL, SAME, "",
+                                   {"h": "/^Subject:/ INFO\n/^X-Y:/ IGNORE\n"}),
+    "inner-override": Case("", _MAIL, UNPROVEN, "transport_maps: is set for rewrite",
+                           master="smtp inet n - n - - smtpd\nrewrite unix - - n - - "
+                           "trivial-rewrite -o transport_maps=static:x\n"),
+    "unread-list": Case("relay_domains = mysql:/x\n", _MAIL, UNPROVEN, "relay_domains: cannot be"),
+    # patterns that name nobody
+    "unnamed-sender": Case("sender_dependent_relayhost_maps = regexp:{dir}/s\n",
+                           ("relaygw-sample@relaygw-sample.invalid", _B), UNPROVEN, "s:1:",
+                           {"s": "/^shop[0-9]+@/ [other.test]:587\n"}),
+    "negated-sender": Case("sender_dependent_relayhost_maps = regexp:{dir}/s\n", _MAIL, SAME,
+                           "[relay.test]:587", {"s": "!/@shop\\.test$/ [other.test]:587\n"}),
+    "other-than-negated": Case("sender_dependent_relayhost_maps = regexp:{dir}/s\n",
+                               ("relaygw-sample@relaygw-sample.invalid", _B), SAME,
+                               "[other.test]:587", {"s": "!/@shop\\.test$/ [other.test]:587\n"}),
+}  # fmt: skip
+
+
+@each_of("name", list(CASES))
+def test_what_is_said_of_a_mail(name: str) -> None:
+    one = CASES[name]
+    with tempfile.TemporaryDirectory() as directory:
+        (row,) = rows_of(*made_of(one, Path(directory)), [one.pair])
+    assert (row.result, one.words in f"{row.postfix} {row.why}") == (one.result, True), row
+
+
+def test_everybodys_mail_to_another_address_is_staging(tmp_path: Path) -> None:
+    redirecting = "smtpd_recipient_restrictions = check_recipient_access static:{REDIRECT d@a.test}"
+    made, rewriting = made_of(Case(redirecting + "\n", _MAIL, ""), tmp_path)
+    assert made.values["mode"] == "staging"
+    assert made.values["recipients"] == {"allow": ["d@a.test"], "refused": "redirect:d@a.test"}
+    rows = rows_of(made, rewriting, pairs_of(made))
+    assert {row.result for row in rows} == {OTHER}
+    assert all("sent to another address" in row.why for row in rows)
+
+
+def test_a_password_behind_a_pattern_is_not_called_unused(tmp_path: Path) -> None:
+    files = {
+        "s": "!/^shop[0-9]+@/ [b.test]:587\n",
+        "p": "[relay.test]:587 u:p\n[b.test]:587 v:q\n[gone.test]:587 w:r\n",
+    }
+    main = (
+        "sender_dependent_relayhost_maps = regexp:{dir}/s\nsmtp_sasl_auth_enable = yes\n"
+        "smtp_sasl_password_maps = texthash:{dir}/p\nsmtp_sasl_security_options = noanonymous\n"
+    )
+    _, rewriting = made_of(Case(main, _MAIL, "", files=files), tmp_path)
+    unused = [one.problem for one in findings(rewriting) if one.rule == "unused-password"]
+    assert unused == ["no mail goes to [gone.test]:587"]
+
+
+def test_mail_of_this_hosts_own_programs_is_in_the_table(tmp_path: Path) -> None:
+    main = "sender_dependent_relayhost_maps = regexp:{dir}/s\nmyorigin = shop.test\n"
+    files = {"s": "/@shop\\.test$/ [own.test]:587\n"}
+    made, _ = made_of(Case(main, _MAIL, "", files=files), tmp_path)
+    assert ("relaygw-sample@shop.test", "relaygw-sample@relaygw-sample.invalid") in pairs_of(made)
+
+
+def test_maps_of_the_envelope_or_the_header_alone_are_told(tmp_path: Path) -> None:
+    main = (
+        "sender_canonical_maps = inline:{a@shop.test=c@shop.test}\n"
+        "sender_canonical_classes = header_sender\n"
+        "recipient_canonical_maps = inline:{b@cust.test=d@cust.test}\n"
+        "recipient_canonical_classes = envelope_recipient\n"
+    )
+    made, rewriting = made_of(Case(main, _MAIL, ""), tmp_path)
+    answer = rewriting.answer(*_MAIL)
+    assert (answer.sender, answer.recipient) == (_A, "d@cust.test")
+    assert made.values["rewrite"] == {
+        "default_domain": "gw.example.com",
+        "recipients": {"b@cust.test": "d@cust.test"},
+    }
+    said = "\n".join(made.report.warnings)
+    assert "main.cf:10: sender_canonical_classes: Postfix maps the header only" in said
+    assert "main.cf:12: recipient_canonical_classes: Postfix maps the envelope only" in said
+
+
+def test_no_mappings_at_the_door_are_told(tmp_path: Path) -> None:
+    main = "virtual_alias_maps = inline:{b@cust.test=d@cust.test}\n"
+    master = "smtp inet n - n - - smtpd -o receive_override_options=no_address_mappings\n"
+    made, rewriting = made_of(Case(main, _MAIL, "", master=master), tmp_path)
+    assert rewriting.answer(*_MAIL).recipient == _B
+    assert "recipients" not in made.values["rewrite"]
+    assert any("so the maps are not imported" in one for one in made.report.warnings)
