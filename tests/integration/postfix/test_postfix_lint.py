@@ -196,7 +196,11 @@ def test_a_relative_directory_has_the_same_mistakes(
 
 
 def test_what_postalias_writes_for_nis_is_no_alias(tmp_path: Path) -> None:
-    main_cf = _HOST + _TLS + "mydestination = a.test\nalias_maps = hash:{dir}/aliases\n"
+    main_cf = (
+        _HOST
+        + _TLS
+        + "mydestination = a.test\nmyorigin = b.test\nalias_maps = hash:{dir}/aliases\n"
+    )
     files = {"aliases": "root: ops@example.com\n"}
     home = Shape("nis", main_cf, files, {"aliases": "hash"}).write(tmp_path)
     done = CliRunner().invoke(main, ["import-postfix", str(home), "--dry-run", "--json"])
