@@ -15,7 +15,7 @@ from functools import cache, partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Engine, event
 from sqlalchemy.engine import make_url
 
 from relaygw.errors import StoreUnavailable
@@ -30,6 +30,12 @@ RAW_CURSOR = "raw_cursor"
 Row = tuple[Any, ...]
 Time = TypeVar("Time", int, int | None)
 Entry = TypeVar("Entry", bound="DataclassInstance")
+
+
+def close_connections(engine: Engine) -> None:
+    """Close all connections; one that a thread still has in use, when it is given back."""
+    event.listen(engine, "checkin", lambda raw, _record: raw and raw.close())
+    engine.dispose()
 
 
 class Write(Enum):

@@ -23,7 +23,14 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from relaygw.errors import AlreadyAccepted, StoreFull, StoreUnavailable, Unstorable
 from relaygw.mail.clock import awake_s, clock_ms
-from relaygw.store.database import RAW_CURSOR, Database, Place, Translated, Write
+from relaygw.store.database import (
+    RAW_CURSOR,
+    Database,
+    Place,
+    Translated,
+    Write,
+    close_connections,
+)
 
 ANSWER_S = 20.0  # how long a server that is there may take for one answer
 RECONNECT_S = 10.0  # how long a write waits for a server that went away before it fails
@@ -302,8 +309,8 @@ class PostgresDatabase(Database):
             tries += 1
 
     def close(self) -> None:
-        """Close all connections."""
-        self._engine.dispose()
+        """Close all connections; one that a thread still has in use, when it is given back."""
+        close_connections(self._engine)
 
 
 def _said(cause: object) -> str:

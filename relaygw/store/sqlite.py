@@ -21,7 +21,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import QueuePool
 
 from relaygw.errors import AlreadyAccepted, QueueDamaged, StoreFull, StoreUnavailable, Unstorable
-from relaygw.store.database import Database, Translated, Write, damage
+from relaygw.store.database import Database, Translated, Write, close_connections, damage
 from relaygw.store.log_check import (
     DriverError,
     database_path,
@@ -259,7 +259,7 @@ class SqliteDatabase(Database):
         self._file.end_reading()
         for writer in self._writers.values():
             writer.close()
-        self._readers.dispose()
+        close_connections(self._readers)
         self._file.close()
         self._lock.close()
         self._bulk_lock.close()

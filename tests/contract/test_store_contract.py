@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from sqlalchemy import update
@@ -969,3 +970,12 @@ def test_what_is_held_for_one_reason_is_released_in_batches(store: Store) -> Non
     again = store.leases.claim("default", limit=10, incarnation="one", now_ms=NOW_MS + 120)
     assert [one.held_ms for one in again] == [100] * 4
     assert [one.provider for one in again] == ["p"] * 4
+
+
+def test_a_connection_in_use_while_all_are_closed_is_closed_when_it_is_given_back(url: str) -> None:
+    store = open_store(url)
+    with store.database.read() as tx:
+        raw: Any = tx.connection.connection.dbapi_connection
+        store.close()
+    with pytest.raises(Exception, match="closed"):
+        raw.execute("SELECT 1")

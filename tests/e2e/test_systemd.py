@@ -226,6 +226,7 @@ def test_systemd_is_told_of_each_step(
         environment={"NOTIFY_SOCKET": str(tmp_path / "notify")},
         **fixed_binds(),
     ) as gateway:
+        assert told.next() == ["STATUS=prepares the queue"]
         assert told.next() == ["READY=1", "STATUS=serves, mode production"]
         gateway.reload()
         words, clock = told.next()
@@ -250,7 +251,7 @@ def test_the_watchdog_hears_of_a_gateway_that_lives_and_not_of_a_stopped_one(
         mode="sandbox",
         environment={"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "200000"},
     ) as gateway:
-        assert told.next()[0] == "READY=1"
+        assert [told.next()[0] for _ in range(2)] == ["STATUS=prepares the queue", "READY=1"]
         for _ in range(3):
             assert told.socket.recv(4096) == b"WATCHDOG=1"
         supervisor = gateway.processes()[0]
