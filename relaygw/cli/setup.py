@@ -11,7 +11,7 @@ import secrets
 import sys
 import tempfile
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ import click
 from relaygw.cli import setup_host as host
 from relaygw.cli.frame import Command, CommandFailed, Invocation, address_of, pass_invocation
 from relaygw.cli.mail_change import raise_if_alone
+from relaygw.cli.setup_key import key_files, missing_files, read_key
 from relaygw.cli.setup_plan import (
     HASH_TO_COME,
     OTHER,
@@ -31,6 +32,7 @@ from relaygw.cli.setup_plan import (
     as_yaml,
     configuration,
     difference,
+    problem_of,
     questions,
 )
 from relaygw.cli.setup_steps import Steps, Wishes, later_steps
@@ -38,7 +40,6 @@ from relaygw.cli.text import print_lines
 from relaygw.cli.users import hash_of
 from relaygw.errors import SettingsError
 from relaygw.settings.load import DEFAULT_FILE, load_settings
-from relaygw.settings.secrets import MAX_SECRET_BYTES
 from relaygw.settings.tree import Place, read_tree
 from relaygw.settings.web import Web
 
@@ -80,8 +81,9 @@ def setup(invocation: Invocation, /, **given: Any) -> int:
         address_of(wishes.recipient, "--to")
     named = invocation.config or os.environ.get("RELAYGW_CONFIG") or DEFAULT_FILE
     invocation.config = config = Path(named).absolute()
+    _refuse_wrong(answers)
     if _is_there(config):
-        _compare(config, answers)
+        _compare(config, answers, wishes)
         click.echo(f"{config}: is there and stays as it is")
     elif not _begin(config, answers, wishes):
         return os.EX_OK
@@ -94,10 +96,22 @@ def setup(invocation: Invocation, /, **given: Any) -> int:
 
 def _is_there(config: Path) -> bool:
     try:
-        return config.exists()
+        config.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
     except OSError as error:
-        problem = f"{config}: {error.strerror}; run it as root, or name a file of yours by --config"
-        raise CommandFailed(problem, exit_code=os.EX_NOPERM) from error
+        raise _failed(config, error) from error
+    return True
+
+
+def _failed(path: Path, error: OSError) -> CommandFailed:
+    """Return what to say of a file that cannot be read or made."""
+    is_denied = isinstance(error, PermissionError)
+    remedy = "run it as root, or name a file of yours" if is_denied else "name another file"
+    return CommandFailed(
+        f"{path}: {error.strerror}; {remedy} by --config",
+        exit_code=os.EX_NOPERM if is_denied else os.EX_CANTCREAT,
+    )
 
 
 # --- answers
@@ -114,38 +128,62 @@ def _complete(answers: Answers) -> Answers:
             missing = "; ".join(f"{one.option} ({one.text})" for one in needed)
             raise click.UsageError(f"nobody can be asked; give {missing}")
         asked.add(left[0].name)
-        said: dict[str, Any] = {left[0].name: _ask(left[0])}
+        said: dict[str, Any] = {left[0].name: _ask(left[0], answers)}
         answers = replace(answers, **said)
     return answers
 
 
-def _ask(question: Question) -> str | tuple[str, ...] | None:
+def _ask(question: Question, answers: Answers) -> Any:
     if question.name == "use":
         print_lines(f"  {name:<8} {words}" for name, words in USES.items())
-    said: str = click.prompt(
-        question.text,
-        type=click.Choice(question.choices) if question.choices else str,
-        default=None if question.is_needed else "",
-        show_default=False,
-        err=True,
-    ).strip()
-    return tuple(said.replace(",", " ").split()) if question.is_list else said or None
+    while True:
+        text: str = click.prompt(
+            question.text,
+            type=click.Choice(question.choices) if question.choices else str,
+            default=None if question.is_needed else "",
+            show_default=False,
+            err=True,
+        ).strip()
+        said = tuple(text.replace(",", " ").split()) if question.is_list else text or None
+        changed: dict[str, Any] = {question.name: said}
+        problem = problem_of(replace(answers, **changed), question.name)
+        if not problem:
+            return said
+        click.echo(problem, err=True)
 
 
-def _compare(config: Path, answers: Answers) -> None:
-    """Raise CommandFailed when a configuration that is there is not what was asked for."""
-    if not answers.given:
-        return
+def _refuse_wrong(answers: Answers) -> None:
+    """Raise UsageError for an option whose value can be none, whatever the rest is."""
+    for one in fields(answers):
+        if problem := problem_of(answers, one.name):
+            raise click.UsageError(problem)
+
+
+def _compare(config: Path, answers: Answers, wishes: Wishes) -> None:
+    """Raise CommandFailed when a configuration that is there is not what was asked for.
+
+    A key that it lacks is written.
+    """
     try:
-        found = read_tree(config.read_bytes(), Place(config.name, file=config))
+        found = read_tree(config.read_bytes(), Place(config.name, file=config)).values
     except OSError as error:
-        raise CommandFailed(f"{config}: {error.strerror}", exit_code=os.EX_NOPERM) from error
+        raise _failed(config, error) from error
+    if answers.given:
+        _refuse_another(config, found, answers)
+    if not wishes.is_dry_run:
+        owner = host.Owner.of_service()
+        for one in missing_files(found, config, answers, wishes):
+            click.echo(f"{_verb(one)} {one.path} ({owner.words(one)})")
+            _write(one, owner)
+
+
+def _refuse_another(config: Path, found: object, answers: Answers) -> None:
     if any(one.is_needed for one in questions(answers)):
         raise CommandFailed(
             f"{config} is there, and setup changes no file; leave out {', '.join(answers.given)}",
             exit_code=os.EX_CANTCREAT,
         )
-    if differs := difference(_tree(answers, config), found.values):
+    if differs := difference(_tree(answers, config), found):
         raise CommandFailed(
             f"{config} is there and says otherwise ({', '.join(differs)}); setup changes no file: "
             "edit it, or move it away to begin anew",
@@ -155,34 +193,6 @@ def _compare(config: Path, answers: Answers) -> None:
 
 def _tree(answers: Answers, config: Path, password_hash: str = HASH_TO_COME) -> dict[str, Any]:
     return configuration(answers, directory=config.parent, password_hash=password_hash)
-
-
-def _read_key(wishes: Wishes) -> str:
-    """Return the key from its file, from standard input, or as it is typed unseen."""
-    source = wishes.key_file
-    if source is None and sys.stdin.isatty():
-        typed: str = click.prompt("Key (is not shown)", hide_input=True, err=True)
-        return _clean(typed, "the terminal")
-    if source in (None, "-"):
-        return _clean(_decoded(sys.stdin.buffer.readline(MAX_SECRET_BYTES)), "standard input")
-    try:
-        with Path(source).open("rb") as file:
-            return _clean(_decoded(file.read(MAX_SECRET_BYTES)), source)
-    except OSError as error:
-        problem = f"--key-file {source}: {error.strerror}; name a file with the key in one line"
-        raise CommandFailed(problem, exit_code=os.EX_NOINPUT) from error
-
-
-def _decoded(raw: bytes) -> str:
-    return raw.decode("utf-8", "replace")
-
-
-def _clean(text: str, source: str) -> str:
-    key = text.strip()
-    if not key or not key.isprintable() or "\ufffd" in key:
-        what = "is no single line of text" if key else "has no key in it"
-        raise CommandFailed(f"{source} {what}; give the key alone, in one line")
-    return key
 
 
 # --- files
@@ -196,11 +206,14 @@ def _begin(config: Path, answers: Answers, wishes: Wishes) -> bool:
     shown = as_yaml(_tree(answers, config))
     _validate(shown, config)
     needs_key = answers.needs_key
-    key = _read_key(wishes) if needs_key and not wishes.is_dry_run else None
+    if wishes.key_file is not None and not needs_key:
+        raise click.UsageError("--key-file: nobody logs in there; give --username, or leave it out")
+    key = read_key(wishes) if needs_key and not wishes.is_dry_run else None
     owner = host.Owner.of_service()
     files = list(_files(answers, config, shown, key if needs_key else None, needs_key=needs_key))
     click.echo(f"{config}:")
     print_lines(f"  {line}" for line in shown.splitlines()[1:])
+    print_lines(f"note: {' '.join(one.split())}" for one in answers.notes)
     print_lines(f"{_verb(one)} {one.path} ({owner.words(one)})" for one in files)
     if wishes.is_dry_run:
         return True
@@ -229,17 +242,7 @@ def _files(
     if not config.parent.exists():
         yield NewFile(path=config.parent)
     if needs_key:
-        directory = config.parent / SECRETS
-        if not directory.exists():
-            yield NewFile(path=directory, is_own=True)
-        file = NewFile(path=directory / answers.provider, text=f"{key}\n", is_own=True)
-        if not file.path.exists():
-            yield file
-        elif key is not None and file.path.read_text(encoding="utf-8") != file.text:
-            raise CommandFailed(
-                f"{file.path} is there with another key; setup changes no file: move it away",
-                exit_code=os.EX_CANTCREAT,
-            )
+        yield from key_files(config.parent / SECRETS / answers.provider, key)
     yield NewFile(path=config, text=text)
 
 
@@ -251,10 +254,7 @@ def _write(file: NewFile, owner: host.Owner) -> None:
     try:
         host.write(file, owner)
     except OSError as error:
-        raise CommandFailed(
-            f"{file.path}: {error.strerror}; run it as root, or name a file of yours by --config",
-            exit_code=os.EX_NOPERM,
-        ) from error
+        raise _failed(file.path, error) from error
 
 
 def _validate(text: str, config: Path) -> None:

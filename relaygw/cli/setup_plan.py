@@ -7,8 +7,12 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from relaygw.settings.presets import Preset, presets
+from relaygw.settings.addresses import Address, Entry, Host
+from relaygw.settings.presets import Preset, presets, quoted
+from relaygw.settings.provider import TlsPolicy
+from relaygw.settings.section import misfit
 from relaygw.settings.tree import write_tree
+from relaygw.settings.units import Network
 
 USES = {
     "shop": "mail of this host goes to a mail service",
@@ -26,6 +30,14 @@ _HEAD = (
 _LOCAL_SENDERS = ("www-data", "root")
 _LOOPBACK = ["127.0.0.0/8", "::1/128"]
 _ALL_ADDRESSES = "0.0.0.0:25"
+_KINDS = {
+    "host": Host,
+    "tls": TlsPolicy,
+    "sender": Address,
+    "allow": Entry,
+    "networks": Network,
+}
+"""Answers that the configuration takes as they are."""
 _FOR_PROVIDERS = ("shop", "gateway", "staging")
 
 
@@ -64,6 +76,14 @@ class Answers:
     def provider(self) -> str:
         """The provider's name in the configuration, and of the file with its key."""
         return self.preset if self.known is not None and self.preset else "main"
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What to know of the service before it is used."""
+        if self.known is None:
+            return ()
+        oauth = "setup takes a password; access tokens (oauth) are written by hand, see secrets.md"
+        return (*self.known.notes, *([oauth] if self.known.with_oauth else []))
 
     @property
     def needs_key(self) -> bool:
@@ -135,6 +155,19 @@ def _about_provider(answers: Answers) -> Iterator[Question]:
             text=f"User name: {preset.asks['username']}",
             is_needed=not preset.may_lack_auth,
         )
+
+
+def problem_of(answers: Answers, name: str) -> str:
+    """Return what is wrong with an answer, "" for nothing."""
+    value = getattr(answers, name)
+    for one in value if isinstance(value, tuple) else (value,):
+        problem = misfit(_KINDS[name], one) if one is not None and name in _KINDS else ""
+        if name == "region" and one and answers.known and not answers.known.has_region(one):
+            known = answers.known.asks.get("region") or ", ".join(answers.known.regions)
+            problem = f"is no region of {answers.preset}; write {known or 'none'}"
+        if problem:
+            return f"{option_of(name)} {quoted(one)} {problem}"
+    return ""
 
 
 # --- files --------------------------------------------------------------------------------

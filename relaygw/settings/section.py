@@ -38,11 +38,17 @@ def checked(is_valid: Callable[[str], object], problem: str) -> AfterValidator:
 
 def fits(kind: Any, value: object) -> bool:
     """Return whether a value may stand for a key of this type, as `Entry` or `Domain`."""
+    return not misfit(kind, value)
+
+
+def misfit(kind: Any, value: object) -> str:
+    """Return why a value may not stand for a key of this type, "" where it may."""
     try:
         _adapter(kind).validate_python(value)
-    except ValidationError:
-        return False
-    return True
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        return str(first.get("ctx", {}).get("error") or f"is wrong: {first['msg']}")
+    return ""
 
 
 @cache

@@ -152,6 +152,7 @@ def test_a_sandbox_needs_nothing_else(host: Host) -> None:
         (None, "standard input has no key in it"),
         ("", "standard input has no key in it"),
         ("two\tcolumns", "is no single line of text"),
+        ("first\nsecond", "standard input has 2 lines; give the key alone, in one line"),
     ],
 )
 def test_a_key_that_is_none(
@@ -181,13 +182,23 @@ def test_what_is_wrong_is_told_before_anything_is_written(host: Host) -> None:
         (
             ["--use", "shop", "--preset", "sendgrid", "--sender", "no address"],
             64,
-            "rewrite.",
+            'setup: --sender "no address" is not an address',
+        ),
+        (["--use", "staging", "--allow", "@"], 64, 'setup: --allow "@" is not an address'),
+        (["--network", "10.0.0.1/8"], 64, 'setup: --network "10.0.0.1/8" '),
+        (["--host", "a b"], 64, 'setup: --host "a b" is not a host'),
+        (["--tls", "on"], 64, 'setup: --tls "on" is wrong: Input should be'),
+        (["--preset", "ses", "--region", "moon"], 64, '--region "moon" is no region of ses; write'),
+        (
+            ["--use", "shop", "--host", "x.test", "--sender", "a@x.test", "--key-file", "-"],
+            64,
+            "--key-file: nobody logs in there; give --username",
         ),
         (["--to", "a b@x.test"], 65, "--to 'a b@x.test' is not an address"),
         (
             ["--use", "gateway", "--preset", "sendgrid", "--network", "10.0.0.1/8"],
             64,
-            "listeners.0.allow",
+            "10.0.0.1/8",
         ),
     ):
         done = host.setup(*words, "--yes")
@@ -198,12 +209,54 @@ def test_what_is_wrong_is_told_before_anything_is_written(host: Host) -> None:
     assert list(host.directory.iterdir()) == []
 
 
-def test_a_directory_that_cannot_be_written(host: Host, service: ThreadedProvider) -> None:
-    host.config = Path("/proc/sys/relaygw/relaygw.yaml")
+@pytest.mark.parametrize(
+    ("place", "exit_code", "words"),
+    [
+        ("/sys/relaygw", 77, "; run it as root, or name a file of yours by --config"),
+        ("/proc/sys/relaygw", 73, ": No such file or directory; name another file by --config"),
+    ],
+)
+def test_a_directory_that_cannot_be_written(
+    host: Host, service: ThreadedProvider, place: str, exit_code: int, words: str
+) -> None:
+    host.config = Path(place) / "relaygw.yaml"
     done = host.setup(*flags(service))
-    assert done.returncode == 77
-    assert "run it as root, or name a file of yours by --config" in done.stderr
+    assert (done.returncode, done.stderr.endswith(f"{words}\n")) == (exit_code, True), done.stderr
     assert "(shown this once)" not in done.stdout
+
+
+def test_a_later_key_is_compared_and_a_missing_one_is_written(
+    host: Host, service: ThreadedProvider, tmp_path: Path
+) -> None:
+    assert host.setup(*flags(service)).returncode == 0
+    before, file = host.files(), tmp_path / "state/key"
+    file.parent.mkdir(exist_ok=True)
+    file.write_text("SG.other\n")
+    for words in (flags(service), ["--key-file", str(file), "--yes"], ["--key-file", "-"]):
+        done = host.setup(*words, key="SG.other")
+        assert done.returncode == 73, done.stderr
+        assert f"{host.secret}: holds another key than the one given" in done.stderr
+        assert "SG.other" not in done.stdout + done.stderr
+    assert host.files() == before
+    offline = ["--offline", "--no-sendmail"]
+    assert host.setup(*offline, key="SG.other").returncode == 0  # anybody's pipe is not read
+    for spoil in (lambda: host.secret.write_bytes(b"\xff"), host.secret.mkdir):
+        host.secret.unlink()
+        spoil()
+        done = host.setup(*flags(service))
+        assert (done.returncode, "run this again" in done.stderr) == (73, True), done.stderr
+    host.secret.rmdir()
+    host.secret.parent.rmdir()
+    done = host.setup(*offline)
+    assert done.returncode == 0, done.stderr
+    assert f"write {host.secret} (mode 0600)" in done.stdout
+    assert host.secret.read_text() == f"{KEY}\n"
+    host.config.write_text(host.config.read_text().replace(f"file:{host.secret}", "plain:hidden"))
+    done = host.setup("--key-file", "-")
+    assert (done.returncode, "has its keys elsewhere (main: plain:***)" in done.stderr) == (
+        73,
+        True,
+    )
 
 
 def test_a_wrong_key_and_a_service_that_is_away_are_named(
@@ -276,7 +329,11 @@ def test_a_dialogue(host: Host, service: ThreadedProvider) -> None:
     terminal.answer("is not one of", "other")
     terminal.answer("Its host", "127.0.0.1")
     terminal.answer("User name", "")
+    terminal.answer("Sender of mail", "shop")
+    terminal.wait_for('--sender "shop" is not an address')
     terminal.answer("Sender of mail", "shop@shop.test")
+    terminal.answer("Who may receive", "dev@qa.test, @")
+    terminal.wait_for('--allow "@" is not an address')
     terminal.answer("Who may receive", "dev@qa.test, @team.test")
     terminal.wait_for(f"write {host.config}")
     terminal.answer("Go on?", "n")
