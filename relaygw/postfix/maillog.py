@@ -10,7 +10,9 @@ import time
 import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 _FROM = re.compile(r"/qmgr\[\d+\]: ([0-9A-Za-z]+): from=<(.*?)>,")
@@ -27,6 +29,8 @@ _MAX_KNOWN = 100_000  # messages whose sender is remembered
 _LOOK_S = 0.2
 _PIECE_BYTES = 2**16
 _MAX_LINE_BYTES = 2**20
+_LAST_BYTES = 4096  # by which a log is known again
+_MAX_LOGS = 2  # the new one, and the one that was rotated
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,45 +82,57 @@ def whole_lines(path: Path) -> Iterator[str]:
 def followed_lines(path: Path, *, is_over: Callable[[], bool]) -> Iterator[str]:
     """Yield the lines of a log and those that come, until `is_over`, asked when there is none.
 
-    A log that is rotated is read to its end, then the new one; what is not there yet is waited for.
+    A log that is rotated is read on beside the new one, for what is still written to it; one that
+    is emptied is read anew. What is not there yet is waited for.
     """
-    rest = b""
-    descriptor: int | None = None
+    logs: list[_GrowingLog] = []
     try:
         while True:
-            if descriptor is None:
-                descriptor, rest = _opened(path), b""
-            piece = os.read(descriptor, _PIECE_BYTES) if descriptor is not None else b""
-            if piece:
-                *lines, rest = (rest + piece).split(b"\n")
-                yield from (line.decode("utf-8", "replace") for line in lines)
-                rest = rest[:_MAX_LINE_BYTES]
-            elif is_over():
-                return
-            else:
+            there = _GrowingLog.opened(path, but=logs[-1] if logs else None)
+            logs += [there] if there is not None else []
+            pieces = [log.lines() for log in logs]
+            yield from chain.from_iterable(filter(None, pieces))
+            if len(logs) > _MAX_LOGS and pieces[0] is None:
+                logs.pop(0).close()
+            if all(one is None for one in pieces):
+                if is_over():
+                    return
                 time.sleep(_LOOK_S)
-                if descriptor is not None and _is_replaced(descriptor, path):
-                    os.close(descriptor)
-                    descriptor = None
     finally:
-        if descriptor is not None:
-            os.close(descriptor)
+        for log in logs:
+            log.close()
 
 
-def _opened(path: Path) -> int | None:
-    try:
-        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
+class _GrowingLog:
+    """A log that is open, and how far it was read."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._rest = b""  # of a line that has not ended
+        self._last = b""  # what was read last
+
+    @classmethod
+    def opened(cls, path: Path, *, but: _GrowingLog | None) -> _GrowingLog | None:
+        """Open what is under a name now; None: nothing, or what is open already."""
+        with suppress(FileNotFoundError):
+            if but is None or not os.path.samestat(path.stat(), os.fstat(but._descriptor)):
+                return cls(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
         return None
 
+    def lines(self) -> list[str] | None:
+        """Return the lines of the next piece; None: there is none."""
+        at = os.lseek(self._descriptor, 0, os.SEEK_CUR)
+        if os.pread(self._descriptor, len(self._last), at - len(self._last)) != self._last:
+            os.lseek(self._descriptor, 0, os.SEEK_SET)  # it was emptied, and written again
+            self._rest = self._last = b""
+        piece = os.read(self._descriptor, _PIECE_BYTES)
+        if not piece:
+            return None
+        self._last = (self._last + piece)[-_LAST_BYTES:]
+        *lines, rest = (self._rest + piece).split(b"\n")
+        self._rest = rest[:_MAX_LINE_BYTES]
+        return [line.decode("utf-8", "replace") for line in lines]
 
-def _is_replaced(descriptor: int, path: Path) -> bool:
-    """Return whether all of a log was read and another is under its name, or it was emptied."""
-    mine, at = os.fstat(descriptor), os.lseek(descriptor, 0, os.SEEK_CUR)
-    if mine.st_size != at:
-        return mine.st_size < at
-    try:
-        there = path.stat()
-    except FileNotFoundError:
-        return False
-    return (there.st_dev, there.st_ino) != (mine.st_dev, mine.st_ino)
+    def close(self) -> None:
+        """Let go of the file."""
+        os.close(self._descriptor)
