@@ -29,7 +29,7 @@ from relaygw.postfix.resolve import Resolver
 from relaygw.postfix.rewriting import Rewriting
 from relaygw.postfix.sameness import Comparison, Pair, Result, Row, learn, pairs_of
 from relaygw.postfix.translation import Translation, translate
-from relaygw.postfix.written import as_yaml, check_free, check_text, write_files
+from relaygw.postfix.written import as_yaml, check_free, check_private, check_text, write_files
 
 _MAX_ROWS = 20
 _SOME = "someone@example.com"
@@ -162,6 +162,8 @@ def _import(
 def _check_free(file: Path, directory: Path, translation: Translation) -> None:
     try:
         check_free([file, *(directory / name for name in translation.secrets)])
+        if translation.secrets:
+            check_private(directory)
     except SettingsError as error:
         raise CommandFailed(str(error), exit_code=os.EX_CANTCREAT) from error
 

@@ -6,6 +6,7 @@ import json
 import os
 import pwd
 import re
+import stat
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 
 from relaygw.errors import SettingsError
 from relaygw.settings.load import LoadedSettings, load_settings
+from relaygw.settings.secrets import user_name
 from relaygw.settings.tree import read_flow
 
 _PLAIN = re.compile(r"[A-Za-z0-9/][A-Za-z0-9 ./_+=-]*(?::[A-Za-z0-9./_+=-]+)*")
@@ -74,16 +76,39 @@ def check_text(text: str) -> LoadedSettings:
 
 
 def check_free(files: list[Path]) -> None:
-    """Raise SettingsError where one of the files is there, or its directory is not."""
-    for file in files:
-        if os.path.lexists(file):
-            raise SettingsError(
-                f"{file} is there already, and no file is written over; move it away, or name "
-                "another by --output"
-            )
+    """Raise SettingsError where files are there, or where the place of the first is none."""
+    there = [str(file) for file in files if os.path.lexists(file)]
+    if there:
+        are, them = ("is", "it") if len(there) == 1 else ("are", "them")
+        raise SettingsError(
+            f"{', '.join(there)} {are} there already, and no file is written over; move {them} "
+            "away, or name another place by --output"
+        )
     directory = files[0].parent
     if not directory.is_dir():
         raise SettingsError(f"{directory} is no directory; create it, or name another by --output")
+
+
+def check_private(directory: Path) -> None:
+    """Raise SettingsError where others could put files into a directory for secrets."""
+    try:
+        found = directory.lstat()
+    except FileNotFoundError:
+        return  # it is made, and belongs to us
+    owners = {0, os.geteuid(), _owner()[0]}
+    problem = ""
+    if stat.S_ISLNK(found.st_mode):
+        problem = "is a symbolic link, and secrets go into a directory of their own; remove it"
+    elif not stat.S_ISDIR(found.st_mode):
+        problem = "is no directory; move it away"
+    elif found.st_uid not in owners:
+        whose = user_name(found.st_uid)
+        problem = f"belongs to {whose}, who could replace secrets; chown it to the gateway's user"
+    elif found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        mode = stat.S_IMODE(found.st_mode)
+        problem = f"has mode {mode:04o}, so others could replace secrets; chmod 700 {directory}"
+    if problem:
+        raise SettingsError(f"{directory} {problem}, or name another place by --output")
 
 
 def write_files(file: Path, text: str, secrets: Mapping[str, str], directory: Path) -> None:

@@ -127,6 +127,11 @@ def test_a_file_is_never_written_over(tmp_path: Path) -> None:
     assert not (output / "relaygw.yaml").exists()
     assert (output / "secrets" / "sendgrid").read_text() == "mine\n"
     (output / "secrets" / "sendgrid").unlink()
+    (output / "secrets").chmod(0o777)
+    done = run(home, "--output", output)
+    assert (done.exit_code, done.stdout) == (73, "")
+    assert "so others could replace secrets; chmod 700" in done.stderr
+    (output / "secrets").chmod(0o700)
     assert run(home, "--output", output).exit_code == 0
     assert stat.S_IMODE((output / "secrets" / "sendgrid").stat().st_mode) == 0o600
     assert run(home, "--output", tmp_path / "no" / "relaygw.yaml").exit_code == 73
