@@ -9,6 +9,7 @@ of all of that.
 from __future__ import annotations
 
 import contextlib
+import mmap
 import os
 import select
 import signal
@@ -16,13 +17,14 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import count
 from pathlib import Path
 
 from relaygw.errors import QueueDamaged, RelaygwError, StoreUnavailable
 from relaygw.observe.maillog import MailLog, carry_library_records, open_log
 from relaygw.observe.metrics import open_run_files
 from relaygw.roles import heap, note_settings, prepare_schema
-from relaygw.roles.process import ROLES, RoleContext, preload, run_role
+from relaygw.roles.process import ROLES, Beat, RoleContext, preload, run_role
 from relaygw.roles.sockets import ListeningSockets
 from relaygw.service_file import (
     RunningGateway,
@@ -54,6 +56,9 @@ class Child:
     pid: int
     generation: int
     started_s: float
+    slot: int
+    """Where in the shared memory it notes that its event loop runs."""
+    is_hung: bool = False
 
 
 class Supervisor:
@@ -74,6 +79,7 @@ class Supervisor:
         self._due: list[tuple[float, str, int]] = []  # restarts: when, role, generation
         self._is_stopping = False
         self._signals_read, self._signals_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._beats = mmap.mmap(-1, mmap.PAGESIZE)  # shared with the roles
         self._alive_read, self._alive_write = os.pipe2(os.O_CLOEXEC)
 
     def run(self) -> int:
@@ -112,7 +118,8 @@ class Supervisor:
                 elif number == signal.SIGUSR1:
                     self._log.channel.reopen()
                     self._signal_all(number)
-            self._manager.alive()
+            if not self._is_hung():
+                self._manager.alive()
             self._log.channel.pump()
             self._reap()
             self._restart_due()
@@ -160,6 +167,27 @@ class Supervisor:
         self._signal_all(signal.SIGTERM)
         return time.monotonic() + DRAIN_S
 
+    def _is_hung(self) -> bool:
+        """Return whether the event loop of a role stands still: the watchdog hears nothing then."""
+        limit_s = self._manager.alive_each_s
+        hung = False
+        for child in self._children.values():
+            beat_s = self._beat_of(child.slot).at_s()
+            is_over = (
+                child.generation == self._generation and 0 < beat_s < time.monotonic() - limit_s
+            )
+            if is_over and not child.is_hung:
+                self._log.note(
+                    "master",
+                    f"warning: {child.role} (pid {child.pid}) stands still for {limit_s:g} s",
+                )
+            child.is_hung = is_over
+            hung = hung or is_over
+        return hung and not self._is_stopping
+
+    def _beat_of(self, slot: int) -> Beat:
+        return Beat(self._beats, slot, each_s=self._manager.alive_each_s / 4)
+
     # --- children ------------------------------------------------------------------------
 
     def _start_generation(self) -> None:
@@ -173,13 +201,16 @@ class Supervisor:
     def _start(self, role: str) -> None:
         # blocked meanwhile: the child must not answer a signal with its parent's handlers
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {*_SIGNALS, signal.SIGUSR1})
+        used = {child.slot for child in self._children.values()}
+        slot = next(number for number in count() if number not in used)
+        self._beat_of(slot).note(0.0)
         pid = os.fork()
         if pid == 0:
-            self._be_child(role)
+            self._be_child(role, slot)
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        self._children[pid] = Child(role, pid, self._generation, time.monotonic())
+        self._children[pid] = Child(role, pid, self._generation, time.monotonic(), slot)
 
-    def _be_child(self, role: str) -> None:
+    def _be_child(self, role: str, slot: int) -> None:
         """Become a role; never returns."""
         exit_code = os.EX_SOFTWARE
         self._log.channel.adopt()
@@ -196,6 +227,7 @@ class Supervisor:
                 sockets=self._sockets.keep_only(role, self._loaded.settings),
                 lifeline=self._alive_read,
                 log=self._log,
+                beat=self._beat_of(slot),
                 metrics=self._metrics.directory if self._metrics is not None else None,
             )
             exit_code = run_role(role, context)

@@ -27,7 +27,7 @@ from relaygw.settings.alerts import channel_name
 from relaygw.settings.listener import Listener
 from relaygw.settings.load import LoadedSettings
 from relaygw.settings.model import Log, Settings
-from relaygw.settings.provider import Provider, TlsPolicy
+from relaygw.settings.provider import Provider
 from relaygw.settings.routes import Route
 from relaygw.settings.secrets import SecretRef
 from relaygw.upstream.diagnosis import Finding, Result, Step, diagnose
@@ -40,10 +40,6 @@ _TLS_WORDS = {
     "opportunistic": "STARTTLS if offered, not verified",
     "none": "no TLS",
 }
-_UNVERIFIED = (
-    "encrypt does not verify the certificate: who answers in the server's place reads passwords "
-    "and mail; write tls: required, with tls_ca where it has a CA of its own"
-)
 _MODES = {
     "production": "mail is sent",
     "staging": "mail is sent to recipients.allow only ({} entries)",
@@ -270,8 +266,7 @@ def _warnings(settings: Settings) -> Iterator[str]:
         if problem is not None:
             yield f"alerts.{number}.{alert.kind}: {problem}"
     for name, provider in settings.providers.items():
-        if provider.tls is TlsPolicy.ENCRYPT:
-            yield f"providers.{name}.tls: {_UNVERIFIED}"
+        yield from (f"providers.{name}.tls: {problem}" for problem in provider.tls_doubts())
     yield from _unreadable_secrets(settings)
     yield from doubtful_certificates(settings)
     web = settings.web

@@ -59,9 +59,15 @@ def install_sendmail(invocation: Invocation, *, prefix: Path, force: bool, unins
             exit_code=os.EX_NOPERM,
         ) from error
     click.echo("For PHP, in php.ini of FPM and of the command line (cron):")
-    click.echo(f'  sendmail_path = "{prefix.absolute()}/sbin/sendmail -t -i"')
+    click.echo(f"  {php_line(prefix)}")
     if doubts:
         raise CommandFailed("\n".join(doubts), exit_code=os.EX_NOPERM)
+
+
+def php_line(prefix: Path) -> str:
+    """Return the line of php.ini: a command of the shell, in quotes of PHP."""
+    command = f"{shlex.quote(str(prefix.absolute() / LINKS[0]))} -t -i"
+    return 'sendmail_path = "' + command.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 class Programs:

@@ -9,10 +9,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import mmap
 import os
 import secrets
 import signal
 import socket
+import struct
 import sys
 import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence
@@ -36,8 +38,33 @@ from relaygw.upstream.classifier import catalogue
 ROLES = ("front", "delivery", "web")
 _IMPORTED_LATE = ("anyio._backends._asyncio", "uvicorn.lifespan.off")
 """What libraries of the web role import once they run."""
+_AT = struct.Struct("d")
 _GC_THRESHOLD = 20_000
 _SWITCH_INTERVAL_S = 0.0005
+
+
+@dataclass(frozen=True, slots=True)
+class Beat:
+    """Where a role notes that its event loop runs, for a watchdog; `each_s` is inf for none."""
+
+    memory: mmap.mmap
+    slot: int
+    each_s: float
+
+    def note(self, at_s: float) -> None:
+        """Note a time; 0 before the first."""
+        _AT.pack_into(self.memory, self.slot * _AT.size, at_s)
+
+    def at_s(self) -> float:
+        """Return what was noted last."""
+        (noted_s,) = _AT.unpack_from(self.memory, self.slot * _AT.size)
+        return float(noted_s)
+
+    def keep(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Note it again and again, as long as the loop runs."""
+        if self.each_s < float("inf"):
+            self.note(time.monotonic())
+            loop.call_later(self.each_s, self.keep, loop)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +75,7 @@ class RoleContext:
     sockets: Sequence[socket.socket] = ()
     lifeline: int  # read end of a pipe that closes when the supervisor dies
     log: MailLog
+    beat: Beat | None = None
     metrics: Path | None = None  # where processes count; None: they do not
     incarnation: str = field(default_factory=lambda: secrets.token_hex(6))
 
@@ -115,6 +143,8 @@ def stop_event(context: RoleContext) -> asyncio.Event:
     loop.add_signal_handler(signal.SIGUSR1, context.log.channel.reopen)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR1})  # one may have come already
     loop.add_reader(context.lifeline, orphaned)
+    if context.beat is not None:
+        context.beat.keep(loop)
     return stop
 
 

@@ -123,6 +123,10 @@ class TlsPolicy(StrEnum):
     NONE = "none"
 
 
+_PORT_OF_IMPLICIT_TLS = 465
+_BY_STARTTLS = (TlsPolicy.REQUIRED, TlsPolicy.ENCRYPT, TlsPolicy.OPPORTUNISTIC)
+
+
 class Timeouts(Section):
     """How long the worker waits for a provider, by stage (RFC 5321 section 4.5.3.2)."""
 
@@ -222,6 +226,20 @@ class Provider(Section):
             yield (
                 "oauth",
                 "has neither client_secret nor refresh_token; add what your provider gave",
+            )
+
+    def tls_doubts(self) -> Iterator[str]:
+        """Yield what is said of a policy that is allowed, and may not be what was meant."""
+        if self.port == _PORT_OF_IMPLICIT_TLS and self.tls in _BY_STARTTLS:
+            yield (
+                f"{self.tls} begins in clear and asks for STARTTLS, and port {self.port} speaks "
+                "TLS from the first byte; write tls: implicit, with tls_ca where the server has a "
+                "CA of its own, or port: 587"
+            )
+        if self.tls is TlsPolicy.ENCRYPT:
+            yield (
+                "encrypt does not verify the certificate: who answers in the server's place reads "
+                "passwords and mail; write tls: required, with tls_ca where it has a CA of its own"
             )
 
     @property

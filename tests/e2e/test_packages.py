@@ -130,7 +130,7 @@ def install(machine: Machine, *files: Path) -> subprocess.CompletedProcess[str]:
     return machine.run("dpkg", "--install", *names, check=False)
 
 
-def configure(machine: Machine, provider: ProviderInside) -> None:
+def configure(machine: Machine, provider: ProviderInside, *, is_started: bool = True) -> None:
     login = {"username": "shop", "password": "credential:relaygw_main"}
     main = {"host": "127.0.0.1", "port": provider.port, "tls": "none", **login}
     settings = {
@@ -145,7 +145,8 @@ def configure(machine: Machine, provider: ProviderInside) -> None:
     }
     for name, (how, text) in files.items():
         machine.run("install", *how, "/dev/stdin", f"/etc/relaygw/{name}", input=text)
-    machine.run("systemctl", "enable", "--now", "relaygw.socket", "relaygw.service")
+    if is_started:
+        machine.run("systemctl", "enable", "--now", "relaygw.socket", "relaygw.service")
 
 
 def test_it_takes_the_place_of_postfix_and_starts_nothing(machine: Machine) -> None:
@@ -300,6 +301,49 @@ def test_setup_leads_to_the_first_mail_and_a_purge_forgets_it(
         assert machine.run("systemctl", "is-enabled", unit).stdout == "enabled\n"
         assert machine.run("systemctl", "is-active", unit).stdout == "active\n"
     purge_leaves_nothing(machine)
+
+
+@pytest.mark.parametrize("is_stopped", [False, True])
+def test_over_from_postfix_and_back_as_the_page_says(
+    packages: Packages, tmp_path: Path, is_stopped: bool
+) -> None:
+    page = (ROOT / "docs/coming-from-postfix.md").read_text()
+
+    def follow(heading: str) -> str:
+        words = page.partition(heading)[2].partition("```sh\n")[2].partition("```")[0]
+        return machine.run("sh", "-ec", f'sudo() {{ "$@"; }}\n{words}').stdout
+
+    def listener() -> str:
+        return machine.run("ss", "-Hltnp", "sport = :25").stdout
+
+    with (
+        Machine(Path("/"), tmp_path) as machine,
+        ProviderInside(machine, users={"shop": "secret"}) as provider,
+    ):
+        relayhost = f"relayhost=[127.0.0.1]:{provider.port}"
+        names = ["myhostname=machine.test", "mydestination=", "inet_interfaces=127.0.0.1"]
+        machine.run("postconf", "-e", relayhost, "smtp_tls_security_level=none", *names)
+        machine.run("systemctl", "start", "postfix")
+        machine.wait_for(lambda: machine.run("postfix", "status", check=False))
+        assert (done := install(machine, packages.main)).returncode == 0, done.stderr
+        configure(machine, provider, is_started=False)
+        send(machine, "by Postfix")
+        provider.wait_for_messages(1)
+        follow("## Switch over")
+        send(machine, "by relaygw")
+        provider.wait_for_messages(3)
+        assert "master" not in listener()
+        if is_stopped:
+            machine.run("systemctl", "disable", "--now", "postfix")
+        follow("## Switch back")
+        machine.wait_for(
+            lambda: machine.run("grep", "-q", ":0019 0*:0000 0A", "/proc/net/tcp", check=False)
+        )
+        assert "master" in listener()
+        send(machine, "by Postfix again")
+        provider.wait_for_messages(4)
+        first, _, third, last = (one.content for one in provider.messages)
+        assert [b"(Postfix, from" in one for one in (first, third, last)] == [True, False, True]
 
 
 def test_an_upgrade_under_load_and_no_way_back(machine: Machine, packages: Packages) -> None:

@@ -264,6 +264,17 @@ def test_the_watchdog_hears_of_a_gateway_that_lives_and_not_of_a_stopped_one(
         told.socket.settimeout(PATIENCE_S)
         assert told.socket.recv(4096) == b"WATCHDOG=1"
 
+        role = gateway.pids("front")[0]
+        os.kill(role, signal.SIGSTOP)
+        gateway.wait_for_log(rf"warning: front \(pid {role}\) stands still for 0.1 s")
+        told.socket.settimeout(0.5)
+        with pytest.raises(TimeoutError):
+            for _ in range(100):
+                told.socket.recv(4096)
+        os.kill(role, signal.SIGCONT)
+        told.socket.settimeout(PATIENCE_S)
+        assert told.socket.recv(4096) == b"WATCHDOG=1"
+
 
 def test_as_process_1_it_buries_orphans_and_ends_by_term(tmp_path: Path) -> None:
     """What a container's engine expects, where relaygw is process 1."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shlex
+import shutil
 import stat
 import subprocess
 import sys
@@ -14,7 +16,7 @@ from click.testing import CliRunner
 
 from relaygw.cli import main
 from relaygw.cli.frame import CommandFailed
-from relaygw.cli.install_sendmail import LINKS, Programs
+from relaygw.cli.install_sendmail import LINKS, Programs, php_line
 
 
 def install(prefix: Path, tmp_path: Path, *, force: bool = False) -> list[str]:
@@ -123,3 +125,14 @@ def test_the_command_fails_for_it(tmp_path: Path) -> None:
     assert result.exit_code == os.EX_NOPERM
     assert "sendmail_path" in result.stdout
     assert f"cannot leave mail in {tmp_path}/home/maildrop: " in " ".join(result.stderr.split())
+
+
+@pytest.mark.skipif(shutil.which("php") is None, reason="PHP reads it")
+def test_php_reads_a_prefix_of_any_signs(tmp_path: Path) -> None:
+    prefix = tmp_path / 'it\'s a "place" of 100%'
+    ini = tmp_path / "php.ini"
+    ini.write_text(f"{php_line(prefix)}\n")
+    show = ["php", "-n", "-c", str(ini), "-r", 'echo ini_get("sendmail_path");']
+    command = subprocess.run(show, capture_output=True, text=True, check=True).stdout
+    assert shlex.split(command) == [f"{prefix}/sbin/sendmail", "-t", "-i"]
+    assert php_line(Path("/usr")) == 'sendmail_path = "/usr/sbin/sendmail -t -i"'

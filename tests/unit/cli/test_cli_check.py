@@ -106,6 +106,13 @@ def test_a_certificate_that_is_not_verified_is_a_warning(config: Path) -> None:
     assert "warning: providers.main.tls: encrypt does not verify the certificate" in result.stderr
 
 
+@pytest.mark.parametrize("tls", ["required", "encrypt", "opportunistic", "implicit"])
+def test_starttls_at_the_port_of_implicit_tls_is_a_warning(config: Path, tls: str) -> None:
+    config.write_text(STAGING.replace("host: mail.test", f"host: mail.test, port: 465, tls: {tls}"))
+    said = f"providers.main.tls: {tls} begins in clear and asks for STARTTLS, and port 465 speaks"
+    assert (said in check(config).stderr) is (tls != "implicit")
+
+
 def test_a_secret_that_is_not_there_is_a_warning(config: Path) -> None:
     result = check(config)
     assert "warning: providers.main.password: env:RELAYGW_TEST_UNSET" in result.stderr
