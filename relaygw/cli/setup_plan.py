@@ -149,7 +149,7 @@ def _about_provider(answers: Answers) -> Iterator[Question]:
         return
     if preset.needs_region:
         yield Question(name="region", text=f"Region: {preset.asks.get('region', '')}")
-    if "username" in preset.asks:
+    if "username" in preset.asks.keys() - preset.keys_for(answers.region, answers.variant):
         yield Question(
             name="username",
             text=f"User name: {preset.asks['username']}",

@@ -24,6 +24,7 @@ ROOT = Path(__file__).parents[2]
 WITHOUT_NETWORK = ("apt", "install", "--no-install-recommends")
 PACKAGES = ("relaygw", "relaygw-mta")
 OLDER = "0.0.9"
+UNITS = ("relaygw.socket", "relaygw.service")
 INSTALLED = "install ok installed"
 SET_UP = [f"/etc/relaygw/{one}" for one in ("relaygw.yaml", "secrets", "secrets/main")]
 
@@ -335,11 +336,15 @@ def test_over_from_postfix_and_back_as_the_page_says(
         assert "master" not in listener()
         if is_stopped:
             machine.run("systemctl", "disable", "--now", "postfix")
+            machine.run("systemctl", "stop", "relaygw")
+            machine.run("systemctl", "enable", "--now", "relaygw.socket", "relaygw.service")
         follow("## Switch back")
         machine.wait_for(
             lambda: machine.run("grep", "-q", ":0019 0*:0000 0A", "/proc/net/tcp", check=False)
         )
         assert "master" in listener()
+        enabled = machine.run("systemctl", "is-enabled", *UNITS, "postfix", check=False).stdout
+        assert enabled.split() == ["disabled", "disabled", "enabled"]
         send(machine, "by Postfix again")
         provider.wait_for_messages(4)
         first, _, third, last = (one.content for one in provider.messages)

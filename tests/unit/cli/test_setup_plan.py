@@ -45,6 +45,8 @@ def loaded(directory: Path, answers: Answers) -> Settings:
         ({"use": "shop"}, ["preset", "sender"]),
         ({"use": "shop", "preset": "sendgrid"}, ["sender"]),
         ({"use": "shop", "preset": "ses"}, ["region", "username", "sender"]),
+        ({"use": "shop", "preset": "mailtrap"}, ["sender"]),
+        ({"use": "shop", "preset": "mailtrap", "variant": "sandbox"}, ["username", "sender"]),
         ({"use": "shop", "preset": "other"}, ["host", "sender"]),
         ({"use": "shop", "preset": "other", "host": "smtp.x.test"}, ["username", "sender"]),
         ({"use": "shop", "host": "smtp.x.test"}, ["username", "sender"]),
