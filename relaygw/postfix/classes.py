@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
+from itertools import islice
 
 from relaygw.errors import InvalidAddress
 from relaygw.mail.address import check_address
-from relaygw.postfix.access import SENDER, access_tables
+from relaygw.postfix.access import SENDER, access_fate, access_tables
 from relaygw.postfix.maps import Table
 from relaygw.postfix.report import Report
-from relaygw.postfix.resolve import Resolver, hop_of
+from relaygw.postfix.resolve import Fate, Resolver, hop_of
 
 REST = ""
 SENDER_MAPS = ("sender_dependent_relayhost_maps", "sender_dependent_default_transport_maps")
@@ -66,6 +67,21 @@ def judged_senders(resolver: Resolver) -> list[str]:
     tables = access_tables(resolver, SENDER)
     found = (one for table in tables for one in _entries(resolver, Report(), table, _ACCESS))
     return list(dict.fromkeys((REST, *found)))
+
+
+def permitted_senders(resolver: Resolver) -> list[str]:
+    """Return one class of senders from each access table that lets some in, the rest first."""
+    found = [REST]
+    for table in access_tables(resolver, SENDER):
+        lines = [one.told_apart or [] for one in table.patterns if _lets_in(one.value)]
+        keys = (one.key for one in table.entries if _lets_in(one.value) and one.key[-1:] != "@")
+        lines += [[*_of_key(resolver, key, is_by_domain=True)] for key in islice(keys, 1)]
+        found += [one for line in lines for one in line if _is_usable(one)][:1]
+    return found
+
+
+def _lets_in(action: str) -> bool:
+    return access_fate(action) is Fate.SEND
 
 
 def recipient_classes(resolver: Resolver, report: Report) -> list[str]:

@@ -17,7 +17,7 @@ from relaygw.postfix.classes import (
     REST,
     SAMPLE,
     is_direct,
-    judged_senders,
+    permitted_senders,
     recipient_classes,
     sample,
     sender_classes,
@@ -51,7 +51,7 @@ class Routing:
         resolver = self.rewriting.resolver
         self.senders = sender_classes(resolver, self.report)
         self.recipients = recipient_classes(resolver, self.report)
-        senders = [sample(one) for one in judged_senders(resolver)]
+        senders = [sample(one) for one in permitted_senders(resolver)]
         for recipient in self.recipients:
             self.fates[recipient] = self._fate(senders, sample(recipient))
 

@@ -50,9 +50,29 @@ _VALUES = {
     "mynetworks": st.sampled_from(["10.0.0.0/8", "0.0.0.0/0", "nonsense", "[::1]/128 192.0.2.1"]),
     "inet_interfaces": st.sampled_from(["all", "loopback-only", "10.1.1.1", "a.test", ""]),
     "smtpd_recipient_restrictions": st.sampled_from(
-        ["check_recipient_access texthash:{dir}/one, reject", "permit", "reject",
+        ["check_recipient_access texthash:{dir}/one, reject", "permit", "reject", "own",
          "check_recipient_access { inline:{ {b.test=OK}, {c.test=REJECT} } }, strange"]
     ),
+    "smtpd_sender_restrictions": st.sampled_from(
+        ["check_sender_access texthash:{dir}/one, permit", "warn_if_reject", "sleep 1, {reject}",
+         "check_sender_access", "reject_unauth_destination, regexp:{dir}/three", "own, permit",
+         "check_policy_service {unix:x, timeout=1}, check_sender_access ldap:x"]
+    ),
+    "smtpd_restriction_classes": st.sampled_from(["own", ""]),
+    "own": st.sampled_from(["own", "check_recipient_access texthash:{dir}/two", ""]),
+    "relocated_maps": _TABLES,
+    "relay_recipient_maps": _TABLES,
+    "virtual_alias_domains": _TABLES,
+    "recipient_bcc_maps": _TABLES,
+    "luser_relay": st.sampled_from(["a@b.test", "$user@b.test", "someone", ""]),
+    "local_recipient_maps": st.sampled_from(["", "static:x"]),
+    "header_checks": _TABLES,
+    "always_bcc": st.sampled_from(["c", "c@d.test", "|x"]),
+    "canonical_classes": st.sampled_from(["header_sender", "envelope_recipient", ""]),
+    "masquerade_classes": st.sampled_from(["envelope_recipient", ""]),
+    "receive_override_options": st.sampled_from(["no_address_mappings", "x", ""]),
+    "append_dot_mydomain": st.sampled_from(["yes", "no"]),
+    "append_at_myorigin": st.sampled_from(["yes", "no"]),
     "message_size_limit": st.sampled_from(["0", "1000", "many"]),
     "minimal_backoff_time": st.sampled_from(["300s", "10", "2h", "soon"]),
     "smtp_destination_rate_delay": st.sampled_from(["0s", "1s", "5m", "x"]),
@@ -65,8 +85,12 @@ _KEYS = st.sampled_from(
 )  # fmt: skip
 _RESULTS = st.one_of(
     _HOPS,
-    st.sampled_from(["u:p", "c@d.test", "@e.test", "a@b.test, b@c.test", "OK", "REJECT", "DISCARD",
-                     "HOLD", "encrypt", "secure match=x", "|/bin/sh", "", "user", "promo:"]),
+    st.sampled_from(
+        ["u:p", "c@d.test", "@e.test", "a@b.test, b@c.test", "OK", "REJECT", "DISCARD", "HOLD",
+         "REDIRECT c@d.test", "FILTER smtp:x", "BCC", "PREPEND", "own", "reject", "encrypt",
+         ":include:/no/such", "\\\\user", "/var/x, c@d.test", "secure match=x", "|/bin/sh", "",
+         "user", "promo:"]
+    ),
 )  # fmt: skip
 _LINES = st.builds("{} {}".format, _KEYS, _RESULTS)
 _PATTERNS = st.builds(

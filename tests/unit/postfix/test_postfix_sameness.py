@@ -6,6 +6,9 @@ import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pytest
+
+from relaygw.postfix.access import Access
 from relaygw.postfix.lint import findings
 from relaygw.postfix.main_cf import read_configuration
 from relaygw.postfix.maps import Tables
@@ -142,6 +145,8 @@ CASES = {
     "access-bcc": Case(access("cust.test=BCC c@d.test"), _MAIL, OTHER, "sends a copy: c@d.test"),
     "extension-refused": Case("recipient_delimiter = +\n" + access("b@=REJECT"),
                               (_A, "b+x@cust.test"), OTHER, "b@ REJECT"),
+    "extension-of-blocked": Case("recipient_delimiter = +\n" + access("b@cust.test=REJECT"),
+                                 (_A, "b+x@cust.test"), OTHER, "b@cust.test REJECT"),
     # what form an address has
     "no-domain": Case("append_dot_mydomain = yes\n", (_A, "b@mail"), OTHER, "b@mail.example.com"),
     "no-myorigin": Case("append_at_myorigin = no\n", (_A, "b"), UNPROVEN, "append_at_myorigin"),
@@ -236,3 +241,24 @@ def test_no_mappings_at_the_door_are_told(tmp_path: Path) -> None:
     assert rewriting.answer(*_MAIL).recipient == _B
     assert "recipients" not in made.values["rewrite"]
     assert any("so the maps are not imported" in one for one in made.report.warnings)
+
+
+def test_addresses_with_extensions_are_not_blocked_and_that_is_told(tmp_path: Path) -> None:
+    main = "recipient_delimiter = +\n" + access("b@cust.test=REJECT")
+    made, _ = made_of(Case(main, _MAIL, ""), tmp_path)
+    assert any("such as user+text@domain" in one for one in made.report.warnings)
+
+
+def test_long_lists_of_senders_and_recipients_are_not_multiplied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = ", ".join(f"{{u{n}@d{n}.test=REJECT}}" for n in range(30))
+    main = (
+        f"smtpd_sender_restrictions = check_sender_access inline:{{ {rows}, {{ok.test=OK}} }}\n"
+        f"smtpd_recipient_restrictions = check_recipient_access inline:{{ {rows} }}\n"
+    )
+    judged = []
+    really = Access.judge
+    monkeypatch.setattr(Access, "judge", lambda *mail: judged.append(mail) or really(*mail))
+    made, _ = made_of(Case(main, _MAIL, ""), tmp_path)
+    assert len(judged) <= 2 * len(made.routing.recipients)
