@@ -70,6 +70,13 @@ def test_systemd_understands_the_units(name: str, tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_the_service_needs_no_program_that_a_small_system_lacks() -> None:
+    unit = (UNITS / "relaygw.service").read_text()
+    programs = re.findall(r"^Exec\w+=(\S+)", unit, re.M)
+    assert programs
+    assert {*programs} <= {"/usr/bin/relaygw", "/bin/sh"}
+
+
 def test_the_socket_is_the_listener_of_a_configuration_without_listeners() -> None:
     assert re.findall("^ListenStream=(.*)$", (UNITS / "relaygw.socket").read_text(), re.M) == [
         "127.0.0.1:25"
