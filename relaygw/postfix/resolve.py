@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
 
-from relaygw.mail.address import split
 from relaygw.postfix.main_cf import Configuration, PostfixUnreadable, Service, read_text
 from relaygw.postfix.maps import Entry, Lookup, Table, Tables, find, look_up
 from relaygw.settings.addresses import Host
@@ -177,12 +176,10 @@ class Resolver:
 
     def without_extension(self, address: str) -> str | None:
         """Return an address without `+text`, None where it has none."""
-        local, domain = split(address)
+        local, at, domain = address.rpartition("@") if "@" in address else (address, "", "")
         signs = re.escape(self.configuration.value("recipient_delimiter"))
         parts = re.split(f"[{signs}]", local, maxsplit=1) if signs else [local]
-        if len(parts) == 1 or not parts[0]:
-            return None
-        return parts[0] if domain is None else f"{parts[0]}@{domain}"
+        return f"{parts[0]}{at}{domain}" if len(parts) > 1 and parts[0] else None
 
     def by_address(self, tables: Sequence[Table], address: str) -> Entry | None:
         """Return the entry for an address: whole, without extension, local part, `@domain`."""

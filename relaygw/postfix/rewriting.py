@@ -17,6 +17,7 @@ from relaygw.postfix.resolve import Delivery, Fate, Resolver
 from relaygw.settings.tree import Place
 
 _MAX_STEPS = 100
+_MAX_MAPPINGS = 10
 _MAX_EXPANSIONS = 1000  # as virtual_alias_expansion_limit
 _END = re.compile(r"[|/:\\]")
 INCLUDE = ":include:"
@@ -47,6 +48,7 @@ class Rewriting:
         self._tables = resolver.tables
         self.access = Access(resolver)
         options = resolver.configuration.values("receive_override_options", resolver.door)
+        self.notes: dict[str, None] = {}  # on what maps do with addresses that were asked for
         self._is_mapped = "no_address_mappings" not in options
 
     def answer(self, sender: str, recipient: str) -> Answer:
@@ -162,18 +164,17 @@ class Rewriting:
         return found[0] if found else address
 
     def _repeated(self, name: str, address: str) -> str:
-        seen = [address.lower()]
-        while True:
-            found = next(iter(self._results(name, address)), address)
-            if found.lower() == address.lower():
-                return address
-            if found.lower() in seen or len(seen) > _MAX_STEPS:
-                raise AddressCircle(
-                    f"{self._place(name)}: {name} leads in a circle: "
-                    f"{' -> '.join((*seen, found.lower()))}; take one line out"
-                )
-            address = found
-            seen.append(address.lower())
+        seen = [address]
+        for _ in range(_MAX_MAPPINGS):
+            found = next(iter(self._results(name, seen[-1])), seen[-1])
+            if found.lower() == seen[-1].lower():
+                return seen[-1]
+            seen.append(found)
+        way = " -> ".join(dict.fromkeys((*seen, seen[0])))
+        self.notes[f"{self._place(name)}: {name} leads in a circle: {way}; take one line out"] = (
+            None
+        )
+        return seen[-1]  # Postfix sends it all the same
 
     def _results(self, name: str, address: str, service: Service | None = None) -> list[str]:
         """Return what a map makes of an address, nothing where it does not know it."""

@@ -83,6 +83,8 @@ def translate(rewriting: Rewriting, secrets_directory: Path) -> Translation:
     }
     values |= {name: section for name, section in sections.items() if section}
     tell_restrictions(rewriting.resolver, report)
+    for note in rewriting.notes:
+        report.warn(note)
     _judge(configuration, report)
     for table in rewriting.resolver.tables.all:
         for note in (table.problem, *table.notes):

@@ -35,7 +35,9 @@ virtual_alias_domains = aliased.test
 virtual_alias_maps = inline:{{ {{one@cust.test=two@cust.test, three@cust.test}},
     {{ping@cust.test=pong@cust.test}}, {{pong@cust.test=ping@cust.test}},
     {{known@aliased.test=four@cust.test}}, {{kept@cust.test=kept@cust.test, five@cust.test}} }}
-recipient_canonical_maps = inline:{{ {{typo@cust.test=right@cust.test}} }}
+recipient_canonical_maps = inline:{{ {{typo@cust.test=right@cust.test}},
+    {{round@cust.test=about@cust.test}}, {{about@cust.test=over@cust.test}},
+    {{over@cust.test=round@cust.test}} }}
 sender_canonical_maps = inline:{{ {{seen@shop.test=hidden@shop.test}} }}
 sender_canonical_classes = header_sender
 sender_bcc_maps = inline:{{ {{copied@shop.test=archive@d.test}} }}
@@ -53,6 +55,8 @@ _ALIASES = """list: :include:{members}
 several: six@cust.test, seven@cust.test, "|/bin/true a, b"
 again: again, eight@cust.test
 chain: several
+loop: pool
+pool: loop
 """
 _SHOP = "a@shop.test"
 _MAILS = [
@@ -61,7 +65,8 @@ _MAILS = [
         "again@gw.example.com", "chain@gw.example.com", "nobody-here@gw.example.com",
         "moved@cust.test", "known@relayed.test", "unknown@relayed.test", "one+tag@cust.test",
         "ping@cust.test", "known@aliased.test", "unknown@aliased.test", "kept@cust.test",
-        "typo+x@cust.test", "no+x@cust.test", "x@warned.test", "x@class.test", "x@maybe.test",
+        "typo+x@cust.test", "round@cust.test", "loop@gw.example.com", "no+x@cust.test",
+        "x@warned.test", "x@class.test", "x@maybe.test",
         "x@sub.ok.test", "x@ok.test", "x@deep.ok.test", "x@elsewhere.test", "x@bcc.test",
         "x@noted.test",
     )),
