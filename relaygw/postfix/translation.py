@@ -120,14 +120,14 @@ def _rewrite(
         yield "default_domain", resolver.origin
     senders: dict[str, str] = {}
     for key, place in _keys("sender", rewriting, report):
-        known.setdefault("senders", []).append(key)
+        known.setdefault("senders", []).extend([key] if fits(RewriteKey, key) else [])
         with _circles_told(report):
             _put(senders, key, rewriting.final_sender(_address(key)), place, report)
     if senders:
         yield "senders", senders
     recipients: dict[str, str] = {}
     for key, place in _keys("recipient", rewriting, report):
-        known.setdefault("recipients", []).append(key)
+        known.setdefault("recipients", []).extend([key] if fits(RewriteKey, key) else [])
         with _circles_told(report):
             first, *others = rewriting.final_recipients(_address(key))
             final = rewriting.generic(first)

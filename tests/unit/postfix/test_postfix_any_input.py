@@ -101,7 +101,7 @@ _PATTERNS = st.builds(
 _MASTER = "smtp inet n - n - - smtpd\npromo unix - - n - 2 smtp -o smtp_sasl_auth_enable=yes\n"
 
 
-@settings(max_examples=60, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     st.fixed_dictionaries({}, optional=_VALUES),
     st.lists(_LINES, max_size=5),
