@@ -276,6 +276,7 @@ def test_the_watchdog_hears_of_a_gateway_that_lives_and_not_of_a_stopped_one(
         assert told.socket.recv(4096) == b"WATCHDOG=1"
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may make a namespace of processes")
 def test_as_process_1_it_buries_orphans_and_ends_by_term(tmp_path: Path) -> None:
     """What a container's engine expects, where relaygw is process 1."""
     own = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
