@@ -24,9 +24,9 @@ PERMITTING = ("permit_mynetworks", "permit_sasl_authenticated", "permit")
 _REFUSING = ("reject", "defer", "defer_if_permit")
 _SPEECH = (
     "reject_unauth_pipelining", "reject_multi_recipient_bounce", "defer_if_reject",
-    "reject_unlisted_recipient",
+    "permit_auth_destination",
 )  # fmt: skip
-"""Refuse no mail of one recipient from a client that speaks SMTP well, or are asked in the end."""
+"""Refuse no mail to one recipient from a client that speaks SMTP well."""
 _WITH_ARGUMENT = re.compile(r"check_\w+|(reject|permit)_(rbl|rhsbl|dnswl|rhswl)_\w+|sleep")
 _TABLE = re.compile(r"(proxy:)?[a-z]+:.+", re.S)
 _MAX_DEPTH = 10
@@ -170,7 +170,7 @@ class _List:
             return self.judged(inner, word, depth + 1)
         if word == "permit_auth_destination" and self._is_ours():
             return Delivery(Fate.SEND)
-        if said is None and word not in (*_SPEECH, "permit_auth_destination"):
+        if said is None:
             self.doubts.append((word, f"{place}: {name}: {word} is not followed"))
         return None
 
@@ -178,6 +178,11 @@ class _List:
         """Return whether a restriction refuses the mail; None: only Postfix knows."""
         if word in _REFUSING:
             return True
+        if word in _SPEECH:
+            return False
+        if word == "reject_unlisted_recipient":  # is asked in the end, if that is not switched off
+            option = "smtpd_reject_unlisted_recipient"
+            return False if self.access._configuration.is_on(option, self.access._door) else None
         if word in ("reject_unauth_destination", "defer_unauth_destination"):
             return not self._is_ours()
         if word in ("reject_non_fqdn_sender", "reject_non_fqdn_recipient"):

@@ -80,8 +80,8 @@ class Rewriting:
     def _unlisted(self, recipient: str) -> Delivery | None:
         """Return the refusal of somebody whom no list of relay_domains knows."""
         configuration, domain = self.resolver.configuration, recipient.rpartition("@")[2]
-        tables = self._tables.of("relay_recipient_maps")
-        if not tables or not configuration.is_on("smtpd_reject_unlisted_recipient"):
+        tables, option = self._tables.of("relay_recipient_maps"), "smtpd_reject_unlisted_recipient"
+        if not tables or not configuration.is_on(option, self.resolver.door):
             return None
         if self.resolver.address_class(domain) != "relay_domains":
             return None

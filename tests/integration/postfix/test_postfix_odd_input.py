@@ -282,6 +282,18 @@ def test_restrictions_that_are_not_imported_are_told(tmp_path: Path) -> None:
     assert "zen.example.org is" not in said
 
 
+def test_a_reason_to_prove_nothing_is_told_once_and_counted(tmp_path: Path) -> None:
+    home = Shape("milter", _HOST + "smtpd_milters = inet:localhost:8891\n").write(tmp_path)
+    _, said = imported(home)
+    rows = said.partition("sameness")[2]
+    assert rows.startswith(" 3 mails: 3 not proven (asked of the Postfix of this host)")
+    assert rows.count(": not proven") == 1
+    assert "to anybody: not proven (and 2 more) Postfix [smtp.sendgrid.net]:587" in rows
+    assert "main.cf:11: smtpd_milters: a milter may refuse, redirect or change it" in rows
+    _, said = imported(home, "--all")
+    assert said.count(": not proven Postfix") == 3
+
+
 def test_a_sender_whose_mail_is_refused_is_told(tmp_path: Path) -> None:
     main_cf = _HOST + "sender_dependent_default_transport_maps = inline:{ {@bad.test=error:no} }\n"
     values, said = imported(Shape("refused", main_cf).write(tmp_path))

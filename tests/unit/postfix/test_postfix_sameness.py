@@ -110,6 +110,10 @@ CASES = {
                              "unknown in relay_recipient_maps"),
     "relay-recipient": Case("relay_domains = cust.test\n"
                             "relay_recipient_maps = inline:{b@cust.test=x}\n", _MAIL, SAME),
+    "unlisted": Case("smtpd_recipient_restrictions = reject_unlisted_recipient\n", _MAIL, SAME),
+    "unlisted-alone": Case("smtpd_recipient_restrictions = reject_unlisted_recipient\n"
+                           "smtpd_reject_unlisted_recipient = no\n", _MAIL, UNPROVEN,
+                           "reject_unlisted_recipient is not followed"),
     "virtual-domain": Case("virtual_alias_domains = cust.test\n"
                            "virtual_alias_maps = inline:{c@cust.test=c@d.test}\n", _MAIL, KEPT,
                            "User unknown"),
