@@ -238,6 +238,3 @@ def access_fate(action: str) -> Fate | None:
     if word in ("DEFER", "DEFER_IF_PERMIT") or re.fullmatch(r"4\d\d|4\.\d+\.\d+", word):
         return Fate.LATER
     return _ASIDE.get(word)
-
-
-__all__ = ["RESTRICTIONS", "Access", "Judgement", "access_fate", "access_keys", "access_tables"]

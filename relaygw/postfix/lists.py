@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from relaygw.postfix.access import SENDER, access_fate, access_tables, lists
+from relaygw.postfix.access import RESTRICTIONS, SENDER, access_fate, access_tables, lists
 from relaygw.postfix.classes import REST
 from relaygw.postfix.report import Report
 from relaygw.postfix.resolve import Fate, Resolver
@@ -116,6 +116,7 @@ _JUDGED = re.compile(
 _PASSED = re.compile(
     r"(DUNNO|OK|RELAY|PERMIT|REJECT|DEFER(_IF_PERMIT)?|DISCARD|[1-9][\d.]*)\b", re.I
 )
+_OF_A_PORT = (*RESTRICTIONS, "receive_override_options", "content_filter", "smtpd_milters")
 
 
 def tell_restrictions(resolver: Resolver, report: Report) -> None:
@@ -130,6 +131,17 @@ def tell_restrictions(resolver: Resolver, report: Report) -> None:
                     "takes mail of the networks and users in listeners and users, and asks nothing "
                     "else about it"
                 )
+    for service in (one for one in configuration.services if one.kind == "inet"):
+        names = [one for one in service.overrides if one in _OF_A_PORT]
+        if names and door is not None and service is not door and service.command == "smtpd":
+            report.warn(
+                f"{service.place}: {service.name}: its own {', '.join(names)}: not imported; the "
+                f"lists, and the table of sameness, are those of {door.name}"
+            )
+    _tell_actions(resolver, classes, report)
+
+
+def _tell_actions(resolver: Resolver, classes: list[str], report: Report) -> None:
     tables = list(access_tables(resolver))
     for entry in (entry for table in tables for entry in table.entries):
         if not _PASSED.match(entry.value) and entry.value not in classes:

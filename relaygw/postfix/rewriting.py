@@ -106,10 +106,6 @@ class Rewriting:
         """Return a sender as the next hop sees it. Raises PostfixUnreadable."""
         return self.generic(self.cleaned("sender", address))
 
-    def final_recipient(self, address: str) -> str:
-        """Return a recipient as it is routed, the first of several. Raises PostfixUnreadable."""
-        return self.final_recipients(address)[0]
-
     def final_recipients(self, address: str) -> list[str]:
         """Return who gets the mail for an address, after all aliases. Raises PostfixUnreadable.
 

@@ -266,3 +266,16 @@ def test_long_lists_of_senders_and_recipients_are_not_multiplied(
     monkeypatch.setattr(Access, "judge", lambda *mail: judged.append(mail) or really(*mail))
     made, _ = made_of(Case(main, _MAIL, ""), tmp_path)
     assert len(judged) <= 2 * len(made.routing.recipients)
+
+
+def test_ports_with_restrictions_of_their_own_are_told(tmp_path: Path) -> None:
+    master = (
+        "smtp inet n - n - - smtpd\nsubmission inet n - n - - smtpd\n"
+        "  -o smtpd_recipient_restrictions=permit_sasl_authenticated,reject -o syslog_name=x\n"
+    )
+    made, _ = made_of(Case("", _MAIL, "", master=master), tmp_path)
+    told = [one for one in made.report.warnings if "submission" in one]
+    assert told == [
+        "master.cf:2: submission: its own smtpd_recipient_restrictions: not imported; the lists, "
+        "and the table of sameness, are those of smtp"
+    ]
