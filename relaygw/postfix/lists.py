@@ -146,14 +146,16 @@ def _tell_actions(resolver: Resolver, classes: list[str], report: Report) -> Non
     for entry in (entry for table in tables for entry in table.entries):
         if not _PASSED.match(entry.value) and entry.value not in classes:
             report.warn(
-                f"{entry.place}: {entry.key}: {entry.value.split()[0]} is not imported; a list of "
-                "relaygw allows or blocks"
+                f"{entry.place}: {entry.key}: {entry.value.partition(' ')[0] or 'an empty action'} "
+                "is not imported; a list of relaygw allows or blocks"
             )
-    for entry in (entry for table in access_tables(resolver, SENDER) for entry in table.entries):
-        if access_fate(entry.value) not in (None, Fate.SEND):
+    for table in access_tables(resolver, SENDER):
+        bad = [one for one in table.entries if access_fate(one.value) not in (None, Fate.SEND)]
+        if bad:
+            more = f" (and {len(bad) - 1} more lines)" if len(bad) > 1 else ""
             report.warn(
-                f"{entry.place}: {entry.key}: {entry.value.split()[0]} is of a sender, and relaygw "
-                "refuses no senders but those of users (users.senders)"
+                f"{bad[0].place}: {bad[0].key}: {bad[0].value.split()[0]} is of a sender{more}, "
+                "and relaygw refuses no senders but those of users (users.senders)"
             )
     if tables:
         report.warn(

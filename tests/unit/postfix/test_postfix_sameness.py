@@ -279,3 +279,18 @@ def test_ports_with_restrictions_of_their_own_are_told(tmp_path: Path) -> None:
         "master.cf:2: submission: its own smtpd_recipient_restrictions: not imported; the lists, "
         "and the table of sameness, are those of smtp"
     ]
+
+
+def test_actions_of_access_tables_are_told(tmp_path: Path) -> None:
+    main = (
+        "smtpd_sender_restrictions = check_sender_access inline:{a.test=REJECT, b.test=HOLD}\n"
+        + access("c.test=", "d.test=FILTER x:", "e.test=REJECT")
+    )
+    made, _ = made_of(Case(main, _MAIL, ""), tmp_path)
+    told = [one for one in made.report.warnings if one.startswith("main.cf:")]
+    assert [one.partition("; ")[0] for one in told if "is not imported" in one] == [
+        "main.cf:9: smtpd_sender_restrictions: check_sender_access is not imported",
+        "main.cf:10: c.test: an empty action is not imported",
+        "main.cf:10: d.test: FILTER is not imported",
+    ]
+    assert any("main.cf:9: a.test: REJECT is of a sender (and 1 more lines)" in one for one in told)
