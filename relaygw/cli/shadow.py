@@ -21,10 +21,13 @@ from relaygw.cli.selection import DURATION, STDIN
 from relaygw.cli.text import Progress, as_json, labelled, print_lines
 from relaygw.mail.clock import clock_ms, utc_text
 from relaygw.mail.words import counted, fields
+from relaygw.policy.router import Router
+from relaygw.postfix.copies import Copies
 from relaygw.postfix.maillog import Logged, followed_lines, read_maillog, whole_lines
 from relaygw.postfix.sameness import Result
 from relaygw.postfix.shadow import Shadow, ShadowRow, Tally
 from relaygw.postfix.shadow_page import TITLE, shadow_page
+from relaygw.settings.model import Settings
 
 _MAX_ROWS = 20
 _REPORT_EVERY_S = 10.0
@@ -45,8 +48,14 @@ def shadow() -> None:
 @click.option("--follow", is_flag=True, help="Go on with what comes to the last one.")
 @click.option("--for", "for_s", metavar="TIME", type=DURATION, help="With --follow: end then.")
 @click.option(
-    "--report", metavar="FILE.html", type=click.Path(path_type=Path), help="Write a page, too."
+    "--copies",
+    metavar="MAILDIR",
+    type=click.Path(path_type=Path),
+    help="Where always_bcc puts a copy of each mail, for routes that ask for header fields.",
 )
+@click.option(
+    "--report", metavar="FILE.html", type=click.Path(path_type=Path), help="Write a page, too."
+)  # fmt: skip
 @click.option("--all", "wants_all", is_flag=True, help="Show what is the same, too.")
 @click.option("--json", "wants_json", is_flag=True, help="One object a delivery, as it is read.")
 @pass_invocation
@@ -55,6 +64,7 @@ def run(
     maillogs: tuple[Path, ...],
     follow: bool,
     for_s: float | None,
+    copies: Path | None,
     report: Path | None,
     wants_all: bool,
     wants_json: bool,
@@ -69,7 +79,9 @@ def run(
         raise click.UsageError("--follow needs a file; of stdin all is read anyway")
     source = ", ".join(map(str, maillogs))
     page = _Page(report, source) if report is not None else None
-    work = _Run(Shadow(invocation.load().settings), page, wants_json=wants_json)
+    settings = invocation.load().settings
+    judge = Shadow(settings, _copies(copies, settings) if copies is not None else None)
+    work = _Run(judge, page, wants_json=wants_json)
     with _until_told_to_end(for_s) as ending:
         lines = _lines(maillogs, ending if follow else None, work)
         try:
@@ -93,6 +105,16 @@ def run(
         if page is not None:
             click.echo(labelled("report", str(report)))
     return os.EX_DATAERR if work.tally.has_findings else os.EX_OK
+
+
+def _copies(directory: Path, settings: Settings) -> Copies:
+    try:
+        return Copies(directory, Router(settings.routes).header_names)
+    except OSError as error:
+        raise CommandFailed(
+            f"--copies {directory}: is no Maildir ({error.filename}: {error.strerror}); name the "
+            "one that the user of always_bcc has, with the directories new and cur"
+        ) from error
 
 
 @dataclass(slots=True)
@@ -153,6 +175,8 @@ class _Run:
     def take(self, deliveries: Iterable[Logged]) -> None:
         """Compare deliveries as they come."""
         for logged in deliveries:
+            if self._judge.is_copy(logged):
+                continue
             row = self._judge.row(logged)
             self.tally.add(row, logged.status)
             if self._wants_json:

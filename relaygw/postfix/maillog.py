@@ -16,6 +16,7 @@ from itertools import chain
 from pathlib import Path
 
 _FROM = re.compile(r"/qmgr\[\d+\]: ([0-9A-Za-z]+): from=<(.*?)>,")
+_MESSAGE_ID = re.compile(r"/cleanup\[\d+\]: ([0-9A-Za-z]+): message-id=(.*)")
 _TO = re.compile(
     r"/(\w[\w-]*)\[\d+\]: ([0-9A-Za-z]+): to=<(.*?)>,(?: orig_to=<(.*?)>,)? relay=([^,]*),"
     r".*?\bstatus=([a-z-]+)(?: \((.*)\))?"
@@ -25,7 +26,7 @@ _REJECT = re.compile(
     r" from=<(.*?)> to=<(.*?)>(?: proto=|$)"
 )
 REJECTED = "rejected"
-_MAX_KNOWN = 100_000  # messages whose sender is remembered
+_MAX_KNOWN = 100_000  # messages whose sender and Message-ID are remembered
 _LOOK_S = 0.2
 _PIECE_BYTES = 2**16
 _MAX_LINE_BYTES = 2**20
@@ -45,23 +46,26 @@ class Logged:
     relay: str  # host[address]:port, local, none
     status: str  # sent, deferred, bounced; rejected: at the door
     text: str = ""  # what was said
+    message_id: str | None = None  # None: its line is not in the log
 
 
 def read_maillog(lines: Iterable[str]) -> Iterator[Logged]:
     """Yield the deliveries that a log of Postfix tells of; other lines are passed over."""
     senders: OrderedDict[str, str] = OrderedDict()
+    message_ids: OrderedDict[str, str] = OrderedDict()
     for line in lines:
-        found = _FROM.search(line)
-        if found is not None:
-            senders[found[1]] = found[2]
-            if len(senders) > _MAX_KNOWN:
-                senders.popitem(last=False)
-            continue
+        for known, pattern in ((senders, _FROM), (message_ids, _MESSAGE_ID)):
+            found = pattern.search(line)
+            if found is not None:
+                known[found[1]] = found[2].strip()
+                if len(known) > _MAX_KNOWN:
+                    known.popitem(last=False)
         found = _TO.search(line)
         if found is not None:
             daemon, queue_id, recipient, original, relay, status, text = found.groups()
-            sender = senders.get(queue_id)
-            yield Logged(queue_id, sender, recipient, original, daemon, relay, status, text or "")
+            sender, message_id = senders.get(queue_id), message_ids.get(queue_id)
+            whom = (sender, recipient, original)
+            yield Logged(queue_id, *whom, daemon, relay, status, text or "", message_id)
             continue
         found = _REJECT.search(line)
         if found is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from relaygw.errors import InvalidAddress
@@ -11,6 +12,7 @@ from relaygw.mail.address import check_address
 from relaygw.policy.recipients import Decision, Fate, RecipientPolicy
 from relaygw.policy.rewriter import Rewriter
 from relaygw.policy.router import Router
+from relaygw.postfix.copies import Copies
 from relaygw.postfix.maillog import REJECTED, Logged
 from relaygw.postfix.sameness import Result
 from relaygw.settings.model import Settings
@@ -23,6 +25,7 @@ _SAID = re.compile(
 )
 _NOT_FOUND = re.compile(r"Name service error for name=(?P<host>[\w.-]+)")
 _MAILBOX, _PROGRAM = "put into a mailbox of this host", "given to a program"
+_NEVER_LOGGED: Mapping[str, object] = {"listener": (), "user": ()}
 _KEPT_BY = {"local": _MAILBOX, "virtual": _MAILBOX, "lmtp": _PROGRAM, "pipe": _PROGRAM}
 MAX_ROWS = 20_000
 """Rows that are kept apart; of others only the results are counted."""
@@ -95,24 +98,31 @@ class _Own:
 
 
 class Shadow:
-    """Compares deliveries that were logged with what a configuration does."""
+    """Compares deliveries that were logged with what a configuration does.
 
-    def __init__(self, settings: Settings) -> None:
+    `copies` tells the header fields that routes ask for.
+    """
+
+    def __init__(self, settings: Settings, copies: Copies | None = None) -> None:
+        self._copies = copies
         self._providers = settings.providers
         self._policy = RecipientPolicy(settings.mode, settings.recipients)
         self._rewriter = Rewriter(settings.rewrite, settings.hostname)
         self._router = Router(settings.routes)
         self._asks_sender = any(one.sender for one in settings.routes)
-        self._unseen = [
-            (one, Router([one.model_copy(update={"header": {}, "listener": (), "user": ()})]))
-            for one in settings.routes
-            if one.header or one.listener or one.user
-        ]
+        self._unseen = _partly_known(settings.routes, {"header": {}, **_NEVER_LOGGED})
+        self._unseen_with_header = _partly_known(settings.routes, _NEVER_LOGGED)
+
+    def is_copy(self, logged: Logged) -> bool:
+        """Return whether it is a copy's own delivery."""
+        found = self._copies.addresses if self._copies is not None else ()
+        return any(one and one.lower() in found for one in (logged.recipient, logged.original))
 
     def row(self, logged: Logged) -> ShadowRow:
         """Return what both do with a recipient."""
         done = _done(logged)
-        own = self._own(logged.sender or "", logged.original or logged.recipient)
+        header = self._copies.header_of(logged.message_id) if self._copies is not None else None
+        own = self._own(logged.sender or "", logged.original or logged.recipient, header)
         result, why = self._judge(logged, done, own)
         fate = own.decision.fate
         reason = f": {own.decision.reason}" if own.decision.reason else ""
@@ -132,7 +142,7 @@ class Shadow:
         provider = self._providers[name]
         return f"{name} {provider.host}:{provider.port}"
 
-    def _own(self, sender: str, recipient: str) -> _Own:
+    def _own(self, sender: str, recipient: str, header: Mapping[str, str] | None) -> _Own:
         who, whom = self._rewriter.sender(sender), self._rewriter.recipient(recipient)
         try:
             check_address(whom)
@@ -140,19 +150,24 @@ class Shadow:
             return _Own(Decision(Fate.CAPTURE, f"invalid address: {error}"), whom, None)
         decision = self._policy.decide(whom)
         whom = decision.redirect_to or whom
-        route = self._router.route_for(sender=who, recipient=whom, headers={})
+        route = self._router.route_for(sender=who, recipient=whom, headers=header or {})
         if route is None and decision.fate is Fate.DELIVER:
             decision = Decision(Fate.CAPTURE, "no route matches")
-        return _Own(decision, whom, route, self._doubt(who, whom, route))
+        return _Own(decision, whom, route, self._doubt(who, whom, header, route))
 
-    def _doubt(self, sender: str, recipient: str, route: Route | None) -> str:
-        for one, router in self._unseen:
+    def _doubt(
+        self, sender: str, recipient: str, header: Mapping[str, str] | None, route: Route | None
+    ) -> str:
+        """Return which earlier route may match by what is not known of the mail."""
+        what = "listener or user" if header is not None else "header, listener or user"
+        for one, known in self._unseen if header is None else self._unseen_with_header:
             if one is route:
                 break
-            if router.route_for(sender=sender, recipient=recipient, headers={}) is None:
+            if known.route_for(sender=sender, recipient=recipient, headers=header or {}) is None:
                 continue
             if route is None or one.providers != route.providers:
-                return f"route {one.name} asks for what no maillog tells: header, listener or user"
+                copy = "; it has no copy" if header is None and self._copies is not None else ""
+                return f"route {one.name} asks for what no maillog tells: {what}{copy}"
         return ""
 
     def _judge(self, logged: Logged, done: _Done, own: _Own) -> tuple[Result, str]:
@@ -180,6 +195,17 @@ class Shadow:
                 return Result.UNPROVEN, said
         shown = ", then ".join(map(self._shown, names))
         return Result.OTHER, f"{done} at Postfix, {shown} at relaygw"
+
+
+def _partly_known(
+    routes: Iterable[Route], unknown: Mapping[str, object]
+) -> list[tuple[Route, Router]]:
+    """Return the routes that ask for what is unknown, each with one of the rest it asks for."""
+    return [
+        (one, Router([one.model_copy(update=unknown)]))
+        for one in routes
+        if any(getattr(one, name) for name in unknown)
+    ]
 
 
 def _judge_kept(done: _Done, own: _Own, *, is_sent: bool) -> tuple[Result, str]:

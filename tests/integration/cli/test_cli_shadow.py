@@ -16,6 +16,7 @@ import yaml
 from click.testing import CliRunner, Result
 
 from relaygw.cli import main
+from relaygw.postfix.copies import Copies
 from tests.forked import RelaygwProcess
 
 SETTINGS: dict[str, Any] = {
@@ -274,3 +275,69 @@ def test_following_ends_in_time(desk: Desk) -> None:
     desk.log.write_text(SAME)
     done = desk.run("run", "--maillog", desk.log, "--follow", "--for", "300ms")
     assert (done.exit_code, done.stdout) == (0, "shadow      1 delivery: 1 same\n")
+
+
+# --- copies by always_bcc -------------------------------------------------------------------
+
+
+def noted(lines: str, message_id: str) -> str:
+    """Return the lines of a delivery with the one that names its message."""
+    queue_id = re.findall(r": ([0-9A-F]{10}): ", lines)[0]
+    return f"{_TIME}/cleanup[8]: {queue_id}: message-id={message_id}\n{lines}"
+
+
+@pytest.fixture
+def maildir(tmp_path: Path) -> Path:
+    for name in ("new", "cur", "tmp"):
+        (tmp_path / "copies" / name).mkdir(parents=True)
+    return tmp_path / "copies"
+
+
+def copy(maildir: Path, name: str, message_id: str, *fields: str) -> None:
+    head = ["Delivered-To: Copies@localhost", f"Message-ID: {message_id}", *fields]
+    (maildir / name).write_text("\n".join((*head, "", "X-Campaign: no field of the header")))
+
+
+def test_a_copy_tells_the_fields_that_routes_ask_for(desk: Desk, maildir: Path) -> None:
+    marked, plain, none = "<1@shop.test>", "<2@shop.test>", "<3@shop.test>"
+    copy(maildir, "new/1.host", marked, "X-Campaign: summer")
+    copy(maildir, "cur/2.host:2,S", plain, "Subject: order")
+    whom = ("a@shop.test", "b@odd.test")
+    desk.log.write_text(
+        noted(delivered(*whom, relay=PROMO), marked)
+        + noted(delivered(*whom, relay=MAIN), plain)
+        + noted(delivered(*whom, relay=MAIN), none)
+        + delivered(*whom, relay=MAIN)
+        + noted(delivered("a@shop.test", "copies@localhost", daemon="local"), plain)
+        + noted(delivered(*whom, relay=MAIN), marked)
+    )
+    done = desk.run("run", "--maillog", desk.log, "--copies", maildir, "--json")
+    told = [json.loads(line) for line in done.stdout.splitlines()]
+    unknown = "no maillog tells: header, listener or user; it has no copy"
+    assert [(one["result"], one["route"]) for one in told] == [
+        ("same", "marked"),
+        ("same", "default"),
+        ("not proven", "default"),
+        ("not proven", "default"),
+        ("not the same", "marked"),
+    ]
+    assert [unknown in one["why"] for one in told] == [False, False, True, True, False]
+
+
+def test_copies_that_come_later_are_looked_for(maildir: Path) -> None:
+    copies = Copies(maildir, frozenset({"x-campaign"}))
+    assert copies.header_of("<1@shop.test>") is None
+    copy(maildir, "new/1.host", "<1@shop.test>", "X-Campaign: summer")
+    assert copies.header_of("<1@shop.test>") == {"x-campaign": "summer"}
+    assert copies.addresses == {"copies@localhost"}
+    copy(maildir, "new/2.host", "<1@shop.test>", "X-Campaign: winter")
+    copy(maildir, "new/3.host", "<3@shop.test>")
+    assert copies.header_of("<3@shop.test>") == {}
+    assert copies.header_of("<1@shop.test>") is None  # which of both, nobody knows
+
+
+def test_copies_that_are_no_maildir_are_an_error(desk: Desk, tmp_path: Path) -> None:
+    desk.log.write_text(SAME)
+    done = desk.run("run", "--maillog", desk.log, "--copies", tmp_path)
+    assert done.exit_code != 0
+    assert f"--copies {tmp_path}: is no Maildir ({tmp_path}/new: No such file" in done.stderr
