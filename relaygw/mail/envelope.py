@@ -246,6 +246,16 @@ def first_id_at(at_ms: int) -> str:
     return _encode(at_ms << _CHANCE_BITS)
 
 
+def time_of_id(queue_id: str) -> int:
+    """Return the millisecond in which an id was made, 0 for what is none."""
+    number = 0
+    for digit in queue_id:
+        if digit not in _DIGITS:
+            return 0
+        number = number << 5 | _DIGITS.index(digit)
+    return number >> _CHANCE_BITS
+
+
 class QueueIdSource:
     """Hands out ids that grow; one per process."""
 

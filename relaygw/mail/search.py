@@ -1,4 +1,4 @@
-"""Searches for captured mail, in the words of Mailpit's search box; pure.
+"""Searches for mail, in the words of Mailpit's search box; pure.
 
     order "on its way" -newsletter from:shop@ to:anna subject:"your order" is:unread
     has:attachment tag:checkout after:2026-01-31 before:2026-02-01T12:00 larger:100k
@@ -6,16 +6,25 @@
 All terms must hold. A text is found anywhere in what is searched, in the middle of a word too,
 whatever the case. `-` or `!` before a term turns it round. What is not understood is a word, and
 what cannot be looked for finds nothing, so that a mistake never finds, and deletes, everything.
+
+Searches over all mail (`parse_find`) know more fields, and tell what they do not understand:
+
+    anna.k@example is:bounced user:shop1 provider:ses after:2026-01-31
+
+There a text is found where a word begins with it; its words are what `split_words` returns.
 """
 
 from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
 from enum import StrEnum
+from itertools import chain
+
+from relaygw.mail.state import DeliveryState, RecipientState
 
 MAX_CHARACTERS = 1000
 MAX_TERMS = 20  # a search that is longer finds nothing
@@ -50,19 +59,51 @@ class Field(StrEnum):
     IS_TAGGED = "is:tagged"
     HAS_ATTACHMENT = "has:attachment"
     HAS_INLINE = "has:inline"
+    # searches over all mail
+    USER = "user"
+    LISTENER = "listener"
+    CLIENT = "client"
+    UID = "uid"
+    SCRIPT = "script"
+    HOST = "host"
+    PROVIDER = "provider"
+    ROUTE = "route"
+    OUTCOME = "outcome"  # is:bounced and the like, of a recipient
+    STATE = "state"  # is:held and the like, of a delivery
 
 
-_FIELDS = {field.value: field for field in Field if field is not Field.TEXT}
+_MORE_FIELDS = {
+    field.value: field
+    for field in (
+        *(Field.USER, Field.LISTENER, Field.CLIENT, Field.UID, Field.SCRIPT, Field.HOST),
+        *(Field.PROVIDER, Field.ROUTE),
+    )
+}
+_NOT_WRITTEN = (Field.TEXT, Field.OUTCOME, Field.STATE)
+_FIELDS = {
+    field.value: field
+    for field in Field
+    if field not in _NOT_WRITTEN and field.value not in _MORE_FIELDS
+}
 _TIMES = (Field.AFTER, Field.BEFORE)
 _SIZES = (Field.LARGER, Field.SMALLER)
-_FLAGS = {
-    "is:read": (Field.IS_UNREAD, True),
-    "is:unread": (Field.IS_UNREAD, False),
-    "is:tagged": (Field.IS_TAGGED, False),
-    "has:attachment": (Field.HAS_ATTACHMENT, False),
-    "has:attachments": (Field.HAS_ATTACHMENT, False),
-    "has:inline": (Field.HAS_INLINE, False),
-    "has:inlines": (Field.HAS_INLINE, False),
+WAITING = "waiting"
+"""The state that stands for all in which mail is queued."""
+OUTCOMES = tuple(one.value for one in RecipientState if one is not RecipientState.PENDING)
+_STATES = (*(one.value for one in DeliveryState if one is not DeliveryState.FINISHED), WAITING)
+_Flag = tuple[Field, bool, str]  # its field, whether it means the opposite, the text of its term
+_FLAGS: dict[str, _Flag] = {
+    "is:read": (Field.IS_UNREAD, True, ""),
+    "is:unread": (Field.IS_UNREAD, False, ""),
+    "is:tagged": (Field.IS_TAGGED, False, ""),
+    "has:attachment": (Field.HAS_ATTACHMENT, False, ""),
+    "has:attachments": (Field.HAS_ATTACHMENT, False, ""),
+    "has:inline": (Field.HAS_INLINE, False, ""),
+    "has:inlines": (Field.HAS_INLINE, False, ""),
+}
+_MORE_FLAGS: dict[str, _Flag] = {
+    **{f"is:{one}": (Field.OUTCOME, False, one) for one in OUTCOMES},
+    **{f"is:{one}": (Field.STATE, False, one) for one in _STATES},
 }
 
 
@@ -78,7 +119,7 @@ class Term:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MailSearch:
-    """Which captured messages: all terms must hold; without any, all messages."""
+    """Which messages: all terms must hold; without any, all messages."""
 
     terms: tuple[Term, ...] = ()
     is_void: bool = False  # too long, or nothing but punctuation: finds nothing
@@ -96,40 +137,108 @@ def searchable(text: str) -> str:
 tag_key = searchable  # returns what two spellings of one tag have in common
 
 
+class SearchMistake(ValueError):
+    """A search over all mail that cannot be made; `what` is wrong, `expected` would do."""
+
+    def __init__(self, what: str, expected: str) -> None:
+        super().__init__(f"{what}; {expected}")
+        self.what = what
+        self.expected = expected
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Language:
+    """What a search may say; one that is strict refuses what it does not understand."""
+
+    fields: Mapping[str, Field]
+    flags: Mapping[str, _Flag]
+    is_strict: bool
+
+
+_OF_SANDBOX = _Language(fields=_FIELDS, flags=_FLAGS, is_strict=False)
+_OF_ALL_MAIL = _Language(fields=_FIELDS | _MORE_FIELDS, flags=_FLAGS | _MORE_FLAGS, is_strict=True)
+
+
 def parse_search(text: str, *, tz: tzinfo = UTC) -> MailSearch:
     """Return what `text` asks for; never raises. Dates without a zone are of `tz`."""
     if len(text) > MAX_CHARACTERS:
         return MailSearch(is_void=True)
-    terms = tuple(_terms(text, tz))
+    terms = tuple(_terms(text, tz, _OF_SANDBOX))
     is_void = len(terms) > MAX_TERMS or bool(text.strip() and not terms)
     return MailSearch(is_void=True) if is_void else MailSearch(terms=terms)
 
 
-def _terms(text: str, tz: tzinfo) -> Iterator[Term]:
+def parse_find(text: str, *, tz: tzinfo = UTC) -> MailSearch:
+    """Return what `text` asks for of all mail; raises SearchMistake. An empty one asks for all."""
+    if len(text) > MAX_CHARACTERS:
+        what = f"the search has {len(text):,} characters"
+        raise SearchMistake(what, f"write at most {MAX_CHARACTERS:,}")
+    terms = tuple(_terms(text, tz, _OF_ALL_MAIL))
+    if len(terms) > MAX_TERMS:
+        raise SearchMistake(f"the search has {len(terms)} terms", f"write at most {MAX_TERMS}")
+    if text.strip() and not terms:
+        raise SearchMistake("nothing in it can be looked for", "write letters or digits")
+    return MailSearch(terms=terms)
+
+
+def _terms(text: str, tz: tzinfo, language: _Language) -> Iterator[Term]:
     for word in _WORD.findall(text):
-        term = _field_term(word, tz) or _text_term(word)
-        if term is not None:
+        term = _field_term(word, tz, language) or _text_term(word)
+        if term is not None and not (
+            language.is_strict and term.field is Field.TEXT and not split_words(term.text)
+        ):
             yield term
 
 
-def _field_term(word: str, tz: tzinfo) -> Term | None:
+def _field_term(word: str, tz: tzinfo, language: _Language) -> Term | None:
     """Return the term of a word with a field; None when it is not understood as one."""
     match = _TERM.fullmatch(word)
     if match is None or match["field"] is None:
         return None
     is_negated = bool(match["not"])
     name, value = match["field"].lower(), match["value"].replace('"', " ").strip()
-    flag = _FLAGS.get(f"{name}:{value.lower()}")
+    flag = language.flags.get(f"{name}:{value.lower()}")
     if flag is not None:
-        return Term(field=flag[0], is_negated=flag[1] != is_negated)
-    field = _FIELDS.get(name)
+        return Term(field=flag[0], is_negated=flag[1] != is_negated, text=flag[2])
+    field = language.fields.get(name)
     if field is None:
+        if language.is_strict and name in ("is", "has"):
+            raise SearchMistake(f"{name}:{value[:40]} is not known", _known(name, language))
         return None
+    if language.is_strict:
+        return _strict_term(field, value, tz, is_negated=is_negated)
     if field in _TIMES or field in _SIZES:
         number = read_time_ms(value, tz) if field in _TIMES else read_size_bytes(value)
         return None if number is None else Term(field=field, number=number, is_negated=is_negated)
     key = tag_key(value) if field is Field.TAG else searchable(value)
     return Term(field=field, text=key, is_negated=is_negated) if key else None
+
+
+def _known(name: str, language: _Language) -> str:
+    found = (flag for flag in language.flags if flag.startswith(f"{name}:"))
+    return f"write one of {' '.join(found)}"
+
+
+def _strict_term(field: Field, value: str, tz: tzinfo, *, is_negated: bool) -> Term:
+    shown = f"{field.value}:{value[:40]}"
+    if field in _TIMES:
+        number = read_time_ms(value, tz)
+        expected = f"write {field.value}:2026-01-31 or {field.value}:2026-01-31T12:00"
+        what = "is no date"
+    elif field in _SIZES:
+        number, what = read_size_bytes(value), "is no size"
+        expected = f"write {field.value}:100k or {field.value}:2M"
+    elif field is Field.UID:
+        number, what = (int(value) if _UID.fullmatch(value) else None), "is no number"
+        expected = "write uid:33"
+    else:
+        if not value:
+            raise SearchMistake(f"{field.value}: names nothing", "write a text after the colon")
+        key = tag_key(value) if field is Field.TAG else " ".join(value.split())
+        return Term(field=field, text=key, is_negated=is_negated)
+    if number is None:
+        raise SearchMistake(f"{shown} {what}", expected)
+    return Term(field=field, number=number, is_negated=is_negated)
 
 
 def _text_term(word: str) -> Term | None:
@@ -138,6 +247,46 @@ def _text_term(word: str) -> Term | None:
     if not any(letter.isalnum() or letter > "\x7f" for letter in key):
         return None  # a dash between two words
     return Term(field=Field.TEXT, text=key, is_negated=is_negated)
+
+
+# --- words of all mail ------------------------------------------------------------------------
+
+_PIECE = re.compile(r"[^\W_]+")
+_MAX_WORD_CHARACTERS = 64
+_MAX_WORDS_CHARACTERS = 64_000  # of one message: some 2,000 recipients
+_MIN_ID_CHARACTERS = 5  # of letters and digits
+_SURE_ID_CHARACTERS = 16  # so many need no digit among them
+FIELD_END = "\n"
+"""Stands between the words of two fields, so that no phrase runs over both."""
+
+
+def split_words(text: str) -> list[str]:
+    """Return the words of a text: what stands between signs that are no letter and no digit."""
+    folded = text.lower() if text.isascii() else searchable(text)
+    return [word[:_MAX_WORD_CHARACTERS] for word in _PIECE.findall(folded)]
+
+
+def reply_ids(reply: str) -> Iterator[str]:
+    """Yield what may be a provider's own id in its reply: long, mostly with a digit."""
+    for part in reply.split():
+        letters = "".join(_PIECE.findall(part))
+        if len(letters) >= _MIN_ID_CHARACTERS and (
+            len(letters) >= _SURE_ID_CHARACTERS or any(map(str.isdigit, letters))
+        ):
+            yield part
+
+
+def words_of(facts: Iterable[str], addresses: Iterable[str]) -> str:
+    """Return all words of a message, each after a blank; of very many addresses the first ones."""
+    parts: list[str] = []
+    left = _MAX_WORDS_CHARACTERS
+    for text in dict.fromkeys(chain(facts, addresses)):
+        words = split_words(text)
+        if words and left > 0:
+            part = " ".join(words)[:left]
+            parts.append(part)
+            left -= len(part)
+    return f" {f' {FIELD_END} '.join(parts)} "
 
 
 # --- times and sizes as people write them -----------------------------------------------------
@@ -156,6 +305,7 @@ _FORMATS = (
     "%b %d %Y",
     "%B %d %Y",
 )
+_UID = re.compile(r"[0-9]{1,10}")
 _SIZE = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,6})?) ?(?:([kmg])(?:i?b)?|b)?", re.IGNORECASE)
 _FACTORS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30}
 

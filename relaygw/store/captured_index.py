@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from sqlalchemy import Integer, Text, column, delete, exists, false, func, or_, select, table
+from sqlalchemy import delete, exists, false, func, or_, select
 from sqlalchemy.sql.elements import ColumnElement
 from sqlalchemy.sql.selectable import FromClause, Select
 
@@ -22,6 +22,7 @@ from relaygw.mail.content import Contact, ContentFacts, hidden_recipients
 from relaygw.mail.search import Field, MailSearch, Term, searchable
 from relaygw.mail.state import RecipientState
 from relaygw.store.database import Row, Transaction, insert_into
+from relaygw.store.full_text import FullText
 from relaygw.store.queue_entry import in_batches, rows_in
 from relaygw.store.tables import (
     IS_UNINDEXED,
@@ -38,11 +39,8 @@ _MAX_SEARCHED_CHARACTERS = 16_000  # how much of a message is searched for words
 _MAX_FIELD_CHARACTERS = 64_000
 _MAX_HEAD_CHARACTERS = 8_000
 _LISTS = ("to", "cc", "bcc", "reply_to")
-_MERGE_PAGES = 64  # a few milliseconds
-_IS_THERE = "captured_fts"  # key in a connection's `info`
 
-_fts = table("captured_fts", column("rowid", Integer), column("captured_fts", Text))
-"""rowid is captured_index.index_no."""
+FULL_TEXT = FullText("captured_fts", captured_index)
 _I = captured_index.c
 _TEXTS: dict[Field, tuple[ColumnElement[str], ...]] = {
     Field.FROM: (_I.from_text,),
@@ -109,7 +107,7 @@ def write_index(tx: Transaction, facts: Mapping[str, ContentFacts]) -> None:
     _INSERT_FACTS.run(tx, [(number, kept[one]) for number, one in numbered])
     texts = [(number, records[one][1]) for number, one in numbered]
     _INSERT_TEXT.run(tx, texts)
-    add_full_text(tx, texts)
+    FULL_TEXT.add(tx, texts)
     mine = message.update().where(message.c.queue_id.in_(queue_ids))
     tx.execute(mine.values(indexed_at_ms=tx.now_ms()))
 
@@ -152,7 +150,7 @@ def forget_captured(tx: Transaction, queue_ids: Sequence[str]) -> None:
         numbers = list(tx.execute(mine).scalars())
         for kept in (captured_facts, captured_text, captured_index):
             tx.execute(delete(kept).where(kept.c.index_no.in_(numbers)))
-        remove_full_text(tx, numbers)
+        FULL_TEXT.remove(tx, numbers)
         tx.execute(delete(captured_tag).where(captured_tag.c.queue_id.in_(batch)))
 
 
@@ -187,7 +185,7 @@ def matching(tx: Transaction, search: MailSearch) -> Matching:
     others = [term for term in search.terms if term.field is not Field.TEXT]
     conditions = (*(_condition(tx, term) for term in others), *([false()] * search.is_void))
     rows = Matching(captured_index, conditions, _I.index_no)
-    if has_full_text(tx):
+    if FULL_TEXT.is_there(tx):
         long = [term for term in texts if len(term.text) >= MIN_CHARACTERS]
         texts = [term for term in texts if term not in long]
         rows = _by_full_text(rows, long)
@@ -197,13 +195,13 @@ def matching(tx: Transaction, search: MailSearch) -> Matching:
 def _by_full_text(rows: Matching, terms: Sequence[Term]) -> Matching:
     wanted = [f'"{term.text}"' for term in terms if not term.is_negated]
     unwanted = [f'"{term.text}"' for term in terms if term.is_negated]
-    matches = _fts.c.captured_fts.op("MATCH")
     if wanted:
-        found = matches(" NOT ".join([" AND ".join(wanted), *unwanted]))
-        source = rows.source.join(_fts, _fts.c.rowid == _I.index_no)
-        return Matching(source, (*rows.conditions, found), _fts.c.rowid)
+        found = FULL_TEXT.matches(" NOT ".join([" AND ".join(wanted), *unwanted]))
+        source = rows.source.join(FULL_TEXT.table, FULL_TEXT.rowid == _I.index_no)
+        return Matching(source, (*rows.conditions, found), FULL_TEXT.rowid)
     if unwanted:
-        not_there = _I.index_no.not_in(select(_fts.c.rowid).where(matches(" OR ".join(unwanted))))
+        found = FULL_TEXT.matches(" OR ".join(unwanted))
+        not_there = _I.index_no.not_in(select(FULL_TEXT.rowid).where(found))
         return replace(rows, conditions=(*rows.conditions, not_there))
     return rows
 
@@ -217,11 +215,12 @@ def _by_reading(tx: Transaction, rows: Matching, terms: Sequence[Term]) -> Match
 
 
 def _condition(tx: Transaction, term: Term) -> ColumnElement[bool]:
-    found = _positive(tx, term)
+    found = condition_on_captured(tx, term)
     return ~found if term.is_negated else found
 
 
-def _positive(tx: Transaction, term: Term) -> ColumnElement[bool]:
+def condition_on_captured(tx: Transaction, term: Term) -> ColumnElement[bool]:
+    """Return the condition on captured_index that a term says, negated or not."""
     match term.field:
         case Field.TAG:
             tagged = select(captured_tag.c.queue_id).where(captured_tag.c.tag_key == term.text)
@@ -242,67 +241,21 @@ def _positive(tx: Transaction, term: Term) -> ColumnElement[bool]:
             return _I.size_bytes > term.number
         case Field.SMALLER:
             return _I.size_bytes < term.number
-    return or_(*(_contains(tx, column, term.text) for column in _TEXTS[term.field]))
-
-
-# --- full text ----------------------------------------------------------------------------
-
-
-def has_full_text(tx: Transaction) -> bool:
-    """True on SQLite with FTS5 as the schema was made."""
-    if tx.is_postgres:
-        return False
-    if _IS_THERE not in tx.connection.info:
-        found = tx.connection.exec_driver_sql(
-            "SELECT count(*) FROM sqlite_master WHERE name = 'captured_fts'"
-        )
-        tx.connection.info[_IS_THERE] = bool(found.scalar())
-    return bool(tx.connection.info[_IS_THERE])
-
-
-def add_full_text(tx: Transaction, rows: Sequence[tuple[int, str]]) -> None:
-    """Make texts of new rows findable."""
-    if rows and has_full_text(tx):
-        tx.connection.exec_driver_sql(
-            "INSERT INTO captured_fts (rowid, search_text) VALUES (?, ?)", list(rows)
-        )
-
-
-def remove_full_text(tx: Transaction, index_nos: Sequence[int]) -> None:
-    """Forget rows that are deleted from captured_index in the same transaction, or before."""
-    if not (index_nos and has_full_text(tx)):
-        return
-    if tx.connection.exec_driver_sql("SELECT 1 FROM captured_index LIMIT 1").scalar() is None:
-        tx.execute(_fts.insert().values(captured_fts="delete-all"))
-        return
-    tx.connection.exec_driver_sql(
-        "DELETE FROM captured_fts WHERE rowid = ?", [(number,) for number in index_nos]
-    )
-
-
-def merge_full_text(tx: Transaction) -> bool:
-    """Bring a few pages of the index together, so that searches stay quick; False: all is done."""
-    changes = "SELECT total_changes()"
-    before = tx.connection.exec_driver_sql(changes).scalar_one()
-    tx.connection.exec_driver_sql(
-        "INSERT INTO captured_fts (captured_fts, rank) VALUES ('merge', ?)", (_MERGE_PAGES,)
-    )
-    # the statement itself counts as one
-    return bool(tx.connection.exec_driver_sql(changes).scalar_one() - before > 1)
+    return or_(*(contains(tx, column, term.text) for column in _TEXTS[term.field]))
 
 
 def stands_in_text(tx: Transaction, term: Term) -> ColumnElement[bool]:
     """Return the condition on captured_text that a term holds."""
     found: ColumnElement[bool]
     if not tx.is_postgres:
-        found = _contains(tx, captured_text.c.search_text, term.text)
+        found = contains(tx, captured_text.c.search_text, term.text)
     else:  # only LIKE can use the index
         literal = term.text.replace("\\", r"\\").replace("%", r"\%").replace("_", r"\_")
         found = captured_text.c.search_text.like(f"%{literal}%")
     return ~found if term.is_negated else found
 
 
-def _contains(tx: Transaction, text: ColumnElement[str], part: str) -> ColumnElement[bool]:
+def contains(tx: Transaction, text: ColumnElement[str], part: str) -> ColumnElement[bool]:
     """Return the condition that `part` stands in `text`, letter by letter."""
     find = func.instr if not tx.is_postgres else func.strpos
     return find(text, part) > 0

@@ -13,6 +13,7 @@ from relaygw.mail.envelope import first_id_at
 from relaygw.mail.state import DeliveryState
 from relaygw.store.captured_index import forget_captured, stray_index_rows
 from relaygw.store.database import Database, Repository, Transaction, Write
+from relaygw.store.find_index import forget_words, stray_words
 from relaygw.store.instances import Unchanged, running_s
 from relaygw.store.outcomes import empty_trash
 from relaygw.store.queue_entry import delete_messages, in_batches, lock_messages
@@ -28,6 +29,7 @@ from relaygw.store.tables import (
 
 Found = Select[str]
 _CHUNKS_A_STEP = 4
+_OLDEST = 2_000  # messages whose words are looked through for what is left of deleted ones
 _STILL_TO_COME_MS = 5_000  # so much later than now: by a clock that was set back since
 
 
@@ -73,10 +75,12 @@ class Janitor(Repository):
             oldest_ms = tx.execute(select(func.min(expires_at_ms))).scalar()
             has_expired = oldest_ms is not None and oldest_ms <= tx.now_ms()
             strays = stray_index_rows(tx, limit=limit) if is_thorough else []
-        if has_expired or strays:
+            wordless = stray_words(tx, limit=_OLDEST) if is_thorough else []
+        if has_expired or strays or wordless:
             with self._write(Write.UNSYNCED) as tx:
                 tx.execute(delete(web_session).where(expires_at_ms <= tx.now_ms()))
                 forget_captured(tx, strays)
+                forget_words(tx, wordless)
 
     def shed_content(self, older_than_ms: int) -> bool:
         """Delete a piece of content of uncaptured mail finished so long ago; False: none left."""

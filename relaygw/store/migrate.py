@@ -14,7 +14,7 @@ from sqlalchemy.exc import DBAPIError
 
 from relaygw.errors import QueueDamaged, SchemaMismatch, StoreUnavailable
 from relaygw.store.database import Place, damage
-from relaygw.store.tables import SCHEMA_REVISION
+from relaygw.store.tables import HAS_RARE_OUTCOME, SCHEMA_REVISION
 
 _DEADLOCK_TRIES = 10
 _DEADLOCK = "40P01"  # as PostgreSQL says it
@@ -30,6 +30,16 @@ _RELATIONS = r"""
     ORDER BY 1
 """
 _SHOWN_NAMES = 3
+_BESIDE = {
+    "recipient_outcome": "recipient (state, changed_at_ms, queue_id)"
+    f" WHERE {HAS_RARE_OUTCOME.text.replace('recipient.', '')}"
+}
+_STATE_OF_INDEX = """
+    SELECT indisvalid, EXISTS (
+        SELECT 1 FROM pg_stat_progress_create_index WHERE index_relid = indexrelid
+    ) AS is_being_made
+    FROM pg_index WHERE indexrelid = to_regclass(:name)
+"""
 
 
 def _scripts() -> Path:
@@ -128,10 +138,21 @@ def _refuse_relations(connection: Connection) -> None:
 
 
 def upgrade(place: Place | str) -> tuple[str | None, str]:
-    """Bring the schema up to date; return the revisions before and after. Two at once are safe."""
+    """Bring the schema up to date; return the revisions before and after. Two at once are safe.
+
+    On PostgreSQL an index over many rows is made after that, beside those who write; cut short, it
+    is made by the next call.
+    """
+    found = _upgrade_patiently(Place.of(place))
+    if Place.of(place).is_postgres:
+        _make_indexes_beside(Place.of(place))
+    return found
+
+
+def _upgrade_patiently(place: Place) -> tuple[str | None, str]:
     for tries_left in range(_DEADLOCK_TRIES - 1, -1, -1):
         try:
-            return _upgrade(Place.of(place))
+            return _upgrade(place)
         except StoreUnavailable as error:
             # writers that go on meanwhile may lock the same tables in another order
             cause = getattr(error.__cause__, "orig", None)
@@ -146,6 +167,23 @@ def _upgrade(place: Place) -> tuple[str | None, str]:
         if before != SCHEMA_REVISION:
             _run_migrations(connection)
         return before, SCHEMA_REVISION
+
+
+def _make_indexes_beside(place: Place) -> None:
+    """Make what a migration leaves to be made without keeping writers waiting, where it lacks."""
+    try:
+        with _engine(place, is_for_writing=True) as engine, engine.connect() as connected:
+            connection = connected.execution_options(isolation_level="AUTOCOMMIT")
+            for name, statement in _BESIDE.items():
+                found = connection.execute(text(_STATE_OF_INDEX), {"name": name}).first()
+                if found is not None and not found.indisvalid and not found.is_being_made:
+                    connection.execute(text(f"DROP INDEX CONCURRENTLY IF EXISTS {name}"))
+                    found = None
+                if found is None:
+                    make = f"CREATE INDEX CONCURRENTLY IF NOT EXISTS {name} ON {statement}"
+                    connection.execute(text(make))
+    except DBAPIError as error:
+        raise StoreUnavailable(place.explain(str(error.orig).strip())) from error
 
 
 def _run_migrations(connection: Connection) -> None:

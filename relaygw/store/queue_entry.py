@@ -18,6 +18,7 @@ from relaygw.mail.outcome import AttemptState
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.store.audit import AuditEntry
 from relaygw.store.database import Row, Statement, Transaction
+from relaygw.store.find_index import forget_words
 from relaygw.store.tables import IS_OPEN, attempt, chunk, delivery, message, recipient
 
 Key = tuple[str, int]  # a delivery: queue id and delivery number
@@ -176,6 +177,7 @@ def delete_messages(tx: Transaction, queue_ids: Sequence[str]) -> int:
     for batch in in_batches(queue_ids):
         for table in (chunk, attempt, recipient, delivery, message):
             tx.execute(delete(table).where(table.c.queue_id.in_(batch)))
+        forget_words(tx, batch)
     return len(queue_ids)
 
 

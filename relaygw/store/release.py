@@ -15,6 +15,7 @@ from relaygw.mail.envelope import ReleasedDelivery
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.store.audit import AuditEntry, add_audits
 from relaygw.store.database import Row, Transaction
+from relaygw.store.find_index import note_changed
 from relaygw.store.intake import INSERT_DELIVERIES, INSERT_RECIPIENTS
 from relaygw.store.queue_entry import in_batches, rows_in
 from relaygw.store.tables import delivery, message, recipient
@@ -58,6 +59,7 @@ def release(tx: Transaction, releases: Sequence[Release]) -> frozenset[str]:
                 recipients.append((key, rcpt_no, number, *who, now_ms, None, target.dsn_notify))
     INSERT_DELIVERIES.run(tx, deliveries)
     INSERT_RECIPIENTS.run(tx, recipients)
+    note_changed(tx, queue_ids)
     for batch in in_batches(queue_ids):
         tx.execute(update(message).where(message.c.queue_id.in_(batch)).values(finished_at_ms=None))
     add_audits(tx, [one.entry for one in chosen])

@@ -18,11 +18,10 @@ from relaygw.mail.search import EVERYTHING, MailSearch, tag_key
 from relaygw.mail.state import DeliveryState
 from relaygw.store.audit import AuditEntry, add_audit
 from relaygw.store.captured_index import (
+    FULL_TEXT,
     facts_of,
     forget_captured,
-    has_full_text,
     matching,
-    merge_full_text,
     write_index,
 )
 from relaygw.store.database import Repository, Statement, Transaction, Write, insert_into
@@ -90,10 +89,10 @@ class Sandbox(Repository):
         for batch in _index_batches(facts):
             with self._write(Write.UNSYNCED) as tx:
                 write_index(tx, batch)
-                has_to_merge = has_full_text(tx)
+                has_to_merge = FULL_TEXT.is_there(tx)
             for _ in range(_MERGE_STEPS if has_to_merge else 0):
                 with self._write(Write.UNSYNCED) as tx:
-                    if not merge_full_text(tx):
+                    if not FULL_TEXT.merge(tx):
                         break
 
     # --- lists and searches --------------------------------------------------------------

@@ -9,6 +9,7 @@ from pathlib import Path
 from relaygw.errors import QueueDamaged
 from relaygw.store.audit import Audit
 from relaygw.store.database import Database, Place
+from relaygw.store.find import Find
 from relaygw.store.holds import Holds
 from relaygw.store.instances import Instances
 from relaygw.store.intake import Intake
@@ -37,6 +38,7 @@ class Store:
     queue: Queue
     audit: Audit
     sandbox: Sandbox
+    find: Find
     watch: Watch
     janitor: Janitor
     sessions: Sessions
@@ -84,6 +86,7 @@ def store_on(database: Database, *, keep_content: bool) -> Store:
         queue=Queue(database, keep_content=keep_content),
         audit=Audit(database),
         sandbox=Sandbox(database),
+        find=Find(database),
         watch=Watch(database),
         janitor=Janitor(database),
         sessions=Sessions(database),

@@ -34,7 +34,7 @@ from sqlalchemy.sql.schema import SchemaItem
 
 from relaygw.mail.hold import HoldCause
 
-SCHEMA_REVISION = "0007"  # the alembic revision that this code reads and writes
+SCHEMA_REVISION = "0008"  # the alembic revision that this code reads and writes
 
 metadata = MetaData()
 
@@ -155,6 +155,16 @@ recipient = _table(
     sqlite_with_rowid=False,
 )
 
+# outcomes that are rare: of mail that is delivered the index has nothing
+HAS_RARE_OUTCOME = text("recipient.state IN ('bounced', 'expired', 'blocked', 'cancelled')")
+_partial_index(
+    "recipient_outcome",
+    recipient.c.state,
+    recipient.c.changed_at_ms,
+    recipient.c.queue_id,
+    where=HAS_RARE_OUTCOME,
+)
+
 chunk = _table("chunk", _key("queue_id"), _key("chunk_no", Integer), *_columns(LargeBinary, "body"))
 
 instance = _table(
@@ -255,6 +265,27 @@ captured_tag = _table(
     sqlite_with_rowid=False,
 )
 Index("captured_tag_key", captured_tag.c.tag_key)
+
+mail_search = _table(  # the words of all mail; what is found in it is in mail_fts or an index, too
+    "mail_search",
+    # greater for newer mail, about; negative for what was there before this table
+    _key("search_no", _Number),
+    *_columns(Text, "queue_id words"),  # as mail.search.words_of returns them
+    UniqueConstraint("queue_id", name="mail_search_queue_id"),
+)
+# messages whose words are to be written: by triggers, when one is accepted and when a recipient is
+# delivered later than at once (its reply has the provider's id); rows are added, never changed
+search_todo = _table(
+    "search_todo",
+    _key("todo_no", _Number),
+    *_columns(Text, "queue_id"),
+    *_columns(BigInteger, "since_ms"),
+)
+search_backfill = _table(  # one row as long as older mail is not in mail_search
+    "search_backfill",
+    _key("search_no", _Number),  # the number that the next message gets
+    *_columns(Text, "before_id"),  # messages with a smaller id are still to be looked at
+)
 
 web_session = _table(
     "web_session",

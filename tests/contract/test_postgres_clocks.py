@@ -14,7 +14,7 @@ import pytest
 from relaygw.mail.content import ContentFacts
 from relaygw.mail.envelope import NewRecipient, Released, ReleasedDelivery
 from relaygw.mail.hold import HoldCause, HoldCode
-from relaygw.mail.search import parse_search
+from relaygw.mail.search import parse_find, parse_search
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.store.audit import AuditEntry, Trail
 from relaygw.store.holds import Hold
@@ -405,6 +405,8 @@ def walk(wrong: WrongClock) -> tuple[dict[str, Any], set[str]]:
     assert call("sandbox.taken_since", now_ms - 60_000)[0] <= 1
     assert call("queue.search_ids", old, limit=9)
     call("intake.taken_drops", ["d"])
+    call("find.index_batch", limit=9)
+    assert call("find.progress").waiting > 0  # what is new waits for its reply
     everything = [one.queue_id for one in (sent, put_off, held, trash, kept, seen)]
     asked: dict[str, Any] = {
         "queue.search": ((old,), {"limit": 9}),
@@ -417,6 +419,7 @@ def walk(wrong: WrongClock) -> tuple[dict[str, Any], set[str]]:
         "sandbox.unindexed": ((), {"limit": 9}),
         "sandbox.find_captured": ((new,), {"start": 0, "limit": 9}),
         "sandbox.captured_entry": ((None,), {}),
+        "find.find": ((parse_find(f"x after:{(now_ms - 60_000) // 1000}"),), {"limit": 9}),
         "sessions.get": (("h",), {}),
         "instances.registered": ((), {}),
         "limits.accounts": ((), {}),

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from relaygw.mail.hold import HoldCode
+from relaygw.mail.search import parse_find
 from relaygw.mail.state import DeliveryState
 from relaygw.store import migrate
 from relaygw.store.queue_entry import DeliveryEntry
@@ -75,6 +76,9 @@ def test_each_knows_what_the_other_holds_and_sends_what_it_accepted(
         held[by_new] = wait_until_held(new, by_new)
         causes = [part.hold for part in held.values()]
         assert [cause and cause.code for cause in causes] == [HoldCode.SENDER_REFUSED] * 2, causes
+
+        found = [new.store.find.find(parse_find(one), limit=9) for one in (by_old, by_new)]
+        assert [one.entries[0].queue_id for one in found] == [by_old, by_new]
 
         with Traffic(old, new) as traffic:
             traffic.wait_for_more(50)

@@ -74,6 +74,7 @@ SEAMS = (
     "store.queue.",
     "store.audit.",
     "store.sandbox.",
+    "store.find.",
     "store.watch.",
     "store.sessions.",
     "store.queue_entry.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
@@ -15,10 +16,14 @@ from relaygw.mail.search import (
     MAX_TERMS,
     Field,
     MailSearch,
+    SearchMistake,
     Term,
+    parse_find,
     parse_search,
     searchable,
+    split_words,
     tag_key,
+    words_of,
 )
 from tests.tables import each_of
 
@@ -256,3 +261,73 @@ def test_a_word_is_found_between_others(before: str, text: str, after: str) -> N
 
 def test_tags_that_differ_in_case_are_one() -> None:
     assert tag_key("Two  Words") == tag_key("two WORDS")
+
+
+# --- searches over all mail -----------------------------------------------------------------
+
+
+@each_of(
+    ("query", "terms"),
+    [
+        ("Anna.K@example", [word("anna.k@example")]),
+        ("#000123", [word("#000123")]),
+        ("order ★ -x", [word("order"), word("x", is_negated=True)]),
+        ("http://shop", [word("http://shop")]),
+        ("is:bounced", [Term(field=Field.OUTCOME, text="bounced")]),
+        ("-IS:Waiting", [Term(field=Field.STATE, text="waiting", is_negated=True)]),
+        ("is:read", [Term(field=Field.IS_UNREAD, is_negated=True)]),
+        ('user:"Shop 1"', [Term(field=Field.USER, text="Shop 1")]),
+        ("uid:033", [Term(field=Field.UID, number=33)]),
+        ("after:2026-01-31", [Term(field=Field.AFTER, number=ms(2026, 1, 31))]),
+        ("larger:1k", [Term(field=Field.LARGER, number=1024)]),
+        ("tag:Checkout", [Term(field=Field.TAG, text="checkout")]),
+        ("", []),
+    ],
+)
+def test_terms_of_a_search_over_all_mail(query: str, terms: list[Term]) -> None:
+    assert parse_find(query) == MailSearch(terms=tuple(terms))
+
+
+@each_of("query", ["after:x", "before:2026-13-01", "is:x", "has:x", "uid:-1", "larger:", "★", "-"])
+def test_what_it_does_not_understand_it_says(query: str) -> None:
+    if query == "larger:":  # a word: nothing stands behind the colon
+        assert parse_find(query).terms == (word("larger:"),)
+        return
+    with pytest.raises(SearchMistake):
+        parse_find(query)
+
+
+@each_of("query", ["user:x", "is:bounced", "is:held", "provider:x", "uid:3"])
+def test_the_sandbox_does_not_know_the_terms_of_all_mail(query: str) -> None:
+    assert parse_search(query).terms == (word(query),)
+
+
+@each_of(
+    ("text", "words"),
+    [
+        ("Anna.K+x@Example.com", ["anna", "k", "x", "example", "com"]),
+        ("STRASSE straße", ["strasse", "strasse"]),
+        ("a_b²c", ["a", "b²c"]),
+        ("日本語 テスト", ["日本語", "テスト"]),
+        ("x" * 70, ["x" * 64]),
+        ("'\\:&|!*\x00", []),
+    ],
+)
+def test_words(text: str, words: list[str]) -> None:
+    assert split_words(text) == words
+
+
+@given(st.text(), st.text(), st.lists(st.text(max_size=8), max_size=3))
+def test_words_of_a_message_are_letters_and_digits_alone(
+    subject: str, sender: str, addresses: list[str]
+) -> None:
+    words = words_of([subject, sender], addresses)
+    assert all(one.isalnum() for one in words.split())
+    for text in (subject, sender, *addresses):
+        assert f" {' '.join(split_words(text))} " in words or not split_words(text)
+
+
+@given(st.text())
+def test_no_text_breaks_a_search_over_all_mail(query: str) -> None:
+    with suppress(SearchMistake):
+        parse_find(query)

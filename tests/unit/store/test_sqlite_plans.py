@@ -181,7 +181,7 @@ def test_a_queue_of_an_earlier_schema_is_upgraded_with_its_mail(tmp_path: Path) 
 
 def is_full_text(name: str | None) -> bool:
     """True for a table that SQLite makes and keeps by itself."""
-    return name is not None and name.startswith("captured_fts")
+    return name is not None and name.startswith(("captured_fts", "mail_fts"))
 
 
 def test_migrations_build_the_schema_of_the_code(url: str) -> None:

@@ -1,0 +1,247 @@
+"""What the terms of a search over all mail say in SQL: of messages, and of their words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+from sqlalchemy import TextClause, and_, exists, false, func, or_, select
+from sqlalchemy.sql.elements import ColumnElement
+
+from relaygw.mail.search import WAITING, Field, MailSearch, Term, searchable, split_words
+from relaygw.mail.state import RecipientState
+from relaygw.store.captured_index import condition_on_captured, contains
+from relaygw.store.database import Transaction
+from relaygw.store.tables import (
+    HAS_RARE_OUTCOME,
+    IS_OPEN,
+    captured_index,
+    delivery,
+    has_text,
+    message,
+    recipient,
+)
+
+_D, _M, _R = delivery.c, message.c, recipient.c
+_IS_ITS_PART = _D.queue_id == _M.queue_id
+_IS_ITS_RECIPIENT = _R.queue_id == _M.queue_id
+RARE = frozenset(
+    one.value
+    for one in (
+        *(RecipientState.BOUNCED, RecipientState.EXPIRED),
+        *(RecipientState.BLOCKED, RecipientState.CANCELLED),
+    )
+)
+Condition = ColumnElement[bool] | TextClause
+
+
+def _some_recipient(*holds: Condition) -> ColumnElement[bool]:
+    return exists().where(_IS_ITS_RECIPIENT, *holds).correlate(message)
+
+
+def _some_part(*holds: Condition) -> ColumnElement[bool]:
+    return exists().where(_IS_ITS_PART, *holds).correlate(message)
+
+
+def _same(column: ColumnElement[Any], text: str) -> ColumnElement[bool]:
+    return func.lower(column) == text.lower()
+
+
+def _from(part: str) -> ColumnElement[bool]:
+    return has_text(_M.sender, part)
+
+
+def _to(part: str) -> ColumnElement[bool]:
+    return _some_recipient(or_(has_text(_R.address, part), has_text(_R.original, part)))
+
+
+def _client(text: str) -> ColumnElement[bool]:
+    """Return the condition of a whole address, or of the beginning of one that ends with a sign."""
+    begins = _M.source_client.startswith(text, autoescape=True)
+    return begins if text[-1] in ".:" else _M.source_client == text
+
+
+_OF_TEXT: dict[Field, Callable[[str], ColumnElement[bool]]] = {
+    Field.FROM: _from,
+    Field.TO: _to,
+    Field.ADDRESSED: lambda part: or_(_from(part), _to(part)),
+    Field.SUBJECT: partial(has_text, _M.subject),
+    Field.MESSAGE_ID: partial(has_text, _M.message_id),
+    Field.LISTENER: partial(has_text, _M.source_listener),
+    Field.SCRIPT: partial(has_text, _M.source_script),
+    Field.CLIENT: _client,
+    Field.USER: partial(_same, _M.source_user),
+    Field.HOST: partial(_same, _M.source_host),
+    Field.PROVIDER: lambda name: or_(
+        _some_part(_same(_D.provider, name)), _some_recipient(_same(_R.provider, name))
+    ),
+    Field.ROUTE: lambda name: _some_part(_same(_D.route, name)),
+    Field.REASON: lambda part: or_(
+        _some_recipient(has_text(_R.reply, part)), _some_part(has_text(_D.reason, part))
+    ),
+    Field.STATE: lambda state: _some_part(IS_OPEN if state == WAITING else _D.state == state),
+    Field.IS_UNREAD: lambda _: and_(_M.captured_at_ms.is_not(None), _M.read_at_ms.is_(None)),
+}
+_OF_NUMBER: dict[Field, Callable[[int], ColumnElement[bool]]] = {
+    Field.UID: lambda uid: _M.source_uid == uid,
+    Field.LARGER: lambda size_bytes: _M.size_bytes > size_bytes,
+    Field.SMALLER: lambda size_bytes: _M.size_bytes < size_bytes,
+}
+_OF_CAPTURED = (
+    *(Field.CC, Field.BCC, Field.REPLY_TO, Field.TAG, Field.IS_TAGGED, Field.HAS_ATTACHMENT),
+    Field.HAS_INLINE,
+)
+_WITH_WORDS = (
+    *(Field.TEXT, Field.FROM, Field.TO, Field.ADDRESSED, Field.SUBJECT, Field.MESSAGE_ID),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """From when to when, in ms of the database's clock; None has no end."""
+
+    since_ms: int | None
+    until_ms: int | None
+
+    def holds(self, at_ms: ColumnElement[int]) -> Iterator[ColumnElement[bool]]:
+        """Yield the conditions on a time."""
+        if self.since_ms is not None:
+            yield at_ms >= self.since_ms
+        if self.until_ms is not None:
+            yield at_ms <= self.until_ms
+
+
+def span_of(tx: Transaction, search: MailSearch) -> Span:
+    """Return the time that all terms about it leave."""
+    since, until = [], []
+    for term in search.terms:
+        if term.field in (Field.AFTER, Field.BEFORE):
+            at_ms = tx.to_stored(term.number)
+            if (term.field is Field.AFTER) != term.is_negated:
+                since.append(at_ms + term.is_negated)
+            else:
+                until.append(at_ms - term.is_negated)
+    return Span(max(since, default=None), min(until, default=None))
+
+
+def outcome_of(search: MailSearch) -> str | None:
+    """Return the outcome that is looked for; the times of the search are its times."""
+    found = (one for one in search.terms if one.field is Field.OUTCOME and not one.is_negated)
+    return next((one.text for one in found), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """What has to stand in the words of a message, and what must not: phrases, words by a blank."""
+
+    wanted: tuple[str, ...]
+    unwanted: tuple[str, ...]
+
+    def __bool__(self) -> bool:
+        return bool(self.wanted or self.unwanted)
+
+    def stand_in(self, words: str) -> bool:
+        """True when they do, inside of words too."""
+        return all(one in words for one in self.wanted) and not any(
+            f" {one}" in words for one in self.unwanted
+        )
+
+    def begin_in(self, tx: Transaction, words: ColumnElement[str]) -> ColumnElement[bool]:
+        """Return the condition that each begins with a word."""
+        wanted = (contains(tx, words, f" {one}") for one in self.wanted)
+        return and_(*wanted, *self._not_in(tx, words))
+
+    def stand_in_sql(self, tx: Transaction, words: ColumnElement[str]) -> ColumnElement[bool]:
+        """Return the condition that `stand_in` holds."""
+        wanted = (contains(tx, words, one) for one in self.wanted)
+        return and_(*wanted, *self._not_in(tx, words))
+
+    def stand_inside(self, tx: Transaction, words: ColumnElement[str]) -> ColumnElement[bool]:
+        """Return the condition that each is there, and one of them inside of a word only."""
+        return and_(self.stand_in_sql(tx, words), ~self.begin_in(tx, words))
+
+    def _not_in(self, tx: Transaction, words: ColumnElement[str]) -> Iterator[ColumnElement[bool]]:
+        return (~contains(tx, words, f" {one}") for one in self.unwanted)
+
+    def for_fts5(self) -> str:
+        """Return the query of FTS5; a phrase is made of letters and digits alone."""
+        return " AND ".join(f'"{one}"*' for one in _long(self.wanted))
+
+    def for_postgres(self) -> str:
+        """Return the tsquery; whether words stand side by side is looked at in what it finds."""
+        pieces = []
+        for phrase in self.wanted:
+            *whole, last = phrase.split()
+            pieces += [*(f"'{one}'" for one in whole), f"'{last}':*"]
+        return " & ".join(_long(pieces, more=2))
+
+
+def _long(texts: Sequence[str], more: int = 0) -> Sequence[str]:
+    """Return those that few words begin with, all if there are none: an index is slow with them."""
+    return [one for one in texts if len(one.removesuffix(":*")) > 2 + more] or texts
+
+
+def words_in(search: MailSearch) -> Words:
+    """Return what a search says of words."""
+    wanted, unwanted = [], []
+    for term in search.terms:
+        phrase = " ".join(split_words(term.text)) if term.field in _WITH_WORDS else ""
+        if phrase and not term.is_negated:
+            wanted.append(phrase)
+        elif phrase and term.field is Field.TEXT:
+            unwanted.append(phrase)
+    return Words(tuple(dict.fromkeys(wanted)), tuple(dict.fromkeys(unwanted)))
+
+
+def is_of_captured(search: MailSearch) -> bool:
+    """True when a search finds captured mail alone."""
+    return any(
+        not one.is_negated and (one.field in (*_OF_CAPTURED, Field.IS_UNREAD) or _captured(one))
+        for one in search.terms
+    )
+
+
+def _captured(term: Term) -> bool:
+    return term.field is Field.OUTCOME and term.text == RecipientState.CAPTURED.value
+
+
+def conditions(tx: Transaction, search: MailSearch, span: Span) -> list[ColumnElement[bool]]:
+    """Return the conditions on `message` of all terms that are no words."""
+    outcome = outcome_of(search)
+    found: list[ColumnElement[bool]] = []
+    if outcome is None:
+        found += span.holds(_M.accepted_at_ms)
+    for term in search.terms:
+        if term.field in (Field.TEXT, Field.AFTER, Field.BEFORE):
+            continue
+        holds = _condition(tx, term, span if term.text == outcome else Span(None, None))
+        # what is not known is not so
+        found.append(~func.coalesce(holds, false()) if term.is_negated else holds)
+    return found
+
+
+def _condition(tx: Transaction, term: Term, span: Span) -> ColumnElement[bool]:
+    if term.field in _OF_CAPTURED:
+        folded = term.text if term.field is Field.TAG else searchable(term.text)
+        holds = condition_on_captured(tx, replace(term, text=folded))
+        return _M.queue_id.in_(select(captured_index.c.queue_id).where(holds))
+    if term.field is Field.OUTCOME:
+        return _some_recipient(_R.state == term.text, *span.holds(_R.changed_at_ms))
+    if term.field in _OF_NUMBER:
+        return _OF_NUMBER[term.field](term.number)
+    return _OF_TEXT[term.field](term.text)
+
+
+def open_states(search: MailSearch) -> list[Condition] | None:
+    """Return what holds of the deliveries that are looked for, None unless they are open ones."""
+    for term in search.terms:
+        if term.field is Field.STATE and not term.is_negated and term.text != "deleted":
+            return [IS_OPEN] if term.text == WAITING else [IS_OPEN, _D.state == term.text]
+    return None
+
+
+def rare_outcome(outcome: str, span: Span) -> list[Condition]:
+    """Return what holds of the recipients with a rare outcome at that time."""
+    return [HAS_RARE_OUTCOME, _R.state == outcome, *span.holds(_R.changed_at_ms)]
