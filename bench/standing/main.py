@@ -21,6 +21,7 @@ from bench.standing.crowds import idle_connections, slow_clients
 from bench.standing.failover import failover, failover_silent
 from bench.standing.fairness import fairness
 from bench.standing.figure import Figure, Result
+from bench.standing.find_mail import find_mail, find_mail_postgres
 from bench.standing.fleet_limit import fleet_limit
 from bench.standing.fleet_outage import fleet_outage
 from bench.standing.fleet_restarts import fleet_restarts
@@ -60,6 +61,8 @@ CASES: dict[str, Callable[[Setting], Result]] = {
     "fleet-outage": fleet_outage,
     "sandbox-list": sandbox_list,
     "sandbox-list-postgres": sandbox_list_postgres,
+    "find-mail": find_mail,
+    "find-mail-postgres": find_mail_postgres,
     "observing": observing,
     "queue-commands": queue_commands,
     "queue-commands-postgres": queue_commands_postgres,

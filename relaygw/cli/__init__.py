@@ -17,6 +17,7 @@ _COMMANDS = {
     "classify": "Tell what REPLY of PROVIDER means, and what happens to the mail.",
     "status": "Show processes, providers, routes and the queue on one screen.",
     "send-test": "Send one message through the gateway and watch it until it ends.",
+    "find": "Find mail in any state, the newest first.",
     "queue": "Look at the queue and change what is in it.",
     "sandbox": "Look at captured mail, release and delete it.",
     "provider": "Look at providers, hold and release them.",

@@ -51,14 +51,14 @@ def head_row(width: int) -> str:
     return aligned(_widths(width), *heads)
 
 
-def row(entry: QueueEntry, now_ms: int, *, width: int) -> str:
+def row(entry: QueueEntry, now_ms: int, *, width: int, state: str = "") -> str:
     """Return a message on one line of at most `width` cells (never under 70)."""
     widths = _widths(width)
     return aligned(
         widths,
         entry.queue_id,
         age(now_ms - entry.accepted_at_ms),
-        shown_state(entry),
+        state or shown_state(entry),
         size(entry.size_bytes),
         entry.sender or "<>",
         _shown_recipients(entry, widths[5]),

@@ -29,6 +29,21 @@ def shown_state(entry: QueueEntry) -> str:
     return "captured" if state is DeliveryState.FINISHED and is_captured else state.value
 
 
+_R = RecipientState
+_OUTCOMES = (_R.BOUNCED, _R.EXPIRED, _R.BLOCKED, _R.CANCELLED, _R.CAPTURED, _R.DELIVERED)
+
+
+def shown_outcome(entry: QueueEntry) -> str:
+    """Return the state of a message in a word, what became of it when it is finished.
+
+    Of several recipients the one that somebody asks about: who did not get it.
+    """
+    if leading_delivery(entry).state is not DeliveryState.FINISHED:
+        return shown_state(entry)
+    states = {one.state for one in entry.recipients}
+    return next((one.value for one in _OUTCOMES if one in states), DeliveryState.FINISHED.value)
+
+
 def next_attempt_at_ms(part: DeliveryEntry) -> int | None:
     """Return when a delivery is due, None when no timer runs for it."""
     return part.due_at_ms if part.state in CLAIMABLE else None

@@ -9,6 +9,7 @@ from relaygw.roles import open_store, wake_workers
 from relaygw.roles.process import Heartbeat, RoleContext, registered, stop_event
 from relaygw.web.app import create_app
 from relaygw.web.dashboard.monitoring import STALE_AFTER_S, MetricsPage
+from relaygw.web.findable import keep_findable
 from relaygw.web.sandbox.index import Indexer, keep_indexed
 from relaygw.web.server import serve_web
 
@@ -30,7 +31,7 @@ async def web(context: RoleContext) -> int:
 
         metrics = MetricsPage(store, settings, state_dir=context.loaded.state_dir)
         indexer = Indexer(store)
-        reading = asyncio.create_task(keep_indexed(indexer, stop), name="indexing")
+        reading = asyncio.gather(keep_indexed(indexer, stop), keep_findable(store, stop))
         app = create_app(
             store,
             settings,

@@ -18,9 +18,11 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from relaygw.mail.clock import clock_ms, rfc3339, rfc3339_or_none
+from relaygw.mail.search import OUTCOMES
 from relaygw.observe.observer import Series
 from relaygw.operations import providers
 from relaygw.operations.audit import audit_object
+from relaygw.operations.find import found_object
 from relaygw.operations.queue_actions import ACTIONS, Order, QueueAction, Result
 from relaygw.operations.queue_object import queue_object
 from relaygw.operations.selectors import SELECTORS
@@ -28,6 +30,7 @@ from relaygw.operations.status import status_object, take_snapshot, warnings
 from relaygw.operations.story import tell_story
 from relaygw.policy.story import as_object as story_object
 from relaygw.store.audit import Trail
+from relaygw.store.find import NoPlace
 from relaygw.store.watch import HISTORY_SLICE_MS
 from relaygw.web.api import answers, requests
 from relaygw.web.api.answers import answer_with, said
@@ -120,6 +123,37 @@ async def list_messages(web: WebContext, call: Call) -> dict[str, Any]:
     )
     following = entries[limit - 1].queue_id if len(entries) > limit else None
     return {"messages": list(map(queue_object, entries[:limit])), "next": following}
+
+
+_FOUND = answer_with(
+    messages=list[answers.Message],
+    next=(str | None, said("`before` of the next page; null when there is none")),
+    looked=(str, said("what the search has looked at, and what not")),
+    until=(answers.Time | None, said("time was up: mail accepted before is on the next pages")),
+)
+_FIND = {
+    "q": "an address or a part of it, words of the subject, an order number, a queue id, a "
+    "Message-ID, a provider's id; conditions like is:bounced user:shop1 after:2026-01-31",
+    "result": f"of a recipient: {', '.join(OUTCOMES)}",
+    "since": f"accepted since, with a result ended since: {_SINCE}",
+    "until": "the same the other way round",
+    **_LIMIT,
+    "before": "`next` of the page before",
+}
+
+
+@_get("/find", _FOUND, parameters=_FIND)
+async def find_messages(web: WebContext, call: Call) -> dict[str, Any]:
+    """Find mail in any state.
+
+    The newest first; one of q, result and since at least. A page may be empty and have a next one.
+    """
+    search, limit = requests.search_of_all(call.given), requests.limit_of(call.given)
+    before = call.given.get("before", "")
+    try:
+        return await web.read(lambda: found_object(web.store, search, limit=limit, before=before))
+    except NoPlace as error:
+        raise Problem(400, f"before {error}", expected="`next` of the page before") from None
 
 
 @_get("/queue/{queue_id}", answers.Message, errors=_ONE)

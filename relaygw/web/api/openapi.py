@@ -36,7 +36,7 @@ _TAGS = {
     "Mailpit": "Captured mail by Mailpit's API: values as its own documentation says. "
     "Live events are a websocket at /api/events.",
 }
-_PARTS = {"queue": "Queue", "providers": "Providers", "wait": "Tests"}
+_PARTS = {"queue": "Queue", "find": "Queue", "providers": "Providers", "wait": "Tests"}
 _NOTHING = {"component": "", "description": ""}
 _REPEATED = frozenset({"id", "state", "series"})
 _ONE, _TAG = "/api/v1/message/{queue_id}", "/api/v1/tags/{tag:path}"

@@ -29,8 +29,9 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 from relaygw.mail.clock import clock_ms
-from relaygw.mail.search import read_time_ms
+from relaygw.mail.search import OUTCOMES, MailSearch, SearchMistake, read_time_ms
 from relaygw.mail.words import unstorable_sign
+from relaygw.operations.find import search_of
 from relaygw.operations.queue_actions import QueueAction
 from relaygw.operations.selectors import ANY_STATE, SELECTORS, Kind
 from relaygw.settings.units import parse_duration
@@ -179,6 +180,20 @@ def since_of(given: QueryParams, *, default_ms: int) -> int:
     except ValueError:
         expected = "2026-01-31T12:00:00Z, or an age like 6h"
         raise Problem(400, f"since {word[:40]!r} is no time", expected=expected) from None
+
+
+def search_of_all(given: QueryParams) -> MailSearch:
+    """Return the search over all mail that parameters make."""
+    text, *others = (given.get(name, "") for name in ("q", "result", "since", "until"))
+    result = others[0]
+    if not (text or any(others)):
+        raise Problem(400, "nothing says what to find", expected="q, result, since or until")
+    if result and result not in OUTCOMES:
+        raise Problem(400, f"result {result[:40]!r} is none", expected=", ".join(OUTCOMES))
+    try:
+        return search_of(text, *others)
+    except SearchMistake as mistake:
+        raise Problem(400, mistake.what, expected=mistake.expected) from None
 
 
 def _check_condition(name: str, value: object) -> None:

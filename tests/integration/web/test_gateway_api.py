@@ -226,3 +226,33 @@ async def test_a_browser_needs_the_token_of_a_page(serve: Serve, store: Store) -
     assert foreign.status_code == 403
     headers = {"X-CSRF-Token": await token(client)}
     assert (await client.post(f"{API}/queue/hold", json=body, headers=headers)).status_code == 200
+
+
+async def test_any_mail_is_found(serve: Serve, store: Store) -> None:
+    ids = [queue_mail(store, f"Order #00{number}") for number in range(3)]
+    client = await client_of(serve, VIEWER)
+    answer = (await client.get(f"{API}/find?q=%2300&limit=2")).json()
+    assert answer["messages"] == [queue_object(one) for one in store.queue.entries(ids[1:])[::-1]]
+    rest = (await client.get(f"{API}/find?q=%2300&limit=2&before={answer['next']}")).json()
+    assert [one["queue_id"] for one in rest["messages"]] == ids[:1]
+    none = (await client.get(f"{API}/find?q=is:bounced&since=1h")).json()
+    assert (none["messages"], none["next"], none["until"]) == ([], None, None)
+    assert none["looked"] == "looked at all mail, in every state"
+
+
+@pytest.mark.parametrize(
+    ("query", "what"),
+    [
+        ("", "nothing says what to find"),
+        ("?q=after:banana", "after:banana is no date"),
+        ("?q=x&since=banana", "'banana' is no time"),
+        ("?q=x&result=lost", "result 'lost' is none"),
+        ("?q=x&before=y.1", "before 'y.1' is no place in a search"),
+        ("?q=x&user=shop1", "parameter 'user' is not known"),
+        (f"?q={'x' * 10_000}", "q has 10,000 characters"),
+    ],
+)
+async def test_what_cannot_be_found_is_told(serve: Serve, query: str, what: str) -> None:
+    client = await client_of(serve, VIEWER)
+    answer = await client.get(f"{API}/find{query}")
+    assert (answer.status_code, answer.json()["error"]["what"]) == (400, what)

@@ -103,6 +103,8 @@ async def test_answers_are_as_it_says(serve: Serve, store: Store) -> None:
     await get("/queue/{queue_id}/explain", f"/queue/{ids[0]}/explain")
     await get("/queue/{queue_id}", "/queue/NOSUCHMAIL0", 404)
     await get("/queue", "/queue?state=x", 400)
+    await get("/find", "/find?q=ann&limit=1")
+    await get("/find", "/find?q=after:x", 400)
     for path in ("/providers", "/status", "/incidents", "/history"):
         await get(path)
     await post("/queue/hold", {"ids": [*ids, "NOSUCHMAIL0"]})

@@ -1,0 +1,110 @@
+"""`relaygw find`: any mail in any state, the newest first."""
+
+from __future__ import annotations
+
+import time
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+import click
+
+from relaygw.cli.frame import NUMBER_FROM_1, Command, Invocation, pass_invocation
+from relaygw.cli.messages import head_row, row
+from relaygw.cli.selection import NOT_EMPTY
+from relaygw.cli.text import as_json, terminal_width
+from relaygw.mail.clock import clock_ms
+from relaygw.mail.search import OUTCOMES, MailSearch, SearchMistake
+from relaygw.mail.words import counted
+from relaygw.operations.find import looked_words, search_of, unfinished
+from relaygw.operations.queue_object import queue_object, shown_outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from relaygw.store.find import Found
+    from relaygw.store.store import Store
+
+_PAGE = 50
+_WORK_S = 2.0
+_BATCH = 100
+
+
+@click.command(cls=Command)
+@click.argument("words", metavar="TEXT...", nargs=-1, type=NOT_EMPTY)
+@click.option(
+    "--result", metavar="R", type=click.Choice(OUTCOMES),
+    help=f"Of a recipient: {', '.join(OUTCOMES)}.",
+)  # fmt: skip
+@click.option(
+    "--since", metavar="T", type=NOT_EMPTY,
+    help="Accepted since T, with --result ended since T: 2026-01-31, or an age like 6h.",
+)  # fmt: skip
+@click.option("--limit", metavar="N", type=NUMBER_FROM_1, default=_PAGE, show_default=True,
+              help="At most N messages.")  # fmt: skip
+@click.option("--json", "wants_json", is_flag=True, help="One object a line.")
+@pass_invocation
+def find(
+    invocation: Invocation,
+    words: tuple[str, ...],
+    result: str | None,
+    since: str | None,
+    limit: int,
+    wants_json: bool,
+) -> None:
+    """Find mail in any state, the newest first.
+
+    TEXT is an address or a part of it, a word of the subject, an order number, a queue id, a
+    Message-ID or a provider's id, and conditions like is:bounced, user:shop1, after:2026-01-31.
+    """
+    if not (words or result or since):
+        raise click.UsageError("say what to find: TEXT, --result or --since")
+    try:
+        tz = datetime.now().astimezone().tzinfo
+        assert tz is not None
+        search = search_of(" ".join(words), result=result or "", since=since or "", tz=tz)
+    except SearchMistake as mistake:
+        raise click.UsageError(str(mistake)) from None
+    with invocation.open_store() as store:
+        _make_findable(store)
+        _print(store, search, limit=limit, wants_json=wants_json)
+
+
+def _make_findable(store: Store) -> None:
+    """Do some of the work of the web role where there is none."""
+    until_s = time.monotonic() + _WORK_S
+    if not any(one.role == "web" for one in store.instances.registered()):
+        while store.find.index_batch(limit=_BATCH) and time.monotonic() < until_s:
+            pass
+
+
+def _print(store: Store, search: MailSearch, *, limit: int, wants_json: bool) -> None:
+    width, now_ms, number = terminal_width(), clock_ms(), 0
+    pages = list(_pages(store, search, limit))
+    for page in pages:
+        for entry in page.entries:
+            if wants_json:
+                click.echo(as_json(queue_object(entry)))
+                continue
+            if number == 0:
+                click.echo(head_row(width))
+            click.echo(row(entry, now_ms, width=width, state=shown_outcome(entry)))
+            number += 1
+    if wants_json:
+        return
+    more = ", more may match" if pages[-1].next else ""
+    if number:
+        left = "".join(f"; {text}" for text in unfinished(store, search))
+        click.echo(f"-- {counted(number, 'message')}{more}{left}")
+    else:
+        click.echo(f"-- nothing found; {looked_words(store, pages[-1], search)}")
+
+
+def _pages(store: Store, search: MailSearch, limit: int) -> Iterator[Found]:
+    """Yield pages until there are enough messages, or no more."""
+    number, before = 0, ""
+    while True:
+        page = store.find.find(search, limit=limit - number, before=before)
+        yield page
+        number, before = number + len(page.entries), page.next
+        if not before or number >= limit:
+            return

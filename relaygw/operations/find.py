@@ -1,0 +1,83 @@
+"""Searches over all mail as people make them: a text, a result, times; and what was looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, tzinfo
+from typing import Any
+
+from relaygw.mail.clock import clock_ms, rfc3339_or_none, utc_text
+from relaygw.mail.search import Field, MailSearch, SearchMistake, Term, parse_find, read_time_ms
+from relaygw.operations.queue_object import queue_object
+from relaygw.settings.units import parse_duration
+from relaygw.store.find import Found
+from relaygw.store.store import Store
+
+LOOKED_AT = "queue ids, addresses, subjects, Message-IDs and providers' ids"
+_FEW_WAITING = 2_000  # these are looked at themselves
+
+
+def read_since(text: str, *, now_ms: int, tz: tzinfo = UTC) -> int:
+    """Return a time that is given as such, or as an age; raises SearchMistake."""
+    at_ms = read_time_ms(text, tz)
+    if at_ms is not None:
+        return at_ms
+    try:
+        return now_ms - int(parse_duration(text) * 1000)
+    except ValueError:
+        expected = "write a date like 2026-01-31 or 2026-01-31T12:00, or an age like 6h"
+        raise SearchMistake(f"{text[:40]!r} is no time", expected) from None
+
+
+def search_of(
+    text: str, result: str = "", since: str = "", until: str = "", *, tz: tzinfo = UTC
+) -> MailSearch:
+    """Return the search that a text, a result and times make; raises SearchMistake."""
+    now_ms = clock_ms()
+    terms = list(parse_find(text, tz=tz).terms)
+    if result:
+        terms.append(Term(field=Field.OUTCOME, text=result))
+    for field, given in ((Field.AFTER, since), (Field.BEFORE, until)):
+        if given:
+            terms.append(Term(field=field, number=read_since(given, now_ms=now_ms, tz=tz)))
+    return MailSearch(terms=tuple(terms))
+
+
+def found_object(store: Store, search: MailSearch, *, limit: int, before: str) -> dict[str, Any]:
+    """Return a page of what a search finds, in the form of JSON; raises NoPlace."""
+    found = store.find.find(search, limit=limit, before=before)
+    return {
+        "messages": list(map(queue_object, found.entries)),
+        "next": found.next or None,
+        "looked": looked_words(store, found, search),
+        "until": rfc3339_or_none(found.until_ms),
+    }
+
+
+def looked_words(store: Store, found: Found, search: MailSearch) -> str:
+    """Return what a search has looked at and what it has not: beside what it found, or nothing."""
+    has_words = _has_words(search)
+    parts = [f"looked at {LOOKED_AT} of" if has_words else "looked at"]
+    parts[0] += " all mail, in every state"
+    if found.until_ms is not None:
+        parts[0] = parts[0].replace("all mail", f"mail since {utc_text(found.until_ms)}")
+        parts.append("for older mail go on to the next page, or add a word")
+    if found.read_inside:
+        parts.append(f"inside of words: the newest {found.read_inside:,} messages")
+    return "; ".join([*parts, *unfinished(store, search)])
+
+
+def unfinished(store: Store, search: MailSearch) -> Iterator[str]:
+    """Yield what cannot be searched yet, and will be."""
+    if not _has_words(search):
+        return
+    progress = store.find.progress()
+    if progress.older_than_ms is not None:
+        since = utc_text(progress.older_than_ms)
+        yield f"mail from before {since} is being made searchable"
+    if progress.waiting > _FEW_WAITING:
+        yield f"{progress.waiting:,} newer messages are being made searchable"
+
+
+def _has_words(search: MailSearch) -> bool:
+    return any(term.field is Field.TEXT for term in search.terms)
