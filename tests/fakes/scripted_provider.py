@@ -56,6 +56,7 @@ import trustme
 from relaygw.settings.provider import Provider
 
 HOST = "127.0.0.1"
+_TURNS_TO_BEGIN = 10  # of the loop, from accepting a connection to its task; half would do
 DEFAULT_EXTENSIONS = ("PIPELINING", "SIZE 52428800", "8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES")
 _READ_BYTES = 262144
 
@@ -188,6 +189,8 @@ class ScriptedProvider:
 
     async def __aexit__(self, *_: object) -> None:
         self._server.close()
+        for _ in range(_TURNS_TO_BEGIN):  # who was let in has a task that will close
+            await asyncio.sleep(0)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -110,7 +110,7 @@ class Root:
             env=_rig_environment(binds),
             capture_output=True,
             text=True,
-            timeout=110,
+            timeout=500 if has_network else 110,  # an index of packages takes its time
             check=False,
         )
 
