@@ -16,7 +16,7 @@ from relaygw.mail.clock import clock_ms
 from relaygw.mail.search import OUTCOMES, MailSearch, SearchMistake
 from relaygw.mail.words import counted
 from relaygw.operations.find import looked_words, search_of, unfinished
-from relaygw.operations.queue_object import queue_object, shown_outcome
+from relaygw.operations.queue_object import queue_object
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,7 +37,7 @@ _BATCH = 100
 )  # fmt: skip
 @click.option(
     "--since", metavar="T", type=NOT_EMPTY,
-    help="Accepted since T, with --result ended since T: 2026-01-31, or an age like 6h.",
+    help="Accepted since T, with --result ended since T: today, 10:30, 6h, a date.",
 )  # fmt: skip
 @click.option("--limit", metavar="N", type=NUMBER_FROM_1, default=_PAGE, show_default=True,
               help="At most N messages.")  # fmt: skip
@@ -87,7 +87,7 @@ def _print(store: Store, search: MailSearch, *, limit: int, wants_json: bool) ->
                 continue
             if number == 0:
                 click.echo(head_row(width))
-            click.echo(row(entry, now_ms, width=width, state=shown_outcome(entry)))
+            click.echo(row(entry, now_ms, width=width))
             number += 1
     if wants_json:
         return

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import click
@@ -77,6 +77,9 @@ def take_choice(
         what = "ids on stdin" if reads_stdin else "--json"
         raise click.UsageError(f"with {what} nobody can be asked; give --yes or --dry-run")
     choice = choose(given, default_states=default_states)
+    if choice.selection.results and not (choice.has_ids or given["state_names"]):
+        meant = replace(choice.selection, states=default_states)
+        choice = replace(choice, selection=meant)
     if not (choice.has_conditions or answer.is_all):
         raise click.UsageError("no message is named; give ids or selectors, or --all")
     if answer.is_all and choice.has_conditions:

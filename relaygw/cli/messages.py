@@ -15,19 +15,21 @@ from relaygw.cli.selection import Choice
 from relaygw.cli.text import aligned, as_json, cut, fitted, labelled, moment, terminal_width
 from relaygw.mail.clock import clock_ms
 from relaygw.mail.envelope import Released, Source
-from relaygw.mail.state import RecipientState
+from relaygw.mail.state import WORST_FIRST, RecipientState
 from relaygw.mail.words import age, counted, printable, size, some_of
 from relaygw.operations.queue_object import (
-    leading_delivery,
     next_attempt_at_ms,
     queue_object,
-    shown_state,
+    results_of,
+    standing,
 )
 from relaygw.policy.story import Note, Outlook, Story
 from relaygw.store.queue_entry import DeliveryEntry, QueueEntry
 from relaygw.store.store import Store, read_content
 
-_CELLS = (17, -4, 8, -5)  # of queue id, age, state and size
+_CELLS = (17, -4, 10, -5)  # of queue id, age, state and size
+_WIDE = 100  # cells of a terminal that has room for several results
+_MORE_CELLS = 14  # that they need
 _RELEASED_WORDS = {
     Released.ALLOWED.value: "from the sandbox, to addresses that may have it",
     Released.ANYONE.value: "from the sandbox, outside of the allow list",
@@ -41,8 +43,11 @@ _SHOWN = 10
 
 
 def _widths(width: int) -> tuple[int, ...]:
-    rest = max(width - _FIXED_CELLS, _MIN_REST_CELLS)
-    return *_CELLS, rest // 3, rest // 3, rest - 2 * (rest // 3)
+    more = _MORE_CELLS if width >= _WIDE else 0
+    queue_id, age_cells, state, size_cells = _CELLS
+    rest = max(width - _FIXED_CELLS - more, _MIN_REST_CELLS)
+    texts = (rest // 3, rest // 3, rest - 2 * (rest // 3))
+    return queue_id, age_cells, state + more, size_cells, *texts
 
 
 def head_row(width: int) -> str:
@@ -51,19 +56,28 @@ def head_row(width: int) -> str:
     return aligned(_widths(width), *heads)
 
 
-def row(entry: QueueEntry, now_ms: int, *, width: int, state: str = "") -> str:
+def row(entry: QueueEntry, now_ms: int, *, width: int) -> str:
     """Return a message on one line of at most `width` cells (never under 70)."""
     widths = _widths(width)
     return aligned(
         widths,
         entry.queue_id,
         age(now_ms - entry.accepted_at_ms),
-        state or shown_state(entry),
+        _shown_state(entry, widths[2]),
         size(entry.size_bytes),
         entry.sender or "<>",
         _shown_recipients(entry, widths[5]),
         entry.subject,
     )
+
+
+def _shown_state(entry: QueueEntry, width: int) -> str:
+    text = standing(entry)
+    if len(text) <= width:
+        return text
+    results = results_of(entry)
+    worst = next(one for one in WORST_FIRST if one in results)
+    return f"{worst.value} +{sum(results.values()) - results[worst]}"
 
 
 def _shown_recipients(entry: QueueEntry, width: int) -> str:
@@ -74,9 +88,8 @@ def _shown_recipients(entry: QueueEntry, width: int) -> str:
 
 
 def _told_in_full(entry: QueueEntry, now_ms: int) -> Iterator[str]:
-    leading = leading_delivery(entry)
     yield _told("queue id", entry.queue_id)
-    yield _told("state", leading.state.value)
+    yield _told("state", standing(entry))
     yield _told("sender", entry.sender or "<> (the null sender)")
     yield _told("subject", cut(entry.subject, _MAX_SUBJECT_CELLS) or "(none)")
     yield _told("message-id", entry.message_id)

@@ -18,11 +18,13 @@ from relaygw.cli.queue_files import export, import_mail
 from relaygw.cli.selection import (
     PAGE_MESSAGES,
     QUEUE_OPTIONS,
+    WAITING_OPTIONS,
     Choice,
     Decorator,
     choose,
     found,
     ids_argument,
+    in_order,
     options,
     some_ids_argument,
 )
@@ -67,6 +69,8 @@ def queue() -> None:
 
 @queue.command("list")
 @options(QUEUE_OPTIONS)
+@click.option("--oldest-first", is_flag=True, help="The oldest first, what is over as well.")
+@click.option("--newest-first", is_flag=True, help="The newest first, what waits as well.")
 @click.option("--json", "wants_json", is_flag=True, help="One object a line.")
 @click.option("--mailq", is_flag=True, help="As Postfix's mailq.")
 @click.option("--postfix-json", is_flag=True, help="As postqueue -j.")
@@ -74,14 +78,18 @@ def queue() -> None:
 def list_queue(
     invocation: Invocation, /, wants_json: bool, mailq: bool, postfix_json: bool, **given: Any
 ) -> None:
-    """List messages, the oldest first; without --state or --id the unfinished ones."""
+    """List messages: what waits, the oldest first.
+
+    With --result, or --state finished, deleted or all, what is over as well, the newest first.
+    """
     check_one_form(json=wants_json, mailq=mailq, postfix_json=postfix_json)
-    choice = choose(given)
+    order = {name: given.pop(name) for name in ("oldest_first", "newest_first")}
+    choice = in_order(choose(given), **order)
     with invocation.open_store() as store:
         if not (mailq or postfix_json):
             print_list(found, store, choice, wants_json=wants_json, place="queue")
             return
-        plain = not (choice.has_conditions or choice.limit)
+        plain = not (choice.has_conditions or choice.limit or choice.newest_first)
         messages = _all_waiting(store) if plain else map(_as_waiting, found(store, choice))
         (_print_mailq if mailq else _print_postqueue)(messages)
 
@@ -223,7 +231,7 @@ for _command in (export, import_mail, *map(_command_of, ACTIONS.values())):
     "--by", type=click.Choice([key.value for key in ShapeKey]), default=ShapeKey.RECIPIENT.value,
     show_default=True, help="What the rows are.",
 )  # fmt: skip
-@options(QUEUE_OPTIONS)
+@options(WAITING_OPTIONS)
 @click.option("--json", "wants_json", is_flag=True, help="One object a row.")
 @pass_invocation
 def shape(invocation: Invocation, /, by: str, wants_json: bool, **given: Any) -> None:

@@ -20,11 +20,16 @@ from relaygw.mail.clock import clock_ms
 from relaygw.mail.search import parse_search
 from relaygw.mail.state import OPEN, DeliveryState
 from relaygw.operations.selectors import (
+    CHOICES,
+    MAX_UID_DIGITS,
     NULL_SENDER,
     SELECTORS,
-    STATES,
+    TIMES,
     Kind,
     Selector,
+    is_newest_first,
+    misplaced,
+    read_moment,
     selection_of,
 )
 from relaygw.settings.units import parse_duration
@@ -68,6 +73,33 @@ def _take_duration(text: str) -> float:
         raise click.BadParameter(f"{text!r} {error}") from error
 
 
+def _take_time(text: str) -> str:
+    if read_moment(_take_text(text), now_ms=0) is None:
+        raise click.BadParameter(f"{text[:40]!r} is no time; write {TIMES}")
+    return text.strip()
+
+
+def _take_uid(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) <= MAX_UID_DIGITS):
+        raise click.BadParameter(f"{text[:40]!r} is no user number; `id -u NAME` prints it")
+    return int(text)
+
+
+class _Choice(click.Choice[str]):
+    """One of the words of a selector; a word of another one is named as such."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(CHOICES[name])
+        self._name = name
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the word; see click."""
+        other = misplaced(self._name, value)
+        if other:
+            self.fail(f"{value!r} is a {other}, not a {self._name}; write --{other} {value}")
+        return super().convert(value, param, ctx)
+
+
 NOT_EMPTY = Text(_take_text)
 """A text to look for."""
 DURATION = Text(_take_duration)
@@ -78,16 +110,22 @@ some_ids_argument = click.argument("queue_ids", metavar="ID...", nargs=-1, requi
 _KINDS: dict[Kind, dict[str, Any]] = {
     Kind.PART: {"metavar": "TEXT", "type": NOT_EMPTY},
     Kind.WHOLE: {"metavar": "TEXT", "type": NOT_EMPTY},
-    Kind.STATE: {"multiple": True, "type": click.Choice(STATES)},
     Kind.AGE: {"metavar": "AGE", "type": DURATION},
+    Kind.TIME: {"metavar": "T", "type": Text(_take_time)},
+    Kind.NUMBER: {"metavar": "N", "type": Text(_take_uid)},
     Kind.ID: {"metavar": "ID", "multiple": True, "type": _ID},
 }
-_PARAMETERS = {"id": "id_options", "state": "state_names", "older_than": "older_than_s"}
+_PARAMETERS = {
+    **{"id": "id_options", "state": "state_names", "older_than": "older_than_s"},
+    "result": "results",
+}
 """Where a parameter has another name than the selector; audit lines show it."""
 
 
 def _option(one: Selector) -> Decorator:
     names = (f"--{one.name.replace('_', '-')}", _PARAMETERS.get(one.name, one.name))
+    if one.kind is Kind.CHOICE:
+        return click.option(*names, help=one.help, multiple=True, type=_Choice(one.name))
     return click.option(*names, help=one.help, **_KINDS[one.kind])
 
 
@@ -97,6 +135,10 @@ search_option = click.option(
     help="Matches TEXT, written as in the sandbox's search box.",
 )  # fmt: skip
 QUEUE_OPTIONS: tuple[Decorator, ...] = (*map(_option, SELECTORS.values()), _LIMIT)
+WAITING_OPTIONS: tuple[Decorator, ...] = (
+    *(_option(one) for one in SELECTORS.values() if one.name != "result"),
+    _LIMIT,
+)
 CAPTURED_OPTIONS: tuple[Decorator, ...] = (
     _option(SELECTORS["id"]),
     search_option,
@@ -126,6 +168,7 @@ class Choice:
     has_ids: bool = False  # True with no id at all means no message
     has_conditions: bool = False  # False: nothing was asked for, so everything would match
     limit: int | None = None
+    newest_first: bool = False
     words: str = ""  # the conditions without the ids, for the audit trail
 
     def missing(self, found: Collection[str]) -> list[str]:
@@ -154,8 +197,12 @@ def choose(given: dict[str, Any], *, default_states: frozenset[DeliveryState] = 
     values = {name: conditions[key] for name, key in parameters.items() if key in conditions}
     if words:
         values["id"] = _read_ids(words)
+    now_ms = clock_ms()
+    for name in ("since", "until"):
+        if name in values:
+            values[name] = read_moment(values[name], now_ms=now_ms, is_end=name == "until")
     return Choice(
-        selection=selection_of(values, default_states=default_states, now_ms=clock_ms()),
+        selection=selection_of(values, default_states=default_states, now_ms=now_ms),
         search=conditions.get("search", ""),
         is_null_sender=values.get("sender") == NULL_SENDER,
         has_ids=bool(words),
@@ -177,27 +224,41 @@ def _read_ids(given: Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(cut(one, _MAX_ID_CELLS) for one in ids))
 
 
+def in_order(choice: Choice, *, oldest_first: bool, newest_first: bool) -> Choice:
+    """Return a choice in the order that somebody wants, else in the usual one."""
+    if oldest_first and newest_first:
+        raise click.UsageError(
+            "--oldest-first and --newest-first exclude each other; leave one out"
+        )
+    usual = is_newest_first(choice.selection)
+    return replace(choice, newest_first=not oldest_first and (newest_first or usual))
+
+
 def found(store: Store, choice: Choice) -> Iterator[QueueEntry]:
-    """Yield the chosen messages in the order of acceptance, page by page."""
+    """Yield the chosen messages in the order of acceptance, or newest first, page by page."""
     return islice(_matching(store, choice), choice.limit)
 
 
 def _matching(store: Store, choice: Choice) -> Iterator[QueueEntry]:
     limit = MAX_IDS if choice.limit is None or choice.is_null_sender else choice.limit
+    newest_first = choice.newest_first
     for selection in choice.pages():
-        for page in _pages(store, selection, min(limit, MAX_IDS)):
-            for entry in store.queue.entries(page):
+        for page in _pages(store, selection, min(limit, MAX_IDS), newest_first=newest_first):
+            entries = store.queue.entries(page)
+            for entry in reversed(entries) if newest_first else entries:
                 # it may be in another state since its id was found
                 is_still = any(part.state in selection.states for part in entry.deliveries)
                 if is_still and not (choice.is_null_sender and entry.sender):
                     yield entry
 
 
-def _pages(store: Store, selection: Selection, limit: int) -> Iterator[list[str]]:
+def _pages(
+    store: Store, selection: Selection, limit: int, *, newest_first: bool
+) -> Iterator[list[str]]:
     """Yield the ids that match; many are found at once, since a search looks at the whole queue."""
     after = ""
     while True:
-        ids = store.queue.search_ids(selection, limit=limit, after=after)
+        ids = store.queue.search_ids(selection, limit=limit, after=after, newest_first=newest_first)
         for start in range(0, len(ids), PAGE_MESSAGES):
             yield ids[start : start + PAGE_MESSAGES]
         if len(ids) < limit:

@@ -24,7 +24,7 @@ from datetime import UTC, datetime, timedelta, tzinfo
 from enum import StrEnum
 from itertools import chain
 
-from relaygw.mail.state import DeliveryState, RecipientState
+from relaygw.mail.state import RESULTS, DeliveryState
 
 MAX_CHARACTERS = 1000
 MAX_TERMS = 20  # a search that is longer finds nothing
@@ -89,7 +89,7 @@ _TIMES = (Field.AFTER, Field.BEFORE)
 _SIZES = (Field.LARGER, Field.SMALLER)
 WAITING = "waiting"
 """The state that stands for all in which mail is queued."""
-OUTCOMES = tuple(one.value for one in RecipientState if one is not RecipientState.PENDING)
+OUTCOMES = tuple(result.value for result in RESULTS)
 _STATES = (*(one.value for one in DeliveryState if one is not DeliveryState.FINISHED), WAITING)
 _Flag = tuple[Field, bool, str]  # its field, whether it means the opposite, the text of its term
 _FLAGS: dict[str, _Flag] = {

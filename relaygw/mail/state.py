@@ -33,6 +33,20 @@ class RecipientState(StrEnum):
     CANCELLED = "cancelled"  # deleted by an operator
 
 
+RESULTS = (
+    *(RecipientState.DELIVERED, RecipientState.BOUNCED, RecipientState.EXPIRED),
+    *(RecipientState.BLOCKED, RecipientState.CAPTURED, RecipientState.CANCELLED),
+)
+"""What may become of a recipient in the end, as lists show it."""
+WORST_FIRST = (
+    *(RecipientState.BOUNCED, RecipientState.EXPIRED, RecipientState.BLOCKED),
+    *(RecipientState.CANCELLED, RecipientState.CAPTURED, RecipientState.DELIVERED),
+)
+"""The same, as a message with several is seen."""
+RARE_RESULTS = frozenset(RESULTS) - {RecipientState.DELIVERED, RecipientState.CAPTURED}
+"""Those that an index lists by time (see store.tables.HAS_RARE_OUTCOME)."""
+
+
 class CaptureCode(StrEnum):
     """Why a recipient is captured, or blocked at acceptance; the queue keeps the sentence alone."""
 

@@ -7,26 +7,14 @@ from datetime import UTC, tzinfo
 from typing import Any
 
 from relaygw.mail.clock import clock_ms, rfc3339_or_none, utc_text
-from relaygw.mail.search import Field, MailSearch, SearchMistake, Term, parse_find, read_time_ms
+from relaygw.mail.search import Field, MailSearch, SearchMistake, Term, parse_find
 from relaygw.operations.queue_object import queue_object
-from relaygw.settings.units import parse_duration
+from relaygw.operations.selectors import TIMES, read_moment
 from relaygw.store.find import Found
 from relaygw.store.store import Store
 
 LOOKED_AT = "queue ids, addresses, subjects, Message-IDs and providers' ids"
 _FEW_WAITING = 2_000  # these are looked at themselves
-
-
-def read_since(text: str, *, now_ms: int, tz: tzinfo = UTC) -> int:
-    """Return a time that is given as such, or as an age; raises SearchMistake."""
-    at_ms = read_time_ms(text, tz)
-    if at_ms is not None:
-        return at_ms
-    try:
-        return now_ms - int(parse_duration(text) * 1000)
-    except ValueError:
-        expected = "write a date like 2026-01-31 or 2026-01-31T12:00, or an age like 6h"
-        raise SearchMistake(f"{text[:40]!r} is no time", expected) from None
 
 
 def search_of(
@@ -39,7 +27,11 @@ def search_of(
         terms.append(Term(field=Field.OUTCOME, text=result))
     for field, given in ((Field.AFTER, since), (Field.BEFORE, until)):
         if given:
-            terms.append(Term(field=field, number=read_since(given, now_ms=now_ms, tz=tz)))
+            is_end = field is Field.BEFORE
+            at_ms = read_moment(given, now_ms=now_ms, is_end=is_end, tz=tz)
+            if at_ms is None:
+                raise SearchMistake(f"{given[:40]!r} is no time", f"write {TIMES}")
+            terms.append(Term(field=field, number=at_ms))
     return MailSearch(terms=tuple(terms))
 
 

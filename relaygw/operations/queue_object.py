@@ -5,10 +5,11 @@ The names of the fields are fixed: scripts rely on them.
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 from relaygw.mail.clock import rfc3339, rfc3339_or_none
-from relaygw.mail.state import CLAIMABLE, OPEN, DeliveryState, RecipientState
+from relaygw.mail.state import CLAIMABLE, OPEN, RESULTS, DeliveryState, RecipientState
 from relaygw.mail.words import fields
 from relaygw.store.queue_entry import DeliveryEntry, QueueEntry, RecipientEntry
 
@@ -29,19 +30,22 @@ def shown_state(entry: QueueEntry) -> str:
     return "captured" if state is DeliveryState.FINISHED and is_captured else state.value
 
 
-_R = RecipientState
-_OUTCOMES = (_R.BOUNCED, _R.EXPIRED, _R.BLOCKED, _R.CANCELLED, _R.CAPTURED, _R.DELIVERED)
+def standing(entry: QueueEntry) -> str:
+    """Return the state of a message, of a finished one its results: `2 delivered, 1 bounced`."""
+    results = results_of(entry)
+    if not results:
+        return leading_delivery(entry).state.value
+    if len(results) == 1:
+        return next(iter(results)).value
+    return ", ".join(f"{number} {result.value}" for result, number in results.items())
 
 
-def shown_outcome(entry: QueueEntry) -> str:
-    """Return the state of a message in a word, what became of it when it is finished.
-
-    Of several recipients the one that somebody asks about: who did not get it.
-    """
+def results_of(entry: QueueEntry) -> dict[RecipientState, int]:
+    """Return how many recipients of a finished message came to which result; else nothing."""
     if leading_delivery(entry).state is not DeliveryState.FINISHED:
-        return shown_state(entry)
-    states = {one.state for one in entry.recipients}
-    return next((one.value for one in _OUTCOMES if one in states), DeliveryState.FINISHED.value)
+        return {}
+    numbers = Counter(one.state for one in entry.recipients)
+    return {result: numbers[result] for result in RESULTS if numbers[result]}
 
 
 def next_attempt_at_ms(part: DeliveryEntry) -> int | None:

@@ -6,18 +6,28 @@ here. Who reads values refuses an empty one: it is never "any".
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta, tzinfo
 from enum import StrEnum
 from typing import Any
 
-from relaygw.mail.state import DeliveryState
+from relaygw.mail.clock import utc_time
+from relaygw.mail.search import read_time_ms
+from relaygw.mail.state import OPEN, RESULTS, DeliveryState, RecipientState
+from relaygw.settings.units import parse_duration
 from relaygw.store.selection import Selection
 
 ANY_STATE = frozenset(DeliveryState)
 ALL = "all"
 """Stands among the states for all of them."""
-STATES = (*(state.value for state in DeliveryState), ALL)
+CHOICES = {
+    "state": (*(state.value for state in DeliveryState), ALL),
+    "result": tuple(result.value for result in RESULTS),
+}
+"""What a selector of kind CHOICE takes."""
+MAX_UID_DIGITS = 10
 NULL_SENDER = "<>"
 """Stands for a sender that is empty; no part of a text selects it."""
 
@@ -27,8 +37,10 @@ class Kind(StrEnum):
 
     PART = "part"  # a text, found anywhere, in any case
     WHOLE = "whole"  # a text, compared whole
-    STATE = "state"  # one of STATES; may be repeated
+    CHOICE = "choice"  # one of CHOICES of its name; may be repeated
     AGE = "age"
+    TIME = "time"  # see read_moment
+    NUMBER = "number"
     ID = "id"  # may be repeated
 
 
@@ -50,7 +62,7 @@ class Selector:
     @property
     def is_repeated(self) -> bool:
         """True where several values may be given."""
-        return self.kind in (Kind.STATE, Kind.ID)
+        return self.kind in (Kind.CHOICE, Kind.ID)
 
 
 _K = Kind
@@ -62,7 +74,8 @@ _ROWS = (
     ),
     Selector("recipient", _K.PART, "A recipient contains TEXT.", label="A recipient contains"),
     Selector("subject", _K.PART, "Subject contains TEXT.", label="Subject contains"),
-    Selector("state", _K.STATE, "State of a delivery; may be repeated."),
+    Selector("state", _K.CHOICE, "State of a delivery; may be repeated."),
+    Selector("result", _K.CHOICE, "What became of a recipient; may be repeated."),
     Selector(
         "provider", _K.WHOLE, "Last provider tried is exactly TEXT.", label="Provider tried last is"
     ),
@@ -70,6 +83,20 @@ _ROWS = (
     Selector("stream", _K.WHOLE, "Stream is exactly TEXT.", label="Stream is"),
     Selector(
         "client", _K.WHOLE, "Client address or user is exactly TEXT.", label="Client or user is"
+    ),
+    Selector("host", _K.WHOLE, "Host that another relaygw took it on is TEXT.", label="Host is"),
+    Selector("uid", _K.NUMBER, "User number of the local program is N.", label="User number is"),
+    Selector(
+        "script", _K.PART, "Script that sent it contains TEXT.",
+        label="Script contains", example="checkout.php",
+    ),
+    Selector(
+        "since", _K.TIME, "Accepted, with a result ended, since T: today, 10:30, 2h, 7d, a date.",
+        label="Since", example="today, 10:30, 2h, 2026-11-27",
+    ),
+    Selector(
+        "until", _K.TIME, "The same until T; a day means its end.",
+        label="Until", example="yesterday, 10:30, 2h, 2026-11-27",
     ),
     Selector(
         "older_than", _K.AGE, "Accepted longer ago than AGE: 30s, 5m, 4h, 7d.",
@@ -88,13 +115,78 @@ SELECTORS = {one.name: one for one in _ROWS}
 """By name, in the order of the command line's help."""
 
 
+TIMES = "today, 10:30, 2026-11-27, or an age like 2h or 7d"
+"""What `read_moment` reads, for people."""
+_CLOCK = re.compile(r"([01]?[0-9]|2[0-3]):([0-5][0-9])(?::([0-5][0-9]))?")
+_DAYS_AGO = {"today": 0, "yesterday": 1}
+_DAY = timedelta(days=1)
+_MS = timedelta(milliseconds=1)
+
+
+def read_moment(
+    text: str, *, now_ms: int, is_end: bool = False, tz: tzinfo | None = None
+) -> int | None:
+    """Return a time in ms that is given as a date, a time of today or an age; None if it is none.
+
+    Without a zone it is of `tz`, None: that of this machine. `is_end`: a day means its last moment.
+    """
+    word, now = text.strip().lower(), utc_time(now_ms).astimezone(tz)
+    midnight = now.replace(hour=0, minute=0, second=0, microsecond=0, tzinfo=None)
+    clock = _CLOCK.fullmatch(word)
+    if word in _DAYS_AGO:
+        day: datetime | None = midnight - _DAYS_AGO[word] * _DAY
+    elif clock is not None:
+        hour, minute, second = (int(part or 0) for part in clock.groups())
+        return _epoch_ms(midnight.replace(hour=hour, minute=minute, second=second), tz)
+    else:
+        day = _read_day(word)
+    if day is not None:
+        return _epoch_ms(day + _DAY, tz) - 1 if is_end else _epoch_ms(day, tz)
+    try:
+        return now_ms - int(parse_duration(word) * 1000)
+    except ValueError:
+        return read_time_ms(text.strip(), now.tzinfo or UTC)
+
+
+def _read_day(word: str) -> datetime | None:
+    try:
+        return datetime.strptime(word, "%Y-%m-%d")
+    except ValueError:
+        return None
+
+
+def _epoch_ms(at: datetime, tz: tzinfo | None) -> int:
+    """Return a time of a zone, that of summer in summer."""
+    try:
+        return (at.replace(tzinfo=tz).astimezone(UTC) - utc_time(0)) // _MS
+    except (OverflowError, ValueError):  # the first or the last day that there is
+        return 0
+
+
+def misplaced(name: str, word: str) -> str:
+    """Return the selector that a word is for, which was given for another one; "" for none."""
+    others = (other for other, words in CHOICES.items() if other != name and word in words)
+    return next(others, "")
+
+
+def is_newest_first(selection: Selection) -> bool:
+    """True for what is listed with the newest first unless somebody wants it the other way.
+
+    What waits is shown as Postfix's mailq shows it, what is over as Mailpit does.
+    """
+    if selection.queue_ids:
+        return False
+    return bool(selection.results) or not selection.states <= OPEN
+
+
 def selection_of(
     values: Mapping[str, Any], *, default_states: frozenset[DeliveryState], now_ms: int
 ) -> Selection:
     """Return the search for what all of these values select.
 
-    By name: texts; `id` and `state` are sequences, `older_than` is in seconds. With ids every
-    state is meant unless some are given, else `default_states`.
+    By name: texts; `id`, `state` and `result` are sequences, `older_than` is in seconds, `since`
+    and `until` are in ms. With ids or results every state is meant unless some are given, else
+    `default_states`.
     """
     texts = {
         name: values[name] for name, one in SELECTORS.items() if one.is_text and name in values
@@ -102,7 +194,8 @@ def selection_of(
     if texts.get("sender") == NULL_SENDER:
         del texts["sender"]
     states = values.get("state", ())
-    if ALL in states or ("id" in values and not states):
+    results = frozenset(map(RecipientState, values.get("result", ())))
+    if ALL in states or (("id" in values or results) and not states):
         found = ANY_STATE
     else:
         found = frozenset(map(DeliveryState, states)) or default_states
@@ -110,6 +203,10 @@ def selection_of(
     return Selection(
         queue_ids=tuple(values.get("id", ())),
         states=found,
+        results=results,
+        since_ms=values.get("since"),
+        until_ms=values.get("until"),
+        uid=values.get("uid"),
         accepted_before_ms=None if older_than_s is None else now_ms - int(older_than_s * 1000),
         **texts,
     )

@@ -11,7 +11,7 @@ from sqlalchemy import TextClause, and_, exists, false, func, or_, select
 from sqlalchemy.sql.elements import ColumnElement
 
 from relaygw.mail.search import WAITING, Field, MailSearch, Term, searchable, split_words
-from relaygw.mail.state import RecipientState
+from relaygw.mail.state import RARE_RESULTS, RecipientState
 from relaygw.store.captured_index import condition_on_captured, contains
 from relaygw.store.database import Transaction
 from relaygw.store.tables import (
@@ -27,13 +27,7 @@ from relaygw.store.tables import (
 _D, _M, _R = delivery.c, message.c, recipient.c
 _IS_ITS_PART = _D.queue_id == _M.queue_id
 _IS_ITS_RECIPIENT = _R.queue_id == _M.queue_id
-RARE = frozenset(
-    one.value
-    for one in (
-        *(RecipientState.BOUNCED, RecipientState.EXPIRED),
-        *(RecipientState.BLOCKED, RecipientState.CANCELLED),
-    )
-)
+RARE = frozenset(result.value for result in RARE_RESULTS)
 Condition = ColumnElement[bool] | TextClause
 
 

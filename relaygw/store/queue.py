@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -36,6 +37,7 @@ from relaygw.store.selection import (
     Selection,
     ShapeCount,
     ShapeKey,
+    count_rare,
     count_shape,
     matching_ids,
 )
@@ -67,15 +69,21 @@ class Queue(Repository):
 
     # --- searches ------------------------------------------------------------------------
 
-    def search(self, selection: Selection, *, limit: int, after: str = "") -> list[QueueEntry]:
-        """Return messages in the order of acceptance, those after queue id `after`."""
+    def search(
+        self, selection: Selection, *, limit: int, after: str = "", newest_first: bool = False
+    ) -> list[QueueEntry]:
+        """Return messages in the order of acceptance, or newest first, behind queue id `after`."""
         with self._read() as tx:
-            return _entries(tx, matching_ids(tx, selection, limit=limit, after=after))
+            ids = matching_ids(tx, selection, limit=limit, after=after, newest_first=newest_first)
+            entries = _entries(tx, ids)
+        return entries[::-1] if newest_first else entries
 
-    def search_ids(self, selection: Selection, *, limit: int, after: str = "") -> list[str]:
+    def search_ids(
+        self, selection: Selection, *, limit: int, after: str = "", newest_first: bool = False
+    ) -> list[str]:
         """Return the queue ids of what `search` would return."""
         with self._read() as tx:
-            return matching_ids(tx, selection, limit=limit, after=after)
+            return matching_ids(tx, selection, limit=limit, after=after, newest_first=newest_first)
 
     def entries(self, queue_ids: Sequence[str]) -> list[QueueEntry]:
         """Return those of the messages that there are, in the order of acceptance."""
@@ -132,6 +140,11 @@ class Queue(Repository):
                 )
                 for row in tx.execute(query)
             ]
+
+    def count_results(self, since_ms: int) -> Counter[RecipientState]:
+        """Count the recipients that came to a rare result since a time."""
+        with self._read() as tx:
+            return count_rare(tx, since_ms)
 
     def shape(
         self, selection: Selection, *, by: ShapeKey, bounds_ms: Sequence[int]

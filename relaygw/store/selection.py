@@ -1,31 +1,49 @@
 """Which messages an operator means, and how much of the queue is of what kind and age.
 
 Open ones are found by their index, so that a page of a long queue costs a look at a page; finished
-ones, nearly all, are never looked at.
+ones, nearly all, are never looked at. Rare results and captured mail have indexes of their own,
+delivered mail is walked through by its ids, which grow with time.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import TextClause, case, exists, func, literal, select
+from sqlalchemy import Select, TextClause, case, exists, func, literal, select
 from sqlalchemy.sql.elements import ColumnElement
 
-from relaygw.mail.state import OPEN, DeliveryState, RecipientState
+from relaygw.mail.envelope import first_id_at
+from relaygw.mail.state import OPEN, RARE_RESULTS, DeliveryState, RecipientState
 from relaygw.store.database import Transaction
 from relaygw.store.queue_entry import rows_in
-from relaygw.store.tables import IS_OPEN, delivery, has_text, message, recipient
+from relaygw.store.tables import (
+    HAS_RARE_OUTCOME,
+    IS_OPEN,
+    delivery,
+    has_text,
+    message,
+    recipient,
+)
 
 MAX_TEXT_CHARACTERS = 1000  # of a text that is looked for: far below what SQLite takes as a pattern
+_CLOCKS_MS = 3_600_000  # an id says when its message was accepted, by another clock
+_LAST_MS = 2**45 - 1  # that an id can tell
+
+_CAPTURED = frozenset({RecipientState.CAPTURED})
 Condition = ColumnElement[bool] | TextClause
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
-    """Which messages: every condition set must hold; texts match anywhere, without case."""
+    """Which messages: every condition set must hold; texts match anywhere, without case.
+
+    With `results` the conditions on a recipient hold for one of those who came to one of them, and
+    `since_ms` and `until_ms` are about that time; else about that of acceptance.
+    """
 
     queue_ids: tuple[str, ...] = ()
     sender: str | None = None
@@ -36,6 +54,12 @@ class Selection:
     route: str | None = None
     stream: str | None = None
     client: str | None = None
+    host: str | None = None
+    uid: int | None = None
+    script: str | None = None
+    results: frozenset[RecipientState] = frozenset()
+    since_ms: int | None = None
+    until_ms: int | None = None
     accepted_before_ms: int | None = None
     reason: str | None = None
     reply: str | None = None
@@ -63,10 +87,18 @@ class ShapeCount:
 def _delivery_conditions(selection: Selection) -> Iterator[Condition]:
     if selection.queue_ids:
         yield delivery.c.queue_id.in_(selection.queue_ids)
+    yield from _state_conditions(selection)
+    yield from _part_conditions(selection)
+
+
+def _state_conditions(selection: Selection) -> Iterator[Condition]:
     if selection.states != frozenset(DeliveryState):
         yield delivery.c.state.in_([state.value for state in selection.states])
     if selection.states <= OPEN:
         yield IS_OPEN
+
+
+def _part_conditions(selection: Selection) -> Iterator[Condition]:
     for name in ("provider", "route", "stream"):
         if (wanted := getattr(selection, name)) is not None:
             yield delivery.c[name] == wanted
@@ -80,32 +112,122 @@ def _message_conditions(tx: Transaction, selection: Selection) -> Iterator[Colum
             yield has_text(message.c[name], part)
     if (client := selection.client) is not None:
         yield (message.c.source_client == client) | (message.c.source_user == client)
+    if selection.host is not None:
+        yield func.lower(message.c.source_host) == selection.host.lower()
+    if selection.uid is not None:
+        yield message.c.source_uid == selection.uid
+    if selection.script is not None:
+        yield has_text(message.c.source_script, selection.script)
     if selection.accepted_before_ms is not None:
         yield message.c.accepted_at_ms < tx.to_stored(selection.accepted_before_ms)
-    is_its = recipient.c.queue_id == message.c.queue_id
+    if not selection.results:
+        yield from _within(tx, selection, message.c.accepted_at_ms)
+        for one in _recipient_conditions(selection):
+            yield exists().where(recipient.c.queue_id == message.c.queue_id, one)
+
+
+def _within(
+    tx: Transaction, selection: Selection, at_ms: ColumnElement[int]
+) -> Iterator[ColumnElement[bool]]:
+    if selection.since_ms is not None:
+        yield at_ms >= tx.to_stored(selection.since_ms)
+    if selection.until_ms is not None:
+        yield at_ms <= tx.to_stored(selection.until_ms)
+
+
+def _recipient_conditions(selection: Selection) -> Iterator[ColumnElement[bool]]:
     for name, column in (("recipient", recipient.c.address), ("reply", recipient.c.reply)):
         if (part := getattr(selection, name)) is not None:
-            yield exists().where(is_its, has_text(column, part))
+            yield has_text(column, part)
 
 
-def matching_ids(tx: Transaction, selection: Selection, *, limit: int, after: str) -> list[str]:
-    """Return the ids of matching messages in the order of acceptance."""
+def _id_range(selection: Selection, queue_id: ColumnElement[str]) -> Iterator[ColumnElement[bool]]:
+    """Yield what times say of ids: what was accepted later ended later, too."""
+    if selection.since_ms is not None and not selection.results:
+        yield queue_id >= _id_at(selection.since_ms - _CLOCKS_MS)
+    ends_ms = (selection.until_ms, selection.accepted_before_ms)
+    for end_ms in ends_ms:
+        if end_ms is not None:
+            yield queue_id <= _id_at(end_ms + _CLOCKS_MS)
+
+
+def _id_at(at_ms: int) -> str:
+    return first_id_at(min(max(at_ms, 0), _LAST_MS))
+
+
+def matching_ids(
+    tx: Transaction, selection: Selection, *, limit: int, after: str, newest_first: bool = False
+) -> list[str]:
+    """Return the ids of matching messages in the order of acceptance, or the other way round."""
     ids = sorted(set(selection.queue_ids))
     selection = replace(selection, queue_ids=())
-    of_messages = list(_message_conditions(tx, selection))
-    query = (
-        select(delivery.c.queue_id)
-        .distinct()
-        .where(*_delivery_conditions(selection), delivery.c.queue_id > after, *of_messages)
-        .order_by(delivery.c.queue_id)
-        .limit(limit)
-    )
-    if of_messages:
-        query = query.join(message, message.c.queue_id == delivery.c.queue_id)
+    query, queue_id = _by_result(tx, selection) if selection.results else _by_state(tx, selection)
+    query = query.where(*_id_range(selection, queue_id))
+    if after:
+        query = query.where(queue_id < after if newest_first else queue_id > after)
+    if selection.results <= RARE_RESULTS | _CAPTURED and selection.results:
+        # a table of its own, so that nobody goes through all mail in the order of its ids
+        few = query.offset(0).subquery()
+        query, queue_id = select(few.c.queue_id), few.c.queue_id
+    query = query.order_by(queue_id.desc() if newest_first else queue_id).limit(limit)
     if not ids:
-        return list(tx.execute(query).scalars())
-    found = [row[0] for row in rows_in(tx, query, delivery.c.queue_id, ids)]
-    return found[:limit]
+        return [row[0] for row in tx.execute(query)]
+    found = [row[0] for row in rows_in(tx, query, queue_id, ids)]
+    return sorted(found, reverse=newest_first)[:limit]
+
+
+_Found = tuple[Select[Any], ColumnElement[str]]
+
+
+def _by_state(tx: Transaction, selection: Selection) -> _Found:
+    of_messages = list(_message_conditions(tx, selection))
+    query = select(delivery.c.queue_id).distinct().where(*_delivery_conditions(selection))
+    if of_messages:
+        joined = message.c.queue_id == delivery.c.queue_id
+        query = query.join(message, joined).where(*of_messages)
+    return query, delivery.c.queue_id
+
+
+def _by_result(tx: Transaction, selection: Selection) -> _Found:
+    """Return the messages of which recipients came to results, from the index that knows them."""
+    of_messages = list(_message_conditions(tx, selection))
+    of_recipients = list(_recipient_conditions(selection))
+    if of_part := list(_part_conditions(selection)):
+        of_recipients.append(exists().where(IS_ITS_RECIPIENT, *of_part))
+    if states := list(_state_conditions(selection)):
+        is_its = delivery.c.queue_id == recipient.c.queue_id
+        of_recipients.append(exists().where(is_its, *states))
+    if selection.results == _CAPTURED:
+        at_ms = message.c.captured_at_ms
+        query = select(message.c.queue_id).where(at_ms.is_not(None), *of_messages)
+        if of_recipients:
+            is_its = recipient.c.queue_id == message.c.queue_id
+            is_captured = recipient.c.state == RecipientState.CAPTURED.value
+            query = query.where(exists().where(is_its, is_captured, *of_recipients))
+        return query.where(*_within(tx, selection, at_ms)), message.c.queue_id
+    is_so = recipient.c.state.in_(sorted(selection.results))
+    within = _within(tx, selection, recipient.c.changed_at_ms)
+    query = select(recipient.c.queue_id).distinct().where(is_so, *within, *of_recipients)
+    if selection.results <= RARE_RESULTS:
+        query = query.where(HAS_RARE_OUTCOME)
+    if of_messages:
+        joined = message.c.queue_id == recipient.c.queue_id
+        query = query.join(message, joined).where(*of_messages)
+    return query, recipient.c.queue_id
+
+
+def count_rare(tx: Transaction, since_ms: int) -> Counter[RecipientState]:
+    """Count recipients by rare result: see Queue.count_results."""
+    query = (
+        select(recipient.c.state, func.count())
+        .where(
+            HAS_RARE_OUTCOME,
+            recipient.c.state.in_(sorted(RARE_RESULTS)),
+            recipient.c.changed_at_ms >= tx.to_stored(since_ms),
+        )
+        .group_by(recipient.c.state)
+    )
+    return Counter({RecipientState(state): number for state, number in tx.execute(query)})
 
 
 IS_ITS_RECIPIENT = (recipient.c.queue_id == delivery.c.queue_id) & (

@@ -70,6 +70,8 @@ _environment.filters.update(
     size=words.size,
     exact_time=words.exact_time,
     iso_time=words.iso_time,
+    utc_clock=words.utc_clock,
+    utc_exact=words.utc_exact,
     age=lambda at_ms: words.age(at_ms, clock_ms()),
     until=lambda at_ms: words.until(at_ms, clock_ms()),
     clock_time=lambda at_ms: words.clock_time(at_ms, clock_ms()),

@@ -5,8 +5,8 @@ from __future__ import annotations
 from functools import partial
 
 from relaygw.mail import words
-from relaygw.mail.clock import local_time, utc_time
-from relaygw.mail.state import CaptureCode, DeliveryState, RecipientState, capture_code
+from relaygw.mail.clock import local_time, utc_text, utc_time
+from relaygw.mail.state import RESULTS, CaptureCode, DeliveryState, RecipientState, capture_code
 from relaygw.policy.router import CAPTURE_ROUTE
 from relaygw.store.queue_entry import QueueEntry, RecipientEntry
 
@@ -18,6 +18,7 @@ STATES = {
     DeliveryState.FINISHED: "Finished",
     DeliveryState.DELETED: "In the trash",
 }
+RESULT_LABELS = {result: result.value.capitalize() for result in RESULTS}
 _REASONS = {
     CaptureCode.SANDBOX: "Sandbox mode",
     CaptureCode.NOT_ALLOWED: "Not on the allow list",
@@ -39,6 +40,22 @@ def clock_time(at_ms: int, now: int) -> str:
     at = local_time(at_ms)
     is_today = at.date() == local_time(now).date()
     return f"{at:%H:%M:%S}" if is_today else f"{at.day} {at:%b %H:%M:%S}"
+
+
+def utc_clock(at_ms: int) -> str:
+    """Return a time of a day for who has no scripts: `10:04 UTC`."""
+    return utc_text(at_ms, "%H:%M")
+
+
+def utc_exact(at_ms: int) -> str:
+    """Return a time to the second: `25 Nov 2025, 10:04:03 UTC`."""
+    return f"{utc_time(at_ms).day} {utc_text(at_ms, '%b %Y, %H:%M:%S')}"
+
+
+def day_of(at_ms: int) -> str:
+    """Return the day of a time for who has no scripts: `Friday, 27 November 2026`."""
+    at = utc_time(at_ms)
+    return f"{at:%A}, {at.day} {at:%B %Y}"
 
 
 def iso_time(at_ms: int) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import KW_ONLY, asdict, dataclass, field
+from datetime import UTC
 from functools import partial
 from itertools import chain
 from typing import Any
@@ -38,7 +39,13 @@ from relaygw.web.api.requests import Call
 from relaygw.web.context import WebContext, is_queue_id
 from relaygw.web.gate.identity import Role, require
 from relaygw.web.page import MAX_NOTE_CHARACTERS, Problem
-from relaygw.web.queue.selection import QueueChoice, carry_out, found_messages, read_conditions
+from relaygw.web.queue.selection import (
+    QueueChoice,
+    carry_out,
+    found_messages,
+    read_conditions,
+    read_order,
+)
 
 V1 = "/api/gateway/v1"
 _SINCE = "RFC 3339, or an age like 6h"
@@ -104,6 +111,7 @@ _PAGE = answer_with(messages=list[answers.Message], next=_NEXT)
 _LISTED = {
     **{name: one.help for name, one in SELECTORS.items()},
     "state": f"{SELECTORS['state'].help} `all` is every state; commas do as well.",
+    "order": "newest or oldest; without it what waits is oldest first, what is over newest first",
     **_LIMIT,
     "after": "`next` of the page before",
 }
@@ -114,12 +122,15 @@ _ONE = (401, 404, 503)
 async def list_messages(web: WebContext, call: Call) -> dict[str, Any]:
     """List messages.
 
-    The oldest first. Without `state` and `id`, what still waits.
+    Without `state`, `result` and `id`, what still waits.
     """
     limit, after = requests.limit_of(call.given), requests.after_of(call.given)
-    conditions = read_conditions(call.given, now_ms=clock_ms())
+    conditions = read_conditions(call.given, now_ms=clock_ms(), tz=UTC)
+    newest_first = read_order(call.given.get("order", ""), conditions)
     entries = await web.read(
-        lambda: found_messages(web.store, conditions, limit=limit + 1, after=after)
+        lambda: found_messages(
+            web.store, conditions, limit=limit + 1, after=after, newest_first=newest_first
+        )
     )
     following = entries[limit - 1].queue_id if len(entries) > limit else None
     return {"messages": list(map(queue_object, entries[:limit])), "next": following}

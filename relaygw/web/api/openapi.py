@@ -38,7 +38,7 @@ _TAGS = {
 }
 _PARTS = {"queue": "Queue", "find": "Queue", "providers": "Providers", "wait": "Tests"}
 _NOTHING = {"component": "", "description": ""}
-_REPEATED = frozenset({"id", "state", "series"})
+_REPEATED = frozenset({"id", "state", "result", "series"})
 _ONE, _TAG = "/api/v1/message/{queue_id}", "/api/v1/tags/{tag:path}"
 _MAILPIT: tuple[tuple[str, str, str, Answering], ...] = (  # method, path, what it does, who answers
     ("get", "/api/v1/info", "Version and numbers", messages.show_info),

@@ -235,6 +235,10 @@ def _ids(given: object) -> list[str]:
     return list(dict.fromkeys(ids))
 
 
+def _takes_list(name: str) -> bool:
+    return SELECTORS[name].kind is Kind.CHOICE
+
+
 def _select(given: object) -> Any:
     if not isinstance(given, dict):
         raise Problem(400, "select is no object", expected='{"subject": "order"}')
@@ -242,7 +246,7 @@ def _select(given: object) -> Any:
         if name not in Select.model_fields:
             known = ", ".join(sorted(Select.model_fields))
             raise Problem(400, f"select.{name[:40]} is not known", expected=known)
-        for one in value if name == "state" and isinstance(value, list) else [value]:
+        for one in value if _takes_list(name) and isinstance(value, list) else [value]:
             _check_condition(f"select.{name}", one)
     made = Select(**given)
     made._names = tuple(given)
@@ -288,7 +292,7 @@ class Conditions(BaseModel):
 
 
 _CONDITIONS: dict[str, Any] = {
-    name: (str | list[str] if one.kind is Kind.STATE else str, "")
+    name: (str | list[str] if one.kind is Kind.CHOICE else str, "")
     for name, one in SELECTORS.items()
     if one.kind is not Kind.ID
 }
@@ -296,7 +300,7 @@ Select = create_model(
     "Select",
     __base__=Conditions,
     __doc__="Messages that all conditions hold for; texts are found anywhere, without case, but "
-    "for provider, route, stream and client, which are compared whole.",
+    "for provider, route, stream, client and host, which are compared whole.",
     **_CONDITIONS,
 )
 
@@ -323,7 +327,7 @@ class Change(Body):
 
     def choice(self, *, now_ms: int) -> QueueChoice:
         """Return which messages are named: by ids, by conditions, or all that wait."""
-        conditions = read_pairs(self.select.pairs(), now_ms=now_ms)
+        conditions = read_pairs(self.select.pairs(), now_ms=now_ms, tz=UTC)
         if "ids" in self.model_fields_set:
             return Choice(listing=conditions, ids=tuple(self.ids))
         if "select" in self.model_fields_set and not conditions.given:

@@ -9,10 +9,16 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from relaygw.mail.clock import clock_ms
-from relaygw.mail.state import DeliveryState, RecipientState
+from relaygw.mail.state import RESULTS, WORST_FIRST, DeliveryState, RecipientState
+from relaygw.observe.observer import Series
 from relaygw.operations.queue_actions import ACTIONS, Order, QueueAction
-from relaygw.operations.queue_object import leading_delivery, next_attempt_at_ms
-from relaygw.operations.selectors import SELECTORS, Kind
+from relaygw.operations.queue_object import (
+    leading_delivery,
+    next_attempt_at_ms,
+    results_of,
+    standing,
+)
+from relaygw.operations.selectors import CHOICES, SELECTORS, Kind, read_moment
 from relaygw.operations.story import tell_story
 from relaygw.store.audit import AuditEntry
 from relaygw.store.queue_entry import QueueEntry
@@ -23,7 +29,7 @@ from relaygw.web.mail.mime_tree import load_tree
 from relaygw.web.mail.views import VIEWS, view_context
 from relaygw.web.page import Problem, note_of, redirect, render, with_notice
 from relaygw.web.queue import selection
-from relaygw.web.words import STATES
+from relaygw.web.words import RESULT_LABELS, STATES, day_of
 
 _D, _R = DeliveryState, RecipientState
 _FIELDS = sorted(  # the search box's own first, then by kind
@@ -38,6 +44,8 @@ _TONES = {
     **dict.fromkeys((_D.HELD, _R.BOUNCED, _R.EXPIRED, _R.BLOCKED), "failed"),
     **dict.fromkeys((_D.FINISHED, _D.DELETED, _R.CAPTURED, _R.CANCELLED), "captured"),
 }
+_COUNTED = {_R.DELIVERED: Series.DELIVERED, _R.CAPTURED: Series.CAPTURED}  # by the history
+_SOON_MS = 60_000  # a result so soon has the time of acceptance
 _MAX_REASON_CHARACTERS = 300
 STORY = "story"
 MAX_RECIPIENTS = 200
@@ -48,66 +56,106 @@ _SHOWN_TARGETS = 3
 
 @reads
 def show_list(web: WebContext, request: Request) -> Response:
-    """Show a page of the queue: the oldest first, all that waits or what matches."""
-    now = clock_ms()
-    conditions = selection.read_conditions(request.query_params, now_ms=now)
-    after = request.query_params.get("after", "")
+    """Show a page of the queue: the oldest first, all that waits; or what matches."""
+    now, given = clock_ms(), request.query_params
+    conditions = selection.read_conditions(given, now_ms=now)
+    order = given.get("order", "")
+    newest_first = selection.read_order(order, conditions)
+    after = given.get("after", "")
     after = after if is_queue_id(after) else ""
-    entries = selection.found_messages(web.store, conditions, limit=PAGE_ROWS + 1, after=after)
+    entries = selection.found_messages(
+        web.store, conditions, limit=PAGE_ROWS + 1, after=after, newest_first=newest_first
+    )
     lanes = web.store.queue.counts()
     states: Counter[str] = Counter()
     routes = Counter(dict.fromkeys((one.name for one in web.settings.routes), 0))
     for lane in lanes:
         states[lane.state] += lane.deliveries
         routes[lane.route] += lane.deliveries
+    results = _results_today(web, now)
     shown = entries[:PAGE_ROWS]
     context = {
         "conditions": conditions,
         "selectors": SELECTORS,
+        "choices": CHOICES,
         "fields": _FIELDS,
-        "rows": [_row(entry) for entry in shown],
+        "rows": [make_row(entry) for entry in shown],
+        "days": [day_of(entry.accepted_at_ms) for entry in shown],
         "actions": list(ACTIONS.values()),
         "waiting": states.total(),
         "looked_at": now,
-        "filters": [
-            _filter(conditions, "state", one, STATES[one], states[one]) for one in _WAITING
+        "filters": [_filter(conditions, STATES[one], states[one], state=one) for one in _WAITING],
+        "results": [
+            _filter(conditions, RESULT_LABELS[one], results[one], result=one) for one in RESULTS
         ],
-        "ended": [_filter(conditions, "state", one, STATES[one]) for one in _ENDED],
-        "routes": [_filter(conditions, "route", one, one, routes[one]) for one in routes],
+        "ended": [_filter(conditions, STATES[one], state=one) for one in _ENDED],
+        "routes": [_filter(conditions, one, routes[one], route=one) for one in routes],
         "is_first": not after,
+        "newest_first": newest_first,
+        "order": order,
         "next": shown[-1].queue_id if len(entries) > PAGE_ROWS else "",
     }
     return render(request, "queue.html", context, mode=web.mode)
 
 
-def _row(entry: QueueEntry) -> dict[str, Any]:
+def _results_today(web: WebContext, now: int) -> Counter[RecipientState]:
+    """Count recipients by result since midnight, from what is counted or indexed already."""
+    midnight_ms = read_moment("today", now_ms=now) or 0
+    numbers = web.store.queue.count_results(midnight_ms)
+    points = web.store.watch.history(midnight_ms, series=[one.value for one in _COUNTED.values()])
+    for result, series in _COUNTED.items():
+        numbers[result] = sum(one.amount for one in points if one.series == series)
+    return numbers
+
+
+def make_row(entry: QueueEntry) -> dict[str, Any]:
+    """Return the line of a message in a list."""
     leading = leading_delivery(entry)
     waiting = [one for one in entry.recipients if one.state is _R.PENDING]
     first = next(iter(waiting or entry.recipients), None)
-    reason = leading.reason or next((one.reply for one in entry.recipients if one.reply), "")
+    ended_at_ms = max((one.changed_at_ms for one in entry.recipients), default=0)
+    is_late = ended_at_ms > entry.accepted_at_ms + _SOON_MS
     return {
         "entry": entry,
+        "path": f"/queue/{entry.queue_id}",
         "to": "(nobody)" if first is None else first.address,
-        "reason": reason[:_MAX_REASON_CHARACTERS],
-        "state": _shown_state(entry),
-        "tone": _TONES[leading.state],
+        "reason": (leading.reason or _worst_reply(entry))[:_MAX_REASON_CHARACTERS],
+        "state": standing(entry),
+        "tone": _tone(entry),
         "next_at_ms": next_attempt_at_ms(leading),
+        "ended_at_ms": ended_at_ms if is_late and leading.state is _D.FINISHED else None,
     }
 
 
-def _shown_state(entry: QueueEntry) -> str:
-    """Return the state of a message; of a finished one what became of it."""
-    state = leading_delivery(entry).state
-    ends = {one.state.value for one in entry.recipients}
-    return ends.pop() if state is _D.FINISHED and len(ends) == 1 else state.value
+def _worst_reply(entry: QueueEntry) -> str:
+    """Return what was last said, to whom it went worst."""
+    order = (_R.PENDING, *WORST_FIRST)
+    said = [one for one in entry.recipients if one.reply]
+    worst = min(said, key=lambda one: order.index(one.state), default=None)
+    return "" if worst is None or worst.reply is None else worst.reply
+
+
+def _tone(entry: QueueEntry) -> str:
+    results = results_of(entry)
+    worst = next((one for one in WORST_FIRST if one in results), None)
+    return _TONES[leading_delivery(entry).state if worst is None else worst]
+
+
+_FOLDERS = ("state", "result", "since", "until")
+"""What a filter beside the list replaces when it is one of these itself."""
 
 
 def _filter(
-    conditions: selection.Conditions, name: str, value: str, label: str, number: int | None = None
+    conditions: selection.Conditions, label: str, number: int | None = None, **sets: str
 ) -> Filter:
-    """Return a filter that sets one condition, or takes it away where it is set."""
+    """Return a filter that sets a condition, or takes it away where it is set."""
+    ((name, value),) = sets.items()
     is_on = conditions.given.get(name) == (value,)
-    path = conditions.changed(name, "" if is_on else value).path()
+    given = dict.fromkeys(_FOLDERS, "") if name in _FOLDERS else {}
+    given[name] = "" if is_on else value
+    if name == "result" and not is_on:
+        given["since"] = "today"
+    path = conditions.changed(given).path()
     return Filter(label=label, path=path, is_on=is_on, number=number)
 
 
@@ -137,8 +185,8 @@ def _message(web: WebContext, entry: QueueEntry) -> dict[str, Any]:
     return {
         "story": story,  # None: just gone
         "entry": entry,
-        "state": _shown_state(entry),
-        "tone": _TONES[leading_delivery(entry).state],
+        "state": standing(entry),
+        "tone": _tone(entry),
         "tones": _TONES,
         "recipients": recipients[:MAX_RECIPIENTS],
         "recipients_left": max(0, len(recipients) - MAX_RECIPIENTS),
@@ -199,7 +247,7 @@ def _question(
             shown += web.store.queue.entries(batch[: SHOWN - len(shown)])
     return {
         "number": number,
-        "rows": [_row(entry) for entry in shown],
+        "rows": [make_row(entry) for entry in shown],
         "more": number - len(shown),
         "providers": list(web.settings.providers),
     }

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from datetime import tzinfo
 from typing import ClassVar
 from urllib.parse import urlencode
 
@@ -23,7 +24,18 @@ from relaygw.operations.queue_actions import (
     change_queued,
     routes_taken,
 )
-from relaygw.operations.selectors import NULL_SENDER, SELECTORS, STATES, selection_of
+from relaygw.operations.selectors import (
+    ALL,
+    CHOICES,
+    MAX_UID_DIGITS,
+    NULL_SENDER,
+    SELECTORS,
+    TIMES,
+    is_newest_first,
+    misplaced,
+    read_moment,
+    selection_of,
+)
 from relaygw.settings.units import parse_duration
 from relaygw.store.queue_entry import QueueEntry
 from relaygw.store.selection import MAX_TEXT_CHARACTERS, Selection
@@ -69,10 +81,10 @@ class Conditions:
         """Return the path of the list, its first page."""
         return self.path()
 
-    def changed(self, name: str, value: str) -> Conditions:
-        """Return the same with another value of one condition, or with "" without it."""
-        kept = [(key, each) for key, each in self.pairs() if key != name]
-        return read_pairs([*kept, (name, value)], now_ms=0)
+    def changed(self, values: Mapping[str, str]) -> Conditions:
+        """Return the same with other values of some conditions, or with "" without them."""
+        kept = [(key, each) for key, each in self.pairs() if key not in values]
+        return read_pairs([*kept, *values.items()], now_ms=0)
 
     def batches(
         self, web: WebContext, until: str, states: frozenset[DeliveryState]
@@ -94,21 +106,25 @@ class Conditions:
         return replace(self, selection=found) if states else None
 
 
-def read_conditions(given: ImmutableMultiDict[str, object], *, now_ms: int) -> Conditions:
+def read_conditions(
+    given: ImmutableMultiDict[str, object], *, now_ms: int, tz: tzinfo | None = None
+) -> Conditions:
     """Return what parameters or a form ask for; raises Problem. Other names are not looked at."""
     pairs = [(name, str(value)) for name, value in given.multi_items() if name in SELECTORS]
-    return read_pairs(pairs, now_ms=now_ms)
+    return read_pairs(pairs, now_ms=now_ms, tz=tz)
 
 
-def read_pairs(pairs: Iterable[tuple[str, str]], *, now_ms: int) -> Conditions:
-    """Return what these conditions ask for; raises Problem."""
+def read_pairs(
+    pairs: Iterable[tuple[str, str]], *, now_ms: int, tz: tzinfo | None = None
+) -> Conditions:
+    """Return what these conditions ask for; raises Problem. Times are of `tz`: see read_moment."""
     found: dict[str, tuple[str, ...]] = {}
     for name, value in pairs:
         word = check_length(name, value.replace("\0", "").strip())
         if word and word not in found.get(name, ()):
             several = found.get(name, ()) if SELECTORS[name].is_repeated else ()
             found[name] = (*several, word)
-    return Conditions(given=found, selection=_selection(found, now_ms))
+    return Conditions(given=found, selection=_selection(found, now_ms, tz))
 
 
 def check_length(name: str, value: str) -> str:
@@ -119,14 +135,20 @@ def check_length(name: str, value: str) -> str:
     return value
 
 
-def _selection(found: Mapping[str, tuple[str, ...]], now_ms: int) -> Selection:
+def _selection(found: Mapping[str, tuple[str, ...]], now_ms: int, tz: tzinfo | None) -> Selection:
     values: dict[str, object] = {
         name: given[0] for name, given in found.items() if SELECTORS[name].is_text
     }
     if "id" in found:
         values["id"] = [one.upper() for one in found["id"]]
-    if "state" in found:
-        values["state"] = list(_states(found["state"]))
+    for name in CHOICES:
+        if name in found:
+            values[name] = list(_words(name, found[name]))
+    if "uid" in found:
+        values["uid"] = _uid(found["uid"][0])
+    for name in ("since", "until"):
+        if name in found:
+            values[name] = _time(name, found[name][0], now_ms, tz)
     if "older_than" in found:
         word, expected = found["older_than"][0], "one like 30s, 5m, 4h or 7d"
         try:
@@ -137,25 +159,64 @@ def _selection(found: Mapping[str, tuple[str, ...]], now_ms: int) -> Selection:
     return selection_of(values, default_states=OPEN, now_ms=now_ms)
 
 
-def _states(words: Iterable[str]) -> Iterator[str]:
-    for name in (name for word in words for name in word.split(",") if name):
-        if name not in STATES:
-            known, remedy = ", ".join(sorted(DeliveryState)), "leave state out for all that wait"
-            what = f"state {name[:40]!r} is none"
-            raise Problem(400, what, expected=f"{known} or all", remedy=remedy)
-        yield name
+def _words(selector: str, given: Iterable[str]) -> Iterator[str]:
+    for word in (word for words in given for word in words.split(",") if word):
+        if word not in CHOICES[selector]:
+            known = ", ".join(sorted(one for one in CHOICES[selector] if one != ALL))
+            known += f" or {ALL}" if ALL in CHOICES[selector] else ""
+            other = misplaced(selector, word)
+            what = f"{selector} {word[:40]!r} is none"
+            remedy = f"leave {selector} out for {_WITHOUT[selector]}"
+            if other:
+                remedy = f"it is a {other}: write {other}={word}"
+            raise Problem(400, what, expected=known, remedy=remedy)
+        yield word
+
+
+_WITHOUT = {"state": "all that wait", "result": "any"}
+
+
+def _uid(word: str) -> int:
+    if not (word.isascii() and word.isdigit() and len(word) <= MAX_UID_DIGITS):
+        expected = "one like 33; `id -u NAME` prints it"
+        raise Problem(400, f"uid {word[:40]!r} is no user number", expected=expected)
+    return int(word)
+
+
+def _time(name: str, word: str, now_ms: int, tz: tzinfo | None) -> int:
+    at_ms = read_moment(word, now_ms=now_ms, is_end=name == "until", tz=tz)
+    if at_ms is None:
+        raise Problem(400, f"{name} {word[:40]!r} is no time", expected=TIMES)
+    return at_ms
+
+
+ORDERS = ("newest", "oldest")
+
+
+def read_order(word: str, conditions: Conditions) -> bool:
+    """Return whether the newest come first: as somebody wants it, else as usual; raises Problem."""
+    if word and word not in ORDERS:
+        raise Problem(400, f"order {word[:40]!r} is none", expected=" or ".join(ORDERS))
+    return word == "newest" if word else is_newest_first(conditions.selection)
 
 
 def found_messages(
-    store: Store, conditions: Conditions, *, limit: int, after: str = ""
+    store: Store,
+    conditions: Conditions,
+    *,
+    limit: int,
+    after: str = "",
+    newest_first: bool = False,
 ) -> list[QueueEntry]:
-    """Return at most `limit` of the messages, in the order of acceptance."""
+    """Return at most `limit` of the messages, in the order of acceptance or newest first."""
     found: list[QueueEntry] = []
     # which no part of a text selects
     has_no_sender = conditions.given.get("sender") == (NULL_SENDER,)
     while len(found) < limit:
         most = PAGE_MESSAGES if has_no_sender else limit - len(found)
-        page = store.queue.search(conditions.selection, limit=most, after=after)
+        page = store.queue.search(
+            conditions.selection, limit=most, after=after, newest_first=newest_first
+        )
         found += [one for one in page if not (has_no_sender and one.sender)]
         if len(page) < most:
             break

@@ -144,6 +144,40 @@ setInterval(() => {
   }
 }, 10_000);
 
+/* --- times of this browser's zone; the server's text is UTC, which stays on hover ----------------- */
+
+const clock = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit" });
+const shortDay = new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short" });
+const wholeDay = new Intl.DateTimeFormat("en-GB", { weekday: "long", day: "numeric", month: "long", year: "numeric" });
+
+function dayWords(at) {
+  const days = Math.round((new Date().setHours(0, 0, 0, 0) - new Date(at).setHours(0, 0, 0, 0)) / 86_400_000);
+  return { 0: "Today", 1: "Yesterday" }[days] ?? wholeDay.format(at);
+}
+
+function tellTimes() {
+  for (const time of all("time[data-clock]")) {
+    const at = new Date(time.dateTime);
+    const isOfDay = time.dataset.clock !== "day" || dayWords(at) === "Today";
+    time.textContent = isOfDay ? clock.format(at) : `${shortDay.format(at)}, ${clock.format(at)}`;
+  }
+  const heads = all(".mails [data-day]");
+  if (!heads.length) return;
+  const list = heads[0].parentElement;
+  let last = "";
+  for (const line of all(".mail", list)) {
+    const at = new Date(one("time", line).dateTime);
+    const words = dayWords(at);
+    if (words !== last) {
+      const head = heads[0].cloneNode(true);
+      Object.assign(one("time", head), { textContent: words, dateTime: at.toISOString() });
+      list.insertBefore(head, line);
+    }
+    last = words;
+  }
+  for (const head of heads) head.remove();
+}
+
 document.addEventListener("change", (event) => {
   if (event.target.id === "tick-all") {
     for (const box of all(".mail .pick input")) box.checked = event.target.checked;
@@ -264,9 +298,11 @@ document.addEventListener("keydown", (event) => {
 /* --- beginning, and after a piece of the page was replaced ------------------------------------------ */
 
 document.addEventListener("htmx:afterSettle", () => {
+  tellTimes();
   const field = one("#search");
   if (!inbox() || source?.list === inbox()) return;
   if (field && field !== document.activeElement) field.value = inbox().dataset.query;
   listen();
 });
 listen();
+tellTimes();

@@ -46,10 +46,11 @@ class Desk:
         self.store = open_store(self.url, keep_content=False)
         self._environ = {"COLUMNS": "80", "PYTHONUNBUFFERED": ""}
 
-    def run(self, *words: str, stdin: str | None = None) -> Result:
+    def run(self, *words: str, stdin: str | None = None, columns: int = 80) -> Result:
         """Run a command in this process."""
+        environ = {**self._environ, "COLUMNS": str(columns)}
         return CliRunner().invoke(
-            main, ["--config", str(self.config), *words], input=stdin, env=self._environ
+            main, ["--config", str(self.config), *words], input=stdin, env=environ
         )
 
     def lines(self, *words: str) -> list[dict[str, Any]]:

@@ -75,7 +75,7 @@ def test_nothing_found_says_what_was_looked_at(desk: Desk) -> None:
         (["a " * 21], "the search has 21 terms; write at most 20"),
         (["x" * 10_000], "it has 10,000 characters; write at most 1,000"),
         (["x" * 600, "y" * 600], "the search has 1,201 characters; write at most 1,000"),
-        (["x", "--since", "banana"], "'banana' is no time; write a date like 2026-01-31"),
+        (["x", "--since", "banana"], "'banana' is no time; write today, 10:30, 2026-11-27"),
         (["x", "--result", "lost"], "'lost' is not one of 'delivered', 'bounced'"),
         ([""], "is empty; write a value or leave the option out"),
     ],

@@ -40,7 +40,7 @@ def test_rows_fit_80_columns_and_obey_no_terminal_sign(desk: Desk) -> None:
     assert "\x1b" not in output
     assert "\u202e" not in output
     assert " +1 " in output
-    assert "incoming  123M" in output
+    assert "incoming    123M" in output
 
 
 def test_the_fields_of_json_are_the_documented_ones(desk: Desk) -> None:
@@ -194,3 +194,95 @@ def test_raw_content_that_is_gone_is_named(desk: Desk) -> None:
     result = desk.run("queue", "show", "--raw", queue_id)
     assert (result.exit_code, result.stdout) == (65, "")
     assert "no longer kept" in result.stderr
+
+
+# --- what became of it ------------------------------------------------------------------------
+
+R = RecipientState
+
+
+def people(*results: R) -> tuple[NewRecipient, ...]:
+    """Return a recipient for each result."""
+    return tuple(
+        NewRecipient(address=f"{n}.{result}@cust.test", state=result, reason="550 5.1.1 unknown")
+        for n, result in enumerate(results)
+    )
+
+
+def listed(desk: Desk, *words: str) -> list[str]:
+    return [one["queue_id"] for one in desk.lines("queue", "list", "--json", *words)]
+
+
+def test_mail_by_result_is_newest_first_unless_the_oldest_are_wanted(desk: Desk) -> None:
+    old, young = (desk.add(*people(R.BOUNCED), age_s=age_s) for age_s in (60, 30))
+    expired, waits = desk.add(*people(R.EXPIRED), age_s=20), desk.add()
+    assert listed(desk, "--result", "bounced") == [young, old]
+    assert listed(desk, "--result", "bounced", "--oldest-first") == [old, young]
+    assert listed(desk, "--result", "bounced", "--result", "expired") == [expired, young, old]
+    assert listed(desk, "--state", "finished", "--limit", "1") == [expired]
+    assert listed(desk) == [waits]
+    newer = desk.add()
+    assert listed(desk) == [waits, newer]
+    assert listed(desk, "--newest-first") == [newer, waits]
+
+
+def test_the_newest_come_first_over_all_pages(desk: Desk) -> None:
+    ids = [desk.add(*people(R.DELIVERED), age_s=5000 - number) for number in range(600)]
+    assert listed(desk, "--result", "delivered") == ids[::-1]
+
+
+def test_mail_of_a_time(desk: Desk) -> None:
+    old, young = (desk.add(*people(R.BOUNCED), age_s=age_s) for age_s in (3 * 86400, 60))
+    assert listed(desk, "--result", "bounced", "--since", "2d") == [young]
+    assert listed(desk, "--result", "bounced", "--until", "2d") == [old]
+    assert listed(desk, "--since", "2d", "--state", "all") == [young]
+    assert listed(desk, "--result", "bounced", "--since", "4d", "--until", "2d") == [old]
+
+
+def test_mail_by_where_it_came_from(desk: Desk) -> None:
+    source = Source(host="web1.shop.test", uid=33, script="/srv/shop/cron.php")
+    wanted = desk.add(source=source)
+    desk.add(source=Source(host="web2.shop.test", uid=333, script="/srv/blog/cron.php"))
+    for words in (("--host", "WEB1.shop.test"), ("--uid", "33"), ("--script", "shop/cron")):
+        assert listed(desk, *words) == [wanted]
+
+
+def test_several_results_are_shown(desk: Desk) -> None:
+    queue_id = desk.add(*people(R.DELIVERED, R.DELIVERED, R.BOUNCED))
+    narrow = desk.run("queue", "list", "--result", "bounced").stdout
+    assert " bounced +2 " in narrow
+    wide = desk.run("queue", "list", "--result", "bounced", columns=120).stdout
+    assert " 2 delivered, 1 bounced " in wide
+    assert "2 delivered, 1 bounced" in desk.run("queue", "show", queue_id).stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--state", "bounced"), "'bounced' is a result, not a state; write --result bounced"),
+        (("--result", "held"), "'held' is a state, not a result; write --state held"),
+        (("--result", "lost"), "'lost' is not one of 'delivered'"),
+        (("--since", "bounced"), "'bounced' is no time; write today, 10:30, 2026-11-27, or an age"),
+        (("--until", ""), "is empty"),
+        (("--uid", "www-data"), "'www-data' is no user number; `id -u NAME` prints it"),
+        (("--oldest-first", "--newest-first"), "exclude each other"),
+    ],
+)
+def test_what_cannot_be_selected_by_is_said(desk: Desk, words: tuple[str, ...], said: str) -> None:
+    result = desk.run("queue", "list", *words)
+    assert result.exit_code == 64
+    assert said in " ".join(result.stderr.split())
+
+
+def test_a_change_by_result_leaves_what_is_over_alone(desk: Desk) -> None:
+    over = desk.add(*people(R.BOUNCED))
+    parts = tuple(
+        NewDelivery(route=route, stream="transactional", recipients=people(result))
+        for route, result in (("captured", R.BOUNCED), ("default", R.PENDING))
+    )
+    waits = desk.add(deliveries=parts)
+    result = desk.run("queue", "hold", "--result", "bounced", "--yes")
+    assert result.stdout.splitlines()[-1] == "1 message held"
+    assert result.stderr == ""
+    assert D.HELD in desk.states(waits)
+    assert desk.states(over) == {D.FINISHED}

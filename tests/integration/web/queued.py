@@ -21,7 +21,6 @@ CONTENT = (
     b"From: Shop <shop@shop.test>\r\nTo: ann@cust.test\r\nSubject: hello\r\n"
     b"Content-Type: text/html\r\n\r\n<p>Hello <b>Ann</b></p><script>alert(1)</script>\r\n"
 )
-_ids = QueueIdSource()
 _steps = itertools.count()
 
 
@@ -43,7 +42,7 @@ def gateway(**more: Any) -> Settings:
 def queue_mail(store: Store, subject: str = "hello", *to: str, **more: Any) -> str:
     """Put a message into the queue; return its id. `age_s` is how long ago it was accepted."""
     at_ms = now_ms() - int(more.pop("age_s", 0) * 1000)
-    queue_id = _ids.next_id(at_ms + next(_steps) % 1000)
+    queue_id = QueueIdSource().next_id(at_ms + next(_steps))
     content = more.pop("content", CONTENT)
     source = Source(client="10.0.0.7", helo="web1.shop.test", uid=33, script="/srv/shop/cron.php")
     message = accepted(

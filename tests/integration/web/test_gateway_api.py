@@ -9,12 +9,13 @@ from typing import Any
 import httpx2
 import pytest
 
+from relaygw.mail.state import RecipientState
 from relaygw.operations.queue_object import queue_object
 from relaygw.store.store import Store
 from relaygw.store.watch import Incident
 from tests.integration.web.people import PASSWORDS, TOKENS
 from tests.integration.web.queued import defer, gateway, now_ms, queue_mail, state_of
-from tests.integration.web.test_pages_queue import log_in, token
+from tests.integration.web.test_pages_queue import ended, log_in, token
 
 Serve = Callable[..., Awaitable[httpx2.AsyncClient]]
 API = "/api/gateway/v1"
@@ -256,3 +257,27 @@ async def test_what_cannot_be_found_is_told(serve: Serve, query: str, what: str)
     client = await client_of(serve, VIEWER)
     answer = await client.get(f"{API}/find{query}")
     assert (answer.status_code, answer.json()["error"]["what"]) == (400, what)
+
+
+async def test_messages_by_result(serve: Serve, store: Store) -> None:
+    old, young = (ended(store, "x", RecipientState.BOUNCED, age_s=age_s) for age_s in (7200, 60))
+    queue_mail(store)
+    client = await client_of(serve, VIEWER)
+
+    async def found(query: str) -> list[str]:
+        answer = (await client.get(f"{API}/queue?{query}")).json()
+        return [one["queue_id"] for one in answer["messages"]]
+
+    assert await found("result=bounced") == [young, old]
+    assert await found("result=bounced&order=oldest") == [old, young]
+    assert await found("result=bounced&since=1h") == [young]
+    assert await found("result=delivered&result=bounced&until=1h&uid=33") == [old]
+    first = (await client.get(f"{API}/queue?result=bounced&limit=1")).json()
+    assert first["next"] == young
+    assert await found(f"result=bounced&limit=1&after={young}") == [old]
+    told = (await client.get(f"{API}/queue?state=bounced")).json()["error"]
+    assert told["remedy"] == "it is a result: write result=bounced"
+    chosen = {"select": {"result": ["bounced", "expired"]}, "dry_run": True}
+    client.headers.update(OPERATOR)
+    done = (await client.post(f"{API}/queue/hold", json=chosen)).json()
+    assert done["changed"] == []

@@ -9,14 +9,17 @@ from typing import Any
 import httpx2
 import pytest
 
+from relaygw.mail.envelope import NewDelivery, NewRecipient
+from relaygw.mail.state import RecipientState
 from relaygw.settings.model import Settings
 from relaygw.store.store import Store
 from tests.integration.web.conftest import sandbox
 from tests.integration.web.people import PASSWORDS, RELAY
-from tests.integration.web.queued import defer, gateway, queue_mail, state_of
+from tests.integration.web.queued import defer, gateway, now_ms, queue_mail, state_of
 
 Serve = Callable[..., Awaitable[httpx2.AsyncClient]]
 
+R = RecipientState
 HOSTILE = '"><img src=x onerror=alert(1)><script>alert(2)</script>'
 
 
@@ -263,3 +266,122 @@ async def test_below_a_path(serve: Serve, store: Store) -> None:
         data={"csrf": csrf, "action": "hold", "tick": queue_id, "confirmed": "1"},
     )
     assert answer.headers["location"].startswith("/mail/queue?")
+
+
+# --- what became of it ------------------------------------------------------------------------
+
+
+def ended(store: Store, subject: str, *results: RecipientState, **more: Any) -> str:
+    """Store a message whose recipients came to results when it was accepted."""
+    people = tuple(
+        NewRecipient(address=f"{n}.{result}@cust.test", state=result, reason=f"it is {result}")
+        for n, result in enumerate(results)
+    )
+    part = NewDelivery(route="default", stream="transactional", recipients=people)
+    return queue_mail(store, subject, deliveries=(part,), **more)
+
+
+async def test_mail_by_result(serve: Serve, store: Store) -> None:
+    ended(store, "old", R.BOUNCED, age_s=3 * 86_400)
+    ended(store, "young", R.BOUNCED)
+    ended(store, "mixed", R.DELIVERED, R.BOUNCED, R.DELIVERED)
+    ended(store, "fine", R.DELIVERED)
+    client = await serve()
+    page = (await client.get("/queue?result=bounced")).text
+    assert subjects(page) == ["mixed", "young", "old"]
+    states = re.findall(r'class="state ([^"]+)">([^<]+)<', page)
+    assert states == [
+        ("state-failed", "2 delivered, 1 bounced"),
+        ("state-failed", "bounced"),
+        ("state-failed", "bounced"),
+    ]
+    assert re.findall(r'title="(it is [^"]+)"', page)[0] == "it is bounced"
+    assert page.count('class="day"') == 2
+    assert subjects((await client.get("/queue?result=bounced&since=1d")).text) == ["mixed", "young"]
+    turned = (await client.get("/queue?result=bounced&order=oldest")).text
+    assert subjects(turned) == ["old", "young", "mixed"]
+    both = (await client.get("/queue?result=bounced,delivered&until=1d")).text
+    assert subjects(both) == ["old"]
+    story = (await client.get(f"/queue/{ended(store, 'x', R.EXPIRED, R.BOUNCED)}")).text
+    assert 'state-failed">1 bounced, 1 expired<' in story
+
+
+async def test_results_of_today_are_counted_and_lead_to_their_list(
+    serve: Serve, store: Store
+) -> None:
+    ended(store, "long ago", R.BOUNCED, age_s=3 * 86_400)
+    ended(store, "a", R.BOUNCED, R.BOUNCED)
+    ended(store, "b", R.EXPIRED)
+    store.watch.add_history(now_ms(), {("delivered", "main"): 40, ("delivered", "spare"): 2})
+    store.watch.add_history(now_ms() - 3 * 86_400_000, {("delivered", "main"): 1000})
+    store.watch.add_history(now_ms(), {("captured", "sandbox"): 3})
+    page = (await (await serve()).get("/queue?recipient=cust")).text
+    found = re.findall(r'href="([^"]+)">(\w+) <span class="rail-number">(\d+)<', page)
+    counts = {label: number for path, label, number in found if "result=" in path}
+    assert counts == {
+        **{"Delivered": "42", "Bounced": "2", "Expired": "1"},
+        **{"Blocked": "0", "Captured": "3", "Cancelled": "0"},
+    }
+    (path,) = (path.replace("&amp;", "&") for path, label, _ in found if label == "Bounced")
+    assert path == "/queue?recipient=cust&result=bounced&since=today"
+    page = (await (await serve()).get(path)).text
+    assert subjects(page) == ["a"]
+    back = re.search(r'href="([^"]+)" aria-current="true">Bounced', page)
+    assert back is not None and back[1] == "/queue?recipient=cust"
+
+
+async def test_pages_of_results(serve: Serve, store: Store) -> None:
+    for number in range(120):
+        ended(store, f"number {number}", R.DELIVERED, age_s=1000 - number)
+    client = await serve()
+    seen: list[str] = []
+    path = "/queue?result=delivered"
+    for rows in (50, 50, 20):
+        page = (await client.get(path)).text
+        assert len(subjects(page)) == rows
+        seen += subjects(page)
+        following = re.search(r'href="([^"]+)">Older<', page)
+        path = following[1].replace("&amp;", "&") if following else ""
+    assert path == ""
+    assert seen == [f"number {number}" for number in reversed(range(120))]
+
+
+@pytest.mark.parametrize(
+    ("query", "words"),
+    [
+        ({"state": "bounced"}, "it is a result: write result=bounced"),
+        ({"result": "held"}, "it is a state: write state=held"),
+        ({"result": "lost"}, "Result &#39;lost&#39; is none; expected blocked, bounced,"),
+        ({"since": "soon"}, "Since &#39;soon&#39; is no time; expected today, 10:30"),
+        ({"uid": "root"}, "Uid &#39;root&#39; is no user number"),
+        ({"order": "up"}, "Order &#39;up&#39; is none; expected newest or oldest"),
+    ],
+)
+async def test_what_is_no_result_and_no_time(
+    serve: Serve, query: dict[str, str], words: str
+) -> None:
+    accept = {"Accept": "text/html"}
+    answer = await (await serve()).get("/queue", params=query, headers=accept)
+    assert answer.status_code == 400
+    assert words in answer.text
+
+
+async def test_all_that_match_by_result_and_no_more(serve: Serve, store: Store) -> None:
+    parts = tuple(
+        NewDelivery(route=route, stream="transactional", recipients=(one,))
+        for route, one in (
+            ("captured", NewRecipient(address="a@cust.test", state=R.BOUNCED)),
+            ("default", NewRecipient(address="b@cust.test")),
+        )
+    )
+    wanted = queue_mail(store, "in part", deliveries=parts)
+    ended(store, "whole", R.BOUNCED)
+    other = queue_mail(store, "other")
+    client = await log_in(await serve(gateway()), "otto")
+    fields = hidden_fields((await client.get("/queue?result=bounced&since=1h")).text)
+    asked = await client.post("/queue/change", data={**fields, "all": "hold"})
+    assert "Hold 1 message?" in asked.text
+    await client.post("/queue/change", data=hidden_fields(asked.text))
+    (entry,) = store.queue.entries([wanted])
+    assert {part.state.value for part in entry.deliveries} == {"finished", "held"}
+    assert state_of(store, other) == "incoming"

@@ -18,7 +18,7 @@ SECTIONS = {
     match[1]: match[2]
     for match in re.finditer(r"^## `relaygw ([^`]+)`\n(.*?)(?=^## |\Z)", PAGE, re.DOTALL | re.M)
 }
-FORMS = {"--json", "--mailq", "--postfix-json"}
+FORMS = {"--json", "--mailq", "--postfix-json", "--oldest-first", "--newest-first"}
 GLOBAL_OPTIONS = {"--config", "--debug", "--help", "-h"}
 
 
