@@ -28,6 +28,7 @@ from relaygw.web.gate.login import LoginPages
 from relaygw.web.mail.views import content_routes
 from relaygw.web.page import error_answer, static_routes
 from relaygw.web.queue import pages as queue
+from relaygw.web.queue.found import show_found
 from relaygw.web.queue.selection import queued_of
 from relaygw.web.sandbox import changes
 from relaygw.web.sandbox.captured import captured_of
@@ -101,6 +102,7 @@ def _page_routes(web: WebContext) -> list[Route]:
     pages: tuple[tuple[str, str, Endpoint], ...] = (
         ("POST", "/providers/change", change_provider),
         ("GET", "/audit", queue.show_audit),
+        ("GET", "/find", show_found),
         ("GET", "/queue", queue.show_list),
         ("POST", "/queue/change", queue.change),
         ("GET", "/queue/{queue_id}", queue.show_message),

@@ -81,7 +81,10 @@ def test_lists_and_what_they_ask(visit: Visit, ids: dict[str, str]) -> None:
     page.get_by_role("heading", name="Delete 1 message for good?").wait_for()
     check_here(visit, "the question before a deletion")
     check(visit, f"/sandbox/{ids['order']}/release")
-    for path in ("/sandbox?query=zzz", "/sandbox/NOTHING-THERE"):
+    for path in (
+        *("/sandbox?query=zzz", "/sandbox/NOTHING-THERE"),
+        *("/find?q=customer", "/find?q=zzz", "/find?q=after:soon", "/queue?result=captured"),
+    ):
         check(visit, path)
 
 
@@ -101,3 +104,6 @@ def test_an_empty_list_and_what_helps(visit: Visit) -> None:
     press(visit.page, "Escape")
     visit.page.get_by_role("button", name="How to search").click()
     check_here(visit, "the help for searches")
+    visit.go("/queue")
+    visit.page.get_by_role("button", name="How to find mail").click()
+    check_here(visit, "the help for finding mail")

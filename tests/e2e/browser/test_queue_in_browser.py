@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from datetime import UTC, datetime
+from zoneinfo import ZoneInfo
 
 import pytest
 from playwright.sync_api import Page, Request, expect
@@ -106,6 +108,55 @@ def test_an_operator_reads_the_story_and_acts(
     expect(delivered).not_to_have_text("0", timeout=30_000)  # it comes by itself
     assert visit.trouble == []
     assert visit.dialogs == []
+
+
+def test_support_finds_a_customers_mail_with_one_search(
+    sandbox: Gateway, provider: ThreadedProvider, visit: Visit
+) -> None:
+    """Finding of those who asked: "Nothing found" for an address whose mail had bounced."""
+    provider.script("RCPT", b"550 5.1.1 No such user here\r\n")
+    content = order_confirmation().replace(b"\n", b"\r\n")
+    bounced = sandbox.send("orders@shop.example", ["carla.lost@customer.example"], content)
+    sandbox.wait_until(lambda: state(sandbox, bounced) == "finished", "a bounced message")
+    page = log_in(visit, "vera")
+    visit.go("/queue")
+    page.get_by_role("searchbox").press_sequentially("carla.lost@cust")
+    line = page.locator(f"#m-{bounced}")  # as it is typed: nothing was pressed
+    expect(line.locator(".state")).to_have_text("bounced")
+    expect(line).to_contain_text("550 5.1.1 No such user here")
+    expect(page).to_have_url(re.compile(r"/find\?q=carla\.lost%40cust$"))
+    expect(page.get_by_role("searchbox")).to_be_focused()
+    expect(page.locator(".places [aria-current]")).to_have_count(0)
+    expect(page.locator(".pick input")).to_have_count(0)
+    page.get_by_role("searchbox").fill("carla.lost after:soon")
+    expect(page.get_by_role("heading", name="After:soon is no date")).to_be_visible()
+    page.get_by_role("searchbox").fill("carla.lost")
+    line.get_by_role("link").click()
+    expect(page.get_by_role("region", name="Story")).to_contain_text("550 5.1.1")
+    page.get_by_role("link", name="Queue", exact=True).first.click()
+    page.get_by_role("link", name="Bounced").click()
+    expect(page.locator(f"#m-{bounced}")).to_be_visible()
+    assert visit.trouble == []
+    assert visit.outside() == []
+
+
+def test_times_are_of_the_browsers_zone_and_utc_on_hover(
+    sandbox: Gateway, provider: ThreadedProvider, browser: Chromium, base: str
+) -> None:
+    queue_id = deferred(sandbox, provider, "Clocks")
+    at = datetime.fromtimestamp(sandbox.entry(queue_id).accepted_at_ms / 1000, UTC)
+    with browser.visit(base, timezone_id="Asia/Kathmandu") as visit:  # 5:45 ahead
+        page = log_in(visit, "vera")
+        visit.go("/queue?subject=clocks")
+        clock = page.locator(f"#m-{queue_id} .mail-age")
+        expect(clock).to_have_text(f"{at.astimezone(ZoneInfo('Asia/Kathmandu')):%H:%M}")
+        expect(clock).to_have_attribute("title", re.compile(rf"{at:%H:%M:%S} UTC$"))
+        expect(page.locator(".day").first).to_have_text("Today")
+    with browser.visit(base, java_script_enabled=False) as visit:
+        page = log_in(visit, "vera")
+        visit.go("/queue?subject=clocks")
+        expect(page.locator(f"#m-{queue_id} .mail-age")).to_have_text(f"{at:%H:%M} UTC")
+        expect(page.locator(".day").first).to_contain_text(f"{at:%B %Y}, UTC")
 
 
 def test_retry_and_delete_of_what_is_ticked_by_keyboard(
@@ -211,6 +262,8 @@ def test_axe_finds_nothing_and_nothing_is_too_wide(
                 found.append(f"{what} is {wide} wide")
 
         for path in ("/", "/queue", "/queue?state=finished", "/queue?subject=none", "/audit",
+                     "/queue?result=bounced", "/find?q=customer", "/find?q=zebra",
+                     "/find?q=is:lost",
                      f"/queue/{queue_id}", f"/queue/{queue_id}?view=headers", "/api/docs",
                      "/queue?" + "&".join(f"subject={'y' * 200}" for _ in range(2))):  # fmt: skip
             visit.go(path)
@@ -218,7 +271,7 @@ def test_axe_finds_nothing_and_nothing_is_too_wide(
         visit.go("/queue")
         page.locator(".mail .pick").first.click()
         check("something ticked")
-        page.get_by_role("button", name="Search by more").click()
+        page.get_by_role("button", name="Filter the queue").click()
         check("the selectors")
         press(page, "Escape")
         page.get_by_role("button", name="Hold…").first.click()

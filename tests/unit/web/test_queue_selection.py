@@ -57,8 +57,8 @@ def test_what_selects_nothing_is_an_error(query: str) -> None:
 
 def test_a_condition_is_set_and_taken_away() -> None:
     conditions = read_conditions(QueryParams("subject=x&state=held"), now_ms=NOW)
-    assert conditions.changed("state", "").path() == "/queue?subject=x"
-    assert conditions.changed("route", "r").path() == "/queue?subject=x&state=held&route=r"
+    assert conditions.changed({"state": ""}).path() == "/queue?subject=x"
+    assert conditions.changed({"route": "r"}).path() == "/queue?subject=x&state=held&route=r"
 
 
 def test_the_earlier_of_two_limits_holds() -> None:
