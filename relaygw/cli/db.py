@@ -86,6 +86,12 @@ def recover(invocation: Invocation, release: bool) -> None:
     finally:
         progress.end()
     print_lines(_recovered_lines(done))
+    if done.log_aside is not None:
+        raise CommandFailed(
+            f"{done.log_aside}: this log lay beside the queue, of another database or moment: "
+            "nothing of it was read; if mail is missing, put it as QUEUE-wal beside the "
+            "database QUEUE that it belongs to, and: relaygw db restore QUEUE"
+        )
 
 
 def _recovered_lines(done: Recovered) -> Iterator[str]:

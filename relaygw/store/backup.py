@@ -12,7 +12,7 @@ import re
 import shutil
 import stat
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from relaygw.store.database import damage
 from relaygw.store.exchange import (
     REPLACED,
     aside_name,
+    fold_log,
     making,
     page_problems,
     publish,
@@ -37,8 +38,12 @@ from relaygw.store.exchange import (
 )
 from relaygw.store.log_check import (
     DriverError,
+    LogState,
+    check_log,
     database_path,
     driver,
+    index_of,
+    lock_directory_of,
     log_of,
     mark_of,
     read_only,
@@ -102,23 +107,43 @@ def back_up(url: str, target: Path) -> Contents:
 
 
 def look_into(copy: Path) -> Contents:
-    """Read all of a copy; raises QueueDamaged for what is not a whole one."""
+    """Read all of a copy, which may have its log beside it; QueueDamaged for what is not whole."""
     if not stat.S_ISREG(copy.stat().st_mode):
         raise QueueDamaged(f"{copy}: is no regular file; name one that relaygw db backup wrote")
     try:
         with copy.open("rb"):
             pass
-        if mark_of(copy) is not None:
-            raise QueueDamaged(
-                f"{copy}: was copied while relaygw used it, and may lack mail that was in the log "
-                "(-wal); take copies by: relaygw db backup FILE"
-            )
-        with contextlib.closing(read_only(copy, as_it_lies=True)) as connection:
+        with _reading(copy, has_log=_needs_log(copy)) as connection:
             for problem in page_problems(copy, connection):
                 raise QueueDamaged(f"{problem}; it cannot be restored, take an older one")
             return _contents(connection)
     except DriverError as error:
         raise _is_none(copy, error) from error
+
+
+def _needs_log(copy: Path) -> bool:
+    """Return whether a copy is one only with its log, which is there; raises QueueDamaged."""
+    if mark_of(copy) is None:
+        return False
+    if log_of(copy).exists() and check_log(copy, is_alone=True).state is LogState.WHOLE:
+        return True
+    raise QueueDamaged(
+        f"{copy}: was copied while relaygw used it, and may lack mail that was in the log "
+        f"({log_of(copy).name}, of the same moment), which does not lie beside it as a whole; put "
+        "it there, or take copies by: relaygw db backup FILE"
+    )
+
+
+@contextlib.contextmanager
+def _reading(copy: Path, *, has_log: bool) -> Iterator[Any]:
+    """Lend a connection that leaves nothing beside a copy."""
+    had_index = index_of(copy).exists()
+    try:
+        with contextlib.closing(read_only(copy, as_it_lies=not has_log)) as connection:
+            yield connection
+    finally:
+        if has_log and not had_index:
+            index_of(copy).unlink(missing_ok=True)
 
 
 def _is_none(copy: Path, error: object) -> QueueDamaged:
@@ -140,13 +165,26 @@ def restore(
     What was not finished is held, since it may have been sent after the copy was taken; with
     `is_released` only what was being sent at that moment is. `may_replace` is asked about a queue
     that has mail, or cannot be read (None), and None is returned if it says no. Raises
-    StoreUnavailable while a gateway runs, QueueDamaged for a damaged copy, and SchemaMismatch for
-    one of a later version.
+    StoreUnavailable while a gateway runs, on either of them, QueueDamaged for a damaged copy, and
+    SchemaMismatch for one of a later version.
     """
     path = database_path(url)
     if source.exists() and path.exists() and source.samefile(path):
         raise QueueDamaged(f"{source}: is the queue itself; name a copy of it")
-    contents = look_into(source)
+    is_queue = lock_directory_of(source).is_dir()
+    with sole_user(source) if is_queue else contextlib.nullcontext():
+        contents = look_into(source)
+        return _restore(path, source, contents, is_released, now_ms, may_replace)
+
+
+def _restore(
+    path: Path,
+    source: Path,
+    contents: Contents,
+    is_released: bool,
+    now_ms: int,
+    may_replace: Callable[[Contents | None], bool],
+) -> Restored | None:
     if contents.revision > SCHEMA_REVISION:
         raise SchemaMismatch(
             f"{source}: has schema {contents.revision}, this version knows {SCHEMA_REVISION}; "
@@ -176,6 +214,8 @@ def _replace(
     new = path.with_name(path.name + ".restoring")
     with making(path, new):
         _copy_private(source, new)
+        if mark_of(source) is not None:
+            _copy_private(log_of(source), log_of(new))
         migrate.upgrade(f"sqlite:///{new}")
         try:
             with (
@@ -188,6 +228,8 @@ def _replace(
                 raise StoreFull(f"{new}: {error.orig}; make room, and run it again") from error
             raise _is_none(source, error.orig) from error
         take_owner(path, new)
+        if aside is not None:
+            fold_log(path)
         publish(path, new, aside or path)
     return held
 

@@ -17,8 +17,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from relaygw.errors import StoreUnavailable
+from relaygw.errors import QueueDamaged, StoreUnavailable
 from relaygw.store.log_check import (
+    DriverError,
+    LogState,
+    check_log,
+    driver,
     give_to_owner_of,
     index_of,
     is_alone,
@@ -106,6 +110,23 @@ def making(path: Path, new: Path) -> Iterator[None]:
     finally:
         for one, how in before.items():
             signal.signal(one, how)
+
+
+def fold_log(path: Path) -> None:
+    """Move the log of a database that nobody has open into it: it is whole alone from then on.
+
+    A log that is not all of its own stays as it is, and so do both where that fails.
+    """
+    with contextlib.suppress(QueueDamaged, DriverError):
+        finding = check_log(path, is_alone=True)
+        if finding.state is LogState.WHOLE and finding.is_marked and log_of(path).exists():
+            with contextlib.closing(driver.connect(path, isolation_level=None)) as connection:
+                for pragma in (
+                    "synchronous = FULL",
+                    "user_version = 0",
+                    "wal_checkpoint(TRUNCATE)",
+                ):
+                    connection.execute(f"PRAGMA {pragma}").fetchall()
 
 
 def publish(path: Path, new: Path, aside: Path) -> None:

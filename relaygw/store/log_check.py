@@ -8,6 +8,7 @@
   has moved the log: whoever opens the queue of a killed gateway does so, as its last user.
 * `*.locks/moved`: a log that was lost is not missed then. Nobody else may open the queue as long
   as those who lost it live.
+* Both belong to a mark: beside another database, put in its place by hand, they say nothing.
 """
 
 from __future__ import annotations
@@ -228,7 +229,7 @@ def check_log(path: Path, *, is_alone: bool) -> LogFinding:
         return LogFinding(LogState.WHOLE)
     log = log_of(path)
     salts = salts_of(log)
-    moved = _read(lock_directory_of(path) / "moved")
+    moved = _moved_of(path, mark)
     if moved and not is_alone:
         problem = (
             f"{path}: a file of the queue was removed or replaced while relaygw ran, which takes no"
@@ -250,7 +251,7 @@ def check_log(path: Path, *, is_alone: bool) -> LogFinding:
         return _finding(LogState.LOST, path, state)
     if not is_later(salts[0], mark):
         return _finding(LogState.LOST, path, "belongs to another database or is too old")
-    return _check_length(path, salts) if is_alone else LogFinding(LogState.WHOLE, is_marked=True)
+    return _check_length(path, salts, mark) if is_alone else _WHOLE
 
 
 def missing_database(path: Path, *, is_alone: bool = True) -> str:
@@ -274,6 +275,18 @@ def _read(file: Path) -> bytes:
         return file.read_bytes()
     except OSError:
         return b""
+
+
+def moved_words(words: bytes, mark: int) -> bytes:
+    """Return what `moved` holds for a database with this mark."""
+    return words + b"%d\n" % (mark % WORD)
+
+
+def _moved_of(path: Path, mark: int) -> bytes:
+    """Return what `moved` says of a database with this mark, or empty."""
+    found = _read(lock_directory_of(path) / "moved")
+    matching = (WITH_LOG, WITHOUT_LOG)
+    return next((one for one in matching if found in (one, moved_words(one, mark))), b"")
 
 
 def _is_moved(path: Path, mark: int) -> bool:
@@ -301,14 +314,15 @@ def this_boot() -> int:
     return zlib.crc32(_read(_BOOT_ID))
 
 
-def _check_length(path: Path, salts: Salts) -> LogFinding:
+def _check_length(path: Path, salts: Salts, mark: int) -> LogFinding:
     """Compare what SQLite can read of a log with what was committed."""
     noted = _read(lock_directory_of(path) / "progress")
     if len(noted) < PROGRESS.size:
         return _WHOLE  # it came without this file
     first, second, frames, *_ = PROGRESS.unpack_from(noted)
     if (first, second) != salts:
-        if not is_later(salts[0], first):
+        # of another database, which was in this place before or is meant to be
+        if is_later(first, mark) and not is_later(salts[0], first):
             return _finding(LogState.LOST, path, "is older than the database")
         return _WHOLE
     if HAS_FRAME_COUNT:

@@ -184,7 +184,9 @@ class QueueFile:
                 raise QueueDamaged(trouble)
             is_log_there = _identity(self._log_name) == self._identities[1]
             descriptor = log_check.open_lock_file(self.path, self._moved.name)
-            os.write(descriptor, log_check.WITH_LOG if is_log_there else log_check.WITHOUT_LOG)
+            words = log_check.WITH_LOG if is_log_there else log_check.WITHOUT_LOG
+            mark = log_check.stamps_of(raw)[0]
+            os.write(descriptor, log_check.moved_words(words, mark))
             os.fsync(descriptor)
             os.close(descriptor)
             log_check.sync(self._moved.parent)

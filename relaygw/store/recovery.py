@@ -37,6 +37,7 @@ from relaygw.store.log_check import (
     database_path,
     driver,
     is_alone,
+    log_of,
     open_users,
     read_only,
     share,
@@ -69,6 +70,8 @@ class Recovered:
     damaged: dict[str, str] = field(default_factory=dict)
     lost: list[str] = field(default_factory=list)
     is_log_lost: bool = False
+    log_aside: Path | None = None
+    """Where a log is now that lay there and was not this database's: none of it was read."""
     aside: Path | None = None
     """Where the old database is now; None when nothing was wrong and nothing was done."""
     exported: Path | None = None  # the directory with what is left of damaged mail
@@ -151,6 +154,8 @@ class _Recovery:
                     f"{self._path}: nothing of it can be read ({error}); restore a backup"
                 ) from error
             take_owner(self._path, self._new)
+            if log_of(self._path).exists() and not _uses_log(self._finding):
+                self._done.log_aside = log_of(self._aside)
             publish(self._path, self._new, self._aside)
         return self._done
 

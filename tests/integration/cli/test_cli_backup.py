@@ -21,6 +21,7 @@ from relaygw.mail.state import DeliveryState
 from relaygw.store import exchange, log_check
 from relaygw.store.store import open_store
 from tests.integration.cli.conftest import Desk
+from tests.queues import make_queue
 
 POSTGRES = """\
 mode: production
@@ -381,3 +382,111 @@ def test_a_queue_behind_a_symbolic_link_is_refused(desk: Desk, tmp_path: Path) -
         assert "queue.db: is a symbolic link, and SQLite has" in done.stderr
         assert f"write that into queue.url: sqlite:///{real}" in done.stderr
     assert queue.is_symlink()
+
+
+# --- a queue of a killed gateway, with its log ------------------------------------------------
+
+
+def killed(desk: Desk) -> Path:
+    """Leave the files of the queue as a kill does, with mail in the log alone; return its file."""
+    queue = Path(desk.url.removeprefix("sqlite:///"))
+    assert log_check.mark_of(queue) is not None
+    left = queue.parent.with_name("left")
+    shutil.copytree(queue.parent, left, ignore=shutil.ignore_patterns("wake"))
+    close(desk)
+    shutil.rmtree(queue.parent)
+    left.rename(queue.parent)
+    assert log_check.log_of(queue).stat().st_size
+    return queue
+
+
+def aside_of(queue: Path, how: str) -> Path:
+    names = (one for one in queue.parent.glob(f"queue.db.{how}-*") if one.suffix != ".locks")
+    (aside,) = (one for one in names if not one.name.endswith(("-wal", "-shm")))
+    return aside
+
+
+def test_the_queue_of_a_killed_gateway_is_whole_where_it_was_moved_to(
+    desk: Desk, tmp_path: Path
+) -> None:
+    copy = tmp_path / "queue.copy"
+    desk.run("db", "backup", str(copy))
+    acknowledged = {desk.add(f"a{number}@cust.test") for number in range(5)}
+    queue = killed(desk)
+    assert desk.run("db", "restore", str(copy), "--yes").exit_code == 0
+    aside = aside_of(queue, "replaced")
+    assert not log_check.log_of(aside).exists()
+    assert standing(desk) == {}
+    close(desk)
+    done = desk.run("db", "restore", str(aside), "--yes")
+    assert done.exit_code == 0, done.stderr
+    assert standing(desk).keys() == acknowledged
+    close(desk)
+    # by hand: nothing is held then
+    queue.unlink()
+    aside.rename(queue)
+    assert set(standing(desk).values()) == {("incoming", None)}
+
+
+def test_a_queue_that_nobody_uses_is_restored_with_the_log_beside_it(
+    desk: Desk, tmp_path: Path
+) -> None:
+    acknowledged = desk.add("a@cust.test")
+    desk.store.janitor.checkpoint()
+    later = desk.add("b@cust.test")
+    queue = killed(desk)
+    pair = tmp_path / "pair.db"
+    shutil.copy(queue, pair)
+    done = desk.run("db", "restore", str(pair), "--yes")
+    assert (done.exit_code, "which does not lie beside it as a whole" in done.stderr) == (65, True)
+    shutil.copy(log_check.log_of(queue), log_check.log_of(pair))
+    done = desk.run("db", "restore", str(pair), "--yes")
+    assert done.exit_code == 0, done.stderr
+    assert standing(desk).keys() == {acknowledged, later}
+    assert {one.name for one in tmp_path.glob("pair.db*")} == {"pair.db", "pair.db-wal"}
+
+
+def test_a_queue_that_somebody_uses_is_no_copy(desk: Desk, tmp_path: Path) -> None:
+    used = f"sqlite:///{tmp_path}/used/queue.db"
+    make_queue(used)
+    other = open_store(used, keep_content=False)
+    close(desk)
+    try:
+        done = desk.run("db", "restore", f"{tmp_path}/used/queue.db", "--yes")
+    finally:
+        other.close()
+    assert (done.exit_code, "has the queue open; stop relaygw first" in done.stderr) == (69, True)
+
+
+def test_a_pair_that_is_moved_back_by_hand_is_the_queue_again(desk: Desk) -> None:
+    acknowledged = desk.add("a@cust.test")
+    queue = killed(desk)
+    mark = log_check.mark_of(queue) or 0
+    # what was in its place meanwhile, and was killed as well
+    other = (mark + log_check.WORD // 2) % log_check.WORD
+    locks = log_check.lock_directory_of(queue)
+    (locks / "progress").write_bytes(log_check.PROGRESS.pack(other, 7, 900, 3, 4, 5))
+    (locks / "moved").write_bytes(b"without log\n%d\n" % other)
+    assert desk.run("db", "check").exit_code == 0
+    assert standing(desk) == {acknowledged: ("incoming", None)}
+
+
+def test_a_log_that_recover_cannot_use_is_named(desk: Desk, tmp_path: Path) -> None:
+    acknowledged = desk.add("a@cust.test")
+    queue = killed(desk)
+    kept = log_check.log_of(queue).read_bytes()
+    with closing(sqlite3.connect(tmp_path / "other.db")) as connection:
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("CREATE TABLE other (text)")
+        connection.commit()
+        shutil.copy(tmp_path / "other.db-wal", log_check.log_of(queue))
+    done = desk.run("db", "recover")
+    aside = aside_of(queue, "damaged")
+    assert done.exit_code == 65
+    assert f"{log_check.log_of(aside)}: this log lay beside the queue" in done.stderr
+    assert f"the old queue: {aside}" in done.stdout
+    # the way back
+    log_check.log_of(aside).write_bytes(kept)
+    done = desk.run("db", "restore", str(aside), "--yes")
+    assert done.exit_code == 0, done.stderr
+    assert standing(desk).keys() == {acknowledged}
